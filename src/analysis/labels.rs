@@ -1,0 +1,1 @@
+//! Purity over labels.

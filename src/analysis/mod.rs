@@ -1,0 +1,199 @@
+//! Reading features: contexts, logit lens, neurons, labels, shared neurons. Plain data out, for any shell.
+//!
+//! Sees factors and token tables; sees a model only in [`lens`].
+
+pub mod contexts;
+pub mod hierarchy;
+pub mod labels;
+pub mod lens;
+pub mod neurons;
+
+use serde::{Deserialize, Serialize};
+
+/// A token with a number: a logit, a delta.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScoredToken {
+    /// Token id.
+    pub id: u32,
+    /// Display piece.
+    pub token: String,
+    /// Its number.
+    pub value: f32,
+}
+
+/// How much of a feature's top contexts fall on one label.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Purity {
+    /// The label with the largest share.
+    pub label: String,
+    /// Its share of the top contexts (25).
+    pub share: f32,
+    /// The label's share of all rows.
+    pub base: f32,
+}
+
+/// A line of the feature list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FeatureRow {
+    /// Its number in the fit.
+    pub id: usize,
+    /// Its share of ΣY.
+    pub share: f32,
+    /// Share of rows where it exceeds 5 % of its own maximum.
+    pub density: f32,
+    /// Non-zero neurons.
+    pub neurons: usize,
+    /// Distinct tokens of its strongest rows, strongest first.
+    pub top_tokens: Vec<String>,
+    /// Tokens it promotes most (empty until the lens has run).
+    pub promoted: Vec<String>,
+    /// Label purity, where the corpus has labels.
+    pub purity: Option<Purity>,
+    /// A person's name for it.
+    pub name: Option<String>,
+}
+
+/// A window of tokens around a peak.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Context {
+    /// The cache row of the peak.
+    pub row: usize,
+    /// The sample it comes from.
+    pub sample: usize,
+    /// Display pieces.
+    pub tokens: Vec<String>,
+    /// The feature's coefficient at each token.
+    pub values: Vec<f32>,
+    /// Index of the peak in `tokens`.
+    pub peak: usize,
+    /// The sample's label.
+    pub label: Option<String>,
+}
+
+/// A neuron of a feature.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NeuronWeight {
+    /// Its index in the hook's width.
+    pub index: usize,
+    /// Its weight in the unit column.
+    pub weight: f32,
+    /// How many features of the fit use it, this one included.
+    pub used_by: usize,
+}
+
+/// Another feature with shared neurons.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Related {
+    /// Its id.
+    pub id: usize,
+    /// Weighted Jaccard of same-sign weights, 0 to 1.
+    pub overlap: f32,
+}
+
+/// A share of a feature's mass on one label.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LabelShare {
+    /// The label.
+    pub label: String,
+    /// Its share of the feature's ΣY.
+    pub mass: f32,
+    /// Its share of the feature's top contexts.
+    pub contexts: f32,
+    /// Its share of all rows.
+    pub base: f32,
+}
+
+/// One feature whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FeatureCard {
+    /// Its line in the list.
+    pub row: FeatureRow,
+    /// Strongest contexts, at most 25, one a sample position.
+    pub contexts: Vec<Context>,
+    /// Contexts at lower quantiles of the non-zero coefficients: (quantile, context).
+    pub quantiles: Vec<(f32, Context)>,
+    /// Neurons by |weight|, largest first.
+    pub neurons: Vec<NeuronWeight>,
+    /// Logit lens, top tokens (empty when no model is open: see `lens_note`).
+    pub promoted: Vec<ScoredToken>,
+    /// Logit lens, bottom tokens.
+    pub suppressed: Vec<ScoredToken>,
+    /// Why there is no logit lens, when there is none.
+    pub lens_note: Option<String>,
+    /// Features with shared neurons, largest overlap first.
+    pub related: Vec<Related>,
+    /// Labels by mass.
+    pub labels: Vec<LabelShare>,
+    /// Counts of coefficients in `histogram.len()` equal bins from 0 to `peak`; zeros are not counted.
+    pub histogram: Vec<u32>,
+    /// The largest coefficient.
+    pub peak: f32,
+}
+
+/// A neuron seen from the fit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NeuronCard {
+    /// Its index.
+    pub index: usize,
+    /// Every feature that uses it, by |weight|: (feature, weight, the feature's strongest token).
+    pub features: Vec<(usize, f32, String)>,
+    /// Rows where its activation is largest, with the activation as value.
+    pub contexts: Vec<Context>,
+    /// Logit lens of its own output direction.
+    pub promoted: Vec<ScoredToken>,
+    /// Logit lens, bottom tokens.
+    pub suppressed: Vec<ScoredToken>,
+}
+
+/// A node of a dendrogram; leaves come first (`0..k`, id = feature).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TreeNode {
+    /// Its index in [`Tree::nodes`].
+    pub id: usize,
+    /// Empty for a leaf, else two.
+    pub children: Vec<usize>,
+    /// Dissimilarity of the merge, 0 for a leaf.
+    pub height: f32,
+    /// Every feature below it.
+    pub features: Vec<usize>,
+}
+
+/// Features clustered by the neurons they share.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Tree {
+    /// Leaves first, then merges in the order of height; the last is the root.
+    pub nodes: Vec<TreeNode>,
+    /// What was measured: "weighted Jaccard, average linkage".
+    pub measure: String,
+}
+
+/// What the members of a cluster share.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct SharedNeurons {
+    /// The members.
+    pub features: Vec<usize>,
+    /// Neurons in more than half of the members' supports: (neuron, mean weight, how many members).
+    pub core: Vec<(usize, f32, usize)>,
+    /// Of each member the neurons that no other member has: (feature, neurons with weights).
+    pub exclusive: Vec<(usize, Vec<(usize, f32)>)>,
+}
+
+/// Features on new text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trace {
+    /// Display pieces (BOS left out).
+    pub tokens: Vec<String>,
+    /// Features that fire anywhere, strongest first, with a coefficient a token.
+    pub features: Vec<TraceFeature>,
+    /// ‖a − Zy‖ / ‖a‖ of each token: what the features leave unexplained.
+    pub unexplained: Vec<f32>,
+}
+
+/// A feature on new text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TraceFeature {
+    /// Its id.
+    pub id: usize,
+    /// Its coefficient at each token.
+    pub values: Vec<f32>,
+}

@@ -1,0 +1,1 @@
+//! From a feature to its neurons and from a neuron to its features.

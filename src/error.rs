@@ -1,0 +1,75 @@
+//! The one error type of the library: what went wrong, where, and what to do next, in one line.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The library's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong, in terms that a user can act on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The user stopped the work; never shown as an error (exit code 130).
+    #[error("cancelled")]
+    Cancelled,
+    /// The operating system refused an operation on a path.
+    #[error("cannot {op} {}: {source}", path.display())]
+    Io {
+        /// What was attempted, as a verb: "read", "create".
+        op: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A file whose content is not what it must be.
+    #[error("{}: {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it and what to do next.
+        problem: String,
+    },
+    /// What was asked for cannot be (a layer out of range, an unknown name): exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// A sound request that cannot be carried out here and now: it names the numbers and a remedy.
+    #[error("{0}")]
+    Refused(String),
+    /// A tensor operation failed.
+    #[error("tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// An I/O error on `path` while trying to `op` ("read", "create", …).
+    pub fn io(op: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { op, path, source }
+    }
+
+    /// A file whose content is wrong.
+    pub fn file(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
+        Self::File { path: path.as_ref().to_path_buf(), problem: problem.into() }
+    }
+
+    /// A request that cannot be.
+    pub fn usage(problem: impl Into<String>) -> Self {
+        Self::Usage(problem.into())
+    }
+
+    /// A refusal with its numbers and remedy.
+    pub fn refused(problem: impl Into<String>) -> Self {
+        Self::Refused(problem.into())
+    }
+
+    /// The process exit code that this error stands for.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Cancelled => 130,
+            Self::Usage(_) => 2,
+            _ => 1,
+        }
+    }
+}

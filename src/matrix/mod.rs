@@ -1,0 +1,1 @@
+//! Dense and sparse kernels of the factoriser.

@@ -1,0 +1,1 @@
+//! What a model is: its switches, read from config.json or GGUF metadata.

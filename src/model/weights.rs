@@ -1,0 +1,1 @@
+//! Weights as stored: memory-mapped safetensors and GGUF, one resident copy.

@@ -1,0 +1,1 @@
+//! α for a wanted KL.
