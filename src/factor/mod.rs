@@ -207,7 +207,12 @@ impl<'a> Factoriser<'a> {
     }
 
     /// Goes on from a checkpoint of the same source and configuration, with the same continuation.
-    pub fn resume(source: &'a dyn ActivationSource, config: FitConfig, checkpoint: &Path, ctx: &TaskCtx) -> Result<Self> {
+    pub fn resume(
+        source: &'a dyn ActivationSource,
+        config: FitConfig,
+        checkpoint: &Path,
+        ctx: &TaskCtx,
+    ) -> Result<Self> {
         let _ = (checkpoint, ctx);
         Ok(Self { source, config })
     }

@@ -116,7 +116,12 @@ pub fn feature_term(model: &Model, hook: HookPoint, factors: &Factors, id: usize
 
 /// Calibrates, then generates baseline and steered rows as one batch with the same draws, the tap touching the steered
 /// rows only.
-pub fn steer(model: &Model, request: &SteerRequest, emit: &mut dyn FnMut(SteerEvent), ctx: &TaskCtx) -> Result<Steered> {
+pub fn steer(
+    model: &Model,
+    request: &SteerRequest,
+    emit: &mut dyn FnMut(SteerEvent),
+    ctx: &TaskCtx,
+) -> Result<Steered> {
     let _ = (model, request, emit, ctx);
     unimplemented!()
 }
