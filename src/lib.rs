@@ -2,6 +2,7 @@
 pub mod activations;
 pub mod analysis;
 pub mod corpus;
+pub mod engine;
 pub mod error;
 pub mod factor;
 pub mod interop;

@@ -1,0 +1,319 @@
+//! What goes in and out of the engine: plain data, so that a session can be logged and replayed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::analysis::{FeatureCard, FeatureRow, NeuronCard, SharedNeurons, Trace, Tree};
+use crate::factor::{FitConfig, Stop};
+use crate::model::generate::Sampling;
+use crate::model::source::ModelEntry;
+use crate::model::{DeviceChoice, HookPoint, HookSite, ModelInfo};
+use crate::steering::{Positions, SteerInfo, Strength};
+use crate::study::{FitEntry, StudyEntry};
+use crate::task::Progress;
+
+/// A model, a layer, a corpus and a fit: everything that the Start pane chooses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpenRequest {
+    /// As `--model`; `None` is the default model.
+    pub model: Option<String>,
+    /// `None` is the middle layer.
+    pub layer: Option<usize>,
+    /// Where in the layer.
+    pub hook: HookSite,
+    /// A corpus file; `None` is the bundled concepts.
+    pub corpus: Option<PathBuf>,
+    /// The study's directory; `None` is the data directory, under model, layer and corpus.
+    pub study: Option<PathBuf>,
+    /// The fit.
+    pub fit: FitConfig,
+    /// The device.
+    pub device: DeviceChoice,
+}
+
+impl Default for OpenRequest {
+    fn default() -> Self {
+        Self {
+            model: None,
+            layer: None,
+            hook: HookSite::MlpPost,
+            corpus: None,
+            study: None,
+            fit: FitConfig::default(),
+            device: DeviceChoice::Auto,
+        }
+    }
+}
+
+/// What an [`OpenRequest`] will take, as far as can be known without opening the model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// Samples of the corpus.
+    pub samples: usize,
+    /// Token rows (estimated from bytes where the tokenizer is not at hand).
+    pub tokens: usize,
+    /// Bytes of the activation cache on disk.
+    pub cache_bytes: u64,
+    /// Bytes of weights in memory.
+    pub weight_bytes: u64,
+    /// Bytes of the factors in memory.
+    pub factor_bytes: u64,
+    /// Bytes still to download.
+    pub download_bytes: u64,
+    /// Free bytes on the study's disk.
+    pub disk_free: u64,
+    /// Free bytes of memory.
+    pub memory_free: u64,
+    /// Seconds to the first features, very roughly; `None` when nothing like it has been measured.
+    pub seconds: Option<f64>,
+    /// Why it cannot run, when it cannot: with the numbers and what would fit.
+    pub refusal: Option<String>,
+    /// The layers the model has, when known.
+    pub layers: Option<usize>,
+}
+
+/// Long work. One of each kind runs at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Job {
+    /// Finding, downloading and loading a model.
+    Load,
+    /// Filling the activation cache.
+    Collect,
+    /// Factorising.
+    Fit,
+    /// Calibrating and generating.
+    Steer,
+    /// Features on new text.
+    Trace,
+}
+
+impl Job {
+    /// For a person: "collecting".
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Load => "loading",
+            Self::Collect => "collecting",
+            Self::Fit => "fitting",
+            Self::Steer => "steering",
+            Self::Trace => "tracing",
+        }
+    }
+}
+
+/// What part of its neurons a feature steers with (the paper's weekday experiment).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum SteerPart {
+    /// All of them.
+    #[default]
+    Whole,
+    /// Those that more than half of these features have.
+    CoreOf(Vec<usize>),
+    /// Those that none of these other features has.
+    ExclusiveOf(Vec<usize>),
+}
+
+/// A steering run as the Steer pane asks for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SteerAsk {
+    /// Features with their weights (1 promotes; each multiplies α).
+    pub features: Vec<(usize, f32)>,
+    /// Which of their neurons.
+    pub part: SteerPart,
+    /// The text to continue.
+    pub prompt: String,
+    /// α or KL.
+    pub strength: Strength,
+    /// Suppress instead of promote.
+    pub negative: bool,
+    /// Which tokens are touched.
+    pub positions: Positions,
+    /// Baseline and steered texts each.
+    pub samples: usize,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+}
+
+/// What the shells may ask.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// → [`Event::Models`].
+    ListModels,
+    /// → [`Event::Studies`].
+    ListStudies,
+    /// → [`Event::Estimate`].
+    Estimate(OpenRequest),
+    /// The main path: load the model, open or make the study, collect, fit; what is there already is not done again.
+    Open(OpenRequest),
+    /// An existing study with its newest fit; its model is loaded in the background for lens, trace and steering.
+    OpenStudy(PathBuf),
+    /// Another fit of the open study.
+    Fit(FitConfig),
+    /// Holds the fit after its sweep; everything else goes on.
+    Pause,
+    /// Goes on with a held fit.
+    Resume,
+    /// Stops a job; what was saved stays.
+    Cancel(Job),
+    /// → [`Event::Card`].
+    Inspect(usize),
+    /// → [`Event::Neuron`].
+    Neuron(usize),
+    /// → [`Event::Tree`].
+    Tree,
+    /// → [`Event::Shared`].
+    Shared(Vec<usize>),
+    /// → [`Event::Trace`]; a newer one replaces one that has not begun.
+    Trace(String),
+    /// → [`Event::SteerInfo`], [`Event::SteerText`]s, [`Event::Done`].
+    Steer(SteerAsk),
+    /// Names a feature; an empty name takes it away.
+    Name(usize, String),
+    /// Writes the factors: "safetensors"; or the open card as "json" or "markdown".
+    Export {
+        /// The format.
+        format: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// Saves where the explorer stands.
+    SaveSession(serde_json::Value),
+    /// Checkpoints and ends; the event channel closes when it is done.
+    Shutdown,
+}
+
+/// The open study, for headers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StudyInfo {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Model id.
+    pub model: Option<String>,
+    /// The hook on show.
+    pub hook: HookPoint,
+    /// Every hook that is cached.
+    pub hooks: Vec<HookPoint>,
+    /// Corpus name.
+    pub corpus: String,
+    /// Samples.
+    pub samples: usize,
+    /// Token rows so far.
+    pub rows: usize,
+    /// Neurons a row.
+    pub width: usize,
+    /// Distinct labels.
+    pub labels: usize,
+    /// Its fits.
+    pub fits: Vec<FitEntry>,
+    /// Where the explorer stood, when it was saved.
+    pub session: Option<serde_json::Value>,
+}
+
+/// The features of a snapshot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FeatureList {
+    /// A line each, by id.
+    pub rows: Vec<FeatureRow>,
+    /// Sweeps done.
+    pub sweep: usize,
+    /// ‖A − YZᵀ‖² / ‖A‖².
+    pub relative_error: f64,
+    /// Explained variance.
+    pub explained_variance: f64,
+    /// The fit has ended; ids and meanings stay from here on.
+    pub finished: bool,
+    /// The fit's name.
+    pub fit: String,
+}
+
+/// A point of the error curve.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SweepPoint {
+    /// From 1.
+    pub sweep: usize,
+    /// After it.
+    pub relative_error: f64,
+    /// Seconds of sweeping so far.
+    pub seconds: f64,
+    /// Set on the last.
+    pub stop: Option<Stop>,
+}
+
+/// How grave a log line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Level {
+    /// For the record.
+    Info,
+    /// Something fell back.
+    Warn,
+    /// Something failed.
+    Error,
+}
+
+/// What the engine tells.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// Models on this machine.
+    Models(Vec<ModelEntry>),
+    /// Recent studies.
+    Studies(Vec<StudyEntry>),
+    /// What a request will take, or why that cannot be said.
+    Estimate(Result<Estimate, String>),
+    /// A job began.
+    Started(Job),
+    /// A job stands here.
+    Progress {
+        /// The job.
+        job: Job,
+        /// Where it stands.
+        progress: Progress,
+        /// Units a second, smoothed.
+        rate: Option<f64>,
+        /// Seconds to go.
+        eta: Option<f64>,
+    },
+    /// The model is open.
+    Model(Box<ModelInfo>),
+    /// The study is open, or has changed.
+    Study(Box<StudyInfo>),
+    /// A new snapshot of the features (at most every 250 ms).
+    Features(Arc<FeatureList>),
+    /// A sweep was done.
+    Sweep(SweepPoint),
+    /// The fit is held or goes on.
+    Paused(bool),
+    /// A feature whole.
+    Card(Box<FeatureCard>),
+    /// A neuron.
+    Neuron(Box<NeuronCard>),
+    /// The dendrogram.
+    Tree(Arc<Tree>),
+    /// What a cluster shares.
+    Shared(Box<SharedNeurons>),
+    /// Features on new text.
+    Trace(Box<Trace>),
+    /// α was found.
+    SteerInfo(Box<SteerInfo>),
+    /// A piece of steered or baseline text.
+    SteerText {
+        /// The sample.
+        sample: usize,
+        /// Steered, or baseline.
+        steered: bool,
+        /// The new text.
+        text: String,
+    },
+    /// A job ended well, with a word on it ("17,204 tokens in 14.2 s").
+    Done(Job, String),
+    /// A job was stopped by the user.
+    Cancelled(Job),
+    /// A job failed.
+    Failed(Job, String),
+    /// A reading command failed (an unknown id, no study open): what and what to do.
+    Refused(String),
+    /// A file was written.
+    Exported(PathBuf),
+    /// A line for the log drawer.
+    Log(Level, String),
+}
