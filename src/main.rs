@@ -1,1 +1,61 @@
-fn main() {}
+//! The `mlpeek` binary: arguments, logging, exit codes.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use mlpeek::cli::{Cli, Command};
+use mlpeek::error::Error;
+use mlpeek::headless::{self, Output};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        Some(command) => run(command),
+        None => explore(&cli.explore),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of our output left: that is no failure of ours.
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(e) => {
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "mlpeek: {e}");
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+fn run(command: &Command) -> mlpeek::Result<()> {
+    let mut out = Output::stdout(wants_json(command))?;
+    headless::run(command, &mut out)
+}
+
+fn wants_json(command: &Command) -> bool {
+    match command {
+        Command::Collect(a) => a.output.json,
+        Command::Fit(a) => a.output.json,
+        Command::Features(a) | Command::Tree(a) => a.output.json,
+        Command::Feature(a) => a.output.json,
+        Command::Trace(a) => a.output.json,
+        Command::Steer(a) => a.output.json,
+        Command::Forward(a) => a.output.json,
+        Command::Import(a) => a.output.json,
+        Command::Export(a) => a.output.json,
+        Command::Models(a) => a.json,
+        Command::Doctor(a) => a.output.json,
+        Command::Keys(a) => a.json,
+        Command::Completions { .. } | Command::Man => false,
+    }
+}
+
+#[cfg(feature = "tui")]
+fn explore(args: &mlpeek::cli::ExploreArgs) -> mlpeek::Result<()> {
+    mlpeek::ui::explore(args)
+}
+
+#[cfg(not(feature = "tui"))]
+fn explore(_: &mlpeek::cli::ExploreArgs) -> mlpeek::Result<()> {
+    Err(Error::refused(
+        "this mlpeek was built without the explorer (feature `tui`); `mlpeek --help` lists the commands",
+    ))
+}
