@@ -2,6 +2,7 @@
 pub mod activations;
 pub mod analysis;
 pub mod corpus;
+pub mod disk;
 pub mod error;
 pub mod factor;
 pub mod interop;
