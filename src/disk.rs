@@ -4,7 +4,7 @@
 //! instant and after a crash at any instant, either what was there before or the whole new content.
 
 use std::fs::{self, File};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -132,6 +132,11 @@ pub fn human_bytes(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// Asked before bytes are written other than through [`NewFile`], so that tests can fill the disk there too.
+pub(crate) fn check_room(bytes: usize) -> std::io::Result<()> {
+    fault::check(bytes)
+}
+
 /// Lets a test fill the disk after so many bytes.
 #[cfg(test)]
 pub(crate) mod fault {
@@ -161,11 +166,6 @@ mod fault {
     pub(super) fn check(_: usize) -> std::io::Result<()> {
         Ok(())
     }
-}
-
-/// The error of a read-only place, told apart because the remedy differs.
-pub fn is_denied(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 #[cfg(test)]
