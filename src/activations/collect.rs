@@ -1,10 +1,36 @@
 //! Runs a model over a corpus into a study's caches: batches by length, several layers in one pass, resumable.
+//!
+//! Knows of the model only what [`Runner`] asks. Invariant: rows enter the study by whole samples, in the order of the
+//! corpus; a sample's rows are its tokens in order, without BOS and padding.
 
-use crate::corpus::Corpus;
-use crate::error::Result;
-use crate::model::{BosRule, Model};
-use crate::study::Study;
-use crate::task::TaskCtx;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+
+use super::store::CacheDtype;
+use crate::corpus::{Corpus, Sample};
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::model::{Batch, BosRule, HookPoint, Logits, Model, Pass, Phase, Tap};
+use crate::study::{Appender, Study, check_room};
+use crate::task::{Progress, TaskCtx};
+
+/// A kill loses at most about this much collecting.
+const SEAL_EVERY: Duration = Duration::from_secs(10);
+/// Sealed earlier once a cache has this much that is not safe yet.
+const SEAL_BYTES: usize = 64 << 20;
+/// Padded tokens of a batch: more would only make cancelling slower on the CPU; fewer would starve a GPU.
+const BATCH_TOKENS_CPU: usize = 512;
+const BATCH_TOKENS_GPU: usize = 8192;
+/// Activations of a batch, all hooks together, in f32.
+const BATCH_BYTES: usize = 512 << 20;
+/// Batches whose samples are sorted by length together. Groups follow each other from the last seal on whatever the
+/// clock says, so that a resumed run makes the same batches, to the bit, as one that was never stopped.
+const GROUP_BATCHES: usize = 4;
+/// Texts that are tokenised between two tests for cancelling.
+const ENCODE_CHUNK: usize = 1024;
 
 /// What a collection did.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,9 +45,366 @@ pub struct Collected {
     pub seconds: f64,
 }
 
-/// Fills the caches of every hook of `study` from `corpus`; goes on from the last complete shards. BOS rows and padding
-/// are dropped; every other token is a row tied to its sample and position.
-pub fn collect(model: &Model, corpus: &Corpus, study: &mut Study, bos: BosRule, ctx: &TaskCtx) -> Result<Collected> {
-    let _ = (model, corpus, study, bos, ctx);
-    unimplemented!()
+/// What collecting a corpus would take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    /// Samples of the corpus.
+    pub samples: usize,
+    /// Token rows.
+    pub tokens: usize,
+    /// Texts that exceed the context and would be cut into windows.
+    pub windowed: usize,
+    /// Bytes of all caches and the token log.
+    pub bytes: u64,
 }
+
+impl Estimate {
+    fn new(samples: usize, tokens: usize, windowed: usize, widths: &[usize], dtype: CacheDtype) -> Self {
+        Self { samples, tokens, windowed, bytes: disk_bytes(tokens, widths, dtype) }
+    }
+
+    /// Without a tokenizer: about one token every four bytes of text. For showing before a model is open.
+    pub fn rough(corpus: &Corpus, widths: &[usize], dtype: CacheDtype) -> Self {
+        let tokens = corpus.samples.iter().map(|s| s.text.len().div_ceil(4)).sum();
+        Self::new(corpus.samples.len(), tokens, 0, widths, dtype)
+    }
+}
+
+/// What collecting `corpus` with `model` at hooks of these widths would take, exactly: the texts are tokenised.
+pub fn estimate(
+    model: &Model,
+    corpus: &Corpus,
+    widths: &[usize],
+    dtype: CacheDtype,
+    bos: BosRule,
+    ctx: &TaskCtx,
+) -> Result<Estimate> {
+    let encoded = encode(model, &corpus.samples, bos, ctx)?;
+    let tokens = encoded.iter().map(Encoded::rows).sum();
+    let windowed = encoded.iter().filter(|e| e.windows.len() > 1).count();
+    Ok(Estimate::new(corpus.samples.len(), tokens, windowed, widths, dtype))
+}
+
+fn disk_bytes(rows: usize, widths: &[usize], dtype: CacheDtype) -> u64 {
+    let row = widths.iter().map(|w| w * dtype.size()).sum::<usize>() + 8;
+    (rows as u64).saturating_mul(row as u64)
+}
+
+/// Fills the caches of every hook of `study` from `corpus`; goes on from the last complete shards. BOS rows and padding
+/// are dropped; every other token is a row tied to its sample and position. A text longer than the context is cut into
+/// windows, each with its own BOS and its own context; positions count on through them.
+pub fn collect(model: &Model, corpus: &Corpus, study: &mut Study, bos: BosRule, ctx: &TaskCtx) -> Result<Collected> {
+    run(model, corpus, study, bos, ctx)
+}
+
+/// What collecting needs of a model.
+trait Runner: Sync {
+    fn encode(&self, text: &str, rule: BosRule) -> Result<Vec<u32>>;
+    fn bos(&self) -> Option<u32>;
+    fn piece(&self, id: u32) -> String;
+    /// Longest row in tokens.
+    fn context(&self) -> usize;
+    /// Padded tokens of a batch that run well.
+    fn batch_tokens(&self) -> usize;
+    fn forward(&self, batch: &Batch, tap: &mut dyn Tap, ctx: &TaskCtx) -> Result<()>;
+}
+
+impl Runner for Model {
+    fn encode(&self, text: &str, rule: BosRule) -> Result<Vec<u32>> {
+        self.tokenizer().encode(text, rule)
+    }
+    fn bos(&self) -> Option<u32> {
+        self.tokenizer().bos()
+    }
+    fn piece(&self, id: u32) -> String {
+        self.tokenizer().piece(id)
+    }
+    fn context(&self) -> usize {
+        self.info().context
+    }
+    fn batch_tokens(&self) -> usize {
+        if self.device().is_cpu() { BATCH_TOKENS_CPU } else { BATCH_TOKENS_GPU }
+    }
+    fn forward(&self, batch: &Batch, tap: &mut dyn Tap, ctx: &TaskCtx) -> Result<()> {
+        Model::forward(self, batch, Phase::Prompt, None, tap, Logits::None, ctx).map(|_| ())
+    }
+}
+
+/// The token ids of a sample as the model reads them.
+struct Encoded {
+    /// Ids of each window, its BOS included.
+    windows: Vec<Vec<u32>>,
+    /// Whether each window starts with BOS, which is no row.
+    bos: bool,
+}
+
+impl Encoded {
+    /// Rows that the sample gives.
+    fn rows(&self) -> usize {
+        self.windows.iter().map(|w| w.len() - usize::from(self.bos)).sum()
+    }
+
+    /// Id and position of each row. BOS counts once, whatever the windows.
+    fn tokens(&self) -> Vec<(u32, u32)> {
+        let skip = usize::from(self.bos);
+        let ids = self.windows.iter().flat_map(|w| &w[skip..]);
+        ids.enumerate().map(|(i, &id)| (id, (i + skip) as u32)).collect()
+    }
+}
+
+fn encode(runner: &(impl Runner + ?Sized), samples: &[Sample], rule: BosRule, ctx: &TaskCtx) -> Result<Vec<Encoded>> {
+    let mut out = Vec::with_capacity(samples.len());
+    for chunk in samples.chunks(ENCODE_CHUNK) {
+        let first = out.len();
+        let encoded: Result<Vec<_>> =
+            chunk.par_iter().enumerate().map(|(i, s)| encode_one(runner, s, first + i, rule)).collect();
+        out.extend(encoded?);
+        ctx.checkpoint(Progress::new("tokenising", out.len() as u64, samples.len() as u64, "samples"))?;
+    }
+    Ok(out)
+}
+
+fn encode_one(runner: &(impl Runner + ?Sized), sample: &Sample, number: usize, rule: BosRule) -> Result<Encoded> {
+    let mut ids = runner.encode(&sample.text, rule)?;
+    let bos = runner.bos().filter(|b| ids.first() == Some(b));
+    if bos.is_some() {
+        ids.remove(0);
+    }
+    let room = runner.context().saturating_sub(usize::from(bos.is_some()));
+    if room == 0 {
+        return Err(Error::refused(format!("sample {number}: the model's context has no room for a token")));
+    }
+    let windows = ids.chunks(room).map(|part| bos.iter().chain(part).copied().collect()).collect();
+    Ok(Encoded { windows, bos: bos.is_some() })
+}
+
+fn run(
+    runner: &(impl Runner + ?Sized),
+    corpus: &Corpus,
+    study: &mut Study,
+    rule: BosRule,
+    ctx: &TaskCtx,
+) -> Result<Collected> {
+    let start = Instant::now();
+    let manifest = study.manifest();
+    if manifest.bos != rule {
+        return Err(Error::usage(format!("the study's BOS rule is {:?}, not {rule:?}", manifest.bos).to_lowercase()));
+    }
+    let Some(first) = manifest.first_sample(&corpus.sha256) else {
+        return Err(Error::usage(format!("{} is not a corpus of {}", corpus.name, study.dir().display())));
+    };
+    let encoded = encode(runner, &corpus.samples, rule, ctx)?;
+    let total: usize = encoded.iter().map(Encoded::rows).sum();
+    let windowed = encoded.iter().filter(|e| e.windows.len() > 1).count();
+    let mut appender = Appender::open(study)?;
+    let done = appender.next_sample();
+    if done < first {
+        let names: Vec<_> = appender.study().manifest().corpora.iter().map(|c| c.name.as_str()).collect();
+        return Err(Error::refused(format!("sample {done} is due first: collect {} in this order", names.join(", "))));
+    }
+    // Beyond the end when another corpus has been added since.
+    let from = (done - first).min(encoded.len());
+    let missing: usize = encoded[from..].iter().map(Encoded::rows).sum();
+    let widths = &appender.study().manifest().widths;
+    check_room(appender.study().dir(), disk_bytes(missing, widths, appender.study().manifest().dtype))?;
+    let collector = Collector { runner, samples: &corpus.samples, encoded: &encoded, first, total, ctx };
+    let outcome = collector.fill(&mut appender, from);
+    // Whatever ended it, what is complete stays; the first error is the one to tell.
+    let sealed = appender.seal();
+    outcome.and(sealed)?;
+    tracing::info!("collected {total} token rows of {}", corpus.name);
+    Ok(Collected {
+        tokens: appender.rows(),
+        samples: appender.next_sample(),
+        windowed,
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+struct Collector<'a, R: ?Sized> {
+    runner: &'a R,
+    samples: &'a [Sample],
+    encoded: &'a [Encoded],
+    /// The number of the corpus's first sample in the study.
+    first: usize,
+    /// Rows of the whole corpus.
+    total: usize,
+    ctx: &'a TaskCtx,
+}
+
+/// One window of a sample, and where its rows go among those of its group.
+struct Piece {
+    sample: usize,
+    window: usize,
+    first_row: usize,
+}
+
+impl<R: Runner + ?Sized> Collector<'_, R> {
+    /// Collects the samples from number `from` of the corpus on.
+    fn fill(&self, appender: &mut Appender<'_>, from: usize) -> Result<()> {
+        let hooks = appender.study().manifest().hooks.clone();
+        let widths = appender.study().manifest().widths.clone();
+        let row_bytes = 4 * widths.iter().sum::<usize>();
+        let budget = self.runner.batch_tokens().min(BATCH_BYTES / row_bytes.max(1)).max(1);
+        let mut done: usize = self.encoded[..from].iter().map(Encoded::rows).sum();
+        let mut next = from;
+        let mut sealed = Instant::now();
+        while next < self.encoded.len() {
+            let group = self.group(next, GROUP_BATCHES * budget);
+            let mut tap = Capture::new(&hooks, &widths, group.rows);
+            let outcome = self.forward(&group, budget, &mut tap, &mut done);
+            if outcome.is_ok() {
+                self.keep(appender, &group, &tap)?;
+                next = group.samples.end;
+            }
+            if outcome.is_err() || sealed.elapsed() >= SEAL_EVERY || appender.pending_bytes() >= SEAL_BYTES {
+                appender.seal()?;
+                sealed = Instant::now();
+            }
+            outcome?;
+        }
+        Ok(())
+    }
+
+    /// Samples from `from` on that together give about `most` rows, at least one.
+    fn group(&self, from: usize, most: usize) -> Group {
+        let mut group = Group { samples: from..from, rows: 0, pieces: Vec::new() };
+        for (sample, encoded) in self.encoded.iter().enumerate().skip(from) {
+            let rows = encoded.rows();
+            if group.rows > 0 && group.rows + rows > most {
+                break;
+            }
+            for (window, ids) in encoded.windows.iter().enumerate() {
+                group.pieces.push(Piece { sample, window, first_row: group.rows });
+                group.rows += ids.len() - usize::from(encoded.bos);
+            }
+            group.samples.end = sample + 1;
+        }
+        // Like lengths together, the longest first: little padding, and memory is met at once. Stable, so repeatable.
+        group.pieces.sort_by_key(|p| std::cmp::Reverse(self.ids(p).len()));
+        group
+    }
+
+    fn ids(&self, piece: &Piece) -> &[u32] {
+        &self.encoded[piece.sample].windows[piece.window]
+    }
+
+    /// Runs a group's windows through the model, batch by batch.
+    fn forward(&self, group: &Group, budget: usize, tap: &mut Capture, done: &mut usize) -> Result<()> {
+        let mut rest = group.pieces.as_slice();
+        while let Some(longest) = rest.first() {
+            let (now, later) = rest.split_at((budget / self.ids(longest).len().max(1)).clamp(1, rest.len()));
+            let batch = Batch {
+                rows: now.iter().map(|p| self.ids(p).to_vec()).collect(),
+                samples: now.iter().map(|p| self.first + p.sample).collect(),
+            };
+            tap.places = now.iter().map(|p| (p.first_row, usize::from(self.encoded[p.sample].bos))).collect();
+            tap.seen = 0;
+            self.runner.forward(&batch, tap, self.ctx)?;
+            if tap.seen != tap.hooks.len() {
+                return Err(Error::refused(format!("the model called {} of {} hooks", tap.seen, tap.hooks.len())));
+            }
+            *done += now.iter().map(|p| self.ids(p).len() - usize::from(self.encoded[p.sample].bos)).sum::<usize>();
+            self.ctx.checkpoint(Progress::new("collecting", *done as u64, self.total as u64, "tokens"))?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Hands a group's rows to the study, sample by sample.
+    fn keep(&self, appender: &mut Appender<'_>, group: &Group, tap: &Capture) -> Result<()> {
+        let mut row = 0;
+        for sample in group.samples.clone() {
+            let tokens = self.encoded[sample].tokens();
+            let rows = row..row + tokens.len();
+            let data: Vec<&[f32]> =
+                tap.data.iter().zip(&tap.widths).map(|(d, w)| &d[rows.start * w..rows.end * w]).collect();
+            self.check_finite(sample, &tokens, &data, tap)?;
+            appender.push(&tokens, &data, |id| self.runner.piece(id))?;
+            row = rows.end;
+        }
+        Ok(())
+    }
+
+    fn check_finite(&self, sample: usize, tokens: &[(u32, u32)], data: &[&[f32]], tap: &Capture) -> Result<()> {
+        for (i, values) in data.iter().enumerate() {
+            if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+                let (token, neuron) = (at / tap.widths[i], at % tap.widths[i]);
+                let text: String = self.samples[sample].text.chars().take(40).collect();
+                return Err(Error::refused(format!(
+                    "sample {} ({text:?}): neuron {neuron} of {} is {} at token {:?} (position {}): open the model with \
+                     f32 compute, or take the sample out",
+                    self.first + sample,
+                    tap.hooks[i],
+                    values[at],
+                    self.runner.piece(tokens[token].0),
+                    tokens[token].1
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Consecutive samples whose rows are in flight together.
+struct Group {
+    samples: Range<usize>,
+    rows: usize,
+    pieces: Vec<Piece>,
+}
+
+/// Copies the rows of real tokens, BOS left out, to where they belong in the group.
+struct Capture {
+    hooks: Vec<HookPoint>,
+    widths: Vec<usize>,
+    /// Of each hook: the group's rows.
+    data: Vec<Vec<f32>>,
+    /// Of each row of the batch: its first row in the group, and how many tokens (BOS) to leave out.
+    places: Vec<(usize, usize)>,
+    /// Hooks that the present pass has called.
+    seen: usize,
+}
+
+impl Capture {
+    fn new(hooks: &[HookPoint], widths: &[usize], rows: usize) -> Self {
+        let data = widths.iter().map(|w| vec![0.0; w * rows]).collect();
+        Self { hooks: hooks.to_vec(), widths: widths.to_vec(), data, places: Vec::new(), seen: 0 }
+    }
+}
+
+impl Tap for Capture {
+    fn hooks(&self) -> &[HookPoint] {
+        &self.hooks
+    }
+
+    fn at(&mut self, pass: &Pass<'_>, hook: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
+        let Some(i) = self.hooks.iter().position(|&h| h == hook) else { return Ok(None) };
+        let width = self.widths[i];
+        let (rows, tokens, found) = x.dims3()?;
+        if found != width || rows != self.places.len() || pass.lengths.len() != rows {
+            return Err(Error::refused(format!(
+                "{hook}: activations of shape [{rows}, {tokens}, {found}] where [{}, _, {width}] is due",
+                self.places.len()
+            )));
+        }
+        // Over the bus in the compute dtype, widened here.
+        let values = x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        for (row, (&(first_row, skip), &len)) in self.places.iter().zip(pass.lengths).enumerate() {
+            let from = &values[(row * tokens + skip) * width..(row * tokens + len) * width];
+            self.data[i][first_row * width..first_row * width + from.len()].copy_from_slice(from);
+        }
+        self.seen += 1;
+        Ok(None)
+    }
+}
+
+/// For a person: "1,236 texts, about 18,000 tokens, 110.0 MiB".
+impl std::fmt::Display for Estimate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} texts, {} tokens, {} on disk", self.samples, self.tokens, disk::human_bytes(self.bytes))
+    }
+}
+
+#[cfg(test)]
+#[path = "collect_tests.rs"]
+mod tests;
