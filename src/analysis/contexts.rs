@@ -34,47 +34,33 @@ const BLOCK_VALUES: usize = 4 << 20;
 /// The feature list of a fit (without `promoted`: see [`super::lens`]). Cheap enough for every snapshot: two passes over
 /// each feature's coefficients, features in parallel.
 pub fn feature_rows(factors: &Factors, tokens: &TokenTable, notes: &Notes) -> Vec<FeatureRow> {
-    let labels = LabelBase::new(tokens, factors.coefficients.rows);
-    let scanned: Vec<(Scan, f64)> = (0..factors.features.columns())
-        .into_par_iter()
-        .map(|id| scan_feature(factors.coefficients.feature(id), tokens))
-        .collect();
-    let total: f64 = scanned.iter().map(|(_, sum)| sum).sum();
-    scanned
-        .into_iter()
-        .enumerate()
-        .map(|(id, (scan, sum))| feature_row(id, &scan, sum, total, factors, tokens, &labels, notes))
-        .collect()
+    let reader = Reader::new(factors, tokens);
+    let scans: Vec<Scan> = (0..factors.features.columns()).into_par_iter().map(|id| reader.scan(id)).collect();
+    let total: f64 = scans.iter().map(|scan| scan.sum).sum();
+    scans.iter().enumerate().map(|(id, scan)| reader.row(id, scan, total, notes)).collect()
 }
 
-/// One feature whole, without the logit lens. [`crate::Error::Usage`] names the range for an unknown id.
+/// One feature whole, without the logit lens. [`crate::Error::Usage`] names the range for an unknown id. Its share of ΣY
+/// takes a pass over every feature: with the list at hand, [`card_of_row`] spares it.
 pub fn feature_card(factors: &Factors, tokens: &TokenTable, notes: &Notes, id: usize) -> Result<FeatureCard> {
     check_id(factors, id)?;
-    let coefficients = factors.coefficients.feature(id);
-    let labels = LabelBase::new(tokens, factors.coefficients.rows);
-    let index = NeuronIndex::new(&factors.features);
-    let (scan, sum) = scan_feature(coefficients, tokens);
-    // ΣY needs every feature once; its parts are summed in feature order, so the share is the list's.
+    let reader = Reader::new(factors, tokens);
+    // Summed in feature order, so the share is the list's to the bit.
     let sums: Vec<f64> = (0..factors.features.columns())
         .into_par_iter()
-        .map(|j| if j == id { sum } else { scan::sum_and_max(factors.coefficients.feature(j)).0 })
+        .map(|j| scan::sum_and_max(factors.coefficients.feature(j)).0)
         .collect();
-    let rows: Vec<usize> = scan.contexts.iter().map(|p| p.row).collect();
-    let floor = scan::floor_of(scan.peak);
-    let quantiles = scan::quantile_rows(coefficients, floor, &QUANTILES);
-    Ok(FeatureCard {
-        row: feature_row(id, &scan, sum, sums.iter().sum(), factors, tokens, &labels, notes),
-        contexts: rows.iter().map(|&row| context(tokens, coefficients, row)).collect(),
-        quantiles: quantiles.into_iter().map(|(q, row)| (q, context(tokens, coefficients, row))).collect(),
-        neurons: neurons::neurons_of(&factors.features, &index, id),
-        promoted: Vec::new(),
-        suppressed: Vec::new(),
-        lens_note: None,
-        related: neurons::related(&factors.features, &index, id, Overlap::WeightedJaccard, RELATED),
-        labels: labels.shares(coefficients, &rows),
-        histogram: scan::histogram(coefficients, floor, scan.peak, HISTOGRAM_BINS),
-        peak: scan.peak,
-    })
+    let scan = reader.scan(id);
+    Ok(reader.card(reader.row(id, &scan, sums.iter().sum(), notes), &scan))
+}
+
+/// One feature whole, without the logit lens, from its line in the list of the same fit: reads its own coefficients
+/// alone.
+pub fn card_of_row(row: FeatureRow, factors: &Factors, tokens: &TokenTable) -> Result<FeatureCard> {
+    check_id(factors, row.id)?;
+    let reader = Reader::new(factors, tokens);
+    let scan = reader.scan(row.id);
+    Ok(reader.card(row, &scan))
 }
 
 /// A neuron, without the logit lens; its contexts need one pass over its column of the activations. Gated neurons fire
@@ -123,39 +109,65 @@ pub(crate) fn check_id(factors: &Factors, id: usize) -> Result<()> {
 
 /// What one look at a feature's coefficients gives.
 struct Scan {
+    sum: f64,
     peak: f32,
     density: f32,
     contexts: Vec<Peak>,
 }
 
-/// The scan and ΣY of one feature.
-fn scan_feature(coefficients: &[f32], tokens: &TokenTable) -> (Scan, f64) {
-    let (sum, peak) = scan::sum_and_max(coefficients);
-    let density = scan::share_above(coefficients, peak * DENSITY_THRESHOLD);
-    (Scan { peak, density, contexts: top_contexts(coefficients, peak, tokens) }, sum)
+/// Reads features of one fit over one corpus.
+struct Reader<'a> {
+    factors: &'a Factors,
+    tokens: &'a TokenTable,
+    labels: LabelBase<'a>,
 }
 
-#[allow(clippy::too_many_arguments)]
-fn feature_row(
-    id: usize,
-    scan: &Scan,
-    sum: f64,
-    total: f64,
-    factors: &Factors,
-    tokens: &TokenTable,
-    labels: &LabelBase<'_>,
-    notes: &Notes,
-) -> FeatureRow {
-    let rows: Vec<usize> = scan.contexts.iter().map(|p| p.row).collect();
-    FeatureRow {
-        id,
-        share: if total > 0.0 { (sum / total) as f32 } else { 0.0 },
-        density: scan.density,
-        neurons: neurons::nonzeros(&factors.features, id).count(),
-        top_tokens: top_tokens(tokens, &rows),
-        promoted: Vec::new(),
-        purity: labels.purity(&rows),
-        name: notes.names.get(&id).cloned(),
+impl<'a> Reader<'a> {
+    fn new(factors: &'a Factors, tokens: &'a TokenTable) -> Self {
+        Self { factors, tokens, labels: LabelBase::new(tokens, factors.coefficients.rows) }
+    }
+
+    fn scan(&self, id: usize) -> Scan {
+        let coefficients = self.factors.coefficients.feature(id);
+        let (sum, peak) = scan::sum_and_max(coefficients);
+        let density = scan::share_above(coefficients, peak * DENSITY_THRESHOLD);
+        Scan { sum, peak, density, contexts: top_contexts(coefficients, peak, self.tokens) }
+    }
+
+    fn row(&self, id: usize, scan: &Scan, total: f64, notes: &Notes) -> FeatureRow {
+        let rows: Vec<usize> = scan.contexts.iter().map(|p| p.row).collect();
+        FeatureRow {
+            id,
+            share: if total > 0.0 { (scan.sum / total) as f32 } else { 0.0 },
+            density: scan.density,
+            neurons: neurons::nonzeros(&self.factors.features, id).count(),
+            top_tokens: top_tokens(self.tokens, &rows),
+            promoted: Vec::new(),
+            purity: self.labels.purity(&rows),
+            name: notes.names.get(&id).cloned(),
+        }
+    }
+
+    fn card(&self, row: FeatureRow, scan: &Scan) -> FeatureCard {
+        let (id, features) = (row.id, &self.factors.features);
+        let coefficients = self.factors.coefficients.feature(id);
+        let index = NeuronIndex::new(features);
+        let rows: Vec<usize> = scan.contexts.iter().map(|p| p.row).collect();
+        let floor = scan::floor_of(scan.peak);
+        let quantiles = scan::quantile_rows(coefficients, floor, &QUANTILES);
+        FeatureCard {
+            row,
+            contexts: rows.iter().map(|&row| context(self.tokens, coefficients, row)).collect(),
+            quantiles: quantiles.into_iter().map(|(q, row)| (q, context(self.tokens, coefficients, row))).collect(),
+            neurons: neurons::neurons_of(features, &index, id),
+            promoted: Vec::new(),
+            suppressed: Vec::new(),
+            lens_note: None,
+            related: neurons::related(features, &index, id, Overlap::WeightedJaccard, RELATED),
+            labels: self.labels.shares(coefficients, &rows),
+            histogram: scan::histogram(coefficients, floor, scan.peak, HISTOGRAM_BINS),
+            peak: scan.peak,
+        }
     }
 }
 
@@ -265,7 +277,9 @@ mod tests {
     fn a_card_shows_one_context_a_sample() {
         let (factors, tokens) = small();
         let card = feature_card(&factors, &tokens, &notes(), 0).unwrap();
-        assert_eq!(card.row, feature_rows(&factors, &tokens, &notes())[0]);
+        let row = feature_rows(&factors, &tokens, &notes()).swap_remove(0);
+        assert_eq!(card.row, row);
+        assert_eq!(card_of_row(row, &factors, &tokens).unwrap(), card);
         assert_eq!(card.contexts.iter().map(|c| c.row).collect::<Vec<_>>(), [1, 3]);
         let first = &card.contexts[0];
         assert_eq!((first.sample, first.peak, first.label.as_deref()), (0, 1, Some("day")));
