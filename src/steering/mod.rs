@@ -18,7 +18,7 @@ use crate::task::TaskCtx;
 use calibrate::{kl, last_logits};
 use tap::{SteerTap, Touch};
 
-pub use terms::{ClusterPart, direction_term, feature_term, part_term, restricted_term};
+pub use terms::{SteerPart, core_term, direction_term, feature_term, part_term};
 
 /// Risen and fallen tokens that a run shows.
 const SHIFTED: usize = 10;

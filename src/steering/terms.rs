@@ -3,23 +3,25 @@
 //! The one room that knows at which hook a family is steered (method, section 4).
 
 use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::SteerTerm;
-use crate::analysis::SharedNeurons;
 use crate::analysis::contexts::check_id;
+use crate::analysis::{SharedNeurons, hierarchy};
 use crate::error::{Error, Result};
-use crate::factor::{Factors, SparseColumns};
+use crate::factor::Factors;
 use crate::model::{HookPoint, HookSite, Model};
 
-/// A part of a cluster of features to steer with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClusterPart {
-    /// What most members share: the core neurons with their mean weights.
-    Core,
-    /// What one member has for itself.
-    Exclusive(usize),
-    /// One member whole.
-    Whole(usize),
+/// Which of its neurons a feature steers with: the causal check of shared neurons (method, section 7).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum SteerPart {
+    /// All of them.
+    #[default]
+    Whole,
+    /// Those that more than half of these features have.
+    CoreOf(Vec<usize>),
+    /// Those that none of these other features has.
+    ExclusiveOf(Vec<usize>),
 }
 
 /// The term that steers with feature `id`: z_j at `mlp.hook_post`; for Gemma 2/3, post_ffw_norm(W_outᵀ z) at
@@ -30,31 +32,35 @@ pub fn feature_term(model: &Model, hook: HookPoint, factors: &Factors, id: usize
         .map_err(|e| name_subject(e, &format!("feature {id}")))
 }
 
-/// The term that steers with feature `id` restricted to `neurons`, at unit norm.
-pub fn restricted_term(
-    model: &Model,
-    hook: HookPoint,
-    factors: &Factors,
-    id: usize,
-    neurons: &[usize],
-    weight: f32,
-) -> Result<SteerTerm> {
-    check_id(factors, id)?;
-    direction_term(model, hook, &restricted(&factors.features, id, neurons), weight)
-        .map_err(|e| name_subject(e, &format!("feature {id} on {} neurons", neurons.len())))
-}
-
-/// The term that steers with a part of a cluster alone, at unit norm: the causal check of shared neurons (method,
-/// section 7).
+/// The term that steers with a part of feature `id`: its own weights on those neurons, at unit norm.
 pub fn part_term(
     model: &Model,
     hook: HookPoint,
     factors: &Factors,
-    shared: &SharedNeurons,
-    part: ClusterPart,
+    id: usize,
+    part: &SteerPart,
     weight: f32,
 ) -> Result<SteerTerm> {
-    direction_term(model, hook, &part_direction(&factors.features, shared, part)?, weight)
+    direction_term(model, hook, &part_direction(factors, id, part)?, weight)
+        .map_err(|e| name_subject(e, &format!("feature {id}")))
+}
+
+/// The term that steers with what a cluster shares: its core neurons with their mean weights, at unit norm.
+pub fn core_term(
+    model: &Model,
+    hook: HookPoint,
+    factors: &Factors,
+    shared: &SharedNeurons,
+    weight: f32,
+) -> Result<SteerTerm> {
+    let mut direction = vec![0.0; factors.features.rows];
+    if shared.core.is_empty() {
+        return Err(Error::usage("these features have no core: no neuron is in more than half of them"));
+    }
+    for &(neuron, mean, _) in &shared.core {
+        direction[neuron] = mean;
+    }
+    direction_term(model, hook, &direction, weight)
 }
 
 /// The term that steers with any direction of the hook's width: DiffMean vectors, decoder rows, one neuron. Scaled to
@@ -76,42 +82,34 @@ pub fn direction_term(model: &Model, hook: HookPoint, direction: &[f32], weight:
     Ok(SteerTerm { hook: HookPoint { layer: hook.layer, site: HookSite::MlpOut }, direction: added, weight })
 }
 
-/// The neurons of a part as a dense direction, before scaling.
-pub fn part_direction(features: &SparseColumns, shared: &SharedNeurons, part: ClusterPart) -> Result<Vec<f32>> {
-    let member = |id: usize| {
-        shared.exclusive.iter().find(|(f, _)| *f == id).ok_or_else(|| {
-            Error::usage(format!("feature {id} is not in this cluster: its members are {:?}", shared.features))
-        })
+/// Column `id` with every neuron outside `part` at zero, before scaling. An empty part is an error that says why.
+pub fn part_direction(factors: &Factors, id: usize, part: &SteerPart) -> Result<Vec<f32>> {
+    check_id(factors, id)?;
+    let features = &factors.features;
+    let mut direction = features.dense_column(id);
+    let (keep, why): (Vec<usize>, _) = match part {
+        SteerPart::Whole => return Ok(direction),
+        SteerPart::CoreOf(cluster) => {
+            cluster.iter().try_for_each(|&other| check_id(factors, other))?;
+            let core = hierarchy::shared(features, cluster).core;
+            (core.into_iter().map(|(neuron, ..)| neuron).collect(), "none that more than half of the cluster has")
+        }
+        SteerPart::ExclusiveOf(others) => {
+            others.iter().try_for_each(|&other| check_id(factors, other))?;
+            let all: Vec<usize> = std::iter::once(id).chain(others.iter().copied()).collect();
+            let own = hierarchy::shared(features, &all).exclusive.swap_remove(0).1;
+            (own.into_iter().map(|(neuron, _)| neuron).collect(), "none of its own beside the others'")
+        }
     };
-    let mut direction = vec![0.0; features.rows];
-    match part {
-        ClusterPart::Core if shared.core.is_empty() => {
-            return Err(Error::usage("these features have no core neurons: no neuron is in more than half of them"));
+    for (neuron, value) in direction.iter_mut().enumerate() {
+        if !keep.contains(&neuron) {
+            *value = 0.0;
         }
-        ClusterPart::Core => shared.core.iter().for_each(|&(neuron, mean, _)| direction[neuron] = mean),
-        ClusterPart::Whole(id) => {
-            member(id)?;
-            direction = features.dense_column(id);
-        }
-        ClusterPart::Exclusive(id) => {
-            let (_, own) = member(id)?;
-            if own.is_empty() {
-                return Err(Error::usage(format!("feature {id} has no neurons of its own in this cluster")));
-            }
-            own.iter().for_each(|&(neuron, weight)| direction[neuron] = weight);
-        }
+    }
+    if direction.iter().all(|&v| v == 0.0) {
+        return Err(Error::usage(format!("feature {id} has no such neurons: {why}")));
     }
     Ok(direction)
-}
-
-/// Column `id` with every neuron outside `neurons` at zero.
-fn restricted(features: &SparseColumns, id: usize, neurons: &[usize]) -> Vec<f32> {
-    let column = features.dense_column(id);
-    let mut out = vec![0.0; column.len()];
-    for &neuron in neurons.iter().filter(|&&n| n < column.len()) {
-        out[neuron] = column[neuron];
-    }
-    out
 }
 
 /// z/‖z‖; an error for a direction that is zero or not finite.
@@ -138,34 +136,35 @@ fn post_norm(family: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::hierarchy;
-    use crate::analysis::tests::columns;
+    use crate::analysis::tests::{columns, factors};
 
-    fn cluster() -> (SparseColumns, SharedNeurons) {
-        let features = columns(4, &[vec![0.6, 0.8, 0.0, 0.0], vec![0.8, 0.0, 0.0, 0.6], vec![1.0, 0.0, 0.0, 0.0]]);
-        let shared = hierarchy::shared(&features, &[0, 1, 2]);
-        (features, shared)
+    fn cluster() -> Factors {
+        let dense = [vec![0.6, 0.8, 0.0, 0.0], vec![0.8, 0.0, 0.0, 0.6], vec![1.0, 0.0, 0.0, 0.0]];
+        factors(columns(4, &dense), 1, vec![0.0; 3])
     }
 
     #[test]
-    fn the_parts_of_a_cluster_do_not_overlap() {
-        let (features, shared) = cluster();
-        let core = part_direction(&features, &shared, ClusterPart::Core).unwrap();
-        assert!((core[0] - 0.8).abs() < 1e-6 && core[1..] == [0.0; 3]);
-        assert_eq!(part_direction(&features, &shared, ClusterPart::Exclusive(1)).unwrap(), [0.0, 0.0, 0.0, 0.6]);
-        assert_eq!(part_direction(&features, &shared, ClusterPart::Whole(0)).unwrap(), [0.6, 0.8, 0.0, 0.0]);
-        assert_eq!(restricted(&features, 0, &[1, 3, 9]), [0.0, 0.8, 0.0, 0.0]);
+    fn core_and_exclusive_parts_split_a_feature() {
+        let fit = cluster();
+        let part = |id, part| part_direction(&fit, id, &part).unwrap();
+        assert_eq!(part(0, SteerPart::Whole), [0.6, 0.8, 0.0, 0.0]);
+        assert_eq!(part(0, SteerPart::CoreOf(vec![0, 1, 2])), [0.6, 0.0, 0.0, 0.0]);
+        assert_eq!(part(0, SteerPart::ExclusiveOf(vec![1, 2])), [0.0, 0.8, 0.0, 0.0]);
+        assert_eq!(part(1, SteerPart::ExclusiveOf(vec![0, 1])), [0.0, 0.0, 0.0, 0.6], "it is not among its others");
     }
 
     #[test]
     fn an_empty_part_says_so() {
-        let (features, shared) = cluster();
-        let error = part_direction(&features, &shared, ClusterPart::Exclusive(2)).unwrap_err();
-        assert_eq!(error.to_string(), "feature 2 has no neurons of its own in this cluster");
-        let error = part_direction(&features, &shared, ClusterPart::Whole(7)).unwrap_err();
-        assert_eq!(error.to_string(), "feature 7 is not in this cluster: its members are [0, 1, 2]");
-        let apart = hierarchy::shared(&columns(2, &[vec![1.0, 0.0], vec![0.0, 1.0]]), &[0, 1]);
-        assert!(part_direction(&features, &apart, ClusterPart::Core).is_err());
+        let fit = cluster();
+        let error = |id, part| part_direction(&fit, id, &part).unwrap_err().to_string();
+        assert_eq!(
+            error(2, SteerPart::ExclusiveOf(vec![0])),
+            "feature 2 has no such neurons: none of its own beside the others'"
+        );
+        let others = SteerPart::CoreOf(vec![]);
+        assert_eq!(error(2, others), "feature 2 has no such neurons: none that more than half of the cluster has");
+        assert_eq!(error(2, SteerPart::CoreOf(vec![7])), "feature 7 does not exist: this fit has features 0 to 2");
+        assert_eq!(error(9, SteerPart::Whole), "feature 9 does not exist: this fit has features 0 to 2");
     }
 
     #[test]
@@ -173,5 +172,11 @@ mod tests {
         assert_eq!(unit(&[3.0, -4.0]).unwrap(), [0.6, -0.8]);
         assert!(unit(&[0.0, 0.0]).is_err());
         assert!(unit(&[f32::NAN]).is_err());
+    }
+
+    #[test]
+    fn the_families_with_a_norm_after_the_mlp_are_known() {
+        assert!(["gemma2", "gemma3", "gemma3_text"].into_iter().all(post_norm));
+        assert!(!["gemma", "llama", "gpt2", "qwen2", "qwen3"].into_iter().any(post_norm));
     }
 }
