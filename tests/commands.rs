@@ -46,9 +46,10 @@ fn collected(texts: usize) -> Made {
     let model = support::tiny_model(dir.path()).display().to_string();
     let data = support::corpus(dir.path(), texts).display().to_string();
     let study = dir.path().join("study").display().to_string();
-    let lines = json_lines(mlpeek(dir.path()).args([
-        "collect", "--model", &model, "--layer", "1,2", "--data", &data, "--out", &study, "--json",
-    ]));
+    let lines = json_lines(
+        mlpeek(dir.path())
+            .args(["collect", "--model", &model, "--layer", "1,2", "--data", &data, "--out", &study, "--json"]),
+    );
     assert_eq!(lines.len(), 2);
     for (line, layer) in lines.iter().zip([1, 2]) {
         assert_eq!(line["event"], "collected");
@@ -66,7 +67,8 @@ fn collect_fit_read_trace_and_steer() {
     let made = collected(30);
     let run = |args: &[&str]| json_lines(mlpeek(made.dir.path()).args(args));
 
-    let fitted = run(&["fit", &made.study, "--features", "6", "--layer", "1", "--sparsity", "0.1", "--l1", "0", "--json"]);
+    let fitted =
+        run(&["fit", &made.study, "--features", "6", "--layer", "1", "--sparsity", "0.1", "--l1", "0", "--json"]);
     let (last, sweeps) = fitted.split_last().unwrap();
     assert_eq!(last["event"], "fitted");
     assert_eq!(last["features"], 6);
@@ -86,7 +88,9 @@ fn collect_fit_read_trace_and_steer() {
     assert!((shares - 1.0).abs() < 1e-3, "shares add up to 1: {shares}");
     for f in &features {
         assert!(f["neurons"].as_u64().unwrap() <= 7 && f["top_tokens"].is_array() && f["promoted"].is_array());
-        assert!(f["purity"]["label"].is_string() && f["purity"]["share"].is_number() && f["purity"]["base"].is_number());
+        assert!(
+            f["purity"]["label"].is_string() && f["purity"]["share"].is_number() && f["purity"]["base"].is_number()
+        );
         assert!(f.get("name").is_some());
     }
 
@@ -127,7 +131,16 @@ fn a_second_collect_and_a_resumed_fit_go_on() {
     let made = collected(12);
     let data = made.dir.path().join("corpus.json").display().to_string();
     let again = json_lines(mlpeek(made.dir.path()).args([
-        "collect", "--model", &made.model, "--layer", "1,2", "--data", &data, "--out", &made.study, "--json",
+        "collect",
+        "--model",
+        &made.model,
+        "--layer",
+        "1,2",
+        "--data",
+        &data,
+        "--out",
+        &made.study,
+        "--json",
     ]));
     assert_eq!(again[0]["samples"], 12);
     let fit = ["fit", &made.study, "-k", "4", "--layer", "2", "--sparsity", "0.1", "--name", "f", "--json"];

@@ -81,7 +81,11 @@ fn fitting_survives_kills() {
     let mut rng = Pcg64Mcg::seed_from_u64(5);
     let mut killed = 0;
     for _ in 0..20 {
-        killed += usize::from(killed_after(home, &[&fit[..], &["killed"]].concat(), Duration::from_millis(rng.random_range(5..150))));
+        killed += usize::from(killed_after(
+            home,
+            &[&fit[..], &["killed"]].concat(),
+            Duration::from_millis(rng.random_range(5..150)),
+        ));
         // Whatever was saved can be read.
         let study = mlpeek::study::Study::open_read_only(Path::new(&study)).unwrap();
         assert!(study.fits().unwrap().iter().any(|f| f.name == "straight"));

@@ -55,10 +55,26 @@ pub struct FitPlace {
     pub hook: HookPoint,
     /// Its name.
     pub name: String,
-    /// `fits/<name>/`.
-    pub dir: PathBuf,
+    /// Where its checkpoint lies.
+    pub checkpoint: PathBuf,
+    /// Where its error curve lies.
+    pub losses: PathBuf,
     /// From a checkpoint?
     pub resume: Resume,
+}
+
+impl FitPlace {
+    /// The place of the fit `name` in `study`. A checkpoint of another request under that name is dropped.
+    pub fn new(study: &Study, name: &str, hook: HookPoint, config: &FitConfig, resume: Resume) -> Result<Self> {
+        study.start_fit(name, hook, config)?;
+        Ok(Self {
+            hook,
+            name: name.to_owned(),
+            checkpoint: study.checkpoint_path(name)?,
+            losses: study.loss_path(name)?,
+            resume,
+        })
+    }
 }
 
 /// How a fit ended.
@@ -79,7 +95,7 @@ pub fn run_fit(
     save: &dyn Fn(&Factors) -> Result<()>,
     ctx: &TaskCtx,
 ) -> Result<FitEnd> {
-    let checkpoint = place.dir.join("checkpoint");
+    let checkpoint = &place.checkpoint;
     let resumed = match place.resume {
         Resume::Never => false,
         Resume::IfThere => checkpoint.exists(),
@@ -93,12 +109,12 @@ pub fn run_fit(
         }
     };
     let mut factoriser = if resumed {
-        Factoriser::resume(source, config.clone(), &checkpoint, ctx)?
+        Factoriser::resume(source, config.clone(), checkpoint, ctx)?
     } else {
         Factoriser::start(source, config.clone(), ctx)?
     };
     observer.started(factoriser.init_seconds(), resumed);
-    let mut losses = open_losses(&place.dir.join("loss.jsonl"), resumed)?;
+    let mut losses = open_losses(&place.losses, resumed)?;
     let mut last_snapshot = None::<Instant>;
     let mut last_checkpoint = Instant::now();
     let mut sweeps = 0;
@@ -110,7 +126,7 @@ pub fn run_fit(
         };
         sweeps += 1;
         writeln!(losses, "{}", serde_json::to_string(&sweep).unwrap_or_default())
-            .map_err(Error::io("append to", place.dir.join("loss.jsonl")))?;
+            .map_err(Error::io("append to", &place.losses))?;
         observer.sweep(sweep)?;
         if last_snapshot.is_none_or(|t| t.elapsed() >= SNAPSHOT_EVERY) {
             observer.snapshot(&factoriser.snapshot(), false);
@@ -120,23 +136,27 @@ pub fn run_fit(
             break Some(stop);
         }
         if observer.wants_hold() {
-            factoriser.checkpoint(&checkpoint)?;
+            factoriser.checkpoint(checkpoint)?;
             last_checkpoint = Instant::now();
             if observer.hold(ctx).is_err() {
                 break None;
             }
         } else if last_checkpoint.elapsed() >= CHECKPOINT_EVERY {
-            factoriser.checkpoint(&checkpoint)?;
+            factoriser.checkpoint(checkpoint)?;
             last_checkpoint = Instant::now();
         }
     };
     if stop.is_none() && sweeps == 0 && !resumed {
         return Err(Error::Cancelled);
     }
-    factoriser.checkpoint(&checkpoint)?;
+    factoriser.checkpoint(checkpoint)?;
     // A user who stops a fit still wants its factors: finishing must not see the same request to stop.
     let factors = factoriser.finish(&TaskCtx::silent())?;
     save(&factors)?;
+    if stop == Some(Stop::Converged) {
+        // There is nothing left to go on with: a converged fit is shown, not resumed.
+        std::fs::remove_file(checkpoint).map_err(Error::io("remove", checkpoint))?;
+    }
     observer.snapshot(&factors, true);
     Ok(FitEnd { factors, stop })
 }
@@ -164,15 +184,10 @@ pub fn default_name(study: &Study, hook: HookPoint, config: &FitConfig) -> Resul
     for attempt in 1.. {
         let name = if attempt == 1 { base.clone() } else { format!("{base}-{attempt}") };
         match taken(&name) {
-            Some(fit) if fit.hook == hook && same_fit(&fit.config, config) => return Ok(name),
+            Some(fit) if fit.hook == hook && fit.config.same_fit(config) => return Ok(name),
             Some(_) => {}
             None => return Ok(name),
         }
     }
     Ok(base)
-}
-
-/// Whether two configurations describe one fit: threads change nothing in it.
-pub fn same_fit(a: &FitConfig, b: &FitConfig) -> bool {
-    FitConfig { threads: None, ..a.clone() } == FitConfig { threads: None, ..b.clone() }
 }

@@ -294,7 +294,8 @@ fn check_ids(ids: &[usize], k: usize) -> Result<()> {
 
 fn export(session: &Session, format: &str, path: &Path) -> Result<()> {
     let shown = session.shown()?;
-    let card = || lock(&session.last_card).clone().ok_or_else(|| Error::refused("no feature is on show: open one first"));
+    let card =
+        || lock(&session.last_card).clone().ok_or_else(|| Error::refused("no feature is on show: open one first"));
     let write = |text: String| crate::disk::write_atomic(path, text.as_bytes());
     match format {
         "safetensors" => interop::tensors::write_factors(path, &shown.factors)?,

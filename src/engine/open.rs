@@ -43,7 +43,7 @@ impl Opener {
             let words = self.fill(request, &corpus, &model, hook, ctx)?;
             Ok(((), words))
         })?;
-        self.fit(hook, &request.fit, token)
+        self.fit(hook, &request.fit, Again::Show, token)
     }
 
     /// An existing study: what is there first, then its model.
@@ -78,7 +78,7 @@ impl Opener {
             );
         }
         if self.session.shown().is_err() {
-            return self.fit(hook, &config.unwrap_or_default(), token);
+            return self.fit(hook, &config.unwrap_or_default(), Again::Show, token);
         }
         Ok(())
     }
@@ -120,7 +120,7 @@ impl Opener {
                 },
             )?,
         };
-        self.fit(hook, config, token)
+        self.fit(hook, config, Again::GoOn, token)
     }
 
     fn load_model(&self, spec: Option<&str>, device: DeviceChoice, ctx: &TaskCtx) -> Result<Arc<Model>> {
@@ -214,24 +214,29 @@ impl Opener {
         });
     }
 
-    fn fit(&self, hook: HookPoint, config: &FitConfig, token: &CancelToken) -> Result<()> {
-        let result = run_job(&self.session, Job::Fit, token, |ctx| self.fit_words(hook, config, ctx).map(|w| ((), w)));
+    fn fit(&self, hook: HookPoint, config: &FitConfig, again: Again, token: &CancelToken) -> Result<()> {
+        let result =
+            run_job(&self.session, Job::Fit, token, |ctx| self.fit_words(hook, config, again, ctx).map(|w| ((), w)));
         self.session.emit_study(hook)?;
         result
     }
 
-    fn fit_words(&self, hook: HookPoint, config: &FitConfig, ctx: &TaskCtx) -> Result<String> {
-        let (name, dir, saved, source) = self.with_study(|study| {
+    fn fit_words(&self, hook: HookPoint, config: &FitConfig, again: Again, ctx: &TaskCtx) -> Result<String> {
+        let (name, saved) = self.with_study(|study| {
             let name = fitting::default_name(study, hook, config)?;
-            let saved = study.fits()?.into_iter().any(|f| f.name == name && f.relative_error.is_some() && !f.resumable);
-            Ok((name.clone(), study.fit_dir(&name)?, saved, study.activations(hook)?))
+            let saved = study.fits()?.into_iter().find(|f| f.name == name && f.relative_error.is_some());
+            Ok((name, saved))
         })?;
-        if saved {
+        if let Some(saved) = saved.filter(|s| again == Again::Show || !s.resumable) {
             self.show_saved(Some(&name))?;
-            return Ok(format!("'{name}' was fitted before"));
+            let early = if saved.resumable { "; it was stopped early: fit again to go on" } else { "" };
+            return Ok(format!("'{name}' was fitted before{early}"));
         }
-        self.session.set_notes(self.with_study(|s| s.notes(&name))?);
-        let place = FitPlace { hook, name: name.clone(), dir, resume: Resume::IfThere };
+        let (place, source, notes) = self.with_study(|study| {
+            let place = FitPlace::new(study, &name, hook, config, Resume::IfThere)?;
+            Ok((place, study.activations(hook)?, study.notes(&name)?))
+        })?;
+        self.session.set_notes(notes);
         let mut observer = Watcher { opener: self, place: &place, last_lens: None };
         let save = |factors: &Factors| self.with_study(|study| study.save_fit(&name, hook, config, factors));
         let end = fitting::run_fit(source.as_ref(), config, &place, &mut observer, &save, ctx)?;
@@ -239,6 +244,15 @@ impl Opener {
         let words = format!("relative error {:.4} after {} sweeps, {:.1} s", f.relative_error, f.sweep, f.seconds);
         if end.stop.is_none() { Err(Error::Cancelled) } else { Ok(words) }
     }
+}
+
+/// What to do with a fit that was stopped early.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// Show what was saved.
+    Show,
+    /// Go on from its checkpoint.
+    GoOn,
 }
 
 /// Shows a running fit in the explorer.

@@ -60,6 +60,15 @@ pub struct FitConfig {
     pub threads: Option<usize>,
 }
 
+impl FitConfig {
+    /// Whether another request asks for the same fit, only perhaps to run longer or on other threads: then a checkpoint
+    /// of one is a checkpoint of the other.
+    pub fn same_fit(&self, other: &Self) -> bool {
+        let bare = |c: &Self| Self { max_sweeps: None, patience: None, threads: None, ..c.clone() };
+        bare(self) == bare(other)
+    }
+}
+
 impl Default for FitConfig {
     fn default() -> Self {
         Self {

@@ -66,7 +66,7 @@ fn machine() -> Vec<Check> {
     if let Some(free) = crate::model::weights::memory_available() {
         checks.push(Check { name: "free memory", ok: free > 1 << 30, detail: bytes(free as f64) });
     }
-    checks.push(match crate::study::data_dir() {
+    checks.push(match crate::study::home() {
         Ok(dir) => Check { name: "data directory", ok: true, detail: dir.display().to_string() },
         Err(e) => Check { name: "data directory", ok: false, detail: e.to_string() },
     });

@@ -28,7 +28,7 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
         out.note("the cache is not complete: fitting the rows that are there (run collect again for the rest)");
     }
     let resume = if args.resume { Resume::Must } else { Resume::Never };
-    let place = FitPlace { hook, name: name.clone(), dir: study.fit_dir(&name)?, resume };
+    let place = FitPlace::new(&study, &name, hook, &config, resume)?;
     let source = study.activations(hook)?;
     let mut observer = Lines { out, init_seconds: 0.0, json: args.output.json, last: None };
     let save = |factors: &Factors| study.save_fit(&name, hook, &config, factors);

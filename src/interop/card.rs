@@ -32,24 +32,33 @@ fn logits(tokens: &[ScoredToken]) -> Value {
 pub fn to_markdown(card: &FeatureCard, fit: &str) -> String {
     let row = &card.row;
     let title = row.name.as_ref().map_or(String::new(), |n| format!(": {n}"));
-    let mut page = format!("# Feature {}{title}\n\nFit `{fit}`, {} neurons, {:.2} % of all coefficients", row.id, row.neurons, row.share * 100.0);
+    let mut page = format!(
+        "# Feature {}{title}\n\nFit `{fit}`, {} neurons, {:.2} % of all coefficients",
+        row.id,
+        row.neurons,
+        row.share * 100.0
+    );
     if let Some(p) = &row.purity {
         page += &format!(", {:.0} % {} (of all rows {:.0} %)", p.share * 100.0, p.label, p.base * 100.0);
     }
     page += ".\n\n## Contexts\n\n| coefficient | label | text |\n| ---: | --- | --- |\n";
     for c in card.contexts.iter().take(MARKDOWN_CONTEXTS) {
-        let text: String = c
-            .tokens
-            .iter()
-            .enumerate()
-            .map(|(i, t)| if i == c.peak { emphasised(t) } else { cell(t) })
-            .collect();
+        let text: String =
+            c.tokens.iter().enumerate().map(|(i, t)| if i == c.peak { emphasised(t) } else { cell(t) }).collect();
         page += &format!("| {:.2} | {} | {text} |\n", c.values[c.peak], cell(c.label.as_deref().unwrap_or("")));
     }
-    let tokens = |tokens: &[ScoredToken]| tokens.iter().map(|t| format!("`{}` {:.2}", cell(t.token.trim()), t.value)).collect::<Vec<_>>().join(", ");
+    let tokens = |tokens: &[ScoredToken]| {
+        tokens.iter().map(|t| format!("`{}` {:.2}", cell(t.token.trim()), t.value)).collect::<Vec<_>>().join(", ")
+    };
     match &card.lens_note {
         Some(note) => page += &format!("\nNo logit lens: {note}\n"),
-        None => page += &format!("\n## Logit lens\n\nPromotes {}\n\nSuppresses {}\n", tokens(&card.promoted), tokens(&card.suppressed)),
+        None => {
+            page += &format!(
+                "\n## Logit lens\n\nPromotes {}\n\nSuppresses {}\n",
+                tokens(&card.promoted),
+                tokens(&card.suppressed)
+            )
+        }
     }
     page += "\n## Neurons\n\n| neuron | weight | features that use it |\n| ---: | ---: | ---: |\n";
     for n in &card.neurons {

@@ -150,7 +150,7 @@ impl Study {
         self.manifest.hook_index(hook)?;
         let dir = self.fit_dir(name)?;
         let old = if dir.join(CONFIG).exists() { Some(FitFile::read(&dir)?) } else { None };
-        if old.as_ref().is_none_or(|old| (old.hook, &old.config) != (hook, config)) {
+        if old.as_ref().is_none_or(|old| old.hook != hook || !old.config.same_fit(config)) {
             for file in [CHECKPOINT, LOSS] {
                 remove_if_there(&dir.join(file))?;
             }

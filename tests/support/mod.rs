@@ -75,8 +75,7 @@ fn write_weights(path: &Path) {
 
 /// Byte-level BPE without merges: a token a byte.
 fn tokenizer() -> Value {
-    let vocab: serde_json::Map<_, _> =
-        (0..=255u8).map(|b| (byte_char(b).to_string(), json!(u32::from(b)))).collect();
+    let vocab: serde_json::Map<_, _> = (0..=255u8).map(|b| (byte_char(b).to_string(), json!(u32::from(b)))).collect();
     let added = |id: u32, content: &str| {
         json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
             "normalized": false, "special": true})
