@@ -40,12 +40,7 @@ impl Encoded {
 }
 
 /// Tokenises texts, testing for cancelling between chunks.
-pub(super) fn encode(
-    runner: &(impl Runner + ?Sized),
-    samples: &[Sample],
-    rule: BosRule,
-    ctx: &TaskCtx,
-) -> Result<Vec<Encoded>> {
+pub(super) fn encode(runner: &impl Runner, samples: &[Sample], rule: BosRule, ctx: &TaskCtx) -> Result<Vec<Encoded>> {
     let mut out = Vec::with_capacity(samples.len());
     for chunk in samples.chunks(ENCODE_CHUNK) {
         let first = out.len();
@@ -57,7 +52,7 @@ pub(super) fn encode(
     Ok(out)
 }
 
-fn encode_one(runner: &(impl Runner + ?Sized), sample: &Sample, number: usize, rule: BosRule) -> Result<Encoded> {
+fn encode_one(runner: &impl Runner, sample: &Sample, number: usize, rule: BosRule) -> Result<Encoded> {
     let mut ids = runner.encode(&sample.text, rule)?;
     let bos = runner.bos().filter(|b| ids.first() == Some(b));
     if bos.is_some() {

@@ -86,7 +86,18 @@ pub fn estimate(
     bos: BosRule,
     ctx: &TaskCtx,
 ) -> Result<Estimate> {
-    let encoded = encode(model, &corpus.samples, bos, ctx)?;
+    estimate_with(model, corpus, widths, dtype, bos, ctx)
+}
+
+fn estimate_with(
+    runner: &impl Runner,
+    corpus: &Corpus,
+    widths: &[usize],
+    dtype: CacheDtype,
+    bos: BosRule,
+    ctx: &TaskCtx,
+) -> Result<Estimate> {
+    let encoded = encode(runner, &corpus.samples, bos, ctx)?;
     let tokens = encoded.iter().map(Encoded::rows).sum();
     let windowed = encoded.iter().filter(|e| e.windows.len() > 1).count();
     Ok(Estimate::new(corpus.samples.len(), tokens, windowed, widths, dtype))
@@ -137,13 +148,7 @@ impl Runner for Model {
     }
 }
 
-fn run(
-    runner: &(impl Runner + ?Sized),
-    corpus: &Corpus,
-    study: &mut Study,
-    rule: BosRule,
-    ctx: &TaskCtx,
-) -> Result<Collected> {
+fn run(runner: &impl Runner, corpus: &Corpus, study: &mut Study, rule: BosRule, ctx: &TaskCtx) -> Result<Collected> {
     let start = Instant::now();
     let manifest = study.manifest();
     if manifest.bos != rule {
@@ -180,7 +185,7 @@ fn run(
     })
 }
 
-struct Collector<'a, R: ?Sized> {
+struct Collector<'a, R> {
     runner: &'a R,
     samples: &'a [Sample],
     encoded: &'a [Encoded],
@@ -214,7 +219,7 @@ impl Group {
     }
 }
 
-impl<R: Runner + ?Sized> Collector<'_, R> {
+impl<R: Runner> Collector<'_, R> {
     /// Collects the samples from number `from` of the corpus on.
     fn fill(&self, appender: &mut Appender<'_>, from: usize) -> Result<()> {
         let hooks = appender.study().manifest().hooks.clone();
