@@ -121,6 +121,70 @@ impl Manifest {
     }
 }
 
+/// The manifest of a study that is about to be made.
+pub(super) fn new_manifest(
+    model: Option<&ModelInfo>,
+    hooks: &[HookPoint],
+    widths: &[usize],
+    corpus: CorpusEntry,
+    dtype: CacheDtype,
+    bos: BosRule,
+) -> Result<Manifest> {
+    if hooks.is_empty() || hooks.len() != widths.len() || widths.contains(&0) {
+        return Err(Error::usage("a study needs at least one hook, and a width for each"));
+    }
+    if (1..hooks.len()).any(|i| hooks[..i].contains(&hooks[i])) {
+        return Err(Error::usage("the same hook is asked for twice"));
+    }
+    if u32::try_from(corpus.samples).is_err() {
+        return Err(Error::usage(format!("{}: more samples than a study can number", corpus.name)));
+    }
+    Ok(Manifest {
+        schema: SCHEMA,
+        mlpeek: env!("CARGO_PKG_VERSION").to_owned(),
+        model: model.cloned(),
+        hooks: hooks.to_vec(),
+        widths: widths.to_vec(),
+        dtype,
+        bos,
+        corpora: vec![corpus],
+        rows: 0,
+        complete: false,
+        created: now(),
+    })
+}
+
+/// In which respect a study on disk is not the one asked for.
+pub(super) fn difference(there: &Manifest, asked: &Manifest) -> Option<String> {
+    let list = |hooks: &[HookPoint]| hooks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let model = |m: &Manifest| m.model.as_ref().map(|m| (m.weights_sha256.clone(), m.tokenizer_sha256.clone()));
+    let name = |m: &Manifest| m.model.as_ref().map_or("an imported matrix".to_owned(), |m| m.id.clone());
+    if model(there) != model(asked) {
+        let (a, b) = (name(there), name(asked));
+        let how = if a == b { " with other weights or another tokenizer".to_owned() } else { format!(", not {b}") };
+        return Some(format!("it was made with {a}{how}"));
+    }
+    if (&there.hooks, &there.widths) != (&asked.hooks, &asked.widths) {
+        return Some(format!("it holds {}, not {}", list(&there.hooks), list(&asked.hooks)));
+    }
+    if there.dtype != asked.dtype {
+        return Some(format!("its cache is {}, not {}", there.dtype.name(), asked.dtype.name()));
+    }
+    if there.bos != asked.bos {
+        return Some(format!("its BOS rule is {:?}, not {:?}", there.bos, asked.bos).to_lowercase());
+    }
+    let wanted = &asked.corpora[0];
+    if there.first_sample(&wanted.sha256).is_none() {
+        let first = &there.corpora[0].name;
+        return Some(if *first == wanted.name {
+            format!("{first} has changed since it was made")
+        } else {
+            format!("it holds {first}, not {} (--append adds another corpus)", wanted.name)
+        });
+    }
+    None
+}
+
 /// Indented JSON with a final newline.
 pub(super) fn json_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     let mut bytes =
@@ -129,6 +193,6 @@ pub(super) fn json_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-pub(super) fn now() -> u64 {
+fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }

@@ -12,16 +12,16 @@ mod notes;
 mod places;
 mod rows;
 mod samples;
+mod source;
 mod tokens;
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
+use crate::activations::ActivationSource;
 use crate::activations::store::{CacheDtype, CacheReader, CacheWriter};
-use crate::activations::{ActivationSource, Block};
 use crate::corpus::Corpus;
 use crate::disk;
 use crate::error::{Error, Result};
@@ -30,9 +30,11 @@ use crate::model::{BosRule, HookPoint, ModelInfo};
 pub use fits::FitEntry;
 use lock::WriteLock;
 pub use manifest::{CorpusEntry, Manifest};
+use manifest::{difference, new_manifest};
 pub use notes::Notes;
 pub use places::{StudyEntry, default_dir, home, recent};
 pub(crate) use rows::Appender;
+use source::StudyRows;
 pub use tokens::{TokenRow, TokenTable};
 
 /// A study directory that is open. With [`Study::create`] or [`Study::open`] it is locked for writing until dropped.
@@ -301,69 +303,6 @@ impl Study {
     }
 }
 
-fn new_manifest(
-    model: Option<&ModelInfo>,
-    hooks: &[HookPoint],
-    widths: &[usize],
-    corpus: CorpusEntry,
-    dtype: CacheDtype,
-    bos: BosRule,
-) -> Result<Manifest> {
-    if hooks.is_empty() || hooks.len() != widths.len() || widths.contains(&0) {
-        return Err(Error::usage("a study needs at least one hook, and a width for each"));
-    }
-    if (1..hooks.len()).any(|i| hooks[..i].contains(&hooks[i])) {
-        return Err(Error::usage("the same hook is asked for twice"));
-    }
-    if u32::try_from(corpus.samples).is_err() {
-        return Err(Error::usage(format!("{}: more samples than a study can number", corpus.name)));
-    }
-    Ok(Manifest {
-        schema: manifest::SCHEMA,
-        mlpeek: env!("CARGO_PKG_VERSION").to_owned(),
-        model: model.cloned(),
-        hooks: hooks.to_vec(),
-        widths: widths.to_vec(),
-        dtype,
-        bos,
-        corpora: vec![corpus],
-        rows: 0,
-        complete: false,
-        created: manifest::now(),
-    })
-}
-
-/// In which respect a study on disk is not the one asked for.
-fn difference(there: &Manifest, asked: &Manifest) -> Option<String> {
-    let list = |hooks: &[HookPoint]| hooks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let model = |m: &Manifest| m.model.as_ref().map(|m| (m.weights_sha256.clone(), m.tokenizer_sha256.clone()));
-    let name = |m: &Manifest| m.model.as_ref().map_or("an imported matrix".to_owned(), |m| m.id.clone());
-    if model(there) != model(asked) {
-        let (a, b) = (name(there), name(asked));
-        let how = if a == b { " with other weights or another tokenizer".to_owned() } else { format!(", not {b}") };
-        return Some(format!("it was made with {a}{how}"));
-    }
-    if (&there.hooks, &there.widths) != (&asked.hooks, &asked.widths) {
-        return Some(format!("it holds {}, not {}", list(&there.hooks), list(&asked.hooks)));
-    }
-    if there.dtype != asked.dtype {
-        return Some(format!("its cache is {}, not {}", there.dtype.name(), asked.dtype.name()));
-    }
-    if there.bos != asked.bos {
-        return Some(format!("its BOS rule is {:?}, not {:?}", there.bos, asked.bos).to_lowercase());
-    }
-    let wanted = &asked.corpora[0];
-    if there.first_sample(&wanted.sha256).is_none() {
-        let first = &there.corpora[0].name;
-        return Some(if *first == wanted.name {
-            format!("{first} has changed since it was made")
-        } else {
-            format!("it holds {first}, not {} (--append adds another corpus)", wanted.name)
-        });
-    }
-    None
-}
-
 /// Refuses with the numbers when `bytes` more do not fit on the disk of `dir`.
 pub(crate) fn check_room(dir: &Path, bytes: u64) -> Result<()> {
     // What the file system keeps for itself and the manifest, log and samples beside the cache.
@@ -378,34 +317,6 @@ pub(crate) fn check_room(dir: &Path, bytes: u64) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-/// A cache with the tokens that its rows belong to.
-struct StudyRows {
-    reader: CacheReader,
-    tokens: Arc<TokenTable>,
-    imported: bool,
-}
-
-impl ActivationSource for StudyRows {
-    fn shape(&self) -> (usize, usize) {
-        // A cache may be ahead of the token log for an instant while collecting goes on.
-        (self.tokens.rows.len(), self.reader.shape().1)
-    }
-
-    fn rows(&self, range: Range<usize>) -> Result<Block<'_>> {
-        self.reader.rows(range)
-    }
-
-    fn describe_row(&self, row: usize) -> String {
-        match self.tokens.rows.get(row) {
-            Some(at) if !self.imported => {
-                let text: String = self.tokens.texts[at.sample as usize].chars().take(40).collect();
-                format!("row {row}, token {:?} of sample {} ({text:?})", self.tokens.piece(row), at.sample)
-            }
-            _ => format!("row {row}"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -17,13 +17,17 @@ pub(super) fn cache_dir(dir: &Path, hook: HookPoint) -> PathBuf {
     dir.join("cache").join(hook.to_string())
 }
 
-/// Takes the rows of whole samples, in the order of the study's samples.
+/// Takes rows in the order of the study's samples.
 pub(crate) struct Appender<'s> {
     study: &'s mut Study,
     caches: Vec<CacheWriter>,
     log: LogWriter,
     pending: Segment,
     known: HashSet<u32>,
+    /// Rows of the sample whose end is still to come.
+    unfinished: Vec<(u32, u32)>,
+    /// A cache has lost rows that the others have (a full disk): what is sealed stays, nothing more is claimed.
+    broken: bool,
     /// Samples and rows that are safe on disk.
     samples: usize,
     rows: usize,
@@ -55,7 +59,7 @@ impl<'s> Appender<'s> {
         caches.iter_mut().try_for_each(|cache| cache.truncate(rows))?;
         let known = log.segments.iter().flat_map(|s| s.pieces.iter().map(|(id, _)| *id)).collect();
         let pending = Segment { first_sample: samples, ..Segment::default() };
-        Ok(Self { study, caches, log: writer, pending, known, samples, rows })
+        Ok(Self { study, caches, log: writer, pending, known, unfinished: Vec::new(), broken: false, samples, rows })
     }
 
     /// The study.
@@ -68,7 +72,7 @@ impl<'s> Appender<'s> {
         self.pending.first_sample + self.pending.counts.len()
     }
 
-    /// Rows in the study, those that are not yet safe included.
+    /// Rows of whole samples, those that are not yet safe included.
     pub fn rows(&self) -> usize {
         self.rows + self.pending.rows.len()
     }
@@ -78,9 +82,16 @@ impl<'s> Appender<'s> {
         self.caches.iter().map(CacheWriter::pending_bytes).max().unwrap_or(0)
     }
 
-    /// Adds the next sample: id and position of each row, and for each hook its rows in the order of
-    /// [`super::Manifest::hooks`]. `piece` gives the display piece of an id that is new to the study.
-    pub fn push(&mut self, tokens: &[(u32, u32)], data: &[&[f32]], piece: impl Fn(u32) -> String) -> Result<()> {
+    /// Adds the next rows of the sample that is due: id and position of each, and for each hook its rows in the order of
+    /// [`super::Manifest::hooks`]; `ends` says that they are its last. `piece` gives the display piece of an id that is
+    /// new to the study. A sample without its end is not yet in the study, however often it is sealed.
+    pub fn push(
+        &mut self,
+        tokens: &[(u32, u32)],
+        data: &[&[f32]],
+        ends: bool,
+        piece: impl Fn(u32) -> String,
+    ) -> Result<()> {
         let widths = &self.study.manifest.widths;
         if data.len() != widths.len() || data.iter().zip(widths).any(|(d, w)| d.len() != tokens.len() * w) {
             return Err(Error::usage(format!(
@@ -89,25 +100,32 @@ impl<'s> Appender<'s> {
                 tokens.len()
             )));
         }
-        for (cache, rows) in self.caches.iter_mut().zip(data) {
-            cache.push(rows)?;
-        }
-        self.pending.counts.push(tokens.len() as u32);
-        self.pending.rows.extend_from_slice(tokens);
+        let caches = self.caches.iter_mut().zip(data);
+        let pushed = caches.map(|(cache, rows)| cache.push(rows)).collect::<Result<()>>();
+        self.broken |= pushed.is_err();
+        pushed?;
+        self.unfinished.extend_from_slice(tokens);
         for &(id, _) in tokens {
             if self.known.insert(id) {
                 self.pending.pieces.push((id, piece(id)));
             }
+        }
+        if ends {
+            self.pending.counts.push(self.unfinished.len() as u32);
+            self.pending.rows.append(&mut self.unfinished);
         }
         Ok(())
     }
 
     /// Makes everything pushed so far safe; marks the study complete once its last sample is in.
     pub fn seal(&mut self) -> Result<()> {
+        if self.broken {
+            return Ok(());
+        }
         if !self.pending.counts.is_empty() {
-            for cache in &mut self.caches {
-                cache.seal()?;
-            }
+            let sealed = self.caches.iter_mut().try_for_each(CacheWriter::seal);
+            self.broken = sealed.is_err();
+            sealed?;
             self.log.append(&self.pending)?;
             self.samples = self.next_sample();
             self.rows = self.rows();

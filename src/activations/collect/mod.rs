@@ -3,17 +3,19 @@
 //! Knows of the model only what [`Runner`] asks. Invariant: rows enter the study by whole samples, in the order of the
 //! corpus; a sample's rows are its tokens in order, without BOS and padding.
 
-use std::ops::Range;
+mod capture;
+mod encoded;
+
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Device, Tensor};
-use rayon::prelude::*;
+use capture::Capture;
+use encoded::{Encoded, encode};
 
 use super::store::CacheDtype;
 use crate::corpus::{Corpus, Sample};
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::model::{Batch, BosRule, HookPoint, Logits, Model, Pass, Phase, Tap};
+use crate::model::{Batch, BosRule, Logits, Model, Phase, Tap};
 use crate::study::{Appender, Study, check_room};
 use crate::task::{Progress, TaskCtx};
 
@@ -29,8 +31,6 @@ const BATCH_BYTES: usize = 512 << 20;
 /// Batches whose samples are sorted by length together. Groups follow each other from the last seal on whatever the
 /// clock says, so that a resumed run makes the same batches, to the bit, as one that was never stopped.
 const GROUP_BATCHES: usize = 4;
-/// Texts that are tokenised between two tests for cancelling.
-const ENCODE_CHUNK: usize = 1024;
 
 /// What a collection did.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,6 +70,13 @@ impl Estimate {
     }
 }
 
+/// For a person: "1,236 texts, about 18,000 tokens, 110.0 MiB".
+impl std::fmt::Display for Estimate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} texts, {} tokens, {} on disk", self.samples, self.tokens, disk::human_bytes(self.bytes))
+    }
+}
+
 /// What collecting `corpus` with `model` at hooks of these widths would take, exactly: the texts are tokenised.
 pub fn estimate(
     model: &Model,
@@ -79,7 +86,18 @@ pub fn estimate(
     bos: BosRule,
     ctx: &TaskCtx,
 ) -> Result<Estimate> {
-    let encoded = encode(model, &corpus.samples, bos, ctx)?;
+    estimate_with(model, corpus, widths, dtype, bos, ctx)
+}
+
+fn estimate_with(
+    runner: &impl Runner,
+    corpus: &Corpus,
+    widths: &[usize],
+    dtype: CacheDtype,
+    bos: BosRule,
+    ctx: &TaskCtx,
+) -> Result<Estimate> {
+    let encoded = encode(runner, &corpus.samples, bos, ctx)?;
     let tokens = encoded.iter().map(Encoded::rows).sum();
     let windowed = encoded.iter().filter(|e| e.windows.len() > 1).count();
     Ok(Estimate::new(corpus.samples.len(), tokens, windowed, widths, dtype))
@@ -130,61 +148,7 @@ impl Runner for Model {
     }
 }
 
-/// The token ids of a sample as the model reads them.
-struct Encoded {
-    /// Ids of each window, its BOS included.
-    windows: Vec<Vec<u32>>,
-    /// Whether each window starts with BOS, which is no row.
-    bos: bool,
-}
-
-impl Encoded {
-    /// Rows that the sample gives.
-    fn rows(&self) -> usize {
-        self.windows.iter().map(|w| w.len() - usize::from(self.bos)).sum()
-    }
-
-    /// Id and position of each row. BOS counts once, whatever the windows.
-    fn tokens(&self) -> Vec<(u32, u32)> {
-        let skip = usize::from(self.bos);
-        let ids = self.windows.iter().flat_map(|w| &w[skip..]);
-        ids.enumerate().map(|(i, &id)| (id, (i + skip) as u32)).collect()
-    }
-}
-
-fn encode(runner: &(impl Runner + ?Sized), samples: &[Sample], rule: BosRule, ctx: &TaskCtx) -> Result<Vec<Encoded>> {
-    let mut out = Vec::with_capacity(samples.len());
-    for chunk in samples.chunks(ENCODE_CHUNK) {
-        let first = out.len();
-        let encoded: Result<Vec<_>> =
-            chunk.par_iter().enumerate().map(|(i, s)| encode_one(runner, s, first + i, rule)).collect();
-        out.extend(encoded?);
-        ctx.checkpoint(Progress::new("tokenising", out.len() as u64, samples.len() as u64, "samples"))?;
-    }
-    Ok(out)
-}
-
-fn encode_one(runner: &(impl Runner + ?Sized), sample: &Sample, number: usize, rule: BosRule) -> Result<Encoded> {
-    let mut ids = runner.encode(&sample.text, rule)?;
-    let bos = runner.bos().filter(|b| ids.first() == Some(b));
-    if bos.is_some() {
-        ids.remove(0);
-    }
-    let room = runner.context().saturating_sub(usize::from(bos.is_some()));
-    if room == 0 {
-        return Err(Error::refused(format!("sample {number}: the model's context has no room for a token")));
-    }
-    let windows = ids.chunks(room).map(|part| bos.iter().chain(part).copied().collect()).collect();
-    Ok(Encoded { windows, bos: bos.is_some() })
-}
-
-fn run(
-    runner: &(impl Runner + ?Sized),
-    corpus: &Corpus,
-    study: &mut Study,
-    rule: BosRule,
-    ctx: &TaskCtx,
-) -> Result<Collected> {
+fn run(runner: &impl Runner, corpus: &Corpus, study: &mut Study, rule: BosRule, ctx: &TaskCtx) -> Result<Collected> {
     let start = Instant::now();
     let manifest = study.manifest();
     if manifest.bos != rule {
@@ -221,7 +185,7 @@ fn run(
     })
 }
 
-struct Collector<'a, R: ?Sized> {
+struct Collector<'a, R> {
     runner: &'a R,
     samples: &'a [Sample],
     encoded: &'a [Encoded],
@@ -239,7 +203,23 @@ struct Piece {
     first_row: usize,
 }
 
-impl<R: Runner + ?Sized> Collector<'_, R> {
+/// Consecutive windows whose rows are in flight together.
+struct Group {
+    pieces: Vec<Piece>,
+    rows: usize,
+    /// The sample and window after them.
+    next: (usize, usize),
+}
+
+impl Group {
+    fn push(&mut self, sample: usize, window: usize, encoded: &Encoded) {
+        self.pieces.push(Piece { sample, window, first_row: self.rows });
+        self.rows += encoded.window_rows(window);
+        self.next = if window + 1 == encoded.windows.len() { (sample + 1, 0) } else { (sample, window + 1) };
+    }
+}
+
+impl<R: Runner> Collector<'_, R> {
     /// Collects the samples from number `from` of the corpus on.
     fn fill(&self, appender: &mut Appender<'_>, from: usize) -> Result<()> {
         let hooks = appender.study().manifest().hooks.clone();
@@ -247,41 +227,43 @@ impl<R: Runner + ?Sized> Collector<'_, R> {
         let row_bytes = 4 * widths.iter().sum::<usize>();
         let budget = self.runner.batch_tokens().min(BATCH_BYTES / row_bytes.max(1)).max(1);
         let mut done: usize = self.encoded[..from].iter().map(Encoded::rows).sum();
-        let mut next = from;
+        let mut next = (from, 0);
         let mut sealed = Instant::now();
-        while next < self.encoded.len() {
+        while next.0 < self.encoded.len() {
             let group = self.group(next, GROUP_BATCHES * budget);
             let mut tap = Capture::new(&hooks, &widths, group.rows);
-            let outcome = self.forward(&group, budget, &mut tap, &mut done);
-            if outcome.is_ok() {
-                self.keep(appender, &group, &tap)?;
-                next = group.samples.end;
-            }
-            if outcome.is_err() || sealed.elapsed() >= SEAL_EVERY || appender.pending_bytes() >= SEAL_BYTES {
+            self.forward(&group, budget, &mut tap, &mut done)?;
+            self.keep(appender, &group, &tap)?;
+            if sealed.elapsed() >= SEAL_EVERY || appender.pending_bytes() >= SEAL_BYTES {
                 appender.seal()?;
                 sealed = Instant::now();
             }
-            outcome?;
+            next = group.next;
         }
         Ok(())
     }
 
-    /// Samples from `from` on that together give about `most` rows, at least one.
-    fn group(&self, from: usize, most: usize) -> Group {
-        let mut group = Group { samples: from..from, rows: 0, pieces: Vec::new() };
-        for (sample, encoded) in self.encoded.iter().enumerate().skip(from) {
-            let rows = encoded.rows();
-            if group.rows > 0 && group.rows + rows > most {
+    /// Windows from `next` on that together give at most `most` rows, at least one. Whole samples, or windows of one
+    /// long sample alone: so the batches after a sample's end do not depend on what came before it.
+    fn group(&self, next: (usize, usize), most: usize) -> Group {
+        let mut group = Group { pieces: Vec::new(), rows: 0, next };
+        let (first, window) = next;
+        let long = &self.encoded[first];
+        if window > 0 || long.rows() > most {
+            for window in window..long.windows.len() {
+                if group.rows > 0 && group.rows + long.window_rows(window) > most {
+                    break;
+                }
+                group.push(first, window, long);
+            }
+            return group;
+        }
+        for (sample, encoded) in self.encoded.iter().enumerate().skip(first) {
+            if group.rows + encoded.rows() > most {
                 break;
             }
-            for (window, ids) in encoded.windows.iter().enumerate() {
-                group.pieces.push(Piece { sample, window, first_row: group.rows });
-                group.rows += ids.len() - usize::from(encoded.bos);
-            }
-            group.samples.end = sample + 1;
+            (0..encoded.windows.len()).for_each(|window| group.push(sample, window, encoded));
         }
-        // Like lengths together, the longest first: little padding, and memory is met at once. Stable, so repeatable.
-        group.pieces.sort_by_key(|p| std::cmp::Reverse(self.ids(p).len()));
         group
     }
 
@@ -289,39 +271,47 @@ impl<R: Runner + ?Sized> Collector<'_, R> {
         &self.encoded[piece.sample].windows[piece.window]
     }
 
+    /// Tokens at the start of a piece that are no rows.
+    fn skip(&self, piece: &Piece) -> usize {
+        usize::from(self.encoded[piece.sample].bos)
+    }
+
     /// Runs a group's windows through the model, batch by batch.
     fn forward(&self, group: &Group, budget: usize, tap: &mut Capture, done: &mut usize) -> Result<()> {
-        let mut rest = group.pieces.as_slice();
+        let mut pieces: Vec<&Piece> = group.pieces.iter().filter(|p| self.ids(p).len() > self.skip(p)).collect();
+        // Like lengths together, the longest first: little padding, and memory is met at once. Stable, so repeatable.
+        pieces.sort_by_key(|p| std::cmp::Reverse(self.ids(p).len()));
+        let mut rest = pieces.as_slice();
         while let Some(longest) = rest.first() {
-            let (now, later) = rest.split_at((budget / self.ids(longest).len().max(1)).clamp(1, rest.len()));
+            let (now, later) = rest.split_at((budget / self.ids(longest).len()).clamp(1, rest.len()));
             let batch = Batch {
                 rows: now.iter().map(|p| self.ids(p).to_vec()).collect(),
                 samples: now.iter().map(|p| self.first + p.sample).collect(),
             };
-            tap.places = now.iter().map(|p| (p.first_row, usize::from(self.encoded[p.sample].bos))).collect();
+            tap.places = now.iter().map(|p| (p.first_row, self.skip(p))).collect();
             tap.seen = 0;
             self.runner.forward(&batch, tap, self.ctx)?;
             if tap.seen != tap.hooks.len() {
                 return Err(Error::refused(format!("the model called {} of {} hooks", tap.seen, tap.hooks.len())));
             }
-            *done += now.iter().map(|p| self.ids(p).len() - usize::from(self.encoded[p.sample].bos)).sum::<usize>();
+            *done += now.iter().map(|p| self.ids(p).len() - self.skip(p)).sum::<usize>();
             self.ctx.checkpoint(Progress::new("collecting", *done as u64, self.total as u64, "tokens"))?;
             rest = later;
         }
         Ok(())
     }
 
-    /// Hands a group's rows to the study, sample by sample.
+    /// Hands a group's rows to the study, in order.
     fn keep(&self, appender: &mut Appender<'_>, group: &Group, tap: &Capture) -> Result<()> {
-        let mut row = 0;
-        for sample in group.samples.clone() {
-            let tokens = self.encoded[sample].tokens();
-            let rows = row..row + tokens.len();
-            let data: Vec<&[f32]> =
-                tap.data.iter().zip(&tap.widths).map(|(d, w)| &d[rows.start * w..rows.end * w]).collect();
-            self.check_finite(sample, &tokens, &data, tap)?;
-            appender.push(&tokens, &data, |id| self.runner.piece(id))?;
-            row = rows.end;
+        for piece in &group.pieces {
+            let encoded = &self.encoded[piece.sample];
+            let tokens = encoded.tokens(piece.window);
+            let rows = piece.first_row..piece.first_row + tokens.len();
+            let hooks = tap.data.iter().zip(&tap.widths);
+            let data: Vec<&[f32]> = hooks.map(|(d, w)| &d[rows.start * w..rows.end * w]).collect();
+            self.check_finite(piece.sample, &tokens, &data, tap)?;
+            let ends = piece.window + 1 == encoded.windows.len();
+            appender.push(&tokens, &data, ends, |id| self.runner.piece(id))?;
         }
         Ok(())
     }
@@ -346,65 +336,5 @@ impl<R: Runner + ?Sized> Collector<'_, R> {
     }
 }
 
-/// Consecutive samples whose rows are in flight together.
-struct Group {
-    samples: Range<usize>,
-    rows: usize,
-    pieces: Vec<Piece>,
-}
-
-/// Copies the rows of real tokens, BOS left out, to where they belong in the group.
-struct Capture {
-    hooks: Vec<HookPoint>,
-    widths: Vec<usize>,
-    /// Of each hook: the group's rows.
-    data: Vec<Vec<f32>>,
-    /// Of each row of the batch: its first row in the group, and how many tokens (BOS) to leave out.
-    places: Vec<(usize, usize)>,
-    /// Hooks that the present pass has called.
-    seen: usize,
-}
-
-impl Capture {
-    fn new(hooks: &[HookPoint], widths: &[usize], rows: usize) -> Self {
-        let data = widths.iter().map(|w| vec![0.0; w * rows]).collect();
-        Self { hooks: hooks.to_vec(), widths: widths.to_vec(), data, places: Vec::new(), seen: 0 }
-    }
-}
-
-impl Tap for Capture {
-    fn hooks(&self) -> &[HookPoint] {
-        &self.hooks
-    }
-
-    fn at(&mut self, pass: &Pass<'_>, hook: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
-        let Some(i) = self.hooks.iter().position(|&h| h == hook) else { return Ok(None) };
-        let width = self.widths[i];
-        let (rows, tokens, found) = x.dims3()?;
-        if found != width || rows != self.places.len() || pass.lengths.len() != rows {
-            return Err(Error::refused(format!(
-                "{hook}: activations of shape [{rows}, {tokens}, {found}] where [{}, _, {width}] is due",
-                self.places.len()
-            )));
-        }
-        // Over the bus in the compute dtype, widened here.
-        let values = x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        for (row, (&(first_row, skip), &len)) in self.places.iter().zip(pass.lengths).enumerate() {
-            let from = &values[(row * tokens + skip) * width..(row * tokens + len) * width];
-            self.data[i][first_row * width..first_row * width + from.len()].copy_from_slice(from);
-        }
-        self.seen += 1;
-        Ok(None)
-    }
-}
-
-/// For a person: "1,236 texts, about 18,000 tokens, 110.0 MiB".
-impl std::fmt::Display for Estimate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} texts, {} tokens, {} on disk", self.samples, self.tokens, disk::human_bytes(self.bytes))
-    }
-}
-
 #[cfg(test)]
-#[path = "collect_tests.rs"]
 mod tests;
