@@ -4,6 +4,8 @@
 //! batch with the same draws, so at α = 0 their texts are the same.
 
 pub mod calibrate;
+#[cfg(test)]
+mod real_model;
 pub mod tap;
 pub mod terms;
 
