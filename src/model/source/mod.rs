@@ -1,5 +1,7 @@
 //! Where a model comes from: a Hub id, a directory in Hugging Face layout, a GGUF file, or the default model.
 
+pub mod gguf;
+
 use serde::{Deserialize, Serialize};
 
 use super::ModelFiles;
