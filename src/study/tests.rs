@@ -211,6 +211,17 @@ fn a_kill_at_any_instant_of_a_seal_loses_only_that_seal() {
 }
 
 #[test]
+fn appending_clears_what_a_kill_left_behind_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
+    let log = dir.path().join(tokens::FILE);
+    fs::write(&log, [0; 5000]).unwrap();
+    fill(&mut study, &[]).unwrap();
+    assert!(fs::metadata(&log).unwrap().len() < 1000);
+    assert_whole(&study);
+}
+
+#[test]
 fn caches_that_disagree_inside_a_sample_go_back_to_its_start() {
     for keep in 0..7 {
         let dir = tempfile::tempdir().unwrap();
@@ -261,8 +272,15 @@ fn a_full_disk_claims_no_row_that_a_cache_lacks() {
     for room in (0..4000).step_by(61) {
         let dir = tempfile::tempdir().unwrap();
         let mut study = create(dir.path(), &c).unwrap();
+        let mut appender = Appender::open(&mut study).unwrap();
         fault::disk_of(Some(room));
-        let outcome = fill(&mut study, &[0, 2]);
+        let pushed = (0..COUNTS.len()).try_for_each(|i| {
+            push(&mut appender, i)?;
+            if [0, 2].contains(&i) { appender.seal() } else { Ok(()) }
+        });
+        // As a collection ends, whatever ended it; by now someone may have made room.
+        fault::disk_of(if room % 2 == 0 { None } else { Some(0) });
+        let outcome = pushed.and(appender.seal());
         fault::disk_of(None);
         if let Err(error) = &outcome {
             let error = error.to_string();
@@ -402,8 +420,7 @@ fn a_save_that_fails_leaves_the_last_one() {
     let dir = tempfile::tempdir().unwrap();
     let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
     study.save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 1.0)).unwrap();
-    let mut failed = 0;
-    for room in (0..3000).step_by(50) {
+    for (failed, room) in (0..3000).step_by(50).enumerate() {
         fault::disk_of(Some(room));
         let outcome = study.save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 2.0));
         fault::disk_of(None);
@@ -413,7 +430,6 @@ fn a_save_that_fails_leaves_the_last_one() {
             assert!(failed > 10);
             return;
         }
-        failed += 1;
         assert_eq!(loaded.coefficients.feature(1)[0], 7.0, "{room}");
     }
     panic!("the largest disk was large enough");
