@@ -159,6 +159,28 @@ fn a_directory_of_something_else_is_left_alone() {
 }
 
 #[test]
+fn a_place_that_cannot_be_written_gives_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "x").unwrap();
+    let error = create(&dir.path().join("file/study"), &corpus("c", &TEXTS)).unwrap_err().to_string();
+    assert!(error.starts_with("cannot create ") && !error.contains('\n'), "{error}");
+
+    let at = dir.path().join("study");
+    drop(create(&at, &corpus("c", &TEXTS)).unwrap());
+    let open = fs::metadata(&at).unwrap().permissions();
+    let mut closed = open.clone();
+    closed.set_readonly(true);
+    fs::set_permissions(&at, closed).unwrap();
+    // Root writes everywhere: nothing to see then.
+    if fs::write(at.join("probe"), "x").is_err() {
+        let error = fill(&mut Study::open(&at).unwrap(), &[]).unwrap_err().to_string();
+        assert!(error.contains("ermission denied") && !error.contains('\n'), "{error}");
+        Study::open_read_only(&at).unwrap().tokens().unwrap();
+    }
+    fs::set_permissions(&at, open).unwrap();
+}
+
+#[test]
 fn one_writes_and_others_read() {
     let dir = tempfile::tempdir().unwrap();
     let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
