@@ -249,11 +249,7 @@ fn check_binding(
     Ok(())
 }
 
-fn read_state(
-    input: &mut Hashed<BufReader<File>>,
-    saved: &StateHeader,
-    header: &Header,
-) -> std::io::Result<State> {
+fn read_state(input: &mut Hashed<BufReader<File>>, saved: &StateHeader, header: &Header) -> std::io::Result<State> {
     let k = header.config.features;
     let [indices, values, y, products, gram, totals, row_fit] = saved.lengths;
     let offsets = if indices == 0 { Vec::new() } else { (0..=k).map(|j| j * saved.keep).collect() };

@@ -163,7 +163,9 @@ pub(crate) fn support_sweep(columns: &mut SparseColumns, gram: &[f64], products:
 /// AᵀY at the entries of `columns`, from all of it.
 pub(crate) fn at_entries(columns: &SparseColumns, products: &[f32]) -> Vec<f32> {
     let d = columns.rows;
-    (0..columns.columns()).flat_map(|j| columns.column(j).0.iter().map(move |&i| products[j * d + i as usize])).collect()
+    (0..columns.columns())
+        .flat_map(|j| columns.column(j).0.iter().map(move |&i| products[j * d + i as usize]))
+        .collect()
 }
 
 /// All non-zeros refitted on their supports, a small system a neuron. Returns the new values and by how much the squared

@@ -152,9 +152,10 @@ impl<'q> ActiveSet<'q> {
             });
             if at == self.passive.len() {
                 // Rounding kept the blocking entry a hair above zero: it leaves by force.
-                if let Some(i) = (0..at).filter(|&i| self.solution[i] <= 0.0).min_by(|&a, &b| {
-                    self.x[self.passive[a]].total_cmp(&self.x[self.passive[b]])
-                }) {
+                if let Some(i) = (0..at)
+                    .filter(|&i| self.solution[i] <= 0.0)
+                    .min_by(|&a, &b| self.x[self.passive[a]].total_cmp(&self.x[self.passive[b]]))
+                {
                     self.x[self.passive[i]] = 0.0;
                     self.passive.remove(i);
                 }

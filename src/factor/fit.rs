@@ -112,8 +112,7 @@ impl<'a> Factoriser<'a> {
     pub fn step(&mut self, ctx: &TaskCtx) -> Result<Sweep> {
         let started = Instant::now();
         let sweep = self.progress.sweep + 1;
-        let problem =
-            Problem { stream: &self.stream, survey: &self.survey, keep: self.keep, penalty: self.penalty };
+        let problem = Problem { stream: &self.stream, survey: &self.survey, keep: self.keep, penalty: self.penalty };
         let (state, spare) = (&self.state, &mut self.spare);
         self.threads.run(|| match self.config.solver {
             Solver::Mu => mu::sweep(&problem, state, spare, ctx),
@@ -130,6 +129,11 @@ impl<'a> Factoriser<'a> {
         self.keep_best();
         self.progress.stopped = self.stop();
         Ok(Sweep { sweep, relative_error: self.relative(self.state.error), seconds, stop: self.progress.stopped })
+    }
+
+    /// What the sweeps lower, relative to ‖A‖²: the error, plus 2λΣY where there is a penalty.
+    pub fn objective(&self) -> f64 {
+        self.relative(self.state.objective)
     }
 
     fn relative(&self, error: f64) -> f64 {

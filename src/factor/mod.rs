@@ -19,6 +19,8 @@ mod mu;
 mod state;
 mod stream;
 mod survey;
+#[cfg(test)]
+mod tests;
 
 pub use fit::Factoriser;
 

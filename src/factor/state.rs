@@ -48,7 +48,9 @@ impl State {
     /// Features with unit columns and the coefficients by feature; a column of zeros becomes its first neuron alone.
     pub(crate) fn factors(&self) -> (SparseColumns, Vec<f32>) {
         let mut features = self.features.clone();
-        let scales = columns::normalise(&mut features);
+        let mut scales = columns::normalise(&mut features);
+        // Before the first sweep there are coefficients and no columns.
+        scales.resize(self.y.k, 1.0);
         for j in 0..features.columns() {
             let values = &mut features.values[features.offsets[j]..features.offsets[j + 1]];
             if values.iter().all(|v| *v == 0.0) {

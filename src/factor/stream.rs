@@ -98,8 +98,6 @@ pub(crate) enum Columns<'c> {
 /// Which part of AᵀY a pass sums.
 #[derive(Clone, Copy)]
 pub(crate) enum Gather<'c> {
-    /// None of it, nor YᵀY.
-    Nothing,
     /// All of it.
     Dense,
     /// The entries on these supports.
@@ -209,54 +207,59 @@ impl<'a> Stream<'a> {
         let columns = dense.as_deref().map_or_else(|| columns.reborrow(), Columns::Dense);
         let mut packed = Packed::default();
         self.blocks(ctx, |range, block| {
-            let task = if matches!(gather, Gather::Support(_)) { SUPPORT_PANELS } else { 1 };
             let span = range.start * k..range.end.div_ceil(PANEL) * PANEL * k;
-            let rows = range.start..range.end.div_ceil(PANEL) * PANEL;
-            let partial: Vec<Vec<f32>> = next.data[span.clone()]
-                .par_chunks_mut(task * PANEL * k)
-                .zip(y.data[span.clone()].par_chunks(task * PANEL * k))
-                .zip(sums.row_fit[rows.clone()].par_chunks_mut(task * PANEL))
-                .enumerate()
-                .map(|(i, ((next, y), row_fit))| {
-                    let mut on_support = match gather {
-                        Gather::Support(c) => vec![0.0; c.indices.len()],
-                        _ => Vec::new(),
-                    };
-                    next.copy_from_slice(y);
-                    let lines = next.chunks_exact_mut(PANEL * k).zip(row_fit.chunks_exact_mut(PANEL));
-                    for (t, (next, row_fit)) in lines.enumerate() {
-                        let first = (i * task + t) * PANEL;
-                        let a = &block.data[first * self.d..self.d * block.rows.min(first + PANEL)];
-                        self.with_scratch(k, |s| {
-                            self.visit(a, &columns, gather, s, next, row_fit, &mut on_support, update);
-                        });
-                    }
-                    on_support
-                })
-                .collect();
-            sums.fit += sums.row_fit[rows].iter().map(|&v| f64::from(v)).sum::<f64>();
-            for part in &partial {
-                for (total, v) in sums.products.iter_mut().zip(part) {
-                    *total += v;
-                }
+            let (before, after) = (&y.data[span.clone()], &mut next.data[span]);
+            self.update_block(block, range.start, before, after, &columns, gather, sums, update);
+            packed.fill(after, k, &mut sums.totals);
+            let Packed { lines, stride, gram } = &mut packed;
+            if matches!(gather, Gather::Dense) {
+                dense::accumulate_products(&mut sums.products, &block.data, self.d, lines, *stride, k);
             }
-            if !matches!(gather, Gather::Nothing) {
-                packed.fill(&next.data[span], k, &mut sums.totals);
-                if matches!(gather, Gather::Dense) {
-                    let a = &block.data[..block.rows * self.d];
-                    dense::accumulate_products(&mut sums.products, a, self.d, &packed.lines, packed.stride, k);
-                }
-                dense::accumulate_gram(
-                    &mut sums.gram,
-                    &mut packed.gram,
-                    &packed.lines,
-                    packed.stride,
-                    range.len(),
-                    k,
-                );
-            }
+            dense::accumulate_gram(&mut sums.gram, gram, lines, *stride, range.len(), k);
             Ok(())
         })
+    }
+
+    /// The first half of a block: projects, updates the coefficients panel by panel, and sums on the supports.
+    #[allow(clippy::too_many_arguments)]
+    fn update_block(
+        &self,
+        block: &Block<'_>,
+        first_row: usize,
+        before: &[f32],
+        after: &mut [f32],
+        columns: &Columns<'_>,
+        gather: Gather<'_>,
+        sums: &mut Sums,
+        update: &(impl Fn(&mut [f32], &[f32]) + Sync),
+    ) {
+        let (support, task) = match gather {
+            Gather::Support(c) => (c.indices.len(), SUPPORT_PANELS),
+            Gather::Dense => (0, 1),
+        };
+        let k = sums.totals.len();
+        let row_fit = &mut sums.row_fit[first_row..first_row + after.len() / k];
+        let partial: Vec<Vec<f32>> = after
+            .par_chunks_mut(task * PANEL * k)
+            .zip(before.par_chunks(task * PANEL * k))
+            .zip(row_fit.par_chunks_mut(task * PANEL))
+            .enumerate()
+            .map(|(i, ((after, before), row_fit))| {
+                let mut on_support = vec![0.0; support];
+                after.copy_from_slice(before);
+                let panels = after.chunks_exact_mut(PANEL * k).zip(row_fit.chunks_exact_mut(PANEL));
+                for (t, (y, row_fit)) in panels.enumerate() {
+                    let first = (i * task + t) * PANEL;
+                    let a = &block.data[first * self.d..self.d * block.rows.min(first + PANEL)];
+                    self.with_scratch(k, |s| self.visit(a, columns, gather, s, y, row_fit, &mut on_support, update));
+                }
+                on_support
+            })
+            .collect();
+        sums.fit += row_fit.iter().map(|&v| f64::from(v)).sum::<f64>();
+        for part in &partial {
+            sums.products.iter_mut().zip(part).for_each(|(total, v)| *total += v);
+        }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -301,7 +304,6 @@ impl Columns<'_> {
 impl Sums {
     fn reset(&mut self, stream: &Stream<'_>, k: usize, gather: Gather<'_>) {
         let products = match gather {
-            Gather::Nothing => 0,
             Gather::Dense => k * stream.d,
             Gather::Support(c) => c.indices.len(),
         };

@@ -1,7 +1,7 @@
 //! Dense products, by faer on one thread a tile: the tiles are fixed by the shapes, so the bits are too.
 
-use faer::linalg::matmul::matmul;
 use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
@@ -95,13 +95,8 @@ fn symmetric_inverse(g: &[f64], k: usize, ridge: f64) -> Mat<f64> {
     loop {
         let mut factor = Mat::<f64>::from_fn(k, k, |i, j| g[i * k + j] + if i == j { ridge } else { 0.0 });
         let stack = MemStack::new(&mut memory);
-        let done = llt::factor::cholesky_in_place(
-            factor.as_mut(),
-            Default::default(),
-            Par::Seq,
-            stack,
-            Default::default(),
-        );
+        let done =
+            llt::factor::cholesky_in_place(factor.as_mut(), Default::default(), Par::Seq, stack, Default::default());
         if done.is_ok() || ridge > mean.max(1.0) {
             let mut lower = Mat::<f64>::zeros(k, k);
             llt::inverse::inverse(lower.as_mut(), factor.as_ref(), Par::Seq, MemStack::new(&mut memory));

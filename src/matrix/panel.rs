@@ -92,13 +92,7 @@ kernel! {
 }
 
 #[inline(always)]
-fn project_body<const FUSED: bool>(
-    out: &mut [f32],
-    panel: &[f32],
-    offsets: &[usize],
-    indices: &[u32],
-    values: &[f32],
-) {
+fn project_body<const FUSED: bool>(out: &mut [f32], panel: &[f32], offsets: &[usize], indices: &[u32], values: &[f32]) {
     for (line, span) in out.chunks_exact_mut(PANEL).zip(offsets.windows(2)) {
         let mut sum = [Lanes::splat(0.0); VECTORS];
         for (&i, &v) in indices[span[0]..span[1]].iter().zip(&values[span[0]..span[1]]) {

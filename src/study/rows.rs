@@ -100,8 +100,7 @@ impl<'s> Appender<'s> {
                 tokens.len()
             )));
         }
-        let caches = self.caches.iter_mut().zip(data);
-        let pushed = caches.map(|(cache, rows)| cache.push(rows)).collect::<Result<()>>();
+        let pushed = self.caches.iter_mut().zip(data).try_for_each(|(cache, rows)| cache.push(rows));
         self.broken |= pushed.is_err();
         pushed?;
         self.unfinished.extend_from_slice(tokens);

@@ -159,6 +159,28 @@ fn a_directory_of_something_else_is_left_alone() {
 }
 
 #[test]
+fn a_place_that_cannot_be_written_gives_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "x").unwrap();
+    let error = create(&dir.path().join("file/study"), &corpus("c", &TEXTS)).unwrap_err().to_string();
+    assert!(error.starts_with("cannot create ") && !error.contains('\n'), "{error}");
+
+    let at = dir.path().join("study");
+    drop(create(&at, &corpus("c", &TEXTS)).unwrap());
+    let open = fs::metadata(&at).unwrap().permissions();
+    let mut closed = open.clone();
+    closed.set_readonly(true);
+    fs::set_permissions(&at, closed).unwrap();
+    // Root writes everywhere: nothing to see then.
+    if fs::write(at.join("probe"), "x").is_err() {
+        let error = fill(&mut Study::open(&at).unwrap(), &[]).unwrap_err().to_string();
+        assert!(error.contains("ermission denied") && !error.contains('\n'), "{error}");
+        Study::open_read_only(&at).unwrap().tokens().unwrap();
+    }
+    fs::set_permissions(&at, open).unwrap();
+}
+
+#[test]
 fn one_writes_and_others_read() {
     let dir = tempfile::tempdir().unwrap();
     let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
@@ -208,6 +230,17 @@ fn a_kill_at_any_instant_of_a_seal_loses_only_that_seal() {
             assert_whole(&study);
         }
     }
+}
+
+#[test]
+fn appending_clears_what_a_kill_left_behind_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
+    let log = dir.path().join(tokens::FILE);
+    fs::write(&log, [0; 5000]).unwrap();
+    fill(&mut study, &[]).unwrap();
+    assert!(fs::metadata(&log).unwrap().len() < 1000);
+    assert_whole(&study);
 }
 
 #[test]
@@ -261,8 +294,15 @@ fn a_full_disk_claims_no_row_that_a_cache_lacks() {
     for room in (0..4000).step_by(61) {
         let dir = tempfile::tempdir().unwrap();
         let mut study = create(dir.path(), &c).unwrap();
+        let mut appender = Appender::open(&mut study).unwrap();
         fault::disk_of(Some(room));
-        let outcome = fill(&mut study, &[0, 2]);
+        let pushed = (0..COUNTS.len()).try_for_each(|i| {
+            push(&mut appender, i)?;
+            if [0, 2].contains(&i) { appender.seal() } else { Ok(()) }
+        });
+        // As a collection ends, whatever ended it; by now someone may have made room.
+        fault::disk_of(if room % 2 == 0 { None } else { Some(0) });
+        let outcome = pushed.and(appender.seal());
         fault::disk_of(None);
         if let Err(error) = &outcome {
             let error = error.to_string();
@@ -402,8 +442,7 @@ fn a_save_that_fails_leaves_the_last_one() {
     let dir = tempfile::tempdir().unwrap();
     let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
     study.save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 1.0)).unwrap();
-    let mut failed = 0;
-    for room in (0..3000).step_by(50) {
+    for (failed, room) in (0..3000).step_by(50).enumerate() {
         fault::disk_of(Some(room));
         let outcome = study.save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 2.0));
         fault::disk_of(None);
@@ -413,7 +452,6 @@ fn a_save_that_fails_leaves_the_last_one() {
             assert!(failed > 10);
             return;
         }
-        failed += 1;
         assert_eq!(loaded.coefficients.feature(1)[0], 7.0, "{room}");
     }
     panic!("the largest disk was large enough");

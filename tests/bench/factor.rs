@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use mlpeek::activations::{ActivationSource, InMemory};
-use mlpeek::factor::{Factoriser, FitConfig, Init, Solver};
+use mlpeek::factor::{Factoriser, FitConfig, Init};
 use mlpeek::matrix::dense;
 use mlpeek::task::TaskCtx;
 use rand::{Rng, SeedableRng};

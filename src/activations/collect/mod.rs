@@ -249,7 +249,7 @@ impl<R: Runner> Collector<'_, R> {
         let mut group = Group { pieces: Vec::new(), rows: 0, next };
         let (first, window) = next;
         let long = &self.encoded[first];
-        if window > 0 || long.rows() > most {
+        if long.rows() > most {
             for window in window..long.windows.len() {
                 if group.rows > 0 && group.rows + long.window_rows(window) > most {
                     break;

@@ -257,7 +257,7 @@ fn nan_is_refused_naming_sample_token_and_neuron_and_what_came_before_stays() {
         assert!(error.contains(part), "{error}");
     }
     let kept = study.tokens().unwrap().rows.len();
-    assert!(kept >= 90 && kept <= 150, "{kept}");
+    assert!((90..=150).contains(&kept), "{kept}");
     assert!(content(&study).iter().flatten().all(|v| v.is_finite()));
 }
 
