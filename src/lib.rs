@@ -33,6 +33,8 @@ pub mod model;
 pub mod steering;
 pub mod study;
 pub mod task;
+#[cfg(feature = "tui")]
+pub mod ui;
 
 pub use error::{Error, Result};
 pub use task::{CancelToken, Progress, TaskCtx};
