@@ -1,5 +1,6 @@
 //! The `mlpeek` binary: arguments, logging, exit codes.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,19 +11,18 @@ use mlpeek::headless::{self, Output};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
-        Some(command) => run(command),
+        Some(command) => run(command).map_err(anyhow::Error::from),
         None => explore(&cli.explore),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    let code = match error.downcast_ref::<Error>() {
         // The reader of our output left: that is no failure of ours.
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(e) => {
-            use std::io::Write;
-            let _ = writeln!(std::io::stderr(), "mlpeek: {e}");
-            ExitCode::from(e.exit_code())
-        }
-    }
+        Some(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+        Some(ours) => ours.exit_code(),
+        None => 1,
+    };
+    let _ = writeln!(std::io::stderr(), "mlpeek: {error:#}");
+    ExitCode::from(code)
 }
 
 fn run(command: &Command) -> mlpeek::Result<()> {
@@ -49,12 +49,12 @@ fn wants_json(command: &Command) -> bool {
 }
 
 #[cfg(feature = "tui")]
-fn explore(args: &mlpeek::cli::ExploreArgs) -> mlpeek::Result<()> {
+fn explore(args: &mlpeek::cli::ExploreArgs) -> anyhow::Result<()> {
     mlpeek::ui::explore(args)
 }
 
 #[cfg(not(feature = "tui"))]
-fn explore(_: &mlpeek::cli::ExploreArgs) -> mlpeek::Result<()> {
+fn explore(_: &mlpeek::cli::ExploreArgs) -> anyhow::Result<()> {
     Err(Error::refused(
         "this mlpeek was built without the explorer (feature `tui`); `mlpeek --help` lists the commands",
     ))

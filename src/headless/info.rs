@@ -35,14 +35,14 @@ pub(super) fn keys(args: KeysArgs, out: &mut Output) -> Result<()> {
                 "| `{}` | `{}` | {} | {} |",
                 r.keys.join("` `").replace('|', "\\|"),
                 r.action,
-                r.context,
+                r.place,
                 r.doc
             ))
         });
     }
     table
         .iter()
-        .try_for_each(|r| out.line(&format!("{:<18} {:<20} {:<10} {}", r.keys.join(" "), r.action, r.context, r.doc)))
+        .try_for_each(|r| out.line(&format!("{:<18} {:<20} {:<10} {}", r.keys.join(" "), r.action, r.place, r.doc)))
 }
 
 #[cfg(not(feature = "tui"))]

@@ -17,6 +17,7 @@ pub mod clipboard;
 pub(crate) mod demo;
 pub mod input;
 pub mod keymap;
+mod launch;
 pub mod layout;
 pub mod panes;
 pub mod terminal;
@@ -32,6 +33,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::engine::{Command, Event};
 use app::{App, AppOptions};
 use keymap::{KeyRow, Keymap};
+pub use launch::explore;
 use theme::{Profile, Theme};
 
 /// How the explorer starts.
@@ -53,9 +55,7 @@ pub struct UiOptions {
 
 /// Runs the explorer until the user quits. The engine behind the channels is told to shut down, and waited for.
 pub fn run(options: UiOptions, commands: Sender<Command>, events: Receiver<Event>) -> anyhow::Result<()> {
-    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-        anyhow::bail!("the explorer needs a terminal; `mlpeek --help` lists the commands that do not");
-    }
+    check_terminal()?;
     let profile = options.colour.unwrap_or_else(Profile::detect);
     let app = AppOptions {
         theme: Theme::new(profile, options.light.unwrap_or_else(theme::light_background)),
@@ -66,6 +66,14 @@ pub fn run(options: UiOptions, commands: Sender<Command>, events: Receiver<Event
         fresh: options.fresh,
     };
     terminal::run(|size| App::new(app, size), &commands, &events)
+}
+
+/// Fails where there is nothing to draw on.
+fn check_terminal() -> anyhow::Result<()> {
+    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+        anyhow::bail!("the explorer needs a terminal; `mlpeek --help` lists the commands that do not");
+    }
+    Ok(())
 }
 
 /// The key reference, with the default keys.
