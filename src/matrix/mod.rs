@@ -1,1 +1,3 @@
 //! Dense and sparse kernels of the factoriser.
+
+pub mod gemm;
