@@ -1,10 +1,28 @@
 //! One decoder with taps for every family: a family is a configuration and a weight-name map.
+//!
+//! Owns the forward pass, its cache and its devices; knows nothing of factors, corpora or terminals. Invariant: what a
+//! tap sees, logits and KL are computed with weights widened to f32 (or the device's dtype), whatever the batch; only
+//! generated tokens may go through quantised kernels.
+
+mod attention;
+mod cache;
+mod device;
+mod linear;
+mod load;
+mod network;
+mod open;
+mod ops;
+mod vector;
 
 use candle_core::{DType, Device, Tensor};
 
 use super::{Batch, DeviceChoice, HookPoint, ModelFiles, ModelInfo, Phase, Tap, Tokenizer};
 use crate::error::Result;
 use crate::task::TaskCtx;
+
+pub use cache::KvCache;
+pub use device::unused_gpu;
+pub use network::Decoder;
 
 /// How to open a model.
 #[derive(Debug, Clone, Default)]
@@ -28,28 +46,20 @@ pub enum Logits {
     All,
 }
 
-/// Keys and values of the tokens seen so far, for each row of one batch.
-pub struct KvCache {}
-
-impl KvCache {
-    /// Repeats row `row` `times` times: samples share a prompt's cache.
-    pub fn fan_out(&self, row: usize, times: usize) -> Result<Self> {
-        let _ = (row, times);
-        unimplemented!()
-    }
-}
-
 /// An open model. Cheap to share behind an `Arc`; a forward pass takes `&self`.
 pub struct Model {
     info: ModelInfo,
     tokenizer: Tokenizer,
+    decoder: Decoder,
 }
 
 impl Model {
     /// Opens the files on a device; reports bytes read; refuses with numbers when memory does not suffice.
     pub fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> Result<Self> {
-        let _ = (files, options, ctx);
-        unimplemented!()
+        let (decoder, mut info) = open::open(files, options, ctx)?;
+        let tokenizer = Tokenizer::open(files)?;
+        open::check_tokenizer(&tokenizer, &mut info)?;
+        Ok(Self { info, tokenizer, decoder })
     }
 
     /// What it is.
@@ -62,25 +72,32 @@ impl Model {
         &self.tokenizer
     }
 
+    /// The network itself.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
     /// Where it computes.
     pub fn device(&self) -> &Device {
-        unimplemented!()
+        self.decoder.device()
     }
 
     /// The width of a hook: d_mlp or d_model. [`crate::Error::Usage`] names the range when the layer does not exist.
     pub fn width(&self, hook: HookPoint) -> Result<usize> {
-        let _ = hook;
-        unimplemented!()
+        self.decoder.width(hook)
     }
 
     /// An empty cache for `rows` rows.
     pub fn new_cache(&self, rows: usize) -> KvCache {
-        let _ = rows;
-        unimplemented!()
+        self.decoder.new_cache(rows)
     }
 
-    /// Runs a batch through the layers that `tap` or `logits` need. With a cache the ids continue what it holds; without
-    /// one the pass is a prompt from position 0. Cancellation is tested between layers.
+    /// Runs a batch through the layers that `tap` or `logits` need. With a cache the ids continue what it holds (and every
+    /// layer runs, to fill it); without one the pass is a prompt from position 0. Cancellation is tested between layers.
+    ///
+    /// Quantised weights: a pass of [`Phase::Prompt`], and any pass of 32 token rows or more, widens them to f32, one
+    /// part of one matrix at a time; a pass of [`Phase::Generated`] with fewer rows multiplies the blocks themselves, with
+    /// activations quantised to eight bits. All rows of a batch take the same way, so baseline and steered text compare.
     pub fn forward(
         &self,
         batch: &Batch,
@@ -90,21 +107,18 @@ impl Model {
         logits: Logits,
         ctx: &TaskCtx,
     ) -> Result<Option<Tensor>> {
-        let _ = (batch, phase, cache, tap, logits, ctx);
-        unimplemented!()
+        self.decoder.forward(batch, phase, cache, tap, logits, ctx)
     }
 
     /// What directions at `hook` (`[m, width]`, f32) add to the residual stream: `[m, d_model]`. At `mlp.hook_post` that
     /// is W_outᵀ z (for post-norm families followed by the post-feed-forward norm); elsewhere the direction itself.
     pub fn residual_direction(&self, hook: HookPoint, directions: &Tensor) -> Result<Tensor> {
-        let _ = (hook, directions);
-        unimplemented!()
+        self.decoder.residual_direction(hook, directions)
     }
 
     /// Logit lens: unembed(final_norm(f)) of residual directions `[m, d_model]` as f32 `[m, vocab]`, no soft-cap, minus
     /// unembed(final_norm(0)) where the norm has a bias.
     pub fn logit_lens(&self, residual: &Tensor) -> Result<Tensor> {
-        let _ = residual;
-        unimplemented!()
+        self.decoder.logit_lens(residual)
     }
 }
