@@ -320,6 +320,4 @@ pub(crate) fn check_room(dir: &Path, bytes: u64) -> Result<()> {
 }
 
 #[cfg(test)]
-mod kill_tests;
-#[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Runs a model over a corpus into a study's caches: batches by length, several layers in one pass, resumable.
 //!
-//! Knows of the model only what [`Runner`] asks. Invariant: rows enter the study by whole samples, in the order of the
+//! Knows of the model only what `Runner` asks. Invariant: rows enter the study by whole samples, in the order of the
 //! corpus; a sample's rows are its tokens in order, without BOS and padding.
 
 mod capture;

@@ -3,9 +3,9 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::*;
 use crate::corpus::Sample;
 use crate::model::HookSite;
+use crate::study::*;
 
 const DIR: &str = "MLPEEK_TEST_KILL_DIR";
 const SAMPLES: usize = 600;
@@ -62,7 +62,7 @@ fn kill_minus_nine_loses_at_most_a_seal() {
     let at = dir.path().join("study");
     let spawn = || {
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "study::kill_tests::child_collects", "--ignored"]).env(DIR, &at);
+        child.args(["--exact", "study::tests::kill::child_collects", "--ignored"]).env(DIR, &at);
         child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
     let mut samples = 0;

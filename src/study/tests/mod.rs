@@ -1,12 +1,14 @@
+mod fits;
+mod hostile;
+mod kill;
+
 use std::fs;
 
-use proptest::prelude::*;
-
-use super::tokens::{Log, Segment};
+use super::tokens::Log;
 use super::*;
 use crate::corpus::Sample;
 use crate::disk::fault;
-use crate::factor::{Coefficients, Factors, FitConfig, SparseColumns};
+use crate::factor::Factors;
 use crate::model::HookSite;
 
 const HOOKS: [HookPoint; 2] =
@@ -370,128 +372,6 @@ fn a_matrix_from_elsewhere_is_a_study_of_numbered_rows() {
     assert!(Study::import(other.path(), "x.npy", HOOKS[0], 5, 3, &data).is_err());
 }
 
-fn factors(k: usize, n: usize, scale: f32) -> Factors {
-    let features = SparseColumns {
-        rows: 3,
-        offsets: (0..=k).collect(),
-        indices: (0..k as u32).map(|j| j % 3).collect(),
-        values: vec![1.0; k],
-    };
-    Factors {
-        features,
-        coefficients: Coefficients::owned(n, (0..k * n).map(|i| i as f32 * scale).collect()),
-        relative_error: 0.25,
-        explained_variance: 0.5,
-        sweep: 7,
-        seconds: 1.5,
-    }
-}
-
-fn config(features: usize) -> FitConfig {
-    FitConfig { features, ..FitConfig::default() }
-}
-
-#[test]
-fn fits_are_saved_listed_and_mapped() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
-    fill(&mut study, &[]).unwrap();
-    assert!(study.load_fit(None).unwrap_err().to_string().contains("no finished fit"));
-    study.start_fit("b", HOOKS[0], &config(2)).unwrap();
-    assert!(study.fits().unwrap().is_empty(), "started, nothing to show or resume yet");
-    fs::write(study.checkpoint_path("b").unwrap(), "state").unwrap();
-    let entry = &study.fits().unwrap()[0];
-    assert_eq!((entry.name.as_str(), entry.relative_error, entry.resumable), ("b", None, true));
-    assert!(study.load_fit(Some("b")).unwrap_err().to_string().contains("resume"));
-
-    study.save_fit("b", HOOKS[0], &config(2), &factors(2, 7, 1.0)).unwrap();
-    study.save_fit("a", HOOKS[0], &config(4), &factors(4, 7, 1.0)).unwrap();
-    let names: Vec<String> = study.fits().unwrap().into_iter().map(|f| f.name).collect();
-    assert_eq!(names, ["b", "a"], "newest last");
-    let (entry, newest) = study.load_fit(None).unwrap();
-    assert_eq!((entry.name.as_str(), entry.config.features, entry.sweeps), ("a", 4, 7));
-    assert_eq!(newest.features, factors(4, 7, 1.0).features);
-    assert_eq!(newest.coefficients.as_slice(), factors(4, 7, 1.0).coefficients.as_slice());
-
-    study.save_fit("a", HOOKS[0], &config(1), &factors(1, 7, 3.0)).unwrap();
-    assert_eq!(newest.coefficients.feature(3)[6], 27.0, "an old mapping stays valid");
-    let (_, replaced) = study.load_fit(Some("a")).unwrap();
-    assert_eq!(replaced.coefficients.feature(0)[6], 18.0);
-    let files = fs::read_dir(study.fit_dir("a").unwrap()).unwrap().count();
-    assert_eq!(files, 3, "config, Z, Y; the replaced factors are gone");
-    assert!(study.load_fit(Some("zz")).unwrap_err().to_string().contains("it has"));
-}
-
-#[test]
-fn a_restarted_fit_keeps_what_was_saved_until_it_saves() {
-    let dir = tempfile::tempdir().unwrap();
-    let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
-    study.save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 1.0)).unwrap();
-    fs::write(study.checkpoint_path("f").unwrap(), "of two").unwrap();
-    study.start_fit("f", HOOKS[0], &config(2)).unwrap();
-    assert!(study.fits().unwrap()[0].resumable, "the same request can be resumed");
-    study.start_fit("f", HOOKS[0], &config(9)).unwrap();
-    let entry = &study.fits().unwrap()[0];
-    assert_eq!((entry.config.features, entry.resumable), (2, false));
-    assert_eq!(study.fit_request("f").unwrap(), (HOOKS[0], config(9)));
-    study.load_fit(Some("f")).unwrap();
-}
-
-#[test]
-fn a_save_that_fails_leaves_the_last_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
-    study.save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 1.0)).unwrap();
-    for (failed, room) in (0..3000).step_by(50).enumerate() {
-        fault::disk_of(Some(room));
-        let outcome = study.save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 2.0));
-        fault::disk_of(None);
-        let (_, loaded) = study.load_fit(None).unwrap();
-        if outcome.is_ok() {
-            assert_eq!(loaded.coefficients.feature(1)[0], 14.0);
-            assert!(failed > 10);
-            return;
-        }
-        assert_eq!(loaded.coefficients.feature(1)[0], 7.0, "{room}");
-    }
-    panic!("the largest disk was large enough");
-}
-
-#[test]
-fn damaged_factors_are_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
-    study.save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 1.0)).unwrap();
-    for name in ["Z-1.safetensors", "Y-1.f32"] {
-        let path = dir.path().join("fits/f").join(name);
-        let whole = fs::read(&path).unwrap();
-        for at in 0..whole.len() {
-            let mut bytes = whole.clone();
-            bytes[at] ^= 1;
-            fs::write(&path, &bytes).unwrap();
-            let error = study.load_fit(None).unwrap_err().to_string();
-            assert!(error.contains(name) && error.contains("damaged"), "{error}");
-        }
-        fs::write(&path, &whole[1..]).unwrap();
-        assert!(study.load_fit(None).unwrap_err().to_string().contains("truncated"));
-        assert!(study.verify_fits().is_err());
-        fs::write(&path, &whole).unwrap();
-    }
-    study.verify_fits().unwrap();
-}
-
-#[test]
-fn names_of_fits_cannot_leave_the_study() {
-    let dir = tempfile::tempdir().unwrap();
-    let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
-    for name in ["", ".", "..", "a/b", "../x", "a\\b", ".tmp-1", "a\nb", &"x".repeat(101)] {
-        assert!(study.fit_dir(name).is_err(), "{name:?}");
-        assert!(study.load_fit(Some(name)).is_err(), "{name:?}");
-        assert!(study.save_fit(name, HOOKS[0], &config(1), &factors(1, 7, 1.0)).is_err(), "{name:?}");
-    }
-    study.fit_dir("k100-layer.15_bcd").unwrap();
-}
-
 #[test]
 fn notes_and_session_come_back_and_unreadable_notes_are_kept() {
     let dir = tempfile::tempdir().unwrap();
@@ -516,79 +396,4 @@ fn what_does_not_fit_on_the_disk_is_refused_with_the_numbers() {
     check_room(dir.path(), 0).unwrap();
     let error = check_room(dir.path(), u64::MAX / 2).unwrap_err().to_string();
     assert!(error.contains("TiB more") && error.contains("free"), "{error}");
-}
-
-fn segments() -> impl Strategy<Value = Vec<Segment>> {
-    let counts = proptest::collection::vec(0u32..4, 1..5);
-    let segment = (counts, proptest::collection::vec((any::<u32>(), any::<String>()), 0..3), any::<u32>());
-    proptest::collection::vec(segment, 0..4).prop_map(|parts| {
-        let mut first_sample = 0;
-        let segment = |(counts, pieces, seed): (Vec<u32>, Vec<(u32, String)>, u32)| {
-            let rows = (0..counts.iter().sum()).map(|i| (seed.wrapping_add(i), i)).collect();
-            let segment = Segment { first_sample, counts, rows, pieces };
-            first_sample += segment.counts.len();
-            segment
-        };
-        parts.into_iter().map(segment).collect()
-    })
-}
-
-proptest! {
-    #[test]
-    fn a_torn_log_is_a_prefix_of_its_segments(segments in segments(), at in any::<prop::sample::Index>()) {
-        let bytes: Vec<u8> = segments.iter().flat_map(Segment::encode).collect();
-        prop_assert_eq!(&Log::parse(&bytes).unwrap().segments, &segments);
-        let torn = Log::parse(&bytes[..at.index(bytes.len() + 1)]).unwrap();
-        prop_assert_eq!(&torn.segments[..], &segments[..torn.segments.len()]);
-    }
-
-    #[test]
-    fn a_cut_log_ends_with_a_sample(segments in segments(), rows in 0usize..40) {
-        let mut log = Log::parse(&segments.iter().flat_map(Segment::encode).collect::<Vec<u8>>()).unwrap();
-        let counts: Vec<u32> = log.segments.iter().flat_map(|s| s.counts.clone()).collect();
-        log.cut_to_rows(rows);
-        let kept = &counts[..log.samples()];
-        prop_assert!(kept.iter().sum::<u32>() as usize <= rows && log.rows() == kept.iter().sum::<u32>() as usize);
-        if let Some(next) = counts.get(kept.len()) {
-            prop_assert!(log.rows() + *next as usize > rows);
-        }
-    }
-
-    #[test]
-    fn hostile_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        prop_assert_eq!(Log::parse(&bytes).map(|l| l.segments.len()), Ok(0));
-        prop_assert!(Manifest::parse(&bytes).is_err());
-        prop_assert!(fits::FitFile::parse(&bytes).is_err());
-        prop_assert!(factor_files::decode_features(&bytes).is_err());
-        let _ = samples::decode(&bytes);
-    }
-
-    /// Headers whose checksums fit, with an attacker's numbers.
-    #[test]
-    fn hostile_counts_do_not_overflow(numbers: [u64; 4], pieces: u32, payload in proptest::collection::vec(any::<u8>(), 0..64)) {
-        let mut bytes = Segment::default().encode()[..64].to_vec();
-        bytes[12..16].copy_from_slice(&pieces.to_le_bytes());
-        for (i, n) in numbers.iter().enumerate() {
-            bytes[16 + 8 * i..24 + 8 * i].copy_from_slice(&n.to_le_bytes());
-        }
-        bytes[40..48].copy_from_slice(&(payload.len() as u64).to_le_bytes());
-        bytes[48..56].copy_from_slice(&xxhash_rust::xxh3::xxh3_64(&payload).to_le_bytes());
-        let own = xxhash_rust::xxh3::xxh3_64(&bytes[..56]);
-        bytes[56..64].copy_from_slice(&own.to_le_bytes());
-        bytes.extend_from_slice(&payload);
-        let _ = Log::parse(&bytes);
-    }
-
-    #[test]
-    fn hostile_features_are_refused_or_sound(
-        rows: usize, offsets in proptest::collection::vec(0usize..6, 0..5), indices in proptest::collection::vec(0u32..6, 0..5),
-        values in proptest::collection::vec(any::<f32>(), 0..5),
-    ) {
-        let z = SparseColumns { rows: rows % 8, offsets, indices, values };
-        if let Ok(z) = factor_files::decode_features(&factor_files::encode_features(&z).unwrap()) {
-            for j in 0..z.columns() {
-                z.dense_column(j);
-            }
-        }
-    }
 }
