@@ -52,18 +52,16 @@ fn machine() -> Vec<Check> {
     } else {
         "built for the CPU"
     };
-    let gpu_unused = !cfg!(feature = "cuda") && std::path::Path::new("/proc/driver/nvidia").exists();
-    let device = if gpu_unused {
-        format!("{build}, but an NVIDIA GPU is here: `cargo run --release --features cuda` uses it")
-    } else {
-        build.to_owned()
+    let device = match crate::model::unused_gpu() {
+        Some(note) => format!("{build}; {note}"),
+        None => build.to_owned(),
     };
     let threads = rayon::current_num_threads();
     let mut checks = vec![
         Check { name: "device", ok: true, detail: device },
         Check { name: "threads", ok: true, detail: threads.to_string() },
     ];
-    if let Some(free) = crate::model::weights::memory_available() {
+    if let Some(free) = crate::model::memory_available() {
         checks.push(Check { name: "free memory", ok: free > 1 << 30, detail: bytes(free as f64) });
     }
     checks.push(match crate::study::home() {

@@ -3,6 +3,7 @@
 use crate::cli::{Colour, ExploreArgs};
 use crate::engine::{self, Command, OpenRequest};
 use crate::factor::FitConfig;
+use crate::model;
 use crate::study;
 
 use super::theme::Profile;
@@ -17,7 +18,7 @@ pub fn explore(args: &ExploreArgs) -> anyhow::Result<()> {
     let options = UiOptions {
         initial,
         show_start,
-        notes: unused_gpu().into_iter().collect(),
+        notes: model::unused_gpu().into_iter().collect(),
         colour: profile(args.color),
         fresh: args.fresh,
         ..UiOptions::default()
@@ -54,10 +55,4 @@ fn profile(colour: Colour) -> Option<Profile> {
         Colour::Ansi16 => Some(Profile::Ansi),
         Colour::Never => Some(Profile::Mono),
     }
-}
-
-/// A GPU that this build cannot use, with the command that would.
-fn unused_gpu() -> Option<String> {
-    let unused = !cfg!(feature = "cuda") && std::path::Path::new("/proc/driver/nvidia").exists();
-    unused.then(|| "an NVIDIA GPU is here, but this build uses the CPU: cargo run --release --features cuda".to_owned())
 }

@@ -111,7 +111,7 @@ fn nvidia_name() -> Option<String> {
 }
 
 /// Bytes of memory that can still be taken, where the system says so: what the machine has, within the container's limit.
-pub(super) fn memory_available() -> Option<u64> {
+pub fn memory_available() -> Option<u64> {
     let machine = field(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:").map(|kib| kib * 1024);
     let group = container_room(Path::new("/sys/fs/cgroup"));
     match (machine, group) {

@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::task::TaskCtx;
 
 pub use cache::KvCache;
-pub use device::unused_gpu;
+pub use device::{memory_available, unused_gpu};
 pub use network::Decoder;
 
 /// How to open a model.
