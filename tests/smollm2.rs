@@ -15,7 +15,8 @@ use mlpeek::model::config::Config;
 use mlpeek::model::weights::Weights;
 use mlpeek::model::{Batch, Decoder, Logits, NoTap, Phase};
 
-const IDS: [u32; 12] = [1, 504, 3575, 282, 4649, 314, 7042, 28, 260, 1390, 29, 216];
+/// "The capital of France is Paris, and the capital of Italy is"
+const IDS: [u32; 13] = [504, 3575, 282, 4649, 314, 7042, 28, 284, 260, 3575, 282, 7158, 314];
 
 fn path() -> PathBuf {
     std::env::var_os("MLPEEK_TEST_MODEL").expect("set MLPEEK_TEST_MODEL to the SmolLM2 GGUF file").into()
@@ -137,19 +138,28 @@ fn quantised_logits_and_continuation_equal_candles_quantized_llama() {
     let mut theirs = quantized_llama::ModelWeights::from_gguf(content, &mut file, &Device::Cpu).unwrap();
     let ctx = TaskCtx::silent();
     let mut cache = decoder.new_cache(1);
-    let mut worst = 0.0f32;
-    let mut next = Vec::new();
-    // Token by token, so that both sides quantise the activations of every position.
-    for (i, &id) in IDS.iter().enumerate() {
+    let (mut noise, mut next) = ([0.0f32; 2], Vec::new());
+    let mut text = IDS.to_vec();
+    // Token by token, so that both sides quantise the activations of every position; then greedily on.
+    for i in 0..IDS.len() + 12 {
+        let id = text[i];
         let batch = Batch { rows: vec![vec![id]], samples: Vec::new() };
         let a = decoder.forward(&batch, Phase::Generated, Some(&mut cache), &mut NoTap, Logits::Last, &ctx);
         let a = a.unwrap().unwrap();
         let b = theirs.forward(&Tensor::new(&[[id]], &Device::Cpu).unwrap(), i).unwrap();
-        worst = worst.max(relative(&a, &b));
-        next.push((a.argmax(1).unwrap().to_vec1::<u32>().unwrap(), b.argmax(1).unwrap().to_vec1::<u32>().unwrap()));
+        let exact = forward(&decoder, &text[..=i]);
+        noise[0] += relative(&a, &exact);
+        noise[1] += relative(&b, &exact);
+        if i + 1 >= IDS.len() {
+            let pick = |t: &Tensor| t.argmax(1).unwrap().to_vec1::<u32>().unwrap()[0];
+            next.push((pick(&a), pick(&b)));
+            text.push(pick(&a));
+        }
     }
-    println!("quantised path: largest relative difference of the logits {worst:.2e}");
-    assert!(worst < 2e-2, "logits differ by {worst}");
+    println!("quantised path: distance from f32, ours and candle's {noise:?}");
+    // Eight-bit activations feed rounding back into rounding, layer by layer, so that two right answers differ: ours must
+    // be as near to f32 as candle's. That a product is the same product is tested beside the kernel.
+    assert!(noise[0] < 1.25 * noise[1], "further from f32 than candle: {noise:?}");
     assert!(next.iter().all(|(a, b)| a == b), "{next:?}");
 }
 

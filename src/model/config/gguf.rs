@@ -130,6 +130,8 @@ fn base(r: &Reader<'_>, weights: &Weights) -> Result<Config> {
     let vocab = weights.get("token_embd.weight").map(|t| t.shape().first().copied().unwrap_or(0)).unwrap_or(0);
     let rotary_dims = r.count("rope.dimension_count").unwrap_or(head_dim);
     let rms = r.number("attention.layer_norm_rms_epsilon");
+    // The file keeps no switch for biases: they are there or not.
+    let has = |name: &str| weights.get(&format!("blk.0.{name}.bias")).is_some();
     Ok(Config {
         family: r.arch.to_owned(),
         d_model,
@@ -146,9 +148,9 @@ fn base(r: &Reader<'_>, weights: &Weights) -> Result<Config> {
         post_norms: false,
         qk_norm: false,
         learned_positions: false,
-        qkv_bias: false,
-        out_bias: false,
-        mlp_bias: false,
+        qkv_bias: has("attn_q") || has("attn_qkv"),
+        out_bias: has("attn_output"),
+        mlp_bias: has("ffn_up"),
         conv1d: false,
         qkv_order: QkvOrder::Blocks,
         ropes: vec![r.rope(weights, rotary_dims)?],
@@ -177,14 +179,13 @@ fn family(mut c: Config, r: &Reader<'_>) -> Result<Config> {
             // llama.cpp's rule for this architecture: every fourth layer has no rotary embedding.
             c.layers.iter_mut().skip(3).step_by(4).for_each(|l| l.rope = None);
         }
-        "qwen2" => c.qkv_bias = true,
+        "qwen2" => {}
         "qwen3" => c.qk_norm = true,
         "gpt2" => {
             let eps = r.number("attention.layer_norm_epsilon").unwrap_or(1e-5);
             c.norm = Norm { kind: NormKind::Layer, eps, plus_one: false };
             c.activation = Activation::GeluTanh;
             (c.gated, c.learned_positions) = (false, true);
-            (c.qkv_bias, c.out_bias, c.mlp_bias) = (true, true, true);
             c.ropes.clear();
             c.rotary_dims = 0;
             c.layers.iter_mut().for_each(|l| l.rope = None);

@@ -99,7 +99,7 @@ pub struct Config {
     pub qk_norm: bool,
     /// Learned positions are added to the embeddings (GPT-2).
     pub learned_positions: bool,
-    /// Biases of q, k, v: `None` where the file decides.
+    /// Biases of q, k, v.
     pub qkv_bias: bool,
     /// Bias of the attention's output projection.
     pub out_bias: bool,
