@@ -7,7 +7,7 @@
 //! | [`app`] · [`world`] | `update`: messages to effects · what the engine has told |
 //! | [`panes`] | one file a pane |
 //! | [`layout`] · [`view`] | where things are · the frame around the panes |
-//! | [`theme`] · [`text`] · [`input`] | colours by meaning · text made safe · a line being typed |
+//! | [`theme`] · [`text`] · [`heat`] · [`input`] | colours by meaning · text made safe · tokens as cells · a line being typed |
 //! | [`terminal`] · [`clipboard`] | all I/O |
 
 pub mod action;
@@ -15,6 +15,7 @@ pub mod app;
 pub mod clipboard;
 #[cfg(test)]
 pub(crate) mod demo;
+pub mod heat;
 pub mod input;
 pub mod keymap;
 mod launch;

@@ -86,7 +86,7 @@ impl App {
             Action::NextFeature | Action::PreviousFeature => no_feature(),
             Action::Tree => no_pane(PaneId::Tree),
             Action::Steer => no_pane(PaneId::Steer),
-            Action::Live => no_pane(PaneId::Live),
+            Action::Live | Action::Trace => no_pane(PaneId::Live),
             Action::Fit => no_pane(PaneId::Fit),
             _ => None,
         };

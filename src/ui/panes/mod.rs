@@ -4,7 +4,10 @@
 //!
 //! Invariant: a pane changes nothing but itself; what it wants done it returns as [`Step`]s.
 
+pub mod contexts;
+pub mod feature;
 pub mod features;
+pub mod fit;
 pub mod help;
 pub mod log;
 pub mod overlay;
@@ -24,7 +27,10 @@ use super::theme::Theme;
 use super::world::World;
 use crate::engine::{Command, Event, Level, OpenRequest, SteerPart};
 
+pub use contexts::ContextsPane;
+pub use feature::FeaturePane;
 pub use features::FeaturesPane;
+pub use fit::FitPane;
 pub use start::StartPane;
 
 /// A pane.
@@ -242,7 +248,13 @@ pub trait Pane {
 
 /// Every pane, in the order of the tabs.
 pub fn all() -> Vec<Box<dyn Pane>> {
-    vec![Box::new(FeaturesPane::default()), Box::new(StartPane::default())]
+    vec![
+        Box::new(FeaturesPane::default()),
+        Box::new(ContextsPane::default()),
+        Box::new(FeaturePane::default()),
+        Box::new(FitPane::default()),
+        Box::new(StartPane::default()),
+    ]
 }
 
 /// Writes a line at row `row` of `area`, cut at its edge; nothing outside.
