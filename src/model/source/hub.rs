@@ -21,7 +21,8 @@ use crate::model::{ModelFiles, ModelLayout};
 use crate::task::{Progress, TaskCtx};
 
 const CONNECT: Duration = Duration::from_secs(5);
-const PATIENCE: Patience = Patience { first: Duration::from_secs(20), between: Duration::from_secs(60) };
+/// The first sign is a connection: a name and two addresses may take [`CONNECT`] each.
+const PATIENCE: Patience = Patience { first: Duration::from_secs(12), between: Duration::from_secs(40) };
 /// What tells an index of shards from other JSON.
 const INDEX: &str = "model.safetensors.index.json";
 /// Taken along where a repository has them.
@@ -114,7 +115,7 @@ fn is_plain(name: &str) -> bool {
 
 /// Fetches what the model needs into the cache.
 fn download(places: &Places, id: &Id, ctx: &TaskCtx) -> Result<ModelLayout> {
-    ctx.checkpoint(Progress::new(format!("asking {} for {}", places.endpoint, id.typed()), 0, None, "bytes"))?;
+    ctx.checkpoint(Progress::new(format!("connecting to {}", places.endpoint), 0, None, "bytes"))?;
     let transfer = Transfer::new(places, id);
     run(ctx, &places.endpoint, PATIENCE, move |reporter| transfer.run(reporter))
 }
@@ -132,6 +133,12 @@ impl Transfer {
 
     fn run(&self, reporter: &mut Reporter) -> Result<ModelLayout> {
         self.probe()?;
+        reporter.report(Progress::new(
+            format!("asking {} for {}", self.places.endpoint, self.id.typed()),
+            0,
+            None,
+            "bytes",
+        ));
         let api = ApiBuilder::from_cache(Cache::new(self.places.hub_cache.clone()))
             .with_endpoint(self.places.endpoint.clone())
             .with_token(self.places.token.clone())
