@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -284,6 +284,11 @@ impl Transfer {
                     "another download of {what} of '{typed}' is going on (lock {}): wait for it",
                     path.display()
                 )),
+                ApiError::IoError(e) if is_of_the_disk(e.kind()) => Error::refused(format!(
+                    "cannot keep {what} of '{typed}' in the Hub cache {}: {e}; free some room, or set HF_HOME to another \
+                     folder",
+                    self.places.hub_cache.display()
+                )),
                 ApiError::IoError(_) | ApiError::RequestError(_) | ApiError::TooManyRetries(_) => {
                     Error::refused(format!(
                         "{what} of '{typed}' did not come whole from {endpoint} ({}); what came is kept: try again",
@@ -298,6 +303,12 @@ impl Transfer {
     fn nonsense(&self, what: &str) -> Error {
         Error::refused(format!("{} does not answer as the Hub does ({what})", self.places.endpoint))
     }
+}
+
+/// Kinds of error that a disk has and a network has not.
+fn is_of_the_disk(kind: ErrorKind) -> bool {
+    use ErrorKind::{NotADirectory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(kind, PermissionDenied | ReadOnlyFilesystem | StorageFull | QuotaExceeded | NotADirectory)
 }
 
 fn one_line(text: &str) -> String {
