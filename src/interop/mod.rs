@@ -1,5 +1,9 @@
 //! Matrices from elsewhere and factors to elsewhere, one file a format.
+//!
+//! Knows no study and no model. Invariant: a file that claims more than it holds is an error that names it, and a file
+//! that is written appears under its name whole or not at all.
 
 pub mod card;
+mod floats;
 pub mod npy;
 pub mod tensors;

@@ -1,11 +1,213 @@
 //! NumPy's `.npy`.
+//!
+//! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>, versions 1 to 3. The header is a
+//! Python dictionary with exactly the keys `descr`, `fortran_order` and `shape`.
 
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
-use crate::error::Result;
+use super::floats::{Stored, read_matrix};
+use crate::error::{Error, Result};
+
+/// A header longer than this describes no matrix.
+const MAX_HEADER: u32 = 1 << 16;
 
 /// Reads a two-dimensional little-endian f32, f64 or f16 matrix (C or Fortran order) as row-major f32: (rows, cols, data).
 pub fn read(path: &Path) -> Result<(usize, usize, Vec<f32>)> {
-    let _ = path;
-    unimplemented!()
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let length = file.metadata().map_err(Error::io("read", path))?.len();
+    parse(BufReader::new(file), length, path)
+}
+
+fn parse(mut input: impl Read, length: u64, path: &Path) -> Result<(usize, usize, Vec<f32>)> {
+    let bad = |problem: &str| Error::file(path, problem);
+    let mut prefix = [0; 8];
+    if length < 8 || input.read_exact(&mut prefix).is_err() || prefix[..6] != *b"\x93NUMPY" {
+        return Err(bad("is not a .npy file"));
+    }
+    let mut size = [0; 4];
+    let width = match prefix[6] {
+        1 => 2,
+        2 | 3 => 4,
+        version => return Err(Error::file(path, format!("has .npy version {version}; versions 1 to 3 can be read"))),
+    };
+    input.read_exact(&mut size[..width]).map_err(|_| bad("is truncated within its header"))?;
+    let size = u32::from_le_bytes(size);
+    if size > MAX_HEADER {
+        return Err(bad("has a header that is too long for a matrix"));
+    }
+    let mut text = vec![0; size as usize];
+    input.read_exact(&mut text).map_err(|_| bad("is truncated within its header"))?;
+    let header = Header::parse(&text).map_err(|problem| Error::file(path, problem))?;
+
+    let data = length.saturating_sub(8 + width as u64 + u64::from(size));
+    let shape = (usize::try_from(header.rows), usize::try_from(header.cols));
+    match (header.stored.matrix_bytes(header.rows, header.cols), shape) {
+        (Some(needed), (Ok(rows), Ok(cols))) if needed <= data => {
+            let values = read_matrix(&mut input, path, header.stored, (rows, cols), header.fortran)?;
+            Ok((rows, cols, values))
+        }
+        _ => {
+            let (rows, cols, each) = (header.rows, header.cols, header.stored.bytes());
+            let problem = format!("is truncated: {rows} × {cols} numbers of {each} bytes, and {data} bytes of data");
+            Err(Error::file(path, problem))
+        }
+    }
+}
+
+#[derive(Debug, PartialEq)]
+struct Header {
+    stored: Stored,
+    fortran: bool,
+    rows: u64,
+    cols: u64,
+}
+
+impl Header {
+    /// Reads `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`.
+    fn parse(text: &[u8]) -> Result<Self, String> {
+        let text = std::str::from_utf8(text).map_err(|_| "has a header that is not text".to_owned())?;
+        let value = |key: &str| {
+            let after = text.split_once(&format!("'{key}'")).or_else(|| text.split_once(&format!("\"{key}\"")));
+            let value = after.and_then(|(_, rest)| rest.trim_start().strip_prefix(':'));
+            value.map(str::trim_start).ok_or_else(|| format!("has a header without '{key}'"))
+        };
+        let descr = value("descr")?;
+        let quoted = descr.chars().next().filter(|c| ['\'', '"'].contains(c));
+        let name = quoted.and_then(|quote| descr[1..].split(quote).next()).unwrap_or("a structure");
+        let stored = match name {
+            "<f2" => Stored::F16,
+            "<f4" => Stored::F32,
+            "<f8" => Stored::F64,
+            other => {
+                let other = other.escape_debug();
+                return Err(format!(
+                    "holds '{other}'; little-endian f16, f32 and f64 can be read: save it with .astype('<f4')"
+                ));
+            }
+        };
+        let fortran = match value("fortran_order")? {
+            v if v.starts_with("True") => true,
+            v if v.starts_with("False") => false,
+            _ => return Err("has a header with a strange 'fortran_order'".to_owned()),
+        };
+        let inside = value("shape")?.strip_prefix('(').and_then(|s| s.split_once(')')).map(|(inside, _)| inside);
+        let inside = inside.ok_or("has a header with a strange 'shape'")?;
+        let numbers = inside.split(',').map(str::trim).filter(|s| !s.is_empty());
+        let shape: Vec<u64> = numbers
+            .map(|n| n.trim_end_matches('L').parse().map_err(|_| "has a header with a strange 'shape'".to_owned()))
+            .collect::<Result<_, _>>()?;
+        match shape[..] {
+            [rows, cols] => Ok(Self { stored, fortran, rows, cols }),
+            _ => Err(format!(
+                "holds an array of {} dimensions ({inside}); a matrix of rows (tokens) × columns (neurons) is needed",
+                shape.len()
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn file(version: u8, header: &str, data: &[u8]) -> Vec<u8> {
+        let mut out = [b"\x93NUMPY", &[version, 0][..]].concat();
+        let size = header.len() as u32;
+        out.extend(&size.to_le_bytes()[..if version == 1 { 2 } else { 4 }]);
+        out.extend(header.as_bytes());
+        out.extend(data);
+        out
+    }
+
+    fn header(descr: &str, fortran: &str, shape: &str) -> String {
+        format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': {shape}, }}      \n")
+    }
+
+    fn parse_bytes(bytes: &[u8]) -> Result<(usize, usize, Vec<f32>)> {
+        parse(bytes, bytes.len() as u64, Path::new("x.npy"))
+    }
+
+    fn f32s(values: &[f32]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn both_orders_and_every_width_give_the_same_matrix() {
+        let want = (2, 3, vec![1.0, 2.0, 3.0, 4.0, 5.0, -0.5]);
+        let (c, f) = ([1.0f32, 2.0, 3.0, 4.0, 5.0, -0.5], [1.0f32, 4.0, 2.0, 5.0, 3.0, -0.5]);
+        for version in 1..=3 {
+            assert_eq!(parse_bytes(&file(version, &header("<f4", "False", "(2, 3)"), &f32s(&c))).unwrap(), want);
+        }
+        assert_eq!(parse_bytes(&file(1, &header("<f4", "True", "(2, 3)"), &f32s(&f))).unwrap(), want);
+        let f8: Vec<u8> = c.iter().flat_map(|&v| f64::from(v).to_le_bytes()).collect();
+        assert_eq!(parse_bytes(&file(1, &header("<f8", "False", "(2,3)"), &f8)).unwrap(), want);
+        let f2: Vec<u8> = c.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect();
+        assert_eq!(parse_bytes(&file(1, &header("<f2", "False", "(2L, 3L)"), &f2)).unwrap(), want);
+    }
+
+    #[test]
+    fn blocks_meet_in_a_matrix_larger_than_one() {
+        let (rows, cols) = (701, 211);
+        let value = |r: usize, c: usize| (r * cols + c) as f32;
+        let by_column: Vec<f32> = (0..cols).flat_map(|c| (0..rows).map(move |r| value(r, c))).collect();
+        let bytes = file(1, &header("<f4", "True", "(701, 211)"), &f32s(&by_column));
+        let (_, _, got) = parse_bytes(&bytes).unwrap();
+        assert!((0..rows * cols).all(|i| got[i] == i as f32));
+    }
+
+    #[test]
+    fn an_empty_matrix_is_one() {
+        assert_eq!(parse_bytes(&file(1, &header("<f4", "True", "(0, 5)"), &[])).unwrap(), (0, 5, vec![]));
+        assert_eq!(parse_bytes(&file(1, &header("<f4", "False", "(5, 0)"), &[])).unwrap(), (5, 0, vec![]));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let says = |bytes: &[u8], wanted: &str| {
+            let message = parse_bytes(bytes).unwrap_err().to_string();
+            assert!(message.starts_with("x.npy: ") && message.contains(wanted), "{message}");
+        };
+        let good = file(1, &header("<f4", "False", "(2, 3)"), &[0; 24]);
+        for keep in 0..good.len() {
+            assert!(parse_bytes(&good[..keep]).is_err());
+        }
+        says(&good[..good.len() - 1], "truncated");
+        says(b"PK\x03\x04 a zip of arrays", "not a .npy");
+        says(&file(9, "", &[]), "version 9");
+        says(&file(1, &header(">f4", "False", "(2, 3)"), &[0; 24]), "astype");
+        says(&file(1, &header("|O", "False", "(2, 3)"), &[0; 24]), "'|O'");
+        says(&file(1, "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1, 1)}", &[0; 4]), "a structure");
+        says(&file(1, &header("<f4", "False", "(6,)"), &[0; 24]), "1 dimensions");
+        says(&file(1, &header("<f4", "False", "()"), &[0; 4]), "0 dimensions");
+        says(&file(1, &header("<f4", "False", "(-1, 3)"), &[0; 24]), "'shape'");
+        says(&file(1, &header("<f4", "Maybe", "(1, 3)"), &[0; 24]), "'fortran_order'");
+        says(&file(1, &header("<f4", "False", "(18446744073709551615, 18446744073709551615)"), &[]), "truncated");
+        says(&file(1, &header("<f8", "False", "(1, 2)"), &[1.0f64, 1e300].map(f64::to_le_bytes).concat()), "column 1");
+    }
+
+    proptest! {
+        #[test]
+        fn damage_never_panics(
+            at in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..5),
+            keep in any::<prop::sample::Index>(),
+            version in 1u8..4,
+        ) {
+            let mut bytes = file(version, &header("<f4", "True", "(2, 3)"), &[0; 24]);
+            for (index, value) in at {
+                let i = index.index(bytes.len());
+                bytes[i] = value;
+            }
+            bytes.truncate(keep.index(bytes.len()) + 1);
+            let _ = parse_bytes(&bytes);
+        }
+
+        #[test]
+        fn headers_never_panic(text in "[{}'\": ,a-z()0-9<>|TFL]{0,80}") {
+            let _ = parse_bytes(&file(2, &text, &[0; 8]));
+        }
+    }
 }

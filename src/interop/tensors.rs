@@ -1,120 +1,400 @@
 //! safetensors in and out.
+//!
+//! Format: <https://github.com/huggingface/safetensors#format>. Written a block of rows at a time, so that factors of
+//! any length need no second copy in memory.
 
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use safetensors::SafeTensors;
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, TensorView};
+use serde::Deserialize;
+use serde_json::json;
 
+use super::floats::{Stored, read_matrix as read_floats};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 
+/// Longest header that the format allows.
+const MAX_HEADER: u64 = 100_000_000;
+/// Rows of a factor that are laid out at a time.
+const BLOCK_ROWS: usize = 1024;
+
 /// Reads the one two-dimensional tensor of a file (or the one named `name`) as row-major f32: (rows, cols, data).
 pub fn read_matrix(path: &Path, name: Option<&str>) -> Result<(usize, usize, Vec<f32>)> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|e| Error::file(path, format!("is no sound safetensors file ({e}): write it again")))?;
-    let names = || file.names().iter().map(|n| n.escape_default().to_string()).collect::<Vec<_>>().join(", ");
-    let view = match name {
-        Some(name) => {
-            file.tensor(name).map_err(|_| Error::file(path, format!("has no tensor '{name}': it has {}", names())))?
-        }
-        None => {
-            let mut matrices = file.tensors().into_iter().map(|(_, v)| v).filter(|v| v.shape().len() == 2);
-            match (matrices.next(), matrices.next()) {
-                (Some(one), None) => one,
-                (None, _) => {
-                    return Err(Error::file(path, format!("has no two-dimensional tensor: it has {}", names())));
-                }
-                _ => {
-                    return Err(Error::file(
-                        path,
-                        format!("has several matrices: choose one with --tensor ({})", names()),
-                    ));
-                }
-            }
-        }
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let length = file.metadata().map_err(Error::io("read", path))?.len();
+    parse(BufReader::new(file), length, path, name)
+}
+
+#[derive(Debug, Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: (u64, u64),
+}
+
+fn parse(
+    mut input: impl Read + Seek,
+    length: u64,
+    path: &Path,
+    name: Option<&str>,
+) -> Result<(usize, usize, Vec<f32>)> {
+    let bad = |problem: String| Error::file(path, problem);
+    let mut prefix = [0; 8];
+    if length < 8 || input.read_exact(&mut prefix).is_err() {
+        return Err(bad("is not a safetensors file (it is too short)".to_owned()));
+    }
+    let size = u64::from_le_bytes(prefix);
+    if size > MAX_HEADER || size > length - 8 {
+        return Err(bad(format!("is not a whole safetensors file (its header would take {size} bytes)")));
+    }
+    let mut json = vec![0; size as usize];
+    input.read_exact(&mut json).map_err(Error::io("read", path))?;
+    let mut header: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(&json).map_err(|e| bad(format!("is not a safetensors file (its header: {e})")))?;
+    header.remove("__metadata__");
+    let entries = header.into_iter().map(|(name, value)| {
+        let entry: Entry = serde_json::from_value(value).map_err(|e| bad(format!("tensor '{name}': {e}")))?;
+        Ok((name, entry))
+    });
+    let entries: BTreeMap<String, Entry> = entries.collect::<Result<_>>()?;
+    let (name, entry) = choose(&entries, name).map_err(&bad)?;
+
+    let stored = match entry.dtype.as_str() {
+        "F16" => Stored::F16,
+        "BF16" => Stored::Bf16,
+        "F32" => Stored::F32,
+        "F64" => Stored::F64,
+        other => return Err(bad(format!("tensor '{name}' holds {other}; F16, BF16, F32 and F64 can be read"))),
     };
-    let [rows, cols] = view.shape()[..] else {
-        return Err(Error::file(path, format!("the tensor has shape {:?}: a matrix has two dimensions", view.shape())));
+    let &[rows, cols] = entry.shape.as_slice() else {
+        return Err(bad(format!(
+            "tensor '{name}' has the shape {:?}; a matrix (rows × columns) is needed",
+            entry.shape
+        )));
     };
-    let data = view.data();
-    let values = match view.dtype() {
-        Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        Dtype::F64 => data
-            .chunks_exact(8)
-            .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
-            .collect(),
-        Dtype::F16 => data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        Dtype::BF16 => data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        other => return Err(Error::file(path, format!("holds {other:?} values: write f32, f64, f16 or bf16"))),
+    let (start, end) = entry.data_offsets;
+    if end.checked_sub(start).is_none() || stored.matrix_bytes(rows, cols) != end.checked_sub(start) {
+        return Err(bad(format!(
+            "tensor '{name}' has {rows} × {cols} values of {} in bytes {start} to {end}",
+            entry.dtype
+        )));
+    }
+    if end > length - 8 - size {
+        return Err(bad(format!("is truncated: tensor '{name}' ends at byte {end} of {} of data", length - 8 - size)));
+    }
+    let (Ok(row_count), Ok(col_count)) = (usize::try_from(rows), usize::try_from(cols)) else {
+        return Err(bad(format!("tensor '{name}' of {rows} × {cols} does not fit into memory")));
     };
-    Ok((rows, cols, values))
+    input.seek(SeekFrom::Start(8 + size + start)).map_err(Error::io("read", path))?;
+    let values = read_floats(&mut input, path, stored, (row_count, col_count), false)?;
+    Ok((row_count, col_count, values))
+}
+
+/// The tensor that was asked for, or the only matrix.
+fn choose<'a>(entries: &'a BTreeMap<String, Entry>, name: Option<&str>) -> Result<(&'a str, &'a Entry), String> {
+    let listed = |wanted: &dyn Fn(&Entry) -> bool| {
+        let all = entries.iter().filter(|(_, e)| wanted(e)).map(|(n, e)| format!("'{n}' {:?}", e.shape));
+        let all: Vec<String> = all.collect();
+        let more = all.len().saturating_sub(12);
+        let shown = all[..all.len() - more].join(", ");
+        if more == 0 { shown } else { format!("{shown} and {more} more") }
+    };
+    if let Some(name) = name {
+        let found = entries.get_key_value(name).map(|(name, entry)| (name.as_str(), entry));
+        return found.ok_or_else(|| format!("has no tensor '{name}'; it has {}", listed(&|_| true)));
+    }
+    let mut matrices = entries.iter().filter(|(_, e)| e.shape.len() == 2);
+    match (matrices.next(), matrices.next()) {
+        (Some((name, entry)), None) => Ok((name, entry)),
+        (None, _) if entries.is_empty() => Err("holds no tensors".to_owned()),
+        (None, _) => Err(format!("holds no matrix; it has {}", listed(&|_| true))),
+        _ => Err(format!("holds several matrices: say which one ({})", listed(&|e| e.shape.len() == 2))),
+    }
 }
 
 /// Writes `Z` d × k and `Y` n × k, f32, atomically.
 pub fn write_factors(path: &Path, factors: &Factors) -> Result<()> {
-    let (d, k, n) = (factors.features.rows, factors.features.columns(), factors.coefficients.rows);
-    let (mut z, mut y) = (vec![0.0; d * k], vec![0.0; n * k]);
-    for j in 0..k {
-        let (indices, values) = factors.features.column(j);
-        for (&i, &v) in indices.iter().zip(values) {
-            z[i as usize * k + j] = v;
-        }
-        for (row, &v) in factors.coefficients.feature(j).iter().enumerate() {
-            y[row * k + j] = v;
-        }
+    let (z, y) = (&factors.features, &factors.coefficients);
+    let (d, k, n) = (z.rows, z.columns(), y.rows);
+    if y.as_slice().len() != n * k {
+        let values = y.as_slice().len();
+        return Err(Error::refused(format!("factors with {k} features have {values} coefficients for {n} rows")));
     }
-    write_named(path, &[("Z".to_owned(), vec![d, k], z), ("Y".to_owned(), vec![n, k], y)])
+    write(path, &[("Z", vec![d, k]), ("Y", vec![n, k])], |out| {
+        // Entries of a column ascend, so each block of rows goes on where the last one stopped.
+        let mut next: Vec<usize> = z.offsets[..k].to_vec();
+        by_rows(out, d, k, |block, rows| {
+            for (j, at) in next.iter_mut().enumerate() {
+                while *at < z.offsets[j + 1] && (z.indices[*at] as usize) < rows.end {
+                    block[(z.indices[*at] as usize - rows.start) * k + j] = z.values[*at];
+                    *at += 1;
+                }
+            }
+        })?;
+        by_rows(out, n, k, |block, rows| {
+            for j in 0..k {
+                for (place, &value) in block[j..].iter_mut().step_by(k).zip(&y.feature(j)[rows.clone()]) {
+                    *place = value;
+                }
+            }
+        })
+    })
+}
+
+/// Writes a rows × cols matrix in blocks of rows that `fill` lays out; blocks start as zeros.
+fn by_rows(
+    out: &mut dyn Write,
+    rows: usize,
+    cols: usize,
+    mut fill: impl FnMut(&mut [f32], std::ops::Range<usize>),
+) -> std::io::Result<()> {
+    let mut block = vec![0.0; BLOCK_ROWS.min(rows) * cols];
+    for start in (0..rows).step_by(BLOCK_ROWS) {
+        let range = start..(start + BLOCK_ROWS).min(rows);
+        let block = &mut block[..range.len() * cols];
+        block.fill(0.0);
+        fill(block, range);
+        write_floats(out, block)?;
+    }
+    Ok(())
 }
 
 /// Writes named f32 tensors (name, shape, row-major data), atomically.
 pub fn write_named(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<()> {
-    write(path, tensors, None)
+    for (name, shape, data) in tensors {
+        if shape.iter().product::<usize>() != data.len() {
+            return Err(Error::refused(format!("tensor '{name}' has {} values for the shape {shape:?}", data.len())));
+        }
+    }
+    let table: Vec<(&str, Vec<usize>)> = tensors.iter().map(|(n, shape, _)| (n.as_str(), shape.clone())).collect();
+    write(path, &table, |out| tensors.iter().try_for_each(|(_, _, data)| write_floats(out, data)))
 }
 
 /// Writes what `mlpeek forward` saw: `tokens` (i64) beside named f32 tensors, atomically.
 pub fn write_forward(path: &Path, ids: &[u32], tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<()> {
-    write(path, tensors, Some(ids))
-}
-
-fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)], ids: Option<&[u32]>) -> Result<()> {
-    let bad = |e: safetensors::SafeTensorError| Error::file(path, format!("cannot be made as safetensors: {e}"));
-    let ids: Option<Vec<u8>> = ids.map(|ids| ids.iter().flat_map(|&id| i64::from(id).to_le_bytes()).collect());
+    let bad = |e: SafeTensorError| Error::file(path, format!("cannot be written as safetensors: {e}"));
+    let ids: Vec<u8> = ids.iter().flat_map(|&id| i64::from(id).to_le_bytes()).collect();
+    let mut views = vec![("tokens", TensorView::new(Dtype::I64, vec![ids.len() / 8], &ids).map_err(bad)?)];
     let data: Vec<Vec<u8>> = tensors.iter().map(|t| t.2.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
-    let mut views = Vec::with_capacity(tensors.len() + 1);
-    if let Some(ids) = &ids {
-        views.push(("tokens", TensorView::new(Dtype::I64, vec![ids.len() / 8], ids).map_err(bad)?));
-    }
     for ((name, shape, _), data) in tensors.iter().zip(&data) {
         views.push((name, TensorView::new(Dtype::F32, shape.clone(), data).map_err(bad)?));
     }
     disk::write_atomic(path, &safetensors::serialize(views, None).map_err(bad)?)
 }
 
+fn write_floats(out: &mut dyn Write, values: &[f32]) -> std::io::Result<()> {
+    let mut bytes = Vec::with_capacity(values.len().min(1 << 16) * 4);
+    for part in values.chunks(1 << 16) {
+        bytes.clear();
+        bytes.extend(part.iter().flat_map(|v| v.to_le_bytes()));
+        out.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
+/// Writes a header for f32 tensors that lie one after the other, then their data, to a neighbour that takes the name
+/// once it is whole and on disk.
+fn write(
+    path: &Path,
+    table: &[(&str, Vec<usize>)],
+    data: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
+    let names: BTreeSet<&str> = table.iter().map(|(name, _)| *name).collect();
+    if names.len() != table.len() || names.contains("__metadata__") {
+        return Err(Error::refused("two tensors of one file have the same name"));
+    }
+    let mut header = serde_json::Map::new();
+    let mut start = 0;
+    for (name, shape) in table {
+        let end = start + 4 * shape.iter().product::<usize>();
+        header.insert((*name).to_owned(), json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, end] }));
+        start = end;
+    }
+    let mut header = serde_json::Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' '); // numbers start aligned, as other readers map them
+
+    let name = path.file_name().ok_or_else(|| Error::file(path, "is no name for a file"))?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{}.tmp", std::process::id()));
+    let unfinished = Unfinished(path.with_file_name(hidden));
+    let mut out = BufWriter::new(File::create(&unfinished.0).map_err(Error::io("create", path))?);
+    let written = (|| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        data(&mut out)?;
+        out.flush()?;
+        out.get_ref().sync_all()?;
+        fs::rename(&unfinished.0, path)
+    })();
+    written.map_err(Error::io("write", path))
+}
+
+/// A file that goes away unless it was renamed.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::io::Cursor;
+
     use proptest::prelude::*;
+    use safetensors::SafeTensors;
+
+    use super::*;
+    use crate::factor::{Coefficients, SparseColumns};
+
+    fn file(header: &str, data: &[u8]) -> Vec<u8> {
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
+    }
+
+    fn parse_bytes(bytes: &[u8], name: Option<&str>) -> Result<(usize, usize, Vec<f32>)> {
+        parse(Cursor::new(bytes), bytes.len() as u64, Path::new("x.safetensors"), name)
+    }
+
+    /// What another reader makes of a tensor that was written here.
+    fn other_reader(path: &Path, name: &str) -> (Vec<usize>, Vec<f32>) {
+        let bytes = fs::read(path).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let tensor = tensors.tensor(name).unwrap();
+        let values = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+        (tensor.shape().to_vec(), values.collect())
+    }
 
     #[test]
-    fn a_matrix_comes_back() {
+    fn factors_come_out_dense_and_row_major() {
+        // Rows past one block, so that blocks must meet.
+        let (d, k, n) = (2 * BLOCK_ROWS + 3, 3, BLOCK_ROWS + 5);
+        let features = SparseColumns {
+            rows: d,
+            offsets: vec![0, 2, 2, 5],
+            indices: vec![1, d as u32 - 1, 0, BLOCK_ROWS as u32, BLOCK_ROWS as u32 + 1],
+            values: vec![0.5, -0.5, 1.0, 2.0, 3.0],
+        };
+        let by_feature: Vec<f32> = (0..k * n).map(|i| i as f32).collect();
+        let factors = Factors {
+            features: features.clone(),
+            coefficients: Coefficients::owned(n, by_feature.clone()),
+            relative_error: 0.0,
+            explained_variance: 0.0,
+            sweep: 0,
+            seconds: 0.0,
+        };
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x.safetensors");
-        write_forward(&path, &[1, 2], &[("a".into(), vec![2, 3], vec![1., 2., 3., 4., 5., 6.])]).unwrap();
-        assert_eq!(read_matrix(&path, None).unwrap(), (2, 3, vec![1., 2., 3., 4., 5., 6.]));
-        assert!(read_matrix(&path, Some("b")).unwrap_err().to_string().contains("it has"));
-        assert!(read_matrix(&path, Some("tokens")).is_err(), "one dimension is no matrix");
+        let path = dir.path().join("f.safetensors");
+        write_factors(&path, &factors).unwrap();
+        let (shape, z) = other_reader(&path, "Z");
+        assert_eq!(shape, [d, k]);
+        for j in 0..k {
+            let column: Vec<f32> = z[j..].iter().step_by(k).copied().collect();
+            assert_eq!(column, features.dense_column(j));
+        }
+        let (shape, y) = other_reader(&path, "Y");
+        assert_eq!(shape, [n, k]);
+        assert!((0..n * k).all(|i| y[i] == by_feature[(i % k) * n + i / k]));
+        assert_eq!(read_matrix(&path, Some("Y")).unwrap(), (n, k, y));
+        let several = read_matrix(&path, None).unwrap_err().to_string();
+        assert!(several.contains(&format!("'Y' [{n}, {k}]")), "{several}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn named_tensors_of_any_rank_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let m = ("blocks.0.hook_mlp_out".to_owned(), vec![2, 2], vec![1.0, -2.0, f32::NAN, 4.0]);
+        write_named(&path, &[("tokens".to_owned(), vec![2], vec![1.0, 2.0]), m, ("e".to_owned(), vec![0], vec![])])
+            .unwrap();
+        assert_eq!(other_reader(&path, "tokens"), (vec![2], vec![1.0, 2.0]));
+        let (rows, cols, values) = read_matrix(&path, None).unwrap();
+        assert_eq!((rows, cols, values[1], values[2].is_nan()), (2, 2, -2.0, true));
+    }
+
+    #[test]
+    fn a_write_that_cannot_be_leaves_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        fs::write(&path, "old").unwrap();
+        let tensor = |name: &str, len: usize| (name.to_owned(), vec![len], vec![0.0; 2]);
+        assert!(write_named(&path, &[tensor("a", 3)]).is_err());
+        assert!(write_named(&path, &[tensor("a", 2), tensor("a", 2)]).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert!(write_named(&dir.path().join("no/such/t.safetensors"), &[tensor("a", 2)]).is_err());
+        // A directory cannot be replaced by a file; nothing unfinished stays beside it.
+        fs::create_dir(dir.path().join("d")).unwrap();
+        assert!(write_named(&dir.path().join("d"), &[tensor("a", 2)]).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn every_float_type_is_read() {
+        let bf16: Vec<u8> = [1.5f32, -2.0].iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect();
+        let f64s: Vec<u8> = [1.5f64, -2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        for (dtype, data) in [("BF16", bf16), ("F64", f64s)] {
+            let header = format!(r#"{{"m":{{"dtype":"{dtype}","shape":[1,2],"data_offsets":[0,{}]}}}}"#, data.len());
+            assert_eq!(parse_bytes(&file(&header, &data), None).unwrap(), (1, 2, vec![1.5, -2.0]));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let says = |bytes: &[u8], name, wanted: &str| {
+            let message = parse_bytes(bytes, name).unwrap_err().to_string();
+            assert!(message.starts_with("x.safetensors: ") && message.contains(wanted), "{message}");
+        };
+        let one = |dtype: &str, shape: &str, end: u64| {
+            file(&format!(r#"{{"m":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{end}]}}}}"#), &[0; 16])
+        };
+        assert!(parse_bytes(&one("F32", "[2,2]", 16), None).is_ok());
+        says(&one("F32", "[2,2]", 16)[..70], None, "truncated");
+        says(&one("F32", "[4]", 16), None, "no matrix");
+        says(&one("F32", "[4]", 16), Some("m"), "[4]");
+        says(&one("F32", "[2,2]", 16), Some("x"), "'m' [2, 2]");
+        says(&one("I64", "[1,2]", 16), None, "I64");
+        says(&one("F32", "[2,3]", 16), None, "2 × 3");
+        says(&one("F32", "[18446744073709551615,2]", 16), None, "values");
+        says(&one("F32", "[400,100]", 160_000), None, "truncated");
+        says(&file("{}", &[]), None, "no tensors");
+        says(&file("[]", &[]), None, "not a safetensors");
+        says(&file(r#"{"m":3}"#, &[]), None, "tensor 'm'");
+        says(&[0xFF; 20], None, "not a whole");
+        says(b"", None, "too short");
     }
 
     proptest! {
         #[test]
-        fn hostile_bytes_are_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn damage_never_panics(
+            at in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..5),
+            keep in any::<prop::sample::Index>(),
+        ) {
+            let header = r#"{"m":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},"v":{"dtype":"F16","shape":[1],"data_offsets":[16,18]}}"#;
+            let mut bytes = file(header, &[0; 18]);
+            for (index, value) in at {
+                let i = index.index(bytes.len());
+                bytes[i] = value;
+            }
+            bytes.truncate(keep.index(bytes.len()) + 1);
+            let _ = parse_bytes(&bytes, None);
+            let _ = parse_bytes(&bytes, Some("v"));
+        }
+
+        #[test]
+        fn named_matrices_round_trip(rows in 0usize..5, cols in 0usize..5, seed: u32) {
+            let data: Vec<f32> = (0..rows * cols).map(|i| f32::from_bits((seed.wrapping_mul(i as u32 + 1)) & 0x7F00_0000)).collect();
             let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("x.safetensors");
-            std::fs::write(&path, bytes).unwrap();
-            prop_assert!(read_matrix(&path, None).is_err());
+            let path = dir.path().join("m.safetensors");
+            write_named(&path, &[("m".to_owned(), vec![rows, cols], data.clone())]).unwrap();
+            prop_assert_eq!(read_matrix(&path, None).unwrap(), (rows, cols, data));
         }
     }
 }

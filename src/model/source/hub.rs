@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,7 +21,8 @@ use crate::model::{ModelFiles, ModelLayout};
 use crate::task::{Progress, TaskCtx};
 
 const CONNECT: Duration = Duration::from_secs(5);
-const PATIENCE: Patience = Patience { first: Duration::from_secs(20), between: Duration::from_secs(60) };
+/// The first sign is a connection: a name and two addresses may take [`CONNECT`] each.
+const PATIENCE: Patience = Patience { first: Duration::from_secs(12), between: Duration::from_secs(40) };
 /// What tells an index of shards from other JSON.
 const INDEX: &str = "model.safetensors.index.json";
 /// Taken along where a repository has them.
@@ -114,7 +115,7 @@ fn is_plain(name: &str) -> bool {
 
 /// Fetches what the model needs into the cache.
 fn download(places: &Places, id: &Id, ctx: &TaskCtx) -> Result<ModelLayout> {
-    ctx.checkpoint(Progress::new(format!("asking {} for {}", places.endpoint, id.typed()), 0, None, "bytes"))?;
+    ctx.checkpoint(Progress::new(format!("connecting to {}", places.endpoint), 0, None, "bytes"))?;
     let transfer = Transfer::new(places, id);
     run(ctx, &places.endpoint, PATIENCE, move |reporter| transfer.run(reporter))
 }
@@ -132,6 +133,12 @@ impl Transfer {
 
     fn run(&self, reporter: &mut Reporter) -> Result<ModelLayout> {
         self.probe()?;
+        reporter.report(Progress::new(
+            format!("asking {} for {}", self.places.endpoint, self.id.typed()),
+            0,
+            None,
+            "bytes",
+        ));
         let api = ApiBuilder::from_cache(Cache::new(self.places.hub_cache.clone()))
             .with_endpoint(self.places.endpoint.clone())
             .with_token(self.places.token.clone())
@@ -277,6 +284,11 @@ impl Transfer {
                     "another download of {what} of '{typed}' is going on (lock {}): wait for it",
                     path.display()
                 )),
+                ApiError::IoError(e) if is_of_the_disk(e.kind()) => Error::refused(format!(
+                    "cannot keep {what} of '{typed}' in the Hub cache {}: {e}; free some room, or set HF_HOME to another \
+                     folder",
+                    self.places.hub_cache.display()
+                )),
                 ApiError::IoError(_) | ApiError::RequestError(_) | ApiError::TooManyRetries(_) => {
                     Error::refused(format!(
                         "{what} of '{typed}' did not come whole from {endpoint} ({}); what came is kept: try again",
@@ -291,6 +303,12 @@ impl Transfer {
     fn nonsense(&self, what: &str) -> Error {
         Error::refused(format!("{} does not answer as the Hub does ({what})", self.places.endpoint))
     }
+}
+
+/// Kinds of error that a disk has and a network has not.
+fn is_of_the_disk(kind: ErrorKind) -> bool {
+    use ErrorKind::{NotADirectory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(kind, PermissionDenied | ReadOnlyFilesystem | StorageFull | QuotaExceeded | NotADirectory)
 }
 
 fn one_line(text: &str) -> String {

@@ -159,7 +159,7 @@ fn pip_download(places: &Places, work: &Path, ctx: &TaskCtx) -> Result<PathBuf> 
 fn reason(log: &Path) -> String {
     let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines = || text.lines().map(str::trim).filter(|l| !l.is_empty());
-    let line = lines().filter(|l| l.contains("ERROR") || l.contains("No module")).last().or_else(|| lines().last());
+    let line = lines().rfind(|l| l.contains("ERROR") || l.contains("No module")).or_else(|| lines().next_back());
     line.unwrap_or("it said nothing").chars().take(200).collect()
 }
 

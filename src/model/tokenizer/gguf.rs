@@ -13,7 +13,7 @@ use tokenizers::normalizers::utils::Sequence;
 use tokenizers::{AddedToken, NormalizerWrapper};
 
 use super::pieces::{Pieces, Spelling, hex_byte, spelled};
-use super::{PrefixSpace, Tokenizer, hex, pretokenizer, sentencepiece};
+use super::{PrefixSpace, Tokenizer, hex, pretokenizer, sentencepiece, unique};
 use crate::error::{Error, Result};
 use crate::model::source::gguf::Header;
 
@@ -272,14 +272,7 @@ fn eos(header: &Header, table: &Table<'_>) -> Result<Vec<u32>> {
     }
     let turn_end = |&id: &usize| table.kind(id) == CONTROL && TURN_ENDS.contains(&table.tokens[id].as_str());
     ids.extend((0..table.tokens.len()).filter(turn_end).map(|id| id as u32));
-    let mut seen = Vec::new();
-    ids.retain(|id| {
-        !seen.contains(id) && {
-            seen.push(*id);
-            true
-        }
-    });
-    Ok(ids)
+    Ok(unique(ids))
 }
 
 /// SentencePiece's usual ids of BOS (1) and EOS (2), for a file that does not say.

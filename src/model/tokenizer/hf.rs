@@ -9,7 +9,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::pieces::{Pieces, Spelling, spelled};
-use super::{PrefixSpace, Tokenizer, hex};
+use super::{PrefixSpace, Tokenizer, hex, unique};
 use crate::error::{Error, Result};
 
 /// Ids past this leave gaps that no vocabulary has; the table of pieces must not grow to them.
@@ -38,13 +38,7 @@ pub(super) fn open(tokenizer: &Path, config: &Path) -> Result<Tokenizer> {
         eos.extend(named(&out, token, tokenizer, "eos_token")?);
     }
     eos.extend([&generation, &config].into_iter().flat_map(|c| ids_at(c, "eos_token_id")));
-    let mut unique = Vec::new();
-    for id in eos {
-        if !unique.contains(&id) {
-            unique.push(id);
-        }
-    }
-    out.eos = unique;
+    out.eos = unique(eos);
     Ok(out)
 }
 

@@ -37,7 +37,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     pieces: Pieces,
     prefix_space: PrefixSpace,
-    /// `None`: the pieces' bytes in a row are not the text, and the library's own decoder must be asked.
+    /// Whether the pieces' bytes in a row are the text; else the library's own decoder must be asked.
     byte_exact: bool,
     /// Ids matched whole in a text, ascending.
     added: Vec<u32>,
@@ -174,4 +174,15 @@ impl std::fmt::Debug for Tokenizer {
 /// A finished hash as lower-case hexadecimal digits.
 fn hex(hash: Sha256) -> String {
     hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Each id once, in the order of its first appearance.
+fn unique(ids: Vec<u32>) -> Vec<u32> {
+    let mut out = Vec::new();
+    for id in ids {
+        if !out.contains(&id) {
+            out.push(id);
+        }
+    }
+    out
 }

@@ -8,25 +8,32 @@ use tokenizers::models::bpe::{Merges, Vocab};
 
 /// Ordered merges of a vocabulary. `mergeable(id)` says whether a piece takes part; score by id.
 pub(super) fn merges(tokens: &[String], vocab: &Vocab, scores: &[f32], mergeable: impl Fn(u32) -> bool) -> Merges {
-    let mut found: Vec<(f32, usize, usize, &str, &str)> = Vec::new();
+    /// A piece and the two that it is cut into, with the parts' lengths in characters.
+    struct Cut {
+        score: f32,
+        chars: (usize, usize),
+        ids: (u32, u32),
+    }
     let part = |text: &str| vocab.get(text).copied().filter(|&id| mergeable(id));
+    let mut cuts = Vec::new();
     for (id, token) in tokens.iter().enumerate() {
         if part(token) != Some(id as u32) {
             continue; // not text, or a second token with the same text
         }
-        let chars = token.chars().count();
-        let first = found.len();
-        for (left_chars, (cut, _)) in token.char_indices().enumerate().skip(1) {
-            let (left, right) = token.split_at(cut);
-            if part(left).is_some() && part(right).is_some() {
-                found.push((scores[id], left_chars, chars - left_chars, left, right));
+        let length = token.chars().count();
+        let first = cuts.len();
+        for (chars, (at, _)) in token.char_indices().enumerate().skip(1) {
+            let (left, right) = token.split_at(at);
+            if let Some(ids) = part(left).zip(part(right)) {
+                cuts.push(Cut { score: scores[id], chars: (chars, length - chars), ids });
             }
         }
-        found[first..].sort_by_key(|m| (part(m.3), part(m.4)));
+        cuts[first..].sort_by_key(|cut| cut.ids);
     }
     // Stable, as Python's sort is. Longer left parts first among equals.
-    found.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)).then(b.2.cmp(&a.2)));
-    found.into_iter().map(|(_, _, _, left, right)| (left.to_owned(), right.to_owned())).collect()
+    cuts.sort_by(|a, b| b.score.total_cmp(&a.score).then(b.chars.cmp(&a.chars)));
+    let text = |id: u32| tokens[id as usize].clone();
+    cuts.into_iter().map(|cut| (text(cut.ids.0), text(cut.ids.1))).collect()
 }
 
 #[cfg(test)]

@@ -178,3 +178,11 @@ fn refusals_say_what_to_do() {
     let offline = message(get(&Places { offline: true, ..places }));
     assert!(offline.contains("HF_HUB_OFFLINE") && offline.contains("not in the Hub cache"), "{offline}");
 }
+
+#[test]
+fn a_cache_that_cannot_be_written_is_named() {
+    let (hub, dir) = (FakeHub::serve(llama()), tempfile::tempdir().unwrap());
+    write(dir.path(), "hub", "a file where the cache should be");
+    let message = message(get(&at(&hub, dir.path())));
+    assert!(message.contains("cannot keep config.json") && message.contains("HF_HOME"), "{message}");
+}

@@ -1,0 +1,88 @@
+//! Little-endian numbers of a file as f32, a block at a time.
+
+use std::io::Read;
+use std::path::Path;
+
+use half::{bf16, f16};
+
+use crate::error::{Error, Result};
+
+/// Values converted at a time.
+const BLOCK: usize = 1 << 16;
+
+/// How a number is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stored {
+    F16,
+    Bf16,
+    F32,
+    F64,
+}
+
+impl Stored {
+    /// Bytes of one number.
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Self::F16 | Self::Bf16 => 2,
+            Self::F32 => 4,
+            Self::F64 => 8,
+        }
+    }
+
+    /// Bytes of `rows` × `cols` numbers, when that is a number at all.
+    pub(super) fn matrix_bytes(self, rows: u64, cols: u64) -> Option<u64> {
+        rows.checked_mul(cols)?.checked_mul(self.bytes() as u64)
+    }
+
+    fn decode(self, bytes: &[u8]) -> f32 {
+        match (self, bytes) {
+            (Self::F16, &[a, b]) => f16::from_le_bytes([a, b]).to_f32(),
+            (Self::Bf16, &[a, b]) => bf16::from_le_bytes([a, b]).to_f32(),
+            (Self::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
+            (Self::F64, &[a, b, c, d, e, f, g, h]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]) as f32,
+            _ => f32::NAN, // `chunks_exact` gives no other length
+        }
+    }
+}
+
+/// Reads `rows` × `cols` numbers as row-major f32; in the file they lie by column when `by_column`. The caller has
+/// checked that the file holds them.
+pub(super) fn read_matrix(
+    input: &mut impl Read,
+    path: &Path,
+    stored: Stored,
+    (rows, cols): (usize, usize),
+    by_column: bool,
+) -> Result<Vec<f32>> {
+    let count = rows * cols;
+    let mut out: Vec<f32> = Vec::new();
+    if out.try_reserve_exact(count).is_err() {
+        return Err(Error::file(path, format!("a matrix of {rows} × {cols} does not fit into memory")));
+    }
+    out.resize(count, 0.0);
+    let mut bytes = vec![0; BLOCK.min(count) * stored.bytes()];
+    let mut at = 0;
+    while at < count {
+        let n = BLOCK.min(count - at);
+        let bytes = &mut bytes[..n * stored.bytes()];
+        input.read_exact(bytes).map_err(Error::io("read", path))?;
+        for (i, raw) in (at..at + n).zip(bytes.chunks_exact(stored.bytes())) {
+            let place = if by_column { (i % rows) * cols + i / rows } else { i };
+            out[place] = stored.decode(raw);
+            // Only f64 has finite numbers that f32 has not.
+            if stored == Stored::F64 && out[place].is_infinite() && !is_infinite_f64(raw) {
+                let (row, col) = (place / cols, place % cols);
+                return Err(Error::file(
+                    path,
+                    format!("row {row}, column {col} is too large for f32: scale the matrix"),
+                ));
+            }
+        }
+        at += n;
+    }
+    Ok(out)
+}
+
+fn is_infinite_f64(raw: &[u8]) -> bool {
+    raw.try_into().is_ok_and(|raw| f64::from_le_bytes(raw).is_infinite())
+}
