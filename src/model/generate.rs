@@ -109,7 +109,7 @@ fn run(
         .zip(streams)
         .map(|(prompt, &stream)| Row {
             rng: Pcg64::seed_from_u64(sampling.seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            text: Streamed::after(prompt, ends.decode),
+            text: Streamed::after(prompt),
             ids: Vec::new(),
         })
         .collect();
@@ -217,7 +217,7 @@ struct Streamed {
 }
 
 impl Streamed {
-    fn after(prompt: &[u32], _decode: &dyn Fn(&[u32]) -> String) -> Self {
+    fn after(prompt: &[u32]) -> Self {
         let ids = prompt[prompt.len().saturating_sub(LEAD)..].to_vec();
         Self { shown: ids.len(), ids, all: String::new() }
     }
@@ -253,5 +253,110 @@ impl Streamed {
         }
         self.all.push_str(&text);
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::model::NoTap;
+    use crate::model::config::Config;
+    use crate::model::weights::Weights;
+
+    fn decoder() -> Decoder {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/llama");
+        let weights = Weights::open_safetensors(&[dir.join("model.safetensors")]).unwrap();
+        Decoder::on_cpu(Config::from_hf(&dir.join("config.json")).unwrap(), &weights, None, &TaskCtx::silent()).unwrap()
+    }
+
+    fn letters(ids: &[u32]) -> String {
+        ids.iter().map(|&id| char::from_u32(0x100 + id).unwrap_or('?')).collect()
+    }
+
+    fn texts(prompts: &[Vec<u32>], streams: &[u64], sampling: &Sampling, eos: &[u32]) -> (Vec<String>, Vec<NewToken>) {
+        let ends = Ends { eos, decode: &letters };
+        let mut tokens = Vec::new();
+        let mut emit = |t: NewToken| tokens.push(t);
+        let ctx = TaskCtx::silent();
+        let out = run(&decoder(), &ends, prompts, streams, sampling, &mut NoTap, &mut emit, &ctx).unwrap();
+        (out, tokens)
+    }
+
+    #[test]
+    fn rows_of_one_stream_draw_alike_and_rows_do_not_disturb_each_other() {
+        let sampling = Sampling { top_p: 1.0, top_k: 0, max_tokens: 16, ..Sampling::default() };
+        let (a, b) = (vec![5, 6, 7], vec![9, 10]);
+        let (all, tokens) = texts(&[a.clone(), b.clone(), a.clone(), a.clone()], &[0, 1, 0, 2], &sampling, &[]);
+        assert_eq!(all[0], all[2]);
+        assert_ne!(all[0], all[3]);
+        assert_eq!(texts(&[b], &[1], &sampling, &[]).0[0], all[1], "a row alone equals the row in a batch");
+        for (row, text) in all.iter().enumerate() {
+            let streamed: String = tokens.iter().filter(|t| t.row == row).map(|t| t.text.as_str()).collect();
+            assert_eq!(&streamed, text);
+            assert_eq!(tokens.iter().filter(|t| t.row == row && t.last).count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_row_ends_at_eos_while_the_others_go_on() {
+        let sampling = Sampling { temperature: 0.0, max_tokens: 10, ..Sampling::default() };
+        let prompts = [vec![5, 6, 7], vec![9, 10]];
+        let (_, free) = texts(&prompts, &[0, 1], &sampling, &[]);
+        let ids: Vec<u32> = free.iter().filter(|t| t.row == 0).map(|t| t.id).collect();
+        let eos = ids[2];
+        let stop = ids.iter().position(|&id| id == eos).unwrap();
+        let (out, tokens) = texts(&prompts, &[0, 1], &sampling, &[eos]);
+        let first: Vec<&NewToken> = tokens.iter().filter(|t| t.row == 0).collect();
+        assert!(first.len() == stop + 1 && first[stop].last && first[stop].text.is_empty());
+        assert_eq!(out[0], letters(&ids[..stop]));
+        let other: Vec<u32> = free.iter().filter(|t| t.row == 1).map(|t| t.id).take_while(|&id| id != eos).collect();
+        assert_eq!(out[1], letters(&other));
+    }
+
+    #[test]
+    fn a_row_ends_at_the_context() {
+        let sampling = Sampling { temperature: 0.0, max_tokens: 100, ..Sampling::default() };
+        let (out, tokens) = texts(&[vec![3; 60]], &[0], &sampling, &[]);
+        assert_eq!(out[0].chars().count(), 4, "the context of the fixture is 64");
+        assert!(tokens[3].last);
+    }
+
+    #[test]
+    fn draws_follow_the_kept_mass() {
+        let logits = || vec![0.0, 3.0, 2.0, -1.0, 3.0];
+        let sampling = |temperature, top_k, top_p| Sampling { temperature, top_k, top_p, ..Sampling::default() };
+        assert_eq!(sampling(0.0, 0, 1.0).draw(logits(), 0.9).unwrap(), 1, "ties go to the lower id");
+        assert_eq!(sampling(1.0, 2, 1.0).draw(logits(), 0.49).unwrap(), 1);
+        assert_eq!(sampling(1.0, 2, 1.0).draw(logits(), 0.51).unwrap(), 4);
+        assert_eq!(sampling(1.0, 0, 0.4).draw(logits(), 0.999).unwrap(), 1, "one token already holds the mass");
+        let mut seen = [0; 5];
+        for i in 0..1000 {
+            seen[sampling(1.0, 0, 1.0).draw(logits(), (f64::from(i) + 0.5) / 1000.0).unwrap() as usize] += 1;
+        }
+        let total: f64 = logits().iter().map(|l: &f32| f64::from(*l).exp()).sum();
+        for (count, logit) in seen.iter().zip(logits()) {
+            assert!((f64::from(*count) - 1000.0 * f64::from(logit).exp() / total).abs() < 2.0);
+        }
+        assert!(sampling(1.0, 0, 1.0).draw(vec![f32::NAN, 1.0], 0.5).is_err());
+        assert!(sampling(-1.0, 0, 1.0).check().is_err() && sampling(1.0, 0, 0.0).check().is_err());
+    }
+
+    #[test]
+    fn half_a_character_is_held_back_until_it_is_whole() {
+        let bytes = "é日🙂x".as_bytes().to_vec();
+        let decode = |ids: &[u32]| {
+            let raw: Vec<u8> = ids.iter().map(|&id| bytes.get(id as usize).copied().unwrap_or(0xff)).collect();
+            String::from_utf8_lossy(&raw).into_owned()
+        };
+        let mut text = Streamed::after(&[9]);
+        let shown: Vec<String> = (0..10).map(|id| text.push(id, false, &decode)).collect();
+        assert_eq!(shown, ["", "é", "", "", "日", "", "", "", "🙂", "x"]);
+        assert_eq!(text.all, "é日🙂x");
+        assert_eq!(text.push(0, true, &decode), "\u{fffd}", "at the end nothing is held back");
+        let mut stray = Streamed::after(&[]);
+        let shown: String = (0..12).map(|_| stray.push(99, false, &decode)).collect();
+        assert!(shown.starts_with('\u{fffd}'), "bytes that never become a character are shown in the end");
     }
 }

@@ -44,6 +44,7 @@ enum Home {
 /// One weight matrix `[out, in]`.
 pub(crate) struct Matrix {
     home: Home,
+    name: String,
     out: usize,
     cols: usize,
     /// Stored `[in, out]` (Conv1D).
@@ -61,7 +62,7 @@ pub(crate) enum Placement {
 
 impl Matrix {
     /// Puts a checked tensor in its place.
-    pub(crate) fn new(tensor: &Stored, transposed: bool, placement: &Placement) -> Result<Self> {
+    pub(crate) fn new(tensor: &Stored, name: &str, transposed: bool, placement: &Placement) -> Result<Self> {
         let (rows, cols) = (tensor.rows(), tensor.cols());
         let (out, cols) = if transposed { (cols, rows) } else { (rows, cols) };
         let home = match placement {
@@ -76,7 +77,17 @@ impl Matrix {
                 Home::Dense(dense.to_dtype(*dtype)?.to_device(device)?)
             }
         };
-        Ok(Self { home, out, cols, transposed })
+        Ok(Self { home, name: name.to_owned(), out, cols, transposed })
+    }
+
+    /// Whether a value is NaN or infinite; a scan of the whole matrix, for naming the cause of a failure.
+    fn is_damaged(&self) -> bool {
+        let Home::Mapped(tensor) = &self.home else { return false };
+        let mut row = vec![0.0; tensor.cols()];
+        (0..tensor.rows()).any(|r| {
+            tensor.dequantise(r..r + 1, &mut row);
+            !vector::all_finite(&row)
+        })
     }
 
     fn is_quantised(&self) -> bool {
@@ -148,6 +159,11 @@ impl Linear {
     /// Width of the result.
     pub(crate) fn out(&self) -> usize {
         self.out
+    }
+
+    /// The first tensor that holds NaN or infinity.
+    pub(crate) fn damaged(&self) -> Option<&str> {
+        self.parts.iter().find(|p| p.is_damaged()).map(|p| p.name.as_str())
     }
 
     /// `x Wᵀ + b` for `x` `[m, in]`.

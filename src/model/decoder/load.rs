@@ -86,8 +86,8 @@ impl Loader<'_> {
         let (mut matrices, mut biases) = (Vec::new(), Vec::new());
         for (name, out) in parts {
             let shape = if conv1d { [cols, *out] } else { [*out, cols] };
-            let tensor = self.need(&format!("{name}.weight"), &shape)?;
-            matrices.push(Matrix::new(tensor, conv1d, self.placement)?);
+            let full = format!("{name}.weight");
+            matrices.push(Matrix::new(self.need(&full, &shape)?, &full, conv1d, self.placement)?);
             if bias {
                 biases.extend(self.vector(&format!("{name}.bias"), *out)?);
             }
@@ -191,7 +191,7 @@ pub(super) fn load(
     let head_name = format!("{}.weight", config.names.part(Part::Head));
     let (final_norm, head) = if count == depth {
         let head = if config.tied { &embed } else { loader.need(&head_name, &[config.vocab, config.d_model])? };
-        let head = Linear::new(vec![Matrix::new(head, false, placement)?], None, placement)?;
+        let head = Linear::new(vec![Matrix::new(head, &head_name, false, placement)?], None, placement)?;
         (Some(loader.norm(&loader.part(Part::FinalNorm))?), Some(head))
     } else {
         (None, None)

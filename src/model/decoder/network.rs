@@ -272,6 +272,11 @@ impl Decoder {
                 vector::axpy(out, 1.0, &at);
             }
         }
+        if !vector::all_finite(&x) {
+            return Err(Error::refused(
+                "the embeddings hold NaN or infinity: the weights are damaged, download them again",
+            ));
+        }
         let x = Tensor::from_vec(x, (batch.rows.len() * tokens, width), &Device::Cpu)?;
         Ok(x.to_device(self.device())?.to_dtype(self.dtype())?)
     }
@@ -334,14 +339,16 @@ impl Decoder {
         Ok(if run.ends(i, HookSite::MlpOut) { None } else { Some(m) })
     }
 
-    /// Damaged weights are named by the first layer whose output is not finite.
+    /// When a layer's output is not finite, says whether its weights are to blame.
     fn check_finite(&self, x: &Tensor, layer: usize) -> Result<()> {
         if !self.is_mapped() || with_slice(x, vector::all_finite)? {
             return Ok(());
         }
-        Err(Error::refused(format!(
-            "layer {layer} gave NaN or infinity: its weights are damaged, or a steering strength is far too large"
-        )))
+        let b = &self.blocks[layer];
+        Err(Error::refused(match [&b.qkv, &b.out, &b.up, &b.down].into_iter().find_map(Linear::damaged) {
+            Some(name) => format!("tensor {name} holds NaN or infinity: the weights are damaged, download them again"),
+            None => format!("layer {layer} gave NaN or infinity: lower the steering strength, or check the weights"),
+        }))
     }
 
     fn logits(&self, x: &Tensor, places: &Places, which: Logits, path: Path) -> Result<Option<Tensor>> {
