@@ -1,9 +1,11 @@
 //! mlpeek: what the MLP layers of a language model are made of, in a terminal.
 pub mod activations;
 pub mod analysis;
+pub mod baselines;
 pub mod corpus;
 pub mod engine;
 pub mod error;
+pub mod eval;
 pub mod factor;
 pub mod interop;
 pub mod matrix;
