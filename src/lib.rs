@@ -1,18 +1,42 @@
-//! mlpeek: what the MLP layers of a language model are made of, in a terminal.
+//! mlpeek shows what the MLP layers of a language model are made of, in a terminal.
+//!
+//! The crate's map; imports point down only.
+//!
+//! | | rooms |
+//! | --- | --- |
+//! | shells | `ui` (the explorer, behind the feature `tui`) · [`headless`] (a pane's twin as a command) · [`cli`] |
+//! | application | [`engine`] (worker threads; `Command` in, `Event` out) · [`study`] (the directory on disk) |
+//! | domain | [`model`] · [`corpus`] · [`activations`] · [`factor`] · [`analysis`] · [`steering`] · [`eval`] · [`baselines`] · [`interop`] |
+//! | foundations | [`error`] · [`task`] · [`disk`] · [`matrix`] |
+//!
+//! The factoriser and the analysis see activations only through [`activations::ActivationSource`]; reading and changing
+//! a model's activations has one seam, [`model::Tap`]; the explorer talks to nothing but the engine. The library builds
+//! without any terminal crate (`cargo check --lib --no-default-features`).
+
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)
+)]
+
 pub mod activations;
 pub mod analysis;
 pub mod baselines;
+pub mod cli;
 pub mod corpus;
+pub mod disk;
 pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod factor;
+pub mod headless;
 pub mod interop;
 pub mod matrix;
 pub mod model;
 pub mod steering;
 pub mod study;
 pub mod task;
+#[cfg(feature = "tui")]
+pub mod ui;
 
 pub use error::{Error, Result};
 pub use task::{CancelToken, Progress, TaskCtx};

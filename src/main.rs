@@ -1,1 +1,61 @@
-fn main() {}
+//! The `mlpeek` binary: arguments, logging, exit codes.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use mlpeek::cli::{Cli, Command};
+use mlpeek::error::Error;
+use mlpeek::headless::{self, Output};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        Some(command) => run(command).map_err(anyhow::Error::from),
+        None => explore(&cli.explore),
+    };
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    let code = match error.downcast_ref::<Error>() {
+        // The reader of our output left: that is no failure of ours.
+        Some(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+        Some(ours) => ours.exit_code(),
+        None => 1,
+    };
+    let _ = writeln!(std::io::stderr(), "mlpeek: {error:#}");
+    ExitCode::from(code)
+}
+
+fn run(command: &Command) -> mlpeek::Result<()> {
+    let mut out = Output::stdout(wants_json(command))?;
+    headless::run(command, &mut out)
+}
+
+fn wants_json(command: &Command) -> bool {
+    match command {
+        Command::Collect(a) => a.output.json,
+        Command::Fit(a) => a.output.json,
+        Command::Features(a) | Command::Tree(a) => a.output.json,
+        Command::Feature(a) => a.output.json,
+        Command::Trace(a) => a.output.json,
+        Command::Steer(a) => a.output.json,
+        Command::Forward(a) => a.output.json,
+        Command::Import(a) => a.output.json,
+        Command::Export(a) => a.output.json,
+        Command::Models(a) => a.json,
+        Command::Doctor(a) => a.output.json,
+        Command::Keys(a) => a.json,
+        Command::Completions { .. } | Command::Man => false,
+    }
+}
+
+#[cfg(feature = "tui")]
+fn explore(args: &mlpeek::cli::ExploreArgs) -> anyhow::Result<()> {
+    mlpeek::ui::explore(args)
+}
+
+#[cfg(not(feature = "tui"))]
+fn explore(_: &mlpeek::cli::ExploreArgs) -> anyhow::Result<()> {
+    Err(Error::refused(
+        "this mlpeek was built without the explorer (feature `tui`); `mlpeek --help` lists the commands",
+    ))
+}

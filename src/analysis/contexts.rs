@@ -1,30 +1,373 @@
-//! Max-activating contexts and quantiles of a feature, one scan of its coefficients.
+//! Max-activating contexts and quantiles: the feature list, one feature whole, one neuron.
+//!
+//! Sees factors, token tables and an activation source, no model. Invariant: a feature's purity, top tokens and label
+//! shares are all read off the same top contexts.
 
-use super::{FeatureCard, FeatureRow, NeuronCard};
+use rayon::prelude::*;
+
+use super::labels::LabelBase;
+use super::neurons::{self, NeuronIndex, Overlap};
+use super::scan::{self, Peak};
+use super::{Context, FeatureCard, FeatureRow, NeuronCard};
 use crate::activations::ActivationSource;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::study::{Notes, TokenTable};
 
-/// The feature list of a fit (without `promoted`: see [`super::lens`]). Cheap enough for every snapshot.
+/// Contexts kept of a feature or neuron.
+pub const TOP_CONTEXTS: usize = 25;
+/// Tokens either side of a context's peak.
+pub const CONTEXT_TOKENS: usize = 15;
+/// Bins of a card's histogram.
+pub const HISTOGRAM_BINS: usize = 24;
+/// Quantiles of the non-zero coefficients at which a card shows a context.
+pub const QUANTILES: [f32; 5] = [0.9, 0.75, 0.5, 0.25, 0.1];
+/// Related features on a card.
+pub const RELATED: usize = 10;
+/// Distinct tokens in the feature list.
+const TOP_TOKENS: usize = 8;
+/// A feature is on where it exceeds this share of its own maximum.
+const DENSITY_THRESHOLD: f32 = 0.05;
+/// Values of a block of activations read at a time (16 MiB as f32).
+const BLOCK_VALUES: usize = 4 << 20;
+
+/// The feature list of a fit (without `promoted`: see [`super::lens`]). Cheap enough for every snapshot: two passes over
+/// each feature's coefficients, features in parallel.
 pub fn feature_rows(factors: &Factors, tokens: &TokenTable, notes: &Notes) -> Vec<FeatureRow> {
-    let _ = (factors, tokens, notes);
-    unimplemented!()
+    let reader = Reader::new(factors, tokens);
+    let scans: Vec<Scan> = (0..factors.features.columns()).into_par_iter().map(|id| reader.scan(id)).collect();
+    let total: f64 = scans.iter().map(|scan| scan.sum).sum();
+    scans.iter().enumerate().map(|(id, scan)| reader.row(id, scan, total, notes)).collect()
 }
 
-/// One feature whole, without the logit lens. [`crate::Error::Usage`] names the range for an unknown id.
+/// One feature whole, without the logit lens. [`crate::Error::Usage`] names the range for an unknown id. Its share of ΣY
+/// takes a pass over every feature: with the list at hand, [`card_of_row`] spares it.
 pub fn feature_card(factors: &Factors, tokens: &TokenTable, notes: &Notes, id: usize) -> Result<FeatureCard> {
-    let _ = (factors, tokens, notes, id);
-    unimplemented!()
+    check_id(factors, id)?;
+    let reader = Reader::new(factors, tokens);
+    // Summed in feature order, so the share is the list's to the bit.
+    let sums: Vec<f64> = (0..factors.features.columns())
+        .into_par_iter()
+        .map(|j| scan::sum_and_max(factors.coefficients.feature(j)).0)
+        .collect();
+    let scan = reader.scan(id);
+    Ok(reader.card(reader.row(id, &scan, sums.iter().sum(), notes), &scan))
 }
 
-/// A neuron, without the logit lens; its contexts need one pass over its column of the activations.
+/// One feature whole, without the logit lens, from its line in the list of the same fit: reads its own coefficients
+/// alone.
+pub fn card_of_row(row: FeatureRow, factors: &Factors, tokens: &TokenTable) -> Result<FeatureCard> {
+    check_id(factors, row.id)?;
+    let reader = Reader::new(factors, tokens);
+    let scan = reader.scan(row.id);
+    Ok(reader.card(row, &scan))
+}
+
+/// A neuron, without the logit lens; its contexts need one pass over its column of the activations. Gated neurons fire
+/// both ways, so its contexts are those of the largest |activation| with their signed values, the positive peaks first,
+/// each side strongest first.
 pub fn neuron_card(
     factors: &Factors,
     tokens: &TokenTable,
     activations: &dyn ActivationSource,
     index: usize,
 ) -> Result<NeuronCard> {
-    let _ = (factors, tokens, activations, index);
-    unimplemented!()
+    let (_, width) = activations.shape();
+    if index >= width {
+        return Err(Error::usage(format!("neuron {index} does not exist: this hook has neurons 0 to {}", width - 1)));
+    }
+    let column = read_column(activations, index)?;
+    let magnitudes: Vec<f32> = column.iter().map(|v| v.abs()).collect();
+    let (_, peak) = scan::sum_and_max(&magnitudes);
+    let mut contexts = top_contexts(&magnitudes, peak, tokens);
+    contexts.sort_by_key(|p| column[p.row] < 0.0);
+    let mut features: Vec<(usize, f32)> = (0..factors.features.columns())
+        .flat_map(|j| neurons::nonzeros(&factors.features, j).filter(|(i, _)| *i == index).map(move |(_, w)| (j, w)))
+        .collect();
+    features.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
+    let strongest = |j: usize| {
+        let top = scan::group_peaks(factors.coefficients.feature(j), 0.0, 1, |row| row);
+        top.first().map_or_else(String::new, |p| piece(tokens, p.row))
+    };
+    Ok(NeuronCard {
+        index,
+        features: features.into_par_iter().map(|(j, weight)| (j, weight, strongest(j))).collect(),
+        contexts: contexts.iter().map(|p| context(tokens, &column, p.row)).collect(),
+        promoted: Vec::new(),
+        suppressed: Vec::new(),
+    })
+}
+
+/// Fails with the range of ids when feature `id` is not in the fit.
+pub(crate) fn check_id(factors: &Factors, id: usize) -> Result<()> {
+    match factors.features.columns() {
+        0 => Err(Error::usage(format!("feature {id} does not exist: this fit has no features"))),
+        k if id >= k => Err(Error::usage(format!("feature {id} does not exist: this fit has features 0 to {}", k - 1))),
+        _ => Ok(()),
+    }
+}
+
+/// What one look at a feature's coefficients gives.
+struct Scan {
+    sum: f64,
+    peak: f32,
+    density: f32,
+    contexts: Vec<Peak>,
+}
+
+/// Reads features of one fit over one corpus.
+struct Reader<'a> {
+    factors: &'a Factors,
+    tokens: &'a TokenTable,
+    labels: LabelBase<'a>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(factors: &'a Factors, tokens: &'a TokenTable) -> Self {
+        Self { factors, tokens, labels: LabelBase::new(tokens, factors.coefficients.rows) }
+    }
+
+    fn scan(&self, id: usize) -> Scan {
+        let coefficients = self.factors.coefficients.feature(id);
+        let (sum, peak) = scan::sum_and_max(coefficients);
+        let density = scan::share_above(coefficients, peak * DENSITY_THRESHOLD);
+        Scan { sum, peak, density, contexts: top_contexts(coefficients, peak, self.tokens) }
+    }
+
+    fn row(&self, id: usize, scan: &Scan, total: f64, notes: &Notes) -> FeatureRow {
+        let rows: Vec<usize> = scan.contexts.iter().map(|p| p.row).collect();
+        FeatureRow {
+            id,
+            share: if total > 0.0 { (scan.sum / total) as f32 } else { 0.0 },
+            density: scan.density,
+            neurons: neurons::nonzeros(&self.factors.features, id).count(),
+            top_tokens: top_tokens(self.tokens, &rows),
+            promoted: Vec::new(),
+            purity: self.labels.purity(&rows),
+            name: notes.names.get(&id).cloned(),
+        }
+    }
+
+    fn card(&self, row: FeatureRow, scan: &Scan) -> FeatureCard {
+        let (id, features) = (row.id, &self.factors.features);
+        let coefficients = self.factors.coefficients.feature(id);
+        let index = NeuronIndex::new(features);
+        let rows: Vec<usize> = scan.contexts.iter().map(|p| p.row).collect();
+        let floor = scan::floor_of(scan.peak);
+        let quantiles = scan::quantile_rows(coefficients, floor, &QUANTILES);
+        FeatureCard {
+            row,
+            contexts: rows.iter().map(|&row| context(self.tokens, coefficients, row)).collect(),
+            quantiles: quantiles.into_iter().map(|(q, row)| (q, context(self.tokens, coefficients, row))).collect(),
+            neurons: neurons::neurons_of(features, &index, id),
+            promoted: Vec::new(),
+            suppressed: Vec::new(),
+            lens_note: None,
+            related: neurons::related(features, &index, id, Overlap::WeightedJaccard, RELATED),
+            labels: self.labels.shares(coefficients, &rows),
+            histogram: scan::histogram(coefficients, floor, scan.peak, HISTOGRAM_BINS),
+            peak: scan.peak,
+        }
+    }
+}
+
+/// The strongest contexts: one a sample, because a second peak a few tokens on shows the same text again. Where fewer
+/// samples than contexts have any (long texts), further windows of the same samples that do not touch those chosen.
+fn top_contexts(values: &[f32], peak: f32, tokens: &TokenTable) -> Vec<Peak> {
+    let sample = |row: usize| tokens.rows.get(row).map_or(row, |r| r.sample as usize);
+    let floor = scan::floor_of(peak);
+    let mut peaks = scan::group_peaks(values, floor, TOP_CONTEXTS, sample);
+    if peaks.len() < TOP_CONTEXTS {
+        scan::spread_peaks(&mut peaks, values, floor, TOP_CONTEXTS, 2 * CONTEXT_TOKENS, sample);
+    }
+    peaks
+}
+
+/// The window around `row` within its sample, with the values there.
+fn context(tokens: &TokenTable, values: &[f32], row: usize) -> Context {
+    let sample = tokens.rows.get(row).map(|r| r.sample);
+    // Without a table (an imported matrix) a row stands for itself.
+    let same = |r: &usize| sample.is_some() && tokens.rows.get(*r).map(|t| t.sample) == sample;
+    let before = (0..row).rev().take(CONTEXT_TOKENS).take_while(same).count();
+    let after = (row + 1..values.len()).take(CONTEXT_TOKENS).take_while(same).count();
+    let span = row - before..row + after + 1;
+    Context {
+        row,
+        sample: sample.map_or(row, |s| s as usize),
+        tokens: span.clone().map(|r| piece(tokens, r)).collect(),
+        values: values[span].to_vec(),
+        peak: before,
+        label: sample.and_then(|s| label(tokens, s)),
+    }
+}
+
+fn label(tokens: &TokenTable, sample: u32) -> Option<String> {
+    let label = (*tokens.sample_labels.get(sample as usize)?)?;
+    tokens.labels.get(label as usize).cloned()
+}
+
+/// The display piece of a row; of a row without a token its number.
+fn piece(tokens: &TokenTable, row: usize) -> String {
+    if row < tokens.rows.len() { tokens.piece(row).to_owned() } else { format!("#{row}") }
+}
+
+/// Distinct pieces of `rows` in their order; pieces that differ only by surrounding blanks count once.
+fn top_tokens(tokens: &TokenTable, rows: &[usize]) -> Vec<String> {
+    let mut found: Vec<String> = Vec::with_capacity(TOP_TOKENS);
+    // A piece of blanks alone (a line break) is told apart by its blanks.
+    let key = |piece: &str| if piece.trim().is_empty() { piece.to_owned() } else { piece.trim().to_owned() };
+    for piece in rows.iter().map(|&row| piece(tokens, row)) {
+        if found.len() == TOP_TOKENS {
+            break;
+        }
+        if !found.iter().any(|f| key(f) == key(&piece)) {
+            found.push(piece);
+        }
+    }
+    found
+}
+
+/// Column `index` of the activations, read in blocks of whole rows.
+fn read_column(activations: &dyn ActivationSource, index: usize) -> Result<Vec<f32>> {
+    let (rows, width) = activations.shape();
+    let step = (BLOCK_VALUES / width.max(1)).max(1);
+    let mut column = vec![0f32; rows];
+    column.par_chunks_mut(step).enumerate().try_for_each(|(i, out)| -> Result<()> {
+        let block = activations.rows(i * step..i * step + out.len())?;
+        for (r, value) in out.iter_mut().enumerate() {
+            *value = block.row(r)[index];
+        }
+        Ok(())
+    })?;
+    Ok(column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{columns, factors, table};
+    use super::*;
+    use crate::activations::InMemory;
+
+    /// Two sentences and a label each; feature 0 is about "Monday", feature 1 never fires.
+    fn small() -> (Factors, TokenTable) {
+        let tokens = table(&[(&["on", " Monday", " I"], Some("day")), (&["Monday", " in", " May"], Some("month"))]);
+        let features = columns(3, &[vec![0.6, -0.8, 0.0], vec![0.0, 1.0, 0.0]]);
+        let y = vec![0.0, 4.0, 0.1, 3.0, 0.0, 0.9, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+        (factors(features, 6, y), tokens)
+    }
+
+    fn notes() -> Notes {
+        Notes { names: [(0, "weekdays".to_owned())].into() }
+    }
+
+    #[test]
+    fn a_row_sums_up_a_feature() {
+        let (factors, tokens) = small();
+        let rows = feature_rows(&factors, &tokens, &notes());
+        assert_eq!(rows[0].top_tokens, [" Monday"], "the same word without its blank is not told twice");
+        assert_eq!((rows[0].neurons, rows[0].share, rows[0].density), (2, 1.0, 0.5));
+        assert_eq!(rows[0].name.as_deref(), Some("weekdays"));
+        let purity = rows[0].purity.as_ref().unwrap();
+        assert_eq!((purity.label.as_str(), purity.share, purity.base), ("day", 0.5, 0.5));
+        assert!(rows[1].top_tokens.is_empty() && rows[1].purity.is_none() && rows[1].name.is_none());
+        assert_eq!((rows[1].share, rows[1].density), (0.0, 0.0));
+    }
+
+    #[test]
+    fn a_card_shows_one_context_a_sample() {
+        let (factors, tokens) = small();
+        let card = feature_card(&factors, &tokens, &notes(), 0).unwrap();
+        let row = feature_rows(&factors, &tokens, &notes()).swap_remove(0);
+        assert_eq!(card.row, row);
+        assert_eq!(card_of_row(row, &factors, &tokens).unwrap(), card);
+        assert_eq!(card.contexts.iter().map(|c| c.row).collect::<Vec<_>>(), [1, 3]);
+        let first = &card.contexts[0];
+        assert_eq!((first.sample, first.peak, first.label.as_deref()), (0, 1, Some("day")));
+        assert_eq!(first.tokens, ["on", " Monday", " I"]);
+        assert_eq!(first.values, [0.0, 4.0, 0.1]);
+        assert_eq!((card.peak, card.histogram.len(), card.histogram.iter().sum::<u32>()), (4.0, 24, 4));
+        assert_eq!(
+            card.quantiles.iter().map(|(q, c)| (*q, c.row)).collect::<Vec<_>>(),
+            [(0.9, 1), (0.75, 3), (0.25, 5), (0.1, 2)]
+        );
+        assert_eq!(card.neurons[0].index, 1);
+        assert_eq!(card.neurons[0].used_by, 2);
+        assert!(card.related.is_empty(), "neuron 1 has opposite signs");
+        let mass: f32 = card.labels.iter().map(|l| l.mass).sum();
+        assert!((mass - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_feature_that_never_fires_has_an_empty_card() {
+        let (factors, tokens) = small();
+        let card = feature_card(&factors, &tokens, &notes(), 1).unwrap();
+        assert!(card.contexts.is_empty() && card.quantiles.is_empty() && card.labels.is_empty());
+        assert_eq!((card.peak, card.histogram.iter().sum::<u32>()), (0.0, 0));
+    }
+
+    #[test]
+    fn an_unknown_id_names_the_range() {
+        let (factors, tokens) = small();
+        let error = feature_card(&factors, &tokens, &notes(), 2).unwrap_err();
+        assert_eq!(error.to_string(), "feature 2 does not exist: this fit has features 0 to 1");
+        assert_eq!(error.exit_code(), 2);
+        let activations = InMemory::new(1, 3, vec![0.0; 3]);
+        let error = neuron_card(&factors, &tokens, &activations, 3).unwrap_err();
+        assert_eq!(error.to_string(), "neuron 3 does not exist: this hook has neurons 0 to 2");
+    }
+
+    #[test]
+    fn no_features_and_no_rows_are_no_panic() {
+        let tokens = TokenTable::default();
+        let none = factors(columns(3, &[]), 0, Vec::new());
+        assert!(feature_rows(&none, &tokens, &Notes::default()).is_empty());
+        let error = feature_card(&none, &tokens, &Notes::default(), 0).unwrap_err();
+        assert_eq!(error.to_string(), "feature 0 does not exist: this fit has no features");
+        let no_rows = factors(columns(2, &[vec![1.0, 0.0]]), 0, Vec::new());
+        assert_eq!(feature_rows(&no_rows, &tokens, &Notes::default())[0].share, 0.0);
+        assert!(feature_card(&no_rows, &tokens, &Notes::default(), 0).unwrap().contexts.is_empty());
+    }
+
+    #[test]
+    fn an_imported_matrix_without_tokens_shows_its_rows() {
+        let imported = factors(columns(2, &[vec![1.0, 0.0]]), 3, vec![0.0, 2.0, 1.0]);
+        let card = feature_card(&imported, &TokenTable::default(), &Notes::default(), 0).unwrap();
+        assert_eq!(card.contexts[0].tokens, ["#1"]);
+        assert_eq!((card.contexts[0].peak, card.contexts[0].sample), (0, 1));
+        assert_eq!(card.row.top_tokens, ["#1", "#2"]);
+    }
+
+    #[test]
+    fn one_long_text_gives_contexts_that_do_not_touch() {
+        let pieces = vec!["x"; 400];
+        let tokens = table(&[(&pieces, None)]);
+        let y: Vec<f32> = (0..400).map(|i| (i % 97) as f32).collect();
+        let long = factors(columns(1, &[vec![1.0]]), 400, y);
+        let card = feature_card(&long, &tokens, &Notes::default(), 0).unwrap();
+        assert!(card.contexts.len() > 8, "{}", card.contexts.len());
+        for (i, a) in card.contexts.iter().enumerate() {
+            assert!(a.tokens.len() <= 31 && a.values[a.peak] == a.values.iter().copied().fold(0.0, f32::max) || i > 0);
+            assert!(card.contexts[..i].iter().all(|b| b.row.abs_diff(a.row) > 30));
+        }
+        assert_eq!(card.contexts[0].values.len(), 31);
+    }
+
+    #[test]
+    fn a_neurons_contexts_have_both_signs() {
+        let (factors, tokens) = small();
+        let activations = InMemory::new(
+            6,
+            3,
+            vec![
+                0.0, 1.0, 0.0, 0.0, -5.0, 0.0, 0.0, 2.0, 0.0, //
+                0.0, 3.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.5, 0.0,
+            ],
+        );
+        let card = neuron_card(&factors, &tokens, &activations, 1).unwrap();
+        assert_eq!(card.contexts.iter().map(|c| c.row).collect::<Vec<_>>(), [3, 1]);
+        assert_eq!(card.contexts[1].values, [1.0, -5.0, 2.0]);
+        assert_eq!(card.features, [(1, 1.0, String::new()), (0, -0.8, " Monday".to_owned())]);
+        let unused = neuron_card(&factors, &tokens, &activations, 2).unwrap();
+        assert!(unused.features.is_empty() && unused.contexts.is_empty());
+    }
 }

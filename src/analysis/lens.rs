@@ -1,24 +1,89 @@
 //! Logit lens of features and neurons, and features on new text: the only room here that sees a model.
+//!
+//! Invariant: what is read on new text is read under the rules of collecting (BOS by the same rule, its row dropped).
 
-use super::{ScoredToken, Trace};
-use crate::error::Result;
-use crate::factor::Factors;
+use candle_core::{DType, Tensor};
+use rayon::prelude::*;
+
+use super::{ScoredToken, Trace, TraceFeature};
+use crate::activations::Block;
+use crate::error::{Error, Result};
 use crate::factor::encode::Encoder;
-use crate::model::{BosRule, HookPoint, Model};
-use crate::task::TaskCtx;
+use crate::factor::{Factors, SparseColumns};
+use crate::model::{Batch, BosRule, HookPoint, Logits, Model, Pass, Phase, Tap, Tokenizer};
+use crate::task::{Progress, TaskCtx};
 
-/// Top and bottom `count` tokens of each direction (each of the hook's width).
+/// Logits in flight at a time (32 MiB as f32).
+const LENS_VALUES: usize = 8 << 20;
+/// A feature fires on a text where it exceeds this share of the largest coefficient in it.
+const FIRES: f32 = 1e-3;
+
+/// Top and bottom `count` tokens of each direction (each of the hook's width), by the logit lens of the direction at
+/// unit norm (method, section 3). A direction of zeros has neither.
 pub fn promoted(
     model: &Model,
     hook: HookPoint,
     directions: &[Vec<f32>],
     count: usize,
 ) -> Result<Vec<(Vec<ScoredToken>, Vec<ScoredToken>)>> {
-    let _ = (model, hook, directions, count);
-    unimplemented!()
+    let width = model.width(hook)?;
+    if let Some(wrong) = directions.iter().find(|d| d.len() != width) {
+        let given = wrong.len();
+        return Err(Error::usage(format!(
+            "a direction has {given} values, but {hook} is {width} wide: was it fitted on another model?"
+        )));
+    }
+    let mut out = Vec::with_capacity(directions.len());
+    for chunk in directions.chunks((LENS_VALUES / model.info().vocab.max(1)).max(1)) {
+        let norms: Vec<f32> = chunk.iter().map(|d| norm(d)).collect();
+        let unit: Vec<f32> = chunk
+            .iter()
+            .zip(&norms)
+            .flat_map(|(d, &n)| d.iter().map(move |v| if n > 0.0 { v / n } else { 0.0 }))
+            .collect();
+        let unit = Tensor::from_vec(unit, (chunk.len(), width), model.device())?;
+        let logits = model.logit_lens(&model.residual_direction(hook, &unit)?)?;
+        let logits: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
+        let read = |(row, &norm): (&Vec<f32>, &f32)| match norm > 0.0 {
+            true => extremes(row, count, model.tokenizer()),
+            false => (Vec::new(), Vec::new()),
+        };
+        out.par_extend(logits.par_iter().zip(&norms).map(read));
+    }
+    Ok(out)
 }
 
-/// Which features fire on `text`.
+/// The `count` largest values, largest first, and the `count` smallest, smallest first, as tokens. Ids beyond the
+/// tokenizer (padding of the embedding matrix) are no tokens.
+pub(crate) fn extremes(values: &[f32], count: usize, tokenizer: &Tokenizer) -> (Vec<ScoredToken>, Vec<ScoredToken>) {
+    let values = &values[..values.len().min(tokenizer.vocab_size())];
+    let (top, bottom) = extreme_ids(values, count);
+    let named = |ids: Vec<u32>| {
+        ids.into_iter().map(|id| ScoredToken { id, token: tokenizer.piece(id), value: values[id as usize] }).collect()
+    };
+    (named(top), named(bottom))
+}
+
+/// Ids of the `count` largest and smallest values by partial selection; of equal values the lower id first. NaN is
+/// neither.
+fn extreme_ids(values: &[f32], count: usize) -> (Vec<u32>, Vec<u32>) {
+    let mut ids: Vec<u32> = (0..values.len() as u32).filter(|&id| !values[id as usize].is_nan()).collect();
+    let mut strongest = |sign: f32| {
+        let order =
+            |a: &u32, b: &u32| (sign * values[*b as usize]).total_cmp(&(sign * values[*a as usize])).then(a.cmp(b));
+        let count = count.min(ids.len());
+        if count < ids.len() {
+            ids.select_nth_unstable_by(count, order);
+        }
+        let mut best = ids[..count].to_vec();
+        best.sort_unstable_by(order);
+        best
+    };
+    (strongest(1.0), strongest(-1.0))
+}
+
+/// Which features fire on `text`. A text longer than the model's context is read in windows, as collecting does; a text
+/// without tokens gives an empty trace.
 pub fn trace(
     model: &Model,
     hook: HookPoint,
@@ -28,6 +93,146 @@ pub fn trace(
     bos: BosRule,
     ctx: &TaskCtx,
 ) -> Result<Trace> {
-    let _ = (model, hook, encoder, factors, text, bos, ctx);
-    unimplemented!()
+    let (width, fitted) = (model.width(hook)?, factors.features.rows);
+    if width != fitted {
+        return Err(Error::usage(format!(
+            "the fit has {fitted} neurons, but {hook} of this model is {width} wide: open the study's own model"
+        )));
+    }
+    let ids = model.tokenizer().encode(text, bos)?;
+    let (lead, ids) = match (ids.first(), model.tokenizer().bos()) {
+        (Some(&first), Some(bos)) if first == bos => ids.split_at(1),
+        _ => ids.split_at(0),
+    };
+    let mut activations = Vec::with_capacity(ids.len() * width);
+    let windows = windows(ids, model.info().context.saturating_sub(lead.len()));
+    for (i, window) in windows.iter().enumerate() {
+        let stage = match windows.len() {
+            1 => "reading the text".to_owned(),
+            all => format!("reading the text, longer than the context, in window {} of {all}", i + 1),
+        };
+        ctx.checkpoint(Progress::new(stage, (i + 1) as u64, windows.len() as u64, "windows"))?;
+        let row = [lead, window].concat();
+        let mut tap = Collect { hook: [hook], rows: Vec::new() };
+        let batch = Batch { rows: vec![row], samples: vec![0] };
+        model.forward(&batch, Phase::Prompt, None, &mut tap, Logits::None, ctx)?;
+        activations.extend_from_slice(&tap.rows[lead.len() * width..]);
+    }
+    let block = Block { rows: ids.len(), cols: width, data: activations.into() };
+    let coefficients = if ids.is_empty() { Vec::new() } else { encoder.encode(&block, ctx)? };
+    let tokens = ids.iter().map(|&id| model.tokenizer().piece(id)).collect();
+    Ok(assemble(tokens, &factors.features, &block, &coefficients))
+}
+
+/// Cuts ids into windows of at most `length` (at least 1) tokens.
+fn windows(ids: &[u32], length: usize) -> Vec<&[u32]> {
+    ids.chunks(length.max(1)).collect()
+}
+
+/// Keeps what one hook sees of a single row.
+struct Collect {
+    hook: [HookPoint; 1],
+    rows: Vec<f32>,
+}
+
+impl Tap for Collect {
+    fn hooks(&self) -> &[HookPoint] {
+        &self.hook
+    }
+
+    fn at(&mut self, _: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
+        self.rows = x.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        Ok(None)
+    }
+}
+
+/// A trace from activations and their coefficients (row-major `[rows, k]`).
+fn assemble(tokens: Vec<String>, features: &SparseColumns, block: &Block<'_>, coefficients: &[f32]) -> Trace {
+    let k = features.columns();
+    let maximum = |id: usize| (0..block.rows).map(|r| coefficients[r * k + id]).fold(0f32, f32::max);
+    let maxima: Vec<f32> = (0..k).map(maximum).collect();
+    let threshold = FIRES * maxima.iter().copied().fold(0f32, f32::max);
+    let mut firing: Vec<usize> = (0..k).filter(|&id| maxima[id] > threshold).collect();
+    firing.sort_by(|&a, &b| maxima[b].total_cmp(&maxima[a]).then(a.cmp(&b)));
+    let values = |id: usize| (0..block.rows).map(|r| coefficients[r * k + id]).collect();
+    Trace {
+        tokens,
+        features: firing.into_iter().map(|id| TraceFeature { id, values: values(id) }).collect(),
+        unexplained: (0..block.rows)
+            .map(|r| unexplained(features, block.row(r), &coefficients[r * k..(r + 1) * k]))
+            .collect(),
+    }
+}
+
+/// ‖a − Zy‖ / ‖a‖ in f64; 0 for a row of zeros, of which nothing is left to explain.
+fn unexplained(features: &SparseColumns, row: &[f32], coefficients: &[f32]) -> f32 {
+    let mut residual: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
+    let whole: f64 = residual.iter().map(|v| v * v).sum();
+    for (j, &y) in coefficients.iter().enumerate().filter(|(_, y)| **y != 0.0) {
+        let (indices, values) = features.column(j);
+        for (&i, &z) in indices.iter().zip(values) {
+            residual[i as usize] -= f64::from(y) * f64::from(z);
+        }
+    }
+    let left: f64 = residual.iter().map(|v| v * v).sum();
+    if whole > 0.0 { (left / whole).sqrt() as f32 } else { 0.0 }
+}
+
+fn norm(direction: &[f32]) -> f32 {
+    direction.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt() as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tests::columns;
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn partial_selection_is_a_sort(values in proptest::collection::vec(-5i8..5, 0..60), count in 0usize..20) {
+            let values: Vec<f32> = values.into_iter().map(f32::from).collect();
+            let (top, bottom) = extreme_ids(&values, count);
+            let mut order: Vec<u32> = (0..values.len() as u32).collect();
+            order.sort_by(|&a, &b| values[b as usize].total_cmp(&values[a as usize]).then(a.cmp(&b)));
+            prop_assert_eq!(&top[..], &order[..count.min(values.len())]);
+            order.sort_by(|&a, &b| values[a as usize].total_cmp(&values[b as usize]).then(a.cmp(&b)));
+            prop_assert_eq!(&bottom[..], &order[..count.min(values.len())]);
+        }
+    }
+
+    #[test]
+    fn nan_is_never_extreme() {
+        assert_eq!(extreme_ids(&[1.0, f32::NAN, 2.0], 3), (vec![2, 0], vec![0, 2]));
+    }
+
+    #[test]
+    fn a_trace_tells_what_fires_and_what_is_left() {
+        let features = columns(3, &[vec![1.0, 0.0, 0.0], vec![0.0, 0.6, 0.8], vec![0.0, 1.0, 0.0]]);
+        let rows = vec![3.0, 0.0, 4.0, 0.0, 1.2, 1.6, 0.0, 0.0, 0.0];
+        let block = Block { rows: 3, cols: 3, data: rows.into() };
+        // Row 0: 3·z₀ leaves the 4 unexplained; row 1: 2·z₁ leaves nothing.
+        let coefficients = [3.0, 0.0, 0.0, 1e-6, 2.0, 0.0, 0.0, 0.0, 0.0];
+        let trace = assemble(vec!["a".into(), "b".into(), "c".into()], &features, &block, &coefficients);
+        assert_eq!(trace.features.iter().map(|f| f.id).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(trace.features[0].values, [3.0, 1e-6, 0.0]);
+        assert!((trace.unexplained[0] - 0.8).abs() < 1e-6);
+        assert!(trace.unexplained[1] < 1e-5);
+        assert_eq!(trace.unexplained[2], 0.0);
+    }
+
+    #[test]
+    fn nothing_traced_is_an_empty_trace() {
+        let block = Block { rows: 0, cols: 3, data: Vec::new().into() };
+        let trace = assemble(Vec::new(), &columns(3, &[vec![1.0, 0.0, 0.0]]), &block, &[]);
+        assert_eq!(trace, Trace { tokens: Vec::new(), features: Vec::new(), unexplained: Vec::new() });
+    }
+
+    #[test]
+    fn windows_cover_every_token_once() {
+        assert_eq!(windows(&[1, 2, 3, 4, 5], 2), [&[1, 2][..], &[3, 4], &[5]]);
+        assert_eq!(windows(&[1, 2], 0).len(), 2);
+        assert!(windows(&[], 4).is_empty());
+    }
 }

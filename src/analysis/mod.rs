@@ -7,6 +7,7 @@ pub mod hierarchy;
 pub mod labels;
 pub mod lens;
 pub mod neurons;
+mod scan;
 
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +44,7 @@ pub struct FeatureRow {
     pub density: f32,
     /// Non-zero neurons.
     pub neurons: usize,
-    /// Distinct tokens of its strongest rows, strongest first.
+    /// Distinct tokens of its top contexts' peaks, strongest first, at most 8.
     pub top_tokens: Vec<String>,
     /// Tokens it promotes most (empty until the lens has run).
     pub promoted: Vec<String>,
@@ -108,7 +109,7 @@ pub struct LabelShare {
 pub struct FeatureCard {
     /// Its line in the list.
     pub row: FeatureRow,
-    /// Strongest contexts, at most 25, one a sample position.
+    /// Strongest contexts, at most 25, one a sample (in corpora of few long texts: windows that do not touch).
     pub contexts: Vec<Context>,
     /// Contexts at lower quantiles of the non-zero coefficients: (quantile, context).
     pub quantiles: Vec<(f32, Context)>,
@@ -137,7 +138,8 @@ pub struct NeuronCard {
     pub index: usize,
     /// Every feature that uses it, by |weight|: (feature, weight, the feature's strongest token).
     pub features: Vec<(usize, f32, String)>,
-    /// Rows where its activation is largest, with the activation as value.
+    /// Rows where |activation| is largest, one a sample, with the activation as value: positive peaks first, then
+    /// negative ones, each strongest first.
     pub contexts: Vec<Context>,
     /// Logit lens of its own output direction.
     pub promoted: Vec<ScoredToken>,
@@ -163,7 +165,7 @@ pub struct TreeNode {
 pub struct Tree {
     /// Leaves first, then merges in the order of height; the last is the root.
     pub nodes: Vec<TreeNode>,
-    /// What was measured: "weighted Jaccard, average linkage".
+    /// What was measured: "weighted Jaccard, average linkage". A height is 1 − overlap.
     pub measure: String,
 }
 
@@ -172,7 +174,8 @@ pub struct Tree {
 pub struct SharedNeurons {
     /// The members.
     pub features: Vec<usize>,
-    /// Neurons in more than half of the members' supports: (neuron, mean weight, how many members).
+    /// Neurons in more than half of the members' supports: (neuron, mean weight over the members that have it, how many
+    /// members).
     pub core: Vec<(usize, f32, usize)>,
     /// Of each member the neurons that no other member has: (feature, neurons with weights).
     pub exclusive: Vec<(usize, Vec<(usize, f32)>)>,
@@ -196,4 +199,52 @@ pub struct TraceFeature {
     pub id: usize,
     /// Its coefficient at each token.
     pub values: Vec<f32>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use crate::factor::{Coefficients, Factors, SparseColumns};
+    use crate::study::{TokenRow, TokenTable};
+
+    /// Sparse columns of dense ones.
+    pub(crate) fn columns(rows: usize, dense: &[Vec<f32>]) -> SparseColumns {
+        let mut out = SparseColumns { rows, offsets: vec![0], ..SparseColumns::default() };
+        for column in dense {
+            for (i, &value) in column.iter().enumerate().filter(|(_, v)| **v != 0.0) {
+                out.indices.push(i as u32);
+                out.values.push(value);
+            }
+            out.offsets.push(out.indices.len());
+        }
+        out
+    }
+
+    /// Factors with the coefficients given by feature.
+    pub(crate) fn factors(features: SparseColumns, rows: usize, by_feature: Vec<f32>) -> Factors {
+        let coefficients = Coefficients::owned(rows, by_feature);
+        Factors { features, coefficients, relative_error: 0.5, explained_variance: 0.4, sweep: 1, seconds: 0.0 }
+    }
+
+    /// A token table of (pieces, label) samples.
+    pub(crate) fn table(samples: &[(&[&str], Option<&str>)]) -> TokenTable {
+        let mut table = TokenTable::default();
+        let mut ids = std::collections::HashMap::new();
+        for (sample, (pieces, label)) in samples.iter().enumerate() {
+            for (position, piece) in pieces.iter().enumerate() {
+                let next = ids.len() as u32;
+                let id = *ids.entry(*piece).or_insert(next);
+                table.pieces.insert(id, (*piece).to_owned());
+                table.rows.push(TokenRow { id, sample: sample as u32, position: position as u32 + 1 });
+            }
+            table.texts.push(pieces.concat());
+            table.sample_labels.push(label.map(|label| {
+                let known = table.labels.iter().position(|l| l == label);
+                known.unwrap_or_else(|| {
+                    table.labels.push(label.to_owned());
+                    table.labels.len() - 1
+                }) as u32
+            }));
+        }
+        table
+    }
 }

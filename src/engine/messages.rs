@@ -10,6 +10,7 @@ use crate::factor::{FitConfig, Stop};
 use crate::model::generate::Sampling;
 use crate::model::source::ModelEntry;
 use crate::model::{DeviceChoice, HookPoint, HookSite, ModelInfo};
+pub use crate::steering::SteerPart;
 use crate::steering::{Positions, SteerInfo, Strength};
 use crate::study::{FitEntry, StudyEntry};
 use crate::task::Progress;
@@ -100,18 +101,6 @@ impl Job {
             Self::Trace => "tracing",
         }
     }
-}
-
-/// What part of its neurons a feature steers with (the paper's weekday experiment).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum SteerPart {
-    /// All of them.
-    #[default]
-    Whole,
-    /// Those that more than half of these features have.
-    CoreOf(Vec<usize>),
-    /// Those that none of these other features has.
-    ExclusiveOf(Vec<usize>),
 }
 
 /// A steering run as the Steer pane asks for it.

@@ -1,7 +1,310 @@
 //! The only thing that the shells talk to: [`Command`] in, [`Event`] out, both plain data.
 //!
-//! Worker threads behind it hold the model, the study and the factors; no long job ever blocks a reading command.
+//! Worker threads behind it hold the model, the study and the factors; no long job ever blocks a reading command. Long
+//! work (load, collect, fit) runs on one lane, reading, tracing and steering on lanes of their own.
 
+mod estimate;
+pub mod fitting;
+mod lane;
 mod messages;
+mod open;
+mod session;
+pub mod steering;
 
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::error::{Error, Result};
+use crate::interop;
+use crate::model::source;
+use crate::steering::SteerEvent;
+use crate::task::{CancelToken, TaskCtx};
+
+use lane::{Lane, panic_text};
 pub use messages::*;
+pub(crate) use session::{Meter, list_promoted};
+use session::{Session, lock};
+
+/// Starts the engine's threads. The event channel closes after [`Command::Shutdown`] (or when the command channel
+/// closes) once everything is saved.
+pub fn start() -> std::io::Result<(Sender<Command>, Receiver<Event>)> {
+    let (commands, inbox) = unbounded();
+    let (outbox, events) = unbounded();
+    let session = Arc::new(Session::new(outbox));
+    let engine = Engine {
+        work: engine_lane(&session, "work")?,
+        read: Arc::new(engine_lane(&session, "read")?),
+        trace: engine_lane(&session, "trace")?,
+        steer: engine_lane(&session, "steer")?,
+        errands: engine_lane(&session, "errands")?,
+        session,
+        cancels: Arc::default(),
+        hold: Arc::default(),
+    };
+    std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine.run(&inbox))?;
+    Ok((commands, events))
+}
+
+fn engine_lane(session: &Arc<Session>, name: &str) -> std::io::Result<Lane> {
+    let session = session.clone();
+    Lane::new(name, move |text| session.log(Level::Error, format!("internal error: {text}")))
+}
+
+/// Whether the fit is held.
+#[derive(Default)]
+struct Hold {
+    held: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Hold {
+    fn set(&self, held: bool) {
+        *lock(&self.held) = held;
+        self.changed.notify_all();
+    }
+
+    fn is_held(&self) -> bool {
+        *lock(&self.held)
+    }
+
+    /// Returns when the hold ends or the task is cancelled.
+    fn wait(&self, ctx: &TaskCtx) -> Result<()> {
+        let mut held = lock(&self.held);
+        while *held {
+            ctx.check()?;
+            held = self
+                .changed
+                .wait_timeout(held, Duration::from_millis(50))
+                .map_or_else(|poisoned| poisoned.into_inner().0, |(guard, _)| guard);
+        }
+        Ok(())
+    }
+}
+
+struct Engine {
+    session: Arc<Session>,
+    work: Lane,
+    read: Arc<Lane>,
+    trace: Lane,
+    steer: Lane,
+    errands: Lane,
+    cancels: Arc<Mutex<HashMap<Job, CancelToken>>>,
+    hold: Arc<Hold>,
+}
+
+impl Engine {
+    fn run(self, inbox: &Receiver<Command>) {
+        for command in inbox {
+            if command == Command::Shutdown {
+                break;
+            }
+            self.handle(command);
+        }
+        self.shutdown();
+    }
+
+    fn shutdown(self) {
+        for token in lock(&self.cancels).values() {
+            token.cancel();
+        }
+        self.hold.set(false);
+        self.work.finish();
+        self.trace.finish();
+        self.steer.finish();
+        self.errands.finish();
+        if let Ok(read) = Arc::try_unwrap(self.read) {
+            read.finish();
+        }
+    }
+
+    fn handle(&self, command: Command) {
+        match command {
+            Command::ListModels => self.errand(|s| {
+                s.emit(Event::Models(source::list_local()));
+                Ok(())
+            }),
+            Command::ListStudies => self.errand(|s| {
+                s.emit(Event::Studies(crate::study::recent()));
+                Ok(())
+            }),
+            Command::Estimate(request) => self.errand(move |s| {
+                s.emit(Event::Estimate(estimate::estimate(&request).map_err(|e| e.to_string())));
+                Ok(())
+            }),
+            Command::Open(request) => self.long(move |open, token| open.request(&request, token)),
+            Command::OpenStudy(dir) => self.long(move |open, token| open.study(&dir, token)),
+            Command::Fit(config) => self.long(move |open, token| open.refit(&config, token)),
+            Command::Pause => self.set_hold(true),
+            Command::Resume => self.set_hold(false),
+            Command::Cancel(job) => {
+                if let Some(token) = lock(&self.cancels).get(&job) {
+                    token.cancel();
+                }
+                self.hold.set(false);
+            }
+            Command::Inspect(id) => self.read(move |s| s.card(id).map(|c| s.emit(Event::Card(Box::new(c))))),
+            Command::Neuron(index) => self.read(move |s| s.neuron(index).map(|c| s.emit(Event::Neuron(Box::new(c))))),
+            Command::Tree => self.read(|s| {
+                let tree = crate::analysis::hierarchy::tree(&s.shown()?.factors.features);
+                s.emit(Event::Tree(Arc::new(tree)));
+                Ok(())
+            }),
+            Command::Shared(ids) => self.read(move |s| {
+                let features = &s.shown()?.factors.features;
+                check_ids(&ids, features.columns())?;
+                s.emit(Event::Shared(Box::new(crate::analysis::hierarchy::shared(features, &ids))));
+                Ok(())
+            }),
+            Command::Trace(text) => self.trace(text),
+            Command::Steer(ask) => self.steer(ask),
+            Command::Name(id, name) => self.read(move |s| open::name_feature(s, id, &name)),
+            Command::Export { format, path } => self.read(move |s| export(s, &format, &path)),
+            Command::SaveSession(value) => self.errand(move |s| match lock(&s.study).as_ref() {
+                Some(study) => study.save_session(&value),
+                None => Ok(()),
+            }),
+            Command::Shutdown => {}
+        }
+    }
+
+    fn set_hold(&self, held: bool) {
+        self.hold.set(held);
+        self.session.emit(Event::Paused(held));
+    }
+
+    fn refuse_with(session: &Arc<Session>, work: impl FnOnce(&Arc<Session>) -> Result<()>) {
+        if let Err(e) = work(session) {
+            session.emit(Event::Refused(e.to_string()));
+        }
+    }
+
+    fn errand(&self, work: impl FnOnce(&Arc<Session>) -> Result<()> + Send + 'static) {
+        let session = self.session.clone();
+        self.errands.submit(move || Self::refuse_with(&session, work));
+    }
+
+    fn read(&self, work: impl FnOnce(&Arc<Session>) -> Result<()> + Send + 'static) {
+        let session = self.session.clone();
+        self.read.submit(move || Self::refuse_with(&session, work));
+    }
+
+    /// Replaces whatever long work runs: it is stopped first, what it saved stays.
+    fn long(&self, work: impl FnOnce(&open::Opener, &CancelToken) -> Result<()> + Send + 'static) {
+        let token = CancelToken::default();
+        for job in [Job::Load, Job::Collect, Job::Fit] {
+            self.replace_token(job, &token);
+        }
+        self.hold.set(false);
+        let opener = open::Opener { session: self.session.clone(), read: self.read.clone(), hold: self.hold.clone() };
+        self.work.submit(move || {
+            // Each stage has told the shell of its own failure.
+            let _ = work(&opener, &token);
+        });
+    }
+
+    fn replace_token(&self, job: Job, token: &CancelToken) {
+        if let Some(old) = lock(&self.cancels).insert(job, token.clone()) {
+            old.cancel();
+        }
+    }
+
+    fn trace(&self, text: String) {
+        let token = CancelToken::default();
+        self.replace_token(Job::Trace, &token);
+        let session = self.session.clone();
+        self.trace.submit(move || {
+            // A newer text has replaced this one before it began.
+            if token.is_cancelled() {
+                return;
+            }
+            let _ = run_job(&session, Job::Trace, &token, |ctx| {
+                let (shown, encoder) = session.encoder()?;
+                let model = session.model()?;
+                let bos = open::bos_rule(&session);
+                let trace =
+                    crate::analysis::lens::trace(&model, shown.hook, &encoder, &shown.factors, &text, bos, ctx)?;
+                session.emit(Event::Trace(Box::new(trace)));
+                Ok(((), String::new()))
+            });
+        });
+    }
+
+    fn steer(&self, ask: SteerAsk) {
+        let token = CancelToken::default();
+        self.replace_token(Job::Steer, &token);
+        let session = self.session.clone();
+        self.steer.submit(move || {
+            let _ = run_job(&session, Job::Steer, &token, |ctx| {
+                let shown = session.shown()?;
+                let model = session.model()?;
+                let request = steering::request(&model, shown.hook, &shown.factors, &ask, open::bos_rule(&session))?;
+                let mut emit = |event| match event {
+                    SteerEvent::Info(info) => session.emit(Event::SteerInfo(Box::new(info))),
+                    SteerEvent::Text { sample, steered, text } => {
+                        session.emit(Event::SteerText { sample, steered, text });
+                    }
+                };
+                let done = crate::steering::steer(&model, &request, &mut emit, ctx)?;
+                Ok(((), format!("α {:.3}, KL {:.3}", done.info.alpha, done.info.kl)))
+            });
+        });
+    }
+}
+
+/// Runs one job: tells the shell that it began and how it ended; a panic is a failure, not the end of the program.
+fn run_job<T>(
+    session: &Arc<Session>,
+    job: Job,
+    token: &CancelToken,
+    work: impl FnOnce(&TaskCtx) -> Result<(T, String)>,
+) -> Result<T> {
+    session.emit(Event::Started(job));
+    let ctx = session.task(job, token.clone());
+    let result = catch_unwind(AssertUnwindSafe(|| work(&ctx)))
+        .unwrap_or_else(|panic| Err(Error::refused(format!("internal error: {}", panic_text(panic.as_ref())))));
+    match result {
+        Ok((value, words)) => {
+            session.emit(Event::Done(job, words));
+            Ok(value)
+        }
+        Err(Error::Cancelled) => {
+            session.emit(Event::Cancelled(job));
+            Err(Error::Cancelled)
+        }
+        Err(e) => {
+            session.emit(Event::Failed(job, e.to_string()));
+            Err(e)
+        }
+    }
+}
+
+fn check_ids(ids: &[usize], k: usize) -> Result<()> {
+    match ids.iter().find(|id| **id >= k) {
+        Some(id) => {
+            Err(Error::usage(format!("there is no feature {id}: this fit has features 0 to {}", k.saturating_sub(1))))
+        }
+        None => Ok(()),
+    }
+}
+
+fn export(session: &Session, format: &str, path: &Path) -> Result<()> {
+    let shown = session.shown()?;
+    let card =
+        || lock(&session.last_card).clone().ok_or_else(|| Error::refused("no feature is on show: open one first"));
+    let write = |text: String| crate::disk::write_atomic(path, text.as_bytes());
+    match format {
+        "safetensors" => interop::tensors::write_factors(path, &shown.factors)?,
+        "json" => write(interop::card::to_json(&card()?, &shown.fit).to_string())?,
+        "markdown" => write(interop::card::to_markdown(&card()?, &shown.fit))?,
+        other => {
+            return Err(Error::usage(format!("unknown export format '{other}': use safetensors, json or markdown")));
+        }
+    }
+    session.emit(Event::Exported(path.to_path_buf()));
+    Ok(())
+}

@@ -1,17 +1,28 @@
 //! Semi-nonnegative matrix factorisation, A\[n×d\] ≈ Y\[n×k\] · Zᵀ\[k×d\], Y ≥ 0, sparse columns of Z.
 //!
 //! A [`Factoriser`] steps; the caller decides when to show, save, pause or stop. A snapshot is an immutable
-//! [`Factors`] with ‖z_j‖ = 1 and the scale in Y. Knows activations only as an [`ActivationSource`].
+//! [`Factors`] with ‖z_j‖ = 1 and the scale in Y. Knows activations only as an [`ActivationSource`](crate::activations::ActivationSource).
 
-use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::activations::ActivationSource;
 use crate::activations::store::MappedF32;
-use crate::error::Result;
-use crate::task::TaskCtx;
+
+mod bcd;
+mod checkpoint;
+mod columns;
+pub mod encode;
+mod fit;
+mod init;
+mod mu;
+mod state;
+mod stream;
+mod survey;
+#[cfg(test)]
+mod tests;
+
+pub use fit::Factoriser;
 
 /// The update rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -58,6 +69,15 @@ pub struct FitConfig {
     pub patience: Option<usize>,
     /// Threads to use; `None`: all that rayon has.
     pub threads: Option<usize>,
+}
+
+impl FitConfig {
+    /// Whether another request asks for the same fit, only perhaps to run longer or on other threads: then a checkpoint
+    /// of one is a checkpoint of the other.
+    pub fn same_fit(&self, other: &Self) -> bool {
+        let bare = |c: &Self| Self { max_sweeps: None, patience: None, threads: None, ..c.clone() };
+        bare(self) == bare(other)
+    }
 }
 
 impl Default for FitConfig {
@@ -189,60 +209,4 @@ pub struct Sweep {
     pub seconds: f64,
     /// Set once the fit has ended.
     pub stop: Option<Stop>,
-}
-
-pub mod encode;
-
-/// A fit in progress. Deterministic for a seed, whatever the number of threads.
-pub struct Factoriser<'a> {
-    source: &'a dyn ActivationSource,
-    config: FitConfig,
-}
-
-impl<'a> Factoriser<'a> {
-    /// Checks the source (NaN and infinity are named by row; k above the rows is refused) and makes the start.
-    pub fn start(source: &'a dyn ActivationSource, config: FitConfig, ctx: &TaskCtx) -> Result<Self> {
-        ctx.check()?;
-        Ok(Self { source, config })
-    }
-
-    /// Goes on from a checkpoint of the same source and configuration, with the same continuation.
-    pub fn resume(
-        source: &'a dyn ActivationSource,
-        config: FitConfig,
-        checkpoint: &Path,
-        ctx: &TaskCtx,
-    ) -> Result<Self> {
-        let _ = (checkpoint, ctx);
-        Ok(Self { source, config })
-    }
-
-    /// Seconds that the start took.
-    pub fn init_seconds(&self) -> f64 {
-        unimplemented!()
-    }
-
-    /// One sweep; tests for cancellation between row blocks. After a sweep whose `stop` is set, stepping again goes on
-    /// refining (the caller asked for it).
-    pub fn step(&mut self, ctx: &TaskCtx) -> Result<Sweep> {
-        let _ = (ctx, self.source, &self.config);
-        unimplemented!()
-    }
-
-    /// The best factors so far, immutable.
-    pub fn snapshot(&self) -> Arc<Factors> {
-        unimplemented!()
-    }
-
-    /// Writes everything needed to go on (atomic rename, fsync).
-    pub fn checkpoint(&self, path: &Path) -> Result<()> {
-        let _ = path;
-        unimplemented!()
-    }
-
-    /// The best factors, their error recomputed directly from A − YZᵀ in f64 over row blocks.
-    pub fn finish(self, ctx: &TaskCtx) -> Result<Arc<Factors>> {
-        let _ = ctx;
-        unimplemented!()
-    }
 }

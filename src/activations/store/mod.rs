@@ -1,0 +1,54 @@
+//! The memory-mapped cache: append-only shards of rows, each with a header and a checksum.
+//!
+//! Knows nothing of tokens, samples or models. Invariant: a shard file is complete, checksummed and never changed in
+//! place (it may be replaced by a rename or removed), so that a mapping of it stays what it was.
+
+mod mapped;
+mod reader;
+mod shard;
+mod writer;
+
+use serde::{Deserialize, Serialize};
+
+pub use mapped::MappedF32;
+pub use reader::CacheReader;
+pub use writer::CacheWriter;
+
+// Values lie little-endian on disk and are borrowed from the mapping as they are.
+#[cfg(target_endian = "big")]
+compile_error!("mlpeek maps little-endian files as they are and does not support big-endian machines");
+
+/// How values lie in a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheDtype {
+    /// 4 bytes.
+    #[default]
+    F32,
+    /// 2 bytes, IEEE half.
+    F16,
+    /// 2 bytes, bfloat16.
+    Bf16,
+}
+
+impl CacheDtype {
+    /// Bytes a value takes.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+
+    /// As the command line writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! Reading the cache through mappings; nothing is read whole.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use memmap2::Mmap;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::shard::{self, HEADER, Header, REMEDY};
+use super::{CacheDtype, mapped};
+use crate::activations::{ActivationSource, Block};
+use crate::error::{Error, Result};
+
+/// A read-only view of a hook's complete shards, mapped, never read whole. A shard's checksum is tested when its rows
+/// are first asked for, so that no flipped bit reaches a result.
+#[derive(Debug)]
+pub struct CacheReader {
+    shards: Vec<Shard>,
+    rows: usize,
+    cols: usize,
+}
+
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    header: Header,
+    map: Mmap,
+    sound: OnceLock<bool>,
+}
+
+impl CacheReader {
+    /// Maps the shards of `dir`; a wrong header or length names the file.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let mut shards: Vec<Shard> = Vec::new();
+        let mut rows = 0;
+        let count = shard::indices(dir)?.last().map_or(0, |last| last + 1);
+        for index in 0..count {
+            let (path, file, header) = shard::open(dir, index, rows)?;
+            if let Some(first) = shards.first().map(|s| s.header)
+                && (first.cols, first.dtype) != (header.cols, header.dtype)
+            {
+                return Err(Error::file(&path, format!("has other columns or dtype than the first shard; {REMEDY}")));
+            }
+            let map = mapped::map_file(&file, &path)?;
+            #[cfg(unix)]
+            // Only a hint to the kernel's read-ahead: refusing it changes nothing.
+            let _ = map.advise(memmap2::Advice::Sequential);
+            rows += header.rows;
+            shards.push(Shard { path, header, map, sound: OnceLock::new() });
+        }
+        let Some(cols) = shards.first().map(|s| s.header.cols) else {
+            return Err(Error::file(dir, "holds no complete shard yet; run collect first"));
+        };
+        Ok(Self { shards, rows, cols })
+    }
+
+    /// How values are stored.
+    pub fn dtype(&self) -> CacheDtype {
+        self.shards.first().map_or(CacheDtype::F32, |s| s.header.dtype)
+    }
+
+    /// Checks every checksum; names the shard that fails.
+    pub fn verify(&self) -> Result<()> {
+        self.shards.iter().try_for_each(|s| if s.is_sound() { Ok(()) } else { Err(s.damaged()) })
+    }
+}
+
+impl Shard {
+    fn is_sound(&self) -> bool {
+        xxh3_64(&self.map[HEADER..]) == self.header.checksum
+    }
+
+    fn damaged(&self) -> Error {
+        Error::file(&self.path, format!("its data is damaged (checksum); {REMEDY}"))
+    }
+
+    fn range(&self) -> Range<usize> {
+        self.header.first_row..self.header.first_row + self.header.rows
+    }
+
+    /// The bytes of those of its rows that lie in `range`.
+    fn bytes(&self, range: &Range<usize>) -> Result<&[u8]> {
+        if !*self.sound.get_or_init(|| self.is_sound()) {
+            return Err(self.damaged());
+        }
+        let own = self.range();
+        let (start, end) = (range.start.max(own.start) - own.start, range.end.min(own.end) - own.start);
+        let width = self.header.row_bytes();
+        Ok(&self.map[HEADER + start * width..HEADER + end * width])
+    }
+}
+
+impl ActivationSource for CacheReader {
+    fn shape(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    fn rows(&self, range: Range<usize>) -> Result<Block<'_>> {
+        let (rows, cols) = (range.len(), self.cols);
+        if range.start > range.end || range.end > self.rows {
+            return Err(Error::usage(format!("rows {range:?} asked of a cache of {} rows", self.rows)));
+        }
+        if rows == 0 {
+            return Ok(Block { rows, cols, data: Cow::Borrowed(&[]) });
+        }
+        let first = self.shards.partition_point(|s| s.range().end <= range.start);
+        let shard = &self.shards[first];
+        if shard.header.dtype == CacheDtype::F32 && range.end <= shard.range().end {
+            return Ok(Block { rows, cols, data: Cow::Borrowed(bytemuck::cast_slice(shard.bytes(&range)?)) });
+        }
+        let mut data = vec![0.0; rows * cols];
+        let mut rest = data.as_mut_slice();
+        for shard in self.shards[first..].iter().take_while(|s| s.range().start < range.end) {
+            let bytes = shard.bytes(&range)?;
+            let (now, later) = rest.split_at_mut(bytes.len() / shard.header.dtype.size());
+            widen(shard.header.dtype, bytes, now);
+            rest = later;
+        }
+        Ok(Block { rows, cols, data: Cow::Owned(data) })
+    }
+}
+
+fn widen(dtype: CacheDtype, bytes: &[u8], out: &mut [f32]) {
+    match dtype {
+        CacheDtype::F32 => out.copy_from_slice(bytemuck::cast_slice(bytes)),
+        CacheDtype::F16 => bytemuck::cast_slice::<u8, f16>(bytes).convert_to_f32_slice(out),
+        // The upper half of an f32: plain shifts, which the compiler vectorises.
+        CacheDtype::Bf16 => {
+            let bits = bytemuck::cast_slice::<u8, u16>(bytes);
+            out.iter_mut().zip(bits).for_each(|(wide, &b)| *wide = f32::from_bits(u32::from(b) << 16));
+        }
+    }
+}

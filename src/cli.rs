@@ -1,0 +1,501 @@
+//! The command line as clap types, nothing else.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::activations::store::CacheDtype;
+use crate::factor::{FitConfig, Init, Solver};
+use crate::model::{BosRule, DeviceChoice, HookSite};
+
+/// See what the MLP layers of a language model are made of.
+#[derive(Debug, Parser)]
+#[command(name = "mlpeek", version, about, args_conflicts_with_subcommands = true, max_term_width = 100)]
+pub struct Cli {
+    /// The command; none opens the explorer.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// What the explorer opens.
+    #[command(flatten)]
+    pub explore: ExploreArgs,
+}
+
+/// Arguments of the explorer.
+#[derive(Debug, Clone, Args)]
+pub struct ExploreArgs {
+    /// A study's directory: opened where it is one, made there otherwise
+    pub study: Option<PathBuf>,
+    /// Hub id (owner/name[@revision]), a directory in Hugging Face layout, or a GGUF file
+    #[arg(long, short)]
+    pub model: Option<String>,
+    /// Layer, from 0 [default: the middle one]
+    #[arg(long, short)]
+    pub layer: Option<usize>,
+    /// Where in the layer
+    #[arg(long, default_value = "mlp.hook_post")]
+    pub hook: HookSite,
+    /// Corpus: JSON, JSONL, CSV or text [default: the bundled concepts]
+    #[arg(long, short)]
+    pub data: Option<PathBuf>,
+    /// Number of features
+    #[arg(long, short = 'k', default_value_t = 100)]
+    pub features: usize,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
+    /// Colours of the explorer
+    #[arg(long, value_enum, default_value_t = Colour::Auto)]
+    pub color: Colour,
+    /// Do not restore where the explorer stood
+    #[arg(long)]
+    pub fresh: bool,
+}
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Device {
+    /// The best that is there
+    Auto,
+    /// The CPU
+    Cpu,
+    /// An NVIDIA GPU
+    Cuda,
+    /// An Apple GPU
+    Metal,
+}
+
+impl From<Device> for DeviceChoice {
+    fn from(device: Device) -> Self {
+        match device {
+            Device::Auto => Self::Auto,
+            Device::Cpu => Self::Cpu,
+            Device::Cuda => Self::Cuda,
+            Device::Metal => Self::Metal,
+        }
+    }
+}
+
+/// Colours of the explorer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// What the terminal says it can
+    Auto,
+    /// 24 bits
+    Truecolor,
+    /// 256 colours
+    #[value(name = "256")]
+    Ansi256,
+    /// 16 colours
+    #[value(name = "16")]
+    Ansi16,
+    /// None
+    Never,
+}
+
+/// How cached activations are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    /// 4 bytes
+    F32,
+    /// 2 bytes, IEEE half
+    F16,
+    /// 2 bytes, bfloat16
+    Bf16,
+}
+
+impl From<Dtype> for CacheDtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+/// How BOS is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Bos {
+    /// Prepended whenever the model has one
+    Auto,
+    /// Prepended; an error when the model has none
+    Always,
+    /// Not prepended
+    Never,
+}
+
+impl From<Bos> for BosRule {
+    fn from(bos: Bos) -> Self {
+        match bos {
+            Bos::Auto => Self::Auto,
+            Bos::Always => Self::Always,
+            Bos::Never => Self::Never,
+        }
+    }
+}
+
+/// A command: a pane's twin.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Fill a study's activation cache; run again to resume
+    Collect(CollectArgs),
+    /// Decompose a study's activations into features
+    Fit(FitArgs),
+    /// List a fit's features
+    Features(ReadArgs),
+    /// Show one feature whole
+    Feature(FeatureArgs),
+    /// Show which features fire on new text
+    Trace(TraceArgs),
+    /// Show the dendrogram of shared neurons
+    Tree(ReadArgs),
+    /// Continue a prompt with and without a feature turned up or down
+    Steer(SteerArgs),
+    /// Write raw activations and logits of a text as safetensors
+    Forward(ForwardArgs),
+    /// Make a study of a matrix from elsewhere (.npy, .safetensors)
+    Import(ImportArgs),
+    /// Write a fit's factors for use elsewhere
+    Export(ExportArgs),
+    /// List the models on this machine
+    Models(JsonArgs),
+    /// Say what this machine, this terminal and a model can do
+    Doctor(DoctorArgs),
+    /// Print the explorer's keys
+    Keys(KeysArgs),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// `--json`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct JsonArgs {
+    /// One JSON object a line on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where a model comes from and computes.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// Hub id (owner/name[@revision]), a directory in Hugging Face layout, or a GGUF file [default: SmolLM2-135M-Instruct]
+    #[arg(long, short)]
+    pub model: Option<String>,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
+}
+
+/// `mlpeek collect`.
+#[derive(Debug, Args)]
+pub struct CollectArgs {
+    /// The model
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Layers, from 0, separated by commas [default: the middle one]
+    #[arg(long, short, value_delimiter = ',')]
+    pub layer: Vec<usize>,
+    /// Corpus: JSON, JSONL, CSV or text [default: the bundled concepts]
+    #[arg(long, short)]
+    pub data: Option<PathBuf>,
+    /// The study's directory
+    #[arg(long, short)]
+    pub out: PathBuf,
+    /// Where in the layer
+    #[arg(long, default_value = "mlp.hook_post")]
+    pub hook: HookSite,
+    /// How the cache stores values
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    pub dtype: Dtype,
+    /// Whether to prepend BOS
+    #[arg(long, value_enum, default_value_t = Bos::Auto)]
+    pub bos: Bos,
+    /// Add the corpus to a study that has another one
+    #[arg(long)]
+    pub append: bool,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `mlpeek fit`.
+#[derive(Debug, Args)]
+pub struct FitArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// Number of features
+    #[arg(long, short = 'k', default_value_t = 100)]
+    pub features: usize,
+    /// The layer, when the study has several
+    #[arg(long, short)]
+    pub layer: Option<usize>,
+    /// The hook, when the study has several
+    #[arg(long)]
+    pub hook: Option<HookSite>,
+    /// The update rule
+    #[arg(long, value_enum, default_value_t = SolverArg::Bcd)]
+    pub solver: SolverArg,
+    /// λ of the ℓ1 penalty on coefficients, in units of the median row norm; 0 minimises the error alone
+    #[arg(long, default_value_t = FitConfig::default().l1)]
+    pub l1: f64,
+    /// Share of neurons that a feature may use
+    #[arg(long, default_value_t = FitConfig::default().sparsity)]
+    pub sparsity: f64,
+    /// The start
+    #[arg(long, value_enum, default_value_t = InitArg::Kmeans)]
+    pub init: InitArg,
+    /// Seed of every random choice
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Most sweeps
+    #[arg(long)]
+    pub max_sweeps: Option<usize>,
+    /// Sweeps without improvement before stopping
+    #[arg(long)]
+    pub patience: Option<usize>,
+    /// Name of the fit [default: k and the number of features]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Threads [default: all]
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Go on from the fit's checkpoint
+    #[arg(long)]
+    pub resume: bool,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// The update rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SolverArg {
+    /// ℓ0-constrained block coordinate descent
+    Bcd,
+    /// The paper's multiplicative updates
+    Mu,
+}
+
+/// The start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InitArg {
+    /// Random factors
+    Random,
+    /// Centroids
+    Kmeans,
+    /// Truncated SVD
+    Svd,
+}
+
+impl FitArgs {
+    /// The configuration that these arguments ask for.
+    pub fn config(&self) -> FitConfig {
+        FitConfig {
+            features: self.features,
+            solver: match self.solver {
+                SolverArg::Bcd => Solver::Bcd,
+                SolverArg::Mu => Solver::Mu,
+            },
+            sparsity: self.sparsity,
+            // The paper's updates know no penalty.
+            l1: if self.solver == SolverArg::Mu { 0.0 } else { self.l1 },
+            init: match self.init {
+                InitArg::Random => Init::Random,
+                InitArg::Kmeans => Init::Kmeans,
+                InitArg::Svd => Init::Svd,
+            },
+            seed: self.seed,
+            max_sweeps: self.max_sweeps,
+            patience: self.patience,
+            threads: self.threads,
+        }
+    }
+}
+
+/// A command that reads a fit.
+#[derive(Debug, Args)]
+pub struct ReadArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// The fit [default: the newest]
+    #[arg(long)]
+    pub fit: Option<String>,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `mlpeek feature`.
+#[derive(Debug, Args)]
+pub struct FeatureArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// The feature's number
+    pub id: usize,
+    /// The fit [default: the newest]
+    #[arg(long)]
+    pub fit: Option<String>,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `mlpeek trace`.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// The text
+    #[arg(long, short)]
+    pub text: String,
+    /// The fit [default: the newest]
+    #[arg(long)]
+    pub fit: Option<String>,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `mlpeek steer`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("strength").args(["kl", "alpha"])), allow_negative_numbers = true)]
+pub struct SteerArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// Features, each with an optional weight: 3 or 3:1,17:-0.5
+    pub features: String,
+    /// The text to continue
+    #[arg(long, short, default_value = "I think that")]
+    pub prompt: String,
+    /// KL(base ‖ steered) at the prompt's last token to search α for [default: 0.25]
+    #[arg(long)]
+    pub kl: Option<f64>,
+    /// α itself
+    #[arg(long)]
+    pub alpha: Option<f64>,
+    /// + promotes, - suppresses
+    #[arg(long, default_value = "+", value_parser = ["+", "-"], allow_hyphen_values = true)]
+    pub sign: String,
+    /// Touch only generated tokens
+    #[arg(long)]
+    pub generated_only: bool,
+    /// New tokens a text
+    #[arg(long, default_value_t = 50)]
+    pub max_tokens: usize,
+    /// Baseline and steered texts each
+    #[arg(long, default_value_t = 1)]
+    pub samples: usize,
+    /// 0 is greedy
+    #[arg(long, default_value_t = 1.0)]
+    pub temperature: f64,
+    /// Keep the k likeliest tokens; 0 keeps all
+    #[arg(long, default_value_t = 30)]
+    pub top_k: usize,
+    /// Keep the smallest set with this mass
+    #[arg(long, default_value_t = 0.3)]
+    pub top_p: f64,
+    /// Seed of the draws
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// The fit [default: the newest]
+    #[arg(long)]
+    pub fit: Option<String>,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `mlpeek forward`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("input").required(true).args(["text", "ids"])))]
+pub struct ForwardArgs {
+    /// The model
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The text; BOS is prepended where the model has one
+    #[arg(long, short)]
+    pub text: Option<String>,
+    /// Token ids, taken as they are
+    #[arg(long, value_delimiter = ',')]
+    pub ids: Option<Vec<u32>>,
+    /// Layers, from 0, separated by commas
+    #[arg(long, short, value_delimiter = ',', required = true)]
+    pub layer: Vec<usize>,
+    /// Where in the layers, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "mlp.hook_post")]
+    pub hook: Vec<HookSite>,
+    /// The file to write
+    #[arg(long, short)]
+    pub out: PathBuf,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `mlpeek import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// A matrix, a row a token: .npy or .safetensors
+    pub file: PathBuf,
+    /// The study's directory
+    #[arg(long, short)]
+    pub out: PathBuf,
+    /// The tensor, when a safetensors file has several
+    #[arg(long)]
+    pub tensor: Option<String>,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `mlpeek export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// The format
+    #[arg(long, default_value = "safetensors", value_parser = ["safetensors"])]
+    pub format: String,
+    /// The file to write
+    #[arg(long, short)]
+    pub out: PathBuf,
+    /// The fit [default: the newest]
+    #[arg(long)]
+    pub fit: Option<String>,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `mlpeek doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// A model to test: the same prompt with and without cache, batched and single
+    #[arg(long, short)]
+    pub model: Option<String>,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `mlpeek keys`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct KeysArgs {
+    /// One JSON object a line
+    #[arg(long, conflicts_with = "markdown")]
+    pub json: bool,
+    /// A Markdown table
+    #[arg(long)]
+    pub markdown: bool,
+}

@@ -1,0 +1,200 @@
+//! Files that are whole or absent: temporary file, fsync, rename, fsync of the directory.
+//!
+//! Knows nothing of what it writes. Invariant: a path given to [`NewFile::commit`] or [`write_atomic`] holds, at any
+//! instant and after a crash at any instant, either what was there before or the whole new content.
+
+use std::fs::{self, File};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Prefix of the names of unfinished files; a reader ignores them and a writer sweeps them away.
+pub const TMP_PREFIX: &str = ".tmp-";
+
+/// A file being written under a temporary name beside its final one; dropped without [`NewFile::commit`] it vanishes.
+#[derive(Debug)]
+pub struct NewFile {
+    target: PathBuf,
+    tmp: PathBuf,
+    file: Option<File>,
+}
+
+impl NewFile {
+    /// Starts the new content of `target`, whose directory must exist.
+    pub fn create(target: &Path) -> Result<Self> {
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        let tmp = target.with_file_name(format!("{TMP_PREFIX}{}-{name}", std::process::id()));
+        let file = File::create(&tmp).map_err(Error::io("create", &tmp))?;
+        Ok(Self { target: target.to_path_buf(), tmp, file: Some(file) })
+    }
+
+    /// Appends bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let target = &self.target;
+        let Some(file) = self.file.as_mut() else { return Ok(()) };
+        fault::check(bytes.len()).and_then(|()| file.write_all(bytes)).map_err(Error::io("write", target))
+    }
+
+    /// Overwrites the bytes at the start: a header that is known only at the end.
+    pub fn write_at_start(&mut self, bytes: &[u8]) -> Result<()> {
+        let target = self.target.clone();
+        if let Some(file) = self.file.as_mut() {
+            file.seek(SeekFrom::Start(0)).map_err(Error::io("write", &target))?;
+        }
+        self.write(bytes)
+    }
+
+    /// Makes the content safe on disk under its final name.
+    pub fn commit(mut self) -> Result<()> {
+        if let Some(file) = self.file.take() {
+            fault::check(0).and_then(|()| file.sync_all()).map_err(Error::io("write", &self.target))?;
+        }
+        fs::rename(&self.tmp, &self.target).map_err(Error::io("write", &self.target))?;
+        // The rename has happened: nothing is left for drop to remove.
+        self.tmp = PathBuf::new();
+        sync_dir(parent(&self.target))
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.tmp.as_os_str().is_empty() {
+            // Best effort: what stays is swept by the next writer.
+            let _ = fs::remove_file(&self.tmp);
+        }
+    }
+}
+
+/// Replaces the content of `path` atomically.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = NewFile::create(path)?;
+    file.write(bytes)?;
+    file.commit()
+}
+
+/// Makes renames and removals in `dir` survive a power loss.
+pub fn sync_dir(dir: &Path) -> Result<()> {
+    // Windows cannot open a directory as a file, and flushes its metadata by itself.
+    if cfg!(windows) {
+        return Ok(());
+    }
+    File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io("sync", dir))
+}
+
+/// Makes `dir` and its missing parents.
+pub fn create_dir(dir: &Path) -> Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+    sync_dir(parent(dir))
+}
+
+/// Removes what unfinished writers of an earlier process left in `dir`. The caller holds the only right to write there.
+pub fn sweep_tmp(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
+        let path = entry.map_err(Error::io("read", dir))?.path();
+        if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(TMP_PREFIX)) {
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that an ordinary user can still write where `path` is or will be.
+pub fn free_space(path: &Path) -> Result<u64> {
+    let mut at = path;
+    while !at.exists() {
+        at = parent(at);
+    }
+    fs4::available_space(at).map_err(Error::io("ask the free space of", at))
+}
+
+/// The directory that holds `path`; `.` for a bare name.
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        Some(_) => Path::new("."),
+        None => path,
+    }
+}
+
+/// Bytes for a person: "1.5 GiB".
+pub fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Asked before bytes are written other than through [`NewFile`], so that tests can fill the disk there too.
+pub(crate) fn check_room(bytes: usize) -> std::io::Result<()> {
+    fault::check(bytes)
+}
+
+/// Lets a test fill the disk after so many bytes.
+#[cfg(test)]
+pub(crate) mod fault {
+    use std::cell::Cell;
+    use std::io;
+
+    thread_local!(static LEFT: Cell<Option<usize>> = const { Cell::new(None) });
+
+    /// From now on this thread can write `bytes` more (`None`: any number).
+    pub(crate) fn disk_of(bytes: Option<usize>) {
+        LEFT.set(bytes);
+    }
+
+    pub(super) fn check(bytes: usize) -> io::Result<()> {
+        let Some(left) = LEFT.get() else { return Ok(()) };
+        let Some(rest) = left.checked_sub(bytes) else {
+            LEFT.set(Some(0));
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        };
+        LEFT.set(Some(rest));
+        Ok(())
+    }
+}
+
+#[cfg(not(test))]
+mod fault {
+    pub(super) fn check(_: usize) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_content_and_no_litter() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        write_atomic(&path, b"old").unwrap();
+        fault::disk_of(Some(2));
+        let error = write_atomic(&path, b"new content").unwrap_err().to_string();
+        fault::disk_of(None);
+        assert!(error.starts_with("cannot write ") && !error.contains('\n'), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_free_space_of_a_place_that_is_not_there_yet_is_its_parents() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(free_space(&dir.path().join("a/b/c")).unwrap() > 0);
+    }
+
+    #[test]
+    fn bytes_read_well() {
+        assert_eq!(human_bytes(999), "999 B");
+        assert_eq!(human_bytes(1536), "1.5 KiB");
+        assert_eq!(human_bytes(3 << 30), "3.0 GiB");
+    }
+}

@@ -1,0 +1,70 @@
+//! A thread that runs closures one after another and outlives their panics.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Sender, unbounded};
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// One queue, one thread.
+pub(super) struct Lane {
+    queue: Option<Sender<Work>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Lane {
+    /// `on_panic` hears what a panicking piece of work said.
+    pub fn new(name: &str, on_panic: impl Fn(String) + Send + 'static) -> std::io::Result<Self> {
+        let (queue, work) = unbounded::<Work>();
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            for piece in work {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(piece)) {
+                    on_panic(panic_text(panic.as_ref()));
+                }
+            }
+        })?;
+        Ok(Self { queue: Some(queue), thread: Some(thread) })
+    }
+
+    pub fn submit(&self, work: impl FnOnce() + Send + 'static) {
+        if let Some(queue) = &self.queue {
+            // The receiver lives as long as the thread, which ends only in `finish`.
+            let _ = queue.send(Box::new(work));
+        }
+    }
+
+    /// Waits until everything submitted is done.
+    pub fn finish(mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic was already reported through `on_panic`.
+            let _ = thread.join();
+        }
+    }
+}
+
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without words".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_outlives_a_panic() {
+        let (told, hear) = unbounded();
+        let lane = Lane::new("test", move |text| told.send(text).unwrap()).unwrap();
+        let (done, wait) = unbounded();
+        lane.submit(|| panic!("no {}", "luck"));
+        lane.submit(move || done.send(7).unwrap());
+        assert_eq!(wait.recv().unwrap(), 7);
+        assert_eq!(hear.recv().unwrap(), "no luck");
+        lane.finish();
+    }
+}

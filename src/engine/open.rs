@@ -1,0 +1,325 @@
+//! Opening: from a request to a model, a study, a full cache and a fit, doing only what is not there already.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::fitting::{self, FitObserver, FitPlace, Resume};
+use super::lane::Lane;
+use super::session::{Session, lock};
+use super::{Event, Hold, Job, Level, OpenRequest, SweepPoint, run_job};
+use crate::activations::collect::collect;
+use crate::activations::store::CacheDtype;
+use crate::corpus::Corpus;
+use crate::error::{Error, Result};
+use crate::factor::{Factors, FitConfig, Sweep};
+use crate::model::{BosRule, DeviceChoice, HookPoint, LoadOptions, Model, source};
+use crate::study::{self, Study};
+use crate::task::{CancelToken, TaskCtx};
+
+/// The logit lens of a moving fit runs at most this often.
+const LENS_EVERY: Duration = Duration::from_secs(2);
+
+pub(super) struct Opener {
+    pub session: Arc<Session>,
+    pub read: Arc<Lane>,
+    pub hold: Arc<Hold>,
+}
+
+impl Opener {
+    /// The main path of the explorer.
+    pub fn request(&self, request: &OpenRequest, token: &CancelToken) -> Result<()> {
+        let (corpus, model) = run_job(&self.session, Job::Load, token, |ctx| {
+            let corpus = match &request.corpus {
+                Some(path) => Corpus::open(path)?,
+                None => Corpus::bundled(),
+            };
+            let model = self.load_model(request.model.as_deref(), request.device, ctx)?;
+            let words = loaded_words(&model);
+            Ok(((corpus, model), words))
+        })?;
+        let hook = HookPoint { layer: request.layer.unwrap_or(model.info().layers / 2), site: request.hook };
+        run_job(&self.session, Job::Collect, token, |ctx| {
+            let words = self.fill(request, &corpus, &model, hook, ctx)?;
+            Ok(((), words))
+        })?;
+        self.fit(hook, &request.fit, Again::Show, token)
+    }
+
+    /// An existing study: what is there first, then its model.
+    pub fn study(&self, dir: &Path, token: &CancelToken) -> Result<()> {
+        let (hook, model_id, config) = run_job(&self.session, Job::Load, token, |ctx| {
+            let study = Study::open(dir)?;
+            let manifest = study.manifest().clone();
+            let fits = study.fits()?;
+            let newest = fits.last().cloned();
+            let hook = newest
+                .as_ref()
+                .map(|f| f.hook)
+                .or_else(|| manifest.hooks.first().copied())
+                .ok_or_else(|| Error::file(dir.join("study.json"), "names no hook: collect it again"))?;
+            self.take_study(study, hook)?;
+            if newest.as_ref().is_some_and(|f| f.relative_error.is_some()) {
+                self.show_saved(None)?;
+            }
+            let id = manifest.model.as_ref().map(|m| m.id.clone());
+            if let Some(id) = &id {
+                self.open_model_of_study(id, &manifest, ctx)?;
+            }
+            Ok(((hook, id, newest.map(|f| f.config)), String::new()))
+        })?;
+        let unfinished = lock(&self.session.study).as_ref().is_some_and(|s| !s.manifest().complete);
+        if unfinished {
+            self.session.log(
+                Level::Warn,
+                format!(
+                    "this study's cache is incomplete; collect it again with the same corpus to fill it ({model_id:?})"
+                ),
+            );
+        }
+        if self.session.shown().is_err() {
+            return self.fit(hook, &config.unwrap_or_default(), Again::Show, token);
+        }
+        Ok(())
+    }
+
+    fn open_model_of_study(&self, id: &str, manifest: &study::Manifest, ctx: &TaskCtx) -> Result<()> {
+        let opened = self.load_model(Some(id), DeviceChoice::Auto, ctx);
+        match opened {
+            Ok(model) => {
+                let wanted = manifest.model.as_ref().map_or("", |m| m.weights_sha256.as_str());
+                if model.info().weights_sha256 != wanted {
+                    self.session.set_model(None);
+                    self.session.log(
+                        Level::Warn,
+                        format!("{id} is not the model that this study was made with (its weights differ): reading works, lens and steering do not"),
+                    );
+                }
+                self.refresh_lens();
+                Ok(())
+            }
+            Err(Error::Cancelled) => Err(Error::Cancelled),
+            Err(e) => {
+                self.session.log(
+                    Level::Warn,
+                    format!("the study's model cannot be opened, so there is no lens, trace or steering: {e}"),
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Another fit of the open study.
+    pub fn refit(&self, config: &FitConfig, token: &CancelToken) -> Result<()> {
+        let hook = match self.session.shown() {
+            Ok(shown) => shown.hook,
+            Err(_) => lock(&self.session.study).as_ref().and_then(|s| s.manifest().hooks.first().copied()).ok_or_else(
+                || {
+                    self.session.emit(Event::Refused("no study is open: open one first".to_owned()));
+                    Error::refused("no study is open")
+                },
+            )?,
+        };
+        self.fit(hook, config, Again::GoOn, token)
+    }
+
+    fn load_model(&self, spec: Option<&str>, device: DeviceChoice, ctx: &TaskCtx) -> Result<Arc<Model>> {
+        let files = source::resolve(spec, ctx)?;
+        if let Ok(open) = self.session.model()
+            && open.info().id == files.id
+            && device == DeviceChoice::Auto
+        {
+            self.session.emit(Event::Model(Box::new(open.info().clone())));
+            return Ok(open);
+        }
+        let model = Arc::new(Model::open(&files, &LoadOptions { device, ..LoadOptions::default() }, ctx)?);
+        self.session.log(Level::Info, format!("{} from {}", model.info().id, model.info().origin));
+        for note in &model.info().notes {
+            self.session.log(Level::Warn, note.clone());
+        }
+        self.session.emit(Event::Model(Box::new(model.info().clone())));
+        self.session.set_model(Some(model.clone()));
+        Ok(model)
+    }
+
+    /// Opens or makes the study and fills its cache.
+    fn fill(
+        &self,
+        request: &OpenRequest,
+        corpus: &Corpus,
+        model: &Model,
+        hook: HookPoint,
+        ctx: &TaskCtx,
+    ) -> Result<String> {
+        let width = model.width(hook)?;
+        let dir = match &request.study {
+            Some(dir) => dir.clone(),
+            None => study::default_dir(&model.info().id, hook, corpus)?,
+        };
+        self.drop_study();
+        let mut study =
+            Study::create(&dir, Some(model.info()), &[hook], &[width], corpus, CacheDtype::F32, BosRule::Auto)?;
+        let words = if study.manifest().complete {
+            format!("{} tokens were collected before", study.manifest().rows)
+        } else {
+            let done = collect(model, corpus, &mut study, BosRule::Auto, ctx)?;
+            if done.windowed > 0 {
+                self.session.log(
+                    Level::Warn,
+                    format!("{} texts are longer than the context and were cut into windows", done.windowed),
+                );
+            }
+            format!("{} tokens of {} samples in {:.1} s", done.tokens, done.samples, done.seconds)
+        };
+        self.take_study(study, hook)?;
+        Ok(words)
+    }
+
+    fn drop_study(&self) {
+        *lock(&self.session.study) = None;
+        self.session.set_tokens(None);
+        self.session.forget_shown();
+    }
+
+    fn take_study(&self, study: Study, hook: HookPoint) -> Result<()> {
+        self.drop_study();
+        self.session.set_tokens(Some(study.tokens()?));
+        *lock(&self.session.study) = Some(study);
+        self.session.emit_study(hook)
+    }
+
+    fn show_saved(&self, name: Option<&str>) -> Result<()> {
+        let (entry, factors, notes) = self.with_study(|study| {
+            let (entry, factors) = study.load_fit(name)?;
+            let notes = study.notes(&entry.name)?;
+            Ok((entry, factors, notes))
+        })?;
+        self.session.set_notes(notes);
+        self.session.show(entry.hook, &entry.name, factors, true)?;
+        self.refresh_lens();
+        Ok(())
+    }
+
+    fn with_study<T>(&self, f: impl FnOnce(&Study) -> Result<T>) -> Result<T> {
+        let guard = lock(&self.session.study);
+        f(guard.as_ref().ok_or_else(|| Error::refused("no study is open"))?)
+    }
+
+    fn refresh_lens(&self) {
+        let session = self.session.clone();
+        self.read.submit(move || {
+            if let Err(e) = session.refresh_promoted() {
+                session.log(Level::Warn, format!("no logit lens: {e}"));
+            }
+        });
+    }
+
+    fn fit(&self, hook: HookPoint, config: &FitConfig, again: Again, token: &CancelToken) -> Result<()> {
+        let result =
+            run_job(&self.session, Job::Fit, token, |ctx| self.fit_words(hook, config, again, ctx).map(|w| ((), w)));
+        self.session.emit_study(hook)?;
+        result
+    }
+
+    fn fit_words(&self, hook: HookPoint, config: &FitConfig, again: Again, ctx: &TaskCtx) -> Result<String> {
+        let (name, saved) = self.with_study(|study| {
+            let name = fitting::default_name(study, hook, config)?;
+            let saved = study.fits()?.into_iter().find(|f| f.name == name && f.relative_error.is_some());
+            Ok((name, saved))
+        })?;
+        if let Some(saved) = saved.filter(|s| again == Again::Show || !s.resumable) {
+            self.show_saved(Some(&name))?;
+            let early = if saved.resumable { "; it was stopped early: fit again to go on" } else { "" };
+            return Ok(format!("'{name}' was fitted before{early}"));
+        }
+        let (place, source, notes) = self.with_study(|study| {
+            let place = FitPlace::new(study, &name, hook, config, Resume::IfThere)?;
+            Ok((place, study.activations(hook)?, study.notes(&name)?))
+        })?;
+        self.session.set_notes(notes);
+        let mut observer = Watcher { opener: self, place: &place, last_lens: None };
+        let save = |factors: &Factors| self.with_study(|study| study.save_fit(&name, hook, config, factors));
+        let end = fitting::run_fit(source.as_ref(), config, &place, &mut observer, &save, ctx)?;
+        let f = &end.factors;
+        let words = format!("relative error {:.4} after {} sweeps, {:.1} s", f.relative_error, f.sweep, f.seconds);
+        if end.stop.is_none() { Err(Error::Cancelled) } else { Ok(words) }
+    }
+}
+
+/// What to do with a fit that was stopped early.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// Show what was saved.
+    Show,
+    /// Go on from its checkpoint.
+    GoOn,
+}
+
+/// Shows a running fit in the explorer.
+struct Watcher<'a> {
+    opener: &'a Opener,
+    place: &'a FitPlace,
+    last_lens: Option<Instant>,
+}
+
+impl FitObserver for Watcher<'_> {
+    fn started(&mut self, init_seconds: f64, resumed: bool) {
+        let how = if resumed { "goes on from its checkpoint" } else { "starts" };
+        self.opener
+            .session
+            .log(Level::Info, format!("fit '{}' {how} (start made in {init_seconds:.1} s)", self.place.name));
+    }
+
+    fn sweep(&mut self, sweep: Sweep) -> Result<()> {
+        let Sweep { sweep, relative_error, seconds, stop } = sweep;
+        self.opener.session.emit(Event::Sweep(SweepPoint { sweep, relative_error, seconds, stop }));
+        Ok(())
+    }
+
+    fn snapshot(&mut self, factors: &Arc<Factors>, finished: bool) {
+        let session = &self.opener.session;
+        if let Err(e) = session.show(self.place.hook, &self.place.name, factors.clone(), finished) {
+            session.log(Level::Error, e.to_string());
+        }
+        if finished || self.last_lens.is_none_or(|t| t.elapsed() >= LENS_EVERY) {
+            self.last_lens = Some(Instant::now());
+            self.opener.refresh_lens();
+        }
+    }
+
+    fn hold(&mut self, ctx: &TaskCtx) -> Result<()> {
+        self.opener.hold.wait(ctx)
+    }
+
+    fn wants_hold(&self) -> bool {
+        self.opener.hold.is_held()
+    }
+}
+
+fn loaded_words(model: &Model) -> String {
+    let info = model.info();
+    format!("{} ({}, {}), {} layers", info.id, info.device, info.weights_dtype, info.layers)
+}
+
+/// The rule that the open study was collected with.
+pub(super) fn bos_rule(session: &Session) -> BosRule {
+    lock(&session.study).as_ref().map_or(BosRule::Auto, |s| s.manifest().bos)
+}
+
+/// Names a feature, saves the names, sends the list again.
+pub(super) fn name_feature(session: &Session, id: usize, name: &str) -> Result<()> {
+    let shown = session.shown()?;
+    super::check_ids(&[id], shown.factors.features.columns())?;
+    let mut notes = (*session.notes()).clone();
+    if name.trim().is_empty() {
+        notes.names.remove(&id);
+    } else {
+        notes.names.insert(id, name.trim().to_owned());
+    }
+    match lock(&session.study).as_ref() {
+        Some(study) => study.save_notes(&shown.fit, &notes)?,
+        None => return Err(Error::refused("no study is open")),
+    }
+    session.set_notes(notes);
+    session.emit_features()
+}

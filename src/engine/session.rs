@@ -1,0 +1,290 @@
+//! What is open: the model, the study, the newest factors. Shared by the engine's threads; every value is an immutable
+//! `Arc` that a job replaces, so that reading never waits for a job.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+
+use super::{Event, FeatureList, Job, Level, StudyInfo};
+use crate::analysis::lens;
+use crate::analysis::{FeatureCard, NeuronCard, ScoredToken, contexts};
+use crate::error::{Error, Result};
+use crate::factor::Factors;
+use crate::factor::encode::Encoder;
+use crate::model::{HookPoint, Model};
+use crate::study::{Notes, Study, TokenTable};
+use crate::task::{CancelToken, TaskCtx};
+
+/// A snapshot on show, with what is derived from it once.
+#[derive(Clone)]
+pub(super) struct Shown {
+    pub hook: HookPoint,
+    pub fit: String,
+    pub factors: Arc<Factors>,
+    pub finished: bool,
+    /// Promoted tokens of each feature, by id; from an older snapshot while a fit runs.
+    pub promoted: Arc<Vec<Vec<String>>>,
+}
+
+/// How many promoted tokens a line of the list shows.
+const LIST_PROMOTED: usize = 6;
+/// How many a card shows, each way.
+const CARD_PROMOTED: usize = 25;
+
+pub(super) struct Session {
+    events: Sender<Event>,
+    pub model: RwLock<Option<Arc<Model>>>,
+    pub study: Mutex<Option<Study>>,
+    pub tokens: RwLock<Option<Arc<TokenTable>>>,
+    pub notes: RwLock<Arc<Notes>>,
+    pub shown: RwLock<Option<Shown>>,
+    /// The feature that the shell looks at, for export.
+    pub last_card: Mutex<Option<FeatureCard>>,
+    encoder: Mutex<Option<(u64, Arc<Encoder>)>>,
+    /// Counts replacements of `shown`: what was derived from an older one is stale.
+    generation: AtomicU64,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic of another thread cannot leave these values half made: they are replaced whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn get<T: Clone>(cell: &RwLock<T>) -> T {
+    cell.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn set<T>(cell: &RwLock<T>, value: T) {
+    *cell.write().unwrap_or_else(PoisonError::into_inner) = value;
+}
+
+impl Session {
+    pub fn new(events: Sender<Event>) -> Self {
+        Self {
+            events,
+            model: RwLock::default(),
+            study: Mutex::default(),
+            tokens: RwLock::default(),
+            notes: RwLock::default(),
+            shown: RwLock::default(),
+            last_card: Mutex::default(),
+            encoder: Mutex::default(),
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    pub fn emit(&self, event: Event) {
+        // The shell may be gone already; the work is still worth finishing.
+        let _ = self.events.send(event);
+    }
+
+    pub fn log(&self, level: Level, line: impl Into<String>) {
+        self.emit(Event::Log(level, line.into()));
+    }
+
+    pub fn model(&self) -> Result<Arc<Model>> {
+        get(&self.model).ok_or_else(|| Error::refused("no model is open yet: open one, or wait until it is loaded"))
+    }
+
+    pub fn set_model(&self, model: Option<Arc<Model>>) {
+        set(&self.model, model);
+    }
+
+    pub fn tokens(&self) -> Result<Arc<TokenTable>> {
+        get(&self.tokens).ok_or_else(|| Error::refused("no study is open yet"))
+    }
+
+    pub fn set_tokens(&self, tokens: Option<Arc<TokenTable>>) {
+        set(&self.tokens, tokens);
+    }
+
+    pub fn notes(&self) -> Arc<Notes> {
+        get(&self.notes)
+    }
+
+    pub fn set_notes(&self, notes: Notes) {
+        set(&self.notes, Arc::new(notes));
+    }
+
+    pub fn shown(&self) -> Result<Shown> {
+        get(&self.shown).ok_or_else(|| Error::refused("there are no features yet: fit the study first"))
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    pub fn forget_shown(&self) {
+        set(&self.shown, None);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Puts a snapshot on show and tells the shell.
+    pub fn show(&self, hook: HookPoint, fit: &str, factors: Arc<Factors>, finished: bool) -> Result<()> {
+        let promoted =
+            get(&self.shown).filter(|s| s.fit == fit && s.hook == hook).map_or_else(Arc::default, |s| s.promoted);
+        set(&self.shown, Some(Shown { hook, fit: fit.to_owned(), factors, finished, promoted }));
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.emit_features()
+    }
+
+    /// Sends the feature list of what is on show.
+    pub fn emit_features(&self) -> Result<()> {
+        let shown = self.shown()?;
+        let tokens = self.tokens()?;
+        let mut rows = contexts::feature_rows(&shown.factors, &tokens, &self.notes());
+        for (row, promoted) in rows.iter_mut().zip(shown.promoted.iter()) {
+            row.promoted.clone_from(promoted);
+        }
+        self.emit(Event::Features(Arc::new(FeatureList {
+            rows,
+            sweep: shown.factors.sweep,
+            relative_error: shown.factors.relative_error,
+            explained_variance: shown.factors.explained_variance,
+            finished: shown.finished,
+            fit: shown.fit,
+        })));
+        Ok(())
+    }
+
+    /// Runs the logit lens over every feature on show and sends the list again; nothing without a model.
+    pub fn refresh_promoted(&self) -> Result<()> {
+        let (Ok(model), Ok(shown)) = (self.model(), self.shown()) else { return Ok(()) };
+        let all = list_promoted(&model, shown.hook, &shown.factors)?;
+        {
+            let mut cell = self.shown.write().unwrap_or_else(PoisonError::into_inner);
+            let Some(now) = cell.as_mut().filter(|s| s.fit == shown.fit && s.hook == shown.hook) else { return Ok(()) };
+            now.promoted = Arc::new(all);
+        }
+        self.emit_features()
+    }
+
+    /// The encoder on the features on show.
+    pub fn encoder(&self) -> Result<(Shown, Arc<Encoder>)> {
+        let shown = self.shown()?;
+        let generation = self.generation();
+        let mut cell = lock(&self.encoder);
+        if let Some((made_for, encoder)) = cell.as_ref()
+            && *made_for == generation
+        {
+            return Ok((shown, encoder.clone()));
+        }
+        let encoder = Arc::new(Encoder::new(shown.factors.features.clone()));
+        *cell = Some((generation, encoder.clone()));
+        Ok((shown, encoder))
+    }
+
+    pub fn card(&self, id: usize) -> Result<FeatureCard> {
+        let shown = self.shown()?;
+        let tokens = self.tokens()?;
+        let mut card = contexts::feature_card(&shown.factors, &tokens, &self.notes(), id)?;
+        let direction = shown.factors.features.dense_column(id);
+        match self.lens(shown.hook, direction) {
+            Ok((promoted, suppressed)) => {
+                card.row.promoted = promoted.iter().take(LIST_PROMOTED).map(|t| t.token.clone()).collect();
+                (card.promoted, card.suppressed) = (promoted, suppressed);
+            }
+            Err(e) => card.lens_note = Some(e.to_string()),
+        }
+        *lock(&self.last_card) = Some(card.clone());
+        Ok(card)
+    }
+
+    pub fn neuron(&self, index: usize) -> Result<NeuronCard> {
+        let shown = self.shown()?;
+        let tokens = self.tokens()?;
+        let activations =
+            lock(&self.study).as_ref().ok_or_else(|| Error::refused("no study is open"))?.activations(shown.hook)?;
+        let mut card = contexts::neuron_card(&shown.factors, &tokens, activations.as_ref(), index)?;
+        let mut direction = vec![0.0; shown.factors.features.rows];
+        direction[index] = 1.0;
+        if let Ok(lens) = self.lens(shown.hook, direction) {
+            (card.promoted, card.suppressed) = lens;
+        }
+        Ok(card)
+    }
+
+    fn lens(&self, hook: HookPoint, direction: Vec<f32>) -> Result<(Vec<ScoredToken>, Vec<ScoredToken>)> {
+        let model = self.model()?;
+        let mut both = lens::promoted(&model, hook, &[direction], CARD_PROMOTED)?;
+        both.pop().ok_or_else(|| Error::refused("the logit lens gave nothing"))
+    }
+
+    /// Tells the shell what study is open.
+    pub fn emit_study(&self, hook: HookPoint) -> Result<()> {
+        let guard = lock(&self.study);
+        let Some(study) = guard.as_ref() else { return Ok(()) };
+        let info = study_info(study, hook, get(&self.tokens).as_deref())?;
+        drop(guard);
+        self.emit(Event::Study(Box::new(info)));
+        Ok(())
+    }
+
+    /// A context that reports `job` to the shell with rate and ETA, at most every 100 ms.
+    pub fn task(self: &Arc<Self>, job: Job, cancel: CancelToken) -> TaskCtx {
+        let session = self.clone();
+        let meter = Mutex::new(Meter::default());
+        TaskCtx::new(cancel, move |progress| {
+            let mut meter = lock(&meter);
+            if let Some((rate, eta)) = meter.measure(&progress) {
+                session.emit(Event::Progress { job, progress, rate, eta });
+            }
+        })
+    }
+}
+
+pub(crate) fn list_promoted(model: &Model, hook: HookPoint, factors: &Factors) -> Result<Vec<Vec<String>>> {
+    let directions: Vec<_> = (0..factors.features.columns()).map(|j| factors.features.dense_column(j)).collect();
+    let lens = lens::promoted(model, hook, &directions, LIST_PROMOTED)?;
+    Ok(lens.into_iter().map(|(top, _)| top.into_iter().map(|t| t.token).collect()).collect())
+}
+
+fn study_info(study: &Study, hook: HookPoint, tokens: Option<&TokenTable>) -> Result<StudyInfo> {
+    let manifest = study.manifest();
+    let width = manifest.hooks.iter().position(|h| *h == hook).map_or(0, |i| manifest.widths[i]);
+    Ok(StudyInfo {
+        dir: study.dir().to_path_buf(),
+        model: manifest.model.as_ref().map(|m| m.id.clone()),
+        hook,
+        hooks: manifest.hooks.clone(),
+        corpus: manifest.corpora.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" + "),
+        samples: manifest.corpora.iter().map(|c| c.samples).sum(),
+        rows: manifest.rows,
+        width,
+        labels: tokens.map_or(0, |t| t.labels.len()),
+        fits: study.fits()?,
+        session: study.session(),
+    })
+}
+
+/// Rate and time to go of one stage of a job.
+#[derive(Default)]
+pub(crate) struct Meter {
+    stage: String,
+    began: Option<(Instant, u64)>,
+    told: Option<Instant>,
+}
+
+impl Meter {
+    /// `None` when the last report is too recent to tell again; a finished stage is always told.
+    pub fn measure(&mut self, progress: &crate::task::Progress) -> Option<(Option<f64>, Option<f64>)> {
+        let now = Instant::now();
+        if self.stage != progress.stage || self.began.is_none_or(|(_, first)| progress.done < first) {
+            self.stage.clone_from(&progress.stage);
+            self.began = Some((now, progress.done));
+            self.told = None;
+        }
+        let finished = progress.total.is_some_and(|t| progress.done >= t);
+        if !finished && self.told.is_some_and(|t| now.duration_since(t).as_millis() < 100) {
+            return None;
+        }
+        self.told = Some(now);
+        let (start, first) = self.began?;
+        let seconds = now.duration_since(start).as_secs_f64();
+        let rate = (seconds > 0.2).then(|| (progress.done - first) as f64 / seconds).filter(|r| *r > 0.0);
+        let eta = rate.zip(progress.total).map(|(r, t)| t.saturating_sub(progress.done) as f64 / r);
+        Some((rate, eta))
+    }
+}

@@ -1,0 +1,170 @@
+//! ℓ0-constrained block coordinate descent: exact steps on the columns of Z from AᵀY and YᵀY, then one pass over A with
+//! a HALS sweep of Y a panel. Without a penalty no step raises the error; with one, none raises
+//! ½‖A − YZᵀ‖² + λΣY over unit columns.
+
+use rayon::prelude::*;
+
+use super::SparseColumns;
+use super::columns::{self, Rows};
+use super::state::{Held, Problem, State};
+use super::stream::{Columns, Gather, Sums};
+use crate::error::Result;
+use crate::matrix::panel::{self, Gram, PANEL};
+use crate::matrix::select;
+use crate::task::TaskCtx;
+
+/// Sweeps between two that choose supports anew and need all of AᵀY.
+pub(crate) const SUPPORT_SWEEPS: usize = 0;
+const COLUMN_SWEEPS: usize = 2;
+const HALS_SWEEPS: usize = 1;
+
+/// One sweep: `next` from `state`. `next_held` says which sums the sweep after this one wants.
+pub(crate) fn sweep(
+    problem: &Problem<'_, '_>,
+    state: &State,
+    next: &mut State,
+    next_held: Held,
+    ctx: &TaskCtx,
+) -> Result<()> {
+    let (features, scales) = step_features(problem, state, ctx)?;
+    let q = columns::gram(&features);
+    let gram = Gram::from_dense(&q, state.y.k);
+    let penalty = problem.penalty as f32;
+    let update = |y: &mut [f32], p: &[f32]| {
+        panel::scale(y, &scales);
+        for _ in 0..HALS_SWEEPS {
+            panel::hals(y, p, &gram, penalty);
+        }
+    };
+    let gather = match next_held {
+        Held::All => Gather::Dense,
+        Held::Entries => Gather::Support(&features),
+    };
+    problem.stream.pass(ctx, &state.y, &mut next.y, &Columns::Sparse(&features), gather, &mut next.sums, &update)?;
+    next.held = next_held;
+    next.features = features;
+    next.measure(problem.survey, &q, problem.penalty);
+    Ok(())
+}
+
+/// The step on Z: new features of unit norm and the factors that keep YZᵀ the same.
+fn step_features(problem: &Problem<'_, '_>, state: &State, ctx: &TaskCtx) -> Result<(SparseColumns, Vec<f32>)> {
+    let (k, d) = (state.y.k, problem.stream.d);
+    let sums = &state.sums;
+    let penalised = problem.penalty > 0.0;
+    let first = state.features.columns() == 0;
+    let mut features = if first {
+        let trace: f64 = (0..k).map(|j| sums.gram[j * k + j]).sum();
+        columns::first_support(sums, k, d, problem.keep, 1e-6 * trace / k as f64)
+    } else {
+        let mut features = state.features.clone();
+        if state.held == Held::All {
+            revive(problem, state, &mut features, ctx)?;
+        }
+        features
+    };
+    let rows;
+    let products = match state.held {
+        Held::All => {
+            if !(first && penalised) {
+                for _ in 0..COLUMN_SWEEPS {
+                    columns::select_sweep(&mut features, sums, penalised, ctx)?;
+                }
+            }
+            rows = Rows::of(&features);
+            columns::at_entries(&features, &sums.products)
+        }
+        Held::Entries => {
+            rows = Rows::of(&features);
+            if penalised {
+                columns::support_sweep(&mut features, &sums.gram, &sums.products, &rows);
+            }
+            sums.products.clone()
+        }
+    };
+    let (values, gain) = columns::refit(&features, &sums.gram, &products, &rows);
+    if !penalised || first {
+        features.values = values;
+        let scales = columns::normalise(&mut features);
+        return Ok((features, scales));
+    }
+    // The refit moves the norms too, and with them the penalty: it is taken only where the whole falls.
+    let mut proposed = SparseColumns { values, ..features.clone() };
+    let scales = columns::normalise(&mut proposed);
+    let rise: f64 = scales.iter().zip(&sums.totals).map(|(&s, t)| (f64::from(s) - 1.0) * t).sum();
+    if gain > 2.0 * problem.penalty * rise {
+        return Ok((proposed, scales));
+    }
+    Ok((features, vec![1.0; k]))
+}
+
+/// Gives every feature that no row uses the direction of a worst explained row's residual. Its coefficients stay zero
+/// until the HALS sweep finds a use for it, so nothing rises.
+fn revive(problem: &Problem<'_, '_>, state: &State, features: &mut SparseColumns, ctx: &TaskCtx) -> Result<()> {
+    let dead = state.dead();
+    if dead.is_empty() {
+        return Ok(());
+    }
+    let errors = row_errors(problem, state);
+    let mut order: Vec<usize> = (0..problem.stream.n).collect();
+    order.sort_by(|&a, &b| errors[b].total_cmp(&errors[a]));
+    let mut scratch = Vec::new();
+    for (&j, &row) in dead.iter().zip(&order) {
+        ctx.check()?;
+        let residual = residual(problem, state, row)?;
+        let span = features.offsets[j]..features.offsets[j + 1];
+        let mut chosen = vec![0; span.len()];
+        select::largest(&residual, span.len(), &[], &mut scratch, &mut chosen);
+        let size = columns::norm(chosen.iter().map(|&i| residual[i as usize]));
+        if size * size > 1e-12 * problem.survey.square / problem.stream.n as f64 {
+            for (v, &i) in features.values[span.clone()].iter_mut().zip(&chosen) {
+                *v = (f64::from(residual[i as usize]) / size) as f32;
+            }
+            features.indices[span].copy_from_slice(&chosen);
+        }
+    }
+    Ok(())
+}
+
+/// ‖a − Zy‖² of each row, from what the last pass kept: ‖a‖² − 2 yᵀp + yᵀQy.
+fn row_errors(problem: &Problem<'_, '_>, state: &State) -> Vec<f64> {
+    let k = state.y.k;
+    let gram = Gram::from_dense(&columns::gram(&state.features), k);
+    let quadratic: Vec<f32> = state
+        .y
+        .data
+        .par_chunks(k * PANEL)
+        .flat_map_iter(|y| {
+            let mut rows = vec![0.0; PANEL];
+            panel::quadratic(&mut rows, y, &gram);
+            rows
+        })
+        .collect();
+    let squares = &problem.survey.row_squares;
+    let fit = &state.sums.row_fit;
+    (0..problem.stream.n).map(|i| squares[i] - 2.0 * f64::from(fit[i]) + f64::from(quadratic[i])).collect()
+}
+
+fn residual(problem: &Problem<'_, '_>, state: &State, row: usize) -> Result<Vec<f32>> {
+    let mut a = problem.stream.row(row)?;
+    for j in 0..state.y.k {
+        let y = state.y.get(row, j);
+        if y != 0.0 {
+            let (indices, values) = state.features.column(j);
+            for (&i, &v) in indices.iter().zip(values) {
+                a[i as usize] -= y * v;
+            }
+        }
+    }
+    Ok(a)
+}
+
+/// The sums of one-hot coefficients, from the counts and sums of clusters.
+pub(crate) fn one_hot_sums(products: Vec<f32>, counts: &[f64], padded_rows: usize) -> Sums {
+    let k = counts.len();
+    let mut gram = vec![0.0; k * k];
+    for (j, &c) in counts.iter().enumerate() {
+        gram[j * k + j] = c;
+    }
+    Sums { products, gram, fit: 0.0, totals: counts.to_vec(), row_fit: vec![0.0; padded_rows] }
+}

@@ -1,0 +1,285 @@
+//! Steps on the features Z for fixed coefficients: from AᵀY and YᵀY alone, without the activations.
+//!
+//! With `r_j = (AᵀY)_j − Z (YᵀY)_j + z_j (YᵀY)_jj`, the optimum of one column under the constraint of s non-zeros is the s
+//! largest |r_j|, divided by (YᵀY)_jj; under a penalty on Y the column has unit norm and is top-s(r_j)/‖top-s(r_j)‖. For
+//! fixed supports all non-zeros of one neuron are refitted together. Invariant: without a penalty no step raises the error.
+
+use rayon::prelude::*;
+
+use super::SparseColumns;
+use super::stream::{Sums, densify};
+use crate::error::Result;
+use crate::matrix::{cholesky, dense, select};
+use crate::task::TaskCtx;
+
+/// A neuron used by more features than this keeps what the column steps gave it: the small systems grow with the cube.
+const LARGEST_SYSTEM: usize = 160;
+/// Weight of staying near the present values in the joint refit, relative to the diagonal: makes near-singular systems
+/// harmless and never raises the error.
+const PROXIMAL: f64 = 1e-5;
+/// Columns denser than this have their Gram matrix taken by a dense product.
+const DENSE: f64 = 0.2;
+
+/// The same entries by neuron.
+pub(crate) struct Rows {
+    offsets: Vec<usize>,
+    /// Feature and position among the columns' entries.
+    entries: Vec<(u32, u32)>,
+}
+
+impl Rows {
+    pub(crate) fn of(columns: &SparseColumns) -> Self {
+        let mut offsets = vec![0usize; columns.rows + 1];
+        for &i in &columns.indices {
+            offsets[i as usize + 1] += 1;
+        }
+        for i in 0..columns.rows {
+            offsets[i + 1] += offsets[i];
+        }
+        let mut next = offsets.clone();
+        let mut entries = vec![(0, 0); columns.indices.len()];
+        for j in 0..columns.columns() {
+            for position in columns.offsets[j]..columns.offsets[j + 1] {
+                let slot = &mut next[columns.indices[position] as usize];
+                entries[*slot] = (j as u32, position as u32);
+                *slot += 1;
+            }
+        }
+        Self { offsets, entries }
+    }
+
+    fn row(&self, i: usize) -> &[(u32, u32)] {
+        &self.entries[self.offsets[i]..self.offsets[i + 1]]
+    }
+}
+
+/// Q = ZᵀZ, k × k.
+pub(crate) fn gram(columns: &SparseColumns) -> Vec<f64> {
+    let k = columns.columns();
+    let mut q = vec![0.0; k * k];
+    if columns.indices.len() as f64 > DENSE * (k * columns.rows) as f64 {
+        let lines = densify(columns);
+        dense::accumulate_gram(&mut q, &mut Vec::new(), &lines, columns.rows, columns.rows, k);
+        return q;
+    }
+    let rows = Rows::of(columns);
+    q.par_chunks_mut(k.max(1)).enumerate().for_each(|(j, line)| {
+        let (indices, values) = columns.column(j);
+        for (&i, &v) in indices.iter().zip(values) {
+            for &(l, position) in rows.row(i as usize) {
+                line[l as usize] += f64::from(v) * f64::from(columns.values[position as usize]);
+            }
+        }
+    });
+    q
+}
+
+/// The first features for given coefficients: the s largest entries of each column of the least squares solution.
+pub(crate) fn first_support(sums: &Sums, k: usize, d: usize, keep: usize, ridge: f64) -> SparseColumns {
+    let z = dense::solve_symmetric(&sums.gram, k, ridge, &sums.products, d);
+    truncate(&z, d, keep)
+}
+
+/// The `keep` entries largest in magnitude of each of the dense columns `[k][d]`.
+pub(crate) fn truncate(z: &[f32], d: usize, keep: usize) -> SparseColumns {
+    let k = z.len() / d;
+    let mut indices = vec![0; k * keep];
+    indices.par_chunks_mut(keep).zip(z.par_chunks(d)).for_each_init(Vec::new, |scratch, (chosen, column)| {
+        select::largest(column, keep, &[], scratch, chosen);
+    });
+    let values =
+        indices.chunks_exact(keep).zip(z.chunks_exact(d)).flat_map(|(i, z)| i.iter().map(|&i| z[i as usize])).collect();
+    SparseColumns { rows: d, offsets: (0..=k).map(|j| j * keep).collect(), indices, values }
+}
+
+/// One sweep over the columns, each with its support chosen anew; `sums` hold all of AᵀY. With `unit`, columns keep unit
+/// norm (the step under a penalty).
+pub(crate) fn select_sweep(columns: &mut SparseColumns, sums: &Sums, unit: bool, ctx: &TaskCtx) -> Result<()> {
+    let (k, d) = (columns.columns(), columns.rows);
+    let mut r = vec![0.0f32; d];
+    let mut scratch = Vec::new();
+    let mut chosen = Vec::new();
+    for j in 0..k {
+        let own = sums.gram[j * k + j];
+        if own <= f64::MIN_POSITIVE {
+            continue;
+        }
+        if j % 64 == 0 {
+            ctx.check()?;
+        }
+        r.copy_from_slice(&sums.products[j * d..(j + 1) * d]);
+        for l in (0..k).filter(|&l| l != j) {
+            let g = sums.gram[j * k + l] as f32;
+            if g != 0.0 {
+                let (indices, values) = columns.column(l);
+                for (&i, &v) in indices.iter().zip(values) {
+                    r[i as usize] -= g * v;
+                }
+            }
+        }
+        let span = columns.offsets[j]..columns.offsets[j + 1];
+        chosen.resize(span.len(), 0);
+        select::largest(&r, span.len(), &columns.indices[span.clone()], &mut scratch, &mut chosen);
+        let size = if unit { norm(chosen.iter().map(|&i| r[i as usize])) } else { own };
+        if size > 0.0 {
+            columns.indices[span.clone()].copy_from_slice(&chosen);
+            for (v, &i) in columns.values[span].iter_mut().zip(&chosen) {
+                *v = (f64::from(r[i as usize]) / size) as f32;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One sweep over the columns on their present supports; `products` hold one value of AᵀY an entry.
+pub(crate) fn support_sweep(columns: &mut SparseColumns, gram: &[f64], products: &[f32], rows: &Rows) {
+    let k = columns.columns();
+    for j in 0..k {
+        if gram[j * k + j] <= f64::MIN_POSITIVE {
+            continue;
+        }
+        let span = columns.offsets[j]..columns.offsets[j + 1];
+        let r: Vec<f32> = span
+            .clone()
+            .map(|position| {
+                let others: f64 = rows
+                    .row(columns.indices[position] as usize)
+                    .iter()
+                    .filter(|(l, _)| *l as usize != j)
+                    .map(|&(l, p)| gram[j * k + l as usize] * f64::from(columns.values[p as usize]))
+                    .sum();
+                (f64::from(products[position]) - others) as f32
+            })
+            .collect();
+        let size = norm(r.iter().copied());
+        if size > 0.0 {
+            for (v, r) in columns.values[span].iter_mut().zip(r) {
+                *v = (f64::from(r) / size) as f32;
+            }
+        }
+    }
+}
+
+/// AᵀY at the entries of `columns`, from all of it.
+pub(crate) fn at_entries(columns: &SparseColumns, products: &[f32]) -> Vec<f32> {
+    let d = columns.rows;
+    (0..columns.columns())
+        .flat_map(|j| columns.column(j).0.iter().map(move |&i| products[j * d + i as usize]))
+        .collect()
+}
+
+/// All non-zeros refitted on their supports, a small system a neuron. Returns the new values and by how much the squared
+/// error falls (a neuron whose solution is no better keeps its values).
+pub(crate) fn refit(columns: &SparseColumns, gram: &[f64], products: &[f32], rows: &Rows) -> (Vec<f32>, f64) {
+    const NEURONS: usize = 32;
+    let d = columns.rows;
+    let solved: Vec<(Vec<(u32, f32)>, f64)> = (0..d.div_ceil(NEURONS))
+        .into_par_iter()
+        .map(|chunk| {
+            let mut work = System::default();
+            let (mut out, mut gain) = (Vec::new(), 0.0);
+            for i in chunk * NEURONS..d.min((chunk + 1) * NEURONS) {
+                gain += work.solve(rows.row(i), columns, gram, products, &mut out);
+            }
+            (out, gain)
+        })
+        .collect();
+    let mut values = columns.values.clone();
+    let mut gain = 0.0;
+    for (entries, fall) in solved {
+        gain += fall;
+        for (position, v) in entries {
+            values[position as usize] = v;
+        }
+    }
+    (values, gain)
+}
+
+#[derive(Default)]
+struct System {
+    matrix: Vec<f64>,
+    factor: Vec<f64>,
+    target: Vec<f64>,
+    old: Vec<f64>,
+    new: Vec<f64>,
+}
+
+impl System {
+    /// Refits one neuron; pushes its new values and returns the fall of the squared error.
+    fn solve(
+        &mut self,
+        row: &[(u32, u32)],
+        columns: &SparseColumns,
+        gram: &[f64],
+        products: &[f32],
+        out: &mut Vec<(u32, f32)>,
+    ) -> f64 {
+        let (m, k) = (row.len(), columns.columns());
+        if m == 0 || m > LARGEST_SYSTEM {
+            return 0.0;
+        }
+        self.matrix.clear();
+        for &(j, _) in row {
+            let line = &gram[j as usize * k..(j as usize + 1) * k];
+            self.matrix.extend(row.iter().map(|&(l, _)| line[l as usize]));
+        }
+        self.target.clear();
+        self.target.extend(row.iter().map(|&(_, p)| f64::from(products[p as usize])));
+        self.old.clear();
+        self.old.extend(row.iter().map(|&(_, p)| f64::from(columns.values[p as usize])));
+        self.factor.clone_from(&self.matrix);
+        self.new.clone_from(&self.target);
+        for a in 0..m {
+            let weight = PROXIMAL * self.matrix[a * m + a] + f64::MIN_POSITIVE;
+            self.factor[a * m + a] += weight;
+            self.new[a] += weight * self.old[a];
+        }
+        cholesky::factor(&mut self.factor, m, f64::MIN_POSITIVE);
+        cholesky::solve(&self.factor, m, &mut self.new);
+        for v in &mut self.new {
+            *v = f64::from(*v as f32);
+        }
+        let fall = self.value(&self.old) - self.value(&self.new);
+        if fall > 0.0 {
+            out.extend(row.iter().zip(&self.new).map(|(&(_, p), &v)| (p, v as f32)));
+            fall
+        } else {
+            0.0
+        }
+    }
+
+    /// The neuron's share of the squared error, up to a constant: zᵀGz − 2 bᵀz.
+    fn value(&self, z: &[f64]) -> f64 {
+        let m = z.len();
+        z.iter()
+            .enumerate()
+            .map(|(a, &v)| {
+                let line: f64 = self.matrix[a * m..(a + 1) * m].iter().zip(z).map(|(g, z)| g * z).sum();
+                v * (line - 2.0 * self.target[a])
+            })
+            .sum()
+    }
+}
+
+/// Scales each column to unit norm and returns the norms; a column of zeros stays, with 1.
+pub(crate) fn normalise(columns: &mut SparseColumns) -> Vec<f32> {
+    (0..columns.columns())
+        .map(|j| {
+            let values = &mut columns.values[columns.offsets[j]..columns.offsets[j + 1]];
+            let size = norm(values.iter().copied());
+            if size > 0.0 {
+                for v in values {
+                    *v = (f64::from(*v) / size) as f32;
+                }
+                size as f32
+            } else {
+                1.0
+            }
+        })
+        .collect()
+}
+
+/// The Euclidean norm.
+pub(crate) fn norm(values: impl Iterator<Item = f32>) -> f64 {
+    values.map(|v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt()
+}

@@ -1,0 +1,229 @@
+//! Where a fit starts from: coefficients Y, from which every solver takes its first features.
+
+use rand::seq::index;
+use rand::{Rng, SeedableRng};
+use rand_distr::StandardNormal;
+use rand_pcg::Pcg64;
+use rayon::prelude::*;
+
+use super::bcd::one_hot_sums;
+use super::state::State;
+use super::stream::{Columns, Gather, Panels, Stream, Sums};
+use super::{Init, Solver};
+use crate::activations::InMemory;
+use crate::error::{Error, Result};
+use crate::matrix::dense;
+use crate::matrix::panel::PANEL;
+use crate::task::{Progress, TaskCtx};
+
+/// The least coefficient that the multiplicative rule starts from, since it cannot leave zero.
+const FLOOR: f32 = 1e-6;
+const KMEANS_ROUNDS: usize = 8;
+/// Bytes of rows that the rounds of k-means look at; a larger source is sampled.
+const KMEANS_BYTES: usize = 256 << 20;
+const SUBSPACE_ROUNDS: usize = 4;
+const OVERSAMPLING: usize = 10;
+
+/// Coefficients and their sums for a solver to start from.
+pub(crate) fn start(
+    stream: &Stream<'_>,
+    k: usize,
+    init: Init,
+    solver: Solver,
+    seed: u64,
+    ctx: &TaskCtx,
+) -> Result<State> {
+    let mut rng = Pcg64::seed_from_u64(seed);
+    let floor = if solver == Solver::Mu { FLOOR } else { 0.0 };
+    let y = match init {
+        Init::Random => uniform(k, stream.n, &mut rng),
+        Init::Kmeans => {
+            let clusters = kmeans(stream, k, &mut rng, ctx)?;
+            let y = clusters.one_hot(stream.n, floor);
+            if solver == Solver::Bcd {
+                let sums = one_hot_sums(clusters.sums, &clusters.counts, stream.n.div_ceil(PANEL) * PANEL);
+                return Ok(State::new(y, sums));
+            }
+            y
+        }
+        Init::Svd => singular(stream, k, floor, &mut rng, ctx)?,
+    };
+    let mut copy = Panels::zeros(k, stream.n);
+    let mut sums = Sums::default();
+    stream.pass(ctx, &y, &mut copy, &Columns::None, Gather::Dense, &mut sums, &|_, _| ())?;
+    Ok(State::new(y, sums))
+}
+
+fn uniform(k: usize, n: usize, rng: &mut Pcg64) -> Panels {
+    let mut y = Panels::zeros(k, n);
+    for row in 0..n {
+        for j in 0..k {
+            y.set(row, j, rng.random::<f32>().max(FLOOR));
+        }
+    }
+    y
+}
+
+struct Clusters {
+    labels: Vec<u32>,
+    /// Sums of the rows of each cluster, `[k][d]`.
+    sums: Vec<f32>,
+    counts: Vec<f64>,
+}
+
+impl Clusters {
+    fn one_hot(&self, n: usize, floor: f32) -> Panels {
+        let k = self.counts.len();
+        let mut y = Panels::zeros(k, n);
+        for (row, &label) in self.labels.iter().enumerate() {
+            for j in 0..if floor > 0.0 { k } else { 0 } {
+                y.set(row, j, floor);
+            }
+            y.set(row, label as usize, 1.0);
+        }
+        y
+    }
+
+    /// The means `[k][d]`; an empty cluster takes a row of the source at random.
+    fn centroids(&self, stream: &Stream<'_>, rng: &mut Pcg64) -> Result<Vec<f32>> {
+        let d = stream.d;
+        let mut out = self.sums.clone();
+        for (j, line) in out.chunks_exact_mut(d).enumerate() {
+            if self.counts[j] == 0.0 {
+                line.copy_from_slice(&stream.row(rng.random_range(0..stream.n))?);
+            } else {
+                let share = (1.0 / self.counts[j]) as f32;
+                line.iter_mut().for_each(|v| *v *= share);
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Lloyd's rounds from k rows chosen at random, then every row with its nearest centroid.
+fn kmeans(stream: &Stream<'_>, k: usize, rng: &mut Pcg64, ctx: &TaskCtx) -> Result<Clusters> {
+    let (n, d) = (stream.n, stream.d);
+    let most = (KMEANS_BYTES / (4 * d)).max(20 * k);
+    let sample = if n > most { Some(gather_rows(stream, most, rng, ctx)?) } else { None };
+    let sampled = sample.as_ref().map(|s| Stream::new(s));
+    let part = sampled.as_ref().unwrap_or(stream);
+    let mut centroids = Vec::with_capacity(k * d);
+    for row in index::sample(rng, part.n, k) {
+        centroids.extend(part.row(row)?);
+    }
+    let mut last = f64::INFINITY;
+    for round in 0..KMEANS_ROUNDS {
+        ctx.checkpoint(Progress::new("k-means start", round as u64, KMEANS_ROUNDS as u64, "rounds"))?;
+        let (clusters, within) = assign(part, &centroids, k, ctx)?;
+        if sampled.is_none() && (round + 1 == KMEANS_ROUNDS || within > last * (1.0 - 1e-3)) {
+            return Ok(clusters);
+        }
+        last = within.min(last);
+        centroids = clusters.centroids(part, rng)?;
+    }
+    Ok(assign(stream, &centroids, k, ctx)?.0)
+}
+
+/// `count` rows at random, in order.
+fn gather_rows(stream: &Stream<'_>, count: usize, rng: &mut Pcg64, ctx: &TaskCtx) -> Result<InMemory> {
+    let mut rows = index::sample(rng, stream.n, count).into_vec();
+    rows.sort_unstable();
+    let mut data = Vec::with_capacity(count * stream.d);
+    for row in rows {
+        ctx.check()?;
+        data.extend(stream.row(row)?);
+    }
+    Ok(InMemory::new(count, stream.d, data))
+}
+
+/// The nearest centroid of each row, the clusters' sums, and Σ‖c‖² − 2 a·c over rows (the scatter up to ‖A‖²).
+fn assign(stream: &Stream<'_>, centroids: &[f32], k: usize, ctx: &TaskCtx) -> Result<(Clusters, f64)> {
+    const STRIP: usize = 256;
+    let d = stream.d;
+    let squares: Vec<f32> = centroids.chunks_exact(d).map(|c| c.iter().map(|v| v * v).sum::<f32>() / 2.0).collect();
+    let mut out = Clusters { labels: Vec::with_capacity(stream.n), sums: vec![0.0; k * d], counts: vec![0.0; k] };
+    let mut within = 0.0;
+    stream.blocks(ctx, |_, block| {
+        let nearest: Vec<Vec<(u32, f32)>> = block
+            .data
+            .par_chunks(PANEL * d)
+            .map(|rows| stream.on_panel(rows, centroids, |scores| nearest(scores, &squares, rows.len() / d)))
+            .collect();
+        let first = out.labels.len();
+        for (label, score) in nearest.into_iter().flatten() {
+            out.labels.push(label);
+            out.counts[label as usize] += 1.0;
+            within -= 2.0 * f64::from(score);
+        }
+        let labels = &out.labels[first..];
+        // Strips of neurons in parallel, rows in order: the sums do not depend on the threads.
+        dense::for_strips(&mut out.sums, d, STRIP, |start, mut strip| {
+            for (row, &label) in block.data.chunks_exact(d).zip(labels) {
+                strip.add(label as usize, &row[start..]);
+            }
+        });
+        Ok(())
+    })?;
+    Ok((out, within))
+}
+
+/// The best centroid of each row of a panel and its score a·c − ‖c‖²/2; the first of equals.
+fn nearest(scores: &[f32], squares: &[f32], rows: usize) -> Vec<(u32, f32)> {
+    let mut best = vec![(0u32, f32::NEG_INFINITY); rows];
+    for (j, line) in scores.chunks_exact(PANEL).enumerate() {
+        for (b, &s) in best.iter_mut().zip(line) {
+            let score = s - squares[j];
+            if score > b.1 {
+                *b = (j as u32, score);
+            }
+        }
+    }
+    best
+}
+
+/// Y = max(U√Σ, floor) of A's truncated SVD by randomised subspace iteration (Halko, Martinsson, Tropp 2011), each pair's
+/// sign such that the heavier half of U's column is positive.
+fn singular(stream: &Stream<'_>, k: usize, floor: f32, rng: &mut Pcg64, ctx: &TaskCtx) -> Result<Panels> {
+    let (n, d) = (stream.n, stream.d);
+    let rank = k.min(d).min(n);
+    let wide = (rank + OVERSAMPLING).min(d).min(n);
+    let mut basis: Vec<f32> = (0..wide * d).map(|_| rng.sample::<f32, _>(StandardNormal)).collect();
+    dense::orthonormalise(&mut basis, wide, d);
+    let zeros = Panels::zeros(wide, n);
+    let mut projected = Panels::zeros(wide, n);
+    let mut sums = Sums::default();
+    let copy = |y: &mut [f32], p: &[f32]| y.copy_from_slice(p);
+    for round in 0..=SUBSPACE_ROUNDS {
+        ctx.checkpoint(Progress::new("SVD start", round as u64, SUBSPACE_ROUNDS as u64 + 1, "rounds"))?;
+        stream.pass(ctx, &zeros, &mut projected, &Columns::Dense(&basis), Gather::Dense, &mut sums, &copy)?;
+        if round < SUBSPACE_ROUNDS {
+            basis.copy_from_slice(&sums.products);
+            dense::orthonormalise(&mut basis, wide, d);
+        }
+    }
+    let (values, vectors) = dense::eigen_symmetric(&sums.gram, wide)
+        .ok_or_else(|| Error::refused("the SVD start did not converge; start with --init kmeans"))?;
+    Ok(singular_coefficients(&projected, &values[..rank], &vectors, k, floor))
+}
+
+/// From A·basis (by panel) and the eigenpairs of its Gram matrix: U√Σ = (A·basis) v / √σ.
+fn singular_coefficients(projected: &Panels, squares: &[f64], vectors: &[f64], k: usize, floor: f32) -> Panels {
+    let (wide, n) = (projected.k, projected.rows);
+    let mut by_feature = vec![floor; k * n];
+    by_feature.par_chunks_mut(n).zip(squares).enumerate().for_each(|(j, (line, &square))| {
+        let vector = &vectors[j * wide..(j + 1) * wide];
+        let scale = if square > 0.0 { square.powf(-0.25) } else { 0.0 };
+        let mut u = vec![0.0f64; n];
+        for (l, &v) in vector.iter().enumerate() {
+            for (row, u) in u.iter_mut().enumerate() {
+                *u += v * f64::from(projected.get(row, l));
+            }
+        }
+        let half = |sign: f64| u.iter().map(|&v| (sign * v).max(0.0).powi(2)).sum::<f64>();
+        let sign = if half(1.0) >= half(-1.0) { scale } else { -scale };
+        for (y, u) in line.iter_mut().zip(u) {
+            *y = ((u * sign) as f32).max(floor);
+        }
+    });
+    Panels::from_features(k, n, &by_feature)
+}

@@ -1,0 +1,40 @@
+//! The paper's multiplicative updates (Ding, Li, Jordan 2010, with winner-take-all columns of Z), step for step:
+//! Z ← AᵀY (YᵀY + εI)⁻¹; the ⌈p·d⌉ largest |entries| of each column stay; columns of Y to unit norm, their scale to Z;
+//! Y ← Y ∘ sqrt((P⁺ + Y Q⁻) / (P⁻ + Y Q⁺ + ε)), P = AZ, Q = ZᵀZ. The reference that the other solver is held against.
+
+use super::columns;
+use super::state::{Held, Problem, State};
+use super::stream::{Columns, Gather};
+use crate::error::Result;
+use crate::matrix::panel::{self, Gram};
+use crate::task::TaskCtx;
+
+const EPSILON: f64 = 1e-6;
+/// Norms of columns of Y below this are taken as this.
+const LEAST_NORM: f64 = 1e-8;
+
+/// One iteration: `next` from `state`, whose sums hold all of AᵀY.
+pub(crate) fn sweep(problem: &Problem<'_, '_>, state: &State, next: &mut State, ctx: &TaskCtx) -> Result<()> {
+    let (k, d) = (state.y.k, problem.stream.d);
+    let sums = &state.sums;
+    let z = crate::matrix::dense::solve_symmetric(&sums.gram, k, EPSILON, &sums.products, d);
+    let mut features = columns::truncate(&z, d, problem.keep);
+    let norms: Vec<f64> = (0..k).map(|j| sums.gram[j * k + j].max(0.0).sqrt().max(LEAST_NORM)).collect();
+    for (values, norm) in features.values.chunks_exact_mut(problem.keep).zip(&norms) {
+        values.iter_mut().for_each(|v| *v = (f64::from(*v) * norm) as f32);
+    }
+    let scales: Vec<f32> = norms.iter().map(|n| (1.0 / n) as f32).collect();
+    let q = columns::gram(&features);
+    let gram = Gram::from_dense(&q, k);
+    let update = |y: &mut [f32], p: &[f32]| {
+        panel::scale(y, &scales);
+        let before = y.to_vec();
+        panel::multiply(y, &before, p, &gram, EPSILON as f32);
+    };
+    let columns = Columns::Sparse(&features);
+    problem.stream.pass(ctx, &state.y, &mut next.y, &columns, Gather::Dense, &mut next.sums, &update)?;
+    next.held = Held::All;
+    next.features = features;
+    next.measure(problem.survey, &q, 0.0);
+    Ok(())
+}

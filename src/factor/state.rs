@@ -1,0 +1,77 @@
+//! What a solver carries from one sweep to the next.
+
+use super::SparseColumns;
+use super::columns;
+use super::stream::{Panels, Stream, Sums};
+use super::survey::Survey;
+
+/// Which part of AᵀY the sums hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// All of it.
+    All,
+    /// One value for each entry of the features.
+    Entries,
+}
+
+/// Factors and the sums that belong to them. A sweep writes a new one, so that a cancelled sweep changes nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    /// Z; empty before the first sweep.
+    pub(crate) features: SparseColumns,
+    /// Y.
+    pub(crate) y: Panels,
+    /// AᵀY, YᵀY and the like, of this Y.
+    pub(crate) sums: Sums,
+    /// What `sums.products` holds.
+    pub(crate) held: Held,
+    /// ‖A − YZᵀ‖².
+    pub(crate) error: f64,
+    /// What the sweeps lower: the error, plus 2λΣY where there is a penalty.
+    pub(crate) objective: f64,
+}
+
+impl State {
+    /// Coefficients without features yet.
+    pub(crate) fn new(y: Panels, sums: Sums) -> Self {
+        let features = SparseColumns::default();
+        Self { features, y, sums, held: Held::All, error: f64::INFINITY, objective: f64::INFINITY }
+    }
+
+    /// Takes the error by the identity ‖A − YZᵀ‖² = ‖A‖² − 2 Σ P∘Y + tr(ZᵀZ · YᵀY); `q` is ZᵀZ.
+    pub(crate) fn measure(&mut self, survey: &Survey, q: &[f64], penalty: f64) {
+        let quadratic: f64 = q.iter().zip(&self.sums.gram).map(|(a, b)| a * b).sum();
+        self.error = (survey.square - 2.0 * self.sums.fit + quadratic).max(0.0);
+        self.objective = self.error + 2.0 * penalty * self.sums.totals.iter().sum::<f64>();
+    }
+
+    /// Features with unit columns and the coefficients by feature; a column of zeros becomes its first neuron alone.
+    pub(crate) fn factors(&self) -> (SparseColumns, Vec<f32>) {
+        let mut features = self.features.clone();
+        let mut scales = columns::normalise(&mut features);
+        // Before the first sweep there are coefficients and no columns.
+        scales.resize(self.y.k, 1.0);
+        for j in 0..features.columns() {
+            let values = &mut features.values[features.offsets[j]..features.offsets[j + 1]];
+            if values.iter().all(|v| *v == 0.0) {
+                values[0] = 1.0;
+            }
+        }
+        (features, self.y.to_features(&scales))
+    }
+
+    /// Features that no row uses.
+    pub(crate) fn dead(&self) -> Vec<usize> {
+        (0..self.sums.totals.len()).filter(|&j| self.sums.totals[j] <= 0.0).collect()
+    }
+}
+
+/// What every solver works with.
+pub(crate) struct Problem<'p, 'a> {
+    pub(crate) stream: &'p Stream<'a>,
+    pub(crate) survey: &'p Survey,
+    /// s, the entries a column keeps.
+    pub(crate) keep: usize,
+    /// λ in the units of A.
+    pub(crate) penalty: f64,
+}

@@ -1,0 +1,355 @@
+//! The streaming pass: reads A block by block, updates the coefficients of each block and sums what the next step on
+//! the features needs. Knows nothing of solvers; they hand it columns to project on and an update for a panel.
+//!
+//! Invariant: the blocks, panels and tiles are fixed by (n, d) alone and every sum is taken in their order, so the result
+//! is the same to the bit on any number of threads.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Mutex;
+
+use rayon::prelude::*;
+
+use super::SparseColumns;
+use crate::activations::{ActivationSource, Block};
+use crate::error::Result;
+use crate::matrix::dense;
+use crate::matrix::panel::{self, PANEL};
+use crate::task::TaskCtx;
+
+/// Bytes of A in a block: small enough to stay in a shared cache between the two halves of a pass.
+const BLOCK_BYTES: usize = 12 << 20;
+const BLOCK_ROWS: Range<usize> = 512..4096;
+/// Panels a task takes where it sums on the supports: enough to spread the cost of its own sums.
+const SUPPORT_PANELS: usize = 4;
+/// Columns denser than this are projected on by a dense product.
+const DENSE: f64 = 0.25;
+
+/// Coefficients by panel, `[panel][feature][row in panel]`: what a pass reads and writes without a stride.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Panels {
+    pub(crate) k: usize,
+    pub(crate) rows: usize,
+    pub(crate) data: Vec<f32>,
+}
+
+impl Panels {
+    pub(crate) fn zeros(k: usize, rows: usize) -> Self {
+        Self { k, rows, data: vec![0.0; rows.div_ceil(PANEL) * PANEL * k] }
+    }
+
+    /// From k × n values by feature.
+    pub(crate) fn from_features(k: usize, rows: usize, by_feature: &[f32]) -> Self {
+        let mut out = Self::zeros(k, rows);
+        out.data.par_chunks_mut((k * PANEL).max(1)).enumerate().for_each(|(i, panel)| {
+            let first = i * PANEL;
+            let count = PANEL.min(rows - first);
+            for (j, line) in panel.chunks_exact_mut(PANEL).enumerate() {
+                let at = j * rows + first;
+                line[..count].copy_from_slice(&by_feature[at..at + count]);
+            }
+        });
+        out
+    }
+
+    /// k × n values by feature, feature j times `scales[j]`.
+    pub(crate) fn to_features(&self, scales: &[f32]) -> Vec<f32> {
+        let mut out = vec![0.0; self.k * self.rows];
+        if self.rows == 0 {
+            return out;
+        }
+        out.par_chunks_mut(self.rows).enumerate().for_each(|(j, line)| {
+            for (i, piece) in line.chunks_mut(PANEL).enumerate() {
+                let at = (i * self.k + j) * PANEL;
+                for (o, v) in piece.iter_mut().zip(&self.data[at..at + PANEL]) {
+                    *o = v * scales[j];
+                }
+            }
+        });
+        out
+    }
+
+    fn place(&self, row: usize, j: usize) -> usize {
+        (row / PANEL * self.k + j) * PANEL + row % PANEL
+    }
+
+    /// The coefficient of feature `j` at `row`.
+    pub(crate) fn get(&self, row: usize, j: usize) -> f32 {
+        self.data[self.place(row, j)]
+    }
+
+    /// Sets the coefficient of feature `j` at `row`.
+    pub(crate) fn set(&mut self, row: usize, j: usize, value: f32) {
+        let place = self.place(row, j);
+        self.data[place] = value;
+    }
+}
+
+/// What a pass projects on.
+pub(crate) enum Columns<'c> {
+    /// No projection: the update sees zeros.
+    None,
+    /// Sparse columns, by a dense product where they are dense.
+    Sparse(&'c SparseColumns),
+    /// Dense columns `[k][d]`.
+    Dense(&'c [f32]),
+}
+
+/// Which part of AᵀY a pass sums.
+#[derive(Clone, Copy)]
+pub(crate) enum Gather<'c> {
+    /// All of it.
+    Dense,
+    /// The entries on these supports.
+    Support(&'c SparseColumns),
+}
+
+/// The sums of a pass.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Sums {
+    /// (AᵀY)ᵀ `[k][d]`; of [`Gather::Support`] one value an entry instead.
+    pub(crate) products: Vec<f32>,
+    /// YᵀY, k × k.
+    pub(crate) gram: Vec<f64>,
+    /// Σ P∘Y, where P is the projection the update saw.
+    pub(crate) fit: f64,
+    /// ΣY of each feature.
+    pub(crate) totals: Vec<f64>,
+    /// Σ_j P_ij Y_ij of each row.
+    pub(crate) row_fit: Vec<f32>,
+}
+
+struct Scratch {
+    panel: Vec<f32>,
+    projected: Vec<f32>,
+}
+
+/// A source and how it is cut into blocks.
+pub(crate) struct Stream<'a> {
+    pub(crate) source: &'a dyn ActivationSource,
+    pub(crate) n: usize,
+    pub(crate) d: usize,
+    block_rows: usize,
+    pool: Mutex<Vec<Scratch>>,
+}
+
+impl<'a> Stream<'a> {
+    pub(crate) fn new(source: &'a dyn ActivationSource) -> Self {
+        let (n, d) = source.shape();
+        let rows = (BLOCK_BYTES / (4 * d.max(1))).clamp(BLOCK_ROWS.start, BLOCK_ROWS.end);
+        Self { source, n, d, block_rows: rows / PANEL * PANEL, pool: Mutex::new(Vec::new()) }
+    }
+
+    /// Calls `f` for each block in order; tests for cancellation before each.
+    pub(crate) fn blocks(
+        &self,
+        ctx: &TaskCtx,
+        mut f: impl FnMut(Range<usize>, &Block<'_>) -> Result<()>,
+    ) -> Result<()> {
+        for first in (0..self.n).step_by(self.block_rows) {
+            ctx.check()?;
+            let range = first..self.n.min(first + self.block_rows);
+            let block = self.source.rows(range.clone())?;
+            f(range, &block)?;
+        }
+        Ok(())
+    }
+
+    /// One row of A.
+    pub(crate) fn row(&self, row: usize) -> Result<Vec<f32>> {
+        Ok(match self.source.rows(row..row + 1)?.data {
+            Cow::Borrowed(v) => v.to_vec(),
+            Cow::Owned(v) => v,
+        })
+    }
+
+    /// Runs `f` with scratch memory that outlives it, so that a pass does not fault in fresh pages for each panel.
+    fn with_scratch<R>(&self, k: usize, f: impl FnOnce(&mut Scratch) -> R) -> R {
+        let mut scratch = self
+            .pool
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .pop()
+            .unwrap_or_else(|| Scratch { panel: Vec::new(), projected: Vec::new() });
+        scratch.panel.resize(self.d * PANEL, 0.0);
+        scratch.projected.resize(k * PANEL, 0.0);
+        let result = f(&mut scratch);
+        self.pool.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(scratch);
+        result
+    }
+
+    /// `f` on `columnsᵀ · rows` for at most [`PANEL`] rows and dense columns `[k][d]`.
+    pub(crate) fn on_panel<R>(&self, rows: &[f32], columns: &[f32], f: impl FnOnce(&[f32]) -> R) -> R {
+        self.with_scratch(columns.len() / self.d, |s| {
+            panel::transpose(&mut s.panel, rows, self.d);
+            dense::project(&mut s.projected, &s.panel, columns, self.d);
+            f(&s.projected)
+        })
+    }
+
+    /// One pass. For each panel `next` is first `y`, then `update(next, P)` changes it; the sums are of `next`.
+    pub(crate) fn pass(
+        &self,
+        ctx: &TaskCtx,
+        y: &Panels,
+        next: &mut Panels,
+        columns: &Columns<'_>,
+        gather: Gather<'_>,
+        sums: &mut Sums,
+        update: &(impl Fn(&mut [f32], &[f32]) + Sync),
+    ) -> Result<()> {
+        let k = y.k;
+        sums.reset(self, k, gather);
+        let dense = match columns {
+            Columns::Sparse(c) if c.indices.len() as f64 > DENSE * (self.d * k) as f64 => Some(densify(c)),
+            _ => None,
+        };
+        let columns = dense.as_deref().map_or_else(|| columns.reborrow(), Columns::Dense);
+        let mut packed = Packed::default();
+        self.blocks(ctx, |range, block| {
+            let span = range.start * k..range.end.div_ceil(PANEL) * PANEL * k;
+            let (before, after) = (&y.data[span.clone()], &mut next.data[span]);
+            self.update_block(block, range.start, before, after, &columns, gather, sums, update);
+            packed.fill(after, k, &mut sums.totals);
+            let Packed { lines, stride, gram } = &mut packed;
+            if matches!(gather, Gather::Dense) {
+                dense::accumulate_products(&mut sums.products, &block.data, self.d, lines, *stride, k);
+            }
+            dense::accumulate_gram(&mut sums.gram, gram, lines, *stride, range.len(), k);
+            Ok(())
+        })
+    }
+
+    /// The first half of a block: projects, updates the coefficients panel by panel, and sums on the supports.
+    #[allow(clippy::too_many_arguments)]
+    fn update_block(
+        &self,
+        block: &Block<'_>,
+        first_row: usize,
+        before: &[f32],
+        after: &mut [f32],
+        columns: &Columns<'_>,
+        gather: Gather<'_>,
+        sums: &mut Sums,
+        update: &(impl Fn(&mut [f32], &[f32]) + Sync),
+    ) {
+        let (support, task) = match gather {
+            Gather::Support(c) => (c.indices.len(), SUPPORT_PANELS),
+            Gather::Dense => (0, 1),
+        };
+        let k = sums.totals.len();
+        let row_fit = &mut sums.row_fit[first_row..first_row + after.len() / k];
+        let partial: Vec<Vec<f32>> = after
+            .par_chunks_mut(task * PANEL * k)
+            .zip(before.par_chunks(task * PANEL * k))
+            .zip(row_fit.par_chunks_mut(task * PANEL))
+            .enumerate()
+            .map(|(i, ((after, before), row_fit))| {
+                let mut on_support = vec![0.0; support];
+                after.copy_from_slice(before);
+                let panels = after.chunks_exact_mut(PANEL * k).zip(row_fit.chunks_exact_mut(PANEL));
+                for (t, (y, row_fit)) in panels.enumerate() {
+                    let first = (i * task + t) * PANEL;
+                    let a = &block.data[first * self.d..self.d * block.rows.min(first + PANEL)];
+                    self.with_scratch(k, |s| self.visit(a, columns, gather, s, y, row_fit, &mut on_support, update));
+                }
+                on_support
+            })
+            .collect();
+        sums.fit += row_fit.iter().map(|&v| f64::from(v)).sum::<f64>();
+        for part in &partial {
+            sums.products.iter_mut().zip(part).for_each(|(total, v)| *total += v);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn visit(
+        &self,
+        a: &[f32],
+        columns: &Columns<'_>,
+        gather: Gather<'_>,
+        scratch: &mut Scratch,
+        next: &mut [f32],
+        row_fit: &mut [f32],
+        on_support: &mut [f32],
+        update: &(impl Fn(&mut [f32], &[f32]) + Sync),
+    ) {
+        let Scratch { panel, projected } = scratch;
+        if !matches!(columns, Columns::None) || matches!(gather, Gather::Support(_)) {
+            panel::transpose(panel, a, self.d);
+        }
+        match columns {
+            Columns::None => projected.fill(0.0),
+            Columns::Sparse(c) => panel::project(projected, panel, &c.offsets, &c.indices, &c.values),
+            Columns::Dense(c) => dense::project(projected, panel, c, self.d),
+        }
+        update(next, projected);
+        if let Gather::Support(c) = gather {
+            panel::gather_products(on_support, panel, next, &c.offsets, &c.indices);
+        }
+        panel::products(row_fit, next, projected);
+    }
+}
+
+impl Columns<'_> {
+    fn reborrow(&self) -> Columns<'_> {
+        match self {
+            Columns::None => Columns::None,
+            Columns::Sparse(c) => Columns::Sparse(c),
+            Columns::Dense(c) => Columns::Dense(c),
+        }
+    }
+}
+
+impl Sums {
+    fn reset(&mut self, stream: &Stream<'_>, k: usize, gather: Gather<'_>) {
+        let products = match gather {
+            Gather::Dense => k * stream.d,
+            Gather::Support(c) => c.indices.len(),
+        };
+        self.products.clear();
+        self.products.resize(products, 0.0);
+        self.gram.clear();
+        self.gram.resize(k * k, 0.0);
+        self.totals.clear();
+        self.totals.resize(k, 0.0);
+        self.row_fit.resize(stream.n.div_ceil(PANEL) * PANEL, 0.0);
+        self.fit = 0.0;
+    }
+}
+
+/// A block's coefficients by feature, for the dense products.
+#[derive(Default)]
+struct Packed {
+    lines: Vec<f32>,
+    stride: usize,
+    gram: Vec<f32>,
+}
+
+impl Packed {
+    fn fill(&mut self, panels: &[f32], k: usize, totals: &mut [f64]) {
+        let rows = panels.len() / k.max(1);
+        // Lines a power of two apart would share cache sets.
+        self.stride = rows + 16;
+        self.lines.resize(self.stride * k, 0.0);
+        self.lines.par_chunks_mut(self.stride).zip(totals.par_iter_mut()).enumerate().for_each(|(j, (line, total))| {
+            for (i, piece) in line[..rows].chunks_exact_mut(PANEL).enumerate() {
+                let at = (i * k + j) * PANEL;
+                piece.copy_from_slice(&panels[at..at + PANEL]);
+                *total += f64::from(piece.iter().sum::<f32>());
+            }
+        });
+    }
+}
+
+/// Sparse columns as dense ones, `[k][d]`.
+pub(crate) fn densify(columns: &SparseColumns) -> Vec<f32> {
+    let mut out = vec![0.0; columns.columns() * columns.rows];
+    for (j, line) in out.chunks_exact_mut(columns.rows.max(1)).enumerate() {
+        let (indices, values) = columns.column(j);
+        for (&i, &v) in indices.iter().zip(values) {
+            line[i as usize] = v;
+        }
+    }
+    out
+}

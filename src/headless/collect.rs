@@ -1,0 +1,54 @@
+//! `mlpeek collect`.
+
+use serde_json::json;
+
+use super::output::thousands;
+use super::{Output, open_model};
+use crate::activations::collect::collect;
+use crate::cli::CollectArgs;
+use crate::corpus::Corpus;
+use crate::error::Result;
+use crate::model::HookPoint;
+use crate::study::Study;
+
+pub(super) fn run(args: &CollectArgs, out: &mut Output) -> Result<()> {
+    let ctx = out.task();
+    let corpus = match &args.data {
+        Some(path) => Corpus::open(path)?,
+        None => Corpus::bundled(),
+    };
+    // Nothing is generated here, so layers above the last hook need not be loaded.
+    let layers = args.layer.iter().max().map(|last| last + 1);
+    let model = open_model(args.model.model.as_deref(), args.model.device, layers, out, &ctx)?;
+    let mut layers = if args.layer.is_empty() { vec![model.info().layers / 2] } else { args.layer.clone() };
+    layers.sort_unstable();
+    layers.dedup();
+    let hooks: Vec<_> = layers.iter().map(|&layer| HookPoint { layer, site: args.hook }).collect();
+    let widths = hooks.iter().map(|h| model.width(*h)).collect::<Result<Vec<_>>>()?;
+    let bos = args.bos.into();
+    let mut study = if args.append {
+        let mut study = Study::open(&args.out)?;
+        study.append(&corpus)?;
+        study
+    } else {
+        Study::create(&args.out, Some(model.info()), &hooks, &widths, &corpus, args.dtype.into(), bos)?
+    };
+    let done = collect(&model, &corpus, &mut study, bos, &ctx)?;
+    if done.windowed > 0 {
+        out.note(&format!("{} texts are longer than the context and were cut into windows", done.windowed));
+    }
+    for (hook, width) in hooks.iter().zip(&widths) {
+        if out.is_json() {
+            out.object(&json!({"event": "collected", "tokens": done.tokens, "samples": done.samples, "d": width,
+                "layer": hook.layer, "hook": hook.to_string(), "seconds": done.seconds}))?;
+        } else {
+            out.line(&format!(
+                "{hook}: {} tokens of {} samples, {width} wide, in {:.1} s",
+                thousands(done.tokens as u64),
+                thousands(done.samples as u64),
+                done.seconds
+            ))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! `mlpeek doctor`: what this machine can do, and a parity self-test of a model.
+
+use candle_core::{DType, Tensor};
+use serde_json::json;
+
+use super::output::bytes;
+use super::{Output, open_model};
+use crate::cli::DoctorArgs;
+use crate::error::{Error, Result};
+use crate::model::{Batch, BosRule, Logits, Model, NoTap, Phase};
+use crate::task::TaskCtx;
+
+/// Plain prose that every model of English has an opinion on; written for this test.
+const PARAGRAPH: &str = "The river had risen in the night, and by morning the lower road was under water. Two men in a \
+    small boat went from house to house, asking whether anyone needed bread or milk. At the school the teacher lit the \
+    stove and waited, because she knew that some of the children would come in any case.";
+
+/// Relative difference of logits up to which two ways of computing them count as equal.
+const TOLERANCE: f64 = 1e-3;
+
+struct Check {
+    name: &'static str,
+    ok: bool,
+    detail: String,
+}
+
+pub(super) fn run(args: &DoctorArgs, out: &mut Output) -> Result<()> {
+    let mut checks = machine();
+    if args.model.is_some() {
+        let ctx = out.task();
+        let model = open_model(args.model.as_deref(), args.device, None, out, &ctx)?;
+        checks.extend(parity(&model, &ctx)?);
+    }
+    for check in &checks {
+        if out.is_json() {
+            out.object(&json!({"check": check.name, "ok": check.ok, "detail": check.detail}))?;
+        } else {
+            out.line(&format!("{} {:<20} {}", if check.ok { "✓" } else { "✗" }, check.name, check.detail))?;
+        }
+    }
+    match checks.iter().filter(|c| !c.ok).count() {
+        0 => Ok(()),
+        failed => Err(Error::refused(format!("{failed} of {} checks failed", checks.len()))),
+    }
+}
+
+fn machine() -> Vec<Check> {
+    let build = if cfg!(feature = "cuda") {
+        "built with cuda"
+    } else if cfg!(feature = "metal") {
+        "built with metal"
+    } else {
+        "built for the CPU"
+    };
+    let device = match crate::model::unused_gpu() {
+        Some(note) => format!("{build}; {note}"),
+        None => build.to_owned(),
+    };
+    let threads = rayon::current_num_threads();
+    let mut checks = vec![
+        Check { name: "device", ok: true, detail: device },
+        Check { name: "threads", ok: true, detail: threads.to_string() },
+    ];
+    if let Some(free) = crate::model::memory_available() {
+        checks.push(Check { name: "free memory", ok: free > 1 << 30, detail: bytes(free as f64) });
+    }
+    checks.push(match crate::study::home() {
+        Ok(dir) => Check { name: "data directory", ok: true, detail: dir.display().to_string() },
+        Err(e) => Check { name: "data directory", ok: false, detail: e.to_string() },
+    });
+    let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| "unset".to_owned());
+    let terminal = ["TERM", "COLORTERM", "NO_COLOR", "TMUX", "SSH_CONNECTION"].map(|n| format!("{n}={}", variable(n)));
+    checks.push(Check { name: "terminal", ok: true, detail: terminal.join(" ") });
+    checks
+}
+
+fn parity(model: &Model, ctx: &TaskCtx) -> Result<Vec<Check>> {
+    let ids = model.tokenizer().encode(PARAGRAPH, BosRule::Auto)?;
+    let half = ids.len() / 2;
+    let whole = logits(model, &[ids.clone()], ctx)?.get(0)?;
+    let (tokens, _) = whole.dims2()?;
+    let values: Vec<f32> = whole.flatten_all()?.to_vec1()?;
+    let finite = values.iter().all(|v| v.is_finite());
+    let perplexity = perplexity(&whole, &ids)?;
+
+    let mut cache = model.new_cache(1);
+    let first = one(&ids[..half]);
+    model.forward(&first, Phase::Prompt, Some(&mut cache), &mut NoTap, Logits::None, ctx)?;
+    let cached = model
+        .forward(&one(&ids[half..]), Phase::Prompt, Some(&mut cache), &mut NoTap, Logits::Last, ctx)?
+        .ok_or_else(|| Error::refused("the model returned no logits"))?
+        .to_dtype(DType::F32)?
+        .squeeze(0)?;
+    let cache_error = difference(&cached, &whole.get(tokens - 1)?)?;
+
+    let batched = logits(model, &[ids[..half].to_vec(), ids.clone()], ctx)?;
+    let batch_error = difference(&batched.get(1)?, &whole)?
+        .max(difference(&batched.get(0)?.narrow(0, 0, half)?, &whole.narrow(0, 0, half)?)?);
+
+    let prose = perplexity.is_finite() && perplexity < 100.0;
+    let equal = |e: f64| e.is_finite() && e < TOLERANCE;
+    Ok(vec![
+        Check { name: "finite logits", ok: finite, detail: format!("{} values", values.len()) },
+        Check {
+            name: "cache = full pass",
+            ok: equal(cache_error),
+            detail: format!("largest relative difference {cache_error:.1e}"),
+        },
+        Check {
+            name: "batch = single",
+            ok: equal(batch_error),
+            detail: format!("largest relative difference {batch_error:.1e}"),
+        },
+        Check {
+            name: "perplexity",
+            ok: prose,
+            detail: format!(
+                "{perplexity:.1} on a paragraph of {} tokens (a sound model of English stays below 100)",
+                ids.len()
+            ),
+        },
+    ])
+}
+
+fn one(ids: &[u32]) -> Batch {
+    Batch { rows: vec![ids.to_vec()], samples: Vec::new() }
+}
+
+fn logits(model: &Model, rows: &[Vec<u32>], ctx: &TaskCtx) -> Result<Tensor> {
+    let batch = Batch { rows: rows.to_vec(), samples: Vec::new() };
+    Ok(model
+        .forward(&batch, Phase::Prompt, None, &mut NoTap, Logits::All, ctx)?
+        .ok_or_else(|| Error::refused("the model returned no logits"))?
+        .to_dtype(DType::F32)?)
+}
+
+/// Largest |a − b| over the largest |b|.
+fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
+    let (a, b): (Vec<f32>, Vec<f32>) = (a.flatten_all()?.to_vec1()?, b.flatten_all()?.to_vec1()?);
+    let scale = b.iter().fold(0f64, |m, v| m.max(f64::from(v.abs())));
+    Ok(a.iter().zip(&b).fold(0f64, |m, (x, y)| m.max(f64::from((x - y).abs()))) / scale)
+}
+
+/// exp(mean −log p(next token)).
+fn perplexity(logits: &Tensor, ids: &[u32]) -> Result<f64> {
+    let rows: Vec<Vec<f32>> = logits.to_vec2()?;
+    let losses = rows.iter().zip(&ids[1..]).map(|(row, &next)| {
+        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = row.iter().map(|v| f64::from(v - max).exp()).sum();
+        sum.ln() - f64::from(row[next as usize] - max)
+    });
+    let count = ids.len().saturating_sub(1).max(1);
+    Ok((losses.sum::<f64>() / count as f64).exp())
+}

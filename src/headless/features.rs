@@ -1,0 +1,167 @@
+//! `mlpeek features`, `feature`, `tree`: reading a fit.
+
+use serde_json::json;
+
+use super::{Output, model_of, open_fit};
+use crate::analysis::{FeatureCard, FeatureRow, ScoredToken, contexts, hierarchy, lens};
+use crate::cli::{Device, FeatureArgs, ReadArgs};
+use crate::engine::list_promoted;
+use crate::error::{Error, Result};
+use crate::interop::card;
+use crate::model::Model;
+use crate::study::Study;
+
+/// Tokens of a lens column.
+const PROMOTED: usize = 25;
+
+/// The study's model for the logit lens, or `None` and a word to the user why there is no lens.
+fn lens_model(study: &Study, out: &Output) -> Result<Option<Model>> {
+    match model_of(study, Device::Auto, None, out, &out.task()) {
+        Ok(model) => Ok(Some(model)),
+        Err(Error::Cancelled) => Err(Error::Cancelled),
+        Err(e) => {
+            out.note(&format!("no logit lens: {e}"));
+            Ok(None)
+        }
+    }
+}
+
+pub(super) fn list(args: &ReadArgs, out: &mut Output) -> Result<()> {
+    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
+    let tokens = study.tokens()?;
+    let mut rows = contexts::feature_rows(&factors, &tokens, &study.notes(&entry.name)?);
+    if let Some(model) = lens_model(&study, out)? {
+        for (row, promoted) in rows.iter_mut().zip(list_promoted(&model, entry.hook, &factors)?) {
+            row.promoted = promoted;
+        }
+    }
+    if out.is_json() {
+        return rows.iter().try_for_each(|row| out.object(row));
+    }
+    rows.sort_by(|a, b| b.share.total_cmp(&a.share));
+    out.line(&format!(
+        "{:>5} {:>7} {:>7} {:>7}  {:<34} {:<34} purity",
+        "id", "share", "density", "neurons", "top tokens", "promoted"
+    ))?;
+    rows.iter().try_for_each(|row| out.line(&list_line(row)))
+}
+
+fn list_line(row: &FeatureRow) -> String {
+    let purity = row
+        .purity
+        .as_ref()
+        .map_or(String::new(), |p| format!("{:.0} % {} (of all {:.0} %)", p.share * 100.0, p.label, p.base * 100.0));
+    let name = row.name.as_ref().map_or(String::new(), |n| format!("  “{n}”"));
+    format!(
+        "{:>5} {:>6.2}% {:>6.1}% {:>7}  {:<34} {:<34} {purity}{name}",
+        row.id,
+        row.share * 100.0,
+        row.density * 100.0,
+        row.neurons,
+        fit(&words(&row.top_tokens), 34),
+        fit(&words(&row.promoted), 34),
+    )
+}
+
+/// Text of a model, safe to print: no control, zero-width or bidi character gets through.
+fn safe(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' => "⏎".to_owned(),
+            '\t' => "⇥".to_owned(),
+            c if c.is_control() || is_invisible(c) => format!("‹U+{:04X}›", c as u32),
+            c => c.to_string(),
+        })
+        .collect()
+}
+
+fn is_invisible(c: char) -> bool {
+    matches!(c as u32, 0x200B..=0x200F | 0x2028..=0x202E | 0x2060..=0x206F | 0xFEFF | 0xAD | 0x061C | 0x180E | 0xE0000..=0xE007F)
+}
+
+fn words(tokens: &[String]) -> String {
+    tokens.iter().map(|t| safe(t.trim())).collect::<Vec<_>>().join(" ")
+}
+
+fn fit(text: &str, width: usize) -> String {
+    if text.chars().count() <= width { text.to_owned() } else { text.chars().take(width - 1).chain(['…']).collect() }
+}
+
+pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
+    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
+    let tokens = study.tokens()?;
+    let mut card = contexts::feature_card(&factors, &tokens, &study.notes(&entry.name)?, args.id)?;
+    if let Some(model) = lens_model(&study, out)? {
+        let direction = factors.features.dense_column(args.id);
+        if let Some((promoted, suppressed)) = lens::promoted(&model, entry.hook, &[direction], PROMOTED)?.pop() {
+            card.row.promoted = promoted.iter().map(|t| t.token.clone()).collect();
+            (card.promoted, card.suppressed) = (promoted, suppressed);
+        }
+    }
+    if out.is_json() { out.object(&card::to_json(&card, &entry.name)) } else { show_card(&card, out) }
+}
+
+fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {
+    out.line(&list_line(&card.row))?;
+    out.line("\ncontexts (the token in brackets is the peak)")?;
+    for c in &card.contexts {
+        let text: String = c
+            .tokens
+            .iter()
+            .enumerate()
+            .map(|(i, t)| if i == c.peak { format!("[{}]", safe(t)) } else { safe(t) })
+            .collect();
+        out.line(&format!("  {:>8.2}  {:<14} {text}", c.values[c.peak], fit(c.label.as_deref().unwrap_or(""), 14)))?;
+    }
+    let column = |tokens: &[ScoredToken]| {
+        tokens
+            .iter()
+            .take(12)
+            .map(|t| format!("{} {:.2}", safe(t.token.trim()), t.value))
+            .collect::<Vec<_>>()
+            .join("  ")
+    };
+    out.line(&format!("\npromotes    {}", column(&card.promoted)))?;
+    out.line(&format!("suppresses  {}", column(&card.suppressed)))?;
+    let neurons =
+        card.neurons.iter().take(12).map(|n| format!("{} {:+.2}", n.index, n.weight)).collect::<Vec<_>>().join("  ");
+    out.line(&format!("neurons     {neurons}"))?;
+    let related =
+        card.related.iter().take(8).map(|r| format!("{} ({:.2})", r.id, r.overlap)).collect::<Vec<_>>().join("  ");
+    out.line(&format!("related     {related}"))
+}
+
+pub(super) fn tree(args: &ReadArgs, out: &mut Output) -> Result<()> {
+    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
+    let tree = hierarchy::tree(&factors.features);
+    if out.is_json() {
+        return out.object(&json!({"fit": entry.name, "measure": tree.measure, "nodes": tree.nodes}));
+    }
+    let rows = contexts::feature_rows(&factors, &*study.tokens()?, &study.notes(&entry.name)?);
+    out.line(&format!("{} (a merge's height is 1 − overlap)", tree.measure))?;
+    let Some(root) = tree.nodes.last() else { return Ok(()) };
+    // Depth first by hand: a dendrogram of hundreds of features may be hundreds deep.
+    let mut stack = vec![(root.id, 0usize)];
+    while let Some((id, depth)) = stack.pop() {
+        let node = &tree.nodes[id];
+        let pad = "  ".repeat(depth.min(30));
+        if node.children.is_empty() {
+            out.line(&format!("{pad}{id} {}", fit(&words(&rows[id].top_tokens), 60)))?;
+        } else {
+            out.line(&format!("{pad}┬ {:.3} ({} features)", node.height, node.features.len()))?;
+            stack.extend(node.children.iter().rev().map(|&c| (c, depth + 1)));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn model_text_cannot_command_the_terminal() {
+        assert_eq!(safe("a\x1b[2Jb\u{202e}c\n"), "a‹U+001B›[2Jb‹U+202E›c⏎");
+        assert_eq!(fit("abcdef", 4), "abc…");
+    }
+}

@@ -1,0 +1,96 @@
+//! `mlpeek fit`.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::Output;
+use crate::cli::FitArgs;
+use crate::engine::fitting::{self, FitObserver, FitPlace, Resume};
+use crate::error::{Error, Result};
+use crate::factor::{Factors, Sweep};
+use crate::model::HookPoint;
+use crate::study::Study;
+
+pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
+    let ctx = out.task();
+    let study = Study::open(&args.study)?;
+    let hook = choose_hook(&study, args)?;
+    let config = args.config();
+    if config.features > study.manifest().widths.iter().copied().max().unwrap_or(0) {
+        out.note("more features than neurons: that is an overcomplete basis");
+    }
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => fitting::default_name(&study, hook, &config)?,
+    };
+    if !study.manifest().complete {
+        out.note("the cache is not complete: fitting the rows that are there (run collect again for the rest)");
+    }
+    let resume = if args.resume { Resume::Must } else { Resume::Never };
+    let place = FitPlace::new(&study, &name, hook, &config, resume)?;
+    let source = study.activations(hook)?;
+    let mut observer = Lines { out, init_seconds: 0.0, json: args.output.json, last: None };
+    let save = |factors: &Factors| study.save_fit(&name, hook, &config, factors);
+    let end = fitting::run_fit(source.as_ref(), &config, &place, &mut observer, &save, &ctx)?;
+    let (seconds, factors) = (observer.last.map_or(0.0, |s| s.seconds), &end.factors);
+    let init_seconds = observer.init_seconds;
+    if out.is_json() {
+        out.object(&json!({"event": "fitted", "fit": name, "features": factors.features.columns(),
+            "relative_error": factors.relative_error, "explained_variance": factors.explained_variance,
+            "sweeps": factors.sweep, "seconds": seconds, "init_seconds": init_seconds, "sparsity": config.sparsity,
+            "l1": config.l1, "stop": end.stop}))?;
+    } else {
+        out.line(&format!(
+            "fit '{name}': {} features, relative error {:.4}, explained variance {:.4}, {} sweeps in {seconds:.1} s (start {init_seconds:.1} s)",
+            factors.features.columns(),
+            factors.relative_error,
+            factors.explained_variance,
+            factors.sweep
+        ))?;
+    }
+    if end.stop.is_none() { Err(Error::Cancelled) } else { Ok(()) }
+}
+
+fn choose_hook(study: &Study, args: &FitArgs) -> Result<HookPoint> {
+    let hooks = &study.manifest().hooks;
+    let fitting: Vec<_> = hooks
+        .iter()
+        .filter(|h| args.layer.is_none_or(|l| h.layer == l) && args.hook.is_none_or(|s| h.site == s))
+        .collect();
+    let names = || hooks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match fitting[..] {
+        [one] => Ok(*one),
+        [] => Err(Error::usage(format!("this study has no such hook; it has {}", names()))),
+        _ => {
+            Err(Error::usage(format!("this study has several hooks ({}): choose one with --layer or --hook", names())))
+        }
+    }
+}
+
+struct Lines<'a> {
+    out: &'a mut Output,
+    init_seconds: f64,
+    json: bool,
+    last: Option<Sweep>,
+}
+
+impl FitObserver for Lines<'_> {
+    fn started(&mut self, init_seconds: f64, resumed: bool) {
+        self.init_seconds = init_seconds;
+        if resumed {
+            self.out.note("going on from the checkpoint");
+        }
+    }
+
+    fn sweep(&mut self, sweep: Sweep) -> Result<()> {
+        self.last = Some(sweep);
+        if !self.json {
+            return Ok(());
+        }
+        self.out.object(&json!({"event": "progress", "sweep": sweep.sweep, "relative_error": sweep.relative_error,
+            "seconds": sweep.seconds, "init_seconds": self.init_seconds}))
+    }
+
+    fn snapshot(&mut self, _: &Arc<Factors>, _: bool) {}
+}

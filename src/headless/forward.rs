@@ -1,0 +1,74 @@
+//! `mlpeek forward`: raw tensors for anyone's own code.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Tensor};
+use serde_json::json;
+
+use super::{Output, open_model};
+use crate::cli::ForwardArgs;
+use crate::error::{Error, Result};
+use crate::interop::tensors;
+use crate::model::{Batch, BosRule, HookPoint, Logits, Pass, Phase, Tap};
+
+/// Keeps what it sees of a batch of one.
+struct Keep {
+    hooks: Vec<HookPoint>,
+    seen: BTreeMap<HookPoint, Tensor>,
+}
+
+impl Tap for Keep {
+    fn hooks(&self) -> &[HookPoint] {
+        &self.hooks
+    }
+
+    fn at(&mut self, _: &Pass<'_>, hook: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
+        self.seen.insert(hook, x.squeeze(0)?.to_dtype(DType::F32)?);
+        Ok(None)
+    }
+}
+
+pub(super) fn run(args: &ForwardArgs, out: &mut Output) -> Result<()> {
+    let ctx = out.task();
+    let model = open_model(args.model.model.as_deref(), args.model.device, None, out, &ctx)?;
+    let ids = match (&args.ids, &args.text) {
+        (Some(ids), _) => ids.clone(),
+        (None, text) => model.tokenizer().encode(text.as_deref().unwrap_or(""), BosRule::Auto)?,
+    };
+    let vocab = model.info().vocab;
+    if ids.is_empty() {
+        return Err(Error::usage("there is no token to run: the text is empty and the model has no BOS"));
+    }
+    if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
+        return Err(Error::usage(format!("token id {id} does not exist: this model has ids 0 to {}", vocab - 1)));
+    }
+    let mut hooks: Vec<_> =
+        args.layer.iter().flat_map(|&layer| args.hook.iter().map(move |&site| HookPoint { layer, site })).collect();
+    hooks.sort_unstable();
+    hooks.dedup();
+    hooks.iter().try_for_each(|h| model.width(*h).map(drop))?;
+    let mut tap = Keep { hooks, seen: BTreeMap::new() };
+    let batch = Batch { rows: vec![ids.clone()], samples: Vec::new() };
+    let logits = model
+        .forward(&batch, Phase::Prompt, None, &mut tap, Logits::All, &ctx)?
+        .ok_or_else(|| Error::refused("the model returned no logits"))?
+        .squeeze(0)?
+        .to_dtype(DType::F32)?;
+    let mut named = Vec::with_capacity(tap.seen.len() + 1);
+    for (hook, x) in &tap.seen {
+        named.push(plain(hook.to_string(), x)?);
+    }
+    named.push(plain("logits".to_owned(), &logits)?);
+    let shapes: BTreeMap<_, _> = named.iter().map(|(name, shape, _)| (name.clone(), shape.clone())).collect();
+    tensors::write_forward(&args.out, &ids, &named)?;
+    if out.is_json() {
+        out.object(&json!({"event": "forward", "out": args.out, "tokens": ids, "tensors": shapes}))
+    } else {
+        out.line(&format!("{}: {} tokens", args.out.display(), ids.len()))?;
+        shapes.iter().try_for_each(|(name, shape)| out.line(&format!("  {name} {shape:?}")))
+    }
+}
+
+fn plain(name: String, x: &Tensor) -> Result<(String, Vec<usize>, Vec<f32>)> {
+    Ok((name, x.dims().to_vec(), x.flatten_all()?.to_vec1()?))
+}

@@ -1,0 +1,37 @@
+//! `mlpeek import` and `mlpeek export`.
+
+use serde_json::json;
+
+use super::{Output, open_fit};
+use crate::cli::{ExportArgs, ImportArgs};
+use crate::error::{Error, Result};
+use crate::interop::{npy, tensors};
+use crate::model::{HookPoint, HookSite};
+use crate::study::Study;
+
+pub(super) fn import(args: &ImportArgs, out: &mut Output) -> Result<()> {
+    let (rows, cols, data) = match args.file.extension().and_then(|e| e.to_str()) {
+        Some("npy") => npy::read(&args.file)?,
+        Some("safetensors") => tensors::read_matrix(&args.file, args.tensor.as_deref())?,
+        _ => return Err(Error::usage(format!("{}: only .npy and .safetensors can be imported", args.file.display()))),
+    };
+    let hook = HookPoint { layer: 0, site: HookSite::MlpPost };
+    let study = Study::import(&args.out, &args.file.display().to_string(), hook, rows, cols, &data)?;
+    if out.is_json() {
+        out.object(&json!({"event": "imported", "tokens": rows, "d": cols, "study": study.dir()}))
+    } else {
+        out.line(&format!("{}: {rows} rows of {cols}", study.dir().display()))
+    }
+}
+
+pub(super) fn export(args: &ExportArgs, out: &mut Output) -> Result<()> {
+    let (_, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
+    tensors::write_factors(&args.out, &factors)?;
+    let (d, k, n) = (factors.features.rows, factors.features.columns(), factors.coefficients.rows);
+    if out.is_json() {
+        out.object(&json!({"event": "exported", "fit": entry.name, "out": args.out, "format": args.format,
+            "Z": [d, k], "Y": [n, k]}))
+    } else {
+        out.line(&format!("{}: Z {d} × {k}, Y {n} × {k} of fit '{}'", args.out.display(), entry.name))
+    }
+}

@@ -1,0 +1,80 @@
+//! Every pane's twin as a command: JSON lines or text on standard output, progress on standard error.
+
+mod collect;
+mod doctor;
+mod features;
+mod fit;
+mod forward;
+mod info;
+mod matrices;
+mod output;
+mod steer;
+mod trace;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::cli::{Command, Device};
+use crate::error::{Error, Result};
+use crate::factor::Factors;
+use crate::model::{LoadOptions, Model, source};
+use crate::study::{FitEntry, Study};
+use crate::task::TaskCtx;
+
+pub use output::Output;
+
+/// Runs one command. Ctrl-C and SIGTERM cancel it: what was saved stays.
+pub fn run(command: &Command, out: &mut Output) -> Result<()> {
+    match command {
+        Command::Collect(args) => collect::run(args, out),
+        Command::Fit(args) => fit::run(args, out),
+        Command::Features(args) => features::list(args, out),
+        Command::Feature(args) => features::one(args, out),
+        Command::Tree(args) => features::tree(args, out),
+        Command::Trace(args) => trace::run(args, out),
+        Command::Steer(args) => steer::run(args, out),
+        Command::Forward(args) => forward::run(args, out),
+        Command::Import(args) => matrices::import(args, out),
+        Command::Export(args) => matrices::export(args, out),
+        Command::Models(args) => info::models(*args, out),
+        Command::Doctor(args) => doctor::run(args, out),
+        Command::Keys(args) => info::keys(*args, out),
+        Command::Completions { shell } => info::completions(*shell, out),
+        Command::Man => info::man(out),
+    }
+}
+
+/// A study and one of its fits, for reading.
+fn open_fit(study: &Path, fit: Option<&str>) -> Result<(Study, FitEntry, Arc<Factors>)> {
+    let study = Study::open_read_only(study)?;
+    let (entry, factors) = study.load_fit(fit)?;
+    Ok((study, entry, factors))
+}
+
+fn open_model(spec: Option<&str>, device: Device, layers: Option<usize>, out: &Output, ctx: &TaskCtx) -> Result<Model> {
+    let files = source::resolve(spec, ctx)?;
+    let model = Model::open(&files, &LoadOptions { device: device.into(), layers, ..LoadOptions::default() }, ctx)?;
+    let info = model.info();
+    out.note(&format!("{} from {}, on {} ({})", info.id, info.origin, info.device, info.weights_dtype));
+    info.notes.iter().for_each(|note| out.note(note));
+    Ok(model)
+}
+
+/// The model that a study was made with; one with other weights is refused.
+fn model_of(study: &Study, device: Device, layers: Option<usize>, out: &Output, ctx: &TaskCtx) -> Result<Model> {
+    let made_with = study.manifest().model.as_ref().ok_or_else(|| {
+        Error::refused(format!(
+            "{} was imported without a model: there is nothing to run text through",
+            study.dir().display()
+        ))
+    })?;
+    let model = open_model(Some(&made_with.id), device, layers, out, ctx)?;
+    if model.info().weights_sha256 != made_with.weights_sha256 {
+        return Err(Error::refused(format!(
+            "{} has other weights than the model that {} was made with: collect the study again",
+            made_with.id,
+            study.dir().display()
+        )));
+    }
+    Ok(model)
+}

@@ -1,0 +1,205 @@
+//! Standard output as JSON lines or text, standard error for progress; signals to cancellation.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::engine::Meter;
+use crate::error::{Error, Result};
+use crate::task::{CancelToken, Progress, TaskCtx};
+
+/// A line of progress at most this often where standard error is no terminal.
+const PLAIN_EVERY: Duration = Duration::from_secs(5);
+
+/// Where a command writes.
+pub struct Output {
+    json: bool,
+    out: Box<dyn Write>,
+    cancel: CancelToken,
+}
+
+impl Output {
+    /// JSON lines or text on standard output. SIGINT and SIGTERM set the returned output's cancel flag; a second one
+    /// ends the process at once.
+    pub fn stdout(json: bool) -> Result<Self> {
+        let cancel = CancelToken::default();
+        listen(&cancel).map_err(Error::io("listen to signals of", "this process"))?;
+        Ok(Self { json, out: Box::new(io::stdout()), cancel })
+    }
+
+    /// Whether JSON lines were asked for.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// One JSON object on a line of its own, at once.
+    pub fn object(&mut self, value: &impl Serialize) -> Result<()> {
+        let line = serde_json::to_string(value).map_err(|e| Error::refused(format!("cannot write JSON: {e}")))?;
+        self.line(&line)
+    }
+
+    /// A line of text.
+    pub fn line(&mut self, line: &str) -> Result<()> {
+        self.text(line).and_then(|()| self.text("\n"))
+    }
+
+    /// Text without a line end.
+    pub fn text(&mut self, text: &str) -> Result<()> {
+        self.out
+            .write_all(text.as_bytes())
+            .and_then(|()| self.out.flush())
+            .map_err(Error::io("write to", "standard output"))
+    }
+
+    /// A remark for a person, on standard error.
+    pub fn note(&self, note: &str) {
+        // Nobody may be reading: a remark is not worth failing for.
+        let _ = writeln!(io::stderr(), "mlpeek: {note}");
+    }
+
+    /// A context that shows progress on standard error and stops at a signal.
+    pub fn task(&self) -> TaskCtx {
+        let screen = Arc::new(Mutex::new(Screen::new()));
+        TaskCtx::new(self.cancel.clone(), move |progress| {
+            screen.lock().unwrap_or_else(PoisonError::into_inner).show(&progress);
+        })
+    }
+}
+
+fn listen(cancel: &CancelToken) -> io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+    let cancel = cancel.clone();
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for _ in signals.forever() {
+            if cancel.is_cancelled() {
+                std::process::exit(130);
+            }
+            cancel.cancel();
+        }
+    })?;
+    Ok(())
+}
+
+/// Progress on standard error: a bar on a terminal, a line now and then elsewhere.
+struct Screen {
+    bar: Option<ProgressBar>,
+    stage: String,
+    meter: Meter,
+    told: Option<Instant>,
+}
+
+impl Screen {
+    fn new() -> Self {
+        Self { bar: None, stage: String::new(), meter: Meter::default(), told: None }
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        let Some((rate, eta)) = self.meter.measure(progress) else { return };
+        let words = format!(
+            "{}{}",
+            rate.map_or(String::new(), |r| amount(r, &progress.unit) + "/s"),
+            eta.map_or(String::new(), |s| format!(", {} to go", clock(s)))
+        );
+        if io::stderr().is_terminal() {
+            let bar = self.bar_for(progress);
+            bar.set_position(progress.done);
+            bar.set_message(words);
+            if progress.total.is_some_and(|t| progress.done >= t) {
+                bar.finish_and_clear();
+                self.bar = None;
+            }
+        } else if self.told.is_none_or(|t| t.elapsed() >= PLAIN_EVERY) {
+            self.told = Some(Instant::now());
+            let total = progress.total.map_or(String::new(), |t| format!(" of {}", amount(t as f64, &progress.unit)));
+            let _ = writeln!(
+                io::stderr(),
+                "{}: {}{total} {words}",
+                progress.stage,
+                amount(progress.done as f64, &progress.unit)
+            );
+        }
+    }
+
+    fn bar_for(&mut self, progress: &Progress) -> &ProgressBar {
+        if self.stage != progress.stage {
+            self.stage.clone_from(&progress.stage);
+            if let Some(old) = self.bar.take() {
+                old.finish_and_clear();
+            }
+        }
+        self.bar.get_or_insert_with(|| {
+            let bar = progress.total.map_or_else(ProgressBar::no_length, ProgressBar::new);
+            // The template is a constant: a wrong one would leave indicatif's own, which is readable too.
+            if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {percent:>3} %  {msg}") {
+                bar.set_style(style.progress_chars("━╸─"));
+            }
+            bar.set_prefix(progress.stage.clone());
+            bar
+        })
+    }
+}
+
+/// "12.3 MB" for bytes, "1,234 tokens" for all else.
+pub fn amount(value: f64, unit: &str) -> String {
+    if unit == "bytes" {
+        return bytes(value);
+    }
+    if value < 10.0 && value.fract() != 0.0 {
+        format!("{value:.1} {unit}")
+    } else {
+        format!("{} {unit}", thousands(value as u64))
+    }
+}
+
+/// "12.3 MB".
+pub fn bytes(value: f64) -> String {
+    let (scale, unit) = match value {
+        v if v >= 1e9 => (1e9, "GB"),
+        v if v >= 1e6 => (1e6, "MB"),
+        v if v >= 1e3 => (1e3, "kB"),
+        _ => return format!("{value:.0} B"),
+    };
+    format!("{:.1} {unit}", value / scale)
+}
+
+/// "12,345".
+pub fn thousands(value: u64) -> String {
+    let digits = value.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// "2:05", "1:02:03".
+pub fn clock(seconds: f64) -> String {
+    let s = seconds.max(0.0).round() as u64;
+    if s >= 3600 {
+        format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
+    } else {
+        format!("{}:{:02}", s / 60, s % 60)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(thousands(1_234_567), "1,234,567");
+        assert_eq!(thousands(12), "12");
+        assert_eq!(bytes(98_362_432.0), "98.4 MB");
+        assert_eq!(clock(125.4), "2:05");
+        assert_eq!(clock(3723.0), "1:02:03");
+        assert_eq!(amount(2.5, "sweeps"), "2.5 sweeps");
+    }
+}

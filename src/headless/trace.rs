@@ -1,0 +1,39 @@
+//! `mlpeek trace`.
+
+use serde_json::json;
+
+use super::{Output, model_of, open_fit};
+use crate::analysis::{contexts, lens};
+use crate::cli::{Device, TraceArgs};
+use crate::error::Result;
+use crate::factor::encode::Encoder;
+
+pub(super) fn run(args: &TraceArgs, out: &mut Output) -> Result<()> {
+    let ctx = out.task();
+    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
+    let model = model_of(&study, Device::Auto, Some(entry.hook.layer + 1), out, &ctx)?;
+    let encoder = Encoder::new(factors.features.clone());
+    let trace = lens::trace(&model, entry.hook, &encoder, &factors, &args.text, study.manifest().bos, &ctx)?;
+    if out.is_json() {
+        return out.object(&json!({"fit": entry.name, "tokens": trace.tokens, "features": trace.features, "unexplained": trace.unexplained}));
+    }
+    let rows = contexts::feature_rows(&factors, &*study.tokens()?, &study.notes(&entry.name)?);
+    for (i, token) in trace.tokens.iter().enumerate() {
+        let mut strongest: Vec<_> = trace.features.iter().map(|f| (f.values[i], f.id)).filter(|f| f.0 > 0.0).collect();
+        strongest.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let shown: Vec<_> = strongest
+            .iter()
+            .take(4)
+            .map(|(v, id)| {
+                format!("{id} {v:.2} ({})", rows[*id].top_tokens.first().map_or("", |t| t.trim()).escape_debug())
+            })
+            .collect();
+        out.line(&format!(
+            "{:<16} {:>4.0} % unexplained  {}",
+            token.escape_debug().to_string(),
+            trace.unexplained[i] * 100.0,
+            shown.join("  ")
+        ))?;
+    }
+    Ok(())
+}

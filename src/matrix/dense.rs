@@ -1,0 +1,185 @@
+//! Dense products, by faer on one thread a tile: the tiles are fixed by the shapes, so the bits are too.
+
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatMut, MatRef, Par};
+use rayon::prelude::*;
+
+use super::panel::PANEL;
+
+/// Neurons in a tile of AᵀY.
+const STRIP: usize = 256;
+
+/// `out[k × d] += Yᵀ A` for a block of rows: `a` is row-major `[b × d]`, `y` is `[k][stride]` with the block's `b` rows
+/// first in each line. Tiles of neurons run in parallel; each adds in the order of the rows.
+pub fn accumulate_products(out: &mut [f32], a: &[f32], d: usize, y: &[f32], stride: usize, k: usize) {
+    let b = a.len() / d;
+    if b == 0 || k == 0 {
+        return;
+    }
+    // Transposed views: the neurons run fastest on the left and in the result, which no product has to pack.
+    let left = MatRef::from_row_major_slice(a, b, d).transpose();
+    let right = MatRef::from_column_major_slice_with_stride(y, b, k, stride);
+    let result = MatMut::from_column_major_slice_mut(out, d, k);
+    result.par_row_chunks_mut(STRIP).enumerate().for_each(|(i, tile)| {
+        let rows = tile.nrows();
+        matmul(tile, Accum::Add, left.subrows(i * STRIP, rows), right, 1.0, Par::Seq);
+    });
+}
+
+/// `out[k × k] += Y Yᵀ` in f64 over the first `b` rows of `y` `[k][stride]`, summed in f32 within the block.
+pub fn accumulate_gram(out: &mut [f64], scratch: &mut Vec<f32>, y: &[f32], stride: usize, b: usize, k: usize) {
+    const LINES: usize = 64;
+    if k == 0 || b == 0 {
+        return;
+    }
+    scratch.clear();
+    scratch.resize(k * k, 0.0);
+    let right = MatRef::from_column_major_slice_with_stride(y, b, k, stride);
+    scratch.par_chunks_mut(LINES * k).enumerate().for_each(|(i, tile)| {
+        let columns = tile.len() / k;
+        let tile = MatMut::from_column_major_slice_mut(tile, k, columns);
+        matmul(tile, Accum::Replace, right.transpose(), right.subcols(i * LINES, columns), 1.0, Par::Seq);
+    });
+    // Both triangles come from one, so that the matrix is symmetric to the bit.
+    for i in 0..k {
+        for j in 0..=i {
+            let v = f64::from(scratch[j * k + i]);
+            out[i * k + j] += v;
+            if i != j {
+                out[j * k + i] += v;
+            }
+        }
+    }
+}
+
+/// `out[k][PANEL] = Cᵀ · panel` for dense columns: `columns` is `[k][d]`, `panel` `[d][PANEL]`.
+pub fn project(out: &mut [f32], panel: &[f32], columns: &[f32], d: usize) {
+    let k = columns.len() / d;
+    let left = MatRef::from_column_major_slice(panel, PANEL, d);
+    let right = MatRef::from_column_major_slice(columns, d, k);
+    let result = MatMut::from_column_major_slice_mut(out, PANEL, k);
+    matmul(result, Accum::Replace, left, right, 1.0, Par::Seq);
+}
+
+/// `(G + ridge·I)⁻¹ B` for symmetric positive `G` (k × k) and `B` `[k × d]`, both row-major, in f64. Where rounding has made
+/// G indefinite, the ridge is raised tenfold until it is not.
+pub fn solve_symmetric(g: &[f64], k: usize, ridge: f64, b: &[f32], d: usize) -> Vec<f32> {
+    const STRIP: usize = 512;
+    let inverse = symmetric_inverse(g, k, ridge);
+    let mut out = vec![0.0f32; k * d];
+    let result = MatMut::from_row_major_slice_mut(&mut out, k, d);
+    result.transpose_mut().par_row_chunks_mut(STRIP).enumerate().for_each(|(s, mut tile)| {
+        let first = s * STRIP;
+        let columns = tile.nrows();
+        let right = Mat::<f64>::from_fn(k, columns, |i, j| f64::from(b[i * d + first + j]));
+        let mut product = Mat::<f64>::zeros(k, columns);
+        matmul(product.as_mut(), Accum::Replace, inverse.as_ref(), right.as_ref(), 1.0, Par::Seq);
+        for j in 0..columns {
+            for i in 0..k {
+                tile[(j, i)] = product[(i, j)] as f32;
+            }
+        }
+    });
+    out
+}
+
+fn symmetric_inverse(g: &[f64], k: usize, ridge: f64) -> Mat<f64> {
+    use faer::linalg::cholesky::llt;
+    let mean = (0..k).map(|i| g[i * k + i]).sum::<f64>() / k.max(1) as f64;
+    let mut ridge = ridge.max(f64::MIN_POSITIVE);
+    let mut memory = MemBuffer::new(
+        llt::factor::cholesky_in_place_scratch::<f64>(k, Par::Seq, Default::default())
+            .or(llt::inverse::inverse_scratch::<f64>(k, Par::Seq)),
+    );
+    loop {
+        let mut factor = Mat::<f64>::from_fn(k, k, |i, j| g[i * k + j] + if i == j { ridge } else { 0.0 });
+        let stack = MemStack::new(&mut memory);
+        let done =
+            llt::factor::cholesky_in_place(factor.as_mut(), Default::default(), Par::Seq, stack, Default::default());
+        if done.is_ok() || ridge > mean.max(1.0) {
+            let mut lower = Mat::<f64>::zeros(k, k);
+            llt::inverse::inverse(lower.as_mut(), factor.as_ref(), Par::Seq, MemStack::new(&mut memory));
+            return Mat::from_fn(k, k, |i, j| if i >= j { lower[(i, j)] } else { lower[(j, i)] });
+        }
+        ridge = (ridge * 10.0).max(mean * 1e-14);
+    }
+}
+
+/// The eigenvalues, largest first, and eigenvectors (`[i][component]`, row i the i-th vector) of a symmetric k × k matrix.
+/// `None` when the iteration does not converge.
+pub fn eigen_symmetric(g: &[f64], k: usize) -> Option<(Vec<f64>, Vec<f64>)> {
+    use faer::linalg::evd;
+    let matrix = Mat::<f64>::from_fn(k, k, |i, j| g[i * k + j]);
+    let mut values = faer::diag::Diag::<f64>::zeros(k);
+    let mut vectors = Mat::<f64>::zeros(k, k);
+    let mut memory = MemBuffer::new(evd::self_adjoint_evd_scratch::<f64>(
+        k,
+        evd::ComputeEigenvectors::Yes,
+        Par::Seq,
+        Default::default(),
+    ));
+    evd::self_adjoint_evd(
+        matrix.as_ref(),
+        values.as_mut(),
+        Some(vectors.as_mut()),
+        Par::Seq,
+        MemStack::new(&mut memory),
+        Default::default(),
+    )
+    .ok()?;
+    let ascending: Vec<f64> = (0..k).map(|i| values.column_vector()[i]).collect();
+    let mut order: Vec<usize> = (0..k).collect();
+    order.sort_by(|&a, &b| ascending[b].total_cmp(&ascending[a]));
+    let rows = order.iter().flat_map(|&i| (0..k).map(|c| vectors[(c, i)]).collect::<Vec<_>>()).collect();
+    Some((order.iter().map(|&i| ascending[i]).collect(), rows))
+}
+
+/// A strip of neurons of every line of a `[k][d]` matrix.
+pub struct Strip<'m>(MatMut<'m, f32>);
+
+impl Strip<'_> {
+    /// Adds the first values of `row` to line `j`.
+    pub fn add(&mut self, j: usize, row: &[f32]) {
+        let rows = self.0.nrows();
+        if let Some(line) = self.0.as_mut().col_mut(j).try_as_col_major_mut() {
+            for (v, a) in line.as_slice_mut().iter_mut().zip(&row[..rows]) {
+                *v += a;
+            }
+        }
+    }
+}
+
+/// Calls `f(first neuron, strip)` for strips of `width` neurons of `out` `[k][d]`, in parallel.
+pub fn for_strips(out: &mut [f32], d: usize, width: usize, f: impl Fn(usize, Strip<'_>) + Sync + Send) {
+    let k = out.len() / d;
+    let result = MatMut::from_column_major_slice_mut(out, d, k);
+    result.par_row_chunks_mut(width).enumerate().for_each(|(i, tile)| f(i * width, Strip(tile)));
+}
+
+/// Makes the `count` lines of `lines` `[count][d]` orthonormal: twice (ZZᵀ)^-½ by Cholesky, as CholeskyQR2. Lines that the
+/// others span become noise of no norm and are left at zero.
+pub fn orthonormalise(lines: &mut [f32], count: usize, d: usize) {
+    for _ in 0..2 {
+        let mut gram = vec![0.0; count * count];
+        accumulate_gram(&mut gram, &mut Vec::new(), lines, d, d, count);
+        let largest = (0..count).map(|i| gram[i * count + i]).fold(0.0, f64::max);
+        for i in 0..count {
+            gram[i * count + i] += largest * 1e-12;
+        }
+        super::cholesky::factor(&mut gram, count, largest * 1e-12);
+        // L⁻¹ · lines, a strip of columns at a time.
+        let result = MatMut::from_column_major_slice_mut(lines, d, count);
+        result.par_row_chunks_mut(256).for_each(|mut tile| {
+            for r in 0..tile.nrows() {
+                for i in 0..count {
+                    let mut v = f64::from(tile[(r, i)]);
+                    for l in 0..i {
+                        v -= gram[i * count + l] * f64::from(tile[(r, l)]);
+                    }
+                    tile[(r, i)] = (v / gram[i * count + i]) as f32;
+                }
+            }
+        });
+    }
+}

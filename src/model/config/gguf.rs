@@ -1,0 +1,239 @@
+//! Switches from GGUF metadata.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::{Activation, Config, LayerKind, Names, Norm, NormKind, QkvOrder, Rope, RopeScaling};
+use crate::error::{Error, Result};
+use crate::model::weights::{Meta, Weights};
+
+const SUPPORTED: &str = "llama, gemma2, gemma3, qwen2, qwen3, gpt2, smollm3";
+
+struct Reader<'a> {
+    meta: &'a HashMap<String, Meta>,
+    arch: &'a str,
+    path: &'a Path,
+}
+
+impl Reader<'_> {
+    fn get(&self, key: &str) -> Option<&Meta> {
+        self.meta.get(&format!("{}.{key}", self.arch))
+    }
+
+    fn need(&self, key: &str) -> Result<usize> {
+        self.get(key)
+            .and_then(Meta::as_usize)
+            .ok_or_else(|| Error::file(self.path, format!("metadata {}.{key} is missing or no count", self.arch)))
+    }
+
+    fn count(&self, key: &str) -> Option<usize> {
+        self.get(key).and_then(Meta::as_usize)
+    }
+
+    fn number(&self, key: &str) -> Option<f64> {
+        self.get(key).and_then(Meta::as_f64)
+    }
+
+    fn wrong(&self, problem: impl Into<String>) -> Error {
+        Error::file(self.path, problem)
+    }
+
+    /// Keys that change the computation in ways that are not built.
+    fn refuse_unknown(&self) -> Result<()> {
+        const KNOWN: &[&str] = &[
+            "block_count",
+            "context_length",
+            "embedding_length",
+            "feed_forward_length",
+            "attention.head_count",
+            "attention.head_count_kv",
+            "attention.key_length",
+            "attention.value_length",
+            "attention.layer_norm_epsilon",
+            "attention.layer_norm_rms_epsilon",
+            "attention.sliding_window",
+            "attention.sliding_window_pattern",
+            "attention.causal",
+            "attn_logit_softcapping",
+            "final_logit_softcapping",
+            "rope.dimension_count",
+            "rope.freq_base",
+            "rope.freq_base_swa",
+            "rope.scaling.type",
+            "rope.scaling.factor",
+            "rope.scaling.original_context_length",
+            "rope.scaling.finetuned",
+            "vocab_size",
+            "tensor_data_layout",
+        ];
+        let prefix = format!("{}.", self.arch);
+        for (key, value) in self.meta {
+            let Some(key) = key.strip_prefix(&prefix) else { continue };
+            let neutral = matches!(value, Meta::Int(0)) || value.as_f64() == Some(0.0);
+            if !neutral && !KNOWN.contains(&key) {
+                return Err(self.wrong(format!("metadata {prefix}{key} is a switch that mlpeek does not know")));
+            }
+        }
+        if self.count("attention.causal") == Some(0) {
+            return Err(self.wrong("attention.causal is false: only causal models can be read"));
+        }
+        Ok(())
+    }
+
+    fn rope(&self, weights: &Weights, dims: usize) -> Result<Rope> {
+        let mut rope = Rope::new(self.number("rope.freq_base").unwrap_or(10_000.0));
+        let factor = self.number("rope.scaling.factor").unwrap_or(1.0);
+        match self.get("rope.scaling.type").and_then(Meta::as_str) {
+            None | Some("none") => {}
+            Some("linear") if factor > 0.0 => rope.scaling = RopeScaling::Linear(factor),
+            Some(other) => return Err(self.wrong(format!("rope scaling '{other}' by {factor} is not known"))),
+        }
+        if let Some(factors) = weights.get("rope_freqs.weight") {
+            let factors = factors.to_f32();
+            if factors.len() != dims / 2 || factors.iter().any(|f| !f.is_finite() || *f == 0.0) {
+                return Err(self.wrong(format!("rope_freqs.weight must hold {} finite divisors", dims / 2)));
+            }
+            rope.scaling = RopeScaling::Factors(factors);
+        }
+        Ok(rope)
+    }
+}
+
+impl Config {
+    /// The switches of an open GGUF file.
+    pub fn from_gguf(weights: &Weights) -> Result<Self> {
+        let path = weights.path();
+        let Some(arch) = weights.meta().get("general.architecture").and_then(Meta::as_str) else {
+            return Err(Error::file(path, "metadata general.architecture is missing: not a language model"));
+        };
+        if !SUPPORTED.split(", ").any(|a| a == arch) {
+            return Err(Error::file(path, format!("architecture '{arch}' is not supported (supported: {SUPPORTED})")));
+        }
+        let r = Reader { meta: weights.meta(), arch, path };
+        r.refuse_unknown()?;
+        let config = base(&r, weights)?;
+        family(config, &r)?.check().map_err(|e| Error::file(path, e))
+    }
+}
+
+/// What every architecture shares, with Llama's switches.
+fn base(r: &Reader<'_>, weights: &Weights) -> Result<Config> {
+    let (layers, d_model, heads) =
+        (r.need("block_count")?, r.need("embedding_length")?, r.need("attention.head_count")?);
+    if layers == 0 || layers > 4096 || heads == 0 {
+        return Err(r.wrong(format!("{layers} layers of {heads} heads cannot be")));
+    }
+    let head_dim = r.count("attention.key_length").unwrap_or(d_model / heads);
+    if r.count("attention.value_length").is_some_and(|v| v != head_dim) {
+        return Err(r.wrong("attention.value_length differs from key_length, which mlpeek does not know"));
+    }
+    let vocab = weights.get("token_embd.weight").map(|t| t.shape().first().copied().unwrap_or(0)).unwrap_or(0);
+    let rotary_dims = r.count("rope.dimension_count").unwrap_or(head_dim);
+    let rms = r.number("attention.layer_norm_rms_epsilon");
+    // The file keeps no switch for biases: they are there or not.
+    let has = |name: &str| weights.get(&format!("blk.0.{name}.bias")).is_some();
+    Ok(Config {
+        family: r.arch.to_owned(),
+        d_model,
+        d_mlp: r.need("feed_forward_length")?,
+        heads,
+        kv_heads: r.count("attention.head_count_kv").unwrap_or(heads),
+        head_dim,
+        vocab,
+        context: r.need("context_length")?,
+        norm: Norm { kind: NormKind::Rms, eps: rms.unwrap_or(1e-5), plus_one: false },
+        activation: Activation::Silu,
+        gated: true,
+        parallel: false,
+        post_norms: false,
+        qk_norm: false,
+        learned_positions: false,
+        qkv_bias: has("attn_q") || has("attn_qkv"),
+        out_bias: has("attn_output"),
+        mlp_bias: has("ffn_up"),
+        conv1d: false,
+        qkv_order: QkvOrder::Blocks,
+        ropes: vec![r.rope(weights, rotary_dims)?],
+        rotary_dims,
+        rope_interleaved: false,
+        layers: vec![LayerKind { window: None, rope: Some(0) }; layers],
+        attention_scale: 1.0 / (head_dim as f64).sqrt(),
+        attention_softcap: r.number("attn_logit_softcapping").filter(|c| *c != 0.0),
+        final_softcap: r.number("final_logit_softcapping").filter(|c| *c != 0.0),
+        embed_scale: None,
+        tied: weights.get("output.weight").is_none(),
+        names: Names::Gguf,
+    })
+}
+
+fn family(mut c: Config, r: &Reader<'_>) -> Result<Config> {
+    let window = r.count("attention.sliding_window").filter(|w| *w != 0);
+    match r.arch {
+        "llama" => {
+            c.rope_interleaved = true;
+            // Mistral's GGUF files are `llama` too: their window holds in every layer.
+            c.layers.iter_mut().for_each(|l| l.window = window);
+        }
+        "smollm3" => {
+            c.rope_interleaved = true;
+            // llama.cpp's rule for this architecture: every fourth layer has no rotary embedding.
+            c.layers.iter_mut().skip(3).step_by(4).for_each(|l| l.rope = None);
+        }
+        "qwen2" => {}
+        "qwen3" => c.qk_norm = true,
+        "gpt2" => {
+            let eps = r.number("attention.layer_norm_epsilon").unwrap_or(1e-5);
+            c.norm = Norm { kind: NormKind::Layer, eps, plus_one: false };
+            c.activation = Activation::GeluTanh;
+            (c.gated, c.learned_positions) = (false, true);
+            c.ropes.clear();
+            c.rotary_dims = 0;
+            c.layers.iter_mut().for_each(|l| l.rope = None);
+        }
+        "gemma2" | "gemma3" => gemma(&mut c, r, window)?,
+        other => return Err(r.wrong(format!("architecture '{other}' is not supported (supported: {SUPPORTED})"))),
+    }
+    if window.is_some() && matches!(r.arch, "qwen2" | "qwen3" | "gpt2" | "smollm3") {
+        return Err(r.wrong(format!("{}.attention.sliding_window is a switch that mlpeek does not know", r.arch)));
+    }
+    Ok(c)
+}
+
+fn gemma(c: &mut Config, r: &Reader<'_>, window: Option<usize>) -> Result<()> {
+    c.activation = Activation::GeluTanh;
+    c.post_norms = true;
+    c.embed_scale = Some((c.d_model as f64).sqrt());
+    let layers = c.layers.len();
+    if r.arch == "gemma2" {
+        // llama.cpp's converter drops query_pre_attn_scalar: the 27B model alone differs from the head width.
+        if layers == 46 {
+            c.attention_scale = 1.0 / ((c.d_model / c.heads) as f64).sqrt();
+        }
+        c.attention_softcap = c.attention_softcap.or(Some(50.0));
+        c.final_softcap = c.final_softcap.or(Some(30.0));
+    } else {
+        c.qk_norm = true;
+        if layers == 62 {
+            c.attention_scale = 1.0 / ((c.d_model / c.heads) as f64).sqrt();
+        }
+        // The file omits the base of the sliding layers.
+        c.ropes.push(Rope::new(r.number("rope.freq_base_swa").unwrap_or(10_000.0)));
+    }
+    let period = if r.arch == "gemma2" { 2 } else { 6 };
+    let local_rope = c.ropes.len() - 1;
+    let flags = match r.get("attention.sliding_window_pattern") {
+        Some(Meta::Numbers(flags)) if flags.len() == layers => {
+            Some(flags.iter().map(|f| *f != 0.0).collect::<Vec<_>>())
+        }
+        Some(Meta::Int(p)) if *p > 0 => Some((1..=layers).map(|i| !i.is_multiple_of(*p as usize)).collect()),
+        Some(_) => return Err(r.wrong("attention.sliding_window_pattern does not fit the layers")),
+        None => None,
+    };
+    for (i, layer) in c.layers.iter_mut().enumerate() {
+        let sliding = flags.as_ref().map_or(!(i + 1).is_multiple_of(period), |f| f[i]);
+        if sliding {
+            *layer = LayerKind { window, rope: Some(local_rope) };
+        }
+    }
+    Ok(())
+}

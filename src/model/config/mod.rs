@@ -1,0 +1,196 @@
+//! What a model is: the switches of one decoder, read from `config.json` or from GGUF metadata.
+//!
+//! Owns the mapping from a family's configuration to switches; knows nothing of tensors. Invariant: a switch in a
+//! configuration that this decoder does not know is refused by name, never ignored.
+
+mod gguf;
+mod hf;
+mod names;
+mod rope;
+
+pub use names::{LayerPart, Names, Part};
+pub use rope::{Rope, RopeScaling};
+
+/// A normalisation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Norm {
+    /// Root mean square (no centring) or LayerNorm.
+    pub kind: NormKind,
+    /// Added to the variance.
+    pub eps: f64,
+    /// The stored weight w stands for 1 + w (Gemma's safetensors; its GGUF files hold 1 + w already).
+    pub plus_one: bool,
+}
+
+/// Which normalisation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    /// x / rms(x) ∘ w
+    Rms,
+    /// (x − mean) / std ∘ w + b
+    Layer,
+}
+
+/// The MLP's non-linearity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// x · σ(x)
+    Silu,
+    /// x · Φ(x), exact
+    Gelu,
+    /// The tanh approximation of GELU ("gelu_new", "gelu_pytorch_tanh")
+    GeluTanh,
+    /// max(0, x)
+    Relu,
+    /// max(0, x)²
+    Relu2,
+    /// x · σ(1.702 x)
+    QuickGelu,
+}
+
+/// How q, k and v lie in the columns of the fused projection's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkvOrder {
+    /// All of q, then all of k, then all of v.
+    Blocks,
+    /// For each head its q, k and v (GPT-NeoX).
+    PerHead,
+}
+
+/// What differs between layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerKind {
+    /// Tokens that a position sees, itself included; `None`: all before it.
+    pub window: Option<usize>,
+    /// Index into [`Config::ropes`]; `None`: no rotary embedding in this layer.
+    pub rope: Option<usize>,
+}
+
+/// Every switch of the decoder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// "llama", "gemma2", …
+    pub family: String,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Neurons of an MLP.
+    pub d_mlp: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Ids.
+    pub vocab: usize,
+    /// Longest context.
+    pub context: usize,
+    /// The normalisation of the residual stream.
+    pub norm: Norm,
+    /// The MLP's non-linearity.
+    pub activation: Activation,
+    /// act(gate) ∘ up, or act(up).
+    pub gated: bool,
+    /// Attention and MLP both read the layer's input (GPT-NeoX).
+    pub parallel: bool,
+    /// Norms after attention and after the MLP as well (Gemma 2 and 3).
+    pub post_norms: bool,
+    /// RMS norms of each head's q and k.
+    pub qk_norm: bool,
+    /// Learned positions are added to the embeddings (GPT-2).
+    pub learned_positions: bool,
+    /// Biases of q, k, v.
+    pub qkv_bias: bool,
+    /// Bias of the attention's output projection.
+    pub out_bias: bool,
+    /// Biases of the MLP.
+    pub mlp_bias: bool,
+    /// Weights are stored `[in, out]` (GPT-2's Conv1D in safetensors).
+    pub conv1d: bool,
+    /// How a fused q, k, v projection is ordered.
+    pub qkv_order: QkvOrder,
+    /// The rotary embeddings that layers choose from.
+    pub ropes: Vec<Rope>,
+    /// Leading values of a head that are rotated.
+    pub rotary_dims: usize,
+    /// Pairs (2i, 2i + 1) are rotated instead of (i, i + half): the rows of GGUF `llama` q and k are permuted so.
+    pub rope_interleaved: bool,
+    /// A switch a layer.
+    pub layers: Vec<LayerKind>,
+    /// Multiplies q·k.
+    pub attention_scale: f64,
+    /// cap · tanh(s / cap) on attention scores.
+    pub attention_softcap: Option<f64>,
+    /// cap · tanh(l / cap) on logits.
+    pub final_softcap: Option<f64>,
+    /// Multiplies the embeddings.
+    pub embed_scale: Option<f64>,
+    /// The unembedding is the embedding.
+    pub tied: bool,
+    /// Where each tensor is found.
+    pub names: Names,
+}
+
+impl Config {
+    /// Columns of q.
+    pub fn q_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Columns of k, and of v.
+    pub fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Bytes of keys and values that one token needs in `layers` layers, at `width` bytes a value.
+    pub fn kv_bytes_per_token(&self, layers: usize, width: usize) -> u64 {
+        (2 * self.kv_width() * layers * width) as u64
+    }
+
+    /// Contradictions that would make the decoder read out of place.
+    fn check(self) -> Result<Self, String> {
+        let sizes = [
+            ("layers", self.layers.len(), 4096),
+            ("residual width", self.d_model, 1 << 20),
+            ("MLP width", self.d_mlp, 1 << 22),
+            ("heads", self.heads, 1 << 16),
+            ("key/value heads", self.kv_heads, 1 << 16),
+            ("head width", self.head_dim, 1 << 16),
+            ("vocabulary", self.vocab, 1 << 26),
+            ("context", self.context, 1 << 40),
+        ];
+        for (what, value, most) in sizes {
+            if value == 0 || value > most {
+                return Err(format!("{what} is {value}: it must be from 1 to {most}"));
+            }
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            return Err(format!("{} heads do not divide among {} key/value heads", self.heads, self.kv_heads));
+        }
+        if self.rotary_dims > self.head_dim || !self.rotary_dims.is_multiple_of(2) {
+            return Err(format!("{} rotary values do not fit heads of {}", self.rotary_dims, self.head_dim));
+        }
+        if self.layers.iter().any(|l| l.window == Some(0)) {
+            return Err("a sliding window of 0 tokens sees nothing".into());
+        }
+        if self.qkv_order == QkvOrder::PerHead && self.heads != self.kv_heads {
+            return Err("q, k and v fused by head need as many key/value heads as heads".into());
+        }
+        Ok(self)
+    }
+}
+
+impl Activation {
+    /// By Hugging Face's name.
+    pub fn by_name(name: &str) -> Result<Self, String> {
+        Ok(match name {
+            "silu" | "swish" => Self::Silu,
+            "gelu" => Self::Gelu,
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Self::GeluTanh,
+            "relu" => Self::Relu,
+            "relu2" => Self::Relu2,
+            "quick_gelu" => Self::QuickGelu,
+            other => return Err(format!("activation '{other}' is not known")),
+        })
+    }
+}

@@ -1,0 +1,247 @@
+//! Products with weights: one interface over mapped bytes (CPU) and device tensors (GPU), dequantised or quantised.
+//!
+//! Owns the choice of kernel; knows nothing of layers. Invariant: the stored bytes are the one resident copy: a dequantised
+//! product widens one part of one matrix at a time into a scratch that is used again.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use candle_core::quantized::{QStorage, QTensor};
+use candle_core::{DType, Device, Storage, Tensor};
+use rayon::prelude::*;
+
+use super::vector;
+use crate::error::Result;
+use crate::matrix::gemm::{View, product};
+use crate::model::weights::Stored;
+
+/// Which arithmetic multiplies quantised weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// Weights are widened to f32: activations, logits of prompts, KL, the logit lens.
+    Dequantised,
+    /// Activations are quantised to eight bits and multiplied block by block: generated tokens of few rows.
+    Quantised,
+}
+
+/// Values of weights that are widened at a time.
+const SCRATCH: usize = 1 << 21;
+
+thread_local! {
+    static WIDENED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Where a matrix lives.
+enum Home {
+    /// In the mapped file.
+    Mapped(Stored),
+    /// On the device, in the compute dtype, `[out, in]`.
+    Dense(Tensor),
+    /// On the device, in its blocks.
+    Quantised(Arc<QTensor>),
+}
+
+/// One weight matrix `[out, in]`.
+pub(crate) struct Matrix {
+    home: Home,
+    out: usize,
+    cols: usize,
+    /// Stored `[in, out]` (Conv1D).
+    transposed: bool,
+}
+
+/// Where weights are put when a model is opened.
+#[derive(Clone)]
+pub(crate) enum Placement {
+    /// Left in the mapped file, computed by this crate's CPU kernels in f32.
+    Mapped,
+    /// Copied to a device, computed by candle's operations in a dtype.
+    Device(Device, DType),
+}
+
+impl Matrix {
+    /// Puts a checked tensor in its place.
+    pub(crate) fn new(tensor: &Stored, transposed: bool, placement: &Placement) -> Result<Self> {
+        let (rows, cols) = (tensor.rows(), tensor.cols());
+        let (out, cols) = if transposed { (cols, rows) } else { (rows, cols) };
+        let home = match placement {
+            Placement::Mapped => Home::Mapped(tensor.clone()),
+            Placement::Device(device, _) if tensor.is_quantised() => {
+                let storage = QStorage::from_data(tensor.data().into(), device, tensor.dtype())?;
+                Home::Quantised(Arc::new(QTensor::new(storage, tensor.shape().to_vec())?))
+            }
+            Placement::Device(device, dtype) => {
+                let dense = Tensor::from_vec(tensor.to_f32(), tensor.shape().to_vec(), &Device::Cpu)?;
+                let dense = if transposed { dense.t()?.contiguous()? } else { dense };
+                Home::Dense(dense.to_dtype(*dtype)?.to_device(device)?)
+            }
+        };
+        Ok(Self { home, out, cols, transposed })
+    }
+
+    fn is_quantised(&self) -> bool {
+        match &self.home {
+            Home::Mapped(t) => t.is_quantised(),
+            Home::Dense(_) => false,
+            Home::Quantised(_) => true,
+        }
+    }
+
+    /// `out[:, at..at + self.out] = x Wᵀ` for the m rows of `x`; `out` is `[m, width]`.
+    fn dequantised(&self, tensor: &Stored, x: &[f32], out: &mut [f32], at: usize, width: usize) {
+        let (m, k) = (x.len() / self.cols, self.cols);
+        let (rows, row) = (tensor.rows(), tensor.cols());
+        if let Some(values) = tensor.as_f32() {
+            let w = if self.transposed { View::rows(values, row) } else { View::transposed(values, row) };
+            return product((m, k, self.out), View::rows(x, k), w, &mut out[at..], width, false, true);
+        }
+        let mut scratch = WIDENED.take();
+        let step = (SCRATCH / row).clamp(1, rows);
+        scratch.resize(scratch.len().max(step * row), 0.0);
+        for first in (0..rows).step_by(step) {
+            let count = step.min(rows - first);
+            let part = &mut scratch[..count * row];
+            widen(tensor, first, part);
+            if self.transposed {
+                let (x, w) = (View::rows(&x[first..], k), View::rows(part, row));
+                product((m, count, self.out), x, w, &mut out[at..], width, first > 0, true);
+            } else {
+                let (x, w) = (View::rows(x, k), View::transposed(part, row));
+                product((m, k, count), x, w, &mut out[at + first..], width, false, true);
+            }
+        }
+        WIDENED.set(scratch);
+    }
+}
+
+/// Widens rows from `first` on until `out` is full, on all threads.
+fn widen(tensor: &Stored, first: usize, out: &mut [f32]) {
+    let row = tensor.cols();
+    let chunk = (out.len() / row).div_ceil(8 * rayon::current_num_threads()).max(1);
+    out.par_chunks_mut(chunk * row).enumerate().for_each(|(i, part)| {
+        let start = first + i * chunk;
+        tensor.dequantise(start..start + part.len() / row, part);
+    });
+}
+
+/// Matrices that multiply the same rows, their results side by side, with a bias.
+pub(crate) struct Linear {
+    parts: Vec<Matrix>,
+    bias: Option<Vec<f32>>,
+    device_bias: Option<Tensor>,
+    out: usize,
+}
+
+impl Linear {
+    /// Of parts with the same width of input; `bias` has the width of the whole output.
+    pub(crate) fn new(parts: Vec<Matrix>, bias: Option<Vec<f32>>, placement: &Placement) -> Result<Self> {
+        let out = parts.iter().map(|p| p.out).sum();
+        let device_bias = match (placement, &bias) {
+            (Placement::Device(device, dtype), Some(bias)) => {
+                Some(Tensor::from_slice(bias, bias.len(), device)?.to_dtype(*dtype)?)
+            }
+            _ => None,
+        };
+        Ok(Self { parts, bias, device_bias, out })
+    }
+
+    /// Width of the result.
+    pub(crate) fn out(&self) -> usize {
+        self.out
+    }
+
+    /// `x Wᵀ + b` for `x` `[m, in]`.
+    pub(crate) fn apply(&self, x: &Tensor, path: Path) -> Result<Tensor> {
+        self.product(x, path, true)
+    }
+
+    /// `x Wᵀ` without the bias.
+    pub(crate) fn apply_without_bias(&self, x: &Tensor) -> Result<Tensor> {
+        self.product(x, Path::Dequantised, false)
+    }
+
+    fn product(&self, x: &Tensor, path: Path, with_bias: bool) -> Result<Tensor> {
+        if matches!(self.parts.first(), Some(Matrix { home: Home::Mapped(_), .. })) {
+            let m = x.dim(0)?;
+            let out = with_slice(x, |x| self.product_mapped(x, m, path, with_bias))?;
+            return Ok(Tensor::from_vec(out, (m, self.out), &Device::Cpu)?);
+        }
+        let mut parts = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            parts.push(match &part.home {
+                Home::Dense(w) => x.matmul(&w.t()?)?,
+                Home::Quantised(w) => on_device(w, x, path)?,
+                Home::Mapped(_) => continue,
+            });
+        }
+        let out = if parts.len() == 1 { parts.swap_remove(0) } else { Tensor::cat(&parts, 1)? };
+        match &self.device_bias {
+            Some(bias) if with_bias => Ok(out.broadcast_add(bias)?),
+            _ => Ok(out),
+        }
+    }
+
+    fn product_mapped(&self, x: &[f32], m: usize, path: Path, with_bias: bool) -> Vec<f32> {
+        let mut out = vec![0.0; m * self.out];
+        let mut at = 0;
+        for part in &self.parts {
+            if let Home::Mapped(tensor) = &part.home {
+                if path == Path::Quantised && part.is_quantised() {
+                    quantised(tensor, x, &mut out, at, self.out);
+                } else {
+                    part.dequantised(tensor, x, &mut out, at, self.out);
+                }
+            }
+            at += part.out;
+        }
+        if let (Some(bias), true) = (&self.bias, with_bias) {
+            vector::rows_mut(&mut out, self.out, |_, row| vector::axpy(row, 1.0, bias));
+        }
+        out
+    }
+}
+
+/// `out[:, at..] = x Wᵀ` with x quantised as candle quantises it.
+fn quantised(tensor: &Stored, x: &[f32], out: &mut [f32], at: usize, width: usize) {
+    let (rows, m) = (tensor.rows(), x.len() / tensor.cols());
+    let x = tensor.quantise_activations(x);
+    let chunk = rows.div_ceil(4 * rayon::current_num_threads()).max(1);
+    if m == 1 {
+        out[at..at + rows].par_chunks_mut(chunk).enumerate().for_each(|(i, part)| {
+            tensor.quantised_products(i * chunk..i * chunk + part.len(), &x, part);
+        });
+        return;
+    }
+    let mut columns = vec![0.0; rows * m];
+    columns.par_chunks_mut(chunk * m).enumerate().for_each(|(i, part)| {
+        tensor.quantised_products(i * chunk..i * chunk + part.len() / m, &x, part);
+    });
+    for (r, line) in out.chunks_exact_mut(width).enumerate() {
+        for (o, column) in line[at..at + rows].iter_mut().zip(columns.chunks_exact(m)) {
+            *o = column[r];
+        }
+    }
+}
+
+fn on_device(w: &Arc<QTensor>, x: &Tensor, path: Path) -> Result<Tensor> {
+    let dtype = x.dtype();
+    match path {
+        Path::Dequantised => {
+            let w = w.dequantize(x.device())?.to_dtype(dtype)?;
+            Ok(x.matmul(&w.t()?)?)
+        }
+        Path::Quantised => Ok(x.to_dtype(DType::F32)?.contiguous()?.apply_op1_no_bwd(w.as_ref())?.to_dtype(dtype)?),
+    }
+}
+
+/// Reads a contiguous f32 tensor on the CPU in place.
+pub(crate) fn with_slice<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let x = x.contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    let Storage::Cpu(cpu) = &*storage else {
+        return Err(candle_core::Error::Msg("a CPU kernel was given a tensor of another device".into()).into());
+    };
+    let all = cpu.as_slice::<f32>()?;
+    let start = layout.start_offset();
+    Ok(f(&all[start..start + layout.shape().elem_count()]))
+}

@@ -1,0 +1,200 @@
+//! From named tensors to a network: every shape is held against the configuration before anything is computed.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+use super::linear::{Linear, Matrix, Placement};
+use super::network::{Decoder, Layer};
+use super::ops::NormWeights;
+use crate::error::{Error, Result};
+use crate::model::config::{Config, LayerPart, NormKind, Part, QkvOrder};
+use crate::model::weights::{Stored, Weights};
+use crate::task::TaskCtx;
+
+/// Finds tensors by role, checks them, and remembers which were used.
+struct Loader<'a> {
+    config: &'a Config,
+    weights: &'a Weights,
+    placement: &'a Placement,
+    prefix: &'static str,
+    used: RefCell<HashSet<String>>,
+}
+
+impl Loader<'_> {
+    fn wrong(&self, problem: impl Into<String>) -> Error {
+        Error::file(self.weights.path(), problem)
+    }
+
+    fn find(&self, name: &str) -> Option<&Stored> {
+        let found = self.weights.get(name)?;
+        self.used.borrow_mut().insert(name.to_owned());
+        Some(found)
+    }
+
+    fn need(&self, name: &str, shape: &[usize]) -> Result<&Stored> {
+        let Some(found) = self.find(name) else {
+            return Err(
+                self.wrong(format!("tensor {name} is missing: the checkpoint is not whole or not of this family"))
+            );
+        };
+        check_shape(found, name, shape)?;
+        Ok(found)
+    }
+
+    /// A vector as f32, finite.
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let tensor = self.need(name, &[len])?;
+        let values = tensor.to_f32();
+        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+            let problem = format!("tensor {name} holds {} at {i}: the weights are damaged", values[i]);
+            return Err(Error::file(tensor.file(), problem));
+        }
+        Ok(values)
+    }
+
+    fn part(&self, part: Part) -> String {
+        format!("{}{}", self.prefix, self.config.names.part(part))
+    }
+
+    fn layer(&self, index: usize, part: LayerPart) -> String {
+        let names = self.config.names;
+        format!("{}{}{}", self.prefix, names.layer(index), names.layer_part(part))
+    }
+
+    fn norm(&self, name: &str) -> Result<NormWeights> {
+        let (norm, width) = (self.config.norm, self.config.d_model);
+        let weight = self.vector(&format!("{name}.weight"), width)?;
+        let bias = match norm.kind {
+            NormKind::Rms => None,
+            NormKind::Layer => Some(self.vector(&format!("{name}.bias"), width)?),
+        };
+        NormWeights::new(norm, weight, bias, self.placement)
+    }
+
+    /// A head's RMS norm.
+    fn head_norm(&self, name: &str) -> Result<Option<NormWeights>> {
+        if !self.config.qk_norm {
+            return Ok(None);
+        }
+        let weight = self.vector(&format!("{name}.weight"), self.config.head_dim)?;
+        NormWeights::new(self.config.norm, weight, None, &Placement::Mapped).map(Some)
+    }
+
+    /// Projections of one input, side by side: (name, width of its result).
+    fn linear(&self, parts: &[(String, usize)], cols: usize, bias: bool) -> Result<Linear> {
+        let conv1d = self.config.conv1d;
+        let (mut matrices, mut biases) = (Vec::new(), Vec::new());
+        for (name, out) in parts {
+            let shape = if conv1d { [cols, *out] } else { [*out, cols] };
+            let tensor = self.need(&format!("{name}.weight"), &shape)?;
+            matrices.push(Matrix::new(tensor, conv1d, self.placement)?);
+            if bias {
+                biases.extend(self.vector(&format!("{name}.bias"), *out)?);
+            }
+        }
+        Linear::new(matrices, bias.then_some(biases), self.placement)
+    }
+
+    fn block(&self, index: usize) -> Result<Layer> {
+        use LayerPart as P;
+        let c = self.config;
+        let name = |part| self.layer(index, part);
+        let fused = name(P::Qkv);
+        let qkv = if c.qkv_order == QkvOrder::PerHead || self.weights.get(&format!("{fused}.weight")).is_some() {
+            vec![(fused, c.q_width() + 2 * c.kv_width())]
+        } else {
+            vec![(name(P::Q), c.q_width()), (name(P::K), c.kv_width()), (name(P::V), c.kv_width())]
+        };
+        let up =
+            if c.gated { vec![(name(P::Gate), c.d_mlp), (name(P::Up), c.d_mlp)] } else { vec![(name(P::Up), c.d_mlp)] };
+        let post = |part| if c.post_norms { self.norm(&name(part)).map(Some) } else { Ok(None) };
+        Ok(Layer {
+            kind: c.layers[index],
+            attn_norm: self.norm(&name(P::AttnNorm))?,
+            qkv: self.linear(&qkv, c.d_model, c.qkv_bias)?,
+            q_norm: self.head_norm(&name(P::QNorm))?,
+            k_norm: self.head_norm(&name(P::KNorm))?,
+            out: self.linear(&[(name(P::Out), c.d_model)], c.q_width(), c.out_bias)?,
+            post_attn: post(P::PostAttnNorm)?,
+            mlp_norm: self.norm(&name(P::MlpNorm))?,
+            up: self.linear(&up, c.d_model, c.mlp_bias)?,
+            down: self.linear(&[(name(P::Down), c.d_model)], c.d_mlp, c.mlp_bias)?,
+            post_mlp: post(P::PostMlpNorm)?,
+        })
+    }
+
+    /// A tensor of a loaded layer that nothing asked for means a computation that is not built.
+    fn refuse_unused(&self, loaded: usize) -> Result<()> {
+        let used = self.used.borrow();
+        let blocks: Vec<String> =
+            (0..loaded).map(|i| format!("{}{}", self.prefix, self.config.names.layer(i))).collect();
+        let mut odd: Vec<&str> = self
+            .weights
+            .names()
+            .filter(|n| !used.contains(*n) && blocks.iter().any(|b| n.starts_with(b)))
+            .filter(|n| {
+                !["rotary_emb.inv_freq", "attn.bias", "attention.bias", "masked_bias"].iter().any(|b| n.ends_with(b))
+            })
+            .collect();
+        odd.sort_unstable();
+        match odd.first() {
+            Some(name) => Err(self.wrong(format!("tensor {name} has no place in family {}", self.config.family))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_shape(found: &Stored, name: &str, shape: &[usize]) -> Result<()> {
+    // A vector may be stored as one row.
+    let squeezed: Vec<usize> = found.shape().iter().copied().filter(|&d| d != 1).collect();
+    let wanted: Vec<usize> = shape.iter().copied().filter(|&d| d != 1).collect();
+    if squeezed == wanted {
+        return Ok(());
+    }
+    let problem = format!("tensor {name} is {:?}, the configuration says {shape:?}", found.shape());
+    Err(Error::file(found.file(), problem))
+}
+
+/// Builds the first `layers` layers (`None`: all).
+pub(super) fn load(
+    config: Config,
+    weights: &Weights,
+    layers: Option<usize>,
+    placement: &Placement,
+    ctx: &TaskCtx,
+) -> Result<Decoder> {
+    let depth = config.layers.len();
+    let count = layers.unwrap_or(depth);
+    if count > depth {
+        return Err(Error::usage(format!("{count} layers were asked for, the model has {depth}")));
+    }
+    let embed = format!("{}.weight", config.names.part(Part::Embed));
+    let prefix = config.names.prefixes().iter().find(|p| weights.get(&format!("{p}{embed}")).is_some());
+    let Some(&prefix) = prefix else {
+        let problem = format!("tensor {embed} is missing: not a {} checkpoint", config.family);
+        return Err(Error::file(weights.path(), problem));
+    };
+    let loader = Loader { config: &config, weights, placement, prefix, used: RefCell::default() };
+    let embed = loader.need(&format!("{}.weight", loader.part(Part::Embed)), &[config.vocab, config.d_model])?.clone();
+    let positions = if config.learned_positions {
+        let name = format!("{}.weight", loader.part(Part::Positions));
+        Some(loader.need(&name, &[config.context, config.d_model])?.clone())
+    } else {
+        None
+    };
+    let mut blocks = Vec::with_capacity(count);
+    for i in 0..count {
+        blocks.push(loader.block(i)?);
+        ctx.check()?;
+    }
+    loader.refuse_unused(count)?;
+    let head_name = format!("{}.weight", config.names.part(Part::Head));
+    let (final_norm, head) = if count == depth {
+        let head = if config.tied { &embed } else { loader.need(&head_name, &[config.vocab, config.d_model])? };
+        let head = Linear::new(vec![Matrix::new(head, false, placement)?], None, placement)?;
+        (Some(loader.norm(&loader.part(Part::FinalNorm))?), Some(head))
+    } else {
+        (None, None)
+    };
+    Ok(Decoder::assemble(config, embed, positions, blocks, final_norm, head, placement.clone()))
+}

@@ -1,0 +1,124 @@
+//! One decoder with taps for every family: a family is a configuration and a weight-name map.
+//!
+//! Owns the forward pass, its cache and its devices; knows nothing of factors, corpora or terminals. Invariant: what a
+//! tap sees, logits and KL are computed with weights widened to f32 (or the device's dtype), whatever the batch; only
+//! generated tokens may go through quantised kernels.
+
+mod attention;
+mod cache;
+mod device;
+mod linear;
+mod load;
+mod network;
+mod open;
+mod ops;
+mod vector;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{Batch, DeviceChoice, HookPoint, ModelFiles, ModelInfo, Phase, Tap, Tokenizer};
+use crate::error::Result;
+use crate::task::TaskCtx;
+
+pub use cache::KvCache;
+pub use device::{memory_available, unused_gpu};
+pub use network::Decoder;
+
+/// How to open a model.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// The device asked for.
+    pub device: DeviceChoice,
+    /// Compute dtype; `None`: f32 on the CPU, bf16 on a GPU.
+    pub dtype: Option<DType>,
+    /// Load only layers `0..n` (collecting needs no more); `None`: all.
+    pub layers: Option<usize>,
+}
+
+/// Which logits a forward pass returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logits {
+    /// None: the pass stops after the last hooked layer.
+    None,
+    /// Of each row's last real token: `[batch, vocab]`.
+    Last,
+    /// Of every token: `[batch, tokens, vocab]`.
+    All,
+}
+
+/// An open model. Cheap to share behind an `Arc`; a forward pass takes `&self`.
+pub struct Model {
+    info: ModelInfo,
+    tokenizer: Tokenizer,
+    decoder: Decoder,
+}
+
+impl Model {
+    /// Opens the files on a device; reports bytes read; refuses with numbers when memory does not suffice.
+    pub fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> Result<Self> {
+        let (decoder, mut info) = open::open(files, options, ctx)?;
+        let tokenizer = Tokenizer::open(files)?;
+        open::check_tokenizer(&tokenizer, &mut info)?;
+        Ok(Self { info, tokenizer, decoder })
+    }
+
+    /// What it is.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The network itself.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        self.decoder.device()
+    }
+
+    /// The width of a hook: d_mlp or d_model. [`crate::Error::Usage`] names the range when the layer does not exist.
+    pub fn width(&self, hook: HookPoint) -> Result<usize> {
+        self.decoder.width(hook)
+    }
+
+    /// An empty cache for `rows` rows.
+    pub fn new_cache(&self, rows: usize) -> KvCache {
+        self.decoder.new_cache(rows)
+    }
+
+    /// Runs a batch through the layers that `tap` or `logits` need. With a cache the ids continue what it holds (and every
+    /// layer runs, to fill it); without one the pass is a prompt from position 0. Cancellation is tested between layers.
+    ///
+    /// Quantised weights: a pass of [`Phase::Prompt`], and any pass of 32 token rows or more, widens them to f32, one
+    /// part of one matrix at a time; a pass of [`Phase::Generated`] with fewer rows multiplies the blocks themselves, with
+    /// activations quantised to eight bits. All rows of a batch take the same way, so baseline and steered text compare.
+    pub fn forward(
+        &self,
+        batch: &Batch,
+        phase: Phase,
+        cache: Option<&mut KvCache>,
+        tap: &mut dyn Tap,
+        logits: Logits,
+        ctx: &TaskCtx,
+    ) -> Result<Option<Tensor>> {
+        self.decoder.forward(batch, phase, cache, tap, logits, ctx)
+    }
+
+    /// What directions at `hook` (`[m, width]`, f32) add to the residual stream: `[m, d_model]`. At `mlp.hook_post` that
+    /// is W_outᵀ z (for post-norm families followed by the post-feed-forward norm); elsewhere the direction itself.
+    pub fn residual_direction(&self, hook: HookPoint, directions: &Tensor) -> Result<Tensor> {
+        self.decoder.residual_direction(hook, directions)
+    }
+
+    /// Logit lens: unembed(final_norm(f)) of residual directions `[m, d_model]` as f32 `[m, vocab]`, no soft-cap, minus
+    /// unembed(final_norm(0)) where the norm has a bias.
+    pub fn logit_lens(&self, residual: &Tensor) -> Result<Tensor> {
+        self.decoder.logit_lens(residual)
+    }
+}

@@ -1,0 +1,128 @@
+//! From files to an open model: configuration, budget, weights, and what to tell of it.
+
+use candle_core::DType;
+use candle_core::quantized::GgmlDType;
+
+use super::linear::Placement;
+use super::{Decoder, LoadOptions, device, load};
+use crate::error::{Error, Result};
+use crate::model::config::Config;
+use crate::model::weights::{Weights, digest};
+use crate::model::{ModelFiles, ModelInfo, ModelLayout, Tokenizer};
+use crate::task::TaskCtx;
+
+/// Bytes that a pass needs beside weights: scratch, activations of a batch, a short cache.
+const WORKING: u64 = 256 << 20;
+
+/// Opens configuration and weights.
+pub(super) fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> Result<(Decoder, ModelInfo)> {
+    let (config, weights) = match &files.layout {
+        ModelLayout::HuggingFace { config, weights, .. } => {
+            let config = Config::from_hf(config)?;
+            (config, Weights::open_safetensors(weights)?)
+        }
+        ModelLayout::Gguf(path) => {
+            let weights = Weights::open_gguf(path)?;
+            (Config::from_gguf(&weights)?, weights)
+        }
+    };
+    let chosen = device::choose(options)?;
+    budget(&config, &weights, options, &chosen.placement)?;
+    let decoder = load::load(config, &weights, options.layers, &chosen.placement, ctx)?;
+    let mut notes = chosen.notes;
+    let stored = commonest(&weights);
+    if stored.block_size() > 1 {
+        notes.push(format!(
+            "weights are {}: activations, traces and KL use them widened to {}; generated text uses the quantised kernels",
+            dtype_name(stored),
+            compute_name(decoder.dtype()),
+        ));
+    }
+    let config = decoder.config();
+    let info = ModelInfo {
+        id: files.id.clone(),
+        origin: files.origin.clone(),
+        family: config.family.clone(),
+        layers: config.layers.len(),
+        d_model: config.d_model,
+        d_mlp: config.d_mlp,
+        vocab: config.vocab,
+        context: config.context,
+        device: chosen.name,
+        weights_dtype: dtype_name(stored).to_owned(),
+        compute_dtype: compute_name(decoder.dtype()).to_owned(),
+        weight_bytes: weights.bytes(),
+        weights_sha256: digest(weights.files(), ctx)?,
+        tokenizer_sha256: String::new(),
+        notes,
+    };
+    Ok((decoder, info))
+}
+
+/// Refuses what cannot fit, before anything is read.
+fn budget(config: &Config, weights: &Weights, options: &LoadOptions, placement: &Placement) -> Result<()> {
+    let depth = config.layers.len() as u64;
+    let share = options.layers.map_or(depth, |n| (n as u64).min(depth));
+    let bytes = weights.bytes() * share / depth.max(1);
+    match placement {
+        Placement::Mapped => {
+            device::check_memory(bytes + WORKING, device::memory_available(), "this model with its working memory")
+        }
+        // One tensor at a time passes through memory on its way to a device; the device refuses by itself.
+        Placement::Device(..) => device::check_memory(WORKING, device::memory_available(), "loading this model"),
+    }
+}
+
+/// The storage type that most bytes of the weights have.
+fn commonest(weights: &Weights) -> GgmlDType {
+    let mut bytes: Vec<(GgmlDType, usize)> = Vec::new();
+    // Embeddings are often kept finer than the layers: what the layers hold is the model's type.
+    let layers = weights.names().filter(|n| n.contains("blk.") || n.contains("layers.") || n.contains("h."));
+    for tensor in layers.filter_map(|n| weights.get(n)) {
+        match bytes.iter_mut().find(|(d, _)| *d == tensor.dtype()) {
+            Some((_, n)) => *n += tensor.data().len(),
+            None => bytes.push((tensor.dtype(), tensor.data().len())),
+        }
+    }
+    bytes.into_iter().max_by_key(|(_, n)| *n).map_or(GgmlDType::F32, |(d, _)| d)
+}
+
+fn dtype_name(dtype: GgmlDType) -> &'static str {
+    match dtype {
+        GgmlDType::F32 => "f32",
+        GgmlDType::F16 => "f16",
+        GgmlDType::BF16 => "bf16",
+        GgmlDType::Q4_0 => "Q4_0",
+        GgmlDType::Q4_1 => "Q4_1",
+        GgmlDType::Q5_0 => "Q5_0",
+        GgmlDType::Q5_1 => "Q5_1",
+        GgmlDType::Q8_0 => "Q8_0",
+        GgmlDType::Q8_1 => "Q8_1",
+        GgmlDType::Q2K => "Q2_K",
+        GgmlDType::Q3K => "Q3_K",
+        GgmlDType::Q4K => "Q4_K",
+        GgmlDType::Q5K => "Q5_K",
+        GgmlDType::Q6K => "Q6_K",
+        GgmlDType::Q8K => "Q8_K",
+    }
+}
+
+fn compute_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::BF16 => "bf16",
+        DType::F16 => "f16",
+        _ => "f32",
+    }
+}
+
+/// Holds the tokenizer against the embeddings. A few ids more are usual (Gemma's image token); many are another model's.
+pub(super) fn check_tokenizer(tokenizer: &Tokenizer, info: &mut ModelInfo) -> Result<()> {
+    let (pieces, rows) = (tokenizer.vocab_size(), info.vocab);
+    if pieces > rows + 256 || pieces * 2 < rows {
+        let problem =
+            format!("the tokenizer has {pieces} pieces, the model {rows} embeddings: they do not belong together");
+        return Err(Error::refused(problem));
+    }
+    info.tokenizer_sha256 = tokenizer.sha256().to_owned();
+    Ok(())
+}

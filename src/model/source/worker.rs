@@ -1,0 +1,168 @@
+//! A download on a thread of its own, so that the caller can report, cancel and lose patience.
+//!
+//! The network library cannot be interrupted: a cancelled or silent worker is abandoned. It unwinds at its next byte,
+//! and leaves what it had for a later resumption.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+
+use crate::error::{Error, Result};
+use crate::task::{Progress, TaskCtx};
+
+/// How often the caller looks whether it was cancelled.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long a worker may be silent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Until its first sign.
+    pub(super) first: Duration,
+    /// Between two signs.
+    pub(super) between: Duration,
+}
+
+/// What the worker said since the caller last looked: of each stage its latest word.
+type Signs = Arc<Mutex<Vec<Progress>>>;
+
+/// The worker's side: says that it lives, and learns that nobody listens any more.
+#[derive(Clone)]
+pub(super) struct Reporter {
+    signs: Signs,
+    abandoned: Arc<AtomicBool>,
+}
+
+/// The payload of an abandoned worker's unwinding.
+struct Abandoned;
+
+impl Reporter {
+    /// Says where the work stands; never returns when the caller has gone.
+    pub(super) fn report(&mut self, progress: Progress) {
+        let mut signs = self.signs.lock().unwrap_or_else(PoisonError::into_inner);
+        match signs.last_mut() {
+            Some(last) if last.stage == progress.stage => *last = progress,
+            _ => signs.push(progress),
+        }
+        drop(signs);
+        // Without the panic hook, so that nothing is printed: the library that calls this in the middle of a transfer
+        // has no other way out.
+        if self.abandoned.load(Ordering::Relaxed) {
+            resume_unwind(Box::new(Abandoned));
+        }
+    }
+}
+
+/// Tells the worker that its caller has gone, however the caller goes.
+struct AbandonOnDrop(Arc<AtomicBool>);
+
+impl Drop for AbandonOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs `work` on a thread and waits for it; `whom` is what a silent worker was waiting for.
+pub(super) fn run<T: Send + 'static>(
+    ctx: &TaskCtx,
+    whom: &str,
+    patience: Patience,
+    work: impl FnOnce(&mut Reporter) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let signs = Signs::default();
+    let (done, result) = bounded(1);
+    let abandoned = Arc::new(AtomicBool::new(false));
+    let _guard = AbandonOnDrop(Arc::clone(&abandoned));
+    let mut reporter = Reporter { signs: Arc::clone(&signs), abandoned };
+    let body = move || {
+        if let Ok(outcome) = catch_unwind(AssertUnwindSafe(|| work(&mut reporter))) {
+            let _ = done.send(outcome);
+        }
+    };
+    let thread = std::thread::Builder::new().name("download".to_owned()).spawn(body);
+    thread.map_err(|e| Error::refused(format!("no thread for a download: {e}")))?;
+    wait(ctx, whom, patience, &signs, &result)
+}
+
+fn wait<T>(ctx: &TaskCtx, whom: &str, patience: Patience, signs: &Signs, result: &Receiver<Result<T>>) -> Result<T> {
+    let mut allowed = patience.first;
+    let mut heard = Instant::now();
+    loop {
+        let outcome = result.recv_timeout(TICK);
+        let said = std::mem::take(&mut *signs.lock().unwrap_or_else(PoisonError::into_inner));
+        if !said.is_empty() {
+            (heard, allowed) = (Instant::now(), patience.between);
+        }
+        for progress in said {
+            ctx.checkpoint(progress)?;
+        }
+        ctx.check()?;
+        match outcome {
+            Ok(outcome) => return outcome,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Error::refused(format!("{whom} gave an answer that cannot be understood")));
+            }
+            Err(RecvTimeoutError::Timeout) if heard.elapsed() > allowed => {
+                return Err(Error::refused(format!("{whom} was silent for {} s", allowed.as_secs().max(1))));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::CancelToken;
+
+    const PATIENT: Patience = Patience { first: Duration::from_secs(60), between: Duration::from_secs(60) };
+
+    #[test]
+    fn progress_reaches_the_caller_and_the_result_comes_back() {
+        let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let sink = Arc::clone(&seen);
+        let ctx = TaskCtx::new(CancelToken::default(), move |p| sink.lock().unwrap().push(p.done));
+        let got = run(&ctx, "x", PATIENT, |reporter| {
+            reporter.report(Progress::new("a", 1, 5, "bytes"));
+            reporter.report(Progress::new("b", 3, 5, "bytes"));
+            reporter.report(Progress::new("b", 5, 5, "bytes"));
+            Ok(7)
+        });
+        assert_eq!(got.unwrap(), 7);
+        assert_eq!(*seen.lock().unwrap(), [1, 5]);
+    }
+
+    #[test]
+    fn a_cancelled_worker_is_left_and_unwinds() {
+        let cancel = CancelToken::default();
+        let from_report = cancel.clone();
+        let ctx = TaskCtx::new(cancel, move |_| from_report.cancel());
+        let (gone, unwound) = bounded::<()>(1);
+        let got = run(&ctx, "x", PATIENT, move |reporter| {
+            let _gone = gone; // dropped as the worker unwinds
+            loop {
+                reporter.report(Progress::new("s", 1, None, "bytes"));
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            #[allow(unreachable_code)]
+            Ok(())
+        });
+        assert!(matches!(got, Err(Error::Cancelled)));
+        assert_eq!(unwound.recv_timeout(Duration::from_secs(60)), Err(RecvTimeoutError::Disconnected));
+    }
+
+    #[test]
+    fn a_silent_or_panicking_worker_is_an_error() {
+        let hasty = Patience { first: Duration::ZERO, between: Duration::ZERO };
+        let (_keep, never) = bounded::<()>(1);
+        let silent = run(&TaskCtx::silent(), "the Hub", hasty, move |_| {
+            let _ = never.recv();
+            Ok(())
+        });
+        assert!(silent.unwrap_err().to_string().contains("the Hub was silent"));
+        let broken = run::<()>(&TaskCtx::silent(), "the Hub", PATIENT, |_| resume_unwind(Box::new(1)));
+        assert!(broken.unwrap_err().to_string().contains("cannot be understood"));
+    }
+}

@@ -1,0 +1,169 @@
+//! A `tokenizer.json` with what lies beside it: `tokenizer_config.json`, `generation_config.json`, `config.json`.
+//!
+//! The ids are the library's; this file adds the exact bytes of each piece, and which ids begin and end a text.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::pieces::{Pieces, Spelling, spelled};
+use super::{PrefixSpace, Tokenizer, hex};
+use crate::error::{Error, Result};
+
+/// Ids past this leave gaps that no vocabulary has; the table of pieces must not grow to them.
+const MAX_ID: u32 = 1 << 24;
+
+/// Reads `tokenizer.json` and its neighbours.
+pub(super) fn open(tokenizer: &Path, config: &Path) -> Result<Tokenizer> {
+    let json = std::fs::read(tokenizer).map_err(Error::io("read", tokenizer))?;
+    let mut out = parse(&json, tokenizer)?;
+    let beside = |name: &str| optional_json(&tokenizer.with_file_name(name));
+    let tokenizer_config = beside("tokenizer_config.json")?;
+    let generation = beside("generation_config.json")?;
+    let config = optional_json(config)?;
+
+    out.bos = match tokenizer_config.get("bos_token") {
+        // The tokenizer's word goes first: Qwen's says that there is no BOS, while its config.json names one.
+        Some(Value::Null) => None,
+        Some(token) => named(&out, token, tokenizer, "bos_token")?,
+        None => {
+            let ids = [&generation, &config].into_iter().flat_map(|c| ids_at(c, "bos_token_id"));
+            ids.into_iter().find(|&id| !out.bytes(id).is_empty())
+        }
+    };
+    let mut eos = Vec::new();
+    if let Some(token) = tokenizer_config.get("eos_token").filter(|t| !t.is_null()) {
+        eos.extend(named(&out, token, tokenizer, "eos_token")?);
+    }
+    eos.extend([&generation, &config].into_iter().flat_map(|c| ids_at(c, "eos_token_id")));
+    let mut unique = Vec::new();
+    for id in eos {
+        if !unique.contains(&id) {
+            unique.push(id);
+        }
+    }
+    out.eos = unique;
+    Ok(out)
+}
+
+/// Reads a `tokenizer.json`; no BOS and no EOS yet.
+pub(super) fn parse(json: &[u8], path: &Path) -> Result<Tokenizer> {
+    let bad = |problem: String| Error::file(path, format!("is not a tokenizer that can be read: {problem}"));
+    // The library indexes past a buffer when a merge makes a longer token than the vocabulary has.
+    let parsed = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(json)));
+    let mut inner = match parsed {
+        Ok(Ok(inner)) => inner,
+        Ok(Err(e)) => return Err(bad(e.to_string())),
+        Err(_) => return Err(bad("its vocabulary and merges do not fit together".to_owned())),
+    };
+    // Some files carry the padding and cutting of the training run; ids of a text must not depend on either.
+    inner.with_padding(None);
+    inner.with_truncation(None).map_err(|e| bad(e.to_string()))?;
+
+    let (spelling, prefix_space) = reading(&inner);
+    let added_tokens = inner.get_added_tokens_decoder();
+    let mut vocabulary: Vec<(u32, String)> = inner.get_vocab(true).into_iter().map(|(t, id)| (id, t)).collect();
+    vocabulary.sort_unstable();
+    let mut pieces = Pieces::default();
+    let mut next = 0;
+    for (id, token) in &vocabulary {
+        if *id > MAX_ID {
+            return Err(bad(format!("token '{}' has the id {id}", token.escape_debug())));
+        }
+        if *id < next {
+            continue; // two tokens with one id: the first stands for it
+        }
+        (next..*id).for_each(|_| pieces.skip());
+        let literal = added_tokens.contains_key(id);
+        pieces.push(&spelled(token, if literal { Spelling::Literal } else { spelling }));
+        next = *id + 1;
+    }
+    let mut added: Vec<u32> = added_tokens.keys().copied().collect();
+    let mut special: Vec<u32> = added_tokens.iter().filter(|(_, t)| t.special).map(|(id, _)| *id).collect();
+    added.sort_unstable();
+    special.sort_unstable();
+    let sha256 = hex(Sha256::new_with_prefix(json));
+    let byte_exact = spelling != Spelling::Literal;
+    Ok(Tokenizer { inner, pieces, prefix_space, byte_exact, added, special, bos: None, eos: Vec::new(), sha256 })
+}
+
+/// How pieces spell bytes, and where encoding adds a space: read off the decoder, which must undo both.
+fn reading(inner: &tokenizers::Tokenizer) -> (Spelling, PrefixSpace) {
+    let decoder = serde_json::to_value(inner.get_decoder()).unwrap_or_default();
+    let mut steps = Vec::new();
+    flatten(&decoder, &mut steps);
+    let kind = |step: &&Value, name: &str| step.get("type").and_then(Value::as_str) == Some(name);
+    if steps.iter().any(|s| kind(s, "ByteLevel")) {
+        return (Spelling::ByteLevel, PrefixSpace::None);
+    }
+    let metaspace = steps.iter().find(|s| kind(s, "Metaspace"));
+    let bytes = steps.iter().any(|s| kind(s, "ByteFallback"));
+    let replaces = steps.iter().any(|s| kind(s, "Replace") && s.to_string().contains('▁'));
+    if metaspace.is_none() && !bytes && !replaces {
+        return (Spelling::Literal, PrefixSpace::None);
+    }
+    let strips = steps.iter().any(|s| kind(s, "Strip") && s.get("start") != Some(&Value::from(0)));
+    let scheme = metaspace.and_then(|s| s.get("prepend_scheme")).and_then(Value::as_str).unwrap_or("always");
+    let prefix_space = match metaspace {
+        Some(_) if scheme == "never" => PrefixSpace::None,
+        Some(_) if scheme == "first" => PrefixSpace::First,
+        Some(_) => PrefixSpace::EverySegment,
+        None if !strips => PrefixSpace::None,
+        None if prepends_first_only(inner) => PrefixSpace::First,
+        None => PrefixSpace::EverySegment,
+    };
+    (Spelling::SentencePiece, prefix_space)
+}
+
+/// Newer Llama files decode by `Replace` but add their space in a `Metaspace` pre-tokenizer, before the text only.
+fn prepends_first_only(inner: &tokenizers::Tokenizer) -> bool {
+    let pre_tokenizer = serde_json::to_value(inner.get_pre_tokenizer()).unwrap_or_default();
+    let mut steps = Vec::new();
+    flatten(&pre_tokenizer, &mut steps);
+    steps.iter().any(|s| s.get("prepend_scheme").and_then(Value::as_str) == Some("first"))
+}
+
+/// The steps of a decoder or pre-tokenizer, sequences unrolled.
+fn flatten<'a>(step: &'a Value, out: &mut Vec<&'a Value>) {
+    let inner = ["decoders", "pretokenizers"].iter().find_map(|key| step.get(key)?.as_array());
+    match inner {
+        Some(steps) => steps.iter().for_each(|s| flatten(s, out)),
+        None => out.push(step),
+    }
+}
+
+/// A JSON file that need not be there: absent is `null`.
+fn optional_json(path: &Path) -> Result<Value> {
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| Error::file(path, format!("is not JSON: {e}"))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
+        Err(e) => Err(Error::io("read", path)(e)),
+    }
+}
+
+/// The id of a token that tokenizer_config.json names, as a string or as an object with its `content`.
+fn named(tokenizer: &Tokenizer, token: &Value, path: &Path, key: &str) -> Result<Option<u32>> {
+    let Some(text) = token.as_str().or_else(|| token.get("content")?.as_str()) else {
+        return Ok(None);
+    };
+    match tokenizer.inner.token_to_id(text) {
+        Some(id) => Ok(Some(id)),
+        None => {
+            let problem =
+                format!("has no token '{text}', which tokenizer_config.json names as {key}: they do not match");
+            Err(Error::file(path, problem))
+        }
+    }
+}
+
+/// One id or a list of them.
+fn ids_at(config: &Value, key: &str) -> Vec<u32> {
+    let id = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
+    match config.get(key) {
+        Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
+        Some(value) => id(value).into_iter().collect(),
+        None => Vec::new(),
+    }
+}

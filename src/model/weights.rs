@@ -1,1 +1,0 @@
-//! Weights as stored: memory-mapped safetensors and GGUF, one resident copy.

@@ -1,0 +1,205 @@
+//! Weights as stored: memory-mapped safetensors and GGUF, one resident copy.
+//!
+//! Owns the mapped bytes and how a row of them becomes f32; knows nothing of layers or of what a tensor is for. Invariant:
+//! a [`Stored`] tensor lies wholly inside its mapping and is aligned for its blocks, checked when the file is opened, so
+//! that reading it cannot fail.
+
+mod blocks;
+mod digest;
+mod gguf;
+mod mapped;
+mod safetensors;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::quantized::GgmlDType;
+
+use crate::error::{Error, Result};
+
+pub use digest::digest;
+pub use gguf::Meta;
+pub(crate) use mapped::Mapped;
+
+/// A tensor of a weight file, in the bytes that the file holds.
+#[derive(Clone)]
+pub struct Stored {
+    bytes: Arc<Mapped>,
+    range: Range<usize>,
+    dtype: GgmlDType,
+    shape: Vec<usize>,
+    file: Arc<Path>,
+}
+
+impl Stored {
+    /// Checks that `range` of `bytes` holds `shape` in `dtype`; copies it where the file does not align it.
+    pub(crate) fn new(
+        bytes: &Arc<Mapped>,
+        range: Range<usize>,
+        dtype: GgmlDType,
+        shape: Vec<usize>,
+        file: &Arc<Path>,
+    ) -> std::result::Result<Self, String> {
+        let block = dtype.block_size();
+        let cols = shape.last().copied().unwrap_or(1);
+        let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).ok_or("its shape overflows")?;
+        if !cols.is_multiple_of(block) {
+            return Err(format!("its rows of {cols} values are no whole {dtype:?} blocks of {block}"));
+        }
+        let need = (count / block).checked_mul(dtype.type_size()).ok_or("its shape overflows")?;
+        if need != range.len() {
+            return Err(format!("{shape:?} in {dtype:?} needs {need} bytes, the file gives it {}", range.len()));
+        }
+        let Some(data) = bytes.as_slice().get(range.clone()) else {
+            return Err(format!("it ends at byte {}, the file at {}: truncated?", range.end, bytes.as_slice().len()));
+        };
+        if blocks::is_aligned(dtype, data) {
+            return Ok(Self { bytes: Arc::clone(bytes), range, dtype, shape, file: Arc::clone(file) });
+        }
+        let copy = Arc::new(Mapped::copied(data));
+        Ok(Self { range: 0..data.len(), bytes: copy, dtype, shape, file: Arc::clone(file) })
+    }
+
+    /// Its shape, rows first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// How its values are stored.
+    pub fn dtype(&self) -> GgmlDType {
+        self.dtype
+    }
+
+    /// Its bytes.
+    pub fn data(&self) -> &[u8] {
+        &self.bytes.as_slice()[self.range.clone()]
+    }
+
+    /// The file that holds it.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Values of its last axis.
+    pub fn cols(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Values before the last axis, multiplied.
+    pub fn rows(&self) -> usize {
+        self.shape.iter().rev().skip(1).product()
+    }
+
+    /// Whether values are packed in blocks that share a scale.
+    pub fn is_quantised(&self) -> bool {
+        self.dtype.block_size() > 1
+    }
+
+    /// Bytes of one row.
+    pub fn row_bytes(&self) -> usize {
+        self.cols() / self.dtype.block_size() * self.dtype.type_size()
+    }
+
+    /// The bytes of some rows.
+    pub fn rows_data(&self, rows: Range<usize>) -> &[u8] {
+        let row = self.row_bytes();
+        &self.data()[rows.start * row..rows.end * row]
+    }
+
+    /// Rows `rows` as f32, into `out` (`rows.len() * cols` values).
+    pub fn dequantise(&self, rows: Range<usize>, out: &mut [f32]) {
+        blocks::dequantise(self.dtype, self.rows_data(rows), out);
+    }
+
+    /// The values in place, when they are f32.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        (self.dtype == GgmlDType::F32).then(|| blocks::as_f32(self.data()))
+    }
+
+    /// Quantised products: `out[c * m + r] = ⟨row c of rows, x row r⟩` for the m rows of `x` (each `cols` values), with
+    /// x quantised to the block type that candle pairs with this one.
+    pub fn quantised_products(&self, rows: Range<usize>, x: &blocks::Activations, out: &mut [f32]) {
+        blocks::products(self.dtype, self.rows_data(rows), self.cols(), x, out);
+    }
+
+    /// `x` (`m * cols` values) quantised for [`Self::quantised_products`].
+    pub fn quantise_activations(&self, x: &[f32]) -> blocks::Activations {
+        blocks::quantise(self.dtype, x)
+    }
+
+    /// All of it as f32.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut out = vec![0.0; self.rows() * self.cols()];
+        self.dequantise(0..self.rows(), &mut out);
+        out
+    }
+}
+
+/// The tensors of a model's files by name, and a GGUF's metadata.
+pub struct Weights {
+    tensors: HashMap<String, Stored>,
+    meta: HashMap<String, Meta>,
+    files: Vec<PathBuf>,
+    bytes: u64,
+}
+
+impl Weights {
+    /// Maps the safetensors shards of one checkpoint.
+    pub fn open_safetensors(shards: &[PathBuf]) -> Result<Self> {
+        let Some(first) = shards.first() else {
+            return Err(Error::refused("the model has no weight files: expected model.safetensors or its shards"));
+        };
+        let mut out = Self { tensors: HashMap::new(), meta: HashMap::new(), files: shards.to_vec(), bytes: 0 };
+        for shard in shards {
+            let (tensors, bytes) = safetensors::open(shard)?;
+            out.bytes += bytes;
+            for (name, tensor) in tensors {
+                if out.tensors.insert(name.clone(), tensor).is_some() {
+                    return Err(Error::file(shard, format!("tensor {name} is already in another shard")));
+                }
+            }
+        }
+        if out.tensors.is_empty() {
+            return Err(Error::file(first, "holds no tensors"));
+        }
+        Ok(out)
+    }
+
+    /// Maps a GGUF file.
+    pub fn open_gguf(path: &Path) -> Result<Self> {
+        let (tensors, meta, bytes) = gguf::open(path)?;
+        Ok(Self { tensors, meta, files: vec![path.to_path_buf()], bytes })
+    }
+
+    /// A tensor by name.
+    pub fn get(&self, name: &str) -> Option<&Stored> {
+        self.tensors.get(name)
+    }
+
+    /// Every name.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// A GGUF's metadata; empty for safetensors.
+    pub fn meta(&self) -> &HashMap<String, Meta> {
+        &self.meta
+    }
+
+    /// The files.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// The file to name in an error about the whole checkpoint.
+    pub fn path(&self) -> &Path {
+        self.files.first().map_or(Path::new("weights"), PathBuf::as_path)
+    }
+
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}

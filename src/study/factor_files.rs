@@ -1,0 +1,134 @@
+//! The files of saved factors: Z as sparse columns in a safetensors file (`offsets`, `indices`, `values`; `rows` in the
+//! metadata), Y as raw f32 by feature. Each is known by name, length and checksum.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::disk::{self, NewFile};
+use crate::error::{Error, Result};
+use crate::factor::SparseColumns;
+
+/// A file as `config.json` knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stored {
+    pub file: String,
+    pub bytes: u64,
+    pub xxh3: String,
+}
+
+impl Stored {
+    /// The file's path, once its length is what it must be.
+    pub fn check_length(&self, dir: &Path) -> Result<PathBuf> {
+        // The name comes from a file: it must not lead out of the directory.
+        let plain = Path::new(&self.file).file_name().is_some_and(|n| n == self.file.as_str());
+        let path = dir.join(&self.file);
+        if !plain {
+            return Err(Error::file(path, "is no plain file name; fit again"));
+        }
+        let found = fs::metadata(&path).map_err(Error::io("read", &path))?.len();
+        if found != self.bytes {
+            return Err(Error::file(
+                path,
+                format!("truncated or foreign: {found} bytes, not {}; fit again", self.bytes),
+            ));
+        }
+        Ok(path)
+    }
+
+    pub fn check(&self, path: &Path, xxh3: u64) -> Result<()> {
+        if format!("{xxh3:016x}") != self.xxh3 {
+            return Err(Error::file(path, "damaged (checksum); restore it from a copy or fit again"));
+        }
+        Ok(())
+    }
+
+    pub fn read_checked(&self, dir: &Path) -> Result<Vec<u8>> {
+        let path = self.check_length(dir)?;
+        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        self.check(&path, xxh3_64(&bytes))?;
+        Ok(bytes)
+    }
+}
+
+pub(super) fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<Stored> {
+    let mut file = NewFile::create(&dir.join(name))?;
+    // In pieces, so that a full disk is met before everything is copied.
+    bytes.chunks(8 << 20).try_for_each(|chunk| file.write(chunk))?;
+    file.commit()?;
+    Ok(Stored { file: name.to_owned(), bytes: bytes.len() as u64, xxh3: format!("{:016x}", xxh3_64(bytes)) })
+}
+
+/// Removes saved factors that are not in `keep`, and what a killed save left.
+pub(super) fn sweep(dir: &Path, keep: &[String]) -> Result<()> {
+    disk::sweep_tmp(dir)?;
+    for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
+        let entry = entry.map_err(Error::io("read", dir))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let ours = (name.starts_with("Z-") && name.ends_with(".safetensors"))
+            || (name.starts_with("Y-") && name.ends_with(".f32"));
+        if ours && !keep.contains(&name) {
+            fs::remove_file(entry.path()).map_err(Error::io("remove", entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn encode_features(z: &SparseColumns) -> Result<Vec<u8>> {
+    let offsets: Vec<u64> = z.offsets.iter().map(|&o| o as u64).collect();
+    let view = |dtype, len, bytes| TensorView::new(dtype, vec![len], bytes).map_err(unwritable);
+    let tensors = [
+        ("offsets", view(Dtype::U64, offsets.len(), bytemuck::cast_slice(&offsets))?),
+        ("indices", view(Dtype::U32, z.indices.len(), bytemuck::cast_slice(&z.indices))?),
+        ("values", view(Dtype::F32, z.values.len(), bytemuck::cast_slice(&z.values))?),
+    ];
+    let metadata = HashMap::from([
+        ("format".to_owned(), "sparse columns of Z: column j holds offsets[j]..offsets[j+1]".to_owned()),
+        ("rows".to_owned(), z.rows.to_string()),
+    ]);
+    safetensors::serialize(tensors, Some(metadata)).map_err(unwritable)
+}
+
+fn unwritable(e: safetensors::SafeTensorError) -> Error {
+    Error::usage(format!("the features cannot be written: {e}"))
+}
+
+/// Sparse columns from a file's bytes, or what is wrong with them.
+pub(super) fn decode_features(bytes: &[u8]) -> Result<SparseColumns, String> {
+    let foreign = |what: &str| format!("not the features of a fit ({what}); fit again");
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| foreign(&e.to_string()))?;
+    let rows = metadata.metadata().as_ref().and_then(|m| m.get("rows")).and_then(|r| r.parse::<usize>().ok());
+    let rows = rows.ok_or_else(|| foreign("no rows"))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|e| foreign(&e.to_string()))?;
+    let tensor = |name: &str, dtype: Dtype| {
+        let found = file.tensor(name).ok().filter(|t| t.dtype() == dtype && t.shape().len() == 1);
+        found.map(|t| t.data()).ok_or_else(|| foreign(name))
+    };
+    let offsets: Vec<usize> =
+        numbers::<8>(tensor("offsets", Dtype::U64)?).map(|b| u64::from_le_bytes(b) as usize).collect();
+    let indices: Vec<u32> = numbers::<4>(tensor("indices", Dtype::U32)?).map(u32::from_le_bytes).collect();
+    let values: Vec<f32> = numbers::<4>(tensor("values", Dtype::F32)?).map(f32::from_le_bytes).collect();
+    let spans = offsets.first() == Some(&0)
+        && offsets.last() == Some(&indices.len())
+        && indices.len() == values.len()
+        && offsets.is_sorted();
+    if !spans {
+        return Err(foreign("offsets"));
+    }
+    let sound = |span: &[usize]| {
+        let column = &indices[span[0]..span[1]];
+        column.is_sorted_by(|a, b| a < b) && column.last().is_none_or(|&last| (last as usize) < rows)
+    };
+    if !offsets.windows(2).all(sound) || values.iter().any(|v| !v.is_finite()) {
+        return Err(foreign("indices or values"));
+    }
+    Ok(SparseColumns { rows, offsets, indices, values })
+}
+
+fn numbers<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
+    bytes.chunks_exact(N).filter_map(|chunk| chunk.try_into().ok())
+}

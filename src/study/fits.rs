@@ -1,0 +1,325 @@
+//! `fits/<name>/`: what was asked for, the saved factors, the checkpoint.
+//!
+//! Factors are saved under new names and `config.json`, which names them with their lengths and checksums, is replaced
+//! last: at any instant it names one whole save. Invariant: a coefficient file is never changed in place, so that
+//! mappings of an older save stay valid.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Study;
+use super::factor_files::{self, Stored};
+use super::manifest::json_bytes;
+use crate::activations::store::MappedF32;
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::factor::{Coefficients, Factors, FitConfig};
+use crate::model::HookPoint;
+
+const CONFIG: &str = "config.json";
+const CHECKPOINT: &str = "checkpoint";
+const LOSS: &str = "loss.jsonl";
+/// Coefficients up to this many bytes have their checksum tested when loaded; larger ones by [`Study::verify`].
+const CHECKED_ON_LOAD: u64 = 256 << 20;
+
+/// A finished or checkpointed fit, as listed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FitEntry {
+    /// Its name (a directory under `fits/`).
+    pub name: String,
+    /// The hook it factorises.
+    pub hook: HookPoint,
+    /// What was asked for.
+    pub config: FitConfig,
+    /// Of the saved factors; `None` when only a checkpoint is there.
+    pub relative_error: Option<f64>,
+    /// Of the saved factors.
+    pub explained_variance: Option<f64>,
+    /// Sweeps done.
+    pub sweeps: usize,
+    /// Seconds it took.
+    pub seconds: f64,
+    /// A checkpoint that can be resumed is there.
+    pub resumable: bool,
+}
+
+/// `fits/<name>/config.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct FitFile {
+    /// Grows with every start and save in the study: the largest is the newest.
+    order: u64,
+    hook: HookPoint,
+    /// What the running or last run was asked for.
+    config: FitConfig,
+    saved: Option<Saved>,
+}
+
+/// Saved factors; their hook and configuration may be an earlier run's than [`FitFile::config`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Saved {
+    hook: HookPoint,
+    config: FitConfig,
+    relative_error: Option<f64>,
+    explained_variance: Option<f64>,
+    sweeps: usize,
+    seconds: f64,
+    /// n, k and d.
+    rows: usize,
+    features: usize,
+    neurons: usize,
+    z: Stored,
+    y: Stored,
+}
+
+impl FitFile {
+    fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join(CONFIG);
+        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        Self::parse(&bytes).map_err(|problem| Error::file(&path, problem))
+    }
+
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(bytes)
+            .map_err(|e| format!("not a fit's configuration: {e}; remove the fit's directory and fit again"))
+    }
+
+    fn entry(&self, name: &str, resumable: bool) -> FitEntry {
+        let saved = self.saved.as_ref();
+        FitEntry {
+            name: name.to_owned(),
+            hook: saved.map_or(self.hook, |s| s.hook),
+            config: saved.map_or(&self.config, |s| &s.config).clone(),
+            relative_error: saved.and_then(|s| s.relative_error),
+            explained_variance: saved.and_then(|s| s.explained_variance),
+            sweeps: saved.map_or(0, |s| s.sweeps),
+            seconds: saved.map_or(0.0, |s| s.seconds),
+            resumable,
+        }
+    }
+}
+
+/// Refuses a name that is no plain file name.
+fn check_name(name: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
+    if name.is_empty() || name.len() > 100 || name.starts_with('.') || !name.chars().all(plain) {
+        return Err(Error::usage(format!(
+            "'{}' cannot name a fit: use up to 100 letters, digits, '-', '_', '+' and '.', not starting with '.'",
+            name.escape_default()
+        )));
+    }
+    Ok(())
+}
+
+impl Study {
+    fn fits_root(&self) -> PathBuf {
+        self.dir.join("fits")
+    }
+
+    /// `fits/<name>/`, made if absent.
+    pub fn fit_dir(&self, name: &str) -> Result<PathBuf> {
+        check_name(name)?;
+        let dir = self.fits_root().join(name);
+        if !dir.is_dir() {
+            self.check_writable()?;
+            disk::create_dir(&self.fits_root())?;
+            disk::create_dir(&dir)?;
+        }
+        Ok(dir)
+    }
+
+    /// Where a fit's checkpoint lies; a file there makes the fit resumable.
+    pub fn checkpoint_path(&self, name: &str) -> Result<PathBuf> {
+        check_name(name)?;
+        Ok(self.fits_root().join(name).join(CHECKPOINT))
+    }
+
+    /// Where a fit's error curve lies, one JSON object a sweep.
+    pub fn loss_path(&self, name: &str) -> Result<PathBuf> {
+        check_name(name)?;
+        Ok(self.fits_root().join(name).join(LOSS))
+    }
+
+    /// Notes what a run of the fit `name` is about to do, so that it is listed and can be resumed before its first save.
+    /// Factors that an earlier run saved under the name stay until this one saves; a checkpoint of another request goes.
+    pub fn start_fit(&self, name: &str, hook: HookPoint, config: &FitConfig) -> Result<PathBuf> {
+        self.check_writable()?;
+        self.manifest.hook_index(hook)?;
+        let dir = self.fit_dir(name)?;
+        let old = if dir.join(CONFIG).exists() { Some(FitFile::read(&dir)?) } else { None };
+        if old.as_ref().is_none_or(|old| old.hook != hook || !old.config.same_fit(config)) {
+            for file in [CHECKPOINT, LOSS] {
+                remove_if_there(&dir.join(file))?;
+            }
+        }
+        let saved = old.and_then(|old| old.saved);
+        let file = FitFile { order: self.next_order()?, hook, config: config.clone(), saved };
+        disk::write_atomic(&dir.join(CONFIG), &json_bytes(&file)?)?;
+        Ok(dir)
+    }
+
+    /// What the last run of a fit was asked for: its hook and configuration, to resume it by.
+    pub fn fit_request(&self, name: &str) -> Result<(HookPoint, FitConfig)> {
+        let (_, file) = self.fit_file(name)?;
+        Ok((file.hook, file.config))
+    }
+
+    /// The fits, newest last.
+    pub fn fits(&self) -> Result<Vec<FitEntry>> {
+        let mut found = Vec::new();
+        for name in self.fit_names()? {
+            let dir = self.fits_root().join(&name);
+            let file = FitFile::read(&dir)?;
+            let resumable = dir.join(CHECKPOINT).is_file();
+            if file.saved.is_some() || resumable {
+                found.push((file.order, file.entry(&name, resumable)));
+            }
+        }
+        found.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.name.cmp(&b.1.name)));
+        Ok(found.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    /// Directories under `fits/` that hold a configuration.
+    fn fit_names(&self) -> Result<Vec<String>> {
+        let root = self.fits_root();
+        let entries = match fs::read_dir(&root) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(Error::io("read", &root)(e)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(Error::io("read", &root))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if check_name(&name).is_ok() && entry.path().join(CONFIG).is_file() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn next_order(&self) -> Result<u64> {
+        let root = self.fits_root();
+        // A configuration that cannot be read must not keep another fit from being saved.
+        let orders = self.fit_names()?.into_iter().filter_map(|n| FitFile::read(&root.join(n)).ok()).map(|f| f.order);
+        Ok(orders.max().unwrap_or(0).saturating_add(1))
+    }
+
+    fn fit_file(&self, name: &str) -> Result<(PathBuf, FitFile)> {
+        check_name(name)?;
+        let dir = self.fits_root().join(name);
+        if !dir.join(CONFIG).is_file() {
+            let there = self.fit_names()?;
+            let there = if there.is_empty() { "no fit yet".to_owned() } else { there.join(", ") };
+            return Err(Error::usage(format!("the study has no fit '{name}': it has {there}")));
+        }
+        let file = FitFile::read(&dir)?;
+        Ok((dir, file))
+    }
+
+    /// Saves factors as the fit `name`, atomically.
+    pub fn save_fit(&self, name: &str, hook: HookPoint, config: &FitConfig, factors: &Factors) -> Result<()> {
+        self.check_writable()?;
+        self.manifest.hook_index(hook)?;
+        let (z, y) = (&factors.features, factors.coefficients.as_slice());
+        let (n, k) = (factors.coefficients.rows, z.columns());
+        if n.checked_mul(k) != Some(y.len()) {
+            return Err(Error::usage(format!(
+                "fit '{name}': {} coefficients are not {k} features × {n} rows",
+                y.len()
+            )));
+        }
+        let dir = self.fit_dir(name)?;
+        let order = self.next_order()?;
+        let z = factor_files::write(&dir, &format!("Z-{order}.safetensors"), &factor_files::encode_features(z)?)?;
+        let y = factor_files::write(&dir, &format!("Y-{order}.f32"), bytemuck::cast_slice(y))?;
+        let finite = |v: f64| Some(v).filter(|v| v.is_finite());
+        let saved = Saved {
+            hook,
+            config: config.clone(),
+            relative_error: finite(factors.relative_error),
+            explained_variance: finite(factors.explained_variance),
+            sweeps: factors.sweep,
+            seconds: factors.seconds,
+            rows: n,
+            features: k,
+            neurons: factors.features.rows,
+            z,
+            y,
+        };
+        let keep = [saved.z.file.clone(), saved.y.file.clone()];
+        let file = FitFile { order, hook, config: config.clone(), saved: Some(saved) };
+        disk::write_atomic(&dir.join(CONFIG), &json_bytes(&file)?)?;
+        factor_files::sweep(&dir, &keep)
+    }
+
+    /// Loads a fit (`None`: the newest); coefficients are mapped.
+    pub fn load_fit(&self, name: Option<&str>) -> Result<(FitEntry, Arc<Factors>)> {
+        let newest = || -> Result<String> {
+            let last = self.fits()?.into_iter().rev().find(|f| f.relative_error.is_some());
+            last.map(|f| f.name).ok_or_else(|| {
+                let dir = self.dir.display();
+                Error::usage(format!("{dir} has no finished fit: run mlpeek fit {dir} --features 100"))
+            })
+        };
+        let name = name.map_or_else(newest, |n| Ok(n.to_owned()))?;
+        let (dir, file) = self.fit_file(&name)?;
+        let Some(saved) = &file.saved else {
+            return Err(Error::usage(format!(
+                "fit '{name}' has saved no factors yet: resume it with mlpeek fit --resume"
+            )));
+        };
+        let factors = saved.load(&dir)?;
+        Ok((file.entry(&name, dir.join(CHECKPOINT).is_file()), Arc::new(factors)))
+    }
+
+    /// Checks every checksum of every saved fit.
+    pub(super) fn verify_fits(&self) -> Result<()> {
+        for name in self.fit_names()? {
+            let dir = self.fits_root().join(name);
+            if let Some(saved) = FitFile::read(&dir)?.saved {
+                saved.load(&dir)?;
+                saved.y.read_checked(&dir)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Saved {
+    fn load(&self, dir: &Path) -> Result<Factors> {
+        let z_path = dir.join(&self.z.file);
+        let features = factor_files::decode_features(&self.z.read_checked(dir)?)
+            .map_err(|problem| Error::file(&z_path, problem))?;
+        let y_path = self.y.check_length(dir)?;
+        let values = self.rows.checked_mul(self.features);
+        if values.and_then(|v| v.checked_mul(4)).is_none_or(|bytes| bytes as u64 != self.y.bytes)
+            || features.columns() != self.features
+            || features.rows != self.neurons
+        {
+            return Err(Error::file(dir.join(CONFIG), "its sizes do not fit the saved factors; fit again"));
+        }
+        let mapped = MappedF32::open(&y_path, 0, values.unwrap_or(0))?;
+        if self.y.bytes <= CHECKED_ON_LOAD {
+            self.y.check(&y_path, xxh3_64(bytemuck::cast_slice(mapped.as_slice())))?;
+        }
+        Ok(Factors {
+            features,
+            coefficients: Coefficients::mapped(self.rows, mapped),
+            relative_error: self.relative_error.unwrap_or(f64::NAN),
+            explained_variance: self.explained_variance.unwrap_or(f64::NAN),
+            sweep: self.sweeps,
+            seconds: self.seconds,
+        })
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(e)),
+        _ => Ok(()),
+    }
+}

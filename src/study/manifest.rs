@@ -1,0 +1,198 @@
+//! `study.json`: what a study is made of. Written atomically; read with its inner consistency checked.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::activations::store::CacheDtype;
+use crate::corpus::Corpus;
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::model::{BosRule, HookPoint, ModelInfo};
+
+/// Name of the manifest in a study.
+pub(super) const FILE: &str = "study.json";
+/// The layout that this version writes.
+pub(super) const SCHEMA: u32 = 1;
+
+/// `study.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this layout.
+    pub schema: u32,
+    /// mlpeek's version that made it.
+    pub mlpeek: String,
+    /// The model; `None` for an imported matrix.
+    pub model: Option<ModelInfo>,
+    /// The hooks whose activations are cached.
+    pub hooks: Vec<HookPoint>,
+    /// Width of each hook's rows.
+    pub widths: Vec<usize>,
+    /// How cached values are stored.
+    pub dtype: CacheDtype,
+    /// The BOS rule in force.
+    pub bos: BosRule,
+    /// Path or name of the corpus, its sha256 and number of samples; one entry per appended corpus.
+    pub corpora: Vec<CorpusEntry>,
+    /// Token rows in the caches; set when collecting is complete.
+    pub rows: usize,
+    /// Whether every sample has been collected.
+    pub complete: bool,
+    /// Seconds since the Unix epoch when it was made.
+    pub created: u64,
+}
+
+/// A corpus of a study.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CorpusEntry {
+    /// Path or name.
+    pub name: String,
+    /// Of the file's bytes.
+    pub sha256: String,
+    /// Samples.
+    pub samples: usize,
+}
+
+impl CorpusEntry {
+    pub(super) fn of(corpus: &Corpus) -> Self {
+        Self { name: corpus.name.clone(), sha256: corpus.sha256.clone(), samples: corpus.samples.len() }
+    }
+}
+
+impl Manifest {
+    /// Samples of all corpora.
+    pub fn samples(&self) -> usize {
+        self.corpora.iter().map(|c| c.samples).fold(0, usize::saturating_add)
+    }
+
+    /// The number of the first sample of the corpus with this hash, when the study has it.
+    pub fn first_sample(&self, sha256: &str) -> Option<usize> {
+        let at = self.corpora.iter().position(|c| c.sha256 == sha256)?;
+        Some(self.corpora[..at].iter().map(|c| c.samples).sum())
+    }
+
+    /// Where `hook` is among the hooks; the error lists those that are there.
+    pub fn hook_index(&self, hook: HookPoint) -> Result<usize> {
+        self.hooks.iter().position(|&h| h == hook).ok_or_else(|| {
+            let there: Vec<_> = self.hooks.iter().map(ToString::to_string).collect();
+            Error::usage(format!("the study has no {hook}: it holds {}", there.join(", ")))
+        })
+    }
+
+    pub(super) fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join(FILE);
+        if !path.exists() {
+            return Err(Error::usage(format!(
+                "{} is no study (it has no {FILE}): make one with mlpeek collect or mlpeek import",
+                dir.display()
+            )));
+        }
+        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        Self::parse(&bytes).map_err(|problem| Error::file(&path, problem))
+    }
+
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Version {
+            schema: u32,
+        }
+        let damaged = |e: serde_json::Error| format!("not a study's manifest: {e}; restore it from a copy");
+        let version: Version = serde_json::from_slice(bytes).map_err(damaged)?;
+        if version.schema != SCHEMA {
+            return Err(format!(
+                "study layout {} where this mlpeek ({}) reads {SCHEMA}: open it with the version that made it",
+                version.schema,
+                env!("CARGO_PKG_VERSION")
+            ));
+        }
+        let manifest: Self = serde_json::from_slice(bytes).map_err(damaged)?;
+        if manifest.hooks.is_empty()
+            || manifest.hooks.len() != manifest.widths.len()
+            || manifest.widths.contains(&0)
+            || manifest.corpora.is_empty()
+        {
+            return Err("its hooks, widths and corpora do not fit each other; restore it from a copy".to_owned());
+        }
+        Ok(manifest)
+    }
+
+    pub(super) fn write(&self, dir: &Path) -> Result<()> {
+        disk::write_atomic(&dir.join(FILE), &json_bytes(self)?)
+    }
+}
+
+/// The manifest of a study that is about to be made.
+pub(super) fn new_manifest(
+    model: Option<&ModelInfo>,
+    hooks: &[HookPoint],
+    widths: &[usize],
+    corpus: CorpusEntry,
+    dtype: CacheDtype,
+    bos: BosRule,
+) -> Result<Manifest> {
+    if hooks.is_empty() || hooks.len() != widths.len() || widths.contains(&0) {
+        return Err(Error::usage("a study needs at least one hook, and a width for each"));
+    }
+    if (1..hooks.len()).any(|i| hooks[..i].contains(&hooks[i])) {
+        return Err(Error::usage("the same hook is asked for twice"));
+    }
+    if u32::try_from(corpus.samples).is_err() {
+        return Err(Error::usage(format!("{}: more samples than a study can number", corpus.name)));
+    }
+    Ok(Manifest {
+        schema: SCHEMA,
+        mlpeek: env!("CARGO_PKG_VERSION").to_owned(),
+        model: model.cloned(),
+        hooks: hooks.to_vec(),
+        widths: widths.to_vec(),
+        dtype,
+        bos,
+        corpora: vec![corpus],
+        rows: 0,
+        complete: false,
+        created: now(),
+    })
+}
+
+/// In which respect a study on disk is not the one asked for.
+pub(super) fn difference(there: &Manifest, asked: &Manifest) -> Option<String> {
+    let list = |hooks: &[HookPoint]| hooks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let model = |m: &Manifest| m.model.as_ref().map(|m| (m.weights_sha256.clone(), m.tokenizer_sha256.clone()));
+    let name = |m: &Manifest| m.model.as_ref().map_or("an imported matrix".to_owned(), |m| m.id.clone());
+    if model(there) != model(asked) {
+        let (a, b) = (name(there), name(asked));
+        let how = if a == b { " with other weights or another tokenizer".to_owned() } else { format!(", not {b}") };
+        return Some(format!("it was made with {a}{how}"));
+    }
+    if (&there.hooks, &there.widths) != (&asked.hooks, &asked.widths) {
+        return Some(format!("it holds {}, not {}", list(&there.hooks), list(&asked.hooks)));
+    }
+    if there.dtype != asked.dtype {
+        return Some(format!("its cache is {}, not {}", there.dtype.name(), asked.dtype.name()));
+    }
+    if there.bos != asked.bos {
+        return Some(format!("its BOS rule is {:?}, not {:?}", there.bos, asked.bos).to_lowercase());
+    }
+    let wanted = &asked.corpora[0];
+    if there.first_sample(&wanted.sha256).is_none() {
+        let first = &there.corpora[0].name;
+        return Some(if *first == wanted.name {
+            format!("{first} has changed since it was made")
+        } else {
+            format!("it holds {first}, not {} (--append adds another corpus)", wanted.name)
+        });
+    }
+    None
+}
+
+/// Indented JSON with a final newline.
+pub(super) fn json_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    let mut bytes =
+        serde_json::to_vec_pretty(value).map_err(|e| Error::usage(format!("cannot be written as JSON: {e}")))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}

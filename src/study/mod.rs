@@ -1,0 +1,323 @@
+//! A study on disk: one model, one corpus, hooks and layers, and all that was learnt from them. Atomic saves, one
+//! writer at a time, readable again after a kill at any instant.
+//!
+//! Knows nothing of how activations are computed or factorised. Invariant: what a reading function returns was sealed
+//! whole; damage is an error that names the file and the remedy.
+
+mod factor_files;
+mod fits;
+mod lock;
+mod manifest;
+mod notes;
+mod places;
+mod rows;
+mod samples;
+mod source;
+mod tokens;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use crate::activations::ActivationSource;
+use crate::activations::store::{CacheDtype, CacheReader, CacheWriter};
+use crate::corpus::Corpus;
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::model::{BosRule, HookPoint, ModelInfo};
+
+pub use fits::FitEntry;
+use lock::WriteLock;
+pub use manifest::{CorpusEntry, Manifest};
+use manifest::{difference, new_manifest};
+pub use notes::Notes;
+pub use places::{StudyEntry, default_dir, home, recent};
+pub(crate) use rows::Appender;
+use source::StudyRows;
+pub use tokens::{TokenRow, TokenTable};
+
+/// A study directory that is open. With [`Study::create`] or [`Study::open`] it is locked for writing until dropped.
+#[derive(Debug)]
+pub struct Study {
+    dir: PathBuf,
+    manifest: Manifest,
+    lock: Option<WriteLock>,
+    tokens: Mutex<Option<Arc<TokenTable>>>,
+}
+
+impl Study {
+    /// Makes a new study (or reopens the same unfinished one: same model hashes, corpus, hooks and dtype; else an error
+    /// says which differs). `widths[i]` is the width of `hooks[i]`.
+    pub fn create(
+        dir: &Path,
+        model: Option<&ModelInfo>,
+        hooks: &[HookPoint],
+        widths: &[usize],
+        corpus: &Corpus,
+        dtype: CacheDtype,
+        bos: BosRule,
+    ) -> Result<Self> {
+        let asked = new_manifest(model, hooks, widths, CorpusEntry::of(corpus), dtype, bos)?;
+        let lock = Self::prepare(dir)?;
+        if dir.join(manifest::FILE).exists() {
+            let there = Manifest::read(dir)?;
+            if let Some(difference) = difference(&there, &asked) {
+                return Err(Error::refused(format!(
+                    "{} is another study: {difference}; choose another directory",
+                    dir.display()
+                )));
+            }
+            return Ok(Self::with(dir, there, Some(lock)));
+        }
+        samples::write(dir, 0, &corpus.samples)?;
+        asked.write(dir)?;
+        Ok(Self::with(dir, asked, Some(lock)))
+    }
+
+    /// Makes a study of a row-major `rows` × `cols` matrix from elsewhere, of whose rows nothing but the number is
+    /// known. `source_name` says for a person where it comes from. NaN or infinity is refused, naming the row.
+    pub fn import(
+        dir: &Path,
+        source_name: &str,
+        hook: HookPoint,
+        rows: usize,
+        cols: usize,
+        data: &[f32],
+    ) -> Result<Self> {
+        if rows == 0 || cols == 0 || rows.checked_mul(cols) != Some(data.len()) || u32::try_from(rows).is_err() {
+            return Err(Error::usage(format!("{source_name}: {} values are no {rows} × {cols} matrix", data.len())));
+        }
+        if let Some(at) = data.iter().position(|v| !v.is_finite()) {
+            return Err(Error::refused(format!(
+                "{source_name}: row {}, column {} is {}: every value must be finite",
+                at / cols,
+                at % cols,
+                data[at]
+            )));
+        }
+        let sha256: String =
+            Sha256::digest(bytemuck::cast_slice::<f32, u8>(data)).iter().map(|b| format!("{b:02x}")).collect();
+        let entry = CorpusEntry { name: source_name.to_owned(), sha256, samples: rows };
+        let asked = new_manifest(None, &[hook], &[cols], entry, CacheDtype::F32, BosRule::Never)?;
+        let lock = Self::prepare(dir)?;
+        if dir.join(manifest::FILE).exists() {
+            let there = Manifest::read(dir)?;
+            if let Some(difference) = difference(&there, &asked) {
+                return Err(Error::refused(format!(
+                    "{} is another study: {difference}; choose another directory",
+                    dir.display()
+                )));
+            }
+        }
+        check_room(dir, (data.len() as u64) * 4)?;
+        asked.write(dir)?;
+        let mut study = Self::with(dir, asked, Some(lock));
+        let mut cache = CacheWriter::open(&rows::cache_dir(dir, hook), cols, CacheDtype::F32)?;
+        cache.truncate(0)?;
+        cache.push(data)?;
+        cache.seal()?;
+        study.set_progress(rows, true)?;
+        Ok(study)
+    }
+
+    /// Opens a study for reading and writing; fails naming the holder when another process has it.
+    pub fn open(dir: &Path) -> Result<Self> {
+        // Before locking, so that no lock file is left in a directory that is no study.
+        Manifest::read(dir)?;
+        let lock = WriteLock::take(dir)?;
+        Ok(Self::with(dir, Manifest::read(dir)?, Some(lock)))
+    }
+
+    /// Opens a study for reading alone; any number of processes may.
+    pub fn open_read_only(dir: &Path) -> Result<Self> {
+        Ok(Self::with(dir, Manifest::read(dir)?, None))
+    }
+
+    fn with(dir: &Path, manifest: Manifest, lock: Option<WriteLock>) -> Self {
+        Self { dir: dir.to_path_buf(), manifest, lock, tokens: Mutex::new(None) }
+    }
+
+    /// Makes the directory, takes its lock and refuses one that holds something else.
+    fn prepare(dir: &Path) -> Result<WriteLock> {
+        disk::create_dir(dir)?;
+        if !dir.join(manifest::FILE).exists() {
+            for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
+                let name = entry.map_err(Error::io("read", dir))?.file_name().to_string_lossy().into_owned();
+                let ours = name == lock::FILE || name.starts_with("tokens.") || name.starts_with(disk::TMP_PREFIX);
+                if !ours {
+                    return Err(Error::refused(format!(
+                        "{} is no study and holds other files ({name}): choose an empty or new directory",
+                        dir.display()
+                    )));
+                }
+            }
+        }
+        let lock = WriteLock::take(dir)?;
+        disk::sweep_tmp(dir)?;
+        Ok(lock)
+    }
+
+    /// Adds a corpus to a complete study, for collecting to go on with. Adding one that it has already changes nothing.
+    pub fn append(&mut self, corpus: &Corpus) -> Result<()> {
+        self.check_writable()?;
+        if self.manifest.model.is_none() {
+            return Err(Error::usage(format!(
+                "{} holds an imported matrix: no corpus can be added",
+                self.dir.display()
+            )));
+        }
+        if self.manifest.first_sample(&corpus.sha256).is_some() {
+            return Ok(());
+        }
+        if !self.manifest.complete {
+            return Err(Error::refused(format!(
+                "{} is not yet complete: finish collecting {} first",
+                self.dir.display(),
+                self.manifest.corpora.last().map_or("it", |c| c.name.as_str())
+            )));
+        }
+        samples::write(&self.dir, self.manifest.corpora.len(), &corpus.samples)?;
+        let mut manifest = self.manifest.clone();
+        manifest.corpora.push(CorpusEntry::of(corpus));
+        manifest.complete = false;
+        manifest.write(&self.dir)?;
+        self.manifest = manifest;
+        self.forget_tokens();
+        Ok(())
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Whether this process may write in it.
+    pub fn is_writable(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    /// The token rows, texts and labels.
+    pub fn tokens(&self) -> Result<Arc<TokenTable>> {
+        let mut slot = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = slot.as_ref() {
+            return Ok(Arc::clone(table));
+        }
+        let table = Arc::new(self.read_tokens()?);
+        // While another process collects, the table grows: only one that cannot change is kept.
+        if self.manifest.complete || self.is_writable() {
+            *slot = Some(Arc::clone(&table));
+        }
+        Ok(table)
+    }
+
+    fn read_tokens(&self) -> Result<TokenTable> {
+        let manifest = &self.manifest;
+        if manifest.model.is_none() {
+            return Ok(TokenTable::of_matrix(if manifest.complete { manifest.rows } else { 0 }));
+        }
+        let mut table = TokenTable::default();
+        for (i, corpus) in manifest.corpora.iter().enumerate() {
+            samples::load_into(&self.dir, i, corpus.samples, &mut table)?;
+        }
+        let log = tokens::Log::read(&self.dir)?;
+        let path = self.dir.join(tokens::FILE);
+        if log.rows() < manifest.rows {
+            let problem = format!(
+                "truncated or damaged: {} of {} rows are whole; run the same collect again, which goes on from there",
+                log.rows(),
+                manifest.rows
+            );
+            return Err(Error::file(path, problem));
+        }
+        if log.samples() > table.texts.len() {
+            return Err(Error::file(path, "holds more samples than the study's corpora; restore it from a copy"));
+        }
+        table.rows.reserve(log.rows());
+        for segment in log.segments {
+            let mut rows = segment.rows.iter();
+            for (i, &count) in segment.counts.iter().enumerate() {
+                let sample = (segment.first_sample + i) as u32;
+                let of_sample = rows.by_ref().take(count as usize);
+                table.rows.extend(of_sample.map(|&(id, position)| TokenRow { id, sample, position }));
+            }
+            table.pieces.extend(segment.pieces);
+        }
+        Ok(table)
+    }
+
+    /// The cache of one hook, mapped. Rows are described by token and sample text in errors.
+    pub fn activations(&self, hook: HookPoint) -> Result<Box<dyn ActivationSource + Send + Sync>> {
+        let width = self.manifest.widths[self.manifest.hook_index(hook)?];
+        let tokens = self.tokens()?;
+        let dir = rows::cache_dir(&self.dir, hook);
+        if tokens.rows.is_empty() {
+            return Err(Error::refused(format!("{} holds no rows yet: run collect first", self.dir.display())));
+        }
+        let reader = CacheReader::open(&dir)?;
+        let (rows, cols) = reader.shape();
+        if cols != width || rows < tokens.rows.len() {
+            let problem = format!(
+                "holds {rows} rows of {cols} values where {} of {width} are due; run the same collect again",
+                tokens.rows.len()
+            );
+            return Err(Error::file(dir, problem));
+        }
+        Ok(Box::new(StudyRows { reader, tokens, imported: self.manifest.model.is_none() }))
+    }
+
+    /// Checks every checksum of the study; the error names the file that fails.
+    pub fn verify(&self) -> Result<()> {
+        self.read_tokens()?;
+        for &hook in &self.manifest.hooks {
+            let dir = rows::cache_dir(&self.dir, hook);
+            if self.manifest.complete || dir.is_dir() {
+                CacheReader::open(&dir)?.verify()?;
+            }
+        }
+        self.verify_fits()
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        if self.is_writable() {
+            return Ok(());
+        }
+        Err(Error::usage(format!("{} was opened for reading alone", self.dir.display())))
+    }
+
+    fn forget_tokens(&self) {
+        *self.tokens.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn set_progress(&mut self, rows: usize, complete: bool) -> Result<()> {
+        let manifest = Manifest { rows, complete, ..self.manifest.clone() };
+        manifest.write(&self.dir)?;
+        self.manifest = manifest;
+        self.forget_tokens();
+        Ok(())
+    }
+}
+
+/// Refuses with the numbers when `bytes` more do not fit on the disk of `dir`.
+pub(crate) fn check_room(dir: &Path, bytes: u64) -> Result<()> {
+    // What the file system keeps for itself and the manifest, log and samples beside the cache.
+    let margin = 16 << 20;
+    let free = disk::free_space(dir)?;
+    if bytes.saturating_add(margin) > free {
+        return Err(Error::refused(format!(
+            "{} needs {} more and its disk has {} free: free some, choose another --out, or store half with --dtype bf16",
+            dir.display(),
+            disk::human_bytes(bytes.saturating_add(margin)),
+            disk::human_bytes(free)
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

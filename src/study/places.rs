@@ -1,0 +1,138 @@
+//! Where studies without a path live: the data directory, by model, layer, hook and corpus.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use etcetera::BaseStrategy;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Study;
+use crate::corpus::Corpus;
+use crate::error::{Error, Result};
+use crate::model::HookPoint;
+
+/// A study as the Start pane lists it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StudyEntry {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Model id.
+    pub model: String,
+    /// Hooks.
+    pub hooks: Vec<HookPoint>,
+    /// Corpus name.
+    pub corpus: String,
+    /// Rows.
+    pub rows: usize,
+    /// Its fits.
+    pub fits: usize,
+    /// Seconds since the Unix epoch of its last change.
+    pub modified: u64,
+}
+
+/// mlpeek's data directory: `MLPEEK_HOME`, else `mlpeek` in the XDG data directory.
+pub fn home() -> Result<PathBuf> {
+    if let Some(home) = std::env::var_os("MLPEEK_HOME").filter(|h| !h.is_empty()) {
+        return Ok(PathBuf::from(home));
+    }
+    let base = etcetera::choose_base_strategy()
+        .map_err(|_| Error::usage("there is no home directory: set MLPEEK_HOME to a directory for mlpeek's data"))?;
+    Ok(base.data_dir().join("mlpeek"))
+}
+
+/// Where studies without a path live: the data directory (`MLPEEK_HOME`, else XDG), by model, layer, hook and corpus.
+pub fn default_dir(model_id: &str, hook: HookPoint, corpus: &Corpus) -> Result<PathBuf> {
+    Ok(place(&home()?, model_id, hook, corpus))
+}
+
+fn place(home: &Path, model_id: &str, hook: HookPoint, corpus: &Corpus) -> PathBuf {
+    let stem = Path::new(&corpus.name).file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    let sha: String = corpus.sha256.chars().take(8).collect();
+    home.join("studies").join(model_name(model_id)).join(hook.to_string()).join(format!(
+        "{}-{}",
+        plain(&stem),
+        plain(&sha)
+    ))
+}
+
+/// `owner--name@revision` for a Hub id; the file's or directory's name and a hash of the path for a path, since two
+/// places may hold models of one name.
+fn model_name(id: &str) -> String {
+    let is_hub_id = id.matches('/').count() == 1 && !id.starts_with(['/', '.', '~']) && !id.ends_with(".gguf");
+    if is_hub_id {
+        return plain(&id.replacen('/', "--", 1));
+    }
+    let name = Path::new(id).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let hash: String = Sha256::digest(id.as_bytes()).iter().take(4).map(|b| format!("{b:02x}")).collect();
+    format!("{}-{hash}", plain(&name))
+}
+
+/// A file name of letters, digits and `-_.@`.
+fn plain(text: &str) -> String {
+    let kept = |c: char| if c.is_alphanumeric() || "-_.@".contains(c) { c } else { '-' };
+    let name: String = text.chars().map(kept).take(80).collect();
+    if name.is_empty() || name.starts_with('.') { format!("x{name}") } else { name }
+}
+
+/// The studies in the data directory, newest first. One that cannot be read is left out.
+pub fn recent() -> Vec<StudyEntry> {
+    home().map(|home| list(&home)).unwrap_or_default()
+}
+
+fn list(home: &Path) -> Vec<StudyEntry> {
+    let models = children(&home.join("studies"));
+    let dirs = models.iter().flat_map(|m| children(m)).flat_map(|hook| children(&hook));
+    let mut found: Vec<_> = dirs.filter_map(|dir| entry(&dir)).collect();
+    found.sort_by(|a, b| b.modified.cmp(&a.modified).then_with(|| a.dir.cmp(&b.dir)));
+    found
+}
+
+fn children(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|e| e.path()).filter(|p| p.is_dir()).collect()
+}
+
+fn entry(dir: &Path) -> Option<StudyEntry> {
+    let study = Study::open_read_only(dir).ok()?;
+    let manifest = study.manifest();
+    let files = ["study.json", "tokens.bin", "fits", "notes.json", "session.json"].map(|f| dir.join(f));
+    let fits = children(&dir.join("fits"));
+    let modified = files.iter().chain(&fits).filter_map(|p| seconds(p)).max();
+    Some(StudyEntry {
+        dir: dir.to_path_buf(),
+        model: manifest.model.as_ref().map_or_else(|| "imported matrix".to_owned(), |m| m.id.clone()),
+        hooks: manifest.hooks.clone(),
+        corpus: manifest.corpora.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" + "),
+        rows: manifest.rows,
+        fits: study.fits().map_or(0, |f| f.len()),
+        modified: modified.unwrap_or(manifest.created),
+    })
+}
+
+fn seconds(path: &Path) -> Option<u64> {
+    let modified: SystemTime = fs::metadata(path).ok()?.modified().ok()?;
+    modified.duration_since(UNIX_EPOCH).ok().map(|d| d.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_tell_models_layers_and_corpora_apart() {
+        let corpus = |name: &str, sha: &str| Corpus { name: name.into(), samples: vec![], sha256: sha.repeat(64) };
+        let hook = HookPoint { layer: 15, site: Default::default() };
+        let at = |id: &str, name: &str, sha: &str| {
+            let path = place(Path::new("/h"), id, hook, &corpus(name, sha));
+            path.strip_prefix("/h/studies").unwrap().to_string_lossy().into_owned()
+        };
+        assert_eq!(at("o/m@v1", "bundled concepts", "a"), "o--m@v1/blocks.15.mlp.hook_post/bundled-concepts-aaaaaaaa");
+        assert_ne!(at("/a/m.gguf", "c.json", "a"), at("/b/m.gguf", "c.json", "a"));
+        assert_ne!(at("o/m", "/x/c.json", "a"), at("o/m", "/x/c.json", "b"));
+        let hostile = at("../..", "../../etc", "/");
+        assert!(Path::new(&hostile).components().all(|c| matches!(c, std::path::Component::Normal(_))), "{hostile}");
+        assert_eq!(Path::new(&hostile).components().count(), 3);
+    }
+}

@@ -1,0 +1,141 @@
+//! Adding rows to a study: caches and token log grow together and agree again after a kill at any instant.
+//!
+//! Order of a seal: every hook's shard, then the log's segment, then (once all is collected) the manifest. What was cut
+//! off between is dropped at the next opening: the study goes back to the last end of a sample that every file holds.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use super::Study;
+use super::tokens::{Log, LogWriter, Segment};
+use crate::activations::store::CacheWriter;
+use crate::error::{Error, Result};
+use crate::model::HookPoint;
+
+/// `cache/<hook>/` of a study.
+pub(super) fn cache_dir(dir: &Path, hook: HookPoint) -> PathBuf {
+    dir.join("cache").join(hook.to_string())
+}
+
+/// Takes rows in the order of the study's samples.
+pub(crate) struct Appender<'s> {
+    study: &'s mut Study,
+    caches: Vec<CacheWriter>,
+    log: LogWriter,
+    pending: Segment,
+    known: HashSet<u32>,
+    /// Rows of the sample whose end is still to come.
+    unfinished: Vec<(u32, u32)>,
+    /// A cache has lost rows that the others have (a full disk): what is sealed stays, nothing more is claimed.
+    broken: bool,
+    /// Samples and rows that are safe on disk.
+    samples: usize,
+    rows: usize,
+}
+
+impl<'s> Appender<'s> {
+    /// Brings the files of an open study to agreement and stands behind its last whole sample.
+    pub fn open(study: &'s mut Study) -> Result<Self> {
+        study.check_writable()?;
+        let manifest = &study.manifest;
+        let hooks = manifest.hooks.iter().zip(&manifest.widths);
+        let mut caches = hooks
+            .map(|(&hook, &width)| CacheWriter::open(&cache_dir(&study.dir, hook), width, manifest.dtype))
+            .collect::<Result<Vec<_>>>()?;
+        let mut log = Log::read(&study.dir)?;
+        let held = caches.iter().map(CacheWriter::rows).min().unwrap_or(0);
+        let cut = log.cut_to_rows(held);
+        let (samples, rows) = (log.samples(), log.rows());
+        // Before anything is cut: a complete study that has lost rows must not claim them, and one that an added corpus reopened neither.
+        if rows < study.manifest.rows {
+            tracing::warn!(
+                "{}: {rows} of {} rows are whole; the rest will be collected again",
+                study.dir.display(),
+                study.manifest.rows
+            );
+            study.set_progress(rows, false)?;
+        }
+        let writer = LogWriter::open(&study.dir, &log, cut)?;
+        caches.iter_mut().try_for_each(|cache| cache.truncate(rows))?;
+        let known = log.segments.iter().flat_map(|s| s.pieces.iter().map(|(id, _)| *id)).collect();
+        let pending = Segment { first_sample: samples, ..Segment::default() };
+        Ok(Self { study, caches, log: writer, pending, known, unfinished: Vec::new(), broken: false, samples, rows })
+    }
+
+    /// The study.
+    pub fn study(&self) -> &Study {
+        self.study
+    }
+
+    /// The number of the sample that is due next.
+    pub fn next_sample(&self) -> usize {
+        self.pending.first_sample + self.pending.counts.len()
+    }
+
+    /// Rows of whole samples, those that are not yet safe included.
+    pub fn rows(&self) -> usize {
+        self.rows + self.pending.rows.len()
+    }
+
+    /// Bytes that a kill would lose, in the largest cache.
+    pub fn pending_bytes(&self) -> usize {
+        self.caches.iter().map(CacheWriter::pending_bytes).max().unwrap_or(0)
+    }
+
+    /// Adds the next rows of the sample that is due: id and position of each, and for each hook its rows in the order of
+    /// [`super::Manifest::hooks`]; `ends` says that they are its last. `piece` gives the display piece of an id that is
+    /// new to the study. A sample without its end is not yet in the study, however often it is sealed.
+    pub fn push(
+        &mut self,
+        tokens: &[(u32, u32)],
+        data: &[&[f32]],
+        ends: bool,
+        piece: impl Fn(u32) -> String,
+    ) -> Result<()> {
+        let widths = &self.study.manifest.widths;
+        if data.len() != widths.len() || data.iter().zip(widths).any(|(d, w)| d.len() != tokens.len() * w) {
+            return Err(Error::usage(format!(
+                "sample {}: the activations do not fit its {} tokens and the study's hooks",
+                self.next_sample(),
+                tokens.len()
+            )));
+        }
+        let pushed = self.caches.iter_mut().zip(data).try_for_each(|(cache, rows)| cache.push(rows));
+        self.broken |= pushed.is_err();
+        pushed?;
+        self.unfinished.extend_from_slice(tokens);
+        for &(id, _) in tokens {
+            if self.known.insert(id) {
+                self.pending.pieces.push((id, piece(id)));
+            }
+        }
+        if ends {
+            self.pending.counts.push(self.unfinished.len() as u32);
+            self.pending.rows.append(&mut self.unfinished);
+        }
+        Ok(())
+    }
+
+    /// Makes everything pushed so far safe; marks the study complete once its last sample is in.
+    pub fn seal(&mut self) -> Result<()> {
+        if self.broken {
+            return Ok(());
+        }
+        if !self.pending.counts.is_empty() {
+            let sealed = self.caches.iter_mut().try_for_each(CacheWriter::seal);
+            self.broken = sealed.is_err();
+            sealed?;
+            self.log.append(&self.pending)?;
+            self.samples = self.next_sample();
+            self.rows = self.rows();
+            self.pending = Segment { first_sample: self.samples, ..Segment::default() };
+            self.study.forget_tokens();
+        }
+        let manifest = &self.study.manifest;
+        let complete = self.samples == manifest.samples();
+        if complete && (!manifest.complete || manifest.rows != self.rows) {
+            self.study.set_progress(self.rows, true)?;
+        }
+        Ok(())
+    }
+}

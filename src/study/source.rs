@@ -1,0 +1,37 @@
+//! A study's cache as the factoriser and the analysis see it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::tokens::TokenTable;
+use crate::activations::store::CacheReader;
+use crate::activations::{ActivationSource, Block};
+use crate::error::Result;
+
+/// A cache with the tokens that its rows belong to.
+pub(super) struct StudyRows {
+    pub reader: CacheReader,
+    pub tokens: Arc<TokenTable>,
+    pub imported: bool,
+}
+
+impl ActivationSource for StudyRows {
+    fn shape(&self) -> (usize, usize) {
+        // A cache may be ahead of the token log for an instant while collecting goes on.
+        (self.tokens.rows.len(), self.reader.shape().1)
+    }
+
+    fn rows(&self, range: Range<usize>) -> Result<Block<'_>> {
+        self.reader.rows(range)
+    }
+
+    fn describe_row(&self, row: usize) -> String {
+        match self.tokens.rows.get(row) {
+            Some(at) if !self.imported => {
+                let text: String = self.tokens.texts[at.sample as usize].chars().take(40).collect();
+                format!("row {row}, token {:?} of sample {} ({text:?})", self.tokens.piece(row), at.sample)
+            }
+            _ => format!("row {row}"),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Saved factors: whole or absent, named when damaged.
+
+use super::*;
+use crate::factor::{Coefficients, Factors, FitConfig, SparseColumns};
+
+fn factors(k: usize, n: usize, scale: f32) -> Factors {
+    let features = SparseColumns {
+        rows: 3,
+        offsets: (0..=k).collect(),
+        indices: (0..k as u32).map(|j| j % 3).collect(),
+        values: vec![1.0; k],
+    };
+    Factors {
+        features,
+        coefficients: Coefficients::owned(n, (0..k * n).map(|i| i as f32 * scale).collect()),
+        relative_error: 0.25,
+        explained_variance: 0.5,
+        sweep: 7,
+        seconds: 1.5,
+    }
+}
+
+fn config(features: usize) -> FitConfig {
+    FitConfig { features, ..FitConfig::default() }
+}
+
+#[test]
+fn fits_are_saved_listed_and_mapped() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
+    fill(&mut study, &[]).unwrap();
+    assert!(study.load_fit(None).unwrap_err().to_string().contains("no finished fit"));
+    study.start_fit("b", HOOKS[0], &config(2)).unwrap();
+    assert!(study.fits().unwrap().is_empty(), "started, nothing to show or resume yet");
+    fs::write(study.checkpoint_path("b").unwrap(), "state").unwrap();
+    let entry = &study.fits().unwrap()[0];
+    assert_eq!((entry.name.as_str(), entry.relative_error, entry.resumable), ("b", None, true));
+    assert!(study.load_fit(Some("b")).unwrap_err().to_string().contains("resume"));
+
+    study.save_fit("b", HOOKS[0], &config(2), &factors(2, 7, 1.0)).unwrap();
+    study.save_fit("a", HOOKS[0], &config(4), &factors(4, 7, 1.0)).unwrap();
+    let names: Vec<String> = study.fits().unwrap().into_iter().map(|f| f.name).collect();
+    assert_eq!(names, ["b", "a"], "newest last");
+    let (entry, newest) = study.load_fit(None).unwrap();
+    assert_eq!((entry.name.as_str(), entry.config.features, entry.sweeps), ("a", 4, 7));
+    assert_eq!(newest.features, factors(4, 7, 1.0).features);
+    assert_eq!(newest.coefficients.as_slice(), factors(4, 7, 1.0).coefficients.as_slice());
+
+    study.save_fit("a", HOOKS[0], &config(1), &factors(1, 7, 3.0)).unwrap();
+    assert_eq!(newest.coefficients.feature(3)[6], 27.0, "an old mapping stays valid");
+    let (_, replaced) = study.load_fit(Some("a")).unwrap();
+    assert_eq!(replaced.coefficients.feature(0)[6], 18.0);
+    let files = fs::read_dir(study.fit_dir("a").unwrap()).unwrap().count();
+    assert_eq!(files, 3, "config, Z, Y; the replaced factors are gone");
+    assert!(study.load_fit(Some("zz")).unwrap_err().to_string().contains("it has"));
+}
+
+#[test]
+fn a_restarted_fit_keeps_what_was_saved_until_it_saves() {
+    let dir = tempfile::tempdir().unwrap();
+    let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
+    study.save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 1.0)).unwrap();
+    fs::write(study.checkpoint_path("f").unwrap(), "of two").unwrap();
+    study.start_fit("f", HOOKS[0], &config(2)).unwrap();
+    assert!(study.fits().unwrap()[0].resumable, "the same request can be resumed");
+    study.start_fit("f", HOOKS[0], &config(9)).unwrap();
+    let entry = &study.fits().unwrap()[0];
+    assert_eq!((entry.config.features, entry.resumable), (2, false));
+    assert_eq!(study.fit_request("f").unwrap(), (HOOKS[0], config(9)));
+    study.load_fit(Some("f")).unwrap();
+}
+
+#[test]
+fn a_save_that_fails_leaves_the_last_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
+    study.save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 1.0)).unwrap();
+    for (failed, room) in (0..3000).step_by(50).enumerate() {
+        fault::disk_of(Some(room));
+        let outcome = study.save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 2.0));
+        fault::disk_of(None);
+        let (_, loaded) = study.load_fit(None).unwrap();
+        if outcome.is_ok() {
+            assert_eq!(loaded.coefficients.feature(1)[0], 14.0);
+            assert!(failed > 10);
+            return;
+        }
+        assert_eq!(loaded.coefficients.feature(1)[0], 7.0, "{room}");
+    }
+    panic!("the largest disk was large enough");
+}
+
+#[test]
+fn damaged_factors_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
+    study.save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 1.0)).unwrap();
+    for name in ["Z-1.safetensors", "Y-1.f32"] {
+        let path = dir.path().join("fits/f").join(name);
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            let error = study.load_fit(None).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("damaged"), "{error}");
+        }
+        fs::write(&path, &whole[1..]).unwrap();
+        assert!(study.load_fit(None).unwrap_err().to_string().contains("truncated"));
+        assert!(study.verify_fits().is_err());
+        fs::write(&path, &whole).unwrap();
+    }
+    study.verify_fits().unwrap();
+}
+
+#[test]
+fn names_of_fits_cannot_leave_the_study() {
+    let dir = tempfile::tempdir().unwrap();
+    let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
+    for name in ["", ".", "..", "a/b", "../x", "a\\b", ".tmp-1", "a\nb", &"x".repeat(101)] {
+        assert!(study.fit_dir(name).is_err(), "{name:?}");
+        assert!(study.load_fit(Some(name)).is_err(), "{name:?}");
+        assert!(study.save_fit(name, HOOKS[0], &config(1), &factors(1, 7, 1.0)).is_err(), "{name:?}");
+    }
+    study.fit_dir("k100-layer.15_bcd").unwrap();
+}

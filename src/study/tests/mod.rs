@@ -1,0 +1,399 @@
+mod fits;
+mod hostile;
+mod kill;
+
+use std::fs;
+
+use super::tokens::Log;
+use super::*;
+use crate::corpus::Sample;
+use crate::disk::fault;
+use crate::factor::Factors;
+use crate::model::HookSite;
+
+const HOOKS: [HookPoint; 2] =
+    [HookPoint { layer: 1, site: HookSite::MlpPost }, HookPoint { layer: 2, site: HookSite::ResidPost }];
+const WIDTHS: [usize; 2] = [3, 2];
+
+fn model(id: &str, weights: &str) -> ModelInfo {
+    ModelInfo {
+        id: id.into(),
+        origin: "test".into(),
+        family: "llama".into(),
+        layers: 3,
+        d_model: 2,
+        d_mlp: 3,
+        vocab: 100,
+        context: 16,
+        device: "cpu".into(),
+        weights_dtype: "f32".into(),
+        compute_dtype: "f32".into(),
+        weight_bytes: 0,
+        weights_sha256: weights.into(),
+        tokenizer_sha256: "t".into(),
+        notes: vec![],
+    }
+}
+
+fn corpus(name: &str, texts: &[&str]) -> Corpus {
+    let sample =
+        |(i, t): (usize, &&str)| Sample { text: (*t).to_owned(), label: (i % 2 == 0).then(|| "even".to_owned()) };
+    Corpus { name: name.into(), samples: texts.iter().enumerate().map(sample).collect(), sha256: format!("sha-{name}") }
+}
+
+const TEXTS: [&str; 5] = ["one two", "", "three", "four five six", "seven"];
+/// Rows of each text; the second has none.
+const COUNTS: [usize; 5] = [2, 0, 1, 3, 1];
+
+fn create(dir: &Path, corpus: &Corpus) -> Result<Study> {
+    Study::create(dir, Some(&model("m", "w")), &HOOKS, &WIDTHS, corpus, CacheDtype::F32, BosRule::Auto)
+}
+
+fn value(hook: usize, row: usize, col: usize) -> f32 {
+    (1000 * hook + 10 * row + col) as f32
+}
+
+/// Pushes sample `i` of the test corpus; row r has id 10 + r.
+fn push(appender: &mut Appender<'_>, i: usize) -> Result<()> {
+    let first: usize = COUNTS[..i].iter().sum();
+    let rows = first..first + COUNTS[i];
+    let tokens: Vec<(u32, u32)> = rows.clone().map(|r| (10 + r as u32, (r - first) as u32 + 1)).collect();
+    let data: Vec<Vec<f32>> =
+        (0..2).map(|h| rows.clone().flat_map(|r| (0..WIDTHS[h]).map(move |c| value(h, r, c))).collect()).collect();
+    appender.push(&tokens, &[&data[0], &data[1]], true, |id| format!("<{id}>"))
+}
+
+/// A study with a seal after each of the samples in `seals`.
+fn fill(study: &mut Study, seals: &[usize]) -> Result<()> {
+    let mut appender = Appender::open(study)?;
+    for i in appender.next_sample()..COUNTS.len() {
+        push(&mut appender, i)?;
+        if seals.contains(&i) {
+            appender.seal()?;
+        }
+    }
+    appender.seal()
+}
+
+fn assert_whole(study: &Study) {
+    assert!(study.manifest().complete);
+    assert_eq!(study.manifest().rows, 7);
+    let tokens = study.tokens().unwrap();
+    let samples: Vec<u32> = tokens.rows.iter().map(|r| r.sample).collect();
+    assert_eq!(samples, [0, 0, 2, 3, 3, 3, 4]);
+    assert!(tokens.rows.iter().enumerate().all(|(r, t)| t.id == 10 + r as u32));
+    assert_eq!(tokens.piece(3), "<13>");
+    assert_eq!(tokens.texts, TEXTS);
+    assert_eq!((tokens.label(0), tokens.label(3)), (Some("even"), None));
+    for (h, &hook) in HOOKS.iter().enumerate() {
+        let source = study.activations(hook).unwrap();
+        assert_eq!(source.shape(), (7, WIDTHS[h]));
+        let block = source.rows(0..7).unwrap();
+        for row in 0..7 {
+            let expected: Vec<f32> = (0..WIDTHS[h]).map(|c| value(h, row, c)).collect();
+            assert_eq!(block.row(row), expected);
+        }
+        assert_eq!(source.describe_row(3), "row 3, token \"<13>\" of sample 3 (\"four five six\")");
+    }
+    study.verify().unwrap();
+}
+
+#[test]
+fn a_study_comes_back_as_it_was_filled() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("a/b/study");
+    let mut study = create(&at, &corpus("c", &TEXTS)).unwrap();
+    assert!(study.activations(HOOKS[0]).is_err_and(|e| e.to_string().contains("no rows yet")));
+    fill(&mut study, &[1, 3]).unwrap();
+    assert_whole(&study);
+    drop(study);
+    assert_whole(&Study::open_read_only(&at).unwrap());
+    assert_whole(&create(&at, &corpus("c", &TEXTS)).unwrap());
+    let error = Study::open(&at).unwrap().activations(HookPoint { layer: 9, ..HOOKS[0] }).err().unwrap().to_string();
+    assert!(error.contains("blocks.1.mlp.hook_post"), "{error}");
+}
+
+#[test]
+fn a_study_can_be_handed_to_a_worker() {
+    fn send<T: Send>() {}
+    fn share<T: Send + Sync>() {}
+    send::<Study>();
+    share::<Factors>();
+    share::<TokenTable>();
+}
+
+#[test]
+fn another_request_is_told_what_differs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dir, c) = (dir.path(), corpus("c", &TEXTS));
+    drop(create(dir, &c).unwrap());
+    let m = model("m", "w");
+    let refused = |m: &ModelInfo, hooks: &[HookPoint], c: &Corpus, dtype, bos| {
+        let widths = &WIDTHS[..hooks.len()];
+        Study::create(dir, Some(m), hooks, widths, c, dtype, bos).unwrap_err().to_string()
+    };
+    let (f32, auto) = (CacheDtype::F32, BosRule::Auto);
+    let cases = [
+        (refused(&model("n", "v"), &HOOKS, &c, f32, auto), "made with m, not n"),
+        (refused(&model("m", "v"), &HOOKS, &c, f32, auto), "m with other weights"),
+        (refused(&m, &HOOKS[..1], &c, f32, auto), "not blocks.1.mlp.hook_post"),
+        (refused(&m, &HOOKS, &c, CacheDtype::Bf16, auto), "f32, not bf16"),
+        (refused(&m, &HOOKS, &c, f32, BosRule::Never), "auto, not never"),
+        (refused(&m, &HOOKS, &corpus("d", &TEXTS), f32, auto), "holds c, not d"),
+    ];
+    for (error, expected) in cases {
+        assert!(error.contains(expected) && !error.contains('\n'), "{error}");
+    }
+    let changed = Corpus { sha256: "other".into(), ..c.clone() };
+    assert!(refused(&m, &HOOKS, &changed, f32, auto).contains("c has changed"));
+    drop(create(dir, &c).unwrap());
+}
+
+#[test]
+fn a_directory_of_something_else_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("thesis.tex"), "x").unwrap();
+    let error = create(dir.path(), &corpus("c", &TEXTS)).unwrap_err().to_string();
+    assert!(error.contains("thesis.tex"), "{error}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    assert!(Study::open(dir.path()).unwrap_err().to_string().contains("is no study"));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_place_that_cannot_be_written_gives_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "x").unwrap();
+    let error = create(&dir.path().join("file/study"), &corpus("c", &TEXTS)).unwrap_err().to_string();
+    assert!(error.starts_with("cannot create ") && !error.contains('\n'), "{error}");
+
+    let at = dir.path().join("study");
+    drop(create(&at, &corpus("c", &TEXTS)).unwrap());
+    let open = fs::metadata(&at).unwrap().permissions();
+    let mut closed = open.clone();
+    closed.set_readonly(true);
+    fs::set_permissions(&at, closed).unwrap();
+    // Root writes everywhere: nothing to see then.
+    if fs::write(at.join("probe"), "x").is_err() {
+        let error = fill(&mut Study::open(&at).unwrap(), &[]).unwrap_err().to_string();
+        assert!(error.contains("ermission denied") && !error.contains('\n'), "{error}");
+        Study::open_read_only(&at).unwrap().tokens().unwrap();
+    }
+    fs::set_permissions(&at, open).unwrap();
+}
+
+#[test]
+fn one_writes_and_others_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
+    assert!(Study::open(dir.path()).unwrap_err().to_string().contains("process "));
+    let reader = Study::open_read_only(dir.path()).unwrap();
+    assert!(reader.save_session(&serde_json::json!({})).unwrap_err().to_string().contains("reading alone"));
+    drop(study);
+    drop(Study::open(dir.path()).unwrap());
+}
+
+/// What a kill can leave: the tail of the log torn anywhere, one cache ahead of another, unfinished files.
+#[test]
+fn a_kill_at_any_instant_of_a_seal_loses_only_that_seal() {
+    let dir = tempfile::tempdir().unwrap();
+    let c = corpus("c", &TEXTS);
+    let mut study = create(dir.path(), &c).unwrap();
+    let log = dir.path().join(tokens::FILE);
+    {
+        let mut appender = Appender::open(&mut study).unwrap();
+        (0..3).for_each(|i| push(&mut appender, i).unwrap());
+        appender.seal().unwrap();
+    }
+    let before = fs::metadata(&log).unwrap().len() as usize;
+    fill(&mut study, &[]).unwrap();
+    drop(study);
+    let whole = fs::read(&log).unwrap();
+    let manifest = fs::read(dir.path().join("study.json")).unwrap();
+    let unfinished = String::from_utf8(manifest.clone()).unwrap().replace("\"complete\": true", "\"complete\": false");
+    let unfinished = unfinished.replace("\"rows\": 7", "\"rows\": 0");
+    let last_shard = |h: usize| rows::cache_dir(dir.path(), HOOKS[h]).join("shard-000001.rows");
+    let shards = [fs::read(last_shard(0)).unwrap(), fs::read(last_shard(1)).unwrap()];
+    for len in (before..whole.len()).step_by(11).chain([whole.len()]) {
+        for missing in 0..3 {
+            fs::write(&log, &whole[..len]).unwrap();
+            fs::write(dir.path().join("study.json"), &unfinished).unwrap();
+            fs::write(dir.path().join(".tmp-1-study.json"), "{").unwrap();
+            fs::write(last_shard(0).with_file_name(".tmp-1-shard-000002.rows"), "x").unwrap();
+            (0..2).for_each(|h| fs::write(last_shard(h), &shards[h]).unwrap());
+            // A seal writes the caches in order, then the log.
+            (0..missing).for_each(|h| fs::remove_file(last_shard(1 - h)).unwrap());
+            let reader = Study::open_read_only(dir.path()).unwrap();
+            assert!(reader.tokens().unwrap().rows.len() >= 3);
+            let mut study = create(dir.path(), &c).unwrap();
+            let expected = if len == whole.len() && missing == 0 { 5 } else { 3 };
+            assert_eq!(Appender::open(&mut study).unwrap().next_sample(), expected, "{len} {missing}");
+            fill(&mut study, &[]).unwrap();
+            assert_whole(&study);
+        }
+    }
+}
+
+#[test]
+fn appending_clears_what_a_kill_left_behind_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
+    let log = dir.path().join(tokens::FILE);
+    fs::write(&log, [0; 5000]).unwrap();
+    fill(&mut study, &[]).unwrap();
+    assert!(fs::metadata(&log).unwrap().len() < 1000);
+    assert_whole(&study);
+}
+
+#[test]
+fn caches_that_disagree_inside_a_sample_go_back_to_its_start() {
+    for keep in 0..7 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
+        fill(&mut study, &[0, 3]).unwrap();
+        CacheWriter::open(&rows::cache_dir(dir.path(), HOOKS[1]), 2, CacheDtype::F32).unwrap().truncate(keep).unwrap();
+        let error = study.activations(HOOKS[1]).err().map(|e| e.to_string());
+        assert!(error.is_some_and(|e| e.contains("collect")), "{keep}");
+        let appender = Appender::open(&mut study).unwrap();
+        // Of samples with 2, 0, 1, 3 and 1 rows.
+        assert_eq!(appender.next_sample(), [0, 0, 2, 3, 3, 3, 4][keep], "{keep}");
+        drop(appender);
+        assert!(!study.manifest().complete);
+        fill(&mut study, &[]).unwrap();
+        assert_whole(&study);
+    }
+}
+
+#[test]
+fn damage_before_the_last_segment_is_named_and_nothing_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
+    fill(&mut study, &[0, 3]).unwrap();
+    let log = dir.path().join(tokens::FILE);
+    let whole = fs::read(&log).unwrap();
+    let last = Log::parse(&whole).unwrap().segments.last().unwrap().encode().len();
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 4;
+        fs::write(&log, &bytes).unwrap();
+        study.forget_tokens();
+        let error = study.tokens().unwrap_err().to_string();
+        assert!(error.contains("tokens.bin") && error.contains("damaged"), "byte {at}: {error}");
+        if at < whole.len() - last {
+            assert!(Appender::open(&mut study).is_err(), "byte {at}");
+            assert_eq!(fs::read(&log).unwrap(), bytes);
+        }
+    }
+    fs::write(&log, &whole).unwrap();
+    study.forget_tokens();
+    assert_whole(&study);
+}
+
+#[test]
+fn a_full_disk_claims_no_row_that_a_cache_lacks() {
+    let c = corpus("c", &TEXTS);
+    let mut completed = false;
+    for room in (0..4000).step_by(61) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut study = create(dir.path(), &c).unwrap();
+        let mut appender = Appender::open(&mut study).unwrap();
+        fault::disk_of(Some(room));
+        let pushed = (0..COUNTS.len()).try_for_each(|i| {
+            push(&mut appender, i)?;
+            if [0, 2].contains(&i) { appender.seal() } else { Ok(()) }
+        });
+        // As a collection ends, whatever ended it; by now someone may have made room.
+        fault::disk_of(if room % 2 == 0 { None } else { Some(0) });
+        let outcome = pushed.and(appender.seal());
+        fault::disk_of(None);
+        if let Err(error) = &outcome {
+            let error = error.to_string();
+            assert!(error.starts_with("cannot write ") && !error.contains('\n'), "{error}");
+        }
+        completed = outcome.is_ok();
+        let safe = study.tokens().unwrap().rows.len();
+        if safe > 0 {
+            HOOKS.iter().for_each(|&h| assert_eq!(study.activations(h).unwrap().shape().0, safe));
+        }
+        fill(&mut study, &[]).unwrap();
+        assert_whole(&study);
+        if completed {
+            break;
+        }
+    }
+    assert!(completed, "the largest disk was large enough");
+}
+
+#[test]
+fn another_corpus_goes_on_behind_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (c, d) = (corpus("c", &TEXTS), corpus("d", &["eight", "nine"]));
+    let mut study = create(dir.path(), &c).unwrap();
+    assert!(study.append(&d).unwrap_err().to_string().contains("not yet complete"));
+    fill(&mut study, &[]).unwrap();
+    study.append(&c).unwrap();
+    assert!(study.manifest().complete, "one that it has already changes nothing");
+    study.append(&d).unwrap();
+    assert!(!study.manifest().complete);
+    assert_eq!(study.tokens().unwrap().texts.len(), 7);
+    assert_eq!(study.activations(HOOKS[0]).unwrap().shape().0, 7, "the first stays readable");
+    drop(study);
+    let mut study = create(dir.path(), &d).unwrap();
+    let mut appender = Appender::open(&mut study).unwrap();
+    assert_eq!(appender.next_sample(), 5);
+    for _ in 0..2 {
+        appender.push(&[(99, 1)], &[&[0.5; 3], &[0.5; 2]], true, |_| "x".into()).unwrap();
+    }
+    appender.seal().unwrap();
+    let tokens = study.tokens().unwrap();
+    assert_eq!((tokens.rows.len(), tokens.rows[8].sample), (9, 6));
+    assert_eq!(tokens.labels, ["even"]);
+    assert!(study.manifest().complete);
+}
+
+#[test]
+fn a_matrix_from_elsewhere_is_a_study_of_numbered_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let data: Vec<f32> = (0..12).map(|i| i as f32).collect();
+    let study = Study::import(dir.path(), "x.npy", HOOKS[0], 4, 3, &data).unwrap();
+    let source = study.activations(HOOKS[0]).unwrap();
+    assert_eq!(*source.rows(0..4).unwrap().data, data);
+    assert_eq!(source.describe_row(2), "row 2");
+    let tokens = study.tokens().unwrap();
+    assert_eq!((tokens.piece(3), tokens.texts[3].as_str(), tokens.label(3)), ("row 3", "row 3", None));
+    drop(study);
+    drop(Study::import(dir.path(), "x.npy", HOOKS[0], 4, 3, &data).unwrap());
+    assert!(Study::import(dir.path(), "y.npy", HOOKS[0], 4, 3, &[1.0; 12]).is_err());
+    let mut bad = data.clone();
+    bad[7] = f32::NAN;
+    let other = tempfile::tempdir().unwrap();
+    let error = Study::import(other.path(), "x.npy", HOOKS[0], 4, 3, &bad).unwrap_err().to_string();
+    assert!(error.contains("row 2, column 1"), "{error}");
+    assert!(Study::import(other.path(), "x.npy", HOOKS[0], 5, 3, &data).is_err());
+}
+
+#[test]
+fn notes_and_session_come_back_and_unreadable_notes_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
+    assert_eq!((study.notes("f").unwrap(), study.session()), (Notes::default(), None));
+    let notes = Notes { names: [(3, "weekdays".to_owned())].into() };
+    study.save_notes("f", &notes).unwrap();
+    study.save_notes("g", &Notes::default()).unwrap();
+    assert_eq!(study.notes("f").unwrap(), notes);
+    study.save_session(&serde_json::json!({"pane": "tree"})).unwrap();
+    assert_eq!(study.session().unwrap()["pane"], "tree");
+    fs::write(dir.path().join("notes.json"), "{\"f\":").unwrap();
+    assert!(study.save_notes("f", &notes).unwrap_err().to_string().contains("notes.json"));
+    assert_eq!(fs::read(dir.path().join("notes.json")).unwrap(), b"{\"f\":");
+    fs::write(dir.path().join("session.json"), "?").unwrap();
+    assert_eq!(study.session(), None);
+}
+
+#[test]
+fn what_does_not_fit_on_the_disk_is_refused_with_the_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    check_room(dir.path(), 0).unwrap();
+    let error = check_room(dir.path(), u64::MAX / 2).unwrap_err().to_string();
+    assert!(error.contains("TiB more") && error.contains("free"), "{error}");
+}

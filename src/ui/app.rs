@@ -1,0 +1,384 @@
+//! The explorer without a terminal: its state and [`App::update`], from messages to effects. Owns where the user
+//! stands; leaves drawing to `view`, the world's data to the engine's events, and each pane's own state to the pane.
+//!
+//! Invariant: `update` does no I/O and reads no clock; the same messages give the same state and effects.
+
+mod cards;
+mod dispatch;
+mod nav;
+mod session;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crossterm::event::{KeyEvent, KeyEventKind, MouseEvent};
+use ratatui::layout::Rect;
+
+use super::keymap::Keymap;
+use super::layout::{Layout, Want};
+use super::panes::overlay::Overlay;
+use super::panes::{self, Cx, Note, Pane, PaneId, Step};
+use super::theme::Theme;
+use super::world::World;
+use crate::engine::{Command, Event, Job, Level};
+
+/// What happens to the app.
+#[derive(Debug, Clone)]
+pub enum Msg {
+    /// The time since the start; comes before every other message.
+    Tick(Duration),
+    /// A key.
+    Key(KeyEvent),
+    /// The mouse.
+    Mouse(MouseEvent),
+    /// A bracketed paste.
+    Paste(String),
+    /// The terminal's size.
+    Resize(u16, u16),
+    /// From the engine.
+    Engine(Box<Event>),
+    /// The engine has ended.
+    EngineGone,
+    /// SIGTERM or SIGHUP: save and end.
+    Terminate,
+    /// How a copy went: what for a person, or what went wrong.
+    Copied(Result<String, String>),
+}
+
+/// What the app wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// To the engine.
+    Send(Command),
+    /// To the clipboard: the text and what it is.
+    Copy(String, String),
+    /// Mouse capture on or off.
+    Mouse(bool),
+    /// Clear and draw afresh.
+    Redraw,
+    /// Ctrl-Z.
+    Suspend,
+    /// End now.
+    Quit,
+}
+
+/// A short message over the panes.
+#[derive(Debug, Clone)]
+pub struct Toast {
+    /// How grave.
+    pub level: Level,
+    /// What.
+    pub text: String,
+    /// When it goes.
+    pub until: Duration,
+}
+
+/// Where the user stands, for the way back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pane: PaneId,
+    feature: Option<usize>,
+    neuron: Option<usize>,
+}
+
+/// How an app begins.
+#[derive(Debug, Clone)]
+pub struct AppOptions {
+    /// Styles.
+    pub theme: Theme,
+    /// Keys.
+    pub keymap: Keymap,
+    /// Sent at once.
+    pub initial: Option<Command>,
+    /// Begin in the Start pane.
+    pub show_start: bool,
+    /// Notes that stay in the header until a key is pressed on them.
+    pub notes: Vec<String>,
+    /// Do not restore where an earlier session stood.
+    pub fresh: bool,
+}
+
+/// The explorer.
+pub struct App {
+    pub(crate) world: World,
+    pub(crate) theme: Theme,
+    pub(crate) keymap: Keymap,
+    panes: Vec<Box<dyn Pane>>,
+    place: PaneId,
+    trail: Vec<Place>,
+    size: (u16, u16),
+    zoom: bool,
+    pub(crate) overlay: Option<Overlay>,
+    pub(crate) toasts: Vec<Toast>,
+    pub(crate) notes: Vec<String>,
+    cards: cards::Cards,
+    initial: Option<Command>,
+    fresh: bool,
+    /// The study whose session was restored.
+    restored: Option<PathBuf>,
+    mouse: bool,
+    closing: Option<Duration>,
+    cancelled_at: Option<Duration>,
+    last_click: Option<(u16, u16, Duration)>,
+    dirty: bool,
+}
+
+impl App {
+    /// An app that knows nothing yet, on a terminal of `size`.
+    pub fn new(options: AppOptions, size: (u16, u16)) -> Self {
+        let mut world = World::default();
+        for note in &options.notes {
+            world.note(Level::Warn, note.clone());
+        }
+        Self {
+            world,
+            theme: options.theme,
+            keymap: options.keymap,
+            panes: panes::all(),
+            place: if options.show_start { PaneId::Start } else { PaneId::Features },
+            trail: Vec::new(),
+            size,
+            zoom: false,
+            overlay: None,
+            toasts: Vec::new(),
+            notes: options.notes,
+            cards: cards::Cards::default(),
+            initial: options.initial,
+            fresh: options.fresh,
+            restored: None,
+            mouse: true,
+            closing: None,
+            cancelled_at: None,
+            last_click: None,
+            dirty: true,
+        }
+    }
+
+    /// What to do at the very start.
+    pub fn begin(&mut self) -> Vec<Effect> {
+        let mut effects: Vec<Effect> = self.initial.take().map(Effect::Send).into_iter().collect();
+        let steps = self.with(self.place, |pane, cx| pane.entered(cx)).unwrap_or_default();
+        effects.extend(self.carry_out(steps));
+        effects
+    }
+
+    /// Takes a message.
+    pub fn update(&mut self, msg: Msg) -> Vec<Effect> {
+        if !matches!(msg, Msg::Tick(_)) {
+            self.dirty = true;
+        }
+        match msg {
+            Msg::Tick(now) => self.tick(now),
+            Msg::Key(key) if key.kind == KeyEventKind::Release => Vec::new(),
+            Msg::Key(key) => self.key(key),
+            Msg::Mouse(mouse) => self.mouse_event(mouse),
+            Msg::Paste(text) => self.paste(&text),
+            Msg::Resize(width, height) => {
+                self.size = (width, height);
+                self.after_select()
+            }
+            Msg::Engine(event) => self.engine(&event),
+            Msg::EngineGone => self.engine_gone(),
+            Msg::Terminate => self.close(),
+            Msg::Copied(Ok(what)) => {
+                self.say(Level::Info, what);
+                Vec::new()
+            }
+            Msg::Copied(Err(problem)) => {
+                self.say(Level::Warn, problem);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Whether anything changed since the last call: whether to draw.
+    pub fn take_dirty(&mut self) -> bool {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// Whether there is something to draw.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// When the app wants a [`Msg::Tick`].
+    pub fn deadline(&self) -> Option<Duration> {
+        let panes = self.panes.iter().filter_map(|p| p.deadline());
+        let toasts = self.toasts.iter().map(|t| t.until);
+        panes.chain(toasts).chain(self.cards.deadline()).min()
+    }
+
+    fn tick(&mut self, now: Duration) -> Vec<Effect> {
+        self.world.now = now;
+        let before = self.toasts.len();
+        self.toasts.retain(|t| t.until > now);
+        self.dirty |= before != self.toasts.len();
+        let mut effects = self.refresh_card();
+        for id in PaneId::ALL {
+            let due = self.panes.iter().any(|p| p.id() == id && p.deadline().is_some_and(|at| at <= now));
+            if due {
+                self.dirty = true;
+                let steps = self.with(id, |pane, cx| pane.tick(cx)).unwrap_or_default();
+                effects.extend(self.carry_out(steps));
+            }
+        }
+        effects
+    }
+
+    fn engine(&mut self, event: &Event) -> Vec<Effect> {
+        let first_study = matches!(event, Event::Study(study) if self.restored.as_ref() != Some(&study.dir));
+        self.world.apply(event);
+        let mut effects = Vec::new();
+        if let (Event::Study(study), true) = (event, first_study) {
+            self.restored = Some(study.dir.clone());
+            self.cards = cards::Cards::default();
+            if let (Some(session), false) = (&study.session, self.fresh) {
+                effects.extend(self.restore(session));
+            }
+        }
+        for id in PaneId::ALL {
+            let steps = self.with(id, |pane, cx| pane.event(event, cx)).unwrap_or_default();
+            effects.extend(self.carry_out(steps));
+        }
+        effects.extend(self.card_event(event));
+        match event {
+            Event::Done(job, text) if *job != Job::Trace => self.toast(Level::Info, format!("{}: {text}", job.label())),
+            Event::Cancelled(job) => self.toast(Level::Info, format!("{} cancelled", job.label())),
+            Event::Failed(job, text) => self.toast(Level::Error, format!("{} failed: {text}", job.label())),
+            Event::Refused(text) => self.toast(Level::Warn, text.clone()),
+            Event::Exported(path) => self.toast(Level::Info, format!("wrote {}", path.display())),
+            Event::Model(model) => {
+                for note in &model.notes {
+                    self.world.note(Level::Warn, note.clone());
+                }
+            }
+            Event::Log(Level::Error, text) => self.toast(Level::Error, text.clone()),
+            _ => {}
+        }
+        effects
+    }
+
+    fn engine_gone(&mut self) -> Vec<Effect> {
+        self.world.gone = true;
+        self.world.jobs.clear();
+        if self.closing.is_some() {
+            return vec![Effect::Quit];
+        }
+        self.say(
+            Level::Error,
+            "the engine has ended unexpectedly; what was saved is safe: quit and start again".to_owned(),
+        );
+        Vec::new()
+    }
+
+    /// A toast and a log line.
+    pub(crate) fn say(&mut self, level: Level, text: String) {
+        self.world.note(level, text.clone());
+        self.toast(level, text);
+    }
+
+    fn toast(&mut self, level: Level, text: String) {
+        let life = match level {
+            Level::Info => 4,
+            Level::Warn => 7,
+            Level::Error => 15,
+        };
+        self.toasts.retain(|t| t.text != text);
+        if self.toasts.len() == 3 {
+            self.toasts.remove(0);
+        }
+        self.toasts.push(Toast { level, text, until: self.world.now + Duration::from_secs(life) });
+    }
+
+    /// Runs `f` on a pane with what it may look at.
+    fn with<R>(&mut self, id: PaneId, f: impl FnOnce(&mut dyn Pane, &Cx) -> R) -> Option<R> {
+        let area = self.pane_area(id);
+        let focused = self.place == id;
+        let Self { world, theme, keymap, panes, .. } = self;
+        let pane = panes.iter_mut().find(|p| p.id() == id)?;
+        Some(f(pane.as_mut(), &Cx { world, theme, keymap, area, focused }))
+    }
+
+    /// What a pane may look at, for drawing and hints.
+    pub(crate) fn cx(&self, id: PaneId) -> Cx<'_> {
+        Cx {
+            world: &self.world,
+            theme: &self.theme,
+            keymap: &self.keymap,
+            area: self.pane_area(id),
+            focused: self.place == id && self.overlay.is_none(),
+        }
+    }
+
+    /// A pane, where this build has it.
+    pub(crate) fn pane(&self, id: PaneId) -> Option<&dyn Pane> {
+        self.panes.iter().find(|p| p.id() == id).map(AsRef::as_ref)
+    }
+
+    /// The focused pane.
+    pub(crate) fn place(&self) -> PaneId {
+        self.place
+    }
+
+    /// Whether quitting waits for the engine.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    fn pane_area(&self, id: PaneId) -> Rect {
+        let layout = self.layout();
+        // A pane that is not on the screen scrolls as if it had the body to itself.
+        layout.pane(id).map_or_else(
+            || {
+                let alone = Layout::new(self.size.0, self.size.1, Want { pane: id, ..self.want() });
+                alone.pane(id).map_or(Rect::ZERO, |p| p.inner)
+            },
+            |p| p.inner,
+        )
+    }
+
+    fn want(&self) -> Want {
+        Want {
+            pane: self.place,
+            zoom: self.zoom,
+            notice: !self.notes.is_empty(),
+            progress: !self.world.jobs.is_empty(),
+        }
+    }
+
+    /// Where everything is now.
+    pub(crate) fn layout(&self) -> Layout {
+        Layout::new(self.size.0, self.size.1, self.want())
+    }
+
+    /// The size that the app believes the terminal has.
+    pub fn size(&self) -> (u16, u16) {
+        self.size
+    }
+
+    fn carry_out(&mut self, steps: Vec<Step>) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for step in steps {
+            match step {
+                Step::Send(command) => effects.push(Effect::Send(command)),
+                Step::Copy(text, what) => effects.push(Effect::Copy(text, what)),
+                Step::Select(id) => effects.extend(self.select(id)),
+                Step::Visit(id) => effects.extend(self.visit(id)),
+                Step::VisitNeuron(index) => effects.extend(self.visit_neuron(index)),
+                Step::Focus(pane) => effects.extend(self.go_to(pane)),
+                Step::Rename(id) => self.ask_name(id),
+                Step::Tell(pane, note) => effects.extend(self.tell(pane, &note)),
+                Step::Say(level, text) => self.say(level, text),
+            }
+        }
+        effects
+    }
+
+    fn tell(&mut self, pane: PaneId, note: &Note) -> Vec<Effect> {
+        let mut effects = self.go_to(pane);
+        if let Some(steps) = self.with(pane, |p, cx| p.note(note, cx)) {
+            effects.extend(self.carry_out(steps));
+        }
+        effects
+    }
+}

@@ -1,0 +1,327 @@
+//! From keys, pastes and the mouse to actions, and what the actions do that no pane owns.
+
+use std::time::Duration;
+
+use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::layout::Position;
+
+use super::{App, Effect};
+use crate::engine::{Command, Job, Level, OpenRequest, SteerPart};
+use crate::ui::action::Action;
+use crate::ui::keymap::Key;
+use crate::ui::panes::overlay::{Answer, Overlay};
+use crate::ui::panes::{Note, PaneId};
+
+/// Two clicks in place within this are a double click.
+const DOUBLE_CLICK: Duration = Duration::from_millis(400);
+
+/// A second cancel key within this quits.
+const CANCEL_AGAIN: Duration = Duration::from_secs(3);
+
+/// Lines that a turn of the wheel moves.
+const WHEEL: usize = 3;
+
+impl App {
+    pub(super) fn key(&mut self, key: KeyEvent) -> Vec<Effect> {
+        let action = self.keymap.action(Key::of(key), self.place);
+        if action == Some(Action::Cancel) {
+            return self.cancel();
+        }
+        if self.closing.is_some() {
+            return if action == Some(Action::Quit) { vec![Effect::Quit] } else { Vec::new() };
+        }
+        if let Some(overlay) = &mut self.overlay {
+            let answer = overlay.key(key, &self.world, &self.keymap);
+            return self.answer(answer);
+        }
+        let place = self.place;
+        if self.pane(place).is_some_and(super::Pane::typing)
+            && let Some(steps) = self.with(place, |pane, cx| pane.key(key, cx)).flatten()
+        {
+            return self.carry_out(steps);
+        }
+        // While text is typed, only keys that are no text may be commands.
+        if self.pane(place).is_some_and(super::Pane::typing) && !Key::of(key).is_command() {
+            return Vec::new();
+        }
+        action.map(|action| self.perform(action)).unwrap_or_default()
+    }
+
+    fn answer(&mut self, answer: Answer) -> Vec<Effect> {
+        match answer {
+            Answer::Stay => Vec::new(),
+            Answer::Close => {
+                self.overlay = None;
+                Vec::new()
+            }
+            Answer::Do(action) => {
+                self.overlay = None;
+                self.perform(action)
+            }
+            Answer::Send(command) => {
+                self.overlay = None;
+                vec![Effect::Send(command)]
+            }
+            Answer::Quit => self.close(),
+        }
+    }
+
+    /// Why an action cannot be done now; `None` when it can.
+    pub(crate) fn refusal(&self, action: Action) -> Option<String> {
+        let world = &self.world;
+        let key = |a| self.keymap.key(a);
+        let no_feature = || {
+            world.selected.is_none().then(|| match world.jobs.last() {
+                Some(job) => format!("no features yet: {} goes on", job.job.label()),
+                None => format!("no features yet: {} opens a model or a study", key(Action::Start)),
+            })
+        };
+        let no_pane = |p: PaneId| self.pane(p).is_none().then(|| format!("this build has no {} pane", p.title()));
+        let mine = match action {
+            Action::Pause => (!world.fitting()).then(|| "no fit is running".to_owned()),
+            Action::OtherLayer => world.study.is_none().then(|| "no study is open".to_owned()),
+            Action::Neurons => no_pane(PaneId::Feature).or_else(no_feature),
+            Action::Rename | Action::Export => no_feature(),
+            Action::SteerWith | Action::SuppressWith => no_pane(PaneId::Steer).or_else(no_feature),
+            Action::NextFeature | Action::PreviousFeature => no_feature(),
+            Action::Tree => no_pane(PaneId::Tree),
+            Action::Steer => no_pane(PaneId::Steer),
+            Action::Live | Action::Trace => no_pane(PaneId::Live),
+            Action::Fit => no_pane(PaneId::Fit),
+            _ => None,
+        };
+        mine.or_else(|| self.pane(self.place).and_then(|pane| pane.refusal(action, &self.cx(self.place))))
+    }
+
+    pub(super) fn perform(&mut self, action: Action) -> Vec<Effect> {
+        if let Some(reason) = self.refusal(action) {
+            self.toast(Level::Warn, reason);
+            return Vec::new();
+        }
+        let place = self.place;
+        if let Some(steps) = self.with(place, |pane, cx| pane.act(action, cx)).flatten() {
+            return self.carry_out(steps);
+        }
+        match action {
+            Action::Explore => self.open_tab(PaneId::Features),
+            Action::Tree => self.open_tab(PaneId::Tree),
+            Action::Steer => self.open_tab(PaneId::Steer),
+            Action::Live => self.open_tab(PaneId::Live),
+            Action::Fit => self.open_tab(PaneId::Fit),
+            Action::Start => self.open_tab(PaneId::Start),
+            Action::Back => self.back(),
+            Action::NextPane => self.neighbour(true, true),
+            Action::PreviousPane => self.neighbour(false, true),
+            Action::Left => self.neighbour(false, false),
+            Action::Right => self.neighbour(true, false),
+            Action::Zoom => {
+                self.zoom = !self.zoom;
+                self.after_select()
+            }
+            Action::Digits => {
+                self.world.digits = !self.world.digits;
+                Vec::new()
+            }
+            Action::Pause => {
+                vec![Effect::Send(if self.world.paused { Command::Resume } else { Command::Pause })]
+            }
+            Action::Help => self.show(Overlay::help(place)),
+            Action::Palette => self.show(Overlay::palette(place)),
+            Action::Log => self.show(Overlay::log()),
+            Action::Mouse => {
+                self.mouse = !self.mouse;
+                let state = if self.mouse { "mouse on" } else { "mouse off: the terminal selects text" };
+                self.toast(Level::Info, state.to_owned());
+                vec![Effect::Mouse(self.mouse)]
+            }
+            Action::Redraw => vec![Effect::Redraw],
+            Action::Suspend => vec![Effect::Suspend],
+            Action::Quit => self.quit(),
+            Action::OtherLayer => self.other_layer(),
+            _ => self.on_feature(action),
+        }
+    }
+
+    fn show(&mut self, overlay: Overlay) -> Vec<Effect> {
+        self.overlay = Some(overlay);
+        Vec::new()
+    }
+
+    /// Actions on the selected feature, from any reading pane.
+    fn on_feature(&mut self, action: Action) -> Vec<Effect> {
+        let Some(id) = self.world.selected else { return Vec::new() };
+        match action {
+            Action::NextFeature | Action::PreviousFeature => {
+                let steps = self.with(PaneId::Features, |pane, cx| pane.act(action, cx)).flatten();
+                steps.map(|s| self.carry_out(s)).unwrap_or_default()
+            }
+            Action::Neurons => {
+                let mut effects = self.go_to(PaneId::Feature);
+                if let Some(steps) = self.with(PaneId::Feature, |pane, cx| pane.act(action, cx)).flatten() {
+                    effects.extend(self.carry_out(steps));
+                }
+                effects
+            }
+            Action::SteerWith | Action::SuppressWith => self.tell(
+                PaneId::Steer,
+                &Note::Steer {
+                    features: vec![(id, 1.0)],
+                    part: SteerPart::Whole,
+                    negative: action == Action::SuppressWith,
+                    replace: false,
+                },
+            ),
+            Action::Rename => {
+                self.ask_name(id);
+                Vec::new()
+            }
+            Action::Export => {
+                let Some(study) = &self.world.study else { return Vec::new() };
+                let path = study.dir.join(format!("feature-{id}.md"));
+                vec![Effect::Send(Command::Export { format: "markdown".to_owned(), path })]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The Start pane with what is open now, the cursor on the layer.
+    fn other_layer(&mut self) -> Vec<Effect> {
+        let Some(study) = &self.world.study else { return Vec::new() };
+        let fit = study.fits.last().map(|f| f.config.clone()).unwrap_or_default();
+        let corpus = std::path::PathBuf::from(&study.corpus);
+        let request = OpenRequest {
+            model: study.model.clone(),
+            layer: Some(study.hook.layer),
+            hook: study.hook.site,
+            // A bundled corpus has a name, not a path.
+            corpus: (corpus.components().count() > 1 || corpus.extension().is_some()).then_some(corpus),
+            fit,
+            ..OpenRequest::default()
+        };
+        self.tell(PaneId::Start, &Note::Open(request))
+    }
+
+    fn cancel(&mut self) -> Vec<Effect> {
+        let now = self.world.now;
+        let again = self.cancelled_at.is_some_and(|at| now < at + CANCEL_AGAIN);
+        match self.world.cancellable() {
+            Some(job) if !again && self.closing.is_none() => {
+                self.cancelled_at = Some(now);
+                for running in self.world.jobs.iter_mut().filter(|r| r.job == job) {
+                    running.cancelling = true;
+                }
+                let key = self.keymap.key(Action::Cancel);
+                self.toast(Level::Info, format!("cancelling {}; {key} again quits", job.label()));
+                vec![Effect::Send(Command::Cancel(job))]
+            }
+            _ => self.close(),
+        }
+    }
+
+    fn quit(&mut self) -> Vec<Effect> {
+        let jobs: Vec<Job> = self.world.jobs.iter().map(|r| r.job).filter(|j| *j != Job::Trace).collect();
+        if jobs.is_empty() {
+            return self.close();
+        }
+        self.overlay = Some(Overlay::quit(&jobs));
+        Vec::new()
+    }
+
+    pub(super) fn paste(&mut self, text: &str) -> Vec<Effect> {
+        if let Some(overlay) = &mut self.overlay {
+            overlay.paste(text);
+            return Vec::new();
+        }
+        let place = self.place;
+        if !self.pane(place).is_some_and(super::Pane::typing) {
+            self.toast(Level::Info, "nothing here takes text".to_owned());
+            return Vec::new();
+        }
+        let steps = self.with(place, |pane, cx| pane.paste(text, cx)).unwrap_or_default();
+        self.carry_out(steps)
+    }
+
+    pub(super) fn mouse_event(&mut self, mouse: MouseEvent) -> Vec<Effect> {
+        let at = Position::new(mouse.column, mouse.row);
+        if let Some(overlay) = &mut self.overlay {
+            match mouse.kind {
+                MouseEventKind::ScrollUp => overlay.scroll(false),
+                MouseEventKind::ScrollDown => overlay.scroll(true),
+                _ => {}
+            }
+            return Vec::new();
+        }
+        let layout = self.layout();
+        let under = layout.panes.iter().find(|p| p.inner.contains(at) || p.title.contains(at)).copied();
+        match mouse.kind {
+            MouseEventKind::ScrollUp | MouseEventKind::ScrollDown => {
+                let Some(placed) = under else { return Vec::new() };
+                let action = if mouse.kind == MouseEventKind::ScrollUp { Action::Up } else { Action::Down };
+                let mut effects = Vec::new();
+                for _ in 0..WHEEL {
+                    let steps = self.with(placed.pane, |pane, cx| pane.act(action, cx)).flatten();
+                    effects.extend(steps.map(|s| self.carry_out(s)).unwrap_or_default());
+                }
+                effects
+            }
+            MouseEventKind::Down(MouseButton::Left) => {
+                if layout.tabs.contains(at) {
+                    return self.click_tab(mouse.column);
+                }
+                let Some(placed) = under else { return Vec::new() };
+                self.click_pane(placed.pane, at, placed.inner.contains(at))
+            }
+            _ => {
+                self.dirty = false;
+                Vec::new()
+            }
+        }
+    }
+
+    fn click_pane(&mut self, pane: PaneId, at: Position, inside: bool) -> Vec<Effect> {
+        let now = self.world.now;
+        let double = self
+            .last_click
+            .is_some_and(|(x, y, when)| (x, y) == (at.x, at.y) && now.saturating_sub(when) < DOUBLE_CLICK);
+        self.last_click = (!double).then_some((at.x, at.y, now));
+        if self.place != pane {
+            self.place = pane;
+        }
+        if !inside {
+            return Vec::new();
+        }
+        let steps = self.with(pane, |p, cx| p.click(at.x, at.y, double, cx)).unwrap_or_default();
+        self.carry_out(steps)
+    }
+
+    fn click_tab(&mut self, column: u16) -> Vec<Effect> {
+        let hit = self.tab_spans().into_iter().find(|(_, from, to)| (*from..*to).contains(&column));
+        hit.map(|(tab, ..)| self.open_tab(tab)).unwrap_or_default()
+    }
+
+    /// The tabs with the columns that they take.
+    pub(crate) fn tab_spans(&self) -> Vec<(PaneId, u16, u16)> {
+        let mut x = 1;
+        self.tabs()
+            .into_iter()
+            .map(|tab| {
+                let from = x;
+                x += self.tab_text(tab).chars().count() as u16 + 2;
+                (tab, from, x - 2)
+            })
+            .collect()
+    }
+
+    /// `1 Explore`.
+    pub(crate) fn tab_text(&self, tab: PaneId) -> String {
+        let (action, name) = match tab {
+            PaneId::Tree => (Action::Tree, "Tree"),
+            PaneId::Steer => (Action::Steer, "Steer"),
+            PaneId::Live => (Action::Live, "Live"),
+            PaneId::Fit => (Action::Fit, "Fit"),
+            PaneId::Start => (Action::Start, "Start"),
+            _ => (Action::Explore, "Explore"),
+        };
+        format!("{} {name}", self.keymap.key(action))
+    }
+}

@@ -1,0 +1,202 @@
+//! Moving about: panes, features, neurons, and the way back.
+
+use super::{App, Effect, Place};
+use crate::engine::{Command, Level};
+use crate::ui::panes::PaneId;
+use crate::ui::panes::overlay::Overlay;
+
+/// Steps kept of the way back.
+const TRAIL: usize = 64;
+
+impl App {
+    fn here(&self) -> Place {
+        Place { pane: self.place, feature: self.world.selected, neuron: self.world.open_neuron }
+    }
+
+    fn remember(&mut self) {
+        let here = self.here();
+        if self.trail.last() != Some(&here) {
+            if self.trail.len() == TRAIL {
+                self.trail.remove(0);
+            }
+            self.trail.push(here);
+        }
+    }
+
+    /// The breadcrumb: the features and neurons on the way here.
+    fn retrace(&mut self) {
+        let mut path: Vec<String> = Vec::new();
+        for place in self.trail.iter().chain([&self.here()]) {
+            let name = match (place.neuron, place.feature) {
+                (Some(neuron), _) => format!("neuron {neuron}"),
+                (None, Some(feature)) => format!("#{feature}"),
+                (None, None) => continue,
+            };
+            if path.last() != Some(&name) {
+                path.push(name);
+            }
+        }
+        self.world.path = path;
+    }
+
+    /// The cursor of the list moves to a feature.
+    pub(super) fn select(&mut self, id: usize) -> Vec<Effect> {
+        if self.world.selected == Some(id) && self.world.open_neuron.is_none() {
+            return Vec::new();
+        }
+        self.world.selected = Some(id);
+        self.world.open_neuron = None;
+        self.retrace();
+        let mut effects = self.ask_card(id);
+        effects.extend(self.after_select());
+        effects
+    }
+
+    /// Tells every pane that the selection, or its place on the screen, changed.
+    pub(super) fn after_select(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for id in PaneId::ALL {
+            let steps = self.with(id, |pane, cx| pane.selected(cx)).unwrap_or_default();
+            effects.extend(self.carry_out(steps));
+        }
+        effects
+    }
+
+    /// Goes to a feature by a link; `back` returns.
+    pub(super) fn visit(&mut self, id: usize) -> Vec<Effect> {
+        if self.world.features.is_some() && self.world.row(id).is_none() {
+            self.say(Level::Warn, format!("there is no feature #{id} in this fit"));
+            return Vec::new();
+        }
+        self.remember();
+        if self.place.tab() != PaneId::Features {
+            self.place = PaneId::Contexts;
+        }
+        self.select(id)
+    }
+
+    /// Goes to a neuron; `back` returns.
+    pub(super) fn visit_neuron(&mut self, index: usize) -> Vec<Effect> {
+        self.remember();
+        self.place = PaneId::Feature;
+        self.world.open_neuron = Some(index);
+        self.retrace();
+        vec![Effect::Send(Command::Neuron(index))]
+    }
+
+    /// Goes to a pane; `back` returns.
+    pub(super) fn go_to(&mut self, pane: PaneId) -> Vec<Effect> {
+        if self.place == pane || self.pane(pane).is_none() {
+            return Vec::new();
+        }
+        self.remember();
+        self.enter(pane)
+    }
+
+    fn enter(&mut self, pane: PaneId) -> Vec<Effect> {
+        self.place = pane;
+        let steps = self.with(pane, |p, cx| p.entered(cx)).unwrap_or_default();
+        self.carry_out(steps)
+    }
+
+    /// To a tab: a fresh way, from which `back` leads to the list.
+    pub(super) fn open_tab(&mut self, tab: PaneId) -> Vec<Effect> {
+        self.trail.clear();
+        self.retrace();
+        if self.place.tab() == tab { Vec::new() } else { self.enter(tab) }
+    }
+
+    /// One level back.
+    pub(super) fn back(&mut self) -> Vec<Effect> {
+        if self.zoom {
+            self.zoom = false;
+            return self.after_select();
+        }
+        while let Some(place) = self.trail.pop() {
+            if place == self.here() {
+                continue;
+            }
+            return self.return_to(place);
+        }
+        if self.world.open_neuron.take().is_some() {
+            self.retrace();
+            return Vec::new();
+        }
+        match self.place {
+            PaneId::Features => {
+                if !self.notes.is_empty() {
+                    self.notes.clear();
+                    return Vec::new();
+                }
+                let key = self.keymap.key(crate::ui::action::Action::Quit);
+                self.toast(Level::Info, format!("{key} quits"));
+                Vec::new()
+            }
+            _ => self.enter(PaneId::Features),
+        }
+    }
+
+    fn return_to(&mut self, place: Place) -> Vec<Effect> {
+        self.place = place.pane;
+        let mut effects = Vec::new();
+        if let Some(id) = place.feature {
+            effects.extend(self.select(id));
+        }
+        self.world.open_neuron = place.neuron;
+        if let Some(index) = place.neuron
+            && self.world.open_neuron_card().is_none()
+        {
+            effects.push(Effect::Send(Command::Neuron(index)));
+        }
+        self.retrace();
+        effects
+    }
+
+    /// The neighbour pane: within the reading columns, else the next tab.
+    pub(super) fn neighbour(&mut self, forward: bool, wrap: bool) -> Vec<Effect> {
+        use PaneId::{Contexts, Feature, Features};
+        let columns = [Features, Contexts, Feature];
+        if let Some(at) = columns.iter().position(|p| *p == self.place) {
+            let n = columns.len();
+            let to = match (forward, wrap) {
+                (true, true) => (at + 1) % n,
+                (false, true) => (at + n - 1) % n,
+                (true, false) => (at + 1).min(n - 1),
+                (false, false) => at.saturating_sub(1),
+            };
+            return if self.pane(columns[to]).is_some() { self.enter(columns[to]) } else { Vec::new() };
+        }
+        if !wrap {
+            return Vec::new();
+        }
+        let tabs = self.tabs();
+        let at = tabs.iter().position(|t| *t == self.place.tab()).unwrap_or(0);
+        let to = if forward { (at + 1) % tabs.len() } else { (at + tabs.len() - 1) % tabs.len() };
+        self.open_tab(tabs[to])
+    }
+
+    /// The tabs of this build, in order.
+    pub(crate) fn tabs(&self) -> Vec<PaneId> {
+        PaneId::ALL.into_iter().filter(|p| p.tab() == *p && self.pane(*p).is_some()).collect()
+    }
+
+    pub(super) fn ask_name(&mut self, id: usize) {
+        let now = self.world.row(id).and_then(|r| r.name.clone()).unwrap_or_default();
+        self.overlay = Some(Overlay::rename(id, &now));
+    }
+
+    /// Saves and ends; a second call ends at once.
+    pub(super) fn close(&mut self) -> Vec<Effect> {
+        if self.closing.is_some() || self.world.gone {
+            return vec![Effect::Quit];
+        }
+        self.closing = Some(self.world.now);
+        self.overlay = None;
+        let mut effects = Vec::new();
+        if self.world.study.is_some() {
+            effects.push(Effect::Send(Command::SaveSession(self.session())));
+        }
+        effects.push(Effect::Send(Command::Shutdown));
+        effects
+    }
+}

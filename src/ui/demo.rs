@@ -1,0 +1,471 @@
+//! A stand-in for the engine in tests: answers commands with made-up data of the right shapes. Deterministic.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::analysis::{
+    Context, FeatureCard, FeatureRow, LabelShare, NeuronCard, NeuronWeight, Purity, Related, ScoredToken,
+    SharedNeurons, Trace, TraceFeature, Tree, TreeNode,
+};
+use crate::engine::{Command, Estimate, Event, FeatureList, Job, StudyInfo, SweepPoint};
+use crate::factor::FitConfig;
+use crate::model::source::ModelEntry;
+use crate::model::{HookPoint, HookSite, ModelInfo};
+use crate::steering::SteerInfo;
+use crate::study::{FitEntry, StudyEntry};
+use crate::task::Progress;
+
+/// Concepts with a sentence each; `*` marks the token that fires most.
+const CONCEPTS: &[(&str, &str, &str)] = &[
+    (
+        "days",
+        "Sunday Monday Friday Tuesday",
+        "The ferry to the island only runs on *Sunday mornings and on Wednesday before noon, weather permitting.",
+    ),
+    (
+        "months",
+        "March July October May",
+        "By late *October the larches had turned yellow and the first snow lay on the pass.",
+    ),
+    (
+        "colours",
+        "red blue scarlet green",
+        "She painted the shutters a *blue so deep that the bees mistook them for borage.",
+    ),
+    (
+        "numbers",
+        "three seven 12 forty",
+        "Of the *seven jars on the shelf, three had burst in the frost; 2048 labels were left.",
+    ),
+    ("countries", "France Kenya Japan Peru", "The delegation from *Kenya arrived a day late and left a day early."),
+    ("animals", "dog horse cat otter", "An *otter slid down the bank while the old dog pretended not to see."),
+    ("food", "bread soup rice cheese", "We ate *bread with olives and a soup that had been on the stove since dawn."),
+    ("emotions", "angry glad afraid proud", "He was *afraid, and proud of not showing it, and tired of being proud."),
+    ("law", "court judge appeal ruling", "The *court dismissed the appeal without hearing the second witness."),
+    ("code", "fn return null import", "def area(r):\n    *return 3.14 * r ** 2  # naïve, but fine\n"),
+    ("questions", "? why what how", "Why did the tide turn so early, and *what did the pilot know of it?"),
+    ("weather", "rain storm snow wind", "The *storm passed north of us; all night the wind hummed in the rigging. 🌧️"),
+];
+
+/// Text cut the way that a byte-level tokenizer would: words with their leading space, punctuation apart.
+fn pieces(text: &str) -> (Vec<String>, usize) {
+    let mut tokens: Vec<String> = Vec::new();
+    let mut peak = 0;
+    let mut mark = false;
+    for c in text.chars() {
+        if c == '*' && !mark {
+            mark = true;
+            continue;
+        }
+        let joins = tokens.last().and_then(|t| t.chars().last()).is_some_and(|last| {
+            (c.is_alphanumeric() && last.is_alphanumeric()) || (c.is_alphanumeric() && last == ' ')
+        });
+        match tokens.last_mut() {
+            Some(last) if joins => last.push(c),
+            _ => tokens.push(c.to_string()),
+        }
+        if mark {
+            peak = tokens.len() - 1;
+            mark = false;
+        }
+    }
+    (tokens, peak)
+}
+
+/// A repeatable number from 0 to 1.
+fn noise(a: usize, b: usize) -> f32 {
+    let mut x = (a as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (b as u64).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+    x ^= x >> 29;
+    x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x ^= x >> 32;
+    (x % 10_000) as f32 / 10_000.0
+}
+
+/// The stand-in.
+#[derive(Debug)]
+pub struct Demo {
+    /// k.
+    pub features: usize,
+    /// Names given.
+    pub names: Vec<(usize, String)>,
+}
+
+impl Default for Demo {
+    fn default() -> Self {
+        Self { features: 40, names: vec![(3, "counting".to_owned())] }
+    }
+}
+
+fn concept(id: usize) -> (&'static str, &'static str, &'static str) {
+    CONCEPTS[id % CONCEPTS.len()]
+}
+
+fn scored(words: &[&str], id: usize, from: f32, step: f32) -> Vec<ScoredToken> {
+    let one = |(i, w): (usize, &&str)| ScoredToken {
+        id: (id * 100 + i) as u32,
+        token: format!(" {w}"),
+        value: from + step * i as f32,
+    };
+    words.iter().enumerate().map(one).collect()
+}
+
+impl Demo {
+    /// The hook of the made-up study.
+    pub fn hook() -> HookPoint {
+        HookPoint { layer: 15, site: HookSite::MlpPost }
+    }
+
+    /// A line of the list.
+    pub fn row(&self, id: usize) -> FeatureRow {
+        let (label, tokens, _) = concept(id);
+        FeatureRow {
+            id,
+            share: 0.08 / (1.0 + id as f32 * 0.35) + noise(id, 1) * 0.002,
+            density: 0.002 + noise(id, 2) * noise(id, 3) * 0.3,
+            neurons: 16,
+            top_tokens: tokens.split(' ').map(|t| format!(" {t}")).collect(),
+            promoted: tokens.split(' ').rev().map(|t| format!(" {t}")).collect(),
+            purity: Some(Purity { label: label.to_owned(), share: 0.2 + 0.8 * noise(id, 4), base: 0.04 }),
+            name: self.names.iter().find(|(i, _)| *i == id).map(|(_, n)| n.clone()),
+        }
+    }
+
+    /// A snapshot.
+    pub fn list(&self, sweep: usize, finished: bool) -> FeatureList {
+        FeatureList {
+            rows: (0..self.features).map(|id| self.row(id)).collect(),
+            sweep,
+            relative_error: 0.31 + 0.5 / sweep.max(1) as f64,
+            explained_variance: 0.66 - 0.4 / sweep.max(1) as f64,
+            finished,
+            fit: "bcd-k40".to_owned(),
+        }
+    }
+
+    fn context(id: usize, i: usize, scale: f32) -> Context {
+        let (label, _, text) = CONCEPTS[(id + if i % 5 == 4 { i } else { 0 }) % CONCEPTS.len()];
+        let (tokens, peak) = pieces(text);
+        let top = scale * (1.0 - 0.025 * i as f32);
+        let values = (0..tokens.len())
+            .map(|t| match t {
+                t if t == peak => top,
+                t if noise(id * 31 + i, t) > 0.72 => top * noise(id + i, t + 7) * 0.8,
+                _ => 0.0,
+            })
+            .collect();
+        Context { row: id * 100 + i, sample: i, tokens, values, peak, label: Some(label.to_owned()) }
+    }
+
+    /// A feature whole.
+    pub fn card(&self, id: usize) -> FeatureCard {
+        let (_, tokens, _) = concept(id);
+        let words: Vec<&str> =
+            tokens.split(' ').chain(["week", "weekday", "morning", "Dienstag", "日曜日", "eve"]).collect();
+        let opposite =
+            ["metre", "litre", "although", "perhaps", "\u{202e}evil", "kg", "whereas", "unless", "…", "zinc"];
+        let mut neurons: Vec<NeuronWeight> = (0..16)
+            .map(|i| NeuronWeight {
+                index: (noise(id, i + 50) * 1536.0) as usize,
+                weight: (0.62 - 0.036 * i as f32) * if noise(id, i + 90) > 0.7 { -1.0 } else { 1.0 },
+                used_by: 1 + (noise(id, i + 70) * 6.0) as usize,
+            })
+            .collect();
+        neurons.sort_by(|a, b| b.weight.abs().total_cmp(&a.weight.abs()));
+        FeatureCard {
+            row: self.row(id),
+            contexts: (0..25).map(|i| Self::context(id, i, 8.31)).collect(),
+            quantiles: (1..10)
+                .map(|q| (1.0 - q as f32 / 10.0, Self::context(id, q + 30, 8.31 - q as f32 * 0.75)))
+                .collect(),
+            neurons,
+            promoted: scored(&words, id, 6.4, -0.37),
+            suppressed: scored(&opposite, id, -5.1, 0.31),
+            lens_note: None,
+            related: (1..6).map(|i| Related { id: (id + i * 7) % self.features, overlap: 0.42 / i as f32 }).collect(),
+            labels: CONCEPTS
+                .iter()
+                .enumerate()
+                .map(|(i, (label, ..))| {
+                    let near = if i == id % CONCEPTS.len() { 0.7 } else { 0.02 };
+                    LabelShare { label: (*label).to_owned(), mass: near, contexts: near, base: 0.04 }
+                })
+                .collect(),
+            histogram: (0..24)
+                .map(|i| (3000.0 * (-0.45 * f64::from(i)).exp()) as u32 + u32::from(i % 7 == 0))
+                .collect(),
+            peak: 8.31,
+        }
+    }
+
+    /// A neuron.
+    pub fn neuron(&self, index: usize) -> NeuronCard {
+        let mut contexts: Vec<Context> = (0..12).map(|i| Self::context(index, i, 4.2)).collect();
+        for context in &mut contexts {
+            let mut sign = 1.0;
+            for value in context.values.iter_mut().filter(|v| **v != 0.0) {
+                *value *= sign;
+                sign = -sign * 0.8;
+            }
+        }
+        let features = (0..4)
+            .map(|i| {
+                let id = (index + i * 5) % self.features;
+                (id, 0.5 - 0.3 * i as f32, concept(id).1.split(' ').next().unwrap_or("").to_owned())
+            })
+            .collect();
+        let words = ["week", "day", "night", "today"];
+        NeuronCard {
+            index,
+            features,
+            contexts,
+            promoted: scored(&words, index, 3.1, -0.4),
+            suppressed: scored(&["zinc", "kg", "µ", "nm"], index, -2.4, 0.3),
+        }
+    }
+
+    /// A dendrogram: pairs, then pairs of pairs.
+    pub fn tree(&self) -> Tree {
+        let mut nodes: Vec<TreeNode> = (0..self.features)
+            .map(|id| TreeNode { id, children: Vec::new(), height: 0.0, features: vec![id] })
+            .collect();
+        let mut open: Vec<usize> = (0..self.features).collect();
+        // Features of one concept first, as a real tree has it.
+        open.sort_by_key(|id| id % CONCEPTS.len());
+        let mut merges = Vec::new();
+        let mut level = 0;
+        while open.len() > 1 {
+            let mut next = Vec::new();
+            for pair in open.chunks(2) {
+                match *pair {
+                    [a, b] => {
+                        let id = usize::MAX - merges.len();
+                        merges.push((id, a, b, 0.45 + 0.08 * level as f32 + 0.06 * noise(a.min(9999), b.min(9999))));
+                        next.push(id);
+                    }
+                    _ => next.extend(pair),
+                }
+            }
+            open = next;
+            level += 1;
+        }
+        merges.sort_by(|a, b| a.3.total_cmp(&b.3));
+        let mut place = std::collections::HashMap::new();
+        for (mark, a, b, height) in merges {
+            let id = nodes.len();
+            let real = |m: usize| place.get(&m).copied().unwrap_or(m);
+            let (a, b) = (real(a), real(b));
+            let features: Vec<usize> = nodes[a].features.iter().chain(&nodes[b].features).copied().collect();
+            nodes.push(TreeNode { id, children: vec![a, b], height: height.min(1.0), features });
+            place.insert(mark, id);
+        }
+        Tree { nodes, measure: "weighted Jaccard, average linkage".to_owned() }
+    }
+
+    /// What features share.
+    pub fn shared(ids: &[usize]) -> SharedNeurons {
+        SharedNeurons {
+            features: ids.to_vec(),
+            core: (0..6)
+                .map(|i| (100 + i * 37, 0.4 - 0.05 * i as f32, ids.len().max(1) - usize::from(i > 3)))
+                .collect(),
+            exclusive: ids
+                .iter()
+                .map(|id| (*id, (0..3).map(|i| (id * 11 + i, 0.2 - 0.06 * i as f32)).collect()))
+                .collect(),
+        }
+    }
+
+    /// Features on a text.
+    pub fn trace(&self, text: &str) -> Trace {
+        let (tokens, _) = pieces(text);
+        let features = (0..8)
+            .map(|id| TraceFeature {
+                id,
+                values: (0..tokens.len())
+                    .map(|t| if noise(id, t + 11) > 0.6 { noise(t, id) * (8.0 - id as f32) } else { 0.0 })
+                    .collect(),
+            })
+            .collect();
+        let unexplained = (0..tokens.len()).map(|t| 0.2 + 0.5 * noise(t, 5)).collect();
+        Trace { tokens, features, unexplained }
+    }
+
+    /// The open study.
+    pub fn study(&self) -> StudyInfo {
+        StudyInfo {
+            dir: PathBuf::from("/data/mlpeek/smollm2-concepts-L15"),
+            model: Some("HuggingFaceTB/SmolLM2-135M-Instruct".to_owned()),
+            hook: Self::hook(),
+            hooks: vec![Self::hook()],
+            corpus: "concepts".to_owned(),
+            samples: 1104,
+            rows: 17_204,
+            width: 1536,
+            labels: CONCEPTS.len(),
+            fits: vec![FitEntry {
+                name: "bcd-k40".to_owned(),
+                hook: Self::hook(),
+                config: FitConfig { features: self.features, ..FitConfig::default() },
+                relative_error: Some(0.322),
+                explained_variance: Some(0.651),
+                sweeps: 41,
+                seconds: 5.2,
+                resumable: false,
+            }],
+            session: None,
+        }
+    }
+
+    /// The open model.
+    pub fn model() -> ModelInfo {
+        ModelInfo {
+            id: "HuggingFaceTB/SmolLM2-135M-Instruct".to_owned(),
+            origin: "cache".to_owned(),
+            family: "llama".to_owned(),
+            layers: 30,
+            d_model: 576,
+            d_mlp: 1536,
+            vocab: 49_152,
+            context: 8192,
+            device: "cpu".to_owned(),
+            weights_dtype: "Q4_1".to_owned(),
+            compute_dtype: "f32".to_owned(),
+            weight_bytes: 98_900_000,
+            weights_sha256: String::new(),
+            tokenizer_sha256: String::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// What a request takes.
+    pub fn estimate() -> Estimate {
+        Estimate {
+            samples: 1104,
+            tokens: 17_204,
+            cache_bytes: 105_700_000,
+            weight_bytes: 98_900_000,
+            factor_bytes: 7_500_000,
+            download_bytes: 0,
+            disk_free: 41_000_000_000,
+            memory_free: 12_300_000_000,
+            seconds: Some(24.0),
+            refusal: None,
+            layers: Some(30),
+        }
+    }
+
+    /// Models on the machine.
+    pub fn models() -> Vec<ModelEntry> {
+        let entry = |id: &str, bytes, summary: &str, problem: Option<&str>| ModelEntry {
+            id: id.to_owned(),
+            place: "Hub cache".to_owned(),
+            bytes,
+            summary: summary.to_owned(),
+            problem: problem.map(str::to_owned),
+        };
+        vec![
+            entry("HuggingFaceTB/SmolLM2-135M-Instruct", 98_900_000, "llama, 30 layers, d_mlp 1536", None),
+            entry("google/gemma-2-2b", 5_230_000_000, "gemma2, 26 layers, d_mlp 9216", None),
+            entry("openai-community/gpt2", 548_000_000, "gpt2, 12 layers, d_mlp 3072", None),
+            entry("state-spaces/mamba-130m", 517_000_000, "", Some("family 'mamba' has no MLP to look into")),
+        ]
+    }
+
+    /// Recent studies.
+    pub fn studies() -> Vec<StudyEntry> {
+        let entry = |dir: &str, model: &str, layer, corpus: &str, rows, fits| StudyEntry {
+            dir: PathBuf::from(dir),
+            model: model.to_owned(),
+            hooks: vec![HookPoint { layer, site: HookSite::MlpPost }],
+            corpus: corpus.to_owned(),
+            rows,
+            fits,
+            modified: 1_790_000_000,
+        };
+        vec![
+            entry("/data/mlpeek/a", "HuggingFaceTB/SmolLM2-135M-Instruct", 15, "concepts", 17_204, 2),
+            entry("/data/mlpeek/b", "google/gemma-2-2b", 12, "hierarchy.json", 61_050, 1),
+        ]
+    }
+
+    /// Everything that is there when a study with a finished fit is open.
+    pub fn opened(&self) -> Vec<Event> {
+        let mut events = vec![Event::Model(Box::new(Self::model())), Event::Study(Box::new(self.study()))];
+        events.extend((1..=41).map(Self::sweep).map(Event::Sweep));
+        events.push(Event::Features(Arc::new(self.list(41, true))));
+        events
+    }
+
+    /// A point of the curve.
+    pub fn sweep(sweep: usize) -> SweepPoint {
+        SweepPoint { sweep, relative_error: 0.31 + 0.5 / sweep as f64, seconds: sweep as f64 * 0.13, stop: None }
+    }
+
+    /// A job's progress.
+    pub fn progress(job: Job, stage: &str, done: u64, total: u64, unit: &str) -> Event {
+        Event::Progress { job, progress: Progress::new(stage, done, total, unit), rate: Some(1212.0), eta: Some(5.3) }
+    }
+
+    /// What the engine would answer at once.
+    pub fn answer(&mut self, command: &Command) -> Vec<Event> {
+        match command {
+            Command::ListModels => vec![Event::Models(Self::models())],
+            Command::ListStudies => vec![Event::Studies(Self::studies())],
+            Command::Estimate(request) => {
+                let mut estimate = Self::estimate();
+                if request.fit.features > 300 {
+                    estimate.refusal = Some(
+                        "the factors of 400 features need 14.1 GB of memory and 12.3 GB are free: take 300 features or fewer".to_owned(),
+                    );
+                }
+                vec![Event::Estimate(Ok(estimate))]
+            }
+            Command::OpenStudy(_) | Command::Open(_) => self.opened(),
+            Command::Inspect(id) => vec![Event::Card(Box::new(self.card(*id)))],
+            Command::Neuron(index) => vec![Event::Neuron(Box::new(self.neuron(*index)))],
+            Command::Tree => vec![Event::Tree(Arc::new(self.tree()))],
+            Command::Shared(ids) => vec![Event::Shared(Box::new(Self::shared(ids)))],
+            Command::Trace(text) => vec![Event::Trace(Box::new(self.trace(text)))],
+            Command::Name(id, name) => {
+                self.names.retain(|(i, _)| i != id);
+                if !name.is_empty() {
+                    self.names.push((*id, name.clone()));
+                }
+                vec![Event::Features(Arc::new(self.list(41, true)))]
+            }
+            Command::Steer(ask) => self.steer(ask.samples),
+            Command::Cancel(job) => vec![Event::Cancelled(*job)],
+            Command::Pause => vec![Event::Paused(true)],
+            Command::Resume => vec![Event::Paused(false)],
+            Command::Export { path, .. } => vec![Event::Exported(path.clone())],
+            Command::Fit(_) | Command::SaveSession(_) | Command::Shutdown => Vec::new(),
+        }
+    }
+
+    fn steer(&self, samples: usize) -> Vec<Event> {
+        let info = SteerInfo {
+            alpha: 18.4,
+            kl: 0.251,
+            note: None,
+            risen: scored(&["Sunday", "Monday", "Friday", "weekend", "day"], 0, 4.2, -0.5),
+            fallen: scored(&["that", "the", "it", "we", "I"], 0, -2.2, 0.3),
+        };
+        let mut events = vec![Event::Started(Job::Steer), Event::SteerInfo(Box::new(info))];
+        let baseline = " the best way to learn is to ask questions and to listen to what comes back, every day.";
+        let steered =
+            " Sunday is the best day for it, and Monday the worst; by Friday we will know more.\nOn Sunday, then.";
+        let words = |text: &str| -> Vec<String> { text.split_inclusive(' ').map(str::to_owned).collect() };
+        let (a, b) = (words(baseline), words(steered));
+        for i in 0..a.len().max(b.len()) {
+            for sample in 0..samples {
+                for (steered, from) in [(false, &a), (true, &b)] {
+                    if let Some(text) = from.get(i) {
+                        events.push(Event::SteerText { sample, steered, text: text.clone() });
+                    }
+                }
+            }
+        }
+        events.push(Event::Done(Job::Steer, "40 tokens in 1.2 s".to_owned()));
+        events
+    }
+}

@@ -1,0 +1,356 @@
+//! Tokens as a heat map: wrapped at words, or on one line about the peak. Owns how tokens become cells; shared by every
+//! pane that shows tokens with values.
+//!
+//! Invariant: no line is wider than asked for, and the peak's token is always on one of them.
+
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+use unicode_segmentation::UnicodeSegmentation;
+
+use super::text;
+use super::theme::{FLOOR, Ramp, Theme};
+
+/// Tokens with a value each, and how to show them.
+#[derive(Clone, Copy)]
+pub struct Heat<'a> {
+    /// Display pieces.
+    pub tokens: &'a [String],
+    /// A value a token (missing ones count as 0).
+    pub values: &'a [f32],
+    /// The top of the scale.
+    pub max: f32,
+    /// The ramp.
+    pub ramp: Ramp,
+    /// A digit behind every token that fires.
+    pub digits: bool,
+    /// A token to underline: the cursor.
+    pub cursor: Option<usize>,
+    /// Styles.
+    pub theme: &'a Theme,
+}
+
+/// A token made ready.
+struct Cell {
+    token: usize,
+    text: String,
+    width: usize,
+    style: Style,
+    /// A line may break before it.
+    breaks: bool,
+}
+
+impl Heat<'_> {
+    fn value(&self, token: usize) -> f32 {
+        self.values.get(token).copied().unwrap_or(0.0)
+    }
+
+    /// Style of a token.
+    fn style(&self, token: usize) -> Style {
+        let style = self.theme.heat(self.ramp, self.value(token), self.max);
+        if self.cursor == Some(token) {
+            style.add_modifier(ratatui::style::Modifier::UNDERLINED | ratatui::style::Modifier::BOLD)
+        } else {
+            style
+        }
+    }
+
+    fn cell(&self, token: usize) -> Cell {
+        let piece = &self.tokens[token];
+        let (space, body) = match piece.strip_prefix(' ') {
+            Some(rest) => (" ", rest),
+            None => ("", piece.as_str()),
+        };
+        let value = self.value(token);
+        let mut text = space.to_owned();
+        if self.theme.marks() && !self.digits {
+            text.extend(Theme::mark(value, self.max));
+        }
+        text.push_str(&text::clean(body));
+        if self.digits && value.abs() >= FLOOR * self.max {
+            if value < 0.0 {
+                text.push('⁻');
+            }
+            text.extend(Theme::digit(value, self.max));
+        }
+        let breaks = !space.is_empty() || piece.starts_with(char::is_whitespace) || is_ideographic(piece);
+        Cell { token, width: text::width(&text), text, style: self.style(token), breaks }
+    }
+
+    fn ellipsis(&self, breaks: bool) -> Cell {
+        Cell { token: usize::MAX, text: "…".to_owned(), width: 1, style: self.theme.dim(), breaks }
+    }
+
+    /// Wrapped at words to lines of `width` cells; with `most` lines, as much about `peak` as fits them.
+    pub fn wrapped(&self, width: usize, peak: usize, most: usize) -> Vec<Line<'static>> {
+        let n = self.tokens.len();
+        if n == 0 || width == 0 || most == 0 {
+            return Vec::new();
+        }
+        let cells: Vec<Cell> = (0..n).map(|t| self.cell(t)).collect();
+        let all = layout(&cells.iter().collect::<Vec<_>>(), width);
+        if all.len() <= most {
+            return all;
+        }
+        // Grow a window about the peak while it fits.
+        let peak = peak.min(n - 1);
+        let (mut from, mut to) = (peak, peak + 1);
+        let mut best = layout(&[&cells[peak]], width);
+        best.truncate(most);
+        loop {
+            let mut grown = false;
+            for left in [true, false] {
+                let (f, t) = if left { (from.saturating_sub(1), to) } else { (from, (to + 1).min(n)) };
+                if (f, t) == (from, to) {
+                    continue;
+                }
+                let lines = self.window(&cells, f, t, width);
+                if lines.len() <= most {
+                    (from, to, best, grown) = (f, t, lines, true);
+                }
+            }
+            if !grown {
+                return best;
+            }
+        }
+    }
+
+    fn window(&self, cells: &[Cell], from: usize, to: usize, width: usize) -> Vec<Line<'static>> {
+        let (head, tail) = (self.ellipsis(true), self.ellipsis(false));
+        let mut shown: Vec<&Cell> = Vec::with_capacity(to - from + 2);
+        shown.extend((from > 0).then_some(&head));
+        shown.extend(&cells[from..to]);
+        shown.extend((to < cells.len()).then_some(&tail));
+        layout(&shown, width)
+    }
+
+    /// On one line of `width` cells with the peak's token beginning at column `column`.
+    pub fn aligned(&self, width: usize, peak: usize, column: usize) -> Line<'static> {
+        let n = self.tokens.len();
+        if n == 0 || width == 0 {
+            return Line::default();
+        }
+        let peak = peak.min(n - 1);
+        let column = column.min(width - 1);
+        let mut head: Vec<Span> = Vec::new();
+        let mut room = column;
+        for token in (0..peak).rev() {
+            let cell = self.cell(token);
+            if cell.width > room {
+                let kept = tail_of(&cell.text, room);
+                room -= text::width(&kept);
+                head.push(Span::styled(kept, cell.style));
+                break;
+            }
+            room -= cell.width;
+            head.push(Span::styled(cell.text, cell.style));
+        }
+        head.push(Span::raw(" ".repeat(room)));
+        head.reverse();
+        let mut room = width - column;
+        for token in peak..n {
+            let cell = self.cell(token);
+            if cell.width >= room {
+                head.push(Span::styled(text::fit(&cell.text, room), cell.style));
+                break;
+            }
+            room -= cell.width;
+            head.push(Span::styled(cell.text, cell.style));
+        }
+        Line::from(head)
+    }
+
+    /// The token whose cells cover (`column`, `row`) of [`Heat::wrapped`] with all its lines.
+    pub fn token_at(&self, width: usize, column: usize, row: usize) -> Option<usize> {
+        let cells: Vec<Cell> = (0..self.tokens.len()).map(|t| self.cell(t)).collect();
+        let refs: Vec<&Cell> = cells.iter().collect();
+        let line = place(&refs, width).into_iter().nth(row)?;
+        let mut x = 0;
+        line.into_iter().find_map(|(cell, text)| {
+            x += text::width(&text);
+            (column < x).then_some(cell.token)
+        })
+    }
+
+    /// Which line of [`Heat::wrapped`] (with all its lines) a token begins on.
+    pub fn line_of(&self, width: usize, token: usize) -> usize {
+        let cells: Vec<Cell> = (0..self.tokens.len()).map(|t| self.cell(t)).collect();
+        let refs: Vec<&Cell> = cells.iter().collect();
+        place(&refs, width).iter().position(|line| line.iter().any(|(c, _)| c.token == token)).unwrap_or(0)
+    }
+}
+
+/// Scripts that break between any two characters.
+fn is_ideographic(piece: &str) -> bool {
+    piece
+        .chars()
+        .next()
+        .is_some_and(|c| matches!(c, '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}' | '\u{f900}'..='\u{faff}'))
+}
+
+fn tail_of(s: &str, cells: usize) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut used = 0;
+    for grapheme in s.graphemes(true).rev() {
+        used += text::width(grapheme);
+        if used > cells {
+            break;
+        }
+        kept.push(grapheme);
+    }
+    kept.into_iter().rev().collect()
+}
+
+/// Cells by line, each with the text that is left of it there.
+fn place<'a>(cells: &[&'a Cell], width: usize) -> Vec<Vec<(&'a Cell, String)>> {
+    let width = width.max(1);
+    let mut lines: Vec<Vec<(&Cell, String)>> = vec![Vec::new()];
+    let mut used = 0;
+    let mut i = 0;
+    while i < cells.len() {
+        // A word: a cell and all that follow without a place to break.
+        let end = (i + 1..cells.len()).find(|&j| cells[j].breaks).unwrap_or(cells.len());
+        let word: usize = cells[i..end].iter().map(|c| c.width).sum();
+        if used > 0 && used + word > width {
+            lines.push(Vec::new());
+            used = 0;
+        }
+        for cell in &cells[i..end] {
+            let mut rest = cell.text.as_str();
+            // A line does not begin with the space of its first word, unless that is all there is.
+            if used == 0 && lines.len() > 1 && rest.len() > 1 {
+                rest = rest.strip_prefix(' ').unwrap_or(rest);
+            }
+            for piece in split(rest, width, used) {
+                let w = text::width(&piece);
+                if used > 0 && used + w > width {
+                    lines.push(Vec::new());
+                    used = 0;
+                }
+                used += w;
+                if let Some(line) = lines.last_mut() {
+                    line.push((cell, piece));
+                }
+            }
+        }
+        i = end;
+    }
+    lines
+}
+
+/// A text in pieces, the first fitting behind `used` cells of a line and the others on lines of their own.
+fn split(s: &str, width: usize, used: usize) -> Vec<String> {
+    if used + text::width(s) <= width {
+        return vec![s.to_owned()];
+    }
+    let mut pieces = vec![String::new()];
+    let mut x = used;
+    for grapheme in s.graphemes(true) {
+        let w = text::width(grapheme);
+        if x + w > width && x > 0 {
+            pieces.push(String::new());
+            x = 0;
+        }
+        x += w;
+        if let Some(last) = pieces.last_mut() {
+            last.push_str(grapheme);
+        }
+    }
+    pieces.retain(|p| !p.is_empty());
+    pieces
+}
+
+fn layout(cells: &[&Cell], width: usize) -> Vec<Line<'static>> {
+    place(cells, width)
+        .into_iter()
+        .map(|line| Line::from(line.into_iter().map(|(cell, text)| Span::styled(text, cell.style)).collect::<Vec<_>>()))
+        .collect()
+}
+
+/// The scale in words and colours: `0.42 ▇▇▇▇ 8.31`.
+pub fn legend(theme: &Theme, ramp: Ramp, max: f32, digits: bool) -> Line<'static> {
+    let low = if ramp == Ramp::Diverging { -max } else { max * FLOOR };
+    let mut spans = vec![Span::styled(format!("{} ", text::number(f64::from(low))), theme.dim())];
+    if digits {
+        spans.push(Span::styled("⁰¹²³⁴⁵⁶⁷⁸⁹", theme.text()));
+    } else if theme.marks() {
+        spans.push(Span::styled(if ramp == Ramp::Diverging { "█▓▒░·░▒▓█" } else { "·░▒▓█" }, theme.text()));
+    } else {
+        spans.extend(theme.steps(ramp).iter().map(|style| Span::styled(" ", *style)));
+    }
+    spans.push(Span::styled(format!(" {}", text::number(f64::from(max))), theme.dim()));
+    Line::from(spans)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ui::theme::Profile;
+    use proptest::prelude::*;
+
+    fn shown(lines: &[Line]) -> Vec<String> {
+        lines.iter().map(ToString::to_string).collect()
+    }
+
+    fn heat<'a>(tokens: &'a [String], values: &'a [f32], theme: &'a Theme) -> Heat<'a> {
+        Heat { tokens, values, max: 10.0, ramp: Ramp::Sequential, digits: false, cursor: None, theme }
+    }
+
+    fn words(text: &[&str]) -> Vec<String> {
+        text.iter().map(|s| (*s).to_owned()).collect()
+    }
+
+    #[test]
+    fn wraps_before_words_never_inside_one() {
+        let tokens = words(&["The", " week", "day", " Sunday", ",", " at", " noon"]);
+        let values = [0.0, 0.0, 0.0, 9.0, 0.0, 0.0, 0.0];
+        let theme = Theme::new(Profile::TrueColour, false);
+        let lines = heat(&tokens, &values, &theme).wrapped(12, 3, 9);
+        assert_eq!(shown(&lines), ["The weekday", "Sunday, at", "noon"]);
+        assert_eq!(lines[1].spans[0].style, theme.heat(Ramp::Sequential, 9.0, 10.0));
+    }
+
+    #[test]
+    fn a_window_keeps_the_peak_and_says_that_it_is_one() {
+        let tokens = words(&["one", " two", " three", " four", " five", " six", " seven", " eight"]);
+        let theme = Theme::new(Profile::TrueColour, false);
+        let lines = heat(&tokens, &[0.0; 8], &theme).wrapped(12, 4, 1);
+        assert_eq!(lines.len(), 1);
+        let line = lines[0].to_string();
+        assert!(line.contains("five") && line.starts_with('…') && line.ends_with('…'), "{line}");
+    }
+
+    #[test]
+    fn peaks_align() {
+        let theme = Theme::new(Profile::Mono, false);
+        let tokens = words(&["It", " was", " Sunday", " again"]);
+        let line = heat(&tokens, &[0.0, 0.0, 10.0, 3.0], &theme).aligned(24, 2, 8).to_string();
+        assert_eq!(line, "  It was █Sunday ░again");
+        let short = heat(&tokens[2..], &[10.0, 3.0], &theme).aligned(24, 0, 8).to_string();
+        assert_eq!(short, "         █Sunday ░again");
+    }
+
+    #[test]
+    fn digits_stand_behind_what_fires() {
+        let theme = Theme::new(Profile::TrueColour, false);
+        let tokens = words(&["a", " b"]);
+        let heat = Heat { digits: true, ..heat(&tokens, &[0.1, 10.0], &theme) };
+        assert_eq!(shown(&heat.wrapped(20, 1, 3)), ["a b⁹"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_too_wide(
+            tokens in proptest::collection::vec("[ a-z\u{4e00}\u{202e}\n👍é]{0,9}", 1..24),
+            width in 2usize..60, most in 1usize..6, peak in 0usize..30, column in 0usize..70
+        ) {
+            let theme = Theme::new(Profile::Mono, false);
+            let values: Vec<f32> = (0..tokens.len()).map(|i| i as f32).collect();
+            let heat = heat(&tokens, &values, &theme);
+            for line in heat.wrapped(width, peak, most) {
+                prop_assert!(text::width(&line.to_string()) <= width, "{:?}", line);
+            }
+            prop_assert!(heat.wrapped(width, peak, most).len() <= most);
+            prop_assert!(text::width(&heat.aligned(width, peak, column).to_string()) <= width);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! A line of text being typed: filters, names, form fields. Owns the text and the cursor; knows no pane.
+//!
+//! Invariant: the cursor stands on a grapheme boundary and the text holds no line break.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::text::{Line, Span};
+use unicode_segmentation::UnicodeSegmentation;
+
+use super::text;
+use super::theme::Theme;
+
+/// Most bytes that a line takes, so that a paste of megabytes costs nothing.
+const MAX_BYTES: usize = 4096;
+
+/// A single line with a cursor.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LineInput {
+    text: String,
+    cursor: usize,
+}
+
+impl LineInput {
+    /// With `text` and the cursor behind it.
+    pub fn new(text: &str) -> Self {
+        let mut input = Self::default();
+        input.paste(text);
+        input
+    }
+
+    /// What was typed.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Inserts text; line breaks become spaces.
+    pub fn paste(&mut self, pasted: &str) {
+        for c in pasted.chars() {
+            if self.text.len() + c.len_utf8() > MAX_BYTES {
+                break;
+            }
+            let c = if matches!(c, '\n' | '\r' | '\t') { ' ' } else { c };
+            self.text.insert(self.cursor, c);
+            self.cursor += c.len_utf8();
+        }
+        self.settle();
+    }
+
+    /// A character that joined the one before it may have moved the boundary.
+    fn settle(&mut self) {
+        let cursor = self.cursor;
+        if !self.text.grapheme_indices(true).any(|(i, _)| i == cursor) {
+            self.cursor =
+                self.text.grapheme_indices(true).map(|(i, _)| i).find(|&i| i > cursor).unwrap_or(self.text.len());
+        }
+    }
+
+    fn before(&self) -> usize {
+        self.text[..self.cursor].grapheme_indices(true).next_back().map_or(0, |(i, _)| i)
+    }
+
+    fn after(&self) -> usize {
+        self.text[self.cursor..].graphemes(true).next().map_or(self.cursor, |g| self.cursor + g.len())
+    }
+
+    fn cut(&mut self, from: usize, to: usize) {
+        self.text.replace_range(from..to, "");
+        self.cursor = from;
+        self.settle();
+    }
+
+    /// Takes a key; false when it means nothing to a line of text.
+    pub fn key(&mut self, key: KeyEvent) -> bool {
+        let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
+        if key.modifiers.contains(KeyModifiers::ALT) {
+            return false;
+        }
+        match key.code {
+            KeyCode::Char('u') if ctrl => self.cut(0, self.cursor),
+            KeyCode::Char('k') if ctrl => self.cut(self.cursor, self.text.len()),
+            KeyCode::Char('w') if ctrl => {
+                let head = self.text[..self.cursor].trim_end();
+                let from = head.rfind(' ').map_or(0, |i| i + 1);
+                self.cut(from, self.cursor);
+            }
+            KeyCode::Char('a') if ctrl => self.cursor = 0,
+            KeyCode::Char('e') if ctrl => self.cursor = self.text.len(),
+            KeyCode::Char(_) if ctrl => return false,
+            KeyCode::Char(c) => self.paste(c.encode_utf8(&mut [0; 4])),
+            KeyCode::Backspace => self.cut(self.before(), self.cursor),
+            KeyCode::Delete => {
+                let (from, to) = (self.cursor, self.after());
+                self.cut(from, to);
+            }
+            KeyCode::Left => self.cursor = self.before(),
+            KeyCode::Right => self.cursor = self.after(),
+            KeyCode::Home => self.cursor = 0,
+            KeyCode::End => self.cursor = self.text.len(),
+            _ => return false,
+        }
+        true
+    }
+
+    /// The line in at most `cells`, scrolled so that the cursor is seen.
+    pub fn line(&self, theme: &Theme, cells: usize) -> Line<'static> {
+        let head = text::clean(&self.text[..self.cursor]);
+        let under = text::clean(&self.text[self.cursor..self.after()]);
+        let under = if under.is_empty() { " ".to_owned() } else { under };
+        let room = cells.saturating_sub(text::width(&under));
+        let head = text::fit_end(&head, room.max(1));
+        let tail = text::fit(&text::clean(&self.text[self.after()..]), room.saturating_sub(text::width(&head)));
+        Line::from(vec![Span::raw(head), Span::styled(under, theme.cursor()), Span::raw(tail)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn press(input: &mut LineInput, code: KeyCode) {
+        input.key(KeyEvent::new(code, KeyModifiers::NONE));
+    }
+
+    #[test]
+    fn editing_moves_by_what_a_reader_sees_as_one_character() {
+        let mut input = LineInput::new("a👨‍👩‍👧b");
+        press(&mut input, KeyCode::Left);
+        press(&mut input, KeyCode::Backspace);
+        assert_eq!(input.text(), "ab");
+        press(&mut input, KeyCode::Delete);
+        assert_eq!(input.text(), "a");
+    }
+
+    #[test]
+    fn a_paste_of_lines_stays_one_line_and_bounded() {
+        let mut input = LineInput::default();
+        input.paste(&"one\ntwo ".repeat(1_000_000 / 8));
+        assert!(input.text().len() <= MAX_BYTES && !input.text().contains('\n'));
+    }
+
+    proptest! {
+        #[test]
+        fn any_keys_keep_the_cursor_on_a_boundary(
+            start in ".{0,20}", keys in proptest::collection::vec((0u8..9, any::<char>()), 0..40)
+        ) {
+            let mut input = LineInput::new(&start);
+            for (kind, c) in keys {
+                let ctrl = |c| KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL);
+                let plain = |code| KeyEvent::new(code, KeyModifiers::NONE);
+                input.key(match kind {
+                    0 => plain(KeyCode::Left), 1 => plain(KeyCode::Right), 2 => plain(KeyCode::Backspace),
+                    3 => plain(KeyCode::Delete), 4 => ctrl('w'), 5 => ctrl('k'), 6 => plain(KeyCode::Home),
+                    7 => ctrl('u'), _ => plain(KeyCode::Char(c)),
+                });
+                prop_assert!(input.text().is_char_boundary(input.cursor));
+                let _ = input.line(&Theme::new(crate::ui::theme::Profile::Mono, false), 10);
+            }
+        }
+    }
+}

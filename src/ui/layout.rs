@@ -1,0 +1,176 @@
+//! Where things are: a pure function of the size and of what is on show, used by drawing, scrolling and mouse alike.
+//!
+//! Invariant: every rectangle lies inside the terminal, whatever its size.
+
+use ratatui::layout::Rect;
+
+use super::panes::PaneId;
+
+/// How much room there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Too small for anything but a message.
+    Tiny,
+    /// One pane, no frame.
+    Single,
+    /// A list and a main pane.
+    Standard,
+    /// Three columns.
+    Wide,
+}
+
+impl Class {
+    /// Of a terminal.
+    pub fn of(width: u16, height: u16) -> Self {
+        match (width, height) {
+            (w, h) if w < 30 || h < 8 => Self::Tiny,
+            (w, h) if w < 60 || h < 16 => Self::Single,
+            (w, h) if w >= 116 && h >= 28 => Self::Wide,
+            _ => Self::Standard,
+        }
+    }
+}
+
+/// A pane on the screen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// Which.
+    pub pane: PaneId,
+    /// Its title line.
+    pub title: Rect,
+    /// The rule at its left, for columns after the first.
+    pub rule: Option<Rect>,
+    /// What it draws in.
+    pub inner: Rect,
+}
+
+/// The whole screen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// How much room there is.
+    pub class: Class,
+    /// Model, hook, corpus.
+    pub header: Rect,
+    /// Tabs and the state of the fit.
+    pub tabs: Rect,
+    /// A note that does not go away.
+    pub notice: Rect,
+    /// The panes.
+    pub panes: Vec<Placed>,
+    /// The running job.
+    pub progress: Rect,
+    /// Hints.
+    pub footer: Rect,
+}
+
+/// What the layout depends on besides the size.
+#[derive(Debug, Clone, Copy)]
+pub struct Want {
+    /// The focused pane.
+    pub pane: PaneId,
+    /// It alone.
+    pub zoom: bool,
+    /// There is a note to show.
+    pub notice: bool,
+    /// A job runs.
+    pub progress: bool,
+}
+
+impl Layout {
+    /// For a terminal of `width` × `height`.
+    pub fn new(width: u16, height: u16, want: Want) -> Self {
+        let class = Class::of(width, height);
+        let mut rest = Rect::new(0, 0, width, height);
+        let mut top = |lines: u16| {
+            let taken = Rect { height: lines.min(rest.height), ..rest };
+            rest.y += taken.height;
+            rest.height -= taken.height;
+            taken
+        };
+        let framed = matches!(class, Class::Standard | Class::Wide);
+        let header = top(u16::from(framed));
+        let tabs = top(u16::from(framed));
+        let notice = top(u16::from(framed && want.notice));
+        let mut bottom = |lines: u16| {
+            let taken = lines.min(rest.height);
+            rest.height -= taken;
+            Rect { y: rest.y + rest.height, height: taken, ..rest }
+        };
+        let footer = bottom(u16::from(class != Class::Tiny));
+        let progress = bottom(u16::from(class != Class::Tiny && want.progress));
+        let panes = if class == Class::Tiny { Vec::new() } else { columns(class, rest, want) };
+        Self { class, header, tabs, notice, panes, progress, footer }
+    }
+
+    /// Where a pane is, when it is on the screen.
+    pub fn pane(&self, pane: PaneId) -> Option<&Placed> {
+        self.panes.iter().find(|p| p.pane == pane)
+    }
+}
+
+/// The panes of the tab that `want.pane` belongs to.
+fn columns(class: Class, body: Rect, want: Want) -> Vec<Placed> {
+    use PaneId::{Contexts, Feature, Features};
+    let reading = want.pane.tab() == Features;
+    if class == Class::Single || want.zoom || !reading {
+        return vec![place(want.pane, body, false)];
+    }
+    let width = body.width;
+    let shares: Vec<(PaneId, u16)> = if class == Class::Wide {
+        let list = (width / 3).clamp(38, 60);
+        let detail = (width * 3 / 10).clamp(36, 60);
+        vec![(Features, list), (Contexts, width - list - detail), (Feature, detail)]
+    } else {
+        let list = (width * 2 / 5).clamp(24, 44);
+        let main = if want.pane == Feature { Feature } else { Contexts };
+        vec![(Features, list), (main, width - list)]
+    };
+    let mut x = body.x;
+    shares
+        .into_iter()
+        .enumerate()
+        .map(|(i, (pane, width))| {
+            let column = Rect { x, width, ..body };
+            x += width;
+            place(pane, column, i > 0)
+        })
+        .collect()
+}
+
+fn place(pane: PaneId, area: Rect, ruled: bool) -> Placed {
+    let title = Rect { height: area.height.min(1), ..area };
+    let below = Rect { y: area.y + title.height, height: area.height - title.height, ..area };
+    if !ruled {
+        return Placed { pane, title, rule: None, inner: below };
+    }
+    let rule = Rect { width: below.width.min(1), ..below };
+    let inner = Rect { x: below.x + rule.width, width: below.width - rule.width, ..below };
+    Placed { pane, title, rule: Some(rule), inner }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn everything_lies_inside(
+            w in 0u16..=300, h in 0u16..=200, pane in 0usize..8, zoom: bool, notice: bool, progress: bool
+        ) {
+            let screen = Rect::new(0, 0, w, h);
+            let layout = Layout::new(w, h, Want { pane: PaneId::ALL[pane], zoom, notice, progress });
+            let mut all = vec![layout.header, layout.tabs, layout.notice, layout.progress, layout.footer];
+            for p in &layout.panes {
+                all.extend([p.title, p.inner]);
+                all.extend(p.rule);
+            }
+            for r in all {
+                prop_assert_eq!(r.intersection(screen), r);
+            }
+            if layout.class != Class::Tiny {
+                prop_assert!(layout.pane(PaneId::ALL[pane]).is_some_and(|p| !p.inner.is_empty()));
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What a feature is made of and what it does: logit lens, neurons, histogram, labels, related features. With a neuron
+//! open: what it does, and every feature that uses it. Owns the cursor over what can be followed.
+//!
+//! Invariant: everything under the cursor leads somewhere.
+
+mod rows;
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::Line;
+
+use super::{Cx, Pane, PaneId, Step, empty, motion, put, scroll};
+use crate::engine::Event;
+use crate::ui::action::Action;
+use crate::ui::text;
+use rows::{Row, neuron_text, rows_of_card, rows_of_neuron, text_of_card};
+
+/// What a line leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Neuron(usize),
+    Feature(usize),
+}
+
+/// The pane.
+#[derive(Debug, Default)]
+pub struct FeaturePane {
+    /// Which of the links.
+    cursor: usize,
+}
+
+impl FeaturePane {
+    fn rows(cx: &Cx) -> Vec<Row> {
+        let width = usize::from(cx.area.width);
+        match cx.world.open_neuron {
+            Some(_) => cx.world.open_neuron_card().map(|card| rows_of_neuron(card, cx, width)).unwrap_or_default(),
+            None => cx.world.selected_card().map(|card| rows_of_card(card, cx, width)).unwrap_or_default(),
+        }
+    }
+
+    fn links(cx: &Cx) -> Vec<Link> {
+        Self::rows(cx).into_iter().filter_map(|row| row.link).collect()
+    }
+
+    /// The first row to show. The first link shows the top, where the lens is.
+    fn offset(&self, rows: &[Row], height: usize) -> usize {
+        let at = rows.iter().enumerate().filter(|(_, r)| r.link.is_some()).nth(self.cursor).map_or(0, |(i, _)| i);
+        if self.cursor == 0 && at < height { 0 } else { scroll(at.saturating_sub(height / 2), at, rows.len(), height) }
+    }
+
+    fn follow(&self, cx: &Cx) -> Vec<Step> {
+        match Self::links(cx).get(self.cursor) {
+            Some(Link::Neuron(index)) => vec![Step::VisitNeuron(*index)],
+            Some(Link::Feature(id)) => vec![Step::Visit(*id)],
+            None => Vec::new(),
+        }
+    }
+}
+
+impl Pane for FeaturePane {
+    fn id(&self) -> PaneId {
+        PaneId::Feature
+    }
+
+    fn title(&self, cx: &Cx) -> Line<'static> {
+        let what = match (cx.world.open_neuron, cx.world.selected) {
+            (Some(index), _) => format!("Neuron {index}"),
+            (None, Some(id)) => format!("Feature {}", cx.world.feature_label(id)),
+            (None, None) => "Feature".to_owned(),
+        };
+        match cx.world.path.split_last() {
+            // The way back, when there is one.
+            Some((_, way)) if !way.is_empty() => {
+                let way = way[way.len().saturating_sub(3)..].join(" › ");
+                Line::raw(format!("{way} › {what}"))
+            }
+            _ => Line::raw(what),
+        }
+    }
+
+    fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
+        (action == Action::Open && Self::links(cx).is_empty()).then(|| "there is nothing to follow yet".to_owned())
+    }
+
+    fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
+        let links = Self::links(cx);
+        if let Some(to) = motion(action, self.cursor, links.len(), usize::from(cx.area.height)) {
+            self.cursor = to;
+            return Some(Vec::new());
+        }
+        Some(match action {
+            Action::Open | Action::Right => self.follow(cx),
+            Action::Neurons => {
+                self.cursor = links.iter().position(|l| matches!(l, Link::Neuron(_))).unwrap_or(0);
+                Vec::new()
+            }
+            Action::Copy => match (cx.world.open_neuron_card(), cx.world.selected_card()) {
+                (Some(card), _) => vec![Step::Copy(neuron_text(card), format!("neuron {}", card.index))],
+                (None, Some(card)) => vec![Step::Copy(text_of_card(card), format!("feature #{}", card.row.id))],
+                (None, None) => vec![],
+            },
+            _ => return None,
+        })
+    }
+
+    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
+        if matches!(event, Event::Card(_) | Event::Neuron(_)) {
+            self.cursor = self.cursor.min(Self::links(cx).len().saturating_sub(1));
+        }
+        Vec::new()
+    }
+
+    fn selected(&mut self, cx: &Cx) -> Vec<Step> {
+        if cx.world.selected_card().is_none() {
+            self.cursor = 0;
+        }
+        Vec::new()
+    }
+
+    fn click(&mut self, _: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
+        let rows = Self::rows(cx);
+        let at = self.offset(&rows, usize::from(cx.area.height)) + usize::from(row.saturating_sub(cx.area.y));
+        if rows.get(at).is_none_or(|r| r.link.is_none()) {
+            return Vec::new();
+        }
+        self.cursor = rows[..at].iter().filter(|r| r.link.is_some()).count();
+        if double { self.follow(cx) } else { Vec::new() }
+    }
+
+    fn view(&self, cx: &Cx, buf: &mut Buffer) {
+        let rows = Self::rows(cx);
+        if rows.is_empty() {
+            let lines = match (cx.world.open_neuron, cx.world.selected) {
+                (Some(index), _) => vec![format!("reading neuron {index}…")],
+                (None, Some(id)) => vec![format!("reading #{id}…")],
+                (None, None) => vec![text::fit("No feature is selected.", usize::from(cx.area.width))],
+            };
+            return empty(buf, cx, &lines);
+        }
+        let height = usize::from(cx.area.height);
+        let offset = self.offset(&rows, height);
+        let mut links = rows[..offset].iter().filter(|r| r.link.is_some()).count();
+        for (i, row) in rows.iter().skip(offset).take(height).enumerate() {
+            if row.link.is_some() {
+                if links == self.cursor && cx.focused {
+                    let line = Rect { y: cx.area.y + i as u16, height: 1, ..cx.area }.intersection(buf.area);
+                    buf.set_style(line, cx.theme.selected(true));
+                }
+                links += 1;
+            }
+            put(buf, cx.area, i, &row.line);
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The lines of a feature's and a neuron's card, and the same as text for the clipboard.
+
+use std::fmt::Write as _;
+
+use ratatui::text::{Line, Span};
+
+use super::Link;
+use crate::analysis::{FeatureCard, NeuronCard, ScoredToken};
+use crate::ui::action::Action;
+use crate::ui::panes::Cx;
+use crate::ui::panes::features::bar;
+use crate::ui::text;
+use crate::ui::theme::Theme;
+
+/// Lines of the histogram.
+const HISTOGRAM: usize = 4;
+
+/// Labels shown.
+const LABELS: usize = 6;
+
+/// A line, and what it leads to.
+pub(super) struct Row {
+    pub(super) link: Option<Link>,
+    pub(super) line: Line<'static>,
+}
+
+fn plain(line: impl Into<Line<'static>>) -> Row {
+    Row { link: None, line: line.into() }
+}
+
+fn heading(theme: &Theme, title: &str, facts: &str) -> Row {
+    plain(Line::from(vec![
+        Span::styled(format!(" {title}"), theme.heading()),
+        Span::styled(format!("  {facts}"), theme.dim()),
+    ]))
+}
+
+/// A signed bar of `2 * cells` cells about a middle, blue to the right for plus, red to the left for minus.
+fn signed_bar(theme: &Theme, value: f32, max: f32, cells: usize) -> [Span<'static>; 3] {
+    let blank = " ".repeat(cells);
+    let middle = Span::styled("│", theme.rule(false));
+    if value >= 0.0 {
+        return [Span::raw(blank), middle, Span::styled(bar(value, max, cells), theme.positive())];
+    }
+    let halves = ((-value / max.max(f32::MIN_POSITIVE)).min(1.0) * cells as f32 * 2.0).round().max(1.0) as usize;
+    let body = "▐".repeat(halves % 2) + &"█".repeat(halves / 2);
+    [Span::styled(text::pad_left(&body, cells), theme.negative()), middle, Span::raw(blank)]
+}
+
+/// Promoted and suppressed tokens side by side.
+fn lens(promoted: &[ScoredToken], suppressed: &[ScoredToken], most: usize, cx: &Cx, width: usize) -> Vec<Row> {
+    let theme = cx.theme;
+    let half = width.saturating_sub(2) / 2;
+    let side = |list: &[ScoredToken], i: usize, style| -> Vec<Span<'static>> {
+        let Some(scored) = list.get(i) else { return vec![Span::raw(" ".repeat(half))] };
+        let value = format!("{:+.1}", scored.value);
+        let room = half.saturating_sub(text::width(&value) + 2);
+        vec![Span::raw(format!(" {} ", text::pad(&text::token(&scored.token), room))), Span::styled(value, style)]
+    };
+    let mut rows = vec![plain(Line::from(vec![
+        Span::styled(text::pad(" promotes", half + 1), theme.heading()),
+        Span::styled(" suppresses", theme.heading()),
+    ]))];
+    for i in 0..promoted.len().max(suppressed.len()).min(most) {
+        let mut spans = side(promoted, i, theme.positive());
+        spans.push(Span::raw(" "));
+        spans.extend(side(suppressed, i, theme.negative()));
+        rows.push(plain(Line::from(spans)));
+    }
+    rows
+}
+
+/// Counts on a log scale, bin by bin, with the ends of both axes.
+fn histogram(counts: &[u32], peak: f32, cx: &Cx, width: usize) -> Vec<Row> {
+    const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let theme = cx.theme;
+    let cells = counts.len().min(width.saturating_sub(9)).max(1);
+    let most = counts.iter().copied().max().unwrap_or(0);
+    let total: u64 = counts.iter().map(|c| u64::from(*c)).sum();
+    if most == 0 {
+        return Vec::new();
+    }
+    let share = |i: usize| {
+        let (from, to) = (i * counts.len() / cells, ((i + 1) * counts.len() / cells).max(i * counts.len() / cells + 1));
+        let count = counts[from..to.min(counts.len())].iter().copied().max().unwrap_or(0);
+        f64::from(count + 1).ln() / f64::from(most + 1).ln()
+    };
+    let mut rows = vec![heading(theme, "activations", &format!("{} above 0", text::count(total as usize)))];
+    for line in 0..HISTOGRAM {
+        let low = (HISTOGRAM - 1 - line) as f64 / HISTOGRAM as f64;
+        let columns: String = (0..cells)
+            .map(|i| EIGHTHS[(((share(i) - low) * HISTOGRAM as f64).clamp(0.0, 1.0) * 8.0).round() as usize])
+            .collect();
+        let label = match line {
+            0 => text::pad_left(&compact(most), 6),
+            l if l + 1 == HISTOGRAM => "     1".to_owned(),
+            _ => "      ".to_owned(),
+        };
+        rows.push(plain(Line::from(vec![
+            Span::styled(format!("{label} "), theme.dim()),
+            Span::styled(columns, theme.bar()),
+        ])));
+    }
+    let end = text::number(f64::from(peak));
+    let gap = cells.saturating_sub(1 + text::width(&end));
+    let scale = if cells + 19 <= width { "  log counts" } else { "" };
+    rows.push(plain(Line::styled(format!("       0{}{end}{scale}", " ".repeat(gap)), theme.dim())));
+    rows
+}
+
+fn compact(n: u32) -> String {
+    match n {
+        0..=9_999 => text::count(n as usize),
+        10_000..=999_999 => format!("{}k", n / 1000),
+        _ => format!("{:.1}M", f64::from(n) / 1e6),
+    }
+}
+
+fn neurons(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
+    let theme = cx.theme;
+    let max = card.neurons.iter().map(|n| n.weight.abs()).fold(0.0, f32::max);
+    let cells = (width.saturating_sub(26) / 2).clamp(2, 12);
+    let facts = format!("{}, by weight; {} opens one", card.neurons.len(), cx.key(Action::Open));
+    let mut rows = vec![heading(theme, "neurons", &facts)];
+    for neuron in &card.neurons {
+        let style = if neuron.weight >= 0.0 { theme.positive() } else { theme.negative() };
+        let mut spans = vec![Span::raw(text::pad_left(&neuron.index.to_string(), 7)), Span::raw(" ")];
+        spans.extend(signed_bar(theme, neuron.weight, max, cells));
+        spans.push(Span::styled(format!(" {:+.2}", neuron.weight), style));
+        let others = neuron.used_by.saturating_sub(1);
+        let used = if others == 0 { "  own".to_owned() } else { format!("  +{others}") };
+        spans.push(Span::styled(used, theme.dim()));
+        rows.push(Row { link: Some(Link::Neuron(neuron.index)), line: Line::from(spans) });
+    }
+    rows
+}
+
+fn labels(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
+    if card.labels.is_empty() {
+        return Vec::new();
+    }
+    let theme = cx.theme;
+    let mut rows = vec![heading(theme, "labels", "share of its activation (of all tokens)")];
+    let cells = width.saturating_sub(31).clamp(2, 16);
+    for label in card.labels.iter().take(LABELS) {
+        rows.push(plain(Line::from(vec![
+            Span::raw(format!("  {} ", text::pad(&text::clean(&label.label), 12))),
+            Span::styled(bar(label.mass, 1.0, cells), theme.bar()),
+            Span::raw(text::pad_left(&text::percent(label.mass), 6)),
+            Span::styled(format!(" ({})", text::percent(label.base)), theme.dim()),
+        ])));
+    }
+    rows
+}
+
+fn related(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
+    if card.related.is_empty() {
+        return Vec::new();
+    }
+    let theme = cx.theme;
+    let mut rows = vec![heading(theme, "related", "features by shared neurons")];
+    for other in &card.related {
+        let room = width.saturating_sub(14);
+        let line = Line::from(vec![
+            Span::raw(text::pad_left(&format!("{:.2}", other.overlap), 7)),
+            Span::raw("  "),
+            Span::raw(text::fit(&cx.world.feature_label(other.id), room)),
+        ]);
+        rows.push(Row { link: Some(Link::Feature(other.id)), line });
+    }
+    rows
+}
+
+fn facts(card: &FeatureCard, cx: &Cx, width: usize) -> Row {
+    let row = &card.row;
+    let mut facts =
+        vec![format!("{} of ΣY", text::percent(row.share)), format!("fires on {}", text::percent(row.density))];
+    if let Some(p) = &row.purity {
+        facts.push(format!("{:.0}% {}", p.share * 100.0, text::clean(&p.label)));
+    }
+    plain(Line::styled(text::fit(&format!(" {}", facts.join(" · ")), width), cx.theme.dim()))
+}
+
+pub(super) fn rows_of_card(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
+    let tall = usize::from(cx.area.height) >= 26;
+    let mut rows = vec![facts(card, cx, width)];
+    match &card.lens_note {
+        Some(note) if card.promoted.is_empty() => {
+            rows.push(plain(Line::styled(" promotes and suppresses", cx.theme.heading())));
+            for line in text::wrap(&text::clean(note), width.saturating_sub(3)) {
+                rows.push(plain(Line::styled(format!("  {line}"), cx.theme.dim())));
+            }
+        }
+        _ => rows.extend(lens(&card.promoted, &card.suppressed, if tall { 8 } else { 6 }, cx, width)),
+    }
+    let sections = [
+        neurons(card, cx, width),
+        related(card, cx, width),
+        histogram(&card.histogram, card.peak, cx, width),
+        labels(card, cx, width),
+    ];
+    for section in sections.into_iter().filter(|s| !s.is_empty()) {
+        if tall {
+            rows.push(plain(""));
+        }
+        rows.extend(section);
+    }
+    rows
+}
+
+pub(super) fn rows_of_neuron(card: &NeuronCard, cx: &Cx, width: usize) -> Vec<Row> {
+    let theme = cx.theme;
+    let facts = format!("that use it; {} opens one", cx.key(Action::Open));
+    let mut rows = vec![heading(theme, &format!("{} features", card.features.len()), &facts)];
+    let max = card.features.iter().map(|f| f.1.abs()).fold(0.0, f32::max);
+    let cells = (width.saturating_sub(30) / 2).clamp(2, 8);
+    for (id, weight, token) in &card.features {
+        let style = if *weight >= 0.0 { theme.positive() } else { theme.negative() };
+        let label = cx.world.row(*id).and_then(|r| r.name.as_deref()).map_or_else(|| text::token(token), text::clean);
+        let mut spans = vec![Span::raw(text::pad_left(&format!("#{id}"), 6)), Span::raw(" ")];
+        spans.extend(signed_bar(theme, *weight, max, cells));
+        spans.push(Span::styled(format!(" {weight:+.2}"), style));
+        spans.push(Span::raw(format!("  {}", text::fit(&label, width.saturating_sub(17 + 2 * cells)))));
+        rows.push(Row { link: Some(Link::Feature(*id)), line: Line::from(spans) });
+    }
+    if !card.promoted.is_empty() || !card.suppressed.is_empty() {
+        rows.push(plain(""));
+        rows.extend(lens(&card.promoted, &card.suppressed, 10, cx, width));
+    }
+    rows
+}
+
+fn tokens(list: &[ScoredToken]) -> String {
+    list.iter().map(|t| format!("{} {:+.2}", text::token(&t.token), t.value)).collect::<Vec<_>>().join(", ")
+}
+
+pub(super) fn text_of_card(card: &FeatureCard) -> String {
+    let row = &card.row;
+    let mut out = format!("feature #{}", row.id);
+    if let Some(name) = &row.name {
+        let _ = write!(out, " {}", text::clean(name));
+    }
+    let _ = write!(out, "\nshare {:.4}, density {:.4}", row.share, row.density);
+    if let Some(p) = &row.purity {
+        let _ = write!(out, ", {} {:.2} (base {:.2})", text::clean(&p.label), p.share, p.base);
+    }
+    let _ = write!(out, "\npromotes: {}\nsuppresses: {}\nneurons: ", tokens(&card.promoted), tokens(&card.suppressed));
+    let neurons: Vec<String> = card.neurons.iter().map(|n| format!("{} {:+.3}", n.index, n.weight)).collect();
+    out.push_str(&neurons.join(", "));
+    for context in &card.contexts {
+        let value = context.values.get(context.peak).copied().unwrap_or(0.0);
+        let _ = write!(out, "\n{value:.3}\t{}", text::clean(&context.tokens.concat()));
+    }
+    out
+}
+
+pub(super) fn neuron_text(card: &NeuronCard) -> String {
+    let features: Vec<String> = card.features.iter().map(|(id, w, _)| format!("#{id} {w:+.3}")).collect();
+    format!(
+        "neuron {}\nfeatures: {}\npromotes: {}\nsuppresses: {}",
+        card.index,
+        features.join(", "),
+        tokens(&card.promoted),
+        tokens(&card.suppressed)
+    )
+}

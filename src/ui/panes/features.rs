@@ -1,0 +1,479 @@
+//! The feature list: one line a feature, sorted and filtered. Owns the sort, the filter and the order that they give.
+//!
+//! Invariant: the selection is a feature id, so that a new snapshot, a sort or a filter never moves it to another
+//! feature.
+
+use std::cmp::Ordering;
+
+use crossterm::event::{KeyCode, KeyEvent};
+use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
+use nucleo_matcher::{Config, Matcher, Utf32Str};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+use serde_json::{Value, json};
+
+use super::{Cx, Pane, PaneId, Step, empty, motion, put, scroll};
+use crate::analysis::FeatureRow;
+use crate::engine::Event;
+use crate::ui::action::Action;
+use crate::ui::input::LineInput;
+use crate::ui::text;
+
+/// What the list is sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Sort {
+    #[default]
+    Share,
+    Purity,
+    Density,
+    Id,
+    Neurons,
+}
+
+impl Sort {
+    const ALL: [Self; 5] = [Self::Share, Self::Purity, Self::Density, Self::Id, Self::Neurons];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Share => "share",
+            Self::Purity => "purity",
+            Self::Density => "density",
+            Self::Id => "id",
+            Self::Neurons => "neurons",
+        }
+    }
+
+    fn next(self) -> Self {
+        let at = Self::ALL.iter().position(|s| *s == self).unwrap_or(0);
+        Self::ALL[(at + 1) % Self::ALL.len()]
+    }
+
+    /// In the order that one reads the column: the most telling first.
+    fn compare(self, a: &FeatureRow, b: &FeatureRow) -> Ordering {
+        let purity = |r: &FeatureRow| r.purity.as_ref().map_or(-1.0, |p| p.share);
+        match self {
+            Self::Share => b.share.total_cmp(&a.share),
+            Self::Purity => purity(b).total_cmp(&purity(a)),
+            Self::Density => b.density.total_cmp(&a.density),
+            Self::Id => Ordering::Equal,
+            Self::Neurons => b.neurons.cmp(&a.neurons),
+        }
+        .then(a.id.cmp(&b.id))
+    }
+}
+
+/// The pane.
+#[derive(Debug, Default)]
+pub struct FeaturesPane {
+    sort: Sort,
+    reversed: bool,
+    query: LineInput,
+    typing: bool,
+    /// Feature ids in the order shown.
+    order: Vec<usize>,
+    offset: usize,
+}
+
+/// Whether every word of the filter is found in one of the row's texts.
+fn matches(row: &FeatureRow, words: &[Pattern], matcher: &mut Matcher) -> bool {
+    let id = format!("#{}", row.id);
+    let mut buffer = Vec::new();
+    words.iter().all(|word| {
+        let label = row.purity.as_ref().map(|p| p.label.as_str());
+        [Some(id.as_str()), row.name.as_deref(), label]
+            .into_iter()
+            .flatten()
+            .chain(row.top_tokens.iter().map(String::as_str))
+            .chain(row.promoted.iter().map(String::as_str))
+            .any(|field| word.score(Utf32Str::new(field, &mut buffer), matcher).is_some())
+    })
+}
+
+impl FeaturesPane {
+    fn reorder(&mut self, cx: &Cx) {
+        let rows = cx.world.rows();
+        let words: Vec<Pattern> = self
+            .query
+            .text()
+            .split_whitespace()
+            .map(|w| Pattern::parse(w, CaseMatching::Smart, Normalization::Smart))
+            .collect();
+        let mut kept: Vec<&FeatureRow> = if words.is_empty() {
+            rows.iter().collect()
+        } else {
+            let mut matcher = Matcher::new(Config::DEFAULT);
+            rows.iter().filter(|row| matches(row, &words, &mut matcher)).collect()
+        };
+        kept.sort_by(|a, b| self.sort.compare(a, b));
+        if self.reversed {
+            kept.reverse();
+        }
+        self.order = kept.into_iter().map(|row| row.id).collect();
+    }
+
+    fn position(&self, cx: &Cx) -> Option<usize> {
+        let selected = cx.world.selected?;
+        self.order.iter().position(|id| *id == selected)
+    }
+
+    /// After the order changed: keeps the selection, or takes the first line when it is gone.
+    fn settle(&mut self, cx: &Cx) -> Vec<Step> {
+        let height = list_height(self, cx);
+        match self.position(cx) {
+            Some(at) => {
+                self.offset = scroll(self.offset, at, self.order.len(), height);
+                Vec::new()
+            }
+            None => {
+                self.offset = 0;
+                self.order.first().map(|id| Step::Select(*id)).into_iter().collect()
+            }
+        }
+    }
+
+    fn go(&mut self, at: usize, cx: &Cx) -> Vec<Step> {
+        let Some(id) = self.order.get(at) else { return Vec::new() };
+        self.offset = scroll(self.offset, at, self.order.len(), list_height(self, cx));
+        vec![Step::Select(*id)]
+    }
+
+    fn refilter(&mut self, cx: &Cx) -> Vec<Step> {
+        self.reorder(cx);
+        self.settle(cx)
+    }
+
+    fn has_filter_line(&self) -> bool {
+        self.typing || !self.query.text().is_empty()
+    }
+
+    fn copy(&self, cx: &Cx) -> Vec<Step> {
+        let lines: Vec<String> = self
+            .order
+            .iter()
+            .filter_map(|id| cx.world.row(*id))
+            .map(|row| {
+                let tokens: Vec<String> = row.top_tokens.iter().map(|t| text::clean(t.trim())).collect();
+                let name = row.name.as_deref().map(text::clean).unwrap_or_default();
+                format!("{}\t{:.4}\t{}\t{name}\t{}", row.id, row.share, row.neurons, tokens.join(" "))
+            })
+            .collect();
+        vec![Step::Copy(lines.join("\n"), format!("{} features", lines.len()))]
+    }
+}
+
+/// Rows left for the list between its column heads and the filter line.
+fn list_height(pane: &FeaturesPane, cx: &Cx) -> usize {
+    usize::from(cx.area.height).saturating_sub(1 + usize::from(pane.has_filter_line())).max(1)
+}
+
+impl Pane for FeaturesPane {
+    fn id(&self) -> PaneId {
+        PaneId::Features
+    }
+
+    fn title(&self, cx: &Cx) -> Line<'static> {
+        let total = cx.world.rows().len();
+        let shown = self.order.len();
+        Line::raw(match total {
+            0 => "Features".to_owned(),
+            _ if shown == total => format!("Features {total}"),
+            _ => format!("Features {shown} of {total}"),
+        })
+    }
+
+    fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
+        let needs = matches!(action, Action::Filter | Action::Sort | Action::Reverse | Action::Open);
+        (needs && cx.world.rows().is_empty())
+            .then(|| format!("no features yet: {} opens a model or a study", cx.key(Action::Start)))
+    }
+
+    fn typing(&self) -> bool {
+        self.typing
+    }
+
+    fn key(&mut self, key: KeyEvent, cx: &Cx) -> Option<Vec<Step>> {
+        match key.code {
+            KeyCode::Esc => {
+                self.typing = false;
+                self.query = LineInput::default();
+                Some(self.refilter(cx))
+            }
+            KeyCode::Enter => {
+                self.typing = false;
+                Some(Vec::new())
+            }
+            KeyCode::Up | KeyCode::Down => {
+                let action = if key.code == KeyCode::Up { Action::Up } else { Action::Down };
+                self.act(action, cx)
+            }
+            _ => self.query.key(key).then(|| self.refilter(cx)),
+        }
+    }
+
+    fn paste(&mut self, pasted: &str, cx: &Cx) -> Vec<Step> {
+        self.query.paste(pasted);
+        self.refilter(cx)
+    }
+
+    fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
+        let at = self.position(cx).unwrap_or(0);
+        if let Some(to) = motion(action, at, self.order.len(), list_height(self, cx)) {
+            return Some(self.go(to, cx));
+        }
+        Some(match action {
+            Action::NextFeature => self.go((at + 1).min(self.order.len().saturating_sub(1)), cx),
+            Action::PreviousFeature => self.go(at.saturating_sub(1), cx),
+            Action::Open | Action::Right => vec![Step::Focus(PaneId::Contexts)],
+            Action::Filter => {
+                self.typing = true;
+                Vec::new()
+            }
+            Action::Sort => {
+                self.sort = self.sort.next();
+                self.reversed = false;
+                self.refilter(cx)
+            }
+            Action::Reverse => {
+                self.reversed = !self.reversed;
+                self.refilter(cx)
+            }
+            Action::Back if !self.query.text().is_empty() => {
+                self.query = LineInput::default();
+                self.refilter(cx)
+            }
+            Action::Copy => self.copy(cx),
+            _ => return None,
+        })
+    }
+
+    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
+        match event {
+            Event::Features(_) | Event::Study(_) => self.refilter(cx),
+            _ => Vec::new(),
+        }
+    }
+
+    fn selected(&mut self, cx: &Cx) -> Vec<Step> {
+        if let Some(at) = self.position(cx) {
+            self.offset = scroll(self.offset, at, self.order.len(), list_height(self, cx));
+        }
+        Vec::new()
+    }
+
+    fn click(&mut self, _: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
+        let Some(line) = usize::from(row.saturating_sub(cx.area.y)).checked_sub(1) else { return Vec::new() };
+        if line >= list_height(self, cx) {
+            return Vec::new();
+        }
+        let mut steps = self.go(self.offset + line, cx);
+        if double {
+            steps.push(Step::Focus(PaneId::Contexts));
+        }
+        steps
+    }
+
+    fn view(&self, cx: &Cx, buf: &mut Buffer) {
+        if cx.world.rows().is_empty() {
+            return empty(buf, cx, &nothing(cx));
+        }
+        let columns = Columns::for_width(usize::from(cx.area.width));
+        put(buf, cx.area, 0, &columns.head(self.sort, self.reversed, cx));
+        let height = list_height(self, cx);
+        let at = self.position(cx);
+        let offset = scroll(self.offset, at.unwrap_or(0), self.order.len(), height);
+        let max = cx.world.rows().iter().map(|r| r.density).fold(0.0, f32::max);
+        for (line, id) in self.order.iter().skip(offset).take(height).enumerate() {
+            let Some(row) = cx.world.row(*id) else { continue };
+            let selected = at == Some(offset + line);
+            if selected {
+                let area = cx.area.intersection(buf.area);
+                let y = area.y + 1 + line as u16;
+                if y < area.bottom() {
+                    buf.set_style(Rect::new(area.x, y, area.width, 1), cx.theme.selected(cx.focused));
+                }
+            }
+            put(buf, cx.area, line + 1, &columns.line(row, selected, max, cx));
+        }
+        if self.order.is_empty() {
+            let text = format!("  nothing matches '{}': esc clears", text::clean(self.query.text()));
+            put(buf, cx.area, 2, &Line::styled(text, cx.theme.dim()));
+        }
+        if self.has_filter_line() {
+            put(buf, cx.area, usize::from(cx.area.height).saturating_sub(1), &self.filter_line(cx));
+        }
+    }
+
+    fn session(&self) -> Value {
+        json!({ "sort": self.sort.name(), "reversed": self.reversed, "filter": self.query.text() })
+    }
+
+    fn restore(&mut self, session: &Value, cx: &Cx) {
+        if let Some(sort) = Sort::ALL.into_iter().find(|s| session["sort"] == s.name()) {
+            self.sort = sort;
+        }
+        self.reversed = session["reversed"].as_bool().unwrap_or(self.reversed);
+        self.query = LineInput::new(session["filter"].as_str().unwrap_or_default());
+        self.reorder(cx);
+    }
+}
+
+impl FeaturesPane {
+    fn filter_line(&self, cx: &Cx) -> Line<'static> {
+        let mut spans = vec![Span::styled("/ ", cx.theme.accent())];
+        let cells = usize::from(cx.area.width).saturating_sub(3);
+        if self.typing {
+            spans.extend(self.query.line(cx.theme, cells).spans);
+        } else {
+            let shown = text::fit(&text::clean(self.query.text()), cells.saturating_sub(12));
+            spans.push(Span::raw(shown));
+            spans.push(Span::styled("  esc clears", cx.theme.dim()));
+        }
+        Line::from(spans)
+    }
+}
+
+/// What an empty list says: what is going on, or what to press.
+fn nothing(cx: &Cx) -> Vec<String> {
+    match cx.world.jobs.last() {
+        Some(running) => vec![
+            format!("{}…", text::clean(&running.progress.stage)),
+            "Features appear here with the first sweep of the fit.".to_owned(),
+        ],
+        None if cx.world.study.is_some() => vec![
+            "This study has no fit yet.".to_owned(),
+            format!("{} opens the Fit pane; f there fits.", cx.key(Action::Fit)),
+        ],
+        None => {
+            vec!["Nothing is open.".to_owned(), format!("{} opens a model or a recent study.", cx.key(Action::Start))]
+        }
+    }
+}
+
+/// Which columns fit.
+#[derive(Debug, Clone, Copy)]
+struct Columns {
+    width: usize,
+    bar: bool,
+    purity: bool,
+    neurons: bool,
+    label: usize,
+}
+
+impl Columns {
+    fn for_width(width: usize) -> Self {
+        Self {
+            width,
+            bar: width >= 32,
+            purity: width >= 26,
+            neurons: width >= 56,
+            label: if width >= 70 { 14 } else { 0 },
+        }
+    }
+
+    fn head(self, sort: Sort, reversed: bool, cx: &Cx) -> Line<'static> {
+        let arrow = |s: Sort| match (s == sort, reversed) {
+            (false, _) => "",
+            (true, false) => "▾",
+            (true, true) => "▴",
+        };
+        let style = |s: Sort| if s == sort { cx.theme.accent() } else { cx.theme.dim() };
+        let cell = |s: Sort, name: &str, cells: usize| {
+            Span::styled(text::pad_left(&format!("{name}{}", arrow(s)), cells), style(s))
+        };
+        let mut spans = vec![cell(Sort::Id, "id", 5), cell(Sort::Share, "share", 7)];
+        if self.bar {
+            spans.push(cell(Sort::Density, "dens", 6));
+        }
+        if self.purity {
+            spans.push(cell(Sort::Purity, "pure", 6));
+        }
+        if self.label > 0 {
+            spans.push(Span::styled(text::pad(" label", self.label + 1), cx.theme.dim()));
+        }
+        if self.neurons {
+            spans.push(cell(Sort::Neurons, "neur", 6));
+        }
+        spans.push(Span::styled("  strongest tokens", cx.theme.dim()));
+        Line::from(spans)
+    }
+
+    fn line(self, row: &FeatureRow, selected: bool, densest: f32, cx: &Cx) -> Line<'static> {
+        let theme = cx.theme;
+        let marker = if selected { "▌" } else { " " };
+        let mut spans = vec![
+            Span::styled(marker, theme.accent()),
+            Span::styled(text::pad_left(&row.id.to_string(), 4), theme.dim()),
+            Span::raw(text::pad_left(&text::percent(row.share), 7)),
+        ];
+        if self.bar {
+            spans.push(Span::raw("  "));
+            spans.push(Span::styled(bar(row.density, densest, 4), theme.bar()));
+        }
+        if self.purity {
+            spans.push(purity(row, theme.good(), theme.dim()));
+        }
+        if self.label > 0 {
+            let label = row.purity.as_ref().map(|p| text::clean(&p.label)).unwrap_or_default();
+            spans.push(Span::styled(format!(" {}", text::pad(&label, self.label)), theme.dim()));
+        }
+        if self.neurons {
+            spans.push(Span::raw(text::pad_left(&text::count(row.neurons), 6)));
+        }
+        spans.push(Span::raw("  "));
+        let used: usize = spans.iter().map(|s| text::width(&s.content)).sum();
+        let mut room = self.width.saturating_sub(used);
+        if let Some(name) = &row.name {
+            let name = text::fit(&text::clean(name), room);
+            room = room.saturating_sub(text::width(&name) + 2);
+            spans.push(Span::styled(name, theme.name()));
+            spans.push(Span::raw("  "));
+        }
+        spans.push(Span::raw(text::fit(&tokens(&row.top_tokens), room)));
+        Line::from(spans)
+    }
+}
+
+fn purity(row: &FeatureRow, high: Style, low: Style) -> Span<'static> {
+    match &row.purity {
+        // Telling only when it is both high and far above chance.
+        Some(p) => {
+            let style = if p.share >= 0.6 && p.share >= 2.0 * p.base { high } else { low };
+            Span::styled(text::pad_left(&format!("{:.0}%", p.share * 100.0), 6), style)
+        }
+        None => Span::styled(text::pad_left("–", 6), low),
+    }
+}
+
+/// Tokens side by side, without repeating what differs by case or spaces alone.
+fn tokens(tokens: &[String]) -> String {
+    let mut seen: Vec<String> = Vec::new();
+    let mut shown: Vec<String> = Vec::new();
+    for token in tokens {
+        let folded = token.trim().to_lowercase();
+        if !seen.contains(&folded) {
+            seen.push(folded);
+            let trimmed = token.trim_matches(' ');
+            shown.push(if trimmed.is_empty() { "·".to_owned() } else { text::clean(trimmed) });
+        }
+    }
+    shown.join(" ")
+}
+
+/// A bar of `cells` cells in eighths; something is always seen of a value above zero.
+pub fn bar(value: f32, max: f32, cells: usize) -> String {
+    const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+    let share = if max > 0.0 && value > 0.0 { (value / max).min(1.0) } else { 0.0 };
+    let mut eighths = (share * cells as f32 * 8.0).round() as usize;
+    if share > 0.0 {
+        eighths = eighths.max(1);
+    }
+    (0..cells)
+        .map(|i| match eighths.saturating_sub(i * 8) {
+            0 => ' ',
+            n if n >= 8 => '█',
+            n => EIGHTHS[n],
+        })
+        .collect()
+}

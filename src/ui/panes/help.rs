@@ -1,0 +1,116 @@
+//! The `?` overlay: every action with the keys that it has now, those of the pane at hand first; typing filters.
+
+use crossterm::event::{KeyCode, KeyEvent};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+
+use super::overlay::{Answer, dialog, frame};
+use super::{PaneId, put};
+use crate::ui::action::{ACTIONS, Action, ActionInfo};
+use crate::ui::app::App;
+use crate::ui::input::LineInput;
+use crate::ui::keymap::{Key, Keymap};
+use crate::ui::text;
+
+/// Its state.
+#[derive(Debug)]
+pub struct HelpBox {
+    pane: PaneId,
+    query: LineInput,
+    offset: usize,
+}
+
+impl HelpBox {
+    /// For the pane at hand.
+    pub fn new(pane: PaneId) -> Self {
+        Self { pane, query: LineInput::default(), offset: 0 }
+    }
+
+    pub(super) fn key(&mut self, key: KeyEvent, keymap: &Keymap) -> Answer {
+        let page = 10;
+        match key.code {
+            KeyCode::Up => self.offset = self.offset.saturating_sub(1),
+            KeyCode::Down => self.offset = (self.offset + 1).min(ACTIONS.len() + 16),
+            KeyCode::PageUp => self.offset = self.offset.saturating_sub(page),
+            KeyCode::PageDown => self.offset = (self.offset + page).min(ACTIONS.len() + 16),
+            KeyCode::Enter => return Answer::Close,
+            _ if self.query.text().is_empty() && keymap.action(Key::of(key), self.pane) == Some(Action::Help) => {
+                return Answer::Close;
+            }
+            _ => {
+                if self.query.key(key) {
+                    self.offset = 0;
+                }
+            }
+        }
+        Answer::Stay
+    }
+
+    pub(super) fn paste(&mut self, pasted: &str) {
+        self.query.paste(pasted);
+        self.offset = 0;
+    }
+
+    pub(super) fn scroll(&mut self, down: bool) {
+        self.offset = if down { (self.offset + 3).min(ACTIONS.len() + 16) } else { self.offset.saturating_sub(3) };
+    }
+
+    fn rows(&self, app: &App, width: usize) -> Vec<Line<'static>> {
+        let query = self.query.text().to_lowercase();
+        let shown = |info: &&ActionInfo| {
+            let keys = app.keymap.keys(info.action).join(" ");
+            query.is_empty() || [info.name, info.doc, keys.as_str()].iter().any(|t| t.to_lowercase().contains(&query))
+        };
+        let mut groups: Vec<(String, Vec<&ActionInfo>)> = Vec::new();
+        let own = |info: &&ActionInfo| !info.panes.is_empty() && info.lives_in(self.pane);
+        groups.push((format!("{} (here)", self.pane.title()), ACTIONS.iter().filter(own).filter(shown).collect()));
+        groups.push(("Everywhere".to_owned(), ACTIONS.iter().filter(|i| i.panes.is_empty()).filter(shown).collect()));
+        for pane in PaneId::ALL {
+            let first = |info: &&ActionInfo| info.panes.first() == Some(&pane) && !info.lives_in(self.pane);
+            groups.push((pane.title().to_owned(), ACTIONS.iter().filter(first).filter(shown).collect()));
+        }
+        let mut rows = Vec::new();
+        for (title, infos) in groups.into_iter().filter(|(_, infos)| !infos.is_empty()) {
+            if !rows.is_empty() {
+                rows.push(Line::raw(""));
+            }
+            rows.push(Line::styled(title, app.theme.heading()));
+            rows.extend(infos.into_iter().map(|info| row(info, app, self.pane, width)));
+        }
+        rows
+    }
+
+    pub(super) fn view(&self, app: &App, screen: Rect, buf: &mut Buffer) {
+        let area = dialog(screen, 92, screen.height.saturating_sub(2));
+        let inner = frame("Keys", area, &app.theme, buf);
+        let width = usize::from(inner.width);
+        let rows = self.rows(app, width);
+        let height = usize::from(inner.height).saturating_sub(1).max(1);
+        let offset = self.offset.min(rows.len().saturating_sub(height));
+        for (i, line) in rows.iter().skip(offset).take(height).enumerate() {
+            put(buf, inner, i, line);
+        }
+        let mut foot = vec![Span::styled("/ ", app.theme.accent())];
+        foot.extend(self.query.line(&app.theme, width / 3).spans);
+        let more = rows.len().saturating_sub(offset + height);
+        let hint = if more > 0 { format!("   ↓ {more} more") } else { String::new() };
+        foot.push(Span::styled(format!("   type to filter, esc closes{hint}"), app.theme.dim()));
+        put(buf, inner, height, &Line::from(foot));
+    }
+}
+
+fn row(info: &ActionInfo, app: &App, pane: PaneId, width: usize) -> Line<'static> {
+    let keys = app.keymap.keys(info.action).join(" ");
+    let refusal = if info.lives_in(pane) { app.refusal(info.action) } else { None };
+    let (style, doc) = match refusal {
+        Some(reason) => (app.theme.dim(), format!("{} ({reason})", info.doc)),
+        None => (app.theme.text(), info.doc.to_owned()),
+    };
+    let room = width.saturating_sub(34);
+    Line::from(vec![
+        Span::styled(text::pad(&format!("  {keys}"), 17), app.theme.accent()),
+        Span::styled(text::pad(info.name, 17), app.theme.dim()),
+        Span::styled(text::fit(&doc, room), style),
+    ])
+}

@@ -1,0 +1,184 @@
+//! What lies over the panes: help, palette, log, a name to type, a question before quitting. Owns which one is open;
+//! while one is, keys go to it alone.
+//!
+//! Invariant: `esc` always closes it.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::symbols::border;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Clear, Widget};
+
+use super::help::HelpBox;
+use super::log::LogDrawer;
+use super::palette::PaletteBox;
+use super::{PaneId, put};
+use crate::engine::{Command, Job};
+use crate::ui::action::Action;
+use crate::ui::app::App;
+use crate::ui::input::LineInput;
+use crate::ui::keymap::{Key, Keymap};
+use crate::ui::text;
+use crate::ui::theme::Theme;
+use crate::ui::world::World;
+
+/// What lies over the panes.
+#[derive(Debug)]
+pub enum Overlay {
+    /// All keys.
+    Help(HelpBox),
+    /// Commands by name.
+    Palette(PaletteBox),
+    /// The log.
+    Log(LogDrawer),
+    /// A feature's name.
+    Rename(usize, LineInput),
+    /// Quit although these run?
+    Quit(Vec<Job>),
+}
+
+/// What an overlay answers to a key.
+#[derive(Debug, PartialEq)]
+pub enum Answer {
+    /// It stays open.
+    Stay,
+    /// It closes.
+    Close,
+    /// It closes, and this is done.
+    Do(Action),
+    /// It closes, and this is sent.
+    Send(Command),
+    /// The explorer ends.
+    Quit,
+}
+
+impl Overlay {
+    /// All keys, those of `pane` first.
+    pub fn help(pane: PaneId) -> Self {
+        Self::Help(HelpBox::new(pane))
+    }
+
+    /// Commands of `pane` by name.
+    pub fn palette(pane: PaneId) -> Self {
+        Self::Palette(PaletteBox::new(pane))
+    }
+
+    /// The log, at its end.
+    pub fn log() -> Self {
+        Self::Log(LogDrawer::default())
+    }
+
+    /// The name of feature `id`, which is `now`.
+    pub fn rename(id: usize, now: &str) -> Self {
+        Self::Rename(id, LineInput::new(now))
+    }
+
+    /// Quit although `jobs` run?
+    pub fn quit(jobs: &[Job]) -> Self {
+        Self::Quit(jobs.to_vec())
+    }
+
+    /// Takes a key.
+    pub fn key(&mut self, key: KeyEvent, world: &World, keymap: &Keymap) -> Answer {
+        if key.code == KeyCode::Esc {
+            return Answer::Close;
+        }
+        match self {
+            Self::Help(help) => help.key(key, keymap),
+            Self::Palette(palette) => palette.key(key),
+            Self::Log(log) => log.key(key, world, keymap),
+            Self::Rename(id, input) => match key.code {
+                KeyCode::Enter => Answer::Send(Command::Name(*id, input.text().trim().to_owned())),
+                _ => {
+                    input.key(key);
+                    Answer::Stay
+                }
+            },
+            Self::Quit(_) => match key.code {
+                KeyCode::Enter | KeyCode::Char('y' | 'q') if key.modifiers == KeyModifiers::NONE => Answer::Quit,
+                KeyCode::Char('n') => Answer::Close,
+                _ if keymap.action(Key::of(key), PaneId::Features) == Some(Action::Quit) => Answer::Quit,
+                _ => Answer::Stay,
+            },
+        }
+    }
+
+    /// Pasted text.
+    pub fn paste(&mut self, pasted: &str) {
+        match self {
+            Self::Help(help) => help.paste(pasted),
+            Self::Palette(palette) => palette.paste(pasted),
+            Self::Rename(_, input) => input.paste(pasted),
+            Self::Log(_) | Self::Quit(_) => {}
+        }
+    }
+
+    /// A turn of the wheel.
+    pub fn scroll(&mut self, down: bool) {
+        match self {
+            Self::Help(help) => help.scroll(down),
+            Self::Palette(palette) => palette.scroll(down),
+            Self::Log(log) => log.scroll(down),
+            Self::Rename(..) | Self::Quit(_) => {}
+        }
+    }
+
+    /// Draws over `screen`.
+    pub fn view(&self, app: &App, screen: Rect, buf: &mut Buffer) {
+        match self {
+            Self::Help(help) => help.view(app, screen, buf),
+            Self::Palette(palette) => palette.view(app, screen, buf),
+            Self::Log(log) => log.view(app, screen, buf),
+            Self::Rename(id, input) => {
+                let area = dialog(screen, 56, 4);
+                let inner = frame(&format!("Name of feature #{id}"), area, &app.theme, buf);
+                put(buf, inner, 0, &input.line(&app.theme, usize::from(inner.width)));
+                let hint = "enter keeps it, empty takes it away, esc leaves it";
+                put(buf, inner, 1, &Line::styled(text::fit(hint, usize::from(inner.width)), app.theme.dim()));
+            }
+            Self::Quit(jobs) => quit_view(jobs, app, screen, buf),
+        }
+    }
+}
+
+fn quit_view(jobs: &[Job], app: &App, screen: Rect, buf: &mut Buffer) {
+    let area = dialog(screen, 60, 5);
+    let inner = frame("Quit?", area, &app.theme, buf);
+    let running: Vec<&str> = jobs.iter().map(|j| j.label()).collect();
+    let accent = app.theme.accent();
+    let line = format!("Still {}. It stops at the next checkpoint;", running.join(" and "));
+    put(buf, inner, 0, &Line::raw(text::fit(&line, usize::from(inner.width))));
+    put(buf, inner, 1, &Line::raw("what was saved stays, and the next run goes on."));
+    put(
+        buf,
+        inner,
+        2,
+        &Line::from(vec![
+            Span::styled("enter", accent),
+            Span::raw(" quits   "),
+            Span::styled("esc", accent),
+            Span::raw(" stays"),
+        ]),
+    );
+}
+
+/// A box of at most `width` × `height`, in the middle of the screen.
+pub fn dialog(screen: Rect, width: u16, height: u16) -> Rect {
+    let width = width.min(screen.width);
+    let height = height.min(screen.height);
+    Rect::new(screen.x + (screen.width - width) / 2, screen.y + (screen.height - height) / 3, width, height)
+}
+
+/// Clears `area`, draws a titled border and returns the inside.
+pub fn frame(title: &str, area: Rect, theme: &Theme, buf: &mut Buffer) -> Rect {
+    let area = area.intersection(buf.area);
+    Clear.render(area, buf);
+    let block = Block::bordered()
+        .border_set(border::ROUNDED)
+        .border_style(theme.accent())
+        .title(Span::styled(format!(" {title} "), theme.title(true)));
+    let inner = block.inner(area);
+    block.render(area, buf);
+    Rect { x: inner.x + u16::from(inner.width > 2), width: inner.width.saturating_sub(2), ..inner }
+}

@@ -1,0 +1,276 @@
+//! How the Start pane looks: the form with what it takes, recent studies, models on this machine.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+
+use super::{Field, StartPane, device_name};
+use crate::engine::Estimate;
+use crate::model::source::DEFAULT_MODEL;
+use crate::study::StudyEntry;
+use crate::ui::action::Action;
+use crate::ui::panes::{Cx, put, scroll};
+use crate::ui::text;
+
+/// From this width on the lists stand beside the form.
+const TWO_COLUMNS: u16 = 100;
+
+/// A line of the pane, with what the cursor finds on it.
+struct Row {
+    item: Option<usize>,
+    line: Line<'static>,
+}
+
+fn plain(line: impl Into<Line<'static>>) -> Row {
+    Row { item: None, line: line.into() }
+}
+
+impl StartPane {
+    fn columns(cx: &Cx) -> Vec<Rect> {
+        let area = cx.area;
+        if area.width < TWO_COLUMNS {
+            return vec![area];
+        }
+        let left = area.width / 2;
+        vec![Rect { width: left - 2, ..area }, Rect { x: area.x + left, width: area.width - left, ..area }]
+    }
+
+    fn rows(&self, cx: &Cx) -> Vec<Vec<Row>> {
+        let columns = Self::columns(cx);
+        let left = usize::from(columns[0].width);
+        let right = usize::from(columns[columns.len() - 1].width);
+        let mut form = self.form(cx, left);
+        form.push(plain(""));
+        form.extend(self.takes(cx, left));
+        let mut lists = self.studies(cx, right);
+        lists.push(plain(""));
+        lists.extend(self.models(cx, right));
+        if columns.len() == 2 {
+            return vec![form, lists];
+        }
+        form.push(plain(""));
+        form.extend(lists);
+        vec![form]
+    }
+
+    /// The first row of a column to show, so that the cursor is seen.
+    fn offset(&self, rows: &[Row], height: usize) -> usize {
+        rows.iter().position(|r| r.item == Some(self.cursor)).map_or(0, |at| scroll(0, at, rows.len(), height))
+    }
+
+    pub(super) fn item_at(&self, column: u16, row: u16, cx: &Cx) -> Option<usize> {
+        let rows = self.rows(cx);
+        let (area, rows) = Self::columns(cx)
+            .into_iter()
+            .zip(&rows)
+            .find(|(area, _)| area.contains(ratatui::layout::Position::new(column, row)))?;
+        let offset = self.offset(rows, usize::from(area.height));
+        rows.get(offset + usize::from(row - area.y))?.item
+    }
+
+    pub(super) fn draw(&self, cx: &Cx, buf: &mut Buffer) {
+        for (area, rows) in Self::columns(cx).into_iter().zip(self.rows(cx)) {
+            let height = usize::from(area.height);
+            let offset = self.offset(&rows, height);
+            for (i, row) in rows.iter().skip(offset).take(height).enumerate() {
+                if row.item == Some(self.cursor) {
+                    let line = Rect::new(area.x, area.y + i as u16, area.width, 1).intersection(buf.area);
+                    buf.set_style(line, cx.theme.selected(cx.focused));
+                }
+                put(buf, area, i, &row.line);
+            }
+        }
+    }
+
+    fn marker(&self, item: usize, cx: &Cx) -> Span<'static> {
+        Span::styled(if item == self.cursor { "▌" } else { " " }, cx.theme.accent())
+    }
+
+    fn form(&self, cx: &Cx, width: usize) -> Vec<Row> {
+        let theme = cx.theme;
+        let mut rows = vec![plain(Line::styled(" Open a model", theme.heading()))];
+        for (i, field) in Field::ALL.into_iter().enumerate() {
+            let here = i == self.cursor;
+            let mut spans =
+                vec![self.marker(i, cx), Span::styled(text::pad(&format!(" {}", field.name()), 12), theme.dim())];
+            let room = width.saturating_sub(14);
+            match &self.editing {
+                Some(input) if here => spans.extend(input.line(theme, room).spans),
+                _ => {
+                    let turns = here && cx.focused && field != Field::Corpus;
+                    let value = text::fit(&self.shown(field), room.saturating_sub(4));
+                    let left = room.saturating_sub(text::width(&value) + 6);
+                    spans.push(Span::styled(if turns { "‹ " } else { "  " }, theme.accent()));
+                    spans.push(Span::raw(value));
+                    spans.push(Span::styled(if turns { " ›" } else { "  " }, theme.accent()));
+                    if here && left > 12 {
+                        spans.push(Span::styled(format!("  {}", text::fit(field.help(), left)), theme.dim()));
+                    }
+                }
+            }
+            rows.push(Row { item: Some(i), line: Line::from(spans) });
+        }
+        if let Some(problem) = &self.problem {
+            rows.push(plain(Line::styled(format!("  {}", text::fit(problem, width.saturating_sub(2))), theme.error())));
+        } else if self.editing.is_some() {
+            rows.push(plain(Line::styled("  enter takes it, esc leaves it", theme.dim())));
+        }
+        rows
+    }
+
+    /// A field's value as shown: what "nothing chosen" stands for is spelt out.
+    fn shown(&self, field: Field) -> String {
+        match field {
+            Field::Model => match &self.request.model {
+                Some(model) => text::clean(model),
+                None => format!("{DEFAULT_MODEL} (default)"),
+            },
+            Field::Layer => match (self.request.layer, self.layers()) {
+                (Some(layer), Some(n)) => format!("{layer} of 0–{}", n.saturating_sub(1)),
+                (Some(layer), None) => layer.to_string(),
+                (None, Some(n)) => format!("{} of 0–{} (the middle)", n / 2, n.saturating_sub(1)),
+                (None, None) => "the middle".to_owned(),
+            },
+            Field::Corpus => match &self.request.corpus {
+                Some(path) => text::clean(&path.display().to_string()),
+                None => "bundled concepts".to_owned(),
+            },
+            Field::Device => match device_name(self.request.device) {
+                "auto" => "auto (the best there is)".to_owned(),
+                name => name.to_owned(),
+            },
+            _ => self.typed(field),
+        }
+    }
+
+    fn takes(&self, cx: &Cx, width: usize) -> Vec<Row> {
+        let theme = cx.theme;
+        let mut rows = vec![plain(Line::styled(" What it takes", theme.heading()))];
+        let waiting = self.asked > 0 || self.ask_at.is_some();
+        match &self.estimate {
+            None => rows.push(plain(Line::styled("  working it out…", theme.dim()))),
+            Some(Err(problem)) if !waiting => {
+                for line in text::wrap(&text::clean(problem), width.saturating_sub(3)) {
+                    rows.push(plain(Line::styled(format!("  {line}"), theme.error())));
+                }
+            }
+            Some(Err(_)) => rows.push(plain(Line::styled("  working it out…", theme.dim()))),
+            Some(Ok(estimate)) => {
+                let value = if waiting { theme.dim() } else { theme.text() };
+                for (name, text) in facts(estimate) {
+                    rows.push(plain(Line::from(vec![
+                        Span::styled(text::pad(&format!("  {name}"), 14), theme.dim()),
+                        Span::styled(text::fit(&text, width.saturating_sub(15)), value),
+                    ])));
+                }
+                rows.extend(self.verdict(estimate, waiting, cx, width));
+            }
+        }
+        rows
+    }
+
+    fn verdict(&self, estimate: &Estimate, waiting: bool, cx: &Cx, width: usize) -> Vec<Row> {
+        let theme = cx.theme;
+        match &estimate.refusal {
+            Some(reason) if !waiting => text::wrap(&text::clean(reason), width.saturating_sub(3))
+                .into_iter()
+                .map(|line| plain(Line::styled(format!("  {line}"), theme.error())))
+                .collect(),
+            _ => vec![plain(Line::from(vec![
+                Span::raw("  "),
+                Span::styled(cx.key(Action::Run), theme.accent()),
+                Span::raw(" starts"),
+            ]))],
+        }
+    }
+
+    fn studies(&self, cx: &Cx, width: usize) -> Vec<Row> {
+        let theme = cx.theme;
+        let mut rows = vec![plain(Line::styled(" Recent studies", theme.heading()))];
+        let first = Field::ALL.len();
+        match cx.world.studies.as_deref() {
+            None => rows.push(plain(Line::styled("  looking…", theme.dim()))),
+            Some([]) => rows.push(plain(Line::styled("  none yet: the first run makes one", theme.dim()))),
+            Some(studies) => {
+                for (i, study) in studies.iter().enumerate() {
+                    let item = first + i;
+                    let mut spans = vec![self.marker(item, cx), Span::raw(" ")];
+                    spans.extend(study_spans(study, width.saturating_sub(2), cx));
+                    rows.push(Row { item: Some(item), line: Line::from(spans) });
+                }
+            }
+        }
+        rows
+    }
+
+    fn models(&self, cx: &Cx, width: usize) -> Vec<Row> {
+        let theme = cx.theme;
+        let mut rows = vec![plain(Line::styled(" Models on this machine", theme.heading()))];
+        let first = Field::ALL.len() + cx.world.studies.as_ref().map_or(0, Vec::len);
+        match cx.world.models.as_deref() {
+            None => rows.push(plain(Line::styled("  looking…", theme.dim()))),
+            Some([]) => {
+                rows.push(plain(Line::styled("  none yet: the default model is fetched when needed", theme.dim())))
+            }
+            Some(models) => {
+                for (i, model) in models.iter().enumerate() {
+                    let item = first + i;
+                    let detail = match &model.problem {
+                        Some(problem) => text::clean(problem),
+                        None => format!("{}  {}", text::clean(&model.summary), text::bytes(model.bytes)),
+                    };
+                    let style = if model.problem.is_some() { theme.warning() } else { theme.dim() };
+                    let id = text::fit_end(&text::clean(&model.id), (width / 2).max(24).min(width.saturating_sub(3)));
+                    let room = width.saturating_sub(4 + text::width(&id));
+                    rows.push(Row {
+                        item: Some(item),
+                        line: Line::from(vec![
+                            self.marker(item, cx),
+                            Span::raw(format!(" {id}  ")),
+                            Span::styled(text::fit(&detail, room), style),
+                        ]),
+                    });
+                }
+            }
+        }
+        rows
+    }
+}
+
+fn facts(e: &Estimate) -> Vec<(&'static str, String)> {
+    let mut facts = vec![
+        ("corpus", format!("{} samples, about {} tokens", text::count(e.samples), text::count(e.tokens))),
+        ("disk", format!("{} of {} free", text::bytes(e.cache_bytes), text::bytes(e.disk_free))),
+        (
+            "memory",
+            format!(
+                "{} weights + {} factors of {} free",
+                text::bytes(e.weight_bytes),
+                text::bytes(e.factor_bytes),
+                text::bytes(e.memory_free)
+            ),
+        ),
+    ];
+    if e.download_bytes > 0 {
+        facts.push(("download", text::bytes(e.download_bytes)));
+    }
+    facts.push((
+        "time",
+        e.seconds.map_or_else(
+            || "not known: nothing like it has been measured here".to_owned(),
+            |s| format!("about {} to the first features", text::duration(s)),
+        ),
+    ));
+    facts
+}
+
+fn study_spans(study: &StudyEntry, width: usize, cx: &Cx) -> Vec<Span<'static>> {
+    let hooks: Vec<String> = study.hooks.iter().map(ToString::to_string).collect();
+    let model = study.model.rsplit('/').next().unwrap_or(&study.model);
+    let head = text::fit(&text::clean(model), width.min(28));
+    let fits = if study.fits == 1 { "1 fit".to_owned() } else { format!("{} fits", study.fits) };
+    let corpus = study.corpus.rsplit('/').next().unwrap_or(&study.corpus);
+    let tail = format!("  {} · {} · {} rows · {fits}", hooks.join(", "), text::clean(corpus), text::count(study.rows));
+    let room = width.saturating_sub(text::width(&head));
+    vec![Span::raw(head), Span::styled(text::fit(&tail, room), cx.theme.dim())]
+}

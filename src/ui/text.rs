@@ -1,0 +1,311 @@
+//! Text that comes from a model or a file, made safe and measurable for a grid of cells. Owns what is shown instead of
+//! control, zero-width and bidirectional characters; refuses to know about colours or panes.
+//!
+//! Invariant: what [`clean`] returns holds no control character, no escape sequence and no character of width zero
+//! outside a grapheme, so it can be put on a terminal as it is.
+
+use unicode_segmentation::UnicodeSegmentation;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// Most marks that a base character may carry; more is decoration that spills over other lines.
+const MAX_MARKS: usize = 3;
+
+/// Characters that change how others are laid out, or that cannot be seen.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{00ad}' | '\u{034f}' | '\u{061c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180e}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{e000}'..='\u{f8ff}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}' | '\u{f0000}'..='\u{10ffff}')
+}
+
+/// Whether a grapheme is several characters that terminals join, or not, as they please.
+fn is_emoji_sequence(grapheme: &str) -> bool {
+    let mut chars = grapheme.chars();
+    let Some(first) = chars.next() else { return false };
+    let pictographic = matches!(first, '\u{1f000}'..='\u{1faff}' | '\u{2190}'..='\u{2bff}' | '\u{3030}' | '\u{303d}'
+        | '\u{3297}' | '\u{3299}' | '\u{a9}' | '\u{ae}' | '#' | '*' | '0'..='9');
+    pictographic
+        && chars.any(|c| {
+            matches!(c, '\u{fe0f}' | '\u{200d}' | '\u{20e3}' | '\u{1f3fb}'..='\u{1f3ff}' | '\u{1f1e6}'..='\u{1f1ff}')
+        })
+}
+
+fn push_visible(grapheme: &str, out: &mut String) {
+    match grapheme {
+        "\n" | "\r\n" | "\r" => out.push('⏎'),
+        "\t" => out.push('⇥'),
+        g if is_emoji_sequence(g) => out.extend(g.chars().next()),
+        g => {
+            let mut marks = 0;
+            for (i, c) in g.chars().enumerate() {
+                if is_hidden(c) {
+                    // A selector after its base only chooses a glyph; alone it would be an invisible cell.
+                    if i == 0 || !matches!(c, '\u{fe00}'..='\u{fe0f}') {
+                        out.push_str(&format!("‹U+{:04X}›", c as u32));
+                    }
+                } else if c.width().unwrap_or(0) == 0 {
+                    if i == 0 {
+                        out.push_str(&format!("‹U+{:04X}›", c as u32));
+                    } else if marks < MAX_MARKS {
+                        marks += 1;
+                        out.push(c);
+                    }
+                } else {
+                    out.push(c);
+                }
+            }
+        }
+    }
+}
+
+/// `text` with everything that is invisible, or that a terminal would obey, shown as a mark: newline `⏎`, tab `⇥`,
+/// others as `‹U+202E›`. Emoji sequences become their first character.
+pub fn clean(text: &str) -> String {
+    if text.bytes().all(|b| (0x20..0x7f).contains(&b)) {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len());
+    for grapheme in text.graphemes(true) {
+        push_visible(grapheme, &mut out);
+    }
+    out
+}
+
+/// As [`clean`], keeping line feeds as line breaks: generated text shown as paragraphs.
+pub fn clean_lines(text: &str) -> Vec<String> {
+    text.split('\n').map(|line| clean(line.strip_suffix('\r').unwrap_or(line))).collect()
+}
+
+/// A token for a list: its leading space as `·`, so that `·Sunday` and `Sunday` differ.
+pub fn token(piece: &str) -> String {
+    match piece.strip_prefix(' ') {
+        Some(rest) if !rest.is_empty() => format!("·{}", clean(rest)),
+        _ if piece.is_empty() => "∅".to_owned(),
+        _ if piece.chars().all(|c| c == ' ') => "·".repeat(piece.len().min(8)),
+        _ => clean(piece),
+    }
+}
+
+/// Cells that `text` takes.
+pub fn width(text: &str) -> usize {
+    text.graphemes(true).map(UnicodeWidthStr::width).sum()
+}
+
+/// `text` cut to at most `cells`, ending in `…` when it was longer. Expects clean text.
+pub fn fit(text: &str, cells: usize) -> String {
+    if width(text) <= cells {
+        return text.to_owned();
+    }
+    let mut out = String::new();
+    let mut used = 0;
+    for grapheme in text.graphemes(true) {
+        let w = grapheme.width();
+        if used + w + 1 > cells {
+            break;
+        }
+        used += w;
+        out.push_str(grapheme);
+    }
+    if cells > 0 {
+        out.push('…');
+    }
+    out
+}
+
+/// [`fit`], then filled with spaces on the right to exactly `cells`.
+pub fn pad(text: &str, cells: usize) -> String {
+    let mut out = fit(text, cells);
+    out.extend(std::iter::repeat_n(' ', cells.saturating_sub(width(&out))));
+    out
+}
+
+/// [`fit`], then filled with spaces on the left to exactly `cells`.
+pub fn pad_left(text: &str, cells: usize) -> String {
+    let out = fit(text, cells);
+    format!("{}{out}", " ".repeat(cells.saturating_sub(width(&out))))
+}
+
+/// The end of `text` in at most `cells`, beginning with `…` when it was longer: for paths.
+pub fn fit_end(text: &str, cells: usize) -> String {
+    if width(text) <= cells {
+        return text.to_owned();
+    }
+    let mut kept: Vec<&str> = Vec::new();
+    let mut used = 1;
+    for grapheme in text.graphemes(true).rev() {
+        used += grapheme.width();
+        if used > cells {
+            break;
+        }
+        kept.push(grapheme);
+    }
+    if cells == 0 { String::new() } else { std::iter::once("…").chain(kept.into_iter().rev()).collect() }
+}
+
+/// `text` broken at spaces into lines of at most `cells`; a longer word is cut.
+pub fn wrap(text: &str, cells: usize) -> Vec<String> {
+    let cells = cells.max(1);
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in text.split_word_bounds() {
+        let w = width(word);
+        if used + w > cells && used > 0 {
+            lines.push(String::new());
+            used = 0;
+            if word.trim().is_empty() {
+                continue;
+            }
+        }
+        for grapheme in word.graphemes(true) {
+            let g = grapheme.width();
+            if used + g > cells && used > 0 {
+                lines.push(String::new());
+                used = 0;
+            }
+            if let Some(last) = lines.last_mut() {
+                last.push_str(grapheme);
+            }
+            used += g;
+        }
+    }
+    lines
+}
+
+/// `17204` as `17,204`.
+pub fn count(n: usize) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// Bytes in the unit that leaves one to three digits before the point (powers of 1000).
+pub fn bytes(n: u64) -> String {
+    let mut value = n as f64;
+    for unit in ["B", "kB", "MB", "GB", "TB"] {
+        if value < 999.5 || unit == "TB" {
+            return if unit == "B" || value >= 99.5 {
+                format!("{value:.0} {unit}")
+            } else {
+                format!("{value:.1} {unit}")
+            };
+        }
+        value /= 1000.0;
+    }
+    String::new()
+}
+
+/// Seconds as `8 s`, `3 m 20 s`, `2 h 05 m`.
+pub fn duration(seconds: f64) -> String {
+    if !seconds.is_finite() || seconds < 0.0 {
+        return "?".to_owned();
+    }
+    let s = seconds.round() as u64;
+    match s {
+        _ if seconds < 9.95 => format!("{seconds:.1} s"),
+        0..=99 => format!("{s} s"),
+        100..=5999 => format!("{} m {:02} s", s / 60, s % 60),
+        _ => format!("{} h {:02} m", s / 3600, s % 3600 / 60),
+    }
+}
+
+/// A number with three significant digits.
+pub fn number(v: f64) -> String {
+    let a = v.abs();
+    match a {
+        _ if !v.is_finite() => "–".to_owned(),
+        _ if a == 0.0 => "0".to_owned(),
+        _ if a >= 999.5 => count_signed(v),
+        _ if a >= 99.95 => format!("{v:.0}"),
+        _ if a >= 9.995 => format!("{v:.1}"),
+        _ if a >= 0.0995 => format!("{v:.2}"),
+        _ if a >= 0.000_95 => format!("{v:.3}"),
+        _ => format!("{v:.0e}"),
+    }
+}
+
+fn count_signed(v: f64) -> String {
+    if v.abs() >= 1e7 {
+        return format!("{v:.1e}");
+    }
+    let digits = count(v.abs().round() as usize);
+    if v < 0.0 { format!("-{digits}") } else { digits }
+}
+
+/// A share from 0 to 1 in per cent: `3.1%`, `42%`.
+pub fn percent(share: f32) -> String {
+    let p = share * 100.0;
+    match p {
+        _ if !p.is_finite() => "–".to_owned(),
+        _ if p <= 0.0 => "0%".to_owned(),
+        _ if p < 0.095 => "<.1%".to_owned(),
+        _ if p < 9.95 => format!("{p:.1}%"),
+        _ => format!("{p:.0}%"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_gets_through() {
+        assert_eq!(clean("a\nb\tc"), "a⏎b⇥c");
+        assert_eq!(clean("\u{1b}[31mred"), "‹U+001B›[31mred");
+        assert_eq!(clean("a\u{202e}b\u{200b}c"), "a‹U+202E›b‹U+200B›c");
+        assert_eq!(clean("\u{9b}2J"), "‹U+009B›2J");
+    }
+
+    #[test]
+    fn emoji_sequences_take_the_cells_of_one_character() {
+        assert_eq!(clean("👨‍👩‍👧!"), "👨!");
+        assert_eq!(width(&clean("❤\u{fe0f}")), 1);
+        assert_eq!(clean("👍🏽"), "👍");
+        assert_eq!(clean("é e\u{301}"), "é e\u{301}");
+        assert_eq!(clean("\u{301}"), "‹U+0301›");
+    }
+
+    #[test]
+    fn cutting_respects_wide_characters() {
+        assert_eq!(fit("日曜日", 5), "日曜…");
+        assert_eq!(fit("日曜日", 4), "日…");
+        assert_eq!(pad("日曜日", 4), "日… ");
+        assert_eq!(fit_end("/data/corpus.json", 8), "…us.json");
+        assert_eq!(fit("abc", 0), "");
+    }
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(count(17204), "17,204");
+        assert_eq!(bytes(42_300_000), "42.3 MB");
+        assert_eq!(bytes(999_999), "1.0 MB");
+        assert_eq!(duration(200.0), "3 m 20 s");
+        assert_eq!(number(0.0312), "0.031");
+        assert_eq!(number(-1234.0), "-1,234");
+        assert_eq!(percent(0.031), "3.1%");
+        assert_eq!(token(" Sunday"), "·Sunday");
+    }
+
+    proptest! {
+        #[test]
+        fn clean_text_is_safe_and_fits(s in "\\PC*|.*", cells in 0usize..40) {
+            let shown = clean(&s);
+            prop_assert!(!shown.chars().any(char::is_control));
+            prop_assert!(width(&fit(&shown, cells)) <= cells);
+            prop_assert_eq!(width(&pad(&shown, cells)), cells);
+            prop_assert!(width(&fit_end(&shown, cells)) <= cells);
+            for line in wrap(&shown, cells.max(2)) {
+                prop_assert!(width(&line) <= cells.max(2).max(4));
+            }
+        }
+    }
+}

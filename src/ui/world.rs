@@ -1,0 +1,223 @@
+//! What the engine has told so far: plain data that every pane reads and only [`World::apply`] writes.
+//!
+//! Invariant: nothing here depends on where the user stands, on the terminal, or on a clock other than the one handed
+//! in.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::analysis::{FeatureCard, FeatureRow, NeuronCard};
+use crate::engine::{Event, FeatureList, Job, Level, StudyInfo, SweepPoint};
+use crate::model::ModelInfo;
+use crate::model::source::ModelEntry;
+use crate::study::StudyEntry;
+use crate::task::Progress;
+
+/// Log lines kept.
+const LOG_LINES: usize = 2000;
+
+/// A job that runs.
+#[derive(Debug, Clone)]
+pub struct RunningJob {
+    /// Which.
+    pub job: Job,
+    /// Where it stands.
+    pub progress: Progress,
+    /// Units a second.
+    pub rate: Option<f64>,
+    /// Seconds to go.
+    pub eta: Option<f64>,
+    /// When it began.
+    pub since: Duration,
+    /// The user asked to cancel it.
+    pub cancelling: bool,
+}
+
+/// A line of the log.
+#[derive(Debug, Clone)]
+pub struct LogLine {
+    /// When.
+    pub at: Duration,
+    /// How grave.
+    pub level: Level,
+    /// What.
+    pub text: String,
+}
+
+/// Everything told.
+#[derive(Debug, Default)]
+pub struct World {
+    /// The time of the message in hand.
+    pub now: Duration,
+    /// Models on this machine; `None` until the engine has looked.
+    pub models: Option<Vec<ModelEntry>>,
+    /// Recent studies.
+    pub studies: Option<Vec<StudyEntry>>,
+    /// The open model.
+    pub model: Option<Box<ModelInfo>>,
+    /// The open study.
+    pub study: Option<Box<StudyInfo>>,
+    /// The newest snapshot.
+    pub features: Option<Arc<FeatureList>>,
+    /// The error curve of the running or last fit.
+    pub sweeps: Vec<SweepPoint>,
+    /// The fit is held.
+    pub paused: bool,
+    /// What runs, in the order of starting.
+    pub jobs: Vec<RunningJob>,
+    /// The newest card.
+    pub card: Option<Box<FeatureCard>>,
+    /// The newest neuron.
+    pub neuron: Option<Box<NeuronCard>>,
+    /// The selected feature.
+    pub selected: Option<usize>,
+    /// The neuron that is open instead of the feature.
+    pub open_neuron: Option<usize>,
+    /// The way that led here, for the breadcrumb: "#17", "neuron 843".
+    pub path: Vec<String>,
+    /// Digits behind tokens.
+    pub digits: bool,
+    /// The log.
+    pub log: VecDeque<LogLine>,
+    /// The engine has ended.
+    pub gone: bool,
+}
+
+impl World {
+    /// Takes in what the engine told.
+    pub fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Models(models) => self.models = Some(models.clone()),
+            Event::Studies(studies) => self.studies = Some(studies.clone()),
+            Event::Started(job) => self.start(*job),
+            Event::Progress { job, progress, rate, eta } => {
+                if self.job(*job).is_none() {
+                    self.start(*job);
+                }
+                if let Some(running) = self.jobs.iter_mut().find(|r| r.job == *job) {
+                    running.progress.clone_from(progress);
+                    (running.rate, running.eta) = (*rate, *eta);
+                }
+            }
+            Event::Model(model) => self.model = Some(model.clone()),
+            Event::Study(study) => self.open(study),
+            Event::Features(list) => self.features = Some(list.clone()),
+            Event::Sweep(point) => {
+                if self.sweeps.last().is_some_and(|last| point.sweep <= last.sweep) {
+                    self.sweeps.clear();
+                }
+                self.sweeps.push(*point);
+            }
+            Event::Paused(paused) => self.paused = *paused,
+            Event::Card(card) => self.card = Some(card.clone()),
+            Event::Neuron(card) => self.neuron = Some(card.clone()),
+            Event::Done(job, text) => {
+                self.end(*job);
+                self.note(Level::Info, format!("{} done: {text}", job.label()));
+            }
+            Event::Cancelled(job) => {
+                self.end(*job);
+                self.note(Level::Info, format!("{} cancelled; what was saved stays", job.label()));
+            }
+            Event::Failed(job, text) => {
+                self.end(*job);
+                self.note(Level::Error, format!("{} failed: {text}", job.label()));
+            }
+            Event::Refused(text) => self.note(Level::Warn, text.clone()),
+            Event::Exported(path) => self.note(Level::Info, format!("wrote {}", path.display())),
+            Event::Log(level, text) => self.note(*level, text.clone()),
+            Event::Estimate(_)
+            | Event::Tree(_)
+            | Event::Shared(_)
+            | Event::Trace(_)
+            | Event::SteerInfo(_)
+            | Event::SteerText { .. } => {}
+        }
+    }
+
+    fn start(&mut self, job: Job) {
+        self.end(job);
+        if job == Job::Fit {
+            self.sweeps.clear();
+        }
+        let progress = Progress::new(job.label(), 0, None, "");
+        self.jobs.push(RunningJob { job, progress, rate: None, eta: None, since: self.now, cancelling: false });
+    }
+
+    fn end(&mut self, job: Job) {
+        self.jobs.retain(|r| r.job != job);
+        if job == Job::Fit {
+            self.paused = false;
+        }
+    }
+
+    fn open(&mut self, study: &StudyInfo) {
+        let other = self.study.as_ref().is_none_or(|s| s.dir != study.dir || s.hook != study.hook);
+        if other {
+            self.features = None;
+            self.sweeps.clear();
+            self.card = None;
+            self.neuron = None;
+            self.selected = None;
+            self.open_neuron = None;
+        }
+        self.study = Some(Box::new(study.clone()));
+    }
+
+    /// Adds a line to the log.
+    pub fn note(&mut self, level: Level, text: String) {
+        if self.log.len() == LOG_LINES {
+            self.log.pop_front();
+        }
+        self.log.push_back(LogLine { at: self.now, level, text });
+    }
+
+    /// The running job of this kind.
+    pub fn job(&self, job: Job) -> Option<&RunningJob> {
+        self.jobs.iter().find(|r| r.job == job)
+    }
+
+    /// Whether the fit runs (held or not).
+    pub fn fitting(&self) -> bool {
+        self.job(Job::Fit).is_some()
+    }
+
+    /// The job that a cancel key means: the newest that is not being cancelled already.
+    pub fn cancellable(&self) -> Option<Job> {
+        self.jobs.iter().rev().find(|r| !r.cancelling).map(|r| r.job)
+    }
+
+    /// The rows of the newest snapshot.
+    pub fn rows(&self) -> &[FeatureRow] {
+        self.features.as_ref().map_or(&[], |list| &list.rows)
+    }
+
+    /// The row of feature `id`.
+    pub fn row(&self, id: usize) -> Option<&FeatureRow> {
+        let rows = self.rows();
+        rows.get(id).filter(|r| r.id == id).or_else(|| rows.iter().find(|r| r.id == id))
+    }
+
+    /// The card of the selected feature, when it has arrived.
+    pub fn selected_card(&self) -> Option<&FeatureCard> {
+        self.card.as_deref().filter(|card| Some(card.row.id) == self.selected)
+    }
+
+    /// The neuron that is open, when it has arrived.
+    pub fn open_neuron_card(&self) -> Option<&NeuronCard> {
+        self.neuron.as_deref().filter(|card| Some(card.index) == self.open_neuron)
+    }
+
+    /// A feature for a sentence: `#17 days`, by its name or its strongest token.
+    pub fn feature_label(&self, id: usize) -> String {
+        let what = self.row(id).map(|row| match &row.name {
+            Some(name) => super::text::clean(name),
+            None => row.top_tokens.first().map(|t| super::text::clean(t.trim())).unwrap_or_default(),
+        });
+        match what {
+            Some(what) if !what.is_empty() => format!("#{id} {what}"),
+            _ => format!("#{id}"),
+        }
+    }
+}

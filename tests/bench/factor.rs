@@ -1,0 +1,162 @@
+//! The factorisation engine against our own A·Y product and against a plain numpy float32 loop of the paper's updates.
+//!
+//! `cargo bench --bench factor` on synthetic data; `MLPEEK_BENCH_NPY=F.npy` (n × d, float32) on real activations,
+//! `MLPEEK_BENCH_K`, `MLPEEK_BENCH_P`, `MLPEEK_BENCH_L1`, `MLPEEK_BENCH_THREADS`, `MLPEEK_BENCH_ITERATIONS` (of the peer).
+//! Ratios within one run are what counts; errors are recomputed from the factors in f64.
+
+use std::process::Command;
+use std::time::Instant;
+
+use mlpeek::activations::{ActivationSource, InMemory};
+use mlpeek::factor::{Factoriser, FitConfig, Init};
+use mlpeek::matrix::dense;
+use mlpeek::task::TaskCtx;
+use rand::{Rng, SeedableRng};
+use rand_distr::StandardNormal;
+
+fn main() {
+    let source = match std::env::var("MLPEEK_BENCH_NPY") {
+        Ok(path) => read_npy(&path),
+        Err(_) => planted(number("MLPEEK_BENCH_N", 6892.0) as usize, number("MLPEEK_BENCH_D", 1536.0) as usize),
+    };
+    let (n, d) = source.shape();
+    let k = number("MLPEEK_BENCH_K", 100.0) as usize;
+    println!("A {n} × {d}, k {k}");
+    let product = product_seconds(&source, k);
+    let gflops = 2.0 * (n * d * k) as f64 / product / 1e9;
+    println!("our A·Y product: {:.2} ms ({gflops:.0} GFLOP/s)", product * 1e3);
+    let config = FitConfig {
+        features: k,
+        sparsity: number("MLPEEK_BENCH_P", 0.01),
+        l1: number("MLPEEK_BENCH_L1", 0.0),
+        seed: number("MLPEEK_BENCH_SEED", 42.0) as u64,
+        init: match std::env::var("MLPEEK_BENCH_INIT").as_deref() {
+            Ok("random") => Init::Random,
+            Ok("svd") => Init::Svd,
+            _ => Init::Kmeans,
+        },
+        threads: std::env::var("MLPEEK_BENCH_THREADS").ok().and_then(|t| t.parse().ok()),
+        ..FitConfig::default()
+    };
+    let curve = run(&source, config.clone(), product);
+    if let Some((seconds, error)) = peer(&source, k, config.sparsity) {
+        println!("the paper's loop in numpy: {seconds:.2} s to {error:.4}");
+        match curve.iter().find(|(_, e)| *e <= error) {
+            Some((t, e)) => println!("ours: {t:.3} s to {e:.4}, {:.0} times sooner", seconds / t),
+            None => println!("ours did not reach it"),
+        }
+    }
+}
+
+fn run(source: &InMemory, config: FitConfig, product: f64) -> Vec<(f64, f64)> {
+    let ctx = TaskCtx::silent();
+    let mut fit = Factoriser::start(source, config.clone(), &ctx).unwrap();
+    println!("start: {:.1} ms", fit.init_seconds() * 1e3);
+    let mut curve = Vec::new();
+    let mut last = 0.0;
+    let mut sweeps = Vec::new();
+    let limit = number("MLPEEK_BENCH_SWEEPS", 200.0) as usize;
+    loop {
+        let s = fit.step(&ctx).unwrap();
+        sweeps.push(s.seconds - last);
+        last = s.seconds;
+        curve.push((fit.init_seconds() + s.seconds, s.relative_error));
+        if s.sweep <= 10 || s.sweep % 10 == 0 || s.stop.is_some() {
+            let at = fit.init_seconds() + s.seconds;
+            println!(
+                "sweep {:3}  {:.5}  at {:.3} s  this sweep {:.2} × A·Y",
+                s.sweep,
+                s.relative_error,
+                at,
+                sweeps[sweeps.len() - 1] / product
+            );
+        }
+        if s.stop.is_some() || s.sweep >= limit {
+            break;
+        }
+    }
+    sweeps.sort_by(f64::total_cmp);
+    let median = sweeps[sweeps.len() / 2];
+    println!("median sweep {:.2} ms = {:.2} × A·Y", median * 1e3, median / product);
+    let factors = fit.finish(&ctx).unwrap();
+    println!("{:?}: error from the factors in f64 {:.6}", config.solver, factors.relative_error);
+    curve
+}
+
+/// Seconds of the dense product alone, the best of several.
+fn product_seconds(source: &InMemory, k: usize) -> f64 {
+    let (n, d) = source.shape();
+    let block = source.rows(0..n).unwrap();
+    let y: Vec<f32> = (0..k * n).map(|i| (i % 17) as f32).collect();
+    let mut out = vec![0.0; k * d];
+    let rows = 2048;
+    let mut best = f64::INFINITY;
+    for _ in 0..7 {
+        let started = Instant::now();
+        for first in (0..n).step_by(rows) {
+            let last = n.min(first + rows);
+            dense::accumulate_products(&mut out, &block.data[first * d..last * d], d, &y[first..], n, k);
+        }
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    best
+}
+
+/// Runs the numpy loop beside this file where python3 and numpy exist: its seconds and its error.
+fn peer(source: &InMemory, k: usize, p: f64) -> Option<(f64, f64)> {
+    let python = std::env::var("MLPEEK_BENCH_PYTHON").unwrap_or_else(|_| "python3".into());
+    let found = Command::new(&python).args(["-c", "import numpy"]).output().ok()?;
+    if !found.status.success() {
+        println!("no python3 with numpy: the peer is left out");
+        return None;
+    }
+    let path = std::env::temp_dir().join(format!("mlpeek-bench-{}.f32", std::process::id()));
+    let (n, d) = source.shape();
+    let block = source.rows(0..n).unwrap();
+    std::fs::write(&path, bytemuck::cast_slice(&block.data)).ok()?;
+    let loop_file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/paper_loop.py");
+    let iterations = number("MLPEEK_BENCH_ITERATIONS", 50.0).to_string();
+    let out = Command::new(&python)
+        .arg(loop_file)
+        .arg(&path)
+        .args([n.to_string(), d.to_string(), k.to_string(), p.to_string(), iterations])
+        .output();
+    let _ = std::fs::remove_file(&path);
+    let text = String::from_utf8(out.ok()?.stdout).ok()?;
+    let mut words = text.split_whitespace().filter_map(|w| w.parse::<f64>().ok());
+    Some((words.next()?, words.next()?))
+}
+
+fn number(name: &str, default: f64) -> f64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+/// Sparse signed features with sparse coefficients, and noise.
+fn planted(n: usize, d: usize) -> InMemory {
+    let mut rng = rand_pcg::Pcg64::seed_from_u64(7);
+    let features: Vec<Vec<(usize, f32)>> = (0..150)
+        .map(|_| (0..d.div_ceil(100)).map(|_| (rng.random_range(0..d), rng.sample(StandardNormal))).collect())
+        .collect();
+    let mut data: Vec<f32> = (0..n * d).map(|_| 0.2 * rng.sample::<f32, _>(StandardNormal)).collect();
+    for row in data.chunks_exact_mut(d) {
+        for _ in 0..8 {
+            let c: f32 = rng.random_range(0.5..3.0);
+            for &(i, v) in &features[rng.random_range(0..features.len())] {
+                row[i] += c * v;
+            }
+        }
+    }
+    InMemory::new(n, d, data)
+}
+
+/// A version 1 `.npy` of little-endian float32, C order.
+fn read_npy(path: &str) -> InMemory {
+    let bytes = std::fs::read(path).unwrap();
+    let header = 10 + u16::from_le_bytes([bytes[8], bytes[9]]) as usize;
+    let text = String::from_utf8_lossy(&bytes[10..header]).into_owned();
+    assert!(text.contains("<f4") && text.contains("'fortran_order': False"), "want C-order float32: {text}");
+    let shape = text.split("'shape': (").nth(1).unwrap().split(')').next().unwrap();
+    let dims: Vec<usize> = shape.split(',').filter_map(|v| v.trim().parse().ok()).collect();
+    let values = bytes[header..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    InMemory::new(dims[0], dims[1], values)
+}

@@ -1,0 +1,97 @@
+//! `kill -9` at random moments: a study opens again, the same command goes on, and the result is the same.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rand::{Rng, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn command(home: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mlpeek"));
+    command.args(args).env("MLPEEK_HOME", home.join("home")).env("HF_HUB_OFFLINE", "1");
+    command
+}
+
+/// Runs to the end and returns the last line of JSON.
+fn finish(home: &Path, args: &[&str]) -> Value {
+    let output = command(home, args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(String::from_utf8(output.stdout).unwrap().lines().last().unwrap()).unwrap()
+}
+
+fn killed_after(home: &Path, args: &[&str], wait: Duration) -> bool {
+    let mut child: Child = command(home, args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(wait);
+    let running = child.try_wait().unwrap().is_none();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    running
+}
+
+/// All values of a layer's activations, through the product's own export of a dense one-sweep fit: bytes on disk may
+/// be cut into other shards.
+fn activations(dir: &Path) -> Vec<u8> {
+    use mlpeek::activations::ActivationSource;
+    let study = mlpeek::study::Study::open_read_only(dir).unwrap();
+    assert!(study.manifest().complete);
+    let source: Box<dyn ActivationSource + Send + Sync> = study.activations(study.manifest().hooks[0]).unwrap();
+    let (rows, _) = source.shape();
+    source.rows(0..rows).unwrap().data.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+#[test]
+fn collecting_survives_kills() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path();
+    let model = support::tiny_model(home).display().to_string();
+    let data = support::corpus(home, 1500).display().to_string();
+    let args = |out: &str| {
+        ["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", out, "--json"].map(str::to_owned)
+    };
+    let (straight, killed) = (home.join("straight"), home.join("killed"));
+    let plain = args(&straight.display().to_string());
+    let whole = finish(home, &plain.each_ref().map(String::as_str));
+    let again = args(&killed.display().to_string());
+    let again = again.each_ref().map(String::as_str);
+    let mut rng = Pcg64Mcg::seed_from_u64(3);
+    for _ in 0..8 {
+        killed_after(home, &again, Duration::from_millis(rng.random_range(5..200)));
+    }
+    let resumed = finish(home, &again);
+    assert_eq!(resumed["tokens"], whole["tokens"]);
+    assert_eq!(resumed["samples"], whole["samples"]);
+    assert!(activations(&straight) == activations(&killed), "the caches hold the same values");
+}
+
+#[test]
+fn fitting_survives_kills() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path();
+    let model = support::tiny_model(home).display().to_string();
+    let data = support::corpus(home, 300).display().to_string();
+    let study = home.join("study").display().to_string();
+    finish(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
+    let fit = ["fit", &study, "-k", "24", "--sparsity", "0.1", "--max-sweeps", "60", "--json", "--name"];
+    let whole = finish(home, &[&fit[..], &["straight"]].concat());
+    let mut rng = Pcg64Mcg::seed_from_u64(5);
+    let mut killed = 0;
+    for _ in 0..20 {
+        killed += usize::from(killed_after(
+            home,
+            &[&fit[..], &["killed"]].concat(),
+            Duration::from_millis(rng.random_range(5..150)),
+        ));
+        // Whatever was saved can be read.
+        let study = mlpeek::study::Study::open_read_only(Path::new(&study)).unwrap();
+        assert!(study.fits().unwrap().iter().any(|f| f.name == "straight"));
+        study.load_fit(Some("straight")).unwrap();
+    }
+    assert!(killed > 0, "no run was killed while it worked");
+    let after = finish(home, &[&fit[..], &["killed"]].concat());
+    assert_eq!(after["relative_error"], whole["relative_error"], "the same seed gives the same fit");
+}
