@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | shells | `ui` (the explorer, behind the feature `tui`) · [`headless`] (a pane's twin as a command) · [`cli`] |
 //! | application | [`engine`] (worker threads; `Command` in, `Event` out) · [`study`] (the directory on disk) |
-//! | domain | [`model`] · [`corpus`] · [`activations`] · [`factor`] · [`analysis`] · [`steering`] · [`interop`] |
+//! | domain | [`model`] · [`corpus`] · [`activations`] · [`factor`] · [`analysis`] · [`steering`] · [`eval`] · [`baselines`] · [`interop`] |
 //! | foundations | [`error`] · [`task`] · [`disk`] · [`matrix`] |
 //!
 //! The factoriser and the analysis see activations only through [`activations::ActivationSource`]; reading and changing
@@ -20,11 +20,13 @@
 
 pub mod activations;
 pub mod analysis;
+pub mod baselines;
 pub mod cli;
 pub mod corpus;
 pub mod disk;
 pub mod engine;
 pub mod error;
+pub mod eval;
 pub mod factor;
 pub mod headless;
 pub mod interop;

@@ -1,0 +1,144 @@
+//! Centroids of Lloyd's algorithm as directions: the unsupervised control, run to its end rather than as a start.
+
+use rand::seq::index;
+use rand::{Rng, SeedableRng};
+use rand_pcg::Pcg64;
+use rayon::prelude::*;
+
+use super::Directions;
+use crate::activations::ActivationSource;
+use crate::error::{Error, Result};
+use crate::eval::score::project;
+use crate::task::{Progress, TaskCtx};
+
+const BLOCK_ROWS: usize = 2048;
+const TASK_ROWS: usize = 256;
+const ROUNDS: usize = 50;
+/// Ends when the scatter falls by less than this share in a round.
+const TOLERANCE: f64 = 1e-4;
+
+/// The means of k clusters, from k rows chosen at random. An empty cluster takes a random row.
+///
+/// # Errors
+/// [`Error::Refused`] when there are fewer rows than clusters.
+pub fn directions(source: &dyn ActivationSource, k: usize, seed: u64, ctx: &TaskCtx) -> Result<Directions> {
+    let (n, d) = source.shape();
+    if k > n {
+        return Err(Error::refused(format!("{k} clusters of {n} rows: ask for {n} at most")));
+    }
+    let mut rng = Pcg64::seed_from_u64(seed);
+    let mut centroids = Vec::with_capacity(k * d);
+    for row in index::sample(&mut rng, n, k) {
+        centroids.extend_from_slice(&source.rows(row..row + 1)?.data);
+    }
+    let mut last = f64::INFINITY;
+    for round in 0..ROUNDS {
+        ctx.checkpoint(Progress::new("k-means", round as u64, ROUNDS as u64, "rounds"))?;
+        let (sums, counts, scatter) = assign(source, &centroids, k, ctx)?;
+        for (j, centroid) in centroids.chunks_exact_mut(d.max(1)).enumerate() {
+            if counts[j] == 0 {
+                let row = rng.random_range(0..n);
+                centroid.copy_from_slice(&source.rows(row..row + 1)?.data);
+            } else {
+                for (c, &s) in centroid.iter_mut().zip(&sums[j * d..]) {
+                    *c = (s / counts[j] as f64) as f32;
+                }
+            }
+        }
+        if last - scatter <= TOLERANCE * scatter.abs() {
+            break;
+        }
+        last = scatter;
+    }
+    Ok(Directions::Dense { d, columns: centroids })
+}
+
+/// Sums and counts of the rows nearest to each centroid, and Σ‖a − c‖².
+fn assign(
+    source: &dyn ActivationSource,
+    centroids: &[f32],
+    k: usize,
+    ctx: &TaskCtx,
+) -> Result<(Vec<f64>, Vec<usize>, f64)> {
+    let (n, d) = source.shape();
+    let by_neuron = transposed(centroids, d);
+    let squares: Vec<f32> = centroids.chunks_exact(d.max(1)).map(|c| square(c) as f32).collect();
+    let (mut sums, mut counts, mut scatter) = (vec![0.0f64; k * d], vec![0usize; k], 0.0);
+    for start in (0..n).step_by(BLOCK_ROWS) {
+        ctx.check()?;
+        let block = source.rows(start..n.min(start + BLOCK_ROWS))?;
+        let nearest: Vec<Vec<(usize, f32)>> = block
+            .data
+            .par_chunks(TASK_ROWS * d.max(1))
+            .map(|rows| {
+                let mut scores = vec![0.0; rows.len() / d * k];
+                project(&mut scores, rows, d, &by_neuron, k);
+                scores.chunks_exact(k).map(|line| best(line, &squares)).collect()
+            })
+            .collect();
+        // In the order of the rows: the sums do not depend on the threads.
+        for (i, (j, distance)) in nearest.into_iter().flatten().enumerate() {
+            let row = block.row(i);
+            counts[j] += 1;
+            scatter += square(row) + f64::from(distance);
+            for (s, &v) in sums[j * d..(j + 1) * d].iter_mut().zip(row) {
+                *s += f64::from(v);
+            }
+        }
+    }
+    Ok((sums, counts, scatter))
+}
+
+/// The nearest centroid (the first of equals) and ‖c‖² − 2 a·c.
+fn best(scores: &[f32], squares: &[f32]) -> (usize, f32) {
+    let mut found = (0, f32::INFINITY);
+    for (j, (&score, &square)) in scores.iter().zip(squares).enumerate() {
+        let distance = square - 2.0 * score;
+        if distance < found.1 {
+            found = (j, distance);
+        }
+    }
+    found
+}
+
+fn transposed(centroids: &[f32], d: usize) -> Vec<f32> {
+    let k = centroids.len() / d.max(1);
+    let mut out = vec![0.0; centroids.len()];
+    for (j, c) in centroids.chunks_exact(d.max(1)).enumerate() {
+        for (i, &v) in c.iter().enumerate() {
+            out[i * k + j] = v;
+        }
+    }
+    out
+}
+
+fn square(values: &[f32]) -> f64 {
+    values.iter().map(|&v| f64::from(v) * f64::from(v)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::activations::InMemory;
+
+    #[test]
+    fn separate_clouds_are_found_and_the_seed_decides() {
+        let mut rng = Pcg64::seed_from_u64(1);
+        let (n, d) = (600, 8);
+        let mut data = vec![0.0f32; n * d];
+        for (row, line) in data.chunks_exact_mut(d).enumerate() {
+            line.iter_mut().for_each(|v| *v = rng.random_range(-0.1..0.1));
+            line[row % 3] += 5.0;
+        }
+        let source = InMemory::new(n, d, data);
+        // Five clusters for three clouds: whatever rows they start from, each cloud has one.
+        let found = directions(&source, 5, 3, &TaskCtx::silent()).unwrap();
+        let Directions::Dense { columns, .. } = &found else { panic!("dense") };
+        for cloud in 0..3 {
+            let near = columns.chunks_exact(d).any(|c| (c[cloud] - 5.0).abs() < 0.1);
+            assert!(near, "no centroid in cloud {cloud}: {columns:?}");
+        }
+        assert_eq!(found, directions(&source, 5, 3, &TaskCtx::silent()).unwrap());
+        assert!(directions(&source, n + 1, 3, &TaskCtx::silent()).is_err());
+    }
+}

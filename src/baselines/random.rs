@@ -1,0 +1,28 @@
+//! Random sparse directions: what detection finds without any fit.
+
+use rand::{Rng, SeedableRng};
+use rand_distr::StandardNormal;
+use rand_pcg::Pcg64;
+
+use super::Directions;
+
+/// k directions of `keep` non-zeros each: normal vectors of d values cut to their largest.
+pub fn directions(d: usize, k: usize, keep: usize, seed: u64) -> Directions {
+    let mut rng = Pcg64::seed_from_u64(seed);
+    let columns = (0..d * k).map(|_| rng.sample::<f32, _>(StandardNormal)).collect();
+    Directions::Dense { d, columns }.cut(keep)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_are_sparse_seeded_and_differ() {
+        let one = directions(50, 4, 5, 7).to_sparse();
+        assert_eq!(one.offsets, [0, 5, 10, 15, 20]);
+        assert_eq!(Directions::Sparse(one.clone()), directions(50, 4, 5, 7));
+        assert_ne!(Directions::Sparse(one.clone()), directions(50, 4, 5, 8));
+        assert_ne!(one.column(0), one.column(1));
+    }
+}

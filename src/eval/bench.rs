@@ -1,0 +1,184 @@
+//! One corpus divided once, and any set of directions judged on it: every method goes through the same code.
+
+use std::sync::Arc;
+
+use super::contexts::{ContextPurity, PurityMeter, activity};
+use super::detection::{Choice, Detector, LabelDetection};
+use super::matching::duplicates;
+use super::reconstruction::relative_error;
+use super::score::each_strip;
+use super::split::{Holdout, RowView, Rows, Split};
+use crate::activations::ActivationSource;
+use crate::baselines::{Directions, diffmean, kmeans};
+use crate::error::{Error, Result};
+use crate::factor::{Factoriser, Factors, FitConfig};
+use crate::study::TokenTable;
+use crate::task::{Progress, TaskCtx};
+
+/// Training rows are copied into memory up to here, so that the passes of a fit copy nothing.
+const RESIDENT_BYTES: usize = 1 << 30;
+/// More directions than this are not encoded on (the cost of a row grows with their square and more).
+const MOST_ENCODED: usize = 2048;
+
+/// Directions to be judged, with how they came about.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The directions.
+    pub directions: Directions,
+    /// How a label's direction is chosen.
+    pub choice: Choice,
+    /// The fit on the training rows, where they come from one.
+    pub factors: Option<Arc<Factors>>,
+    /// Seconds they took to make.
+    pub seconds: f64,
+}
+
+/// What was measured of a candidate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// One entry a scored label.
+    pub detection: Vec<LabelDetection>,
+    /// Of the sentences with the largest cosines.
+    pub contexts: Option<ContextPurity>,
+    /// Of the sentences with the largest coefficients, for a fit: what a person sees.
+    pub coefficient_contexts: Option<ContextPurity>,
+    /// Of the fit, on its training rows.
+    pub relative_error: Option<f64>,
+    /// On the held-out rows, each with its best non-negative coefficients; `None` for single neurons and very wide bases.
+    pub held_out_error: Option<f64>,
+    /// Features active at a training token, for a fit.
+    pub active: Option<f64>,
+    /// Features never used, for a fit.
+    pub dead: Option<usize>,
+    /// Columns that nearly repeat an earlier one.
+    pub duplicates: usize,
+}
+
+/// A corpus with its held-out side.
+pub struct Bench<'a> {
+    source: &'a dyn ActivationSource,
+    tokens: &'a TokenTable,
+    split: Split,
+    train: Rows<'a>,
+    held: RowView<'a>,
+}
+
+impl<'a> Bench<'a> {
+    /// Divides the sentences of `tokens`, whose rows must be those of `source`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when they are not, and what [`Split::new`] returns.
+    pub fn new(
+        source: &'a dyn ActivationSource,
+        tokens: &'a TokenTable,
+        holdout: &Holdout,
+        ctx: &TaskCtx,
+    ) -> Result<Self> {
+        let n = source.shape().0;
+        if tokens.rows.len() != n {
+            return Err(Error::refused(format!(
+                "{n} rows of activations but {} tokens: run collect again to complete the study",
+                tokens.rows.len()
+            )));
+        }
+        let split = Split::new(tokens, holdout)?;
+        let train = RowView::new(source, split.rows(false)).resident(RESIDENT_BYTES, ctx)?;
+        let held = RowView::new(source, split.rows(true));
+        Ok(Self { source, tokens, split, train, held })
+    }
+
+    /// The division.
+    pub fn split(&self) -> &Split {
+        &self.split
+    }
+
+    /// The training rows.
+    pub fn train(&self) -> &Rows<'a> {
+        &self.train
+    }
+
+    /// The held-out rows.
+    pub fn held_out(&self) -> &RowView<'a> {
+        &self.held
+    }
+
+    /// Fits the training rows alone.
+    pub fn fit(&self, config: &FitConfig, ctx: &TaskCtx) -> Result<Candidate> {
+        let stage = format!("fitting {}, seed {}", super::quality::fit_name(config), config.seed);
+        let mut fit = Factoriser::start(&self.train, config.clone(), ctx)?;
+        loop {
+            let sweep = fit.step(ctx)?;
+            let most = config.max_sweeps.map(|m| m as u64);
+            ctx.checkpoint(Progress::new(stage.as_str(), sweep.sweep as u64, most, "sweeps"))?;
+            if sweep.stop.is_some() {
+                break;
+            }
+        }
+        let factors = fit.finish(ctx)?;
+        let directions = Directions::Sparse(factors.features.clone());
+        Ok(Candidate { directions, choice: Choice::Best, seconds: factors.seconds, factors: Some(factors) })
+    }
+
+    /// Centroids of the training rows.
+    pub fn centroids(&self, k: usize, seed: u64, ctx: &TaskCtx) -> Result<Directions> {
+        kmeans::directions(&self.train, k, seed, ctx)
+    }
+
+    /// Differences in means of the training rows, one a scored label, in their order.
+    pub fn differences_in_means(&self, ctx: &TaskCtx) -> Result<Directions> {
+        let of_sentence = |label: Option<u32>| {
+            let place = self.split.labels.binary_search(&label?).ok()?;
+            Some(place as u32)
+        };
+        let train = self.split.sentences.iter().filter(|s| !s.held_out);
+        let labels: Vec<Option<u32>> =
+            train.flat_map(|s| std::iter::repeat_n(of_sentence(s.label), s.rows.len())).collect();
+        diffmean::directions(&self.train, &labels, self.split.labels.len(), ctx)
+    }
+
+    /// Measures everything that is not a comparison with other candidates.
+    pub fn judge(&self, candidate: &Candidate, ctx: &TaskCtx) -> Result<Judged> {
+        let Candidate { directions, factors, .. } = candidate;
+        let mut detector = Detector::new(&self.split, candidate.choice);
+        let mut purity = PurityMeter::new(self.tokens, &self.split);
+        each_strip(self.source, &self.split.sentences, directions, ctx, |scores| {
+            detector.take(scores);
+            purity.take(scores);
+            Ok(())
+        })?;
+        let single = matches!(directions, Directions::Neurons(_));
+        let held_out_error = if single || directions.count() > MOST_ENCODED {
+            None
+        } else {
+            relative_error(&self.held, &directions.to_sparse(), ctx)?
+        };
+        let by_coefficient = factors.as_ref().and_then(|factors| {
+            let mut meter = PurityMeter::new(self.tokens, &self.split);
+            meter.take_coefficients(factors, &self.train);
+            meter.finish()
+        });
+        let activity = factors.as_ref().map(|f| activity(f));
+        Ok(Judged {
+            detection: detector.finish(),
+            contexts: purity.finish(),
+            coefficient_contexts: by_coefficient,
+            relative_error: factors.as_ref().map(|f| f.relative_error),
+            held_out_error,
+            active: activity.map(|a| a.0),
+            dead: activity.map(|a| a.1),
+            duplicates: if single { 0 } else { duplicates(directions) },
+        })
+    }
+
+    /// Detection with the labels dealt out to the sentences of each side anew: what choosing the best of many directions
+    /// gains by chance. The held-out AUROC must come out near ½.
+    pub fn judge_shuffled(&self, directions: &Directions, seed: u64, ctx: &TaskCtx) -> Result<Vec<LabelDetection>> {
+        let split = self.split.shuffled(seed);
+        let mut detector = Detector::new(&split, Choice::Best);
+        each_strip(self.source, &split.sentences, directions, ctx, |scores| {
+            detector.take(scores);
+            Ok(())
+        })?;
+        Ok(detector.finish())
+    }
+}

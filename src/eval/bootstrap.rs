@@ -1,0 +1,114 @@
+//! Is a difference more than chance: the paired bootstrap over labels.
+
+use rand::{Rng, SeedableRng};
+use rand_pcg::Pcg64;
+use serde::{Deserialize, Serialize};
+
+/// What a difference amounts to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The interval contains 0.
+    NoDifference,
+    /// The whole interval is above 0.
+    Higher,
+    /// The whole interval is below 0.
+    Lower,
+}
+
+/// A mean difference with its 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Mean over the pairs.
+    pub mean: f64,
+    /// 2.5th percentile of the resampled means.
+    pub low: f64,
+    /// 97.5th percentile of the resampled means.
+    pub high: f64,
+    /// What that says.
+    pub verdict: Verdict,
+}
+
+/// The mean of `pairs`' differences a − b and its percentile interval over `resamples` draws of as many pairs with
+/// replacement. `None` with fewer than two pairs. The same seed gives the same interval.
+pub fn paired(pairs: &[(f64, f64)], resamples: usize, seed: u64) -> Option<Difference> {
+    let count = pairs.len();
+    if count < 2 || resamples == 0 {
+        return None;
+    }
+    let differences: Vec<f64> = pairs.iter().map(|(a, b)| a - b).collect();
+    let mean = differences.iter().sum::<f64>() / count as f64;
+    let mut rng = Pcg64::seed_from_u64(seed);
+    let mut means: Vec<f64> = (0..resamples)
+        .map(|_| (0..count).map(|_| differences[rng.random_range(0..count)]).sum::<f64>() / count as f64)
+        .collect();
+    means.sort_unstable_by(f64::total_cmp);
+    let (low, high) = (percentile(&means, 0.025), percentile(&means, 0.975));
+    let verdict = match (low > 0.0, high < 0.0) {
+        (true, _) => Verdict::Higher,
+        (_, true) => Verdict::Lower,
+        _ => Verdict::NoDifference,
+    };
+    Some(Difference { mean, low, high, verdict })
+}
+
+/// Between the two nearest of the sorted values, in proportion.
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let at = share * (sorted.len() - 1) as f64;
+    let (below, part) = (at.floor() as usize, at.fract());
+    let above = (below + 1).min(sorted.len() - 1);
+    sorted[below] + part * (sorted[above] - sorted[below])
+}
+
+/// Mean and standard error of the mean; 0 for fewer than two values.
+pub fn mean_and_error(values: &[f64]) -> Option<(f64, f64)> {
+    let count = values.len() as f64;
+    if values.is_empty() {
+        return None;
+    }
+    let mean = values.iter().sum::<f64>() / count;
+    let square: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+    Some((mean, if values.len() < 2 { 0.0 } else { (square / (count - 1.0) / count).sqrt() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_interval() {
+        let pairs: Vec<_> = (0..30).map(|i| (0.5 + 0.01 * f64::from(i % 7), 0.5)).collect();
+        let one = paired(&pairs, 2000, 9).unwrap();
+        assert_eq!(one, paired(&pairs, 2000, 9).unwrap());
+        assert_ne!(one, paired(&pairs, 2000, 10).unwrap());
+        assert!(one.low <= one.mean && one.mean <= one.high);
+        assert_eq!(one.verdict, Verdict::Higher);
+    }
+
+    #[test]
+    fn a_difference_inside_its_interval_is_none() {
+        let noise: Vec<_> = (0..20).map(|i| (0.8 + 0.1 * f64::from(i % 2), 0.8 + 0.1 * f64::from((i + 1) % 2))).collect();
+        assert_eq!(paired(&noise, 2000, 1).unwrap().verdict, Verdict::NoDifference);
+        let same = vec![(0.7, 0.7); 5];
+        assert_eq!(paired(&same, 100, 1).unwrap().verdict, Verdict::NoDifference);
+        let lower: Vec<_> = noise.iter().map(|(a, b)| (a - 0.3, *b)).collect();
+        assert_eq!(paired(&lower, 2000, 1).unwrap().verdict, Verdict::Lower);
+        assert_eq!(paired(&noise[..1], 2000, 1), None, "one pair says nothing of chance");
+    }
+
+    #[test]
+    fn the_interval_is_as_wide_as_theory_says() {
+        // Differences of ±1 in equal numbers: the mean of 400 has standard deviation 1/20, so ±1.96/20.
+        let pairs: Vec<_> = (0..400).map(|i| (if i % 2 == 0 { 1.0 } else { -1.0 }, 0.0)).collect();
+        let interval = paired(&pairs, 10_000, 4).unwrap();
+        assert!((interval.high - 0.098).abs() < 0.006 && (interval.low + 0.098).abs() < 0.006, "{interval:?}");
+    }
+
+    #[test]
+    fn the_standard_error_is_that_of_the_mean() {
+        assert_eq!(mean_and_error(&[]), None);
+        assert_eq!(mean_and_error(&[2.0]), Some((2.0, 0.0)));
+        let (mean, error) = mean_and_error(&[1.0, 2.0, 3.0, 4.0]).unwrap();
+        assert!((mean - 2.5).abs() < 1e-12 && (error - (5.0f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,285 @@
+//! The quality of fits beside controls, every method on the same division of the same corpus.
+//!
+//! A fit is made anew on the training sentences alone: one that has seen the held-out sentences proves nothing about them.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::bench::{Bench, Candidate};
+use super::bootstrap::{Difference, paired};
+use super::detection::Choice;
+use super::report::{DetectionReport, Kind, MethodReport};
+use super::split::Holdout;
+use crate::activations::ActivationSource;
+use crate::baselines::{Directions, kept, random};
+use crate::error::{Error, Result};
+use crate::factor::{FitConfig, Init, Solver};
+use crate::study::TokenTable;
+use crate::task::TaskCtx;
+
+/// What to judge.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QualityConfig {
+    /// The fits; the first is what all else is compared with.
+    pub fits: Vec<FitConfig>,
+    /// Fits of each, with seeds counting up from its own.
+    pub seeds: usize,
+    /// What is held out.
+    pub holdout: Holdout,
+    /// Whether the controls are made.
+    pub controls: bool,
+    /// Draws of the bootstrap.
+    pub resamples: usize,
+}
+
+impl Default for QualityConfig {
+    fn default() -> Self {
+        let fits = vec![FitConfig::default()];
+        Self { fits, seeds: 3, holdout: Holdout::default(), controls: true, resamples: 10_000 }
+    }
+}
+
+/// How the corpus was divided.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Division {
+    /// Sentences to fit and to choose on.
+    pub train_sentences: usize,
+    /// Sentences to report on.
+    pub held_out_sentences: usize,
+    /// Rows of the former.
+    pub train_tokens: usize,
+    /// Rows of the latter.
+    pub held_out_tokens: usize,
+    /// Labels that are scored.
+    pub labels: usize,
+}
+
+/// The first method's held-out AUROC minus another's.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Compared {
+    /// The first method.
+    pub method: String,
+    /// The other.
+    pub against: String,
+    /// Over labels.
+    #[serde(flatten)]
+    pub difference: Difference,
+}
+
+/// Everything that was found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Quality {
+    /// The division.
+    pub division: Division,
+    /// The fits, then the controls.
+    pub methods: Vec<MethodReport>,
+    /// Detection of the first fit with the labels dealt out anew: what chance gives.
+    pub shuffled: Option<DetectionReport>,
+    /// The first method against each other one.
+    pub differences: Vec<Compared>,
+    /// Remarks for a person.
+    pub notes: Vec<String>,
+}
+
+/// Judges fits and controls; hands each method to `seen` as soon as it is measured.
+///
+/// # Errors
+/// [`Error::Usage`] without a fit or a seed, what [`Bench::new`] and the fits return, [`Error::Cancelled`].
+pub fn quality(
+    source: &dyn ActivationSource,
+    tokens: &TokenTable,
+    config: &QualityConfig,
+    ctx: &TaskCtx,
+    seen: &mut dyn FnMut(&MethodReport) -> Result<()>,
+) -> Result<Quality> {
+    if config.fits.is_empty() || config.seeds == 0 {
+        return Err(Error::usage("nothing to judge: give at least one fit and one seed"));
+    }
+    let bench = Bench::new(source, tokens, &config.holdout, ctx)?;
+    let mut judge = Judge { bench: &bench, tokens, ctx, seen, methods: Vec::new() };
+    let mut first = None;
+    for fit in &config.fits {
+        let candidates = seeds(fit.seed, config.seeds)
+            .map(|seed| bench.fit(&FitConfig { seed, ..fit.clone() }, ctx))
+            .collect::<Result<Vec<_>>>()?;
+        judge.add(fit_name(fit), Kind::Fit, Some(fit), &candidates)?;
+        first.get_or_insert_with(|| candidates[0].directions.clone());
+    }
+    if config.controls {
+        controls(&mut judge, config)?;
+    }
+    let methods = judge.methods;
+    let shuffled = match &first {
+        Some(directions) if config.controls => bench.judge_shuffled(directions, config.fits[0].seed, ctx)?,
+        _ => Vec::new(),
+    };
+    Ok(Quality {
+        division: division(&bench),
+        differences: differences(&methods, config.resamples, config.fits[0].seed),
+        notes: notes(&bench, config),
+        methods,
+        shuffled: DetectionReport::new(&[shuffled], tokens),
+    })
+}
+
+/// Measures candidates and keeps the reports.
+struct Judge<'a> {
+    bench: &'a Bench<'a>,
+    tokens: &'a TokenTable,
+    ctx: &'a TaskCtx,
+    seen: &'a mut dyn FnMut(&MethodReport) -> Result<()>,
+    methods: Vec<MethodReport>,
+}
+
+impl Judge<'_> {
+    fn add(&mut self, name: String, kind: Kind, fit: Option<&FitConfig>, candidates: &[Candidate]) -> Result<()> {
+        let report = judged(self.bench, self.tokens, name, kind, fit, candidates, self.ctx)?;
+        (self.seen)(&report)?;
+        self.methods.push(report);
+        Ok(())
+    }
+
+    fn add_control(&mut self, name: String, made: Vec<(Directions, f64)>) -> Result<()> {
+        let candidates: Vec<_> = made.into_iter().map(|(d, seconds)| candidate(d, Choice::Best, seconds)).collect();
+        self.add(name, Kind::Control, None, &candidates)
+    }
+}
+
+/// Measures each candidate and sums up.
+pub(super) fn judged(
+    bench: &Bench<'_>,
+    tokens: &TokenTable,
+    name: String,
+    kind: Kind,
+    fit: Option<&FitConfig>,
+    candidates: &[Candidate],
+    ctx: &TaskCtx,
+) -> Result<MethodReport> {
+    let measured = candidates.iter().map(|c| bench.judge(c, ctx)).collect::<Result<Vec<_>>>()?;
+    Ok(MethodReport::new(name, kind, fit.cloned(), candidates, &measured, tokens))
+}
+
+fn candidate(directions: Directions, choice: Choice, seconds: f64) -> Candidate {
+    Candidate { directions, choice, factors: None, seconds }
+}
+
+pub(super) fn seeds(first: u64, count: usize) -> impl Iterator<Item = u64> {
+    (0..count as u64).map(move |i| first.wrapping_add(i))
+}
+
+/// k-means centroids, random directions, single neurons and differences in means, dense and at the fits' sparsities.
+fn controls(judge: &mut Judge<'_>, config: &QualityConfig) -> Result<()> {
+    let d = judge.bench.train().shape().1;
+    let first = config.fits[0].seed;
+    let distinct = |values: Vec<(usize, f64)>| {
+        let mut out: Vec<(usize, f64)> = Vec::new();
+        values.into_iter().for_each(|v| if !out.contains(&v) { out.push(v) });
+        out
+    };
+    let shapes = distinct(config.fits.iter().map(|f| (f.features, f.sparsity)).collect());
+    for (k, _) in distinct(shapes.iter().map(|s| (s.0, 0.0)).collect()) {
+        let mut made = Vec::new();
+        for seed in seeds(first, config.seeds) {
+            let started = Instant::now();
+            made.push((judge.bench.centroids(k, seed, judge.ctx)?, started.elapsed().as_secs_f64()));
+        }
+        for &(_, p) in shapes.iter().filter(|s| s.0 == k && kept(s.1, d) < d) {
+            let cut = made.iter().map(|(m, s)| (m.cut(kept(p, d)), *s)).collect();
+            judge.add_control(format!("k-means k {k}, cut to {}", percent(p)), cut)?;
+        }
+        judge.add_control(format!("k-means k {k}, dense"), made)?;
+    }
+    for &(k, p) in &shapes {
+        let made = seeds(first, config.seeds).map(|seed| (random::directions(d, k, kept(p, d), seed), 0.0)).collect();
+        judge.add_control(format!("random directions k {k}, {}", percent(p)), made)?;
+    }
+    judge.add_control("single neurons".to_owned(), vec![(Directions::Neurons(d), 0.0)])?;
+    if judge.bench.split().labels.is_empty() {
+        return Ok(());
+    }
+    let started = Instant::now();
+    let means = judge.bench.differences_in_means(judge.ctx)?;
+    let seconds = started.elapsed().as_secs_f64();
+    for (_, p) in distinct(shapes.iter().filter(|s| kept(s.1, d) < d).map(|s| (0, s.1)).collect()) {
+        let cut = candidate(means.cut(kept(p, d)), Choice::Own, seconds);
+        judge.add(format!("DiffMean, cut to {}", percent(p)), Kind::Supervised, None, &[cut])?;
+    }
+    let dense = candidate(means, Choice::Own, seconds);
+    judge.add("DiffMean, dense".to_owned(), Kind::Supervised, None, &[dense])
+}
+
+fn differences(methods: &[MethodReport], resamples: usize, seed: u64) -> Vec<Compared> {
+    let Some((first, others)) = methods.split_first() else { return Vec::new() };
+    let labels = |m: &MethodReport| m.detection.as_ref().map_or_else(Vec::new, |d| d.labels.clone());
+    let own = labels(first);
+    let compare = |other: &MethodReport| {
+        let theirs = labels(other);
+        let pairs: Vec<_> = own
+            .iter()
+            .filter_map(|a| theirs.iter().find(|b| b.label == a.label).map(|b| (a.auroc, b.auroc)))
+            .collect();
+        let difference = paired(&pairs, resamples, seed)?;
+        Some(Compared { method: first.name.clone(), against: other.name.clone(), difference })
+    };
+    others.iter().filter_map(compare).collect()
+}
+
+pub(super) fn division(bench: &Bench<'_>) -> Division {
+    let held = bench.split().sentences.iter().filter(|s| s.held_out).count();
+    Division {
+        train_sentences: bench.split().sentences.len() - held,
+        held_out_sentences: held,
+        train_tokens: bench.train().shape().0,
+        held_out_tokens: bench.held_out().shape().0,
+        labels: bench.split().labels.len(),
+    }
+}
+
+fn notes(bench: &Bench<'_>, config: &QualityConfig) -> Vec<String> {
+    let mut notes = Vec::new();
+    if bench.split().labels.is_empty() {
+        notes.push(format!(
+            "no two labels have {} sentences or more: concept detection and DiffMean are left out",
+            config.holdout.label_size
+        ));
+    }
+    if config.seeds < 3 {
+        notes.push("fewer than 3 seeds: stability and the means over seeds say little".to_owned());
+    }
+    if config.seeds > 1 && config.fits.iter().any(|f| f.init == Init::Svd) {
+        notes.push("an SVD start hardly depends on the seed: its stability is no evidence".to_owned());
+    }
+    notes
+}
+
+/// "bcd k 100, 1 %, λ 0.1".
+pub fn fit_name(config: &FitConfig) -> String {
+    let solver = match config.solver {
+        Solver::Bcd => format!("bcd k {}, {}, λ {}", config.features, percent(config.sparsity), config.l1),
+        Solver::Mu => format!("mu k {}, {}", config.features, percent(config.sparsity)),
+    };
+    match config.init {
+        Init::Kmeans => solver,
+        Init::Random => format!("{solver}, random start"),
+        Init::Svd => format!("{solver}, SVD start"),
+    }
+}
+
+fn percent(share: f64) -> String {
+    // Six digits hide what binary fractions add: 0.07 · 100.
+    format!("{} %", (share * 1e8).round() / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_fits_apart() {
+        let base = FitConfig::default();
+        assert_eq!(fit_name(&base), "bcd k 100, 1 %, λ 0.1");
+        let mu = FitConfig { solver: Solver::Mu, init: Init::Random, sparsity: 0.07, ..base };
+        assert_eq!(fit_name(&mu), "mu k 100, 7 %, random start");
+    }
+}

@@ -1,0 +1,175 @@
+//! What is said of a method: its candidates' measures as means over seeds.
+
+use serde::Serialize;
+
+use super::bench::{Candidate, Judged};
+use super::bootstrap::mean_and_error;
+use super::contexts::ContextPurity;
+use super::detection::LabelDetection;
+use super::matching::{Stability, stability};
+use crate::baselines::Directions;
+use crate::factor::FitConfig;
+use crate::study::TokenTable;
+
+/// What a method is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Semi-NMF features.
+    Fit,
+    /// Something to hold them against.
+    Control,
+    /// The same with knowledge of the labels.
+    Supervised,
+}
+
+/// A label as one method tells it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LabelScore {
+    /// The label.
+    pub label: String,
+    /// Held-out AUROC, mean over seeds.
+    pub auroc: f64,
+    /// Training AUROC of the chosen direction, mean over seeds.
+    pub train_auroc: f64,
+    /// S_CD on held-out sentences, mean over the seeds where it is defined.
+    pub s_cd: Option<f64>,
+    /// The direction chosen with the first seed.
+    pub feature: usize,
+}
+
+/// Concept detection over all scored labels.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DetectionReport {
+    /// Held-out AUROC, mean over labels.
+    pub auroc: f64,
+    /// Its standard error over labels.
+    pub standard_error: f64,
+    /// Training AUROC of the chosen directions, mean over labels.
+    pub train_auroc: f64,
+    /// S_CD, mean over labels and seeds where it is defined.
+    pub s_cd: Option<f64>,
+    /// Share of labels (and seeds) where it is not.
+    pub s_cd_undefined: f64,
+    /// Share of labels (and seeds) whose held-out sentences score higher on average than the others.
+    pub told_apart: f64,
+    /// Each label.
+    pub labels: Vec<LabelScore>,
+}
+
+/// A method's line.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MethodReport {
+    /// For a person.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Directions.
+    pub features: usize,
+    /// Of a fit.
+    pub config: Option<FitConfig>,
+    /// Seeds that the means are over.
+    pub seeds: usize,
+    /// ‖A − YZᵀ‖²/‖A‖² of the fit on its training rows.
+    pub relative_error: Option<f64>,
+    /// The same on held-out rows with the best coefficients for fixed features.
+    pub held_out_error: Option<f64>,
+    /// Features above 5 % of their own maximum at a training token.
+    pub active: Option<f64>,
+    /// Features without coefficients.
+    pub dead: Option<f64>,
+    /// Features with |cos| above 0.9 to an earlier one.
+    pub duplicates: f64,
+    /// Concept detection; `None` where no label has enough sentences.
+    pub detection: Option<DetectionReport>,
+    /// Purity of the sentences with the largest cosines.
+    pub contexts: Option<ContextPurity>,
+    /// Purity of the sentences with the largest coefficients.
+    pub coefficient_contexts: Option<ContextPurity>,
+    /// Agreement over seeds; `None` with one seed or where none is used.
+    pub stability: Option<Stability>,
+    /// Sweeps of the fit.
+    pub sweeps: Option<f64>,
+    /// Seconds to make the directions.
+    pub seconds: f64,
+}
+
+impl MethodReport {
+    /// From one candidate a seed and what was measured of each.
+    pub fn new(
+        name: String,
+        kind: Kind,
+        config: Option<FitConfig>,
+        candidates: &[Candidate],
+        judged: &[Judged],
+        tokens: &TokenTable,
+    ) -> Self {
+        let directions: Vec<&Directions> = candidates.iter().map(|c| &c.directions).collect();
+        let detections: Vec<_> = judged.iter().map(|j| j.detection.clone()).collect();
+        let sweeps = candidates.iter().filter_map(|c| c.factors.as_ref().map(|f| f.sweep as f64));
+        let mean_of = |value: &dyn Fn(&Judged) -> Option<f64>| mean(judged.iter().filter_map(value));
+        Self {
+            name,
+            kind,
+            features: directions.first().map_or(0, |d| d.count()),
+            config,
+            seeds: candidates.len(),
+            relative_error: mean_of(&|j| j.relative_error),
+            held_out_error: mean_of(&|j| j.held_out_error),
+            active: mean_of(&|j| j.active),
+            dead: mean_of(&|j| j.dead.map(|d| d as f64)),
+            duplicates: mean_of(&|j| Some(j.duplicates as f64)).unwrap_or(0.0),
+            detection: DetectionReport::new(&detections, tokens),
+            contexts: mean_purity(judged.iter().filter_map(|j| j.contexts)),
+            coefficient_contexts: mean_purity(judged.iter().filter_map(|j| j.coefficient_contexts)),
+            stability: stability(&directions),
+            sweeps: mean(sweeps),
+            seconds: mean(candidates.iter().map(|c| c.seconds)).unwrap_or(0.0),
+        }
+    }
+}
+
+impl DetectionReport {
+    /// From one list of labels a seed. `None` when no label was scored.
+    pub fn new(seeds: &[Vec<LabelDetection>], tokens: &TokenTable) -> Option<Self> {
+        let labels: Vec<LabelScore> = seeds.first()?.iter().map(|first| label_score(first, seeds, tokens)).collect();
+        let aurocs: Vec<f64> = labels.iter().map(|l| l.auroc).collect();
+        let (auroc, standard_error) = mean_and_error(&aurocs)?;
+        let all: Vec<&LabelDetection> = seeds.iter().flatten().collect();
+        let share = |count: usize| count as f64 / all.len() as f64;
+        Some(Self {
+            auroc,
+            standard_error,
+            train_auroc: mean(labels.iter().map(|l| l.train_auroc)).unwrap_or(0.0),
+            s_cd: mean(all.iter().filter_map(|l| l.s_cd())),
+            s_cd_undefined: share(all.iter().filter(|l| l.s_cd().is_none()).count()),
+            told_apart: share(all.iter().filter(|l| l.tells_apart()).count()),
+            labels,
+        })
+    }
+}
+
+fn label_score(first: &LabelDetection, seeds: &[Vec<LabelDetection>], tokens: &TokenTable) -> LabelScore {
+    let of: Vec<_> = seeds.iter().flatten().filter(|l| l.label == first.label).collect();
+    LabelScore {
+        label: tokens.labels.get(first.label as usize).cloned().unwrap_or_default(),
+        auroc: mean(of.iter().map(|l| l.auroc)).unwrap_or(first.auroc),
+        train_auroc: mean(of.iter().map(|l| l.train_auroc)).unwrap_or(first.train_auroc),
+        s_cd: mean(of.iter().filter_map(|l| l.s_cd())),
+        feature: first.feature,
+    }
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0usize), |(sum, count), v| (sum + v, count + 1));
+    (count > 0).then(|| sum / count as f64)
+}
+
+fn mean_purity(values: impl Iterator<Item = ContextPurity>) -> Option<ContextPurity> {
+    let all: Vec<_> = values.collect();
+    Some(ContextPurity {
+        label: mean(all.iter().filter_map(|p| p.label)),
+        token: mean(all.iter().map(|p| p.token))?,
+        features: all.iter().map(|p| p.features).sum::<usize>() / all.len(),
+    })
+}

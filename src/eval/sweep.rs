@@ -1,0 +1,139 @@
+//! Choosing k, p and λ: a fit of each with several seeds, measured on rows that it has not seen.
+
+use serde::Serialize;
+
+use super::bench::Bench;
+use super::quality::{Division, division, fit_name, judged, seeds};
+use super::report::{Kind, MethodReport};
+use super::split::Holdout;
+use crate::activations::ActivationSource;
+use crate::error::{Error, Result};
+use crate::factor::{FitConfig, Solver};
+use crate::study::TokenTable;
+use crate::task::TaskCtx;
+
+/// What to try.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SweepConfig {
+    /// The fits: see [`grid`].
+    pub fits: Vec<FitConfig>,
+    /// Fits of each, with seeds counting up from its own.
+    pub seeds: usize,
+    /// What is held out.
+    pub holdout: Holdout,
+}
+
+/// One point of the curve: means over seeds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SweepRow {
+    /// k.
+    pub features: usize,
+    /// p.
+    pub sparsity: f64,
+    /// λ.
+    pub l1: f64,
+    /// ‖A − YZᵀ‖²/‖A‖² of the fit on its training rows.
+    pub relative_error: Option<f64>,
+    /// The same on held-out rows with the best coefficients for fixed features.
+    pub held_out_error: Option<f64>,
+    /// Features above 5 % of their own maximum at a token.
+    pub active: Option<f64>,
+    /// Features without coefficients.
+    pub dead: Option<f64>,
+    /// Features with |cos| above 0.9 to an earlier one.
+    pub duplicates: f64,
+    /// Mean |cos| of features matched over seeds.
+    pub stability: Option<f64>,
+    /// Share of features found again over seeds (|cos| of 0.7 or more).
+    pub found_again: Option<f64>,
+    /// Held-out concept detection, where the corpus has labels.
+    pub auroc: Option<f64>,
+    /// Its standard error over labels.
+    pub auroc_error: Option<f64>,
+    /// Sweeps of the fit.
+    pub sweeps: Option<f64>,
+    /// Seconds of a fit.
+    pub seconds: f64,
+}
+
+impl SweepRow {
+    fn new(config: &FitConfig, report: &MethodReport) -> Self {
+        Self {
+            features: config.features,
+            sparsity: config.sparsity,
+            l1: config.l1,
+            relative_error: report.relative_error,
+            held_out_error: report.held_out_error,
+            active: report.active,
+            dead: report.dead,
+            duplicates: report.duplicates,
+            stability: report.stability.map(|s| s.mean),
+            found_again: report.stability.map(|s| s.found_again),
+            auroc: report.detection.as_ref().map(|d| d.auroc),
+            auroc_error: report.detection.as_ref().map(|d| d.standard_error),
+            sweeps: report.sweeps,
+            seconds: report.seconds,
+        }
+    }
+}
+
+/// Every combination, k varying fastest so that the curve over k is what comes first. The multiplicative rule knows no
+/// penalty: it takes part once a (k, p).
+pub fn grid(base: &FitConfig, features: &[usize], sparsities: &[f64], l1s: &[f64]) -> Vec<FitConfig> {
+    let mut out: Vec<FitConfig> = Vec::new();
+    for &l1 in l1s {
+        for &sparsity in sparsities {
+            for &features in features {
+                let l1 = if base.solver == Solver::Mu { 0.0 } else { l1 };
+                let config = FitConfig { features, sparsity, l1, ..base.clone() };
+                if !out.contains(&config) {
+                    out.push(config);
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Fits and measures every configuration; hands each row to `seen` as soon as it is there.
+///
+/// # Errors
+/// [`Error::Usage`] without a fit or a seed, what [`Bench::new`] and the fits return, [`Error::Cancelled`].
+pub fn sweep(
+    source: &dyn ActivationSource,
+    tokens: &TokenTable,
+    config: &SweepConfig,
+    ctx: &TaskCtx,
+    seen: &mut dyn FnMut(&SweepRow) -> Result<()>,
+) -> Result<(Division, Vec<SweepRow>)> {
+    if config.fits.is_empty() || config.seeds == 0 {
+        return Err(Error::usage("nothing to sweep: give at least one number of features and one seed"));
+    }
+    let bench = Bench::new(source, tokens, &config.holdout, ctx)?;
+    let mut rows = Vec::new();
+    for fit in &config.fits {
+        let candidates = seeds(fit.seed, config.seeds)
+            .map(|seed| bench.fit(&FitConfig { seed, ..fit.clone() }, ctx))
+            .collect::<Result<Vec<_>>>()?;
+        let report = judged(&bench, tokens, fit_name(fit), Kind::Fit, Some(fit), &candidates, ctx)?;
+        let row = SweepRow::new(fit, &report);
+        seen(&row)?;
+        rows.push(row);
+    }
+    Ok((division(&bench), rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grid_has_every_combination_once() {
+        let base = FitConfig::default();
+        let fits = grid(&base, &[10, 20], &[0.01, 0.05], &[0.0, 0.1]);
+        assert_eq!(fits.len(), 8);
+        assert_eq!((fits[0].features, fits[1].features, fits[2].sparsity, fits[4].l1), (10, 20, 0.05, 0.1));
+        let mu = FitConfig { solver: Solver::Mu, ..base };
+        assert_eq!(grid(&mu, &[10, 20], &[0.01], &[0.0, 0.1]).len(), 2);
+    }
+}
