@@ -5,6 +5,7 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::num::NonZeroU16;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -34,7 +35,7 @@ impl Terminal {
         command.env_remove("TMUX");
         env.iter().for_each(|(k, v)| command.env(k, v));
         let child = pair.slave.spawn_command(command).unwrap();
-        let screen = Arc::new(Mutex::new(vt100::Parser::new(rows, cols, 0)));
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(cells(rows), cells(cols), 0)));
         let (mut reader, shared) = (pair.master.try_clone_reader().unwrap(), screen.clone());
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
@@ -86,6 +87,11 @@ impl Terminal {
         assert!(!parser.screen().bracketed_paste(), "bracketed paste is off");
         status.exit_code()
     }
+}
+
+/// The emulator counts its cells from one.
+fn cells(n: u16) -> NonZeroU16 {
+    NonZeroU16::new(n).unwrap()
 }
 
 const ENTER: &str = "\r";
@@ -169,7 +175,7 @@ fn resizing_to_nothing_and_back_and_sigterm() {
     let t = opened(&home, 120, 36, &[("NO_COLOR", "1")]);
     for (cols, rows) in [(200, 60), (59, 15), (20, 6), (2, 2), (80, 24)] {
         let size = PtySize { rows, cols, pixel_width: 0, pixel_height: 0 };
-        t.screen.lock().unwrap().screen_mut().set_size(rows, cols);
+        t.screen.lock().unwrap().screen_mut().set_size(cells(rows), cells(cols));
         t.master.resize(size).unwrap();
         std::thread::sleep(Duration::from_millis(80));
     }
