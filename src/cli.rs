@@ -478,8 +478,8 @@ pub struct ExportArgs {
 /// `mlpeek doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// A model to test: the same prompt with and without cache, batched and single
-    #[arg(long, short)]
+    /// A model to test (alone: the default one): the same prompt with and without cache, batched and single
+    #[arg(long, short, num_args = 0..=1, default_missing_value = crate::model::source::DEFAULT_MODEL)]
     pub model: Option<String>,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]

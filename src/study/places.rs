@@ -34,12 +34,7 @@ pub struct StudyEntry {
 
 /// mlpeek's data directory: `MLPEEK_HOME`, else `mlpeek` in the XDG data directory.
 pub fn home() -> Result<PathBuf> {
-    if let Some(home) = std::env::var_os("MLPEEK_HOME").filter(|h| !h.is_empty()) {
-        return Ok(PathBuf::from(home));
-    }
-    let base = etcetera::choose_base_strategy()
-        .map_err(|_| Error::usage("there is no home directory: set MLPEEK_HOME to a directory for mlpeek's data"))?;
-    Ok(base.data_dir().join("mlpeek"))
+    crate::model::source::data_dir()
 }
 
 /// Where studies without a path live: the data directory (`MLPEEK_HOME`, else XDG), by model, layer, hook and corpus.
