@@ -1,3 +1,4 @@
 //! Dense and sparse kernels of the factoriser.
 
 pub mod gemm;
+pub mod rowwise;

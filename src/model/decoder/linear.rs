@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::vector;
 use crate::error::Result;
 use crate::matrix::gemm::{View, product};
+use crate::matrix::rowwise;
 use crate::model::weights::Stored;
 
 /// Which arithmetic multiplies quantised weights.
@@ -101,38 +102,26 @@ impl Matrix {
     /// `out[:, at..at + self.out] = x Wᵀ` for the m rows of `x`; `out` is `[m, width]`.
     fn dequantised(&self, tensor: &Stored, x: &[f32], out: &mut [f32], at: usize, width: usize) {
         let (m, k) = (x.len() / self.cols, self.cols);
-        let (rows, row) = (tensor.rows(), tensor.cols());
+        let out = &mut out[at..];
+        if !self.transposed {
+            return rowwise::product(x, k, self.out, out, width, |rows, to| tensor.dequantise(rows, to));
+        }
         if let Some(values) = tensor.as_f32() {
-            let w = if self.transposed { View::rows(values, row) } else { View::transposed(values, row) };
-            return product((m, k, self.out), View::rows(x, k), w, &mut out[at..], width, false, true);
+            let (x, w) = (View::rows(x, k), View::rows(values, self.out));
+            return product((m, k, self.out), x, w, out, width, false, true);
         }
         let mut scratch = WIDENED.take();
-        let step = (SCRATCH / row).clamp(1, rows);
-        scratch.resize(scratch.len().max(step * row), 0.0);
-        for first in (0..rows).step_by(step) {
-            let count = step.min(rows - first);
-            let part = &mut scratch[..count * row];
-            widen(tensor, first, part);
-            if self.transposed {
-                let (x, w) = (View::rows(&x[first..], k), View::rows(part, row));
-                product((m, count, self.out), x, w, &mut out[at..], width, first > 0, true);
-            } else {
-                let (x, w) = (View::rows(x, k), View::transposed(part, row));
-                product((m, k, count), x, w, &mut out[at + first..], width, false, true);
-            }
+        let step = (SCRATCH / self.out).clamp(1, k);
+        scratch.resize(scratch.len().max(step * self.out), 0.0);
+        for first in (0..k).step_by(step) {
+            let count = step.min(k - first);
+            let part = &mut scratch[..count * self.out];
+            tensor.dequantise(first..first + count, part);
+            let (x, w) = (View::rows(&x[first..], k), View::rows(part, self.out));
+            product((m, count, self.out), x, w, out, width, first > 0, true);
         }
         WIDENED.set(scratch);
     }
-}
-
-/// Widens rows from `first` on until `out` is full, on all threads.
-fn widen(tensor: &Stored, first: usize, out: &mut [f32]) {
-    let row = tensor.cols();
-    let chunk = (out.len() / row).div_ceil(8 * rayon::current_num_threads()).max(1);
-    out.par_chunks_mut(chunk * row).enumerate().for_each(|(i, part)| {
-        let start = first + i * chunk;
-        tensor.dequantise(start..start + part.len() / row, part);
-    });
 }
 
 /// Matrices that multiply the same rows, their results side by side, with a bias.
