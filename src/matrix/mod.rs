@@ -1,4 +1,5 @@
 //! Dense and sparse kernels of the factoriser.
 
 pub mod gemm;
+pub mod quantised;
 pub mod rowwise;
