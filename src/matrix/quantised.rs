@@ -98,11 +98,7 @@ impl Bytes {
     /// When `k` is no multiple of 32 or `x` not whole rows.
     pub fn new(x: &[f32], k: usize) -> Self {
         assert!(k.is_multiple_of(BLOCK) && k > 0 && x.len().is_multiple_of(k), "whole rows of whole blocks");
-        let mut out = Self {
-            values: vec![0; x.len()],
-            scales: vec![[0.0; 2]; x.len() / BLOCK],
-            blocks: k / BLOCK,
-        };
+        let mut out = Self { values: vec![0; x.len()], scales: vec![[0.0; 2]; x.len() / BLOCK], blocks: k / BLOCK };
         pulp::Arch::new().dispatch(|| {
             let blocks = x.chunks_exact(BLOCK).zip(out.values.chunks_exact_mut(BLOCK)).zip(&mut out.scales);
             for ((x, q), scale) in blocks {
@@ -387,9 +383,7 @@ mod x86 {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::quantized::k_quants::{
-        BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, GgmlType, matmul,
-    };
+    use candle_core::quantized::k_quants::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, GgmlType, matmul};
 
     use super::*;
 
