@@ -8,5 +8,7 @@ pub mod cholesky;
 pub mod dense;
 pub mod gemm;
 pub mod panel;
+pub mod quantised;
+pub mod rowwise;
 pub mod select;
 pub(crate) mod simd;

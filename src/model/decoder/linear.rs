@@ -13,7 +13,8 @@ use rayon::prelude::*;
 use super::vector;
 use crate::error::Result;
 use crate::matrix::gemm::{View, product};
-use crate::model::weights::Stored;
+use crate::matrix::rowwise;
+use crate::model::weights::{Activations, Stored};
 
 /// Which arithmetic multiplies quantised weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub(crate) enum Path {
 
 /// Values of weights that are widened at a time.
 const SCRATCH: usize = 1 << 21;
+/// Weights that are worth a task of their own.
+const TASK: usize = 1 << 17;
 
 thread_local! {
     static WIDENED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
@@ -90,49 +93,36 @@ impl Matrix {
         })
     }
 
-    fn is_quantised(&self) -> bool {
+    fn mapped(&self) -> Option<&Stored> {
         match &self.home {
-            Home::Mapped(t) => t.is_quantised(),
-            Home::Dense(_) => false,
-            Home::Quantised(_) => true,
+            Home::Mapped(tensor) => Some(tensor),
+            Home::Dense(_) | Home::Quantised(_) => None,
         }
     }
 
     /// `out[:, at..at + self.out] = x Wᵀ` for the m rows of `x`; `out` is `[m, width]`.
     fn dequantised(&self, tensor: &Stored, x: &[f32], out: &mut [f32], at: usize, width: usize) {
         let (m, k) = (x.len() / self.cols, self.cols);
-        let (rows, row) = (tensor.rows(), tensor.cols());
+        let out = &mut out[at..];
+        if !self.transposed {
+            return rowwise::product(x, k, self.out, out, width, |rows, to| tensor.dequantise(rows, to));
+        }
         if let Some(values) = tensor.as_f32() {
-            let w = if self.transposed { View::rows(values, row) } else { View::transposed(values, row) };
-            return product((m, k, self.out), View::rows(x, k), w, &mut out[at..], width, false, true);
+            let (x, w) = (View::rows(x, k), View::rows(values, self.out));
+            return product((m, k, self.out), x, w, out, width, false, true);
         }
         let mut scratch = WIDENED.take();
-        let step = (SCRATCH / row).clamp(1, rows);
-        scratch.resize(scratch.len().max(step * row), 0.0);
-        for first in (0..rows).step_by(step) {
-            let count = step.min(rows - first);
-            let part = &mut scratch[..count * row];
-            widen(tensor, first, part);
-            if self.transposed {
-                let (x, w) = (View::rows(&x[first..], k), View::rows(part, row));
-                product((m, count, self.out), x, w, &mut out[at..], width, first > 0, true);
-            } else {
-                let (x, w) = (View::rows(x, k), View::transposed(part, row));
-                product((m, k, count), x, w, &mut out[at + first..], width, false, true);
-            }
+        let step = (SCRATCH / self.out).clamp(1, k);
+        scratch.resize(scratch.len().max(step * self.out), 0.0);
+        for first in (0..k).step_by(step) {
+            let count = step.min(k - first);
+            let part = &mut scratch[..count * self.out];
+            tensor.dequantise(first..first + count, part);
+            let (x, w) = (View::rows(&x[first..], k), View::rows(part, self.out));
+            product((m, count, self.out), x, w, out, width, first > 0, true);
         }
         WIDENED.set(scratch);
     }
-}
-
-/// Widens rows from `first` on until `out` is full, on all threads.
-fn widen(tensor: &Stored, first: usize, out: &mut [f32]) {
-    let row = tensor.cols();
-    let chunk = (out.len() / row).div_ceil(8 * rayon::current_num_threads()).max(1);
-    out.par_chunks_mut(chunk * row).enumerate().for_each(|(i, part)| {
-        let start = first + i * chunk;
-        tensor.dequantise(start..start + part.len() / row, part);
-    });
 }
 
 /// Matrices that multiply the same rows, their results side by side, with a bias.
@@ -199,16 +189,15 @@ impl Linear {
 
     fn product_mapped(&self, x: &[f32], m: usize, path: Path, with_bias: bool) -> Vec<f32> {
         let mut out = vec![0.0; m * self.out];
-        let mut at = 0;
-        for part in &self.parts {
-            if let Home::Mapped(tensor) = &part.home {
-                if path == Path::Quantised && part.is_quantised() {
-                    quantised(tensor, x, &mut out, at, self.out);
-                } else {
-                    part.dequantised(tensor, x, &mut out, at, self.out);
-                }
+        let stored: Vec<&Stored> = self.parts.iter().filter_map(Matrix::mapped).collect();
+        if path == Path::Quantised && stored.iter().all(|t| t.is_quantised()) {
+            quantised(&stored, x, m, &mut out);
+        } else {
+            let mut at = 0;
+            for (part, tensor) in self.parts.iter().zip(stored) {
+                part.dequantised(tensor, x, &mut out, at, self.out);
+                at += part.out;
             }
-            at += part.out;
         }
         if let (Some(bias), true) = (&self.bias, with_bias) {
             vector::rows_mut(&mut out, self.out, |_, row| vector::axpy(row, 1.0, bias));
@@ -217,24 +206,41 @@ impl Linear {
     }
 }
 
-/// `out[:, at..] = x Wᵀ` with x quantised as candle quantises it.
-fn quantised(tensor: &Stored, x: &[f32], out: &mut [f32], at: usize, width: usize) {
-    let (rows, m) = (tensor.rows(), x.len() / tensor.cols());
-    let x = tensor.quantise_activations(x);
-    let chunk = rows.div_ceil(4 * rayon::current_num_threads()).max(1);
-    if m == 1 {
-        out[at..at + rows].par_chunks_mut(chunk).enumerate().for_each(|(i, part)| {
-            tensor.quantised_products(i * chunk..i * chunk + part.len(), &x, part);
-        });
-        return;
+/// `out = x [W₁ᵀ | W₂ᵀ | …]` for m rows of x, quantised to eight bits; all parts are one parallel step.
+fn quantised(parts: &[&Stored], x: &[f32], m: usize, out: &mut [f32]) {
+    let mut activations: Vec<Activations> = Vec::new();
+    for part in parts {
+        if !activations.iter().any(|a| a.suit(part.dtype())) {
+            activations.push(part.quantise_activations(x));
+        }
     }
-    let mut columns = vec![0.0; rows * m];
-    columns.par_chunks_mut(chunk * m).enumerate().for_each(|(i, part)| {
-        tensor.quantised_products(i * chunk..i * chunk + part.len() / m, &x, part);
-    });
-    for (r, line) in out.chunks_exact_mut(width).enumerate() {
-        for (o, column) in line[at..at + rows].iter_mut().zip(columns.chunks_exact(m)) {
-            *o = column[r];
+    // Column after column for several rows of x, so that a task's results lie together.
+    let mut columns = if m == 1 { Vec::new() } else { vec![0.0; out.len()] };
+    let mut left: &mut [f32] = if m == 1 { out } else { &mut columns };
+    let weights: usize = parts.iter().map(|p| p.rows() * p.cols()).sum();
+    let tasks = (weights / TASK).clamp(1, 4 * rayon::current_num_threads());
+    let mut work = Vec::new();
+    for part in parts {
+        let (here, rest) = std::mem::take(&mut left).split_at_mut(part.rows() * m);
+        left = rest;
+        let step = (weights / (tasks * part.cols()).max(1)).next_multiple_of(8).max(8);
+        let Some(x) = activations.iter().find(|a| a.suit(part.dtype())) else { continue };
+        work.extend(here.chunks_mut(step * m).enumerate().map(|(i, results)| (part, i * step, x, results)));
+    }
+    let run = |(part, first, x, results): (&&Stored, usize, &Activations, &mut [f32])| {
+        part.quantised_products(first..first + results.len() / m, x, results);
+    };
+    if tasks == 1 {
+        work.into_iter().for_each(run);
+    } else {
+        work.into_par_iter().for_each(run);
+    }
+    if m > 1 {
+        let width = out.len() / m;
+        for (r, line) in out.chunks_exact_mut(width).enumerate() {
+            for (o, column) in line.iter_mut().zip(columns.chunks_exact(m)) {
+                *o = column[r];
+            }
         }
     }
 }

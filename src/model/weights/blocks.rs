@@ -1,4 +1,4 @@
-//! Blocks of quantised values to f32 and their dot products, by candle's own definitions of each block type.
+//! Blocks of quantised values to f32 and their dot products: this crate's kernels where there are some, else candle's.
 
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::k_quants::{
@@ -6,6 +6,8 @@ use candle_core::quantized::k_quants::{
     BlockQ8K, GgmlType,
 };
 use half::{bf16, f16};
+
+use crate::matrix::quantised::{self, Bytes, Format};
 
 /// Runs `$body` with `$T` the block type of `$dtype`.
 macro_rules! with_block {
@@ -95,38 +97,80 @@ pub(super) fn as_f32(data: &[u8]) -> &[f32] {
     cast(data)
 }
 
-pub(super) fn dequantise(dtype: GgmlDType, data: &[u8], out: &mut [f32]) {
-    with_block!(dtype, T => T::to_float(cast::<T>(data), out));
-}
-
-/// Rows of activations in the blocks that a weight type is multiplied with.
-pub struct Activations {
-    /// Blocks of each row, one row after another, as bytes of an aligned buffer.
-    blocks: Vec<u64>,
-    bytes: usize,
-}
-
-pub(super) fn quantise(dtype: GgmlDType, x: &[f32]) -> Activations {
-    with_block!(dtype, T => {
-        type V = <T as GgmlType>::VecDotType;
-        let count = x.len() / V::BLCK_SIZE;
-        let bytes = count * std::mem::size_of::<V>();
-        let mut typed = vec![V::zeros(); count];
-        V::from_float(x, &mut typed);
-        let mut blocks = vec![0u64; bytes.div_ceil(8)];
-        // SAFETY: `typed` holds `bytes` initialised bytes of plain numeric blocks.
-        #[allow(unsafe_code)]
-        let raw = unsafe { std::slice::from_raw_parts(typed.as_ptr().cast::<u8>(), bytes) };
-        bytemuck::cast_slice_mut::<u64, u8>(&mut blocks)[..bytes].copy_from_slice(raw);
-        Activations { blocks, bytes }
+/// The types that this crate's kernels read.
+fn format(dtype: GgmlDType) -> Option<Format> {
+    Some(match dtype {
+        GgmlDType::Q4_0 => Format::Q4_0,
+        GgmlDType::Q4_1 => Format::Q4_1,
+        GgmlDType::Q5_0 => Format::Q5_0,
+        GgmlDType::Q5_1 => Format::Q5_1,
+        GgmlDType::Q8_0 => Format::Q8_0,
+        _ => return None,
     })
 }
 
+pub(super) fn dequantise(dtype: GgmlDType, data: &[u8], out: &mut [f32]) {
+    if let Some(format) = format(dtype) {
+        return quantised::widen(format, data, out);
+    }
+    with_block!(dtype, T => T::to_float(cast::<T>(data), out));
+}
+
+/// Rows of activations, quantised as a weight type wants them.
+pub enum Activations {
+    /// For this crate's kernels.
+    Bytes(Bytes),
+    /// In the blocks that candle multiplies a type with, as bytes of an aligned buffer.
+    Candle {
+        /// The buffer.
+        words: Vec<u64>,
+        /// Bytes in use.
+        len: usize,
+        /// The weight type.
+        dtype: GgmlDType,
+    },
+}
+
+impl Activations {
+    /// Whether weights of `dtype` can be multiplied with these.
+    pub fn suit(&self, dtype: GgmlDType) -> bool {
+        match self {
+            Self::Bytes(_) => format(dtype).is_some(),
+            Self::Candle { dtype: own, .. } => *own == dtype,
+        }
+    }
+}
+
+pub(super) fn quantise(dtype: GgmlDType, x: &[f32], cols: usize) -> Activations {
+    if format(dtype).is_some() {
+        return Activations::Bytes(Bytes::new(x, cols));
+    }
+    with_block!(dtype, T => {
+        type V = <T as GgmlType>::VecDotType;
+        let count = x.len() / V::BLCK_SIZE;
+        let len = count * std::mem::size_of::<V>();
+        let mut typed = vec![V::zeros(); count];
+        V::from_float(x, &mut typed);
+        let mut words = vec![0u64; len.div_ceil(8)];
+        // SAFETY: `typed` holds `len` initialised bytes of plain numeric blocks.
+        #[allow(unsafe_code)]
+        let raw = unsafe { std::slice::from_raw_parts(typed.as_ptr().cast::<u8>(), len) };
+        bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..len].copy_from_slice(raw);
+        Activations::Candle { words, len, dtype }
+    })
+}
+
+/// `x` must be quantised for this type.
 pub(super) fn products(dtype: GgmlDType, data: &[u8], cols: usize, x: &Activations, out: &mut [f32]) {
+    let (words, len) = match (x, format(dtype)) {
+        (Activations::Bytes(x), Some(format)) => return quantised::products(format, data, x, out),
+        (Activations::Candle { words, len, dtype: own }, None) if *own == dtype => (words, *len),
+        _ => unreachable!("activations are quantised for the type that they are multiplied with"),
+    };
     with_block!(dtype, T => {
         type V = <T as GgmlType>::VecDotType;
         let weights = cast::<T>(data);
-        let x = cast::<V>(&bytemuck::cast_slice::<u64, u8>(&x.blocks)[..x.bytes]);
+        let x = cast::<V>(&bytemuck::cast_slice::<u64, u8>(words)[..len]);
         let (per_row, per_x) = (cols / T::BLCK_SIZE, cols / V::BLCK_SIZE);
         let m = x.len() / per_x;
         for (row, out) in weights.chunks_exact(per_row).zip(out.chunks_exact_mut(m)) {

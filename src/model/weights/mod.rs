@@ -19,6 +19,7 @@ use candle_core::quantized::GgmlDType;
 
 use crate::error::{Error, Result};
 
+pub use blocks::Activations;
 pub use digest::digest;
 pub use gguf::Meta;
 pub(crate) use mapped::Mapped;
@@ -118,15 +119,15 @@ impl Stored {
         (self.dtype == GgmlDType::F32).then(|| blocks::as_f32(self.data()))
     }
 
-    /// Quantised products: `out[c * m + r] = ⟨row c of rows, x row r⟩` for the m rows of `x` (each `cols` values), with
-    /// x quantised to the block type that candle pairs with this one.
-    pub fn quantised_products(&self, rows: Range<usize>, x: &blocks::Activations, out: &mut [f32]) {
+    /// Quantised products: `out[c * m + r] = ⟨row c of rows, x row r⟩` for the m rows of `x`, which
+    /// [`Self::quantise_activations`] made for this type.
+    pub fn quantised_products(&self, rows: Range<usize>, x: &Activations, out: &mut [f32]) {
         blocks::products(self.dtype, self.rows_data(rows), self.cols(), x, out);
     }
 
     /// `x` (`m * cols` values) quantised for [`Self::quantised_products`].
-    pub fn quantise_activations(&self, x: &[f32]) -> blocks::Activations {
-        blocks::quantise(self.dtype, x)
+    pub fn quantise_activations(&self, x: &[f32]) -> Activations {
+        blocks::quantise(self.dtype, x, self.cols())
     }
 
     /// All of it as f32.

@@ -1,0 +1,461 @@
+//! Dot products of quantised weight rows with activations quantised to eight bits: what generating one token needs.
+//!
+//! Owns the kernels of GGML's block types of 32 values (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0); knows nothing of tensors or files.
+//! Every type is read as w = d·q + m with q an unsigned byte (Q8_0: q − 128, so m = −128 d), which is what the byte dot
+//! products of x86 want. Invariant: a product is the same whatever rows are computed beside it.
+//!
+//! Formats: <https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h>.
+
+use half::f16;
+
+/// Values of a block.
+pub const BLOCK: usize = 32;
+
+/// A GGML type that these kernels read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// d, 32 × 4 bits
+    Q4_0,
+    /// d, m, 32 × 4 bits
+    Q4_1,
+    /// d, 32 high bits, 32 × 4 bits
+    Q5_0,
+    /// d, m, 32 high bits, 32 × 4 bits
+    Q5_1,
+    /// d, 32 × 8 bits
+    Q8_0,
+}
+
+impl Format {
+    /// Bytes of a block.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::Q4_0 => 18,
+            Self::Q4_1 => 20,
+            Self::Q5_0 => 22,
+            Self::Q5_1 => 24,
+            Self::Q8_0 => 34,
+        }
+    }
+
+    /// What one block holds: d, m and the 32 unsigned values.
+    fn read(self, block: &[u8]) -> (f32, f32, [u8; BLOCK]) {
+        let half = |at: usize| f16::from_le_bytes([block[at], block[at + 1]]).to_f32();
+        let d = half(0);
+        let mut q = [0u8; BLOCK];
+        let nibbles = |q: &mut [u8; BLOCK], from: &[u8]| {
+            for (i, &b) in from[..BLOCK / 2].iter().enumerate() {
+                (q[i], q[i + BLOCK / 2]) = (b & 15, b >> 4);
+            }
+        };
+        let high = |q: &mut [u8; BLOCK], from: &[u8]| {
+            for (i, v) in q.iter_mut().enumerate() {
+                *v |= (from[i / 8] >> (i % 8) & 1) << 4;
+            }
+        };
+        let m = match self {
+            Self::Q4_0 => {
+                nibbles(&mut q, &block[2..]);
+                -8.0 * d
+            }
+            Self::Q4_1 => {
+                nibbles(&mut q, &block[4..]);
+                half(2)
+            }
+            Self::Q5_0 => {
+                nibbles(&mut q, &block[6..]);
+                high(&mut q, &block[2..]);
+                -16.0 * d
+            }
+            Self::Q5_1 => {
+                nibbles(&mut q, &block[8..]);
+                high(&mut q, &block[4..]);
+                half(2)
+            }
+            Self::Q8_0 => {
+                for (v, &b) in q.iter_mut().zip(&block[2..]) {
+                    *v = b ^ 0x80;
+                }
+                -128.0 * d
+            }
+        };
+        (d, m, q)
+    }
+}
+
+/// Rows of activations in blocks of eight bits.
+pub struct Bytes {
+    values: Vec<i8>,
+    /// Of each block its scale d and d · Σ values.
+    scales: Vec<[f32; 2]>,
+    blocks: usize,
+}
+
+impl Bytes {
+    /// Quantises rows of `k` values, each block of 32 by its largest: d = max|x| / 127.
+    ///
+    /// # Panics
+    /// When `k` is no multiple of 32 or `x` not whole rows.
+    pub fn new(x: &[f32], k: usize) -> Self {
+        assert!(k.is_multiple_of(BLOCK) && k > 0 && x.len().is_multiple_of(k), "whole rows of whole blocks");
+        let mut out = Self { values: vec![0; x.len()], scales: vec![[0.0; 2]; x.len() / BLOCK], blocks: k / BLOCK };
+        pulp::Arch::new().dispatch(|| {
+            let blocks = x.chunks_exact(BLOCK).zip(out.values.chunks_exact_mut(BLOCK)).zip(&mut out.scales);
+            for ((x, q), scale) in blocks {
+                quantise_block(x, q, scale);
+            }
+        });
+        out
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.scales.len() / self.blocks
+    }
+}
+
+#[inline(always)]
+fn quantise_block(x: &[f32], q: &mut [i8], scale: &mut [f32; 2]) {
+    let mut top = [0.0f32; 8];
+    for part in x.chunks_exact(8) {
+        for (t, v) in top.iter_mut().zip(part) {
+            *t = if v.abs() > *t { v.abs() } else { *t };
+        }
+    }
+    let top = top.iter().fold(0.0f32, |a, &b| if b > a { b } else { a });
+    let d = top / 127.0;
+    let inverse = if d > 0.0 { 1.0 / d } else { 0.0 };
+    let mut sum = 0i32;
+    for (q, v) in q.iter_mut().zip(x) {
+        // Adding and taking away 1.5 · 2²³ rounds to the nearest whole number.
+        let rounded = (v * inverse + 12_582_912.0) - 12_582_912.0;
+        *q = rounded as i8;
+        sum += i32::from(*q);
+    }
+    *scale = [d, d * sum as f32];
+}
+
+/// `out[c * m + r] = ⟨weight row c, x row r⟩` for the rows in `weights` and the m rows of `x`.
+///
+/// # Panics
+/// When `weights` is not whole rows or `out` does not fit.
+pub fn products(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) {
+    let (row, m) = (x.blocks * format.bytes(), x.rows());
+    assert!(weights.len().is_multiple_of(row) && out.len() == weights.len() / row * m, "whole rows, one result each");
+    #[cfg(target_arch = "x86_64")]
+    if x86::products(format, weights, x, out) {
+        return;
+    }
+    portable(format, weights, x, out);
+}
+
+fn portable(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) {
+    let m = x.rows();
+    for (row, out) in weights.chunks_exact(x.blocks * format.bytes()).zip(out.chunks_exact_mut(m)) {
+        for (r, out) in out.iter_mut().enumerate() {
+            *out = 0.0;
+            for (b, block) in row.chunks_exact(format.bytes()).enumerate() {
+                let (d, min, q) = format.read(block);
+                let at = r * x.blocks + b;
+                let [dx, sum] = x.scales[at];
+                let values = &x.values[at * BLOCK..(at + 1) * BLOCK];
+                let dot: i32 = q.iter().zip(values).map(|(&q, &v)| i32::from(q) * i32::from(v)).sum();
+                *out += d * dx * dot as f32 + min * sum;
+            }
+        }
+    }
+}
+
+/// Widens whole blocks to f32.
+///
+/// # Panics
+/// When `blocks` and `out` do not fit each other.
+pub fn widen(format: Format, blocks: &[u8], out: &mut [f32]) {
+    assert!(blocks.len() / format.bytes() * BLOCK == out.len(), "32 values a block");
+    pulp::Arch::new().dispatch(|| {
+        for (block, out) in blocks.chunks_exact(format.bytes()).zip(out.chunks_exact_mut(BLOCK)) {
+            let (d, m, q) = format.read(block);
+            if format == Format::Q8_0 || format == Format::Q4_0 || format == Format::Q5_0 {
+                // As the format defines it, without the detour over m.
+                let zero = (-m / if d == 0.0 { 1.0 } else { d }) as i32;
+                for (o, &q) in out.iter_mut().zip(&q) {
+                    *o = d * (i32::from(q) - zero) as f32;
+                }
+            } else {
+                for (o, &q) in out.iter_mut().zip(&q) {
+                    *o = d * f32::from(q) + m;
+                }
+            }
+        }
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{BLOCK, Bytes, Format};
+
+    /// Runs the best kernel; `false` when there is none for this machine.
+    pub(super) fn products(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) -> bool {
+        if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")) {
+            return false;
+        }
+        if is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl") {
+            // SAFETY: the features were just found; lengths were checked by the caller.
+            unsafe { with_vnni(format, weights, x, out) };
+        } else {
+            // SAFETY: as above.
+            unsafe { with_avx2(format, weights, x, out) };
+        }
+        true
+    }
+
+    /// # Safety
+    /// The features must be there; `weights`, `x` and `out` must fit each other.
+    #[target_feature(enable = "avx512vnni,avx512vl,avx2,fma,f16c")]
+    unsafe fn with_vnni(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) {
+        let dot = |q, v| _mm256_dpbusd_epi32(_mm256_setzero_si256(), q, v);
+        // SAFETY: as the caller vouches.
+        unsafe { by_format(format, weights, x, out, dot) };
+    }
+
+    /// # Safety
+    /// As [`with_vnni`].
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn with_avx2(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) {
+        let dot = |q, v| {
+            // Pairs of products reach 2 · 255 · 127, beyond 16 bits: halves of at most 7 bits do not.
+            let low = _mm256_and_si256(q, _mm256_set1_epi8(0x7f));
+            let high = _mm256_and_si256(_mm256_srli_epi16::<7>(q), _mm256_set1_epi8(1));
+            let ones = _mm256_set1_epi16(1);
+            let low = _mm256_madd_epi16(_mm256_maddubs_epi16(low, v), ones);
+            let high = _mm256_madd_epi16(_mm256_maddubs_epi16(high, v), ones);
+            _mm256_add_epi32(low, _mm256_slli_epi32::<7>(high))
+        };
+        // SAFETY: as the caller vouches.
+        unsafe { by_format(format, weights, x, out, dot) };
+    }
+
+    #[inline(always)]
+    unsafe fn by_format(
+        format: Format,
+        weights: &[u8],
+        x: &Bytes,
+        out: &mut [f32],
+        dot: impl Fn(__m256i, __m256i) -> __m256i + Copy,
+    ) {
+        // SAFETY: as the caller vouches.
+        unsafe {
+            match format {
+                Format::Q4_0 => rows::<18>(weights, x, out, dot, |b| unpack_4(b, 2, -8.0)),
+                Format::Q4_1 => rows::<20>(weights, x, out, dot, |b| unpack_4(b, 4, 0.0)),
+                Format::Q5_0 => rows::<22>(weights, x, out, dot, |b| unpack_5(b, 2, -16.0)),
+                Format::Q5_1 => rows::<24>(weights, x, out, dot, |b| unpack_5(b, 4, 0.0)),
+                Format::Q8_0 => rows::<34>(weights, x, out, dot, |b| unpack_8(b)),
+            }
+        }
+    }
+
+    /// d in lane 0 and m in lane 1: read (`zero` = 0), or m = zero · d.
+    #[inline(always)]
+    unsafe fn scale(block: *const u8, zero: f32) -> __m128 {
+        // SAFETY: every block begins with at least four bytes; the features are the caller's.
+        unsafe {
+            let both = _mm_cvtph_ps(_mm_cvtsi32_si128(block.cast::<i32>().read_unaligned()));
+            if zero == 0.0 { both } else { _mm_mul_ps(_mm_moveldup_ps(both), _mm_setr_ps(1.0, zero, 0.0, 0.0)) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn nibbles(from: *const u8) -> __m256i {
+        // SAFETY: the block holds 16 bytes from here on.
+        unsafe {
+            let packed = _mm_loadu_si128(from.cast());
+            let both = _mm256_set_m128i(_mm_srli_epi16::<4>(packed), packed);
+            _mm256_and_si256(both, _mm256_set1_epi8(15))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack_4(block: *const u8, at: usize, zero: f32) -> (__m128, __m256i) {
+        // SAFETY: as the caller vouches.
+        unsafe { (scale(block, zero), nibbles(block.add(at))) }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack_5(block: *const u8, at: usize, zero: f32) -> (__m128, __m256i) {
+        // SAFETY: four bytes of high bits lie at `at`, then sixteen of nibbles.
+        unsafe {
+            let bits = _mm256_set1_epi32(block.add(at).cast::<i32>().read_unaligned());
+            // Byte i of the result looks at byte i / 8 of the bits, and there at bit i % 8.
+            let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+            let bytes = _mm256_shuffle_epi8(bits, spread);
+            let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+            let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
+            let high = _mm256_and_si256(set, _mm256_set1_epi8(16));
+            (scale(block, zero), _mm256_or_si256(nibbles(block.add(at + 4)), high))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack_8(block: *const u8) -> (__m128, __m256i) {
+        // SAFETY: 32 bytes follow the two of d.
+        unsafe {
+            let q = _mm256_loadu_si256(block.add(2).cast());
+            (scale(block, -128.0), _mm256_xor_si256(q, _mm256_set1_epi8(-128)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn rows<const BYTES: usize>(
+        weights: &[u8],
+        x: &Bytes,
+        out: &mut [f32],
+        dot: impl Fn(__m256i, __m256i) -> __m256i + Copy,
+        unpack: impl Fn(*const u8) -> (__m128, __m256i) + Copy,
+    ) {
+        let m = x.rows();
+        for (row, out) in weights.chunks_exact(x.blocks * BYTES).zip(out.chunks_exact_mut(m)) {
+            let mut r = 0;
+            // SAFETY: rows r.. of x exist in each call; a weight row has x.blocks blocks.
+            unsafe {
+                while r + 4 <= m {
+                    out[r..r + 4].copy_from_slice(&row_by::<4, BYTES>(row, x, r, dot, unpack));
+                    r += 4;
+                }
+                if r + 2 <= m {
+                    out[r..r + 2].copy_from_slice(&row_by::<2, BYTES>(row, x, r, dot, unpack));
+                    r += 2;
+                }
+                if r < m {
+                    out[r] = row_by::<1, BYTES>(row, x, r, dot, unpack)[0];
+                }
+            }
+        }
+    }
+
+    /// One weight row against M rows of activations.
+    #[inline(always)]
+    unsafe fn row_by<const M: usize, const BYTES: usize>(
+        row: &[u8],
+        x: &Bytes,
+        first: usize,
+        dot: impl Fn(__m256i, __m256i) -> __m256i,
+        unpack: impl Fn(*const u8) -> (__m128, __m256i),
+    ) -> [f32; M] {
+        // SAFETY: block b < x.blocks lies in the row and in each of the M rows of x.
+        unsafe {
+            let mut sums = [_mm256_setzero_ps(); M];
+            let mut offsets = [_mm_setzero_ps(); M];
+            let (values, scales) = (x.values.as_ptr(), x.scales.as_ptr());
+            for b in 0..x.blocks {
+                let (scale, q) = unpack(row.as_ptr().add(b * BYTES));
+                for r in 0..M {
+                    let at = (first + r) * x.blocks + b;
+                    let v = _mm256_loadu_si256(values.add(at * BLOCK).cast());
+                    // Lane 0: d · dx; lane 1: m · dx Σ.
+                    let pair = _mm_castsi128_ps(_mm_loadl_epi64(scales.add(at).cast()));
+                    let both = _mm_mul_ps(scale, pair);
+                    let whole = _mm256_cvtepi32_ps(dot(q, v));
+                    sums[r] = _mm256_fmadd_ps(whole, _mm256_broadcastss_ps(both), sums[r]);
+                    offsets[r] = _mm_add_ps(offsets[r], both);
+                }
+            }
+            let mut out = [0.0; M];
+            for ((out, sum), offset) in out.iter_mut().zip(sums).zip(offsets) {
+                let four = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                let one = _mm_add_ss(two, _mm_movehdup_ps(two));
+                *out = _mm_cvtss_f32(_mm_add_ss(one, _mm_movehdup_ps(offset)));
+            }
+            out
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn narrow(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) {
+        // SAFETY: tests run it where AVX2, FMA and F16C are, with fitting slices.
+        unsafe { with_avx2(format, weights, x, out) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::quantized::k_quants::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, GgmlType, matmul};
+
+    use super::*;
+
+    fn values(n: usize, seed: u32) -> Vec<f32> {
+        (0..n as u32).map(|i| (((i * 2_654_435_761 + seed * 40_503) >> 8) % 2000) as f32 / 1000.0 - 1.0).collect()
+    }
+
+    const K: usize = 192;
+
+    /// Rows quantised by candle: their bytes, their values, and candle's own products with `x`.
+    fn candle<T: GgmlType>(w: &[f32], x: &[f32]) -> (Vec<u8>, Vec<f32>, Vec<f32>) {
+        let mut blocks = vec![T::zeros(); w.len() / BLOCK];
+        T::from_float(w, &mut blocks);
+        let mut wide = vec![0.0; w.len()];
+        T::to_float(&blocks, &mut wide);
+        let (m, n) = (x.len() / K, w.len() / K);
+        let mut out = vec![0.0; m * n];
+        matmul((m, K, n), x, &blocks, &mut out).unwrap();
+        // SAFETY: blocks are plain numbers without padding.
+        #[allow(unsafe_code)]
+        let bytes = unsafe { std::slice::from_raw_parts(blocks.as_ptr().cast::<u8>(), size_of_val(&blocks[..])) };
+        (bytes.to_vec(), wide, out)
+    }
+
+    fn check(format: Format, make: impl Fn(&[f32], &[f32]) -> (Vec<u8>, Vec<f32>, Vec<f32>)) {
+        for m in [1, 2, 3, 4, 7] {
+            let (w, x) = (values(5 * K, 7), values(m * K, 8));
+            let (bytes, wide, theirs) = make(&w, &x);
+            assert_eq!(bytes.len(), 5 * K / BLOCK * format.bytes());
+            let mut ours_wide = vec![0.0; w.len()];
+            widen(format, &bytes, &mut ours_wide);
+            assert!(ours_wide.iter().zip(&wide).all(|(a, b)| (a - b).abs() <= 1e-6), "{format:?} widens as candle");
+            let x = Bytes::new(&x, K);
+            let mut ours = vec![0.0; 5 * m];
+            products(format, &bytes, &x, &mut ours);
+            for c in 0..5 {
+                for r in 0..m {
+                    let (a, b) = (ours[c * m + r], theirs[r * 5 + c]);
+                    assert!((a - b).abs() < 2e-2, "{format:?} ({c}, {r}) of {m}: {a} against candle's {b}");
+                }
+            }
+            let mut plain = vec![0.0; 5 * m];
+            portable(format, &bytes, &x, &mut plain);
+            assert!(ours.iter().zip(&plain).all(|(a, b)| (a - b).abs() < 1e-4), "{format:?}: {ours:?} {plain:?}");
+            #[cfg(target_arch = "x86_64")]
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
+                let mut narrow = vec![0.0; 5 * m];
+                x86::narrow(format, &bytes, &x, &mut narrow);
+                assert!(ours.iter().zip(&narrow).all(|(a, b)| (a - b).abs() < 1e-4), "{format:?} on AVX2");
+            }
+        }
+    }
+
+    #[test]
+    fn every_format_equals_candle() {
+        check(Format::Q4_0, candle::<BlockQ4_0>);
+        check(Format::Q4_1, candle::<BlockQ4_1>);
+        check(Format::Q5_0, candle::<BlockQ5_0>);
+        check(Format::Q5_1, candle::<BlockQ5_1>);
+        check(Format::Q8_0, candle::<BlockQ8_0>);
+    }
+
+    #[test]
+    fn zeros_and_extremes_survive() {
+        let x = Bytes::new(&[0.0; 64], 64);
+        assert!(x.scales.iter().all(|s| *s == [0.0, 0.0]));
+        let x = Bytes::new(&[-3e38; 32], 32);
+        assert!(x.values.iter().all(|&v| v == -127));
+        let mut weights = vec![0xffu8; 34];
+        weights[..2].copy_from_slice(&f16::from_f32(1.0).to_le_bytes());
+        let mut out = [0.0];
+        products(Format::Q8_0, &weights, &Bytes::new(&[1.0; 32], 32), &mut out);
+        assert!((out[0] + 32.0).abs() < 1e-3);
+    }
+}

@@ -1,0 +1,370 @@
+//! X Wᵀ for weights whose rows are made on demand: the product of the decoder's prefill.
+//!
+//! Owns packing, blocking, threads and the register tiles; knows nothing of how a weight row is stored. Invariant: an
+//! element of the result is one sum over k in ascending order, split only at fixed block edges, so that neither threads
+//! nor the other rows of a batch change a bit of it.
+//!
+//! The shape is Goto's (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008) with weights as
+//! the packed panels: a task makes a few panels of [`NR`] weight rows, transposed to `[k][NR]`, and runs every tile of
+//! [`MR`] rows of X over them.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+/// Rows of X in a register tile.
+const MR: usize = 12;
+/// Weight rows in a panel.
+const NR: usize = 32;
+/// Longest run of k between two visits of the result.
+const KC: usize = 768;
+/// Values of a task's panels that should stay in the second-level cache.
+const CACHED: usize = 96 << 10;
+
+thread_local! {
+    static PANELS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static ROWS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static TILES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Where the tasks write: disjoint columns of one result.
+#[derive(Clone, Copy)]
+struct Target {
+    out: *mut f32,
+    stride: usize,
+}
+
+// SAFETY: every task writes columns that are its own, and the borrow of the result outlives the tasks.
+#[allow(unsafe_code)]
+unsafe impl Send for Target {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl Sync for Target {}
+
+/// `out[i * stride + j] = ⟨x row i, weight row j⟩` for the rows of `x` (`k` values each) and `n` weight rows, which
+/// `weights(rows, buffer)` writes as f32, row after row.
+///
+/// # Panics
+/// When `x` or `out` does not fit the shape.
+pub fn product(
+    x: &[f32],
+    k: usize,
+    n: usize,
+    out: &mut [f32],
+    stride: usize,
+    weights: impl Fn(Range<usize>, &mut [f32]) + Sync,
+) {
+    if x.is_empty() || n == 0 {
+        return;
+    }
+    let m = x.len() / k;
+    assert!(k > 0 && m * k == x.len(), "x holds whole rows");
+    assert!(stride >= n && out.len() >= (m - 1) * stride + n, "the result is too short");
+    let mut tiles = TILES.take();
+    pack_tiles(x, k, &mut tiles);
+    let target = Target { out: out.as_mut_ptr(), stride };
+    let panels = n.div_ceil(NR);
+    let (threads, step) = (rayon::current_num_threads(), blocks(k).1);
+    let tasks = panels.div_ceil((CACHED / (step * NR)).max(1)).next_multiple_of(threads).min(panels);
+    let run = |task: usize| {
+        let (first, last) = (panels * task / tasks, panels * (task + 1) / tasks);
+        let columns = first * NR..(last * NR).min(n);
+        columns_of(&tiles, m, k, columns, target, &weights);
+    };
+    if m * n * k < 1 << 16 {
+        (0..tasks).for_each(run);
+    } else {
+        (0..tasks).into_par_iter().for_each(run);
+    }
+    TILES.set(tiles);
+}
+
+/// Number and length of the runs that k is cut into.
+fn blocks(k: usize) -> (usize, usize) {
+    let count = k.div_ceil(KC);
+    (count, k.div_ceil(count))
+}
+
+/// X as `[tile][k][MR]`; rows beyond the last are zero.
+fn pack_tiles(x: &[f32], k: usize, tiles: &mut Vec<f32>) {
+    let m = x.len() / k;
+    let len = m.div_ceil(MR) * MR * k;
+    if tiles.len() < len {
+        tiles.resize(len, 0.0);
+    }
+    let pack = |(rows, tile): (&[f32], &mut [f32])| {
+        if rows.len() < MR * k {
+            tile.fill(0.0);
+        }
+        for (i, row) in rows.chunks_exact(k).enumerate() {
+            for (p, &v) in row.iter().enumerate() {
+                tile[p * MR + i] = v;
+            }
+        }
+    };
+    if x.len() < 1 << 15 {
+        x.chunks(MR * k).zip(tiles.chunks_mut(MR * k)).for_each(pack);
+    } else {
+        x.par_chunks(MR * k).zip(tiles.par_chunks_mut(MR * k)).for_each(pack);
+    }
+}
+
+/// One task: makes the panels of `columns` and multiplies every tile with them.
+fn columns_of(
+    tiles: &[f32],
+    m: usize,
+    k: usize,
+    columns: Range<usize>,
+    target: Target,
+    weights: &impl Fn(Range<usize>, &mut [f32]),
+) {
+    let (mut panels, mut rows) = (PANELS.take(), ROWS.take());
+    let count = columns.len().div_ceil(NR);
+    panels.resize(panels.len().max(count * k * NR), 0.0);
+    rows.resize(rows.len().max(NR * k), 0.0);
+    for (i, panel) in panels.chunks_exact_mut(k * NR).take(count).enumerate() {
+        let first = columns.start + i * NR;
+        let here = first..(first + NR).min(columns.end);
+        let rows = &mut rows[..here.len() * k];
+        weights(here, rows);
+        pack_panel(rows, k, panel);
+    }
+    let (runs, step) = blocks(k);
+    for run in 0..runs {
+        let span = run * step..((run + 1) * step).min(k);
+        for (t, tile) in tiles.chunks_exact(MR * k).take(m.div_ceil(MR)).enumerate() {
+            let height = MR.min(m - t * MR);
+            for (i, panel) in panels.chunks_exact(k * NR).take(count).enumerate() {
+                let first = columns.start + i * NR;
+                let width = NR.min(columns.end - first);
+                let (a, b) = (&tile[span.start * MR..span.end * MR], &panel[span.start * NR..span.end * NR]);
+                // SAFETY: `product` checked that rows t * MR.. + height and columns first.. + width lie inside the
+                // result; no other task has these columns.
+                #[allow(unsafe_code)]
+                unsafe {
+                    let out = target.out.add(t * MR * target.stride + first);
+                    tile_product(a, b, out, target.stride, (height, width), run > 0);
+                }
+            }
+        }
+    }
+    PANELS.set(panels);
+    ROWS.set(rows);
+}
+
+/// Weight rows as `[k][NR]`; columns beyond the last are zero.
+fn pack_panel(rows: &[f32], k: usize, panel: &mut [f32]) {
+    const STEP: usize = 16;
+    if rows.len() < NR * k {
+        panel.fill(0.0);
+    }
+    for first in (0..k).step_by(STEP) {
+        let len = STEP.min(k - first);
+        for (j, row) in rows.chunks_exact(k).enumerate() {
+            for (p, &v) in row[first..first + len].iter().enumerate() {
+                panel[(first + p) * NR + j] = v;
+            }
+        }
+    }
+}
+
+/// `out[i * stride + j] (+)= Σ_p a[p][i] b[p][j]` for i < height, j < width.
+///
+/// # Safety
+/// `out` must be valid for those elements.
+#[allow(unsafe_code)]
+unsafe fn tile_product(a: &[f32], b: &[f32], out: *mut f32, stride: usize, size: (usize, usize), add: bool) {
+    debug_assert_eq!(a.len() / MR, b.len() / NR);
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the feature was just found; the caller vouches for `out`.
+            return unsafe { x86::tile_512(a, b, out, stride, size, add) };
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: as above.
+            return unsafe { x86::tile_256(a, b, out, stride, size, add) };
+        }
+    }
+    let mut sums = [[0.0f32; NR]; MR];
+    for (a, b) in a.chunks_exact(MR).zip(b.chunks_exact(NR)) {
+        for (sums, &a) in sums.iter_mut().zip(a) {
+            for (s, &b) in sums.iter_mut().zip(b) {
+                *s += a * b;
+            }
+        }
+    }
+    for (i, sums) in sums.iter().enumerate().take(size.0) {
+        for (j, s) in sums.iter().enumerate().take(size.1) {
+            // SAFETY: the caller vouches for these elements.
+            let to = unsafe { &mut *out.add(i * stride + j) };
+            *to = if add { *to + s } else { *s };
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{MR, NR};
+
+    /// 12 × 32: 24 accumulators of 512 bits.
+    ///
+    /// # Safety
+    /// AVX-512F must be there and `out` valid for the tile.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn tile_512(a: &[f32], b: &[f32], out: *mut f32, stride: usize, size: (usize, usize), add: bool) {
+        let steps = a.len() / MR;
+        let (mut a, mut b) = (a.as_ptr(), b.as_ptr());
+        let mut sums = [[_mm512_setzero_ps(); 2]; MR];
+        for _ in 0..steps {
+            // SAFETY: `a` and `b` hold `steps` groups of MR and NR values.
+            unsafe {
+                let (low, high) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)));
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let x = _mm512_set1_ps(*a.add(i));
+                    sum[0] = _mm512_fmadd_ps(x, low, sum[0]);
+                    sum[1] = _mm512_fmadd_ps(x, high, sum[1]);
+                }
+                a = a.add(MR);
+                b = b.add(NR);
+            }
+        }
+        let mask = |from: usize| {
+            let left = size.1.saturating_sub(from).min(16) as u32;
+            ((1u32 << left) - 1) as u16
+        };
+        for (i, sum) in sums.iter().enumerate().take(size.0) {
+            for (half, &sum) in sum.iter().enumerate() {
+                let mask = mask(16 * half);
+                // SAFETY: the mask keeps to the columns that the caller vouches for.
+                unsafe {
+                    let to = out.add(i * stride + 16 * half);
+                    let old = if add { _mm512_maskz_loadu_ps(mask, to) } else { _mm512_setzero_ps() };
+                    _mm512_mask_storeu_ps(to, mask, _mm512_add_ps(old, sum));
+                }
+            }
+        }
+    }
+
+    /// 12 × 32 as eight tiles of 6 × 8 … of 256 bits: 6 × 16 at a time, 12 accumulators.
+    ///
+    /// # Safety
+    /// AVX2 and FMA must be there and `out` valid for the tile.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn tile_256(a: &[f32], b: &[f32], out: *mut f32, stride: usize, size: (usize, usize), add: bool) {
+        const ROWS: usize = 6;
+        let steps = a.len() / MR;
+        for top in (0..size.0).step_by(ROWS) {
+            for left in (0..size.1).step_by(16) {
+                let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
+                for p in 0..steps {
+                    // SAFETY: top + 6 ≤ MR and left + 16 ≤ NR.
+                    unsafe {
+                        let (a, b) = (a.as_ptr().add(p * MR + top), b.as_ptr().add(p * NR + left));
+                        let (low, high) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
+                        for (i, sum) in sums.iter_mut().enumerate() {
+                            let x = _mm256_set1_ps(*a.add(i));
+                            sum[0] = _mm256_fmadd_ps(x, low, sum[0]);
+                            sum[1] = _mm256_fmadd_ps(x, high, sum[1]);
+                        }
+                    }
+                }
+                for (i, sum) in sums.iter().enumerate().take(size.0 - top) {
+                    let mut line = [0.0f32; 16];
+                    // SAFETY: `line` has room for both halves; the loop keeps to the columns vouched for.
+                    unsafe {
+                        _mm256_storeu_ps(line.as_mut_ptr(), sum[0]);
+                        _mm256_storeu_ps(line.as_mut_ptr().add(8), sum[1]);
+                        let to = out.add((top + i) * stride + left);
+                        for (j, v) in line.iter().enumerate().take(size.1 - left) {
+                            let to = &mut *to.add(j);
+                            *to = if add { *to + v } else { *v };
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(n: usize, seed: u32) -> Vec<f32> {
+        (0..n as u32).map(|i| (((i * 2_654_435_761 + seed * 40_503) >> 8) % 2000) as f32 / 1000.0 - 1.0).collect()
+    }
+
+    fn check(m: usize, k: usize, n: usize, margin: usize) {
+        let (x, w) = (values(m * k, 1), values(n * k, 2));
+        let stride = n + margin;
+        let mut out = vec![9.0; m * stride];
+        product(&x, k, n, &mut out[..(m - 1) * stride + n], stride, |rows, to| {
+            to.copy_from_slice(&w[rows.start * k..rows.end * k]);
+        });
+        for i in 0..m {
+            for j in 0..n {
+                let exact: f64 = (0..k).map(|p| f64::from(x[i * k + p]) * f64::from(w[j * k + p])).sum();
+                let got = f64::from(out[i * stride + j]);
+                assert!(
+                    (got - exact).abs() < 1e-4 * (k as f64).sqrt(),
+                    "({i}, {j}) of {m}x{k}x{n}: {got}, not {exact}"
+                );
+            }
+            let beyond = (i * stride + n).min(out.len())..((i + 1) * stride).min(out.len());
+            assert!(out[beyond].iter().all(|&v| v == 9.0), "columns beyond the result were written");
+        }
+    }
+
+    #[test]
+    fn equals_the_definition_at_every_edge() {
+        for (m, k, n) in
+            [(1, 1, 1), (12, 32, 32), (13, 33, 31), (5, 769, 70), (25, 1536, 97), (1, 576, 64), (64, 64, 960)]
+        {
+            check(m, k, n, 0);
+            check(m, k, n, 5);
+        }
+    }
+
+    #[test]
+    fn a_row_is_the_same_bits_alone_and_in_a_batch() {
+        let (k, n) = (800, 100);
+        let (x, w) = (values(30 * k, 3), values(n * k, 4));
+        let fill = |rows: Range<usize>, to: &mut [f32]| to.copy_from_slice(&w[rows.start * k..rows.end * k]);
+        let mut all = vec![0.0; 30 * n];
+        product(&x, k, n, &mut all, n, fill);
+        for row in [0, 11, 12, 29] {
+            let mut one = vec![0.0; n];
+            product(&x[row * k..(row + 1) * k], k, n, &mut one, n, fill);
+            assert_eq!(one, all[row * n..(row + 1) * n]);
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn both_instruction_sets_agree() {
+        if !(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2")) {
+            return;
+        }
+        let (a, b) = (values(MR * 50, 5), values(NR * 50, 6));
+        for size in [(12, 32), (7, 17), (1, 3)] {
+            let (mut wide, mut narrow) = (vec![1.0; MR * NR], vec![1.0; MR * NR]);
+            for (out, is_wide) in [(&mut wide, true), (&mut narrow, false)] {
+                // SAFETY: the features were just found; the result holds MR rows of NR.
+                #[allow(unsafe_code)]
+                unsafe {
+                    if is_wide {
+                        x86::tile_512(&a, &b, out.as_mut_ptr(), NR, size, true);
+                    } else {
+                        x86::tile_256(&a, &b, out.as_mut_ptr(), NR, size, true);
+                    }
+                }
+            }
+            assert!(wide.iter().zip(&narrow).all(|(a, b)| (a - b).abs() < 1e-4));
+        }
+    }
+}
