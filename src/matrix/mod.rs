@@ -9,3 +9,4 @@ pub mod dense;
 pub mod panel;
 pub mod select;
 pub(crate) mod simd;
+mod transpose;
