@@ -18,7 +18,8 @@ use crate::task::{Progress, TaskCtx};
 
 /// The least coefficient that the multiplicative rule starts from, since it cannot leave zero.
 const FLOOR: f32 = 1e-6;
-const KMEANS_ROUNDS: usize = 8;
+/// Rounds of k-means for `mu`, as in the paper's code, and for `bcd`, which ends as low after 2 as after 15.
+const KMEANS_ROUNDS: [usize; 2] = [15, 3];
 /// Bytes of rows that the rounds of k-means look at; a larger source is sampled.
 const KMEANS_BYTES: usize = 256 << 20;
 const SUBSPACE_ROUNDS: usize = 4;
@@ -38,7 +39,7 @@ pub(crate) fn start(
     let y = match init {
         Init::Random => uniform(k, stream.n, &mut rng),
         Init::Kmeans => {
-            let clusters = kmeans(stream, k, &mut rng, ctx)?;
+            let clusters = kmeans(stream, k, KMEANS_ROUNDS[usize::from(solver == Solver::Bcd)], &mut rng, ctx)?;
             let y = clusters.one_hot(stream.n, floor);
             if solver == Solver::Bcd {
                 let sums = one_hot_sums(clusters.sums, &clusters.counts, stream.n.div_ceil(PANEL) * PANEL);
@@ -101,7 +102,7 @@ impl Clusters {
 }
 
 /// Lloyd's rounds from k rows chosen at random, then every row with its nearest centroid.
-fn kmeans(stream: &Stream<'_>, k: usize, rng: &mut Pcg64, ctx: &TaskCtx) -> Result<Clusters> {
+fn kmeans(stream: &Stream<'_>, k: usize, rounds: usize, rng: &mut Pcg64, ctx: &TaskCtx) -> Result<Clusters> {
     let (n, d) = (stream.n, stream.d);
     let most = (KMEANS_BYTES / (4 * d)).max(20 * k);
     let sample = if n > most { Some(gather_rows(stream, most, rng, ctx)?) } else { None };
@@ -112,10 +113,10 @@ fn kmeans(stream: &Stream<'_>, k: usize, rng: &mut Pcg64, ctx: &TaskCtx) -> Resu
         centroids.extend(part.row(row)?);
     }
     let mut last = f64::INFINITY;
-    for round in 0..KMEANS_ROUNDS {
-        ctx.checkpoint(Progress::new("k-means start", round as u64, KMEANS_ROUNDS as u64, "rounds"))?;
+    for round in 0..rounds {
+        ctx.checkpoint(Progress::new("k-means start", round as u64, rounds as u64, "rounds"))?;
         let (clusters, within) = assign(part, &centroids, k, ctx)?;
-        if sampled.is_none() && (round + 1 == KMEANS_ROUNDS || within > last * (1.0 - 1e-3)) {
+        if sampled.is_none() && (round + 1 == rounds || within > last * (1.0 - 1e-3)) {
             return Ok(clusters);
         }
         last = within.min(last);

@@ -18,7 +18,7 @@ use crate::matrix::panel::{self, PANEL};
 use crate::task::TaskCtx;
 
 /// Bytes of A in a block: small enough to stay in a shared cache between the two halves of a pass.
-const BLOCK_BYTES: usize = 12 << 20;
+const BLOCK_BYTES: usize = 16 << 20;
 const BLOCK_ROWS: Range<usize> = 512..4096;
 /// Panels a task takes where it sums on the supports: enough to spread the cost of its own sums.
 const SUPPORT_PANELS: usize = 4;
@@ -205,19 +205,39 @@ impl<'a> Stream<'a> {
             _ => None,
         };
         let columns = dense.as_deref().map_or_else(|| columns.reborrow(), Columns::Dense);
-        let mut packed = Packed::default();
-        self.blocks(ctx, |range, block| {
+        let Sums { products, gram, fit, totals, row_fit } = sums;
+        let mut first = FirstHalf { totals, row_fit, fit, on_support: Vec::new() };
+        let (mut packed, mut spare) = (Packed::default(), Packed::default());
+        let mut waiting: Option<Block<'_>> = None;
+        // While one block's products are summed the next is read and updated, so that no thread waits for the other half.
+        for begin in (0..self.n).step_by(self.block_rows) {
+            let range = begin..self.n.min(begin + self.block_rows);
             let span = range.start * k..range.end.div_ceil(PANEL) * PANEL * k;
             let (before, after) = (&y.data[span.clone()], &mut next.data[span]);
-            self.update_block(block, range.start, before, after, &columns, gather, sums, update);
-            packed.fill(after, k, &mut sums.totals);
-            let Packed { lines, stride, gram } = &mut packed;
-            if matches!(gather, Gather::Dense) {
-                dense::accumulate_products(&mut sums.products, &block.data, self.d, lines, *stride, k);
-            }
-            dense::accumulate_gram(&mut sums.gram, gram, lines, *stride, range.len(), k);
-            Ok(())
-        })
+            let ((), block) = rayon::join(
+                || {
+                    if let Some(block) = &waiting {
+                        packed.accumulate(block, gather, products, gram, k);
+                    }
+                },
+                || {
+                    ctx.check()?;
+                    let block = self.source.rows(range.clone())?;
+                    self.update_block(&block, range.start, before, after, &columns, gather, &mut first, update);
+                    spare.fill(after, k, first.totals);
+                    Ok::<_, crate::Error>(block)
+                },
+            );
+            waiting = Some(block?);
+            std::mem::swap(&mut packed, &mut spare);
+        }
+        if let Some(block) = &waiting {
+            packed.accumulate(block, gather, products, gram, k);
+        }
+        if matches!(gather, Gather::Support(_)) {
+            *products = first.on_support;
+        }
+        Ok(())
     }
 
     /// The first half of a block: projects, updates the coefficients panel by panel, and sums on the supports.
@@ -230,7 +250,7 @@ impl<'a> Stream<'a> {
         after: &mut [f32],
         columns: &Columns<'_>,
         gather: Gather<'_>,
-        sums: &mut Sums,
+        sums: &mut FirstHalf<'_>,
         update: &(impl Fn(&mut [f32], &[f32]) + Sync),
     ) {
         let (support, task) = match gather {
@@ -256,9 +276,10 @@ impl<'a> Stream<'a> {
                 on_support
             })
             .collect();
-        sums.fit += row_fit.iter().map(|&v| f64::from(v)).sum::<f64>();
+        *sums.fit += row_fit.iter().map(|&v| f64::from(v)).sum::<f64>();
+        sums.on_support.resize(support, 0.0);
         for part in &partial {
-            sums.products.iter_mut().zip(part).for_each(|(total, v)| *total += v);
+            sums.on_support.iter_mut().zip(part).for_each(|(total, v)| *total += v);
         }
     }
 
@@ -318,6 +339,14 @@ impl Sums {
     }
 }
 
+/// The sums of the first half of a block.
+struct FirstHalf<'s> {
+    totals: &'s mut [f64],
+    row_fit: &'s mut [f32],
+    fit: &'s mut f64,
+    on_support: Vec<f32>,
+}
+
 /// A block's coefficients by feature, for the dense products.
 #[derive(Default)]
 struct Packed {
@@ -339,6 +368,15 @@ impl Packed {
                 *total += f64::from(piece.iter().sum::<f32>());
             }
         });
+    }
+
+    /// The second half of a block: adds to AᵀY and YᵀY.
+    fn accumulate(&mut self, block: &Block<'_>, gather: Gather<'_>, products: &mut [f32], gram: &mut [f64], k: usize) {
+        let Packed { lines, stride, gram: scratch } = self;
+        if matches!(gather, Gather::Dense) {
+            dense::accumulate_products(products, &block.data, block.cols, lines, *stride, k);
+        }
+        dense::accumulate_gram(gram, scratch, lines, *stride, block.rows, k);
     }
 }
 

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 use super::panel::PANEL;
 
-/// Neurons in a tile of AᵀY.
-const STRIP: usize = 256;
+/// Neurons in a tile of AᵀY: a multiple of the 96 that the widest micro-kernel takes at once.
+const STRIP: usize = 192;
 
 /// `out[k × d] += Yᵀ A` for a block of rows: `a` is row-major `[b × d]`, `y` is `[k][stride]` with the block's `b` rows
 /// first in each line. Tiles of neurons run in parallel; each adds in the order of the rows.

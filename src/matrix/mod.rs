@@ -12,3 +12,4 @@ pub mod quantised;
 pub mod rowwise;
 pub mod select;
 pub(crate) mod simd;
+mod transpose;

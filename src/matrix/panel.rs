@@ -3,6 +3,8 @@
 //!
 //! A panel of activations is `[d][PANEL]`, of coefficients or projections `[k][PANEL]`; rows that do not exist are zero.
 
+pub use super::transpose::transpose;
+
 use super::simd::{Lanes, WIDTH, kernel};
 
 /// Token rows in a panel.
@@ -38,51 +40,6 @@ impl Gram {
             out.offsets.push(out.columns.len());
         }
         out
-    }
-}
-
-/// Lays `rows` (row-major, `d` values each, at most [`PANEL`] of them) into `panel` `[d][PANEL]`.
-pub fn transpose(panel: &mut [f32], rows: &[f32], d: usize) {
-    let count = rows.len() / d;
-    debug_assert!(count <= PANEL && panel.len() == d * PANEL);
-    if count < PANEL {
-        panel.fill(0.0);
-    }
-    transpose_tiles(panel, rows, d, count);
-}
-
-kernel! {
-    /// The filled part of [`transpose`].
-    fn transpose_tiles(panel: &mut [f32], rows: &[f32], d: usize, count: usize) = transpose_body;
-}
-
-#[inline(always)]
-fn transpose_body<const FUSED: bool>(panel: &mut [f32], rows: &[f32], d: usize, count: usize) {
-    const TILE: usize = 8;
-    let whole_rows = count - count % TILE;
-    let whole_cols = d - d % TILE;
-    for c in (0..whole_cols).step_by(TILE) {
-        for r in (0..whole_rows).step_by(TILE) {
-            let mut tile = [[0.0f32; TILE]; TILE];
-            for (i, line) in tile.iter_mut().enumerate() {
-                let at = (r + i) * d + c;
-                line.copy_from_slice(&rows[at..at + TILE]);
-            }
-            for i in 0..TILE {
-                let mut line = [0.0f32; TILE];
-                for (v, source) in line.iter_mut().zip(&tile) {
-                    *v = source[i];
-                }
-                let at = (c + i) * PANEL + r;
-                panel[at..at + TILE].copy_from_slice(&line);
-            }
-        }
-    }
-    for r in 0..count {
-        let first = if r < whole_rows { whole_cols } else { 0 };
-        for c in first..d {
-            panel[c * PANEL + r] = rows[r * d + c];
-        }
     }
 }
 

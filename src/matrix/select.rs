@@ -1,19 +1,17 @@
 //! Choosing the entries largest in magnitude.
 
+use super::simd::kernel;
+
 /// The indices of the `count` entries of `values` largest in |value|, ascending; of equal ones the first are taken.
 ///
 /// `guess` may name entries that were chosen before: when they are `count` different indices, every entry below the
 /// least of them is passed over at once. It changes the time, never the result.
 pub fn largest(values: &[f32], count: usize, guess: &[u32], scratch: &mut Vec<(u32, u32)>, out: &mut [u32]) {
     debug_assert!(count == out.len() && count <= values.len());
-    // Magnitudes of finite floats compare as their bits do.
-    let key = |v: f32| v.to_bits() & 0x7fff_ffff;
     let floor =
         if guess.len() == count { guess.iter().map(|&i| key(values[i as usize])).min().unwrap_or(0) } else { 0 };
     scratch.clear();
-    scratch.extend(
-        values.iter().enumerate().filter(|(_, v)| key(**v) >= floor).map(|(i, v)| (u32::MAX - key(*v), i as u32)),
-    );
+    above(values, floor, scratch);
     if scratch.len() > count {
         scratch.select_nth_unstable(count);
     }
@@ -21,6 +19,33 @@ pub fn largest(values: &[f32], count: usize, guess: &[u32], scratch: &mut Vec<(u
         *o = *i;
     }
     out.sort_unstable();
+}
+
+kernel! {
+    /// Pushes (inverted magnitude, index) of every entry whose magnitude's bits reach `floor`.
+    fn above(values: &[f32], floor: u32, out: &mut Vec<(u32, u32)>) = above_body;
+}
+
+#[inline(always)]
+fn above_body<const FUSED: bool>(values: &[f32], floor: u32, out: &mut Vec<(u32, u32)>) {
+    const CHUNK: usize = 32;
+    for (c, chunk) in values.chunks(CHUNK).enumerate() {
+        // Most chunks hold nothing: one vectorised maximum passes over them.
+        let most = chunk.iter().fold(0, |m, v| key(*v).max(m));
+        if most >= floor {
+            for (i, v) in chunk.iter().enumerate() {
+                if key(*v) >= floor {
+                    out.push((u32::MAX - key(*v), (c * CHUNK + i) as u32));
+                }
+            }
+        }
+    }
+}
+
+/// Magnitudes of finite floats compare as these bits do.
+#[inline(always)]
+fn key(v: f32) -> u32 {
+    v.to_bits() & 0x7fff_ffff
 }
 
 #[cfg(test)]
