@@ -57,7 +57,9 @@ fn kl_rises_with_small_strengths_and_meets_its_targets() {
     assert!(kls.windows(2).all(|pair| pair[0] < pair[1]), "{kls:?}");
     for negative in [false, true] {
         for target in [0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5] {
-            let found = calibrate(&model, &terms, &[prompt.clone()], target, negative, Positions::All, &ctx).unwrap();
+            let found =
+                calibrate(&model, &terms, std::slice::from_ref(&prompt), target, negative, Positions::All, &ctx)
+                    .unwrap();
             assert!(found.reached, "{target}: {found:?}");
             assert!((found.kl - target).abs() < tolerance(target));
             let sign = if negative { -1.0 } else { 1.0 };
