@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::analysis::ScoredToken;
 use crate::analysis::lens::extremes;
 use crate::error::{Error, Result};
-use crate::model::generate::{Sampling, generate};
+use crate::model::generate::{NewToken, Sampling, generate_streams};
 use crate::model::{BosRule, HookPoint, Model};
 use crate::task::TaskCtx;
 use calibrate::{kl, last_logits};
@@ -88,7 +88,7 @@ pub struct SteerInfo {
     pub kl: f64,
     /// A target that could not be reached, or was reached elsewhere on a curve that is not monotone, in words.
     pub note: Option<String>,
-    /// Logits that rose most at the prompt's last token.
+    /// Logits that rose most at the prompt's last token (a shift that all logits share is left in).
     pub risen: Vec<ScoredToken>,
     /// Logits that fell most.
     pub fallen: Vec<ScoredToken>,
@@ -144,12 +144,14 @@ pub fn steer(
         Positions::Generated => Touch::Generated,
     };
     let mut tap = SteerTap::new(&request.terms, strengths, touch)?;
-    let mut on_token = |token: crate::model::generate::NewToken| {
+    let mut on_token = |token: NewToken| {
         if !token.text.is_empty() {
             emit(SteerEvent::Text { sample: token.row / 2, steered: token.row % 2 == 1, text: token.text });
         }
     };
-    let texts = generate(model, &vec![prompt; rows], &request.sampling, &mut tap, &mut on_token, ctx)?;
+    let streams: Vec<u64> = (0..rows).map(|row| row as u64 / 2).collect();
+    let prompts = vec![prompt; rows];
+    let texts = generate_streams(model, &prompts, &streams, &request.sampling, &mut tap, &mut on_token, ctx)?;
     let (steered, baseline): (Vec<_>, Vec<_>) = texts.into_iter().enumerate().partition(|(row, _)| row % 2 == 1);
     let text = |rows: Vec<(usize, String)>| rows.into_iter().map(|(_, text)| text).collect();
     Ok(Steered { info, baseline: text(baseline), steered: text(steered) })

@@ -68,10 +68,11 @@ impl SteerTap {
 
     /// What is added to each row of a pass: kept as long as the rows stay the same, which they do while generating.
     fn delta(&mut self, at: usize, pass: &Pass<'_>, x: &Tensor) -> Result<Tensor> {
-        if let Some((samples, delta)) = &self.deltas[at] {
-            if samples == pass.samples && delta.dtype() == x.dtype() {
-                return Ok(delta.clone());
-            }
+        if let Some((samples, delta)) = &self.deltas[at]
+            && samples == pass.samples
+            && delta.dtype() == x.dtype()
+        {
+            return Ok(delta.clone());
         }
         let direction = &self.directions[at];
         let mut values = Vec::with_capacity(pass.samples.len() * direction.len());
