@@ -87,7 +87,8 @@ mod tests {
 
     #[test]
     fn a_difference_inside_its_interval_is_none() {
-        let noise: Vec<_> = (0..20).map(|i| (0.8 + 0.1 * f64::from(i % 2), 0.8 + 0.1 * f64::from((i + 1) % 2))).collect();
+        let noise: Vec<_> =
+            (0..20).map(|i| (0.8 + 0.1 * f64::from(i % 2), 0.8 + 0.1 * f64::from((i + 1) % 2))).collect();
         assert_eq!(paired(&noise, 2000, 1).unwrap().verdict, Verdict::NoDifference);
         let same = vec![(0.7, 0.7); 5];
         assert_eq!(paired(&same, 100, 1).unwrap().verdict, Verdict::NoDifference);

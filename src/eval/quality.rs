@@ -174,7 +174,11 @@ fn controls(judge: &mut Judge<'_>, config: &QualityConfig) -> Result<()> {
     let first = config.fits[0].seed;
     let distinct = |values: Vec<(usize, f64)>| {
         let mut out: Vec<(usize, f64)> = Vec::new();
-        values.into_iter().for_each(|v| if !out.contains(&v) { out.push(v) });
+        values.into_iter().for_each(|v| {
+            if !out.contains(&v) {
+                out.push(v)
+            }
+        });
         out
     };
     let shapes = distinct(config.fits.iter().map(|f| (f.features, f.sparsity)).collect());
@@ -215,10 +219,8 @@ fn differences(methods: &[MethodReport], resamples: usize, seed: u64) -> Vec<Com
     let own = labels(first);
     let compare = |other: &MethodReport| {
         let theirs = labels(other);
-        let pairs: Vec<_> = own
-            .iter()
-            .filter_map(|a| theirs.iter().find(|b| b.label == a.label).map(|b| (a.auroc, b.auroc)))
-            .collect();
+        let pairs: Vec<_> =
+            own.iter().filter_map(|a| theirs.iter().find(|b| b.label == a.label).map(|b| (a.auroc, b.auroc))).collect();
         let difference = paired(&pairs, resamples, seed)?;
         Some(Compared { method: first.name.clone(), against: other.name.clone(), difference })
     };

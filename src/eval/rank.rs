@@ -39,7 +39,13 @@ mod tests {
             for (j, &b) in scores.iter().enumerate().filter(|(j, _)| groups[*j] != Some(group)) {
                 assert_ne!(i, j);
                 pairs += 1.0;
-                won += if a > b { 1.0 } else if a == b { 0.5 } else { 0.0 };
+                won += if a > b {
+                    1.0
+                } else if a == b {
+                    0.5
+                } else {
+                    0.0
+                };
             }
         }
         (pairs > 0.0).then(|| won / pairs)

@@ -113,7 +113,8 @@ impl Split {
         let mut out = self.clone();
         let mut rng = Pcg64::seed_from_u64(seed);
         for side in [false, true] {
-            let places: Vec<usize> = (0..self.sentences.len()).filter(|&i| self.sentences[i].held_out == side).collect();
+            let places: Vec<usize> =
+                (0..self.sentences.len()).filter(|&i| self.sentences[i].held_out == side).collect();
             let mut labels: Vec<_> = places.iter().map(|&i| self.sentences[i].label).collect();
             labels.shuffle(&mut rng);
             for (&i, label) in places.iter().zip(labels) {
@@ -262,7 +263,8 @@ pub(crate) mod tests {
     /// A table of samples of `rows` rows and a label each; every row's token is its sample's label.
     pub(crate) fn table(samples: &[(usize, Option<u32>)]) -> TokenTable {
         let labels = samples.iter().filter_map(|s| s.1).max().map_or(0, |m| m + 1);
-        let mut table = TokenTable { labels: (0..labels).map(|l| format!("label {l}")).collect(), ..TokenTable::default() };
+        let mut table =
+            TokenTable { labels: (0..labels).map(|l| format!("label {l}")).collect(), ..TokenTable::default() };
         for (sample, &(rows, label)) in (0..).zip(samples) {
             let id = label.unwrap_or(1000);
             table.pieces.entry(id).or_insert_with(|| format!("piece {id}"));
@@ -280,7 +282,8 @@ pub(crate) mod tests {
     #[test]
     fn the_last_sentences_of_large_enough_labels_are_held_out() {
         // Sample 2 has no rows; label 2 has three sentences.
-        let samples: Vec<_> = (0..12).map(|i| (if i == 2 { 0 } else { 2 }, Some(if i < 9 { i % 2 } else { 2 }))).collect();
+        let samples: Vec<_> =
+            (0..12).map(|i| (if i == 2 { 0 } else { 2 }, Some(if i < 9 { i % 2 } else { 2 }))).collect();
         let holdout = Holdout { share: 0.0, seed: None, ..Holdout::default() };
         let split = Split::new(&table(&samples), &holdout).unwrap();
         assert_eq!(split.labels, [0, 1]);
