@@ -8,6 +8,10 @@ use crate::activations::store::CacheDtype;
 use crate::factor::{FitConfig, Init, Solver};
 use crate::model::{BosRule, DeviceChoice, HookSite};
 
+mod judge;
+
+pub use judge::{JudgeArgs, QualityArgs, SweepArgs};
+
 /// See what the MLP layers of a language model are made of.
 #[derive(Debug, Parser)]
 #[command(name = "mlpeek", version, about, args_conflicts_with_subcommands = true, max_term_width = 100)]
@@ -153,6 +157,10 @@ pub enum Command {
     Steer(SteerArgs),
     /// Write raw activations and logits of a text as safetensors
     Forward(ForwardArgs),
+    /// Judge fits beside controls on held-out sentences
+    Quality(QualityArgs),
+    /// Try numbers of features, sparsities and penalties
+    Sweep(SweepArgs),
     /// Make a study of a matrix from elsewhere (.npy, .safetensors)
     Import(ImportArgs),
     /// Write a fit's factors for use elsewhere
@@ -292,23 +300,35 @@ pub enum InitArg {
     Svd,
 }
 
+impl From<SolverArg> for Solver {
+    fn from(solver: SolverArg) -> Self {
+        match solver {
+            SolverArg::Bcd => Self::Bcd,
+            SolverArg::Mu => Self::Mu,
+        }
+    }
+}
+
+impl From<InitArg> for Init {
+    fn from(init: InitArg) -> Self {
+        match init {
+            InitArg::Random => Self::Random,
+            InitArg::Kmeans => Self::Kmeans,
+            InitArg::Svd => Self::Svd,
+        }
+    }
+}
+
 impl FitArgs {
     /// The configuration that these arguments ask for.
     pub fn config(&self) -> FitConfig {
         FitConfig {
             features: self.features,
-            solver: match self.solver {
-                SolverArg::Bcd => Solver::Bcd,
-                SolverArg::Mu => Solver::Mu,
-            },
+            solver: self.solver.into(),
             sparsity: self.sparsity,
             // The paper's updates know no penalty.
             l1: if self.solver == SolverArg::Mu { 0.0 } else { self.l1 },
-            init: match self.init {
-                InitArg::Random => Init::Random,
-                InitArg::Kmeans => Init::Kmeans,
-                InitArg::Svd => Init::Svd,
-            },
+            init: self.init.into(),
             seed: self.seed,
             max_sweeps: self.max_sweeps,
             patience: self.patience,

@@ -39,6 +39,8 @@ fn wants_json(command: &Command) -> bool {
         Command::Trace(a) => a.output.json,
         Command::Steer(a) => a.output.json,
         Command::Forward(a) => a.output.json,
+        Command::Quality(a) => a.judge.output.json,
+        Command::Sweep(a) => a.judge.output.json,
         Command::Import(a) => a.output.json,
         Command::Export(a) => a.output.json,
         Command::Models(a) => a.json,

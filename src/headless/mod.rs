@@ -6,9 +6,12 @@ mod features;
 mod fit;
 mod forward;
 mod info;
+mod judge;
 mod matrices;
 mod output;
+mod quality;
 mod steer;
+mod sweep;
 mod trace;
 
 use std::path::Path;
@@ -34,6 +37,8 @@ pub fn run(command: &Command, out: &mut Output) -> Result<()> {
         Command::Trace(args) => trace::run(args, out),
         Command::Steer(args) => steer::run(args, out),
         Command::Forward(args) => forward::run(args, out),
+        Command::Quality(args) => quality::run(args, out),
+        Command::Sweep(args) => sweep::run(args, out),
         Command::Import(args) => matrices::import(args, out),
         Command::Export(args) => matrices::export(args, out),
         Command::Models(args) => info::models(*args, out),

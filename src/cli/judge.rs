@@ -1,0 +1,137 @@
+//! Arguments of the commands that judge fits.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{InitArg, JsonArgs, SolverArg};
+use crate::factor::{FitConfig, Solver};
+use crate::model::HookSite;
+
+/// Which fits, on which rows, and what is held out.
+#[derive(Debug, Args)]
+pub struct JudgeArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// Fits whose settings are judged, separated by commas [default: the newest, else the defaults of `mlpeek fit`]
+    #[arg(long, value_delimiter = ',')]
+    pub fit: Vec<String>,
+    /// The layer, when the study has several and no fit names one
+    #[arg(long, short)]
+    pub layer: Option<usize>,
+    /// The hook, when the study has several and no fit names one
+    #[arg(long)]
+    pub hook: Option<HookSite>,
+    /// Shares of neurons that a feature may use, separated by commas [default: the fit's]
+    #[arg(long, value_delimiter = ',')]
+    pub sparsity: Vec<f64>,
+    /// λ of the ℓ1 penalty in units of the median row norm, several separated by commas [default: the fit's]
+    #[arg(long, value_delimiter = ',')]
+    pub l1: Vec<f64>,
+    /// Update rules, separated by commas [default: the fit's]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub solver: Vec<SolverArg>,
+    /// The start [default: the fit's]
+    #[arg(long, value_enum)]
+    pub init: Option<InitArg>,
+    /// Most sweeps [default: the fit's]
+    #[arg(long)]
+    pub max_sweeps: Option<usize>,
+    /// Fits of each, with seeds counting up from the fit's
+    #[arg(long, default_value_t = 3)]
+    pub seeds: usize,
+    /// Share of every label's sentences that is held out, at least 2 of a label
+    #[arg(long, default_value_t = 0.2)]
+    pub holdout: f64,
+    /// Seed that chooses the sentences held out
+    #[arg(long, default_value_t = 0)]
+    pub holdout_seed: u64,
+    /// Threads [default: all]
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+impl JudgeArgs {
+    /// Every combination of what was given with the rest taken from each of `bases`; k varies fastest.
+    pub fn grid(&self, bases: &[FitConfig], features: &[usize]) -> Vec<FitConfig> {
+        let mut out: Vec<FitConfig> = Vec::new();
+        for base in bases {
+            let solvers: Vec<Solver> = match self.solver.is_empty() {
+                true => vec![base.solver],
+                false => self.solver.iter().map(|&s| s.into()).collect(),
+            };
+            let sparsities = or(&self.sparsity, base.sparsity);
+            let l1s = or(&self.l1, base.l1);
+            let features = or(features, base.features);
+            for solver in solvers {
+                let base = FitConfig {
+                    solver,
+                    init: self.init.map_or(base.init, Into::into),
+                    max_sweeps: self.max_sweeps.or(base.max_sweeps),
+                    threads: self.threads.or(base.threads),
+                    ..base.clone()
+                };
+                for config in crate::eval::sweep::grid(&base, &features, &sparsities, &l1s) {
+                    if !out.contains(&config) {
+                        out.push(config);
+                    }
+                }
+            }
+        }
+        out
+    }
+}
+
+fn or<T: Copy>(given: &[T], fallback: T) -> Vec<T> {
+    if given.is_empty() { vec![fallback] } else { given.to_vec() }
+}
+
+/// `mlpeek quality`.
+#[derive(Debug, Args)]
+pub struct QualityArgs {
+    /// What is judged
+    #[command(flatten)]
+    pub judge: JudgeArgs,
+    /// Numbers of features, separated by commas [default: the fit's]
+    #[arg(long, short = 'k', value_delimiter = ',')]
+    pub features: Vec<usize>,
+    /// Leave out k-means, random directions, single neurons, DiffMean and shuffled labels
+    #[arg(long)]
+    pub no_controls: bool,
+    /// Print every label
+    #[arg(long)]
+    pub labels: bool,
+}
+
+/// `mlpeek sweep`.
+#[derive(Debug, Args)]
+pub struct SweepArgs {
+    /// What is swept
+    #[command(flatten)]
+    pub judge: JudgeArgs,
+    /// Numbers of features, separated by commas
+    #[arg(long, short = 'k', value_delimiter = ',', default_values_t = [25, 50, 100, 200, 400])]
+    pub features: Vec<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    #[test]
+    fn lists_make_a_grid_over_each_fit() {
+        let line = "mlpeek quality s -k 100,400 --l1 0,0.1 --solver bcd,mu --max-sweeps 300";
+        let Some(Command::Quality(args)) = Cli::parse_from(line.split(' ')).command else { panic!("quality") };
+        let fits = args.judge.grid(&[FitConfig::default()], &args.features);
+        // Two k of mu, which has no penalty; four of bcd.
+        assert_eq!(fits.len(), 6);
+        assert!(fits.iter().all(|f| f.max_sweeps == Some(300) && f.sparsity == FitConfig::default().sparsity));
+        assert_eq!(args.judge.grid(&[FitConfig::default()], &[]).len(), 3);
+    }
+}

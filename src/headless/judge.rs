@@ -1,0 +1,118 @@
+//! What `mlpeek quality` and `mlpeek sweep` share: the rows, the fits' settings, and a table that grows line by line.
+
+use std::sync::Arc;
+
+use crate::activations::ActivationSource;
+use crate::cli::JudgeArgs;
+use crate::error::{Error, Result};
+use crate::eval::quality::Division;
+use crate::eval::split::Holdout;
+use crate::factor::FitConfig;
+use crate::model::HookPoint;
+use crate::study::{Study, TokenTable};
+
+use super::Output;
+
+/// A study's rows with the settings that are judged on them.
+pub(super) struct Subject {
+    pub(super) source: Box<dyn ActivationSource + Send + Sync>,
+    pub(super) tokens: Arc<TokenTable>,
+    pub(super) hook: HookPoint,
+    pub(super) fits: Vec<FitConfig>,
+    pub(super) holdout: Holdout,
+}
+
+impl Subject {
+    pub(super) fn open(args: &JudgeArgs, features: &[usize], out: &Output) -> Result<Self> {
+        let study = Study::open_read_only(&args.study)?;
+        if !study.manifest().complete {
+            out.note("the cache is not complete: judging the rows that are there (run collect again for the rest)");
+        }
+        let (hook, bases) = bases(&study, args)?;
+        let holdout = Holdout { share: args.holdout, seed: Some(args.holdout_seed), ..Holdout::default() };
+        Ok(Self {
+            source: study.activations(hook)?,
+            tokens: study.tokens()?,
+            hook,
+            fits: args.grid(&bases, features),
+            holdout,
+        })
+    }
+}
+
+/// The hook and the settings to start from: those of the named fits, else of the newest on the wanted hook, else the
+/// defaults.
+fn bases(study: &Study, args: &JudgeArgs) -> Result<(HookPoint, Vec<FitConfig>)> {
+    let wanted = |h: &HookPoint| args.layer.is_none_or(|l| h.layer == l) && args.hook.is_none_or(|s| h.site == s);
+    let mut named = Vec::new();
+    for name in &args.fit {
+        named.push(study.fit_request(name)?);
+    }
+    if let Some((hook, _)) = named.first() {
+        let hook = *hook;
+        if let Some(at) = named.iter().position(|(h, _)| *h != hook) {
+            return Err(Error::usage(format!(
+                "fit '{}' is of {}, fit '{}' of {hook}: judge one hook at a time",
+                args.fit[at], named[at].0, args.fit[0]
+            )));
+        }
+        return if wanted(&hook) {
+            Ok((hook, named.into_iter().map(|(_, config)| config).collect()))
+        } else {
+            Err(Error::usage(format!("fit '{}' is of {hook}: leave out --layer and --hook", args.fit[0])))
+        };
+    }
+    let hooks: Vec<HookPoint> = study.manifest().hooks.iter().copied().filter(wanted).collect();
+    let names = || study.manifest().hooks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let newest = study.fits()?.into_iter().rev().find(|f| hooks.contains(&f.hook));
+    match (newest, &hooks[..]) {
+        (_, []) => Err(Error::usage(format!("this study has no such hook; it has {}", names()))),
+        (Some(fit), _) => Ok((fit.hook, vec![fit.config])),
+        (None, [one]) => Ok((*one, vec![FitConfig::default()])),
+        _ => {
+            Err(Error::usage(format!("this study has several hooks ({}): choose one with --layer or --hook", names())))
+        }
+    }
+}
+
+/// "1,118 sentences (18,220 tokens) to fit and choose on, 284 (4,671) held out, 28 labels".
+pub(super) fn division(division: &Division) -> String {
+    use super::output::thousands;
+    format!(
+        "{} sentences ({} tokens) to fit and choose on, {} ({} tokens) held out, {} labels",
+        thousands(division.train_sentences as u64),
+        thousands(division.train_tokens as u64),
+        thousands(division.held_out_sentences as u64),
+        thousands(division.held_out_tokens as u64),
+        division.labels
+    )
+}
+
+/// A number with `digits` decimals, or a dash.
+pub(super) fn cell(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "-".to_owned(), |v| format!("{v:.digits$}"))
+}
+
+/// One line of a table: the first cell to the left, the others to the right of columns as wide as their heads.
+pub(super) fn line(first_width: usize, heads: &[&str], first: &str, cells: &[String]) -> String {
+    let mut out = format!("{first:first_width$}");
+    for (head, cell) in heads.iter().zip(cells) {
+        let width = head.chars().count().max(6);
+        out.push_str(&format!("  {cell:>width$}"));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let heads = ["AUROC", "held-out error"];
+        let head = line(8, &heads, "", &heads.map(str::to_owned));
+        let row = line(8, &heads, "bcd, λ 0", &[cell(Some(0.81234), 3), cell(None, 3)]);
+        assert_eq!(head.chars().count(), row.chars().count());
+        assert!(row.starts_with("bcd, λ 0") && row.contains(" 0.812 ") && row.ends_with('-'));
+    }
+}

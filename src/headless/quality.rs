@@ -1,0 +1,117 @@
+//! `mlpeek quality`.
+
+use serde_json::json;
+
+use super::Output;
+use super::judge::{Subject, cell, division, line};
+use crate::cli::QualityArgs;
+use crate::error::Result;
+use crate::eval::bootstrap::Verdict;
+use crate::eval::quality::{Compared, Quality, QualityConfig, quality};
+use crate::eval::report::MethodReport;
+
+const NAMES: usize = 34;
+const HEADS: [&str; 13] = [
+    "AUROC", "± s.e.", "S_CD", "undef.", "error", "held-out", "active", "label", "token", "dead", "dupl.", "stable",
+    "seconds",
+];
+
+pub(super) fn run(args: &QualityArgs, out: &mut Output) -> Result<()> {
+    let ctx = out.task();
+    let subject = Subject::open(&args.judge, &args.features, out)?;
+    let config = QualityConfig {
+        fits: subject.fits,
+        seeds: args.judge.seeds,
+        holdout: subject.holdout,
+        controls: !args.no_controls,
+        ..QualityConfig::default()
+    };
+    if !out.is_json() {
+        out.line(&line(NAMES, &HEADS, &subject.hook.to_string(), &HEADS.map(str::to_owned)))?;
+    }
+    let mut seen = |method: &MethodReport| match out.is_json() {
+        true => out.object(&json!({"event": "method", "hook": subject.hook, "method": method})),
+        false => out.line(&line(NAMES, &HEADS, &method.name, &cells(method))),
+    };
+    let found = quality(subject.source.as_ref(), &subject.tokens, &config, &ctx, &mut seen)?;
+    found.notes.iter().for_each(|note| out.note(note));
+    if out.is_json() {
+        for difference in &found.differences {
+            out.object(&json!({"event": "difference", "difference": difference}))?;
+        }
+        return out.object(&json!({"event": "quality", "hook": subject.hook, "methods": found.methods.len(),
+            "division": found.division, "shuffled": found.shuffled}));
+    }
+    explain(&found, args, out)
+}
+
+fn cells(method: &MethodReport) -> Vec<String> {
+    let detection = method.detection.as_ref();
+    let contexts = method.coefficient_contexts.or(method.contexts);
+    vec![
+        cell(detection.map(|d| d.auroc), 3),
+        cell(detection.map(|d| d.standard_error), 3),
+        cell(detection.and_then(|d| d.s_cd), 2),
+        detection.map_or_else(|| "-".to_owned(), |d| format!("{:.0} %", 100.0 * d.s_cd_undefined)),
+        cell(method.relative_error, 4),
+        cell(method.held_out_error, 4),
+        cell(method.active, 1),
+        cell(contexts.and_then(|c| c.label), 2),
+        cell(contexts.map(|c| c.token), 2),
+        cell(method.dead, 0),
+        cell(Some(method.duplicates), 0),
+        cell(method.stability.map(|s| s.mean), 2),
+        cell(Some(method.seconds), 1),
+    ]
+}
+
+fn explain(found: &Quality, args: &QualityArgs, out: &mut Output) -> Result<()> {
+    out.line("")?;
+    out.line(&division(&found.division))?;
+    if let Some(shuffled) = &found.shuffled {
+        out.line(&format!(
+            "with the labels dealt out anew, the first method's AUROC is {:.3} (½ is chance)",
+            shuffled.auroc
+        ))?;
+    }
+    if let Some(first) = found.differences.first() {
+        out.line("")?;
+        out.line(&format!("AUROC of {} minus that of (95 % interval, paired bootstrap over labels):", first.method))?;
+    }
+    for difference in &found.differences {
+        out.line(&verdict(difference))?;
+    }
+    if args.labels {
+        labels(found, out)?;
+    }
+    Ok(())
+}
+
+fn verdict(compared: &Compared) -> String {
+    let d = &compared.difference;
+    let says = match d.verdict {
+        Verdict::NoDifference => "no difference",
+        Verdict::Higher => "higher",
+        Verdict::Lower => "lower",
+    };
+    format!("  {:NAMES$}  {:+.3}  [{:+.3}, {:+.3}]  {says}", compared.against, d.mean, d.low, d.high)
+}
+
+fn labels(found: &Quality, out: &mut Output) -> Result<()> {
+    for method in &found.methods {
+        let Some(detection) = &method.detection else { continue };
+        out.line("")?;
+        out.line(&method.name)?;
+        for l in &detection.labels {
+            out.line(&format!(
+                "  {:32}  {:.3}  (training {:.3}, direction {}, S_CD {})",
+                l.label,
+                l.auroc,
+                l.train_auroc,
+                l.feature,
+                cell(l.s_cd, 2)
+            ))?;
+        }
+    }
+    Ok(())
+}

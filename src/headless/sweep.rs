@@ -1,0 +1,77 @@
+//! `mlpeek sweep`.
+
+use serde_json::{Value, json};
+
+use super::Output;
+use super::judge::{Subject, cell, division, line};
+use crate::cli::SweepArgs;
+use crate::error::{Error, Result};
+use crate::eval::sweep::{SweepConfig, SweepRow, sweep};
+
+const FIRST: usize = 22;
+const HEADS: [&str; 10] =
+    ["error", "held-out", "AUROC", "± s.e.", "active", "dead", "dupl.", "stable", "sweeps", "seconds"];
+/// Cells of the longest bar.
+const BAR: f64 = 40.0;
+
+pub(super) fn run(args: &SweepArgs, out: &mut Output) -> Result<()> {
+    let ctx = out.task();
+    let subject = Subject::open(&args.judge, &args.features, out)?;
+    let config = SweepConfig { fits: subject.fits, seeds: args.judge.seeds, holdout: subject.holdout };
+    if !out.is_json() {
+        out.line(&line(FIRST, &HEADS, &subject.hook.to_string(), &HEADS.map(str::to_owned)))?;
+    }
+    let mut seen = |row: &SweepRow| match out.is_json() {
+        true => out.object(&event(row)?),
+        false => out.line(&line(FIRST, &HEADS, &name(row), &cells(row))),
+    };
+    let (parts, rows) = sweep(subject.source.as_ref(), &subject.tokens, &config, &ctx, &mut seen)?;
+    if out.is_json() {
+        return out.object(&json!({"event": "swept", "hook": subject.hook, "rows": rows.len(), "division": parts}));
+    }
+    out.line("")?;
+    out.line(&division(&parts))?;
+    curve(&rows, out)
+}
+
+fn event(row: &SweepRow) -> Result<Value> {
+    let mut value = serde_json::to_value(row).map_err(|e| Error::refused(format!("cannot write JSON: {e}")))?;
+    value["event"] = json!("row");
+    Ok(value)
+}
+
+fn name(row: &SweepRow) -> String {
+    format!("k {}, {} %, λ {}", row.features, (row.sparsity * 1e8).round() / 1e6, row.l1)
+}
+
+fn cells(row: &SweepRow) -> Vec<String> {
+    vec![
+        cell(row.relative_error, 4),
+        cell(row.held_out_error, 4),
+        cell(row.auroc, 3),
+        cell(row.auroc_error, 3),
+        cell(row.active, 1),
+        cell(row.dead, 0),
+        cell(Some(row.duplicates), 0),
+        cell(row.stability, 2),
+        cell(row.sweeps, 0),
+        cell(Some(row.seconds), 1),
+    ]
+}
+
+/// The held-out error as bars.
+fn curve(rows: &[SweepRow], out: &mut Output) -> Result<()> {
+    let most = rows.iter().filter_map(|r| r.held_out_error).fold(0.0, f64::max);
+    if rows.len() < 2 || most <= 0.0 {
+        return Ok(());
+    }
+    out.line("")?;
+    out.line("held-out error")?;
+    for row in rows {
+        if let Some(error) = row.held_out_error {
+            let bar = "█".repeat((BAR * error / most).round() as usize);
+            out.line(&format!("{:FIRST$}  {bar} {error:.4}", name(row)))?;
+        }
+    }
+    Ok(())
+}
