@@ -90,7 +90,17 @@ impl ContextsPane {
             return vec![heat.aligned(width, entry.context.peak, width * 2 / 5)];
         }
         let most = MOST_LINES.min(usize::from(Self::body(cx).height).max(1));
-        heat.wrapped(width, entry.context.peak, most)
+        let mut lines = heat.wrapped(width, entry.context.peak, most);
+        // The label, where the last line leaves room for it.
+        if let (Some(last), Some(label)) = (lines.last_mut(), &entry.context.label) {
+            let label = text::fit(&text::clean(label), 16);
+            let used = last.width() + text::width(&label);
+            if used + 2 <= width {
+                last.spans.push(Span::raw(" ".repeat(width - used)));
+                last.spans.push(Span::styled(label, cx.theme.dim()));
+            }
+        }
+        lines
     }
 
     /// The first context to show so that the cursor's is seen whole.

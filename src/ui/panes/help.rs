@@ -107,9 +107,9 @@ fn row(info: &ActionInfo, app: &App, pane: PaneId, width: usize) -> Line<'static
         Some(reason) => (app.theme.dim(), format!("{} ({reason})", info.doc)),
         None => (app.theme.text(), info.doc.to_owned()),
     };
-    let room = width.saturating_sub(34);
+    let room = width.saturating_sub(36);
     Line::from(vec![
-        Span::styled(text::pad(&format!("  {keys}"), 17), app.theme.accent()),
+        Span::styled(text::pad(&format!("  {keys}"), 19), app.theme.accent()),
         Span::styled(text::pad(info.name, 17), app.theme.dim()),
         Span::styled(text::fit(&doc, room), style),
     ])

@@ -28,7 +28,8 @@ fn plain(line: impl Into<Line<'static>>) -> Row {
     Row { link: None, line: line.into() }
 }
 
-fn heading(theme: &Theme, title: &str, facts: &str) -> Row {
+fn heading(theme: &Theme, width: usize, title: &str, facts: &str) -> Row {
+    let facts = text::fit(facts, width.saturating_sub(4 + text::width(title)));
     plain(Line::from(vec![
         Span::styled(format!(" {title}"), theme.heading()),
         Span::styled(format!("  {facts}"), theme.dim()),
@@ -85,7 +86,7 @@ fn histogram(counts: &[u32], peak: f32, cx: &Cx, width: usize) -> Vec<Row> {
         let count = counts[from..to.min(counts.len())].iter().copied().max().unwrap_or(0);
         f64::from(count + 1).ln() / f64::from(most + 1).ln()
     };
-    let mut rows = vec![heading(theme, "activations", &format!("{} above 0", text::count(total as usize)))];
+    let mut rows = vec![heading(theme, width, "activations", &format!("{} above 0", text::count(total as usize)))];
     for line in 0..HISTOGRAM {
         let low = (HISTOGRAM - 1 - line) as f64 / HISTOGRAM as f64;
         let columns: String = (0..cells)
@@ -120,8 +121,8 @@ fn neurons(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
     let theme = cx.theme;
     let max = card.neurons.iter().map(|n| n.weight.abs()).fold(0.0, f32::max);
     let cells = (width.saturating_sub(26) / 2).clamp(2, 12);
-    let facts = format!("{}, by weight; {} opens one", card.neurons.len(), cx.key(Action::Open));
-    let mut rows = vec![heading(theme, "neurons", &facts)];
+    let facts = format!("{} · {} opens one", card.neurons.len(), cx.key(Action::Open));
+    let mut rows = vec![heading(theme, width, "neurons", &facts)];
     for neuron in &card.neurons {
         let style = if neuron.weight >= 0.0 { theme.positive() } else { theme.negative() };
         let mut spans = vec![Span::raw(text::pad_left(&neuron.index.to_string(), 7)), Span::raw(" ")];
@@ -140,7 +141,7 @@ fn labels(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
         return Vec::new();
     }
     let theme = cx.theme;
-    let mut rows = vec![heading(theme, "labels", "share of its activation (of all tokens)")];
+    let mut rows = vec![heading(theme, width, "labels", "of ΣY (of all tokens)")];
     let cells = width.saturating_sub(31).clamp(2, 16);
     for label in card.labels.iter().take(LABELS) {
         rows.push(plain(Line::from(vec![
@@ -158,7 +159,7 @@ fn related(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
         return Vec::new();
     }
     let theme = cx.theme;
-    let mut rows = vec![heading(theme, "related", "features by shared neurons")];
+    let mut rows = vec![heading(theme, width, "related", "by shared neurons")];
     for other in &card.related {
         let room = width.saturating_sub(14);
         let line = Line::from(vec![
@@ -210,8 +211,8 @@ pub(super) fn rows_of_card(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row
 
 pub(super) fn rows_of_neuron(card: &NeuronCard, cx: &Cx, width: usize) -> Vec<Row> {
     let theme = cx.theme;
-    let facts = format!("that use it; {} opens one", cx.key(Action::Open));
-    let mut rows = vec![heading(theme, &format!("{} features", card.features.len()), &facts)];
+    let facts = format!("use it · {} opens one", cx.key(Action::Open));
+    let mut rows = vec![heading(theme, width, &format!("{} features", card.features.len()), &facts)];
     let max = card.features.iter().map(|f| f.1.abs()).fold(0.0, f32::max);
     let cells = (width.saturating_sub(30) / 2).clamp(2, 8);
     for (id, weight, token) in &card.features {
