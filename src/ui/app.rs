@@ -262,7 +262,10 @@ impl App {
         effects.extend(self.card_event(event));
         match event {
             Event::Done(job, text) if *job != Job::Trace => self.toast(Level::Info, format!("{}: {text}", job.label())),
-            Event::Cancelled(job) => self.toast(Level::Info, format!("{} cancelled", job.label())),
+            Event::Cancelled(job) => {
+                self.toasts.retain(|t| !t.text.starts_with("cancelling"));
+                self.toast(Level::Info, format!("{} cancelled", job.label()));
+            }
             Event::Failed(job, text) => self.toast(Level::Error, format!("{} failed: {text}", job.label())),
             Event::Refused(text) => self.toast(Level::Warn, text.clone()),
             Event::Exported(path) => self.toast(Level::Info, format!("wrote {}", path.display())),

@@ -5,6 +5,7 @@
 //! paste modes are undone exactly once. A panic on another thread leaves the screen alone.
 
 use std::io::{self, BufRead, BufReader, Stdout, Write};
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -45,7 +46,8 @@ static STDERR: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 /// Takes the terminal over; gives it back when dropped.
 struct Screen {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    /// Never dropped: its own drop writes to the terminal, and panics when that has hung up.
+    terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
     mouse: bool,
     stderr: Sender<String>,
 }
@@ -125,7 +127,7 @@ impl Screen {
         hook_panics();
         enter(false).context("cannot take over the terminal")?;
         let terminal = Terminal::new(CrosstermBackend::new(io::stdout())).context("cannot draw on the terminal")?;
-        let screen = Self { terminal, mouse: false, stderr };
+        let screen = Self { terminal: ManuallyDrop::new(terminal), mouse: false, stderr };
         capture_stderr(screen.stderr.clone()).context("cannot redirect standard error")?;
         Ok(screen)
     }

@@ -17,7 +17,7 @@ use crate::ui::text;
 use crate::ui::theme::Ramp;
 
 /// Lines that one context takes at most when wrapped.
-const MOST_LINES: usize = 4;
+const MOST_LINES: usize = 3;
 
 /// Columns for the value before the text.
 const GUTTER: usize = 6;
@@ -155,10 +155,9 @@ impl ContextsPane {
         };
         let (max, ramp) = Self::scale(cx);
         let scale = legend(cx.theme, ramp, max, cx.world.digits);
-        let mut spans = vec![Span::styled(format!(" {what}  "), cx.theme.dim())];
-        let used = text::width(&spans[0].content) + scale.width();
-        let room = usize::from(cx.area.width).saturating_sub(used + 1);
-        spans.push(Span::raw(" ".repeat(room)));
+        let left = usize::from(cx.area.width).saturating_sub(scale.width() + 1);
+        let what = text::pad(&text::fit(&format!(" {what}"), left.saturating_sub(1)), left);
+        let mut spans = vec![Span::styled(what, cx.theme.dim())];
         spans.extend(scale.spans);
         Line::from(spans)
     }

@@ -15,6 +15,9 @@ use crate::ui::theme::Theme;
 /// Lines of the histogram.
 const HISTOGRAM: usize = 4;
 
+/// Neurons shown before all are asked for.
+const NEURONS: usize = 8;
+
 /// Labels shown.
 const LABELS: usize = 6;
 
@@ -117,13 +120,14 @@ fn compact(n: u32) -> String {
     }
 }
 
-fn neurons(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
+fn neurons(card: &FeatureCard, all: bool, cx: &Cx, width: usize) -> Vec<Row> {
     let theme = cx.theme;
     let max = card.neurons.iter().map(|n| n.weight.abs()).fold(0.0, f32::max);
     let cells = (width.saturating_sub(26) / 2).clamp(2, 12);
-    let facts = format!("{} · {} opens one", card.neurons.len(), cx.key(Action::Open));
+    let facts = format!("{} · weight · other users", card.neurons.len());
     let mut rows = vec![heading(theme, width, "neurons", &facts)];
-    for neuron in &card.neurons {
+    let shown = if all { card.neurons.len() } else { NEURONS };
+    for neuron in card.neurons.iter().take(shown) {
         let style = if neuron.weight >= 0.0 { theme.positive() } else { theme.negative() };
         let mut spans = vec![Span::raw(text::pad_left(&neuron.index.to_string(), 7)), Span::raw(" ")];
         spans.extend(signed_bar(theme, neuron.weight, max, cells));
@@ -132,6 +136,10 @@ fn neurons(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
         let used = if others == 0 { "  own".to_owned() } else { format!("  +{others}") };
         spans.push(Span::styled(used, theme.dim()));
         rows.push(Row { link: Some(Link::Neuron(neuron.index)), line: Line::from(spans) });
+    }
+    if card.neurons.len() > shown {
+        let more = format!("        {} more: {}", card.neurons.len() - shown, cx.key(Action::Neurons));
+        rows.push(plain(Line::styled(more, theme.dim())));
     }
     rows
 }
@@ -174,15 +182,14 @@ fn related(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
 
 fn facts(card: &FeatureCard, cx: &Cx, width: usize) -> Row {
     let row = &card.row;
-    let mut facts =
-        vec![format!("{} of ΣY", text::percent(row.share)), format!("fires on {}", text::percent(row.density))];
+    let mut facts = vec![format!("{} ΣY", text::percent(row.share)), format!("fires {}", text::percent(row.density))];
     if let Some(p) = &row.purity {
         facts.push(format!("{:.0}% {}", p.share * 100.0, text::clean(&p.label)));
     }
     plain(Line::styled(text::fit(&format!(" {}", facts.join(" · ")), width), cx.theme.dim()))
 }
 
-pub(super) fn rows_of_card(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
+pub(super) fn rows_of_card(card: &FeatureCard, all: bool, cx: &Cx, width: usize) -> Vec<Row> {
     let tall = usize::from(cx.area.height) >= 26;
     let mut rows = vec![facts(card, cx, width)];
     match &card.lens_note {
@@ -195,9 +202,9 @@ pub(super) fn rows_of_card(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row
         _ => rows.extend(lens(&card.promoted, &card.suppressed, if tall { 8 } else { 6 }, cx, width)),
     }
     let sections = [
-        neurons(card, cx, width),
-        related(card, cx, width),
+        neurons(card, all, cx, width),
         histogram(&card.histogram, card.peak, cx, width),
+        related(card, cx, width),
         labels(card, cx, width),
     ];
     for section in sections.into_iter().filter(|s| !s.is_empty()) {
