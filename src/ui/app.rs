@@ -11,7 +11,7 @@ mod session;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crossterm::event::{KeyEvent, KeyEventKind, MouseEvent};
+use crossterm::event::{KeyEvent, KeyEventKind, MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
 use super::keymap::Keymap;
@@ -39,6 +39,8 @@ pub enum Msg {
     Engine(Box<Event>),
     /// The engine has ended.
     EngineGone,
+    /// A line that something in this process wrote to standard error.
+    Stderr(String),
     /// SIGTERM or SIGHUP: save and end.
     Terminate,
     /// How a copy went: what for a person, or what went wrong.
@@ -96,6 +98,10 @@ pub struct AppOptions {
     pub notes: Vec<String>,
     /// Do not restore where an earlier session stood.
     pub fresh: bool,
+    /// Mouse capture at the start.
+    pub mouse: bool,
+    /// What is wrong with the configuration.
+    pub problems: Vec<String>,
 }
 
 /// The explorer.
@@ -127,9 +133,12 @@ impl App {
     /// An app that knows nothing yet, on a terminal of `size`.
     pub fn new(options: AppOptions, size: (u16, u16)) -> Self {
         let mut world = World::default();
-        for note in &options.notes {
+        for note in options.notes.iter().chain(&options.problems) {
             world.note(Level::Warn, note.clone());
         }
+        let until = Duration::from_secs(15);
+        let toast = |text: String| Toast { level: Level::Warn, text, until };
+        let toasts = options.problems.into_iter().take(3).map(toast).collect();
         Self {
             world,
             theme: options.theme,
@@ -140,13 +149,13 @@ impl App {
             size,
             zoom: false,
             overlay: None,
-            toasts: Vec::new(),
+            toasts,
             notes: options.notes,
             cards: cards::Cards::default(),
             initial: options.initial,
             fresh: options.fresh,
             restored: None,
-            mouse: true,
+            mouse: options.mouse,
             closing: None,
             cancelled_at: None,
             last_click: None,
@@ -164,8 +173,12 @@ impl App {
 
     /// Takes a message.
     pub fn update(&mut self, msg: Msg) -> Vec<Effect> {
-        if !matches!(msg, Msg::Tick(_)) {
-            self.dirty = true;
+        let moved =
+            |m: &MouseEvent| matches!(m.kind, MouseEventKind::Moved | MouseEventKind::Drag(_) | MouseEventKind::Up(_));
+        match &msg {
+            Msg::Tick(_) => {}
+            Msg::Mouse(mouse) if moved(mouse) => return Vec::new(),
+            _ => self.dirty = true,
         }
         match msg {
             Msg::Tick(now) => self.tick(now),
@@ -179,6 +192,12 @@ impl App {
             }
             Msg::Engine(event) => self.engine(&event),
             Msg::EngineGone => self.engine_gone(),
+            Msg::Stderr(line) => {
+                self.world.note(Level::Info, line);
+                Vec::new()
+            }
+            // The engine is saving already.
+            Msg::Terminate if self.closing.is_some() => Vec::new(),
             Msg::Terminate => self.close(),
             Msg::Copied(Ok(what)) => {
                 self.say(Level::Info, what);
@@ -243,7 +262,10 @@ impl App {
         effects.extend(self.card_event(event));
         match event {
             Event::Done(job, text) if *job != Job::Trace => self.toast(Level::Info, format!("{}: {text}", job.label())),
-            Event::Cancelled(job) => self.toast(Level::Info, format!("{} cancelled", job.label())),
+            Event::Cancelled(job) => {
+                self.toasts.retain(|t| !t.text.starts_with("cancelling"));
+                self.toast(Level::Info, format!("{} cancelled", job.label()));
+            }
             Event::Failed(job, text) => self.toast(Level::Error, format!("{} failed: {text}", job.label())),
             Event::Refused(text) => self.toast(Level::Warn, text.clone()),
             Event::Exported(path) => self.toast(Level::Info, format!("wrote {}", path.display())),
@@ -351,6 +373,11 @@ impl App {
         Layout::new(self.size.0, self.size.1, self.want())
     }
 
+    /// Whether the mouse is captured.
+    pub fn mouse(&self) -> bool {
+        self.mouse
+    }
+
     /// The size that the app believes the terminal has.
     pub fn size(&self) -> (u16, u16) {
         self.size
@@ -382,3 +409,6 @@ impl App {
         effects
     }
 }
+
+#[cfg(test)]
+mod tests;

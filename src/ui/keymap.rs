@@ -53,6 +53,11 @@ impl Key {
         Self { code, modifiers }
     }
 
+    /// As a terminal would send it.
+    pub fn event(self) -> KeyEvent {
+        KeyEvent::new(self.code, self.modifiers)
+    }
+
     /// Whether it cannot be text: a function key, or one with ctrl or alt.
     pub fn is_command(self) -> bool {
         !matches!(self.code, KeyCode::Char(_) | KeyCode::Backspace | KeyCode::Delete)
@@ -127,6 +132,11 @@ impl Keymap {
         let panes = action.info().panes;
         self.bindings.retain(|(k, a)| *k != key || a.info().panes != panes);
         self.bindings.push((key, action));
+    }
+
+    /// Takes everything from `key`.
+    pub fn release(&mut self, key: Key) {
+        self.bindings.retain(|(k, _)| *k != key);
     }
 
     /// Takes every key from `action`: its configured keys replace the defaults.

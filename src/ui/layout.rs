@@ -117,11 +117,11 @@ fn columns(class: Class, body: Rect, want: Want) -> Vec<Placed> {
     }
     let width = body.width;
     let shares: Vec<(PaneId, u16)> = if class == Class::Wide {
-        let list = (width / 3).clamp(38, 60);
+        let list = (width * 7 / 20).clamp(38, 60);
         let detail = (width * 3 / 10).clamp(36, 60);
         vec![(Features, list), (Contexts, width - list - detail), (Feature, detail)]
     } else {
-        let list = (width * 2 / 5).clamp(24, 44);
+        let list = (width * 2 / 5).clamp(24, 50);
         let main = if want.pane == Feature { Feature } else { Contexts };
         vec![(Features, list), (main, width - list)]
     };

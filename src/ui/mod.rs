@@ -3,7 +3,7 @@
 //!
 //! | room | owns |
 //! | --- | --- |
-//! | [`action`] · [`keymap`] | what keys can do, in one table · which key does it |
+//! | [`action`] · [`keymap`] · [`config`] | what keys can do, in one table · which key does it · the user's file |
 //! | [`app`] · [`world`] | `update`: messages to effects · what the engine has told |
 //! | [`panes`] | one file a pane |
 //! | [`layout`] · [`view`] | where things are · the frame around the panes |
@@ -13,6 +13,7 @@
 pub mod action;
 pub mod app;
 pub mod clipboard;
+pub mod config;
 #[cfg(test)]
 pub(crate) mod demo;
 pub mod heat;
@@ -22,6 +23,8 @@ mod launch;
 pub mod layout;
 pub mod panes;
 pub mod terminal;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod text;
 pub mod theme;
 pub mod view;
@@ -57,10 +60,14 @@ pub struct UiOptions {
 /// Runs the explorer until the user quits. The engine behind the channels is told to shut down, and waited for.
 pub fn run(options: UiOptions, commands: Sender<Command>, events: Receiver<Event>) -> anyhow::Result<()> {
     check_terminal()?;
-    let profile = options.colour.unwrap_or_else(Profile::detect);
+    let config = config::load();
+    let profile = options.colour.or(config.colour).unwrap_or_else(Profile::detect);
+    let light = options.light.or(config.light).unwrap_or_else(theme::light_background);
     let app = AppOptions {
-        theme: Theme::new(profile, options.light.unwrap_or_else(theme::light_background)),
-        keymap: Keymap::default(),
+        theme: Theme::new(profile, light),
+        keymap: config.keymap,
+        mouse: config.mouse.unwrap_or(true),
+        problems: config.problems,
         initial: options.initial,
         show_start: options.show_start,
         notes: options.notes,
@@ -77,7 +84,23 @@ fn check_terminal() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The key reference, with the default keys.
+/// The key reference with the default keys: for the documentation.
 pub fn key_table() -> Vec<KeyRow> {
     Keymap::default().table()
+}
+
+/// The key reference with the user's keys, and what is wrong with the configuration file, a line each.
+pub fn configured_key_table() -> (Vec<KeyRow>, Vec<String>) {
+    let config = config::load();
+    (config.keymap.table(), config.problems)
+}
+
+/// A key reference as a Markdown table.
+pub fn key_table_markdown(rows: &[KeyRow]) -> String {
+    let mut out = String::from("| key | action | where | what it does |\n| --- | --- | --- | --- |\n");
+    for row in rows {
+        let keys: Vec<String> = row.keys.iter().map(|k| format!("`{}`", k.replace('|', "\\|"))).collect();
+        out.push_str(&format!("| {} | {} | {} | {} |\n", keys.join(" "), row.action, row.place, row.doc));
+    }
+    out
 }

@@ -4,17 +4,19 @@
 //! Invariant: however the UI thread ends (return, error, panic, SIGTERM, SIGHUP), raw mode, alternate screen, mouse and
 //! paste modes are undone exactly once. A panic on another thread leaves the screen alone.
 
-use std::io::{self, Stdout, Write};
+use std::io::{self, BufRead, BufReader, Stdout, Write};
+use std::mem::ManuallyDrop;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, Sender, select, unbounded};
 use crossterm::cursor::{SetCursorStyle, Show};
-use crossterm::event::{
-    self, DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture, Event as TermEvent,
-};
+use crossterm::event::{self, DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, Event as TermEvent};
+use crossterm::style::Print;
 use crossterm::terminal::{
     BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
     enable_raw_mode,
@@ -39,20 +41,53 @@ const LAST_WORDS: Duration = Duration::from_secs(20);
 
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 
+/// The real standard error, while ours leads into the log.
+static STDERR: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
 /// Takes the terminal over; gives it back when dropped.
 struct Screen {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    /// Never dropped: its own drop writes to the terminal, and panics when that has hung up.
+    terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
     mouse: bool,
+    stderr: Sender<String>,
 }
 
-fn enter(mouse: bool) -> io::Result<()> {
+fn enter(capture: bool) -> io::Result<()> {
     ACTIVE.store(true, Ordering::SeqCst);
     enable_raw_mode()?;
     execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste)?;
-    if mouse {
-        execute!(io::stdout(), EnableMouseCapture)?;
+    if capture { mouse(true) } else { Ok(()) }
+}
+
+/// Presses and the wheel alone: reports of every movement would fill an SSH line for nothing.
+fn mouse(on: bool) -> io::Result<()> {
+    if on {
+        execute!(io::stdout(), Print("\x1b[?1000h\x1b[?1006h"))
+    } else {
+        execute!(io::stdout(), DisableMouseCapture)
     }
+}
+
+/// Leads standard error into `lines`: C libraries (CUDA's above all) write to it, and would tear the screen.
+fn capture_stderr(lines: Sender<String>) -> io::Result<()> {
+    let (reader, writer) = io::pipe()?;
+    let real = rustix::io::dup(io::stderr())?;
+    rustix::stdio::dup2_stderr(&writer)?;
+    *STDERR.lock().unwrap_or_else(PoisonError::into_inner) = Some(real);
+    thread::spawn(move || {
+        for line in BufReader::new(reader).lines().map_while(Result::ok) {
+            if lines.send(line).is_err() {
+                return;
+            }
+        }
+    });
     Ok(())
+}
+
+fn release_stderr() {
+    if let Some(real) = STDERR.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let _ = rustix::stdio::dup2_stderr(&real);
+    }
 }
 
 /// Gives the terminal back, once; errors have nowhere to go.
@@ -65,6 +100,7 @@ fn restore() {
     let _ = execute!(out, Show, SetCursorStyle::DefaultUserShape, LeaveAlternateScreen);
     let _ = disable_raw_mode();
     let _ = out.flush();
+    release_stderr();
 }
 
 /// Restores the terminal before the message of a panic on this thread; other threads' panics are the engine's affair.
@@ -85,13 +121,15 @@ fn hook_panics() {
 }
 
 impl Screen {
-    fn open() -> anyhow::Result<Self> {
+    fn open(stderr: Sender<String>) -> anyhow::Result<Self> {
         // crossterm 0.29 under NO_COLOR writes resets that wipe bold and reverse; the theme strips colours itself.
         crossterm::style::force_color_output(true);
         hook_panics();
-        enter(true).context("cannot take over the terminal")?;
+        enter(false).context("cannot take over the terminal")?;
         let terminal = Terminal::new(CrosstermBackend::new(io::stdout())).context("cannot draw on the terminal")?;
-        Ok(Self { terminal, mouse: true })
+        let screen = Self { terminal: ManuallyDrop::new(terminal), mouse: false, stderr };
+        capture_stderr(screen.stderr.clone()).context("cannot redirect standard error")?;
+        Ok(screen)
     }
 
     fn draw(&mut self, app: &App) -> io::Result<()> {
@@ -106,6 +144,7 @@ impl Screen {
         // Stops here until SIGCONT.
         signal_hook::low_level::emulate_default_handler(SIGTSTP)?;
         enter(self.mouse)?;
+        capture_stderr(self.stderr.clone())?;
         self.terminal.clear()
     }
 }
@@ -157,7 +196,12 @@ struct Loop<'a> {
     commands: &'a Sender<Command>,
     start: Instant,
     drawn: Option<Instant>,
+    /// Least time between frames here.
+    floor: Duration,
+    /// The same, stretched on a line that cannot keep up.
     frame: Duration,
+    /// The terminal is gone; only the engine is waited for.
+    blind: bool,
     done: bool,
 }
 
@@ -179,11 +223,7 @@ impl Loop<'_> {
                 }
                 Effect::Mouse(on) => {
                     self.screen.mouse = on;
-                    if on {
-                        execute!(io::stdout(), EnableMouseCapture)?;
-                    } else {
-                        execute!(io::stdout(), DisableMouseCapture)?;
-                    }
+                    mouse(on)?;
                 }
                 Effect::Redraw => self.screen.terminal.clear()?,
                 Effect::Suspend => {
@@ -199,22 +239,26 @@ impl Loop<'_> {
 
     /// Draws when something changed and the last frame is old enough; else says when to.
     fn draw(&mut self) -> anyhow::Result<()> {
-        if self.drawn.is_some_and(|at| at.elapsed() < self.frame) || !self.app.take_dirty() {
+        if self.blind || self.drawn.is_some_and(|at| at.elapsed() < self.frame) || !self.app.take_dirty() {
             return Ok(());
         }
         let begun = Instant::now();
-        self.screen.draw(&self.app).context("cannot draw on the terminal")?;
+        if self.screen.draw(&self.app).is_err() {
+            self.blind = true;
+            return self.take(Msg::Terminate);
+        }
         // On a line that cannot keep up, frames give way to keys.
-        self.frame = self.frame.max((begun.elapsed() * 2).min(Duration::from_millis(250)));
+        self.frame = self.floor.max((begun.elapsed() * 2).min(Duration::from_millis(250)));
         self.drawn = Some(Instant::now());
         Ok(())
     }
 
     fn timeout(&self, dirty: bool) -> Duration {
         let frame = match (dirty, self.drawn) {
-            (true, Some(at)) => self.frame.saturating_sub(at.elapsed()),
+            (true, Some(at)) if !self.blind => self.frame.saturating_sub(at.elapsed()),
             _ => Duration::from_secs(3600),
         };
+        let frame = if self.app.is_closing() { frame.min(Duration::from_millis(500)) } else { frame };
         let wanted = self.app.deadline().map_or(frame, |at| at.saturating_sub(self.start.elapsed()));
         frame.min(wanted)
     }
@@ -227,30 +271,33 @@ pub fn run(
     events: &Receiver<Event>,
 ) -> anyhow::Result<()> {
     let start = Instant::now();
-    let screen = Screen::open()?;
+    let (stderr_tx, stderr) = unbounded();
+    let screen = Screen::open(stderr_tx)?;
     let size = screen.terminal.size().context("cannot ask the terminal's size")?;
     let app = make((size.width, size.height));
     let ssh = std::env::var_os("SSH_CONNECTION").is_some();
-    let frame = if ssh { FRAME_SSH } else { FRAME };
-    let mut ui = Loop { app, screen, commands, start, drawn: None, frame, done: false };
+    let floor = if ssh { FRAME_SSH } else { FRAME };
+    let mut ui = Loop { app, screen, commands, start, drawn: None, floor, frame: floor, blind: false, done: false };
     ui.draw()?;
-    let effects = ui.app.begin();
+    let mut effects = vec![Effect::Mouse(ui.app.mouse())];
+    effects.extend(ui.app.begin());
     ui.carry_out(effects)?;
     let (input_tx, input) = unbounded();
     let (signal_tx, signals) = unbounded();
     read_input(input_tx);
     read_signals(signal_tx).context("cannot listen for signals")?;
-    pump(&mut ui, &input, &signals, events)
+    pump(&mut ui, &input, &signals, &stderr, events)
 }
 
 fn pump(
     ui: &mut Loop,
     input: &Receiver<TermEvent>,
     signals: &Receiver<i32>,
+    stderr: &Receiver<String>,
     events: &Receiver<Event>,
 ) -> anyhow::Result<()> {
-    let never = crossbeam_channel::never();
-    let mut events = events;
+    let (never, deaf) = (crossbeam_channel::never(), crossbeam_channel::never());
+    let (mut events, mut input) = (events, input);
     let mut closing_since = None;
     while !ui.done {
         let dirty = ui.app.is_dirty();
@@ -262,10 +309,17 @@ fn pump(
                     }
                 }
                 // The terminal is gone.
-                Err(_) => ui.take(Msg::Terminate)?,
+                Err(_) => {
+                    input = &deaf;
+                    ui.blind = true;
+                    ui.take(Msg::Terminate)?;
+                }
             },
             recv(signals) -> signal => if signal.is_ok() {
                 ui.take(Msg::Terminate)?;
+            },
+            recv(stderr) -> line => if let Ok(line) = line {
+                ui.take(Msg::Stderr(line))?;
             },
             recv(events) -> event => match event {
                 Ok(event) => ui.take(Msg::Engine(Box::new(event)))?,

@@ -87,6 +87,12 @@ const RDBU: [Rgb; 11] = [
     (5, 48, 97),
 ];
 
+/// Viridis in xterm's colours: as many steps as stay apart, each lighter than the one before.
+const VIRIDIS_256: [u8; 11] = [53, 54, 24, 30, 36, 71, 77, 113, 148, 184, 220];
+
+/// RdBu in xterm's colours.
+const RDBU_256: [u8; DIVERGING_STEPS] = [52, 88, 124, 167, 173, 216, 223, 255, 231, 255, 153, 117, 110, 67, 25, 24, 17];
+
 /// Steps of the diverging ramp, symmetric about the middle one.
 const DIVERGING_STEPS: usize = 17;
 
@@ -150,7 +156,8 @@ impl Theme {
     /// The theme for a terminal of this profile, on a light or a dark background.
     pub fn new(profile: Profile, light: bool) -> Self {
         let heat = match profile {
-            Profile::TrueColour | Profile::Indexed => VIRIDIS.iter().map(|&c| on(profile, c)).collect(),
+            Profile::TrueColour => VIRIDIS.iter().map(|&c| on(c)).collect(),
+            Profile::Indexed => VIRIDIS_256.iter().map(|&i| on_indexed(i)).collect(),
             Profile::Ansi => [
                 (Color::Blue, Color::White),
                 (Color::Cyan, Color::Black),
@@ -163,9 +170,10 @@ impl Theme {
             Profile::Mono => mono_steps().to_vec(),
         };
         let diverging = match profile {
-            Profile::TrueColour | Profile::Indexed => {
-                (0..DIVERGING_STEPS).map(|i| on(profile, mix(&RDBU, i as f64 / (DIVERGING_STEPS - 1) as f64))).collect()
+            Profile::TrueColour => {
+                (0..DIVERGING_STEPS).map(|i| on(mix(&RDBU, i as f64 / (DIVERGING_STEPS - 1) as f64))).collect()
             }
+            Profile::Indexed => RDBU_256.iter().map(|&i| on_indexed(i)).collect(),
             Profile::Ansi => [
                 (Color::Red, Color::White),
                 (Color::LightRed, Color::Black),
@@ -340,22 +348,19 @@ fn indexed((r, g, b): Rgb) -> Color {
     TermProfile::Ansi256.adapt_color(Color::Rgb(r, g, b)).unwrap_or(Color::Reset)
 }
 
-/// A background with black or white on it, whichever reads better.
-fn on(profile: Profile, rgb: Rgb) -> Style {
-    let (bg, shown) = match profile {
-        Profile::TrueColour => (Color::Rgb(rgb.0, rgb.1, rgb.2), rgb),
-        _ => match indexed(rgb) {
-            Color::Indexed(i) => (Color::Indexed(i), indexed_rgb(i)),
-            other => (other, rgb),
-        },
-    };
-    let (black, white) = ((0, 0, 0), (255, 255, 255));
-    let pick = if contrast(shown, black) >= contrast(shown, white) { black } else { white };
-    let fg = match profile {
-        Profile::TrueColour => Color::Rgb(pick.0, pick.1, pick.2),
-        _ => Color::Indexed(if pick == black { 16 } else { 231 }),
-    };
-    Style::new().bg(bg).fg(fg)
+/// Black or white, whichever reads better on a background.
+fn black_on(background: Rgb) -> bool {
+    contrast(background, (0, 0, 0)) >= contrast(background, (255, 255, 255))
+}
+
+fn on(rgb: Rgb) -> Style {
+    let v = if black_on(rgb) { 0 } else { 255 };
+    Style::new().bg(Color::Rgb(rgb.0, rgb.1, rgb.2)).fg(Color::Rgb(v, v, v))
+}
+
+fn on_indexed(index: u8) -> Style {
+    let fg = if black_on(indexed_rgb(index)) { 16 } else { 231 };
+    Style::new().bg(Color::Indexed(index)).fg(Color::Indexed(fg))
 }
 
 #[cfg(test)]
@@ -404,6 +409,7 @@ mod tests {
     #[test]
     fn viridis_grows_lighter_step_by_step() {
         assert!(VIRIDIS.windows(2).all(|w| luminance(w[0]) < luminance(w[1])));
+        assert!(VIRIDIS_256.windows(2).all(|w| luminance(indexed_rgb(w[0])) < luminance(indexed_rgb(w[1]))));
     }
 
     #[test]

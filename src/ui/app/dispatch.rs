@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Position;
 
 use super::{App, Effect};
@@ -30,7 +30,11 @@ impl App {
         if self.closing.is_some() {
             return if action == Some(Action::Quit) { vec![Effect::Quit] } else { Vec::new() };
         }
+        let alt = key.modifiers.contains(KeyModifiers::ALT) && action.is_none();
         if let Some(overlay) = &mut self.overlay {
+            if alt {
+                return self.esc_then(key);
+            }
             let answer = overlay.key(key, &self.world, &self.keymap);
             return self.answer(answer);
         }
@@ -40,11 +44,21 @@ impl App {
         {
             return self.carry_out(steps);
         }
+        if alt {
+            return self.esc_then(key);
+        }
         // While text is typed, only keys that are no text may be commands.
         if self.pane(place).is_some_and(super::Pane::typing) && !Key::of(key).is_command() {
             return Vec::new();
         }
         action.map(|action| self.perform(action)).unwrap_or_default()
+    }
+
+    /// Esc and a key in quick succession arrive as alt and the key.
+    fn esc_then(&mut self, key: KeyEvent) -> Vec<Effect> {
+        let mut effects = self.key(KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
+        effects.extend(self.key(KeyEvent::new(key.code, key.modifiers - KeyModifiers::ALT)));
+        effects
     }
 
     fn answer(&mut self, answer: Answer) -> Vec<Effect> {
@@ -271,10 +285,7 @@ impl App {
                 let Some(placed) = under else { return Vec::new() };
                 self.click_pane(placed.pane, at, placed.inner.contains(at))
             }
-            _ => {
-                self.dirty = false;
-                Vec::new()
-            }
+            _ => Vec::new(),
         }
     }
 

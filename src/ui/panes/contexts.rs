@@ -17,7 +17,7 @@ use crate::ui::text;
 use crate::ui::theme::Ramp;
 
 /// Lines that one context takes at most when wrapped.
-const MOST_LINES: usize = 4;
+const MOST_LINES: usize = 3;
 
 /// Columns for the value before the text.
 const GUTTER: usize = 6;
@@ -90,7 +90,17 @@ impl ContextsPane {
             return vec![heat.aligned(width, entry.context.peak, width * 2 / 5)];
         }
         let most = MOST_LINES.min(usize::from(Self::body(cx).height).max(1));
-        heat.wrapped(width, entry.context.peak, most)
+        let mut lines = heat.wrapped(width, entry.context.peak, most);
+        // The label, where the last line leaves room for it.
+        if let (Some(last), Some(label)) = (lines.last_mut(), &entry.context.label) {
+            let label = text::fit(&text::clean(label), 16);
+            let used = last.width() + text::width(&label);
+            if used + 2 <= width {
+                last.spans.push(Span::raw(" ".repeat(width - used)));
+                last.spans.push(Span::styled(label, cx.theme.dim()));
+            }
+        }
+        lines
     }
 
     /// The first context to show so that the cursor's is seen whole.
@@ -145,10 +155,9 @@ impl ContextsPane {
         };
         let (max, ramp) = Self::scale(cx);
         let scale = legend(cx.theme, ramp, max, cx.world.digits);
-        let mut spans = vec![Span::styled(format!(" {what}  "), cx.theme.dim())];
-        let used = text::width(&spans[0].content) + scale.width();
-        let room = usize::from(cx.area.width).saturating_sub(used + 1);
-        spans.push(Span::raw(" ".repeat(room)));
+        let left = usize::from(cx.area.width).saturating_sub(scale.width() + 1);
+        let what = text::pad(&text::fit(&format!(" {what}"), left.saturating_sub(1)), left);
+        let mut spans = vec![Span::styled(what, cx.theme.dim())];
         spans.extend(scale.spans);
         Line::from(spans)
     }

@@ -27,19 +27,21 @@ enum Link {
 pub struct FeaturePane {
     /// Which of the links.
     cursor: usize,
+    /// All neurons, rather than the heaviest few.
+    all: bool,
 }
 
 impl FeaturePane {
-    fn rows(cx: &Cx) -> Vec<Row> {
+    fn rows(&self, cx: &Cx) -> Vec<Row> {
         let width = usize::from(cx.area.width);
         match cx.world.open_neuron {
             Some(_) => cx.world.open_neuron_card().map(|card| rows_of_neuron(card, cx, width)).unwrap_or_default(),
-            None => cx.world.selected_card().map(|card| rows_of_card(card, cx, width)).unwrap_or_default(),
+            None => cx.world.selected_card().map(|card| rows_of_card(card, self.all, cx, width)).unwrap_or_default(),
         }
     }
 
-    fn links(cx: &Cx) -> Vec<Link> {
-        Self::rows(cx).into_iter().filter_map(|row| row.link).collect()
+    fn links(&self, cx: &Cx) -> Vec<Link> {
+        self.rows(cx).into_iter().filter_map(|row| row.link).collect()
     }
 
     /// The first row to show. The first link shows the top, where the lens is.
@@ -49,7 +51,7 @@ impl FeaturePane {
     }
 
     fn follow(&self, cx: &Cx) -> Vec<Step> {
-        match Self::links(cx).get(self.cursor) {
+        match self.links(cx).get(self.cursor) {
             Some(Link::Neuron(index)) => vec![Step::VisitNeuron(*index)],
             Some(Link::Feature(id)) => vec![Step::Visit(*id)],
             None => Vec::new(),
@@ -79,11 +81,11 @@ impl Pane for FeaturePane {
     }
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
-        (action == Action::Open && Self::links(cx).is_empty()).then(|| "there is nothing to follow yet".to_owned())
+        (action == Action::Open && self.links(cx).is_empty()).then(|| "there is nothing to follow yet".to_owned())
     }
 
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
-        let links = Self::links(cx);
+        let links = self.links(cx);
         if let Some(to) = motion(action, self.cursor, links.len(), usize::from(cx.area.height)) {
             self.cursor = to;
             return Some(Vec::new());
@@ -91,6 +93,8 @@ impl Pane for FeaturePane {
         Some(match action {
             Action::Open | Action::Right => self.follow(cx),
             Action::Neurons => {
+                self.all = true;
+                let links = self.links(cx);
                 self.cursor = links.iter().position(|l| matches!(l, Link::Neuron(_))).unwrap_or(0);
                 Vec::new()
             }
@@ -105,7 +109,7 @@ impl Pane for FeaturePane {
 
     fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
         if matches!(event, Event::Card(_) | Event::Neuron(_)) {
-            self.cursor = self.cursor.min(Self::links(cx).len().saturating_sub(1));
+            self.cursor = self.cursor.min(self.links(cx).len().saturating_sub(1));
         }
         Vec::new()
     }
@@ -113,12 +117,13 @@ impl Pane for FeaturePane {
     fn selected(&mut self, cx: &Cx) -> Vec<Step> {
         if cx.world.selected_card().is_none() {
             self.cursor = 0;
+            self.all = false;
         }
         Vec::new()
     }
 
     fn click(&mut self, _: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
-        let rows = Self::rows(cx);
+        let rows = self.rows(cx);
         let at = self.offset(&rows, usize::from(cx.area.height)) + usize::from(row.saturating_sub(cx.area.y));
         if rows.get(at).is_none_or(|r| r.link.is_none()) {
             return Vec::new();
@@ -128,7 +133,7 @@ impl Pane for FeaturePane {
     }
 
     fn view(&self, cx: &Cx, buf: &mut Buffer) {
-        let rows = Self::rows(cx);
+        let rows = self.rows(cx);
         if rows.is_empty() {
             let lines = match (cx.world.open_neuron, cx.world.selected) {
                 (Some(index), _) => vec![format!("reading neuron {index}…")],

@@ -365,8 +365,8 @@ impl Columns {
     fn for_width(width: usize) -> Self {
         Self {
             width,
-            bar: width >= 32,
-            purity: width >= 26,
+            bar: width >= 38,
+            purity: width >= 24,
             neurons: width >= 56,
             label: if width >= 70 { 14 } else { 0 },
         }
@@ -384,10 +384,11 @@ impl Columns {
         };
         let mut spans = vec![cell(Sort::Id, "id", 5), cell(Sort::Share, "share", 7)];
         if self.bar {
-            spans.push(cell(Sort::Density, "dens", 6));
+            spans.push(Span::raw(" "));
+            spans.push(Span::styled(text::pad(&format!("dens{}", arrow(Sort::Density)), 5), style(Sort::Density)));
         }
         if self.purity {
-            spans.push(cell(Sort::Purity, "pure", 6));
+            spans.push(cell(Sort::Purity, "pure", 5));
         }
         if self.label > 0 {
             spans.push(Span::styled(text::pad(" label", self.label + 1), cx.theme.dim()));
@@ -405,11 +406,13 @@ impl Columns {
         let mut spans = vec![
             Span::styled(marker, theme.accent()),
             Span::styled(text::pad_left(&row.id.to_string(), 4), theme.dim()),
-            Span::raw(text::pad_left(&text::percent(row.share), 7)),
+            Span::raw(text::pad_left(&text::percent(row.share), 6)),
+            Span::raw(" "),
         ];
         if self.bar {
-            spans.push(Span::raw("  "));
-            spans.push(Span::styled(bar(row.density, densest, 4), theme.bar()));
+            spans.push(Span::raw(" "));
+            spans.push(Span::styled(thin_bar(row.density, densest, 4), theme.bar()));
+            spans.push(Span::raw(" "));
         }
         if self.purity {
             spans.push(purity(row, theme.good(), theme.dim()));
@@ -440,9 +443,9 @@ fn purity(row: &FeatureRow, high: Style, low: Style) -> Span<'static> {
         // Telling only when it is both high and far above chance.
         Some(p) => {
             let style = if p.share >= 0.6 && p.share >= 2.0 * p.base { high } else { low };
-            Span::styled(text::pad_left(&format!("{:.0}%", p.share * 100.0), 6), style)
+            Span::styled(text::pad_left(&format!("{:.0}%", p.share * 100.0), 5), style)
         }
-        None => Span::styled(text::pad_left("–", 6), low),
+        None => Span::styled(text::pad_left("–", 5), low),
     }
 }
 
@@ -459,6 +462,17 @@ fn tokens(tokens: &[String]) -> String {
         }
     }
     shown.join(" ")
+}
+
+/// A thin bar of `cells` cells in halves, for a column of many; something is always seen of a value above zero.
+fn thin_bar(value: f32, max: f32, cells: usize) -> String {
+    let share = if max > 0.0 && value > 0.0 { (value / max).min(1.0) } else { 0.0 };
+    let mut halves = (share * cells as f32 * 2.0).round() as usize;
+    if share > 0.0 {
+        halves = halves.max(1);
+    }
+    let bar = "━".repeat(halves / 2) + &"╸".repeat(halves % 2);
+    text::pad(&bar, cells)
 }
 
 /// A bar of `cells` cells in eighths; something is always seen of a value above zero.

@@ -107,10 +107,13 @@ fn row(info: &ActionInfo, app: &App, pane: PaneId, width: usize) -> Line<'static
         Some(reason) => (app.theme.dim(), format!("{} ({reason})", info.doc)),
         None => (app.theme.text(), info.doc.to_owned()),
     };
-    let room = width.saturating_sub(34);
+    let named = width >= 60;
+    let keys_width = if named { 19 } else { 12 };
+    let room = width.saturating_sub(keys_width + if named { 17 } else { 0 });
+    let name = if named { text::pad(info.name, 17) } else { String::new() };
     Line::from(vec![
-        Span::styled(text::pad(&format!("  {keys}"), 17), app.theme.accent()),
-        Span::styled(text::pad(info.name, 17), app.theme.dim()),
+        Span::styled(text::pad(&format!("  {keys}"), keys_width), app.theme.accent()),
+        Span::styled(name, app.theme.dim()),
         Span::styled(text::fit(&doc, room), style),
     ])
 }

@@ -15,6 +15,9 @@ use crate::ui::theme::Theme;
 /// Lines of the histogram.
 const HISTOGRAM: usize = 4;
 
+/// Neurons shown before all are asked for.
+const NEURONS: usize = 8;
+
 /// Labels shown.
 const LABELS: usize = 6;
 
@@ -28,7 +31,8 @@ fn plain(line: impl Into<Line<'static>>) -> Row {
     Row { link: None, line: line.into() }
 }
 
-fn heading(theme: &Theme, title: &str, facts: &str) -> Row {
+fn heading(theme: &Theme, width: usize, title: &str, facts: &str) -> Row {
+    let facts = text::fit(facts, width.saturating_sub(4 + text::width(title)));
     plain(Line::from(vec![
         Span::styled(format!(" {title}"), theme.heading()),
         Span::styled(format!("  {facts}"), theme.dim()),
@@ -85,7 +89,7 @@ fn histogram(counts: &[u32], peak: f32, cx: &Cx, width: usize) -> Vec<Row> {
         let count = counts[from..to.min(counts.len())].iter().copied().max().unwrap_or(0);
         f64::from(count + 1).ln() / f64::from(most + 1).ln()
     };
-    let mut rows = vec![heading(theme, "activations", &format!("{} above 0", text::count(total as usize)))];
+    let mut rows = vec![heading(theme, width, "activations", &format!("{} above 0", text::count(total as usize)))];
     for line in 0..HISTOGRAM {
         let low = (HISTOGRAM - 1 - line) as f64 / HISTOGRAM as f64;
         let columns: String = (0..cells)
@@ -116,13 +120,14 @@ fn compact(n: u32) -> String {
     }
 }
 
-fn neurons(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
+fn neurons(card: &FeatureCard, all: bool, cx: &Cx, width: usize) -> Vec<Row> {
     let theme = cx.theme;
     let max = card.neurons.iter().map(|n| n.weight.abs()).fold(0.0, f32::max);
     let cells = (width.saturating_sub(26) / 2).clamp(2, 12);
-    let facts = format!("{}, by weight; {} opens one", card.neurons.len(), cx.key(Action::Open));
-    let mut rows = vec![heading(theme, "neurons", &facts)];
-    for neuron in &card.neurons {
+    let facts = format!("{} · weight · other users", card.neurons.len());
+    let mut rows = vec![heading(theme, width, "neurons", &facts)];
+    let shown = if all { card.neurons.len() } else { NEURONS };
+    for neuron in card.neurons.iter().take(shown) {
         let style = if neuron.weight >= 0.0 { theme.positive() } else { theme.negative() };
         let mut spans = vec![Span::raw(text::pad_left(&neuron.index.to_string(), 7)), Span::raw(" ")];
         spans.extend(signed_bar(theme, neuron.weight, max, cells));
@@ -132,6 +137,10 @@ fn neurons(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
         spans.push(Span::styled(used, theme.dim()));
         rows.push(Row { link: Some(Link::Neuron(neuron.index)), line: Line::from(spans) });
     }
+    if card.neurons.len() > shown {
+        let more = format!("        {} more: {}", card.neurons.len() - shown, cx.key(Action::Neurons));
+        rows.push(plain(Line::styled(more, theme.dim())));
+    }
     rows
 }
 
@@ -140,7 +149,7 @@ fn labels(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
         return Vec::new();
     }
     let theme = cx.theme;
-    let mut rows = vec![heading(theme, "labels", "share of its activation (of all tokens)")];
+    let mut rows = vec![heading(theme, width, "labels", "of ΣY (of all tokens)")];
     let cells = width.saturating_sub(31).clamp(2, 16);
     for label in card.labels.iter().take(LABELS) {
         rows.push(plain(Line::from(vec![
@@ -158,7 +167,7 @@ fn related(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
         return Vec::new();
     }
     let theme = cx.theme;
-    let mut rows = vec![heading(theme, "related", "features by shared neurons")];
+    let mut rows = vec![heading(theme, width, "related", "by shared neurons")];
     for other in &card.related {
         let room = width.saturating_sub(14);
         let line = Line::from(vec![
@@ -173,15 +182,14 @@ fn related(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
 
 fn facts(card: &FeatureCard, cx: &Cx, width: usize) -> Row {
     let row = &card.row;
-    let mut facts =
-        vec![format!("{} of ΣY", text::percent(row.share)), format!("fires on {}", text::percent(row.density))];
+    let mut facts = vec![format!("{} ΣY", text::percent(row.share)), format!("fires {}", text::percent(row.density))];
     if let Some(p) = &row.purity {
         facts.push(format!("{:.0}% {}", p.share * 100.0, text::clean(&p.label)));
     }
     plain(Line::styled(text::fit(&format!(" {}", facts.join(" · ")), width), cx.theme.dim()))
 }
 
-pub(super) fn rows_of_card(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
+pub(super) fn rows_of_card(card: &FeatureCard, all: bool, cx: &Cx, width: usize) -> Vec<Row> {
     let tall = usize::from(cx.area.height) >= 26;
     let mut rows = vec![facts(card, cx, width)];
     match &card.lens_note {
@@ -194,9 +202,9 @@ pub(super) fn rows_of_card(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row
         _ => rows.extend(lens(&card.promoted, &card.suppressed, if tall { 8 } else { 6 }, cx, width)),
     }
     let sections = [
-        neurons(card, cx, width),
-        related(card, cx, width),
+        neurons(card, all, cx, width),
         histogram(&card.histogram, card.peak, cx, width),
+        related(card, cx, width),
         labels(card, cx, width),
     ];
     for section in sections.into_iter().filter(|s| !s.is_empty()) {
@@ -210,8 +218,8 @@ pub(super) fn rows_of_card(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row
 
 pub(super) fn rows_of_neuron(card: &NeuronCard, cx: &Cx, width: usize) -> Vec<Row> {
     let theme = cx.theme;
-    let facts = format!("that use it; {} opens one", cx.key(Action::Open));
-    let mut rows = vec![heading(theme, &format!("{} features", card.features.len()), &facts)];
+    let facts = format!("use it · {} opens one", cx.key(Action::Open));
+    let mut rows = vec![heading(theme, width, &format!("{} features", card.features.len()), &facts)];
     let max = card.features.iter().map(|f| f.1.abs()).fold(0.0, f32::max);
     let cells = (width.saturating_sub(30) / 2).clamp(2, 8);
     for (id, weight, token) in &card.features {

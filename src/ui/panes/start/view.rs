@@ -7,6 +7,7 @@ use ratatui::text::{Line, Span};
 use super::{Field, StartPane, device_name};
 use crate::engine::Estimate;
 use crate::model::source::DEFAULT_MODEL;
+use crate::model::{HookPoint, HookSite};
 use crate::study::StudyEntry;
 use crate::ui::action::Action;
 use crate::ui::panes::{Cx, put, scroll};
@@ -31,7 +32,7 @@ impl StartPane {
         if area.width < TWO_COLUMNS {
             return vec![area];
         }
-        let left = area.width / 2;
+        let left = area.width * 11 / 20;
         vec![Rect { width: left - 2, ..area }, Rect { x: area.x + left, width: area.width - left, ..area }]
     }
 
@@ -265,7 +266,12 @@ fn facts(e: &Estimate) -> Vec<(&'static str, String)> {
 }
 
 fn study_spans(study: &StudyEntry, width: usize, cx: &Cx) -> Vec<Span<'static>> {
-    let hooks: Vec<String> = study.hooks.iter().map(ToString::to_string).collect();
+    // The usual hook goes without saying.
+    let hook = |h: &HookPoint| match h.site {
+        HookSite::MlpPost => format!("L{}", h.layer),
+        site => format!("L{} {site}", h.layer),
+    };
+    let hooks: Vec<String> = study.hooks.iter().map(hook).collect();
     let model = study.model.rsplit('/').next().unwrap_or(&study.model);
     let head = text::fit(&text::clean(model), width.min(28));
     let fits = if study.fits == 1 { "1 fit".to_owned() } else { format!("{} fits", study.fits) };

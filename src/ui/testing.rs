@@ -1,0 +1,167 @@
+//! For tests: an app over the stand-in engine, keys by their spelling, and the screen as text with its styles.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::style::{Color, Modifier, Style};
+
+use super::app::{App, AppOptions, Effect, Msg};
+use super::demo::Demo;
+use super::keymap::{Key, Keymap};
+use super::theme::{Profile, Theme};
+use super::view::view;
+use crate::engine::{Command, Event};
+
+/// An app with its stand-in engine and what it asked for.
+pub struct Stage {
+    pub app: App,
+    pub demo: Demo,
+    /// Everything sent to the engine so far.
+    pub sent: Vec<Command>,
+    /// Every other effect so far.
+    pub effects: Vec<Effect>,
+    now: Duration,
+}
+
+impl Stage {
+    /// Nothing open.
+    pub fn new(width: u16, height: u16, profile: Profile) -> Self {
+        Self::with(width, height, profile, false)
+    }
+
+    /// Nothing open, in the Start pane or not.
+    pub fn with(width: u16, height: u16, profile: Profile, show_start: bool) -> Self {
+        let options = AppOptions {
+            theme: Theme::new(profile, false),
+            keymap: Keymap::default(),
+            initial: None,
+            show_start,
+            notes: Vec::new(),
+            fresh: false,
+            mouse: true,
+            problems: Vec::new(),
+        };
+        let app = App::new(options, (width, height));
+        let mut stage = Self { app, demo: Demo::default(), sent: Vec::new(), effects: Vec::new(), now: Duration::ZERO };
+        let effects = stage.app.begin();
+        stage.settle(effects);
+        stage
+    }
+
+    /// A study with a finished fit is open.
+    pub fn opened(width: u16, height: u16, profile: Profile) -> Self {
+        let mut stage = Self::new(width, height, profile);
+        for event in stage.demo.opened() {
+            stage.event(event);
+        }
+        stage
+    }
+
+    /// Answers everything the app asks, and what it asks then.
+    pub fn settle(&mut self, effects: Vec<Effect>) {
+        let mut queue: VecDeque<Effect> = effects.into();
+        while let Some(effect) = queue.pop_front() {
+            match effect {
+                Effect::Send(command) => {
+                    for event in self.demo.answer(&command) {
+                        queue.extend(self.app.update(Msg::Engine(Box::new(event))));
+                    }
+                    self.sent.push(command);
+                }
+                other => self.effects.push(other),
+            }
+        }
+    }
+
+    /// Takes a message, answers, and lets every deadline pass.
+    pub fn msg(&mut self, msg: Msg) -> &mut Self {
+        let effects = self.app.update(msg);
+        self.settle(effects);
+        self
+    }
+
+    /// The engine tells something.
+    pub fn event(&mut self, event: Event) -> &mut Self {
+        self.msg(Msg::Engine(Box::new(event)))
+    }
+
+    /// Time passes.
+    pub fn wait(&mut self, seconds: f64) -> &mut Self {
+        self.now += Duration::from_secs_f64(seconds);
+        self.msg(Msg::Tick(self.now))
+    }
+
+    /// Keys by their spelling, separated by spaces.
+    pub fn keys(&mut self, keys: &str) -> &mut Self {
+        for spelling in keys.split_whitespace() {
+            let key = Key::parse(spelling).unwrap_or_else(|| panic!("no key '{spelling}'"));
+            self.msg(Msg::Key(key.event()));
+        }
+        self
+    }
+
+    /// Text typed character by character.
+    pub fn type_text(&mut self, text: &str) -> &mut Self {
+        for c in text.chars() {
+            self.msg(Msg::Key(crossterm::event::KeyCode::Char(c).into()));
+        }
+        self
+    }
+
+    fn buffer(&self) -> Terminal<TestBackend> {
+        let (width, height) = self.app.size();
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a test backend");
+        terminal.draw(|frame| view(&self.app, frame)).expect("drawing");
+        terminal
+    }
+
+    /// The screen as text.
+    pub fn screen(&self) -> String {
+        let text = self.buffer().backend().to_string();
+        text.lines().map(|l| l.trim_matches('"').trim_end()).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The screen's styles: a line for every run of cells that is not plain.
+    pub fn styles(&self) -> String {
+        let terminal = self.buffer();
+        let buffer = terminal.backend().buffer();
+        let mut out = String::new();
+        for y in 0..buffer.area.height {
+            let mut x = 0;
+            while x < buffer.area.width {
+                let style = buffer[(x, y)].style();
+                let from = x;
+                let mut run = String::new();
+                while x < buffer.area.width && buffer[(x, y)].style() == style {
+                    run.push_str(buffer[(x, y)].symbol());
+                    x += 1;
+                }
+                let named = name(style);
+                if !named.is_empty() && !(run.trim().is_empty() && !named.contains("on")) {
+                    out.push_str(&format!("{y}:{from}-{} {named} |{}|\n", x - 1, run));
+                }
+            }
+        }
+        out
+    }
+}
+
+fn name(style: Style) -> String {
+    let colour = |c: Option<Color>| match c {
+        None | Some(Color::Reset) => None,
+        Some(Color::Rgb(r, g, b)) => Some(format!("{r:02x}{g:02x}{b:02x}")),
+        Some(other) => Some(format!("{other:?}").to_lowercase()),
+    };
+    let mut parts: Vec<String> = colour(style.fg).into_iter().collect();
+    parts.extend(colour(style.bg).map(|c| format!("on {c}")));
+    for (flag, word) in
+        [(Modifier::BOLD, "bold"), (Modifier::UNDERLINED, "underlined"), (Modifier::REVERSED, "reversed")]
+    {
+        if style.add_modifier.contains(flag) {
+            parts.push(word.to_owned());
+        }
+    }
+    parts.join(" ")
+}
