@@ -21,6 +21,7 @@ pub mod layout;
 pub mod panes;
 pub mod terminal;
 pub mod text;
+pub mod textbox;
 pub mod theme;
 pub mod view;
 pub mod world;

@@ -6,10 +6,13 @@
 
 pub mod features;
 pub mod help;
+pub mod live;
 pub mod log;
 pub mod overlay;
 pub mod palette;
 pub mod start;
+pub mod steer;
+pub mod tree;
 
 use std::time::Duration;
 
@@ -25,7 +28,10 @@ use super::world::World;
 use crate::engine::{Command, Event, Level, OpenRequest, SteerPart};
 
 pub use features::FeaturesPane;
+pub use live::LivePane;
 pub use start::StartPane;
+pub use steer::SteerPane;
+pub use tree::TreePane;
 
 /// A pane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -140,6 +146,8 @@ pub enum Note {
         /// Forget what was there.
         replace: bool,
     },
+    /// To Steer: the features that come next are of this cluster.
+    Cluster(Vec<usize>),
     /// To Live: look at this text.
     Text(String),
     /// To Start: begin from this request.
@@ -242,7 +250,13 @@ pub trait Pane {
 
 /// Every pane, in the order of the tabs.
 pub fn all() -> Vec<Box<dyn Pane>> {
-    vec![Box::new(FeaturesPane::default()), Box::new(StartPane::default())]
+    vec![
+        Box::new(FeaturesPane::default()),
+        Box::new(TreePane::default()),
+        Box::new(SteerPane::default()),
+        Box::new(LivePane::default()),
+        Box::new(StartPane::default()),
+    ]
 }
 
 /// Writes a line at row `row` of `area`, cut at its edge; nothing outside.
