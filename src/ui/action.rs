@@ -4,7 +4,7 @@
 //! Invariant: every action has one row, every name is unique, and no two rows that can be live at once share a key.
 
 use super::panes::PaneId;
-use PaneId::{Contexts, Feature, Features, Fit, Start};
+use PaneId::{Contexts, Feature, Features, Fit, Live, Start, Steer, Tree};
 
 /// Something that a key can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,6 +59,16 @@ pub enum Action {
     Redraw,
     Suspend,
     Quit,
+    Fold,
+    FoldMore,
+    FoldLess,
+    NextMatch,
+    PreviousMatch,
+    SteerCore,
+    SteerExclusive,
+    Remove,
+    PreviousRun,
+    NextRun,
 }
 
 /// A row of the table.
@@ -83,6 +93,9 @@ pub struct ActionInfo {
 const EVERYWHERE: &[PaneId] = &[];
 const READING: &[PaneId] = &[Features, Contexts, Feature];
 
+const WITH_FEATURE: &[PaneId] = &[Features, Contexts, Feature, Tree, Steer, Live];
+const NAMING: &[PaneId] = &[Features, Contexts, Feature, Tree];
+
 const fn row(
     action: Action,
     name: &'static str,
@@ -106,19 +119,19 @@ pub const ACTIONS: &[ActionInfo] = &[
     row(Action::PageDown, "page-down", "page down", &["pagedown", "ctrl-d"], EVERYWHERE, 0, "A screen down"),
     row(Action::First, "first", "first", &["g", "home"], EVERYWHERE, 0, "To the first"),
     row(Action::Last, "last", "last", &["G", "end"], EVERYWHERE, 0, "To the last"),
-    row(Action::Run, "run", "run", &["enter"], &[Start], 10, "Start with what is chosen: load, collect, fit"),
-    row(Action::Edit, "edit", "edit", &["e", "i"], &[Start], 20, "Type into the chosen field"),
-    row(Action::Open, "open", "open", &["enter"], &[Features, Contexts, Feature], 10, "Go into what is under the cursor"),
+    row(Action::Run, "run", "run", &["enter", "ctrl-r"], &[Start, Steer], 10, "Start with what is chosen: load, collect and fit, or steer"),
+    row(Action::Edit, "edit", "edit", &["e", "i"], &[Start, Steer, Live], 20, "Type into the chosen field"),
+    row(Action::Open, "open", "open", &["enter"], &[Features, Contexts, Feature, Tree, Live], 10, "Go into what is under the cursor"),
     row(Action::Back, "back", "back", &["esc", "backspace"], EVERYWHERE, 0, "Back one level"),
     row(Action::NextPane, "next-pane", "next pane", &["tab"], EVERYWHERE, 60, "To the pane at the right"),
     row(Action::PreviousPane, "previous-pane", "pane before", &["backtab"], EVERYWHERE, 0, "To the pane at the left"),
-    row(Action::Filter, "filter", "filter", &["/"], &[Features], 20, "Fuzzy filter over tokens, names and labels"),
-    row(Action::Sort, "sort", "sort", &["s"], &[Features], 30, "Sort by the next column"),
+    row(Action::Filter, "filter", "filter", &["/"], &[Features, Tree], 20, "Fuzzy filter over tokens, names and labels; in the tree: search"),
+    row(Action::Sort, "sort", "sort", &["s"], &[Features, Live], 30, "Sort by the next column"),
     row(Action::Reverse, "reverse", "reverse", &["!"], &[Features], 0, "Turn the sort order round"),
     row(Action::Neurons, "neurons", "neurons", &["n"], READING, 40, "The neurons of the feature; enter on one: every feature that uses it"),
-    row(Action::SteerWith, "steer-with", "steer", &["a"], READING, 50, "Steer with this feature: to the Steer pane"),
-    row(Action::SuppressWith, "suppress-with", "suppress", &["A"], READING, 0, "Suppress this feature: to the Steer pane"),
-    row(Action::Rename, "rename", "name", &["r"], READING, 55, "Give the feature a name; an empty one takes it away"),
+    row(Action::SteerWith, "steer-with", "steer", &["a"], WITH_FEATURE, 50, "Steer with this feature: to the Steer pane"),
+    row(Action::SuppressWith, "suppress-with", "suppress", &["A"], WITH_FEATURE, 0, "Suppress this feature: to the Steer pane"),
+    row(Action::Rename, "rename", "name", &["r"], NAMING, 55, "Give the feature a name; an empty one takes it away"),
     row(Action::NextFeature, "next-feature", "next", &["]"], READING, 0, "The next feature of the list, from any column"),
     row(Action::PreviousFeature, "previous-feature", "before", &["["], READING, 0, "The feature before in the list"),
     row(Action::Quantiles, "quantiles", "quantiles", &["u"], &[Contexts], 20, "Contexts from lower quantiles, or the strongest"),
@@ -146,6 +159,16 @@ pub const ACTIONS: &[ActionInfo] = &[
     row(Action::Palette, "palette", "commands", &[":", "ctrl-p"], EVERYWHERE, 0, "Find a command by name"),
     row(Action::Redraw, "redraw", "redraw", &["ctrl-l"], EVERYWHERE, 0, "Draw the screen afresh"),
     row(Action::Suspend, "suspend", "suspend", &["ctrl-z"], EVERYWHERE, 0, "Back to the shell; `fg` returns"),
+    row(Action::Fold, "fold", "fold", &["space"], &[Tree], 15, "Fold or unfold the cluster under the cursor"),
+    row(Action::FoldMore, "fold-more", "fold all", &["<", ","], &[Tree], 17, "Fold every cluster up to a greater height"),
+    row(Action::FoldLess, "fold-less", "unfold all", &[">", "."], &[Tree], 18, "Unfold every cluster down to a smaller height"),
+    row(Action::NextMatch, "next-match", "next match", &["n"], &[Tree], 0, "The next feature that the search finds"),
+    row(Action::PreviousMatch, "previous-match", "match before", &["N"], &[Tree], 0, "The feature before that the search finds"),
+    row(Action::SteerCore, "steer-core", "core", &["c"], &[Tree], 51, "Steer with the core neurons of the cluster alone"),
+    row(Action::SteerExclusive, "steer-exclusive", "own part", &["x"], &[Tree], 52, "Steer with the neurons that the feature alone has in its cluster"),
+    row(Action::Remove, "remove", "remove", &["d", "delete"], &[Steer, Live], 35, "Take the feature out of the list; in Live: empty the text"),
+    row(Action::PreviousRun, "previous-run", "run before", &["["], &[Steer], 40, "The run before this one"),
+    row(Action::NextRun, "next-run", "next run", &["]"], &[Steer], 41, "The run after this one"),
     row(Action::Quit, "quit", "quit", &["q"], EVERYWHERE, 0, "Quit; what was computed is kept"),
 ];
 

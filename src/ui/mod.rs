@@ -26,6 +26,7 @@ pub mod terminal;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod text;
+pub mod textbox;
 pub mod theme;
 pub mod view;
 pub mod world;

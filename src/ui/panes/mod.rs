@@ -9,10 +9,13 @@ pub mod feature;
 pub mod features;
 pub mod fit;
 pub mod help;
+pub mod live;
 pub mod log;
 pub mod overlay;
 pub mod palette;
 pub mod start;
+pub mod steer;
+pub mod tree;
 
 use std::time::Duration;
 
@@ -31,7 +34,10 @@ pub use contexts::ContextsPane;
 pub use feature::FeaturePane;
 pub use features::FeaturesPane;
 pub use fit::FitPane;
+pub use live::LivePane;
 pub use start::StartPane;
+pub use steer::SteerPane;
+pub use tree::TreePane;
 
 /// A pane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -146,6 +152,8 @@ pub enum Note {
         /// Forget what was there.
         replace: bool,
     },
+    /// To Steer: the features that come next are of this cluster.
+    Cluster(Vec<usize>),
     /// To Live: look at this text.
     Text(String),
     /// To Start: begin from this request.
@@ -253,6 +261,9 @@ pub fn all() -> Vec<Box<dyn Pane>> {
         Box::new(ContextsPane::default()),
         Box::new(FeaturePane::default()),
         Box::new(FitPane::default()),
+        Box::new(TreePane::default()),
+        Box::new(SteerPane::default()),
+        Box::new(LivePane::default()),
         Box::new(StartPane::default()),
     ]
 }

@@ -1,0 +1,447 @@
+//! Features on a text that is typed or pasted. Owns the text, the token under the cursor and the feature on show; the
+//! coefficients are the engine's.
+//!
+//! Invariant: the engine is asked only when the text has stood still for a moment, and the trace on show is marked when
+//! it is not of the text on show.
+
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::time::Duration;
+
+use crossterm::event::{KeyCode, KeyEvent};
+use ratatui::buffer::Buffer;
+use ratatui::text::Line;
+use serde_json::{Value, json};
+
+use super::{Cx, Note, Pane, PaneId, Step, motion, scroll};
+use crate::analysis::{Trace, TraceFeature};
+use crate::engine::{Command, Event, Job, Level, SteerPart};
+use crate::ui::action::Action;
+use crate::ui::text;
+use crate::ui::textbox::TextBox;
+
+/// The text must stand this long.
+const DEBOUNCE: Duration = Duration::from_millis(150);
+
+/// How often the same text is traced again while the fit moves.
+const REFRESH: Duration = Duration::from_secs(2);
+
+/// Longest text.
+const MAX_TEXT: usize = 16 * 1024;
+
+/// What the list is sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Sort {
+    /// The token under the cursor.
+    #[default]
+    Here,
+    /// The largest over the text.
+    Peak,
+}
+
+/// What the heat map shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// A feature by its id.
+    Feature(usize),
+    /// What the features leave unexplained.
+    Unexplained,
+}
+
+/// The pane.
+#[derive(Debug)]
+pub struct LivePane {
+    text: TextBox,
+    typing: bool,
+    ask_at: Option<Duration>,
+    /// When the last question was sent.
+    asked: Option<Duration>,
+    /// A question is not answered yet.
+    waiting: bool,
+    /// Why there is no trace.
+    problem: Option<String>,
+    trace: Option<Box<Trace>>,
+    /// Places of the trace's features in the order of the list.
+    order: Vec<usize>,
+    sort: Sort,
+    shown: Option<Shown>,
+    token: usize,
+    offset: usize,
+}
+
+impl Default for LivePane {
+    fn default() -> Self {
+        Self {
+            text: TextBox::new(MAX_TEXT),
+            typing: false,
+            ask_at: None,
+            asked: None,
+            waiting: false,
+            problem: None,
+            trace: None,
+            order: Vec::new(),
+            sort: Sort::Here,
+            shown: None,
+            token: 0,
+            offset: 0,
+        }
+    }
+}
+
+fn peak(feature: &TraceFeature) -> f32 {
+    feature.values.iter().copied().fold(0.0, f32::max)
+}
+
+impl LivePane {
+    fn tokens(&self) -> usize {
+        self.trace.as_ref().map_or(0, |trace| trace.tokens.len())
+    }
+
+    fn changed(&mut self, cx: &Cx) {
+        self.problem = None;
+        if self.text.text().trim().is_empty() {
+            self.trace = None;
+            self.order.clear();
+            self.ask_at = None;
+            self.waiting = false;
+        } else {
+            self.ask_at = Some(cx.world.now + DEBOUNCE);
+        }
+    }
+
+    /// Whether the trace on show may not be of the text on show.
+    fn is_stale(&self) -> bool {
+        self.waiting || self.ask_at.is_some()
+    }
+
+    fn ask_again(&mut self, cx: &Cx) {
+        if !self.text.text().trim().is_empty() && self.ask_at.is_none() {
+            let soonest = self.asked.map_or(Duration::ZERO, |at| at + REFRESH);
+            self.ask_at = Some(soonest.max(cx.world.now));
+        }
+    }
+
+    /// Why no text can be traced now.
+    fn refused(&self, cx: &Cx) -> Option<String> {
+        if cx.world.model.is_none() {
+            return Some(match cx.world.job(Job::Load) {
+                Some(_) => "the model is being loaded".to_owned(),
+                None => format!("no model is open: {} opens one", cx.key(Action::Start)),
+            });
+        }
+        cx.world.rows().is_empty().then(|| "there are no features yet".to_owned())
+    }
+
+    fn reorder(&mut self) {
+        let Some(trace) = &self.trace else { return };
+        let here = |i: &usize| trace.features[*i].values.get(self.token).copied().unwrap_or(0.0);
+        let peaks: Vec<f32> = trace.features.iter().map(peak).collect();
+        self.order = (0..trace.features.len()).collect();
+        let by_here = self.sort == Sort::Here;
+        self.order.sort_by(|a, b| {
+            let first = if by_here { here(b).total_cmp(&here(a)) } else { std::cmp::Ordering::Equal };
+            first.then(peaks[*b].total_cmp(&peaks[*a])).then(a.cmp(b))
+        });
+    }
+
+    fn take(&mut self, trace: &Trace, cx: &Cx) {
+        self.trace = Some(Box::new(trace.clone()));
+        let last = trace.tokens.len().saturating_sub(1);
+        self.token = if self.typing { last } else { self.token.min(last) };
+        let is_there = |id: usize| trace.features.iter().any(|f| f.id == id);
+        let kept = self.shown.filter(|shown| match shown {
+            Shown::Feature(id) => is_there(*id),
+            Shown::Unexplained => true,
+        });
+        let selected = cx.world.selected.filter(|id| is_there(*id));
+        let strongest = trace.features.iter().max_by(|a, b| peak(a).total_cmp(&peak(b))).map(|f| f.id);
+        self.shown = kept.or(selected.or(strongest).map(Shown::Feature));
+        self.reorder();
+        self.settle(cx);
+    }
+
+    /// The feature on the heat map.
+    fn feature(&self) -> Option<&TraceFeature> {
+        let Some(Shown::Feature(id)) = self.shown else { return None };
+        self.trace.as_ref()?.features.iter().find(|f| f.id == id)
+    }
+
+    /// Lines of the list: what is left unexplained, then the features.
+    fn count(&self) -> usize {
+        if self.trace.is_some() { self.order.len() + 1 } else { 0 }
+    }
+
+    fn line(&self, at: usize) -> Option<Shown> {
+        let trace = self.trace.as_ref()?;
+        match at.checked_sub(1) {
+            None => Some(Shown::Unexplained),
+            Some(i) => self.order.get(i).map(|&f| Shown::Feature(trace.features[f].id)),
+        }
+    }
+
+    fn position(&self) -> usize {
+        (0..self.count()).find(|&at| self.line(at) == self.shown).unwrap_or(0)
+    }
+
+    fn settle(&mut self, cx: &Cx) {
+        self.offset = scroll(self.offset, self.position(), self.count(), view::list_height(self, cx));
+    }
+
+    fn go_token(&mut self, to: usize, cx: &Cx) {
+        self.token = to.min(self.tokens().saturating_sub(1));
+        if self.sort == Sort::Here {
+            self.reorder();
+            self.settle(cx);
+        }
+    }
+
+    fn open(&self) -> Vec<Step> {
+        match self.shown {
+            Some(Shown::Feature(id)) => vec![Step::Visit(id)],
+            _ => Vec::new(),
+        }
+    }
+
+    fn insert(&mut self, pasted: &str, cx: &Cx) -> Vec<Step> {
+        let was_cut = self.text.paste(pasted);
+        self.changed(cx);
+        if !was_cut {
+            return Vec::new();
+        }
+        let (kept, whole) = (text::bytes(self.text.text().len() as u64), text::bytes(pasted.len() as u64));
+        vec![Step::Say(Level::Warn, format!("pasted {whole}, cut: the text holds {kept} at most"))]
+    }
+
+    /// Token by token: what fires, strongest first.
+    fn copy(&self) -> Option<Vec<Step>> {
+        let trace = self.trace.as_ref()?;
+        let lines: Vec<String> = (0..trace.tokens.len())
+            .map(|t| {
+                let mut firing: Vec<(usize, f32)> = trace
+                    .features
+                    .iter()
+                    .filter_map(|f| f.values.get(t).filter(|v| **v > 0.0).map(|v| (f.id, *v)))
+                    .collect();
+                firing.sort_by(|a, b| b.1.total_cmp(&a.1));
+                let listed: Vec<String> = firing.iter().take(8).map(|(id, v)| format!("#{id} {v:.3}")).collect();
+                let left = trace.unexplained.get(t).copied().unwrap_or(0.0);
+                format!("{}\t{left:.3}\t{}", text::token(&trace.tokens[t]), listed.join(", "))
+            })
+            .collect();
+        Some(vec![Step::Copy(lines.join("\n"), format!("{} tokens with their features", lines.len()))])
+    }
+}
+
+impl Pane for LivePane {
+    fn id(&self) -> PaneId {
+        PaneId::Live
+    }
+
+    fn title(&self, cx: &Cx) -> Line<'static> {
+        let mut title = "Live".to_owned();
+        if self.tokens() > 0 {
+            let n = text::count(self.tokens());
+            title.push_str(&if n == "1" { " · 1 token".to_owned() } else { format!(" · {n} tokens") });
+        }
+        match self.shown {
+            Some(Shown::Feature(id)) if cx.area.width >= 50 && self.trace.is_some() => {
+                title.push_str(&format!(" · {}", cx.world.feature_label(id)));
+            }
+            Some(Shown::Unexplained) if cx.area.width >= 50 => title.push_str(" · unexplained"),
+            _ => {}
+        }
+        Line::raw(title)
+    }
+
+    fn refusal(&self, action: Action, _: &Cx) -> Option<String> {
+        match action {
+            Action::Open | Action::Sort if self.trace.is_none() => Some("no text is traced yet".to_owned()),
+            Action::Open if self.feature().is_none() => Some("the cursor is on no feature".to_owned()),
+            Action::Remove if self.text.text().is_empty() => Some("there is no text".to_owned()),
+            Action::Copy if self.trace.is_none() => Some("no text is traced yet".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn typing(&self) -> bool {
+        self.typing
+    }
+
+    fn typing_hints(&self) -> Vec<(&'static str, &'static str)> {
+        vec![("esc", "to the tokens"), ("enter", "new line")]
+    }
+
+    fn key(&mut self, key: KeyEvent, cx: &Cx) -> Option<Vec<Step>> {
+        match key.code {
+            KeyCode::Esc => {
+                self.typing = false;
+                self.settle(cx);
+                Some(Vec::new())
+            }
+            KeyCode::Tab | KeyCode::BackTab => {
+                self.typing = false;
+                None
+            }
+            KeyCode::Enter => {
+                self.text.paste("\n");
+                self.changed(cx);
+                Some(Vec::new())
+            }
+            _ => {
+                let before = self.text.text().len();
+                let edits = !matches!(
+                    key.code,
+                    KeyCode::Left | KeyCode::Right | KeyCode::Up | KeyCode::Down | KeyCode::Home | KeyCode::End
+                );
+                self.text.key(key, view::box_cells(cx)).then(|| {
+                    if edits || before != self.text.text().len() {
+                        self.changed(cx);
+                    }
+                    Vec::new()
+                })
+            }
+        }
+    }
+
+    fn paste(&mut self, pasted: &str, cx: &Cx) -> Vec<Step> {
+        self.insert(pasted, cx)
+    }
+
+    fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
+        match action {
+            Action::Left => self.go_token(self.token.saturating_sub(1), cx),
+            Action::Right => self.go_token(self.token + 1, cx),
+            Action::Edit => {
+                self.typing = true;
+                self.settle(cx);
+            }
+            Action::Sort => {
+                self.sort = if self.sort == Sort::Here { Sort::Peak } else { Sort::Here };
+                self.reorder();
+                self.settle(cx);
+            }
+            Action::Remove => {
+                self.text.set("");
+                self.changed(cx);
+                self.typing = true;
+            }
+            Action::Open => return Some(self.open()),
+            Action::SteerWith | Action::SuppressWith => {
+                let id = self.feature()?.id;
+                let negative = action == Action::SuppressWith;
+                let note = Note::Steer { features: vec![(id, 1.0)], part: SteerPart::Whole, negative, replace: false };
+                return Some(vec![Step::Tell(PaneId::Steer, note)]);
+            }
+            Action::Copy => return self.copy(),
+            _ => {
+                let to = motion(action, self.position(), self.count(), view::list_height(self, cx))?;
+                self.shown = self.line(to).or(self.shown);
+                self.settle(cx);
+            }
+        }
+        Some(Vec::new())
+    }
+
+    fn entered(&mut self, cx: &Cx) -> Vec<Step> {
+        if self.trace.is_none() {
+            self.ask_again(cx);
+        }
+        Vec::new()
+    }
+
+    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
+        match event {
+            Event::Trace(trace) => {
+                self.waiting = false;
+                if !self.text.text().trim().is_empty() {
+                    self.take(trace, cx);
+                }
+            }
+            Event::Failed(Job::Trace, why) => {
+                self.waiting = false;
+                self.problem = Some(why.clone());
+            }
+            Event::Refused(why) if self.waiting => {
+                self.waiting = false;
+                self.problem = Some(why.clone());
+            }
+            Event::Cancelled(Job::Trace) => self.waiting = false,
+            Event::Model(_) => self.ask_again(cx),
+            Event::Features(_) if cx.focused || self.trace.is_none() => self.ask_again(cx),
+            Event::Study(_) if cx.world.features.is_none() => {
+                self.trace = None;
+                self.shown = None;
+                self.order.clear();
+            }
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    fn note(&mut self, note: &Note, cx: &Cx) -> Vec<Step> {
+        if let Note::Text(text) = note {
+            self.text.set("");
+            self.token = 0;
+            return self.insert(text, cx);
+        }
+        Vec::new()
+    }
+
+    fn selected(&mut self, cx: &Cx) -> Vec<Step> {
+        self.settle(cx);
+        Vec::new()
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.ask_at
+    }
+
+    fn tick(&mut self, cx: &Cx) -> Vec<Step> {
+        if self.ask_at.is_none_or(|at| cx.world.now < at) {
+            return Vec::new();
+        }
+        self.ask_at = None;
+        if self.text.text().trim().is_empty() || self.refused(cx).is_some() {
+            return Vec::new();
+        }
+        self.asked = Some(cx.world.now);
+        self.waiting = true;
+        vec![Step::Send(Command::Trace(self.text.text().to_owned()))]
+    }
+
+    fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
+        if let Some(token) = view::token_at(self, column, row, cx) {
+            self.go_token(token, cx);
+        } else if let Some(line) = view::line_at(self, column, row, cx) {
+            self.shown = self.line(line).or(self.shown);
+            if double {
+                return self.open();
+            }
+        } else if view::in_box(self, column, row, cx) {
+            self.typing = true;
+        }
+        Vec::new()
+    }
+
+    fn view(&self, cx: &Cx, buf: &mut Buffer) {
+        view::draw(self, cx, buf);
+    }
+
+    fn session(&self) -> Value {
+        let sort = if self.sort == Sort::Here { "here" } else { "peak" };
+        json!({ "text": self.text.text(), "token": self.token, "sort": sort })
+    }
+
+    fn restore(&mut self, session: &Value, cx: &Cx) {
+        if let Some(text) = session["text"].as_str() {
+            self.text.set(text);
+        }
+        self.token = session["token"].as_u64().map_or(0, |t| t as usize);
+        if session["sort"] == "peak" {
+            self.sort = Sort::Peak;
+        }
+        self.ask_again(cx);
+    }
+}

@@ -1,0 +1,404 @@
+//! How the Live pane looks: the text as a heat map of one feature, a list of the features that fire.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Position, Rect};
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+
+use super::{LivePane, Shown, Sort, peak};
+use crate::ui::action::Action;
+use crate::ui::panes::features::bar;
+use crate::ui::panes::{Cx, empty, put, put_at, scroll};
+use crate::ui::text;
+use crate::ui::theme::{Ramp, Theme};
+
+/// From this width on the list stands beside the text.
+const BESIDE: u16 = 68;
+
+/// Where the parts are.
+struct Parts {
+    /// The text while it is typed.
+    text: Rect,
+    legend: Rect,
+    heat: Rect,
+    head: Rect,
+    list: Rect,
+    beside: bool,
+}
+
+fn left_width(area: Rect) -> u16 {
+    if area.width < BESIDE { area.width } else { area.width - (area.width * 2 / 5).clamp(30, 54) }
+}
+
+/// Cells that the text is typed in.
+pub(super) fn box_cells(cx: &Cx) -> usize {
+    usize::from(left_width(cx.area)).saturating_sub(3).max(4)
+}
+
+fn parts(pane: &LivePane, cx: &Cx) -> Parts {
+    let area = cx.area;
+    let width = left_width(area);
+    let beside = width < area.width;
+    let mut left = Rect { width, ..area };
+    let right = if beside {
+        Rect { x: area.x + width, width: area.width - width, ..area }
+    } else {
+        let height = (area.height / 2).max(area.height.min(2));
+        left.height = area.height - height;
+        Rect { y: area.y + left.height, height, ..area }
+    };
+    let rows = if pane.typing {
+        let most = (usize::from(left.height) / 3).clamp(1, 6);
+        pane.text.height(box_cells(cx)).min(most) as u16 + u16::from(left.height >= 6)
+    } else {
+        0
+    };
+    let text = Rect { height: rows.min(left.height), ..left };
+    left.y += text.height;
+    left.height -= text.height;
+    let legend = Rect { height: left.height.min(1), ..left };
+    let heat = Rect {
+        x: left.x + 1,
+        y: left.y + legend.height,
+        width: left.width.saturating_sub(2),
+        height: left.height - legend.height,
+    };
+    let head = Rect { height: right.height.min(1), ..right };
+    let list = Rect { y: right.y + head.height, height: right.height - head.height, ..right };
+    Parts { text, legend, heat, head, list, beside }
+}
+
+pub(super) fn list_height(pane: &LivePane, cx: &Cx) -> usize {
+    usize::from(parts(pane, cx).list.height).max(1)
+}
+
+pub(super) fn in_box(pane: &LivePane, column: u16, row: u16, cx: &Cx) -> bool {
+    let parts = parts(pane, cx);
+    let at = Position::new(column, row);
+    parts.text.contains(at) || (pane.trace.is_none() && cx.area.contains(at))
+}
+
+pub(super) fn line_at(pane: &LivePane, column: u16, row: u16, cx: &Cx) -> Option<usize> {
+    let list = parts(pane, cx).list;
+    let offset = scroll(pane.offset, pane.position(), pane.count(), usize::from(list.height));
+    let at = offset + usize::from(row.checked_sub(list.y)?);
+    (list.contains(Position::new(column, row)) && at < pane.count()).then_some(at)
+}
+
+pub(super) fn token_at(pane: &LivePane, column: u16, row: u16, cx: &Cx) -> Option<usize> {
+    let heat = parts(pane, cx).heat;
+    if !heat.contains(Position::new(column, row)) {
+        return None;
+    }
+    let rows = rows(pane, usize::from(heat.width), cx);
+    let top = top(pane, &rows, usize::from(heat.height));
+    let line = rows.get(top + usize::from(row - heat.y))?;
+    let mut x = usize::from(column - heat.x);
+    line.iter().find_map(|cell| {
+        let w = text::width(&cell.text);
+        if x < w {
+            return Some(cell.token);
+        }
+        x -= w;
+        None
+    })
+}
+
+/// A token, or a part of a long one, on a row.
+struct Cell {
+    token: usize,
+    text: String,
+}
+
+fn values(pane: &LivePane) -> (&[f32], f32) {
+    match (pane.shown, &pane.trace) {
+        (Some(Shown::Unexplained), Some(trace)) => (&trace.unexplained, 1.0),
+        _ => pane.feature().map_or((&[], 0.0), |f| (&f.values, peak(f))),
+    }
+}
+
+/// The tokens wrapped at words, each with its mark where colours cannot tell.
+fn rows(pane: &LivePane, cells: usize, cx: &Cx) -> Vec<Vec<Cell>> {
+    let Some(trace) = &pane.trace else { return Vec::new() };
+    let cells = cells.max(1);
+    let (values, max) = values(pane);
+    let mut rows: Vec<Vec<Cell>> = vec![Vec::new()];
+    let mut used = 0;
+    let mut word: Vec<Cell> = Vec::new();
+    let mut word_cells = 0;
+    let flush = |word: &mut Vec<Cell>, word_cells: &mut usize, rows: &mut Vec<Vec<Cell>>, used: &mut usize| {
+        if *used + *word_cells > cells && *used > 0 {
+            rows.push(Vec::new());
+            *used = 0;
+        }
+        for cell in word.drain(..) {
+            let w = text::width(&cell.text);
+            if *used + w > cells && *used > 0 {
+                rows.push(Vec::new());
+                *used = 0;
+            }
+            *used += w;
+            if let Some(row) = rows.last_mut() {
+                row.push(cell);
+            }
+        }
+        *word_cells = 0;
+    };
+    for (token, piece) in trace.tokens.iter().enumerate() {
+        if piece.starts_with(' ') {
+            flush(&mut word, &mut word_cells, &mut rows, &mut used);
+        }
+        let mut shown = text::clean(piece);
+        if shown.is_empty() {
+            shown.push('∅');
+        }
+        let value = values.get(token).copied().unwrap_or(0.0);
+        let mark = match (cx.world.digits, cx.theme.marks()) {
+            (true, _) => Theme::digit(value, max),
+            (false, true) => Theme::mark(value, max),
+            _ => None,
+        };
+        shown.extend(mark);
+        for part in split(&shown, cells) {
+            word_cells += text::width(&part);
+            word.push(Cell { token, text: part });
+        }
+        if piece.ends_with('\n') {
+            flush(&mut word, &mut word_cells, &mut rows, &mut used);
+            rows.push(Vec::new());
+            used = 0;
+        }
+    }
+    flush(&mut word, &mut word_cells, &mut rows, &mut used);
+    if rows.len() > 1 && rows.last().is_some_and(Vec::is_empty) {
+        rows.pop();
+    }
+    rows
+}
+
+/// Parts of at most `cells`.
+fn split(shown: &str, cells: usize) -> Vec<String> {
+    if text::width(shown) <= cells {
+        return vec![shown.to_owned()];
+    }
+    use unicode_segmentation::UnicodeSegmentation;
+    let mut parts = vec![String::new()];
+    let mut used = 0;
+    for grapheme in shown.graphemes(true) {
+        let w = text::width(grapheme);
+        if used + w > cells && used > 0 {
+            parts.push(String::new());
+            used = 0;
+        }
+        used += w;
+        if let Some(part) = parts.last_mut() {
+            part.push_str(grapheme);
+        }
+    }
+    parts
+}
+
+/// The first row to show, so that the token under the cursor is seen.
+fn top(pane: &LivePane, rows: &[Vec<Cell>], height: usize) -> usize {
+    let at = rows.iter().position(|row| row.iter().any(|c| c.token == pane.token)).unwrap_or(0);
+    scroll(at.saturating_sub(height / 2), at, rows.len(), height)
+}
+
+pub(super) fn draw(pane: &LivePane, cx: &Cx, buf: &mut Buffer) {
+    let parts = parts(pane, cx);
+    if pane.typing {
+        typed(pane, &parts, cx, buf);
+    }
+    if pane.trace.is_none() {
+        let below = Rect { y: parts.legend.y, height: cx.area.bottom() - parts.legend.y, ..cx.area };
+        return empty(buf, &Cx { area: below, ..*cx }, &nothing(pane, cx));
+    }
+    legend(pane, &parts, cx, buf);
+    heat(pane, parts.heat, cx, buf);
+    list(pane, &parts, cx, buf);
+}
+
+/// What an empty pane says: what is going on, or what to press.
+fn nothing(pane: &LivePane, cx: &Cx) -> Vec<String> {
+    if let Some(problem) = &pane.problem {
+        return vec![text::clean(problem)];
+    }
+    let what = "See which features fire on a text of your own, token by token.".to_owned();
+    if let Some(reason) = pane.refused(cx) {
+        return vec![what, reason];
+    }
+    match (pane.typing, pane.text.text().trim().is_empty()) {
+        (_, false) => vec!["Reading the text…".to_owned()],
+        (true, true) => vec![what, "Type, or paste.".to_owned()],
+        (false, true) => vec![what, format!("{} types or takes a paste.", cx.key(Action::Edit))],
+    }
+}
+
+fn typed(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
+    let area = parts.text;
+    let ruled = area.height > 1;
+    let height = usize::from(area.height) - usize::from(ruled);
+    for (y, line) in pane.text.lines(cx.theme, box_cells(cx), height, true).iter().enumerate() {
+        put(buf, area, y, &Line::styled("▌", cx.theme.accent()));
+        put_at(buf, area, 2, y, line);
+    }
+    if ruled {
+        put(buf, area, height, &Line::styled("─".repeat(usize::from(area.width)), cx.theme.rule(false)));
+    }
+}
+
+/// The scale with its numbers, and what it is of.
+fn legend(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
+    let theme = cx.theme;
+    let (_, max) = values(pane);
+    let mut spans = vec![Span::styled(" 0 ", theme.dim())];
+    if theme.marks() {
+        spans.push(Span::raw("·░▒▓█"));
+    } else {
+        spans.extend(theme.steps(Ramp::Sequential).iter().map(|style| Span::styled(" ", *style)));
+    }
+    let top = match pane.shown {
+        Some(Shown::Unexplained) => "100%".to_owned(),
+        _ => text::number(f64::from(max)),
+    };
+    spans.push(Span::styled(format!(" {top}"), theme.dim()));
+    let what = match pane.shown {
+        Some(Shown::Feature(id)) => cx.world.feature_label(id),
+        _ => "unexplained".to_owned(),
+    };
+    let note = match () {
+        () if pane.problem.is_some() => pane.problem.as_deref().map(text::clean).unwrap_or_default(),
+        () if pane.is_stale() => "reading…".to_owned(),
+        () => String::new(),
+    };
+    let used: usize = spans.iter().map(|s| text::width(&s.content)).sum();
+    let room = usize::from(parts.legend.width).saturating_sub(used + 3);
+    let note = text::fit(&note, room);
+    spans.push(Span::raw("  "));
+    spans.push(Span::raw(text::fit(&what, room.saturating_sub(text::width(&note) + 2))));
+    spans.push(Span::styled(format!("  {note}"), theme.warning()));
+    put(buf, parts.legend, 0, &Line::from(spans));
+}
+
+fn heat(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
+    let (values, max) = values(pane);
+    let rows = rows(pane, usize::from(area.width), cx);
+    let height = usize::from(area.height);
+    let top = top(pane, &rows, height);
+    for (y, row) in rows.iter().skip(top).take(height).enumerate() {
+        let spans: Vec<Span> = row
+            .iter()
+            .map(|cell| {
+                let value = values.get(cell.token).copied().unwrap_or(0.0);
+                let mut style = cx.theme.heat(Ramp::Sequential, value, max);
+                if cell.token == pane.token && !pane.typing {
+                    style = style.patch(cx.theme.cursor());
+                }
+                Span::styled(cell.text.clone(), style)
+            })
+            .collect();
+        put(buf, area, y, &Line::from(spans));
+    }
+}
+
+/// Widths of the list's columns.
+struct Columns {
+    name: usize,
+    bar: usize,
+}
+
+impl Columns {
+    fn new(width: usize) -> Self {
+        // marker, value, gap, peak
+        let room = width.saturating_sub(1 + 7 + 2 + 7);
+        let bar = (room / 3).min(12);
+        Self { name: room - bar, bar }
+    }
+}
+
+fn list(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
+    let theme = cx.theme;
+    let Some(trace) = &pane.trace else { return };
+    let inset = u16::from(parts.beside);
+    if parts.beside {
+        let whole = Rect { height: parts.list.bottom() - parts.head.y, ..parts.head };
+        for y in 0..usize::from(whole.height) {
+            put(buf, whole, y, &Line::styled("│", theme.rule(false)));
+        }
+    }
+    let inner = |r: Rect| Rect { x: r.x + inset, width: r.width.saturating_sub(inset), ..r };
+    let (head, area) = (inner(parts.head), inner(parts.list));
+    let columns = Columns::new(usize::from(area.width));
+    let token = trace.tokens.get(pane.token).map(|t| text::token(t)).unwrap_or_default();
+    let column = |name: &str, sort: Sort, cells: usize| {
+        let style = if pane.sort == sort { theme.accent() } else { theme.dim() };
+        let arrow = if pane.sort == sort { "▾" } else { "" };
+        Span::styled(text::pad_left(&format!("{name}{arrow}"), cells), style)
+    };
+    let on = text::pad(&format!("on {token}"), columns.name + 1);
+    put(
+        buf,
+        head,
+        0,
+        &Line::from(vec![
+            Span::styled(on, theme.heading()),
+            column("here", Sort::Here, 7),
+            Span::raw(" ".repeat(columns.bar + 2)),
+            column("peak", Sort::Peak, 7),
+        ]),
+    );
+    let height = usize::from(area.height);
+    let at = pane.position();
+    let offset = scroll(pane.offset, at, pane.count(), height);
+    for (y, i) in (offset..pane.count()).take(height).enumerate() {
+        let selected = i == at;
+        if selected {
+            let line = Rect { y: area.y + y as u16, height: 1, ..area };
+            buf.set_style(line.intersection(buf.area), theme.selected(cx.focused && !pane.typing));
+        }
+        put(buf, area, y, &entry(pane, i, selected, &columns, cx));
+    }
+}
+
+fn entry(pane: &LivePane, at: usize, selected: bool, columns: &Columns, cx: &Cx) -> Line<'static> {
+    let theme = cx.theme;
+    let marker = Span::styled(if selected { "▌" } else { " " }, theme.accent());
+    let Some(trace) = &pane.trace else { return Line::default() };
+    let Some(Shown::Feature(id)) = pane.line(at) else {
+        let here = trace.unexplained.get(pane.token).copied().unwrap_or(0.0);
+        let mean = trace.unexplained.iter().sum::<f32>() / trace.unexplained.len().max(1) as f32;
+        return Line::from(vec![
+            marker,
+            Span::styled(text::pad("unexplained", columns.name), theme.dim()),
+            Span::raw(text::pad_left(&text::percent(here), 7)),
+            Span::raw(" "),
+            Span::styled(bar(here, 1.0, columns.bar), theme.warning()),
+            Span::raw(" "),
+            Span::styled(text::pad_left(&format!("⌀{}", text::percent(mean)), 7), theme.dim()),
+        ]);
+    };
+    let feature = trace.features.iter().find(|f| f.id == id);
+    let here = feature.and_then(|f| f.values.get(pane.token).copied()).unwrap_or(0.0);
+    let peak_of = feature.map_or(0.0, peak);
+    let largest = trace.features.iter().map(peak).fold(0.0, f32::max);
+    let dim = here <= 0.0;
+    let style: Style = if dim { theme.dim() } else { theme.text() };
+    let shown = if dim { "–".to_owned() } else { text::number(f64::from(here)) };
+    Line::from(vec![
+        marker,
+        Span::styled(text::pad(&name(id, cx), columns.name), style),
+        Span::styled(text::pad_left(&shown, 7), style),
+        Span::raw(" "),
+        Span::styled(bar(here, largest, columns.bar), theme.bar()),
+        Span::raw(" "),
+        Span::styled(text::pad_left(&text::number(f64::from(peak_of)), 7), theme.dim()),
+    ])
+}
+
+/// `#17 counting`, or `#17 Sunday Monday`.
+fn name(id: usize, cx: &Cx) -> String {
+    match cx.world.row(id) {
+        Some(row) if row.name.is_none() => format!("#{id} {}", crate::ui::panes::tree::words(row, 4)),
+        _ => cx.world.feature_label(id),
+    }
+}

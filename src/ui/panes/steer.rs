@@ -1,0 +1,376 @@
+//! Steered beside unsteered text. Owns the request being put together and the runs that were; generating is the
+//! engine's.
+//!
+//! Invariant: one run is active at a time, and every piece of text goes to it.
+
+mod form;
+mod run;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use crossterm::event::{KeyCode, KeyEvent};
+use ratatui::buffer::Buffer;
+use ratatui::text::Line;
+use serde_json::{Value, json};
+
+use super::{Cx, Note, Pane, PaneId, Step};
+use crate::engine::{Command, Event, Job, Level, SteerAsk, SteerPart};
+use crate::ui::action::Action;
+use crate::ui::input::LineInput;
+use crate::ui::textbox::TextBox;
+use form::{FIRST_PROMPT, Field, Form};
+use run::{Run, State};
+
+/// Longest prompt.
+const MAX_PROMPT: usize = 16 * 1024;
+
+/// Runs kept.
+const MAX_RUNS: usize = 50;
+
+/// Runs that a session remembers.
+const SAVED_RUNS: usize = 8;
+
+/// The pane.
+#[derive(Debug)]
+pub struct SteerPane {
+    form: Form,
+    prompt: TextBox,
+    /// The field under the cursor, by its place.
+    cursor: usize,
+    /// The prompt is being typed.
+    typing: bool,
+    /// Another field is being typed.
+    editing: Option<LineInput>,
+    problem: Option<String>,
+    runs: Vec<Run>,
+    /// The run on show.
+    shown: usize,
+    /// Rows of its texts that are above the screen.
+    scroll: usize,
+    /// To run when the active run has ended.
+    next: Option<SteerAsk>,
+}
+
+impl Default for SteerPane {
+    fn default() -> Self {
+        let mut prompt = TextBox::new(MAX_PROMPT);
+        prompt.set(FIRST_PROMPT);
+        Self {
+            form: Form::default(),
+            prompt,
+            cursor: 0,
+            typing: false,
+            editing: None,
+            problem: None,
+            runs: Vec::new(),
+            shown: 0,
+            scroll: 0,
+            next: None,
+        }
+    }
+}
+
+impl SteerPane {
+    fn field(&self) -> Field {
+        self.form.fields().get(self.cursor).copied().unwrap_or(Field::Prompt)
+    }
+
+    fn active(&mut self) -> Option<&mut Run> {
+        self.runs.last_mut().filter(|run| run.is_active())
+    }
+
+    /// Why nothing can be run now.
+    fn refused(&self, cx: &Cx) -> Option<String> {
+        if cx.world.model.is_none() {
+            return Some(match cx.world.job(Job::Load) {
+                Some(_) => "the model is being loaded".to_owned(),
+                None => format!("no model is open: {} opens one", cx.key(Action::Start)),
+            });
+        }
+        if self.form.features.is_empty() {
+            return Some(format!("no feature to steer with: {} adds the selected one", cx.key(Action::SteerWith)));
+        }
+        if let Some((id, _)) = self.form.features.iter().find(|(id, _)| unknown(*id, cx)) {
+            return Some(format!("there is no feature #{id} in this fit: {} removes it", cx.key(Action::Remove)));
+        }
+        self.prompt.text().is_empty().then(|| format!("the prompt is empty: {} types one", cx.key(Action::Edit)))
+    }
+
+    fn run(&mut self, cx: &Cx) -> Vec<Step> {
+        self.typing = false;
+        if let Some(reason) = self.refused(cx) {
+            return vec![Step::Say(Level::Warn, reason)];
+        }
+        let ask = self.form.ask(self.prompt.text());
+        if self.active().is_some() {
+            self.next = Some(ask);
+            return vec![Step::Send(Command::Cancel(Job::Steer))];
+        }
+        self.start(ask)
+    }
+
+    fn start(&mut self, ask: SteerAsk) -> Vec<Step> {
+        if self.runs.len() == MAX_RUNS {
+            self.runs.remove(0);
+        }
+        self.runs.push(Run::new(ask.clone()));
+        self.shown = self.runs.len() - 1;
+        self.scroll = 0;
+        vec![Step::Send(Command::Steer(ask))]
+    }
+
+    fn end(&mut self, state: State) -> Vec<Step> {
+        if let Some(run) = self.active() {
+            run.state = state;
+        }
+        self.next.take().map(|ask| self.start(ask)).unwrap_or_default()
+    }
+
+    fn browse(&mut self, forward: bool) {
+        let last = self.runs.len().saturating_sub(1);
+        self.shown = if forward { (self.shown + 1).min(last) } else { self.shown.saturating_sub(1) };
+        self.scroll = 0;
+    }
+
+    fn go(&mut self, at: usize) {
+        self.cursor = at.min(self.form.fields().len() - 1);
+        self.problem = None;
+    }
+
+    fn edit(&mut self) {
+        match self.field() {
+            Field::Prompt => self.typing = true,
+            field if Form::is_typed(field) => self.editing = Some(LineInput::new(&self.form.typed(field))),
+            _ => {}
+        }
+    }
+
+    fn commit(&mut self) {
+        let Some(input) = self.editing.take() else { return };
+        match self.form.set(self.field(), input.text()) {
+            Ok(()) => self.problem = None,
+            Err(problem) => {
+                self.problem = Some(problem);
+                self.editing = Some(input);
+            }
+        }
+    }
+
+    fn remove(&mut self) {
+        if let Field::Term(i) = self.field()
+            && i < self.form.features.len()
+        {
+            self.form.features.remove(i);
+            self.go(self.cursor.min(self.form.features.len().max(1)));
+        }
+    }
+
+    fn prompt_key(&mut self, key: KeyEvent, cx: &Cx) -> Option<Vec<Step>> {
+        match key.code {
+            KeyCode::Esc => self.typing = false,
+            KeyCode::Enter if key.modifiers.is_empty() => return Some(self.run(cx)),
+            KeyCode::Tab | KeyCode::BackTab => {
+                self.typing = false;
+                return None;
+            }
+            _ if self.prompt.key(key, view::prompt_cells(cx)) => {}
+            _ => return None,
+        }
+        Some(Vec::new())
+    }
+
+    fn take_note(&mut self, note: &Note) {
+        let Note::Steer { features, part, negative, replace } = note else { return };
+        if *replace {
+            self.form.features.clear();
+        }
+        if self.form.features.is_empty() {
+            self.form.negative = *negative;
+        }
+        let sign = if self.form.negative == *negative { 1.0 } else { -1.0 };
+        for (id, weight) in features {
+            self.form.add(*id, weight * sign);
+        }
+        if *replace || *part != SteerPart::Whole {
+            self.form.set_part(part);
+        }
+        let last = features.last().and_then(|(id, _)| self.form.features.iter().position(|(f, _)| f == id));
+        self.cursor = 1 + last.unwrap_or(0);
+        self.editing = None;
+        self.typing = false;
+        self.problem = None;
+    }
+}
+
+/// Whether a feature is not of the fit on show.
+fn unknown(id: usize, cx: &Cx) -> bool {
+    !cx.world.rows().is_empty() && cx.world.row(id).is_none()
+}
+
+impl Pane for SteerPane {
+    fn id(&self) -> PaneId {
+        PaneId::Steer
+    }
+
+    fn title(&self, cx: &Cx) -> Line<'static> {
+        Line::raw(if cx.area.width < 50 { "Steer" } else { "Steer: the same prompt with and without" })
+    }
+
+    fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
+        match action {
+            Action::Run => self.refused(cx),
+            Action::Edit if !Form::is_typed(self.field()) => Some("left and right choose its value".to_owned()),
+            Action::Remove if !matches!(self.field(), Field::Term(i) if i < self.form.features.len()) => {
+                Some("the cursor is on no feature".to_owned())
+            }
+            Action::PreviousRun if self.shown == 0 => Some("there is no run before".to_owned()),
+            Action::NextRun if self.shown + 1 >= self.runs.len() => Some("this is the last run".to_owned()),
+            Action::Copy if self.runs.is_empty() => Some("nothing was run yet".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn typing(&self) -> bool {
+        self.typing || self.editing.is_some()
+    }
+
+    fn typing_hints(&self) -> Vec<(&'static str, &'static str)> {
+        if self.typing {
+            return vec![("enter", "runs"), ("ctrl-j", "new line"), ("esc", "leaves it")];
+        }
+        vec![("enter", "keeps it"), ("esc", "leaves it")]
+    }
+
+    fn key(&mut self, key: KeyEvent, cx: &Cx) -> Option<Vec<Step>> {
+        if self.typing {
+            return self.prompt_key(key, cx);
+        }
+        match key.code {
+            KeyCode::Esc => {
+                self.editing = None;
+                self.problem = None;
+            }
+            KeyCode::Enter | KeyCode::Tab => self.commit(),
+            _ if self.editing.as_mut().is_some_and(|input| input.key(key)) => {}
+            _ => return None,
+        }
+        Some(Vec::new())
+    }
+
+    fn paste(&mut self, text: &str, _: &Cx) -> Vec<Step> {
+        if let Some(input) = &mut self.editing {
+            input.paste(text);
+        } else if self.prompt.paste(text) {
+            let kept = self.prompt.text().len();
+            return vec![Step::Say(Level::Warn, format!("a prompt holds {MAX_PROMPT} bytes: cut at {kept}"))];
+        }
+        Vec::new()
+    }
+
+    fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
+        let last = self.form.fields().len() - 1;
+        match action {
+            Action::Up => self.go(self.cursor.saturating_sub(1)),
+            Action::Down => self.go(self.cursor + 1),
+            Action::First => self.go(0),
+            Action::Last => self.go(last),
+            Action::PageUp => self.scroll = self.scroll.saturating_sub(view::page(self, cx)),
+            Action::PageDown => self.scroll = (self.scroll + view::page(self, cx)).min(view::last_scroll(self, cx)),
+            Action::Left | Action::Right => match self.form.turn(self.field(), action == Action::Right) {
+                Ok(()) => self.problem = None,
+                Err(problem) => self.problem = Some(problem),
+            },
+            Action::Edit => self.edit(),
+            Action::Run => {
+                self.editing = None;
+                return Some(self.run(cx));
+            }
+            Action::Remove => self.remove(),
+            Action::PreviousRun => self.browse(false),
+            Action::NextRun => self.browse(true),
+            Action::Copy => {
+                let run = self.runs.get(self.shown)?;
+                return Some(vec![Step::Copy(run.plain(), format!("run {} with its texts", self.shown + 1))]);
+            }
+            _ => return None,
+        }
+        Some(Vec::new())
+    }
+
+    fn event(&mut self, event: &Event, _: &Cx) -> Vec<Step> {
+        match event {
+            Event::Started(Job::Steer) => {
+                if let Some(run) = self.active() {
+                    run.state = State::Running;
+                }
+            }
+            Event::SteerInfo(info) => {
+                if let Some(run) = self.active() {
+                    run.state = State::Running;
+                    run.info = Some((**info).clone());
+                }
+            }
+            Event::SteerText { sample, steered, text } => {
+                if let Some(run) = self.active() {
+                    run.push(*sample, *steered, text);
+                }
+            }
+            Event::Done(Job::Steer, how) => return self.end(State::Done(how.clone())),
+            Event::Cancelled(Job::Steer) => return self.end(State::Cancelled),
+            Event::Failed(Job::Steer, why) => return self.end(State::Failed(why.clone())),
+            Event::Refused(why) if self.active().is_some_and(|run| run.state == State::Asked) => {
+                return self.end(State::Failed(why.clone()));
+            }
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    fn note(&mut self, note: &Note, _: &Cx) -> Vec<Step> {
+        match note {
+            Note::Cluster(cluster) => self.form.cluster.clone_from(cluster),
+            note => self.take_note(note),
+        }
+        Vec::new()
+    }
+
+    fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
+        if let Some(at) = view::field_at(self, column, row, cx) {
+            if self.editing.is_some() {
+                self.commit();
+            }
+            self.typing = false;
+            self.go(at);
+            if double {
+                self.edit();
+            }
+        }
+        Vec::new()
+    }
+
+    fn view(&self, cx: &Cx, buf: &mut Buffer) {
+        view::draw(self, cx, buf);
+    }
+
+    fn session(&self) -> Value {
+        let done: Vec<&Run> = self.runs.iter().filter(|run| !run.is_active()).collect();
+        let first = done.len().saturating_sub(SAVED_RUNS);
+        json!({ "form": self.form, "prompt": self.prompt.text(), "runs": &done[first..] })
+    }
+
+    fn restore(&mut self, session: &Value, _: &Cx) {
+        if let Ok(form) = serde_json::from_value::<Form>(session["form"].clone()) {
+            self.form = form;
+        }
+        if let Some(prompt) = session["prompt"].as_str() {
+            self.prompt.set(prompt);
+        }
+        if self.runs.is_empty() {
+            let runs = session["runs"].as_array().into_iter().flatten();
+            self.runs = runs.filter_map(|run| serde_json::from_value(run.clone()).ok()).collect();
+            self.shown = self.runs.len().saturating_sub(1);
+        }
+        self.go(0);
+    }
+}

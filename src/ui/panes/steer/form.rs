@@ -1,0 +1,372 @@
+//! What the Steer pane asks for: features, strength, sampling. Owns the values and their limits; knows no key and no
+//! drawing.
+//!
+//! Invariant: [`Form::ask`] gives a request that the engine's limits allow, or the reason why there is none.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{SteerAsk, SteerPart};
+use crate::model::generate::Sampling;
+use crate::steering::{Positions, Strength};
+
+/// The paper's targets.
+const TARGETS: [f64; 7] = [0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5];
+const ALPHAS: [f64; 12] = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0];
+const TEMPERATURES: [f64; 8] = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5];
+const TOKENS: [usize; 8] = [10, 20, 30, 50, 80, 120, 200, 400];
+
+/// Baseline and steered texts each, at most.
+const MAX_SAMPLES: usize = 8;
+
+/// The step of a weight.
+const WEIGHT_STEP: f32 = 0.25;
+
+/// What the prompt is at first: the calibration prompt of the method.
+pub(super) const FIRST_PROMPT: &str = "I think that";
+
+/// Which neurons of the features are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) enum Part {
+    #[default]
+    Whole,
+    /// Those that most of the cluster has.
+    Core,
+    /// Those that no other of the cluster has.
+    Own,
+}
+
+/// A value that the cursor can stand on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Field {
+    Prompt,
+    /// A feature by its place in the list; also the place where the first would be.
+    Term(usize),
+    By,
+    Amount,
+    Sign,
+    Part,
+    Positions,
+    Samples,
+    Tokens,
+    Temperature,
+    Seed,
+}
+
+impl Field {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prompt => "prompt",
+            Self::Term(_) => "feature",
+            Self::By => "strength",
+            Self::Amount => "amount",
+            Self::Sign => "sign",
+            Self::Part => "neurons",
+            Self::Positions => "positions",
+            Self::Samples => "samples",
+            Self::Tokens => "tokens",
+            Self::Temperature => "temperature",
+            Self::Seed => "seed",
+        }
+    }
+
+    pub fn help(self) -> &'static str {
+        match self {
+            Self::Prompt => "the text that both continue",
+            Self::Term(_) => "its weight multiplies α; below 0 suppresses",
+            Self::By => "how far to push: a KL that α is searched for, or α itself",
+            Self::Amount => "KL(base ‖ steered) of the next token, or α",
+            Self::Sign => "add the direction, or take it away",
+            Self::Part => "whole features, the cluster's core, or what one has for itself",
+            Self::Positions => "touch the prompt too, or generated tokens alone",
+            Self::Samples => "texts of each kind, 1 to 8",
+            Self::Tokens => "new tokens a text at most",
+            Self::Temperature => "0 takes the likeliest token always",
+            Self::Seed => "the same seed draws the same texts",
+        }
+    }
+}
+
+/// The values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Form {
+    pub features: Vec<(usize, f32)>,
+    /// The cluster that the features were taken from; empty when they were not.
+    pub cluster: Vec<usize>,
+    pub part: Part,
+    pub by_alpha: bool,
+    pub kl: f64,
+    pub alpha: f64,
+    pub negative: bool,
+    pub positions: Positions,
+    pub samples: usize,
+    pub sampling: Sampling,
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        Self {
+            features: Vec::new(),
+            cluster: Vec::new(),
+            part: Part::Whole,
+            by_alpha: false,
+            kl: 0.25,
+            alpha: 20.0,
+            negative: false,
+            positions: Positions::All,
+            samples: 2,
+            sampling: Sampling::default(),
+        }
+    }
+}
+
+/// The next larger or smaller of some ascending choices.
+fn step<T: PartialOrd + Copy>(choices: &[T], now: T, forward: bool) -> T {
+    let found = if forward { choices.iter().find(|c| **c > now) } else { choices.iter().rev().find(|c| **c < now) };
+    found.copied().unwrap_or(now)
+}
+
+fn number(typed: &str, name: &str, low: f64, high: f64) -> Result<f64, String> {
+    match typed.trim().parse::<f64>() {
+        Ok(v) if v.is_finite() && v >= low && v <= high => Ok(v),
+        _ => Err(format!("{name} is a number from {low} to {high}, not '{}'", typed.trim())),
+    }
+}
+
+fn whole(typed: &str, name: &str, low: u64, high: u64) -> Result<u64, String> {
+    match typed.trim().parse::<u64>() {
+        Ok(v) if (low..=high).contains(&v) => Ok(v),
+        _ => Err(format!("{name} is a whole number from {low} to {high}, not '{}'", typed.trim())),
+    }
+}
+
+impl Form {
+    /// The fields in the order of the cursor.
+    pub fn fields(&self) -> Vec<Field> {
+        let terms = (0..self.features.len().max(1)).map(Field::Term);
+        std::iter::once(Field::Prompt)
+            .chain(terms)
+            .chain([
+                Field::By,
+                Field::Amount,
+                Field::Sign,
+                Field::Part,
+                Field::Positions,
+                Field::Samples,
+                Field::Tokens,
+                Field::Temperature,
+                Field::Seed,
+            ])
+            .collect()
+    }
+
+    /// Adds a feature, or gives the one that is there another weight.
+    pub fn add(&mut self, id: usize, weight: f32) {
+        match self.features.iter_mut().find(|(f, _)| *f == id) {
+            Some((_, w)) => *w = weight,
+            None => self.features.push((id, weight)),
+        }
+    }
+
+    /// The cluster of the features: where they were taken from, else themselves.
+    fn whole_cluster(&self) -> Vec<usize> {
+        let ids = || self.features.iter().map(|(id, _)| *id);
+        if ids().all(|id| self.cluster.contains(&id)) && !self.cluster.is_empty() {
+            return self.cluster.clone();
+        }
+        ids().collect()
+    }
+
+    fn others(&self) -> Vec<usize> {
+        let mut cluster = self.whole_cluster();
+        cluster.retain(|id| !self.features.iter().any(|(f, _)| f == id));
+        cluster
+    }
+
+    /// Why a part cannot be taken.
+    pub fn refused_part(&self, part: Part) -> Option<&'static str> {
+        match part {
+            Part::Whole => None,
+            Part::Core if self.whole_cluster().len() < 2 => {
+                Some("a core needs a cluster: take the feature from the Tree")
+            }
+            Part::Own if self.others().is_empty() => {
+                Some("own neurons are told from a cluster's: take the feature from the Tree")
+            }
+            _ => None,
+        }
+    }
+
+    /// Changes a value by a step; says why when it cannot.
+    pub fn turn(&mut self, field: Field, forward: bool) -> Result<(), String> {
+        match field {
+            Field::Prompt => {}
+            Field::Term(i) => {
+                if let Some((_, weight)) = self.features.get_mut(i) {
+                    let by = if forward { WEIGHT_STEP } else { -WEIGHT_STEP };
+                    let to = *weight + by;
+                    // Nothing is steered with a weight of 0.
+                    *weight = if to == 0.0 { by } else { to }.clamp(-8.0, 8.0);
+                }
+            }
+            Field::By => self.by_alpha = !self.by_alpha,
+            Field::Amount if self.by_alpha => self.alpha = step(&ALPHAS, self.alpha, forward),
+            Field::Amount => self.kl = step(&TARGETS, self.kl, forward),
+            Field::Sign => self.negative = !self.negative,
+            Field::Part => {
+                let all = [Part::Whole, Part::Core, Part::Own];
+                let at = all.iter().position(|p| *p == self.part).unwrap_or(0);
+                let turned = |by: usize| all[(at + by) % all.len()];
+                let order = if forward { [turned(1), turned(2)] } else { [turned(2), turned(1)] };
+                match order.into_iter().find(|p| self.refused_part(*p).is_none()) {
+                    Some(part) => self.part = part,
+                    None => return Err(self.refused_part(Part::Core).unwrap_or_default().to_owned()),
+                }
+            }
+            Field::Positions => {
+                self.positions = if self.positions == Positions::All { Positions::Generated } else { Positions::All };
+            }
+            Field::Samples => {
+                let n = if forward { self.samples + 1 } else { self.samples.saturating_sub(1) };
+                self.samples = n.clamp(1, MAX_SAMPLES);
+            }
+            Field::Tokens => self.sampling.max_tokens = step(&TOKENS, self.sampling.max_tokens, forward),
+            Field::Temperature => self.sampling.temperature = step(&TEMPERATURES, self.sampling.temperature, forward),
+            Field::Seed => {
+                let seed = self.sampling.seed;
+                self.sampling.seed = if forward { seed.wrapping_add(1) } else { seed.saturating_sub(1) };
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a value is typed rather than chosen.
+    pub fn is_typed(field: Field) -> bool {
+        !matches!(field, Field::By | Field::Sign | Field::Part | Field::Positions)
+    }
+
+    /// A value as one would type it.
+    pub fn typed(&self, field: Field) -> String {
+        match field {
+            Field::Term(i) => self.features.get(i).map(|(_, w)| w.to_string()).unwrap_or_default(),
+            Field::Amount if self.by_alpha => self.alpha.to_string(),
+            Field::Amount => self.kl.to_string(),
+            Field::Samples => self.samples.to_string(),
+            Field::Tokens => self.sampling.max_tokens.to_string(),
+            Field::Temperature => self.sampling.temperature.to_string(),
+            Field::Seed => self.sampling.seed.to_string(),
+            _ => String::new(),
+        }
+    }
+
+    /// Takes what was typed, or says what is wrong with it.
+    pub fn set(&mut self, field: Field, typed: &str) -> Result<(), String> {
+        match field {
+            Field::Term(i) => match self.features.get_mut(i) {
+                Some(term) => match number(typed, "a weight", -100.0, 100.0)? {
+                    0.0 => return Err("a weight of 0 steers with nothing: remove the feature instead".to_owned()),
+                    weight => term.1 = weight as f32,
+                },
+                None => {
+                    let id = typed.trim().trim_start_matches('#');
+                    let id = id.parse().map_err(|_| format!("a feature is a number such as 17, not '{id}'"))?;
+                    self.add(id, 1.0);
+                }
+            },
+            Field::Amount if self.by_alpha => self.alpha = number(typed, "α", 0.0, 1e6)?,
+            Field::Amount => match number(typed, "a KL", 0.0, 20.0)? {
+                0.0 => return Err("a KL of 0 is the baseline".to_owned()),
+                kl => self.kl = kl,
+            },
+            Field::Samples => self.samples = whole(typed, "samples", 1, MAX_SAMPLES as u64)? as usize,
+            Field::Tokens => self.sampling.max_tokens = whole(typed, "tokens", 1, 4096)? as usize,
+            Field::Temperature => self.sampling.temperature = number(typed, "temperature", 0.0, 10.0)?,
+            Field::Seed => self.sampling.seed = whole(typed, "seed", 0, u64::MAX)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The request, with the text to continue.
+    pub fn ask(&self, prompt: &str) -> SteerAsk {
+        let part = match self.part {
+            Part::Core if self.refused_part(Part::Core).is_none() => SteerPart::CoreOf(self.whole_cluster()),
+            Part::Own if self.refused_part(Part::Own).is_none() => SteerPart::ExclusiveOf(self.others()),
+            _ => SteerPart::Whole,
+        };
+        SteerAsk {
+            features: self.features.clone(),
+            part,
+            prompt: prompt.to_owned(),
+            strength: if self.by_alpha { Strength::Alpha(self.alpha) } else { Strength::Kl(self.kl) },
+            negative: self.negative,
+            positions: self.positions,
+            samples: self.samples,
+            sampling: self.sampling,
+        }
+    }
+
+    /// Takes a part with the cluster that it tells of.
+    pub fn set_part(&mut self, part: &SteerPart) {
+        self.part = match part {
+            SteerPart::Whole => Part::Whole,
+            SteerPart::CoreOf(cluster) => {
+                self.cluster.clone_from(cluster);
+                Part::Core
+            }
+            SteerPart::ExclusiveOf(others) => {
+                self.cluster = self.features.iter().map(|(id, _)| *id).chain(others.iter().copied()).collect();
+                Part::Own
+            }
+        };
+    }
+
+    /// How a value reads.
+    pub fn shown(&self, field: Field) -> String {
+        match field {
+            Field::By => if self.by_alpha { "α" } else { "KL" }.to_owned(),
+            Field::Sign => if self.negative { "suppress" } else { "promote" }.to_owned(),
+            Field::Part => match self.part {
+                Part::Whole => "whole".to_owned(),
+                Part::Core => format!("core of {}", self.whole_cluster().len()),
+                Part::Own => format!("own, of {}", self.whole_cluster().len()),
+            },
+            Field::Positions => if self.positions == Positions::All { "all" } else { "generated" }.to_owned(),
+            Field::Term(i) => self.features.get(i).map(|(_, w)| format!("{w:+}")).unwrap_or_default(),
+            _ => self.typed(field),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_needs_a_cluster() {
+        let mut form = Form { features: vec![(3, 1.0)], ..Form::default() };
+        assert!(form.turn(Field::Part, true).is_err());
+        form.cluster = vec![3, 5, 9];
+        form.turn(Field::Part, true).unwrap();
+        assert_eq!(form.ask("x").part, SteerPart::CoreOf(vec![3, 5, 9]));
+        form.turn(Field::Part, true).unwrap();
+        assert_eq!(form.ask("x").part, SteerPart::ExclusiveOf(vec![5, 9]));
+        // Another feature than the cluster's: the part that was meant is no more.
+        form.features = vec![(8, 1.0)];
+        assert_eq!(form.ask("x").part, SteerPart::Whole);
+    }
+
+    #[test]
+    fn weights_skip_nothing_at_all_and_typed_values_have_limits() {
+        let mut form = Form { features: vec![(3, 0.25)], ..Form::default() };
+        form.turn(Field::Term(0), false).unwrap();
+        assert_eq!(form.features, [(3, -0.25)]);
+        assert!(form.set(Field::Term(0), "0").is_err());
+        assert!(form.set(Field::Amount, "nan").is_err());
+        assert!(form.set(Field::Samples, "9").is_err());
+        form.set(Field::Amount, "0.07").unwrap();
+        assert_eq!(form.ask("").strength, Strength::Kl(0.07));
+        form.turn(Field::Amount, true).unwrap();
+        assert_eq!(form.kl, 0.1);
+    }
+}

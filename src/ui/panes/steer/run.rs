@@ -1,0 +1,221 @@
+//! One steering run: what was asked, what came of it. Owns where the steered text departs from the baseline and how
+//! texts are laid out; knows no key.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{SteerAsk, SteerPart};
+use crate::steering::{SteerInfo, Strength};
+use crate::ui::text;
+
+/// More samples than can be asked for.
+const MAX_SAMPLES: usize = 64;
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum State {
+    /// Sent; the engine has not begun.
+    Asked,
+    /// Calibrating or generating.
+    Running,
+    /// Ended well.
+    Done(String),
+    /// Stopped by the user.
+    Cancelled,
+    /// Failed, and why.
+    Failed(String),
+}
+
+/// A run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Run {
+    pub ask: SteerAsk,
+    pub info: Option<SteerInfo>,
+    /// Unsteered texts, one a sample.
+    pub baseline: Vec<String>,
+    /// Steered texts, one a sample.
+    pub steered: Vec<String>,
+    pub state: State,
+}
+
+impl Run {
+    pub fn new(ask: SteerAsk) -> Self {
+        let samples = ask.samples.min(MAX_SAMPLES);
+        let empty = vec![String::new(); samples];
+        Self { ask, info: None, baseline: empty.clone(), steered: empty, state: State::Asked }
+    }
+
+    pub fn is_active(&self) -> bool {
+        matches!(self.state, State::Asked | State::Running)
+    }
+
+    /// Takes a piece of text.
+    pub fn push(&mut self, sample: usize, steered: bool, piece: &str) {
+        let texts = if steered { &mut self.steered } else { &mut self.baseline };
+        if sample < MAX_SAMPLES {
+            if texts.len() <= sample {
+                texts.resize(sample + 1, String::new());
+            }
+            texts[sample].push_str(piece);
+        }
+    }
+
+    pub fn samples(&self) -> usize {
+        self.baseline.len().max(self.steered.len())
+    }
+
+    /// The texts of a sample: baseline, steered.
+    pub fn texts(&self, sample: usize) -> (&str, &str) {
+        (self.baseline.get(sample).map_or("", String::as_str), self.steered.get(sample).map_or("", String::as_str))
+    }
+
+    /// The features, short: `#17 +1, #3 −0.5`.
+    pub fn features(&self) -> String {
+        let one = |(id, weight): &(usize, f32)| {
+            if *weight == 1.0 { format!("#{id}") } else { format!("#{id} {weight:+}") }
+        };
+        let shown: Vec<String> = self.ask.features.iter().take(4).map(one).collect();
+        let more = self.ask.features.len().saturating_sub(4);
+        let tail = if more > 0 { format!(" +{more}") } else { String::new() };
+        format!("{}{tail}", shown.join(" "))
+    }
+
+    /// What was asked for, in a few words.
+    pub fn asked(&self) -> String {
+        let strength = match self.ask.strength {
+            Strength::Kl(kl) => format!("KL {kl}"),
+            Strength::Alpha(alpha) => format!("α {alpha}"),
+        };
+        let part = match &self.ask.part {
+            SteerPart::Whole => String::new(),
+            SteerPart::CoreOf(_) => " core".to_owned(),
+            SteerPart::ExclusiveOf(_) => " own neurons".to_owned(),
+        };
+        let sign = if self.ask.negative { "suppress" } else { "promote" };
+        format!("{sign} {}{part} at {strength}", self.features())
+    }
+
+    /// The whole run as text.
+    pub fn plain(&self) -> String {
+        let mut out = vec![format!("prompt: {}", self.ask.prompt), self.asked()];
+        if let Some(info) = &self.info {
+            out.push(format!("α {:.4}, KL {:.4}", info.alpha, info.kl));
+            out.extend(info.note.clone());
+            for (what, tokens) in [("risen", &info.risen), ("fallen", &info.fallen)] {
+                let listed: Vec<String> = tokens.iter().map(|t| format!("{:?} {:+.3}", t.token, t.value)).collect();
+                out.push(format!("{what}: {}", listed.join(", ")));
+            }
+        }
+        for sample in 0..self.samples() {
+            let (baseline, steered) = self.texts(sample);
+            out.push(format!("\nbaseline {}:\n{baseline}\n\nsteered {}:\n{steered}", sample + 1, sample + 1));
+        }
+        out.join("\n")
+    }
+}
+
+/// From which byte on each of two texts differs from the other, at the start of a word; the length where it does not.
+pub(super) fn departure(baseline: &str, steered: &str) -> (usize, usize) {
+    let same = baseline.bytes().zip(steered.bytes()).take_while(|(a, b)| a == b).count();
+    let snap = |text: &str| {
+        if same == text.len() {
+            return same;
+        }
+        let mut at = same;
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        text[..at].rfind([' ', '\n']).map_or(0, |i| i + 1)
+    };
+    (snap(baseline), snap(steered))
+}
+
+/// A piece of a line, and whether it lies beyond the departure.
+pub(super) type Piece = (String, bool);
+
+/// `text` made clean and broken at spaces into lines of at most `cells`; what comes from byte `from` on is told apart.
+pub(super) fn flow(text: &str, from: usize, cells: usize) -> Vec<Vec<Piece>> {
+    let cells = cells.max(1);
+    let mut lines: Vec<Vec<Piece>> = Vec::new();
+    let mut start = 0;
+    for paragraph in text.split('\n') {
+        let mut line: Vec<Piece> = Vec::new();
+        let mut used = 0;
+        let mut at = start;
+        for word in paragraph.split_inclusive(' ') {
+            let beyond = at >= from;
+            at += word.len();
+            let bare = text::clean(word.trim_end_matches(['\r', ' ']));
+            let gap = word.len() - word.trim_end_matches(' ').len();
+            let w = text::width(&bare);
+            if used > 0 && used + w > cells {
+                lines.push(std::mem::take(&mut line));
+                used = 0;
+            }
+            let mut rest = bare;
+            while text::width(&rest) > cells {
+                let (head, tail) = split_at_cells(&rest, cells);
+                line.push((head, beyond));
+                lines.push(std::mem::take(&mut line));
+                rest = tail;
+            }
+            used += text::width(&rest);
+            if !rest.is_empty() {
+                line.push((rest, beyond));
+            }
+            if gap > 0 && used < cells {
+                line.push((" ".repeat(gap.min(cells - used)), beyond));
+                used += gap.min(cells - used);
+            }
+        }
+        lines.push(line);
+        start += paragraph.len() + 1;
+    }
+    lines
+}
+
+fn split_at_cells(text: &str, cells: usize) -> (String, String) {
+    use unicode_segmentation::UnicodeSegmentation;
+    let mut used = 0;
+    for (i, grapheme) in text.grapheme_indices(true) {
+        used += text::width(grapheme);
+        if used > cells && i > 0 {
+            return (text[..i].to_owned(), text[i..].to_owned());
+        }
+    }
+    (text.to_owned(), String::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_departure_is_told_from_the_start_of_its_word() {
+        assert_eq!(departure(" the best way", " the bear"), (5, 5));
+        assert_eq!(departure(" the", " the best"), (4, 5));
+        assert_eq!(departure("same", "same"), (4, 4));
+        assert_eq!(departure("日曜", "日本"), (0, 0));
+    }
+
+    #[test]
+    fn text_flows_at_spaces_and_keeps_paragraphs() {
+        let lines = flow("one two three\nfour", 4, 8);
+        let shown: Vec<String> = lines.iter().map(|l| l.iter().map(|(t, _)| t.as_str()).collect::<String>()).collect();
+        assert_eq!(shown, ["one two ", "three", "four"]);
+        assert!(!lines[0][0].1 && lines[1][0].1);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_flows_clean_and_inside(s in "(.|\n){0,80}", other in ".{0,20}", cells in 2usize..30) {
+            let (a, b) = departure(&s, &other);
+            prop_assert!(s.is_char_boundary(a) && other.is_char_boundary(b));
+            for line in flow(&s, a, cells) {
+                let whole: String = line.iter().map(|(t, _)| t.as_str()).collect();
+                prop_assert!(!whole.chars().any(char::is_control));
+                prop_assert!(text::width(&whole) <= cells.max(8), "{:?}", whole);
+            }
+        }
+    }
+}

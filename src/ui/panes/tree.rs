@@ -1,0 +1,577 @@
+//! The dendrogram of shared neurons, as a thing to work in: fold, unfold, search, and steer with what a cluster has in
+//! common or what one member has for itself. Owns the cursor and the folds; the geometry is in [`plot`].
+//!
+//! Invariant: cursor and folds are kept by the members of a cluster, so that a new snapshot's tree does not move them.
+
+mod draw;
+mod panel;
+mod plot;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crossterm::event::{KeyCode, KeyEvent};
+use ratatui::buffer::Buffer;
+use ratatui::text::Line;
+use serde_json::{Value, json};
+
+use super::{Cx, Note, Pane, PaneId, Step, motion, scroll};
+use crate::analysis::{FeatureRow, SharedNeurons};
+use crate::engine::{Command, Event, SteerPart};
+use crate::ui::action::Action;
+use crate::ui::input::LineInput;
+use crate::ui::text;
+pub(in crate::ui) use draw::words;
+use plot::{Folds, Item, Plot, Row};
+
+/// How often the tree is asked for again while the fit runs.
+const REFRESH: Duration = Duration::from_secs(3);
+
+/// After this a question counts as lost.
+const LOST: Duration = Duration::from_secs(30);
+
+/// The cursor must stand this long before its cluster's neurons are asked for.
+const SETTLE: Duration = Duration::from_millis(80);
+
+/// The pane.
+#[derive(Debug, Default)]
+pub struct TreePane {
+    plot: Plot,
+    rows: Vec<Row>,
+    folds: Folds,
+    cursor: Option<Item>,
+    /// The cluster that the cursor was on last: what a leaf's own neurons are told from.
+    scope: Option<usize>,
+    offset: usize,
+    /// The snapshot that the tree belongs to: fit and sweep.
+    of: Option<(String, usize)>,
+    /// Asked for a tree, and when.
+    asked: Option<Duration>,
+    ask_at: Option<Duration>,
+    /// Why there is none.
+    problem: Option<String>,
+    /// What clusters share, by [`plot::key`].
+    shared: HashMap<u64, SharedNeurons>,
+    shared_at: Option<Duration>,
+    query: LineInput,
+    typing: bool,
+    /// The folds and the cursor to begin with, from a session.
+    saved: Option<Value>,
+}
+
+/// Whether every word of `query` is found in the row's id, name, label or tokens.
+fn finds(row: &FeatureRow, query: &str) -> bool {
+    let mut fields = vec![format!("#{}", row.id)];
+    fields.extend(row.name.iter().map(|n| n.to_lowercase()));
+    fields.extend(row.purity.iter().map(|p| p.label.to_lowercase()));
+    fields.extend(row.top_tokens.iter().chain(&row.promoted).map(|t| t.to_lowercase()));
+    query.to_lowercase().split_whitespace().all(|word| fields.iter().any(|field| field.contains(word)))
+}
+
+impl TreePane {
+    /// Asks for the tree of the newest snapshot, unless it is there, asked for, or too soon.
+    fn want_tree(&mut self, cx: &Cx) -> Vec<Step> {
+        let Some(list) = &cx.world.features else { return Vec::new() };
+        let now = cx.world.now;
+        let newest = (list.fit.clone(), list.sweep);
+        if self.of.as_ref() == Some(&newest) || list.rows.is_empty() {
+            return Vec::new();
+        }
+        let waiting = self.asked.is_some_and(|at| now < at + LOST);
+        let soon = self.ask_at.is_some_and(|due| now < due) && !list.finished && !self.plot.is_empty();
+        if waiting || soon {
+            return Vec::new();
+        }
+        self.of = Some(newest);
+        self.asked = Some(now);
+        self.ask_at = Some(now + REFRESH);
+        vec![Step::Send(Command::Tree)]
+    }
+
+    fn take(&mut self, plot: Plot, cx: &Cx) -> Vec<Step> {
+        let was = self.cursor.map(|item| match item {
+            Item::Node(node) => (plot::key(&self.plot.features(item)), self.plot.is_leaf(node)),
+            Item::Alone => (0, false),
+        });
+        let scope = self.scope.map(|node| self.plot.key(node));
+        let first = self.plot.is_empty();
+        self.plot = plot;
+        self.shared.clear();
+        self.scope = scope.and_then(|key| self.plot.by_key(key));
+        if first {
+            self.folds = self.plot.first_folds();
+            self.recall();
+        }
+        self.rows = self.plot.rows(&self.folds);
+        let again = was.and_then(|(key, _)| self.plot.by_key(key)).map(Item::Node);
+        let selected = cx.world.selected.and_then(|id| self.plot.leaf_of(id)).map(Item::Node);
+        let first_row = self.rows.first().map(|r| r.item);
+        self.cursor = None;
+        again.or(selected).or(first_row).map(|item| self.go(item, cx)).unwrap_or_default()
+    }
+
+    /// Takes up what a session saved.
+    fn recall(&mut self) {
+        let Some(saved) = self.saved.take() else { return };
+        self.folds.height = saved["fold_height"].as_f64().map_or(f32::NEG_INFINITY, |height| height as f32);
+        self.folds.alone_open = saved["alone_open"].as_bool().unwrap_or(self.folds.alone_open);
+        for (name, folded) in [("folded", true), ("unfolded", false)] {
+            let keys = saved[name].as_array().into_iter().flatten().filter_map(Value::as_u64);
+            self.folds.by_hand.extend(keys.map(|key| (key, folded)));
+        }
+    }
+
+    /// The cluster whose neurons are on show: the one under the cursor, or the one that the leaf is seen in.
+    fn cluster(&self) -> Option<usize> {
+        match self.cursor? {
+            Item::Alone => None,
+            Item::Node(node) if !self.plot.is_leaf(node) => Some(node),
+            Item::Node(leaf) => {
+                self.scope.filter(|&scope| self.plot.is_within(leaf, scope)).or_else(|| self.plot.parent(leaf))
+            }
+        }
+    }
+
+    fn shared(&self) -> Option<&SharedNeurons> {
+        self.shared.get(&self.plot.key(self.cluster()?))
+    }
+
+    /// Puts the cursor on an item, which is seen.
+    fn go(&mut self, item: Item, cx: &Cx) -> Vec<Step> {
+        self.cursor = Some(item);
+        self.settle(cx);
+        let mut steps = Vec::new();
+        if let Item::Node(node) = item {
+            if self.plot.is_leaf(node) {
+                let id = self.plot.feature(node);
+                if cx.focused && cx.world.selected != Some(id) {
+                    steps.push(Step::Select(id));
+                }
+            } else {
+                self.scope = Some(node);
+            }
+        }
+        let known = self.cluster().is_none_or(|c| self.shared.contains_key(&self.plot.key(c)));
+        self.shared_at = (!known).then(|| cx.world.now + SETTLE);
+        steps
+    }
+
+    fn settle(&mut self, cx: &Cx) {
+        let height = draw::tree_height(self, cx);
+        if let Some(item) = self.cursor {
+            let at = self.plot.row_of(item, &self.rows);
+            self.offset = scroll(self.offset, at, self.rows.len(), height);
+        }
+    }
+
+    /// After the folds changed: the cursor stays, or goes to what hides it.
+    fn refold(&mut self, cx: &Cx) -> Vec<Step> {
+        self.rows = self.plot.rows(&self.folds);
+        let Some(item) = self.cursor else { return Vec::new() };
+        let at = self.plot.row_of(item, &self.rows);
+        let hidden = self.rows.get(at).filter(|row| row.folded).map(|row| row.item);
+        self.go(hidden.unwrap_or(item), cx)
+    }
+
+    fn fold(&mut self, node: usize, folded: bool, cx: &Cx) -> Vec<Step> {
+        if folded {
+            self.folds.by_hand.insert(self.plot.key(node), true);
+        } else {
+            for below in self.plot.below(node) {
+                self.folds.by_hand.insert(self.plot.key(below), false);
+            }
+        }
+        self.refold(cx)
+    }
+
+    fn toggle(&mut self, cx: &Cx) -> Vec<Step> {
+        match self.cursor {
+            Some(Item::Alone) => {
+                self.folds.alone_open = !self.folds.alone_open;
+                self.refold(cx)
+            }
+            Some(Item::Node(node)) if !self.plot.is_leaf(node) => {
+                let folded = self.plot.is_folded(node, &self.folds);
+                self.fold(node, !folded, cx)
+            }
+            // On a leaf: the cluster around it.
+            Some(Item::Node(leaf)) => match self.plot.parent(leaf) {
+                Some(parent) => self.fold(parent, true, cx),
+                None => Vec::new(),
+            },
+            None => Vec::new(),
+        }
+    }
+
+    /// Folds up to the next height at which the picture changes.
+    fn fold_to(&mut self, more: bool, cx: &Cx) -> Vec<Step> {
+        let mut heights = self.plot.heights();
+        heights.insert(0, f32::NEG_INFINITY);
+        let now = self.folds.height;
+        let by_hand = !self.folds.by_hand.is_empty();
+        self.folds.by_hand.clear();
+        let before = if by_hand { usize::MAX } else { self.rows.len() };
+        let candidates: Vec<f32> = if more {
+            heights.into_iter().filter(|h| *h > now).collect()
+        } else {
+            heights.into_iter().rev().filter(|h| *h < now).collect()
+        };
+        // A step of the picture, not of the data: hundreds of merges lie close together.
+        let least = (self.plot.high - self.plot.low) / 24.0;
+        for height in candidates {
+            self.folds.height = height;
+            let far = !now.is_finite() || !height.is_finite() || (height - now).abs() >= least;
+            if far && self.plot.rows(&self.folds).len() != before {
+                break;
+            }
+        }
+        self.refold(cx)
+    }
+
+    fn vertical(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
+        let item = self.cursor?;
+        let mut at = self.plot.row_of(item, &self.rows);
+        // From branches, a step leaves them.
+        if self.rows.get(at).is_none_or(|row| row.item != item)
+            && let Item::Node(node) = item
+        {
+            let (first, last) = self.plot.span(node, &self.rows);
+            at = match action {
+                Action::Up => first,
+                Action::Down => last,
+                _ => at,
+            };
+        }
+        let to = motion(action, at, self.rows.len(), draw::tree_height(self, cx))?;
+        let row = self.rows.get(to)?.item;
+        Some(self.go(row, cx))
+    }
+
+    fn sideways(&mut self, forward: bool, cx: &Cx) -> Option<Vec<Step>> {
+        let item = self.cursor?;
+        let Item::Node(node) = item else {
+            if self.folds.alone_open == forward {
+                return if forward { self.vertical(Action::Down, cx) } else { Some(Vec::new()) };
+            }
+            return Some(self.toggle(cx));
+        };
+        if !forward {
+            if self.plot.alone.contains(&node) {
+                return Some(self.go(Item::Alone, cx));
+            }
+            return Some(self.plot.parent(node).map(|p| self.go(Item::Node(p), cx)).unwrap_or_default());
+        }
+        if self.plot.is_leaf(node) {
+            return Some(vec![Step::Visit(self.plot.feature(node))]);
+        }
+        if self.plot.is_folded(node, &self.folds) {
+            return Some(self.fold(node, false, cx));
+        }
+        let kid = self.plot.kids(node).first().copied()?;
+        Some(self.go(Item::Node(kid), cx))
+    }
+
+    fn open(&mut self, cx: &Cx) -> Vec<Step> {
+        match self.cursor {
+            Some(Item::Node(node)) if self.plot.is_leaf(node) => vec![Step::Visit(self.plot.feature(node))],
+            _ => self.toggle(cx),
+        }
+    }
+
+    /// The features that the search finds, in leaf order.
+    fn found(&self, cx: &Cx) -> Vec<usize> {
+        let query = self.query.text();
+        if query.trim().is_empty() {
+            return Vec::new();
+        }
+        let unfolded = Folds { height: f32::NEG_INFINITY, by_hand: HashMap::new(), alone_open: true };
+        let leaves = self.plot.rows(&unfolded).into_iter().filter_map(|row| match row.item {
+            Item::Node(node) => Some(node),
+            Item::Alone => None,
+        });
+        leaves.filter(|&leaf| cx.world.row(self.plot.feature(leaf)).is_some_and(|row| finds(row, query))).collect()
+    }
+
+    /// To the nearest find from the cursor on, unfolding what hides it when `reveal`.
+    fn jump(&mut self, forward: bool, stay: bool, reveal: bool, cx: &Cx) -> Vec<Step> {
+        let found = self.found(cx);
+        let here = self.cursor.map_or(0, |item| self.plot.row_of(item, &self.rows));
+        let rank = |leaf: usize| self.plot.row_of(Item::Node(leaf), &self.rows);
+        let on = |leaf: usize| self.cursor == Some(Item::Node(leaf));
+        let hit = if forward {
+            let after = found.iter().position(|&leaf| on(leaf));
+            let start = match after {
+                Some(at) if stay => at,
+                Some(at) => at + 1,
+                None => found.iter().position(|&leaf| rank(leaf) >= here).unwrap_or(0),
+            };
+            found.get(start).or(found.first())
+        } else {
+            let before = found.iter().position(|&leaf| on(leaf));
+            let end = before.unwrap_or_else(|| found.iter().position(|&l| rank(l) >= here).unwrap_or(found.len()));
+            found[..end].last().or(found.last())
+        };
+        let Some(&leaf) = hit else { return Vec::new() };
+        if reveal {
+            self.reveal(leaf);
+        }
+        let at = self.plot.row_of(Item::Node(leaf), &self.rows);
+        let item = self.rows.get(at).filter(|row| row.folded).map_or(Item::Node(leaf), |row| row.item);
+        self.go(item, cx)
+    }
+
+    fn reveal(&mut self, leaf: usize) {
+        let mut at = self.plot.parent(leaf);
+        while let Some(node) = at {
+            if self.plot.is_folded(node, &self.folds) {
+                self.folds.by_hand.insert(self.plot.key(node), false);
+            }
+            at = self.plot.parent(node);
+        }
+        self.folds.alone_open |= self.plot.alone.contains(&leaf);
+        self.rows = self.plot.rows(&self.folds);
+    }
+
+    /// To the Steer pane, with what is under the cursor.
+    fn steer(&self, action: Action) -> Option<Vec<Step>> {
+        let item = self.cursor?;
+        let features: Vec<(usize, f32)> = self.plot.features(item).into_iter().map(|id| (id, 1.0)).collect();
+        let cluster = self.cluster().map(|c| self.plot.features(Item::Node(c))).unwrap_or_default();
+        let others = || cluster.iter().copied().filter(|id| !features.iter().any(|(f, _)| f == id)).collect();
+        let part = match action {
+            Action::SteerCore => SteerPart::CoreOf(cluster.clone()),
+            Action::SteerExclusive => SteerPart::ExclusiveOf(others()),
+            _ => SteerPart::Whole,
+        };
+        let negative = action == Action::SuppressWith;
+        let note = Note::Steer { features, part, negative, replace: true };
+        Some(vec![Step::Tell(PaneId::Steer, Note::Cluster(cluster)), Step::Tell(PaneId::Steer, note)])
+    }
+
+    fn copy(&self, cx: &Cx) -> Vec<Step> {
+        let lines: Vec<String> = (0..self.rows.len()).map(|row| draw::plain(self, row, cx)).collect();
+        vec![Step::Copy(lines.join("\n"), format!("{} rows of the tree", lines.len()))]
+    }
+
+    fn search_key(&mut self, key: KeyEvent, cx: &Cx) -> Option<Vec<Step>> {
+        match key.code {
+            KeyCode::Esc => {
+                self.typing = false;
+                self.query = LineInput::default();
+                self.settle(cx);
+                Some(Vec::new())
+            }
+            KeyCode::Enter => {
+                self.typing = false;
+                Some(self.jump(true, true, true, cx))
+            }
+            KeyCode::Down | KeyCode::Up => Some(self.jump(key.code == KeyCode::Down, false, false, cx)),
+            _ => self.query.key(key).then(|| self.jump(true, true, false, cx)),
+        }
+    }
+}
+
+impl Pane for TreePane {
+    fn id(&self) -> PaneId {
+        PaneId::Tree
+    }
+
+    fn title(&self, cx: &Cx) -> Line<'static> {
+        let measure = text::clean(&self.plot.tree.measure);
+        Line::raw(match self.plot.is_empty() {
+            true => "Tree".to_owned(),
+            false if cx.area.width < 50 => "Tree of shared neurons".to_owned(),
+            false => format!("Tree of shared neurons · {measure}"),
+        })
+    }
+
+    fn refusal(&self, action: Action, _: &Cx) -> Option<String> {
+        let mine = matches!(
+            action,
+            Action::Fold
+                | Action::FoldMore
+                | Action::FoldLess
+                | Action::SteerCore
+                | Action::SteerExclusive
+                | Action::Filter
+                | Action::Open
+                | Action::NextMatch
+                | Action::PreviousMatch
+        );
+        if !mine {
+            return None;
+        }
+        if self.plot.is_empty() {
+            return Some("no tree yet: it needs a fit".to_owned());
+        }
+        let on_leaf = matches!(self.cursor, Some(Item::Node(node)) if self.plot.is_leaf(node));
+        match action {
+            Action::SteerCore | Action::SteerExclusive if self.cluster().is_none() => {
+                Some("it shares no neurons with other features, so there is no core".to_owned())
+            }
+            Action::SteerExclusive if !on_leaf => {
+                Some("own neurons are one feature's: put the cursor on a feature".to_owned())
+            }
+            Action::NextMatch | Action::PreviousMatch if self.query.text().is_empty() => {
+                Some("nothing is searched for".to_owned())
+            }
+            Action::FoldMore | Action::FoldLess if self.plot.tops.is_empty() => {
+                Some("no features share neurons".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    fn typing(&self) -> bool {
+        self.typing
+    }
+
+    fn typing_hints(&self) -> Vec<(&'static str, &'static str)> {
+        vec![("enter", "goes there"), ("down", "next"), ("esc", "leaves it")]
+    }
+
+    fn key(&mut self, key: KeyEvent, cx: &Cx) -> Option<Vec<Step>> {
+        self.search_key(key, cx)
+    }
+
+    fn paste(&mut self, pasted: &str, cx: &Cx) -> Vec<Step> {
+        self.query.paste(pasted);
+        self.jump(true, true, false, cx)
+    }
+
+    fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
+        if self.plot.is_empty() {
+            return None;
+        }
+        match action {
+            Action::Left => self.sideways(false, cx),
+            Action::Right => self.sideways(true, cx),
+            Action::Open => Some(self.open(cx)),
+            Action::Fold => Some(self.toggle(cx)),
+            Action::FoldMore => Some(self.fold_to(true, cx)),
+            Action::FoldLess => Some(self.fold_to(false, cx)),
+            Action::Filter => {
+                self.typing = true;
+                self.settle(cx);
+                Some(Vec::new())
+            }
+            Action::NextMatch => Some(self.jump(true, false, true, cx)),
+            Action::PreviousMatch => Some(self.jump(false, false, true, cx)),
+            Action::Back if !self.query.text().is_empty() => {
+                self.query = LineInput::default();
+                self.settle(cx);
+                Some(Vec::new())
+            }
+            Action::SteerWith | Action::SuppressWith | Action::SteerCore | Action::SteerExclusive => self.steer(action),
+            Action::Copy => Some(self.copy(cx)),
+            _ => self.vertical(action, cx),
+        }
+    }
+
+    fn entered(&mut self, cx: &Cx) -> Vec<Step> {
+        let selected = cx.world.selected.and_then(|id| self.plot.leaf_of(id));
+        let mut steps = Vec::new();
+        if let Some(leaf) = selected {
+            let holds = matches!(self.cursor, Some(Item::Node(node)) if self.plot.is_within(leaf, node));
+            if !holds {
+                steps.extend(self.go(Item::Node(leaf), cx));
+                steps.extend(self.refold(cx));
+            }
+        }
+        steps.extend(self.want_tree(cx));
+        steps
+    }
+
+    fn selected(&mut self, cx: &Cx) -> Vec<Step> {
+        // The place on the screen may have changed too.
+        self.settle(cx);
+        Vec::new()
+    }
+
+    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
+        match event {
+            Event::Study(_) if cx.world.features.is_none() => {
+                *self = Self { saved: self.saved.take(), ..Self::default() };
+                Vec::new()
+            }
+            Event::Features(_) if cx.focused => self.want_tree(cx),
+            Event::Tree(tree) => {
+                self.asked = None;
+                self.problem = None;
+                let mut steps = self.take(Plot::new(tree.clone()), cx);
+                if cx.focused {
+                    steps.extend(self.want_tree(cx));
+                }
+                steps
+            }
+            Event::Shared(shared) => {
+                self.shared.insert(plot::key(&shared.features), (**shared).clone());
+                Vec::new()
+            }
+            Event::Refused(why) if self.asked.is_some() => {
+                self.asked = None;
+                self.problem = Some(why.clone());
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.shared_at.into_iter().chain(self.ask_at).min()
+    }
+
+    fn tick(&mut self, cx: &Cx) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if self.shared_at.is_some_and(|at| at <= cx.world.now) {
+            self.shared_at = None;
+            if let Some(cluster) = self.cluster() {
+                steps.push(Step::Send(Command::Shared(self.plot.features(Item::Node(cluster)))));
+            }
+        }
+        if self.ask_at.is_some_and(|at| at <= cx.world.now) {
+            self.ask_at = None;
+            if cx.focused {
+                steps.extend(self.want_tree(cx));
+            }
+        }
+        steps
+    }
+
+    fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
+        let Some(item) = draw::item_at(self, column, row, cx) else { return Vec::new() };
+        let mut steps = self.go(item, cx);
+        if double {
+            steps.extend(self.open(cx));
+        }
+        steps
+    }
+
+    fn view(&self, cx: &Cx, buf: &mut Buffer) {
+        draw::draw(self, cx, buf);
+    }
+
+    fn session(&self) -> Value {
+        if self.plot.is_empty() {
+            return self.saved.clone().unwrap_or(Value::Null);
+        }
+        let by_hand = |folded: bool| -> Vec<u64> {
+            let mut keys: Vec<u64> =
+                self.folds.by_hand.iter().filter(|(_, f)| **f == folded).map(|(key, _)| *key).collect();
+            keys.sort_unstable();
+            keys
+        };
+        json!({
+            "fold_height": self.folds.height.is_finite().then_some(self.folds.height),
+            "alone_open": self.folds.alone_open,
+            "folded": by_hand(true),
+            "unfolded": by_hand(false),
+        })
+    }
+
+    fn restore(&mut self, session: &Value, _: &Cx) {
+        self.saved = Some(session.clone());
+    }
+}

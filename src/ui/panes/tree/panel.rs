@@ -1,0 +1,221 @@
+//! What the cluster or the feature under the cursor is made of: members, core neurons, each member's own.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+
+use super::TreePane;
+use super::draw::words;
+use super::plot::Item;
+use crate::analysis::SharedNeurons;
+use crate::ui::action::Action;
+use crate::ui::panes::features::bar;
+use crate::ui::panes::{Cx, put};
+use crate::ui::text;
+
+/// Draws it; `beside` the tree with a rule at its left, else below with a rule above.
+pub(super) fn draw(pane: &TreePane, area: Rect, beside: bool, cx: &Cx, buf: &mut Buffer) {
+    let theme = cx.theme;
+    let (who, facts) = heading(pane, cx);
+    if beside {
+        for y in 0..usize::from(area.height) {
+            put(buf, area, y, &Line::styled("│", theme.rule(false)));
+        }
+        let inner = Rect { x: area.x + 2, width: area.width.saturating_sub(2), ..area };
+        let width = usize::from(inner.width);
+        let mut lines = vec![Line::styled(text::fit(&who, width), theme.heading())];
+        lines.extend(text::wrap(&facts, width).into_iter().map(|l| Line::styled(l, theme.dim())));
+        lines.push(Line::default());
+        let height = usize::from(inner.height);
+        let keys = hints(pane, width, cx);
+        let left = height.saturating_sub(lines.len() + keys.len() + 1);
+        let core = core(pane, width, left / 2, cx);
+        lines.extend(members(pane, width, left.saturating_sub(core.len() + 1), cx));
+        lines.push(Line::default());
+        lines.extend(core);
+        lines.truncate(height.saturating_sub(keys.len()));
+        for (y, line) in lines.iter().enumerate() {
+            put(buf, inner, y, line);
+        }
+        for (i, line) in keys.iter().enumerate() {
+            put(buf, inner, height - keys.len() + i, line);
+        }
+        return;
+    }
+    let width = usize::from(area.width);
+    let who = text::fit(&who, width.saturating_sub(8));
+    let room = width.saturating_sub(text::width(&who) + 8);
+    let facts = text::fit(&facts, room);
+    let rest = room.saturating_sub(text::width(&facts));
+    let rule = Line::from(vec![
+        Span::styled("── ", theme.rule(false)),
+        Span::styled(who, theme.heading()),
+        Span::raw("  "),
+        Span::styled(facts, theme.dim()),
+        Span::styled(format!(" {}", "─".repeat(rest + 2)), theme.rule(false)),
+    ]);
+    put(buf, area, 0, &rule);
+    let height = usize::from(area.height).saturating_sub(1);
+    let half = width / 2;
+    let columns = [
+        (0, members(pane, half.saturating_sub(3), height, cx)),
+        (half, core(pane, (width - half).saturating_sub(1), height, cx)),
+    ];
+    for (x, lines) in columns {
+        for (y, line) in lines.iter().take(height).enumerate() {
+            crate::ui::panes::put_at(buf, area, x + 1, y + 1, line);
+        }
+    }
+}
+
+/// Who is under the cursor, and a few facts.
+fn heading(pane: &TreePane, cx: &Cx) -> (String, String) {
+    match pane.cursor {
+        None => (String::new(), String::new()),
+        Some(Item::Alone) => {
+            let n = pane.plot.alone.len();
+            (format!("{n} on their own"), "no neuron of theirs is in another feature".to_owned())
+        }
+        Some(Item::Node(node)) if pane.plot.is_leaf(node) => {
+            let id = pane.plot.feature(node);
+            let mut facts = Vec::new();
+            if let Some(row) = cx.world.row(id) {
+                facts.push(format!("{} neurons", text::count(row.neurons)));
+            }
+            match pane.plot.parent(node) {
+                Some(parent) => facts.push(format!("joins at {:.2}", pane.plot.height(parent))),
+                None => facts.push("shares none".to_owned()),
+            }
+            (cx.world.feature_label(id), facts.join(" · "))
+        }
+        Some(Item::Node(node)) => {
+            let n = pane.plot.features(Item::Node(node)).len();
+            let height = pane.plot.height(node);
+            (format!("{n} features"), format!("join at {height:.2}: overlap {:.2}", 1.0 - height))
+        }
+    }
+}
+
+fn own(shared: Option<&SharedNeurons>, id: usize) -> Option<&Vec<(usize, f32)>> {
+    shared?.exclusive.iter().find(|(feature, _)| *feature == id).map(|(_, neurons)| neurons)
+}
+
+/// Of a cluster its members; of a leaf the neurons that it alone has.
+fn members(pane: &TreePane, width: usize, most: usize, cx: &Cx) -> Vec<Line<'static>> {
+    let theme = cx.theme;
+    let Some(cursor) = pane.cursor else { return Vec::new() };
+    let shared = pane.shared();
+    if let Item::Node(leaf) = cursor
+        && pane.plot.is_leaf(leaf)
+    {
+        let id = pane.plot.feature(leaf);
+        if pane.cluster().is_none() {
+            let tokens = cx.world.row(id).map(|row| words(row, 8)).unwrap_or_default();
+            return vec![Line::raw(text::fit(&tokens, width))];
+        }
+        let Some(neurons) = own(shared, id) else { return waiting(cx) };
+        let title = format!("Its own: {} that no other of the cluster has", count(neurons.len(), "neuron"));
+        let mut lines = vec![Line::styled(text::fit(&title, width), theme.heading())];
+        let largest = neurons.iter().map(|n| n.1.abs()).fold(0.0, f32::max);
+        lines.extend(neurons.iter().map(|(index, weight)| neuron(*index, *weight, largest, String::new(), width, cx)));
+        return cut(lines, most, cx);
+    }
+    let ids = pane.plot.features(cursor);
+    let mut lines = vec![Line::styled("Members, with neurons of their own", theme.heading())];
+    if cursor == Item::Alone {
+        lines[0] = Line::styled("Members", theme.heading());
+    }
+    for id in ids {
+        let own = own(shared, id).map(|n| n.len().to_string()).unwrap_or_default();
+        let head = format!("#{id} ");
+        let row = cx.world.row(id);
+        let name = row.and_then(|r| r.name.as_deref()).map(text::clean);
+        let style = if name.is_some() { theme.name() } else { theme.text() };
+        let what = name.or_else(|| row.map(|r| words(r, 6))).unwrap_or_default();
+        let room = width.saturating_sub(text::width(&head) + 5);
+        lines.push(Line::from(vec![
+            Span::styled(head, theme.dim()),
+            Span::styled(text::pad(&what, room), style),
+            Span::raw(text::pad_left(&own, 4)),
+        ]));
+    }
+    cut(lines, most, cx)
+}
+
+/// The neurons in more than half of the cluster's members.
+fn core(pane: &TreePane, width: usize, most: usize, cx: &Cx) -> Vec<Line<'static>> {
+    let theme = cx.theme;
+    if pane.cluster().is_none() {
+        return Vec::new();
+    }
+    let Some(shared) = pane.shared() else {
+        return vec![Line::styled("Core neurons", theme.heading())];
+    };
+    let n = shared.features.len();
+    let title = match shared.core.len() {
+        0 => format!("No neuron is in more than half of the {n}"),
+        c => format!("Core: {} in most of the {n}", count(c, "neuron")),
+    };
+    let mut lines = vec![Line::styled(text::fit(&title, width), theme.heading())];
+    let largest = shared.core.iter().map(|n| n.1.abs()).fold(0.0, f32::max);
+    for (index, weight, members) in &shared.core {
+        lines.push(neuron(*index, *weight, largest, format!("{members}/{n}"), width, cx));
+    }
+    cut(lines, most, cx)
+}
+
+fn waiting(cx: &Cx) -> Vec<Line<'static>> {
+    vec![Line::styled("comparing neurons…", cx.theme.dim())]
+}
+
+fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{} {what}s", text::count(n)) }
+}
+
+/// `n843  +0.41 ▇▇▇▇   5/5`.
+fn neuron(index: usize, weight: f32, largest: f32, tail: String, width: usize, cx: &Cx) -> Line<'static> {
+    let style: Style = if weight < 0.0 { cx.theme.negative() } else { cx.theme.positive() };
+    let cells = width.saturating_sub(15 + tail.len() + 1).min(16);
+    Line::from(vec![
+        Span::styled(text::pad(&format!("n{index}"), 7), cx.theme.text()),
+        Span::styled(text::pad_left(&format!("{weight:+.2}"), 6), style),
+        Span::raw(" "),
+        Span::styled(bar(weight.abs(), largest, cells), style),
+        Span::styled(format!(" {tail}"), cx.theme.dim()),
+    ])
+}
+
+/// At most `most` lines, the last telling how many more.
+fn cut(mut lines: Vec<Line<'static>>, most: usize, cx: &Cx) -> Vec<Line<'static>> {
+    if lines.len() > most && most > 0 {
+        let more = lines.len() - most + 1;
+        lines.truncate(most - 1);
+        lines.push(Line::styled(format!("and {more} more"), cx.theme.dim()));
+    }
+    lines
+}
+
+/// The one-key experiments.
+fn hints(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Line<'static>> {
+    if pane.cursor == Some(Item::Alone) {
+        return Vec::new();
+    }
+    let on_leaf = matches!(pane.cursor, Some(Item::Node(node)) if pane.plot.is_leaf(node));
+    let mut rows =
+        vec![(Action::SteerWith, if on_leaf { "steers with the whole feature" } else { "steers with all of them" })];
+    if pane.cluster().is_some() {
+        rows.push((Action::SteerCore, "with the core alone"));
+    }
+    if on_leaf && pane.cluster().is_some() {
+        rows.push((Action::SteerExclusive, "with its own neurons alone"));
+    }
+    rows.into_iter()
+        .map(|(action, what)| {
+            Line::from(vec![
+                Span::styled(text::pad(&cx.key(action), 3), cx.theme.accent()),
+                Span::styled(text::fit(what, width.saturating_sub(3)), cx.theme.dim()),
+            ])
+        })
+        .collect()
+}
