@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::factor::{Factoriser, Factors, FitConfig, Stop, Sweep};
 use crate::model::HookPoint;
 use crate::study::Study;
-use crate::task::TaskCtx;
+use crate::task::{Progress, TaskCtx};
 
 /// A snapshot for the screen at most this often.
 const SNAPSHOT_EVERY: Duration = Duration::from_millis(250);
@@ -128,6 +128,8 @@ pub fn run_fit(
         writeln!(losses, "{}", serde_json::to_string(&sweep).unwrap_or_default())
             .map_err(Error::io("append to", &place.losses))?;
         observer.sweep(sweep)?;
+        // Patience usually ends a fit before its most sweeps, so a total would promise an end that never comes.
+        ctx.checkpoint(Progress::new("fitting", sweep.sweep as u64, config.max_sweeps.map(|m| m as u64), "sweeps")).ok();
         if last_snapshot.is_none_or(|t| t.elapsed() >= SNAPSHOT_EVERY) {
             observer.snapshot(&factoriser.snapshot(), false);
             last_snapshot = Some(Instant::now());
@@ -170,6 +172,16 @@ fn open_losses(path: &std::path::Path, append: bool) -> Result<File> {
         options.truncate(true)
     };
     options.open(path).map_err(Error::io("open", path))
+}
+
+/// The error curve of a saved fit, as far as it was written whole.
+pub fn saved_curve(study: &Study, name: &str) -> Result<Vec<Sweep>> {
+    let path = study.loss_path(name)?;
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(Error::io("read", &path)(e)),
+    }
 }
 
 /// The name that a fit gets when the user gives none: `k100`, or `k100-2` … when that name holds another configuration.

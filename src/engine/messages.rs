@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::{FeatureCard, FeatureRow, NeuronCard, SharedNeurons, Trace, Tree};
-use crate::factor::{FitConfig, Stop};
+use crate::factor::{FitConfig, Stop, Sweep};
 use crate::model::generate::Sampling;
 use crate::model::source::ModelEntry;
 use crate::model::{DeviceChoice, HookPoint, HookSite, ModelInfo};
@@ -227,6 +227,12 @@ pub struct SweepPoint {
     pub seconds: f64,
     /// Set on the last.
     pub stop: Option<Stop>,
+}
+
+impl From<Sweep> for SweepPoint {
+    fn from(Sweep { sweep, relative_error, seconds, stop }: Sweep) -> Self {
+        Self { sweep, relative_error, seconds, stop }
+    }
 }
 
 /// How grave a log line is.

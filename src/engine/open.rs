@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::fitting::{self, FitObserver, FitPlace, Resume};
 use super::lane::Lane;
 use super::session::{Session, lock};
-use super::{Event, Hold, Job, Level, OpenRequest, SweepPoint, run_job};
+use super::{Event, Hold, Job, Level, OpenRequest, run_job};
 use crate::activations::collect::collect;
 use crate::activations::store::CacheDtype;
 use crate::corpus::Corpus;
@@ -189,12 +189,14 @@ impl Opener {
     }
 
     fn show_saved(&self, name: Option<&str>) -> Result<()> {
-        let (entry, factors, notes) = self.with_study(|study| {
+        let (entry, factors, notes, curve) = self.with_study(|study| {
             let (entry, factors) = study.load_fit(name)?;
             let notes = study.notes(&entry.name)?;
-            Ok((entry, factors, notes))
+            let curve = fitting::saved_curve(study, &entry.name)?;
+            Ok((entry, factors, notes, curve))
         })?;
         self.session.set_notes(notes);
+        curve.into_iter().for_each(|sweep| self.session.emit(Event::Sweep(sweep.into())));
         self.session.show(entry.hook, &entry.name, factors, true)?;
         self.refresh_lens();
         Ok(())
@@ -264,6 +266,11 @@ struct Watcher<'a> {
 
 impl FitObserver for Watcher<'_> {
     fn started(&mut self, init_seconds: f64, resumed: bool) {
+        if resumed {
+            // The curve goes on from where it was; that it cannot be read is no reason not to fit.
+            let curve = self.opener.with_study(|study| fitting::saved_curve(study, &self.place.name)).unwrap_or_default();
+            curve.into_iter().for_each(|sweep| self.opener.session.emit(Event::Sweep(sweep.into())));
+        }
         let how = if resumed { "goes on from its checkpoint" } else { "starts" };
         self.opener
             .session
@@ -271,8 +278,7 @@ impl FitObserver for Watcher<'_> {
     }
 
     fn sweep(&mut self, sweep: Sweep) -> Result<()> {
-        let Sweep { sweep, relative_error, seconds, stop } = sweep;
-        self.opener.session.emit(Event::Sweep(SweepPoint { sweep, relative_error, seconds, stop }));
+        self.opener.session.emit(Event::Sweep(sweep.into()));
         Ok(())
     }
 
