@@ -128,6 +128,24 @@ fn the_operations_of_a_gpu_give_the_same() {
 }
 
 #[test]
+fn the_operations_of_a_gpu_work_in_half_precision() {
+    for family in FAMILIES {
+        let (config, weights, expected) = (config(family), weights(family), expected(family));
+        let ctx = TaskCtx::silent();
+        let decoder = Decoder::on_device(config, &weights, None, &Device::Cpu, DType::BF16, &ctx).unwrap();
+        let batch = one(&ids(&expected["ids"]));
+        let mut cache = decoder.new_cache(1);
+        let logits = decoder.forward(&batch, Phase::Prompt, Some(&mut cache), &mut NoTap, Logits::All, &ctx);
+        let logits = logits.unwrap().unwrap().squeeze(0).unwrap();
+        assert_eq!(logits.dtype(), DType::F32);
+        let gap = (&logits - &expected["logits"]).unwrap().sqr().unwrap().mean_all().unwrap();
+        let size = expected["logits"].sqr().unwrap().mean_all().unwrap();
+        let error = (gap / size).unwrap().to_scalar::<f32>().unwrap().sqrt();
+        assert!(error < 0.05, "{family} in bf16 differs by {error}");
+    }
+}
+
+#[test]
 fn cache_and_unequal_batches_change_nothing() {
     for family in FAMILIES {
         assert_cache_and_batches(&decoder(family), family);

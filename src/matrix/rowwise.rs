@@ -155,16 +155,24 @@ fn columns_of(
 
 /// Weight rows as `[k][NR]`; columns beyond the last are zero.
 fn pack_panel(rows: &[f32], k: usize, panel: &mut [f32]) {
-    const STEP: usize = 16;
     if rows.len() < NR * k {
         panel.fill(0.0);
     }
-    for first in (0..k).step_by(STEP) {
-        let len = STEP.min(k - first);
-        for (j, row) in rows.chunks_exact(k).enumerate() {
-            for (p, &v) in row[first..first + len].iter().enumerate() {
-                panel[(first + p) * NR + j] = v;
-            }
+    let (whole_rows, whole_k) = (rows.len() / k / 8 * 8, k / 8 * 8);
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the feature was just found; the panel has k lines of NR, the rows k values each.
+        #[allow(unsafe_code)]
+        unsafe {
+            x86::transpose(rows, k, panel, whole_rows, whole_k);
+        }
+        done = whole_rows;
+    }
+    for (j, row) in rows.chunks_exact(k).enumerate() {
+        let from = if j < done { whole_k } else { 0 };
+        for (p, &v) in row.iter().enumerate().skip(from) {
+            panel[p * NR + j] = v;
         }
     }
 }
@@ -180,7 +188,15 @@ unsafe fn tile_product(a: &[f32], b: &[f32], out: *mut f32, stride: usize, size:
     {
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the feature was just found; the caller vouches for `out`.
-            return unsafe { x86::tile_512(a, b, out, stride, size, add) };
+            return unsafe {
+                match size.0 {
+                    1 => x86::tile_512::<1>(a, b, out, stride, size, add),
+                    2 => x86::tile_512::<2>(a, b, out, stride, size, add),
+                    3 | 4 => x86::tile_512::<4>(a, b, out, stride, size, add),
+                    5..=8 => x86::tile_512::<8>(a, b, out, stride, size, add),
+                    _ => x86::tile_512::<MR>(a, b, out, stride, size, add),
+                }
+            };
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: as above.
@@ -211,15 +227,58 @@ mod x86 {
 
     use super::{MR, NR};
 
-    /// 12 × 32: 24 accumulators of 512 bits.
+    /// The first `rows` × `cols` (multiples of 8) of row-major `from` into lines of NR, 8 × 8 at a time.
     ///
     /// # Safety
-    /// AVX-512F must be there and `out` valid for the tile.
+    /// AVX2 must be there, `rows` ≤ NR, `cols` ≤ k, and both slices hold what that means.
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn transpose(from: &[f32], k: usize, panel: &mut [f32], rows: usize, cols: usize) {
+        for p in (0..cols).step_by(8) {
+            for j in (0..rows).step_by(8) {
+                // SAFETY: rows j..j + 8 have k ≥ p + 8 values; lines p..p + 8 of the panel have NR ≥ j + 8.
+                unsafe {
+                    let line = |i: usize| _mm256_loadu_ps(from.as_ptr().add((j + i) * k + p));
+                    let pair = |i: usize| {
+                        let (a, b) = (line(i), line(i + 1));
+                        (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b))
+                    };
+                    let four = |i: usize| {
+                        let ((a, b), (c, d)) = (pair(i), pair(i + 2));
+                        [
+                            _mm256_shuffle_ps::<0x44>(a, c),
+                            _mm256_shuffle_ps::<0xee>(a, c),
+                            _mm256_shuffle_ps::<0x44>(b, d),
+                            _mm256_shuffle_ps::<0xee>(b, d),
+                        ]
+                    };
+                    let (top, bottom) = (four(0), four(4));
+                    for i in 0..4 {
+                        let low = _mm256_permute2f128_ps::<0x20>(top[i], bottom[i]);
+                        let high = _mm256_permute2f128_ps::<0x31>(top[i], bottom[i]);
+                        _mm256_storeu_ps(panel.as_mut_ptr().add((p + i) * NR + j), low);
+                        _mm256_storeu_ps(panel.as_mut_ptr().add((p + i + 4) * NR + j), high);
+                    }
+                }
+            }
+        }
+    }
+
+    /// H × 32: at most 24 accumulators of 512 bits.
+    ///
+    /// # Safety
+    /// AVX-512F must be there and `out` valid for the tile, of at most H rows.
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn tile_512(a: &[f32], b: &[f32], out: *mut f32, stride: usize, size: (usize, usize), add: bool) {
+    pub(super) unsafe fn tile_512<const H: usize>(
+        a: &[f32],
+        b: &[f32],
+        out: *mut f32,
+        stride: usize,
+        size: (usize, usize),
+        add: bool,
+    ) {
         let steps = a.len() / MR;
         let (mut a, mut b) = (a.as_ptr(), b.as_ptr());
-        let mut sums = [[_mm512_setzero_ps(); 2]; MR];
+        let mut sums = [[_mm512_setzero_ps(); 2]; H];
         for _ in 0..steps {
             // SAFETY: `a` and `b` hold `steps` groups of MR and NR values.
             unsafe {
@@ -250,19 +309,40 @@ mod x86 {
         }
     }
 
-    /// 12 × 32 as eight tiles of 6 × 8 … of 256 bits: 6 × 16 at a time, 12 accumulators.
+    /// 12 × 32 as tiles of 6 × 16: 12 accumulators of 256 bits.
     ///
     /// # Safety
     /// AVX2 and FMA must be there and `out` valid for the tile.
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn tile_256(a: &[f32], b: &[f32], out: *mut f32, stride: usize, size: (usize, usize), add: bool) {
-        const ROWS: usize = 6;
+        // SAFETY: as the caller vouches.
+        unsafe {
+            match size.0 {
+                1 => tiles_256::<1>(a, b, out, stride, size, add),
+                2 => tiles_256::<2>(a, b, out, stride, size, add),
+                3 | 4 => tiles_256::<4>(a, b, out, stride, size, add),
+                _ => tiles_256::<6>(a, b, out, stride, size, add),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`tile_256`].
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn tiles_256<const ROWS: usize>(
+        a: &[f32],
+        b: &[f32],
+        out: *mut f32,
+        stride: usize,
+        size: (usize, usize),
+        add: bool,
+    ) {
         let steps = a.len() / MR;
         for top in (0..size.0).step_by(ROWS) {
             for left in (0..size.1).step_by(16) {
                 let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
                 for p in 0..steps {
-                    // SAFETY: top + 6 ≤ MR and left + 16 ≤ NR.
+                    // SAFETY: top + ROWS ≤ MR and left + 16 ≤ NR.
                     unsafe {
                         let (a, b) = (a.as_ptr().add(p * MR + top), b.as_ptr().add(p * NR + left));
                         let (low, high) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
@@ -351,14 +431,14 @@ mod tests {
             return;
         }
         let (a, b) = (values(MR * 50, 5), values(NR * 50, 6));
-        for size in [(12, 32), (7, 17), (1, 3)] {
+        for size in [(12, 32), (7, 17), (1, 3), (4, 32)] {
             let (mut wide, mut narrow) = (vec![1.0; MR * NR], vec![1.0; MR * NR]);
             for (out, is_wide) in [(&mut wide, true), (&mut narrow, false)] {
                 // SAFETY: the features were just found; the result holds MR rows of NR.
                 #[allow(unsafe_code)]
                 unsafe {
                     if is_wide {
-                        x86::tile_512(&a, &b, out.as_mut_ptr(), NR, size, true);
+                        x86::tile_512::<MR>(&a, &b, out.as_mut_ptr(), NR, size, true);
                     } else {
                         x86::tile_256(&a, &b, out.as_mut_ptr(), NR, size, true);
                     }

@@ -136,6 +136,8 @@ impl Loader<'_> {
                 !["rotary_emb.inv_freq", "attn.bias", "attention.bias", "masked_bias"].iter().any(|b| n.ends_with(b))
             })
             .collect();
+        let head_bias = format!("{}.bias", self.config.names.part(Part::Head));
+        odd.extend(self.weights.names().filter(|n| *n == head_bias));
         odd.sort_unstable();
         match odd.first() {
             Some(name) => Err(self.wrong(format!("tensor {name} has no place in family {}", self.config.family))),

@@ -7,6 +7,7 @@
 mod attention;
 mod cache;
 mod device;
+mod directions;
 mod linear;
 mod load;
 mod network;

@@ -36,12 +36,12 @@ pub(super) struct Layer {
 
 /// A network without tokenizer: what [`super::Model`] wraps, and what tests and tools open when ids are all they have.
 pub struct Decoder {
-    config: Config,
+    pub(super) config: Config,
     embed: Stored,
     positions: Option<Stored>,
-    blocks: Vec<Layer>,
-    final_norm: Option<NormWeights>,
-    head: Option<Linear>,
+    pub(super) blocks: Vec<Layer>,
+    pub(super) final_norm: Option<NormWeights>,
+    pub(super) head: Option<Linear>,
     placement: Placement,
 }
 
@@ -319,6 +319,7 @@ impl Decoder {
                 return Ok(None);
             }
         }
+        self.check_device(&x, run.pass.phase)?;
         Ok(Some(x))
     }
 
@@ -337,6 +338,19 @@ impl Decoder {
         }
         let m = run.at(i, HookSite::MlpOut, m)?;
         Ok(if run.ends(i, HookSite::MlpOut) { None } else { Some(m) })
+    }
+
+    /// A device is asked once, at the end of a prompt's pass: each question makes it wait.
+    fn check_device(&self, x: &Tensor, phase: Phase) -> Result<()> {
+        if self.is_mapped()
+            || phase != Phase::Prompt
+            || x.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?.is_finite()
+        {
+            return Ok(());
+        }
+        Err(Error::refused(
+            "a layer gave NaN or infinity: lower the steering strength, try --dtype f32, or check the weights",
+        ))
     }
 
     /// When a layer's output is not finite, says whether its weights are to blame.
@@ -369,40 +383,5 @@ impl Decoder {
             out = ops::softcap(&out, cap)?;
         }
         Ok(Some(if which == Logits::All { out.reshape((rows, places.tokens, head.out()))? } else { out }))
-    }
-
-    /// What directions at a hook add to the residual stream; see [`super::Model::residual_direction`].
-    pub fn residual_direction(&self, hook: HookPoint, directions: &Tensor) -> Result<Tensor> {
-        let width = self.width(hook)?;
-        let (_, got) = directions.dims2()?;
-        if got != width {
-            return Err(Error::usage(format!("directions of width {got} at {hook}, which has width {width}")));
-        }
-        if hook.site != HookSite::MlpPost {
-            return Ok(directions.clone());
-        }
-        let layer = &self.blocks[hook.layer];
-        let z = directions.to_device(self.device())?.to_dtype(self.dtype())?.contiguous()?;
-        let mut f = layer.down.apply_without_bias(&z)?;
-        if let Some(norm) = &layer.post_mlp {
-            f = norm.apply(&f)?;
-        }
-        Ok(f.to_dtype(DType::F32)?)
-    }
-
-    /// Logit lens of residual directions; see [`super::Model::logit_lens`].
-    pub fn logit_lens(&self, residual: &Tensor) -> Result<Tensor> {
-        let (Some(norm), Some(head)) = (&self.final_norm, &self.head) else {
-            let (have, all) = (self.blocks.len(), self.config.layers.len());
-            return Err(Error::usage(format!("the logit lens needs all {all} layers, only {have} were loaded")));
-        };
-        let f = residual.to_device(self.device())?.to_dtype(self.dtype())?.contiguous()?;
-        let out = head.apply(&norm.apply(&f)?, Path::Dequantised)?.to_dtype(DType::F32)?;
-        if !norm.has_bias() {
-            return Ok(out);
-        }
-        let zero = Tensor::zeros((1, self.config.d_model), self.dtype(), self.device())?;
-        let offset = head.apply(&norm.apply(&zero)?, Path::Dequantised)?.to_dtype(DType::F32)?;
-        Ok(out.broadcast_sub(&offset)?)
     }
 }
