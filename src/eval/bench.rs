@@ -44,7 +44,8 @@ pub struct Judged {
     pub coefficient_contexts: Option<ContextPurity>,
     /// Of the fit, on its training rows.
     pub relative_error: Option<f64>,
-    /// On the held-out rows, each with its best non-negative coefficients; `None` for single neurons and very wide bases.
+    /// On the held-out rows, each with its best non-negative coefficients; `None` for single neurons, supervised
+    /// directions and very wide bases.
     pub held_out_error: Option<f64>,
     /// Features active at a training token, for a fit.
     pub active: Option<f64>,
@@ -147,11 +148,9 @@ impl<'a> Bench<'a> {
             Ok(())
         })?;
         let single = matches!(directions, Directions::Neurons(_));
-        let held_out_error = if single || directions.count() > MOST_ENCODED {
-            None
-        } else {
-            relative_error(&self.held, &directions.to_sparse(), ctx)?
-        };
+        // Supervised directions need not explain anything, and a weighted sum of them is nearly zero.
+        let encoded = candidate.choice == Choice::Best && !single && directions.count() <= MOST_ENCODED;
+        let held_out_error = if encoded { relative_error(&self.held, &directions.to_sparse(), ctx)? } else { None };
         let by_coefficient = factors.as_ref().and_then(|factors| {
             let mut meter = PurityMeter::new(self.tokens, &self.split);
             meter.take_coefficients(factors, &self.train);

@@ -17,3 +17,6 @@ pub mod report;
 pub mod score;
 pub mod split;
 pub mod sweep;
+
+#[cfg(test)]
+mod tests;

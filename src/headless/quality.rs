@@ -16,6 +16,10 @@ const HEADS: [&str; 13] = [
     "seconds",
 ];
 
+const LEGEND: &str = "AUROC, S_CD: held-out sentences, by the direction that is best on the training ones · error: training tokens · \
+    active: features above 5 % of their maximum at a token · label, token: purity of the 25 strongest sentences · stable: mean |cos| \
+    of features matched over seeds";
+
 pub(super) fn run(args: &QualityArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let subject = Subject::open(&args.judge, &args.features, out)?;
@@ -68,6 +72,7 @@ fn cells(method: &MethodReport) -> Vec<String> {
 fn explain(found: &Quality, args: &QualityArgs, out: &mut Output) -> Result<()> {
     out.line("")?;
     out.line(&division(&found.division))?;
+    out.line(LEGEND)?;
     if let Some(shuffled) = &found.shuffled {
         out.line(&format!(
             "with the labels dealt out anew, the first method's AUROC is {:.3} (½ is chance)",
