@@ -18,6 +18,7 @@ use super::keymap::Keymap;
 use super::layout::{Layout, Want};
 use super::panes::overlay::Overlay;
 use super::panes::{self, Cx, Note, Pane, PaneId, Step};
+use super::text;
 use super::theme::Theme;
 use super::world::World;
 use crate::engine::{Command, Event, Job, Level};
@@ -363,9 +364,22 @@ impl App {
         Want {
             pane: self.place,
             zoom: self.zoom,
-            notice: !self.notes.is_empty(),
+            notice: self.notice().len() as u16,
             progress: !self.world.jobs.is_empty(),
         }
+    }
+
+    /// The first note, in the lines that it takes.
+    pub(crate) fn notice(&self) -> Vec<String> {
+        let Some(note) = self.notes.first() else { return Vec::new() };
+        let width = usize::from(self.size.0).saturating_sub(4);
+        let lines = text::wrap(&text::clean(note), width);
+        lines
+            .into_iter()
+            .take(2)
+            .enumerate()
+            .map(|(i, l)| format!("{}{l}", if i == 0 { " ! " } else { "   " }))
+            .collect()
     }
 
     /// Where everything is now.

@@ -4,6 +4,7 @@
 //! ```toml
 //! color = "256"          # auto, truecolor, 256, 16, none
 //! background = "light"   # auto, dark, light
+//! glyphs = "ascii"       # auto, ascii, unicode
 //! mouse = false
 //!
 //! [keys]
@@ -28,6 +29,8 @@ pub struct Config {
     pub colour: Option<Profile>,
     /// The terminal's background is light.
     pub light: Option<bool>,
+    /// Only ASCII may reach the terminal.
+    pub ascii: Option<bool>,
     /// Mouse capture at the start.
     pub mouse: Option<bool>,
     /// What is wrong with the file, each with its line: for a person.
@@ -91,12 +94,20 @@ impl Reader<'_> {
                     "auto" => {}
                     _ => self.complain(at, &format!("unknown background '{s}': auto, dark or light")),
                 },
+                ("glyphs", DeValue::String(s)) => match s.as_ref() {
+                    "ascii" => self.config.ascii = Some(true),
+                    "unicode" => self.config.ascii = Some(false),
+                    "auto" => {}
+                    _ => self.complain(at, &format!("unknown glyphs '{s}': auto, ascii or unicode")),
+                },
                 ("mouse", DeValue::Boolean(on)) => self.config.mouse = Some(*on),
                 ("keys", _) => self.complain(at, "keys is a table: [keys]"),
-                ("color" | "colour" | "background", _) => self.complain(at, &format!("{} is a string", name.get_ref())),
+                ("color" | "colour" | "background" | "glyphs", _) => {
+                    self.complain(at, &format!("{} is a string", name.get_ref()))
+                }
                 ("mouse", _) => self.complain(at, "mouse is true or false"),
                 (other, _) => {
-                    let near = nearest(other, ["keys", "color", "background", "mouse"].into_iter());
+                    let near = nearest(other, ["keys", "color", "background", "glyphs", "mouse"].into_iter());
                     self.complain(at, &format!("unknown setting '{other}'{near}"));
                 }
             }

@@ -70,8 +70,8 @@ pub struct Want {
     pub pane: PaneId,
     /// It alone.
     pub zoom: bool,
-    /// There is a note to show.
-    pub notice: bool,
+    /// Lines of a note to show.
+    pub notice: u16,
     /// A job runs.
     pub progress: bool,
 }
@@ -90,7 +90,7 @@ impl Layout {
         let framed = matches!(class, Class::Standard | Class::Wide);
         let header = top(u16::from(framed));
         let tabs = top(u16::from(framed));
-        let notice = top(u16::from(framed && want.notice));
+        let notice = top(if framed { want.notice.min(2) } else { 0 });
         let mut bottom = |lines: u16| {
             let taken = lines.min(rest.height);
             rest.height -= taken;
@@ -156,7 +156,7 @@ mod tests {
     proptest! {
         #[test]
         fn everything_lies_inside(
-            w in 0u16..=300, h in 0u16..=200, pane in 0usize..8, zoom: bool, notice: bool, progress: bool
+            w in 0u16..=300, h in 0u16..=200, pane in 0usize..8, zoom: bool, notice in 0u16..4, progress: bool
         ) {
             let screen = Rect::new(0, 0, w, h);
             let layout = Layout::new(w, h, Want { pane: PaneId::ALL[pane], zoom, notice, progress });

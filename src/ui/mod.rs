@@ -56,6 +56,9 @@ pub struct UiOptions {
     pub light: Option<bool>,
     /// Do not go back to where the last session stood.
     pub fresh: bool,
+    /// Panics on the UI thread after the first frame: for the test that the terminal is given back.
+    #[doc(hidden)]
+    pub debug_panic: bool,
 }
 
 /// Runs the explorer until the user quits. The engine behind the channels is told to shut down, and waited for.
@@ -64,8 +67,10 @@ pub fn run(options: UiOptions, commands: Sender<Command>, events: Receiver<Event
     let config = config::load();
     let profile = options.colour.or(config.colour).unwrap_or_else(Profile::detect);
     let light = options.light.or(config.light).unwrap_or_else(theme::light_background);
+    let mut theme = Theme::new(profile, light);
+    theme.ascii = config.ascii.unwrap_or_else(theme::ascii_locale);
     let app = AppOptions {
-        theme: Theme::new(profile, light),
+        theme,
         keymap: config.keymap,
         mouse: config.mouse.unwrap_or(true),
         problems: config.problems,
@@ -74,7 +79,7 @@ pub fn run(options: UiOptions, commands: Sender<Command>, events: Receiver<Event
         notes: options.notes,
         fresh: options.fresh,
     };
-    terminal::run(|size| App::new(app, size), &commands, &events)
+    terminal::run(|size| App::new(app, size), &commands, &events, options.debug_panic)
 }
 
 /// Fails where there is nothing to draw on.

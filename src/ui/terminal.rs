@@ -269,6 +269,7 @@ pub fn run(
     make: impl FnOnce((u16, u16)) -> App,
     commands: &Sender<Command>,
     events: &Receiver<Event>,
+    debug_panic: bool,
 ) -> anyhow::Result<()> {
     let start = Instant::now();
     let (stderr_tx, stderr) = unbounded();
@@ -279,6 +280,7 @@ pub fn run(
     let floor = if ssh { FRAME_SSH } else { FRAME };
     let mut ui = Loop { app, screen, commands, start, drawn: None, floor, frame: floor, blind: false, done: false };
     ui.draw()?;
+    assert!(!debug_panic, "asked to panic after the first frame");
     let mut effects = vec![Effect::Mouse(ui.app.mouse())];
     effects.extend(ui.app.begin());
     ui.carry_out(effects)?;

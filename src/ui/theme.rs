@@ -50,6 +50,13 @@ pub fn light_background() -> bool {
     matches!(value.rsplit(';').next(), Some("7" | "15"))
 }
 
+/// Whether the locale names an encoding other than UTF-8. An unset or `C` locale says nothing about the terminal.
+pub fn ascii_locale() -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|v| std::env::var(v).ok().filter(|v| !v.is_empty()));
+    let encoding = locale.as_deref().and_then(|l| l.split_once('.')).map(|(_, e)| e.to_ascii_lowercase());
+    encoding.is_some_and(|e| !e.starts_with("utf"))
+}
+
 type Rgb = (u8, u8, u8);
 
 /// matplotlib's viridis at 16 even steps.
@@ -113,6 +120,8 @@ pub enum Ramp {
 pub struct Theme {
     /// The terminal's colours.
     pub profile: Profile,
+    /// Only ASCII reaches the terminal.
+    pub ascii: bool,
     light: bool,
     heat: Vec<Style>,
     diverging: Vec<Style>,
@@ -188,7 +197,7 @@ impl Theme {
                 up.iter().rev().chain([&Style::new()]).chain(&up).copied().collect()
             }
         };
-        Self { profile, light, heat, diverging }
+        Self { profile, ascii: false, light, heat, diverging }
     }
 
     /// Whether values need a mark in the text because no colour shows them.
@@ -299,7 +308,7 @@ impl Theme {
     /// plain.
     pub fn heat(&self, ramp: Ramp, value: f32, max: f32) -> Style {
         let t = if max > 0.0 { value / max } else { 0.0 };
-        if !(t.abs() >= FLOOR) || (ramp == Ramp::Sequential && t < 0.0) {
+        if t.is_nan() || t.abs() < FLOOR || (ramp == Ramp::Sequential && t < 0.0) {
             return Style::new();
         }
         match ramp {

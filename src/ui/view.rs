@@ -23,7 +23,15 @@ const HINTS: usize = 6;
 /// Draws the app.
 pub fn view(app: &App, frame: &mut Frame) {
     let screen = frame.area();
-    draw(app, screen, frame.buffer_mut());
+    let buf = frame.buffer_mut();
+    draw(app, screen, buf);
+    if app.theme.ascii {
+        for cell in &mut buf.content {
+            // A wide character's second cell is empty and stays so.
+            let plain = text::ascii(cell.symbol()).to_owned();
+            cell.set_symbol(&plain);
+        }
+    }
 }
 
 fn draw(app: &App, screen: Rect, buf: &mut Buffer) {
@@ -36,14 +44,8 @@ fn draw(app: &App, screen: Rect, buf: &mut Buffer) {
     }
     header(app, layout.header, buf);
     tabs(app, layout.tabs, buf);
-    if let Some(note) = app.notes.first() {
-        let line = format!(" ! {}", text::clean(note));
-        put(
-            buf,
-            layout.notice,
-            0,
-            &Line::styled(text::fit(&line, usize::from(layout.notice.width)), app.theme.warning()),
-        );
+    for (i, line) in app.notice().iter().enumerate() {
+        put(buf, layout.notice, i, &Line::styled(line.clone(), app.theme.warning()));
     }
     for placed in &layout.panes {
         pane(app, placed, &layout, buf);

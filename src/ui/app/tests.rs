@@ -311,6 +311,26 @@ fn looks_in_every_profile() {
 }
 
 #[test]
+fn in_ascii_nothing_else_is_drawn() {
+    let mut stage = opened();
+    stage.app.theme.ascii = true;
+    for keys in ["enter", "w", "enter", "5", "?", "esc", "6"] {
+        stage.keys(keys);
+        let screen = stage.screen();
+        assert!(screen.is_ascii(), "{screen}");
+    }
+}
+
+#[test]
+fn a_note_stays_in_the_header_until_it_is_waved_away() {
+    let mut stage = opened();
+    stage.app.notes = vec!["this build uses the CPU, and the machine has a GPU".to_owned()];
+    assert!(stage.screen().contains("! this build uses the CPU"));
+    stage.keys("esc");
+    assert!(!stage.screen().contains("! this build uses the CPU"));
+}
+
+#[test]
 fn looks_while_working() {
     let mut stage = Stage::new(80, 24, Profile::TrueColour);
     let mut study = stage.demo.study();

@@ -63,7 +63,7 @@ impl ContextsPane {
         (cx.world.selected_card().map_or(0.0, |card| card.peak), Ramp::Sequential)
     }
 
-    fn heat<'a>(context: &'a Context, cx: &Cx<'a>) -> Heat<'a> {
+    fn heat<'a>(&self, context: &'a Context, cx: &Cx<'a>) -> Heat<'a> {
         let (max, ramp) = Self::scale(cx);
         Heat {
             tokens: &context.tokens,
@@ -71,7 +71,8 @@ impl ContextsPane {
             max,
             ramp,
             digits: cx.world.digits,
-            cursor: None,
+            // A low quantile's peak may be too weak for a colour.
+            cursor: self.quantiles.then_some(context.peak),
             theme: cx.theme,
         }
     }
@@ -85,7 +86,7 @@ impl ContextsPane {
     /// The lines of a context.
     fn block(&self, entry: &Entry, cx: &Cx) -> Vec<Line<'static>> {
         let width = usize::from(cx.area.width).saturating_sub(GUTTER + 2);
-        let heat = Self::heat(entry.context, cx);
+        let heat = self.heat(entry.context, cx);
         if self.lines {
             return vec![heat.aligned(width, entry.context.peak, width * 2 / 5)];
         }

@@ -3,6 +3,8 @@
 //! Invariant: the selection is a feature id, so that a new snapshot, a sort or a filter never moves it to another
 //! feature.
 
+mod columns;
+
 use std::cmp::Ordering;
 
 use crossterm::event::{KeyCode, KeyEvent};
@@ -10,7 +12,6 @@ use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
 use nucleo_matcher::{Config, Matcher, Utf32Str};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use serde_json::{Value, json};
 
@@ -20,6 +21,9 @@ use crate::engine::Event;
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
 use crate::ui::text;
+use columns::Columns;
+
+pub use columns::bar;
 
 /// What the list is sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -351,143 +355,72 @@ fn nothing(cx: &Cx) -> Vec<String> {
     }
 }
 
-/// Which columns fit.
-#[derive(Debug, Clone, Copy)]
-struct Columns {
-    width: usize,
-    bar: bool,
-    purity: bool,
-    neurons: bool,
-    label: usize,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ui::testing::Stage;
+    use crate::ui::theme::Profile;
 
-impl Columns {
-    fn for_width(width: usize) -> Self {
-        Self {
-            width,
-            bar: width >= 38,
-            purity: width >= 24,
-            neurons: width >= 56,
-            label: if width >= 70 { 14 } else { 0 },
-        }
+    fn ids(pane: &mut FeaturesPane, stage: &Stage) -> Vec<usize> {
+        pane.reorder(&stage.app.cx(PaneId::Features));
+        pane.order.clone()
     }
 
-    fn head(self, sort: Sort, reversed: bool, cx: &Cx) -> Line<'static> {
-        let arrow = |s: Sort| match (s == sort, reversed) {
-            (false, _) => "",
-            (true, false) => "▾",
-            (true, true) => "▴",
-        };
-        let style = |s: Sort| if s == sort { cx.theme.accent() } else { cx.theme.dim() };
-        let cell = |s: Sort, name: &str, cells: usize| {
-            Span::styled(text::pad_left(&format!("{name}{}", arrow(s)), cells), style(s))
-        };
-        let mut spans = vec![cell(Sort::Id, "id", 5), cell(Sort::Share, "share", 7)];
-        if self.bar {
-            spans.push(Span::raw(" "));
-            spans.push(Span::styled(text::pad(&format!("dens{}", arrow(Sort::Density)), 5), style(Sort::Density)));
-        }
-        if self.purity {
-            spans.push(cell(Sort::Purity, "pure", 5));
-        }
-        if self.label > 0 {
-            spans.push(Span::styled(text::pad(" label", self.label + 1), cx.theme.dim()));
-        }
-        if self.neurons {
-            spans.push(cell(Sort::Neurons, "neur", 6));
-        }
-        spans.push(Span::styled("  strongest tokens", cx.theme.dim()));
-        Line::from(spans)
+    #[test]
+    fn each_sort_puts_the_most_telling_first() {
+        let stage = Stage::opened(80, 24, Profile::Mono);
+        let rows = stage.app.world.rows();
+        let mut pane = FeaturesPane::default();
+        assert!(ids(&mut pane, &stage).windows(2).all(|w| rows[w[0]].share >= rows[w[1]].share));
+        pane.sort = Sort::Purity;
+        let purity = |id: usize| rows[id].purity.as_ref().map_or(0.0, |p| p.share);
+        assert!(ids(&mut pane, &stage).windows(2).all(|w| purity(w[0]) >= purity(w[1])));
+        pane.sort = Sort::Id;
+        let mut turned = ids(&mut pane, &stage);
+        assert!(turned.is_sorted());
+        pane.reversed = true;
+        turned.reverse();
+        assert_eq!(ids(&mut pane, &stage), turned);
     }
 
-    fn line(self, row: &FeatureRow, selected: bool, densest: f32, cx: &Cx) -> Line<'static> {
-        let theme = cx.theme;
-        let marker = if selected { "▌" } else { " " };
-        let mut spans = vec![
-            Span::styled(marker, theme.accent()),
-            Span::styled(text::pad_left(&row.id.to_string(), 4), theme.dim()),
-            Span::raw(text::pad_left(&text::percent(row.share), 6)),
-            Span::raw(" "),
-        ];
-        if self.bar {
-            spans.push(Span::raw(" "));
-            spans.push(Span::styled(thin_bar(row.density, densest, 4), theme.bar()));
-            spans.push(Span::raw(" "));
-        }
-        if self.purity {
-            spans.push(purity(row, theme.good(), theme.dim()));
-        }
-        if self.label > 0 {
-            let label = row.purity.as_ref().map(|p| text::clean(&p.label)).unwrap_or_default();
-            spans.push(Span::styled(format!(" {}", text::pad(&label, self.label)), theme.dim()));
-        }
-        if self.neurons {
-            spans.push(Span::raw(text::pad_left(&text::count(row.neurons), 6)));
-        }
-        spans.push(Span::raw("  "));
-        let used: usize = spans.iter().map(|s| text::width(&s.content)).sum();
-        let mut room = self.width.saturating_sub(used);
-        if let Some(name) = &row.name {
-            let name = text::fit(&text::clean(name), room);
-            room = room.saturating_sub(text::width(&name) + 2);
-            spans.push(Span::styled(name, theme.name()));
-            spans.push(Span::raw("  "));
-        }
-        spans.push(Span::raw(text::fit(&tokens(&row.top_tokens), room)));
-        Line::from(spans)
+    #[test]
+    fn a_share_that_is_no_number_does_not_upset_the_order() {
+        let mut stage = Stage::opened(80, 24, Profile::Mono);
+        let mut list = stage.demo.list(1, false);
+        list.rows[5].share = f32::NAN;
+        list.rows[6].density = f32::INFINITY;
+        stage.event(Event::Features(std::sync::Arc::new(list)));
+        assert!(stage.screen().contains("Features 40"));
     }
-}
 
-fn purity(row: &FeatureRow, high: Style, low: Style) -> Span<'static> {
-    match &row.purity {
-        // Telling only when it is both high and far above chance.
-        Some(p) => {
-            let style = if p.share >= 0.6 && p.share >= 2.0 * p.base { high } else { low };
-            Span::styled(text::pad_left(&format!("{:.0}%", p.share * 100.0), 5), style)
+    #[test]
+    fn every_word_of_the_filter_must_be_found() {
+        let stage = Stage::opened(80, 24, Profile::Mono);
+        let mut pane = FeaturesPane { query: LineInput::new("days frid"), ..FeaturesPane::default() };
+        assert_eq!(ids(&mut pane, &stage), [0, 12, 24, 36]);
+        pane.query = LineInput::new("days kenya");
+        assert!(ids(&mut pane, &stage).is_empty());
+        pane.query = LineInput::new("#12");
+        assert_eq!(ids(&mut pane, &stage), [12]);
+    }
+
+    #[test]
+    fn a_filter_that_finds_nothing_says_so() {
+        let mut stage = Stage::opened(80, 24, Profile::Mono);
+        stage.keys("/").type_text("zzzz");
+        assert!(stage.screen().contains("nothing matches 'zzzz'"), "{}", stage.screen());
+    }
+
+    #[test]
+    fn what_is_copied_holds_no_control_character() {
+        let mut stage = Stage::opened(80, 24, Profile::Mono);
+        let mut list = stage.demo.list(1, false);
+        list.rows[0].top_tokens = vec!["\u{1b}]0;title\u{7}".to_owned()];
+        stage.event(Event::Features(std::sync::Arc::new(list))).keys("y enter y enter y");
+        for effect in &stage.effects {
+            let crate::ui::app::Effect::Copy(text, _) = effect else { continue };
+            assert!(!text.chars().any(|c| c.is_control() && c != '\n' && c != '\t'), "{text:?}");
         }
-        None => Span::styled(text::pad_left("–", 5), low),
+        assert_eq!(stage.effects.iter().filter(|e| matches!(e, crate::ui::app::Effect::Copy(..))).count(), 3);
     }
-}
-
-/// Tokens side by side, without repeating what differs by case or spaces alone.
-fn tokens(tokens: &[String]) -> String {
-    let mut seen: Vec<String> = Vec::new();
-    let mut shown: Vec<String> = Vec::new();
-    for token in tokens {
-        let folded = token.trim().to_lowercase();
-        if !seen.contains(&folded) {
-            seen.push(folded);
-            let trimmed = token.trim_matches(' ');
-            shown.push(if trimmed.is_empty() { "·".to_owned() } else { text::clean(trimmed) });
-        }
-    }
-    shown.join(" ")
-}
-
-/// A thin bar of `cells` cells in halves, for a column of many; something is always seen of a value above zero.
-fn thin_bar(value: f32, max: f32, cells: usize) -> String {
-    let share = if max > 0.0 && value > 0.0 { (value / max).min(1.0) } else { 0.0 };
-    let mut halves = (share * cells as f32 * 2.0).round() as usize;
-    if share > 0.0 {
-        halves = halves.max(1);
-    }
-    let bar = "━".repeat(halves / 2) + &"╸".repeat(halves % 2);
-    text::pad(&bar, cells)
-}
-
-/// A bar of `cells` cells in eighths; something is always seen of a value above zero.
-pub fn bar(value: f32, max: f32, cells: usize) -> String {
-    const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
-    let share = if max > 0.0 && value > 0.0 { (value / max).min(1.0) } else { 0.0 };
-    let mut eighths = (share * cells as f32 * 8.0).round() as usize;
-    if share > 0.0 {
-        eighths = eighths.max(1);
-    }
-    (0..cells)
-        .map(|i| match eighths.saturating_sub(i * 8) {
-            0 => ' ',
-            n if n >= 8 => '█',
-            n => EIGHTHS[n],
-        })
-        .collect()
 }

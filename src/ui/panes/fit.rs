@@ -260,3 +260,48 @@ impl Pane for FitPane {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ui::testing::Stage;
+    use crate::ui::theme::Profile;
+
+    fn point(sweep: usize, relative_error: f64) -> SweepPoint {
+        SweepPoint { sweep, relative_error, seconds: sweep as f64, stop: None }
+    }
+
+    #[test]
+    fn a_long_curve_is_thinned_and_keeps_its_ends() {
+        let sweeps: Vec<SweepPoint> = (1..=10_007).map(|i| point(i, 1.0 / i as f64)).collect();
+        let points = curve(&sweeps);
+        assert!(points.len() <= POINTS + 1);
+        assert_eq!((points[0].0, points[points.len() - 1].0), (1.0, 10_007.0));
+    }
+
+    #[test]
+    fn a_curve_of_one_point_or_of_no_number_is_drawn_without_harm() {
+        for error in [0.5, 0.0, f64::NAN, f64::INFINITY] {
+            let mut stage = Stage::opened(80, 24, Profile::Mono);
+            stage.event(Event::Started(Job::Fit)).event(Event::Sweep(point(1, error))).keys("5");
+            assert!(stage.screen().contains("sweep 1"));
+        }
+    }
+
+    #[test]
+    fn more_features_are_asked_for_on_top_of_the_last_fits_choices() {
+        let mut stage = Stage::opened(80, 24, Profile::Mono);
+        stage.keys("5 + + f");
+        let asked = stage.sent.iter().find_map(|c| if let Command::Fit(config) = c { Some(config) } else { None });
+        let config = asked.expect("a fit was asked for");
+        assert_eq!((config.features, config.seed), (75, 42));
+    }
+
+    #[test]
+    fn a_second_fit_waits_for_the_first() {
+        let mut stage = Stage::opened(80, 24, Profile::Mono);
+        stage.event(Event::Started(Job::Fit)).keys("5 f");
+        assert!(!stage.sent.iter().any(|c| matches!(c, Command::Fit(_))));
+        assert!(stage.screen().contains("a fit is running"));
+    }
+}

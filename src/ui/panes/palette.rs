@@ -51,7 +51,7 @@ impl PaletteBox {
                 best.map(|s| (s, info))
             })
             .collect();
-        scored.sort_by(|a, b| b.0.cmp(&a.0));
+        scored.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
         scored.into_iter().map(|(_, info)| info).collect()
     }
 

@@ -1,0 +1,149 @@
+//! The columns of the feature list: which fit a width, and how a line looks.
+
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+
+use super::{Cx, Sort};
+use crate::analysis::FeatureRow;
+use crate::ui::text;
+
+/// Which columns fit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Columns {
+    width: usize,
+    bar: bool,
+    purity: bool,
+    neurons: bool,
+    label: usize,
+}
+
+impl Columns {
+    pub(super) fn for_width(width: usize) -> Self {
+        Self {
+            width,
+            bar: width >= 38,
+            purity: width >= 24,
+            neurons: width >= 76,
+            label: if width >= 52 { 11 } else { 0 },
+        }
+    }
+
+    pub(super) fn head(self, sort: Sort, reversed: bool, cx: &Cx) -> Line<'static> {
+        let arrow = |s: Sort| match (s == sort, reversed) {
+            (false, _) => "",
+            (true, false) => "▾",
+            (true, true) => "▴",
+        };
+        let style = |s: Sort| if s == sort { cx.theme.accent() } else { cx.theme.dim() };
+        let cell = |s: Sort, name: &str, cells: usize| {
+            Span::styled(text::pad_left(&format!("{name}{}", arrow(s)), cells), style(s))
+        };
+        let mut spans = vec![cell(Sort::Id, "id", 5), cell(Sort::Share, "share", 7)];
+        if self.bar {
+            spans.push(Span::raw(" "));
+            spans.push(Span::styled(text::pad(&format!("dens{}", arrow(Sort::Density)), 5), style(Sort::Density)));
+        }
+        if self.purity {
+            spans.push(cell(Sort::Purity, "pure", 5));
+        }
+        if self.label > 0 {
+            spans.push(Span::styled(text::pad(" label", self.label + 1), cx.theme.dim()));
+        }
+        if self.neurons {
+            spans.push(cell(Sort::Neurons, "neur", 6));
+        }
+        spans.push(Span::styled("  strongest tokens", cx.theme.dim()));
+        Line::from(spans)
+    }
+
+    pub(super) fn line(self, row: &FeatureRow, selected: bool, densest: f32, cx: &Cx) -> Line<'static> {
+        let theme = cx.theme;
+        let marker = if selected { "▌" } else { " " };
+        let mut spans = vec![
+            Span::styled(marker, theme.accent()),
+            Span::styled(text::pad_left(&row.id.to_string(), 4), theme.dim()),
+            Span::raw(text::pad_left(&text::percent(row.share), 6)),
+            Span::raw(" "),
+        ];
+        if self.bar {
+            spans.push(Span::raw(" "));
+            spans.push(Span::styled(thin_bar(row.density, densest, 4), theme.bar()));
+            spans.push(Span::raw(" "));
+        }
+        if self.purity {
+            spans.push(purity(row, theme.good(), theme.dim()));
+        }
+        if self.label > 0 {
+            let label = row.purity.as_ref().map(|p| text::clean(&p.label)).unwrap_or_default();
+            spans.push(Span::styled(format!(" {}", text::pad(&label, self.label)), theme.dim()));
+        }
+        if self.neurons {
+            spans.push(Span::raw(text::pad_left(&text::count(row.neurons), 6)));
+        }
+        spans.push(Span::raw("  "));
+        let used: usize = spans.iter().map(|s| text::width(&s.content)).sum();
+        let mut room = self.width.saturating_sub(used);
+        if let Some(name) = &row.name {
+            let name = text::fit(&text::clean(name), room);
+            room = room.saturating_sub(text::width(&name) + 2);
+            spans.push(Span::styled(name, theme.name()));
+            spans.push(Span::raw("  "));
+        }
+        spans.push(Span::raw(text::fit(&tokens(&row.top_tokens), room)));
+        Line::from(spans)
+    }
+}
+
+fn purity(row: &FeatureRow, high: Style, low: Style) -> Span<'static> {
+    match &row.purity {
+        // Telling only when it is both high and far above chance.
+        Some(p) => {
+            let style = if p.share >= 0.6 && p.share >= 2.0 * p.base { high } else { low };
+            Span::styled(text::pad_left(&format!("{:.0}%", p.share * 100.0), 5), style)
+        }
+        None => Span::styled(text::pad_left("–", 5), low),
+    }
+}
+
+/// Tokens side by side, without repeating what differs by case or spaces alone.
+fn tokens(tokens: &[String]) -> String {
+    let mut seen: Vec<String> = Vec::new();
+    let mut shown: Vec<String> = Vec::new();
+    for token in tokens {
+        let folded = token.trim().to_lowercase();
+        if !seen.contains(&folded) {
+            seen.push(folded);
+            let trimmed = token.trim_matches(' ');
+            shown.push(if trimmed.is_empty() { "·".to_owned() } else { text::clean(trimmed) });
+        }
+    }
+    shown.join(" ")
+}
+
+/// A thin bar of `cells` cells in halves, for a column of many; something is always seen of a value above zero.
+fn thin_bar(value: f32, max: f32, cells: usize) -> String {
+    let share = if max > 0.0 && value > 0.0 { (value / max).min(1.0) } else { 0.0 };
+    let mut halves = (share * cells as f32 * 2.0).round() as usize;
+    if share > 0.0 {
+        halves = halves.max(1);
+    }
+    let bar = "━".repeat(halves / 2) + &"╸".repeat(halves % 2);
+    text::pad(&bar, cells)
+}
+
+/// A bar of `cells` cells in eighths; something is always seen of a value above zero.
+pub fn bar(value: f32, max: f32, cells: usize) -> String {
+    const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+    let share = if max > 0.0 && value > 0.0 { (value / max).min(1.0) } else { 0.0 };
+    let mut eighths = (share * cells as f32 * 8.0).round() as usize;
+    if share > 0.0 {
+        eighths = eighths.max(1);
+    }
+    (0..cells)
+        .map(|i| match eighths.saturating_sub(i * 8) {
+            0 => ' ',
+            n if n >= 8 => '█',
+            n => EIGHTHS[n],
+        })
+        .collect()
+}
