@@ -19,6 +19,8 @@ pub mod input;
 pub mod keymap;
 pub mod layout;
 pub mod panes;
+#[cfg(test)]
+pub(crate) mod stage;
 pub mod terminal;
 pub mod text;
 pub mod textbox;

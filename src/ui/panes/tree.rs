@@ -109,7 +109,14 @@ impl TreePane {
         let selected = cx.world.selected.and_then(|id| self.plot.leaf_of(id)).map(Item::Node);
         let first_row = self.rows.first().map(|r| r.item);
         self.cursor = None;
-        again.or(selected).or(first_row).map(|item| self.go(item, cx)).unwrap_or_default()
+        let item = again.or(selected).or(first_row);
+        item.map(|item| self.go(self.seen(item), cx)).unwrap_or_default()
+    }
+
+    /// The item, or the fold that hides it.
+    fn seen(&self, item: Item) -> Item {
+        let at = self.plot.row_of(item, &self.rows);
+        self.rows.get(at).filter(|row| row.folded).map_or(item, |row| row.item)
     }
 
     /// Takes up what a session saved.
@@ -170,9 +177,7 @@ impl TreePane {
     fn refold(&mut self, cx: &Cx) -> Vec<Step> {
         self.rows = self.plot.rows(&self.folds);
         let Some(item) = self.cursor else { return Vec::new() };
-        let at = self.plot.row_of(item, &self.rows);
-        let hidden = self.rows.get(at).filter(|row| row.folded).map(|row| row.item);
-        self.go(hidden.unwrap_or(item), cx)
+        self.go(self.seen(item), cx)
     }
 
     fn fold(&mut self, node: usize, folded: bool, cx: &Cx) -> Vec<Step> {
@@ -269,8 +274,12 @@ impl TreePane {
         if self.plot.is_folded(node, &self.folds) {
             return Some(self.fold(node, false, cx));
         }
+        // Going in keeps the cluster that one looks into: its members' own neurons are told from the whole of it.
+        let scope = self.scope.filter(|&scope| self.plot.is_within(node, scope));
         let kid = self.plot.kids(node).first().copied()?;
-        Some(self.go(Item::Node(kid), cx))
+        let steps = self.go(Item::Node(kid), cx);
+        self.scope = scope.or(self.scope);
+        Some(steps)
     }
 
     fn open(&mut self, cx: &Cx) -> Vec<Step> {
@@ -317,9 +326,7 @@ impl TreePane {
         if reveal {
             self.reveal(leaf);
         }
-        let at = self.plot.row_of(Item::Node(leaf), &self.rows);
-        let item = self.rows.get(at).filter(|row| row.folded).map_or(Item::Node(leaf), |row| row.item);
-        self.go(item, cx)
+        self.go(self.seen(Item::Node(leaf)), cx)
     }
 
     fn reveal(&mut self, leaf: usize) {
@@ -382,7 +389,7 @@ impl Pane for TreePane {
         let measure = text::clean(&self.plot.tree.measure);
         Line::raw(match self.plot.is_empty() {
             true => "Tree".to_owned(),
-            false if cx.area.width < 50 => "Tree of shared neurons".to_owned(),
+            false if cx.area.width < 72 => "Tree of shared neurons".to_owned(),
             false => format!("Tree of shared neurons · {measure}"),
         })
     }
@@ -476,8 +483,7 @@ impl Pane for TreePane {
         if let Some(leaf) = selected {
             let holds = matches!(self.cursor, Some(Item::Node(node)) if self.plot.is_within(leaf, node));
             if !holds {
-                steps.extend(self.go(Item::Node(leaf), cx));
-                steps.extend(self.refold(cx));
+                steps.extend(self.go(self.seen(Item::Node(leaf)), cx));
             }
         }
         steps.extend(self.want_tree(cx));

@@ -162,7 +162,7 @@ fn branches(pane: &TreePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
                 _ if bar.contains(&x) => ('━', if lit { theme.accent() } else { theme.bar() }),
                 Item::Node(node) if x + 2 >= cells && plot.alone.contains(&node) => ('╶', theme.dim()),
                 _ if grid.chosen[at] => (plot::glyph(grid.lines[at]), theme.accent()),
-                _ => (plot::glyph(grid.lines[at]), theme.rule(false)),
+                _ => (plot::glyph(grid.lines[at]), theme.dim()),
             };
             match spans.last_mut() {
                 Some(last) if last.style == style => last.content.to_mut().push(glyph),
@@ -204,7 +204,7 @@ pub(in crate::ui) fn words(row: &FeatureRow, most: usize) -> String {
 }
 
 /// The label that most of some features are about, and how many.
-fn common_label(features: &[usize], cx: &Cx) -> Option<(String, usize)> {
+pub(super) fn common_label(features: &[usize], cx: &Cx) -> Option<(String, usize)> {
     let mut counts: Vec<(&str, usize)> = Vec::new();
     for purity in features.iter().filter_map(|id| cx.world.row(*id)?.purity.as_ref()) {
         match counts.iter_mut().find(|(label, _)| *label == purity.label) {
@@ -227,7 +227,12 @@ fn label(pane: &TreePane, row: Row, room: usize, cx: &Cx) -> Vec<Span<'static>> 
             (vec![Span::styled(format!("{mark} {n} "), theme.accent())], format!("{what} no neurons"), String::new())
         }
         Item::Node(_) if row.folded => {
-            let names: Vec<String> = features.iter().take(12).map(|id| name(*id, cx)).collect();
+            let mut names: Vec<String> = Vec::new();
+            for name in features.iter().map(|id| name(*id, cx)) {
+                if names.len() < 12 && !names.contains(&name) {
+                    names.push(name);
+                }
+            }
             let found = features.iter().filter(|id| is_found(pane, **id, cx)).count();
             let tail = match common_label(&features, cx) {
                 _ if found > 0 => format!("{found} found"),
