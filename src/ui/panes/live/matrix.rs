@@ -5,7 +5,8 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-use super::{LivePane, Shown, peak, view};
+use super::{LivePane, Shown, peak};
+use crate::ui::panes::tree::listed;
 use crate::ui::panes::{Cx, put, scroll};
 use crate::ui::text;
 use crate::ui::theme::{Ramp, Theme};
@@ -65,7 +66,7 @@ pub(super) fn draw(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
             Shown::Unexplained => ("unexplained".to_owned(), trace.unexplained.as_slice(), 1.0),
             Shown::Feature(id) => {
                 let feature = trace.features.iter().find(|f| f.id == id);
-                (view::name(id, cx), feature.map_or(&[][..], |f| &f.values), largest)
+                (listed(id, 3, cx), feature.map_or(&[][..], |f| &f.values), largest)
             }
         };
         let style = if i == at { theme.heading() } else { theme.dim() };

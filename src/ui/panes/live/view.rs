@@ -8,6 +8,7 @@ use ratatui::text::{Line, Span};
 use super::{LivePane, Shown, Sort, matrix, peak};
 use crate::ui::action::Action;
 use crate::ui::panes::features::bar;
+use crate::ui::panes::tree::listed;
 use crate::ui::panes::{Cx, empty, put, put_at, scroll};
 use crate::ui::text;
 use crate::ui::theme::{Ramp, Theme};
@@ -67,12 +68,12 @@ fn parts(pane: &LivePane, cx: &Cx) -> Parts {
     };
     let mut matrix = Rect { height: 0, ..heat };
     if beside && pane.trace.is_some() {
-        // The text comes first; the matrix takes what it leaves.
-        let wanted = (rows(pane, usize::from(heat.width), cx).len() as u16 + 1).max(3);
-        let left = heat.height.saturating_sub(wanted).min(heat.height * 3 / 4);
-        if left >= 4 {
-            matrix = Rect { y: heat.bottom() - left, height: left, ..heat };
-            heat.height -= left;
+        // What the text leaves, and half of the room at most for a long one.
+        let wanted = rows(pane, usize::from(heat.width), cx).len() as u16 + 1;
+        let kept = wanted.min((heat.height / 2).max(heat.height.saturating_sub(pane.count() as u16 + 1)));
+        if heat.height - kept >= 4 {
+            matrix = Rect { y: heat.y + kept, height: heat.height - kept, ..heat };
+            heat.height = kept;
         }
     }
     let head = Rect { height: right.height.min(1), ..right };
@@ -411,19 +412,11 @@ fn entry(pane: &LivePane, at: usize, selected: bool, columns: &Columns, cx: &Cx)
     let shown = if dim { "–".to_owned() } else { text::number(f64::from(here)) };
     Line::from(vec![
         marker,
-        Span::styled(text::pad(&name(id, cx), columns.name), style),
+        Span::styled(text::pad(&listed(id, 4, cx), columns.name), style),
         Span::styled(text::pad_left(&shown, 7), style),
         Span::raw(" "),
         Span::styled(bar(here, largest, columns.bar), theme.bar()),
         Span::raw(" "),
         Span::styled(text::pad_left(&text::number(f64::from(peak_of)), 7), theme.dim()),
     ])
-}
-
-/// `#17 counting`, or `#17 Sunday Monday`.
-pub(super) fn name(id: usize, cx: &Cx) -> String {
-    match cx.world.row(id) {
-        Some(row) if row.name.is_none() => format!("#{id} {}", crate::ui::panes::tree::words(row, 4)),
-        _ => cx.world.feature_label(id),
-    }
 }

@@ -71,10 +71,10 @@ pub(super) fn draw(pane: &SteerPane, area: Rect, beside: bool, cx: &Cx, buf: &mu
         put(buf, texts_at, y, line);
     }
     let hidden = rows.saturating_sub(scroll + height);
-    if hidden > 0 && height > 1 {
-        let more = format!(" {hidden} more: {} ", cx.key(Action::PageDown));
-        let x = width.saturating_sub(text::width(&more));
-        put_at(buf, texts_at, x, height - 1, &Line::styled(more, theme.accent()));
+    if hidden > 0 {
+        let more = format!(" {hidden} rows below: {} ", cx.key(Action::PageDown));
+        let x = usize::from(area.width).saturating_sub(text::width(&more) + 2);
+        put_at(buf, area, x, 0, &Line::styled(more, theme.accent()));
     }
 }
 

@@ -7,6 +7,7 @@ use ratatui::text::{Line, Span};
 use super::form::Field;
 use super::{SteerPane, result, unknown};
 use crate::ui::action::Action;
+use crate::ui::panes::tree::listed;
 use crate::ui::panes::{Cx, put, scroll};
 use crate::ui::text;
 
@@ -114,7 +115,7 @@ fn term_label(pane: &SteerPane, i: usize, cells: usize, cx: &Cx) -> Span<'static
         Some((id, _)) if unknown(*id, cx) => {
             Span::styled(text::fit(&format!("#{id} (not in this fit)"), cells), cx.theme.warning())
         }
-        Some((id, _)) => Span::raw(text::fit(&cx.world.feature_label(*id), cells)),
+        Some((id, _)) => Span::raw(text::fit(&listed(*id, 4, cx), cells)),
         None => {
             let hint = match cx.world.selected {
                 Some(id) => format!("none: {} adds {}", cx.key(Action::SteerWith), cx.world.feature_label(id)),
@@ -182,7 +183,7 @@ fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<Placed> {
         let mut spans = if i == 0 { name(field, here, cx) } else { vec![marker(here, cx)] };
         spans.push(Span::raw(" "));
         let is_new = pane.form.features.is_empty();
-        spans.push(term_label(pane, i, if is_new { 44 } else { 18 }, cx));
+        spans.push(term_label(pane, i, if is_new { 44 } else { 24 }, cx));
         if !is_new || (here && pane.editing.is_some()) {
             spans.push(Span::raw(" "));
             spans.extend(value(pane, field, here, false, cx));

@@ -203,6 +203,14 @@ pub(in crate::ui) fn words(row: &FeatureRow, most: usize) -> String {
     shown.join(" ")
 }
 
+/// A feature for a list: `#17 counting`, or `#17 Sunday Monday`.
+pub(in crate::ui) fn listed(id: usize, most: usize, cx: &Cx) -> String {
+    match cx.world.row(id) {
+        Some(row) if row.name.is_none() => format!("#{id} {}", words(row, most)),
+        _ => cx.world.feature_label(id),
+    }
+}
+
 /// The label that most of some features are about, and how many.
 pub(super) fn common_label(features: &[usize], cx: &Cx) -> Option<(String, usize)> {
     let mut counts: Vec<(&str, usize)> = Vec::new();
@@ -266,7 +274,8 @@ fn label(pane: &TreePane, row: Row, room: usize, cx: &Cx) -> Vec<Span<'static>> 
 }
 
 fn is_found(pane: &TreePane, id: usize, cx: &Cx) -> bool {
-    !pane.query.text().trim().is_empty() && cx.world.row(id).is_some_and(|row| super::finds(row, pane.query.text()))
+    !pane.query.text().trim().is_empty()
+        && cx.world.row(id).is_some_and(|row| super::search::finds(row, pane.query.text()))
 }
 
 /// A feature in a word: its name, or its strongest token.

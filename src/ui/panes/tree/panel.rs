@@ -167,7 +167,7 @@ fn members(pane: &TreePane, width: usize, most: usize, cx: &Cx) -> Vec<Line<'sta
         let name = row.and_then(|r| r.name.as_deref()).map(text::clean);
         let style = if name.is_some() { theme.name() } else { theme.text() };
         let what = name.or_else(|| row.map(|r| words(r, 6))).unwrap_or_default();
-        let room = width.saturating_sub(text::width(&head) + 5);
+        let room = width.saturating_sub(text::width(&head) + 4);
         lines.push(Line::from(vec![
             Span::styled(head, theme.dim()),
             Span::styled(text::pad(&what, room), style),
@@ -188,9 +188,9 @@ fn core(pane: &TreePane, width: usize, most: usize, cx: &Cx) -> Vec<Line<'static
     };
     let n = shared.features.len();
     let (title, rest) = match (shared.core.len(), n) {
-        (0, _) => ("No core".to_owned(), format!(": no neuron is in more than half of the {n}")),
+        (0, _) => ("No core".to_owned(), format!(": no neuron is in more than half")),
         (c, 2) => (format!("Core: {}", count(c, "neuron")), " that both have".to_owned()),
-        (c, _) => (format!("Core: {}", count(c, "neuron")), format!(" in more than half of the {n}")),
+        (c, _) => (format!("Core: {}", count(c, "neuron")), format!(" in most of the {n}")),
     };
     let rest = text::fit(&rest, width.saturating_sub(text::width(&title)));
     let mut lines = vec![Line::from(vec![Span::styled(title, theme.heading()), Span::styled(rest, theme.dim())])];
