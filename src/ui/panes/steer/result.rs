@@ -58,7 +58,6 @@ pub(super) fn draw(pane: &SteerPane, area: Rect, beside: bool, cx: &Cx, buf: &mu
         }
         return;
     };
-    put_at(buf, area, usize::from(beside), 0, &title(pane, run, usize::from(area.width), cx));
     let (texts_at, rows) = texts_area(pane, area, beside, cx);
     let inner = inner(area, beside);
     let width = usize::from(inner.width);
@@ -70,12 +69,13 @@ pub(super) fn draw(pane: &SteerPane, area: Rect, beside: bool, cx: &Cx, buf: &mu
     for (y, line) in texts(run, width, cx).iter().skip(scroll).take(height).enumerate() {
         put(buf, texts_at, y, line);
     }
-    let hidden = rows.saturating_sub(scroll + height);
-    if hidden > 0 {
-        let more = format!(" {hidden} rows below: {} ", cx.key(Action::PageDown));
-        let x = usize::from(area.width).saturating_sub(text::width(&more) + 2);
-        put_at(buf, area, x, 0, &Line::styled(more, theme.accent()));
-    }
+    let more = match rows.saturating_sub(scroll + height) {
+        0 => String::new(),
+        hidden => format!(" {hidden} rows below: {} ", cx.key(Action::PageDown)),
+    };
+    let room = usize::from(area.width).saturating_sub(usize::from(beside) + text::width(&more));
+    put_at(buf, area, usize::from(beside), 0, &title(pane, run, room, cx));
+    put_at(buf, area, usize::from(beside) + room, 0, &Line::styled(more, theme.accent()));
 }
 
 /// What an empty pane says.
