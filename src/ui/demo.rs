@@ -223,40 +223,45 @@ impl Demo {
         }
     }
 
-    /// A dendrogram: pairs, then pairs of pairs.
+    /// A dendrogram: features of one concept join one by one, some concepts join, the last three share nothing.
     pub fn tree(&self) -> Tree {
         let mut nodes: Vec<TreeNode> = (0..self.features)
             .map(|id| TreeNode { id, children: Vec::new(), height: 0.0, features: vec![id] })
             .collect();
-        let mut open: Vec<usize> = (0..self.features).collect();
-        // Features of one concept first, as a real tree has it.
-        open.sort_by_key(|id| id % CONCEPTS.len());
-        let mut merges = Vec::new();
-        let mut level = 0;
-        while open.len() > 1 {
-            let mut next = Vec::new();
-            for pair in open.chunks(2) {
-                match *pair {
-                    [a, b] => {
-                        let id = usize::MAX - merges.len();
-                        merges.push((id, a, b, 0.45 + 0.08 * level as f32 + 0.06 * noise(a.min(9999), b.min(9999))));
-                        next.push(id);
-                    }
-                    _ => next.extend(pair),
-                }
+        let of = |concept: usize| (concept..self.features).step_by(CONCEPTS.len());
+        // (height, what joins): named by the feature that each side began with.
+        let mut merges: Vec<(f32, usize, usize)> = Vec::new();
+        for concept in 0..CONCEPTS.len() - 3 {
+            let first = concept;
+            for (i, id) in of(concept).skip(1).enumerate() {
+                let height = 0.42 + 0.05 * i as f32 + 0.1 * noise(id, 3) + 0.03 * concept as f32;
+                merges.push((height.min(0.93), first, id));
             }
-            open = next;
-            level += 1;
         }
-        merges.sort_by(|a, b| a.3.total_cmp(&b.3));
-        let mut place = std::collections::HashMap::new();
-        for (mark, a, b, height) in merges {
+        if self.features > CONCEPTS.len() {
+            merges.extend([(0.94, 0, 1), (0.955, 4, 5), (0.962, 0, 3), (0.981, 6, 7)]);
+        }
+        merges.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut place: Vec<usize> = (0..self.features).collect();
+        let mut join = |height: f32, a: usize, b: usize, nodes: &mut Vec<TreeNode>| {
             let id = nodes.len();
-            let real = |m: usize| place.get(&m).copied().unwrap_or(m);
-            let (a, b) = (real(a), real(b));
-            let features: Vec<usize> = nodes[a].features.iter().chain(&nodes[b].features).copied().collect();
-            nodes.push(TreeNode { id, children: vec![a, b], height: height.min(1.0), features });
-            place.insert(mark, id);
+            let children = vec![place[a], place[b]];
+            let features = children.iter().flat_map(|&c| nodes[c].features.clone()).collect::<Vec<_>>();
+            for &feature in &features {
+                place[feature] = id;
+            }
+            nodes.push(TreeNode { id, children, height, features });
+        };
+        for (height, a, b) in merges {
+            join(height, a, b, &mut nodes);
+        }
+        // What is left shares nothing: it joins at 1.
+        for id in 1..self.features {
+            let root = nodes.len() - 1;
+            if !nodes[root].features.contains(&id) || nodes[root].features.len() < 2 {
+                let with = nodes[root].features[0];
+                join(1.0, with, id, &mut nodes);
+            }
         }
         Tree { nodes, measure: "weighted Jaccard, average linkage".to_owned() }
     }

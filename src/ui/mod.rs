@@ -22,6 +22,8 @@ pub mod keymap;
 mod launch;
 pub mod layout;
 pub mod panes;
+#[cfg(test)]
+pub(crate) mod stage;
 pub mod terminal;
 #[cfg(test)]
 pub(crate) mod testing;

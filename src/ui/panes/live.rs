@@ -4,6 +4,7 @@
 //! Invariant: the engine is asked only when the text has stood still for a moment, and the trace on show is marked when
 //! it is not of the text on show.
 
+mod matrix;
 #[cfg(test)]
 mod tests;
 mod view;

@@ -4,6 +4,7 @@
 //! Invariant: one run is active at a time, and every piece of text goes to it.
 
 mod form;
+mod result;
 mod run;
 #[cfg(test)]
 mod tests;

@@ -4,26 +4,28 @@
 //! Invariant: cursor and folds are kept by the members of a cluster, so that a new snapshot's tree does not move them.
 
 mod draw;
+mod moves;
 mod panel;
 mod plot;
+mod search;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crossterm::event::{KeyCode, KeyEvent};
+use crossterm::event::KeyEvent;
 use ratatui::buffer::Buffer;
 use ratatui::text::Line;
 use serde_json::{Value, json};
 
-use super::{Cx, Note, Pane, PaneId, Step, motion, scroll};
-use crate::analysis::{FeatureRow, SharedNeurons};
+use super::{Cx, Note, Pane, PaneId, Step, scroll};
+use crate::analysis::SharedNeurons;
 use crate::engine::{Command, Event, SteerPart};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
 use crate::ui::text;
-pub(in crate::ui) use draw::words;
+pub(in crate::ui) use draw::listed;
 use plot::{Folds, Item, Plot, Row};
 
 /// How often the tree is asked for again while the fit runs.
@@ -59,15 +61,6 @@ pub struct TreePane {
     typing: bool,
     /// The folds and the cursor to begin with, from a session.
     saved: Option<Value>,
-}
-
-/// Whether every word of `query` is found in the row's id, name, label or tokens.
-fn finds(row: &FeatureRow, query: &str) -> bool {
-    let mut fields = vec![format!("#{}", row.id)];
-    fields.extend(row.name.iter().map(|n| n.to_lowercase()));
-    fields.extend(row.purity.iter().map(|p| p.label.to_lowercase()));
-    fields.extend(row.top_tokens.iter().chain(&row.promoted).map(|t| t.to_lowercase()));
-    query.to_lowercase().split_whitespace().all(|word| fields.iter().any(|field| field.contains(word)))
 }
 
 impl TreePane {
@@ -109,7 +102,14 @@ impl TreePane {
         let selected = cx.world.selected.and_then(|id| self.plot.leaf_of(id)).map(Item::Node);
         let first_row = self.rows.first().map(|r| r.item);
         self.cursor = None;
-        again.or(selected).or(first_row).map(|item| self.go(item, cx)).unwrap_or_default()
+        let item = again.or(selected).or(first_row);
+        item.map(|item| self.go(self.seen(item), cx)).unwrap_or_default()
+    }
+
+    /// The item, or the fold that hides it.
+    fn seen(&self, item: Item) -> Item {
+        let at = self.plot.row_of(item, &self.rows);
+        self.rows.get(at).filter(|row| row.folded).map_or(item, |row| row.item)
     }
 
     /// Takes up what a session saved.
@@ -170,168 +170,7 @@ impl TreePane {
     fn refold(&mut self, cx: &Cx) -> Vec<Step> {
         self.rows = self.plot.rows(&self.folds);
         let Some(item) = self.cursor else { return Vec::new() };
-        let at = self.plot.row_of(item, &self.rows);
-        let hidden = self.rows.get(at).filter(|row| row.folded).map(|row| row.item);
-        self.go(hidden.unwrap_or(item), cx)
-    }
-
-    fn fold(&mut self, node: usize, folded: bool, cx: &Cx) -> Vec<Step> {
-        if folded {
-            self.folds.by_hand.insert(self.plot.key(node), true);
-        } else {
-            for below in self.plot.below(node) {
-                self.folds.by_hand.insert(self.plot.key(below), false);
-            }
-        }
-        self.refold(cx)
-    }
-
-    fn toggle(&mut self, cx: &Cx) -> Vec<Step> {
-        match self.cursor {
-            Some(Item::Alone) => {
-                self.folds.alone_open = !self.folds.alone_open;
-                self.refold(cx)
-            }
-            Some(Item::Node(node)) if !self.plot.is_leaf(node) => {
-                let folded = self.plot.is_folded(node, &self.folds);
-                self.fold(node, !folded, cx)
-            }
-            // On a leaf: the cluster around it.
-            Some(Item::Node(leaf)) => match self.plot.parent(leaf) {
-                Some(parent) => self.fold(parent, true, cx),
-                None => Vec::new(),
-            },
-            None => Vec::new(),
-        }
-    }
-
-    /// Folds up to the next height at which the picture changes.
-    fn fold_to(&mut self, more: bool, cx: &Cx) -> Vec<Step> {
-        let mut heights = self.plot.heights();
-        heights.insert(0, f32::NEG_INFINITY);
-        let now = self.folds.height;
-        let by_hand = !self.folds.by_hand.is_empty();
-        self.folds.by_hand.clear();
-        let before = if by_hand { usize::MAX } else { self.rows.len() };
-        let candidates: Vec<f32> = if more {
-            heights.into_iter().filter(|h| *h > now).collect()
-        } else {
-            heights.into_iter().rev().filter(|h| *h < now).collect()
-        };
-        // A step of the picture, not of the data: hundreds of merges lie close together.
-        let least = (self.plot.high - self.plot.low) / 24.0;
-        for height in candidates {
-            self.folds.height = height;
-            let far = !now.is_finite() || !height.is_finite() || (height - now).abs() >= least;
-            if far && self.plot.rows(&self.folds).len() != before {
-                break;
-            }
-        }
-        self.refold(cx)
-    }
-
-    fn vertical(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
-        let item = self.cursor?;
-        let mut at = self.plot.row_of(item, &self.rows);
-        // From branches, a step leaves them.
-        if self.rows.get(at).is_none_or(|row| row.item != item)
-            && let Item::Node(node) = item
-        {
-            let (first, last) = self.plot.span(node, &self.rows);
-            at = match action {
-                Action::Up => first,
-                Action::Down => last,
-                _ => at,
-            };
-        }
-        let to = motion(action, at, self.rows.len(), draw::tree_height(self, cx))?;
-        let row = self.rows.get(to)?.item;
-        Some(self.go(row, cx))
-    }
-
-    fn sideways(&mut self, forward: bool, cx: &Cx) -> Option<Vec<Step>> {
-        let item = self.cursor?;
-        let Item::Node(node) = item else {
-            if self.folds.alone_open == forward {
-                return if forward { self.vertical(Action::Down, cx) } else { Some(Vec::new()) };
-            }
-            return Some(self.toggle(cx));
-        };
-        if !forward {
-            if self.plot.alone.contains(&node) {
-                return Some(self.go(Item::Alone, cx));
-            }
-            return Some(self.plot.parent(node).map(|p| self.go(Item::Node(p), cx)).unwrap_or_default());
-        }
-        if self.plot.is_leaf(node) {
-            return Some(vec![Step::Visit(self.plot.feature(node))]);
-        }
-        if self.plot.is_folded(node, &self.folds) {
-            return Some(self.fold(node, false, cx));
-        }
-        let kid = self.plot.kids(node).first().copied()?;
-        Some(self.go(Item::Node(kid), cx))
-    }
-
-    fn open(&mut self, cx: &Cx) -> Vec<Step> {
-        match self.cursor {
-            Some(Item::Node(node)) if self.plot.is_leaf(node) => vec![Step::Visit(self.plot.feature(node))],
-            _ => self.toggle(cx),
-        }
-    }
-
-    /// The features that the search finds, in leaf order.
-    fn found(&self, cx: &Cx) -> Vec<usize> {
-        let query = self.query.text();
-        if query.trim().is_empty() {
-            return Vec::new();
-        }
-        let unfolded = Folds { height: f32::NEG_INFINITY, by_hand: HashMap::new(), alone_open: true };
-        let leaves = self.plot.rows(&unfolded).into_iter().filter_map(|row| match row.item {
-            Item::Node(node) => Some(node),
-            Item::Alone => None,
-        });
-        leaves.filter(|&leaf| cx.world.row(self.plot.feature(leaf)).is_some_and(|row| finds(row, query))).collect()
-    }
-
-    /// To the nearest find from the cursor on, unfolding what hides it when `reveal`.
-    fn jump(&mut self, forward: bool, stay: bool, reveal: bool, cx: &Cx) -> Vec<Step> {
-        let found = self.found(cx);
-        let here = self.cursor.map_or(0, |item| self.plot.row_of(item, &self.rows));
-        let rank = |leaf: usize| self.plot.row_of(Item::Node(leaf), &self.rows);
-        let on = |leaf: usize| self.cursor == Some(Item::Node(leaf));
-        let hit = if forward {
-            let after = found.iter().position(|&leaf| on(leaf));
-            let start = match after {
-                Some(at) if stay => at,
-                Some(at) => at + 1,
-                None => found.iter().position(|&leaf| rank(leaf) >= here).unwrap_or(0),
-            };
-            found.get(start).or(found.first())
-        } else {
-            let before = found.iter().position(|&leaf| on(leaf));
-            let end = before.unwrap_or_else(|| found.iter().position(|&l| rank(l) >= here).unwrap_or(found.len()));
-            found[..end].last().or(found.last())
-        };
-        let Some(&leaf) = hit else { return Vec::new() };
-        if reveal {
-            self.reveal(leaf);
-        }
-        let at = self.plot.row_of(Item::Node(leaf), &self.rows);
-        let item = self.rows.get(at).filter(|row| row.folded).map_or(Item::Node(leaf), |row| row.item);
-        self.go(item, cx)
-    }
-
-    fn reveal(&mut self, leaf: usize) {
-        let mut at = self.plot.parent(leaf);
-        while let Some(node) = at {
-            if self.plot.is_folded(node, &self.folds) {
-                self.folds.by_hand.insert(self.plot.key(node), false);
-            }
-            at = self.plot.parent(node);
-        }
-        self.folds.alone_open |= self.plot.alone.contains(&leaf);
-        self.rows = self.plot.rows(&self.folds);
+        self.go(self.seen(item), cx)
     }
 
     /// To the Steer pane, with what is under the cursor.
@@ -354,23 +193,6 @@ impl TreePane {
         let lines: Vec<String> = (0..self.rows.len()).map(|row| draw::plain(self, row, cx)).collect();
         vec![Step::Copy(lines.join("\n"), format!("{} rows of the tree", lines.len()))]
     }
-
-    fn search_key(&mut self, key: KeyEvent, cx: &Cx) -> Option<Vec<Step>> {
-        match key.code {
-            KeyCode::Esc => {
-                self.typing = false;
-                self.query = LineInput::default();
-                self.settle(cx);
-                Some(Vec::new())
-            }
-            KeyCode::Enter => {
-                self.typing = false;
-                Some(self.jump(true, true, true, cx))
-            }
-            KeyCode::Down | KeyCode::Up => Some(self.jump(key.code == KeyCode::Down, false, false, cx)),
-            _ => self.query.key(key).then(|| self.jump(true, true, false, cx)),
-        }
-    }
 }
 
 impl Pane for TreePane {
@@ -382,7 +204,7 @@ impl Pane for TreePane {
         let measure = text::clean(&self.plot.tree.measure);
         Line::raw(match self.plot.is_empty() {
             true => "Tree".to_owned(),
-            false if cx.area.width < 50 => "Tree of shared neurons".to_owned(),
+            false if cx.area.width < 72 => "Tree of shared neurons".to_owned(),
             false => format!("Tree of shared neurons · {measure}"),
         })
     }
@@ -476,8 +298,7 @@ impl Pane for TreePane {
         if let Some(leaf) = selected {
             let holds = matches!(self.cursor, Some(Item::Node(node)) if self.plot.is_within(leaf, node));
             if !holds {
-                steps.extend(self.go(Item::Node(leaf), cx));
-                steps.extend(self.refold(cx));
+                steps.extend(self.go(self.seen(Item::Node(leaf)), cx));
             }
         }
         steps.extend(self.want_tree(cx));

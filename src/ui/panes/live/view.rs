@@ -2,12 +2,13 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
-use ratatui::style::Style;
+use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
-use super::{LivePane, Shown, Sort, peak};
+use super::{LivePane, Shown, Sort, matrix, peak};
 use crate::ui::action::Action;
 use crate::ui::panes::features::bar;
+use crate::ui::panes::tree::listed;
 use crate::ui::panes::{Cx, empty, put, put_at, scroll};
 use crate::ui::text;
 use crate::ui::theme::{Ramp, Theme};
@@ -21,13 +22,15 @@ struct Parts {
     text: Rect,
     legend: Rect,
     heat: Rect,
+    /// Features by tokens, where there is room.
+    matrix: Rect,
     head: Rect,
     list: Rect,
     beside: bool,
 }
 
 fn left_width(area: Rect) -> u16 {
-    if area.width < BESIDE { area.width } else { area.width - (area.width * 2 / 5).clamp(30, 54) }
+    if area.width < BESIDE { area.width } else { area.width - (area.width * 2 / 5).clamp(34, 54) }
 }
 
 /// Cells that the text is typed in.
@@ -47,25 +50,35 @@ fn parts(pane: &LivePane, cx: &Cx) -> Parts {
         left.height = area.height - height;
         Rect { y: area.y + left.height, height, ..area }
     };
-    let rows = if pane.typing {
+    let typed = if pane.typing {
         let most = (usize::from(left.height) / 3).clamp(1, 6);
         pane.text.height(box_cells(cx)).min(most) as u16 + u16::from(left.height >= 6)
     } else {
         0
     };
-    let text = Rect { height: rows.min(left.height), ..left };
+    let text = Rect { height: typed.min(left.height), ..left };
     left.y += text.height;
     left.height -= text.height;
     let legend = Rect { height: left.height.min(1), ..left };
-    let heat = Rect {
+    let mut heat = Rect {
         x: left.x + 1,
         y: left.y + legend.height,
         width: left.width.saturating_sub(2),
         height: left.height - legend.height,
     };
+    let mut matrix = Rect { height: 0, ..heat };
+    if beside && pane.trace.is_some() {
+        // What the text leaves, and half of the room at most for a long one.
+        let wanted = rows(pane, usize::from(heat.width), cx).len() as u16 + 1;
+        let kept = wanted.min((heat.height / 2).max(heat.height.saturating_sub(pane.count() as u16 + 1)));
+        if heat.height - kept >= 4 {
+            matrix = Rect { y: heat.y + kept, height: heat.height - kept, ..heat };
+            heat.height = kept;
+        }
+    }
     let head = Rect { height: right.height.min(1), ..right };
     let list = Rect { y: right.y + head.height, height: right.height - head.height, ..right };
-    Parts { text, legend, heat, head, list, beside }
+    Parts { text, legend, heat, matrix, head, list, beside }
 }
 
 pub(super) fn list_height(pane: &LivePane, cx: &Cx) -> usize {
@@ -86,7 +99,10 @@ pub(super) fn line_at(pane: &LivePane, column: u16, row: u16, cx: &Cx) -> Option
 }
 
 pub(super) fn token_at(pane: &LivePane, column: u16, row: u16, cx: &Cx) -> Option<usize> {
-    let heat = parts(pane, cx).heat;
+    let Parts { heat, matrix, .. } = parts(pane, cx);
+    if matrix.contains(Position::new(column, row)) {
+        return matrix::token_at(pane, matrix, column);
+    }
     if !heat.contains(Position::new(column, row)) {
         return None;
     }
@@ -132,12 +148,16 @@ fn rows(pane: &LivePane, cells: usize, cx: &Cx) -> Vec<Vec<Cell>> {
             *used = 0;
         }
         for cell in word.drain(..) {
-            let w = text::width(&cell.text);
-            if *used + w > cells && *used > 0 {
+            let mut cell = cell;
+            if *used + text::width(&cell.text) > cells && *used > 0 {
                 rows.push(Vec::new());
                 *used = 0;
             }
-            *used += w;
+            // A line does not begin with the space of its first word, unless that is all there is.
+            if *used == 0 && cell.text.len() > 1 && cell.text.starts_with(' ') {
+                cell.text.remove(0);
+            }
+            *used += text::width(&cell.text);
             if let Some(row) = rows.last_mut() {
                 row.push(cell);
             }
@@ -215,6 +235,9 @@ pub(super) fn draw(pane: &LivePane, cx: &Cx, buf: &mut Buffer) {
     }
     legend(pane, &parts, cx, buf);
     heat(pane, parts.heat, cx, buf);
+    if !parts.matrix.is_empty() {
+        matrix::draw(pane, parts.matrix, cx, buf);
+    }
     list(pane, &parts, cx, buf);
 }
 
@@ -292,7 +315,10 @@ fn heat(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
                 let value = values.get(cell.token).copied().unwrap_or(0.0);
                 let mut style = cx.theme.heat(Ramp::Sequential, value, max);
                 if cell.token == pane.token && !pane.typing {
-                    style = style.patch(cx.theme.cursor());
+                    style = match style == Style::new() {
+                        true => cx.theme.cursor(),
+                        false => style.add_modifier(Modifier::UNDERLINED | Modifier::BOLD),
+                    };
                 }
                 Span::styled(cell.text.clone(), style)
             })
@@ -335,7 +361,7 @@ fn list(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
         let arrow = if pane.sort == sort { "▾" } else { "" };
         Span::styled(text::pad_left(&format!("{name}{arrow}"), cells), style)
     };
-    let on = text::pad(&format!("on {token}"), columns.name + 1);
+    let on = text::pad(&format!(" {} {token}", pane.token + 1), columns.name + 1);
     put(
         buf,
         head,
@@ -386,19 +412,11 @@ fn entry(pane: &LivePane, at: usize, selected: bool, columns: &Columns, cx: &Cx)
     let shown = if dim { "–".to_owned() } else { text::number(f64::from(here)) };
     Line::from(vec![
         marker,
-        Span::styled(text::pad(&name(id, cx), columns.name), style),
+        Span::styled(text::pad(&listed(id, 4, cx), columns.name), style),
         Span::styled(text::pad_left(&shown, 7), style),
         Span::raw(" "),
         Span::styled(bar(here, largest, columns.bar), theme.bar()),
         Span::raw(" "),
         Span::styled(text::pad_left(&text::number(f64::from(peak_of)), 7), theme.dim()),
     ])
-}
-
-/// `#17 counting`, or `#17 Sunday Monday`.
-fn name(id: usize, cx: &Cx) -> String {
-    match cx.world.row(id) {
-        Some(row) if row.name.is_none() => format!("#{id} {}", crate::ui::panes::tree::words(row, 4)),
-        _ => cx.world.feature_label(id),
-    }
 }

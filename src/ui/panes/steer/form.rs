@@ -321,17 +321,23 @@ impl Form {
         };
     }
 
-    /// How a value reads.
-    pub fn shown(&self, field: Field) -> String {
+    /// How a value reads; `short` where there are nine cells.
+    pub fn shown(&self, field: Field, short: bool) -> String {
         match field {
             Field::By => if self.by_alpha { "α" } else { "KL" }.to_owned(),
             Field::Sign => if self.negative { "suppress" } else { "promote" }.to_owned(),
             Field::Part => match self.part {
                 Part::Whole => "whole".to_owned(),
+                Part::Core if short => "core".to_owned(),
+                Part::Own if short => "own".to_owned(),
                 Part::Core => format!("core of {}", self.whole_cluster().len()),
                 Part::Own => format!("own, of {}", self.whole_cluster().len()),
             },
-            Field::Positions => if self.positions == Positions::All { "all" } else { "generated" }.to_owned(),
+            Field::Positions => match self.positions {
+                Positions::All => "all".to_owned(),
+                Positions::Generated if short => "new".to_owned(),
+                Positions::Generated => "generated".to_owned(),
+            },
             Field::Term(i) => self.features.get(i).map(|(_, w)| format!("{w:+}")).unwrap_or_default(),
             _ => self.typed(field),
         }

@@ -79,19 +79,34 @@ impl Run {
         format!("{}{tail}", shown.join(" "))
     }
 
+    fn part(&self) -> &'static str {
+        match &self.ask.part {
+            SteerPart::Whole => "",
+            SteerPart::CoreOf(_) => " core",
+            SteerPart::ExclusiveOf(_) => " own",
+        }
+    }
+
     /// What was asked for, in a few words.
     pub fn asked(&self) -> String {
         let strength = match self.ask.strength {
             Strength::Kl(kl) => format!("KL {kl}"),
             Strength::Alpha(alpha) => format!("α {alpha}"),
         };
-        let part = match &self.ask.part {
-            SteerPart::Whole => String::new(),
-            SteerPart::CoreOf(_) => " core".to_owned(),
-            SteerPart::ExclusiveOf(_) => " own neurons".to_owned(),
-        };
         let sign = if self.ask.negative { "suppress" } else { "promote" };
-        format!("{sign} {}{part} at {strength}", self.features())
+        format!("{sign} {}{} at {strength}", self.features(), self.part())
+    }
+
+    /// For a list of runs: `+#17 core`.
+    pub fn briefly(&self) -> String {
+        format!("{}{}{}", if self.ask.negative { "−" } else { "+" }, self.features(), self.part())
+    }
+
+    /// The tokens that rose, as words.
+    pub fn risen_words(&self) -> Vec<String> {
+        let risen = self.info.iter().flat_map(|info| &info.risen);
+        let words = risen.map(|t| t.token.trim().to_lowercase());
+        words.filter(|w| w.chars().count() > 1 && w.chars().all(char::is_alphanumeric)).collect()
     }
 
     /// The whole run as text.
@@ -117,7 +132,7 @@ impl Run {
 pub(super) fn departure(baseline: &str, steered: &str) -> (usize, usize) {
     let same = baseline.bytes().zip(steered.bytes()).take_while(|(a, b)| a == b).count();
     let snap = |text: &str| {
-        if same == text.len() {
+        if text.as_bytes().get(same).is_none_or(u8::is_ascii_whitespace) {
             return same;
         }
         let mut at = same;
@@ -145,7 +160,9 @@ pub(super) fn flow(text: &str, from: usize, cells: usize) -> Vec<Vec<Piece>> {
             let beyond = at >= from;
             at += word.len();
             let bare = text::clean(word.trim_end_matches(['\r', ' ']));
-            let gap = word.len() - word.trim_end_matches(' ').len();
+            // The space before the first word is how tokens are, not how one reads.
+            let gap =
+                if at == word.len() && bare.is_empty() { 0 } else { word.len() - word.trim_end_matches(' ').len() };
             let w = text::width(&bare);
             if used > 0 && used + w > cells {
                 lines.push(std::mem::take(&mut line));
@@ -193,7 +210,8 @@ mod tests {
     #[test]
     fn a_departure_is_told_from_the_start_of_its_word() {
         assert_eq!(departure(" the best way", " the bear"), (5, 5));
-        assert_eq!(departure(" the", " the best"), (4, 5));
+        assert_eq!(departure(" the", " the best"), (4, 4));
+        assert_eq!(departure(" the", " there"), (4, 1));
         assert_eq!(departure("same", "same"), (4, 4));
         assert_eq!(departure("日曜", "日本"), (0, 0));
     }

@@ -162,7 +162,7 @@ fn branches(pane: &TreePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
                 _ if bar.contains(&x) => ('━', if lit { theme.accent() } else { theme.bar() }),
                 Item::Node(node) if x + 2 >= cells && plot.alone.contains(&node) => ('╶', theme.dim()),
                 _ if grid.chosen[at] => (plot::glyph(grid.lines[at]), theme.accent()),
-                _ => (plot::glyph(grid.lines[at]), theme.rule(false)),
+                _ => (plot::glyph(grid.lines[at]), theme.dim()),
             };
             match spans.last_mut() {
                 Some(last) if last.style == style => last.content.to_mut().push(glyph),
@@ -203,8 +203,16 @@ pub(in crate::ui) fn words(row: &FeatureRow, most: usize) -> String {
     shown.join(" ")
 }
 
+/// A feature for a list: `#17 counting`, or `#17 Sunday Monday`.
+pub(in crate::ui) fn listed(id: usize, most: usize, cx: &Cx) -> String {
+    match cx.world.row(id) {
+        Some(row) if row.name.is_none() => format!("#{id} {}", words(row, most)),
+        _ => cx.world.feature_label(id),
+    }
+}
+
 /// The label that most of some features are about, and how many.
-fn common_label(features: &[usize], cx: &Cx) -> Option<(String, usize)> {
+pub(super) fn common_label(features: &[usize], cx: &Cx) -> Option<(String, usize)> {
     let mut counts: Vec<(&str, usize)> = Vec::new();
     for purity in features.iter().filter_map(|id| cx.world.row(*id)?.purity.as_ref()) {
         match counts.iter_mut().find(|(label, _)| *label == purity.label) {
@@ -227,7 +235,12 @@ fn label(pane: &TreePane, row: Row, room: usize, cx: &Cx) -> Vec<Span<'static>> 
             (vec![Span::styled(format!("{mark} {n} "), theme.accent())], format!("{what} no neurons"), String::new())
         }
         Item::Node(_) if row.folded => {
-            let names: Vec<String> = features.iter().take(12).map(|id| name(*id, cx)).collect();
+            let mut names: Vec<String> = Vec::new();
+            for name in features.iter().map(|id| name(*id, cx)) {
+                if names.len() < 12 && !names.contains(&name) {
+                    names.push(name);
+                }
+            }
             let found = features.iter().filter(|id| is_found(pane, **id, cx)).count();
             let tail = match common_label(&features, cx) {
                 _ if found > 0 => format!("{found} found"),
@@ -261,7 +274,8 @@ fn label(pane: &TreePane, row: Row, room: usize, cx: &Cx) -> Vec<Span<'static>> 
 }
 
 fn is_found(pane: &TreePane, id: usize, cx: &Cx) -> bool {
-    !pane.query.text().trim().is_empty() && cx.world.row(id).is_some_and(|row| super::finds(row, pane.query.text()))
+    !pane.query.text().trim().is_empty()
+        && cx.world.row(id).is_some_and(|row| super::search::finds(row, pane.query.text()))
 }
 
 /// A feature in a word: its name, or its strongest token.

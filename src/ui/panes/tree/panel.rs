@@ -6,9 +6,9 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::TreePane;
-use super::draw::words;
+use super::draw::{common_label, words};
 use super::plot::Item;
-use crate::analysis::SharedNeurons;
+use crate::analysis::{ScoredToken, SharedNeurons};
 use crate::ui::action::Action;
 use crate::ui::panes::features::bar;
 use crate::ui::panes::{Cx, put};
@@ -26,6 +26,7 @@ pub(super) fn draw(pane: &TreePane, area: Rect, beside: bool, cx: &Cx, buf: &mut
         let width = usize::from(inner.width);
         let mut lines = vec![Line::styled(text::fit(&who, width), theme.heading())];
         lines.extend(text::wrap(&facts, width).into_iter().map(|l| Line::styled(l, theme.dim())));
+        lines.extend(lens(pane, width, cx));
         lines.push(Line::default());
         let height = usize::from(inner.height);
         let keys = hints(pane, width, cx);
@@ -87,14 +88,44 @@ fn heading(pane: &TreePane, cx: &Cx) -> (String, String) {
                 Some(parent) => facts.push(format!("joins at {:.2}", pane.plot.height(parent))),
                 None => facts.push("shares none".to_owned()),
             }
+            if let Some(cluster) = pane.cluster() {
+                let n = pane.plot.features(Item::Node(cluster)).len();
+                facts.push(format!("seen in a cluster of {n}"));
+            }
             (cx.world.feature_label(id), facts.join(" · "))
         }
         Some(Item::Node(node)) => {
-            let n = pane.plot.features(Item::Node(node)).len();
+            let features = pane.plot.features(Item::Node(node));
             let height = pane.plot.height(node);
-            (format!("{n} features"), format!("join at {height:.2}: overlap {:.2}", 1.0 - height))
+            let label = common_label(&features, cx).map(|(label, n)| format!(" · {label} {n}/{}", features.len()));
+            let facts = format!("join at {height:.2}: overlap {:.2}{}", 1.0 - height, label.unwrap_or_default());
+            (format!("{} features", features.len()), facts)
         }
     }
+}
+
+/// Of a feature what it promotes and suppresses, when its card is there.
+fn lens(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Line<'static>> {
+    let Some(Item::Node(node)) = pane.cursor.filter(|item| matches!(item, Item::Node(n) if pane.plot.is_leaf(*n)))
+    else {
+        return Vec::new();
+    };
+    let id = pane.plot.feature(node);
+    let Some(card) = cx.world.selected_card().filter(|card| card.row.id == id) else { return Vec::new() };
+    let line = |what: &str, tokens: &[ScoredToken], style: Style| {
+        let listed: Vec<String> = tokens.iter().take(12).map(|t| text::token(&t.token)).collect();
+        Line::from(vec![
+            Span::styled(text::pad(what, 11), cx.theme.dim()),
+            Span::styled(text::fit(&listed.join(" "), width.saturating_sub(11)), style),
+        ])
+    };
+    if card.promoted.is_empty() {
+        return Vec::new();
+    }
+    vec![
+        line("promotes", &card.promoted, cx.theme.positive()),
+        line("suppresses", &card.suppressed, cx.theme.negative()),
+    ]
 }
 
 fn own(shared: Option<&SharedNeurons>, id: usize) -> Option<&Vec<(usize, f32)>> {
@@ -115,17 +146,20 @@ fn members(pane: &TreePane, width: usize, most: usize, cx: &Cx) -> Vec<Line<'sta
             return vec![Line::raw(text::fit(&tokens, width))];
         }
         let Some(neurons) = own(shared, id) else { return waiting(cx) };
-        let title = format!("Its own: {} that no other of the cluster has", count(neurons.len(), "neuron"));
-        let mut lines = vec![Line::styled(text::fit(&title, width), theme.heading())];
+        let title = format!("Its own: {}", count(neurons.len(), "neuron"));
+        let rest = text::fit(" that no other has", width.saturating_sub(text::width(&title)));
+        let mut lines = vec![Line::from(vec![Span::styled(title, theme.heading()), Span::styled(rest, theme.dim())])];
         let largest = neurons.iter().map(|n| n.1.abs()).fold(0.0, f32::max);
         lines.extend(neurons.iter().map(|(index, weight)| neuron(*index, *weight, largest, String::new(), width, cx)));
         return cut(lines, most, cx);
     }
     let ids = pane.plot.features(cursor);
-    let mut lines = vec![Line::styled("Members, with neurons of their own", theme.heading())];
-    if cursor == Item::Alone {
-        lines[0] = Line::styled("Members", theme.heading());
-    }
+    let n = ids.len();
+    let own_column = if shared.is_some() { "own" } else { "" };
+    let mut lines = vec![Line::from(vec![
+        Span::styled(text::pad(&count(n, "member"), width.saturating_sub(4)), theme.heading()),
+        Span::styled(text::pad_left(own_column, 4), theme.dim()),
+    ])];
     for id in ids {
         let own = own(shared, id).map(|n| n.len().to_string()).unwrap_or_default();
         let head = format!("#{id} ");
@@ -133,7 +167,7 @@ fn members(pane: &TreePane, width: usize, most: usize, cx: &Cx) -> Vec<Line<'sta
         let name = row.and_then(|r| r.name.as_deref()).map(text::clean);
         let style = if name.is_some() { theme.name() } else { theme.text() };
         let what = name.or_else(|| row.map(|r| words(r, 6))).unwrap_or_default();
-        let room = width.saturating_sub(text::width(&head) + 5);
+        let room = width.saturating_sub(text::width(&head) + 4);
         lines.push(Line::from(vec![
             Span::styled(head, theme.dim()),
             Span::styled(text::pad(&what, room), style),
@@ -153,11 +187,13 @@ fn core(pane: &TreePane, width: usize, most: usize, cx: &Cx) -> Vec<Line<'static
         return vec![Line::styled("Core neurons", theme.heading())];
     };
     let n = shared.features.len();
-    let title = match shared.core.len() {
-        0 => format!("No neuron is in more than half of the {n}"),
-        c => format!("Core: {} in most of the {n}", count(c, "neuron")),
+    let (title, rest) = match (shared.core.len(), n) {
+        (0, _) => ("No core".to_owned(), format!(": no neuron is in more than half")),
+        (c, 2) => (format!("Core: {}", count(c, "neuron")), " that both have".to_owned()),
+        (c, _) => (format!("Core: {}", count(c, "neuron")), format!(" in most of the {n}")),
     };
-    let mut lines = vec![Line::styled(text::fit(&title, width), theme.heading())];
+    let rest = text::fit(&rest, width.saturating_sub(text::width(&title)));
+    let mut lines = vec![Line::from(vec![Span::styled(title, theme.heading()), Span::styled(rest, theme.dim())])];
     let largest = shared.core.iter().map(|n| n.1.abs()).fold(0.0, f32::max);
     for (index, weight, members) in &shared.core {
         lines.push(neuron(*index, *weight, largest, format!("{members}/{n}"), width, cx));
@@ -188,7 +224,9 @@ fn neuron(index: usize, weight: f32, largest: f32, tail: String, width: usize, c
 
 /// At most `most` lines, the last telling how many more.
 fn cut(mut lines: Vec<Line<'static>>, most: usize, cx: &Cx) -> Vec<Line<'static>> {
-    if lines.len() > most && most > 0 {
+    if most < 5 {
+        lines.truncate(most);
+    } else if lines.len() > most {
         let more = lines.len() - most + 1;
         lines.truncate(most - 1);
         lines.push(Line::styled(format!("and {more} more"), cx.theme.dim()));

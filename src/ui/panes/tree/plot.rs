@@ -334,12 +334,18 @@ impl Plot {
             for &(kid, y) in &places {
                 let open = !rows.get(y).is_some_and(|r| r.item == Item::Node(kid));
                 let to = if open { self.column(self.height(kid), cells) } else { edge };
-                grid.horizontal(y, x, to, within || chosen == Item::Node(kid));
+                let lit = within || chosen == Item::Node(kid);
+                grid.horizontal(y, x, to, lit);
+                if !open {
+                    grid.add(y, edge, LEFT | RIGHT, lit);
+                }
             }
             let middle = usize::midpoint(first, last);
             at.insert(node, middle);
             if tops.contains(&node) {
-                grid.horizontal(middle, x.saturating_sub(1), x, chosen == Item::Node(node));
+                let lit = chosen == Item::Node(node);
+                grid.horizontal(middle, x.saturating_sub(1), x, lit);
+                grid.add(middle, x.saturating_sub(1), LEFT | RIGHT, lit);
             }
         }
         for &top in &self.tops {

@@ -1,1 +1,296 @@
+use super::*;
+use crate::analysis::{Tree, TreeNode};
+use crate::ui::app::{Effect, Msg};
+use crate::ui::stage::Stage;
+use crate::ui::theme::Profile;
+use proptest::prelude::*;
+use std::sync::Arc;
 
+fn stage(width: u16, height: u16, features: usize) -> Stage {
+    let mut stage = Stage::opened(width, height, Profile::TrueColour, features);
+    stage.keys("2").wait(0.2);
+    stage
+}
+
+fn sent_shared(stage: &Stage) -> Vec<Vec<usize>> {
+    let shared = |c: &Command| match c {
+        Command::Shared(ids) => Some(ids.clone()),
+        _ => None,
+    };
+    stage.sent.iter().filter_map(shared).collect()
+}
+
+#[test]
+fn the_tree_at_three_sizes() {
+    insta::assert_snapshot!("tree_120x36", stage(120, 36, 40).screen());
+    insta::assert_snapshot!("tree_80x24", stage(80, 24, 40).screen());
+    insta::assert_snapshot!("tree_60x18", stage(60, 18, 40).screen());
+}
+
+#[test]
+fn four_hundred_features_begin_folded() {
+    let mut stage = stage(80, 24, 400);
+    insta::assert_snapshot!("tree_400", stage.screen());
+    stage.keys("space");
+    assert!(stage.screen().contains("#0 "), "{}", stage.screen());
+}
+
+#[test]
+fn a_cluster_is_chosen_by_going_left_and_its_branches_stand_out() {
+    let mut stage = stage(120, 36, 40);
+    stage.keys("h h").wait(0.2);
+    insta::assert_snapshot!("tree_cluster", stage.screen());
+    insta::assert_snapshot!("tree_cluster_styles", stage.styles());
+    assert_eq!(sent_shared(&stage).last().map(Vec::len), Some(3));
+}
+
+#[test]
+fn every_colour_profile_reads() {
+    for (name, profile) in [("mono", Profile::Mono), ("ansi", Profile::Ansi)] {
+        let mut stage = Stage::opened(80, 24, profile, 40);
+        stage.keys("2 h").wait(0.2);
+        insta::assert_snapshot!(format!("tree_{name}_styles"), stage.styles());
+    }
+}
+
+#[test]
+fn neurons_are_asked_for_once_the_cursor_rests() {
+    let mut stage = stage(80, 24, 40);
+    let before = sent_shared(&stage).len();
+    stage.keys("j j j j");
+    assert_eq!(sent_shared(&stage).len(), before);
+    stage.wait(0.2);
+    assert_eq!(sent_shared(&stage).len(), before + 1);
+    // What is known is not asked for again.
+    stage.keys("k").wait(0.2).keys("j").wait(0.2).keys("k").wait(0.2);
+    assert!(sent_shared(&stage).len() <= before + 2);
+}
+
+#[test]
+fn folding_up_to_a_height_and_back() {
+    let mut stage = stage(120, 36, 40);
+    let open = stage.screen();
+    stage.keys("<");
+    let folded = stage.screen();
+    assert!(folded.contains('▸') && folded.contains('▼'), "{folded}");
+    for _ in 0..60 {
+        stage.keys("<");
+    }
+    let least = stage.screen();
+    assert!(!least.lines().any(|l| l.split('│').next().unwrap().contains('#')), "{least}");
+    for _ in 0..60 {
+        stage.keys(">");
+    }
+    let again = stage.screen();
+    let rows = |screen: &str| screen.lines().filter(|l| l.contains('%')).count();
+    assert_eq!(rows(&again), rows(&open), "{again}");
+}
+
+#[test]
+fn the_weekday_experiment_is_a_key() {
+    let mut stage = stage(120, 36, 40);
+    // The cluster of days, then one day in it.
+    stage.keys("h h h").wait(0.1).keys("l l l");
+    let day = stage.app.world.selected.unwrap();
+    stage.keys("x").wait(0.1);
+    stage.keys("enter");
+    let ask = |stage: &Stage| match stage.sent.iter().rev().find(|c| matches!(c, Command::Steer(_))) {
+        Some(Command::Steer(ask)) => ask.clone(),
+        other => panic!("{other:?}"),
+    };
+    let own = ask(&stage);
+    assert_eq!(own.features, [(day, 1.0)]);
+    let SteerPart::ExclusiveOf(others) = own.part else { panic!("{:?}", own.part) };
+    assert_eq!(others.len(), 3);
+    assert!(!others.contains(&day));
+    stage.keys("2 c enter");
+    let core = ask(&stage);
+    let SteerPart::CoreOf(cluster) = core.part else { panic!("{:?}", core.part) };
+    assert_eq!(cluster.len(), 4);
+    stage.keys("2 a enter");
+    assert_eq!(ask(&stage).part, SteerPart::Whole);
+}
+
+#[test]
+fn what_shares_nothing_has_no_core_and_says_so() {
+    let mut stage = stage(80, 24, 40);
+    stage.keys("G");
+    assert!(stage.screen().contains("share no neurons"), "{}", stage.screen());
+    stage.keys("space G");
+    stage.keys("c");
+    assert!(stage.screen().contains("there is no core"), "{}", stage.screen());
+    stage.keys("h");
+    assert!(stage.screen().contains("on their own"), "{}", stage.screen());
+}
+
+#[test]
+fn search_jumps_reveals_and_goes_round() {
+    let mut stage = stage(80, 24, 400);
+    stage.keys("/").type_text("scarlet");
+    assert!(stage.screen().contains("34 features"), "{}", stage.screen());
+    stage.keys("enter");
+    let first = stage.app.world.selected.unwrap();
+    assert_eq!(first % 12, 2);
+    stage.keys("n");
+    let second = stage.app.world.selected.unwrap();
+    assert!(second != first && second % 12 == 2);
+    stage.keys("N");
+    assert_eq!(stage.app.world.selected, Some(first));
+    stage.keys("esc");
+    assert!(!stage.screen().contains("/ scarlet"));
+}
+
+#[test]
+fn enter_on_a_feature_opens_it_and_back_returns() {
+    let mut stage = stage(120, 36, 40);
+    stage.keys("j j");
+    let id = stage.app.world.selected.unwrap();
+    stage.keys("enter");
+    assert_ne!(stage.app.place(), PaneId::Tree);
+    assert_eq!(stage.app.world.selected, Some(id));
+    stage.keys("esc");
+    assert_eq!(stage.app.place(), PaneId::Tree);
+}
+
+#[test]
+fn a_new_tree_keeps_cursor_and_folds() {
+    let mut stage = stage(120, 36, 40);
+    stage.keys("h h space");
+    let folded = stage.screen();
+    let tree = stage.demo.tree();
+    stage.event(Event::Tree(Arc::new(tree)));
+    assert_eq!(stage.screen(), folded);
+}
+
+#[test]
+fn where_one_stood_is_remembered() {
+    let mut stage = stage(120, 36, 40);
+    stage.keys("< <");
+    let screen = stage.screen();
+    let session = stage.app.session();
+    let mut other = Stage::new(120, 36, Profile::TrueColour);
+    let mut study = other.demo.study();
+    study.session = Some(session);
+    other.event(Event::Model(Box::new(crate::ui::demo::Demo::model())));
+    other.event(Event::Study(Box::new(study)));
+    let list = other.demo.list(41, true);
+    other.event(Event::Features(Arc::new(list)));
+    other.keys("2").wait(0.2);
+    let tree = |s: &str| s.lines().skip(4).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(tree(&other.screen()), tree(&screen));
+}
+
+#[test]
+fn an_empty_pane_says_what_to_press() {
+    let mut stage = Stage::new(80, 24, Profile::TrueColour);
+    stage.keys("2");
+    insta::assert_snapshot!("tree_empty", stage.screen());
+    stage.keys("space");
+    assert!(stage.screen().contains("it needs a fit"), "{}", stage.screen());
+}
+
+#[test]
+fn the_tree_is_asked_for_again_when_the_fit_moves_but_not_for_a_name() {
+    let mut stage = stage(80, 24, 40);
+    let trees = |stage: &Stage| stage.sent.iter().filter(|c| **c == Command::Tree).count();
+    assert_eq!(trees(&stage), 1);
+    let list = stage.demo.list(41, true);
+    stage.event(Event::Features(Arc::new(list)));
+    assert_eq!(trees(&stage), 1);
+    let list = stage.demo.list(42, false);
+    stage.event(Event::Features(Arc::new(list)));
+    assert_eq!(trees(&stage), 1, "too soon");
+    stage.wait(4.0);
+    assert_eq!(trees(&stage), 2);
+}
+
+#[test]
+fn copying_gives_the_rows_with_their_heights() {
+    let mut stage = stage(80, 24, 40);
+    stage.keys("y");
+    let Some(Effect::Copy(text, _)) = stage.effects.last() else { panic!("nothing copied") };
+    assert!(text.lines().count() > 30 && text.contains("#12 Sunday"), "{text}");
+}
+
+#[test]
+fn clicks_choose_and_open() {
+    use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
+    let mut stage = stage(120, 36, 40);
+    let click = MouseEvent {
+        kind: MouseEventKind::Down(MouseButton::Left),
+        column: 40,
+        row: 6,
+        modifiers: crossterm::event::KeyModifiers::NONE,
+    };
+    let before = stage.app.world.selected;
+    stage.msg(Msg::Mouse(click));
+    assert_ne!(stage.app.world.selected, before);
+    stage.msg(Msg::Mouse(click));
+    assert_ne!(stage.app.place(), PaneId::Tree);
+}
+
+fn any_tree() -> impl Strategy<Value = Tree> {
+    // Anything that a file could hold: children out of range, twice, none.
+    let node = (proptest::collection::vec(0usize..40, 0..3), 0f32..1.2, proptest::collection::vec(0usize..50, 0..4));
+    proptest::collection::vec(node, 0..40).prop_map(|nodes| Tree {
+        nodes: nodes
+            .into_iter()
+            .enumerate()
+            .map(|(id, (children, height, features))| TreeNode { id, children, height, features })
+            .collect(),
+        measure: "any".to_owned(),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_tree_and_any_keys_draw_at_any_size(
+        tree in any_tree(), width in 1u16..140, height in 1u16..50,
+        keys in proptest::collection::vec(0usize..14, 0..24)
+    ) {
+        let mut stage = Stage::opened(width, height, Profile::TrueColour, 40);
+        stage.keys("2");
+        stage.event(Event::Tree(Arc::new(tree)));
+        for key in keys {
+            let spelt = ["up", "down", "left", "right", "space", "<", ">", "g", "G", "n", "c", "2", "pagedown", "z"];
+            stage.keys(spelt[key]).wait(0.1);
+            let _ = stage.screen();
+        }
+    }
+}
+
+fn picture(tree: Tree, chosen: usize) -> Vec<String> {
+    let plot = Plot::new(Arc::new(tree));
+    let folds = plot.first_folds();
+    let rows = plot.rows(&folds);
+    let grid = plot.grid(&rows, 0, rows.len(), 15, Item::Node(chosen));
+    grid.lines.chunks(15).map(|row| row.iter().map(|&lines| plot::glyph(lines)).collect()).collect()
+}
+
+fn node(id: usize, children: &[usize], height: f32, features: &[usize]) -> TreeNode {
+    TreeNode { id, children: children.to_vec(), height, features: features.to_vec() }
+}
+
+#[test]
+fn heights_are_drawn_to_scale_and_the_tightest_comes_first() {
+    let leaves = (0..4).map(|id| node(id, &[], 0.0, &[id]));
+    let merges =
+        [node(4, &[2, 3], 0.4, &[2, 3]), node(5, &[0, 4], 0.6, &[0, 2, 3]), node(6, &[1, 5], 0.8, &[0, 1, 2, 3])];
+    let tree = Tree { nodes: leaves.chain(merges).collect(), measure: String::new() };
+    // 0.4 at the right end, 0.8 at the left, 0.6 in the middle between them; leaves in the order 2 3 0 1.
+    assert_eq!(picture(tree, 6), ["      ┌────┬───", " ┌────┤    └───", "─┤    └────────", " └─────────────"]);
+}
+
+#[test]
+fn what_joins_at_one_height_is_a_comb_and_what_shares_nothing_stands_alone() {
+    let leaves = (0..4).map(|id| node(id, &[], 0.0, &[id]));
+    let merges =
+        [node(4, &[0, 1], 0.5, &[0, 1]), node(5, &[4, 2], 0.5, &[0, 1, 2]), node(6, &[3, 5], 1.0, &[0, 1, 2, 3])];
+    let tree = Tree { nodes: leaves.chain(merges).collect(), measure: String::new() };
+    let plot = Plot::new(Arc::new(tree.clone()));
+    assert_eq!((plot.tops.as_slice(), plot.alone.as_slice()), (&[5][..], &[3][..]));
+    let drawn = picture(tree, 5);
+    assert_eq!(drawn[0].find('┌'), drawn[2].find('└'));
+    assert_eq!(drawn[3].trim(), "", "the line for those that share nothing has no branches");
+}

@@ -1,0 +1,117 @@
+//! Moving about in the tree, folding and unfolding.
+
+use super::plot::Item;
+use super::{TreePane, draw};
+use crate::ui::action::Action;
+use crate::ui::panes::{Cx, Step, motion};
+
+impl TreePane {
+    pub(super) fn fold(&mut self, node: usize, folded: bool, cx: &Cx) -> Vec<Step> {
+        if folded {
+            self.folds.by_hand.insert(self.plot.key(node), true);
+        } else {
+            for below in self.plot.below(node) {
+                self.folds.by_hand.insert(self.plot.key(below), false);
+            }
+        }
+        self.refold(cx)
+    }
+
+    pub(super) fn toggle(&mut self, cx: &Cx) -> Vec<Step> {
+        match self.cursor {
+            Some(Item::Alone) => {
+                self.folds.alone_open = !self.folds.alone_open;
+                self.refold(cx)
+            }
+            Some(Item::Node(node)) if !self.plot.is_leaf(node) => {
+                let folded = self.plot.is_folded(node, &self.folds);
+                self.fold(node, !folded, cx)
+            }
+            // On a leaf: the cluster around it.
+            Some(Item::Node(leaf)) => match self.plot.parent(leaf) {
+                Some(parent) => self.fold(parent, true, cx),
+                None => Vec::new(),
+            },
+            None => Vec::new(),
+        }
+    }
+
+    /// Folds up to the next height at which the picture changes.
+    pub(super) fn fold_to(&mut self, more: bool, cx: &Cx) -> Vec<Step> {
+        let mut heights = self.plot.heights();
+        heights.insert(0, f32::NEG_INFINITY);
+        let now = self.folds.height;
+        let by_hand = !self.folds.by_hand.is_empty();
+        self.folds.by_hand.clear();
+        let before = if by_hand { usize::MAX } else { self.rows.len() };
+        let candidates: Vec<f32> = if more {
+            heights.into_iter().filter(|h| *h > now).collect()
+        } else {
+            heights.into_iter().rev().filter(|h| *h < now).collect()
+        };
+        // A step of the picture, not of the data: hundreds of merges lie close together.
+        let least = (self.plot.high - self.plot.low) / 24.0;
+        for height in candidates {
+            self.folds.height = height;
+            let far = !now.is_finite() || !height.is_finite() || (height - now).abs() >= least;
+            if far && self.plot.rows(&self.folds).len() != before {
+                break;
+            }
+        }
+        self.refold(cx)
+    }
+
+    pub(super) fn vertical(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
+        let item = self.cursor?;
+        let mut at = self.plot.row_of(item, &self.rows);
+        // From branches, a step leaves them.
+        if self.rows.get(at).is_none_or(|row| row.item != item)
+            && let Item::Node(node) = item
+        {
+            let (first, last) = self.plot.span(node, &self.rows);
+            at = match action {
+                Action::Up => first,
+                Action::Down => last,
+                _ => at,
+            };
+        }
+        let to = motion(action, at, self.rows.len(), draw::tree_height(self, cx))?;
+        let row = self.rows.get(to)?.item;
+        Some(self.go(row, cx))
+    }
+
+    pub(super) fn sideways(&mut self, forward: bool, cx: &Cx) -> Option<Vec<Step>> {
+        let item = self.cursor?;
+        let Item::Node(node) = item else {
+            if self.folds.alone_open == forward {
+                return if forward { self.vertical(Action::Down, cx) } else { Some(Vec::new()) };
+            }
+            return Some(self.toggle(cx));
+        };
+        if !forward {
+            if self.plot.alone.contains(&node) {
+                return Some(self.go(Item::Alone, cx));
+            }
+            return Some(self.plot.parent(node).map(|p| self.go(Item::Node(p), cx)).unwrap_or_default());
+        }
+        if self.plot.is_leaf(node) {
+            return Some(vec![Step::Visit(self.plot.feature(node))]);
+        }
+        if self.plot.is_folded(node, &self.folds) {
+            return Some(self.fold(node, false, cx));
+        }
+        // Going in keeps the cluster that one looks into: its members' own neurons are told from the whole of it.
+        let scope = self.scope.filter(|&scope| self.plot.is_within(node, scope));
+        let kid = self.plot.kids(node).first().copied()?;
+        let steps = self.go(Item::Node(kid), cx);
+        self.scope = scope.or(self.scope);
+        Some(steps)
+    }
+
+    pub(super) fn open(&mut self, cx: &Cx) -> Vec<Step> {
+        match self.cursor {
+            Some(Item::Node(node)) if self.plot.is_leaf(node) => vec![Step::Visit(self.plot.feature(node))],
+            _ => self.toggle(cx),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! For tests: an app over the stand-in engine, keys by their spelling, and the screen as text with its styles.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::style::{Color, Modifier, Style};
+
+use super::app::{App, AppOptions, Effect, Msg};
+use super::demo::Demo;
+use super::keymap::Keymap;
+use super::theme::{Profile, Theme};
+use super::view::view;
+use crate::engine::{Command, Event};
+
+/// An app with its stand-in engine and what it asked for.
+pub struct Stage {
+    pub app: App,
+    pub demo: Demo,
+    /// Everything sent to the engine so far.
+    pub sent: Vec<Command>,
+    /// Every other effect so far.
+    pub effects: Vec<Effect>,
+    /// Questions are answered; else they wait for [`Stage::event`].
+    pub answers: bool,
+    now: Duration,
+}
+
+fn key(spelling: &str) -> KeyEvent {
+    let (modifiers, rest) = match spelling.strip_prefix("ctrl-") {
+        Some(rest) => (KeyModifiers::CONTROL, rest),
+        None => (KeyModifiers::NONE, spelling),
+    };
+    let code = match rest {
+        "enter" => KeyCode::Enter,
+        "esc" => KeyCode::Esc,
+        "up" => KeyCode::Up,
+        "down" => KeyCode::Down,
+        "left" => KeyCode::Left,
+        "right" => KeyCode::Right,
+        "space" => KeyCode::Char(' '),
+        "tab" => KeyCode::Tab,
+        "backspace" => KeyCode::Backspace,
+        "pagedown" => KeyCode::PageDown,
+        "end" => KeyCode::End,
+        c => KeyCode::Char(c.chars().next().unwrap_or_else(|| panic!("no key '{spelling}'"))),
+    };
+    KeyEvent::new(code, modifiers)
+}
+
+impl Stage {
+    /// Nothing open.
+    pub fn new(width: u16, height: u16, profile: Profile) -> Self {
+        let options = AppOptions {
+            theme: Theme::new(profile, false),
+            keymap: Keymap::default(),
+            initial: None,
+            show_start: false,
+            notes: Vec::new(),
+            fresh: false,
+        };
+        let app = App::new(options, (width, height));
+        let demo = Demo::default();
+        let mut stage = Self { app, demo, sent: Vec::new(), effects: Vec::new(), answers: true, now: Duration::ZERO };
+        let effects = stage.app.begin();
+        stage.settle(effects);
+        stage
+    }
+
+    /// A study with a finished fit of `features` is open.
+    pub fn opened(width: u16, height: u16, profile: Profile, features: usize) -> Self {
+        let mut stage = Self::new(width, height, profile);
+        stage.demo.features = features;
+        for event in stage.demo.opened() {
+            stage.event(event);
+        }
+        stage
+    }
+
+    fn settle(&mut self, effects: Vec<Effect>) {
+        let mut queue: VecDeque<Effect> = effects.into();
+        while let Some(effect) = queue.pop_front() {
+            match effect {
+                Effect::Send(command) => {
+                    let answer = if self.answers { self.demo.answer(&command) } else { Vec::new() };
+                    for event in answer {
+                        queue.extend(self.app.update(Msg::Engine(Box::new(event))));
+                    }
+                    self.sent.push(command);
+                }
+                other => self.effects.push(other),
+            }
+        }
+    }
+
+    /// Takes a message and answers what is asked.
+    pub fn msg(&mut self, msg: Msg) -> &mut Self {
+        let effects = self.app.update(msg);
+        self.settle(effects);
+        self
+    }
+
+    /// The engine tells something.
+    pub fn event(&mut self, event: Event) -> &mut Self {
+        self.msg(Msg::Engine(Box::new(event)))
+    }
+
+    /// Time passes.
+    pub fn wait(&mut self, seconds: f64) -> &mut Self {
+        self.now += Duration::from_secs_f64(seconds);
+        self.msg(Msg::Tick(self.now))
+    }
+
+    /// Keys by their spelling, separated by spaces.
+    pub fn keys(&mut self, keys: &str) -> &mut Self {
+        for spelling in keys.split_whitespace() {
+            self.msg(Msg::Key(key(spelling)));
+        }
+        self
+    }
+
+    /// Text typed character by character.
+    pub fn type_text(&mut self, text: &str) -> &mut Self {
+        for c in text.chars() {
+            self.msg(Msg::Key(KeyCode::Char(c).into()));
+        }
+        self
+    }
+
+    fn drawn(&self) -> Terminal<TestBackend> {
+        let (width, height) = self.app.size();
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a test backend");
+        terminal.draw(|frame| view(&self.app, frame)).expect("drawing");
+        terminal
+    }
+
+    /// The screen as text.
+    pub fn screen(&self) -> String {
+        let terminal = self.drawn();
+        let buffer = terminal.backend().buffer();
+        let width = usize::from(buffer.area.width);
+        let rows: Vec<String> = buffer
+            .content
+            .chunks(width)
+            .map(|row| row.iter().map(ratatui::buffer::Cell::symbol).collect::<String>().trim_end().to_owned())
+            .collect();
+        rows.join("\n")
+    }
+
+    /// The screen's styles: a line for every run of cells that is not plain.
+    pub fn styles(&self) -> String {
+        let terminal = self.drawn();
+        let buffer = terminal.backend().buffer();
+        let mut out = String::new();
+        for y in 0..buffer.area.height {
+            let mut x = 0;
+            while x < buffer.area.width {
+                let style = buffer[(x, y)].style();
+                let from = x;
+                let mut run = String::new();
+                while x < buffer.area.width && buffer[(x, y)].style() == style {
+                    run.push_str(buffer[(x, y)].symbol());
+                    x += 1;
+                }
+                let named = name(style);
+                if !named.is_empty() && !(run.trim().is_empty() && !named.contains("on")) {
+                    out.push_str(&format!("{y}:{from}-{} {named} |{run}|\n", x - 1));
+                }
+            }
+        }
+        out
+    }
+}
+
+fn name(style: Style) -> String {
+    let colour = |c: Option<Color>| match c {
+        None | Some(Color::Reset) => None,
+        Some(Color::Rgb(r, g, b)) => Some(format!("{r:02x}{g:02x}{b:02x}")),
+        Some(other) => Some(format!("{other:?}").to_lowercase()),
+    };
+    let mut parts: Vec<String> = colour(style.fg).into_iter().collect();
+    parts.extend(colour(style.bg).map(|c| format!("on {c}")));
+    for (flag, word) in
+        [(Modifier::BOLD, "bold"), (Modifier::UNDERLINED, "underlined"), (Modifier::REVERSED, "reversed")]
+    {
+        if style.add_modifier.contains(flag) {
+            parts.push(word.to_owned());
+        }
+    }
+    parts.join(" ")
+}
