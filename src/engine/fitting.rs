@@ -129,7 +129,8 @@ pub fn run_fit(
             .map_err(Error::io("append to", &place.losses))?;
         observer.sweep(sweep)?;
         // Patience usually ends a fit before its most sweeps, so a total would promise an end that never comes.
-        ctx.checkpoint(Progress::new("fitting", sweep.sweep as u64, config.max_sweeps.map(|m| m as u64), "sweeps")).ok();
+        ctx.checkpoint(Progress::new("fitting", sweep.sweep as u64, config.max_sweeps.map(|m| m as u64), "sweeps"))
+            .ok();
         if last_snapshot.is_none_or(|t| t.elapsed() >= SNAPSHOT_EVERY) {
             observer.snapshot(&factoriser.snapshot(), false);
             last_snapshot = Some(Instant::now());

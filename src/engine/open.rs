@@ -268,7 +268,8 @@ impl FitObserver for Watcher<'_> {
     fn started(&mut self, init_seconds: f64, resumed: bool) {
         if resumed {
             // The curve goes on from where it was; that it cannot be read is no reason not to fit.
-            let curve = self.opener.with_study(|study| fitting::saved_curve(study, &self.place.name)).unwrap_or_default();
+            let curve =
+                self.opener.with_study(|study| fitting::saved_curve(study, &self.place.name)).unwrap_or_default();
             curve.into_iter().for_each(|sweep| self.opener.session.emit(Event::Sweep(sweep.into())));
         }
         let how = if resumed { "goes on from its checkpoint" } else { "starts" };

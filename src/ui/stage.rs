@@ -59,6 +59,8 @@ impl Stage {
             initial: None,
             show_start: false,
             notes: Vec::new(),
+            mouse: true,
+            problems: Vec::new(),
             fresh: false,
         };
         let app = App::new(options, (width, height));
