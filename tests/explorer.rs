@@ -128,7 +128,7 @@ fn every_pane_answers_and_the_terminal_is_given_back() {
     t.keys("2");
     t.until("the dendrogram", |s| s.contains("Tree"));
     t.keys("?");
-    t.until("help", |s| s.contains("Dendrogram of shared neurons"));
+    t.until("help", |s| s.contains("Everywhere"));
     t.keys(ESC);
     t.keys("~");
     t.until("the log", |s| s.to_lowercase().contains("log"));
@@ -163,7 +163,7 @@ fn a_failure_is_told_and_the_explorer_lives_on() {
     let mut t = Terminal::open(home.dir.path(), &["--model", "/no/such/model"], 100, 30, &[]);
     t.until("the failure", |s| s.contains("/no/such/model"));
     t.keys("?");
-    t.until("help", |s| s.contains("All keys"));
+    t.until("help", |s| s.contains("Everywhere"));
     t.keys(ESC);
     t.keys("q");
     assert_eq!(t.ended(), 0);

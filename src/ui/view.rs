@@ -152,9 +152,16 @@ fn tabs(app: &App, area: Rect, buf: &mut Buffer) {
     let used: usize = spans.iter().map(|s| text::width(&s.content)).sum();
     put(buf, area, 0, &Line::from(spans));
     let (state, style) = fit_state(app);
-    let width = text::width(&state);
-    if used + width <= usize::from(area.width) {
-        super::panes::put_at(buf, area, usize::from(area.width) - width, 0, &Line::styled(state, style));
+    // Narrow terminals drop the error and then the sweep, whole words only.
+    let mut words: Vec<&str> = state.trim_end().split(" · ").collect();
+    while !words.is_empty() {
+        let shown = format!("{} ", words.join(" · "));
+        let width = text::width(&shown);
+        if used + width <= usize::from(area.width) {
+            let x = usize::from(area.width) - width;
+            return super::panes::put_at(buf, area, x, 0, &Line::styled(shown, style));
+        }
+        words.pop();
     }
 }
 

@@ -168,7 +168,8 @@ pub(super) fn load(
     let depth = config.layers.len();
     let count = layers.unwrap_or(depth);
     if count > depth {
-        return Err(Error::usage(format!("{count} layers were asked for, the model has {depth}")));
+        let last = depth - 1;
+        return Err(Error::usage(format!("layer {} does not exist: this model has layers 0 to {last}", count - 1)));
     }
     let embed = format!("{}.weight", config.names.part(Part::Embed));
     let prefix = config.names.prefixes().iter().find(|p| weights.get(&format!("{p}{embed}")).is_some());

@@ -61,7 +61,9 @@ impl App {
             }
             Event::Features(list) => self.card_is_stale(list.finished),
             // The lens of a card that came before its model.
-            Event::Model(_) => self.world.selected.map(|id| self.ask_card(id)).unwrap_or_default(),
+            Event::Model(_) if self.world.features.is_some() => {
+                self.world.selected.map(|id| self.ask_card(id)).unwrap_or_default()
+            }
             _ => Vec::new(),
         }
     }

@@ -28,16 +28,17 @@ pub use columns::bar;
 /// What the list is sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Sort {
+    /// First, since it brings up what has a meaning; without labels it is the order by share.
     #[default]
-    Share,
     Purity,
+    Share,
     Density,
     Id,
     Neurons,
 }
 
 impl Sort {
-    const ALL: [Self; 5] = [Self::Share, Self::Purity, Self::Density, Self::Id, Self::Neurons];
+    const ALL: [Self; 5] = [Self::Purity, Self::Share, Self::Density, Self::Id, Self::Neurons];
 
     fn name(self) -> &'static str {
         match self {
@@ -59,7 +60,7 @@ impl Sort {
         let purity = |r: &FeatureRow| r.purity.as_ref().map_or(-1.0, |p| p.share);
         match self {
             Self::Share => b.share.total_cmp(&a.share),
-            Self::Purity => purity(b).total_cmp(&purity(a)),
+            Self::Purity => purity(b).total_cmp(&purity(a)).then(b.share.total_cmp(&a.share)),
             Self::Density => b.density.total_cmp(&a.density),
             Self::Id => Ordering::Equal,
             Self::Neurons => b.neurons.cmp(&a.neurons),
