@@ -18,8 +18,8 @@ use crate::task::TaskCtx;
 pub(crate) const SUPPORT_SWEEPS: usize = 3;
 /// Sweeps over the columns of Z for each time that all of AᵀY is known.
 const COLUMN_SWEEPS: usize = 2;
-/// Sweeps of Y for each pass: far cheaper than the pass.
-const HALS_SWEEPS: usize = 2;
+/// Sweeps of Y in a pass that gathers all of AᵀY, which dominates it, and in one on fixed supports.
+const HALS_SWEEPS: [usize; 2] = [1, 2];
 
 /// One sweep: `next` from `state`. `next_held` says which sums the sweep after this one wants.
 pub(crate) fn sweep(
@@ -33,9 +33,10 @@ pub(crate) fn sweep(
     let q = columns::gram(&features);
     let gram = Gram::from_dense(&q, state.y.k);
     let penalty = problem.penalty as f32;
+    let hals_sweeps = HALS_SWEEPS[usize::from(next_held == Held::Entries)];
     let update = |y: &mut [f32], p: &[f32]| {
         panel::scale(y, &scales);
-        for _ in 0..HALS_SWEEPS {
+        for _ in 0..hals_sweeps {
             panel::hals(y, p, &gram, penalty);
         }
     };
