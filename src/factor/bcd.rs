@@ -16,10 +16,14 @@ use crate::task::TaskCtx;
 /// Sweeps on fixed supports between two that choose them anew: those need only the non-zeros' entries of AᵀY, at about
 /// half the time, and supports settle early.
 pub(crate) const SUPPORT_SWEEPS: usize = 3;
+/// Badly explained rows looked at for each feature that is revived.
+const ROWS_A_REVIVAL: usize = 20;
+/// Revived features whose directions are nearer than this cosine count as one.
+const ALIKE: f32 = 0.5;
 /// Sweeps over the columns of Z for each time that all of AᵀY is known.
 const COLUMN_SWEEPS: usize = 2;
-/// Sweeps of Y for each pass: far cheaper than the pass.
-const HALS_SWEEPS: usize = 2;
+/// Sweeps of Y in a pass that gathers all of AᵀY, which dominates it, and in one on fixed supports.
+const HALS_SWEEPS: [usize; 2] = [1, 2];
 
 /// One sweep: `next` from `state`. `next_held` says which sums the sweep after this one wants.
 pub(crate) fn sweep(
@@ -33,9 +37,10 @@ pub(crate) fn sweep(
     let q = columns::gram(&features);
     let gram = Gram::from_dense(&q, state.y.k);
     let penalty = problem.penalty as f32;
+    let hals_sweeps = HALS_SWEEPS[usize::from(next_held == Held::Entries)];
     let update = |y: &mut [f32], p: &[f32]| {
         panel::scale(y, &scales);
-        for _ in 0..HALS_SWEEPS {
+        for _ in 0..hals_sweeps {
             panel::hals(y, p, &gram, penalty);
         }
     };
@@ -111,22 +116,67 @@ fn revive(problem: &Problem<'_, '_>, state: &State, features: &mut SparseColumns
     let errors = row_errors(problem, state);
     let mut order: Vec<usize> = (0..problem.stream.n).collect();
     order.sort_by(|&a, &b| errors[b].total_cmp(&errors[a]));
+    // Rows much alike (one token many times over) would give one feature many times over.
+    let mut taken: Vec<Vec<f32>> = Vec::new();
     let mut scratch = Vec::new();
-    for (&j, &row) in dead.iter().zip(&order) {
-        ctx.check()?;
-        let residual = residual(problem, state, row)?;
+    let mut rows = order.iter().take(ROWS_A_REVIVAL * dead.len());
+    for &j in &dead {
         let span = features.offsets[j]..features.offsets[j + 1];
-        let mut chosen = vec![0; span.len()];
-        select::largest(&residual, span.len(), &[], &mut scratch, &mut chosen);
-        let size = columns::norm(chosen.iter().map(|&i| residual[i as usize]));
-        if size * size > 1e-12 * problem.survey.square / problem.stream.n as f64 {
-            for (v, &i) in features.values[span.clone()].iter_mut().zip(&chosen) {
-                *v = (f64::from(residual[i as usize]) / size) as f32;
+        let direction = loop {
+            ctx.check()?;
+            let Some(&row) = rows.next() else { return Ok(()) };
+            let Some(direction) = direction(problem, state, row, &mut scratch)? else { continue };
+            let cosine = |other: &Vec<f32>| other.iter().zip(&direction).map(|(a, b)| a * b).sum::<f32>();
+            if taken.iter().all(|other| cosine(other) < ALIKE) {
+                break direction;
             }
-            features.indices[span].copy_from_slice(&chosen);
+        };
+        let mut at = span.start;
+        for (i, &v) in direction.iter().enumerate().filter(|(_, v)| **v != 0.0) {
+            (features.indices[at], features.values[at]) = (i as u32, v);
+            at += 1;
         }
+        fill(&mut features.indices[span.clone()], &mut features.values[span.clone()], at - span.start);
+        taken.push(direction);
     }
     Ok(())
+}
+
+/// The largest entries of a row's residual as a dense unit vector; `None` where there is next to no residual.
+fn direction(
+    problem: &Problem<'_, '_>,
+    state: &State,
+    row: usize,
+    scratch: &mut Vec<(u32, u32)>,
+) -> Result<Option<Vec<f32>>> {
+    let residual = residual(problem, state, row)?;
+    let mut chosen = vec![0; problem.keep];
+    select::largest(&residual, problem.keep, &[], scratch, &mut chosen);
+    let size = columns::norm(chosen.iter().map(|&i| residual[i as usize]));
+    if size * size <= 1e-12 * problem.survey.square / problem.stream.n as f64 {
+        return Ok(None);
+    }
+    let mut out = vec![0.0; residual.len()];
+    for i in chosen {
+        out[i as usize] = (f64::from(residual[i as usize]) / size) as f32;
+    }
+    Ok(Some(out))
+}
+
+/// Completes a column of which `count` entries are set: the rest are other neurons with no weight, all in order.
+fn fill(indices: &mut [u32], values: &mut [f32], count: usize) {
+    let mut entries: Vec<(u32, f32)> = indices[..count].iter().copied().zip(values[..count].iter().copied()).collect();
+    let mut spare = 0;
+    while entries.len() < indices.len() {
+        if !entries[..count].iter().any(|e| e.0 == spare) {
+            entries.push((spare, 0.0));
+        }
+        spare += 1;
+    }
+    entries.sort_by_key(|e| e.0);
+    for (t, (i, v)) in entries.into_iter().enumerate() {
+        (indices[t], values[t]) = (i, v);
+    }
 }
 
 /// ‖a − Zy‖² of each row, from what the last pass kept: ‖a‖² − 2 yᵀp + yᵀQy.

@@ -60,6 +60,7 @@ pub(crate) fn gram(columns: &SparseColumns) -> Vec<f64> {
     if columns.indices.len() as f64 > DENSE * (k * columns.rows) as f64 {
         let lines = densify(columns);
         dense::accumulate_gram(&mut q, &mut Vec::new(), &lines, columns.rows, columns.rows, k);
+        dense::mirror(&mut q, k);
         return q;
     }
     let rows = Rows::of(columns);

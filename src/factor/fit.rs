@@ -11,7 +11,7 @@ use super::checkpoint::{self, FitProgress};
 use super::state::{Held, Problem, State};
 use super::stream::{Panels, Stream, Sums};
 use super::survey::Survey;
-use super::{Coefficients, Factors, FitConfig, Solver, SparseColumns, Stop, Sweep, bcd, init, mu};
+use super::{Coefficients, Factors, FitConfig, Solver, SparseColumns, Stop, Sweep, bcd, incremental, init, mu};
 use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
 use crate::task::TaskCtx;
@@ -75,6 +75,67 @@ impl<'a> Factoriser<'a> {
         fit.progress = saved.header.progress;
         fit.spare.y = Panels::zeros(fit.config.features, fit.stream.n);
         Ok(fit)
+    }
+
+    /// Starts from given factors instead: those of an earlier fit to these activations or to their first rows. Rows beyond
+    /// them are folded in, and features beyond theirs begin at the worst explained rows.
+    ///
+    /// # Errors
+    /// Factors of other neurons, of more rows or of more features than asked for; a solver other than `bcd`, whose rule
+    /// alone can take a coefficient away from zero.
+    pub fn warm(source: &'a dyn ActivationSource, config: FitConfig, factors: &Factors, ctx: &TaskCtx) -> Result<Self> {
+        let started = Instant::now();
+        only_bcd(&config)?;
+        incremental::check(factors, config.features, source.shape())?;
+        let mut fit = Self::prepare(source, config, ctx)?;
+        let (k, n) = (fit.config.features, fit.stream.n);
+        let known = &factors.coefficients;
+        let features = incremental::reshape(&factors.features, k, fit.keep);
+        fit.state = fit.threads.run(|| {
+            let y = incremental::extend(known.as_slice(), known.rows, n, k);
+            incremental::settle(&fit.problem(), features, &y, ctx)
+        })?;
+        fit.spare.y = Panels::zeros(k, n);
+        fit.progress.seconds[1] = started.elapsed().as_secs_f64().to_bits();
+        Ok(fit)
+    }
+
+    /// Adds `count` features, which begin at the worst explained rows at the next sweep; the others stay as they are. The
+    /// fit is then one of [`Factoriser::config`]'s new number of features.
+    ///
+    /// # Errors
+    /// More features than rows; a solver other than `bcd`.
+    pub fn add_features(&mut self, count: usize, ctx: &TaskCtx) -> Result<()> {
+        only_bcd(&self.config)?;
+        let config = FitConfig { features: self.config.features + count, ..self.config.clone() };
+        check_config(&config, (self.stream.n, self.stream.d))?;
+        let (k, n) = (config.features, self.stream.n);
+        let state = self.threads.run(|| {
+            let known = self.state.y.to_features(&vec![1.0; self.state.y.k]);
+            let y = incremental::extend(&known, n, n, k);
+            if self.state.features.columns() == 0 {
+                return init::from_coefficients(&self.stream, y, ctx);
+            }
+            let features = incremental::reshape(&self.state.features, k, self.keep);
+            incremental::settle(&self.problem(), features, &y, ctx)
+        })?;
+        self.state = state;
+        self.config = config;
+        self.spare = State::new(Panels::zeros(k, n), Sums::default());
+        // The curve so far is that of another model: the stop rule looks at what comes now.
+        self.progress.history.clear();
+        self.progress.stopped = None;
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+
+    /// What is being fitted.
+    pub fn config(&self) -> &FitConfig {
+        &self.config
+    }
+
+    fn problem(&self) -> Problem<'_, 'a> {
+        Problem { stream: &self.stream, survey: &self.survey, keep: self.keep, penalty: self.penalty }
     }
 
     fn prepare(source: &'a dyn ActivationSource, config: FitConfig, ctx: &TaskCtx) -> Result<Self> {
@@ -305,6 +366,13 @@ fn check_config(config: &FitConfig, (n, d): (usize, usize)) -> Result<usize> {
         return Err(Error::usage(format!("an l1 penalty of {}; it must be 0 or more", config.l1)));
     }
     Ok(((p * d as f64).ceil() as usize).clamp(1, d))
+}
+
+fn only_bcd(config: &FitConfig) -> Result<()> {
+    match config.solver {
+        Solver::Bcd => Ok(()),
+        Solver::Mu => Err(Error::usage("a multiplicative fit cannot go on from other factors; use --solver bcd")),
+    }
 }
 
 /// The threads of a fit: its own, or all that rayon has.

@@ -49,7 +49,12 @@ pub(crate) fn start(
         }
         Init::Svd => singular(stream, k, floor, &mut rng, ctx)?,
     };
-    let mut copy = Panels::zeros(k, stream.n);
+    from_coefficients(stream, y, ctx)
+}
+
+/// Coefficients with their sums and no features yet.
+pub(crate) fn from_coefficients(stream: &Stream<'_>, y: Panels, ctx: &TaskCtx) -> Result<State> {
+    let mut copy = Panels::zeros(y.k, y.rows);
     let mut sums = Sums::default();
     stream.pass(ctx, &y, &mut copy, &Columns::None, Gather::Dense, &mut sums, &|_, _| ())?;
     Ok(State::new(y, sums))

@@ -14,6 +14,7 @@ mod checkpoint;
 mod columns;
 pub mod encode;
 mod fit;
+mod incremental;
 mod init;
 mod mu;
 mod state;

@@ -234,6 +234,7 @@ impl<'a> Stream<'a> {
         if let Some(block) = &waiting {
             packed.accumulate(block, gather, products, gram, k);
         }
+        dense::mirror(gram, k);
         if matches!(gather, Gather::Support(_)) {
             *products = first.on_support;
         }

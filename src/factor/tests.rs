@@ -465,3 +465,77 @@ fn encoding_refuses_other_widths_and_takes_many_features() {
     let narrow = noise(3, 49, 1);
     assert!(matches!(encoder.encode(&narrow.rows(0..3).unwrap(), &TaskCtx::silent()), Err(Error::Usage(_))));
 }
+
+/// The first `count` rows.
+fn first_rows(source: &InMemory, count: usize) -> InMemory {
+    let d = source.shape().1;
+    InMemory::new(count, d, source.rows(0..count).unwrap().data.to_vec())
+}
+
+#[test]
+fn a_warm_start_keeps_what_was_reached_and_folds_new_rows_in() {
+    let (source, _) = planted(900, 40, 20, 4, 0.4);
+    let part = first_rows(&source, 600);
+    let ctx = TaskCtx::silent();
+    let (_, factors) = fit(&part, config(12, Solver::Bcd), 30);
+    let mut same = Factoriser::warm(&part, config(12, Solver::Bcd), &factors, &ctx).unwrap();
+    assert!(same.snapshot().relative_error <= factors.relative_error + 1e-6);
+    assert!(same.step(&ctx).unwrap().relative_error <= factors.relative_error + 1e-6);
+
+    let mut longer = Factoriser::warm(&source, config(12, Solver::Bcd), &factors, &ctx).unwrap();
+    let begun = longer.snapshot();
+    assert_eq!(begun.features.indices, factors.features.indices);
+    let last = begun.coefficients.feature(0).len();
+    assert_eq!(last, 900);
+    let errors: Vec<f64> = (0..20).map(|_| longer.step(&ctx).unwrap().relative_error).collect();
+    assert!(errors[0] <= begun.relative_error + 1e-7 && errors.windows(2).all(|p| p[1] <= p[0] + 1e-7));
+    // What a cold fit of the whole reaches, within a little.
+    let cold = fit(&source, config(12, Solver::Bcd), 20).0[19];
+    assert!(errors[19] < cold * 1.05 && begun.relative_error < cold * 1.3, "{} {cold}", begun.relative_error);
+}
+
+#[test]
+fn added_features_lower_the_error_and_leave_the_rest() {
+    let (source, _) = planted(900, 40, 20, 4, 0.2);
+    let ctx = TaskCtx::silent();
+    let mut fit = Factoriser::start(&source, config(8, Solver::Bcd), &ctx).unwrap();
+    for _ in 0..6 {
+        fit.step(&ctx).unwrap();
+    }
+    let before = fit.snapshot();
+    fit.add_features(6, &ctx).unwrap();
+    assert_eq!(fit.config().features, 14);
+    let grown = fit.snapshot();
+    assert_eq!(grown.features.columns(), 14);
+    assert!(grown.relative_error <= before.relative_error + 1e-6);
+    assert_eq!(grown.features.indices[..8 * 8], before.features.indices[..]);
+    let errors: Vec<f64> = (0..12).map(|_| fit.step(&ctx).unwrap().relative_error).collect();
+    assert!(errors.windows(2).all(|p| p[1] <= p[0] + 1e-7));
+    assert!(errors[11] < before.relative_error * 0.8, "{} after {}", errors[11], before.relative_error);
+    let after = fit.snapshot();
+    assert!((0..14).all(|j| after.coefficients.feature(j).iter().any(|v| *v > 0.0)));
+    let path = tempfile::tempdir().unwrap().keep().join("checkpoint");
+    fit.checkpoint(&path).unwrap();
+    assert!(Factoriser::resume(&source, fit.config().clone(), &path, &ctx).is_ok());
+    assert!(fit.add_features(900, &ctx).is_err());
+}
+
+#[test]
+fn a_warm_start_refuses_what_does_not_fit() {
+    let (source, _) = planted(300, 40, 20, 4, 0.4);
+    let ctx = TaskCtx::silent();
+    let (_, factors) = fit(&source, config(8, Solver::Bcd), 3);
+    let refused = |source: &InMemory, config: FitConfig| {
+        matches!(Factoriser::warm(source, config, &factors, &ctx), Err(Error::Usage(_)))
+    };
+    assert!(refused(&first_rows(&source, 299), config(8, Solver::Bcd)));
+    assert!(refused(&noise(300, 41, 1), config(8, Solver::Bcd)));
+    assert!(refused(&source, config(7, Solver::Bcd)));
+    assert!(refused(&source, config(8, Solver::Mu)));
+    // Another sparsity is legitimate: columns are cut or widened.
+    for sparsity in [0.03, 0.5] {
+        let config = FitConfig { sparsity, ..config(10, Solver::Bcd) };
+        let mut fit = Factoriser::warm(&source, config, &factors, &ctx).unwrap();
+        assert!(fit.step(&ctx).unwrap().relative_error < 1.0);
+    }
+}

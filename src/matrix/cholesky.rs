@@ -1,8 +1,15 @@
 //! Small symmetric positive definite systems in f64.
 
-/// Factors the leading m × m of row-major `a` (leading dimension m) in place, lower triangle: `a = L Lᵀ`. Pivots that
-/// are not positive are raised to `floor`, which keeps a singular system solvable.
-pub fn factor(a: &mut [f64], m: usize, floor: f64) {
+use super::simd::{Vector, kernel};
+
+kernel! {
+    /// Factors the leading m × m of row-major `a` (leading dimension m) in place, lower triangle: `a = L Lᵀ`. Pivots that
+    /// are not positive are raised to `floor`, which keeps a singular system solvable.
+    pub fn factor(a: &mut [f64], m: usize, floor: f64) = factor_body;
+}
+
+#[inline(always)]
+fn factor_body<V: Vector>(a: &mut [f64], m: usize, floor: f64) {
     for i in 0..m {
         for j in 0..=i {
             let mut sum = a[i * m + j];
@@ -13,8 +20,13 @@ pub fn factor(a: &mut [f64], m: usize, floor: f64) {
     }
 }
 
-/// Solves `L Lᵀ x = b` in place for the factor of [`factor`].
-pub fn solve(l: &[f64], m: usize, b: &mut [f64]) {
+kernel! {
+    /// Solves `L Lᵀ x = b` in place for the factor of [`factor`].
+    pub fn solve(l: &[f64], m: usize, b: &mut [f64]) = solve_body;
+}
+
+#[inline(always)]
+fn solve_body<V: Vector>(l: &[f64], m: usize, b: &mut [f64]) {
     for i in 0..m {
         let sum = b[i] - dot(&l[i * m..i * m + i], &b[..i]);
         b[i] = sum / l[i * m + i];
@@ -29,7 +41,7 @@ pub fn solve(l: &[f64], m: usize, b: &mut [f64]) {
 }
 
 /// A dot product in four fixed partial sums, which the compiler may vectorise.
-#[inline]
+#[inline(always)]
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut parts = [0.0; 8];
     let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));

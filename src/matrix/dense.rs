@@ -27,28 +27,35 @@ pub fn accumulate_products(out: &mut [f32], a: &[f32], d: usize, y: &[f32], stri
     });
 }
 
-/// `out[k × k] += Y Yᵀ` in f64 over the first `b` rows of `y` `[k][stride]`, summed in f32 within the block.
+/// Adds Y Yᵀ over the first `b` rows of `y` `[k][stride]`, summed in f32 within the block, to the entries of `out` (k × k)
+/// on and above the diagonal; [`mirror`] completes it.
 pub fn accumulate_gram(out: &mut [f64], scratch: &mut Vec<f32>, y: &[f32], stride: usize, b: usize, k: usize) {
     const LINES: usize = 64;
     if k == 0 || b == 0 {
         return;
     }
-    scratch.clear();
     scratch.resize(k * k, 0.0);
-    let right = MatRef::from_column_major_slice_with_stride(y, b, k, stride);
-    scratch.par_chunks_mut(LINES * k).enumerate().for_each(|(i, tile)| {
-        let columns = tile.len() / k;
-        let tile = MatMut::from_column_major_slice_mut(tile, k, columns);
-        matmul(tile, Accum::Replace, right.transpose(), right.subcols(i * LINES, columns), 1.0, Par::Seq);
-    });
-    // Both triangles come from one, so that the matrix is symmetric to the bit.
-    for i in 0..k {
-        for j in 0..=i {
-            let v = f64::from(scratch[j * k + i]);
-            out[i * k + j] += v;
-            if i != j {
-                out[j * k + i] += v;
+    let lines = MatRef::from_column_major_slice_with_stride(y, b, k, stride);
+    let tiles = scratch.par_chunks_mut(LINES * k).zip(out.par_chunks_mut(LINES * k));
+    tiles.enumerate().for_each(|(i, (tile, out))| {
+        let (first, columns) = (i * LINES, tile.len() / k);
+        let mut result = MatMut::from_column_major_slice_mut(&mut *tile, k, columns);
+        let left = lines.subcols(first, k - first).transpose();
+        let result = result.as_mut().subrows_mut(first, k - first);
+        matmul(result, Accum::Replace, left, lines.subcols(first, columns), 1.0, Par::Seq);
+        for (j, (sum, v)) in out.chunks_exact_mut(k).zip(tile.chunks_exact(k)).enumerate() {
+            for (s, v) in sum.iter_mut().zip(v).skip(first + j) {
+                *s += f64::from(*v);
             }
+        }
+    });
+}
+
+/// Copies the entries above the diagonal of a k × k matrix below it.
+pub fn mirror(matrix: &mut [f64], k: usize) {
+    for i in 0..k {
+        for j in 0..i {
+            matrix[i * k + j] = matrix[j * k + i];
         }
     }
 }
@@ -163,6 +170,7 @@ pub fn orthonormalise(lines: &mut [f32], count: usize, d: usize) {
     for _ in 0..2 {
         let mut gram = vec![0.0; count * count];
         accumulate_gram(&mut gram, &mut Vec::new(), lines, d, d, count);
+        mirror(&mut gram, count);
         let largest = (0..count).map(|i| gram[i * count + i]).fold(0.0, f64::max);
         for i in 0..count {
             gram[i * count + i] += largest * 1e-12;

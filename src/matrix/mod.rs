@@ -5,6 +5,7 @@
 //! same bits each time.
 
 pub mod cholesky;
+mod coordinate;
 pub mod dense;
 pub mod gemm;
 pub mod panel;

@@ -1,6 +1,6 @@
 //! Choosing the entries largest in magnitude.
 
-use super::simd::kernel;
+use super::simd::{Vector, kernel};
 
 /// The indices of the `count` entries of `values` largest in |value|, ascending; of equal ones the first are taken.
 ///
@@ -27,7 +27,7 @@ kernel! {
 }
 
 #[inline(always)]
-fn above_body<const FUSED: bool>(values: &[f32], floor: u32, out: &mut Vec<(u32, u32)>) {
+fn above_body<V: Vector>(values: &[f32], floor: u32, out: &mut Vec<(u32, u32)>) {
     const CHUNK: usize = 32;
     for (c, chunk) in values.chunks(CHUNK).enumerate() {
         // Most chunks hold nothing: one vectorised maximum passes over them.

@@ -1,78 +1,264 @@
 //! Sixteen lanes of f32 and the choice of an instruction set when a kernel is called.
 //!
-//! A kernel's body is written once over [`Lanes`]; the macro below compiles it for AVX-512, for AVX2 with FMA and for the
-//! baseline (NEON on aarch64), and picks at run time. No build flag is needed for a fast binary.
+//! A kernel's body is written once over [`Vector`]; [`kernel`] compiles it for AVX-512, for AVX2 with FMA and for the
+//! baseline (NEON on aarch64), and picks at run time. No build flag is needed for a fast binary. Invariant: the vector
+//! types of an instruction set are named by [`kernel`] alone, after the set was found on this processor.
 
-/// Lanes of one [`Lanes`].
+/// Lanes of a [`Vector`].
 pub(crate) const WIDTH: usize = 16;
 
-/// Sixteen f32 values that the compiler keeps in vector registers.
-#[derive(Clone, Copy)]
-pub(crate) struct Lanes(pub [f32; WIDTH]);
-
-impl Lanes {
+/// Sixteen f32 values in registers.
+pub(crate) trait Vector: Copy {
     /// All lanes `v`.
+    fn splat(v: f32) -> Self;
+    /// The first sixteen values of `from`.
+    fn load(from: &[f32]) -> Self;
+    /// Writes the lanes to the start of `to`.
+    fn store(self, to: &mut [f32]);
+    /// `self + a * b`, fused where the instruction set fuses.
+    fn add_product(self, a: Self, b: Self) -> Self;
+    /// `self - a * b`, fused where the instruction set fuses.
+    fn sub_product(self, a: Self, b: Self) -> Self;
+    /// `self + other`.
+    fn add(self, other: Self) -> Self;
+    /// `self - other`.
+    fn sub(self, other: Self) -> Self;
+    /// `self * other`.
+    fn mul(self, other: Self) -> Self;
+    /// `self / other`.
+    fn div(self, other: Self) -> Self;
+    /// The larger of each lane.
+    fn max(self, other: Self) -> Self;
+    /// The root of each lane.
+    fn sqrt(self) -> Self;
+    /// The sum of the lanes.
+    fn sum(self) -> f32;
+}
+
+/// The baseline: an array that the compiler vectorises as far as the target goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable([f32; WIDTH]);
+
+impl Portable {
     #[inline(always)]
-    pub(crate) fn splat(v: f32) -> Self {
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        let mut out = self.0;
+        for (a, b) in out.iter_mut().zip(other.0) {
+            *a = f(*a, b);
+        }
+        Self(out)
+    }
+}
+
+impl Vector for Portable {
+    #[inline(always)]
+    fn splat(v: f32) -> Self {
         Self([v; WIDTH])
     }
-
-    /// The first sixteen values of `from`.
     #[inline(always)]
-    pub(crate) fn load(from: &[f32]) -> Self {
+    fn load(from: &[f32]) -> Self {
         let mut out = [0.0; WIDTH];
         out.copy_from_slice(&from[..WIDTH]);
         Self(out)
     }
-
-    /// Writes the lanes to the start of `to`.
     #[inline(always)]
-    pub(crate) fn store(self, to: &mut [f32]) {
+    fn store(self, to: &mut [f32]) {
         to[..WIDTH].copy_from_slice(&self.0);
     }
-
-    /// `self + a * b`, fused where the instruction set fuses.
     #[inline(always)]
-    pub(crate) fn add_product<const FUSED: bool>(self, a: Self, b: Self) -> Self {
+    fn add_product(self, a: Self, b: Self) -> Self {
         let mut out = self.0;
         for i in 0..WIDTH {
-            out[i] = if FUSED { a.0[i].mul_add(b.0[i], out[i]) } else { out[i] + a.0[i] * b.0[i] };
+            // A fused product is an instruction on aarch64 and a slow call on the x86 baseline.
+            out[i] =
+                if cfg!(target_arch = "aarch64") { a.0[i].mul_add(b.0[i], out[i]) } else { out[i] + a.0[i] * b.0[i] };
         }
         Self(out)
     }
-
-    /// Applies `f` lane by lane.
     #[inline(always)]
-    pub(crate) fn map(self, f: impl Fn(f32) -> f32) -> Self {
-        let mut out = self.0;
-        for v in &mut out {
-            *v = f(*v);
-        }
-        Self(out)
+    fn sub_product(self, a: Self, b: Self) -> Self {
+        self.add_product(a.zip(a, |v, _| -v), b)
     }
-
-    /// Applies `f` to the lanes of both.
     #[inline(always)]
-    pub(crate) fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
-        let mut out = self.0;
-        for i in 0..WIDTH {
-            out[i] = f(out[i], other.0[i]);
-        }
-        Self(out)
+    fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
     }
-
-    /// The sum of the lanes, pairwise.
     #[inline(always)]
-    pub(crate) fn sum(self) -> f32 {
+    fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        self.zip(other, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        self.zip(other, f32::max)
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        self.zip(self, |a, _| a.sqrt())
+    }
+    #[inline(always)]
+    fn sum(self) -> f32 {
         let mut v = self.0;
-        let mut half = WIDTH / 2;
-        while half > 0 {
+        for half in [8, 4, 2, 1] {
             for i in 0..half {
                 v[i] += v[i + half];
             }
-            half /= 2;
         }
         v[0]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+pub(crate) mod x86 {
+    //! The vectors of x86-64. SAFETY of every block here: the instructions were found on this processor (the module's
+    //! invariant), and loads and stores go through slices of sixteen values.
+    use std::arch::x86_64::*;
+
+    use super::{Vector, WIDTH};
+
+    /// One 512-bit register.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512(__m512);
+
+    impl Vector for Avx512 {
+        #[inline(always)]
+        fn splat(v: f32) -> Self {
+            Self(unsafe { _mm512_set1_ps(v) })
+        }
+        #[inline(always)]
+        fn load(from: &[f32]) -> Self {
+            Self(unsafe { _mm512_loadu_ps(from[..WIDTH].as_ptr()) })
+        }
+        #[inline(always)]
+        fn store(self, to: &mut [f32]) {
+            unsafe { _mm512_storeu_ps(to[..WIDTH].as_mut_ptr(), self.0) }
+        }
+        #[inline(always)]
+        fn add_product(self, a: Self, b: Self) -> Self {
+            Self(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
+        }
+        #[inline(always)]
+        fn sub_product(self, a: Self, b: Self) -> Self {
+            Self(unsafe { _mm512_fnmadd_ps(a.0, b.0, self.0) })
+        }
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            Self(unsafe { _mm512_add_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            Self(unsafe { _mm512_mul_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn div(self, other: Self) -> Self {
+            Self(unsafe { _mm512_div_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn max(self, other: Self) -> Self {
+            Self(unsafe { _mm512_max_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn sqrt(self) -> Self {
+            Self(unsafe { _mm512_sqrt_ps(self.0) })
+        }
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            unsafe {
+                let high =
+                    _mm512_castpd_ps(_mm512_castpd256_pd512(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0))));
+                sum_256(_mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_castps512_ps256(high)))
+            }
+        }
+    }
+
+    /// Two 256-bit registers.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2(__m256, __m256);
+
+    impl Avx2 {
+        #[inline(always)]
+        fn zip(self, other: Self, f: impl Fn(__m256, __m256) -> __m256) -> Self {
+            Self(f(self.0, other.0), f(self.1, other.1))
+        }
+    }
+
+    impl Vector for Avx2 {
+        #[inline(always)]
+        fn splat(v: f32) -> Self {
+            let v = unsafe { _mm256_set1_ps(v) };
+            Self(v, v)
+        }
+        #[inline(always)]
+        fn load(from: &[f32]) -> Self {
+            let at = from[..WIDTH].as_ptr();
+            unsafe { Self(_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))) }
+        }
+        #[inline(always)]
+        fn store(self, to: &mut [f32]) {
+            let at = to[..WIDTH].as_mut_ptr();
+            unsafe {
+                _mm256_storeu_ps(at, self.0);
+                _mm256_storeu_ps(at.add(8), self.1);
+            }
+        }
+        #[inline(always)]
+        fn add_product(self, a: Self, b: Self) -> Self {
+            unsafe { Self(_mm256_fmadd_ps(a.0, b.0, self.0), _mm256_fmadd_ps(a.1, b.1, self.1)) }
+        }
+        #[inline(always)]
+        fn sub_product(self, a: Self, b: Self) -> Self {
+            unsafe { Self(_mm256_fnmadd_ps(a.0, b.0, self.0), _mm256_fnmadd_ps(a.1, b.1, self.1)) }
+        }
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            self.zip(other, |a, b| unsafe { _mm256_add_ps(a, b) })
+        }
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            self.zip(other, |a, b| unsafe { _mm256_sub_ps(a, b) })
+        }
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            self.zip(other, |a, b| unsafe { _mm256_mul_ps(a, b) })
+        }
+        #[inline(always)]
+        fn div(self, other: Self) -> Self {
+            self.zip(other, |a, b| unsafe { _mm256_div_ps(a, b) })
+        }
+        #[inline(always)]
+        fn max(self, other: Self) -> Self {
+            self.zip(other, |a, b| unsafe { _mm256_max_ps(a, b) })
+        }
+        #[inline(always)]
+        fn sqrt(self) -> Self {
+            unsafe { Self(_mm256_sqrt_ps(self.0), _mm256_sqrt_ps(self.1)) }
+        }
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            unsafe { sum_256(_mm256_add_ps(self.0, self.1)) }
+        }
+    }
+
+    /// SAFETY: needs AVX.
+    #[inline(always)]
+    unsafe fn sum_256(v: __m256) -> f32 {
+        unsafe {
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+        }
     }
 }
 
@@ -90,7 +276,7 @@ pub(crate) fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
-/// Compiles `body::<FUSED>` (an `#[inline(always)]` function) for each instruction set and calls the best one.
+/// Compiles `body::<V>` (an `#[inline(always)]` function over a [`Vector`]) for each instruction set and calls the best.
 macro_rules! kernel {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident;) => {
         $(#[$meta])*
@@ -100,11 +286,11 @@ macro_rules! kernel {
             {
                 #[target_feature(enable = "avx512f,avx2,fma")]
                 fn wide($($arg: $ty),*) $(-> $ret)? {
-                    $body::<true>($($arg),*)
+                    $body::<$crate::matrix::simd::x86::Avx512>($($arg),*)
                 }
                 #[target_feature(enable = "avx2,fma")]
                 fn narrow($($arg: $ty),*) $(-> $ret)? {
-                    $body::<true>($($arg),*)
+                    $body::<$crate::matrix::simd::x86::Avx2>($($arg),*)
                 }
                 if $crate::matrix::simd::has_avx512() {
                     // SAFETY: the features that `wide` enables were just found on this processor.
@@ -114,11 +300,50 @@ macro_rules! kernel {
                     // SAFETY: the features that `narrow` enables were just found on this processor.
                     return unsafe { narrow($($arg),*) };
                 }
-                $body::<false>($($arg),*)
             }
-            #[cfg(not(target_arch = "x86_64"))]
-            $body::<{ cfg!(target_arch = "aarch64") }>($($arg),*)
+            $body::<$crate::matrix::simd::Portable>($($arg),*)
         }
     };
 }
 pub(crate) use kernel;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<V: Vector>() {
+        let a: Vec<f32> = (0..WIDTH).map(|i| i as f32 - 3.5).collect();
+        let b: Vec<f32> = (0..WIDTH).map(|i| 1.0 + i as f32).collect();
+        let (va, vb) = (V::load(&a), V::load(&b));
+        let lane = |v: V, i: usize| {
+            let mut out = [0.0; WIDTH];
+            v.store(&mut out);
+            out[i]
+        };
+        for i in 0..WIDTH {
+            assert_eq!(lane(va.add(vb), i), a[i] + b[i]);
+            assert_eq!(lane(va.sub(vb), i), a[i] - b[i]);
+            assert_eq!(lane(va.mul(vb), i), a[i] * b[i]);
+            assert_eq!(lane(va.div(vb), i), a[i] / b[i]);
+            assert_eq!(lane(va.max(V::splat(0.0)), i), a[i].max(0.0));
+            assert_eq!(lane(vb.sqrt(), i), b[i].sqrt());
+            assert_eq!(lane(va.add_product(va, vb), i), a[i] + a[i] * b[i]);
+            assert_eq!(lane(va.sub_product(va, vb), i), a[i] - a[i] * b[i]);
+        }
+        assert_eq!(va.sum(), a.iter().sum::<f32>());
+    }
+
+    #[test]
+    fn every_instruction_set_computes_the_same() {
+        check::<Portable>();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if has_avx2() {
+                check::<x86::Avx2>();
+            }
+            if has_avx512() {
+                check::<x86::Avx512>();
+            }
+        }
+    }
+}

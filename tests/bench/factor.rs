@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench factor` on synthetic data; `MLPEEK_BENCH_NPY=F.npy` (n × d, float32) on real activations,
 //! `MLPEEK_BENCH_K`, `MLPEEK_BENCH_P`, `MLPEEK_BENCH_L1`, `MLPEEK_BENCH_THREADS`, `MLPEEK_BENCH_ITERATIONS` (of the peer).
-//! Ratios within one run are what counts; errors are recomputed from the factors in f64.
+//! `MLPEEK_BENCH_OUT=F` writes the features (k × d float32). Ratios within one run are what counts; errors are recomputed from the factors in f64.
 
 use std::process::Command;
 use std::time::Instant;
@@ -80,6 +80,12 @@ fn run(source: &InMemory, config: FitConfig, product: f64) -> Vec<(f64, f64)> {
     println!("median sweep {:.2} ms = {:.2} × A·Y", median * 1e3, median / product);
     let factors = fit.finish(&ctx).unwrap();
     println!("{:?}: error from the factors in f64 {:.6}", config.solver, factors.relative_error);
+    let active = factors.coefficients.as_slice().iter().filter(|v| **v > 0.0).count();
+    println!("non-zero coefficients a row: {:.1}", active as f64 / source.shape().0 as f64);
+    if let Ok(path) = std::env::var("MLPEEK_BENCH_OUT") {
+        let columns: Vec<f32> = (0..config.features).flat_map(|j| factors.features.dense_column(j)).collect();
+        std::fs::write(path, bytemuck::cast_slice::<f32, u8>(&columns)).unwrap();
+    }
     curve
 }
 

@@ -1,0 +1,95 @@
+//! Going on from factors that are already there: appended rows are folded in, features are added for the worst explained
+//! rows, and nothing starts over.
+
+use super::columns;
+use super::state::{Problem, State};
+use super::stream::{Columns, Gather, Panels, Sums};
+use super::{Factors, SparseColumns};
+use crate::error::{Error, Result};
+use crate::matrix::panel::{self, Gram};
+use crate::task::TaskCtx;
+
+/// Sweeps of the coefficients that fold new rows in.
+const FOLD_IN_SWEEPS: usize = 20;
+
+/// Columns of `keep` entries each: longer ones lose their smallest, shorter ones gain neurons of weight zero, and new
+/// columns have no weight at all until the next sweep revives them.
+pub(super) fn reshape(columns: &SparseColumns, k: usize, keep: usize) -> SparseColumns {
+    let d = columns.rows;
+    let mut out = SparseColumns { rows: d, offsets: vec![0], indices: Vec::new(), values: Vec::new() };
+    for j in 0..k {
+        let mut entries: Vec<(u32, f32)> = if j < columns.columns() {
+            let (indices, values) = columns.column(j);
+            indices.iter().copied().zip(values.iter().copied()).collect()
+        } else {
+            Vec::new()
+        };
+        if entries.len() > keep {
+            entries.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
+            entries.truncate(keep);
+        }
+        let mut used = vec![false; d];
+        entries.iter().for_each(|(i, _)| used[*i as usize] = true);
+        let missing = keep - entries.len();
+        entries.extend((0..d as u32).filter(|&i| !used[i as usize]).take(missing).map(|i| (i, 0.0)));
+        entries.sort_by_key(|e| e.0);
+        out.indices.extend(entries.iter().map(|e| e.0));
+        out.values.extend(entries.iter().map(|e| e.1));
+        out.offsets.push(out.indices.len());
+    }
+    out
+}
+
+/// Coefficients of `k` features over `n` rows that begin as `known` (features by rows, by feature).
+pub(super) fn extend(known: &[f32], old_rows: usize, n: usize, k: usize) -> Panels {
+    let mut by_feature = vec![0.0; k * n];
+    for (to, from) in by_feature.chunks_exact_mut(n).zip(known.chunks_exact(old_rows)) {
+        to[..old_rows].copy_from_slice(from);
+    }
+    Panels::from_features(k, n, &by_feature)
+}
+
+/// The state of these features (unit columns of `keep` entries) and coefficients after the rows were folded in.
+pub(super) fn settle(
+    problem: &Problem<'_, '_>,
+    mut features: SparseColumns,
+    y: &Panels,
+    ctx: &TaskCtx,
+) -> Result<State> {
+    let scales = columns::normalise(&mut features);
+    let q = columns::gram(&features);
+    let gram = Gram::from_dense(&q, y.k);
+    let penalty = problem.penalty as f32;
+    let mut state = State::new(Panels::zeros(y.k, y.rows), Sums::default());
+    let update = |y: &mut [f32], p: &[f32]| {
+        panel::scale(y, &scales);
+        for _ in 0..FOLD_IN_SWEEPS {
+            panel::hals(y, p, &gram, penalty);
+        }
+    };
+    let columns = Columns::Sparse(&features);
+    problem.stream.pass(ctx, y, &mut state.y, &columns, Gather::Dense, &mut state.sums, &update)?;
+    state.features = features;
+    state.measure(problem.survey, &q, problem.penalty);
+    Ok(state)
+}
+
+/// Refuses factors that cannot begin a fit of `k` features to n × d activations.
+pub(super) fn check(factors: &Factors, k: usize, (n, d): (usize, usize)) -> Result<()> {
+    let (features, coefficients) = (&factors.features, &factors.coefficients);
+    let old = features.columns();
+    if features.rows != d {
+        return Err(Error::usage(format!("features of {} neurons cannot begin a fit to {d}", features.rows)));
+    }
+    if coefficients.rows > n {
+        let rows = coefficients.rows;
+        return Err(Error::usage(format!("the factors are of {rows} token rows, and there are only {n} now")));
+    }
+    if old > k {
+        return Err(Error::usage(format!("{old} features cannot begin a fit of {k}; ask for at least {old}")));
+    }
+    if coefficients.as_slice().len() != old * coefficients.rows {
+        return Err(Error::usage(format!("the coefficients are not those of {old} features")));
+    }
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! Steps on the coefficients of one panel for a fixed Q = ZᵀZ: coordinate descent and the multiplicative rule.
+
+use super::panel::{PANEL, VECTORS, line, put};
+use super::simd::{Vector, kernel};
+
+/// Features in a tile of the dense coordinate descent.
+const TILE: usize = 4;
+/// A Q denser than this is taken by tiles: while a panel's coefficients stay in the first cache, and beyond.
+const DENSE: [f64; 2] = [0.7, 0.3];
+/// Coefficients of a panel that stay in the first cache.
+const NEAR: usize = 8192;
+
+/// Q = ZᵀZ, laid out for the kernels.
+#[derive(Debug, Clone, Default)]
+pub struct Gram {
+    /// Row j of the sparse form holds entries `offsets[j]..offsets[j + 1]`, without the diagonal.
+    pub offsets: Vec<usize>,
+    /// Column of each entry, ascending in a row.
+    pub columns: Vec<u32>,
+    /// Value of each entry.
+    pub values: Vec<f32>,
+    /// The diagonal.
+    pub diagonal: Vec<f32>,
+    /// Where Q is dense: for each tile of features and each feature l the tile's values of Q's column l.
+    tiles: Vec<[f32; TILE]>,
+}
+
+impl Gram {
+    /// From a dense row-major k × k matrix; exact zeros are left out.
+    pub fn from_dense(q: &[f64], k: usize) -> Self {
+        let mut out = Self { offsets: vec![0], ..Self::default() };
+        for (j, row) in q.chunks_exact(k.max(1)).enumerate() {
+            for (l, &v) in row.iter().enumerate() {
+                if l != j && v != 0.0 {
+                    out.columns.push(l as u32);
+                    out.values.push(v as f32);
+                }
+            }
+            out.diagonal.push(row[j] as f32);
+            out.offsets.push(out.columns.len());
+        }
+        if out.values.len() as f64 > DENSE[usize::from(k * PANEL > NEAR)] * (k * k) as f64 {
+            for first in (0..k - k % TILE).step_by(TILE) {
+                out.tiles.extend((0..k).map(|l| std::array::from_fn(|t| q[(first + t) * k + l] as f32)));
+            }
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn row(&self, j: usize) -> (&[u32], &[f32]) {
+        let span = self.offsets[j]..self.offsets[j + 1];
+        (&self.columns[span.clone()], &self.values[span])
+    }
+
+    fn inverse_diagonal(&self, j: usize) -> f32 {
+        if self.diagonal[j] > f32::MIN_POSITIVE { 1.0 / self.diagonal[j] } else { 0.0 }
+    }
+}
+
+kernel! {
+    /// One sweep of hierarchical alternating least squares over the features of a panel, in place and in order:
+    /// `y_j ← max(0, (p_j − λ − Σ_{l≠j} Q_jl y_l) / Q_jj)` (Cichocki et al. 2007); a column of no norm gives zero.
+    pub fn hals(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32) = hals_body;
+}
+
+#[inline(always)]
+fn hals_body<V: Vector>(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32) {
+    let k = gram.diagonal.len();
+    for (i, tile) in gram.tiles.chunks_exact(k.max(1)).enumerate() {
+        hals_tile::<V>(y, p, gram, penalty, i * TILE, tile);
+    }
+    for j in gram.tiles.len() / k.max(1) * TILE..k {
+        let mut r = line::<V>(p, j);
+        for v in &mut r {
+            *v = v.sub(V::splat(penalty));
+        }
+        let (columns, values) = gram.row(j);
+        subtract(&mut r, y, columns, values);
+        put(y, j, clip(r, gram.inverse_diagonal(j)));
+    }
+}
+
+/// `r -= Σ values · y[columns]`, in two sums a vector, which hide the latency of the products.
+#[inline(always)]
+fn subtract<V: Vector>(r: &mut [V; VECTORS], y: &[f32], columns: &[u32], values: &[f32]) {
+    let mut second = [V::splat(0.0); VECTORS];
+    let (pairs, pair_values) = (columns.chunks_exact(2), values.chunks_exact(2));
+    if let ([l], [q]) = (pairs.remainder(), pair_values.remainder()) {
+        let row = line::<V>(y, *l as usize);
+        for c in 0..VECTORS {
+            second[c] = second[c].add_product(row[c], V::splat(*q));
+        }
+    }
+    for (l, q) in pairs.zip(pair_values) {
+        let (a, b) = (line::<V>(y, l[0] as usize), line::<V>(y, l[1] as usize));
+        let (qa, qb) = (V::splat(q[0]), V::splat(q[1]));
+        for c in 0..VECTORS {
+            r[c] = r[c].sub_product(a[c], qa);
+            second[c] = second[c].add_product(b[c], qb);
+        }
+    }
+    for c in 0..VECTORS {
+        r[c] = r[c].sub(second[c]);
+    }
+}
+
+#[inline(always)]
+fn clip<V: Vector>(mut r: [V; VECTORS], scale: f32) -> [V; VECTORS] {
+    // A loop and not `map`: closures do not carry the instruction set with them.
+    for v in &mut r {
+        *v = v.max(V::splat(0.0)).mul(V::splat(scale));
+    }
+    r
+}
+
+/// The features `first..first + TILE` together: what the others take away is subtracted from all four at once, so that a
+/// line of Y is loaded once for four products; their own corner of Q is then done in order.
+#[inline(always)]
+fn hals_tile<V: Vector>(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32, first: usize, tile: &[[f32; TILE]]) {
+    let mut r = [[V::splat(0.0); VECTORS]; TILE];
+    for (t, r) in r.iter_mut().enumerate() {
+        *r = line::<V>(p, first + t);
+        for v in r.iter_mut() {
+            *v = v.sub(V::splat(penalty));
+        }
+    }
+    for outside in [0..first, first + TILE..tile.len()] {
+        for l in outside {
+            let row = line::<V>(y, l);
+            for (r, &q) in r.iter_mut().zip(&tile[l]) {
+                let q = V::splat(q);
+                for c in 0..VECTORS {
+                    r[c] = r[c].sub_product(row[c], q);
+                }
+            }
+        }
+    }
+    for t in 0..TILE {
+        let mut own = r[t];
+        for u in (0..TILE).filter(|&u| u != t) {
+            let (row, q) = (line::<V>(y, first + u), V::splat(tile[first + u][t]));
+            for c in 0..VECTORS {
+                own[c] = own[c].sub_product(row[c], q);
+            }
+        }
+        put(y, first + t, clip(own, gram.inverse_diagonal(first + t)));
+    }
+}
+
+kernel! {
+    /// The paper's multiplicative step on a panel: `next ← y ∘ sqrt((p⁺ + y Q⁻) / (p⁻ + y Q⁺ + ε))`.
+    pub fn multiply(next: &mut [f32], y: &[f32], p: &[f32], gram: &Gram, epsilon: f32) = multiply_body;
+}
+
+#[inline(always)]
+fn multiply_body<V: Vector>(next: &mut [f32], y: &[f32], p: &[f32], gram: &Gram, epsilon: f32) {
+    let zero = V::splat(0.0);
+    for j in 0..gram.diagonal.len() {
+        let own = line::<V>(y, j);
+        let p = line::<V>(p, j);
+        let (mut above, mut below) = (p, p);
+        let (columns, values) = gram.row(j);
+        for c in 0..VECTORS {
+            above[c] = p[c].max(zero);
+            below[c] = zero.sub(p[c]).max(zero).add_product(own[c], V::splat(gram.diagonal[j]));
+        }
+        for (&l, &q) in columns.iter().zip(values) {
+            let row = line::<V>(y, l as usize);
+            let (side, q) = if q < 0.0 { (&mut above, V::splat(-q)) } else { (&mut below, V::splat(q)) };
+            for c in 0..VECTORS {
+                side[c] = side[c].add_product(row[c], q);
+            }
+        }
+        let mut out = own;
+        for c in 0..VECTORS {
+            out[c] = own[c].mul(above[c].div(below[c].add(V::splat(epsilon))).sqrt());
+        }
+        put(next, j, out);
+    }
+}
+
+kernel! {
+    /// For each row of a panel yᵀQy.
+    pub fn quadratic(rows: &mut [f32], y: &[f32], gram: &Gram) = quadratic_body;
+}
+
+#[inline(always)]
+fn quadratic_body<V: Vector>(rows: &mut [f32], y: &[f32], gram: &Gram) {
+    let mut total = [V::splat(0.0); VECTORS];
+    for j in 0..gram.diagonal.len() {
+        let own = line::<V>(y, j);
+        let mut against = own;
+        for v in &mut against {
+            *v = v.mul(V::splat(gram.diagonal[j]));
+        }
+        let (columns, values) = gram.row(j);
+        for (&l, &q) in columns.iter().zip(values) {
+            let row = line::<V>(y, l as usize);
+            for c in 0..VECTORS {
+                against[c] = against[c].add_product(row[c], V::splat(q));
+            }
+        }
+        for c in 0..VECTORS {
+            total[c] = total[c].add_product(own[c], against[c]);
+        }
+    }
+    put(rows, 0, total);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Q of k features, dense or with every third pair alone, and a panel of numbers.
+    fn case(k: usize, dense: bool) -> (Vec<f64>, Vec<f32>, Vec<f32>) {
+        let value = |i: usize| ((i * 2_654_435_761) % 1000) as f64 / 1000.0 - 0.4;
+        let mut q = vec![0.0; k * k];
+        for i in 0..k {
+            for j in 0..i {
+                let v = if dense || (i + j) % 3 == 0 { value(i * k + j) * 0.3 } else { 0.0 };
+                (q[i * k + j], q[j * k + i]) = (v, v);
+            }
+            q[i * k + i] = 1.0;
+        }
+        let y = (0..k * PANEL).map(|i| value(i + 7).max(0.0) as f32).collect();
+        let p = (0..k * PANEL).map(|i| value(3 * i + 1) as f32).collect();
+        (q, y, p)
+    }
+
+    #[test]
+    fn tiles_and_single_features_follow_the_formula() {
+        for (k, dense) in [(1, true), (3, true), (10, true), (17, true), (13, false)] {
+            let (q, mut y, p) = case(k, dense);
+            let gram = Gram::from_dense(&q, k);
+            assert_eq!(!gram.tiles.is_empty(), dense && k >= 10);
+            let mut want: Vec<f64> = y.iter().map(|&v| f64::from(v)).collect();
+            for j in 0..k {
+                for r in 0..PANEL {
+                    let others: f64 = (0..k).filter(|&l| l != j).map(|l| q[j * k + l] * want[l * PANEL + r]).sum();
+                    want[j * PANEL + r] = (f64::from(p[j * PANEL + r]) - 0.05 - others).max(0.0);
+                }
+            }
+            hals(&mut y, &p, &gram, 0.05);
+            for (got, want) in y.iter().zip(&want) {
+                assert!((f64::from(*got) - want).abs() < 1e-5, "k {k}: {got} against {want}");
+            }
+        }
+    }
+}
