@@ -223,7 +223,7 @@ fn bad_input_gets_one_clear_line() {
 
     bad(&["fit", study, "-k", "5"], 2, "--layer");
     bad(&["fit", study, "-k", "5", "--layer", "3"], 2, "blocks.1");
-    bad(&["fit", study, "-k", "100000", "--layer", "1"], 1, "100000");
+    bad(&["fit", study, "-k", "100000", "--layer", "1"], 2, "100000");
     bad(&["fit", study, "-k", "0", "--layer", "1"], 2, "");
     bad(&["fit", study, "-k", "5", "--layer", "1", "--sparsity", "0"], 2, "sparsity");
     bad(&["fit", study, "-k", "5", "--layer", "1", "--resume"], 2, "--resume");

@@ -113,7 +113,8 @@ fn home() -> Home {
 fn opened(home: &Home, cols: u16, rows: u16, env: &[(&str, &str)]) -> Terminal {
     let args = ["--model", &home.model, "--data", &home.data, "--layer", "1", "--features", "8"];
     let terminal = Terminal::open(home.dir.path(), &args, cols, rows, env);
-    terminal.until("a finished fit", |s| s.contains("fitted"));
+    // The toast comes with the job's end; quitting while a job runs would ask first.
+    terminal.until("a finished fit", |s| s.contains("fitting: "));
     terminal
 }
 

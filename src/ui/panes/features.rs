@@ -28,17 +28,16 @@ pub use columns::bar;
 /// What the list is sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Sort {
-    /// First, since it brings up what has a meaning; without labels it is the order by share.
     #[default]
-    Purity,
     Share,
+    Purity,
     Density,
     Id,
     Neurons,
 }
 
 impl Sort {
-    const ALL: [Self; 5] = [Self::Purity, Self::Share, Self::Density, Self::Id, Self::Neurons];
+    const ALL: [Self; 5] = [Self::Share, Self::Purity, Self::Density, Self::Id, Self::Neurons];
 
     fn name(self) -> &'static str {
         match self {
