@@ -160,7 +160,15 @@ impl LivePane {
         let strongest = trace.features.iter().max_by(|a, b| peak(a).total_cmp(&peak(b))).map(|f| f.id);
         self.shown = kept.or(selected.or(strongest).map(Shown::Feature));
         self.reorder();
-        self.settle(cx);
+        match self.sort {
+            Sort::Here => self.offset = 0,
+            Sort::Peak => self.settle(cx),
+        }
+    }
+
+    /// The first line in sight of a list `height` lines high.
+    fn top(&self, height: usize) -> usize {
+        self.offset.min(self.count().saturating_sub(height))
     }
 
     /// The feature on the heat map.
@@ -190,12 +198,21 @@ impl LivePane {
         self.offset = scroll(self.offset, self.position(), self.count(), view::list_height(self, cx));
     }
 
-    fn go_token(&mut self, to: usize, cx: &Cx) {
+    fn go_token(&mut self, to: usize) {
         self.token = to.min(self.tokens().saturating_sub(1));
         if self.sort == Sort::Here {
             self.reorder();
-            self.settle(cx);
+            // What fires here is at the top of the list; the map stays on its feature.
+            self.offset = 0;
         }
+    }
+
+    /// Where a step in the list begins: its cursor, or the first line in sight when that is out of it.
+    fn step(&self, action: Action, cx: &Cx) -> Option<usize> {
+        let height = view::list_height(self, cx);
+        let (at, top) = (self.position(), self.top(height));
+        let from = if (top..top + height).contains(&at) { at } else { top };
+        motion(action, from, self.count(), height)
     }
 
     fn open(&self) -> Vec<Step> {
@@ -312,8 +329,8 @@ impl Pane for LivePane {
 
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
         match action {
-            Action::Left => self.go_token(self.token.saturating_sub(1), cx),
-            Action::Right => self.go_token(self.token + 1, cx),
+            Action::Left => self.go_token(self.token.saturating_sub(1)),
+            Action::Right => self.go_token(self.token + 1),
             Action::Edit => {
                 self.typing = true;
                 self.settle(cx);
@@ -337,7 +354,7 @@ impl Pane for LivePane {
             }
             Action::Copy => return self.copy(),
             _ => {
-                let to = motion(action, self.position(), self.count(), view::list_height(self, cx))?;
+                let to = self.step(action, cx)?;
                 self.shown = self.line(to).or(self.shown);
                 self.settle(cx);
             }
@@ -414,7 +431,7 @@ impl Pane for LivePane {
 
     fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
         if let Some(token) = view::token_at(self, column, row, cx) {
-            self.go_token(token, cx);
+            self.go_token(token);
         } else if let Some(line) = view::line_at(self, column, row, cx) {
             self.shown = self.line(line).or(self.shown);
             if double {

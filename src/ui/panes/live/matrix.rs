@@ -59,8 +59,7 @@ pub(super) fn draw(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
     let largest = trace.features.iter().map(peak).fold(0.0, f32::max);
     let height = usize::from(area.height).saturating_sub(1);
     let at = pane.position();
-    let offset = scroll(pane.offset, at, pane.count(), height);
-    for (y, i) in (offset..pane.count()).take(height).enumerate() {
+    for (y, i) in (pane.top(height)..pane.count()).take(height).enumerate() {
         let Some(shown) = pane.line(i) else { break };
         let (name, values, max) = match shown {
             Shown::Unexplained => ("unexplained".to_owned(), trace.unexplained.as_slice(), 1.0),

@@ -93,8 +93,7 @@ pub(super) fn in_box(pane: &LivePane, column: u16, row: u16, cx: &Cx) -> bool {
 
 pub(super) fn line_at(pane: &LivePane, column: u16, row: u16, cx: &Cx) -> Option<usize> {
     let list = parts(pane, cx).list;
-    let offset = scroll(pane.offset, pane.position(), pane.count(), usize::from(list.height));
-    let at = offset + usize::from(row.checked_sub(list.y)?);
+    let at = pane.top(usize::from(list.height)) + usize::from(row.checked_sub(list.y)?);
     (list.contains(Position::new(column, row)) && at < pane.count()).then_some(at)
 }
 
@@ -352,7 +351,7 @@ fn list(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
             put(buf, whole, y, &Line::styled("│", theme.rule(false)));
         }
     }
-    let inner = |r: Rect| Rect { x: r.x + inset, width: r.width.saturating_sub(inset), ..r };
+    let inner = |r: Rect| Rect { x: r.x + inset, width: r.width.saturating_sub(inset + 1), ..r };
     let (head, area) = (inner(parts.head), inner(parts.list));
     let columns = Columns::new(usize::from(area.width));
     let token = trace.tokens.get(pane.token).map(|t| text::token(t)).unwrap_or_default();
@@ -375,8 +374,7 @@ fn list(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
     );
     let height = usize::from(area.height);
     let at = pane.position();
-    let offset = scroll(pane.offset, at, pane.count(), height);
-    for (y, i) in (offset..pane.count()).take(height).enumerate() {
+    for (y, i) in (pane.top(height)..pane.count()).take(height).enumerate() {
         let selected = i == at;
         if selected {
             let line = Rect { y: area.y + y as u16, height: 1, ..area };
@@ -409,7 +407,9 @@ fn entry(pane: &LivePane, at: usize, selected: bool, columns: &Columns, cx: &Cx)
     let largest = trace.features.iter().map(peak).fold(0.0, f32::max);
     let dim = here <= 0.0;
     let style: Style = if dim { theme.dim() } else { theme.text() };
-    let shown = if dim { "–".to_owned() } else { text::number(f64::from(here)) };
+    // One number of decimals for the whole column.
+    let decimals = if largest >= 100.0 { 0 } else { 2 };
+    let shown = if dim { "–".to_owned() } else { format!("{here:.decimals$}") };
     Line::from(vec![
         marker,
         Span::styled(text::pad(&listed(id, 4, cx), columns.name), style),
@@ -417,6 +417,6 @@ fn entry(pane: &LivePane, at: usize, selected: bool, columns: &Columns, cx: &Cx)
         Span::raw(" "),
         Span::styled(bar(here, largest, columns.bar), theme.bar()),
         Span::raw(" "),
-        Span::styled(text::pad_left(&text::number(f64::from(peak_of)), 7), theme.dim()),
+        Span::styled(text::pad_left(&format!("{peak_of:.decimals$}"), 7), theme.dim()),
     ])
 }

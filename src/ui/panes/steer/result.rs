@@ -175,6 +175,24 @@ fn strength(run: &Run, info: &SteerInfo, cx: &Cx) -> Line<'static> {
     Line::from(spans)
 }
 
+/// A token for a list; white space, which says nothing by its width, as marks with a count.
+fn shown_token(piece: &str) -> String {
+    if !piece.trim().is_empty() || piece.is_empty() {
+        return text::token(piece);
+    }
+    let mut shown = String::new();
+    let mut chars = piece.chars().peekable();
+    while let Some(c) = chars.next() {
+        let mut n = 1;
+        while chars.next_if_eq(&c).is_some() {
+            n += 1;
+        }
+        let mark = if c == ' ' { "·".to_owned() } else { text::clean(&c.to_string()) };
+        shown.push_str(&if n > 2 { format!("{mark}×{n}") } else { mark.repeat(n) });
+    }
+    shown
+}
+
 /// Risen and fallen tokens beside each other, with bars on one scale.
 fn shifted(info: &SteerInfo, rows: usize, width: usize, cx: &Cx) -> Vec<Line<'static>> {
     let theme = cx.theme;
@@ -187,7 +205,7 @@ fn shifted(info: &SteerInfo, rows: usize, width: usize, cx: &Cx) -> Vec<Line<'st
         let rest = half.saturating_sub(7 + name + 7 + 1 + length);
         vec![
             Span::styled(text::pad(first, 7), theme.dim()),
-            Span::raw(text::pad(&text::token(&token.token), name)),
+            Span::raw(text::pad(&shown_token(&token.token), name)),
             Span::styled(text::pad_left(&format!("{:+.2}", token.value), 7), style),
             Span::styled(format!(" {}", bar(token.value.abs(), largest, length)), style),
             Span::raw(" ".repeat(rest)),

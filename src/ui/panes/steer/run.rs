@@ -147,47 +147,82 @@ pub(super) fn departure(baseline: &str, steered: &str) -> (usize, usize) {
 /// A piece of a line, and whether it lies beyond the departure.
 pub(super) type Piece = (String, bool);
 
-/// `text` made clean and broken at spaces into lines of at most `cells`; what comes from byte `from` on is told apart.
+/// Line feeds shown at the end of a line at most.
+const MOST_FEEDS: usize = 6;
+
+/// `text` made clean and broken at spaces and line feeds into lines of at most `cells`; what comes from byte `from` on
+/// is told apart. Empty lines take no row of their own: a mark stands for each.
 pub(super) fn flow(text: &str, from: usize, cells: usize) -> Vec<Vec<Piece>> {
     let cells = cells.max(1);
     let mut lines: Vec<Vec<Piece>> = Vec::new();
     let mut start = 0;
+    let mut feeds = 0;
     for paragraph in text.split('\n') {
-        let mut line: Vec<Piece> = Vec::new();
-        let mut used = 0;
-        let mut at = start;
-        for word in paragraph.split_inclusive(' ') {
-            let beyond = at >= from;
-            at += word.len();
-            let bare = text::clean(word.trim_end_matches(['\r', ' ']));
-            // The space before the first word is how tokens are, not how one reads.
-            let gap =
-                if at == word.len() && bare.is_empty() { 0 } else { word.len() - word.trim_end_matches(' ').len() };
-            let w = text::width(&bare);
-            if used > 0 && used + w > cells {
-                lines.push(std::mem::take(&mut line));
-                used = 0;
-            }
-            let mut rest = bare;
-            while text::width(&rest) > cells {
-                let (head, tail) = split_at_cells(&rest, cells);
-                line.push((head, beyond));
-                lines.push(std::mem::take(&mut line));
-                rest = tail;
-            }
-            used += text::width(&rest);
-            if !rest.is_empty() {
-                line.push((rest, beyond));
-            }
-            if gap > 0 && used < cells {
-                line.push((" ".repeat(gap.min(cells - used)), beyond));
-                used += gap.min(cells - used);
-            }
-        }
-        lines.push(line);
+        let at = start;
         start += paragraph.len() + 1;
+        if paragraph.trim().is_empty() && (at > 0 || start <= text.len()) {
+            // What ends the text has said so already.
+            feeds += usize::from(start <= text.len());
+            continue;
+        }
+        mark_feeds(&mut lines, feeds, at > from, cells);
+        feeds = 0;
+        wrap_paragraph(paragraph, at, from, cells, &mut lines);
+    }
+    mark_feeds(&mut lines, feeds, text.len() > from, cells);
+    if lines.is_empty() {
+        lines.push(Vec::new());
     }
     lines
+}
+
+fn mark_feeds(lines: &mut Vec<Vec<Piece>>, feeds: usize, beyond: bool, cells: usize) {
+    if feeds == 0 {
+        return;
+    }
+    let marks = "⏎".repeat(feeds.min(MOST_FEEDS).min(cells));
+    let used = |line: &Vec<Piece>| line.iter().map(|(t, _)| text::width(t)).sum::<usize>();
+    match lines.last_mut() {
+        Some(last) if used(last) + text::width(&marks) <= cells => last.push((marks, beyond)),
+        Some(_) => {}
+        None => lines.push(vec![(marks, beyond)]),
+    }
+}
+
+fn wrap_paragraph(paragraph: &str, start: usize, from: usize, cells: usize, lines: &mut Vec<Vec<Piece>>) {
+    let mut line: Vec<Piece> = Vec::new();
+    let mut used = 0;
+    let mut at = start;
+    for word in paragraph.split_inclusive(' ') {
+        let beyond = at >= from;
+        at += word.len();
+        let bare = text::clean(word.trim_end_matches(['\r', ' ']));
+        // The space before the first word is how tokens are, not how one reads.
+        let leads = at == word.len() && bare.is_empty();
+        let gap = if leads { 0 } else { word.len() - word.trim_end_matches(' ').len() };
+        let w = text::width(&bare);
+        if used > 0 && used + w > cells {
+            lines.push(std::mem::take(&mut line));
+            used = 0;
+        }
+        let mut rest = bare;
+        while text::width(&rest) > cells {
+            let (head, tail) = split_at_cells(&rest, cells);
+            line.push((head, beyond));
+            lines.push(std::mem::take(&mut line));
+            rest = tail;
+        }
+        used += text::width(&rest);
+        if !rest.is_empty() {
+            line.push((rest, beyond));
+        }
+        let gap = gap.min(cells.saturating_sub(used));
+        if gap > 0 {
+            line.push((" ".repeat(gap), beyond));
+            used += gap;
+        }
+    }
+    lines.push(line);
 }
 
 fn split_at_cells(text: &str, cells: usize) -> (String, String) {
@@ -222,6 +257,9 @@ mod tests {
         let shown: Vec<String> = lines.iter().map(|l| l.iter().map(|(t, _)| t.as_str()).collect::<String>()).collect();
         assert_eq!(shown, ["one two ", "three", "four"]);
         assert!(!lines[0][0].1 && lines[1][0].1);
+        let lines = flow("\n\nWhen\n\nI\n", 0, 8);
+        let shown: Vec<String> = lines.iter().map(|l| l.iter().map(|(t, _)| t.as_str()).collect::<String>()).collect();
+        assert_eq!(shown, ["⏎⏎", "When⏎", "I"]);
     }
 
     proptest! {

@@ -44,7 +44,7 @@ fn parts(pane: &TreePane, area: Rect) -> Parts {
         tree.height -= 1;
         Rect { y: tree.y + tree.height, height: 1, ..tree }
     });
-    let cells = (usize::from(tree.width) * 2 / 5).clamp(8, 46);
+    let cells = (usize::from(tree.width) * 9 / 20).clamp(8, 48);
     Parts { axis, tree, search, panel, cells }
 }
 
@@ -122,14 +122,19 @@ fn axis(pane: &TreePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
         let line = Line::styled(" no two features share a neuron", theme.dim());
         return put(buf, parts.axis, 0, &line);
     }
+    let folded_at = (pane.folds.height >= plot.low).then(|| plot.column(pane.folds.height, parts.cells));
     for tick in ticks(plot.low, plot.high, parts.cells).into_iter().rev() {
         let column = plot.column(tick, parts.cells);
+        // The fold's mark does not stand in a number.
+        if folded_at.is_some_and(|at| (column..column + 6).contains(&at)) {
+            continue;
+        }
         let digits = if (tick * 100.0).fract().abs() > 0.01 && (tick * 100.0).fract().abs() < 0.99 { 3 } else { 2 };
         put_at(buf, parts.axis, column, 0, &Line::styled(format!("╷{tick:.digits$}"), theme.dim()));
     }
-    if pane.folds.height >= plot.low {
-        let column = plot.column(pane.folds.height, parts.cells);
-        put_at(buf, parts.axis, column, 0, &Line::styled("▼", theme.accent()));
+    if let Some(column) = folded_at {
+        let mark = format!("▼{:.2}", pane.folds.height);
+        put_at(buf, parts.axis, column, 0, &Line::styled(mark, theme.accent()));
     }
     let room = usize::from(parts.axis.width).saturating_sub(parts.cells + 2);
     let what = if room >= 34 { "height = 1 − overlap of neurons" } else { "1 − overlap" };

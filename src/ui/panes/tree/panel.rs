@@ -22,7 +22,7 @@ pub(super) fn draw(pane: &TreePane, area: Rect, beside: bool, cx: &Cx, buf: &mut
         for y in 0..usize::from(area.height) {
             put(buf, area, y, &Line::styled("│", theme.rule(false)));
         }
-        let inner = Rect { x: area.x + 2, width: area.width.saturating_sub(2), ..area };
+        let inner = Rect { x: area.x + 2, width: area.width.saturating_sub(3), ..area };
         let width = usize::from(inner.width);
         let mut lines = vec![Line::styled(text::fit(&who, width), theme.heading())];
         lines.extend(text::wrap(&facts, width).into_iter().map(|l| Line::styled(l, theme.dim())));
