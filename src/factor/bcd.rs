@@ -76,7 +76,7 @@ fn step_features(problem: &Problem<'_, '_>, state: &State, ctx: &TaskCtx) -> Res
         Held::All => {
             if !(first && penalised) {
                 for _ in 0..COLUMN_SWEEPS {
-                    columns::select_sweep(&mut features, sums, penalised, ctx)?;
+                    columns::select_sweep(&mut features, sums, penalised, problem.locked, ctx)?;
                 }
             }
             rows = Rows::of(&features);
@@ -85,12 +85,12 @@ fn step_features(problem: &Problem<'_, '_>, state: &State, ctx: &TaskCtx) -> Res
         Held::Entries => {
             rows = Rows::of(&features);
             if penalised {
-                columns::support_sweep(&mut features, &sums.gram, &sums.products, &rows);
+                columns::support_sweep(&mut features, &sums.gram, &sums.products, &rows, problem.locked);
             }
             sums.products.clone()
         }
     };
-    let (values, gain) = columns::refit(&features, &sums.gram, &products, &rows);
+    let (values, gain) = columns::refit(&features, &sums.gram, &products, &rows, problem.locked);
     if !penalised || first {
         features.values = values;
         let scales = columns::normalise(&mut features);
@@ -109,7 +109,7 @@ fn step_features(problem: &Problem<'_, '_>, state: &State, ctx: &TaskCtx) -> Res
 /// Gives every feature that no row uses the direction of a worst explained row's residual. Its coefficients stay zero
 /// until the HALS sweep finds a use for it, so nothing rises.
 fn revive(problem: &Problem<'_, '_>, state: &State, features: &mut SparseColumns, ctx: &TaskCtx) -> Result<()> {
-    let dead = state.dead();
+    let dead: Vec<usize> = state.dead().into_iter().filter(|&j| !problem.locked[j]).collect();
     if dead.is_empty() {
         return Ok(());
     }

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::SparseColumns;
+use super::panels::Panels;
 use super::state::{Held, State};
-use super::stream::{Panels, Sums};
+use super::stream::Sums;
 use super::{FitConfig, Stop};
 use crate::error::{Error, Result};
 use crate::matrix::panel::PANEL;
@@ -45,6 +46,9 @@ pub(crate) struct FitProgress {
     pub(crate) stopped: Option<Stop>,
     /// Bits of the seconds of sweeping, of the start, and at the best sweep.
     pub(crate) seconds: [u64; 3],
+    /// Features that stay as they are.
+    #[serde(default)]
+    pub(crate) locked: Vec<bool>,
     /// Bits of the objective after each sweep.
     pub(crate) history: Vec<u64>,
 }

@@ -94,15 +94,21 @@ pub(crate) fn truncate(z: &[f32], d: usize, keep: usize) -> SparseColumns {
 }
 
 /// One sweep over the columns, each with its support chosen anew; `sums` hold all of AᵀY. With `unit`, columns keep unit
-/// norm (the step under a penalty).
-pub(crate) fn select_sweep(columns: &mut SparseColumns, sums: &Sums, unit: bool, ctx: &TaskCtx) -> Result<()> {
+/// norm (the step under a penalty). Locked columns stay.
+pub(crate) fn select_sweep(
+    columns: &mut SparseColumns,
+    sums: &Sums,
+    unit: bool,
+    locked: &[bool],
+    ctx: &TaskCtx,
+) -> Result<()> {
     let (k, d) = (columns.columns(), columns.rows);
     let mut r = vec![0.0f32; d];
     let mut scratch = Vec::new();
     let mut chosen = Vec::new();
     for j in 0..k {
         let own = sums.gram[j * k + j];
-        if own <= f64::MIN_POSITIVE {
+        if own <= f64::MIN_POSITIVE || locked[j] {
             continue;
         }
         if j % 64 == 0 {
@@ -133,10 +139,10 @@ pub(crate) fn select_sweep(columns: &mut SparseColumns, sums: &Sums, unit: bool,
 }
 
 /// One sweep over the columns on their present supports; `products` hold one value of AᵀY an entry.
-pub(crate) fn support_sweep(columns: &mut SparseColumns, gram: &[f64], products: &[f32], rows: &Rows) {
+pub(crate) fn support_sweep(columns: &mut SparseColumns, gram: &[f64], products: &[f32], rows: &Rows, locked: &[bool]) {
     let k = columns.columns();
     for j in 0..k {
-        if gram[j * k + j] <= f64::MIN_POSITIVE {
+        if gram[j * k + j] <= f64::MIN_POSITIVE || locked[j] {
             continue;
         }
         let span = columns.offsets[j]..columns.offsets[j + 1];
@@ -169,9 +175,15 @@ pub(crate) fn at_entries(columns: &SparseColumns, products: &[f32]) -> Vec<f32> 
         .collect()
 }
 
-/// All non-zeros refitted on their supports, a small system a neuron. Returns the new values and by how much the squared
+/// All non-zeros but those of locked columns refitted on their supports, a small system a neuron. Returns the new values and by how much the squared
 /// error falls (a neuron whose solution is no better keeps its values).
-pub(crate) fn refit(columns: &SparseColumns, gram: &[f64], products: &[f32], rows: &Rows) -> (Vec<f32>, f64) {
+pub(crate) fn refit(
+    columns: &SparseColumns,
+    gram: &[f64],
+    products: &[f32],
+    rows: &Rows,
+    locked: &[bool],
+) -> (Vec<f32>, f64) {
     const NEURONS: usize = 32;
     let d = columns.rows;
     let solved: Vec<(Vec<(u32, f32)>, f64)> = (0..d.div_ceil(NEURONS))
@@ -180,7 +192,7 @@ pub(crate) fn refit(columns: &SparseColumns, gram: &[f64], products: &[f32], row
             let mut work = System::default();
             let (mut out, mut gain) = (Vec::new(), 0.0);
             for i in chunk * NEURONS..d.min((chunk + 1) * NEURONS) {
-                gain += work.solve(rows.row(i), columns, gram, products, &mut out);
+                gain += work.solve(rows.row(i), columns, gram, products, locked, &mut out);
             }
             (out, gain)
         })
@@ -198,6 +210,7 @@ pub(crate) fn refit(columns: &SparseColumns, gram: &[f64], products: &[f32], row
 
 #[derive(Default)]
 struct System {
+    free: Vec<(u32, u32)>,
     matrix: Vec<f64>,
     factor: Vec<f64>,
     target: Vec<f64>,
@@ -213,21 +226,28 @@ impl System {
         columns: &SparseColumns,
         gram: &[f64],
         products: &[f32],
+        locked: &[bool],
         out: &mut Vec<(u32, f32)>,
     ) -> f64 {
-        let (m, k) = (row.len(), columns.columns());
+        let k = columns.columns();
+        self.free.clear();
+        self.free.extend(row.iter().filter(|(j, _)| !locked[*j as usize]));
+        let m = self.free.len();
         if m == 0 || m > LARGEST_SYSTEM {
             return 0.0;
         }
+        let weight = |p: u32| f64::from(columns.values[p as usize]);
         self.matrix.clear();
-        for &(j, _) in row {
-            let line = &gram[j as usize * k..(j as usize + 1) * k];
-            self.matrix.extend(row.iter().map(|&(l, _)| line[l as usize]));
-        }
         self.target.clear();
-        self.target.extend(row.iter().map(|&(_, p)| f64::from(products[p as usize])));
         self.old.clear();
-        self.old.extend(row.iter().map(|&(_, p)| f64::from(columns.values[p as usize])));
+        for &(j, p) in &self.free {
+            let line = &gram[j as usize * k..(j as usize + 1) * k];
+            self.matrix.extend(self.free.iter().map(|&(l, _)| line[l as usize]));
+            let held = row.iter().filter(|(l, _)| locked[*l as usize]);
+            let held: f64 = held.map(|&(l, p)| line[l as usize] * weight(p)).sum();
+            self.target.push(f64::from(products[p as usize]) - held);
+            self.old.push(weight(p));
+        }
         self.factor.clone_from(&self.matrix);
         self.new.clone_from(&self.target);
         for a in 0..m {
@@ -242,7 +262,7 @@ impl System {
         }
         let fall = self.value(&self.old) - self.value(&self.new);
         if fall > 0.0 {
-            out.extend(row.iter().zip(&self.new).map(|(&(_, p), &v)| (p, v as f32)));
+            out.extend(self.free.iter().zip(&self.new).map(|(&(_, p), &v)| (p, v as f32)));
             fall
         } else {
             0.0

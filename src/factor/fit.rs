@@ -8,8 +8,9 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::checkpoint::{self, FitProgress};
+use super::panels::Panels;
 use super::state::{Held, Problem, State};
-use super::stream::{Panels, Stream, Sums};
+use super::stream::{Stream, Sums};
 use super::survey::Survey;
 use super::{Coefficients, Factors, FitConfig, Solver, SparseColumns, Stop, Sweep, bcd, incremental, init, mu};
 use crate::activations::ActivationSource;
@@ -73,6 +74,7 @@ impl<'a> Factoriser<'a> {
         fit.state = saved.state;
         fit.best = saved.best;
         fit.progress = saved.header.progress;
+        fit.progress.locked.resize(fit.config.features, false);
         fit.spare.y = Panels::zeros(fit.config.features, fit.stream.n);
         Ok(fit)
     }
@@ -124,8 +126,27 @@ impl<'a> Factoriser<'a> {
         self.spare = State::new(Panels::zeros(k, n), Sums::default());
         // The curve so far is that of another model: the stop rule looks at what comes now.
         self.progress.history.clear();
+        self.progress.locked.resize(k, false);
         self.progress.stopped = None;
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+
+    /// Locks these features and frees all others: the sweeps leave a locked feature's neurons and weights untouched, and only
+    /// its coefficients move.
+    ///
+    /// # Errors
+    /// A feature that there is not; a fit without features yet; a solver other than `bcd`.
+    pub fn lock(&mut self, features: &[usize]) -> Result<()> {
+        only_bcd(&self.config)?;
+        let k = self.config.features;
+        if let Some(j) = features.iter().find(|j| **j >= k) {
+            return Err(Error::usage(format!("feature {j} cannot be locked: there are 0 to {}", k - 1)));
+        }
+        if self.state.features.columns() == 0 && !features.is_empty() {
+            return Err(Error::usage("there are no features to lock before the first sweep"));
+        }
+        self.progress.locked = (0..k).map(|j| features.contains(&j)).collect();
         Ok(())
     }
 
@@ -135,7 +156,13 @@ impl<'a> Factoriser<'a> {
     }
 
     fn problem(&self) -> Problem<'_, 'a> {
-        Problem { stream: &self.stream, survey: &self.survey, keep: self.keep, penalty: self.penalty }
+        Problem {
+            stream: &self.stream,
+            survey: &self.survey,
+            keep: self.keep,
+            penalty: self.penalty,
+            locked: &self.progress.locked,
+        }
     }
 
     fn prepare(source: &'a dyn ActivationSource, config: FitConfig, ctx: &TaskCtx) -> Result<Self> {
@@ -147,6 +174,7 @@ impl<'a> Factoriser<'a> {
             return Err(Error::refused("every activation is zero: there is nothing to decompose"));
         }
         let penalty = config.l1 * survey.median_norm();
+        let progress = FitProgress { locked: vec![false; config.features], ..FitProgress::default() };
         let empty = || State::new(Panels::zeros(0, 0), Sums::default());
         Ok(Self {
             stream,
@@ -158,7 +186,7 @@ impl<'a> Factoriser<'a> {
             state: empty(),
             spare: empty(),
             best: None,
-            progress: FitProgress::default(),
+            progress,
             shown: Mutex::new(None),
         })
     }
@@ -173,7 +201,13 @@ impl<'a> Factoriser<'a> {
     pub fn step(&mut self, ctx: &TaskCtx) -> Result<Sweep> {
         let started = Instant::now();
         let sweep = self.progress.sweep + 1;
-        let problem = Problem { stream: &self.stream, survey: &self.survey, keep: self.keep, penalty: self.penalty };
+        let problem = Problem {
+            stream: &self.stream,
+            survey: &self.survey,
+            keep: self.keep,
+            penalty: self.penalty,
+            locked: &self.progress.locked,
+        };
         let (state, spare) = (&self.state, &mut self.spare);
         self.threads.run(|| match self.config.solver {
             Solver::Mu => mu::sweep(&problem, state, spare, ctx),

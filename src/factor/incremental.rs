@@ -2,8 +2,9 @@
 //! rows, and nothing starts over.
 
 use super::columns;
+use super::panels::Panels;
 use super::state::{Problem, State};
-use super::stream::{Columns, Gather, Panels, Sums};
+use super::stream::{Columns, Gather, Sums};
 use super::{Factors, SparseColumns};
 use crate::error::{Error, Result};
 use crate::matrix::panel::{self, Gram};

@@ -7,8 +7,9 @@ use rand_pcg::Pcg64;
 use rayon::prelude::*;
 
 use super::bcd::one_hot_sums;
+use super::panels::Panels;
 use super::state::State;
-use super::stream::{Columns, Gather, Panels, Stream, Sums};
+use super::stream::{Columns, Gather, Stream, Sums};
 use super::{Init, Solver};
 use crate::activations::InMemory;
 use crate::error::{Error, Result};
@@ -194,7 +195,8 @@ fn singular(stream: &Stream<'_>, k: usize, floor: f32, rng: &mut Pcg64, ctx: &Ta
     let rank = k.min(d).min(n);
     let wide = (rank + OVERSAMPLING).min(d).min(n);
     let mut basis: Vec<f32> = (0..wide * d).map(|_| rng.sample::<f32, _>(StandardNormal)).collect();
-    dense::orthonormalise(&mut basis, wide, d);
+    let diverged = || Error::refused("the SVD start did not converge; start with --init kmeans");
+    dense::orthonormalise(&mut basis, wide, d).ok_or_else(diverged)?;
     let zeros = Panels::zeros(wide, n);
     let mut projected = Panels::zeros(wide, n);
     let mut sums = Sums::default();
@@ -204,32 +206,43 @@ fn singular(stream: &Stream<'_>, k: usize, floor: f32, rng: &mut Pcg64, ctx: &Ta
         stream.pass(ctx, &zeros, &mut projected, &Columns::Dense(&basis), Gather::Dense, &mut sums, &copy)?;
         if round < SUBSPACE_ROUNDS {
             basis.copy_from_slice(&sums.products);
-            dense::orthonormalise(&mut basis, wide, d);
+            dense::orthonormalise(&mut basis, wide, d).ok_or_else(diverged)?;
         }
     }
-    let (values, vectors) = dense::eigen_symmetric(&sums.gram, wide)
-        .ok_or_else(|| Error::refused("the SVD start did not converge; start with --init kmeans"))?;
+    let (values, vectors) = dense::eigen_symmetric(&sums.gram, wide).ok_or_else(diverged)?;
     Ok(singular_coefficients(&projected, &values[..rank], &vectors, k, floor))
 }
 
-/// From A·basis (by panel) and the eigenpairs of its Gram matrix: U√Σ = (A·basis) v / √σ.
+/// From A·basis (by panel) and the eigenpairs of its Gram matrix: U√Σ = (A·basis) v / √σ, clamped from below.
 fn singular_coefficients(projected: &Panels, squares: &[f64], vectors: &[f64], k: usize, floor: f32) -> Panels {
     let (wide, n) = (projected.k, projected.rows);
-    let mut by_feature = vec![floor; k * n];
-    by_feature.par_chunks_mut(n).zip(squares).enumerate().for_each(|(j, (line, &square))| {
-        let vector = &vectors[j * wide..(j + 1) * wide];
+    let mut y = Panels::zeros(k, n);
+    // Lines beyond the rank have no vector and stay at the floor.
+    let mut columns = vec![0.0f32; k * wide];
+    for (j, &square) in squares.iter().enumerate() {
         let scale = if square > 0.0 { square.powf(-0.25) } else { 0.0 };
-        let mut u = vec![0.0f64; n];
-        for (l, &v) in vector.iter().enumerate() {
-            for (row, u) in u.iter_mut().enumerate() {
-                *u += v * f64::from(projected.get(row, l));
-            }
-        }
-        let half = |sign: f64| u.iter().map(|&v| (sign * v).max(0.0).powi(2)).sum::<f64>();
-        let sign = if half(1.0) >= half(-1.0) { scale } else { -scale };
-        for (y, u) in line.iter_mut().zip(u) {
-            *y = ((u * sign) as f32).max(floor);
+        let vector = &vectors[j * wide..(j + 1) * wide];
+        columns[j * wide..(j + 1) * wide].iter_mut().zip(vector).for_each(|(c, v)| *c = (v * scale) as f32);
+    }
+    let halves: Vec<Vec<f64>> = y
+        .data
+        .par_chunks_mut(k * PANEL)
+        .zip(projected.data.par_chunks(wide * PANEL))
+        .map(|(y, p)| {
+            dense::project(y, p, &columns, wide);
+            // How much heavier the positive half is.
+            let signed = |line: &[f32]| line.iter().map(|&v| f64::from(v) * f64::from(v.abs())).sum();
+            y.chunks_exact(PANEL).map(signed).collect()
+        })
+        .collect();
+    let mut balance = vec![0.0f64; k];
+    halves.iter().for_each(|half| balance.iter_mut().zip(half).for_each(|(b, v)| *b += v));
+    y.data.par_chunks_mut(k * PANEL).enumerate().for_each(|(i, panel)| {
+        let rows = PANEL.min(n - i * PANEL);
+        for (line, &b) in panel.chunks_exact_mut(PANEL).zip(&balance) {
+            let sign = if b < 0.0 { -1.0 } else { 1.0 };
+            line[..rows].iter_mut().for_each(|v| *v = (*v * sign).max(floor));
         }
     });
-    Panels::from_features(k, n, &by_feature)
+    y
 }

@@ -17,6 +17,7 @@ mod fit;
 mod incremental;
 mod init;
 mod mu;
+mod panels;
 mod state;
 mod stream;
 mod survey;
@@ -94,6 +95,22 @@ impl Default for FitConfig {
             patience: None,
             threads: None,
         }
+    }
+}
+
+impl FitConfig {
+    /// Bytes of anonymous memory that a fit to n × d activations takes at most, beyond what the source itself holds: the
+    /// coefficients twice (a sweep writes new ones), the features and their products, and the blocks in flight.
+    pub fn memory_bytes(&self, n: usize, d: usize) -> u64 {
+        let (k, n, d) = (self.features as u64, n as u64, d as u64);
+        let keep = ((self.sparsity * d as f64).ceil() as u64).clamp(1, d.max(1));
+        let copies = if self.solver == Solver::Mu { 3 } else { 2 };
+        let coefficients = copies * 4 * k * (n + 64);
+        let features = copies * (4 * k * d + 8 * k * keep + 8 * k * k);
+        let dense = if self.solver == Solver::Mu || self.sparsity > 0.2 { 4 * k * d } else { 0 };
+        let threads = self.threads.unwrap_or_else(rayon::current_num_threads) as u64;
+        let blocks = 2 * 4 * (stream::block_rows(d as usize) as u64 * (d + k)) + threads * 4 * 64 * (d + k);
+        coefficients + features + dense + blocks + n * 16
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::SparseColumns;
 use super::columns;
-use super::stream::{Panels, Stream, Sums};
+use super::panels::Panels;
+use super::stream::{Stream, Sums};
 use super::survey::Survey;
 
 /// Which part of AᵀY the sums hold.
@@ -74,4 +75,6 @@ pub(crate) struct Problem<'p, 'a> {
     pub(crate) keep: usize,
     /// λ in the units of A.
     pub(crate) penalty: f64,
+    /// Features that stay as they are.
+    pub(crate) locked: &'p [bool],
 }

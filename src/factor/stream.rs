@@ -6,11 +6,13 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
 use super::SparseColumns;
+use super::panels::{Packed, Panels};
 use crate::activations::{ActivationSource, Block};
 use crate::error::Result;
 use crate::matrix::dense;
@@ -24,66 +26,6 @@ const BLOCK_ROWS: Range<usize> = 512..4096;
 const SUPPORT_PANELS: usize = 4;
 /// Columns denser than this are projected on by a dense product.
 const DENSE: f64 = 0.25;
-
-/// Coefficients by panel, `[panel][feature][row in panel]`: what a pass reads and writes without a stride.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Panels {
-    pub(crate) k: usize,
-    pub(crate) rows: usize,
-    pub(crate) data: Vec<f32>,
-}
-
-impl Panels {
-    pub(crate) fn zeros(k: usize, rows: usize) -> Self {
-        Self { k, rows, data: vec![0.0; rows.div_ceil(PANEL) * PANEL * k] }
-    }
-
-    /// From k × n values by feature.
-    pub(crate) fn from_features(k: usize, rows: usize, by_feature: &[f32]) -> Self {
-        let mut out = Self::zeros(k, rows);
-        out.data.par_chunks_mut((k * PANEL).max(1)).enumerate().for_each(|(i, panel)| {
-            let first = i * PANEL;
-            let count = PANEL.min(rows - first);
-            for (j, line) in panel.chunks_exact_mut(PANEL).enumerate() {
-                let at = j * rows + first;
-                line[..count].copy_from_slice(&by_feature[at..at + count]);
-            }
-        });
-        out
-    }
-
-    /// k × n values by feature, feature j times `scales[j]`.
-    pub(crate) fn to_features(&self, scales: &[f32]) -> Vec<f32> {
-        let mut out = vec![0.0; self.k * self.rows];
-        if self.rows == 0 {
-            return out;
-        }
-        out.par_chunks_mut(self.rows).enumerate().for_each(|(j, line)| {
-            for (i, piece) in line.chunks_mut(PANEL).enumerate() {
-                let at = (i * self.k + j) * PANEL;
-                for (o, v) in piece.iter_mut().zip(&self.data[at..at + PANEL]) {
-                    *o = v * scales[j];
-                }
-            }
-        });
-        out
-    }
-
-    fn place(&self, row: usize, j: usize) -> usize {
-        (row / PANEL * self.k + j) * PANEL + row % PANEL
-    }
-
-    /// The coefficient of feature `j` at `row`.
-    pub(crate) fn get(&self, row: usize, j: usize) -> f32 {
-        self.data[self.place(row, j)]
-    }
-
-    /// Sets the coefficient of feature `j` at `row`.
-    pub(crate) fn set(&mut self, row: usize, j: usize, value: f32) {
-        let place = self.place(row, j);
-        self.data[place] = value;
-    }
-}
 
 /// What a pass projects on.
 pub(crate) enum Columns<'c> {
@@ -119,6 +61,7 @@ pub(crate) struct Sums {
     pub(crate) row_fit: Vec<f32>,
 }
 
+#[derive(Default)]
 struct Scratch {
     panel: Vec<f32>,
     projected: Vec<f32>,
@@ -131,13 +74,54 @@ pub(crate) struct Stream<'a> {
     pub(crate) d: usize,
     block_rows: usize,
     pool: Mutex<Vec<Scratch>>,
+    /// Buffers of blocks that the source had to convert.
+    buffers: Mutex<Vec<Vec<f32>>>,
+    /// Whether it had to.
+    converts: AtomicBool,
 }
 
 impl<'a> Stream<'a> {
     pub(crate) fn new(source: &'a dyn ActivationSource) -> Self {
         let (n, d) = source.shape();
-        let rows = (BLOCK_BYTES / (4 * d.max(1))).clamp(BLOCK_ROWS.start, BLOCK_ROWS.end);
-        Self { source, n, d, block_rows: rows / PANEL * PANEL, pool: Mutex::new(Vec::new()) }
+        Self {
+            source,
+            n,
+            d,
+            block_rows: block_rows(d),
+            pool: Mutex::default(),
+            buffers: Mutex::default(),
+            converts: AtomicBool::new(false),
+        }
+    }
+
+    /// A block of A. A source that converts its values does so on all threads, into memory that is used again.
+    fn fetch(&self, range: Range<usize>) -> Result<Block<'_>> {
+        if !self.converts.load(Ordering::Relaxed) {
+            let block = self.source.rows(range)?;
+            self.converts.store(matches!(block.data, Cow::Owned(_)), Ordering::Relaxed);
+            return Ok(block);
+        }
+        let (rows, d) = (range.len(), self.d);
+        let mut data = lock(&self.buffers).pop().unwrap_or_default();
+        data.resize(rows * d, 0.0);
+        let converted = AtomicBool::new(false);
+        data.par_chunks_mut(PANEL * d).enumerate().try_for_each(|(i, to)| {
+            let first = range.start + i * PANEL;
+            let piece = self.source.rows(first..first + to.len() / d)?;
+            to.copy_from_slice(&piece.data);
+            converted.fetch_or(matches!(piece.data, Cow::Owned(_)), Ordering::Relaxed);
+            Ok::<_, crate::Error>(())
+        })?;
+        // A block that only spanned two shards is not a reason to copy the others.
+        self.converts.store(converted.into_inner(), Ordering::Relaxed);
+        Ok(Block { rows, cols: d, data: Cow::Owned(data) })
+    }
+
+    /// Takes a block's memory back.
+    fn release(&self, block: Block<'_>) {
+        if let Cow::Owned(data) = block.data {
+            lock(&self.buffers).push(data);
+        }
     }
 
     /// Calls `f` for each block in order; tests for cancellation before each.
@@ -149,8 +133,9 @@ impl<'a> Stream<'a> {
         for first in (0..self.n).step_by(self.block_rows) {
             ctx.check()?;
             let range = first..self.n.min(first + self.block_rows);
-            let block = self.source.rows(range.clone())?;
+            let block = self.fetch(range.clone())?;
             f(range, &block)?;
+            self.release(block);
         }
         Ok(())
     }
@@ -165,16 +150,11 @@ impl<'a> Stream<'a> {
 
     /// Runs `f` with scratch memory that outlives it, so that a pass does not fault in fresh pages for each panel.
     fn with_scratch<R>(&self, k: usize, f: impl FnOnce(&mut Scratch) -> R) -> R {
-        let mut scratch = self
-            .pool
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .pop()
-            .unwrap_or_else(|| Scratch { panel: Vec::new(), projected: Vec::new() });
+        let mut scratch = lock(&self.pool).pop().unwrap_or_default();
         scratch.panel.resize(self.d * PANEL, 0.0);
         scratch.projected.resize(k * PANEL, 0.0);
         let result = f(&mut scratch);
-        self.pool.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(scratch);
+        lock(&self.pool).push(scratch);
         result
     }
 
@@ -199,12 +179,12 @@ impl<'a> Stream<'a> {
         update: &(impl Fn(&mut [f32], &[f32]) + Sync),
     ) -> Result<()> {
         let k = y.k;
-        sums.reset(self, k, gather);
         let dense = match columns {
             Columns::Sparse(c) if c.indices.len() as f64 > DENSE * (self.d * k) as f64 => Some(densify(c)),
             _ => None,
         };
         let columns = dense.as_deref().map_or_else(|| columns.reborrow(), Columns::Dense);
+        sums.reset(self, k, gather);
         let Sums { products, gram, fit, totals, row_fit } = sums;
         let mut first = FirstHalf { totals, row_fit, fit, on_support: Vec::new() };
         let (mut packed, mut spare) = (Packed::default(), Packed::default());
@@ -217,22 +197,24 @@ impl<'a> Stream<'a> {
             let ((), block) = rayon::join(
                 || {
                     if let Some(block) = &waiting {
-                        packed.accumulate(block, gather, products, gram, k);
+                        packed.accumulate(block, products_of(gather, products), gram, k);
                     }
                 },
                 || {
                     ctx.check()?;
-                    let block = self.source.rows(range.clone())?;
+                    let block = self.fetch(range.clone())?;
                     self.update_block(&block, range.start, before, after, &columns, gather, &mut first, update);
                     spare.fill(after, k, first.totals);
                     Ok::<_, crate::Error>(block)
                 },
             );
-            waiting = Some(block?);
+            if let Some(done) = waiting.replace(block?) {
+                self.release(done);
+            }
             std::mem::swap(&mut packed, &mut spare);
         }
         if let Some(block) = &waiting {
-            packed.accumulate(block, gather, products, gram, k);
+            packed.accumulate(block, products_of(gather, products), gram, k);
         }
         dense::mirror(gram, k);
         if matches!(gather, Gather::Support(_)) {
@@ -313,6 +295,16 @@ impl<'a> Stream<'a> {
     }
 }
 
+/// Rows in a block of A of width d, whole panels.
+pub(crate) fn block_rows(d: usize) -> usize {
+    (BLOCK_BYTES / (4 * d.max(1))).clamp(BLOCK_ROWS.start, BLOCK_ROWS.end) / PANEL * PANEL
+}
+
+/// What a panic left behind is only scratch.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Columns<'_> {
     fn reborrow(&self) -> Columns<'_> {
         match self {
@@ -340,45 +332,17 @@ impl Sums {
     }
 }
 
+/// Where the dense products go, when they are wanted.
+fn products_of<'s>(gather: Gather<'_>, products: &'s mut [f32]) -> Option<&'s mut [f32]> {
+    matches!(gather, Gather::Dense).then_some(products)
+}
+
 /// The sums of the first half of a block.
 struct FirstHalf<'s> {
     totals: &'s mut [f64],
     row_fit: &'s mut [f32],
     fit: &'s mut f64,
     on_support: Vec<f32>,
-}
-
-/// A block's coefficients by feature, for the dense products.
-#[derive(Default)]
-struct Packed {
-    lines: Vec<f32>,
-    stride: usize,
-    gram: Vec<f32>,
-}
-
-impl Packed {
-    fn fill(&mut self, panels: &[f32], k: usize, totals: &mut [f64]) {
-        let rows = panels.len() / k.max(1);
-        // Lines a power of two apart would share cache sets.
-        self.stride = rows + 16;
-        self.lines.resize(self.stride * k, 0.0);
-        self.lines.par_chunks_mut(self.stride).zip(totals.par_iter_mut()).enumerate().for_each(|(j, (line, total))| {
-            for (i, piece) in line[..rows].chunks_exact_mut(PANEL).enumerate() {
-                let at = (i * k + j) * PANEL;
-                piece.copy_from_slice(&panels[at..at + PANEL]);
-                *total += f64::from(piece.iter().sum::<f32>());
-            }
-        });
-    }
-
-    /// The second half of a block: adds to AᵀY and YᵀY.
-    fn accumulate(&mut self, block: &Block<'_>, gather: Gather<'_>, products: &mut [f32], gram: &mut [f64], k: usize) {
-        let Packed { lines, stride, gram: scratch } = self;
-        if matches!(gather, Gather::Dense) {
-            dense::accumulate_products(products, &block.data, block.cols, lines, *stride, k);
-        }
-        dense::accumulate_gram(gram, scratch, lines, *stride, block.rows, k);
-    }
 }
 
 /// Sparse columns as dense ones, `[k][d]`.

@@ -514,7 +514,8 @@ fn added_features_lower_the_error_and_leave_the_rest() {
     assert!(errors[11] < before.relative_error * 0.8, "{} after {}", errors[11], before.relative_error);
     let after = fit.snapshot();
     assert!((0..14).all(|j| after.coefficients.feature(j).iter().any(|v| *v > 0.0)));
-    let path = tempfile::tempdir().unwrap().keep().join("checkpoint");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("checkpoint");
     fit.checkpoint(&path).unwrap();
     assert!(Factoriser::resume(&source, fit.config().clone(), &path, &ctx).is_ok());
     assert!(fit.add_features(900, &ctx).is_err());
@@ -537,5 +538,86 @@ fn a_warm_start_refuses_what_does_not_fit() {
         let config = FitConfig { sparsity, ..config(10, Solver::Bcd) };
         let mut fit = Factoriser::warm(&source, config, &factors, &ctx).unwrap();
         assert!(fit.step(&ctx).unwrap().relative_error < 1.0);
+    }
+}
+
+/// A source that hands out converted copies, as a half precision cache does.
+struct Converting(InMemory);
+
+impl ActivationSource for Converting {
+    fn shape(&self) -> (usize, usize) {
+        self.0.shape()
+    }
+
+    fn rows(&self, range: std::ops::Range<usize>) -> crate::Result<Block<'_>> {
+        let block = self.0.rows(range)?;
+        Ok(Block { data: block.data.into_owned().into(), ..block })
+    }
+}
+
+#[test]
+fn a_converting_source_gives_the_same_bits() {
+    let (source, _) = planted(9000, 30, 20, 4, 0.5);
+    let plain = bits(&fit(&source, config(9, Solver::Bcd), 5).1);
+    assert!(plain == bits(&fit(&Converting(source), config(9, Solver::Bcd), 5).1));
+}
+
+#[test]
+fn the_svd_start_finds_the_singular_pairs() {
+    // Three orthogonal pairs, the left vectors of one sign on rows of their own.
+    let (n, d) = (300, 20);
+    let mut data = vec![0.0f32; n * d];
+    for (j, sigma) in [9.0f32, 4.0, 1.0].into_iter().enumerate() {
+        for r in 0..100 {
+            for c in 0..5 {
+                // u = 1/10 on a hundred rows, v = ±1/√5 on five neurons.
+                let v = if (c + j) % 2 == 0 { 1.0 } else { -1.0 } / 5f32.sqrt();
+                data[(j * 100 + r) * d + j * 5 + c] = sigma * 0.1 * v;
+            }
+        }
+    }
+    let source = InMemory::new(n, d, data);
+    let config = FitConfig { init: Init::Svd, ..config(3, Solver::Bcd) };
+    let start = Factoriser::start(&source, config, &TaskCtx::silent()).unwrap().snapshot();
+    for (j, sigma) in [9.0f32, 4.0, 1.0].into_iter().enumerate() {
+        for (r, &y) in start.coefficients.feature(j).iter().enumerate() {
+            let want = if r / 100 == j { 0.1 * sigma.sqrt() } else { 0.0 };
+            assert!((y - want).abs() < 1e-3 * sigma.sqrt(), "pair {j} row {r}: {y} against {want}");
+        }
+    }
+}
+
+#[test]
+fn a_locked_feature_stays() {
+    let (source, _) = planted(900, 40, 20, 4, 0.4);
+    let ctx = TaskCtx::silent();
+    for l1 in [0.0, 0.1] {
+        let mut fit = Factoriser::start(&source, FitConfig { l1, ..config(10, Solver::Bcd) }, &ctx).unwrap();
+        assert!(fit.lock(&[1]).is_err());
+        for _ in 0..3 {
+            fit.step(&ctx).unwrap();
+        }
+        assert!(fit.lock(&[10]).is_err());
+        fit.lock(&[2, 7]).unwrap();
+        let (before, mut last) = (fit.snapshot(), fit.objective());
+        for _ in 0..9 {
+            fit.step(&ctx).unwrap();
+            assert!(fit.objective() <= last * (1.0 + 1e-6));
+            last = fit.objective();
+        }
+        let after = fit.snapshot();
+        for j in 0..10 {
+            let same = before.features.column(j).0 == after.features.column(j).0
+                && before
+                    .features
+                    .column(j)
+                    .1
+                    .iter()
+                    .zip(after.features.column(j).1)
+                    .all(|(a, b)| (a - b).abs() < 1e-6);
+            assert_eq!(same, j == 2 || j == 7, "feature {j} at l1 {l1}");
+        }
+        fit.lock(&[]).unwrap();
+        fit.step(&ctx).unwrap();
     }
 }

@@ -247,4 +247,24 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn the_baseline_agrees_with_the_chosen_instruction_set() {
+        use crate::matrix::simd::Portable;
+        for (k, dense) in [(18, true), (13, false)] {
+            let (q, y, p) = case(k, dense);
+            let gram = Gram::from_dense(&q, k);
+            let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-4 * (1.0 + a.abs()));
+            let (mut a, mut b) = (y.clone(), y.clone());
+            hals(&mut a, &p, &gram, 0.02);
+            hals_body::<Portable>(&mut b, &p, &gram, 0.02);
+            assert!(close(&a, &b));
+            multiply(&mut a, &y, &p, &gram, 1e-6);
+            multiply_body::<Portable>(&mut b, &y, &p, &gram, 1e-6);
+            assert!(close(&a, &b));
+            quadratic(&mut a[..PANEL], &y, &gram);
+            quadratic_body::<Portable>(&mut b[..PANEL], &y, &gram);
+            assert!(close(&a[..PANEL], &b[..PANEL]));
+        }
+    }
 }

@@ -164,30 +164,24 @@ pub fn for_strips(out: &mut [f32], d: usize, width: usize, f: impl Fn(usize, Str
     result.par_row_chunks_mut(width).enumerate().for_each(|(i, tile)| f(i * width, Strip(tile)));
 }
 
-/// Makes the `count` lines of `lines` `[count][d]` orthonormal: twice (ZZᵀ)^-½ by Cholesky, as CholeskyQR2. Lines that the
-/// others span become noise of no norm and are left at zero.
-pub fn orthonormalise(lines: &mut [f32], count: usize, d: usize) {
+/// Makes the `count` lines of `lines` `[count][d]` an orthonormal basis of what they span, by the eigenvectors of their
+/// Gram matrix in f64, twice; lines beyond its rank become zero. `None` when the eigenvectors do not converge.
+pub fn orthonormalise(lines: &mut [f32], count: usize, d: usize) -> Option<()> {
+    /// Squared singular values below this share of the largest are rounding.
+    const RANK: f64 = 1e-13;
     for _ in 0..2 {
-        let mut gram = vec![0.0; count * count];
-        accumulate_gram(&mut gram, &mut Vec::new(), lines, d, d, count);
-        mirror(&mut gram, count);
-        let largest = (0..count).map(|i| gram[i * count + i]).fold(0.0, f64::max);
-        for i in 0..count {
-            gram[i * count + i] += largest * 1e-12;
+        let wide = Mat::<f64>::from_fn(d, count, |c, i| f64::from(lines[i * d + c]));
+        let mut gram = Mat::<f64>::zeros(count, count);
+        matmul(gram.as_mut(), Accum::Replace, wide.transpose(), wide.as_ref(), 1.0, Par::Seq);
+        let flat: Vec<f64> = (0..count * count).map(|i| gram[(i / count, i % count)]).collect();
+        let (values, vectors) = eigen_symmetric(&flat, count)?;
+        let scale = |i: usize| if values[i] > RANK * values[0] { values[i].sqrt().recip() } else { 0.0 };
+        let turn = Mat::<f64>::from_fn(count, count, |l, i| vectors[i * count + l] * scale(i));
+        let mut result = Mat::<f64>::zeros(d, count);
+        matmul(result.as_mut(), Accum::Replace, wide.as_ref(), turn.as_ref(), 1.0, Par::Seq);
+        for (i, line) in lines.chunks_exact_mut(d).enumerate() {
+            line.iter_mut().enumerate().for_each(|(c, v)| *v = result[(c, i)] as f32);
         }
-        super::cholesky::factor(&mut gram, count, largest * 1e-12);
-        // L⁻¹ · lines, a strip of columns at a time.
-        let result = MatMut::from_column_major_slice_mut(lines, d, count);
-        result.par_row_chunks_mut(256).for_each(|mut tile| {
-            for r in 0..tile.nrows() {
-                for i in 0..count {
-                    let mut v = f64::from(tile[(r, i)]);
-                    for l in 0..i {
-                        v -= gram[i * count + l] * f64::from(tile[(r, l)]);
-                    }
-                    tile[(r, i)] = (v / gram[i * count + i]) as f32;
-                }
-            }
-        });
     }
+    Some(())
 }

@@ -118,3 +118,47 @@ pub fn scale(lines: &mut [f32], factors: &[f32]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::simd::Portable;
+
+    #[test]
+    fn sparse_products_follow_the_formulas() {
+        let (d, k) = (9, 3);
+        let value = |i: usize| ((i * 2_654_435_761) % 1000) as f32 / 1000.0 - 0.5;
+        let panel: Vec<f32> = (0..d * PANEL).map(value).collect();
+        let y: Vec<f32> = (0..k * PANEL).map(|i| value(i + 5)).collect();
+        let (offsets, indices, values) =
+            ([0, 4, 4, 9], [0u32, 2, 5, 8, 0, 1, 3, 4, 7], [1.0f32, -2.0, 0.5, 3.0, 1.5, -0.25, 2.0, 1.0, -1.0]);
+        let mut p = vec![f32::NAN; k * PANEL];
+        project(&mut p, &panel, &offsets, &indices, &values);
+        let mut sums = vec![1.0f32; 9];
+        gather_products(&mut sums, &panel, &y, &offsets, &indices);
+        let mut rows = vec![0.0f32; PANEL];
+        products(&mut rows, &y, &p);
+        for j in 0..k {
+            for r in 0..PANEL {
+                let want: f32 =
+                    (offsets[j]..offsets[j + 1]).map(|q| values[q] * panel[indices[q] as usize * PANEL + r]).sum();
+                assert!((p[j * PANEL + r] - want).abs() < 1e-5);
+            }
+            for q in offsets[j]..offsets[j + 1] {
+                let want: f32 = (0..PANEL).map(|r| panel[indices[q] as usize * PANEL + r] * y[j * PANEL + r]).sum();
+                assert!((sums[q] - 1.0 - want).abs() < 1e-4);
+            }
+        }
+        for r in 0..PANEL {
+            let want: f32 = (0..k).map(|j| y[j * PANEL + r] * p[j * PANEL + r]).sum();
+            assert!((rows[r] - want).abs() < 1e-5);
+        }
+        let (mut base_p, mut base_sums, mut base_rows) = (vec![0.0; k * PANEL], vec![1.0; 9], vec![0.0; PANEL]);
+        project_body::<Portable>(&mut base_p, &panel, &offsets, &indices, &values);
+        gather_products_body::<Portable>(&mut base_sums, &panel, &y, &offsets, &indices);
+        products_body::<Portable>(&mut base_rows, &y, &p);
+        for (a, b) in p.iter().chain(&sums).chain(&rows).zip(base_p.iter().chain(&base_sums).chain(&base_rows)) {
+            assert!((a - b).abs() < 1e-4);
+        }
+    }
+}

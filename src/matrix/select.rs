@@ -4,14 +4,19 @@ use super::simd::{Vector, kernel};
 
 /// The indices of the `count` entries of `values` largest in |value|, ascending; of equal ones the first are taken.
 ///
-/// `guess` may name entries that were chosen before: when they are `count` different indices, every entry below the
-/// least of them is passed over at once. It changes the time, never the result.
+/// `guess` may name `count` entries that were chosen before: what lies below the least of them is passed over at once. It
+/// changes the time, never the result.
 pub fn largest(values: &[f32], count: usize, guess: &[u32], scratch: &mut Vec<(u32, u32)>, out: &mut [u32]) {
     debug_assert!(count == out.len() && count <= values.len());
     let floor =
         if guess.len() == count { guess.iter().map(|&i| key(values[i as usize])).min().unwrap_or(0) } else { 0 };
     scratch.clear();
     above(values, floor, scratch);
+    if scratch.len() < count {
+        // The guess named an entry twice.
+        scratch.clear();
+        above(values, 0, scratch);
+    }
     if scratch.len() > count {
         scratch.select_nth_unstable(count);
     }
@@ -59,7 +64,9 @@ mod tests {
         let mut out = [0; 3];
         largest(&values, 3, &[], &mut scratch, &mut out);
         assert_eq!(out, [0, 1, 3]);
-        largest(&values, 3, &[2, 4, 5], &mut scratch, &mut out);
-        assert_eq!(out, [0, 1, 3]);
+        for guess in [[2, 4, 5], [1, 1, 1]] {
+            largest(&values, 3, &guess, &mut scratch, &mut out);
+            assert_eq!(out, [0, 1, 3]);
+        }
     }
 }

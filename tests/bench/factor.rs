@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use mlpeek::activations::{ActivationSource, InMemory};
+use mlpeek::factor::encode::Encoder;
 use mlpeek::factor::{Factoriser, FitConfig, Init};
 use mlpeek::matrix::dense;
 use mlpeek::task::TaskCtx;
@@ -80,6 +81,10 @@ fn run(source: &InMemory, config: FitConfig, product: f64) -> Vec<(f64, f64)> {
     println!("median sweep {:.2} ms = {:.2} × A·Y", median * 1e3, median / product);
     let factors = fit.finish(&ctx).unwrap();
     println!("{:?}: error from the factors in f64 {:.6}", config.solver, factors.relative_error);
+    let block = source.rows(0..source.shape().0.min(4096)).unwrap();
+    let started = Instant::now();
+    Encoder::new(factors.features.clone()).encode(&block, &ctx).unwrap();
+    println!("encoding: {:.0} rows a second", block.rows as f64 / started.elapsed().as_secs_f64());
     let active = factors.coefficients.as_slice().iter().filter(|v| **v > 0.0).count();
     println!("non-zero coefficients a row: {:.1}", active as f64 / source.shape().0 as f64);
     if let Ok(path) = std::env::var("MLPEEK_BENCH_OUT") {
