@@ -16,7 +16,7 @@ use crate::task::TaskCtx;
 
 const LABELS: u32 = 6;
 const ROWS: usize = 5;
-const NEURONS: usize = 48;
+const NEURONS: usize = 120;
 
 fn concept(label: usize) -> Range<usize> {
     6 * label..6 * label + 4
@@ -34,7 +34,7 @@ fn planted() -> (Vec<f32>, TokenTable) {
             let shared = rng.random_range(0.2..1.0);
             (36..40).for_each(|i| line[i] += shared);
             if row % 3 == 1 {
-                let strength = rng.random_range(1.0..3.0);
+                let strength = rng.random_range(0.8..1.6);
                 for i in concept(sentence % LABELS as usize) {
                     line[i] += if i % 2 == 0 { strength } else { -strength };
                 }
@@ -46,7 +46,7 @@ fn planted() -> (Vec<f32>, TokenTable) {
 }
 
 fn config() -> QualityConfig {
-    let fit = FitConfig { features: 9, sparsity: 0.1, seed: 3, ..FitConfig::default() };
+    let fit = FitConfig { features: 9, sparsity: 0.04, seed: 3, ..FitConfig::default() };
     QualityConfig { fits: vec![fit], resamples: 1000, ..QualityConfig::default() }
 }
 
@@ -71,7 +71,7 @@ fn planted_concepts_are_found_on_sentences_that_the_fit_never_saw() {
     assert!(detection.auroc > 0.97, "{detection:?}");
     // One seed of three may end with two concepts in one feature.
     assert!(detection.labels.len() == 6 && detection.told_apart > 0.9, "{detection:?}");
-    assert!(fit.held_out_error.unwrap() < 0.5 && fit.relative_error.unwrap() < 0.5, "{fit:?}");
+    assert!(fit.held_out_error.unwrap() < 0.8 && fit.relative_error.unwrap() < 0.8, "{fit:?}");
     assert!(fit.stability.unwrap().found_again > 0.6, "{:?}", fit.stability);
     // 25 contexts of a feature that only 10 training sentences express.
     assert!(fit.coefficient_contexts.unwrap().label.unwrap() > 0.3);
@@ -120,7 +120,7 @@ fn a_sweep_shows_that_more_features_explain_more_until_they_are_enough() {
     let (data, tokens) = planted();
     let source = InMemory::new(tokens.rows.len(), NEURONS, data);
     let base = FitConfig { l1: 0.0, seed: 3, ..FitConfig::default() };
-    let fits = grid(&base, &[1, 3, 7, 12], &[0.1], &[0.0]);
+    let fits = grid(&base, &[1, 3, 7, 12], &[0.04], &[0.0]);
     let config = SweepConfig { fits, seeds: 2, holdout: config().holdout };
     let mut seen = 0;
     let (division, rows) = sweep(&source, &tokens, &config, &TaskCtx::silent(), &mut |_| {
@@ -130,7 +130,7 @@ fn a_sweep_shows_that_more_features_explain_more_until_they_are_enough() {
     .unwrap();
     assert_eq!((seen, division.labels), (4, 6));
     let errors: Vec<f64> = rows.iter().map(|r| r.held_out_error.unwrap()).collect();
-    assert!(errors[0] > errors[1] + 0.05 && errors[1] > errors[2] + 0.05, "{errors:?}");
+    assert!(errors[0] > errors[1] + 0.02 && errors[1] > errors[2] + 0.02, "{errors:?}");
     assert!(errors[2] - errors[3] < 0.5 * (errors[1] - errors[2]), "seven patterns are there: {errors:?}");
     assert!(rows.iter().all(|r| r.stability.is_some() && r.auroc.is_some()));
 }
