@@ -228,8 +228,8 @@ fn bad_input_gets_one_clear_line() {
     bad(&["fit", study, "-k", "5", "--layer", "1", "--sparsity", "0"], 2, "sparsity");
     bad(&["fit", study, "-k", "5", "--layer", "1", "--resume"], 2, "--resume");
     bad(&["fit", study, "-k", "5", "--layer", "1", "--name", "../x"], 2, "../x");
-    bad(&["features", study], 1, "fit");
-    bad(&["features", &home.join("nowhere").display().to_string()], 1, "nowhere");
+    bad(&["features", study], 2, "fit");
+    bad(&["features", &home.join("nowhere").display().to_string()], 2, "nowhere");
     json_lines(mlpeek(home).args(["fit", study, "-k", "3", "--layer", "1", "--json", "--max-sweeps", "2"]));
     bad(&["feature", study, "3"], 2, "0 to 2");
     bad(&["features", study, "--fit", "other"], 2, "other");
@@ -246,7 +246,7 @@ fn bad_input_gets_one_clear_line() {
     bad(
         &["collect", "--model", &other.display().to_string(), "--layer", "1,2", "--data", &good, "--out", study],
         1,
-        "model",
+        "another study",
     );
     // A truncated shard of weights.
     let bytes = fs::read(&weights).unwrap();

@@ -154,6 +154,8 @@ fn a_study_reopens_where_it_was_without_collecting_again() {
     let mut direct = opened(&home, 80, 24, &[]);
     direct.keys("~");
     direct.until("that nothing was collected again", |s| s.contains("before"));
+    direct.keys("~");
+    direct.until("the list without the log", |s| s.contains("enter open"));
     direct.keys("q");
     assert_eq!(direct.ended(), 0);
 }
