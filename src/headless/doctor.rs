@@ -77,7 +77,7 @@ fn machine() -> Vec<Check> {
 fn parity(model: &Model, ctx: &TaskCtx) -> Result<Vec<Check>> {
     let ids = model.tokenizer().encode(PARAGRAPH, BosRule::Auto)?;
     let half = ids.len() / 2;
-    let whole = logits(model, &[ids.clone()], ctx)?.get(0)?;
+    let whole = logits(model, std::slice::from_ref(&ids), ctx)?.get(0)?;
     let (tokens, _) = whole.dims2()?;
     let values: Vec<f32> = whole.flatten_all()?.to_vec1()?;
     let finite = values.iter().all(|v| v.is_finite());
