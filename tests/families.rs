@@ -158,7 +158,7 @@ fn assert_cache_and_batches(decoder: &Decoder, family: &str) {
     // Two rows of unequal length go on greedily, each with the cache; the first must follow the reference.
     let mut cache = decoder.new_cache(2);
     let mut batch = Batch { rows: vec![text[..9].to_vec(), text[..14].to_vec()], samples: Vec::new() };
-    let mut out = vec![Vec::new(), text[..14].to_vec()];
+    let mut out = [Vec::new(), text[..14].to_vec()];
     for _ in 0..12 {
         let logits = decoder.forward(&batch, Phase::Prompt, Some(&mut cache), &mut NoTap, Logits::Last, &ctx);
         let logits = logits.unwrap().unwrap();

@@ -216,7 +216,7 @@ mod tests {
         let n = rows.shape().0;
         let mut y = vec![0.0; 2 * n];
         for row in 0..n {
-            y[row] = if rows.source_row(row) / 3 % 2 == 0 { 1.0 } else { 0.0 };
+            y[row] = if (rows.source_row(row) / 3).is_multiple_of(2) { 1.0 } else { 0.0 };
         }
         y[n] = 1.0;
         let mut meter = PurityMeter::new(&tokens, &split);

@@ -167,7 +167,7 @@ impl Stage {
                     x += 1;
                 }
                 let named = name(style);
-                if !named.is_empty() && !(run.trim().is_empty() && !named.contains("on")) {
+                if !named.is_empty() && (!run.trim().is_empty() || named.contains("on")) {
                     out.push_str(&format!("{y}:{from}-{} {named} |{run}|\n", x - 1));
                 }
             }

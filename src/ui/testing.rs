@@ -144,7 +144,7 @@ impl Stage {
                     x += 1;
                 }
                 let named = name(style);
-                if !named.is_empty() && !(run.trim().is_empty() && !named.contains("on")) {
+                if !named.is_empty() && (!run.trim().is_empty() || named.contains("on")) {
                     out.push_str(&format!("{y}:{from}-{} {named} |{}|\n", x - 1, run));
                 }
             }

@@ -62,7 +62,7 @@ fn run(source: &InMemory, config: FitConfig, product: f64) -> Vec<(f64, f64)> {
         sweeps.push(s.seconds - last);
         last = s.seconds;
         curve.push((fit.init_seconds() + s.seconds, s.relative_error));
-        if s.sweep <= 10 || s.sweep % 10 == 0 || s.stop.is_some() {
+        if s.sweep <= 10 || s.sweep.is_multiple_of(10) || s.stop.is_some() {
             let at = fit.init_seconds() + s.seconds;
             println!(
                 "sweep {:3}  {:.5}  at {:.3} s  this sweep {:.2} × A·Y",

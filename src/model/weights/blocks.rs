@@ -80,7 +80,7 @@ macro_rules! with_block {
 /// Bytes as blocks; they must be aligned and whole, as [`super::Stored::new`] saw to.
 fn cast<T: GgmlType>(data: &[u8]) -> &[T] {
     let size = std::mem::size_of::<T>();
-    assert!(data.len() % size == 0 && data.as_ptr().cast::<T>().is_aligned(), "blocks are whole and aligned");
+    assert!(data.len().is_multiple_of(size) && data.as_ptr().cast::<T>().is_aligned(), "blocks are whole and aligned");
     // SAFETY: length and alignment were just checked; the block types are plain integers and floats without padding or
     // invalid bit patterns; the borrow keeps the bytes alive.
     #[allow(unsafe_code)]

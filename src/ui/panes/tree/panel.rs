@@ -188,7 +188,7 @@ fn core(pane: &TreePane, width: usize, most: usize, cx: &Cx) -> Vec<Line<'static
     };
     let n = shared.features.len();
     let (title, rest) = match (shared.core.len(), n) {
-        (0, _) => ("No core".to_owned(), format!(": no neuron is in more than half")),
+        (0, _) => ("No core".to_owned(), ": no neuron is in more than half".to_string()),
         (c, 2) => (format!("Core: {}", count(c, "neuron")), " that both have".to_owned()),
         (c, _) => (format!("Core: {}", count(c, "neuron")), format!(" in most of the {n}")),
     };
