@@ -29,7 +29,7 @@ pub struct Cli {
 pub struct ExploreArgs {
     /// A study's directory: opened where it is one, made there otherwise
     pub study: Option<PathBuf>,
-    /// Hub id (owner/name[@revision]), a directory in Hugging Face layout, or a GGUF file
+    /// Hub id (owner/name or owner/name@revision), a directory in Hugging Face layout, or a GGUF file
     #[arg(long, short)]
     pub model: Option<String>,
     /// Layer, from 0 [default: the middle one]
@@ -191,7 +191,7 @@ pub struct JsonArgs {
 /// Where a model comes from and computes.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// Hub id (owner/name[@revision]), a directory in Hugging Face layout, or a GGUF file [default: SmolLM2-135M-Instruct]
+    /// Hub id (owner/name or owner/name@revision), a directory in Hugging Face layout, or a GGUF file [default: SmolLM2-135M-Instruct]
     #[arg(long, short)]
     pub model: Option<String>,
     /// Where to compute

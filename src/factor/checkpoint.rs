@@ -2,7 +2,7 @@
 //! and this format, and closed by a checksum. Knows nothing of how a fit goes on.
 //!
 //! Layout, little-endian: magic, format version, length of a JSON header, the header, the arrays in the order of
-//! [`Header::lengths`], xxh3 of all before it.
+//! the lengths in its header, xxh3 of all before it.
 
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
