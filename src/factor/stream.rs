@@ -22,6 +22,8 @@ use crate::task::TaskCtx;
 /// Bytes of A in a block: small enough to stay in a shared cache between the two halves of a pass.
 const BLOCK_BYTES: usize = 16 << 20;
 const BLOCK_ROWS: Range<usize> = 512..4096;
+/// Blocks in flight: the one under way and the one that is read ahead.
+const SPARE_BUFFERS: usize = 2;
 /// Panels a task takes where it sums on the supports: enough to spread the cost of its own sums.
 const SUPPORT_PANELS: usize = 4;
 /// Columns denser than this are projected on by a dense product.
@@ -117,10 +119,14 @@ impl<'a> Stream<'a> {
         Ok(Block { rows, cols: d, data: Cow::Owned(data) })
     }
 
-    /// Takes a block's memory back.
+    /// Takes a block's memory back, as much of it as blocks in flight can use: a source whose blocks span shards makes
+    /// memory of its own each time.
     fn release(&self, block: Block<'_>) {
         if let Cow::Owned(data) = block.data {
-            lock(&self.buffers).push(data);
+            let mut buffers = lock(&self.buffers);
+            if buffers.len() < SPARE_BUFFERS {
+                buffers.push(data);
+            }
         }
     }
 
