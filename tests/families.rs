@@ -1,29 +1,61 @@
 //! Every family against `transformers` on tiny random models (`tests/fixtures/make_families.py`): logits, hooks at two
-//! layers, the KV cache, unequal batches; the same weights as a GGUF file would hold them; both compute paths.
+//! layers, the KV cache, unequal batches; the same weights as a GGUF file; both compute paths. README's parity table is
+//! what these tests measure.
+
+#[path = "support/parity.rs"]
+mod parity;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 use candle_core::{DType, Device, Tensor};
 use mlpeek::model::config::Config;
 use mlpeek::model::weights::Weights;
 use mlpeek::model::{Batch, Decoder, HookPoint, HookSite, Logits, NoTap, Pass, Phase, Tap};
 use mlpeek::{Result, TaskCtx};
+use parity::Row;
 
-const FAMILIES: [&str; 11] = [
+const FAMILIES: [&str; 13] = [
+    "gpt2",
+    "gpt2_gelu",
+    "llama2",
     "llama",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "smollm3",
     "gemma",
     "gemma2",
     "gemma3",
-    "gpt2",
+    "smollm3",
+    "qwen2",
+    "qwen3",
+    "mistral",
     "gpt_neox",
     "gpt_neox_serial",
 ];
+
+/// Families with a `model.gguf`.
+const GGUF: [&str; 9] = ["gpt2", "llama2", "llama", "gemma2", "gemma3", "smollm3", "qwen2", "qwen3", "mistral"];
+
+/// Rows of README's table that come from real weights (`tests/smollm2.rs`, `tests/gemma3.rs`).
+const REAL: [&str; 2] = ["SmolLM2-135M-Instruct", "Gemma 3 270M"];
+
+/// What a person calls a fixture's family, and which of its switches the fixture turns.
+fn title(family: &str) -> &'static str {
+    match family {
+        "gpt2" => "GPT-2",
+        "gpt2_gelu" => "GPT-2, exact GELU",
+        "llama2" => "Llama 2 (no GQA, untied)",
+        "llama" => "Llama 3.1 (rope scaling, GQA, biases); SmolLM2's architecture",
+        "gemma" => "Gemma",
+        "gemma2" => "Gemma 2 (alternating windows, soft-caps)",
+        "gemma3" => "Gemma 3 (two rope bases, every sixth layer global)",
+        "smollm3" => "SmolLM3 (layers without rope)",
+        "qwen2" => "Qwen 2.5 (sliding upper layers)",
+        "qwen3" => "Qwen 3 (QK norm)",
+        "mistral" => "Mistral (sliding window)",
+        "gpt_neox" => "Pythia (parallel, partial rotary)",
+        "gpt_neox_serial" => "GPT-NeoX (serial residual)",
+        other => panic!("{other} has no title"),
+    }
+}
 
 fn directory(family: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(family)
@@ -43,6 +75,12 @@ fn decoder(family: &str) -> Decoder {
 
 fn expected(family: &str) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(directory(family).join("expected.safetensors"), &Device::Cpu).unwrap()
+}
+
+/// What is expected of `model.gguf`: the same, unless a GGUF cannot carry a switch of the fixture.
+fn expected_of_gguf(family: &str) -> HashMap<String, Tensor> {
+    let own = directory(family).join("expected_gguf.safetensors");
+    if own.exists() { candle_core::safetensors::load(own, &Device::Cpu).unwrap() } else { expected(family) }
 }
 
 fn ids(t: &Tensor) -> Vec<u32> {
@@ -92,26 +130,45 @@ fn one(row: &[u32]) -> Batch {
     Batch { rows: vec![row.to_vec()], samples: Vec::new() }
 }
 
-/// Worst relative difference of logits and hooks of a decoder from a fixture.
-fn worst(decoder: &Decoder, expected: &HashMap<String, Tensor>) -> f32 {
+/// Worst relative differences of a decoder from a fixture: of its hooks and of its logits.
+fn worst(decoder: &Decoder, expected: &HashMap<String, Tensor>) -> (f32, f32) {
     let mut tap = Record::of(expected);
     let batch = one(&ids(&expected["ids"]));
     let logits = decoder.forward(&batch, Phase::Prompt, None, &mut tap, Logits::All, &TaskCtx::silent());
-    let mut worst = relative(&logits.unwrap().unwrap().squeeze(0).unwrap(), &expected["logits"]);
+    let logits = relative(&logits.unwrap().unwrap().squeeze(0).unwrap(), &expected["logits"]);
+    let mut hooks = 0.0f32;
     for hook in &tap.hooks {
         let error = relative(&tap.seen[&hook.to_string()], &expected[&hook.to_string()]);
         assert!(error < 1e-4, "{hook} differs by {error}");
-        worst = worst.max(error);
+        hooks = hooks.max(error);
     }
-    worst
+    assert!(logits < 1e-4, "logits differ by {logits}");
+    (hooks, logits)
+}
+
+fn row(family: &str, weights: &'static str, (hooks, logits): (f32, f32)) -> Row {
+    Row { model: title(family).into(), weights, reference: "transformers, f32", hooks: Some(hooks), logits }
 }
 
 #[test]
-fn logits_and_hooks_equal_transformers() {
+fn every_family_equals_transformers_as_the_readme_says() {
+    let mut rows = Vec::new();
     for family in FAMILIES {
-        let error = worst(&decoder(family), &expected(family));
-        println!("| {family} | transformers, f32 | {error:.1e} |");
-        assert!(error < 1e-4, "{family} differs by {error}");
+        rows.push(row(family, "safetensors", worst(&decoder(family), &expected(family))));
+        if GGUF.contains(&family) {
+            let weights = Weights::open_gguf(&directory(family).join("model.gguf")).unwrap();
+            let config = Config::from_gguf(&weights).unwrap();
+            let decoder = Decoder::on_cpu(config, &weights, None, &TaskCtx::silent()).unwrap();
+            rows.push(row(family, "GGUF", worst(&decoder, &expected_of_gguf(family))));
+        }
+    }
+    parity::hold(&rows);
+    let real = |model: &str| REAL.contains(&model);
+    let listed: Vec<_> = parity::listed().into_iter().filter(|(model, _)| !real(model)).collect();
+    let measured: Vec<_> = rows.into_iter().map(|r| (r.model, r.weights.to_owned())).collect();
+    assert_eq!(listed, measured, "README's parity table lists the families that the tests hold, in their order");
+    for model in REAL {
+        assert!(parity::listed().iter().any(|(m, _)| m == model), "README's parity table has a row of {model}");
     }
 }
 
@@ -121,8 +178,7 @@ fn the_operations_of_a_gpu_give_the_same() {
         let (config, weights) = (config(family), weights(family));
         let ctx = TaskCtx::silent();
         let decoder = Decoder::on_device(config, &weights, None, &Device::Cpu, DType::F32, &ctx).unwrap();
-        let error = worst(&decoder, &expected(family));
-        assert!(error < 1e-4, "{family} differs by {error}");
+        worst(&decoder, &expected(family));
         assert_cache_and_batches(&decoder, family);
     }
 }
@@ -243,159 +299,20 @@ fn the_logit_lens_of_nothing_is_nothing_where_the_norm_has_a_bias() {
 }
 
 #[test]
-fn configs_of_the_older_generation_mean_the_same() {
-    // What transformers 4 wrote for these models.
-    for (family, old) in [
-        (
-            "llama",
-            r#""rope_theta": 500.0, "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-               "high_freq_factor": 4.0, "original_max_position_embeddings": 16}"#,
-        ),
-        ("qwen2", r#""rope_theta": 1000000.0"#),
-        ("gemma2", r#""rope_theta": 10000.0"#),
-        (
-            "gemma3",
-            r#""rope_theta": 1000000.0, "rope_local_base_freq": 10000.0, "sliding_window_pattern": 6,
-               "rope_scaling": {"rope_type": "linear", "factor": 4.0}"#,
-        ),
-        ("gpt_neox", r#""rotary_pct": 0.34, "rotary_emb_base": 10000"#),
-        ("smollm3", r#""rope_theta": 2000000.0"#),
-    ] {
-        let path = directory(family).join("config.json");
-        let text = std::fs::read_to_string(&path).unwrap();
-        let mut json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
-        for key in ["rope_parameters", "layer_types", "_sliding_window_pattern"] {
-            json.remove(key);
-        }
-        let old: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&format!("{{{old}}}")).unwrap();
-        json.extend(old);
-        let old = Config::from_hf_text(&serde_json::to_string(&json).unwrap(), &path).unwrap();
-        assert_eq!(old, config(family), "{family}");
-    }
-}
-
-/// A fixture's tensors as llama.cpp's converter would store them: names, 1 + w, permuted q and k, transposed Conv1D.
-fn as_gguf(family: &str, path: &Path) {
-    let c = config(family);
-    let tensors = candle_core::safetensors::load(directory(family).join("model.safetensors"), &Device::Cpu).unwrap();
-    let arch = match family {
-        "mistral" => "llama",
-        other => other,
-    };
-    let mut named: Vec<(String, Tensor)> = Vec::new();
-    for (name, t) in tensors {
-        let mut t = t;
-        if family.starts_with("gemma") && name.contains("norm") {
-            t = (t + 1.0).unwrap();
-        }
-        if arch == "llama" || arch == "smollm3" {
-            let heads = [("q_proj", c.heads), ("k_proj", c.kv_heads)].into_iter().find(|(n, _)| name.contains(n));
-            if let Some((_, heads)) = heads {
-                let rows = t.dim(0).unwrap();
-                let rest = t.elem_count() / rows;
-                let split = t.reshape((heads, 2, rows / heads / 2, rest)).unwrap();
-                t = split.transpose(1, 2).unwrap().contiguous().unwrap().reshape(t.dims()).unwrap();
-            }
-        }
-        if family == "gpt2" && name.contains("c_") && t.rank() == 2 {
-            t = t.t().unwrap().contiguous().unwrap();
-        }
-        let mut to = name.replace("model.layers.", "blk.").replace("transformer.h.", "blk.");
-        for (from, into) in [
-            ("self_attn.q_proj", "attn_q"),
-            ("self_attn.k_proj", "attn_k"),
-            ("self_attn.v_proj", "attn_v"),
-            ("self_attn.o_proj", "attn_output"),
-            ("self_attn.q_norm", "attn_q_norm"),
-            ("self_attn.k_norm", "attn_k_norm"),
-            ("mlp.gate_proj", "ffn_gate"),
-            ("mlp.up_proj", "ffn_up"),
-            ("mlp.down_proj", "ffn_down"),
-            ("input_layernorm", "attn_norm"),
-            ("pre_feedforward_layernorm", "ffn_norm"),
-            ("post_feedforward_layernorm", "post_ffw_norm"),
-            ("post_attention_layernorm", if family.starts_with("gemma") { "post_attention_norm" } else { "ffn_norm" }),
-            ("attn.c_attn", "attn_qkv"),
-            ("attn.c_proj", "attn_output"),
-            ("mlp.c_fc", "ffn_up"),
-            ("mlp.c_proj", "ffn_down"),
-            ("ln_1", "attn_norm"),
-            ("ln_2", "ffn_norm"),
-            ("transformer.ln_f", "output_norm"),
-            ("transformer.wte", "token_embd"),
-            ("transformer.wpe", "position_embd"),
-            ("model.embed_tokens", "token_embd"),
-            ("model.norm", "output_norm"),
-            ("lm_head", "output"),
-        ] {
-            to = to.replace(from, into);
-        }
-        named.push((to, t));
-    }
-    use gguf_file::Value as V;
-    let u = |n: usize| V::U32(n as u32);
-    let key = |k: &str| format!("{arch}.{k}");
-    let mut meta = vec![
-        ("general.architecture".to_string(), V::String(arch.into())),
-        (key("block_count"), u(c.layers.len())),
-        (key("context_length"), u(c.context)),
-        (key("embedding_length"), u(c.d_model)),
-        (key("feed_forward_length"), u(c.d_mlp)),
-        (key("attention.head_count"), u(c.heads)),
-        (key("attention.head_count_kv"), u(c.kv_heads)),
-    ];
-    if family == "gpt2" {
-        meta.push((key("attention.layer_norm_epsilon"), V::F32(c.norm.eps as f32)));
-    } else {
-        meta.push((key("attention.layer_norm_rms_epsilon"), V::F32(c.norm.eps as f32)));
-        meta.push((key("rope.freq_base"), V::F32(c.ropes[0].base as f32)));
-        meta.push((key("attention.key_length"), u(c.head_dim)));
-        meta.push((key("attention.value_length"), u(c.head_dim)));
-    }
-    if let Some(window) = c.layers.iter().find_map(|l| l.window).filter(|_| family != "qwen2") {
-        meta.push((key("attention.sliding_window"), u(window)));
-    }
-    if family == "llama" {
-        // The divisors that llama.cpp's converter works out from rope_scaling.
-        let plain = mlpeek::model::config::Rope::new(c.ropes[0].base).frequencies(c.rotary_dims);
-        let scaled = c.ropes[0].frequencies(c.rotary_dims);
-        let factors: Vec<f32> = plain.iter().zip(&scaled).map(|(p, s)| p / s).collect();
-        let count = factors.len();
-        named.push(("rope_freqs.weight".into(), Tensor::from_vec(factors, count, &Device::Cpu).unwrap()));
-    }
-    if family == "gemma2" {
-        meta.push((key("attn_logit_softcapping"), V::F32(c.attention_softcap.unwrap() as f32)));
-        meta.push((key("final_logit_softcapping"), V::F32(c.final_softcap.unwrap() as f32)));
-    }
-    if family == "gemma3" {
-        meta.push((key("rope.scaling.type"), V::String("linear".into())));
-        meta.push((key("rope.scaling.factor"), V::F32(4.0)));
-    }
-    let quantised: Vec<(String, QTensor)> =
-        named.iter().map(|(n, t)| (n.clone(), QTensor::quantize(t, GgmlDType::F32).unwrap())).collect();
-    let meta: Vec<(&str, &V)> = meta.iter().map(|(k, v)| (k.as_str(), v)).collect();
-    let tensors: Vec<(&str, &QTensor)> = quantised.iter().map(|(n, t)| (n.as_str(), t)).collect();
-    gguf_file::write(&mut std::fs::File::create(path).unwrap(), &meta, &tensors).unwrap();
-}
-
-#[test]
-fn gguf_files_of_the_same_weights_give_the_same() {
+fn a_checkpoint_without_a_prefix_is_the_same() {
     let dir = tempfile::tempdir().unwrap();
-    for family in ["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma2", "gemma3", "gpt2"] {
-        let path = dir.path().join(format!("{family}.gguf"));
-        as_gguf(family, &path);
-        let weights = Weights::open_gguf(&path).unwrap();
-        let mut config = Config::from_gguf(&weights).unwrap();
-        if ["qwen2", "smollm3"].contains(&family) {
-            // GGUF keeps neither Qwen's unused windows nor SmolLM3's list of layers (its rule is every fourth).
-            config.layers = self::config(family).layers;
-        }
-        if family.starts_with("gemma") {
-            // GGUF drops query_pre_attn_scalar; real models have the head's width there, the fixture has not.
-            config.attention_scale = self::config(family).attention_scale;
-        }
-        let decoder = Decoder::on_cpu(config, &weights, None, &TaskCtx::silent()).unwrap();
-        let error = worst(&decoder, &expected(family));
-        assert!(error < 1e-4, "{family} differs by {error}");
+    for (family, prefix) in
+        [("llama", "model."), ("gemma3", "model."), ("gpt2", "transformer."), ("gpt_neox", "gpt_neox.")]
+    {
+        let tensors =
+            candle_core::safetensors::load(directory(family).join("model.safetensors"), &Device::Cpu).unwrap();
+        let bare: HashMap<String, Tensor> =
+            tensors.into_iter().map(|(n, t)| (n.strip_prefix(prefix).unwrap_or(&n).to_owned(), t)).collect();
+        assert!(bare.keys().all(|n| !n.starts_with(prefix)));
+        let path = dir.path().join(format!("{family}.safetensors"));
+        candle_core::safetensors::save(&bare, &path).unwrap();
+        let weights = Weights::open_safetensors(&[path]).unwrap();
+        let decoder = Decoder::on_cpu(config(family), &weights, None, &TaskCtx::silent()).unwrap();
+        worst(&decoder, &expected(family));
     }
 }

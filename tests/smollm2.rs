@@ -2,6 +2,10 @@
 //!
 //! `MLPEEK_TEST_MODEL=SmolLM2-135M-Instruct.Q4_1.gguf cargo test --release --test smollm2 -- --ignored`
 
+#[path = "support/parity.rs"]
+#[allow(dead_code)]
+mod parity;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
@@ -14,6 +18,7 @@ use mlpeek::TaskCtx;
 use mlpeek::model::config::Config;
 use mlpeek::model::weights::Weights;
 use mlpeek::model::{Batch, Decoder, Logits, NoTap, Phase};
+use parity::Row;
 
 /// "The capital of France is Paris, and the capital of Italy is"
 const IDS: [u32; 13] = [504, 3575, 282, 4649, 314, 7042, 28, 284, 260, 3575, 282, 7158, 314];
@@ -117,8 +122,14 @@ fn dequantised_logits_and_continuation_equal_candles_llama() {
     let input = Tensor::new(&IDS[..], &Device::Cpu).unwrap().unsqueeze(0).unwrap();
     let mut logits = theirs.forward(&input, 0, &mut cache).unwrap();
     let error = relative(&forward(&decoder, &IDS), &logits);
-    println!("dequantised path: largest relative difference of the logits {error:.2e}");
     assert!(error < 1e-4, "logits differ by {error}");
+    parity::hold(&[Row {
+        model: "SmolLM2-135M-Instruct".into(),
+        weights: "GGUF Q4_1, widened",
+        reference: "candle-transformers llama, f32",
+        hooks: None,
+        logits: error,
+    }]);
     let mut ids = Vec::new();
     for i in 0..24 {
         let id = logits.argmax(1).unwrap().to_vec1::<u32>().unwrap()[0];

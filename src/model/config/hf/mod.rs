@@ -42,6 +42,8 @@ const NEUTRAL: &[&str] = &[
     "n_ctx",
     "output_past",
     "pad_token_id",
+    // How training split matrices among devices: the sums are the same (SmolLM3 publishes 2).
+    "pretraining_tp",
     "problem_type",
     "reorder_and_upcast_attn",
     "resid_pdrop",
@@ -184,11 +186,9 @@ impl Config {
                 return Err(r.wrong(format!("model_type '{other}' is not supported (supported: {SUPPORTED})")));
             }
         };
-        for (key, neutral) in [
-            ("is_encoder_decoder", Value::Bool(false)),
-            ("pretraining_tp", Value::from(1)),
-            ("use_bidirectional_attention", Value::Bool(false)),
-        ] {
+        for (key, neutral) in
+            [("is_encoder_decoder", Value::Bool(false)), ("use_bidirectional_attention", Value::Bool(false))]
+        {
             r.only(key, &neutral)?;
         }
         r.refuse_unknown()?;

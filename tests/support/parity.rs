@@ -1,0 +1,94 @@
+//! README's table of parity: what a test measures must be under the bound that the table states.
+//!
+//! `MLPEEK_UPDATE_README=1 cargo test --release --test families` writes the table anew (with `-- --include-ignored` and the
+//! variables that name the real weights, `--test smollm2` and `--test gemma3` write their rows).
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+const BEGIN: &str = "<!-- parity: written by MLPEEK_UPDATE_README=1 cargo test --release --test families -->\n";
+const END: &str = "<!-- end of parity -->\n";
+const HEAD: &str = "| model | weights | reference | hooks | logits |\n| --- | --- | --- | --- | --- |\n";
+
+/// Tests of one binary may write at once.
+static README: Mutex<()> = Mutex::new(());
+
+/// A measured line: the worst difference relative to the largest value.
+pub struct Row {
+    pub model: String,
+    pub weights: &'static str,
+    pub reference: &'static str,
+    /// Of activations at two layers; `None` where the reference shows none.
+    pub hooks: Option<f32>,
+    pub logits: f32,
+}
+
+impl Row {
+    fn cells(&self) -> Vec<String> {
+        let hooks = self.hooks.map_or("–".to_owned(), bound);
+        vec![self.model.clone(), self.weights.into(), self.reference.into(), hooks, bound(self.logits)]
+    }
+}
+
+/// Twice what was measured, rounded up to one digit: another processor rounds otherwise.
+fn bound(error: f32) -> String {
+    let doubled = f64::from(error.max(1e-9)) * 2.0;
+    let exponent = doubled.log10().floor();
+    let digit = (doubled / 10f64.powf(exponent)).ceil();
+    format!("{:.0e}", digit * 10f64.powf(exponent))
+}
+
+fn path() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("README.md")
+}
+
+/// README before its table, the table's cells, and what follows.
+fn parts() -> (String, Vec<Vec<String>>, String) {
+    let text = std::fs::read_to_string(path()).unwrap();
+    let (before, rest) = text.split_once(BEGIN).expect("README.md marks where its parity table begins");
+    let (table, after) = rest.split_once(END).expect("README.md marks where its parity table ends");
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|c| c.trim().to_owned()).collect();
+    (before.to_owned(), table.lines().skip(2).map(cells).collect(), after.to_owned())
+}
+
+/// The (model, weights) of every row.
+pub fn listed() -> Vec<(String, String)> {
+    parts().1.into_iter().map(|c| (c[0].clone(), c[1].clone())).collect()
+}
+
+/// Checks that the table has these rows and that each bound in it holds, or writes them.
+pub fn hold(rows: &[Row]) {
+    let _alone = README.lock().unwrap_or_else(|e| e.into_inner());
+    let (before, mut table, after) = parts();
+    let update = std::env::var_os("MLPEEK_UPDATE_README").is_some();
+    for row in rows {
+        let cells = row.cells();
+        println!("| {} |", cells.join(" | "));
+        let at = table.iter().position(|c| c[..2] == cells[..2]);
+        match at {
+            Some(at) if update => table[at] = cells,
+            None if update => table.push(cells),
+            Some(at) => check(row, &table[at]),
+            None => panic!("README's parity table lacks {} ({}): MLPEEK_UPDATE_README=1", row.model, row.weights),
+        }
+    }
+    if update {
+        let lines: String = table.iter().map(|c| format!("| {} |\n", c.join(" | "))).collect();
+        std::fs::write(path(), format!("{before}{BEGIN}{HEAD}{lines}{END}{after}")).unwrap();
+    }
+}
+
+fn check(row: &Row, cells: &[String]) {
+    let what = format!("{} ({})", row.model, row.weights);
+    assert_eq!(cells[2], row.reference, "{what}");
+    for (name, stated, measured) in [("hooks", &cells[3], row.hooks), ("logits", &cells[4], Some(row.logits))] {
+        match (stated.parse::<f32>().ok(), measured) {
+            (Some(stated), Some(measured)) => {
+                assert!(stated < 1e-4, "{what}: README allows {name} {stated}");
+                assert!(measured <= stated, "{what}: {name} differ by {measured:e}, README says at most {stated}");
+            }
+            (None, None) => {}
+            _ => panic!("{what}: README says '{stated}' of {name}, the test measured {measured:?}"),
+        }
+    }
+}
