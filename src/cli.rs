@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::activations::store::CacheDtype;
+use crate::baselines::SetKind;
+use crate::engine::directions::Place;
 use crate::factor::{FitConfig, Init, Solver};
 use crate::model::{BosRule, DeviceChoice, HookSite};
 
@@ -145,9 +147,9 @@ pub enum Command {
     Collect(CollectArgs),
     /// Decompose a study's activations into features
     Fit(FitArgs),
-    /// List a fit's features
-    Features(ReadArgs),
-    /// Show one feature whole
+    /// List a fit's features, or other directions
+    Features(ListArgs),
+    /// Show one feature or another direction whole
     Feature(FeatureArgs),
     /// Show which features fire on new text
     Trace(TraceArgs),
@@ -337,6 +339,44 @@ impl FitArgs {
     }
 }
 
+/// Which fit of a study, or which space other directions are made in.
+#[derive(Debug, Clone, Args)]
+pub struct PlaceArgs {
+    /// The fit [default: the newest]
+    #[arg(long)]
+    pub fit: Option<String>,
+    /// The layer, when the study has several [default: the newest fit's]
+    #[arg(long, short)]
+    pub layer: Option<usize>,
+    /// The hook, when the study has several [default: the newest fit's]
+    #[arg(long)]
+    pub hook: Option<HookSite>,
+}
+
+impl PlaceArgs {
+    /// The same for the application.
+    pub fn place(&self) -> Place {
+        Place { fit: self.fit.clone(), layer: self.layer, site: self.hook }
+    }
+}
+
+/// `mlpeek features`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// What to list: fit (SNMF features), diffmean (one direction a label), kmeans (centroids), random (sparse
+    /// directions) or neuron
+    #[arg(long, default_value = "fit")]
+    pub directions: SetKind,
+    /// Where
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
 /// A command that reads a fit.
 #[derive(Debug, Args)]
 pub struct ReadArgs {
@@ -355,11 +395,11 @@ pub struct ReadArgs {
 pub struct FeatureArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// The feature's number
-    pub id: usize,
-    /// The fit [default: the newest]
-    #[arg(long)]
-    pub fit: Option<String>,
+    /// The feature's number, or another direction: diffmean:months, kmeans:7, random:3, neuron:123
+    pub id: String,
+    /// Where
+    #[command(flatten)]
+    pub place: PlaceArgs,
     /// Output
     #[command(flatten)]
     pub output: JsonArgs,
@@ -387,7 +427,8 @@ pub struct TraceArgs {
 pub struct SteerArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// Features, each with an optional weight: 3 or 3:1,17:-0.5
+    /// Features, each with an optional weight: 3 or 3:1,17:-0.5. Other directions by their set: diffmean:months, kmeans:7,
+    /// random:3, neuron:123:-1
     pub features: String,
     /// The text to continue
     #[arg(long, short, default_value = "I think that")]
@@ -422,9 +463,9 @@ pub struct SteerArgs {
     /// Seed of the draws
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
-    /// The fit [default: the newest]
-    #[arg(long)]
-    pub fit: Option<String>,
+    /// Where
+    #[command(flatten)]
+    pub place: PlaceArgs,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub device: Device,

@@ -3,6 +3,7 @@
 //! Worker threads behind it hold the model, the study and the factors; no long job ever blocks a reading command. Long
 //! work (load, collect, fit) runs on one lane, reading, tracing and steering on lanes of their own.
 
+pub mod directions;
 mod estimate;
 pub mod fitting;
 mod lane;
