@@ -28,6 +28,15 @@ pub struct JudgeArgs {
     /// λ of the ℓ1 penalty in units of the median row norm, several separated by commas [default: the fit's]
     #[arg(long, value_delimiter = ',')]
     pub l1: Vec<f64>,
+    /// Caps on the features at a token, separated by commas; 0 is none [default: the fit's]
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    pub row_cap: Vec<usize>,
+    /// Let every token count the same, whatever the norm of its activations
+    #[arg(long)]
+    pub scale_rows: bool,
+    /// Take the mean activation away first
+    #[arg(long, alias = "center")]
+    pub centre: bool,
     /// Update rules, separated by commas [default: the fit's]
     #[arg(long, value_enum, value_delimiter = ',')]
     pub solver: Vec<SolverArg>,
@@ -65,16 +74,22 @@ impl JudgeArgs {
             };
             let sparsities = or(&self.sparsity, base.sparsity);
             let l1s = or(&self.l1, base.l1);
+            let caps: Vec<_> = match self.row_cap.is_empty() {
+                true => vec![base.row_cap],
+                false => self.row_cap.iter().map(|&cap| Some(cap).filter(|&c| c > 0)).collect(),
+            };
             let features = or(features, base.features);
             for solver in solvers {
                 let base = FitConfig {
                     solver,
                     init: self.init.map_or(base.init, Into::into),
+                    scale_rows: self.scale_rows || base.scale_rows,
+                    centre: self.centre || base.centre,
                     max_sweeps: self.max_sweeps.or(base.max_sweeps),
                     threads: self.threads.or(base.threads),
                     ..base.clone()
                 };
-                for config in crate::eval::sweep::grid(&base, &features, &sparsities, &l1s) {
+                for config in crate::eval::sweep::grid(&base, &features, &sparsities, &l1s, &caps) {
                     if !out.contains(&config) {
                         out.push(config);
                     }

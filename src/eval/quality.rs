@@ -261,11 +261,18 @@ pub fn fit_name(config: &FitConfig) -> String {
         Solver::Bcd => format!("bcd k {}, {}, λ {}", config.features, percent(config.sparsity), config.l1),
         Solver::Mu => format!("mu k {}, {}", config.features, percent(config.sparsity)),
     };
-    match config.init {
-        Init::Kmeans => solver,
-        Init::Random => format!("{solver}, random start"),
-        Init::Svd => format!("{solver}, SVD start"),
+    let mut name = solver;
+    if let Some(cap) = config.row_cap {
+        name += &format!(", cap {cap}");
     }
+    let options = [
+        (config.scale_rows, ", scaled"),
+        (config.centre, ", centred"),
+        (config.init == Init::Random, ", random start"),
+        (config.init == Init::Svd, ", SVD start"),
+    ];
+    options.iter().filter(|(on, _)| *on).for_each(|(_, words)| name += words);
+    name
 }
 
 fn percent(share: f64) -> String {
@@ -283,5 +290,7 @@ mod tests {
         assert_eq!(fit_name(&base), "bcd k 100, 1 %, λ 0.1");
         let mu = FitConfig { solver: Solver::Mu, init: Init::Random, sparsity: 0.07, ..base };
         assert_eq!(fit_name(&mu), "mu k 100, 7 %, random start");
+        let capped = FitConfig { row_cap: Some(8), scale_rows: true, centre: true, ..FitConfig::default() };
+        assert_eq!(fit_name(&capped), "bcd k 100, 1 %, λ 0.1, cap 8, scaled, centred");
     }
 }
