@@ -113,6 +113,10 @@ pub struct QualityArgs {
     /// Numbers of features, separated by commas [default: the fit's]
     #[arg(long, short = 'k', value_delimiter = ',')]
     pub features: Vec<usize>,
+    /// Judge every objective at each k and sparsity: no penalty, a penalty, a row cap, scaled rows, a centre, the paper's
+    /// updates
+    #[arg(long)]
+    pub every_objective: bool,
     /// Leave out k-means, random directions, single neurons, DiffMean and shuffled labels
     #[arg(long)]
     pub no_controls: bool,

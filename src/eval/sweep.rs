@@ -125,7 +125,7 @@ pub fn sweep(
         let candidates = seeds(fit.seed, config.seeds)
             .map(|seed| bench.fit(&FitConfig { seed, ..fit.clone() }, ctx))
             .collect::<Result<Vec<_>>>()?;
-        let report = judged(&bench, tokens, fit_name(fit), Kind::Fit, Some(fit), &candidates, ctx)?;
+        let report = judged(&bench, tokens, fit_name(fit), Kind::Fit, None, Some(fit), &candidates, ctx)?;
         let row = SweepRow::new(fit, &report);
         seen(&row)?;
         rows.push(row);

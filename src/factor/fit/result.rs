@@ -80,9 +80,9 @@ impl Factoriser<'_> {
 /// ‖A − YZᵀ‖² of the rows as they are, from the residual itself, in f64.
 fn direct_error(source: &dyn ActivationSource, factors: &Factors, ctx: &TaskCtx) -> Result<f64> {
     const ROWS: usize = 16;
-    let mut stream = Stream::new(source);
-    stream.frame.centre = factors.coding.centre.clone();
+    let stream = Stream::new(source);
     let d = stream.d;
+    let centre: Option<Vec<f64>> = factors.coding.centre.as_ref().map(|c| c.iter().map(|&v| f64::from(v)).collect());
     let (z, y) = (&factors.features, &factors.coefficients);
     let mut total = 0.0;
     stream.blocks(ctx, |range, block| {
@@ -92,6 +92,9 @@ fn direct_error(source: &dyn ActivationSource, factors: &Factors, ctx: &TaskCtx)
             .enumerate()
             .map(|(i, rows)| {
                 let mut residual: Vec<f64> = rows.iter().map(|&v| f64::from(v)).collect();
+                if let Some(centre) = &centre {
+                    residual.chunks_exact_mut(d).for_each(|r| r.iter_mut().zip(centre).for_each(|(v, c)| *v -= c));
+                }
                 let first = range.start + i * ROWS;
                 for j in 0..z.columns() {
                     let (indices, values) = z.column(j);
