@@ -89,12 +89,13 @@ pub struct ObjectiveArgs {
     /// At most so many features at a token; 0 is no cap [default: 0]
     #[arg(long, value_name = "N")]
     pub row_cap: Option<usize>,
-    /// Let every token count the same, whatever the norm of its activations
-    #[arg(long)]
-    pub scale_rows: bool,
-    /// Take the mean activation away first: features say how a token differs from it
-    #[arg(long, alias = "center")]
-    pub centre: bool,
+    /// Let every token count the same, whatever the norm of its activations [default: true, but false with `--l1 0` and
+    /// `--solver mu`]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub scale_rows: Option<bool>,
+    /// Take the mean activation away first, so that features say how a token differs from it [default: as --scale-rows]
+    #[arg(long, alias = "center", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub centre: Option<bool>,
 }
 
 impl FitArgs {
@@ -109,14 +110,14 @@ impl FitArgs {
             // The paper's updates know no penalty.
             l1: if solver == Solver::Mu { 0.0 } else { objective.l1.unwrap_or(base.l1) },
             row_cap: objective.row_cap.map_or(base.row_cap, |cap| Some(cap).filter(|&cap| cap > 0)),
-            scale_rows: objective.scale_rows || base.scale_rows,
-            centre: objective.centre || base.centre,
             init: self.init.map_or(base.init, Into::into),
             seed: self.seed.unwrap_or(base.seed),
             max_sweeps: self.max_sweeps,
             patience: self.patience,
             threads: self.threads,
+            ..base.clone()
         }
+        .prepared(&base, objective.scale_rows, objective.centre)
     }
 
     /// How it goes on from an earlier fit, where it does.
@@ -148,6 +149,11 @@ mod tests {
         assert_eq!((config.l1, config.row_cap, config.centre, config.sparsity), (0.3, None, true, 0.05));
         assert_eq!(args.refinement(), Some(Refinement { fit: Some("a".into()), add: 5, merge: 0, lock: vec![3, 1] }));
         assert_eq!(parse("mlpeek fit s --solver mu").unwrap().config(base).l1, 0.0);
+        let config = |line: &str| parse(line).unwrap().config(FitConfig::default());
+        assert_eq!(config("mlpeek fit s --l1 0"), FitConfig::plain());
+        let asked = config("mlpeek fit s --l1 0 --centre --scale-rows=false");
+        assert_eq!((asked.centre, asked.scale_rows), (true, false));
+        assert!(!config("mlpeek fit s --centre=false").centre && config("mlpeek fit s --centre=false").scale_rows);
         assert_eq!(parse("mlpeek fit s").unwrap().config(FitConfig::default()), FitConfig::default());
     }
 

@@ -31,12 +31,13 @@ pub struct JudgeArgs {
     /// Caps on the features at a token, separated by commas; 0 is none [default: the fit's]
     #[arg(long, value_delimiter = ',', value_name = "N")]
     pub row_cap: Vec<usize>,
-    /// Let every token count the same, whatever the norm of its activations
-    #[arg(long)]
-    pub scale_rows: bool,
-    /// Take the mean activation away first
-    #[arg(long, alias = "center")]
-    pub centre: bool,
+    /// Let every token count the same, whatever the norm of its activations [default: true, but false with `--l1 0` and
+    /// `--solver mu`]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub scale_rows: Option<bool>,
+    /// Take the mean activation away first, so that features say how a token differs from it [default: as --scale-rows]
+    #[arg(long, alias = "center", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub centre: Option<bool>,
     /// Update rules, separated by commas [default: the fit's]
     #[arg(long, value_enum, value_delimiter = ',')]
     pub solver: Vec<SolverArg>,
@@ -83,13 +84,12 @@ impl JudgeArgs {
                 let base = FitConfig {
                     solver,
                     init: self.init.map_or(base.init, Into::into),
-                    scale_rows: self.scale_rows || base.scale_rows,
-                    centre: self.centre || base.centre,
                     max_sweeps: self.max_sweeps.or(base.max_sweeps),
                     threads: self.threads.or(base.threads),
                     ..base.clone()
                 };
                 for config in crate::eval::sweep::grid(&base, &features, &sparsities, &l1s, &caps) {
+                    let config = config.prepared(&base, self.scale_rows, self.centre);
                     if !out.contains(&config) {
                         out.push(config);
                     }

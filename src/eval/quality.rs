@@ -262,7 +262,7 @@ pub fn objectives(base: &FitConfig) -> Vec<FitConfig> {
     let others = [
         FitConfig { l1: 0.0, ..bare.clone() },
         FitConfig { l1, ..bare.clone() },
-        FitConfig { l1: 0.0, row_cap: Some(ROW_CAP), ..bare.clone() },
+        FitConfig { l1: 0.0, row_cap: Some(ROW_CAP), scale_rows: true, centre: true, ..bare.clone() },
         FitConfig { l1, scale_rows: true, ..bare.clone() },
         FitConfig { l1, centre: true, ..bare.clone() },
         FitConfig { l1, scale_rows: true, centre: true, ..bare.clone() },
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn names_tell_fits_apart() {
-        let base = FitConfig::default();
+        let base = FitConfig { l1: 0.1, ..FitConfig::plain() };
         assert_eq!(fit_name(&base), "bcd k 100, 1 %, λ 0.1");
         let mu = FitConfig { solver: Solver::Mu, init: Init::Random, sparsity: 0.07, ..base };
         assert_eq!(fit_name(&mu), "mu k 100, 7 %, random start");

@@ -119,7 +119,7 @@ fn a_corpus_without_labels_is_judged_by_what_is_left() {
 fn a_sweep_shows_that_more_features_explain_more_until_they_are_enough() {
     let (data, tokens) = planted();
     let source = InMemory::new(tokens.rows.len(), NEURONS, data);
-    let base = FitConfig { l1: 0.0, seed: 3, ..FitConfig::default() };
+    let base = FitConfig { seed: 3, ..FitConfig::plain() };
     let fits = grid(&base, &[1, 3, 7, 12], &[0.04], &[0.0], &[None]);
     let config = SweepConfig { fits, seeds: 2, holdout: config().holdout };
     let mut seen = 0;

@@ -73,7 +73,27 @@ impl FitConfig {
     }
 }
 
+impl FitConfig {
+    /// The error alone: no penalty, rows as they are. What the paper minimises.
+    pub fn plain() -> Self {
+        Self { l1: 0.0, scale_rows: false, centre: false, ..Self::default() }
+    }
+
+    /// Rows are prepared as said, else as `base` has them; but where the error alone is minimised, and `base` minimised
+    /// more, as they are: it is an error of the rows as they are.
+    pub fn prepared(self, base: &Self, scale_rows: Option<bool>, centre: Option<bool>) -> Self {
+        let alone = |config: &Self| config.solver == Solver::Mu || config.l1 == 0.0;
+        let keeps = !alone(&self) || alone(base);
+        Self {
+            scale_rows: scale_rows.unwrap_or(keeps && base.scale_rows),
+            centre: centre.unwrap_or(keeps && base.centre),
+            ..self
+        }
+    }
+}
+
 impl Default for FitConfig {
+    /// Chosen by held-out concept detection (README, Quality).
     fn default() -> Self {
         Self {
             features: 100,
@@ -81,8 +101,8 @@ impl Default for FitConfig {
             sparsity: 0.01,
             l1: 0.1,
             row_cap: None,
-            scale_rows: false,
-            centre: false,
+            scale_rows: true,
+            centre: true,
             init: Init::Kmeans,
             seed: 42,
             max_sweeps: None,
