@@ -277,6 +277,11 @@ pub fn saved_curve(study: &Study, name: &str) -> Result<Vec<Sweep>> {
     }
 }
 
+/// The name of a fit that goes on from `entry`: the same while its settings are, as with new rows.
+pub fn refined_name(study: &Study, entry: &FitEntry, config: &FitConfig) -> Result<String> {
+    if config.same_fit(&entry.config) { Ok(entry.name.clone()) } else { default_name(study, entry.hook, config) }
+}
+
 /// The name that a fit gets when the user gives none: `k100`, or `k100-2` … when that name holds another configuration.
 pub fn default_name(study: &Study, hook: HookPoint, config: &FitConfig) -> Result<String> {
     let fits = study.fits()?;

@@ -116,8 +116,8 @@ impl Opener {
         })?;
         let result = run_job(&self.session, Job::Fit, token, |ctx| {
             let (name, config, place) = self.with_study(|study| {
-                let (_, config, begin) = refinement.plan(study)?;
-                let name = fitting::default_name(study, hook, &config)?;
+                let (entry, config, begin) = refinement.plan(study)?;
+                let name = fitting::refined_name(study, &entry, &config)?;
                 let place = FitPlace::new(study, &name, hook, &config, Resume::Never, begin)?;
                 Ok((name, config, place))
             })?;

@@ -46,7 +46,7 @@ fn planted() -> (Vec<f32>, TokenTable) {
 }
 
 fn config() -> QualityConfig {
-    let fit = FitConfig { features: 9, sparsity: 0.04, seed: 3, ..FitConfig::default() };
+    let fit = FitConfig { features: 9, sparsity: 0.04, l1: 0.1, seed: 3, ..FitConfig::plain() };
     QualityConfig { fits: vec![fit], resamples: 1000, ..QualityConfig::default() }
 }
 

@@ -10,7 +10,7 @@ use crate::engine::fitting::{self, Begin, FitObserver, FitPlace, Resume};
 use crate::error::{Error, Result};
 use crate::factor::{Factors, FitConfig, Sweep};
 use crate::model::HookPoint;
-use crate::study::Study;
+use crate::study::{FitEntry, Study};
 
 pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
@@ -20,9 +20,10 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     if config.features > study.manifest().widths.iter().copied().max().unwrap_or(0) {
         out.note("more features than neurons: that is an overcomplete basis");
     }
-    let name = match &args.name {
-        Some(name) => name.clone(),
-        None => fitting::default_name(&study, hook, &config)?,
+    let name = match (&args.name, &plan.from) {
+        (Some(name), _) => name.clone(),
+        (None, Some(entry)) => fitting::refined_name(&study, entry, &config)?,
+        (None, None) => fitting::default_name(&study, hook, &config)?,
     };
     if !study.manifest().complete {
         out.note("the cache is not complete: fitting the rows that are there (run collect again for the rest)");
@@ -40,7 +41,7 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
             "relative_error": factors.relative_error, "explained_variance": factors.explained_variance,
             "sweeps": factors.sweep, "seconds": seconds, "init_seconds": init_seconds, "sparsity": config.sparsity,
             "l1": config.l1, "row_cap": config.row_cap, "scale_rows": config.scale_rows, "centre": config.centre,
-            "from": plan.from, "stop": end.stop}))?;
+            "from": plan.from.map(|entry| entry.name), "stop": end.stop}))?;
     } else {
         out.line(&format!(
             "fit '{name}': {} features, relative error {:.4}, explained variance {:.4}, {} sweeps in {seconds:.1} s (start {init_seconds:.1} s)",
@@ -58,7 +59,8 @@ struct Plan {
     hook: HookPoint,
     config: FitConfig,
     begin: Begin,
-    from: Option<String>,
+    /// The fit that it goes on from.
+    from: Option<FitEntry>,
 }
 
 impl Plan {
@@ -70,7 +72,7 @@ impl Plan {
                 let (name, hook) = (entry.name, entry.hook);
                 return Err(Error::usage(format!("fit '{name}' is of {hook}: leave out --layer and --hook")));
             }
-            return Ok(Self { hook: entry.hook, config: args.config(base), begin, from: Some(entry.name) });
+            return Ok(Self { hook: entry.hook, config: args.config(base), begin, from: Some(entry) });
         }
         let begin = args.batch_rows.map_or(Begin::Anew, Begin::Batches);
         Ok(Self { hook: choose_hook(study, args)?, config: args.config(FitConfig::default()), begin, from: None })
