@@ -7,11 +7,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::activations::store::CacheDtype;
 use crate::baselines::SetKind;
 use crate::engine::directions::Place;
-use crate::factor::{FitConfig, Init, Solver};
+use crate::factor::{Init, Solver};
 use crate::model::{BosRule, DeviceChoice, HookSite};
 
+mod fit;
 mod judge;
 
+pub use fit::{FitArgs, ObjectiveArgs};
 pub use judge::{JudgeArgs, QualityArgs, SweepArgs};
 
 /// See what the MLP layers of a language model are made of.
@@ -233,55 +235,6 @@ pub struct CollectArgs {
     pub output: JsonArgs,
 }
 
-/// `mlpeek fit`.
-#[derive(Debug, Args)]
-pub struct FitArgs {
-    /// The study's directory
-    pub study: PathBuf,
-    /// Number of features
-    #[arg(long, short = 'k', default_value_t = 100)]
-    pub features: usize,
-    /// The layer, when the study has several
-    #[arg(long, short)]
-    pub layer: Option<usize>,
-    /// The hook, when the study has several
-    #[arg(long)]
-    pub hook: Option<HookSite>,
-    /// The update rule
-    #[arg(long, value_enum, default_value_t = SolverArg::Bcd)]
-    pub solver: SolverArg,
-    /// λ of the ℓ1 penalty on coefficients, in units of the median row norm; 0 minimises the error alone
-    #[arg(long, default_value_t = FitConfig::default().l1)]
-    pub l1: f64,
-    /// Share of neurons that a feature may use
-    #[arg(long, default_value_t = FitConfig::default().sparsity)]
-    pub sparsity: f64,
-    /// The start
-    #[arg(long, value_enum, default_value_t = InitArg::Kmeans)]
-    pub init: InitArg,
-    /// Seed of every random choice
-    #[arg(long, default_value_t = 42)]
-    pub seed: u64,
-    /// Most sweeps
-    #[arg(long)]
-    pub max_sweeps: Option<usize>,
-    /// Sweeps without improvement before stopping
-    #[arg(long)]
-    pub patience: Option<usize>,
-    /// Name of the fit [default: k and the number of features]
-    #[arg(long)]
-    pub name: Option<String>,
-    /// Threads [default: all]
-    #[arg(long)]
-    pub threads: Option<usize>,
-    /// Go on from the fit's checkpoint
-    #[arg(long)]
-    pub resume: bool,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
-}
-
 /// The update rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SolverArg {
@@ -317,24 +270,6 @@ impl From<InitArg> for Init {
             InitArg::Random => Self::Random,
             InitArg::Kmeans => Self::Kmeans,
             InitArg::Svd => Self::Svd,
-        }
-    }
-}
-
-impl FitArgs {
-    /// The configuration that these arguments ask for.
-    pub fn config(&self) -> FitConfig {
-        FitConfig {
-            features: self.features,
-            solver: self.solver.into(),
-            sparsity: self.sparsity,
-            // The paper's updates know no penalty.
-            l1: if self.solver == SolverArg::Mu { 0.0 } else { self.l1 },
-            init: self.init.into(),
-            seed: self.seed,
-            max_sweeps: self.max_sweeps,
-            patience: self.patience,
-            threads: self.threads,
         }
     }
 }

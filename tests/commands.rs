@@ -292,3 +292,78 @@ fn bad_input_gets_one_clear_line() {
     // No terminal to draw on.
     bad(&[], 1, "terminal");
 }
+
+#[test]
+fn a_fit_goes_on_with_more_features_fewer_and_new_rows() {
+    let made = collected(40);
+    let run = |args: &[&str]| json_lines(mlpeek(made.dir.path()).args(args));
+    let study = made.study.as_str();
+    let base = ["fit", study, "-l", "1", "-k", "8", "--sparsity", "0.1", "--name", "base", "--json"];
+    let error = |lines: &[Value]| lines.last().unwrap()["relative_error"].as_f64().unwrap();
+    let begun = run(&base);
+    let from = |more: &[&str]| run(&[&["fit", study, "--from", "base", "--json"][..], more].concat());
+
+    let more = from(&["--add", "4", "--name", "more"]);
+    let last = more.last().unwrap();
+    assert_eq!((&last["features"], &last["from"], &last["sparsity"]), (&12.into(), &"base".into(), &0.1.into()));
+    assert!(error(&more) < error(&begun));
+
+    let fewer = from(&["--merge", "3", "--lock", "2", "--name", "fewer"]);
+    assert_eq!(fewer.last().unwrap()["features"], 5);
+    let neurons = |fit: &str, id: &str| -> Vec<(u64, f64)> {
+        let card = &run(&["feature", study, id, "--fit", fit, "--json"])[0];
+        let pair = |n: &Value| (n["index"].as_u64().unwrap(), n["weight"].as_f64().unwrap());
+        card["neurons"].as_array().unwrap().iter().map(pair).collect()
+    };
+    let locked = neurons("base", "2");
+    assert!((0..5).any(|id| neurons("fewer", &id.to_string()) == locked), "the locked feature is still there");
+
+    // New rows: the first sweep starts from what was known, not anew.
+    let data = support::corpus(made.dir.path(), 55).display().to_string();
+    run(&["collect", "--model", &made.model, "-l", "1,2", "--data", &data, "--out", study, "--append", "--json"]);
+    let longer = from(&[]);
+    assert_eq!(longer.last().unwrap()["fit"], "base", "the same settings: the fit itself is brought up to date");
+    let anew = run(&["fit", study, "-l", "1", "-k", "8", "--sparsity", "0.1", "--name", "anew", "--json"]);
+    assert!(longer[0]["relative_error"].as_f64() < anew[0]["relative_error"].as_f64());
+    let shown = run(&["features", study, "--fit", "base", "--json"]);
+    assert_eq!(shown.len(), 8);
+
+    let fails = |args: &[&str], words: &str| {
+        let said = failure(mlpeek(made.dir.path()).args([&["fit", study][..], args].concat()), 2);
+        assert!(said.contains(words), "{said}");
+    };
+    fails(&["--from", "base", "--merge", "8"], "cannot be merged away");
+    fails(&["--from", "base", "--lock", "8"], "feature 8 cannot be locked");
+    fails(&["--from", "absent"], "no fit 'absent'");
+    fails(&["--from", "base", "--layer", "2"], "leave out --layer");
+    fails(&["--from", "base", "--solver", "mu"], "multiplicative");
+    fails(&["--add", "3"], "--from");
+}
+
+#[test]
+fn options_of_the_objective_and_a_first_look() {
+    let made = collected(40);
+    let run = |args: &[&str]| json_lines(mlpeek(made.dir.path()).args(args));
+    let fit = ["fit", &made.study, "-l", "1", "-k", "9", "--sparsity", "0.1", "--json"];
+    let options = ["--row-cap", "2", "--centre", "--scale-rows", "--name", "options"];
+    let last = run(&[&fit[..], &options].concat()).pop().unwrap();
+    assert_eq!((&last["row_cap"], &last["centre"], &last["scale_rows"]), (&2.into(), &true.into(), &true.into()));
+    let trace = &run(&["trace", &made.study, "--text", "blue river", "--json"])[0];
+    for token in 0..trace["tokens"].as_array().unwrap().len() {
+        let on = |f: &&Value| f["values"][token].as_f64().unwrap() > 0.0;
+        assert!(trace["features"].as_array().unwrap().iter().filter(on).count() <= 2, "the cap holds on new text");
+    }
+    let out = made.dir.path().join("factors.safetensors");
+    run(&["export", &made.study, "--out", out.to_str().unwrap(), "--json"]);
+    let bytes = fs::read(&out).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(tensors.tensor("centre").unwrap().shape(), [support::D_MLP]);
+
+    let look = run(&[&fit[..], &["--batch-rows", "128", "--max-sweeps", "6", "--name", "look"]].concat());
+    assert_eq!((look.len(), &look[6]["sweeps"]), (7, &6.into()));
+    let on = run(&[&fit[..], &["--name", "look", "--resume"]].concat());
+    assert_eq!(on[0]["sweep"], 7, "full sweeps go on from the batches");
+    assert!(on.last().unwrap()["relative_error"].as_f64() < look[6]["relative_error"].as_f64());
+    failure(mlpeek(made.dir.path()).args([&fit[..], &["--batch-rows", "5"]].concat()), 2);
+    failure(mlpeek(made.dir.path()).args([&fit[..], &["--row-cap", "2", "--solver", "mu"]].concat()), 2);
+}

@@ -9,7 +9,7 @@ use super::{ScoredToken, Trace, TraceFeature};
 use crate::activations::Block;
 use crate::error::{Error, Result};
 use crate::factor::encode::Encoder;
-use crate::factor::{Factors, SparseColumns};
+use crate::factor::{Coding, Factors, SparseColumns};
 use crate::model::{Batch, BosRule, HookPoint, Logits, Model, Pass, Phase, Tap, Tokenizer};
 use crate::task::{Progress, TaskCtx};
 
@@ -121,7 +121,7 @@ pub fn trace(
     let block = Block { rows: ids.len(), cols: width, data: activations.into() };
     let coefficients = if ids.is_empty() { Vec::new() } else { encoder.encode(&block, ctx)? };
     let tokens = ids.iter().map(|&id| model.tokenizer().piece(id)).collect();
-    Ok(assemble(tokens, &factors.features, &block, &coefficients))
+    Ok(assemble(tokens, &factors.features, &factors.coding, &block, &coefficients))
 }
 
 /// Cuts ids into windows of at most `length` (at least 1) tokens.
@@ -147,7 +147,13 @@ impl Tap for Collect {
 }
 
 /// A trace from activations and their coefficients (row-major `[rows, k]`).
-fn assemble(tokens: Vec<String>, features: &SparseColumns, block: &Block<'_>, coefficients: &[f32]) -> Trace {
+fn assemble(
+    tokens: Vec<String>,
+    features: &SparseColumns,
+    coding: &Coding,
+    block: &Block<'_>,
+    coefficients: &[f32],
+) -> Trace {
     let k = features.columns();
     let maximum = |id: usize| (0..block.rows).map(|r| coefficients[r * k + id]).fold(0f32, f32::max);
     let maxima: Vec<f32> = (0..k).map(maximum).collect();
@@ -159,22 +165,16 @@ fn assemble(tokens: Vec<String>, features: &SparseColumns, block: &Block<'_>, co
         tokens,
         features: firing.into_iter().map(|id| TraceFeature { id, values: values(id) }).collect(),
         unexplained: (0..block.rows)
-            .map(|r| unexplained(features, block.row(r), &coefficients[r * k..(r + 1) * k]))
+            .map(|r| unexplained(features, coding, block.row(r), &coefficients[r * k..(r + 1) * k]))
             .collect(),
     }
 }
 
-/// ‖a − Zy‖ / ‖a‖ in f64; 0 for a row of zeros, of which nothing is left to explain.
-fn unexplained(features: &SparseColumns, row: &[f32], coefficients: &[f32]) -> f32 {
-    let mut residual: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
-    let whole: f64 = residual.iter().map(|v| v * v).sum();
-    for (j, &y) in coefficients.iter().enumerate().filter(|(_, y)| **y != 0.0) {
-        let (indices, values) = features.column(j);
-        for (&i, &z) in indices.iter().zip(values) {
-            residual[i as usize] -= f64::from(y) * f64::from(z);
-        }
-    }
-    let left: f64 = residual.iter().map(|v| v * v).sum();
+/// ‖a − Zy‖ / ‖a‖ in f64 (less the fit's centre, where it has one); 0 for a row of zeros, of which nothing is left to
+/// explain.
+fn unexplained(features: &SparseColumns, coding: &Coding, row: &[f32], coefficients: &[f32]) -> f32 {
+    let whole: f64 = row.iter().map(|&v| f64::from(v).powi(2)).sum();
+    let left: f64 = coding.residual(features, row, coefficients).iter().map(|v| v * v).sum();
     if whole > 0.0 { (left / whole).sqrt() as f32 } else { 0.0 }
 }
 
@@ -214,7 +214,8 @@ mod tests {
         let block = Block { rows: 3, cols: 3, data: rows.into() };
         // Row 0: 3·z₀ leaves the 4 unexplained; row 1: 2·z₁ leaves nothing.
         let coefficients = [3.0, 0.0, 0.0, 1e-6, 2.0, 0.0, 0.0, 0.0, 0.0];
-        let trace = assemble(vec!["a".into(), "b".into(), "c".into()], &features, &block, &coefficients);
+        let trace =
+            assemble(vec!["a".into(), "b".into(), "c".into()], &features, &Coding::default(), &block, &coefficients);
         assert_eq!(trace.features.iter().map(|f| f.id).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(trace.features[0].values, [3.0, 1e-6, 0.0]);
         assert!((trace.unexplained[0] - 0.8).abs() < 1e-6);
@@ -225,7 +226,7 @@ mod tests {
     #[test]
     fn nothing_traced_is_an_empty_trace() {
         let block = Block { rows: 0, cols: 3, data: Vec::new().into() };
-        let trace = assemble(Vec::new(), &columns(3, &[vec![1.0, 0.0, 0.0]]), &block, &[]);
+        let trace = assemble(Vec::new(), &columns(3, &[vec![1.0, 0.0, 0.0]]), &Coding::default(), &block, &[]);
         assert_eq!(trace, Trace { tokens: Vec::new(), features: Vec::new(), unexplained: Vec::new() });
     }
 

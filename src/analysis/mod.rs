@@ -222,7 +222,15 @@ pub(crate) mod tests {
     /// Factors with the coefficients given by feature.
     pub(crate) fn factors(features: SparseColumns, rows: usize, by_feature: Vec<f32>) -> Factors {
         let coefficients = Coefficients::owned(rows, by_feature);
-        Factors { features, coefficients, relative_error: 0.5, explained_variance: 0.4, sweep: 1, seconds: 0.0 }
+        Factors {
+            features,
+            coefficients,
+            coding: Default::default(),
+            relative_error: 0.5,
+            explained_variance: 0.4,
+            sweep: 1,
+            seconds: 0.0,
+        }
     }
 
     /// A token table of (pieces, label) samples.

@@ -28,6 +28,16 @@ pub struct JudgeArgs {
     /// λ of the ℓ1 penalty in units of the median row norm, several separated by commas [default: the fit's]
     #[arg(long, value_delimiter = ',')]
     pub l1: Vec<f64>,
+    /// Caps on the features at a token, separated by commas; 0 is none [default: the fit's]
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    pub row_cap: Vec<usize>,
+    /// Let every token count the same, whatever the norm of its activations [default: true, but false with `--l1 0` and
+    /// `--solver mu`]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub scale_rows: Option<bool>,
+    /// Take the mean activation away first, so that features say how a token differs from it [default: as --scale-rows]
+    #[arg(long, alias = "center", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub centre: Option<bool>,
     /// Update rules, separated by commas [default: the fit's]
     #[arg(long, value_enum, value_delimiter = ',')]
     pub solver: Vec<SolverArg>,
@@ -65,6 +75,10 @@ impl JudgeArgs {
             };
             let sparsities = or(&self.sparsity, base.sparsity);
             let l1s = or(&self.l1, base.l1);
+            let caps: Vec<_> = match self.row_cap.is_empty() {
+                true => vec![base.row_cap],
+                false => self.row_cap.iter().map(|&cap| Some(cap).filter(|&c| c > 0)).collect(),
+            };
             let features = or(features, base.features);
             for solver in solvers {
                 let base = FitConfig {
@@ -74,7 +88,8 @@ impl JudgeArgs {
                     threads: self.threads.or(base.threads),
                     ..base.clone()
                 };
-                for config in crate::eval::sweep::grid(&base, &features, &sparsities, &l1s) {
+                for config in crate::eval::sweep::grid(&base, &features, &sparsities, &l1s, &caps) {
+                    let config = config.prepared(&base, self.scale_rows, self.centre);
                     if !out.contains(&config) {
                         out.push(config);
                     }
@@ -98,6 +113,10 @@ pub struct QualityArgs {
     /// Numbers of features, separated by commas [default: the fit's]
     #[arg(long, short = 'k', value_delimiter = ',')]
     pub features: Vec<usize>,
+    /// Judge every objective at each k and sparsity: no penalty, a penalty, a row cap, scaled rows, a centre, the paper's
+    /// updates
+    #[arg(long)]
+    pub every_objective: bool,
     /// Leave out k-means, random directions, single neurons, DiffMean and shuffled labels
     #[arg(long)]
     pub no_controls: bool,

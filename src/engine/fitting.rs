@@ -3,15 +3,17 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
-use crate::factor::{Factoriser, Factors, FitConfig, Stop, Sweep};
+use crate::factor::{Factoriser, Factors, FirstLook, FitConfig, Stop, Sweep};
 use crate::model::HookPoint;
-use crate::study::Study;
+use crate::study::{FitEntry, Study};
 use crate::task::{Progress, TaskCtx};
 
 /// A snapshot for the screen at most this often.
@@ -49,6 +51,49 @@ pub enum Resume {
     Must,
 }
 
+/// What a fit begins with, where it does not go on from a checkpoint.
+#[derive(Debug, Clone, Default)]
+pub enum Begin {
+    /// The start of its configuration.
+    #[default]
+    Anew,
+    /// An earlier fit's factors; the features `locked` of them stay as they are.
+    Factors {
+        /// The earlier fit's.
+        factors: Arc<Factors>,
+        /// Ids in it.
+        locked: Vec<usize>,
+    },
+    /// A first look: batches of so many rows, then one pass over all; no full sweep.
+    Batches(usize),
+}
+
+/// How a fit goes on from an earlier one.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Refinement {
+    /// The earlier fit; `None`: the newest.
+    pub fit: Option<String>,
+    /// Features to add, where rows are explained worst.
+    pub add: usize,
+    /// Features to take away, by merging those most alike.
+    pub merge: usize,
+    /// Features of the earlier fit that stay as they are.
+    pub lock: Vec<usize>,
+}
+
+impl Refinement {
+    /// The earlier fit with its settings for the new number of features, and what to begin with.
+    pub fn plan(&self, study: &Study) -> Result<(FitEntry, FitConfig, Begin)> {
+        let (entry, factors) = study.load_fit(self.fit.as_deref())?;
+        let k = factors.features.columns() + self.add;
+        let features = k.checked_sub(self.merge).filter(|&k| k > 0).ok_or_else(|| {
+            Error::usage(format!("fit '{}' has {k} features: {} of them cannot be merged away", entry.name, self.merge))
+        })?;
+        let config = FitConfig { features, ..entry.config.clone() };
+        Ok((entry, config, Begin::Factors { factors, locked: self.lock.clone() }))
+    }
+}
+
 /// Where a fit of a study is kept and how it begins.
 pub struct FitPlace {
     /// The hook it factorises.
@@ -61,11 +106,20 @@ pub struct FitPlace {
     pub losses: PathBuf,
     /// From a checkpoint?
     pub resume: Resume,
+    /// Where not.
+    pub begin: Begin,
 }
 
 impl FitPlace {
     /// The place of the fit `name` in `study`. A checkpoint of another request under that name is dropped.
-    pub fn new(study: &Study, name: &str, hook: HookPoint, config: &FitConfig, resume: Resume) -> Result<Self> {
+    pub fn new(
+        study: &Study,
+        name: &str,
+        hook: HookPoint,
+        config: &FitConfig,
+        resume: Resume,
+        begin: Begin,
+    ) -> Result<Self> {
         study.start_fit(name, hook, config)?;
         Ok(Self {
             hook,
@@ -73,6 +127,7 @@ impl FitPlace {
             checkpoint: study.checkpoint_path(name)?,
             losses: study.loss_path(name)?,
             resume,
+            begin,
         })
     }
 }
@@ -108,25 +163,31 @@ pub fn run_fit(
             )));
         }
     };
-    let mut factoriser = if resumed {
-        Factoriser::resume(source, config.clone(), checkpoint, ctx)?
-    } else {
-        Factoriser::start(source, config.clone(), ctx)?
+    let mut losses = Losses::open(&place.losses, resumed)?;
+    let mut factoriser = match &place.begin {
+        _ if resumed => Factoriser::resume(source, config.clone(), checkpoint, ctx)?,
+        Begin::Anew => Factoriser::start(source, config.clone(), ctx)?,
+        Begin::Factors { factors, locked } => Factoriser::warm(source, config.clone(), factors, locked, ctx)?,
+        Begin::Batches(rows) => first_look(source, config, *rows, &mut losses, observer, ctx)?,
     };
-    observer.started(factoriser.init_seconds(), resumed);
-    let mut losses = open_losses(&place.losses, resumed)?;
+    let looked = !resumed && matches!(place.begin, Begin::Batches(_));
+    if !looked {
+        observer.started(factoriser.init_seconds(), resumed);
+    }
     let mut last_snapshot = None::<Instant>;
     let mut last_checkpoint = Instant::now();
     let mut sweeps = 0;
     let stop = loop {
+        if looked {
+            break Some(Stop::MaxSweeps);
+        }
         let sweep = match factoriser.step(ctx) {
             Ok(sweep) => sweep,
             Err(Error::Cancelled) => break None,
             Err(e) => return Err(e),
         };
         sweeps += 1;
-        writeln!(losses, "{}", serde_json::to_string(&sweep).unwrap_or_default())
-            .map_err(Error::io("append to", &place.losses))?;
+        losses.append(sweep)?;
         observer.sweep(sweep)?;
         // Patience usually ends a fit before its most sweeps, so a total would promise an end that never comes.
         ctx.checkpoint(Progress::new("fitting", sweep.sweep as u64, config.max_sweeps.map(|m| m as u64), "sweeps"))
@@ -164,15 +225,46 @@ pub fn run_fit(
     Ok(FitEnd { factors, stop })
 }
 
-fn open_losses(path: &std::path::Path, append: bool) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.create(true).write(true);
-    if append {
-        options.append(true)
-    } else {
-        options.truncate(true)
-    };
-    options.open(path).map_err(Error::io("open", path))
+/// Batches until they end or the user has seen enough, then every row.
+fn first_look<'a>(
+    source: &'a dyn ActivationSource,
+    config: &FitConfig,
+    rows: usize,
+    losses: &mut Losses<'_>,
+    observer: &mut dyn FitObserver,
+    ctx: &TaskCtx,
+) -> Result<Factoriser<'a>> {
+    let mut look = FirstLook::start(source, config.clone(), rows)?;
+    observer.started(0.0, false);
+    loop {
+        let sweep = look.step(ctx)?;
+        losses.append(sweep)?;
+        observer.sweep(sweep)?;
+        ctx.checkpoint(Progress::new("batches", sweep.sweep as u64, config.max_sweeps.map(|m| m as u64), "batches"))?;
+        if sweep.stop.is_some() {
+            return look.finish(ctx);
+        }
+    }
+}
+
+/// The error curve on disk, a JSON object a sweep.
+struct Losses<'p> {
+    path: &'p Path,
+    file: File,
+}
+
+impl<'p> Losses<'p> {
+    fn open(path: &'p Path, append: bool) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        options.create(true).write(true).append(append).truncate(!append);
+        let file = options.open(path).map_err(Error::io("open", path))?;
+        Ok(Self { path, file })
+    }
+
+    fn append(&mut self, sweep: Sweep) -> Result<()> {
+        let line = serde_json::to_string(&sweep).unwrap_or_default();
+        writeln!(self.file, "{line}").map_err(Error::io("append to", self.path))
+    }
 }
 
 /// The error curve of a saved fit, as far as it was written whole.
@@ -183,6 +275,11 @@ pub fn saved_curve(study: &Study, name: &str) -> Result<Vec<Sweep>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(e) => Err(Error::io("read", &path)(e)),
     }
+}
+
+/// The name of a fit that goes on from `entry`: the same while its settings are, as with new rows.
+pub fn refined_name(study: &Study, entry: &FitEntry, config: &FitConfig) -> Result<String> {
+    if config.same_fit(&entry.config) { Ok(entry.name.clone()) } else { default_name(study, entry.hook, config) }
 }
 
 /// The name that a fit gets when the user gives none: `k100`, or `k100-2` … when that name holds another configuration.

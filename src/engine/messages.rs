@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::fitting::Refinement;
 use crate::analysis::{FeatureCard, FeatureRow, NeuronCard, SharedNeurons, Trace, Tree};
 use crate::factor::{FitConfig, Stop, Sweep};
 use crate::model::generate::Sampling;
@@ -139,6 +140,8 @@ pub enum Command {
     OpenStudy(PathBuf),
     /// Another fit of the open study.
     Fit(FitConfig),
+    /// A fit of the open study that goes on from an earlier one's features: more, fewer, or with new rows.
+    Refine(Refinement),
     /// Holds the fit after its sweep; everything else goes on.
     Pause,
     /// Goes on with a held fit.

@@ -140,6 +140,7 @@ impl Engine {
             Command::Open(request) => self.long(move |open, token| open.request(&request, token)),
             Command::OpenStudy(dir) => self.long(move |open, token| open.study(&dir, token)),
             Command::Fit(config) => self.long(move |open, token| open.refit(&config, token)),
+            Command::Refine(refinement) => self.long(move |open, token| open.refine(&refinement, token)),
             Command::Pause => self.set_hold(true),
             Command::Resume => self.set_hold(false),
             Command::Cancel(job) => {

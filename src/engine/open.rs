@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::fitting::{self, FitObserver, FitPlace, Resume};
+use super::fitting::{self, Begin, FitObserver, FitPlace, Refinement, Resume};
 use super::lane::Lane;
 use super::session::{Session, lock};
 use super::{Event, Hold, Job, Level, OpenRequest, run_job};
@@ -107,6 +107,24 @@ impl Opener {
                 Ok(())
             }
         }
+    }
+
+    /// The open study's fit, with more features or fewer, or with rows that came since.
+    pub fn refine(&self, refinement: &Refinement, token: &CancelToken) -> Result<()> {
+        let hook = self.with_study(|study| Ok(refinement.plan(study)?.0.hook)).inspect_err(|e| {
+            self.session.emit(Event::Refused(e.to_string()));
+        })?;
+        let result = run_job(&self.session, Job::Fit, token, |ctx| {
+            let (name, config, place) = self.with_study(|study| {
+                let (entry, config, begin) = refinement.plan(study)?;
+                let name = fitting::refined_name(study, &entry, &config)?;
+                let place = FitPlace::new(study, &name, hook, &config, Resume::Never, begin)?;
+                Ok((name, config, place))
+            })?;
+            self.run(&name, &config, &place, ctx).map(|words| ((), words))
+        });
+        self.session.emit_study(hook)?;
+        result
     }
 
     /// Another fit of the open study.
@@ -234,14 +252,18 @@ impl Opener {
             let early = if saved.resumable { "; it was stopped early: fit again to go on" } else { "" };
             return Ok(format!("'{name}' was fitted before{early}"));
         }
-        let (place, source, notes) = self.with_study(|study| {
-            let place = FitPlace::new(study, &name, hook, config, Resume::IfThere)?;
-            Ok((place, study.activations(hook)?, study.notes(&name)?))
-        })?;
+        let place = self.with_study(|study| FitPlace::new(study, &name, hook, config, Resume::IfThere, Begin::Anew))?;
+        self.run(&name, config, &place, ctx)
+    }
+
+    /// Runs a fit on show and says how it ended.
+    fn run(&self, name: &str, config: &FitConfig, place: &FitPlace, ctx: &TaskCtx) -> Result<String> {
+        let hook = place.hook;
+        let (source, notes) = self.with_study(|study| Ok((study.activations(hook)?, study.notes(name)?)))?;
         self.session.set_notes(notes);
-        let mut observer = Watcher { opener: self, place: &place, last_lens: None };
-        let save = |factors: &Factors| self.with_study(|study| study.save_fit(&name, hook, config, factors));
-        let end = fitting::run_fit(source.as_ref(), config, &place, &mut observer, &save, ctx)?;
+        let mut observer = Watcher { opener: self, place, last_lens: None };
+        let save = |factors: &Factors| self.with_study(|study| study.save_fit(name, hook, config, factors));
+        let end = fitting::run_fit(source.as_ref(), config, place, &mut observer, &save, ctx)?;
         let f = &end.factors;
         let words = format!("relative error {:.4} after {} sweeps, {:.1} s", f.relative_error, f.sweep, f.seconds);
         if end.stop.is_none() { Err(Error::Cancelled) } else { Ok(words) }

@@ -171,7 +171,7 @@ impl Session {
         {
             return Ok((shown, encoder.clone()));
         }
-        let encoder = Arc::new(Encoder::new(shown.factors.features.clone()));
+        let encoder = Arc::new(Encoder::of(&shown.factors));
         *cell = Some((generation, encoder.clone()));
         Ok((shown, encoder))
     }

@@ -150,7 +150,9 @@ impl<'a> Bench<'a> {
         let single = matches!(directions, Directions::Neurons(_));
         // Supervised directions need not explain anything, and a weighted sum of them is nearly zero.
         let encoded = candidate.choice == Choice::Best && !single && directions.count() <= MOST_ENCODED;
-        let held_out_error = if encoded { relative_error(&self.held, &directions.to_sparse(), ctx)? } else { None };
+        let coding = factors.as_ref().map(|f| f.coding.clone()).unwrap_or_default();
+        let held_out_error =
+            if encoded { relative_error(&self.held, &directions.to_sparse(), &coding, ctx)? } else { None };
         let by_coefficient = factors.as_ref().and_then(|factors| {
             let mut meter = PurityMeter::new(self.tokens, &self.split);
             meter.take_coefficients(factors, &self.train);

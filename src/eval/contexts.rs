@@ -174,7 +174,15 @@ mod tests {
         let d = columns[0].len();
         let features = Directions::Dense { d, columns: columns.concat() }.to_sparse();
         let coefficients = Coefficients::owned(rows, y);
-        Factors { features, coefficients, relative_error: 0.0, explained_variance: 0.0, sweep: 1, seconds: 0.0 }
+        Factors {
+            features,
+            coefficients,
+            coding: Default::default(),
+            relative_error: 0.0,
+            explained_variance: 0.0,
+            sweep: 1,
+            seconds: 0.0,
+        }
     }
 
     #[test]

@@ -18,10 +18,15 @@ use crate::factor::{FitConfig, Init, Solver};
 use crate::study::TokenTable;
 use crate::task::TaskCtx;
 
+/// The cap that [`objectives`] tries: about as many features as the default penalty leaves at a token.
+const ROW_CAP: usize = 8;
+
+const SINGLE_NEURONS: &str = "single neurons";
+
 /// What to judge.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QualityConfig {
-    /// The fits; the first is what all else is compared with.
+    /// The fits; the first of each number of features and sparsity is what others of the same are compared with.
     pub fits: Vec<FitConfig>,
     /// Fits of each, with seeds counting up from its own.
     pub seeds: usize,
@@ -55,10 +60,10 @@ pub struct Division {
     pub labels: usize,
 }
 
-/// The first method's held-out AUROC minus another's.
+/// A fit's held-out AUROC minus another method's.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Compared {
-    /// The first method.
+    /// The fit.
     pub method: String,
     /// The other.
     pub against: String,
@@ -76,7 +81,7 @@ pub struct Quality {
     pub methods: Vec<MethodReport>,
     /// Detection of the first fit with the labels dealt out anew: what chance gives.
     pub shuffled: Option<DetectionReport>,
-    /// The first method against each other one.
+    /// The first fit of each number of features and sparsity against every method of the same.
     pub differences: Vec<Compared>,
     /// Remarks for a person.
     pub notes: Vec<String>,
@@ -103,7 +108,7 @@ pub fn quality(
         let candidates = seeds(fit.seed, config.seeds)
             .map(|seed| bench.fit(&FitConfig { seed, ..fit.clone() }, ctx))
             .collect::<Result<Vec<_>>>()?;
-        judge.add(fit_name(fit), Kind::Fit, Some(fit), &candidates)?;
+        judge.add(fit_name(fit), Kind::Fit, None, Some(fit), &candidates)?;
         first.get_or_insert_with(|| candidates[0].directions.clone());
     }
     if config.controls {
@@ -133,16 +138,23 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn add(&mut self, name: String, kind: Kind, fit: Option<&FitConfig>, candidates: &[Candidate]) -> Result<()> {
-        let report = judged(self.bench, self.tokens, name, kind, fit, candidates, self.ctx)?;
+    fn add(
+        &mut self,
+        name: String,
+        kind: Kind,
+        sparsity: Option<f64>,
+        fit: Option<&FitConfig>,
+        candidates: &[Candidate],
+    ) -> Result<()> {
+        let report = judged(self.bench, self.tokens, name, kind, sparsity, fit, candidates, self.ctx)?;
         (self.seen)(&report)?;
         self.methods.push(report);
         Ok(())
     }
 
-    fn add_control(&mut self, name: String, made: Vec<(Directions, f64)>) -> Result<()> {
+    fn add_control(&mut self, name: String, sparsity: Option<f64>, made: Vec<(Directions, f64)>) -> Result<()> {
         let candidates: Vec<_> = made.into_iter().map(|(d, seconds)| candidate(d, Choice::Best, seconds)).collect();
-        self.add(name, Kind::Control, None, &candidates)
+        self.add(name, Kind::Control, sparsity, None, &candidates)
     }
 }
 
@@ -152,12 +164,13 @@ pub(super) fn judged(
     tokens: &TokenTable,
     name: String,
     kind: Kind,
+    sparsity: Option<f64>,
     fit: Option<&FitConfig>,
     candidates: &[Candidate],
     ctx: &TaskCtx,
 ) -> Result<MethodReport> {
     let measured = candidates.iter().map(|c| bench.judge(c, ctx)).collect::<Result<Vec<_>>>()?;
-    Ok(MethodReport::new(name, kind, fit.cloned(), candidates, &measured, tokens))
+    Ok(MethodReport::new(name, kind, sparsity, fit.cloned(), candidates, &measured, tokens))
 }
 
 fn candidate(directions: Directions, choice: Choice, seconds: f64) -> Candidate {
@@ -190,15 +203,15 @@ fn controls(judge: &mut Judge<'_>, config: &QualityConfig) -> Result<()> {
         }
         for &(_, p) in shapes.iter().filter(|s| s.0 == k && kept(s.1, d) < d) {
             let cut = made.iter().map(|(m, s)| (m.cut(kept(p, d)), *s)).collect();
-            judge.add_control(format!("k-means k {k}, cut to {}", percent(p)), cut)?;
+            judge.add_control(format!("k-means k {k}, cut to {}", percent(p)), Some(p), cut)?;
         }
-        judge.add_control(format!("k-means k {k}, dense"), made)?;
+        judge.add_control(format!("k-means k {k}, dense"), None, made)?;
     }
     for &(k, p) in &shapes {
         let made = seeds(first, config.seeds).map(|seed| (random::directions(d, k, kept(p, d), seed), 0.0)).collect();
-        judge.add_control(format!("random directions k {k}, {}", percent(p)), made)?;
+        judge.add_control(format!("random directions k {k}, {}", percent(p)), Some(p), made)?;
     }
-    judge.add_control("single neurons".to_owned(), vec![(Directions::Neurons(d), 0.0)])?;
+    judge.add_control(SINGLE_NEURONS.to_owned(), None, vec![(Directions::Neurons(d), 0.0)])?;
     if judge.bench.split().labels.is_empty() {
         return Ok(());
     }
@@ -207,24 +220,61 @@ fn controls(judge: &mut Judge<'_>, config: &QualityConfig) -> Result<()> {
     let seconds = started.elapsed().as_secs_f64();
     for (_, p) in distinct(shapes.iter().filter(|s| kept(s.1, d) < d).map(|s| (0, s.1)).collect()) {
         let cut = candidate(means.cut(kept(p, d)), Choice::Own, seconds);
-        judge.add(format!("DiffMean, cut to {}", percent(p)), Kind::Supervised, None, &[cut])?;
+        judge.add(format!("DiffMean, cut to {}", percent(p)), Kind::Supervised, Some(p), None, &[cut])?;
     }
     let dense = candidate(means, Choice::Own, seconds);
-    judge.add("DiffMean, dense".to_owned(), Kind::Supervised, None, &[dense])
+    judge.add("DiffMean, dense".to_owned(), Kind::Supervised, None, None, &[dense])
 }
 
 fn differences(methods: &[MethodReport], resamples: usize, seed: u64) -> Vec<Compared> {
-    let Some((first, others)) = methods.split_first() else { return Vec::new() };
-    let labels = |m: &MethodReport| m.detection.as_ref().map_or_else(Vec::new, |d| d.labels.clone());
-    let own = labels(first);
-    let compare = |other: &MethodReport| {
-        let theirs = labels(other);
-        let pairs: Vec<_> =
-            own.iter().filter_map(|a| theirs.iter().find(|b| b.label == a.label).map(|b| (a.auroc, b.auroc))).collect();
-        let difference = paired(&pairs, resamples, seed)?;
-        Some(Compared { method: first.name.clone(), against: other.name.clone(), difference })
-    };
-    others.iter().filter_map(compare).collect()
+    let mut led: Vec<(usize, Option<f64>)> = Vec::new();
+    let mut out = Vec::new();
+    for first in methods.iter().filter(|m| m.kind == Kind::Fit) {
+        if led.contains(&(first.features, first.sparsity)) {
+            continue;
+        }
+        led.push((first.features, first.sparsity));
+        // Single neurons and supervised directions are as many as there are; dense ones have no sparsity.
+        let any_number = |m: &MethodReport| m.kind == Kind::Supervised || m.name == SINGLE_NEURONS;
+        let alike = |m: &&MethodReport| {
+            m.name != first.name
+                && (m.features == first.features || any_number(m))
+                && (m.sparsity.is_none() || m.sparsity == first.sparsity)
+        };
+        out.extend(methods.iter().filter(alike).filter_map(|other| compared(first, other, resamples, seed)));
+    }
+    out
+}
+
+fn compared(first: &MethodReport, other: &MethodReport, resamples: usize, seed: u64) -> Option<Compared> {
+    let (own, theirs) = (&first.detection.as_ref()?.labels, &other.detection.as_ref()?.labels);
+    let pairs: Vec<_> =
+        own.iter().filter_map(|a| theirs.iter().find(|b| b.label == a.label).map(|b| (a.auroc, b.auroc))).collect();
+    let difference = paired(&pairs, resamples, seed)?;
+    Some(Compared { method: first.name.clone(), against: other.name.clone(), difference })
+}
+
+/// The objectives beside each other at the k and p of `base`, which comes first: without penalty, with the default one,
+/// with a cap, with scaled rows, with a centre, and the paper's updates.
+pub fn objectives(base: &FitConfig) -> Vec<FitConfig> {
+    let bare = FitConfig { solver: Solver::Bcd, row_cap: None, scale_rows: false, centre: false, ..base.clone() };
+    let l1 = FitConfig::default().l1;
+    let others = [
+        FitConfig { l1: 0.0, ..bare.clone() },
+        FitConfig { l1, ..bare.clone() },
+        FitConfig { l1: 0.0, row_cap: Some(ROW_CAP), scale_rows: true, centre: true, ..bare.clone() },
+        FitConfig { l1, scale_rows: true, ..bare.clone() },
+        FitConfig { l1, centre: true, ..bare.clone() },
+        FitConfig { l1, scale_rows: true, centre: true, ..bare.clone() },
+        FitConfig { l1: 0.0, solver: Solver::Mu, ..bare },
+    ];
+    let mut out = vec![base.clone()];
+    for config in others {
+        if !out.contains(&config) {
+            out.push(config);
+        }
+    }
+    out
 }
 
 pub(super) fn division(bench: &Bench<'_>) -> Division {
@@ -261,11 +311,18 @@ pub fn fit_name(config: &FitConfig) -> String {
         Solver::Bcd => format!("bcd k {}, {}, λ {}", config.features, percent(config.sparsity), config.l1),
         Solver::Mu => format!("mu k {}, {}", config.features, percent(config.sparsity)),
     };
-    match config.init {
-        Init::Kmeans => solver,
-        Init::Random => format!("{solver}, random start"),
-        Init::Svd => format!("{solver}, SVD start"),
+    let mut name = solver;
+    if let Some(cap) = config.row_cap {
+        name += &format!(", cap {cap}");
     }
+    let options = [
+        (config.scale_rows, ", scaled"),
+        (config.centre, ", centred"),
+        (config.init == Init::Random, ", random start"),
+        (config.init == Init::Svd, ", SVD start"),
+    ];
+    options.iter().filter(|(on, _)| *on).for_each(|(_, words)| name += words);
+    name
 }
 
 fn percent(share: f64) -> String {
@@ -279,9 +336,16 @@ mod tests {
 
     #[test]
     fn names_tell_fits_apart() {
-        let base = FitConfig::default();
+        let base = FitConfig { l1: 0.1, ..FitConfig::plain() };
         assert_eq!(fit_name(&base), "bcd k 100, 1 %, λ 0.1");
         let mu = FitConfig { solver: Solver::Mu, init: Init::Random, sparsity: 0.07, ..base };
         assert_eq!(fit_name(&mu), "mu k 100, 7 %, random start");
+        let capped = FitConfig { row_cap: Some(8), scale_rows: true, centre: true, ..FitConfig::default() };
+        assert_eq!(fit_name(&capped), "bcd k 100, 1 %, λ 0.1, cap 8, scaled, centred");
+        let all = objectives(&capped);
+        assert_eq!((all.len(), &all[0]), (8, &capped));
+        let names: std::collections::HashSet<String> = all.iter().map(fit_name).collect();
+        assert_eq!(names.len(), 8, "every objective has a name of its own");
+        assert_eq!(objectives(&FitConfig::default()).len(), 7);
     }
 }

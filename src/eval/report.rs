@@ -66,6 +66,8 @@ pub struct MethodReport {
     pub kind: Kind,
     /// Directions.
     pub features: usize,
+    /// The share of neurons that a direction may use; `None` for dense ones and single neurons.
+    pub sparsity: Option<f64>,
     /// Of a fit.
     pub config: Option<FitConfig>,
     /// Seeds that the means are over.
@@ -99,6 +101,7 @@ impl MethodReport {
     pub fn new(
         name: String,
         kind: Kind,
+        sparsity: Option<f64>,
         config: Option<FitConfig>,
         candidates: &[Candidate],
         judged: &[Judged],
@@ -112,6 +115,7 @@ impl MethodReport {
             name,
             kind,
             features: directions.first().map_or(0, |d| d.count()),
+            sparsity: sparsity.or(config.as_ref().map(|c| c.sparsity)),
             config,
             seeds: candidates.len(),
             relative_error: mean_of(&|j| j.relative_error),

@@ -32,6 +32,8 @@ pub struct SweepRow {
     pub sparsity: f64,
     /// λ.
     pub l1: f64,
+    /// The most features at a token.
+    pub row_cap: Option<usize>,
     /// ‖A − YZᵀ‖²/‖A‖² of the fit on its training rows.
     pub relative_error: Option<f64>,
     /// The same on held-out rows with the best coefficients for fixed features.
@@ -62,6 +64,7 @@ impl SweepRow {
             features: config.features,
             sparsity: config.sparsity,
             l1: config.l1,
+            row_cap: config.row_cap,
             relative_error: report.relative_error,
             held_out_error: report.held_out_error,
             active: report.active,
@@ -78,14 +81,21 @@ impl SweepRow {
 }
 
 /// Every combination, k varying fastest so that the curve over k is what comes first. The multiplicative rule knows no
-/// penalty: it takes part once a (k, p).
-pub fn grid(base: &FitConfig, features: &[usize], sparsities: &[f64], l1s: &[f64]) -> Vec<FitConfig> {
+/// penalty and no cap: it takes part once a (k, p).
+pub fn grid(
+    base: &FitConfig,
+    features: &[usize],
+    sparsities: &[f64],
+    l1s: &[f64],
+    row_caps: &[Option<usize>],
+) -> Vec<FitConfig> {
     let mut out: Vec<FitConfig> = Vec::new();
-    for &l1 in l1s {
+    let objectives = row_caps.iter().flat_map(|&cap| l1s.iter().map(move |&l1| (cap, l1)));
+    for (row_cap, l1) in objectives {
         for &sparsity in sparsities {
             for &features in features {
-                let l1 = if base.solver == Solver::Mu { 0.0 } else { l1 };
-                let config = FitConfig { features, sparsity, l1, ..base.clone() };
+                let (row_cap, l1) = if base.solver == Solver::Mu { (None, 0.0) } else { (row_cap, l1) };
+                let config = FitConfig { features, sparsity, l1, row_cap, ..base.clone() };
                 if !out.contains(&config) {
                     out.push(config);
                 }
@@ -115,7 +125,7 @@ pub fn sweep(
         let candidates = seeds(fit.seed, config.seeds)
             .map(|seed| bench.fit(&FitConfig { seed, ..fit.clone() }, ctx))
             .collect::<Result<Vec<_>>>()?;
-        let report = judged(&bench, tokens, fit_name(fit), Kind::Fit, Some(fit), &candidates, ctx)?;
+        let report = judged(&bench, tokens, fit_name(fit), Kind::Fit, None, Some(fit), &candidates, ctx)?;
         let row = SweepRow::new(fit, &report);
         seen(&row)?;
         rows.push(row);
@@ -130,10 +140,11 @@ mod tests {
     #[test]
     fn the_grid_has_every_combination_once() {
         let base = FitConfig::default();
-        let fits = grid(&base, &[10, 20], &[0.01, 0.05], &[0.0, 0.1]);
-        assert_eq!(fits.len(), 8);
+        let fits = grid(&base, &[10, 20], &[0.01, 0.05], &[0.0, 0.1], &[None, Some(4)]);
+        assert_eq!(fits.len(), 16);
+        assert_eq!((fits[0].row_cap, fits[8].row_cap), (None, Some(4)));
         assert_eq!((fits[0].features, fits[1].features, fits[2].sparsity, fits[4].l1), (10, 20, 0.05, 0.1));
         let mu = FitConfig { solver: Solver::Mu, ..base };
-        assert_eq!(grid(&mu, &[10, 20], &[0.01], &[0.0, 0.1]).len(), 2);
+        assert_eq!(grid(&mu, &[10, 20], &[0.01], &[0.0, 0.1], &[None, Some(4)]).len(), 2);
     }
 }

@@ -46,7 +46,7 @@ fn planted() -> (Vec<f32>, TokenTable) {
 }
 
 fn config() -> QualityConfig {
-    let fit = FitConfig { features: 9, sparsity: 0.04, seed: 3, ..FitConfig::default() };
+    let fit = FitConfig { features: 9, sparsity: 0.04, l1: 0.1, seed: 3, ..FitConfig::plain() };
     QualityConfig { fits: vec![fit], resamples: 1000, ..QualityConfig::default() }
 }
 
@@ -119,8 +119,8 @@ fn a_corpus_without_labels_is_judged_by_what_is_left() {
 fn a_sweep_shows_that_more_features_explain_more_until_they_are_enough() {
     let (data, tokens) = planted();
     let source = InMemory::new(tokens.rows.len(), NEURONS, data);
-    let base = FitConfig { l1: 0.0, seed: 3, ..FitConfig::default() };
-    let fits = grid(&base, &[1, 3, 7, 12], &[0.04], &[0.0]);
+    let base = FitConfig { seed: 3, ..FitConfig::plain() };
+    let fits = grid(&base, &[1, 3, 7, 12], &[0.04], &[0.0], &[None]);
     let config = SweepConfig { fits, seeds: 2, holdout: config().holdout };
     let mut seen = 0;
     let (division, rows) = sweep(&source, &tokens, &config, &TaskCtx::silent(), &mut |_| {

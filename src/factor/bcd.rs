@@ -2,14 +2,13 @@
 //! a HALS sweep of Y a panel. Without a penalty no step raises the error; with one, none raises
 //! ½‖A − YZᵀ‖² + λΣY over unit columns.
 
-use rayon::prelude::*;
-
 use super::SparseColumns;
+use super::capped;
 use super::columns::{self, Rows};
 use super::state::{Held, Problem, State};
 use super::stream::{Columns, Gather, Sums};
 use crate::error::Result;
-use crate::matrix::panel::{self, Gram, PANEL};
+use crate::matrix::panel::{self, Gram};
 use crate::matrix::select;
 use crate::task::TaskCtx;
 
@@ -40,9 +39,7 @@ pub(crate) fn sweep(
     let hals_sweeps = HALS_SWEEPS[usize::from(next_held == Held::Entries)];
     let update = |y: &mut [f32], p: &[f32]| {
         panel::scale(y, &scales);
-        for _ in 0..hals_sweeps {
-            panel::hals(y, p, &gram, penalty);
-        }
+        capped::step(y, p, &gram, penalty, hals_sweeps, problem.row_cap);
     };
     let gather = match next_held {
         Held::All => Gather::Dense,
@@ -51,12 +48,16 @@ pub(crate) fn sweep(
     problem.stream.pass(ctx, &state.y, &mut next.y, &Columns::Sparse(&features), gather, &mut next.sums, &update)?;
     next.held = next_held;
     next.features = features;
-    next.measure(problem.survey, &q, problem.penalty);
+    next.measure(problem, &q, &gram);
     Ok(())
 }
 
 /// The step on Z: new features of unit norm and the factors that keep YZᵀ the same.
-fn step_features(problem: &Problem<'_, '_>, state: &State, ctx: &TaskCtx) -> Result<(SparseColumns, Vec<f32>)> {
+pub(crate) fn step_features(
+    problem: &Problem<'_, '_>,
+    state: &State,
+    ctx: &TaskCtx,
+) -> Result<(SparseColumns, Vec<f32>)> {
     let (k, d) = (state.y.k, problem.stream.d);
     let sums = &state.sums;
     let penalised = problem.penalty > 0.0;
@@ -113,7 +114,7 @@ fn revive(problem: &Problem<'_, '_>, state: &State, features: &mut SparseColumns
     if dead.is_empty() {
         return Ok(());
     }
-    let errors = row_errors(problem, state);
+    let errors = state.row_errors(problem.survey, &Gram::from_dense(&columns::gram(&state.features), state.y.k));
     let mut order: Vec<usize> = (0..problem.stream.n).collect();
     order.sort_by(|&a, &b| errors[b].total_cmp(&errors[a]));
     // Rows much alike (one token many times over) would give one feature many times over.
@@ -177,25 +178,6 @@ fn fill(indices: &mut [u32], values: &mut [f32], count: usize) {
     for (t, (i, v)) in entries.into_iter().enumerate() {
         (indices[t], values[t]) = (i, v);
     }
-}
-
-/// ‖a − Zy‖² of each row, from what the last pass kept: ‖a‖² − 2 yᵀp + yᵀQy.
-fn row_errors(problem: &Problem<'_, '_>, state: &State) -> Vec<f64> {
-    let k = state.y.k;
-    let gram = Gram::from_dense(&columns::gram(&state.features), k);
-    let quadratic: Vec<f32> = state
-        .y
-        .data
-        .par_chunks(k * PANEL)
-        .flat_map_iter(|y| {
-            let mut rows = vec![0.0; PANEL];
-            panel::quadratic(&mut rows, y, &gram);
-            rows
-        })
-        .collect();
-    let squares = &problem.survey.row_squares;
-    let fit = &state.sums.row_fit;
-    (0..problem.stream.n).map(|i| squares[i] - 2.0 * f64::from(fit[i]) + f64::from(quadratic[i])).collect()
 }
 
 fn residual(problem: &Problem<'_, '_>, state: &State, row: usize) -> Result<Vec<f32>> {

@@ -245,8 +245,7 @@ fn check_binding(
     if header.fingerprint != fingerprint {
         return Err(bad("a checkpoint of a fit to other activations of the same shape"));
     }
-    let fixed = |c: &FitConfig| FitConfig { max_sweeps: None, patience: None, threads: None, ..c.clone() };
-    if fixed(&header.config) != fixed(config) {
+    if !header.config.same_fit(config) {
         let saved = serde_json::to_string(&header.config).unwrap_or_default();
         return Err(bad(&format!("a checkpoint of a fit with other settings ({saved})")));
     }

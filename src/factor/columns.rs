@@ -17,6 +17,8 @@ const LARGEST_SYSTEM: usize = 160;
 /// Weight of staying near the present values in the joint refit, relative to the diagonal: makes near-singular systems
 /// harmless and never raises the error.
 const PROXIMAL: f64 = 1e-5;
+/// A norm this near to 1 is 1.
+const UNIT: f64 = 1e-6;
 /// Columns denser than this have their Gram matrix taken by a dense product.
 const DENSE: f64 = 0.2;
 
@@ -282,13 +284,14 @@ impl System {
     }
 }
 
-/// Scales each column to unit norm and returns the norms; a column of zeros stays, with 1.
+/// Scales each column to unit norm and returns the norms; a column of zeros stays, with 1, and so does one of unit norm
+/// up to rounding, to the bit.
 pub(crate) fn normalise(columns: &mut SparseColumns) -> Vec<f32> {
     (0..columns.columns())
         .map(|j| {
             let values = &mut columns.values[columns.offsets[j]..columns.offsets[j + 1]];
             let size = norm(values.iter().copied());
-            if size > 0.0 {
+            if size > 0.0 && (size - 1.0).abs() > UNIT {
                 for v in values {
                     *v = (f64::from(*v) / size) as f32;
                 }

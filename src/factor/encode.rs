@@ -1,14 +1,16 @@
-//! New rows on a fixed basis: min_{y ≥ 0} ‖a − Zy‖² for each row a.
+//! New rows on a fixed basis: min_{y ≥ 0} ‖a − Zy‖² for each row a (less the fit's centre, where it has one). A penalty
+//! of the fit is left out, which only shrank its coefficients; its cap on the features of a row is kept.
 //!
 //! A few coordinate descent sweeps over panels find the active set; a primal active-set method (Lawson, Hanson 1974, from
 //! a warm start) in f64 makes it exact. Knows nothing of fits.
 
 use rayon::prelude::*;
 
+use super::capped;
 use super::columns;
+use super::{Coding, Factors, SparseColumns};
 use crate::activations::Block;
 use crate::error::{Error, Result};
-use crate::factor::SparseColumns;
 use crate::matrix::cholesky;
 use crate::matrix::panel::{self, Gram, PANEL};
 use crate::task::TaskCtx;
@@ -23,18 +25,38 @@ pub struct Encoder {
     features: SparseColumns,
     q: Vec<f64>,
     gram: Gram,
+    row_cap: Option<usize>,
+    /// z_j · centre.
+    offsets: Vec<f64>,
 }
 
 impl Encoder {
     /// Prepares ZᵀZ of unit columns.
     pub fn new(features: SparseColumns) -> Self {
+        Self::with(features, &Coding::default())
+    }
+
+    /// On the features of a fit, as it writes rows in them.
+    pub fn of(factors: &Factors) -> Self {
+        Self::with(factors.features.clone(), &factors.coding)
+    }
+
+    /// On unit columns, with a centre and a cap.
+    pub fn with(features: SparseColumns, coding: &Coding) -> Self {
         let q = columns::gram(&features);
         let gram = Gram::from_dense(&q, features.columns().max(1));
-        Self { features, q, gram }
+        let row_cap = coding.row_cap.filter(|&cap| cap < features.columns());
+        let mut encoder = Self { features, q, gram, row_cap, offsets: Vec::new() };
+        encoder.offsets = match &coding.centre {
+            Some(centre) => (0..encoder.features.columns()).map(|j| encoder.dot(centre, j)).collect(),
+            None => vec![0.0; encoder.features.columns()],
+        };
+        encoder
     }
 
     /// Coefficients of each row, row-major `[rows, k]`: the exact non-negative least squares solution to `1e-6`
-    /// relative.
+    /// relative; where it has more features than the cap allows, the exact solution on those that greedy pursuit
+    /// chooses.
     ///
     /// # Errors
     /// [`Error::Usage`] when the rows are not as wide as the features, [`Error::Cancelled`].
@@ -61,6 +83,9 @@ impl Encoder {
         let mut y = vec![0.0; k * PANEL];
         panel::transpose(&mut panel, rows, d);
         panel::project(&mut p, &panel, &self.features.offsets, &self.features.indices, &self.features.values);
+        for (line, &offset) in p.chunks_exact_mut(PANEL).zip(&self.offsets) {
+            line.iter_mut().for_each(|v| *v -= offset as f32);
+        }
         for _ in 0..WARM_SWEEPS {
             panel::hals(&mut y, &p, &self.gram, 0.0);
         }
@@ -68,10 +93,13 @@ impl Encoder {
         for (r, (line, row)) in out.chunks_exact_mut(k).zip(rows.chunks_exact(d)).enumerate() {
             ctx.check()?;
             for j in 0..k {
-                solver.target[j] = self.project_row(row, j);
+                solver.target[j] = self.dot(row, j) - self.offsets[j];
                 solver.x[j] = f64::from(y[j * PANEL + r]);
             }
             solver.solve();
+            if let Some(cap) = self.row_cap.filter(|&cap| solver.passive.len() > cap) {
+                solver.solve_capped(&self.gram, cap);
+            }
             for (o, &x) in line.iter_mut().zip(&solver.x) {
                 *o = x as f32;
             }
@@ -80,7 +108,7 @@ impl Encoder {
     }
 
     /// z_j · a in f64.
-    fn project_row(&self, row: &[f32], j: usize) -> f64 {
+    fn dot(&self, row: &[f32], j: usize) -> f64 {
         let (indices, values) = self.features.column(j);
         indices.iter().zip(values).map(|(&i, &v)| f64::from(row[i as usize]) * f64::from(v)).sum()
     }
@@ -121,6 +149,15 @@ impl<'q> ActiveSet<'q> {
                 None => return,
             }
         }
+    }
+
+    /// The solution on the features that greedy pursuit chooses.
+    fn solve_capped(&mut self, gram: &Gram, cap: usize) {
+        let mut left: Vec<f32> = self.target.iter().map(|&v| v as f32).collect();
+        let mut chosen = vec![0.0; self.k];
+        self.passive = capped::pursue(&mut left, &mut chosen, gram, cap);
+        self.x.iter_mut().zip(&chosen).for_each(|(x, &c)| *x = f64::from(c));
+        self.descend();
     }
 
     /// Least squares on the passive set; what would turn negative on the way there leaves the set.

@@ -1,6 +1,7 @@
 //! Going on from factors that are already there: appended rows are folded in, features are added for the worst explained
 //! rows, and nothing starts over.
 
+use super::capped;
 use super::columns;
 use super::panels::Panels;
 use super::state::{Problem, State};
@@ -64,19 +65,17 @@ pub(super) fn settle(
     let mut state = State::new(Panels::zeros(y.k, y.rows), Sums::default());
     let update = |y: &mut [f32], p: &[f32]| {
         panel::scale(y, &scales);
-        for _ in 0..FOLD_IN_SWEEPS {
-            panel::hals(y, p, &gram, penalty);
-        }
+        capped::step(y, p, &gram, penalty, FOLD_IN_SWEEPS, problem.row_cap);
     };
     let columns = Columns::Sparse(&features);
     problem.stream.pass(ctx, y, &mut state.y, &columns, Gather::Dense, &mut state.sums, &update)?;
     state.features = features;
-    state.measure(problem.survey, &q, problem.penalty);
+    state.measure(problem, &q, &gram);
     Ok(state)
 }
 
-/// Refuses factors that cannot begin a fit of `k` features to n × d activations.
-pub(super) fn check(factors: &Factors, k: usize, (n, d): (usize, usize)) -> Result<()> {
+/// Refuses factors that cannot begin a fit to n × d activations.
+pub(super) fn check(factors: &Factors, (n, d): (usize, usize)) -> Result<()> {
     let (features, coefficients) = (&factors.features, &factors.coefficients);
     let old = features.columns();
     if features.rows != d {
@@ -85,9 +84,6 @@ pub(super) fn check(factors: &Factors, k: usize, (n, d): (usize, usize)) -> Resu
     if coefficients.rows > n {
         let rows = coefficients.rows;
         return Err(Error::usage(format!("the factors are of {rows} token rows, and there are only {n} now")));
-    }
-    if old > k {
-        return Err(Error::usage(format!("{old} features cannot begin a fit of {k}; ask for at least {old}")));
     }
     if coefficients.as_slice().len() != old * coefficients.rows {
         return Err(Error::usage(format!("the coefficients are not those of {old} features")));

@@ -10,12 +10,16 @@ use serde::{Deserialize, Serialize};
 use crate::activations::store::MappedF32;
 
 mod bcd;
+mod capped;
 mod checkpoint;
 mod columns;
+mod config;
 pub mod encode;
+mod first_look;
 mod fit;
 mod incremental;
 mod init;
+mod merge;
 mod mu;
 mod panels;
 mod state;
@@ -24,95 +28,9 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
+pub use config::{FitConfig, Init, Solver};
+pub use first_look::FirstLook;
 pub use fit::Factoriser;
-
-/// The update rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
-pub enum Solver {
-    /// ℓ0-constrained block coordinate descent (ours).
-    #[default]
-    Bcd,
-    /// The paper's multiplicative updates, exactly.
-    Mu,
-}
-
-/// Where a fit starts from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
-pub enum Init {
-    /// Y uniform, Z normal.
-    Random,
-    /// Centroids and their one-hot assignment.
-    #[default]
-    Kmeans,
-    /// Truncated SVD, signs flipped so that the heavier half is positive.
-    Svd,
-}
-
-/// What to fit; written to `fits/<name>/config.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FitConfig {
-    /// k, the number of features.
-    pub features: usize,
-    /// The update rule.
-    pub solver: Solver,
-    /// The share p of each feature's neurons that may be non-zero: ⌈p·d⌉ are kept.
-    pub sparsity: f64,
-    /// λ of the penalty λ·ΣY in units of the median row norm; 0 minimises the error alone.
-    pub l1: f64,
-    /// The start.
-    pub init: Init,
-    /// Seeds every random choice; the same seed gives the same bits on one machine, whatever the threads.
-    pub seed: u64,
-    /// Stop here at the latest. `None`: the solver's own default.
-    pub max_sweeps: Option<usize>,
-    /// Sweeps without improvement before stopping. `None`: the solver's own default.
-    pub patience: Option<usize>,
-    /// Threads to use; `None`: all that rayon has.
-    pub threads: Option<usize>,
-}
-
-impl FitConfig {
-    /// Whether another request asks for the same fit, only perhaps to run longer or on other threads: then a checkpoint
-    /// of one is a checkpoint of the other.
-    pub fn same_fit(&self, other: &Self) -> bool {
-        let bare = |c: &Self| Self { max_sweeps: None, patience: None, threads: None, ..c.clone() };
-        bare(self) == bare(other)
-    }
-}
-
-impl Default for FitConfig {
-    fn default() -> Self {
-        Self {
-            features: 100,
-            solver: Solver::Bcd,
-            sparsity: 0.01,
-            l1: 0.1,
-            init: Init::Kmeans,
-            seed: 42,
-            max_sweeps: None,
-            patience: None,
-            threads: None,
-        }
-    }
-}
-
-impl FitConfig {
-    /// Bytes of anonymous memory that a fit to n × d activations takes at most, beyond what the source itself holds: the
-    /// coefficients twice (a sweep writes new ones), the features and their products, and the blocks in flight.
-    pub fn memory_bytes(&self, n: usize, d: usize) -> u64 {
-        let (k, n, d) = (self.features as u64, n as u64, d as u64);
-        let keep = ((self.sparsity * d as f64).ceil() as u64).clamp(1, d.max(1));
-        let copies = if self.solver == Solver::Mu { 3 } else { 2 };
-        let coefficients = copies * 4 * k * (n + 64);
-        let features = copies * (4 * k * d + 8 * k * keep + 8 * k * k);
-        let dense = if self.solver == Solver::Mu || self.sparsity > 0.2 { 4 * k * d } else { 0 };
-        let threads = self.threads.unwrap_or_else(rayon::current_num_threads) as u64;
-        let blocks = 2 * 4 * (stream::block_rows(d as usize) as u64 * (d + k)) + threads * 4 * 64 * (d + k);
-        coefficients + features + dense + blocks + n * 16
-    }
-}
 
 /// Features Z\[d × k\] as sparse columns of unit norm.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -189,6 +107,32 @@ impl Coefficients {
     }
 }
 
+/// How a row is written in features: a ≈ centre + Zy, y ≥ 0, of which at most `row_cap` are not zero.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Coding {
+    /// The mean row that the fit took away, of length d.
+    pub centre: Option<Arc<Vec<f32>>>,
+    /// The most features of a row.
+    pub row_cap: Option<usize>,
+}
+
+impl Coding {
+    /// `row` − centre − Zy in f64, for the coefficients y of `features`.
+    pub fn residual(&self, features: &SparseColumns, row: &[f32], y: &[f32]) -> Vec<f64> {
+        let mut left: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
+        if let Some(centre) = &self.centre {
+            left.iter_mut().zip(centre.iter()).for_each(|(l, &c)| *l -= f64::from(c));
+        }
+        for (j, &y) in y.iter().enumerate().filter(|(_, y)| **y != 0.0) {
+            let (indices, values) = features.column(j);
+            for (&i, &v) in indices.iter().zip(values) {
+                left[i as usize] -= f64::from(y) * f64::from(v);
+            }
+        }
+        left
+    }
+}
+
 /// An immutable snapshot of a fit.
 #[derive(Debug, Clone)]
 pub struct Factors {
@@ -196,9 +140,11 @@ pub struct Factors {
     pub features: SparseColumns,
     /// Y ≥ 0, the scale.
     pub coefficients: Coefficients,
-    /// ‖A − YZᵀ‖² / ‖A‖², f64.
+    /// How a row is written in them.
+    pub coding: Coding,
+    /// ‖A − YZᵀ‖² / ‖A‖², f64, of the rows as they are (with a centre: ‖A − mean − YZᵀ‖² / ‖A‖²).
     pub relative_error: f64,
-    /// 1 − ‖A − YZᵀ‖² / ‖A − mean‖².
+    /// 1 − ‖A − YZᵀ‖² / ‖A − mean‖², likewise.
     pub explained_variance: f64,
     /// Sweeps done when this was taken.
     pub sweep: usize,

@@ -35,6 +35,6 @@ pub(crate) fn sweep(problem: &Problem<'_, '_>, state: &State, next: &mut State, 
     problem.stream.pass(ctx, &state.y, &mut next.y, &columns, Gather::Dense, &mut next.sums, &update)?;
     next.held = Held::All;
     next.features = features;
-    next.measure(problem.survey, &q, 0.0);
+    next.measure(problem, &q, &gram);
     Ok(())
 }

@@ -1,10 +1,13 @@
 //! What a solver carries from one sweep to the next.
 
+use rayon::prelude::*;
+
 use super::SparseColumns;
 use super::columns;
 use super::panels::Panels;
 use super::stream::{Stream, Sums};
 use super::survey::Survey;
+use crate::matrix::panel::{self, Gram, PANEL};
 
 /// Which part of AᵀY the sums hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,9 +29,9 @@ pub(crate) struct State {
     pub(crate) sums: Sums,
     /// What `sums.products` holds.
     pub(crate) held: Held,
-    /// ‖A − YZᵀ‖².
+    /// ‖A − YZᵀ‖² of the rows as they are.
     pub(crate) error: f64,
-    /// What the sweeps lower: the error, plus 2λΣY where there is a penalty.
+    /// What the sweeps lower: the squared error of the rows as the fit sees them, plus 2λΣY where there is a penalty.
     pub(crate) objective: f64,
 }
 
@@ -39,11 +42,36 @@ impl State {
         Self { features, y, sums, held: Held::All, error: f64::INFINITY, objective: f64::INFINITY }
     }
 
-    /// Takes the error by the identity ‖A − YZᵀ‖² = ‖A‖² − 2 Σ P∘Y + tr(ZᵀZ · YᵀY); `q` is ZᵀZ.
-    pub(crate) fn measure(&mut self, survey: &Survey, q: &[f64], penalty: f64) {
+    /// Takes the error by the identity ‖A − YZᵀ‖² = ‖A‖² − 2 Σ P∘Y + tr(ZᵀZ · YᵀY); `q` is ZᵀZ. Where rows have
+    /// weights, by the same identity of each row, which is then divided by its squared weight.
+    pub(crate) fn measure(&mut self, problem: &Problem<'_, '_>, q: &[f64], gram: &Gram) {
         let quadratic: f64 = q.iter().zip(&self.sums.gram).map(|(a, b)| a * b).sum();
-        self.error = (survey.square - 2.0 * self.sums.fit + quadratic).max(0.0);
-        self.objective = self.error + 2.0 * penalty * self.sums.totals.iter().sum::<f64>();
+        let seen = (problem.survey.square - 2.0 * self.sums.fit + quadratic).max(0.0);
+        self.objective = seen + 2.0 * problem.penalty * self.sums.totals.iter().sum::<f64>();
+        self.error = match &problem.stream.frame.weights {
+            None => seen,
+            Some(weights) => {
+                let errors = self.row_errors(problem.survey, gram);
+                let whole = |(&w, e): (&f32, &f64)| if w > 0.0 { e.max(0.0) / f64::from(w).powi(2) } else { 0.0 };
+                weights.iter().zip(&errors).map(whole).sum()
+            }
+        };
+    }
+
+    /// ‖a − Zy‖² of each row as the fit sees it, from what the last pass kept: ‖a‖² − 2 yᵀp + yᵀQy.
+    pub(crate) fn row_errors(&self, survey: &Survey, gram: &Gram) -> Vec<f64> {
+        let quadratic: Vec<f32> = self
+            .y
+            .data
+            .par_chunks(self.y.k * PANEL)
+            .flat_map_iter(|y| {
+                let mut rows = vec![0.0; PANEL];
+                panel::quadratic(&mut rows, y, gram);
+                rows
+            })
+            .collect();
+        let (squares, fit) = (&survey.row_squares, &self.sums.row_fit);
+        (0..squares.len()).map(|i| squares[i] - 2.0 * f64::from(fit[i]) + f64::from(quadratic[i])).collect()
     }
 
     /// Features with unit columns and the coefficients by feature; a column of zeros becomes its first neuron alone.
@@ -73,8 +101,10 @@ pub(crate) struct Problem<'p, 'a> {
     pub(crate) survey: &'p Survey,
     /// s, the entries a column keeps.
     pub(crate) keep: usize,
-    /// λ in the units of A.
+    /// λ in the units of the rows.
     pub(crate) penalty: f64,
+    /// The most features of a row.
+    pub(crate) row_cap: Option<usize>,
     /// Features that stay as they are.
     pub(crate) locked: &'p [bool],
 }

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
@@ -69,9 +69,37 @@ struct Scratch {
     projected: Vec<f32>,
 }
 
+/// How a fit sees the rows: minus a centre, then each times a weight of its own.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Frame {
+    pub(crate) centre: Option<Arc<Vec<f32>>>,
+    /// 1/‖row‖, and 0 for a row of zeros.
+    pub(crate) weights: Option<Vec<f32>>,
+}
+
+impl Frame {
+    fn is_plain(&self) -> bool {
+        self.centre.is_none() && self.weights.is_none()
+    }
+
+    /// Puts whole rows, the first of number `first`, into the frame.
+    fn apply(&self, rows: &mut [f32], first: usize, d: usize) {
+        for (i, row) in rows.chunks_exact_mut(d).enumerate() {
+            if let Some(centre) = &self.centre {
+                row.iter_mut().zip(centre.iter()).for_each(|(v, c)| *v -= c);
+            }
+            if let Some(weights) = &self.weights {
+                let weight = weights[first + i];
+                row.iter_mut().for_each(|v| *v *= weight);
+            }
+        }
+    }
+}
+
 /// A source and how it is cut into blocks.
 pub(crate) struct Stream<'a> {
     pub(crate) source: &'a dyn ActivationSource,
+    pub(crate) frame: Frame,
     pub(crate) n: usize,
     pub(crate) d: usize,
     block_rows: usize,
@@ -87,6 +115,7 @@ impl<'a> Stream<'a> {
         let (n, d) = source.shape();
         Self {
             source,
+            frame: Frame::default(),
             n,
             d,
             block_rows: block_rows(d),
@@ -98,7 +127,7 @@ impl<'a> Stream<'a> {
 
     /// A block of A. A source that converts its values does so on all threads, into memory that is used again.
     fn fetch(&self, range: Range<usize>) -> Result<Block<'_>> {
-        if !self.converts.load(Ordering::Relaxed) {
+        if self.frame.is_plain() && !self.converts.load(Ordering::Relaxed) {
             let block = self.source.rows(range)?;
             self.converts.store(matches!(block.data, Cow::Owned(_)), Ordering::Relaxed);
             return Ok(block);
@@ -111,6 +140,7 @@ impl<'a> Stream<'a> {
             let first = range.start + i * PANEL;
             let piece = self.source.rows(first..first + to.len() / d)?;
             to.copy_from_slice(&piece.data);
+            self.frame.apply(to, first, d);
             converted.fetch_or(matches!(piece.data, Cow::Owned(_)), Ordering::Relaxed);
             Ok::<_, crate::Error>(())
         })?;
@@ -148,10 +178,9 @@ impl<'a> Stream<'a> {
 
     /// One row of A.
     pub(crate) fn row(&self, row: usize) -> Result<Vec<f32>> {
-        Ok(match self.source.rows(row..row + 1)?.data {
-            Cow::Borrowed(v) => v.to_vec(),
-            Cow::Owned(v) => v,
-        })
+        let mut values = self.source.rows(row..row + 1)?.data.into_owned();
+        self.frame.apply(&mut values, row, self.d);
+        Ok(values)
     }
 
     /// Runs `f` with scratch memory that outlives it, so that a pass does not fault in fresh pages for each panel.

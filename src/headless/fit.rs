@@ -6,29 +6,30 @@ use serde_json::json;
 
 use super::Output;
 use crate::cli::FitArgs;
-use crate::engine::fitting::{self, FitObserver, FitPlace, Resume};
+use crate::engine::fitting::{self, Begin, FitObserver, FitPlace, Resume};
 use crate::error::{Error, Result};
-use crate::factor::{Factors, Sweep};
+use crate::factor::{Factors, FitConfig, Sweep};
 use crate::model::HookPoint;
-use crate::study::Study;
+use crate::study::{FitEntry, Study};
 
 pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let study = Study::open(&args.study)?;
-    let hook = choose_hook(&study, args)?;
-    let config = args.config();
+    let plan = Plan::of(&study, args)?;
+    let (hook, config) = (plan.hook, plan.config);
     if config.features > study.manifest().widths.iter().copied().max().unwrap_or(0) {
         out.note("more features than neurons: that is an overcomplete basis");
     }
-    let name = match &args.name {
-        Some(name) => name.clone(),
-        None => fitting::default_name(&study, hook, &config)?,
+    let name = match (&args.name, &plan.from) {
+        (Some(name), _) => name.clone(),
+        (None, Some(entry)) => fitting::refined_name(&study, entry, &config)?,
+        (None, None) => fitting::default_name(&study, hook, &config)?,
     };
     if !study.manifest().complete {
         out.note("the cache is not complete: fitting the rows that are there (run collect again for the rest)");
     }
     let resume = if args.resume { Resume::Must } else { Resume::Never };
-    let place = FitPlace::new(&study, &name, hook, &config, resume)?;
+    let place = FitPlace::new(&study, &name, hook, &config, resume, plan.begin)?;
     let source = study.activations(hook)?;
     let mut observer = Lines { out, init_seconds: 0.0, json: args.output.json, last: None };
     let save = |factors: &Factors| study.save_fit(&name, hook, &config, factors);
@@ -39,7 +40,8 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
         out.object(&json!({"event": "fitted", "fit": name, "features": factors.features.columns(),
             "relative_error": factors.relative_error, "explained_variance": factors.explained_variance,
             "sweeps": factors.sweep, "seconds": seconds, "init_seconds": init_seconds, "sparsity": config.sparsity,
-            "l1": config.l1, "stop": end.stop}))?;
+            "l1": config.l1, "row_cap": config.row_cap, "scale_rows": config.scale_rows, "centre": config.centre,
+            "from": plan.from.map(|entry| entry.name), "stop": end.stop}))?;
     } else {
         out.line(&format!(
             "fit '{name}': {} features, relative error {:.4}, explained variance {:.4}, {} sweeps in {seconds:.1} s (start {init_seconds:.1} s)",
@@ -50,6 +52,31 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
         ))?;
     }
     if end.stop.is_none() { Err(Error::Cancelled) } else { Ok(()) }
+}
+
+/// What to fit and what to begin with.
+struct Plan {
+    hook: HookPoint,
+    config: FitConfig,
+    begin: Begin,
+    /// The fit that it goes on from.
+    from: Option<FitEntry>,
+}
+
+impl Plan {
+    fn of(study: &Study, args: &FitArgs) -> Result<Self> {
+        if let Some(refinement) = args.refinement() {
+            let (entry, base, begin) = refinement.plan(study)?;
+            let at = |h: HookPoint| args.layer.is_none_or(|l| h.layer == l) && args.hook.is_none_or(|s| h.site == s);
+            if !at(entry.hook) {
+                let (name, hook) = (entry.name, entry.hook);
+                return Err(Error::usage(format!("fit '{name}' is of {hook}: leave out --layer and --hook")));
+            }
+            return Ok(Self { hook: entry.hook, config: args.config(base), begin, from: Some(entry) });
+        }
+        let begin = args.batch_rows.map_or(Begin::Anew, Begin::Batches);
+        Ok(Self { hook: choose_hook(study, args)?, config: args.config(FitConfig::default()), begin, from: None })
+    }
 }
 
 fn choose_hook(study: &Study, args: &FitArgs) -> Result<HookPoint> {

@@ -7,7 +7,7 @@ use super::judge::{Subject, cell, division, line};
 use crate::cli::QualityArgs;
 use crate::error::Result;
 use crate::eval::bootstrap::Verdict;
-use crate::eval::quality::{Compared, Quality, QualityConfig, quality};
+use crate::eval::quality::{Compared, Quality, QualityConfig, objectives, quality};
 use crate::eval::report::MethodReport;
 
 const NAMES: usize = 34;
@@ -24,7 +24,10 @@ pub(super) fn run(args: &QualityArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let subject = Subject::open(&args.judge, &args.features, out)?;
     let config = QualityConfig {
-        fits: subject.fits,
+        fits: match args.every_objective {
+            true => subject.fits.iter().flat_map(objectives).collect(),
+            false => subject.fits,
+        },
         seeds: args.judge.seeds,
         holdout: subject.holdout,
         controls: !args.no_controls,
@@ -79,12 +82,11 @@ fn explain(found: &Quality, args: &QualityArgs, out: &mut Output) -> Result<()> 
             shuffled.auroc
         ))?;
     }
-    if let Some(first) = found.differences.first() {
+    for group in found.differences.chunk_by(|a, b| a.method == b.method) {
         out.line("")?;
-        out.line(&format!("AUROC of {} minus that of (95 % interval, paired bootstrap over labels):", first.method))?;
-    }
-    for difference in &found.differences {
-        out.line(&verdict(difference))?;
+        let method = &group[0].method;
+        out.line(&format!("AUROC of {method} minus that of (95 % interval, paired bootstrap over labels):"))?;
+        group.iter().try_for_each(|difference| out.line(&verdict(difference)))?;
     }
     if args.labels {
         labels(found, out)?;

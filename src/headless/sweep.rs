@@ -41,7 +41,8 @@ fn event(row: &SweepRow) -> Result<Value> {
 }
 
 fn name(row: &SweepRow) -> String {
-    format!("k {}, {} %, λ {}", row.features, (row.sparsity * 1e8).round() / 1e6, row.l1)
+    let cap = row.row_cap.map_or_else(String::new, |cap| format!(", cap {cap}"));
+    format!("k {}, {} %, λ {}{cap}", row.features, (row.sparsity * 1e8).round() / 1e6, row.l1)
 }
 
 fn cells(row: &SweepRow) -> Vec<String> {

@@ -12,7 +12,7 @@ pub(super) fn run(args: &TraceArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
     let model = model_of(&study, Device::Auto, Some(entry.hook.layer + 1), out, &ctx)?;
-    let encoder = Encoder::new(factors.features.clone());
+    let encoder = Encoder::of(&factors);
     let trace = lens::trace(&model, entry.hook, &encoder, &factors, &args.text, study.manifest().bos, &ctx)?;
     if out.is_json() {
         return out.object(&json!({"fit": entry.name, "tokens": trace.tokens, "features": trace.features, "unexplained": trace.unexplained}));

@@ -117,7 +117,7 @@ fn choose<'a>(entries: &'a BTreeMap<String, Entry>, name: Option<&str>) -> Resul
     }
 }
 
-/// Writes `Z` d × k and `Y` n × k, f32, atomically.
+/// Writes `Z` d × k, `Y` n × k and, of a centred fit, `centre` d (A ≈ centre + Y Zᵀ), f32, atomically.
 pub fn write_factors(path: &Path, factors: &Factors) -> Result<()> {
     let (z, y) = (&factors.features, &factors.coefficients);
     let (d, k, n) = (z.rows, z.columns(), y.rows);
@@ -125,7 +125,12 @@ pub fn write_factors(path: &Path, factors: &Factors) -> Result<()> {
         let values = y.as_slice().len();
         return Err(Error::refused(format!("factors with {k} features have {values} coefficients for {n} rows")));
     }
-    write(path, &[("Z", vec![d, k]), ("Y", vec![n, k])], |out| {
+    let mut table = vec![("Z", vec![d, k]), ("Y", vec![n, k])];
+    let centre = factors.coding.centre.as_deref();
+    if centre.is_some() {
+        table.push(("centre", vec![d]));
+    }
+    write(path, &table, |out| {
         // Entries of a column ascend, so each block of rows goes on where the last one stopped.
         let mut next: Vec<usize> = z.offsets[..k].to_vec();
         by_rows(out, d, k, |block, rows| {
@@ -142,7 +147,8 @@ pub fn write_factors(path: &Path, factors: &Factors) -> Result<()> {
                     *place = value;
                 }
             }
-        })
+        })?;
+        centre.map_or(Ok(()), |values| write_floats(out, values))
     })
 }
 
@@ -285,6 +291,7 @@ mod tests {
         let factors = Factors {
             features: features.clone(),
             coefficients: Coefficients::owned(n, by_feature.clone()),
+            coding: Default::default(),
             relative_error: 0.0,
             explained_variance: 0.0,
             sweep: 0,

@@ -53,6 +53,14 @@ impl Gram {
         (&self.columns[span.clone()], &self.values[span])
     }
 
+    /// `to -= factor · Q_j`, the diagonal left out.
+    pub fn subtract_row(&self, to: &mut [f32], j: usize, factor: f32) {
+        let (columns, values) = self.row(j);
+        for (&l, &q) in columns.iter().zip(values) {
+            to[l as usize] -= factor * q;
+        }
+    }
+
     fn inverse_diagonal(&self, j: usize) -> f32 {
         if self.diagonal[j] > f32::MIN_POSITIVE { 1.0 / self.diagonal[j] } else { 0.0 }
     }

@@ -1,5 +1,5 @@
 //! The files of saved factors: Z as sparse columns in a safetensors file (`offsets`, `indices`, `values`; `rows` in the
-//! metadata), Y as raw f32 by feature. Each is known by name, length and checksum.
+//! metadata; `centre` of a centred fit), Y as raw f32 by feature. Each is known by name, length and checksum.
 
 use std::collections::HashMap;
 use std::fs;
@@ -78,14 +78,17 @@ pub(super) fn sweep(dir: &Path, keep: &[String]) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn encode_features(z: &SparseColumns) -> Result<Vec<u8>> {
+pub(super) fn encode_features(z: &SparseColumns, centre: Option<&[f32]>) -> Result<Vec<u8>> {
     let offsets: Vec<u64> = z.offsets.iter().map(|&o| o as u64).collect();
     let view = |dtype, len, bytes| TensorView::new(dtype, vec![len], bytes).map_err(unwritable);
-    let tensors = [
+    let mut tensors = vec![
         ("offsets", view(Dtype::U64, offsets.len(), bytemuck::cast_slice(&offsets))?),
         ("indices", view(Dtype::U32, z.indices.len(), bytemuck::cast_slice(&z.indices))?),
         ("values", view(Dtype::F32, z.values.len(), bytemuck::cast_slice(&z.values))?),
     ];
+    if let Some(centre) = centre {
+        tensors.push(("centre", view(Dtype::F32, centre.len(), bytemuck::cast_slice(centre))?));
+    }
     let metadata = HashMap::from([
         ("format".to_owned(), "sparse columns of Z: column j holds offsets[j]..offsets[j+1]".to_owned()),
         ("rows".to_owned(), z.rows.to_string()),
@@ -97,8 +100,8 @@ fn unwritable(e: safetensors::SafeTensorError) -> Error {
     Error::usage(format!("the features cannot be written: {e}"))
 }
 
-/// Sparse columns from a file's bytes, or what is wrong with them.
-pub(super) fn decode_features(bytes: &[u8]) -> Result<SparseColumns, String> {
+/// Sparse columns and the centre, where there is one, from a file's bytes, or what is wrong with them.
+pub(super) fn decode_features(bytes: &[u8]) -> Result<(SparseColumns, Option<Vec<f32>>), String> {
     let foreign = |what: &str| format!("not the features of a fit ({what}); fit again");
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| foreign(&e.to_string()))?;
     let rows = metadata.metadata().as_ref().and_then(|m| m.get("rows")).and_then(|r| r.parse::<usize>().ok());
@@ -126,7 +129,14 @@ pub(super) fn decode_features(bytes: &[u8]) -> Result<SparseColumns, String> {
     if !offsets.windows(2).all(sound) || values.iter().any(|v| !v.is_finite()) {
         return Err(foreign("indices or values"));
     }
-    Ok(SparseColumns { rows, offsets, indices, values })
+    let centre: Option<Vec<f32>> = match file.tensor("centre") {
+        Ok(_) => Some(numbers::<4>(tensor("centre", Dtype::F32)?).map(f32::from_le_bytes).collect()),
+        Err(_) => None,
+    };
+    if centre.as_ref().is_some_and(|c| c.len() != rows || c.iter().any(|v| !v.is_finite())) {
+        return Err(foreign("centre"));
+    }
+    Ok((SparseColumns { rows, offsets, indices, values }, centre))
 }
 
 fn numbers<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {

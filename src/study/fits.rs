@@ -17,7 +17,7 @@ use super::manifest::json_bytes;
 use crate::activations::store::MappedF32;
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::factor::{Coefficients, Factors, FitConfig};
+use crate::factor::{Coding, Coefficients, Factors, FitConfig};
 use crate::model::HookPoint;
 
 const CONFIG: &str = "config.json";
@@ -234,7 +234,11 @@ impl Study {
         }
         let dir = self.fit_dir(name)?;
         let order = self.next_order()?;
-        let z = factor_files::write(&dir, &format!("Z-{order}.safetensors"), &factor_files::encode_features(z)?)?;
+        let z = factor_files::write(
+            &dir,
+            &format!("Z-{order}.safetensors"),
+            &factor_files::encode_features(z, factors.coding.centre.as_deref().map(Vec::as_slice))?,
+        )?;
         let y = factor_files::write(&dir, &format!("Y-{order}.f32"), bytemuck::cast_slice(y))?;
         let finite = |v: f64| Some(v).filter(|v| v.is_finite());
         let saved = Saved {
@@ -292,7 +296,7 @@ impl Study {
 impl Saved {
     fn load(&self, dir: &Path) -> Result<Factors> {
         let z_path = dir.join(&self.z.file);
-        let features = factor_files::decode_features(&self.z.read_checked(dir)?)
+        let (features, centre) = factor_files::decode_features(&self.z.read_checked(dir)?)
             .map_err(|problem| Error::file(&z_path, problem))?;
         let y_path = self.y.check_length(dir)?;
         let values = self.rows.checked_mul(self.features);
@@ -309,6 +313,7 @@ impl Saved {
         Ok(Factors {
             features,
             coefficients: Coefficients::mapped(self.rows, mapped),
+            coding: Coding { centre: centre.map(Arc::new), row_cap: self.config.row_cap },
             relative_error: self.relative_error.unwrap_or(f64::NAN),
             explained_variance: self.explained_variance.unwrap_or(f64::NAN),
             sweep: self.sweeps,

@@ -2,6 +2,7 @@
 //!
 //! `cargo bench --bench factor` on synthetic data; `MLPEEK_BENCH_NPY=F.npy` (n × d, float32) on real activations,
 //! `MLPEEK_BENCH_K`, `MLPEEK_BENCH_P`, `MLPEEK_BENCH_L1`, `MLPEEK_BENCH_THREADS`, `MLPEEK_BENCH_ITERATIONS` (of the peer).
+//! `MLPEEK_BENCH_SHAPES=1`: a full sweep beside one A·Y product at the shapes of larger models instead.
 //! `MLPEEK_BENCH_OUT=F` writes the features (k × d float32). Ratios within one run are what counts; errors are recomputed from the factors in f64.
 
 use std::process::Command;
@@ -16,6 +17,10 @@ use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
 
 fn main() {
+    if std::env::var_os("MLPEEK_BENCH_SHAPES").is_some() {
+        println!("memory: {:.1} GB/s read", memory_rate() / 1e9);
+        return shapes();
+    }
     let source = match std::env::var("MLPEEK_BENCH_NPY") {
         Ok(path) => read_npy(&path),
         Err(_) => planted(number("MLPEEK_BENCH_N", 6892.0) as usize, number("MLPEEK_BENCH_D", 1536.0) as usize),
@@ -37,7 +42,7 @@ fn main() {
             _ => Init::Kmeans,
         },
         threads: std::env::var("MLPEEK_BENCH_THREADS").ok().and_then(|t| t.parse().ok()),
-        ..FitConfig::default()
+        ..FitConfig::plain()
     };
     let curve = run(&source, config.clone(), product);
     if let Some((seconds, error)) = peer(&source, k, config.sparsity) {
@@ -136,6 +141,61 @@ fn peer(source: &InMemory, k: usize, p: f64) -> Option<(f64, f64)> {
     let text = String::from_utf8(out.ok()?.stdout).ok()?;
     let mut words = text.split_whitespace().filter_map(|w| w.parse::<f64>().ok());
     Some((words.next()?, words.next()?))
+}
+
+/// The shapes: a full sweep (all of AᵀY gathered, supports chosen anew from it) against one A·Y product of the same
+/// run, and what share of the machine's product and memory rates that is.
+fn shapes() {
+    const SWEEPS: usize = 17;
+    for (n, d, k) in [(6892, 1536, 100), (8192, 3072, 100), (8192, 14_336, 100), (16_384, 3072, 400)] {
+        let source = planted(n, d);
+        let product = product_seconds(&source, k);
+        let (flops, bytes) = (2.0 * (n * d * k) as f64, 4.0 * (n * d) as f64);
+        let ctx = TaskCtx::silent();
+        let config = FitConfig { features: k, l1: 0.0, patience: Some(1000), ..FitConfig::plain() };
+        let mut fit = Factoriser::start(&source, config, &ctx).unwrap();
+        let (mut last, mut seconds) = (0.0, Vec::new());
+        for _ in 0..SWEEPS {
+            let sweep = fit.step(&ctx).unwrap();
+            seconds.push(sweep.seconds - last);
+            last = sweep.seconds;
+        }
+        // Every fourth sweep gathers all of AᵀY, and the one after it chooses the supports.
+        let full = median((1..SWEEPS / 4).map(|i| seconds[4 * i + 3]).collect());
+        let cycle = median((0..SWEEPS / 4).map(|i| seconds[4 * i..4 * i + 4].iter().sum::<f64>() / 4.0).collect());
+        println!(
+            "{n} × {d}, k {k}: A·Y {:.1} ms ({:.0} GFLOP/s, reads {:.1} GB/s) · full sweep {:.1} ms = {:.2} × A·Y · mean of four {:.1} ms = {:.2} × ({:.1} GB/s of A) · start {:.1} ms",
+            product * 1e3,
+            flops / product / 1e9,
+            bytes / product / 1e9,
+            full * 1e3,
+            full / product,
+            cycle * 1e3,
+            cycle / product,
+            bytes / cycle / 1e9,
+            fit.init_seconds() * 1e3,
+        );
+    }
+}
+
+/// What one pass over memory reads on all threads, in bytes a second.
+fn memory_rate() -> f64 {
+    use rayon::prelude::*;
+    let values = vec![1u64; 64 << 20];
+    let best = (0..5)
+        .map(|_| {
+            let started = Instant::now();
+            let total: u64 = values.par_chunks(1 << 16).map(|c| c.iter().fold(0u64, |s, v| s.wrapping_add(*v))).sum();
+            assert_eq!(total, values.len() as u64);
+            started.elapsed().as_secs_f64()
+        })
+        .fold(f64::INFINITY, f64::min);
+    8.0 * values.len() as f64 / best
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 fn number(name: &str, default: f64) -> f64 {

@@ -13,6 +13,7 @@ fn factors(k: usize, n: usize, scale: f32) -> Factors {
     Factors {
         features,
         coefficients: Coefficients::owned(n, (0..k * n).map(|i| i as f32 * scale).collect()),
+        coding: Default::default(),
         relative_error: 0.25,
         explained_variance: 0.5,
         sweep: 7,

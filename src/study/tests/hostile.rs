@@ -71,9 +71,12 @@ proptest! {
     fn hostile_features_are_refused_or_sound(
         rows: usize, offsets in proptest::collection::vec(0usize..6, 0..5), indices in proptest::collection::vec(0u32..6, 0..5),
         values in proptest::collection::vec(any::<f32>(), 0..5),
+        centre in proptest::option::of(proptest::collection::vec(any::<f32>(), 0..9)),
     ) {
         let z = SparseColumns { rows: rows % 8, offsets, indices, values };
-        if let Ok(z) = factor_files::decode_features(&factor_files::encode_features(&z).unwrap()) {
+        let bytes = factor_files::encode_features(&z, centre.as_deref()).unwrap();
+        if let Ok((z, read)) = factor_files::decode_features(&bytes) {
+            assert_eq!(read, centre);
             for j in 0..z.columns() {
                 z.dense_column(j);
             }

@@ -74,7 +74,7 @@ impl App {
             }
             Answer::Send(command) => {
                 self.overlay = None;
-                vec![Effect::Send(command)]
+                vec![Effect::Send(*command)]
             }
             Answer::Quit => self.close(),
         }

@@ -48,7 +48,7 @@ pub enum Answer {
     /// It closes, and this is done.
     Do(Action),
     /// It closes, and this is sent.
-    Send(Command),
+    Send(Box<Command>),
     /// The explorer ends.
     Quit,
 }
@@ -89,7 +89,7 @@ impl Overlay {
             Self::Palette(palette) => palette.key(key),
             Self::Log(log) => log.key(key, world, keymap),
             Self::Rename(id, input) => match key.code {
-                KeyCode::Enter => Answer::Send(Command::Name(*id, input.text().trim().to_owned())),
+                KeyCode::Enter => Answer::Send(Box::new(Command::Name(*id, input.text().trim().to_owned()))),
                 _ => {
                     input.key(key);
                     Answer::Stay

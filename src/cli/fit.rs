@@ -1,0 +1,168 @@
+//! Arguments of `mlpeek fit`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{InitArg, JsonArgs, SolverArg};
+use crate::engine::fitting::Refinement;
+use crate::factor::{FitConfig, Solver};
+use crate::model::HookSite;
+
+/// `mlpeek fit`.
+#[derive(Debug, Args)]
+pub struct FitArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// Number of features [default: 100]
+    #[arg(long, short = 'k', conflicts_with = "from")]
+    pub features: Option<usize>,
+    /// The layer, when the study has several
+    #[arg(long, short)]
+    pub layer: Option<usize>,
+    /// The hook, when the study has several
+    #[arg(long)]
+    pub hook: Option<HookSite>,
+    /// What is minimised, and how
+    #[command(flatten)]
+    pub objective: ObjectiveArgs,
+    /// The start [default: kmeans]
+    #[arg(long, value_enum, conflicts_with = "from")]
+    pub init: Option<InitArg>,
+    /// Seed of every random choice [default: 42]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Most sweeps
+    #[arg(long)]
+    pub max_sweeps: Option<usize>,
+    /// Sweeps without improvement before stopping
+    #[arg(long)]
+    pub patience: Option<usize>,
+    /// Name of the fit [default: k and the number of features]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Threads [default: all]
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Go on from the fit's checkpoint
+    #[arg(long)]
+    pub resume: bool,
+    /// Go on from this fit's features and settings; rows that were collected since are folded in
+    #[arg(long, value_name = "FIT", conflicts_with = "resume")]
+    pub from: Option<String>,
+    /// Add so many features, where rows are explained worst
+    #[arg(long, value_name = "N", requires = "from", default_value_t = 0, hide_default_value = true)]
+    pub add: usize,
+    /// Merge so many features away, those most alike
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "from",
+        default_value_t = 0,
+        hide_default_value = true,
+        conflicts_with = "add"
+    )]
+    pub merge: usize,
+    /// Features of the earlier fit that stay as they are, separated by commas
+    #[arg(long, value_name = "IDS", requires = "from", value_delimiter = ',')]
+    pub lock: Vec<usize>,
+    /// A first look at a large cache: sweeps over batches of so many rows, then one pass over all
+    #[arg(long, value_name = "N", conflicts_with_all = ["from", "resume"])]
+    pub batch_rows: Option<usize>,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// What is minimised, and how; what is not given is as the defaults, or as the fit that it goes on from, have it.
+#[derive(Debug, Clone, Args)]
+pub struct ObjectiveArgs {
+    /// The update rule [default: bcd]
+    #[arg(long, value_enum)]
+    pub solver: Option<SolverArg>,
+    /// λ of the ℓ1 penalty on coefficients, in units of the median row norm; 0 minimises the error alone [default: 0.1]
+    #[arg(long)]
+    pub l1: Option<f64>,
+    /// Share of neurons that a feature may use [default: 0.01]
+    #[arg(long)]
+    pub sparsity: Option<f64>,
+    /// At most so many features at a token; 0 is no cap [default: 0]
+    #[arg(long, value_name = "N")]
+    pub row_cap: Option<usize>,
+    /// Let every token count the same, whatever the norm of its activations [default: true, but false with `--l1 0` and
+    /// `--solver mu`]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub scale_rows: Option<bool>,
+    /// Take the mean activation away first, so that features say how a token differs from it [default: as --scale-rows]
+    #[arg(long, alias = "center", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub centre: Option<bool>,
+}
+
+impl FitArgs {
+    /// The configuration that these arguments ask for, the rest taken from `base`.
+    pub fn config(&self, base: FitConfig) -> FitConfig {
+        let objective = &self.objective;
+        let solver = objective.solver.map_or(base.solver, Into::into);
+        FitConfig {
+            features: self.features.unwrap_or(base.features),
+            solver,
+            sparsity: objective.sparsity.unwrap_or(base.sparsity),
+            // The paper's updates know no penalty.
+            l1: if solver == Solver::Mu { 0.0 } else { objective.l1.unwrap_or(base.l1) },
+            row_cap: objective.row_cap.map_or(base.row_cap, |cap| Some(cap).filter(|&cap| cap > 0)),
+            init: self.init.map_or(base.init, Into::into),
+            seed: self.seed.unwrap_or(base.seed),
+            max_sweeps: self.max_sweeps,
+            patience: self.patience,
+            threads: self.threads,
+            ..base.clone()
+        }
+        .prepared(&base, objective.scale_rows, objective.centre)
+    }
+
+    /// How it goes on from an earlier fit, where it does.
+    pub fn refinement(&self) -> Option<Refinement> {
+        let fit = Some(self.from.clone()?);
+        Some(Refinement { fit, add: self.add, merge: self.merge, lock: self.lock.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn parse(line: &str) -> Result<FitArgs, clap::Error> {
+        match Cli::try_parse_from(line.split(' '))?.command {
+            Some(Command::Fit(args)) => Ok(args),
+            _ => panic!("not a fit: {line}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_given_is_as_the_base_has_it() {
+        let base = FitConfig { l1: 0.3, row_cap: Some(4), centre: true, ..FitConfig::default() };
+        let args = parse("mlpeek fit s --from a --add 5 --lock 3,1 --row-cap 0 --sparsity 0.05").unwrap();
+        let config = args.config(base.clone());
+        assert_eq!((config.l1, config.row_cap, config.centre, config.sparsity), (0.3, None, true, 0.05));
+        assert_eq!(args.refinement(), Some(Refinement { fit: Some("a".into()), add: 5, merge: 0, lock: vec![3, 1] }));
+        assert_eq!(parse("mlpeek fit s --solver mu").unwrap().config(base).l1, 0.0);
+        let config = |line: &str| parse(line).unwrap().config(FitConfig::default());
+        assert_eq!(config("mlpeek fit s --l1 0"), FitConfig::plain());
+        let asked = config("mlpeek fit s --l1 0 --centre --scale-rows=false");
+        assert_eq!((asked.centre, asked.scale_rows), (true, false));
+        assert!(!config("mlpeek fit s --centre=false").centre && config("mlpeek fit s --centre=false").scale_rows);
+        assert_eq!(parse("mlpeek fit s").unwrap().config(FitConfig::default()), FitConfig::default());
+    }
+
+    #[test]
+    fn changes_need_a_fit_to_change() {
+        for line in
+            ["--add 3", "--merge 2", "--lock 1", "--from a --add 1 --merge 1", "--from a -k 9", "--from a --resume"]
+        {
+            assert!(parse(&format!("mlpeek fit s {line}")).is_err(), "{line}");
+        }
+    }
+}

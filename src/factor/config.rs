@@ -1,0 +1,130 @@
+//! What to fit.
+
+use serde::{Deserialize, Serialize};
+
+use super::stream;
+
+/// The update rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Solver {
+    /// ℓ0-constrained block coordinate descent (ours).
+    #[default]
+    Bcd,
+    /// The paper's multiplicative updates, exactly.
+    Mu,
+}
+
+/// Where a fit starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Init {
+    /// Y uniform, Z normal.
+    Random,
+    /// Centroids and their one-hot assignment.
+    #[default]
+    Kmeans,
+    /// Truncated SVD, signs flipped so that the heavier half is positive.
+    Svd,
+}
+
+/// What to fit; written to `fits/<name>/config.json`.
+///
+/// With r the rows of A, prepared by `centre` and `scale_rows`, `bcd` lowers ½ Σ‖r − Zy‖² + λ Σy over columns of Z with
+/// ⌈p·d⌉ neurons and rows y ≥ 0 with at most `row_cap` features.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FitConfig {
+    /// k, the number of features.
+    pub features: usize,
+    /// The update rule.
+    pub solver: Solver,
+    /// The share p of each feature's neurons that may be non-zero: ⌈p·d⌉ are kept.
+    pub sparsity: f64,
+    /// λ of the penalty λ·ΣY in units of the median row norm; 0 minimises the error alone.
+    pub l1: f64,
+    /// At most so many features at a token.
+    #[serde(default)]
+    pub row_cap: Option<usize>,
+    /// Every row counts the same, whatever its norm: rows are scaled to unit norm. Coefficients and errors are told of the
+    /// rows as they are.
+    #[serde(default)]
+    pub scale_rows: bool,
+    /// The mean row is taken away first: A ≈ mean + YZᵀ. Features then say how a token differs from the mean.
+    #[serde(default)]
+    pub centre: bool,
+    /// The start.
+    pub init: Init,
+    /// Seeds every random choice; the same seed gives the same bits on one machine, whatever the threads.
+    pub seed: u64,
+    /// Stop here at the latest. `None`: the solver's own default.
+    pub max_sweeps: Option<usize>,
+    /// Sweeps without improvement before stopping. `None`: the solver's own default.
+    pub patience: Option<usize>,
+    /// Threads to use; `None`: all that rayon has.
+    pub threads: Option<usize>,
+}
+
+impl FitConfig {
+    /// Whether another request asks for the same fit, only perhaps to run longer or on other threads: then a checkpoint
+    /// of one is a checkpoint of the other.
+    pub fn same_fit(&self, other: &Self) -> bool {
+        let bare = |c: &Self| Self { max_sweeps: None, patience: None, threads: None, ..c.clone() };
+        bare(self) == bare(other)
+    }
+}
+
+impl FitConfig {
+    /// The error alone: no penalty, rows as they are. What the paper minimises.
+    pub fn plain() -> Self {
+        Self { l1: 0.0, scale_rows: false, centre: false, ..Self::default() }
+    }
+
+    /// Rows are prepared as said, else as `base` has them; but where the error alone is minimised, and `base` minimised
+    /// more, as they are: it is an error of the rows as they are.
+    pub fn prepared(self, base: &Self, scale_rows: Option<bool>, centre: Option<bool>) -> Self {
+        let alone = |config: &Self| config.solver == Solver::Mu || config.l1 == 0.0;
+        let keeps = !alone(&self) || alone(base);
+        Self {
+            scale_rows: scale_rows.unwrap_or(keeps && base.scale_rows),
+            centre: centre.unwrap_or(keeps && base.centre),
+            ..self
+        }
+    }
+}
+
+impl Default for FitConfig {
+    /// Chosen by held-out concept detection (README, Quality).
+    fn default() -> Self {
+        Self {
+            features: 100,
+            solver: Solver::Bcd,
+            sparsity: 0.01,
+            l1: 0.1,
+            row_cap: None,
+            scale_rows: true,
+            centre: true,
+            init: Init::Kmeans,
+            seed: 42,
+            max_sweeps: None,
+            patience: None,
+            threads: None,
+        }
+    }
+}
+
+impl FitConfig {
+    /// Bytes of anonymous memory that a fit to n × d activations takes at most, beyond what the source itself holds: the
+    /// coefficients twice (a sweep writes new ones), the features and their products, and the blocks in flight.
+    pub fn memory_bytes(&self, n: usize, d: usize) -> u64 {
+        let (k, n, d) = (self.features as u64, n as u64, d as u64);
+        let keep = ((self.sparsity * d as f64).ceil() as u64).clamp(1, d.max(1));
+        let copies = if self.solver == Solver::Mu { 3 } else { 2 };
+        let coefficients = copies * 4 * k * (n + 64);
+        let features = copies * (4 * k * d + 8 * k * keep + 8 * k * k);
+        let dense = if self.solver == Solver::Mu || self.sparsity > 0.2 { 4 * k * d } else { 0 };
+        let threads = self.threads.unwrap_or_else(rayon::current_num_threads) as u64;
+        let blocks = 2 * 4 * (stream::block_rows(d as usize) as u64 * (d + k)) + threads * 4 * 64 * (d + k);
+        let framed = if self.scale_rows || self.centre { 4 * n + 8 * d } else { 0 };
+        coefficients + features + dense + blocks + n * 16 + framed
+    }
+}

@@ -1,0 +1,138 @@
+//! Going on from features that are there: those of an earlier fit, more of them, fewer of them, some of them locked.
+
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use super::{Factoriser, check_config};
+use crate::activations::ActivationSource;
+use crate::error::{Error, Result};
+use crate::factor::panels::Panels;
+use crate::factor::state::State;
+use crate::factor::stream::Sums;
+use crate::factor::{Factors, FitConfig, Solver, SparseColumns, incremental, init, merge};
+use crate::matrix::panel::PANEL;
+use crate::task::TaskCtx;
+
+impl<'a> Factoriser<'a> {
+    /// Starts from given factors instead: those of an earlier fit to these activations or to their first rows. Rows beyond
+    /// them are folded in. Features beyond theirs begin at the worst explained rows at the next sweep; where fewer are
+    /// asked for, those that are most alike become one. `locked` names features of `factors` that stay as they are.
+    ///
+    /// # Errors
+    /// Factors of other neurons or of more rows; a locked feature that there is not, or too many of them to merge the
+    /// others; a solver other than `bcd`, whose rule alone can take a coefficient away from zero.
+    pub fn warm(
+        source: &'a dyn ActivationSource,
+        config: FitConfig,
+        factors: &Factors,
+        locked: &[usize],
+        ctx: &TaskCtx,
+    ) -> Result<Self> {
+        let started = Instant::now();
+        only_bcd(&config)?;
+        incremental::check(factors, source.shape())?;
+        let mut lock = vec![false; factors.features.columns()];
+        for &j in locked {
+            *lock.get_mut(j).ok_or_else(|| no_such_feature(j, factors.features.columns()))? = true;
+        }
+        let mut fit = Self::prepare(source, config, ctx)?;
+        let (k, n) = (fit.config.features, fit.stream.n);
+        let fewer = fit.threads.run(|| merge::down_to(factors, k, &lock))?;
+        let known = fewer.as_ref().map_or(factors.coefficients.as_slice(), |m| &m.coefficients);
+        let features = fewer.as_ref().map_or(&factors.features, |m| &m.features);
+        fit.progress.locked = fewer.as_ref().map_or(lock, |m| m.locked.clone());
+        fit.progress.locked.resize(k, false);
+        let features = incremental::reshape(features, k, fit.keep);
+        fit.state = fit.threads.run(|| {
+            let mut y = incremental::extend(known, factors.coefficients.rows, n, k);
+            fit.weigh(&mut y);
+            incremental::settle(&fit.problem(), features, &y, ctx)
+        })?;
+        fit.spare.y = Panels::zeros(k, n);
+        fit.progress.seconds[1] = started.elapsed().as_secs_f64().to_bits();
+        Ok(fit)
+    }
+
+    /// Starts from features alone: the coefficients of every row are found in one pass.
+    pub(crate) fn from_features(
+        source: &'a dyn ActivationSource,
+        config: FitConfig,
+        features: SparseColumns,
+        ctx: &TaskCtx,
+    ) -> Result<Self> {
+        let mut fit = Self::prepare(source, config, ctx)?;
+        let (k, n) = (fit.config.features, fit.stream.n);
+        fit.state = fit.threads.run(|| incremental::settle(&fit.problem(), features, &Panels::zeros(k, n), ctx))?;
+        fit.spare.y = Panels::zeros(k, n);
+        Ok(fit)
+    }
+
+    /// Adds `count` features, which begin at the worst explained rows at the next sweep; the others stay as they are. The
+    /// fit is then one of [`Factoriser::config`]'s new number of features.
+    ///
+    /// # Errors
+    /// More features than rows; a solver other than `bcd`.
+    pub fn add_features(&mut self, count: usize, ctx: &TaskCtx) -> Result<()> {
+        only_bcd(&self.config)?;
+        let config = FitConfig { features: self.config.features + count, ..self.config.clone() };
+        check_config(&config, (self.stream.n, self.stream.d))?;
+        let (k, n) = (config.features, self.stream.n);
+        let state = self.threads.run(|| {
+            let known = self.state.y.to_features(&vec![1.0; self.state.y.k]);
+            let y = incremental::extend(&known, n, n, k);
+            if self.state.features.columns() == 0 {
+                return init::from_coefficients(&self.stream, y, ctx);
+            }
+            let features = incremental::reshape(&self.state.features, k, self.keep);
+            incremental::settle(&self.problem(), features, &y, ctx)
+        })?;
+        self.state = state;
+        self.config = config;
+        self.spare = State::new(Panels::zeros(k, n), Sums::default());
+        // The curve so far is that of another model: the stop rule looks at what comes now.
+        self.progress.history.clear();
+        self.progress.locked.resize(k, false);
+        self.progress.stopped = None;
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+
+    /// Locks these features and frees all others: the sweeps leave a locked feature's neurons and weights untouched, and only
+    /// its coefficients move.
+    ///
+    /// # Errors
+    /// A feature that there is not; a fit without features yet; a solver other than `bcd`.
+    pub fn lock(&mut self, features: &[usize]) -> Result<()> {
+        only_bcd(&self.config)?;
+        let k = self.config.features;
+        if let Some(&j) = features.iter().find(|j| **j >= k) {
+            return Err(no_such_feature(j, k));
+        }
+        if self.state.features.columns() == 0 && !features.is_empty() {
+            return Err(Error::usage("there are no features to lock before the first sweep"));
+        }
+        self.progress.locked = (0..k).map(|j| features.contains(&j)).collect();
+        Ok(())
+    }
+
+    /// Coefficients of the rows as they are, of the rows as the fit sees them.
+    fn weigh(&self, y: &mut Panels) {
+        let Some(weights) = &self.stream.frame.weights else { return };
+        for (panel, weights) in y.data.chunks_exact_mut((y.k * PANEL).max(1)).zip(weights.chunks(PANEL)) {
+            for line in panel.chunks_exact_mut(PANEL) {
+                line.iter_mut().zip(weights).for_each(|(v, w)| *v *= w);
+            }
+        }
+    }
+}
+
+fn no_such_feature(j: usize, k: usize) -> Error {
+    Error::usage(format!("feature {j} cannot be locked: there are 0 to {}", k.saturating_sub(1)))
+}
+
+fn only_bcd(config: &FitConfig) -> Result<()> {
+    match config.solver {
+        Solver::Bcd => Ok(()),
+        Solver::Mu => Err(Error::usage("a multiplicative fit cannot go on from other factors; use --solver bcd")),
+    }
+}

@@ -1,0 +1,58 @@
+//! When a state is the best so far, and when a fit ends by itself.
+
+use super::Factoriser;
+use crate::factor::{Solver, Stop};
+
+/// Sweeps of a solver when the configuration names none.
+const BCD_SWEEPS: usize = 200;
+const MU_SWEEPS: usize = 2000;
+const BCD_PATIENCE: usize = 10;
+const MU_PATIENCE: usize = 1500;
+/// The least fall of the relative objective over the patience that `bcd` goes on for.
+const BCD_TOLERANCE: f64 = 1e-5;
+/// The least fall of the squared error that counts as an improvement for `mu`, absolute as in the paper.
+const MU_TOLERANCE: f64 = 1e-4;
+
+impl Factoriser<'_> {
+    /// `bcd` never rises, so its last state is its best; `mu` may, and keeps a copy.
+    pub(super) fn keep_best(&mut self) {
+        let progress = &mut self.progress;
+        let better = match self.config.solver {
+            Solver::Bcd => true,
+            Solver::Mu => self.best.as_ref().is_none_or(|b| self.state.objective < b.objective - MU_TOLERANCE),
+        };
+        if better {
+            if self.config.solver == Solver::Mu {
+                self.best = Some(self.state.clone());
+            }
+            progress.best_sweep = progress.sweep;
+            progress.since_best = 0;
+            progress.seconds[2] = progress.seconds[0];
+        } else {
+            progress.since_best += 1;
+        }
+    }
+
+    pub(super) fn stop(&self) -> Option<Stop> {
+        let progress = &self.progress;
+        let (most, patience) = match self.config.solver {
+            Solver::Bcd => (BCD_SWEEPS, BCD_PATIENCE),
+            Solver::Mu => (MU_SWEEPS, MU_PATIENCE),
+        };
+        let patience = self.config.patience.unwrap_or(patience).max(1);
+        let converged = match self.config.solver {
+            Solver::Mu => progress.since_best >= patience,
+            Solver::Bcd => {
+                let at = |back: usize| {
+                    let i = progress.history.len().checked_sub(back + 1)?;
+                    progress.history.get(i).map(|&b| f64::from_bits(b))
+                };
+                at(patience).zip(at(0)).is_some_and(|(old, new)| (old - new) / self.survey.square < BCD_TOLERANCE)
+            }
+        };
+        if converged {
+            return Some(Stop::Converged);
+        }
+        (progress.sweep >= self.config.max_sweeps.unwrap_or(most)).then_some(Stop::MaxSweeps)
+    }
+}

@@ -1,0 +1,223 @@
+//! Fewer features: those that are most alike become one.
+//!
+//! Two features leave the sum y_a z_aᵀ + y_b z_bᵀ, of rank two; the best single feature is its leading singular pair, and
+//! what is lost is its second singular value squared, which follows from the two 2 × 2 Gram matrices alone. Where the
+//! columns point the same way that pair is a positive mixture of both (Perron), so coefficients stay ≥ 0; where they do
+//! not, the weaker of the two goes, at the loss of its own square. Knows nothing of activations.
+
+use super::columns;
+use super::{Factors, SparseColumns};
+use crate::error::{Error, Result};
+use crate::matrix::dense;
+
+/// The features that are left, in their old order.
+pub(super) struct Merged {
+    /// As many entries a column as the longest of the given ones.
+    pub(super) features: SparseColumns,
+    /// By feature.
+    pub(super) coefficients: Vec<f32>,
+    pub(super) locked: Vec<bool>,
+}
+
+/// What becomes of a pair.
+#[derive(Clone, Copy)]
+struct Union {
+    loss: f64,
+    /// Weights of the two columns in the new one, before it is scaled to unit norm; one of them is 0 where one goes.
+    mix: [f64; 2],
+}
+
+/// `factors` with `k` features; `None` where they have no more than that. Locked features stay as they are.
+pub(super) fn down_to(factors: &Factors, k: usize, locked: &[bool]) -> Result<Option<Merged>> {
+    let (z, y) = (&factors.features, &factors.coefficients);
+    let old = z.columns();
+    if old <= k {
+        return Ok(None);
+    }
+    let held = locked.iter().filter(|l| **l).count();
+    if held > k || (held == k && k < old) {
+        return Err(Error::usage(format!("{held} locked features cannot be among {k}: unlock some or merge fewer")));
+    }
+    let (n, d) = (y.rows, z.rows);
+    let mut columns: Vec<f32> = (0..old).flat_map(|j| z.dense_column(j)).collect();
+    let mut coefficients = y.as_slice().to_vec();
+    let q = columns::gram(z);
+    let mut g = vec![0.0; old * old];
+    dense::accumulate_gram(&mut g, &mut Vec::new(), &coefficients, n, n, old);
+    dense::mirror(&mut g, old);
+    let mut pairs = Pairs { k: old, q, g, alive: vec![true; old] };
+    for _ in k..old {
+        let Some((a, b, union)) = pairs.cheapest(locked) else { break };
+        let [za, zb] = pairs.apply(a, b, union.mix);
+        blend(&mut columns, d, a, b, za);
+        blend(&mut coefficients, n, a, b, zb);
+    }
+    let alive: Vec<usize> = (0..old).filter(|&j| pairs.alive[j]).collect();
+    let lines = |from: &[f32], width: usize| -> Vec<f32> {
+        alive.iter().flat_map(|&j| from[j * width..(j + 1) * width].to_vec()).collect()
+    };
+    let keep = (0..old).map(|j| z.column(j).0.len()).max().unwrap_or(1).max(1);
+    Ok(Some(Merged {
+        features: columns::truncate(&lines(&columns, d), d, keep),
+        coefficients: lines(&coefficients, n),
+        locked: alive.iter().map(|&j| locked[j]).collect(),
+    }))
+}
+
+/// Line a becomes w₀ · line a + w₁ · line b.
+fn blend(lines: &mut [f32], width: usize, a: usize, b: usize, weights: [f64; 2]) {
+    let (head, tail) = lines.split_at_mut(b * width);
+    for (x, y) in head[a * width..(a + 1) * width].iter_mut().zip(&tail[..width]) {
+        *x = (weights[0] * f64::from(*x) + weights[1] * f64::from(*y)) as f32;
+    }
+}
+
+/// ZᵀZ and YᵀY of the features that are left.
+struct Pairs {
+    k: usize,
+    q: Vec<f64>,
+    g: Vec<f64>,
+    alive: Vec<bool>,
+}
+
+impl Pairs {
+    fn cheapest(&self, locked: &[bool]) -> Option<(usize, usize, Union)> {
+        let free: Vec<usize> = (0..self.k).filter(|&j| self.alive[j] && !locked[j]).collect();
+        let mut best: Option<(usize, usize, Union)> = None;
+        for (i, &a) in free.iter().enumerate() {
+            for &b in &free[i + 1..] {
+                let union = self.union(a, b);
+                if best.is_none_or(|(_, _, found)| union.loss < found.loss) {
+                    best = Some((a, b, union));
+                }
+            }
+        }
+        best
+    }
+
+    fn union(&self, a: usize, b: usize) -> Union {
+        let at = |m: &[f64]| [m[a * self.k + a], m[a * self.k + b], m[b * self.k + b]];
+        let ([qa, qab, qb], [ga, gab, gb]) = (at(&self.q), at(&self.g));
+        let (own_a, own_b) = (qa * ga, qb * gb);
+        let alone =
+            if own_a < own_b { Union { loss: own_a, mix: [0.0, 1.0] } } else { Union { loss: own_b, mix: [1.0, 0.0] } };
+        if qab <= 0.0 {
+            return alone;
+        }
+        // MᵀM = Z G Zᵀ has the eigenvalues of GQ and the eigenvectors Z e for those e of GQ.
+        let trace = own_a + 2.0 * qab * gab + own_b;
+        let determinant = ((qa * qb - qab * qab) * (ga * gb - gab * gab)).max(0.0);
+        let large = (trace + (trace * trace - 4.0 * determinant).max(0.0).sqrt()) / 2.0;
+        if large <= 0.0 {
+            return alone;
+        }
+        let (m00, m01, m10, m11) = (ga * qa + gab * qab, ga * qab + gab * qb, gab * qa + gb * qab, gab * qab + gb * qb);
+        // The row of GQ − λI that is farther from zero gives the eigenvector.
+        let mix = if m01 + (large - m00).abs() >= m10 + (large - m11).abs() {
+            [m01, large - m00]
+        } else {
+            [large - m11, m10]
+        };
+        if mix.iter().sum::<f64>() > 0.0 {
+            Union { loss: determinant / large, mix: mix.map(|m| m.max(0.0)) }
+        } else {
+            alone
+        }
+    }
+
+    /// Takes b into a; returns the weights of the two columns and of the two lines of coefficients in the new ones.
+    fn apply(&mut self, a: usize, b: usize, mix: [f64; 2]) -> [[f64; 2]; 2] {
+        let k = self.k;
+        let (qa, qab, qb) = (self.q[a * k + a], self.q[a * k + b], self.q[b * k + b]);
+        let size = (mix[0] * mix[0] * qa + 2.0 * mix[0] * mix[1] * qab + mix[1] * mix[1] * qb).sqrt();
+        let size = if size > 0.0 { size } else { 1.0 };
+        let column = mix.map(|m| m / size);
+        // y = Y (Zᵀz), but of a pair of which one goes the other stays as it is.
+        let line = if mix.contains(&0.0) {
+            column.map(|c| if c > 0.0 { 1.0 } else { 0.0 })
+        } else {
+            [column[0] * qa + column[1] * qab, column[0] * qab + column[1] * qb]
+        };
+        for (matrix, weights) in [(&mut self.q, column), (&mut self.g, line)] {
+            let mixed: Vec<f64> =
+                (0..k).map(|l| weights[0] * matrix[a * k + l] + weights[1] * matrix[b * k + l]).collect();
+            let own = weights[0] * mixed[a] + weights[1] * mixed[b];
+            for (l, &v) in mixed.iter().enumerate() {
+                (matrix[a * k + l], matrix[l * k + a]) = (v, v);
+            }
+            matrix[a * k + a] = own;
+        }
+        self.alive[b] = false;
+        [column, line]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::factor::Coefficients;
+
+    fn factors(columns: &[[f32; 4]], y: &[[f32; 5]]) -> Factors {
+        let dense: Vec<f32> = columns.iter().flatten().copied().collect();
+        let features = columns::truncate(&dense, 4, 4);
+        let coefficients = Coefficients::owned(5, y.iter().flatten().copied().collect());
+        let coding = Default::default();
+        Factors { features, coefficients, coding, relative_error: 0.0, explained_variance: 0.0, sweep: 1, seconds: 0.0 }
+    }
+
+    /// YZᵀ.
+    fn product(z: &SparseColumns, y: &[f32]) -> Vec<f64> {
+        let mut out = vec![0.0; 5 * 4];
+        for j in 0..z.columns() {
+            let column = z.dense_column(j);
+            for (at, o) in out.iter_mut().enumerate() {
+                *o += f64::from(y[j * 5 + at / 4]) * f64::from(column[at % 4]);
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn a_feature_split_in_two_is_whole_again_and_a_locked_one_stays() {
+        let f = factors(
+            &[[0.6, 0.8, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.6, 0.8, 0.0, 0.0], [0.0, 0.0, 0.0, -1.0]],
+            &[
+                [1.0, 2.0, 0.0, 0.0, 1.0],
+                [0.0, 1.0, 5.0, 0.0, 0.0],
+                [0.0, 1.0, 3.0, 0.0, 0.0],
+                [4.0, 0.0, 0.0, 0.0, 0.0],
+            ],
+        );
+        let before = product(&f.features, f.coefficients.as_slice());
+        let merged = down_to(&f, 3, &[false, true, false, false]).unwrap().unwrap();
+        assert_eq!(merged.locked, [false, true, false]);
+        assert_eq!(merged.features.dense_column(1), [0.0, 0.0, 1.0, 0.0]);
+        let after = product(&merged.features, &merged.coefficients);
+        assert!(before.iter().zip(&after).all(|(a, b)| (a - b).abs() < 1e-5), "{before:?} {after:?}");
+        assert!(down_to(&f, 4, &[false; 4]).unwrap().is_none());
+        assert!(down_to(&f, 1, &[true, true, false, false]).is_err());
+    }
+
+    #[test]
+    fn what_a_union_loses_is_what_was_foretold() {
+        let f = factors(
+            &[[0.6, 0.8, 0.0, 0.0], [0.8, 0.6, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]],
+            &[[1.0, 2.0, 0.0, 0.5, 1.0], [0.5, 1.0, 0.3, 0.0, 0.0], [9.0, 8.0, 9.0, 8.0, 7.0]],
+        );
+        let g = {
+            let mut g = vec![0.0; 9];
+            dense::accumulate_gram(&mut g, &mut Vec::new(), f.coefficients.as_slice(), 5, 5, 3);
+            dense::mirror(&mut g, 3);
+            g
+        };
+        let pairs = Pairs { k: 3, q: columns::gram(&f.features), g, alive: vec![true; 3] };
+        let (a, b, union) = pairs.cheapest(&[false; 3]).unwrap();
+        assert_eq!((a, b), (0, 1));
+        let merged = down_to(&f, 2, &[false; 3]).unwrap().unwrap();
+        assert!(merged.coefficients.iter().all(|v| *v >= 0.0));
+        let (before, after) =
+            (product(&f.features, f.coefficients.as_slice()), product(&merged.features, &merged.coefficients));
+        let lost: f64 = before.iter().zip(&after).map(|(a, b)| (a - b).powi(2)).sum();
+        assert!((lost - union.loss).abs() < 1e-5, "{lost} and {}", union.loss);
+    }
+}

@@ -1,0 +1,86 @@
+//! Going on from a checkpoint, and files that are none.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::Error;
+
+#[test]
+fn a_resumed_fit_goes_on_bit_for_bit() {
+    let (source, _) = planted(600, 30, 20, 4, 0.5);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("checkpoint");
+    let ctx = TaskCtx::silent();
+    for solver in [Solver::Bcd, Solver::Mu] {
+        for at in [0, 1, 3, 4] {
+            let config = FitConfig { max_sweeps: Some(7), ..config(9, solver) };
+            let mut whole = Factoriser::start(&source, config.clone(), &ctx).unwrap();
+            for _ in 0..at {
+                whole.step(&ctx).unwrap();
+            }
+            whole.checkpoint(&path).unwrap();
+            let mut resumed = Factoriser::resume(&source, config, &path, &ctx).unwrap();
+            for _ in at..7 {
+                let (a, b) = (whole.step(&ctx).unwrap(), resumed.step(&ctx).unwrap());
+                assert_eq!(
+                    (a.sweep, a.relative_error.to_bits(), a.stop),
+                    (b.sweep, b.relative_error.to_bits(), b.stop)
+                );
+            }
+            assert_eq!(bits(&whole.snapshot()), bits(&resumed.snapshot()));
+        }
+    }
+}
+
+#[test]
+fn a_foreign_checkpoint_is_refused_by_name() {
+    let (source, _) = planted(300, 30, 20, 4, 0.5);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("checkpoint");
+    let ctx = TaskCtx::silent();
+    let base = config(9, Solver::Bcd);
+    let mut fit = Factoriser::start(&source, base.clone(), &ctx).unwrap();
+    fit.step(&ctx).unwrap();
+    fit.checkpoint(&path).unwrap();
+    let refusal = |source: &InMemory, config: FitConfig| match Factoriser::resume(source, config, &path, &ctx) {
+        Err(e @ Error::File { .. }) => e.to_string(),
+        Err(e) => panic!("{e:?}"),
+        Ok(_) => panic!("accepted"),
+    };
+    assert!(refusal(&noise(300, 30, 1), base.clone()).contains("other activations"));
+    assert!(refusal(&noise(301, 30, 1), base.clone()).contains("300 × 30"));
+    assert!(refusal(&source, FitConfig { seed: 1, ..base.clone() }).contains("other settings"));
+    assert!(refusal(&source, FitConfig { features: 8, ..base.clone() }).contains("other settings"));
+    let longer = FitConfig { max_sweeps: Some(9), threads: Some(1), ..base };
+    assert!(Factoriser::resume(&source, longer, &path, &ctx).is_ok());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn broken_checkpoints_are_refused(cut in 0usize..6000, at in 0usize..6000, flip in 1u8..=255, extra in 0usize..9) {
+        let source = noise(70, 12, 5);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("checkpoint");
+        let ctx = TaskCtx::silent();
+        let base = FitConfig { threads: Some(1), ..config(4, Solver::Bcd) };
+        let mut fit = Factoriser::start(&source, base.clone(), &ctx).unwrap();
+        fit.step(&ctx).unwrap();
+        fit.checkpoint(&path).unwrap();
+        let good = std::fs::read(&path).unwrap();
+        let refused = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            Factoriser::resume(&source, base.clone(), &path, &ctx).is_err()
+        };
+        prop_assert!(refused(&good[..cut.min(good.len() - 1)]));
+        let mut flipped = good.clone();
+        let at = at % good.len();
+        flipped[at] ^= flip;
+        prop_assert!(refused(&flipped));
+        let mut longer = good.clone();
+        longer.extend(std::iter::repeat_n(flip, extra + 1));
+        prop_assert!(refused(&longer));
+        let junk: Vec<u8> = good.iter().map(|b| b.wrapping_mul(flip).wrapping_add(1)).collect();
+        prop_assert!(refused(&junk));
+    }
+}
