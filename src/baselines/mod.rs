@@ -7,6 +7,7 @@
 pub mod diffmean;
 pub mod kmeans;
 pub mod random;
+pub mod sae;
 
 use std::ops::Range;
 
