@@ -9,8 +9,10 @@ use crate::factor::{FitConfig, Init, Solver};
 use crate::model::{BosRule, DeviceChoice, HookSite};
 
 mod judge;
+mod sae;
 
 pub use judge::{JudgeArgs, QualityArgs, SweepArgs};
+pub use sae::{SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
 
 /// See what the MLP layers of a language model are made of.
 #[derive(Debug, Parser)]
@@ -161,6 +163,9 @@ pub enum Command {
     Quality(QualityArgs),
     /// Try numbers of features, sparsities and penalties
     Sweep(SweepArgs),
+    /// Sparse autoencoders: load published ones, train one, compare them with fits
+    #[command(subcommand)]
+    Sae(SaeCommand),
     /// Make a study of a matrix from elsewhere (.npy, .safetensors)
     Import(ImportArgs),
     /// Write a fit's factors for use elsewhere

@@ -8,6 +8,7 @@ pub mod fitting;
 mod lane;
 mod messages;
 mod open;
+pub mod saes;
 mod session;
 pub mod steering;
 

@@ -33,6 +33,11 @@ impl Encoder {
         Self { features, q, gram }
     }
 
+    /// The features that rows are read on.
+    pub fn features(&self) -> &SparseColumns {
+        &self.features
+    }
+
     /// Coefficients of each row, row-major `[rows, k]`: the exact non-negative least squares solution to `1e-6`
     /// relative.
     ///

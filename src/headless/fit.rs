@@ -9,13 +9,13 @@ use crate::cli::FitArgs;
 use crate::engine::fitting::{self, FitObserver, FitPlace, Resume};
 use crate::error::{Error, Result};
 use crate::factor::{Factors, Sweep};
-use crate::model::HookPoint;
+use crate::model::{HookPoint, HookSite};
 use crate::study::Study;
 
 pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let study = Study::open(&args.study)?;
-    let hook = choose_hook(&study, args)?;
+    let hook = choose_hook(&study, args.layer, args.hook)?;
     let config = args.config();
     if config.features > study.manifest().widths.iter().copied().max().unwrap_or(0) {
         out.note("more features than neurons: that is an overcomplete basis");
@@ -52,11 +52,12 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     if end.stop.is_none() { Err(Error::Cancelled) } else { Ok(()) }
 }
 
-fn choose_hook(study: &Study, args: &FitArgs) -> Result<HookPoint> {
+/// The hook of a study that fits what was asked for, when just one does.
+pub(super) fn choose_hook(study: &Study, layer: Option<usize>, site: Option<HookSite>) -> Result<HookPoint> {
     let hooks = &study.manifest().hooks;
     let fitting: Vec<_> = hooks
         .iter()
-        .filter(|h| args.layer.is_none_or(|l| h.layer == l) && args.hook.is_none_or(|s| h.site == s))
+        .filter(|h| layer.is_none_or(|l| h.layer == l) && site.is_none_or(|s| h.site == s))
         .collect();
     let names = || hooks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     match fitting[..] {

@@ -11,6 +11,7 @@ mod manifest;
 mod notes;
 mod places;
 mod rows;
+mod saes;
 mod samples;
 mod source;
 mod tokens;
@@ -34,6 +35,7 @@ use manifest::{difference, new_manifest};
 pub use notes::Notes;
 pub use places::{StudyEntry, default_dir, home, recent};
 pub(crate) use rows::Appender;
+pub use saes::SaeEntry;
 use source::StudyRows;
 pub use tokens::{TokenRow, TokenTable};
 

@@ -230,7 +230,8 @@ impl<'a> Trainer<'a> {
         self.state.place = place;
         self.state.sums = (self.state.sums.0 + sums.0, self.state.sums.1 + sums.1);
         let total = self.total_steps();
-        ctx.checkpoint(Progress::new("training", self.state.step, total, "steps"))?;
+        // A stop is heeded at the start of the next step: this one has been taken.
+        ctx.checkpoint(Progress::new("training", self.state.step, total, "steps")).ok();
         Ok(ended.then(|| {
             let (error, variance) = std::mem::take(&mut self.state.sums);
             let dead = self.dead().len();

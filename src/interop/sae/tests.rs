@@ -131,7 +131,7 @@ fn what_is_wrong_is_said_in_one_line() {
     };
     spoilt("\"d_in\": 12", "\"d_in\": 13", "tensor 'W_enc' is [12, 20] where [13, 20] is due");
     spoilt("\"d_in\": 12", "\"d_in\": -1", "no whole number above 0 as 'd_in'");
-    spoilt("\"d_sae\": 20", "\"d_sae\": 18446744073709551615", "where [12, 18446744073709551615] is due");
+    spoilt("\"d_sae\": 20", "\"d_sae\": 18446744073709551615", "is [20] where [18446744073709551615] is due");
     spoilt("\"jumprelu\"", "\"temporal\"", "architecture 'temporal'");
     spoilt("\"jumprelu\"", "\"gated\"", "has no tensor 'b_gate'; it has W_dec, W_enc, b_dec, b_enc, threshold");
     spoilt("\"reshape_activations\": \"none\"", "\"reshape_activations\": \"hook_z\"", "attention heads");
