@@ -8,9 +8,11 @@ use crate::activations::store::CacheDtype;
 use crate::factor::{FitConfig, Init, Solver};
 use crate::model::{BosRule, DeviceChoice, HookSite};
 
+mod describe;
 mod judge;
 mod sae;
 
+pub use describe::{DescribeArgs, EndpointArgs};
 pub use judge::{JudgeArgs, QualityArgs, SweepArgs};
 pub use sae::{SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
 
@@ -163,6 +165,8 @@ pub enum Command {
     Quality(QualityArgs),
     /// Try numbers of features, sparsities and penalties
     Sweep(SweepArgs),
+    /// Let a language model behind an endpoint describe features, and score what it says
+    Describe(DescribeArgs),
     /// Sparse autoencoders: load published ones, train one, compare them with fits
     #[command(subcommand)]
     Sae(SaeCommand),

@@ -34,7 +34,18 @@ impl Made {
         let data = support::corpus(dir.path(), texts).display().to_string();
         let study = dir.path().join("study").display().to_string();
         let made = Self { dir, study };
-        made.lines(&["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &made.study.clone(), "--json"]);
+        made.lines(&[
+            "collect",
+            "--model",
+            &model,
+            "--layer",
+            "1",
+            "--data",
+            &data,
+            "--out",
+            &made.study.clone(),
+            "--json",
+        ]);
         made
     }
 
@@ -123,7 +134,8 @@ const TRAIN: [&str; 9] = ["--latents", "24", "--top-k", "4", "--batch", "32", "-
 #[test]
 fn training_tells_of_every_pass_and_compares() {
     let made = Made::new(40);
-    let run = |args: &[&str]| made.lines(&[&["sae", "train", &made.study, "--epochs", "30"], &TRAIN[..], args].concat());
+    let run =
+        |args: &[&str]| made.lines(&[&["sae", "train", &made.study, "--epochs", "30"], &TRAIN[..], args].concat());
     let lines = run(&[]);
     let (last, passes) = lines.split_last().unwrap();
     assert_eq!((passes.len(), &last["event"], &last["name"]), (30, &json!("trained"), &json!("topk24")));
@@ -134,7 +146,19 @@ fn training_tells_of_every_pass_and_compares() {
     let again = run(&["--name", "again"]);
     assert_eq!(again.last().unwrap()["fvu"], last["fvu"], "the same seed gives the same autoencoder");
 
-    made.lines(&["fit", &made.study, "--features", "8", "--l1", "0", "--sparsity", "0.2", "--max-sweeps", "30", "--json"]);
+    made.lines(&[
+        "fit",
+        &made.study,
+        "--features",
+        "8",
+        "--l1",
+        "0",
+        "--sparsity",
+        "0.2",
+        "--max-sweeps",
+        "30",
+        "--json",
+    ]);
     let compared = made.lines(&["sae", "compare", &made.study, "--json"]);
     let kinds: Vec<_> = compared.iter().map(|l| l["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["snmf", "sae", "sae"]);

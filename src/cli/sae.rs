@@ -35,11 +35,13 @@ impl SaeCommand {
 
 /// `mlpeek sae load`.
 #[derive(Debug, Args)]
-#[command(after_long_help = "Read are SAELens directories, sparsify, Gemma Scope (params.npz), Llama Scope, and OpenAI's GPT-2 \
+#[command(
+    after_long_help = "Read are SAELens directories, sparsify, Gemma Scope (params.npz), Llama Scope, and OpenAI's GPT-2 \
     autoencoders, which are published as pickles; convert one where torch is:\n\n  python -c \"import sys,torch;from \
     safetensors.torch import save_file as w;s=torch.load(sys.argv[1],map_location='cpu');m={'activation':str(s.pop('activation',\
     'ReLU')),'k':str((s.pop('activation_state_dict',None) or {}).get('k',''))};w({k:v.contiguous().float() for k,v in s.items() \
-    if k!='stats_last_nonzero'},sys.argv[2],m)\" 8.pt 8.safetensors")]
+    if k!='stats_last_nonzero'},sys.argv[2],m)\" 8.pt 8.safetensors"
+)]
 pub struct SaeLoadArgs {
     /// The study's directory
     pub study: PathBuf,

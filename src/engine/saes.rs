@@ -35,7 +35,9 @@ pub fn place(study: &Study, found: &Published, said: Said) -> Result<(HookPoint,
     if let (Some(theirs), Some(ours), false) = (&found.model, &manifest.model, said.force) {
         match same_model(theirs, &ours.id) {
             Likeness::Same => {}
-            Likeness::Variant => notes.push(format!("the SAE was trained on {theirs}, and the study is of {}", ours.id)),
+            Likeness::Variant => {
+                notes.push(format!("the SAE was trained on {theirs}, and the study is of {}", ours.id))
+            }
             Likeness::Other => {
                 return Err(Error::refused(format!(
                     "the SAE was trained on {theirs}, and the study is of {}: pass --force if they are the same",
@@ -71,7 +73,9 @@ fn chosen(
             Ok(theirs)
         } else {
             let name = name.unwrap_or_default();
-            Err(Error::usage(format!("the SAE says that it reads {name}: leave out --layer and --hook, or pass --force")))
+            Err(Error::usage(format!(
+                "the SAE says that it reads {name}: leave out --layer and --hook, or pass --force"
+            )))
         };
     }
     let hooks: Vec<HookPoint> = study.manifest().hooks.iter().copied().filter(fits).collect();
@@ -172,7 +176,14 @@ pub fn name_for(from: &str) -> String {
 }
 
 /// Registers a published autoencoder in a study, with its figures on the study's rows.
-pub fn register(study: &Study, name: &str, hook: HookPoint, found: &Published, from: &str, ctx: &TaskCtx) -> Result<SaeEntry> {
+pub fn register(
+    study: &Study,
+    name: &str,
+    hook: HookPoint,
+    found: &Published,
+    from: &str,
+    ctx: &TaskCtx,
+) -> Result<SaeEntry> {
     let figures = figures(study.activations(hook)?.as_ref(), &found.sae, ctx)?;
     let entry = SaeEntry {
         name: name.to_owned(),
@@ -292,7 +303,8 @@ mod tests {
         let point = |layer, site| HookPoint { layer, site };
         assert_eq!(hook_of("blocks.3.mlp.hook_post").unwrap(), point(3, HookSite::MlpPost));
         assert_eq!(hook_of("blocks.3.hook_resid_pre").unwrap(), point(2, HookSite::ResidPost));
-        for bad in ["blocks.0.hook_resid_pre", "blocks.1.attn.hook_z", "hook_embed", "blocks.x.mlp.hook_post", "\u{1b}"] {
+        for bad in ["blocks.0.hook_resid_pre", "blocks.1.attn.hook_z", "hook_embed", "blocks.x.mlp.hook_post", "\u{1b}"]
+        {
             let message = hook_of(bad).unwrap_err().to_string();
             assert!(message.contains("no hook for") && !message.contains('\u{1b}'), "{message}");
         }
@@ -300,7 +312,10 @@ mod tests {
 
     #[test]
     fn names_can_be_directories() {
-        assert_eq!(name_for("google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82"), "layer_12-width_16k-average_l0_82");
+        assert_eq!(
+            name_for("google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82"),
+            "layer_12-width_16k-average_l0_82"
+        );
         assert_eq!(name_for("../my sae/"), "my-sae");
         assert_eq!(name_for("/"), "sae");
     }

@@ -9,6 +9,7 @@ pub mod bench;
 pub mod bootstrap;
 pub mod contexts;
 pub mod detection;
+pub mod judge;
 pub mod matching;
 pub mod quality;
 pub mod rank;

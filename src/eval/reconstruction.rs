@@ -146,20 +146,12 @@ mod tests {
     #[test]
     fn the_figures_by_hand() {
         // One feature along the first value; rows (3, 4) and (−1, 2).
-        let features =
-            SparseColumns { rows: 2, offsets: vec![0, 1, 2], indices: vec![0, 0], values: vec![1.0, -0.0] };
+        let features = SparseColumns { rows: 2, offsets: vec![0, 1, 2], indices: vec![0, 0], values: vec![1.0, -0.0] };
         let features = SparseColumns { offsets: vec![0, 1, 1], indices: vec![0], values: vec![1.0], ..features };
         let source = InMemory::new(2, 2, vec![3.0, 4.0, -1.0, 2.0]);
         let found = figures(&source, &Encoder::new(features), &TaskCtx::silent()).unwrap();
         // Left: 16 of the first row, 5 of the second; around the mean (1, 3): 5 + 5.
-        let expected = Figures {
-            units: 2,
-            rows: 2,
-            fvu: Some(2.1),
-            relative_error: Some(0.7),
-            l0: 0.5,
-            dead: 0.5,
-        };
+        let expected = Figures { units: 2, rows: 2, fvu: Some(2.1), relative_error: Some(0.7), l0: 0.5, dead: 0.5 };
         assert!((found.fvu.unwrap() - 2.1).abs() < 1e-9 && (found.relative_error.unwrap() - 0.7).abs() < 1e-9);
         assert_eq!(Figures { fvu: expected.fvu, relative_error: expected.relative_error, ..found }, expected);
     }

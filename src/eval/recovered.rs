@@ -131,9 +131,8 @@ impl Sums {
             let divergence: f64 = p.iter().zip(q).map(|(p, q)| f64::from(p.exp()) * f64::from(p - q)).sum();
             (-f64::from(q[target]), divergence)
         };
-        let places: Vec<(usize, usize)> = (0..batch.rows.len())
-            .flat_map(|row| (skip..batch.rows[row].len() - 1).map(move |t| (row, t)))
-            .collect();
+        let places: Vec<(usize, usize)> =
+            (0..batch.rows.len()).flat_map(|row| (skip..batch.rows[row].len() - 1).map(move |t| (row, t))).collect();
         for (ce, kl) in places.par_iter().map(|&(row, t)| of(row, t)).collect::<Vec<_>>() {
             self.predictions += 1;
             self.cross_entropy += ce;

@@ -12,11 +12,11 @@ use crate::model::Model;
 use crate::study::Study;
 
 /// Tokens of a lens column.
-const PROMOTED: usize = 25;
+pub(super) const PROMOTED: usize = 25;
 
 /// The study's model for the logit lens, or `None` and a word to the user why there is no lens.
-fn lens_model(study: &Study, out: &Output) -> Result<Option<Model>> {
-    match model_of(study, Device::Auto, None, out, &out.task()) {
+pub(super) fn lens_model(study: &Study, device: Device, out: &Output) -> Result<Option<Model>> {
+    match model_of(study, device, None, out, &out.task()) {
         Ok(model) => Ok(Some(model)),
         Err(Error::Cancelled) => Err(Error::Cancelled),
         Err(e) => {
@@ -30,7 +30,7 @@ pub(super) fn list(args: &ReadArgs, out: &mut Output) -> Result<()> {
     let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
     let tokens = study.tokens()?;
     let mut rows = contexts::feature_rows(&factors, &tokens, &study.notes(&entry.name)?);
-    if let Some(model) = lens_model(&study, out)? {
+    if let Some(model) = lens_model(&study, Device::Auto, out)? {
         for (row, promoted) in rows.iter_mut().zip(list_promoted(&model, entry.hook, &factors)?) {
             row.promoted = promoted;
         }
@@ -64,7 +64,7 @@ fn list_line(row: &FeatureRow) -> String {
 }
 
 /// Text of a model, safe to print: no control, zero-width or bidi character gets through.
-fn safe(text: &str) -> String {
+pub(super) fn safe(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\n' => "⏎".to_owned(),
@@ -91,14 +91,26 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
     let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
     let tokens = study.tokens()?;
     let mut card = contexts::feature_card(&factors, &tokens, &study.notes(&entry.name)?, args.id)?;
-    if let Some(model) = lens_model(&study, out)? {
+    if let Some(model) = lens_model(&study, Device::Auto, out)? {
         let direction = factors.features.dense_column(args.id);
         if let Some((promoted, suppressed)) = lens::promoted(&model, entry.hook, &[direction], PROMOTED)?.pop() {
             card.row.promoted = promoted.iter().map(|t| t.token.clone()).collect();
             (card.promoted, card.suppressed) = (promoted, suppressed);
         }
     }
-    if out.is_json() { out.object(&card::to_json(&card, &entry.name)) } else { show_card(&card, out) }
+    let described = study.descriptions(&entry.name)?.remove(&args.id);
+    if out.is_json() {
+        let mut object = card::to_json(&card, &entry.name);
+        object["description"] = json!(described);
+        return out.object(&object);
+    }
+    show_card(&card, out)?;
+    let said = described
+        .map_or_else(Vec::new, |d| vec![("fires on", d.input, d.judge.clone()), ("promotes", d.output, d.judge)]);
+    said.into_iter().try_for_each(|(what, text, judge)| match text {
+        Some(text) => out.line(&format!("{what:<11} {} (said {})", safe(&text), safe(&judge))),
+        None => Ok(()),
+    })
 }
 
 fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {

@@ -55,10 +55,8 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
 /// The hook of a study that fits what was asked for, when just one does.
 pub(super) fn choose_hook(study: &Study, layer: Option<usize>, site: Option<HookSite>) -> Result<HookPoint> {
     let hooks = &study.manifest().hooks;
-    let fitting: Vec<_> = hooks
-        .iter()
-        .filter(|h| layer.is_none_or(|l| h.layer == l) && site.is_none_or(|s| h.site == s))
-        .collect();
+    let fitting: Vec<_> =
+        hooks.iter().filter(|h| layer.is_none_or(|l| h.layer == l) && site.is_none_or(|s| h.site == s)).collect();
     let names = || hooks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     match fitting[..] {
         [one] => Ok(*one),

@@ -159,7 +159,9 @@ fn subjects(study: &Study, args: &SaeCompareArgs) -> Result<(HookPoint, Vec<Subj
     }
     if subjects.is_empty() {
         let dir = study.dir().display();
-        return Err(Error::usage(format!("{dir} has no fit and no SAE of {hook}: mlpeek fit {dir}, mlpeek sae train {dir}")));
+        return Err(Error::usage(format!(
+            "{dir} has no fit and no SAE of {hook}: mlpeek fit {dir}, mlpeek sae train {dir}"
+        )));
     }
     Ok((hook, subjects))
 }
@@ -192,7 +194,13 @@ fn predict(
     recovered(&model, hook, &methods, &windows, ctx)
 }
 
-fn show(subject: &Subject, hook: HookPoint, figures: &Figures, kept: Option<&Recovered>, out: &mut Output) -> Result<()> {
+fn show(
+    subject: &Subject,
+    hook: HookPoint,
+    figures: &Figures,
+    kept: Option<&Recovered>,
+    out: &mut Output,
+) -> Result<()> {
     if out.is_json() {
         return out.object(&json!({"event": "compared", "kind": subject.kind, "name": subject.name, "hook": hook,
             "figures": figures, "predictions": kept}));

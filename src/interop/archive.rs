@@ -34,7 +34,8 @@ impl Archive {
         let mut file = BufReader::new(file);
         let npz = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
         let kind = if npz {
-            let zip = ZipArchive::new(file).map_err(|e| Error::file(path, format!("is not a whole .npz file ({e})")))?;
+            let zip =
+                ZipArchive::new(file).map_err(|e| Error::file(path, format!("is not a whole .npz file ({e})")))?;
             Kind::Npz(Box::new(zip))
         } else {
             let header = tensors::Header::read(&mut file, length, path)?;

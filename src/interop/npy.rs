@@ -91,7 +91,8 @@ impl Header {
             }
             _ => {
                 let each = self.stored.bytes();
-                let problem = format!("is truncated: {rows} × {cols} numbers of {each} bytes, and {data} bytes of data");
+                let problem =
+                    format!("is truncated: {rows} × {cols} numbers of {each} bytes, and {data} bytes of data");
                 Err(Error::file(path, problem))
             }
         }

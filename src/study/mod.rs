@@ -4,6 +4,7 @@
 //! Knows nothing of how activations are computed or factorised. Invariant: what a reading function returns was sealed
 //! whole; damage is an error that names the file and the remedy.
 
+mod descriptions;
 mod factor_files;
 mod fits;
 mod lock;
@@ -28,6 +29,7 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::model::{BosRule, HookPoint, ModelInfo};
 
+pub use descriptions::Descriptions;
 pub use fits::FitEntry;
 use lock::WriteLock;
 pub use manifest::{CorpusEntry, Manifest};

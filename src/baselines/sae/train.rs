@@ -235,7 +235,12 @@ impl<'a> Trainer<'a> {
         Ok(ended.then(|| {
             let (error, variance) = std::mem::take(&mut self.state.sums);
             let dead = self.dead().len();
-            Epoch { epoch: self.state.place.epoch, step: self.state.step, fvu: error / variance.max(f64::MIN_POSITIVE), dead }
+            Epoch {
+                epoch: self.state.place.epoch,
+                step: self.state.step,
+                fvu: error / variance.max(f64::MIN_POSITIVE),
+                dead,
+            }
         }))
     }
 
@@ -255,8 +260,10 @@ impl<'a> Trainer<'a> {
         let d = state.sae.width;
         let [[em, ev], [dm, dv], [bm, bv], [cm, cv]] = &mut state.moments;
         let sae = &mut state.sae;
-        let encoder = sae.encoder.par_chunks_exact_mut(d).zip(em.par_chunks_exact_mut(d)).zip(ev.par_chunks_exact_mut(d));
-        let decoder = sae.decoder.par_chunks_exact_mut(d).zip(dm.par_chunks_exact_mut(d)).zip(dv.par_chunks_exact_mut(d));
+        let encoder =
+            sae.encoder.par_chunks_exact_mut(d).zip(em.par_chunks_exact_mut(d)).zip(ev.par_chunks_exact_mut(d));
+        let decoder =
+            sae.decoder.par_chunks_exact_mut(d).zip(dm.par_chunks_exact_mut(d)).zip(dv.par_chunks_exact_mut(d));
         encoder.zip(decoder).enumerate().for_each_init(
             || (vec![0.0; d], vec![0.0; d]),
             |(ge, gd), (j, (((w, m), v), ((wd, md), vd)))| {

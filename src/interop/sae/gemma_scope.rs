@@ -43,9 +43,14 @@ fn hook(name: &str) -> Result<Option<String>> {
     }
     let site = name.split('/').find_map(|part| {
         let part = part.trim_end_matches("-canonical");
-        [("-res", "hook_resid_post"), ("-mlp", "hook_mlp_out"), ("-att", "attn.hook_z"), ("-transcoders", "a transcoder")]
-            .into_iter()
-            .find(|(end, _)| part.starts_with("gemma-scope") && part.ends_with(end))
+        [
+            ("-res", "hook_resid_post"),
+            ("-mlp", "hook_mlp_out"),
+            ("-att", "attn.hook_z"),
+            ("-transcoders", "a transcoder"),
+        ]
+        .into_iter()
+        .find(|(end, _)| part.starts_with("gemma-scope") && part.ends_with(end))
     });
     match (site, layer_in(name, &["layer_"])) {
         (Some((_, "a transcoder")), _) => Err(Error::refused(format!("{name} is a transcoder, not an autoencoder"))),

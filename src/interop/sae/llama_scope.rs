@@ -17,7 +17,10 @@ pub(super) fn read(dir: &Path) -> Result<Published> {
     if let (Some(inside), Some(outside)) = (inside, outside)
         && inside != outside
     {
-        return Err(Error::file(path, format!("reads {inside} and writes {outside}: a transcoder, not an autoencoder")));
+        return Err(Error::file(
+            path,
+            format!("reads {inside} and writes {outside}: a transcoder, not an autoencoder"),
+        ));
     }
     if config["act_fn"].as_str().is_some_and(|f| f != "jumprelu") {
         return Err(Error::file(&path, format!("has act_fn {}; jumprelu can be read", short(&config["act_fn"]))));

@@ -103,9 +103,10 @@ fn read_json(path: &Path) -> Result<Value> {
 fn count(config: &Value, key: &str, path: &Path) -> Result<usize> {
     let value = &config[key];
     let whole = value.as_u64().or_else(|| value.as_f64().filter(|v| v.fract() == 0.0 && *v > 0.0).map(|v| v as u64));
-    whole.filter(|&v| v > 0).and_then(|v| usize::try_from(v).ok()).ok_or_else(|| {
-        Error::file(path, format!("has no whole number above 0 as '{key}' (it has {})", short(value)))
-    })
+    whole
+        .filter(|&v| v > 0)
+        .and_then(|v| usize::try_from(v).ok())
+        .ok_or_else(|| Error::file(path, format!("has no whole number above 0 as '{key}' (it has {})", short(value))))
 }
 
 /// A finite number of a configuration.

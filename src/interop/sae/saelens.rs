@@ -37,7 +37,9 @@ pub(super) fn read(dir: &Path) -> Result<Published> {
             "expected_average_only_in" => unfolded(&mut notes),
             "constant_norm_rescale" => Normalise::ConstantNorm,
             "layer_norm" => Normalise::LayerNorm,
-            other => return Err(Error::file(path, format!("normalises activations by '{other}', which cannot be read"))),
+            other => {
+                return Err(Error::file(path, format!("normalises activations by '{other}', which cannot be read")));
+            }
         },
         other => return Err(Error::file(&path, format!("has normalize_activations {}", short(other)))),
     };
@@ -81,10 +83,9 @@ fn gate(config: &Value, path: &Path, file: &mut Archive, latents: usize) -> Resu
         ("standard", _) => Ok(Gate::Relu),
         // Batch-top-k autoencoders are saved as JumpReLU ones with the threshold that they have learnt.
         ("jumprelu" | "batchtopk", _) => Ok(Gate::JumpRelu { threshold: file.read("threshold", &[latents])? }),
-        ("gated", _) => Ok(Gate::Gated {
-            bias: file.read("b_gate", &[latents])?,
-            log_scale: file.read("r_mag", &[latents])?,
-        }),
+        ("gated", _) => {
+            Ok(Gate::Gated { bias: file.read("b_gate", &[latents])?, log_scale: file.read("r_mag", &[latents])? })
+        }
         (other, _) => Err(Error::file(
             path,
             format!(

@@ -49,5 +49,11 @@ pub(super) fn read(dir: &Path, name: &str) -> Result<Published> {
     let layer = layer_in(folder, &["layers.", "layers_", "h."]);
     let beside = dir.parent().map(|p| p.join("config.json")).filter(|p| p.is_file());
     let model = beside.and_then(|p| read_json(&p).ok()).and_then(|c| c["model"].as_str().map(str::to_owned));
-    Ok(Published { sae, format: "sparsify", model, hook: layer.map(|l| format!("blocks.{l}.{site}")), notes: Vec::new() })
+    Ok(Published {
+        sae,
+        format: "sparsify",
+        model,
+        hook: layer.map(|l| format!("blocks.{l}.{site}")),
+        notes: Vec::new(),
+    })
 }

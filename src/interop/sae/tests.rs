@@ -24,10 +24,20 @@ const CASES: [(&str, &str, &str, Option<&str>); 14] = [
     ("gated", "", "x", Some("blocks.1.mlp.hook_post")),
     ("layer_norm", "", "x", Some("blocks.1.mlp.hook_post")),
     ("constant_norm", "", "x", Some("blocks.1.mlp.hook_post")),
-    ("gemma_scope", "params.npz", "google/gemma-scope-2b-pt-res/layer_1/width_16k/average_l0_5", Some("blocks.1.hook_resid_post")),
+    (
+        "gemma_scope",
+        "params.npz",
+        "google/gemma-scope-2b-pt-res/layer_1/width_16k/average_l0_5",
+        Some("blocks.1.hook_resid_post"),
+    ),
     ("llama_scope", "", "x", Some("blocks.1.hook_resid_post")),
     ("sparsify", "layers.1.mlp", "some/layers.1.mlp", Some("blocks.1.hook_mlp_out")),
-    ("openai_relu", "mlp_post_act/autoencoders/1.safetensors", "a/mlp_post_act/autoencoders/1.safetensors", Some("blocks.1.mlp.hook_post")),
+    (
+        "openai_relu",
+        "mlp_post_act/autoencoders/1.safetensors",
+        "a/mlp_post_act/autoencoders/1.safetensors",
+        Some("blocks.1.mlp.hook_post"),
+    ),
     ("openai_topk", "mlp_post_act/autoencoders/1.safetensors", "sae.safetensors", None),
 ];
 
@@ -58,7 +68,8 @@ fn assert_agrees(name: &str, sae: &Sae, wanted: &Expected) {
         indices.iter().zip(values).for_each(|(&j, &v)| dense[i * sae.latents() + j as usize] = v);
     }
     let reconstruction = sae.decode(&latents);
-    for (what, got, want) in [("latents", &dense, &wanted.latents), ("reconstruction", &reconstruction, &wanted.reconstruction)]
+    for (what, got, want) in
+        [("latents", &dense, &wanted.latents), ("reconstruction", &reconstruction, &wanted.reconstruction)]
     {
         let largest = want.iter().fold(0.0f32, |m, v| m.max(v.abs()));
         let apart = got.iter().zip(want).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
@@ -156,7 +167,8 @@ fn an_unfolded_scale_is_told() {
     let dir = copy("standard");
     let path = dir.path().join("cfg.json");
     let text = fs::read_to_string(&path).unwrap();
-    let text = text.replace("\"normalize_activations\": \"none\"", "\"normalize_activations\": \"expected_average_only_in\"");
+    let text =
+        text.replace("\"normalize_activations\": \"none\"", "\"normalize_activations\": \"expected_average_only_in\"");
     fs::write(&path, text).unwrap();
     assert_eq!(open(dir.path(), "x").unwrap().notes.len(), 1);
 }

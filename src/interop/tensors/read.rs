@@ -75,7 +75,12 @@ impl Header {
     }
 
     /// The values of a tensor that is there, row-major.
-    pub(in crate::interop) fn values(&self, input: &mut (impl Read + Seek), path: &Path, name: &str) -> Result<Vec<f32>> {
+    pub(in crate::interop) fn values(
+        &self,
+        input: &mut (impl Read + Seek),
+        path: &Path,
+        name: &str,
+    ) -> Result<Vec<f32>> {
         let entry = self.entries.get(name).ok_or_else(|| Error::file(path, format!("has no tensor '{name}'")))?;
         let cols = entry.shape.last().copied().unwrap_or(1);
         let rows = entry.shape.iter().rev().skip(1).try_fold(1u64, |n, &s| n.checked_mul(s)).unwrap_or(u64::MAX);
@@ -94,7 +99,9 @@ impl Header {
         let (start, end) = entry.data_offsets;
         if end.checked_sub(start).is_none() || stored.matrix_bytes(rows, cols) != end.checked_sub(start) {
             let dtype = &entry.dtype;
-            return Err(bad(format!("tensor '{name}' has {rows} × {cols} values of {dtype} in bytes {start} to {end}")));
+            return Err(bad(format!(
+                "tensor '{name}' has {rows} × {cols} values of {dtype} in bytes {start} to {end}"
+            )));
         }
         if end > self.data {
             return Err(bad(format!("is truncated: tensor '{name}' ends at byte {end} of {} of data", self.data)));

@@ -39,7 +39,8 @@ impl Gradient {
         let rows = batch.len() / d;
         self.d = d;
         self.centred.clear();
-        self.centred.extend(batch.chunks_exact(d).flat_map(|row| row.iter().zip(&sae.decoder_bias).map(|(x, b)| x - b)));
+        self.centred
+            .extend(batch.chunks_exact(d).flat_map(|row| row.iter().zip(&sae.decoder_bias).map(|(x, b)| x - b)));
         self.pre.resize(rows * k, 0.0);
         let (x, w) = (View::rows(&self.centred, d), View::transposed(&sae.encoder, d));
         product((rows, d, k), x, w, &mut self.pre, k, false, true);
@@ -47,7 +48,8 @@ impl Gradient {
         let variance = variance(batch, d).max(f64::MIN_POSITIVE);
         let aux_k = (d / 2).max(1);
         let share = (dead.len() as f32 / aux_k as f32).min(1.0);
-        let step = Step { sae, top_k, dead, aux_k, main: (2.0 / variance) as f32, aux: (2.0 / variance) as f32 * AUX * share };
+        let step =
+            Step { sae, top_k, dead, aux_k, main: (2.0 / variance) as f32, aux: (2.0 / variance) as f32 * AUX * share };
         self.by_output.resize(rows * d, 0.0);
         self.by_aux.resize(if dead.is_empty() { 0 } else { rows * d }, 0.0);
         let outputs = self.by_output.par_chunks_exact_mut(d).zip(self.pre.par_chunks_exact_mut(k));

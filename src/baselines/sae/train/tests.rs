@@ -176,7 +176,8 @@ fn a_foreign_or_damaged_checkpoint_is_refused() {
 
 #[test]
 fn what_cannot_be_trained_is_refused() {
-    let start = |source: &InMemory, config| Trainer::start(source, config, &TaskCtx::silent()).err().unwrap().to_string();
+    let start =
+        |source: &InMemory, config| Trainer::start(source, config, &TaskCtx::silent()).err().unwrap().to_string();
     let source = rows(100, 16, 12, 3);
     assert!(start(&source, TrainConfig { top_k: 25, ..small() }).contains("--top-k"));
     assert!(start(&source, TrainConfig { latents: 0, ..small() }).contains("--latents"));
