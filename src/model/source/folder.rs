@@ -34,7 +34,7 @@ fn parse(spec: &str) -> Option<(Id, String)> {
     let (repository, folder) = parts.split_at_checked(2)?;
     let plain = |part: &&str| !part.is_empty() && !part.starts_with('.') && !part.contains('\\');
     let id = Id::parse(&repository.join("/"))?;
-    folder.iter().all(|part| plain(part)).then(|| (id, folder.join("/")))
+    folder.iter().all(plain).then(|| (id, folder.join("/")))
 }
 
 fn fetch(transfer: &Transfer, folder: &str, files: Vec<String>, reporter: &mut Reporter) -> Result<PathBuf> {
