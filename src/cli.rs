@@ -10,11 +10,15 @@ use crate::engine::directions::Place;
 use crate::factor::{Init, Solver};
 use crate::model::{BosRule, DeviceChoice, HookSite};
 
+mod describe;
 mod fit;
 mod judge;
+mod sae;
 
+pub use describe::{DescribeArgs, EndpointArgs};
 pub use fit::{FitArgs, ObjectiveArgs};
 pub use judge::{JudgeArgs, QualityArgs, SweepArgs};
+pub use sae::{SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
 
 /// See what the MLP layers of a language model are made of.
 #[derive(Debug, Parser)]
@@ -165,6 +169,11 @@ pub enum Command {
     Quality(QualityArgs),
     /// Try numbers of features, sparsities and penalties
     Sweep(SweepArgs),
+    /// Let a language model behind an endpoint describe features, and score what it says
+    Describe(DescribeArgs),
+    /// Sparse autoencoders: load published ones, train one, compare them with fits
+    #[command(subcommand)]
+    Sae(SaeCommand),
     /// Make a study of a matrix from elsewhere (.npy, .safetensors)
     Import(ImportArgs),
     /// Write a fit's factors for use elsewhere

@@ -42,6 +42,8 @@ fn wants_json(command: &Command) -> bool {
         Command::Forward(a) => a.output.json,
         Command::Quality(a) => a.judge.output.json,
         Command::Sweep(a) => a.judge.output.json,
+        Command::Describe(a) => a.output.json,
+        Command::Sae(command) => command.wants_json(),
         Command::Import(a) => a.output.json,
         Command::Export(a) => a.output.json,
         Command::Models(a) => a.json,

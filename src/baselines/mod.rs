@@ -8,6 +8,7 @@
 pub mod diffmean;
 pub mod kmeans;
 pub mod random;
+pub mod sae;
 pub mod set;
 
 use std::ops::Range;

@@ -9,6 +9,7 @@ pub mod fitting;
 mod lane;
 mod messages;
 mod open;
+pub mod saes;
 mod session;
 pub mod steering;
 

@@ -1,7 +1,7 @@
 //! How good features are: held-out concept detection, reconstruction, purity, stability, beside controls.
 //!
 //! Owns the measures and their statistics; sees activations as rows ([`crate::activations::ActivationSource`]), features as
-//! [`crate::baselines::Directions`] and labels through [`crate::study::TokenTable`]. Knows no model, no file and no
+//! [`crate::baselines::Directions`] and labels through [`crate::study::TokenTable`]. Knows a model only in [`recovered`], no file and no
 //! terminal. Invariant: what a measure reports on held-out sentences was chosen without them, and the same input and seed
 //! give the same numbers on any number of threads.
 
@@ -9,10 +9,12 @@ pub mod bench;
 pub mod bootstrap;
 pub mod contexts;
 pub mod detection;
+pub mod judge;
 pub mod matching;
 pub mod quality;
 pub mod rank;
 pub mod reconstruction;
+pub mod recovered;
 pub mod report;
 pub mod score;
 pub mod split;

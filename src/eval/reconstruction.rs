@@ -1,14 +1,139 @@
-//! What fixed directions leave of rows that they were not fitted to.
+//! What is left of rows when something gives them back: an SNMF fit or a sparse autoencoder.
+//!
+//! Formulas: FVU = Σ‖x − x̂‖² / Σ‖x − μ‖² with μ the mean of all rows, L0 = mean number of active units a row. (Several
+//! published "explained variances" are means of ratios a row, or take μ within a batch: these are not.)
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
-use crate::activations::ActivationSource;
+use crate::activations::{ActivationSource, Block};
+use crate::baselines::sae::Sae;
 use crate::error::Result;
 use crate::factor::encode::Encoder;
 use crate::factor::{Coding, SparseColumns};
 use crate::task::{Progress, TaskCtx};
 
 const BLOCK_ROWS: usize = 1024;
+
+/// Rows given back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reconstruction {
+    /// Units × rows: column i holds the active units of row i, each above 0.
+    pub codes: SparseColumns,
+    /// x̂, row-major.
+    pub values: Vec<f32>,
+}
+
+/// Something that reads rows into a few active units and gives them back.
+pub trait Reconstruct: Sync {
+    /// (units, width of a row).
+    fn shape(&self) -> (usize, usize);
+
+    /// The rows as their units give them back.
+    fn reconstruct(&self, block: &Block<'_>, ctx: &TaskCtx) -> Result<Reconstruction>;
+}
+
+impl Reconstruct for Sae {
+    fn shape(&self) -> (usize, usize) {
+        (self.latents(), self.width)
+    }
+
+    fn reconstruct(&self, block: &Block<'_>, _: &TaskCtx) -> Result<Reconstruction> {
+        let latents = self.encode(block)?;
+        let values = self.decode(&latents);
+        Ok(Reconstruction { codes: latents.codes, values })
+    }
+}
+
+/// An SNMF basis, with the best y ≥ 0 for each row.
+impl Reconstruct for Encoder {
+    fn shape(&self) -> (usize, usize) {
+        (self.features().columns(), self.features().rows)
+    }
+
+    fn reconstruct(&self, block: &Block<'_>, ctx: &TaskCtx) -> Result<Reconstruction> {
+        let (k, d) = Reconstruct::shape(self);
+        let y = self.encode(block, ctx)?;
+        let mut codes = SparseColumns { rows: k, offsets: vec![0], ..SparseColumns::default() };
+        for row in y.chunks_exact(k.max(1)).take(block.rows) {
+            let active = (0u32..).zip(row).filter(|(_, v)| **v > 0.0);
+            active.for_each(|(j, &v)| {
+                codes.indices.push(j);
+                codes.values.push(v);
+            });
+            codes.offsets.push(codes.indices.len());
+        }
+        codes.offsets.resize(block.rows + 1, codes.indices.len());
+        let mut values = vec![0.0; block.rows * d];
+        values.par_chunks_exact_mut(d.max(1)).enumerate().for_each(|(i, row)| {
+            if let Some(centre) = self.centre() {
+                row.copy_from_slice(centre);
+            }
+            let (units, sizes) = codes.column(i);
+            for (&j, &y) in units.iter().zip(sizes) {
+                let (indices, weights) = self.features().column(j as usize);
+                indices.iter().zip(weights).for_each(|(&c, &w)| row[c as usize] += y * w);
+            }
+        });
+        Ok(Reconstruction { codes, values })
+    }
+}
+
+/// How well rows come back, and from how many units.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Units in all.
+    pub units: usize,
+    /// Rows that were read.
+    pub rows: usize,
+    /// Σ‖x − x̂‖² / Σ‖x − μ‖²; `None` when the rows do not vary.
+    pub fvu: Option<f64>,
+    /// Σ‖x − x̂‖² / Σ‖x‖²; `None` when every row is zero.
+    pub relative_error: Option<f64>,
+    /// Mean number of active units a row.
+    pub l0: f64,
+    /// Share of units that no row uses.
+    pub dead: f64,
+}
+
+/// Reads every row of a source once.
+pub fn figures(source: &dyn ActivationSource, model: &dyn Reconstruct, ctx: &TaskCtx) -> Result<Figures> {
+    let (n, d) = source.shape();
+    let units = model.shape().0;
+    let (mut residual, mut whole, mut sums) = (0.0f64, 0.0f64, vec![0.0f64; d]);
+    let (mut active, mut used) = (0usize, vec![false; units]);
+    for start in (0..n).step_by(BLOCK_ROWS) {
+        ctx.checkpoint(Progress::new("reconstructing", start as u64, n as u64, "tokens"))?;
+        let block = source.rows(start..n.min(start + BLOCK_ROWS))?;
+        let back = model.reconstruct(&block, ctx)?;
+        active += back.codes.indices.len();
+        back.codes.indices.iter().for_each(|&j| used[j as usize] = true);
+        let squares = |i: usize| {
+            let pairs = block.row(i).iter().zip(&back.values[i * d..(i + 1) * d]);
+            pairs.fold((0.0, 0.0), |(left, all): (f64, f64), (&x, &y)| {
+                (left + (f64::from(x) - f64::from(y)).powi(2), all + f64::from(x) * f64::from(x))
+            })
+        };
+        for (left, all) in (0..block.rows).into_par_iter().map(squares).collect::<Vec<_>>() {
+            residual += left;
+            whole += all;
+        }
+        for row in block.data.chunks_exact(d.max(1)) {
+            sums.iter_mut().zip(row).for_each(|(s, &v)| *s += f64::from(v));
+        }
+    }
+    let variance = whole - sums.iter().map(|s| s * s).sum::<f64>() / n.max(1) as f64;
+    // What rounding leaves of rows that are all alike is no variance.
+    let varies = variance > 1e-12 * whole;
+    Ok(Figures {
+        units,
+        rows: n,
+        fvu: varies.then(|| residual / variance),
+        relative_error: (whole > 0.0).then(|| residual / whole),
+        l0: active as f64 / n.max(1) as f64,
+        dead: used.iter().filter(|u| !**u).count() as f64 / units.max(1) as f64,
+    })
+}
 
 /// Σ‖a − Zy‖² / Σ‖a‖² with the best y ≥ 0 for each row as `coding` writes it, in f64 over blocks of rows. `None` when
 /// every row is zero.
@@ -18,28 +143,7 @@ pub fn relative_error(
     coding: &Coding,
     ctx: &TaskCtx,
 ) -> Result<Option<f64>> {
-    let n = source.shape().0;
-    let encoder = Encoder::with(features.clone(), coding);
-    let (mut residual, mut whole) = (0.0, 0.0);
-    for start in (0..n).step_by(BLOCK_ROWS) {
-        ctx.checkpoint(Progress::new("held-out error", start as u64, n as u64, "tokens"))?;
-        let block = source.rows(start..n.min(start + BLOCK_ROWS))?;
-        let k = features.columns();
-        let y = encoder.encode(&block, ctx)?;
-        let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
-        let squares: Vec<(f64, f64)> = (0..block.rows)
-            .into_par_iter()
-            .map(|i| {
-                let left = coding.residual(features, block.row(i), &y[i * k..(i + 1) * k]);
-                (square(&mut left.into_iter()), square(&mut block.row(i).iter().map(|&v| f64::from(v))))
-            })
-            .collect();
-        for (left, all) in squares {
-            residual += left;
-            whole += all;
-        }
-    }
-    Ok((whole > 0.0).then(|| residual / whole))
+    figures(source, &Encoder::with(features.clone(), coding), ctx).map(|f| f.relative_error)
 }
 
 #[cfg(test)]
@@ -48,6 +152,7 @@ mod tests {
 
     use super::*;
     use crate::activations::InMemory;
+    use crate::baselines::sae::{Gate, Normalise};
 
     #[test]
     fn what_is_left_is_measured_against_the_row() {
@@ -58,5 +163,38 @@ mod tests {
         assert!((error(&Coding::default()) - (16.0 + 25.0) / 50.0).abs() < 1e-12);
         let centred = Coding { centre: Some(Arc::new(vec![-3.0, 4.0])), row_cap: None };
         assert!(error(&centred) < 1e-12);
+    }
+
+    #[test]
+    fn the_figures_by_hand() {
+        // One feature along the first value; rows (3, 4) and (−1, 2).
+        let features = SparseColumns { rows: 2, offsets: vec![0, 1, 2], indices: vec![0, 0], values: vec![1.0, -0.0] };
+        let features = SparseColumns { offsets: vec![0, 1, 1], indices: vec![0], values: vec![1.0], ..features };
+        let source = InMemory::new(2, 2, vec![3.0, 4.0, -1.0, 2.0]);
+        let found = figures(&source, &Encoder::new(features), &TaskCtx::silent()).unwrap();
+        // Left: 16 of the first row, 5 of the second; around the mean (1, 3): 5 + 5.
+        let expected = Figures { units: 2, rows: 2, fvu: Some(2.1), relative_error: Some(0.7), l0: 0.5, dead: 0.5 };
+        assert!((found.fvu.unwrap() - 2.1).abs() < 1e-9 && (found.relative_error.unwrap() - 0.7).abs() < 1e-9);
+        assert_eq!(Figures { fvu: expected.fvu, relative_error: expected.relative_error, ..found }, expected);
+    }
+
+    #[test]
+    fn the_mean_row_leaves_all_of_the_variance() {
+        let source = InMemory::new(3, 2, vec![1.0, 0.0, 2.0, 5.0, 3.0, 1.0]);
+        let sae = Sae {
+            width: 2,
+            encoder: vec![0.0; 2],
+            encoder_bias: vec![0.0],
+            decoder: vec![0.0; 2],
+            decoder_bias: vec![2.0, 2.0],
+            centred: true,
+            gate: Gate::Relu,
+            normalise: Normalise::None,
+        };
+        let found = figures(&source, &sae, &TaskCtx::silent()).unwrap();
+        assert!((found.fvu.unwrap() - 1.0).abs() < 1e-9);
+        assert_eq!((found.l0, found.dead), (0.0, 1.0));
+        let alike = figures(&InMemory::new(2, 2, vec![2.0; 4]), &sae, &TaskCtx::silent()).unwrap();
+        assert_eq!((alike.fvu, alike.relative_error), (None, Some(0.0)));
     }
 }

@@ -4,6 +4,8 @@
 //! A few coordinate descent sweeps over panels find the active set; a primal active-set method (Lawson, Hanson 1974, from
 //! a warm start) in f64 makes it exact. Knows nothing of fits.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use super::capped;
@@ -26,6 +28,7 @@ pub struct Encoder {
     q: Vec<f64>,
     gram: Gram,
     row_cap: Option<usize>,
+    centre: Option<Arc<Vec<f32>>>,
     /// z_j · centre.
     offsets: Vec<f64>,
 }
@@ -46,12 +49,22 @@ impl Encoder {
         let q = columns::gram(&features);
         let gram = Gram::from_dense(&q, features.columns().max(1));
         let row_cap = coding.row_cap.filter(|&cap| cap < features.columns());
-        let mut encoder = Self { features, q, gram, row_cap, offsets: Vec::new() };
+        let mut encoder = Self { features, q, gram, row_cap, centre: coding.centre.clone(), offsets: Vec::new() };
         encoder.offsets = match &coding.centre {
             Some(centre) => (0..encoder.features.columns()).map(|j| encoder.dot(centre, j)).collect(),
             None => vec![0.0; encoder.features.columns()],
         };
         encoder
+    }
+
+    /// The features that rows are read on.
+    pub fn features(&self) -> &SparseColumns {
+        &self.features
+    }
+
+    /// The mean row that is taken away before reading, of length d.
+    pub fn centre(&self) -> Option<&[f32]> {
+        self.centre.as_ref().map(|c| c.as_slice())
     }
 
     /// Coefficients of each row, row-major `[rows, k]`: the exact non-negative least squares solution to `1e-6`

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::{Output, model_of, open_fit};
 use crate::analysis::{FeatureCard, FeatureRow, ScoredToken, contexts, hierarchy, lens};
+use crate::baselines::SetKind;
 use crate::cli::{Device, FeatureArgs, ListArgs, ReadArgs};
 use crate::engine::directions::{self, Reference};
 use crate::engine::list_promoted;
@@ -14,11 +15,11 @@ use crate::model::Model;
 use crate::study::Study;
 
 /// Tokens of a lens column.
-const PROMOTED: usize = 25;
+pub(super) const PROMOTED: usize = 25;
 
 /// The study's model for the logit lens, or `None` and a word to the user why there is no lens.
-fn lens_model(study: &Study, out: &Output) -> Result<Option<Model>> {
-    match model_of(study, Device::Auto, None, out, &out.task()) {
+pub(super) fn lens_model(study: &Study, device: Device, out: &Output) -> Result<Option<Model>> {
+    match model_of(study, device, None, out, &out.task()) {
         Ok(model) => Ok(Some(model)),
         Err(Error::Cancelled) => Err(Error::Cancelled),
         Err(e) => {
@@ -44,7 +45,7 @@ pub(super) fn list(args: &ListArgs, out: &mut Output) -> Result<()> {
     let (hook, tokens) = (set.hook(), study.tokens()?);
     let factors = set.read(study.activations(hook)?.as_ref(), &ctx)?;
     let mut rows = contexts::feature_rows(&factors, &tokens, &directions::names(&study, set.as_ref())?);
-    if let Some(model) = lens_model(&study, out)? {
+    if let Some(model) = lens_model(&study, Device::Auto, out)? {
         for (row, promoted) in rows.iter_mut().zip(list_promoted(&model, hook, &factors)?) {
             row.promoted = promoted;
         }
@@ -80,7 +81,7 @@ fn list_line(row: &FeatureRow) -> String {
 }
 
 /// Text of a model, safe to print: no control, zero-width or bidi character gets through.
-fn safe(text: &str) -> String {
+pub(super) fn safe(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\n' => "⏎".to_owned(),
@@ -111,19 +112,30 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
     let (id, hook, tokens) = (set.find(&wanted.id)?, set.hook(), study.tokens()?);
     let factors = set.read(study.activations(hook)?.as_ref(), &ctx)?;
     let mut card = contexts::feature_card(&factors, &tokens, &directions::names(&study, set.as_ref())?, id)?;
-    if let Some(model) = lens_model(&study, out)? {
+    if let Some(model) = lens_model(&study, Device::Auto, out)? {
         let direction = factors.features.dense_column(id);
         if let Some((promoted, suppressed)) = lens::promoted(&model, hook, &[direction], PROMOTED)?.pop() {
             card.row.promoted = promoted.iter().map(|t| t.token.clone()).collect();
             (card.promoted, card.suppressed) = (promoted, suppressed);
         }
     }
+    let described = match wanted.kind {
+        SetKind::Fit => study.descriptions(set.name())?.remove(&id),
+        _ => None,
+    };
     if !out.is_json() {
         out.line(&format!("{} at {hook}", set.name()))?;
-        return show_card(&card, out);
+        show_card(&card, out)?;
+        let Some(said) = described else { return Ok(()) };
+        let lines = [("fires on", &said.input), ("promotes", &said.output)];
+        return lines.into_iter().try_for_each(|(what, text)| match text {
+            Some(text) => out.line(&format!("{what:<11} {} (said {})", safe(text), safe(&said.judge))),
+            None => Ok(()),
+        });
     }
     let mut line = card::to_json(&card, set.name());
     line["hook"] = json!(hook.to_string());
+    line["description"] = json!(described);
     out.object(&line)
 }
 

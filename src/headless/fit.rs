@@ -9,7 +9,7 @@ use crate::cli::FitArgs;
 use crate::engine::fitting::{self, Begin, FitObserver, FitPlace, Resume};
 use crate::error::{Error, Result};
 use crate::factor::{Factors, FitConfig, Sweep};
-use crate::model::HookPoint;
+use crate::model::{HookPoint, HookSite};
 use crate::study::{FitEntry, Study};
 
 pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
@@ -75,16 +75,20 @@ impl Plan {
             return Ok(Self { hook: entry.hook, config: args.config(base), begin, from: Some(entry) });
         }
         let begin = args.batch_rows.map_or(Begin::Anew, Begin::Batches);
-        Ok(Self { hook: choose_hook(study, args)?, config: args.config(FitConfig::default()), begin, from: None })
+        Ok(Self {
+            hook: choose_hook(study, args.layer, args.hook)?,
+            config: args.config(FitConfig::default()),
+            begin,
+            from: None,
+        })
     }
 }
 
-fn choose_hook(study: &Study, args: &FitArgs) -> Result<HookPoint> {
+/// The hook of a study that fits what was asked for, when just one does.
+pub(super) fn choose_hook(study: &Study, layer: Option<usize>, site: Option<HookSite>) -> Result<HookPoint> {
     let hooks = &study.manifest().hooks;
-    let fitting: Vec<_> = hooks
-        .iter()
-        .filter(|h| args.layer.is_none_or(|l| h.layer == l) && args.hook.is_none_or(|s| h.site == s))
-        .collect();
+    let fitting: Vec<_> =
+        hooks.iter().filter(|h| layer.is_none_or(|l| h.layer == l) && site.is_none_or(|s| h.site == s)).collect();
     let names = || hooks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     match fitting[..] {
         [one] => Ok(*one),

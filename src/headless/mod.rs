@@ -1,6 +1,7 @@
 //! Every pane's twin as a command: JSON lines or text on standard output, progress on standard error.
 
 mod collect;
+mod describe;
 mod doctor;
 mod features;
 mod fit;
@@ -10,6 +11,7 @@ mod judge;
 mod matrices;
 mod output;
 mod quality;
+mod sae;
 mod steer;
 mod sweep;
 mod trace;
@@ -39,6 +41,8 @@ pub fn run(command: &Command, out: &mut Output) -> Result<()> {
         Command::Forward(args) => forward::run(args, out),
         Command::Quality(args) => quality::run(args, out),
         Command::Sweep(args) => sweep::run(args, out),
+        Command::Describe(args) => describe::run(args, out),
+        Command::Sae(command) => sae::run(command, out),
         Command::Import(args) => matrices::import(args, out),
         Command::Export(args) => matrices::export(args, out),
         Command::Models(args) => info::models(*args, out),

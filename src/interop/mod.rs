@@ -3,7 +3,9 @@
 //! Knows no study and no model. Invariant: a file that claims more than it holds is an error that names it, and a file
 //! that is written appears under its name whole or not at all.
 
+pub mod archive;
 pub mod card;
 mod floats;
 pub mod npy;
+pub mod sae;
 pub mod tensors;

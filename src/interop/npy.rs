@@ -21,50 +21,83 @@ pub fn read(path: &Path) -> Result<(usize, usize, Vec<f32>)> {
 }
 
 fn parse(mut input: impl Read, length: u64, path: &Path) -> Result<(usize, usize, Vec<f32>)> {
-    let bad = |problem: &str| Error::file(path, problem);
-    let mut prefix = [0; 8];
-    if length < 8 || input.read_exact(&mut prefix).is_err() || prefix[..6] != *b"\x93NUMPY" {
-        return Err(bad("is not a .npy file"));
-    }
-    let mut size = [0; 4];
-    let width = match prefix[6] {
-        1 => 2,
-        2 | 3 => 4,
-        version => return Err(Error::file(path, format!("has .npy version {version}; versions 1 to 3 can be read"))),
+    let (header, data) = Header::read(&mut input, length, path)?;
+    let &[rows, cols] = header.shape.as_slice() else {
+        let dimensions = header.shape.len();
+        let problem = format!(
+            "holds an array of {dimensions} dimensions ({:?}); a matrix of rows (tokens) × columns (neurons) is needed",
+            header.shape
+        );
+        return Err(Error::file(path, problem));
     };
-    input.read_exact(&mut size[..width]).map_err(|_| bad("is truncated within its header"))?;
-    let size = u32::from_le_bytes(size);
-    if size > MAX_HEADER {
-        return Err(bad("has a header that is too long for a matrix"));
-    }
-    let mut text = vec![0; size as usize];
-    input.read_exact(&mut text).map_err(|_| bad("is truncated within its header"))?;
-    let header = Header::parse(&text).map_err(|problem| Error::file(path, problem))?;
+    let values = header.values(&mut input, data, path)?;
+    Ok((rows as usize, cols as usize, values))
+}
 
-    let data = length.saturating_sub(8 + width as u64 + u64::from(size));
-    let shape = (usize::try_from(header.rows), usize::try_from(header.cols));
-    match (header.stored.matrix_bytes(header.rows, header.cols), shape) {
-        (Some(needed), (Ok(rows), Ok(cols))) if needed <= data => {
-            let values = read_matrix(&mut input, path, header.stored, (rows, cols), header.fortran)?;
-            Ok((rows, cols, values))
-        }
-        _ => {
-            let (rows, cols, each) = (header.rows, header.cols, header.stored.bytes());
-            let problem = format!("is truncated: {rows} × {cols} numbers of {each} bytes, and {data} bytes of data");
-            Err(Error::file(path, problem))
-        }
+/// Reads an array of any rank out of `length` bytes: (shape, row-major f32).
+pub(super) fn read_array(mut input: impl Read, length: u64, path: &Path) -> Result<(Vec<u64>, Vec<f32>)> {
+    let (header, data) = Header::read(&mut input, length, path)?;
+    if header.fortran && header.shape.len() > 2 {
+        return Err(Error::file(path, "holds a Fortran-ordered array of more than two dimensions"));
     }
+    let values = header.values(&mut input, data, path)?;
+    Ok((header.shape, values))
+}
+
+/// The shape of an array of `length` bytes.
+pub(super) fn read_shape(mut input: impl Read, length: u64, path: &Path) -> Result<Vec<u64>> {
+    Header::read(&mut input, length, path).map(|(header, _)| header.shape)
 }
 
 #[derive(Debug, PartialEq)]
 struct Header {
     stored: Stored,
     fortran: bool,
-    rows: u64,
-    cols: u64,
+    shape: Vec<u64>,
 }
 
 impl Header {
+    /// The header of an array of `length` bytes, and how many of them are its data.
+    fn read(input: &mut impl Read, length: u64, path: &Path) -> Result<(Self, u64)> {
+        let bad = |problem: &str| Error::file(path, problem);
+        let mut prefix = [0; 8];
+        if length < 8 || input.read_exact(&mut prefix).is_err() || prefix[..6] != *b"\x93NUMPY" {
+            return Err(bad("is not a .npy file"));
+        }
+        let mut size = [0; 4];
+        let width = match prefix[6] {
+            1 => 2,
+            2 | 3 => 4,
+            version => return Err(bad(&format!("has .npy version {version}; versions 1 to 3 can be read"))),
+        };
+        input.read_exact(&mut size[..width]).map_err(|_| bad("is truncated within its header"))?;
+        let size = u32::from_le_bytes(size);
+        if size > MAX_HEADER {
+            return Err(bad("has a header that is too long for a matrix"));
+        }
+        let mut text = vec![0; size as usize];
+        input.read_exact(&mut text).map_err(|_| bad("is truncated within its header"))?;
+        let header = Self::parse(&text).map_err(|problem| Error::file(path, problem))?;
+        Ok((header, length.saturating_sub(8 + width as u64 + u64::from(size))))
+    }
+
+    /// The values, row-major, once it is sure that `data` bytes hold them.
+    fn values(&self, input: &mut impl Read, data: u64, path: &Path) -> Result<Vec<f32>> {
+        let cols = self.shape.last().copied().unwrap_or(1);
+        let rows = self.shape.iter().rev().skip(1).try_fold(1u64, |n, &s| n.checked_mul(s)).unwrap_or(u64::MAX);
+        match (self.stored.matrix_bytes(rows, cols), usize::try_from(rows), usize::try_from(cols)) {
+            (Some(needed), Ok(rows), Ok(cols)) if needed <= data => {
+                read_matrix(input, path, self.stored, (rows, cols), self.fortran)
+            }
+            _ => {
+                let each = self.stored.bytes();
+                let problem =
+                    format!("is truncated: {rows} × {cols} numbers of {each} bytes, and {data} bytes of data");
+                Err(Error::file(path, problem))
+            }
+        }
+    }
+
     /// Reads `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`.
     fn parse(text: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(text).map_err(|_| "has a header that is not text".to_owned())?;
@@ -98,13 +131,7 @@ impl Header {
         let shape: Vec<u64> = numbers
             .map(|n| n.trim_end_matches('L').parse().map_err(|_| "has a header with a strange 'shape'".to_owned()))
             .collect::<Result<_, _>>()?;
-        match shape[..] {
-            [rows, cols] => Ok(Self { stored, fortran, rows, cols }),
-            _ => Err(format!(
-                "holds an array of {} dimensions ({inside}); a matrix of rows (tokens) × columns (neurons) is needed",
-                shape.len()
-            )),
-        }
+        Ok(Self { stored, fortran, shape })
     }
 }
 

@@ -103,11 +103,11 @@ impl FitFile {
 }
 
 /// Refuses a name that is no plain file name.
-fn check_name(name: &str) -> Result<()> {
+pub(super) fn check_name(name: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
     if name.is_empty() || name.len() > 100 || name.starts_with('.') || !name.chars().all(plain) {
         return Err(Error::usage(format!(
-            "'{}' cannot name a fit: use up to 100 letters, digits, '-', '_', '+' and '.', not starting with '.'",
+            "'{}' cannot be a name: use up to 100 letters, digits, '-', '_', '+' and '.', not starting with '.'",
             name.escape_default()
         )));
     }

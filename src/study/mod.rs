@@ -4,6 +4,7 @@
 //! Knows nothing of how activations are computed or factorised. Invariant: what a reading function returns was sealed
 //! whole; damage is an error that names the file and the remedy.
 
+mod descriptions;
 mod factor_files;
 mod fits;
 mod lock;
@@ -11,6 +12,7 @@ mod manifest;
 mod notes;
 mod places;
 mod rows;
+mod saes;
 mod samples;
 mod source;
 mod tokens;
@@ -27,6 +29,7 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::model::{BosRule, HookPoint, ModelInfo};
 
+pub use descriptions::Descriptions;
 pub use fits::FitEntry;
 use lock::WriteLock;
 pub use manifest::{CorpusEntry, Manifest};
@@ -34,6 +37,7 @@ use manifest::{difference, new_manifest};
 pub use notes::Notes;
 pub use places::{StudyEntry, default_dir, home, recent};
 pub(crate) use rows::Appender;
+pub use saes::SaeEntry;
 use source::StudyRows;
 pub use tokens::{TokenRow, TokenTable};
 

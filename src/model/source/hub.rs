@@ -22,7 +22,7 @@ use crate::task::{Progress, TaskCtx};
 
 const CONNECT: Duration = Duration::from_secs(5);
 /// The first sign is a connection: a name and two addresses may take [`CONNECT`] each.
-const PATIENCE: Patience = Patience { first: Duration::from_secs(12), between: Duration::from_secs(40) };
+pub(super) const PATIENCE: Patience = Patience { first: Duration::from_secs(12), between: Duration::from_secs(40) };
 /// What tells an index of shards from other JSON.
 const INDEX: &str = "model.safetensors.index.json";
 /// Taken along where a repository has them.
@@ -61,7 +61,7 @@ impl Id {
     }
 
     /// As a person types it.
-    fn typed(&self) -> String {
+    pub(super) fn typed(&self) -> String {
         match &self.revision {
             Some(revision) => format!("{}@{revision}", self.repo),
             None => self.repo.clone(),
@@ -100,16 +100,21 @@ fn short(commit: &str) -> &str {
 
 /// The snapshot of a repository in the cache, if any, and its layout if it is whole.
 fn cached(places: &Places, id: &Id) -> Option<Result<(String, ModelLayout)>> {
+    snapshot(places, id).map(|(commit, dir)| local::layout(&dir).map(|layout| (commit, layout)))
+}
+
+/// The commit and the directory of a repository in the cache, whole or not.
+pub(super) fn snapshot(places: &Places, id: &Id) -> Option<(String, PathBuf)> {
     let repo = places.hub_cache.join(format!("models--{}", id.repo.replace('/', "--")));
     let named = std::fs::read_to_string(repo.join("refs").join(id.revision())).ok();
     let commit = named.map_or_else(|| id.revision().to_owned(), |c| c.trim().to_owned());
     let snapshot = repo.join("snapshots").join(&commit);
     let there = is_plain(&commit) && snapshot.is_dir();
-    there.then(|| local::layout(&snapshot).map(|layout| (commit, layout)))
+    there.then_some((commit, snapshot))
 }
 
 /// A name that is safe as one component of a path.
-fn is_plain(name: &str) -> bool {
+pub(super) fn is_plain(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
@@ -121,17 +126,34 @@ fn download(places: &Places, id: &Id, ctx: &TaskCtx) -> Result<ModelLayout> {
 }
 
 /// One download, as the worker thread owns it.
-struct Transfer {
+pub(super) struct Transfer {
     places: Places,
     id: Id,
 }
 
 impl Transfer {
-    fn new(places: &Places, id: &Id) -> Self {
+    pub(super) fn new(places: &Places, id: &Id) -> Self {
         Self { places: places.clone(), id: id.clone() }
     }
 
     fn run(&self, reporter: &mut Reporter) -> Result<ModelLayout> {
+        let (api, repo, there) = self.connect(reporter)?;
+        let mut snapshot = None;
+        for file in self.small_files(&there)? {
+            snapshot = Some(self.fetch(&api, &repo, &file, reporter)?);
+        }
+        if there.contains(INDEX) && !there.contains("model.safetensors") {
+            let index = self.fetch(&api, &repo, INDEX, reporter)?;
+            for shard in local::shards(&index)? {
+                self.fetch(&api, &repo, &shard, reporter)?;
+            }
+        }
+        let dir = snapshot.as_deref().and_then(Path::parent);
+        dir.map_or_else(|| Err(self.nonsense("an empty list of files")), local::layout)
+    }
+
+    /// The repository and the names of its files.
+    pub(super) fn connect(&self, reporter: &mut Reporter) -> Result<(Api, ApiRepo, BTreeSet<String>)> {
         self.probe()?;
         reporter.report(Progress::new(
             format!("asking {} for {}", self.places.endpoint, self.id.typed()),
@@ -153,19 +175,11 @@ impl Transfer {
         if !is_plain(&info.sha) {
             return Err(self.nonsense("a revision that is no name"));
         }
-        let there: BTreeSet<String> = info.siblings.into_iter().map(|s| s.rfilename).collect();
-        let mut snapshot = None;
-        for file in self.small_files(&there)? {
-            snapshot = Some(self.fetch(&api, &repo, &file, reporter)?);
-        }
-        if there.contains(INDEX) && !there.contains("model.safetensors") {
-            let index = self.fetch(&api, &repo, INDEX, reporter)?;
-            for shard in local::shards(&index)? {
-                self.fetch(&api, &repo, &shard, reporter)?;
-            }
-        }
-        let dir = snapshot.as_deref().and_then(Path::parent);
-        dir.map_or_else(|| Err(self.nonsense("an empty list of files")), local::layout)
+        Ok((api, repo, info.siblings.into_iter().map(|s| s.rfilename).collect()))
+    }
+
+    pub(super) fn typed(&self) -> String {
+        self.id.typed()
     }
 
     /// A closed network swallows packets for minutes before the library gives up; this asks first, with a limit.
@@ -226,7 +240,7 @@ impl Transfer {
     }
 
     /// One file, whole and checked, from the cache or the Hub: its path in the snapshot.
-    fn fetch(&self, api: &Api, repo: &ApiRepo, file: &str, reporter: &mut Reporter) -> Result<PathBuf> {
+    pub(super) fn fetch(&self, api: &Api, repo: &ApiRepo, file: &str, reporter: &mut Reporter) -> Result<PathBuf> {
         let metadata = api.metadata(&repo.url(file)).map_err(|e| self.failed(file, &e))?;
         let (commit, etag) = (metadata.commit_hash(), metadata.etag());
         if !is_plain(commit) || !is_plain(etag) {
@@ -300,7 +314,7 @@ impl Transfer {
         }
     }
 
-    fn nonsense(&self, what: &str) -> Error {
+    pub(super) fn nonsense(&self, what: &str) -> Error {
         Error::refused(format!("{} does not answer as the Hub does ({what})", self.places.endpoint))
     }
 }

@@ -4,6 +4,7 @@
 //! final name only when they are complete and checked. Knows nothing of what is in a model beyond what tells whole
 //! from broken. Nothing here reads the process environment after [`Places::from_env`].
 
+mod folder;
 pub mod gguf;
 mod hub;
 mod list;
@@ -52,6 +53,18 @@ pub fn resolve_in(places: &Places, spec: Option<&str>, ctx: &TaskCtx) -> Result<
              in Hugging Face layout, or a .gguf file"
         ))),
     }
+}
+
+/// Finds what is no model: a path on this machine as it is, else those of `files` that lie in the Hub's
+/// `owner/name[@revision]/folder`, downloaded where needed.
+pub fn resolve_folder(spec: &str, files: &[&str], ctx: &TaskCtx) -> Result<PathBuf> {
+    resolve_folder_in(&Places::from_env()?, spec, files, ctx)
+}
+
+/// [`resolve_folder`] with the folders and settings of `places`.
+pub fn resolve_folder_in(places: &Places, spec: &str, files: &[&str], ctx: &TaskCtx) -> Result<PathBuf> {
+    let path = places.expand(spec);
+    if path.exists() { Ok(path) } else { folder::resolve(places, spec, files, ctx) }
 }
 
 /// The default model: our cache, then the Hub (its cache first), then the Python package that carries it.

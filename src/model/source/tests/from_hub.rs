@@ -186,3 +186,27 @@ fn a_cache_that_cannot_be_written_is_named() {
     let message = message(get(&at(&hub, dir.path())));
     assert!(message.contains("cannot keep config.json") && message.contains("HF_HOME"), "{message}");
 }
+
+#[test]
+fn a_folder_that_is_no_model_is_fetched_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ["params.npz", "checkpoints/final.safetensors"];
+    let repo = Repo::default()
+        .file("layer_1/params.npz", *b"first")
+        .file("layer_1/other.bin", *b"not wanted")
+        .file("layer_2/checkpoints/final.safetensors", *b"second");
+    let hub = FakeHub::serve(repo);
+    let places = Places { endpoint: hub.endpoint.clone(), ..places(dir.path()) };
+    let ctx = TaskCtx::silent();
+    let found = resolve_folder_in(&places, "o/n/layer_1", &files, &ctx).unwrap();
+    assert_eq!(fs::read(found.join("params.npz")).unwrap(), b"first");
+    assert!(!found.join("other.bin").exists());
+    let found = resolve_folder_in(&places, "o/n/layer_2", &files, &ctx).unwrap();
+    assert_eq!(fs::read(found.join("checkpoints/final.safetensors")).unwrap(), b"second");
+    let wrong = message(resolve_folder_in(&places, "o/n/layer_3", &files, &ctx));
+    assert!(wrong.contains("it has layer_1, layer_2"), "{wrong}");
+    let offline = Places { offline: true, ..places };
+    assert!(resolve_folder_in(&offline, "o/n/layer_1", &files, &ctx).unwrap().join("params.npz").exists());
+    assert!(message(resolve_folder_in(&offline, "o/n/layer_4", &files, &ctx)).contains("HF_HUB_OFFLINE"));
+    assert!(message(resolve_folder_in(&offline, "nowhere", &files, &ctx)).contains("owner/name"));
+}

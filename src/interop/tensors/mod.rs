@@ -3,119 +3,26 @@
 //! Format: <https://github.com/huggingface/safetensors#format>. Written a block of rows at a time, so that factors of
 //! any length need no second copy in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod read;
+
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, TensorView};
-use serde::Deserialize;
 use serde_json::json;
 
-use super::floats::{Stored, read_matrix as read_floats};
+pub(super) use read::Header;
+pub use read::read_matrix;
+
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 
-/// Longest header that the format allows.
-const MAX_HEADER: u64 = 100_000_000;
 /// Rows of a factor that are laid out at a time.
 const BLOCK_ROWS: usize = 1024;
-
-/// Reads the one two-dimensional tensor of a file (or the one named `name`) as row-major f32: (rows, cols, data).
-pub fn read_matrix(path: &Path, name: Option<&str>) -> Result<(usize, usize, Vec<f32>)> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let length = file.metadata().map_err(Error::io("read", path))?.len();
-    parse(BufReader::new(file), length, path, name)
-}
-
-#[derive(Debug, Deserialize)]
-struct Entry {
-    dtype: String,
-    shape: Vec<u64>,
-    data_offsets: (u64, u64),
-}
-
-fn parse(
-    mut input: impl Read + Seek,
-    length: u64,
-    path: &Path,
-    name: Option<&str>,
-) -> Result<(usize, usize, Vec<f32>)> {
-    let bad = |problem: String| Error::file(path, problem);
-    let mut prefix = [0; 8];
-    if length < 8 || input.read_exact(&mut prefix).is_err() {
-        return Err(bad("is not a safetensors file (it is too short)".to_owned()));
-    }
-    let size = u64::from_le_bytes(prefix);
-    if size > MAX_HEADER || size > length - 8 {
-        return Err(bad(format!("is not a whole safetensors file (its header would take {size} bytes)")));
-    }
-    let mut json = vec![0; size as usize];
-    input.read_exact(&mut json).map_err(Error::io("read", path))?;
-    let mut header: BTreeMap<String, serde_json::Value> =
-        serde_json::from_slice(&json).map_err(|e| bad(format!("is not a safetensors file (its header: {e})")))?;
-    header.remove("__metadata__");
-    let entries = header.into_iter().map(|(name, value)| {
-        let entry: Entry = serde_json::from_value(value).map_err(|e| bad(format!("tensor '{name}': {e}")))?;
-        Ok((name, entry))
-    });
-    let entries: BTreeMap<String, Entry> = entries.collect::<Result<_>>()?;
-    let (name, entry) = choose(&entries, name).map_err(&bad)?;
-
-    let stored = match entry.dtype.as_str() {
-        "F16" => Stored::F16,
-        "BF16" => Stored::Bf16,
-        "F32" => Stored::F32,
-        "F64" => Stored::F64,
-        other => return Err(bad(format!("tensor '{name}' holds {other}; F16, BF16, F32 and F64 can be read"))),
-    };
-    let &[rows, cols] = entry.shape.as_slice() else {
-        return Err(bad(format!(
-            "tensor '{name}' has the shape {:?}; a matrix (rows × columns) is needed",
-            entry.shape
-        )));
-    };
-    let (start, end) = entry.data_offsets;
-    if end.checked_sub(start).is_none() || stored.matrix_bytes(rows, cols) != end.checked_sub(start) {
-        return Err(bad(format!(
-            "tensor '{name}' has {rows} × {cols} values of {} in bytes {start} to {end}",
-            entry.dtype
-        )));
-    }
-    if end > length - 8 - size {
-        return Err(bad(format!("is truncated: tensor '{name}' ends at byte {end} of {} of data", length - 8 - size)));
-    }
-    let (Ok(row_count), Ok(col_count)) = (usize::try_from(rows), usize::try_from(cols)) else {
-        return Err(bad(format!("tensor '{name}' of {rows} × {cols} does not fit into memory")));
-    };
-    input.seek(SeekFrom::Start(8 + size + start)).map_err(Error::io("read", path))?;
-    let values = read_floats(&mut input, path, stored, (row_count, col_count), false)?;
-    Ok((row_count, col_count, values))
-}
-
-/// The tensor that was asked for, or the only matrix.
-fn choose<'a>(entries: &'a BTreeMap<String, Entry>, name: Option<&str>) -> Result<(&'a str, &'a Entry), String> {
-    let listed = |wanted: &dyn Fn(&Entry) -> bool| {
-        let all = entries.iter().filter(|(_, e)| wanted(e)).map(|(n, e)| format!("'{n}' {:?}", e.shape));
-        let all: Vec<String> = all.collect();
-        let more = all.len().saturating_sub(12);
-        let shown = all[..all.len() - more].join(", ");
-        if more == 0 { shown } else { format!("{shown} and {more} more") }
-    };
-    if let Some(name) = name {
-        let found = entries.get_key_value(name).map(|(name, entry)| (name.as_str(), entry));
-        return found.ok_or_else(|| format!("has no tensor '{name}'; it has {}", listed(&|_| true)));
-    }
-    let mut matrices = entries.iter().filter(|(_, e)| e.shape.len() == 2);
-    match (matrices.next(), matrices.next()) {
-        (Some((name, entry)), None) => Ok((name, entry)),
-        (None, _) if entries.is_empty() => Err("holds no tensors".to_owned()),
-        (None, _) => Err(format!("holds no matrix; it has {}", listed(&|_| true))),
-        _ => Err(format!("holds several matrices: say which one ({})", listed(&|e| e.shape.len() == 2))),
-    }
-}
 
 /// Writes `Z` d × k, `Y` n × k and, of a centred fit, `centre` d (A ≈ centre + Y Zᵀ), f32, atomically.
 pub fn write_factors(path: &Path, factors: &Factors) -> Result<()> {
@@ -257,6 +164,7 @@ mod tests {
     use proptest::prelude::*;
     use safetensors::SafeTensors;
 
+    use super::read::parse;
     use super::*;
     use crate::factor::{Coefficients, SparseColumns};
 

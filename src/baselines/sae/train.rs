@@ -1,0 +1,358 @@
+//! Training a TopK autoencoder on an activation source, in steps that can be stopped between any two.
+//!
+//! Loss of a batch: (Σ‖x − x̂‖² + α·s·Σ‖e − ê‖²) / Σ‖x − x̄‖², with e = x − x̂ held fixed and ê its reconstruction by the
+//! `aux_k` strongest of the latents that have been silent for `dead_after` rows, s = min(silent / aux_k, 1) (Gao et al.
+//! 2024, arXiv 2406.04093, in the form of EleutherAI's sparsify). Adam (Kingma, Ba 2015); decoder rows keep unit norm, and
+//! the part of their gradient along themselves is left out. Rows are scaled to the mean square d while training.
+//!
+//! Invariant: the same source, configuration and seed give the same autoencoder, to the bit, on any number of threads and
+//! however often the training was interrupted.
+
+mod batches;
+mod checkpoint;
+mod gradient;
+
+use std::path::Path;
+
+use rand::{Rng, SeedableRng};
+use rand_distr::StandardNormal;
+use rand_pcg::Pcg64Mcg;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{Gate, Normalise, Sae};
+use crate::activations::ActivationSource;
+use crate::error::{Error, Result};
+use crate::task::{Progress, TaskCtx};
+use batches::Batches;
+pub use batches::Place;
+use gradient::Gradient;
+
+const BETA: (f32, f32) = (0.9, 0.999);
+const EPSILON: f32 = 1e-8;
+/// The last share of the steps over which the learning rate falls to 0.
+const DECAY: f64 = 0.2;
+/// Weight α of the auxiliary loss.
+const AUX: f32 = 1.0 / 32.0;
+/// Silent for this many rows at most before a latent counts as dead, however long the source.
+const MOST_DEAD_AFTER: u64 = 10_000_000;
+
+/// What to train.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainConfig {
+    /// Number of latents.
+    pub latents: usize,
+    /// Active latents a row.
+    pub top_k: usize,
+    /// Passes over the rows.
+    pub epochs: usize,
+    /// Rows a step.
+    pub batch: usize,
+    /// Learning rate; `None`: 2e-4 / √(latents / 2¹⁴).
+    pub learning_rate: Option<f64>,
+    /// Seed of the start and of the order of rows.
+    pub seed: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self { latents: 2048, top_k: 32, epochs: 60, batch: 512, learning_rate: None, seed: 42 }
+    }
+}
+
+impl TrainConfig {
+    fn rate(&self) -> f64 {
+        self.learning_rate.unwrap_or_else(|| 2e-4 / (self.latents as f64 / f64::from(1 << 14)).sqrt())
+    }
+
+    fn check(&self, d: usize) -> Result<()> {
+        let refuse = |what: &str| Err(Error::usage(what.to_owned()));
+        match () {
+            () if self.latents == 0 || self.latents.checked_mul(d).is_none_or(|n| n > 1 << 32) => {
+                refuse("--latents must be above 0 and fit into memory")
+            }
+            () if self.top_k == 0 || self.top_k > self.latents => refuse("--top-k must be from 1 to the latents"),
+            () if self.epochs == 0 || self.batch == 0 => refuse("--epochs and --batch must be above 0"),
+            () if !(self.rate() > 0.0 && self.rate().is_finite()) => refuse("--learning-rate must be above 0"),
+            () => Ok(()),
+        }
+    }
+}
+
+/// What a finished pass over the rows looked like.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Passes done.
+    pub epoch: usize,
+    /// Steps done.
+    pub step: u64,
+    /// Σ‖x − x̂‖² / Σ‖x − x̄‖² over the pass, each batch as it was before its step.
+    pub fvu: f64,
+    /// Latents that are silent now.
+    pub dead: usize,
+}
+
+/// What is known of the rows before training.
+#[derive(Debug, Clone, PartialEq)]
+struct Survey {
+    mean: Vec<f64>,
+    /// Mean of ‖x‖².
+    square: f64,
+    fingerprint: u64,
+}
+
+/// Everything that a step changes.
+#[derive(Debug, Clone, PartialEq)]
+struct State {
+    /// The autoencoder, in the units of scaled rows.
+    sae: Sae,
+    /// First and second moments of encoder, decoder, b_enc and b_dec.
+    moments: [[Vec<f32>; 2]; 4],
+    /// Rows since each latent was last active.
+    silent: Vec<u64>,
+    step: u64,
+    place: Place,
+    /// ‖x − x̂‖² and ‖x − x̄‖² of the present pass.
+    sums: (f64, f64),
+    /// Seconds spent before this process.
+    seconds: f64,
+}
+
+/// A training in progress.
+pub struct Trainer<'a> {
+    config: TrainConfig,
+    batches: Batches<'a>,
+    survey: Survey,
+    state: State,
+    gradient: Gradient,
+}
+
+impl<'a> Trainer<'a> {
+    /// Starts anew: decoder rows at random on the unit sphere, the encoder their transpose, b_dec the mean row.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a configuration that cannot be; a row that is not finite is refused.
+    pub fn start(source: &'a dyn ActivationSource, config: TrainConfig, ctx: &TaskCtx) -> Result<Self> {
+        let mut trainer = Self::new(source, config, ctx)?;
+        let (d, k) = (source.shape().1, trainer.config.latents);
+        let mut rng = Pcg64Mcg::seed_from_u64(trainer.config.seed);
+        let mut decoder: Vec<f32> = (0..k * d).map(|_| rng.sample(StandardNormal)).collect();
+        decoder.chunks_exact_mut(d).for_each(unit);
+        let scale = trainer.batches.scale;
+        let sae = &mut trainer.state.sae;
+        sae.encoder.clone_from(&decoder);
+        sae.decoder = decoder;
+        sae.decoder_bias = trainer.survey.mean.iter().map(|&m| m as f32 * scale).collect();
+        Ok(trainer)
+    }
+
+    /// Goes on from a checkpoint.
+    ///
+    /// # Errors
+    /// A checkpoint that is damaged, or of other rows or another configuration.
+    pub fn resume(source: &'a dyn ActivationSource, config: TrainConfig, path: &Path, ctx: &TaskCtx) -> Result<Self> {
+        let mut trainer = Self::new(source, config, ctx)?;
+        trainer.state = checkpoint::read(path, &trainer.config, source.shape(), trainer.survey.fingerprint)?;
+        trainer.batches.seek(trainer.state.place)?;
+        Ok(trainer)
+    }
+
+    fn new(source: &'a dyn ActivationSource, config: TrainConfig, ctx: &TaskCtx) -> Result<Self> {
+        let (n, d) = source.shape();
+        config.check(d)?;
+        if n < 2 {
+            return Err(Error::refused(format!("{n} rows are too few to train on: collect more")));
+        }
+        let survey = look(source, ctx)?;
+        if survey.square <= 0.0 {
+            return Err(Error::refused("every row is zero: there is nothing to train on"));
+        }
+        let scale = (d as f64 / survey.square).sqrt() as f32;
+        let k = config.latents;
+        let sae = Sae {
+            width: d,
+            encoder: vec![0.0; k * d],
+            encoder_bias: vec![0.0; k],
+            decoder: vec![0.0; k * d],
+            decoder_bias: vec![0.0; d],
+            centred: true,
+            gate: Gate::TopK { k: config.top_k, by_norm: false },
+            normalise: Normalise::None,
+        };
+        let moments = [k * d, k * d, k, d].map(|n| [vec![0.0; n], vec![0.0; n]]);
+        let state = State {
+            sae,
+            moments,
+            silent: vec![0; k],
+            step: 0,
+            place: Place::default(),
+            sums: (0.0, 0.0),
+            seconds: 0.0,
+        };
+        let batches = Batches::new(source, config.batch, config.seed, scale);
+        Ok(Self { config, batches, survey, state, gradient: Gradient::default() })
+    }
+
+    /// Steps in all.
+    pub fn total_steps(&self) -> u64 {
+        self.batches.steps_an_epoch() * self.config.epochs as u64
+    }
+
+    /// Steps done.
+    pub fn steps(&self) -> u64 {
+        self.state.step
+    }
+
+    /// Seconds that earlier runs spent.
+    pub fn earlier_seconds(&self) -> f64 {
+        self.state.seconds
+    }
+
+    /// Whether every pass is done.
+    pub fn is_done(&self) -> bool {
+        self.state.place.epoch >= self.config.epochs
+    }
+
+    /// One step on the next batch; tells of the pass when it ends with it.
+    pub fn step(&mut self, ctx: &TaskCtx) -> Result<Option<Epoch>> {
+        ctx.check()?;
+        let (batch, place) = self.batches.next()?;
+        let dead = self.dead();
+        let d = self.state.sae.width;
+        let rows = batch.len() / d;
+        let sums = self.gradient.take(&self.state.sae, &batch, self.config.top_k, &dead);
+        let silent = &mut self.state.silent;
+        silent.iter_mut().for_each(|s| *s += rows as u64);
+        self.gradient.active().for_each(|j| silent[j] = 0);
+        self.state.step += 1;
+        self.descend();
+        let ended = place.epoch > self.state.place.epoch;
+        self.state.place = place;
+        self.state.sums = (self.state.sums.0 + sums.0, self.state.sums.1 + sums.1);
+        let total = self.total_steps();
+        // A stop is heeded at the start of the next step: this one has been taken.
+        ctx.checkpoint(Progress::new("training", self.state.step, total, "steps")).ok();
+        Ok(ended.then(|| {
+            let (error, variance) = std::mem::take(&mut self.state.sums);
+            let dead = self.dead().len();
+            Epoch {
+                epoch: self.state.place.epoch,
+                step: self.state.step,
+                fvu: error / variance.max(f64::MIN_POSITIVE),
+                dead,
+            }
+        }))
+    }
+
+    /// Latents that have been silent for too long.
+    fn dead(&self) -> Vec<u32> {
+        let after = (self.batches.rows() as u64).min(MOST_DEAD_AFTER);
+        (0u32..).zip(&self.state.silent).filter(|(_, s)| **s >= after).map(|(j, _)| j).collect()
+    }
+
+    /// Adam on every weight, and decoder rows back to unit norm.
+    fn descend(&mut self) {
+        let (state, gradient) = (&mut self.state, &self.gradient);
+        let left = self.batches.steps_an_epoch() * self.config.epochs as u64;
+        let left = left.saturating_sub(state.step - 1) as f64 / left.max(1) as f64;
+        let rate = self.config.rate() * (left / DECAY).min(1.0);
+        let adam = Adam::at(state.step, rate as f32);
+        let d = state.sae.width;
+        let [[em, ev], [dm, dv], [bm, bv], [cm, cv]] = &mut state.moments;
+        let sae = &mut state.sae;
+        let encoder =
+            sae.encoder.par_chunks_exact_mut(d).zip(em.par_chunks_exact_mut(d)).zip(ev.par_chunks_exact_mut(d));
+        let decoder =
+            sae.decoder.par_chunks_exact_mut(d).zip(dm.par_chunks_exact_mut(d)).zip(dv.par_chunks_exact_mut(d));
+        encoder.zip(decoder).enumerate().for_each_init(
+            || (vec![0.0; d], vec![0.0; d]),
+            |(ge, gd), (j, (((w, m), v), ((wd, md), vd)))| {
+                gradient.of_latent(j, wd, ge, gd);
+                adam.move_along(w, m, v, ge);
+                adam.move_along(wd, md, vd, gd);
+                unit(wd);
+            },
+        );
+        adam.move_along(&mut sae.encoder_bias, bm, bv, &gradient.encoder_bias);
+        adam.move_along(&mut sae.decoder_bias, cm, cv, &gradient.decoder_bias);
+    }
+
+    /// Saves everything, to go on from. `seconds` is what this run has spent.
+    pub fn checkpoint(&self, path: &Path, seconds: f64) -> Result<()> {
+        let mut header = self.state.clone_header();
+        header.seconds += seconds;
+        checkpoint::write(path, &self.config, self.batches.shape(), self.survey.fingerprint, &header, &self.state)
+    }
+
+    /// The autoencoder as it is now, in the units of the rows.
+    pub fn sae(&self) -> Sae {
+        let back = 1.0 / self.batches.scale;
+        let mut sae = self.state.sae.clone();
+        // Every part is homogeneous: rows and latents grow together.
+        sae.encoder_bias.iter_mut().chain(&mut sae.decoder_bias).for_each(|b| *b *= back);
+        sae
+    }
+}
+
+/// One step's Adam.
+struct Adam {
+    rate: f32,
+    /// 1 / √(1 − β₂ᵗ).
+    correction: f32,
+}
+
+impl Adam {
+    fn at(step: u64, rate: f32) -> Self {
+        let power = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
+        let (first, second) = (power(BETA.0), power(BETA.1));
+        Self { rate: (f64::from(rate) / first) as f32, correction: second.sqrt().recip() as f32 }
+    }
+
+    fn move_along(&self, weights: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32]) {
+        let moments = first.iter_mut().zip(second);
+        for ((w, (m, v)), &g) in weights.iter_mut().zip(moments).zip(gradient) {
+            *m += (1.0 - BETA.0) * (g - *m);
+            *v += (1.0 - BETA.1) * (g * g - *v);
+            *w -= self.rate * *m / (v.sqrt() * self.correction + EPSILON);
+        }
+    }
+}
+
+fn unit(row: &mut [f32]) {
+    let norm = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
+    if norm > 0.0 {
+        let scale = (1.0 / norm) as f32;
+        row.iter_mut().for_each(|v| *v *= scale);
+    }
+}
+
+/// Reads the rows once.
+fn look(source: &dyn ActivationSource, ctx: &TaskCtx) -> Result<Survey> {
+    const BLOCK: usize = 1024;
+    let (n, d) = source.shape();
+    let (mut mean, mut square) = (vec![0.0f64; d], 0.0f64);
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    for start in (0..n).step_by(BLOCK) {
+        ctx.checkpoint(Progress::new("checking the activations", start as u64, n as u64, "rows"))?;
+        let block = source.rows(start..n.min(start + BLOCK))?;
+        hash.update(bytemuck::cast_slice(&block.data));
+        for i in 0..block.rows {
+            let row = block.row(i);
+            if row.iter().any(|v| !v.is_finite()) {
+                return Err(Error::refused(format!(
+                    "{} is not finite: collect the activations again or leave that text out",
+                    source.describe_row(start + i)
+                )));
+            }
+            for (m, &v) in mean.iter_mut().zip(row) {
+                *m += f64::from(v);
+                square += f64::from(v) * f64::from(v);
+            }
+        }
+    }
+    mean.iter_mut().for_each(|m| *m /= n as f64);
+    Ok(Survey { mean, square: square / n as f64, fingerprint: hash.digest() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,322 @@
+//! Sparse autoencoders in a study: where a published one belongs, and the loop that trains one.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::baselines::sae::train::{Epoch, TrainConfig, Trainer};
+use crate::error::{Error, Result};
+use crate::eval::reconstruction::figures;
+use crate::interop::sae::Published;
+use crate::model::{HookPoint, HookSite, ModelInfo};
+use crate::study::{SaeEntry, Study};
+use crate::task::TaskCtx;
+
+/// At most this much work is lost to a kill.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
+
+/// What a user says of an autoencoder, beside what its files say.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Said {
+    /// The layer.
+    pub layer: Option<usize>,
+    /// The site.
+    pub site: Option<HookSite>,
+    /// Whatever model and hook the files name.
+    pub force: bool,
+}
+
+/// The hook of the study that an autoencoder reads, with remarks.
+///
+/// # Errors
+/// Another model, hook or width than the study's: each says what to do.
+pub fn place(study: &Study, found: &Published, said: Said) -> Result<(HookPoint, Vec<String>)> {
+    let manifest = study.manifest();
+    let mut notes = found.notes.clone();
+    if let (Some(theirs), Some(ours), false) = (&found.model, &manifest.model, said.force) {
+        match same_model(theirs, &ours.id) {
+            Likeness::Same => {}
+            Likeness::Variant => {
+                notes.push(format!("the SAE was trained on {theirs}, and the study is of {}", ours.id))
+            }
+            Likeness::Other => {
+                return Err(Error::refused(format!(
+                    "the SAE was trained on {theirs}, and the study is of {}: pass --force if they are the same",
+                    ours.id
+                )));
+            }
+        }
+    }
+    let theirs = found.hook.as_deref().map(hook_of).transpose();
+    let theirs = if said.force { theirs.ok().flatten() } else { theirs? };
+    let hook = chosen(study, theirs, found.hook.as_deref(), said, &mut notes)?;
+    let width = manifest.widths[manifest.hook_index(hook).map_err(|_| elsewhere(study, hook))?];
+    if width != found.sae.width {
+        return Err(Error::refused(format!(
+            "the SAE reads rows of {} values, and {hook} of this study has {width}: it belongs to another model or hook",
+            found.sae.width
+        )));
+    }
+    caveats(found, hook, manifest.model.as_ref(), &mut notes)?;
+    Ok((hook, notes))
+}
+
+fn chosen(
+    study: &Study,
+    theirs: Option<HookPoint>,
+    name: Option<&str>,
+    said: Said,
+    notes: &mut Vec<String>,
+) -> Result<HookPoint> {
+    let fits = |h: &HookPoint| said.layer.is_none_or(|l| h.layer == l) && said.site.is_none_or(|s| h.site == s);
+    if let (Some(theirs), false) = (theirs, said.force) {
+        return if fits(&theirs) {
+            Ok(theirs)
+        } else {
+            let name = name.unwrap_or_default();
+            Err(Error::usage(format!(
+                "the SAE says that it reads {name}: leave out --layer and --hook, or pass --force"
+            )))
+        };
+    }
+    let hooks: Vec<HookPoint> = study.manifest().hooks.iter().copied().filter(fits).collect();
+    match hooks[..] {
+        [one] => {
+            if said.layer.is_none() || said.site.is_none() {
+                notes.push(format!("the SAE's files do not say what it reads: taken to be {one}"));
+            }
+            Ok(one)
+        }
+        [] => Err(Error::usage(format!("this study has no such hook; it has {}", listed(study)))),
+        _ => Err(Error::usage(format!(
+            "the SAE's files do not say which of {} it reads: pass --layer and --hook",
+            listed(study)
+        ))),
+    }
+}
+
+fn listed(study: &Study) -> String {
+    study.manifest().hooks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn elsewhere(study: &Study, hook: HookPoint) -> Error {
+    Error::refused(format!(
+        "the SAE reads {hook}, and this study holds {}: collect that hook into a study of its own (mlpeek collect --layer {} \
+         --hook {})",
+        listed(study),
+        hook.layer,
+        hook.site
+    ))
+}
+
+/// A TransformerLens name as a hook: the residual stream before a block is the one after the block before.
+fn hook_of(name: &str) -> Result<HookPoint> {
+    let parsed = name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.'));
+    let parsed = parsed.and_then(|(layer, site)| Some((layer.parse::<usize>().ok()?, site)));
+    match parsed {
+        Some((layer, "hook_resid_pre")) if layer > 0 => Ok(HookPoint { layer: layer - 1, site: HookSite::ResidPost }),
+        Some((layer, site)) if site.parse::<HookSite>().is_ok() => Ok(HookPoint { layer, site: site.parse()? }),
+        _ => Err(Error::refused(format!(
+            "the SAE reads '{}', which mlpeek has no hook for: mlp.hook_post, hook_mlp_out and hook_resid_post can be \
+             collected",
+            name.escape_debug()
+        ))),
+    }
+}
+
+fn caveats(found: &Published, hook: HookPoint, model: Option<&ModelInfo>, notes: &mut Vec<String>) -> Result<()> {
+    let family = model.map_or("", |m| m.family.as_str());
+    if found.format == "sparsify" && hook.site == HookSite::MlpOut && ["gemma2", "gemma3"].contains(&family) {
+        return Err(Error::refused(
+            "sparsify reads a Gemma MLP before its post-feed-forward norm, and hook_mlp_out is after it: such an SAE \
+             cannot be read here",
+        ));
+    }
+    if family == "gpt2" && hook.site != HookSite::MlpPost && found.format == "SAELens" {
+        notes.push(
+            "SAEs of GPT-2 are mostly trained on TransformerLens's centred weights, whose residual stream has mean 0: on \
+             the model's own their figures are poor"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Likeness {
+    Same,
+    /// One name goes on where the other ends: "gemma-2-2b" and "gemma-2-2b-it".
+    Variant,
+    Other,
+}
+
+/// Compares what two names say of a model, owner, punctuation and file endings aside.
+fn same_model(theirs: &str, ours: &str) -> Likeness {
+    let plain = |name: &str| -> String {
+        let name = name.split('@').next().unwrap_or(name).trim_end_matches('/');
+        let name = name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase();
+        let name = name.strip_suffix(".gguf").unwrap_or(&name);
+        name.chars().filter(char::is_ascii_alphanumeric).collect()
+    };
+    let (a, b) = (plain(theirs), plain(ours));
+    match () {
+        () if a == b => Likeness::Same,
+        () if !a.is_empty() && !b.is_empty() && (a.starts_with(&b) || b.starts_with(&a)) => Likeness::Variant,
+        () => Likeness::Other,
+    }
+}
+
+/// A name that a study can hold for an autoencoder found at `from`.
+pub fn name_for(from: &str) -> String {
+    let parts: Vec<&str> = from.trim_end_matches('/').rsplit('/').take(3).collect();
+    let joined = parts.into_iter().rev().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("-");
+    let plain: String =
+        joined.chars().map(|c| if c.is_ascii_alphanumeric() || "._-+".contains(c) { c } else { '-' }).collect();
+    let plain: String = plain.trim_start_matches(['.', '-']).chars().take(80).collect();
+    if plain.is_empty() { "sae".to_owned() } else { plain }
+}
+
+/// Registers a published autoencoder in a study, with its figures on the study's rows.
+pub fn register(
+    study: &Study,
+    name: &str,
+    hook: HookPoint,
+    found: &Published,
+    from: &str,
+    ctx: &TaskCtx,
+) -> Result<SaeEntry> {
+    let figures = figures(study.activations(hook)?.as_ref(), &found.sae, ctx)?;
+    let entry = SaeEntry {
+        name: name.to_owned(),
+        hook,
+        source: from.to_owned(),
+        format: found.format.to_owned(),
+        architecture: found.sae.gate.name().to_owned(),
+        latents: found.sae.latents(),
+        figures: Some(figures),
+        trained: None,
+        resumable: false,
+    };
+    study.save_sae(&entry, &found.sae)?;
+    Ok(entry)
+}
+
+/// Trains an autoencoder on a hook of a study and saves it under `name`; `seen` is told of every pass, with the seconds
+/// spent so far. A stop leaves a checkpoint, from which `resume` goes on.
+pub fn train(
+    study: &Study,
+    name: &str,
+    hook: HookPoint,
+    config: &TrainConfig,
+    resume: bool,
+    ctx: &TaskCtx,
+    seen: &mut dyn FnMut(Epoch, f64) -> Result<()>,
+) -> Result<(SaeEntry, f64)> {
+    let source = study.activations(hook)?;
+    let checkpoint = study.sae_checkpoint(name)?;
+    let mut trainer = match (resume, checkpoint.exists()) {
+        (true, true) => Trainer::resume(source.as_ref(), config.clone(), &checkpoint, ctx)?,
+        (true, false) => {
+            return Err(Error::usage(format!(
+                "SAE '{name}' has no checkpoint to resume ({} is absent): train it without --resume",
+                checkpoint.display()
+            )));
+        }
+        (false, _) => Trainer::start(source.as_ref(), config.clone(), ctx)?,
+    };
+    let mut entry = SaeEntry {
+        name: name.to_owned(),
+        hook,
+        source: "trained here".to_owned(),
+        format: "mlpeek".to_owned(),
+        architecture: "topk".to_owned(),
+        latents: config.latents,
+        figures: None,
+        trained: Some(config.clone()),
+        resumable: false,
+    };
+    study.start_sae(&entry)?;
+    if !resume {
+        remove(&checkpoint)?;
+    }
+    let began = Instant::now();
+    run(&mut trainer, &checkpoint, began, ctx, seen)?;
+    let seconds = trainer.earlier_seconds() + began.elapsed().as_secs_f64();
+    let sae = trainer.sae();
+    entry.figures = Some(figures(source.as_ref(), &sae, ctx)?);
+    study.save_sae(&entry, &sae)?;
+    // There is nothing left to go on with.
+    remove(&checkpoint)?;
+    Ok((entry, seconds))
+}
+
+fn run(
+    trainer: &mut Trainer<'_>,
+    checkpoint: &Path,
+    began: Instant,
+    ctx: &TaskCtx,
+    seen: &mut dyn FnMut(Epoch, f64) -> Result<()>,
+) -> Result<()> {
+    let mut saved = Instant::now();
+    while !trainer.is_done() {
+        let seconds = || began.elapsed().as_secs_f64();
+        match trainer.step(ctx) {
+            Ok(Some(epoch)) => seen(epoch, trainer.earlier_seconds() + seconds())?,
+            Ok(None) => {}
+            Err(Error::Cancelled) => {
+                trainer.checkpoint(checkpoint, seconds())?;
+                return Err(Error::Cancelled);
+            }
+            Err(e) => return Err(e),
+        }
+        if saved.elapsed() >= CHECKPOINT_EVERY {
+            trainer.checkpoint(checkpoint, seconds())?;
+            saved = Instant::now();
+        }
+    }
+    // Measuring what was learnt takes a while too: a kill then loses none of the training.
+    trainer.checkpoint(checkpoint, began.elapsed().as_secs_f64())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(e)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_one_model_are_alike() {
+        let same = |a, b| same_model(a, b);
+        assert_eq!(same("google/gemma-2-2b", "google/gemma-2-2b@main"), Likeness::Same);
+        assert_eq!(same("gpt2-small", "openai-community/gpt2"), Likeness::Variant);
+        assert_eq!(same("HuggingFaceTB/SmolLM2-135M", "/m/SmolLM2-135M-Instruct.Q4_1.gguf"), Likeness::Variant);
+        assert_eq!(same("meta-llama/Llama-3.1-8B", "google/gemma-2-2b"), Likeness::Other);
+        assert_eq!(same("", "gemma"), Likeness::Other);
+    }
+
+    #[test]
+    fn hooks_are_read_by_their_transformerlens_names() {
+        let point = |layer, site| HookPoint { layer, site };
+        assert_eq!(hook_of("blocks.3.mlp.hook_post").unwrap(), point(3, HookSite::MlpPost));
+        assert_eq!(hook_of("blocks.3.hook_resid_pre").unwrap(), point(2, HookSite::ResidPost));
+        for bad in ["blocks.0.hook_resid_pre", "blocks.1.attn.hook_z", "hook_embed", "blocks.x.mlp.hook_post", "\u{1b}"]
+        {
+            let message = hook_of(bad).unwrap_err().to_string();
+            assert!(message.contains("no hook for") && !message.contains('\u{1b}'), "{message}");
+        }
+    }
+
+    #[test]
+    fn names_can_be_directories() {
+        assert_eq!(
+            name_for("google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82"),
+            "layer_12-width_16k-average_l0_82"
+        );
+        assert_eq!(name_for("../my sae/"), "my-sae");
+        assert_eq!(name_for("/"), "sae");
+    }
+}

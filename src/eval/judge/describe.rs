@@ -1,0 +1,291 @@
+//! Descriptions of features by a judge, from their contexts and from the words that they promote, and how well the first
+//! tell the features' texts from others.
+//!
+//! A description is written from every other context and scored on the rest beside texts where the feature is silent.
+
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+use serde::{Deserialize, Serialize};
+
+use super::prompts::{self, MARKS};
+use super::score::{Score, score};
+use super::{Answer, Estimate, Judge, Question};
+use crate::analysis::{Context, FeatureCard};
+use crate::error::Result;
+use crate::factor::Factors;
+use crate::study::TokenTable;
+use crate::task::TaskCtx;
+
+/// A token counts as active from this share of its context's peak (as in delphi).
+const ACTIVE: f32 = 0.3;
+/// A text where the feature stays below this share of its largest coefficient is one of the others.
+const SILENT: f32 = 0.05;
+/// Texts of one question.
+const BATCH: usize = 5;
+/// Longest text of the others, in tokens, as contexts are.
+const WINDOW: usize = 32;
+/// Words of the logit lens that are shown.
+const PROMOTED: usize = 20;
+
+/// A text to be judged.
+#[derive(Debug, Clone, PartialEq)]
+struct Trial {
+    plain: String,
+    marked: String,
+    /// Whether the feature fires in it.
+    own: bool,
+}
+
+/// What a judge is shown of a feature.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Material {
+    /// The feature.
+    pub id: usize,
+    shown: Vec<String>,
+    trials: Vec<Vec<Trial>>,
+    promoted: Vec<String>,
+    suppressed: Vec<String>,
+}
+
+/// What a judge said of a feature, as a study keeps it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Description {
+    /// From the texts that excite it.
+    pub input: Option<String>,
+    /// From the words that it promotes.
+    pub output: Option<String>,
+    /// How well `input` tells its texts from others.
+    pub detection: Option<Score>,
+    /// How well `input` tells its words from others.
+    pub fuzzing: Option<Score>,
+    /// Who judged: model and address.
+    pub judge: String,
+    /// What could not be had, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
+}
+
+impl Material {
+    /// Takes a feature's material from its card (with its logit lens, where there is one) and the study's texts.
+    pub fn of(card: &FeatureCard, factors: &Factors, tokens: &TokenTable) -> Self {
+        let id = card.row.id;
+        let mut rng = Pcg64Mcg::seed_from_u64(id as u64);
+        let (shown, held): (Vec<_>, Vec<_>) = card.contexts.iter().enumerate().partition(|(i, _)| i % 2 == 0);
+        let mut trials: Vec<Trial> = held.into_iter().map(|(_, context)| own(context)).collect();
+        let marks = trials.iter().map(|t| t.marked.matches(MARKS.0).count()).sum::<usize>();
+        let marks = marks.div_ceil(trials.len().max(1)).max(1);
+        trials.extend(others(card, factors, tokens, trials.len(), marks, &mut rng));
+        trials.shuffle(&mut rng);
+        let words = |list: &[crate::analysis::ScoredToken]| -> Vec<String> {
+            list.iter().take(PROMOTED).map(|t| t.token.trim().to_owned()).filter(|t| !t.is_empty()).collect()
+        };
+        Self {
+            id,
+            shown: shown.into_iter().map(|(_, context)| own(context).marked).collect(),
+            trials: trials.chunks(BATCH).map(<[Trial]>::to_vec).collect(),
+            promoted: words(&card.promoted),
+            suppressed: words(&card.suppressed),
+        }
+    }
+
+    fn inputs(&self) -> Question {
+        prompts::describe_inputs(&self.shown)
+    }
+
+    fn outputs(&self) -> Option<Question> {
+        (!self.promoted.is_empty()).then(|| prompts::describe_outputs(&self.promoted, &self.suppressed))
+    }
+
+    fn detection(&self, description: &str) -> Vec<Question> {
+        let plain = |batch: &Vec<Trial>| batch.iter().map(|t| t.plain.clone()).collect::<Vec<_>>();
+        self.trials.iter().map(|batch| prompts::detect(description, &plain(batch))).collect()
+    }
+
+    fn fuzzing(&self, description: &str) -> Vec<Question> {
+        let marked = |batch: &Vec<Trial>| batch.iter().map(|t| t.marked.clone()).collect::<Vec<_>>();
+        self.trials.iter().map(|batch| prompts::fuzz(description, &marked(batch))).collect()
+    }
+
+    fn truth(&self) -> Vec<Vec<bool>> {
+        self.trials.iter().map(|batch| batch.iter().map(|t| t.own).collect()).collect()
+    }
+}
+
+fn own(context: &Context) -> Trial {
+    let floor = ACTIVE * context.values.get(context.peak).copied().unwrap_or(0.0);
+    let active: Vec<bool> = context.values.iter().map(|&v| v > 0.0 && v >= floor).collect();
+    Trial { plain: context.tokens.concat(), marked: mark(&context.tokens, &active), own: true }
+}
+
+/// Texts where the feature is silent, each with `marks` tokens marked at random.
+fn others(
+    card: &FeatureCard,
+    factors: &Factors,
+    tokens: &TokenTable,
+    count: usize,
+    marks: usize,
+    rng: &mut Pcg64Mcg,
+) -> Vec<Trial> {
+    let values = factors.coefficients.feature(card.row.id);
+    let floor = SILENT * card.peak;
+    let mut start = 0;
+    let mut silent: Vec<std::ops::Range<usize>> = Vec::new();
+    for run in tokens.rows[..values.len().min(tokens.rows.len())].chunk_by(|a, b| a.sample == b.sample) {
+        let rows = start..start + run.len();
+        start = rows.end;
+        if rows.len() > 2 && values[rows.clone()].iter().all(|&v| v <= floor) {
+            silent.push(rows);
+        }
+    }
+    silent.shuffle(rng);
+    let trial = |rows: std::ops::Range<usize>, rng: &mut Pcg64Mcg| {
+        let length = rows.len().min(WINDOW);
+        let first = rng.random_range(rows.start..=rows.end - length);
+        let pieces: Vec<String> = (first..first + length).map(|row| tokens.piece(row).to_owned()).collect();
+        let mut places: Vec<usize> = (0..length).collect();
+        places.shuffle(rng);
+        let mut active = vec![false; length];
+        places.iter().take(marks).for_each(|&i| active[i] = true);
+        Trial { plain: pieces.concat(), marked: mark(&pieces, &active), own: false }
+    };
+    silent.into_iter().take(count).map(|rows| trial(rows, rng)).collect()
+}
+
+/// A text with its active tokens marked, neighbours together, white space outside.
+fn mark(pieces: &[String], active: &[bool]) -> String {
+    let mut out = String::new();
+    let mut inside = false;
+    for (piece, &now) in pieces.iter().zip(active) {
+        let word = piece.trim_start();
+        if inside && !now {
+            out.push_str(MARKS.1);
+        }
+        if now && !inside {
+            out.push_str(&piece[..piece.len() - word.len()]);
+            out.push_str(MARKS.0);
+            out.push_str(word);
+        } else {
+            out.push_str(piece);
+        }
+        inside = now;
+    }
+    if inside {
+        out.push_str(MARKS.1);
+    }
+    out
+}
+
+/// What describing would cost; `scored` with detection and fuzzing, whose questions are not known before the descriptions
+/// and are counted with one of the usual length.
+pub fn estimate(judge: &Judge, materials: &[Material], scored: bool) -> Estimate {
+    let mut sum = Estimate::default();
+    for material in materials {
+        let first: Vec<Question> = std::iter::once(material.inputs()).chain(material.outputs()).collect();
+        sum += judge.estimate(&first);
+        if scored {
+            let known = judge.known(&first[0]).and_then(|a| prompts::read_description(&a.text));
+            let description =
+                known.unwrap_or_else(|| "words of one kind in texts of another kind, as far as known".to_owned());
+            sum += judge.estimate(&material.detection(&description));
+            sum += judge.estimate(&material.fuzzing(&description));
+        }
+    }
+    sum
+}
+
+/// Describes features, in the order of `materials`.
+///
+/// # Errors
+/// As [`Judge::ask`]; what a single answer lacks is in [`Description::errors`].
+pub fn describe(judge: &mut Judge, materials: &[Material], scored: bool, ctx: &TaskCtx) -> Result<Vec<Description>> {
+    let who = format!("{} at {}", judge.endpoint().model, judge.endpoint().url);
+    let mut out: Vec<Description> =
+        materials.iter().map(|_| Description { judge: who.clone(), ..Description::default() }).collect();
+    let questions: Vec<Question> = materials.iter().map(Material::inputs).collect();
+    for (description, answer) in out.iter_mut().zip(judge.ask(&questions, ctx)?) {
+        description.input = take(answer, "description of its inputs", &mut description.errors);
+    }
+    let with_lens: Vec<usize> = (0..materials.len()).filter(|&i| !materials[i].promoted.is_empty()).collect();
+    let questions: Vec<Question> = with_lens.iter().filter_map(|&i| materials[i].outputs()).collect();
+    for (&i, answer) in with_lens.iter().zip(judge.ask(&questions, ctx)?) {
+        out[i].output = take(answer, "description of its outputs", &mut out[i].errors);
+    }
+    if scored {
+        let ask = |judge: &mut Judge, out: &[Description], kind: fn(&Material, &str) -> Vec<Question>| -> Result<_> {
+            let batches: Vec<Vec<Question>> = materials
+                .iter()
+                .zip(out)
+                .map(|(m, d)| d.input.as_deref().map_or_else(Vec::new, |text| kind(m, text)))
+                .collect();
+            let mut answers = judge.ask(&batches.concat(), ctx)?.into_iter();
+            let of: Vec<Vec<_>> = batches.iter().map(|b| answers.by_ref().take(b.len()).collect()).collect();
+            Ok(of)
+        };
+        for (i, answers) in ask(judge, &out, Material::detection)?.into_iter().enumerate() {
+            out[i].detection = judged(&materials[i], answers, "detection", &mut out[i].errors);
+        }
+        for (i, answers) in ask(judge, &out, Material::fuzzing)?.into_iter().enumerate() {
+            out[i].fuzzing = judged(&materials[i], answers, "fuzzing", &mut out[i].errors);
+        }
+    }
+    Ok(out)
+}
+
+fn take(answer: Result<Answer, String>, what: &str, errors: &mut Vec<String>) -> Option<String> {
+    match answer.map(|a| prompts::read_description(&a.text)) {
+        Ok(Some(text)) => return Some(text),
+        Ok(None) => errors.push(format!("{what}: the answer holds none")),
+        Err(why) => errors.push(format!("{what}: {why}")),
+    }
+    None
+}
+
+fn judged(
+    material: &Material,
+    answers: Vec<Result<Answer, String>>,
+    what: &str,
+    errors: &mut Vec<String>,
+) -> Option<Score> {
+    if answers.is_empty() {
+        return None;
+    }
+    let truth = material.truth();
+    let mut verdicts = Vec::with_capacity(answers.len());
+    for (answer, truth) in answers.into_iter().zip(&truth) {
+        verdicts.push(match answer.map(|a| prompts::read_verdicts(&a.text, truth.len())) {
+            Ok(Some(verdicts)) => Some(verdicts),
+            Ok(None) => {
+                errors.push(format!("{what}: the answer holds no {} verdicts", truth.len()));
+                None
+            }
+            Err(why) => {
+                errors.push(format!("{what}: {why}"));
+                None
+            }
+        });
+    }
+    Some(score(&truth, &verdicts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_stand_around_active_words() {
+        let pieces = ["It", " was", " No", "vember", " then", "."].map(str::to_owned);
+        let active = [false, false, true, true, false, true];
+        assert_eq!(mark(&pieces, &active), "It was <<November>> then<<.>>");
+        let context = Context {
+            row: 0,
+            sample: 0,
+            tokens: pieces.to_vec(),
+            values: vec![0.0, 0.1, 1.0, 0.4, 0.2, 0.0],
+            peak: 2,
+            label: None,
+        };
+        assert_eq!(own(&context).marked, "It was <<November>> then.");
+        assert_eq!(own(&context).plain, "It was November then.");
+    }
+}

@@ -1,0 +1,225 @@
+//! An endpoint on a loopback socket that answers, stalls, talks nonsense, refuses and goes away.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::error::{Error, Result};
+use crate::task::{CancelToken, TaskCtx};
+
+#[derive(Clone, Copy)]
+enum Reply {
+    /// Repeats the question's last word.
+    Echo,
+    Status(u16, &'static str),
+    Body(&'static str),
+    Raw(&'static [u8]),
+    Stall,
+}
+
+struct Fake {
+    url: String,
+    /// Headers and body of each request.
+    seen: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+impl Fake {
+    /// Answers request i as `script[i]`, and all after the last as the last.
+    fn serve(script: Vec<Reply>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let seen: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
+        let log = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (log, script) = (Arc::clone(&log), script.clone());
+                std::thread::spawn(move || answer(stream, &log, &script));
+            }
+        });
+        Self { url, seen }
+    }
+
+    fn asked(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+
+    fn judge(&self, answers: &Path) -> Judge {
+        let key = Some(Key("sk-secret".to_owned()));
+        let endpoint = Endpoint { timeout: 0.5, pause: 0.01, tries: 3, ..Endpoint::new(&self.url, "m", key) };
+        Judge::new(endpoint, Answers::in_dir(answers))
+    }
+}
+
+fn answer(mut stream: TcpStream, log: &Mutex<Vec<(String, String)>>, script: &[Reply]) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
+    }
+    let lower = head.to_ascii_lowercase();
+    let length = lower.split_once("content-length:")?.1.lines().next()?.trim().parse().ok()?;
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let body = String::from_utf8(body).ok()?;
+    let reply = {
+        let mut log = log.lock().unwrap();
+        log.push((head, body.clone()));
+        script[(log.len() - 1).min(script.len() - 1)]
+    };
+    let http = |status: u16, more: &str, body: &str| {
+        let length = body.len();
+        format!("HTTP/1.1 {status} x\r\nContent-Length: {length}\r\nConnection: close\r\n{more}\r\n{body}").into_bytes()
+    };
+    let bytes = match reply {
+        Reply::Echo => {
+            let asked: serde_json::Value = serde_json::from_str(&body).ok()?;
+            let text = asked["messages"][1]["content"].as_str()?.split(' ').next_back()?.to_owned();
+            let usage = serde_json::json!({"prompt_tokens": 7, "completion_tokens": 2});
+            let reply =
+                serde_json::json!({"choices": [{"message": {"role": "assistant", "content": text}}], "usage": usage});
+            http(200, "", &reply.to_string())
+        }
+        Reply::Status(status, more) => http(status, more, "sk-secret is wrong\nreally"),
+        Reply::Body(body) => http(200, "", body),
+        Reply::Raw(bytes) => bytes.to_vec(),
+        Reply::Stall => {
+            // The peer's end of the connection ends this.
+            reader.lines().for_each(drop);
+            return None;
+        }
+    };
+    stream.write_all(&bytes).ok()
+}
+
+fn questions(words: &[&str]) -> Vec<Question> {
+    let one = |w: &&str| Question { system: "s".to_owned(), user: format!("say {w}"), max_tokens: 5, temperature: 0.0 };
+    words.iter().map(one).collect()
+}
+
+fn texts(answers: &[std::result::Result<Answer, String>]) -> Vec<&str> {
+    answers.iter().map(|a| a.as_ref().map_or("-", |a| a.text.as_str())).collect()
+}
+
+fn refused(result: Result<Vec<std::result::Result<Answer, String>>>) -> String {
+    let message = result.unwrap_err().to_string();
+    assert!(!message.contains('\n') && !message.contains("sk-secret"), "{message}");
+    message
+}
+
+#[test]
+fn questions_are_answered_in_order_and_never_twice() {
+    let (fake, dir) = (Fake::serve(vec![Reply::Echo]), tempfile::tempdir().unwrap());
+    let mut judge = fake.judge(dir.path());
+    let asked = questions(&["a", "b", "c", "d", "e", "f"]);
+    let estimate = judge.estimate(&asked);
+    assert_eq!((estimate.calls, estimate.answered, estimate.completion_tokens), (6, 0, 30));
+    let answers = judge.ask(&asked, &TaskCtx::silent()).unwrap();
+    assert_eq!(texts(&answers), ["a", "b", "c", "d", "e", "f"]);
+    let tally = judge.tally();
+    assert_eq!((tally.calls, tally.prompt_tokens, tally.completion_tokens), (6, 42, 12));
+    assert!(fake.seen.lock().unwrap().iter().all(|(head, _)| head.contains("Bearer sk-secret")));
+
+    let mut again = fake.judge(dir.path());
+    assert_eq!(again.estimate(&asked).calls, 0);
+    assert_eq!(texts(&again.ask(&asked, &TaskCtx::silent()).unwrap()).len(), 6);
+    assert_eq!((fake.asked(), again.tally().calls, again.tally().answered), (6, 0, 6));
+    // Another model, or another question, is another call.
+    let mut other = fake.judge(dir.path());
+    other.endpoint.model = "n".to_owned();
+    assert_eq!(other.estimate(&asked).calls, 6);
+    assert_eq!(again.estimate(&questions(&["a", "z"])).calls, 1);
+    let kept = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let mut files = vec![];
+    for folder in std::fs::read_dir(dir.path()).unwrap() {
+        files.extend(std::fs::read_dir(folder.unwrap().path()).unwrap().map(|f| f.unwrap().path()));
+    }
+    assert!(files.len() == 6 && files.iter().all(|f| !kept(f).contains("sk-secret")));
+}
+
+#[test]
+fn what_passes_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    for (i, first) in [
+        Reply::Status(429, "Retry-After: 0\r\n"),
+        Reply::Status(500, ""),
+        Reply::Status(503, "Retry-After: soon\r\n"),
+        Reply::Body("<html>busy</html>"),
+        Reply::Body(r#"{"choices": []}"#),
+        Reply::Body(r#"{"choices": [{"message": {"content": null}}]}"#),
+        Reply::Raw(b"\xff\xfe\x00nonsense"),
+        Reply::Raw(b""),
+        Reply::Stall,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let fake = Fake::serve(vec![first, Reply::Echo]);
+        let answers = fake.judge(&dir.path().join(i.to_string())).ask(&questions(&["a"]), &TaskCtx::silent()).unwrap();
+        assert_eq!((texts(&answers), fake.asked()), (vec!["a"], 2), "case {i}");
+    }
+}
+
+#[test]
+fn what_stays_is_a_record_and_no_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::serve(vec![Reply::Status(500, "")]);
+    let mut judge = fake.judge(dir.path());
+    let answers = judge.ask(&questions(&["a", "b"]), &TaskCtx::silent()).unwrap();
+    assert!(answers.iter().all(|a| a.as_ref().unwrap_err().contains("status 500, 3 tries")), "{answers:?}");
+    assert_eq!((judge.tally().failed, fake.asked()), (2, 6));
+    assert_eq!(judge.estimate(&questions(&["a", "b"])).calls, 2, "a failure is not kept");
+}
+
+#[test]
+fn a_wrong_key_model_or_address_ends_it_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    for (status, wanted) in
+        [(401, "refuses the key"), (403, "refuses the key"), (404, "status 404"), (302, "status 302")]
+    {
+        let fake = Fake::serve(vec![Reply::Status(status, "Location: http://127.0.0.1:1/\r\n")]);
+        let message = refused(fake.judge(dir.path()).ask(&questions(&["a"]), &TaskCtx::silent()));
+        assert!(message.contains(wanted) && fake.asked() == 1, "{message}");
+    }
+    for url in ["not an address", "http://127.0.0.1:1/v1"] {
+        let endpoint = Endpoint { pause: 0.01, tries: 2, ..Endpoint::new(url, "m", None) };
+        let mut judge = Judge::new(endpoint, Answers::in_dir(dir.path()));
+        let message = refused(judge.ask(&questions(&["a"]), &TaskCtx::silent()));
+        assert!(message.contains(url), "{message}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_goes_away_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::serve(vec![Reply::Echo, Reply::Echo, Reply::Raw(b"")]);
+    let mut judge = fake.judge(dir.path());
+    judge.endpoint.concurrency = 1;
+    let asked = questions(&["a", "b", "c", "d", "e", "f"]);
+    let message = refused(judge.ask(&asked, &TaskCtx::silent()));
+    assert!(message.contains("after 2 of 6 calls") && message.contains("run the same again"), "{message}");
+    assert_eq!(judge.estimate(&asked).answered, 2);
+}
+
+#[test]
+fn a_stalled_endpoint_does_not_hold_a_user_who_leaves() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::serve(vec![Reply::Stall]);
+    let mut judge = fake.judge(dir.path());
+    judge.endpoint.timeout = 600.0;
+    let mut judge = Judge::new(judge.endpoint, judge.answers);
+    let cancel = CancelToken::default();
+    let own = cancel.clone();
+    let ctx = TaskCtx::new(cancel, move |_| own.cancel());
+    assert!(matches!(judge.ask(&questions(&["a"]), &ctx), Err(Error::Cancelled)));
+}
+
+#[test]
+fn a_key_does_not_show_itself() {
+    let endpoint = Endpoint::new("http://x/v1/chat/completions", "m", Some(Key("sk-secret".to_owned())));
+    assert!(!format!("{endpoint:?}").contains("sk-secret"));
+    assert_eq!(endpoint.url, "http://x/v1");
+}

@@ -1,0 +1,235 @@
+//! `mlpeek sae load`, `train`, `list`, `compare`.
+
+use serde_json::json;
+
+use super::fit::choose_hook;
+use super::judge::{cell, line};
+use super::{Output, model_of};
+use crate::cli::{SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
+use crate::engine::saes::{self, Said};
+use crate::error::{Error, Result};
+use crate::eval::reconstruction::{Figures, Reconstruct, figures};
+use crate::eval::recovered::{Recovered, Windows, recovered};
+use crate::factor::encode::Encoder;
+use crate::interop;
+use crate::model::{HookPoint, source};
+use crate::study::{SaeEntry, Study};
+use crate::task::TaskCtx;
+
+const NAMES: usize = 28;
+const HEADS: [&str; 8] = ["units", "L0", "dead", "FVU", "error", "CE", "CE kept", "KL kept"];
+
+pub(super) fn run(command: &SaeCommand, out: &mut Output) -> Result<()> {
+    match command {
+        SaeCommand::Load(args) => load(args, out),
+        SaeCommand::Train(args) => train(args, out),
+        SaeCommand::List(args) => list(args, out),
+        SaeCommand::Compare(args) => compare(args, out),
+    }
+}
+
+fn load(args: &SaeLoadArgs, out: &mut Output) -> Result<()> {
+    let ctx = out.task();
+    let study = Study::open(&args.study)?;
+    let path = source::resolve_folder(&args.sae, &interop::sae::FILES, &ctx)?;
+    let found = interop::sae::open(&path, &args.sae)?;
+    let said = Said { layer: args.layer, site: args.hook, force: args.force };
+    let (hook, notes) = saes::place(&study, &found, said)?;
+    notes.iter().for_each(|note| out.note(note));
+    let name = args.name.clone().unwrap_or_else(|| saes::name_for(&args.sae));
+    let entry = saes::register(&study, &name, hook, &found, &args.sae, &ctx)?;
+    tell("loaded", &entry, None, out)
+}
+
+fn train(args: &SaeTrainArgs, out: &mut Output) -> Result<()> {
+    let ctx = out.task();
+    let study = Study::open(&args.study)?;
+    let hook = choose_hook(&study, args.layer, args.hook)?;
+    if !study.manifest().complete {
+        out.note("the cache is not complete: training on the rows that are there (run collect again for the rest)");
+    }
+    let config = args.config();
+    let layer = if study.manifest().hooks.len() > 1 { format!("l{}-", hook.layer) } else { String::new() };
+    let name = args.name.clone().unwrap_or_else(|| format!("{layer}topk{}", config.latents));
+    let (entry, seconds) = saes::train(&study, &name, hook, &config, args.resume, &ctx, &mut |epoch, seconds| {
+        if !out.is_json() {
+            return Ok(());
+        }
+        out.object(&json!({"event": "progress", "epoch": epoch.epoch, "epochs": config.epochs, "step": epoch.step,
+            "fvu": epoch.fvu, "dead": epoch.dead, "seconds": seconds}))
+    })?;
+    tell("trained", &entry, Some(seconds), out)
+}
+
+fn list(args: &SaeListArgs, out: &mut Output) -> Result<()> {
+    let all = Study::open_read_only(&args.study)?.saes()?;
+    if all.is_empty() && !out.is_json() {
+        out.note(&format!("no SAE yet: mlpeek sae train {0}, or mlpeek sae load {0} PATH", args.study.display()));
+    }
+    all.iter().try_for_each(|entry| tell("sae", entry, None, out))
+}
+
+fn tell(event: &str, entry: &SaeEntry, seconds: Option<f64>, out: &mut Output) -> Result<()> {
+    let figures = entry.figures;
+    if out.is_json() {
+        return out.object(&json!({"event": event, "name": entry.name, "hook": entry.hook, "source": entry.source,
+            "format": entry.format, "architecture": entry.architecture, "latents": entry.latents,
+            "rows": figures.map(|f| f.rows), "fvu": figures.and_then(|f| f.fvu),
+            "relative_error": figures.and_then(|f| f.relative_error), "l0": figures.map(|f| f.l0),
+            "dead": figures.map(|f| f.dead), "trained": entry.trained, "resumable": entry.resumable, "seconds": seconds}));
+    }
+    let numbers = figures.map_or_else(
+        || "not yet trained (--resume goes on)".to_owned(),
+        |f| {
+            let (fvu, rows) = (cell(f.fvu, 4), super::output::thousands(f.rows as u64));
+            format!("FVU {fvu}, L0 {:.1}, dead {:.1} % over {rows} tokens", f.l0, 100.0 * f.dead)
+        },
+    );
+    let took = seconds.map_or_else(String::new, |s| format!(", {s:.1} s"));
+    out.line(&format!(
+        "SAE '{}' ({} {}, {} latents) of {}: {numbers}{took}",
+        entry.name, entry.format, entry.architecture, entry.latents, entry.hook
+    ))
+}
+
+/// What is compared.
+struct Subject {
+    kind: &'static str,
+    name: String,
+    model: Box<dyn Reconstruct>,
+}
+
+fn compare(args: &SaeCompareArgs, out: &mut Output) -> Result<()> {
+    let ctx = out.task();
+    let study = Study::open_read_only(&args.study)?;
+    let (hook, subjects) = subjects(&study, args)?;
+    let rows = match &args.on {
+        Some(dir) => other_rows(&study, dir)?,
+        None => Study::open_read_only(&args.study)?,
+    };
+    let source = rows.activations(hook)?;
+    if !out.is_json() {
+        out.line(&line(NAMES, &HEADS, &hook.to_string(), &HEADS.map(str::to_owned)))?;
+    }
+    let mut measured = Vec::with_capacity(subjects.len());
+    for subject in &subjects {
+        measured.push(figures(source.as_ref(), subject.model.as_ref(), &ctx)?);
+    }
+    let predicted = if args.predict > 0 { predict(&rows, hook, &subjects, args, out, &ctx)? } else { Vec::new() };
+    for (i, (subject, figures)) in subjects.iter().zip(&measured).enumerate() {
+        show(subject, hook, figures, predicted.get(i), out)?;
+    }
+    if !out.is_json() {
+        explain(predicted.first(), out)?;
+    }
+    Ok(())
+}
+
+fn subjects(study: &Study, args: &SaeCompareArgs) -> Result<(HookPoint, Vec<Subject>)> {
+    let (saes, fits) = (study.saes()?, study.fits()?);
+    let named = args.sae.first().map(|n| study.load_sae(Some(n)).map(|(e, _)| e.hook));
+    let named = named.or_else(|| args.fit.first().map(|n| study.load_fit(Some(n)).map(|(e, _)| e.hook)));
+    let hook = match named {
+        Some(hook) => hook?,
+        None => choose_hook(study, args.layer, args.hook)?,
+    };
+    let whole = |given: &[String]| given.is_empty() && args.sae.is_empty() && args.fit.is_empty();
+    let sae_names: Vec<String> = match whole(&args.sae) {
+        true => saes.into_iter().filter(|e| e.hook == hook && e.figures.is_some()).map(|e| e.name).collect(),
+        false => args.sae.clone(),
+    };
+    let fit_names: Vec<String> = match whole(&args.fit) {
+        true => fits.into_iter().filter(|f| f.hook == hook && f.relative_error.is_some()).map(|f| f.name).collect(),
+        false => args.fit.clone(),
+    };
+    let mut subjects = Vec::new();
+    let same = |name: &str, its: HookPoint| match its == hook {
+        true => Ok(()),
+        false => Err(Error::usage(format!("'{name}' is of {its}, not of {hook}: compare one hook at a time"))),
+    };
+    for name in fit_names {
+        let (entry, factors) = study.load_fit(Some(&name))?;
+        same(&name, entry.hook)?;
+        subjects.push(Subject { kind: "snmf", name, model: Box::new(Encoder::new(factors.features.clone())) });
+    }
+    for name in sae_names {
+        let (entry, sae) = study.load_sae(Some(&name))?;
+        same(&name, entry.hook)?;
+        subjects.push(Subject { kind: "sae", name, model: Box::new(sae) });
+    }
+    if subjects.is_empty() {
+        let dir = study.dir().display();
+        return Err(Error::usage(format!(
+            "{dir} has no fit and no SAE of {hook}: mlpeek fit {dir}, mlpeek sae train {dir}"
+        )));
+    }
+    Ok((hook, subjects))
+}
+
+/// A study of the same model, for its rows.
+fn other_rows(study: &Study, dir: &std::path::Path) -> Result<Study> {
+    let other = Study::open_read_only(dir)?;
+    let weights = |s: &Study| s.manifest().model.as_ref().map(|m| m.weights_sha256.clone());
+    if weights(study) != weights(&other) {
+        return Err(Error::usage(format!("{} is a study of another model", dir.display())));
+    }
+    Ok(other)
+}
+
+fn predict(
+    rows: &Study,
+    hook: HookPoint,
+    subjects: &[Subject],
+    args: &SaeCompareArgs,
+    out: &Output,
+    ctx: &TaskCtx,
+) -> Result<Vec<Recovered>> {
+    if rows.manifest().model.is_none() {
+        out.note("the study was imported without a model: nothing is predicted");
+        return Ok(Vec::new());
+    }
+    let model = model_of(rows, args.device, None, out, ctx)?;
+    let windows = Windows::of(rows.tokens()?.as_ref(), model.tokenizer().bos(), model.info().context, args.predict);
+    let methods: Vec<&dyn Reconstruct> = subjects.iter().map(|s| s.model.as_ref()).collect();
+    recovered(&model, hook, &methods, &windows, ctx)
+}
+
+fn show(
+    subject: &Subject,
+    hook: HookPoint,
+    figures: &Figures,
+    kept: Option<&Recovered>,
+    out: &mut Output,
+) -> Result<()> {
+    if out.is_json() {
+        return out.object(&json!({"event": "compared", "kind": subject.kind, "name": subject.name, "hook": hook,
+            "figures": figures, "predictions": kept}));
+    }
+    let cells = [
+        figures.units.to_string(),
+        format!("{:.1}", figures.l0),
+        format!("{:.0} %", 100.0 * figures.dead),
+        cell(figures.fvu, 4),
+        cell(figures.relative_error, 4),
+        cell(kept.map(|k| k.ce_reconstructed), 3),
+        cell(kept.and_then(|k| k.ce_recovered), 3),
+        cell(kept.and_then(|k| k.kl_recovered), 3),
+    ];
+    out.line(&line(NAMES, &HEADS, &format!("{} {}", subject.kind, subject.name), &cells))
+}
+
+fn explain(kept: Option<&Recovered>, out: &mut Output) -> Result<()> {
+    out.line("")?;
+    out.line(
+        "FVU: squared error over the variance around the mean row · error: over the squared rows · L0: units above 0 a token \
+         (SNMF: the best y ≥ 0) · dead: units that no token uses",
+    )?;
+    let Some(kept) = kept else { return Ok(()) };
+    out.line(&format!(
+        "CE kept: (CE_zero − CE) / (CE_zero − CE_model) over {} predictions; the model's own CE is {:.3}, with zero in the \
+         activation's place {:.3}; KL kept likewise",
+        super::output::thousands(kept.predictions as u64),
+        kept.ce_original,
+        kept.ce_zero
+    ))
+}

@@ -1,0 +1,134 @@
+//! Named arrays of one file, read one at a time: `.safetensors` and NumPy's `.npz`.
+//!
+//! `.npz` is a zip of `.npy` files: <https://numpy.org/doc/stable/reference/generated/numpy.savez.html>.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use zip::ZipArchive;
+use zip::read::ZipFile;
+
+use super::{npy, tensors};
+use crate::error::{Error, Result};
+
+/// DEFLATE cannot make one byte stand for more (<https://zlib.net/zlib_tech.html>): a larger claim is no array.
+const MOST_INFLATION: u64 = 1032;
+
+/// A file of named arrays.
+pub struct Archive {
+    path: PathBuf,
+    kind: Kind,
+}
+
+enum Kind {
+    Safetensors(BufReader<File>, tensors::Header),
+    Npz(Box<ZipArchive<BufReader<File>>>),
+}
+
+impl Archive {
+    /// Opens a `.npz`, or anything else as safetensors.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let length = file.metadata().map_err(Error::io("read", path))?.len();
+        let mut file = BufReader::new(file);
+        let npz = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
+        let kind = if npz {
+            let zip =
+                ZipArchive::new(file).map_err(|e| Error::file(path, format!("is not a whole .npz file ({e})")))?;
+            Kind::Npz(Box::new(zip))
+        } else {
+            let header = tensors::Header::read(&mut file, length, path)?;
+            Kind::Safetensors(file, header)
+        };
+        Ok(Self { path: path.to_path_buf(), kind })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The arrays' names.
+    pub fn names(&self) -> Vec<String> {
+        match &self.kind {
+            Kind::Safetensors(_, header) => header.names().map(str::to_owned).collect(),
+            Kind::Npz(zip) => {
+                let plain = |name: &str| name.strip_suffix(".npy").unwrap_or(name).to_owned();
+                zip.file_names().flatten().map(|name| plain(&name)).collect()
+            }
+        }
+    }
+
+    /// Whether there is an array of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.names().iter().any(|n| n == name)
+    }
+
+    /// A string that was saved beside the arrays (safetensors only).
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        match &self.kind {
+            Kind::Safetensors(_, header) => header.metadata.get(key).map(String::as_str),
+            Kind::Npz(_) => None,
+        }
+    }
+
+    /// The shape of an array.
+    pub fn shape(&mut self, name: &str) -> Result<Vec<u64>> {
+        if !self.has(name) {
+            return Err(self.missing(name));
+        }
+        let inside = self.path.join(name);
+        match &mut self.kind {
+            Kind::Safetensors(_, header) => Ok(header.shape(name).unwrap_or_default().to_vec()),
+            Kind::Npz(zip) => {
+                let (entry, length) = entry(zip, &self.path, name)?;
+                npy::read_shape(entry, length, &inside)
+            }
+        }
+    }
+
+    /// An array of just this shape as row-major f32, every value finite.
+    pub fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let found = self.shape(name)?;
+        if !found.iter().map(|&s| usize::try_from(s).ok()).eq(shape.iter().map(|&s| Some(s))) {
+            return Err(Error::file(&self.path, format!("tensor '{name}' is {found:?} where {shape:?} is due")));
+        }
+        let inside = self.path.join(name);
+        let values = match &mut self.kind {
+            Kind::Safetensors(input, header) => header.values(input, &self.path, name)?,
+            Kind::Npz(zip) => {
+                let (entry, length) = entry(zip, &self.path, name)?;
+                npy::read_array(entry, length, &inside)?.1
+            }
+        };
+        match values.iter().position(|v| !v.is_finite()) {
+            Some(at) => {
+                let problem = format!("tensor '{name}' holds {} (value {at}): every one must be finite", values[at]);
+                Err(Error::file(&self.path, problem))
+            }
+            None => Ok(values),
+        }
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        let mut names = self.names();
+        names.sort();
+        names.truncate(12);
+        Error::file(&self.path, format!("has no tensor '{name}'; it has {}", names.join(", ")))
+    }
+}
+
+/// An array's file in the zip, and how long it can truly be.
+fn entry<'z>(
+    zip: &'z mut ZipArchive<BufReader<File>>,
+    path: &Path,
+    name: &str,
+) -> Result<(ZipFile<'z, BufReader<File>>, u64)> {
+    let file = format!("{name}.npy");
+    let whole = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
+    let entry = zip.by_name(&file).map_err(|e| Error::file(path, format!("'{file}' cannot be read ({e})")))?;
+    let most = entry.compressed_size().min(whole).saturating_mul(MOST_INFLATION);
+    let length = entry.size().min(most);
+    Ok((entry, length))
+}

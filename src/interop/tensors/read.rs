@@ -1,0 +1,169 @@
+//! Reading: the header once, then any tensor of it as f32.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::interop::floats::{Stored, read_matrix as read_floats};
+
+/// Longest header that the format allows.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// Reads the one two-dimensional tensor of a file (or the one named `name`) as row-major f32: (rows, cols, data).
+pub fn read_matrix(path: &Path, name: Option<&str>) -> Result<(usize, usize, Vec<f32>)> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let length = file.metadata().map_err(Error::io("read", path))?.len();
+    parse(BufReader::new(file), length, path, name)
+}
+
+/// A tensor as the header describes it.
+#[derive(Debug, Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: (u64, u64),
+}
+
+/// The header of a file, and how much data follows it.
+#[derive(Debug)]
+pub(in crate::interop) struct Header {
+    entries: BTreeMap<String, Entry>,
+    /// `__metadata__`: strings by name.
+    pub(in crate::interop) metadata: BTreeMap<String, String>,
+    /// Where the data start.
+    start: u64,
+    /// Bytes of data.
+    data: u64,
+}
+
+impl Header {
+    /// Reads the header of a file of `length` bytes.
+    pub(in crate::interop) fn read(input: &mut impl Read, length: u64, path: &Path) -> Result<Self> {
+        let bad = |problem: String| Error::file(path, problem);
+        let mut prefix = [0; 8];
+        if length < 8 || input.read_exact(&mut prefix).is_err() {
+            return Err(bad("is not a safetensors file (it is too short)".to_owned()));
+        }
+        let size = u64::from_le_bytes(prefix);
+        if size > MAX_HEADER || size > length - 8 {
+            return Err(bad(format!("is not a whole safetensors file (its header would take {size} bytes)")));
+        }
+        let mut json = vec![0; size as usize];
+        input.read_exact(&mut json).map_err(Error::io("read", path))?;
+        let mut header: BTreeMap<String, serde_json::Value> =
+            serde_json::from_slice(&json).map_err(|e| bad(format!("is not a safetensors file (its header: {e})")))?;
+        let metadata = header.remove("__metadata__").and_then(|m| serde_json::from_value(m).ok()).unwrap_or_default();
+        let entries = header.into_iter().map(|(name, value)| {
+            let entry: Entry = serde_json::from_value(value).map_err(|e| bad(format!("tensor '{name}': {e}")))?;
+            Ok((name, entry))
+        });
+        Ok(Self { entries: entries.collect::<Result<_>>()?, metadata, start: 8 + size, data: length - 8 - size })
+    }
+
+    /// The tensors' names.
+    pub(in crate::interop) fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor that is there.
+    pub(in crate::interop) fn shape(&self, name: &str) -> Option<&[u64]> {
+        self.entries.get(name).map(|e| e.shape.as_slice())
+    }
+
+    /// The values of a tensor that is there, row-major.
+    pub(in crate::interop) fn values(
+        &self,
+        input: &mut (impl Read + Seek),
+        path: &Path,
+        name: &str,
+    ) -> Result<Vec<f32>> {
+        let entry = self.entries.get(name).ok_or_else(|| Error::file(path, format!("has no tensor '{name}'")))?;
+        let cols = entry.shape.last().copied().unwrap_or(1);
+        let rows = entry.shape.iter().rev().skip(1).try_fold(1u64, |n, &s| n.checked_mul(s)).unwrap_or(u64::MAX);
+        self.matrix(input, path, (name, entry), (rows, cols)).map(|(_, _, values)| values)
+    }
+
+    fn matrix(
+        &self,
+        input: &mut (impl Read + Seek),
+        path: &Path,
+        (name, entry): (&str, &Entry),
+        (rows, cols): (u64, u64),
+    ) -> Result<(usize, usize, Vec<f32>)> {
+        let bad = |problem: String| Error::file(path, problem);
+        let stored = entry.stored(name).map_err(bad)?;
+        let (start, end) = entry.data_offsets;
+        if end.checked_sub(start).is_none() || stored.matrix_bytes(rows, cols) != end.checked_sub(start) {
+            let dtype = &entry.dtype;
+            return Err(bad(format!(
+                "tensor '{name}' has {rows} × {cols} values of {dtype} in bytes {start} to {end}"
+            )));
+        }
+        if end > self.data {
+            return Err(bad(format!("is truncated: tensor '{name}' ends at byte {end} of {} of data", self.data)));
+        }
+        let (Ok(row_count), Ok(col_count)) = (usize::try_from(rows), usize::try_from(cols)) else {
+            return Err(bad(format!("tensor '{name}' of {rows} × {cols} does not fit into memory")));
+        };
+        input.seek(SeekFrom::Start(self.start + start)).map_err(Error::io("read", path))?;
+        let values = read_floats(input, path, stored, (row_count, col_count), false)?;
+        Ok((row_count, col_count, values))
+    }
+}
+
+impl Entry {
+    fn stored(&self, name: &str) -> Result<Stored, String> {
+        match self.dtype.as_str() {
+            "F16" => Ok(Stored::F16),
+            "BF16" => Ok(Stored::Bf16),
+            "F32" => Ok(Stored::F32),
+            "F64" => Ok(Stored::F64),
+            other => Err(format!("tensor '{name}' holds {other}; F16, BF16, F32 and F64 can be read")),
+        }
+    }
+}
+
+pub(super) fn parse(
+    mut input: impl Read + Seek,
+    length: u64,
+    path: &Path,
+    name: Option<&str>,
+) -> Result<(usize, usize, Vec<f32>)> {
+    let bad = |problem: String| Error::file(path, problem);
+    let header = Header::read(&mut input, length, path)?;
+    let (name, entry) = choose(&header.entries, name).map_err(bad)?;
+    entry.stored(name).map_err(bad)?;
+    let &[rows, cols] = entry.shape.as_slice() else {
+        return Err(bad(format!(
+            "tensor '{name}' has the shape {:?}; a matrix (rows × columns) is needed",
+            entry.shape
+        )));
+    };
+    header.matrix(&mut input, path, (name, entry), (rows, cols))
+}
+
+/// The tensor that was asked for, or the only matrix.
+fn choose<'a>(entries: &'a BTreeMap<String, Entry>, name: Option<&str>) -> Result<(&'a str, &'a Entry), String> {
+    let listed = |wanted: &dyn Fn(&Entry) -> bool| {
+        let all = entries.iter().filter(|(_, e)| wanted(e)).map(|(n, e)| format!("'{n}' {:?}", e.shape));
+        let all: Vec<String> = all.collect();
+        let more = all.len().saturating_sub(12);
+        let shown = all[..all.len() - more].join(", ");
+        if more == 0 { shown } else { format!("{shown} and {more} more") }
+    };
+    if let Some(name) = name {
+        let found = entries.get_key_value(name).map(|(name, entry)| (name.as_str(), entry));
+        return found.ok_or_else(|| format!("has no tensor '{name}'; it has {}", listed(&|_| true)));
+    }
+    let mut matrices = entries.iter().filter(|(_, e)| e.shape.len() == 2);
+    match (matrices.next(), matrices.next()) {
+        (Some((name, entry)), None) => Ok((name, entry)),
+        (None, _) if entries.is_empty() => Err("holds no tensors".to_owned()),
+        (None, _) => Err(format!("holds no matrix; it has {}", listed(&|_| true))),
+        _ => Err(format!("holds several matrices: say which one ({})", listed(&|e| e.shape.len() == 2))),
+    }
+}

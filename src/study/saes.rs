@@ -1,0 +1,200 @@
+//! `saes/<name>/`: sparse autoencoders of a study's hooks, loaded or trained.
+//!
+//! An autoencoder lies in a directory of its own (`v<order>/`, as SAELens reads it) and `about.json`, which names that
+//! directory with the checksum of its weights, is replaced last: at any instant it names one whole save.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::Study;
+use super::fits::check_name;
+use super::manifest::json_bytes;
+use crate::baselines::sae::Sae;
+use crate::baselines::sae::train::TrainConfig;
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::eval::reconstruction::Figures;
+use crate::interop;
+use crate::model::HookPoint;
+
+const ABOUT: &str = "about.json";
+const CHECKPOINT: &str = "checkpoint";
+
+/// A sparse autoencoder of a study, as listed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SaeEntry {
+    /// Its name (a directory under `saes/`).
+    #[serde(default)]
+    pub name: String,
+    /// The hook that it reads.
+    pub hook: HookPoint,
+    /// Where it came from, for a person: a path, a Hub id, "trained here".
+    pub source: String,
+    /// "SAELens", "Gemma Scope", …
+    pub format: String,
+    /// SAELens's name: "standard", "jumprelu", "topk", "gated".
+    pub architecture: String,
+    /// Number of latents.
+    pub latents: usize,
+    /// On the study's own rows; `None` before there are weights.
+    pub figures: Option<Figures>,
+    /// How it was trained, when it was trained here.
+    pub trained: Option<TrainConfig>,
+    /// A checkpoint that can be resumed is there.
+    #[serde(default)]
+    pub resumable: bool,
+}
+
+/// `saes/<name>/about.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct About {
+    /// Grows with every save in the study: the largest is the newest.
+    order: u64,
+    #[serde(flatten)]
+    entry: SaeEntry,
+    /// The directory of the weights and their xxh3; `None` while the first training goes on.
+    weights: Option<(String, String)>,
+}
+
+impl Study {
+    fn saes_root(&self) -> PathBuf {
+        self.dir().join("saes")
+    }
+
+    /// Where the checkpoint of a training lies.
+    pub fn sae_checkpoint(&self, name: &str) -> Result<PathBuf> {
+        check_name(name)?;
+        Ok(self.saes_root().join(name).join(CHECKPOINT))
+    }
+
+    /// The autoencoders, newest last.
+    pub fn saes(&self) -> Result<Vec<SaeEntry>> {
+        let mut found = self.abouts()?;
+        found.retain(|a| a.weights.is_some() || a.entry.resumable);
+        Ok(found.into_iter().map(|a| a.entry).collect())
+    }
+
+    fn abouts(&self) -> Result<Vec<About>> {
+        let root = self.saes_root();
+        let entries = match fs::read_dir(&root) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(Error::io("read", &root)(e)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(Error::io("read", &root))?.file_name().to_string_lossy().into_owned();
+            if check_name(&name).is_ok() && root.join(&name).join(ABOUT).is_file() {
+                found.push(self.about(&name)?);
+            }
+        }
+        found.sort_by(|a, b| a.order.cmp(&b.order).then_with(|| a.entry.name.cmp(&b.entry.name)));
+        Ok(found)
+    }
+
+    fn about(&self, name: &str) -> Result<About> {
+        check_name(name)?;
+        let dir = self.saes_root().join(name);
+        let path = dir.join(ABOUT);
+        if !path.is_file() {
+            let there: Vec<_> = self.saes()?.into_iter().map(|e| e.name).collect();
+            let there = if there.is_empty() { "none yet".to_owned() } else { there.join(", ") };
+            return Err(Error::usage(format!("the study has no SAE '{name}': it has {there}")));
+        }
+        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let mut about: About = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::file(&path, format!("not an SAE's description: {e}; remove its directory")))?;
+        about.entry.name = name.to_owned();
+        about.entry.resumable = dir.join(CHECKPOINT).is_file();
+        Ok(about)
+    }
+
+    /// Notes that a training begins, so that it is listed and can be resumed. Weights that an earlier one saved under the
+    /// name stay until this one saves.
+    pub fn start_sae(&self, entry: &SaeEntry) -> Result<()> {
+        let weights = self.about(&entry.name).ok().and_then(|a| a.weights);
+        self.write_about(entry, weights)
+    }
+
+    /// Saves an autoencoder under its entry's name, atomically.
+    pub fn save_sae(&self, entry: &SaeEntry, sae: &Sae) -> Result<()> {
+        self.check_writable()?;
+        let dir = self.sae_dir(&entry.name)?;
+        super::check_room(&dir, 8 * (sae.encoder.len() as u64))?;
+        let version = format!("v{}", self.next_sae()?);
+        let to = dir.join(&version);
+        disk::create_dir(&to)?;
+        let model = self.manifest().model.as_ref().map(|m| m.id.as_str());
+        let about = serde_json::json!({"mlpeek_source": entry.source});
+        interop::sae::write(&to, sae, model, &entry.hook.to_string(), about)?;
+        let digest = checksum(&to.join(interop::sae::saelens::WEIGHTS))?;
+        self.write_about(entry, Some((version.clone(), digest)))?;
+        // What an earlier save or a killed one left.
+        for old in fs::read_dir(&dir).map_err(Error::io("read", &dir))? {
+            let old = old.map_err(Error::io("read", &dir))?.path();
+            if old.is_dir() && old.file_name().is_some_and(|n| n != version.as_str()) {
+                fs::remove_dir_all(&old).map_err(Error::io("remove", &old))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Loads an autoencoder (`None`: the newest).
+    pub fn load_sae(&self, name: Option<&str>) -> Result<(SaeEntry, Sae)> {
+        let newest = || {
+            let last = self.abouts()?.into_iter().rev().find(|a| a.weights.is_some()).map(|a| a.entry.name);
+            last.ok_or_else(|| {
+                let dir = self.dir().display();
+                Error::usage(format!("{dir} has no SAE: mlpeek sae train {dir}, or mlpeek sae load {dir} PATH"))
+            })
+        };
+        let name = name.map_or_else(newest, |n| Ok(n.to_owned()))?;
+        let about = self.about(&name)?;
+        let Some((version, digest)) = about.weights else {
+            return Err(Error::usage(format!("SAE '{name}' has no weights yet: go on with mlpeek sae train --resume")));
+        };
+        check_name(&version)?;
+        let dir = self.saes_root().join(&name).join(version);
+        let weights = dir.join(interop::sae::saelens::WEIGHTS);
+        if checksum(&weights)? != digest {
+            return Err(Error::file(weights, "damaged (checksum); restore it from a copy, or load or train it again"));
+        }
+        let sae = interop::sae::open(&dir, &name)?.sae;
+        Ok((about.entry, sae))
+    }
+
+    fn sae_dir(&self, name: &str) -> Result<PathBuf> {
+        check_name(name)?;
+        let dir = self.saes_root().join(name);
+        disk::create_dir(&self.saes_root())?;
+        disk::create_dir(&dir)?;
+        Ok(dir)
+    }
+
+    fn next_sae(&self) -> Result<u64> {
+        Ok(self.abouts()?.iter().map(|a| a.order).max().unwrap_or(0).saturating_add(1))
+    }
+
+    fn write_about(&self, entry: &SaeEntry, weights: Option<(String, String)>) -> Result<()> {
+        self.check_writable()?;
+        self.manifest().hook_index(entry.hook)?;
+        let dir = self.sae_dir(&entry.name)?;
+        let about = About { order: self.next_sae()?, entry: entry.clone(), weights };
+        disk::write_atomic(&dir.join(ABOUT), &json_bytes(&about)?)
+    }
+}
+
+fn checksum(path: &Path) -> Result<String> {
+    use std::io::Read;
+    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    let (mut hash, mut block) = (Xxh3::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut block).map_err(Error::io("read", path))? {
+            0 => return Ok(format!("{:016x}", hash.digest())),
+            n => hash.update(&block[..n]),
+        }
+    }
+}

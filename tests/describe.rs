@@ -1,0 +1,142 @@
+//! `mlpeek describe` end to end, with a judge on a loopback socket.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use assert_cmd::Command;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const KEY: &str = "sk-not-to-be-seen";
+
+/// A judge that describes everything alike, says yes to every text, and forgets the verdicts of fuzzing.
+fn judge() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            count.fetch_add(1, Ordering::SeqCst);
+            std::thread::spawn(move || answer(stream));
+        }
+    });
+    (url, asked)
+}
+
+fn answer(mut stream: TcpStream) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        reader.read_line(&mut head).ok()?;
+    }
+    assert!(head.contains(&format!("Bearer {KEY}")), "{head}");
+    let lower = head.to_ascii_lowercase();
+    let mut body = vec![0; lower.split_once("content-length:")?.1.lines().next()?.trim().parse().ok()?];
+    reader.read_exact(&mut body).ok()?;
+    let asked: Value = serde_json::from_slice(&body).ok()?;
+    let user = asked["messages"][1]["content"].as_str()?;
+    let text = match user {
+        u if u.contains("Begin your answer") => "Description: words of \u{1b}[2Jone kind".to_owned(),
+        u if u.starts_with("Description") && u.contains("<<like this>>") => "I cannot say.".to_owned(),
+        u => {
+            let count: usize = u.split_once("Answer with ")?.1.split(' ').next()?.parse().ok()?;
+            vec!["1"; count].join(" ")
+        }
+    };
+    let reply =
+        json!({"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": 10, "completion_tokens": 3}});
+    let reply = reply.to_string();
+    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{reply}", reply.len()).ok()
+}
+
+fn mlpeek(home: &Path, args: &[&str]) -> std::process::Output {
+    let mut command = Command::cargo_bin("mlpeek").unwrap();
+    command.env("MLPEEK_HOME", home.join("home")).env("HF_HUB_OFFLINE", "1").env("JUDGE_KEY", KEY).env("NO_PROXY", "*");
+    command.timeout(std::time::Duration::from_secs(120)).args(args).output().unwrap()
+}
+
+fn lines(home: &Path, args: &[&str]) -> Vec<Value> {
+    let output = mlpeek(home, args);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+}
+
+/// Every file below a directory.
+fn files(dir: &Path, out: &mut Vec<std::path::PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files(&path, out) } else { out.push(path) }
+    }
+}
+
+#[test]
+fn features_are_described_scored_and_paid_for_once() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path();
+    let model = support::tiny_model(home).display().to_string();
+    let data = support::corpus(home, 60).display().to_string();
+    let study = home.join("study").display().to_string();
+    lines(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
+    lines(home, &["fit", &study, "--features", "8", "--sparsity", "0.2", "--max-sweeps", "20", "--json"]);
+    let (url, asked) = judge();
+    let describe = |more: &[&str]| {
+        let base =
+            ["describe", &study, "0,3", "--endpoint", &url, "--judge-model", "m", "--key-env", "JUDGE_KEY", "--json"];
+        lines(home, &[&base[..], more].concat())
+    };
+    let dry = describe(&["--dry-run"]);
+    assert_eq!((dry.len(), asked.load(Ordering::SeqCst)), (1, 0), "an estimate asks nobody");
+    let cost = &dry[0]["cost"];
+    let calls = cost["calls"].as_u64().unwrap();
+    assert!(calls >= 8 && cost["prompt_tokens"].as_u64().unwrap() > 100 * calls / 2, "{cost}");
+
+    let described = describe(&[]);
+    assert_eq!(asked.load(Ordering::SeqCst) as u64, calls, "as many calls as were said");
+    assert_eq!((described.len(), &described[1]["id"], &described[2]["id"]), (4, &json!(0), &json!(3)));
+    let found = &described[1]["description"];
+    assert_eq!(found["input"], "words of [2Jone kind", "no control character gets through");
+    assert_eq!(found["detection"]["true_positive_rate"], 1.0);
+    assert_eq!(found["fuzzing"]["balanced_accuracy"], Value::Null, "a missing verdict is no number");
+    assert!(found["fuzzing"]["missing"].as_u64().unwrap() > 0 && !found["errors"].as_array().unwrap().is_empty());
+    assert_eq!(described[3]["usage"]["prompt_tokens"], 10 * calls);
+
+    let again = describe(&[]);
+    assert_eq!((asked.load(Ordering::SeqCst) as u64, &again[0]["cost"]["calls"]), (calls, &json!(0)));
+    assert_eq!(again[1], described[1]);
+    let card = lines(home, &["feature", &study, "3", "--json"]);
+    assert_eq!(card[0]["description"]["input"], found["input"]);
+    assert!(card[0]["name"].is_null(), "a person's name is left alone");
+
+    let mut all = Vec::new();
+    files(home, &mut all);
+    for file in all {
+        assert!(!String::from_utf8_lossy(&fs::read(&file).unwrap()).contains(KEY), "{}", file.display());
+    }
+}
+
+#[test]
+fn an_endpoint_that_is_not_there_is_told_in_one_line() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path();
+    let model = support::tiny_model(home).display().to_string();
+    let data = support::corpus(home, 12).display().to_string();
+    let study = home.join("study").display().to_string();
+    lines(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
+    lines(home, &["fit", &study, "--features", "2", "--sparsity", "0.2", "--max-sweeps", "5", "--json"]);
+    let fails = |args: &[&str], code: i32, wanted: &str| {
+        let base = ["--judge-model", "m", "--key-env", "JUDGE_KEY"];
+        let output = mlpeek(home, &[args, &base[..]].concat());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.lines().last().unwrap().contains(wanted) && !stderr.contains(KEY), "{stderr}");
+    };
+    fails(&["describe", &study, "0", "--endpoint", "nowhere at all"], 1, "is no address");
+    fails(&["describe", &study, "7", "--endpoint", "http://127.0.0.1:1/v1"], 2, "feature 7 does not exist");
+}
