@@ -15,13 +15,14 @@ fn main() -> ExitCode {
         None => explore(&cli.explore),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
-    let code = match error.downcast_ref::<Error>() {
+    let (code, words) = match error.downcast_ref::<Error>() {
         // The reader of our output left: that is no failure of ours.
         Some(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
-        Some(ours) => ours.exit_code(),
-        None => 1,
+        // Its words name the cause already.
+        Some(ours) => (ours.exit_code(), ours.to_string()),
+        None => (1, format!("{error:#}")),
     };
-    let _ = writeln!(std::io::stderr(), "mlpeek: {error:#}");
+    let _ = writeln!(std::io::stderr(), "mlpeek: {words}");
     ExitCode::from(code)
 }
 

@@ -364,6 +364,13 @@ fn options_of_the_objective_and_a_first_look() {
     let on = run(&[&fit[..], &["--name", "look", "--resume"]].concat());
     assert_eq!(on[0]["sweep"], 7, "full sweeps go on from the batches");
     assert!(on.last().unwrap()["relative_error"].as_f64() < look[6]["relative_error"].as_f64());
+    // What is asked of a fit that is resumed must be what it was begun with, and nothing is lost where it is not.
+    run(&[&fit[..], &["--l1", "0.02", "--max-sweeps", "3", "--name", "early"]].concat());
+    let resume = ["fit", &made.study, "--name", "early", "--resume", "--json"];
+    let said = failure(mlpeek(made.dir.path()).args([&resume[..], &["--l1", "0.3"]].concat()), 2);
+    assert!(said.contains("other settings"), "{said}");
+    let early = run(&resume);
+    assert_eq!((&early[0]["sweep"], &early.last().unwrap()["l1"]), (&4.into(), &0.02.into()));
     failure(mlpeek(made.dir.path()).args([&fit[..], &["--batch-rows", "5"]].concat()), 2);
     failure(mlpeek(made.dir.path()).args([&fit[..], &["--row-cap", "2", "--solver", "mu"]].concat()), 2);
 }

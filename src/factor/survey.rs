@@ -78,7 +78,8 @@ impl Survey {
         let square: f64 = row_squares.iter().sum();
         let mean_square = sums.iter().map(|s| s * s).sum::<f64>() / stream.n.max(1) as f64;
         let mean = sums.iter().map(|s| (s / stream.n.max(1) as f64) as f32).collect();
-        let variance = (square - mean_square).max(0.0);
+        // Below this it is the rounding of two equal sums.
+        let variance = if square - mean_square > 1e-12 * square { square - mean_square } else { 0.0 };
         Ok(Self { square, whole: square, variance, row_squares, fingerprint: hash.digest(), mean })
     }
 

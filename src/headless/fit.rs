@@ -74,6 +74,18 @@ impl Plan {
             }
             return Ok(Self { hook: entry.hook, config: args.config(base), begin, from: Some(entry) });
         }
+        if args.resume
+            && let Some(name) = &args.name
+        {
+            let (hook, asked) = study.fit_request(name)?;
+            let config = args.config(asked.clone());
+            if !config.same_fit(&asked) {
+                return Err(Error::usage(format!(
+                    "fit '{name}' was begun with other settings: leave out all but --name and --resume, or give a new name without --resume"
+                )));
+            }
+            return Ok(Self { hook, config, begin: Begin::Anew, from: None });
+        }
         let begin = args.batch_rows.map_or(Begin::Anew, Begin::Batches);
         Ok(Self {
             hook: choose_hook(study, args.layer, args.hook)?,

@@ -23,6 +23,8 @@ fn bad_input_is_refused_and_odd_input_is_not() {
     }
     assert!(error(&source, FitConfig { l1: -1.0, ..base.clone() }).contains("l1"));
     assert!(error(&InMemory::new(20, 6, vec![0.0; 120]), base.clone()).contains("zero"));
+    let same = InMemory::new(50, 4, [1.1f32, 2.3, 3.7, 4.9].repeat(50));
+    assert_eq!(fit(&same, config(2, Solver::Bcd), 3).1.explained_variance, 0.0, "there is no variance to explain");
     // More features than neurons, rows of zeros, a constant column, more sweeps than there is to gain.
     let mut data = vec![0.0f32; 60 * 6];
     let mut rng = Pcg64::seed_from_u64(1);
