@@ -15,7 +15,7 @@ use crate::activations::{ActivationSource, Block};
 use crate::error::{Error, Result};
 use crate::eval::score::project;
 use crate::factor::encode::Encoder;
-use crate::factor::{Coefficients, Factors};
+use crate::factor::{Coding, Coefficients, Factors};
 use crate::model::HookPoint;
 use crate::task::{Progress, TaskCtx};
 
@@ -120,6 +120,7 @@ pub trait DirectionSet: Send + Sync {
             explained_variance: f64::NAN,
             sweep: 0,
             seconds: 0.0,
+            coding: Coding::default(),
         }))
     }
 
