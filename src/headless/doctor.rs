@@ -61,8 +61,10 @@ fn machine() -> Vec<Check> {
         Check { name: "device", ok: true, detail: device },
         Check { name: "threads", ok: true, detail: threads.to_string() },
     ];
-    if let Some(free) = crate::model::memory_available() {
-        checks.push(Check { name: "free memory", ok: free > 1 << 30, detail: bytes(free as f64) });
+    match crate::memory::available() {
+        Ok(Some(free)) => checks.push(Check { name: "free memory", ok: free > 1 << 30, detail: bytes(free as f64) }),
+        Ok(None) => {}
+        Err(e) => checks.push(Check { name: "free memory", ok: false, detail: e.to_string() }),
     }
     checks.push(match crate::study::home() {
         Ok(dir) => Check { name: "data directory", ok: true, detail: dir.display().to_string() },
