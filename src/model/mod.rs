@@ -5,6 +5,7 @@
 pub mod config;
 pub mod decoder;
 pub mod generate;
+pub mod gguf;
 pub mod source;
 pub mod tokenizer;
 pub mod weights;

@@ -112,8 +112,8 @@ fn candle_generation(path: &Path) -> Result<Option<f64>> {
     };
     let mut rates = Vec::new();
     for _ in 0..3 {
-        let prompt: Vec<u32> = (0..8).map(|t| t * 97 + 10).collect();
-        model.forward(&Tensor::new(&[prompt.as_slice()], &Device::Cpu)?, 0)?;
+        let prompt: [u32; 8] = std::array::from_fn(|t| t as u32 * 97 + 10);
+        model.forward(&Tensor::new(&[prompt], &Device::Cpu)?, 0)?;
         let mut next = 1u32;
         let seconds = timed(|| {
             for i in 0..NEW {

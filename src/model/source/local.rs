@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{entries, gguf};
+use super::entries;
 use crate::error::{Error, Result};
-use crate::model::{ModelFiles, ModelLayout};
+use crate::model::{ModelFiles, ModelLayout, gguf};
 
 /// Longest safetensors header that the format allows.
 const MAX_HEADER: u64 = 100_000_000;
