@@ -55,7 +55,9 @@ pub(super) fn open(path: &Path) -> Result<Opened> {
 
 fn stored(entry: TensorEntry, bytes: &Arc<Mapped>, start: u64, file: &Arc<Path>) -> Result<Stored, String> {
     let kind = entry.dtype;
-    let dtype = dtype(kind).ok_or_else(|| format!("is quantised as GGML type {kind}, which cannot be read"))?;
+    let dtype = dtype(kind).ok_or_else(|| {
+        format!("has GGML type {kind}, which cannot be read: get the file as Q4_K, Q5_K, Q6_K, Q8_0 or f16")
+    })?;
     let overflows = || "has no sane size or place".to_owned();
     let axes = entry.dims.iter().rev().map(|&d| usize::try_from(d).ok());
     let shape: Vec<usize> = axes.collect::<Option<_>>().ok_or_else(overflows)?;
