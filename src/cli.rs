@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use candle_core::DType;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::activations::store::CacheDtype;
@@ -104,7 +105,7 @@ pub enum Colour {
     Never,
 }
 
-/// How cached activations are stored.
+/// How activations are computed on a GPU and stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
     /// 4 bytes
@@ -121,6 +122,16 @@ impl From<Dtype> for CacheDtype {
             Dtype::F32 => Self::F32,
             Dtype::F16 => Self::F16,
             Dtype::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+impl From<Dtype> for DType {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::BF16,
         }
     }
 }
@@ -230,9 +241,9 @@ pub struct CollectArgs {
     /// Where in the layer
     #[arg(long, default_value = "mlp.hook_post")]
     pub hook: HookSite,
-    /// How the cache stores values
-    #[arg(long, value_enum, default_value_t = Dtype::F32)]
-    pub dtype: Dtype,
+    /// What a GPU computes in and the cache stores [default: bf16 on a GPU, stored as f32]
+    #[arg(long, value_enum)]
+    pub dtype: Option<Dtype>,
     /// Whether to prepend BOS
     #[arg(long, value_enum, default_value_t = Bos::Auto)]
     pub bos: Bos,
@@ -437,6 +448,9 @@ pub struct ForwardArgs {
     /// Where in the layers, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "mlp.hook_post")]
     pub hook: Vec<HookSite>,
+    /// What a GPU computes in [default: bf16]
+    #[arg(long, value_enum)]
+    pub dtype: Option<Dtype>,
     /// The file to write
     #[arg(long, short)]
     pub out: PathBuf,

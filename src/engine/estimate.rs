@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 use crate::model::config::Config;
 use crate::model::source::{self, Places};
 use crate::model::weights::Weights;
-use crate::model::{DeviceChoice, HookSite, ModelFiles, ModelLayout, memory_available};
-use crate::study;
+use crate::model::{DeviceChoice, HookSite, ModelFiles, Need, describe};
+use crate::{memory, study};
 
 /// The default model's file, when it is not here yet.
 const DEFAULT_BYTES: u64 = 98_362_432;
@@ -31,29 +31,29 @@ pub(super) fn estimate(request: &OpenRequest) -> Result<Estimate> {
         None => Corpus::bundled(),
     };
     let files = local_files(request.model.as_deref())?;
-    let config = files.as_ref().map(config_of).transpose()?;
-    let width = config.as_ref().map_or(0, |c| if request.hook == HookSite::MlpPost { c.d_mlp } else { c.d_model });
+    let model = files.as_ref().map(describe).transpose()?;
+    let config = model.as_ref().map(|(config, _)| config);
+    let width = config.map_or(0, |c| if request.hook == HookSite::MlpPost { c.d_mlp } else { c.d_model });
     let rough = collect::Estimate::rough(&corpus, &[width], CacheDtype::F32);
-    let k = request.fit.features as u64;
     let home = study::home()?;
     let mut estimate = Estimate {
         samples: rough.samples,
         tokens: rough.tokens,
         cache_bytes: rough.bytes,
-        weight_bytes: files.as_ref().map_or(0, weight_bytes),
-        // Two copies of Y and as much again in blocks under way.
-        factor_bytes: 12 * k * rough.tokens as u64,
+        weight_bytes: model.as_ref().map_or(0, |(_, weights)| weights.bytes()),
+        factor_bytes: factor_bytes(rough.tokens, request.fit.features),
         download_bytes: if files.is_none() && is_default(request.model.as_deref()) { DEFAULT_BYTES } else { 0 },
         disk_free: disk::free_space(existing(request.study.as_deref().unwrap_or(&home)))?,
-        memory_free: memory_available().unwrap_or(0),
+        memory_free: memory::available()?.unwrap_or(0),
         seconds: None,
         refusal: None,
-        layers: config.as_ref().map(|c| c.layers.len()),
+        layers: config.map(|c| c.layers.len()),
     };
-    if let Some(config) = &config {
+    if let Some((config, weights)) = &model {
         let layer = request.layer.unwrap_or(config.layers.len() / 2);
-        estimate.refusal = refusal(&estimate, config, layer);
-        if matches!(request.device, DeviceChoice::Auto | DeviceChoice::Cpu) {
+        let on_cpu = computes_on_cpu(request.device).then_some((config, weights));
+        estimate.refusal = refusal(&estimate, config.layers.len(), layer, on_cpu);
+        if on_cpu.is_some() {
             estimate.seconds = Some(seconds(config, layer, rough.tokens, width, request.fit.features)?);
         }
     }
@@ -75,19 +75,36 @@ fn local_files(spec: Option<&str>) -> Result<Option<ModelFiles>> {
     source::resolve_in(&places, spec, &crate::TaskCtx::silent()).map(Some)
 }
 
-fn config_of(files: &ModelFiles) -> Result<Config> {
-    match &files.layout {
-        ModelLayout::HuggingFace { config, .. } => Config::from_hf(config),
-        ModelLayout::Gguf(path) => Config::from_gguf(&Weights::open_gguf(path)?),
+fn computes_on_cpu(device: DeviceChoice) -> bool {
+    let gpu = candle_core::utils::cuda_is_available() || candle_core::utils::metal_is_available();
+    device == DeviceChoice::Cpu || device == DeviceChoice::Auto && !gpu
+}
+
+/// Bytes that a fit holds: two copies of Y and as much again in blocks under way.
+fn factor_bytes(rows: usize, features: usize) -> u64 {
+    12 * rows as u64 * features as u64
+}
+
+/// Refuses a fit of more features than memory holds.
+pub(crate) fn check_fit(rows: usize, features: usize) -> Result<()> {
+    match memory::available()?.and_then(|free| too_many(rows, features, free)) {
+        Some(problem) => Err(Error::refused(problem)),
+        None => Ok(()),
     }
 }
 
-fn weight_bytes(files: &ModelFiles) -> u64 {
-    let size = |path: &std::path::PathBuf| path.metadata().map_or(0, |m| m.len());
-    match &files.layout {
-        ModelLayout::HuggingFace { weights, .. } => weights.iter().map(size).sum(),
-        ModelLayout::Gguf(path) => size(path),
+fn too_many(rows: usize, features: usize, free: u64) -> Option<String> {
+    let need = factor_bytes(rows, features);
+    if need <= free {
+        return None;
     }
+    let most = free / factor_bytes(rows, 1).max(1);
+    Some(format!(
+        "{features} features of {rows} token rows take {} and {} of memory is free: {}",
+        disk::human_bytes(need),
+        disk::human_bytes(free),
+        if most > 0 { format!("at most {most} features fit") } else { "use a smaller corpus".into() }
+    ))
 }
 
 /// The nearest directory above that exists: its disk is the one that a study would be on.
@@ -95,22 +112,30 @@ fn existing(path: &Path) -> &Path {
     path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."))
 }
 
-fn refusal(e: &Estimate, config: &Config, layer: usize) -> Option<String> {
-    let human = |bytes: u64| disk::human_bytes(bytes);
-    if layer >= config.layers.len() {
-        return Some(format!("there is no layer {layer}: this model has layers 0 to {}", config.layers.len() - 1));
+/// Why a request cannot be carried out; `on_cpu`: the model, when it will compute in this machine's memory.
+fn refusal(e: &Estimate, depth: usize, layer: usize, on_cpu: Option<(&Config, &Weights)>) -> Option<String> {
+    if layer >= depth {
+        return Some(format!("there is no layer {layer}: this model has layers 0 to {}", depth - 1));
     }
     if e.cache_bytes > e.disk_free {
         return Some(format!(
             "the cache takes {}, but the disk has {} free: use a smaller corpus or another directory",
-            human(e.cache_bytes),
-            human(e.disk_free)
+            disk::human_bytes(e.cache_bytes),
+            disk::human_bytes(e.disk_free)
         ));
     }
-    let memory = e.weight_bytes + e.factor_bytes;
-    (e.memory_free > 0 && memory > e.memory_free).then(|| {
-        format!("weights and factors take {}, but {} of memory is free: use a smaller model, fewer features or a smaller corpus", human(memory), human(e.memory_free))
-    })
+    if e.memory_free == 0 {
+        return None;
+    }
+    let mut left = e.memory_free;
+    if let Some((config, weights)) = on_cpu {
+        if let Some(problem) = Need::refusal_on_cpu(config, weights, left) {
+            return Some(problem);
+        }
+        left -= Need::on_cpu(config, weights, None).total();
+    }
+    let features = e.factor_bytes / factor_bytes(e.tokens, 1).max(1);
+    too_many(e.tokens, features as usize, left).map(|problem| format!("beside the model, {problem}"))
 }
 
 /// Seconds to the first features on the CPU.

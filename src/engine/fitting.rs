@@ -150,6 +150,7 @@ pub fn run_fit(
     save: &dyn Fn(&Factors) -> Result<()>,
     ctx: &TaskCtx,
 ) -> Result<FitEnd> {
+    super::estimate::check_fit(source.shape().0, config.features)?;
     let checkpoint = &place.checkpoint;
     let resumed = match place.resume {
         Resume::Never => false,

@@ -3,12 +3,12 @@
 use serde_json::json;
 
 use super::output::thousands;
-use super::{Output, open_model};
+use super::{Output, open_files};
 use crate::activations::collect::collect;
-use crate::cli::CollectArgs;
+use crate::cli::{CollectArgs, Dtype};
 use crate::corpus::Corpus;
 use crate::error::Result;
-use crate::model::HookPoint;
+use crate::model::{HookPoint, LoadOptions, describe, source};
 use crate::study::Study;
 
 pub(super) fn run(args: &CollectArgs, out: &mut Output) -> Result<()> {
@@ -17,12 +17,20 @@ pub(super) fn run(args: &CollectArgs, out: &mut Output) -> Result<()> {
         Some(path) => Corpus::open(path)?,
         None => Corpus::bundled(),
     };
-    // Nothing is generated here, so layers above the last hook need not be loaded.
-    let layers = args.layer.iter().max().map(|last| last + 1);
-    let model = open_model(args.model.model.as_deref(), args.model.device, layers, out, &ctx)?;
-    let mut layers = if args.layer.is_empty() { vec![model.info().layers / 2] } else { args.layer.clone() };
+    let files = source::resolve(args.model.model.as_deref(), &ctx)?;
+    let mut layers = args.layer.clone();
+    if layers.is_empty() {
+        layers.push(describe(&files)?.0.layers.len() / 2);
+    }
     layers.sort_unstable();
     layers.dedup();
+    // Nothing is generated here, so layers above the last hook need not be loaded.
+    let options = LoadOptions {
+        device: args.model.device.into(),
+        dtype: args.dtype.map(Into::into),
+        layers: layers.last().map(|last| last + 1),
+    };
+    let model = open_files(&files, &options, out, &ctx)?;
     let hooks: Vec<_> = layers.iter().map(|&layer| HookPoint { layer, site: args.hook }).collect();
     let widths = hooks.iter().map(|h| model.width(*h)).collect::<Result<Vec<_>>>()?;
     let bos = args.bos.into();
@@ -31,7 +39,15 @@ pub(super) fn run(args: &CollectArgs, out: &mut Output) -> Result<()> {
         study.append(&corpus)?;
         study
     } else {
-        Study::create(&args.out, Some(model.info()), &hooks, &widths, &corpus, args.dtype.into(), bos)?
+        Study::create(
+            &args.out,
+            Some(model.info()),
+            &hooks,
+            &widths,
+            &corpus,
+            args.dtype.unwrap_or(Dtype::F32).into(),
+            bos,
+        )?
     };
     let done = collect(&model, &corpus, &mut study, bos, &ctx)?;
     if done.windowed > 0 {

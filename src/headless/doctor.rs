@@ -15,8 +15,10 @@ const PARAGRAPH: &str = "The river had risen in the night, and by morning the lo
     small boat went from house to house, asking whether anyone needed bread or milk. At the school the teacher lit the \
     stove and waited, because she knew that some of the children would come in any case.";
 
-/// Relative difference of logits up to which two ways of computing them count as equal.
-const TOLERANCE: f64 = 1e-3;
+/// Relative difference of logits up to which two ways of computing them count as equal, in f32 and in half precision.
+const TOLERANCE: [f64; 2] = [1e-4, 5e-2];
+/// The same of the quantised kernels, which round activations to eight bits in every layer, and the widened weights.
+const QUANTISED_TOLERANCE: f64 = 0.2;
 
 struct Check {
     name: &'static str,
@@ -29,6 +31,7 @@ pub(super) fn run(args: &DoctorArgs, out: &mut Output) -> Result<()> {
     if args.model.is_some() {
         let ctx = out.task();
         let model = open_model(args.model.as_deref(), args.device, None, out, &ctx)?;
+        checks.extend(about(&model)?);
         checks.extend(parity(&model, &ctx)?);
     }
     for check in &checks {
@@ -61,8 +64,10 @@ fn machine() -> Vec<Check> {
         Check { name: "device", ok: true, detail: device },
         Check { name: "threads", ok: true, detail: threads.to_string() },
     ];
-    if let Some(free) = crate::model::memory_available() {
-        checks.push(Check { name: "free memory", ok: free > 1 << 30, detail: bytes(free as f64) });
+    match crate::memory::available() {
+        Ok(Some(free)) => checks.push(Check { name: "free memory", ok: free > 1 << 30, detail: bytes(free as f64) }),
+        Ok(None) => {}
+        Err(e) => checks.push(Check { name: "free memory", ok: false, detail: e.to_string() }),
     }
     checks.push(match crate::study::home() {
         Ok(dir) => Check { name: "data directory", ok: true, detail: dir.display().to_string() },
@@ -72,6 +77,29 @@ fn machine() -> Vec<Check> {
     let terminal = ["TERM", "COLORTERM", "NO_COLOR", "TMUX", "SSH_CONNECTION"].map(|n| format!("{n}={}", variable(n)));
     checks.push(Check { name: "terminal", ok: true, detail: terminal.join(" ") });
     checks
+}
+
+/// What the model is, and whether its tokenizer gives a text back.
+fn about(model: &Model) -> Result<Vec<Check>> {
+    let info = model.info();
+    let detail = format!(
+        "{}, {} layers, {} wide, {} neurons, {} of {} on {}, computed in {}",
+        info.family,
+        info.layers,
+        info.d_model,
+        info.d_mlp,
+        bytes(info.weight_bytes as f64),
+        info.weights_dtype,
+        info.device,
+        info.compute_dtype
+    );
+    let ids = model.tokenizer().encode(PARAGRAPH, BosRule::Never)?;
+    let same = model.tokenizer().decode(&ids).trim_start() == PARAGRAPH;
+    let back = if same { "come back as the text that they were made of" } else { "do not come back as the same text" };
+    Ok(vec![
+        Check { name: "model", ok: true, detail },
+        Check { name: "tokenizer", ok: same, detail: format!("{} tokens {back}", ids.len()) },
+    ])
 }
 
 fn parity(model: &Model, ctx: &TaskCtx) -> Result<Vec<Check>> {
@@ -97,19 +125,26 @@ fn parity(model: &Model, ctx: &TaskCtx) -> Result<Vec<Check>> {
     let batch_error = difference(&batched.get(1)?, &whole)?
         .max(difference(&batched.get(0)?.narrow(0, 0, half)?, &whole.narrow(0, 0, half)?)?);
 
+    let mut cache = model.new_cache(1);
+    model.forward(&one(&ids[..tokens - 1]), Phase::Prompt, Some(&mut cache), &mut NoTap, Logits::None, ctx)?;
+    let generated = model
+        .forward(&one(&ids[tokens - 1..]), Phase::Generated, Some(&mut cache), &mut NoTap, Logits::Last, ctx)?
+        .ok_or_else(|| Error::refused("the model returned no logits"))?
+        .squeeze(0)?;
+    let generated_error = difference(&generated, &whole.get(tokens - 1)?)?;
+
     let prose = perplexity.is_finite() && perplexity < 100.0;
-    let equal = |e: f64| e.is_finite() && e < TOLERANCE;
+    let tolerance = TOLERANCE[usize::from(model.info().compute_dtype != "f32")];
+    let equal = |e: f64| e.is_finite() && e < tolerance;
+    let compared = |e: f64, most: f64| format!("largest relative difference {e:.1e} (at most {most:.0e})");
     Ok(vec![
         Check { name: "finite logits", ok: finite, detail: format!("{} values", values.len()) },
+        Check { name: "cache = full pass", ok: equal(cache_error), detail: compared(cache_error, tolerance) },
+        Check { name: "batch = single", ok: equal(batch_error), detail: compared(batch_error, tolerance) },
         Check {
-            name: "cache = full pass",
-            ok: equal(cache_error),
-            detail: format!("largest relative difference {cache_error:.1e}"),
-        },
-        Check {
-            name: "batch = single",
-            ok: equal(batch_error),
-            detail: format!("largest relative difference {batch_error:.1e}"),
+            name: "generated = prompt",
+            ok: generated_error.is_finite() && generated_error < QUANTISED_TOLERANCE,
+            detail: compared(generated_error, QUANTISED_TOLERANCE),
         },
         Check {
             name: "perplexity",

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Tensor};
 use serde_json::json;
 
-use super::{Output, open_model};
+use super::{Output, open_files};
 use crate::cli::ForwardArgs;
 use crate::error::{Error, Result};
 use crate::interop::tensors;
-use crate::model::{Batch, BosRule, HookPoint, Logits, Pass, Phase, Tap};
+use crate::model::{Batch, BosRule, HookPoint, LoadOptions, Logits, Pass, Phase, Tap, source};
 
 /// Keeps what it sees of a batch of one.
 struct Keep {
@@ -30,7 +30,10 @@ impl Tap for Keep {
 
 pub(super) fn run(args: &ForwardArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
-    let model = open_model(args.model.model.as_deref(), args.model.device, None, out, &ctx)?;
+    let files = source::resolve(args.model.model.as_deref(), &ctx)?;
+    let dtype = args.dtype.map(Into::into);
+    let options = LoadOptions { device: args.model.device.into(), dtype, layers: None };
+    let model = open_files(&files, &options, out, &ctx)?;
     let ids = match (&args.ids, &args.text) {
         (Some(ids), _) => ids.clone(),
         (None, text) => model.tokenizer().encode(text.as_deref().unwrap_or(""), BosRule::Auto)?,

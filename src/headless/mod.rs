@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::cli::{Command, Device};
 use crate::error::{Error, Result};
 use crate::factor::Factors;
-use crate::model::{LoadOptions, Model, source};
+use crate::model::{LoadOptions, Model, ModelFiles, source};
 use crate::study::{FitEntry, Study};
 use crate::task::TaskCtx;
 
@@ -61,8 +61,12 @@ fn open_fit(study: &Path, fit: Option<&str>) -> Result<(Study, FitEntry, Arc<Fac
 }
 
 fn open_model(spec: Option<&str>, device: Device, layers: Option<usize>, out: &Output, ctx: &TaskCtx) -> Result<Model> {
-    let files = source::resolve(spec, ctx)?;
-    let model = Model::open(&files, &LoadOptions { device: device.into(), layers, ..LoadOptions::default() }, ctx)?;
+    let options = LoadOptions { device: device.into(), layers, ..LoadOptions::default() };
+    open_files(&source::resolve(spec, ctx)?, &options, out, ctx)
+}
+
+fn open_files(files: &ModelFiles, options: &LoadOptions, out: &Output, ctx: &TaskCtx) -> Result<Model> {
+    let model = Model::open(files, options, ctx)?;
     let info = model.info();
     out.note(&format!("{} from {}, on {} ({})", info.id, info.origin, info.device, info.weights_dtype));
     info.notes.iter().for_each(|note| out.note(note));

@@ -5,6 +5,7 @@
 pub mod config;
 pub mod decoder;
 pub mod generate;
+pub mod gguf;
 pub mod source;
 pub mod tokenizer;
 pub mod weights;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-pub use decoder::{Decoder, KvCache, LoadOptions, Logits, Model, memory_available, unused_gpu};
+pub use decoder::{Decoder, KvCache, LoadOptions, Logits, Model, Need, describe, unused_gpu};
 pub use tokenizer::Tokenizer;
 
 /// A place in a layer where activations can be read or replaced.

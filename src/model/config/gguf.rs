@@ -5,33 +5,34 @@ use std::path::Path;
 
 use super::{Activation, Config, LayerKind, Names, Norm, NormKind, QkvOrder, Rope, RopeScaling};
 use crate::error::{Error, Result};
-use crate::model::weights::{Meta, Weights};
+use crate::model::gguf::Value;
+use crate::model::weights::Weights;
 
 const SUPPORTED: &str = "llama, gemma2, gemma3, qwen2, qwen3, gpt2, smollm3";
 
 struct Reader<'a> {
-    meta: &'a HashMap<String, Meta>,
+    meta: &'a HashMap<String, Value>,
     arch: &'a str,
     path: &'a Path,
 }
 
 impl Reader<'_> {
-    fn get(&self, key: &str) -> Option<&Meta> {
+    fn get(&self, key: &str) -> Option<&Value> {
         self.meta.get(&format!("{}.{key}", self.arch))
     }
 
     fn need(&self, key: &str) -> Result<usize> {
         self.get(key)
-            .and_then(Meta::as_usize)
+            .and_then(Value::as_usize)
             .ok_or_else(|| Error::file(self.path, format!("metadata {}.{key} is missing or no count", self.arch)))
     }
 
     fn count(&self, key: &str) -> Option<usize> {
-        self.get(key).and_then(Meta::as_usize)
+        self.get(key).and_then(Value::as_usize)
     }
 
     fn number(&self, key: &str) -> Option<f64> {
-        self.get(key).and_then(Meta::as_f64)
+        self.get(key).and_then(Value::as_f64)
     }
 
     fn wrong(&self, problem: impl Into<String>) -> Error {
@@ -69,7 +70,7 @@ impl Reader<'_> {
         let prefix = format!("{}.", self.arch);
         for (key, value) in self.meta {
             let Some(key) = key.strip_prefix(&prefix) else { continue };
-            let neutral = matches!(value, Meta::Int(0)) || value.as_f64() == Some(0.0);
+            let neutral = value.as_f64() == Some(0.0);
             if !neutral && !KNOWN.contains(&key) {
                 return Err(self.wrong(format!("metadata {prefix}{key} is a switch that mlpeek does not know")));
             }
@@ -83,7 +84,7 @@ impl Reader<'_> {
     fn rope(&self, weights: &Weights, dims: usize) -> Result<Rope> {
         let mut rope = Rope::new(self.number("rope.freq_base").unwrap_or(10_000.0));
         let factor = self.number("rope.scaling.factor").unwrap_or(1.0);
-        match self.get("rope.scaling.type").and_then(Meta::as_str) {
+        match self.get("rope.scaling.type").and_then(Value::as_str) {
             None | Some("none") => {}
             Some("linear") if factor > 0.0 => rope.scaling = RopeScaling::Linear(factor),
             Some(other) => return Err(self.wrong(format!("rope scaling '{other}' by {factor} is not known"))),
@@ -103,7 +104,7 @@ impl Config {
     /// The switches of an open GGUF file.
     pub fn from_gguf(weights: &Weights) -> Result<Self> {
         let path = weights.path();
-        let Some(arch) = weights.meta().get("general.architecture").and_then(Meta::as_str) else {
+        let Some(arch) = weights.meta().get("general.architecture").and_then(Value::as_str) else {
             return Err(Error::file(path, "metadata general.architecture is missing: not a language model"));
         };
         if !SUPPORTED.split(", ").any(|a| a == arch) {
@@ -222,10 +223,8 @@ fn gemma(c: &mut Config, r: &Reader<'_>, window: Option<usize>) -> Result<()> {
     let period = if r.arch == "gemma2" { 2 } else { 6 };
     let local_rope = c.ropes.len() - 1;
     let flags = match r.get("attention.sliding_window_pattern") {
-        Some(Meta::Numbers(flags)) if flags.len() == layers => {
-            Some(flags.iter().map(|f| *f != 0.0).collect::<Vec<_>>())
-        }
-        Some(Meta::Int(p)) if *p > 0 => Some((1..=layers).map(|i| !i.is_multiple_of(*p as usize)).collect()),
+        Some(Value::Ints(flags)) if flags.len() == layers => Some(flags.iter().map(|f| *f != 0).collect::<Vec<_>>()),
+        Some(Value::Int(p)) if *p > 0 => Some((1..=layers).map(|i| !i.is_multiple_of(*p as usize)).collect()),
         Some(_) => return Err(r.wrong("attention.sliding_window_pattern does not fit the layers")),
         None => None,
     };

@@ -1,6 +1,5 @@
 //! Which device computes, in what, and whether there is memory for it.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use candle_core::{DType, Device};
@@ -8,6 +7,7 @@ use candle_core::{DType, Device};
 use super::LoadOptions;
 use super::linear::Placement;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::model::DeviceChoice;
 
 /// A device that was chosen, with what the user should know of the choice.
@@ -86,7 +86,7 @@ fn cuda(options: &LoadOptions) -> Result<Chosen> {
         Error::refused(format!("CUDA device 0 cannot be opened ({}): use --device cpu", first_line(&e)))
     })?;
     let placement = Placement::Device(device, dtype(options)?);
-    let name = nvidia_name().map_or_else(|| "cuda:0".into(), |n| format!("cuda:0 ({n})"));
+    let name = nvidia("name").map_or_else(|| "cuda:0".into(), |n| format!("cuda:0 ({n})"));
     Ok(Chosen { placement, name, notes: Vec::new() })
 }
 
@@ -105,73 +105,20 @@ fn first_line(error: &candle_core::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-fn nvidia_name() -> Option<String> {
-    let out = Command::new("nvidia-smi").args(["--query-gpu=name", "--format=csv,noheader"]).output().ok()?;
+/// What nvidia-smi says of the first GPU.
+fn nvidia(query: &str) -> Option<String> {
+    let query = format!("--query-gpu={query}");
+    let out = Command::new("nvidia-smi").args([&query, "--format=csv,noheader,nounits"]).output().ok()?;
     String::from_utf8(out.stdout).ok()?.lines().next().map(|l| l.trim().to_owned()).filter(|l| !l.is_empty())
 }
 
-/// Bytes of memory that can still be taken, where the system says so: what the machine has, within the container's limit.
-pub fn memory_available() -> Option<u64> {
-    let machine = field(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:").map(|kib| kib * 1024);
-    let group = container_room(Path::new("/sys/fs/cgroup"));
-    match (machine, group) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    }
-}
-
-/// Room under a version 2 control group's limit; pages of files count as free.
-fn container_room(root: &Path) -> Option<u64> {
-    let read = |name: &str| std::fs::read_to_string(root.join(name)).ok();
-    let limit: u64 = read("memory.max")?.trim().parse().ok()?;
-    let used: u64 = read("memory.current")?.trim().parse().ok()?;
-    let file = read("memory.stat").and_then(|s| field(&s, "file")).unwrap_or(0);
-    Some(limit.saturating_sub(used.saturating_sub(file)))
-}
-
-/// The number after a word at the start of a line.
-fn field(text: &str, name: &str) -> Option<u64> {
-    text.lines().find_map(|l| l.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
-}
-
-/// Refuses when `need` bytes are not there.
-pub(super) fn check_memory(need: u64, available: Option<u64>, what: &str) -> Result<()> {
-    match available {
-        Some(have) if need > have => Err(Error::refused(format!(
-            "{what} needs {} and {} is free: free some, collect fewer layers, or open a smaller or quantised model",
-            gib(need),
-            gib(have)
-        ))),
-        _ => Ok(()),
-    }
-}
-
-fn gib(bytes: u64) -> String {
-    let bytes = bytes as f64;
-    if bytes < 1e9 { format!("{:.0} MB", bytes / 1e6) } else { format!("{:.1} GB", bytes / 1e9) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_names_both_numbers() {
-        let error = check_memory(16_000_000_000, Some(500_000_000), "the model").unwrap_err().to_string();
-        assert!(error.contains("16.0 GB") && error.contains("500 MB"), "{error}");
-        assert!(check_memory(5, Some(5), "it").is_ok() && check_memory(u64::MAX, None, "it").is_ok());
-    }
-
-    #[test]
-    fn reads_what_a_container_may_still_take() {
-        let dir = tempfile::tempdir().unwrap();
-        for (name, text) in
-            [("memory.max", "1000\n"), ("memory.current", "900\n"), ("memory.stat", "anon 500\nfile 400\n")]
-        {
-            std::fs::write(dir.path().join(name), text).unwrap();
+/// Bytes free where a model will compute, where that can be known.
+pub(super) fn memory_available(placement: &Placement) -> Result<Option<u64>> {
+    match placement {
+        Placement::Device(device, _) if device.is_cuda() => {
+            Ok(nvidia("memory.free").and_then(|mib| mib.parse::<u64>().ok()).map(|mib| mib << 20))
         }
-        assert_eq!(container_room(dir.path()), Some(500));
-        std::fs::write(dir.path().join("memory.max"), "max\n").unwrap();
-        assert_eq!(container_room(dir.path()), None);
+        Placement::Device(device, _) if device.is_metal() => Ok(None),
+        Placement::Mapped | Placement::Device(..) => memory::available(),
     }
 }

@@ -5,6 +5,7 @@
 //! generated tokens may go through quantised kernels.
 
 mod attention;
+mod budget;
 mod cache;
 mod device;
 mod directions;
@@ -21,9 +22,11 @@ use super::{Batch, DeviceChoice, HookPoint, ModelFiles, ModelInfo, Phase, Tap, T
 use crate::error::Result;
 use crate::task::TaskCtx;
 
+pub use budget::Need;
 pub use cache::KvCache;
-pub use device::{memory_available, unused_gpu};
+pub use device::unused_gpu;
 pub use network::Decoder;
+pub use open::describe;
 
 /// How to open a model.
 #[derive(Debug, Clone, Default)]
@@ -32,7 +35,7 @@ pub struct LoadOptions {
     pub device: DeviceChoice,
     /// Compute dtype; `None`: f32 on the CPU, bf16 on a GPU.
     pub dtype: Option<DType>,
-    /// Load only layers `0..n` (collecting needs no more); `None`: all.
+    /// Load only layers `0..n` (collecting needs no more); `None`: all, and room for generating.
     pub layers: Option<usize>,
 }
 

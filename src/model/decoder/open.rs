@@ -3,31 +3,32 @@
 use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 
-use super::linear::Placement;
-use super::{Decoder, LoadOptions, device, load};
+use super::{Decoder, LoadOptions, budget, device, load};
 use crate::error::{Error, Result};
 use crate::model::config::Config;
 use crate::model::weights::{Weights, digest};
 use crate::model::{ModelFiles, ModelInfo, ModelLayout, Tokenizer};
 use crate::task::TaskCtx;
 
-/// Bytes that a pass needs beside weights: scratch, activations of a batch, a short cache.
-const WORKING: u64 = 256 << 20;
-
-/// Opens configuration and weights.
-pub(super) fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> Result<(Decoder, ModelInfo)> {
-    let (config, weights) = match &files.layout {
+/// Configuration and weights as they lie on disk: headers are read, nothing is computed.
+pub fn describe(files: &ModelFiles) -> Result<(Config, Weights)> {
+    match &files.layout {
         ModelLayout::HuggingFace { config, weights, .. } => {
-            let config = Config::from_hf(config)?;
-            (config, Weights::open_safetensors(weights)?)
+            Ok((Config::from_hf(config)?, Weights::open_safetensors(weights)?))
         }
         ModelLayout::Gguf(path) => {
             let weights = Weights::open_gguf(path)?;
-            (Config::from_gguf(&weights)?, weights)
+            Ok((Config::from_gguf(&weights)?, weights))
         }
-    };
+    }
+}
+
+/// Opens configuration and weights.
+pub(super) fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> Result<(Decoder, ModelInfo)> {
+    let (config, weights) = describe(files)?;
     let chosen = device::choose(options)?;
-    budget(&config, &weights, options, &chosen.placement)?;
+    let free = device::memory_available(&chosen.placement)?;
+    budget::check(&config, &weights, options.layers, &chosen.placement, free)?;
     let decoder = load::load(config, &weights, options.layers, &chosen.placement, ctx)?;
     let mut notes = chosen.notes;
     let stored = commonest(&weights);
@@ -57,20 +58,6 @@ pub(super) fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> 
         notes,
     };
     Ok((decoder, info))
-}
-
-/// Refuses what cannot fit, before anything is read.
-fn budget(config: &Config, weights: &Weights, options: &LoadOptions, placement: &Placement) -> Result<()> {
-    let depth = config.layers.len() as u64;
-    let share = options.layers.map_or(depth, |n| (n as u64).min(depth));
-    let bytes = weights.bytes() * share / depth.max(1);
-    match placement {
-        Placement::Mapped => {
-            device::check_memory(bytes + WORKING, device::memory_available(), "this model with its working memory")
-        }
-        // One tensor at a time passes through memory on its way to a device; the device refuses by itself.
-        Placement::Device(..) => device::check_memory(WORKING, device::memory_available(), "loading this model"),
-    }
 }
 
 /// The storage type that most bytes of the weights have.

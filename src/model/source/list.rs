@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::gguf::Header;
 use super::{DEFAULT_MODEL, ModelEntry, Places, entries, local, package};
 use crate::error::Result;
 use crate::model::ModelLayout;
+use crate::model::gguf::Header;
 
 /// Ours first, then the Hub cache's.
 pub(super) fn models(places: &Places) -> Vec<ModelEntry> {

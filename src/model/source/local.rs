@@ -3,15 +3,17 @@
 //! Tells a whole model from a broken one without reading its weights.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
-use super::{entries, gguf};
+use super::entries;
 use crate::error::{Error, Result};
-use crate::model::{ModelFiles, ModelLayout};
+use crate::model::{ModelFiles, ModelLayout, gguf};
 
 /// Longest safetensors header that the format allows.
 const MAX_HEADER: u64 = 100_000_000;
@@ -74,12 +76,18 @@ fn weights(dir: &Path) -> Result<Vec<PathBuf>> {
 pub(super) fn shards(index: &Path) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     struct Index {
-        weight_map: BTreeMap<String, String>,
+        weight_map: Pairs,
     }
     let bytes = std::fs::read(index).map_err(Error::io("read", index))?;
     let parsed: Index =
         serde_json::from_slice(&bytes).map_err(|e| Error::file(index, format!("is not an index of shards: {e}")))?;
-    let shards: BTreeSet<String> = parsed.weight_map.into_values().collect();
+    let Pairs(mut pairs) = parsed.weight_map;
+    pairs.sort();
+    if let Some([(tensor, a), (_, b)]) = pairs.windows(2).find(|w| w[0].0 == w[1].0) {
+        let problem = format!("names the tensor '{}' twice, in {a} and in {b}: fetch it again", tensor.escape_debug());
+        return Err(Error::file(index, problem));
+    }
+    let shards: BTreeSet<String> = pairs.into_iter().map(|(_, shard)| shard).collect();
     if let Some(bad) = shards.iter().find(|name| name.contains(['/', '\\']) || name.starts_with('.')) {
         return Err(Error::file(index, format!("names the shard '{}', which is no file name", bad.escape_debug())));
     }
@@ -87,6 +95,29 @@ pub(super) fn shards(index: &Path) -> Result<Vec<String>> {
         return Err(Error::file(index, "names no shards"));
     }
     Ok(shards.into_iter().collect())
+}
+
+/// The pairs of a JSON object, those of one name too.
+struct Pairs(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct All;
+        impl<'de> Visitor<'de> for All {
+            type Value = Pairs;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object from tensors to shards")
+            }
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> std::result::Result<Pairs, M::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(All)
+    }
 }
 
 /// A directory without a whole Hugging Face model may hold one GGUF file.

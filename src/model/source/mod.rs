@@ -5,7 +5,6 @@
 //! from broken. Nothing here reads the process environment after [`Places::from_env`].
 
 mod folder;
-pub mod gguf;
 mod hub;
 mod list;
 mod local;

@@ -15,7 +15,7 @@ use tokenizers::{AddedToken, NormalizerWrapper};
 use super::pieces::{Pieces, Spelling, hex_byte, spelled};
 use super::{PrefixSpace, Tokenizer, hex, pretokenizer, sentencepiece, unique};
 use crate::error::{Error, Result};
-use crate::model::source::gguf::Header;
+use crate::model::gguf::Header;
 
 /// Token types (`llama_token_attr` of the format).
 const NORMAL: i64 = 1;

@@ -18,7 +18,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use self::pieces::Pieces;
-use super::source::gguf::Header;
+use super::gguf::Header;
 use super::{BosRule, ModelFiles, ModelLayout};
 use crate::error::{Error, Result};
 

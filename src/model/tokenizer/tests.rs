@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use serde::Deserialize;
 
-use super::super::source::gguf::{Header, testing::GgufWriter};
+use super::super::gguf::{Header, testing::GgufWriter};
 use super::pieces::Spelling;
 use super::*;
 

@@ -18,10 +18,10 @@ use std::sync::Arc;
 use candle_core::quantized::GgmlDType;
 
 use crate::error::{Error, Result};
+use crate::model::gguf::Value;
 
 pub use blocks::Activations;
 pub use digest::digest;
-pub use gguf::Meta;
 pub(crate) use mapped::Mapped;
 
 /// A tensor of a weight file, in the bytes that the file holds.
@@ -141,7 +141,7 @@ impl Stored {
 /// The tensors of a model's files by name, and a GGUF's metadata.
 pub struct Weights {
     tensors: HashMap<String, Stored>,
-    meta: HashMap<String, Meta>,
+    meta: HashMap<String, Value>,
     files: Vec<PathBuf>,
     bytes: u64,
 }
@@ -185,7 +185,7 @@ impl Weights {
     }
 
     /// A GGUF's metadata; empty for safetensors.
-    pub fn meta(&self) -> &HashMap<String, Meta> {
+    pub fn meta(&self) -> &HashMap<String, Value> {
         &self.meta
     }
 

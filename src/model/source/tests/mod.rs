@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::model::gguf;
 use crate::task::{CancelToken, Progress};
 
 /// Folders in `dir`, no network, no Python.

@@ -1,0 +1,175 @@
+//! What opening a model takes, held against what is there before anything is read.
+
+use candle_core::DType;
+
+use super::linear::Placement;
+use crate::disk::human_bytes;
+use crate::error::{Error, Result};
+use crate::model::config::{Config, Names};
+use crate::model::weights::Weights;
+
+/// Padded tokens of one pass: on the CPU, on a device (as collecting makes them).
+const PASS_TOKENS: [u64; 2] = [512, 8192];
+/// Rows and tokens of the cache that generating begins with: a baseline and a steered text.
+const CACHED_ROWS: u64 = 2;
+const CACHED_TOKENS: usize = 2048;
+
+/// Bytes that a model takes where it computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// The weights, as they are kept.
+    pub weights: u64,
+    /// Keys and values of two rows; 0 for a model that is only read up to a layer.
+    pub cache: u64,
+    /// Activations of one pass and what is widened meanwhile.
+    pub working: u64,
+}
+
+impl Need {
+    /// On the CPU, of the first `layers` layers (`None`: all, for generating too).
+    pub fn on_cpu(config: &Config, weights: &Weights, layers: Option<usize>) -> Self {
+        Self::of(config, weights, layers, None)
+    }
+
+    /// `device`: the compute dtype there.
+    fn of(config: &Config, weights: &Weights, layers: Option<usize>, device: Option<DType>) -> Self {
+        let width = device.map_or(4, |dtype| dtype.size_in_bytes());
+        let kept = weights.names().filter(|name| match (layer_of(config.names, name), layers) {
+            (Some(layer), Some(count)) => layer < count,
+            _ => true,
+        });
+        let bytes = kept.filter_map(|name| weights.get(name)).map(|tensor| match device {
+            Some(_) if !tensor.is_quantised() => (tensor.rows() * tensor.cols() * width) as u64,
+            _ => tensor.data().len() as u64,
+        });
+        let c = config;
+        let cached = c.kv_bytes_per_token(c.layers.len(), width) * CACHED_ROWS * c.context.min(CACHED_TOKENS) as u64;
+        let values = 2 * c.d_mlp + c.q_width() + 2 * c.kv_width() + 4 * c.d_model;
+        let widened = if device.is_some() { c.d_model * c.d_mlp.max(c.vocab) * width } else { 16 << 20 };
+        Self {
+            weights: bytes.sum(),
+            cache: if layers.is_none() { cached } else { 0 },
+            working: PASS_TOKENS[usize::from(device.is_some())] * (values * width) as u64 + widened as u64,
+        }
+    }
+
+    /// Why all of a model does not fit in `free` bytes on the CPU, and what would; `None` when it does.
+    pub fn refusal_on_cpu(config: &Config, weights: &Weights, free: u64) -> Option<String> {
+        refusal(config, weights, None, None, free)
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.cache + self.working
+    }
+}
+
+/// The layer that a tensor belongs to.
+fn layer_of(names: Names, tensor: &str) -> Option<usize> {
+    let first = names.layer(0);
+    let (_, rest) = tensor.split_once(first.strip_suffix("0.")?)?;
+    rest.split('.').next()?.parse().ok()
+}
+
+/// Refuses what cannot fit, before anything is read. `available`: bytes free where the model will compute.
+pub(super) fn check(
+    config: &Config,
+    weights: &Weights,
+    layers: Option<usize>,
+    placement: &Placement,
+    available: Option<u64>,
+) -> Result<()> {
+    let device = match placement {
+        Placement::Mapped => None,
+        Placement::Device(_, dtype) => Some(*dtype),
+    };
+    match available.and_then(|free| refusal(config, weights, layers, device, free)) {
+        Some(problem) => Err(Error::refused(problem)),
+        None => Ok(()),
+    }
+}
+
+/// Why a model does not fit in `free` bytes, and what would.
+fn refusal(
+    config: &Config,
+    weights: &Weights,
+    layers: Option<usize>,
+    device: Option<DType>,
+    free: u64,
+) -> Option<String> {
+    let need = |layers| Need::of(config, weights, layers, device);
+    let whole = need(layers);
+    if whole.total() <= free {
+        return None;
+    }
+    let depth = config.layers.len();
+    let count = layers.unwrap_or(depth);
+    let mut remedies = Vec::new();
+    if let Some(fits) = (1..=count).rev().find(|&n| need(Some(n)).total() <= free) {
+        remedies.push(format!("the first {fits} of {depth} layers would fit (collect --layer {} or below)", fits - 1));
+    }
+    let half = Need::of(config, weights, layers, device.map(|_| DType::BF16));
+    if device == Some(DType::F32) && half.total() <= free {
+        remedies.push(format!("--dtype bf16 would take {}", human_bytes(half.total())));
+    }
+    remedies.push("open a smaller or a quantised model".into());
+    Some(format!(
+        "this model{} takes {} (weights {}, KV cache {}, working memory {}) and {} of {} is free: {}",
+        layers.map_or(String::new(), |n| format!(" up to layer {}", n.saturating_sub(1))),
+        human_bytes(whole.total()),
+        human_bytes(whole.weights),
+        human_bytes(whole.cache),
+        human_bytes(whole.working),
+        human_bytes(free),
+        if device.is_some() { "the device's memory" } else { "memory" },
+        remedies.join(", or ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use candle_core::Device;
+
+    use super::*;
+
+    fn model() -> (Config, Weights) {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/gpt2");
+        let weights = Weights::open_safetensors(&[dir.join("model.safetensors")]).unwrap();
+        (Config::from_hf(&dir.join("config.json")).unwrap(), weights)
+    }
+
+    #[test]
+    fn counts_the_layers_that_are_kept_and_the_width_of_the_device() {
+        let (config, weights) = model();
+        let all = Need::on_cpu(&config, &weights, None);
+        let stored: usize = weights.names().filter_map(|n| weights.get(n)).map(|t| t.data().len()).sum();
+        assert_eq!(all.weights, stored as u64);
+        // A layer of d_model 24 and d_mlp 40: qkv, out, up, down with biases, two norms.
+        let layer = 4 * (24 * 72 + 72 + 24 * 24 + 24 + 24 * 40 + 40 + 40 * 24 + 24 + 4 * 24);
+        let one = Need::on_cpu(&config, &weights, Some(1));
+        assert_eq!((all.weights - one.weights, one.cache), (2 * layer, 0));
+        assert_eq!(all.cache, 2 * 64 * (2 * 24 * 3 * 4));
+        assert_eq!(Need::of(&config, &weights, None, Some(DType::BF16)).weights, stored as u64 / 2);
+    }
+
+    #[test]
+    fn a_refusal_names_the_numbers_and_what_would_fit() {
+        let (config, weights) = model();
+        let text = |placement: &Placement, free| {
+            check(&config, &weights, None, placement, Some(free)).unwrap_err().to_string()
+        };
+        let two = Need::on_cpu(&config, &weights, Some(2)).total();
+        let error = text(&Placement::Mapped, two);
+        assert!(error.contains("first 2 of 3 layers") && error.contains("--layer 1"), "{error}");
+        assert!(error.contains("weights") && error.contains("MiB") && !error.contains("bf16"), "{error}");
+        let device = Placement::Device(Device::Cpu, DType::F32);
+        let half = Need::of(&config, &weights, None, Some(DType::BF16)).total();
+        assert!(text(&device, half).contains("--dtype bf16"));
+        assert!(!text(&Placement::Mapped, 1).contains("would fit"));
+        assert!(check(&config, &weights, None, &Placement::Mapped, None).is_ok());
+        let enough = Need::on_cpu(&config, &weights, None).total();
+        assert!(check(&config, &weights, None, &Placement::Mapped, Some(enough)).is_ok());
+    }
+}
