@@ -9,8 +9,10 @@ use crate::factor::{FitConfig, Init, Solver};
 use crate::model::{BosRule, DeviceChoice, HookSite};
 
 mod judge;
+mod tree;
 
 pub use judge::{JudgeArgs, QualityArgs, SweepArgs};
+pub use tree::{CompareArgs, NotesArgs, TreeArgs, TreeFormat};
 
 /// See what the MLP layers of a language model are made of.
 #[derive(Debug, Parser)]
@@ -151,8 +153,12 @@ pub enum Command {
     Feature(FeatureArgs),
     /// Show which features fire on new text
     Trace(TraceArgs),
-    /// Show the dendrogram of shared neurons
-    Tree(ReadArgs),
+    /// Show the dendrogram of shared neurons, or levels of features of features
+    Tree(TreeArgs),
+    /// Match the features of two fits: what is the same, what was lost, what appeared
+    Compare(CompareArgs),
+    /// List, write or take names, tags and notes of features
+    Notes(NotesArgs),
     /// Continue a prompt with and without a feature turned up or down
     Steer(SteerArgs),
     /// Write raw activations and logits of a text as safetensors

@@ -34,7 +34,10 @@ fn wants_json(command: &Command) -> bool {
     match command {
         Command::Collect(a) => a.output.json,
         Command::Fit(a) => a.output.json,
-        Command::Features(a) | Command::Tree(a) => a.output.json,
+        Command::Features(a) => a.output.json,
+        Command::Tree(a) => a.output.json || a.format == mlpeek::cli::TreeFormat::Json,
+        Command::Compare(a) => a.output.json,
+        Command::Notes(a) => a.output.json,
         Command::Feature(a) => a.output.json,
         Command::Trace(a) => a.output.json,
         Command::Steer(a) => a.output.json,

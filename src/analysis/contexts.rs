@@ -21,7 +21,7 @@ pub const CONTEXT_TOKENS: usize = 15;
 /// Bins of a card's histogram.
 pub const HISTOGRAM_BINS: usize = 24;
 /// Quantiles of the non-zero coefficients at which a card shows a context.
-pub const QUANTILES: [f32; 5] = [0.9, 0.75, 0.5, 0.25, 0.1];
+pub const QUANTILES: [f32; 9] = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1];
 /// Related features on a card.
 pub const RELATED: usize = 10;
 /// Distinct tokens in the feature list.
@@ -145,6 +145,7 @@ impl<'a> Reader<'a> {
             promoted: Vec::new(),
             purity: self.labels.purity(&rows),
             name: notes.names.get(&id).cloned(),
+            note: notes.details.get(&id).cloned().unwrap_or_default(),
         }
     }
 
@@ -173,7 +174,7 @@ impl<'a> Reader<'a> {
 
 /// The strongest contexts: one a sample, because a second peak a few tokens on shows the same text again. Where fewer
 /// samples than contexts have any (long texts), further windows of the same samples that do not touch those chosen.
-fn top_contexts(values: &[f32], peak: f32, tokens: &TokenTable) -> Vec<Peak> {
+pub(super) fn top_contexts(values: &[f32], peak: f32, tokens: &TokenTable) -> Vec<Peak> {
     let sample = |row: usize| tokens.rows.get(row).map_or(row, |r| r.sample as usize);
     let floor = scan::floor_of(peak);
     let mut peaks = scan::group_peaks(values, floor, TOP_CONTEXTS, sample);
@@ -184,7 +185,7 @@ fn top_contexts(values: &[f32], peak: f32, tokens: &TokenTable) -> Vec<Peak> {
 }
 
 /// The window around `row` within its sample, with the values there.
-fn context(tokens: &TokenTable, values: &[f32], row: usize) -> Context {
+pub(super) fn context(tokens: &TokenTable, values: &[f32], row: usize) -> Context {
     let sample = tokens.rows.get(row).map(|r| r.sample);
     // Without a table (an imported matrix) a row stands for itself.
     let same = |r: &usize| sample.is_some() && tokens.rows.get(*r).map(|t| t.sample) == sample;
@@ -212,7 +213,7 @@ fn piece(tokens: &TokenTable, row: usize) -> String {
 }
 
 /// Distinct pieces of `rows` in their order; pieces that differ only by surrounding blanks count once.
-fn top_tokens(tokens: &TokenTable, rows: &[usize]) -> Vec<String> {
+pub(super) fn top_tokens(tokens: &TokenTable, rows: &[usize]) -> Vec<String> {
     let mut found: Vec<String> = Vec::with_capacity(TOP_TOKENS);
     // A piece of blanks alone (a line break) is told apart by its blanks.
     let key = |piece: &str| if piece.trim().is_empty() { piece.to_owned() } else { piece.trim().to_owned() };
@@ -257,7 +258,7 @@ mod tests {
     }
 
     fn notes() -> Notes {
-        Notes { names: [(0, "weekdays".to_owned())].into() }
+        Notes { names: [(0, "weekdays".to_owned())].into(), ..Notes::default() }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::factor::{Factors, FitConfig, Sweep};
 use crate::model::{BosRule, DeviceChoice, HookPoint, LoadOptions, Model, source};
-use crate::study::{self, Study};
+use crate::study::{self, Notes, Study};
 use crate::task::{CancelToken, TaskCtx};
 
 /// The logit lens of a moving fit runs at most this often.
@@ -189,17 +189,31 @@ impl Opener {
     }
 
     fn show_saved(&self, name: Option<&str>) -> Result<()> {
-        let (entry, factors, notes, curve) = self.with_study(|study| {
+        let (entry, factors, curve) = self.with_study(|study| {
             let (entry, factors) = study.load_fit(name)?;
-            let notes = study.notes(&entry.name)?;
             let curve = fitting::saved_curve(study, &entry.name)?;
-            Ok((entry, factors, notes, curve))
+            Ok((entry, factors, curve))
         })?;
-        self.session.set_notes(notes);
+        self.take_notes(&entry.name);
         curve.into_iter().for_each(|sweep| self.session.emit(Event::Sweep(sweep.into())));
         self.session.show(entry.hook, &entry.name, factors, true)?;
         self.refresh_lens();
         Ok(())
+    }
+
+    /// Another saved fit of the open study.
+    pub fn show_fit(&self, name: &str) -> Result<()> {
+        self.show_saved(Some(name))?;
+        self.session.emit_study(self.session.shown()?.hook)
+    }
+
+    /// The notes on a fit; those that cannot be read are told of, and never written over.
+    fn take_notes(&self, fit: &str) {
+        let notes = self.with_study(|study| study.notes(fit)).unwrap_or_else(|e| {
+            self.session.log(Level::Error, format!("names and notes are not shown: {e}"));
+            Notes::default()
+        });
+        self.session.set_notes(notes);
     }
 
     fn with_study<T>(&self, f: impl FnOnce(&Study) -> Result<T>) -> Result<T> {
@@ -234,11 +248,11 @@ impl Opener {
             let early = if saved.resumable { "; it was stopped early: fit again to go on" } else { "" };
             return Ok(format!("'{name}' was fitted before{early}"));
         }
-        let (place, source, notes) = self.with_study(|study| {
+        let (place, source) = self.with_study(|study| {
             let place = FitPlace::new(study, &name, hook, config, Resume::IfThere)?;
-            Ok((place, study.activations(hook)?, study.notes(&name)?))
+            Ok((place, study.activations(hook)?))
         })?;
-        self.session.set_notes(notes);
+        self.take_notes(&name);
         let mut observer = Watcher { opener: self, place: &place, last_lens: None };
         let save = |factors: &Factors| self.with_study(|study| study.save_fit(&name, hook, config, factors));
         let end = fitting::run_fit(source.as_ref(), config, &place, &mut observer, &save, ctx)?;
@@ -285,6 +299,10 @@ impl FitObserver for Watcher<'_> {
 
     fn snapshot(&mut self, factors: &Arc<Factors>, finished: bool) {
         let session = &self.opener.session;
+        if finished {
+            // Saving carried them over to the features as they are now.
+            self.opener.take_notes(&self.place.name);
+        }
         if let Err(e) = session.show(self.place.hook, &self.place.name, factors.clone(), finished) {
             session.log(Level::Error, e.to_string());
         }
@@ -311,22 +329,4 @@ fn loaded_words(model: &Model) -> String {
 /// The rule that the open study was collected with.
 pub(super) fn bos_rule(session: &Session) -> BosRule {
     lock(&session.study).as_ref().map_or(BosRule::Auto, |s| s.manifest().bos)
-}
-
-/// Names a feature, saves the names, sends the list again.
-pub(super) fn name_feature(session: &Session, id: usize, name: &str) -> Result<()> {
-    let shown = session.shown()?;
-    super::check_ids(&[id], shown.factors.features.columns())?;
-    let mut notes = (*session.notes()).clone();
-    if name.trim().is_empty() {
-        notes.names.remove(&id);
-    } else {
-        notes.names.insert(id, name.trim().to_owned());
-    }
-    match lock(&session.study).as_ref() {
-        Some(study) => study.save_notes(&shown.fit, &notes)?,
-        None => return Err(Error::refused("no study is open")),
-    }
-    session.set_notes(notes);
-    session.emit_features()
 }

@@ -42,6 +42,8 @@ pub(super) struct Session {
     pub shown: RwLock<Option<Shown>>,
     /// The feature that the shell looks at, for export.
     pub last_card: Mutex<Option<FeatureCard>>,
+    /// Notes as they were before each change: the fit's name with them.
+    pub undo: Mutex<Vec<(String, Notes)>>,
     encoder: Mutex<Option<(u64, Arc<Encoder>)>>,
     /// Counts replacements of `shown`: what was derived from an older one is stale.
     generation: AtomicU64,
@@ -70,6 +72,7 @@ impl Session {
             notes: RwLock::default(),
             shown: RwLock::default(),
             last_card: Mutex::default(),
+            undo: Mutex::default(),
             encoder: Mutex::default(),
             generation: AtomicU64::new(0),
         }

@@ -18,6 +18,7 @@ mod incremental;
 mod init;
 mod mu;
 mod panels;
+pub mod recursive;
 mod state;
 mod stream;
 mod survey;

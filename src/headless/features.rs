@@ -1,9 +1,7 @@
-//! `mlpeek features`, `feature`, `tree`: reading a fit.
-
-use serde_json::json;
+//! `mlpeek features`, `feature`: reading a fit.
 
 use super::{Output, model_of, open_fit};
-use crate::analysis::{FeatureCard, FeatureRow, ScoredToken, contexts, hierarchy, lens};
+use crate::analysis::{FeatureCard, FeatureRow, ScoredToken, contexts, lens};
 use crate::cli::{Device, FeatureArgs, ReadArgs};
 use crate::engine::list_promoted;
 use crate::error::{Error, Result};
@@ -15,7 +13,7 @@ use crate::study::Study;
 const PROMOTED: usize = 25;
 
 /// The study's model for the logit lens, or `None` and a word to the user why there is no lens.
-fn lens_model(study: &Study, out: &Output) -> Result<Option<Model>> {
+pub(super) fn lens_model(study: &Study, out: &Output) -> Result<Option<Model>> {
     match model_of(study, Device::Auto, None, out, &out.task()) {
         Ok(model) => Ok(Some(model)),
         Err(Error::Cancelled) => Err(Error::Cancelled),
@@ -64,7 +62,7 @@ fn list_line(row: &FeatureRow) -> String {
 }
 
 /// Text of a model, safe to print: no control, zero-width or bidi character gets through.
-fn safe(text: &str) -> String {
+pub(super) fn safe(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\n' => "⏎".to_owned(),
@@ -79,11 +77,11 @@ fn is_invisible(c: char) -> bool {
     matches!(c as u32, 0x200B..=0x200F | 0x2028..=0x202E | 0x2060..=0x206F | 0xFEFF | 0xAD | 0x061C | 0x180E | 0xE0000..=0xE007F)
 }
 
-fn words(tokens: &[String]) -> String {
+pub(super) fn words(tokens: &[String]) -> String {
     tokens.iter().map(|t| safe(t.trim())).collect::<Vec<_>>().join(" ")
 }
 
-fn fit(text: &str, width: usize) -> String {
+pub(super) fn fit(text: &str, width: usize) -> String {
     if text.chars().count() <= width { text.to_owned() } else { text.chars().take(width - 1).chain(['…']).collect() }
 }
 
@@ -129,30 +127,6 @@ fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {
     let related =
         card.related.iter().take(8).map(|r| format!("{} ({:.2})", r.id, r.overlap)).collect::<Vec<_>>().join("  ");
     out.line(&format!("related     {related}"))
-}
-
-pub(super) fn tree(args: &ReadArgs, out: &mut Output) -> Result<()> {
-    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
-    let tree = hierarchy::tree(&factors.features);
-    if out.is_json() {
-        return out.object(&json!({"fit": entry.name, "measure": tree.measure, "nodes": tree.nodes}));
-    }
-    let rows = contexts::feature_rows(&factors, &*study.tokens()?, &study.notes(&entry.name)?);
-    out.line(&format!("{} (a merge's height is 1 − overlap)", tree.measure))?;
-    let Some(root) = tree.nodes.last() else { return Ok(()) };
-    // Depth first by hand: a dendrogram of hundreds of features may be hundreds deep.
-    let mut stack = vec![(root.id, 0usize)];
-    while let Some((id, depth)) = stack.pop() {
-        let node = &tree.nodes[id];
-        let pad = "  ".repeat(depth.min(30));
-        if node.children.is_empty() {
-            out.line(&format!("{pad}{id} {}", fit(&words(&rows[id].top_tokens), 60)))?;
-        } else {
-            out.line(&format!("{pad}┬ {:.3} ({} features)", node.height, node.features.len()))?;
-            stack.extend(node.children.iter().rev().map(|&c| (c, depth + 1)));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! that is written appears under its name whole or not at all.
 
 pub mod card;
+pub mod dendrogram;
 mod floats;
 pub mod npy;
 pub mod tensors;

@@ -358,7 +358,7 @@ fn nothing(cx: &Cx) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ui::testing::Stage;
+    use crate::ui::stage::Stage;
     use crate::ui::theme::Profile;
 
     fn ids(pane: &mut FeaturesPane, stage: &Stage) -> Vec<usize> {

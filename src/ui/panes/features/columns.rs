@@ -58,7 +58,12 @@ impl Columns {
 
     pub(super) fn line(self, row: &FeatureRow, selected: bool, densest: f32, cx: &Cx) -> Line<'static> {
         let theme = cx.theme;
-        let marker = if selected { "▌" } else { " " };
+        let marked = cx.world.marked.contains(&row.id);
+        let marker = match (selected, marked) {
+            (_, true) => "◆",
+            (true, false) => "▌",
+            (false, false) => " ",
+        };
         let mut spans = vec![
             Span::styled(marker, theme.accent()),
             Span::styled(text::pad_left(&row.id.to_string(), 4), theme.dim()),

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use std::sync::Arc;
 
 fn stage(width: u16, height: u16, features: usize) -> Stage {
-    let mut stage = Stage::opened(width, height, Profile::TrueColour, features);
+    let mut stage = Stage::opened_with(width, height, Profile::TrueColour, features);
     stage.keys("2").wait(0.2);
     stage
 }
@@ -47,7 +47,7 @@ fn a_cluster_is_chosen_by_going_left_and_its_branches_stand_out() {
 #[test]
 fn every_colour_profile_reads() {
     for (name, profile) in [("mono", Profile::Mono), ("ansi", Profile::Ansi)] {
-        let mut stage = Stage::opened(80, 24, profile, 40);
+        let mut stage = Stage::opened_with(80, 24, profile, 40);
         stage.keys("2 h").wait(0.2);
         insta::assert_snapshot!(format!("tree_{name}_styles"), stage.styles());
     }
@@ -192,7 +192,7 @@ fn an_empty_pane_says_what_to_press() {
 #[test]
 fn the_tree_is_asked_for_again_when_the_fit_moves_but_not_for_a_name() {
     let mut stage = stage(80, 24, 40);
-    let trees = |stage: &Stage| stage.sent.iter().filter(|c| **c == Command::Tree).count();
+    let trees = |stage: &Stage| stage.sent.iter().filter(|c| matches!(c, Command::Tree(_))).count();
     assert_eq!(trees(&stage), 1);
     let list = stage.demo.list(41, true);
     stage.event(Event::Features(Arc::new(list)));
@@ -249,7 +249,7 @@ proptest! {
         tree in any_tree(), width in 1u16..140, height in 1u16..50,
         keys in proptest::collection::vec(0usize..14, 0..24)
     ) {
-        let mut stage = Stage::opened(width, height, Profile::TrueColour, 40);
+        let mut stage = Stage::opened_with(width, height, Profile::TrueColour, 40);
         stage.keys("2");
         stage.event(Event::Tree(Arc::new(tree)));
         for key in keys {
