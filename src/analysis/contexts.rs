@@ -63,6 +63,27 @@ pub fn card_of_row(row: FeatureRow, factors: &Factors, tokens: &TokenTable) -> R
     Ok(reader.card(row, &scan))
 }
 
+/// The largest coefficient of feature `id`.
+pub fn peak(factors: &Factors, id: usize) -> f32 {
+    scan::sum_and_max(factors.coefficients.feature(id)).1
+}
+
+/// Of each feature the share of its strongest contexts whose sample holds `text`, whatever the case.
+pub fn shares_with(factors: &Factors, tokens: &TokenTable, text: &str) -> Vec<f32> {
+    let text = text.to_lowercase();
+    let holds: Vec<bool> = tokens.texts.par_iter().map(|sample| sample.to_lowercase().contains(&text)).collect();
+    let hit = |row: usize| tokens.rows.get(row).and_then(|r| holds.get(r.sample as usize)).copied().unwrap_or(false);
+    (0..factors.features.columns())
+        .into_par_iter()
+        .map(|id| {
+            let coefficients = factors.coefficients.feature(id);
+            let peaks = top_contexts(coefficients, peak(factors, id), tokens);
+            let hits = peaks.iter().filter(|p| hit(p.row)).count();
+            hits as f32 / peaks.len().max(1) as f32
+        })
+        .collect()
+}
+
 /// A neuron, without the logit lens; its contexts need one pass over its column of the activations. Gated neurons fire
 /// both ways, so its contexts are those of the largest |activation| with their signed values, the positive peaks first,
 /// each side strongest first.

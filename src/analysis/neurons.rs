@@ -154,6 +154,13 @@ pub fn related(
     out
 }
 
+/// Cosine of feature j with every feature (itself included), by id.
+pub fn cosines_with(features: &SparseColumns, j: usize) -> Vec<f32> {
+    let sums = NeuronIndex::new(features).shared_sums(features, j, Overlap::Cosine);
+    let size = |i: usize| Overlap::Cosine.size(features.column(i).1);
+    sums.iter().enumerate().map(|(i, &sum)| Overlap::Cosine.finish(sum, size(j), size(i)) as f32).collect()
+}
+
 /// Overlaps of all pairs i < j in the order (0,1), (0,2), …, (1,2), …: k(k − 1)/2 values. Costs one visit a pair of
 /// features a shared neuron.
 pub fn pairwise(features: &SparseColumns, overlap: Overlap) -> Vec<f64> {

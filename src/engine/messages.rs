@@ -130,6 +130,17 @@ pub struct SteerAsk {
     pub sampling: Sampling,
 }
 
+/// A question whose answer is a number a feature.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Probe {
+    /// Like this feature: cosine of the columns.
+    Like(usize),
+    /// Fires on this text: its largest coefficient there over its largest in the corpus.
+    Fires(String),
+    /// The share of its strongest contexts in whose sample this is written.
+    Context(String),
+}
+
 /// What the shells may ask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Command {
@@ -165,6 +176,8 @@ pub enum Command {
     ShowFit(String),
     /// → [`Event::FitsCompared`] of two fits of the open study, by name.
     CompareFits(String, String),
+    /// → [`Event::Found`].
+    Find(Probe),
     /// Takes back the last note.
     UndoNote,
     /// → [`Event::Shared`].
@@ -306,6 +319,8 @@ pub enum Event {
     Shared(Box<SharedNeurons>),
     /// Features of features.
     Levels(Arc<Levels>),
+    /// A number a feature, by id.
+    Found(Probe, Arc<Vec<f32>>),
     /// Features side by side.
     Comparison(Box<Comparison>),
     /// Fits side by side.

@@ -161,6 +161,7 @@ impl Engine {
             }
             Command::ExportTree(linkage, path) => self.read(move |s| reading::export_tree(s, linkage, &path)),
             Command::CompareFits(a, b) => self.read(move |s| reading::compare_fits(s, &a, &b)),
+            Command::Find(probe) => self.errand(move |s| reading::find(s, probe)),
             Command::UndoNote => self.read(|s| reading::undo_note(s)),
             Command::Trace(text) => self.trace(text),
             Command::Steer(ask) => self.steer(ask),

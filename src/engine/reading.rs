@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::Event;
+use super::open::bos_rule;
 use super::session::{Session, lock};
+use super::{Event, Probe};
 use crate::analysis::hierarchy::{self, Linkage};
-use crate::analysis::{compare as features, contexts, lens, levels as described, matching};
+use crate::analysis::{compare as features, contexts, lens, levels as described, matching, neurons};
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::factor::recursive::{self, Growth};
@@ -109,6 +110,33 @@ pub(super) fn compare_fits(session: &Session, a: &str, b: &str) -> Result<()> {
     };
     let found = matching::compare((a, &first.features), (b, &second.features));
     session.emit(Event::FitsCompared(Box::new(found)));
+    Ok(())
+}
+
+/// Answers a question about every feature.
+pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
+    let (shown, encoder) = session.encoder()?;
+    let factors = &shown.factors;
+    let scores = match &probe {
+        Probe::Like(id) => {
+            check_ids(&[*id], factors.features.columns())?;
+            neurons::cosines_with(&factors.features, *id)
+        }
+        Probe::Context(text) => contexts::shares_with(factors, &*session.tokens()?, text),
+        Probe::Fires(text) => {
+            let model = session.model()?;
+            let bos = bos_rule(session);
+            let trace = lens::trace(&model, shown.hook, &encoder, factors, text, bos, &TaskCtx::silent())?;
+            let mut scores = vec![0.0; factors.features.columns()];
+            for feature in &trace.features {
+                let peak = contexts::peak(factors, feature.id);
+                let here = feature.values.iter().copied().fold(0.0, f32::max);
+                scores[feature.id] = if peak > 0.0 { here / peak } else { 0.0 };
+            }
+            scores
+        }
+    };
+    session.emit(Event::Found(probe, Arc::new(scores)));
     Ok(())
 }
 

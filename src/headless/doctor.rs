@@ -3,8 +3,8 @@
 use candle_core::{DType, Tensor};
 use serde_json::json;
 
-use super::output::bytes;
 use super::{Output, open_model};
+use crate::amounts::bytes;
 use crate::cli::DoctorArgs;
 use crate::error::{Error, Result};
 use crate::model::{Batch, BosRule, Logits, Model, NoTap, Phase};
@@ -62,7 +62,7 @@ fn machine() -> Vec<Check> {
         Check { name: "threads", ok: true, detail: threads.to_string() },
     ];
     if let Some(free) = crate::model::memory_available() {
-        checks.push(Check { name: "free memory", ok: free > 1 << 30, detail: bytes(free as f64) });
+        checks.push(Check { name: "free memory", ok: free > 1 << 30, detail: bytes(free) });
     }
     checks.push(match crate::study::home() {
         Ok(dir) => Check { name: "data directory", ok: true, detail: dir.display().to_string() },

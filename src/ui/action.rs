@@ -76,6 +76,7 @@ pub enum Action {
     CompareFit,
     ShowFit,
     Undo,
+    SteerThree,
 }
 
 /// A row of the table.
@@ -180,6 +181,7 @@ pub const ACTIONS: &[ActionInfo] = &[
     row(Action::PreviousMatch, "previous-match", "match before", &["N"], &[Tree], 0, "The feature before that the search finds"),
     row(Action::SteerCore, "steer-core", "core", &["c"], &[Tree], 51, "Steer with the core neurons of the cluster alone"),
     row(Action::SteerExclusive, "steer-exclusive", "own part", &["x"], &[Tree], 52, "Steer with the neurons that the feature alone has in its cluster"),
+    row(Action::SteerThree, "steer-three", "three ways", &["b"], &[Tree, Steer], 53, "The feature whole, the core of its cluster, its own neurons: steered with side by side"),
     row(Action::Remove, "remove", "remove", &["d", "delete"], &[Steer, Live], 35, "Take the feature out of the list; in Live: empty the text"),
     row(Action::PreviousRun, "previous-run", "run before", &["["], &[Steer], 40, "The run before this one"),
     row(Action::NextRun, "next-run", "next run", &["]"], &[Steer], 41, "The run after this one"),

@@ -542,6 +542,10 @@ impl Demo {
             Command::Levels(_) => vec![Event::Levels(Arc::new(self.levels()))],
             Command::Compare(ids) => vec![Event::Comparison(Box::new(self.comparison(ids)))],
             Command::CompareFits(a, b) => vec![Event::FitsCompared(Box::new(self.fits_compared(a, b)))],
+            Command::Find(probe) => {
+                let score = |id: usize| if id % CONCEPTS.len() == 5 { 1.0 - id as f32 / 50.0 } else { 0.0 };
+                vec![Event::Found(probe.clone(), Arc::new((0..self.features).map(score).collect()))]
+            }
             Command::ShowFit(_) => self.opened(),
             Command::Fit(_) | Command::SaveSession(_) | Command::UndoNote | Command::Shutdown => Vec::new(),
         }

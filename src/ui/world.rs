@@ -140,6 +140,7 @@ impl World {
             | Event::Shared(_)
             | Event::Levels(_)
             | Event::Comparison(_)
+            | Event::Found(..)
             | Event::FitsCompared(_)
             | Event::Trace(_)
             | Event::SteerInfo(_)

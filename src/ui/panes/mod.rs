@@ -168,6 +168,8 @@ pub enum Note {
     },
     /// To Steer: the features that come next are of this cluster.
     Cluster(Vec<usize>),
+    /// To Steer: run the feature in three ways, whole, core and own neurons.
+    ThreeWays,
     /// To Live: look at this text.
     Text(String),
     /// To Start: begin from this request.

@@ -250,7 +250,12 @@ impl Pane for TreePane {
         if self.levels.on {
             let dendrogram = matches!(
                 action,
-                Action::SteerCore | Action::SteerExclusive | Action::Filter | Action::NextMatch | Action::PreviousMatch
+                Action::SteerCore
+                    | Action::SteerExclusive
+                    | Action::SteerThree
+                    | Action::Filter
+                    | Action::NextMatch
+                    | Action::PreviousMatch
             );
             return dendrogram.then(|| format!("that is for the dendrogram: {} shows it", cx.key(Action::TreeKind)));
         }
@@ -261,6 +266,7 @@ impl Pane for TreePane {
                 | Action::FoldLess
                 | Action::SteerCore
                 | Action::SteerExclusive
+                | Action::SteerThree
                 | Action::Filter
                 | Action::Open
                 | Action::NextMatch
@@ -274,10 +280,10 @@ impl Pane for TreePane {
         }
         let on_leaf = matches!(self.cursor, Some(Item::Node(node)) if self.plot.is_leaf(node));
         match action {
-            Action::SteerCore | Action::SteerExclusive if self.cluster().is_none() => {
+            Action::SteerCore | Action::SteerExclusive | Action::SteerThree if self.cluster().is_none() => {
                 Some("it shares no neurons with other features, so there is no core".to_owned())
             }
-            Action::SteerExclusive if !on_leaf => {
+            Action::SteerExclusive | Action::SteerThree if !on_leaf => {
                 Some("own neurons are one feature's: put the cursor on a feature".to_owned())
             }
             Action::NextMatch | Action::PreviousMatch if self.query.text().is_empty() => {
@@ -342,6 +348,11 @@ impl Pane for TreePane {
                 self.query = LineInput::default();
                 self.settle(cx);
                 Some(Vec::new())
+            }
+            Action::SteerThree => {
+                let mut steps = self.steer(Action::SteerWith)?;
+                steps.push(Step::Tell(PaneId::Steer, Note::ThreeWays));
+                Some(steps)
             }
             Action::SteerWith | Action::SuppressWith | Action::SteerCore | Action::SteerExclusive => self.steer(action),
             Action::Copy => Some(self.copy(cx)),

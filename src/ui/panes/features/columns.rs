@@ -92,7 +92,8 @@ impl Columns {
             let name = text::fit(&text::clean(name), room);
             room = room.saturating_sub(text::width(&name) + 2);
             spans.push(Span::styled(name, theme.name()));
-            spans.push(Span::raw("  "));
+            let doubtful = row.note.doubtful.is_some();
+            spans.push(Span::styled(if doubtful { "? " } else { "  " }, theme.warning()));
         }
         spans.push(Span::raw(text::fit(&tokens(&row.top_tokens), room)));
         Line::from(spans)

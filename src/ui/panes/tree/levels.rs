@@ -385,7 +385,7 @@ pub(super) fn frame(area: Rect, beside: bool, cx: &Cx, buf: &mut Buffer) -> Rect
         for y in 0..usize::from(area.height) {
             put_at(buf, area, 0, y, &Line::styled("│", rule));
         }
-        return Rect { x: area.x + 2.min(area.width), width: area.width.saturating_sub(2), ..area };
+        return Rect { x: area.x + 2.min(area.width), width: area.width.saturating_sub(3), ..area };
     }
     put(buf, area, 0, &Line::styled("─".repeat(usize::from(area.width)), rule));
     Rect {
