@@ -165,7 +165,7 @@ mod tests {
         let mut out = SparseColumns { rows: d, offsets: vec![0], ..SparseColumns::default() };
         for f in 0..12u32 {
             let (pair, group) = (f / 2, f / 4);
-            let mut entries = vec![(group, 0.5f32), (10 + pair * 2, 0.6), (11 + pair * 2, 0.6), (40 + f, 0.17)];
+            let mut entries = [(group, 0.5f32), (10 + pair * 2, 0.6), (11 + pair * 2, 0.6), (40 + f, 0.17)];
             entries.sort_by_key(|e| e.0);
             let norm = entries.iter().map(|e| e.1 * e.1).sum::<f32>().sqrt();
             out.indices.extend(entries.iter().map(|e| e.0));

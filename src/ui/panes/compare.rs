@@ -48,6 +48,7 @@ impl ComparePane {
         let width = usize::from(cx.area.width).saturating_sub(2);
         if width < BESIDE {
             let mut lines = summary(found, width, cx);
+            lines.push(Line::default());
             lines.extend(texts(found, width, cx));
             lines.extend(neurons(found, width, cx));
             return vec![(width, lines)];

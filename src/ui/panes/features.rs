@@ -27,7 +27,7 @@ use crate::ui::text;
 use columns::Columns;
 use filter::Filter;
 
-pub use columns::bar;
+pub use columns::{bar, thin_bar};
 
 /// The questions of a filter are put when it was not typed on for this long.
 const TYPED: Duration = Duration::from_millis(300);

@@ -397,4 +397,35 @@ mod tests {
         assert!(!stage.sent.iter().any(|c| matches!(c, Command::Fit(_))));
         assert!(stage.screen().contains("a fit is running"));
     }
+
+    /// A stage whose study has three fits of two sizes.
+    fn three_fits(width: u16, height: u16) -> Stage {
+        let mut stage = Stage::opened(width, height, Profile::TrueColour);
+        let mut study = stage.demo.study();
+        for (name, features, error) in [("k20", 20, 0.41), ("k80", 80, 0.25)] {
+            let mut fit = study.fits[0].clone();
+            (fit.name, fit.config.features, fit.relative_error) = (name.to_owned(), features, Some(error));
+            study.fits.push(fit);
+        }
+        stage.event(Event::Study(Box::new(study))).keys("5");
+        stage
+    }
+
+    #[test]
+    fn fits_are_listed_plotted_compared_and_switched() {
+        for (width, height) in [(120, 36), (80, 24), (60, 18)] {
+            let mut stage = three_fits(width, height);
+            assert!(stage.screen().contains("k80"), "{}", stage.screen());
+            stage.keys("right");
+            assert!(stage.screen().contains("features"), "{}", stage.screen());
+            stage.keys("c");
+            let asked = |c: &Command| matches!(c, Command::CompareFits(a, b) if a == "bcd-k40" && b == "k80");
+            assert!(stage.sent.iter().any(asked), "{:?}", stage.sent.last());
+            assert!(stage.screen().contains("5 only in bcd-k40"), "{}", stage.screen());
+            stage.keys("pagedown esc enter");
+            assert!(stage.sent.iter().any(|c| matches!(c, Command::ShowFit(name) if name == "k80")));
+            stage.keys("j j c");
+            assert!(stage.screen().contains("it is the one on show"), "{}", stage.screen());
+        }
+    }
 }

@@ -127,7 +127,7 @@ fn tokens(tokens: &[String]) -> String {
 }
 
 /// A thin bar of `cells` cells in halves, for a column of many; something is always seen of a value above zero.
-fn thin_bar(value: f32, max: f32, cells: usize) -> String {
+pub fn thin_bar(value: f32, max: f32, cells: usize) -> String {
     let share = if max > 0.0 && value > 0.0 { (value / max).min(1.0) } else { 0.0 };
     let mut halves = (share * cells as f32 * 2.0).round() as usize;
     if share > 0.0 {

@@ -112,8 +112,12 @@ pub(super) fn compared_lines(found: &FitComparison, width: usize, cx: &Cx) -> Ve
     let mut lines = vec![Line::styled(text::fit(&said, width), theme.heading())];
     let shown = |id: usize| text::fit(&super::super::tree::listed(id, 5, cx), width.saturating_sub(22));
     // Names and tokens are those of the fit on show.
-    let first = cx.world.features.as_ref().is_some_and(|list| list.fit == found.a);
-    let named = |id: usize, of_first: bool| if of_first == first { shown(id) } else { format!("#{id}") };
+    let on_show = cx.world.features.as_ref().map_or("", |list| list.fit.as_str());
+    let first = on_show != found.b;
+    let named = |id: usize, of_first: bool| match on_show == if of_first { &found.a } else { &found.b } {
+        true => shown(id),
+        false => format!("#{id}"),
+    };
     let alone = |title: String, list: &[Alone], of_first: bool, lines: &mut Vec<Line<'static>>| {
         lines.push(Line::default());
         lines.push(Line::styled(title, theme.heading()));
@@ -132,7 +136,7 @@ pub(super) fn compared_lines(found: &FitComparison, width: usize, cx: &Cx) -> Ve
         let (own, other) = if first { (m.a, m.b) } else { (m.b, m.a) };
         lines.push(Line::from(vec![
             Span::styled(format!("  {:.2}  ", m.cosine), theme.dim()),
-            Span::raw(text::pad(&shown(own), width.saturating_sub(22))),
+            Span::raw(text::pad(&named(own, first), width.saturating_sub(22))),
             Span::styled(format!("  #{other}"), theme.dim()),
         ]));
     }

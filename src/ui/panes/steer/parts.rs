@@ -87,7 +87,7 @@ fn way(run: Option<&Run>, i: usize, width: usize, baseline: &str, cx: &Cx) -> Ve
         lines.push(Line::styled(state, theme.dim()));
         return lines;
     };
-    let strength = format!("α {}  KL {:.3}", text::number(f64::from(info.alpha)), info.kl);
+    let strength = format!("α {}  KL {:.3}", text::number(info.alpha), info.kl);
     lines.push(Line::styled(text::fit(&strength, width), theme.dim()));
     let risen: Vec<String> = info.risen.iter().take(8).map(|t| text::token(&t.token)).collect();
     for (n, line) in text::wrap(&risen.join(" "), width.saturating_sub(2)).into_iter().take(2).enumerate() {

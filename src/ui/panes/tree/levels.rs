@@ -15,7 +15,7 @@ use crate::engine::{Command, Job};
 use crate::factor::recursive::Growth;
 use crate::ui::action::Action;
 use crate::ui::heat::Heat;
-use crate::ui::panes::features::bar;
+use crate::ui::panes::features::thin_bar;
 use crate::ui::panes::{Cx, Step, empty, motion, put, put_at, scroll};
 use crate::ui::text;
 use crate::ui::theme::Ramp;
@@ -23,7 +23,7 @@ use crate::ui::theme::Ramp;
 /// From this width on the node under the cursor stands beside the tree.
 const BESIDE: u16 = 100;
 /// Cells of a coefficient's bar.
-const BAR: usize = 6;
+const BAR: usize = 4;
 
 /// The levels view of the Tree pane.
 #[derive(Debug, Default)]
@@ -244,7 +244,7 @@ impl LevelsView {
         ];
         if path.len() > 1 {
             let share = self.share(path);
-            spans.push(Span::styled(bar(share, 1.0, BAR), theme.bar()));
+            spans.push(Span::styled(thin_bar(share, 1.0, BAR), theme.bar()));
             spans.push(Span::styled(format!(" {share:.2} "), theme.dim()));
         }
         let name = cx.world.row(node.feature).and_then(|r| r.name.clone()).filter(|_| node.level == 0);

@@ -1,5 +1,6 @@
 use super::*;
 use crate::analysis::{Tree, TreeNode};
+use crate::factor::recursive::Growth;
 use crate::ui::app::{Effect, Msg};
 use crate::ui::stage::Stage;
 use crate::ui::theme::Profile;
@@ -25,6 +26,62 @@ fn the_tree_at_three_sizes() {
     insta::assert_snapshot!("tree_120x36", stage(120, 36, 40).screen());
     insta::assert_snapshot!("tree_80x24", stage(80, 24, 40).screen());
     insta::assert_snapshot!("tree_60x18", stage(60, 18, 40).screen());
+}
+
+#[test]
+fn levels_are_walked_at_three_sizes() {
+    for (width, height) in [(120, 36), (80, 24), (60, 18)] {
+        let mut stage = stage(width, height, 40);
+        stage.keys("t");
+        assert!(stage.sent.iter().any(|c| matches!(c, Command::Levels(_))));
+        let screen = stage.screen();
+        assert!(screen.contains("Levels 40 → 12 → 6"), "{screen}");
+        let before = screen.matches("1.").count();
+        stage.keys("g < j enter");
+        assert!(stage.screen().matches("1.").count() > before, "a node opens: {}", stage.screen());
+        stage.keys("j enter j enter");
+        assert!(stage.screen().contains("Contexts") || stage.screen().contains("of the fit"), "{}", stage.screen());
+    }
+}
+
+#[test]
+fn the_rule_for_p_and_the_linkage_have_a_key() {
+    let mut stage = stage(120, 36, 40);
+    stage.keys("K");
+    assert!(matches!(stage.sent.last(), Some(Command::Tree(Linkage::Complete))), "{:?}", stage.sent.last());
+    stage.keys("t K");
+    let fixed = |c: &Command| matches!(c, Command::Levels(Growth::Fixed));
+    assert!(stage.sent.iter().any(fixed));
+    // Back in the dendrogram, the features can be steered with in three ways.
+    stage.keys("t g l l l c").keys("2 E");
+    let exported = stage.sent.iter().filter(|c| matches!(c, Command::ExportTree(Linkage::Complete, _))).count();
+    assert_eq!(exported, 3);
+}
+
+#[test]
+fn a_feature_is_steered_with_in_three_ways_side_by_side() {
+    for (width, height) in [(140, 40), (80, 24), (60, 18)] {
+        let mut stage = stage(width, height, 40);
+        stage.keys("g b").wait(0.1);
+        if !stage.sent.iter().any(|c| matches!(c, Command::Steer(_))) {
+            // The first row is a cluster: its first feature.
+            stage.keys("2 l l l j b").wait(0.1);
+        }
+        let parts: Vec<SteerPart> = stage
+            .sent
+            .iter()
+            .filter_map(|c| if let Command::Steer(ask) = c { Some(ask.part.clone()) } else { None })
+            .collect();
+        assert!(
+            matches!(&parts[..], [SteerPart::Whole, SteerPart::CoreOf(_), SteerPart::ExclusiveOf(_)]),
+            "{parts:?} {}",
+            stage.screen()
+        );
+        let screen = stage.screen();
+        for way in ["baseline", "whole feature", "core alone", "own neurons"] {
+            assert!(screen.contains(way), "{way}: {screen}");
+        }
+    }
 }
 
 #[test]
