@@ -12,7 +12,7 @@ use super::{Context, FeatureCard, FeatureRow, NeuronCard};
 use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
-use crate::study::{Notes, TokenTable};
+use crate::study::{Note, Notes, TokenTable};
 
 /// Contexts kept of a feature or neuron.
 pub const TOP_CONTEXTS: usize = 25;
@@ -119,6 +119,12 @@ pub fn neuron_card(
     })
 }
 
+/// Writes what a person noted into a line of the list.
+pub fn take_notes(row: &mut FeatureRow, notes: &Notes) {
+    row.name = notes.names.get(&row.id).cloned();
+    row.note = notes.details.get(&row.id).cloned().unwrap_or_default();
+}
+
 /// Fails with the range of ids when feature `id` is not in the fit.
 pub(crate) fn check_id(factors: &Factors, id: usize) -> Result<()> {
     match factors.features.columns() {
@@ -157,7 +163,7 @@ impl<'a> Reader<'a> {
 
     fn row(&self, id: usize, scan: &Scan, total: f64, notes: &Notes) -> FeatureRow {
         let rows: Vec<usize> = scan.contexts.iter().map(|p| p.row).collect();
-        FeatureRow {
+        let mut row = FeatureRow {
             id,
             share: if total > 0.0 { (scan.sum / total) as f32 } else { 0.0 },
             density: scan.density,
@@ -165,9 +171,11 @@ impl<'a> Reader<'a> {
             top_tokens: top_tokens(self.tokens, &rows),
             promoted: Vec::new(),
             purity: self.labels.purity(&rows),
-            name: notes.names.get(&id).cloned(),
-            note: notes.details.get(&id).cloned().unwrap_or_default(),
-        }
+            name: None,
+            note: Note::default(),
+        };
+        take_notes(&mut row, notes);
+        row
     }
 
     fn card(&self, row: FeatureRow, scan: &Scan) -> FeatureCard {

@@ -48,8 +48,12 @@ pub(super) fn shared(session: &Session, ids: &[usize]) -> Result<()> {
 pub(super) fn export_tree(session: &Session, linkage: Linkage, path: &Path) -> Result<()> {
     let shown = session.shown()?;
     let tree = hierarchy::tree_by(&shown.factors.features, Default::default(), linkage);
-    let rows = contexts::feature_rows(&shown.factors, &*session.tokens()?, &session.notes());
-    let label = |id: usize| dendrogram::leaf_label(&rows[id]);
+    let notes = session.notes();
+    let label = |id: usize| {
+        let mut row = shown.rows[id].clone();
+        contexts::take_notes(&mut row, &notes);
+        dendrogram::leaf_label(&row)
+    };
     let text = match path.extension().and_then(|e| e.to_str()) {
         Some("svg") => dendrogram::to_svg(&tree, &label),
         Some("nwk") => dendrogram::to_newick(&tree, &label),
