@@ -127,7 +127,7 @@ fn large(rows: usize) {
     println!("opening a study of {rows} rows x {FEATURES} features: {:.2} s", (list - start).as_secs_f64());
     std::thread::sleep(Duration::from_secs(2));
     tell("key to frame", &screen.delays(up_and_down()));
-    screen.delays(*b"/").clear();
+    screen.delays(std::iter::once(b'/'));
     let typed = (0..KEYS / 2).map(|i| if i % 4 < 2 { b'1' } else { 0x7f });
     tell("filter keystroke to frame", &screen.delays(typed));
     let status = std::fs::read_to_string(format!("/proc/{}/status", screen.child.process_id().unwrap_or(0)));
