@@ -15,11 +15,13 @@ mod describe;
 mod fit;
 mod judge;
 mod sae;
+mod tree;
 
 pub use describe::{DescribeArgs, EndpointArgs};
 pub use fit::{FitArgs, ObjectiveArgs};
 pub use judge::{JudgeArgs, QualityArgs, SweepArgs};
 pub use sae::{SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
+pub use tree::{CompareArgs, NotesArgs, TreeArgs, TreeFormat};
 
 /// See what the MLP layers of a language model are made of.
 #[derive(Debug, Parser)]
@@ -170,8 +172,12 @@ pub enum Command {
     Feature(FeatureArgs),
     /// Show which features fire on new text
     Trace(TraceArgs),
-    /// Show the dendrogram of shared neurons
-    Tree(ReadArgs),
+    /// Show the dendrogram of shared neurons, or levels of features of features
+    Tree(TreeArgs),
+    /// Match the features of two fits: what is the same, what was lost, what appeared
+    Compare(CompareArgs),
+    /// List, write or take names, tags and notes of features
+    Notes(NotesArgs),
     /// Continue a prompt with and without a feature turned up or down
     Steer(SteerArgs),
     /// Write raw activations and logits of a text as safetensors

@@ -7,7 +7,7 @@
 //! | shells | `ui` (the explorer, behind the feature `tui`) · [`headless`] (a pane's twin as a command) · [`cli`] |
 //! | application | [`engine`] (worker threads; `Command` in, `Event` out) · [`study`] (the directory on disk) |
 //! | domain | [`model`] · [`corpus`] · [`activations`] · [`factor`] · [`analysis`] · [`steering`] · [`eval`] · [`baselines`] · [`interop`] |
-//! | foundations | [`error`] · [`task`] · [`disk`] · [`memory`] · [`matrix`] |
+//! | foundations | [`error`] · [`task`] · [`amounts`] · [`disk`] · [`memory`] · [`matrix`] |
 //!
 //! The factoriser and the analysis see activations only through [`activations::ActivationSource`]; reading and changing
 //! a model's activations has one seam, [`model::Tap`]; the explorer talks to nothing but the engine. The library builds
@@ -19,6 +19,7 @@
 )]
 
 pub mod activations;
+pub mod amounts;
 pub mod analysis;
 pub mod baselines;
 pub mod cli;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use assert_cmd::Command;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 fn mlpeek(home: &Path) -> Command {
@@ -114,6 +114,17 @@ fn collect_fit_read_trace_and_steer() {
     assert_eq!(nodes.len(), 11, "6 leaves and 5 merges");
     assert_eq!(nodes.last().unwrap()["features"].as_array().unwrap().len(), 6);
 
+    let levels = &run(&["tree", &made.study, "--recursive", "--levels", "3,2", "--json"])[0];
+    let nodes = levels["nodes"].as_array().unwrap();
+    assert_eq!(nodes.len(), 6 + 3 + 2);
+    assert!(nodes.iter().enumerate().all(|(i, n)| n["id"] == i && n["height"].is_number() && n["features"].is_array()));
+    for node in &nodes[6..] {
+        assert!(node["children"].as_array().unwrap().len() <= 3 && node["top_tokens"].is_array(), "{node}");
+    }
+    let picture = made.dir.path().join("tree.svg").display().to_string();
+    mlpeek(made.dir.path()).args(["tree", &made.study, "--format", "svg", "--out", &picture]).assert().success();
+    assert_eq!(std::fs::read_to_string(&picture).unwrap().matches("<text x=\"546\"").count(), 6, "a label a leaf");
+
     let steer = ["steer", &made.study, "2", "--prompt", "the river", "--max-tokens", "5", "--json"];
     let at_kl = &run(&[&steer[..], &["--kl", "0.05"]].concat())[0];
     assert!(at_kl["alpha"].as_f64().unwrap() > 0.0);
@@ -139,7 +150,7 @@ fn every_kind_of_direction_is_listed_shown_and_steered_with() {
         let rows = list(kind);
         assert_eq!(rows.len(), count, "{kind}");
         assert_eq!(rows[0]["hook"], "blocks.1.mlp.hook_post");
-        assert_eq!(rows[0]["directions"], if kind == "fit" { "k5" } else { kind });
+        assert_eq!(rows[0]["directions"], if kind == "fit" { "l1-k5" } else { kind });
     }
     let elsewhere = run(&["features", &made.study, "--directions", "neuron", "--layer", "2", "--json"]);
     assert_eq!(elsewhere[0]["hook"], "blocks.2.mlp.hook_post");
@@ -150,7 +161,7 @@ fn every_kind_of_direction_is_listed_shown_and_steered_with() {
     let mixed = format!("diffmean:{label}:0.5,neuron:3:-1,2");
     let steered = &run(&["steer", &made.study, &mixed, "--alpha", "1", "--max-tokens", "2", "--json"])[0];
     let chosen = steered["directions"].as_array().unwrap();
-    assert_eq!(chosen.iter().map(|d| d["set"].as_str().unwrap()).collect::<Vec<_>>(), ["diffmean", "neuron", "k5"]);
+    assert_eq!(chosen.iter().map(|d| d["set"].as_str().unwrap()).collect::<Vec<_>>(), ["diffmean", "neuron", "l1-k5"]);
     assert_eq!((&chosen[0]["title"], &chosen[1]["weight"]), (&Value::from(label), &Value::from(-1.0)));
 
     let bad = |args: &[&str], says: &str| {
@@ -161,6 +172,46 @@ fn every_kind_of_direction_is_listed_shown_and_steered_with() {
     bad(&["feature", &made.study, "diffmean:nothing"], "diffmean has no direction 'nothing'");
     bad(&["steer", &made.study, "neuron:64"], "0 to 63");
     bad(&["features", &made.study, "--layer", "2"], "no finished fit at blocks.2");
+}
+
+#[test]
+fn notes_follow_their_features_through_a_refit_and_broken_ones_are_left_alone() {
+    let made = collected(24);
+    let run = |args: &[&str]| json_lines(mlpeek(made.dir.path()).args(args));
+    let fit = |seed: &'static str, name: &'static str| {
+        let tail = ["--layer", "1", "--sparsity", "0.1", "--seed", seed, "--name", name, "--json"];
+        run(&[&["fit", &made.study, "--features", "5"][..], &tail].concat());
+    };
+    fit("1", "first");
+    let noted = run(&["notes", &made.study, "3", "water #place *4 -- not rivers", "--json"]);
+    assert_eq!(
+        (&noted[0]["name"], &noted[0]["rating"], &noted[0]["tags"][0]),
+        (&json!("water"), &json!(4), &json!("place"))
+    );
+    fit("2", "second");
+    let compared = &run(&["compare", &made.study, "first", "second", "--json"])[0];
+    let count = |what: &str| compared[what].as_array().unwrap().len();
+    assert_eq!((count("matched") + count("lost"), count("matched") + count("appeared")), (5, 5));
+    let same = compared["matched"].as_array().unwrap().iter().find(|m| m["a"] == 3).map(|m| m["b"].clone());
+    let carried = run(&["notes", &made.study, "--fit", "second", "--json"]);
+    if let Some(id) = same {
+        assert_eq!((&carried[0]["id"], &carried[0]["text"]), (&id, &json!("not rivers")));
+        assert!(carried[0]["doubtful"].is_null());
+    }
+    assert_eq!(run(&["notes", &made.study, "--fit", "first", "--json"]).len(), 1, "the first fit keeps its own");
+
+    let file = made.dir.path().join("notes-out.json").display().to_string();
+    mlpeek(made.dir.path()).args(["notes", &made.study, "--fit", "first", "--export", &file]).assert().success();
+    run(&["notes", &made.study, "3", "", "--fit", "first", "--json"]);
+    let back = run(&["notes", &made.study, "--fit", "first", "--import", &file, "--json"]);
+    assert_eq!(back[0]["name"], "water");
+
+    let notes = std::path::Path::new(&made.study).join("notes.json");
+    std::fs::write(&notes, "{ \"first\": {\n oops").unwrap();
+    let refused = mlpeek(made.dir.path()).args(["notes", &made.study, "1", "x", "--fit", "first"]).assert().code(1);
+    let said = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+    assert!(said.contains("notes.json") && said.contains("line 2"), "{said}");
+    assert_eq!(std::fs::read_to_string(&notes).unwrap(), "{ \"first\": {\n oops");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{Context, FeatureCard, FeatureRow, NeuronCard};
 use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
-use crate::study::{Notes, TokenTable};
+use crate::study::{Note, Notes, TokenTable};
 
 /// Contexts kept of a feature or neuron.
 pub const TOP_CONTEXTS: usize = 25;
@@ -21,7 +21,7 @@ pub const CONTEXT_TOKENS: usize = 15;
 /// Bins of a card's histogram.
 pub const HISTOGRAM_BINS: usize = 24;
 /// Quantiles of the non-zero coefficients at which a card shows a context.
-pub const QUANTILES: [f32; 5] = [0.9, 0.75, 0.5, 0.25, 0.1];
+pub const QUANTILES: [f32; 9] = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1];
 /// Related features on a card.
 pub const RELATED: usize = 10;
 /// Distinct tokens in the feature list.
@@ -63,6 +63,27 @@ pub fn card_of_row(row: FeatureRow, factors: &Factors, tokens: &TokenTable) -> R
     Ok(reader.card(row, &scan))
 }
 
+/// The largest coefficient of feature `id`.
+pub fn peak(factors: &Factors, id: usize) -> f32 {
+    scan::sum_and_max(factors.coefficients.feature(id)).1
+}
+
+/// Of each feature the share of its strongest contexts whose sample holds `text`, whatever the case.
+pub fn shares_with(factors: &Factors, tokens: &TokenTable, text: &str) -> Vec<f32> {
+    let text = text.to_lowercase();
+    let holds: Vec<bool> = tokens.texts.par_iter().map(|sample| sample.to_lowercase().contains(&text)).collect();
+    let hit = |row: usize| tokens.rows.get(row).and_then(|r| holds.get(r.sample as usize)).copied().unwrap_or(false);
+    (0..factors.features.columns())
+        .into_par_iter()
+        .map(|id| {
+            let coefficients = factors.coefficients.feature(id);
+            let peaks = top_contexts(coefficients, peak(factors, id), tokens);
+            let hits = peaks.iter().filter(|p| hit(p.row)).count();
+            hits as f32 / peaks.len().max(1) as f32
+        })
+        .collect()
+}
+
 /// A neuron, without the logit lens; its contexts need one pass over its column of the activations. Gated neurons fire
 /// both ways, so its contexts are those of the largest |activation| with their signed values, the positive peaks first,
 /// each side strongest first.
@@ -96,6 +117,12 @@ pub fn neuron_card(
         promoted: Vec::new(),
         suppressed: Vec::new(),
     })
+}
+
+/// Writes what a person noted into a line of the list.
+pub fn take_notes(row: &mut FeatureRow, notes: &Notes) {
+    row.name = notes.names.get(&row.id).cloned();
+    row.note = notes.details.get(&row.id).cloned().unwrap_or_default();
 }
 
 /// Fails with the range of ids when feature `id` is not in the fit.
@@ -136,7 +163,7 @@ impl<'a> Reader<'a> {
 
     fn row(&self, id: usize, scan: &Scan, total: f64, notes: &Notes) -> FeatureRow {
         let rows: Vec<usize> = scan.contexts.iter().map(|p| p.row).collect();
-        FeatureRow {
+        let mut row = FeatureRow {
             id,
             share: if total > 0.0 { (scan.sum / total) as f32 } else { 0.0 },
             density: scan.density,
@@ -144,8 +171,11 @@ impl<'a> Reader<'a> {
             top_tokens: top_tokens(self.tokens, &rows),
             promoted: Vec::new(),
             purity: self.labels.purity(&rows),
-            name: notes.names.get(&id).cloned(),
-        }
+            name: None,
+            note: Note::default(),
+        };
+        take_notes(&mut row, notes);
+        row
     }
 
     fn card(&self, row: FeatureRow, scan: &Scan) -> FeatureCard {
@@ -173,7 +203,7 @@ impl<'a> Reader<'a> {
 
 /// The strongest contexts: one a sample, because a second peak a few tokens on shows the same text again. Where fewer
 /// samples than contexts have any (long texts), further windows of the same samples that do not touch those chosen.
-fn top_contexts(values: &[f32], peak: f32, tokens: &TokenTable) -> Vec<Peak> {
+pub(super) fn top_contexts(values: &[f32], peak: f32, tokens: &TokenTable) -> Vec<Peak> {
     let sample = |row: usize| tokens.rows.get(row).map_or(row, |r| r.sample as usize);
     let floor = scan::floor_of(peak);
     let mut peaks = scan::group_peaks(values, floor, TOP_CONTEXTS, sample);
@@ -184,7 +214,7 @@ fn top_contexts(values: &[f32], peak: f32, tokens: &TokenTable) -> Vec<Peak> {
 }
 
 /// The window around `row` within its sample, with the values there.
-fn context(tokens: &TokenTable, values: &[f32], row: usize) -> Context {
+pub(super) fn context(tokens: &TokenTable, values: &[f32], row: usize) -> Context {
     let sample = tokens.rows.get(row).map(|r| r.sample);
     // Without a table (an imported matrix) a row stands for itself.
     let same = |r: &usize| sample.is_some() && tokens.rows.get(*r).map(|t| t.sample) == sample;
@@ -212,7 +242,7 @@ fn piece(tokens: &TokenTable, row: usize) -> String {
 }
 
 /// Distinct pieces of `rows` in their order; pieces that differ only by surrounding blanks count once.
-fn top_tokens(tokens: &TokenTable, rows: &[usize]) -> Vec<String> {
+pub(super) fn top_tokens(tokens: &TokenTable, rows: &[usize]) -> Vec<String> {
     let mut found: Vec<String> = Vec::with_capacity(TOP_TOKENS);
     // A piece of blanks alone (a line break) is told apart by its blanks.
     let key = |piece: &str| if piece.trim().is_empty() { piece.to_owned() } else { piece.trim().to_owned() };
@@ -257,7 +287,7 @@ mod tests {
     }
 
     fn notes() -> Notes {
-        Notes { names: [(0, "weekdays".to_owned())].into() }
+        Notes { names: [(0, "weekdays".to_owned())].into(), ..Notes::default() }
     }
 
     #[test]

@@ -124,6 +124,15 @@ pub fn trace(
     Ok(assemble(tokens, &factors.features, &factors.coding, &block, &coefficients))
 }
 
+/// Cosines of every two directions (each of the hook's width) in the residual stream, row-major (method, section 3).
+pub fn residual_cosines(model: &Model, hook: HookPoint, directions: &[Vec<f32>]) -> Result<Vec<f32>> {
+    let (count, width) = (directions.len(), model.width(hook)?);
+    let flat: Vec<f32> = directions.iter().flatten().copied().collect();
+    let stacked = Tensor::from_vec(flat, (count, width), model.device())?;
+    let residual: Vec<Vec<f32>> = model.residual_direction(hook, &stacked)?.to_dtype(DType::F32)?.to_vec2()?;
+    Ok(super::compare::cosines(&residual.iter().map(Vec::as_slice).collect::<Vec<_>>()))
+}
+
 /// Cuts ids into windows of at most `length` (at least 1) tokens.
 fn windows(ids: &[u32], length: usize) -> Vec<&[u32]> {
     ids.chunks(length.max(1)).collect()

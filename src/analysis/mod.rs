@@ -2,14 +2,19 @@
 //!
 //! Sees factors and token tables; sees a model only in [`lens`].
 
+pub mod compare;
 pub mod contexts;
 pub mod hierarchy;
 pub mod labels;
 pub mod lens;
+pub mod levels;
+pub mod matching;
 pub mod neurons;
 mod scan;
 
 use serde::{Deserialize, Serialize};
+
+use crate::study::Note;
 
 /// A token with a number: a logit, a delta.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,6 +57,9 @@ pub struct FeatureRow {
     pub purity: Option<Purity>,
     /// A person's name for it.
     pub name: Option<String>,
+    /// What else a person noted of it.
+    #[serde(default)]
+    pub note: Note,
 }
 
 /// A window of tokens around a peak.
@@ -167,6 +175,89 @@ pub struct Tree {
     pub nodes: Vec<TreeNode>,
     /// What was measured: "weighted Jaccard, average linkage". A height is 1 − overlap.
     pub measure: String,
+}
+
+/// A window of the corpus with the coefficients of several features.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ComparedText {
+    /// Display pieces.
+    pub tokens: Vec<String>,
+    /// The sample's label.
+    pub label: Option<String>,
+    /// The token that the window is about.
+    pub peak: usize,
+    /// Of each feature compared, its coefficient at each token.
+    pub values: Vec<Vec<f32>>,
+}
+
+/// Some features side by side. Matrices are m × m, row-major, in the order of `features`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Comparison {
+    /// What is compared.
+    pub features: Vec<usize>,
+    /// Core and exclusive neurons.
+    pub shared: SharedNeurons,
+    /// Every neuron that any uses, with its weight in each: those of most features first, then by Σ|weight|.
+    pub neurons: Vec<(usize, Vec<f32>)>,
+    /// Cosines of the columns of Z.
+    pub cosines: Vec<f32>,
+    /// Cosines of the residual directions; `None` where no model was at hand.
+    pub residual: Option<Vec<f32>>,
+    /// Cosines of the coefficients over all token rows: whether they fire on the same tokens.
+    pub together: Vec<f32>,
+    /// Each feature's largest coefficient.
+    pub peaks: Vec<f32>,
+    /// The same tokens with every feature's coefficients.
+    pub texts: Vec<ComparedText>,
+}
+
+/// A level of features of features.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LevelInfo {
+    /// How many features it has.
+    pub features: usize,
+    /// The share of neurons that each may use.
+    pub sparsity: f64,
+    /// Of the level below, ‖Z_{l−1}ᵀ − Y_l Z_lᵀ‖² / ‖Z_{l−1}‖²; of the fit itself its own error.
+    pub relative_error: f64,
+}
+
+/// A feature of some level.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LevelNode {
+    /// Its index in [`Levels::nodes`].
+    pub id: usize,
+    /// 0 for a feature of the fit.
+    pub level: usize,
+    /// Its number in its level.
+    pub feature: usize,
+    /// The finer nodes that it is made of, strongest first. A node can be a child of several.
+    pub children: Vec<usize>,
+    /// The coefficient of each child as a share of the largest.
+    pub shares: Vec<f32>,
+    /// Every feature of the fit below it, ascending.
+    pub features: Vec<usize>,
+    /// Non-zero neurons.
+    pub neurons: usize,
+    /// Distinct tokens where the product of the coefficients is largest, at least 0.3 of its maximum.
+    pub top_tokens: Vec<String>,
+    /// Tokens it promotes most (empty where no model was at hand).
+    pub promoted: Vec<String>,
+    /// Label purity of its strongest contexts.
+    pub purity: Option<Purity>,
+    /// Its strongest contexts, a few.
+    pub contexts: Vec<Context>,
+}
+
+/// Features of features: levels of recursive semi-NMF.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Levels {
+    /// From the fit itself up.
+    pub levels: Vec<LevelInfo>,
+    /// The fit's features first (id = feature), then level by level.
+    pub nodes: Vec<LevelNode>,
+    /// How p went from level to level: "growing" or "fixed".
+    pub growth: String,
 }
 
 /// What the members of a cluster share.

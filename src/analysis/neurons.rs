@@ -42,7 +42,7 @@ impl Overlap {
     }
 
     /// The size of a column: Σ|z|, the support's size, Σz².
-    fn size(self, weights: &[f32]) -> f64 {
+    pub(super) fn size(self, weights: &[f32]) -> f64 {
         match self {
             Self::WeightedJaccard => weights.iter().map(|&w| f64::from(w.abs())).sum(),
             Self::Jaccard => weights.iter().filter(|&&w| w != 0.0).count() as f64,
@@ -51,7 +51,7 @@ impl Overlap {
     }
 
     /// The overlap from the shared sum and the sizes; Σmax = |a| + |b| − Σmin. Empty features overlap with nothing.
-    fn finish(self, shared: f64, a: f64, b: f64) -> f64 {
+    pub(super) fn finish(self, shared: f64, a: f64, b: f64) -> f64 {
         let whole = if self == Self::Cosine { (a * b).sqrt() } else { a + b - shared };
         if whole > 0.0 { shared / whole } else { 0.0 }
     }
@@ -98,7 +98,18 @@ impl NeuronIndex {
 
     /// The shared sums of feature j with every feature (its own included).
     fn shared_sums(&self, features: &SparseColumns, j: usize, overlap: Overlap) -> Vec<f64> {
-        let mut sums = vec![0f64; features.columns()];
+        self.shared_sums_with(features, j, features.columns(), overlap)
+    }
+
+    /// The shared sums of feature j of `features` with each of the `count` features that this index is of.
+    pub(super) fn shared_sums_with(
+        &self,
+        features: &SparseColumns,
+        j: usize,
+        count: usize,
+        overlap: Overlap,
+    ) -> Vec<f64> {
+        let mut sums = vec![0f64; count];
         for (neuron, weight) in nonzeros(features, j) {
             for &(other, value) in self.users(neuron) {
                 sums[other as usize] += overlap.term(weight, value);
@@ -141,6 +152,13 @@ pub fn related(
     out.sort_by(|a, b| b.overlap.total_cmp(&a.overlap).then(a.id.cmp(&b.id)));
     out.truncate(count);
     out
+}
+
+/// Cosine of feature j with every feature (itself included), by id.
+pub fn cosines_with(features: &SparseColumns, j: usize) -> Vec<f32> {
+    let sums = NeuronIndex::new(features).shared_sums(features, j, Overlap::Cosine);
+    let size = |i: usize| Overlap::Cosine.size(features.column(i).1);
+    sums.iter().enumerate().map(|(i, &sum)| Overlap::Cosine.finish(sum, size(j), size(i)) as f32).collect()
 }
 
 /// Overlaps of all pairs i < j in the order (0,1), (0,2), …, (1,2), …: k(k − 1)/2 values. Costs one visit a pair of

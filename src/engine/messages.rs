@@ -6,7 +6,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use super::fitting::Refinement;
-use crate::analysis::{FeatureCard, FeatureRow, NeuronCard, SharedNeurons, Trace, Tree};
+use crate::analysis::hierarchy::Linkage;
+use crate::analysis::matching::FitComparison;
+use crate::analysis::{Comparison, FeatureCard, FeatureRow, Levels, NeuronCard, SharedNeurons, Trace, Tree};
+use crate::factor::recursive::Growth;
 use crate::factor::{FitConfig, Stop, Sweep};
 use crate::model::generate::Sampling;
 use crate::model::source::ModelEntry;
@@ -89,6 +92,8 @@ pub enum Job {
     Steer,
     /// Features on new text.
     Trace,
+    /// Features of features.
+    Levels,
 }
 
 impl Job {
@@ -100,6 +105,7 @@ impl Job {
             Self::Fit => "fitting",
             Self::Steer => "steering",
             Self::Trace => "tracing",
+            Self::Levels => "finding levels",
         }
     }
 }
@@ -123,6 +129,17 @@ pub struct SteerAsk {
     pub samples: usize,
     /// How tokens are drawn.
     pub sampling: Sampling,
+}
+
+/// A question whose answer is a number a feature.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Probe {
+    /// Like this feature: cosine of the columns.
+    Like(usize),
+    /// Fires on this text: its largest coefficient there over its largest in the corpus.
+    Fires(String),
+    /// The share of its strongest contexts in whose sample this is written.
+    Context(String),
 }
 
 /// What the shells may ask.
@@ -153,14 +170,26 @@ pub enum Command {
     /// → [`Event::Neuron`].
     Neuron(usize),
     /// → [`Event::Tree`].
-    Tree,
+    Tree(Linkage),
+    /// → [`Event::Levels`], of the fit on show.
+    Levels(Growth),
+    /// → [`Event::Comparison`] of these features.
+    Compare(Vec<usize>),
+    /// Another fit of the open study, by name.
+    ShowFit(String),
+    /// → [`Event::FitsCompared`] of two fits of the open study, by name.
+    CompareFits(String, String),
+    /// → [`Event::Found`].
+    Find(Probe),
+    /// Takes back the last note.
+    UndoNote,
     /// → [`Event::Shared`].
     Shared(Vec<usize>),
     /// → [`Event::Trace`]; a newer one replaces one that has not begun.
     Trace(String),
     /// → [`Event::SteerInfo`], [`Event::SteerText`]s, [`Event::Done`].
     Steer(SteerAsk),
-    /// Names a feature; an empty name takes it away.
+    /// Notes a feature by a line (a name, #tags, a rating, a text: [`crate::study::Notes::set`]); an empty one takes it away.
     Name(usize, String),
     /// Writes the factors: "safetensors"; or the open card as "json" or "markdown".
     Export {
@@ -169,6 +198,8 @@ pub enum Command {
         /// The file.
         path: PathBuf,
     },
+    /// Writes the dendrogram by this linkage as the file's ending says: `.svg`, `.nwk` (Newick) or `.json`.
+    ExportTree(Linkage, PathBuf),
     /// Saves where the explorer stands.
     SaveSession(serde_json::Value),
     /// Checkpoints and ends; the event channel closes when it is done.
@@ -289,6 +320,14 @@ pub enum Event {
     Tree(Arc<Tree>),
     /// What a cluster shares.
     Shared(Box<SharedNeurons>),
+    /// Features of features.
+    Levels(Arc<Levels>),
+    /// A number a feature, by id.
+    Found(Probe, Arc<Vec<f32>>),
+    /// Features side by side.
+    Comparison(Box<Comparison>),
+    /// Fits side by side.
+    FitsCompared(Box<FitComparison>),
     /// Features on new text.
     Trace(Box<Trace>),
     /// α was found.

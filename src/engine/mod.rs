@@ -9,6 +9,7 @@ pub mod fitting;
 mod lane;
 mod messages;
 mod open;
+mod reading;
 pub mod saes;
 mod session;
 pub mod steering;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::error::{Error, Result};
+use crate::factor::recursive::Growth;
 use crate::interop;
 use crate::model::source;
 use crate::steering::SteerEvent;
@@ -152,20 +154,21 @@ impl Engine {
             }
             Command::Inspect(id) => self.read(move |s| s.card(id).map(|c| s.emit(Event::Card(Box::new(c))))),
             Command::Neuron(index) => self.read(move |s| s.neuron(index).map(|c| s.emit(Event::Neuron(Box::new(c))))),
-            Command::Tree => self.read(|s| {
-                let tree = crate::analysis::hierarchy::tree(&s.shown()?.factors.features);
-                s.emit(Event::Tree(Arc::new(tree)));
-                Ok(())
-            }),
-            Command::Shared(ids) => self.read(move |s| {
-                let features = &s.shown()?.factors.features;
-                check_ids(&ids, features.columns())?;
-                s.emit(Event::Shared(Box::new(crate::analysis::hierarchy::shared(features, &ids))));
-                Ok(())
-            }),
+            Command::Tree(linkage) => self.read(move |s| reading::tree(s, linkage)),
+            Command::Shared(ids) => self.read(move |s| reading::shared(s, &ids)),
+            Command::Compare(ids) => self.read(move |s| reading::compare(s, &ids)),
+            Command::Levels(growth) => self.levels(growth),
+            Command::ShowFit(name) => {
+                let opener = self.opener();
+                self.errand(move |_| opener.show_fit(&name));
+            }
+            Command::ExportTree(linkage, path) => self.read(move |s| reading::export_tree(s, linkage, &path)),
+            Command::CompareFits(a, b) => self.read(move |s| reading::compare_fits(s, &a, &b)),
+            Command::Find(probe) => self.errand(move |s| reading::find(s, probe)),
+            Command::UndoNote => self.read(|s| reading::undo_note(s)),
             Command::Trace(text) => self.trace(text),
             Command::Steer(ask) => self.steer(ask),
-            Command::Name(id, name) => self.read(move |s| open::name_feature(s, id, &name)),
+            Command::Name(id, line) => self.read(move |s| reading::note_feature(s, id, &line)),
             Command::Export { format, path } => self.read(move |s| export(s, &format, &path)),
             Command::SaveSession(value) => self.errand(move |s| match lock(&s.study).as_ref() {
                 Some(study) => study.save_session(&value),
@@ -196,6 +199,10 @@ impl Engine {
         self.read.submit(move || Self::refuse_with(&session, work));
     }
 
+    fn opener(&self) -> open::Opener {
+        open::Opener { session: self.session.clone(), read: self.read.clone(), hold: self.hold.clone() }
+    }
+
     /// Replaces whatever long work runs: it is stopped first, what it saved stays.
     fn long(&self, work: impl FnOnce(&open::Opener, &CancelToken) -> Result<()> + Send + 'static) {
         let token = CancelToken::default();
@@ -203,7 +210,7 @@ impl Engine {
             self.replace_token(job, &token);
         }
         self.hold.set(false);
-        let opener = open::Opener { session: self.session.clone(), read: self.read.clone(), hold: self.hold.clone() };
+        let opener = self.opener();
         self.work.submit(move || {
             // Each stage has told the shell of its own failure.
             let _ = work(&opener, &token);
@@ -234,6 +241,15 @@ impl Engine {
                 session.emit(Event::Trace(Box::new(trace)));
                 Ok(((), String::new()))
             });
+        });
+    }
+
+    fn levels(&self, growth: Growth) {
+        let token = CancelToken::default();
+        self.replace_token(Job::Levels, &token);
+        let session = self.session.clone();
+        self.errands.submit(move || {
+            let _ = run_job(&session, Job::Levels, &token, |ctx| Ok(((), reading::levels(&session, growth, ctx)?)));
         });
     }
 
@@ -283,15 +299,6 @@ fn run_job<T>(
             session.emit(Event::Failed(job, e.to_string()));
             Err(e)
         }
-    }
-}
-
-fn check_ids(ids: &[usize], k: usize) -> Result<()> {
-    match ids.iter().find(|id| **id >= k) {
-        Some(id) => {
-            Err(Error::usage(format!("there is no feature {id}: this fit has features 0 to {}", k.saturating_sub(1))))
-        }
-        None => Ok(()),
     }
 }
 

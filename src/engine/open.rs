@@ -14,7 +14,7 @@ use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::factor::{Factors, FitConfig, Sweep};
 use crate::model::{BosRule, DeviceChoice, HookPoint, LoadOptions, Model, source};
-use crate::study::{self, Study};
+use crate::study::{self, Notes, Study};
 use crate::task::{CancelToken, TaskCtx};
 
 /// The logit lens of a moving fit runs at most this often.
@@ -207,17 +207,31 @@ impl Opener {
     }
 
     fn show_saved(&self, name: Option<&str>) -> Result<()> {
-        let (entry, factors, notes, curve) = self.with_study(|study| {
+        let (entry, factors, curve) = self.with_study(|study| {
             let (entry, factors) = study.load_fit(name)?;
-            let notes = study.notes(&entry.name)?;
             let curve = fitting::saved_curve(study, &entry.name)?;
-            Ok((entry, factors, notes, curve))
+            Ok((entry, factors, curve))
         })?;
-        self.session.set_notes(notes);
+        self.take_notes(&entry.name);
         curve.into_iter().for_each(|sweep| self.session.emit(Event::Sweep(sweep.into())));
         self.session.show(entry.hook, &entry.name, factors, true)?;
         self.refresh_lens();
         Ok(())
+    }
+
+    /// Another saved fit of the open study.
+    pub fn show_fit(&self, name: &str) -> Result<()> {
+        self.show_saved(Some(name))?;
+        self.session.emit_study(self.session.shown()?.hook)
+    }
+
+    /// The notes on a fit; those that cannot be read are told of, and never written over.
+    fn take_notes(&self, fit: &str) {
+        let notes = self.with_study(|study| study.notes(fit)).unwrap_or_else(|e| {
+            self.session.log(Level::Error, format!("names and notes are not shown: {e}"));
+            Notes::default()
+        });
+        self.session.set_notes(notes);
     }
 
     fn with_study<T>(&self, f: impl FnOnce(&Study) -> Result<T>) -> Result<T> {
@@ -259,8 +273,8 @@ impl Opener {
     /// Runs a fit on show and says how it ended.
     fn run(&self, name: &str, config: &FitConfig, place: &FitPlace, ctx: &TaskCtx) -> Result<String> {
         let hook = place.hook;
-        let (source, notes) = self.with_study(|study| Ok((study.activations(hook)?, study.notes(name)?)))?;
-        self.session.set_notes(notes);
+        let source = self.with_study(|study| study.activations(hook))?;
+        self.take_notes(name);
         let mut observer = Watcher { opener: self, place, last_lens: None };
         let save = |factors: &Factors| self.with_study(|study| study.save_fit(name, hook, config, factors));
         let end = fitting::run_fit(source.as_ref(), config, place, &mut observer, &save, ctx)?;
@@ -307,6 +321,10 @@ impl FitObserver for Watcher<'_> {
 
     fn snapshot(&mut self, factors: &Arc<Factors>, finished: bool) {
         let session = &self.opener.session;
+        if finished {
+            // Saving carried them over to the features as they are now.
+            self.opener.take_notes(&self.place.name);
+        }
         if let Err(e) = session.show(self.place.hook, &self.place.name, factors.clone(), finished) {
             session.log(Level::Error, e.to_string());
         }
@@ -333,22 +351,4 @@ fn loaded_words(model: &Model) -> String {
 /// The rule that the open study was collected with.
 pub(super) fn bos_rule(session: &Session) -> BosRule {
     lock(&session.study).as_ref().map_or(BosRule::Auto, |s| s.manifest().bos)
-}
-
-/// Names a feature, saves the names, sends the list again.
-pub(super) fn name_feature(session: &Session, id: usize, name: &str) -> Result<()> {
-    let shown = session.shown()?;
-    super::check_ids(&[id], shown.factors.features.columns())?;
-    let mut notes = (*session.notes()).clone();
-    if name.trim().is_empty() {
-        notes.names.remove(&id);
-    } else {
-        notes.names.insert(id, name.trim().to_owned());
-    }
-    match lock(&session.study).as_ref() {
-        Some(study) => study.save_notes(&shown.fit, &notes)?,
-        None => return Err(Error::refused("no study is open")),
-    }
-    session.set_notes(notes);
-    session.emit_features()
 }

@@ -9,7 +9,7 @@ use crossbeam_channel::Sender;
 
 use super::{Event, FeatureList, Job, Level, StudyInfo};
 use crate::analysis::lens;
-use crate::analysis::{FeatureCard, NeuronCard, ScoredToken, contexts};
+use crate::analysis::{FeatureCard, FeatureRow, NeuronCard, ScoredToken, contexts};
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::factor::encode::Encoder;
@@ -24,6 +24,8 @@ pub(super) struct Shown {
     pub fit: String,
     pub factors: Arc<Factors>,
     pub finished: bool,
+    /// Its list without names and promoted tokens: made once, for it reads every coefficient.
+    pub rows: Arc<Vec<FeatureRow>>,
     /// Promoted tokens of each feature, by id; from an older snapshot while a fit runs.
     pub promoted: Arc<Vec<Vec<String>>>,
 }
@@ -42,6 +44,8 @@ pub(super) struct Session {
     pub shown: RwLock<Option<Shown>>,
     /// The feature that the shell looks at, for export.
     pub last_card: Mutex<Option<FeatureCard>>,
+    /// Notes as they were before each change: the fit's name with them.
+    pub undo: Mutex<Vec<(String, Notes)>>,
     encoder: Mutex<Option<(u64, Arc<Encoder>)>>,
     /// Counts replacements of `shown`: what was derived from an older one is stale.
     generation: AtomicU64,
@@ -70,6 +74,7 @@ impl Session {
             notes: RwLock::default(),
             shown: RwLock::default(),
             last_card: Mutex::default(),
+            undo: Mutex::default(),
             encoder: Mutex::default(),
             generation: AtomicU64::new(0),
         }
@@ -125,7 +130,8 @@ impl Session {
     pub fn show(&self, hook: HookPoint, fit: &str, factors: Arc<Factors>, finished: bool) -> Result<()> {
         let promoted =
             get(&self.shown).filter(|s| s.fit == fit && s.hook == hook).map_or_else(Arc::default, |s| s.promoted);
-        set(&self.shown, Some(Shown { hook, fit: fit.to_owned(), factors, finished, promoted }));
+        let rows = Arc::new(contexts::feature_rows(&factors, &*self.tokens()?, &Notes::default()));
+        set(&self.shown, Some(Shown { hook, fit: fit.to_owned(), factors, finished, rows, promoted }));
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.emit_features()
     }
@@ -133,8 +139,9 @@ impl Session {
     /// Sends the feature list of what is on show.
     pub fn emit_features(&self) -> Result<()> {
         let shown = self.shown()?;
-        let tokens = self.tokens()?;
-        let mut rows = contexts::feature_rows(&shown.factors, &tokens, &self.notes());
+        let notes = self.notes();
+        let mut rows = (*shown.rows).clone();
+        rows.iter_mut().for_each(|row| contexts::take_notes(row, &notes));
         for (row, promoted) in rows.iter_mut().zip(shown.promoted.iter()) {
             row.promoted.clone_from(promoted);
         }
@@ -179,7 +186,10 @@ impl Session {
     pub fn card(&self, id: usize) -> Result<FeatureCard> {
         let shown = self.shown()?;
         let tokens = self.tokens()?;
-        let mut card = contexts::feature_card(&shown.factors, &tokens, &self.notes(), id)?;
+        contexts::check_id(&shown.factors, id)?;
+        let mut row = shown.rows.get(id).cloned().ok_or_else(|| Error::refused("the list is not there yet"))?;
+        contexts::take_notes(&mut row, &self.notes());
+        let mut card = contexts::card_of_row(row, &shown.factors, &tokens)?;
         let direction = shown.factors.features.dense_column(id);
         match self.lens(shown.hook, direction) {
             Ok((promoted, suppressed)) => {

@@ -22,6 +22,7 @@ mod init;
 mod merge;
 mod mu;
 mod panels;
+pub mod recursive;
 mod state;
 mod stream;
 mod survey;

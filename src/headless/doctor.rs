@@ -3,8 +3,8 @@
 use candle_core::{DType, Tensor};
 use serde_json::json;
 
-use super::output::bytes;
 use super::{Output, open_model};
+use crate::amounts::bytes;
 use crate::cli::DoctorArgs;
 use crate::error::{Error, Result};
 use crate::model::{Batch, BosRule, Logits, Model, NoTap, Phase};
@@ -65,7 +65,7 @@ fn machine() -> Vec<Check> {
         Check { name: "threads", ok: true, detail: threads.to_string() },
     ];
     match crate::memory::available() {
-        Ok(Some(free)) => checks.push(Check { name: "free memory", ok: free > 1 << 30, detail: bytes(free as f64) }),
+        Ok(Some(free)) => checks.push(Check { name: "free memory", ok: free > 1 << 30, detail: bytes(free) }),
         Ok(None) => {}
         Err(e) => checks.push(Check { name: "free memory", ok: false, detail: e.to_string() }),
     }
@@ -88,7 +88,7 @@ fn about(model: &Model) -> Result<Vec<Check>> {
         info.layers,
         info.d_model,
         info.d_mlp,
-        bytes(info.weight_bytes as f64),
+        bytes(info.weight_bytes),
         info.weights_dtype,
         info.device,
         info.compute_dtype

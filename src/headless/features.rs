@@ -1,12 +1,12 @@
-//! `mlpeek features`, `feature`, `tree`: reading a fit.
+//! `mlpeek features`, `feature`: reading directions.
 
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Output, model_of, open_fit};
-use crate::analysis::{FeatureCard, FeatureRow, ScoredToken, contexts, hierarchy, lens};
+use super::{Output, model_of};
+use crate::analysis::{FeatureCard, FeatureRow, ScoredToken, contexts, lens};
 use crate::baselines::SetKind;
-use crate::cli::{Device, FeatureArgs, ListArgs, ReadArgs};
+use crate::cli::{Device, FeatureArgs, ListArgs};
 use crate::engine::directions::{self, Reference};
 use crate::engine::list_promoted;
 use crate::error::{Error, Result};
@@ -96,11 +96,11 @@ fn is_invisible(c: char) -> bool {
     matches!(c as u32, 0x200B..=0x200F | 0x2028..=0x202E | 0x2060..=0x206F | 0xFEFF | 0xAD | 0x061C | 0x180E | 0xE0000..=0xE007F)
 }
 
-fn words(tokens: &[String]) -> String {
+pub(super) fn words(tokens: &[String]) -> String {
     tokens.iter().map(|t| safe(t.trim())).collect::<Vec<_>>().join(" ")
 }
 
-fn fit(text: &str, width: usize) -> String {
+pub(super) fn fit(text: &str, width: usize) -> String {
     if text.chars().count() <= width { text.to_owned() } else { text.chars().take(width - 1).chain(['…']).collect() }
 }
 
@@ -167,30 +167,6 @@ fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {
     let related =
         card.related.iter().take(8).map(|r| format!("{} ({:.2})", r.id, r.overlap)).collect::<Vec<_>>().join("  ");
     out.line(&format!("related     {related}"))
-}
-
-pub(super) fn tree(args: &ReadArgs, out: &mut Output) -> Result<()> {
-    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
-    let tree = hierarchy::tree(&factors.features);
-    if out.is_json() {
-        return out.object(&json!({"fit": entry.name, "measure": tree.measure, "nodes": tree.nodes}));
-    }
-    let rows = contexts::feature_rows(&factors, &*study.tokens()?, &study.notes(&entry.name)?);
-    out.line(&format!("{} (a merge's height is 1 − overlap)", tree.measure))?;
-    let Some(root) = tree.nodes.last() else { return Ok(()) };
-    // Depth first by hand: a dendrogram of hundreds of features may be hundreds deep.
-    let mut stack = vec![(root.id, 0usize)];
-    while let Some((id, depth)) = stack.pop() {
-        let node = &tree.nodes[id];
-        let pad = "  ".repeat(depth.min(30));
-        if node.children.is_empty() {
-            out.line(&format!("{pad}{id} {}", fit(&words(&rows[id].top_tokens), 60)))?;
-        } else {
-            out.line(&format!("{pad}┬ {:.3} ({} features)", node.height, node.features.len()))?;
-            stack.extend(node.children.iter().rev().map(|&c| (c, depth + 1)));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use clap::CommandFactory;
 
 use super::Output;
-use super::output::bytes;
+use crate::amounts::bytes;
 use crate::cli::{Cli, JsonArgs, KeysArgs};
 use crate::error::{Error, Result};
 use crate::model::source;
@@ -18,7 +18,7 @@ pub(super) fn models(_: JsonArgs, out: &mut Output) -> Result<()> {
     }
     models.iter().try_for_each(|m| {
         let problem = m.problem.as_ref().map_or(String::new(), |p| format!("  [cannot be opened: {p}]"));
-        out.line(&format!("{:<48} {:>10}  {}  ({}){problem}", m.id, bytes(m.bytes as f64), m.summary, m.place))
+        out.line(&format!("{:<48} {:>10}  {}  ({}){problem}", m.id, bytes(m.bytes), m.summary, m.place))
     })
 }
 

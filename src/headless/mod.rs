@@ -1,6 +1,7 @@
 //! Every pane's twin as a command: JSON lines or text on standard output, progress on standard error.
 
 mod collect;
+mod compare;
 mod describe;
 mod doctor;
 mod features;
@@ -9,12 +10,14 @@ mod forward;
 mod info;
 mod judge;
 mod matrices;
+mod notes;
 mod output;
 mod quality;
 mod sae;
 mod steer;
 mod sweep;
 mod trace;
+mod tree;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,7 +38,9 @@ pub fn run(command: &Command, out: &mut Output) -> Result<()> {
         Command::Fit(args) => fit::run(args, out),
         Command::Features(args) => features::list(args, out),
         Command::Feature(args) => features::one(args, out),
-        Command::Tree(args) => features::tree(args, out),
+        Command::Tree(args) => tree::run(args, out),
+        Command::Compare(args) => compare::run(args, out),
+        Command::Notes(args) => notes::run(args, out),
         Command::Trace(args) => trace::run(args, out),
         Command::Steer(args) => steer::run(args, out),
         Command::Forward(args) => forward::run(args, out),

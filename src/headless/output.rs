@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::amounts::{bytes, count, duration};
 use crate::engine::Meter;
 use crate::error::{Error, Result};
 use crate::task::{CancelToken, Progress, TaskCtx};
@@ -102,7 +103,7 @@ impl Screen {
         let words = format!(
             "{}{}",
             rate.map_or(String::new(), |r| amount(r, &progress.unit) + "/s"),
-            eta.map_or(String::new(), |s| format!(", {} to go", clock(s)))
+            eta.map_or(String::new(), |s| format!(", {} to go", duration(s)))
         );
         if io::stderr().is_terminal() {
             let bar = self.bar_for(progress);
@@ -146,7 +147,7 @@ impl Screen {
 /// "12.3 MB" for bytes, "1,234 tokens" for all else.
 pub fn amount(value: f64, unit: &str) -> String {
     if unit == "bytes" {
-        return bytes(value);
+        return bytes(value.max(0.0) as u64);
     }
     if value < 10.0 && value.fract() != 0.0 {
         format!("{value:.1} {unit}")
@@ -155,38 +156,9 @@ pub fn amount(value: f64, unit: &str) -> String {
     }
 }
 
-/// "12.3 MB".
-pub fn bytes(value: f64) -> String {
-    let (scale, unit) = match value {
-        v if v >= 1e9 => (1e9, "GB"),
-        v if v >= 1e6 => (1e6, "MB"),
-        v if v >= 1e3 => (1e3, "kB"),
-        _ => return format!("{value:.0} B"),
-    };
-    format!("{:.1} {unit}", value / scale)
-}
-
 /// "12,345".
 pub fn thousands(value: u64) -> String {
-    let digits = value.to_string();
-    let mut out = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
-}
-
-/// "2:05", "1:02:03".
-pub fn clock(seconds: f64) -> String {
-    let s = seconds.max(0.0).round() as u64;
-    if s >= 3600 {
-        format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
-    } else {
-        format!("{}:{:02}", s / 60, s % 60)
-    }
+    count(value as usize)
 }
 
 #[cfg(test)]
@@ -197,9 +169,7 @@ mod tests {
     fn numbers_read_well() {
         assert_eq!(thousands(1_234_567), "1,234,567");
         assert_eq!(thousands(12), "12");
-        assert_eq!(bytes(98_362_432.0), "98.4 MB");
-        assert_eq!(clock(125.4), "2:05");
-        assert_eq!(clock(3723.0), "1:02:03");
+        assert_eq!(amount(98_362_432.0, "bytes"), "98.4 MB");
         assert_eq!(amount(2.5, "sweeps"), "2.5 sweeps");
     }
 }

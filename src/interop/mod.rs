@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod card;
+pub mod dendrogram;
 mod floats;
 pub mod npy;
 pub mod sae;

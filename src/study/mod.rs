@@ -34,7 +34,7 @@ pub use fits::FitEntry;
 use lock::WriteLock;
 pub use manifest::{CorpusEntry, Manifest};
 use manifest::{difference, new_manifest};
-pub use notes::Notes;
+pub use notes::{Note, Notes};
 pub use places::{StudyEntry, default_dir, home, recent};
 pub(crate) use rows::Appender;
 pub use saes::SaeEntry;

@@ -4,7 +4,7 @@
 //! Invariant: every action has one row, every name is unique, and no two rows that can be live at once share a key.
 
 use super::panes::PaneId;
-use PaneId::{Contexts, Feature, Features, Fit, Live, Start, Steer, Tree};
+use PaneId::{Compare, Contexts, Feature, Features, Fit, Live, Start, Steer, Tree};
 
 /// Something that a key can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,6 +69,14 @@ pub enum Action {
     Remove,
     PreviousRun,
     NextRun,
+    TreeKind,
+    Linkage,
+    Mark,
+    Compare,
+    CompareFit,
+    ShowFit,
+    Undo,
+    SteerThree,
 }
 
 /// A row of the table.
@@ -93,7 +101,7 @@ pub struct ActionInfo {
 const EVERYWHERE: &[PaneId] = &[];
 const READING: &[PaneId] = &[Features, Contexts, Feature];
 
-const WITH_FEATURE: &[PaneId] = &[Features, Contexts, Feature, Tree, Steer, Live];
+const WITH_FEATURE: &[PaneId] = &[Features, Contexts, Feature, Compare, Tree, Steer, Live];
 const NAMING: &[PaneId] = &[Features, Contexts, Feature, Tree];
 
 const fn row(
@@ -131,19 +139,19 @@ pub const ACTIONS: &[ActionInfo] = &[
     row(Action::Neurons, "neurons", "neurons", &["n"], READING, 40, "The neurons of the feature; enter on one: every feature that uses it"),
     row(Action::SteerWith, "steer-with", "steer", &["a"], WITH_FEATURE, 50, "Steer with this feature: to the Steer pane"),
     row(Action::SuppressWith, "suppress-with", "suppress", &["A"], WITH_FEATURE, 0, "Suppress this feature: to the Steer pane"),
-    row(Action::Rename, "rename", "name", &["r"], NAMING, 55, "Give the feature a name; an empty one takes it away"),
+    row(Action::Rename, "rename", "name", &["r"], NAMING, 55, "Name, tag, rate and annotate the feature; an empty line takes it all away"),
     row(Action::NextFeature, "next-feature", "next", &["]"], READING, 0, "The next feature of the list, from any column"),
     row(Action::PreviousFeature, "previous-feature", "before", &["["], READING, 0, "The feature before in the list"),
     row(Action::Quantiles, "quantiles", "quantiles", &["u"], &[Contexts], 20, "Contexts from lower quantiles, or the strongest"),
     row(Action::Lines, "lines", "lines", &["w"], &[Contexts], 30, "One line a context with the peaks aligned, or wrapped"),
     row(Action::Trace, "trace", "trace", &["t"], &[Contexts], 45, "Look at this context's text in the Live pane"),
     row(Action::Digits, "digits", "digits", &["v"], EVERYWHERE, 0, "A digit 0 to 9 behind every token that fires"),
-    row(Action::Refit, "refit", "fit", &["f", "enter"], &[Fit], 10, "Fit again with the number of features shown"),
+    row(Action::Refit, "refit", "fit", &["f"], &[Fit], 10, "Fit again with the number of features shown"),
     row(Action::More, "more", "more", &["+", "="], &[Fit], 20, "More features for the next fit"),
     row(Action::Fewer, "fewer", "fewer", &["-"], &[Fit], 30, "Fewer features for the next fit"),
     row(Action::Pause, "pause", "pause", &["p"], EVERYWHERE, 0, "Hold the fit after its sweep; again: go on"),
     row(Action::Copy, "copy", "copy", &["y"], EVERYWHERE, 70, "Copy what the pane shows"),
-    row(Action::Export, "export", "export", &["E"], READING, 0, "Write the feature on show to a Markdown file in the study"),
+    row(Action::Export, "export", "export", &["E"], NAMING, 0, "Write the feature on show to a Markdown file in the study; in the tree: the dendrogram as SVG, Newick and JSON"),
     row(Action::Zoom, "zoom", "zoom", &["z"], EVERYWHERE, 80, "This pane alone, or all of them"),
     row(Action::Explore, "explore", "explore", &["1"], EVERYWHERE, 0, "Features, their contexts and what they are made of"),
     row(Action::Tree, "tree", "tree", &["2"], EVERYWHERE, 0, "Dendrogram of shared neurons"),
@@ -162,10 +170,18 @@ pub const ACTIONS: &[ActionInfo] = &[
     row(Action::Fold, "fold", "fold", &["space"], &[Tree], 15, "Fold or unfold the cluster under the cursor"),
     row(Action::FoldMore, "fold-more", "fold all", &["<", ","], &[Tree], 17, "Fold every cluster up to a greater height"),
     row(Action::FoldLess, "fold-less", "unfold all", &[">", "."], &[Tree], 18, "Unfold every cluster down to a smaller height"),
+    row(Action::TreeKind, "tree-kind", "levels", &["t"], &[Tree], 19, "The dendrogram of shared neurons, or levels of features of features"),
+    row(Action::Linkage, "linkage", "linkage", &["K"], &[Tree], 0, "The next linkage of the dendrogram; of levels: p growing or fixed"),
+    row(Action::Mark, "mark", "mark", &["space"], READING, 56, "Mark the feature, to compare it with others; again: not"),
+    row(Action::Compare, "compare", "compare", &["C"], WITH_FEATURE, 57, "Marked features side by side: neurons, cosines, coefficients over the same tokens"),
+    row(Action::ShowFit, "show-fit", "show", &["enter"], &[Fit], 25, "Show the fit under the cursor"),
+    row(Action::CompareFit, "compare-fit", "compare", &["c"], &[Fit], 26, "Match the features of the fit under the cursor with those on show"),
+    row(Action::Undo, "undo", "undo", &["U"], NAMING, 0, "Take back the last name or note"),
     row(Action::NextMatch, "next-match", "next match", &["n"], &[Tree], 0, "The next feature that the search finds"),
     row(Action::PreviousMatch, "previous-match", "match before", &["N"], &[Tree], 0, "The feature before that the search finds"),
     row(Action::SteerCore, "steer-core", "core", &["c"], &[Tree], 51, "Steer with the core neurons of the cluster alone"),
     row(Action::SteerExclusive, "steer-exclusive", "own part", &["x"], &[Tree], 52, "Steer with the neurons that the feature alone has in its cluster"),
+    row(Action::SteerThree, "steer-three", "three ways", &["b"], &[Tree, Steer], 53, "The feature whole, the core of its cluster, its own neurons: steered with side by side"),
     row(Action::Remove, "remove", "remove", &["d", "delete"], &[Steer, Live], 35, "Take the feature out of the list; in Live: empty the text"),
     row(Action::PreviousRun, "previous-run", "run before", &["["], &[Steer], 40, "The run before this one"),
     row(Action::NextRun, "next-run", "next run", &["]"], &[Steer], 41, "The run after this one"),

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::analysis::matching::{Alone, FitComparison, Match};
 use crate::analysis::{
-    Context, FeatureCard, FeatureRow, LabelShare, NeuronCard, NeuronWeight, Purity, Related, ScoredToken,
-    SharedNeurons, Trace, TraceFeature, Tree, TreeNode,
+    ComparedText, Comparison, Context, FeatureCard, FeatureRow, LabelShare, LevelInfo, LevelNode, Levels, NeuronCard,
+    NeuronWeight, Purity, Related, ScoredToken, SharedNeurons, Trace, TraceFeature, Tree, TreeNode,
 };
 use crate::engine::{Command, Estimate, Event, FeatureList, Job, StudyInfo, SweepPoint};
 use crate::factor::FitConfig;
@@ -127,6 +128,7 @@ impl Demo {
             promoted: tokens.split(' ').rev().map(|t| format!(" {t}")).collect(),
             purity: Some(Purity { label: label.to_owned(), share: 0.2 + 0.8 * noise(id, 4), base: 0.04 }),
             name: self.names.iter().find(|(i, _)| *i == id).map(|(_, n)| n.clone()),
+            note: crate::study::Note::default(),
         }
     }
 
@@ -264,6 +266,100 @@ impl Demo {
             }
         }
         Tree { nodes, measure: "weighted Jaccard, average linkage".to_owned() }
+    }
+
+    /// Two levels over the features: a concept each, then pairs of concepts.
+    pub fn levels(&self) -> Levels {
+        let base = |id: usize, level: usize, feature: usize| {
+            let row = self.row(feature % CONCEPTS.len());
+            LevelNode {
+                id,
+                level,
+                feature,
+                children: Vec::new(),
+                shares: Vec::new(),
+                features: vec![id],
+                neurons: 16 << level,
+                top_tokens: row.top_tokens,
+                promoted: row.promoted,
+                purity: row.purity,
+                contexts: (0..3).map(|i| Self::context(feature, i, 6.0)).collect(),
+            }
+        };
+        let mut nodes: Vec<LevelNode> = (0..self.features).map(|id| base(id, 0, id)).collect();
+        let info = |features, sparsity, relative_error| LevelInfo { features, sparsity, relative_error };
+        let mut levels = vec![info(self.features, 0.01, 0.322)];
+        let mut below: Vec<usize> = (0..self.features).collect();
+        for (level, of) in [(1, CONCEPTS.len()), (2, CONCEPTS.len() / 2)] {
+            let count = of.min(below.len());
+            let first = nodes.len();
+            for feature in 0..count {
+                let mut node = base(first + feature, level, feature);
+                node.children = below.iter().copied().skip(feature).step_by(count.max(1)).take(3).collect();
+                node.shares = (0..node.children.len()).map(|i| 1.0 - 0.3 * i as f32).collect();
+                node.features = node.children.iter().flat_map(|&c| nodes[c].features.clone()).collect();
+                nodes.push(node);
+            }
+            below = (first..first + count).collect();
+            levels.push(info(count, 0.02 * level as f64, 0.2 + 0.1 * level as f64));
+        }
+        Levels { levels, nodes, growth: "growing".to_owned() }
+    }
+
+    /// Features side by side.
+    pub fn comparison(&self, ids: &[usize]) -> Comparison {
+        let m = ids.len();
+        let matrix = |seed: usize| {
+            let value = |i: usize, j: usize| if i == j { 1.0 } else { noise(i.min(j) + seed, i.max(j)) - 0.3 };
+            (0..m * m).map(|at| value(at / m, at % m)).collect::<Vec<f32>>()
+        };
+        let text = |id: usize| {
+            let windows: Vec<Context> = ids.iter().map(|other| Self::context(id, other % 3, 8.0)).collect();
+            let values = windows.iter().enumerate().map(|(i, w)| {
+                w.values
+                    .iter()
+                    .enumerate()
+                    .map(|(t, v)| if t % m.max(1) == i || t == w.peak { *v } else { 0.0 })
+                    .collect()
+            });
+            ComparedText {
+                tokens: windows[0].tokens.clone(),
+                label: windows[0].label.clone(),
+                peak: windows[0].peak,
+                values: values.collect(),
+            }
+        };
+        Comparison {
+            features: ids.to_vec(),
+            shared: Self::shared(ids),
+            neurons: (0..20)
+                .map(|n| {
+                    let weight = |i: usize| if n < 3 || n % m.max(1) == i { noise(n, i) - 0.4 } else { 0.0 };
+                    (n * 61, (0..m).map(weight).collect())
+                })
+                .collect(),
+            cosines: matrix(1),
+            residual: Some(matrix(2)),
+            together: matrix(3),
+            peaks: vec![8.0; m],
+            texts: ids.iter().map(|&id| text(id)).collect(),
+        }
+    }
+
+    /// Two fits side by side: all but the last five are found again.
+    pub fn fits_compared(&self, a: &str, b: &str) -> FitComparison {
+        let kept = self.features - self.features.min(5);
+        let matched = (0..kept).map(|i| Match { a: i, b: (i + 3) % kept.max(1), cosine: 1.0 - 0.007 * i as f32 });
+        let alone = |i: usize| Alone { id: i, nearest: 0.5 * noise(i, 8) };
+        FitComparison {
+            a: a.to_owned(),
+            b: b.to_owned(),
+            matched: matched.collect(),
+            lost: (kept..self.features).map(alone).collect(),
+            appeared: (kept..self.features).rev().map(alone).collect(),
+            stability: 0.83,
+            found_again: kept as f64 / self.features.max(1) as f64,
+        }
     }
 
     /// What features share.
@@ -428,7 +524,7 @@ impl Demo {
             Command::OpenStudy(_) | Command::Open(_) => self.opened(),
             Command::Inspect(id) => vec![Event::Card(Box::new(self.card(*id)))],
             Command::Neuron(index) => vec![Event::Neuron(Box::new(self.neuron(*index)))],
-            Command::Tree => vec![Event::Tree(Arc::new(self.tree()))],
+            Command::Tree(_) => vec![Event::Tree(Arc::new(self.tree()))],
             Command::Shared(ids) => vec![Event::Shared(Box::new(Self::shared(ids)))],
             Command::Trace(text) => vec![Event::Trace(Box::new(self.trace(text)))],
             Command::Name(id, name) => {
@@ -442,8 +538,18 @@ impl Demo {
             Command::Cancel(job) => vec![Event::Cancelled(*job)],
             Command::Pause => vec![Event::Paused(true)],
             Command::Resume => vec![Event::Paused(false)],
-            Command::Export { path, .. } => vec![Event::Exported(path.clone())],
-            Command::Fit(_) | Command::Refine(_) | Command::SaveSession(_) | Command::Shutdown => Vec::new(),
+            Command::Export { path, .. } | Command::ExportTree(_, path) => vec![Event::Exported(path.clone())],
+            Command::Levels(_) => vec![Event::Levels(Arc::new(self.levels()))],
+            Command::Compare(ids) => vec![Event::Comparison(Box::new(self.comparison(ids)))],
+            Command::CompareFits(a, b) => vec![Event::FitsCompared(Box::new(self.fits_compared(a, b)))],
+            Command::Find(probe) => {
+                let score = |id: usize| if id % CONCEPTS.len() == 5 { 1.0 - id as f32 / 50.0 } else { 0.0 };
+                vec![Event::Found(probe.clone(), Arc::new((0..self.features).map(score).collect()))]
+            }
+            Command::ShowFit(_) => self.opened(),
+            Command::Fit(_) | Command::Refine(_) | Command::SaveSession(_) | Command::UndoNote | Command::Shutdown => {
+                Vec::new()
+            }
         }
     }
 

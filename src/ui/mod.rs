@@ -25,8 +25,6 @@ pub mod panes;
 #[cfg(test)]
 pub(crate) mod stage;
 pub mod terminal;
-#[cfg(test)]
-pub(crate) mod testing;
 pub mod text;
 pub mod textbox;
 pub mod theme;

@@ -3,14 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::{Color, Modifier, Style};
 
 use super::app::{App, AppOptions, Effect, Msg};
 use super::demo::Demo;
-use super::keymap::Keymap;
+use super::keymap::{Key, Keymap};
 use super::theme::{Profile, Theme};
 use super::view::view;
 use crate::engine::{Command, Event};
@@ -28,51 +27,45 @@ pub struct Stage {
     now: Duration,
 }
 
-fn key(spelling: &str) -> KeyEvent {
-    let (modifiers, rest) = match spelling.strip_prefix("ctrl-") {
-        Some(rest) => (KeyModifiers::CONTROL, rest),
-        None => (KeyModifiers::NONE, spelling),
-    };
-    let code = match rest {
-        "enter" => KeyCode::Enter,
-        "esc" => KeyCode::Esc,
-        "up" => KeyCode::Up,
-        "down" => KeyCode::Down,
-        "left" => KeyCode::Left,
-        "right" => KeyCode::Right,
-        "space" => KeyCode::Char(' '),
-        "tab" => KeyCode::Tab,
-        "backspace" => KeyCode::Backspace,
-        "pagedown" => KeyCode::PageDown,
-        "end" => KeyCode::End,
-        c => KeyCode::Char(c.chars().next().unwrap_or_else(|| panic!("no key '{spelling}'"))),
-    };
-    KeyEvent::new(code, modifiers)
-}
-
 impl Stage {
     /// Nothing open.
     pub fn new(width: u16, height: u16, profile: Profile) -> Self {
+        Self::with(width, height, profile, false)
+    }
+
+    /// Nothing open, in the Start pane or not.
+    pub fn with(width: u16, height: u16, profile: Profile, show_start: bool) -> Self {
         let options = AppOptions {
             theme: Theme::new(profile, false),
             keymap: Keymap::default(),
             initial: None,
-            show_start: false,
+            show_start,
             notes: Vec::new(),
+            fresh: false,
             mouse: true,
             problems: Vec::new(),
-            fresh: false,
         };
         let app = App::new(options, (width, height));
-        let demo = Demo::default();
-        let mut stage = Self { app, demo, sent: Vec::new(), effects: Vec::new(), answers: true, now: Duration::ZERO };
+        let mut stage = Self {
+            app,
+            demo: Demo::default(),
+            sent: Vec::new(),
+            effects: Vec::new(),
+            answers: true,
+            now: Duration::ZERO,
+        };
         let effects = stage.app.begin();
         stage.settle(effects);
         stage
     }
 
+    /// A study with a finished fit of 40 features is open.
+    pub fn opened(width: u16, height: u16, profile: Profile) -> Self {
+        Self::opened_with(width, height, profile, 40)
+    }
+
     /// A study with a finished fit of `features` is open.
-    pub fn opened(width: u16, height: u16, profile: Profile, features: usize) -> Self {
+    pub fn opened_with(width: u16, height: u16, profile: Profile, features: usize) -> Self {
         let mut stage = Self::new(width, height, profile);
         stage.demo.features = features;
         for event in stage.demo.opened() {
@@ -81,7 +74,8 @@ impl Stage {
         stage
     }
 
-    fn settle(&mut self, effects: Vec<Effect>) {
+    /// Answers everything the app asks, and what it asks then.
+    pub fn settle(&mut self, effects: Vec<Effect>) {
         let mut queue: VecDeque<Effect> = effects.into();
         while let Some(effect) = queue.pop_front() {
             match effect {
@@ -97,7 +91,7 @@ impl Stage {
         }
     }
 
-    /// Takes a message and answers what is asked.
+    /// Takes a message, answers, and lets every deadline pass.
     pub fn msg(&mut self, msg: Msg) -> &mut Self {
         let effects = self.app.update(msg);
         self.settle(effects);
@@ -118,7 +112,8 @@ impl Stage {
     /// Keys by their spelling, separated by spaces.
     pub fn keys(&mut self, keys: &str) -> &mut Self {
         for spelling in keys.split_whitespace() {
-            self.msg(Msg::Key(key(spelling)));
+            let key = Key::parse(spelling).unwrap_or_else(|| panic!("no key '{spelling}'"));
+            self.msg(Msg::Key(key.event()));
         }
         self
     }
@@ -126,12 +121,12 @@ impl Stage {
     /// Text typed character by character.
     pub fn type_text(&mut self, text: &str) -> &mut Self {
         for c in text.chars() {
-            self.msg(Msg::Key(KeyCode::Char(c).into()));
+            self.msg(Msg::Key(crossterm::event::KeyCode::Char(c).into()));
         }
         self
     }
 
-    fn drawn(&self) -> Terminal<TestBackend> {
+    fn buffer(&self) -> Terminal<TestBackend> {
         let (width, height) = self.app.size();
         let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a test backend");
         terminal.draw(|frame| view(&self.app, frame)).expect("drawing");
@@ -140,20 +135,18 @@ impl Stage {
 
     /// The screen as text.
     pub fn screen(&self) -> String {
-        let terminal = self.drawn();
-        let buffer = terminal.backend().buffer();
-        let width = usize::from(buffer.area.width);
-        let rows: Vec<String> = buffer
-            .content
-            .chunks(width)
-            .map(|row| row.iter().map(ratatui::buffer::Cell::symbol).collect::<String>().trim_end().to_owned())
-            .collect();
-        rows.join("\n")
+        let terminal = self.buffer();
+        // The test backend cannot print a screen without columns.
+        if self.app.size().0 == 0 {
+            return String::new();
+        }
+        let text = terminal.backend().to_string();
+        text.lines().map(|l| l.trim_matches('"').trim_end()).collect::<Vec<_>>().join("\n")
     }
 
     /// The screen's styles: a line for every run of cells that is not plain.
     pub fn styles(&self) -> String {
-        let terminal = self.drawn();
+        let terminal = self.buffer();
         let buffer = terminal.backend().buffer();
         let mut out = String::new();
         for y in 0..buffer.area.height {
@@ -168,7 +161,7 @@ impl Stage {
                 }
                 let named = name(style);
                 if !named.is_empty() && (!run.trim().is_empty() || named.contains("on")) {
-                    out.push_str(&format!("{y}:{from}-{} {named} |{run}|\n", x - 1));
+                    out.push_str(&format!("{y}:{from}-{} {named} |{}|\n", x - 1, run));
                 }
             }
         }

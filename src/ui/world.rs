@@ -72,6 +72,8 @@ pub struct World {
     pub neuron: Option<Box<NeuronCard>>,
     /// The selected feature.
     pub selected: Option<usize>,
+    /// Features marked for comparison, in the order of marking.
+    pub marked: Vec<usize>,
     /// The neuron that is open instead of the feature.
     pub open_neuron: Option<usize>,
     /// The way that led here, for the breadcrumb: "#17", "neuron 843".
@@ -102,7 +104,13 @@ impl World {
             }
             Event::Model(model) => self.model = Some(model.clone()),
             Event::Study(study) => self.open(study),
-            Event::Features(list) => self.features = Some(list.clone()),
+            Event::Features(list) => {
+                // Another fit's ids are other features.
+                if self.features.as_ref().is_some_and(|before| before.fit != list.fit) {
+                    self.marked.clear();
+                }
+                self.features = Some(list.clone());
+            }
             Event::Sweep(point) => {
                 if self.sweeps.last().is_some_and(|last| point.sweep <= last.sweep) {
                     self.sweeps.clear();
@@ -130,6 +138,10 @@ impl World {
             Event::Estimate(_)
             | Event::Tree(_)
             | Event::Shared(_)
+            | Event::Levels(_)
+            | Event::Comparison(_)
+            | Event::Found(..)
+            | Event::FitsCompared(_)
             | Event::Trace(_)
             | Event::SteerInfo(_)
             | Event::SteerText { .. } => {}
@@ -156,6 +168,7 @@ impl World {
         let other = self.study.as_ref().is_none_or(|s| s.dir != study.dir || s.hook != study.hook);
         if other {
             self.features = None;
+            self.marked.clear();
             self.sweeps.clear();
             self.card = None;
             self.neuron = None;

@@ -377,7 +377,7 @@ fn notes_and_session_come_back_and_unreadable_notes_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
     assert_eq!((study.notes("f").unwrap(), study.session()), (Notes::default(), None));
-    let notes = Notes { names: [(3, "weekdays".to_owned())].into() };
+    let notes = Notes { names: [(3, "weekdays".to_owned())].into(), ..Notes::default() };
     study.save_notes("f", &notes).unwrap();
     study.save_notes("g", &Notes::default()).unwrap();
     assert_eq!(study.notes("f").unwrap(), notes);

@@ -95,7 +95,13 @@ impl App {
             Action::Pause => (!world.fitting()).then(|| "no fit is running".to_owned()),
             Action::OtherLayer => world.study.is_none().then(|| "no study is open".to_owned()),
             Action::Neurons => no_pane(PaneId::Feature).or_else(no_feature),
-            Action::Rename | Action::Export => no_feature(),
+            Action::Rename | Action::Export | Action::Mark | Action::Undo => no_feature(),
+            Action::Compare if self.place == PaneId::Compare => Some("they are on show".to_owned()),
+            Action::Compare => match world.marked.len() {
+                0 | 1 => Some(format!("mark two features or more with {} first", key(Action::Mark))),
+                2..=8 => None,
+                n => Some(format!("{n} are marked; at most 8 fit side by side")),
+            },
             Action::SteerWith | Action::SuppressWith => no_pane(PaneId::Steer).or_else(no_feature),
             Action::NextFeature | Action::PreviousFeature => no_feature(),
             Action::Tree => no_pane(PaneId::Tree),
@@ -185,6 +191,19 @@ impl App {
                     replace: false,
                 },
             ),
+            Action::Mark => {
+                match self.world.marked.iter().position(|m| *m == id) {
+                    Some(at) => {
+                        self.world.marked.remove(at);
+                    }
+                    None => self.world.marked.push(id),
+                }
+                let steps = self.with(PaneId::Features, |pane, cx| pane.act(Action::NextFeature, cx)).flatten();
+                let here = self.place == PaneId::Features;
+                steps.filter(|_| here).map(|s| self.carry_out(s)).unwrap_or_default()
+            }
+            Action::Compare => self.go_to(PaneId::Compare),
+            Action::Undo => vec![Effect::Send(Command::UndoNote)],
             Action::Rename => {
                 self.ask_name(id);
                 Vec::new()

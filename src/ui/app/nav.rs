@@ -2,6 +2,7 @@
 
 use super::{App, Effect, Place};
 use crate::engine::{Command, Level};
+use crate::study::Notes;
 use crate::ui::panes::PaneId;
 use crate::ui::panes::overlay::Overlay;
 
@@ -181,7 +182,7 @@ impl App {
     }
 
     pub(super) fn ask_name(&mut self, id: usize) {
-        let now = self.world.row(id).and_then(|r| r.name.clone()).unwrap_or_default();
+        let now = self.world.row(id).map(|r| Notes::line(r.name.as_deref(), &r.note)).unwrap_or_default();
         self.overlay = Some(Overlay::rename(id, &now));
     }
 

@@ -7,7 +7,7 @@ use super::*;
 use crate::engine::{Job, Level};
 use crate::ui::action::ACTIONS;
 use crate::ui::keymap::Key;
-use crate::ui::testing::Stage;
+use crate::ui::stage::Stage;
 use crate::ui::theme::Profile;
 
 fn opened() -> Stage {

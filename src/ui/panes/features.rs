@@ -4,12 +4,15 @@
 //! feature.
 
 mod columns;
+mod filter;
 
 use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent};
-use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
-use nucleo_matcher::{Config, Matcher, Utf32Str};
+use nucleo_matcher::{Config, Matcher};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -17,13 +20,17 @@ use serde_json::{Value, json};
 
 use super::{Cx, Pane, PaneId, Step, empty, motion, put, scroll};
 use crate::analysis::FeatureRow;
-use crate::engine::Event;
+use crate::engine::{Command, Event, Probe};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
 use crate::ui::text;
 use columns::Columns;
+use filter::Filter;
 
-pub use columns::bar;
+pub use columns::{bar, thin_bar};
+
+/// The questions of a filter are put when it was not typed on for this long.
+const TYPED: Duration = Duration::from_millis(300);
 
 /// What the list is sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,43 +85,31 @@ pub struct FeaturesPane {
     /// Feature ids in the order shown.
     order: Vec<usize>,
     offset: usize,
-}
-
-/// Whether every word of the filter is found in one of the row's texts.
-fn matches(row: &FeatureRow, words: &[Pattern], matcher: &mut Matcher) -> bool {
-    let id = format!("#{}", row.id);
-    let mut buffer = Vec::new();
-    words.iter().all(|word| {
-        let label = row.purity.as_ref().map(|p| p.label.as_str());
-        [Some(id.as_str()), row.name.as_deref(), label]
-            .into_iter()
-            .flatten()
-            .chain(row.top_tokens.iter().map(String::as_str))
-            .chain(row.promoted.iter().map(String::as_str))
-            .any(|field| word.score(Utf32Str::new(field, &mut buffer), matcher).is_some())
-    })
+    /// What the engine answered to the filter's questions, about the fit `answered_of`.
+    answers: HashMap<Probe, Arc<Vec<f32>>>,
+    asked: HashSet<Probe>,
+    answered_of: (String, usize),
+    /// When the questions of the filter are put.
+    ask_at: Option<Duration>,
 }
 
 impl FeaturesPane {
     fn reorder(&mut self, cx: &Cx) {
         let rows = cx.world.rows();
-        let words: Vec<Pattern> = self
-            .query
-            .text()
-            .split_whitespace()
-            .map(|w| Pattern::parse(w, CaseMatching::Smart, Normalization::Smart))
-            .collect();
-        let mut kept: Vec<&FeatureRow> = if words.is_empty() {
-            rows.iter().collect()
-        } else {
-            let mut matcher = Matcher::new(Config::DEFAULT);
-            rows.iter().filter(|row| matches(row, &words, &mut matcher)).collect()
+        let filter = Filter::new(self.query.text());
+        let mut matcher = Matcher::new(Config::DEFAULT);
+        let answers = |probe: &Probe| self.answers.get(probe).map(|scores| &**scores);
+        let score = |row| filter.passes(row, &answers, &mut matcher).map(|score| (score, row));
+        let mut kept: Vec<(f32, &FeatureRow)> = match filter.is_empty() {
+            true => rows.iter().map(|row| (0.0, row)).collect(),
+            false => rows.iter().filter_map(score).collect(),
         };
-        kept.sort_by(|a, b| self.sort.compare(a, b));
+        // What answers a question best comes first.
+        kept.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| self.sort.compare(a.1, b.1)));
         if self.reversed {
             kept.reverse();
         }
-        self.order = kept.into_iter().map(|row| row.id).collect();
+        self.order = kept.into_iter().map(|(_, row)| row.id).collect();
     }
 
     fn position(&self, cx: &Cx) -> Option<usize> {
@@ -144,8 +139,25 @@ impl FeaturesPane {
     }
 
     fn refilter(&mut self, cx: &Cx) -> Vec<Step> {
+        let of = cx.world.features.as_ref().map(|list| (list.fit.clone(), list.sweep)).unwrap_or_default();
+        if self.answered_of != of {
+            self.answered_of = of;
+            self.answers.clear();
+            self.asked.clear();
+        }
+        let open = Filter::new(self.query.text()).probes().any(|probe| !self.asked.contains(probe));
+        self.ask_at = open.then(|| cx.world.now + TYPED);
         self.reorder(cx);
         self.settle(cx)
+    }
+
+    /// Puts the questions of the filter that were not put yet.
+    fn ask(&mut self) -> Vec<Step> {
+        self.ask_at = None;
+        let filter = Filter::new(self.query.text());
+        let new: Vec<Probe> = filter.probes().filter(|probe| !self.asked.contains(*probe)).cloned().collect();
+        self.asked.extend(new.iter().cloned());
+        new.into_iter().map(|probe| Step::Send(Command::Find(probe))).collect()
     }
 
     fn has_filter_line(&self) -> bool {
@@ -255,8 +267,20 @@ impl Pane for FeaturesPane {
     fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
         match event {
             Event::Features(_) | Event::Study(_) => self.refilter(cx),
+            Event::Found(probe, scores) => {
+                self.answers.insert(probe.clone(), scores.clone());
+                self.refilter(cx)
+            }
             _ => Vec::new(),
         }
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.ask_at
+    }
+
+    fn tick(&mut self, cx: &Cx) -> Vec<Step> {
+        if self.ask_at.is_some_and(|at| at <= cx.world.now) { self.ask() } else { Vec::new() }
     }
 
     fn selected(&mut self, cx: &Cx) -> Vec<Step> {
@@ -301,8 +325,13 @@ impl Pane for FeaturesPane {
             put(buf, cx.area, line + 1, &columns.line(row, selected, max, cx));
         }
         if self.order.is_empty() {
-            let text = format!("  nothing matches '{}': esc clears", text::clean(self.query.text()));
-            put(buf, cx.area, 2, &Line::styled(text, cx.theme.dim()));
+            let said = format!("nothing matches '{}': esc clears", text::clean(self.query.text()));
+            let cells = usize::from(cx.area.width).saturating_sub(4);
+            let lines =
+                text::wrap(&said, cells).into_iter().chain([String::new()]).chain(text::wrap(filter::GRAMMAR, cells));
+            for (i, line) in lines.enumerate() {
+                super::put_at(buf, cx.area, 2, 2 + i, &Line::styled(line, cx.theme.dim()));
+            }
         }
         if self.has_filter_line() {
             put(buf, cx.area, usize::from(cx.area.height).saturating_sub(1), &self.filter_line(cx));
@@ -329,6 +358,10 @@ impl FeaturesPane {
         let cells = usize::from(cx.area.width).saturating_sub(3);
         if self.typing {
             spans.extend(self.query.line(cx.theme, cells).spans);
+            if self.query.text().is_empty() {
+                let room = cells.saturating_sub(2);
+                spans.push(Span::styled(format!(" {}", text::fit(filter::GRAMMAR, room)), cx.theme.dim()));
+            }
         } else {
             let shown = text::fit(&text::clean(self.query.text()), cells.saturating_sub(12));
             spans.push(Span::raw(shown));
@@ -358,7 +391,7 @@ fn nothing(cx: &Cx) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ui::testing::Stage;
+    use crate::ui::stage::Stage;
     use crate::ui::theme::Profile;
 
     fn ids(pane: &mut FeaturesPane, stage: &Stage) -> Vec<usize> {

@@ -2,13 +2,16 @@
 //!
 //! Invariant: nothing is fitted without an action of the user here.
 
+mod fits;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Axis, Chart, Dataset, GraphType, Widget};
 
-use super::{Cx, Pane, PaneId, Step, empty, put};
+use super::{Cx, Pane, PaneId, Step, empty, motion, put, scroll};
+use crate::analysis::matching::FitComparison;
 use crate::engine::{Command, Event, Job, Level, SweepPoint};
 use crate::factor::{FitConfig, Init, Solver, Stop};
 use crate::ui::action::Action;
@@ -27,6 +30,39 @@ pub struct FitPane {
     next: Option<usize>,
     /// Of the running fit.
     running: Option<FitConfig>,
+    /// The cursor in the list of fits.
+    cursor: usize,
+    plot: Plot,
+    compared: Option<FitComparison>,
+    /// Lines of the comparison scrolled off.
+    scrolled: usize,
+}
+
+/// What the middle of the pane shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Plot {
+    /// The error of each sweep.
+    #[default]
+    Curve,
+    /// The error of each fit against its number of features.
+    AgainstK,
+    /// Two fits side by side.
+    Compared,
+}
+
+/// Where the parts of the pane are: the lines above, the middle, the list of fits.
+struct Parts {
+    middle: Rect,
+    list: Rect,
+}
+
+fn parts(plot: Plot, count: usize, area: Rect) -> Parts {
+    let top = 4.min(area.height);
+    let below = area.height - top;
+    let most = if plot == Plot::Compared { below / 4 } else { below / 3 };
+    let list = (count as u16 + u16::from(count > 0)).min(most.max(u16::from(count > 0) * 2).min(below));
+    let middle = Rect { x: area.x + 1, y: area.y + top, width: area.width.saturating_sub(2), height: below - list };
+    Parts { middle, list: Rect { y: area.y + top + middle.height, height: list, ..area } }
 }
 
 impl FitPane {
@@ -118,23 +154,46 @@ impl FitPane {
         vec![Line::from(first), Line::styled(text::fit(&how, width), theme.dim()), again]
     }
 
-    fn fits(&self, cx: &Cx, width: usize) -> Vec<Line<'static>> {
-        let Some(study) = cx.world.study.as_ref().filter(|s| !s.fits.is_empty()) else { return Vec::new() };
-        let mut lines = vec![Line::styled(" fits of this study", cx.theme.heading())];
-        for fit in study.fits.iter().rev() {
-            let error = fit.relative_error.map_or_else(|| "unfinished".to_owned(), |e| format!("error {e:.4}"));
-            let shown = cx.world.features.as_ref().is_some_and(|list| list.fit == fit.name);
-            let line = format!(
-                " {} {}  {} features  {error}  {} sweeps in {}",
-                if shown { "▸" } else { " " },
-                text::pad(&text::clean(&fit.name), 16),
-                fit.config.features,
-                fit.sweeps,
-                text::duration(fit.seconds)
-            );
-            lines.push(Line::raw(text::fit(&line, width)));
+    /// The list of fits with its cursor.
+    fn list(&self, area: Rect, cx: &Cx, buf: &mut Buffer) {
+        let all = fits::listed(cx);
+        let height = usize::from(area.height).saturating_sub(1);
+        let key = |a| cx.key(a);
+        let title = format!(
+            " fits of this layer   {} shows one   {} compares it with the one on show   ←/→ error against features",
+            key(Action::ShowFit),
+            key(Action::CompareFit)
+        );
+        let width = usize::from(area.width);
+        let title = if all.len() > 1 { title } else { " fits of this layer".to_owned() };
+        put(buf, area, 0, &Line::styled(text::fit(&title, width), cx.theme.dim()));
+        let cursor = self.cursor.min(all.len().saturating_sub(1));
+        let from = scroll(0, cursor, all.len(), height);
+        for (y, (i, fit)) in all.iter().enumerate().skip(from).take(height).enumerate() {
+            put(buf, area, y + 1, &fits::line(fit, i == cursor, width, cx));
         }
-        lines
+    }
+
+    /// The next or former of what the middle can show.
+    fn turn_plot(&mut self, forward: bool) {
+        let mut all = vec![Plot::Curve, Plot::AgainstK];
+        all.extend(self.compared.as_ref().map(|_| Plot::Compared));
+        let at = all.iter().position(|p| *p == self.plot).unwrap_or(0);
+        self.plot = all[(at + if forward { 1 } else { all.len() - 1 }) % all.len()];
+    }
+
+    /// Up and down in the list; a screen at a time in a comparison.
+    fn move_by(&mut self, action: Action, cx: &Cx) -> Option<()> {
+        let all = fits::listed(cx);
+        if let (Plot::Compared, Some(found), Action::PageUp | Action::PageDown) = (self.plot, &self.compared, action) {
+            let middle = parts(self.plot, all.len(), cx.area).middle;
+            let lines = fits::compared_lines(found, usize::from(middle.width), cx).len();
+            let last = (lines + 1).saturating_sub(usize::from(middle.height));
+            self.scrolled = motion(action, self.scrolled.min(last), last, usize::from(middle.height))?;
+            return Some(());
+        }
+        self.cursor = motion(action, self.cursor, all.len(), usize::from(cx.area.height) / 3)?;
+        Some(())
     }
 }
 
@@ -193,7 +252,8 @@ impl Pane for FitPane {
     }
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
-        if !matches!(action, Action::Refit | Action::More | Action::Fewer) {
+        let mine = [Action::Refit, Action::More, Action::Fewer, Action::ShowFit, Action::CompareFit];
+        if !mine.contains(&action) {
             return None;
         }
         match (&cx.world.study, action) {
@@ -204,6 +264,20 @@ impl Pane for FitPane {
             (Some(_), Action::Refit) if cx.world.job(Job::Collect).is_some() => {
                 Some("collecting goes on: a fit needs all rows".to_owned())
             }
+            (Some(_), Action::ShowFit | Action::CompareFit) if cx.world.fitting() => {
+                Some("a fit is running: it is what is shown".to_owned())
+            }
+            (Some(_), Action::ShowFit | Action::CompareFit) => match fits::listed(cx).get(self.cursor) {
+                None => Some("this layer has no fit yet".to_owned()),
+                Some(fit) if fits::is_shown(fit, cx) && action == Action::ShowFit => {
+                    Some("it is on show; down goes to another".to_owned())
+                }
+                Some(fit) if fits::is_shown(fit, cx) => {
+                    Some("it is the one on show: put the cursor on another to compare".to_owned())
+                }
+                Some(fit) if fit.relative_error.is_none() => Some("it has no features yet: it was stopped".to_owned()),
+                Some(_) => None,
+            },
             _ => None,
         }
     }
@@ -213,6 +287,17 @@ impl Pane for FitPane {
             Action::More => self.turn(true, cx),
             Action::Fewer => self.turn(false, cx),
             Action::Refit => return Some(self.refit(cx)),
+            Action::Left | Action::Right => self.turn_plot(action == Action::Right),
+            Action::Back if self.plot != Plot::Curve => self.plot = Plot::Curve,
+            Action::ShowFit => {
+                let fit = fits::listed(cx).get(self.cursor).map(|f| f.name.clone())?;
+                return Some(vec![Step::Send(Command::ShowFit(fit))]);
+            }
+            Action::CompareFit => {
+                let fit = fits::listed(cx).get(self.cursor).map(|f| f.name.clone())?;
+                let shown = cx.world.features.as_ref().map(|list| list.fit.clone())?;
+                return Some(vec![Step::Send(Command::CompareFits(shown, fit))]);
+            }
             Action::Copy => {
                 let lines: Vec<String> = cx
                     .world
@@ -222,12 +307,21 @@ impl Pane for FitPane {
                     .collect();
                 return Some(vec![Step::Copy(lines.join("\n"), format!("{} sweeps", lines.len()))]);
             }
-            _ => return None,
+            _ => return self.move_by(action, cx).map(|()| Vec::new()),
         }
         Some(Vec::new())
     }
 
-    fn event(&mut self, event: &Event, _: &Cx) -> Vec<Step> {
+    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
+        match event {
+            Event::FitsCompared(found) => {
+                self.compared = Some((**found).clone());
+                (self.plot, self.scrolled) = (Plot::Compared, 0);
+            }
+            Event::Study(_) if cx.world.features.is_none() => *self = Self::default(),
+            Event::Started(Job::Fit) => self.plot = Plot::Curve,
+            _ => {}
+        }
         if matches!(event, Event::Study(_) | Event::Failed(Job::Fit, _)) {
             self.running = None;
         }
@@ -242,21 +336,20 @@ impl Pane for FitPane {
             return empty(buf, cx, &["Nothing to fit yet.".to_owned(), open]);
         }
         let summary = self.summary(cx, width);
-        let fits = self.fits(cx, width);
         for (i, line) in summary.iter().enumerate() {
             put(buf, area, i, line);
         }
-        let top = (summary.len() as u16 + 1).min(area.height);
-        let below = area.height - top;
-        let listed = (fits.len() as u16).min(below / 3);
-        let plot = Rect { x: area.x + 1, y: area.y + top, width: area.width.saturating_sub(2), height: below - listed };
-        if cx.world.sweeps.is_empty() {
-            put(buf, plot, 1, &Line::styled(" the curve appears with the first sweep", cx.theme.dim()));
-        } else {
-            chart(cx, plot, buf);
+        let parts = parts(self.plot, fits::listed(cx).len(), area);
+        match (self.plot, &self.compared) {
+            (Plot::Compared, Some(found)) => fits::compared(found, self.scrolled, parts.middle, cx, buf),
+            (Plot::AgainstK, _) => fits::against_k(cx, parts.middle, buf),
+            _ if cx.world.sweeps.is_empty() => {
+                put(buf, parts.middle, 1, &Line::styled(" the curve appears with the first sweep", cx.theme.dim()));
+            }
+            _ => chart(cx, parts.middle, buf),
         }
-        for (i, line) in fits.iter().take(usize::from(listed)).enumerate() {
-            put(buf, area, usize::from(top + plot.height) + i, line);
+        if parts.list.height > 1 {
+            self.list(parts.list, cx, buf);
         }
     }
 }
@@ -264,7 +357,7 @@ impl Pane for FitPane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ui::testing::Stage;
+    use crate::ui::stage::Stage;
     use crate::ui::theme::Profile;
 
     fn point(sweep: usize, relative_error: f64) -> SweepPoint {
@@ -303,5 +396,36 @@ mod tests {
         stage.event(Event::Started(Job::Fit)).keys("5 f");
         assert!(!stage.sent.iter().any(|c| matches!(c, Command::Fit(_))));
         assert!(stage.screen().contains("a fit is running"));
+    }
+
+    /// A stage whose study has three fits of two sizes.
+    fn three_fits(width: u16, height: u16) -> Stage {
+        let mut stage = Stage::opened(width, height, Profile::TrueColour);
+        let mut study = stage.demo.study();
+        for (name, features, error) in [("k20", 20, 0.41), ("k80", 80, 0.25)] {
+            let mut fit = study.fits[0].clone();
+            (fit.name, fit.config.features, fit.relative_error) = (name.to_owned(), features, Some(error));
+            study.fits.push(fit);
+        }
+        stage.event(Event::Study(Box::new(study))).keys("5");
+        stage
+    }
+
+    #[test]
+    fn fits_are_listed_plotted_compared_and_switched() {
+        for (width, height) in [(120, 36), (80, 24), (60, 18)] {
+            let mut stage = three_fits(width, height);
+            assert!(stage.screen().contains("k80"), "{}", stage.screen());
+            stage.keys("right");
+            assert!(stage.screen().contains("features"), "{}", stage.screen());
+            stage.keys("c");
+            let asked = |c: &Command| matches!(c, Command::CompareFits(a, b) if a == "bcd-k40" && b == "k80");
+            assert!(stage.sent.iter().any(asked), "{:?}", stage.sent.last());
+            assert!(stage.screen().contains("5 only in bcd-k40"), "{}", stage.screen());
+            stage.keys("pagedown esc enter");
+            assert!(stage.sent.iter().any(|c| matches!(c, Command::ShowFit(name) if name == "k80")));
+            stage.keys("j j c");
+            assert!(stage.screen().contains("it is the one on show"), "{}", stage.screen());
+        }
     }
 }

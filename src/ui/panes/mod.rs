@@ -4,6 +4,7 @@
 //!
 //! Invariant: a pane changes nothing but itself; what it wants done it returns as [`Step`]s.
 
+pub mod compare;
 pub mod contexts;
 pub mod feature;
 pub mod features;
@@ -30,6 +31,7 @@ use super::theme::Theme;
 use super::world::World;
 use crate::engine::{Command, Event, Level, OpenRequest, SteerPart};
 
+pub use compare::ComparePane;
 pub use contexts::ContextsPane;
 pub use feature::FeaturePane;
 pub use features::FeaturesPane;
@@ -48,6 +50,8 @@ pub enum PaneId {
     Contexts,
     /// What the selected feature (or a neuron) is made of.
     Feature,
+    /// Marked features side by side.
+    Compare,
     /// Dendrogram of shared neurons.
     Tree,
     /// Steered beside unsteered text.
@@ -62,8 +66,17 @@ pub enum PaneId {
 
 impl PaneId {
     /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Features, Self::Contexts, Self::Feature, Self::Tree, Self::Steer, Self::Live, Self::Fit, Self::Start];
+    pub const ALL: [Self; 9] = [
+        Self::Features,
+        Self::Contexts,
+        Self::Feature,
+        Self::Compare,
+        Self::Tree,
+        Self::Steer,
+        Self::Live,
+        Self::Fit,
+        Self::Start,
+    ];
 
     /// Its name for a person.
     pub fn title(self) -> &'static str {
@@ -71,6 +84,7 @@ impl PaneId {
             Self::Features => "Features",
             Self::Contexts => "Contexts",
             Self::Feature => "Feature",
+            Self::Compare => "Compare",
             Self::Tree => "Tree",
             Self::Steer => "Steer",
             Self::Live => "Live",
@@ -84,10 +98,10 @@ impl PaneId {
         Self::ALL.into_iter().find(|p| p.title() == title)
     }
 
-    /// The tab that shows it: the three reading panes share one.
+    /// The tab that shows it: the reading panes share one.
     pub fn tab(self) -> Self {
         match self {
-            Self::Contexts | Self::Feature => Self::Features,
+            Self::Contexts | Self::Feature | Self::Compare => Self::Features,
             other => other,
         }
     }
@@ -154,6 +168,8 @@ pub enum Note {
     },
     /// To Steer: the features that come next are of this cluster.
     Cluster(Vec<usize>),
+    /// To Steer: run the feature in three ways, whole, core and own neurons.
+    ThreeWays,
     /// To Live: look at this text.
     Text(String),
     /// To Start: begin from this request.
@@ -260,6 +276,7 @@ pub fn all() -> Vec<Box<dyn Pane>> {
         Box::new(FeaturesPane::default()),
         Box::new(ContextsPane::default()),
         Box::new(FeaturePane::default()),
+        Box::new(ComparePane::default()),
         Box::new(FitPane::default()),
         Box::new(TreePane::default()),
         Box::new(SteerPane::default()),

@@ -131,11 +131,14 @@ impl Overlay {
             Self::Palette(palette) => palette.view(app, screen, buf),
             Self::Log(log) => log.view(app, screen, buf),
             Self::Rename(id, input) => {
-                let area = dialog(screen, 56, 4);
-                let inner = frame(&format!("Name of feature #{id}"), area, &app.theme, buf);
+                let area = dialog(screen, 68, 5);
+                let inner = frame(&format!("Name and notes of feature #{id}"), area, &app.theme, buf);
                 put(buf, inner, 0, &input.line(&app.theme, usize::from(inner.width)));
-                let hint = "enter keeps it, empty takes it away, esc leaves it";
-                put(buf, inner, 1, &Line::styled(text::fit(hint, usize::from(inner.width)), app.theme.dim()));
+                let form = "months of the year #time *4 -- fires on years too";
+                let keys = "a name, #tags, *1 to *5, -- a note; enter keeps, esc leaves";
+                for (i, hint) in [form, keys].into_iter().enumerate() {
+                    put(buf, inner, i + 1, &Line::styled(text::fit(hint, usize::from(inner.width)), app.theme.dim()));
+                }
             }
             Self::Quit(jobs) => quit_view(jobs, app, screen, buf),
         }

@@ -4,11 +4,14 @@
 //! Invariant: one run is active at a time, and every piece of text goes to it.
 
 mod form;
+mod parts;
 mod result;
 mod run;
 #[cfg(test)]
 mod tests;
 mod view;
+
+use std::collections::VecDeque;
 
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::buffer::Buffer;
@@ -50,7 +53,11 @@ pub struct SteerPane {
     /// Rows of its texts that are above the screen.
     scroll: usize,
     /// To run when the active run has ended.
-    next: Option<SteerAsk>,
+    queue: VecDeque<SteerAsk>,
+    /// The active run was stopped to make room for the queue.
+    replacing: bool,
+    /// The first of three runs that are on show side by side.
+    three: Option<usize>,
 }
 
 impl Default for SteerPane {
@@ -67,7 +74,9 @@ impl Default for SteerPane {
             runs: Vec::new(),
             shown: 0,
             scroll: 0,
-            next: None,
+            queue: VecDeque::new(),
+            replacing: false,
+            three: None,
         }
     }
 }
@@ -103,12 +112,34 @@ impl SteerPane {
         if let Some(reason) = self.refused(cx) {
             return vec![Step::Say(Level::Warn, reason)];
         }
-        let ask = self.form.ask(self.prompt.text());
+        self.three = None;
+        self.queue = [self.form.ask(self.prompt.text())].into();
+        self.go_on()
+    }
+
+    /// The feature in three ways, one after the other: whole, the core of its cluster, its own neurons.
+    fn run_three(&mut self, cx: &Cx) -> Vec<Step> {
+        self.typing = false;
+        if let Some(reason) = self.refused(cx).or_else(|| self.form.refused_three()) {
+            return vec![Step::Say(Level::Warn, reason)];
+        }
+        self.queue = self.form.three(self.prompt.text()).into();
+        // Runs that drop out of the history make room first.
+        let active = usize::from(self.active().is_some());
+        while self.runs.len() + 3 > MAX_RUNS && self.runs.len() > active {
+            self.runs.remove(0);
+        }
+        self.three = Some(self.runs.len());
+        self.go_on()
+    }
+
+    /// Begins with the queue, stopping what runs.
+    fn go_on(&mut self) -> Vec<Step> {
         if self.active().is_some() {
-            self.next = Some(ask);
+            self.replacing = true;
             return vec![Step::Send(Command::Cancel(Job::Steer))];
         }
-        self.start(ask)
+        self.queue.pop_front().map(|ask| self.start(ask)).unwrap_or_default()
     }
 
     fn start(&mut self, ask: SteerAsk) -> Vec<Step> {
@@ -125,11 +156,13 @@ impl SteerPane {
         if let Some(run) = self.active() {
             run.state = state;
         }
-        self.next.take().map(|ask| self.start(ask)).unwrap_or_default()
+        self.replacing = false;
+        self.queue.pop_front().map(|ask| self.start(ask)).unwrap_or_default()
     }
 
     fn browse(&mut self, forward: bool) {
         let last = self.runs.len().saturating_sub(1);
+        self.three = None;
         self.shown = if forward { (self.shown + 1).min(last) } else { self.shown.saturating_sub(1) };
         self.scroll = 0;
     }
@@ -221,6 +254,7 @@ impl Pane for SteerPane {
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         match action {
             Action::Run => self.refused(cx),
+            Action::SteerThree => self.refused(cx).or_else(|| self.form.refused_three()),
             Action::Edit if !Form::is_typed(self.field()) => Some("left and right choose its value".to_owned()),
             Action::Remove if !matches!(self.field(), Field::Term(i) if i < self.form.features.len()) => {
                 Some("the cursor is on no feature".to_owned())
@@ -287,6 +321,8 @@ impl Pane for SteerPane {
                 self.editing = None;
                 return Some(self.run(cx));
             }
+            Action::SteerThree => return Some(self.run_three(cx)),
+            Action::Back if self.three.is_some() => self.three = None,
             Action::Remove => self.remove(),
             Action::PreviousRun => self.browse(false),
             Action::NextRun => self.browse(true),
@@ -318,7 +354,12 @@ impl Pane for SteerPane {
                 }
             }
             Event::Done(Job::Steer, how) => return self.end(State::Done(how.clone())),
-            Event::Cancelled(Job::Steer) => return self.end(State::Cancelled),
+            Event::Cancelled(Job::Steer) => {
+                if !self.replacing {
+                    self.queue.clear();
+                }
+                return self.end(State::Cancelled);
+            }
             Event::Failed(Job::Steer, why) => return self.end(State::Failed(why.clone())),
             Event::Refused(why) if self.active().is_some_and(|run| run.state == State::Asked) => {
                 return self.end(State::Failed(why.clone()));
@@ -328,8 +369,9 @@ impl Pane for SteerPane {
         Vec::new()
     }
 
-    fn note(&mut self, note: &Note, _: &Cx) -> Vec<Step> {
+    fn note(&mut self, note: &Note, cx: &Cx) -> Vec<Step> {
         match note {
+            Note::ThreeWays => return self.run_three(cx),
             Note::Cluster(cluster) => self.form.cluster.clone_from(cluster),
             note => self.take_note(note),
         }

@@ -4,6 +4,7 @@
 //! Invariant: cursor and folds are kept by the members of a cluster, so that a new snapshot's tree does not move them.
 
 mod draw;
+mod levels;
 mod moves;
 mod panel;
 mod plot;
@@ -21,7 +22,8 @@ use serde_json::{Value, json};
 
 use super::{Cx, Note, Pane, PaneId, Step, scroll};
 use crate::analysis::SharedNeurons;
-use crate::engine::{Command, Event, SteerPart};
+use crate::analysis::hierarchy::Linkage;
+use crate::engine::{Command, Event, Job, SteerPart};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
 use crate::ui::text;
@@ -40,6 +42,9 @@ const SETTLE: Duration = Duration::from_millis(80);
 /// The pane.
 #[derive(Debug, Default)]
 pub struct TreePane {
+    /// Shown instead of the dendrogram when it is on.
+    levels: levels::LevelsView,
+    linkage: Linkage,
     plot: Plot,
     rows: Vec<Row>,
     folds: Folds,
@@ -80,7 +85,7 @@ impl TreePane {
         self.of = Some(newest);
         self.asked = Some(now);
         self.ask_at = Some(now + REFRESH);
-        vec![Step::Send(Command::Tree)]
+        vec![Step::Send(Command::Tree(self.linkage))]
     }
 
     fn take(&mut self, plot: Plot, cx: &Cx) -> Vec<Step> {
@@ -189,6 +194,35 @@ impl TreePane {
         Some(vec![Step::Tell(PaneId::Steer, Note::Cluster(cluster)), Step::Tell(PaneId::Steer, note)])
     }
 
+    /// Dendrogram or levels.
+    fn turn(&mut self, cx: &Cx) -> Vec<Step> {
+        self.levels.on = !self.levels.on;
+        let mut steps = self.levels.want(cx);
+        steps.extend(self.entered(cx));
+        steps
+    }
+
+    /// The next linkage of the dendrogram, or the other rule for p of the levels.
+    fn next_linkage(&mut self, cx: &Cx) -> Vec<Step> {
+        if self.levels.on {
+            return self.levels.turn(cx);
+        }
+        self.linkage = match self.linkage {
+            Linkage::Average => Linkage::Complete,
+            Linkage::Complete => Linkage::Single,
+            Linkage::Single => Linkage::Average,
+        };
+        (self.of, self.asked, self.ask_at) = (None, None, None);
+        self.want_tree(cx)
+    }
+
+    fn export(&self, cx: &Cx) -> Vec<Step> {
+        let Some(study) = &cx.world.study else { return Vec::new() };
+        let fit = cx.world.features.as_ref().map_or("fit", |list| list.fit.as_str());
+        let file = |ending: &str| study.dir.join(format!("tree-{fit}.{ending}"));
+        ["svg", "nwk", "json"].iter().map(|e| Step::Send(Command::ExportTree(self.linkage, file(e)))).collect()
+    }
+
     fn copy(&self, cx: &Cx) -> Vec<Step> {
         let lines: Vec<String> = (0..self.rows.len()).map(|row| draw::plain(self, row, cx)).collect();
         vec![Step::Copy(lines.join("\n"), format!("{} rows of the tree", lines.len()))]
@@ -201,6 +235,9 @@ impl Pane for TreePane {
     }
 
     fn title(&self, cx: &Cx) -> Line<'static> {
+        if self.levels.on {
+            return Line::raw(self.levels.title(cx.area.width));
+        }
         let measure = text::clean(&self.plot.tree.measure);
         Line::raw(match self.plot.is_empty() {
             true => "Tree".to_owned(),
@@ -209,7 +246,19 @@ impl Pane for TreePane {
         })
     }
 
-    fn refusal(&self, action: Action, _: &Cx) -> Option<String> {
+    fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
+        if self.levels.on {
+            let dendrogram = matches!(
+                action,
+                Action::SteerCore
+                    | Action::SteerExclusive
+                    | Action::SteerThree
+                    | Action::Filter
+                    | Action::NextMatch
+                    | Action::PreviousMatch
+            );
+            return dendrogram.then(|| format!("that is for the dendrogram: {} shows it", cx.key(Action::TreeKind)));
+        }
         let mine = matches!(
             action,
             Action::Fold
@@ -217,6 +266,7 @@ impl Pane for TreePane {
                 | Action::FoldLess
                 | Action::SteerCore
                 | Action::SteerExclusive
+                | Action::SteerThree
                 | Action::Filter
                 | Action::Open
                 | Action::NextMatch
@@ -230,10 +280,10 @@ impl Pane for TreePane {
         }
         let on_leaf = matches!(self.cursor, Some(Item::Node(node)) if self.plot.is_leaf(node));
         match action {
-            Action::SteerCore | Action::SteerExclusive if self.cluster().is_none() => {
+            Action::SteerCore | Action::SteerExclusive | Action::SteerThree if self.cluster().is_none() => {
                 Some("it shares no neurons with other features, so there is no core".to_owned())
             }
-            Action::SteerExclusive if !on_leaf => {
+            Action::SteerExclusive | Action::SteerThree if !on_leaf => {
                 Some("own neurons are one feature's: put the cursor on a feature".to_owned())
             }
             Action::NextMatch | Action::PreviousMatch if self.query.text().is_empty() => {
@@ -264,6 +314,19 @@ impl Pane for TreePane {
     }
 
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
+        match action {
+            Action::TreeKind => return Some(self.turn(cx)),
+            Action::Linkage => return Some(self.next_linkage(cx)),
+            Action::Export => return Some(self.export(cx)),
+            Action::SteerWith | Action::SuppressWith if self.levels.on => {
+                let features: Vec<(usize, f32)> = self.levels.features().into_iter().map(|id| (id, 1.0)).collect();
+                let negative = action == Action::SuppressWith;
+                let note = Note::Steer { features, part: SteerPart::Whole, negative, replace: true };
+                return Some(vec![Step::Tell(PaneId::Steer, note)]);
+            }
+            _ if self.levels.on => return self.levels.act(action, cx),
+            _ => {}
+        }
         if self.plot.is_empty() {
             return None;
         }
@@ -286,6 +349,11 @@ impl Pane for TreePane {
                 self.settle(cx);
                 Some(Vec::new())
             }
+            Action::SteerThree => {
+                let mut steps = self.steer(Action::SteerWith)?;
+                steps.push(Step::Tell(PaneId::Steer, Note::ThreeWays));
+                Some(steps)
+            }
             Action::SteerWith | Action::SuppressWith | Action::SteerCore | Action::SteerExclusive => self.steer(action),
             Action::Copy => Some(self.copy(cx)),
             _ => self.vertical(action, cx),
@@ -302,6 +370,7 @@ impl Pane for TreePane {
             }
         }
         steps.extend(self.want_tree(cx));
+        steps.extend(self.levels.want(cx));
         steps
     }
 
@@ -314,10 +383,22 @@ impl Pane for TreePane {
     fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
         match event {
             Event::Study(_) if cx.world.features.is_none() => {
-                *self = Self { saved: self.saved.take(), ..Self::default() };
+                *self = Self { saved: self.saved.take(), linkage: self.linkage, ..Self::default() };
                 Vec::new()
             }
-            Event::Features(_) if cx.focused => self.want_tree(cx),
+            Event::Features(_) if cx.focused => {
+                let mut steps = self.want_tree(cx);
+                steps.extend(self.levels.want(cx));
+                steps
+            }
+            Event::Levels(levels) => {
+                self.levels.take(levels);
+                Vec::new()
+            }
+            Event::Failed(Job::Levels, why) => {
+                self.levels.fail(why);
+                Vec::new()
+            }
             Event::Tree(tree) => {
                 self.asked = None;
                 self.problem = None;
@@ -362,6 +443,9 @@ impl Pane for TreePane {
     }
 
     fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
+        if self.levels.on {
+            return self.levels.click(column, row, double, cx);
+        }
         let Some(item) = draw::item_at(self, column, row, cx) else { return Vec::new() };
         let mut steps = self.go(item, cx);
         if double {
@@ -371,6 +455,9 @@ impl Pane for TreePane {
     }
 
     fn view(&self, cx: &Cx, buf: &mut Buffer) {
+        if self.levels.on {
+            return self.levels.draw(cx, buf);
+        }
         draw::draw(self, cx, buf);
     }
 

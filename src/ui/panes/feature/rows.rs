@@ -189,9 +189,32 @@ fn facts(card: &FeatureCard, cx: &Cx, width: usize) -> Row {
     plain(Line::styled(text::fit(&format!(" {}", facts.join(" · ")), width), cx.theme.dim()))
 }
 
+/// What a person noted besides the name.
+fn noted(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
+    let note = cx.world.row(card.row.id).map_or(&card.row.note, |row| &row.note);
+    let mut spans = vec![Span::raw(" ")];
+    let tags: Vec<String> = note.tags.iter().map(|tag| format!("#{}", text::clean(tag))).collect();
+    spans.push(Span::styled(tags.join(" "), cx.theme.accent()));
+    if let Some(rating) = note.rating {
+        spans.push(Span::styled(format!("  {}", "★".repeat(usize::from(rating.min(5)))), cx.theme.name()));
+    }
+    if let Some(cosine) = note.doubtful {
+        let doubt = format!("  ? carried over a refit, cosine {cosine:.2}: note it anew to keep it");
+        spans.push(Span::styled(doubt, cx.theme.warning()));
+    }
+    let mut rows = Vec::new();
+    if spans.iter().any(|s| !s.content.trim().is_empty()) {
+        rows.push(plain(Line::from(spans)));
+    }
+    let lines = text::wrap(&text::clean(&note.text), width.saturating_sub(2));
+    rows.extend(lines.into_iter().filter(|l| !l.is_empty()).map(|l| plain(format!(" {l}"))));
+    rows
+}
+
 pub(super) fn rows_of_card(card: &FeatureCard, all: bool, cx: &Cx, width: usize) -> Vec<Row> {
     let tall = usize::from(cx.area.height) >= 26;
     let mut rows = vec![facts(card, cx, width)];
+    rows.extend(noted(card, cx, width));
     match &card.lens_note {
         Some(note) if card.promoted.is_empty() => {
             rows.push(plain(Line::styled(" promotes and suppresses", cx.theme.heading())));

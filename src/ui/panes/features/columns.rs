@@ -58,7 +58,12 @@ impl Columns {
 
     pub(super) fn line(self, row: &FeatureRow, selected: bool, densest: f32, cx: &Cx) -> Line<'static> {
         let theme = cx.theme;
-        let marker = if selected { "▌" } else { " " };
+        let marked = cx.world.marked.contains(&row.id);
+        let marker = match (selected, marked) {
+            (_, true) => "◆",
+            (true, false) => "▌",
+            (false, false) => " ",
+        };
         let mut spans = vec![
             Span::styled(marker, theme.accent()),
             Span::styled(text::pad_left(&row.id.to_string(), 4), theme.dim()),
@@ -87,7 +92,8 @@ impl Columns {
             let name = text::fit(&text::clean(name), room);
             room = room.saturating_sub(text::width(&name) + 2);
             spans.push(Span::styled(name, theme.name()));
-            spans.push(Span::raw("  "));
+            let doubtful = row.note.doubtful.is_some();
+            spans.push(Span::styled(if doubtful { "? " } else { "  " }, theme.warning()));
         }
         spans.push(Span::raw(text::fit(&tokens(&row.top_tokens), room)));
         Line::from(spans)
@@ -121,7 +127,7 @@ fn tokens(tokens: &[String]) -> String {
 }
 
 /// A thin bar of `cells` cells in halves, for a column of many; something is always seen of a value above zero.
-fn thin_bar(value: f32, max: f32, cells: usize) -> String {
+pub fn thin_bar(value: f32, max: f32, cells: usize) -> String {
     let share = if max > 0.0 && value > 0.0 { (value / max).min(1.0) } else { 0.0 };
     let mut halves = (share * cells as f32 * 2.0).round() as usize;
     if share > 0.0 {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 const TEXT: &str = "By Sunday the storm had passed, and on Monday seven red boats lay in the harbour.";
 
 fn stage(width: u16, height: u16, profile: Profile) -> Stage {
-    let mut stage = Stage::opened(width, height, profile, 40);
+    let mut stage = Stage::opened_with(width, height, profile, 40);
     stage.keys("4 e").type_text(TEXT).wait(0.2).keys("esc");
     stage
 }
@@ -44,7 +44,7 @@ fn an_empty_pane_says_what_to_press() {
     let mut none = Stage::new(80, 24, Profile::TrueColour);
     none.keys("4");
     assert!(none.screen().contains("no model is open: 6 opens one"), "{}", none.screen());
-    let mut stage = Stage::opened(80, 24, Profile::TrueColour, 40);
+    let mut stage = Stage::opened_with(80, 24, Profile::TrueColour, 40);
     stage.keys("4");
     insta::assert_snapshot!("live_empty", stage.screen());
     stage.keys("enter");
@@ -53,7 +53,7 @@ fn an_empty_pane_says_what_to_press() {
 
 #[test]
 fn the_engine_is_asked_when_typing_rests() {
-    let mut stage = Stage::opened(80, 24, Profile::TrueColour, 40);
+    let mut stage = Stage::opened_with(80, 24, Profile::TrueColour, 40);
     stage.keys("4 e").type_text("By Sun").wait(0.1).type_text("day").wait(0.1);
     assert!(traces(&stage).is_empty());
     stage.wait(0.1);
@@ -111,7 +111,7 @@ fn what_is_unexplained_is_a_map_too() {
 
 #[test]
 fn a_paste_of_megabytes_is_cut_and_control_characters_are_marks() {
-    let mut stage = Stage::opened(80, 24, Profile::TrueColour, 40);
+    let mut stage = Stage::opened_with(80, 24, Profile::TrueColour, 40);
     stage.keys("4 e").msg(Msg::Paste("day\u{1b}[2J\u{202e} ".repeat(200_000)));
     assert!(stage.screen().contains("pasted 2.2 MB, cut"), "{}", stage.screen());
     stage.wait(0.2).wait(30.0);
@@ -122,7 +122,7 @@ fn a_paste_of_megabytes_is_cut_and_control_characters_are_marks() {
 
 #[test]
 fn a_refusal_is_shown_and_the_next_text_is_tried() {
-    let mut stage = Stage::opened(80, 24, Profile::TrueColour, 40);
+    let mut stage = Stage::opened_with(80, 24, Profile::TrueColour, 40);
     stage.answers = false;
     stage.keys("4 e").type_text("day").wait(0.2);
     stage.event(Event::Failed(Job::Trace, "the text is longer than the context".to_owned())).wait(30.0);
@@ -175,7 +175,7 @@ proptest! {
         width in 1u16..140, height in 1u16..50, typed in "(.|\n){0,60}",
         keys in proptest::collection::vec(0usize..12, 0..20)
     ) {
-        let mut stage = Stage::opened(width, height, Profile::Mono, 40);
+        let mut stage = Stage::opened_with(width, height, Profile::Mono, 40);
         stage.keys("4 e").msg(Msg::Paste(typed)).wait(0.2);
         let _ = stage.screen();
         stage.keys("esc");

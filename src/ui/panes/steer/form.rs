@@ -306,6 +306,22 @@ impl Form {
         }
     }
 
+    /// Why the first feature cannot be steered with in three ways.
+    pub fn refused_three(&self) -> Option<String> {
+        match self.features.as_slice() {
+            [_] => {}
+            [] => return Some("no feature to steer with".to_owned()),
+            _ => return Some("three ways are one feature's: take the others out of the list".to_owned()),
+        }
+        self.refused_part(Part::Core).or_else(|| self.refused_part(Part::Own)).map(str::to_owned)
+    }
+
+    /// The same request with the whole feature, with the core of its cluster, with its own neurons; one sample each.
+    pub fn three(&self, prompt: &str) -> Vec<SteerAsk> {
+        let ways = [SteerPart::Whole, SteerPart::CoreOf(self.whole_cluster()), SteerPart::ExclusiveOf(self.others())];
+        ways.into_iter().map(|part| SteerAsk { part, samples: 1, ..self.ask(prompt) }).collect()
+    }
+
     /// Takes a part with the cluster that it tells of.
     pub fn set_part(&mut self, part: &SteerPart) {
         self.part = match part {

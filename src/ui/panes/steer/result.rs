@@ -6,6 +6,7 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::SteerPane;
+use super::parts;
 use super::run::{Run, State, departure, flow};
 use crate::analysis::ScoredToken;
 use crate::steering::{SteerInfo, Strength};
@@ -46,6 +47,9 @@ pub(super) fn draw(pane: &SteerPane, area: Rect, beside: bool, cx: &Cx, buf: &mu
         for y in 0..usize::from(area.height) {
             put(buf, area, y, &Line::styled("│", theme.rule(false)));
         }
+    }
+    if pane.three.is_some() {
+        return parts::draw(pane, inner(area, beside), cx, buf);
     }
     let Some(run) = pane.runs.get(pane.shown) else {
         let inner = inner(area, beside);

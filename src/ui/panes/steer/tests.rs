@@ -6,7 +6,7 @@ use crate::ui::theme::Profile;
 use proptest::prelude::*;
 
 fn stage(width: u16, height: u16) -> Stage {
-    Stage::opened(width, height, Profile::TrueColour, 40)
+    Stage::opened_with(width, height, Profile::TrueColour, 40)
 }
 
 fn asks(stage: &Stage) -> Vec<SteerAsk> {
@@ -40,7 +40,7 @@ fn what_departs_and_what_rose_stand_out() {
     let mut stage = stage(120, 36);
     stage.keys("a enter").wait(20.0);
     insta::assert_snapshot!("steer_styles", stage.styles());
-    let mut mono = Stage::opened(120, 36, Profile::Mono, 40);
+    let mut mono = Stage::opened_with(120, 36, Profile::Mono, 40);
     mono.keys("a enter").wait(20.0);
     assert!(mono.styles().contains("bold underlined |Sunday|"), "{}", mono.styles());
 }

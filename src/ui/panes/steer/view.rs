@@ -241,6 +241,10 @@ fn on_screen(pane: &SteerPane, parts: &Parts, cx: &Cx) -> Vec<Placed> {
 pub(super) fn draw(pane: &SteerPane, cx: &Cx, buf: &mut Buffer) {
     let parts = parts(pane, cx);
     let theme = cx.theme;
+    if pane.three.is_some() && parts.look != Look::Beside {
+        // Three columns need all the room there is.
+        return three(pane, cx, buf);
+    }
     let mut bottom = parts.form.y;
     for field in on_screen(pane, &parts, cx) {
         bottom = bottom.max(field.area.bottom());
@@ -266,6 +270,15 @@ pub(super) fn draw(pane: &SteerPane, cx: &Cx, buf: &mut Buffer) {
         history(pane, Rect { y: below.y + used, height: below.height.saturating_sub(used), ..below }, cx, buf);
     }
     result::draw(pane, parts.result, beside, cx, buf);
+}
+
+/// The three ways in the whole pane, and the key that leaves them.
+fn three(pane: &SteerPane, cx: &Cx, buf: &mut Buffer) {
+    let area = Rect { x: cx.area.x + 1, width: cx.area.width.saturating_sub(2), ..cx.area };
+    let body = Rect { height: area.height.saturating_sub(1), ..area };
+    super::parts::draw(pane, body, cx, buf);
+    let hint = format!("{} goes back to the request", cx.key(Action::Back));
+    put(buf, area, usize::from(body.height), &Line::styled(hint, cx.theme.dim()));
 }
 
 /// The runs that were, the newest first.

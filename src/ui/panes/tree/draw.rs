@@ -195,9 +195,14 @@ fn junction(pane: &TreePane, parts: &Parts, offset: usize, cx: &Cx, buf: &mut Bu
 
 /// Distinct strongest tokens, at most `most`.
 pub(in crate::ui) fn words(row: &FeatureRow, most: usize) -> String {
+    distinct(&row.top_tokens, most)
+}
+
+/// At most `most` tokens that differ by more than case and blanks.
+pub(super) fn distinct(tokens: &[String], most: usize) -> String {
     let mut seen: Vec<String> = Vec::new();
     let mut shown: Vec<String> = Vec::new();
-    for token in &row.top_tokens {
+    for token in tokens {
         let folded = token.trim().to_lowercase();
         if shown.len() < most && !seen.contains(&folded) {
             seen.push(folded);

@@ -19,10 +19,7 @@ pub(super) fn draw(pane: &TreePane, area: Rect, beside: bool, cx: &Cx, buf: &mut
     let theme = cx.theme;
     let (who, facts) = heading(pane, cx);
     if beside {
-        for y in 0..usize::from(area.height) {
-            put(buf, area, y, &Line::styled("│", theme.rule(false)));
-        }
-        let inner = Rect { x: area.x + 2, width: area.width.saturating_sub(3), ..area };
+        let inner = super::levels::frame(area, true, cx, buf);
         let width = usize::from(inner.width);
         let mut lines = vec![Line::styled(text::fit(&who, width), theme.heading())];
         lines.extend(text::wrap(&facts, width).into_iter().map(|l| Line::styled(l, theme.dim())));
@@ -247,6 +244,7 @@ fn hints(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Line<'static>> {
     }
     if on_leaf && pane.cluster().is_some() {
         rows.push((Action::SteerExclusive, "with its own neurons alone"));
+        rows.push((Action::SteerThree, "all three side by side"));
     }
     rows.into_iter()
         .map(|(action, what)| {

@@ -57,6 +57,8 @@ impl TreePane {
         if reveal {
             self.reveal(leaf);
         }
+        // What it shares is told from its nearest relatives, not from where the search began.
+        self.scope = None;
         self.go(self.seen(Item::Node(leaf)), cx)
     }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::analysis::{Tree, TreeNode};
+use crate::factor::recursive::Growth;
 use crate::ui::app::{Effect, Msg};
 use crate::ui::stage::Stage;
 use crate::ui::theme::Profile;
@@ -7,7 +8,7 @@ use proptest::prelude::*;
 use std::sync::Arc;
 
 fn stage(width: u16, height: u16, features: usize) -> Stage {
-    let mut stage = Stage::opened(width, height, Profile::TrueColour, features);
+    let mut stage = Stage::opened_with(width, height, Profile::TrueColour, features);
     stage.keys("2").wait(0.2);
     stage
 }
@@ -25,6 +26,62 @@ fn the_tree_at_three_sizes() {
     insta::assert_snapshot!("tree_120x36", stage(120, 36, 40).screen());
     insta::assert_snapshot!("tree_80x24", stage(80, 24, 40).screen());
     insta::assert_snapshot!("tree_60x18", stage(60, 18, 40).screen());
+}
+
+#[test]
+fn levels_are_walked_at_three_sizes() {
+    for (width, height) in [(120, 36), (80, 24), (60, 18)] {
+        let mut stage = stage(width, height, 40);
+        stage.keys("t");
+        assert!(stage.sent.iter().any(|c| matches!(c, Command::Levels(_))));
+        let screen = stage.screen();
+        assert!(screen.contains("Levels 40 → 12 → 6"), "{screen}");
+        let before = screen.matches("1.").count();
+        stage.keys("g < j enter");
+        assert!(stage.screen().matches("1.").count() > before, "a node opens: {}", stage.screen());
+        stage.keys("j enter j enter");
+        assert!(stage.screen().contains("Contexts") || stage.screen().contains("of the fit"), "{}", stage.screen());
+    }
+}
+
+#[test]
+fn the_rule_for_p_and_the_linkage_have_a_key() {
+    let mut stage = stage(120, 36, 40);
+    stage.keys("K");
+    assert!(matches!(stage.sent.last(), Some(Command::Tree(Linkage::Complete))), "{:?}", stage.sent.last());
+    stage.keys("t K");
+    let fixed = |c: &Command| matches!(c, Command::Levels(Growth::Fixed));
+    assert!(stage.sent.iter().any(fixed));
+    // Back in the dendrogram, the features can be steered with in three ways.
+    stage.keys("t g l l l c").keys("2 E");
+    let exported = stage.sent.iter().filter(|c| matches!(c, Command::ExportTree(Linkage::Complete, _))).count();
+    assert_eq!(exported, 3);
+}
+
+#[test]
+fn a_feature_is_steered_with_in_three_ways_side_by_side() {
+    for (width, height) in [(140, 40), (80, 24), (60, 18)] {
+        let mut stage = stage(width, height, 40);
+        stage.keys("g b").wait(0.1);
+        if !stage.sent.iter().any(|c| matches!(c, Command::Steer(_))) {
+            // The first row is a cluster: its first feature.
+            stage.keys("2 l l l j b").wait(0.1);
+        }
+        let parts: Vec<SteerPart> = stage
+            .sent
+            .iter()
+            .filter_map(|c| if let Command::Steer(ask) = c { Some(ask.part.clone()) } else { None })
+            .collect();
+        assert!(
+            matches!(&parts[..], [SteerPart::Whole, SteerPart::CoreOf(_), SteerPart::ExclusiveOf(_)]),
+            "{parts:?} {}",
+            stage.screen()
+        );
+        let screen = stage.screen();
+        for way in ["baseline", "whole feature", "core alone", "own neurons"] {
+            assert!(screen.contains(way), "{way}: {screen}");
+        }
+    }
 }
 
 #[test]
@@ -47,7 +104,7 @@ fn a_cluster_is_chosen_by_going_left_and_its_branches_stand_out() {
 #[test]
 fn every_colour_profile_reads() {
     for (name, profile) in [("mono", Profile::Mono), ("ansi", Profile::Ansi)] {
-        let mut stage = Stage::opened(80, 24, profile, 40);
+        let mut stage = Stage::opened_with(80, 24, profile, 40);
         stage.keys("2 h").wait(0.2);
         insta::assert_snapshot!(format!("tree_{name}_styles"), stage.styles());
     }
@@ -192,7 +249,7 @@ fn an_empty_pane_says_what_to_press() {
 #[test]
 fn the_tree_is_asked_for_again_when_the_fit_moves_but_not_for_a_name() {
     let mut stage = stage(80, 24, 40);
-    let trees = |stage: &Stage| stage.sent.iter().filter(|c| **c == Command::Tree).count();
+    let trees = |stage: &Stage| stage.sent.iter().filter(|c| matches!(c, Command::Tree(_))).count();
     assert_eq!(trees(&stage), 1);
     let list = stage.demo.list(41, true);
     stage.event(Event::Features(Arc::new(list)));
@@ -249,7 +306,7 @@ proptest! {
         tree in any_tree(), width in 1u16..140, height in 1u16..50,
         keys in proptest::collection::vec(0usize..14, 0..24)
     ) {
-        let mut stage = Stage::opened(width, height, Profile::TrueColour, 40);
+        let mut stage = Stage::opened_with(width, height, Profile::TrueColour, 40);
         stage.keys("2");
         stage.event(Event::Tree(Arc::new(tree)));
         for key in keys {

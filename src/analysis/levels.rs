@@ -1,0 +1,147 @@
+//! Levels of recursive semi-NMF read as trees: what a coarse feature is made of, and on which tokens it fires.
+//!
+//! Sees factors, levels and the token table, no model. Invariant of [`Levels`]: children lie one level below their
+//! parent and come before it.
+
+use rayon::prelude::*;
+
+use super::contexts::{context, top_contexts, top_tokens};
+use super::labels::LabelBase;
+use super::neurons::nonzeros;
+use super::scan::sum_and_max;
+use super::{LevelInfo, LevelNode, Levels};
+use crate::factor::recursive::{Growth, KEPT_SHARE, Level, weights};
+use crate::factor::{Factors, SparseColumns};
+use crate::study::TokenTable;
+
+/// Contexts kept of a node.
+const CONTEXTS: usize = 4;
+
+/// The levels over a fit as plain data; `sparsity` is the p of the fit.
+pub fn describe(factors: &Factors, levels: &[Level], growth: Growth, sparsity: f64, tokens: &TokenTable) -> Levels {
+    let k = factors.features.columns();
+    let reader = Reader { factors, tokens, labels: LabelBase::new(tokens, factors.coefficients.rows) };
+    let own = |j: usize| {
+        let mut weights = vec![0.0; k];
+        weights[j] = 1.0;
+        weights
+    };
+    let mut infos = vec![LevelInfo { features: k, sparsity, relative_error: factors.relative_error }];
+    let mut nodes: Vec<LevelNode> =
+        (0..k).into_par_iter().map(|j| reader.node(j, 0, j, &factors.features, &own(j))).collect();
+    nodes.iter_mut().for_each(|node| node.features = vec![node.id]);
+    let mut below = 0;
+    for (l, level) in levels.iter().enumerate() {
+        let count = level.features.columns();
+        let LevelInfo { features: finer, .. } = infos[l];
+        infos.push(LevelInfo { features: count, sparsity: level.sparsity, relative_error: level.relative_error });
+        let first = below + finer;
+        let mut made: Vec<LevelNode> = (0..count)
+            .into_par_iter()
+            .map(|j| reader.node(first + j, l + 1, j, &level.features, &weights(levels, l, j)))
+            .collect();
+        for node in &mut made {
+            (node.children, node.shares) =
+                level.children(node.feature).into_iter().map(|(i, s)| (below + i, s)).unzip();
+            node.features = node.children.iter().flat_map(|&c| nodes[c].features.iter().copied()).collect();
+            node.features.sort_unstable();
+            node.features.dedup();
+        }
+        nodes.extend(made);
+        below = first;
+    }
+    Levels { levels: infos, nodes, growth: growth.name().to_owned() }
+}
+
+struct Reader<'a> {
+    factors: &'a Factors,
+    tokens: &'a TokenTable,
+    labels: LabelBase<'a>,
+}
+
+impl Reader<'_> {
+    /// A node that is made of the fit's features by `weights`, without its children.
+    fn node(&self, id: usize, level: usize, feature: usize, features: &SparseColumns, weights: &[f32]) -> LevelNode {
+        let values = self.values(weights);
+        let (_, peak) = sum_and_max(&values);
+        let rows: Vec<usize> = top_contexts(&values, peak, self.tokens).iter().map(|p| p.row).collect();
+        let strong = rows.iter().take_while(|&&row| values[row] >= KEPT_SHARE * peak).count();
+        LevelNode {
+            id,
+            level,
+            feature,
+            children: Vec::new(),
+            shares: Vec::new(),
+            features: Vec::new(),
+            neurons: nonzeros(features, feature).count(),
+            top_tokens: top_tokens(self.tokens, &rows[..strong]),
+            promoted: Vec::new(),
+            purity: self.labels.purity(&rows),
+            contexts: rows.iter().take(CONTEXTS).map(|&row| context(self.tokens, &values, row)).collect(),
+        }
+    }
+
+    /// Y₁ · weights, a value a row.
+    fn values(&self, weights: &[f32]) -> Vec<f32> {
+        let mut values = vec![0f32; self.factors.coefficients.rows];
+        for (j, &weight) in weights.iter().enumerate().filter(|(_, w)| **w != 0.0) {
+            values.iter_mut().zip(self.factors.coefficients.feature(j)).for_each(|(v, &y)| *v += weight * y);
+        }
+        values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{columns, factors, table};
+    use super::*;
+    use crate::factor::FitConfig;
+    use crate::factor::recursive;
+    use crate::task::TaskCtx;
+
+    #[test]
+    fn a_parent_fires_where_its_children_do() {
+        // Days share neuron 0, months neuron 3.
+        let z = columns(
+            6,
+            &[
+                vec![0.8, 0.6, 0.0, 0.0, 0.0, 0.0],
+                vec![0.8, 0.0, 0.6, 0.0, 0.0, 0.0],
+                vec![0.0, 0.0, 0.0, 0.8, 0.6, 0.0],
+                vec![0.0, 0.0, 0.0, 0.8, 0.0, 0.6],
+            ],
+        );
+        let tokens = table(&[
+            (&["Mon"], Some("day")),
+            (&["Tue"], Some("day")),
+            (&["May"], Some("month")),
+            (&["Jun"], Some("month")),
+        ]);
+        let mut by_feature = vec![0.0; 16];
+        (0..4).for_each(|j| by_feature[j * 4 + j] = 2.0);
+        let fit = factors(z, 4, by_feature);
+        let config = FitConfig { features: 4, sparsity: 0.34, l1: 0.0, ..FitConfig::default() };
+        let found = recursive::levels(&fit.features, &[2], Growth::Growing, &config, &TaskCtx::silent()).unwrap();
+        let levels = describe(&fit, &found, Growth::Growing, 0.34, &tokens);
+        assert_eq!(levels.levels.iter().map(|l| l.features).collect::<Vec<_>>(), [4, 2]);
+        assert_eq!(levels.nodes.len(), 6);
+        let mut tops: Vec<(Vec<usize>, String, f32)> = levels.nodes[4..]
+            .iter()
+            .map(|n| {
+                let purity = n.purity.clone().unwrap();
+                (n.features.clone(), purity.label, purity.share)
+            })
+            .collect();
+        tops.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(tops, [(vec![0, 1], "day".to_owned(), 1.0), (vec![2, 3], "month".to_owned(), 1.0)]);
+        for node in &levels.nodes[4..] {
+            let mut tokens = node.top_tokens.clone();
+            tokens.sort();
+            let expected = if node.features[0] == 0 { ["Mon", "Tue"] } else { ["Jun", "May"] };
+            assert_eq!(tokens, expected);
+            assert!(node.shares.iter().all(|s| *s >= KEPT_SHARE && *s <= 1.0));
+            assert!(node.children.iter().all(|&c| c < node.id && levels.nodes[c].level + 1 == node.level));
+        }
+        assert_eq!(levels.nodes[0].top_tokens, ["Mon"]);
+    }
+}

@@ -1,0 +1,162 @@
+//! Arguments of the commands on what features share: trees, fits compared, notes.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::JsonArgs;
+use crate::analysis::hierarchy::Linkage;
+use crate::analysis::neurons::Overlap;
+use crate::factor::recursive::Growth;
+
+/// `mlpeek tree`.
+#[derive(Debug, Args)]
+pub struct TreeArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// The fit [default: the newest]
+    #[arg(long)]
+    pub fit: Option<String>,
+    /// How two features are compared
+    #[arg(long, value_enum, default_value_t = OverlapArg::WeightedJaccard, conflicts_with = "recursive")]
+    pub overlap: OverlapArg,
+    /// How clusters are compared
+    #[arg(long, value_enum, default_value_t = LinkageArg::Average, conflicts_with = "recursive")]
+    pub linkage: LinkageArg,
+    /// Cut at this height: the clusters below it, a line each
+    #[arg(long, conflicts_with = "recursive")]
+    pub cut: Option<f32>,
+    /// Levels of semi-NMF on the features instead: what coarser features are made of
+    #[arg(long)]
+    pub recursive: bool,
+    /// Features of each level, separated by commas [default: half of those below, three times]
+    #[arg(long, value_delimiter = ',', requires = "recursive")]
+    pub levels: Vec<usize>,
+    /// The share of neurons of a level's features: growing as there are fewer, or fixed as in the paper
+    #[arg(long, value_enum, default_value_t = GrowthArg::Growing, requires = "recursive")]
+    pub growth: GrowthArg,
+    /// How the tree is written
+    #[arg(long, value_enum, default_value_t = TreeFormat::Text, conflicts_with = "json")]
+    pub format: TreeFormat,
+    /// The file to write [default: standard output]
+    #[arg(long, short)]
+    pub out: Option<PathBuf>,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// How a tree is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TreeFormat {
+    /// Indented lines
+    Text,
+    /// One object, as --json
+    Json,
+    /// The Newick format of phylogenetic trees
+    Newick,
+    /// A picture
+    Svg,
+}
+
+/// How two features are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OverlapArg {
+    /// Σ min |z| / Σ max |z| over neurons of the same sign
+    WeightedJaccard,
+    /// Shared neurons of all, whatever the signs
+    Jaccard,
+    /// Cosine of the columns
+    Cosine,
+}
+
+impl From<OverlapArg> for Overlap {
+    fn from(overlap: OverlapArg) -> Self {
+        match overlap {
+            OverlapArg::WeightedJaccard => Self::WeightedJaccard,
+            OverlapArg::Jaccard => Self::Jaccard,
+            OverlapArg::Cosine => Self::Cosine,
+        }
+    }
+}
+
+/// How clusters are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LinkageArg {
+    /// The mean over all pairs
+    Average,
+    /// The largest distance
+    Complete,
+    /// The smallest distance
+    Single,
+}
+
+impl From<LinkageArg> for Linkage {
+    fn from(linkage: LinkageArg) -> Self {
+        match linkage {
+            LinkageArg::Average => Self::Average,
+            LinkageArg::Complete => Self::Complete,
+            LinkageArg::Single => Self::Single,
+        }
+    }
+}
+
+/// The share of neurons from level to level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GrowthArg {
+    /// min(1, p·k₁/k)
+    Growing,
+    /// p, as in the paper
+    Fixed,
+}
+
+impl From<GrowthArg> for Growth {
+    fn from(growth: GrowthArg) -> Self {
+        match growth {
+            GrowthArg::Growing => Self::Growing,
+            GrowthArg::Fixed => Self::Fixed,
+        }
+    }
+}
+
+/// `mlpeek compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// A fit
+    pub a: String,
+    /// Another one
+    pub b: String,
+    /// The study of the second fit, when it is another one
+    #[arg(long)]
+    pub other: Option<PathBuf>,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `mlpeek notes`.
+#[derive(Debug, Args)]
+pub struct NotesArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// A feature to note something about
+    #[arg(requires = "text")]
+    pub id: Option<usize>,
+    /// The note: "a name #tag #tag *4 -- a text"; an empty one takes it away
+    #[arg(requires = "id")]
+    pub text: Option<String>,
+    /// The fit [default: the newest]
+    #[arg(long)]
+    pub fit: Option<String>,
+    /// Write the fit's notes to a JSON file
+    #[arg(long, conflicts_with_all = ["import", "id"])]
+    pub export: Option<PathBuf>,
+    /// Take notes from such a file; features that it names are noted anew, others stay
+    #[arg(long, conflicts_with = "id")]
+    pub import: Option<PathBuf>,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}

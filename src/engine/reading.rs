@@ -1,0 +1,186 @@
+//! Commands that only read what is on show, and the notes on it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::open::bos_rule;
+use super::session::{Session, lock};
+use super::{Event, Probe};
+use crate::analysis::hierarchy::{self, Linkage};
+use crate::analysis::{compare as features, contexts, lens, levels as described, matching, neurons};
+use crate::error::{Error, Result};
+use crate::factor::Factors;
+use crate::factor::recursive::{self, Growth};
+use crate::interop::dendrogram;
+use crate::study::{Notes, Study};
+use crate::task::TaskCtx;
+
+/// Promoted tokens of a node of the levels.
+const PROMOTED: usize = 6;
+/// Notes that can be taken back.
+const UNDO: usize = 100;
+
+fn check_ids(ids: &[usize], k: usize) -> Result<()> {
+    match ids.iter().find(|id| **id >= k) {
+        Some(id) => {
+            Err(Error::usage(format!("there is no feature {id}: this fit has features 0 to {}", k.saturating_sub(1))))
+        }
+        None => Ok(()),
+    }
+}
+
+pub(super) fn tree(session: &Session, linkage: Linkage) -> Result<()> {
+    let tree = hierarchy::tree_by(&session.shown()?.factors.features, Default::default(), linkage);
+    session.emit(Event::Tree(Arc::new(tree)));
+    Ok(())
+}
+
+pub(super) fn shared(session: &Session, ids: &[usize]) -> Result<()> {
+    let features = &session.shown()?.factors.features;
+    check_ids(ids, features.columns())?;
+    session.emit(Event::Shared(Box::new(hierarchy::shared(features, ids))));
+    Ok(())
+}
+
+/// Writes the dendrogram as the ending of `path` says.
+pub(super) fn export_tree(session: &Session, linkage: Linkage, path: &Path) -> Result<()> {
+    let shown = session.shown()?;
+    let tree = hierarchy::tree_by(&shown.factors.features, Default::default(), linkage);
+    let notes = session.notes();
+    let label = |id: usize| {
+        let mut row = shown.rows[id].clone();
+        contexts::take_notes(&mut row, &notes);
+        dendrogram::leaf_label(&row)
+    };
+    let text = match path.extension().and_then(|e| e.to_str()) {
+        Some("svg") => dendrogram::to_svg(&tree, &label),
+        Some("nwk") => dendrogram::to_newick(&tree, &label),
+        Some("json") => json!({"fit": shown.fit, "measure": tree.measure, "nodes": tree.nodes}).to_string() + "\n",
+        _ => return Err(Error::usage(format!("{} is no .svg, .nwk or .json", path.display()))),
+    };
+    crate::disk::write_atomic(path, text.as_bytes())?;
+    session.emit(Event::Exported(path.to_path_buf()));
+    Ok(())
+}
+
+/// Features side by side, in the residual stream as well where a model is open.
+pub(super) fn compare(session: &Session, ids: &[usize]) -> Result<()> {
+    let shown = session.shown()?;
+    let mut found = features::compare(&shown.factors, &*session.tokens()?, ids)?;
+    if let Ok(model) = session.model() {
+        let z = &shown.factors.features;
+        let directions: Vec<Vec<f32>> = found.features.iter().map(|&id| z.dense_column(id)).collect();
+        found.residual = Some(lens::residual_cosines(&model, shown.hook, &directions)?);
+    }
+    session.emit(Event::Comparison(Box::new(found)));
+    Ok(())
+}
+
+/// Features of features of the fit on show, down to what fits its number; tells what was found.
+pub(super) fn levels(session: &Session, growth: Growth, ctx: &TaskCtx) -> Result<String> {
+    let shown = session.shown()?;
+    let config = lock(&session.study)
+        .as_ref()
+        .and_then(|study| study.fit_request(&shown.fit).ok())
+        .map(|(_, config)| config)
+        .unwrap_or_default();
+    let counts = recursive::default_levels(shown.factors.features.columns());
+    let found = recursive::levels(&shown.factors.features, &counts, growth, &config, ctx)?;
+    let mut levels = described::describe(&shown.factors, &found, growth, config.sparsity, &*session.tokens()?);
+    if let Ok(model) = session.model() {
+        let mut at = shown.factors.features.columns();
+        for level in &found {
+            let directions: Vec<Vec<f32>> =
+                (0..level.features.columns()).map(|j| level.features.dense_column(j)).collect();
+            for (top, _) in lens::promoted(&model, shown.hook, &directions, PROMOTED)? {
+                levels.nodes[at].promoted = top.into_iter().map(|t| t.token).collect();
+                at += 1;
+            }
+        }
+    }
+    let words = counts.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    session.emit(Event::Levels(Arc::new(levels)));
+    Ok(format!("levels of {words} features"))
+}
+
+pub(super) fn compare_fits(session: &Session, a: &str, b: &str) -> Result<()> {
+    let load = |study: &Study, name: &str| -> Result<Arc<Factors>> { Ok(study.load_fit(Some(name))?.1) };
+    let (first, second) = {
+        let guard = lock(&session.study);
+        let study = guard.as_ref().ok_or_else(|| Error::refused("no study is open"))?;
+        (load(study, a)?, load(study, b)?)
+    };
+    let found = matching::compare((a, &first.features), (b, &second.features));
+    session.emit(Event::FitsCompared(Box::new(found)));
+    Ok(())
+}
+
+/// Answers a question about every feature.
+pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
+    let (shown, encoder) = session.encoder()?;
+    let factors = &shown.factors;
+    let scores = match &probe {
+        Probe::Like(id) => {
+            check_ids(&[*id], factors.features.columns())?;
+            neurons::cosines_with(&factors.features, *id)
+        }
+        Probe::Context(text) => contexts::shares_with(factors, &*session.tokens()?, text),
+        Probe::Fires(text) => {
+            let model = session.model()?;
+            let bos = bos_rule(session);
+            let trace = lens::trace(&model, shown.hook, &encoder, factors, text, bos, &TaskCtx::silent())?;
+            let mut scores = vec![0.0; factors.features.columns()];
+            for feature in &trace.features {
+                let peak = contexts::peak(factors, feature.id);
+                let here = feature.values.iter().copied().fold(0.0, f32::max);
+                scores[feature.id] = if peak > 0.0 { here / peak } else { 0.0 };
+            }
+            scores
+        }
+    };
+    session.emit(Event::Found(probe, Arc::new(scores)));
+    Ok(())
+}
+
+/// Notes a feature by a line, saves the notes, sends the list again.
+pub(super) fn note_feature(session: &Session, id: usize, line: &str) -> Result<()> {
+    let shown = session.shown()?;
+    check_ids(&[id], shown.factors.features.columns())?;
+    let before = (*session.notes()).clone();
+    let mut notes = before.clone();
+    notes.set(id, line);
+    save(session, &shown.fit, notes)?;
+    let mut undo = lock(&session.undo);
+    if undo.len() == UNDO {
+        undo.remove(0);
+    }
+    undo.push((shown.fit, before));
+    drop(undo);
+    session.emit_features()
+}
+
+/// Takes back the last note on the fit on show.
+pub(super) fn undo_note(session: &Session) -> Result<()> {
+    let shown = session.shown()?;
+    let last = {
+        let mut undo = lock(&session.undo);
+        let at = undo.iter().rposition(|(fit, _)| *fit == shown.fit);
+        at.map(|at| undo.remove(at))
+    };
+    let Some((fit, notes)) = last else {
+        return Err(Error::refused("nothing was noted on this fit since it was opened"));
+    };
+    save(session, &fit, notes)?;
+    session.emit_features()
+}
+
+fn save(session: &Session, fit: &str, notes: Notes) -> Result<()> {
+    match lock(&session.study).as_ref() {
+        Some(study) => study.save_notes(fit, &notes)?,
+        None => return Err(Error::refused("no study is open")),
+    }
+    session.set_notes(notes);
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! `mlpeek tree`: the dendrogram of shared neurons, or levels of recursive semi-NMF, as text or for elsewhere.
+
+use serde_json::json;
+
+use super::features::{fit, lens_model, words};
+use super::{Output, open_fit};
+use crate::analysis::{FeatureRow, Levels, Tree, contexts, hierarchy, lens, levels};
+use crate::cli::{TreeArgs, TreeFormat};
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::factor::recursive;
+use crate::interop::dendrogram;
+use crate::model::{HookPoint, Model};
+
+/// Promoted tokens of a node.
+const PROMOTED: usize = 6;
+
+pub(super) fn run(args: &TreeArgs, out: &mut Output) -> Result<()> {
+    if args.recursive { recursive_levels(args, out) } else { dendrogram(args, out) }
+}
+
+fn dendrogram(args: &TreeArgs, out: &mut Output) -> Result<()> {
+    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
+    let tree = hierarchy::tree_by(&factors.features, args.overlap.into(), args.linkage.into());
+    let object = json!({"fit": entry.name, "measure": tree.measure, "nodes": tree.nodes});
+    if out.is_json() && args.cut.is_none() {
+        return match &args.out {
+            None => out.object(&object),
+            Some(_) => write(args, &format!("{object}\n"), out),
+        };
+    }
+    let rows = contexts::feature_rows(&factors, &*study.tokens()?, &study.notes(&entry.name)?);
+    if let Some(height) = args.cut {
+        return clusters(&hierarchy::cut(&tree, height), &rows, out);
+    }
+    let label = |id: usize| dendrogram::leaf_label(&rows[id]);
+    let text = match args.format {
+        TreeFormat::Text => indented(&tree, &rows),
+        TreeFormat::Json => format!("{object}\n"),
+        TreeFormat::Newick => dendrogram::to_newick(&tree, &label),
+        TreeFormat::Svg => dendrogram::to_svg(&tree, &label),
+    };
+    write(args, &text, out)
+}
+
+fn write(args: &TreeArgs, text: &str, out: &mut Output) -> Result<()> {
+    let Some(path) = &args.out else { return out.text(text) };
+    disk::write_atomic(path, text.as_bytes())?;
+    out.note(&format!("wrote {}", path.display()));
+    Ok(())
+}
+
+fn clusters(clusters: &[Vec<usize>], rows: &[FeatureRow], out: &mut Output) -> Result<()> {
+    for ids in clusters {
+        if out.is_json() {
+            out.object(&json!({"features": ids}))?;
+        } else {
+            let names: Vec<String> = ids.iter().map(|&id| fit(&dendrogram::leaf_label(&rows[id]), 32)).collect();
+            out.line(&format!("{:>4}  {}", ids.len(), names.join(" | ")))?;
+        }
+    }
+    Ok(())
+}
+
+fn indented(tree: &Tree, rows: &[FeatureRow]) -> String {
+    let mut text = format!("{} (a merge's height is 1 − overlap)\n", tree.measure);
+    // Depth first by hand: a dendrogram of hundreds of features may be hundreds deep.
+    let mut stack: Vec<(usize, usize)> = tree.nodes.last().map(|root| (root.id, 0)).into_iter().collect();
+    while let Some((id, depth)) = stack.pop() {
+        let node = &tree.nodes[id];
+        text += &"  ".repeat(depth.min(30));
+        if node.children.is_empty() {
+            text += &format!("{id} {}\n", fit(&words(&rows[id].top_tokens), 60));
+        } else {
+            text += &format!("┬ {:.3} ({} features)\n", node.height, node.features.len());
+            stack.extend(node.children.iter().rev().map(|&c| (c, depth + 1)));
+        }
+    }
+    text
+}
+
+fn recursive_levels(args: &TreeArgs, out: &mut Output) -> Result<()> {
+    if matches!(args.format, TreeFormat::Newick | TreeFormat::Svg) {
+        return Err(Error::usage(
+            "levels are no dendrogram: a feature can have several parents; use --format text or json",
+        ));
+    }
+    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
+    let counts =
+        if args.levels.is_empty() { recursive::default_levels(entry.config.features) } else { args.levels.clone() };
+    let growth = args.growth.into();
+    let found = recursive::levels(&factors.features, &counts, growth, &entry.config, &out.task())?;
+    let mut levels = levels::describe(&factors, &found, growth, entry.config.sparsity, &*study.tokens()?);
+    if let Some(model) = lens_model(&study, crate::cli::Device::Auto, out)? {
+        promote(&mut levels, &found, &model, entry.hook)?;
+    }
+    if out.is_json() || args.format == TreeFormat::Json {
+        let nodes: Vec<_> = levels
+            .nodes
+            .iter()
+            .map(|n| {
+                let mut node = serde_json::to_value(n).unwrap_or_default();
+                node["height"] = json!(n.level);
+                node
+            })
+            .collect();
+        let object = json!({"fit": entry.name, "growth": levels.growth, "levels": levels.levels, "nodes": nodes});
+        return write(args, &format!("{object}\n"), out);
+    }
+    write(args, &level_lines(&levels), out)
+}
+
+/// The tokens that coarser features promote.
+fn promote(levels: &mut Levels, found: &[recursive::Level], model: &Model, hook: HookPoint) -> Result<()> {
+    let mut at = levels.levels[0].features;
+    for level in found {
+        let directions: Vec<Vec<f32>> = (0..level.features.columns()).map(|j| level.features.dense_column(j)).collect();
+        for (top, _) in lens::promoted(model, hook, &directions, PROMOTED)? {
+            levels.nodes[at].promoted = top.into_iter().map(|t| t.token).collect();
+            at += 1;
+        }
+    }
+    Ok(())
+}
+
+fn level_lines(levels: &Levels) -> String {
+    let mut text = String::new();
+    for (l, info) in levels.levels.iter().enumerate() {
+        let of = if l == 0 { "the fit".to_owned() } else { format!("level {}", l - 1) };
+        text += &format!(
+            "level {l}: {} features, p {:.4} ({}), error {:.4} on {of}\n",
+            info.features, info.sparsity, levels.growth, info.relative_error
+        );
+    }
+    let top = levels.levels.len() - 1;
+    let mut stack: Vec<(usize, usize, f32)> =
+        levels.nodes.iter().rev().filter(|n| n.level == top && top > 0).map(|n| (n.id, 0, 1.0)).collect();
+    while let Some((id, depth, share)) = stack.pop() {
+        let node = &levels.nodes[id];
+        let purity = node.purity.as_ref().map_or(String::new(), |p| format!("  {} {:.0} %", p.label, p.share * 100.0));
+        let share = if depth == 0 { String::new() } else { format!(" {share:.2}") };
+        text += &format!(
+            "{}{}.{}{share}  {}{purity}\n",
+            "  ".repeat(depth),
+            node.level,
+            node.feature,
+            fit(&words(&node.top_tokens), 60)
+        );
+        stack.extend(node.children.iter().zip(&node.shares).rev().map(|(&c, &s)| (c, depth + 1, s)));
+    }
+    text
+}

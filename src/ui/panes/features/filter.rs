@@ -1,0 +1,280 @@
+//! The filter of the list: words that are all to be found, comparisons of columns, and questions for the engine.
+//!
+//! Grammar: words apart by blanks, `"…"` for one with blanks, `-` before one for its opposite. `word` is looked for (fuzzy)
+//! in everything; `label:` `tag:` `name:` `note:` `token:` `promotes:` in one place; `share>1` `purity>=60` `density<5`
+//! `neurons<20` `rating>3` compare (shares in per cent); `like:14` `fires:"a text"` `context:word` are the engine's.
+
+use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
+use nucleo_matcher::{Matcher, Utf32Str};
+
+use crate::analysis::FeatureRow;
+use crate::engine::Probe;
+
+/// What a filter says in one line, for help.
+pub(super) const GRAMMAR: &str =
+    "label: tag: token: promotes: note:  share>1 purity>60 rating>3  like:14 fires:\"text\" context:word  -not";
+
+/// From this score on a feature answers a question.
+const ANSWERS: f32 = 0.05;
+
+/// A filter made ready.
+#[derive(Debug, Default)]
+pub(super) struct Filter {
+    words: Vec<Word>,
+}
+
+#[derive(Debug)]
+struct Word {
+    not: bool,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Found(Place, Pattern),
+    Compared(Column, Sign, f32),
+    Asked(Probe),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Anywhere,
+    Name,
+    Label,
+    Tag,
+    Note,
+    Token,
+    Promoted,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Column {
+    Share,
+    Purity,
+    Density,
+    Neurons,
+    Rating,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    Less,
+    AtMost,
+    More,
+    AtLeast,
+}
+
+impl Filter {
+    pub fn new(text: &str) -> Self {
+        Self { words: words(text).iter().filter_map(|w| word(w)).collect() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+
+    /// The questions that it puts to the engine.
+    pub fn probes(&self) -> impl Iterator<Item = &Probe> {
+        self.words.iter().filter_map(|w| if let What::Asked(probe) = &w.what { Some(probe) } else { None })
+    }
+
+    /// Whether a feature passes: `None`, or how well it answers the questions (0 where there are none). `answers` gives the
+    /// scores by feature, or nothing while they are not there: then the question passes everything.
+    pub fn passes<'a>(
+        &self,
+        row: &FeatureRow,
+        answers: &impl Fn(&Probe) -> Option<&'a Vec<f32>>,
+        matcher: &mut Matcher,
+    ) -> Option<f32> {
+        let mut total = 0.0;
+        for word in &self.words {
+            let passes = match &word.what {
+                What::Found(place, pattern) => found(row, *place, pattern, matcher),
+                What::Compared(column, sign, limit) => compared(row, *column, *sign, *limit),
+                What::Asked(probe) => match answers(probe) {
+                    None => continue,
+                    Some(scores) => {
+                        let score = scores.get(row.id).copied().unwrap_or(0.0);
+                        total += if word.not { 0.0 } else { score };
+                        score >= ANSWERS
+                    }
+                },
+            };
+            if passes == word.not {
+                return None;
+            }
+        }
+        Some(total)
+    }
+}
+
+/// Words apart by blanks; what stands in quotes is one, with what it touches.
+fn words(text: &str) -> Vec<String> {
+    let mut out = vec![String::new()];
+    let mut quoted = false;
+    for c in text.chars() {
+        match c {
+            '"' => quoted = !quoted,
+            c if c.is_whitespace() && !quoted => out.push(String::new()),
+            c => {
+                if let Some(last) = out.last_mut() {
+                    last.push(c);
+                }
+            }
+        }
+    }
+    out.retain(|w| !w.is_empty());
+    out
+}
+
+fn word(text: &str) -> Option<Word> {
+    let (not, text) = match text.strip_prefix('-').filter(|rest| !rest.is_empty()) {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let pattern = |text: &str| Pattern::parse(text, CaseMatching::Smart, Normalization::Smart);
+    let what = if let Some(compared) = comparison(text) {
+        compared
+    } else if let Some((place, rest)) = text.split_once(':').and_then(|(p, rest)| Some((place(p)?, rest))) {
+        // Nothing to look for yet: it is being typed.
+        if rest.is_empty() {
+            return None;
+        }
+        What::Found(place, pattern(rest))
+    } else {
+        match question(text) {
+            Some(None) => return None,
+            Some(Some(probe)) => What::Asked(probe),
+            None => What::Found(Place::Anywhere, pattern(text)),
+        }
+    };
+    Some(Word { not, what })
+}
+
+fn place(name: &str) -> Option<Place> {
+    Some(match name {
+        "name" => Place::Name,
+        "label" => Place::Label,
+        "tag" => Place::Tag,
+        "note" => Place::Note,
+        "token" => Place::Token,
+        "promotes" => Place::Promoted,
+        _ => return None,
+    })
+}
+
+/// A question for the engine: `Some(None)` while it is being typed.
+fn question(text: &str) -> Option<Option<Probe>> {
+    let (kind, rest) = text.split_once(':')?;
+    let whole = |probe: fn(String) -> Probe| Some((rest.len() > 1).then(|| probe(rest.to_owned())));
+    match kind {
+        "like" => Some(rest.trim_start_matches('#').parse().ok().map(Probe::Like)),
+        "fires" => whole(Probe::Fires),
+        "context" => whole(Probe::Context),
+        _ => None,
+    }
+}
+
+fn comparison(text: &str) -> Option<What> {
+    let at = text.find(['<', '>'])?;
+    let column = match &text[..at] {
+        "share" => Column::Share,
+        "purity" | "pure" => Column::Purity,
+        "density" | "dens" => Column::Density,
+        "neurons" => Column::Neurons,
+        "rating" => Column::Rating,
+        _ => return None,
+    };
+    let (sign, rest) = match (text[at..].starts_with('<'), text[at + 1..].strip_prefix('=')) {
+        (true, None) => (Sign::Less, &text[at + 1..]),
+        (true, Some(rest)) => (Sign::AtMost, rest),
+        (false, None) => (Sign::More, &text[at + 1..]),
+        (false, Some(rest)) => (Sign::AtLeast, rest),
+    };
+    Some(What::Compared(column, sign, rest.trim_end_matches('%').parse().ok()?))
+}
+
+fn compared(row: &FeatureRow, column: Column, sign: Sign, limit: f32) -> bool {
+    let value = match column {
+        Column::Share => row.share * 100.0,
+        Column::Purity => row.purity.as_ref().map_or(0.0, |p| p.share * 100.0),
+        Column::Density => row.density * 100.0,
+        Column::Neurons => row.neurons as f32,
+        Column::Rating => f32::from(row.note.rating.unwrap_or(0)),
+    };
+    match sign {
+        Sign::Less => value < limit,
+        Sign::AtMost => value <= limit,
+        Sign::More => value > limit,
+        Sign::AtLeast => value >= limit,
+    }
+}
+
+fn found(row: &FeatureRow, place: Place, pattern: &Pattern, matcher: &mut Matcher) -> bool {
+    let mut buffer = Vec::new();
+    let mut hit = |text: &str| pattern.score(Utf32Str::new(text, &mut buffer), matcher).is_some();
+    let at = |p: Place| place == Place::Anywhere || place == p;
+    (place == Place::Anywhere && hit(&format!("#{}", row.id)))
+        || (at(Place::Name) && row.name.as_deref().is_some_and(&mut hit))
+        || (at(Place::Label) && row.purity.as_ref().is_some_and(|p| hit(&p.label)))
+        || (at(Place::Tag) && row.note.tags.iter().any(|tag| hit(tag)))
+        || (at(Place::Note) && !row.note.text.is_empty() && hit(&row.note.text))
+        || (at(Place::Token) && row.top_tokens.iter().any(|t| hit(t)))
+        || (at(Place::Promoted) && row.promoted.iter().any(|t| hit(t)))
+}
+
+#[cfg(test)]
+mod tests {
+    use nucleo_matcher::Config;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ui::demo::Demo;
+
+    fn kept(text: &str, answers: &impl Fn(&Probe) -> Option<&'static Vec<f32>>) -> Vec<usize> {
+        let demo = Demo::default();
+        let filter = Filter::new(text);
+        let mut matcher = Matcher::new(Config::DEFAULT);
+        (0..40)
+            .map(|id| {
+                let mut row = demo.row(id);
+                row.note.rating = Some((id % 5) as u8);
+                row.note.tags = if id == 7 { vec!["time".to_owned()] } else { Vec::new() };
+                row
+            })
+            .filter(|row| filter.passes(row, answers, &mut matcher).is_some())
+            .map(|row| row.id)
+            .collect()
+    }
+
+    #[test]
+    fn filters_combine() {
+        let none = |_: &Probe| None;
+        assert_eq!(kept("label:days", &none), [0, 12, 24, 36]);
+        assert_eq!(kept("label:days rating>1", &none), [12, 24]);
+        assert_eq!(kept("label:days -rating>1", &none), [0, 36]);
+        assert_eq!(kept("tag:time", &none), [7]);
+        assert_eq!(kept("neurons<16", &none), [0usize; 0]);
+        assert_eq!(kept("neurons<=16 name:count", &none), [3]);
+        // Half-typed questions and places hold nothing back.
+        assert_eq!(kept("label: like: fires:", &none).len(), 40);
+    }
+
+    #[test]
+    fn a_question_passes_everything_until_it_is_answered() {
+        static SCORES: std::sync::LazyLock<Vec<f32>> =
+            std::sync::LazyLock::new(|| (0..40).map(|i| if i == 5 { 0.9 } else { 0.0 }).collect());
+        assert_eq!(kept("like:5", &|_| None).len(), 40);
+        assert_eq!(kept("like:5", &|_| Some(&SCORES)), [5]);
+        assert_eq!(kept("-fires:\"on Sunday morning\" label:animals", &|_| Some(&SCORES)), [17, 29]);
+        let asked: Vec<Probe> = Filter::new("fires:\"on Sunday morning\" x").probes().cloned().collect();
+        assert_eq!(asked, [Probe::Fires("on Sunday morning".to_owned())]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_filter(text in ".{0,60}") {
+            let _ = kept(&text, &|_| None);
+        }
+    }
+}

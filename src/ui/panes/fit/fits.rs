@@ -1,0 +1,144 @@
+//! The fits of the study: a list with a cursor, the error against the number of features, and two fits compared.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::symbols::Marker;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Axis, Chart, Dataset, GraphType, Widget};
+
+use crate::analysis::matching::{Alone, FitComparison};
+use crate::study::FitEntry;
+use crate::ui::panes::{Cx, put};
+use crate::ui::text;
+
+/// The fits of the hook on show, newest first.
+pub(super) fn listed<'a>(cx: &Cx<'a>) -> Vec<&'a FitEntry> {
+    let Some(study) = cx.world.study.as_ref() else { return Vec::new() };
+    study.fits.iter().rev().filter(|f| f.hook == study.hook).collect()
+}
+
+/// Whether a fit is the one on show.
+pub(super) fn is_shown(fit: &FitEntry, cx: &Cx) -> bool {
+    cx.world.features.as_ref().is_some_and(|list| list.fit == fit.name)
+}
+
+/// A line a fit; the cursor's is marked.
+pub(super) fn line(fit: &FitEntry, selected: bool, width: usize, cx: &Cx) -> Line<'static> {
+    let theme = cx.theme;
+    let error = fit.relative_error.map_or_else(|| "unfinished".to_owned(), |e| format!("error {e:.4}"));
+    let shown = is_shown(fit, cx);
+    let facts = format!(
+        "{} features  {error}  {} sweeps in {}",
+        text::pad_left(&text::count(fit.config.features), 5),
+        fit.sweeps,
+        text::duration(fit.seconds)
+    );
+    Line::from(vec![
+        Span::styled(if selected { "▌" } else { " " }, theme.accent()),
+        Span::styled(if shown { "▸ " } else { "  " }, theme.good()),
+        Span::styled(text::pad(&text::clean(&fit.name), 16), if shown { theme.heading() } else { theme.text() }),
+        Span::raw(text::fit(&facts, width.saturating_sub(19))),
+    ])
+}
+
+/// Relative error of every finished fit against its number of features.
+pub(super) fn against_k(cx: &Cx, area: Rect, buf: &mut Buffer) {
+    let mut points: Vec<(f64, f64)> =
+        listed(cx).iter().filter_map(|f| Some((f.config.features as f64, f.relative_error?))).collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    points.retain(|p| p.1.is_finite());
+    let (Some(first), Some(last)) = (points.first().copied(), points.last().copied()) else { return };
+    if area.height < 4 || area.width < 20 {
+        return;
+    }
+    let low = points.iter().map(|p| p.1).fold(f64::INFINITY, f64::min);
+    let high = points.iter().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
+    let margin = ((high - low) * 0.08).max(1e-3);
+    let (low, high) = ((low - margin).max(0.0), high + margin);
+    let theme = cx.theme;
+    // The best of each number of features makes the line; every fit is a dot.
+    let mut best: Vec<(f64, f64)> = Vec::new();
+    for &point in &points {
+        if best.last().is_none_or(|b| b.0 < point.0) {
+            best.push(point);
+        }
+    }
+    let line = Dataset::default().data(&best).marker(Marker::Braille).graph_type(GraphType::Line).style(theme.dim());
+    let dots =
+        Dataset::default().data(&points).marker(Marker::Dot).graph_type(GraphType::Scatter).style(theme.accent());
+    let label = |t: String| Span::styled(t, theme.dim());
+    let (left, right) = (first.0, last.0.max(first.0 + 1.0));
+    let x = Axis::default()
+        .bounds([left, right])
+        .labels([
+            label(text::count(left as usize)),
+            label(text::count(((left + right) / 2.0) as usize)),
+            label(text::count(right as usize)),
+        ])
+        .title(label("features".to_owned()))
+        .style(theme.rule(false));
+    let y = Axis::default()
+        .bounds([low, high])
+        .labels([label(format!("{low:.3}")), label(format!("{:.3}", (low + high) / 2.0)), label(format!("{high:.3}"))])
+        .title(label("relative error".to_owned()))
+        .style(theme.rule(false));
+    Chart::new(vec![line, dots]).x_axis(x).y_axis(y).legend_position(None).render(area.intersection(buf.area), buf);
+}
+
+/// Two fits compared: what is the same, what one has alone.
+pub(super) fn compared(found: &FitComparison, scrolled: usize, area: Rect, cx: &Cx, buf: &mut Buffer) {
+    let width = usize::from(area.width);
+    let lines = compared_lines(found, width, cx);
+    let height = usize::from(area.height);
+    let from = scrolled.min(lines.len().saturating_sub(height));
+    for (y, line) in lines.iter().skip(from).take(height).enumerate() {
+        put(buf, area, y, line);
+    }
+    if lines.len() > from + height && height > 1 {
+        let more = format!("… {} more, pagedown scrolls", lines.len() - from - height + 1);
+        put(buf, area, height - 1, &Line::styled(text::pad(&more, width), cx.theme.dim()));
+    }
+}
+
+pub(super) fn compared_lines(found: &FitComparison, width: usize, cx: &Cx) -> Vec<Line<'static>> {
+    let theme = cx.theme;
+    let (a, b) = (text::clean(&found.a), text::clean(&found.b));
+    let said = format!(
+        "{a} and {b}: {} matched from cosine 0.7 on, {} found again, mean cosine {:.2}",
+        found.matched.len(),
+        text::percent(found.found_again as f32),
+        found.stability
+    );
+    let mut lines = vec![Line::styled(text::fit(&said, width), theme.heading())];
+    let shown = |id: usize| text::fit(&super::super::tree::listed(id, 5, cx), width.saturating_sub(22));
+    // Names and tokens are those of the fit on show.
+    let on_show = cx.world.features.as_ref().map_or("", |list| list.fit.as_str());
+    let first = on_show != found.b;
+    let named = |id: usize, of_first: bool| match on_show == if of_first { &found.a } else { &found.b } {
+        true => shown(id),
+        false => format!("#{id}"),
+    };
+    let alone = |title: String, list: &[Alone], of_first: bool, lines: &mut Vec<Line<'static>>| {
+        lines.push(Line::default());
+        lines.push(Line::styled(title, theme.heading()));
+        for one in list {
+            lines.push(Line::from(vec![
+                Span::styled(format!("  nearest {:.2}  ", one.nearest), theme.dim()),
+                Span::raw(named(one.id, of_first)),
+            ]));
+        }
+    };
+    alone(format!("{} only in {a}", found.lost.len()), &found.lost, true, &mut lines);
+    alone(format!("{} only in {b}", found.appeared.len()), &found.appeared, false, &mut lines);
+    lines.push(Line::default());
+    lines.push(Line::styled(format!("{} in both", found.matched.len()), theme.heading()));
+    for m in &found.matched {
+        let (own, other) = if first { (m.a, m.b) } else { (m.b, m.a) };
+        lines.push(Line::from(vec![
+            Span::styled(format!("  {:.2}  ", m.cosine), theme.dim()),
+            Span::raw(text::pad(&named(own, first), width.saturating_sub(22))),
+            Span::styled(format!("  #{other}"), theme.dim()),
+        ]));
+    }
+    lines
+}
