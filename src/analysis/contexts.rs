@@ -318,7 +318,7 @@ mod tests {
         assert_eq!((card.peak, card.histogram.len(), card.histogram.iter().sum::<u32>()), (4.0, 24, 4));
         assert_eq!(
             card.quantiles.iter().map(|(q, c)| (*q, c.row)).collect::<Vec<_>>(),
-            [(0.9, 1), (0.75, 3), (0.25, 5), (0.1, 2)]
+            [(0.9, 1), (0.8, 3), (0.4, 5), (0.1, 2)]
         );
         assert_eq!(card.neurons[0].index, 1);
         assert_eq!(card.neurons[0].used_by, 2);

@@ -3,7 +3,10 @@
 //! Knows token tables and rows, not where the rows' values come from. Shares are of *all* rows or contexts, labelled or
 //! not, so in a partly labelled corpus they sum to less than 1.
 
-use super::{LabelShare, Purity};
+use rayon::prelude::*;
+
+use super::{LabelMatrix, LabelShare, Purity};
+use crate::factor::Factors;
 use crate::study::TokenTable;
 
 /// The labels of a corpus with their base rates over the first `rows` rows; made once for all features of a fit.
@@ -42,17 +45,7 @@ impl<'a> LabelBase<'a> {
     /// Each label's share of a feature's mass ΣY and of its top contexts, largest mass first; labels with neither are
     /// left out. `coefficients` holds one value a row.
     pub fn shares(&self, coefficients: &[f32], contexts: &[usize]) -> Vec<LabelShare> {
-        let mut masses = vec![0f64; self.base.len()];
-        let mut total = 0f64;
-        for (sample, run) in sample_runs(self.tokens, coefficients.len()) {
-            let mass: f64 = coefficients[run].iter().map(|&v| f64::from(v)).sum();
-            total += mass;
-            if let Some(label) = label_of_sample(self.tokens, sample) {
-                masses[label] += mass;
-            }
-        }
-        // Rows beyond the table have no sample; their mass still belongs to the whole.
-        total += coefficients.iter().skip(self.tokens.rows.len()).map(|&v| f64::from(v)).sum::<f64>();
+        let (masses, total) = self.masses(coefficients);
         let counts = self.count(contexts);
         let share = |part: f64, whole: f64| if whole > 0.0 { (part / whole) as f32 } else { 0.0 };
         let mut shares: Vec<LabelShare> = (0..self.base.len())
@@ -68,6 +61,22 @@ impl<'a> LabelBase<'a> {
         shares
     }
 
+    /// Each label's mass, and that of all rows.
+    fn masses(&self, coefficients: &[f32]) -> (Vec<f64>, f64) {
+        let mut masses = vec![0f64; self.base.len()];
+        let mut total = 0f64;
+        for (sample, run) in sample_runs(self.tokens, coefficients.len()) {
+            let mass: f64 = coefficients[run].iter().map(|&v| f64::from(v)).sum();
+            total += mass;
+            if let Some(label) = label_of_sample(self.tokens, sample) {
+                masses[label] += mass;
+            }
+        }
+        // Rows beyond the table have no sample; their mass still belongs to the whole.
+        total += coefficients.iter().skip(self.tokens.rows.len()).map(|&v| f64::from(v)).sum::<f64>();
+        (masses, total)
+    }
+
     fn count(&self, rows: &[usize]) -> Vec<u64> {
         let mut counts = vec![0; self.base.len()];
         for label in rows.iter().filter_map(|&row| label_of(self.tokens, row)) {
@@ -75,6 +84,16 @@ impl<'a> LabelBase<'a> {
         }
         counts
     }
+}
+
+/// Every feature's share of ΣY on every label: one pass over the coefficients, features in parallel.
+pub fn matrix(factors: &Factors, tokens: &TokenTable) -> LabelMatrix {
+    let labels = LabelBase::new(tokens, factors.coefficients.rows);
+    let shares = (0..factors.features.columns()).into_par_iter().map(|id| {
+        let (masses, total) = labels.masses(factors.coefficients.feature(id));
+        masses.into_iter().map(|mass| if total > 0.0 { (mass / total) as f32 } else { 0.0 }).collect()
+    });
+    LabelMatrix { labels: tokens.labels.clone(), shares: shares.collect(), base: labels.base.clone() }
 }
 
 /// The label number of a row's sample.
@@ -132,6 +151,17 @@ mod tests {
             ]
         );
         assert!(base.shares(&[0.0; 8], &[]).is_empty());
+    }
+
+    #[test]
+    fn the_matrix_holds_every_features_shares() {
+        let tokens = labelled();
+        let z = super::super::tests::columns(1, &[vec![1.0], vec![1.0]]);
+        let y = [&[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 2.0, 0.0][..], &[0.0; 8]].concat();
+        let matrix = matrix(&super::super::tests::factors(z, 8, y), &tokens);
+        assert_eq!(matrix.labels, ["day", "month"]);
+        assert_eq!(matrix.shares, [[0.25, 0.5], [0.0, 0.0]]);
+        assert_eq!(matrix.base, [0.5, 0.25]);
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn cosines(a: &SparseColumns, b: &SparseColumns) -> Vec<f64> {
     out
 }
 
-/// The one-to-one assignment with the largest sum of cosines (Kuhn, Munkres): as many pairs as the smaller has features,
+/// The one-to-one assignment with the largest sum of cosines (Kuhn, Munkres), one below 0 counting as 0: as many pairs as the smaller has features,
 /// by the first fit's ids. Features of different widths have no match.
 pub fn assignment(a: &SparseColumns, b: &SparseColumns) -> Vec<Match> {
     if a.rows != b.rows {
@@ -76,10 +76,10 @@ pub fn assignment(a: &SparseColumns, b: &SparseColumns) -> Vec<Match> {
 fn pairs(cosines: &[f64], rows: usize, cols: usize) -> Vec<Match> {
     let pair = |a: usize, b: usize| Match { a, b, cosine: cosines[a * cols + b] as f32 };
     if rows <= cols {
-        let costs: Vec<f64> = cosines.iter().map(|c| -c).collect();
+        let costs: Vec<f64> = cosines.iter().map(|c| -c.max(0.0)).collect();
         return assign(&costs, rows, cols).into_iter().enumerate().map(|(a, b)| pair(a, b)).collect();
     }
-    let costs: Vec<f64> = (0..rows * cols).map(|i| -cosines[i % rows * cols + i / rows]).collect();
+    let costs: Vec<f64> = (0..rows * cols).map(|i| -cosines[i % rows * cols + i / rows].max(0.0)).collect();
     let mut out: Vec<Match> = assign(&costs, cols, rows).into_iter().enumerate().map(|(b, a)| pair(a, b)).collect();
     out.sort_by_key(|m| m.a);
     out

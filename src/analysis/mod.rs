@@ -112,6 +112,17 @@ pub struct LabelShare {
     pub base: f32,
 }
 
+/// Every feature against every label.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct LabelMatrix {
+    /// The labels of the corpus.
+    pub labels: Vec<String>,
+    /// Each label's share of all rows.
+    pub base: Vec<f32>,
+    /// Of each feature, by id, the share of its ΣY on each label.
+    pub shares: Vec<Vec<f32>>,
+}
+
 /// One feature whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FeatureCard {

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 pub use super::fitting::Refinement;
 use crate::analysis::hierarchy::Linkage;
 use crate::analysis::matching::FitComparison;
-use crate::analysis::{Comparison, FeatureCard, FeatureRow, Levels, NeuronCard, SharedNeurons, Trace, Tree};
+use crate::analysis::{
+    Comparison, FeatureCard, FeatureRow, LabelMatrix, Levels, NeuronCard, SharedNeurons, Trace, Tree,
+};
 use crate::factor::recursive::Growth;
 use crate::factor::{FitConfig, Stop, Sweep};
 use crate::model::generate::Sampling;
@@ -179,6 +181,8 @@ pub enum Command {
     ShowFit(String),
     /// → [`Event::FitsCompared`] of two fits of the open study, by name.
     CompareFits(String, String),
+    /// → [`Event::Labels`].
+    Labels,
     /// → [`Event::Found`].
     Find(Probe),
     /// Takes back the last note.
@@ -322,6 +326,8 @@ pub enum Event {
     Shared(Box<SharedNeurons>),
     /// Features of features.
     Levels(Arc<Levels>),
+    /// Features against labels.
+    Labels(Arc<LabelMatrix>),
     /// A number a feature, by id.
     Found(Probe, Arc<Vec<f32>>),
     /// Features side by side.

@@ -164,6 +164,11 @@ impl Engine {
             }
             Command::ExportTree(linkage, path) => self.read(move |s| reading::export_tree(s, linkage, &path)),
             Command::CompareFits(a, b) => self.read(move |s| reading::compare_fits(s, &a, &b)),
+            Command::Labels => self.errand(|s| {
+                let (shown, tokens) = (s.shown()?, s.tokens()?);
+                s.emit(Event::Labels(Arc::new(crate::analysis::labels::matrix(&shown.factors, &tokens))));
+                Ok(())
+            }),
             Command::Find(probe) => self.errand(move |s| reading::find(s, probe)),
             Command::UndoNote => self.read(|s| reading::undo_note(s)),
             Command::Trace(text) => self.trace(text),

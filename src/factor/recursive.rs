@@ -3,9 +3,11 @@
 //! Z₁ᵀ \[k₁ × d\] ≈ Y₂ Z₂ᵀ, Z₂ᵀ ≈ Y₃ Z₃ᵀ, …: Y_l says which finer features a coarser one is made of. Sees sparse columns
 //! alone. Invariant: level l has as many features as asked for, each of unit norm or zero, and its coefficients are ≥ 0.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Factoriser, FitConfig, SparseColumns};
+use super::{Factoriser, Factors, FitConfig, SparseColumns};
 use crate::activations::InMemory;
 use crate::error::{Error, Result};
 use crate::task::{Progress, TaskCtx};
@@ -16,6 +18,9 @@ pub const KEPT_SHARE: f32 = 0.3;
 pub const MOST_CHILDREN: usize = 3;
 /// How often the number of features is halved when no levels are named: 400 → 200 → 100 → 50.
 const HALVINGS: usize = 3;
+
+/// Starts tried at each level, the best being kept: with a row a feature, a poor start is common and another one cheap.
+const STARTS: u64 = 6;
 
 /// The share p of neurons that the features of a level may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -103,9 +108,17 @@ fn level(below: &SparseColumns, config: FitConfig, ctx: &TaskCtx) -> Result<Leve
     let source = InMemory::new(below.columns(), below.rows, rows);
     let sparsity = config.sparsity;
     let silent = TaskCtx::new(ctx.cancel_token().clone(), |_| {});
-    let mut fit = Factoriser::start(&source, config, &silent)?;
-    while fit.step(&silent)?.stop.is_none() {}
-    let factors = fit.finish(&silent)?;
+    let mut best: Option<Arc<Factors>> = None;
+    for start in 0..STARTS {
+        let config = FitConfig { seed: config.seed.wrapping_add(start), ..config.clone() };
+        let mut fit = Factoriser::start(&source, config, &silent)?;
+        while fit.step(&silent)?.stop.is_none() {}
+        let factors = fit.finish(&silent)?;
+        if best.as_ref().is_none_or(|b| factors.relative_error < b.relative_error) {
+            best = Some(factors);
+        }
+    }
+    let factors = best.ok_or_else(|| Error::refused("a level needs a start"))?;
     Ok(Level {
         features: factors.features.clone(),
         coefficients: factors.coefficients.as_slice().to_vec(),

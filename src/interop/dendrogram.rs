@@ -47,6 +47,7 @@ pub fn to_svg(tree: &Tree, label: &dyn Fn(usize) -> String) -> String {
     let merges = tree.nodes.iter().filter(|n| !n.children.is_empty());
     let low = merges.clone().map(|n| n.height).fold(f32::INFINITY, f32::min);
     let high = merges.map(|n| n.height).fold(f32::NEG_INFINITY, f32::max);
+    let (low, high) = if low <= high { (low, high) } else { (0.0, 1.0) };
     let span = f64::from(high - low).max(1e-6);
     // Leaves stand at the right edge, the tightest merge a little before it.
     let x = |height: f32, leaf: bool| match leaf {

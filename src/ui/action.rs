@@ -4,7 +4,7 @@
 //! Invariant: every action has one row, every name is unique, and no two rows that can be live at once share a key.
 
 use super::panes::PaneId;
-use PaneId::{Compare, Contexts, Feature, Features, Fit, Live, Start, Steer, Tree};
+use PaneId::{Compare, Contexts, Feature, Features, Fit, Labels, Live, Start, Steer, Tree};
 
 /// Something that a key can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,6 +76,7 @@ pub enum Action {
     CompareFit,
     ShowFit,
     Undo,
+    Labels,
     SteerThree,
 }
 
@@ -129,7 +130,7 @@ pub const ACTIONS: &[ActionInfo] = &[
     row(Action::Last, "last", "last", &["G", "end"], EVERYWHERE, 0, "To the last"),
     row(Action::Run, "run", "run", &["enter", "ctrl-r"], &[Start, Steer], 10, "Start with what is chosen: load, collect and fit, or steer"),
     row(Action::Edit, "edit", "edit", &["e", "i"], &[Start, Steer, Live], 20, "Type into the chosen field"),
-    row(Action::Open, "open", "open", &["enter"], &[Features, Contexts, Feature, Tree, Live], 10, "Go into what is under the cursor"),
+    row(Action::Open, "open", "open", &["enter"], &[Features, Contexts, Feature, Labels, Tree, Live], 10, "Go into what is under the cursor"),
     row(Action::Back, "back", "back", &["esc", "backspace"], EVERYWHERE, 0, "Back one level"),
     row(Action::NextPane, "next-pane", "next pane", &["tab"], EVERYWHERE, 60, "To the pane at the right"),
     row(Action::PreviousPane, "previous-pane", "pane before", &["backtab"], EVERYWHERE, 0, "To the pane at the left"),
@@ -144,7 +145,7 @@ pub const ACTIONS: &[ActionInfo] = &[
     row(Action::PreviousFeature, "previous-feature", "before", &["["], READING, 0, "The feature before in the list"),
     row(Action::Quantiles, "quantiles", "quantiles", &["u"], &[Contexts], 20, "Contexts from lower quantiles, or the strongest"),
     row(Action::Lines, "lines", "lines", &["w"], &[Contexts], 30, "One line a context with the peaks aligned, or wrapped"),
-    row(Action::Trace, "trace", "trace", &["t"], &[Contexts], 45, "Look at this context's text in the Live pane"),
+    row(Action::Trace, "trace", "trace", &["t"], &[Contexts, Steer, Live], 45, "Look at this context's, or the generated, text in the Live pane; there: steered or baseline"),
     row(Action::Digits, "digits", "digits", &["v"], EVERYWHERE, 0, "A digit 0 to 9 behind every token that fires"),
     row(Action::Refit, "refit", "fit", &["f"], &[Fit], 10, "Fit again with the number of features shown"),
     row(Action::More, "more", "more", &["+", "="], &[Fit], 20, "More features for the next fit"),
@@ -176,6 +177,7 @@ pub const ACTIONS: &[ActionInfo] = &[
     row(Action::Compare, "compare", "compare", &["C"], WITH_FEATURE, 57, "Marked features side by side: neurons, cosines, coefficients over the same tokens"),
     row(Action::ShowFit, "show-fit", "show", &["enter"], &[Fit], 25, "Show the fit under the cursor"),
     row(Action::CompareFit, "compare-fit", "compare", &["c"], &[Fit], 26, "Match the features of the fit under the cursor with those on show"),
+    row(Action::Labels, "labels", "labels", &["M"], READING, 0, "Features against the corpus's labels as a heat map"),
     row(Action::Undo, "undo", "undo", &["U"], NAMING, 0, "Take back the last name or note"),
     row(Action::NextMatch, "next-match", "next match", &["n"], &[Tree], 0, "The next feature that the search finds"),
     row(Action::PreviousMatch, "previous-match", "match before", &["N"], &[Tree], 0, "The feature before that the search finds"),

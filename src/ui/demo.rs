@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::analysis::matching::{Alone, FitComparison, Match};
 use crate::analysis::{
-    ComparedText, Comparison, Context, FeatureCard, FeatureRow, LabelShare, LevelInfo, LevelNode, Levels, NeuronCard,
-    NeuronWeight, Purity, Related, ScoredToken, SharedNeurons, Trace, TraceFeature, Tree, TreeNode,
+    ComparedText, Comparison, Context, FeatureCard, FeatureRow, LabelMatrix, LabelShare, LevelInfo, LevelNode, Levels,
+    NeuronCard, NeuronWeight, Purity, Related, ScoredToken, SharedNeurons, Trace, TraceFeature, Tree, TreeNode,
 };
 use crate::engine::{Command, Estimate, Event, FeatureList, Job, StudyInfo, SweepPoint};
 use crate::factor::FitConfig;
@@ -542,6 +542,15 @@ impl Demo {
             Command::Levels(_) => vec![Event::Levels(Arc::new(self.levels()))],
             Command::Compare(ids) => vec![Event::Comparison(Box::new(self.comparison(ids)))],
             Command::CompareFits(a, b) => vec![Event::FitsCompared(Box::new(self.fits_compared(a, b)))],
+            Command::Labels => {
+                let share = |id: usize, l: usize| if l == id % CONCEPTS.len() { 0.6 } else { 0.04 * noise(id, l) };
+                let row = |id: usize| (0..CONCEPTS.len()).map(|l| share(id, l)).collect();
+                vec![Event::Labels(Arc::new(LabelMatrix {
+                    labels: CONCEPTS.iter().map(|c| c.0.to_owned()).collect(),
+                    base: vec![0.04; CONCEPTS.len()],
+                    shares: (0..self.features).map(row).collect(),
+                }))]
+            }
             Command::Find(probe) => {
                 let score = |id: usize| if id % CONCEPTS.len() == 5 { 1.0 - id as f32 / 50.0 } else { 0.0 };
                 vec![Event::Found(probe.clone(), Arc::new((0..self.features).map(score).collect()))]

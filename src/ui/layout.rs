@@ -111,7 +111,7 @@ impl Layout {
 /// The panes of the tab that `want.pane` belongs to.
 fn columns(class: Class, body: Rect, want: Want) -> Vec<Placed> {
     use PaneId::{Contexts, Feature, Features};
-    let reading = want.pane.tab() == Features && want.pane != PaneId::Compare;
+    let reading = want.pane.tab() == Features && !matches!(want.pane, PaneId::Compare | PaneId::Labels);
     if class == Class::Single || want.zoom || !reading {
         return vec![place(want.pane, body, false)];
     }
@@ -156,7 +156,7 @@ mod tests {
     proptest! {
         #[test]
         fn everything_lies_inside(
-            w in 0u16..=300, h in 0u16..=200, pane in 0usize..9, zoom: bool, notice in 0u16..4, progress: bool
+            w in 0u16..=300, h in 0u16..=200, pane in 0usize..10, zoom: bool, notice in 0u16..4, progress: bool
         ) {
             let screen = Rect::new(0, 0, w, h);
             let layout = Layout::new(w, h, Want { pane: PaneId::ALL[pane], zoom, notice, progress });

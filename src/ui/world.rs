@@ -141,6 +141,7 @@ impl World {
             | Event::Levels(_)
             | Event::Comparison(_)
             | Event::Found(..)
+            | Event::Labels(_)
             | Event::FitsCompared(_)
             | Event::Trace(_)
             | Event::SteerInfo(_)

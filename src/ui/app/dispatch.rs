@@ -95,7 +95,7 @@ impl App {
             Action::Pause => (!world.fitting()).then(|| "no fit is running".to_owned()),
             Action::OtherLayer => world.study.is_none().then(|| "no study is open".to_owned()),
             Action::Neurons => no_pane(PaneId::Feature).or_else(no_feature),
-            Action::Rename | Action::Export | Action::Mark | Action::Undo => no_feature(),
+            Action::Rename | Action::Export | Action::Mark | Action::Undo | Action::Labels => no_feature(),
             Action::Compare if self.place == PaneId::Compare => Some("they are on show".to_owned()),
             Action::Compare => match world.marked.len() {
                 0 | 1 => Some(format!("mark two features or more with {} first", key(Action::Mark))),
@@ -203,6 +203,7 @@ impl App {
                 steps.filter(|_| here).map(|s| self.carry_out(s)).unwrap_or_default()
             }
             Action::Compare => self.go_to(PaneId::Compare),
+            Action::Labels => self.go_to(PaneId::Labels),
             Action::Undo => vec![Effect::Send(Command::UndoNote)],
             Action::Rename => {
                 self.ask_name(id);

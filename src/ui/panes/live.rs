@@ -4,6 +4,7 @@
 //! Invariant: the engine is asked only when the text has stood still for a moment, and the trace on show is marked when
 //! it is not of the text on show.
 
+mod follow;
 mod matrix;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use crate::engine::{Command, Event, Job, Level, SteerPart};
 use crate::ui::action::Action;
 use crate::ui::text;
 use crate::ui::textbox::TextBox;
+use follow::Follow;
 
 /// The text must stand this long.
 const DEBOUNCE: Duration = Duration::from_millis(150);
@@ -70,6 +72,10 @@ pub struct LivePane {
     shown: Option<Shown>,
     token: usize,
     offset: usize,
+    /// The generated text that is on show as it comes.
+    follow: Option<Follow>,
+    /// The text has grown since it was traced.
+    behind: bool,
 }
 
 impl Default for LivePane {
@@ -87,6 +93,8 @@ impl Default for LivePane {
             shown: None,
             token: 0,
             offset: 0,
+            follow: None,
+            behind: false,
         }
     }
 }
@@ -98,6 +106,12 @@ fn peak(feature: &TraceFeature) -> f32 {
 impl LivePane {
     fn tokens(&self) -> usize {
         self.trace.as_ref().map_or(0, |trace| trace.tokens.len())
+    }
+
+    /// The text is a person's own from now on.
+    fn edited(&mut self, cx: &Cx) {
+        self.follow = None;
+        self.changed(cx);
     }
 
     fn changed(&mut self, cx: &Cx) {
@@ -224,7 +238,7 @@ impl LivePane {
 
     fn insert(&mut self, pasted: &str, cx: &Cx) -> Vec<Step> {
         let was_cut = self.text.paste(pasted);
-        self.changed(cx);
+        self.edited(cx);
         if !was_cut {
             return Vec::new();
         }
@@ -259,6 +273,9 @@ impl Pane for LivePane {
 
     fn title(&self, cx: &Cx) -> Line<'static> {
         let mut title = "Live".to_owned();
+        if let Some(follow) = &self.follow {
+            title.push_str(&format!(" · {} text", follow.side()));
+        }
         if self.tokens() > 0 {
             let n = text::count(self.tokens());
             title.push_str(&if n == "1" { " · 1 token".to_owned() } else { format!(" · {n} tokens") });
@@ -273,12 +290,15 @@ impl Pane for LivePane {
         Line::raw(title)
     }
 
-    fn refusal(&self, action: Action, _: &Cx) -> Option<String> {
+    fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         match action {
             Action::Open | Action::Sort if self.trace.is_none() => Some("no text is traced yet".to_owned()),
             Action::Open if self.feature().is_none() => Some("the cursor is on no feature".to_owned()),
             Action::Remove if self.text.text().is_empty() => Some("there is no text".to_owned()),
             Action::Copy if self.trace.is_none() => Some("no text is traced yet".to_owned()),
+            Action::Trace if self.follow.is_none() => {
+                Some(format!("no run is followed: {} in the Steer pane brings one here", cx.key(Action::Trace)))
+            }
             _ => None,
         }
     }
@@ -304,7 +324,7 @@ impl Pane for LivePane {
             }
             KeyCode::Enter => {
                 self.text.paste("\n");
-                self.changed(cx);
+                self.edited(cx);
                 Some(Vec::new())
             }
             _ => {
@@ -315,7 +335,7 @@ impl Pane for LivePane {
                 );
                 self.text.key(key, view::box_cells(cx)).then(|| {
                     if edits || before != self.text.text().len() {
-                        self.changed(cx);
+                        self.edited(cx);
                     }
                     Vec::new()
                 })
@@ -342,7 +362,7 @@ impl Pane for LivePane {
             }
             Action::Remove => {
                 self.text.set("");
-                self.changed(cx);
+                self.edited(cx);
                 self.typing = true;
             }
             Action::Open => return Some(self.open()),
@@ -353,6 +373,7 @@ impl Pane for LivePane {
                 return Some(vec![Step::Tell(PaneId::Steer, note)]);
             }
             Action::Copy => return self.copy(),
+            Action::Trace => self.other_side(cx),
             _ => {
                 let to = self.step(action, cx)?;
                 self.shown = self.line(to).or(self.shown);
@@ -370,9 +391,13 @@ impl Pane for LivePane {
     }
 
     fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
+        self.follow_event(event, cx);
         match event {
             Event::Trace(trace) => {
                 self.waiting = false;
+                if std::mem::take(&mut self.behind) {
+                    self.changed(cx);
+                }
                 if !self.text.text().trim().is_empty() {
                     self.take(trace, cx);
                 }
@@ -399,12 +424,18 @@ impl Pane for LivePane {
     }
 
     fn note(&mut self, note: &Note, cx: &Cx) -> Vec<Step> {
-        if let Note::Text(text) = note {
-            self.text.set("");
-            self.token = 0;
-            return self.insert(text, cx);
+        match note {
+            Note::Text(text) => {
+                self.text.set("");
+                self.token = 0;
+                self.insert(text, cx)
+            }
+            Note::Follow { prompt, baseline, steered } => {
+                self.follow(Follow::new(prompt, baseline, steered), cx);
+                Vec::new()
+            }
+            _ => Vec::new(),
         }
-        Vec::new()
     }
 
     fn selected(&mut self, cx: &Cx) -> Vec<Step> {
@@ -425,6 +456,7 @@ impl Pane for LivePane {
             return Vec::new();
         }
         self.asked = Some(cx.world.now);
+        self.behind = false;
         self.waiting = true;
         vec![Step::Send(Command::Trace(self.text.text().to_owned()))]
     }

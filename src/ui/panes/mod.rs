@@ -10,6 +10,7 @@ pub mod feature;
 pub mod features;
 pub mod fit;
 pub mod help;
+pub mod labels;
 pub mod live;
 pub mod log;
 pub mod overlay;
@@ -36,6 +37,7 @@ pub use contexts::ContextsPane;
 pub use feature::FeaturePane;
 pub use features::FeaturesPane;
 pub use fit::FitPane;
+pub use labels::LabelsPane;
 pub use live::LivePane;
 pub use start::StartPane;
 pub use steer::SteerPane;
@@ -52,6 +54,8 @@ pub enum PaneId {
     Feature,
     /// Marked features side by side.
     Compare,
+    /// Features against labels.
+    Labels,
     /// Dendrogram of shared neurons.
     Tree,
     /// Steered beside unsteered text.
@@ -66,11 +70,12 @@ pub enum PaneId {
 
 impl PaneId {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Features,
         Self::Contexts,
         Self::Feature,
         Self::Compare,
+        Self::Labels,
         Self::Tree,
         Self::Steer,
         Self::Live,
@@ -85,6 +90,7 @@ impl PaneId {
             Self::Contexts => "Contexts",
             Self::Feature => "Feature",
             Self::Compare => "Compare",
+            Self::Labels => "Labels",
             Self::Tree => "Tree",
             Self::Steer => "Steer",
             Self::Live => "Live",
@@ -101,7 +107,7 @@ impl PaneId {
     /// The tab that shows it: the reading panes share one.
     pub fn tab(self) -> Self {
         match self {
-            Self::Contexts | Self::Feature | Self::Compare => Self::Features,
+            Self::Contexts | Self::Feature | Self::Compare | Self::Labels => Self::Features,
             other => other,
         }
     }
@@ -172,6 +178,15 @@ pub enum Note {
     ThreeWays,
     /// To Live: look at this text.
     Text(String),
+    /// To Live: look at what is generated, as it comes.
+    Follow {
+        /// What is continued.
+        prompt: String,
+        /// The continuation without steering, so far.
+        baseline: String,
+        /// The continuation with it.
+        steered: String,
+    },
     /// To Start: begin from this request.
     Open(OpenRequest),
 }
@@ -277,6 +292,7 @@ pub fn all() -> Vec<Box<dyn Pane>> {
         Box::new(ContextsPane::default()),
         Box::new(FeaturePane::default()),
         Box::new(ComparePane::default()),
+        Box::new(LabelsPane::default()),
         Box::new(FitPane::default()),
         Box::new(TreePane::default()),
         Box::new(SteerPane::default()),

@@ -261,7 +261,7 @@ impl Pane for SteerPane {
             }
             Action::PreviousRun if self.shown == 0 => Some("there is no run before".to_owned()),
             Action::NextRun if self.shown + 1 >= self.runs.len() => Some("this is the last run".to_owned()),
-            Action::Copy if self.runs.is_empty() => Some("nothing was run yet".to_owned()),
+            Action::Copy | Action::Trace if self.runs.is_empty() => Some("nothing was run yet".to_owned()),
             _ => None,
         }
     }
@@ -322,6 +322,13 @@ impl Pane for SteerPane {
                 return Some(self.run(cx));
             }
             Action::SteerThree => return Some(self.run_three(cx)),
+            Action::Trace => {
+                let run = self.runs.get(self.shown)?;
+                let (baseline, steered) = run.texts(0);
+                let prompt = run.ask.prompt.clone();
+                let note = Note::Follow { prompt, baseline: baseline.to_owned(), steered: steered.to_owned() };
+                return Some(vec![Step::Tell(PaneId::Live, note)]);
+            }
             Action::Back if self.three.is_some() => self.three = None,
             Action::Remove => self.remove(),
             Action::PreviousRun => self.browse(false),

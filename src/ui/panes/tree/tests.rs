@@ -36,9 +36,10 @@ fn levels_are_walked_at_three_sizes() {
         assert!(stage.sent.iter().any(|c| matches!(c, Command::Levels(_))));
         let screen = stage.screen();
         assert!(screen.contains("Levels 40 → 12 → 6"), "{screen}");
-        let before = screen.matches("1.").count();
-        stage.keys("g < j enter");
-        assert!(stage.screen().matches("1.").count() > before, "a node opens: {}", stage.screen());
+        stage.keys("g <");
+        assert!(!stage.screen().contains("└ ▸"), "all are folded: {}", stage.screen());
+        stage.keys("j enter");
+        assert!(stage.screen().contains("└ ▸"), "a node opens: {}", stage.screen());
         stage.keys("j enter j enter");
         assert!(stage.screen().contains("Contexts") || stage.screen().contains("of the fit"), "{}", stage.screen());
     }

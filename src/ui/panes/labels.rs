@@ -1,0 +1,248 @@
+//! Features against the corpus's labels as a heat map: which labels each feature's mass falls on. Owns the cursor.
+//!
+//! Invariant: rows and columns are ids of the fit and the corpus, so that a new snapshot does not move the cursor.
+
+use std::sync::Arc;
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+
+use super::{Cx, Pane, PaneId, Step, empty, motion, put, put_at, scroll};
+use crate::analysis::LabelMatrix;
+use crate::engine::{Command, Event};
+use crate::ui::action::Action;
+use crate::ui::heat;
+use crate::ui::text;
+use crate::ui::theme::{Ramp, Theme};
+
+/// Widest cell of the map.
+const MOST: usize = 3;
+
+/// The pane.
+#[derive(Debug, Default)]
+pub struct LabelsPane {
+    matrix: Option<Arc<LabelMatrix>>,
+    /// Features in the order shown: those of one label together, the purest first.
+    order: Vec<usize>,
+    of: Option<(String, usize)>,
+    feature: usize,
+    label: usize,
+    offset: usize,
+    problem: Option<String>,
+}
+
+/// What a row is about: its largest share, and of which label.
+fn best(shares: &[f32]) -> (usize, f32) {
+    let largest = shares.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
+    largest.unwrap_or((0, 0.0))
+}
+
+impl LabelsPane {
+    fn want(&mut self, cx: &Cx) -> Vec<Step> {
+        let Some(list) = &cx.world.features else { return Vec::new() };
+        let newest = (list.fit.clone(), list.sweep);
+        if self.of.as_ref() == Some(&newest) {
+            return Vec::new();
+        }
+        self.of = Some(newest);
+        vec![Step::Send(Command::Labels)]
+    }
+
+    fn take(&mut self, matrix: &Arc<LabelMatrix>, cx: &Cx) {
+        self.order = (0..matrix.shares.len()).collect();
+        let rank = |id: &usize| {
+            let (label, share) = best(&matrix.shares[*id]);
+            (label, std::cmp::Reverse(share.to_bits()), *id)
+        };
+        self.order.sort_by_key(rank);
+        self.matrix = Some(matrix.clone());
+        self.problem = None;
+        if let Some(id) = cx.world.selected {
+            self.feature = id;
+            self.label = matrix.shares.get(id).map_or(0, |shares| best(shares).0);
+        }
+        self.label = self.label.min(matrix.labels.len().saturating_sub(1));
+        self.settle(cx);
+    }
+
+    fn row(&self) -> usize {
+        self.order.iter().position(|id| *id == self.feature).unwrap_or(0)
+    }
+
+    fn settle(&mut self, cx: &Cx) {
+        self.offset = scroll(self.offset, self.row(), self.order.len(), map(cx).2);
+    }
+
+    /// The first column in sight and how wide a cell is.
+    fn columns(&self, room: usize) -> (usize, usize) {
+        let count = self.matrix.as_ref().map_or(0, |m| m.labels.len()).max(1);
+        let cell = (room / count).clamp(1, MOST);
+        (scroll(0, self.label, count, room / cell), cell)
+    }
+
+    fn map_row(&self, id: usize, matrix: &LabelMatrix, max: f32, cx: &Cx) -> Vec<Span<'static>> {
+        let (_, room, _) = map(cx);
+        let (first, cell) = self.columns(room);
+        let shares = &matrix.shares[id];
+        (first..matrix.labels.len())
+            .take(room / cell)
+            .map(|label| {
+                let value = shares.get(label).copied().unwrap_or(0.0);
+                let mark = if cx.theme.marks() { Theme::mark(value, max).unwrap_or(' ') } else { ' ' };
+                Span::styled(mark.to_string().repeat(cell), cx.theme.heat(Ramp::Sequential, value, max))
+            })
+            .collect()
+    }
+
+    fn said(&self, matrix: &LabelMatrix, cx: &Cx) -> String {
+        let share = matrix.shares.get(self.feature).and_then(|s| s.get(self.label)).copied().unwrap_or(0.0);
+        let base = matrix.base.get(self.label).copied().unwrap_or(0.0);
+        let label = matrix.labels.get(self.label).map(|l| text::clean(l)).unwrap_or_default();
+        let (share, base) = (text::percent(share), text::percent(base));
+        format!("{} · {share} of its ΣY on {label} (of all tokens {base})", cx.world.feature_label(self.feature))
+    }
+}
+
+/// Cells of the names, cells of the map, its rows.
+fn map(cx: &Cx) -> (usize, usize, usize) {
+    let width = usize::from(cx.area.width);
+    let names = (width / 3).clamp(12, 30);
+    (names, width.saturating_sub(names + 1).max(1), usize::from(cx.area.height).saturating_sub(3).max(1))
+}
+
+impl Pane for LabelsPane {
+    fn id(&self) -> PaneId {
+        PaneId::Labels
+    }
+
+    fn title(&self, _: &Cx) -> Line<'static> {
+        let labels = self.matrix.as_ref().map_or(0, |m| m.labels.len());
+        Line::raw(if labels == 0 { "Labels".to_owned() } else { format!("Features by {labels} labels") })
+    }
+
+    fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
+        let labels = self.matrix.as_ref()?.labels.len();
+        match action {
+            Action::Left => self.label = self.label.saturating_sub(1),
+            Action::Right => self.label = (self.label + 1).min(labels.saturating_sub(1)),
+            Action::Open => return Some(vec![Step::Visit(self.feature)]),
+            Action::Copy => {
+                let matrix = self.matrix.as_ref()?;
+                let heads: Vec<String> = matrix.labels.iter().map(|l| text::clean(l)).collect();
+                let mut lines = vec![format!("feature\t{}", heads.join("\t"))];
+                lines.extend(self.order.iter().map(|&id| {
+                    let shares: Vec<String> = matrix.shares[id].iter().map(|s| format!("{s:.4}")).collect();
+                    format!("{id}\t{}", shares.join("\t"))
+                }));
+                return Some(vec![Step::Copy(lines.join("\n"), "the shares of all labels".to_owned())]);
+            }
+            _ => {
+                let to = motion(action, self.row(), self.order.len(), map(cx).2)?;
+                self.feature = self.order.get(to).copied()?;
+                self.settle(cx);
+                return Some(vec![Step::Select(self.feature)]);
+            }
+        }
+        Some(Vec::new())
+    }
+
+    fn entered(&mut self, cx: &Cx) -> Vec<Step> {
+        if let Some(id) = cx.world.selected {
+            self.feature = id;
+        }
+        self.settle(cx);
+        self.want(cx)
+    }
+
+    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
+        match event {
+            Event::Labels(matrix) => self.take(matrix, cx),
+            Event::Refused(why) if cx.focused && self.matrix.is_none() => self.problem = Some(why.clone()),
+            Event::Features(list) if cx.focused && list.finished => return self.want(cx),
+            Event::Study(_) if cx.world.features.is_none() => *self = Self::default(),
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
+        let (names, room, height) = map(cx);
+        let Some(line) = usize::from(row.saturating_sub(cx.area.y)).checked_sub(1).filter(|l| *l < height) else {
+            return Vec::new();
+        };
+        let Some(&id) = self.order.get(self.offset + line) else { return Vec::new() };
+        self.feature = id;
+        let (first, cell) = self.columns(room);
+        if let Some(at) = usize::from(column.saturating_sub(cx.area.x)).checked_sub(names + 1) {
+            self.label = (first + at / cell).min(self.matrix.as_ref().map_or(0, |m| m.labels.len().saturating_sub(1)));
+        }
+        if double { vec![Step::Visit(id)] } else { vec![Step::Select(id)] }
+    }
+
+    fn view(&self, cx: &Cx, buf: &mut Buffer) {
+        let Some(matrix) = self.matrix.as_ref().filter(|m| !m.labels.is_empty()) else {
+            let first = match (&self.problem, &self.matrix) {
+                (Some(problem), _) => text::clean(problem),
+                (None, Some(_)) => "This corpus has no labels.".to_owned(),
+                (None, None) => "Counting labels…".to_owned(),
+            };
+            return empty(
+                buf,
+                cx,
+                &[first, "A corpus with labels shows here which features go with which.".to_owned()],
+            );
+        };
+        let theme = cx.theme;
+        let (names, room, height) = map(cx);
+        let (first, cell) = self.columns(room);
+        let max = matrix.shares.iter().flatten().copied().fold(0.0, f32::max);
+        // The label under the cursor stands over its column, and is kept inside.
+        let name = matrix.labels.get(self.label).map(|l| text::fit(&text::clean(l), room)).unwrap_or_default();
+        let at = (self.label - first) * cell;
+        let from = (at + 2).min(room.saturating_sub(text::width(&name)));
+        let mark = Line::styled("▾", theme.accent());
+        put_at(buf, cx.area, names + 1 + from, 0, &Line::styled(name.clone(), theme.heading()));
+        if from > at || from + text::width(&name) <= at {
+            put_at(buf, cx.area, names + 1 + at, 0, &mark);
+        }
+        for (y, &id) in self.order.iter().skip(self.offset).take(height).enumerate() {
+            let selected = id == self.feature;
+            if selected {
+                let line = Rect::new(cx.area.x, cx.area.y + 1 + y as u16, names as u16, 1);
+                buf.set_style(line.intersection(buf.area), theme.selected(cx.focused));
+            }
+            let what = super::tree::listed(id, 4, cx);
+            let head = Span::styled(text::pad(&what, names.saturating_sub(1)), theme.text());
+            let mut spans = vec![Span::styled(if selected { "▌" } else { " " }, theme.accent()), head, Span::raw(" ")];
+            spans.extend(self.map_row(id, matrix, max, cx));
+            put(buf, cx.area, y + 1, &Line::from(spans));
+        }
+        let said = text::fit(&self.said(matrix, cx), usize::from(cx.area.width).saturating_sub(2));
+        put_at(buf, cx.area, 1, height + 1, &Line::styled(said, theme.heading()));
+        put_at(buf, cx.area, 1, height + 2, &heat::legend(theme, Ramp::Sequential, max, false));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::Command;
+    use crate::ui::stage::Stage;
+    use crate::ui::theme::Profile;
+
+    #[test]
+    fn features_stand_by_their_labels_at_every_size() {
+        for profile in [Profile::TrueColour, Profile::Mono] {
+            for (width, height) in [(120, 36), (80, 24), (60, 18), (30, 8)] {
+                let mut stage = Stage::opened(width, height, profile);
+                stage.keys("M");
+                assert!(stage.sent.contains(&Command::Labels));
+                assert!(stage.screen().contains("of its ΣY on"), "{}", stage.screen());
+                stage.keys("right right j j pagedown end G g left");
+                let _ = stage.screen();
+                stage.keys("enter");
+                assert!(stage.screen().contains("Contexts"), "{}", stage.screen());
+            }
+        }
+    }
+}
