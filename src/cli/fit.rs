@@ -89,11 +89,10 @@ pub struct ObjectiveArgs {
     /// At most so many features at a token; 0 is no cap [default: 0]
     #[arg(long, value_name = "N")]
     pub row_cap: Option<usize>,
-    /// Let every token count the same, whatever the norm of its activations [default: true, but false with `--l1 0` and
-    /// `--solver mu`]
+    /// Let every token count the same, whatever the norm of its activations
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub scale_rows: Option<bool>,
-    /// Take the mean activation away first, so that features say how a token differs from it [default: as --scale-rows]
+    /// Take the mean activation away first, so that features say how a token differs from it: A ≈ mean + YZᵀ
     #[arg(long, alias = "center", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub centre: Option<bool>,
 }
@@ -153,7 +152,7 @@ mod tests {
         assert_eq!(config("mlpeek fit s --l1 0"), FitConfig::plain());
         let asked = config("mlpeek fit s --l1 0 --centre --scale-rows=false");
         assert_eq!((asked.centre, asked.scale_rows), (true, false));
-        assert!(!config("mlpeek fit s --centre=false").centre && config("mlpeek fit s --centre=false").scale_rows);
+        assert!(config("mlpeek fit s --centre").centre && !config("mlpeek fit s --scale-rows").centre);
         assert_eq!(parse("mlpeek fit s").unwrap().config(FitConfig::default()), FitConfig::default());
     }
 

@@ -31,11 +31,10 @@ pub struct JudgeArgs {
     /// Caps on the features at a token, separated by commas; 0 is none [default: the fit's]
     #[arg(long, value_delimiter = ',', value_name = "N")]
     pub row_cap: Vec<usize>,
-    /// Let every token count the same, whatever the norm of its activations [default: true, but false with `--l1 0` and
-    /// `--solver mu`]
+    /// Let every token count the same, whatever the norm of its activations
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub scale_rows: Option<bool>,
-    /// Take the mean activation away first, so that features say how a token differs from it [default: as --scale-rows]
+    /// Take the mean activation away first, so that features say how a token differs from it: A ≈ mean + YZᵀ
     #[arg(long, alias = "center", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub centre: Option<bool>,
     /// Update rules, separated by commas [default: the fit's]

@@ -97,7 +97,9 @@ pub fn levels(
         let below = out.last().map_or(first, |level| &level.features);
         let sparsity = growth.sparsity(config.sparsity, k, count);
         // The stop rules are those of the solver: what the fit itself was bounded to says nothing of its levels.
-        let config = FitConfig { features: count, sparsity, max_sweeps: None, patience: None, ..config.clone() };
+        // Features have unit norm already, and their mean is a part of what the levels explain.
+        let config = FitConfig { scale_rows: false, centre: false, row_cap: None, ..config.clone() };
+        let config = FitConfig { features: count, sparsity, max_sweeps: None, patience: None, ..config };
         out.push(level(below, config, ctx)?);
     }
     Ok(out)
