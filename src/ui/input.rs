@@ -4,8 +4,8 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::text::{Line, Span};
-use unicode_segmentation::UnicodeSegmentation;
 
+use super::edit::Edit;
 use super::text;
 use super::theme::Theme;
 
@@ -15,8 +15,7 @@ const MAX_BYTES: usize = 4096;
 /// A single line with a cursor.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LineInput {
-    text: String,
-    cursor: usize,
+    edit: Edit,
 }
 
 impl LineInput {
@@ -29,85 +28,42 @@ impl LineInput {
 
     /// What was typed.
     pub fn text(&self) -> &str {
-        &self.text
+        &self.edit.text
     }
 
     /// Inserts text; line breaks become spaces.
     pub fn paste(&mut self, pasted: &str) {
+        let room = MAX_BYTES.saturating_sub(self.edit.text.len());
+        let mut kept = String::new();
         for c in pasted.chars() {
-            if self.text.len() + c.len_utf8() > MAX_BYTES {
+            if kept.len() + c.len_utf8() > room {
                 break;
             }
-            let c = if matches!(c, '\n' | '\r' | '\t') { ' ' } else { c };
-            self.text.insert(self.cursor, c);
-            self.cursor += c.len_utf8();
+            kept.push(if matches!(c, '\n' | '\r' | '\t') { ' ' } else { c });
         }
-        self.settle();
-    }
-
-    /// A character that joined the one before it may have moved the boundary.
-    fn settle(&mut self) {
-        let cursor = self.cursor;
-        if !self.text.grapheme_indices(true).any(|(i, _)| i == cursor) {
-            self.cursor =
-                self.text.grapheme_indices(true).map(|(i, _)| i).find(|&i| i > cursor).unwrap_or(self.text.len());
-        }
-    }
-
-    fn before(&self) -> usize {
-        self.text[..self.cursor].grapheme_indices(true).next_back().map_or(0, |(i, _)| i)
-    }
-
-    fn after(&self) -> usize {
-        self.text[self.cursor..].graphemes(true).next().map_or(self.cursor, |g| self.cursor + g.len())
-    }
-
-    fn cut(&mut self, from: usize, to: usize) {
-        self.text.replace_range(from..to, "");
-        self.cursor = from;
-        self.settle();
+        self.edit.insert(&kept);
     }
 
     /// Takes a key; false when it means nothing to a line of text.
     pub fn key(&mut self, key: KeyEvent) -> bool {
-        let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
-        if key.modifiers.contains(KeyModifiers::ALT) {
-            return false;
-        }
         match key.code {
-            KeyCode::Char('u') if ctrl => self.cut(0, self.cursor),
-            KeyCode::Char('k') if ctrl => self.cut(self.cursor, self.text.len()),
-            KeyCode::Char('w') if ctrl => {
-                let head = self.text[..self.cursor].trim_end();
-                let from = head.rfind(' ').map_or(0, |i| i + 1);
-                self.cut(from, self.cursor);
+            KeyCode::Char(c) if !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {
+                self.paste(c.encode_utf8(&mut [0; 4]));
+                true
             }
-            KeyCode::Char('a') if ctrl => self.cursor = 0,
-            KeyCode::Char('e') if ctrl => self.cursor = self.text.len(),
-            KeyCode::Char(_) if ctrl => return false,
-            KeyCode::Char(c) => self.paste(c.encode_utf8(&mut [0; 4])),
-            KeyCode::Backspace => self.cut(self.before(), self.cursor),
-            KeyCode::Delete => {
-                let (from, to) = (self.cursor, self.after());
-                self.cut(from, to);
-            }
-            KeyCode::Left => self.cursor = self.before(),
-            KeyCode::Right => self.cursor = self.after(),
-            KeyCode::Home => self.cursor = 0,
-            KeyCode::End => self.cursor = self.text.len(),
-            _ => return false,
+            _ => self.edit.key(key),
         }
-        true
     }
 
     /// The line in at most `cells`, scrolled so that the cursor is seen.
     pub fn line(&self, theme: &Theme, cells: usize) -> Line<'static> {
-        let head = text::clean(&self.text[..self.cursor]);
-        let under = text::clean(&self.text[self.cursor..self.after()]);
+        let head = text::clean(&self.edit.text[..self.edit.cursor]);
+        let under = text::clean(&self.edit.text[self.edit.cursor..self.edit.after()]);
         let under = if under.is_empty() { " ".to_owned() } else { under };
         let room = cells.saturating_sub(text::width(&under));
         let head = text::fit_end(&head, room.max(1));
-        let tail = text::fit(&text::clean(&self.text[self.after()..]), room.saturating_sub(text::width(&head)));
+        let tail =
+            text::fit(&text::clean(&self.edit.text[self.edit.after()..]), room.saturating_sub(text::width(&head)));
         Line::from(vec![Span::raw(head), Span::styled(under, theme.cursor()), Span::raw(tail)])
     }
 }
@@ -152,7 +108,7 @@ mod tests {
                     3 => plain(KeyCode::Delete), 4 => ctrl('w'), 5 => ctrl('k'), 6 => plain(KeyCode::Home),
                     7 => ctrl('u'), _ => plain(KeyCode::Char(c)),
                 });
-                prop_assert!(input.text().is_char_boundary(input.cursor));
+                prop_assert!(input.text().is_char_boundary(input.edit.cursor));
                 let _ = input.line(&Theme::new(crate::ui::theme::Profile::Mono, false), 10);
             }
         }

@@ -16,6 +16,7 @@ pub mod clipboard;
 pub mod config;
 #[cfg(test)]
 pub(crate) mod demo;
+mod edit;
 pub mod heat;
 pub mod input;
 pub mod keymap;

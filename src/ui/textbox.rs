@@ -8,14 +8,14 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::text::{Line, Span};
 use unicode_segmentation::UnicodeSegmentation;
 
+use super::edit::Edit;
 use super::text;
 use super::theme::Theme;
 
 /// A box of text with a cursor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextBox {
-    text: String,
-    cursor: usize,
+    edit: Edit,
     limit: usize,
 }
 
@@ -37,62 +37,29 @@ fn cells_of(grapheme: &str) -> usize {
 impl TextBox {
     /// Empty, taking at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { text: String::new(), cursor: 0, limit }
+        Self { edit: Edit::default(), limit }
     }
 
     /// What was typed.
     pub fn text(&self) -> &str {
-        &self.text
+        &self.edit.text
     }
 
     /// Replaces everything; true when it had to be cut.
     pub fn set(&mut self, text: &str) -> bool {
-        self.text.clear();
-        self.cursor = 0;
+        self.edit = Edit::default();
         self.paste(text)
     }
 
     /// Inserts text, line ends as line feeds; true when it had to be cut.
     pub fn paste(&mut self, pasted: &str) -> bool {
-        let room = self.limit.saturating_sub(self.text.len());
+        let room = self.limit.saturating_sub(self.edit.text.len());
         // Carriage returns only make it shorter, so a little more than fits is enough to look at.
         let head = &pasted[..floor(pasted, room.saturating_mul(2).saturating_add(1))];
         let lines = head.replace("\r\n", "\n").replace('\r', "\n");
         let kept = &lines[..floor(&lines, room)];
-        self.text.insert_str(self.cursor, kept);
-        self.cursor += kept.len();
-        self.settle();
+        self.edit.insert(kept);
         kept.len() < lines.len() || head.len() < pasted.len()
-    }
-
-    /// A character that joined the one before it may have moved the boundary.
-    fn settle(&mut self) {
-        let at = self.cursor;
-        if at < self.text.len() && !self.text.grapheme_indices(true).any(|(i, _)| i == at) {
-            self.cursor = self.text.grapheme_indices(true).map(|(i, _)| i).find(|&i| i > at).unwrap_or(self.text.len());
-        }
-    }
-
-    fn before(&self) -> usize {
-        self.text[..self.cursor].grapheme_indices(true).next_back().map_or(0, |(i, _)| i)
-    }
-
-    fn after(&self) -> usize {
-        self.text[self.cursor..].graphemes(true).next().map_or(self.cursor, |g| self.cursor + g.len())
-    }
-
-    fn cut(&mut self, from: usize, to: usize) {
-        self.text.replace_range(from..to, "");
-        self.cursor = from;
-        self.settle();
-    }
-
-    fn line_start(&self) -> usize {
-        self.text[..self.cursor].rfind('\n').map_or(0, |i| i + 1)
-    }
-
-    fn line_end(&self) -> usize {
-        self.text[self.cursor..].find('\n').map_or(self.text.len(), |i| self.cursor + i)
     }
 
     /// Takes a key in a box `cells` wide; false when it means nothing to a text. Enter is the pane's; ctrl-j and
@@ -105,42 +72,15 @@ impl TextBox {
                 self.paste("\n");
             }
             _ if alt => return false,
-            KeyCode::Char(c) if ctrl => return self.control(c),
-            KeyCode::Char(c) => {
-                self.paste(c.encode_utf8(&mut [0; 4]));
-            }
-            KeyCode::Backspace => self.cut(self.before(), self.cursor),
-            KeyCode::Delete => {
-                let (from, to) = (self.cursor, self.after());
-                self.cut(from, to);
-            }
-            KeyCode::Left => self.cursor = self.before(),
-            KeyCode::Right => self.cursor = self.after(),
-            KeyCode::Home => self.cursor = self.line_start(),
-            KeyCode::End => self.cursor = self.line_end(),
-            KeyCode::Up => self.vertical(false, cells),
-            KeyCode::Down => self.vertical(true, cells),
-            _ => return false,
-        }
-        true
-    }
-
-    fn control(&mut self, c: char) -> bool {
-        match c {
-            'j' => {
+            KeyCode::Char('j') if ctrl => {
                 self.paste("\n");
             }
-            'u' => self.cut(self.line_start(), self.cursor),
-            'k' => self.cut(self.cursor, self.line_end()),
-            'w' => {
-                let head = self.text[..self.cursor].trim_end();
-                let space = head.char_indices().rev().find(|(_, c)| c.is_whitespace());
-                let from = space.map_or(0, |(i, c)| i + c.len_utf8());
-                self.cut(from, self.cursor);
+            KeyCode::Char(c) if !ctrl => {
+                self.paste(c.encode_utf8(&mut [0; 4]));
             }
-            'a' => self.cursor = self.line_start(),
-            'e' => self.cursor = self.line_end(),
-            _ => return false,
+            KeyCode::Up => self.vertical(false, cells),
+            KeyCode::Down => self.vertical(true, cells),
+            _ => return self.edit.key(key),
         }
         true
     }
@@ -150,22 +90,22 @@ impl TextBox {
         let at = self.cursor_row(&rows);
         let to = if down { at + 1 } else { at.wrapping_sub(1) };
         let Some(&(from, end)) = rows.get(to) else {
-            self.cursor = if down { self.text.len() } else { 0 };
+            self.edit.cursor = if down { self.edit.text.len() } else { 0 };
             return;
         };
-        let column: usize = self.text[rows[at].0..self.cursor].graphemes(true).map(cells_of).sum();
+        let column: usize = self.edit.text[rows[at].0..self.edit.cursor].graphemes(true).map(cells_of).sum();
         let mut used = 0;
-        self.cursor = end;
-        for (i, grapheme) in self.text[from..end].grapheme_indices(true) {
+        self.edit.cursor = end;
+        for (i, grapheme) in self.edit.text[from..end].grapheme_indices(true) {
             if used >= column {
-                self.cursor = from + i;
+                self.edit.cursor = from + i;
                 break;
             }
             used += cells_of(grapheme);
         }
         // The end of a wrapped row is the start of the next.
-        if rows.get(to + 1).is_some_and(|next| next.0 == self.cursor) {
-            self.cursor = self.before().max(from);
+        if rows.get(to + 1).is_some_and(|next| next.0 == self.edit.cursor) {
+            self.edit.cursor = self.edit.before().max(from);
         }
     }
 
@@ -174,7 +114,7 @@ impl TextBox {
         let cells = cells.max(1);
         let mut rows = Vec::new();
         let (mut start, mut used, mut gap) = (0, 0, None);
-        for (i, grapheme) in self.text.grapheme_indices(true) {
+        for (i, grapheme) in self.edit.text.grapheme_indices(true) {
             if grapheme == "\n" {
                 rows.push((start, i));
                 (start, used, gap) = (i + 1, 0, None);
@@ -184,7 +124,7 @@ impl TextBox {
             if used + w > cells && used > 0 {
                 let cut = gap.take().filter(|&at| at > start).unwrap_or(i);
                 rows.push((start, cut));
-                used = self.text[cut..i].graphemes(true).map(cells_of).sum();
+                used = self.edit.text[cut..i].graphemes(true).map(cells_of).sum();
                 start = cut;
             }
             used += w;
@@ -192,12 +132,12 @@ impl TextBox {
                 gap = Some(i + 1);
             }
         }
-        rows.push((start, self.text.len()));
+        rows.push((start, self.edit.text.len()));
         rows
     }
 
     fn cursor_row(&self, rows: &[Row]) -> usize {
-        rows.iter().rposition(|(from, _)| *from <= self.cursor).unwrap_or(0)
+        rows.iter().rposition(|(from, _)| *from <= self.edit.cursor).unwrap_or(0)
     }
 
     /// Rows that it takes in `cells`.
@@ -215,14 +155,14 @@ impl TextBox {
         shown
             .map(|(i, &(from, to))| {
                 if !typing || i != at {
-                    return Line::raw(text::clean(&self.text[from..to]));
+                    return Line::raw(text::clean(&self.edit.text[from..to]));
                 }
-                let after = self.after().min(to).max(self.cursor);
-                let under = text::clean(&self.text[self.cursor..after]);
+                let after = self.edit.after().min(to).max(self.edit.cursor);
+                let under = text::clean(&self.edit.text[self.edit.cursor..after]);
                 Line::from(vec![
-                    Span::raw(text::clean(&self.text[from..self.cursor])),
+                    Span::raw(text::clean(&self.edit.text[from..self.edit.cursor])),
                     Span::styled(if under.is_empty() { " ".to_owned() } else { under }, theme.cursor()),
-                    Span::raw(text::clean(&self.text[after..to])),
+                    Span::raw(text::clean(&self.edit.text[after..to])),
                 ])
             })
             .collect()
@@ -285,7 +225,7 @@ mod tests {
                     7 => ctrl('u'), 8 => plain(KeyCode::Up), 9 => plain(KeyCode::Down), 10 => ctrl('j'),
                     _ => plain(KeyCode::Char(c)),
                 }, cells);
-                prop_assert!(text.text().len() <= 80 && text.text().is_char_boundary(text.cursor));
+                prop_assert!(text.text().len() <= 80 && text.text().is_char_boundary(text.edit.cursor));
                 let lines = text.lines(&Theme::new(Profile::Mono, false), cells, 5, true);
                 prop_assert!(!lines.is_empty() && lines.len() <= 5);
             }

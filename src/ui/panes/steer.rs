@@ -5,6 +5,7 @@
 
 mod form;
 mod parts;
+mod queue;
 mod result;
 mod run;
 #[cfg(test)]
@@ -19,7 +20,7 @@ use ratatui::text::Line;
 use serde_json::{Value, json};
 
 use super::{Cx, Note, Pane, PaneId, Step};
-use crate::engine::{Command, Event, Job, Level, SteerAsk, SteerPart};
+use crate::engine::{Event, Job, Level, SteerAsk, SteerPart};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
 use crate::ui::textbox::TextBox;
@@ -88,76 +89,6 @@ impl SteerPane {
 
     fn active(&mut self) -> Option<&mut Run> {
         self.runs.last_mut().filter(|run| run.is_active())
-    }
-
-    /// Why nothing can be run now.
-    fn refused(&self, cx: &Cx) -> Option<String> {
-        if cx.world.model.is_none() {
-            return Some(match cx.world.job(Job::Load) {
-                Some(_) => "the model is being loaded".to_owned(),
-                None => format!("no model is open: {} opens one", cx.key(Action::Start)),
-            });
-        }
-        if self.form.features.is_empty() {
-            return Some(format!("no feature to steer with: {} adds the selected one", cx.key(Action::SteerWith)));
-        }
-        if let Some((id, _)) = self.form.features.iter().find(|(id, _)| unknown(*id, cx)) {
-            return Some(format!("there is no feature #{id} in this fit: {} removes it", cx.key(Action::Remove)));
-        }
-        self.prompt.text().is_empty().then(|| format!("the prompt is empty: {} types one", cx.key(Action::Edit)))
-    }
-
-    fn run(&mut self, cx: &Cx) -> Vec<Step> {
-        self.typing = false;
-        if let Some(reason) = self.refused(cx) {
-            return vec![Step::Say(Level::Warn, reason)];
-        }
-        self.three = None;
-        self.queue = [self.form.ask(self.prompt.text())].into();
-        self.go_on()
-    }
-
-    /// The feature in three ways, one after the other: whole, the core of its cluster, its own neurons.
-    fn run_three(&mut self, cx: &Cx) -> Vec<Step> {
-        self.typing = false;
-        if let Some(reason) = self.refused(cx).or_else(|| self.form.refused_three()) {
-            return vec![Step::Say(Level::Warn, reason)];
-        }
-        self.queue = self.form.three(self.prompt.text()).into();
-        // Runs that drop out of the history make room first.
-        let active = usize::from(self.active().is_some());
-        while self.runs.len() + 3 > MAX_RUNS && self.runs.len() > active {
-            self.runs.remove(0);
-        }
-        self.three = Some(self.runs.len());
-        self.go_on()
-    }
-
-    /// Begins with the queue, stopping what runs.
-    fn go_on(&mut self) -> Vec<Step> {
-        if self.active().is_some() {
-            self.replacing = true;
-            return vec![Step::Send(Command::Cancel(Job::Steer))];
-        }
-        self.queue.pop_front().map(|ask| self.start(ask)).unwrap_or_default()
-    }
-
-    fn start(&mut self, ask: SteerAsk) -> Vec<Step> {
-        if self.runs.len() == MAX_RUNS {
-            self.runs.remove(0);
-        }
-        self.runs.push(Run::new(ask.clone()));
-        self.shown = self.runs.len() - 1;
-        self.scroll = 0;
-        vec![Step::Send(Command::Steer(ask))]
-    }
-
-    fn end(&mut self, state: State) -> Vec<Step> {
-        if let Some(run) = self.active() {
-            run.state = state;
-        }
-        self.replacing = false;
-        self.queue.pop_front().map(|ask| self.start(ask)).unwrap_or_default()
     }
 
     fn browse(&mut self, forward: bool) {

@@ -9,8 +9,10 @@ mod moves;
 mod panel;
 mod plot;
 mod search;
+mod snapshot;
 #[cfg(test)]
 mod tests;
+mod uses;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -29,12 +31,6 @@ use crate::ui::input::LineInput;
 use crate::ui::text;
 pub(in crate::ui) use draw::listed;
 use plot::{Folds, Item, Plot, Row};
-
-/// How often the tree is asked for again while the fit runs.
-const REFRESH: Duration = Duration::from_secs(3);
-
-/// After this a question counts as lost.
-const LOST: Duration = Duration::from_secs(30);
 
 /// The cursor must stand this long before its cluster's neurons are asked for.
 const SETTLE: Duration = Duration::from_millis(80);
@@ -69,65 +65,6 @@ pub struct TreePane {
 }
 
 impl TreePane {
-    /// Asks for the tree of the newest snapshot, unless it is there, asked for, or too soon.
-    fn want_tree(&mut self, cx: &Cx) -> Vec<Step> {
-        let Some(list) = &cx.world.features else { return Vec::new() };
-        let now = cx.world.now;
-        let newest = (list.fit.clone(), list.sweep);
-        if self.of.as_ref() == Some(&newest) || list.rows.is_empty() {
-            return Vec::new();
-        }
-        let waiting = self.asked.is_some_and(|at| now < at + LOST);
-        let soon = self.ask_at.is_some_and(|due| now < due) && !list.finished && !self.plot.is_empty();
-        if waiting || soon {
-            return Vec::new();
-        }
-        self.of = Some(newest);
-        self.asked = Some(now);
-        self.ask_at = Some(now + REFRESH);
-        vec![Step::Send(Command::Tree(self.linkage))]
-    }
-
-    fn take(&mut self, plot: Plot, cx: &Cx) -> Vec<Step> {
-        let was = self.cursor.map(|item| match item {
-            Item::Node(node) => (plot::key(&self.plot.features(item)), self.plot.is_leaf(node)),
-            Item::Alone => (0, false),
-        });
-        let scope = self.scope.map(|node| self.plot.key(node));
-        let first = self.plot.is_empty();
-        self.plot = plot;
-        self.shared.clear();
-        self.scope = scope.and_then(|key| self.plot.by_key(key));
-        if first {
-            self.folds = self.plot.first_folds();
-            self.recall();
-        }
-        self.rows = self.plot.rows(&self.folds);
-        let again = was.and_then(|(key, _)| self.plot.by_key(key)).map(Item::Node);
-        let selected = cx.world.selected.and_then(|id| self.plot.leaf_of(id)).map(Item::Node);
-        let first_row = self.rows.first().map(|r| r.item);
-        self.cursor = None;
-        let item = again.or(selected).or(first_row);
-        item.map(|item| self.go(self.seen(item), cx)).unwrap_or_default()
-    }
-
-    /// The item, or the fold that hides it.
-    fn seen(&self, item: Item) -> Item {
-        let at = self.plot.row_of(item, &self.rows);
-        self.rows.get(at).filter(|row| row.folded).map_or(item, |row| row.item)
-    }
-
-    /// Takes up what a session saved.
-    fn recall(&mut self) {
-        let Some(saved) = self.saved.take() else { return };
-        self.folds.height = saved["fold_height"].as_f64().map_or(f32::NEG_INFINITY, |height| height as f32);
-        self.folds.alone_open = saved["alone_open"].as_bool().unwrap_or(self.folds.alone_open);
-        for (name, folded) in [("folded", true), ("unfolded", false)] {
-            let keys = saved[name].as_array().into_iter().flatten().filter_map(Value::as_u64);
-            self.folds.by_hand.extend(keys.map(|key| (key, folded)));
-        }
-    }
-
     /// The cluster whose neurons are on show: the one under the cursor, or the one that the leaf is seen in.
     fn cluster(&self) -> Option<usize> {
         match self.cursor? {
@@ -176,56 +113,6 @@ impl TreePane {
         self.rows = self.plot.rows(&self.folds);
         let Some(item) = self.cursor else { return Vec::new() };
         self.go(self.seen(item), cx)
-    }
-
-    /// To the Steer pane, with what is under the cursor.
-    fn steer(&self, action: Action) -> Option<Vec<Step>> {
-        let item = self.cursor?;
-        let features: Vec<(usize, f32)> = self.plot.features(item).into_iter().map(|id| (id, 1.0)).collect();
-        let cluster = self.cluster().map(|c| self.plot.features(Item::Node(c))).unwrap_or_default();
-        let others = || cluster.iter().copied().filter(|id| !features.iter().any(|(f, _)| f == id)).collect();
-        let part = match action {
-            Action::SteerCore => SteerPart::CoreOf(cluster.clone()),
-            Action::SteerExclusive => SteerPart::ExclusiveOf(others()),
-            _ => SteerPart::Whole,
-        };
-        let negative = action == Action::SuppressWith;
-        let note = Note::Steer { features, part, negative, replace: true };
-        Some(vec![Step::Tell(PaneId::Steer, Note::Cluster(cluster)), Step::Tell(PaneId::Steer, note)])
-    }
-
-    /// Dendrogram or levels.
-    fn turn(&mut self, cx: &Cx) -> Vec<Step> {
-        self.levels.on = !self.levels.on;
-        let mut steps = self.levels.want(cx);
-        steps.extend(self.entered(cx));
-        steps
-    }
-
-    /// The next linkage of the dendrogram, or the other rule for p of the levels.
-    fn next_linkage(&mut self, cx: &Cx) -> Vec<Step> {
-        if self.levels.on {
-            return self.levels.turn(cx);
-        }
-        self.linkage = match self.linkage {
-            Linkage::Average => Linkage::Complete,
-            Linkage::Complete => Linkage::Single,
-            Linkage::Single => Linkage::Average,
-        };
-        (self.of, self.asked, self.ask_at) = (None, None, None);
-        self.want_tree(cx)
-    }
-
-    fn export(&self, cx: &Cx) -> Vec<Step> {
-        let Some(study) = &cx.world.study else { return Vec::new() };
-        let fit = cx.world.features.as_ref().map_or("fit", |list| list.fit.as_str());
-        let file = |ending: &str| study.dir.join(format!("tree-{fit}.{ending}"));
-        ["svg", "nwk", "json"].iter().map(|e| Step::Send(Command::ExportTree(self.linkage, file(e)))).collect()
-    }
-
-    fn copy(&self, cx: &Cx) -> Vec<Step> {
-        let lines: Vec<String> = (0..self.rows.len()).map(|row| draw::plain(self, row, cx)).collect();
-        vec![Step::Copy(lines.join("\n"), format!("{} rows of the tree", lines.len()))]
     }
 }
 

@@ -191,10 +191,7 @@ proptest! {
 fn a_run_is_followed_and_turned_to_its_baseline() {
     let mut stage = Stage::opened_with(80, 24, Profile::TrueColour, 40);
     stage.keys("a ctrl-r").wait(0.1).keys("t").wait(0.3);
-    let last = |stage: &Stage| {
-        let text = |c: &Command| if let Command::Trace(text) = c { Some(text.clone()) } else { None };
-        stage.sent.iter().rev().find_map(text)
-    };
+    let last = |stage: &Stage| traces(stage).pop();
     assert!(last(&stage).is_some_and(|t| t.contains("Sunday is the best day")), "{:?}", last(&stage));
     assert!(stage.screen().contains("steered text"), "{}", stage.screen());
     stage.keys("t").wait(0.3);

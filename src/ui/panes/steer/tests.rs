@@ -1,4 +1,5 @@
 use super::*;
+use crate::engine::Command;
 use crate::steering::{Positions, SteerInfo, Strength};
 use crate::ui::app::{Effect, Msg};
 use crate::ui::stage::Stage;

@@ -1,0 +1,66 @@
+use super::*;
+use crate::ui::stage::Stage;
+use crate::ui::theme::Profile;
+
+fn ids(pane: &mut FeaturesPane, stage: &Stage) -> Vec<usize> {
+    pane.reorder(&stage.app.cx(PaneId::Features));
+    pane.order.clone()
+}
+
+#[test]
+fn each_sort_puts_the_most_telling_first() {
+    let stage = Stage::opened(80, 24, Profile::Mono);
+    let rows = stage.app.world.rows();
+    let mut pane = FeaturesPane::default();
+    assert!(ids(&mut pane, &stage).windows(2).all(|w| rows[w[0]].share >= rows[w[1]].share));
+    pane.sort = Sort::Purity;
+    let purity = |id: usize| rows[id].purity.as_ref().map_or(0.0, |p| p.share);
+    assert!(ids(&mut pane, &stage).windows(2).all(|w| purity(w[0]) >= purity(w[1])));
+    pane.sort = Sort::Id;
+    let mut turned = ids(&mut pane, &stage);
+    assert!(turned.is_sorted());
+    pane.reversed = true;
+    turned.reverse();
+    assert_eq!(ids(&mut pane, &stage), turned);
+}
+
+#[test]
+fn a_share_that_is_no_number_does_not_upset_the_order() {
+    let mut stage = Stage::opened(80, 24, Profile::Mono);
+    let mut list = stage.demo.list(1, false);
+    list.rows[5].share = f32::NAN;
+    list.rows[6].density = f32::INFINITY;
+    stage.event(Event::Features(std::sync::Arc::new(list)));
+    assert!(stage.screen().contains("Features 40"));
+}
+
+#[test]
+fn every_word_of_the_filter_must_be_found() {
+    let stage = Stage::opened(80, 24, Profile::Mono);
+    let mut pane = FeaturesPane { query: LineInput::new("days frid"), ..FeaturesPane::default() };
+    assert_eq!(ids(&mut pane, &stage), [0, 12, 24, 36]);
+    pane.query = LineInput::new("days kenya");
+    assert!(ids(&mut pane, &stage).is_empty());
+    pane.query = LineInput::new("#12");
+    assert_eq!(ids(&mut pane, &stage), [12]);
+}
+
+#[test]
+fn a_filter_that_finds_nothing_says_so() {
+    let mut stage = Stage::opened(80, 24, Profile::Mono);
+    stage.keys("/").type_text("zzzz");
+    assert!(stage.screen().contains("nothing matches 'zzzz'"), "{}", stage.screen());
+}
+
+#[test]
+fn what_is_copied_holds_no_control_character() {
+    let mut stage = Stage::opened(80, 24, Profile::Mono);
+    let mut list = stage.demo.list(1, false);
+    list.rows[0].top_tokens = vec!["\u{1b}]0;title\u{7}".to_owned()];
+    stage.event(Event::Features(std::sync::Arc::new(list))).keys("y enter y enter y");
+    for effect in &stage.effects {
+        let crate::ui::app::Effect::Copy(text, _) = effect else { continue };
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n' && c != '\t'), "{text:?}");
+    }
+    assert_eq!(stage.effects.iter().filter(|e| matches!(e, crate::ui::app::Effect::Copy(..))).count(), 3);
+}

@@ -1,0 +1,115 @@
+//! The list of what fires: its order, its cursor, and the whole of it as text.
+
+use super::{LivePane, Shown, Sort, peak, view};
+use crate::analysis::{Trace, TraceFeature};
+use crate::ui::action::Action;
+use crate::ui::panes::{Cx, Step, motion, scroll};
+use crate::ui::text;
+
+impl LivePane {
+    pub(super) fn reorder(&mut self) {
+        let Some(trace) = &self.trace else { return };
+        let here = |i: &usize| trace.features[*i].values.get(self.token).copied().unwrap_or(0.0);
+        let peaks: Vec<f32> = trace.features.iter().map(peak).collect();
+        self.order = (0..trace.features.len()).collect();
+        let by_here = self.sort == Sort::Here;
+        self.order.sort_by(|a, b| {
+            let first = if by_here { here(b).total_cmp(&here(a)) } else { std::cmp::Ordering::Equal };
+            first.then(peaks[*b].total_cmp(&peaks[*a])).then(a.cmp(b))
+        });
+    }
+
+    pub(super) fn take(&mut self, trace: &Trace, cx: &Cx) {
+        self.trace = Some(Box::new(trace.clone()));
+        let last = trace.tokens.len().saturating_sub(1);
+        self.token = if self.typing { last } else { self.token.min(last) };
+        let is_there = |id: usize| trace.features.iter().any(|f| f.id == id);
+        let kept = self.shown.filter(|shown| match shown {
+            Shown::Feature(id) => is_there(*id),
+            Shown::Unexplained => true,
+        });
+        let selected = cx.world.selected.filter(|id| is_there(*id));
+        let strongest = trace.features.iter().max_by(|a, b| peak(a).total_cmp(&peak(b))).map(|f| f.id);
+        self.shown = kept.or(selected.or(strongest).map(Shown::Feature));
+        self.reorder();
+        match self.sort {
+            Sort::Here => self.offset = 0,
+            Sort::Peak => self.settle(cx),
+        }
+    }
+
+    /// The first line in sight of a list `height` lines high.
+    pub(super) fn top(&self, height: usize) -> usize {
+        self.offset.min(self.count().saturating_sub(height))
+    }
+
+    /// The feature on the heat map.
+    pub(super) fn feature(&self) -> Option<&TraceFeature> {
+        let Some(Shown::Feature(id)) = self.shown else { return None };
+        self.trace.as_ref()?.features.iter().find(|f| f.id == id)
+    }
+
+    /// Lines of the list: what is left unexplained, then the features.
+    pub(super) fn count(&self) -> usize {
+        if self.trace.is_some() { self.order.len() + 1 } else { 0 }
+    }
+
+    pub(super) fn line(&self, at: usize) -> Option<Shown> {
+        let trace = self.trace.as_ref()?;
+        match at.checked_sub(1) {
+            None => Some(Shown::Unexplained),
+            Some(i) => self.order.get(i).map(|&f| Shown::Feature(trace.features[f].id)),
+        }
+    }
+
+    pub(super) fn position(&self) -> usize {
+        (0..self.count()).find(|&at| self.line(at) == self.shown).unwrap_or(0)
+    }
+
+    pub(super) fn settle(&mut self, cx: &Cx) {
+        self.offset = scroll(self.offset, self.position(), self.count(), view::list_height(self, cx));
+    }
+
+    pub(super) fn go_token(&mut self, to: usize) {
+        self.token = to.min(self.tokens().saturating_sub(1));
+        if self.sort == Sort::Here {
+            self.reorder();
+            // What fires here is at the top of the list; the map stays on its feature.
+            self.offset = 0;
+        }
+    }
+
+    /// Where a step in the list begins: its cursor, or the first line in sight when that is out of it.
+    pub(super) fn step(&self, action: Action, cx: &Cx) -> Option<usize> {
+        let height = view::list_height(self, cx);
+        let (at, top) = (self.position(), self.top(height));
+        let from = if (top..top + height).contains(&at) { at } else { top };
+        motion(action, from, self.count(), height)
+    }
+
+    pub(super) fn open(&self) -> Vec<Step> {
+        match self.shown {
+            Some(Shown::Feature(id)) => vec![Step::Visit(id)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Token by token: what fires, strongest first.
+    pub(super) fn copy(&self) -> Option<Vec<Step>> {
+        let trace = self.trace.as_ref()?;
+        let lines: Vec<String> = (0..trace.tokens.len())
+            .map(|t| {
+                let mut firing: Vec<(usize, f32)> = trace
+                    .features
+                    .iter()
+                    .filter_map(|f| f.values.get(t).filter(|v| **v > 0.0).map(|v| (f.id, *v)))
+                    .collect();
+                firing.sort_by(|a, b| b.1.total_cmp(&a.1));
+                let listed: Vec<String> = firing.iter().take(8).map(|(id, v)| format!("#{id} {v:.3}")).collect();
+                let left = trace.unexplained.get(t).copied().unwrap_or(0.0);
+                format!("{}\t{left:.3}\t{}", text::token(&trace.tokens[t]), listed.join(", "))
+            })
+            .collect();
+        Some(vec![Step::Copy(lines.join("\n"), format!("{} tokens with their features", lines.len()))])
+    }
+}
