@@ -141,7 +141,7 @@ fn collect_fit_read_trace_and_steer() {
 fn every_kind_of_direction_is_listed_shown_and_steered_with() {
     let made = collected(30);
     let run = |args: &[&str]| json_lines(mlpeek(made.dir.path()).args(args));
-    let fit = ["fit", &made.study, "--features", "5", "--layer", "1", "--sparsity", "0.1", "--json"];
+    let fit = ["fit", &made.study, "--features", "5", "--layer", "1", "--sparsity", "0.1", "--name", "k5", "--json"];
     run(&fit);
     let list = |kind: &str| run(&["features", &made.study, "--directions", kind, "--json"]);
     let means = list("diffmean");
