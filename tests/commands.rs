@@ -150,7 +150,7 @@ fn every_kind_of_direction_is_listed_shown_and_steered_with() {
         let rows = list(kind);
         assert_eq!(rows.len(), count, "{kind}");
         assert_eq!(rows[0]["hook"], "blocks.1.mlp.hook_post");
-        assert_eq!(rows[0]["directions"], if kind == "fit" { "l1-k5" } else { kind });
+        assert_eq!(rows[0]["directions"], if kind == "fit" { "k5" } else { kind });
     }
     let elsewhere = run(&["features", &made.study, "--directions", "neuron", "--layer", "2", "--json"]);
     assert_eq!(elsewhere[0]["hook"], "blocks.2.mlp.hook_post");
@@ -161,7 +161,7 @@ fn every_kind_of_direction_is_listed_shown_and_steered_with() {
     let mixed = format!("diffmean:{label}:0.5,neuron:3:-1,2");
     let steered = &run(&["steer", &made.study, &mixed, "--alpha", "1", "--max-tokens", "2", "--json"])[0];
     let chosen = steered["directions"].as_array().unwrap();
-    assert_eq!(chosen.iter().map(|d| d["set"].as_str().unwrap()).collect::<Vec<_>>(), ["diffmean", "neuron", "l1-k5"]);
+    assert_eq!(chosen.iter().map(|d| d["set"].as_str().unwrap()).collect::<Vec<_>>(), ["diffmean", "neuron", "k5"]);
     assert_eq!((&chosen[0]["title"], &chosen[1]["weight"]), (&Value::from(label), &Value::from(-1.0)));
 
     let bad = |args: &[&str], says: &str| {

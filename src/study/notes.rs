@@ -67,7 +67,9 @@ impl Notes {
     /// Notes feature `id` by a line: words that begin with `#` are tags, `*1` to `*5` is a rating, what follows ` -- ` is
     /// free text, the rest is the name. An empty line takes everything away.
     pub fn set(&mut self, id: usize, line: &str) {
-        let (head, text) = match line.split_once("-- ").filter(|(head, _)| head.is_empty() || head.ends_with(' ')) {
+        // The dashes are a word of their own at the line's end too.
+        let padded = format!("{line} ");
+        let (head, text) = match padded.split_once("-- ").filter(|(head, _)| head.is_empty() || head.ends_with(' ')) {
             Some((head, text)) => (head, text.trim()),
             None => (line, ""),
         };

@@ -70,7 +70,7 @@ impl App {
             return Vec::new();
         }
         self.remember();
-        if self.place.tab() != PaneId::Features {
+        if !matches!(self.place, PaneId::Features | PaneId::Contexts | PaneId::Feature) {
             self.place = PaneId::Contexts;
         }
         self.select(id)
