@@ -5,16 +5,22 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::activations::store::CacheDtype;
+use crate::baselines::SetKind;
+use crate::engine::directions::Place;
 use crate::factor::{FitConfig, Init, Solver};
 use crate::model::{BosRule, DeviceChoice, HookSite};
 
 mod describe;
+mod eval;
 mod judge;
 mod sae;
+mod steer;
 
 pub use describe::{DescribeArgs, EndpointArgs};
+pub use eval::{DetectionArgs, EvalArgs, EvalCommand, ReuseArgs, SteeringArgs};
 pub use judge::{JudgeArgs, QualityArgs, SweepArgs};
 pub use sae::{SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
+pub use steer::{ModeArg, SteerArgs};
 
 /// See what the MLP layers of a language model are made of.
 #[derive(Debug, Parser)]
@@ -149,9 +155,9 @@ pub enum Command {
     Collect(CollectArgs),
     /// Decompose a study's activations into features
     Fit(FitArgs),
-    /// List a fit's features
-    Features(ReadArgs),
-    /// Show one feature whole
+    /// List a fit's features, or other directions
+    Features(ListArgs),
+    /// Show one feature or another direction whole
     Feature(FeatureArgs),
     /// Show which features fire on new text
     Trace(TraceArgs),
@@ -170,6 +176,9 @@ pub enum Command {
     /// Sparse autoencoders: load published ones, train one, compare them with fits
     #[command(subcommand)]
     Sae(SaeCommand),
+    /// Evaluate directions: what they detect, what they cause, what they share
+    #[command(subcommand)]
+    Eval(EvalCommand),
     /// Make a study of a matrix from elsewhere (.npy, .safetensors)
     Import(ImportArgs),
     /// Write a fit's factors for use elsewhere
@@ -346,6 +355,44 @@ impl FitArgs {
     }
 }
 
+/// Which fit of a study, or which space other directions are made in.
+#[derive(Debug, Clone, Args)]
+pub struct PlaceArgs {
+    /// The fit [default: the newest]
+    #[arg(long)]
+    pub fit: Option<String>,
+    /// The layer, when the study has several [default: the newest fit's]
+    #[arg(long, short)]
+    pub layer: Option<usize>,
+    /// The hook, when the study has several [default: the newest fit's]
+    #[arg(long)]
+    pub hook: Option<HookSite>,
+}
+
+impl PlaceArgs {
+    /// The same for the application.
+    pub fn place(&self) -> Place {
+        Place { fit: self.fit.clone(), layer: self.layer, site: self.hook }
+    }
+}
+
+/// `mlpeek features`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// What to list: fit (SNMF features), diffmean (one direction a label), kmeans (centroids), random (sparse
+    /// directions) or neuron
+    #[arg(long, default_value = "fit")]
+    pub directions: SetKind,
+    /// Where
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
 /// A command that reads a fit.
 #[derive(Debug, Args)]
 pub struct ReadArgs {
@@ -364,11 +411,11 @@ pub struct ReadArgs {
 pub struct FeatureArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// The feature's number
-    pub id: usize,
-    /// The fit [default: the newest]
-    #[arg(long)]
-    pub fit: Option<String>,
+    /// The feature's number, or another direction: diffmean:months, kmeans:7, random:3, neuron:123
+    pub id: String,
+    /// Where
+    #[command(flatten)]
+    pub place: PlaceArgs,
     /// Output
     #[command(flatten)]
     pub output: JsonArgs,
@@ -385,58 +432,6 @@ pub struct TraceArgs {
     /// The fit [default: the newest]
     #[arg(long)]
     pub fit: Option<String>,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
-}
-
-/// `mlpeek steer`.
-#[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("strength").args(["kl", "alpha"])), allow_negative_numbers = true)]
-pub struct SteerArgs {
-    /// The study's directory
-    pub study: PathBuf,
-    /// Features, each with an optional weight: 3 or 3:1,17:-0.5
-    pub features: String,
-    /// The text to continue
-    #[arg(long, short, default_value = "I think that")]
-    pub prompt: String,
-    /// KL(base ‖ steered) at the prompt's last token to search α for [default: 0.25]
-    #[arg(long)]
-    pub kl: Option<f64>,
-    /// α itself
-    #[arg(long)]
-    pub alpha: Option<f64>,
-    /// + promotes, - suppresses
-    #[arg(long, default_value = "+", value_parser = ["+", "-"], allow_hyphen_values = true)]
-    pub sign: String,
-    /// Touch only generated tokens
-    #[arg(long)]
-    pub generated_only: bool,
-    /// New tokens a text
-    #[arg(long, default_value_t = 50)]
-    pub max_tokens: usize,
-    /// Baseline and steered texts each
-    #[arg(long, default_value_t = 1)]
-    pub samples: usize,
-    /// 0 is greedy
-    #[arg(long, default_value_t = 1.0)]
-    pub temperature: f64,
-    /// Keep the k likeliest tokens; 0 keeps all
-    #[arg(long, default_value_t = 30)]
-    pub top_k: usize,
-    /// Keep the smallest set with this mass
-    #[arg(long, default_value_t = 0.3)]
-    pub top_p: f64,
-    /// Seed of the draws
-    #[arg(long, default_value_t = 42)]
-    pub seed: u64,
-    /// The fit [default: the newest]
-    #[arg(long)]
-    pub fit: Option<String>,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    pub device: Device,
     /// Output
     #[command(flatten)]
     pub output: JsonArgs,

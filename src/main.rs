@@ -34,7 +34,8 @@ fn wants_json(command: &Command) -> bool {
     match command {
         Command::Collect(a) => a.output.json,
         Command::Fit(a) => a.output.json,
-        Command::Features(a) | Command::Tree(a) => a.output.json,
+        Command::Features(a) => a.output.json,
+        Command::Tree(a) => a.output.json,
         Command::Feature(a) => a.output.json,
         Command::Trace(a) => a.output.json,
         Command::Steer(a) => a.output.json,
@@ -43,6 +44,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Sweep(a) => a.judge.output.json,
         Command::Describe(a) => a.output.json,
         Command::Sae(command) => command.wants_json(),
+        Command::Eval(a) => a.json(),
         Command::Import(a) => a.output.json,
         Command::Export(a) => a.output.json,
         Command::Models(a) => a.json,

@@ -127,6 +127,43 @@ fn collect_fit_read_trace_and_steer() {
 }
 
 #[test]
+fn every_kind_of_direction_is_listed_shown_and_steered_with() {
+    let made = collected(30);
+    let run = |args: &[&str]| json_lines(mlpeek(made.dir.path()).args(args));
+    let fit = ["fit", &made.study, "--features", "5", "--layer", "1", "--sparsity", "0.1", "--name", "k5", "--json"];
+    run(&fit);
+    let list = |kind: &str| run(&["features", &made.study, "--directions", kind, "--json"]);
+    let means = list("diffmean");
+    let label = means[0]["name"].as_str().expect("a difference in means is called after its label").to_owned();
+    for (kind, count) in [("fit", 5), ("kmeans", 5), ("random", 5), ("neuron", support::D_MLP)] {
+        let rows = list(kind);
+        assert_eq!(rows.len(), count, "{kind}");
+        assert_eq!(rows[0]["hook"], "blocks.1.mlp.hook_post");
+        assert_eq!(rows[0]["directions"], if kind == "fit" { "k5" } else { kind });
+    }
+    let elsewhere = run(&["features", &made.study, "--directions", "neuron", "--layer", "2", "--json"]);
+    assert_eq!(elsewhere[0]["hook"], "blocks.2.mlp.hook_post");
+
+    let card = &run(&["feature", &made.study, &format!("diffmean:{label}"), "--json"])[0];
+    assert_eq!((&card["id"], &card["fit"]), (&Value::from(0), &Value::from("diffmean")));
+    assert!(card["promoted"][0]["token"].is_string() && card["contexts"][0]["tokens"].is_array());
+    let mixed = format!("diffmean:{label}:0.5,neuron:3:-1,2");
+    let steered = &run(&["steer", &made.study, &mixed, "--alpha", "1", "--max-tokens", "2", "--json"])[0];
+    let chosen = steered["directions"].as_array().unwrap();
+    assert_eq!(chosen.iter().map(|d| d["set"].as_str().unwrap()).collect::<Vec<_>>(), ["diffmean", "neuron", "k5"]);
+    assert_eq!((&chosen[0]["title"], &chosen[1]["weight"]), (&Value::from(label), &Value::from(-1.0)));
+
+    let bad = |args: &[&str], says: &str| {
+        let error = failure(mlpeek(made.dir.path()).args(args), 2);
+        assert!(error.contains(says), "{error}");
+    };
+    bad(&["features", &made.study, "--directions", "probe"], "diffmean");
+    bad(&["feature", &made.study, "diffmean:nothing"], "diffmean has no direction 'nothing'");
+    bad(&["steer", &made.study, "neuron:64"], "0 to 63");
+    bad(&["features", &made.study, "--layer", "2"], "no finished fit at blocks.2");
+}
+
+#[test]
 fn a_second_collect_and_a_resumed_fit_go_on() {
     let made = collected(12);
     let data = made.dir.path().join("corpus.json").display().to_string();

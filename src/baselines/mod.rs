@@ -1,17 +1,21 @@
 //! Other ways to a direction in the space of neurons, and one type for all of them.
 //!
-//! Owns [`Directions`] (what features, centroids, concept vectors and single neurons have in common) and the makers of the
-//! controls. Knows nothing of how directions are judged. Invariant: the same seed gives the same directions, whatever the
+//! Owns [`Directions`] (what features, centroids, concept vectors and single neurons have in common), the makers of the
+//! controls, and [`DirectionSet`], by which any of them is read, steered with and judged. Knows nothing of how directions are
+//! judged. Invariant: the same seed gives the same directions, whatever the
 //! number of threads.
 
 pub mod diffmean;
 pub mod kmeans;
 pub mod random;
 pub mod sae;
+pub mod set;
 
 use std::ops::Range;
 
 use crate::factor::SparseColumns;
+
+pub use set::{DirectionSet, FitSet, PlainSet, SetKind};
 
 /// Directions in R^d: the columns of a d × k matrix, of any length.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +48,15 @@ impl Directions {
             Self::Sparse(z) => z.columns(),
             Self::Dense { d, columns } => columns.len() / (*d).max(1),
             Self::Neurons(d) => *d,
+        }
+    }
+
+    /// Column j as it is, of height d.
+    pub fn column(&self, j: usize) -> Vec<f32> {
+        match self {
+            Self::Sparse(z) => z.dense_column(j),
+            Self::Dense { d, columns } => columns[j * d..(j + 1) * d].to_vec(),
+            Self::Neurons(d) => (0..*d).map(|i| f32::from(u8::from(i == j))).collect(),
         }
     }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::causal::{Causal, CausalAsk};
 use crate::analysis::{FeatureCard, FeatureRow, NeuronCard, SharedNeurons, Trace, Tree};
+use crate::eval::steering::JudgedRecord;
 use crate::factor::{FitConfig, Stop, Sweep};
 use crate::model::generate::Sampling;
 use crate::model::source::ModelEntry;
@@ -88,6 +90,8 @@ pub enum Job {
     Steer,
     /// Features on new text.
     Trace,
+    /// Judging what directions cause.
+    Evaluate,
 }
 
 impl Job {
@@ -99,6 +103,7 @@ impl Job {
             Self::Fit => "fitting",
             Self::Steer => "steering",
             Self::Trace => "tracing",
+            Self::Evaluate => "evaluating",
         }
     }
 }
@@ -157,6 +162,8 @@ pub enum Command {
     Trace(String),
     /// → [`Event::SteerInfo`], [`Event::SteerText`]s, [`Event::Done`].
     Steer(SteerAsk),
+    /// → [`Event::Judged`]s, [`Event::Evaluation`]; goes on where an earlier one with the same questions stopped.
+    Evaluate(Box<CausalAsk>),
     /// Names a feature; an empty name takes it away.
     Name(usize, String),
     /// Writes the factors: "safetensors"; or the open card as "json" or "markdown".
@@ -299,6 +306,10 @@ pub enum Event {
         /// The new text.
         text: String,
     },
+    /// Texts of an evaluation that were judged, as they come.
+    Judged(Vec<JudgedRecord>),
+    /// An evaluation is complete.
+    Evaluation(Box<Causal>),
     /// A job ended well, with a word on it ("17,204 tokens in 14.2 s").
     Done(Job, String),
     /// A job was stopped by the user.

@@ -1,10 +1,12 @@
 //! `mlpeek features`, `feature`, `tree`: reading a fit.
 
+use serde::Serialize;
 use serde_json::json;
 
 use super::{Output, model_of, open_fit};
 use crate::analysis::{FeatureCard, FeatureRow, ScoredToken, contexts, hierarchy, lens};
-use crate::cli::{Device, FeatureArgs, ReadArgs};
+use crate::cli::{Device, FeatureArgs, ListArgs, ReadArgs};
+use crate::engine::directions::{self, Reference};
 use crate::engine::list_promoted;
 use crate::error::{Error, Result};
 use crate::interop::card;
@@ -26,19 +28,33 @@ pub(super) fn lens_model(study: &Study, device: Device, out: &Output) -> Result<
     }
 }
 
-pub(super) fn list(args: &ReadArgs, out: &mut Output) -> Result<()> {
-    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
-    let tokens = study.tokens()?;
-    let mut rows = contexts::feature_rows(&factors, &tokens, &study.notes(&entry.name)?);
+/// A line of the list with the set and the space that it belongs to.
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    row: &'a FeatureRow,
+    directions: &'a str,
+    hook: String,
+}
+
+pub(super) fn list(args: &ListArgs, out: &mut Output) -> Result<()> {
+    let ctx = out.task();
+    let study = Study::open_read_only(&args.study)?;
+    let set = directions::open(&study, args.directions, &args.place.place(), &ctx)?;
+    let (hook, tokens) = (set.hook(), study.tokens()?);
+    let factors = set.read(study.activations(hook)?.as_ref(), &ctx)?;
+    let mut rows = contexts::feature_rows(&factors, &tokens, &directions::names(&study, set.as_ref())?);
     if let Some(model) = lens_model(&study, Device::Auto, out)? {
-        for (row, promoted) in rows.iter_mut().zip(list_promoted(&model, entry.hook, &factors)?) {
+        for (row, promoted) in rows.iter_mut().zip(list_promoted(&model, hook, &factors)?) {
             row.promoted = promoted;
         }
     }
     if out.is_json() {
-        return rows.iter().try_for_each(|row| out.object(row));
+        let listed = |row| Listed { row, directions: set.name(), hook: hook.to_string() };
+        return rows.iter().try_for_each(|row| out.object(&listed(row)));
     }
     rows.sort_by(|a, b| b.share.total_cmp(&a.share));
+    out.line(&format!("{} at {hook}", set.name()))?;
     out.line(&format!(
         "{:>5} {:>7} {:>7} {:>7}  {:<34} {:<34} purity",
         "id", "share", "density", "neurons", "top tokens", "promoted"
@@ -88,22 +104,28 @@ fn fit(text: &str, width: usize) -> String {
 }
 
 pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
-    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
-    let tokens = study.tokens()?;
-    let mut card = contexts::feature_card(&factors, &tokens, &study.notes(&entry.name)?, args.id)?;
+    let ctx = out.task();
+    let study = Study::open_read_only(&args.study)?;
+    let wanted = Reference::parse(&args.id)?;
+    let set = directions::open(&study, wanted.kind, &args.place.place(), &ctx)?;
+    let (id, hook, tokens) = (set.find(&wanted.id)?, set.hook(), study.tokens()?);
+    let factors = set.read(study.activations(hook)?.as_ref(), &ctx)?;
+    let mut card = contexts::feature_card(&factors, &tokens, &directions::names(&study, set.as_ref())?, id)?;
     if let Some(model) = lens_model(&study, Device::Auto, out)? {
-        let direction = factors.features.dense_column(args.id);
-        if let Some((promoted, suppressed)) = lens::promoted(&model, entry.hook, &[direction], PROMOTED)?.pop() {
+        let direction = factors.features.dense_column(id);
+        if let Some((promoted, suppressed)) = lens::promoted(&model, hook, &[direction], PROMOTED)?.pop() {
             card.row.promoted = promoted.iter().map(|t| t.token.clone()).collect();
             (card.promoted, card.suppressed) = (promoted, suppressed);
         }
     }
-    let described = study.descriptions(&entry.name)?.remove(&args.id);
+    let described = study.descriptions(set.name())?.remove(&id);
     if out.is_json() {
-        let mut object = card::to_json(&card, &entry.name);
+        let mut object = card::to_json(&card, set.name());
+        object["hook"] = json!(hook.to_string());
         object["description"] = json!(described);
         return out.object(&object);
     }
+    out.line(&format!("{} at {hook}", set.name()))?;
     show_card(&card, out)?;
     let said = described
         .map_or_else(Vec::new, |d| vec![("fires on", d.input, d.judge.clone()), ("promotes", d.output, d.judge)]);

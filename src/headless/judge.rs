@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::activations::ActivationSource;
 use crate::cli::JudgeArgs;
+use crate::engine::directions::Place;
 use crate::error::{Error, Result};
 use crate::eval::quality::Division;
 use crate::eval::split::Holdout;
@@ -62,17 +63,9 @@ fn bases(study: &Study, args: &JudgeArgs) -> Result<(HookPoint, Vec<FitConfig>)>
             Err(Error::usage(format!("fit '{}' is of {hook}: leave out --layer and --hook", args.fit[0])))
         };
     }
-    let hooks: Vec<HookPoint> = study.manifest().hooks.iter().copied().filter(wanted).collect();
-    let names = || study.manifest().hooks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let newest = study.fits()?.into_iter().rev().find(|f| hooks.contains(&f.hook));
-    match (newest, &hooks[..]) {
-        (_, []) => Err(Error::usage(format!("this study has no such hook; it has {}", names()))),
-        (Some(fit), _) => Ok((fit.hook, vec![fit.config])),
-        (None, [one]) => Ok((*one, vec![FitConfig::default()])),
-        _ => {
-            Err(Error::usage(format!("this study has several hooks ({}): choose one with --layer or --hook", names())))
-        }
-    }
+    let place = Place { fit: None, layer: args.layer, site: args.hook };
+    let (hook, fit) = place.resolve(study)?;
+    Ok((hook, vec![fit.map(|f| f.config).unwrap_or_default()]))
 }
 
 /// "1,118 sentences (18,220 tokens) to fit and choose on, 284 (4,671) held out, 28 labels".

@@ -3,6 +3,7 @@
 mod collect;
 mod describe;
 mod doctor;
+mod eval;
 mod features;
 mod fit;
 mod forward;
@@ -43,6 +44,7 @@ pub fn run(command: &Command, out: &mut Output) -> Result<()> {
         Command::Sweep(args) => sweep::run(args, out),
         Command::Describe(args) => describe::run(args, out),
         Command::Sae(command) => sae::run(command, out),
+        Command::Eval(command) => eval::run(command, out),
         Command::Import(args) => matrices::import(args, out),
         Command::Export(args) => matrices::export(args, out),
         Command::Models(args) => info::models(*args, out),

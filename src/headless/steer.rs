@@ -1,21 +1,40 @@
 //! `mlpeek steer`.
 
+use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use super::{Output, model_of, open_fit};
+use super::{Output, model_of};
 use crate::analysis::ScoredToken;
-use crate::cli::SteerArgs;
-use crate::engine::{SteerAsk, SteerPart, steering};
+use crate::baselines::{DirectionSet, SetKind};
+use crate::cli::{ModeArg, SteerArgs};
+use crate::engine::directions::{self, Place, Reference};
 use crate::error::{Error, Result};
 use crate::model::generate::Sampling;
-use crate::steering::{Positions, SteerEvent, Strength, steer};
+use crate::model::{HookPoint, Model};
+use crate::steering::{SteerEvent, SteerRequest, SteerTerm, Strength, direction_term, steer};
+use crate::study::Study;
+use crate::task::TaskCtx;
 
 pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
-    let ask = ask(args)?;
-    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
+    let (strength, wanted) = (strength(args)?, Reference::parse_list(&args.features)?);
+    let study = Study::open_read_only(&args.study)?;
+    let chosen = Chosen::open(&study, &wanted, &args.place.place(), &ctx)?;
     let model = model_of(&study, args.device, None, out, &ctx)?;
-    let request = steering::request(&model, entry.hook, &factors, &ask, study.manifest().bos)?;
+    let request = SteerRequest {
+        terms: chosen.iter().map(|c| c.term(&model)).collect::<Result<_>>()?,
+        mode: args.mode.into(),
+        strength,
+        negative: args.sign == "-",
+        positions: args.positions,
+        prompts: args.prompt.clone(),
+        samples: args.samples,
+        sampling: sampling(args),
+        bos: study.manifest().bos,
+    };
+    if let Some(other) = chosen.iter().find(|c| c.hook != chosen[0].hook) {
+        out.note(&format!("these directions live in different spaces: {} and {}", chosen[0].hook, other.hook));
+    }
     let mut failed = None;
     let mut emit = |event: SteerEvent| {
         if out.is_json() {
@@ -34,13 +53,14 @@ pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
         let shifted = |tokens: &[ScoredToken]| -> Vec<_> {
             tokens.iter().map(|t| json!({"token": t.token, "id": t.id, "delta": t.value})).collect()
         };
-        return out.object(&json!({"fit": entry.name, "features": ask.features, "alpha": info.alpha, "kl": info.kl,
-            "note": info.note, "prompt": ask.prompt, "baseline": one_or_all(&done.baseline),
+        return out.object(&json!({"directions": chosen, "alpha": info.alpha, "kl": info.kl,
+            "note": info.note, "prompt": one_or_all(&args.prompt), "baseline": one_or_all(&done.baseline),
             "steered": one_or_all(&done.steered), "risen": shifted(&info.risen), "fallen": shifted(&info.fallen)}));
     }
     for (i, (baseline, steered)) in done.baseline.iter().zip(&done.steered).enumerate() {
-        out.line(&format!("\nbaseline {}  {}{}", i + 1, ask.prompt, plain(baseline)))?;
-        out.line(&format!("steered  {}  {}{}", i + 1, ask.prompt, plain(steered)))?;
+        let prompt = &args.prompt[i / args.samples];
+        out.line(&format!("\nbaseline {}  {prompt}{}", i + 1, plain(baseline)))?;
+        out.line(&format!("steered  {}  {prompt}{}", i + 1, plain(steered)))?;
     }
     Ok(())
 }
@@ -73,30 +93,74 @@ fn plain(text: &str) -> String {
         .collect()
 }
 
-fn ask(args: &SteerArgs) -> Result<SteerAsk> {
-    let strength = match (args.alpha, args.kl) {
-        (Some(alpha), _) => Strength::Alpha(finite(alpha, "--alpha")?),
-        (None, kl) => Strength::Kl(positive(kl.unwrap_or(0.25), "--kl")?),
-    };
+fn as_text<S: Serializer>(hook: &HookPoint, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(hook)
+}
+
+/// A direction that was asked for.
+#[derive(Serialize)]
+struct Chosen {
+    set: String,
+    id: usize,
+    title: Option<String>,
+    #[serde(serialize_with = "as_text")]
+    hook: HookPoint,
+    weight: f32,
+    #[serde(skip)]
+    column: Vec<f32>,
+}
+
+impl Chosen {
+    /// Opens each set once.
+    fn open(study: &Study, wanted: &[Reference], place: &Place, ctx: &TaskCtx) -> Result<Vec<Self>> {
+        let mut sets: Vec<(SetKind, Box<dyn DirectionSet>)> = Vec::new();
+        let mut out = Vec::new();
+        for reference in wanted {
+            let at = match sets.iter().position(|(kind, _)| *kind == reference.kind) {
+                Some(at) => at,
+                None => {
+                    sets.push((reference.kind, directions::open(study, reference.kind, place, ctx)?));
+                    sets.len() - 1
+                }
+            };
+            let set = sets[at].1.as_ref();
+            let id = set.find(&reference.id)?;
+            out.push(Self {
+                set: set.name().to_owned(),
+                id,
+                title: set.title(id).map(str::to_owned),
+                hook: set.hook(),
+                weight: reference.weight,
+                column: set.directions().column(id),
+            });
+        }
+        Ok(out)
+    }
+
+    fn term(&self, model: &Model) -> Result<SteerTerm> {
+        direction_term(model, self.hook, &self.column, self.weight)
+    }
+}
+
+fn strength(args: &SteerArgs) -> Result<Strength> {
     if args.samples == 0 {
         return Err(Error::usage("--samples must be at least 1"));
     }
-    Ok(SteerAsk {
-        features: features(&args.features)?,
-        part: SteerPart::Whole,
-        prompt: args.prompt.clone(),
-        strength,
-        negative: args.sign == "-",
-        positions: if args.generated_only { Positions::Generated } else { Positions::All },
-        samples: args.samples,
-        sampling: Sampling {
-            temperature: args.temperature,
-            top_k: args.top_k,
-            top_p: args.top_p,
-            seed: args.seed,
-            max_tokens: args.max_tokens,
-        },
-    })
+    match (args.alpha, args.kl) {
+        (Some(alpha), _) => Ok(Strength::Alpha(finite(alpha, "--alpha")?)),
+        (None, None) if args.mode == ModeArg::Ablate => Ok(Strength::Alpha(1.0)),
+        (None, kl) => Ok(Strength::Kl(positive(kl.unwrap_or(0.25), "--kl")?)),
+    }
+}
+
+fn sampling(args: &SteerArgs) -> Sampling {
+    Sampling {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        seed: args.seed,
+        max_tokens: args.max_tokens,
+    }
 }
 
 fn finite(value: f64, name: &str) -> Result<f64> {
@@ -105,33 +169,4 @@ fn finite(value: f64, name: &str) -> Result<f64> {
 
 fn positive(value: f64, name: &str) -> Result<f64> {
     if value.is_finite() && value > 0.0 { Ok(value) } else { Err(Error::usage(format!("{name} must be above 0"))) }
-}
-
-/// `3`, or `3:1,17:-0.5`.
-fn features(text: &str) -> Result<Vec<(usize, f32)>> {
-    text.split(',')
-        .map(|part| {
-            let (id, weight) = part.trim().split_once(':').unwrap_or((part.trim(), "1"));
-            match (id.parse(), weight.parse::<f32>()) {
-                (Ok(id), Ok(weight)) if weight.is_finite() => Ok((id, weight)),
-                _ => Err(Error::usage(format!(
-                    "'{part}' is no feature: write its number, or number:weight, separated by commas"
-                ))),
-            }
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn features_have_weights() {
-        assert_eq!(features("3").unwrap(), [(3, 1.0)]);
-        assert_eq!(features("3:2, 17:-0.5").unwrap(), [(3, 2.0), (17, -0.5)]);
-        for bad in ["", "x", "3:", "3:nan", "1,,2", "-1"] {
-            assert!(matches!(features(bad), Err(Error::Usage(_))), "{bad}");
-        }
-    }
 }

@@ -7,5 +7,6 @@ pub mod archive;
 pub mod card;
 mod floats;
 pub mod npy;
+pub mod plot;
 pub mod sae;
 pub mod tensors;

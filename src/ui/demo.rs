@@ -443,7 +443,7 @@ impl Demo {
             Command::Pause => vec![Event::Paused(true)],
             Command::Resume => vec![Event::Paused(false)],
             Command::Export { path, .. } => vec![Event::Exported(path.clone())],
-            Command::Fit(_) | Command::SaveSession(_) | Command::Shutdown => Vec::new(),
+            Command::Fit(_) | Command::Evaluate(_) | Command::SaveSession(_) | Command::Shutdown => Vec::new(),
         }
     }
 

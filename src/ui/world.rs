@@ -132,7 +132,9 @@ impl World {
             | Event::Shared(_)
             | Event::Trace(_)
             | Event::SteerInfo(_)
-            | Event::SteerText { .. } => {}
+            | Event::SteerText { .. }
+            | Event::Judged(_)
+            | Event::Evaluation(_) => {}
         }
     }
 

@@ -1,14 +1,17 @@
-//! Tokens a second of the decoder on the CPU: prefill with a tap, collecting at half depth, generation.
+//! Tokens a second of the decoder on the CPU: prefill with a tap, collecting at half depth, generation, steered and not.
 //!
 //! `MLPEEK_BENCH_MODEL=model.gguf cargo bench --bench decoder`. Figures are medians of several runs in one process.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::Tensor;
 use mlpeek::model::config::Config;
 use mlpeek::model::weights::Weights;
 use mlpeek::model::{Batch, Decoder, HookPoint, HookSite, Logits, NoTap, Pass, Phase, Tap};
+use mlpeek::steering::tap::{SteerTap, Touch};
+use mlpeek::steering::{Mode, Push, SteerTerm};
 use mlpeek::{Result, TaskCtx};
 
 /// Reads every activation it is shown, as collecting does.
@@ -60,16 +63,16 @@ fn batch(rows: usize, tokens: usize, vocab: usize) -> Batch {
     Batch { rows: (0..rows).map(row).collect(), samples: Vec::new() }
 }
 
-fn generation(decoder: &Decoder, rows: usize, tokens: usize) -> Result<f64> {
+fn generation(decoder: &Decoder, rows: usize, tokens: usize, tap: &mut dyn Tap) -> Result<f64> {
     let ctx = TaskCtx::silent();
     let prompt = batch(rows, 8, decoder.config().vocab);
     let mut cache = decoder.new_cache(rows);
-    decoder.forward(&prompt, Phase::Prompt, Some(&mut cache), &mut NoTap, Logits::Last, &ctx)?;
+    decoder.forward(&prompt, Phase::Prompt, Some(&mut cache), tap, Logits::Last, &ctx)?;
     let mut next = vec![1u32; rows];
     let start = Instant::now();
     for _ in 0..tokens {
         let step = Batch { rows: next.iter().map(|&id| vec![id]).collect(), samples: Vec::new() };
-        let logits = decoder.forward(&step, Phase::Generated, Some(&mut cache), &mut NoTap, Logits::Last, &ctx)?;
+        let logits = decoder.forward(&step, Phase::Generated, Some(&mut cache), tap, Logits::Last, &ctx)?;
         if let Some(logits) = logits {
             next = logits.argmax(1)?.to_vec1()?;
         }
@@ -104,16 +107,34 @@ fn main() -> Result<()> {
         rates.push(seconds);
     }
     println!("half depth costs {:.2} of full depth", rates[1] / rates[0]);
-    for rows in [1, 2, 16] {
-        generation(&decoder, rows, 4)?;
+    let hook = HookPoint { layer: depth / 2, site: HookSite::MlpPost };
+    let direction = vec![0.01; decoder.width(hook)?];
+    let push = Arc::new(Push::new(&[SteerTerm { hook, direction, weight: 1.0 }], Mode::Add)?);
+    let mut alone = 0.0;
+    for rows in [1, 2, 8, 16] {
+        generation(&decoder, rows, 4, &mut NoTap)?;
         let mut runs = [0.0; 3];
         let before = processor_seconds();
         for run in &mut runs {
-            *run = generation(&decoder, rows, 48)?;
+            *run = generation(&decoder, rows, 48, &mut NoTap)?;
         }
         runs.sort_by(f64::total_cmp);
         let busy = (processor_seconds() - before) / (3 * 48 * rows) as f64 * 1e3;
-        println!("generation of {rows} rows: {:.1} tok/s ({busy:.2} processor ms a token)", runs[1]);
+        if rows == 1 {
+            alone = runs[1];
+        }
+        let mut tap = SteerTap::at_strengths(&push, &vec![1.0; rows], Touch::All)?;
+        let mut steered = [0.0; 3];
+        for run in &mut steered {
+            *run = generation(&decoder, rows, 48, &mut tap)?;
+        }
+        steered.sort_by(f64::total_cmp);
+        println!(
+            "generation of {rows} rows: {:.1} tok/s ({busy:.2} processor ms a token), {:.2} times one row's; steered {:.1}",
+            runs[1],
+            runs[1] / alone,
+            steered[1]
+        );
     }
     Ok(())
 }

@@ -1,0 +1,299 @@
+//! Sets of directions, whatever they come from, behind one trait: listed, read, steered with and judged by the same code.
+//!
+//! Owns [`DirectionSet`] (the seam that an SNMF fit, DiffMean, centroids, neurons, random directions and an SAE share) and
+//! the sets that need nothing but their columns. Knows no study and no model. Invariant: a set lives at one hook, and every
+//! number it gives is of that hook's activations.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Directions;
+use crate::activations::{ActivationSource, Block};
+use crate::error::{Error, Result};
+use crate::eval::score::project;
+use crate::factor::encode::Encoder;
+use crate::factor::{Coefficients, Factors};
+use crate::model::HookPoint;
+use crate::task::{Progress, TaskCtx};
+
+/// Rows scored at a time.
+const BLOCK_ROWS: usize = 1024;
+
+/// Which set of directions, as it is typed: `fit`, `diffmean`, `kmeans`, `random`, `neuron`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SetKind {
+    /// Features of an SNMF fit.
+    #[default]
+    Fit,
+    /// One difference in means a label: supervised.
+    DiffMean,
+    /// Centroids of k-means, as many as the fit has features.
+    KMeans,
+    /// Random directions as sparse and as many as the fit's features.
+    Random,
+    /// Each neuron by itself.
+    Neuron,
+}
+
+impl SetKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Fit, Self::DiffMean, Self::KMeans, Self::Random, Self::Neuron];
+
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fit => "fit",
+            Self::DiffMean => "diffmean",
+            Self::KMeans => "kmeans",
+            Self::Random => "random",
+            Self::Neuron => "neuron",
+        }
+    }
+
+    /// Whether its directions were made from labels, one a label.
+    pub fn supervised(self) -> bool {
+        self == Self::DiffMean
+    }
+}
+
+impl fmt::Display for SetKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for SetKind {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|k| k.name() == s).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            Error::usage(format!("'{s}' is no set of directions: use {names}"))
+        })
+    }
+}
+
+/// k directions in the space of one hook, with a way to say how strongly a row of activations expresses each.
+pub trait DirectionSet: Send + Sync {
+    /// For a person and for file names: `k100` (a fit), `diffmean`.
+    fn name(&self) -> &str;
+
+    /// The space they live in.
+    fn hook(&self) -> HookPoint;
+
+    /// The d × k matrix, columns of any length.
+    fn directions(&self) -> &Directions;
+
+    /// What direction `id` is called, where it has a name (DiffMean: its label).
+    fn title(&self, _id: usize) -> Option<&str> {
+        None
+    }
+
+    /// How strongly each row expresses each direction: `[rows][k]`, row-major, never negative.
+    fn scores(&self, rows: &Block<'_>, ctx: &TaskCtx) -> Result<Vec<f32>>;
+
+    /// The set in the form that every reading takes: unit columns, and their [`scores`](Self::scores) on every row of
+    /// `source` as coefficients (4·n·k bytes). Errors of a fit are NaN where the set is none.
+    fn read(&self, source: &dyn ActivationSource, ctx: &TaskCtx) -> Result<Arc<Factors>> {
+        let (n, d) = source.shape();
+        let k = self.directions().count();
+        if d != self.directions().height() {
+            let (name, height) = (self.name(), self.directions().height());
+            return Err(Error::usage(format!("{name} has directions of {height} values, the rows have {d}")));
+        }
+        let mut by_feature = vec![0.0f32; n * k];
+        for start in (0..n).step_by(BLOCK_ROWS) {
+            ctx.checkpoint(Progress::new(format!("scoring {}", self.name()), start as u64, n as u64, "tokens"))?;
+            let block = source.rows(start..n.min(start + BLOCK_ROWS))?;
+            let scores = self.scores(&block, ctx)?;
+            for (i, line) in scores.chunks_exact(k.max(1)).enumerate() {
+                line.iter().enumerate().for_each(|(j, &v)| by_feature[j * n + start + i] = v);
+            }
+        }
+        Ok(Arc::new(Factors {
+            features: self.directions().to_sparse(),
+            coefficients: Coefficients::owned(n, by_feature),
+            relative_error: f64::NAN,
+            explained_variance: f64::NAN,
+            sweep: 0,
+            seconds: 0.0,
+        }))
+    }
+
+    /// The number of the direction that a person calls `id`: its number, or its name.
+    fn find(&self, id: &str) -> Result<usize> {
+        let k = self.directions().count();
+        if let Some(named) = (0..k).find(|&j| self.title(j) == Some(id)) {
+            return Ok(named);
+        }
+        id.parse().ok().filter(|&j| j < k).ok_or_else(|| {
+            let name = self.name();
+            let numbers = format!("{name} has no direction '{}': it has 0 to {}", id.escape_debug(), k.max(1) - 1);
+            let titles: Vec<_> = (0..k).filter_map(|j| self.title(j)).take(8).collect();
+            let more = if titles.is_empty() { String::new() } else { format!(" ({}, …)", titles.join(", ")) };
+            Error::usage(numbers + &more)
+        })
+    }
+}
+
+/// Directions that are nothing but columns: a row expresses one by its projection on it, or not at all where that is
+/// negative: max(0, a·v/‖v‖).
+#[derive(Debug, Clone)]
+pub struct PlainSet {
+    name: String,
+    hook: HookPoint,
+    directions: Directions,
+    titles: Vec<String>,
+}
+
+impl PlainSet {
+    /// `titles` is empty, or holds one for each direction.
+    pub fn new(name: impl Into<String>, hook: HookPoint, directions: Directions, titles: Vec<String>) -> Self {
+        Self { name: name.into(), hook, directions, titles }
+    }
+}
+
+impl DirectionSet for PlainSet {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn hook(&self) -> HookPoint {
+        self.hook
+    }
+
+    fn directions(&self) -> &Directions {
+        &self.directions
+    }
+
+    fn title(&self, id: usize) -> Option<&str> {
+        self.titles.get(id).map(String::as_str)
+    }
+
+    fn scores(&self, rows: &Block<'_>, ctx: &TaskCtx) -> Result<Vec<f32>> {
+        ctx.check()?;
+        if let Directions::Neurons(_) = self.directions {
+            return Ok(rows.data.iter().map(|v| v.max(0.0)).collect());
+        }
+        let k = self.directions.count();
+        let mut out = vec![0.0; rows.rows * k];
+        project(&mut out, &rows.data, rows.cols, &self.directions.unit_by_neuron(0..k), k);
+        out.iter_mut().for_each(|v| *v = v.max(0.0));
+        Ok(out)
+    }
+}
+
+/// The features of an SNMF fit; new rows are encoded by non-negative least squares.
+pub struct FitSet {
+    name: String,
+    hook: HookPoint,
+    factors: Arc<Factors>,
+    directions: Directions,
+    encoder: Encoder,
+}
+
+impl FitSet {
+    /// Of a fit's factors.
+    pub fn new(name: impl Into<String>, hook: HookPoint, factors: Arc<Factors>) -> Self {
+        let (directions, encoder) =
+            (Directions::Sparse(factors.features.clone()), Encoder::new(factors.features.clone()));
+        Self { name: name.into(), hook, factors, directions, encoder }
+    }
+}
+
+impl DirectionSet for FitSet {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn hook(&self) -> HookPoint {
+        self.hook
+    }
+
+    fn directions(&self) -> &Directions {
+        &self.directions
+    }
+
+    fn scores(&self, rows: &Block<'_>, ctx: &TaskCtx) -> Result<Vec<f32>> {
+        self.encoder.encode(rows, ctx)
+    }
+
+    /// The fit as it was saved, where `source` has its rows.
+    fn read(&self, source: &dyn ActivationSource, _: &TaskCtx) -> Result<Arc<Factors>> {
+        let (n, fitted) = (source.shape().0, self.factors.coefficients.rows);
+        if fitted > n {
+            return Err(Error::refused(format!("fit '{}' has {fitted} rows, the study {n}: fit again", self.name)));
+        }
+        Ok(self.factors.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::activations::InMemory;
+    use crate::analysis::tests::{columns, factors};
+    use crate::model::HookSite;
+
+    const HOOK: HookPoint = HookPoint { layer: 3, site: HookSite::MlpPost };
+
+    fn plain(directions: Directions, titles: &[&str]) -> PlainSet {
+        PlainSet::new("diffmean", HOOK, directions, titles.iter().map(|t| (*t).to_owned()).collect())
+    }
+
+    #[test]
+    fn a_set_reads_as_a_fit_does() {
+        let set = plain(Directions::Dense { d: 2, columns: vec![3.0, 4.0, -1.0, 0.0] }, &["a", "b"]);
+        // More rows than a block: each has its place.
+        let rows = 2 * BLOCK_ROWS + 3;
+        let data: Vec<f32> = (0..rows).flat_map(|i| [i as f32, -1.0]).collect();
+        let read = set.read(&InMemory::new(rows, 2, data), &TaskCtx::silent()).unwrap();
+        for i in [0, 7, BLOCK_ROWS + 1, rows - 1] {
+            let expected = (0.6 * i as f32 - 0.8).max(0.0);
+            assert!((read.coefficients.feature(0)[i] - expected).abs() < 1e-3, "row {i}");
+            assert_eq!(read.coefficients.feature(1)[i], 0.0, "what points the other way does not count");
+        }
+        assert_eq!(read.features.dense_column(0), [0.6, 0.8]);
+        assert!(read.relative_error.is_nan(), "no fit, no error of one");
+        assert!(set.read(&InMemory::new(1, 3, vec![0.0; 3]), &TaskCtx::silent()).is_err());
+    }
+
+    #[test]
+    fn neurons_are_the_columns_of_the_activations() {
+        let set = plain(Directions::Neurons(2), &[]);
+        let block = Block { rows: 2, cols: 2, data: vec![1.0, -2.0, 0.5, 3.0].into() };
+        assert_eq!(set.scores(&block, &TaskCtx::silent()).unwrap(), [1.0, 0.0, 0.5, 3.0]);
+    }
+
+    #[test]
+    fn directions_are_found_by_number_and_by_name() {
+        let set = plain(Directions::Neurons(3), &["months", "2", "c"]);
+        assert_eq!((set.find("months").unwrap(), set.find("0").unwrap()), (0, 0));
+        assert_eq!(set.find("2").unwrap(), 1, "a name goes before a number");
+        let error = set.find("x").unwrap_err().to_string();
+        assert_eq!(error, "diffmean has no direction 'x': it has 0 to 2 (months, 2, c, …)");
+        assert!(set.find("3").is_err() && set.find("-1").is_err());
+    }
+
+    #[test]
+    fn a_fit_gives_what_it_saved_and_encodes_what_is_new() {
+        let fit = Arc::new(factors(columns(2, &[vec![1.0, 0.0], vec![0.0, 1.0]]), 1, vec![5.0, 6.0]));
+        let set = FitSet::new("k2", HOOK, fit.clone());
+        let source = InMemory::new(1, 2, vec![2.0, -1.0]);
+        assert!(Arc::ptr_eq(&set.read(&source, &TaskCtx::silent()).unwrap(), &fit));
+        let scores = set.scores(&source.rows(0..1).unwrap(), &TaskCtx::silent()).unwrap();
+        assert!((scores[0] - 2.0).abs() < 1e-6 && scores[1] == 0.0);
+        assert!(set.read(&InMemory::new(0, 2, Vec::new()), &TaskCtx::silent()).is_err());
+    }
+
+    #[test]
+    fn kinds_are_typed_as_they_are_shown() {
+        for kind in SetKind::ALL {
+            assert_eq!(kind.to_string().parse::<SetKind>().unwrap(), kind);
+        }
+        assert_eq!("probes".parse::<SetKind>().unwrap_err().exit_code(), 2);
+    }
+}

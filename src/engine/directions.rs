@@ -1,0 +1,224 @@
+//! From a study to its sets of directions: saved fits, and what is made of its rows and labels on the spot.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::activations::ActivationSource;
+use crate::baselines::{DirectionSet, Directions, FitSet, PlainSet, SetKind, diffmean, kept, kmeans, random};
+use crate::error::{Error, Result};
+use crate::factor::FitConfig;
+use crate::model::{HookPoint, HookSite};
+use crate::study::{FitEntry, Notes, Study, TokenTable};
+use crate::task::TaskCtx;
+
+/// Where in a study directions are wanted; what is left open is the newest fit's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The fit.
+    pub fit: Option<String>,
+    /// The layer.
+    pub layer: Option<usize>,
+    /// Where in the layer.
+    pub site: Option<HookSite>,
+}
+
+/// The rows and labels that directions are made of, and the fit whose number, sparsity and seed they take.
+pub struct Ground<'a> {
+    /// The space.
+    pub hook: HookPoint,
+    /// The rows.
+    pub source: &'a dyn ActivationSource,
+    /// The label of each row of `source`, as an index of `labels`.
+    pub row_labels: Cow<'a, [Option<u32>]>,
+    /// The labels' names.
+    pub labels: Vec<String>,
+    /// k, the share of neurons and the seed.
+    pub config: FitConfig,
+}
+
+impl Place {
+    /// The hook that is meant with the saved fit there is on it; an error lists the hooks when several could be meant.
+    pub fn resolve(&self, study: &Study) -> Result<(HookPoint, Option<FitEntry>)> {
+        let wanted = |h: &HookPoint| self.layer.is_none_or(|l| h.layer == l) && self.site.is_none_or(|s| h.site == s);
+        if let Some(name) = &self.fit {
+            let (hook, _) = study.fit_request(name)?;
+            let entry = study.fits()?.into_iter().find(|f| f.name == *name);
+            return if wanted(&hook) {
+                Ok((entry.as_ref().map_or(hook, |e| e.hook), entry))
+            } else {
+                Err(Error::usage(format!("fit '{name}' is of {hook}: leave out --layer and --hook")))
+            };
+        }
+        let all = &study.manifest().hooks;
+        let hooks: Vec<HookPoint> = all.iter().copied().filter(wanted).collect();
+        let names = || all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let newest = study.fits()?.into_iter().rev().find(|f| f.relative_error.is_some() && hooks.contains(&f.hook));
+        match (newest, &hooks[..]) {
+            (_, []) => Err(Error::usage(format!("this study has no such hook; it has {}", names()))),
+            (Some(fit), _) => Ok((fit.hook, Some(fit))),
+            (None, [one]) => Ok((*one, None)),
+            _ => Err(Error::usage(format!(
+                "this study has several hooks ({}): choose one with --layer or --hook",
+                names()
+            ))),
+        }
+    }
+}
+
+/// Opens a saved fit, or makes another set of all the study's rows (k-means takes seconds, the others less).
+///
+/// # Errors
+/// What [`Place::resolve`] and [`made`] return; [`Error::Usage`] where there is no fit.
+pub fn open(study: &Study, kind: SetKind, place: &Place, ctx: &TaskCtx) -> Result<Box<dyn DirectionSet>> {
+    if kind == SetKind::Fit && place.layer.is_none() && place.site.is_none() {
+        return fit_set(study, place.fit.as_deref());
+    }
+    let (hook, fit) = place.resolve(study)?;
+    if kind == SetKind::Fit {
+        let name = fit.map(|f| f.name).ok_or_else(|| {
+            let (dir, layer) = (study.dir().display(), hook.layer);
+            Error::usage(format!("{dir} has no finished fit at {hook}: run mlpeek fit {dir} --layer {layer}"))
+        })?;
+        return fit_set(study, Some(&name));
+    }
+    let source = study.activations(hook)?;
+    let tokens = study.tokens()?;
+    let ground = Ground {
+        hook,
+        source: source.as_ref(),
+        row_labels: row_labels(&tokens).into(),
+        labels: tokens.labels.clone(),
+        config: fit.map(|f| f.config).unwrap_or_default(),
+    };
+    Ok(Box::new(made(kind, &ground, ctx)?))
+}
+
+fn fit_set(study: &Study, name: Option<&str>) -> Result<Box<dyn DirectionSet>> {
+    let (entry, factors) = study.load_fit(name)?;
+    Ok(Box::new(FitSet::new(entry.name, entry.hook, factors)))
+}
+
+/// Makes a set of the rows it is given, and of no others.
+///
+/// # Errors
+/// [`Error::Usage`] for DiffMean without labels and for [`SetKind::Fit`], which is not made here.
+pub fn made(kind: SetKind, ground: &Ground<'_>, ctx: &TaskCtx) -> Result<PlainSet> {
+    let Ground { hook, source, row_labels, labels, config } = ground;
+    let d = source.shape().1;
+    let directions = match kind {
+        SetKind::Fit => return Err(Error::usage("a fit is made by mlpeek fit")),
+        SetKind::DiffMean if labels.is_empty() => {
+            return Err(Error::usage(
+                "the corpus has no labels, which DiffMean needs: collect one that has (JSON: label → list of texts)",
+            ));
+        }
+        SetKind::DiffMean => diffmean::directions(*source, row_labels, labels.len(), ctx)?,
+        SetKind::KMeans => kmeans::directions(*source, config.features, config.seed, ctx)?,
+        SetKind::Random => random::directions(d, config.features, kept(config.sparsity, d), config.seed),
+        SetKind::Neuron => Directions::Neurons(d),
+    };
+    let titles = if kind == SetKind::DiffMean { labels.clone() } else { Vec::new() };
+    Ok(PlainSet::new(kind.name(), *hook, directions, titles))
+}
+
+/// The label of each row.
+pub fn row_labels(tokens: &TokenTable) -> Vec<Option<u32>> {
+    tokens.rows.iter().map(|r| tokens.sample_labels.get(r.sample as usize).copied().flatten()).collect()
+}
+
+/// Names for the list: what a person gave, else what the set calls its directions.
+pub fn names(study: &Study, set: &dyn DirectionSet) -> Result<Notes> {
+    let mut notes = study.notes(set.name())?;
+    for id in 0..set.directions().count() {
+        if let Some(title) = set.title(id) {
+            notes.names.entry(id).or_insert_with(|| title.to_owned());
+        }
+    }
+    Ok(notes)
+}
+
+/// A direction as a person writes it, in full `SET:ID:WEIGHT`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reference {
+    /// The set; a fit where none is named.
+    pub kind: SetKind,
+    /// Its number or name.
+    pub id: String,
+    /// Its share of the strength.
+    pub weight: f32,
+}
+
+impl Reference {
+    /// Reads `3`, `3:-0.5`, `diffmean:months`, `kmeans:7:2`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let wrong = || {
+            Error::usage(format!(
+                "'{}' is no direction: write a feature's number, or SET:ID (diffmean:months, neuron:123), each with an \
+                 optional :WEIGHT",
+                text.escape_debug()
+            ))
+        };
+        let text = text.trim();
+        let (kind, rest) = match text.split_once(':') {
+            Some((set, rest)) if set.parse::<usize>().is_err() => (set.parse()?, rest),
+            _ => (SetKind::Fit, text),
+        };
+        let weighted = rest.rsplit_once(':').and_then(|(id, weight)| Some((id, weight.parse::<f32>().ok()?)));
+        let (id, weight) = weighted.unwrap_or((rest, 1.0));
+        let numbered = kind != SetKind::Fit || id.parse::<usize>().is_ok();
+        if id.is_empty() || !weight.is_finite() || !numbered {
+            return Err(wrong());
+        }
+        Ok(Self { kind, id: id.to_owned(), weight })
+    }
+
+    /// Several, separated by commas.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>> {
+        text.split(',').map(Self::parse).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::activations::InMemory;
+
+    #[test]
+    fn a_direction_is_written_with_its_set_and_weight() {
+        let read = |text: &str| Reference::parse(text).unwrap();
+        let of = |kind, id: &str, weight| Reference { kind, id: id.to_owned(), weight };
+        assert_eq!(read("3"), of(SetKind::Fit, "3", 1.0));
+        assert_eq!(read(" 17:-0.5"), of(SetKind::Fit, "17", -0.5));
+        assert_eq!(read("fit:3:2"), of(SetKind::Fit, "3", 2.0));
+        assert_eq!(read("diffmean:body parts"), of(SetKind::DiffMean, "body parts", 1.0));
+        assert_eq!(read("diffmean:weekday/Monday:0.5"), of(SetKind::DiffMean, "weekday/Monday", 0.5));
+        assert_eq!(read("neuron:7:-1"), of(SetKind::Neuron, "7", -1.0));
+        assert_eq!(Reference::parse_list("3:1,kmeans:2").unwrap().len(), 2);
+        for bad in ["", "x", "3:", "3:nan", "1,,2", "-1", "probe:1", "diffmean:", "fit:months"] {
+            assert!(matches!(Reference::parse_list(bad), Err(Error::Usage(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_kind_is_made_of_the_rows_it_is_given() {
+        let source = InMemory::new(4, 3, vec![1.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 4.0]);
+        let mut ground = Ground {
+            hook: HookPoint { layer: 1, site: HookSite::MlpPost },
+            source: &source,
+            row_labels: vec![Some(0), Some(0), Some(1), None].into(),
+            labels: vec!["a".into(), "b".into()],
+            config: FitConfig { features: 2, sparsity: 0.3, ..FitConfig::default() },
+        };
+        let ctx = TaskCtx::silent();
+        for (kind, k) in [(SetKind::DiffMean, 2), (SetKind::KMeans, 2), (SetKind::Random, 2), (SetKind::Neuron, 3)] {
+            let set = made(kind, &ground, &ctx).unwrap();
+            assert_eq!((set.directions().count(), set.directions().height(), set.name()), (k, 3, kind.name()));
+        }
+        let means = made(SetKind::DiffMean, &ground, &ctx).unwrap();
+        assert_eq!((means.title(1), means.directions().column(0)), (Some("b"), vec![1.5, 0.0, -4.5]));
+        assert!(made(SetKind::Fit, &ground, &ctx).is_err());
+        ground.labels.clear();
+        assert!(made(SetKind::DiffMean, &ground, &ctx).unwrap_err().to_string().contains("no labels"));
+    }
+}
