@@ -59,8 +59,8 @@ impl Chart {
     /// The top of the y axis: a round number above everything.
     fn top(&self) -> f64 {
         let most = self.series.iter().flat_map(|s| s.points.iter().map(|p| p.high)).fold(0.0, f64::max);
-        let step = 10f64.powf(most.max(1e-6).log10().floor()) / 2.0;
-        (most / step).ceil().max(1.0) * step
+        let base = 10f64.powf(most.max(1e-6).log10().floor());
+        [1.0, 2.0, 4.0, 6.0, 8.0].map(|m| m * base).into_iter().find(|&top| top >= most).unwrap_or(10.0 * base)
     }
 
     /// As SVG, readable on white and without scripts.
