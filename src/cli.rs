@@ -12,15 +12,19 @@ use crate::factor::{Init, Solver};
 use crate::model::{BosRule, DeviceChoice, HookSite};
 
 mod describe;
+mod eval;
 mod fit;
 mod judge;
 mod sae;
+mod steer;
 mod tree;
 
 pub use describe::{DescribeArgs, EndpointArgs};
+pub use eval::{DetectionArgs, EvalArgs, EvalCommand, ReuseArgs, SteeringArgs};
 pub use fit::{FitArgs, ObjectiveArgs};
 pub use judge::{JudgeArgs, QualityArgs, SweepArgs};
 pub use sae::{SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
+pub use steer::{ModeArg, SteerArgs};
 pub use tree::{CompareArgs, NotesArgs, TreeArgs, TreeFormat};
 
 /// See what the MLP layers of a language model are made of.
@@ -191,6 +195,9 @@ pub enum Command {
     /// Sparse autoencoders: load published ones, train one, compare them with fits
     #[command(subcommand)]
     Sae(SaeCommand),
+    /// Evaluate directions: what they detect, what they cause, what they share
+    #[command(subcommand)]
+    Eval(EvalCommand),
     /// Make a study of a matrix from elsewhere (.npy, .safetensors)
     Import(ImportArgs),
     /// Write a fit's factors for use elsewhere
@@ -377,59 +384,6 @@ pub struct TraceArgs {
     /// The fit [default: the newest]
     #[arg(long)]
     pub fit: Option<String>,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
-}
-
-/// `mlpeek steer`.
-#[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("strength").args(["kl", "alpha"])), allow_negative_numbers = true)]
-pub struct SteerArgs {
-    /// The study's directory
-    pub study: PathBuf,
-    /// Features, each with an optional weight: 3 or 3:1,17:-0.5. Other directions by their set: diffmean:months, kmeans:7,
-    /// random:3, neuron:123:-1
-    pub features: String,
-    /// The text to continue
-    #[arg(long, short, default_value = "I think that")]
-    pub prompt: String,
-    /// KL(base ‖ steered) at the prompt's last token to search α for [default: 0.25]
-    #[arg(long)]
-    pub kl: Option<f64>,
-    /// α itself
-    #[arg(long)]
-    pub alpha: Option<f64>,
-    /// + promotes, - suppresses
-    #[arg(long, default_value = "+", value_parser = ["+", "-"], allow_hyphen_values = true)]
-    pub sign: String,
-    /// Touch only generated tokens
-    #[arg(long)]
-    pub generated_only: bool,
-    /// New tokens a text
-    #[arg(long, default_value_t = 50)]
-    pub max_tokens: usize,
-    /// Baseline and steered texts each
-    #[arg(long, default_value_t = 1)]
-    pub samples: usize,
-    /// 0 is greedy
-    #[arg(long, default_value_t = 1.0)]
-    pub temperature: f64,
-    /// Keep the k likeliest tokens; 0 keeps all
-    #[arg(long, default_value_t = 30)]
-    pub top_k: usize,
-    /// Keep the smallest set with this mass
-    #[arg(long, default_value_t = 0.3)]
-    pub top_p: f64,
-    /// Seed of the draws
-    #[arg(long, default_value_t = 42)]
-    pub seed: u64,
-    /// Where
-    #[command(flatten)]
-    pub place: PlaceArgs,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    pub device: Device,
     /// Output
     #[command(flatten)]
     pub output: JsonArgs,

@@ -47,6 +47,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Sweep(a) => a.judge.output.json,
         Command::Describe(a) => a.output.json,
         Command::Sae(command) => command.wants_json(),
+        Command::Eval(a) => a.json(),
         Command::Import(a) => a.output.json,
         Command::Export(a) => a.output.json,
         Command::Models(a) => a.json,

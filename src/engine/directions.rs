@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
+
 use crate::activations::ActivationSource;
 use crate::baselines::{DirectionSet, Directions, FitSet, PlainSet, SetKind, diffmean, kept, kmeans, random};
 use crate::error::{Error, Result};
@@ -11,7 +13,7 @@ use crate::study::{FitEntry, Notes, Study, TokenTable};
 use crate::task::TaskCtx;
 
 /// Where in a study directions are wanted; what is left open is the newest fit's.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// The fit.
     pub fit: Option<String>,

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::causal::{Causal, CausalAsk};
 pub use super::fitting::Refinement;
 use crate::analysis::hierarchy::Linkage;
 use crate::analysis::matching::FitComparison;
 use crate::analysis::{
     Comparison, FeatureCard, FeatureRow, LabelMatrix, Levels, NeuronCard, SharedNeurons, Trace, Tree,
 };
+use crate::eval::steering::JudgedRecord;
 use crate::factor::recursive::Growth;
 use crate::factor::{FitConfig, Stop, Sweep};
 use crate::model::generate::Sampling;
@@ -96,6 +98,8 @@ pub enum Job {
     Trace,
     /// Features of features.
     Levels,
+    /// Judging what directions cause.
+    Evaluate,
 }
 
 impl Job {
@@ -108,6 +112,7 @@ impl Job {
             Self::Steer => "steering",
             Self::Trace => "tracing",
             Self::Levels => "finding levels",
+            Self::Evaluate => "evaluating",
         }
     }
 }
@@ -193,6 +198,8 @@ pub enum Command {
     Trace(String),
     /// → [`Event::SteerInfo`], [`Event::SteerText`]s, [`Event::Done`].
     Steer(SteerAsk),
+    /// → [`Event::Judged`]s, [`Event::Evaluation`]; goes on where an earlier one with the same questions stopped.
+    Evaluate(Box<CausalAsk>),
     /// Notes a feature by a line (a name, #tags, a rating, a text: [`crate::study::Notes::set`]); an empty one takes it away.
     Name(usize, String),
     /// Writes the factors: "safetensors"; or the open card as "json" or "markdown".
@@ -347,6 +354,10 @@ pub enum Event {
         /// The new text.
         text: String,
     },
+    /// Texts of an evaluation that were judged, as they come.
+    Judged(Vec<JudgedRecord>),
+    /// An evaluation is complete.
+    Evaluation(Box<Causal>),
     /// A job ended well, with a word on it ("17,204 tokens in 14.2 s").
     Done(Job, String),
     /// A job was stopped by the user.

@@ -3,8 +3,10 @@
 //! Worker threads behind it hold the model, the study and the factors; no long job ever blocks a reading command. Long
 //! work (load, collect, fit) runs on one lane, reading, tracing and steering on lanes of their own.
 
+pub mod causal;
 pub mod directions;
 mod estimate;
+pub mod evaluation;
 pub mod fitting;
 mod lane;
 mod messages;
@@ -23,6 +25,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::error::{Error, Result};
+use crate::eval::steering::Happened;
 use crate::factor::recursive::Growth;
 use crate::interop;
 use crate::model::source;
@@ -173,6 +176,7 @@ impl Engine {
             Command::UndoNote => self.read(|s| reading::undo_note(s)),
             Command::Trace(text) => self.trace(text),
             Command::Steer(ask) => self.steer(ask),
+            Command::Evaluate(ask) => self.evaluate(*ask),
             Command::Name(id, line) => self.read(move |s| reading::note_feature(s, id, &line)),
             Command::Export { format, path } => self.read(move |s| export(s, &format, &path)),
             Command::SaveSession(value) => self.errand(move |s| match lock(&s.study).as_ref() {
@@ -258,6 +262,15 @@ impl Engine {
         });
     }
 
+    fn evaluate(&self, ask: causal::CausalAsk) {
+        let token = CancelToken::default();
+        self.replace_token(Job::Evaluate, &token);
+        let session = self.session.clone();
+        self.steer.submit(move || {
+            let _ = run_job(&session, Job::Evaluate, &token, |ctx| Ok(((), evaluate(&session, &ask, ctx)?)));
+        });
+    }
+
     fn steer(&self, ask: SteerAsk) {
         let token = CancelToken::default();
         self.replace_token(Job::Steer, &token);
@@ -278,6 +291,25 @@ impl Engine {
             });
         });
     }
+}
+
+/// Judges what directions cause; the study is held only while directions are chosen.
+fn evaluate(session: &Session, ask: &causal::CausalAsk, ctx: &TaskCtx) -> Result<String> {
+    let model = session.model()?;
+    let prepared = match lock(&session.study).as_ref() {
+        Some(study) => causal::prepare(study, ask, ctx)?,
+        None => return Err(Error::refused("no study is open yet")),
+    };
+    let mut seen = |happened: Happened<'_>| {
+        if let Happened::Texts(_, judged) = happened {
+            session.emit(Event::Judged(judged.to_vec()));
+        }
+        Ok(())
+    };
+    let found = prepared.run(&model, None, &mut |note| session.log(Level::Info, note), &mut seen, ctx)?;
+    let words = format!("{} labels, {} methods", found.labels.len(), found.methods.len());
+    session.emit(Event::Evaluation(Box::new(found)));
+    Ok(words)
 }
 
 /// Runs one job: tells the shell that it began and how it ended; a panic is a failure, not the end of the program.

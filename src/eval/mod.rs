@@ -1,14 +1,16 @@
 //! How good features are: held-out concept detection, reconstruction, purity, stability, beside controls.
 //!
 //! Owns the measures and their statistics; sees activations as rows ([`crate::activations::ActivationSource`]), features as
-//! [`crate::baselines::Directions`] and labels through [`crate::study::TokenTable`]. Knows a model only in [`recovered`], no file and no
-//! terminal. Invariant: what a measure reports on held-out sentences was chosen without them, and the same input and seed
+//! [`crate::baselines::Directions`] and labels through [`crate::study::TokenTable`]. Knows no terminal; a model only in
+//! [`recovered`], [`steering`] and [`reuse`], which ask what directions do, and files only in the log of [`steering`].
+//! Invariant: what a measure reports on held-out sentences was chosen without them, and the same input and seed
 //! give the same numbers on any number of threads.
 
 pub mod bench;
 pub mod bootstrap;
 pub mod contexts;
 pub mod detection;
+pub mod hard;
 pub mod judge;
 pub mod matching;
 pub mod quality;
@@ -16,8 +18,10 @@ pub mod rank;
 pub mod reconstruction;
 pub mod recovered;
 pub mod report;
+pub mod reuse;
 pub mod score;
 pub mod split;
+pub mod steering;
 pub mod sweep;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod collect;
 mod compare;
 mod describe;
 mod doctor;
+mod eval;
 mod features;
 mod fit;
 mod forward;
@@ -48,6 +49,7 @@ pub fn run(command: &Command, out: &mut Output) -> Result<()> {
         Command::Sweep(args) => sweep::run(args, out),
         Command::Describe(args) => describe::run(args, out),
         Command::Sae(command) => sae::run(command, out),
+        Command::Eval(command) => eval::run(command, out),
         Command::Import(args) => matrices::import(args, out),
         Command::Export(args) => matrices::export(args, out),
         Command::Models(args) => info::models(*args, out),

@@ -6,12 +6,12 @@ use serde_json::json;
 use super::{Output, model_of};
 use crate::analysis::ScoredToken;
 use crate::baselines::{DirectionSet, SetKind};
-use crate::cli::SteerArgs;
+use crate::cli::{ModeArg, SteerArgs};
 use crate::engine::directions::{self, Place, Reference};
 use crate::error::{Error, Result};
 use crate::model::generate::Sampling;
 use crate::model::{HookPoint, Model};
-use crate::steering::{Positions, SteerEvent, SteerRequest, SteerTerm, Strength, direction_term, steer};
+use crate::steering::{SteerEvent, SteerRequest, SteerTerm, Strength, direction_term, steer};
 use crate::study::Study;
 use crate::task::TaskCtx;
 
@@ -23,10 +23,11 @@ pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
     let model = model_of(&study, args.device, None, out, &ctx)?;
     let request = SteerRequest {
         terms: chosen.iter().map(|c| c.term(&model)).collect::<Result<_>>()?,
+        mode: args.mode.into(),
         strength,
         negative: args.sign == "-",
-        positions: if args.generated_only { Positions::Generated } else { Positions::All },
-        prompt: args.prompt.clone(),
+        positions: args.positions,
+        prompts: args.prompt.clone(),
         samples: args.samples,
         sampling: sampling(args),
         bos: study.manifest().bos,
@@ -53,12 +54,13 @@ pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
             tokens.iter().map(|t| json!({"token": t.token, "id": t.id, "delta": t.value})).collect()
         };
         return out.object(&json!({"directions": chosen, "alpha": info.alpha, "kl": info.kl,
-            "note": info.note, "prompt": args.prompt, "baseline": one_or_all(&done.baseline),
+            "note": info.note, "prompt": one_or_all(&args.prompt), "baseline": one_or_all(&done.baseline),
             "steered": one_or_all(&done.steered), "risen": shifted(&info.risen), "fallen": shifted(&info.fallen)}));
     }
     for (i, (baseline, steered)) in done.baseline.iter().zip(&done.steered).enumerate() {
-        out.line(&format!("\nbaseline {}  {}{}", i + 1, args.prompt, plain(baseline)))?;
-        out.line(&format!("steered  {}  {}{}", i + 1, args.prompt, plain(steered)))?;
+        let prompt = &args.prompt[i / args.samples];
+        out.line(&format!("\nbaseline {}  {prompt}{}", i + 1, plain(baseline)))?;
+        out.line(&format!("steered  {}  {prompt}{}", i + 1, plain(steered)))?;
     }
     Ok(())
 }
@@ -146,6 +148,7 @@ fn strength(args: &SteerArgs) -> Result<Strength> {
     }
     match (args.alpha, args.kl) {
         (Some(alpha), _) => Ok(Strength::Alpha(finite(alpha, "--alpha")?)),
+        (None, None) if args.mode == ModeArg::Ablate => Ok(Strength::Alpha(1.0)),
         (None, kl) => Ok(Strength::Kl(positive(kl.unwrap_or(0.25), "--kl")?)),
     }
 }

@@ -8,5 +8,6 @@ pub mod card;
 pub mod dendrogram;
 mod floats;
 pub mod npy;
+pub mod plot;
 pub mod sae;
 pub mod tensors;

@@ -6,6 +6,7 @@
 
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Batch, Decoder, Logits, Model, Phase, Tap};
@@ -46,34 +47,38 @@ pub struct NewToken {
     pub last: bool,
 }
 
-/// Generates from `prompts` (one a row) as one batch, calling `emit` for each token as it is drawn; rows end at EOS, at
-/// `max_tokens` or at the model's context. The same seed and row give the same draws. Returns each row's new text.
-pub fn generate(
-    model: &Model,
-    prompts: &[Vec<u32>],
-    sampling: &Sampling,
-    tap: &mut dyn Tap,
-    emit: &mut dyn FnMut(NewToken),
-    ctx: &TaskCtx,
-) -> Result<Vec<String>> {
-    let streams: Vec<u64> = (0..prompts.len() as u64).collect();
-    generate_streams(model, prompts, &streams, sampling, tap, emit, ctx)
+/// A prompt and the rows that continue it: it is read once, and its rows share what was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Continuation {
+    /// Token ids.
+    pub prompt: Vec<u32>,
+    /// One a row: rows of one stream of random numbers get the same draws, as a sample's baseline and steered rows do.
+    pub streams: Vec<u64>,
 }
 
-/// [`generate`] with a stream of random numbers chosen for each row: rows of one stream get the same draws, as a sample's
-/// baseline and steered rows do.
-pub fn generate_streams(
+/// What was generated of one row.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Continued {
+    /// The new text.
+    pub text: String,
+    /// The new tokens, the one that ended the text among them.
+    pub ids: Vec<u32>,
+}
+
+/// Generates every row of `prompts` as one batch, calling `emit` for each token as it is drawn; rows end at EOS, at
+/// `max_tokens` or at the model's context. Rows are numbered through the prompts; a prompt's own pass goes under the number
+/// of its first row, so a tap must treat the rows of one prompt alike. The same seed and stream give the same draws.
+pub fn generate(
     model: &Model,
-    prompts: &[Vec<u32>],
-    streams: &[u64],
+    prompts: &[Continuation],
     sampling: &Sampling,
     tap: &mut dyn Tap,
     emit: &mut dyn FnMut(NewToken),
     ctx: &TaskCtx,
-) -> Result<Vec<String>> {
+) -> Result<Vec<Continued>> {
     let tokenizer = model.tokenizer();
     let ends = Ends { eos: tokenizer.eos(), decode: &|ids| tokenizer.decode(ids) };
-    run(model.decoder(), &ends, prompts, streams, sampling, tap, emit, ctx)
+    run(model.decoder(), &ends, prompts, sampling, tap, emit, ctx)
 }
 
 /// What generation needs of a tokenizer.
@@ -89,48 +94,49 @@ struct Row {
     ids: Vec<u32>,
 }
 
-#[allow(clippy::too_many_arguments)]
+impl Row {
+    fn new(prompt: &[u32], seed: u64, stream: u64) -> Self {
+        let rng = Pcg64::seed_from_u64(seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        Self { rng, text: Streamed::after(prompt), ids: Vec::new() }
+    }
+}
+
 fn run(
     decoder: &Decoder,
     ends: &Ends<'_>,
-    prompts: &[Vec<u32>],
-    streams: &[u64],
+    prompts: &[Continuation],
     sampling: &Sampling,
     tap: &mut dyn Tap,
     emit: &mut dyn FnMut(NewToken),
     ctx: &TaskCtx,
-) -> Result<Vec<String>> {
+) -> Result<Vec<Continued>> {
     sampling.check()?;
-    if streams.len() != prompts.len() {
-        return Err(Error::usage(format!("{} streams for {} rows", streams.len(), prompts.len())));
-    }
-    let mut rows: Vec<Row> = prompts
-        .iter()
-        .zip(streams)
-        .map(|(prompt, &stream)| Row {
-            rng: Pcg64::seed_from_u64(sampling.seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            text: Streamed::after(prompt),
-            ids: Vec::new(),
-        })
-        .collect();
-    if prompts.is_empty() || sampling.max_tokens == 0 {
-        return Ok(rows.into_iter().map(|r| r.text.all).collect());
-    }
+    let prompts: Vec<&Continuation> = prompts.iter().filter(|p| !p.streams.is_empty()).collect();
+    let new = |p: &&Continuation| p.streams.iter().map(|&s| Row::new(&p.prompt, sampling.seed, s)).collect::<Vec<_>>();
+    let mut rows: Vec<Row> = prompts.iter().flat_map(new).collect();
+    // Where each active row's logits and cache lie in the pass: its prompt's place first, then its own.
+    let mut places: Vec<usize> =
+        prompts.iter().enumerate().flat_map(|(at, p)| std::iter::repeat_n(at, p.streams.len())).collect();
+    let mut active: Vec<usize> = if sampling.max_tokens == 0 { Vec::new() } else { (0..rows.len()).collect() };
+    let first_rows = (0..prompts.len()).map(|at| places.partition_point(|&p| p < at)).collect();
+    let mut batch = Batch { rows: prompts.iter().map(|p| p.prompt.clone()).collect(), samples: first_rows };
     let mut cache = decoder.new_cache(prompts.len());
-    let mut active: Vec<usize> = (0..prompts.len()).collect();
-    let mut batch = Batch { rows: prompts.to_vec(), samples: active.clone() };
     let mut phase = Phase::Prompt;
     while !active.is_empty() {
         let logits = decoder.forward(&batch, phase, Some(&mut cache), tap, Logits::Last, ctx)?;
         let Some(logits) = logits else { break };
         let logits = logits.to_vec2::<f32>()?;
+        let uniforms: Vec<f64> = active.iter().map(|&r| rows[r].rng.random()).collect();
+        // A draw orders the whole vocabulary: worth a thread each.
+        let drawn: Vec<u32> = (places.par_iter().zip(&uniforms))
+            .map(|(&at, &uniform)| sampling.draw(&logits[at], uniform))
+            .collect::<Result<_>>()?;
         let mut kept = Vec::new();
-        for (slot, (&r, logits)) in active.iter().zip(logits).enumerate() {
+        for (slot, ((&r, &at), &id)) in active.iter().zip(&places).zip(&drawn).enumerate() {
             let row = &mut rows[r];
-            let id = sampling.draw(logits, row.rng.random::<f64>())?;
             row.ids.push(id);
             let ended = ends.eos.contains(&id);
-            let full = cache.lengths()[slot] + 1 >= decoder.config().context;
+            let full = cache.lengths()[at] + 1 >= decoder.config().context;
             let last = ended || full || row.ids.len() >= sampling.max_tokens;
             let text = if ended { row.text.flush(ends.decode) } else { row.text.push(id, last, ends.decode) };
             emit(NewToken { row: r, id, text, last });
@@ -138,15 +144,18 @@ fn run(
                 kept.push(slot);
             }
         }
-        if kept.len() < active.len() {
+        if phase == Phase::Prompt {
+            cache = cache.select(&kept.iter().map(|&slot| places[slot]).collect::<Vec<_>>())?;
+        } else if kept.len() < active.len() {
             cache.keep(&kept)?;
-            active = kept.iter().map(|&slot| active[slot]).collect();
         }
+        active = kept.iter().map(|&slot| active[slot]).collect();
+        places = (0..active.len()).collect();
         let next = active.iter().map(|&r| rows[r].ids.last().copied().into_iter().collect()).collect();
         batch = Batch { rows: next, samples: active.clone() };
         phase = Phase::Generated;
     }
-    Ok(rows.into_iter().map(|r| r.text.all).collect())
+    Ok(rows.into_iter().map(|r| Continued { text: r.text.all, ids: r.ids }).collect())
 }
 
 impl Sampling {
@@ -163,7 +172,7 @@ impl Sampling {
 
     /// The token that `uniform` (in 0..1) draws: temperature, then the k likeliest, then the smallest set with mass p.
     /// Equal logits are ordered by id, so that a draw is the same everywhere.
-    fn draw(&self, logits: Vec<f32>, uniform: f64) -> Result<u32> {
+    fn draw(&self, logits: &[f32], uniform: f64) -> Result<u32> {
         if logits.iter().any(|l| l.is_nan()) {
             return Err(Error::refused(
                 "the logits are NaN: the weights are damaged, or a steering strength is too large",
@@ -275,13 +284,41 @@ mod tests {
         ids.iter().map(|&id| char::from_u32(0x100 + id).unwrap_or('?')).collect()
     }
 
-    fn texts(prompts: &[Vec<u32>], streams: &[u64], sampling: &Sampling, eos: &[u32]) -> (Vec<String>, Vec<NewToken>) {
+    fn one_row(prompts: &[Vec<u32>], streams: &[u64]) -> Vec<Continuation> {
+        let row = |(prompt, &stream): (&Vec<u32>, &u64)| Continuation { prompt: prompt.clone(), streams: vec![stream] };
+        prompts.iter().zip(streams).map(row).collect()
+    }
+
+    fn continued(prompts: &[Continuation], sampling: &Sampling, eos: &[u32]) -> (Vec<Continued>, Vec<NewToken>) {
         let ends = Ends { eos, decode: &letters };
         let mut tokens = Vec::new();
         let mut emit = |t: NewToken| tokens.push(t);
-        let ctx = TaskCtx::silent();
-        let out = run(&decoder(), &ends, prompts, streams, sampling, &mut NoTap, &mut emit, &ctx).unwrap();
+        let out = run(&decoder(), &ends, prompts, sampling, &mut NoTap, &mut emit, &TaskCtx::silent()).unwrap();
         (out, tokens)
+    }
+
+    fn texts(prompts: &[Vec<u32>], streams: &[u64], sampling: &Sampling, eos: &[u32]) -> (Vec<String>, Vec<NewToken>) {
+        let (out, tokens) = continued(&one_row(prompts, streams), sampling, eos);
+        (out.into_iter().map(|o| o.text).collect(), tokens)
+    }
+
+    #[test]
+    fn rows_that_share_a_prompt_are_as_if_each_had_read_it() {
+        let sampling = Sampling { top_p: 1.0, top_k: 0, max_tokens: 12, ..Sampling::default() };
+        let (a, b) = (vec![5, 6, 7], vec![9, 10]);
+        let shared = [
+            Continuation { prompt: a.clone(), streams: vec![0, 1, 2] },
+            Continuation { prompt: vec![3], streams: Vec::new() },
+            Continuation { prompt: b.clone(), streams: vec![0, 3] },
+        ];
+        let (together, tokens) = continued(&shared, &sampling, &[40, 41, 42, 43]);
+        let prompts = [a.clone(), a.clone(), a, b.clone(), b];
+        let apart = continued(&one_row(&prompts, &[0, 1, 2, 0, 3]), &sampling, &[40, 41, 42, 43]).0;
+        assert_eq!(together, apart);
+        for (row, new) in together.iter().enumerate() {
+            let ids: Vec<u32> = tokens.iter().filter(|t| t.row == row).map(|t| t.id).collect();
+            assert_eq!(ids, new.ids);
+        }
     }
 
     #[test]
@@ -327,19 +364,19 @@ mod tests {
     fn draws_follow_the_kept_mass() {
         let logits = || vec![0.0, 3.0, 2.0, -1.0, 3.0];
         let sampling = |temperature, top_k, top_p| Sampling { temperature, top_k, top_p, ..Sampling::default() };
-        assert_eq!(sampling(0.0, 0, 1.0).draw(logits(), 0.9).unwrap(), 1, "ties go to the lower id");
-        assert_eq!(sampling(1.0, 2, 1.0).draw(logits(), 0.49).unwrap(), 1);
-        assert_eq!(sampling(1.0, 2, 1.0).draw(logits(), 0.51).unwrap(), 4);
-        assert_eq!(sampling(1.0, 0, 0.4).draw(logits(), 0.999).unwrap(), 1, "one token already holds the mass");
+        assert_eq!(sampling(0.0, 0, 1.0).draw(&logits(), 0.9).unwrap(), 1, "ties go to the lower id");
+        assert_eq!(sampling(1.0, 2, 1.0).draw(&logits(), 0.49).unwrap(), 1);
+        assert_eq!(sampling(1.0, 2, 1.0).draw(&logits(), 0.51).unwrap(), 4);
+        assert_eq!(sampling(1.0, 0, 0.4).draw(&logits(), 0.999).unwrap(), 1, "one token already holds the mass");
         let mut seen = [0; 5];
         for i in 0..1000 {
-            seen[sampling(1.0, 0, 1.0).draw(logits(), (f64::from(i) + 0.5) / 1000.0).unwrap() as usize] += 1;
+            seen[sampling(1.0, 0, 1.0).draw(&logits(), (f64::from(i) + 0.5) / 1000.0).unwrap() as usize] += 1;
         }
         let total: f64 = logits().iter().map(|l: &f32| f64::from(*l).exp()).sum();
         for (count, logit) in seen.iter().zip(logits()) {
             assert!((f64::from(*count) - 1000.0 * f64::from(logit).exp() / total).abs() < 2.0);
         }
-        assert!(sampling(1.0, 0, 1.0).draw(vec![f32::NAN, 1.0], 0.5).is_err());
+        assert!(sampling(1.0, 0, 1.0).draw(&[f32::NAN, 1.0], 0.5).is_err());
         assert!(sampling(-1.0, 0, 1.0).check().is_err() && sampling(1.0, 0, 0.0).check().is_err());
     }
 

@@ -1,12 +1,16 @@
-//! α for a wanted KL: a search over α that asks for several candidates at a time.
+//! α for a wanted KL: a search over α that asks for several candidates at a time, for one target or several at once.
 //!
 //! [`search`] and [`kl`] know numbers only; [`last_logits`] and [`calibrate`] run a model. Invariant: the KL reported is
 //! one that was computed at the α reported, never interpolated.
 
-use candle_core::DType;
+use std::sync::Arc;
 
-use super::tap::{SteerTap, Touch};
-use super::{Positions, SteerTerm};
+use candle_core::DType;
+use rayon::prelude::*;
+
+use super::Positions;
+use super::push::{Mode, Push};
+use super::tap::{SteerTap, Steering, Touch};
 use crate::error::{Error, Result};
 use crate::model::{Batch, Logits, Model, Phase};
 use crate::task::{Progress, TaskCtx};
@@ -15,8 +19,12 @@ use crate::task::{Progress, TaskCtx};
 pub const MAX_ALPHA: f64 = 1e5;
 /// Candidates of one forward pass; with the baseline row a short prompt fills one matrix pass.
 const CANDIDATES: usize = 8;
-/// Refinements of a bracket at most: each divides it by nine.
-const MAX_REFINEMENTS: usize = 12;
+/// Fewest candidates of a target in a pass that several share.
+const FEWEST: usize = 3;
+/// Refinements of a bracket at most: each divides it by four or more.
+const MAX_REFINEMENTS: usize = 16;
+/// Rows of one forward pass at most.
+const PASS_ROWS: usize = 64;
 /// KL counts as saturated when the last three doublings of α change it by less than this share.
 const SATURATION: f64 = 5e-3;
 
@@ -51,54 +59,92 @@ pub fn kl(base: &[f32], steered: &[f32]) -> f64 {
     base.iter().zip(steered).map(term).sum::<f64>().max(0.0)
 }
 
-fn log_sum_exp(logits: &[f32]) -> f64 {
+/// ln Σ exp of logits, in f64.
+pub(crate) fn log_sum_exp(logits: &[f32]) -> f64 {
     let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     max + logits.iter().map(|&l| (f64::from(l) - max).exp()).sum::<f64>().ln()
 }
 
-/// Searches the smallest α > 0 at which `evaluate` (KLs of several α) comes to `target`: doubling from 1 until the
-/// target lies in a bracket, then dividing the bracket. Stops at [`MAX_ALPHA`] or where KL saturates, and then gives
-/// the α of the largest KL seen, with a note. KL need not be monotone in α.
-pub fn search(target: f64, evaluate: &mut dyn FnMut(&[f64]) -> Result<Vec<f64>>) -> Result<Calibration> {
-    if !(target.is_finite() && target > 0.0) {
+/// Searches for each target the smallest α > 0 at which `evaluate` (KLs of several α) comes to it: doubling from 1 until the
+/// largest target lies in a bracket, then dividing each target's bracket, with a candidate where a power law through its
+/// ends meets the target. Stops at [`MAX_ALPHA`] or where KL saturates, and then gives the α of the largest KL seen, with
+/// a note. KL need not be monotone in α. All targets share what was evaluated.
+///
+/// # Errors
+/// [`Error::Usage`] for a target that is no positive number; what `evaluate` returns.
+pub fn search(targets: &[f64], evaluate: &mut dyn FnMut(&[f64]) -> Result<Vec<f64>>) -> Result<Vec<Calibration>> {
+    if let Some(target) = targets.iter().find(|t| !(t.is_finite() && **t > 0.0)) {
         return Err(Error::usage(format!("the KL target must be a positive number, not {target}: try 0.25")));
     }
-    let mut curve = Curve { target, points: vec![(0.0, 0.0)] };
+    let mut points = vec![(0.0, 0.0)];
+    let largest = targets.iter().copied().fold(0.0, f64::max);
     let mut next = 1.0;
-    while curve.bracket().is_none() && next <= MAX_ALPHA && !curve.saturated() {
+    loop {
+        let curve = Curve { target: largest, points: &points };
+        if curve.bracket().is_some() || next > MAX_ALPHA || curve.saturated() {
+            break;
+        }
         let candidates: Vec<f64> = (0..CANDIDATES)
             .map(|i| next * f64::from(1u32 << i))
             .take_while(|&a| a < 2.0 * MAX_ALPHA)
             .map(|a| a.min(MAX_ALPHA))
             .collect();
         next *= f64::from(1u32 << CANDIDATES);
-        curve.add(&candidates, evaluate)?;
+        add(&mut points, &candidates, evaluate)?;
     }
+    let share = (CANDIDATES / targets.len().max(1)).max(FEWEST);
     for _ in 0..MAX_REFINEMENTS {
-        let Some((low, high)) = curve.bracket() else { break };
-        if curve.reached() || high - low <= 1e-9 * high {
+        let mut candidates: Vec<f64> =
+            targets.iter().flat_map(|&target| Curve { target, points: &points }.candidates(share)).collect();
+        if candidates.is_empty() {
             break;
         }
-        let step = (high - low) / (CANDIDATES + 1) as f64;
-        let inside: Vec<f64> = (1..=CANDIDATES).map(|i| low + step * i as f64).collect();
-        curve.add(&inside, evaluate)?;
+        candidates.sort_by(f64::total_cmp);
+        candidates.dedup();
+        add(&mut points, &candidates, evaluate)?;
     }
-    Ok(curve.verdict())
+    Ok(targets.iter().map(|&target| Curve { target, points: &points }.verdict()).collect())
 }
 
-/// KL at every α seen, ascending in α, from (0, 0).
-struct Curve {
+fn add(
+    points: &mut Vec<(f64, f64)>,
+    alphas: &[f64],
+    evaluate: &mut dyn FnMut(&[f64]) -> Result<Vec<f64>>,
+) -> Result<()> {
+    let found = alphas.iter().copied().zip(evaluate(alphas)?);
+    // An α that overflows the compute dtype says nothing about the curve.
+    points.extend(found.filter(|(_, kl)| kl.is_finite()));
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    Ok(())
+}
+
+/// KL at every α seen, ascending in α, from (0, 0), as one target sees it.
+struct Curve<'a> {
     target: f64,
-    points: Vec<(f64, f64)>,
+    points: &'a [(f64, f64)],
 }
 
-impl Curve {
-    fn add(&mut self, alphas: &[f64], evaluate: &mut dyn FnMut(&[f64]) -> Result<Vec<f64>>) -> Result<()> {
-        let found = alphas.iter().copied().zip(evaluate(alphas)?);
-        // An α that overflows the compute dtype says nothing about the curve.
-        self.points.extend(found.filter(|(_, kl)| kl.is_finite()));
-        self.points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        Ok(())
+impl Curve<'_> {
+    /// Where to look next: inside the bracket, or nowhere when the target is reached or out of reach.
+    fn candidates(&self, count: usize) -> Vec<f64> {
+        let Some((low, high)) = self.bracket().filter(|(low, high)| high - low > 1e-9 * high) else {
+            return Vec::new();
+        };
+        if self.reached() {
+            return Vec::new();
+        }
+        let step = (high - low) / count as f64;
+        let mut out: Vec<f64> = (1..count).map(|i| low + step * i as f64).collect();
+        out.push(self.power_law(low, high).unwrap_or(low + 0.5 * step));
+        out
+    }
+
+    /// The α at which KL = c·α^p through both ends meets the target (p = 2 near 0).
+    fn power_law(&self, low: f64, high: f64) -> Option<f64> {
+        let at = |alpha: f64| self.points.iter().find(|p| p.0 == alpha).map(|p| p.1);
+        let (below, above) = (at(low)?, at(high)?);
+        let power = if low > 0.0 && below > 0.0 { (above / below).ln() / (high / low).ln() } else { 2.0 };
+        Some(high * (self.target / above).powf(1.0 / power)).filter(|&a| a > low && a < high)
     }
 
     /// The first pair of neighbours between which the target is crossed upwards.
@@ -151,57 +197,81 @@ impl Curve {
     }
 }
 
-/// Logits of the last token of `prompt` without steering and at each signed α, as one batch: every row is computed the
-/// same way. `[1 + alphas][vocab]`. With [`Positions::Generated`] the last prompt token alone is steered, as the first
-/// generated one would be.
+/// Logits of the last token of each prompt without steering and at each signed α: `[prompts][1 + alphas][vocab]`; the rows
+/// of a prompt share a batch, so that each is computed the same way. With [`Positions::Generated`] the last prompt token
+/// alone is steered, as the first generated one would be.
 pub fn last_logits(
     model: &Model,
-    terms: &[SteerTerm],
-    prompt: &[u32],
+    push: &Arc<Push>,
+    prompts: &[Vec<u32>],
     alphas: &[f64],
     positions: Positions,
     ctx: &TaskCtx,
-) -> Result<Vec<Vec<f32>>> {
-    let strengths: Vec<f64> = std::iter::once(0.0).chain(alphas.iter().copied()).collect();
-    let batch = Batch { rows: vec![prompt.to_vec(); strengths.len()], samples: (0..strengths.len()).collect() };
+) -> Result<Vec<Vec<Vec<f32>>>> {
+    let of_prompt = 1 + alphas.len();
     let touch = match positions {
         Positions::All => Touch::All,
         Positions::Generated => Touch::LastOfPrompt,
+        Positions::Span { from, to } => Touch::Span { from, to },
     };
-    let mut tap = SteerTap::new(terms, strengths, touch)?;
-    let logits = model.forward(&batch, Phase::Prompt, None, &mut tap, Logits::Last, ctx)?;
-    let logits = logits.ok_or_else(|| Error::refused("the model gave no logits for the prompt"))?;
-    Ok(logits.to_dtype(DType::F32)?.to_vec2()?)
+    let row = |alpha: Option<f64>| alpha.map(|alpha| Steering { push: push.clone(), alpha });
+    let mut out = Vec::with_capacity(prompts.len());
+    for prompts in prompts.chunks((PASS_ROWS / of_prompt).max(1)) {
+        let rows: Vec<Vec<u32>> = prompts.iter().flat_map(|p| std::iter::repeat_n(p.clone(), of_prompt)).collect();
+        let steered = prompts.iter().flat_map(|_| std::iter::once(None).chain(alphas.iter().copied().map(Some)));
+        let mut tap = SteerTap::new(steered.map(row).collect(), touch)?;
+        let batch = Batch { samples: (0..rows.len()).collect(), rows };
+        let logits = model.forward(&batch, Phase::Prompt, None, &mut tap, Logits::Last, ctx)?;
+        let logits = logits.ok_or_else(|| Error::refused("the model gave no logits for the prompt"))?;
+        let mut logits = logits.to_dtype(DType::F32)?.to_vec2()?.into_iter();
+        out.extend((0..prompts.len()).map(|_| logits.by_ref().take(of_prompt).collect()));
+    }
+    Ok(out)
 }
 
-/// Searches the α at which the mean over `prompts` (token ids each) of KL(base ‖ steered) at the last token comes to
-/// `target`, on the side of `negative`. The α given back is unsigned.
+/// The change of each token's log-probability, the mean over prompts of (base, steered) logits: what all
+/// tokens share has no part in it.
+pub fn mean_shifts(logits: &[Vec<Vec<f32>>]) -> Vec<f64> {
+    let mut out = vec![0.0f64; logits.first().map_or(0, |pair| pair[0].len())];
+    for pair in logits {
+        let shared = log_sum_exp(&pair[1]) - log_sum_exp(&pair[0]);
+        for (shift, (base, steered)) in out.iter_mut().zip(pair[0].iter().zip(&pair[1])) {
+            *shift += (f64::from(*steered) - f64::from(*base) - shared) / logits.len() as f64;
+        }
+    }
+    out
+}
+
+/// Searches for each target the α at which the mean over `prompts` (token ids each) of KL(base ‖ steered) at the last
+/// token comes to it, on the side of `negative`. The α given back are unsigned, in the order of the targets.
+///
+/// # Errors
+/// [`Error::Usage`] for an empty prompt, a target that is no positive number, and for [`Mode::Set`], whose KL does not
+/// begin at 0.
 pub fn calibrate(
     model: &Model,
-    terms: &[SteerTerm],
+    push: &Arc<Push>,
     prompts: &[Vec<u32>],
-    target: f64,
+    targets: &[f64],
     negative: bool,
     positions: Positions,
     ctx: &TaskCtx,
-) -> Result<Calibration> {
+) -> Result<Vec<Calibration>> {
     if prompts.is_empty() || prompts.iter().any(Vec::is_empty) {
         return Err(Error::usage("α cannot be calibrated on an empty prompt: give a text such as 'I think that'"));
     }
+    if push.mode() == Mode::Set {
+        return Err(Error::usage("setting a component has no KL to aim for, as α = 0 changes it too: give --alpha"));
+    }
     let sign = if negative { -1.0 } else { 1.0 };
     let mut tried = 0;
-    search(target, &mut |alphas| {
+    search(targets, &mut |alphas| {
         let signed: Vec<f64> = alphas.iter().map(|a| sign * a).collect();
-        let mut means = vec![0.0; alphas.len()];
-        for prompt in prompts {
-            ctx.checkpoint(Progress::new("calibrating", tried, None, "strengths"))?;
-            let logits = last_logits(model, terms, prompt, &signed, positions, ctx)?;
-            for (mean, steered) in means.iter_mut().zip(&logits[1..]) {
-                *mean += kl(&logits[0], steered) / prompts.len() as f64;
-            }
-        }
+        ctx.checkpoint(Progress::new("calibrating", tried, None, "strengths"))?;
+        let logits = last_logits(model, push, prompts, &signed, positions, ctx)?;
         tried += alphas.len() as u64;
-        Ok(means)
+        let mean = |i: usize| logits.iter().map(|of| kl(&of[0], &of[1 + i])).sum::<f64>() / prompts.len() as f64;
+        Ok((0..alphas.len()).into_par_iter().map(mean).collect())
     })
 }
 
@@ -213,11 +283,11 @@ mod tests {
 
     fn on(curve: impl Fn(f64) -> f64, target: f64) -> (Calibration, usize) {
         let mut passes = 0;
-        let found = search(target, &mut |alphas| {
+        let found = search(&[target], &mut |alphas| {
             passes += 1;
             Ok(alphas.iter().map(|&a| curve(a)).collect())
         });
-        (found.unwrap(), passes)
+        (found.unwrap().remove(0), passes)
     }
 
     proptest! {
@@ -247,6 +317,29 @@ mod tests {
             prop_assert_eq!(found.kl, curve(found.alpha));
             prop_assert!(passes <= 12);
         }
+
+        #[test]
+        fn several_targets_share_a_search(scale in -2f64..3.0, power in 0.5f64..3.0) {
+            let scale = 10f64.powf(scale);
+            let curve = |a: f64| 1.0 - (-(a / scale).powf(power)).exp();
+            let targets = [0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5];
+            let mut passes = 0;
+            let found = search(&targets, &mut |alphas| {
+                passes += 1;
+                Ok(alphas.iter().map(|&a| curve(a)).collect())
+            }).unwrap();
+            for (f, target) in found.iter().zip(targets) {
+                prop_assert!(f.reached && (f.kl - target).abs() < tolerance(target), "{:?}", f);
+            }
+            prop_assert!(found.windows(2).all(|w| w[0].alpha < w[1].alpha));
+            prop_assert!(passes <= 18, "{}", passes);
+        }
+    }
+
+    #[test]
+    fn what_all_tokens_share_is_no_change() {
+        let shifts = mean_shifts(&[vec![vec![0.0, 1.0, 2.0], vec![7.0, 8.0, 9.0]]]);
+        assert!(shifts.iter().all(|s| s.abs() < 1e-9), "{shifts:?}");
     }
 
     #[test]
@@ -290,7 +383,7 @@ mod tests {
     #[test]
     fn a_target_that_is_no_positive_number_is_refused() {
         for target in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            let error = search(target, &mut |a| Ok(vec![0.0; a.len()])).unwrap_err();
+            let error = search(&[0.1, target], &mut |a| Ok(vec![0.0; a.len()])).unwrap_err();
             assert_eq!(error.exit_code(), 2);
         }
     }

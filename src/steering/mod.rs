@@ -1,26 +1,32 @@
-//! Interventions: a tap that adds α·v at a hook; calibration of α; steered generation beside the baseline.
+//! Interventions: a tap that adds α·v at a hook, sets a component or takes it out; calibration of α; steered generation
+//! beside the baseline.
 //!
 //! Knows directions, not where they come from, except in [`terms`]. Invariant: baseline and steered rows are rows of one
 //! batch with the same draws, so at α = 0 their texts are the same.
 
 pub mod calibrate;
+pub mod push;
 #[cfg(test)]
 mod real_model;
 pub mod tap;
 pub mod terms;
+
+use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::ScoredToken;
 use crate::analysis::lens::extremes;
 use crate::error::{Error, Result};
-use crate::model::generate::{NewToken, Sampling, generate_streams};
+use crate::model::generate::{Continuation, Continued, NewToken, Sampling, generate};
 use crate::model::{BosRule, HookPoint, Model};
 use crate::task::TaskCtx;
-use calibrate::{kl, last_logits};
-use tap::{SteerTap, Touch};
+use calibrate::{kl, last_logits, mean_shifts};
+use tap::{SteerTap, Steering, Touch};
 
-pub use terms::{SteerPart, core_term, direction_term, feature_term, part_term};
+pub use push::{Mode, Push};
+pub use terms::{SteerPart, core_term, direction_term, feature_term, part_direction, part_term};
 
 /// Risen and fallen tokens that a run shows.
 const SHIFTED: usize = 10;
@@ -56,22 +62,53 @@ pub enum Positions {
     All,
     /// Generated tokens alone.
     Generated,
+    /// Those at positions `from..to` of prompt and continuation; BOS, where there is one, is at 0.
+    Span {
+        /// The first.
+        from: usize,
+        /// The first no more.
+        to: usize,
+    },
+}
+
+impl FromStr for Positions {
+    type Err = Error;
+
+    /// `all`, `generated`, or `FROM..TO`.
+    fn from_str(text: &str) -> Result<Self> {
+        let span = || {
+            let (from, to) = text.split_once("..")?;
+            Some(Self::Span { from: from.parse().ok()?, to: to.parse().ok()? })
+        };
+        match text {
+            "all" => Ok(Self::All),
+            "generated" => Ok(Self::Generated),
+            _ => span().ok_or_else(|| {
+                Error::usage(format!(
+                    "'{}' names no tokens: use all, generated, or positions such as 3..7",
+                    text.escape_debug()
+                ))
+            }),
+        }
+    }
 }
 
 /// A steering run as asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SteerRequest {
-    /// What is added.
+    /// Along which directions.
     pub terms: Vec<SteerTerm>,
+    /// What is done along them.
+    pub mode: Mode,
     /// How strong, before `negative`.
     pub strength: Strength,
     /// Suppress instead of promote.
     pub negative: bool,
     /// Where.
     pub positions: Positions,
-    /// The text to continue.
-    pub prompt: String,
-    /// Baseline and steered texts each.
+    /// The texts to continue; α is calibrated on their mean KL.
+    pub prompts: Vec<String>,
+    /// Baseline and steered texts of each prompt.
     pub samples: usize,
     /// How tokens are drawn.
     pub sampling: Sampling,
@@ -84,13 +121,14 @@ pub struct SteerRequest {
 pub struct SteerInfo {
     /// The signed α in use.
     pub alpha: f64,
-    /// KL(base ‖ steered) at the last token of the prompt with that α.
+    /// KL(base ‖ steered) at the last token of the prompt with that α, the mean over the prompts.
     pub kl: f64,
     /// A target that could not be reached, or was reached elsewhere on a curve that is not monotone, in words.
     pub note: Option<String>,
-    /// Logits that rose most at the prompt's last token (a shift that all logits share is left in).
+    /// Tokens whose log-probability rose most at the prompt's last token, with the difference in nats, the mean over the
+    /// prompts: what all logits share has no part in it.
     pub risen: Vec<ScoredToken>,
-    /// Logits that fell most.
+    /// Tokens whose log-probability fell most.
     pub fallen: Vec<ScoredToken>,
 }
 
@@ -101,7 +139,7 @@ pub enum SteerEvent {
     Info(SteerInfo),
     /// A piece of text of sample `sample`, baseline or steered.
     Text {
-        /// The sample.
+        /// The sample: `samples` of the first prompt, then of the next.
         sample: usize,
         /// Whether it is the steered row.
         steered: bool,
@@ -115,50 +153,60 @@ pub enum SteerEvent {
 pub struct Steered {
     /// α, KL, shifted tokens.
     pub info: SteerInfo,
-    /// Unsteered texts, one a sample.
+    /// Unsteered texts, one a sample, prompt after prompt.
     pub baseline: Vec<String>,
     /// Steered texts, one a sample.
     pub steered: Vec<String>,
 }
 
 /// Calibrates, then generates baseline and steered rows as one batch with the same draws, the tap touching the steered
-/// rows only. Row 2i is sample i's baseline, row 2i + 1 its steered twin.
+/// rows only. The samples of a prompt share its cache: it is read once without and once with steering.
 pub fn steer(
     model: &Model,
     request: &SteerRequest,
     emit: &mut dyn FnMut(SteerEvent),
     ctx: &TaskCtx,
 ) -> Result<Steered> {
-    check(model, request)?;
-    let prompt = model.tokenizer().encode(&request.prompt, request.bos)?;
-    if prompt.is_empty() {
+    let push = Arc::new(check(model, request)?);
+    let encode = |text: &String| model.tokenizer().encode(text, request.bos);
+    let prompts = request.prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
+    if prompts.is_empty() || prompts.iter().any(Vec::is_empty) {
         return Err(Error::usage("the prompt has no tokens: give a text such as 'I think that'"));
     }
-    let info = inform(model, request, &prompt, ctx)?;
+    let info = inform(model, request, &push, &prompts, ctx)?;
     emit(SteerEvent::Info(info.clone()));
 
-    let rows = 2 * request.samples;
-    let strengths = (0..rows).map(|row| if row % 2 == 1 { info.alpha } else { 0.0 }).collect();
+    let samples = request.samples;
     let touch = match request.positions {
         Positions::All => Touch::All,
         Positions::Generated => Touch::Generated,
+        Positions::Span { from, to } => Touch::Span { from, to },
     };
-    let mut tap = SteerTap::new(&request.terms, strengths, touch)?;
+    // Of each prompt first the baseline rows, then their steered twins.
+    let place = |row: usize| (row / (2 * samples) * samples + row % samples, row / samples % 2 == 1);
+    let rows = 2 * samples * prompts.len();
+    let steering = |row| place(row).1.then(|| Steering { push: push.clone(), alpha: info.alpha });
+    let mut tap = SteerTap::new((0..rows).map(steering).collect(), touch)?;
+    let streams = |p: usize| (p * samples..(p + 1) * samples).map(|s| s as u64).collect();
+    let continuations: Vec<Continuation> = prompts
+        .iter()
+        .enumerate()
+        .flat_map(|(p, ids)| std::iter::repeat_n(Continuation { prompt: ids.clone(), streams: streams(p) }, 2))
+        .collect();
     let mut on_token = |token: NewToken| {
         if !token.text.is_empty() {
-            emit(SteerEvent::Text { sample: token.row / 2, steered: token.row % 2 == 1, text: token.text });
+            let (sample, steered) = place(token.row);
+            emit(SteerEvent::Text { sample, steered, text: token.text });
         }
     };
-    let streams: Vec<u64> = (0..rows).map(|row| row as u64 / 2).collect();
-    let prompts = vec![prompt; rows];
-    let texts = generate_streams(model, &prompts, &streams, &request.sampling, &mut tap, &mut on_token, ctx)?;
-    let (steered, baseline): (Vec<_>, Vec<_>) = texts.into_iter().enumerate().partition(|(row, _)| row % 2 == 1);
-    let text = |rows: Vec<(usize, String)>| rows.into_iter().map(|(_, text)| text).collect();
+    let texts = generate(model, &continuations, &request.sampling, &mut tap, &mut on_token, ctx)?;
+    let (steered, baseline): (Vec<_>, Vec<_>) = texts.into_iter().enumerate().partition(|(row, _)| place(*row).1);
+    let text = |rows: Vec<(usize, _)>| rows.into_iter().map(|(_, new): (_, Continued)| new.text).collect();
     Ok(Steered { info, baseline: text(baseline), steered: text(steered) })
 }
 
 /// Refuses what cannot be run before any work is done.
-fn check(model: &Model, request: &SteerRequest) -> Result<()> {
+fn check(model: &Model, request: &SteerRequest) -> Result<Push> {
     if request.terms.is_empty() {
         return Err(Error::usage("there is nothing to steer with: name at least one feature"));
     }
@@ -174,24 +222,34 @@ fn check(model: &Model, request: &SteerRequest) -> Result<()> {
             return Err(Error::usage(format!("the direction at {} holds a number that is not finite", term.hook)));
         }
     }
-    Ok(())
+    if let Positions::Span { from, to } = request.positions
+        && from >= to
+    {
+        return Err(Error::usage(format!("no token lies at positions {from}..{to}: the end must be after the start")));
+    }
+    Push::new(&request.terms, request.mode)
 }
 
-/// Finds α and what it does at the prompt's last token.
-fn inform(model: &Model, request: &SteerRequest, prompt: &[u32], ctx: &TaskCtx) -> Result<SteerInfo> {
+/// Finds α and what it does at the prompts' last tokens.
+fn inform(
+    model: &Model,
+    request: &SteerRequest,
+    push: &Arc<Push>,
+    prompts: &[Vec<u32>],
+    ctx: &TaskCtx,
+) -> Result<SteerInfo> {
     let sign = if request.negative { -1.0 } else { 1.0 };
     let (alpha, note) = match request.strength {
         Strength::Alpha(alpha) => (sign * alpha, None),
         Strength::Kl(target) => {
-            let prompts = [prompt.to_vec()];
-            let (terms, negative, positions) = (&request.terms, request.negative, request.positions);
-            let found = calibrate::calibrate(model, terms, &prompts, target, negative, positions, ctx)?;
-            (sign * found.alpha, found.note)
+            let (negative, positions) = (request.negative, request.positions);
+            let found = calibrate::calibrate(model, push, prompts, &[target], negative, positions, ctx)?;
+            found.into_iter().next().map_or((0.0, None), |found| (sign * found.alpha, found.note))
         }
     };
-    let logits = last_logits(model, &request.terms, prompt, &[alpha], request.positions, ctx)?;
-    let (base, steered) = (&logits[0], &logits[1]);
-    let shifts: Vec<f32> = steered.iter().zip(base).map(|(s, b)| s - b).collect();
+    let logits = last_logits(model, push, prompts, &[alpha], request.positions, ctx)?;
+    let mean_kl = logits.iter().map(|pair| kl(&pair[0], &pair[1])).sum::<f64>() / prompts.len() as f64;
+    let shifts: Vec<f32> = mean_shifts(&logits).into_iter().map(|s| s as f32).collect();
     let (risen, fallen) = extremes(&shifts, SHIFTED, model.tokenizer());
-    Ok(SteerInfo { alpha, kl: kl(base, steered), note, risen, fallen })
+    Ok(SteerInfo { alpha, kl: mean_kl, note, risen, fallen })
 }

@@ -36,7 +36,8 @@ fn request(model: &Model, strength: Strength) -> SteerRequest {
         strength,
         negative: false,
         positions: Positions::All,
-        prompt: "I think that".to_owned(),
+        mode: Mode::Add,
+        prompts: vec!["I think that".to_owned()],
         samples: 2,
         sampling: Sampling { max_tokens: 8, ..Sampling::default() },
         bos: BosRule::Auto,
@@ -48,22 +49,23 @@ fn request(model: &Model, strength: Strength) -> SteerRequest {
 fn kl_rises_with_small_strengths_and_meets_its_targets() {
     let model = open();
     let ctx = TaskCtx::silent();
-    let terms = request(&model, Strength::Alpha(0.0)).terms;
+    let push = Arc::new(Push::new(&request(&model, Strength::Alpha(0.0)).terms, Mode::Add).unwrap());
     let prompt = model.tokenizer().encode("I think that", BosRule::Auto).unwrap();
     let alphas = [0.0, 0.25, 0.5, 1.0, 2.0];
-    let logits = last_logits(&model, &terms, &prompt, &alphas, Positions::All, &ctx).unwrap();
+    let prompts = std::slice::from_ref(&prompt);
+    let logits = last_logits(&model, &push, prompts, &alphas, Positions::All, &ctx).unwrap().remove(0);
     let kls: Vec<f64> = logits[1..].iter().map(|row| kl(&logits[0], row)).collect();
     assert!(kls[0] < 1e-9, "α = 0 changes nothing: {kls:?}");
     assert!(kls.windows(2).all(|pair| pair[0] < pair[1]), "{kls:?}");
     for negative in [false, true] {
-        for target in [0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5] {
-            let found =
-                calibrate(&model, &terms, std::slice::from_ref(&prompt), target, negative, Positions::All, &ctx)
-                    .unwrap();
+        let targets = [0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5];
+        let all = calibrate(&model, &push, prompts, &targets, negative, Positions::All, &ctx).unwrap();
+        for (found, target) in all.into_iter().zip(targets) {
             assert!(found.reached, "{target}: {found:?}");
             assert!((found.kl - target).abs() < tolerance(target));
             let sign = if negative { -1.0 } else { 1.0 };
-            let again = last_logits(&model, &terms, &prompt, &[sign * found.alpha], Positions::All, &ctx).unwrap();
+            let alphas = [sign * found.alpha];
+            let again = last_logits(&model, &push, prompts, &alphas, Positions::All, &ctx).unwrap().remove(0);
             assert!((kl(&again[0], &again[1]) - found.kl).abs() < 0.1 * tolerance(target), "{found:?}");
         }
     }
@@ -87,10 +89,10 @@ fn baseline_and_steered_rows_have_the_same_draws() {
     assert_eq!(steered.baseline, run.baseline, "steering leaves the baseline rows alone");
     assert_ne!(steered.steered, steered.baseline);
     assert!(steered.info.alpha < 0.0 && (steered.info.kl - 0.5).abs() < 0.01, "{:?}", steered.info);
-    // All logits may shift together, so neither list need be of one sign.
     let (risen, fallen) = (&steered.info.risen, &steered.info.fallen);
     assert_eq!((risen.len(), fallen.len()), (10, 10));
-    assert!(risen.iter().zip(fallen).all(|(r, f)| r.value > f.value), "{risen:?} {fallen:?}");
+    // Log-probabilities cannot all rise.
+    assert!(risen[0].value > 0.0 && fallen[0].value < 0.0, "{risen:?} {fallen:?}");
     assert_eq!(events[0], SteerEvent::Info(steered.info.clone()));
     let streamed: String = events
         .iter()

@@ -113,7 +113,7 @@ pub fn part_direction(factors: &Factors, id: usize, part: &SteerPart) -> Result<
 }
 
 /// z/‖z‖; an error for a direction that is zero or not finite.
-fn unit(direction: &[f32]) -> Result<Vec<f32>> {
+pub(super) fn unit(direction: &[f32]) -> Result<Vec<f32>> {
     let norm = direction.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
     if !(norm.is_finite() && norm > 0.0) {
         return Err(Error::usage("the direction is zero or not finite: there is nothing to steer with"));

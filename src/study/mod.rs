@@ -196,6 +196,15 @@ impl Study {
         &self.dir
     }
 
+    /// `evaluations/<name>/`, made if absent.
+    pub fn evaluation_dir(&self, name: &str) -> Result<PathBuf> {
+        fits::check_name(name)?;
+        self.check_writable()?;
+        let dir = self.dir.join("evaluations").join(name);
+        disk::create_dir(&dir)?;
+        Ok(dir)
+    }
+
     /// Its manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest

@@ -556,9 +556,12 @@ impl Demo {
                 vec![Event::Found(probe.clone(), Arc::new((0..self.features).map(score).collect()))]
             }
             Command::ShowFit(_) => self.opened(),
-            Command::Fit(_) | Command::Refine(_) | Command::SaveSession(_) | Command::UndoNote | Command::Shutdown => {
-                Vec::new()
-            }
+            Command::Fit(_)
+            | Command::Refine(_)
+            | Command::Evaluate(_)
+            | Command::SaveSession(_)
+            | Command::UndoNote
+            | Command::Shutdown => Vec::new(),
         }
     }
 

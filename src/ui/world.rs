@@ -145,7 +145,9 @@ impl World {
             | Event::FitsCompared(_)
             | Event::Trace(_)
             | Event::SteerInfo(_)
-            | Event::SteerText { .. } => {}
+            | Event::SteerText { .. }
+            | Event::Judged(_)
+            | Event::Evaluation(_) => {}
         }
     }
 

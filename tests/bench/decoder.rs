@@ -209,7 +209,7 @@ fn main() -> Result<()> {
     }
     let (plain, steered) = (median(plain), median(steered));
     println!("generation of 1 row: {plain:.0} tok/s, steered {steered:.0}: {:.3}", steered / plain);
-    for rows in [2, 16] {
+    for rows in [2, 8, 16] {
         let rates = (0..3).map(|_| generation(&decoder, rows, &mut NoTap)).collect::<Result<_>>()?;
         println!("generation of {rows} rows: {:.0} tok/s", median(rates));
     }

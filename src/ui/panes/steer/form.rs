@@ -353,6 +353,7 @@ impl Form {
                 Positions::All => "all".to_owned(),
                 Positions::Generated if short => "new".to_owned(),
                 Positions::Generated => "generated".to_owned(),
+                Positions::Span { from, to } => format!("{from}..{to}"),
             },
             Field::Term(i) => self.features.get(i).map(|(_, w)| format!("{w:+}")).unwrap_or_default(),
             _ => self.typed(field),

@@ -1,0 +1,147 @@
+//! Arguments of `mlpeek eval`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{Device, JsonArgs, PlaceArgs};
+use crate::engine::evaluation::Method;
+
+/// `mlpeek eval`.
+#[derive(Debug, Subcommand)]
+pub enum EvalCommand {
+    /// Which directions tell a label's sentences from the others, on sentences that did not choose them
+    Detection(DetectionArgs),
+    /// Which directions make the model speak of a label when it is steered with them, at equal KL
+    Steering(SteeringArgs),
+    /// What a family of features promotes with its shared neurons, and with those of one member alone
+    Reuse(ReuseArgs),
+}
+
+impl EvalCommand {
+    /// Whether JSON lines were asked for.
+    pub fn json(&self) -> bool {
+        match self {
+            Self::Detection(a) => a.common.output.json,
+            Self::Steering(a) => a.common.output.json,
+            Self::Reuse(a) => a.output.json,
+        }
+    }
+}
+
+/// Which methods are evaluated, and which sentences choose.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// Methods, separated by commas: fit, diffmean, kmeans, random, neuron, and shuffled (the fit's features chosen for
+    /// labels dealt out anew); the first is compared with the others
+    #[arg(long, value_delimiter = ',', default_values_t = Method::all())]
+    pub methods: Vec<Method>,
+    /// Where
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Share of every label's sentences that is held out, at least 2 of a label
+    #[arg(long, default_value_t = 0.5)]
+    pub holdout: f64,
+    /// Seed that chooses the sentences held out
+    #[arg(long, default_value_t = 0)]
+    pub holdout_seed: u64,
+    /// Seed of shuffling, of the draws and of the bootstrap
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `mlpeek eval detection`.
+#[derive(Debug, Args)]
+pub struct DetectionArgs {
+    /// What is evaluated
+    #[command(flatten)]
+    pub common: EvalArgs,
+    /// Labels most like a label whose sentences are its hard negatives
+    #[arg(long, default_value_t = 3)]
+    pub rivals: usize,
+    /// Print every label
+    #[arg(long)]
+    pub labels: bool,
+}
+
+/// `mlpeek eval steering`.
+#[derive(Debug, Args)]
+pub struct SteeringArgs {
+    /// What is evaluated
+    #[command(flatten)]
+    pub common: EvalArgs,
+    /// Labels, separated by commas [default: all with enough sentences]
+    #[arg(long, value_delimiter = ',')]
+    pub labels: Vec<String>,
+    /// KL(base ‖ steered) at the prompts' last tokens, several separated by commas
+    #[arg(long, value_delimiter = ',', default_values_t = [0.1, 0.25, 0.5, 1.0])]
+    pub kl: Vec<f64>,
+    /// A text to continue; give at least two [default: four short beginnings]
+    #[arg(long, short)]
+    pub prompt: Vec<String>,
+    /// Texts of each prompt, KL and sign
+    #[arg(long, default_value_t = 1)]
+    pub samples: usize,
+    /// New tokens a text
+    #[arg(long, default_value_t = 30)]
+    pub max_tokens: usize,
+    /// 0 is greedy
+    #[arg(long, default_value_t = 1.0)]
+    pub temperature: f64,
+    /// Keep the k likeliest tokens; 0 keeps all
+    #[arg(long, default_value_t = 30)]
+    pub top_k: usize,
+    /// Keep the smallest set with this mass
+    #[arg(long, default_value_t = 0.3)]
+    pub top_p: f64,
+    /// Texts generated at a time
+    #[arg(long, default_value_t = 16)]
+    pub batch: usize,
+    /// Name of the evaluation in the study; the same name goes on where it stopped [default: made of what is asked]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Write the plot of score against KL here, as SVG
+    #[arg(long)]
+    pub svg: Option<PathBuf>,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
+}
+
+/// `mlpeek eval reuse`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("family").required(true).args(["labels", "features", "node"])))]
+pub struct ReuseArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// Labels of the family, separated by commas; one that ends in / stands for all below it (weekday/). A label's word is
+    /// what follows its last /
+    #[arg(long, value_delimiter = ',')]
+    pub labels: Vec<String>,
+    /// Features of the family, separated by commas, with the words that they should promote: 3=Monday,17=Tuesday
+    #[arg(long, value_delimiter = ',')]
+    pub features: Vec<String>,
+    /// A node of `mlpeek tree`; each feature's word is its strongest token
+    #[arg(long)]
+    pub node: Option<usize>,
+    /// KL(base ‖ steered) at the prompts' last tokens
+    #[arg(long, default_value_t = 0.25)]
+    pub kl: f64,
+    /// A text whose next token is looked at; may be repeated [default: I think that]
+    #[arg(long, short)]
+    pub prompt: Vec<String>,
+    /// Where
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}

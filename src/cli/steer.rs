@@ -1,0 +1,85 @@
+//! Arguments of `mlpeek steer`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{Device, JsonArgs, PlaceArgs};
+use crate::steering::{Mode, Positions};
+
+/// What is done along a direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModeArg {
+    /// Add α times it
+    Add,
+    /// Make the component along it α
+    Set,
+    /// Take α of the component along it out
+    Ablate,
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Add => Self::Add,
+            ModeArg::Set => Self::Set,
+            ModeArg::Ablate => Self::Ablate,
+        }
+    }
+}
+
+/// `mlpeek steer`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("strength").args(["kl", "alpha"])), allow_negative_numbers = true)]
+pub struct SteerArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// Features, each with an optional weight: 3 or 3:1,17:-0.5. Other directions by their set: diffmean:months, kmeans:7,
+    /// random:3, neuron:123:-1
+    pub features: String,
+    /// The text to continue; repeated, α is found for the mean KL of all and each is continued
+    #[arg(long, short, default_value = "I think that")]
+    pub prompt: Vec<String>,
+    /// KL(base ‖ steered) at the prompt's last token to search α for [default: 0.25, where neither this nor --alpha is given]
+    #[arg(long)]
+    pub kl: Option<f64>,
+    /// α itself [default to ablate: 1, the whole component]
+    #[arg(long)]
+    pub alpha: Option<f64>,
+    /// What is done along the directions
+    #[arg(long, value_enum, default_value_t = ModeArg::Add)]
+    pub mode: ModeArg,
+    /// + promotes, - suppresses
+    #[arg(long, default_value = "+", value_parser = ["+", "-"], allow_hyphen_values = true)]
+    pub sign: String,
+    /// Which tokens are touched: all, generated, or a span of positions such as 3..7 (BOS, where there is one, is at 0)
+    #[arg(long, default_value = "all")]
+    pub positions: Positions,
+    /// New tokens a text
+    #[arg(long, default_value_t = 50)]
+    pub max_tokens: usize,
+    /// Baseline and steered texts each
+    #[arg(long, default_value_t = 1)]
+    pub samples: usize,
+    /// 0 is greedy
+    #[arg(long, default_value_t = 1.0)]
+    pub temperature: f64,
+    /// Keep the k likeliest tokens; 0 keeps all
+    #[arg(long, default_value_t = 30)]
+    pub top_k: usize,
+    /// Keep the smallest set with this mass
+    #[arg(long, default_value_t = 0.3)]
+    pub top_p: f64,
+    /// Seed of the draws
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Where
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}

@@ -1,0 +1,277 @@
+//! The causal evaluation from a study to its table: prepared with the study at hand, run with the model alone, so that nobody
+//! waits for the study while texts are generated.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::directions::Place;
+use super::evaluation::{self, Method, Offered};
+use crate::baselines::SetKind;
+use crate::error::{Error, Result};
+use crate::eval::split::{Holdout, Split};
+use crate::eval::steering::judge::{Case, Judge, Judgement, OfflineJudge};
+use crate::eval::steering::log::Log;
+use crate::eval::steering::report::{Compared, MethodReport, compare, report};
+use crate::eval::steering::{Happened, Run, SteeringConfig, Subject, TextRecord, texts_of, unreached};
+use crate::model::{HookPoint, Model};
+use crate::steering::direction_term;
+use crate::study::Study;
+use crate::task::TaskCtx;
+
+/// What is asked of a causal evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CausalAsk {
+    /// The methods; the first is compared with the others.
+    pub methods: Vec<Method>,
+    /// Where.
+    pub place: Place,
+    /// Which sentences choose nothing.
+    pub holdout: Holdout,
+    /// Labels; none means all that can be scored.
+    pub labels: Vec<String>,
+    /// The texts.
+    pub config: SteeringConfig,
+    /// Its name in the study; `None`: made of all this.
+    pub name: Option<String>,
+    /// Of shuffling and the bootstrap.
+    pub seed: u64,
+}
+
+/// An evaluation that needs nothing more of its study.
+pub struct Prepared {
+    name: String,
+    log: Log,
+    config: SteeringConfig,
+    seed: u64,
+    methods: Vec<String>,
+    hook: HookPoint,
+    /// A direction a method and label, as it is in its set.
+    offers: Vec<Offer>,
+    labels: Vec<String>,
+    /// (label, text) that chose nothing, and those that chose.
+    learn: Vec<(String, String)>,
+    scale: Vec<(String, String)>,
+    notes: Vec<String>,
+}
+
+struct Offer {
+    method: String,
+    label: String,
+    direction: usize,
+    hook: HookPoint,
+    column: Vec<f32>,
+}
+
+/// What an evaluation came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Causal {
+    /// Its name in the study.
+    pub name: String,
+    /// Where every text is kept.
+    pub dir: PathBuf,
+    /// The space of the first method.
+    pub hook: String,
+    /// The judge's name.
+    pub judge: String,
+    /// What its ratings mean.
+    pub meaning: String,
+    /// Labels judged.
+    pub labels: Vec<String>,
+    /// A report a method.
+    pub methods: Vec<MethodReport>,
+    /// The first against the others.
+    pub compared: Vec<Compared>,
+    /// What unsteered texts get.
+    pub unsteered: Scores,
+    /// Methods with targets that were out of reach.
+    pub unreached: Vec<Unreached>,
+}
+
+/// Means over labels and texts.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Scores {
+    /// Harmonic means.
+    pub score: f64,
+    /// Concept.
+    pub concept: f64,
+    /// Fluency.
+    pub fluency: f64,
+}
+
+/// How many of a method's KL targets were out of reach.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Unreached {
+    /// The method.
+    pub method: String,
+    /// So many.
+    pub unreached: usize,
+    /// Of so many.
+    pub of: usize,
+    /// The largest KL that one of these came to.
+    pub largest_kl: f64,
+}
+
+/// Chooses directions and opens the log.
+///
+/// # Errors
+/// What [`Offered::choose`] and [`Log::open`] return; [`Error::Usage`] for a label that is not there and without a method.
+pub fn prepare(study: &Study, ask: &CausalAsk, ctx: &TaskCtx) -> Result<Prepared> {
+    let tokens = study.tokens()?;
+    let split = &Split::new(&tokens, &ask.holdout)?;
+    ask.config.check()?;
+    if let Some(missing) = ask.labels.iter().find(|l| !tokens.labels.contains(l)) {
+        return Err(Error::usage(format!("the corpus has no label '{}'", missing.escape_debug())));
+    }
+    let all = evaluation::choose_all(study, &ask.methods, &ask.place, split, ask.seed, ctx)?;
+    let labels: Vec<String> = split.labels.iter().map(|&l| tokens.labels[l as usize].clone()).collect();
+    let labels: Vec<String> = labels.into_iter().filter(|l| ask.labels.is_empty() || ask.labels.contains(l)).collect();
+    let offers = offers(&all, &labels, &tokens.labels);
+    let hook = all[0].set.hook();
+    let model = study.manifest().model.as_ref().map(|m| &m.weights_sha256);
+    // Everything that decides a text: another plan is another evaluation.
+    let plan = json!({"config": ask.config, "model": model, "split": split.labels.len(), "seed": ask.seed,
+        "held_out": split.sentences.iter().filter(|s| s.held_out).map(|s| s.rows.start).collect::<Vec<_>>(),
+        "directions": offers.iter().map(|o| json!([o.method, o.label, o.direction, o.hook.to_string(),
+            format!("{:016x}", xxh3_64(bytemuck::cast_slice::<f32, u8>(&o.column)))])).collect::<Vec<_>>()});
+    let name = ask.name.clone().unwrap_or_else(|| format!("steering-{:016x}", xxh3_64(plan.to_string().as_bytes())));
+    let log = Log::open(&study.evaluation_dir(&name)?, &plan)?;
+    let owned = |held_out| {
+        let of = evaluation::sentences(split, &tokens, held_out).into_iter();
+        of.map(|(label, text)| (label.to_owned(), text.to_owned())).collect()
+    };
+    let hooks: Vec<_> = all.iter().map(|o| (o.name.clone(), o.set.hook())).collect();
+    Ok(Prepared {
+        name,
+        log,
+        config: ask.config.clone(),
+        seed: ask.seed,
+        methods: all.iter().map(|o| o.name.clone()).collect(),
+        hook,
+        offers,
+        labels,
+        learn: owned(true),
+        scale: owned(false),
+        notes: [evaluation::small_labels(split, &tokens), evaluation::spaces_note(&hooks)]
+            .into_iter()
+            .flatten()
+            .collect(),
+    })
+}
+
+/// The direction of each method for each label. Random directions are not chosen: one a label, as they come.
+fn offers(all: &[Offered], labels: &[String], names: &[String]) -> Vec<Offer> {
+    let mut out = Vec::new();
+    for (i, label) in labels.iter().enumerate() {
+        for method in all {
+            let Some(found) = method.found.iter().find(|f| names[f.label as usize] == *label) else { continue };
+            let directions = method.set.directions();
+            let direction = match method.method {
+                Method::Set(SetKind::Random) => i % directions.count().max(1),
+                _ => found.feature,
+            };
+            let (method, hook, column) = (method.name.clone(), method.set.hook(), directions.column(direction));
+            out.push(Offer { method, label: label.clone(), direction, hook, column });
+        }
+    }
+    out
+}
+
+impl Prepared {
+    /// Generates and judges what is not there yet. `judge`: `None` is the offline judge. `note` gets remarks for a person.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when no label can be judged; what the model, the log and the judge return.
+    pub fn run(
+        mut self,
+        model: &Model,
+        judge: Option<Box<dyn Judge>>,
+        note: &mut dyn FnMut(&str),
+        seen: &mut dyn FnMut(Happened<'_>) -> Result<()>,
+        ctx: &TaskCtx,
+    ) -> Result<Causal> {
+        self.notes.iter().for_each(|n| note(n));
+        let mut run = Run::new(model, &self.config, &mut self.log)?;
+        let unsteered = run.unsteered(ctx)?;
+        let mut judge: Box<dyn Judge> = match judge {
+            Some(judge) => judge,
+            None => {
+                let (judge, left_out) = OfflineJudge::learn(&pairs(&self.learn), &pairs(&self.scale), &unsteered)?;
+                for (label, why) in left_out.iter().filter(|(l, _)| self.labels.contains(l)) {
+                    note(&format!("'{label}' is left out, because it {why}"));
+                }
+                self.labels.retain(|l| judge.knows(l));
+                Box::new(judge)
+            }
+        };
+        if self.labels.is_empty() {
+            return Err(Error::refused("no label is left that can be judged: name others with --labels"));
+        }
+        let subjects = subjects(&self.offers, &self.labels, model)?;
+        note(&judge.describe());
+        note(&format!(
+            "{} directions, up to {} texts of {} tokens; kept in {}",
+            subjects.len(),
+            texts_of(&subjects, &self.config),
+            self.config.sampling.max_tokens,
+            run.dir().display()
+        ));
+        run.go(&subjects, judge.as_mut(), seen, ctx)?;
+        let unsteered = unsteered_scores(&unsteered, &self.labels, judge.as_mut(), ctx)?;
+        let methods = report(&self.log.judged(judge.name())?, &self.methods, self.seed);
+        Ok(Causal {
+            name: self.name,
+            dir: self.log.dir().to_path_buf(),
+            hook: self.hook.to_string(),
+            judge: judge.name().to_owned(),
+            meaning: judge.describe(),
+            labels: self.labels,
+            compared: compare(&methods, self.seed),
+            methods,
+            unsteered,
+            unreached: unreached(self.log.strengths())
+                .into_iter()
+                .map(|(method, (unreached, of, largest_kl))| Unreached { method, unreached, of, largest_kl })
+                .collect(),
+        })
+    }
+}
+
+fn pairs(owned: &[(String, String)]) -> Vec<(&str, &str)> {
+    owned.iter().map(|(label, text)| (label.as_str(), text.as_str())).collect()
+}
+
+fn subjects(offers: &[Offer], labels: &[String], model: &Model) -> Result<Vec<Subject>> {
+    let subject = |o: &Offer| {
+        let term = direction_term(model, o.hook, &o.column, 1.0)?;
+        Ok(Subject { method: o.method.clone(), label: o.label.clone(), direction: o.direction, term })
+    };
+    offers.iter().filter(|o| labels.contains(&o.label)).map(subject).collect()
+}
+
+fn unsteered_scores(texts: &[TextRecord], labels: &[String], judge: &mut dyn Judge, ctx: &TaskCtx) -> Result<Scores> {
+    let (mut sums, mut count) = (Scores::default(), 0.0f64);
+    for label in labels {
+        let case = |t: &TextRecord| Case {
+            label: label.clone(),
+            prompt: String::new(),
+            text: t.text.clone(),
+            nll: t.nll,
+            distinct: t.distinct,
+        };
+        for said in judge.rate(&texts.iter().map(case).collect::<Vec<_>>(), ctx)? {
+            if let (Judgement::Rated { concept, fluency }, Some(score)) = (&said, said.score()) {
+                sums = Scores {
+                    score: sums.score + score,
+                    concept: sums.concept + concept,
+                    fluency: sums.fluency + fluency,
+                };
+                count += 1.0;
+            }
+        }
+    }
+    let count = count.max(1.0);
+    Ok(Scores { score: sums.score / count, concept: sums.concept / count, fluency: sums.fluency / count })
+}

@@ -1,0 +1,212 @@
+//! From a study to what is evaluated: methods, the directions that each offers for a label, and the sentences that each
+//! part of an evaluation may see.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::directions::{self, Ground, Place};
+use crate::baselines::{DirectionSet, SetKind};
+use crate::error::{Error, Result};
+use crate::eval::detection::{Choice, Detector, LabelDetection};
+use crate::eval::score::each_strip;
+use crate::eval::split::{RowView, Split};
+use crate::model::HookPoint;
+use crate::study::{Study, TokenTable};
+use crate::task::TaskCtx;
+
+/// A way to a direction for a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Directions of a set: the best for the label on the training sentences, or the label's own.
+    Set(SetKind),
+    /// A fit's features chosen as the best for labels that were dealt out to the sentences anew: what choosing is worth.
+    Shuffled,
+}
+
+impl Method {
+    /// Every method, the fit first: what all else is compared with.
+    pub fn all() -> Vec<Self> {
+        SetKind::ALL.into_iter().map(Self::Set).chain([Self::Shuffled]).collect()
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Set(kind) => kind.fmt(f),
+            Self::Shuffled => f.write_str("shuffled"),
+        }
+    }
+}
+
+impl FromStr for Method {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        Self::all().into_iter().find(|m| m.to_string() == s).ok_or_else(|| {
+            let names: Vec<_> = Self::all().iter().map(ToString::to_string).collect();
+            Error::usage(format!("'{s}' is no method: use {}", names.join(", ")))
+        })
+    }
+}
+
+/// A method with its directions and the one chosen for each scored label.
+pub struct Offered {
+    /// For tables: "k100", "diffmean", "k100, shuffled labels".
+    pub name: String,
+    /// Which.
+    pub method: Method,
+    /// The directions.
+    pub set: Box<dyn DirectionSet>,
+    /// For each scored label the direction chosen on the training sentences.
+    pub found: Vec<LabelDetection>,
+}
+
+impl Offered {
+    /// Opens a method's directions, the supervised ones made of the training sentences alone, and chooses one for each label
+    /// that `split` scores. The other sets see all sentences, but no label.
+    ///
+    /// # Errors
+    /// What [`directions::open`] returns; [`Error::Refused`] when the corpus has no labels that can be scored.
+    pub fn choose(
+        study: &Study,
+        method: Method,
+        place: &Place,
+        split: &Split,
+        seed: u64,
+        ctx: &TaskCtx,
+    ) -> Result<Self> {
+        let tokens = study.tokens()?;
+        check_labels(split, &tokens)?;
+        let (kind, choice) = match method {
+            Method::Set(kind) if kind.supervised() => (kind, Choice::Own),
+            Method::Set(kind) => (kind, Choice::Best),
+            Method::Shuffled => (SetKind::Fit, Choice::Best),
+        };
+        let set: Box<dyn DirectionSet> = match kind {
+            SetKind::DiffMean => Box::new(differences_in_means(study, place, split, &tokens, ctx)?),
+            _ => directions::open(study, kind, place, ctx)?,
+        };
+        let shuffled = (method == Method::Shuffled).then(|| split.shuffled(seed));
+        let split = shuffled.as_ref().unwrap_or(split);
+        let mut detector = Detector::new(split, choice);
+        let source = study.activations(set.hook())?;
+        each_strip(source.as_ref(), &split.sentences, set.directions(), ctx, |scores| {
+            detector.take(scores);
+            Ok(())
+        })?;
+        let name = match method {
+            Method::Shuffled => format!("{}, shuffled labels", set.name()),
+            Method::Set(_) => set.name().to_owned(),
+        };
+        Ok(Self { name, method, set, found: detector.finish() })
+    }
+}
+
+/// [`Offered::choose`] for each of `methods`, of which there must be one.
+pub fn choose_all(
+    study: &Study,
+    methods: &[Method],
+    place: &Place,
+    split: &Split,
+    seed: u64,
+    ctx: &TaskCtx,
+) -> Result<Vec<Offered>> {
+    if methods.is_empty() {
+        return Err(Error::usage("nothing to evaluate: name at least one method"));
+    }
+    methods.iter().map(|&method| Offered::choose(study, method, place, split, seed, ctx)).collect()
+}
+
+/// Differences in means of the training sentences, one a scored label.
+pub fn differences_in_means(
+    study: &Study,
+    place: &Place,
+    split: &Split,
+    tokens: &TokenTable,
+    ctx: &TaskCtx,
+) -> Result<crate::baselines::PlainSet> {
+    let (hook, fit) = place.resolve(study)?;
+    let source = study.activations(hook)?;
+    let train = RowView::new(source.as_ref(), split.rows(false));
+    let of_sentence = |label: Option<u32>| split.labels.binary_search(&label?).ok().map(|place| place as u32);
+    let sentences = split.sentences.iter().filter(|s| !s.held_out);
+    let row_labels: Vec<Option<u32>> =
+        sentences.flat_map(|s| std::iter::repeat_n(of_sentence(s.label), s.rows.len())).collect();
+    let ground = Ground {
+        hook,
+        source: &train,
+        row_labels: row_labels.into(),
+        labels: split.labels.iter().map(|&l| tokens.labels[l as usize].clone()).collect(),
+        config: fit.map(|f| f.config).unwrap_or_default(),
+    };
+    directions::made(SetKind::DiffMean, &ground, ctx)
+}
+
+/// Refuses a corpus of which no label can be told from another.
+fn check_labels(split: &Split, tokens: &TokenTable) -> Result<()> {
+    if !split.labels.is_empty() {
+        return Ok(());
+    }
+    Err(Error::refused(match tokens.labels.len() {
+        0 => "the corpus has no labels: collect one that has (JSON: label → list of texts)".to_owned(),
+        n => format!(
+            "of {n} labels no two have 4 sentences or more, which choosing and holding out need: add sentences to them"
+        ),
+    }))
+}
+
+/// What a person is told where methods do not live in one space.
+pub fn spaces_note(hooks: &[(String, HookPoint)]) -> Option<String> {
+    let first = hooks.first()?.1;
+    hooks.iter().any(|(_, hook)| *hook != first).then(|| {
+        let each: Vec<_> = hooks.iter().map(|(name, hook)| format!("{name} at {hook}")).collect();
+        format!("these methods live in different spaces, so their strengths differ in kind: {}", each.join(", "))
+    })
+}
+
+/// Sentences of one side as (label, text), for a judge to learn from.
+pub fn sentences<'a>(split: &Split, tokens: &'a TokenTable, held_out: bool) -> Vec<(&'a str, &'a str)> {
+    let of = split.sentences.iter().filter(|s| s.held_out == held_out);
+    of.filter_map(|s| {
+        let label = s.label.filter(|l| split.labels.binary_search(l).is_ok())?;
+        let sample = tokens.rows.get(s.rows.start)?.sample as usize;
+        Some((tokens.labels[label as usize].as_str(), tokens.texts[sample].as_str()))
+    })
+    .collect()
+}
+
+/// Labels too small to be scored, named: nothing is dropped in silence.
+pub fn small_labels(split: &Split, tokens: &TokenTable) -> Option<String> {
+    let small: Vec<&str> = (0..tokens.labels.len())
+        .filter(|&l| split.labels.binary_search(&(l as u32)).is_err())
+        .map(|l| tokens.labels[l].as_str())
+        .collect();
+    (!small.is_empty() && !split.labels.is_empty())
+        .then(|| format!("left out, with fewer than 4 sentences each: {}", small.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::HookSite;
+
+    #[test]
+    fn methods_are_typed_as_they_are_shown() {
+        for method in Method::all() {
+            assert_eq!(method.to_string().parse::<Method>().unwrap(), method);
+        }
+        assert_eq!("probe".parse::<Method>().unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn different_spaces_are_told() {
+        let hook = |layer| HookPoint { layer, site: HookSite::MlpPost };
+        let one = [("a".to_owned(), hook(1)), ("b".to_owned(), hook(1))];
+        assert_eq!(spaces_note(&one), None);
+        let two = [("a".to_owned(), hook(1)), ("b".to_owned(), hook(2))];
+        assert!(spaces_note(&two).unwrap().contains("b at blocks.2.mlp.hook_post"));
+    }
+}

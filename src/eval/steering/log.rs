@@ -1,0 +1,191 @@
+//! What a run has done, as JSON lines in a directory: `strengths.jsonl`, `texts.jsonl`, `judged-<judge>.jsonl`.
+//!
+//! Lines are only ever appended, whole batches at a time, so a run killed at any instant goes on from the last whole line: a
+//! torn last line is cut off. Knows no model.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{JudgedRecord, StrengthRecord, TextRecord};
+use crate::disk;
+use crate::error::{Error, Result};
+
+const PLAN: &str = "plan.json";
+const STRENGTHS: &str = "strengths.jsonl";
+const TEXTS: &str = "texts.jsonl";
+
+/// A run's directory, open for going on.
+#[derive(Debug)]
+pub struct Log {
+    dir: PathBuf,
+    strengths: Vec<StrengthRecord>,
+    texts: Vec<TextRecord>,
+}
+
+impl Log {
+    /// Opens or makes `dir` for `plan`; an existing one must have been made for the same plan.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where the directory holds another plan; [`Error::File`] for a line that is no record.
+    pub fn open(dir: &Path, plan: &impl Serialize) -> Result<Self> {
+        let wanted = serde_json::to_value(plan).map_err(|e| Error::refused(format!("cannot write the plan: {e}")))?;
+        disk::create_dir(dir)?;
+        let path = dir.join(PLAN);
+        if path.exists() {
+            let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+            let there: serde_json::Value = serde_json::from_slice(&bytes)
+                .map_err(|e| Error::file(&path, format!("not a plan: {e}; remove the directory and start again")))?;
+            if there != wanted {
+                return Err(Error::refused(format!(
+                    "{} holds another evaluation: give another --name, or remove it",
+                    dir.display()
+                )));
+            }
+        } else {
+            disk::write_atomic(&path, format!("{wanted:#}\n").as_bytes())?;
+        }
+        let strengths = read(&dir.join(STRENGTHS))?;
+        let texts = read(&dir.join(TEXTS))?;
+        Ok(Self { dir: dir.to_path_buf(), strengths, texts })
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The α found so far.
+    pub fn strengths(&self) -> &[StrengthRecord] {
+        &self.strengths
+    }
+
+    /// The texts so far.
+    pub fn texts(&self) -> &[TextRecord] {
+        &self.texts
+    }
+
+    /// What a judge has said so far, the last word on each text.
+    pub fn judged(&self, judge: &str) -> Result<Vec<JudgedRecord>> {
+        let all: Vec<JudgedRecord> = read(&self.judged_path(judge))?;
+        let mut last = std::collections::HashMap::new();
+        for (i, record) in all.iter().enumerate() {
+            last.insert(record.key.id(), i);
+        }
+        let keep = |(i, r): (usize, JudgedRecord)| (last.get(&r.key.id()) == Some(&i)).then_some(r);
+        Ok(all.into_iter().enumerate().filter_map(keep).collect())
+    }
+
+    pub(super) fn add_strengths(&mut self, records: &[StrengthRecord]) -> Result<()> {
+        append(&self.dir.join(STRENGTHS), records)?;
+        self.strengths.extend_from_slice(records);
+        Ok(())
+    }
+
+    pub(super) fn add_texts(&mut self, records: &[TextRecord]) -> Result<()> {
+        append(&self.dir.join(TEXTS), records)?;
+        self.texts.extend_from_slice(records);
+        Ok(())
+    }
+
+    pub(super) fn add_judged(&mut self, judge: &str, records: &[JudgedRecord]) -> Result<()> {
+        append(&self.judged_path(judge), records)
+    }
+
+    /// A file a judge: two judges' words are never read together.
+    fn judged_path(&self, judge: &str) -> PathBuf {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+        self.dir.join(format!("judged-{}.jsonl", judge.chars().map(plain).collect::<String>()))
+    }
+}
+
+/// The records of a file; none where there is no file. What follows the last line end is cut off: a run was killed there.
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("read", path)(e)),
+    };
+    let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+    if whole < bytes.len() {
+        let file = OpenOptions::new().write(true).open(path).map_err(Error::io("open", path))?;
+        file.set_len(whole as u64).map_err(Error::io("cut the torn end of", path))?;
+    }
+    let record = |(i, line): (usize, &[u8])| {
+        serde_json::from_slice(line).map_err(|e| {
+            Error::file(path, format!("line {} is no record ({e}): remove that line, and it is made again", i + 1))
+        })
+    };
+    bytes[..whole].split_inclusive(|&b| b == b'\n').enumerate().map(record).collect()
+}
+
+fn append(path: &Path, records: &[impl Serialize]) -> Result<()> {
+    let mut lines = Vec::new();
+    for record in records {
+        serde_json::to_writer(&mut lines, record).map_err(|e| Error::file(path, format!("cannot be written: {e}")))?;
+        lines.push(b'\n');
+    }
+    let mut file: File = OpenOptions::new().create(true).append(true).open(path).map_err(Error::io("open", path))?;
+    file.write_all(&lines).and_then(|()| file.sync_data()).map_err(Error::io("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::judge::Judgement;
+    use super::super::{Key, SteeringConfig};
+    use super::*;
+
+    fn key(sample: usize) -> Key {
+        Key { method: "k5".into(), label: "a".into(), target: 0.1, sign: -1, prompt: 1, sample }
+    }
+
+    fn text(sample: usize) -> TextRecord {
+        let (alpha, kl, nll) = (-1.0 / 3.0, 0.1, 2.5);
+        TextRecord {
+            key: key(sample),
+            direction: 3,
+            alpha,
+            kl,
+            text: "so\n\"it\"".into(),
+            tokens: 2,
+            nll,
+            distinct: 1.0,
+        }
+    }
+
+    #[test]
+    fn a_killed_run_goes_on_from_its_last_whole_line() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let plan = SteeringConfig::default();
+        let mut log = Log::open(dir.path(), &plan).unwrap();
+        log.add_texts(&[text(0), text(1)]).unwrap();
+        // Torn in the middle of the second line, as kill -9 and a full disk leave it.
+        let path = dir.path().join(TEXTS);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
+        let mut again = Log::open(dir.path(), &plan).unwrap();
+        assert_eq!(again.texts(), [text(0)], "numbers and characters come back as they were");
+        again.add_texts(&[text(1)]).unwrap();
+        assert_eq!(Log::open(dir.path(), &plan).unwrap().texts(), [text(0), text(1)]);
+        std::fs::write(&path, b"{}\n").unwrap();
+        assert!(Log::open(dir.path(), &plan).unwrap_err().to_string().contains("line 1 is no record"));
+    }
+
+    #[test]
+    fn another_plan_is_refused_and_judges_are_kept_apart() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let plan = SteeringConfig::default();
+        let mut log = Log::open(dir.path(), &plan).unwrap();
+        let said = |judgement| JudgedRecord { key: key(0), judgement };
+        let rated = said(Judgement::Rated { concept: 2.0, fluency: 1.0 });
+        log.add_judged("a", &[said(Judgement::Unrated { unrated: "no number".into() })]).unwrap();
+        log.add_judged("a", std::slice::from_ref(&rated)).unwrap();
+        assert_eq!(log.judged("a").unwrap(), [rated], "the last word counts");
+        assert!(log.judged("b").unwrap().is_empty());
+        let other = SteeringConfig { samples: 9, ..plan };
+        assert!(matches!(Log::open(dir.path(), &other), Err(Error::Refused(_))));
+    }
+}

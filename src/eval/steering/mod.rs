@@ -1,0 +1,364 @@
+//! Causal evaluation: does steering with a direction make the model speak of a concept, and still speak well?
+//!
+//! Directions × KL targets × signs × prompts × samples, each text judged. The one room of `eval` that runs a model. Owns the
+//! plan, the log of what was done ([`log`]) and the run, which goes on from any instant at which it was killed. Invariant:
+//! every method's texts have the same prompts, draws and KL targets, so that methods compare.
+
+pub mod judge;
+pub mod log;
+pub mod perplexity;
+mod record;
+pub mod report;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::model::generate::{Continuation, Sampling, generate};
+use crate::model::{BosRule, Model};
+use crate::steering::calibrate::calibrate;
+use crate::steering::tap::{SteerTap, Steering, Touch};
+use crate::steering::{Mode, Positions, Push, SteerTerm};
+use crate::task::{Progress, TaskCtx};
+use judge::{Case, Judge, Judgement};
+use log::Log;
+pub use record::{JudgedRecord, Key, StrengthRecord, TextRecord, unreached};
+
+/// The method under which unsteered texts are kept.
+pub const UNSTEERED: &str = "unsteered";
+/// Unsteered texts of each prompt: what the offline judge is scaled by.
+const UNSTEERED_SAMPLES: usize = 8;
+
+/// What is asked of every direction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SteeringConfig {
+    /// KL(base ‖ steered) at the prompts' last tokens, the mean over them.
+    pub targets: Vec<f64>,
+    /// Texts to continue; α is found on all of them.
+    pub prompts: Vec<String>,
+    /// Texts of each prompt, target and sign.
+    pub samples: usize,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// The study's rule.
+    pub bos: BosRule,
+    /// Rows generated at a time; has no part in what is drawn.
+    #[serde(skip)]
+    pub batch: usize,
+}
+
+impl Default for SteeringConfig {
+    fn default() -> Self {
+        let prompts = ["I think that", "The other day", "It is well known that", "She told me about"];
+        Self {
+            targets: vec![0.1, 0.25, 0.5, 1.0],
+            prompts: prompts.map(str::to_owned).to_vec(),
+            samples: 1,
+            sampling: Sampling { max_tokens: 30, ..Sampling::default() },
+            bos: BosRule::Auto,
+            batch: 16,
+        }
+    }
+}
+
+/// A direction that a method offers for a label.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subject {
+    /// The method: "k100", "diffmean", "random".
+    pub method: String,
+    /// The concept that it should make the model speak of.
+    pub label: String,
+    /// Its number in its set.
+    pub direction: usize,
+    /// What is added.
+    pub term: SteerTerm,
+}
+
+/// What happens while a run goes on, for whoever watches.
+#[derive(Debug)]
+pub enum Happened<'a> {
+    /// α were found for one direction and sign.
+    Strengths(&'a [StrengthRecord]),
+    /// Texts with what was judged of them.
+    Texts(&'a [TextRecord], &'a [JudgedRecord]),
+}
+
+/// A run: the model, what is asked of it, and the log that it goes on from.
+pub struct Run<'a> {
+    model: &'a Model,
+    config: &'a SteeringConfig,
+    prompts: Vec<Vec<u32>>,
+    log: &'a mut Log,
+}
+
+/// Texts to generate that differ in nothing but their draws: they share the prompt's cache.
+struct Group {
+    push: Option<Arc<Push>>,
+    key: Key,
+    direction: usize,
+    alpha: f64,
+    kl: f64,
+    samples: Vec<usize>,
+}
+
+impl<'a> Run<'a> {
+    /// # Errors
+    /// [`Error::Usage`] for a configuration that asks for nothing or for a KL that is no positive number.
+    pub fn new(model: &'a Model, config: &'a SteeringConfig, log: &'a mut Log) -> Result<Self> {
+        config.check()?;
+        let encode = |text: &String| model.tokenizer().encode(text, config.bos);
+        let prompts = config.prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
+        if let Some(at) = prompts.iter().position(Vec::is_empty) {
+            return Err(Error::usage(format!("prompt {} has no tokens: give a text such as 'I think that'", at + 1)));
+        }
+        Ok(Self { model, config, prompts, log })
+    }
+
+    /// Where everything is kept.
+    pub fn dir(&self) -> &std::path::Path {
+        self.log.dir()
+    }
+
+    /// The unsteered texts, generated where the log lacks them.
+    pub fn unsteered(&mut self, ctx: &TaskCtx) -> Result<Vec<TextRecord>> {
+        let have: HashSet<String> = self.log.texts().iter().map(|t| t.key.id()).collect();
+        let mut groups = Vec::new();
+        for prompt in 0..self.prompts.len() {
+            let key = |sample| Key {
+                method: UNSTEERED.to_owned(),
+                label: String::new(),
+                target: 0.0,
+                sign: 0,
+                prompt,
+                sample,
+            };
+            let samples = (0..UNSTEERED_SAMPLES.max(self.config.samples)).filter(|&s| !have.contains(&key(s).id()));
+            let samples: Vec<usize> = samples.collect();
+            groups.push(Group { push: None, key: key(0), direction: 0, alpha: 0.0, kl: 0.0, samples });
+        }
+        for group in groups.into_iter().filter(|g| !g.samples.is_empty()) {
+            ctx.checkpoint(Progress::new(
+                "unsteered texts",
+                group.key.prompt as u64,
+                self.prompts.len() as u64,
+                "prompts",
+            ))?;
+            let texts = self.generate(&[group], ctx)?;
+            self.log.add_texts(&texts)?;
+        }
+        Ok(self.log.texts().iter().filter(|t| t.key.method == UNSTEERED).cloned().collect())
+    }
+
+    /// Generates and judges what the log lacks; hands on what was done, piece by piece.
+    pub fn go(
+        &mut self,
+        subjects: &[Subject],
+        judge: &mut dyn Judge,
+        seen: &mut dyn FnMut(Happened<'_>) -> Result<()>,
+        ctx: &TaskCtx,
+    ) -> Result<()> {
+        let have: HashSet<String> = self.log.texts().iter().map(|t| t.key.id()).collect();
+        self.judge_missing(judge, seen, ctx)?;
+        let signs_of = 2 * self.config.targets.len() * self.prompts.len() * self.config.samples;
+        let total = (subjects.len() * signs_of) as u64;
+        let mut pending: Vec<Group> = Vec::new();
+        for (i, subject) in subjects.iter().enumerate() {
+            for sign in [1i8, -1] {
+                let push = Arc::new(Push::new(std::slice::from_ref(&subject.term), Mode::Add)?);
+                let strengths = self.strengths(subject, sign, &push, ctx)?;
+                seen(Happened::Strengths(&strengths))?;
+                for found in strengths.iter().filter(|s| s.reached) {
+                    pending.extend(self.groups(subject, found, &push, &have));
+                    while pending.iter().map(|g| g.samples.len()).sum::<usize>() >= self.config.batch {
+                        let count = full(&pending, self.config.batch);
+                        let batch: Vec<Group> = pending.drain(..count).collect();
+                        self.batch(&batch, judge, seen, ctx)?;
+                    }
+                }
+                let done = (i * signs_of + if sign == 1 { signs_of / 2 } else { signs_of }) as u64;
+                ctx.checkpoint(Progress::new(format!("steering, {}", subject.method), done, total, "texts"))?;
+            }
+        }
+        while !pending.is_empty() {
+            let count = full(&pending, self.config.batch);
+            let batch: Vec<Group> = pending.drain(..count).collect();
+            self.batch(&batch, judge, seen, ctx)?;
+        }
+        Ok(())
+    }
+
+    /// The α of every target, found where the log lacks them.
+    fn strengths(
+        &mut self,
+        subject: &Subject,
+        sign: i8,
+        push: &Arc<Push>,
+        ctx: &TaskCtx,
+    ) -> Result<Vec<StrengthRecord>> {
+        let Subject { method, label, direction, .. } = subject;
+        let of = |s: &&StrengthRecord| s.method == *method && s.label == *label && s.sign == sign;
+        let known: Vec<StrengthRecord> = self.log.strengths().iter().filter(of).cloned().collect();
+        let targets = &self.config.targets;
+        if targets.iter().all(|t| known.iter().any(|k| k.target == *t)) {
+            return Ok(known);
+        }
+        let found = calibrate(self.model, push, &self.prompts, targets, sign < 0, Positions::All, ctx)?;
+        let record = |(c, &target): (crate::steering::calibrate::Calibration, &f64)| StrengthRecord {
+            method: method.clone(),
+            label: label.clone(),
+            direction: *direction,
+            sign,
+            target,
+            alpha: f64::from(sign) * c.alpha,
+            kl: c.kl,
+            reached: c.reached,
+            note: c.note,
+        };
+        let records: Vec<StrengthRecord> = found.into_iter().zip(targets).map(record).collect();
+        self.log.add_strengths(&records)?;
+        Ok(records)
+    }
+
+    /// A group a prompt, of the samples that the log lacks.
+    fn groups(
+        &self,
+        subject: &Subject,
+        found: &StrengthRecord,
+        push: &Arc<Push>,
+        have: &HashSet<String>,
+    ) -> Vec<Group> {
+        let key = |prompt, sample| Key {
+            method: subject.method.clone(),
+            label: subject.label.clone(),
+            target: found.target,
+            sign: found.sign,
+            prompt,
+            sample,
+        };
+        let group = |prompt| Group {
+            push: Some(push.clone()),
+            key: key(prompt, 0),
+            direction: subject.direction,
+            alpha: found.alpha,
+            kl: found.kl,
+            samples: (0..self.config.samples).filter(|&s| !have.contains(&key(prompt, s).id())).collect(),
+        };
+        (0..self.prompts.len()).map(group).filter(|g| !g.samples.is_empty()).collect()
+    }
+
+    fn batch(
+        &mut self,
+        groups: &[Group],
+        judge: &mut dyn Judge,
+        seen: &mut dyn FnMut(Happened<'_>) -> Result<()>,
+        ctx: &TaskCtx,
+    ) -> Result<()> {
+        let texts = self.generate(groups, ctx)?;
+        self.log.add_texts(&texts)?;
+        self.judge(&texts, judge, seen, ctx)
+    }
+
+    /// Judges texts of an earlier run that was stopped before their judgement, and those that a judge gave no rating.
+    fn judge_missing(
+        &mut self,
+        judge: &mut dyn Judge,
+        seen: &mut dyn FnMut(Happened<'_>) -> Result<()>,
+        ctx: &TaskCtx,
+    ) -> Result<()> {
+        let judged = self.log.judged(judge.name())?;
+        let rated: HashSet<String> = judged.iter().filter(|j| j.judgement.is_rated()).map(|j| j.key.id()).collect();
+        let missing = |t: &&TextRecord| t.key.sign != 0 && !rated.contains(&t.key.id());
+        let missing: Vec<TextRecord> = self.log.texts().iter().filter(missing).cloned().collect();
+        missing.chunks(self.config.batch).try_for_each(|texts| self.judge(texts, judge, seen, ctx))
+    }
+
+    fn judge(
+        &mut self,
+        texts: &[TextRecord],
+        judge: &mut dyn Judge,
+        seen: &mut dyn FnMut(Happened<'_>) -> Result<()>,
+        ctx: &TaskCtx,
+    ) -> Result<()> {
+        let case = |t: &TextRecord| Case {
+            label: t.key.label.clone(),
+            prompt: self.config.prompts[t.key.prompt].clone(),
+            text: t.text.clone(),
+            nll: t.nll,
+            distinct: t.distinct,
+        };
+        let cases: Vec<Case> = texts.iter().map(case).collect();
+        let said = judge.rate(&cases, ctx)?;
+        let record = |(t, judgement): (&TextRecord, Judgement)| JudgedRecord { key: t.key.clone(), judgement };
+        let judged: Vec<JudgedRecord> = texts.iter().zip(said).map(record).collect();
+        self.log.add_judged(judge.name(), &judged)?;
+        seen(Happened::Texts(texts, &judged))
+    }
+
+    fn generate(&self, groups: &[Group], ctx: &TaskCtx) -> Result<Vec<TextRecord>> {
+        let stream = |g: &Group, sample: usize| (g.key.prompt * 1000 + sample) as u64;
+        let continuation = |g: &Group| Continuation {
+            prompt: self.prompts[g.key.prompt].clone(),
+            streams: g.samples.iter().map(|&s| stream(g, s)).collect(),
+        };
+        let continuations: Vec<Continuation> = groups.iter().map(continuation).collect();
+        let steering = |g: &Group| g.push.clone().map(|push| Steering { push, alpha: g.alpha });
+        let rows = groups.iter().flat_map(|g| std::iter::repeat_n(steering(g), g.samples.len())).collect();
+        let mut tap = SteerTap::new(rows, Touch::All)?;
+        let made = generate(self.model, &continuations, &self.config.sampling, &mut tap, &mut |_| {}, ctx)?;
+        let places: Vec<(&Group, usize)> = groups.iter().flat_map(|g| g.samples.iter().map(move |&s| (g, s))).collect();
+        let rows: Vec<(&[u32], &[u32])> =
+            places.iter().zip(&made).map(|((g, _), m)| (&self.prompts[g.key.prompt][..], &m.ids[..])).collect();
+        let nll = perplexity::mean_nll(self.model, &rows, ctx)?;
+        let record =
+            |(((group, sample), made), nll): ((&(&Group, usize), crate::model::generate::Continued), f64)| TextRecord {
+                key: Key { sample: *sample, ..group.key.clone() },
+                direction: group.direction,
+                alpha: group.alpha,
+                kl: group.kl,
+                tokens: made.ids.len(),
+                distinct: perplexity::distinct_share(&made.ids),
+                text: made.text,
+                nll,
+            };
+        Ok(places.iter().zip(made).zip(nll).map(record).collect())
+    }
+}
+
+/// How many of the first groups fill a batch: at least one.
+fn full(groups: &[Group], batch: usize) -> usize {
+    let mut rows = 0;
+    let count = groups.iter().take_while(|g| {
+        rows += g.samples.len();
+        rows <= batch
+    });
+    count.count().max(1)
+}
+
+impl SteeringConfig {
+    /// Refuses what asks for nothing, or for a KL that is no positive number.
+    pub fn check(&self) -> Result<()> {
+        let none = |what: &str| Err(Error::usage(format!("nothing to evaluate: give at least one {what}")));
+        if self.targets.is_empty() {
+            return none("KL target");
+        }
+        if let Some(bad) = self.targets.iter().find(|t| !(t.is_finite() && **t > 0.0)) {
+            return Err(Error::usage(format!("a KL target must be a positive number, not {bad}: try 0.25")));
+        }
+        if self.prompts.len() < 2 {
+            return Err(Error::usage(
+                "the best strength is chosen on one half of the prompts and reported on the other: give at least two",
+            ));
+        }
+        if self.samples == 0 || self.sampling.max_tokens == 0 || self.batch == 0 {
+            return none("sample, token and row a batch");
+        }
+        Ok(())
+    }
+}
+
+/// Texts that a run of `subjects` will hold when every target is reached.
+pub fn texts_of(subjects: &[Subject], config: &SteeringConfig) -> usize {
+    subjects.len() * 2 * config.targets.len() * config.prompts.len() * config.samples
+}

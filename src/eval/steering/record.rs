@@ -1,0 +1,102 @@
+//! The lines of a run's log: strengths, texts, judgements.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::judge::Judgement;
+
+/// What a text is known by: a method's direction for a label, a KL target and sign, a prompt and a sample.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Key {
+    /// The method.
+    pub method: String,
+    /// The label; empty for unsteered texts.
+    pub label: String,
+    /// The KL target; 0 for unsteered texts.
+    pub target: f64,
+    /// 1 promotes, −1 suppresses, 0 is unsteered.
+    pub sign: i8,
+    /// The prompt's number.
+    pub prompt: usize,
+    /// The sample of that prompt.
+    pub sample: usize,
+}
+
+impl Key {
+    /// For maps: equal for equal keys.
+    pub fn id(&self) -> String {
+        let Self { method, label, target, sign, prompt, sample } = self;
+        format!("{method}\u{1f}{label}\u{1f}{target}\u{1f}{sign}\u{1f}{prompt}\u{1f}{sample}")
+    }
+}
+
+/// A generated text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TextRecord {
+    /// Which.
+    #[serde(flatten)]
+    pub key: Key,
+    /// The direction's number in its set.
+    pub direction: usize,
+    /// The signed α.
+    pub alpha: f64,
+    /// The KL that α reached on the prompts.
+    pub kl: f64,
+    /// The new text, without the prompt.
+    pub text: String,
+    /// New tokens.
+    pub tokens: usize,
+    /// Mean negative log-likelihood of the new tokens under the unsteered model, nats a token.
+    pub nll: f64,
+    /// Distinct runs of three tokens among all.
+    pub distinct: f64,
+}
+
+/// The α that was found for a direction, sign and target.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StrengthRecord {
+    /// The method.
+    pub method: String,
+    /// The label.
+    pub label: String,
+    /// The direction's number.
+    pub direction: usize,
+    /// 1 or −1.
+    pub sign: i8,
+    /// The KL target.
+    pub target: f64,
+    /// The signed α.
+    pub alpha: f64,
+    /// The KL reached: the largest seen where the target was out of reach.
+    pub kl: f64,
+    /// Whether the target was reached.
+    pub reached: bool,
+    /// What a person should know.
+    pub note: Option<String>,
+}
+
+/// What was judged of a text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JudgedRecord {
+    /// Which.
+    #[serde(flatten)]
+    pub key: Key,
+    /// What the judge said.
+    #[serde(flatten)]
+    pub judgement: Judgement,
+}
+
+/// Targets that could not be reached: by method, how many of how many, and the largest KL that one of them came to.
+pub fn unreached(strengths: &[StrengthRecord]) -> BTreeMap<String, (usize, usize, f64)> {
+    let mut out: BTreeMap<String, (usize, usize, f64)> = BTreeMap::new();
+    for s in strengths {
+        let entry = out.entry(s.method.clone()).or_default();
+        entry.1 += 1;
+        if !s.reached {
+            entry.0 += 1;
+            entry.2 = entry.2.max(s.kl);
+        }
+    }
+    out
+}

@@ -1,0 +1,247 @@
+//! From judged texts to what is said of a method: scores at each KL and sign, the best of them chosen and reported on
+//! different prompts, intervals over labels.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::judge::Judgement;
+use super::{JudgedRecord, Key};
+use crate::eval::bootstrap::{Difference, paired};
+
+/// Draws of a bootstrap.
+const RESAMPLES: usize = 10_000;
+
+/// A mean over labels with its 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Mean {
+    /// The mean.
+    pub mean: f64,
+    /// 2.5th percentile; the mean itself with a single label.
+    pub low: f64,
+    /// 97.5th percentile.
+    pub high: f64,
+}
+
+/// A method at one KL target and sign.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CellReport {
+    /// The KL target.
+    pub target: f64,
+    /// 1 or −1.
+    pub sign: i8,
+    /// Harmonic mean of concept and fluency of a text, over the texts of a label, over labels.
+    pub score: Mean,
+    /// Concept alone.
+    pub concept: f64,
+    /// Fluency alone.
+    pub fluency: f64,
+    /// Labels that have texts here: a target out of reach leaves none.
+    pub labels: usize,
+}
+
+/// A method.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MethodReport {
+    /// Its name.
+    pub method: String,
+    /// At every target and sign.
+    pub cells: Vec<CellReport>,
+    /// The best target and sign of each label, chosen on one half of the prompts and scored on the other, both ways.
+    pub best: Option<Mean>,
+    /// The same chosen among promoting alone.
+    pub best_promoting: Option<Mean>,
+    /// By label, [`best`](Self::best).
+    pub labels: BTreeMap<String, f64>,
+    /// Texts judged.
+    pub texts: usize,
+    /// Texts that the judge gave no rating: in no mean.
+    pub unrated: usize,
+}
+
+/// The first method's best score minus another's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    /// The first method.
+    pub method: String,
+    /// The other.
+    pub against: String,
+    /// Over labels, paired.
+    #[serde(flatten)]
+    pub difference: Difference,
+}
+
+/// What one judge's words amount to, a report a method in the order of `methods`.
+pub fn report(judged: &[JudgedRecord], methods: &[String], seed: u64) -> Vec<MethodReport> {
+    methods.iter().map(|m| of_method(m, judged.iter().filter(|j| j.key.method == *m).collect(), seed)).collect()
+}
+
+/// The first method against each other one, where both have two labels or more.
+pub fn compare(reports: &[MethodReport], seed: u64) -> Vec<Compared> {
+    let Some((first, others)) = reports.split_first() else { return Vec::new() };
+    let compared = |other: &MethodReport| {
+        let pairs: Vec<(f64, f64)> =
+            first.labels.iter().filter_map(|(label, &a)| other.labels.get(label).map(|&b| (a, b))).collect();
+        let difference = paired(&pairs, RESAMPLES, seed)?;
+        Some(Compared { method: first.method.clone(), against: other.method.clone(), difference })
+    };
+    others.iter().filter_map(compared).collect()
+}
+
+/// Scores of one label: by target and sign, then by prompt.
+type Table<'a> = BTreeMap<(u64, i8), Vec<(&'a Key, f64)>>;
+
+fn of_method(method: &str, judged: Vec<&JudgedRecord>, seed: u64) -> MethodReport {
+    let mut labels: BTreeMap<&str, Table<'_>> = BTreeMap::new();
+    for record in &judged {
+        if let Some(score) = record.judgement.score() {
+            let of = labels.entry(&record.key.label).or_default();
+            of.entry((record.key.target.to_bits(), record.key.sign)).or_default().push((&record.key, score));
+        }
+    }
+    let both = |signs: &[i8]| -> BTreeMap<String, f64> {
+        labels.iter().filter_map(|(l, table)| Some(((*l).to_owned(), best(table, signs)?))).collect()
+    };
+    let all = both(&[1, -1]);
+    let mean = |of: &BTreeMap<String, f64>| interval(&of.values().copied().collect::<Vec<_>>(), seed);
+    MethodReport {
+        method: method.to_owned(),
+        cells: cells(&judged, seed),
+        best: mean(&all),
+        best_promoting: mean(&both(&[1])),
+        labels: all,
+        texts: judged.len(),
+        unrated: judged.iter().filter(|j| !j.judgement.is_rated()).count(),
+    }
+}
+
+/// The score of the best cell of a label on the prompts that it was not chosen by, the mean of both ways; `None` where
+/// either half has no text. Prompts take turns.
+fn best(table: &Table<'_>, signs: &[i8]) -> Option<f64> {
+    let half =
+        |scores: &[(&Key, f64)], which: usize| mean(scores.iter().filter(|(k, _)| k.prompt % 2 == which).map(|s| s.1));
+    let ways = [0, 1].map(|which| {
+        let candidates = table.iter().filter(|((_, sign), _)| signs.contains(sign));
+        let chosen = candidates
+            .filter_map(|(_, scores)| Some((half(scores, which)?, half(scores, 1 - which)?)))
+            // Of equal cells the first: the lowest KL.
+            .fold(
+                None,
+                |best: Option<(f64, f64)>, cell| if best.is_none_or(|b| cell.0 > b.0) { Some(cell) } else { best },
+            );
+        chosen.map(|c| c.1)
+    });
+    Some((ways[0]? + ways[1]?) / 2.0)
+}
+
+fn cells(judged: &[&JudgedRecord], seed: u64) -> Vec<CellReport> {
+    let mut by_cell: BTreeMap<(u64, i8), BTreeMap<&str, Vec<&Judgement>>> = BTreeMap::new();
+    for record in judged {
+        let cell = by_cell.entry((record.key.target.to_bits(), -record.key.sign)).or_default();
+        cell.entry(&record.key.label).or_default().push(&record.judgement);
+    }
+    let report = |((bits, negated), labels): ((u64, i8), BTreeMap<&str, Vec<&Judgement>>)| {
+        let each = |value: &dyn Fn(&Judgement) -> Option<f64>| -> Vec<f64> {
+            labels.values().filter_map(|of| mean(of.iter().filter_map(|j| value(j)))).collect()
+        };
+        let rating = |pick: fn(f64, f64) -> f64| {
+            let values = each(&|j| match j {
+                Judgement::Rated { concept, fluency } => Some(pick(*concept, *fluency)),
+                Judgement::Unrated { .. } => None,
+            });
+            mean(values.into_iter()).unwrap_or(0.0)
+        };
+        let scores = each(&Judgement::score);
+        Some(CellReport {
+            target: f64::from_bits(bits),
+            sign: -negated,
+            score: interval(&scores, seed)?,
+            concept: rating(|c, _| c),
+            fluency: rating(|_, f| f),
+            labels: scores.len(),
+        })
+    };
+    by_cell.into_iter().filter_map(report).collect()
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0usize), |(sum, count), v| (sum + v, count + 1));
+    (count > 0).then(|| sum / count as f64)
+}
+
+/// The mean of labels' values with its bootstrap interval; `None` without labels.
+pub fn interval(values: &[f64], seed: u64) -> Option<Mean> {
+    let mean = mean(values.iter().copied())?;
+    let pairs: Vec<(f64, f64)> = values.iter().map(|&v| (v, 0.0)).collect();
+    let (low, high) = paired(&pairs, RESAMPLES, seed).map_or((mean, mean), |d| (d.low, d.high));
+    Some(Mean { mean, low, high })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(label: &str, target: f64, sign: i8, prompt: usize, concept: Option<f64>) -> JudgedRecord {
+        let key = Key { method: "m".into(), label: label.into(), target, sign, prompt, sample: 0 };
+        let judgement = match concept {
+            Some(concept) => Judgement::Rated { concept, fluency: 2.0 },
+            None => Judgement::Unrated { unrated: "no".into() },
+        };
+        JudgedRecord { key, judgement }
+    }
+
+    #[test]
+    fn the_best_strength_is_reported_where_it_was_not_chosen() {
+        // On prompt 0 the KL of 0.1 looks best, on prompt 1 the KL of 0.5: choosing on either and reporting on the other
+        // gives what the other says of it, not the largest.
+        let judged = [
+            said("a", 0.1, 1, 0, Some(2.0)),
+            said("a", 0.1, 1, 1, Some(0.0)),
+            said("a", 0.5, 1, 0, Some(0.0)),
+            said("a", 0.5, 1, 1, Some(2.0)),
+            said("a", 0.5, -1, 0, Some(1.0)),
+        ];
+        let report = &report(&judged, &["m".to_owned()], 1)[0];
+        assert_eq!(report.best.unwrap().mean, 0.0);
+        let cell = report.cells.iter().find(|c| c.target == 0.1).unwrap();
+        assert_eq!((cell.score.mean, cell.concept, cell.fluency, cell.labels), (1.0, 1.0, 2.0, 1));
+        assert_eq!(
+            report.cells.iter().map(|c| (c.target, c.sign)).collect::<Vec<_>>(),
+            [(0.1, 1), (0.5, 1), (0.5, -1)]
+        );
+    }
+
+    #[test]
+    fn a_text_without_rating_is_in_no_mean() {
+        let judged = [
+            said("a", 0.1, 1, 0, Some(2.0)),
+            said("a", 0.1, 1, 1, None),
+            said("b", 0.1, 1, 0, None),
+            said("b", 0.1, 1, 1, None),
+        ];
+        let report = &report(&judged, &["m".to_owned(), "n".to_owned()], 1);
+        assert_eq!((report[0].texts, report[0].unrated), (4, 3));
+        assert_eq!((report[0].cells[0].score.mean, report[0].cells[0].labels), (2.0, 1));
+        assert_eq!(report[0].best, None, "one half of the prompts has no rating");
+        assert!(report[1].cells.is_empty() && report[1].best.is_none());
+    }
+
+    #[test]
+    fn methods_are_compared_label_by_label() {
+        let mut judged = Vec::new();
+        for (i, label) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            for prompt in 0..2 {
+                judged.push(said(label, 0.1, 1, prompt, Some(1.0 + 0.1 * i as f64)));
+                let mut other = said(label, 0.1, 1, prompt, Some(0.5 + 0.1 * i as f64));
+                other.key.method = "n".into();
+                judged.push(other);
+            }
+        }
+        let reports = report(&judged, &["m".to_owned(), "n".to_owned()], 3);
+        let difference = &compare(&reports, 3)[0];
+        assert_eq!((difference.method.as_str(), difference.against.as_str()), ("m", "n"));
+        assert!(difference.difference.low > 0.2 && difference.difference.mean < 0.8);
+        let best = reports[0].best.unwrap();
+        assert!(best.low < best.mean && best.mean < best.high);
+    }
+}

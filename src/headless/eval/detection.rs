@@ -1,0 +1,168 @@
+//! `mlpeek eval detection`.
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::super::judge::{cell, line};
+use super::{Output, split, with_interval};
+use crate::baselines::DirectionSet;
+use crate::cli::DetectionArgs;
+use crate::engine::evaluation::{Offered, choose_all, differences_in_means, spaces_note};
+use crate::error::Result;
+use crate::eval::bootstrap::{Difference, paired};
+use crate::eval::detection::LabelDetection;
+use crate::eval::hard::{HardNegatives, against_rivals, rivals};
+use crate::eval::steering::report::{Mean, interval};
+use crate::study::Study;
+
+const NAMES: usize = 24;
+const RESAMPLES: usize = 10_000;
+const HEADS: [&str; 6] =
+    ["AUROC [95 %]          ", "S_CD", "undef.", "above 0", "hard AUROC [95 %]     ", "hard accuracy"];
+const LEGEND: &str = "All on held-out sentences; the direction of a label is the best on the other ones (DiffMean: its own, made of \
+    them). A sentence scores the largest cosine of its tokens. S_CD = ln(mean over the label's sentences / mean over the others), \
+    undefined where a mean is not positive; above 0: share of labels whose sentences score higher on average, which is S_CD > 0 \
+    where that is defined. Hard: against the sentences of the labels most like it; accuracy at the threshold that is best on the \
+    other sentences. Intervals: bootstrap over labels. A fit and centroids were made of all sentences, without labels.";
+
+/// A label under one method.
+#[derive(Serialize)]
+struct LabelRow {
+    label: String,
+    direction: usize,
+    train_auroc: f64,
+    auroc: f64,
+    s_cd: Option<f64>,
+    above_0: bool,
+    hard: Option<HardNegatives>,
+}
+
+/// A method over all labels.
+#[derive(Serialize)]
+struct MethodRow {
+    method: String,
+    hook: String,
+    auroc: Option<Mean>,
+    s_cd: Option<f64>,
+    s_cd_undefined: f64,
+    above_0: f64,
+    hard_auroc: Option<Mean>,
+    hard_accuracy: Option<f64>,
+    labels: Vec<LabelRow>,
+}
+
+pub(super) fn run(args: &DetectionArgs, out: &mut Output) -> Result<()> {
+    let ctx = out.task();
+    let study = Study::open_read_only(&args.common.study)?;
+    let tokens = study.tokens()?;
+    let split = split(&args.common, &tokens, out)?;
+    let place = args.common.place.place();
+    let all = choose_all(&study, &args.common.methods, &place, &split, args.common.seed, &ctx)?;
+    let hooks: Vec<_> = all.iter().map(|o| (o.name.clone(), o.set.hook())).collect();
+    if let Some(note) = spaces_note(&hooks) {
+        out.note(&note);
+    }
+    let means = differences_in_means(&study, &place, &split, &tokens, &ctx)?;
+    let rivals = rivals(means.directions(), args.rivals);
+    if !out.is_json() {
+        out.line(&line(NAMES, &HEADS, &all[0].set.hook().to_string(), &HEADS.map(str::to_owned)))?;
+    }
+    let mut rows = Vec::new();
+    for method in &all {
+        let source = study.activations(method.set.hook())?;
+        let hard = against_rivals(source.as_ref(), &split, method.set.directions(), &method.found, &rivals, &ctx)?;
+        let row = row(method, &hard, &tokens.labels, args.common.seed);
+        match out.is_json() {
+            true => out.object(&json!({"event": "method", "result": row}))?,
+            false => out.line(&line(NAMES, &HEADS, &row.method, &cells(&row)))?,
+        }
+        rows.push(row);
+    }
+    explain(&rows, args, split.labels.len(), out)
+}
+
+fn row(method: &Offered, hard: &[Option<HardNegatives>], names: &[String], seed: u64) -> MethodRow {
+    let label = |(found, hard): (&LabelDetection, &Option<HardNegatives>)| LabelRow {
+        label: names[found.label as usize].clone(),
+        direction: found.feature,
+        train_auroc: found.train_auroc,
+        auroc: found.auroc,
+        s_cd: found.s_cd(),
+        above_0: found.tells_apart(),
+        hard: *hard,
+    };
+    let labels: Vec<LabelRow> = method.found.iter().zip(hard).map(label).collect();
+    let values = |value: &dyn Fn(&LabelRow) -> Option<f64>| labels.iter().filter_map(value).collect::<Vec<f64>>();
+    let mean = |v: Vec<f64>| (!v.is_empty()).then(|| v.iter().sum::<f64>() / v.len() as f64);
+    let share = |count: usize| count as f64 / labels.len().max(1) as f64;
+    MethodRow {
+        method: method.name.clone(),
+        hook: method.set.hook().to_string(),
+        auroc: interval(&values(&|l| Some(l.auroc)), seed),
+        s_cd: mean(values(&|l| l.s_cd)),
+        s_cd_undefined: share(labels.iter().filter(|l| l.s_cd.is_none()).count()),
+        above_0: share(labels.iter().filter(|l| l.above_0).count()),
+        hard_auroc: interval(&values(&|l| l.hard.map(|h| h.auroc)), seed),
+        hard_accuracy: mean(values(&|l| l.hard.map(|h| h.accuracy))),
+        labels,
+    }
+}
+
+fn cells(row: &MethodRow) -> Vec<String> {
+    let percent = |share: f64| format!("{:.0} %", 100.0 * share);
+    vec![
+        with_interval(row.auroc),
+        cell(row.s_cd, 2),
+        percent(row.s_cd_undefined),
+        percent(row.above_0),
+        with_interval(row.hard_auroc),
+        cell(row.hard_accuracy, 3),
+    ]
+}
+
+/// The first method's AUROC minus each other's.
+fn differences(rows: &[MethodRow], seed: u64) -> Vec<(String, Difference)> {
+    let Some((first, others)) = rows.split_first() else { return Vec::new() };
+    let auroc = |row: &MethodRow, label: &str| row.labels.iter().find(|l| l.label == label).map(|l| l.auroc);
+    let compared = |other: &MethodRow| {
+        let pairs: Vec<(f64, f64)> =
+            first.labels.iter().filter_map(|l| Some((l.auroc, auroc(other, &l.label)?))).collect();
+        Some((other.method.clone(), paired(&pairs, RESAMPLES, seed)?))
+    };
+    others.iter().filter_map(compared).collect()
+}
+
+fn explain(rows: &[MethodRow], args: &DetectionArgs, labels: usize, out: &mut Output) -> Result<()> {
+    let found = differences(rows, args.common.seed);
+    if out.is_json() {
+        for (against, difference) in &found {
+            out.object(&json!({"event": "difference", "method": rows[0].method, "against": against,
+                "measure": "auroc", "difference": difference}))?;
+        }
+        return out
+            .object(&json!({"event": "detection", "methods": rows.len(), "labels": labels, "rivals": args.rivals,
+            "holdout": args.common.holdout, "seed": args.common.seed}));
+    }
+    out.line("")?;
+    if !found.is_empty() {
+        out.line(&format!("AUROC of {} minus that of (95 % interval, paired bootstrap over labels):", rows[0].method))?;
+    }
+    for (against, d) in &found {
+        out.line(&format!("  {against:NAMES$}  {:+.3}  [{:+.3}, {:+.3}]", d.mean, d.low, d.high))?;
+    }
+    if args.labels {
+        for row in rows {
+            out.line(&format!("\n{}", row.method))?;
+            for l in &row.labels {
+                let hard = cell(l.hard.map(|h| h.auroc), 3);
+                let s_cd = cell(l.s_cd, 2);
+                out.line(&format!(
+                    "  {:24}  {:.3}  hard {hard}  S_CD {s_cd:>6}  direction {}",
+                    l.label, l.auroc, l.direction
+                ))?;
+            }
+        }
+    }
+    out.line("")?;
+    out.line(LEGEND)
+}

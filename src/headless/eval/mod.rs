@@ -1,0 +1,40 @@
+//! `mlpeek eval`: what directions detect, what they cause, what they share.
+
+mod detection;
+mod reuse;
+mod steering;
+
+use crate::cli::{EvalArgs, EvalCommand};
+use crate::engine::evaluation;
+use crate::error::Result;
+use crate::eval::split::{Holdout, Split};
+use crate::eval::steering::report::Mean;
+use crate::study::TokenTable;
+
+use super::Output;
+
+pub(super) fn run(command: &EvalCommand, out: &mut Output) -> Result<()> {
+    match command {
+        EvalCommand::Detection(args) => detection::run(args, out),
+        EvalCommand::Steering(args) => steering::run(args, out),
+        EvalCommand::Reuse(args) => reuse::run(args, out),
+    }
+}
+
+fn holdout(args: &EvalArgs) -> Holdout {
+    Holdout { share: args.holdout, seed: Some(args.holdout_seed), ..Holdout::default() }
+}
+
+/// Divides the sentences, and says which labels are too small.
+fn split(args: &EvalArgs, tokens: &TokenTable, out: &Output) -> Result<Split> {
+    let split = Split::new(tokens, &holdout(args))?;
+    if let Some(note) = evaluation::small_labels(&split, tokens) {
+        out.note(&note);
+    }
+    Ok(split)
+}
+
+/// "0.812 [0.790, 0.833]".
+fn with_interval(mean: Option<Mean>) -> String {
+    mean.map_or_else(|| "-".to_owned(), |m| format!("{:.3} [{:.3}, {:.3}]", m.mean, m.low, m.high))
+}

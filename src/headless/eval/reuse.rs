@@ -1,0 +1,180 @@
+//! `mlpeek eval reuse`.
+
+use serde_json::json;
+
+use super::super::{model_of, open_fit};
+use super::Output;
+use crate::analysis::{contexts, hierarchy};
+use crate::cli::ReuseArgs;
+use crate::error::{Error, Result};
+use crate::eval::rank::auroc_by_group;
+use crate::eval::reuse::{Member, Reuse, ReuseConfig, ReuseRow, reuse};
+use crate::eval::score::each_strip;
+use crate::eval::split::{Holdout, Split};
+use crate::factor::Factors;
+use crate::model::HookPoint;
+use crate::study::{Study, TokenTable};
+use crate::task::TaskCtx;
+
+const LEGEND: &str = "Each row steers with the neurons named, all at the same KL; Δ is the change of a word's log-probability (nats) as \
+    the next token, rank its place among all tokens' changes. Core: the neurons in more than half of the members, with their mean \
+    weights; exclusive: those that no other member has; whole: the feature.";
+
+pub(super) fn run(args: &ReuseArgs, out: &mut Output) -> Result<()> {
+    let ctx = out.task();
+    let place = args.place.place();
+    let name = match &args.place.fit {
+        Some(name) => Some(name.clone()),
+        None => place.resolve(&Study::open_read_only(&args.study)?)?.1.map(|f| f.name),
+    };
+    let (study, entry, factors) = open_fit(&args.study, name.as_deref())?;
+    let members = members(args, &study, entry.hook, &factors, &ctx)?;
+    let model = model_of(&study, args.device, None, out, &ctx)?;
+    let prompts = if args.prompt.is_empty() { vec!["I think that".to_owned()] } else { args.prompt.clone() };
+    let config = ReuseConfig { kl: args.kl, prompts, bos: study.manifest().bos };
+    let found = reuse(&model, entry.hook, &factors, &members, &config, &ctx)?;
+    if !found.cut_words.is_empty() {
+        out.note(&format!("only the first token is looked at of: {}", found.cut_words.join(", ")));
+    }
+    if out.is_json() {
+        for row in &found.rows {
+            out.object(&json!({"event": "row", "row": row}))?;
+        }
+        let summary =
+            |part| found.summary(part).map(|(own, others, rank)| json!({"own": own, "others": others, "rank": rank}));
+        return out.object(&json!({"event": "reuse", "fit": entry.name, "hook": entry.hook.to_string(), "kl": args.kl,
+            "members": found.members, "core": summary("core"), "exclusive": summary("exclusive"), "whole": summary("whole")}));
+    }
+    show(&found, &entry.name, entry.hook, out)
+}
+
+fn members(args: &ReuseArgs, study: &Study, hook: HookPoint, factors: &Factors, ctx: &TaskCtx) -> Result<Vec<Member>> {
+    let tokens = study.tokens()?;
+    if !args.features.is_empty() {
+        return args.features.iter().map(|text| typed(text)).collect();
+    }
+    if let Some(node) = args.node {
+        let tree = hierarchy::tree(&factors.features);
+        let node = tree.nodes.get(node).ok_or_else(|| {
+            Error::usage(format!("there is no node {node}: the tree has 0 to {}", tree.nodes.len().max(1) - 1))
+        })?;
+        let rows = contexts::feature_rows(factors, &tokens, &study.notes("")?);
+        let word = |id: usize| rows[id].top_tokens.first().map_or_else(String::new, |t| t.trim().to_owned());
+        return Ok(node.features.iter().map(|&id| Member { word: word(id), feature: id }).collect());
+    }
+    by_labels(&args.labels, study, hook, factors, &tokens, ctx)
+}
+
+/// "3=Monday".
+fn typed(text: &str) -> Result<Member> {
+    text.split_once('=')
+        .and_then(|(id, word)| Some(Member { feature: id.trim().parse().ok()?, word: word.trim().to_owned() }))
+        .filter(|m| !m.word.is_empty())
+        .ok_or_else(|| Error::usage(format!("'{}' is no feature with its word: write 3=Monday", text.escape_debug())))
+}
+
+/// For each label the feature that tells its sentences best from all others, each feature taken once, the surest label first.
+fn by_labels(
+    wanted: &[String],
+    study: &Study,
+    hook: HookPoint,
+    factors: &Factors,
+    tokens: &TokenTable,
+    ctx: &TaskCtx,
+) -> Result<Vec<Member>> {
+    let mut labels: Vec<usize> = Vec::new();
+    for text in wanted {
+        let is = |label: &String| label == text || (text.ends_with('/') && label.starts_with(text.as_str()));
+        let before = labels.len();
+        labels.extend((0..tokens.labels.len()).filter(|&l| is(&tokens.labels[l])));
+        if labels.len() == before {
+            let some: Vec<&str> = tokens.labels.iter().take(8).map(String::as_str).collect();
+            return Err(Error::usage(format!(
+                "the corpus has no label '{}': it has {}, …",
+                text.escape_debug(),
+                some.join(", ")
+            )));
+        }
+    }
+    // Nothing is held out from choosing: what is looked at afterwards is the model's next token, not these sentences.
+    let split = Split::new(tokens, &Holdout { share: 0.0, seed: None, ..Holdout::default() })?;
+    let groups: Vec<Option<u32>> = split
+        .sentences
+        .iter()
+        .map(|s| labels.iter().position(|&l| s.label == Some(l as u32)).map(|g| g as u32))
+        .collect();
+    let mut pairs: Vec<(f64, usize, usize)> = Vec::new();
+    let directions = crate::baselines::Directions::Sparse(factors.features.clone());
+    each_strip(study.activations(hook)?.as_ref(), &split.sentences, &directions, ctx, |scores| {
+        for (c, feature) in scores.columns.clone().enumerate() {
+            let values: Vec<f32> = (0..groups.len()).map(|i| scores.at(i, c).0).collect();
+            let aurocs = auroc_by_group(&values, &groups, labels.len());
+            pairs.extend(aurocs.into_iter().enumerate().filter_map(|(l, a)| Some((a?, l, feature))));
+        }
+        Ok(())
+    })?;
+    pairs.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+    let mut chosen: Vec<Option<usize>> = vec![None; labels.len()];
+    for (_, label, feature) in pairs {
+        if chosen[label].is_none() && !chosen.contains(&Some(feature)) {
+            chosen[label] = Some(feature);
+        }
+    }
+    let word = |l: usize| tokens.labels[l].rsplit('/').next().unwrap_or_default().to_owned();
+    let member = |(&l, feature): (&usize, Option<usize>)| {
+        let feature = feature.ok_or_else(|| {
+            Error::usage(format!(
+                "the fit has fewer features than '{}' and the others need: fit more",
+                tokens.labels[l]
+            ))
+        })?;
+        Ok(Member { word: word(l), feature })
+    };
+    labels.iter().zip(chosen).map(member).collect()
+}
+
+fn show(found: &Reuse, fit: &str, hook: HookPoint, out: &mut Output) -> Result<()> {
+    out.line(&format!("{fit} at {hook}"))?;
+    let words: String = found.members.iter().map(|m| format!("{:>10.10}", m.word)).collect();
+    out.line(&format!("{:10} {:9} {:>7} {:>8} {:>6} {words}", "neurons of", "part", "neurons", "α", "KL"))?;
+    for row in &found.rows {
+        out.line(&row_line(row))?;
+        if let Some(note) = &row.note {
+            out.note(&format!("{} {}: {note}", row.member.as_deref().unwrap_or("all"), row.part));
+        }
+    }
+    out.line("")?;
+    for part in ["core", "exclusive", "whole"] {
+        let Some((own, others, rank)) = found.summary(part) else {
+            out.line(&format!("{part:9}  no member has such neurons"))?;
+            continue;
+        };
+        out.line(&match part {
+            "core" => format!("{part:9}  every member's word {own:+.3}, its median rank {rank}"),
+            _ => format!("{part:9}  its own word {own:+.3} (median rank {rank}), the others' {others:+.3}"),
+        })?;
+    }
+    out.line("")?;
+    out.line(LEGEND)
+}
+
+fn row_line(row: &ReuseRow) -> String {
+    let member = row.member.as_deref().unwrap_or("all");
+    let mark = |word: &str| if row.member.as_deref() == Some(word) { "*" } else { "" };
+    let words: String =
+        row.words.iter().map(|w| format!("{:>10}", format!("{}{:+.2}", mark(&w.word), w.delta))).collect();
+    format!("{member:10.10} {:9} {:>7} {:>8.2} {:>6.3} {words}", row.part, row.neurons, row.alpha, row.kl)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_typed_with_their_words() {
+        assert_eq!(typed(" 3 = Monday").unwrap(), Member { word: "Monday".into(), feature: 3 });
+        for bad in ["3", "=Monday", "x=Monday", "3="] {
+            assert!(matches!(typed(bad), Err(Error::Usage(_))), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `mlpeek eval steering`.
+
+use std::cell::RefCell;
+
+use serde_json::json;
+
+use super::super::model_of;
+use super::{Output, holdout, with_interval};
+use crate::cli::SteeringArgs;
+use crate::engine::causal::{Causal, CausalAsk, prepare};
+use crate::error::Result;
+use crate::eval::steering::report::CellReport;
+use crate::eval::steering::{Happened, SteeringConfig};
+use crate::interop::plot::{Chart, Point, Series};
+use crate::model::generate::Sampling;
+use crate::study::Study;
+
+const NAMES: usize = 24;
+
+pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
+    let ctx = out.task();
+    let study = Study::open(&args.common.study)?;
+    let ask = CausalAsk {
+        methods: args.common.methods.clone(),
+        place: args.common.place.place(),
+        holdout: holdout(&args.common),
+        labels: args.labels.clone(),
+        config: config(args, &study),
+        name: args.name.clone(),
+        seed: args.common.seed,
+    };
+    let prepared = prepare(&study, &ask, &ctx)?;
+    let model = model_of(&study, args.device, None, out, &ctx)?;
+    let json = out.is_json();
+    let shared = RefCell::new(&mut *out);
+    let mut seen = |happened: Happened<'_>| match happened {
+        Happened::Texts(texts, judged) if json => texts.iter().zip(judged).try_for_each(|(text, judged)| {
+            let line = json!({"event": "text", "text": text, "judgement": judged.judgement});
+            shared.borrow_mut().object(&line)
+        }),
+        _ => Ok(()),
+    };
+    let found = prepared.run(&model, None, &mut |note| shared.borrow().note(note), &mut seen, &ctx)?;
+    let chart = chart(&found);
+    if let Some(path) = &args.svg {
+        crate::disk::write_atomic(path, chart.svg().as_bytes())?;
+    }
+    if out.is_json() {
+        return lines(&found, out);
+    }
+    table(&found, out)?;
+    remarks(&found, out);
+    chart.text().iter().try_for_each(|line| out.line(line))
+}
+
+fn config(args: &SteeringArgs, study: &Study) -> SteeringConfig {
+    let defaults = SteeringConfig::default();
+    SteeringConfig {
+        targets: args.kl.clone(),
+        prompts: if args.prompt.is_empty() { defaults.prompts } else { args.prompt.clone() },
+        samples: args.samples,
+        sampling: Sampling {
+            temperature: args.temperature,
+            top_k: args.top_k,
+            top_p: args.top_p,
+            seed: args.common.seed,
+            max_tokens: args.max_tokens,
+        },
+        bos: study.manifest().bos,
+        batch: args.batch,
+    }
+}
+
+fn lines(found: &Causal, out: &mut Output) -> Result<()> {
+    for report in &found.methods {
+        out.object(&json!({"event": "method", "judge": found.judge, "result": report}))?;
+    }
+    for compared in &found.compared {
+        out.object(&json!({"event": "difference", "measure": "best", "difference": compared}))?;
+    }
+    out.object(&json!({"event": "steering", "name": found.name, "judge": found.judge, "hook": found.hook,
+        "labels": found.labels, "unsteered": found.unsteered, "unreached": found.unreached}))
+}
+
+/// Score against KL, promoting.
+fn chart(found: &Causal) -> Chart {
+    let point = |c: &CellReport| Point { x: c.target, y: c.score.mean, low: c.score.low, high: c.score.high };
+    let series = |r: &crate::eval::steering::report::MethodReport| Series {
+        name: r.method.clone(),
+        points: r.cells.iter().filter(|c| c.sign > 0).map(point).collect(),
+    };
+    Chart {
+        title: format!("Steering at {}, promoting", found.hook),
+        x_label: "KL(base ‖ steered)".to_owned(),
+        y_label: format!("score, 0 to 2, {} judge", found.judge),
+        series: found.methods.iter().map(series).collect(),
+    }
+}
+
+fn remarks(found: &Causal, out: &Output) {
+    for u in found.unreached.iter().filter(|u| u.unreached > 0) {
+        out.note(&format!(
+            "{}: {} of {} KL targets were out of reach (largest KL there {:.3}); they have no texts",
+            u.method, u.unreached, u.of, u.largest_kl
+        ));
+    }
+    for r in found.methods.iter().filter(|r| r.unrated > 0) {
+        out.note(&format!(
+            "{}: {} of {} texts have no rating and are in no mean; run again to ask again",
+            r.method, r.unrated, r.texts
+        ));
+    }
+}
+
+fn table(found: &Causal, out: &mut Output) -> Result<()> {
+    let mut targets: Vec<f64> = found.methods.iter().flat_map(|r| r.cells.iter().map(|c| c.target)).collect();
+    targets.sort_by(f64::total_cmp);
+    targets.dedup();
+    let heads: String = targets.iter().map(|t| format!("{:>15}", format!("KL {t}"))).collect();
+    let (first, best, promoting) = ("score 0 to 2 [95 %]", "best KL and sign", "best KL, promoting");
+    out.line(&format!("{first:NAMES$}  {best:>22}  {promoting:>22}{heads}"))?;
+    for r in &found.methods {
+        let cell = |target: &f64| {
+            let of = |sign| r.cells.iter().find(|c| c.target == *target && c.sign == sign).map(|c| c.score.mean);
+            let text = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), |v| format!("{v:.2}"));
+            format!("{:>15}", format!("+{} −{}", text(of(1)), text(of(-1))))
+        };
+        let cells: String = targets.iter().map(cell).collect();
+        let (best, promoting) = (with_interval(r.best), with_interval(r.best_promoting));
+        out.line(&format!("{:NAMES$}  {best:>22}  {promoting:>22}{cells}", r.method))?;
+    }
+    let base = found.unsteered;
+    out.line(&format!(
+        "{:NAMES$}  {:>22.3}  (concept {:.2}, fluency {:.2})",
+        "unsteered", base.score, base.concept, base.fluency
+    ))?;
+    out.line(&format!(
+        "\n{} labels; best: chosen on one half of the prompts, scored on the other, both ways; intervals: bootstrap over labels",
+        found.labels.len()
+    ))?;
+    out.line(&found.meaning)?;
+    if let Some(first) = found.compared.first() {
+        out.line(&format!("\nbest of {} minus that of (paired bootstrap over labels):", first.method))?;
+    }
+    for c in &found.compared {
+        let d = &c.difference;
+        out.line(&format!("  {:NAMES$}  {:+.3}  [{:+.3}, {:+.3}]", c.against, d.mean, d.low, d.high))?;
+    }
+    out.line("")
+}

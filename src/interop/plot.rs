@@ -1,0 +1,194 @@
+//! A chart of lines with intervals, as SVG and as text. Knows numbers and names, not what they mean.
+
+use std::fmt::Write;
+
+/// Okabe and Ito's colours, which colour-blind eyes tell apart.
+const COLOURS: [&str; 8] = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"];
+const WIDTH: f64 = 760.0;
+const HEIGHT: f64 = 420.0;
+/// Room left, right, above and below the lines.
+const MARGINS: [f64; 4] = [56.0, 210.0, 40.0, 48.0];
+/// Lines of a text chart.
+const TEXT_LINES: usize = 14;
+/// Columns between two x of a text chart.
+const TEXT_STEP: usize = 10;
+
+/// Lines over a few values of x, which stand at equal distances.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Chart {
+    /// Above it.
+    pub title: String,
+    /// Below it.
+    pub x_label: String,
+    /// Beside it.
+    pub y_label: String,
+    /// The lines.
+    pub series: Vec<Series>,
+}
+
+/// A line of a chart.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Series {
+    /// For the legend.
+    pub name: String,
+    /// Points, ascending in x.
+    pub points: Vec<Point>,
+}
+
+/// A point with its interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    /// Where.
+    pub x: f64,
+    /// The value.
+    pub y: f64,
+    /// The interval's lower end.
+    pub low: f64,
+    /// The interval's upper end.
+    pub high: f64,
+}
+
+impl Chart {
+    fn xs(&self) -> Vec<f64> {
+        let mut xs: Vec<f64> = self.series.iter().flat_map(|s| s.points.iter().map(|p| p.x)).collect();
+        xs.sort_by(f64::total_cmp);
+        xs.dedup();
+        xs
+    }
+
+    /// The top of the y axis: a round number above everything.
+    fn top(&self) -> f64 {
+        let most = self.series.iter().flat_map(|s| s.points.iter().map(|p| p.high)).fold(0.0, f64::max);
+        let base = 10f64.powf(most.max(1e-6).log10().floor());
+        [1.0, 2.0, 4.0, 6.0, 8.0].map(|m| m * base).into_iter().find(|&top| top >= most).unwrap_or(10.0 * base)
+    }
+
+    /// As SVG, readable on white and without scripts.
+    pub fn svg(&self) -> String {
+        let (xs, top) = (self.xs(), self.top());
+        let [left, right, above, below] = MARGINS;
+        let (wide, high) = (WIDTH - left - right, HEIGHT - above - below);
+        let at_x = |x: f64| {
+            let place = xs.iter().position(|&v| v == x).unwrap_or(0);
+            left + wide * (place as f64 + 0.5) / xs.len().max(1) as f64
+        };
+        let at_y = |y: f64| above + high * (1.0 - (y / top).clamp(0.0, 1.0));
+        let mut out = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" \
+             font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
+        );
+        let text = |x: f64, y: f64, anchor: &str, content: &str| {
+            format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>\n", escaped(content))
+        };
+        out += &text(left, 22.0, "start", &self.title);
+        out += &text(left + wide / 2.0, HEIGHT - 10.0, "middle", &self.x_label);
+        out += &text(6.0, above - 8.0, "start", &self.y_label);
+        for i in 0..=4 {
+            let y = top * f64::from(i) / 4.0;
+            let at = at_y(y);
+            out += &text(left - 6.0, at + 4.0, "end", &number(y));
+            let _ = writeln!(out, "<path d=\"M{left:.1} {at:.1}h{wide:.1}\" stroke=\"#ddd\" fill=\"none\"/>");
+        }
+        for &x in &xs {
+            out += &text(at_x(x), HEIGHT - below + 18.0, "middle", &number(x));
+        }
+        for (i, series) in self.series.iter().enumerate() {
+            let colour = COLOURS[i % COLOURS.len()];
+            // Intervals beside each other, so that each can be read.
+            let shift = (i as f64 - (self.series.len() as f64 - 1.0) / 2.0) * 4.0;
+            let line: Vec<String> =
+                series.points.iter().map(|p| format!("{:.1},{:.1}", at_x(p.x) + shift, at_y(p.y))).collect();
+            let _ = writeln!(
+                out,
+                "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+                line.join(" ")
+            );
+            for p in &series.points {
+                let (x, y) = (at_x(p.x) + shift, at_y(p.y));
+                let (low, high) = (at_y(p.low), at_y(p.high));
+                let _ = writeln!(out, "<path d=\"M{x:.1} {low:.1}V{high:.1}\" stroke=\"{colour}\" fill=\"none\"/>");
+                let _ = writeln!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>");
+            }
+            let (x, y) = (left + wide + 16.0, above + 18.0 * i as f64);
+            let _ = writeln!(out, "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"14\" height=\"4\" fill=\"{colour}\"/>");
+            out += &text(x + 20.0, y + 7.0, "start", &series.name);
+        }
+        out + "</svg>\n"
+    }
+
+    /// As lines of text: each series has a letter, where two fall together the first is shown.
+    pub fn text(&self) -> Vec<String> {
+        let (xs, top) = (self.xs(), self.top());
+        let letter = |i: usize| char::from(b'a' + (i % 26) as u8);
+        let mut grid = vec![vec![' '; xs.len() * TEXT_STEP]; TEXT_LINES];
+        for (i, series) in self.series.iter().enumerate().rev() {
+            for p in &series.points {
+                let column = xs.iter().position(|&x| x == p.x).unwrap_or(0) * TEXT_STEP + TEXT_STEP / 2;
+                let line = ((p.y / top).clamp(0.0, 1.0) * (TEXT_LINES - 1) as f64).round() as usize;
+                grid[TEXT_LINES - 1 - line][column] = letter(i);
+            }
+        }
+        let mut out = vec![format!("{} ({})", self.title, self.y_label)];
+        for (i, line) in grid.into_iter().enumerate() {
+            let y = top * (TEXT_LINES - 1 - i) as f64 / (TEXT_LINES - 1) as f64;
+            out.push(format!("{:>7} │{}", number(y), line.into_iter().collect::<String>().trim_end()));
+        }
+        out.push(format!("{:>7} └{}", "", "─".repeat(xs.len() * TEXT_STEP)));
+        let ticks: String = xs.iter().map(|&x| format!("{:^TEXT_STEP$}", number(x))).collect();
+        out.push(format!("{:>7}  {}  {}", "", ticks.trim_end(), self.x_label));
+        out.extend(self.series.iter().enumerate().map(|(i, s)| format!("{:>9} {}", letter(i), s.name)));
+        out
+    }
+}
+
+fn number(value: f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chart() -> Chart {
+        let point = |x, y| Point { x, y, low: y - 0.1, high: y + 0.1 };
+        Chart {
+            title: "score <&> KL".to_owned(),
+            x_label: "KL".to_owned(),
+            y_label: "score".to_owned(),
+            series: vec![
+                Series { name: "k100".to_owned(), points: vec![point(0.1, 0.2), point(0.5, 0.85)] },
+                Series { name: "random".to_owned(), points: vec![point(0.5, 0.1)] },
+            ],
+        }
+    }
+
+    #[test]
+    fn text_shows_each_point_at_its_height() {
+        let lines = chart().text();
+        assert_eq!(lines.len(), 1 + TEXT_LINES + 2 + 2);
+        let of = |letter: char| {
+            let line = lines[1..=TEXT_LINES].iter().rposition(|l| l.contains(letter));
+            TEXT_LINES - 1 - line.unwrap()
+        };
+        // The axis ends at 1: 13 steps.
+        assert!(lines[1].starts_with("      1 │"), "{}", lines[1]);
+        assert_eq!((of('a'), of('b')), (3, 1));
+        assert!(lines[TEXT_LINES + 2].contains("0.1") && lines[TEXT_LINES + 2].contains("0.5"));
+        assert!(lines.last().unwrap().ends_with("b random"));
+    }
+
+    #[test]
+    fn svg_is_well_formed_and_escapes_names() {
+        let svg = chart().svg();
+        assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
+        assert!(svg.contains("score &lt;&amp;&gt; KL") && !svg.contains("<&>"));
+        assert_eq!((svg.matches("<circle").count(), svg.matches("<polyline").count()), (3, 2));
+        assert_eq!(svg.matches("<text").count(), svg.matches("</text>").count());
+        assert!(Chart::default().svg().contains("</svg>"), "an empty chart is still one");
+    }
+}

@@ -1,0 +1,238 @@
+//! `mlpeek eval` end to end on a small random model: JSON fields, going on after a stop, bad input.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+fn mlpeek(home: &Path) -> Command {
+    let mut command = Command::cargo_bin("mlpeek").unwrap();
+    command.env("MLPEEK_HOME", home.join("home")).env("HF_HOME", home.join("hf")).env("HF_HUB_OFFLINE", "1");
+    command.timeout(std::time::Duration::from_secs(120));
+    command
+}
+
+/// A fitted study of three labels with words of their own and one label of a single sentence.
+struct Made {
+    dir: TempDir,
+    study: String,
+}
+
+impl Made {
+    fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let sentences = |words: [&str; 3]| -> Vec<String> {
+            (0..24)
+                .map(|i| format!("{} and {} {i} {}", words[i % 3], words[(i + 1) % 3], "so it was".repeat(1 + i % 2)))
+                .collect()
+        };
+        let corpus = json!({"sea": sentences(["tide", "boat", "wave"]), "days": sentences(["monday", "friday", "noon"]),
+            "food": sentences(["bread", "soup", "rice"]), "lonely": ["one sentence alone"]});
+        Self::of(dir, &corpus)
+    }
+
+    fn of(dir: TempDir, corpus: &Value) -> Self {
+        let model = support::tiny_model(dir.path()).display().to_string();
+        let data = dir.path().join("corpus.json");
+        fs::write(&data, corpus.to_string()).unwrap();
+        let study = dir.path().join("study").display().to_string();
+        let data = data.display().to_string();
+        let made = Self { dir, study };
+        made.lines(&["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &made.study, "--json"]);
+        made.lines(&["fit", &made.study, "-k", "5", "--sparsity", "0.1", "--max-sweeps", "20", "--json"]);
+        made
+    }
+
+    fn output(&self, args: &[&str]) -> (Vec<Value>, String, i32) {
+        let output = mlpeek(self.dir.path()).args(args).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let lines = stdout.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+        (lines, stderr, output.status.code().unwrap())
+    }
+
+    fn lines(&self, args: &[&str]) -> Vec<Value> {
+        let (lines, stderr, code) = self.output(args);
+        assert_eq!(code, 0, "{stderr}");
+        lines
+    }
+
+    fn fails(&self, args: &[&str], code: i32, says: &str) {
+        let (_, stderr, got) = self.output(args);
+        assert_eq!(got, code, "{stderr}");
+        assert!(stderr.contains(says), "{stderr}");
+    }
+}
+
+fn events<'a>(lines: &'a [Value], event: &str) -> Vec<&'a Value> {
+    lines.iter().filter(|l| l["event"] == event).collect()
+}
+
+#[test]
+fn detection_scores_every_kind_of_direction() {
+    let made = Made::new();
+    let (lines, notes, _) = made.output(&["eval", "detection", &made.study, "--json"]);
+    let methods = events(&lines, "method");
+    let names: Vec<_> = methods.iter().map(|m| m["result"]["method"].as_str().unwrap()).collect();
+    assert_eq!(names, ["k5", "diffmean", "kmeans", "random", "neuron", "k5, shuffled labels"]);
+    for method in &methods {
+        let result = &method["result"];
+        assert_eq!(result["hook"], "blocks.1.mlp.hook_post");
+        let labels = result["labels"].as_array().unwrap();
+        assert_eq!(labels.len(), 3, "the label of one sentence is left out");
+        for share in ["s_cd_undefined", "above_0"] {
+            assert!((0.0..=1.0).contains(&result[share].as_f64().unwrap()));
+        }
+        let mean: f64 = labels.iter().map(|l| l["auroc"].as_f64().unwrap()).sum::<f64>() / 3.0;
+        assert!((result["auroc"]["mean"].as_f64().unwrap() - mean).abs() < 1e-9);
+        assert!(labels[0]["hard"]["accuracy"].is_number());
+    }
+    assert!(notes.contains("fewer than 4 sentences each: lonely"), "{notes}");
+    // Words that no other label has are told apart by a direction made for it.
+    let supervised = methods[1]["result"]["auroc"]["mean"].as_f64().unwrap();
+    assert!(supervised > 0.7, "{supervised}");
+    assert_eq!(events(&lines, "difference").len(), 5);
+}
+
+#[test]
+fn steering_goes_on_to_the_sample_where_it_stopped() {
+    let made = Made::new();
+    let args = [
+        "eval",
+        "steering",
+        &made.study,
+        "--methods",
+        "fit,diffmean,random",
+        "--kl",
+        "0.02,0.05",
+        "--prompt",
+        "the sea",
+        "--prompt",
+        "on day",
+        "--samples",
+        "2",
+        "--max-tokens",
+        "5",
+        "--batch",
+        "3",
+        "--name",
+        "once",
+        "--json",
+    ];
+    let first = made.lines(&args);
+    let texts = events(&first, "text");
+    let summary = events(&first, "steering")[0];
+    let unreached: u64 =
+        summary["unreached"].as_array().unwrap().iter().map(|u| u["unreached"].as_u64().unwrap()).sum();
+    // 3 labels × 3 methods × 2 signs × 2 targets, each of 2 prompts × 2 samples where it was reached.
+    assert_eq!(texts.len() as u64, (36 - unreached) * 4);
+    for text in &texts {
+        let (text, said) = (&text["text"], &text["judgement"]);
+        let (kl, target) = (text["kl"].as_f64().unwrap(), text["target"].as_f64().unwrap());
+        assert!((kl - target).abs() < 0.02 * target, "{text}");
+        assert_eq!(text["alpha"].as_f64().unwrap() > 0.0, text["sign"] == 1);
+        assert!((0.0..=2.0).contains(&said["concept"].as_f64().unwrap()) && said["fluency"].is_number(), "{said}");
+    }
+    let again = made.lines(&args);
+    assert!(events(&again, "text").is_empty(), "what is there is not done again");
+    assert_eq!(events(&again, "method"), events(&first, "method"));
+
+    // A kill between the texts and their judgement, and in the middle of a line.
+    let dir = Path::new(&made.study).join("evaluations/once");
+    let cut = |name: &str, lines: usize, bytes: usize| {
+        let whole = fs::read_to_string(dir.join(name)).unwrap();
+        let keep: usize = whole.split_inclusive('\n').take(lines).map(str::len).sum();
+        fs::write(dir.join(name), &whole.as_bytes()[..keep + bytes]).unwrap();
+    };
+    cut("texts.jsonl", 40, 25);
+    cut("judged-offline.jsonl", 11, 7);
+    cut("strengths.jsonl", 6, 0);
+    let resumed = made.lines(&args);
+    // Batches differ, so the last digits may: a rating moves by next to nothing.
+    for (a, b) in events(&resumed, "method").iter().zip(events(&first, "method")) {
+        assert_eq!(a["result"]["texts"], b["result"]["texts"]);
+        let scores = |m: &Value| -> Vec<f64> {
+            m["result"]["cells"].as_array().unwrap().iter().map(|c| c["score"]["mean"].as_f64().unwrap()).collect()
+        };
+        assert!(scores(a).iter().zip(scores(b)).all(|(a, b)| (a - b).abs() < 1e-3), "the same texts, whenever made");
+    }
+    let made_again = events(&resumed, "text").len();
+    assert!(made_again >= texts.len() - 40 && made_again < texts.len(), "{made_again}");
+
+    let mut other = args;
+    other[10] = "elsewhere";
+    made.fails(&other, 1, "another evaluation");
+}
+
+#[test]
+fn what_cannot_be_evaluated_is_said_in_a_line() {
+    let made = Made::new();
+    let study = made.study.as_str();
+    let steering = |more: &[&'static str]| -> Vec<&str> { [&["eval", "steering", study][..], more].concat() };
+    made.fails(&steering(&["--kl", "0"]), 2, "a KL target must be a positive number, not 0");
+    made.fails(&steering(&["--prompt", "alone"]), 2, "at least two");
+    made.fails(&steering(&["--labels", "lonely"]), 1, "no label is left");
+    made.fails(&steering(&["--labels", "mountains"]), 2, "no label 'mountains'");
+    made.fails(&steering(&["--methods", "probe"]), 2, "'probe' is no method");
+    let (lines, notes, code) = made.output(&steering(&[
+        "--methods",
+        "random",
+        "--labels",
+        "sea",
+        "--kl",
+        "100",
+        "--max-tokens",
+        "2",
+        "--json",
+    ]));
+    assert_eq!(code, 0, "{notes}");
+    assert!(events(&lines, "text").is_empty(), "a target out of reach has no texts");
+    let unreached = &events(&lines, "steering")[0]["unreached"][0];
+    assert_eq!((&unreached["unreached"], &unreached["of"]), (&json!(2), &json!(2)));
+    assert!(unreached["largest_kl"].as_f64().unwrap() > 0.0 && events(&lines, "method")[0]["result"]["best"].is_null());
+
+    let dir = TempDir::new().unwrap();
+    let bare = Made::of(dir, &json!((0..8).map(|i| json!({"text": format!("text {i} of none")})).collect::<Vec<_>>()));
+    bare.fails(&["eval", "detection", &bare.study], 1, "no labels");
+    bare.fails(&["eval", "steering", &bare.study], 1, "no labels");
+}
+
+#[test]
+fn reuse_steers_with_the_parts_of_a_family() {
+    let made = Made::new();
+    let run =
+        |family: &[&str]| made.output(&[&["eval", "reuse", &made.study, "--kl", "0.02", "--json"], family].concat());
+    let (lines, notes, code) = run(&["--features", "0=a,1=b,2=c"]);
+    assert_eq!(code, 0, "{notes}");
+    let rows = events(&lines, "row");
+    let parts: Vec<_> = rows.iter().map(|r| r["row"]["part"].as_str().unwrap()).collect();
+    assert_eq!(parts, ["core", "exclusive", "whole", "exclusive", "whole", "exclusive", "whole"]);
+    for row in rows.iter().map(|r| &r["row"]).filter(|r| r["words"].as_array().is_some_and(|w| !w.is_empty())) {
+        assert!((row["kl"].as_f64().unwrap() - 0.02).abs() < 0.001 || row["note"].is_string(), "{row}");
+        assert_eq!(row["words"].as_array().unwrap().len(), 3);
+        assert!(row["words"][0]["rank"].as_u64().unwrap() >= 1);
+    }
+    let chosen = run(&["--labels", "sea,days,food"]).0;
+    let members = events(&chosen, "reuse")[0]["members"].as_array().unwrap().clone();
+    let mut features: Vec<_> = members.iter().map(|m| m["feature"].as_u64().unwrap()).collect();
+    features.sort_unstable();
+    features.dedup();
+    assert_eq!(features.len(), 3, "each feature once: {members:?}");
+    for (family, says) in [
+        (&["--features", "1=a"][..], "at least two members"),
+        (&["--features", "1=a,1=b"], "both feature 1"),
+        (&["--features", "1=sat,2=sun"], "begin with the same token"),
+        (&["--features", "9=a,1=b"], "0 to 4"),
+        (&["--labels", "hills,sea"], "no label 'hills'"),
+        (&["--node", "99"], "no node 99"),
+    ] {
+        let (_, stderr, code) = run(family);
+        assert_eq!(code, 2, "{stderr}");
+        assert!(stderr.contains(says), "{stderr}");
+    }
+}
