@@ -237,7 +237,7 @@ mod tests {
                 let mut stage = Stage::opened(width, height, profile);
                 stage.keys("M");
                 assert!(stage.sent.contains(&Command::Labels));
-                assert!(stage.screen().contains("of its ΣY on"), "{}", stage.screen());
+                assert!(stage.screen().contains("of its ΣY"), "{}", stage.screen());
                 stage.keys("right right j j pagedown end G g left");
                 let _ = stage.screen();
                 stage.keys("enter");
