@@ -199,8 +199,7 @@ pub struct FitSet {
 impl FitSet {
     /// Of a fit's factors.
     pub fn new(name: impl Into<String>, hook: HookPoint, factors: Arc<Factors>) -> Self {
-        let (directions, encoder) =
-            (Directions::Sparse(factors.features.clone()), Encoder::new(factors.features.clone()));
+        let (directions, encoder) = (Directions::Sparse(factors.features.clone()), Encoder::of(&factors));
         Self { name: name.into(), hook, factors, directions, encoder }
     }
 }
@@ -288,6 +287,11 @@ mod tests {
         let scores = set.scores(&source.rows(0..1).unwrap(), &TaskCtx::silent()).unwrap();
         assert!((scores[0] - 2.0).abs() < 1e-6 && scores[1] == 0.0);
         assert!(set.read(&InMemory::new(0, 2, Vec::new()), &TaskCtx::silent()).is_err());
+        // A centred fit of one feature a token reads new rows so, too.
+        let coding = crate::factor::Coding { centre: Some(Arc::new(vec![1.0, -4.0])), row_cap: Some(1) };
+        let centred = FitSet::new("k2", HOOK, Arc::new(Factors { coding, ..(*fit).clone() }));
+        let scores = centred.scores(&source.rows(0..1).unwrap(), &TaskCtx::silent()).unwrap();
+        assert!(scores[0] == 0.0 && (scores[1] - 3.0).abs() < 1e-6, "{scores:?}");
     }
 
     #[test]

@@ -150,7 +150,7 @@ fn subjects(study: &Study, args: &SaeCompareArgs) -> Result<(HookPoint, Vec<Subj
     for name in fit_names {
         let (entry, factors) = study.load_fit(Some(&name))?;
         same(&name, entry.hook)?;
-        subjects.push(Subject { kind: "snmf", name, model: Box::new(Encoder::new(factors.features.clone())) });
+        subjects.push(Subject { kind: "snmf", name, model: Box::new(Encoder::of(&factors)) });
     }
     for name in sae_names {
         let (entry, sae) = study.load_sae(Some(&name))?;
