@@ -45,7 +45,7 @@ impl SaeCommand {
 pub struct SaeLoadArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// A directory or file, or a folder of the Hub: owner/name[@revision]/folder
+    /// A directory or file, or a folder of the Hub: `owner/name[@revision]/folder`
     pub sae: String,
     /// Its name in the study [default: from where it lies]
     #[arg(long)]
