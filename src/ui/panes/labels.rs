@@ -19,6 +19,9 @@ use crate::ui::theme::{Ramp, Theme};
 /// Widest cell of the map.
 const MOST: usize = 3;
 
+/// The top of the scale at most: shares above it are plain, those below are what one looks for.
+const TOP: f32 = 0.5;
+
 /// The pane.
 #[derive(Debug, Default)]
 pub struct LabelsPane {
@@ -89,8 +92,11 @@ impl LabelsPane {
             .take(room / cell)
             .map(|label| {
                 let value = shares.get(label).copied().unwrap_or(0.0);
-                let mark = if cx.theme.marks() { Theme::mark(value, max).unwrap_or(' ') } else { ' ' };
-                Span::styled(mark.to_string().repeat(cell), cx.theme.heat(Ramp::Sequential, value, max))
+                if cx.theme.marks() {
+                    let mark = Theme::mark(value.min(max), max).unwrap_or(' ');
+                    return Span::raw(mark.to_string().repeat(cell));
+                }
+                Span::styled(" ".repeat(cell), cx.theme.heat(Ramp::Sequential, value.min(max), max))
             })
             .collect()
     }
@@ -196,7 +202,7 @@ impl Pane for LabelsPane {
         let theme = cx.theme;
         let (names, room, height) = map(cx);
         let (first, cell) = self.columns(room);
-        let max = matrix.shares.iter().flatten().copied().fold(0.0, f32::max);
+        let max = matrix.shares.iter().flatten().copied().fold(0.0, f32::max).min(TOP);
         // The label under the cursor stands over its column, and is kept inside.
         let name = matrix.labels.get(self.label).map(|l| text::fit(&text::clean(l), room)).unwrap_or_default();
         let at = (self.label - first) * cell;
