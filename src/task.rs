@@ -63,6 +63,11 @@ impl TaskCtx {
         Self::new(CancelToken::default(), |_| {})
     }
 
+    /// The same work's parts, which report to nobody: the whole tells where it stands.
+    pub fn quiet(&self) -> Self {
+        Self::new(self.cancel.clone(), |_| {})
+    }
+
     /// Reports `progress`, then fails with [`Error::Cancelled`] when the user asked to stop.
     pub fn checkpoint(&self, progress: Progress) -> Result<()> {
         (self.report)(progress);

@@ -20,7 +20,7 @@ pub const MAX_ALPHA: f64 = 1e5;
 /// Candidates of one forward pass; with the baseline row a short prompt fills one matrix pass.
 const CANDIDATES: usize = 8;
 /// Fewest candidates of a target in a pass that several share.
-const FEWEST: usize = 3;
+const FEWEST: usize = 2;
 /// Refinements of a bracket at most: each divides it by four or more.
 const MAX_REFINEMENTS: usize = 16;
 /// Rows of one forward pass at most.
@@ -134,7 +134,9 @@ impl Curve<'_> {
             return Vec::new();
         }
         let step = (high - low) / count as f64;
-        let mut out: Vec<f64> = (1..count).map(|i| low + step * i as f64).collect();
+        // From 0 the right α may be of any size.
+        let inside = |i: usize| if low > 0.0 { low + step * i as f64 } else { high * 8f64.powi(-(i as i32)) };
+        let mut out: Vec<f64> = (1..count).map(inside).collect();
         out.push(self.power_law(low, high).unwrap_or(low + 0.5 * step));
         out
     }

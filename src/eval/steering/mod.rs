@@ -161,30 +161,35 @@ impl<'a> Run<'a> {
     ) -> Result<()> {
         let have: HashSet<String> = self.log.texts().iter().map(|t| t.key.id()).collect();
         self.judge_missing(judge, seen, ctx)?;
-        let signs_of = 2 * self.config.targets.len() * self.prompts.len() * self.config.samples;
-        let total = (subjects.len() * signs_of) as u64;
+        let of_cell = self.prompts.len() * self.config.samples;
+        let mut standing = Standing { done: 0, total: texts_of(subjects, self.config), ctx };
+        let quiet = ctx.quiet();
         let mut pending: Vec<Group> = Vec::new();
-        for (i, subject) in subjects.iter().enumerate() {
+        for subject in subjects {
             for sign in [1i8, -1] {
                 let push = Arc::new(Push::new(std::slice::from_ref(&subject.term), Mode::Add)?);
-                let strengths = self.strengths(subject, sign, &push, ctx)?;
+                let strengths = self.strengths(subject, sign, &push, &quiet)?;
                 seen(Happened::Strengths(&strengths))?;
                 for found in strengths.iter().filter(|s| s.reached) {
-                    pending.extend(self.groups(subject, found, &push, &have));
+                    let groups = self.groups(subject, found, &push, &have);
+                    // What an earlier run has done counts as done, and sets no rate.
+                    let missing: usize = groups.iter().map(|g| g.samples.len()).sum();
+                    standing.done += of_cell - missing;
+                    pending.extend(groups);
                     while pending.iter().map(|g| g.samples.len()).sum::<usize>() >= self.config.batch {
                         let count = full(&pending, self.config.batch);
                         let batch: Vec<Group> = pending.drain(..count).collect();
-                        self.batch(&batch, judge, seen, ctx)?;
+                        standing.add(self.batch(&batch, judge, seen, &quiet)?)?;
                     }
                 }
-                let done = (i * signs_of + if sign == 1 { signs_of / 2 } else { signs_of }) as u64;
-                ctx.checkpoint(Progress::new(format!("steering, {}", subject.method), done, total, "texts"))?;
+                // A target out of reach has no texts to wait for.
+                standing.add(strengths.iter().filter(|s| !s.reached).count() * of_cell)?;
             }
         }
         while !pending.is_empty() {
             let count = full(&pending, self.config.batch);
             let batch: Vec<Group> = pending.drain(..count).collect();
-            self.batch(&batch, judge, seen, ctx)?;
+            standing.add(self.batch(&batch, judge, seen, &quiet)?)?;
         }
         Ok(())
     }
@@ -248,16 +253,18 @@ impl<'a> Run<'a> {
         (0..self.prompts.len()).map(group).filter(|g| !g.samples.is_empty()).collect()
     }
 
+    /// Generates, keeps and judges; gives the number of texts.
     fn batch(
         &mut self,
         groups: &[Group],
         judge: &mut dyn Judge,
         seen: &mut dyn FnMut(Happened<'_>) -> Result<()>,
         ctx: &TaskCtx,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let texts = self.generate(groups, ctx)?;
         self.log.add_texts(&texts)?;
-        self.judge(&texts, judge, seen, ctx)
+        self.judge(&texts, judge, seen, ctx)?;
+        Ok(texts.len())
     }
 
     /// Judges texts of an earlier run that was stopped before their judgement, and those that a judge gave no rating.
@@ -323,6 +330,20 @@ impl<'a> Run<'a> {
                 nll,
             };
         Ok(places.iter().zip(made).zip(nll).map(record).collect())
+    }
+}
+
+/// How far a run is.
+struct Standing<'a> {
+    done: usize,
+    total: usize,
+    ctx: &'a TaskCtx,
+}
+
+impl Standing<'_> {
+    fn add(&mut self, texts: usize) -> Result<()> {
+        self.done += texts;
+        self.ctx.checkpoint(Progress::new("steering", self.done as u64, self.total as u64, "texts"))
     }
 }
 
