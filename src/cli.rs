@@ -1,5 +1,6 @@
 //! The command line as clap types, nothing else.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 
 use candle_core::DType;
@@ -257,6 +258,9 @@ pub struct CollectArgs {
     /// What a GPU computes in and the cache stores [default: bf16 on a GPU, stored as f32]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
+    /// Tokens, padding included, that the model reads at once [default: 512 on the CPU, 8192 on a GPU]
+    #[arg(long, value_name = "N")]
+    pub batch_tokens: Option<NonZero<usize>>,
     /// Whether to prepend BOS
     #[arg(long, value_enum, default_value_t = Bos::Auto)]
     pub bos: Bos,

@@ -170,6 +170,7 @@ fn damaged_weights_are_named() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     has(&text, &["model.layers.0.mlp.up_proj.weight", "NaN", "download"]);
+    assert!(!home.study().exists(), "a study was left behind: {text}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `mlpeek collect`.
 
+use std::num::NonZero;
+
 use serde_json::json;
 
 use super::output::thousands;
@@ -29,6 +31,7 @@ pub(super) fn run(args: &CollectArgs, out: &mut Output) -> Result<()> {
         device: args.model.device.into(),
         dtype: args.dtype.map(Into::into),
         layers: layers.last().map(|last| last + 1),
+        batch_tokens: args.batch_tokens.map(NonZero::get),
     };
     let model = open_files(&files, &options, out, &ctx)?;
     let hooks: Vec<_> = layers.iter().map(|&layer| HookPoint { layer, site: args.hook }).collect();

@@ -32,7 +32,7 @@ pub(super) fn run(args: &ForwardArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let files = source::resolve(args.model.model.as_deref(), &ctx)?;
     let dtype = args.dtype.map(Into::into);
-    let options = LoadOptions { device: args.model.device.into(), dtype, layers: None };
+    let options = LoadOptions { device: args.model.device.into(), dtype, ..LoadOptions::default() };
     let model = open_files(&files, &options, out, &ctx)?;
     let ids = match (&args.ids, &args.text) {
         (Some(ids), _) => ids.clone(),

@@ -158,23 +158,33 @@ fn pack_panel(rows: &[f32], k: usize, panel: &mut [f32]) {
     if rows.len() < NR * k {
         panel.fill(0.0);
     }
-    let (whole_rows, whole_k) = (rows.len() / k / 8 * 8, k / 8 * 8);
-    let mut done = 0;
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        // SAFETY: the feature was just found; the panel has k lines of NR, the rows k values each.
-        #[allow(unsafe_code)]
-        unsafe {
-            x86::transpose(rows, k, panel, whole_rows, whole_k);
-        }
-        done = whole_rows;
-    }
+    let (done_rows, done_k) = transpose_whole(rows, k, panel);
     for (j, row) in rows.chunks_exact(k).enumerate() {
-        let from = if j < done { whole_k } else { 0 };
+        let from = if j < done_rows { done_k } else { 0 };
         for (p, &v) in row.iter().enumerate().skip(from) {
             panel[p * NR + j] = v;
         }
     }
+}
+
+/// Packs whole 8 × 8 blocks where the processor can, and says how many rows and values of each that was.
+#[cfg(target_arch = "x86_64")]
+fn transpose_whole(rows: &[f32], k: usize, panel: &mut [f32]) -> (usize, usize) {
+    if !is_x86_feature_detected!("avx2") {
+        return (0, 0);
+    }
+    let whole = (rows.len() / k / 8 * 8, k / 8 * 8);
+    // SAFETY: the feature was just found; the panel has k lines of NR, the rows k values each.
+    #[allow(unsafe_code)]
+    unsafe {
+        x86::transpose(rows, k, panel, whole.0, whole.1);
+    }
+    whole
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn transpose_whole(_: &[f32], _: usize, _: &mut [f32]) -> (usize, usize) {
+    (0, 0)
 }
 
 /// `out[i * stride + j] (+)= Σ_p a[p][i] b[p][j]` for i < height, j < width.

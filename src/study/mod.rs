@@ -296,6 +296,34 @@ impl Study {
         self.verify_fits()
     }
 
+    /// Takes a study back that holds no rows yet: a collection that could not begin leaves nothing behind.
+    pub(crate) fn discard_if_empty(&self) -> Result<()> {
+        let complete = self.manifest.complete || self.manifest.rows > 0;
+        if complete || !self.is_writable() || tokens::Log::read(&self.dir)?.rows() > 0 {
+            return Ok(());
+        }
+        let remove = |path: &Path| {
+            let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+            match removed {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(e)),
+                _ => Ok(()),
+            }
+        };
+        // The manifest first: without it the rest is no study.
+        remove(&self.dir.join(manifest::FILE))?;
+        remove(&rows::caches_dir(&self.dir))?;
+        for entry in std::fs::read_dir(&self.dir).map_err(Error::io("read", &self.dir))? {
+            let path = entry.map_err(Error::io("read", &self.dir))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name == lock::FILE || name.starts_with("tokens.") {
+                remove(&path)?;
+            }
+        }
+        // Other files that somebody put there keep the directory.
+        let _ = std::fs::remove_dir(&self.dir);
+        Ok(())
+    }
+
     fn check_writable(&self) -> Result<()> {
         if self.is_writable() {
             return Ok(());

@@ -14,7 +14,12 @@ use crate::model::HookPoint;
 
 /// `cache/<hook>/` of a study.
 pub(super) fn cache_dir(dir: &Path, hook: HookPoint) -> PathBuf {
-    dir.join("cache").join(hook.to_string())
+    caches_dir(dir).join(hook.to_string())
+}
+
+/// The caches of all hooks.
+pub(super) fn caches_dir(dir: &Path) -> PathBuf {
+    dir.join("cache")
 }
 
 /// Takes rows in the order of the study's samples.

@@ -23,9 +23,6 @@ use crate::task::{Progress, TaskCtx};
 const SEAL_EVERY: Duration = Duration::from_secs(10);
 /// Sealed earlier once a cache has this much that is not safe yet.
 const SEAL_BYTES: usize = 64 << 20;
-/// Padded tokens of a batch: more would only make cancelling slower on the CPU; fewer would starve a GPU.
-const BATCH_TOKENS_CPU: usize = 512;
-const BATCH_TOKENS_GPU: usize = 8192;
 /// Activations of a batch, all hooks together, in f32.
 const BATCH_BYTES: usize = 512 << 20;
 /// Batches whose samples are sorted by length together. Groups follow each other from the last seal on whatever the
@@ -111,8 +108,14 @@ fn disk_bytes(rows: usize, widths: &[usize], dtype: CacheDtype) -> u64 {
 /// Fills the caches of every hook of `study` from `corpus`; goes on from the last complete shards. BOS rows and padding
 /// are dropped; every other token is a row tied to its sample and position. A text longer than the context is cut into
 /// windows, each with its own BOS and its own context; positions count on through them.
+///
+/// Where it fails before a row is kept, the study is removed.
 pub fn collect(model: &Model, corpus: &Corpus, study: &mut Study, bos: BosRule, ctx: &TaskCtx) -> Result<Collected> {
-    run(model, corpus, study, bos, ctx)
+    let outcome = run(model, corpus, study, bos, ctx);
+    if outcome.as_ref().is_err_and(|e| !matches!(e, Error::Cancelled)) {
+        study.discard_if_empty()?;
+    }
+    outcome
 }
 
 /// What collecting needs of a model.
@@ -122,7 +125,7 @@ trait Runner: Sync {
     fn piece(&self, id: u32) -> String;
     /// Longest row in tokens.
     fn context(&self) -> usize;
-    /// Padded tokens of a batch that run well.
+    /// Padded tokens of a batch.
     fn batch_tokens(&self) -> usize;
     fn forward(&self, batch: &Batch, tap: &mut dyn Tap, ctx: &TaskCtx) -> Result<()>;
 }
@@ -141,7 +144,7 @@ impl Runner for Model {
         self.info().context
     }
     fn batch_tokens(&self) -> usize {
-        if self.device().is_cpu() { BATCH_TOKENS_CPU } else { BATCH_TOKENS_GPU }
+        Model::batch_tokens(self)
     }
     fn forward(&self, batch: &Batch, tap: &mut dyn Tap, ctx: &TaskCtx) -> Result<()> {
         Model::forward(self, batch, Phase::Prompt, None, tap, Logits::None, ctx).map(|_| ())

@@ -37,6 +37,8 @@ pub struct LoadOptions {
     pub dtype: Option<DType>,
     /// Load only layers `0..n` (collecting needs no more); `None`: all, and room for generating.
     pub layers: Option<usize>,
+    /// Padded tokens of one pass of collecting; `None`: 512 on the CPU, 8,192 on a GPU.
+    pub batch_tokens: Option<usize>,
 }
 
 /// Which logits a forward pass returns.
@@ -55,15 +57,16 @@ pub struct Model {
     info: ModelInfo,
     tokenizer: Tokenizer,
     decoder: Decoder,
+    batch_tokens: usize,
 }
 
 impl Model {
     /// Opens the files on a device; reports bytes read; refuses with numbers when memory does not suffice.
     pub fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> Result<Self> {
-        let (decoder, mut info) = open::open(files, options, ctx)?;
+        let (decoder, mut info, plan) = open::open(files, options, ctx)?;
         let tokenizer = Tokenizer::open(files)?;
         open::check_tokenizer(&tokenizer, &mut info)?;
-        Ok(Self { info, tokenizer, decoder })
+        Ok(Self { info, tokenizer, decoder, batch_tokens: plan.tokens })
     }
 
     /// What it is.
@@ -84,6 +87,11 @@ impl Model {
     /// Where it computes.
     pub fn device(&self) -> &Device {
         self.decoder.device()
+    }
+
+    /// Padded tokens that one pass of collecting takes.
+    pub fn batch_tokens(&self) -> usize {
+        self.batch_tokens
     }
 
     /// The width of a hook: d_mlp or d_model. [`crate::Error::Usage`] names the range when the layer does not exist.

@@ -3,7 +3,8 @@
 use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 
-use super::{Decoder, LoadOptions, budget, device, load};
+use super::budget::{self, Plan};
+use super::{Decoder, LoadOptions, device, load};
 use crate::error::{Error, Result};
 use crate::model::config::Config;
 use crate::model::weights::{Weights, digest};
@@ -23,12 +24,13 @@ pub fn describe(files: &ModelFiles) -> Result<(Config, Weights)> {
     }
 }
 
-/// Opens configuration and weights.
-pub(super) fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> Result<(Decoder, ModelInfo)> {
+/// Opens configuration and weights, as the plan that it returns.
+pub(super) fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> Result<(Decoder, ModelInfo, Plan)> {
     let (config, weights) = describe(files)?;
     let chosen = device::choose(options)?;
     let free = device::memory_available(&chosen.placement)?;
-    budget::check(&config, &weights, options.layers, &chosen.placement, free)?;
+    let plan = Plan::new(options, &chosen.placement);
+    budget::check(&config, &weights, plan, free)?;
     let decoder = load::load(config, &weights, options.layers, &chosen.placement, ctx)?;
     let mut notes = chosen.notes;
     let stored = commonest(&weights);
@@ -57,7 +59,7 @@ pub(super) fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> 
         tokenizer_sha256: String::new(),
         notes,
     };
-    Ok((decoder, info))
+    Ok((decoder, info, plan))
 }
 
 /// The storage type that most bytes of the weights have.
