@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use super::{InitArg, JsonArgs, SolverArg};
+use super::JsonArgs;
 use crate::engine::fitting::Refinement;
-use crate::factor::{FitConfig, Solver};
+use crate::factor::{FitConfig, Init, Solver};
 use crate::model::HookSite;
 
 /// `mlpeek fit`.
@@ -162,6 +162,45 @@ mod tests {
             ["--add 3", "--merge 2", "--lock 1", "--from a --add 1 --merge 1", "--from a -k 9", "--from a --resume"]
         {
             assert!(parse(&format!("mlpeek fit s {line}")).is_err(), "{line}");
+        }
+    }
+}
+
+/// The update rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SolverArg {
+    /// ℓ0-constrained block coordinate descent
+    Bcd,
+    /// The paper's multiplicative updates
+    Mu,
+}
+
+/// The start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InitArg {
+    /// Random factors
+    Random,
+    /// Centroids
+    Kmeans,
+    /// Truncated SVD
+    Svd,
+}
+
+impl From<SolverArg> for Solver {
+    fn from(solver: SolverArg) -> Self {
+        match solver {
+            SolverArg::Bcd => Self::Bcd,
+            SolverArg::Mu => Self::Mu,
+        }
+    }
+}
+
+impl From<InitArg> for Init {
+    fn from(init: InitArg) -> Self {
+        match init {
+            InitArg::Random => Self::Random,
+            InitArg::Kmeans => Self::Kmeans,
+            InitArg::Svd => Self::Svd,
         }
     }
 }

@@ -64,14 +64,7 @@ impl Study {
     ) -> Result<Self> {
         let asked = new_manifest(model, hooks, widths, CorpusEntry::of(corpus), dtype, bos)?;
         let lock = Self::prepare(dir)?;
-        if dir.join(manifest::FILE).exists() {
-            let there = Manifest::read(dir)?;
-            if let Some(difference) = difference(&there, &asked) {
-                return Err(Error::refused(format!(
-                    "{} is another study: {difference}; choose another directory",
-                    dir.display()
-                )));
-            }
+        if let Some(there) = same_study(dir, &asked)? {
             return Ok(Self::with(dir, there, Some(lock)));
         }
         samples::write(dir, 0, &corpus.samples)?;
@@ -105,15 +98,7 @@ impl Study {
         let entry = CorpusEntry { name: source_name.to_owned(), sha256, samples: rows };
         let asked = new_manifest(None, &[hook], &[cols], entry, CacheDtype::F32, BosRule::Never)?;
         let lock = Self::prepare(dir)?;
-        if dir.join(manifest::FILE).exists() {
-            let there = Manifest::read(dir)?;
-            if let Some(difference) = difference(&there, &asked) {
-                return Err(Error::refused(format!(
-                    "{} is another study: {difference}; choose another directory",
-                    dir.display()
-                )));
-            }
-        }
+        same_study(dir, &asked)?;
         check_room(dir, (data.len() as u64) * 4)?;
         asked.write(dir)?;
         let mut study = Self::with(dir, asked, Some(lock));
@@ -341,6 +326,20 @@ impl Study {
         self.manifest = manifest;
         self.forget_tokens();
         Ok(())
+    }
+}
+
+/// What the manifest says of the study that is in `dir` already; one other than asked for is refused.
+fn same_study(dir: &Path, asked: &Manifest) -> Result<Option<Manifest>> {
+    if !dir.join(manifest::FILE).exists() {
+        return Ok(None);
+    }
+    let there = Manifest::read(dir)?;
+    match difference(&there, asked) {
+        None => Ok(Some(there)),
+        Some(difference) => {
+            Err(Error::refused(format!("{} is another study: {difference}; choose another directory", dir.display())))
+        }
     }
 }
 

@@ -1,0 +1,177 @@
+//! Arguments of the commands that run a model.
+
+use std::num::NonZero;
+use std::path::PathBuf;
+
+use candle_core::DType;
+use clap::{Args, ValueEnum};
+
+use super::JsonArgs;
+use crate::activations::store::CacheDtype;
+use crate::model::{BosRule, DeviceChoice, HookSite};
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Device {
+    /// The best that is there
+    Auto,
+    /// The CPU
+    Cpu,
+    /// An NVIDIA GPU
+    Cuda,
+    /// An Apple GPU
+    Metal,
+}
+
+impl From<Device> for DeviceChoice {
+    fn from(device: Device) -> Self {
+        match device {
+            Device::Auto => Self::Auto,
+            Device::Cpu => Self::Cpu,
+            Device::Cuda => Self::Cuda,
+            Device::Metal => Self::Metal,
+        }
+    }
+}
+
+/// How activations are computed on a GPU and stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    /// 4 bytes
+    F32,
+    /// 2 bytes, IEEE half
+    F16,
+    /// 2 bytes, bfloat16
+    Bf16,
+}
+
+impl From<Dtype> for CacheDtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+impl From<Dtype> for DType {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::BF16,
+        }
+    }
+}
+
+/// How BOS is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Bos {
+    /// Prepended whenever the model has one
+    Auto,
+    /// Prepended; an error when the model has none
+    Always,
+    /// Not prepended
+    Never,
+}
+
+impl From<Bos> for BosRule {
+    fn from(bos: Bos) -> Self {
+        match bos {
+            Bos::Auto => Self::Auto,
+            Bos::Always => Self::Always,
+            Bos::Never => Self::Never,
+        }
+    }
+}
+
+/// Where a model comes from and computes.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// Hub id (owner/name or owner/name@revision), a directory in Hugging Face layout, or a GGUF file [default: SmolLM2-135M-Instruct]
+    #[arg(long, short)]
+    pub model: Option<String>,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
+}
+
+/// `mlpeek collect`.
+#[derive(Debug, Args)]
+pub struct CollectArgs {
+    /// The model
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Layers, from 0, separated by commas [default: the middle one]
+    #[arg(long, short, value_delimiter = ',')]
+    pub layer: Vec<usize>,
+    /// Corpus: JSON, JSONL, CSV or text [default: the bundled concepts]
+    #[arg(long, short)]
+    pub data: Option<PathBuf>,
+    /// The study's directory
+    #[arg(long, short)]
+    pub out: PathBuf,
+    /// Where in the layer
+    #[arg(long, default_value = "mlp.hook_post")]
+    pub hook: HookSite,
+    /// What a GPU computes in and the cache stores [default: bf16 on a GPU, stored as f32]
+    #[arg(long, value_enum)]
+    pub dtype: Option<Dtype>,
+    /// Tokens, padding included, that the model reads at once [default: 512 on the CPU, 8192 on a GPU]
+    #[arg(long, value_name = "N")]
+    pub batch_tokens: Option<NonZero<usize>>,
+    /// Whether to prepend BOS
+    #[arg(long, value_enum, default_value_t = Bos::Auto)]
+    pub bos: Bos,
+    /// Add the corpus to a study that has another one
+    #[arg(long)]
+    pub append: bool,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `mlpeek forward`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("input").required(true).args(["text", "ids"])))]
+pub struct ForwardArgs {
+    /// The model
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The text; BOS is prepended where the model has one
+    #[arg(long, short)]
+    pub text: Option<String>,
+    /// Token ids, taken as they are
+    #[arg(long, value_delimiter = ',')]
+    pub ids: Option<Vec<u32>>,
+    /// Layers, from 0, separated by commas
+    #[arg(long, short, value_delimiter = ',', required = true)]
+    pub layer: Vec<usize>,
+    /// Where in the layers, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "mlp.hook_post")]
+    pub hook: Vec<HookSite>,
+    /// What a GPU computes in [default: bf16]
+    #[arg(long, value_enum)]
+    pub dtype: Option<Dtype>,
+    /// The file to write
+    #[arg(long, short)]
+    pub out: PathBuf,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `mlpeek doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// A model to test (alone: the default one): the same prompt with and without cache, batched and single
+    #[arg(long, short, num_args = 0..=1, default_missing_value = crate::model::source::DEFAULT_MODEL)]
+    pub model: Option<String>,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}

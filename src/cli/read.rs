@@ -1,0 +1,92 @@
+//! Arguments of the commands that read a study.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::JsonArgs;
+use crate::baselines::SetKind;
+use crate::engine::directions::Place;
+use crate::model::HookSite;
+
+/// Which fit of a study, or which space other directions are made in.
+#[derive(Debug, Clone, Args)]
+pub struct PlaceArgs {
+    /// The fit [default: the newest]
+    #[arg(long)]
+    pub fit: Option<String>,
+    /// The layer, when the study has several [default: the newest fit's]
+    #[arg(long, short)]
+    pub layer: Option<usize>,
+    /// The hook, when the study has several [default: the newest fit's]
+    #[arg(long)]
+    pub hook: Option<HookSite>,
+}
+
+impl PlaceArgs {
+    /// The same for the application.
+    pub fn place(&self) -> Place {
+        Place { fit: self.fit.clone(), layer: self.layer, site: self.hook }
+    }
+}
+
+/// `mlpeek features`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// What to list: fit (SNMF features), diffmean (one direction a label), kmeans (centroids), random (sparse
+    /// directions) or neuron
+    #[arg(long, default_value = "fit")]
+    pub directions: SetKind,
+    /// Where
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// A command that reads a fit.
+#[derive(Debug, Args)]
+pub struct ReadArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// The fit [default: the newest]
+    #[arg(long)]
+    pub fit: Option<String>,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `mlpeek feature`.
+#[derive(Debug, Args)]
+pub struct FeatureArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// The feature's number, or another direction: diffmean:months, kmeans:7, random:3, neuron:123
+    pub id: String,
+    /// Where
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `mlpeek trace`.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// The text
+    #[arg(long, short)]
+    pub text: String,
+    /// The fit [default: the newest]
+    #[arg(long)]
+    pub fit: Option<String>,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
