@@ -20,6 +20,8 @@ use crate::{memory, study};
 
 /// The default model's file, when it is not here yet.
 const DEFAULT_BYTES: u64 = 98_362_432;
+/// Its MLP's and its residual stream's width.
+const DEFAULT_WIDTHS: [usize; 2] = [1536, 576];
 /// Share of the machine's matrix rate that a forward pass reaches.
 const PASS_EFFICIENCY: f64 = 0.7;
 /// Dense products' worth of work until features can be read: the start and a few sweeps.
@@ -33,16 +35,18 @@ pub(super) fn estimate(request: &OpenRequest) -> Result<Estimate> {
     let files = local_files(request.model.as_deref())?;
     let model = files.as_ref().map(describe).transpose()?;
     let config = model.as_ref().map(|(config, _)| config);
-    let width = config.map_or(0, |c| if request.hook == HookSite::MlpPost { c.d_mlp } else { c.d_model });
+    let coming = files.is_none() && is_default(request.model.as_deref());
+    let [d_mlp, d_model] = config.map_or(if coming { DEFAULT_WIDTHS } else { [0; 2] }, |c| [c.d_mlp, c.d_model]);
+    let width = if request.hook == HookSite::MlpPost { d_mlp } else { d_model };
     let rough = collect::Estimate::rough(&corpus, &[width], CacheDtype::F32);
     let home = study::home()?;
     let mut estimate = Estimate {
         samples: rough.samples,
         tokens: rough.tokens,
         cache_bytes: rough.bytes,
-        weight_bytes: model.as_ref().map_or(0, |(_, weights)| weights.bytes()),
+        weight_bytes: model.as_ref().map_or(if coming { DEFAULT_BYTES } else { 0 }, |(_, weights)| weights.bytes()),
         factor_bytes: factor_bytes(rough.tokens, request.fit.features),
-        download_bytes: if files.is_none() && is_default(request.model.as_deref()) { DEFAULT_BYTES } else { 0 },
+        download_bytes: if coming { DEFAULT_BYTES } else { 0 },
         disk_free: disk::free_space(existing(request.study.as_deref().unwrap_or(&home)))?,
         memory_free: memory::available()?.unwrap_or(0),
         seconds: None,

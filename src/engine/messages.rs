@@ -317,6 +317,8 @@ pub enum Event {
     Model(Box<ModelInfo>),
     /// The study is open, or has changed.
     Study(Box<StudyInfo>),
+    /// The study that was open is not any more: another is coming.
+    Closed,
     /// A new snapshot of the features (at most every 250 ms).
     Features(Arc<FeatureList>),
     /// A sweep was done.

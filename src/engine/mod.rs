@@ -179,7 +179,8 @@ impl Engine {
             Command::Evaluate(ask) => self.evaluate(*ask),
             Command::Name(id, line) => self.read(move |s| reading::note_feature(s, id, &line)),
             Command::Export { format, path } => self.read(move |s| export(s, &format, &path)),
-            Command::SaveSession(value) => self.errand(move |s| match lock(&s.study).as_ref() {
+            // At once, so that it is the study of the session and not one that comes after it.
+            Command::SaveSession(value) => Self::refuse_with(&self.session, |s| match lock(&s.study).as_ref() {
                 Some(study) => study.save_session(&value),
                 None => Ok(()),
             }),

@@ -10,6 +10,7 @@ use super::session::{Session, lock};
 use super::{Event, Hold, Job, Level, OpenRequest, run_job};
 use crate::activations::collect::collect;
 use crate::activations::store::CacheDtype;
+use crate::amounts::{count, duration};
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::factor::{Factors, FitConfig, Sweep};
@@ -187,16 +188,20 @@ impl Opener {
                     format!("{} texts are longer than the context and were cut into windows", done.windowed),
                 );
             }
-            format!("{} tokens of {} samples in {:.1} s", done.tokens, done.samples, done.seconds)
+            let took = duration(done.seconds);
+            format!("{} tokens of {} samples in {took}", count(done.tokens), count(done.samples))
         };
         self.take_study(study, hook)?;
         Ok(words)
     }
 
     fn drop_study(&self) {
-        *lock(&self.session.study) = None;
+        let was_open = lock(&self.session.study).take().is_some();
         self.session.set_tokens(None);
         self.session.forget_shown();
+        if was_open {
+            self.session.emit(Event::Closed);
+        }
     }
 
     fn take_study(&self, study: Study, hook: HookPoint) -> Result<()> {

@@ -134,7 +134,7 @@ pub const ACTIONS: &[ActionInfo] = &[
     row(Action::Back, "back", "back", &["esc", "backspace"], EVERYWHERE, 0, "Back one level"),
     row(Action::NextPane, "next-pane", "next pane", &["tab"], EVERYWHERE, 60, "To the pane at the right"),
     row(Action::PreviousPane, "previous-pane", "pane before", &["backtab"], EVERYWHERE, 0, "To the pane at the left"),
-    row(Action::Filter, "filter", "filter", &["/"], &[Features, Tree], 20, "Fuzzy filter over tokens, names and labels; in the tree: search"),
+    row(Action::Filter, "filter", "filter", &["/"], &[Features, Contexts, Feature, Tree], 20, "Fuzzy filter over tokens, names and labels; in the tree: search"),
     row(Action::Sort, "sort", "sort", &["s"], &[Features, Live], 30, "Sort by the next column"),
     row(Action::Reverse, "reverse", "reverse", &["!"], &[Features], 0, "Turn the sort order round"),
     row(Action::Neurons, "neurons", "neurons", &["n"], READING, 40, "The neurons of the feature; enter on one: every feature that uses it"),

@@ -65,6 +65,9 @@ pub enum Effect {
     Quit,
 }
 
+/// A message stays this long at least, however fast one types on.
+const READ: Duration = Duration::from_secs(1);
+
 /// A short message over the panes.
 #[derive(Debug, Clone)]
 pub struct Toast {
@@ -72,6 +75,8 @@ pub struct Toast {
     pub level: Level,
     /// What.
     pub text: String,
+    /// When it came.
+    pub since: Duration,
     /// When it goes.
     pub until: Duration,
 }
@@ -138,7 +143,7 @@ impl App {
             world.note(Level::Warn, note.clone());
         }
         let until = Duration::from_secs(15);
-        let toast = |text: String| Toast { level: Level::Warn, text, until };
+        let toast = |text: String| Toast { level: Level::Warn, text, since: until, until };
         let toasts = options.problems.into_iter().take(3).map(toast).collect();
         Self {
             world,
@@ -166,7 +171,7 @@ impl App {
 
     /// What to do at the very start.
     pub fn begin(&mut self) -> Vec<Effect> {
-        let mut effects: Vec<Effect> = self.initial.take().map(Effect::Send).into_iter().collect();
+        let mut effects: Vec<Effect> = self.initial.take().map(|command| self.send(command)).into_iter().collect();
         let steps = self.with(self.place, |pane, cx| pane.entered(cx)).unwrap_or_default();
         effects.extend(self.carry_out(steps));
         effects
@@ -184,7 +189,10 @@ impl App {
         match msg {
             Msg::Tick(now) => self.tick(now),
             Msg::Key(key) if key.kind == KeyEventKind::Release => Vec::new(),
-            Msg::Key(key) => self.key(key),
+            Msg::Key(key) => {
+                self.clear_toasts();
+                self.key(key)
+            }
             Msg::Mouse(mouse) => self.mouse_event(mouse),
             Msg::Paste(text) => self.paste(&text),
             Msg::Resize(width, height) => {
@@ -249,6 +257,11 @@ impl App {
         let first_study = matches!(event, Event::Study(study) if self.restored.as_ref() != Some(&study.dir));
         self.world.apply(event);
         let mut effects = Vec::new();
+        if matches!(event, Event::Closed) {
+            // Coming back restores where it stood.
+            self.restored = None;
+            self.trail.clear();
+        }
         if let (Event::Study(study), true) = (event, first_study) {
             self.restored = Some(study.dir.clone());
             self.cards = cards::Cards::default();
@@ -270,11 +283,6 @@ impl App {
             Event::Failed(job, text) => self.toast(Level::Error, format!("{} failed: {text}", job.label())),
             Event::Refused(text) => self.toast(Level::Warn, text.clone()),
             Event::Exported(path) => self.toast(Level::Info, format!("wrote {}", path.display())),
-            Event::Model(model) => {
-                for note in &model.notes {
-                    self.world.note(Level::Warn, note.clone());
-                }
-            }
             Event::Log(Level::Error, text) => self.toast(Level::Error, text.clone()),
             _ => {}
         }
@@ -310,7 +318,14 @@ impl App {
         if self.toasts.len() == 3 {
             self.toasts.remove(0);
         }
-        self.toasts.push(Toast { level, text, until: self.world.now + Duration::from_secs(life) });
+        let since = self.world.now;
+        self.toasts.push(Toast { level, text, since, until: since + Duration::from_secs(life) });
+    }
+
+    /// A key was pressed: what was read no longer stands over the panes. Errors stay.
+    fn clear_toasts(&mut self) {
+        let now = self.world.now;
+        self.toasts.retain(|t| t.level == Level::Error || now < t.since + READ);
     }
 
     /// Runs `f` on a pane with what it may look at.
@@ -366,6 +381,7 @@ impl App {
             zoom: self.zoom,
             notice: self.notice().len() as u16,
             progress: !self.world.jobs.is_empty(),
+            waiting: self.world.rows().is_empty(),
         }
     }
 
@@ -401,7 +417,12 @@ impl App {
         let mut effects = Vec::new();
         for step in steps {
             match step {
-                Step::Send(command) => effects.push(Effect::Send(command)),
+                Step::Send(command) => {
+                    if matches!(command, Command::Open(_) | Command::OpenStudy(_)) && self.world.study.is_some() {
+                        effects.push(Effect::Send(Command::SaveSession(self.session())));
+                    }
+                    effects.push(self.send(command));
+                }
                 Step::Copy(text, what) => effects.push(Effect::Copy(text, what)),
                 Step::Select(id) => effects.extend(self.select(id)),
                 Step::Visit(id) => effects.extend(self.visit(id)),
@@ -413,6 +434,13 @@ impl App {
             }
         }
         effects
+    }
+
+    fn send(&mut self, command: Command) -> Effect {
+        if let Command::Open(request) = &command {
+            self.world.opening = Some(request.clone());
+        }
+        Effect::Send(command)
     }
 
     fn tell(&mut self, pane: PaneId, note: &Note) -> Vec<Effect> {

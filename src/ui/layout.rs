@@ -74,6 +74,8 @@ pub struct Want {
     pub notice: u16,
     /// A job runs.
     pub progress: bool,
+    /// There are no features to read yet.
+    pub waiting: bool,
 }
 
 impl Layout {
@@ -112,7 +114,7 @@ impl Layout {
 fn columns(class: Class, body: Rect, want: Want) -> Vec<Placed> {
     use PaneId::{Contexts, Feature, Features};
     let reading = want.pane.tab() == Features && !matches!(want.pane, PaneId::Compare | PaneId::Labels);
-    if class == Class::Single || want.zoom || !reading {
+    if class == Class::Single || want.zoom || want.waiting || !reading {
         return vec![place(want.pane, body, false)];
     }
     let width = body.width;
@@ -156,10 +158,10 @@ mod tests {
     proptest! {
         #[test]
         fn everything_lies_inside(
-            w in 0u16..=300, h in 0u16..=200, pane in 0usize..10, zoom: bool, notice in 0u16..4, progress: bool
+            w in 0u16..=300, h in 0u16..=200, pane in 0usize..10, zoom: bool, notice in 0u16..4, progress: bool, waiting: bool
         ) {
             let screen = Rect::new(0, 0, w, h);
-            let layout = Layout::new(w, h, Want { pane: PaneId::ALL[pane], zoom, notice, progress });
+            let layout = Layout::new(w, h, Want { pane: PaneId::ALL[pane], zoom, notice, progress, waiting });
             let mut all = vec![layout.header, layout.tabs, layout.notice, layout.progress, layout.footer];
             for p in &layout.panes {
                 all.extend([p.title, p.inner]);

@@ -96,6 +96,8 @@ fn facts(app: &App) -> Vec<(String, Style)> {
         if study.rows > 0 {
             facts.push((format!("{} tokens", text::count(study.rows)), theme.dim()));
         }
+    } else if let (Some(opening), false) = (world.opening_facts(), facts.is_empty()) {
+        facts.extend(opening.map(|fact| (fact, theme.dim())));
     } else if facts.is_empty() {
         facts.push(("what the MLP layers of a language model are made of".to_owned(), theme.dim()));
     }
@@ -152,7 +154,7 @@ fn tabs(app: &App, area: Rect, buf: &mut Buffer) {
     let used: usize = spans.iter().map(|s| text::width(&s.content)).sum();
     put(buf, area, 0, &Line::from(spans));
     let (state, style) = fit_state(app);
-    // Narrow terminals drop the error and then the sweep, whole words only.
+    // Narrow terminals drop the sweep and then the error, whole words only.
     let mut words: Vec<&str> = state.trim_end().split(" · ").collect();
     while !words.is_empty() {
         let shown = format!("{} ", words.join(" · "));
@@ -161,7 +163,7 @@ fn tabs(app: &App, area: Rect, buf: &mut Buffer) {
             let x = usize::from(area.width) - width;
             return super::panes::put_at(buf, area, x, 0, &Line::styled(shown, style));
         }
-        words.pop();
+        words.remove(words.len().min(2) - 1);
     }
 }
 
@@ -232,9 +234,14 @@ fn progress(app: &App, area: Rect, buf: &mut Buffer) {
     let stage = if p.stage.is_empty() { job.job.label().to_owned() } else { text::clean(&p.stage) };
     let end =
         if job.cancelling { "stopping…".to_owned() } else { format!("{} cancels", app.keymap.key(Action::Cancel)) };
-    let facts = facts.join(" · ");
     let stage = text::fit(&stage, (width / 3).max(12));
-    let fixed = 4 + text::width(&stage) + text::width(&facts) + 2 + text::width(&end) + 1;
+    let fixed = |facts: &[String]| 7 + text::width(&stage) + text::width(&facts.join(" · ")) + text::width(&end);
+    // Narrow terminals drop the rate first, then what is least.
+    while facts.len() > 1 && fixed(&facts) > width {
+        facts.remove(1);
+    }
+    let fixed = fixed(&facts);
+    let facts = facts.join(" · ");
     let cells = width.saturating_sub(fixed).min(30);
     let mut spans = vec![Span::raw(" "), Span::styled(stage, theme.heading()), Span::raw(" ")];
     if let Some(total) = p.total.filter(|t| *t > 0 && cells >= 4) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::analysis::{FeatureCard, FeatureRow, NeuronCard};
-use crate::engine::{Event, FeatureList, Job, Level, StudyInfo, SweepPoint};
+use crate::engine::{Event, FeatureList, Job, Level, OpenRequest, StudyInfo, SweepPoint};
 use crate::model::ModelInfo;
 use crate::model::source::ModelEntry;
 use crate::study::StudyEntry;
@@ -56,6 +56,8 @@ pub struct World {
     pub studies: Option<Vec<StudyEntry>>,
     /// The open model.
     pub model: Option<Box<ModelInfo>>,
+    /// What was asked to be opened, until its study is there.
+    pub opening: Option<OpenRequest>,
     /// The open study.
     pub study: Option<Box<StudyInfo>>,
     /// The newest snapshot.
@@ -104,6 +106,10 @@ impl World {
             }
             Event::Model(model) => self.model = Some(model.clone()),
             Event::Study(study) => self.open(study),
+            Event::Closed => {
+                self.study = None;
+                self.forget();
+            }
             Event::Features(list) => {
                 // Another fit's ids are other features.
                 if self.features.as_ref().is_some_and(|before| before.fit != list.fit) {
@@ -122,14 +128,17 @@ impl World {
             Event::Neuron(card) => self.neuron = Some(card.clone()),
             Event::Done(job, text) => {
                 self.end(*job);
-                self.note(Level::Info, format!("{} done: {text}", job.label()));
+                let told = if text.is_empty() { String::new() } else { format!(": {text}") };
+                self.note(Level::Info, format!("{} done{told}", job.label()));
             }
             Event::Cancelled(job) => {
                 self.end(*job);
+                self.opening = None;
                 self.note(Level::Info, format!("{} cancelled; what was saved stays", job.label()));
             }
             Event::Failed(job, text) => {
                 self.end(*job);
+                self.opening = None;
                 self.note(Level::Error, format!("{} failed: {text}", job.label()));
             }
             Event::Refused(text) => self.note(Level::Warn, text.clone()),
@@ -170,15 +179,34 @@ impl World {
     fn open(&mut self, study: &StudyInfo) {
         let other = self.study.as_ref().is_none_or(|s| s.dir != study.dir || s.hook != study.hook);
         if other {
-            self.features = None;
-            self.marked.clear();
-            self.sweeps.clear();
-            self.card = None;
-            self.neuron = None;
-            self.selected = None;
-            self.open_neuron = None;
+            self.forget();
         }
+        self.opening = None;
         self.study = Some(Box::new(study.clone()));
+    }
+
+    /// What was of a study that is not on show any more.
+    fn forget(&mut self) {
+        self.features = None;
+        self.marked.clear();
+        self.sweeps.clear();
+        self.card = None;
+        self.neuron = None;
+        self.selected = None;
+        self.open_neuron = None;
+        self.path.clear();
+    }
+
+    /// Of what is being opened: layer and hook, and the corpus.
+    pub fn opening_facts(&self) -> Option<[String; 2]> {
+        let request = self.opening.as_ref()?;
+        let middle = self.model.as_ref().map(|m| m.layers / 2);
+        let layer = request.layer.or(middle).map_or_else(|| "the middle layer".to_owned(), |l| format!("layer {l}"));
+        let corpus = request.corpus.as_ref().map_or_else(
+            || "bundled concepts".to_owned(),
+            |path| super::text::clean(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()),
+        );
+        Some([format!("{layer}, {}", request.hook), corpus])
     }
 
     /// Adds a line to the log.

@@ -158,6 +158,12 @@ impl App {
             Action::Suspend => vec![Effect::Suspend],
             Action::Quit => self.quit(),
             Action::OtherLayer => self.other_layer(),
+            Action::Filter => {
+                let mut effects = self.go_to(PaneId::Features);
+                let steps = self.with(PaneId::Features, |pane, cx| pane.act(action, cx)).flatten();
+                effects.extend(steps.map(|s| self.carry_out(s)).unwrap_or_default());
+                effects
+            }
             _ => self.on_feature(action),
         }
     }

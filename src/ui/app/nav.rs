@@ -104,7 +104,7 @@ impl App {
     pub(super) fn open_tab(&mut self, tab: PaneId) -> Vec<Effect> {
         self.trail.clear();
         self.retrace();
-        if self.place.tab() == tab { Vec::new() } else { self.enter(tab) }
+        if self.place == tab { Vec::new() } else { self.enter(tab) }
     }
 
     /// One level back.

@@ -10,8 +10,12 @@ use crate::ui::keymap::Key;
 use crate::ui::stage::Stage;
 use crate::ui::theme::Profile;
 
+/// Sorted by share, so that the made-up features stand in the order of their ids; the cursor on the first.
 fn opened() -> Stage {
-    Stage::opened(120, 36, Profile::TrueColour)
+    let mut stage = Stage::opened(120, 36, Profile::TrueColour);
+    stage.keys("s g");
+    stage.sent.clear();
+    stage
 }
 
 fn inspected(stage: &Stage) -> Vec<usize> {
@@ -19,11 +23,28 @@ fn inspected(stage: &Stage) -> Vec<usize> {
 }
 
 #[test]
-fn the_first_snapshot_selects_the_largest_feature_and_asks_for_its_card_once() {
-    let stage = opened();
-    assert_eq!(stage.app.world.selected, Some(0));
-    assert_eq!(inspected(&stage), [0]);
+fn the_first_snapshot_selects_the_purest_feature_and_asks_for_its_card_once() {
+    let stage = Stage::opened(120, 36, Profile::TrueColour);
+    let purity = |id: usize| stage.app.world.row(id).and_then(|r| r.purity.as_ref()).map_or(0.0, |p| p.share);
+    let selected = stage.app.world.selected.expect("one is selected");
+    assert!((0..40).all(|id| purity(id) <= purity(selected)));
+    assert_eq!(inspected(&stage), [selected]);
     assert!(stage.app.world.selected_card().is_some());
+}
+
+#[test]
+fn until_the_cursor_is_moved_it_stays_on_the_first_line() {
+    let mut stage = Stage::opened(120, 36, Profile::TrueColour);
+    let purest = |stage: &mut Stage, id: usize| {
+        let mut list = stage.demo.list(42, false);
+        list.rows[id].purity.as_mut().expect("has a label").share = 1.5;
+        stage.event(Event::Features(Arc::new(list)));
+    };
+    purest(&mut stage, 7);
+    assert_eq!(stage.app.world.selected, Some(7));
+    stage.keys("tab");
+    purest(&mut stage, 9);
+    assert_eq!(stage.app.world.selected, Some(7), "its contexts are being read");
 }
 
 #[test]

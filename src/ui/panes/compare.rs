@@ -284,7 +284,7 @@ impl Pane for ComparePane {
             }
             // Ids mean other features now.
             Event::Features(list) if self.found.is_some() && !(list.finished && cx.focused) => *self = Self::default(),
-            Event::Study(_) if cx.world.features.is_none() => *self = Self::default(),
+            Event::Study(_) | Event::Closed if cx.world.features.is_none() => *self = Self::default(),
             _ => {}
         }
         Vec::new()

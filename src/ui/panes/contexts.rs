@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Cx, Note, Pane, PaneId, Step, empty, motion, put, put_at};
 use crate::analysis::Context;
-use crate::engine::{Event, Job};
+use crate::engine::Event;
 use crate::ui::action::Action;
 use crate::ui::heat::{Heat, legend};
 use crate::ui::text;
@@ -157,6 +157,7 @@ impl ContextsPane {
         let (max, ramp) = Self::scale(cx);
         let scale = legend(cx.theme, ramp, max, cx.world.digits);
         let left = usize::from(cx.area.width).saturating_sub(scale.width() + 1);
+        let what = if text::width(&what) + 2 > left { "strongest".to_owned() } else { what };
         let what = text::pad(&text::fit(&format!(" {what}"), left.saturating_sub(1)), left);
         let mut spans = vec![Span::styled(what, cx.theme.dim())];
         spans.extend(scale.spans);
@@ -172,7 +173,7 @@ fn nothing(cx: &Cx) -> Vec<String> {
     match cx.world.selected {
         Some(id) if cx.world.selected_card().is_none() => vec![format!("reading #{id}…")],
         Some(id) => vec![format!("#{id} fires nowhere.")],
-        None if cx.world.job(Job::Collect).is_some() => {
+        None if cx.world.rows().is_empty() => {
             vec!["Contexts appear with the first features.".to_owned()]
         }
         None => vec!["No feature is selected.".to_owned(), format!("{} goes to the list.", cx.key(Action::Explore))],

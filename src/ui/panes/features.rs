@@ -7,6 +7,7 @@ mod columns;
 mod filter;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -20,7 +21,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use serde_json::{Value, json};
 
-use super::{Cx, Pane, PaneId, Step, empty, motion, put, scroll};
+use super::{Cx, Pane, PaneId, Step, motion, put, scroll};
 use crate::analysis::FeatureRow;
 use crate::engine::{Command, Event, Probe};
 use crate::ui::action::Action;
@@ -37,16 +38,17 @@ const TYPED: Duration = Duration::from_millis(300);
 /// What the list is sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Sort {
+    /// Meanings first; without labels it is the share.
     #[default]
-    Share,
     Purity,
+    Share,
     Density,
     Id,
     Neurons,
 }
 
 impl Sort {
-    const ALL: [Self; 5] = [Self::Share, Self::Purity, Self::Density, Self::Id, Self::Neurons];
+    const ALL: [Self; 5] = [Self::Purity, Self::Share, Self::Density, Self::Id, Self::Neurons];
 
     fn name(self) -> &'static str {
         match self {
@@ -84,6 +86,8 @@ pub struct FeaturesPane {
     reversed: bool,
     query: LineInput,
     typing: bool,
+    /// The cursor was moved or the feature under it looked into; until then it stays on the first line.
+    touched: bool,
     /// Feature ids in the order shown.
     order: Vec<usize>,
     offset: usize,
@@ -122,7 +126,8 @@ impl FeaturesPane {
     /// After the order changed: keeps the selection, or takes the first line when it is gone.
     fn settle(&mut self, cx: &Cx) -> Vec<Step> {
         let height = list_height(self, cx);
-        match self.position(cx) {
+        self.touched |= !cx.focused;
+        match self.position(cx).filter(|at| self.touched || *at == 0) {
             Some(at) => {
                 self.offset = scroll(self.offset, at, self.order.len(), height);
                 Vec::new()
@@ -236,6 +241,7 @@ impl Pane for FeaturesPane {
     }
 
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
+        self.touched = true;
         let at = self.position(cx).unwrap_or(0);
         if let Some(to) = motion(action, at, self.order.len(), list_height(self, cx)) {
             return Some(self.go(to, cx));
@@ -268,7 +274,7 @@ impl Pane for FeaturesPane {
 
     fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
         match event {
-            Event::Features(_) | Event::Study(_) => self.refilter(cx),
+            Event::Features(_) | Event::Study(_) | Event::Closed => self.refilter(cx),
             Event::Found(probe, scores) => {
                 self.answers.insert(probe.clone(), scores.clone());
                 self.refilter(cx)
@@ -293,6 +299,7 @@ impl Pane for FeaturesPane {
     }
 
     fn click(&mut self, _: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
+        self.touched = true;
         let Some(line) = usize::from(row.saturating_sub(cx.area.y)).checked_sub(1) else { return Vec::new() };
         if line >= list_height(self, cx) {
             return Vec::new();
@@ -306,7 +313,7 @@ impl Pane for FeaturesPane {
 
     fn view(&self, cx: &Cx, buf: &mut Buffer) {
         if cx.world.rows().is_empty() {
-            return empty(buf, cx, &nothing(cx));
+            return waiting::draw(cx, buf);
         }
         let columns = Columns::for_width(usize::from(cx.area.width));
         put(buf, cx.area, 0, &columns.head(self.sort, self.reversed, cx));
@@ -350,6 +357,7 @@ impl Pane for FeaturesPane {
         }
         self.reversed = session["reversed"].as_bool().unwrap_or(self.reversed);
         self.query = LineInput::new(session["filter"].as_str().unwrap_or_default());
+        self.touched = true;
         self.reorder(cx);
     }
 }
@@ -370,22 +378,5 @@ impl FeaturesPane {
             spans.push(Span::styled("  esc clears", cx.theme.dim()));
         }
         Line::from(spans)
-    }
-}
-
-/// What an empty list says: what is going on, or what to press.
-fn nothing(cx: &Cx) -> Vec<String> {
-    match cx.world.jobs.last() {
-        Some(running) => vec![
-            format!("{}…", text::clean(&running.progress.stage)),
-            "Features appear here with the first sweep of the fit.".to_owned(),
-        ],
-        None if cx.world.study.is_some() => vec![
-            "This study has no fit yet.".to_owned(),
-            format!("{} opens the Fit pane; f there fits.", cx.key(Action::Fit)),
-        ],
-        None => {
-            vec!["Nothing is open.".to_owned(), format!("{} opens a model or a recent study.", cx.key(Action::Start))]
-        }
     }
 }

@@ -10,7 +10,7 @@ use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Axis, Chart, Dataset, GraphType, Widget};
 
-use super::{Cx, Pane, PaneId, Step, empty, motion, put, scroll};
+use super::{Cx, Pane, PaneId, Step, empty, motion, nothing_yet, put, scroll};
 use crate::analysis::matching::FitComparison;
 use crate::engine::{Command, Event, Job, Level, SweepPoint};
 use crate::factor::{FitConfig, Init, Solver, Stop};
@@ -118,16 +118,25 @@ impl FitPane {
         let theme = cx.theme;
         let config = self.base(cx);
         let mut first = vec![Span::raw(" ")];
+        let mut room = width.saturating_sub(1);
         for (name, value) in self.facts(cx) {
+            let cells = text::width(name) + text::width(&value) + 1;
+            if cells > room {
+                break;
+            }
+            room = room.saturating_sub(cells + 3);
             first.push(Span::styled(format!("{name} "), theme.dim()));
             first.push(Span::styled(format!("{value}   "), theme.heading()));
         }
         if cx.world.paused {
             first.push(Span::styled(format!("held: {} goes on", cx.key(Action::Pause)), theme.warning()));
         }
+        let roomy = width >= 100;
         let solver = match config.solver {
-            Solver::Bcd => "block coordinate descent",
-            Solver::Mu => "multiplicative updates",
+            Solver::Bcd if roomy => "block coordinate descent",
+            Solver::Mu if roomy => "multiplicative updates",
+            Solver::Bcd => "bcd",
+            Solver::Mu => "mu",
         };
         let init = match config.init {
             Init::Random => "random",
@@ -135,8 +144,11 @@ impl FitPane {
             Init::Svd => "SVD",
         };
         let how = format!(
-            " {} features · {solver} · {init} start · sparsity {} · penalty {} · seed {}",
-            config.features, config.sparsity, config.l1, config.seed
+            " {} features · {solver} · {init} start · {} of the neurons · λ {} · seed {}",
+            config.features,
+            text::percent(config.sparsity as f32),
+            config.l1,
+            config.seed
         );
         let next = self.wanted(cx);
         let key = |a| Span::styled(cx.key(a), theme.accent());
@@ -159,12 +171,14 @@ impl FitPane {
         let all = fits::listed(cx);
         let height = usize::from(area.height).saturating_sub(1);
         let key = |a| cx.key(a);
-        let title = format!(
-            " fits of this layer   {} shows one   {} compares it with the one on show   ←/→ error against features",
-            key(Action::ShowFit),
-            key(Action::CompareFit)
-        );
         let width = usize::from(area.width);
+        let (show, compare) = (key(Action::ShowFit), key(Action::CompareFit));
+        let title = match width {
+            100.. => format!(
+                " fits of this layer   {show} shows one   {compare} compares it with the one on show   ←/→ error against features"
+            ),
+            _ => format!(" fits   {show} shows one   {compare} compares it   ←/→ other plots"),
+        };
         let title = if all.len() > 1 { title } else { " fits of this layer".to_owned() };
         put(buf, area, 0, &Line::styled(text::fit(&title, width), cx.theme.dim()));
         let cursor = self.cursor.min(all.len().saturating_sub(1));
@@ -318,7 +332,7 @@ impl Pane for FitPane {
                 self.compared = Some((**found).clone());
                 (self.plot, self.scrolled) = (Plot::Compared, 0);
             }
-            Event::Study(_) if cx.world.features.is_none() => *self = Self::default(),
+            Event::Study(_) | Event::Closed if cx.world.features.is_none() => *self = Self::default(),
             Event::Started(Job::Fit) => self.plot = Plot::Curve,
             _ => {}
         }
@@ -332,8 +346,12 @@ impl Pane for FitPane {
         let area = cx.area;
         let width = usize::from(area.width);
         if cx.world.study.is_none() && cx.world.sweeps.is_empty() {
-            let open = format!("{} opens a model or a study.", cx.key(Action::Start));
-            return empty(buf, cx, &["Nothing to fit yet.".to_owned(), open]);
+            let what = "Here the error of a fit falls while you watch.";
+            return empty(
+                buf,
+                cx,
+                &nothing_yet(cx, what, "The error curve appears here with the first sweep of the fit."),
+            );
         }
         let summary = self.summary(cx, width);
         for (i, line) in summary.iter().enumerate() {

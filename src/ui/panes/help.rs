@@ -13,6 +13,9 @@ use crate::ui::input::LineInput;
 use crate::ui::keymap::{Key, Keymap};
 use crate::ui::text;
 
+/// More than the rows can be: the view stops at the last.
+const MOST_ROWS: usize = 4 * ACTIONS.len();
+
 /// Its state.
 #[derive(Debug)]
 pub struct HelpBox {
@@ -31,9 +34,9 @@ impl HelpBox {
         let page = 10;
         match key.code {
             KeyCode::Up => self.offset = self.offset.saturating_sub(1),
-            KeyCode::Down => self.offset = (self.offset + 1).min(ACTIONS.len() + 16),
+            KeyCode::Down => self.offset = (self.offset + 1).min(MOST_ROWS),
             KeyCode::PageUp => self.offset = self.offset.saturating_sub(page),
-            KeyCode::PageDown => self.offset = (self.offset + page).min(ACTIONS.len() + 16),
+            KeyCode::PageDown => self.offset = (self.offset + page).min(MOST_ROWS),
             KeyCode::Enter => return Answer::Close,
             _ if self.query.text().is_empty() && keymap.action(Key::of(key), self.pane) == Some(Action::Help) => {
                 return Answer::Close;
@@ -53,7 +56,7 @@ impl HelpBox {
     }
 
     pub(super) fn scroll(&mut self, down: bool) {
-        self.offset = if down { (self.offset + 3).min(ACTIONS.len() + 16) } else { self.offset.saturating_sub(3) };
+        self.offset = if down { (self.offset + 3).min(MOST_ROWS) } else { self.offset.saturating_sub(3) };
     }
 
     fn rows(&self, app: &App, width: usize) -> Vec<Line<'static>> {
@@ -76,13 +79,13 @@ impl HelpBox {
                 rows.push(Line::raw(""));
             }
             rows.push(Line::styled(title, app.theme.heading()));
-            rows.extend(infos.into_iter().map(|info| row(info, app, self.pane, width)));
+            rows.extend(infos.into_iter().flat_map(|info| lines(info, app, self.pane, width)));
         }
         rows
     }
 
     pub(super) fn view(&self, app: &App, screen: Rect, buf: &mut Buffer) {
-        let area = dialog(screen, 92, screen.height.saturating_sub(2));
+        let area = dialog(screen, 108, screen.height.saturating_sub(2));
         let inner = frame("Keys", area, &app.theme, buf);
         let width = usize::from(inner.width);
         let rows = self.rows(app, width);
@@ -100,7 +103,7 @@ impl HelpBox {
     }
 }
 
-fn row(info: &ActionInfo, app: &App, pane: PaneId, width: usize) -> Line<'static> {
+fn lines(info: &ActionInfo, app: &App, pane: PaneId, width: usize) -> Vec<Line<'static>> {
     let keys = app.keymap.keys(info.action).join(" ");
     let refusal = if info.lives_in(pane) { app.refusal(info.action) } else { None };
     let (style, doc) = match refusal {
@@ -108,12 +111,23 @@ fn row(info: &ActionInfo, app: &App, pane: PaneId, width: usize) -> Line<'static
         None => (app.theme.text(), info.doc.to_owned()),
     };
     let named = width >= 60;
-    let keys_width = if named { 19 } else { 12 };
+    let keys_width = 19.min(width / 2);
     let room = width.saturating_sub(keys_width + if named { 17 } else { 0 });
     let name = if named { text::pad(info.name, 17) } else { String::new() };
-    Line::from(vec![
+    let indent = " ".repeat(width - room);
+    let head = [
         Span::styled(text::pad(&format!("  {keys}"), keys_width), app.theme.accent()),
         Span::styled(name, app.theme.dim()),
-        Span::styled(text::fit(&doc, room), style),
-    ])
+    ];
+    let wrapped = text::wrap(&doc, room).into_iter().enumerate();
+    wrapped
+        .map(|(i, part)| {
+            let part = Span::styled(part, style);
+            if i == 0 {
+                Line::from([&head[..], &[part]].concat())
+            } else {
+                Line::from(vec![Span::raw(indent.clone()), part])
+            }
+        })
+        .collect()
 }

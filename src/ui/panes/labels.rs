@@ -74,7 +74,7 @@ impl LabelsPane {
     }
 
     fn settle(&mut self, cx: &Cx) {
-        self.offset = scroll(self.offset, self.row(), self.order.len(), map(cx).2);
+        self.offset = scroll(self.offset, self.row(), self.order.len(), self.map(cx).2);
     }
 
     /// The first column in sight and how wide a cell is.
@@ -85,7 +85,7 @@ impl LabelsPane {
     }
 
     fn map_row(&self, id: usize, matrix: &LabelMatrix, max: f32, cx: &Cx) -> Vec<Span<'static>> {
-        let (_, room, _) = map(cx);
+        let (_, room, _) = self.map(cx);
         let (first, cell) = self.columns(room);
         let shares = &matrix.shares[id];
         (first..matrix.labels.len())
@@ -101,6 +101,40 @@ impl LabelsPane {
             .collect()
     }
 
+    /// Lines above the map: the label under the cursor, and families of labels where there are some.
+    fn heads(&self) -> usize {
+        let family = |l: &String| l.contains('/');
+        1 + usize::from(self.matrix.as_ref().is_some_and(|m| m.labels.iter().filter(|l| family(l)).count() > 1))
+    }
+
+    /// Cells of the names, cells of the map, its rows. What the map leaves is the names'.
+    fn map(&self, cx: &Cx) -> (usize, usize, usize) {
+        let width = usize::from(cx.area.width);
+        let count = self.matrix.as_ref().map_or(0, |m| m.labels.len()).max(1);
+        let names = (width / 3).clamp(12, 30);
+        let room = width.saturating_sub(names + 1).max(1);
+        let used = (room / count).clamp(1, MOST) * count;
+        let names = (names + room.saturating_sub(used)).min(width / 2).max(names);
+        let height = usize::from(cx.area.height).saturating_sub(2 + self.heads()).max(1);
+        (names, width.saturating_sub(names + 1).max(1), height)
+    }
+
+    /// `weekday/Monday`, `weekday/Friday`: the family over its columns, as far as there is room.
+    fn families(&self, matrix: &LabelMatrix, room: usize) -> String {
+        let (first, cell) = self.columns(room);
+        let family = |l: &String| l.split_once('/').map(|(family, _)| text::clean(family));
+        let mut out = String::new();
+        let shown: Vec<Option<String>> = matrix.labels.iter().skip(first).take(room / cell).map(family).collect();
+        for run in shown.chunk_by(|a, b| a == b) {
+            let cells = run.len() * cell;
+            let name = run[0].as_deref().unwrap_or_default();
+            let mark = if name.is_empty() { ' ' } else { '╷' };
+            let name = if cells >= 4 { text::pad(name, cells - 1) } else { " ".repeat(cells - 1) };
+            out.extend([mark.to_string(), name]);
+        }
+        out
+    }
+
     fn said(&self, matrix: &LabelMatrix, cx: &Cx) -> String {
         let share = matrix.shares.get(self.feature).and_then(|s| s.get(self.label)).copied().unwrap_or(0.0);
         let base = matrix.base.get(self.label).copied().unwrap_or(0.0);
@@ -108,13 +142,6 @@ impl LabelsPane {
         let (share, base) = (text::percent(share), text::percent(base));
         format!("{} · {share} of its ΣY on {label} (of all tokens {base})", cx.world.feature_label(self.feature))
     }
-}
-
-/// Cells of the names, cells of the map, its rows.
-fn map(cx: &Cx) -> (usize, usize, usize) {
-    let width = usize::from(cx.area.width);
-    let names = (width / 3).clamp(12, 30);
-    (names, width.saturating_sub(names + 1).max(1), usize::from(cx.area.height).saturating_sub(3).max(1))
 }
 
 impl Pane for LabelsPane {
@@ -144,7 +171,7 @@ impl Pane for LabelsPane {
                 return Some(vec![Step::Copy(lines.join("\n"), "the shares of all labels".to_owned())]);
             }
             _ => {
-                let to = motion(action, self.row(), self.order.len(), map(cx).2)?;
+                let to = motion(action, self.row(), self.order.len(), self.map(cx).2)?;
                 self.feature = self.order.get(to).copied()?;
                 self.settle(cx);
                 return Some(vec![Step::Select(self.feature)]);
@@ -166,15 +193,16 @@ impl Pane for LabelsPane {
             Event::Labels(matrix) => self.take(matrix, cx),
             Event::Refused(why) if cx.focused && self.matrix.is_none() => self.problem = Some(why.clone()),
             Event::Features(list) if cx.focused && list.finished => return self.want(cx),
-            Event::Study(_) if cx.world.features.is_none() => *self = Self::default(),
+            Event::Study(_) | Event::Closed if cx.world.features.is_none() => *self = Self::default(),
             _ => {}
         }
         Vec::new()
     }
 
     fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
-        let (names, room, height) = map(cx);
-        let Some(line) = usize::from(row.saturating_sub(cx.area.y)).checked_sub(1).filter(|l| *l < height) else {
+        let (names, room, height) = self.map(cx);
+        let Some(line) = usize::from(row.saturating_sub(cx.area.y)).checked_sub(self.heads()).filter(|l| *l < height)
+        else {
             return Vec::new();
         };
         let Some(&id) = self.order.get(self.offset + line) else { return Vec::new() };
@@ -200,7 +228,7 @@ impl Pane for LabelsPane {
             );
         };
         let theme = cx.theme;
-        let (names, room, height) = map(cx);
+        let ((names, room, height), heads) = (self.map(cx), self.heads());
         let (first, cell) = self.columns(room);
         let max = matrix.shares.iter().flatten().copied().fold(0.0, f32::max).min(TOP);
         // The label under the cursor stands over its column, and is kept inside.
@@ -212,21 +240,25 @@ impl Pane for LabelsPane {
         if from > at || from + text::width(&name) <= at {
             put_at(buf, cx.area, names + 1 + at, 0, &mark);
         }
+        if heads > 1 {
+            put_at(buf, cx.area, names + 1, 1, &Line::styled(self.families(matrix, room), theme.dim()));
+        }
         for (y, &id) in self.order.iter().skip(self.offset).take(height).enumerate() {
+            let y = y + heads;
             let selected = id == self.feature;
             if selected {
-                let line = Rect::new(cx.area.x, cx.area.y + 1 + y as u16, names as u16, 1);
+                let line = Rect::new(cx.area.x, cx.area.y + y as u16, names as u16, 1);
                 buf.set_style(line.intersection(buf.area), theme.selected(cx.focused));
             }
             let what = super::tree::listed(id, 4, cx);
             let head = Span::styled(text::pad(&what, names.saturating_sub(1)), theme.text());
             let mut spans = vec![Span::styled(if selected { "▌" } else { " " }, theme.accent()), head, Span::raw(" ")];
             spans.extend(self.map_row(id, matrix, max, cx));
-            put(buf, cx.area, y + 1, &Line::from(spans));
+            put(buf, cx.area, y, &Line::from(spans));
         }
         let said = text::fit(&self.said(matrix, cx), usize::from(cx.area.width).saturating_sub(2));
-        put_at(buf, cx.area, 1, height + 1, &Line::styled(said, theme.heading()));
-        put_at(buf, cx.area, 1, height + 2, &heat::legend(theme, Ramp::Sequential, max, false));
+        put_at(buf, cx.area, 1, height + heads, &Line::styled(said, theme.heading()));
+        put_at(buf, cx.area, 1, height + heads + 1, &heat::legend(theme, Ramp::Sequential, max, false));
     }
 }
 

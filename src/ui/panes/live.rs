@@ -308,7 +308,7 @@ impl Pane for LivePane {
             Event::Cancelled(Job::Trace) => self.waiting = false,
             Event::Model(_) => self.ask_again(cx),
             Event::Features(_) if cx.focused || self.trace.is_none() => self.ask_again(cx),
-            Event::Study(_) if cx.world.features.is_none() => {
+            Event::Study(_) | Event::Closed if cx.world.features.is_none() => {
                 self.trace = None;
                 self.shown = None;
                 self.order.clear();

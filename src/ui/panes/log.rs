@@ -12,7 +12,8 @@ use crate::ui::action::Action;
 use crate::ui::app::App;
 use crate::ui::keymap::{Key, Keymap};
 use crate::ui::text;
-use crate::ui::world::World;
+use crate::ui::theme::Theme;
+use crate::ui::world::{LogLine, World};
 
 /// Its state.
 #[derive(Debug, Default)]
@@ -60,22 +61,33 @@ impl LogDrawer {
         let what = ["all", "warnings and errors", "errors"][usize::from(self.least.min(2))];
         let title = format!("Log: {what}   / filters   esc closes");
         let inner = frame(&title, area, &app.theme, buf);
-        let shown: Vec<_> = app.world.log.iter().filter(|l| grade(l.level) >= self.least).collect();
+        let shown = app.world.log.iter().filter(|l| grade(l.level) >= self.least);
+        let lines: Vec<Line> = shown.flat_map(|line| told(line, usize::from(inner.width), &app.theme)).collect();
         let rows = usize::from(inner.height);
-        let end = shown.len() - self.back.min(shown.len().saturating_sub(rows));
-        for (i, line) in shown[end.saturating_sub(rows)..end].iter().enumerate() {
-            let (mark, style) = match line.level {
-                Level::Info => (" ", app.theme.text()),
-                Level::Warn => ("!", app.theme.warning()),
-                Level::Error => ("✗", app.theme.error()),
-            };
-            let at = format!("{:>8.1}s {mark} ", line.at.as_secs_f64());
-            let room = usize::from(inner.width).saturating_sub(text::width(&at));
-            let said = Span::styled(text::fit(&text::clean(&line.text), room), style);
-            put(buf, inner, i, &Line::from(vec![Span::styled(at, app.theme.dim()), said]));
+        let end = lines.len() - self.back.min(lines.len().saturating_sub(rows));
+        for (i, line) in lines[end.saturating_sub(rows)..end].iter().enumerate() {
+            put(buf, inner, i, line);
         }
-        if shown.is_empty() {
+        if lines.is_empty() {
             put(buf, inner, 0, &Line::styled("nothing yet", app.theme.dim()));
         }
     }
+}
+
+/// A log line in as many as it takes.
+fn told(line: &LogLine, width: usize, theme: &Theme) -> Vec<Line<'static>> {
+    let (mark, style) = match line.level {
+        Level::Info => (" ", theme.text()),
+        Level::Warn => ("!", theme.warning()),
+        Level::Error => ("✗", theme.error()),
+    };
+    let at = format!("{:>8.1}s {mark} ", line.at.as_secs_f64());
+    let blank = " ".repeat(text::width(&at));
+    let wrapped = text::wrap(&text::clean(&line.text), width.saturating_sub(blank.len())).into_iter().enumerate();
+    wrapped
+        .map(|(i, part)| {
+            let at = if i == 0 { at.clone() } else { blank.clone() };
+            Line::from(vec![Span::styled(at, theme.dim()), Span::styled(part, style)])
+        })
+        .collect()
 }

@@ -328,6 +328,25 @@ pub fn empty(buf: &mut Buffer, cx: &Cx, lines: &[String]) {
     }
 }
 
+/// What a pane without features says: what is going on and what `comes` of it, or `what` it shows and what to press.
+pub fn nothing_yet(cx: &Cx, what: &str, comes: &str) -> Vec<String> {
+    match (cx.world.jobs.last(), &cx.world.study) {
+        (Some(job), _) => vec![format!("{}…", super::text::clean(&job.progress.stage)), comes.to_owned()],
+        (None, Some(_)) => {
+            vec![
+                what.to_owned(),
+                format!("This study has no fit yet: {} opens the Fit pane; f there fits.", cx.key(Action::Fit)),
+            ]
+        }
+        (None, None) => {
+            vec![
+                what.to_owned(),
+                format!("Nothing is open: {} opens a model or a recent study.", cx.key(Action::Start)),
+            ]
+        }
+    }
+}
+
 /// The first row to show so that `selected` of `count` rows is seen in `height`, near where `offset` was.
 pub fn scroll(offset: usize, selected: usize, count: usize, height: usize) -> usize {
     let height = height.max(1);

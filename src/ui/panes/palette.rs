@@ -86,7 +86,7 @@ impl PaletteBox {
     }
 
     pub(super) fn view(&self, app: &App, screen: Rect, buf: &mut Buffer) {
-        let area = dialog(screen, 76, screen.height.saturating_sub(4).min(20));
+        let area = dialog(screen, 108, screen.height.saturating_sub(4).min(20));
         let inner = frame("Commands", area, &app.theme, buf);
         let width = usize::from(inner.width);
         let mut head = vec![Span::styled(": ", app.theme.accent())];

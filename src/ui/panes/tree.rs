@@ -144,7 +144,12 @@ impl Pane for TreePane {
                     | Action::NextMatch
                     | Action::PreviousMatch
             );
-            return dendrogram.then(|| format!("that is for the dendrogram: {} shows it", cx.key(Action::TreeKind)));
+            let walk = matches!(action, Action::Fold | Action::FoldMore | Action::FoldLess | Action::Open);
+            return match (dendrogram, walk && self.levels.is_empty()) {
+                (true, _) => Some(format!("that is for the dendrogram: {} shows it", cx.key(Action::TreeKind))),
+                (_, true) => Some("no levels yet".to_owned()),
+                _ => None,
+            };
         }
         let mine = matches!(
             action,
@@ -269,7 +274,7 @@ impl Pane for TreePane {
 
     fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
         match event {
-            Event::Study(_) if cx.world.features.is_none() => {
+            Event::Study(_) | Event::Closed if cx.world.features.is_none() => {
                 *self = Self { saved: self.saved.take(), linkage: self.linkage, ..Self::default() };
                 Vec::new()
             }

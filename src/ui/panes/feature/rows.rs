@@ -124,7 +124,10 @@ fn neurons(card: &FeatureCard, all: bool, cx: &Cx, width: usize) -> Vec<Row> {
     let theme = cx.theme;
     let max = card.neurons.iter().map(|n| n.weight.abs()).fold(0.0, f32::max);
     let cells = (width.saturating_sub(26) / 2).clamp(2, 12);
-    let facts = format!("{} · weight · other users", card.neurons.len());
+    // Over the columns of the rows below.
+    let count = card.neurons.len().to_string();
+    let columns = text::pad_left("weight  others", (13 + 2 * cells).saturating_sub(count.len()));
+    let facts = format!("{count}{columns}");
     let mut rows = vec![heading(theme, width, "neurons", &facts)];
     let shown = if all { card.neurons.len() } else { NEURONS };
     for neuron in card.neurons.iter().take(shown) {
@@ -180,13 +183,18 @@ fn related(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
     rows
 }
 
-fn facts(card: &FeatureCard, cx: &Cx, width: usize) -> Row {
+fn facts(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
     let row = &card.row;
     let mut facts = vec![format!("{} ΣY", text::percent(row.share)), format!("fires {}", text::percent(row.density))];
     if let Some(p) = &row.purity {
         facts.push(format!("{:.0}% {}", p.share * 100.0, text::clean(&p.label)));
     }
-    plain(Line::styled(text::fit(&format!(" {}", facts.join(" · ")), width), cx.theme.dim()))
+    // The label goes to a line of its own where it would be cut.
+    let whole = facts.join(" · ");
+    let split = if text::width(&whole) + 2 > width { facts.len().min(2) } else { facts.len() };
+    let (first, rest) = facts.split_at(split);
+    let lines = [first, rest].into_iter().filter(|part| !part.is_empty()).map(|part| part.join(" · "));
+    lines.map(|l| plain(Line::styled(text::fit(&format!(" {l}"), width), cx.theme.dim()))).collect()
 }
 
 /// What a person noted besides the name.
@@ -213,7 +221,7 @@ fn noted(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
 
 pub(super) fn rows_of_card(card: &FeatureCard, all: bool, cx: &Cx, width: usize) -> Vec<Row> {
     let tall = usize::from(cx.area.height) >= 26;
-    let mut rows = vec![facts(card, cx, width)];
+    let mut rows = facts(card, cx, width);
     rows.extend(noted(card, cx, width));
     match &card.lens_note {
         Some(note) if card.promoted.is_empty() => {
@@ -241,8 +249,9 @@ pub(super) fn rows_of_card(card: &FeatureCard, all: bool, cx: &Cx, width: usize)
 
 pub(super) fn rows_of_neuron(card: &NeuronCard, cx: &Cx, width: usize) -> Vec<Row> {
     let theme = cx.theme;
-    let facts = format!("use it · {} opens one", cx.key(Action::Open));
-    let mut rows = vec![heading(theme, width, &format!("{} features", card.features.len()), &facts)];
+    let facts = format!("{} opens one", cx.key(Action::Open));
+    let title = format!("used by {} features", card.features.len());
+    let mut rows = vec![heading(theme, width, &title, &facts)];
     let max = card.features.iter().map(|f| f.1.abs()).fold(0.0, f32::max);
     let cells = (width.saturating_sub(30) / 2).clamp(2, 8);
     for (id, weight, token) in &card.features {

@@ -52,7 +52,9 @@ impl Columns {
         if self.neurons {
             spans.push(cell(Sort::Neurons, "neur", 6));
         }
-        spans.push(Span::styled("  strongest tokens", cx.theme.dim()));
+        let room = self.width.saturating_sub(spans.iter().map(Span::width).sum::<usize>() + 2);
+        let name = if room >= 16 { "strongest tokens" } else { "tokens" };
+        spans.push(Span::styled(format!("  {name}"), cx.theme.dim()));
         Line::from(spans)
     }
 

@@ -11,7 +11,7 @@ fn ids(pane: &mut FeaturesPane, stage: &Stage) -> Vec<usize> {
 fn each_sort_puts_the_most_telling_first() {
     let stage = Stage::opened(80, 24, Profile::Mono);
     let rows = stage.app.world.rows();
-    let mut pane = FeaturesPane::default();
+    let mut pane = FeaturesPane { sort: Sort::Share, ..FeaturesPane::default() };
     assert!(ids(&mut pane, &stage).windows(2).all(|w| rows[w[0]].share >= rows[w[1]].share));
     pane.sort = Sort::Purity;
     let purity = |id: usize| rows[id].purity.as_ref().map_or(0.0, |p| p.share);
@@ -37,7 +37,8 @@ fn a_share_that_is_no_number_does_not_upset_the_order() {
 #[test]
 fn every_word_of_the_filter_must_be_found() {
     let stage = Stage::opened(80, 24, Profile::Mono);
-    let mut pane = FeaturesPane { query: LineInput::new("days frid"), ..FeaturesPane::default() };
+    let query = LineInput::new("days frid");
+    let mut pane = FeaturesPane { query, sort: Sort::Share, ..FeaturesPane::default() };
     assert_eq!(ids(&mut pane, &stage), [0, 12, 24, 36]);
     pane.query = LineInput::new("days kenya");
     assert!(ids(&mut pane, &stage).is_empty());

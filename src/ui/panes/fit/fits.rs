@@ -56,6 +56,7 @@ pub(super) fn against_k(cx: &Cx, area: Rect, buf: &mut Buffer) {
     let margin = ((high - low) * 0.08).max(1e-3);
     let (low, high) = ((low - margin).max(0.0), high + margin);
     let theme = cx.theme;
+    let (left, right) = (first.0, last.0.max(first.0 + 1.0));
     // The best of each number of features makes the line; every fit is a dot.
     let mut best: Vec<(f64, f64)> = Vec::new();
     for &point in &points {
@@ -64,10 +65,10 @@ pub(super) fn against_k(cx: &Cx, area: Rect, buf: &mut Buffer) {
         }
     }
     let line = Dataset::default().data(&best).marker(Marker::Braille).graph_type(GraphType::Line).style(theme.dim());
+    let dots = crosses(&points, [(right - left) / f64::from(area.width), (high - low) / f64::from(area.height)]);
     let dots =
-        Dataset::default().data(&points).marker(Marker::Dot).graph_type(GraphType::Scatter).style(theme.accent());
+        Dataset::default().data(&dots).marker(Marker::Braille).graph_type(GraphType::Scatter).style(theme.accent());
     let label = |t: String| Span::styled(t, theme.dim());
-    let (left, right) = (first.0, last.0.max(first.0 + 1.0));
     let x = Axis::default()
         .bounds([left, right])
         .labels([
@@ -83,6 +84,13 @@ pub(super) fn against_k(cx: &Cx, area: Rect, buf: &mut Buffer) {
         .title(label("relative error".to_owned()))
         .style(theme.rule(false));
     Chart::new(vec![line, dots]).x_axis(x).y_axis(y).legend_position(None).render(area.intersection(buf.area), buf);
+}
+
+/// Each point as a small cross, in the dots of cells of `size`, so that it stands on the line and is seen.
+fn crosses(points: &[(f64, f64)], size: [f64; 2]) -> Vec<(f64, f64)> {
+    let [dx, dy] = [size[0] / 2.0, size[1] / 4.0];
+    let arms = [(0.0, 0.0), (dx, 0.0), (-dx, 0.0), (0.0, dy), (0.0, -dy)];
+    points.iter().flat_map(|p| arms.map(|a| (p.0 + a.0, p.1 + a.1))).collect()
 }
 
 /// Two fits compared: what is the same, what one has alone.

@@ -30,7 +30,7 @@ struct Parts {
 }
 
 fn left_width(area: Rect) -> u16 {
-    if area.width < BESIDE { area.width } else { area.width - (area.width * 2 / 5).clamp(34, 54) }
+    if area.width < BESIDE { area.width } else { area.width - (area.width * 9 / 20).clamp(32, 54) }
 }
 
 /// Cells that the text is typed in.
@@ -326,6 +326,9 @@ fn heat(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
     }
 }
 
+/// Cells of a number in the list.
+const NUMBER: usize = 6;
+
 /// Widths of the list's columns.
 struct Columns {
     name: usize,
@@ -334,9 +337,9 @@ struct Columns {
 
 impl Columns {
     fn new(width: usize) -> Self {
-        // marker, value, gap, peak
-        let room = width.saturating_sub(1 + 7 + 2 + 7);
-        let bar = (room / 3).min(12);
+        // marker, value, gap, peak; names come before bars
+        let room = width.saturating_sub(1 + 2 * NUMBER + 2);
+        let bar = room.saturating_sub(22).clamp(3, 12).min(room / 3);
         Self { name: room - bar, bar }
     }
 }
@@ -367,9 +370,9 @@ fn list(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
         0,
         &Line::from(vec![
             Span::styled(on, theme.heading()),
-            column("here", Sort::Here, 7),
+            column("here", Sort::Here, NUMBER),
             Span::raw(" ".repeat(columns.bar + 2)),
-            column("peak", Sort::Peak, 7),
+            column("peak", Sort::Peak, NUMBER),
         ]),
     );
     let height = usize::from(area.height);
@@ -394,11 +397,11 @@ fn entry(pane: &LivePane, at: usize, selected: bool, columns: &Columns, cx: &Cx)
         return Line::from(vec![
             marker,
             Span::styled(text::pad("unexplained", columns.name), theme.dim()),
-            Span::raw(text::pad_left(&text::percent(here), 7)),
+            Span::raw(text::pad_left(&text::percent(here), NUMBER)),
             Span::raw(" "),
             Span::styled(bar(here, 1.0, columns.bar), theme.warning()),
             Span::raw(" "),
-            Span::styled(text::pad_left(&format!("⌀{}", text::percent(mean)), 7), theme.dim()),
+            Span::styled(text::pad_left(&format!("⌀{}", text::percent(mean)), NUMBER), theme.dim()),
         ]);
     };
     let feature = trace.features.iter().find(|f| f.id == id);
@@ -413,10 +416,10 @@ fn entry(pane: &LivePane, at: usize, selected: bool, columns: &Columns, cx: &Cx)
     Line::from(vec![
         marker,
         Span::styled(text::pad(&listed(id, 4, cx), columns.name), style),
-        Span::styled(text::pad_left(&shown, 7), style),
+        Span::styled(text::pad_left(&shown, NUMBER), style),
         Span::raw(" "),
         Span::styled(bar(here, largest, columns.bar), theme.bar()),
         Span::raw(" "),
-        Span::styled(text::pad_left(&format!("{peak_of:.decimals$}"), 7), theme.dim()),
+        Span::styled(text::pad_left(&format!("{peak_of:.decimals$}"), NUMBER), theme.dim()),
     ])
 }

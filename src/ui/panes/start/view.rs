@@ -100,13 +100,9 @@ impl StartPane {
                 _ => {
                     let turns = here && cx.focused && field != Field::Corpus;
                     let value = text::fit(&self.shown(field), room.saturating_sub(4));
-                    let left = room.saturating_sub(text::width(&value) + 6);
                     spans.push(Span::styled(if turns { "‹ " } else { "  " }, theme.accent()));
                     spans.push(Span::raw(value));
                     spans.push(Span::styled(if turns { " ›" } else { "  " }, theme.accent()));
-                    if here && left > 12 {
-                        spans.push(Span::styled(format!("  {}", text::fit(field.help(), left)), theme.dim()));
-                    }
                 }
             }
             rows.push(Row { item: Some(i), line: Line::from(spans) });
@@ -115,6 +111,9 @@ impl StartPane {
             rows.push(plain(Line::styled(format!("  {}", text::fit(problem, width.saturating_sub(2))), theme.error())));
         } else if self.editing.is_some() {
             rows.push(plain(Line::styled("  enter takes it, esc leaves it", theme.dim())));
+        } else {
+            let help = Field::ALL.get(self.cursor).map_or("", |field| field.help());
+            rows.push(plain(Line::styled(format!("  {}", text::fit(help, width.saturating_sub(3))), theme.dim())));
         }
         rows
     }
@@ -239,19 +238,21 @@ impl StartPane {
 }
 
 fn facts(e: &Estimate) -> Vec<(&'static str, String)> {
-    let mut facts = vec![
-        ("corpus", format!("{} samples, about {} tokens", text::count(e.samples), text::count(e.tokens))),
-        ("disk", format!("{} of {} free", text::bytes(e.cache_bytes), text::bytes(e.disk_free))),
-        (
-            "memory",
-            format!(
-                "{} weights + {} factors of {} free",
-                text::bytes(e.weight_bytes),
-                text::bytes(e.factor_bytes),
-                text::bytes(e.memory_free)
-            ),
-        ),
-    ];
+    let mut facts =
+        vec![("corpus", format!("{} samples, about {} tokens", text::count(e.samples), text::count(e.tokens)))];
+    // Until the model is here, its widths are not known.
+    let (disk, memory) = (text::bytes(e.disk_free), text::bytes(e.memory_free));
+    let factors = text::bytes(e.factor_bytes);
+    facts.extend(match e.weight_bytes {
+        0 => [
+            ("disk", format!("known once the model is here; {disk} free")),
+            ("memory", format!("{factors} factors and the model, of {memory} free")),
+        ],
+        weights => [
+            ("disk", format!("{} of {disk} free", text::bytes(e.cache_bytes))),
+            ("memory", format!("{} weights + {factors} factors of {memory} free", text::bytes(weights))),
+        ],
+    });
     if e.download_bytes > 0 {
         facts.push(("download", text::bytes(e.download_bytes)));
     }

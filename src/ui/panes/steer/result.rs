@@ -247,7 +247,8 @@ pub(super) fn texts(run: &Run, width: usize, cx: &Cx) -> Vec<Line<'static>> {
         return lines;
     }
     let left = (width - gutter - 3) / 2;
-    let right = width - gutter - 3 - left;
+    // The last column stays free, as beside every text.
+    let right = width - gutter - 4 - left;
     lines.push(Line::from(vec![
         Span::raw(" ".repeat(gutter)),
         Span::styled(text::pad("baseline", left), theme.heading()),

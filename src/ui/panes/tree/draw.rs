@@ -8,7 +8,7 @@ use super::plot::{self, Item, Row};
 use super::{TreePane, panel};
 use crate::analysis::FeatureRow;
 use crate::ui::action::Action;
-use crate::ui::panes::{Cx, empty, put, put_at, scroll};
+use crate::ui::panes::{Cx, empty, nothing_yet, put, put_at, scroll};
 use crate::ui::text;
 
 /// From this width on the cluster under the cursor stands beside the tree.
@@ -91,20 +91,11 @@ fn nothing(pane: &TreePane, cx: &Cx) -> Vec<String> {
     if pane.asked.is_some() {
         return vec!["Comparing the neurons of every two features…".to_owned()];
     }
-    match (cx.world.jobs.last(), &cx.world.study) {
-        (Some(job), _) => vec![
-            format!("{}…", text::clean(&job.progress.stage)),
-            "The tree of shared neurons appears with the first sweep of the fit.".to_owned(),
-        ],
-        (None, Some(_)) => vec![
-            "The tree shows which features are made of the same neurons; it needs a fit.".to_owned(),
-            format!("{} opens the Fit pane; f there fits.", cx.key(Action::Fit)),
-        ],
-        (None, None) => vec![
-            "The tree shows which features are made of the same neurons.".to_owned(),
-            format!("Nothing is open: {} opens a model or a recent study.", cx.key(Action::Start)),
-        ],
-    }
+    nothing_yet(
+        cx,
+        "The tree shows which features are made of the same neurons.",
+        "The tree of shared neurons appears with the first sweep of the fit.",
+    )
 }
 
 /// Ticks at even heights, as many as fit.
@@ -125,8 +116,8 @@ fn axis(pane: &TreePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
     let folded_at = (pane.folds.height >= plot.low).then(|| plot.column(pane.folds.height, parts.cells));
     for tick in ticks(plot.low, plot.high, parts.cells).into_iter().rev() {
         let column = plot.column(tick, parts.cells);
-        // The fold's mark does not stand in a number.
-        if folded_at.is_some_and(|at| (column..column + 6).contains(&at)) {
+        // The fold's mark and a tick do not stand in each other's number.
+        if folded_at.is_some_and(|at| column.abs_diff(at) < 6) {
             continue;
         }
         let digits = if (tick * 100.0).fract().abs() > 0.01 && (tick * 100.0).fract().abs() < 0.99 { 3 } else { 2 };

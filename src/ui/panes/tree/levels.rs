@@ -105,6 +105,11 @@ impl LevelsView {
         self.cursor = self.cursor.min(self.rows.len().saturating_sub(1));
     }
 
+    /// Whether there is nothing to walk.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     fn node(&self, row: usize) -> Option<&LevelNode> {
         self.levels.as_ref()?.nodes.get(*self.rows.get(row)?.last()?)
     }
@@ -220,7 +225,11 @@ impl LevelsView {
             return vec![text::clean(problem)];
         }
         if self.asked || cx.world.job(Job::Levels).is_some() {
-            return vec!["Factorising the features themselves, level by level…".to_owned()];
+            return vec![
+                "Factorising the features themselves, level by level…".to_owned(),
+                "Each level has half as many features as the one below; a feature is made of those that it sums."
+                    .to_owned(),
+            ];
         }
         match &cx.world.features {
             Some(list) if !list.finished => vec!["Levels are found once the fit has ended.".to_owned()],

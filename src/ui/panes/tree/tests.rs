@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 fn stage(width: u16, height: u16, features: usize) -> Stage {
     let mut stage = Stage::opened_with(width, height, Profile::TrueColour, features);
-    stage.keys("2").wait(0.2);
+    // By share the made-up features stand in the order of their ids.
+    stage.keys("s g 2").wait(0.2);
     stage
 }
 

@@ -1,0 +1,91 @@
+//! What the list shows before there are features: how far the way to them is, and what can be done with them then.
+
+use ratatui::buffer::Buffer;
+use ratatui::text::{Line, Span};
+
+use crate::engine::Job;
+use crate::ui::action::Action;
+use crate::ui::panes::{Cx, empty, nothing_yet, put_at};
+use crate::ui::text;
+
+/// What to do with a feature, for the time until there is one.
+const THEN: [(Action, &str); 6] = [
+    (Action::Open, "where a feature fires, token by token"),
+    (Action::Neurons, "the neurons it is made of, and what else uses them"),
+    (Action::SteerWith, "what the model says with it turned up"),
+    (Action::Tree, "which features share neurons"),
+    (Action::Live, "features on a text of your own"),
+    (Action::Help, "all keys"),
+];
+
+/// A stage of the way.
+enum Stage {
+    Done(String),
+    Now(String),
+    Ahead(String),
+}
+
+pub(super) fn draw(cx: &Cx, buf: &mut Buffer) {
+    if cx.world.jobs.is_empty() {
+        return empty(buf, cx, &nothing_yet(cx, "Here features are listed, the most telling first.", ""));
+    }
+    let lines = lines(cx);
+    let height = usize::from(cx.area.height);
+    let top = height.saturating_sub(lines.len()).min(height / 6);
+    let cells = usize::from(cx.area.width).saturating_sub(3);
+    for (i, line) in lines.iter().enumerate() {
+        // A line is cut at the pane's edge with a mark, not in a word.
+        let over = line.width() > cells;
+        put_at(buf, cx.area, 2, top + i, line);
+        if over {
+            put_at(buf, cx.area, cells + 1, top + i, &Line::styled("…", cx.theme.dim()));
+        }
+    }
+}
+
+fn lines(cx: &Cx) -> Vec<Line<'static>> {
+    let theme = cx.theme;
+    let mut lines = Vec::new();
+    for (name, stage) in stages(cx) {
+        let (mark, style, said) = match stage {
+            Stage::Done(said) => ("✓", theme.good(), said),
+            Stage::Now(said) => ("▸", theme.accent(), said),
+            Stage::Ahead(said) => (" ", theme.dim(), said),
+        };
+        lines.push(Line::from(vec![
+            Span::styled(format!("{mark} "), style),
+            Span::styled(text::pad(name, 13), if mark == " " { theme.dim() } else { theme.heading() }),
+            Span::styled(said, if mark == "▸" { theme.text() } else { theme.dim() }),
+        ]));
+    }
+    lines.push(Line::default());
+    lines.push(Line::styled("Then:", theme.dim()));
+    lines.extend(THEN.iter().map(|(action, what)| {
+        let key = text::pad_left(&cx.key(*action), 7);
+        Line::from(vec![Span::styled(key, theme.accent()), Span::styled(format!("  {what}"), theme.dim())])
+    }));
+    lines
+}
+
+fn stages(cx: &Cx) -> [(&'static str, Stage); 3] {
+    let world = cx.world;
+    let running = |job: Job| world.job(job).map(|running| &running.progress);
+    let going = |job: Job| running(job).map(|p| Stage::Now(format!("{}…", text::clean(&p.stage))));
+    let model = match &world.model {
+        Some(m) => {
+            Stage::Done(format!("{}, {} layers, {} neurons in each MLP", m.family, m.layers, text::count(m.d_mlp)))
+        }
+        None => going(Job::Load).unwrap_or_else(|| Stage::Ahead("is opened when it is needed".to_owned())),
+    };
+    let opened = world.study.as_ref().map(|s| [s.hook.to_string(), text::clean(&s.corpus)]);
+    let of = world.opening_facts().or(opened).map(|[at, corpus]| format!("{corpus} at {at}")).unwrap_or_default();
+    let rows = world.study.as_ref().map_or(0, |s| s.rows);
+    let activations = match running(Job::Collect) {
+        Some(p) => Stage::Now(format!("{} {of}", text::clean(&p.stage))),
+        None if rows > 0 => Stage::Done(format!("{} tokens", text::count(rows))),
+        None => Stage::Ahead(of),
+    };
+    let features = going(Job::Fit)
+        .unwrap_or_else(|| Stage::Ahead("are listed here from the first sweep of the fit on".to_owned()));
+    [("model", model), ("activations", activations), ("features", features)]
+}
