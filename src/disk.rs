@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+pub mod scratch;
+
 /// Prefix of the names of unfinished files; a reader ignores them and a writer sweeps them away.
 pub const TMP_PREFIX: &str = ".tmp-";
 
@@ -100,6 +102,14 @@ pub fn sweep_tmp(dir: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes a file; that there is none is no error.
+pub fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(e)),
+        _ => Ok(()),
+    }
 }
 
 /// Bytes that an ordinary user can still write where `path` is or will be.

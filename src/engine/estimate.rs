@@ -6,12 +6,14 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 
+use super::room::Room;
 use super::{Estimate, OpenRequest};
 use crate::activations::collect;
 use crate::activations::store::CacheDtype;
 use crate::corpus::Corpus;
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::factor::FitConfig;
 use crate::model::config::Config;
 use crate::model::source::{self, Places};
 use crate::model::weights::Weights;
@@ -40,12 +42,13 @@ pub(super) fn estimate(request: &OpenRequest) -> Result<Estimate> {
     let width = if request.hook == HookSite::MlpPost { d_mlp } else { d_model };
     let rough = collect::Estimate::rough(&corpus, &[width], CacheDtype::F32);
     let home = study::home()?;
+    let shape = (rough.tokens, width);
     let mut estimate = Estimate {
         samples: rough.samples,
         tokens: rough.tokens,
         cache_bytes: rough.bytes,
         weight_bytes: model.as_ref().map_or(if coming { DEFAULT_BYTES } else { 0 }, |(_, weights)| weights.bytes()),
-        factor_bytes: factor_bytes(rough.tokens, request.fit.features),
+        factor_bytes: Room::of(&request.fit, shape, None, u64::MAX).map_or(0, |room| room.memory),
         download_bytes: if coming { DEFAULT_BYTES } else { 0 },
         disk_free: disk::free_space(existing(request.study.as_deref().unwrap_or(&home)))?,
         memory_free: memory::available()?.unwrap_or(0),
@@ -56,7 +59,8 @@ pub(super) fn estimate(request: &OpenRequest) -> Result<Estimate> {
     if let Some((config, weights)) = &model {
         let layer = request.layer.unwrap_or(config.layers.len() / 2);
         let on_cpu = computes_on_cpu(request.device).then_some((config, weights));
-        estimate.refusal = refusal(&estimate, config.layers.len(), layer, on_cpu);
+        estimate.refusal = refusal(&estimate, config.layers.len(), layer, on_cpu)
+            .or_else(|| fit_refusal(&estimate, &request.fit, shape, on_cpu));
         if on_cpu.is_some() {
             estimate.seconds = Some(seconds(config, layer, rough.tokens, width, request.fit.features)?);
         }
@@ -84,33 +88,6 @@ fn computes_on_cpu(device: DeviceChoice) -> bool {
     device == DeviceChoice::Cpu || device == DeviceChoice::Auto && !gpu
 }
 
-/// Bytes that a fit holds: two copies of Y and as much again in blocks under way.
-fn factor_bytes(rows: usize, features: usize) -> u64 {
-    12 * rows as u64 * features as u64
-}
-
-/// Refuses a fit of more features than memory holds.
-pub(crate) fn check_fit(rows: usize, features: usize) -> Result<()> {
-    match memory::available()?.and_then(|free| too_many(rows, features, free)) {
-        Some(problem) => Err(Error::refused(problem)),
-        None => Ok(()),
-    }
-}
-
-fn too_many(rows: usize, features: usize, free: u64) -> Option<String> {
-    let need = factor_bytes(rows, features);
-    if need <= free {
-        return None;
-    }
-    let most = free / factor_bytes(rows, 1).max(1);
-    Some(format!(
-        "{features} features of {rows} token rows take {} and {} of memory is free: {}",
-        disk::human_bytes(need),
-        disk::human_bytes(free),
-        if most > 0 { format!("at most {most} features fit") } else { "use a smaller corpus".into() }
-    ))
-}
-
 /// The nearest directory above that exists: its disk is the one that a study would be on.
 fn existing(path: &Path) -> &Path {
     path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."))
@@ -128,18 +105,21 @@ fn refusal(e: &Estimate, depth: usize, layer: usize, on_cpu: Option<(&Config, &W
             disk::human_bytes(e.disk_free)
         ));
     }
-    if e.memory_free == 0 {
-        return None;
-    }
-    let mut left = e.memory_free;
-    if let Some((config, weights)) = on_cpu {
-        if let Some(problem) = Need::refusal_on_cpu(config, weights, left) {
-            return Some(problem);
-        }
-        left -= Need::on_cpu(config, weights, None).total();
-    }
-    let features = e.factor_bytes / factor_bytes(e.tokens, 1).max(1);
-    too_many(e.tokens, features as usize, left).map(|problem| format!("beside the model, {problem}"))
+    let (config, weights) = on_cpu.filter(|_| e.memory_free > 0)?;
+    Need::refusal_on_cpu(config, weights, e.memory_free)
+}
+
+/// Why a fit cannot be carried out beside the cache and, on the CPU, the model.
+fn fit_refusal(
+    e: &Estimate,
+    fit: &FitConfig,
+    shape: (usize, usize),
+    on_cpu: Option<(&Config, &Weights)>,
+) -> Option<String> {
+    let model = on_cpu.map_or(0, |(config, weights)| Need::on_cpu(config, weights, None).total());
+    let memory = (e.memory_free > 0).then(|| e.memory_free.saturating_sub(model));
+    let room = Room::of(fit, shape, memory, e.disk_free.saturating_sub(e.cache_bytes));
+    room.err().map(|problem| format!("beside the model, {problem}"))
 }
 
 /// Seconds to the first features on the CPU.

@@ -10,16 +10,19 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::activations::ActivationSource;
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::factor::{Factoriser, Factors, FirstLook, FitConfig, Stop, Sweep};
 use crate::model::HookPoint;
 use crate::study::{FitEntry, Study};
 use crate::task::{Progress, TaskCtx};
 
-/// A snapshot for the screen at most this often.
+/// A snapshot for the screen at most this often, and less often where it takes long.
 const SNAPSHOT_EVERY: Duration = Duration::from_millis(250);
-/// At most this much work is lost to a kill.
+/// At most this much work is lost to a kill, or five times what a checkpoint takes.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
+/// What is done beside the sweeps waits this many times as long as it took.
+const COST: u32 = 5;
 
 /// What a shell sees of a running fit.
 pub trait FitObserver {
@@ -27,6 +30,10 @@ pub trait FitObserver {
     fn started(&mut self, init_seconds: f64, resumed: bool);
     /// After every sweep, never thinned.
     fn sweep(&mut self, sweep: Sweep) -> Result<()>;
+    /// Whether it wants snapshots before the end: they take time.
+    fn looks(&self) -> bool {
+        true
+    }
     /// At most every 250 ms, and once more at the end.
     fn snapshot(&mut self, factors: &Arc<Factors>, finished: bool);
     /// Called between sweeps after a checkpoint when [`FitObserver::wants_hold`] says so; returns when the fit may go
@@ -150,8 +157,9 @@ pub fn run_fit(
     save: &dyn Fn(&Factors) -> Result<()>,
     ctx: &TaskCtx,
 ) -> Result<FitEnd> {
-    super::estimate::check_fit(source.shape().0, config.features)?;
     let checkpoint = &place.checkpoint;
+    let scratch = super::room::scratch(config, source.shape(), disk::parent(checkpoint))?;
+    let config = &FitConfig { scratch, ..config.clone() };
     let resumed = match place.resume {
         Resume::Never => false,
         Resume::IfThere => checkpoint.exists(),
@@ -175,8 +183,7 @@ pub fn run_fit(
     if !looked {
         observer.started(factoriser.init_seconds(), resumed);
     }
-    let mut last_snapshot = None::<Instant>;
-    let mut last_checkpoint = Instant::now();
+    let (mut show, mut save_state) = (Rhythm::at_once(SNAPSHOT_EVERY), Rhythm::after(CHECKPOINT_EVERY));
     let mut sweeps = 0;
     let stop = loop {
         if looked {
@@ -193,37 +200,63 @@ pub fn run_fit(
         // Patience usually ends a fit before its most sweeps, so a total would promise an end that never comes.
         ctx.checkpoint(Progress::new("fitting", sweep.sweep as u64, config.max_sweeps.map(|m| m as u64), "sweeps"))
             .ok();
-        if last_snapshot.is_none_or(|t| t.elapsed() >= SNAPSHOT_EVERY) {
-            observer.snapshot(&factoriser.snapshot(), false);
-            last_snapshot = Some(Instant::now());
+        if observer.looks() && show.is_due() {
+            show.during(|| factoriser.snapshot().map(|factors| observer.snapshot(&factors, false)))?;
         }
         if let Some(stop) = sweep.stop {
             break Some(stop);
         }
         if observer.wants_hold() {
-            factoriser.checkpoint(checkpoint)?;
-            last_checkpoint = Instant::now();
+            save_state.during(|| factoriser.checkpoint(checkpoint))?;
             if observer.hold(ctx).is_err() {
                 break None;
             }
-        } else if last_checkpoint.elapsed() >= CHECKPOINT_EVERY {
-            factoriser.checkpoint(checkpoint)?;
-            last_checkpoint = Instant::now();
+        } else if save_state.is_due() {
+            save_state.during(|| factoriser.checkpoint(checkpoint))?;
         }
     };
     if stop.is_none() && sweeps == 0 && !resumed {
         return Err(Error::Cancelled);
     }
-    factoriser.checkpoint(checkpoint)?;
+    if stop != Some(Stop::Converged) {
+        factoriser.checkpoint(checkpoint)?;
+    }
     // A user who stops a fit still wants its factors: finishing must not see the same request to stop.
     let factors = factoriser.finish(&TaskCtx::silent())?;
     save(&factors)?;
     if stop == Some(Stop::Converged) {
         // There is nothing left to go on with: a converged fit is shown, not resumed.
-        std::fs::remove_file(checkpoint).map_err(Error::io("remove", checkpoint))?;
+        disk::remove_if_there(checkpoint)?;
     }
     observer.snapshot(&factors, true);
     Ok(FitEnd { factors, stop })
+}
+
+/// When something is done again: not before `every`, nor before five times what it took.
+struct Rhythm {
+    every: Duration,
+    next: Instant,
+}
+
+impl Rhythm {
+    fn at_once(every: Duration) -> Self {
+        Self { every, next: Instant::now() }
+    }
+
+    fn after(every: Duration) -> Self {
+        Self { every, next: Instant::now() + every }
+    }
+
+    fn is_due(&self) -> bool {
+        Instant::now() >= self.next
+    }
+
+    fn during<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        let started = Instant::now();
+        let result = f();
+        self.next = Instant::now() + self.every.max(COST * started.elapsed());
+        result
+    }
 }
 
 /// Batches until they end or the user has seen enough, then every row.

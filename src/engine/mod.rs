@@ -12,6 +12,7 @@ mod lane;
 mod messages;
 mod open;
 mod reading;
+mod room;
 pub mod saes;
 mod session;
 pub mod steering;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::baselines::sae::train::{Epoch, TrainConfig, Trainer};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::eval::reconstruction::figures;
 use crate::interop::sae::Published;
@@ -236,7 +237,7 @@ pub fn train(
     };
     study.start_sae(&entry)?;
     if !resume {
-        remove(&checkpoint)?;
+        disk::remove_if_there(&checkpoint)?;
     }
     let began = Instant::now();
     run(&mut trainer, &checkpoint, began, ctx, seen)?;
@@ -245,7 +246,7 @@ pub fn train(
     entry.figures = Some(figures(source.as_ref(), &sae, ctx)?);
     study.save_sae(&entry, &sae)?;
     // There is nothing left to go on with.
-    remove(&checkpoint)?;
+    disk::remove_if_there(&checkpoint)?;
     Ok((entry, seconds))
 }
 
@@ -275,13 +276,6 @@ fn run(
     }
     // Measuring what was learnt takes a while too: a kill then loses none of the training.
     trainer.checkpoint(checkpoint, began.elapsed().as_secs_f64())
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(e)),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

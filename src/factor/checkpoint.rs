@@ -1,11 +1,11 @@
-//! A fit on disk, whole or not at all: written beside its place, synced, renamed; bound to its source, its configuration
+//! A fit on disk, whole or not at all ([`NewFile`]); bound to its source, its configuration
 //! and this format, and closed by a checksum. Knows nothing of how a fit goes on.
 //!
 //! Layout, little-endian: magic, format version, length of a JSON header, the header, the arrays in the order of
 //! the lengths in its header, xxh3 of all before it.
 
-use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,9 @@ use super::SparseColumns;
 use super::panels::Panels;
 use super::state::{Held, State};
 use super::stream::Sums;
+use super::values::Values;
 use super::{FitConfig, Stop};
+use crate::disk::NewFile;
 use crate::error::{Error, Result};
 use crate::matrix::panel::PANEL;
 
@@ -131,45 +133,23 @@ pub(crate) fn write(
         best: best.map(StateHeader::of),
     };
     let json = serde_json::to_vec(&header).map_err(|e| Error::file(path, format!("cannot be written: {e}")))?;
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let written = write_all(&temporary, &json, state, best)
-        .and_then(|()| fs::rename(&temporary, path).map_err(Error::io("replace", path)));
-    if written.is_err() {
-        // The old checkpoint stays; a half-written one must not.
-        let _ = fs::remove_file(&temporary);
-        return written;
+    let mut out = Hashed { inner: NewFile::create(path)?, hash: Xxh3::new() };
+    out.put(&MAGIC)?;
+    out.put(&VERSION.to_le_bytes())?;
+    out.put(&(json.len() as u64).to_le_bytes())?;
+    out.put(&json)?;
+    for s in std::iter::once(state).chain(best) {
+        out.put(&s.features.indices)?;
+        out.put(&s.features.values)?;
+        out.put(&s.y.data)?;
+        out.put(&s.sums.products)?;
+        out.put(&s.sums.gram)?;
+        out.put(&s.sums.totals)?;
+        out.put(&s.sums.row_fit)?;
     }
-    match path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        Some(dir) => File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io("sync", dir)),
-        None => Ok(()),
-    }
-}
-
-fn write_all(path: &Path, json: &[u8], state: &State, best: Option<&State>) -> Result<()> {
-    let file = File::create(path).map_err(Error::io("create", path))?;
-    let mut out = Hashed { inner: BufWriter::with_capacity(1 << 20, file), hash: Xxh3::new() };
-    let mut body = || {
-        out.write_all(&MAGIC)?;
-        out.write_all(&VERSION.to_le_bytes())?;
-        out.write_all(&(json.len() as u64).to_le_bytes())?;
-        out.write_all(json)?;
-        for s in std::iter::once(state).chain(best) {
-            out.write_all(bytemuck::cast_slice(&s.features.indices))?;
-            out.write_all(bytemuck::cast_slice(&s.features.values))?;
-            out.write_all(bytemuck::cast_slice(&s.y.data))?;
-            out.write_all(bytemuck::cast_slice(&s.sums.products))?;
-            out.write_all(bytemuck::cast_slice(&s.sums.gram))?;
-            out.write_all(bytemuck::cast_slice(&s.sums.totals))?;
-            out.write_all(bytemuck::cast_slice(&s.sums.row_fit))?;
-        }
-        let digest = out.hash.digest();
-        out.inner.write_all(&digest.to_le_bytes())?;
-        out.inner.flush()?;
-        out.inner.get_ref().sync_all()
-    };
-    body().map_err(Error::io("write", path))
+    let digest = out.hash.digest();
+    out.put(&digest.to_le_bytes())?;
+    out.inner.commit()
 }
 
 /// Reads a checkpoint of a fit of `config` to a source of this shape and fingerprint.
@@ -199,11 +179,11 @@ pub(crate) fn read(path: &Path, config: &FitConfig, shape: (usize, usize), finge
     let header: Header = serde_json::from_slice(&json).map_err(|_| bad("the checkpoint's header is damaged"))?;
     check(&header, size, length, bad)?;
     check_binding(&header, config, shape, fingerprint, bad)?;
-    let state = read_state(&mut input, &header.state, &header).map_err(truncated)?;
-    let best = match &header.best {
-        Some(b) => Some(read_state(&mut input, b, &header).map_err(truncated)?),
-        None => None,
+    let mut state = |saved: &StateHeader| {
+        let y = Values::zeros(saved.lengths[2], config.scratch.as_deref())?;
+        read_state(&mut input, saved, &header, y).map_err(truncated)
     };
+    let (state, best) = (state(&header.state)?, header.best.as_ref().map(&mut state).transpose()?);
     let digest = input.hash.digest();
     let mut sum = [0u8; 8];
     input.inner.read_exact(&mut sum).map_err(|_| bad("the checkpoint is truncated"))?;
@@ -252,9 +232,14 @@ fn check_binding(
     Ok(())
 }
 
-fn read_state(input: &mut Hashed<BufReader<File>>, saved: &StateHeader, header: &Header) -> std::io::Result<State> {
+fn read_state(
+    input: &mut Hashed<BufReader<File>>,
+    saved: &StateHeader,
+    header: &Header,
+    mut y: Values,
+) -> std::io::Result<State> {
     let k = header.config.features;
-    let [indices, values, y, products, gram, totals, row_fit] = saved.lengths;
+    let [indices, values, _, products, gram, totals, row_fit] = saved.lengths;
     let offsets = if indices == 0 { Vec::new() } else { (0..=k).map(|j| j * saved.keep).collect() };
     let features = SparseColumns {
         rows: if indices == 0 { 0 } else { header.cols },
@@ -262,7 +247,8 @@ fn read_state(input: &mut Hashed<BufReader<File>>, saved: &StateHeader, header: 
         indices: input.array(indices)?,
         values: input.array(values)?,
     };
-    let y = Panels { k, rows: header.rows, data: input.array(y)? };
+    input.take_exact(bytemuck::cast_slice_mut(&mut y))?;
+    let y = Panels { k, rows: header.rows, data: y };
     let sums = Sums {
         products: input.array(products)?,
         gram: input.array(gram)?,
@@ -275,24 +261,31 @@ fn read_state(input: &mut Hashed<BufReader<File>>, saved: &StateHeader, header: 
     Ok(State { features, y, sums, held, error, objective })
 }
 
-/// Hashes what passes through.
+/// Hashes what passes through, in pieces: what is larger than memory goes through it once.
 struct Hashed<T> {
     inner: T,
     hash: Xxh3,
 }
 
-impl<T: Write> Hashed<T> {
-    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.hash.update(bytes);
-        self.inner.write_all(bytes)
+/// Bytes of a piece.
+const PIECE: usize = 1 << 20;
+
+impl Hashed<NewFile> {
+    fn put<V: bytemuck::NoUninit>(&mut self, values: &[V]) -> Result<()> {
+        bytemuck::cast_slice(values).chunks(PIECE).try_for_each(|bytes| {
+            self.hash.update(bytes);
+            self.inner.write(bytes)
+        })
     }
 }
 
 impl<T: Read> Hashed<T> {
     fn take_exact(&mut self, bytes: &mut [u8]) -> std::io::Result<()> {
-        self.inner.read_exact(bytes)?;
-        self.hash.update(bytes);
-        Ok(())
+        bytes.chunks_mut(PIECE).try_for_each(|bytes| {
+            self.inner.read_exact(bytes)?;
+            self.hash.update(bytes);
+            Ok(())
+        })
     }
 
     fn array<V: bytemuck::Pod>(&mut self, length: usize) -> std::io::Result<Vec<V>> {

@@ -1,8 +1,10 @@
 //! What to fit.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
-use super::stream;
+use super::{init, stream};
 
 /// The update rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -62,13 +64,16 @@ pub struct FitConfig {
     pub patience: Option<usize>,
     /// Threads to use; `None`: all that rayon has.
     pub threads: Option<usize>,
+    /// A folder for the coefficients, where memory shall not hold them: files that end with the fit. The same bits either way.
+    #[serde(skip)]
+    pub scratch: Option<PathBuf>,
 }
 
 impl FitConfig {
     /// Whether another request asks for the same fit, only perhaps to run longer or on other threads: then a checkpoint
     /// of one is a checkpoint of the other.
     pub fn same_fit(&self, other: &Self) -> bool {
-        let bare = |c: &Self| Self { max_sweeps: None, patience: None, threads: None, ..c.clone() };
+        let bare = |c: &Self| Self { max_sweeps: None, patience: None, threads: None, scratch: None, ..c.clone() };
         bare(self) == bare(other)
     }
 }
@@ -109,23 +114,33 @@ impl Default for FitConfig {
             max_sweeps: None,
             patience: None,
             threads: None,
+            scratch: None,
         }
     }
 }
 
 impl FitConfig {
-    /// Bytes of anonymous memory that a fit to n × d activations takes at most, beyond what the source itself holds: the
-    /// coefficients twice (a sweep writes new ones), the features and their products, and the blocks in flight.
+    /// Bytes that the coefficients of n rows take while they are fitted: those of the last sweep and of the one under way, a
+    /// snapshot and the one before it; with `mu` the best as well. In memory, or in files of [`Self::scratch`].
+    pub fn coefficient_bytes(&self, n: usize) -> u64 {
+        let copies = if self.solver == Solver::Mu { 5 } else { 4 };
+        copies * 4 * self.features as u64 * (n as u64 + 64)
+    }
+
+    /// Bytes of anonymous memory that a fit to n × d activations takes at most beside its coefficients and what the source
+    /// holds: the features and their products, the blocks in flight, the rows that k-means samples, and what is kept of
+    /// each row.
     pub fn memory_bytes(&self, n: usize, d: usize) -> u64 {
+        let in_blocks = stream::block_rows(d).min(n) as u64;
+        let sampled = if self.init == Init::Kmeans { init::sampled_rows(n, d, self.features) } else { None };
         let (k, n, d) = (self.features as u64, n as u64, d as u64);
         let keep = ((self.sparsity * d as f64).ceil() as u64).clamp(1, d.max(1));
         let copies = if self.solver == Solver::Mu { 3 } else { 2 };
-        let coefficients = copies * 4 * k * (n + 64);
         let features = copies * (4 * k * d + 8 * k * keep + 8 * k * k);
         let dense = if self.solver == Solver::Mu || self.sparsity > 0.2 { 4 * k * d } else { 0 };
         let threads = self.threads.unwrap_or_else(rayon::current_num_threads) as u64;
-        let blocks = 2 * 4 * (stream::block_rows(d as usize) as u64 * (d + k)) + threads * 4 * 64 * (d + k);
+        let blocks = 2 * 4 * in_blocks * (d + k) + threads * 4 * 64 * (d + k);
         let framed = if self.scale_rows || self.centre { 4 * n + 8 * d } else { 0 };
-        coefficients + features + dense + blocks + n * 16 + framed
+        features + dense + blocks + framed + 4 * d * sampled.unwrap_or(0) as u64 + 24 * n
     }
 }

@@ -10,7 +10,6 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_pcg::Pcg64;
 
-use super::panels::Panels;
 use super::state::{Problem, State};
 use super::stream::{Stream, Sums};
 use super::survey::{Survey, not_finite};
@@ -76,7 +75,7 @@ impl<'a> FirstLook<'a> {
         let started = Instant::now();
         let batch = self.batch(ctx)?;
         let mut stream = Stream::new(&batch);
-        let (k, n) = (self.config.features, stream.n);
+        let k = self.config.features;
         let keep = fit::check_config(&self.config, batch.shape())?;
         let (features, sums, error) = self.threads.run(|| {
             let survey = Survey::frame(&mut stream, &self.config, ctx)?;
@@ -90,7 +89,7 @@ impl<'a> FirstLook<'a> {
             };
             let mut state = match self.sums {
                 None => init::start(&stream, k, self.config.init, self.config.solver, self.config.seed, ctx)?,
-                Some(_) => incremental::settle(&problem, self.features.clone(), &Panels::zeros(k, n), ctx)?,
+                Some(_) => incremental::settle(&problem, self.features.clone(), &stream.panels(k)?, ctx)?,
             };
             let error = if state.error.is_finite() { state.error / survey.whole.max(f64::MIN_POSITIVE) } else { 1.0 };
             if let Some(before) = &self.sums {

@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::checkpoint::{self, FitProgress};
-use super::panels::Panels;
 use super::state::{Held, Problem, State};
-use super::stream::{Stream, Sums};
+use super::stream::Stream;
 use super::survey::Survey;
 use super::{Factors, FitConfig, Solver, Sweep, bcd, init, mu};
 use crate::activations::ActivationSource;
@@ -44,7 +43,7 @@ impl<'a> Factoriser<'a> {
         let mut fit = Self::prepare(source, config, ctx)?;
         let FitConfig { features, init, solver, seed, .. } = fit.config;
         fit.state = fit.threads.run(|| init::start(&fit.stream, features, init, solver, seed, ctx))?;
-        fit.spare.y = Panels::zeros(features, fit.stream.n);
+        fit.spare.y = fit.stream.panels(features)?;
         fit.progress.seconds[1] = started.elapsed().as_secs_f64().to_bits();
         Ok(fit)
     }
@@ -67,7 +66,7 @@ impl<'a> Factoriser<'a> {
         fit.best = saved.best;
         fit.progress = saved.header.progress;
         fit.progress.locked.resize(fit.config.features, false);
-        fit.spare.y = Panels::zeros(fit.config.features, fit.stream.n);
+        fit.spare.y = fit.stream.panels(fit.config.features)?;
         Ok(fit)
     }
 
@@ -91,6 +90,7 @@ impl<'a> Factoriser<'a> {
         let keep = check_config(&config, source.shape())?;
         let threads = Threads::new(config.threads)?;
         let mut stream = Stream::new(source);
+        stream.scratch.clone_from(&config.scratch);
         let survey = threads.run(|| Survey::frame(&mut stream, &config, ctx))?;
         if survey.square == 0.0 {
             let what = if config.centre { "the mean" } else { "zero" };
@@ -98,7 +98,6 @@ impl<'a> Factoriser<'a> {
         }
         let penalty = config.l1 * survey.median_norm();
         let progress = FitProgress { locked: vec![false; config.features], ..FitProgress::default() };
-        let empty = || State::new(Panels::zeros(0, 0), Sums::default());
         Ok(Self {
             stream,
             config,
@@ -106,8 +105,8 @@ impl<'a> Factoriser<'a> {
             threads,
             keep,
             penalty,
-            state: empty(),
-            spare: empty(),
+            state: State::default(),
+            spare: State::default(),
             best: None,
             progress,
             shown: Mutex::new(None),
@@ -138,6 +137,10 @@ impl<'a> Factoriser<'a> {
             row_cap: self.config.row_cap,
             locked: &self.progress.locked,
         };
+        let room = match (self.config.solver, &self.best) {
+            (Solver::Mu, None) => Some(self.stream.panels(self.config.features)?),
+            _ => None,
+        };
         let (state, spare) = (&self.state, &mut self.spare);
         self.threads.run(|| match self.config.solver {
             Solver::Mu => mu::sweep(&problem, state, spare, ctx),
@@ -151,7 +154,7 @@ impl<'a> Factoriser<'a> {
         let seconds = f64::from_bits(self.progress.seconds[0]) + started.elapsed().as_secs_f64();
         self.progress.seconds[0] = seconds.to_bits();
         self.progress.history.push(self.state.objective.to_bits());
-        self.keep_best();
+        self.keep_best(room);
         self.progress.stopped = self.stop();
         Ok(Sweep { sweep, relative_error: self.relative(self.state.error), seconds, stop: self.progress.stopped })
     }

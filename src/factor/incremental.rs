@@ -42,15 +42,6 @@ pub(super) fn reshape(columns: &SparseColumns, k: usize, keep: usize) -> SparseC
     out
 }
 
-/// Coefficients of `k` features over `n` rows that begin as `known` (features by rows, by feature).
-pub(super) fn extend(known: &[f32], old_rows: usize, n: usize, k: usize) -> Panels {
-    let mut by_feature = vec![0.0; k * n];
-    for (to, from) in by_feature.chunks_exact_mut(n).zip(known.chunks_exact(old_rows)) {
-        to[..old_rows].copy_from_slice(from);
-    }
-    Panels::from_features(k, n, &by_feature)
-}
-
 /// The state of these features (unit columns of `keep` entries) and coefficients after the rows were folded in.
 pub(super) fn settle(
     problem: &Problem<'_, '_>,
@@ -62,7 +53,7 @@ pub(super) fn settle(
     let q = columns::gram(&features);
     let gram = Gram::from_dense(&q, y.k);
     let penalty = problem.penalty as f32;
-    let mut state = State::new(Panels::zeros(y.k, y.rows), Sums::default());
+    let mut state = State::new(problem.stream.panels(y.k)?, Sums::default());
     let update = |y: &mut [f32], p: &[f32]| {
         panel::scale(y, &scales);
         capped::step(y, p, &gram, penalty, FOLD_IN_SWEEPS, problem.row_cap);

@@ -38,10 +38,10 @@ pub(crate) fn start(
     let mut rng = Pcg64::seed_from_u64(seed);
     let floor = if solver == Solver::Mu { FLOOR } else { 0.0 };
     let y = match init {
-        Init::Random => uniform(k, stream.n, &mut rng),
+        Init::Random => uniform(stream, k, &mut rng)?,
         Init::Kmeans => {
             let clusters = kmeans(stream, k, KMEANS_ROUNDS[usize::from(solver == Solver::Bcd)], &mut rng, ctx)?;
-            let y = clusters.one_hot(stream.n, floor);
+            let y = clusters.one_hot(stream, floor)?;
             if solver == Solver::Bcd {
                 let sums = one_hot_sums(clusters.sums, &clusters.counts, stream.n.div_ceil(PANEL) * PANEL);
                 return Ok(State::new(y, sums));
@@ -55,20 +55,20 @@ pub(crate) fn start(
 
 /// Coefficients with their sums and no features yet.
 pub(crate) fn from_coefficients(stream: &Stream<'_>, y: Panels, ctx: &TaskCtx) -> Result<State> {
-    let mut copy = Panels::zeros(y.k, y.rows);
+    let mut copy = stream.panels(y.k)?;
     let mut sums = Sums::default();
     stream.pass(ctx, &y, &mut copy, &Columns::None, Gather::Dense, &mut sums, &|_, _| ())?;
     Ok(State::new(y, sums))
 }
 
-fn uniform(k: usize, n: usize, rng: &mut Pcg64) -> Panels {
-    let mut y = Panels::zeros(k, n);
-    for row in 0..n {
+fn uniform(stream: &Stream<'_>, k: usize, rng: &mut Pcg64) -> Result<Panels> {
+    let mut y = stream.panels(k)?;
+    for row in 0..stream.n {
         for j in 0..k {
             y.set(row, j, rng.random::<f32>().max(FLOOR));
         }
     }
-    y
+    Ok(y)
 }
 
 struct Clusters {
@@ -79,16 +79,16 @@ struct Clusters {
 }
 
 impl Clusters {
-    fn one_hot(&self, n: usize, floor: f32) -> Panels {
+    fn one_hot(&self, stream: &Stream<'_>, floor: f32) -> Result<Panels> {
         let k = self.counts.len();
-        let mut y = Panels::zeros(k, n);
+        let mut y = stream.panels(k)?;
         for (row, &label) in self.labels.iter().enumerate() {
             for j in 0..if floor > 0.0 { k } else { 0 } {
                 y.set(row, j, floor);
             }
             y.set(row, label as usize, 1.0);
         }
-        y
+        Ok(y)
     }
 
     /// The means `[k][d]`; an empty cluster takes a row of the source at random.
@@ -110,8 +110,7 @@ impl Clusters {
 /// Lloyd's rounds from k rows chosen at random, then every row with its nearest centroid.
 fn kmeans(stream: &Stream<'_>, k: usize, rounds: usize, rng: &mut Pcg64, ctx: &TaskCtx) -> Result<Clusters> {
     let (n, d) = (stream.n, stream.d);
-    let most = (KMEANS_BYTES / (4 * d)).max(20 * k);
-    let sample = if n > most { Some(gather_rows(stream, most, rng, ctx)?) } else { None };
+    let sample = sampled_rows(n, d, k).map(|count| gather_rows(stream, count, rng, ctx)).transpose()?;
     let sampled = sample.as_ref().map(|s| Stream::new(s));
     let part = sampled.as_ref().unwrap_or(stream);
     let mut centroids = Vec::with_capacity(k * d);
@@ -129,6 +128,12 @@ fn kmeans(stream: &Stream<'_>, k: usize, rounds: usize, rng: &mut Pcg64, ctx: &T
         centroids = clusters.centroids(part, rng)?;
     }
     Ok(assign(stream, &centroids, k, ctx)?.0)
+}
+
+/// How many of n × d values' rows the rounds of k-means see; `None`: all of them.
+pub(crate) fn sampled_rows(n: usize, d: usize, k: usize) -> Option<usize> {
+    let most = (KMEANS_BYTES / (4 * d.max(1))).max(20 * k);
+    (n > most).then_some(most)
 }
 
 /// `count` rows at random, in order.
@@ -197,8 +202,8 @@ fn singular(stream: &Stream<'_>, k: usize, floor: f32, rng: &mut Pcg64, ctx: &Ta
     let mut basis: Vec<f32> = (0..wide * d).map(|_| rng.sample::<f32, _>(StandardNormal)).collect();
     let diverged = || Error::refused("the SVD start did not converge; start with --init kmeans");
     dense::orthonormalise(&mut basis, wide, d).ok_or_else(diverged)?;
-    let zeros = Panels::zeros(wide, n);
-    let mut projected = Panels::zeros(wide, n);
+    let zeros = stream.panels(wide)?;
+    let mut projected = stream.panels(wide)?;
     let mut sums = Sums::default();
     let copy = |y: &mut [f32], p: &[f32]| y.copy_from_slice(p);
     for round in 0..=SUBSPACE_ROUNDS {
@@ -210,13 +215,14 @@ fn singular(stream: &Stream<'_>, k: usize, floor: f32, rng: &mut Pcg64, ctx: &Ta
         }
     }
     let (values, vectors) = dense::eigen_symmetric(&sums.gram, wide).ok_or_else(diverged)?;
-    Ok(singular_coefficients(&projected, &values[..rank], &vectors, k, floor))
+    let mut y = stream.panels(k)?;
+    singular_coefficients(&mut y, &projected, &values[..rank], &vectors, floor);
+    Ok(y)
 }
 
 /// From A·basis (by panel) and the eigenpairs of its Gram matrix: U√Σ = (A·basis) v / √σ, clamped from below.
-fn singular_coefficients(projected: &Panels, squares: &[f64], vectors: &[f64], k: usize, floor: f32) -> Panels {
-    let (wide, n) = (projected.k, projected.rows);
-    let mut y = Panels::zeros(k, n);
+fn singular_coefficients(y: &mut Panels, projected: &Panels, squares: &[f64], vectors: &[f64], floor: f32) {
+    let (k, wide, n) = (y.k, projected.k, projected.rows);
     // Lines beyond the rank have no vector and stay at the floor.
     let mut columns = vec![0.0f32; k * wide];
     for (j, &square) in squares.iter().enumerate() {
@@ -244,5 +250,4 @@ fn singular_coefficients(projected: &Panels, squares: &[f64], vectors: &[f64], k
             line[..rows].iter_mut().for_each(|v| *v = (*v * sign).max(floor));
         }
     });
-    y
 }

@@ -5,7 +5,10 @@
 //! columns point the same way that pair is a positive mixture of both (Perron), so coefficients stay ≥ 0; where they do
 //! not, the weaker of the two goes, at the loss of its own square. Knows nothing of activations.
 
+use std::path::Path;
+
 use super::columns;
+use super::values::Values;
 use super::{Factors, SparseColumns};
 use crate::error::{Error, Result};
 use crate::matrix::dense;
@@ -14,8 +17,8 @@ use crate::matrix::dense;
 pub(super) struct Merged {
     /// As many entries a column as the longest of the given ones.
     pub(super) features: SparseColumns,
-    /// By feature.
-    pub(super) coefficients: Vec<f32>,
+    /// By feature; after the last of them, what is left of the others.
+    pub(super) coefficients: Values,
     pub(super) locked: Vec<bool>,
 }
 
@@ -28,7 +31,7 @@ struct Union {
 }
 
 /// `factors` with `k` features; `None` where they have no more than that. Locked features stay as they are.
-pub(super) fn down_to(factors: &Factors, k: usize, locked: &[bool]) -> Result<Option<Merged>> {
+pub(super) fn down_to(factors: &Factors, k: usize, locked: &[bool], scratch: Option<&Path>) -> Result<Option<Merged>> {
     let (z, y) = (&factors.features, &factors.coefficients);
     let old = z.columns();
     if old <= k {
@@ -40,7 +43,8 @@ pub(super) fn down_to(factors: &Factors, k: usize, locked: &[bool]) -> Result<Op
     }
     let (n, d) = (y.rows, z.rows);
     let mut columns: Vec<f32> = (0..old).flat_map(|j| z.dense_column(j)).collect();
-    let mut coefficients = y.as_slice().to_vec();
+    let mut coefficients = Values::zeros(old * n, scratch)?;
+    coefficients.copy_from_slice(y.as_slice());
     let q = columns::gram(z);
     let mut g = vec![0.0; old * old];
     dense::accumulate_gram(&mut g, &mut Vec::new(), &coefficients, n, n, old);
@@ -53,13 +57,15 @@ pub(super) fn down_to(factors: &Factors, k: usize, locked: &[bool]) -> Result<Op
         blend(&mut coefficients, n, a, b, zb);
     }
     let alive: Vec<usize> = (0..old).filter(|&j| pairs.alive[j]).collect();
-    let lines = |from: &[f32], width: usize| -> Vec<f32> {
-        alive.iter().flat_map(|&j| from[j * width..(j + 1) * width].to_vec()).collect()
-    };
+    for (to, &from) in alive.iter().enumerate() {
+        columns.copy_within(from * d..(from + 1) * d, to * d);
+        coefficients.copy_within(from * n..(from + 1) * n, to * n);
+    }
+    columns.truncate(alive.len() * d);
     let keep = (0..old).map(|j| z.column(j).0.len()).max().unwrap_or(1).max(1);
     Ok(Some(Merged {
-        features: columns::truncate(&lines(&columns, d), d, keep),
-        coefficients: lines(&coefficients, n),
+        features: columns::truncate(&columns, d, keep),
+        coefficients,
         locked: alive.iter().map(|&j| locked[j]).collect(),
     }))
 }
@@ -189,13 +195,13 @@ mod tests {
             ],
         );
         let before = product(&f.features, f.coefficients.as_slice());
-        let merged = down_to(&f, 3, &[false, true, false, false]).unwrap().unwrap();
+        let merged = down_to(&f, 3, &[false, true, false, false], None).unwrap().unwrap();
         assert_eq!(merged.locked, [false, true, false]);
         assert_eq!(merged.features.dense_column(1), [0.0, 0.0, 1.0, 0.0]);
         let after = product(&merged.features, &merged.coefficients);
         assert!(before.iter().zip(&after).all(|(a, b)| (a - b).abs() < 1e-5), "{before:?} {after:?}");
-        assert!(down_to(&f, 4, &[false; 4]).unwrap().is_none());
-        assert!(down_to(&f, 1, &[true, true, false, false]).is_err());
+        assert!(down_to(&f, 4, &[false; 4], None).unwrap().is_none());
+        assert!(down_to(&f, 1, &[true, true, false, false], None).is_err());
     }
 
     #[test]
@@ -213,7 +219,7 @@ mod tests {
         let pairs = Pairs { k: 3, q: columns::gram(&f.features), g, alive: vec![true; 3] };
         let (a, b, union) = pairs.cheapest(&[false; 3]).unwrap();
         assert_eq!((a, b), (0, 1));
-        let merged = down_to(&f, 2, &[false; 3]).unwrap().unwrap();
+        let merged = down_to(&f, 2, &[false; 3], None).unwrap().unwrap();
         assert!(merged.coefficients.iter().all(|v| *v >= 0.0));
         let (before, after) =
             (product(&f.features, f.coefficients.as_slice()), product(&merged.features, &merged.coefficients));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::values::Values;
 use crate::activations::store::MappedF32;
 
 mod bcd;
@@ -28,6 +29,7 @@ mod stream;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod values;
 
 pub use config::{FitConfig, Init, Solver};
 pub use first_look::FirstLook;
@@ -79,13 +81,18 @@ pub struct Coefficients {
 
 #[derive(Debug, Clone)]
 enum CoefficientData {
-    Owned(Arc<Vec<f32>>),
+    Owned(Arc<Values>),
     Mapped(Arc<MappedF32>),
 }
 
 impl Coefficients {
     /// From k × n values by feature.
     pub fn owned(rows: usize, by_feature: Vec<f32>) -> Self {
+        Self::of(rows, by_feature.into())
+    }
+
+    /// From k × n values by feature, wherever they lie.
+    pub(crate) fn of(rows: usize, by_feature: Values) -> Self {
         Self { rows, data: CoefficientData::Owned(Arc::new(by_feature)) }
     }
 

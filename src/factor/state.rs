@@ -1,5 +1,7 @@
 //! What a solver carries from one sweep to the next.
 
+use std::path::Path;
+
 use rayon::prelude::*;
 
 use super::SparseColumns;
@@ -7,19 +9,22 @@ use super::columns;
 use super::panels::Panels;
 use super::stream::{Stream, Sums};
 use super::survey::Survey;
+use super::values::Values;
+use crate::error::Result;
 use crate::matrix::panel::{self, Gram, PANEL};
 
 /// Which part of AᵀY the sums hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Held {
     /// All of it.
+    #[default]
     All,
     /// One value for each entry of the features.
     Entries,
 }
 
 /// Factors and the sums that belong to them. A sweep writes a new one, so that a cancelled sweep changes nothing.
-#[derive(Debug, Clone)]
+#[derive(Debug, Default)]
 pub(crate) struct State {
     /// Z; empty before the first sweep.
     pub(crate) features: SparseColumns,
@@ -40,6 +45,14 @@ impl State {
     pub(crate) fn new(y: Panels, sums: Sums) -> Self {
         let features = SparseColumns::default();
         Self { features, y, sums, held: Held::All, error: f64::INFINITY, objective: f64::INFINITY }
+    }
+
+    /// Becomes a copy of `other`, of as many features and rows, in its own room.
+    pub(crate) fn copy_from(&mut self, other: &Self) {
+        self.features.clone_from(&other.features);
+        self.y.copy_from(&other.y);
+        self.sums.clone_from(&other.sums);
+        (self.held, self.error, self.objective) = (other.held, other.error, other.objective);
     }
 
     /// Takes the error by the identity ‖A − YZᵀ‖² = ‖A‖² − 2 Σ P∘Y + tr(ZᵀZ · YᵀY); `q` is ZᵀZ. Where rows have
@@ -74,8 +87,9 @@ impl State {
         (0..squares.len()).map(|i| squares[i] - 2.0 * f64::from(fit[i]) + f64::from(quadratic[i])).collect()
     }
 
-    /// Features with unit columns and the coefficients by feature; a column of zeros becomes its first neuron alone.
-    pub(crate) fn factors(&self) -> (SparseColumns, Vec<f32>) {
+    /// Features with unit columns and the coefficients by feature, in the folder `scratch` where one is given; a column of
+    /// zeros becomes its first neuron alone.
+    pub(crate) fn factors(&self, scratch: Option<&Path>) -> Result<(SparseColumns, Values)> {
         let mut features = self.features.clone();
         let mut scales = columns::normalise(&mut features);
         // Before the first sweep there are coefficients and no columns.
@@ -86,7 +100,9 @@ impl State {
                 values[0] = 1.0;
             }
         }
-        (features, self.y.to_features(&scales))
+        let mut coefficients = Values::zeros(self.y.k * self.y.rows, scratch)?;
+        self.y.to_features(&scales, &mut coefficients);
+        Ok((features, coefficients))
     }
 
     /// Features that no row uses.

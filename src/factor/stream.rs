@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -100,6 +101,8 @@ impl Frame {
 pub(crate) struct Stream<'a> {
     pub(crate) source: &'a dyn ActivationSource,
     pub(crate) frame: Frame,
+    /// The folder for coefficients that memory shall not hold.
+    pub(crate) scratch: Option<PathBuf>,
     pub(crate) n: usize,
     pub(crate) d: usize,
     block_rows: usize,
@@ -116,6 +119,7 @@ impl<'a> Stream<'a> {
         Self {
             source,
             frame: Frame::default(),
+            scratch: None,
             n,
             d,
             block_rows: block_rows(d),
@@ -123,6 +127,11 @@ impl<'a> Stream<'a> {
             buffers: Mutex::default(),
             converts: AtomicBool::new(false),
         }
+    }
+
+    /// Zeros for the coefficients of `k` features at every row.
+    pub(crate) fn panels(&self, k: usize) -> Result<Panels> {
+        Panels::zeros(k, self.n, self.scratch.as_deref())
     }
 
     /// A block of A. A source that converts its values does so on all threads, into memory that is used again.
@@ -224,11 +233,12 @@ impl<'a> Stream<'a> {
         let mut first = FirstHalf { totals, row_fit, fit, on_support: Vec::new() };
         let (mut packed, mut spare) = (Packed::default(), Packed::default());
         let mut waiting: Option<Block<'_>> = None;
+        let (all_before, all_after) = (&y.data[..], &mut next.data[..]);
         // While one block's products are summed the next is read and updated, so that no thread waits for the other half.
         for begin in (0..self.n).step_by(self.block_rows) {
             let range = begin..self.n.min(begin + self.block_rows);
             let span = range.start * k..range.end.div_ceil(PANEL) * PANEL * k;
-            let (before, after) = (&y.data[span.clone()], &mut next.data[span]);
+            let (before, after) = (&all_before[span.clone()], &mut all_after[span]);
             let ((), block) = rayon::join(
                 || {
                     if let Some(block) = &waiting {

@@ -135,5 +135,9 @@ impl FitObserver for Lines<'_> {
             "seconds": sweep.seconds, "init_seconds": self.init_seconds}))
     }
 
+    fn looks(&self) -> bool {
+        false
+    }
+
     fn snapshot(&mut self, _: &Arc<Factors>, _: bool) {}
 }

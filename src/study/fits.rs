@@ -149,10 +149,11 @@ impl Study {
         self.check_writable()?;
         self.manifest.hook_index(hook)?;
         let dir = self.fit_dir(name)?;
+        disk::sweep_tmp(&dir)?;
         let old = if dir.join(CONFIG).exists() { Some(FitFile::read(&dir)?) } else { None };
         if old.as_ref().is_none_or(|old| old.hook != hook || !old.config.same_fit(config)) {
             for file in [CHECKPOINT, LOSS] {
-                remove_if_there(&dir.join(file))?;
+                disk::remove_if_there(&dir.join(file))?;
             }
         }
         let saved = old.and_then(|old| old.saved);
@@ -323,12 +324,5 @@ impl Saved {
             sweep: self.sweeps,
             seconds: self.seconds,
         })
-    }
-}
-
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(e)),
-        _ => Ok(()),
     }
 }

@@ -36,19 +36,20 @@ impl<'a> Factoriser<'a> {
             *lock.get_mut(j).ok_or_else(|| no_such_feature(j, factors.features.columns()))? = true;
         }
         let mut fit = Self::prepare(source, config, ctx)?;
-        let (k, n) = (fit.config.features, fit.stream.n);
-        let fewer = fit.threads.run(|| merge::down_to(factors, k, &lock))?;
+        let k = fit.config.features;
+        let fewer = fit.threads.run(|| merge::down_to(factors, k, &lock, fit.stream.scratch.as_deref()))?;
         let known = fewer.as_ref().map_or(factors.coefficients.as_slice(), |m| &m.coefficients);
         let features = fewer.as_ref().map_or(&factors.features, |m| &m.features);
         fit.progress.locked = fewer.as_ref().map_or(lock, |m| m.locked.clone());
         fit.progress.locked.resize(k, false);
         let features = incremental::reshape(features, k, fit.keep);
         fit.state = fit.threads.run(|| {
-            let mut y = incremental::extend(known, factors.coefficients.rows, n, k);
+            let mut y = fit.stream.panels(k)?;
+            y.fill_features(known, factors.coefficients.rows);
             fit.weigh(&mut y);
             incremental::settle(&fit.problem(), features, &y, ctx)
         })?;
-        fit.spare.y = Panels::zeros(k, n);
+        fit.spare.y = fit.stream.panels(k)?;
         fit.progress.seconds[1] = started.elapsed().as_secs_f64().to_bits();
         Ok(fit)
     }
@@ -61,9 +62,9 @@ impl<'a> Factoriser<'a> {
         ctx: &TaskCtx,
     ) -> Result<Self> {
         let mut fit = Self::prepare(source, config, ctx)?;
-        let (k, n) = (fit.config.features, fit.stream.n);
-        fit.state = fit.threads.run(|| incremental::settle(&fit.problem(), features, &Panels::zeros(k, n), ctx))?;
-        fit.spare.y = Panels::zeros(k, n);
+        let k = fit.config.features;
+        fit.state = fit.threads.run(|| incremental::settle(&fit.problem(), features, &fit.stream.panels(k)?, ctx))?;
+        fit.spare.y = fit.stream.panels(k)?;
         Ok(fit)
     }
 
@@ -76,10 +77,10 @@ impl<'a> Factoriser<'a> {
         only_bcd(&self.config)?;
         let config = FitConfig { features: self.config.features + count, ..self.config.clone() };
         check_config(&config, (self.stream.n, self.stream.d))?;
-        let (k, n) = (config.features, self.stream.n);
+        let k = config.features;
         let state = self.threads.run(|| {
-            let known = self.state.y.to_features(&vec![1.0; self.state.y.k]);
-            let y = incremental::extend(&known, n, n, k);
+            let mut y = self.stream.panels(k)?;
+            y.copy_from(&self.state.y);
             if self.state.features.columns() == 0 {
                 return init::from_coefficients(&self.stream, y, ctx);
             }
@@ -88,7 +89,7 @@ impl<'a> Factoriser<'a> {
         })?;
         self.state = state;
         self.config = config;
-        self.spare = State::new(Panels::zeros(k, n), Sums::default());
+        self.spare = State::new(self.stream.panels(k)?, Sums::default());
         // The curve so far is that of another model: the stop rule looks at what comes now.
         self.progress.history.clear();
         self.progress.locked.resize(k, false);

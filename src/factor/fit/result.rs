@@ -14,17 +14,22 @@ use crate::task::TaskCtx;
 
 impl Factoriser<'_> {
     /// The best factors so far, immutable. Before the first sweep: the coefficients of the start and no features.
-    pub fn snapshot(&self) -> Arc<Factors> {
+    ///
+    /// # Errors
+    /// Coefficients that have to lie in a file, and no room for them.
+    pub fn snapshot(&self) -> Result<Arc<Factors>> {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let sweep = self.progress.best_sweep;
         if let Some((at, factors)) = &*shown
             && *at == sweep
         {
-            return Arc::clone(factors);
+            return Ok(Arc::clone(factors));
         }
-        let factors = self.threads.run(|| Arc::new(self.factors(self.best_error())));
+        // What was shown before makes room, where no one looks at it any more.
+        *shown = None;
+        let factors = Arc::new(self.threads.run(|| self.factors(self.best_error()))?);
         *shown = Some((sweep, Arc::clone(&factors)));
-        factors
+        Ok(factors)
     }
 
     fn best_state(&self) -> &State {
@@ -37,9 +42,9 @@ impl Factoriser<'_> {
         if error.is_finite() { error } else { self.survey.whole }
     }
 
-    fn factors(&self, error: f64) -> Factors {
+    fn factors(&self, error: f64) -> Result<Factors> {
         let best = self.best_state();
-        let (features, mut coefficients) = best.factors();
+        let (features, mut coefficients) = best.factors(self.stream.scratch.as_deref())?;
         if let Some(weights) = &self.stream.frame.weights {
             for line in coefficients.chunks_exact_mut(self.stream.n) {
                 // A row of zeros has the weight 0 and no coefficient.
@@ -48,21 +53,23 @@ impl Factoriser<'_> {
         }
         let features = if features.columns() == 0 { unset(self.config.features, self.stream.d) } else { features };
         let variance = self.survey.variance;
-        Factors {
+        Ok(Factors {
             features,
-            coefficients: Coefficients::owned(self.stream.n, coefficients),
+            coefficients: Coefficients::of(self.stream.n, coefficients),
             coding: Coding { centre: self.stream.frame.centre.clone(), row_cap: self.config.row_cap },
             relative_error: self.relative(error),
             explained_variance: if variance > 0.0 { 1.0 - error / variance } else { 0.0 },
             sweep: self.progress.best_sweep,
             seconds: self.init_seconds() + f64::from_bits(self.progress.seconds[2]),
-        }
+        })
     }
 
     /// The best factors, their error recomputed directly from A − YZᵀ in f64 over row blocks.
-    pub fn finish(self, ctx: &TaskCtx) -> Result<Arc<Factors>> {
+    pub fn finish(mut self, ctx: &TaskCtx) -> Result<Arc<Factors>> {
+        // Its room is for the factors.
+        self.spare = State::default();
         self.threads.run(|| {
-            let mut factors = self.factors(self.best_error());
+            let mut factors = self.factors(self.best_error())?;
             let error = direct_error(self.stream.source, &factors, ctx)?;
             let by_identity = self.best_error();
             if (error - by_identity).abs() > 1e-4 * self.survey.whole {

@@ -1,6 +1,9 @@
 //! When a state is the best so far, and when a fit ends by itself.
 
 use super::Factoriser;
+use crate::factor::panels::Panels;
+use crate::factor::state::State;
+use crate::factor::stream::Sums;
 use crate::factor::{Solver, Stop};
 
 /// Sweeps of a solver when the configuration names none.
@@ -15,7 +18,8 @@ const MU_TOLERANCE: f64 = 1e-4;
 
 impl Factoriser<'_> {
     /// `bcd` never rises, so its last state is its best; `mu` may, and keeps a copy.
-    pub(super) fn keep_best(&mut self) {
+    /// `room` is for the first copy.
+    pub(super) fn keep_best(&mut self, room: Option<Panels>) {
         let progress = &mut self.progress;
         let better = match self.config.solver {
             Solver::Bcd => true,
@@ -23,7 +27,8 @@ impl Factoriser<'_> {
         };
         if better {
             if self.config.solver == Solver::Mu {
-                self.best = Some(self.state.clone());
+                let room = || State::new(room.unwrap_or_default(), Sums::default());
+                self.best.get_or_insert_with(room).copy_from(&self.state);
             }
             progress.best_sweep = progress.sweep;
             progress.since_best = 0;

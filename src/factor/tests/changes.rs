@@ -10,11 +10,11 @@ fn a_warm_start_keeps_what_was_reached_and_folds_new_rows_in() {
     let ctx = TaskCtx::silent();
     let (_, factors) = fit(&part, config(12, Solver::Bcd), 30);
     let mut same = Factoriser::warm(&part, config(12, Solver::Bcd), &factors, &[], &ctx).unwrap();
-    assert!(same.snapshot().relative_error <= factors.relative_error + 1e-6);
+    assert!(same.snapshot().unwrap().relative_error <= factors.relative_error + 1e-6);
     assert!(same.step(&ctx).unwrap().relative_error <= factors.relative_error + 1e-6);
 
     let mut longer = Factoriser::warm(&source, config(12, Solver::Bcd), &factors, &[], &ctx).unwrap();
-    let begun = longer.snapshot();
+    let begun = longer.snapshot().unwrap();
     assert_eq!(begun.features.indices, factors.features.indices);
     let last = begun.coefficients.feature(0).len();
     assert_eq!(last, 900);
@@ -33,17 +33,17 @@ fn added_features_lower_the_error_and_leave_the_rest() {
     for _ in 0..6 {
         fit.step(&ctx).unwrap();
     }
-    let before = fit.snapshot();
+    let before = fit.snapshot().unwrap();
     fit.add_features(6, &ctx).unwrap();
     assert_eq!(fit.config().features, 14);
-    let grown = fit.snapshot();
+    let grown = fit.snapshot().unwrap();
     assert_eq!(grown.features.columns(), 14);
     assert!(grown.relative_error <= before.relative_error + 1e-6);
     assert_eq!(grown.features.indices[..8 * 8], before.features.indices[..]);
     let errors: Vec<f64> = (0..12).map(|_| fit.step(&ctx).unwrap().relative_error).collect();
     assert!(errors.windows(2).all(|p| p[1] <= p[0] + 1e-7));
     assert!(errors[11] < before.relative_error * 0.8, "{} after {}", errors[11], before.relative_error);
-    let after = fit.snapshot();
+    let after = fit.snapshot().unwrap();
     assert!((0..14).all(|j| after.coefficients.feature(j).iter().any(|v| *v > 0.0)));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint");
@@ -83,13 +83,13 @@ fn a_locked_feature_stays() {
         }
         assert!(fit.lock(&[10]).is_err());
         fit.lock(&[2, 7]).unwrap();
-        let (before, mut last) = (fit.snapshot(), fit.objective());
+        let (before, mut last) = (fit.snapshot().unwrap(), fit.objective());
         for _ in 0..9 {
             fit.step(&ctx).unwrap();
             assert!(fit.objective() <= last * (1.0 + 1e-6));
             last = fit.objective();
         }
-        let after = fit.snapshot();
+        let after = fit.snapshot().unwrap();
         for j in 0..10 {
             let same = before.features.column(j).0 == after.features.column(j).0
                 && before
@@ -112,13 +112,13 @@ fn fewer_features_are_those_that_were_not_alike_and_locked_ones_stay_to_the_bit(
     let ctx = TaskCtx::silent();
     let (_, many) = fit(&source, config(16, Solver::Bcd), 30);
     let mut fewer = Factoriser::warm(&source, config(8, Solver::Bcd), &many, &[3], &ctx).unwrap();
-    let begun = fewer.snapshot();
+    let begun = fewer.snapshot().unwrap();
     assert_eq!(begun.features.columns(), 8);
     let stays = |f: &Factors| (0..8).any(|j| f.features.column(j) == many.features.column(3));
     assert!(stays(&begun));
     let errors: Vec<f64> = (0..20).map(|_| fewer.step(&ctx).unwrap().relative_error).collect();
     assert!(errors.windows(2).all(|p| p[1] <= p[0] + 1e-7), "{errors:?}");
-    let after = fewer.snapshot();
+    let after = fewer.snapshot().unwrap();
     assert!(stays(&after), "a locked feature is untouched");
     // What eight features reach from a start of their own, within a little.
     let cold = fit(&source, config(8, Solver::Bcd), 30).0[29];
@@ -137,7 +137,7 @@ fn a_first_look_at_batches_comes_near_a_whole_fit_and_can_go_on() {
     assert!(batches[24].stop.is_some() && batches[23].stop.is_none());
     assert!(batches[24].relative_error < batches[1].relative_error);
     let mut whole = look.finish(&ctx).unwrap();
-    let begun = whole.snapshot();
+    let begun = whole.snapshot().unwrap();
     assert_eq!((begun.coefficients.rows, begun.sweep), (4000, 25));
     let (errors, _) = fit(&source, config.clone(), 25);
     assert!(begun.relative_error < errors[24] + 0.08, "{} against {}", begun.relative_error, errors[24]);

@@ -6,6 +6,7 @@ mod checkpoint;
 mod encode;
 mod hostile;
 mod objective;
+mod scratch;
 mod solvers;
 
 use rand::{Rng, SeedableRng};

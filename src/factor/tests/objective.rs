@@ -46,7 +46,7 @@ fn errors_are_told_of_the_rows_as_they_are() {
             for _ in 0..12 {
                 fit.step(&ctx).unwrap();
             }
-            let shown = fit.snapshot();
+            let shown = fit.snapshot().unwrap();
             let plain = plain_error(&source, &shown);
             let what = format!("{solver:?} scaled {scale_rows} centred {centre}");
             assert!((shown.relative_error - plain).abs() < 1e-3 * plain, "{what}: {} {plain}", shown.relative_error);

@@ -52,7 +52,7 @@ fn multiplicative_updates_follow_the_formulas() {
     for init in [Init::Random, Init::Kmeans, Init::Svd] {
         let config = FitConfig { init, ..config(5, Solver::Mu) };
         let ctx = TaskCtx::silent();
-        let start = Factoriser::start(&source, config.clone(), &ctx).unwrap().snapshot();
+        let start = Factoriser::start(&source, config.clone(), &ctx).unwrap().snapshot().unwrap();
         let y = (0..n * 5).map(|i| f64::from(start.coefficients.feature(i % 5)[i / 5])).collect();
         let want = reference_updates(&source, y, 5, (0.2 * d as f64).ceil() as usize, 8);
         let (got, _) = fit(&source, config, 8);
@@ -93,7 +93,7 @@ fn a_penalised_sweep_never_raises_the_objective_and_makes_coefficients_sparse() 
             assert!(now <= last * (1.0 + 1e-6), "{now} after {last}");
             last = now;
         }
-        let y = fit.snapshot();
+        let y = fit.snapshot().unwrap();
         y.coefficients.as_slice().iter().filter(|v| **v > 0.0).count()
     };
     assert!(density(0.2) < density(0.0) * 7 / 10);
@@ -142,7 +142,7 @@ fn the_best_so_far_is_what_is_shown() {
         let now = fit.step(&ctx).unwrap().relative_error;
         rose |= now > best;
         best = best.min(now);
-        assert!((fit.snapshot().relative_error - best).abs() < 1e-6);
+        assert!((fit.snapshot().unwrap().relative_error - best).abs() < 1e-6);
     }
     assert!(rose, "the case does not test what it should");
     let finished = fit.finish(&ctx).unwrap();
@@ -179,13 +179,13 @@ fn a_cancelled_sweep_changes_nothing() {
     for solver in [Solver::Bcd, Solver::Mu] {
         let mut fit = Factoriser::start(&source, config(9, solver), &ctx).unwrap();
         fit.step(&ctx).unwrap();
-        let before = bits(&fit.snapshot());
+        let before = bits(&fit.snapshot().unwrap());
         source.left.store(1, std::sync::atomic::Ordering::Relaxed);
         let cancelled = CancelToken::default();
         let watched = TaskCtx::new(token.clone(), |_| {});
         assert!(matches!(fit.step(&watched), Err(Error::Cancelled)));
         drop(cancelled);
-        assert_eq!(before, bits(&fit.snapshot()));
+        assert_eq!(before, bits(&fit.snapshot().unwrap()));
         let mut fresh = Factoriser::start(&inner, config(9, solver), &ctx).unwrap();
         fresh.step(&ctx).unwrap();
         let (a, b) = (fit.step(&ctx).unwrap(), fresh.step(&ctx).unwrap());
@@ -230,7 +230,7 @@ fn the_svd_start_finds_the_singular_pairs() {
     }
     let source = InMemory::new(n, d, data);
     let config = FitConfig { init: Init::Svd, ..config(3, Solver::Bcd) };
-    let start = Factoriser::start(&source, config, &TaskCtx::silent()).unwrap().snapshot();
+    let start = Factoriser::start(&source, config, &TaskCtx::silent()).unwrap().snapshot().unwrap();
     for (j, sigma) in [9.0f32, 4.0, 1.0].into_iter().enumerate() {
         for (r, &y) in start.coefficients.feature(j).iter().enumerate() {
             let want = if r / 100 == j { 0.1 * sigma.sqrt() } else { 0.0 };

@@ -1,0 +1,124 @@
+//! Room on disk for values that end with their owner: a mapped file that no one else finds.
+//!
+//! Invariant: all of the file's blocks are taken when it is made, so that a full disk refuses there and never strikes a
+//! write through the mapping.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fs4::fs_std::FileExt;
+use memmap2::{MmapMut, MmapOptions};
+
+use super::TMP_PREFIX;
+use crate::error::{Error, Result};
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// f32 values in a file of their own. Where the system lets an open file be without a name it has none from the start, so
+/// that nothing stays after a kill; elsewhere [`super::sweep_tmp`] finds what a kill left.
+#[derive(Debug)]
+pub struct Scratch {
+    /// `None` for no values: an empty mapping is an error on some systems. Dropped before the name.
+    map: Option<MmapMut>,
+    _name: Name,
+}
+
+impl Scratch {
+    /// `len` zeros in a new file in the folder `dir`.
+    ///
+    /// # Errors
+    /// A folder that cannot be written in, a disk without room for all of them.
+    #[allow(unsafe_code)]
+    pub fn zeros(dir: &Path, len: usize) -> Result<Self> {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = dir.join(format!("{TMP_PREFIX}{}-values-{number}", std::process::id()));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .map_err(Error::io("create", &path))?;
+        let unnamed = cfg!(unix) && fs::remove_file(&path).is_ok();
+        let name = Name((!unnamed).then(|| path.clone()));
+        if len == 0 {
+            return Ok(Self { map: None, _name: name });
+        }
+        take_room(&file, 4 * len as u64).map_err(Error::io("make room in", &path))?;
+        // SAFETY: the bytes of a mapping must not change or vanish but through it. The file was made here and has no
+        // name, or one with this process's own number.
+        let map = unsafe { MmapOptions::new().len(4 * len).map_mut(&file) }.map_err(Error::io("map", &path))?;
+        Ok(Self { map: Some(map), _name: name })
+    }
+
+    /// The values.
+    pub fn as_slice(&self) -> &[f32] {
+        // A mapping starts at a page: the cast cannot fail.
+        self.map.as_deref().map_or(&[], bytemuck::cast_slice)
+    }
+
+    /// The values, to be changed.
+    pub fn as_mut_slice(&mut self) -> &mut [f32] {
+        self.map.as_deref_mut().map_or(&mut [], bytemuck::cast_slice_mut)
+    }
+}
+
+/// The name that has to be removed with the file.
+#[derive(Debug)]
+struct Name(Option<PathBuf>);
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            // Best effort: what stays is swept by the next writer.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Takes a file's blocks; where the file system knows no such request, by writing them.
+fn take_room(mut file: &File, bytes: u64) -> io::Result<()> {
+    super::check_room(usize::try_from(bytes).unwrap_or(usize::MAX))?;
+    match FileExt::allocate(file, bytes) {
+        Ok(()) => file.set_len(bytes),
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+            io::copy(&mut io::Read::take(io::repeat(0), bytes), &mut file).and_then(|_| file.flush())
+        }
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_kept_and_leave_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut values = Scratch::zeros(dir.path(), 5000).unwrap();
+        let mut others = Scratch::zeros(dir.path(), 1).unwrap();
+        assert!(values.as_slice().len() == 5000 && values.as_slice().iter().all(|v| *v == 0.0));
+        values.as_mut_slice()[4999] = 2.5;
+        others.as_mut_slice()[0] = -1.0;
+        assert_eq!((values.as_slice()[4999], others.as_slice()[0]), (2.5, -1.0));
+        assert_eq!(Scratch::zeros(dir.path(), 0).unwrap().as_slice(), &[] as &[f32]);
+        if cfg!(unix) {
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "no name, even while it lives");
+        }
+        drop((values, others));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_full_disk_refuses_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        super::super::fault::disk_of(Some(3999));
+        let error = Scratch::zeros(dir.path(), 1000).unwrap_err().to_string();
+        super::super::fault::disk_of(None);
+        assert!(error.starts_with("cannot make room in ") && !error.contains('\n'), "{error}");
+        assert!(Scratch::zeros(&dir.path().join("absent"), 10).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,62 @@
+//! The numbers of a fit that grow with its rows times its features: in memory, or in a file where they are too many.
+
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+
+use crate::disk::scratch::Scratch;
+use crate::error::Result;
+
+/// A slice of f32 that its owner may change, wherever it lies.
+#[derive(Debug)]
+pub(crate) struct Values(Home);
+
+#[derive(Debug)]
+enum Home {
+    Memory(Vec<f32>),
+    File(Scratch),
+}
+
+impl Values {
+    /// `len` zeros, in a file of the folder `scratch` where one is given.
+    ///
+    /// # Errors
+    /// A folder that cannot be written in, a disk without room.
+    pub(crate) fn zeros(len: usize, scratch: Option<&Path>) -> Result<Self> {
+        Ok(Self(match scratch {
+            Some(dir) => Home::File(Scratch::zeros(dir, len)?),
+            None => Home::Memory(vec![0.0; len]),
+        }))
+    }
+}
+
+impl Default for Values {
+    fn default() -> Self {
+        Vec::new().into()
+    }
+}
+
+impl From<Vec<f32>> for Values {
+    fn from(values: Vec<f32>) -> Self {
+        Self(Home::Memory(values))
+    }
+}
+
+impl Deref for Values {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &self.0 {
+            Home::Memory(values) => values,
+            Home::File(values) => values.as_slice(),
+        }
+    }
+}
+
+impl DerefMut for Values {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        match &mut self.0 {
+            Home::Memory(values) => values,
+            Home::File(values) => values.as_mut_slice(),
+        }
+    }
+}
