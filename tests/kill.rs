@@ -11,6 +11,9 @@ use rand_pcg::Pcg64Mcg;
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// Memory for a fit to the tiny model's activations, but not for its coefficients as well.
+const FILES: &str = "5M";
+
 fn command(home: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mlpeek"));
     command.args(args).env("MLPEEK_HOME", home.join("home")).env("HF_HUB_OFFLINE", "1");
@@ -21,11 +24,15 @@ fn command(home: &Path, args: &[&str]) -> Command {
 fn finish(home: &Path, args: &[&str]) -> Value {
     let output = command(home, args).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_str(String::from_utf8(output.stdout).unwrap().lines().last().unwrap()).unwrap()
+    last_line(&output.stdout)
 }
 
-fn killed_after(home: &Path, args: &[&str], wait: Duration) -> bool {
-    let mut child: Child = command(home, args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+fn last_line(output: &[u8]) -> Value {
+    serde_json::from_str(std::str::from_utf8(output).unwrap().lines().last().unwrap()).unwrap()
+}
+
+fn killed_after(command: &mut Command, wait: Duration) -> bool {
+    let mut child: Child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(wait);
     let running = child.try_wait().unwrap().is_none();
     child.kill().unwrap();
@@ -60,7 +67,7 @@ fn collecting_survives_kills() {
     let again = again.each_ref().map(String::as_str);
     let mut rng = Pcg64Mcg::seed_from_u64(3);
     for _ in 0..8 {
-        killed_after(home, &again, Duration::from_millis(rng.random_range(5..200)));
+        killed_after(&mut command(home, &again), Duration::from_millis(rng.random_range(5..200)));
     }
     let resumed = finish(home, &again);
     assert_eq!(resumed["tokens"], whole["tokens"]);
@@ -78,20 +85,26 @@ fn fitting_survives_kills() {
     finish(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
     let fit = ["fit", &study, "-k", "24", "--sparsity", "0.1", "--max-sweeps", "60", "--json", "--name"];
     let whole = finish(home, &[&fit[..], &["straight"]].concat());
-    let mut rng = Pcg64Mcg::seed_from_u64(5);
-    let mut killed = 0;
-    for _ in 0..20 {
-        killed += usize::from(killed_after(
-            home,
-            &[&fit[..], &["killed"]].concat(),
-            Duration::from_millis(rng.random_range(5..150)),
-        ));
-        // Whatever was saved can be read.
-        let study = mlpeek::study::Study::open_read_only(Path::new(&study)).unwrap();
-        assert!(study.fits().unwrap().iter().any(|f| f.name == "straight"));
-        study.load_fit(Some("straight")).unwrap();
+    // With room for all of it, and with room for all but the coefficients, which then lie in files.
+    for (name, memory) in [("killed", "1G"), ("in-files", FILES)] {
+        let args = [&fit[..], &[name]].concat();
+        let mut killed = 0;
+        for seed in 0..20 {
+            let wait = Duration::from_millis(Pcg64Mcg::seed_from_u64(seed).random_range(5..150));
+            killed += usize::from(killed_after(command(home, &args).env("MLPEEK_MEMORY", memory), wait));
+            // Whatever was saved can be read.
+            let study = mlpeek::study::Study::open_read_only(Path::new(&study)).unwrap();
+            assert!(study.fits().unwrap().iter().any(|f| f.name == "straight"));
+            study.load_fit(Some("straight")).unwrap();
+        }
+        assert!(killed > 0, "no run was killed while it worked");
+        let output = command(home, &args).env("MLPEEK_MEMORY", memory).output().unwrap();
+        let notes = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(notes.contains("lie in files"), memory == FILES, "{notes}");
+        let after = last_line(&output.stdout);
+        assert_eq!(after["relative_error"], whole["relative_error"], "the same seed gives the same fit");
+        let left = std::fs::read_dir(Path::new(&study).join("fits").join(name)).unwrap();
+        let left: Vec<_> = left.map(|e| e.unwrap().file_name()).collect();
+        assert!(left.iter().all(|f| !f.to_string_lossy().contains("tmp")), "{left:?}");
     }
-    assert!(killed > 0, "no run was killed while it worked");
-    let after = finish(home, &[&fit[..], &["killed"]].concat());
-    assert_eq!(after["relative_error"], whole["relative_error"], "the same seed gives the same fit");
 }

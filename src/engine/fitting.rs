@@ -26,6 +26,8 @@ const COST: u32 = 5;
 
 /// What a shell sees of a running fit.
 pub trait FitObserver {
+    /// What the user should know of how the fit is run.
+    fn note(&mut self, note: &str);
     /// The start was made in `seconds`, or a checkpoint was read (`resumed`).
     fn started(&mut self, init_seconds: f64, resumed: bool);
     /// After every sweep, never thinned.
@@ -159,6 +161,10 @@ pub fn run_fit(
 ) -> Result<FitEnd> {
     let checkpoint = &place.checkpoint;
     let scratch = super::room::scratch(config, source.shape(), disk::parent(checkpoint))?;
+    if scratch.is_some() {
+        let bytes = disk::human_bytes(config.coefficient_bytes(source.shape().0));
+        observer.note(&format!("the coefficients ({bytes} while fitting) lie in files, not in memory"));
+    }
     let config = &FitConfig { scratch, ..config.clone() };
     let resumed = match place.resume {
         Resume::Never => false,

@@ -306,6 +306,10 @@ struct Watcher<'a> {
 }
 
 impl FitObserver for Watcher<'_> {
+    fn note(&mut self, note: &str) {
+        self.opener.session.log(Level::Info, format!("fit '{}': {note}", self.place.name));
+    }
+
     fn started(&mut self, init_seconds: f64, resumed: bool) {
         if resumed {
             // The curve goes on from where it was; that it cannot be read is no reason not to fit.

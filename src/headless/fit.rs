@@ -119,6 +119,10 @@ struct Lines<'a> {
 }
 
 impl FitObserver for Lines<'_> {
+    fn note(&mut self, note: &str) {
+        self.out.note(note);
+    }
+
     fn started(&mut self, init_seconds: f64, resumed: bool) {
         self.init_seconds = init_seconds;
         if resumed {
