@@ -159,6 +159,7 @@ pub fn run_fit(
     save: &dyn Fn(&Factors) -> Result<()>,
     ctx: &TaskCtx,
 ) -> Result<FitEnd> {
+    config.check(source.shape())?;
     let checkpoint = &place.checkpoint;
     let scratch = super::room::scratch(config, source.shape(), disk::parent(checkpoint))?;
     if scratch.is_some() {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{init, stream};
+use crate::error::{Error, Result};
 
 /// The update rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -120,6 +121,38 @@ impl Default for FitConfig {
 }
 
 impl FitConfig {
+    /// Refuses what cannot be fitted to n × d activations; returns the entries a column keeps.
+    pub fn check(&self, (n, d): (usize, usize)) -> Result<usize> {
+        let k = self.features;
+        if k == 0 {
+            return Err(Error::usage("a fit needs at least one feature"));
+        }
+        if n == 0 || d == 0 {
+            return Err(Error::refused(format!("there are no activations to fit ({n} rows of {d} neurons)")));
+        }
+        if k > n {
+            return Err(Error::usage(format!(
+                "{k} features for {n} token rows; ask for at most {n} or collect more text"
+            )));
+        }
+        let p = self.sparsity;
+        if !(p > 0.0 && p <= 1.0) {
+            return Err(Error::usage(format!(
+                "a sparsity of {p} keeps no neuron or more than all; give a share above 0 and at most 1, as 0.01"
+            )));
+        }
+        if self.row_cap == Some(0) {
+            return Err(Error::usage("a row cap of 0 leaves no feature at any token; give at least 1"));
+        }
+        if self.row_cap.is_some() && self.solver == Solver::Mu {
+            return Err(Error::usage("the multiplicative updates cannot cap the features of a row; use --solver bcd"));
+        }
+        if !(self.l1 >= 0.0 && self.l1.is_finite()) {
+            return Err(Error::usage(format!("an l1 penalty of {}; it must be 0 or more", self.l1)));
+        }
+        Ok(((p * d as f64).ceil() as usize).clamp(1, d))
+    }
+
     /// Bytes that the coefficients of n rows take while they are fitted: those of the last sweep and of the one under way, a
     /// snapshot and the one before it; with `mu` the best as well. In memory, or in files of [`Self::scratch`].
     pub fn coefficient_bytes(&self, n: usize) -> u64 {

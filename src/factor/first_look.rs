@@ -46,7 +46,7 @@ impl<'a> FirstLook<'a> {
     /// # Errors
     /// What cannot be fitted; fewer rows a batch than features; a solver other than `bcd`.
     pub fn start(source: &'a dyn ActivationSource, config: FitConfig, batch_rows: usize) -> Result<Self> {
-        fit::check_config(&config, source.shape())?;
+        config.check(source.shape())?;
         if config.solver != Solver::Bcd {
             return Err(Error::usage("batches need --solver bcd: the multiplicative updates are fitted to all rows"));
         }
@@ -76,7 +76,7 @@ impl<'a> FirstLook<'a> {
         let batch = self.batch(ctx)?;
         let mut stream = Stream::new(&batch);
         let k = self.config.features;
-        let keep = fit::check_config(&self.config, batch.shape())?;
+        let keep = self.config.check(batch.shape())?;
         let (features, sums, error) = self.threads.run(|| {
             let survey = Survey::frame(&mut stream, &self.config, ctx)?;
             let problem = Problem {

@@ -87,7 +87,7 @@ impl<'a> Factoriser<'a> {
     }
 
     fn prepare(source: &'a dyn ActivationSource, config: FitConfig, ctx: &TaskCtx) -> Result<Self> {
-        let keep = check_config(&config, source.shape())?;
+        let keep = config.check(source.shape())?;
         let threads = Threads::new(config.threads)?;
         let mut stream = Stream::new(source);
         stream.scratch.clone_from(&config.scratch);
@@ -175,36 +175,6 @@ impl<'a> Factoriser<'a> {
         let progress = self.progress.clone();
         checkpoint::write(path, &self.config, (n, d), hash, progress, &self.state, self.best.as_ref())
     }
-}
-
-/// Refuses what cannot be fitted; returns the entries a column keeps.
-pub(super) fn check_config(config: &FitConfig, (n, d): (usize, usize)) -> Result<usize> {
-    let k = config.features;
-    if k == 0 {
-        return Err(Error::usage("a fit needs at least one feature"));
-    }
-    if n == 0 || d == 0 {
-        return Err(Error::refused(format!("there are no activations to fit ({n} rows of {d} neurons)")));
-    }
-    if k > n {
-        return Err(Error::usage(format!("{k} features for {n} token rows; ask for at most {n} or collect more text")));
-    }
-    let p = config.sparsity;
-    if !(p > 0.0 && p <= 1.0) {
-        return Err(Error::usage(format!(
-            "a sparsity of {p} keeps no neuron or more than all; give a share above 0 and at most 1, as 0.01"
-        )));
-    }
-    if config.row_cap == Some(0) {
-        return Err(Error::usage("a row cap of 0 leaves no feature at any token; give at least 1"));
-    }
-    if config.row_cap.is_some() && config.solver == Solver::Mu {
-        return Err(Error::usage("the multiplicative updates cannot cap the features of a row; use --solver bcd"));
-    }
-    if !(config.l1 >= 0.0 && config.l1.is_finite()) {
-        return Err(Error::usage(format!("an l1 penalty of {}; it must be 0 or more", config.l1)));
-    }
-    Ok(((p * d as f64).ceil() as usize).clamp(1, d))
 }
 
 /// The threads of a fit: its own, or all that rayon has.

@@ -234,7 +234,7 @@ impl Study {
             )));
         }
         let dir = self.fit_dir(name)?;
-        let notes = self.notes_to_carry(name, z);
+        let notes = self.notes_to_carry(name, hook, z);
         let order = self.next_order()?;
         let z = factor_files::write(
             &dir,

@@ -11,6 +11,7 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::eval::matching::FOUND_AGAIN;
 use crate::factor::SparseColumns;
+use crate::model::HookPoint;
 
 const NOTES: &str = "notes.json";
 const SESSION: &str = "session.json";
@@ -138,15 +139,14 @@ impl Study {
 
     /// Notes that the features of a new save of `fit` begin with: those of the factors that it replaces, else of the newest
     /// other fit of its hook that has any. `None` when there are none, or they cannot be read: then they stay as they are.
-    pub(super) fn notes_to_carry(&self, fit: &str, to: &SparseColumns) -> Option<Notes> {
+    pub(super) fn notes_to_carry(&self, fit: &str, hook: HookPoint, to: &SparseColumns) -> Option<Notes> {
         let all = self.all_notes().ok()?;
         let noted = |name: &str| all.get(name).filter(|notes| !notes.is_empty());
         let fits = self.fits().ok()?;
-        let hook = fits.iter().find(|f| f.name == fit).map(|f| f.hook);
         let source = match noted(fit) {
             Some(_) => fit,
             None => {
-                let like = |f: &&super::FitEntry| Some(f.hook) == hook && f.relative_error.is_some();
+                let like = |f: &&super::FitEntry| f.hook == hook && f.relative_error.is_some();
                 let mut others = fits.iter().rev().filter(|f| f.name != fit).filter(like);
                 others.find(|f| noted(&f.name).is_some())?.name.as_str()
             }

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::Instant;
 
-use super::{Factoriser, check_config};
+use super::Factoriser;
 use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
 use crate::factor::panels::Panels;
@@ -76,7 +76,7 @@ impl<'a> Factoriser<'a> {
     pub fn add_features(&mut self, count: usize, ctx: &TaskCtx) -> Result<()> {
         only_bcd(&self.config)?;
         let config = FitConfig { features: self.config.features + count, ..self.config.clone() };
-        check_config(&config, (self.stream.n, self.stream.d))?;
+        config.check((self.stream.n, self.stream.d))?;
         let k = config.features;
         let state = self.threads.run(|| {
             let mut y = self.stream.panels(k)?;
