@@ -99,8 +99,8 @@ pub struct SteeringArgs {
     /// Keep the smallest set with this mass
     #[arg(long, default_value_t = 0.3)]
     pub top_p: f64,
-    /// Texts generated at a time
-    #[arg(long, default_value_t = 16)]
+    /// Texts generated at a time; has no part in what they say
+    #[arg(long, default_value_t = 64)]
     pub batch: usize,
     /// Name of the evaluation in the study; the same name goes on where it stopped [default: made of what is asked]
     #[arg(long)]

@@ -13,7 +13,7 @@ use crate::analysis::hierarchy;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::model::{BosRule, HookPoint, Model};
-use crate::steering::calibrate::{calibrate, last_logits, mean_shifts};
+use crate::steering::calibrate::{Aim, calibrate, last_logits, mean_shifts};
 use crate::steering::{Mode, Positions, Push, SteerPart, SteerTerm, core_term, part_direction, part_term};
 use crate::task::{Progress, TaskCtx};
 
@@ -177,8 +177,9 @@ impl Bench<'_> {
             Err(Error::Usage(why)) => return Ok(empty(Some(why))),
             Err(e) => return Err(e),
         };
-        let found = calibrate(self.model, &push, &self.prompts, &[self.kl], false, Positions::All, self.ctx)?;
-        let Some(found) = found.into_iter().next() else { return Ok(empty(None)) };
+        let aims = [Aim { push: push.clone(), negative: false }];
+        let found = calibrate(self.model, &aims, &self.prompts, &[self.kl], Positions::All, self.ctx)?;
+        let Some(found) = found.into_iter().flatten().next() else { return Ok(empty(None)) };
         let logits = last_logits(self.model, &push, &self.prompts, &[found.alpha], Positions::All, self.ctx)?;
         let shifts = mean_shifts(&logits);
         let word = |(member, &token): (&Member, &u32)| {

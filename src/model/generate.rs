@@ -34,6 +34,15 @@ impl Default for Sampling {
     }
 }
 
+/// In which arithmetic quantised weights generate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// Few rows multiply the quantised blocks themselves: the fastest way to one text.
+    Quick,
+    /// Always widened to f32, as prompts are: a text depends on no other of its batch, and a large batch is faster so.
+    Widened,
+}
+
 /// One new token of one row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewToken {
@@ -72,13 +81,14 @@ pub fn generate(
     model: &Model,
     prompts: &[Continuation],
     sampling: &Sampling,
+    arithmetic: Arithmetic,
     tap: &mut dyn Tap,
     emit: &mut dyn FnMut(NewToken),
     ctx: &TaskCtx,
 ) -> Result<Vec<Continued>> {
     let tokenizer = model.tokenizer();
     let ends = Ends { eos: tokenizer.eos(), decode: &|ids| tokenizer.decode(ids) };
-    run(model.decoder(), &ends, prompts, sampling, tap, emit, ctx)
+    run(model.decoder(), &ends, prompts, sampling, arithmetic, tap, emit, ctx)
 }
 
 /// What generation needs of a tokenizer.
@@ -106,6 +116,7 @@ fn run(
     ends: &Ends<'_>,
     prompts: &[Continuation],
     sampling: &Sampling,
+    arithmetic: Arithmetic,
     tap: &mut dyn Tap,
     emit: &mut dyn FnMut(NewToken),
     ctx: &TaskCtx,
@@ -120,7 +131,8 @@ fn run(
     let mut active: Vec<usize> = if sampling.max_tokens == 0 { Vec::new() } else { (0..rows.len()).collect() };
     let first_rows = (0..prompts.len()).map(|at| places.partition_point(|&p| p < at)).collect();
     let mut batch = Batch { rows: prompts.iter().map(|p| p.prompt.clone()).collect(), samples: first_rows };
-    let mut cache = decoder.new_cache(prompts.len());
+    let cache = decoder.new_cache(prompts.len());
+    let mut cache = if arithmetic == Arithmetic::Widened { cache.widened() } else { cache };
     let mut phase = Phase::Prompt;
     while !active.is_empty() {
         let logits = decoder.forward(&batch, phase, Some(&mut cache), tap, Logits::Last, ctx)?;
@@ -293,7 +305,7 @@ mod tests {
         let ends = Ends { eos, decode: &letters };
         let mut tokens = Vec::new();
         let mut emit = |t: NewToken| tokens.push(t);
-        let out = run(&decoder(), &ends, prompts, sampling, &mut NoTap, &mut emit, &TaskCtx::silent()).unwrap();
+        let out = run(&decoder(), &ends, prompts, sampling, Arithmetic::Quick, &mut NoTap, &mut emit, &TaskCtx::silent()).unwrap();
         (out, tokens)
     }
 

@@ -8,6 +8,7 @@ pub mod calibrate;
 pub mod push;
 #[cfg(test)]
 mod real_model;
+pub mod search;
 pub mod tap;
 pub mod terms;
 
@@ -19,10 +20,10 @@ use serde::{Deserialize, Serialize};
 use crate::analysis::ScoredToken;
 use crate::analysis::lens::extremes;
 use crate::error::{Error, Result};
-use crate::model::generate::{Continuation, Continued, NewToken, Sampling, generate};
+use crate::model::generate::{Arithmetic, Continuation, Continued, NewToken, Sampling, generate};
 use crate::model::{BosRule, HookPoint, Model};
 use crate::task::TaskCtx;
-use calibrate::{kl, last_logits, mean_shifts};
+use calibrate::{Aim, kl, last_logits, mean_shifts};
 use tap::{SteerTap, Steering, Touch};
 
 pub use push::{Mode, Push};
@@ -199,7 +200,7 @@ pub fn steer(
             emit(SteerEvent::Text { sample, steered, text: token.text });
         }
     };
-    let texts = generate(model, &continuations, &request.sampling, &mut tap, &mut on_token, ctx)?;
+    let texts = generate(model, &continuations, &request.sampling, Arithmetic::Quick, &mut tap, &mut on_token, ctx)?;
     let (steered, baseline): (Vec<_>, Vec<_>) = texts.into_iter().enumerate().partition(|(row, _)| place(*row).1);
     let text = |rows: Vec<(usize, _)>| rows.into_iter().map(|(_, new): (_, Continued)| new.text).collect();
     Ok(Steered { info, baseline: text(baseline), steered: text(steered) })
@@ -242,9 +243,9 @@ fn inform(
     let (alpha, note) = match request.strength {
         Strength::Alpha(alpha) => (sign * alpha, None),
         Strength::Kl(target) => {
-            let (negative, positions) = (request.negative, request.positions);
-            let found = calibrate::calibrate(model, push, prompts, &[target], negative, positions, ctx)?;
-            found.into_iter().next().map_or((0.0, None), |found| (sign * found.alpha, found.note))
+            let aim = Aim { push: push.clone(), negative: request.negative };
+            let found = calibrate::calibrate(model, &[aim], prompts, &[target], request.positions, ctx)?;
+            found.into_iter().flatten().next().map_or((0.0, None), |found| (sign * found.alpha, found.note))
         }
     };
     let logits = last_logits(model, push, prompts, &[alpha], request.positions, ctx)?;

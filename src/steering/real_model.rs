@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::calibrate::{calibrate, kl, last_logits, tolerance};
+use super::calibrate::{Aim, calibrate, kl, last_logits};
+use super::search::tolerance;
 use super::*;
 use crate::analysis::lens;
 use crate::analysis::tests::{columns, factors};
@@ -59,8 +60,9 @@ fn kl_rises_with_small_strengths_and_meets_its_targets() {
     assert!(kls.windows(2).all(|pair| pair[0] < pair[1]), "{kls:?}");
     for negative in [false, true] {
         let targets = [0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5];
-        let all = calibrate(&model, &push, prompts, &targets, negative, Positions::All, &ctx).unwrap();
-        for (found, target) in all.into_iter().zip(targets) {
+        let aims = [Aim { push: push.clone(), negative }];
+        let all = calibrate(&model, &aims, prompts, &targets, Positions::All, &ctx).unwrap();
+        for (found, target) in all.into_iter().flatten().zip(targets) {
             assert!(found.reached, "{target}: {found:?}");
             assert!((found.kl - target).abs() < tolerance(target));
             let sign = if negative { -1.0 } else { 1.0 };
@@ -68,6 +70,29 @@ fn kl_rises_with_small_strengths_and_meets_its_targets() {
             let again = last_logits(&model, &push, prompts, &alphas, Positions::All, &ctx).unwrap().remove(0);
             assert!((kl(&again[0], &again[1]) - found.kl).abs() < 0.1 * tolerance(target), "{found:?}");
         }
+    }
+}
+
+#[test]
+#[ignore = "needs real weights: MLPEEK_TEST_MODEL names a GGUF file"]
+fn strengths_that_are_searched_together_are_those_of_each_alone() {
+    let model = open();
+    let ctx = TaskCtx::silent();
+    let prompts: Vec<Vec<u32>> = ["I think that", "The other day, she", "It"]
+        .iter()
+        .map(|text| model.tokenizer().encode(text, BosRule::Auto).unwrap())
+        .collect();
+    let push = Arc::new(Push::new(&request(&model, Strength::Alpha(0.0)).terms, Mode::Add).unwrap());
+    let above = HookPoint { layer: hook(&model).layer + 3, site: HookSite::ResidPost };
+    let direction: Vec<f32> = (0..model.width(above).unwrap()).map(|i| if i % 5 == 0 { 1.0 } else { 0.0 }).collect();
+    let other = Arc::new(Push::new(&[direction_term(&model, above, &direction, 1.0).unwrap()], Mode::Add).unwrap());
+    let aims = [&push, &other].map(|push| [false, true].map(|negative| Aim { push: push.clone(), negative }));
+    let aims = aims.concat();
+    let targets = [0.1, 0.5];
+    let together = calibrate(&model, &aims, &prompts, &targets, Positions::All, &ctx).unwrap();
+    for (aim, found) in aims.iter().zip(together) {
+        let alone = calibrate(&model, std::slice::from_ref(aim), &prompts, &targets, Positions::All, &ctx).unwrap();
+        assert_eq!(alone, [found]);
     }
 }
 

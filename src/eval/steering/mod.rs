@@ -16,9 +16,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::model::generate::{Continuation, Sampling, generate};
+use crate::model::generate::{Arithmetic, Continuation, Sampling, generate};
 use crate::model::{BosRule, Model};
-use crate::steering::calibrate::calibrate;
+use crate::steering::calibrate::{Aim, calibrate};
+use crate::steering::search::Calibration;
 use crate::steering::tap::{SteerTap, Steering, Touch};
 use crate::steering::{Mode, Positions, Push, SteerTerm};
 use crate::task::{Progress, TaskCtx};
@@ -28,6 +29,8 @@ pub use record::{JudgedRecord, Key, StrengthRecord, TextRecord, unreached};
 
 /// The method under which unsteered texts are kept.
 pub const UNSTEERED: &str = "unsteered";
+/// Directions and signs whose α are searched together.
+const AIMS: usize = 16;
 /// Unsteered texts of each prompt: what the offline judge is scaled by.
 const UNSTEERED_SAMPLES: usize = 8;
 
@@ -58,7 +61,7 @@ impl Default for SteeringConfig {
             samples: 1,
             sampling: Sampling { max_tokens: 30, ..Sampling::default() },
             bos: BosRule::Auto,
-            batch: 16,
+            batch: 64,
         }
     }
 }
@@ -74,6 +77,26 @@ pub struct Subject {
     pub direction: usize,
     /// What is added.
     pub term: SteerTerm,
+}
+
+impl Subject {
+    fn push(&self) -> Result<Arc<Push>> {
+        Ok(Arc::new(Push::new(std::slice::from_ref(&self.term), Mode::Add)?))
+    }
+
+    fn strength(&self, sign: i8, target: f64, found: Calibration) -> StrengthRecord {
+        StrengthRecord {
+            method: self.method.clone(),
+            label: self.label.clone(),
+            direction: self.direction,
+            sign,
+            target,
+            alpha: f64::from(sign) * found.alpha,
+            kl: found.kl,
+            reached: found.reached,
+            note: found.note,
+        }
+    }
 }
 
 /// What happens while a run goes on, for whoever watches.
@@ -138,14 +161,14 @@ impl<'a> Run<'a> {
             let samples: Vec<usize> = samples.collect();
             groups.push(Group { push: None, key: key(0), direction: 0, alpha: 0.0, kl: 0.0, samples });
         }
-        for group in groups.into_iter().filter(|g| !g.samples.is_empty()) {
-            ctx.checkpoint(Progress::new(
-                "unsteered texts",
-                group.key.prompt as u64,
-                self.prompts.len() as u64,
-                "prompts",
-            ))?;
-            let texts = self.generate(&[group], ctx)?;
+        groups.retain(|g| !g.samples.is_empty());
+        let all = groups.iter().map(|g| g.samples.len()).sum::<usize>();
+        let mut done = 0;
+        while !groups.is_empty() {
+            ctx.checkpoint(Progress::new("unsteered texts", done as u64, all as u64, "texts"))?;
+            let batch: Vec<Group> = groups.drain(..full(&groups, self.config.batch)).collect();
+            let texts = self.generate(&batch, ctx)?;
+            done += texts.len();
             self.log.add_texts(&texts)?;
         }
         Ok(self.log.texts().iter().filter(|t| t.key.method == UNSTEERED).cloned().collect())
@@ -165,25 +188,26 @@ impl<'a> Run<'a> {
         let mut standing = Standing { done: 0, total: texts_of(subjects, self.config), ctx };
         let quiet = ctx.quiet();
         let mut pending: Vec<Group> = Vec::new();
-        for subject in subjects {
-            for sign in [1i8, -1] {
-                let push = Arc::new(Push::new(std::slice::from_ref(&subject.term), Mode::Add)?);
-                let strengths = self.strengths(subject, sign, &push, &quiet)?;
-                seen(Happened::Strengths(&strengths))?;
+        let aims: Vec<(&Subject, i8)> = subjects.iter().flat_map(|s| [(s, 1), (s, -1)]).collect();
+        for aims in aims.chunks(AIMS) {
+            let pushes: Vec<Arc<Push>> = aims.iter().map(|(subject, _)| subject.push()).collect::<Result<_>>()?;
+            let strengths = self.strengths(aims, &pushes, &quiet)?;
+            for (((subject, _), push), strengths) in aims.iter().zip(&pushes).zip(&strengths) {
+                seen(Happened::Strengths(strengths))?;
                 for found in strengths.iter().filter(|s| s.reached) {
-                    let groups = self.groups(subject, found, &push, &have);
+                    let groups = self.groups(subject, found, push, &have);
                     // What an earlier run has done counts as done, and sets no rate.
                     let missing: usize = groups.iter().map(|g| g.samples.len()).sum();
                     standing.done += of_cell - missing;
                     pending.extend(groups);
-                    while pending.iter().map(|g| g.samples.len()).sum::<usize>() >= self.config.batch {
-                        let count = full(&pending, self.config.batch);
-                        let batch: Vec<Group> = pending.drain(..count).collect();
-                        standing.add(self.batch(&batch, judge, seen, &quiet)?)?;
-                    }
                 }
                 // A target out of reach has no texts to wait for.
                 standing.add(strengths.iter().filter(|s| !s.reached).count() * of_cell)?;
+            }
+            while pending.iter().map(|g| g.samples.len()).sum::<usize>() >= self.config.batch {
+                let count = full(&pending, self.config.batch);
+                let batch: Vec<Group> = pending.drain(..count).collect();
+                standing.add(self.batch(&batch, judge, seen, &quiet)?)?;
             }
         }
         while !pending.is_empty() {
@@ -194,36 +218,34 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The α of every target, found where the log lacks them.
+    /// The α of every target of each aim, found where the log lacks them.
     fn strengths(
         &mut self,
-        subject: &Subject,
-        sign: i8,
-        push: &Arc<Push>,
+        aims: &[(&Subject, i8)],
+        pushes: &[Arc<Push>],
         ctx: &TaskCtx,
-    ) -> Result<Vec<StrengthRecord>> {
-        let Subject { method, label, direction, .. } = subject;
-        let of = |s: &&StrengthRecord| s.method == *method && s.label == *label && s.sign == sign;
-        let known: Vec<StrengthRecord> = self.log.strengths().iter().filter(of).cloned().collect();
+    ) -> Result<Vec<Vec<StrengthRecord>>> {
         let targets = &self.config.targets;
-        if targets.iter().all(|t| known.iter().any(|k| k.target == *t)) {
-            return Ok(known);
-        }
-        let found = calibrate(self.model, push, &self.prompts, targets, sign < 0, Positions::All, ctx)?;
-        let record = |(c, &target): (crate::steering::calibrate::Calibration, &f64)| StrengthRecord {
-            method: method.clone(),
-            label: label.clone(),
-            direction: *direction,
-            sign,
-            target,
-            alpha: f64::from(sign) * c.alpha,
-            kl: c.kl,
-            reached: c.reached,
-            note: c.note,
+        let known = |(subject, sign): &(&Subject, i8)| -> Option<Vec<StrengthRecord>> {
+            let all = self.log.strengths().iter();
+            let of = all.filter(|s| s.method == subject.method && s.label == subject.label && s.sign == *sign);
+            let of: Vec<StrengthRecord> = of.cloned().collect();
+            targets.iter().all(|t| of.iter().any(|k| k.target == *t)).then_some(of)
         };
-        let records: Vec<StrengthRecord> = found.into_iter().zip(targets).map(record).collect();
-        self.log.add_strengths(&records)?;
-        Ok(records)
+        let mut out: Vec<Option<Vec<StrengthRecord>>> = aims.iter().map(known).collect();
+        let missing: Vec<usize> = (0..aims.len()).filter(|&i| out[i].is_none()).collect();
+        let wanted: Vec<Aim> =
+            missing.iter().map(|&i| Aim { push: pushes[i].clone(), negative: aims[i].1 < 0 }).collect();
+        if !wanted.is_empty() {
+            let found = calibrate(self.model, &wanted, &self.prompts, targets, Positions::All, ctx)?;
+            for (i, found) in missing.into_iter().zip(found) {
+                let (subject, sign) = aims[i];
+                let records = found.into_iter().zip(targets).map(|(c, &target)| subject.strength(sign, target, c));
+                out[i] = Some(records.collect());
+                self.log.add_strengths(out[i].as_deref().unwrap_or_default())?;
+            }
+        }
+        Ok(out.into_iter().flatten().collect())
     }
 
     /// A group a prompt, of the samples that the log lacks.
@@ -313,7 +335,7 @@ impl<'a> Run<'a> {
         let steering = |g: &Group| g.push.clone().map(|push| Steering { push, alpha: g.alpha });
         let rows = groups.iter().flat_map(|g| std::iter::repeat_n(steering(g), g.samples.len())).collect();
         let mut tap = SteerTap::new(rows, Touch::All)?;
-        let made = generate(self.model, &continuations, &self.config.sampling, &mut tap, &mut |_| {}, ctx)?;
+        let made = generate(self.model, &continuations, &self.config.sampling, Arithmetic::Widened, &mut tap, &mut |_| {}, ctx)?;
         let places: Vec<(&Group, usize)> = groups.iter().flat_map(|g| g.samples.iter().map(move |&s| (g, s))).collect();
         let rows: Vec<(&[u32], &[u32])> =
             places.iter().zip(&made).map(|((g, _), m)| (&self.prompts[g.key.prompt][..], &m.ids[..])).collect();

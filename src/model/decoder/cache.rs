@@ -13,6 +13,8 @@ pub struct KvCache {
     /// Tokens that each row holds.
     pub(super) lengths: Vec<usize>,
     pub(super) layers: Vec<LayerCache>,
+    /// Whether every pass over it widens quantised weights, however few its rows.
+    pub(super) widened: bool,
 }
 
 /// One layer's part.
@@ -31,7 +33,13 @@ impl KvCache {
         } else {
             LayerCache::Rows { keys: vec![Vec::new(); rows], values: vec![Vec::new(); rows] }
         };
-        Self { lengths: vec![0; rows], layers: vec![empty; layers] }
+        Self { lengths: vec![0; rows], layers: vec![empty; layers], widened: false }
+    }
+
+    /// For passes that all widen quantised weights to f32, generated tokens of few rows too: what comes of a row then
+    /// depends on no other row of its batch.
+    pub fn widened(self) -> Self {
+        Self { widened: true, ..self }
     }
 
     /// Tokens that each row holds.
@@ -51,7 +59,7 @@ impl KvCache {
         }
         let lengths = rows.iter().map(|&r| self.lengths[r]).collect();
         let layers = self.layers.iter().map(|l| l.select(rows)).collect::<Result<_>>()?;
-        Ok(Self { lengths, layers })
+        Ok(Self { lengths, layers, widened: self.widened })
     }
 
     /// Keeps these rows, in this order, without a copy where rows stand alone.

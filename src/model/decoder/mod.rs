@@ -14,6 +14,7 @@ mod load;
 mod network;
 mod open;
 mod ops;
+mod stem;
 mod vector;
 
 use candle_core::{DType, Device, Tensor};
@@ -27,6 +28,7 @@ pub use cache::KvCache;
 pub use device::unused_gpu;
 pub use network::Decoder;
 pub use open::describe;
+pub use stem::Stem;
 
 /// How to open a model.
 #[derive(Debug, Clone, Default)]
@@ -109,7 +111,7 @@ impl Model {
     ///
     /// Quantised weights: a pass of [`Phase::Prompt`], and any pass of 32 token rows or more, widens them to f32, one
     /// part of one matrix at a time; a pass of [`Phase::Generated`] with fewer rows multiplies the blocks themselves, with
-    /// activations quantised to eight bits. All rows of a batch take the same way, so baseline and steered text compare.
+    /// activations quantised to eight bits, unless its cache is [`KvCache::widened`]. All rows of a batch take the same way, so baseline and steered text compare.
     pub fn forward(
         &self,
         batch: &Batch,

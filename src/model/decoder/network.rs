@@ -2,6 +2,8 @@
 //!
 //! Owns the order of a forward pass and the one place of each hook; knows nothing of tokenizers or files.
 
+use std::ops::Range;
+
 use candle_core::{DType, Device, Tensor};
 
 use super::Logits;
@@ -46,7 +48,7 @@ pub struct Decoder {
 }
 
 /// A pass under way.
-struct Run<'a> {
+pub(super) struct Run<'a> {
     pass: Pass<'a>,
     places: &'a Places,
     path: Path,
@@ -175,7 +177,7 @@ impl Decoder {
         &self,
         batch: &Batch,
         phase: Phase,
-        mut cache: Option<&mut KvCache>,
+        cache: Option<&mut KvCache>,
         tap: &mut dyn Tap,
         logits: Logits,
         ctx: &TaskCtx,
@@ -188,23 +190,34 @@ impl Decoder {
         } else {
             &batch.samples
         };
-        let hooks = tap.hooks().to_vec();
-        for hook in &hooks {
-            self.width(*hook)?;
-        }
+        let x = self.embed(batch, &places)?;
+        self.pass((x, 0), &places, (samples, phase), cache, tap, logits, ctx)
+    }
+
+    /// From the residual stream that a layer reads to what was asked for.
+    pub(super) fn pass(
+        &self,
+        (x, from): (Tensor, usize),
+        places: &Places,
+        (samples, phase): (&[usize], Phase),
+        mut cache: Option<&mut KvCache>,
+        tap: &mut dyn Tap,
+        logits: Logits,
+        ctx: &TaskCtx,
+    ) -> Result<Option<Tensor>> {
         if logits != Logits::None && self.head.is_none() {
             let (have, all) = (self.blocks.len(), self.config.layers.len());
             return Err(Error::usage(format!("logits need all {all} layers, only {have} were loaded")));
         }
         let stops = logits == Logits::None && cache.is_none();
-        let last = if stops { hooks.iter().max().copied() } else { None };
+        let last = if stops { tap.hooks().iter().max().copied() } else { None };
+        let widened = cache.as_deref().is_some_and(|c| c.widened);
+        let mut run = self.run(places, samples, phase, widened, tap, last)?;
         if stops && last.is_none() {
             return Ok(None);
         }
-        let path = self.path(phase, batch.rows.len() * places.tokens);
-        let pass = Pass { starts: &places.starts, lengths: &places.lengths, samples, phase };
-        let mut run = Run { pass, places: &places, path, tap, hooks, last };
-        let result = self.layers(batch, &mut run, cache.as_deref_mut(), ctx);
+        let path = run.path;
+        let result = self.layers(x, from..self.blocks.len(), &mut run, cache.as_deref_mut(), ctx);
         match (&result, cache) {
             (Ok(_), Some(cache)) => {
                 cache.lengths.iter_mut().zip(&places.lengths).for_each(|(held, new)| *held += new);
@@ -213,11 +226,29 @@ impl Decoder {
             (_, None) => {}
         }
         let Some(x) = result? else { return Ok(None) };
-        self.logits(&x, &places, logits, path)
+        self.logits(&x, places, logits, path)
+    }
+
+    /// A pass to be; an error for a hook that does not exist.
+    pub(super) fn run<'a>(
+        &self,
+        places: &'a Places,
+        samples: &'a [usize],
+        phase: Phase,
+        widened: bool,
+        tap: &'a mut dyn Tap,
+        last: Option<HookPoint>,
+    ) -> Result<Run<'a>> {
+        let hooks = tap.hooks().to_vec();
+        hooks.iter().try_for_each(|&hook| self.width(hook).map(drop))?;
+        let rows = places.starts.len() * places.tokens;
+        let path = if widened { Path::Dequantised } else { self.path(phase, rows) };
+        let pass = Pass { starts: &places.starts, lengths: &places.lengths, samples, phase };
+        Ok(Run { pass, places, path, tap, hooks, last })
     }
 
     /// Starts and lengths of a batch's rows, checked.
-    fn places(&self, batch: &Batch, cache: Option<&KvCache>) -> Result<Places> {
+    pub(super) fn places(&self, batch: &Batch, cache: Option<&KvCache>) -> Result<Places> {
         let rows = batch.rows.len();
         if rows == 0 {
             return Err(Error::usage("a batch of no rows"));
@@ -247,10 +278,14 @@ impl Decoder {
             }
         }
         let lengths = batch.rows.iter().map(Vec::len).collect();
-        Ok(Places::new(&self.config, starts, lengths))
+        Ok(self.places_of(starts, lengths))
     }
 
-    fn embed(&self, batch: &Batch, places: &Places) -> Result<Tensor> {
+    pub(super) fn places_of(&self, starts: Vec<usize>, lengths: Vec<usize>) -> Places {
+        Places::new(&self.config, starts, lengths)
+    }
+
+    pub(super) fn embed(&self, batch: &Batch, places: &Places) -> Result<Tensor> {
         let (width, tokens) = (self.config.d_model, places.tokens);
         let mut x = vec![0.0f32; batch.rows.len() * tokens * width];
         for (r, row) in batch.rows.iter().enumerate() {
@@ -281,16 +316,16 @@ impl Decoder {
         Ok(x.to_device(self.device())?.to_dtype(self.dtype())?)
     }
 
-    /// The residual stream after the last layer, or `None` when the pass stopped at the last hook.
-    fn layers(
+    /// The residual stream x after `layers`, or `None` when the pass stopped at the last hook.
+    pub(super) fn layers(
         &self,
-        batch: &Batch,
+        mut x: Tensor,
+        layers: Range<usize>,
         run: &mut Run<'_>,
         mut cache: Option<&mut KvCache>,
         ctx: &TaskCtx,
     ) -> Result<Option<Tensor>> {
-        let mut x = self.embed(batch, run.places)?;
-        for (i, layer) in self.blocks.iter().enumerate() {
+        for (i, layer) in self.blocks.iter().enumerate().take(layers.end).skip(layers.start) {
             ctx.check()?;
             let held = cache.as_deref_mut().map(|c| &mut c.layers[i]);
             let a = layer.qkv.apply(&layer.attn_norm.apply(&x)?, run.path)?;

@@ -1,0 +1,166 @@
+//! Starting in the middle: rows that differ only above a layer share what lies below it.
+//!
+//! Owns the residual stream that a pass goes on from; knows nothing of why the rows differ.
+
+use candle_core::Tensor;
+
+use super::network::Decoder;
+use super::{Logits, Model};
+use crate::error::{Error, Result};
+use crate::model::{Batch, NoTap, Phase, Tap};
+use crate::task::TaskCtx;
+
+/// The residual stream of rows from position 0 on, as a layer reads it.
+#[derive(Debug, Clone)]
+pub struct Stem {
+    /// The layer that reads it.
+    pub(super) layer: usize,
+    /// `[rows, tokens, d_model]`, padded on the right.
+    pub(super) x: Tensor,
+    /// Real tokens of each row.
+    pub(super) lengths: Vec<usize>,
+}
+
+impl Stem {
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Tokens of the longest row.
+    pub fn tokens(&self) -> usize {
+        self.lengths.iter().max().copied().unwrap_or(0)
+    }
+}
+
+impl Decoder {
+    /// Reads rows of ids from position 0 up to what `layer` reads.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a layer that was not loaded, and for rows that [`Decoder::forward`] refuses.
+    pub fn stem(&self, rows: &[Vec<u32>], layer: usize, ctx: &TaskCtx) -> Result<Stem> {
+        if layer >= self.loaded_layers() {
+            return Err(Error::usage(format!("layer {layer} was not loaded: there are {}", self.loaded_layers())));
+        }
+        let batch = Batch { rows: rows.to_vec(), samples: (0..rows.len()).collect() };
+        let places = self.places(&batch, None)?;
+        let x = self.embed(&batch, &places)?;
+        let mut tap = NoTap;
+        let mut run = self.run(&places, &batch.samples, Phase::Prompt, false, &mut tap, None)?;
+        let x = self.layers(x, 0..layer, &mut run, None, ctx)?;
+        let x = x.ok_or_else(|| Error::refused("the pass ended before the layer that goes on"))?;
+        let (count, width) = x.dims2()?;
+        let x = x.reshape((rows.len(), count / rows.len(), width))?;
+        Ok(Stem { layer, x, lengths: places.lengths })
+    }
+
+    /// Goes on from a stem: row i of the pass is row `rows[i]` of the stem, and is number `i` for the tap. The same as a
+    /// [`Decoder::forward`] over those rows without a cache, less the layers below.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a tap that wants what lies below the stem, or a row that it has not.
+    pub fn forward_from(
+        &self,
+        stem: &Stem,
+        rows: &[usize],
+        tap: &mut dyn Tap,
+        logits: Logits,
+        ctx: &TaskCtx,
+    ) -> Result<Option<Tensor>> {
+        if let Some(hook) = tap.hooks().iter().find(|h| h.layer < stem.layer) {
+            return Err(Error::usage(format!("{hook} lies below layer {}, where the pass begins", stem.layer)));
+        }
+        let lengths = rows.iter().map(|&r| stem.lengths.get(r).copied()).collect::<Option<Vec<usize>>>();
+        let lengths = lengths.filter(|l| !l.is_empty()).ok_or_else(|| Error::usage("a row that the stem has not"))?;
+        let tokens = lengths.iter().max().copied().unwrap_or(0);
+        let ids = Tensor::new(rows.iter().map(|&r| r as u32).collect::<Vec<_>>(), stem.x.device())?;
+        let x = stem.x.narrow(1, 0, tokens)?.contiguous()?.index_select(&ids, 0)?;
+        let x = x.reshape((rows.len() * tokens, stem.x.dim(2)?))?;
+        let places = self.places_of(vec![0; rows.len()], lengths);
+        let samples: Vec<usize> = (0..rows.len()).collect();
+        self.pass((x, stem.layer), &places, (&samples, Phase::Prompt), None, tap, logits, ctx)
+    }
+}
+
+impl Model {
+    /// See [`Decoder::stem`].
+    pub fn stem(&self, rows: &[Vec<u32>], layer: usize, ctx: &TaskCtx) -> Result<Stem> {
+        self.decoder().stem(rows, layer, ctx)
+    }
+
+    /// See [`Decoder::forward_from`].
+    pub fn forward_from(
+        &self,
+        stem: &Stem,
+        rows: &[usize],
+        tap: &mut dyn Tap,
+        logits: Logits,
+        ctx: &TaskCtx,
+    ) -> Result<Option<Tensor>> {
+        self.decoder().forward_from(stem, rows, tap, logits, ctx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::model::config::Config;
+    use crate::model::weights::Weights;
+    use crate::model::{HookPoint, HookSite, Pass};
+
+    /// Adds a constant times the row's number.
+    struct Push(Vec<HookPoint>);
+
+    impl Tap for Push {
+        fn hooks(&self) -> &[HookPoint] {
+            &self.0
+        }
+        fn at(&mut self, pass: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
+            let each: Vec<f32> = pass.samples.iter().map(|&s| 0.1 * s as f32).collect();
+            Ok(Some(x.broadcast_add(&Tensor::from_vec(each, (pass.samples.len(), 1, 1), x.device())?)?))
+        }
+    }
+
+    fn decoder(family: &str) -> Decoder {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(family);
+        let weights = Weights::open_safetensors(&[dir.join("model.safetensors")]).unwrap();
+        Decoder::on_cpu(Config::from_hf(&dir.join("config.json")).unwrap(), &weights, None, &TaskCtx::silent()).unwrap()
+    }
+
+    #[test]
+    fn a_pass_from_the_middle_is_the_whole_pass() {
+        let (a, b) = (vec![5, 6, 7], vec![9, 10]);
+        let ctx = TaskCtx::silent();
+        for family in ["llama", "gpt2", "gemma2", "gemma3"] {
+            let decoder = decoder(family);
+            for (layer, site) in [(0, HookSite::MlpPost), (1, HookSite::MlpOut), (1, HookSite::ResidPost)] {
+                let mut tap = Push(vec![HookPoint { layer, site }]);
+                let batch = Batch { rows: vec![b.clone(), a.clone(), b.clone()], samples: Vec::new() };
+                let whole = decoder.forward(&batch, Phase::Prompt, None, &mut tap, Logits::All, &ctx).unwrap().unwrap();
+                let stem = decoder.stem(&[a.clone(), b.clone()], layer, &ctx).unwrap();
+                let part = decoder.forward_from(&stem, &[1, 0, 1], &mut tap, Logits::All, &ctx).unwrap().unwrap();
+                let bits = |x: Tensor| x.to_vec3::<f32>().unwrap();
+                let (whole, part) = (bits(whole), bits(part));
+                // What padding computes is nobody's.
+                for (row, real) in [(0, 2), (1, 3), (2, 2)] {
+                    assert_eq!(whole[row][..real], part[row][..real], "{family}, row {row}");
+                }
+                assert_ne!(whole[0][..2], whole[2][..2], "the tap was called");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_stem_has_not_is_refused() {
+        let (decoder, ctx) = (decoder("llama"), TaskCtx::silent());
+        let stem = decoder.stem(&[vec![5, 6]], 1, &ctx).unwrap();
+        let mut below = Push(vec![HookPoint { layer: 0, site: HookSite::MlpPost }]);
+        assert!(decoder.forward_from(&stem, &[0], &mut below, Logits::Last, &ctx).is_err());
+        for rows in [&[][..], &[1]] {
+            assert!(decoder.forward_from(&stem, rows, &mut NoTap, Logits::Last, &ctx).is_err());
+        }
+        assert!(decoder.stem(&[vec![5]], 99, &ctx).is_err());
+    }
+}
