@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use crate::factor::SparseColumns;
 
-pub use set::{DirectionSet, FitSet, PlainSet, SetKind};
+pub use set::{DirectionSet, FitSet, PlainSet, SaeSet, SetKind};
 
 /// Directions in R^d: the columns of a d × k matrix, of any length.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Directions;
+use super::sae::Sae;
 use crate::activations::{ActivationSource, Block};
 use crate::error::{Error, Result};
 use crate::eval::score::project;
@@ -22,13 +23,14 @@ use crate::task::{Progress, TaskCtx};
 /// Rows scored at a time.
 const BLOCK_ROWS: usize = 1024;
 
-/// Which set of directions, as it is typed: `fit`, `diffmean`, `kmeans`, `random`, `neuron`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// Which set of directions, as it is typed: `fit`, `fit:NAME`, `sae:NAME`, `diffmean`, `kmeans`, `random`, `neuron`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum SetKind {
-    /// Features of an SNMF fit.
-    #[default]
-    Fit,
+    /// Features of an SNMF fit; without a name the one that the place says, or the newest.
+    Fit(Option<String>),
+    /// Decoder rows of a sparse autoencoder; without a name the newest.
+    Sae(Option<String>),
     /// One difference in means a label: supervised.
     DiffMean,
     /// Centroids of k-means, as many as the fit has features.
@@ -39,40 +41,70 @@ pub enum SetKind {
     Neuron,
 }
 
-impl SetKind {
-    /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Fit, Self::DiffMean, Self::KMeans, Self::Random, Self::Neuron];
-
-    /// As it is typed.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fit => "fit",
-            Self::DiffMean => "diffmean",
-            Self::KMeans => "kmeans",
-            Self::Random => "random",
-            Self::Neuron => "neuron",
-        }
+impl Default for SetKind {
+    fn default() -> Self {
+        Self::FIT
     }
+}
+
+impl SetKind {
+    /// Features of the fit that is meant where none is named.
+    pub const FIT: Self = Self::Fit(None);
+
+    /// Those that every study with a fit has.
+    pub const USUAL: [Self; 5] = [Self::FIT, Self::DiffMean, Self::KMeans, Self::Random, Self::Neuron];
 
     /// Whether its directions were made from labels, one a label.
-    pub fn supervised(self) -> bool {
-        self == Self::DiffMean
+    pub fn supervised(&self) -> bool {
+        *self == Self::DiffMean
     }
 }
 
 impl fmt::Display for SetKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        match self {
+            Self::Fit(None) => f.write_str("fit"),
+            Self::Fit(Some(name)) => write!(f, "fit:{name}"),
+            Self::Sae(None) => f.write_str("sae"),
+            Self::Sae(Some(name)) => write!(f, "sae:{name}"),
+            Self::DiffMean => f.write_str("diffmean"),
+            Self::KMeans => f.write_str("kmeans"),
+            Self::Random => f.write_str("random"),
+            Self::Neuron => f.write_str("neuron"),
+        }
     }
 }
 
 impl FromStr for SetKind {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|k| k.name() == s).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            Error::usage(format!("'{s}' is no set of directions: use {names}"))
+        let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+        let kind = match s.split_once(':') {
+            Some(("fit", name)) => named(name).map(|n| Self::Fit(Some(n))),
+            Some(("sae", name)) => named(name).map(|n| Self::Sae(Some(n))),
+            Some(_) => None,
+            None if s == "sae" => Some(Self::Sae(None)),
+            None => Self::USUAL.into_iter().find(|k| k.to_string() == s),
+        };
+        kind.ok_or_else(|| {
+            Error::usage(format!(
+                "'{}' is no set of directions: use fit, fit:NAME, sae:NAME, diffmean, kmeans, random, neuron",
+                s.escape_debug()
+            ))
         })
+    }
+}
+
+impl From<SetKind> for String {
+    fn from(kind: SetKind) -> Self {
+        kind.to_string()
+    }
+}
+
+impl TryFrom<String> for SetKind {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
     }
 }
 
@@ -231,6 +263,46 @@ impl DirectionSet for FitSet {
     }
 }
 
+/// The decoder rows of a sparse autoencoder; a row expresses one by its latent.
+pub struct SaeSet {
+    name: String,
+    hook: HookPoint,
+    directions: Directions,
+    sae: Sae,
+}
+
+impl SaeSet {
+    /// Of an autoencoder of that name.
+    pub fn new(name: &str, hook: HookPoint, sae: Sae) -> Self {
+        Self { name: format!("sae:{name}"), hook, directions: sae.directions(), sae }
+    }
+}
+
+impl DirectionSet for SaeSet {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn hook(&self) -> HookPoint {
+        self.hook
+    }
+
+    fn directions(&self) -> &Directions {
+        &self.directions
+    }
+
+    fn scores(&self, rows: &Block<'_>, ctx: &TaskCtx) -> Result<Vec<f32>> {
+        ctx.check()?;
+        let (codes, k) = (self.sae.encode(rows)?.codes, self.sae.latents());
+        let mut out = vec![0.0; rows.rows * k];
+        for (i, line) in out.chunks_exact_mut(k.max(1)).enumerate() {
+            let (indices, values) = codes.column(i);
+            indices.iter().zip(values).for_each(|(&j, &v)| line[j as usize] = v);
+        }
+        Ok(out)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,9 +368,14 @@ mod tests {
 
     #[test]
     fn kinds_are_typed_as_they_are_shown() {
-        for kind in SetKind::ALL {
+        let named = ["fit:k100", "sae", "sae:layer_12-width_16k"].map(|text| text.parse().unwrap());
+        for kind in SetKind::USUAL.into_iter().chain(named) {
             assert_eq!(kind.to_string().parse::<SetKind>().unwrap(), kind);
+            let json = serde_json::to_string(&kind).unwrap();
+            assert_eq!(serde_json::from_str::<SetKind>(&json).unwrap(), kind);
         }
-        assert_eq!("probes".parse::<SetKind>().unwrap_err().exit_code(), 2);
+        for bad in ["probes", "fit:", "sae:", "neuron:3", ""] {
+            assert_eq!(bad.parse::<SetKind>().unwrap_err().exit_code(), 2, "{bad}");
+        }
     }
 }

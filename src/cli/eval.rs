@@ -34,9 +34,9 @@ impl EvalCommand {
 pub struct EvalArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// Methods, separated by commas: fit, diffmean, kmeans, random, neuron, and shuffled (the fit's features chosen for
-    /// labels dealt out anew); the first is compared with the others
-    #[arg(long, value_delimiter = ',', default_values_t = Method::all())]
+    /// Methods, separated by commas: fit, fit:NAME, sae:NAME (decoder rows), diffmean, kmeans, random, neuron, and shuffled
+    /// (the fit's features chosen for labels dealt out anew); the first is compared with the others
+    #[arg(long, value_delimiter = ',', default_values_t = Method::usual())]
     pub methods: Vec<Method>,
     /// Where
     #[command(flatten)]

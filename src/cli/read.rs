@@ -35,9 +35,9 @@ impl PlaceArgs {
 pub struct ListArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// What to list: fit (SNMF features), diffmean (one direction a label), kmeans (centroids), random (sparse
-    /// directions) or neuron
-    #[arg(long, default_value = "fit")]
+    /// What to list: fit (SNMF features), sae or sae:NAME (decoder rows), diffmean (one direction a label), kmeans
+    /// (centroids), random (sparse directions) or neuron
+    #[arg(long, default_value_t = SetKind::FIT)]
     pub directions: SetKind,
     /// Where
     #[command(flatten)]
@@ -65,7 +65,8 @@ pub struct ReadArgs {
 pub struct FeatureArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// The feature's number, or another direction: diffmean:months, kmeans:7, random:3, neuron:123
+    /// The feature's number, or another direction: diffmean:months, kmeans:7, random:3, neuron:123, sae:NAME/17,
+    /// fit:NAME/3
     pub id: String,
     /// Where
     #[command(flatten)]

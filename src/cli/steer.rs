@@ -35,7 +35,7 @@ pub struct SteerArgs {
     /// The study's directory
     pub study: PathBuf,
     /// Features, each with an optional weight: 3 or 3:1,17:-0.5. Other directions by their set: diffmean:months, kmeans:7,
-    /// random:3, neuron:123:-1
+    /// random:3, neuron:123:-1, sae:NAME/17, fit:NAME/3
     pub features: String,
     /// The text to continue; repeated, α is found for the mean KL of all and each is continued
     #[arg(long, short, default_value = "I think that")]

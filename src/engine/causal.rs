@@ -80,6 +80,9 @@ pub struct Causal {
     pub meaning: String,
     /// Labels judged.
     pub labels: Vec<String>,
+    /// Labels that the judge cannot judge, with reasons.
+    #[serde(default)]
+    pub not_judged: Vec<(String, String)>,
     /// A report a method.
     pub methods: Vec<MethodReport>,
     /// The first against the others.
@@ -195,12 +198,16 @@ impl Prepared {
         self.notes.iter().for_each(|n| note(n));
         let mut run = Run::new(model, &self.config, &mut self.log)?;
         let unsteered = run.unsteered(ctx)?;
+        let mut not_judged = Vec::new();
         let mut judge: Box<dyn Judge> = match judge {
             Some(judge) => judge,
             None => {
                 let (judge, left_out) = OfflineJudge::learn(&pairs(&self.learn), &pairs(&self.scale), &unsteered)?;
-                for (label, why) in left_out.iter().filter(|(l, _)| self.labels.contains(l)) {
-                    note(&format!("'{label}' is left out, because it {why}"));
+                not_judged = left_out.into_iter().filter(|(l, _)| self.labels.contains(l)).collect();
+                if !not_judged.is_empty() {
+                    let each: Vec<_> = not_judged.iter().map(|(label, why)| format!("{label} ({why})")).collect();
+                    let (count, all) = (not_judged.len(), self.labels.len());
+                    note(&format!("{count} of {all} labels are not judged: {}", each.join("; ")));
                 }
                 self.labels.retain(|l| judge.knows(l));
                 Box::new(judge)
@@ -228,6 +235,7 @@ impl Prepared {
             judge: judge.name().to_owned(),
             meaning: judge.describe(),
             labels: self.labels,
+            not_judged,
             compared: compare(&methods, self.seed),
             methods,
             unsteered,

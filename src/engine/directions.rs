@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::activations::ActivationSource;
-use crate::baselines::{DirectionSet, Directions, FitSet, PlainSet, SetKind, diffmean, kept, kmeans, random};
+use crate::baselines::{DirectionSet, Directions, FitSet, PlainSet, SaeSet, SetKind, diffmean, kept, kmeans, random};
 use crate::error::{Error, Result};
 use crate::factor::FitConfig;
 use crate::model::{HookPoint, HookSite};
@@ -66,16 +66,21 @@ impl Place {
     }
 }
 
-/// Opens a saved fit, or makes another set of all the study's rows (k-means takes seconds, the others less).
+/// Opens a saved fit or autoencoder, or makes another set of all the study's rows (k-means takes seconds, the others less).
 ///
 /// # Errors
-/// What [`Place::resolve`] and [`made`] return; [`Error::Usage`] where there is no fit.
-pub fn open(study: &Study, kind: SetKind, place: &Place, ctx: &TaskCtx) -> Result<Box<dyn DirectionSet>> {
-    if kind == SetKind::Fit && place.layer.is_none() && place.site.is_none() {
-        return fit_set(study, place.fit.as_deref());
+/// What [`Place::resolve`] and [`made`] return; [`Error::Usage`] where there is no such fit or autoencoder.
+pub fn open(study: &Study, kind: &SetKind, place: &Place, ctx: &TaskCtx) -> Result<Box<dyn DirectionSet>> {
+    match kind {
+        SetKind::Fit(Some(name)) => return fit_set(study, Some(name)),
+        SetKind::Fit(None) if place.layer.is_none() && place.site.is_none() => {
+            return fit_set(study, place.fit.as_deref());
+        }
+        SetKind::Sae(name) => return sae_set(study, name.as_deref(), place),
+        _ => {}
     }
     let (hook, fit) = place.resolve(study)?;
-    if kind == SetKind::Fit {
+    if *kind == SetKind::FIT {
         let name = fit.map(|f| f.name).ok_or_else(|| {
             let (dir, layer) = (study.dir().display(), hook.layer);
             Error::usage(format!("{dir} has no finished fit at {hook}: run mlpeek fit {dir} --layer {layer}"))
@@ -94,6 +99,14 @@ pub fn open(study: &Study, kind: SetKind, place: &Place, ctx: &TaskCtx) -> Resul
     Ok(Box::new(made(kind, &ground, ctx)?))
 }
 
+/// The autoencoder of that name, or the newest at the place.
+fn sae_set(study: &Study, name: Option<&str>, place: &Place) -> Result<Box<dyn DirectionSet>> {
+    let there = |h: HookPoint| place.layer.is_none_or(|l| h.layer == l) && place.site.is_none_or(|s| h.site == s);
+    let newest = study.saes()?.into_iter().rev().find(|s| s.figures.is_some() && there(s.hook)).map(|s| s.name);
+    let (entry, sae) = study.load_sae(name.or(newest.as_deref()))?;
+    Ok(Box::new(SaeSet::new(&entry.name, entry.hook, sae)))
+}
+
 fn fit_set(study: &Study, name: Option<&str>) -> Result<Box<dyn DirectionSet>> {
     let (entry, factors) = study.load_fit(name)?;
     Ok(Box::new(FitSet::new(entry.name, entry.hook, factors)))
@@ -102,12 +115,13 @@ fn fit_set(study: &Study, name: Option<&str>) -> Result<Box<dyn DirectionSet>> {
 /// Makes a set of the rows it is given, and of no others.
 ///
 /// # Errors
-/// [`Error::Usage`] for DiffMean without labels and for [`SetKind::Fit`], which is not made here.
-pub fn made(kind: SetKind, ground: &Ground<'_>, ctx: &TaskCtx) -> Result<PlainSet> {
+/// [`Error::Usage`] for DiffMean without labels, and for fits and autoencoders, which are not made here.
+pub fn made(kind: &SetKind, ground: &Ground<'_>, ctx: &TaskCtx) -> Result<PlainSet> {
     let Ground { hook, source, row_labels, labels, config } = ground;
     let d = source.shape().1;
     let directions = match kind {
-        SetKind::Fit => return Err(Error::usage("a fit is made by mlpeek fit")),
+        SetKind::Fit(_) => return Err(Error::usage("a fit is made by mlpeek fit")),
+        SetKind::Sae(_) => return Err(Error::usage("an SAE is made by mlpeek sae train, or found by mlpeek sae load")),
         SetKind::DiffMean if labels.is_empty() => {
             return Err(Error::usage(
                 "the corpus has no labels, which DiffMean needs: collect one that has (JSON: label → list of texts)",
@@ -118,8 +132,8 @@ pub fn made(kind: SetKind, ground: &Ground<'_>, ctx: &TaskCtx) -> Result<PlainSe
         SetKind::Random => random::directions(d, config.features, kept(config.sparsity, d), config.seed),
         SetKind::Neuron => Directions::Neurons(d),
     };
-    let titles = if kind == SetKind::DiffMean { labels.clone() } else { Vec::new() };
-    Ok(PlainSet::new(kind.name(), *hook, directions, titles))
+    let titles = if *kind == SetKind::DiffMean { labels.clone() } else { Vec::new() };
+    Ok(PlainSet::new(kind.to_string(), *hook, directions, titles))
 }
 
 /// The label of each row.
@@ -141,7 +155,7 @@ pub fn names(study: &Study, set: &dyn DirectionSet) -> Result<Notes> {
 /// A direction as a person writes it, in full `SET:ID:WEIGHT`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reference {
-    /// The set; a fit where none is named.
+    /// The set; the fit that is meant where none is named.
     pub kind: SetKind,
     /// Its number or name.
     pub id: String,
@@ -150,23 +164,27 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Reads `3`, `3:-0.5`, `diffmean:months`, `kmeans:7:2`.
+    /// Reads `3`, `3:-0.5`, `diffmean:months`, `kmeans:7:2`, `fit:NAME/3`, `sae:NAME/17:-1`, `sae:17` (the newest).
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = || {
             Error::usage(format!(
-                "'{}' is no direction: write a feature's number, or SET:ID (diffmean:months, neuron:123), each with an \
-                 optional :WEIGHT",
+                "'{}' is no direction: write a feature's number, or SET:ID (diffmean:months, neuron:123, fit:NAME/3, \
+                 sae:NAME/17), each with an optional :WEIGHT",
                 text.escape_debug()
             ))
         };
         let text = text.trim();
-        let (kind, rest) = match text.split_once(':') {
-            Some((set, rest)) if set.parse::<usize>().is_err() => (set.parse()?, rest),
-            _ => (SetKind::Fit, text),
+        let (set, rest) = match text.split_once(':') {
+            Some((set, rest)) if set.parse::<usize>().is_err() => (set, rest),
+            _ => ("fit", text),
         };
         let weighted = rest.rsplit_once(':').and_then(|(id, weight)| Some((id, weight.parse::<f32>().ok()?)));
         let (id, weight) = weighted.unwrap_or((rest, 1.0));
-        let numbered = kind != SetKind::Fit || id.parse::<usize>().is_ok();
+        let (kind, id) = match id.split_once('/') {
+            Some((name, id)) if matches!(set, "fit" | "sae") => (format!("{set}:{name}").parse()?, id),
+            _ => (set.parse()?, id),
+        };
+        let numbered = !matches!(kind, SetKind::Fit(_) | SetKind::Sae(_)) || id.parse::<usize>().is_ok();
         if id.is_empty() || !weight.is_finite() || !numbered {
             return Err(wrong());
         }
@@ -188,14 +206,17 @@ mod tests {
     fn a_direction_is_written_with_its_set_and_weight() {
         let read = |text: &str| Reference::parse(text).unwrap();
         let of = |kind, id: &str, weight| Reference { kind, id: id.to_owned(), weight };
-        assert_eq!(read("3"), of(SetKind::Fit, "3", 1.0));
-        assert_eq!(read(" 17:-0.5"), of(SetKind::Fit, "17", -0.5));
-        assert_eq!(read("fit:3:2"), of(SetKind::Fit, "3", 2.0));
+        assert_eq!(read("3"), of(SetKind::FIT, "3", 1.0));
+        assert_eq!(read(" 17:-0.5"), of(SetKind::FIT, "17", -0.5));
+        assert_eq!(read("fit:3:2"), of(SetKind::FIT, "3", 2.0));
+        assert_eq!(read("fit:k-1.5/3:2"), of(SetKind::Fit(Some("k-1.5".to_owned())), "3", 2.0));
+        assert_eq!(read("sae:17:-1"), of(SetKind::Sae(None), "17", -1.0));
+        assert_eq!(read("sae:topk/17"), of(SetKind::Sae(Some("topk".to_owned())), "17", 1.0));
         assert_eq!(read("diffmean:body parts"), of(SetKind::DiffMean, "body parts", 1.0));
         assert_eq!(read("diffmean:weekday/Monday:0.5"), of(SetKind::DiffMean, "weekday/Monday", 0.5));
         assert_eq!(read("neuron:7:-1"), of(SetKind::Neuron, "7", -1.0));
         assert_eq!(Reference::parse_list("3:1,kmeans:2").unwrap().len(), 2);
-        for bad in ["", "x", "3:", "3:nan", "1,,2", "-1", "probe:1", "diffmean:", "fit:months"] {
+        for bad in ["", "x", "3:", "3:nan", "1,,2", "-1", "probe:1", "diffmean:", "fit:months", "sae:topk", "sae:/3", "fit:k/"] {
             assert!(matches!(Reference::parse_list(bad), Err(Error::Usage(_))), "{bad}");
         }
     }
@@ -211,14 +232,15 @@ mod tests {
             config: FitConfig { features: 2, sparsity: 0.3, ..FitConfig::default() },
         };
         let ctx = TaskCtx::silent();
-        for (kind, k) in [(SetKind::DiffMean, 2), (SetKind::KMeans, 2), (SetKind::Random, 2), (SetKind::Neuron, 3)] {
-            let set = made(kind, &ground, &ctx).unwrap();
-            assert_eq!((set.directions().count(), set.directions().height(), set.name()), (k, 3, kind.name()));
+        for (kind, k) in [(SetKind::DiffMean, 2), (SetKind::KMeans, 2), (SetKind::Random, 2), (SetKind::Neuron, 3)]
+        {
+            let set = made(&kind, &ground, &ctx).unwrap();
+            assert_eq!((set.directions().count(), set.directions().height(), set.name()), (k, 3, &*kind.to_string()));
         }
-        let means = made(SetKind::DiffMean, &ground, &ctx).unwrap();
+        let means = made(&SetKind::DiffMean, &ground, &ctx).unwrap();
         assert_eq!((means.title(1), means.directions().column(0)), (Some("b"), vec![1.5, 0.0, -4.5]));
-        assert!(made(SetKind::Fit, &ground, &ctx).is_err());
+        assert!(made(&SetKind::FIT, &ground, &ctx).is_err());
         ground.labels.clear();
-        assert!(made(SetKind::DiffMean, &ground, &ctx).unwrap_err().to_string().contains("no labels"));
+        assert!(made(&SetKind::DiffMean, &ground, &ctx).unwrap_err().to_string().contains("no labels"));
     }
 }

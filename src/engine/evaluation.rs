@@ -17,7 +17,7 @@ use crate::study::{Study, TokenTable};
 use crate::task::TaskCtx;
 
 /// A way to a direction for a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// Directions of a set: the best for the label on the training sentences, or the label's own.
@@ -27,9 +27,9 @@ pub enum Method {
 }
 
 impl Method {
-    /// Every method, the fit first: what all else is compared with.
-    pub fn all() -> Vec<Self> {
-        SetKind::ALL.into_iter().map(Self::Set).chain([Self::Shuffled]).collect()
+    /// The methods that every study with a fit and labels has, the fit first: what all else is compared with.
+    pub fn usual() -> Vec<Self> {
+        SetKind::USUAL.into_iter().map(Self::Set).chain([Self::Shuffled]).collect()
     }
 }
 
@@ -45,9 +45,12 @@ impl fmt::Display for Method {
 impl FromStr for Method {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
-        Self::all().into_iter().find(|m| m.to_string() == s).ok_or_else(|| {
-            let names: Vec<_> = Self::all().iter().map(ToString::to_string).collect();
-            Error::usage(format!("'{s}' is no method: use {}", names.join(", ")))
+        if s == "shuffled" {
+            return Ok(Self::Shuffled);
+        }
+        s.parse().map(Self::Set).map_err(|_| {
+            let names = "fit, fit:NAME, sae:NAME, diffmean, kmeans, random, neuron, shuffled";
+            Error::usage(format!("'{}' is no method: use {names}", s.escape_debug()))
         })
     }
 }
@@ -72,7 +75,7 @@ impl Offered {
     /// What [`directions::open`] returns; [`Error::Refused`] when the corpus has no labels that can be scored.
     pub fn choose(
         study: &Study,
-        method: Method,
+        method: &Method,
         place: &Place,
         split: &Split,
         seed: u64,
@@ -83,13 +86,13 @@ impl Offered {
         let (kind, choice) = match method {
             Method::Set(kind) if kind.supervised() => (kind, Choice::Own),
             Method::Set(kind) => (kind, Choice::Best),
-            Method::Shuffled => (SetKind::Fit, Choice::Best),
+            Method::Shuffled => (&SetKind::FIT, Choice::Best),
         };
         let set: Box<dyn DirectionSet> = match kind {
             SetKind::DiffMean => Box::new(differences_in_means(study, place, split, &tokens, ctx)?),
             _ => directions::open(study, kind, place, ctx)?,
         };
-        let shuffled = (method == Method::Shuffled).then(|| split.shuffled(seed));
+        let shuffled = (*method == Method::Shuffled).then(|| split.shuffled(seed));
         let split = shuffled.as_ref().unwrap_or(split);
         let mut detector = Detector::new(split, choice);
         let source = study.activations(set.hook())?;
@@ -101,7 +104,7 @@ impl Offered {
             Method::Shuffled => format!("{}, shuffled labels", set.name()),
             Method::Set(_) => set.name().to_owned(),
         };
-        Ok(Self { name, method, set, found: detector.finish() })
+        Ok(Self { name, method: method.clone(), set, found: detector.finish() })
     }
 }
 
@@ -117,7 +120,7 @@ pub fn choose_all(
     if methods.is_empty() {
         return Err(Error::usage("nothing to evaluate: name at least one method"));
     }
-    methods.iter().map(|&method| Offered::choose(study, method, place, split, seed, ctx)).collect()
+    methods.iter().map(|method| Offered::choose(study, method, place, split, seed, ctx)).collect()
 }
 
 /// Differences in means of the training sentences, one a scored label.
@@ -142,7 +145,7 @@ pub fn differences_in_means(
         labels: split.labels.iter().map(|&l| tokens.labels[l as usize].clone()).collect(),
         config: fit.map(|f| f.config).unwrap_or_default(),
     };
-    directions::made(SetKind::DiffMean, &ground, ctx)
+    directions::made(&SetKind::DiffMean, &ground, ctx)
 }
 
 /// Refuses a corpus of which no label can be told from another.
@@ -195,7 +198,8 @@ mod tests {
 
     #[test]
     fn methods_are_typed_as_they_are_shown() {
-        for method in Method::all() {
+        let named = ["sae:topk", "fit:k100"].map(|text| text.parse().unwrap());
+        for method in Method::usual().into_iter().chain(named) {
             assert_eq!(method.to_string().parse::<Method>().unwrap(), method);
         }
         assert_eq!("probe".parse::<Method>().unwrap_err().exit_code(), 2);

@@ -41,7 +41,7 @@ struct Listed<'a> {
 pub(super) fn list(args: &ListArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let study = Study::open_read_only(&args.study)?;
-    let set = directions::open(&study, args.directions, &args.place.place(), &ctx)?;
+    let set = directions::open(&study, &args.directions, &args.place.place(), &ctx)?;
     let (hook, tokens) = (set.hook(), study.tokens()?);
     let factors = set.read(study.activations(hook)?.as_ref(), &ctx)?;
     let mut rows = contexts::feature_rows(&factors, &tokens, &directions::names(&study, set.as_ref())?);
@@ -108,7 +108,7 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let study = Study::open_read_only(&args.study)?;
     let wanted = Reference::parse(&args.id)?;
-    let set = directions::open(&study, wanted.kind, &args.place.place(), &ctx)?;
+    let set = directions::open(&study, &wanted.kind, &args.place.place(), &ctx)?;
     let (id, hook, tokens) = (set.find(&wanted.id)?, set.hook(), study.tokens()?);
     let factors = set.read(study.activations(hook)?.as_ref(), &ctx)?;
     let mut card = contexts::feature_card(&factors, &tokens, &directions::names(&study, set.as_ref())?, id)?;
@@ -120,7 +120,7 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
         }
     }
     let described = match wanted.kind {
-        SetKind::Fit => study.descriptions(set.name())?.remove(&id),
+        SetKind::Fit(_) => study.descriptions(set.name())?.remove(&id),
         _ => None,
     };
     if !out.is_json() {

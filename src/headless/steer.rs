@@ -119,7 +119,7 @@ impl Chosen {
             let at = match sets.iter().position(|(kind, _)| *kind == reference.kind) {
                 Some(at) => at,
                 None => {
-                    sets.push((reference.kind, directions::open(study, reference.kind, place, ctx)?));
+                    sets.push((reference.kind.clone(), directions::open(study, &reference.kind, place, ctx)?));
                     sets.len() - 1
                 }
             };

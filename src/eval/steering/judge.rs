@@ -7,6 +7,7 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use super::TextRecord;
 use crate::error::{Error, Result};
+use crate::eval::rank::auroc_by_group;
 use crate::task::TaskCtx;
 
 /// A text to be rated.
@@ -73,6 +74,8 @@ const STANDS_OUT: f64 = 1.96;
 const SENTENCES: usize = 2;
 /// Prior counts, as a share of the corpus, spread over its words by how frequent they are.
 const PRIOR: f64 = 0.1;
+/// Its words must tell its sentences from other labels' at least so well (AUROC, on sentences that they were not learnt from).
+const TELLS: f64 = 0.7;
 /// A text this many times as perplexing as unsteered ones reads not at all.
 const PERPLEXITY: f64 = 10.0;
 
@@ -101,8 +104,8 @@ struct Concept {
 pub type Labelled<'a> = (&'a str, &'a str);
 
 impl OfflineJudge {
-    /// Learns each concept's words from `learn`, and how many of them its sentences have from `scale`, as (label, text);
-    /// `unsteered` sets the zero of the concepts and the scale of fluency. Returns the labels that it cannot judge, with
+    /// Learns each concept's words from `learn`, and from `scale`, as (label, text), how many of them its sentences have and
+    /// whether they tell its sentences from the others' (AUROC of 0.7 or more); `unsteered` sets the zero of the concepts and the scale of fluency. Returns the labels that it cannot judge, with
     /// reasons, beside the judge.
     ///
     /// # Errors
@@ -116,23 +119,32 @@ impl OfflineJudge {
         labels.sort_unstable();
         labels.dedup();
         let counts = Counts::of(learn);
+        let groups: Vec<Option<u32>> = scale
+            .iter()
+            .map(|s| labels.binary_search(&s.0).ok().map(|l| l as u32))
+            .collect();
         let (mut concepts, mut left_out) = (HashMap::new(), Vec::new());
-        for label in labels {
+        for (l, &label) in labels.iter().enumerate() {
             let words = counts.words_of(label);
-            let own: Vec<f64> = scale.iter().filter(|s| s.0 == label).map(|s| share(s.1, &words)).collect();
+            let shares: Vec<f64> = scale.iter().map(|s| share(s.1, &words)).collect();
+            let own: Vec<f64> = shares.iter().zip(scale).filter(|(_, s)| s.0 == label).map(|(&v, _)| v).collect();
+            let scores: Vec<f32> = shares.iter().map(|&v| v as f32).collect();
+            let tells = auroc_by_group(&scores, &groups, labels.len())[l].unwrap_or(0.5);
             let base: Vec<f64> = unsteered.iter().map(|t| share(&t.text, &words)).collect();
             let concept = Concept { base: mean(&base), own: mean(&own), words };
             let problem = if concept.words.is_empty() {
-                "has no words that set its sentences apart"
+                "no words set its sentences apart".to_owned()
             } else if own.is_empty() {
-                "has no sentence left to scale its words by"
+                "no sentence is left to scale its words by".to_owned()
+            } else if tells < TELLS {
+                format!("its words do not tell sentences that they were not learnt from (AUROC {tells:.2}, wanted {TELLS})")
             } else if concept.own <= concept.base {
-                "has words that unsteered texts use as much as its own sentences do"
+                "unsteered texts use its words as much as its own sentences do".to_owned()
             } else {
                 concepts.insert(label.to_owned(), concept);
                 continue;
             };
-            left_out.push((label.to_owned(), problem.to_owned()));
+            left_out.push((label.to_owned(), problem));
         }
         if concepts.is_empty() {
             return Err(Error::refused(
@@ -295,6 +307,19 @@ mod tests {
         assert_eq!(left_out.len(), 1);
         assert_eq!(left_out[0].0, "once", "words of one sentence each are nobody's vocabulary");
         assert!(judge.knows("sea") && !judge.knows("once"));
+    }
+
+    #[test]
+    fn words_that_do_not_carry_over_judge_nothing() {
+        let learn: Vec<(String, String)> = corpus();
+        let pairs = |of: &'static str, text: &'static str| (0..6).map(move |_| (of, text));
+        let scale: Vec<Labelled<'_>> =
+            pairs("days", "a day of other words").chain(pairs("sea", "the boat and the harbour")).collect();
+        let learn: Vec<Labelled<'_>> = learn.iter().map(|(l, t)| (l.as_str(), t.as_str())).collect();
+        let (judge, left_out) = OfflineJudge::learn(&learn, &scale, &[unsteered("it is so", 1.0, 1.0)]).unwrap();
+        assert!(judge.knows("sea") && !judge.knows("days"));
+        let why = &left_out.iter().find(|(l, _)| l == "days").unwrap().1;
+        assert!(why.contains("AUROC 0."), "{why}");
     }
 
     #[test]

@@ -79,7 +79,7 @@ fn lines(found: &Causal, out: &mut Output) -> Result<()> {
         out.object(&json!({"event": "difference", "measure": "best", "difference": compared}))?;
     }
     out.object(&json!({"event": "steering", "name": found.name, "judge": found.judge, "hook": found.hook,
-        "labels": found.labels, "unsteered": found.unsteered, "unreached": found.unreached}))
+        "labels": found.labels, "not_judged": found.not_judged, "unsteered": found.unsteered, "unreached": found.unreached}))
 }
 
 /// Score against KL, promoting.
@@ -112,6 +112,13 @@ fn remarks(found: &Causal, out: &Output) {
     }
 }
 
+/// "22 labels, 6 not judged (animals, money, …)".
+fn labels(found: &Causal) -> String {
+    let names: Vec<&str> = found.not_judged.iter().map(|(label, _)| label.as_str()).collect();
+    let more = if names.is_empty() { String::new() } else { format!(", {} not judged ({})", names.len(), names.join(", ")) };
+    format!("{} labels{more}", found.labels.len())
+}
+
 fn table(found: &Causal, out: &mut Output) -> Result<()> {
     let mut targets: Vec<f64> = found.methods.iter().flat_map(|r| r.cells.iter().map(|c| c.target)).collect();
     targets.sort_by(f64::total_cmp);
@@ -135,8 +142,8 @@ fn table(found: &Causal, out: &mut Output) -> Result<()> {
         "unsteered", base.score, base.concept, base.fluency
     ))?;
     out.line(&format!(
-        "\n{} labels; best: chosen on one half of the prompts, scored on the other, both ways; intervals: bootstrap over labels",
-        found.labels.len()
+        "\n{}; best: chosen on one half of the prompts, scored on the other, both ways; intervals: bootstrap over labels",
+        labels(found)
     ))?;
     out.line(&found.meaning)?;
     if let Some(first) = found.compared.first() {
