@@ -3,8 +3,6 @@
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,43 +15,18 @@ const KEY: &str = "sk-not-to-be-seen";
 
 /// A judge that describes everything alike, says yes to every text, and forgets the verdicts of fuzzing.
 fn judge() -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/v1", listener.local_addr().unwrap());
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            count.fetch_add(1, Ordering::SeqCst);
-            std::thread::spawn(move || answer(stream));
-        }
-    });
-    (url, asked)
+    support::judge::serve(KEY, Box::new(|_, user| Some((200, answer(user)?))))
 }
 
-fn answer(mut stream: TcpStream) -> Option<()> {
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        reader.read_line(&mut head).ok()?;
-    }
-    assert!(head.contains(&format!("Bearer {KEY}")), "{head}");
-    let lower = head.to_ascii_lowercase();
-    let mut body = vec![0; lower.split_once("content-length:")?.1.lines().next()?.trim().parse().ok()?];
-    reader.read_exact(&mut body).ok()?;
-    let asked: Value = serde_json::from_slice(&body).ok()?;
-    let user = asked["messages"][1]["content"].as_str()?;
-    let text = match user {
+fn answer(user: &str) -> Option<String> {
+    Some(match user {
         u if u.contains("Begin your answer") => "Description: words of \u{1b}[2Jone kind".to_owned(),
         u if u.starts_with("Description") && u.contains("<<like this>>") => "I cannot say.".to_owned(),
         u => {
             let count: usize = u.split_once("Answer with ")?.1.split(' ').next()?.parse().ok()?;
             vec!["1"; count].join(" ")
         }
-    };
-    let reply =
-        json!({"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": 10, "completion_tokens": 3}});
-    let reply = reply.to_string();
-    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{reply}", reply.len()).ok()
+    })
 }
 
 fn mlpeek(home: &Path, args: &[&str]) -> std::process::Output {

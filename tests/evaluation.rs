@@ -4,14 +4,18 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use assert_cmd::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+const KEY: &str = "sk-not-to-be-seen";
+
 fn mlpeek(home: &Path) -> Command {
     let mut command = Command::cargo_bin("mlpeek").unwrap();
     command.env("MLPEEK_HOME", home.join("home")).env("HF_HOME", home.join("hf")).env("HF_HUB_OFFLINE", "1");
+    command.env("JUDGE_KEY", KEY).env("NO_PROXY", "*");
     command.timeout(std::time::Duration::from_secs(120));
     command
 }
@@ -153,20 +157,88 @@ fn steering_goes_on_to_the_sample_where_it_stopped() {
     cut("judged-offline.jsonl", 11, 7);
     cut("strengths.jsonl", 6, 0);
     let resumed = made.lines(&args);
-    // Batches differ, so the last digits may: a rating moves by next to nothing.
-    for (a, b) in events(&resumed, "method").iter().zip(events(&first, "method")) {
-        assert_eq!(a["result"]["texts"], b["result"]["texts"]);
-        let scores = |m: &Value| -> Vec<f64> {
-            m["result"]["cells"].as_array().unwrap().iter().map(|c| c["score"]["mean"].as_f64().unwrap()).collect()
-        };
-        assert!(scores(a).iter().zip(scores(b)).all(|(a, b)| (a - b).abs() < 1e-3), "the same texts, whenever made");
-    }
+    // Whatever the batches: the same texts.
+    assert_eq!(events(&resumed, "method"), events(&first, "method"));
     let made_again = events(&resumed, "text").len();
     assert!(made_again >= texts.len() - 40 && made_again < texts.len(), "{made_again}");
 
     let mut other = args;
     other[10] = "elsewhere";
     made.fails(&other, 1, "another evaluation");
+}
+
+#[test]
+fn an_endpoint_judges_beside_the_offline_judge_and_what_it_does_not_rate_is_no_number() {
+    let made = Made::new();
+    // Too many calls, broken, silent; then it forgets every third rating of a concept.
+    let (url, asked) = support::judge::serve(
+        KEY,
+        Box::new(|call, user| match call {
+            0 => Some((429, String::new())),
+            1 => Some((500, String::new())),
+            2 => None,
+            _ if user.starts_with("Concept") && user.len() % 3 == 0 => Some((200, "It is about the sea.".to_owned())),
+            _ => Some((200, "Good.\nRating: 2".to_owned())),
+        }),
+    );
+    let study = made.study.clone();
+    let run = |more: &[&str]| {
+        let plan = ["eval", "steering", &study, "--methods", "fit,random", "--labels", "sea", "--kl", "0.02", "--json"];
+        let texts = ["--max-tokens", "4", "--samples", "2", "--name", "judged"];
+        made.output(&[&plan[..], &texts, more].concat())
+    };
+    let endpoint = ["--endpoint", &*url, "--judge-model", "m", "--key-env", "JUDGE_KEY", "--timeout", "1"];
+    let (dry, _, code) = run(&[&endpoint[..], &["--dry-run"]].concat());
+    assert_eq!((code, asked.load(Ordering::SeqCst), dry.len()), (0, 0, 1), "an estimate asks nobody");
+    let most = dry[0]["cost"]["calls"].as_u64().unwrap();
+    let (lines, notes, code) = run(&endpoint);
+    assert_eq!(code, 0, "{notes}");
+    let calls = events(&lines, "usage")[0]["usage"]["calls"].as_u64().unwrap();
+    assert!(calls > 0 && calls <= most, "{calls} of {most}");
+    for report in events(&lines, "method") {
+        assert!(report["judge"].as_str().unwrap().starts_with("m at 127.0.0.1"), "{report}");
+        let (unrated, texts) = (&report["result"]["unrated"], &report["result"]["texts"]);
+        assert!(unrated.as_u64() < texts.as_u64());
+        for cell in report["result"]["cells"].as_array().unwrap() {
+            assert_eq!(cell["score"]["mean"], 2.0, "what has no rating is in no mean");
+        }
+    }
+    let unrated = |lines: &[Value]| -> u64 {
+        events(lines, "method").iter().map(|m| m["result"]["unrated"].as_u64().unwrap()).sum()
+    };
+    assert!(unrated(&lines) > 0 && notes.contains("have no rating"), "{notes}");
+    // Again: nothing is generated, nothing is paid for twice. Offline: the same texts, a table of its own.
+    let before = asked.load(Ordering::SeqCst);
+    let (again, _, _) = run(&endpoint);
+    assert_eq!((asked.load(Ordering::SeqCst), unrated(&again)), (before, unrated(&lines)));
+    let (offline, _, _) = run(&[]);
+    assert!(events(&offline, "method").iter().all(|m| m["judge"] == "offline" && m["result"]["unrated"] == 0));
+    let all = fs::read_to_string(Path::new(&made.study).join("evaluations/judged/texts.jsonl")).unwrap();
+    assert!(!all.contains(KEY) && !notes.contains(KEY));
+
+    let gone = ["--endpoint", "http://127.0.0.1:1/v1", "--judge-model", "m"];
+    made.fails(&[&["eval", "steering", &study, "--labels", "sea", "--kl", "0.02"], &gone[..]].concat(), 1, "cannot be reached");
+    made.fails(&["eval", "steering", &study, "--endpoint", "http://127.0.0.1:1/v1"], 2, "--judge-model");
+}
+
+#[test]
+fn decoder_rows_and_named_fits_are_directions_like_others() {
+    let made = Made::new();
+    let study = made.study.as_str();
+    made.lines(&["sae", "train", study, "--latents", "12", "--top-k", "3", "--epochs", "4", "--name", "t", "--json"]);
+    let listed = made.lines(&["features", study, "--directions", "sae:t", "--json"]);
+    assert_eq!(listed.iter().filter(|l| l["id"].is_number()).count(), 12);
+    let card = &made.lines(&["feature", study, "sae:t/3", "--json"])[0];
+    assert_eq!((&card["id"], &card["hook"]), (&json!(3), &json!("blocks.1.mlp.hook_post")));
+    let steered = made.lines(&["steer", study, "sae:t/3:0.5,fit:k5/1", "--alpha", "2", "--max-tokens", "2", "--json"]);
+    let sets: Vec<_> = steered[0]["directions"].as_array().unwrap().iter().map(|d| d["set"].as_str().unwrap()).collect();
+    assert_eq!(sets, ["sae:t", "k5"]);
+    let found = made.lines(&["eval", "detection", study, "--methods", "fit:k5,sae:t,sae", "--json"]);
+    let names: Vec<_> = events(&found, "method").iter().map(|m| m["result"]["method"].as_str().unwrap()).collect();
+    assert_eq!(names, ["k5", "sae:t", "sae:t"]);
+    made.fails(&["feature", study, "sae:none/3"], 2, "no SAE 'none'");
+    made.fails(&["feature", study, "sae:t/12"], 2, "0 to 11");
+    made.fails(&["eval", "detection", study, "--methods", "fit:none"], 2, "none");
 }
 
 #[test]

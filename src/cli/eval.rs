@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Device, JsonArgs, PlaceArgs};
+use super::{Device, EndpointArgs, JsonArgs, PlaceArgs};
 use crate::engine::evaluation::Method;
 
 /// `mlpeek eval`.
@@ -102,6 +102,12 @@ pub struct SteeringArgs {
     /// Texts generated at a time; has no part in what they say
     #[arg(long, default_value_t = 64)]
     pub batch: usize,
+    /// A language model that rates the texts [default: the offline judge, which asks nobody]
+    #[command(flatten)]
+    pub judge: Option<EndpointArgs>,
+    /// Only say how many calls and tokens the judge would take
+    #[arg(long, requires = "endpoint")]
+    pub dry_run: bool,
     /// Name of the evaluation in the study; the same name goes on where it stopped [default: made of what is asked]
     #[arg(long)]
     pub name: Option<String>,

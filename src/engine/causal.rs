@@ -11,11 +11,13 @@ use super::directions::Place;
 use super::evaluation::{self, Method, Offered};
 use crate::baselines::SetKind;
 use crate::error::{Error, Result};
+use crate::eval::judge::Estimate;
 use crate::eval::split::{Holdout, Split};
+use crate::eval::steering::endpoint::EndpointJudge;
 use crate::eval::steering::judge::{Case, Judge, Judgement, OfflineJudge};
 use crate::eval::steering::log::Log;
 use crate::eval::steering::report::{Compared, MethodReport, compare, report};
-use crate::eval::steering::{Happened, Run, SteeringConfig, Subject, TextRecord, texts_of, unreached};
+use crate::eval::steering::{Happened, Run, SteeringConfig, Subject, TextRecord, texts_of, unreached, unsteered_of};
 use crate::model::{HookPoint, Model};
 use crate::steering::direction_term;
 use crate::study::Study;
@@ -183,6 +185,18 @@ fn offers(all: &[Offered], labels: &[String], names: &[String]) -> Vec<Offer> {
 }
 
 impl Prepared {
+    /// What an endpoint would be asked at most, less the texts that it has rated.
+    ///
+    /// # Errors
+    /// A log that cannot be read.
+    pub fn estimate(&self, judge: &EndpointJudge) -> Result<(usize, Estimate)> {
+        let rated = self.log.judged(judge.name())?.iter().filter(|j| j.judgement.is_rated()).count();
+        let texts = texts_of(self.offers.len(), &self.config).saturating_sub(rated);
+        let longest = self.config.prompts.iter().map(|p| p.len().div_ceil(4)).max().unwrap_or(0);
+        let tokens = longest + self.config.sampling.max_tokens;
+        Ok((rated, judge.estimate(texts, unsteered_of(&self.config), self.labels.len(), tokens)))
+    }
+
     /// Generates and judges what is not there yet. `judge`: `None` is the offline judge. `note` gets remarks for a person.
     ///
     /// # Errors
@@ -190,7 +204,7 @@ impl Prepared {
     pub fn run(
         mut self,
         model: &Model,
-        judge: Option<Box<dyn Judge>>,
+        judge: Option<&mut dyn Judge>,
         note: &mut dyn FnMut(&str),
         seen: &mut dyn FnMut(Happened<'_>) -> Result<()>,
         ctx: &TaskCtx,
@@ -199,7 +213,8 @@ impl Prepared {
         let mut run = Run::new(model, &self.config, &mut self.log)?;
         let unsteered = run.unsteered(ctx)?;
         let mut not_judged = Vec::new();
-        let mut judge: Box<dyn Judge> = match judge {
+        let mut offline;
+        let judge: &mut dyn Judge = match judge {
             Some(judge) => judge,
             None => {
                 let (judge, left_out) = OfflineJudge::learn(&pairs(&self.learn), &pairs(&self.scale), &unsteered)?;
@@ -210,7 +225,8 @@ impl Prepared {
                     note(&format!("{count} of {all} labels are not judged: {}", each.join("; ")));
                 }
                 self.labels.retain(|l| judge.knows(l));
-                Box::new(judge)
+                offline = judge;
+                &mut offline
             }
         };
         if self.labels.is_empty() {
@@ -221,12 +237,12 @@ impl Prepared {
         note(&format!(
             "{} directions, up to {} texts of {} tokens; kept in {}",
             subjects.len(),
-            texts_of(&subjects, &self.config),
+            texts_of(subjects.len(), &self.config),
             self.config.sampling.max_tokens,
             run.dir().display()
         ));
-        run.go(&subjects, judge.as_mut(), seen, ctx)?;
-        let unsteered = unsteered_scores(&unsteered, &self.labels, judge.as_mut(), ctx)?;
+        run.go(&subjects, judge, seen, ctx)?;
+        let unsteered = unsteered_scores(&unsteered, &self.labels, &self.config.prompts, judge, ctx)?;
         let methods = report(&self.log.judged(judge.name())?, &self.methods, self.seed);
         Ok(Causal {
             name: self.name,
@@ -259,12 +275,18 @@ fn subjects(offers: &[Offer], labels: &[String], model: &Model) -> Result<Vec<Su
     offers.iter().filter(|o| labels.contains(&o.label)).map(subject).collect()
 }
 
-fn unsteered_scores(texts: &[TextRecord], labels: &[String], judge: &mut dyn Judge, ctx: &TaskCtx) -> Result<Scores> {
+fn unsteered_scores(
+    texts: &[TextRecord],
+    labels: &[String],
+    prompts: &[String],
+    judge: &mut dyn Judge,
+    ctx: &TaskCtx,
+) -> Result<Scores> {
     let (mut sums, mut count) = (Scores::default(), 0.0f64);
     for label in labels {
         let case = |t: &TextRecord| Case {
             label: label.clone(),
-            prompt: String::new(),
+            prompt: prompts[t.key.prompt].clone(),
             text: t.text.clone(),
             nll: t.nll,
             distinct: t.distinct,

@@ -46,7 +46,7 @@ pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
     for (material, description) in materials.iter().zip(&described) {
         show(material.id, &fit, description, out)?;
     }
-    finish(judge.tally(), out)
+    tell_usage(judge.tally(), out)
 }
 
 fn materials(args: &DescribeArgs, fit: &str, out: &Output) -> Result<Vec<Material>> {
@@ -93,7 +93,8 @@ fn show(id: usize, fit: &str, description: &Description, out: &mut Output) -> Re
     Ok(())
 }
 
-fn finish(tally: Tally, out: &mut Output) -> Result<()> {
+/// What asking did cost.
+pub(super) fn tell_usage(tally: Tally, out: &mut Output) -> Result<()> {
     if out.is_json() {
         return out.object(&json!({"event": "usage", "usage": tally}));
     }

@@ -4,6 +4,7 @@
 //! plan, the log of what was done ([`log`]) and the run, which goes on from any instant at which it was killed. Invariant:
 //! every method's texts have the same prompts, draws and KL targets, so that methods compare.
 
+pub mod endpoint;
 pub mod judge;
 pub mod log;
 pub mod perplexity;
@@ -185,7 +186,7 @@ impl<'a> Run<'a> {
         let have: HashSet<String> = self.log.texts().iter().map(|t| t.key.id()).collect();
         self.judge_missing(judge, seen, ctx)?;
         let of_cell = self.prompts.len() * self.config.samples;
-        let mut standing = Standing { done: 0, total: texts_of(subjects, self.config), ctx };
+        let mut standing = Standing { done: 0, total: texts_of(subjects.len(), self.config), ctx };
         let quiet = ctx.quiet();
         let mut pending: Vec<Group> = Vec::new();
         let aims: Vec<(&Subject, i8)> = subjects.iter().flat_map(|s| [(s, 1), (s, -1)]).collect();
@@ -401,7 +402,12 @@ impl SteeringConfig {
     }
 }
 
-/// Texts that a run of `subjects` will hold when every target is reached.
-pub fn texts_of(subjects: &[Subject], config: &SteeringConfig) -> usize {
-    subjects.len() * 2 * config.targets.len() * config.prompts.len() * config.samples
+/// Unsteered texts of a run.
+pub fn unsteered_of(config: &SteeringConfig) -> usize {
+    config.prompts.len() * config.samples.max(UNSTEERED_SAMPLES)
+}
+
+/// Texts that a run of so many subjects will hold when every target is reached.
+pub fn texts_of(subjects: usize, config: &SteeringConfig) -> usize {
+    subjects * 2 * config.targets.len() * config.prompts.len() * config.samples
 }

@@ -4,15 +4,19 @@ use std::cell::RefCell;
 
 use serde_json::json;
 
-use super::super::model_of;
+use super::super::{describe::tell_usage, model_of, output::thousands};
 use super::{Output, holdout, with_interval};
-use crate::cli::SteeringArgs;
-use crate::engine::causal::{Causal, CausalAsk, prepare};
+use crate::cli::{EndpointArgs, SteeringArgs};
+use crate::engine::causal::{Causal, CausalAsk, Prepared, prepare};
 use crate::error::Result;
+use crate::eval::judge::{Answers, Judge as Asker};
+use crate::eval::steering::endpoint::EndpointJudge;
+use crate::eval::steering::judge::Judge;
 use crate::eval::steering::report::CellReport;
 use crate::eval::steering::{Happened, SteeringConfig};
 use crate::interop::plot::{Chart, Point, Series};
 use crate::model::generate::Sampling;
+use crate::model::source::data_dir;
 use crate::study::Study;
 
 const NAMES: usize = 24;
@@ -30,6 +34,13 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
         seed: args.common.seed,
     };
     let prepared = prepare(&study, &ask, &ctx)?;
+    let mut judge = args.judge.as_ref().map(endpoint_judge).transpose()?;
+    if let Some(judge) = &judge {
+        tell_cost(&prepared, judge, out)?;
+        if args.dry_run {
+            return Ok(());
+        }
+    }
     let model = model_of(&study, args.device, None, out, &ctx)?;
     let json = out.is_json();
     let shared = RefCell::new(&mut *out);
@@ -40,17 +51,42 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
         }),
         _ => Ok(()),
     };
-    let found = prepared.run(&model, None, &mut |note| shared.borrow().note(note), &mut seen, &ctx)?;
+    let asked = judge.as_mut().map(|j| j as &mut dyn Judge);
+    let found = prepared.run(&model, asked, &mut |note| shared.borrow().note(note), &mut seen, &ctx)?;
     let chart = chart(&found);
     if let Some(path) = &args.svg {
         crate::disk::write_atomic(path, chart.svg().as_bytes())?;
     }
     if out.is_json() {
-        return lines(&found, out);
+        lines(&found, out)?;
+        return judge.map_or(Ok(()), |judge| tell_usage(judge.tally(), out));
     }
     table(&found, out)?;
     remarks(&found, out);
+    if let Some(judge) = &judge {
+        tell_usage(judge.tally(), out)?;
+    }
     chart.text().iter().try_for_each(|line| out.line(line))
+}
+
+fn endpoint_judge(args: &EndpointArgs) -> Result<EndpointJudge> {
+    Ok(EndpointJudge::new(Asker::new(args.endpoint(), Answers::in_dir(&data_dir()?.join("answers")))))
+}
+
+/// What a judge will be asked at most, before it is asked anything.
+fn tell_cost(prepared: &Prepared, judge: &EndpointJudge, out: &mut Output) -> Result<()> {
+    let (rated, cost) = prepared.estimate(judge)?;
+    if out.is_json() {
+        return out.object(&json!({"event": "estimate", "judge": judge.name(), "rated": rated, "cost": cost}));
+    }
+    out.line(&format!(
+        "{}: {} texts rated before; at most {} calls, about {} tokens of questions and at most {} of answers",
+        judge.name(),
+        thousands(rated as u64),
+        thousands(cost.calls as u64),
+        thousands(cost.prompt_tokens as u64),
+        thousands(cost.completion_tokens as u64)
+    ))
 }
 
 fn config(args: &SteeringArgs, study: &Study) -> SteeringConfig {

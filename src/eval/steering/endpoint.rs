@@ -1,0 +1,88 @@
+//! The judge that is a language model behind an endpoint: two questions a text, concept and fluency apart.
+
+use super::judge::{Case, Judge, Judgement};
+use crate::error::Result;
+use crate::eval::judge::prompts::{rate_concept, rate_fluency, read_rating};
+use crate::eval::judge::{Answer, Estimate, Judge as Asker, Question, Tally};
+use crate::task::TaskCtx;
+
+/// Characters of an answer without a rating that a person is shown.
+const SHOWN: usize = 60;
+
+/// Asks an endpoint about every text.
+pub struct EndpointJudge {
+    asker: Asker,
+    name: String,
+}
+
+impl EndpointJudge {
+    /// Its name is the model's and the host's: two models, or two servers of one name, keep logs of their own.
+    pub fn new(asker: Asker) -> Self {
+        let endpoint = asker.endpoint();
+        let address = endpoint.url.split_once("://").map_or(&*endpoint.url, |(_, rest)| rest);
+        // A person may have written a password before the host.
+        let host = address.rsplit_once('@').map_or(address, |(_, host)| host);
+        let name = format!("{} at {host}", endpoint.model);
+        Self { asker, name }
+    }
+
+    /// What rating so many texts of `tokens` tokens would cost at most, the unsteered ones once for each of `labels`.
+    pub fn estimate(&self, texts: usize, unsteered: usize, labels: usize, tokens: usize) -> Estimate {
+        // About four bytes a token, as the estimate of a question counts them.
+        let text = "word".repeat(tokens);
+        let of = |question: Question, times: usize| {
+            let one = self.asker.estimate(&[question]);
+            let tokens = |n: usize| n * times;
+            (times, tokens(one.prompt_tokens), tokens(one.completion_tokens))
+        };
+        let concept = of(rate_concept("a concept", &text), texts + unsteered * labels);
+        let fluency = of(rate_fluency(&text), texts + unsteered);
+        Estimate {
+            calls: concept.0 + fluency.0,
+            answered: 0,
+            prompt_tokens: concept.1 + fluency.1,
+            completion_tokens: concept.2 + fluency.2,
+        }
+    }
+
+    /// What asking did cost.
+    pub fn tally(&self) -> Tally {
+        self.asker.tally()
+    }
+}
+
+impl Judge for EndpointJudge {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn describe(&self) -> String {
+        format!(
+            "judge {}: concept 0 to 2 (how much of the label is in the text) and fluency 0 to 2, asked apart of prompt and text \
+             together",
+            self.name
+        )
+    }
+
+    fn rate(&mut self, cases: &[Case], ctx: &TaskCtx) -> Result<Vec<Judgement>> {
+        let ask = |case: &Case| {
+            let text = format!("{}{}", case.prompt, case.text);
+            [rate_concept(&case.label, &text), rate_fluency(&text)]
+        };
+        let questions: Vec<Question> = cases.iter().flat_map(ask).collect();
+        let answers = self.asker.ask(&questions, ctx)?;
+        let judgement = |pair: &[Result<Answer, String>]| match (rating("concept", &pair[0]), rating("fluency", &pair[1])) {
+            (Ok(concept), Ok(fluency)) => Judgement::Rated { concept, fluency },
+            (Err(unrated), _) | (_, Err(unrated)) => Judgement::Unrated { unrated },
+        };
+        Ok(answers.chunks_exact(2).map(judgement).collect())
+    }
+}
+
+fn rating(of: &str, answer: &Result<Answer, String>) -> Result<f64, String> {
+    let answer = answer.as_ref().map_err(|why| format!("{of}: {why}"))?;
+    read_rating(&answer.text).map(f64::from).ok_or_else(|| {
+        let shown: String = answer.text.trim().chars().take(SHOWN).collect();
+        format!("{of}: no rating in the answer \"{}\"", shown.escape_debug())
+    })
+}
