@@ -11,11 +11,11 @@ use crate::eval::judge::{Endpoint, Key};
 #[derive(Debug, Args)]
 pub struct EndpointArgs {
     /// Base address of an OpenAI-compatible chat endpoint: http://127.0.0.1:8080/v1
-    #[arg(long)]
-    pub endpoint: String,
+    #[arg(long, requires = "judge_model")]
+    pub endpoint: Option<String>,
     /// The model to ask there
-    #[arg(long)]
-    pub judge_model: String,
+    #[arg(long, requires = "endpoint")]
+    pub judge_model: Option<String>,
     /// Environment variable that holds the key; it is sent to the endpoint and kept nowhere
     #[arg(long, default_value = "OPENAI_API_KEY")]
     pub key_env: String,
@@ -28,13 +28,11 @@ pub struct EndpointArgs {
 }
 
 impl EndpointArgs {
-    /// The endpoint that these arguments name, with the key from the environment.
-    pub fn endpoint(&self) -> Endpoint {
-        Endpoint {
-            concurrency: self.concurrency,
-            timeout: self.timeout,
-            ..Endpoint::new(&self.endpoint, &self.judge_model, Key::from_env(&self.key_env))
-        }
+    /// The endpoint that these arguments name, if any, with the key from the environment.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        let (url, model) = (self.endpoint.as_deref()?, self.judge_model.as_deref()?);
+        let asked = Endpoint::new(url, model, Key::from_env(&self.key_env));
+        Some(Endpoint { concurrency: self.concurrency, timeout: self.timeout, ..asked })
     }
 }
 

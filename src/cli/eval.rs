@@ -104,7 +104,7 @@ pub struct SteeringArgs {
     pub batch: usize,
     /// A language model that rates the texts [default: the offline judge, which asks nobody]
     #[command(flatten)]
-    pub judge: Option<EndpointArgs>,
+    pub judge: EndpointArgs,
     /// Only say how many calls and tokens the judge would take
     #[arg(long, requires = "endpoint")]
     pub dry_run: bool,

@@ -17,10 +17,12 @@ use crate::study::Study;
 
 pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
+    let no_judge = || Error::usage("describing needs a judge: give --endpoint URL and --judge-model NAME");
+    let endpoint = args.judge.endpoint().ok_or_else(no_judge)?;
     let fit = open_fit(&args.study, args.fit.as_deref())?.1.name;
     let materials = materials(args, &fit, out)?;
     let scored = !args.no_score;
-    let mut judge = Judge::new(args.judge.endpoint(), Answers::in_dir(&data_dir()?.join("answers")));
+    let mut judge = Judge::new(endpoint, Answers::in_dir(&data_dir()?.join("answers")));
     let cost = estimate(&judge, &materials, scored);
     if out.is_json() {
         out.object(&json!({"event": "estimate", "features": materials.len(), "cost": cost}))?;

@@ -6,10 +6,10 @@ use serde_json::json;
 
 use super::super::{describe::tell_usage, model_of, output::thousands};
 use super::{Output, holdout, with_interval};
-use crate::cli::{EndpointArgs, SteeringArgs};
+use crate::cli::SteeringArgs;
 use crate::engine::causal::{Causal, CausalAsk, Prepared, prepare};
 use crate::error::Result;
-use crate::eval::judge::{Answers, Judge as Asker};
+use crate::eval::judge::{Answers, Endpoint, Judge as Asker};
 use crate::eval::steering::endpoint::EndpointJudge;
 use crate::eval::steering::judge::Judge;
 use crate::eval::steering::report::CellReport;
@@ -34,7 +34,7 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
         seed: args.common.seed,
     };
     let prepared = prepare(&study, &ask, &ctx)?;
-    let mut judge = args.judge.as_ref().map(endpoint_judge).transpose()?;
+    let mut judge = args.judge.endpoint().map(endpoint_judge).transpose()?;
     if let Some(judge) = &judge {
         tell_cost(&prepared, judge, out)?;
         if args.dry_run {
@@ -59,18 +59,18 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     }
     if out.is_json() {
         lines(&found, out)?;
-        return judge.map_or(Ok(()), |judge| tell_usage(judge.tally(), out));
+    } else {
+        table(&found, out)?;
     }
-    table(&found, out)?;
     remarks(&found, out);
     if let Some(judge) = &judge {
         tell_usage(judge.tally(), out)?;
     }
-    chart.text().iter().try_for_each(|line| out.line(line))
+    if out.is_json() { Ok(()) } else { chart.text().iter().try_for_each(|line| out.line(line)) }
 }
 
-fn endpoint_judge(args: &EndpointArgs) -> Result<EndpointJudge> {
-    Ok(EndpointJudge::new(Asker::new(args.endpoint(), Answers::in_dir(&data_dir()?.join("answers")))))
+fn endpoint_judge(endpoint: Endpoint) -> Result<EndpointJudge> {
+    Ok(EndpointJudge::new(Asker::new(endpoint, Answers::in_dir(&data_dir()?.join("answers")))))
 }
 
 /// What a judge will be asked at most, before it is asked anything.
