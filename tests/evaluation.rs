@@ -217,7 +217,11 @@ fn an_endpoint_judges_beside_the_offline_judge_and_what_it_does_not_rate_is_no_n
     assert!(!all.contains(KEY) && !notes.contains(KEY));
 
     let gone = ["--endpoint", "http://127.0.0.1:1/v1", "--judge-model", "m"];
-    made.fails(&[&["eval", "steering", &study, "--labels", "sea", "--kl", "0.02"], &gone[..]].concat(), 1, "cannot be reached");
+    made.fails(
+        &[&["eval", "steering", &study, "--labels", "sea", "--kl", "0.02"], &gone[..]].concat(),
+        1,
+        "cannot be reached",
+    );
     made.fails(&["eval", "steering", &study, "--endpoint", "http://127.0.0.1:1/v1"], 2, "--judge-model");
 }
 
@@ -231,7 +235,8 @@ fn decoder_rows_and_named_fits_are_directions_like_others() {
     let card = &made.lines(&["feature", study, "sae:t/3", "--json"])[0];
     assert_eq!((&card["id"], &card["hook"]), (&json!(3), &json!("blocks.1.mlp.hook_post")));
     let steered = made.lines(&["steer", study, "sae:t/3:0.5,fit:k5/1", "--alpha", "2", "--max-tokens", "2", "--json"]);
-    let sets: Vec<_> = steered[0]["directions"].as_array().unwrap().iter().map(|d| d["set"].as_str().unwrap()).collect();
+    let sets: Vec<_> =
+        steered[0]["directions"].as_array().unwrap().iter().map(|d| d["set"].as_str().unwrap()).collect();
     assert_eq!(sets, ["sae:t", "k5"]);
     let found = made.lines(&["eval", "detection", study, "--methods", "fit:k5,sae:t,sae", "--json"]);
     let names: Vec<_> = events(&found, "method").iter().map(|m| m["result"]["method"].as_str().unwrap()).collect();

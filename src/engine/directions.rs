@@ -216,7 +216,9 @@ mod tests {
         assert_eq!(read("diffmean:weekday/Monday:0.5"), of(SetKind::DiffMean, "weekday/Monday", 0.5));
         assert_eq!(read("neuron:7:-1"), of(SetKind::Neuron, "7", -1.0));
         assert_eq!(Reference::parse_list("3:1,kmeans:2").unwrap().len(), 2);
-        for bad in ["", "x", "3:", "3:nan", "1,,2", "-1", "probe:1", "diffmean:", "fit:months", "sae:topk", "sae:/3", "fit:k/"] {
+        for bad in
+            ["", "x", "3:", "3:nan", "1,,2", "-1", "probe:1", "diffmean:", "fit:months", "sae:topk", "sae:/3", "fit:k/"]
+        {
             assert!(matches!(Reference::parse_list(bad), Err(Error::Usage(_))), "{bad}");
         }
     }
@@ -232,8 +234,7 @@ mod tests {
             config: FitConfig { features: 2, sparsity: 0.3, ..FitConfig::default() },
         };
         let ctx = TaskCtx::silent();
-        for (kind, k) in [(SetKind::DiffMean, 2), (SetKind::KMeans, 2), (SetKind::Random, 2), (SetKind::Neuron, 3)]
-        {
+        for (kind, k) in [(SetKind::DiffMean, 2), (SetKind::KMeans, 2), (SetKind::Random, 2), (SetKind::Neuron, 3)] {
             let set = made(&kind, &ground, &ctx).unwrap();
             assert_eq!((set.directions().count(), set.directions().height(), set.name()), (k, 3, &*kind.to_string()));
         }

@@ -305,7 +305,9 @@ mod tests {
         let ends = Ends { eos, decode: &letters };
         let mut tokens = Vec::new();
         let mut emit = |t: NewToken| tokens.push(t);
-        let out = run(&decoder(), &ends, prompts, sampling, Arithmetic::Quick, &mut NoTap, &mut emit, &TaskCtx::silent()).unwrap();
+        let out =
+            run(&decoder(), &ends, prompts, sampling, Arithmetic::Quick, &mut NoTap, &mut emit, &TaskCtx::silent())
+                .unwrap();
         (out, tokens)
     }
 

@@ -73,7 +73,9 @@ impl<'a> Prompts<'a> {
         ctx: &TaskCtx,
     ) -> Result<Self> {
         if prompts.is_empty() || prompts.iter().any(Vec::is_empty) {
-            return Err(Error::usage("steering cannot be measured on an empty prompt: give a text such as 'I think that'"));
+            return Err(Error::usage(
+                "steering cannot be measured on an empty prompt: give a text such as 'I think that'",
+            ));
         }
         let layer = pushes.iter().flat_map(|p| p.hooks()).map(|h| h.layer).min().unwrap_or(0);
         let touch = match positions {

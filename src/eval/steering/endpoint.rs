@@ -71,10 +71,11 @@ impl Judge for EndpointJudge {
         };
         let questions: Vec<Question> = cases.iter().flat_map(ask).collect();
         let answers = self.asker.ask(&questions, ctx)?;
-        let judgement = |pair: &[Result<Answer, String>]| match (rating("concept", &pair[0]), rating("fluency", &pair[1])) {
-            (Ok(concept), Ok(fluency)) => Judgement::Rated { concept, fluency },
-            (Err(unrated), _) | (_, Err(unrated)) => Judgement::Unrated { unrated },
-        };
+        let judgement =
+            |pair: &[Result<Answer, String>]| match (rating("concept", &pair[0]), rating("fluency", &pair[1])) {
+                (Ok(concept), Ok(fluency)) => Judgement::Rated { concept, fluency },
+                (Err(unrated), _) | (_, Err(unrated)) => Judgement::Unrated { unrated },
+            };
         Ok(answers.chunks_exact(2).map(judgement).collect())
     }
 }

@@ -119,10 +119,8 @@ impl OfflineJudge {
         labels.sort_unstable();
         labels.dedup();
         let counts = Counts::of(learn);
-        let groups: Vec<Option<u32>> = scale
-            .iter()
-            .map(|s| labels.binary_search(&s.0).ok().map(|l| l as u32))
-            .collect();
+        let groups: Vec<Option<u32>> =
+            scale.iter().map(|s| labels.binary_search(&s.0).ok().map(|l| l as u32)).collect();
         let (mut concepts, mut left_out) = (HashMap::new(), Vec::new());
         for (l, &label) in labels.iter().enumerate() {
             let words = counts.words_of(label);
@@ -137,7 +135,9 @@ impl OfflineJudge {
             } else if own.is_empty() {
                 "no sentence is left to scale its words by".to_owned()
             } else if tells < TELLS {
-                format!("its words do not tell sentences that they were not learnt from (AUROC {tells:.2}, wanted {TELLS})")
+                format!(
+                    "its words do not tell sentences that they were not learnt from (AUROC {tells:.2}, wanted {TELLS})"
+                )
             } else if concept.own <= concept.base {
                 "unsteered texts use its words as much as its own sentences do".to_owned()
             } else {

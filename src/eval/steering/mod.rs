@@ -336,7 +336,15 @@ impl<'a> Run<'a> {
         let steering = |g: &Group| g.push.clone().map(|push| Steering { push, alpha: g.alpha });
         let rows = groups.iter().flat_map(|g| std::iter::repeat_n(steering(g), g.samples.len())).collect();
         let mut tap = SteerTap::new(rows, Touch::All)?;
-        let made = generate(self.model, &continuations, &self.config.sampling, Arithmetic::Widened, &mut tap, &mut |_| {}, ctx)?;
+        let made = generate(
+            self.model,
+            &continuations,
+            &self.config.sampling,
+            Arithmetic::Widened,
+            &mut tap,
+            &mut |_| {},
+            ctx,
+        )?;
         let places: Vec<(&Group, usize)> = groups.iter().flat_map(|g| g.samples.iter().map(move |&s| (g, s))).collect();
         let rows: Vec<(&[u32], &[u32])> =
             places.iter().zip(&made).map(|((g, _), m)| (&self.prompts[g.key.prompt][..], &m.ids[..])).collect();

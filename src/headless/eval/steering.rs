@@ -151,7 +151,8 @@ fn remarks(found: &Causal, out: &Output) {
 /// "22 labels, 6 not judged (animals, money, …)".
 fn labels(found: &Causal) -> String {
     let names: Vec<&str> = found.not_judged.iter().map(|(label, _)| label.as_str()).collect();
-    let more = if names.is_empty() { String::new() } else { format!(", {} not judged ({})", names.len(), names.join(", ")) };
+    let more =
+        if names.is_empty() { String::new() } else { format!(", {} not judged ({})", names.len(), names.join(", ")) };
     format!("{} labels{more}", found.labels.len())
 }
 
