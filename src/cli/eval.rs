@@ -13,7 +13,7 @@ pub enum EvalCommand {
     /// Which directions tell a label's sentences from the others, on sentences that did not choose them
     Detection(DetectionArgs),
     /// Which directions make the model speak of a label when it is steered with them, at equal KL
-    Steering(SteeringArgs),
+    Steering(Box<SteeringArgs>),
     /// What a family of features promotes with its shared neurons, and with those of one member alone
     Reuse(ReuseArgs),
 }
