@@ -17,7 +17,9 @@ use crate::eval::steering::endpoint::EndpointJudge;
 use crate::eval::steering::judge::{Case, Judge, Judgement, OfflineJudge};
 use crate::eval::steering::log::Log;
 use crate::eval::steering::report::{Compared, MethodReport, compare, report};
-use crate::eval::steering::{Happened, Run, SteeringConfig, Subject, TextRecord, texts_of, unreached, unsteered_of};
+use crate::eval::steering::{
+    Happened, JudgedRecord, Run, SteeringConfig, Subject, TextRecord, texts_of, unreached, unsteered_of,
+};
 use crate::model::{HookPoint, Model};
 use crate::steering::direction_term;
 use crate::study::Study;
@@ -40,6 +42,21 @@ pub struct CausalAsk {
     pub name: Option<String>,
     /// Of shuffling and the bootstrap.
     pub seed: u64,
+}
+
+impl Default for CausalAsk {
+    /// What `mlpeek eval steering` asks where nothing is said.
+    fn default() -> Self {
+        Self {
+            methods: Method::usual(),
+            place: Place::default(),
+            holdout: Holdout { share: 0.5, ..Holdout::default() },
+            labels: Vec::new(),
+            config: SteeringConfig::default(),
+            name: None,
+            seed: 42,
+        }
+    }
 }
 
 /// An evaluation that needs nothing more of its study.
@@ -185,6 +202,19 @@ fn offers(all: &[Offered], labels: &[String], names: &[String]) -> Vec<Offer> {
 }
 
 impl Prepared {
+    /// The methods, by the names of their reports.
+    pub fn methods(&self) -> &[String] {
+        &self.methods
+    }
+
+    /// What a judge has said in earlier runs.
+    ///
+    /// # Errors
+    /// A log that cannot be read.
+    pub fn judged(&self, judge: &str) -> Result<Vec<JudgedRecord>> {
+        self.log.judged(judge)
+    }
+
     /// What an endpoint would be asked at most, less the texts that it has rated.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::analysis::matching::FitComparison;
 use crate::analysis::{
     Comparison, FeatureCard, FeatureRow, LabelMatrix, Levels, NeuronCard, SharedNeurons, Trace, Tree,
 };
-use crate::eval::steering::JudgedRecord;
+use crate::eval::steering::report::MethodReport;
 use crate::factor::recursive::Growth;
 use crate::factor::{FitConfig, Stop, Sweep};
 use crate::model::generate::Sampling;
@@ -356,8 +356,8 @@ pub enum Event {
         /// The new text.
         text: String,
     },
-    /// Texts of an evaluation that were judged, as they come.
-    Judged(Vec<JudgedRecord>),
+    /// What the texts of an evaluation that were judged so far amount to, a report a method.
+    Judged(Vec<MethodReport>),
     /// An evaluation is complete.
     Evaluation(Box<Causal>),
     /// A job ended well, with a word on it ("17,204 tokens in 14.2 s").

@@ -26,7 +26,9 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::error::{Error, Result};
-use crate::eval::steering::Happened;
+use crate::eval::steering::judge::OFFLINE;
+use crate::eval::steering::report::report;
+use crate::eval::steering::{Happened, JudgedRecord};
 use crate::factor::recursive::Growth;
 use crate::interop;
 use crate::model::source;
@@ -302,9 +304,13 @@ fn evaluate(session: &Session, ask: &causal::CausalAsk, ctx: &TaskCtx) -> Result
         Some(study) => causal::prepare(study, ask, ctx)?,
         None => return Err(Error::refused("no study is open yet")),
     };
+    let (methods, mut judged) = (prepared.methods().to_vec(), prepared.judged(OFFLINE)?);
+    let tell = |judged: &[JudgedRecord]| session.emit(Event::Judged(report(judged, &methods, ask.seed)));
+    tell(&judged);
     let mut seen = |happened: Happened<'_>| {
-        if let Happened::Texts(_, judged) = happened {
-            session.emit(Event::Judged(judged.to_vec()));
+        if let Happened::Texts(_, new) = happened {
+            judged.extend_from_slice(new);
+            tell(&judged);
         }
         Ok(())
     };

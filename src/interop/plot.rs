@@ -118,27 +118,39 @@ impl Chart {
 
     /// As lines of text: each series has a letter, where two fall together the first is shown.
     pub fn text(&self) -> Vec<String> {
-        let (xs, top) = (self.xs(), self.top());
-        let letter = |i: usize| char::from(b'a' + (i % 26) as u8);
-        let mut grid = vec![vec![' '; xs.len() * TEXT_STEP]; TEXT_LINES];
-        for (i, series) in self.series.iter().enumerate().rev() {
-            for p in &series.points {
-                let column = xs.iter().position(|&x| x == p.x).unwrap_or(0) * TEXT_STEP + TEXT_STEP / 2;
-                let line = ((p.y / top).clamp(0.0, 1.0) * (TEXT_LINES - 1) as f64).round() as usize;
-                grid[TEXT_LINES - 1 - line][column] = letter(i);
-            }
-        }
         let mut out = vec![format!("{} ({})", self.title, self.y_label)];
-        for (i, line) in grid.into_iter().enumerate() {
-            let y = top * (TEXT_LINES - 1 - i) as f64 / (TEXT_LINES - 1) as f64;
-            out.push(format!("{:>7} │{}", number(y), line.into_iter().collect::<String>().trim_end()));
-        }
-        out.push(format!("{:>7} └{}", "", "─".repeat(xs.len() * TEXT_STEP)));
-        let ticks: String = xs.iter().map(|&x| format!("{:^TEXT_STEP$}", number(x))).collect();
-        out.push(format!("{:>7}  {}  {}", "", ticks.trim_end(), self.x_label));
+        out.extend(self.grid(TEXT_LINES, TEXT_STEP));
         out.extend(self.series.iter().enumerate().map(|(i, s)| format!("{:>9} {}", letter(i), s.name)));
         out
     }
+
+    /// The plot alone, `lines` high over its axis, the x `step` columns apart.
+    pub fn grid(&self, lines: usize, step: usize) -> Vec<String> {
+        let (lines, step) = (lines.max(2), step.max(2));
+        let (xs, top) = (self.xs(), self.top());
+        let mut grid = vec![vec![' '; xs.len() * step]; lines];
+        for (i, series) in self.series.iter().enumerate().rev() {
+            for p in &series.points {
+                let column = xs.iter().position(|&x| x == p.x).unwrap_or(0) * step + step / 2;
+                let line = ((p.y / top).clamp(0.0, 1.0) * (lines - 1) as f64).round() as usize;
+                grid[lines - 1 - line][column] = letter(i);
+            }
+        }
+        let mut out = Vec::with_capacity(lines + 2);
+        for (i, line) in grid.into_iter().enumerate() {
+            let y = top * (lines - 1 - i) as f64 / (lines - 1) as f64;
+            out.push(format!("{:>7} │{}", number(y), line.into_iter().collect::<String>().trim_end()));
+        }
+        out.push(format!("{:>7} └{}", "", "─".repeat(xs.len() * step)));
+        let ticks: String = xs.iter().map(|&x| format!("{:^step$}", number(x))).collect();
+        out.push(format!("{:>7}  {}  {}", "", ticks.trim_end(), self.x_label));
+        out
+    }
+}
+
+/// What stands for a series in text.
+fn letter(i: usize) -> char {
+    char::from(b'a' + (i % 26) as u8)
 }
 
 fn number(value: f64) -> String {

@@ -4,7 +4,7 @@
 //! Invariant: every action has one row, every name is unique, and no two rows that can be live at once share a key.
 
 use super::panes::PaneId;
-use PaneId::{Compare, Contexts, Feature, Features, Fit, Labels, Live, Start, Steer, Tree};
+use PaneId::{Compare, Contexts, Evaluate, Feature, Features, Fit, Labels, Live, Start, Steer, Tree};
 
 /// Something that a key can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,6 +77,7 @@ pub enum Action {
     ShowFit,
     Undo,
     Labels,
+    Evaluate,
     SteerThree,
 }
 
@@ -103,6 +104,7 @@ const EVERYWHERE: &[PaneId] = &[];
 const READING: &[PaneId] = &[Features, Contexts, Feature];
 
 const WITH_FEATURE: &[PaneId] = &[Features, Contexts, Feature, Compare, Tree, Steer, Live];
+const EVALUATING: &[PaneId] = &[Features, Contexts, Feature, Labels, Steer];
 const NAMING: &[PaneId] = &[Features, Contexts, Feature, Tree];
 
 const fn row(
@@ -128,7 +130,7 @@ pub const ACTIONS: &[ActionInfo] = &[
     row(Action::PageDown, "page-down", "page down", &["pagedown", "ctrl-d"], EVERYWHERE, 0, "A screen down"),
     row(Action::First, "first", "first", &["g", "home"], EVERYWHERE, 0, "To the first"),
     row(Action::Last, "last", "last", &["G", "end"], EVERYWHERE, 0, "To the last"),
-    row(Action::Run, "run", "run", &["enter", "ctrl-r"], &[Start, Steer], 10, "Start with what is chosen: load, collect and fit, or steer"),
+    row(Action::Run, "run", "run", &["enter", "ctrl-r"], &[Start, Steer, Evaluate], 10, "Start with what is chosen: load, collect and fit, steer, or evaluate"),
     row(Action::Edit, "edit", "edit", &["e", "i"], &[Start, Steer, Live], 20, "Type into the chosen field"),
     row(Action::Open, "open", "open", &["enter"], &[Features, Contexts, Feature, Labels, Tree, Live], 10, "Go into what is under the cursor"),
     row(Action::Back, "back", "back", &["esc", "backspace"], EVERYWHERE, 0, "Back one level"),
@@ -178,6 +180,7 @@ pub const ACTIONS: &[ActionInfo] = &[
     row(Action::ShowFit, "show-fit", "show", &["enter"], &[Fit], 25, "Show the fit under the cursor"),
     row(Action::CompareFit, "compare-fit", "compare", &["c"], &[Fit], 26, "Match the features of the fit under the cursor with those on show"),
     row(Action::Labels, "labels", "labels", &["M"], READING, 0, "Features against the corpus's labels as a heat map"),
+    row(Action::Evaluate, "evaluate", "evaluate", &["V"], EVALUATING, 0, "What each kind of direction makes the model say, at equal KL, judged"),
     row(Action::Undo, "undo", "undo", &["U"], NAMING, 0, "Take back the last name or note"),
     row(Action::NextMatch, "next-match", "next match", &["n"], &[Tree], 0, "The next feature that the search finds"),
     row(Action::PreviousMatch, "previous-match", "match before", &["N"], &[Tree], 0, "The feature before that the search finds"),

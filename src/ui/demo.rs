@@ -9,6 +9,7 @@ use crate::analysis::{
     NeuronCard, NeuronWeight, Purity, Related, ScoredToken, SharedNeurons, Trace, TraceFeature, Tree, TreeNode,
 };
 use crate::engine::{Command, Estimate, Event, FeatureList, Job, StudyInfo, SweepPoint};
+use crate::eval::steering::report::{CellReport, Mean, MethodReport};
 use crate::factor::FitConfig;
 use crate::model::source::ModelEntry;
 use crate::model::{HookPoint, HookSite, ModelInfo};
@@ -500,6 +501,33 @@ impl Demo {
     /// A point of the curve.
     pub fn sweep(sweep: usize) -> SweepPoint {
         SweepPoint { sweep, relative_error: 0.31 + 0.5 / sweep as f64, seconds: sweep as f64 * 0.13, stop: None }
+    }
+
+    /// What has been judged of so many methods.
+    pub fn reports(methods: usize) -> Vec<MethodReport> {
+        let names = ["k100", "diffmean", "kmeans", "random", "neuron", "k100, shuffled labels"];
+        let report = |(i, name): (usize, &&str)| {
+            let mean = |m: f64| Mean { mean: m, low: m - 0.21, high: m + 0.18 };
+            let cell = |(target, sign): (f64, i8)| CellReport {
+                target,
+                sign,
+                score: mean(0.3 + 0.1 * target * f64::from(sign) / (1.0 + i as f64)),
+                concept: 0.4,
+                fluency: 1.6,
+                labels: 8,
+            };
+            let cells = [0.1, 0.25, 0.5, 1.0].into_iter().flat_map(|t| [(t, 1), (t, -1)]).map(cell).collect();
+            MethodReport {
+                method: (*name).to_owned(),
+                cells,
+                best: Some(mean(0.62 - 0.07 * i as f64)),
+                best_promoting: Some(mean(0.6 - 0.07 * i as f64)),
+                labels: std::collections::BTreeMap::new(),
+                texts: 120,
+                unrated: 0,
+            }
+        };
+        names.iter().enumerate().take(methods).map(report).collect()
     }
 
     /// A job's progress.

@@ -158,7 +158,7 @@ mod tests {
     proptest! {
         #[test]
         fn everything_lies_inside(
-            w in 0u16..=300, h in 0u16..=200, pane in 0usize..10, zoom: bool, notice in 0u16..4, progress: bool, waiting: bool
+            w in 0u16..=300, h in 0u16..=200, pane in 0..PaneId::ALL.len(), zoom: bool, notice in 0u16..4, progress: bool, waiting: bool
         ) {
             let screen = Rect::new(0, 0, w, h);
             let layout = Layout::new(w, h, Want { pane: PaneId::ALL[pane], zoom, notice, progress, waiting });

@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 use crate::eval::rank::auroc_by_group;
 use crate::task::TaskCtx;
 
+/// The name of [`OfflineJudge`].
+pub const OFFLINE: &str = "offline";
+
 /// A text to be rated.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Case {
@@ -183,7 +186,7 @@ impl OfflineJudge {
 
 impl Judge for OfflineJudge {
     fn name(&self) -> &str {
-        "offline"
+        OFFLINE
     }
 
     fn describe(&self) -> String {

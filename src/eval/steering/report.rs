@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::judge::Judgement;
 use super::{JudgedRecord, Key};
 use crate::eval::bootstrap::{Difference, paired};
+use crate::interop::plot::{Chart, Point, Series};
 
 /// Draws of a bootstrap.
 const RESAMPLES: usize = 10_000;
@@ -86,6 +87,21 @@ pub fn compare(reports: &[MethodReport], seed: u64) -> Vec<Compared> {
         Some(Compared { method: first.method.clone(), against: other.method.clone(), difference })
     };
     others.iter().filter_map(compared).collect()
+}
+
+/// Score against KL, promoting.
+pub fn chart(reports: &[MethodReport], title: String) -> Chart {
+    let point = |c: &CellReport| Point { x: c.target, y: c.score.mean, low: c.score.low, high: c.score.high };
+    let series = |r: &MethodReport| Series {
+        name: r.method.clone(),
+        points: r.cells.iter().filter(|c| c.sign > 0).map(point).collect(),
+    };
+    Chart {
+        title,
+        x_label: "KL(base ‖ steered), promoting".to_owned(),
+        y_label: "score, 0 to 2".to_owned(),
+        series: reports.iter().map(series).collect(),
+    }
 }
 
 /// Scores of one label: by target and sign, then by prompt.

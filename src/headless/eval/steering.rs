@@ -12,9 +12,8 @@ use crate::error::Result;
 use crate::eval::judge::{Answers, Endpoint, Judge as Asker};
 use crate::eval::steering::endpoint::EndpointJudge;
 use crate::eval::steering::judge::Judge;
-use crate::eval::steering::report::CellReport;
+use crate::eval::steering::report::chart;
 use crate::eval::steering::{Happened, SteeringConfig};
-use crate::interop::plot::{Chart, Point, Series};
 use crate::model::generate::Sampling;
 use crate::model::source::data_dir;
 use crate::study::Study;
@@ -53,7 +52,7 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     };
     let asked = judge.as_mut().map(|j| j as &mut dyn Judge);
     let found = prepared.run(&model, asked, &mut |note| shared.borrow().note(note), &mut seen, &ctx)?;
-    let chart = chart(&found);
+    let chart = chart(&found.methods, format!("Steering at {}, {} judge", found.hook, found.judge));
     if let Some(path) = &args.svg {
         crate::disk::write_atomic(path, chart.svg().as_bytes())?;
     }
@@ -116,21 +115,6 @@ fn lines(found: &Causal, out: &mut Output) -> Result<()> {
     }
     out.object(&json!({"event": "steering", "name": found.name, "judge": found.judge, "hook": found.hook,
         "labels": found.labels, "not_judged": found.not_judged, "unsteered": found.unsteered, "unreached": found.unreached}))
-}
-
-/// Score against KL, promoting.
-fn chart(found: &Causal) -> Chart {
-    let point = |c: &CellReport| Point { x: c.target, y: c.score.mean, low: c.score.low, high: c.score.high };
-    let series = |r: &crate::eval::steering::report::MethodReport| Series {
-        name: r.method.clone(),
-        points: r.cells.iter().filter(|c| c.sign > 0).map(point).collect(),
-    };
-    Chart {
-        title: format!("Steering at {}, promoting", found.hook),
-        x_label: "KL(base ‖ steered)".to_owned(),
-        y_label: format!("score, 0 to 2, {} judge", found.judge),
-        series: found.methods.iter().map(series).collect(),
-    }
 }
 
 fn remarks(found: &Causal, out: &Output) {

@@ -123,6 +123,7 @@ impl App {
             return self.carry_out(steps);
         }
         match action {
+            Action::Evaluate => self.go_to(PaneId::Evaluate),
             Action::Explore => self.open_tab(PaneId::Features),
             Action::Tree => self.open_tab(PaneId::Tree),
             Action::Steer => self.open_tab(PaneId::Steer),

@@ -6,6 +6,7 @@
 
 pub mod compare;
 pub mod contexts;
+pub mod evaluate;
 pub mod feature;
 pub mod features;
 pub mod fit;
@@ -34,6 +35,7 @@ use crate::engine::{Command, Event, Level, OpenRequest, SteerPart};
 
 pub use compare::ComparePane;
 pub use contexts::ContextsPane;
+pub use evaluate::EvaluatePane;
 pub use feature::FeaturePane;
 pub use features::FeaturesPane;
 pub use fit::FitPane;
@@ -56,6 +58,8 @@ pub enum PaneId {
     Compare,
     /// Features against labels.
     Labels,
+    /// What directions cause, judged.
+    Evaluate,
     /// Dendrogram of shared neurons.
     Tree,
     /// Steered beside unsteered text.
@@ -70,12 +74,13 @@ pub enum PaneId {
 
 impl PaneId {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Features,
         Self::Contexts,
         Self::Feature,
         Self::Compare,
         Self::Labels,
+        Self::Evaluate,
         Self::Tree,
         Self::Steer,
         Self::Live,
@@ -91,6 +96,7 @@ impl PaneId {
             Self::Feature => "Feature",
             Self::Compare => "Compare",
             Self::Labels => "Labels",
+            Self::Evaluate => "Evaluate",
             Self::Tree => "Tree",
             Self::Steer => "Steer",
             Self::Live => "Live",
@@ -108,6 +114,7 @@ impl PaneId {
     pub fn tab(self) -> Self {
         match self {
             Self::Contexts | Self::Feature | Self::Compare | Self::Labels => Self::Features,
+            Self::Evaluate => Self::Steer,
             other => other,
         }
     }
@@ -293,6 +300,7 @@ pub fn all() -> Vec<Box<dyn Pane>> {
         Box::new(FeaturePane::default()),
         Box::new(ComparePane::default()),
         Box::new(LabelsPane::default()),
+        Box::new(EvaluatePane::default()),
         Box::new(FitPane::default()),
         Box::new(TreePane::default()),
         Box::new(SteerPane::default()),

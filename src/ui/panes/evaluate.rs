@@ -1,0 +1,252 @@
+//! An evaluation as it fills: what each kind of direction makes the model say at equal KL, as a judge rates it. Owns the
+//! newest reports.
+//!
+//! Invariant: the table is that of `mlpeek eval steering` for the texts judged so far.
+
+use ratatui::buffer::Buffer;
+use ratatui::text::{Line, Span};
+
+use super::{Cx, Pane, PaneId, Step, empty, put, put_at, scroll};
+use crate::engine::causal::{Causal, CausalAsk};
+use crate::engine::directions::Place;
+use crate::engine::{Command, Event, Job, Level};
+use crate::eval::steering::report::{Mean, MethodReport, chart};
+use crate::ui::action::Action;
+use crate::ui::text;
+
+/// Cells of the best score with its interval, and of the scores at one KL.
+const BEST: usize = 21;
+const CELL: usize = 13;
+/// Fewest lines of a plot, and those that its axes take.
+const PLOT: usize = 5;
+const AXES: usize = 3;
+/// Most lines of a plot.
+const MOST: usize = 14;
+/// Columns between two KL of the plot at most.
+const STEP: usize = 16;
+
+/// The pane.
+#[derive(Debug, Default)]
+pub struct EvaluatePane {
+    reports: Vec<MethodReport>,
+    /// What it came to, once it has ended.
+    whole: Option<Box<Causal>>,
+    offset: usize,
+}
+
+impl EvaluatePane {
+    fn run(cx: &Cx) -> Vec<Step> {
+        if cx.world.job(Job::Evaluate).is_some() {
+            return vec![Step::Say(Level::Info, format!("it goes on; {} stops it", cx.key(Action::Cancel)))];
+        }
+        let fit = cx.world.features.as_ref().map(|list| list.fit.clone());
+        let ask = CausalAsk { place: Place { fit, ..Place::default() }, ..CausalAsk::default() };
+        vec![Step::Send(Command::Evaluate(Box::new(ask)))]
+    }
+
+    fn targets(&self) -> Vec<f64> {
+        let mut all: Vec<f64> = self.reports.iter().flat_map(|r| r.cells.iter().map(|c| c.target)).collect();
+        all.sort_by(f64::total_cmp);
+        all.dedup();
+        all
+    }
+
+    /// A line or two over the table.
+    fn state(&self, cx: &Cx) -> Vec<String> {
+        let texts: usize = self.reports.iter().map(|r| r.texts).sum();
+        if cx.world.job(Job::Evaluate).is_some() {
+            let stop = cx.key(Action::Cancel);
+            return vec![format!("{} texts judged so far; {stop} stops, what is judged stays", text::count(texts))];
+        }
+        let Some(whole) = &self.whole else {
+            return vec![format!("{} texts judged; {} goes on", text::count(texts), cx.key(Action::Run))];
+        };
+        let left_out = match whole.not_judged.len() {
+            0 => String::new(),
+            n => format!(", {n} of no judgeable words"),
+        };
+        let (labels, unsteered) = (whole.labels.len(), whole.unsteered.score);
+        vec![format!("{labels} labels{left_out}; {} judge; unsteered texts score {unsteered:.2}", whole.judge)]
+    }
+
+    fn names(&self, cx: &Cx) -> usize {
+        let longest = self.reports.iter().map(|r| text::width(&r.method)).max().unwrap_or(0);
+        longest.clamp(8, (usize::from(cx.area.width) / 3).max(8))
+    }
+
+    /// KL targets for which there is room.
+    fn shown(&self, cx: &Cx) -> Vec<f64> {
+        let room = usize::from(cx.area.width).saturating_sub(3 + self.names(cx) + BEST);
+        self.targets().into_iter().take(room / CELL).collect()
+    }
+
+    fn row(&self, at: usize, report: &MethodReport, targets: &[f64], names: usize) -> [String; 2] {
+        let letter = char::from(b'a' + (at % 26) as u8);
+        let cell = |target: &f64| {
+            let of = |sign| report.cells.iter().find(|c| c.target == *target && c.sign == sign).map(|c| c.score.mean);
+            let number = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), |v| format!("{v:.2}"));
+            text::pad_left(&format!("+{} −{}", number(of(1)), number(of(-1))), CELL)
+        };
+        let cells: String = targets.iter().map(cell).collect();
+        let head = format!("{letter} {} ", text::pad(&text::clean(&report.method), names));
+        [head, format!("{}{cells}", text::pad_left(&interval(report.best), BEST))]
+    }
+
+    /// The table as text, for a clipboard.
+    fn table(&self) -> String {
+        let targets = self.targets();
+        let heads: String = targets.iter().map(|t| format!("\tKL {t} +\tKL {t} −")).collect();
+        let mut lines = vec![format!("method\tbest\tlow\thigh{heads}")];
+        for r in &self.reports {
+            let number = |v: Option<f64>| v.map_or_else(String::new, |v| format!("{v:.4}"));
+            let of = |target: f64, sign| {
+                number(r.cells.iter().find(|c| c.target == target && c.sign == sign).map(|c| c.score.mean))
+            };
+            let cells: String = targets.iter().map(|&t| format!("\t{}\t{}", of(t, 1), of(t, -1))).collect();
+            let [best, low, high] = [r.best.map(|b| b.mean), r.best.map(|b| b.low), r.best.map(|b| b.high)].map(number);
+            lines.push(format!("{}\t{best}\t{low}\t{high}{cells}", text::clean(&r.method)));
+        }
+        lines.join("\n")
+    }
+
+    /// Rows of the table that fit above the plot, or in all.
+    fn height(&self, cx: &Cx) -> usize {
+        usize::from(cx.area.height).saturating_sub(2).max(1)
+    }
+}
+
+/// "0.41 [0.30, 0.52]".
+fn interval(mean: Option<Mean>) -> String {
+    mean.map_or_else(|| "-".to_owned(), |m| format!("{:.2} [{:.2}, {:.2}]", m.mean, m.low, m.high))
+}
+
+impl Pane for EvaluatePane {
+    fn id(&self) -> PaneId {
+        PaneId::Evaluate
+    }
+
+    fn title(&self, _: &Cx) -> Line<'static> {
+        Line::raw(match &self.whole {
+            Some(whole) => format!("Evaluate: steering at {}, score 0 to 2", whole.hook),
+            None => "Evaluate: steering at equal KL, score 0 to 2".to_owned(),
+        })
+    }
+
+    fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
+        match action {
+            Action::Run => Some(Self::run(cx)),
+            Action::Copy if !self.reports.is_empty() => {
+                Some(vec![Step::Copy(self.table(), "the scores of all methods".to_owned())])
+            }
+            _ => {
+                self.offset = super::motion(action, self.offset, self.reports.len(), self.height(cx))?;
+                Some(Vec::new())
+            }
+        }
+    }
+
+    fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
+        let (run, world) = (action == Action::Run, cx.world);
+        match () {
+            () if run && world.features.is_none() => Some("there are no features yet to evaluate".to_owned()),
+            () if run && world.model.is_none() => Some("no model is open: steering needs one".to_owned()),
+            () if run && world.fitting() => Some("the fit goes on: wait until its features stay".to_owned()),
+            () => None,
+        }
+    }
+
+    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
+        match event {
+            Event::Started(Job::Evaluate) => *self = Self::default(),
+            Event::Judged(reports) => self.reports.clone_from(reports),
+            Event::Evaluation(whole) => {
+                self.reports.clone_from(&whole.methods);
+                self.whole = Some(whole.clone());
+            }
+            Event::Study(_) | Event::Closed if cx.world.features.is_none() => *self = Self::default(),
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    fn view(&self, cx: &Cx, buf: &mut Buffer) {
+        if self.reports.is_empty() {
+            let first = match cx.world.job(Job::Evaluate) {
+                Some(job) => format!("{}…", text::clean(&job.progress.stage)),
+                None => "Do features make the model speak of what they stand for?".to_owned(),
+            };
+            let keys = format!(
+                "{} steers with the features, DiffMean, centroids, single neurons and random directions at equal KL and \
+                 judges the texts offline, for every label. It takes a while; it goes on where it stopped.",
+                cx.key(Action::Run)
+            );
+            return empty(buf, cx, &[first, keys]);
+        }
+        let (theme, names, targets) = (cx.theme, self.names(cx), self.shown(cx));
+        let width = usize::from(cx.area.width);
+        for (i, line) in self.state(cx).iter().enumerate() {
+            put_at(buf, cx.area, 1, i, &Line::styled(text::fit(line, width.saturating_sub(2)), theme.dim()));
+        }
+        let heads: String = targets.iter().map(|t| text::pad_left(&format!("KL {t}"), CELL)).collect();
+        let head = format!(" {}{}{heads}", " ".repeat(names + 3), text::pad_left("best KL and sign", BEST));
+        put(buf, cx.area, 1, &Line::styled(head, theme.heading()));
+        let (count, height) = (self.reports.len(), self.height(cx));
+        let offset = scroll(self.offset, self.offset, count, height);
+        for (y, (at, report)) in self.reports.iter().enumerate().skip(offset).take(height).enumerate() {
+            let [name, numbers] = self.row(at, report, &targets, names);
+            let line = vec![Span::raw(" "), Span::styled(name, theme.name()), Span::styled(numbers, theme.text())];
+            put(buf, cx.area, 2 + y, &Line::from(line));
+        }
+        // A plot where there is room for one.
+        let left = height.saturating_sub(count + 1);
+        if left >= PLOT + AXES && !self.targets().is_empty() {
+            let step = (width.saturating_sub(12) / self.targets().len()).min(STEP);
+            let lines = chart(&self.reports, String::new()).grid((left - AXES).min(MOST), step);
+            for (i, line) in lines.into_iter().enumerate() {
+                put_at(buf, cx.area, 1, 3 + count + i, &Line::styled(line, theme.text()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ui::demo::Demo;
+    use crate::ui::stage::Stage;
+    use crate::ui::theme::Profile;
+
+    #[test]
+    fn scores_fill_in_at_every_size() {
+        for profile in [Profile::TrueColour, Profile::Mono] {
+            for (width, height) in [(120, 36), (80, 24), (60, 18), (30, 8)] {
+                let mut stage = Stage::opened(width, height, profile);
+                stage.answers = false;
+                stage.keys("V");
+                let asks = |stage: &Stage| stage.sent.iter().filter(|c| matches!(c, Command::Evaluate(_))).count();
+                assert!(stage.screen().contains("Do features make") && asks(&stage) == 0, "{}", stage.screen());
+                stage.keys("enter");
+                assert_eq!(asks(&stage), 1);
+                stage.event(Event::Started(Job::Evaluate));
+                stage.event(Event::Judged(Demo::reports(2)));
+                assert!(stage.screen().contains("so far"), "{}", stage.screen());
+                stage.keys("enter");
+                assert_eq!(asks(&stage), 1, "it runs already");
+                stage.event(Event::Judged(Demo::reports(6)));
+                stage.keys("j j pagedown g G k");
+                let screen = stage.screen();
+                assert!(screen.contains("0.62 [0.41, 0.80]") || width < 60, "{screen}");
+                assert_eq!(screen.contains('└'), height >= 24, "{screen}");
+                stage.keys("y esc");
+                assert!(!stage.screen().contains("so far"));
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_run_says_why() {
+        let mut stage = Stage::new(80, 24, Profile::Mono);
+        stage.keys("V enter");
+        assert!(!stage.sent.iter().any(|c| matches!(c, Command::Evaluate(_))));
+    }
+}
