@@ -171,16 +171,24 @@ impl Pane for EvaluatePane {
 
     fn view(&self, cx: &Cx, buf: &mut Buffer) {
         if self.reports.is_empty() {
-            let first = match cx.world.job(Job::Evaluate) {
-                Some(job) => format!("{}…", text::clean(&job.progress.stage)),
-                None => "Do features make the model speak of what they stand for?".to_owned(),
+            let (first, then) = match cx.world.job(Job::Evaluate) {
+                Some(job) => (
+                    format!("{}…", text::clean(&job.progress.stage)),
+                    format!(
+                        "The table fills as texts are judged; {} stops, and nothing is lost.",
+                        cx.key(Action::Cancel)
+                    ),
+                ),
+                None => (
+                    "Do features make the model speak of what they stand for?".to_owned(),
+                    format!(
+                        "{} steers with the features, DiffMean, centroids, single neurons and random directions at equal KL \
+                         and judges the texts offline, for every label. It takes a while; it goes on where it stopped.",
+                        cx.key(Action::Run)
+                    ),
+                ),
             };
-            let keys = format!(
-                "{} steers with the features, DiffMean, centroids, single neurons and random directions at equal KL and \
-                 judges the texts offline, for every label. It takes a while; it goes on where it stopped.",
-                cx.key(Action::Run)
-            );
-            return empty(buf, cx, &[first, keys]);
+            return empty(buf, cx, &[first, then]);
         }
         let (theme, names, targets) = (cx.theme, self.names(cx), self.shown(cx));
         let width = usize::from(cx.area.width);
