@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{Device, EndpointArgs, JsonArgs, PlaceArgs};
+use crate::engine::choice::Choose;
 use crate::engine::evaluation::Method;
 
 /// `mlpeek eval`.
@@ -78,6 +79,9 @@ pub struct SteeringArgs {
     /// Labels, separated by commas [default: all with enough sentences]
     #[arg(long, value_delimiter = ',')]
     pub labels: Vec<String>,
+    /// By what a direction is chosen for a label: input (what excites it) or output (the words that it promotes)
+    #[arg(long, default_value_t = Choose::Input)]
+    pub choose: Choose,
     /// KL(base ‖ steered) at the prompts' last tokens, several separated by commas
     #[arg(long, value_delimiter = ',', default_values_t = [0.1, 0.25, 0.5, 1.0])]
     pub kl: Vec<f64>,

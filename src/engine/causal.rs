@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::choice::{Choose, by_output, first_tokens};
 use super::directions::Place;
 use super::evaluation::{self, Method, Offered};
 use crate::baselines::SetKind;
@@ -14,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::eval::judge::Estimate;
 use crate::eval::split::{Holdout, Split};
 use crate::eval::steering::endpoint::EndpointJudge;
-use crate::eval::steering::judge::{Case, Judge, Judgement, OfflineJudge};
+use crate::eval::steering::judge::{Case, Judge, Judgement, OfflineJudge, vocabulary};
 use crate::eval::steering::log::Log;
 use crate::eval::steering::report::{Compared, MethodReport, compare, report};
 use crate::eval::steering::{
@@ -36,6 +37,9 @@ pub struct CausalAsk {
     pub holdout: Holdout,
     /// Labels; none means all that can be scored.
     pub labels: Vec<String>,
+    /// By which side of a direction it is chosen for a label.
+    #[serde(default)]
+    pub choose: Choose,
     /// The texts.
     pub config: SteeringConfig,
     /// Its name in the study; `None`: made of all this.
@@ -52,6 +56,7 @@ impl Default for CausalAsk {
             place: Place::default(),
             holdout: Holdout { share: 0.5, ..Holdout::default() },
             labels: Vec::new(),
+            choose: Choose::Input,
             config: SteeringConfig::default(),
             name: None,
             seed: 42,
@@ -140,7 +145,7 @@ pub struct Unreached {
 ///
 /// # Errors
 /// What [`Offered::choose`] and [`Log::open`] return; [`Error::Usage`] for a label that is not there and without a method.
-pub fn prepare(study: &Study, ask: &CausalAsk, ctx: &TaskCtx) -> Result<Prepared> {
+pub fn prepare(study: &Study, ask: &CausalAsk, model: &Model, ctx: &TaskCtx) -> Result<Prepared> {
     let tokens = study.tokens()?;
     let split = &Split::new(&tokens, &ask.holdout)?;
     ask.config.check()?;
@@ -150,7 +155,16 @@ pub fn prepare(study: &Study, ask: &CausalAsk, ctx: &TaskCtx) -> Result<Prepared
     let all = evaluation::choose_all(study, &ask.methods, &ask.place, split, ask.seed, ctx)?;
     let labels: Vec<String> = split.labels.iter().map(|&l| tokens.labels[l as usize].clone()).collect();
     let labels: Vec<String> = labels.into_iter().filter(|l| ask.labels.is_empty() || ask.labels.contains(l)).collect();
-    let offers = offers(&all, &labels, &tokens.labels);
+    let train = evaluation::sentences(split, &tokens, false);
+    let chosen = match ask.choose {
+        Choose::Input => vec![None; all.len()],
+        Choose::Output => {
+            let words = vocabulary(&train, &labels);
+            let tokens = words.iter().map(|w| first_tokens(model, w)).collect::<Result<Vec<_>>>()?;
+            all.iter().map(|offered| lifted(offered, &tokens, model, ctx)).collect::<Result<_>>()?
+        }
+    };
+    let offers = offers(&all, &chosen, &labels, &tokens.labels);
     let hook = all[0].set.hook();
     let model = study.manifest().model.as_ref().map(|m| &m.weights_sha256);
     // Everything that decides a text: another plan is another evaluation.
@@ -183,16 +197,38 @@ pub fn prepare(study: &Study, ask: &CausalAsk, ctx: &TaskCtx) -> Result<Prepared
     })
 }
 
+/// The directions of a method that lift each label's words most; `None` for one that chooses by no side: differences in
+/// means are their labels' own, and random directions are not chosen. Shuffled: another label's words.
+fn lifted(offered: &Offered, tokens: &[Vec<u32>], model: &Model, ctx: &TaskCtx) -> Result<Chosen> {
+    let mut tokens = tokens.to_vec();
+    match &offered.method {
+        Method::Set(kind) if kind.supervised() || *kind == SetKind::Random => return Ok(None),
+        Method::Shuffled => tokens.rotate_left(1),
+        Method::Set(_) => {}
+    }
+    by_output(model, offered.set.as_ref(), &tokens, ctx).map(Some)
+}
+
+/// For each label a direction where it has words; `None` where the choice by input stands.
+type Chosen = Option<Vec<Option<usize>>>;
+
 /// The direction of each method for each label. Random directions are not chosen: one a label, as they come.
-fn offers(all: &[Offered], labels: &[String], names: &[String]) -> Vec<Offer> {
+fn offers(all: &[Offered], chosen: &[Chosen], labels: &[String], names: &[String]) -> Vec<Offer> {
     let mut out = Vec::new();
     for (i, label) in labels.iter().enumerate() {
-        for method in all {
+        for (method, chosen) in all.iter().zip(chosen) {
             let Some(found) = method.found.iter().find(|f| names[f.label as usize] == *label) else { continue };
             let directions = method.set.directions();
             let direction = match method.method {
                 Method::Set(SetKind::Random) => i % directions.count().max(1),
-                _ => found.feature,
+                _ => match chosen {
+                    None => found.feature,
+                    Some(of) => match of[i] {
+                        Some(direction) => direction,
+                        // Without words of its own there is nothing to choose by.
+                        None => continue,
+                    },
+                },
             };
             let (method, hook, column) = (method.name.clone(), method.set.hook(), directions.column(direction));
             out.push(Offer { method, label: label.clone(), direction, hook, column });

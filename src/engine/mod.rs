@@ -4,6 +4,7 @@
 //! work (load, collect, fit) runs on one lane, reading, tracing and steering on lanes of their own.
 
 pub mod causal;
+pub mod choice;
 pub mod directions;
 mod estimate;
 pub mod evaluation;
@@ -301,7 +302,7 @@ impl Engine {
 fn evaluate(session: &Session, ask: &causal::CausalAsk, ctx: &TaskCtx) -> Result<String> {
     let model = session.model()?;
     let prepared = match lock(&session.study).as_ref() {
-        Some(study) => causal::prepare(study, ask, ctx)?,
+        Some(study) => causal::prepare(study, ask, &model, ctx)?,
         None => return Err(Error::refused("no study is open yet")),
     };
     let (methods, mut judged) = (prepared.methods().to_vec(), prepared.judged(OFFLINE)?);

@@ -219,6 +219,17 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
+/// The words of each label that stand out against the other labels' sentences, in the order of the alphabet.
+pub fn vocabulary(sentences: &[Labelled<'_>], labels: &[String]) -> Vec<Vec<String>> {
+    let counts = Counts::of(sentences);
+    let words = |label: &String| {
+        let mut words: Vec<String> = counts.words_of(label).into_iter().collect();
+        words.sort_unstable();
+        words
+    };
+    labels.iter().map(words).collect()
+}
+
 /// How often each label uses each word.
 struct Counts<'a> {
     by_label: HashMap<&'a str, HashMap<String, f64>>,

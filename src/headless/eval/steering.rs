@@ -28,11 +28,13 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
         place: args.common.place.place(),
         holdout: holdout(&args.common),
         labels: args.labels.clone(),
+        choose: args.choose,
         config: config(args, &study),
         name: args.name.clone(),
         seed: args.common.seed,
     };
-    let prepared = prepare(&study, &ask, &ctx)?;
+    let model = model_of(&study, args.device, None, out, &ctx)?;
+    let prepared = prepare(&study, &ask, &model, &ctx)?;
     let mut judge = args.judge.endpoint().map(endpoint_judge).transpose()?;
     if let Some(judge) = &judge {
         tell_cost(&prepared, judge, out)?;
@@ -40,7 +42,6 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
             return Ok(());
         }
     }
-    let model = model_of(&study, args.device, None, out, &ctx)?;
     let json = out.is_json();
     let shared = RefCell::new(&mut *out);
     let mut seen = |happened: Happened<'_>| match happened {

@@ -84,8 +84,12 @@ impl EvaluatePane {
         let letter = char::from(b'a' + (at % 26) as u8);
         let cell = |target: &f64| {
             let of = |sign| report.cells.iter().find(|c| c.target == *target && c.sign == sign).map(|c| c.score.mean);
-            let number = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), |v| format!("{v:.2}"));
-            text::pad_left(&format!("+{} −{}", number(of(1)), number(of(-1))), CELL)
+            let number = |v: Option<f64>| v.map_or_else(|| "  - ".to_owned(), |v| format!("{v:.2}"));
+            let both = match (of(1), of(-1)) {
+                (None, None) => "-".to_owned(),
+                (up, down) => format!("+{} −{}", number(up), number(down)),
+            };
+            text::pad_left(&both, CELL)
         };
         let cells: String = targets.iter().map(cell).collect();
         let head = format!("{letter} {} ", text::pad(&text::clean(&report.method), names));
@@ -211,7 +215,7 @@ impl Pane for EvaluatePane {
             let step = (width.saturating_sub(12) / self.targets().len()).min(STEP);
             let lines = chart(&self.reports, String::new()).grid((left - AXES).min(MOST), step);
             for (i, line) in lines.into_iter().enumerate() {
-                put_at(buf, cx.area, 1, 3 + count + i, &Line::styled(line, theme.text()));
+                put_at(buf, cx.area, 1, 3 + count + i, &Line::styled(text::fit(&line, width - 1), theme.text()));
             }
         }
     }
