@@ -247,6 +247,22 @@ fn decoder_rows_and_named_fits_are_directions_like_others() {
 }
 
 #[test]
+fn a_direction_may_be_chosen_by_the_words_that_it_promotes() {
+    let made = Made::new();
+    let run = |choose: &[&str]| -> Vec<u64> {
+        let plain = ["eval", "steering", &made.study, "--methods", "fit,diffmean,neuron", "--kl", "0.02", "--json"];
+        let lines = made.lines(&[&plain[..], &["--max-tokens", "2"], choose].concat());
+        let texts = events(&lines, "text").into_iter().map(|t| &t["text"]);
+        let of =
+            |method: &str| texts.clone().filter(|t| t["method"] == method).map(|t| t["direction"].as_u64().unwrap());
+        assert!(of("k5").count() > 0 && of("diffmean").max() < Some(3), "a label's own mean stays its own");
+        of("neuron").collect()
+    };
+    // Of 64 neurons the one that a label excites most promotes its words most by chance alone.
+    assert_ne!(run(&["--choose", "output"]), run(&[]));
+}
+
+#[test]
 fn what_cannot_be_evaluated_is_said_in_a_line() {
     let made = Made::new();
     let study = made.study.as_str();
@@ -256,6 +272,7 @@ fn what_cannot_be_evaluated_is_said_in_a_line() {
     made.fails(&steering(&["--labels", "lonely"]), 1, "no label is left");
     made.fails(&steering(&["--labels", "mountains"]), 2, "no label 'mountains'");
     made.fails(&steering(&["--methods", "probe"]), 2, "'probe' is no method");
+    made.fails(&steering(&["--choose", "both"]), 2, "use input or output");
     let (lines, notes, code) = made.output(&steering(&[
         "--methods",
         "random",

@@ -49,6 +49,11 @@ pub struct Point {
 }
 
 impl Chart {
+    /// Whether there is no point to show.
+    pub fn is_empty(&self) -> bool {
+        self.series.iter().all(|s| s.points.is_empty())
+    }
+
     fn xs(&self) -> Vec<f64> {
         let mut xs: Vec<f64> = self.series.iter().flat_map(|s| s.points.iter().map(|p| p.x)).collect();
         xs.sort_by(f64::total_cmp);

@@ -66,7 +66,8 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     if let Some(judge) = &judge {
         tell_usage(judge.tally(), out)?;
     }
-    if out.is_json() { Ok(()) } else { chart.text().iter().try_for_each(|line| out.line(line)) }
+    // Without a rating there is nothing to plot.
+    if out.is_json() || chart.is_empty() { Ok(()) } else { chart.text().iter().try_for_each(|line| out.line(line)) }
 }
 
 fn endpoint_judge(endpoint: Endpoint) -> Result<EndpointJudge> {
