@@ -1,0 +1,74 @@
+//! What an evaluation asks: targets, prompts, samples.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::model::BosRule;
+use crate::model::generate::Sampling;
+
+/// Unsteered texts of each prompt: what the offline judge is scaled by.
+const UNSTEERED_SAMPLES: usize = 8;
+
+/// What is asked of every direction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SteeringConfig {
+    /// KL(base ‖ steered) at the prompts' last tokens, the mean over them.
+    pub targets: Vec<f64>,
+    /// Texts to continue; α is found on all of them.
+    pub prompts: Vec<String>,
+    /// Texts of each prompt, target and sign.
+    pub samples: usize,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// The study's rule.
+    pub bos: BosRule,
+    /// Rows generated at a time; has no part in what is drawn.
+    #[serde(skip)]
+    pub batch: usize,
+}
+
+impl Default for SteeringConfig {
+    fn default() -> Self {
+        let prompts = ["I think that", "The other day", "It is well known that", "She told me about"];
+        Self {
+            targets: vec![0.1, 0.25, 0.5, 1.0],
+            prompts: prompts.map(str::to_owned).to_vec(),
+            samples: 1,
+            sampling: Sampling { max_tokens: 30, ..Sampling::default() },
+            bos: BosRule::Auto,
+            batch: 64,
+        }
+    }
+}
+
+impl SteeringConfig {
+    /// Refuses what asks for nothing, or for a KL that is no positive number.
+    pub fn check(&self) -> Result<()> {
+        let none = |what: &str| Err(Error::usage(format!("nothing to evaluate: give at least one {what}")));
+        if self.targets.is_empty() {
+            return none("KL target");
+        }
+        if let Some(bad) = self.targets.iter().find(|t| !(t.is_finite() && **t > 0.0)) {
+            return Err(Error::usage(format!("a KL target must be a positive number, not {bad}: try 0.25")));
+        }
+        if self.prompts.len() < 2 {
+            return Err(Error::usage(
+                "the best strength is chosen on one half of the prompts and reported on the other: give at least two",
+            ));
+        }
+        if self.samples == 0 || self.sampling.max_tokens == 0 || self.batch == 0 {
+            return none("sample, token and row a batch");
+        }
+        Ok(())
+    }
+}
+
+/// Unsteered texts of a run.
+pub fn unsteered_of(config: &SteeringConfig) -> usize {
+    config.prompts.len() * config.samples.max(UNSTEERED_SAMPLES)
+}
+
+/// Texts that a run of so many subjects will hold when every target is reached.
+pub fn texts_of(subjects: usize, config: &SteeringConfig) -> usize {
+    subjects * 2 * config.targets.len() * config.prompts.len() * config.samples
+}
