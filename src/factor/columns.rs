@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::SparseColumns;
 use super::stream::{Sums, densify};
 use crate::error::Result;
-use crate::matrix::{cholesky, dense, select};
+use crate::matrix::{cholesky, dense, residual, select};
 use crate::task::TaskCtx;
 
 /// A neuron used by more features than this keeps what the column steps gave it: the small systems grow with the cube.
@@ -105,39 +105,58 @@ pub(crate) fn select_sweep(
     ctx: &TaskCtx,
 ) -> Result<()> {
     let (k, d) = (columns.columns(), columns.rows);
-    let mut r = vec![0.0f32; d];
-    let mut scratch = Vec::new();
-    let mut chosen = Vec::new();
-    for j in 0..k {
-        let own = sums.gram[j * k + j];
-        if own <= f64::MIN_POSITIVE || locked[j] {
-            continue;
-        }
-        if j % 64 == 0 {
-            ctx.check()?;
-        }
-        r.copy_from_slice(&sums.products[j * d..(j + 1) * d]);
-        for l in (0..k).filter(|&l| l != j) {
-            let g = sums.gram[j * k + l] as f32;
-            if g != 0.0 {
-                let (indices, values) = columns.column(l);
-                for (&i, &v) in indices.iter().zip(values) {
-                    r[i as usize] -= g * v;
-                }
+    let (mut r, mut scratch) = (Vec::new(), Vec::new());
+    let mut choice = Choice::default();
+    for first in (0..k).step_by(residual::LINES) {
+        ctx.check()?;
+        let block = first..k.min(first + residual::LINES);
+        // What the columns outside the block take away from all of its own at once; then, in order, its own.
+        let mut weights = vec![0.0; k * residual::LINES];
+        for l in (0..k).filter(|l| !block.contains(l)) {
+            for (w, j) in weights[l * residual::LINES..].iter_mut().zip(block.clone()) {
+                *w = sums.gram[j * k + l] as f32;
             }
         }
-        let span = columns.offsets[j]..columns.offsets[j + 1];
-        chosen.resize(span.len(), 0);
-        select::largest(&r, span.len(), &columns.indices[span.clone()], &mut scratch, &mut chosen);
-        let size = if unit { norm(chosen.iter().map(|&i| r[i as usize])) } else { own };
-        if size > 0.0 {
-            columns.indices[span.clone()].copy_from_slice(&chosen);
-            for (v, &i) in columns.values[span].iter_mut().zip(&chosen) {
-                *v = (f64::from(r[i as usize]) / size) as f32;
+        r.clear();
+        r.extend_from_slice(&sums.products[block.start * d..block.end * d]);
+        let entries = (&columns.offsets[..], &columns.indices[..], &columns.values[..]);
+        residual::subtract(&mut r, d, &weights, entries, &mut scratch);
+        for (j, r) in block.clone().zip(r.chunks_exact_mut(d)) {
+            let own = sums.gram[j * k + j];
+            if own > f64::MIN_POSITIVE && !locked[j] {
+                for l in block.clone().filter(|&l| l != j) {
+                    let g = sums.gram[j * k + l] as f32;
+                    let (indices, values) = columns.column(l);
+                    indices.iter().zip(values).for_each(|(&i, &v)| r[i as usize] -= g * v);
+                }
+                choice.take(columns, j, r, (!unit).then_some(own));
             }
         }
     }
     Ok(())
+}
+
+/// Memory for choosing a support.
+#[derive(Default)]
+struct Choice {
+    scratch: Vec<(u32, u32)>,
+    chosen: Vec<u32>,
+}
+
+impl Choice {
+    /// Column j becomes the largest entries of `r`, divided by `size`, or where there is none by their norm.
+    fn take(&mut self, columns: &mut SparseColumns, j: usize, r: &[f32], size: Option<f64>) {
+        let span = columns.offsets[j]..columns.offsets[j + 1];
+        self.chosen.resize(span.len(), 0);
+        select::largest(r, span.len(), &columns.indices[span.clone()], &mut self.scratch, &mut self.chosen);
+        let size = size.unwrap_or_else(|| norm(self.chosen.iter().map(|&i| r[i as usize])));
+        if size > 0.0 {
+            columns.indices[span.clone()].copy_from_slice(&self.chosen);
+            for (v, &i) in columns.values[span].iter_mut().zip(&self.chosen) {
+                *v = (f64::from(r[i as usize]) / size) as f32;
+            }
+        }
+    }
 }
 
 /// One sweep over the columns on their present supports; `products` hold one value of AᵀY an entry.

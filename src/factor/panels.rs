@@ -81,6 +81,15 @@ impl Panels {
     }
 }
 
+/// In eight partial sums, which the compiler vectorises.
+fn sum(piece: &[f32]) -> f32 {
+    let mut parts = [0.0f32; 8];
+    for chunk in piece.chunks_exact(8) {
+        parts.iter_mut().zip(chunk).for_each(|(p, v)| *p += v);
+    }
+    parts.iter().sum()
+}
+
 /// A block's coefficients by feature, for the dense products.
 #[derive(Default)]
 pub(crate) struct Packed {
@@ -100,7 +109,7 @@ impl Packed {
             for (i, piece) in line[..rows].chunks_exact_mut(PANEL).enumerate() {
                 let at = (i * k + j) * PANEL;
                 piece.copy_from_slice(&panels[at..at + PANEL]);
-                *total += f64::from(piece.iter().sum::<f32>());
+                *total += f64::from(sum(piece));
             }
         });
     }

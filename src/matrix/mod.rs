@@ -10,6 +10,7 @@ pub mod dense;
 pub mod gemm;
 pub mod panel;
 pub mod quantised;
+pub mod residual;
 pub mod rowwise;
 pub mod select;
 pub(crate) mod simd;
