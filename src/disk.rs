@@ -68,6 +68,15 @@ impl Drop for NewFile {
     }
 }
 
+/// A path as a person types it: `~` at its beginning is the home directory.
+pub fn expand(typed: &str) -> PathBuf {
+    let home = || std::env::var_os("HOME").map(PathBuf::from);
+    match typed.strip_prefix('~').map(|rest| (home(), rest.trim_start_matches('/'))) {
+        Some((Some(home), rest)) if typed == "~" || typed.starts_with("~/") => home.join(rest),
+        _ => PathBuf::from(typed),
+    }
+}
+
 /// Replaces the content of `path` atomically.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = NewFile::create(path)?;

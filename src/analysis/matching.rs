@@ -49,6 +49,9 @@ pub struct FitComparison {
     pub stability: f64,
     /// Share of those pairs that are matched.
     pub found_again: f64,
+    /// What each feature of the second fit is, in a few words; empty where nobody looked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub b_words: Vec<String>,
 }
 
 /// Cosines of every column of `a` with every column of `b`, `[a][b]`, in f64; 0 for a column of zeros.
@@ -107,6 +110,7 @@ pub fn compare(a: (&str, &SparseColumns), b: (&str, &SparseColumns)) -> FitCompa
         appeared: appeared.collect(),
         stability: all.iter().map(|m| f64::from(m.cosine)).sum::<f64>() / count,
         found_again: matched.len() as f64 / count,
+        b_words: Vec::new(),
         matched,
     }
 }

@@ -9,6 +9,7 @@ use super::causal::{Causal, CausalAsk};
 pub use super::fitting::Refinement;
 use crate::analysis::hierarchy::Linkage;
 use crate::analysis::matching::FitComparison;
+use crate::analysis::neurons::Overlap;
 use crate::analysis::{
     Comparison, FeatureCard, FeatureRow, LabelMatrix, Levels, NeuronCard, SharedNeurons, Trace, Tree,
 };
@@ -177,7 +178,7 @@ pub enum Command {
     /// → [`Event::Neuron`].
     Neuron(usize),
     /// → [`Event::Tree`].
-    Tree(Linkage),
+    Tree(Overlap, Linkage),
     /// → [`Event::Levels`], of the fit on show.
     Levels(Growth),
     /// → [`Event::Comparison`] of these features.
@@ -210,7 +211,13 @@ pub enum Command {
         path: PathBuf,
     },
     /// Writes the dendrogram by this linkage as the file's ending says: `.svg`, `.nwk` (Newick) or `.json`.
-    ExportTree(Linkage, PathBuf),
+    ExportTree(Overlap, Linkage, PathBuf),
+    /// Write the names and notes of the fit on show as JSON.
+    ExportNotes(PathBuf),
+    /// Take names and notes from such a file; features that it does not name keep theirs.
+    ImportNotes(PathBuf),
+    /// Match the features of a fit with those of the newest fit of the study in a directory.
+    CompareStudy(String, PathBuf),
     /// Saves where the explorer stands.
     SaveSession(serde_json::Value),
     /// Checkpoints and ends; the event channel closes when it is done.

@@ -161,7 +161,7 @@ impl Engine {
             }
             Command::Inspect(id) => self.read(move |s| s.card(id).map(|c| s.emit(Event::Card(Box::new(c))))),
             Command::Neuron(index) => self.read(move |s| s.neuron(index).map(|c| s.emit(Event::Neuron(Box::new(c))))),
-            Command::Tree(linkage) => self.read(move |s| reading::tree(s, linkage)),
+            Command::Tree(overlap, linkage) => self.read(move |s| reading::tree(s, overlap, linkage)),
             Command::Shared(ids) => self.read(move |s| reading::shared(s, &ids)),
             Command::Compare(ids) => self.read(move |s| reading::compare(s, &ids)),
             Command::Levels(growth) => self.levels(growth),
@@ -169,7 +169,12 @@ impl Engine {
                 let opener = self.opener();
                 self.errand(move |_| opener.show_fit(&name));
             }
-            Command::ExportTree(linkage, path) => self.read(move |s| reading::export_tree(s, linkage, &path)),
+            Command::ExportTree(overlap, linkage, path) => {
+                self.read(move |s| reading::export_tree(s, overlap, linkage, &path))
+            }
+            Command::ExportNotes(path) => self.read(move |s| reading::export_notes(s, &path)),
+            Command::ImportNotes(path) => self.read(move |s| reading::import_notes(s, &path)),
+            Command::CompareStudy(fit, dir) => self.read(move |s| reading::compare_study(s, &fit, &dir)),
             Command::CompareFits(a, b) => self.read(move |s| reading::compare_fits(s, &a, &b)),
             Command::Labels => self.errand(|s| {
                 let (shown, tokens) = (s.shown()?, s.tokens()?);

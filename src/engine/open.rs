@@ -50,7 +50,7 @@ impl Opener {
     /// An existing study: what is there first, then its model.
     pub fn study(&self, dir: &Path, token: &CancelToken) -> Result<()> {
         let (hook, model_id, config) = run_job(&self.session, Job::Load, token, |ctx| {
-            let study = Study::open(dir)?;
+            let study = self.open_or_read(dir)?;
             let manifest = study.manifest().clone();
             let fits = study.fits()?;
             let newest = fits.last().cloned();
@@ -82,6 +82,22 @@ impl Opener {
             return self.fit(hook, &config.unwrap_or_default(), Again::Show, token);
         }
         Ok(())
+    }
+
+    /// The study in `dir` for writing, or for reading where another process has it or it is not ours to write.
+    fn open_or_read(&self, dir: &Path) -> Result<Study> {
+        let real = |path: &Path| path.canonicalize().ok();
+        let open = lock(&self.session.study).as_ref().and_then(|s| real(s.dir()));
+        if open.is_some() && open == real(dir) {
+            // Its own lock would stand in the way.
+            self.drop_study();
+        }
+        Study::open(dir).or_else(|refused| {
+            let study = Study::open_read_only(dir).map_err(|_| refused.to_string()).ok();
+            let Some(study) = study else { return Err(refused) };
+            self.session.emit(Event::Refused(format!("{refused}; until then it is open for reading")));
+            Ok(study)
+        })
     }
 
     fn open_model_of_study(&self, id: &str, manifest: &study::Manifest, ctx: &TaskCtx) -> Result<()> {

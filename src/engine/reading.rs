@@ -7,13 +7,14 @@ use serde_json::json;
 
 use super::open::bos_rule;
 use super::session::{Session, lock};
-use super::{Event, Probe};
+use super::{Event, Level, Probe};
 use crate::analysis::hierarchy::{self, Linkage};
-use crate::analysis::{compare as features, contexts, lens, levels as described, matching, neurons};
+use crate::analysis::neurons::{self, Overlap};
+use crate::analysis::{FeatureRow, compare as features, contexts, lens, levels as described};
 use crate::error::{Error, Result};
-use crate::factor::Factors;
 use crate::factor::recursive::{self, Growth};
 use crate::interop::dendrogram;
+use crate::study::sides::{self, Side};
 use crate::study::{Notes, Study};
 use crate::task::TaskCtx;
 
@@ -31,8 +32,8 @@ fn check_ids(ids: &[usize], k: usize) -> Result<()> {
     }
 }
 
-pub(super) fn tree(session: &Session, linkage: Linkage) -> Result<()> {
-    let tree = hierarchy::tree_by(&session.shown()?.factors.features, Default::default(), linkage);
+pub(super) fn tree(session: &Session, overlap: Overlap, linkage: Linkage) -> Result<()> {
+    let tree = hierarchy::tree_by(&session.shown()?.factors.features, overlap, linkage);
     session.emit(Event::Tree(Arc::new(tree)));
     Ok(())
 }
@@ -45,9 +46,9 @@ pub(super) fn shared(session: &Session, ids: &[usize]) -> Result<()> {
 }
 
 /// Writes the dendrogram as the ending of `path` says.
-pub(super) fn export_tree(session: &Session, linkage: Linkage, path: &Path) -> Result<()> {
+pub(super) fn export_tree(session: &Session, overlap: Overlap, linkage: Linkage, path: &Path) -> Result<()> {
     let shown = session.shown()?;
-    let tree = hierarchy::tree_by(&shown.factors.features, Default::default(), linkage);
+    let tree = hierarchy::tree_by(&shown.factors.features, overlap, linkage);
     let notes = session.notes();
     let label = |id: usize| {
         let mut row = shown.rows[id].clone();
@@ -105,14 +106,34 @@ pub(super) fn levels(session: &Session, growth: Growth, ctx: &TaskCtx) -> Result
     Ok(format!("levels of {words} features"))
 }
 
+/// Matches the features of two fits of the open study.
 pub(super) fn compare_fits(session: &Session, a: &str, b: &str) -> Result<()> {
-    let load = |study: &Study, name: &str| -> Result<Arc<Factors>> { Ok(study.load_fit(Some(name))?.1) };
-    let (first, second) = {
-        let guard = lock(&session.study);
-        let study = guard.as_ref().ok_or_else(|| Error::refused("no study is open"))?;
-        (load(study, a)?, load(study, b)?)
-    };
-    let found = matching::compare((a, &first.features), (b, &second.features));
+    let guard = lock(&session.study);
+    let study = guard.as_ref().ok_or_else(|| Error::refused("no study is open"))?;
+    let (first, second) = (study.side(Some(a))?, study.side(Some(b))?);
+    drop(guard);
+    tell_compared(session, &first, &second)
+}
+
+/// Matches the features of a fit of the open study with those of another study's newest fit of the same hook.
+pub(super) fn compare_study(session: &Session, fit: &str, dir: &Path) -> Result<()> {
+    let guard = lock(&session.study);
+    let study = guard.as_ref().ok_or_else(|| Error::refused("no study is open"))?;
+    let first = study.side(Some(fit))?;
+    drop(guard);
+    let other = Study::open_read_only(dir)?;
+    let newest = other.fits()?.into_iter().rev().find(|f| f.hook == first.hook && f.relative_error.is_some());
+    let newest = newest.ok_or_else(|| Error::usage(format!("{} has no fit of {}", dir.display(), first.hook)))?;
+    let mut second = other.side(Some(&newest.name))?;
+    let dir = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy();
+    second.name = format!("{dir}/{}", second.name);
+    tell_compared(session, &first, &second)
+}
+
+fn tell_compared(session: &Session, first: &Side, second: &Side) -> Result<()> {
+    let mut found = sides::compare(first, second)?;
+    let words = |row: FeatureRow| row.name.unwrap_or_else(|| row.top_tokens.concat());
+    found.b_words = second.rows().into_iter().map(words).collect();
     session.emit(Event::FitsCompared(Box::new(found)));
     Ok(())
 }
@@ -148,9 +169,15 @@ pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
 pub(super) fn note_feature(session: &Session, id: usize, line: &str) -> Result<()> {
     let shown = session.shown()?;
     check_ids(&[id], shown.factors.features.columns())?;
+    renote(session, |notes| notes.set(id, line))
+}
+
+/// Changes the notes on the fit on show, saves them and remembers those before.
+fn renote(session: &Session, change: impl FnOnce(&mut Notes)) -> Result<()> {
+    let shown = session.shown()?;
     let before = (*session.notes()).clone();
     let mut notes = before.clone();
-    notes.set(id, line);
+    change(&mut notes);
     save(session, &shown.fit, notes)?;
     let mut undo = lock(&session.undo);
     if undo.len() == UNDO {
@@ -174,6 +201,23 @@ pub(super) fn undo_note(session: &Session) -> Result<()> {
     };
     save(session, &fit, notes)?;
     session.emit_features()
+}
+
+/// Writes what was noted on the fit on show as JSON.
+pub(super) fn export_notes(session: &Session, path: &Path) -> Result<()> {
+    session.notes().write(path)?;
+    session.emit(Event::Exported(path.to_path_buf()));
+    Ok(())
+}
+
+/// Takes notes from such a file; the features that it names are noted anew. One step of undo.
+pub(super) fn import_notes(session: &Session, path: &Path) -> Result<()> {
+    let taken = Notes::read(path)?;
+    let ids: Vec<usize> = taken.ids().collect();
+    check_ids(&ids, session.shown()?.factors.features.columns())?;
+    renote(session, |notes| notes.take(taken))?;
+    session.log(Level::Info, format!("notes of {} features taken from {}", ids.len(), path.display()));
+    Ok(())
 }
 
 fn save(session: &Session, fit: &str, notes: Notes) -> Result<()> {

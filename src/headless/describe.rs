@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::features::{PROMOTED, lens_model, safe};
+use super::features::{PROMOTED, lens_model};
 use super::judge::cell;
 use super::output::thousands;
 use super::{Output, open_fit};
@@ -14,6 +14,7 @@ use crate::eval::judge::score::Score;
 use crate::eval::judge::{Answers, Judge, Tally};
 use crate::model::source::data_dir;
 use crate::study::Study;
+use crate::text;
 
 pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
@@ -83,7 +84,7 @@ fn show(id: usize, fit: &str, description: &Description, out: &mut Output) -> Re
         return out.object(&json!({"event": "described", "id": id, "fit": fit, "description": description}));
     }
     let accuracy = |score: &Option<Score>| cell(score.and_then(|s| s.balanced_accuracy), 2);
-    let said = |text: &Option<String>| safe(text.as_deref().unwrap_or("-"));
+    let said = |text: &Option<String>| text::clean(text.as_deref().unwrap_or("-"));
     out.line(&format!(
         "{id:>5}  detection {:>4}  fuzzing {:>4}  fires on: {}  ·  promotes: {}",
         accuracy(&description.detection),

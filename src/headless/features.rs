@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::interop::card;
 use crate::model::Model;
 use crate::study::Study;
+use crate::text;
 
 /// Tokens of a lens column.
 pub(super) const PROMOTED: usize = 25;
@@ -75,33 +76,13 @@ fn list_line(row: &FeatureRow) -> String {
         row.share * 100.0,
         row.density * 100.0,
         row.neurons,
-        fit(&words(&row.top_tokens), 34),
-        fit(&words(&row.promoted), 34),
+        text::fit(&words(&row.top_tokens), 34),
+        text::fit(&words(&row.promoted), 34),
     )
 }
 
-/// Text of a model, safe to print: no control, zero-width or bidi character gets through.
-pub(super) fn safe(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\n' => "⏎".to_owned(),
-            '\t' => "⇥".to_owned(),
-            c if c.is_control() || is_invisible(c) => format!("‹U+{:04X}›", c as u32),
-            c => c.to_string(),
-        })
-        .collect()
-}
-
-fn is_invisible(c: char) -> bool {
-    matches!(c as u32, 0x200B..=0x200F | 0x2028..=0x202E | 0x2060..=0x206F | 0xFEFF | 0xAD | 0x061C | 0x180E | 0xE0000..=0xE007F)
-}
-
 pub(super) fn words(tokens: &[String]) -> String {
-    tokens.iter().map(|t| safe(t.trim())).collect::<Vec<_>>().join(" ")
-}
-
-pub(super) fn fit(text: &str, width: usize) -> String {
-    if text.chars().count() <= width { text.to_owned() } else { text.chars().take(width - 1).chain(['…']).collect() }
+    tokens.iter().map(|t| text::clean(t.trim())).collect::<Vec<_>>().join(" ")
 }
 
 pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
@@ -129,7 +110,7 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
         let Some(said) = described else { return Ok(()) };
         let lines = [("fires on", &said.input), ("promotes", &said.output)];
         return lines.into_iter().try_for_each(|(what, text)| match text {
-            Some(text) => out.line(&format!("{what:<11} {} (said {})", safe(text), safe(&said.judge))),
+            Some(text) => out.line(&format!("{what:<11} {} (said {})", text::clean(text), text::clean(&said.judge))),
             None => Ok(()),
         });
     }
@@ -147,15 +128,19 @@ fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {
             .tokens
             .iter()
             .enumerate()
-            .map(|(i, t)| if i == c.peak { format!("[{}]", safe(t)) } else { safe(t) })
+            .map(|(i, t)| if i == c.peak { format!("[{}]", text::clean(t)) } else { text::clean(t) })
             .collect();
-        out.line(&format!("  {:>8.2}  {:<14} {text}", c.values[c.peak], fit(c.label.as_deref().unwrap_or(""), 14)))?;
+        out.line(&format!(
+            "  {:>8.2}  {:<14} {text}",
+            c.values[c.peak],
+            text::fit(&text::clean(c.label.as_deref().unwrap_or("")), 14)
+        ))?;
     }
     let column = |tokens: &[ScoredToken]| {
         tokens
             .iter()
             .take(12)
-            .map(|t| format!("{} {:.2}", safe(t.token.trim()), t.value))
+            .map(|t| format!("{} {:.2}", text::clean(t.token.trim()), t.value))
             .collect::<Vec<_>>()
             .join("  ")
     };
@@ -167,15 +152,4 @@ fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {
     let related =
         card.related.iter().take(8).map(|r| format!("{} ({:.2})", r.id, r.overlap)).collect::<Vec<_>>().join("  ");
     out.line(&format!("related     {related}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn model_text_cannot_command_the_terminal() {
-        assert_eq!(safe("a\x1b[2Jb\u{202e}c\n"), "a‹U+001B›[2Jb‹U+202E›c⏎");
-        assert_eq!(fit("abcdef", 4), "abc…");
-    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::features::{fit, lens_model, words};
+use super::features::{lens_model, words};
 use super::{Output, open_fit};
 use crate::analysis::{FeatureRow, Levels, Tree, contexts, hierarchy, lens, levels};
 use crate::cli::{TreeArgs, TreeFormat};
@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::factor::recursive;
 use crate::interop::dendrogram;
 use crate::model::{HookPoint, Model};
+use crate::text;
 
 /// Promoted tokens of a node.
 const PROMOTED: usize = 6;
@@ -55,7 +56,7 @@ fn clusters(clusters: &[Vec<usize>], rows: &[FeatureRow], out: &mut Output) -> R
         if out.is_json() {
             out.object(&json!({"features": ids}))?;
         } else {
-            let names: Vec<String> = ids.iter().map(|&id| fit(&dendrogram::leaf_label(&rows[id]), 32)).collect();
+            let names: Vec<String> = ids.iter().map(|&id| text::fit(&dendrogram::leaf_label(&rows[id]), 32)).collect();
             out.line(&format!("{:>4}  {}", ids.len(), names.join(" | ")))?;
         }
     }
@@ -70,7 +71,7 @@ fn indented(tree: &Tree, rows: &[FeatureRow]) -> String {
         let node = &tree.nodes[id];
         text += &"  ".repeat(depth.min(30));
         if node.children.is_empty() {
-            text += &format!("{id} {}\n", fit(&words(&rows[id].top_tokens), 60));
+            text += &format!("{id} {}\n", text::fit(&words(&rows[id].top_tokens), 60));
         } else {
             text += &format!("┬ {:.3} ({} features)\n", node.height, node.features.len());
             stack.extend(node.children.iter().rev().map(|&c| (c, depth + 1)));
@@ -144,7 +145,7 @@ fn level_lines(levels: &Levels) -> String {
             "  ".repeat(depth),
             node.level,
             node.feature,
-            fit(&words(&node.top_tokens), 60)
+            text::fit(&words(&node.top_tokens), 60)
         );
         stack.extend(node.children.iter().zip(&node.shares).rev().map(|(&c, &s)| (c, depth + 1, s)));
     }

@@ -14,6 +14,7 @@ mod places;
 mod rows;
 mod saes;
 mod samples;
+pub mod sides;
 mod source;
 mod tokens;
 
@@ -310,10 +311,25 @@ impl Study {
     }
 
     fn check_writable(&self) -> Result<()> {
+        self.check_there()?;
         if self.is_writable() {
             return Ok(());
         }
-        Err(Error::usage(format!("{} was opened for reading alone", self.dir.display())))
+        Err(Error::refused(format!("{} was opened for reading: open it again to write in it", self.dir.display())))
+    }
+
+    fn check_there(&self) -> Result<()> {
+        if self.dir.join(manifest::FILE).exists() {
+            return Ok(());
+        }
+        Err(Error::refused(format!("the study {} is gone: put it back to save in it", self.dir.display())))
+    }
+
+    /// The right to write a file that is read anew each time: this study's own, or for the moment where it was opened for
+    /// reading and nobody else has it.
+    fn lock_for_now(&self) -> Result<Option<WriteLock>> {
+        self.check_there()?;
+        if self.is_writable() { Ok(None) } else { WriteLock::take(&self.dir).map(Some) }
     }
 
     fn forget_tokens(&self) {

@@ -1,6 +1,7 @@
 //! What a person adds: names of features and more (`notes.json`), and where the explorer stood (`session.json`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,33 @@ impl Notes {
     /// Nothing noted.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty() && self.details.is_empty() && self.unplaced.is_empty()
+    }
+
+    /// The features that something was noted of, ascending.
+    pub fn ids(&self) -> impl Iterator<Item = usize> + '_ {
+        self.names.keys().chain(self.details.keys()).copied().collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// From a file as [`Notes::write`] leaves it.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        serde_json::from_slice(&bytes)
+            .map_err(|e| Error::file(path, format!("not notes as `mlpeek notes --export` writes: {e}")))
+    }
+
+    /// To a JSON file, atomically.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        disk::write_atomic(path, &json_bytes(self)?)
+    }
+
+    /// Takes over what `other` says; features that it says nothing of stay as they are.
+    pub fn take(&mut self, other: Self) {
+        for id in other.ids() {
+            self.names.remove(&id);
+            self.details.remove(&id);
+        }
+        self.names.extend(other.names);
+        self.details.extend(other.details);
     }
 
     /// Feature `id` as one line that [`Notes::set`] reads: `a name #tag #tag *4 -- a text`.
@@ -131,7 +159,7 @@ impl Study {
 
     /// Saves it, atomically.
     pub fn save_notes(&self, fit: &str, notes: &Notes) -> Result<()> {
-        self.check_writable()?;
+        let _lock = self.lock_for_now()?;
         let mut all = self.all_notes()?;
         all.insert(fit.to_owned(), notes.clone());
         disk::write_atomic(&self.dir.join(NOTES), &json_bytes(&all)?)
@@ -178,7 +206,7 @@ impl Study {
 
     /// Saves where the explorer stands.
     pub fn save_session(&self, session: &serde_json::Value) -> Result<()> {
-        self.check_writable()?;
+        let _lock = self.lock_for_now()?;
         disk::write_atomic(&self.dir.join(SESSION), &json_bytes(session)?)
     }
 }

@@ -7,6 +7,7 @@ mod cards;
 mod dispatch;
 mod nav;
 mod session;
+mod toasts;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use super::text;
 use super::theme::Theme;
 use super::world::World;
 use crate::engine::{Command, Event, Job, Level};
+pub use toasts::Toast;
 
 /// What happens to the app.
 #[derive(Debug, Clone)]
@@ -63,22 +65,6 @@ pub enum Effect {
     Suspend,
     /// End now.
     Quit,
-}
-
-/// A message stays this long at least, however fast one types on.
-const READ: Duration = Duration::from_secs(1);
-
-/// A short message over the panes.
-#[derive(Debug, Clone)]
-pub struct Toast {
-    /// How grave.
-    pub level: Level,
-    /// What.
-    pub text: String,
-    /// When it came.
-    pub since: Duration,
-    /// When it goes.
-    pub until: Duration,
 }
 
 /// Where the user stands, for the way back.
@@ -124,6 +110,8 @@ pub struct App {
     pub(crate) toasts: Vec<Toast>,
     pub(crate) notes: Vec<String>,
     cards: cards::Cards,
+    /// A note that was typed and not yet seen saved: the feature and the line.
+    unsaved: Option<(usize, String)>,
     initial: Option<Command>,
     fresh: bool,
     /// The study whose session was restored.
@@ -158,6 +146,7 @@ impl App {
             toasts,
             notes: options.notes,
             cards: cards::Cards::default(),
+            unsaved: None,
             initial: options.initial,
             fresh: options.fresh,
             restored: None,
@@ -257,6 +246,11 @@ impl App {
         let first_study = matches!(event, Event::Study(study) if self.restored.as_ref() != Some(&study.dir));
         self.world.apply(event);
         let mut effects = Vec::new();
+        if let Some((id, line)) = self.unsaved.take_if(|_| matches!(event, Event::Features(_)))
+            && !self.is_noted(id, &line)
+        {
+            self.unsaved = Some((id, line));
+        }
         if matches!(event, Event::Closed) {
             // Coming back restores where it stood.
             self.restored = None;
@@ -300,32 +294,6 @@ impl App {
             "the engine has ended unexpectedly; what was saved is safe: quit and start again".to_owned(),
         );
         Vec::new()
-    }
-
-    /// A toast and a log line.
-    pub(crate) fn say(&mut self, level: Level, text: String) {
-        self.world.note(level, text.clone());
-        self.toast(level, text);
-    }
-
-    fn toast(&mut self, level: Level, text: String) {
-        let life = match level {
-            Level::Info => 4,
-            Level::Warn => 7,
-            Level::Error => 15,
-        };
-        self.toasts.retain(|t| t.text != text);
-        if self.toasts.len() == 3 {
-            self.toasts.remove(0);
-        }
-        let since = self.world.now;
-        self.toasts.push(Toast { level, text, since, until: since + Duration::from_secs(life) });
-    }
-
-    /// A key was pressed: what was read no longer stands over the panes. Errors stay.
-    fn clear_toasts(&mut self) {
-        let now = self.world.now;
-        self.toasts.retain(|t| t.level == Level::Error || now < t.since + READ);
     }
 
     /// Runs `f` on a pane with what it may look at.

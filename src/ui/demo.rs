@@ -1,19 +1,20 @@
 //! A stand-in for the engine in tests: answers commands with made-up data of the right shapes. Deterministic.
 
+mod answers;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::analysis::matching::{Alone, FitComparison, Match};
 use crate::analysis::{
-    ComparedText, Comparison, Context, FeatureCard, FeatureRow, LabelMatrix, LabelShare, LevelInfo, LevelNode, Levels,
-    NeuronCard, NeuronWeight, Purity, Related, ScoredToken, SharedNeurons, Trace, TraceFeature, Tree, TreeNode,
+    ComparedText, Comparison, Context, FeatureCard, FeatureRow, LabelShare, LevelInfo, LevelNode, Levels, NeuronCard,
+    NeuronWeight, Purity, Related, ScoredToken, SharedNeurons, Trace, TraceFeature, Tree, TreeNode,
 };
-use crate::engine::{Command, Estimate, Event, FeatureList, Job, StudyInfo, SweepPoint};
+use crate::engine::{Estimate, Event, FeatureList, Job, StudyInfo, SweepPoint};
 use crate::eval::steering::report::{CellReport, Mean, MethodReport};
 use crate::factor::FitConfig;
 use crate::model::source::ModelEntry;
 use crate::model::{HookPoint, HookSite, ModelInfo};
-use crate::steering::SteerInfo;
 use crate::study::{FitEntry, StudyEntry};
 use crate::task::Progress;
 
@@ -353,6 +354,7 @@ impl Demo {
         let matched = (0..kept).map(|i| Match { a: i, b: (i + 3) % kept.max(1), cosine: 1.0 - 0.007 * i as f32 });
         let alone = |i: usize| Alone { id: i, nearest: 0.5 * noise(i, 8) };
         FitComparison {
+            b_words: Vec::new(),
             a: a.to_owned(),
             b: b.to_owned(),
             matched: matched.collect(),
@@ -533,90 +535,5 @@ impl Demo {
     /// A job's progress.
     pub fn progress(job: Job, stage: &str, done: u64, total: u64, unit: &str) -> Event {
         Event::Progress { job, progress: Progress::new(stage, done, total, unit), rate: Some(1212.0), eta: Some(5.3) }
-    }
-
-    /// What the engine would answer at once.
-    pub fn answer(&mut self, command: &Command) -> Vec<Event> {
-        match command {
-            Command::ListModels => vec![Event::Models(Self::models())],
-            Command::ListStudies => vec![Event::Studies(Self::studies())],
-            Command::Estimate(request) => {
-                let mut estimate = Self::estimate();
-                if request.fit.features > 300 {
-                    estimate.refusal = Some(
-                        "the factors of 400 features need 14.1 GB of memory and 12.3 GB are free: take 300 features or fewer".to_owned(),
-                    );
-                }
-                vec![Event::Estimate(Ok(estimate))]
-            }
-            Command::OpenStudy(_) | Command::Open(_) => self.opened(),
-            Command::Inspect(id) => vec![Event::Card(Box::new(self.card(*id)))],
-            Command::Neuron(index) => vec![Event::Neuron(Box::new(self.neuron(*index)))],
-            Command::Tree(_) => vec![Event::Tree(Arc::new(self.tree()))],
-            Command::Shared(ids) => vec![Event::Shared(Box::new(Self::shared(ids)))],
-            Command::Trace(text) => vec![Event::Trace(Box::new(self.trace(text)))],
-            Command::Name(id, name) => {
-                self.names.retain(|(i, _)| i != id);
-                if !name.is_empty() {
-                    self.names.push((*id, name.clone()));
-                }
-                vec![Event::Features(Arc::new(self.list(41, true)))]
-            }
-            Command::Steer(ask) => self.steer(ask.samples),
-            Command::Cancel(job) => vec![Event::Cancelled(*job)],
-            Command::Pause => vec![Event::Paused(true)],
-            Command::Resume => vec![Event::Paused(false)],
-            Command::Export { path, .. } | Command::ExportTree(_, path) => vec![Event::Exported(path.clone())],
-            Command::Levels(_) => vec![Event::Levels(Arc::new(self.levels()))],
-            Command::Compare(ids) => vec![Event::Comparison(Box::new(self.comparison(ids)))],
-            Command::CompareFits(a, b) => vec![Event::FitsCompared(Box::new(self.fits_compared(a, b)))],
-            Command::Labels => {
-                let share = |id: usize, l: usize| if l == id % CONCEPTS.len() { 0.6 } else { 0.04 * noise(id, l) };
-                let row = |id: usize| (0..CONCEPTS.len()).map(|l| share(id, l)).collect();
-                vec![Event::Labels(Arc::new(LabelMatrix {
-                    labels: CONCEPTS.iter().map(|c| c.0.to_owned()).collect(),
-                    base: vec![0.04; CONCEPTS.len()],
-                    shares: (0..self.features).map(row).collect(),
-                }))]
-            }
-            Command::Find(probe) => {
-                let score = |id: usize| if id % CONCEPTS.len() == 5 { 1.0 - id as f32 / 50.0 } else { 0.0 };
-                vec![Event::Found(probe.clone(), Arc::new((0..self.features).map(score).collect()))]
-            }
-            Command::ShowFit(_) => self.opened(),
-            Command::Fit(_)
-            | Command::Refine(_)
-            | Command::Evaluate(_)
-            | Command::SaveSession(_)
-            | Command::UndoNote
-            | Command::Shutdown => Vec::new(),
-        }
-    }
-
-    fn steer(&self, samples: usize) -> Vec<Event> {
-        let info = SteerInfo {
-            alpha: 18.4,
-            kl: 0.251,
-            note: None,
-            risen: scored(&["Sunday", "Monday", "Friday", "weekend", "day"], 0, 4.2, -0.5),
-            fallen: scored(&["that", "the", "it", "we", "I"], 0, -2.2, 0.3),
-        };
-        let mut events = vec![Event::Started(Job::Steer), Event::SteerInfo(Box::new(info))];
-        let baseline = " the best way to learn is to ask questions and to listen to what comes back, every day.";
-        let steered =
-            " Sunday is the best day for it, and Monday the worst; by Friday we will know more.\nOn Sunday, then.";
-        let words = |text: &str| -> Vec<String> { text.split_inclusive(' ').map(str::to_owned).collect() };
-        let (a, b) = (words(baseline), words(steered));
-        for i in 0..a.len().max(b.len()) {
-            for sample in 0..samples {
-                for (steered, from) in [(false, &a), (true, &b)] {
-                    if let Some(text) = from.get(i) {
-                        events.push(Event::SteerText { sample, steered, text: text.clone() });
-                    }
-                }
-            }
-        }
-        events.push(Event::Done(Job::Steer, "40 tokens in 1.2 s".to_owned()));
-        events
     }
 }

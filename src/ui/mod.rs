@@ -26,11 +26,12 @@ pub mod panes;
 #[cfg(test)]
 pub(crate) mod stage;
 pub mod terminal;
-pub mod text;
 pub mod textbox;
 pub mod theme;
 pub mod view;
 pub mod world;
+
+pub use crate::text;
 
 use std::io::IsTerminal;
 

@@ -1,5 +1,6 @@
 //! From keys, pastes and the mouse to actions, and what the actions do that no pane owns.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
@@ -9,7 +10,7 @@ use super::{App, Effect};
 use crate::engine::{Command, Job, Level, OpenRequest, SteerPart};
 use crate::ui::action::Action;
 use crate::ui::keymap::Key;
-use crate::ui::panes::overlay::{Answer, Overlay};
+use crate::ui::panes::overlay::{Answer, Overlay, Question};
 use crate::ui::panes::{Note, PaneId};
 
 /// Two clicks in place within this are a double click.
@@ -74,6 +75,9 @@ impl App {
             }
             Answer::Send(command) => {
                 self.overlay = None;
+                if let Command::Name(id, line) = &*command {
+                    self.unsaved = Some((*id, line.clone()));
+                }
                 vec![Effect::Send(*command)]
             }
             Answer::Quit => self.close(),
@@ -96,6 +100,7 @@ impl App {
             Action::OtherLayer => world.study.is_none().then(|| "no study is open".to_owned()),
             Action::Neurons => no_pane(PaneId::Feature).or_else(no_feature),
             Action::Rename | Action::Export | Action::Mark | Action::Undo | Action::Labels => no_feature(),
+            Action::ExportNotes | Action::ImportNotes | Action::CompareStudy => no_feature(),
             Action::Compare if self.place == PaneId::Compare => Some("they are on show".to_owned()),
             Action::Compare => match world.marked.len() {
                 0 | 1 => Some(format!("mark two features or more with {} first", key(Action::Mark))),
@@ -159,6 +164,16 @@ impl App {
             Action::Suspend => vec![Effect::Suspend],
             Action::Quit => self.quit(),
             Action::OtherLayer => self.other_layer(),
+            Action::ExportNotes => vec![Effect::Send(Command::ExportNotes(self.notes_file()))],
+            Action::ImportNotes => {
+                let file = self.notes_file().display().to_string();
+                self.show(Overlay::ask(Question::Notes, &file))
+            }
+            Action::CompareStudy => {
+                let fit = self.world.features.as_ref().map(|list| list.fit.clone()).unwrap_or_default();
+                let other = self.other_study().unwrap_or_default();
+                self.show(Overlay::ask(Question::Study(fit), &other))
+            }
             Action::Filter => {
                 let mut effects = self.go_to(PaneId::Features);
                 let steps = self.with(PaneId::Features, |pane, cx| pane.act(action, cx)).flatten();
@@ -223,6 +238,20 @@ impl App {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// Where the notes of the fit on show are written: `STUDY/notes-k100.json`.
+    fn notes_file(&self) -> PathBuf {
+        let fit = self.world.features.as_ref().map_or("fit", |list| list.fit.as_str());
+        let dir = self.world.study.as_ref().map(|study| study.dir.clone()).unwrap_or_default();
+        dir.join(format!("notes-{fit}.json"))
+    }
+
+    /// The most recent other study of the same hook.
+    fn other_study(&self) -> Option<String> {
+        let here = self.world.study.as_ref()?;
+        let others = self.world.studies.as_ref()?.iter().filter(|s| s.dir != here.dir && s.hooks.contains(&here.hook));
+        others.map(|s| s.dir.display().to_string()).next()
     }
 
     /// The Start pane with what is open now, the cursor on the layer.

@@ -4,7 +4,7 @@ use super::{App, Effect, Place};
 use crate::engine::{Command, Level};
 use crate::study::Notes;
 use crate::ui::panes::PaneId;
-use crate::ui::panes::overlay::Overlay;
+use crate::ui::panes::overlay::{Overlay, Question};
 
 /// Steps kept of the way back.
 const TRAIL: usize = 64;
@@ -181,9 +181,22 @@ impl App {
         PaneId::ALL.into_iter().filter(|p| p.tab() == *p && self.pane(*p).is_some()).collect()
     }
 
+    /// Whether feature `id` has what `line` says of it.
+    pub(super) fn is_noted(&self, id: usize, line: &str) -> bool {
+        let mut typed = Notes::default();
+        typed.set(id, line);
+        let (name, note) = (typed.names.get(&id), typed.details.remove(&id).unwrap_or_default());
+        self.world.row(id).is_some_and(|row| row.name.as_ref() == name && row.note == note)
+    }
+
+    /// Asks for name and notes, beginning with those that it has, or with a line that could not be saved.
     pub(super) fn ask_name(&mut self, id: usize) {
-        let now = self.world.row(id).map(|r| Notes::line(r.name.as_deref(), &r.note)).unwrap_or_default();
-        self.overlay = Some(Overlay::rename(id, &now));
+        let saved = self.world.row(id).map(|r| Notes::line(r.name.as_deref(), &r.note)).unwrap_or_default();
+        let line = match &self.unsaved {
+            Some((of, line)) if *of == id && !self.is_noted(id, line) => line.clone(),
+            _ => saved,
+        };
+        self.overlay = Some(Overlay::ask(Question::Name(id), &line));
     }
 
     /// Saves and ends; a second call ends at once.

@@ -2,26 +2,24 @@
 //!
 //! Invariant: nothing is fitted without an action of the user here.
 
+mod curve;
 mod fits;
+#[cfg(test)]
+mod tests;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Axis, Chart, Dataset, GraphType, Widget};
 
 use super::{Cx, Pane, PaneId, Step, empty, motion, nothing_yet, put, scroll};
 use crate::analysis::matching::FitComparison;
-use crate::engine::{Command, Event, Job, Level, SweepPoint};
+use crate::engine::{Command, Event, Job, Level};
 use crate::factor::{FitConfig, Init, Solver, Stop};
 use crate::ui::action::Action;
 use crate::ui::text;
 
 /// Numbers of features to step through.
 const CHOICES: [usize; 12] = [10, 25, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1200];
-
-/// Curve points drawn at most: what a wide terminal can show.
-const POINTS: usize = 400;
 
 /// The pane.
 #[derive(Debug, Default)]
@@ -211,50 +209,6 @@ impl FitPane {
     }
 }
 
-/// Points of the curve, thinned to what can be seen; the first and the last always stay.
-fn curve(sweeps: &[SweepPoint]) -> Vec<(f64, f64)> {
-    let step = sweeps.len().div_ceil(POINTS).max(1);
-    let mut points: Vec<(f64, f64)> = sweeps.iter().step_by(step).map(|p| (p.sweep as f64, p.relative_error)).collect();
-    if let Some(last) = sweeps.last() {
-        let last = (last.sweep as f64, last.relative_error);
-        if points.last() != Some(&last) {
-            points.push(last);
-        }
-    }
-    points
-}
-
-fn chart(cx: &Cx, area: Rect, buf: &mut Buffer) {
-    let points = curve(&cx.world.sweeps);
-    let finite: Vec<f64> = points.iter().map(|p| p.1).filter(|v| v.is_finite()).collect();
-    let (Some(first), Some(last)) = (points.first(), points.last()) else { return };
-    let low = finite.iter().copied().fold(f64::INFINITY, f64::min);
-    let high = finite.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if area.height < 4 || area.width < 20 || finite.is_empty() {
-        return;
-    }
-    // A flat curve still needs a scale.
-    let margin = ((high - low) * 0.05).max(high.abs() * 1e-3).max(1e-9);
-    let (low, high) = ((low - margin).max(0.0), high + margin);
-    let (left, right) = (first.0, last.0.max(first.0 + 1.0));
-    let theme = cx.theme;
-    let tick = |v: f64| Span::styled(format!("{v:.3}"), theme.dim());
-    let count = |v: f64| Span::styled(text::count(v.round() as usize), theme.dim());
-    let marker = Marker::Braille;
-    let data = Dataset::default().data(&points).marker(marker).graph_type(GraphType::Line).style(theme.accent());
-    let x = Axis::default()
-        .bounds([left, right])
-        .labels([count(left), count((left + right) / 2.0), count(right)])
-        .title(Span::styled("sweeps", theme.dim()))
-        .style(theme.rule(false));
-    let y = Axis::default()
-        .bounds([low, high])
-        .labels([tick(low), tick((low + high) / 2.0), tick(high)])
-        .title(Span::styled("‖A − YZᵀ‖² / ‖A‖²", theme.dim()))
-        .style(theme.rule(false));
-    Chart::new(vec![data]).x_axis(x).y_axis(y).legend_position(None).render(area.intersection(buf.area), buf);
-}
-
 impl Pane for FitPane {
     fn id(&self) -> PaneId {
         PaneId::Fit
@@ -364,86 +318,10 @@ impl Pane for FitPane {
             _ if cx.world.sweeps.is_empty() => {
                 put(buf, parts.middle, 1, &Line::styled(" the curve appears with the first sweep", cx.theme.dim()));
             }
-            _ => chart(cx, parts.middle, buf),
+            _ => curve::chart(cx, parts.middle, buf),
         }
         if parts.list.height > 1 {
             self.list(parts.list, cx, buf);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ui::stage::Stage;
-    use crate::ui::theme::Profile;
-
-    fn point(sweep: usize, relative_error: f64) -> SweepPoint {
-        SweepPoint { sweep, relative_error, seconds: sweep as f64, stop: None }
-    }
-
-    #[test]
-    fn a_long_curve_is_thinned_and_keeps_its_ends() {
-        let sweeps: Vec<SweepPoint> = (1..=10_007).map(|i| point(i, 1.0 / i as f64)).collect();
-        let points = curve(&sweeps);
-        assert!(points.len() <= POINTS + 1);
-        assert_eq!((points[0].0, points[points.len() - 1].0), (1.0, 10_007.0));
-    }
-
-    #[test]
-    fn a_curve_of_one_point_or_of_no_number_is_drawn_without_harm() {
-        for error in [0.5, 0.0, f64::NAN, f64::INFINITY] {
-            let mut stage = Stage::opened(80, 24, Profile::Mono);
-            stage.event(Event::Started(Job::Fit)).event(Event::Sweep(point(1, error))).keys("5");
-            assert!(stage.screen().contains("sweep 1"));
-        }
-    }
-
-    #[test]
-    fn more_features_are_asked_for_on_top_of_the_last_fits_choices() {
-        let mut stage = Stage::opened(80, 24, Profile::Mono);
-        stage.keys("5 + + f");
-        let asked = stage.sent.iter().find_map(|c| if let Command::Fit(config) = c { Some(config) } else { None });
-        let config = asked.expect("a fit was asked for");
-        assert_eq!((config.features, config.seed), (75, 42));
-    }
-
-    #[test]
-    fn a_second_fit_waits_for_the_first() {
-        let mut stage = Stage::opened(80, 24, Profile::Mono);
-        stage.event(Event::Started(Job::Fit)).keys("5 f");
-        assert!(!stage.sent.iter().any(|c| matches!(c, Command::Fit(_))));
-        assert!(stage.screen().contains("a fit is running"));
-    }
-
-    /// A stage whose study has three fits of two sizes.
-    fn three_fits(width: u16, height: u16) -> Stage {
-        let mut stage = Stage::opened(width, height, Profile::TrueColour);
-        let mut study = stage.demo.study();
-        for (name, features, error) in [("k20", 20, 0.41), ("k80", 80, 0.25)] {
-            let mut fit = study.fits[0].clone();
-            (fit.name, fit.config.features, fit.relative_error) = (name.to_owned(), features, Some(error));
-            study.fits.push(fit);
-        }
-        stage.event(Event::Study(Box::new(study))).keys("5");
-        stage
-    }
-
-    #[test]
-    fn fits_are_listed_plotted_compared_and_switched() {
-        for (width, height) in [(120, 36), (80, 24), (60, 18)] {
-            let mut stage = three_fits(width, height);
-            assert!(stage.screen().contains("k80"), "{}", stage.screen());
-            stage.keys("right");
-            assert!(stage.screen().contains("features"), "{}", stage.screen());
-            stage.keys("c");
-            let asked = |c: &Command| matches!(c, Command::CompareFits(a, b) if a == "bcd-k40" && b == "k80");
-            assert!(stage.sent.iter().any(asked), "{:?}", stage.sent.last());
-            assert!(stage.screen().contains("5 only in bcd-k40"), "{}", stage.screen());
-            stage.keys("pagedown esc enter");
-            assert!(stage.sent.iter().any(|c| matches!(c, Command::ShowFit(name) if name == "k80")));
-            stage.keys("j j c");
-            assert!(stage.screen().contains("it is the one on show"), "{}", stage.screen());
         }
     }
 }

@@ -106,20 +106,23 @@ impl HelpBox {
 fn lines(info: &ActionInfo, app: &App, pane: PaneId, width: usize) -> Vec<Line<'static>> {
     let keys = app.keymap.keys(info.action).join(" ");
     let refusal = if info.lives_in(pane) { app.refusal(info.action) } else { None };
-    let (style, doc) = match refusal {
-        Some(reason) => (app.theme.dim(), format!("{} ({reason})", info.doc)),
-        None => (app.theme.text(), info.doc.to_owned()),
+    let (style, reason) = match refusal {
+        Some(reason) => (app.theme.dim(), format!(" ({reason})")),
+        None => (app.theme.text(), String::new()),
     };
     let named = width >= 60;
     let keys_width = 19.min(width / 2);
     let room = width.saturating_sub(keys_width + if named { 17 } else { 0 });
     let name = if named { text::pad(info.name, 17) } else { String::new() };
+    // The reason stands where there is room; pressing the key gives it anyway.
+    let whole = format!("{}{reason}", info.doc);
+    let doc = if text::width(&whole) <= room { &whole } else { info.doc };
     let indent = " ".repeat(width - room);
     let head = [
         Span::styled(text::pad(&format!("  {keys}"), keys_width), app.theme.accent()),
         Span::styled(name, app.theme.dim()),
     ];
-    let wrapped = text::wrap(&doc, room).into_iter().enumerate();
+    let wrapped = text::wrap(doc, room).into_iter().enumerate();
     wrapped
         .map(|(i, part)| {
             let part = Span::styled(part, style);

@@ -140,7 +140,8 @@ impl LabelsPane {
         let base = matrix.base.get(self.label).copied().unwrap_or(0.0);
         let label = matrix.labels.get(self.label).map(|l| text::clean(l)).unwrap_or_default();
         let (share, base) = (text::percent(share), text::percent(base));
-        format!("{} · {share} of its ΣY on {label} (of all tokens {base})", cx.world.feature_label(self.feature))
+        // What is cut, where it is narrow, is what the row says already.
+        format!("{share} of ΣY on {label} (of all tokens {base}) · {}", cx.world.feature_label(self.feature))
     }
 }
 
@@ -264,7 +265,10 @@ impl Pane for LabelsPane {
 
 #[cfg(test)]
 mod tests {
-    use crate::engine::Command;
+    use std::sync::Arc;
+
+    use crate::analysis::LabelMatrix;
+    use crate::engine::{Command, Event};
     use crate::ui::stage::Stage;
     use crate::ui::theme::Profile;
 
@@ -275,12 +279,32 @@ mod tests {
                 let mut stage = Stage::opened(width, height, profile);
                 stage.keys("M");
                 assert!(stage.sent.contains(&Command::Labels));
-                assert!(stage.screen().contains("of its ΣY"), "{}", stage.screen());
+                assert!(stage.screen().contains("of ΣY on"), "{}", stage.screen());
                 stage.keys("right right j j pagedown end G g left");
                 let _ = stage.screen();
                 stage.keys("enter");
                 assert!(stage.screen().contains("Contexts"), "{}", stage.screen());
             }
+        }
+    }
+
+    #[test]
+    fn families_of_labels_stand_over_their_columns() {
+        let labels = ["month/June", "month/May", "weekday/Friday", "weekday/Monday", "weekday/Sunday", "other"];
+        let row = |id: usize| (0..labels.len()).map(|l| if l == id % labels.len() { 0.5 } else { 0.0 }).collect();
+        let matrix = LabelMatrix {
+            labels: labels.iter().map(|l| (*l).to_owned()).collect(),
+            base: vec![0.1; labels.len()],
+            shares: (0..40).map(row).collect(),
+        };
+        for (width, height) in [(120, 36), (80, 24), (60, 18), (30, 8)] {
+            let mut stage = Stage::opened(width, height, Profile::TrueColour);
+            stage.answers = false;
+            stage.keys("M").event(Event::Labels(Arc::new(matrix.clone())));
+            let screen = stage.screen();
+            assert!(width < 60 || screen.contains("╷month╷weekday "), "{screen}");
+            stage.keys("right right G");
+            assert!(stage.screen().contains("of ΣY on weekday"), "{}", stage.screen());
         }
     }
 }

@@ -7,6 +7,7 @@
 mod follow;
 mod list;
 mod matrix;
+mod table;
 #[cfg(test)]
 mod tests;
 mod view;

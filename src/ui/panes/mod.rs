@@ -14,6 +14,8 @@ pub mod help;
 pub mod labels;
 pub mod live;
 pub mod log;
+#[cfg(test)]
+mod looks;
 pub mod overlay;
 pub mod palette;
 pub mod start;

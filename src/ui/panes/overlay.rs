@@ -14,6 +14,7 @@ use super::help::HelpBox;
 use super::log::LogDrawer;
 use super::palette::PaletteBox;
 use super::{PaneId, put};
+use crate::disk;
 use crate::engine::{Command, Job};
 use crate::ui::action::Action;
 use crate::ui::app::App;
@@ -32,10 +33,50 @@ pub enum Overlay {
     Palette(PaletteBox),
     /// The log.
     Log(LogDrawer),
-    /// A feature's name.
-    Rename(usize, LineInput),
+    /// A line is asked for.
+    Ask(Question, LineInput),
     /// Quit although these run?
     Quit(Vec<Job>),
+}
+
+/// What a line is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// A feature's name and notes.
+    Name(usize),
+    /// A file to take notes from.
+    Notes,
+    /// Another study, to hold this fit beside.
+    Study(String),
+}
+
+impl Question {
+    fn title(&self) -> String {
+        match self {
+            Self::Name(id) => format!("Name and notes of feature #{id}"),
+            Self::Notes => "Names and notes from a file".to_owned(),
+            Self::Study(fit) => format!("Compare {} with another study", text::clean(fit)),
+        }
+    }
+
+    fn hints(&self) -> [&'static str; 2] {
+        match self {
+            Self::Name(_) => [
+                "months of the year #time *4 -- fires on years too",
+                "a name, #tags, *1 to *5, -- a note; enter keeps, esc leaves",
+            ],
+            Self::Notes => ["a JSON file as export-notes writes it", "enter takes it, esc leaves"],
+            Self::Study(_) => ["its directory: the newest fit of the same hook is taken", "enter compares, esc leaves"],
+        }
+    }
+
+    fn command(&self, line: &str) -> Command {
+        match self {
+            Self::Name(id) => Command::Name(*id, line.to_owned()),
+            Self::Notes => Command::ImportNotes(disk::expand(line)),
+            Self::Study(fit) => Command::CompareStudy(fit.clone(), disk::expand(line)),
+        }
+    }
 }
 
 /// What an overlay answers to a key.
@@ -69,9 +110,9 @@ impl Overlay {
         Self::Log(LogDrawer::default())
     }
 
-    /// The name of feature `id`, which is `now`.
-    pub fn rename(id: usize, now: &str) -> Self {
-        Self::Rename(id, LineInput::new(now))
+    /// A line, which begins as `now`.
+    pub fn ask(question: Question, now: &str) -> Self {
+        Self::Ask(question, LineInput::new(now))
     }
 
     /// Quit although `jobs` run?
@@ -88,8 +129,8 @@ impl Overlay {
             Self::Help(help) => help.key(key, keymap),
             Self::Palette(palette) => palette.key(key),
             Self::Log(log) => log.key(key, world, keymap),
-            Self::Rename(id, input) => match key.code {
-                KeyCode::Enter => Answer::Send(Box::new(Command::Name(*id, input.text().trim().to_owned()))),
+            Self::Ask(question, input) => match key.code {
+                KeyCode::Enter => Answer::Send(Box::new(question.command(input.text().trim()))),
                 _ => {
                     input.key(key);
                     Answer::Stay
@@ -109,7 +150,7 @@ impl Overlay {
         match self {
             Self::Help(help) => help.paste(pasted),
             Self::Palette(palette) => palette.paste(pasted),
-            Self::Rename(_, input) => input.paste(pasted),
+            Self::Ask(_, input) => input.paste(pasted),
             Self::Log(_) | Self::Quit(_) => {}
         }
     }
@@ -120,7 +161,7 @@ impl Overlay {
             Self::Help(help) => help.scroll(down),
             Self::Palette(palette) => palette.scroll(down),
             Self::Log(log) => log.scroll(down),
-            Self::Rename(..) | Self::Quit(_) => {}
+            Self::Ask(..) | Self::Quit(_) => {}
         }
     }
 
@@ -130,13 +171,11 @@ impl Overlay {
             Self::Help(help) => help.view(app, screen, buf),
             Self::Palette(palette) => palette.view(app, screen, buf),
             Self::Log(log) => log.view(app, screen, buf),
-            Self::Rename(id, input) => {
+            Self::Ask(question, input) => {
                 let area = dialog(screen, 68, 5);
-                let inner = frame(&format!("Name and notes of feature #{id}"), area, &app.theme, buf);
+                let inner = frame(&question.title(), area, &app.theme, buf);
                 put(buf, inner, 0, &input.line(&app.theme, usize::from(inner.width)));
-                let form = "months of the year #time *4 -- fires on years too";
-                let keys = "a name, #tags, *1 to *5, -- a note; enter keeps, esc leaves";
-                for (i, hint) in [form, keys].into_iter().enumerate() {
+                for (i, hint) in question.hints().into_iter().enumerate() {
                     put(buf, inner, i + 1, &Line::styled(text::fit(hint, usize::from(inner.width)), app.theme.dim()));
                 }
             }

@@ -3,6 +3,7 @@
 //!
 //! Invariant: the estimate on show belongs to the request on show, or is marked as being worked out.
 
+mod field;
 mod view;
 
 use std::path::PathBuf;
@@ -17,61 +18,10 @@ use crate::engine::{Command, Estimate, Event, Level, OpenRequest};
 use crate::model::{DeviceChoice, HookSite};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
+use field::Field;
 
 /// How long the request must stand before an estimate is asked for.
 const SETTLE: Duration = Duration::from_millis(150);
-
-/// A choice of the form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
-    Model,
-    Layer,
-    Hook,
-    Corpus,
-    Features,
-    Sparsity,
-    Penalty,
-    Device,
-}
-
-impl Field {
-    const ALL: [Self; 8] = [
-        Self::Model,
-        Self::Layer,
-        Self::Hook,
-        Self::Corpus,
-        Self::Features,
-        Self::Sparsity,
-        Self::Penalty,
-        Self::Device,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Model => "model",
-            Self::Layer => "layer",
-            Self::Hook => "hook",
-            Self::Corpus => "corpus",
-            Self::Features => "features",
-            Self::Sparsity => "sparsity",
-            Self::Penalty => "penalty",
-            Self::Device => "device",
-        }
-    }
-
-    fn help(self) -> &'static str {
-        match self {
-            Self::Model => "a Hub id, a directory or a .gguf file",
-            Self::Layer => "from 0",
-            Self::Hook => "what is read: MLP neurons, MLP output or the residual stream",
-            Self::Corpus => "JSON, JSONL, CSV or text; with labels if it has them",
-            Self::Features => "k, how many to look for",
-            Self::Sparsity => "p, the share of neurons that a feature may use",
-            Self::Penalty => "λ; 0 minimises the error alone",
-            Self::Device => "where the model runs",
-        }
-    }
-}
 
 /// A line that the cursor can stand on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

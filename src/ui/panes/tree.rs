@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use super::{Cx, Note, Pane, PaneId, Step, scroll};
 use crate::analysis::SharedNeurons;
 use crate::analysis::hierarchy::Linkage;
+use crate::analysis::neurons::Overlap;
 use crate::engine::{Command, Event, Job, SteerPart};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
@@ -40,6 +41,7 @@ const SETTLE: Duration = Duration::from_millis(80);
 pub struct TreePane {
     /// Shown instead of the dendrogram when it is on.
     levels: levels::LevelsView,
+    overlap: Overlap,
     linkage: Linkage,
     plot: Plot,
     rows: Vec<Row>,
@@ -135,20 +137,16 @@ impl Pane for TreePane {
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         if self.levels.on {
-            let dendrogram = matches!(
-                action,
-                Action::SteerCore
-                    | Action::SteerExclusive
-                    | Action::SteerThree
-                    | Action::Filter
-                    | Action::NextMatch
-                    | Action::PreviousMatch
-            );
-            let walk = matches!(action, Action::Fold | Action::FoldMore | Action::FoldLess | Action::Open);
-            return match (dendrogram, walk && self.levels.is_empty()) {
-                (true, _) => Some(format!("that is for the dendrogram: {} shows it", cx.key(Action::TreeKind))),
-                (_, true) => Some("no levels yet".to_owned()),
-                _ => None,
+            let dendrogram =
+                matches!(action, Action::SteerCore | Action::SteerExclusive | Action::SteerThree | Action::Overlap);
+            let walk =
+                matches!(action, Action::Fold | Action::FoldMore | Action::FoldLess | Action::Open | Action::Filter);
+            let search = matches!(action, Action::NextMatch | Action::PreviousMatch);
+            return match () {
+                () if dendrogram => Some(format!("that is for the dendrogram: {} shows it", cx.key(Action::TreeKind))),
+                () if walk && self.levels.is_empty() => Some("no levels yet".to_owned()),
+                () if search && self.query.text().is_empty() => Some("nothing is searched for".to_owned()),
+                () => None,
             };
         }
         let mine = matches!(
@@ -209,6 +207,7 @@ impl Pane for TreePane {
         match action {
             Action::TreeKind => return Some(self.turn(cx)),
             Action::Linkage => return Some(self.next_linkage(cx)),
+            Action::Overlap => return Some(self.next_overlap(cx)),
             Action::Export => return Some(self.export(cx)),
             Action::SteerWith | Action::SuppressWith if self.levels.on => {
                 let features: Vec<(usize, f32)> = self.levels.features().into_iter().map(|id| (id, 1.0)).collect();
@@ -216,8 +215,13 @@ impl Pane for TreePane {
                 let note = Note::Steer { features, part: SteerPart::Whole, negative, replace: true };
                 return Some(vec![Step::Tell(PaneId::Steer, note)]);
             }
-            _ if self.levels.on => return self.levels.act(action, cx),
             _ => {}
+        }
+        if let Some(steps) = self.search_act(action, cx) {
+            return Some(steps);
+        }
+        if self.levels.on {
+            return self.levels.act(action, &self.above_search(cx));
         }
         if self.plot.is_empty() {
             return None;
@@ -229,18 +233,6 @@ impl Pane for TreePane {
             Action::Fold => Some(self.toggle(cx)),
             Action::FoldMore => Some(self.fold_to(true, cx)),
             Action::FoldLess => Some(self.fold_to(false, cx)),
-            Action::Filter => {
-                self.typing = true;
-                self.settle(cx);
-                Some(Vec::new())
-            }
-            Action::NextMatch => Some(self.jump(true, false, true, cx)),
-            Action::PreviousMatch => Some(self.jump(false, false, true, cx)),
-            Action::Back if !self.query.text().is_empty() => {
-                self.query = LineInput::default();
-                self.settle(cx);
-                Some(Vec::new())
-            }
             Action::SteerThree => {
                 let mut steps = self.steer(Action::SteerWith)?;
                 steps.push(Step::Tell(PaneId::Steer, Note::ThreeWays));
@@ -275,7 +267,8 @@ impl Pane for TreePane {
     fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
         match event {
             Event::Study(_) | Event::Closed if cx.world.features.is_none() => {
-                *self = Self { saved: self.saved.take(), linkage: self.linkage, ..Self::default() };
+                *self =
+                    Self { saved: self.saved.take(), overlap: self.overlap, linkage: self.linkage, ..Self::default() };
                 Vec::new()
             }
             Event::Features(_) if cx.focused => {
@@ -336,7 +329,7 @@ impl Pane for TreePane {
 
     fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
         if self.levels.on {
-            return self.levels.click(column, row, double, cx);
+            return self.levels.click(column, row, double, &self.above_search(cx));
         }
         let Some(item) = draw::item_at(self, column, row, cx) else { return Vec::new() };
         let mut steps = self.go(item, cx);
@@ -348,7 +341,8 @@ impl Pane for TreePane {
 
     fn view(&self, cx: &Cx, buf: &mut Buffer) {
         if self.levels.on {
-            return self.levels.draw(cx, buf);
+            self.levels.draw(&self.above_search(cx), buf);
+            return self.draw_search(cx, buf);
         }
         draw::draw(self, cx, buf);
     }

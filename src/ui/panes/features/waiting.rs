@@ -11,12 +11,15 @@ use crate::ui::text;
 /// What to do with a feature, for the time until there is one.
 const THEN: [(Action, &str); 6] = [
     (Action::Open, "where a feature fires, token by token"),
-    (Action::Neurons, "the neurons it is made of, and what else uses them"),
+    (Action::Neurons, "its neurons, and what else uses them"),
     (Action::SteerWith, "what the model says with it turned up"),
     (Action::Tree, "which features share neurons"),
     (Action::Live, "features on a text of your own"),
     (Action::Help, "all keys"),
 ];
+
+/// Cells of a stage's name.
+const NAME: usize = 13;
 
 /// A stage of the way.
 enum Stage {
@@ -29,21 +32,16 @@ pub(super) fn draw(cx: &Cx, buf: &mut Buffer) {
     if cx.world.jobs.is_empty() {
         return empty(buf, cx, &nothing_yet(cx, "Here features are listed, the most telling first.", ""));
     }
-    let lines = lines(cx);
+    let cells = usize::from(cx.area.width).saturating_sub(3);
+    let lines = lines(cx, cells);
     let height = usize::from(cx.area.height);
     let top = height.saturating_sub(lines.len()).min(height / 6);
-    let cells = usize::from(cx.area.width).saturating_sub(3);
     for (i, line) in lines.iter().enumerate() {
-        // A line is cut at the pane's edge with a mark, not in a word.
-        let over = line.width() > cells;
         put_at(buf, cx.area, 2, top + i, line);
-        if over {
-            put_at(buf, cx.area, cells + 1, top + i, &Line::styled("…", cx.theme.dim()));
-        }
     }
 }
 
-fn lines(cx: &Cx) -> Vec<Line<'static>> {
+fn lines(cx: &Cx, cells: usize) -> Vec<Line<'static>> {
     let theme = cx.theme;
     let mut lines = Vec::new();
     for (name, stage) in stages(cx) {
@@ -54,8 +52,11 @@ fn lines(cx: &Cx) -> Vec<Line<'static>> {
         };
         lines.push(Line::from(vec![
             Span::styled(format!("{mark} "), style),
-            Span::styled(text::pad(name, 13), if mark == " " { theme.dim() } else { theme.heading() }),
-            Span::styled(said, if mark == "▸" { theme.text() } else { theme.dim() }),
+            Span::styled(text::pad(name, NAME), if mark == " " { theme.dim() } else { theme.heading() }),
+            Span::styled(
+                text::fit(&said, cells.saturating_sub(NAME + 2)),
+                if mark == "▸" { theme.text() } else { theme.dim() },
+            ),
         ]));
     }
     lines.push(Line::default());
@@ -72,9 +73,7 @@ fn stages(cx: &Cx) -> [(&'static str, Stage); 3] {
     let running = |job: Job| world.job(job).map(|running| &running.progress);
     let going = |job: Job| running(job).map(|p| Stage::Now(format!("{}…", text::clean(&p.stage))));
     let model = match &world.model {
-        Some(m) => {
-            Stage::Done(format!("{}, {} layers, {} neurons in each MLP", m.family, m.layers, text::count(m.d_mlp)))
-        }
+        Some(m) => Stage::Done(format!("{}, {} layers of {} neurons", m.family, m.layers, text::count(m.d_mlp))),
         None => going(Job::Load).unwrap_or_else(|| Stage::Ahead("is opened when it is needed".to_owned())),
     };
     let opened = world.study.as_ref().map(|s| [s.hook.to_string(), text::clean(&s.corpus)]);
@@ -85,7 +84,7 @@ fn stages(cx: &Cx) -> [(&'static str, Stage); 3] {
         None if rows > 0 => Stage::Done(format!("{} tokens", text::count(rows))),
         None => Stage::Ahead(of),
     };
-    let features = going(Job::Fit)
-        .unwrap_or_else(|| Stage::Ahead("are listed here from the first sweep of the fit on".to_owned()));
+    let features =
+        going(Job::Fit).unwrap_or_else(|| Stage::Ahead("are listed here from the first sweep on".to_owned()));
     [("model", model), ("activations", activations), ("features", features)]
 }

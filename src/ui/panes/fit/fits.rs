@@ -112,18 +112,26 @@ pub(super) fn compared_lines(found: &FitComparison, width: usize, cx: &Cx) -> Ve
     let theme = cx.theme;
     let (a, b) = (text::clean(&found.a), text::clean(&found.b));
     let said = format!(
-        "{a} and {b}: {} matched from cosine 0.7 on, {} found again, mean cosine {:.2}",
+        "{} matched from cosine 0.7 on: {} found again, mean cosine {:.2}",
         found.matched.len(),
         text::percent(found.found_again as f32),
         found.stability
     );
-    let mut lines = vec![Line::styled(text::fit(&said, width), theme.heading())];
+    let mut lines = vec![
+        Line::styled(text::fit(&format!("{a} and {b}"), width), theme.heading()),
+        Line::raw(text::fit(&said, width)),
+    ];
     let shown = |id: usize| text::fit(&super::super::tree::listed(id, 5, cx), width.saturating_sub(22));
+    let other = |id: usize| {
+        let words = found.b_words.get(id).map(|words| text::clean(words.trim())).unwrap_or_default();
+        text::fit(&format!("#{id} {words}"), width.saturating_sub(22))
+    };
     // Names and tokens are those of the fit on show.
     let on_show = cx.world.features.as_ref().map_or("", |list| list.fit.as_str());
     let first = on_show != found.b;
     let named = |id: usize, of_first: bool| match on_show == if of_first { &found.a } else { &found.b } {
         true => shown(id),
+        false if !of_first => other(id),
         false => format!("#{id}"),
     };
     let alone = |title: String, list: &[Alone], of_first: bool, lines: &mut Vec<Line<'static>>| {

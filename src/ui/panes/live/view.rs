@@ -5,10 +5,8 @@ use ratatui::layout::{Position, Rect};
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
-use super::{LivePane, Shown, Sort, matrix, peak};
+use super::{LivePane, Shown, matrix, peak, table};
 use crate::ui::action::Action;
-use crate::ui::panes::features::bar;
-use crate::ui::panes::tree::listed;
 use crate::ui::panes::{Cx, empty, put, put_at, scroll};
 use crate::ui::text;
 use crate::ui::theme::{Ramp, Theme};
@@ -17,16 +15,16 @@ use crate::ui::theme::{Ramp, Theme};
 const BESIDE: u16 = 68;
 
 /// Where the parts are.
-struct Parts {
+pub(super) struct Parts {
     /// The text while it is typed.
     text: Rect,
     legend: Rect,
     heat: Rect,
     /// Features by tokens, where there is room.
     matrix: Rect,
-    head: Rect,
-    list: Rect,
-    beside: bool,
+    pub(super) head: Rect,
+    pub(super) list: Rect,
+    pub(super) beside: bool,
 }
 
 fn left_width(area: Rect) -> u16 {
@@ -237,7 +235,7 @@ pub(super) fn draw(pane: &LivePane, cx: &Cx, buf: &mut Buffer) {
     if !parts.matrix.is_empty() {
         matrix::draw(pane, parts.matrix, cx, buf);
     }
-    list(pane, &parts, cx, buf);
+    table::draw(pane, &parts, cx, buf);
 }
 
 /// What an empty pane says: what is going on, or what to press.
@@ -324,102 +322,4 @@ fn heat(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
             .collect();
         put(buf, area, y, &Line::from(spans));
     }
-}
-
-/// Cells of a number in the list.
-const NUMBER: usize = 6;
-
-/// Widths of the list's columns.
-struct Columns {
-    name: usize,
-    bar: usize,
-}
-
-impl Columns {
-    fn new(width: usize) -> Self {
-        // marker, value, gap, peak; names come before bars
-        let room = width.saturating_sub(1 + 2 * NUMBER + 2);
-        let bar = room.saturating_sub(22).clamp(3, 12).min(room / 3);
-        Self { name: room - bar, bar }
-    }
-}
-
-fn list(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
-    let theme = cx.theme;
-    let Some(trace) = &pane.trace else { return };
-    let inset = u16::from(parts.beside);
-    if parts.beside {
-        let whole = Rect { height: parts.list.bottom() - parts.head.y, ..parts.head };
-        for y in 0..usize::from(whole.height) {
-            put(buf, whole, y, &Line::styled("│", theme.rule(false)));
-        }
-    }
-    let inner = |r: Rect| Rect { x: r.x + inset, width: r.width.saturating_sub(inset + 1), ..r };
-    let (head, area) = (inner(parts.head), inner(parts.list));
-    let columns = Columns::new(usize::from(area.width));
-    let token = trace.tokens.get(pane.token).map(|t| text::token(t)).unwrap_or_default();
-    let column = |name: &str, sort: Sort, cells: usize| {
-        let style = if pane.sort == sort { theme.accent() } else { theme.dim() };
-        let arrow = if pane.sort == sort { "▾" } else { "" };
-        Span::styled(text::pad_left(&format!("{name}{arrow}"), cells), style)
-    };
-    let on = text::pad(&format!(" {} {token}", pane.token + 1), columns.name + 1);
-    put(
-        buf,
-        head,
-        0,
-        &Line::from(vec![
-            Span::styled(on, theme.heading()),
-            column("here", Sort::Here, NUMBER),
-            Span::raw(" ".repeat(columns.bar + 2)),
-            column("peak", Sort::Peak, NUMBER),
-        ]),
-    );
-    let height = usize::from(area.height);
-    let at = pane.position();
-    for (y, i) in (pane.top(height)..pane.count()).take(height).enumerate() {
-        let selected = i == at;
-        if selected {
-            let line = Rect { y: area.y + y as u16, height: 1, ..area };
-            buf.set_style(line.intersection(buf.area), theme.selected(cx.focused && !pane.typing));
-        }
-        put(buf, area, y, &entry(pane, i, selected, &columns, cx));
-    }
-}
-
-fn entry(pane: &LivePane, at: usize, selected: bool, columns: &Columns, cx: &Cx) -> Line<'static> {
-    let theme = cx.theme;
-    let marker = Span::styled(if selected { "▌" } else { " " }, theme.accent());
-    let Some(trace) = &pane.trace else { return Line::default() };
-    let Some(Shown::Feature(id)) = pane.line(at) else {
-        let here = trace.unexplained.get(pane.token).copied().unwrap_or(0.0);
-        let mean = trace.unexplained.iter().sum::<f32>() / trace.unexplained.len().max(1) as f32;
-        return Line::from(vec![
-            marker,
-            Span::styled(text::pad("unexplained", columns.name), theme.dim()),
-            Span::raw(text::pad_left(&text::percent(here), NUMBER)),
-            Span::raw(" "),
-            Span::styled(bar(here, 1.0, columns.bar), theme.warning()),
-            Span::raw(" "),
-            Span::styled(text::pad_left(&format!("⌀{}", text::percent(mean)), NUMBER), theme.dim()),
-        ]);
-    };
-    let feature = trace.features.iter().find(|f| f.id == id);
-    let here = feature.and_then(|f| f.values.get(pane.token).copied()).unwrap_or(0.0);
-    let peak_of = feature.map_or(0.0, peak);
-    let largest = trace.features.iter().map(peak).fold(0.0, f32::max);
-    let dim = here <= 0.0;
-    let style: Style = if dim { theme.dim() } else { theme.text() };
-    // One number of decimals for the whole column.
-    let decimals = if largest >= 100.0 { 0 } else { 2 };
-    let shown = if dim { "–".to_owned() } else { format!("{here:.decimals$}") };
-    Line::from(vec![
-        marker,
-        Span::styled(text::pad(&listed(id, 4, cx), columns.name), style),
-        Span::styled(text::pad_left(&shown, NUMBER), style),
-        Span::raw(" "),
-        Span::styled(bar(here, largest, columns.bar), theme.bar()),
-        Span::raw(" "),
-        Span::styled(text::pad_left(&format!("{peak_of:.decimals$}"), NUMBER), theme.dim()),
-    ])
 }

@@ -89,7 +89,11 @@ impl StartPane {
 
     fn form(&self, cx: &Cx, width: usize) -> Vec<Row> {
         let theme = cx.theme;
-        let mut rows = vec![plain(Line::styled(" Open a model", theme.heading()))];
+        // What the field under the cursor is stands beside the heading, so that it never moves a line.
+        let help = Field::ALL.get(self.cursor).map_or("", |field| field.help());
+        let help = format!("   {}", text::fit(help, width.saturating_sub(18)));
+        let head = vec![Span::styled(" Open a model", theme.heading()), Span::styled(help, theme.dim())];
+        let mut rows = vec![plain(Line::from(head))];
         for (i, field) in Field::ALL.into_iter().enumerate() {
             let here = i == self.cursor;
             let mut spans =
@@ -111,9 +115,6 @@ impl StartPane {
             rows.push(plain(Line::styled(format!("  {}", text::fit(problem, width.saturating_sub(2))), theme.error())));
         } else if self.editing.is_some() {
             rows.push(plain(Line::styled("  enter takes it, esc leaves it", theme.dim())));
-        } else {
-            let help = Field::ALL.get(self.cursor).map_or("", |field| field.help());
-            rows.push(plain(Line::styled(format!("  {}", text::fit(help, width.saturating_sub(3))), theme.dim())));
         }
         rows
     }
@@ -145,14 +146,17 @@ impl StartPane {
 
     fn takes(&self, cx: &Cx, width: usize) -> Vec<Row> {
         let theme = cx.theme;
-        let mut rows = vec![plain(Line::styled(" What it takes", theme.heading()))];
         let waiting = self.asked > 0 || self.ask_at.is_some();
+        let mut head = vec![Span::styled(" What it takes", theme.heading())];
+        if matches!(&self.estimate, Some(Ok(e)) if e.refusal.is_none() || waiting) {
+            head.push(Span::styled(format!("   {}", cx.key(Action::Run)), theme.accent()));
+            head.push(Span::styled(" starts", theme.dim()));
+        }
+        let mut rows = vec![plain(Line::from(head))];
         match &self.estimate {
             None => rows.push(plain(Line::styled("  working it out…", theme.dim()))),
             Some(Err(problem)) if !waiting => {
-                for line in text::wrap(&text::clean(problem), width.saturating_sub(3)) {
-                    rows.push(plain(Line::styled(format!("  {line}"), theme.error())));
-                }
+                rows.extend(refused(problem, width, cx));
             }
             Some(Err(_)) => rows.push(plain(Line::styled("  working it out…", theme.dim()))),
             Some(Ok(estimate)) => {
@@ -163,25 +167,12 @@ impl StartPane {
                         Span::styled(text::fit(&text, width.saturating_sub(15)), value),
                     ])));
                 }
-                rows.extend(self.verdict(estimate, waiting, cx, width));
+                if let Some(reason) = estimate.refusal.as_ref().filter(|_| !waiting) {
+                    rows.extend(refused(reason, width, cx));
+                }
             }
         }
         rows
-    }
-
-    fn verdict(&self, estimate: &Estimate, waiting: bool, cx: &Cx, width: usize) -> Vec<Row> {
-        let theme = cx.theme;
-        match &estimate.refusal {
-            Some(reason) if !waiting => text::wrap(&text::clean(reason), width.saturating_sub(3))
-                .into_iter()
-                .map(|line| plain(Line::styled(format!("  {line}"), theme.error())))
-                .collect(),
-            _ => vec![plain(Line::from(vec![
-                Span::raw("  "),
-                Span::styled(cx.key(Action::Run), theme.accent()),
-                Span::raw(" starts"),
-            ]))],
-        }
     }
 
     fn studies(&self, cx: &Cx, width: usize) -> Vec<Row> {
@@ -235,6 +226,12 @@ impl StartPane {
         }
         rows
     }
+}
+
+/// Why it cannot be, in as many lines as that takes.
+fn refused(reason: &str, width: usize, cx: &Cx) -> Vec<Row> {
+    let lines = text::wrap(&text::clean(reason), width.saturating_sub(3)).into_iter();
+    lines.map(|line| plain(Line::styled(format!("  {line}"), cx.theme.error()))).collect()
 }
 
 fn facts(e: &Estimate) -> Vec<(&'static str, String)> {

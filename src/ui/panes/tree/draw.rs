@@ -5,9 +5,9 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use super::plot::{self, Item, Row};
+use super::search::search_line;
 use super::{TreePane, panel};
 use crate::analysis::FeatureRow;
-use crate::ui::action::Action;
 use crate::ui::panes::{Cx, empty, nothing_yet, put, put_at, scroll};
 use crate::ui::text;
 
@@ -39,7 +39,7 @@ fn parts(pane: &TreePane, area: Rect) -> Parts {
     let axis = Rect { height: tree.height.min(1), ..tree };
     tree.y += axis.height;
     tree.height -= axis.height;
-    let searching = (pane.typing || !pane.query.text().is_empty()) && tree.height > 1;
+    let searching = pane.is_searching() && tree.height > 1;
     let search = searching.then(|| {
         tree.height -= 1;
         Rect { y: tree.y + tree.height, height: 1, ..tree }
@@ -286,25 +286,6 @@ fn name(id: usize, cx: &Cx) -> String {
         Some(row) if !row.top_tokens.is_empty() => words(row, 1),
         _ => format!("#{id}"),
     }
-}
-
-fn search_line(pane: &TreePane, width: usize, cx: &Cx) -> Line<'static> {
-    let theme = cx.theme;
-    let n = pane.found(cx).len();
-    let count = if n == 1 { "1 feature".to_owned() } else { format!("{n} features") };
-    let room = width.saturating_sub(3 + count.len());
-    let mut spans = vec![Span::styled("/ ", theme.accent())];
-    if pane.typing {
-        spans.extend(pane.query.line(theme, room.saturating_sub(2)).spans);
-    } else {
-        spans.push(Span::raw(text::fit(&text::clean(pane.query.text()), room.saturating_sub(2))));
-    }
-    spans.push(Span::styled(format!("  {count}"), if n == 0 { theme.warning() } else { theme.dim() }));
-    if !pane.typing {
-        let keys = format!("  {} next, esc clears", cx.key(Action::NextMatch));
-        spans.push(Span::styled(keys, theme.dim()));
-    }
-    Line::from(spans)
 }
 
 /// A row as text: its height, indented label.

@@ -3,12 +3,18 @@
 use std::collections::HashMap;
 
 use crossterm::event::{KeyCode, KeyEvent};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
 
 use super::TreePane;
+use super::levels::Jump;
 use super::plot::{Folds, Item};
 use crate::analysis::FeatureRow;
+use crate::ui::action::Action;
 use crate::ui::input::LineInput;
-use crate::ui::panes::{Cx, Step};
+use crate::ui::panes::{Cx, Step, put};
+use crate::ui::text;
 
 /// Whether every word of `query` is found in the row's id, name, label or tokens.
 pub(super) fn finds(row: &FeatureRow, query: &str) -> bool {
@@ -20,6 +26,43 @@ pub(super) fn finds(row: &FeatureRow, query: &str) -> bool {
 }
 
 impl TreePane {
+    /// Searching, in either view; `None` for other actions.
+    pub(super) fn search_act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
+        match action {
+            Action::Filter => self.typing = true,
+            Action::NextMatch => return Some(self.jump(true, false, true, cx)),
+            Action::PreviousMatch => return Some(self.jump(false, false, true, cx)),
+            Action::Back if !self.query.text().is_empty() => self.query = LineInput::default(),
+            _ => return None,
+        }
+        self.settle(cx);
+        Some(Vec::new())
+    }
+
+    /// Whether a line is taken by what is searched for.
+    pub(super) fn is_searching(&self) -> bool {
+        self.typing || !self.query.text().is_empty()
+    }
+
+    /// What the search line leaves to the levels.
+    pub(super) fn above_search<'a>(&self, cx: &Cx<'a>) -> Cx<'a> {
+        let taken = u16::from(self.is_searching() && cx.area.height > 1);
+        Cx { area: Rect { height: cx.area.height - taken, ..cx.area }, ..*cx }
+    }
+
+    /// The search line under the levels.
+    pub(super) fn draw_search(&self, cx: &Cx, buf: &mut Buffer) {
+        if self.is_searching() && cx.area.height > 1 {
+            let line = search_line(self, usize::from(cx.area.width), cx);
+            put(buf, cx.area, usize::from(cx.area.height) - 1, &line);
+        }
+    }
+
+    /// How many the search finds.
+    fn count(&self, cx: &Cx) -> usize {
+        if self.levels.on { self.levels.count(self.query.text(), cx) } else { self.found(cx).len() }
+    }
+
     /// The features that the search finds, in leaf order.
     pub(super) fn found(&self, cx: &Cx) -> Vec<usize> {
         let query = self.query.text();
@@ -36,6 +79,9 @@ impl TreePane {
 
     /// To the nearest find from the cursor on, unfolding what hides it when `reveal`.
     pub(super) fn jump(&mut self, forward: bool, stay: bool, reveal: bool, cx: &Cx) -> Vec<Step> {
+        if self.levels.on {
+            return self.levels.jump(self.query.text(), Jump { forward, stay, reveal }, &self.above_search(cx));
+        }
         let found = self.found(cx);
         let here = self.cursor.map_or(0, |item| self.plot.row_of(item, &self.rows));
         let rank = |leaf: usize| self.plot.row_of(Item::Node(leaf), &self.rows);
@@ -90,4 +136,24 @@ impl TreePane {
             _ => self.query.key(key).then(|| self.jump(true, true, false, cx)),
         }
     }
+}
+
+/// What is searched for, and how much is found.
+pub(super) fn search_line(pane: &TreePane, width: usize, cx: &Cx) -> Line<'static> {
+    let theme = cx.theme;
+    let n = pane.count(cx);
+    let count = if n == 1 { "1 feature".to_owned() } else { format!("{n} features") };
+    let room = width.saturating_sub(3 + count.len());
+    let mut spans = vec![Span::styled("/ ", theme.accent())];
+    if pane.typing {
+        spans.extend(pane.query.line(theme, room.saturating_sub(2)).spans);
+    } else {
+        spans.push(Span::raw(text::fit(&text::clean(pane.query.text()), room.saturating_sub(2))));
+    }
+    spans.push(Span::styled(format!("  {count}"), if n == 0 { theme.warning() } else { theme.dim() }));
+    if !pane.typing {
+        let keys = format!("  {} next, esc clears", cx.key(Action::NextMatch));
+        spans.push(Span::styled(keys, theme.dim()));
+    }
+    Line::from(spans)
 }

@@ -32,7 +32,7 @@ impl TreePane {
         self.of = Some(newest);
         self.asked = Some(now);
         self.ask_at = Some(now + REFRESH);
-        vec![Step::Send(Command::Tree(self.linkage))]
+        vec![Step::Send(Command::Tree(self.overlap, self.linkage))]
     }
 
     pub(super) fn take(&mut self, plot: Plot, cx: &Cx) -> Vec<Step> {
@@ -41,7 +41,8 @@ impl TreePane {
             Item::Alone => (0, false),
         });
         let scope = self.scope.map(|node| self.plot.key(node));
-        let first = self.plot.is_empty();
+        // Heights of another measure are other heights.
+        let first = self.plot.is_empty() || self.plot.tree.measure != plot.tree.measure;
         self.plot = plot;
         self.shared.clear();
         self.scope = scope.and_then(|key| self.plot.by_key(key));

@@ -50,13 +50,13 @@ fn levels_are_walked_at_three_sizes() {
 fn the_rule_for_p_and_the_linkage_have_a_key() {
     let mut stage = stage(120, 36, 40);
     stage.keys("K");
-    assert!(matches!(stage.sent.last(), Some(Command::Tree(Linkage::Complete))), "{:?}", stage.sent.last());
+    assert!(matches!(stage.sent.last(), Some(Command::Tree(_, Linkage::Complete))), "{:?}", stage.sent.last());
     stage.keys("t K");
     let fixed = |c: &Command| matches!(c, Command::Levels(Growth::Fixed));
     assert!(stage.sent.iter().any(fixed));
     // Back in the dendrogram, the features can be steered with in three ways.
     stage.keys("t g l l l c").keys("2 E");
-    let exported = stage.sent.iter().filter(|c| matches!(c, Command::ExportTree(Linkage::Complete, _))).count();
+    let exported = stage.sent.iter().filter(|c| matches!(c, Command::ExportTree(_, Linkage::Complete, _))).count();
     assert_eq!(exported, 3);
 }
 
@@ -251,7 +251,7 @@ fn an_empty_pane_says_what_to_press() {
 #[test]
 fn the_tree_is_asked_for_again_when_the_fit_moves_but_not_for_a_name() {
     let mut stage = stage(80, 24, 40);
-    let trees = |stage: &Stage| stage.sent.iter().filter(|c| matches!(c, Command::Tree(_))).count();
+    let trees = |stage: &Stage| stage.sent.iter().filter(|c| matches!(c, Command::Tree(..))).count();
     assert_eq!(trees(&stage), 1);
     let list = stage.demo.list(41, true);
     stage.event(Event::Features(Arc::new(list)));
@@ -352,4 +352,42 @@ fn what_joins_at_one_height_is_a_comb_and_what_shares_nothing_stands_alone() {
     let drawn = picture(tree, 5);
     assert_eq!(drawn[0].find('┌'), drawn[2].find('└'));
     assert_eq!(drawn[3].trim(), "", "the line for those that share nothing has no branches");
+}
+
+#[test]
+fn another_overlap_is_another_tree() {
+    let mut stage = stage(120, 36, 40);
+    stage.keys("O");
+    assert!(matches!(stage.sent.last(), Some(Command::Tree(Overlap::Jaccard, Linkage::Average))));
+    stage.keys("O K");
+    assert!(matches!(stage.sent.last(), Some(Command::Tree(Overlap::Cosine, Linkage::Complete))));
+    stage.keys("E");
+    let asked = |c: &Command| matches!(c, Command::ExportTree(Overlap::Cosine, Linkage::Complete, _));
+    assert_eq!(stage.sent.iter().filter(|c| asked(c)).count(), 3);
+    stage.keys("t O");
+    assert!(stage.screen().contains("that is for the dendrogram"), "{}", stage.screen());
+}
+
+#[test]
+fn the_levels_are_searched_at_every_depth() {
+    for (width, height) in [(120, 36), (80, 24), (60, 18)] {
+        let mut stage = stage(width, height, 40);
+        stage.keys("t < /").type_text("kenya");
+        assert!(stage.screen().contains("/ kenya"), "{}", stage.screen());
+        stage.keys("enter");
+        let first = stage.screen();
+        assert!(first.contains("Kenya") && first.contains("n next"), "{first}");
+        let cursor = |stage: &Stage| {
+            stage.screen().lines().find(|l| l.starts_with('▌')).map(|l| l.chars().take(12).collect::<String>())
+        };
+        let there = cursor(&stage);
+        stage.keys("n");
+        assert_ne!(cursor(&stage), there, "the next one");
+        stage.keys("N");
+        assert_eq!(cursor(&stage).map(|l| l.replace('▾', "▸")), there.map(|l| l.replace('▾', "▸")), "and back");
+        stage.keys("esc");
+        assert!(!stage.screen().contains("n next"), "{}", stage.screen());
+        stage.keys("/").type_text("xyzzy").keys("enter");
+        assert!(stage.screen().contains("0 features"), "{}", stage.screen());
+    }
 }

@@ -3,6 +3,7 @@
 use super::plot::Item;
 use super::{TreePane, draw};
 use crate::analysis::hierarchy::Linkage;
+use crate::analysis::neurons::Overlap;
 use crate::engine::{Command, SteerPart};
 use crate::ui::action::Action;
 use crate::ui::panes::{Cx, Note, Pane, PaneId, Step};
@@ -42,6 +43,20 @@ impl TreePane {
             Linkage::Complete => Linkage::Single,
             Linkage::Single => Linkage::Average,
         };
+        self.measure_anew(cx)
+    }
+
+    /// The next overlap of two features.
+    pub(super) fn next_overlap(&mut self, cx: &Cx) -> Vec<Step> {
+        self.overlap = match self.overlap {
+            Overlap::WeightedJaccard => Overlap::Jaccard,
+            Overlap::Jaccard => Overlap::Cosine,
+            Overlap::Cosine => Overlap::WeightedJaccard,
+        };
+        self.measure_anew(cx)
+    }
+
+    fn measure_anew(&mut self, cx: &Cx) -> Vec<Step> {
         (self.of, self.asked, self.ask_at) = (None, None, None);
         self.want_tree(cx)
     }
@@ -50,7 +65,10 @@ impl TreePane {
         let Some(study) = &cx.world.study else { return Vec::new() };
         let fit = cx.world.features.as_ref().map_or("fit", |list| list.fit.as_str());
         let file = |ending: &str| study.dir.join(format!("tree-{fit}.{ending}"));
-        ["svg", "nwk", "json"].iter().map(|e| Step::Send(Command::ExportTree(self.linkage, file(e)))).collect()
+        ["svg", "nwk", "json"]
+            .iter()
+            .map(|e| Step::Send(Command::ExportTree(self.overlap, self.linkage, file(e))))
+            .collect()
     }
 
     pub(super) fn copy(&self, cx: &Cx) -> Vec<Step> {

@@ -1,0 +1,50 @@
+//! Short messages over the panes, and how long they stand.
+
+use std::time::Duration;
+
+use super::App;
+use crate::engine::Level;
+
+/// A message stays this long at least, however fast one types on.
+const READ: Duration = Duration::from_secs(1);
+
+/// A short message over the panes.
+#[derive(Debug, Clone)]
+pub struct Toast {
+    /// How grave.
+    pub level: Level,
+    /// What.
+    pub text: String,
+    /// When it came.
+    pub since: Duration,
+    /// When it goes.
+    pub until: Duration,
+}
+
+impl App {
+    /// A toast and a log line.
+    pub(crate) fn say(&mut self, level: Level, text: String) {
+        self.world.note(level, text.clone());
+        self.toast(level, text);
+    }
+
+    pub(super) fn toast(&mut self, level: Level, text: String) {
+        let life = match level {
+            Level::Info => 4,
+            Level::Warn => 7,
+            Level::Error => 15,
+        };
+        self.toasts.retain(|t| t.text != text);
+        if self.toasts.len() == 3 {
+            self.toasts.remove(0);
+        }
+        let since = self.world.now;
+        self.toasts.push(Toast { level, text, since, until: since + Duration::from_secs(life) });
+    }
+
+    /// A key was pressed: what was read no longer stands over the panes. Errors stay.
+    pub(super) fn clear_toasts(&mut self) {
+        let now = self.world.now;
+        self.toasts.retain(|t| t.level == Level::Error || now < t.since + READ);
+    }
+}

@@ -1,0 +1,101 @@
+//! What the stand-in answers to commands.
+
+use std::sync::Arc;
+
+use super::{CONCEPTS, Demo, noise, scored};
+use crate::analysis::LabelMatrix;
+use crate::engine::{Command, Event, Job};
+use crate::steering::SteerInfo;
+
+impl Demo {
+    /// What the engine would answer at once.
+    pub fn answer(&mut self, command: &Command) -> Vec<Event> {
+        match command {
+            Command::ListModels => vec![Event::Models(Self::models())],
+            Command::ListStudies => vec![Event::Studies(Self::studies())],
+            Command::Estimate(request) => {
+                let mut estimate = Self::estimate();
+                if request.fit.features > 300 {
+                    estimate.refusal = Some(
+                        "the factors of 400 features need 14.1 GB of memory and 12.3 GB are free: take 300 features or fewer".to_owned(),
+                    );
+                }
+                vec![Event::Estimate(Ok(estimate))]
+            }
+            Command::OpenStudy(_) | Command::Open(_) => self.opened(),
+            Command::Inspect(id) => vec![Event::Card(Box::new(self.card(*id)))],
+            Command::Neuron(index) => vec![Event::Neuron(Box::new(self.neuron(*index)))],
+            Command::Tree(..) => vec![Event::Tree(Arc::new(self.tree()))],
+            Command::Shared(ids) => vec![Event::Shared(Box::new(Self::shared(ids)))],
+            Command::Trace(text) => vec![Event::Trace(Box::new(self.trace(text)))],
+            Command::Name(id, name) => {
+                self.names.retain(|(i, _)| i != id);
+                if !name.is_empty() {
+                    self.names.push((*id, name.clone()));
+                }
+                vec![Event::Features(Arc::new(self.list(41, true)))]
+            }
+            Command::Steer(ask) => self.steer(ask.samples),
+            Command::Cancel(job) => vec![Event::Cancelled(*job)],
+            Command::Pause => vec![Event::Paused(true)],
+            Command::Resume => vec![Event::Paused(false)],
+            Command::Export { path, .. } | Command::ExportTree(_, _, path) | Command::ExportNotes(path) => {
+                vec![Event::Exported(path.clone())]
+            }
+            Command::Levels(_) => vec![Event::Levels(Arc::new(self.levels()))],
+            Command::Compare(ids) => vec![Event::Comparison(Box::new(self.comparison(ids)))],
+            Command::CompareFits(a, b) => vec![Event::FitsCompared(Box::new(self.fits_compared(a, b)))],
+            Command::CompareStudy(a, dir) => {
+                vec![Event::FitsCompared(Box::new(self.fits_compared(a, &dir.display().to_string())))]
+            }
+            Command::Labels => {
+                let share = |id: usize, l: usize| if l == id % CONCEPTS.len() { 0.6 } else { 0.04 * noise(id, l) };
+                let row = |id: usize| (0..CONCEPTS.len()).map(|l| share(id, l)).collect();
+                vec![Event::Labels(Arc::new(LabelMatrix {
+                    labels: CONCEPTS.iter().map(|c| c.0.to_owned()).collect(),
+                    base: vec![0.04; CONCEPTS.len()],
+                    shares: (0..self.features).map(row).collect(),
+                }))]
+            }
+            Command::Find(probe) => {
+                let score = |id: usize| if id % CONCEPTS.len() == 5 { 1.0 - id as f32 / 50.0 } else { 0.0 };
+                vec![Event::Found(probe.clone(), Arc::new((0..self.features).map(score).collect()))]
+            }
+            Command::ShowFit(_) => self.opened(),
+            Command::Fit(_)
+            | Command::Refine(_)
+            | Command::Evaluate(_)
+            | Command::SaveSession(_)
+            | Command::UndoNote
+            | Command::ImportNotes(_)
+            | Command::Shutdown => Vec::new(),
+        }
+    }
+
+    fn steer(&self, samples: usize) -> Vec<Event> {
+        let info = SteerInfo {
+            alpha: 18.4,
+            kl: 0.251,
+            note: None,
+            risen: scored(&["Sunday", "Monday", "Friday", "weekend", "day"], 0, 4.2, -0.5),
+            fallen: scored(&["that", "the", "it", "we", "I"], 0, -2.2, 0.3),
+        };
+        let mut events = vec![Event::Started(Job::Steer), Event::SteerInfo(Box::new(info))];
+        let baseline = " the best way to learn is to ask questions and to listen to what comes back, every day.";
+        let steered =
+            " Sunday is the best day for it, and Monday the worst; by Friday we will know more.\nOn Sunday, then.";
+        let words = |text: &str| -> Vec<String> { text.split_inclusive(' ').map(str::to_owned).collect() };
+        let (a, b) = (words(baseline), words(steered));
+        for i in 0..a.len().max(b.len()) {
+            for sample in 0..samples {
+                for (steered, from) in [(false, &a), (true, &b)] {
+                    if let Some(text) = from.get(i) {
+                        events.push(Event::SteerText { sample, steered, text: text.clone() });
+                    }
+                }
+            }
+        }
+        events.push(Event::Done(Job::Steer, "40 tokens in 1.2 s".to_owned()));
+        events
+    }
+}

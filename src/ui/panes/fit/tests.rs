@@ -1,0 +1,65 @@
+use super::*;
+use crate::engine::SweepPoint;
+use crate::ui::stage::Stage;
+use crate::ui::theme::Profile;
+
+fn point(sweep: usize, relative_error: f64) -> SweepPoint {
+    SweepPoint { sweep, relative_error, seconds: sweep as f64, stop: None }
+}
+
+#[test]
+fn a_curve_of_one_point_or_of_no_number_is_drawn_without_harm() {
+    for error in [0.5, 0.0, f64::NAN, f64::INFINITY] {
+        let mut stage = Stage::opened(80, 24, Profile::Mono);
+        stage.event(Event::Started(Job::Fit)).event(Event::Sweep(point(1, error))).keys("5");
+        assert!(stage.screen().contains("sweep 1"));
+    }
+}
+
+#[test]
+fn more_features_are_asked_for_on_top_of_the_last_fits_choices() {
+    let mut stage = Stage::opened(80, 24, Profile::Mono);
+    stage.keys("5 + + f");
+    let asked = stage.sent.iter().find_map(|c| if let Command::Fit(config) = c { Some(config) } else { None });
+    let config = asked.expect("a fit was asked for");
+    assert_eq!((config.features, config.seed), (75, 42));
+}
+
+#[test]
+fn a_second_fit_waits_for_the_first() {
+    let mut stage = Stage::opened(80, 24, Profile::Mono);
+    stage.event(Event::Started(Job::Fit)).keys("5 f");
+    assert!(!stage.sent.iter().any(|c| matches!(c, Command::Fit(_))));
+    assert!(stage.screen().contains("a fit is running"));
+}
+
+/// A stage whose study has three fits of two sizes.
+fn three_fits(width: u16, height: u16) -> Stage {
+    let mut stage = Stage::opened(width, height, Profile::TrueColour);
+    let mut study = stage.demo.study();
+    for (name, features, error) in [("k20", 20, 0.41), ("k80", 80, 0.25)] {
+        let mut fit = study.fits[0].clone();
+        (fit.name, fit.config.features, fit.relative_error) = (name.to_owned(), features, Some(error));
+        study.fits.push(fit);
+    }
+    stage.event(Event::Study(Box::new(study))).keys("5");
+    stage
+}
+
+#[test]
+fn fits_are_listed_plotted_compared_and_switched() {
+    for (width, height) in [(120, 36), (80, 24), (60, 18)] {
+        let mut stage = three_fits(width, height);
+        assert!(stage.screen().contains("k80"), "{}", stage.screen());
+        stage.keys("right");
+        assert!(stage.screen().contains("features"), "{}", stage.screen());
+        stage.keys("c");
+        let asked = |c: &Command| matches!(c, Command::CompareFits(a, b) if a == "bcd-k40" && b == "k80");
+        assert!(stage.sent.iter().any(asked), "{:?}", stage.sent.last());
+        assert!(stage.screen().contains("5 only in bcd-k40"), "{}", stage.screen());
+        stage.keys("pagedown esc enter");
+        assert!(stage.sent.iter().any(|c| matches!(c, Command::ShowFit(name) if name == "k80")));
+        stage.keys("j j c");
+        assert!(stage.screen().contains("it is the one on show"), "{}", stage.screen());
+    }
+}

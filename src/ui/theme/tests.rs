@@ -1,0 +1,68 @@
+use super::*;
+
+fn rgb(c: Color) -> Rgb {
+    match c {
+        Color::Rgb(r, g, b) => (r, g, b),
+        Color::Indexed(i) => indexed_rgb(i),
+        other => panic!("{other:?} has no fixed value"),
+    }
+}
+
+#[test]
+fn every_text_colour_reads_on_its_background() {
+    for profile in [Profile::TrueColour, Profile::Indexed] {
+        for light in [false, true] {
+            let theme = Theme::new(profile, light);
+            let ground = if light { (255, 255, 255) } else { (30, 30, 30) };
+            let row = rgb(theme.selected(true).bg.unwrap());
+            for style in [
+                theme.dim(),
+                theme.accent(),
+                theme.name(),
+                theme.good(),
+                theme.warning(),
+                theme.error(),
+                theme.positive(),
+                theme.negative(),
+            ] {
+                let c = rgb(style.fg.unwrap());
+                assert!(contrast(c, ground) >= 4.5, "{profile:?} light={light} {c:?}: {}", contrast(c, ground));
+                assert!(contrast(c, row) >= 4.5, "selected {profile:?} light={light} {c:?}: {}", contrast(c, row));
+            }
+            for ramp in [Ramp::Sequential, Ramp::Diverging] {
+                for style in theme.steps(ramp) {
+                    let (fg, bg) = (rgb(style.fg.unwrap()), rgb(style.bg.unwrap()));
+                    assert!(contrast(fg, bg) >= 4.5, "{profile:?} {ramp:?} {bg:?}: {}", contrast(fg, bg));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn viridis_grows_lighter_step_by_step() {
+    assert!(VIRIDIS.windows(2).all(|w| luminance(w[0]) < luminance(w[1])));
+    assert!(VIRIDIS_256.windows(2).all(|w| luminance(indexed_rgb(w[0])) < luminance(indexed_rgb(w[1]))));
+}
+
+#[test]
+fn mono_has_no_colour_at_all() {
+    let theme = Theme::new(Profile::Mono, false);
+    let mut styles = vec![theme.dim(), theme.accent(), theme.error(), theme.selected(true), theme.bar()];
+    styles.extend(theme.steps(Ramp::Sequential));
+    styles.extend(theme.steps(Ramp::Diverging));
+    assert!(styles.iter().all(|s| s.fg.is_none() && s.bg.is_none()));
+}
+
+#[test]
+fn small_values_are_plain_and_the_ends_are_the_ends() {
+    let theme = Theme::new(Profile::TrueColour, false);
+    assert_eq!(theme.heat(Ramp::Sequential, 0.2, 10.0), Style::new());
+    assert_eq!(theme.heat(Ramp::Sequential, 10.0, 10.0), theme.heat[15]);
+    assert_eq!(theme.heat(Ramp::Sequential, -3.0, 10.0), Style::new());
+    assert_eq!(theme.heat(Ramp::Diverging, -10.0, 10.0), theme.diverging[0]);
+    assert_eq!(theme.heat(Ramp::Diverging, 10.0, 10.0), theme.diverging[16]);
+    assert_eq!(theme.heat(Ramp::Sequential, f32::NAN, 10.0), Style::new());
+    assert_eq!(Theme::mark(9.9, 10.0), Some('█'));
+    assert_eq!(Theme::digit(5.5, 10.0), Some('⁵'));
+}

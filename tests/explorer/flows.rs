@@ -1,0 +1,184 @@
+//! What a researcher does in the explorer, key by key.
+
+use crate::terminal::{ENTER, ESC, home};
+
+#[test]
+fn a_feature_leads_to_its_neurons_and_back() {
+    let home = home();
+    home.study(&["12"]);
+    let mut t = home.explore(120, 36, &[]);
+    let feature = t.word_after("Contexts of ");
+    t.keys("n");
+    t.sees("weight  others");
+    t.keys(ENTER);
+    t.sees("used by");
+    let neuron = t.word_after("Neuron ");
+    t.sees(&format!("{feature} › Neuron {neuron}"));
+    t.sees(&format!("Contexts of neuron {neuron}"));
+    t.keys("j");
+    t.keys(ENTER);
+    t.sees(&format!("{feature} › neuron {neuron} › Feature #"));
+    let other = t.word_after("› Feature ");
+    assert_ne!(other, feature);
+    t.keys(ESC);
+    t.sees(&format!("{feature} › Neuron {neuron}"));
+    t.keys(ESC);
+    t.sees(&format!("Contexts of {feature}"));
+    t.keys(ESC);
+    t.loses(" › ");
+    t.quits();
+}
+
+#[test]
+fn marked_features_are_compared() {
+    let home = home();
+    home.study(&["12"]);
+    let mut t = home.explore(120, 36, &[]);
+    t.keys(" C");
+    t.sees("mark two features or more");
+    t.keys("  C");
+    t.sees("Compare #");
+    t.sees("cosine of neurons");
+    t.sees("cosine in the residual stream");
+    t.sees("core (in most)");
+    t.keys("y");
+    t.sees("copied");
+    t.keys(ESC);
+    t.sees("Features 12");
+    t.quits();
+}
+
+#[test]
+fn the_tree_is_searched_folded_joined_otherwise_and_turned_into_levels() {
+    let home = home();
+    home.study(&["12"]);
+    let mut t = home.explore(120, 36, &[]);
+    t.keys("2");
+    t.sees("average linkage");
+    t.keys("/time");
+    t.sees("/ time");
+    t.keys(ENTER);
+    t.sees("n next, esc clears");
+    t.keys(ESC);
+    t.loses("n next, esc clears");
+    t.keys("<<<<<<<<<<<<");
+    t.until("one fold", |s| s.contains("▸ 12") || s.contains("members"));
+    t.keys(">>>>>>>>>>>>");
+    t.keys("K");
+    t.loses("average linkage");
+    t.sees("linkage");
+    t.keys("t");
+    t.sees("Levels 12 →");
+    t.keys("t");
+    t.sees("Tree of shared neurons");
+    t.quits();
+}
+
+#[test]
+fn a_feature_its_core_and_its_own_neurons_steer_side_by_side_and_live_follows() {
+    let home = home();
+    home.study(&["12"]);
+    let mut t = home.explore(120, 36, &[]);
+    t.keys("2");
+    t.sees("average linkage");
+    // A search ends on a feature, which has a cluster.
+    t.keys("/time");
+    t.keys(ENTER);
+    t.sees("n next, esc clears");
+    t.keys("b");
+    for way in ["whole feature", "core alone", "own neurons alone"] {
+        t.sees(way);
+    }
+    t.until("three α", |s| s.matches("α ").count() >= 3 || s.contains("out of reach"));
+    t.until("an end", |s| !s.contains("cancels"));
+    t.keys("t");
+    t.sees("steered text");
+    t.keys("t");
+    t.sees("baseline text");
+    t.quits();
+}
+
+#[test]
+fn a_text_is_read_as_it_is_typed() {
+    let home = home();
+    home.study(&["12"]);
+    let mut t = home.explore(80, 24, &[]);
+    t.keys("4e");
+    t.keys("a river");
+    t.sees("7 tokens");
+    t.keys(" on Tuesday");
+    t.sees("18 tokens");
+    t.sees("unexplained");
+    t.keys(ESC);
+    t.sees("e edit");
+    t.keys("y");
+    t.sees("copied 18 tokens");
+    let written = t.written.lock().unwrap().clone();
+    assert!(written.windows(5).any(|w| w == b"\x1b]52;"), "by OSC 52");
+    t.quits();
+}
+
+#[test]
+fn a_filter_is_there_again_in_the_next_session() {
+    let home = home();
+    home.study(&["12"]);
+    let mut t = home.explore(80, 24, &[]);
+    // From the contexts too.
+    t.keys("\t/-label:time");
+    t.sees(" of 12");
+    t.keys(ENTER);
+    t.keys("s");
+    t.sees("share▾");
+    t.quits();
+    let t = home.explore(80, 24, &[]);
+    t.sees("/ -label:time");
+    t.sees("share▾");
+    t.quits();
+}
+
+#[test]
+fn a_note_is_kept_through_a_refit_and_taken_back() {
+    let home = home();
+    let notes = home.study(&["12"]).join("notes.json");
+    let mut t = home.explore(120, 36, &[]);
+    t.keys("r");
+    t.sees("Name and notes");
+    t.keys("rivers #water *4 -- seen by hand");
+    t.keys(ENTER);
+    t.sees("★★★★");
+    assert!(std::fs::read_to_string(&notes).unwrap().contains("seen by hand"));
+    t.keys("5f");
+    t.sees("fitting: ");
+    t.keys("1/rivers");
+    t.sees("Features 1 of 12");
+    t.sees("seen by hand");
+    t.keys(ENTER);
+    t.keys("r");
+    t.keys(" again");
+    t.keys(ENTER);
+    t.sees("seen by hand again");
+    t.keys("U");
+    t.loses("seen by hand again");
+    t.sees("seen by hand");
+    assert!(!std::fs::read_to_string(&notes).unwrap().contains("again"));
+    t.quits();
+}
+
+#[test]
+fn two_fits_are_compared_and_switched() {
+    let home = home();
+    home.study(&["6", "12"]);
+    let mut t = home.explore(80, 24, &[]);
+    t.sees("Features 12");
+    t.keys("5");
+    t.sees("Fit k12");
+    t.keys("jc");
+    t.sees("matched from cosine");
+    t.keys(ESC);
+    t.loses("matched from cosine");
+    t.keys(ENTER);
+    t.sees("Fit k6");
+    t.keys("1");
+    t.sees("Features 6");
+    t.quits();
+}

@@ -1,0 +1,182 @@
+//! A program in a pseudo-terminal: its screen, its keys, and that the terminal is given back.
+
+use std::io::{Read, Write};
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+use tempfile::TempDir;
+
+use crate::support;
+
+/// A program in a terminal of its own.
+pub struct Terminal {
+    pub screen: Arc<Mutex<vt100::Parser>>,
+    writer: Box<dyn Write + Send>,
+    pub child: Box<dyn Child + Send + Sync>,
+    pub master: Box<dyn MasterPty + Send>,
+    /// Everything that was written to the terminal.
+    pub written: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Terminal {
+    pub fn open(home: &Path, args: &[&str], cols: u16, rows: u16, env: &[(&str, &str)]) -> Self {
+        let size = PtySize { rows, cols, pixel_width: 0, pixel_height: 0 };
+        let pair = native_pty_system().openpty(size).unwrap();
+        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_mlpeek"));
+        command.args(args);
+        command.cwd(home);
+        command.env("TERM", "xterm-256color");
+        command.env("MLPEEK_HOME", home.join("home"));
+        command.env("XDG_CONFIG_HOME", home.join("config"));
+        command.env("HF_HOME", home.join("hf"));
+        command.env("HF_HUB_OFFLINE", "1");
+        command.env_remove("TMUX");
+        env.iter().for_each(|(k, v)| command.env(k, v));
+        let child = pair.slave.spawn_command(command).unwrap();
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(cells(rows), cells(cols), 0)));
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let (mut reader, shared, all) = (pair.master.try_clone_reader().unwrap(), screen.clone(), written.clone());
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(n) = reader.read(&mut bytes) {
+                if n == 0 {
+                    break;
+                }
+                all.lock().unwrap().extend_from_slice(&bytes[..n]);
+                shared.lock().unwrap().process(&bytes[..n]);
+            }
+        });
+        let writer = pair.master.take_writer().unwrap();
+        Self { screen, writer, child, master: pair.master, written }
+    }
+
+    pub fn text(&self) -> String {
+        self.screen.lock().unwrap().screen().contents()
+    }
+
+    /// Waits until the screen satisfies `seen`; generous, since the machine may be busy.
+    pub fn until(&self, what: &str, seen: impl Fn(&str) -> bool) {
+        let start = Instant::now();
+        while !seen(&self.text()) {
+            assert!(start.elapsed() < Duration::from_secs(60), "never saw {what}:\n{}", self.text());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until the screen shows `text`.
+    pub fn sees(&self, text: &str) {
+        self.until(text, |screen| screen.contains(text));
+    }
+
+    /// Waits until the screen does not show `text`.
+    pub fn loses(&self, text: &str) {
+        self.until(&format!("the end of {text}"), |screen| !screen.contains(text));
+    }
+
+    /// What stands between `before` and the next space or line end, at its first place on the screen.
+    pub fn word_after(&self, before: &str) -> String {
+        let screen = self.text();
+        let (_, rest) = screen.split_once(before).unwrap_or_else(|| panic!("no {before} in\n{screen}"));
+        rest.split_whitespace().next().unwrap_or_default().to_owned()
+    }
+
+    /// A bracketed paste.
+    pub fn paste(&mut self, text: &str) {
+        self.keys(&format!("\x1b[200~{text}\x1b[201~"));
+    }
+
+    /// Changes the terminal's size; the emulator's screen stays at two cells at least.
+    pub fn resize(&self, cols: u16, rows: u16) {
+        let size = PtySize { rows, cols, pixel_width: 0, pixel_height: 0 };
+        self.screen.lock().unwrap().screen_mut().set_size(cells(rows.max(2)), cells(cols.max(2)));
+        self.master.resize(size).unwrap();
+    }
+
+    /// Quits, whatever still runs, and all is well.
+    pub fn quits(mut self) {
+        self.keys("q");
+        std::thread::sleep(Duration::from_millis(100));
+        if self.text().contains("Quit?") {
+            self.keys(ENTER);
+        }
+        assert_eq!(self.ended(), 0);
+    }
+
+    pub fn keys(&mut self, keys: &str) {
+        self.writer.write_all(keys.as_bytes()).unwrap();
+        self.writer.flush().unwrap();
+    }
+
+    /// Waits for the end and returns the exit code; the terminal must be as it was.
+    pub fn ended(mut self) -> u32 {
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(start.elapsed() < Duration::from_secs(30), "does not end:\n{}", self.text());
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        // What was written last may still be on its way.
+        std::thread::sleep(Duration::from_millis(200));
+        let parser = self.screen.lock().unwrap();
+        assert!(!parser.screen().alternate_screen(), "the alternate screen was left");
+        assert!(!parser.screen().hide_cursor(), "the cursor is back");
+        assert_eq!(parser.screen().mouse_protocol_mode(), vt100::MouseProtocolMode::None);
+        assert!(!parser.screen().bracketed_paste(), "bracketed paste is off");
+        status.exit_code()
+    }
+}
+
+/// The emulator counts its cells from one.
+pub fn cells(n: u16) -> NonZeroU16 {
+    NonZeroU16::new(n).unwrap()
+}
+
+pub const ENTER: &str = "\r";
+pub const ESC: &str = "\x1b";
+
+/// A directory with a made-up model and corpus.
+pub struct Home {
+    pub dir: TempDir,
+    pub model: String,
+    pub data: String,
+}
+
+pub fn home() -> Home {
+    let dir = TempDir::new().unwrap();
+    let model = support::tiny_model(dir.path()).display().to_string();
+    let data = support::corpus(dir.path(), 60).display().to_string();
+    Home { dir, model, data }
+}
+
+impl Home {
+    /// Runs a command that must succeed.
+    pub fn run(&self, args: &[&str]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mlpeek"));
+        let out = command.args(args).current_dir(self.dir.path()).env("MLPEEK_HOME", self.dir.path().join("home"));
+        let out = out.output().unwrap();
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+
+    /// A study whose features share neurons, with a fit of each size.
+    pub fn study(&self, sizes: &[&str]) -> PathBuf {
+        self.run(&["collect", "--model", &self.model, "--data", &self.data, "--layer", "1", "--out", "study"]);
+        for size in sizes {
+            self.run(&["fit", "study", "-k", size, "--sparsity", "0.25", "--max-sweeps", "20"]);
+        }
+        self.dir.path().join("study")
+    }
+
+    /// The explorer on that study.
+    pub fn explore(&self, cols: u16, rows: u16, env: &[(&str, &str)]) -> Terminal {
+        let terminal = Terminal::open(self.dir.path(), &["study"], cols, rows, env);
+        // The model comes last.
+        terminal.until("the study and its model", |s| s.contains("Features ") && s.contains("f32)"));
+        terminal
+    }
+}
