@@ -37,6 +37,9 @@ pub trait ActivationSource: Sync {
     /// The rows of `range` (which must lie inside the shape). A source may be larger than memory: ask for blocks.
     fn rows(&self, range: Range<usize>) -> Result<Block<'_>>;
 
+    /// A hint that these rows are asked for next: a source on disk may begin to read them.
+    fn expect(&self, _: Range<usize>) {}
+
     /// How a person would name a row in an error ("row 17, token ' Monday' of sample 3").
     fn describe_row(&self, row: usize) -> String {
         format!("row {row}")

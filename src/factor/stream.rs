@@ -23,6 +23,8 @@ use crate::task::TaskCtx;
 /// Bytes of A in a block: small enough to stay in a shared cache between the two halves of a pass.
 const BLOCK_BYTES: usize = 16 << 20;
 const BLOCK_ROWS: Range<usize> = 512..4096;
+/// Blocks that are read ahead of the one asked for.
+const AHEAD: usize = 2;
 /// Blocks in flight: the one under way and the one that is read ahead.
 const SPARE_BUFFERS: usize = 2;
 /// Panels a task takes where it sums on the supports: enough to spread the cost of its own sums.
@@ -136,6 +138,7 @@ impl<'a> Stream<'a> {
 
     /// A block of A. A source that converts its values does so on all threads, into memory that is used again.
     fn fetch(&self, range: Range<usize>) -> Result<Block<'_>> {
+        self.source.expect(range.end..self.n.min(range.end + AHEAD * range.len()));
         if self.frame.is_plain() && !self.converts.load(Ordering::Relaxed) {
             let block = self.source.rows(range)?;
             self.converts.store(matches!(block.data, Cow::Owned(_)), Ordering::Relaxed);

@@ -25,6 +25,10 @@ impl ActivationSource for StudyRows {
         self.reader.rows(range)
     }
 
+    fn expect(&self, range: Range<usize>) {
+        self.reader.expect(range);
+    }
+
     fn describe_row(&self, row: usize) -> String {
         match self.tokens.rows.get(row) {
             Some(at) if !self.imported => {

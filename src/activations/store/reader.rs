@@ -82,15 +82,34 @@ impl Shard {
         self.header.first_row..self.header.first_row + self.header.rows
     }
 
+    /// Where in the file those of its rows lie that `range` holds.
+    fn place(&self, range: &Range<usize>) -> Range<usize> {
+        let own = self.range();
+        let (start, end) = (range.start.max(own.start) - own.start, range.end.min(own.end) - own.start);
+        let width = self.header.row_bytes();
+        HEADER + start * width..HEADER + end * width
+    }
+
+    /// Has the kernel begin to read: its own read-ahead waits for the first touch, and goes as far as the disk's setting.
+    #[cfg(unix)]
+    fn read_ahead(&self, bytes: Range<usize>) {
+        /// Kernels cut one request short at about this.
+        const PIECE: usize = 1 << 20;
+        for first in bytes.clone().step_by(PIECE) {
+            // Only a hint: refusing it changes nothing.
+            let _ = self.map.advise_range(memmap2::Advice::WillNeed, first, PIECE.min(bytes.end - first));
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn read_ahead(&self, _: Range<usize>) {}
+
     /// The bytes of those of its rows that lie in `range`.
     fn bytes(&self, range: &Range<usize>) -> Result<&[u8]> {
         if !*self.sound.get_or_init(|| self.is_sound()) {
             return Err(self.damaged());
         }
-        let own = self.range();
-        let (start, end) = (range.start.max(own.start) - own.start, range.end.min(own.end) - own.start);
-        let width = self.header.row_bytes();
-        Ok(&self.map[HEADER + start * width..HEADER + end * width])
+        Ok(&self.map[self.place(range)])
     }
 }
 
@@ -121,6 +140,11 @@ impl ActivationSource for CacheReader {
             rest = later;
         }
         Ok(Block { rows, cols, data: Cow::Owned(data) })
+    }
+
+    fn expect(&self, range: Range<usize>) {
+        let overlaps = |s: &&Shard| s.range().start < range.end && range.start < s.range().end;
+        self.shards.iter().filter(overlaps).for_each(|shard| shard.read_ahead(shard.place(&range)));
     }
 }
 
