@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::JsonArgs;
+use super::{Device, JsonArgs};
 use crate::engine::fitting::Refinement;
 use crate::factor::{FitConfig, Init, Solver};
 use crate::model::HookSite;
@@ -44,6 +44,9 @@ pub struct FitArgs {
     /// Threads [default: all]
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Where the sweeps run; auto is a GPU that can keep the activations, else the CPU
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
     /// Go on from the fit's checkpoint
     #[arg(long)]
     pub resume: bool,

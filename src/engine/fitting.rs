@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::gpu::FitGpu;
 use crate::activations::ActivationSource;
 use crate::disk;
 use crate::error::{Error, Result};
@@ -117,6 +118,8 @@ pub struct FitPlace {
     pub resume: Resume,
     /// Where not.
     pub begin: Begin,
+    /// A GPU that may take the sweeps.
+    pub gpu: Option<FitGpu>,
 }
 
 impl FitPlace {
@@ -137,6 +140,7 @@ impl FitPlace {
             losses: study.loss_path(name)?,
             resume,
             begin,
+            gpu: None,
         })
     }
 }
@@ -179,6 +183,7 @@ pub fn run_fit(
             )));
         }
     };
+    let gpu = place.gpu.as_ref().map(|gpu| gpu.for_fit(config, source.shape())).transpose()?;
     let mut losses = Losses::open(&place.losses, resumed)?;
     let mut factoriser = match &place.begin {
         _ if resumed => Factoriser::resume(source, config.clone(), checkpoint, ctx)?,
@@ -186,6 +191,10 @@ pub fn run_fit(
         Begin::Factors { factors, locked } => Factoriser::warm(source, config.clone(), factors, locked, ctx)?,
         Begin::Batches(rows) => first_look(source, config, *rows, &mut losses, observer, ctx)?,
     };
+    if let Some((device, words)) = gpu {
+        observer.note(&words);
+        device.map_or(Ok(()), |(device, free)| factoriser.compute_on(device, free))?;
+    }
     let looked = !resumed && matches!(place.begin, Begin::Batches(_));
     if !looked {
         observer.started(factoriser.init_seconds(), resumed);

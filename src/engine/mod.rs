@@ -9,6 +9,7 @@ pub mod directions;
 mod estimate;
 pub mod evaluation;
 pub mod fitting;
+pub mod gpu;
 mod lane;
 mod messages;
 mod open;

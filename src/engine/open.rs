@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::fitting::{self, Begin, FitObserver, FitPlace, Refinement, Resume};
+use super::gpu::FitGpu;
 use super::lane::Lane;
 use super::session::{Session, lock};
 use super::{Event, Hold, Job, Level, OpenRequest, run_job};
@@ -138,7 +139,7 @@ impl Opener {
                 let place = FitPlace::new(study, &name, hook, &config, Resume::Never, begin)?;
                 Ok((name, config, place))
             })?;
-            self.run(&name, &config, &place, ctx).map(|words| ((), words))
+            self.run(&name, &config, place, ctx).map(|words| ((), words))
         });
         self.session.emit_study(hook)?;
         result
@@ -288,12 +289,13 @@ impl Opener {
             return Ok(format!("'{name}' was fitted before{early}"));
         }
         let place = self.with_study(|study| FitPlace::new(study, &name, hook, config, Resume::IfThere, Begin::Anew))?;
-        self.run(&name, config, &place, ctx)
+        self.run(&name, config, place, ctx)
     }
 
     /// Runs a fit on show and says how it ended.
-    fn run(&self, name: &str, config: &FitConfig, place: &FitPlace, ctx: &TaskCtx) -> Result<String> {
+    fn run(&self, name: &str, config: &FitConfig, place: FitPlace, ctx: &TaskCtx) -> Result<String> {
         let hook = place.hook;
+        let place = &FitPlace { gpu: self.session.model().ok().and_then(|model| FitGpu::of(&model)), ..place };
         let source = self.with_study(|study| study.activations(hook))?;
         self.take_notes(name);
         let mut observer = Watcher { opener: self, place, last_lens: None };

@@ -5,6 +5,7 @@
 use super::SparseColumns;
 use super::capped;
 use super::columns::{self, Rows};
+use super::device::Descent;
 use super::state::{Held, Problem, State};
 use super::stream::{Columns, Gather, Sums};
 use crate::error::Result;
@@ -45,7 +46,13 @@ pub(crate) fn sweep(
         Held::All => Gather::Dense,
         Held::Entries => Gather::Support(&features),
     };
-    problem.stream.pass(ctx, &state.y, &mut next.y, &Columns::Sparse(&features), gather, &mut next.sums, &update)?;
+    let (y, to, sums) = (&state.y, &mut next.y, &mut next.sums);
+    if let Some(device) = problem.device {
+        let step = Descent { features: &features, scales: &scales, q: &q, penalty, sweeps: hals_sweeps };
+        device.pass(problem.stream, ctx, y, to, &step, gather, sums)?;
+    } else {
+        problem.stream.pass(ctx, y, to, &Columns::Sparse(&features), gather, sums, &update)?;
+    }
     next.held = next_held;
     next.features = features;
     next.measure(problem, &q, &gram);

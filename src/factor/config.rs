@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{init, stream};
+use super::{device, init, stream};
 use crate::error::{Error, Result};
 
 /// The update rule.
@@ -121,6 +121,21 @@ impl Default for FitConfig {
 }
 
 impl FitConfig {
+    /// Why only this machine's processors can take this fit's steps; `None` where a GPU can too.
+    pub fn needs_cpu(&self) -> Option<&'static str> {
+        match (self.solver, self.row_cap) {
+            (Solver::Mu, _) => Some("the multiplicative updates run on the CPU"),
+            (Solver::Bcd, Some(_)) => Some("a fit with a row cap runs on the CPU"),
+            (Solver::Bcd, None) => None,
+        }
+    }
+
+    /// Whether a GPU with `free` bytes of memory keeps n × d activations from one sweep to the next: where they have to be
+    /// sent anew each time, sending takes as long as a sweep of the CPU.
+    pub fn gpu_keeps(&self, shape: (usize, usize), free: u64) -> bool {
+        device::keeps(shape, free)
+    }
+
     /// Refuses what cannot be fitted to n × d activations; returns the entries a column keeps.
     pub fn check(&self, (n, d): (usize, usize)) -> Result<usize> {
         let k = self.features;

@@ -86,6 +86,7 @@ impl<'a> FirstLook<'a> {
                 penalty: self.config.l1 * survey.median_norm(),
                 row_cap: self.config.row_cap,
                 locked: &vec![false; k],
+                device: None,
             };
             let mut state = match self.sums {
                 None => init::start(&stream, k, self.config.init, self.config.solver, self.config.seed, ctx)?,

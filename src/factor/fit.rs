@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::checkpoint::{self, FitProgress};
+use super::device::Accelerator;
 use super::state::{Held, Problem, State};
 use super::stream::Stream;
 use super::survey::Survey;
@@ -32,6 +33,8 @@ pub struct Factoriser<'a> {
     /// The best state of a rule that may rise; `None` where the present state is the best.
     best: Option<State>,
     progress: FitProgress,
+    /// Where passes run; `None`: on this machine's processors.
+    pub(super) device: Option<Accelerator>,
     /// The last snapshot taken, by its sweep.
     shown: Mutex<Option<(usize, Arc<Factors>)>>,
 }
@@ -70,6 +73,19 @@ impl<'a> Factoriser<'a> {
         Ok(fit)
     }
 
+    /// Runs the sweeps' passes on `device`, of which `free` bytes are free, from the next one on. The results agree with
+    /// those of this machine's processors within rounding.
+    ///
+    /// # Errors
+    /// A fit whose steps are not made for it ([`FitConfig::needs_cpu`]).
+    pub fn compute_on(&mut self, device: candle_core::Device, free: u64) -> Result<()> {
+        if let Some(why) = self.config.needs_cpu() {
+            return Err(Error::usage(format!("{why}: use --device cpu")));
+        }
+        self.device = Some(Accelerator::new(device, self.stream.d, free));
+        Ok(())
+    }
+
     /// What is being fitted.
     pub fn config(&self) -> &FitConfig {
         &self.config
@@ -83,6 +99,7 @@ impl<'a> Factoriser<'a> {
             penalty: self.penalty,
             row_cap: self.config.row_cap,
             locked: &self.progress.locked,
+            device: self.device.as_ref(),
         }
     }
 
@@ -109,6 +126,7 @@ impl<'a> Factoriser<'a> {
             spare: State::default(),
             best: None,
             progress,
+            device: None,
             shown: Mutex::new(None),
         })
     }
@@ -136,6 +154,7 @@ impl<'a> Factoriser<'a> {
             penalty: self.penalty,
             row_cap: self.config.row_cap,
             locked: &self.progress.locked,
+            device: self.device.as_ref(),
         };
         let room = match (self.config.solver, &self.best) {
             (Solver::Mu, None) => Some(self.stream.panels(self.config.features)?),

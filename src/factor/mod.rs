@@ -15,6 +15,7 @@ mod capped;
 mod checkpoint;
 mod columns;
 mod config;
+mod device;
 pub mod encode;
 mod first_look;
 mod fit;

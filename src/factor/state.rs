@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::SparseColumns;
 use super::columns;
+use super::device::Accelerator;
 use super::panels::Panels;
 use super::stream::{Stream, Sums};
 use super::survey::Survey;
@@ -123,4 +124,6 @@ pub(crate) struct Problem<'p, 'a> {
     pub(crate) row_cap: Option<usize>,
     /// Features that stay as they are.
     pub(crate) locked: &'p [bool],
+    /// Where passes run; `None`: here.
+    pub(crate) device: Option<&'p Accelerator>,
 }

@@ -137,7 +137,7 @@ impl<'a> Stream<'a> {
     }
 
     /// A block of A. A source that converts its values does so on all threads, into memory that is used again.
-    fn fetch(&self, range: Range<usize>) -> Result<Block<'_>> {
+    pub(crate) fn fetch(&self, range: Range<usize>) -> Result<Block<'_>> {
         self.source.expect(range.end..self.n.min(range.end + AHEAD * range.len()));
         if self.frame.is_plain() && !self.converts.load(Ordering::Relaxed) {
             let block = self.source.rows(range)?;
@@ -163,7 +163,7 @@ impl<'a> Stream<'a> {
 
     /// Takes a block's memory back, as much of it as blocks in flight can use: a source whose blocks span shards makes
     /// memory of its own each time.
-    fn release(&self, block: Block<'_>) {
+    pub(crate) fn release(&self, block: Block<'_>) {
         if let Cow::Owned(data) = block.data {
             let mut buffers = lock(&self.buffers);
             if buffers.len() < SPARE_BUFFERS {
@@ -364,7 +364,7 @@ impl Columns<'_> {
 }
 
 impl Sums {
-    fn reset(&mut self, stream: &Stream<'_>, k: usize, gather: Gather<'_>) {
+    pub(crate) fn reset(&mut self, stream: &Stream<'_>, k: usize, gather: Gather<'_>) {
         let products = match gather {
             Gather::Dense => k * stream.d,
             Gather::Support(c) => c.indices.len(),

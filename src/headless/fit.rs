@@ -7,6 +7,7 @@ use serde_json::json;
 use super::Output;
 use crate::cli::FitArgs;
 use crate::engine::fitting::{self, Begin, FitObserver, FitPlace, Resume};
+use crate::engine::gpu::FitGpu;
 use crate::error::{Error, Result};
 use crate::factor::{Factors, FitConfig, Sweep};
 use crate::model::{HookPoint, HookSite};
@@ -29,7 +30,8 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
         out.note("the cache is not complete: fitting the rows that are there (run collect again for the rest)");
     }
     let resume = if args.resume { Resume::Must } else { Resume::Never };
-    let place = FitPlace::new(&study, &name, hook, &config, resume, plan.begin)?;
+    let gpu = FitGpu::open(args.device.into())?;
+    let place = FitPlace { gpu, ..FitPlace::new(&study, &name, hook, &config, resume, plan.begin)? };
     let source = study.activations(hook)?;
     let mut observer = Lines { out, init_seconds: 0.0, json: args.output.json, last: None };
     let save = |factors: &Factors| study.save_fit(&name, hook, &config, factors);

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-pub use decoder::{Decoder, KvCache, LoadOptions, Logits, Model, Need, Stem, describe, unused_gpu};
+pub use decoder::{Decoder, Gpu, KvCache, LoadOptions, Logits, Model, Need, Stem, describe, unused_gpu};
 pub use tokenizer::Tokenizer;
 
 /// A place in a layer where activations can be read or replaced.

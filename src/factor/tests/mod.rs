@@ -3,6 +3,7 @@
 
 mod changes;
 mod checkpoint;
+mod device;
 mod encode;
 mod hostile;
 mod objective;

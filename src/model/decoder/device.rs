@@ -115,10 +115,48 @@ fn nvidia(query: &str) -> Option<String> {
 /// Bytes free where a model will compute, where that can be known.
 pub(super) fn memory_available(placement: &Placement) -> Result<Option<u64>> {
     match placement {
-        Placement::Device(device, _) if device.is_cuda() => {
-            Ok(nvidia("memory.free").and_then(|mib| mib.parse::<u64>().ok()).map(|mib| mib << 20))
-        }
-        Placement::Device(device, _) if device.is_metal() => Ok(None),
+        Placement::Device(device, _) if !device.is_cpu() => Ok(free_on(device)),
         Placement::Mapped | Placement::Device(..) => memory::available(),
+    }
+}
+
+/// Bytes free on a GPU, where that can be known.
+fn free_on(gpu: &Device) -> Option<u64> {
+    let mib = if gpu.is_cuda() { nvidia("memory.free")?.parse::<u64>().ok()? } else { return None };
+    Some(mib << 20)
+}
+
+/// A GPU for other work than a model's passes.
+#[derive(Debug, Clone)]
+pub struct Gpu {
+    /// The device.
+    pub device: Device,
+    /// "cuda:0 (NVIDIA H200)".
+    pub name: String,
+    /// Bytes free on it; 0 where that is not known.
+    pub free: u64,
+}
+
+impl Gpu {
+    /// The GPU that a choice means; `None` where the CPU computes.
+    ///
+    /// # Errors
+    /// A GPU that was named and cannot be used, or that this build knows nothing of.
+    pub fn open(choice: DeviceChoice) -> Result<Option<Self>> {
+        let none = !candle_core::utils::cuda_is_available() && !candle_core::utils::metal_is_available();
+        if choice == DeviceChoice::Auto && none {
+            return Ok(None);
+        }
+        let chosen = choose(&LoadOptions { device: choice, ..LoadOptions::default() })?;
+        Ok(match chosen.placement {
+            Placement::Device(device, _) => Self::of(&device, &chosen.name),
+            Placement::Mapped => None,
+        })
+    }
+
+    /// A device that is one.
+    pub(super) fn of(device: &Device, name: &str) -> Option<Self> {
+        let free = || free_on(device).unwrap_or(0);
+        (!device.is_cpu()).then(|| Self { device: device.clone(), name: name.to_owned(), free: free() })
     }
 }

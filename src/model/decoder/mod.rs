@@ -25,7 +25,7 @@ use crate::task::TaskCtx;
 
 pub use budget::Need;
 pub use cache::KvCache;
-pub use device::unused_gpu;
+pub use device::{Gpu, unused_gpu};
 pub use network::Decoder;
 pub use open::describe;
 pub use stem::Stem;
@@ -89,6 +89,11 @@ impl Model {
     /// Where it computes.
     pub fn device(&self) -> &Device {
         self.decoder.device()
+    }
+
+    /// The GPU that it computes on, if it does, with the bytes that are free there now.
+    pub fn gpu(&self) -> Option<Gpu> {
+        Gpu::of(self.device(), &self.info.device)
     }
 
     /// Padded tokens that one pass of collecting takes.

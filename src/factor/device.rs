@@ -1,0 +1,162 @@
+//! A pass on a device: the products and the coordinate descent of a block as dense tensors.
+//!
+//! The same steps as on panels, added in another order: results agree within rounding, not to the bit. Blocks are large,
+//! since a sweep over the features takes a few kernels each whatever the rows, and stay on the device from one pass to
+//! the next as far as it has room. Coefficients stay with the caller.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{Device, Tensor};
+
+use super::SparseColumns;
+use super::columns;
+use super::panels::Panels;
+use super::stream::{Gather, Stream, Sums, densify};
+use crate::error::Result;
+use crate::matrix::panel::PANEL;
+use crate::task::TaskCtx;
+
+/// Bytes of A in a block.
+const BLOCK_BYTES: usize = 256 << 20;
+/// Share of a device's free memory that A may keep.
+const SHARE: u64 = 2;
+
+/// A step on the coefficients of every row: Y times `scales`, then sweeps of `y_j ← max(0, (p_j − λ − Σ_{l≠j} Q_jl y_l) / Q_jj)`.
+pub(crate) struct Descent<'s> {
+    pub(crate) features: &'s SparseColumns,
+    pub(crate) scales: &'s [f32],
+    /// ZᵀZ, k × k.
+    pub(crate) q: &'s [f64],
+    pub(crate) penalty: f32,
+    pub(crate) sweeps: usize,
+}
+
+/// Where dense passes run.
+pub(crate) struct Accelerator {
+    device: Device,
+    block_rows: usize,
+    /// Blocks of A that may stay.
+    most: usize,
+    kept: Mutex<Vec<Tensor>>,
+}
+
+/// Whether a device with `free` bytes keeps all of n × d activations from one pass to the next.
+pub(crate) fn keeps((n, d): (usize, usize), free: u64) -> bool {
+    4 * n as u64 * d as u64 <= free / SHARE
+}
+
+impl Accelerator {
+    /// For rows of d values on a device with `free` bytes of memory.
+    pub(crate) fn new(device: Device, d: usize, free: u64) -> Self {
+        Self::with_block(device, d, free, (BLOCK_BYTES / (4 * d.max(1))).max(PANEL) / PANEL * PANEL)
+    }
+
+    /// With blocks of so many rows, a multiple of [`PANEL`].
+    pub(crate) fn with_block(device: Device, d: usize, free: u64, block_rows: usize) -> Self {
+        let most = free / SHARE / (4 * d * block_rows).max(1) as u64;
+        Self { device, block_rows, most: usize::try_from(most).unwrap_or(usize::MAX), kept: Mutex::default() }
+    }
+
+    /// One pass as [`Stream::pass`] with a [`Descent`] takes it.
+    pub(crate) fn pass(
+        &self,
+        stream: &Stream<'_>,
+        ctx: &TaskCtx,
+        y: &Panels,
+        next: &mut Panels,
+        step: &Descent<'_>,
+        gather: Gather<'_>,
+        sums: &mut Sums,
+    ) -> Result<()> {
+        let (k, d) = (y.k, stream.d);
+        let basis = Basis::new(step, k, d, &self.device)?;
+        let mut products = Tensor::zeros((k, d), basis.z.dtype(), &self.device)?;
+        sums.reset(stream, k, gather);
+        for (i, first) in (0..stream.n).step_by(self.block_rows).enumerate() {
+            ctx.check()?;
+            let rows = first..stream.n.min(first + self.block_rows);
+            let a = self.rows(stream, i, rows.clone())?;
+            let span = first * k..rows.end.div_ceil(PANEL) * PANEL * k;
+            let panels = (span.len() / (k * PANEL), k, PANEL);
+            let before = Tensor::from_slice(&y.data[span.clone()], panels, &self.device)?;
+            let lines = before.transpose(0, 1)?.reshape((k, panels.0 * PANEL))?.broadcast_mul(&basis.scales)?;
+            let p = basis.z.matmul(&a.t()?)?.pad_with_zeros(1, 0, lines.dim(1)? - rows.len())?;
+            basis.descend(&lines, &p, step)?;
+            products = (products + lines.narrow(1, 0, rows.len())?.contiguous()?.matmul(&a)?)?;
+            add(sums, first, &lines, &p)?;
+            let after = lines.reshape((k, panels.0, PANEL))?.transpose(0, 1)?.flatten_all()?;
+            next.data[span].copy_from_slice(&after.to_vec1::<f32>()?);
+        }
+        let dense = products.flatten_all()?.to_vec1::<f32>()?;
+        sums.products = match gather {
+            Gather::Dense => dense,
+            Gather::Support(features) => columns::at_entries(features, &dense),
+        };
+        Ok(())
+    }
+
+    /// Block `i` of A, on the device.
+    fn rows(&self, stream: &Stream<'_>, i: usize, rows: Range<usize>) -> Result<Tensor> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(block) = kept.get(i) {
+            return Ok(block.clone());
+        }
+        let block = stream.fetch(rows)?;
+        let tensor = Tensor::from_slice(&block.data, (block.rows, block.cols), &self.device)?;
+        stream.release(block);
+        if i == kept.len() && i < self.most {
+            kept.push(tensor.clone());
+        }
+        Ok(tensor)
+    }
+}
+
+/// What a pass needs of Z.
+struct Basis {
+    /// k × d.
+    z: Tensor,
+    /// k × 1.
+    scales: Tensor,
+    /// ZᵀZ without its diagonal, k × k.
+    others: Tensor,
+    /// 1 / Q_jj, and 0 for a column of no norm.
+    inverse: Vec<f64>,
+}
+
+impl Basis {
+    fn new(step: &Descent<'_>, k: usize, d: usize, device: &Device) -> Result<Self> {
+        let off_diagonal = |(at, &v): (usize, &f64)| if at / k == at % k { 0.0 } else { v as f32 };
+        let others: Vec<f32> = step.q.iter().enumerate().map(off_diagonal).collect();
+        let inverse = |j: usize| Some(step.q[j * k + j]).filter(|&q| q > f64::from(f32::MIN_POSITIVE));
+        Ok(Self {
+            z: Tensor::from_vec(densify(step.features), (k, d), device)?,
+            scales: Tensor::from_slice(step.scales, (k, 1), device)?,
+            others: Tensor::from_vec(others, (k, k), device)?,
+            inverse: (0..k).map(|j| inverse(j).map_or(0.0, f64::recip)).collect(),
+        })
+    }
+
+    /// Changes `lines` (k × rows) in place, feature by feature.
+    fn descend(&self, lines: &Tensor, p: &Tensor, step: &Descent<'_>) -> Result<()> {
+        let target = (p - f64::from(step.penalty))?;
+        for j in (0..step.sweeps).flat_map(|_| 0..self.inverse.len()) {
+            let others = self.others.narrow(0, j, 1)?.matmul(lines)?;
+            let line = ((target.narrow(0, j, 1)? - others)?.relu()? * self.inverse[j])?;
+            lines.slice_set(&line, 0, j)?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds a block's share of the sums but AᵀY; `first` is its first row.
+fn add(sums: &mut Sums, first: usize, lines: &Tensor, p: &Tensor) -> Result<()> {
+    let gram = lines.matmul(&lines.t()?)?.flatten_all()?.to_vec1::<f32>()?;
+    sums.gram.iter_mut().zip(gram).for_each(|(sum, v)| *sum += f64::from(v));
+    let totals = lines.sum(1)?.to_vec1::<f32>()?;
+    sums.totals.iter_mut().zip(totals).for_each(|(sum, v)| *sum += f64::from(v));
+    let fit = (lines * p)?.sum(0)?.to_vec1::<f32>()?;
+    sums.fit += fit.iter().map(|&v| f64::from(v)).sum::<f64>();
+    sums.row_fit[first..first + fit.len()].copy_from_slice(&fit);
+    Ok(())
+}
