@@ -184,8 +184,8 @@ fn a_model_or_a_fit_larger_than_memory_is_refused_with_what_would_fit() {
     assert_eq!(command.output().unwrap().status.code(), Some(2));
     home.collect(&home.model).assert().success();
     let mut fit = Command::cargo_bin("mlpeek").unwrap();
-    let output = fit.args(["fit", "--features", "60"]).arg(home.study()).env("MLPEEK_MEMORY", "4K").output().unwrap();
+    let output = fit.args(["fit", "--features", "30"]).arg(home.study()).env("MLPEEK_MEMORY", "4K").output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    has(&text, &["60 features", "4.0 KiB is free", "ask for fewer"]);
+    has(&text, &["30 features", "4.0 KiB is free", "ask for fewer"]);
 }
