@@ -66,6 +66,12 @@ fn count_signed(v: f64) -> String {
     if v < 0.0 { format!("-{digits}") } else { digits }
 }
 
+/// A share that someone chose, from 0 to 1, in per cent as it is: `2.5 %`.
+pub fn chosen_percent(share: f64) -> String {
+    // Six digits hide what binary fractions add: 0.07 · 100.
+    format!("{} %", (share * 1e8).round() / 1e6)
+}
+
 /// A share from 0 to 1 in per cent: `3.1%`, `42%`.
 pub fn percent(share: f32) -> String {
     let p = share * 100.0;

@@ -19,7 +19,7 @@ mod tree;
 
 pub use describe::{DescribeArgs, EndpointArgs};
 pub use eval::{DetectionArgs, EvalArgs, EvalCommand, ReuseArgs, SteeringArgs};
-pub use fit::{FitArgs, InitArg, ObjectiveArgs, SolverArg};
+pub use fit::{FitArgs, InitArg, ObjectiveArgs, SolverArg, SparsityArg};
 pub use judge::{JudgeArgs, QualityArgs, SweepArgs};
 pub use matrices::{ExportArgs, ImportArgs};
 pub use model::{Bos, CollectArgs, Device, DoctorArgs, Dtype, ForwardArgs, ModelArgs};

@@ -4,7 +4,7 @@
 //! Invariant: what [`clean`] returns holds no control character, no escape sequence and no character of width zero
 //! outside a grapheme, so it can be put on a terminal as it is.
 
-pub use crate::amounts::{bytes, count, duration, number, percent};
+pub use crate::amounts::{bytes, chosen_percent, count, duration, number, percent};
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 

@@ -120,7 +120,7 @@ mod tests {
         let mut by_feature = vec![0.0; 16];
         (0..4).for_each(|j| by_feature[j * 4 + j] = 2.0);
         let fit = factors(z, 4, by_feature);
-        let config = FitConfig { features: 4, sparsity: 0.34, l1: 0.0, ..FitConfig::default() };
+        let config = FitConfig { features: 4, sparsity: Some(0.34), l1: 0.0, ..FitConfig::default() };
         let found = recursive::levels(&fit.features, &[2], Growth::Growing, &config, &TaskCtx::silent()).unwrap();
         let levels = describe(&fit, &found, Growth::Growing, 0.34, &tokens);
         assert_eq!(levels.levels.iter().map(|l| l.features).collect::<Vec<_>>(), [4, 2]);

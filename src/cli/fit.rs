@@ -1,6 +1,7 @@
 //! Arguments of `mlpeek fit`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
@@ -86,9 +87,9 @@ pub struct ObjectiveArgs {
     /// λ of the ℓ1 penalty on coefficients, in units of the median row norm; 0 minimises the error alone [default: 0.1]
     #[arg(long)]
     pub l1: Option<f64>,
-    /// Share of neurons that a feature may use [default: 0.01]
-    #[arg(long)]
-    pub sparsity: Option<f64>,
+    /// Share of neurons that a feature may use; auto: 5 % of fewer than 4,096, from there on 1 % [default: auto]
+    #[arg(long, value_name = "P|auto")]
+    pub sparsity: Option<SparsityArg>,
     /// At most so many features at a token; 0 is no cap [default: 0]
     #[arg(long, value_name = "N")]
     pub row_cap: Option<usize>,
@@ -108,7 +109,7 @@ impl FitArgs {
         FitConfig {
             features: self.features.unwrap_or(base.features),
             solver,
-            sparsity: objective.sparsity.unwrap_or(base.sparsity),
+            sparsity: objective.sparsity.map_or(base.sparsity, |s| s.0),
             // The paper's updates know no penalty.
             l1: if solver == Solver::Mu { 0.0 } else { objective.l1.unwrap_or(base.l1) },
             row_cap: objective.row_cap.map_or(base.row_cap, |cap| Some(cap).filter(|&cap| cap > 0)),
@@ -148,8 +149,12 @@ mod tests {
         let base = FitConfig { l1: 0.3, row_cap: Some(4), centre: true, ..FitConfig::default() };
         let args = parse("mlpeek fit s --from a --add 5 --lock 3,1 --row-cap 0 --sparsity 0.05").unwrap();
         let config = args.config(base.clone());
-        assert_eq!((config.l1, config.row_cap, config.centre, config.sparsity), (0.3, None, true, 0.05));
+        assert_eq!((config.l1, config.row_cap, config.centre, config.sparsity), (0.3, None, true, Some(0.05)));
         assert_eq!(args.refinement(), Some(Refinement { fit: Some("a".into()), add: 5, merge: 0, lock: vec![3, 1] }));
+        let named = FitConfig { sparsity: Some(0.01), ..base.clone() };
+        assert_eq!(parse("mlpeek fit s --sparsity auto").unwrap().config(named.clone()).sparsity, None);
+        assert_eq!(parse("mlpeek fit s").unwrap().config(named).sparsity, Some(0.01));
+        assert!(parse("mlpeek fit s --sparsity much").is_err());
         assert_eq!(parse("mlpeek fit s --solver mu").unwrap().config(base).l1, 0.0);
         let config = |line: &str| parse(line).unwrap().config(FitConfig::default());
         assert_eq!(config("mlpeek fit s --l1 0"), FitConfig::plain());
@@ -166,6 +171,19 @@ mod tests {
         {
             assert!(parse(&format!("mlpeek fit s {line}")).is_err(), "{line}");
         }
+    }
+}
+
+/// A share of the neurons; `None`: as their number has it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SparsityArg(pub Option<f64>);
+
+impl FromStr for SparsityArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = || text.parse().map_err(|_| "give a share above 0 and at most 1, as 0.05, or auto".to_owned());
+        Ok(Self(if text == "auto" { None } else { Some(number()?) }))
     }
 }
 

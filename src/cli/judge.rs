@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{InitArg, JsonArgs, SolverArg};
+use super::{InitArg, JsonArgs, SolverArg, SparsityArg};
 use crate::factor::{FitConfig, Solver};
 use crate::model::HookSite;
 
@@ -22,9 +22,9 @@ pub struct JudgeArgs {
     /// The hook, when the study has several and no fit names one
     #[arg(long)]
     pub hook: Option<HookSite>,
-    /// Shares of neurons that a feature may use, separated by commas [default: the fit's]
-    #[arg(long, value_delimiter = ',')]
-    pub sparsity: Vec<f64>,
+    /// Shares of neurons that a feature may use, or auto, separated by commas [default: the fit's]
+    #[arg(long, value_delimiter = ',', value_name = "P|auto")]
+    pub sparsity: Vec<SparsityArg>,
     /// λ of the ℓ1 penalty in units of the median row norm, several separated by commas [default: the fit's]
     #[arg(long, value_delimiter = ',')]
     pub l1: Vec<f64>,
@@ -72,7 +72,10 @@ impl JudgeArgs {
                 true => vec![base.solver],
                 false => self.solver.iter().map(|&s| s.into()).collect(),
             };
-            let sparsities = or(&self.sparsity, base.sparsity);
+            let sparsities: Vec<_> = match self.sparsity.is_empty() {
+                true => vec![base.sparsity],
+                false => self.sparsity.iter().map(|s| s.0).collect(),
+            };
             let l1s = or(&self.l1, base.l1);
             let caps: Vec<_> = match self.row_cap.is_empty() {
                 true => vec![base.row_cap],

@@ -129,7 +129,7 @@ pub fn made(kind: &SetKind, ground: &Ground<'_>, ctx: &TaskCtx) -> Result<PlainS
         }
         SetKind::DiffMean => diffmean::directions(*source, row_labels, labels.len(), ctx)?,
         SetKind::KMeans => kmeans::directions(*source, config.features, config.seed, ctx)?,
-        SetKind::Random => random::directions(d, config.features, kept(config.sparsity, d), config.seed),
+        SetKind::Random => random::directions(d, config.features, kept(config.share(d), d), config.seed),
         SetKind::Neuron => Directions::Neurons(d),
     };
     let titles = if *kind == SetKind::DiffMean { labels.clone() } else { Vec::new() };
@@ -231,7 +231,7 @@ mod tests {
             source: &source,
             row_labels: vec![Some(0), Some(0), Some(1), None].into(),
             labels: vec!["a".into(), "b".into()],
-            config: FitConfig { features: 2, sparsity: 0.3, ..FitConfig::default() },
+            config: FitConfig { features: 2, sparsity: Some(0.3), ..FitConfig::default() },
         };
         let ctx = TaskCtx::silent();
         for (kind, k) in [(SetKind::DiffMean, 2), (SetKind::KMeans, 2), (SetKind::Random, 2), (SetKind::Neuron, 3)] {

@@ -55,6 +55,7 @@ pub(super) fn estimate(request: &OpenRequest) -> Result<Estimate> {
         seconds: None,
         refusal: None,
         layers: config.map(|c| c.layers.len()),
+        width: Some(width).filter(|&w| w > 0),
     };
     if let Some((config, weights)) = &model {
         let layer = request.layer.unwrap_or(config.layers.len() / 2);

@@ -82,6 +82,8 @@ pub struct Estimate {
     pub refusal: Option<String>,
     /// The layers the model has, when known.
     pub layers: Option<usize>,
+    /// Neurons a row, when known.
+    pub width: Option<usize>,
 }
 
 /// Long work. One of each kind runs at a time.

@@ -278,18 +278,20 @@ impl Opener {
     }
 
     fn fit_words(&self, hook: HookPoint, config: &FitConfig, again: Again, ctx: &TaskCtx) -> Result<String> {
-        let (name, saved) = self.with_study(|study| {
-            let name = fitting::default_name(study, hook, config)?;
+        let (config, name, saved) = self.with_study(|study| {
+            let config = config.clone().for_width(study.manifest().width(hook)?);
+            let name = fitting::default_name(study, hook, &config)?;
             let saved = study.fits()?.into_iter().find(|f| f.name == name && f.relative_error.is_some());
-            Ok((name, saved))
+            Ok((config, name, saved))
         })?;
         if let Some(saved) = saved.filter(|s| again == Again::Show || !s.resumable) {
             self.show_saved(Some(&name))?;
             let early = if saved.resumable { "; it was stopped early: fit again to go on" } else { "" };
             return Ok(format!("'{name}' was fitted before{early}"));
         }
-        let place = self.with_study(|study| FitPlace::new(study, &name, hook, config, Resume::IfThere, Begin::Anew))?;
-        self.run(&name, config, place, ctx)
+        let place =
+            self.with_study(|study| FitPlace::new(study, &name, hook, &config, Resume::IfThere, Begin::Anew))?;
+        self.run(&name, &config, place, ctx)
     }
 
     /// Runs a fit on show and says how it ended.

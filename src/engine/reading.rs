@@ -89,7 +89,13 @@ pub(super) fn levels(session: &Session, growth: Growth, ctx: &TaskCtx) -> Result
         .unwrap_or_default();
     let counts = recursive::default_levels(shown.factors.features.columns());
     let found = recursive::levels(&shown.factors.features, &counts, growth, &config, ctx)?;
-    let mut levels = described::describe(&shown.factors, &found, growth, config.sparsity, &*session.tokens()?);
+    let mut levels = described::describe(
+        &shown.factors,
+        &found,
+        growth,
+        config.share(shown.factors.features.rows),
+        &*session.tokens()?,
+    );
     if let Ok(model) = session.model() {
         let mut at = shown.factors.features.columns();
         for level in &found {

@@ -12,6 +12,7 @@ use super::detection::Choice;
 use super::report::{DetectionReport, Kind, MethodReport};
 use super::split::Holdout;
 use crate::activations::ActivationSource;
+use crate::amounts::chosen_percent as percent;
 use crate::baselines::{Directions, kept, random};
 use crate::error::{Error, Result};
 use crate::factor::{FitConfig, Init, Solver};
@@ -101,6 +102,8 @@ pub fn quality(
     if config.fits.is_empty() || config.seeds == 0 {
         return Err(Error::usage("nothing to judge: give at least one fit and one seed"));
     }
+    let fits = for_width(&config.fits, source.shape().1);
+    let config = &QualityConfig { fits, ..config.clone() };
     let bench = Bench::new(source, tokens, &config.holdout, ctx)?;
     let mut judge = Judge { bench: &bench, tokens, ctx, seen, methods: Vec::new() };
     let mut first = None;
@@ -177,6 +180,11 @@ fn candidate(directions: Directions, choice: Choice, seconds: f64) -> Candidate 
     Candidate { directions, choice, factors: None, seconds }
 }
 
+/// The fits as they are for rows of d neurons.
+pub(super) fn for_width(fits: &[FitConfig], d: usize) -> Vec<FitConfig> {
+    fits.iter().map(|fit| fit.clone().for_width(d)).collect()
+}
+
 pub(super) fn seeds(first: u64, count: usize) -> impl Iterator<Item = u64> {
     (0..count as u64).map(move |i| first.wrapping_add(i))
 }
@@ -194,7 +202,7 @@ fn controls(judge: &mut Judge<'_>, config: &QualityConfig) -> Result<()> {
         });
         out
     };
-    let shapes = distinct(config.fits.iter().map(|f| (f.features, f.sparsity)).collect());
+    let shapes = distinct(config.fits.iter().map(|f| (f.features, f.share(d))).collect());
     for (k, _) in distinct(shapes.iter().map(|s| (s.0, 0.0)).collect()) {
         let mut made = Vec::new();
         for seed in seeds(first, config.seeds) {
@@ -307,9 +315,10 @@ fn notes(bench: &Bench<'_>, config: &QualityConfig) -> Vec<String> {
 
 /// "bcd k 100, 1 %, λ 0.1".
 pub fn fit_name(config: &FitConfig) -> String {
+    let share = config.sparsity.map_or_else(|| "sparsity auto".to_owned(), percent);
     let solver = match config.solver {
-        Solver::Bcd => format!("bcd k {}, {}, λ {}", config.features, percent(config.sparsity), config.l1),
-        Solver::Mu => format!("mu k {}, {}", config.features, percent(config.sparsity)),
+        Solver::Bcd => format!("bcd k {}, {share}, λ {}", config.features, config.l1),
+        Solver::Mu => format!("mu k {}, {share}", config.features),
     };
     let mut name = solver;
     if let Some(cap) = config.row_cap {
@@ -325,22 +334,17 @@ pub fn fit_name(config: &FitConfig) -> String {
     name
 }
 
-fn percent(share: f64) -> String {
-    // Six digits hide what binary fractions add: 0.07 · 100.
-    format!("{} %", (share * 1e8).round() / 1e6)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_tell_fits_apart() {
-        let base = FitConfig { l1: 0.1, ..FitConfig::plain() };
+        let base = FitConfig { l1: 0.1, ..FitConfig::plain() }.for_width(8192);
         assert_eq!(fit_name(&base), "bcd k 100, 1 %, λ 0.1");
-        let mu = FitConfig { solver: Solver::Mu, init: Init::Random, sparsity: 0.07, ..base };
+        let mu = FitConfig { solver: Solver::Mu, init: Init::Random, sparsity: Some(0.07), ..base.clone() };
         assert_eq!(fit_name(&mu), "mu k 100, 7 %, random start");
-        let capped = FitConfig { row_cap: Some(8), scale_rows: true, centre: true, ..FitConfig::default() };
+        let capped = FitConfig { row_cap: Some(8), scale_rows: true, centre: true, ..base.clone() };
         assert_eq!(fit_name(&capped), "bcd k 100, 1 %, λ 0.1, cap 8, scaled, centred");
         let all = objectives(&capped);
         assert_eq!((all.len(), &all[0]), (8, &capped));

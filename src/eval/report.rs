@@ -115,7 +115,7 @@ impl MethodReport {
             name,
             kind,
             features: directions.first().map_or(0, |d| d.count()),
-            sparsity: sparsity.or(config.as_ref().map(|c| c.sparsity)),
+            sparsity: sparsity.or(config.as_ref().and_then(|c| c.sparsity)),
             config,
             seeds: candidates.len(),
             relative_error: mean_of(&|j| j.relative_error),

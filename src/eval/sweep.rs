@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::bench::Bench;
-use super::quality::{Division, division, fit_name, judged, seeds};
+use super::quality::{Division, division, fit_name, for_width, judged, seeds};
 use super::report::{Kind, MethodReport};
 use super::split::Holdout;
 use crate::activations::ActivationSource;
@@ -59,10 +59,10 @@ pub struct SweepRow {
 }
 
 impl SweepRow {
-    fn new(config: &FitConfig, report: &MethodReport) -> Self {
+    fn new(config: &FitConfig, width: usize, report: &MethodReport) -> Self {
         Self {
             features: config.features,
-            sparsity: config.sparsity,
+            sparsity: config.share(width),
             l1: config.l1,
             row_cap: config.row_cap,
             relative_error: report.relative_error,
@@ -85,7 +85,7 @@ impl SweepRow {
 pub fn grid(
     base: &FitConfig,
     features: &[usize],
-    sparsities: &[f64],
+    sparsities: &[Option<f64>],
     l1s: &[f64],
     row_caps: &[Option<usize>],
 ) -> Vec<FitConfig> {
@@ -120,13 +120,14 @@ pub fn sweep(
         return Err(Error::usage("nothing to sweep: give at least one number of features and one seed"));
     }
     let bench = Bench::new(source, tokens, &config.holdout, ctx)?;
+    let width = source.shape().1;
     let mut rows = Vec::new();
-    for fit in &config.fits {
+    for fit in &for_width(&config.fits, width) {
         let candidates = seeds(fit.seed, config.seeds)
             .map(|seed| bench.fit(&FitConfig { seed, ..fit.clone() }, ctx))
             .collect::<Result<Vec<_>>>()?;
         let report = judged(&bench, tokens, fit_name(fit), Kind::Fit, None, Some(fit), &candidates, ctx)?;
-        let row = SweepRow::new(fit, &report);
+        let row = SweepRow::new(fit, width, &report);
         seen(&row)?;
         rows.push(row);
     }
@@ -140,11 +141,11 @@ mod tests {
     #[test]
     fn the_grid_has_every_combination_once() {
         let base = FitConfig::default();
-        let fits = grid(&base, &[10, 20], &[0.01, 0.05], &[0.0, 0.1], &[None, Some(4)]);
+        let fits = grid(&base, &[10, 20], &[Some(0.01), Some(0.05)], &[0.0, 0.1], &[None, Some(4)]);
         assert_eq!(fits.len(), 16);
         assert_eq!((fits[0].row_cap, fits[8].row_cap), (None, Some(4)));
-        assert_eq!((fits[0].features, fits[1].features, fits[2].sparsity, fits[4].l1), (10, 20, 0.05, 0.1));
+        assert_eq!((fits[0].features, fits[1].features, fits[2].sparsity, fits[4].l1), (10, 20, Some(0.05), 0.1));
         let mu = FitConfig { solver: Solver::Mu, ..base };
-        assert_eq!(grid(&mu, &[10, 20], &[0.01], &[0.0, 0.1], &[None, Some(4)]).len(), 2);
+        assert_eq!(grid(&mu, &[10, 20], &[None], &[0.0, 0.1], &[None, Some(4)]).len(), 2);
     }
 }

@@ -46,7 +46,7 @@ fn planted() -> (Vec<f32>, TokenTable) {
 }
 
 fn config() -> QualityConfig {
-    let fit = FitConfig { features: 9, sparsity: 0.04, l1: 0.1, seed: 3, ..FitConfig::plain() };
+    let fit = FitConfig { features: 9, sparsity: Some(0.04), l1: 0.1, seed: 3, ..FitConfig::plain() };
     QualityConfig { fits: vec![fit], resamples: 1000, ..QualityConfig::default() }
 }
 
@@ -120,7 +120,7 @@ fn a_sweep_shows_that_more_features_explain_more_until_they_are_enough() {
     let (data, tokens) = planted();
     let source = InMemory::new(tokens.rows.len(), NEURONS, data);
     let base = FitConfig { seed: 3, ..FitConfig::plain() };
-    let fits = grid(&base, &[1, 3, 7, 12], &[0.04], &[0.0], &[None]);
+    let fits = grid(&base, &[1, 3, 7, 12], &[Some(0.04)], &[0.0], &[None]);
     let config = SweepConfig { fits, seeds: 2, holdout: config().holdout };
     let mut seen = 0;
     let (division, rows) = sweep(&source, &tokens, &config, &TaskCtx::silent(), &mut |_| {

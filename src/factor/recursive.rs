@@ -95,11 +95,12 @@ pub fn levels(
     for (l, &count) in counts.iter().enumerate() {
         ctx.checkpoint(Progress::new("finding levels", l as u64, counts.len() as u64, "levels"))?;
         let below = out.last().map_or(first, |level| &level.features);
-        let sparsity = growth.sparsity(config.sparsity, k, count);
+        let sparsity = growth.sparsity(config.share(first.rows), k, count);
         // The stop rules are those of the solver: what the fit itself was bounded to says nothing of its levels.
         // Features have unit norm already, and their mean is a part of what the levels explain.
         let config = FitConfig { scale_rows: false, centre: false, row_cap: None, ..config.clone() };
-        let config = FitConfig { features: count, sparsity, max_sweeps: None, patience: None, ..config };
+        let config =
+            FitConfig { features: count, sparsity: Some(sparsity), max_sweeps: None, patience: None, ..config };
         out.push(level(below, config, ctx)?);
     }
     Ok(out)
@@ -108,7 +109,7 @@ pub fn levels(
 fn level(below: &SparseColumns, config: FitConfig, ctx: &TaskCtx) -> Result<Level> {
     let rows: Vec<f32> = (0..below.columns()).flat_map(|j| below.dense_column(j)).collect();
     let source = InMemory::new(below.columns(), below.rows, rows);
-    let sparsity = config.sparsity;
+    let sparsity = config.share(below.rows);
     let silent = TaskCtx::new(ctx.cancel_token().clone(), |_| {});
     let mut best: Option<Arc<Factors>> = None;
     for start in 0..STARTS {
@@ -191,7 +192,7 @@ mod tests {
     }
 
     fn config() -> FitConfig {
-        FitConfig { features: 12, sparsity: 4.0 / 60.0, l1: 0.0, ..FitConfig::default() }
+        FitConfig { features: 12, sparsity: Some(4.0 / 60.0), l1: 0.0, ..FitConfig::default() }
     }
 
     /// The relative error of the paper's updates in plain f64, the best of several random starts.

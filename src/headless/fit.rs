@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::Output;
+use crate::amounts::{chosen_percent, count};
 use crate::cli::FitArgs;
 use crate::engine::fitting::{self, Begin, FitObserver, FitPlace, Resume};
 use crate::engine::gpu::FitGpu;
@@ -17,8 +18,10 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let study = Study::open(&args.study)?;
     let plan = Plan::of(&study, args)?;
-    let (hook, config) = (plan.hook, plan.config);
-    if config.features > study.manifest().widths.iter().copied().max().unwrap_or(0) {
+    let hook = plan.hook;
+    let width = study.manifest().width(hook)?;
+    let config = plan.config.for_width(width);
+    if config.features > width {
         out.note("more features than neurons: that is an overcomplete basis");
     }
     let name = match (&args.name, &plan.from) {
@@ -46,8 +49,10 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
             "from": plan.from.map(|entry| entry.name), "stop": end.stop}))?;
     } else {
         out.line(&format!(
-            "fit '{name}': {} features, relative error {:.4}, explained variance {:.4}, {} sweeps in {seconds:.1} s (start {init_seconds:.1} s)",
+            "fit '{name}': {} features of {} of {} neurons, relative error {:.4}, explained variance {:.4}, {} sweeps in {seconds:.1} s (start {init_seconds:.1} s)",
             factors.features.columns(),
+            chosen_percent(config.share(width)),
+            count(width),
             factors.relative_error,
             factors.explained_variance,
             factors.sweep

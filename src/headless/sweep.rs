@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Output;
 use super::judge::{Subject, cell, division, line};
+use crate::amounts::chosen_percent;
 use crate::cli::SweepArgs;
 use crate::error::{Error, Result};
 use crate::eval::sweep::{SweepConfig, SweepRow, sweep};
@@ -42,7 +43,7 @@ fn event(row: &SweepRow) -> Result<Value> {
 
 fn name(row: &SweepRow) -> String {
     let cap = row.row_cap.map_or_else(String::new, |cap| format!(", cap {cap}"));
-    format!("k {}, {} %, λ {}{cap}", row.features, (row.sparsity * 1e8).round() / 1e6, row.l1)
+    format!("k {}, {}, λ {}{cap}", row.features, chosen_percent(row.sparsity), row.l1)
 }
 
 fn cells(row: &SweepRow) -> Vec<String> {

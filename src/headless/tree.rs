@@ -91,7 +91,8 @@ fn recursive_levels(args: &TreeArgs, out: &mut Output) -> Result<()> {
         if args.levels.is_empty() { recursive::default_levels(entry.config.features) } else { args.levels.clone() };
     let growth = args.growth.into();
     let found = recursive::levels(&factors.features, &counts, growth, &entry.config, &out.task())?;
-    let mut levels = levels::describe(&factors, &found, growth, entry.config.sparsity, &*study.tokens()?);
+    let mut levels =
+        levels::describe(&factors, &found, growth, entry.config.share(factors.features.rows), &*study.tokens()?);
     if let Some(model) = lens_model(&study, crate::cli::Device::Auto, out)? {
         promote(&mut levels, &found, &model, entry.hook)?;
     }

@@ -79,6 +79,11 @@ impl Manifest {
         })
     }
 
+    /// Neurons a row of `hook`.
+    pub fn width(&self, hook: HookPoint) -> Result<usize> {
+        Ok(self.widths.get(self.hook_index(hook)?).copied().unwrap_or(0))
+    }
+
     pub(super) fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(FILE);
         if !path.exists() {

@@ -409,7 +409,7 @@ impl Demo {
             fits: vec![FitEntry {
                 name: "bcd-k40".to_owned(),
                 hook: Self::hook(),
-                config: FitConfig { features: self.features, ..FitConfig::default() },
+                config: FitConfig { features: self.features, ..FitConfig::default() }.for_width(1536),
                 relative_error: Some(0.322),
                 explained_variance: Some(0.651),
                 sweeps: 41,
@@ -455,6 +455,7 @@ impl Demo {
             seconds: Some(24.0),
             refusal: None,
             layers: Some(30),
+            width: Some(1536),
         }
     }
 

@@ -33,7 +33,7 @@ fn main() {
     println!("our A·Y product: {:.2} ms ({gflops:.0} GFLOP/s)", product * 1e3);
     let config = FitConfig {
         features: k,
-        sparsity: number("MLPEEK_BENCH_P", 0.01),
+        sparsity: Some(number("MLPEEK_BENCH_P", 0.01)),
         l1: number("MLPEEK_BENCH_L1", 0.0),
         seed: number("MLPEEK_BENCH_SEED", 42.0) as u64,
         init: match std::env::var("MLPEEK_BENCH_INIT").as_deref() {
@@ -45,7 +45,7 @@ fn main() {
         ..FitConfig::plain()
     };
     let curve = run(&source, config.clone(), product);
-    if let Some((seconds, error)) = peer(&source, k, config.sparsity) {
+    if let Some((seconds, error)) = peer(&source, k, config.share(source.shape().1)) {
         println!("the paper's loop in numpy: {seconds:.2} s to {error:.4}");
         match curve.iter().find(|(_, e)| *e <= error) {
             Some((t, e)) => println!("ours: {t:.3} s to {e:.4}, {:.0} times sooner", seconds / t),

@@ -44,7 +44,8 @@ fn main() {
     let (source, ctx) = (CacheReader::open(&cache).unwrap(), TaskCtx::silent());
     assert_eq!(source.shape(), (n, d));
     meter.peak.store(0, Ordering::Relaxed);
-    let config = FitConfig { features: k, scratch: Some(dir.path().to_path_buf()), ..FitConfig::plain() };
+    let scratch = Some(dir.path().to_path_buf());
+    let config = FitConfig { features: k, sparsity: Some(0.01), scratch, ..FitConfig::plain() };
     let tell = |what: &str, seconds: f64, before: Disk| {
         let now = bytes / seconds;
         println!(

@@ -65,7 +65,7 @@ fn a_warm_start_refuses_what_does_not_fit() {
     assert!(refused(&source, config(8, Solver::Mu)));
     // Another sparsity is legitimate: columns are cut or widened.
     for sparsity in [0.03, 0.5] {
-        let config = FitConfig { sparsity, ..config(10, Solver::Bcd) };
+        let config = FitConfig { sparsity: Some(sparsity), ..config(10, Solver::Bcd) };
         let mut fit = Factoriser::warm(&source, config, &factors, &[], &ctx).unwrap();
         assert!(fit.step(&ctx).unwrap().relative_error < 1.0);
     }

@@ -19,7 +19,7 @@ fn bad_input_is_refused_and_odd_input_is_not() {
     let source = noise(20, 6, 2);
     assert!(error(&source, FitConfig { features: 21, ..base.clone() }).contains("21 features for 20"));
     for sparsity in [0.0, -1.0, 1.5, f64::NAN] {
-        assert!(error(&source, FitConfig { sparsity, ..base.clone() }).contains("sparsity"));
+        assert!(error(&source, FitConfig { sparsity: Some(sparsity), ..base.clone() }).contains("sparsity"));
     }
     assert!(error(&source, FitConfig { l1: -1.0, ..base.clone() }).contains("l1"));
     assert!(error(&InMemory::new(20, 6, vec![0.0; 120]), base.clone()).contains("zero"));
@@ -37,7 +37,7 @@ fn bad_input_is_refused_and_odd_input_is_not() {
     for solver in [Solver::Bcd, Solver::Mu] {
         for init in [Init::Random, Init::Kmeans, Init::Svd] {
             for l1 in [0.0, 0.1] {
-                let config = FitConfig { init, sparsity: 0.01, l1, ..config(10, solver) };
+                let config = FitConfig { init, sparsity: Some(0.01), l1, ..config(10, solver) };
                 let (_, factors) = fit(&odd, config, 30);
                 assert!(factors.relative_error.is_finite() && factors.relative_error < 1.0, "{solver:?} {init:?}");
                 for j in 0..10 {

@@ -44,7 +44,7 @@ fn planted(n: usize, d: usize, k: usize, keep: usize, level: f32) -> (InMemory, 
 }
 
 fn config(features: usize, solver: Solver) -> FitConfig {
-    FitConfig { features, solver, sparsity: 0.2, threads: Some(2), ..FitConfig::plain() }
+    FitConfig { features, solver, sparsity: Some(0.2), threads: Some(2), ..FitConfig::plain() }
 }
 
 fn fit(source: &dyn ActivationSource, config: FitConfig, sweeps: usize) -> (Vec<f64>, std::sync::Arc<Factors>) {

@@ -71,7 +71,7 @@ fn a_bcd_sweep_never_raises_the_error() {
         [(Init::Kmeans, 0.05, 12), (Init::Random, 0.2, 12), (Init::Svd, 1.0, 12), (Init::Kmeans, 0.1, 60)]
     {
         let (source, _) = planted(700, 40, 20, 4, 0.4);
-        let config = FitConfig { init, sparsity, ..config(k, Solver::Bcd) };
+        let config = FitConfig { init, sparsity: Some(sparsity), ..config(k, Solver::Bcd) };
         let (errors, factors) = fit(&source, config, 25);
         for pair in errors.windows(2) {
             assert!(pair[1] <= pair[0] + 1e-7, "{init:?} p {sparsity} k {k}: {errors:?}");
@@ -103,7 +103,7 @@ fn a_penalised_sweep_never_raises_the_objective_and_makes_coefficients_sparse() 
 fn planted_features_are_found() {
     let (source, truth) = planted(1500, 64, 10, 4, 0.05);
     // Without a penalty spare features share a planted one between them; with it they do not.
-    let config = FitConfig { sparsity: 4.0 / 64.0, l1: 0.05, ..config(14, Solver::Bcd) };
+    let config = FitConfig { sparsity: Some(4.0 / 64.0), l1: 0.05, ..config(14, Solver::Bcd) };
     let (_, factors) = fit(&source, config, 60);
     let found = truth.iter().filter(|feature| {
         (0..14).any(|j| {
@@ -135,7 +135,7 @@ fn the_best_so_far_is_what_is_shown() {
     // The multiplicative rule with truncation rises now and then; what is shown must not.
     let source = noise(200, 40, 9);
     let ctx = TaskCtx::silent();
-    let config = FitConfig { sparsity: 0.05, init: Init::Random, ..config(12, Solver::Mu) };
+    let config = FitConfig { sparsity: Some(0.05), init: Init::Random, ..config(12, Solver::Mu) };
     let mut fit = Factoriser::start(&source, config, &ctx).unwrap();
     let (mut best, mut rose) = (f64::INFINITY, false);
     for _ in 0..60 {

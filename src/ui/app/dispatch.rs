@@ -8,6 +8,7 @@ use ratatui::layout::Position;
 
 use super::{App, Effect};
 use crate::engine::{Command, Job, Level, OpenRequest, SteerPart};
+use crate::factor::FitConfig;
 use crate::ui::action::Action;
 use crate::ui::keymap::Key;
 use crate::ui::panes::overlay::{Answer, Overlay, Question};
@@ -258,6 +259,9 @@ impl App {
     fn other_layer(&mut self) -> Vec<Effect> {
         let Some(study) = &self.world.study else { return Vec::new() };
         let fit = study.fits.last().map(|f| f.config.clone()).unwrap_or_default();
+        // What the width gave is not what a person chose: another model may have another.
+        let chosen = fit.sparsity.filter(|&p| p != FitConfig::default().share(study.width));
+        let fit = FitConfig { sparsity: chosen, ..fit };
         let corpus = std::path::PathBuf::from(&study.corpus);
         let request = OpenRequest {
             model: study.model.clone(),

@@ -141,12 +141,11 @@ impl FitPane {
             Init::Kmeans => "k-means",
             Init::Svd => "SVD",
         };
+        let share = |d| format!("{} of {} neurons", text::chosen_percent(config.share(d)), text::count(d));
+        let share = cx.world.study.as_ref().map_or_else(|| "sparsity auto".to_owned(), |study| share(study.width));
         let how = format!(
-            " {} features · {solver} · {init} start · {} of the neurons · λ {} · seed {}",
-            config.features,
-            text::percent(config.sparsity as f32),
-            config.l1,
-            config.seed
+            " {} features · {solver} · {init} start · {share} · λ {} · seed {}",
+            config.features, config.l1, config.seed
         );
         let next = self.wanted(cx);
         let key = |a| Span::styled(cx.key(a), theme.accent());

@@ -82,6 +82,11 @@ impl StartPane {
         self.estimate.as_ref().and_then(|e| e.as_ref().ok()).and_then(|e| e.layers)
     }
 
+    /// Neurons a row, when the estimate told.
+    fn width(&self) -> Option<usize> {
+        self.estimate.as_ref().and_then(|e| e.as_ref().ok()).and_then(|e| e.width)
+    }
+
     fn changed(&mut self, cx: &Cx) {
         self.problem = None;
         self.ask_at = Some(cx.world.now + SETTLE);
@@ -96,7 +101,7 @@ impl StartPane {
             Field::Hook => request.hook.name().to_owned(),
             Field::Corpus => request.corpus.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
             Field::Features => request.fit.features.to_string(),
-            Field::Sparsity => request.fit.sparsity.to_string(),
+            Field::Sparsity => request.fit.sparsity.map_or_else(|| "auto".to_owned(), |p| p.to_string()),
             Field::Penalty => request.fit.l1.to_string(),
             Field::Device => device_name(request.device).to_owned(),
         }
@@ -123,8 +128,9 @@ impl StartPane {
                 Ok(k) if k > 0 => request.fit.features = k,
                 _ => return Err(format!("features is a whole number from 1, not '{typed}'")),
             },
+            Field::Sparsity if matches!(typed, "" | "auto") => request.fit.sparsity = None,
             Field::Sparsity => match number(0.0, 1.0)? {
-                p if p > 0.0 => request.fit.sparsity = p,
+                p if p > 0.0 => request.fit.sparsity = Some(p),
                 _ => return Err("sparsity is above 0: 0.01 keeps one neuron in a hundred".to_owned()),
             },
             Field::Penalty => request.fit.l1 = number(0.0, 1e6)?,
@@ -220,7 +226,8 @@ impl StartPane {
 }
 
 const FEATURES: [usize; 8] = [10, 25, 50, 100, 200, 300, 400, 800];
-const SPARSITIES: [f64; 7] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1.0];
+const SPARSITIES: [Option<f64>; 8] =
+    [None, Some(0.002), Some(0.005), Some(0.01), Some(0.02), Some(0.05), Some(0.1), Some(1.0)];
 const PENALTIES: [f64; 5] = [0.0, 0.05, 0.1, 0.2, 0.5];
 const DEVICES: [DeviceChoice; 4] = [DeviceChoice::Auto, DeviceChoice::Cpu, DeviceChoice::Cuda, DeviceChoice::Metal];
 

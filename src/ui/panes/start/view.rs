@@ -136,6 +136,12 @@ impl StartPane {
                 Some(path) => text::clean(&path.display().to_string()),
                 None => "bundled concepts".to_owned(),
             },
+            Field::Sparsity => match (self.request.fit.sparsity, self.width()) {
+                (None, Some(d)) => {
+                    format!("auto ({} of {} neurons)", text::chosen_percent(self.request.fit.share(d)), text::count(d))
+                }
+                _ => self.typed(field),
+            },
             Field::Device => match device_name(self.request.device) {
                 "auto" => "auto (the best there is)".to_owned(),
                 name => name.to_owned(),
