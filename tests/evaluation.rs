@@ -83,7 +83,7 @@ fn detection_scores_every_kind_of_direction() {
     let (lines, notes, _) = made.output(&["eval", "detection", &made.study, "--json"]);
     let methods = events(&lines, "method");
     let names: Vec<_> = methods.iter().map(|m| m["result"]["method"].as_str().unwrap()).collect();
-    assert_eq!(names, ["k5", "diffmean", "kmeans", "random", "neuron", "k5, shuffled labels"]);
+    assert_eq!(names, ["k5", "diffmean", "kmeans", "kmeans-cut", "random", "neuron", "k5, shuffled labels"]);
     for method in &methods {
         let result = &method["result"];
         assert_eq!(result["hook"], "blocks.1.mlp.hook_post");
@@ -100,7 +100,7 @@ fn detection_scores_every_kind_of_direction() {
     // Words that no other label has are told apart by a direction made for it.
     let supervised = methods[1]["result"]["auroc"]["mean"].as_f64().unwrap();
     assert!(supervised > 0.7, "{supervised}");
-    assert_eq!(events(&lines, "difference").len(), 5);
+    assert_eq!(events(&lines, "difference").len(), 6);
 }
 
 #[test]
@@ -331,4 +331,48 @@ fn reuse_steers_with_the_parts_of_a_family() {
         assert_eq!(code, 2, "{stderr}");
         assert!(stderr.contains(says), "{stderr}");
     }
+}
+
+#[test]
+fn without_texts_it_tells_what_becomes_of_labels_own_words() {
+    let made = Made::new();
+    let steering = ["eval", "steering", &made.study, "--methods", "fit,diffmean,kmeans-cut", "--json"];
+    let run = |more: &[&str]| made.lines(&[&steering[..], more].concat());
+    let found = run(&["--kl", "0.02,0.05", "--samples", "0"]);
+    assert!(events(&found, "text").is_empty());
+    let rises: Vec<&Value> = events(&found, "rise").into_iter().map(|l| &l["rise"]).collect();
+    assert_eq!(rises.len(), 6, "three methods at two targets: {found:?}");
+    for rise in &rises {
+        let mean = rise["rise"]["mean"].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&mean) && rise["labels"].as_u64().unwrap() >= 2, "{rise}");
+        assert_eq!(rise["first_minus"].is_null(), rise["method"] == "k5");
+    }
+    // The same α and words beside texts.
+    let beside = run(&["--kl", "0.02,0.05", "--samples", "1", "--max-tokens", "2"]);
+    assert_eq!(events(&beside, "rise"), events(&found, "rise"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_stopped_evaluation_tells_what_it_has_come_to() {
+    use std::io::{BufRead, BufReader};
+    let made = Made::new();
+    let args =
+        ["eval", "steering", &made.study, "--methods", "fit,random", "--kl", "0.02", "--samples", "200", "--json"];
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("mlpeek"))
+        .args(args)
+        .env("MLPEEK_HOME", made.dir.path().join("home"))
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.by_ref().any(|line| line.contains("\"event\":\"text\"")));
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let rest: Vec<Value> = lines.filter_map(|line| serde_json::from_str(&line).ok()).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let texts: u64 = events(&rest, "method").iter().map(|m| m["result"]["texts"].as_u64().unwrap()).sum();
+    assert!(texts > 0 && texts < 3 * 2 * 2 * 4 * 200, "{texts}");
+    assert_eq!(events(&rest, "steering")[0]["stopped"], true);
 }

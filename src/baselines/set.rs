@@ -23,7 +23,8 @@ use crate::task::{Progress, TaskCtx};
 /// Rows scored at a time.
 const BLOCK_ROWS: usize = 1024;
 
-/// Which set of directions, as it is typed: `fit`, `fit:NAME`, `sae:NAME`, `diffmean`, `kmeans`, `random`, `neuron`.
+/// Which set of directions, as it is typed: `fit`, `fit:NAME`, `sae:NAME`, `diffmean`, `kmeans`, `kmeans-cut`, `random`,
+/// `neuron`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum SetKind {
@@ -35,6 +36,8 @@ pub enum SetKind {
     DiffMean,
     /// Centroids of k-means, as many as the fit has features.
     KMeans,
+    /// The same with only so many neurons, the largest, as a feature of the fit may use.
+    KMeansCut,
     /// Random directions as sparse and as many as the fit's features.
     Random,
     /// Each neuron by itself.
@@ -52,7 +55,7 @@ impl SetKind {
     pub const FIT: Self = Self::Fit(None);
 
     /// Those that every study with a fit has.
-    pub const USUAL: [Self; 5] = [Self::FIT, Self::DiffMean, Self::KMeans, Self::Random, Self::Neuron];
+    pub const USUAL: [Self; 6] = [Self::FIT, Self::DiffMean, Self::KMeans, Self::KMeansCut, Self::Random, Self::Neuron];
 
     /// Whether its directions were made from labels, one a label.
     pub fn supervised(&self) -> bool {
@@ -69,6 +72,7 @@ impl fmt::Display for SetKind {
             Self::Sae(Some(name)) => write!(f, "sae:{name}"),
             Self::DiffMean => f.write_str("diffmean"),
             Self::KMeans => f.write_str("kmeans"),
+            Self::KMeansCut => f.write_str("kmeans-cut"),
             Self::Random => f.write_str("random"),
             Self::Neuron => f.write_str("neuron"),
         }
@@ -88,7 +92,7 @@ impl FromStr for SetKind {
         };
         kind.ok_or_else(|| {
             Error::usage(format!(
-                "'{}' is no set of directions: use fit, fit:NAME, sae:NAME, diffmean, kmeans, random, neuron",
+                "'{}' is no set of directions: use fit, fit:NAME, sae:NAME, diffmean, kmeans, kmeans-cut, random, neuron",
                 s.escape_debug()
             ))
         })

@@ -35,8 +35,9 @@ impl EvalCommand {
 pub struct EvalArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// Methods, separated by commas: fit, fit:NAME, sae:NAME (decoder rows), diffmean, kmeans, random, neuron, and shuffled
-    /// (the fit's features chosen for labels dealt out anew); the first is compared with the others
+    /// Methods, separated by commas: fit, fit:NAME, sae:NAME (decoder rows), diffmean, kmeans, kmeans-cut (with as many
+    /// neurons as a feature), random, neuron, and shuffled (the fit's features chosen for labels dealt out anew); the first
+    /// is compared with the others
     #[arg(long, value_delimiter = ',', default_values_t = Method::usual())]
     pub methods: Vec<Method>,
     /// Where
@@ -88,7 +89,7 @@ pub struct SteeringArgs {
     /// A text to continue; give at least two [default: four short beginnings]
     #[arg(long, short)]
     pub prompt: Vec<String>,
-    /// Texts of each prompt, KL and sign
+    /// Texts of each prompt, KL and sign; 0 writes none and tells only what becomes of the labels' own words
     #[arg(long, default_value_t = 1)]
     pub samples: usize,
     /// New tokens a text

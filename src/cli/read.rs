@@ -36,7 +36,7 @@ pub struct ListArgs {
     /// The study's directory
     pub study: PathBuf,
     /// What to list: fit (SNMF features), sae or sae:NAME (decoder rows), diffmean (one direction a label), kmeans
-    /// (centroids), random (sparse directions) or neuron
+    /// (centroids), kmeans-cut (as sparse as features), random (sparse directions) or neuron
     #[arg(long, default_value_t = SetKind::FIT)]
     pub directions: SetKind,
     /// Where

@@ -1,13 +1,14 @@
 //! The causal evaluation from a study to its table: prepared with the study at hand, run with the model alone, so that nobody
 //! waits for the study while texts are generated.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::choice::{Choose, by_output, first_tokens};
+use super::choice::{Choose, by_output, first_token, first_tokens};
 use super::directions::Place;
 use super::evaluation::{self, Method, Offered};
 use crate::baselines::SetKind;
@@ -15,9 +16,10 @@ use crate::error::{Error, Result};
 use crate::eval::judge::Estimate;
 use crate::eval::split::{Holdout, Split};
 use crate::eval::steering::endpoint::EndpointJudge;
-use crate::eval::steering::judge::{Case, Judge, Judgement, OfflineJudge, vocabulary};
+use crate::eval::steering::judge::{Case, Judge, Judgement, OfflineJudge, vocabulary, written};
 use crate::eval::steering::log::Log;
 use crate::eval::steering::report::{Compared, MethodReport, compare, report};
+use crate::eval::steering::rise::{Rise, rises};
 use crate::eval::steering::{
     Happened, JudgedRecord, Run, SteeringConfig, Subject, TextRecord, texts_of, unreached, unsteered_of,
 };
@@ -111,8 +113,14 @@ pub struct Causal {
     pub methods: Vec<MethodReport>,
     /// The first against the others.
     pub compared: Vec<Compared>,
-    /// What unsteered texts get.
-    pub unsteered: Scores,
+    /// What becomes of labels' own words.
+    #[serde(default)]
+    pub rises: Vec<Rise>,
+    /// Stopped before its end: what is told is told of the texts so far.
+    #[serde(default)]
+    pub stopped: bool,
+    /// What unsteered texts get; `None` where none of them has a rating.
+    pub unsteered: Option<Scores>,
     /// Methods with targets that were out of reach.
     pub unreached: Vec<Unreached>,
 }
@@ -264,6 +272,7 @@ impl Prepared {
     }
 
     /// Generates and judges what is not there yet. `judge`: `None` is the offline judge. `note` gets remarks for a person.
+    /// Stopped on the way, it gives what it has come to, marked so.
     ///
     /// # Errors
     /// [`Error::Refused`] when no label can be judged; what the model, the log and the judge return.
@@ -298,7 +307,8 @@ impl Prepared {
         if self.labels.is_empty() {
             return Err(Error::refused("no label is left that can be judged: name others with --labels"));
         }
-        let subjects = subjects(&self.offers, &self.labels, model)?;
+        let words = own_tokens(&self.learn, &self.labels, model)?;
+        let subjects = subjects(&self.offers, &words, model)?;
         note(&judge.describe());
         note(&format!(
             "{} directions, up to {} texts of {} tokens; kept in {}",
@@ -307,8 +317,11 @@ impl Prepared {
             self.config.sampling.max_tokens,
             run.dir().display()
         ));
-        run.go(&subjects, judge, seen, ctx)?;
         let unsteered = unsteered_scores(&unsteered, &self.labels, &self.config.prompts, judge, ctx)?;
+        let stopped = match run.go(&subjects, judge, seen, ctx) {
+            Err(Error::Cancelled) => true,
+            done => done.map(|()| false)?,
+        };
         let methods = report(&self.log.judged(judge.name())?, &self.methods, self.seed);
         Ok(Causal {
             name: self.name,
@@ -320,6 +333,8 @@ impl Prepared {
             not_judged,
             compared: compare(&methods, self.seed),
             methods,
+            rises: rises(self.log.strengths(), &self.methods, self.seed),
+            stopped,
             unsteered,
             unreached: unreached(self.log.strengths())
                 .into_iter()
@@ -333,12 +348,30 @@ fn pairs(owned: &[(String, String)]) -> Vec<(&str, &str)> {
     owned.iter().map(|(label, text)| (label.as_str(), text.as_str())).collect()
 }
 
-fn subjects(offers: &[Offer], labels: &[String], model: &Model) -> Result<Vec<Subject>> {
+/// The first tokens of each label's own words.
+fn own_tokens<'a>(
+    learn: &[(String, String)],
+    labels: &'a [String],
+    model: &Model,
+) -> Result<HashMap<&'a str, Vec<u32>>> {
+    let tokens = |(label, words): (&'a String, Vec<String>)| {
+        let each = words.iter().map(|word| first_token(model, word)).collect::<Result<Vec<_>>>()?;
+        let mut tokens: Vec<u32> = each.into_iter().flatten().collect();
+        tokens.sort_unstable();
+        tokens.dedup();
+        Ok((label.as_str(), tokens))
+    };
+    labels.iter().zip(written(&pairs(learn), labels)).map(tokens).collect()
+}
+
+/// What is steered with for the labels that have an entry in `words`.
+fn subjects(offers: &[Offer], words: &HashMap<&str, Vec<u32>>, model: &Model) -> Result<Vec<Subject>> {
     let subject = |o: &Offer| {
         let term = direction_term(model, o.hook, &o.column, 1.0)?;
-        Ok(Subject { method: o.method.clone(), label: o.label.clone(), direction: o.direction, term })
+        let words = words.get(o.label.as_str()).cloned().unwrap_or_default();
+        Ok(Subject { method: o.method.clone(), label: o.label.clone(), direction: o.direction, term, words })
     };
-    offers.iter().filter(|o| labels.contains(&o.label)).map(subject).collect()
+    offers.iter().filter(|o| words.contains_key(o.label.as_str())).map(subject).collect()
 }
 
 fn unsteered_scores(
@@ -347,7 +380,7 @@ fn unsteered_scores(
     prompts: &[String],
     judge: &mut dyn Judge,
     ctx: &TaskCtx,
-) -> Result<Scores> {
+) -> Result<Option<Scores>> {
     let (mut sums, mut count) = (Scores::default(), 0.0f64);
     for label in labels {
         let case = |t: &TextRecord| Case {
@@ -368,6 +401,6 @@ fn unsteered_scores(
             }
         }
     }
-    let count = count.max(1.0);
-    Ok(Scores { score: sums.score / count, concept: sums.concept / count, fluency: sums.fluency / count })
+    let mean = Scores { score: sums.score / count, concept: sums.concept / count, fluency: sums.fluency / count };
+    Ok((count > 0.0).then_some(mean))
 }

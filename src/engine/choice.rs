@@ -45,6 +45,13 @@ impl FromStr for Choose {
     }
 }
 
+/// The first token of a word inside a sentence; `None` where it has none.
+pub fn first_token(model: &Model, word: &str) -> Result<Option<u32>> {
+    let ids = model.tokenizer().encode(&format!(" {word}"), BosRule::Never)?;
+    // Where a blank is a token of its own, the word begins after it.
+    Ok(ids.into_iter().find(|id| !model.tokenizer().decode(&[*id]).trim().is_empty()))
+}
+
 /// The first tokens of words inside a sentence, as they are and with a capital, each once.
 pub fn first_tokens(model: &Model, words: &[String]) -> Result<Vec<u32>> {
     let mut out = Vec::new();
@@ -52,9 +59,7 @@ pub fn first_tokens(model: &Model, words: &[String]) -> Result<Vec<u32>> {
         let mut letters = word.chars();
         let capital: String = letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();
         for form in [word, &capital] {
-            let ids = model.tokenizer().encode(&format!(" {form}"), BosRule::Never)?;
-            // Where a blank is a token of its own, the word begins after it.
-            out.extend(ids.into_iter().find(|id| !model.tokenizer().decode(&[*id]).trim().is_empty()));
+            out.extend(first_token(model, form)?);
         }
     }
     out.sort_unstable();

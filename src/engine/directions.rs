@@ -129,6 +129,9 @@ pub fn made(kind: &SetKind, ground: &Ground<'_>, ctx: &TaskCtx) -> Result<PlainS
         }
         SetKind::DiffMean => diffmean::directions(*source, row_labels, labels.len(), ctx)?,
         SetKind::KMeans => kmeans::directions(*source, config.features, config.seed, ctx)?,
+        SetKind::KMeansCut => {
+            kmeans::directions(*source, config.features, config.seed, ctx)?.cut(kept(config.share(d), d))
+        }
         SetKind::Random => random::directions(d, config.features, kept(config.share(d), d), config.seed),
         SetKind::Neuron => Directions::Neurons(d),
     };
@@ -238,6 +241,9 @@ mod tests {
             let set = made(&kind, &ground, &ctx).unwrap();
             assert_eq!((set.directions().count(), set.directions().height(), set.name()), (k, 3, &*kind.to_string()));
         }
+        // ⌈0.3 · 3⌉ neurons of each centroid.
+        let cut = made(&SetKind::KMeansCut, &ground, &ctx).unwrap();
+        assert_eq!(cut.directions(), &made(&SetKind::KMeans, &ground, &ctx).unwrap().directions().cut(1));
         let means = made(&SetKind::DiffMean, &ground, &ctx).unwrap();
         assert_eq!((means.title(1), means.directions().column(0)), (Some("b"), vec![1.5, 0.0, -4.5]));
         assert!(made(&SetKind::FIT, &ground, &ctx).is_err());

@@ -49,7 +49,7 @@ impl FromStr for Method {
             return Ok(Self::Shuffled);
         }
         s.parse().map(Self::Set).map_err(|_| {
-            let names = "fit, fit:NAME, sae:NAME, diffmean, kmeans, random, neuron, shuffled";
+            let names = "fit, fit:NAME, sae:NAME, diffmean, kmeans, kmeans-cut, random, neuron, shuffled";
             Error::usage(format!("'{}' is no method: use {names}", s.escape_debug()))
         })
     }

@@ -322,6 +322,9 @@ fn evaluate(session: &Session, ask: &causal::CausalAsk, ctx: &TaskCtx) -> Result
         Ok(())
     };
     let found = prepared.run(&model, None, &mut |note| session.log(Level::Info, note), &mut seen, ctx)?;
+    if found.stopped {
+        return Err(Error::Cancelled);
+    }
     let words = format!("{} labels, {} methods", found.labels.len(), found.methods.len());
     session.emit(Event::Evaluation(Box::new(found)));
     Ok(words)

@@ -83,16 +83,21 @@ fn chosen(
     match hooks[..] {
         [one] => {
             if said.layer.is_none() || said.site.is_none() {
-                notes.push(format!("the SAE's files do not say what it reads: taken to be {one}"));
+                notes.push(format!("{}: taken to be {one}", says(name)));
             }
             Ok(one)
         }
         [] => Err(Error::usage(format!("this study has no such hook; it has {}", listed(study)))),
-        _ => Err(Error::usage(format!(
-            "the SAE's files do not say which of {} it reads: pass --layer and --hook",
-            listed(study)
-        ))),
+        _ => Err(Error::usage(format!("{}, and the study has {}: pass --layer and --hook", says(name), listed(study)))),
     }
+}
+
+/// What the files say of what the SAE reads.
+fn says(name: Option<&str>) -> String {
+    name.map_or_else(
+        || "the SAE's files do not say what it reads".to_owned(),
+        |name| format!("the SAE's files say that it reads '{}'", name.escape_debug()),
+    )
 }
 
 fn listed(study: &Study) -> String {

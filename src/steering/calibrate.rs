@@ -131,6 +131,30 @@ pub fn last_logits(
     Ok(out)
 }
 
+/// Hands on, for each steering by its place, the change of each token's log-probability as the next token: the mean over
+/// prompts.
+///
+/// # Errors
+/// [`Error::Usage`] for an empty prompt.
+pub fn each_change(
+    model: &Model,
+    steerings: &[Steering],
+    prompts: &[Vec<u32>],
+    positions: Positions,
+    ctx: &TaskCtx,
+    mut seen: impl FnMut(usize, &[f64]),
+) -> Result<()> {
+    let pushes: Vec<&Arc<Push>> = steerings.iter().map(|s| &s.push).collect();
+    let mut place = 0;
+    Prompts::read(model, prompts, &pushes, positions, ctx)?.each_pass(steerings, ctx, |base, steered| {
+        for steered in steered.chunks(base.len()) {
+            let pairs: Vec<_> = base.iter().zip(steered).map(|(b, s)| vec![b.clone(), s.clone()]).collect();
+            seen(place, &mean_shifts(&pairs));
+            place += 1;
+        }
+    })
+}
+
 /// The change of each token's log-probability, the mean over prompts of (base, steered) logits: what all
 /// tokens share has no part in it.
 pub fn mean_shifts(logits: &[Vec<Vec<f32>>]) -> Vec<f64> {

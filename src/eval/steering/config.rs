@@ -16,7 +16,7 @@ pub struct SteeringConfig {
     pub targets: Vec<f64>,
     /// Texts to continue; α is found on all of them.
     pub prompts: Vec<String>,
-    /// Texts of each prompt, target and sign.
+    /// Texts of each prompt, target and sign; 0: none are written, α alone are found and what becomes of labels' words.
     pub samples: usize,
     /// How tokens are drawn.
     pub sampling: Sampling,
@@ -56,8 +56,8 @@ impl SteeringConfig {
                 "the best strength is chosen on one half of the prompts and reported on the other: give at least two",
             ));
         }
-        if self.samples == 0 || self.sampling.max_tokens == 0 || self.batch == 0 {
-            return none("sample, token and row a batch");
+        if self.sampling.max_tokens == 0 || self.batch == 0 {
+            return none("token and row a batch");
         }
         Ok(())
     }

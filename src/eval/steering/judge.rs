@@ -1,6 +1,6 @@
 //! Who rates a text: the trait, the score, and the judge that needs nobody else.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use unicode_segmentation::UnicodeSegmentation;
@@ -230,6 +230,25 @@ pub fn vocabulary(sentences: &[Labelled<'_>], labels: &[String]) -> Vec<Vec<Stri
     labels.iter().map(words).collect()
 }
 
+/// The same as its sentences mostly write them: "Monday", not "monday".
+pub fn written(sentences: &[Labelled<'_>], labels: &[String]) -> Vec<Vec<String>> {
+    let forms_of = |label: &String| {
+        let mut forms: HashMap<String, BTreeMap<&str, usize>> = HashMap::new();
+        for form in sentences.iter().filter(|s| s.0 == label).flat_map(|s| s.1.unicode_words()) {
+            *forms.entry(form.to_lowercase()).or_default().entry(form).or_default() += 1;
+        }
+        forms
+    };
+    let usual =
+        |forms: &BTreeMap<&str, usize>| forms.iter().max_by_key(|(_, count)| **count).map(|(f, _)| (*f).to_owned());
+    let words = vocabulary(sentences, labels);
+    let written = |(label, words): (&String, Vec<String>)| {
+        let forms = forms_of(label);
+        words.iter().filter_map(|w| usual(forms.get(w)?)).collect()
+    };
+    labels.iter().zip(words).map(written).collect()
+}
+
 /// How often each label uses each word.
 struct Counts<'a> {
     by_label: HashMap<&'a str, HashMap<String, f64>>,
@@ -321,6 +340,10 @@ mod tests {
         assert_eq!(left_out.len(), 1);
         assert_eq!(left_out[0].0, "once", "words of one sentence each are nobody's vocabulary");
         assert!(judge.knows("sea") && !judge.knows("once"));
+        let corpus = corpus();
+        let pairs: Vec<Labelled<'_>> = corpus.iter().map(|(l, t)| (l.as_str(), t.as_str())).collect();
+        let written = &written(&pairs, &["days".to_owned()])[0];
+        assert!(written.contains(&"Monday".to_owned()) && written.len() == days.len(), "{written:?}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod log;
 pub mod perplexity;
 mod record;
 pub mod report;
+pub mod rise;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::generate::{Arithmetic, Continuation, generate};
-use crate::steering::calibrate::{Aim, calibrate};
+use crate::steering::calibrate::{Aim, calibrate, each_change};
 use crate::steering::search::Calibration;
 use crate::steering::tap::{SteerTap, Steering, Touch};
 use crate::steering::{Mode, Positions, Push, SteerTerm};
@@ -44,6 +45,8 @@ pub struct Subject {
     pub direction: usize,
     /// What is added.
     pub term: SteerTerm,
+    /// The first tokens of the label's own words.
+    pub words: Vec<u32>,
 }
 
 impl Subject {
@@ -62,6 +65,7 @@ impl Subject {
             kl: found.kl,
             reached: found.reached,
             note: found.note,
+            rise: None,
         }
     }
 }
@@ -152,10 +156,14 @@ impl<'a> Run<'a> {
         let have: HashSet<String> = self.log.texts().iter().map(|t| t.key.id()).collect();
         self.judge_missing(judge, seen, ctx)?;
         let of_cell = self.prompts.len() * self.config.samples;
-        let mut standing = Standing { done: 0, total: texts_of(subjects.len(), self.config), ctx };
+        let aims: Vec<(&Subject, i8)> = subjects.iter().flat_map(|s| [(s, 1), (s, -1)]).collect();
+        let (total, unit) = match of_cell {
+            0 => (aims.len(), "directions and signs"),
+            _ => (texts_of(subjects.len(), self.config), "texts"),
+        };
+        let mut standing = Standing { done: 0, total, unit, ctx };
         let quiet = ctx.quiet();
         let mut pending: Vec<Group> = Vec::new();
-        let aims: Vec<(&Subject, i8)> = subjects.iter().flat_map(|s| [(s, 1), (s, -1)]).collect();
         for aims in aims.chunks(AIMS) {
             let pushes: Vec<Arc<Push>> = aims.iter().map(|(subject, _)| subject.push()).collect::<Result<_>>()?;
             let strengths = self.strengths(aims, &pushes, &quiet)?;
@@ -170,6 +178,9 @@ impl<'a> Run<'a> {
                 }
                 // A target out of reach has no texts to wait for.
                 standing.add(strengths.iter().filter(|s| !s.reached).count() * of_cell)?;
+            }
+            if of_cell == 0 {
+                standing.add(aims.len())?;
             }
             while pending.iter().map(|g| g.samples.len()).sum::<usize>() >= self.config.batch {
                 let count = full(&pending, self.config.batch);
@@ -205,14 +216,29 @@ impl<'a> Run<'a> {
             missing.iter().map(|&i| Aim { push: pushes[i].clone(), negative: aims[i].1 < 0 }).collect();
         if !wanted.is_empty() {
             let found = calibrate(self.model, &wanted, &self.prompts, targets, Positions::All, ctx)?;
-            for (i, found) in missing.into_iter().zip(found) {
+            for (&i, found) in missing.iter().zip(found) {
                 let (subject, sign) = aims[i];
                 let records = found.into_iter().zip(targets).map(|(c, &target)| subject.strength(sign, target, c));
-                out[i] = Some(records.collect());
-                self.log.add_strengths(out[i].as_deref().unwrap_or_default())?;
+                let mut records: Vec<StrengthRecord> = records.collect();
+                self.rises(subject, &pushes[i], &mut records, ctx)?;
+                self.log.add_strengths(&records)?;
+                out[i] = Some(records);
             }
         }
         Ok(out.into_iter().flatten().collect())
+    }
+
+    /// Adds where the label's own words stand at each α that was found.
+    fn rises(&self, subject: &Subject, push: &Arc<Push>, records: &mut [StrengthRecord], ctx: &TaskCtx) -> Result<()> {
+        let mut reached: Vec<&mut StrengthRecord> = records.iter_mut().filter(|r| r.reached).collect();
+        if reached.is_empty() || subject.words.is_empty() {
+            return Ok(());
+        }
+        let steerings: Vec<Steering> =
+            reached.iter().map(|r| Steering { push: push.clone(), alpha: r.alpha }).collect();
+        each_change(self.model, &steerings, &self.prompts, Positions::All, ctx, |i, changes| {
+            reached[i].rise = rise::percentile(changes, &subject.words);
+        })
     }
 
     /// A group a prompt, of the samples that the log lacks.
@@ -334,13 +360,14 @@ impl<'a> Run<'a> {
 struct Standing<'a> {
     done: usize,
     total: usize,
+    unit: &'static str,
     ctx: &'a TaskCtx,
 }
 
 impl Standing<'_> {
-    fn add(&mut self, texts: usize) -> Result<()> {
-        self.done += texts;
-        self.ctx.checkpoint(Progress::new("steering", self.done as u64, self.total as u64, "texts"))
+    fn add(&mut self, count: usize) -> Result<()> {
+        self.done += count;
+        self.ctx.checkpoint(Progress::new("steering", self.done as u64, self.total as u64, self.unit))
     }
 }
 

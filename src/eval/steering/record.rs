@@ -74,6 +74,9 @@ pub struct StrengthRecord {
     pub reached: bool,
     /// What a person should know.
     pub note: Option<String>,
+    /// Where the label's own words stand among all tokens' changes ([`super::rise::percentile`]).
+    #[serde(default)]
+    pub rise: Option<f64>,
 }
 
 /// What was judged of a text.

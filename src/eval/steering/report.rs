@@ -11,7 +11,7 @@ use crate::eval::bootstrap::{Difference, paired};
 use crate::interop::plot::{Chart, Point, Series};
 
 /// Draws of a bootstrap.
-const RESAMPLES: usize = 10_000;
+pub(super) const RESAMPLES: usize = 10_000;
 
 /// A mean over labels with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -88,6 +88,11 @@ fn by_labels(
         let before = labels.len();
         labels.extend((0..tokens.labels.len()).filter(|&l| is(&tokens.labels[l])));
         if labels.len() == before {
+            if tokens.labels.is_empty() {
+                return Err(Error::usage(
+                    "the corpus has no labels: name the family with --features 3=Monday,17=Tuesday",
+                ));
+            }
             let some: Vec<&str> = tokens.labels.iter().take(8).map(String::as_str).collect();
             return Err(Error::usage(format!(
                 "the corpus has no label '{}': it has {}, …",

@@ -8,7 +8,7 @@ use super::super::{describe::tell_usage, model_of, output::thousands};
 use super::{Output, holdout, with_interval};
 use crate::cli::SteeringArgs;
 use crate::engine::causal::{Causal, CausalAsk, Prepared, prepare};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::judge::{Answers, Endpoint, Judge as Asker};
 use crate::eval::steering::endpoint::EndpointJudge;
 use crate::eval::steering::judge::Judge;
@@ -19,6 +19,8 @@ use crate::model::source::data_dir;
 use crate::study::Study;
 
 const NAMES: usize = 24;
+const RISE: &str = "Where a label's own words, learnt from the sentences that chose nothing, stand among all tokens' changes as the \
+    next token: 1 rises most, 0.5 is chance. It asks no judge and needs no texts (--samples 0).";
 
 pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
@@ -67,7 +69,10 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
         tell_usage(judge.tally(), out)?;
     }
     // Without a rating there is nothing to plot.
-    if out.is_json() || chart.is_empty() { Ok(()) } else { chart.text().iter().try_for_each(|line| out.line(line)) }
+    if !out.is_json() && !chart.is_empty() {
+        chart.text().iter().try_for_each(|line| out.line(line))?;
+    }
+    if found.stopped { Err(Error::Cancelled) } else { Ok(()) }
 }
 
 fn endpoint_judge(endpoint: Endpoint) -> Result<EndpointJudge> {
@@ -115,11 +120,19 @@ fn lines(found: &Causal, out: &mut Output) -> Result<()> {
     for compared in &found.compared {
         out.object(&json!({"event": "difference", "measure": "best", "difference": compared}))?;
     }
-    out.object(&json!({"event": "steering", "name": found.name, "judge": found.judge, "hook": found.hook,
+    for rise in &found.rises {
+        out.object(&json!({"event": "rise", "hook": found.hook, "rise": rise}))?;
+    }
+    out.object(&json!({"event": "steering", "stopped": found.stopped, "name": found.name, "judge": found.judge, "hook": found.hook,
         "labels": found.labels, "not_judged": found.not_judged, "unsteered": found.unsteered, "unreached": found.unreached}))
 }
 
 fn remarks(found: &Causal, out: &Output) {
+    if found.stopped {
+        let texts: usize = found.methods.iter().map(|r| r.texts).sum();
+        let texts = thousands(texts as u64);
+        out.note(&format!("stopped: this is what {texts} judged texts say; the same command goes on where it was"));
+    }
     for u in found.unreached.iter().filter(|u| u.unreached > 0) {
         out.note(&format!(
             "{}: {} of {} KL targets were out of reach (largest KL there {:.3}); they have no texts",
@@ -143,6 +156,22 @@ fn labels(found: &Causal) -> String {
 }
 
 fn table(found: &Causal, out: &mut Output) -> Result<()> {
+    if found.methods.iter().any(|r| r.texts > 0) {
+        scores(found, out)?;
+    }
+    let Some(first) = found.rises.first() else { return Ok(()) };
+    out.line(&format!("rise of the labels' own words, promoting, 0 to 1 [95 %]; {} minus each", first.method))?;
+    for r in &found.rises {
+        let of = format!("{} at KL {}", r.method, r.target);
+        let less = r.first_minus.as_ref();
+        let less = less.map_or_else(String::new, |d| format!("  {:+.3} [{:+.3}, {:+.3}]", d.mean, d.low, d.high));
+        out.line(&format!("{of:32}  {:>22}  {:>3} labels{less}", with_interval(Some(r.rise)), r.labels))?;
+    }
+    out.line(RISE)?;
+    out.line("")
+}
+
+fn scores(found: &Causal, out: &mut Output) -> Result<()> {
     let mut targets: Vec<f64> = found.methods.iter().flat_map(|r| r.cells.iter().map(|c| c.target)).collect();
     targets.sort_by(f64::total_cmp);
     targets.dedup();
@@ -159,11 +188,11 @@ fn table(found: &Causal, out: &mut Output) -> Result<()> {
         let (best, promoting) = (with_interval(r.best), with_interval(r.best_promoting));
         out.line(&format!("{:NAMES$}  {best:>22}  {promoting:>22}{cells}", r.method))?;
     }
-    let base = found.unsteered;
-    out.line(&format!(
-        "{:NAMES$}  {:>22.3}  (concept {:.2}, fluency {:.2})",
-        "unsteered", base.score, base.concept, base.fluency
-    ))?;
+    let base = found.unsteered.map_or_else(
+        || format!("{:>22}", "-"),
+        |u| format!("{:>22.3}  (concept {:.2}, fluency {:.2})", u.score, u.concept, u.fluency),
+    );
+    out.line(&format!("{:NAMES$}  {base}", "unsteered"))?;
     out.line(&format!(
         "\n{}; best: chosen on one half of the prompts, scored on the other, both ways; intervals: bootstrap over labels",
         labels(found)

@@ -65,8 +65,8 @@ impl EvaluatePane {
             0 => String::new(),
             n => format!(", {n} of no judgeable words"),
         };
-        let (labels, unsteered) = (whole.labels.len(), whole.unsteered.score);
-        vec![format!("{labels} labels{left_out}; {} judge; unsteered texts score {unsteered:.2}", whole.judge)]
+        let unsteered = whole.unsteered.map_or_else(String::new, |u| format!("; unsteered texts score {:.2}", u.score));
+        vec![format!("{} labels{left_out}; {} judge{unsteered}", whole.labels.len(), whole.judge)]
     }
 
     fn names(&self, cx: &Cx) -> usize {

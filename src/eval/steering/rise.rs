@@ -1,0 +1,111 @@
+//! The rise of a label's own words: where they stand among all tokens' changes at the next token. It needs no text and no
+//! judge.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::StrengthRecord;
+use super::report::{Mean, RESAMPLES, interval};
+use crate::eval::bootstrap::{Difference, paired};
+
+/// A method at one KL target, promoting.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rise {
+    /// The method.
+    pub method: String,
+    /// The KL target.
+    pub target: f64,
+    /// The mean over labels of [`percentile`].
+    pub rise: Mean,
+    /// Labels that have words and for which the target was reached.
+    pub labels: usize,
+    /// The first method's minus this one's, paired over labels.
+    pub first_minus: Option<Difference>,
+}
+
+/// The mean over `words` (tokens) of the share of the other tokens whose change is smaller, equal ones counted half: 1 where
+/// the words rise most, ½ by chance, 0 where they fall most; `None` without words.
+pub fn percentile(changes: &[f64], words: &[u32]) -> Option<f64> {
+    let others = changes.len().checked_sub(1).filter(|&n| n > 0)? as f64;
+    let place = |word: &u32| {
+        let own = *changes.get(*word as usize)?;
+        let half = |&c: &f64| usize::from(c < own) + usize::from(c <= own);
+        // The word itself is among the equal ones.
+        Some((changes.iter().map(half).sum::<usize>() - 1) as f64 / 2.0 / others)
+    };
+    let places: Vec<f64> = words.iter().filter_map(place).collect();
+    (!places.is_empty()).then(|| places.iter().sum::<f64>() / places.len() as f64)
+}
+
+/// Each method at each target, in the order of `methods`.
+pub fn rises(strengths: &[StrengthRecord], methods: &[String], seed: u64) -> Vec<Rise> {
+    let mut targets: Vec<f64> = strengths.iter().map(|s| s.target).collect();
+    targets.sort_by(f64::total_cmp);
+    targets.dedup();
+    let mut out = Vec::new();
+    for target in targets {
+        let of = |method: &String| -> BTreeMap<&str, f64> {
+            let mine = strengths.iter().filter(|s| s.method == *method && s.target == target && s.sign > 0);
+            mine.filter_map(|s| Some((s.label.as_str(), s.rise.filter(|_| s.reached)?))).collect()
+        };
+        let first = methods.first().map(of).unwrap_or_default();
+        for (i, method) in methods.iter().enumerate() {
+            let own = of(method);
+            let pairs: Vec<(f64, f64)> =
+                first.iter().filter_map(|(label, &a)| own.get(label).map(|&b| (a, b))).collect();
+            let Some(rise) = interval(&own.values().copied().collect::<Vec<_>>(), seed) else { continue };
+            let first_minus = if i == 0 { None } else { paired(&pairs, RESAMPLES, seed) };
+            out.push(Rise { method: method.clone(), target, rise, labels: own.len(), first_minus });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_stand_where_their_changes_do() {
+        let changes = [0.3, -1.0, 0.3, 2.0, 0.0];
+        let near =
+            |words: &[u32], at: f64| assert!((percentile(&changes, words).unwrap() - at).abs() < 1e-12, "{words:?}");
+        near(&[3], 1.0);
+        near(&[1], 0.0);
+        // Two are smaller, one is equal, of four others.
+        near(&[0], 2.5 / 4.0);
+        near(&[3, 1], 0.5);
+        near(&[4, 99], 0.25);
+        assert_eq!((percentile(&changes, &[]), percentile(&[1.0], &[0])), (None, None));
+    }
+
+    #[test]
+    fn methods_are_compared_on_the_labels_that_both_have() {
+        let record = |method: &str, label: &str, sign, rise, reached| StrengthRecord {
+            method: method.into(),
+            label: label.into(),
+            direction: 0,
+            sign,
+            target: 0.25,
+            alpha: f64::from(sign),
+            kl: 0.25,
+            reached,
+            note: None,
+            rise,
+        };
+        let all = [
+            record("a", "x", 1, Some(0.9), true),
+            record("a", "x", -1, Some(0.1), true),
+            record("a", "y", 1, Some(0.7), true),
+            record("b", "x", 1, Some(0.5), true),
+            record("b", "y", 1, Some(0.5), true),
+            record("b", "z", 1, Some(0.1), false),
+            record("c", "x", 1, None, true),
+        ];
+        let found = rises(&all, &["a", "b", "c"].map(str::to_owned), 1);
+        assert_eq!(found.iter().map(|r| (r.method.as_str(), r.labels)).collect::<Vec<_>>(), [("a", 2), ("b", 2)]);
+        assert!((found[0].rise.mean - 0.8).abs() < 1e-12 && found[0].first_minus.is_none());
+        assert!((found[1].first_minus.as_ref().unwrap().mean - 0.3).abs() < 1e-12);
+    }
+}
