@@ -1,21 +1,18 @@
 //! A stand-in for the engine in tests: answers commands with made-up data of the right shapes. Deterministic.
 
 mod answers;
+mod groups;
+mod places;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::analysis::matching::{Alone, FitComparison, Match};
 use crate::analysis::{
-    ComparedText, Comparison, Context, FeatureCard, FeatureRow, LabelShare, LevelInfo, LevelNode, Levels, NeuronCard,
-    NeuronWeight, Purity, Related, ScoredToken, SharedNeurons, Trace, TraceFeature, Tree, TreeNode,
+    Context, FeatureCard, FeatureRow, LabelShare, NeuronCard, NeuronWeight, Purity, Related, ScoredToken, Trace,
+    TraceFeature,
 };
-use crate::engine::{Estimate, Event, FeatureList, Job, StudyInfo, SweepPoint};
+use crate::engine::{Event, FeatureList, Job, SweepPoint};
 use crate::eval::steering::report::{CellReport, Mean, MethodReport};
-use crate::factor::FitConfig;
-use crate::model::source::ModelEntry;
-use crate::model::{HookPoint, HookSite, ModelInfo};
-use crate::study::{FitEntry, StudyEntry};
+use crate::model::{HookPoint, HookSite};
 use crate::task::Progress;
 
 /// Concepts with a sentence each; `*` marks the token that fires most.
@@ -227,158 +224,6 @@ impl Demo {
         }
     }
 
-    /// A dendrogram: features of one concept join one by one, some concepts join, the last three share nothing.
-    pub fn tree(&self) -> Tree {
-        let mut nodes: Vec<TreeNode> = (0..self.features)
-            .map(|id| TreeNode { id, children: Vec::new(), height: 0.0, features: vec![id] })
-            .collect();
-        let of = |concept: usize| (concept..self.features).step_by(CONCEPTS.len());
-        // (height, what joins): named by the feature that each side began with.
-        let mut merges: Vec<(f32, usize, usize)> = Vec::new();
-        for concept in 0..CONCEPTS.len() - 3 {
-            let first = concept;
-            for (i, id) in of(concept).skip(1).enumerate() {
-                let height = 0.42 + 0.05 * i as f32 + 0.1 * noise(id, 3) + 0.03 * concept as f32;
-                merges.push((height.min(0.93), first, id));
-            }
-        }
-        if self.features > CONCEPTS.len() {
-            merges.extend([(0.94, 0, 1), (0.955, 4, 5), (0.962, 0, 3), (0.981, 6, 7)]);
-        }
-        merges.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let mut place: Vec<usize> = (0..self.features).collect();
-        let mut join = |height: f32, a: usize, b: usize, nodes: &mut Vec<TreeNode>| {
-            let id = nodes.len();
-            let children = vec![place[a], place[b]];
-            let features = children.iter().flat_map(|&c| nodes[c].features.clone()).collect::<Vec<_>>();
-            for &feature in &features {
-                place[feature] = id;
-            }
-            nodes.push(TreeNode { id, children, height, features });
-        };
-        for (height, a, b) in merges {
-            join(height, a, b, &mut nodes);
-        }
-        // What is left shares nothing: it joins at 1.
-        for id in 1..self.features {
-            let root = nodes.len() - 1;
-            if !nodes[root].features.contains(&id) || nodes[root].features.len() < 2 {
-                let with = nodes[root].features[0];
-                join(1.0, with, id, &mut nodes);
-            }
-        }
-        Tree { nodes, measure: "weighted Jaccard, average linkage".to_owned() }
-    }
-
-    /// Two levels over the features: a concept each, then pairs of concepts.
-    pub fn levels(&self) -> Levels {
-        let base = |id: usize, level: usize, feature: usize| {
-            let row = self.row(feature % CONCEPTS.len());
-            LevelNode {
-                id,
-                level,
-                feature,
-                children: Vec::new(),
-                shares: Vec::new(),
-                features: vec![id],
-                neurons: 16 << level,
-                top_tokens: row.top_tokens,
-                promoted: row.promoted,
-                purity: row.purity,
-                contexts: (0..3).map(|i| Self::context(feature, i, 6.0)).collect(),
-            }
-        };
-        let mut nodes: Vec<LevelNode> = (0..self.features).map(|id| base(id, 0, id)).collect();
-        let info = |features, sparsity, relative_error| LevelInfo { features, sparsity, relative_error };
-        let mut levels = vec![info(self.features, 0.01, 0.322)];
-        let mut below: Vec<usize> = (0..self.features).collect();
-        for (level, of) in [(1, CONCEPTS.len()), (2, CONCEPTS.len() / 2)] {
-            let count = of.min(below.len());
-            let first = nodes.len();
-            for feature in 0..count {
-                let mut node = base(first + feature, level, feature);
-                node.children = below.iter().copied().skip(feature).step_by(count.max(1)).take(3).collect();
-                node.shares = (0..node.children.len()).map(|i| 1.0 - 0.3 * i as f32).collect();
-                node.features = node.children.iter().flat_map(|&c| nodes[c].features.clone()).collect();
-                nodes.push(node);
-            }
-            below = (first..first + count).collect();
-            levels.push(info(count, 0.02 * level as f64, 0.2 + 0.1 * level as f64));
-        }
-        Levels { levels, nodes, growth: "growing".to_owned() }
-    }
-
-    /// Features side by side.
-    pub fn comparison(&self, ids: &[usize]) -> Comparison {
-        let m = ids.len();
-        let matrix = |seed: usize| {
-            let value = |i: usize, j: usize| if i == j { 1.0 } else { noise(i.min(j) + seed, i.max(j)) - 0.3 };
-            (0..m * m).map(|at| value(at / m, at % m)).collect::<Vec<f32>>()
-        };
-        let text = |id: usize| {
-            let windows: Vec<Context> = ids.iter().map(|other| Self::context(id, other % 3, 8.0)).collect();
-            let values = windows.iter().enumerate().map(|(i, w)| {
-                w.values
-                    .iter()
-                    .enumerate()
-                    .map(|(t, v)| if t % m.max(1) == i || t == w.peak { *v } else { 0.0 })
-                    .collect()
-            });
-            ComparedText {
-                tokens: windows[0].tokens.clone(),
-                label: windows[0].label.clone(),
-                peak: windows[0].peak,
-                values: values.collect(),
-            }
-        };
-        Comparison {
-            features: ids.to_vec(),
-            shared: Self::shared(ids),
-            neurons: (0..20)
-                .map(|n| {
-                    let weight = |i: usize| if n < 3 || n % m.max(1) == i { noise(n, i) - 0.4 } else { 0.0 };
-                    (n * 61, (0..m).map(weight).collect())
-                })
-                .collect(),
-            cosines: matrix(1),
-            residual: Some(matrix(2)),
-            together: matrix(3),
-            peaks: vec![8.0; m],
-            texts: ids.iter().map(|&id| text(id)).collect(),
-        }
-    }
-
-    /// Two fits side by side: all but the last five are found again.
-    pub fn fits_compared(&self, a: &str, b: &str) -> FitComparison {
-        let kept = self.features - self.features.min(5);
-        let matched = (0..kept).map(|i| Match { a: i, b: (i + 3) % kept.max(1), cosine: 1.0 - 0.007 * i as f32 });
-        let alone = |i: usize| Alone { id: i, nearest: 0.5 * noise(i, 8) };
-        FitComparison {
-            b_words: Vec::new(),
-            a: a.to_owned(),
-            b: b.to_owned(),
-            matched: matched.collect(),
-            lost: (kept..self.features).map(alone).collect(),
-            appeared: (kept..self.features).rev().map(alone).collect(),
-            stability: 0.83,
-            found_again: kept as f64 / self.features.max(1) as f64,
-        }
-    }
-
-    /// What features share.
-    pub fn shared(ids: &[usize]) -> SharedNeurons {
-        SharedNeurons {
-            features: ids.to_vec(),
-            core: (0..6)
-                .map(|i| (100 + i * 37, 0.4 - 0.05 * i as f32, ids.len().max(1) - usize::from(i > 3)))
-                .collect(),
-            exclusive: ids
-                .iter()
-                .map(|id| (*id, (0..3).map(|i| (id * 11 + i, 0.2 - 0.06 * i as f32)).collect()))
-                .collect(),
-        }
-    }
-
     /// Features on a text.
     pub fn trace(&self, text: &str) -> Trace {
         let (tokens, _) = pieces(text);
@@ -392,105 +237,6 @@ impl Demo {
             .collect();
         let unexplained = (0..tokens.len()).map(|t| 0.2 + 0.5 * noise(t, 5)).collect();
         Trace { tokens, features, unexplained }
-    }
-
-    /// The open study.
-    pub fn study(&self) -> StudyInfo {
-        StudyInfo {
-            dir: PathBuf::from("/data/mlpeek/smollm2-concepts-L15"),
-            model: Some("HuggingFaceTB/SmolLM2-135M-Instruct".to_owned()),
-            hook: Self::hook(),
-            hooks: vec![Self::hook()],
-            corpus: "concepts".to_owned(),
-            samples: 1104,
-            rows: 17_204,
-            width: 1536,
-            labels: CONCEPTS.len(),
-            fits: vec![FitEntry {
-                name: "bcd-k40".to_owned(),
-                hook: Self::hook(),
-                config: FitConfig { features: self.features, ..FitConfig::default() }.for_width(1536),
-                relative_error: Some(0.322),
-                explained_variance: Some(0.651),
-                sweeps: 41,
-                seconds: 5.2,
-                resumable: false,
-            }],
-            session: None,
-        }
-    }
-
-    /// The open model.
-    pub fn model() -> ModelInfo {
-        ModelInfo {
-            id: "HuggingFaceTB/SmolLM2-135M-Instruct".to_owned(),
-            origin: "cache".to_owned(),
-            family: "llama".to_owned(),
-            layers: 30,
-            d_model: 576,
-            d_mlp: 1536,
-            vocab: 49_152,
-            context: 8192,
-            device: "cpu".to_owned(),
-            weights_dtype: "Q4_1".to_owned(),
-            compute_dtype: "f32".to_owned(),
-            weight_bytes: 98_900_000,
-            weights_sha256: String::new(),
-            tokenizer_sha256: String::new(),
-            notes: Vec::new(),
-        }
-    }
-
-    /// What a request takes.
-    pub fn estimate() -> Estimate {
-        Estimate {
-            samples: 1104,
-            tokens: 17_204,
-            cache_bytes: 105_700_000,
-            weight_bytes: 98_900_000,
-            factor_bytes: 7_500_000,
-            download_bytes: 0,
-            disk_free: 41_000_000_000,
-            memory_free: 12_300_000_000,
-            seconds: Some(24.0),
-            refusal: None,
-            layers: Some(30),
-            width: Some(1536),
-        }
-    }
-
-    /// Models on the machine.
-    pub fn models() -> Vec<ModelEntry> {
-        let entry = |id: &str, bytes, summary: &str, problem: Option<&str>| ModelEntry {
-            id: id.to_owned(),
-            place: "Hub cache".to_owned(),
-            bytes,
-            summary: summary.to_owned(),
-            problem: problem.map(str::to_owned),
-        };
-        vec![
-            entry("HuggingFaceTB/SmolLM2-135M-Instruct", 98_900_000, "llama, 30 layers, d_mlp 1536", None),
-            entry("google/gemma-2-2b", 5_230_000_000, "gemma2, 26 layers, d_mlp 9216", None),
-            entry("openai-community/gpt2", 548_000_000, "gpt2, 12 layers, d_mlp 3072", None),
-            entry("state-spaces/mamba-130m", 517_000_000, "", Some("family 'mamba' has no MLP to look into")),
-        ]
-    }
-
-    /// Recent studies.
-    pub fn studies() -> Vec<StudyEntry> {
-        let entry = |dir: &str, model: &str, layer, corpus: &str, rows, fits| StudyEntry {
-            dir: PathBuf::from(dir),
-            model: model.to_owned(),
-            hooks: vec![HookPoint { layer, site: HookSite::MlpPost }],
-            corpus: corpus.to_owned(),
-            rows,
-            fits,
-            modified: 1_790_000_000,
-        };
-        vec![
-            entry("/data/mlpeek/a", "HuggingFaceTB/SmolLM2-135M-Instruct", 15, "concepts", 17_204, 2),
-            entry("/data/mlpeek/b", "google/gemma-2-2b", 12, "hierarchy.json", 61_050, 1),
-        ]
     }
 
     /// Everything that is there when a study with a finished fit is open.

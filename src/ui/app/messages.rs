@@ -1,0 +1,72 @@
+//! What goes into the app and comes out of it, and how it begins. Plain data.
+
+use std::time::Duration;
+
+use crossterm::event::{KeyEvent, MouseEvent};
+
+use crate::engine::{Command, Event};
+use crate::ui::keymap::Keymap;
+use crate::ui::theme::Theme;
+
+/// What happens to the app.
+#[derive(Debug, Clone)]
+pub enum Msg {
+    /// The time since the start; comes before every other message.
+    Tick(Duration),
+    /// A key.
+    Key(KeyEvent),
+    /// The mouse.
+    Mouse(MouseEvent),
+    /// A bracketed paste.
+    Paste(String),
+    /// The terminal's size.
+    Resize(u16, u16),
+    /// From the engine.
+    Engine(Box<Event>),
+    /// The engine has ended.
+    EngineGone,
+    /// A line that something in this process wrote to standard error.
+    Stderr(String),
+    /// SIGTERM or SIGHUP: save and end.
+    Terminate,
+    /// How a copy went: what for a person, or what went wrong.
+    Copied(Result<String, String>),
+}
+
+/// What the app wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// To the engine.
+    Send(Command),
+    /// To the clipboard: the text and what it is.
+    Copy(String, String),
+    /// Mouse capture on or off.
+    Mouse(bool),
+    /// Clear and draw afresh.
+    Redraw,
+    /// Ctrl-Z.
+    Suspend,
+    /// End now.
+    Quit,
+}
+
+/// How an app begins.
+#[derive(Debug, Clone)]
+pub struct AppOptions {
+    /// Styles.
+    pub theme: Theme,
+    /// Keys.
+    pub keymap: Keymap,
+    /// Sent at once.
+    pub initial: Option<Command>,
+    /// Begin in the Start pane.
+    pub show_start: bool,
+    /// Notes that stay in the header until a key is pressed on them.
+    pub notes: Vec<String>,
+    /// Do not restore where an earlier session stood.
+    pub fresh: bool,
+    /// Mouse capture at the start.
+    pub mouse: bool,
+    /// What is wrong with the configuration.
+    pub problems: Vec<String>,
+}
