@@ -151,7 +151,7 @@ pub fn wrap(text: &str, cells: usize) -> Vec<String> {
     let cells = cells.max(1);
     let mut lines = vec![String::new()];
     let mut used = 0;
-    for word in text.split_word_bounds() {
+    for word in words(text) {
         let w = width(word);
         if used + w > cells && used > 0 {
             lines.push(String::new());
@@ -173,6 +173,21 @@ pub fn wrap(text: &str, cells: usize) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Words with the punctuation that follows them, and the spaces between; what is written without spaces (wide characters)
+/// breaks anywhere between its words.
+fn words(text: &str) -> Vec<&str> {
+    let mut spans: Vec<(std::ops::Range<usize>, bool)> = Vec::new();
+    for (at, word) in text.split_word_bound_indices() {
+        let blank = word.trim().is_empty();
+        let wide = word.graphemes(true).next().is_some_and(|g| g.width() > 1);
+        match spans.last_mut() {
+            Some((span, false)) if !blank && !wide => span.end = at + word.len(),
+            _ => spans.push((at..at + word.len(), blank)),
+        }
+    }
+    spans.into_iter().map(|(span, _)| &text[span]).collect()
 }
 
 /// The nearest ASCII for one cell: what the frame draws has a likeness, everything else is `?`.

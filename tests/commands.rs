@@ -114,6 +114,12 @@ fn collect_fit_read_trace_and_steer() {
     assert_eq!(nodes.len(), 11, "6 leaves and 5 merges");
     assert_eq!(nodes.last().unwrap()["features"].as_array().unwrap().len(), 6);
 
+    let tuned = &run(&["tree", &made.study, "--recursive", "--levels", "3,2", "--joint", "--json"])[0];
+    let left = |at: usize| {
+        let levels = &tuned["levels"].as_array().unwrap()[1..];
+        levels.iter().map(|level| level["joint"][at].as_f64().unwrap()).sum::<f64>()
+    };
+    assert!(left(1) <= left(0), "{}", tuned["levels"]);
     let levels = &run(&["tree", &made.study, "--recursive", "--levels", "3,2", "--json"])[0];
     let nodes = levels["nodes"].as_array().unwrap();
     assert_eq!(nodes.len(), 6 + 3 + 2);
@@ -424,4 +430,19 @@ fn options_of_the_objective_and_a_first_look() {
     assert_eq!((&early[0]["sweep"], &early.last().unwrap()["l1"]), (&4.into(), &0.02.into()));
     failure(mlpeek(made.dir.path()).args([&fit[..], &["--batch-rows", "5"]].concat()), 2);
     failure(mlpeek(made.dir.path()).args([&fit[..], &["--row-cap", "2", "--solver", "mu"]].concat()), 2);
+}
+
+#[test]
+fn keys_are_the_users_and_what_is_wrong_with_them_is_named_by_line() {
+    let home = TempDir::new().unwrap();
+    let config = home.path().join("mlpeek/config.toml");
+    fs::create_dir_all(config.parent().unwrap()).unwrap();
+    fs::write(&config, "[keys]\n\"ctrl-g\" = \"compare\"\n\"ctrl-y\" = \"comparre\"\n").unwrap();
+    let output = mlpeek(home.path()).env("XDG_CONFIG_HOME", home.path()).args(["keys", "--json"]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("config.toml:3: unknown action 'comparre'; did you mean 'compare'?"), "{stderr}");
+    let rows: Vec<Value> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let compare = rows.iter().find(|row| row["action"] == "compare").unwrap();
+    assert!(compare["keys"].as_array().unwrap().contains(&json!("ctrl-g")), "{compare}");
 }

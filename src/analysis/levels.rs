@@ -1,24 +1,37 @@
 //! Levels of recursive semi-NMF read as trees: what a coarse feature is made of, and on which tokens it fires.
 //!
-//! Sees factors, levels and the token table, no model. Invariant of [`Levels`]: children lie one level below their
+//! Invariant of [`Levels`]: children lie one level below their
 //! parent and come before it.
 
 use rayon::prelude::*;
 
 use super::contexts::{context, top_contexts, top_tokens};
 use super::labels::LabelBase;
+use super::lens;
 use super::neurons::nonzeros;
 use super::scan::sum_and_max;
 use super::{LevelInfo, LevelNode, Levels};
+use crate::error::Result;
 use crate::factor::recursive::{Growth, KEPT_SHARE, Level, weights};
 use crate::factor::{Factors, SparseColumns};
+use crate::model::{HookPoint, Model};
 use crate::study::TokenTable;
 
+/// Promoted tokens of a node.
+const PROMOTED: usize = 6;
 /// Contexts kept of a node.
 const CONTEXTS: usize = 4;
 
-/// The levels over a fit as plain data; `sparsity` is the p of the fit.
-pub fn describe(factors: &Factors, levels: &[Level], growth: Growth, sparsity: f64, tokens: &TokenTable) -> Levels {
+/// The levels over a fit as plain data; `sparsity` is the p of the fit, `tuned` each level's error before and after they were
+/// tuned together (empty where they were not).
+pub fn describe(
+    factors: &Factors,
+    levels: &[Level],
+    growth: Growth,
+    sparsity: f64,
+    tuned: &[(f64, f64)],
+    tokens: &TokenTable,
+) -> Levels {
     let k = factors.features.columns();
     let reader = Reader { factors, tokens, labels: LabelBase::new(tokens, factors.coefficients.rows) };
     let own = |j: usize| {
@@ -26,7 +39,7 @@ pub fn describe(factors: &Factors, levels: &[Level], growth: Growth, sparsity: f
         weights[j] = 1.0;
         weights
     };
-    let mut infos = vec![LevelInfo { features: k, sparsity, relative_error: factors.relative_error }];
+    let mut infos = vec![LevelInfo { features: k, sparsity, relative_error: factors.relative_error, joint: None }];
     let mut nodes: Vec<LevelNode> =
         (0..k).into_par_iter().map(|j| reader.node(j, 0, j, &factors.features, &own(j))).collect();
     nodes.iter_mut().for_each(|node| node.features = vec![node.id]);
@@ -34,7 +47,8 @@ pub fn describe(factors: &Factors, levels: &[Level], growth: Growth, sparsity: f
     for (l, level) in levels.iter().enumerate() {
         let count = level.features.columns();
         let LevelInfo { features: finer, .. } = infos[l];
-        infos.push(LevelInfo { features: count, sparsity: level.sparsity, relative_error: level.relative_error });
+        let Level { sparsity, relative_error, .. } = *level;
+        infos.push(LevelInfo { features: count, sparsity, relative_error, joint: tuned.get(l).copied() });
         let first = below + finer;
         let mut made: Vec<LevelNode> = (0..count)
             .into_par_iter()
@@ -51,6 +65,19 @@ pub fn describe(factors: &Factors, levels: &[Level], growth: Growth, sparsity: f
         below = first;
     }
     Levels { levels: infos, nodes, growth: growth.name().to_owned() }
+}
+
+/// Adds the tokens that the features above the fit promote; `found` is what `levels` was made of.
+pub fn promote(levels: &mut Levels, found: &[Level], model: &Model, hook: HookPoint) -> Result<()> {
+    let mut at = levels.levels[0].features;
+    for level in found {
+        let directions: Vec<Vec<f32>> = (0..level.features.columns()).map(|j| level.features.dense_column(j)).collect();
+        for (top, _) in lens::promoted(model, hook, &directions, PROMOTED)? {
+            levels.nodes[at].promoted = top.into_iter().map(|t| t.token).collect();
+            at += 1;
+        }
+    }
+    Ok(())
 }
 
 struct Reader<'a> {
@@ -122,7 +149,7 @@ mod tests {
         let fit = factors(z, 4, by_feature);
         let config = FitConfig { features: 4, sparsity: Some(0.34), l1: 0.0, ..FitConfig::default() };
         let found = recursive::levels(&fit.features, &[2], Growth::Growing, &config, &TaskCtx::silent()).unwrap();
-        let levels = describe(&fit, &found, Growth::Growing, 0.34, &tokens);
+        let levels = describe(&fit, &found, Growth::Growing, 0.34, &[], &tokens);
         assert_eq!(levels.levels.iter().map(|l| l.features).collect::<Vec<_>>(), [4, 2]);
         assert_eq!(levels.nodes.len(), 6);
         let mut tops: Vec<(Vec<usize>, String, f32)> = levels.nodes[4..]

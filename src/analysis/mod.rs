@@ -231,6 +231,10 @@ pub struct LevelInfo {
     pub sparsity: f64,
     /// Of the level below, ‖Z_{l−1}ᵀ − Y_l Z_lᵀ‖² / ‖Z_{l−1}‖²; of the fit itself its own error.
     pub relative_error: f64,
+    /// What its product leaves of the activations, ‖A − Y₁ ⋯ Y_l Z_lᵀ‖² / ‖A‖², before and after the levels were tuned
+    /// together; `None` where they were not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joint: Option<(f64, f64)>,
 }
 
 /// A feature of some level.

@@ -35,6 +35,9 @@ pub struct TreeArgs {
     /// The share of neurons of a level's features: growing as there are fewer, or fixed as in the paper
     #[arg(long, value_enum, default_value_t = GrowthArg::Growing, requires = "recursive")]
     pub growth: GrowthArg,
+    /// Tune all levels together to leave less of the activations (Adam)
+    #[arg(long, requires = "recursive")]
+    pub joint: bool,
     /// How the tree is written
     #[arg(long, value_enum, default_value_t = TreeFormat::Text, conflicts_with = "json")]
     pub format: TreeFormat,

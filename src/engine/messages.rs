@@ -181,8 +181,8 @@ pub enum Command {
     Neuron(usize),
     /// → [`Event::Tree`].
     Tree(Overlap, Linkage),
-    /// → [`Event::Levels`], of the fit on show.
-    Levels(Growth),
+    /// → [`Event::Levels`], of the fit on show; tuned together where `true`.
+    Levels(Growth, bool),
     /// → [`Event::Comparison`] of these features.
     Compare(Vec<usize>),
     /// Another fit of the open study, by name.

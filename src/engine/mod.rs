@@ -148,16 +148,20 @@ impl Engine {
                 s.emit(Event::Estimate(estimate::estimate(&request).map_err(|e| e.to_string())));
                 Ok(())
             }),
-            Command::Open(request) => self.long(move |open, token| open.request(&request, token)),
-            Command::OpenStudy(dir) => self.long(move |open, token| open.study(&dir, token)),
+            Command::Open(request) => {
+                self.leave();
+                self.long(move |open, token| open.request(&request, token));
+            }
+            Command::OpenStudy(dir) => {
+                self.leave();
+                self.long(move |open, token| open.study(&dir, token));
+            }
             Command::Fit(config) => self.long(move |open, token| open.refit(&config, token)),
             Command::Refine(refinement) => self.long(move |open, token| open.refine(&refinement, token)),
             Command::Pause => self.set_hold(true),
             Command::Resume => self.set_hold(false),
             Command::Cancel(job) => {
-                if let Some(token) = lock(&self.cancels).get(&job) {
-                    token.cancel();
-                }
+                self.cancel(job);
                 self.hold.set(false);
             }
             Command::Inspect(id) => self.read(move |s| s.card(id).map(|c| s.emit(Event::Card(Box::new(c))))),
@@ -165,7 +169,7 @@ impl Engine {
             Command::Tree(overlap, linkage) => self.read(move |s| reading::tree(s, overlap, linkage)),
             Command::Shared(ids) => self.read(move |s| reading::shared(s, &ids)),
             Command::Compare(ids) => self.read(move |s| reading::compare(s, &ids)),
-            Command::Levels(growth) => self.levels(growth),
+            Command::Levels(growth, together) => self.levels(growth, together),
             Command::ShowFit(name) => {
                 let opener = self.opener();
                 self.errand(move |_| opener.show_fit(&name));
@@ -196,6 +200,17 @@ impl Engine {
             }),
             Command::Shutdown => {}
         }
+    }
+
+    fn cancel(&self, job: Job) {
+        if let Some(token) = lock(&self.cancels).get(&job) {
+            token.cancel();
+        }
+    }
+
+    /// Another study comes: what is asked of the one on show would be told of the other.
+    fn leave(&self) {
+        [Job::Trace, Job::Levels, Job::Steer, Job::Evaluate].into_iter().for_each(|job| self.cancel(job));
     }
 
     fn set_hold(&self, held: bool) {
@@ -264,12 +279,13 @@ impl Engine {
         });
     }
 
-    fn levels(&self, growth: Growth) {
+    fn levels(&self, growth: Growth, together: bool) {
         let token = CancelToken::default();
         self.replace_token(Job::Levels, &token);
         let session = self.session.clone();
         self.errands.submit(move || {
-            let _ = run_job(&session, Job::Levels, &token, |ctx| Ok(((), reading::levels(&session, growth, ctx)?)));
+            let work = |ctx: &TaskCtx| Ok(((), reading::levels(&session, growth, together, ctx)?));
+            let _ = run_job(&session, Job::Levels, &token, work);
         });
     }
 

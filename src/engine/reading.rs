@@ -12,14 +12,12 @@ use crate::analysis::hierarchy::{self, Linkage};
 use crate::analysis::neurons::{self, Overlap};
 use crate::analysis::{FeatureRow, compare as features, contexts, lens, levels as described};
 use crate::error::{Error, Result};
-use crate::factor::recursive::{self, Growth};
+use crate::factor::recursive::{self, Growth, joint};
 use crate::interop::dendrogram;
 use crate::study::sides::{self, Side};
 use crate::study::{Notes, Study};
 use crate::task::TaskCtx;
 
-/// Promoted tokens of a node of the levels.
-const PROMOTED: usize = 6;
 /// Notes that can be taken back.
 const UNDO: usize = 100;
 
@@ -79,8 +77,9 @@ pub(super) fn compare(session: &Session, ids: &[usize]) -> Result<()> {
     Ok(())
 }
 
-/// Features of features of the fit on show, down to what fits its number; tells what was found.
-pub(super) fn levels(session: &Session, growth: Growth, ctx: &TaskCtx) -> Result<String> {
+/// Features of features of the fit on show, down to what fits its number, tuned together where that is asked for; tells what
+/// was found.
+pub(super) fn levels(session: &Session, growth: Growth, together: bool, ctx: &TaskCtx) -> Result<String> {
     let shown = session.shown()?;
     let config = lock(&session.study)
         .as_ref()
@@ -88,24 +87,17 @@ pub(super) fn levels(session: &Session, growth: Growth, ctx: &TaskCtx) -> Result
         .map(|(_, config)| config)
         .unwrap_or_default();
     let counts = recursive::default_levels(shown.factors.features.columns());
-    let found = recursive::levels(&shown.factors.features, &counts, growth, &config, ctx)?;
-    let mut levels = described::describe(
-        &shown.factors,
-        &found,
-        growth,
-        config.share(shown.factors.features.rows),
-        &*session.tokens()?,
-    );
+    let mut found = recursive::levels(&shown.factors.features, &counts, growth, &config, ctx)?;
+    let mut tuned = Vec::new();
+    if together && !found.is_empty() {
+        let activations = lock(&session.study).as_ref().map(|study| study.activations(shown.hook)).transpose()?;
+        let activations = activations.ok_or_else(|| Error::refused("no study is open"))?;
+        tuned = joint::tune(&shown.factors, &*activations, &mut found, ctx)?;
+    }
+    let p = config.share(shown.factors.features.rows);
+    let mut levels = described::describe(&shown.factors, &found, growth, p, &tuned, &*session.tokens()?);
     if let Ok(model) = session.model() {
-        let mut at = shown.factors.features.columns();
-        for level in &found {
-            let directions: Vec<Vec<f32>> =
-                (0..level.features.columns()).map(|j| level.features.dense_column(j)).collect();
-            for (top, _) in lens::promoted(&model, shown.hook, &directions, PROMOTED)? {
-                levels.nodes[at].promoted = top.into_iter().map(|t| t.token).collect();
-                at += 1;
-            }
-        }
+        described::promote(&mut levels, &found, &model, shown.hook)?;
     }
     let words = counts.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
     session.emit(Event::Levels(Arc::new(levels)));
@@ -121,16 +113,28 @@ pub(super) fn compare_fits(session: &Session, a: &str, b: &str) -> Result<()> {
     tell_compared(session, &first, &second)
 }
 
-/// Matches the features of a fit of the open study with those of another study's newest fit of the same hook.
+/// Matches the features of a fit of the open study with those of another study's fit of the same hook: the newest, or the
+/// one whose own directory (`STUDY/fits/NAME`) is given.
 pub(super) fn compare_study(session: &Session, fit: &str, dir: &Path) -> Result<()> {
+    let named = dir.parent().filter(|fits| fits.file_name().is_some_and(|name| name == "fits"));
+    let (dir, name) = match (named.and_then(Path::parent), dir.file_name()) {
+        (Some(study), Some(name)) if study.join("study.json").exists() => (study, name.to_str()),
+        _ => (dir, None),
+    };
     let guard = lock(&session.study);
     let study = guard.as_ref().ok_or_else(|| Error::refused("no study is open"))?;
     let first = study.side(Some(fit))?;
     drop(guard);
     let other = Study::open_read_only(dir)?;
-    let newest = other.fits()?.into_iter().rev().find(|f| f.hook == first.hook && f.relative_error.is_some());
-    let newest = newest.ok_or_else(|| Error::usage(format!("{} has no fit of {}", dir.display(), first.hook)))?;
-    let mut second = other.side(Some(&newest.name))?;
+    let newest =
+        || other.fits().map(|fits| fits.into_iter().rev().find(|f| f.hook == first.hook && f.relative_error.is_some()));
+    let name = match name {
+        Some(name) => name.to_owned(),
+        None => newest()?
+            .map(|f| f.name)
+            .ok_or_else(|| Error::usage(format!("{} has no fit of {}", dir.display(), first.hook)))?,
+    };
+    let mut second = other.side(Some(&name))?;
     let dir = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy();
     second.name = format!("{dir}/{}", second.name);
     tell_compared(session, &first, &second)

@@ -24,25 +24,17 @@ pub(super) fn models(_: JsonArgs, out: &mut Output) -> Result<()> {
 
 #[cfg(feature = "tui")]
 pub(super) fn keys(args: KeysArgs, out: &mut Output) -> Result<()> {
-    let table = crate::ui::key_table();
+    let (table, problems) = crate::ui::configured_key_table();
+    problems.iter().for_each(|problem| out.note(problem));
     if args.json {
         return table.iter().try_for_each(|row| out.object(row));
     }
     if args.markdown {
-        out.line("| keys | action | where | does |\n| --- | --- | --- | --- |")?;
-        return table.iter().try_for_each(|r| {
-            out.line(&format!(
-                "| `{}` | `{}` | {} | {} |",
-                r.keys.join("` `").replace('|', "\\|"),
-                r.action,
-                r.place,
-                r.doc
-            ))
-        });
+        return out.text(&crate::ui::key_table_markdown(&table));
     }
     table
         .iter()
-        .try_for_each(|r| out.line(&format!("{:<18} {:<20} {:<10} {}", r.keys.join(" "), r.action, r.place, r.doc)))
+        .try_for_each(|r| out.line(&format!("{:<18} {:<17} {}  [{}]", r.keys.join(" "), r.action, r.doc, r.place)))
 }
 
 #[cfg(not(feature = "tui"))]

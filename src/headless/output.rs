@@ -100,9 +100,10 @@ impl Screen {
 
     fn show(&mut self, progress: &Progress) {
         let Some((rate, eta)) = self.meter.measure(progress) else { return };
+        let is_share = progress.unit == "%";
         let words = format!(
             "{}{}",
-            rate.map_or(String::new(), |r| amount(r, &progress.unit) + "/s"),
+            rate.filter(|_| !is_share).map_or(String::new(), |r| amount(r, &progress.unit) + "/s"),
             eta.map_or(String::new(), |s| format!(", {} to go", duration(s)))
         );
         if io::stderr().is_terminal() {
@@ -115,7 +116,10 @@ impl Screen {
             }
         } else if self.told.is_none_or(|t| t.elapsed() >= PLAIN_EVERY) {
             self.told = Some(Instant::now());
-            let total = progress.total.map_or(String::new(), |t| format!(" of {}", amount(t as f64, &progress.unit)));
+            let total = progress
+                .total
+                .filter(|_| !is_share)
+                .map_or(String::new(), |t| format!(" of {}", amount(t as f64, &progress.unit)));
             let _ = writeln!(
                 io::stderr(),
                 "{}: {}{total} {words}",

@@ -4,17 +4,13 @@ use serde_json::json;
 
 use super::features::{lens_model, words};
 use super::{Output, open_fit};
-use crate::analysis::{FeatureRow, Levels, Tree, contexts, hierarchy, lens, levels};
+use crate::analysis::{FeatureRow, Levels, Tree, contexts, hierarchy, levels};
 use crate::cli::{TreeArgs, TreeFormat};
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::factor::recursive;
+use crate::factor::recursive::{self, joint};
 use crate::interop::dendrogram;
-use crate::model::{HookPoint, Model};
 use crate::text;
-
-/// Promoted tokens of a node.
-const PROMOTED: usize = 6;
 
 pub(super) fn run(args: &TreeArgs, out: &mut Output) -> Result<()> {
     if args.recursive { recursive_levels(args, out) } else { dendrogram(args, out) }
@@ -90,14 +86,18 @@ fn recursive_levels(args: &TreeArgs, out: &mut Output) -> Result<()> {
     let counts =
         if args.levels.is_empty() { recursive::default_levels(entry.config.features) } else { args.levels.clone() };
     let growth = args.growth.into();
-    let found = recursive::levels(&factors.features, &counts, growth, &entry.config, &out.task())?;
-    let mut levels =
-        levels::describe(&factors, &found, growth, entry.config.share(factors.features.rows), &*study.tokens()?);
+    let mut found = recursive::levels(&factors.features, &counts, growth, &entry.config, &out.task())?;
+    let tuned = match args.joint {
+        true => joint::tune(&factors, &*study.activations(entry.hook)?, &mut found, &out.task())?,
+        false => Vec::new(),
+    };
+    let p = entry.config.share(factors.features.rows);
+    let mut described = levels::describe(&factors, &found, growth, p, &tuned, &*study.tokens()?);
     if let Some(model) = lens_model(&study, crate::cli::Device::Auto, out)? {
-        promote(&mut levels, &found, &model, entry.hook)?;
+        levels::promote(&mut described, &found, &model, entry.hook)?;
     }
     if out.is_json() || args.format == TreeFormat::Json {
-        let nodes: Vec<_> = levels
+        let nodes: Vec<_> = described
             .nodes
             .iter()
             .map(|n| {
@@ -106,23 +106,10 @@ fn recursive_levels(args: &TreeArgs, out: &mut Output) -> Result<()> {
                 node
             })
             .collect();
-        let object = json!({"fit": entry.name, "growth": levels.growth, "levels": levels.levels, "nodes": nodes});
+        let object = json!({"fit": entry.name, "growth": described.growth, "levels": described.levels, "nodes": nodes});
         return write(args, &format!("{object}\n"), out);
     }
-    write(args, &level_lines(&levels), out)
-}
-
-/// The tokens that coarser features promote.
-fn promote(levels: &mut Levels, found: &[recursive::Level], model: &Model, hook: HookPoint) -> Result<()> {
-    let mut at = levels.levels[0].features;
-    for level in found {
-        let directions: Vec<Vec<f32>> = (0..level.features.columns()).map(|j| level.features.dense_column(j)).collect();
-        for (top, _) in lens::promoted(model, hook, &directions, PROMOTED)? {
-            levels.nodes[at].promoted = top.into_iter().map(|t| t.token).collect();
-            at += 1;
-        }
-    }
-    Ok(())
+    write(args, &level_lines(&described), out)
 }
 
 fn level_lines(levels: &Levels) -> String {
@@ -133,6 +120,11 @@ fn level_lines(levels: &Levels) -> String {
             "level {l}: {} features, p {:.4} ({}), error {:.4} on {of}\n",
             info.features, info.sparsity, levels.growth, info.relative_error
         );
+        if let Some((before, after)) = info.joint {
+            text += &format!(
+                "         of the activations {after:.4} left, {before:.4} before the levels were tuned together\n"
+            );
+        }
     }
     let top = levels.levels.len() - 1;
     let mut stack: Vec<(usize, usize, f32)> =

@@ -4,6 +4,7 @@
 //! adds its terms in an order that its arguments alone fix, never the number of threads, so that a machine gives the
 //! same bits each time.
 
+pub mod adam;
 pub mod cholesky;
 mod coordinate;
 pub mod dense;

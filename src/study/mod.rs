@@ -36,7 +36,7 @@ use lock::WriteLock;
 pub use manifest::{CorpusEntry, Manifest};
 use manifest::{difference, new_manifest};
 pub use notes::{Note, Notes};
-pub use places::{StudyEntry, default_dir, home, recent};
+pub use places::{StudyEntry, default_dir, home, recent, remember};
 pub(crate) use rows::Appender;
 pub use saes::SaeEntry;
 use source::StudyRows;

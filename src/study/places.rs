@@ -9,8 +9,13 @@ use sha2::{Digest, Sha256};
 
 use super::Study;
 use crate::corpus::Corpus;
-use crate::error::Result;
+use crate::disk::write_atomic;
+use crate::error::{Error, Result};
 use crate::model::HookPoint;
+
+/// The file that names studies elsewhere, and how many it names at most.
+const REMEMBERED: &str = "recent.json";
+const ELSEWHERE: usize = 30;
 
 /// A study as the Start pane lists it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,15 +75,40 @@ fn plain(text: &str) -> String {
     if name.is_empty() || name.starts_with('.') { format!("x{name}") } else { name }
 }
 
-/// The studies in the data directory, newest first. One that cannot be read is left out.
+/// The studies in the data directory and those remembered from elsewhere, newest first. One that cannot be read is left out.
 pub fn recent() -> Vec<StudyEntry> {
     home().map(|home| list(&home)).unwrap_or_default()
+}
+
+/// Remembers a study that was opened by its path, for [`recent`].
+pub fn remember(dir: &Path) -> Result<()> {
+    remember_in(&home()?, dir)
+}
+
+fn remember_in(home: &Path, dir: &Path) -> Result<()> {
+    let dir = dir.canonicalize().map_err(Error::io("open", dir))?;
+    let inside = home.join("studies").canonicalize().is_ok_and(|studies| dir.starts_with(studies));
+    let mut dirs = remembered(home);
+    if inside || dirs.first() == Some(&dir) {
+        return Ok(());
+    }
+    dirs.retain(|d| *d != dir);
+    dirs.insert(0, dir);
+    dirs.truncate(ELSEWHERE);
+    fs::create_dir_all(home).map_err(Error::io("make", home))?;
+    write_atomic(&home.join(REMEMBERED), serde_json::to_string(&dirs).unwrap_or_default().as_bytes())
+}
+
+/// Paths of studies elsewhere, the last opened first; a file that cannot be read remembers nothing.
+fn remembered(home: &Path) -> Vec<PathBuf> {
+    let read = fs::read(home.join(REMEMBERED)).ok();
+    read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
 fn list(home: &Path) -> Vec<StudyEntry> {
     let models = children(&home.join("studies"));
     let dirs = models.iter().flat_map(|m| children(m)).flat_map(|hook| children(&hook));
-    let mut found: Vec<_> = dirs.filter_map(|dir| entry(&dir)).collect();
+    let mut found: Vec<_> = dirs.chain(remembered(home)).filter_map(|dir| entry(&dir)).collect();
     found.sort_by(|a, b| b.modified.cmp(&a.modified).then_with(|| a.dir.cmp(&b.dir)));
     found
 }
@@ -128,5 +158,27 @@ mod tests {
         let hostile = at("../..", "../../etc", "/");
         assert!(Path::new(&hostile).components().all(|c| matches!(c, std::path::Component::Normal(_))), "{hostile}");
         assert_eq!(Path::new(&hostile).components().count(), 3);
+    }
+
+    #[test]
+    fn studies_elsewhere_are_remembered_once_the_last_opened_first() {
+        let home = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let made = |path: &Path| {
+            fs::create_dir_all(path).unwrap();
+            path.canonicalize().unwrap()
+        };
+        let (a, b) = (made(&elsewhere.path().join("a")), made(&elsewhere.path().join("b")));
+        let own = made(&home.path().join("studies/m/h/c"));
+        for dir in [&a, &b, &own, &a, &b, &b] {
+            remember_in(home.path(), dir).unwrap();
+        }
+        assert_eq!(remembered(home.path()), [b.clone(), a.clone()]);
+        assert!(remember_in(home.path(), &elsewhere.path().join("gone")).is_err());
+        // What a person broke by hand remembers nothing, and is written anew.
+        fs::write(home.path().join(REMEMBERED), "{").unwrap();
+        assert!(remembered(home.path()).is_empty() && list(home.path()).is_empty());
+        remember_in(home.path(), &a).unwrap();
+        assert_eq!(remembered(home.path()), [a]);
     }
 }

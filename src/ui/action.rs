@@ -179,7 +179,7 @@ pub const ACTIONS: &[ActionInfo] = &[
     row(Action::FoldLess, "fold-less", "unfold all", &[">", "."], &[Tree], 18, "Unfold every cluster down to a smaller height"),
     row(Action::TreeKind, "tree-kind", "levels", &["t"], &[Tree], 19, "The dendrogram of shared neurons, or levels of features of features"),
     row(Action::Linkage, "linkage", "linkage", &["K"], &[Tree], 0, "The next linkage of the dendrogram; of levels: p growing or fixed"),
-    row(Action::Overlap, "overlap", "overlap", &["O"], &[Tree], 0, "The next overlap of the dendrogram: weighted Jaccard, Jaccard, cosine"),
+    row(Action::Overlap, "overlap", "overlap", &["O"], &[Tree], 0, "The next overlap of the dendrogram: weighted Jaccard, Jaccard, cosine; of levels: tuned together or not"),
     row(Action::Mark, "mark", "mark", &["space"], READING, 56, "Mark the feature, to compare it with others; again: not"),
     row(Action::Compare, "compare", "compare", &["C"], WITH_FEATURE, 57, "Marked features side by side: neurons, cosines, coefficients over the same tokens"),
     row(Action::ShowFit, "show-fit", "show", &["enter"], &[Fit], 25, "Show the fit under the cursor"),

@@ -5,6 +5,7 @@
 
 mod cards;
 mod dispatch;
+mod messages;
 mod nav;
 mod session;
 mod toasts;
@@ -12,7 +13,7 @@ mod toasts;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crossterm::event::{KeyEvent, KeyEventKind, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyEventKind, MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
 use super::keymap::Keymap;
@@ -23,49 +24,8 @@ use super::text;
 use super::theme::Theme;
 use super::world::World;
 use crate::engine::{Command, Event, Job, Level};
+pub use messages::{AppOptions, Effect, Msg};
 pub use toasts::Toast;
-
-/// What happens to the app.
-#[derive(Debug, Clone)]
-pub enum Msg {
-    /// The time since the start; comes before every other message.
-    Tick(Duration),
-    /// A key.
-    Key(KeyEvent),
-    /// The mouse.
-    Mouse(MouseEvent),
-    /// A bracketed paste.
-    Paste(String),
-    /// The terminal's size.
-    Resize(u16, u16),
-    /// From the engine.
-    Engine(Box<Event>),
-    /// The engine has ended.
-    EngineGone,
-    /// A line that something in this process wrote to standard error.
-    Stderr(String),
-    /// SIGTERM or SIGHUP: save and end.
-    Terminate,
-    /// How a copy went: what for a person, or what went wrong.
-    Copied(Result<String, String>),
-}
-
-/// What the app wants done.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// To the engine.
-    Send(Command),
-    /// To the clipboard: the text and what it is.
-    Copy(String, String),
-    /// Mouse capture on or off.
-    Mouse(bool),
-    /// Clear and draw afresh.
-    Redraw,
-    /// Ctrl-Z.
-    Suspend,
-    /// End now.
-    Quit,
-}
 
 /// Where the user stands, for the way back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,27 +33,6 @@ pub(crate) struct Place {
     pane: PaneId,
     feature: Option<usize>,
     neuron: Option<usize>,
-}
-
-/// How an app begins.
-#[derive(Debug, Clone)]
-pub struct AppOptions {
-    /// Styles.
-    pub theme: Theme,
-    /// Keys.
-    pub keymap: Keymap,
-    /// Sent at once.
-    pub initial: Option<Command>,
-    /// Begin in the Start pane.
-    pub show_start: bool,
-    /// Notes that stay in the header until a key is pressed on them.
-    pub notes: Vec<String>,
-    /// Do not restore where an earlier session stood.
-    pub fresh: bool,
-    /// Mouse capture at the start.
-    pub mouse: bool,
-    /// What is wrong with the configuration.
-    pub problems: Vec<String>,
 }
 
 /// The explorer.
@@ -269,10 +208,14 @@ impl App {
         }
         effects.extend(self.card_event(event));
         match event {
-            Event::Done(job, text) if *job != Job::Trace => self.toast(Level::Info, format!("{}: {text}", job.label())),
+            // A result that shows itself needs no words.
+            Event::Done(_, text) if text.is_empty() => {}
+            Event::Done(job, text) => self.toast(Level::Info, format!("{}: {text}", job.label())),
             Event::Cancelled(job) => {
                 self.toasts.retain(|t| !t.text.starts_with("cancelling"));
-                self.toast(Level::Info, format!("{} cancelled", job.label()));
+                if *job != Job::Trace {
+                    self.toast(Level::Info, format!("{} cancelled", job.label()));
+                }
             }
             Event::Failed(job, text) => self.toast(Level::Error, format!("{} failed: {text}", job.label())),
             Event::Refused(text) => self.toast(Level::Warn, text.clone()),

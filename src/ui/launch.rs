@@ -14,11 +14,16 @@ use super::{UiOptions, run};
 pub fn explore(args: &ExploreArgs) -> anyhow::Result<()> {
     super::check_terminal()?;
     let (initial, show_start) = first(args);
+    let mut notes: Vec<String> = model::unused_gpu().into_iter().collect();
+    if let Some(Command::OpenStudy(dir)) = &initial {
+        let problem = study::remember(dir).err();
+        notes.extend(problem.map(|e| format!("this study will not be listed as a recent one: {e}")));
+    }
     let (commands, events) = engine::start()?;
     let options = UiOptions {
         initial,
         show_start,
-        notes: model::unused_gpu().into_iter().collect(),
+        notes,
         colour: profile(args.color),
         fresh: args.fresh,
         ..UiOptions::default()

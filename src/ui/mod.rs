@@ -39,7 +39,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::engine::{Command, Event};
 use app::{App, AppOptions};
-use keymap::{KeyRow, Keymap};
+use keymap::KeyRow;
 pub use launch::explore;
 use theme::{Profile, Theme};
 
@@ -90,11 +90,6 @@ fn check_terminal() -> anyhow::Result<()> {
         anyhow::bail!("the explorer needs a terminal; `mlpeek --help` lists the commands that do not");
     }
     Ok(())
-}
-
-/// The key reference with the default keys: for the documentation.
-pub fn key_table() -> Vec<KeyRow> {
-    Keymap::default().table()
 }
 
 /// The key reference with the user's keys, and what is wrong with the configuration file, a line each.

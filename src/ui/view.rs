@@ -205,18 +205,19 @@ fn progress(app: &App, area: Rect, buf: &mut Buffer) {
     let theme = &app.theme;
     let p = &job.progress;
     let width = usize::from(area.width);
-    let is_bytes = p.unit == "bytes";
+    let (is_bytes, is_share) = (p.unit == "bytes", p.unit == "%");
     let amount = |n: u64| if is_bytes { text::bytes(n) } else { text::count(n as usize) };
     let mut facts = Vec::new();
     match p.total {
+        Some(total) if is_share => facts.push(format!("{}%", p.done.min(total))),
         Some(total) => facts.push(format!("{}/{}", amount(p.done.min(total)), amount(total))),
         None if p.done > 0 => facts.push(amount(p.done)),
         None => {}
     }
-    if let (Some(last), false) = (facts.last_mut(), is_bytes || p.unit.is_empty()) {
+    if let (Some(last), false) = (facts.last_mut(), is_bytes || is_share || p.unit.is_empty()) {
         last.push_str(&format!(" {}", p.unit));
     }
-    if let Some(rate) = job.rate.filter(|r| r.is_finite()) {
+    if let Some(rate) = job.rate.filter(|r| r.is_finite() && !is_share) {
         facts.push(if is_bytes {
             format!("{}/s", text::bytes(rate as u64))
         } else {

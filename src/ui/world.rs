@@ -134,7 +134,10 @@ impl World {
             Event::Cancelled(job) => {
                 self.end(*job);
                 self.opening = None;
-                self.note(Level::Info, format!("{} cancelled; what was saved stays", job.label()));
+                // A text that is typed on replaces its own trace at every key.
+                if *job != Job::Trace {
+                    self.note(Level::Info, format!("{} cancelled; what was saved stays", job.label()));
+                }
             }
             Event::Failed(job, text) => {
                 self.end(*job);

@@ -23,13 +23,12 @@ use serde::{Deserialize, Serialize};
 use super::{Gate, Normalise, Sae};
 use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
+use crate::matrix::adam::Adam;
 use crate::task::{Progress, TaskCtx};
 use batches::Batches;
 pub use batches::Place;
 use gradient::Gradient;
 
-const BETA: (f32, f32) = (0.9, 0.999);
-const EPSILON: f32 = 1e-8;
 /// The last share of the steps over which the learning rate falls to 0.
 const DECAY: f64 = 0.2;
 /// Weight α of the auxiliary loss.
@@ -291,30 +290,6 @@ impl<'a> Trainer<'a> {
         // Every part is homogeneous: rows and latents grow together.
         sae.encoder_bias.iter_mut().chain(&mut sae.decoder_bias).for_each(|b| *b *= back);
         sae
-    }
-}
-
-/// One step's Adam.
-struct Adam {
-    rate: f32,
-    /// 1 / √(1 − β₂ᵗ).
-    correction: f32,
-}
-
-impl Adam {
-    fn at(step: u64, rate: f32) -> Self {
-        let power = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
-        let (first, second) = (power(BETA.0), power(BETA.1));
-        Self { rate: (f64::from(rate) / first) as f32, correction: second.sqrt().recip() as f32 }
-    }
-
-    fn move_along(&self, weights: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32]) {
-        let moments = first.iter_mut().zip(second);
-        for ((w, (m, v)), &g) in weights.iter_mut().zip(moments).zip(gradient) {
-            *m += (1.0 - BETA.0) * (g - *m);
-            *v += (1.0 - BETA.1) * (g * g - *v);
-            *w -= self.rate * *m / (v.sqrt() * self.correction + EPSILON);
-        }
     }
 }
 

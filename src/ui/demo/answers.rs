@@ -42,7 +42,11 @@ impl Demo {
             Command::Export { path, .. } | Command::ExportTree(_, _, path) | Command::ExportNotes(path) => {
                 vec![Event::Exported(path.clone())]
             }
-            Command::Levels(_) => vec![Event::Levels(Arc::new(self.levels()))],
+            Command::Levels(_, together) => {
+                let mut levels = self.levels();
+                levels.levels.iter_mut().skip(1).for_each(|level| level.joint = together.then_some((0.7, 0.63)));
+                vec![Event::Levels(Arc::new(levels))]
+            }
             Command::Compare(ids) => vec![Event::Comparison(Box::new(self.comparison(ids)))],
             Command::CompareFits(a, b) => vec![Event::FitsCompared(Box::new(self.fits_compared(a, b)))],
             Command::CompareStudy(a, dir) => {

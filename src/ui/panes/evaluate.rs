@@ -32,6 +32,8 @@ pub struct EvaluatePane {
     /// What it came to, once it has ended.
     whole: Option<Box<Causal>>,
     offset: usize,
+    /// The study was closed: what is still judged is not of the one on show.
+    closed: bool,
 }
 
 impl EvaluatePane {
@@ -159,15 +161,16 @@ impl Pane for EvaluatePane {
         }
     }
 
-    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
+    fn event(&mut self, event: &Event, _: &Cx) -> Vec<Step> {
         match event {
             Event::Started(Job::Evaluate) => *self = Self::default(),
+            Event::Closed => *self = Self { closed: true, ..Self::default() },
+            Event::Judged(_) | Event::Evaluation(_) if self.closed => {}
             Event::Judged(reports) => self.reports.clone_from(reports),
             Event::Evaluation(whole) => {
                 self.reports.clone_from(&whole.methods);
                 self.whole = Some(whole.clone());
             }
-            Event::Study(_) | Event::Closed if cx.world.features.is_none() => *self = Self::default(),
             _ => {}
         }
         Vec::new()
@@ -253,6 +256,24 @@ mod tests {
                 assert!(!stage.screen().contains("so far"));
             }
         }
+    }
+
+    #[test]
+    fn a_study_that_is_closed_takes_its_evaluation_with_it() {
+        let mut stage = Stage::opened(80, 24, Profile::Mono);
+        stage.keys("V").event(Event::Started(Job::Evaluate)).event(Event::Judged(Demo::reports(3)));
+        assert!(stage.screen().contains("diffmean"), "{}", stage.screen());
+        stage.event(Event::Closed);
+        assert!(!stage.screen().contains("diffmean"), "{}", stage.screen());
+        // Its last texts are judged before it stops.
+        stage.event(Event::Judged(Demo::reports(3))).event(Event::Cancelled(Job::Evaluate));
+        assert!(!stage.screen().contains("diffmean"), "{}", stage.screen());
+        let opened = stage.demo.opened();
+        opened.into_iter().for_each(|event| {
+            stage.event(event);
+        });
+        stage.keys("V").event(Event::Started(Job::Evaluate)).event(Event::Judged(Demo::reports(2)));
+        assert!(stage.screen().contains("diffmean"), "{}", stage.screen());
     }
 
     #[test]

@@ -111,7 +111,7 @@ fn lines(info: &ActionInfo, app: &App, pane: PaneId, width: usize) -> Vec<Line<'
         None => (app.theme.text(), String::new()),
     };
     let named = width >= 60;
-    let keys_width = 19.min(width / 2);
+    let keys_width = 18.min(width / 2);
     let room = width.saturating_sub(keys_width + if named { 17 } else { 0 });
     let name = if named { text::pad(info.name, 17) } else { String::new() };
     // The reason stands where there is room; pressing the key gives it anyway.

@@ -66,7 +66,9 @@ impl Question {
                 "a name, #tags, *1 to *5, -- a note; enter keeps, esc leaves",
             ],
             Self::Notes => ["a JSON file as export-notes writes it", "enter takes it, esc leaves"],
-            Self::Study(_) => ["its directory: the newest fit of the same hook is taken", "enter compares, esc leaves"],
+            Self::Study(_) => {
+                ["STUDY takes its newest fit of this hook, STUDY/fits/NAME one", "enter compares, esc leaves"]
+            }
         }
     }
 

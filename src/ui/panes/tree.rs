@@ -137,8 +137,7 @@ impl Pane for TreePane {
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         if self.levels.on {
-            let dendrogram =
-                matches!(action, Action::SteerCore | Action::SteerExclusive | Action::SteerThree | Action::Overlap);
+            let dendrogram = matches!(action, Action::SteerCore | Action::SteerExclusive | Action::SteerThree);
             let walk =
                 matches!(action, Action::Fold | Action::FoldMore | Action::FoldLess | Action::Open | Action::Filter);
             let search = matches!(action, Action::NextMatch | Action::PreviousMatch);

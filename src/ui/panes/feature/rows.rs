@@ -154,10 +154,12 @@ fn labels(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
     let theme = cx.theme;
     let mut rows = vec![heading(theme, width, "labels", "of ΣY (of all tokens)")];
     let cells = width.saturating_sub(31).clamp(2, 16);
+    // To the largest: a feature of many labels has small shares of each.
+    let most = card.labels.iter().map(|l| l.mass).fold(0.0, f32::max);
     for label in card.labels.iter().take(LABELS) {
         rows.push(plain(Line::from(vec![
             Span::raw(format!("  {} ", text::pad(&text::clean(&label.label), 12))),
-            Span::styled(bar(label.mass, 1.0, cells), theme.bar()),
+            Span::styled(bar(label.mass, most, cells), theme.bar()),
             Span::raw(text::pad_left(&text::percent(label.mass), 6)),
             Span::styled(format!(" ({})", text::percent(label.base)), theme.dim()),
         ])));

@@ -38,7 +38,7 @@ impl Columns {
         let cell = |s: Sort, name: &str, cells: usize| {
             Span::styled(text::pad_left(&format!("{name}{}", arrow(s)), cells), style(s))
         };
-        let mut spans = vec![cell(Sort::Id, "id", 5), cell(Sort::Share, "share", 7)];
+        let mut spans = vec![cell(Sort::Id, "id", 5), cell(Sort::Share, "share", 6), Span::raw(" ")];
         if self.bar {
             spans.push(Span::raw(" "));
             spans.push(Span::styled(text::pad(&format!("dens{}", arrow(Sort::Density)), 5), style(Sort::Density)));

@@ -25,6 +25,8 @@ pub(super) struct LevelsView {
     /// It is what the pane shows.
     pub on: bool,
     growth: Growth,
+    /// Tuned together.
+    together: bool,
     levels: Option<Arc<Levels>>,
     /// The snapshot they are of: fit and sweep.
     of: Option<(String, usize)>,
@@ -70,14 +72,21 @@ impl LevelsView {
         if !self.on || self.of.as_ref() == Some(&newest) {
             return Vec::new();
         }
-        *self = Self { on: true, growth: self.growth, of: Some(newest), asked: true, ..Self::default() };
-        vec![Step::Send(Command::Levels(self.growth))]
+        let Self { growth, together, .. } = *self;
+        *self = Self { on: true, growth, together, of: Some(newest), asked: true, ..Self::default() };
+        vec![Step::Send(Command::Levels(growth, together))]
     }
 
     /// The other rule for p.
     pub fn turn(&mut self, cx: &Cx) -> Vec<Step> {
         self.growth = if self.growth == Growth::Growing { Growth::Fixed } else { Growth::Growing };
         self.of = None;
+        self.want(cx)
+    }
+
+    /// Tuned together, or each as it was found from the one below.
+    pub fn tune(&mut self, cx: &Cx) -> Vec<Step> {
+        (self.together, self.of) = (!self.together, None);
         self.want(cx)
     }
 
@@ -195,7 +204,11 @@ impl LevelsView {
         let counts: Vec<String> = levels.levels.iter().map(|l| l.features.to_string()).collect();
         let shares: Vec<String> = levels.levels.iter().map(|l| text::percent(l.sparsity as f32)).collect();
         let short = format!("Levels {}", counts.join(" → "));
-        if width < 72 { short } else { format!("{short} · p {} ({})", shares.join(" → "), levels.growth) }
+        let tuned = if levels.levels.iter().any(|l| l.joint.is_some()) { " · tuned" } else { "" };
+        if width < 72 {
+            return format!("{short}{tuned}");
+        }
+        format!("{short} · p {} ({}){tuned}", shares.join(" → "), levels.growth)
     }
 
     fn plain(&self, row: usize) -> String {

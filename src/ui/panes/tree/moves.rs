@@ -49,12 +49,14 @@ impl TreePane {
         } else {
             heights.into_iter().rev().filter(|h| *h < now).collect()
         };
-        // A step of the picture, not of the data: hundreds of merges lie close together.
+        // A step of the picture, not of the data: hundreds of merges lie close together. A step is seen when the axis moves
+        // or about a fifth of the rows come or go.
         let least = (self.plot.high - self.plot.low) / 24.0;
         for height in candidates {
             self.folds.height = height;
             let far = !now.is_finite() || !height.is_finite() || (height - now).abs() >= least;
-            if far && self.plot.rows(&self.folds).len() != before {
+            let rows = self.plot.rows(&self.folds).len();
+            if rows != before && (far || rows.abs_diff(before) > before / 5) {
                 break;
             }
         }

@@ -34,7 +34,7 @@ fn levels_are_walked_at_three_sizes() {
     for (width, height) in [(120, 36), (80, 24), (60, 18)] {
         let mut stage = stage(width, height, 40);
         stage.keys("t");
-        assert!(stage.sent.iter().any(|c| matches!(c, Command::Levels(_))));
+        assert!(stage.sent.iter().any(|c| matches!(c, Command::Levels(..))));
         let screen = stage.screen();
         assert!(screen.contains("Levels 40 → 12 → 6"), "{screen}");
         stage.keys("g <");
@@ -52,8 +52,11 @@ fn the_rule_for_p_and_the_linkage_have_a_key() {
     stage.keys("K");
     assert!(matches!(stage.sent.last(), Some(Command::Tree(_, Linkage::Complete))), "{:?}", stage.sent.last());
     stage.keys("t K");
-    let fixed = |c: &Command| matches!(c, Command::Levels(Growth::Fixed));
+    let fixed = |c: &Command| matches!(c, Command::Levels(Growth::Fixed, false));
     assert!(stage.sent.iter().any(fixed));
+    stage.keys("O");
+    assert!(matches!(stage.sent.last(), Some(Command::Levels(Growth::Fixed, true))), "{:?}", stage.sent.last());
+    assert!(stage.screen().contains("· tuned") && stage.screen().contains("63% (70% untuned)"), "{}", stage.screen());
     // Back in the dendrogram, the features can be steered with in three ways.
     stage.keys("t g l l l c").keys("2 E");
     let exported = stage.sent.iter().filter(|c| matches!(c, Command::ExportTree(_, Linkage::Complete, _))).count();
@@ -364,7 +367,7 @@ fn another_overlap_is_another_tree() {
     stage.keys("E");
     let asked = |c: &Command| matches!(c, Command::ExportTree(Overlap::Cosine, Linkage::Complete, _));
     assert_eq!(stage.sent.iter().filter(|c| asked(c)).count(), 3);
-    stage.keys("t O");
+    stage.keys("t c");
     assert!(stage.screen().contains("that is for the dendrogram"), "{}", stage.screen());
 }
 

@@ -46,8 +46,11 @@ impl TreePane {
         self.measure_anew(cx)
     }
 
-    /// The next overlap of two features.
+    /// The next overlap of two features, or the levels tuned together.
     pub(super) fn next_overlap(&mut self, cx: &Cx) -> Vec<Step> {
+        if self.levels.on {
+            return self.levels.tune(cx);
+        }
         self.overlap = match self.overlap {
             Overlap::WeightedJaccard => Overlap::Jaccard,
             Overlap::Jaccard => Overlap::Cosine,

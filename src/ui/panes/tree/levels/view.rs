@@ -171,6 +171,11 @@ impl LevelsView {
         if !made.is_empty() {
             lines.push(Line::styled(text::fit(&made, width), theme.dim()));
         }
+        if let Some((before, after)) = info.and_then(|i| i.joint) {
+            let left = |v: f64| text::percent(v as f32);
+            let tuned = format!("activations left: {} ({} untuned)", left(after), left(before));
+            lines.push(Line::styled(text::fit(&tuned, width), theme.dim()));
+        }
         let promoted = match (node.level, cx.world.row(node.feature)) {
             (0, Some(row)) => &row.promoted,
             _ => &node.promoted,

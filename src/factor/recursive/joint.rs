@@ -1,0 +1,302 @@
+//! Levels tuned together (method, section 7): each was found from the features below it alone; here all of them are moved to
+//! leave less of the activations themselves, by Adam.
+//!
+//! With W_l = Y₂ ⋯ Y_l, depth l leaves E_l = ‖A − Y₁ W_l Z_lᵀ‖² / ‖A‖², and ΣE_l is lowered over Y₂ … Y_L ≥ 0 and the Z_l on
+//! their supports. The fit, Y₁ and Z₁, stays: its features are those on show. All that is needed of A is Y₁ᵀA and ‖A‖², so
+//! A is read once.
+
+use rayon::prelude::*;
+
+use super::Level;
+use crate::activations::ActivationSource;
+use crate::error::{Error, Result};
+use crate::factor::stream::Stream;
+use crate::factor::{Factors, SparseColumns};
+use crate::matrix::adam::Adam;
+use crate::matrix::dense;
+use crate::matrix::gemm::{View, product};
+use crate::task::{Progress, TaskCtx};
+
+/// Steps of Adam, the rate falling to zero over them.
+const STEPS: u64 = 400;
+const RATE: f64 = 1e-3;
+
+/// What the fit and its activations say of every level above.
+struct Fit {
+    /// k₁.
+    k: usize,
+    /// Y₁ᵀY₁, k₁ × k₁.
+    gram: Vec<f32>,
+    /// AᵀY₁, d × k₁.
+    products: Vec<f32>,
+    /// ‖A‖², less the centre where the fit has one, and as it is.
+    square: f64,
+    whole: f64,
+}
+
+/// A level while it is moved, and W of its depth.
+struct Depth {
+    z: SparseColumns,
+    /// Y_l by feature: k_l × k_{l−1}.
+    y: Vec<f32>,
+    /// W_l by feature: k_l × k₁.
+    w: Vec<f32>,
+}
+
+/// The gradient of a depth's error, or a moment of it.
+#[derive(Clone, Default)]
+struct Slope {
+    w: Vec<f32>,
+    y: Vec<f32>,
+    z: Vec<f32>,
+}
+
+/// Moves all levels together; ΣE_l does not rise. Gives each level's E_l before and after.
+///
+/// # Errors
+/// Activations that are not those of the fit, [`Error::Cancelled`] (the levels stay as they were).
+pub fn tune(
+    fit: &Factors,
+    source: &dyn ActivationSource,
+    levels: &mut [Level],
+    ctx: &TaskCtx,
+) -> Result<Vec<(f64, f64)>> {
+    let target = Fit::read(fit, source, ctx)?;
+    let mut depths = depths(levels);
+    let mut moments = vec![(Slope::default(), Slope::default()); levels.len()];
+    let mut best: Option<(f64, Vec<f64>, Vec<Depth>)> = None;
+    let mut before = Vec::new();
+    for step in 0..=STEPS {
+        ctx.checkpoint(Progress::new("tuning the levels together", step, STEPS, "steps"))?;
+        let (slopes, errors) = slopes(&mut depths, &target);
+        let sum: f64 = errors.iter().sum();
+        if best.as_ref().is_none_or(|b| sum < b.0) {
+            let kept = depths.iter().map(|d| Depth { z: d.z.clone(), y: d.y.clone(), w: Vec::new() }).collect();
+            best = Some((sum, errors.clone(), kept));
+        }
+        if step == 0 {
+            before = errors;
+        }
+        let adam = Adam::at(step + 1, (RATE * (1.0 - step as f64 / STEPS as f64)) as f32);
+        for ((depth, slope), (first, second)) in depths.iter_mut().zip(&slopes).zip(&mut moments) {
+            depth.descend(slope, first, second, &adam);
+        }
+    }
+    let (_, after, depths) = best.ok_or_else(|| Error::refused("there are no levels to tune"))?;
+    write_back(levels, depths, &fit.features);
+    Ok(before.into_iter().zip(after).collect())
+}
+
+impl Fit {
+    fn read(fit: &Factors, source: &dyn ActivationSource, ctx: &TaskCtx) -> Result<Self> {
+        let (k, n, d) = (fit.features.columns(), fit.coefficients.rows, fit.features.rows);
+        if source.shape().0 < n || source.shape().1 != d {
+            return Err(Error::refused(format!(
+                "the fit has {n} rows of {d} neurons, the activations {:?}: levels are tuned on the fit's own rows",
+                source.shape()
+            )));
+        }
+        let stream = Stream::new(source);
+        let (mut gram, mut scratch) = (vec![0f64; k * k], Vec::new());
+        let (mut products, mut whole) = (vec![0f32; k * d], 0f64);
+        stream.blocks(ctx, |range, block| {
+            let rows = range.end.min(n).saturating_sub(range.start);
+            if rows == 0 {
+                return Ok(());
+            }
+            let (a, y) = (&block.data[..rows * d], &fit.coefficients.as_slice()[range.start..]);
+            whole += a.par_chunks(d).map(square).collect::<Vec<f64>>().iter().sum::<f64>();
+            dense::accumulate_products(&mut products, a, d, y, n, k);
+            dense::accumulate_gram(&mut gram, &mut scratch, y, n, rows, k);
+            Ok(())
+        })?;
+        dense::mirror(&mut gram, k);
+        let mut products: Vec<f32> =
+            (0..d).flat_map(|i| (0..k).map(move |j| (i, j))).map(|(i, j)| products[j * d + i]).collect();
+        let mut square_left = whole;
+        if let Some(centre) = &fit.coding.centre {
+            // The centre is the mean row.
+            square_left -= n as f64 * square(centre);
+            let totals: Vec<f64> =
+                (0..k).map(|j| fit.coefficients.feature(j).iter().map(|&y| f64::from(y)).sum()).collect();
+            for (line, &c) in products.chunks_exact_mut(k).zip(centre.iter()) {
+                line.iter_mut().zip(&totals).for_each(|(p, t)| *p -= (f64::from(c) * t) as f32);
+            }
+        }
+        let gram = gram.into_iter().map(|v| v as f32).collect();
+        Ok(Self { k, gram, products, square: square_left, whole })
+    }
+}
+
+fn square(row: &[f32]) -> f64 {
+    row.iter().map(|&v| f64::from(v) * f64::from(v)).sum()
+}
+
+fn depths(levels: &[Level]) -> Vec<Depth> {
+    levels.iter().map(|l| Depth { z: l.features.clone(), y: l.coefficients.clone(), w: Vec::new() }).collect()
+}
+
+/// W_l of every depth, over `first` features of the fit.
+fn spread(depths: &mut [Depth], first: usize) {
+    for l in 0..depths.len() {
+        let (below, here) = depths.split_at_mut(l);
+        let depth = &mut here[0];
+        depth.w = match below.last() {
+            None => depth.y.clone(),
+            Some(below) => {
+                let (k, finer) = (depth.z.columns(), below.z.columns());
+                let mut w = vec![0.0; k * first];
+                let (y, from) = (View::rows(&depth.y, finer), View::rows(&below.w, first));
+                product((k, finer, first), y, from, &mut w, first, false, true);
+                w
+            }
+        };
+    }
+}
+
+/// The gradient of ΣE_l and every E_l.
+fn slopes(depths: &mut [Depth], fit: &Fit) -> (Vec<Slope>, Vec<f64>) {
+    spread(depths, fit.k);
+    let (mut slopes, errors): (Vec<Slope>, Vec<f64>) = depths.iter().map(|depth| depth.slope(fit)).unzip();
+    // W_l = Y_l W_{l−1} (by feature): what is wanted of W_l is wanted of both.
+    for l in (0..depths.len()).rev() {
+        let k = depths[l].z.columns();
+        let (finer, here) = slopes.split_at_mut(l);
+        let slope = &mut here[0];
+        let Some(finer) = finer.last_mut() else {
+            slope.y.clone_from(&slope.w);
+            continue;
+        };
+        let below = &depths[l - 1];
+        let columns = below.z.columns();
+        slope.y = vec![0.0; k * columns];
+        let by_w = View::rows(&slope.w, fit.k);
+        product((k, fit.k, columns), by_w, View::transposed(&below.w, fit.k), &mut slope.y, columns, false, true);
+        let y = View::transposed(&depths[l].y, columns);
+        product((columns, k, fit.k), y, by_w, &mut finer.w, fit.k, true, true);
+    }
+    (slopes, errors)
+}
+
+impl Depth {
+    /// The gradient of E_l by W_l and by Z_l on its support, times k₁ so that Adam's floor stays far below it; and E_l.
+    fn slope(&self, fit: &Fit) -> (Slope, f64) {
+        let (k, first) = (self.z.columns(), fit.k);
+        let scale = (2.0 * first as f64 / fit.whole) as f32;
+        let mut by_gram = vec![0.0; k * first];
+        product(
+            (k, first, first),
+            View::rows(&self.w, first),
+            View::rows(&fit.gram, first),
+            &mut by_gram,
+            first,
+            false,
+            true,
+        );
+        let mut square = vec![0.0; k * k];
+        product(
+            (k, first, k),
+            View::rows(&by_gram, first),
+            View::transposed(&self.w, first),
+            &mut square,
+            k,
+            false,
+            true,
+        );
+        // ZᵀZ, and (AᵀY₁)ᵀ Z by feature.
+        let rows: Vec<(Vec<f32>, Vec<f32>, Vec<f32>)> =
+            (0..k).into_par_iter().map(|j| self.of_feature(j, fit, &square[j * k..(j + 1) * k])).collect();
+        let mut slope = Slope { w: vec![0.0; k * first], ..Slope::default() };
+        let (mut across, mut cosines) = (0f64, Vec::with_capacity(k * k));
+        for (j, (cosine, wanted, z)) in rows.iter().enumerate() {
+            across += dot(&self.w[j * first..(j + 1) * first], wanted);
+            cosines.extend_from_slice(cosine);
+            slope.w[j * first..(j + 1) * first].iter_mut().zip(wanted).for_each(|(s, v)| *s = -v);
+            slope.z.extend(z.iter().map(|v| v * scale));
+        }
+        let (cosine, by_gram) = (View::rows(&cosines, k), View::rows(&by_gram, first));
+        product((k, k, first), cosine, by_gram, &mut slope.w, first, true, true);
+        slope.w.iter_mut().for_each(|v| *v *= scale);
+        let error = (fit.square - 2.0 * across + dot(&square, &cosines)) / fit.whole;
+        (slope, error)
+    }
+
+    /// z_jᵀZ, z_jᵀ AᵀY₁, and the gradient by z_j on its support; `square` is row j of WᵀY₁ᵀY₁W.
+    fn of_feature(&self, j: usize, fit: &Fit, square: &[f32]) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+        let first = fit.k;
+        let (indices, values) = self.z.column(j);
+        let column = self.z.dense_column(j);
+        let mut sum = vec![0.0f32; self.z.rows];
+        let mut cosine = Vec::with_capacity(square.len());
+        for (m, &s) in square.iter().enumerate() {
+            let (at, v) = self.z.column(m);
+            cosine.push(at.iter().zip(v).map(|(&i, v)| column[i as usize] * v).sum());
+            at.iter().zip(v).for_each(|(&i, v)| sum[i as usize] += s * v);
+        }
+        let mut wanted = vec![0.0f32; first];
+        let w = &self.w[j * first..(j + 1) * first];
+        let of_entry = |(&i, &v): (&u32, &f32)| {
+            let line = &fit.products[i as usize * first..(i as usize + 1) * first];
+            wanted.iter_mut().zip(line).for_each(|(t, p)| *t += v * p);
+            sum[i as usize] - dot(w, line) as f32
+        };
+        let slope = indices.iter().zip(values).map(of_entry).collect();
+        (cosine, wanted, slope)
+    }
+
+    fn descend(&mut self, slope: &Slope, first: &mut Slope, second: &mut Slope, adam: &Adam) {
+        for moment in [&mut *first, &mut *second] {
+            moment.y.resize(self.y.len(), 0.0);
+            moment.z.resize(self.z.values.len(), 0.0);
+        }
+        adam.move_along(&mut self.y, &mut first.y, &mut second.y, &slope.y);
+        self.y.iter_mut().for_each(|y| *y = y.max(0.0));
+        adam.move_along(&mut self.z.values, &mut first.z, &mut second.z, &slope.z);
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+/// Unit features, their scale in Y_l and taken out of Y_{l+1}, and what each level now leaves of the features below it.
+fn write_back(levels: &mut [Level], depths: Vec<Depth>, first: &SparseColumns) {
+    let mut scales = vec![1.0f32; first.columns()];
+    for (l, depth) in depths.into_iter().enumerate() {
+        let Depth { mut z, mut y, .. } = depth;
+        let below = scales.len();
+        let mut norms = Vec::with_capacity(z.columns());
+        for j in 0..z.columns() {
+            let span = z.offsets[j]..z.offsets[j + 1];
+            let norm = square(&z.values[span.clone()]).sqrt() as f32;
+            // A feature without neurons keeps its scale.
+            let norm = if norm > 0.0 { norm } else { 1.0 };
+            z.values[span].iter_mut().for_each(|v| *v /= norm);
+            y[j * below..(j + 1) * below].iter_mut().zip(&scales).for_each(|(y, s)| *y *= norm / s);
+            norms.push(norm);
+        }
+        scales = norms;
+        levels[l].features = z;
+        levels[l].coefficients = y;
+        let finer = if l == 0 { first } else { &levels[l - 1].features };
+        levels[l].relative_error = left(finer, &levels[l]);
+    }
+}
+
+/// ‖Z_{l−1}ᵀ − Y_l Z_lᵀ‖² / ‖Z_{l−1}‖², in f64.
+fn left(finer: &SparseColumns, level: &Level) -> f64 {
+    let of = |i: usize| {
+        let mut residual: Vec<f64> = finer.dense_column(i).into_iter().map(f64::from).collect();
+        for j in 0..level.features.columns() {
+            let y = f64::from(level.column(j)[i]);
+            let (indices, values) = level.features.column(j);
+            indices.iter().zip(values).for_each(|(&at, &v)| residual[at as usize] -= y * f64::from(v));
+        }
+        residual.iter().map(|v| v * v).sum::<f64>()
+    };
+    let parts: Vec<f64> = (0..finer.columns()).into_par_iter().map(of).collect();
+    parts.iter().sum::<f64>() / square(&finer.values).max(f64::MIN_POSITIVE)
+}
+
+#[cfg(test)]
+mod tests;

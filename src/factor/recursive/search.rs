@@ -1,0 +1,81 @@
+//! The search for one level: several starts side by side, of which the best goes on. With a row a feature a poor start is
+//! common and another one cheap. Knows how far all levels together are.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use super::Level;
+use crate::activations::InMemory;
+use crate::error::{Error, Result};
+use crate::factor::{Factoriser, FitConfig, SparseColumns};
+use crate::task::{Progress, TaskCtx};
+
+/// Starts tried at each level.
+const STARTS: usize = 6;
+/// Sweeps of each, before all but the best are given up.
+const TRIAL_SWEEPS: usize = 16;
+/// Sweeps after which a level has mostly settled; for the progress alone.
+const SETTLED: usize = 60;
+
+/// The search for all levels over one fit.
+pub(super) struct Search<'c> {
+    ctx: &'c TaskCtx,
+    /// k of the fit and of each level.
+    counts: Vec<usize>,
+}
+
+impl<'c> Search<'c> {
+    pub(super) fn new(first: usize, counts: &[usize], ctx: &'c TaskCtx) -> Self {
+        Self { ctx, counts: [&[first], counts].concat() }
+    }
+
+    /// Level `l` (from 0) over the features `below`.
+    pub(super) fn level(&self, l: usize, below: &SparseColumns, config: &FitConfig) -> Result<Level> {
+        let rows: Vec<f32> = (0..below.columns()).flat_map(|j| below.dense_column(j)).collect();
+        let source = InMemory::new(below.columns(), below.rows, rows);
+        let silent = self.ctx.quiet();
+        let swept = AtomicUsize::new(0);
+        let step = |fit: &mut Factoriser<'_>| {
+            let sweep = fit.step(&silent)?;
+            self.tell(l, swept.fetch_add(1, Ordering::Relaxed) + 1)?;
+            Ok::<_, Error>(sweep.stop.is_some())
+        };
+        self.tell(l, 0)?;
+        let trials: Result<Vec<(Factoriser<'_>, bool)>> = (0..STARTS as u64)
+            .into_par_iter()
+            .map(|start| {
+                let config = FitConfig { seed: config.seed.wrapping_add(start), ..config.clone() };
+                let mut fit = Factoriser::start(&source, config, &silent)?;
+                let mut ended = false;
+                for _ in 0..TRIAL_SWEEPS {
+                    ended = ended || step(&mut fit)?;
+                }
+                Ok((fit, ended))
+            })
+            .collect();
+        let best = trials?.into_iter().min_by(|a, b| a.0.objective().total_cmp(&b.0.objective()));
+        let (mut fit, mut ended) = best.ok_or_else(|| Error::refused("a level needs a start"))?;
+        while !ended {
+            ended = step(&mut fit)?;
+        }
+        let factors = fit.finish(&silent)?;
+        Ok(Level {
+            features: factors.features.clone(),
+            coefficients: factors.coefficients.as_slice().to_vec(),
+            sparsity: config.share(below.rows),
+            relative_error: factors.relative_error,
+        })
+    }
+
+    /// Tells how far all levels are after so many sweeps of level `l`. A sweep costs k_{l−1}·k_l.
+    fn tell(&self, l: usize, swept: usize) -> Result<()> {
+        let sweeps = (STARTS * TRIAL_SWEEPS + SETTLED) as f64;
+        let cost = |l: usize| (self.counts[l] * self.counts[l + 1]) as f64;
+        let all: f64 = (0..self.counts.len() - 1).map(cost).sum();
+        let here = cost(l) * (swept as f64 / sweeps).min(1.0);
+        let share = ((0..l).map(cost).sum::<f64>() + here) / all;
+        let stage = format!("level {} of {}: {} features", l + 1, self.counts.len() - 1, self.counts[l + 1]);
+        self.ctx.checkpoint(Progress::new(stage, (share * 100.0) as u64, 100, "%"))
+    }
+}
