@@ -37,6 +37,12 @@ pub trait ActivationSource: Sync {
     /// The rows of `range` (which must lie inside the shape). A source may be larger than memory: ask for blocks.
     fn rows(&self, range: Range<usize>) -> Result<Block<'_>>;
 
+    /// The same rows into `out`, which has their number of values: a source that converts needs no memory of its own.
+    fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
+        out.copy_from_slice(&self.rows(range)?.data);
+        Ok(())
+    }
+
     /// A hint that these rows are asked for next: a source on disk may begin to read them.
     fn expect(&self, _: Range<usize>) {}
 

@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
@@ -111,8 +110,6 @@ pub(crate) struct Stream<'a> {
     pool: Mutex<Vec<Scratch>>,
     /// Buffers of blocks that the source had to convert.
     buffers: Mutex<Vec<Vec<f32>>>,
-    /// Whether it had to.
-    converts: AtomicBool,
 }
 
 impl<'a> Stream<'a> {
@@ -127,7 +124,6 @@ impl<'a> Stream<'a> {
             block_rows: block_rows(d),
             pool: Mutex::default(),
             buffers: Mutex::default(),
-            converts: AtomicBool::new(false),
         }
     }
 
@@ -139,26 +135,24 @@ impl<'a> Stream<'a> {
     /// A block of A. A source that converts its values does so on all threads, into memory that is used again.
     pub(crate) fn fetch(&self, range: Range<usize>) -> Result<Block<'_>> {
         self.source.expect(range.end..self.n.min(range.end + AHEAD * range.len()));
-        if self.frame.is_plain() && !self.converts.load(Ordering::Relaxed) {
-            let block = self.source.rows(range)?;
-            self.converts.store(matches!(block.data, Cow::Owned(_)), Ordering::Relaxed);
-            return Ok(block);
+        if self.frame.is_plain() && self.borrows(range.start)? {
+            return self.source.rows(range);
         }
         let (rows, d) = (range.len(), self.d);
         let mut data = lock(&self.buffers).pop().unwrap_or_default();
         data.resize(rows * d, 0.0);
-        let converted = AtomicBool::new(false);
         data.par_chunks_mut(PANEL * d).enumerate().try_for_each(|(i, to)| {
             let first = range.start + i * PANEL;
-            let piece = self.source.rows(first..first + to.len() / d)?;
-            to.copy_from_slice(&piece.data);
+            self.source.read(first..first + to.len() / d, to)?;
             self.frame.apply(to, first, d);
-            converted.fetch_or(matches!(piece.data, Cow::Owned(_)), Ordering::Relaxed);
             Ok::<_, crate::Error>(())
         })?;
-        // A block that only spanned two shards is not a reason to copy the others.
-        self.converts.store(converted.into_inner(), Ordering::Relaxed);
         Ok(Block { rows, cols: d, data: Cow::Owned(data) })
+    }
+
+    /// Whether the source holds a row as it is asked for.
+    fn borrows(&self, row: usize) -> Result<bool> {
+        Ok(matches!(self.source.rows(row..row + 1)?.data, Cow::Borrowed(_)))
     }
 
     /// Takes a block's memory back, as much of it as blocks in flight can use: a source whose blocks span shards makes

@@ -25,6 +25,10 @@ impl ActivationSource for StudyRows {
         self.reader.rows(range)
     }
 
+    fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
+        self.reader.read(range, out)
+    }
+
     fn expect(&self, range: Range<usize>) {
         self.reader.expect(range);
     }

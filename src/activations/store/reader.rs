@@ -113,33 +113,50 @@ impl Shard {
     }
 }
 
+impl CacheReader {
+    fn check(&self, range: &Range<usize>) -> Result<()> {
+        if range.start > range.end || range.end > self.rows {
+            return Err(Error::usage(format!("rows {range:?} asked of a cache of {} rows", self.rows)));
+        }
+        Ok(())
+    }
+
+    /// The first shard that holds rows of `range`.
+    fn first_shard(&self, range: &Range<usize>) -> usize {
+        self.shards.partition_point(|s| s.range().end <= range.start)
+    }
+}
+
 impl ActivationSource for CacheReader {
     fn shape(&self) -> (usize, usize) {
         (self.rows, self.cols)
     }
 
     fn rows(&self, range: Range<usize>) -> Result<Block<'_>> {
+        self.check(&range)?;
         let (rows, cols) = (range.len(), self.cols);
-        if range.start > range.end || range.end > self.rows {
-            return Err(Error::usage(format!("rows {range:?} asked of a cache of {} rows", self.rows)));
-        }
         if rows == 0 {
             return Ok(Block { rows, cols, data: Cow::Borrowed(&[]) });
         }
-        let first = self.shards.partition_point(|s| s.range().end <= range.start);
-        let shard = &self.shards[first];
+        let shard = &self.shards[self.first_shard(&range)];
         if shard.header.dtype == CacheDtype::F32 && range.end <= shard.range().end {
             return Ok(Block { rows, cols, data: Cow::Borrowed(bytemuck::cast_slice(shard.bytes(&range)?)) });
         }
         let mut data = vec![0.0; rows * cols];
-        let mut rest = data.as_mut_slice();
-        for shard in self.shards[first..].iter().take_while(|s| s.range().start < range.end) {
+        self.read(range, &mut data)?;
+        Ok(Block { rows, cols, data: Cow::Owned(data) })
+    }
+
+    fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
+        self.check(&range)?;
+        let mut rest = out;
+        for shard in self.shards[self.first_shard(&range)..].iter().take_while(|s| s.range().start < range.end) {
             let bytes = shard.bytes(&range)?;
             let (now, later) = rest.split_at_mut(bytes.len() / shard.header.dtype.size());
             widen(shard.header.dtype, bytes, now);
             rest = later;
         }
-        Ok(Block { rows, cols, data: Cow::Owned(data) })
+        Ok(())
     }
 
     fn expect(&self, range: Range<usize>) {
