@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -107,4 +108,29 @@ fn fitting_survives_kills() {
         let left: Vec<_> = left.map(|e| e.unwrap().file_name()).collect();
         assert!(left.iter().all(|f| !f.to_string_lossy().contains("tmp")), "{left:?}");
     }
+}
+
+#[test]
+fn a_second_fit_of_one_name_waits_for_the_first_to_end() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path();
+    let model = support::tiny_model(home).display().to_string();
+    let data = support::corpus(home, 300).display().to_string();
+    let study = home.join("study").display().to_string();
+    finish(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
+    let fit = ["fit", &study, "-k", "24", "--sparsity", "0.1", "--max-sweeps", "5000", "--json", "--name", "one"];
+    let mut first = command(home, &fit).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (mut told, mut line) = (BufReader::new(first.stdout.take().unwrap()), String::new());
+    told.read_line(&mut line).unwrap();
+    // Whoever has it may do nothing at all for a while: it has the study until it ends.
+    let stopped = Command::new("kill").args(["-STOP", &first.id().to_string()]).status().unwrap();
+    assert!(stopped.success() && first.try_wait().unwrap().is_none(), "the first fit goes on: {line}");
+    let second = command(home, &fit).output().unwrap();
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    assert!(said.contains("study") && said.contains(&first.id().to_string()), "{said}");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let whole = finish(home, &[&fit[..7], &["20", "--json", "--name", "one"]].concat());
+    assert!(whole["relative_error"].as_f64().unwrap() < 1.0, "the name is free again");
 }

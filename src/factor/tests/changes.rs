@@ -146,7 +146,12 @@ fn a_first_look_at_batches_comes_near_a_whole_fit_and_can_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint");
     whole.checkpoint(&path).unwrap();
-    assert!(Factoriser::resume(&source, config.clone(), &path, &ctx).is_ok());
+    // Full sweeps from there end where a fit that saw every row from its start ends.
+    let on = FitConfig { max_sweeps: Some(100), ..config.clone() };
+    let mut resumed = Factoriser::resume(&source, on.clone(), &path, &ctx).unwrap();
+    let after = (0..60).map(|_| resumed.step(&ctx).unwrap().relative_error).last().unwrap();
+    let (cold, _) = fit(&source, on, 60);
+    assert!((after - cold[59]).abs() < 0.02, "{after} against {}", cold[59]);
 
     let mut again = FirstLook::start(&source, config.clone(), 400).unwrap();
     assert!((0..25).all(|i| again.step(&ctx).unwrap().relative_error == batches[i].relative_error), "seeded");

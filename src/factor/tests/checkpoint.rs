@@ -51,6 +51,12 @@ fn a_foreign_checkpoint_is_refused_by_name() {
     assert!(refusal(&noise(301, 30, 1), base.clone()).contains("300 × 30"));
     assert!(refusal(&source, FitConfig { seed: 1, ..base.clone() }).contains("other settings"));
     assert!(refusal(&source, FitConfig { features: 8, ..base.clone() }).contains("other settings"));
+    let good = std::fs::read(&path).unwrap();
+    let mut other = good.clone();
+    other[8] = 7;
+    std::fs::write(&path, &other).unwrap();
+    assert!(refusal(&source, base.clone()).contains("format 7, and this version reads format 1"));
+    std::fs::write(&path, &good).unwrap();
     let longer = FitConfig { max_sweeps: Some(9), threads: Some(1), ..base };
     assert!(Factoriser::resume(&source, longer, &path, &ctx).is_ok());
 }
