@@ -23,7 +23,7 @@ use crate::task::TaskCtx;
 const BLOCK_BYTES: usize = 16 << 20;
 const BLOCK_ROWS: Range<usize> = 512..4096;
 /// Blocks that are read ahead of the one asked for.
-const AHEAD: usize = 2;
+const AHEAD: usize = 4;
 /// Blocks in flight: the one under way and the one that is read ahead.
 const SPARE_BUFFERS: usize = 2;
 /// Panels a task takes where it sums on the supports: enough to spread the cost of its own sums.
@@ -134,7 +134,10 @@ impl<'a> Stream<'a> {
 
     /// A block of A. A source that converts its values does so on all threads, into memory that is used again.
     pub(crate) fn fetch(&self, range: Range<usize>) -> Result<Block<'_>> {
-        self.source.expect(range.end..self.n.min(range.end + AHEAD * range.len()));
+        let ahead = range.end + AHEAD * range.len();
+        // Those before the last of them were asked for with the blocks before.
+        let from = if range.start == 0 { range.end } else { ahead - range.len() };
+        self.source.expect(from.min(self.n)..ahead.min(self.n));
         if self.frame.is_plain() && self.borrows(range.start)? {
             return self.source.rows(range);
         }

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, OnceLock};
+use std::thread;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -19,9 +21,11 @@ use crate::error::{Error, Result};
 /// are first asked for, so that no flipped bit reaches a result.
 #[derive(Debug)]
 pub struct CacheReader {
-    shards: Vec<Shard>,
+    shards: Arc<[Shard]>,
     rows: usize,
     cols: usize,
+    /// Rows for the thread that reads ahead; it ends with the reader.
+    ahead: OnceLock<Sender<Range<usize>>>,
 }
 
 #[derive(Debug)]
@@ -55,7 +59,7 @@ impl CacheReader {
         let Some(cols) = shards.first().map(|s| s.header.cols) else {
             return Err(Error::file(dir, "holds no complete shard yet; run collect first"));
         };
-        Ok(Self { shards, rows, cols })
+        Ok(Self { shards: shards.into(), rows, cols, ahead: OnceLock::new() })
     }
 
     /// How values are stored.
@@ -159,10 +163,23 @@ impl ActivationSource for CacheReader {
         Ok(())
     }
 
+    /// On a thread of its own: asking the kernel for pages takes time that a pass has better use for.
     fn expect(&self, range: Range<usize>) {
-        let overlaps = |s: &&Shard| s.range().start < range.end && range.start < s.range().end;
-        self.shards.iter().filter(overlaps).for_each(|shard| shard.read_ahead(shard.place(&range)));
+        let ask = self.ahead.get_or_init(|| {
+            let (ask, asked) = mpsc::channel();
+            let shards = self.shards.clone();
+            let read = move || asked.iter().for_each(|range| read_ahead(&shards, &range));
+            // Only a hint: where there is no thread for it, nothing is read ahead.
+            let _ = thread::Builder::new().name("read-ahead".into()).spawn(read);
+            ask
+        });
+        let _ = ask.send(range);
     }
+}
+
+fn read_ahead(shards: &[Shard], range: &Range<usize>) {
+    let overlaps = |s: &&Shard| s.range().start < range.end && range.start < s.range().end;
+    shards.iter().filter(overlaps).for_each(|shard| shard.read_ahead(shard.place(range)));
 }
 
 fn widen(dtype: CacheDtype, bytes: &[u8], out: &mut [f32]) {
