@@ -43,8 +43,9 @@ pub trait ActivationSource: Sync {
         Ok(())
     }
 
-    /// A hint that these rows are asked for next: a source on disk may begin to read them.
-    fn expect(&self, _: Range<usize>) {}
+    /// A hint that a pass over all rows, in order, now asks for these: a source on disk may begin to read those that
+    /// follow.
+    fn pass_at(&self, _: Range<usize>) {}
 
     /// How a person would name a row in an error ("row 17, token ' Monday' of sample 3").
     fn describe_row(&self, row: usize) -> String {

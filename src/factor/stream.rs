@@ -22,8 +22,6 @@ use crate::task::TaskCtx;
 /// Bytes of A in a block: small enough to stay in a shared cache between the two halves of a pass.
 const BLOCK_BYTES: usize = 16 << 20;
 const BLOCK_ROWS: Range<usize> = 512..4096;
-/// Blocks that are read ahead of the one asked for.
-const AHEAD: usize = 4;
 /// Blocks in flight: the one under way and the one that is read ahead.
 const SPARE_BUFFERS: usize = 2;
 /// Panels a task takes where it sums on the supports: enough to spread the cost of its own sums.
@@ -134,10 +132,7 @@ impl<'a> Stream<'a> {
 
     /// A block of A. A source that converts its values does so on all threads, into memory that is used again.
     pub(crate) fn fetch(&self, range: Range<usize>) -> Result<Block<'_>> {
-        let ahead = range.end + AHEAD * range.len();
-        // Those before the last of them were asked for with the blocks before.
-        let from = if range.start == 0 { range.end } else { ahead - range.len() };
-        self.source.expect(from.min(self.n)..ahead.min(self.n));
+        self.source.pass_at(range.clone());
         if self.frame.is_plain() && self.borrows(range.start)? {
             return self.source.rows(range);
         }

@@ -29,8 +29,8 @@ impl ActivationSource for StudyRows {
         self.reader.read(range, out)
     }
 
-    fn expect(&self, range: Range<usize>) {
-        self.reader.expect(range);
+    fn pass_at(&self, rows: Range<usize>) {
+        self.reader.pass_at(rows);
     }
 
     fn describe_row(&self, row: usize) -> String {

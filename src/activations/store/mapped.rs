@@ -1,8 +1,15 @@
 //! Read-only mappings: the only unsafe code of `activations`.
 
 use std::fs::File;
+use std::ops::Range;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
+#[cfg(unix)]
+use memmap2::Advice;
+#[cfg(target_os = "linux")]
+use memmap2::UncheckedAdvice;
 use memmap2::{Mmap, MmapOptions};
 
 use crate::error::{Error, Result};
@@ -16,6 +23,36 @@ pub(super) fn map_file(file: &File, path: &Path) -> Result<Mmap> {
     let map = unsafe { Mmap::map(file) }.map_err(Error::io("map", path))?;
     Ok(map)
 }
+
+/// Has the kernel begin to read a part of a mapping: its own read-ahead waits for the first touch, and goes as far as the
+/// disk's setting.
+#[cfg(unix)]
+pub(super) fn read_ahead(map: &Mmap, bytes: Range<usize>) {
+    /// Kernels cut one request short at about this.
+    const PIECE: usize = 1 << 20;
+    for first in bytes.clone().step_by(PIECE) {
+        let _ = map.advise_range(Advice::WillNeed, first, PIECE.min(bytes.end - first));
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) fn read_ahead(_: &Mmap, _: Range<usize>) {}
+
+/// Gives up the memory that holds a part of the mapping of the file at `path`; who asks for it again has it read again.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+pub(super) fn let_go(map: &Mmap, path: &Path, bytes: Range<usize>) {
+    let Ok(file) = File::open(path) else { return };
+    // SAFETY: the mapping is shared and read-only, so its pages hold nothing that the file does not: a dropped page is read
+    // again. Nothing but pages that are no one's goes from the kernel's cache, and no memory is handed to either call.
+    unsafe {
+        let _ = map.unchecked_advise_range(UncheckedAdvice::DontNeed, bytes.start, bytes.len());
+        libc::posix_fadvise(file.as_raw_fd(), bytes.start as i64, bytes.len() as i64, libc::POSIX_FADV_DONTNEED);
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn let_go(_: &Mmap, _: &Path, _: Range<usize>) {}
 
 /// A file of little-endian f32 values, mapped.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 //! Knows nothing of tokens, samples or models. Invariant: a shard file is complete, checksummed and never changed in
 //! place (it may be replaced by a rename or removed), so that a mapping of it stays what it was.
 
+mod ahead;
 mod mapped;
 mod reader;
 mod shard;

@@ -3,15 +3,14 @@
 use std::borrow::Cow;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, OnceLock};
-use std::thread;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use memmap2::Mmap;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::ahead::Ahead;
 use super::shard::{self, HEADER, Header, REMEDY};
 use super::{CacheDtype, mapped};
 use crate::activations::{ActivationSource, Block};
@@ -24,15 +23,14 @@ pub struct CacheReader {
     shards: Arc<[Shard]>,
     rows: usize,
     cols: usize,
-    /// Rows for the thread that reads ahead; it ends with the reader.
-    ahead: OnceLock<Sender<Range<usize>>>,
+    ahead: OnceLock<Ahead>,
 }
 
 #[derive(Debug)]
-struct Shard {
-    path: PathBuf,
+pub(super) struct Shard {
+    pub(super) path: PathBuf,
     header: Header,
-    map: Mmap,
+    pub(super) map: Mmap,
     sound: OnceLock<bool>,
 }
 
@@ -67,6 +65,11 @@ impl CacheReader {
         self.shards.first().map_or(CacheDtype::F32, |s| s.header.dtype)
     }
 
+    #[cfg(test)]
+    pub(super) fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
     /// Checks every checksum; names the shard that fails.
     pub fn verify(&self) -> Result<()> {
         self.shards.iter().try_for_each(|s| if s.is_sound() { Ok(()) } else { Err(s.damaged()) })
@@ -82,31 +85,17 @@ impl Shard {
         Error::file(&self.path, format!("its data is damaged (checksum); {REMEDY}"))
     }
 
-    fn range(&self) -> Range<usize> {
+    pub(super) fn range(&self) -> Range<usize> {
         self.header.first_row..self.header.first_row + self.header.rows
     }
 
     /// Where in the file those of its rows lie that `range` holds.
-    fn place(&self, range: &Range<usize>) -> Range<usize> {
+    pub(super) fn place(&self, range: &Range<usize>) -> Range<usize> {
         let own = self.range();
         let (start, end) = (range.start.max(own.start) - own.start, range.end.min(own.end) - own.start);
         let width = self.header.row_bytes();
         HEADER + start * width..HEADER + end * width
     }
-
-    /// Has the kernel begin to read: its own read-ahead waits for the first touch, and goes as far as the disk's setting.
-    #[cfg(unix)]
-    fn read_ahead(&self, bytes: Range<usize>) {
-        /// Kernels cut one request short at about this.
-        const PIECE: usize = 1 << 20;
-        for first in bytes.clone().step_by(PIECE) {
-            // Only a hint: refusing it changes nothing.
-            let _ = self.map.advise_range(memmap2::Advice::WillNeed, first, PIECE.min(bytes.end - first));
-        }
-    }
-
-    #[cfg(not(unix))]
-    fn read_ahead(&self, _: Range<usize>) {}
 
     /// The bytes of those of its rows that lie in `range`.
     fn bytes(&self, range: &Range<usize>) -> Result<&[u8]> {
@@ -163,23 +152,10 @@ impl ActivationSource for CacheReader {
         Ok(())
     }
 
-    /// On a thread of its own: asking the kernel for pages takes time that a pass has better use for.
-    fn expect(&self, range: Range<usize>) {
-        let ask = self.ahead.get_or_init(|| {
-            let (ask, asked) = mpsc::channel();
-            let shards = self.shards.clone();
-            let read = move || asked.iter().for_each(|range| read_ahead(&shards, &range));
-            // Only a hint: where there is no thread for it, nothing is read ahead.
-            let _ = thread::Builder::new().name("read-ahead".into()).spawn(read);
-            ask
-        });
-        let _ = ask.send(range);
+    fn pass_at(&self, rows: Range<usize>) {
+        let ahead = self.ahead.get_or_init(|| Ahead::start(self.shards.clone()));
+        ahead.pass_at(rows);
     }
-}
-
-fn read_ahead(shards: &[Shard], range: &Range<usize>) {
-    let overlaps = |s: &&Shard| s.range().start < range.end && range.start < s.range().end;
-    shards.iter().filter(overlaps).for_each(|shard| shard.read_ahead(shard.place(range)));
 }
 
 fn widen(dtype: CacheDtype, bytes: &[u8], out: &mut [f32]) {
