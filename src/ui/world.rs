@@ -169,7 +169,10 @@ impl World {
             self.sweeps.clear();
         }
         let progress = Progress::new(job.label(), 0, None, "");
-        self.jobs.push(RunningJob { job, progress, rate: None, eta: None, since: self.now, cancelling: false });
+        let running = RunningJob { job, progress, rate: None, eta: None, since: self.now, cancelling: false };
+        // Nobody started a trace: what runs besides is what is shown and cancelled first.
+        let at = if job == Job::Trace { 0 } else { self.jobs.len() };
+        self.jobs.insert(at, running);
     }
 
     fn end(&mut self, job: Job) {

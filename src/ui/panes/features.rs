@@ -315,7 +315,7 @@ impl Pane for FeaturesPane {
         if cx.world.rows().is_empty() {
             return waiting::draw(cx, buf);
         }
-        let columns = Columns::for_width(usize::from(cx.area.width));
+        let columns = Columns::for_width(usize::from(cx.area.width), self.sort);
         put(buf, cx.area, 0, &columns.head(self.sort, self.reversed, cx));
         let height = list_height(self, cx);
         let at = self.position(cx);

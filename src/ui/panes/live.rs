@@ -76,7 +76,7 @@ pub struct LivePane {
     offset: usize,
     /// The generated text that is on show as it comes.
     follow: Option<Follow>,
-    /// The text has grown since it was traced.
+    /// The text has grown, or the features have changed, since it was traced.
     behind: bool,
 }
 
@@ -308,6 +308,8 @@ impl Pane for LivePane {
             }
             Event::Cancelled(Job::Trace) => self.waiting = false,
             Event::Model(_) => self.ask_again(cx),
+            // A question that every sweep asks anew is never answered.
+            Event::Features(_) if self.waiting => self.behind = true,
             Event::Features(_) if cx.focused || self.trace.is_none() => self.ask_again(cx),
             Event::Study(_) | Event::Closed if cx.world.features.is_none() => {
                 self.trace = None;

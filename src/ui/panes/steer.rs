@@ -291,7 +291,7 @@ impl Pane for SteerPane {
                     run.push(*sample, *steered, text);
                 }
             }
-            Event::Done(Job::Steer, how) => return self.end(State::Done(how.clone())),
+            Event::Done(Job::Steer, _) => return self.end(State::Done),
             Event::Cancelled(Job::Steer) => {
                 if !self.replacing {
                     self.queue.clear();

@@ -11,6 +11,7 @@ use crate::ui::text;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Columns {
     width: usize,
+    share: bool,
     bar: bool,
     purity: bool,
     neurons: bool,
@@ -18,11 +19,14 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    pub(super) fn for_width(width: usize) -> Self {
+    /// The narrowest leave out a number for the words: the share, or the purity where the list is sorted by share.
+    pub(super) fn for_width(width: usize, sort: Sort) -> Self {
+        let purity = width >= 30 || (width >= 20 && sort != Sort::Share);
         Self {
             width,
+            share: width >= 30 || !purity,
             bar: width >= 38,
-            purity: width >= 24,
+            purity,
             neurons: width >= 76,
             label: if width >= 52 { 11 } else { 0 },
         }
@@ -38,7 +42,10 @@ impl Columns {
         let cell = |s: Sort, name: &str, cells: usize| {
             Span::styled(text::pad_left(&format!("{name}{}", arrow(s)), cells), style(s))
         };
-        let mut spans = vec![cell(Sort::Id, "id", 5), cell(Sort::Share, "share", 6), Span::raw(" ")];
+        let mut spans = vec![cell(Sort::Id, "id", 5)];
+        if self.share {
+            spans.extend([cell(Sort::Share, "share", 6), Span::raw(" ")]);
+        }
         if self.bar {
             spans.push(Span::raw(" "));
             spans.push(Span::styled(text::pad(&format!("dens{}", arrow(Sort::Density)), 5), style(Sort::Density)));
@@ -69,9 +76,10 @@ impl Columns {
         let mut spans = vec![
             Span::styled(marker, theme.accent()),
             Span::styled(text::pad_left(&row.id.to_string(), 4), theme.dim()),
-            Span::raw(text::pad_left(&text::percent(row.share), 6)),
-            Span::raw(" "),
         ];
+        if self.share {
+            spans.extend([Span::raw(text::pad_left(&text::percent(row.share), 6)), Span::raw(" ")]);
+        }
         if self.bar {
             spans.push(Span::raw(" "));
             spans.push(Span::styled(thin_bar(row.density, densest, 4), theme.bar()));

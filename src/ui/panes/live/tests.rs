@@ -203,3 +203,22 @@ fn a_run_is_followed_and_turned_to_its_baseline() {
     stage.keys("4 e").type_text("x").wait(0.3);
     assert!(!stage.screen().contains("baseline text"), "{}", stage.screen());
 }
+
+#[test]
+fn a_trace_is_awaited_while_a_fit_goes_on() {
+    let mut stage = stage(80, 24, Profile::Mono);
+    stage.answers = false;
+    stage.event(Event::Started(Job::Fit)).event(Event::Started(Job::Trace));
+    stage.keys("e").type_text("x").wait(1.0);
+    let before = traces(&stage).len();
+    for sweep in 42..46 {
+        let list = stage.demo.list(sweep, false);
+        stage.event(Event::Features(std::sync::Arc::new(list))).wait(1.0);
+    }
+    assert_eq!(traces(&stage).len(), before, "each sweep would give up the trace of the one before");
+    let trace = stage.demo.trace("x");
+    stage.event(Event::Trace(Box::new(trace))).wait(1.0);
+    assert_eq!(traces(&stage).len(), before + 1, "the newest features once");
+    stage.keys("esc ctrl-c");
+    assert!(matches!(stage.sent.last(), Some(Command::Cancel(Job::Fit))), "{:?}", stage.sent.last());
+}

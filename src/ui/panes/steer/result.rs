@@ -115,7 +115,7 @@ fn title(pane: &SteerPane, run: &Run, width: usize, cx: &Cx) -> Line<'static> {
         State::Asked => ("waiting".to_owned(), theme.accent()),
         State::Running if run.info.is_none() => ("searching α".to_owned(), theme.accent()),
         State::Running => ("writing".to_owned(), theme.accent()),
-        State::Done(how) => (text::clean(how), theme.good()),
+        State::Done => ("done".to_owned(), theme.good()),
         State::Cancelled => ("cancelled".to_owned(), theme.warning()),
         State::Failed(_) => ("failed".to_owned(), theme.error()),
     };

@@ -18,7 +18,7 @@ pub(super) enum State {
     /// Calibrating or generating.
     Running,
     /// Ended well.
-    Done(String),
+    Done,
     /// Stopped by the user.
     Cancelled,
     /// Failed, and why.
