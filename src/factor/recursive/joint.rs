@@ -18,7 +18,7 @@ use crate::matrix::gemm::{View, product};
 use crate::task::{Progress, TaskCtx};
 
 /// Steps of Adam, the rate falling to zero over them.
-const STEPS: u64 = 400;
+const STEPS: u64 = 200;
 const RATE: f64 = 1e-3;
 
 /// What the fit and its activations say of every level above.

@@ -14,9 +14,9 @@ use crate::task::{Progress, TaskCtx};
 /// Starts tried at each level.
 const STARTS: usize = 6;
 /// Sweeps of each, before all but the best are given up.
-const TRIAL_SWEEPS: usize = 16;
+const TRIAL_SWEEPS: usize = 8;
 /// Sweeps after which a level has mostly settled; for the progress alone.
-const SETTLED: usize = 60;
+const SETTLED: usize = 100;
 
 /// The search for all levels over one fit.
 pub(super) struct Search<'c> {

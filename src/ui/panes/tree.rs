@@ -62,6 +62,8 @@ pub struct TreePane {
     shared_at: Option<Duration>,
     query: LineInput,
     typing: bool,
+    /// The leaf that the search went to last.
+    sought: Option<usize>,
     /// The folds and the cursor to begin with, from a session.
     saved: Option<Value>,
 }
@@ -199,7 +201,7 @@ impl Pane for TreePane {
 
     fn paste(&mut self, pasted: &str, cx: &Cx) -> Vec<Step> {
         self.query.paste(pasted);
-        self.jump(true, true, false, cx)
+        self.typed(cx)
     }
 
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {

@@ -16,13 +16,20 @@ use crate::ui::input::LineInput;
 use crate::ui::panes::{Cx, Step, put};
 use crate::ui::text;
 
-/// Whether every word of `query` is found in the row's id, name, label or tokens.
+/// Whether every word of `query` is found in the row's id, name, tokens or label.
 pub(super) fn finds(row: &FeatureRow, query: &str) -> bool {
+    distance(row, query).is_some()
+}
+
+/// How far from the front the words of `query` are found: in the id or the name, then the tokens from the strongest on, then
+/// the label; `None` where one is not.
+fn distance(row: &FeatureRow, query: &str) -> Option<usize> {
     let mut fields = vec![format!("#{}", row.id)];
     fields.extend(row.name.iter().map(|n| n.to_lowercase()));
-    fields.extend(row.purity.iter().map(|p| p.label.to_lowercase()));
     fields.extend(row.top_tokens.iter().chain(&row.promoted).map(|t| t.to_lowercase()));
-    query.to_lowercase().split_whitespace().all(|word| fields.iter().any(|field| field.contains(word)))
+    fields.extend(row.purity.iter().map(|p| p.label.to_lowercase()));
+    let lowercase = query.to_lowercase();
+    lowercase.split_whitespace().map(|word| fields.iter().position(|field| field.contains(word))).sum()
 }
 
 impl TreePane {
@@ -100,6 +107,24 @@ impl TreePane {
             found[..end].last().or(found.last())
         };
         let Some(&leaf) = hit else { return Vec::new() };
+        self.arrive(leaf, reveal, cx)
+    }
+
+    /// To the nearest to what is typed.
+    pub(super) fn typed(&mut self, cx: &Cx) -> Vec<Step> {
+        if self.levels.on {
+            return self.jump(true, true, false, cx);
+        }
+        let query = self.query.text();
+        let far = |&leaf: &usize| cx.world.row(self.plot.feature(leaf)).and_then(|row| distance(row, query));
+        match self.found(cx).into_iter().min_by_key(far) {
+            Some(leaf) => self.arrive(leaf, false, cx),
+            None => Vec::new(),
+        }
+    }
+
+    fn arrive(&mut self, leaf: usize, reveal: bool, cx: &Cx) -> Vec<Step> {
+        self.sought = Some(leaf);
         if reveal {
             self.reveal(leaf);
         }
@@ -130,10 +155,13 @@ impl TreePane {
             }
             KeyCode::Enter => {
                 self.typing = false;
-                Some(self.jump(true, true, true, cx))
+                match self.sought.filter(|leaf| !self.levels.on && self.found(cx).contains(leaf)) {
+                    Some(leaf) => Some(self.arrive(leaf, true, cx)),
+                    None => Some(self.jump(true, true, true, cx)),
+                }
             }
             KeyCode::Down | KeyCode::Up => Some(self.jump(key.code == KeyCode::Down, false, false, cx)),
-            _ => self.query.key(key).then(|| self.jump(true, true, false, cx)),
+            _ => self.query.key(key).then(|| self.typed(cx)),
         }
     }
 }

@@ -203,6 +203,19 @@ fn search_jumps_reveals_and_goes_round() {
 }
 
 #[test]
+fn search_goes_to_a_name_or_a_token_before_a_label() {
+    let mut stage = stage(80, 24, 400);
+    // Every twelfth feature has the label; one of another label is called so.
+    stage.demo.names.push((187, "months of the year".to_owned()));
+    let list = stage.demo.list(42, true);
+    stage.event(Event::Features(Arc::new(list))).wait(0.2);
+    stage.keys("/").type_text("months").keys("enter");
+    assert_eq!(stage.app.world.selected, Some(187));
+    stage.keys("n");
+    assert_eq!(stage.app.world.selected.map(|id| id % 12), Some(1));
+}
+
+#[test]
 fn enter_on_a_feature_opens_it_and_back_returns() {
     let mut stage = stage(120, 36, 40);
     stage.keys("j j");
