@@ -182,3 +182,22 @@ fn two_fits_are_compared_and_switched() {
     t.sees("Features 6");
     t.quits();
 }
+
+#[test]
+fn a_fit_goes_on_with_more_features() {
+    let home = home();
+    home.study(&["6"]);
+    let mut t = home.explore(80, 24, &[]);
+    t.sees("Features 6");
+    t.keys("5");
+    t.sees("Fit k6");
+    t.keys("+F");
+    t.sees("Fit k10");
+    t.sees("fitting: ");
+    t.keys("1");
+    t.sees("Features 10");
+    t.keys("~");
+    t.sees("going on from k6 with 10 features");
+    t.keys("~");
+    t.quits();
+}

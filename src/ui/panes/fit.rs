@@ -13,6 +13,7 @@ use ratatui::text::{Line, Span};
 
 use super::{Cx, Pane, PaneId, Step, empty, motion, nothing_yet, put, scroll};
 use crate::analysis::matching::FitComparison;
+use crate::engine::fitting::Refinement;
 use crate::engine::{Command, Event, Job, Level};
 use crate::factor::{FitConfig, Init, Solver, Stop};
 use crate::ui::action::Action;
@@ -64,9 +65,11 @@ fn parts(plot: Plot, count: usize, area: Rect) -> Parts {
 }
 
 impl FitPane {
-    /// The configuration that the next fit starts from: the newest of the study.
+    /// The configuration that the next fit starts from: that of the fit on show, else of the newest.
     fn base(&self, cx: &Cx) -> FitConfig {
-        let saved = cx.world.study.as_ref().and_then(|s| s.fits.last()).map(|f| f.config.clone());
+        let fits = cx.world.study.as_ref().map_or(&[][..], |s| &s.fits);
+        let shown = cx.world.features.as_ref().and_then(|list| fits.iter().find(|f| f.name == list.fit));
+        let saved = shown.or(fits.last()).map(|f| f.config.clone());
         self.running.clone().or(saved).unwrap_or_default()
     }
 
@@ -85,6 +88,20 @@ impl FitPane {
         self.running = Some(config.clone());
         let text = format!("fitting {} features", config.features);
         vec![Step::Send(Command::Fit(config)), Step::Say(Level::Info, text)]
+    }
+
+    /// Features are added to those on show where rows are explained worst, or those most alike are merged.
+    fn go_on(&mut self, cx: &Cx) -> Option<Vec<Step>> {
+        let shown = cx.world.features.as_ref()?;
+        let (now, wanted, lock) = (shown.rows.len(), self.wanted(cx), cx.world.marked.clone());
+        let mut text = format!("going on from {} with {wanted} features", text::clean(&shown.fit));
+        if !lock.is_empty() {
+            text += &format!(", {} marked as they are", lock.len());
+        }
+        self.running = Some(FitConfig { features: wanted, ..self.base(cx) });
+        let (add, merge) = (wanted.saturating_sub(now), now.saturating_sub(wanted));
+        let refinement = Refinement { fit: Some(shown.fit.clone()), add, merge, lock };
+        Some(vec![Step::Send(Command::Refine(refinement)), Step::Say(Level::Info, text)])
     }
 
     fn facts(&self, cx: &Cx) -> Vec<(&'static str, String)> {
@@ -156,9 +173,11 @@ impl FitPane {
             key(Action::Fewer),
             Span::raw("/"),
             key(Action::More),
-            Span::styled(" fewer or more   ", theme.dim()),
+            Span::styled(if width < 70 { " number   " } else { " fewer or more   " }, theme.dim()),
             key(Action::Refit),
-            Span::styled(" fits", theme.dim()),
+            Span::styled(" fits anew   ", theme.dim()),
+            key(Action::GoOn),
+            Span::styled(if roomy { " goes on from the fit on show" } else { " goes on" }, theme.dim()),
         ]);
         vec![Line::from(first), Line::styled(text::fit(&how, width), theme.dim()), again]
     }
@@ -219,17 +238,20 @@ impl Pane for FitPane {
     }
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
-        let mine = [Action::Refit, Action::More, Action::Fewer, Action::ShowFit, Action::CompareFit];
+        let mine = [Action::Refit, Action::GoOn, Action::More, Action::Fewer, Action::ShowFit, Action::CompareFit];
         if !mine.contains(&action) {
             return None;
         }
         match (&cx.world.study, action) {
             (None, _) => Some(format!("no study is open: {} opens one", cx.key(Action::Start))),
-            (Some(_), Action::Refit) if cx.world.fitting() => {
+            (Some(_), Action::Refit | Action::GoOn) if cx.world.fitting() => {
                 Some(format!("a fit is running: {} cancels it", cx.key(Action::Cancel)))
             }
-            (Some(_), Action::Refit) if cx.world.job(Job::Collect).is_some() => {
+            (Some(_), Action::Refit | Action::GoOn) if cx.world.job(Job::Collect).is_some() => {
                 Some("collecting goes on: a fit needs all rows".to_owned())
+            }
+            (Some(_), Action::GoOn) if cx.world.features.is_none() => {
+                Some("there is no fit on show to go on from".to_owned())
             }
             (Some(_), Action::ShowFit | Action::CompareFit) if cx.world.fitting() => {
                 Some("a fit is running: it is what is shown".to_owned())
@@ -254,6 +276,7 @@ impl Pane for FitPane {
             Action::More => self.turn(true, cx),
             Action::Fewer => self.turn(false, cx),
             Action::Refit => return Some(self.refit(cx)),
+            Action::GoOn => return self.go_on(cx),
             Action::Left | Action::Right => self.turn_plot(action == Action::Right),
             Action::Back if self.plot != Plot::Curve => self.plot = Plot::Curve,
             Action::ShowFit => {

@@ -26,6 +26,19 @@ fn more_features_are_asked_for_on_top_of_the_last_fits_choices() {
 }
 
 #[test]
+fn the_fit_on_show_goes_on_with_more_features_and_marked_ones_stay() {
+    let mut stage = Stage::opened(60, 18, Profile::Mono);
+    stage.keys("space 5 +");
+    assert!(stage.screen().contains("F goes on"), "{}", stage.screen());
+    stage.keys("F");
+    let asked = stage.sent.iter().find_map(|c| if let Command::Refine(wanted) = c { Some(wanted) } else { None });
+    let asked = asked.expect("a fit that goes on");
+    assert_eq!((asked.fit.as_deref(), asked.add, asked.merge, asked.lock.len()), (Some("bcd-k40"), 10, 0, 1));
+    stage.event(Event::Started(Job::Fit)).keys("F");
+    assert_eq!(stage.sent.iter().filter(|c| matches!(c, Command::Refine(_))).count(), 1, "one at a time");
+}
+
+#[test]
 fn a_second_fit_waits_for_the_first() {
     let mut stage = Stage::opened(80, 24, Profile::Mono);
     stage.event(Event::Started(Job::Fit)).keys("5 f");
