@@ -156,11 +156,10 @@ impl<'a> Run<'a> {
         let have: HashSet<String> = self.log.texts().iter().map(|t| t.key.id()).collect();
         self.judge_missing(judge, seen, ctx)?;
         let of_cell = self.prompts.len() * self.config.samples;
-        let aims: Vec<(&Subject, i8)> = subjects.iter().flat_map(|s| [(s, 1), (s, -1)]).collect();
-        let (total, unit) = match of_cell {
-            0 => (aims.len(), "directions and signs"),
-            _ => (texts_of(subjects.len(), self.config), "texts"),
-        };
+        // Without texts only what rises is looked at.
+        let (signs, unit): (&[i8], _) = if of_cell == 0 { (&[1], "directions") } else { (&[1, -1], "texts") };
+        let aims: Vec<(&Subject, i8)> = subjects.iter().flat_map(|s| signs.iter().map(move |&g| (s, g))).collect();
+        let total = if of_cell == 0 { aims.len() } else { texts_of(subjects.len(), self.config) };
         let mut standing = Standing { done: 0, total, unit, ctx };
         let quiet = ctx.quiet();
         let mut pending: Vec<Group> = Vec::new();
@@ -219,25 +218,30 @@ impl<'a> Run<'a> {
             for (&i, found) in missing.iter().zip(found) {
                 let (subject, sign) = aims[i];
                 let records = found.into_iter().zip(targets).map(|(c, &target)| subject.strength(sign, target, c));
-                let mut records: Vec<StrengthRecord> = records.collect();
-                self.rises(subject, &pushes[i], &mut records, ctx)?;
-                self.log.add_strengths(&records)?;
-                out[i] = Some(records);
+                out[i] = Some(records.collect());
+            }
+            let fresh = out.iter_mut().enumerate().filter(|(i, _)| missing.contains(i));
+            let records = fresh.flat_map(|(i, of)| of.iter_mut().flatten().map(move |r| (aims[i].0, &pushes[i], r)));
+            self.rises(records.collect(), ctx)?;
+            for i in missing {
+                self.log.add_strengths(out[i].as_deref().unwrap_or_default())?;
             }
         }
         Ok(out.into_iter().flatten().collect())
     }
 
-    /// Adds where the label's own words stand at each α that was found.
-    fn rises(&self, subject: &Subject, push: &Arc<Push>, records: &mut [StrengthRecord], ctx: &TaskCtx) -> Result<()> {
-        let mut reached: Vec<&mut StrengthRecord> = records.iter_mut().filter(|r| r.reached).collect();
-        if reached.is_empty() || subject.words.is_empty() {
+    /// Adds where each label's own words stand at the α that were found.
+    fn rises(&self, found: Vec<(&Subject, &Arc<Push>, &mut StrengthRecord)>, ctx: &TaskCtx) -> Result<()> {
+        let mut found = found;
+        found.retain(|(subject, _, record)| record.reached && !subject.words.is_empty());
+        if found.is_empty() {
             return Ok(());
         }
-        let steerings: Vec<Steering> =
-            reached.iter().map(|r| Steering { push: push.clone(), alpha: r.alpha }).collect();
+        let steering = |push: &Arc<Push>, alpha| Steering { push: push.clone(), alpha };
+        let steerings: Vec<Steering> = found.iter().map(|(_, push, record)| steering(push, record.alpha)).collect();
         each_change(self.model, &steerings, &self.prompts, Positions::All, ctx, |i, changes| {
-            reached[i].rise = rise::percentile(changes, &subject.words);
+            let (subject, _, record) = &mut found[i];
+            record.rise = rise::percentile(changes, &subject.words);
         })
     }
 
