@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::choice::{Choose, by_output, first_token, first_tokens};
+use super::choice::{Choose, by_output, first_tokens, with_capitals};
 use super::directions::Place;
 use super::evaluation::{self, Method, Offered};
 use crate::baselines::SetKind;
@@ -168,7 +168,7 @@ pub fn prepare(study: &Study, ask: &CausalAsk, model: &Model, ctx: &TaskCtx) -> 
         Choose::Input => vec![None; all.len()],
         Choose::Output => {
             let words = vocabulary(&train, &labels);
-            let tokens = words.iter().map(|w| first_tokens(model, w)).collect::<Result<Vec<_>>>()?;
+            let tokens = words.iter().map(|w| first_tokens(model, &with_capitals(w))).collect::<Result<Vec<_>>>()?;
             all.iter().map(|offered| lifted(offered, &tokens, model, ctx)).collect::<Result<_>>()?
         }
     };
@@ -354,14 +354,8 @@ fn own_tokens<'a>(
     labels: &'a [String],
     model: &Model,
 ) -> Result<HashMap<&'a str, Vec<u32>>> {
-    let tokens = |(label, words): (&'a String, Vec<String>)| {
-        let each = words.iter().map(|word| first_token(model, word)).collect::<Result<Vec<_>>>()?;
-        let mut tokens: Vec<u32> = each.into_iter().flatten().collect();
-        tokens.sort_unstable();
-        tokens.dedup();
-        Ok((label.as_str(), tokens))
-    };
-    labels.iter().zip(written(&pairs(learn), labels)).map(tokens).collect()
+    let words = written(&pairs(learn), labels);
+    labels.iter().zip(words).map(|(label, words)| Ok((label.as_str(), first_tokens(model, &words)?))).collect()
 }
 
 /// What is steered with for the labels that have an entry in `words`.

@@ -45,26 +45,26 @@ impl FromStr for Choose {
     }
 }
 
-/// The first token of a word inside a sentence; `None` where it has none.
-pub fn first_token(model: &Model, word: &str) -> Result<Option<u32>> {
-    let ids = model.tokenizer().encode(&format!(" {word}"), BosRule::Never)?;
-    // Where a blank is a token of its own, the word begins after it.
-    Ok(ids.into_iter().find(|id| !model.tokenizer().decode(&[*id]).trim().is_empty()))
-}
-
-/// The first tokens of words inside a sentence, as they are and with a capital, each once.
+/// The first tokens of words inside a sentence, each once.
 pub fn first_tokens(model: &Model, words: &[String]) -> Result<Vec<u32>> {
     let mut out = Vec::new();
     for word in words {
-        let mut letters = word.chars();
-        let capital: String = letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();
-        for form in [word, &capital] {
-            out.extend(first_token(model, form)?);
-        }
+        let ids = model.tokenizer().encode(&format!(" {word}"), BosRule::Never)?;
+        // Where a blank is a token of its own, the word begins after it.
+        out.extend(ids.into_iter().find(|id| !model.tokenizer().decode(&[*id]).trim().is_empty()));
     }
     out.sort_unstable();
     out.dedup();
     Ok(out)
+}
+
+/// Words as they are and with a capital.
+pub fn with_capitals(words: &[String]) -> Vec<String> {
+    let capital = |word: &String| {
+        let mut letters = word.chars();
+        letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
+    };
+    words.iter().flat_map(|word| [word.clone(), capital(word)]).collect()
 }
 
 /// For each list of tokens the direction whose logit lens lifts them most: by the mean of their logits, in standard
