@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use super::{Cx, Pane, PaneId, Step, motion, put, scroll};
 use crate::analysis::FeatureRow;
-use crate::engine::{Command, Event, Probe};
+use crate::engine::{Command, Event, Level, Probe};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
 use crate::ui::text;
@@ -171,7 +171,23 @@ impl FeaturesPane {
         self.typing || !self.query.text().is_empty()
     }
 
+    /// The query has changed: where it asks something, what answers best is looked at.
+    fn typed(&mut self, cx: &Cx) -> Vec<Step> {
+        self.touched &= Filter::new(self.query.text()).probes().next().is_none();
+        self.refilter(cx)
+    }
+
+    /// All features again; the cursor stays on the one that was found.
+    fn unfilter(&mut self, cx: &Cx) -> Vec<Step> {
+        self.touched = true;
+        self.query = LineInput::default();
+        self.refilter(cx)
+    }
+
     fn copy(&self, cx: &Cx) -> Vec<Step> {
+        if self.order.is_empty() {
+            return vec![Step::Say(Level::Info, "no feature is listed: there is nothing to copy".to_owned())];
+        }
         let lines: Vec<String> = self
             .order
             .iter()
@@ -220,8 +236,7 @@ impl Pane for FeaturesPane {
         match key.code {
             KeyCode::Esc => {
                 self.typing = false;
-                self.query = LineInput::default();
-                Some(self.refilter(cx))
+                Some(self.unfilter(cx))
             }
             KeyCode::Enter => {
                 self.typing = false;
@@ -231,13 +246,13 @@ impl Pane for FeaturesPane {
                 let action = if key.code == KeyCode::Up { Action::Up } else { Action::Down };
                 self.act(action, cx)
             }
-            _ => self.query.key(key).then(|| self.refilter(cx)),
+            _ => self.query.key(key).then(|| self.typed(cx)),
         }
     }
 
     fn paste(&mut self, pasted: &str, cx: &Cx) -> Vec<Step> {
         self.query.paste(pasted);
-        self.refilter(cx)
+        self.typed(cx)
     }
 
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
@@ -263,10 +278,7 @@ impl Pane for FeaturesPane {
                 self.reversed = !self.reversed;
                 self.refilter(cx)
             }
-            Action::Back if !self.query.text().is_empty() => {
-                self.query = LineInput::default();
-                self.refilter(cx)
-            }
+            Action::Back if !self.query.text().is_empty() => self.unfilter(cx),
             Action::Copy => self.copy(cx),
             _ => return None,
         })

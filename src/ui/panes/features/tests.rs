@@ -65,3 +65,17 @@ fn what_is_copied_holds_no_control_character() {
     }
     assert_eq!(stage.effects.iter().filter(|e| matches!(e, crate::ui::app::Effect::Copy(..))).count(), 3);
 }
+
+#[test]
+fn what_answers_a_question_best_is_looked_at_and_stays() {
+    let mut stage = Stage::opened(80, 24, Profile::Mono);
+    stage.answers = false;
+    stage.keys("j j j /").type_text("like:5").wait(1.0);
+    let scores = (0..40).map(|id| 1.0 - 0.01 * (id as f32 - 5.0).abs()).collect();
+    stage.event(Event::Found(Probe::Like(5), std::sync::Arc::new(scores)));
+    assert_eq!(stage.app.world.selected, Some(5));
+    stage.keys("esc");
+    assert_eq!(stage.app.world.selected, Some(5), "the whole list again, the cursor where it was");
+    stage.keys("/").type_text("zzzz").keys("enter y");
+    assert!(!stage.effects.iter().any(|e| matches!(e, crate::ui::app::Effect::Copy(..))));
+}
