@@ -111,14 +111,28 @@ fn fitting_survives_kills() {
 }
 
 #[test]
-fn a_second_fit_of_one_name_waits_for_the_first_to_end() {
+fn a_second_fit_is_refused_while_the_first_runs() {
     let dir = TempDir::new().unwrap();
     let home = dir.path();
     let model = support::tiny_model(home).display().to_string();
-    let data = support::corpus(home, 300).display().to_string();
+    let data = support::corpus(home, 1500).display().to_string();
     let study = home.join("study").display().to_string();
     finish(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
-    let fit = ["fit", &study, "-k", "24", "--sparsity", "0.1", "--max-sweeps", "5000", "--json", "--name", "one"];
+    let fit = [
+        "fit",
+        &study,
+        "-k",
+        "24",
+        "--sparsity",
+        "0.1",
+        "--l1",
+        "0",
+        "--max-sweeps",
+        "5000",
+        "--json",
+        "--name",
+        "one",
+    ];
     let mut first = command(home, &fit).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let (mut told, mut line) = (BufReader::new(first.stdout.take().unwrap()), String::new());
     told.read_line(&mut line).unwrap();
@@ -131,6 +145,6 @@ fn a_second_fit_of_one_name_waits_for_the_first_to_end() {
     assert!(said.contains("study") && said.contains(&first.id().to_string()), "{said}");
     first.kill().unwrap();
     first.wait().unwrap();
-    let whole = finish(home, &[&fit[..7], &["20", "--json", "--name", "one"]].concat());
+    let whole = finish(home, &[&fit[..9], &["20", "--json", "--name", "one"]].concat());
     assert!(whole["relative_error"].as_f64().unwrap() < 1.0, "the name is free again");
 }
