@@ -248,6 +248,10 @@ impl Pane for SteerPane {
                 Err(problem) => self.problem = Some(problem),
             },
             Action::Edit => self.edit(),
+            Action::Run if self.three.is_some() && self.active().is_some() => {
+                let said = format!("three ways are being steered; {} goes back to the request", cx.key(Action::Back));
+                return Some(vec![Step::Say(Level::Info, said)]);
+            }
             Action::Run => {
                 self.editing = None;
                 return Some(self.run(cx));

@@ -192,7 +192,11 @@ impl StartPane {
                 for (i, study) in studies.iter().enumerate() {
                     let item = first + i;
                     let mut spans = vec![self.marker(item, cx), Span::raw(" ")];
-                    spans.extend(study_spans(study, width.saturating_sub(2), cx));
+                    let like = |s: &&StudyEntry| {
+                        (&s.model, &s.hooks, &s.corpus) == (&study.model, &study.hooks, &study.corpus)
+                    };
+                    let alone = studies.iter().filter(like).count() == 1;
+                    spans.extend(study_spans(study, alone, width.saturating_sub(2), cx));
                     rows.push(Row { item: Some(item), line: Line::from(spans) });
                 }
             }
@@ -269,7 +273,8 @@ fn facts(e: &Estimate) -> Vec<(&'static str, String)> {
     facts
 }
 
-fn study_spans(study: &StudyEntry, width: usize, cx: &Cx) -> Vec<Span<'static>> {
+/// A study by its model, or by its directory where another one is of the same model and corpus.
+fn study_spans(study: &StudyEntry, alone: bool, width: usize, cx: &Cx) -> Vec<Span<'static>> {
     // The usual hook goes without saying.
     let hook = |h: &HookPoint| match h.site {
         HookSite::MlpPost => format!("L{}", h.layer),
@@ -277,10 +282,30 @@ fn study_spans(study: &StudyEntry, width: usize, cx: &Cx) -> Vec<Span<'static>> 
     };
     let hooks: Vec<String> = study.hooks.iter().map(hook).collect();
     let model = study.model.rsplit('/').next().unwrap_or(&study.model);
-    let head = text::fit(&text::clean(model), width.min(28));
+    let place = study.dir.file_name().unwrap_or(study.dir.as_os_str()).to_string_lossy();
+    let head = text::fit(&text::clean(if alone { model } else { &place }), width.min(28));
     let fits = if study.fits == 1 { "1 fit".to_owned() } else { format!("{} fits", study.fits) };
     let corpus = study.corpus.rsplit('/').next().unwrap_or(&study.corpus);
     let tail = format!("  {} · {} · {} rows · {fits}", hooks.join(", "), text::clean(corpus), text::count(study.rows));
     let room = width.saturating_sub(text::width(&head));
     vec![Span::raw(head), Span::styled(text::fit(&tail, room), cx.theme.dim())]
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::Event;
+    use crate::ui::demo::Demo;
+    use crate::ui::stage::Stage;
+    use crate::ui::theme::Profile;
+
+    #[test]
+    fn studies_of_one_model_and_corpus_are_told_apart_by_their_directories() {
+        let mut stage = Stage::opened(120, 36, Profile::Mono);
+        let mut studies = Demo::studies();
+        let twin = crate::study::StudyEntry { dir: "/elsewhere/twin".into(), ..studies[0].clone() };
+        studies.push(twin);
+        stage.keys("6").event(Event::Studies(studies));
+        let screen = stage.screen();
+        assert!(screen.contains("twin  L15") && screen.contains("gemma-2-2b  L12"), "{screen}");
+    }
 }

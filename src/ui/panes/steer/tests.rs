@@ -234,3 +234,16 @@ proptest! {
         let _ = stage.screen();
     }
 }
+
+#[test]
+fn enter_does_not_give_up_three_ways_under_way() {
+    let mut stage = stage(80, 24);
+    stage.keys("2").wait(0.2).keys("/").type_text("scarlet").keys("enter").wait(0.2);
+    stage.answers = false;
+    stage.keys("b");
+    let asked = asks(&stage).len();
+    assert!(asked > 0 && stage.screen().contains("core alone"), "{}", stage.screen());
+    stage.keys("enter");
+    assert_eq!(asks(&stage).len(), asked);
+    assert!(stage.screen().contains("core alone"), "{}", stage.screen());
+}
