@@ -64,6 +64,9 @@ impl Chart {
     /// The top of the y axis: a round number above everything.
     fn top(&self) -> f64 {
         let most = self.series.iter().flat_map(|s| s.points.iter().map(|p| p.high)).fold(0.0, f64::max);
+        if most <= 0.0 {
+            return 1.0;
+        }
         let base = 10f64.powf(most.max(1e-6).log10().floor());
         [1.0, 2.0, 4.0, 6.0, 8.0].map(|m| m * base).into_iter().find(|&top| top >= most).unwrap_or(10.0 * base)
     }
@@ -207,5 +210,16 @@ mod tests {
         assert_eq!((svg.matches("<circle").count(), svg.matches("<polyline").count()), (3, 2));
         assert_eq!(svg.matches("<text").count(), svg.matches("</text>").count());
         assert!(Chart::default().svg().contains("</svg>"), "an empty chart is still one");
+    }
+
+    #[test]
+    fn an_axis_of_nothing_but_zeros_has_a_scale() {
+        let flat = Point { x: 0.1, y: 0.0, low: 0.0, high: 0.0 };
+        let series = vec![Series { name: "a".to_owned(), points: vec![flat] }];
+        let lines = Chart { series, ..chart() }.grid(3, 8);
+        assert!(
+            lines[0].trim_start().starts_with("1 │") && lines[1].contains("0.5") && lines[2].contains('a'),
+            "{lines:?}"
+        );
     }
 }
