@@ -110,6 +110,52 @@ fn fitting_survives_kills() {
     }
 }
 
+/// Twenty kills of a run that checkpoints all the time: each goes on where the last checkpoint was, never further back, and
+/// the end is that of a run which nobody stopped.
+#[test]
+fn a_killed_fit_goes_on_from_its_checkpoint() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path();
+    let model = support::tiny_model(home).display().to_string();
+    let data = support::corpus(home, 300).display().to_string();
+    let study = home.join("study").display().to_string();
+    finish(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
+    let mut fit = vec!["fit", &study, "-k", "24", "--sparsity", "0.1", "--l1", "0", "--patience", "100000", "--json"];
+    fit.extend(["--max-sweeps", "3000", "--name"]);
+    let whole = finish(home, &[&fit[..], &["straight"]].concat());
+    let args = [&fit[..], &["killed"]].concat();
+    let (mut reached, mut resumed) = (0, 0);
+    for seed in 0..20 {
+        let mut run = command(home, &args);
+        run.env("MLPEEK_CHECKPOINT", "0").stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = run.spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let mut lines = out.lines();
+        // Killed in the middle of its sweeps, whatever the machine: some are seen first.
+        let first = lines.next().unwrap().unwrap();
+        let sweeps = Pcg64Mcg::seed_from_u64(seed).random_range(1..60);
+        let last = lines.by_ref().take(sweeps).last();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let at = |line: &str| serde_json::from_str::<Value>(line).unwrap()["sweep"].as_u64();
+        let (Some(first), Some(last)) = (at(&first), last.and_then(Result::ok).and_then(|l| at(&l))) else { break };
+        assert!(first > reached, "went back: sweep {first} after a checkpoint at {reached} or later");
+        resumed += usize::from(first > 1);
+        // The next run begins no earlier than this one did: its checkpoints replaced the one that it began from.
+        reached = first - 1;
+        let curve = std::fs::read_to_string(Path::new(&study).join("fits/killed/loss.jsonl")).unwrap();
+        let told: Vec<u64> = curve.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok()?["sweep"].as_u64()).collect();
+        assert!(told.iter().copied().eq(1..=told.len() as u64) && told.len() as u64 + 1 >= last, "{told:?}");
+    }
+    assert!(resumed >= 10, "only {resumed} runs went on from a checkpoint");
+    let output = command(home, &args).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("going on from the checkpoint"));
+    let after = last_line(&output.stdout);
+    for what in ["relative_error", "explained_variance", "sweeps"] {
+        assert_eq!(after[what], whole[what], "{what}");
+    }
+}
+
 #[test]
 fn a_second_fit_is_refused_while_the_first_runs() {
     let dir = TempDir::new().unwrap();

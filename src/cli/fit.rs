@@ -34,7 +34,7 @@ pub struct FitArgs {
     #[arg(long)]
     pub seed: Option<u64>,
     /// Most sweeps
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     pub max_sweeps: Option<usize>,
     /// Sweeps without improvement before stopping
     #[arg(long)]
@@ -48,9 +48,12 @@ pub struct FitArgs {
     /// Where the sweeps run; auto is a GPU that can keep the activations, else the CPU
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub device: Device,
-    /// Go on from the fit's checkpoint
+    /// Go on from the fit's checkpoint, also where it ended by itself; a fit that was cut short goes on without it
     #[arg(long)]
     pub resume: bool,
+    /// Start anew, even where a fit of that name was cut short
+    #[arg(long, conflicts_with = "resume")]
+    pub fresh: bool,
     /// Go on from this fit's features and settings; rows that were collected since are folded in
     #[arg(long, value_name = "FIT", conflicts_with = "resume")]
     pub from: Option<String>,
@@ -172,6 +175,10 @@ mod tests {
             assert!(parse(&format!("mlpeek fit s {line}")).is_err(), "{line}");
         }
     }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "give a number of sweeps from 1 on".to_owned())
 }
 
 /// A share of the neurons; `None`: as their number has it.

@@ -136,6 +136,9 @@ pub struct SweepArgs {
     /// Numbers of features, separated by commas
     #[arg(long, short = 'k', value_delimiter = ',', default_values_t = [25, 50, 100, 200, 400])]
     pub features: Vec<usize>,
+    /// Make a start for every number of features, instead of going on from the fit with fewer
+    #[arg(long)]
+    pub cold: bool,
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ use crate::task::{Progress, TaskCtx};
 const SNAPSHOT_EVERY: Duration = Duration::from_millis(250);
 /// At most this much work is lost to a kill, or five times what a checkpoint takes.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
+/// The same in seconds, where the user says otherwise.
+const CHECKPOINT: &str = "MLPEEK_CHECKPOINT";
 /// What is done beside the sweeps waits this many times as long as it took.
 const COST: u32 = 5;
 
@@ -57,6 +59,8 @@ pub enum Resume {
     Never,
     /// Go on where a checkpoint is, start anew where there is none.
     IfThere,
+    /// Go on where a run was cut short, by ctrl-c or by a crash; start anew where it ended by itself.
+    IfCut,
     /// Go on; an error when there is no checkpoint.
     Must,
 }
@@ -123,7 +127,11 @@ pub struct FitPlace {
 }
 
 impl FitPlace {
-    /// The place of the fit `name` in `study`. A checkpoint of another request under that name is dropped.
+    /// The place of the fit `name` in `study`. Nothing there changes before the request is known to be one that can be
+    /// fitted.
+    ///
+    /// # Errors
+    /// What cannot be fitted; a name that holds the checkpoint of another request, where it is not to start anew.
     pub fn new(
         study: &Study,
         name: &str,
@@ -132,7 +140,20 @@ impl FitPlace {
         resume: Resume,
         begin: Begin,
     ) -> Result<Self> {
+        let manifest = study.manifest();
+        config.check((manifest.rows, manifest.width(hook)?))?;
+        if resume != Resume::Never && study.checkpoint_path(name)?.is_file() {
+            let (of, asked) = study.fit_request(name)?;
+            if of != hook || !config.same_fit(&asked) {
+                return Err(Error::usage(format!(
+                    "fit '{name}' has a checkpoint of other settings: go on with it by --name {name} --resume alone, give another --name, or drop it by --fresh"
+                )));
+            }
+        }
         study.start_fit(name, hook, config)?;
+        if resume == Resume::Never {
+            disk::remove_if_there(&study.checkpoint_path(name)?)?;
+        }
         Ok(Self {
             hook,
             name: name.to_owned(),
@@ -171,39 +192,34 @@ pub fn run_fit(
         observer.note(&format!("the coefficients ({bytes} while fitting) lie in files, not in memory"));
     }
     let config = &FitConfig { scratch, ..config.clone() };
-    let resumed = match place.resume {
-        Resume::Never => false,
-        Resume::IfThere => checkpoint.exists(),
-        Resume::Must if checkpoint.exists() => true,
-        Resume::Must => {
-            return Err(Error::usage(format!(
-                "fit '{}' has no checkpoint to resume ({} is absent): run it without --resume",
-                place.name,
-                checkpoint.display()
-            )));
-        }
-    };
     let gpu = place.gpu.as_ref().map(|gpu| gpu.for_fit(config, source.shape())).transpose()?;
-    let mut losses = Losses::open(&place.losses, resumed)?;
-    let mut factoriser = match &place.begin {
-        _ if resumed => Factoriser::resume(source, config.clone(), checkpoint, ctx)?,
-        Begin::Anew => Factoriser::start(source, config.clone(), ctx)?,
-        Begin::Factors { factors, locked } => Factoriser::warm(source, config.clone(), factors, locked, ctx)?,
-        Begin::Batches(rows) => first_look(source, config, *rows, &mut losses, observer, ctx)?,
+    let earlier = earlier(source, config, place, observer, ctx)?;
+    let resumed = earlier.is_some();
+    let mut losses = Losses::open(&place.losses, earlier.as_ref().map(Factoriser::sweeps))?;
+    // Batches come to an end of their own.
+    let mut looked = None;
+    let mut factoriser = match (earlier, &place.begin) {
+        (Some(earlier), _) => earlier,
+        (None, Begin::Anew) => Factoriser::start(source, config.clone(), ctx)?,
+        (None, Begin::Factors { factors, locked }) => Factoriser::warm(source, config.clone(), factors, locked, ctx)?,
+        (None, Begin::Batches(rows)) => {
+            let (factoriser, stop) = first_look(source, config, *rows, &mut losses, observer, ctx)?;
+            looked = Some(stop);
+            factoriser
+        }
     };
     if let Some((device, words)) = gpu {
         observer.note(&words);
         device.map_or(Ok(()), |(device, free)| factoriser.compute_on(device, free))?;
     }
-    let looked = !resumed && matches!(place.begin, Begin::Batches(_));
-    if !looked {
+    if looked.is_none() {
         observer.started(factoriser.init_seconds(), resumed);
     }
-    let (mut show, mut save_state) = (Rhythm::at_once(SNAPSHOT_EVERY), Rhythm::after(CHECKPOINT_EVERY));
+    let (mut show, mut save_state) = (Rhythm::at_once(SNAPSHOT_EVERY), Rhythm::after(checkpoint_every()?));
     let mut sweeps = 0;
     let stop = loop {
-        if looked {
-            break Some(Stop::MaxSweeps);
+        if let Some(stop) = looked {
+            break stop;
         }
         let sweep = match factoriser.step(ctx) {
             Ok(sweep) => sweep,
@@ -211,7 +227,7 @@ pub fn run_fit(
             Err(e) => return Err(e),
         };
         sweeps += 1;
-        losses.append(sweep)?;
+        losses.append(sweep, observer);
         observer.sweep(sweep)?;
         // Patience usually ends a fit before its most sweeps, so a total would promise an end that never comes.
         ctx.checkpoint(Progress::new("fitting", sweep.sweep as u64, config.max_sweeps.map(|m| m as u64), "sweeps"))
@@ -222,20 +238,19 @@ pub fn run_fit(
         if let Some(stop) = sweep.stop {
             break Some(stop);
         }
-        if observer.wants_hold() {
-            save_state.during(|| factoriser.checkpoint(checkpoint))?;
-            if observer.hold(ctx).is_err() {
-                break None;
-            }
-        } else if save_state.is_due() {
-            save_state.during(|| factoriser.checkpoint(checkpoint))?;
+        let held = observer.wants_hold();
+        if held || save_state.is_due() {
+            save_state.during(|| keep_going(&factoriser, checkpoint, observer));
+        }
+        if held && observer.hold(ctx).is_err() {
+            break None;
         }
     };
-    if stop.is_none() && sweeps == 0 && !resumed {
+    if stop.is_none() && sweeps == 0 && !resumed && looked.is_none() {
         return Err(Error::Cancelled);
     }
     if stop != Some(Stop::Converged) {
-        factoriser.checkpoint(checkpoint)?;
+        keep_going(&factoriser, checkpoint, observer);
     }
     // A user who stops a fit still wants its factors: finishing must not see the same request to stop.
     let factors = factoriser.finish(&TaskCtx::silent())?;
@@ -246,6 +261,53 @@ pub fn run_fit(
     }
     observer.snapshot(&factors, true);
     Ok(FitEnd { factors, stop })
+}
+
+/// The fit at its checkpoint, where it goes on from one.
+fn earlier<'a>(
+    source: &'a dyn ActivationSource,
+    config: &FitConfig,
+    place: &FitPlace,
+    observer: &mut dyn FitObserver,
+    ctx: &TaskCtx,
+) -> Result<Option<Factoriser<'a>>> {
+    let (name, checkpoint) = (&place.name, &place.checkpoint);
+    match (place.resume, checkpoint.exists()) {
+        (Resume::Never, _) | (Resume::IfThere | Resume::IfCut, false) => Ok(None),
+        (Resume::Must, false) => Err(Error::usage(format!(
+            "fit '{name}' has no checkpoint to resume ({} is absent): run it without --resume",
+            checkpoint.display()
+        ))),
+        (Resume::Must | Resume::IfThere, true) => {
+            Factoriser::resume(source, config.clone(), checkpoint, ctx).map(Some)
+        }
+        (Resume::IfCut, true) => match Factoriser::resume(source, config.clone(), checkpoint, ctx) {
+            Ok(fit) if fit.has_ended() => {
+                let sweeps = fit.sweeps();
+                observer.note(&format!("'{name}' ended after {sweeps} sweeps: fitting it anew (--resume goes on from there)"));
+                Ok(None)
+            }
+            Ok(fit) => Ok(Some(fit)),
+            Err(Error::Cancelled) => Err(Error::Cancelled),
+            Err(e) => {
+                observer.note(&format!("fitting anew, since the checkpoint of '{name}' cannot be used: {e}"));
+                Ok(None)
+            }
+        },
+    }
+}
+
+/// Saves where a fit stands. That it could not is told, and no reason to give the fit up.
+fn keep_going(fit: &Factoriser<'_>, checkpoint: &Path, observer: &mut dyn FitObserver) {
+    if let Err(e) = fit.checkpoint(checkpoint) {
+        observer.note(&format!("the fit goes on, but a crash would lose it: {e}"));
+    }
+}
+
+fn checkpoint_every() -> Result<Duration> {
+    let Ok(text) = std::env::var(CHECKPOINT) else { return Ok(CHECKPOINT_EVERY) };
+    let seconds = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+    seconds.ok_or_else(|| Error::usage(format!("{CHECKPOINT} is '{text}': give seconds between checkpoints, as 10 or 0.5")))
 }
 
 /// When something is done again: not before `every`, nor before five times what it took.
@@ -275,7 +337,7 @@ impl Rhythm {
     }
 }
 
-/// Batches until they end or the user has seen enough, then every row.
+/// Batches until they end or the user has seen enough, then every row. With it why it ended; `None` where the user stopped it.
 fn first_look<'a>(
     source: &'a dyn ActivationSource,
     config: &FitConfig,
@@ -283,16 +345,25 @@ fn first_look<'a>(
     losses: &mut Losses<'_>,
     observer: &mut dyn FitObserver,
     ctx: &TaskCtx,
-) -> Result<Factoriser<'a>> {
+) -> Result<(Factoriser<'a>, Option<Stop>)> {
     let mut look = FirstLook::start(source, config.clone(), rows)?;
     observer.started(0.0, false);
     loop {
-        let sweep = look.step(ctx)?;
-        losses.append(sweep)?;
+        let sweep = match look.step(ctx) {
+            Err(Error::Cancelled) if look.batches() > 0 => {
+                observer.note(&format!(
+                    "stopped after {} batches: one pass gives every row its coefficients, then this is saved",
+                    look.batches()
+                ));
+                return Ok((look.finish(&TaskCtx::silent())?, None));
+            }
+            step => step?,
+        };
+        losses.append(sweep, observer);
         observer.sweep(sweep)?;
-        ctx.checkpoint(Progress::new("batches", sweep.sweep as u64, config.max_sweeps.map(|m| m as u64), "batches"))?;
+        ctx.checkpoint(Progress::new("batches", sweep.sweep as u64, config.max_sweeps.map(|m| m as u64), "batches")).ok();
         if sweep.stop.is_some() {
-            return look.finish(ctx);
+            return Ok((look.finish(ctx)?, sweep.stop));
         }
     }
 }
@@ -300,31 +371,49 @@ fn first_look<'a>(
 /// The error curve on disk, a JSON object a sweep.
 struct Losses<'p> {
     path: &'p Path,
-    file: File,
+    /// `None` once it could not be written.
+    file: Option<File>,
 }
 
 impl<'p> Losses<'p> {
-    fn open(path: &'p Path, append: bool) -> Result<Self> {
-        let mut options = OpenOptions::new();
-        options.create(true).write(true).append(append).truncate(!append);
-        let file = options.open(path).map_err(Error::io("open", path))?;
-        Ok(Self { path, file })
+    /// A new curve, or that of a fit which goes on after `sweeps`: what a run did beyond its checkpoint comes again.
+    fn open(path: &'p Path, sweeps: Option<usize>) -> Result<Self> {
+        let mut kept = String::new();
+        for sweep in sweeps.map_or(Ok(Vec::new()), |last| read_curve(path, last))? {
+            kept += &serde_json::to_string(&sweep).unwrap_or_default();
+            kept.push('\n');
+        }
+        disk::write_atomic(path, kept.as_bytes())?;
+        let file = OpenOptions::new().append(true).open(path).map_err(Error::io("open", path))?;
+        Ok(Self { path, file: Some(file) })
     }
 
-    fn append(&mut self, sweep: Sweep) -> Result<()> {
+    /// Adds a sweep. That it cannot be written is told once, and no reason to give the fit up.
+    fn append(&mut self, sweep: Sweep, observer: &mut dyn FitObserver) {
+        let Some(file) = &mut self.file else { return };
         let line = serde_json::to_string(&sweep).unwrap_or_default();
-        writeln!(self.file, "{line}").map_err(Error::io("append to", self.path))
+        if let Err(e) = writeln!(file, "{line}") {
+            let problem = Error::io("append to", self.path)(e);
+            observer.note(&format!("the fit goes on, but its error curve is not kept: {problem}"));
+            self.file = None;
+        }
     }
+}
+
+/// The sweeps of a curve up to the one numbered `last`, as far as they were written whole.
+fn read_curve(path: &Path, last: usize) -> Result<Vec<Sweep>> {
+    let text = match std::fs::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("read", path)(e)),
+    };
+    let whole = text.lines().map_while(|line| serde_json::from_str::<Sweep>(line).ok());
+    Ok(whole.take_while(|sweep| sweep.sweep <= last).collect())
 }
 
 /// The error curve of a saved fit, as far as it was written whole.
 pub fn saved_curve(study: &Study, name: &str) -> Result<Vec<Sweep>> {
-    let path = study.loss_path(name)?;
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(e) => Err(Error::io("read", &path)(e)),
-    }
+    read_curve(&study.loss_path(name)?, usize::MAX)
 }
 
 /// The name of a fit that goes on from `entry`: the same while its settings are, as with new rows.

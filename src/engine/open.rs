@@ -53,6 +53,9 @@ impl Opener {
         let (hook, model_id, config) = run_job(&self.session, Job::Load, token, |ctx| {
             let study = self.open_or_read(dir)?;
             let manifest = study.manifest().clone();
+            for problem in study.unreadable_fits()? {
+                self.session.log(Level::Error, problem);
+            }
             let fits = study.fits()?;
             let newest = fits.last().cloned();
             let hook = newest

@@ -103,10 +103,13 @@ impl<'a> Bench<'a> {
         &self.held
     }
 
-    /// Fits the training rows alone.
-    pub fn fit(&self, config: &FitConfig, ctx: &TaskCtx) -> Result<Candidate> {
+    /// Fits the training rows alone; where `earlier` holds a fit of fewer features, it goes on from that.
+    pub fn fit(&self, config: &FitConfig, earlier: Option<&Factors>, ctx: &TaskCtx) -> Result<Candidate> {
         let stage = format!("fitting {}, seed {}", super::quality::fit_name(config), config.seed);
-        let mut fit = Factoriser::start(&self.train, config.clone(), ctx)?;
+        let mut fit = match earlier {
+            Some(earlier) => Factoriser::warm(&self.train, config.clone(), earlier, &[], ctx)?,
+            None => Factoriser::start(&self.train, config.clone(), ctx)?,
+        };
         loop {
             let sweep = fit.step(ctx)?;
             let most = config.max_sweeps.map(|m| m as u64);

@@ -109,7 +109,7 @@ pub fn quality(
     let mut first = None;
     for fit in &config.fits {
         let candidates = seeds(fit.seed, config.seeds)
-            .map(|seed| bench.fit(&FitConfig { seed, ..fit.clone() }, ctx))
+            .map(|seed| bench.fit(&FitConfig { seed, ..fit.clone() }, None, ctx))
             .collect::<Result<Vec<_>>>()?;
         judge.add(fit_name(fit), Kind::Fit, None, Some(fit), &candidates)?;
         first.get_or_insert_with(|| candidates[0].directions.clone());

@@ -1,8 +1,9 @@
-//! Choosing k, p and λ: a fit of each with several seeds, measured on rows that it has not seen.
+//! Choosing k, p and λ: a fit of each with several seeds, measured on rows that it has not seen. As k grows each fit
+//! goes on from the one before it with the same seed.
 
 use serde::Serialize;
 
-use super::bench::Bench;
+use super::bench::{Bench, Candidate};
 use super::quality::{Division, division, fit_name, for_width, judged, seeds};
 use super::report::{Kind, MethodReport};
 use super::split::Holdout;
@@ -21,6 +22,8 @@ pub struct SweepConfig {
     pub seeds: usize,
     /// What is held out.
     pub holdout: Holdout,
+    /// Whether every fit makes its own start, instead of going on from the one with fewer features.
+    pub cold: bool,
 }
 
 /// One point of the curve: means over seeds.
@@ -34,6 +37,8 @@ pub struct SweepRow {
     pub l1: f64,
     /// The most features at a token.
     pub row_cap: Option<usize>,
+    /// Whether it went on from the fits with fewer features before it.
+    pub warm: bool,
     /// ‖A − YZᵀ‖²/‖A‖² of the fit on its training rows.
     pub relative_error: Option<f64>,
     /// The same on held-out rows with the best coefficients for fixed features.
@@ -59,12 +64,13 @@ pub struct SweepRow {
 }
 
 impl SweepRow {
-    fn new(config: &FitConfig, width: usize, report: &MethodReport) -> Self {
+    fn new(config: &FitConfig, width: usize, warm: bool, report: &MethodReport) -> Self {
         Self {
             features: config.features,
             sparsity: config.share(width),
             l1: config.l1,
             row_cap: config.row_cap,
+            warm,
             relative_error: report.relative_error,
             held_out_error: report.held_out_error,
             active: report.active,
@@ -122,16 +128,30 @@ pub fn sweep(
     let bench = Bench::new(source, tokens, &config.holdout, ctx)?;
     let width = source.shape().1;
     let mut rows = Vec::new();
-    for fit in &for_width(&config.fits, width) {
+    let mut before: Option<(&FitConfig, Vec<Candidate>)> = None;
+    let fits = for_width(&config.fits, width);
+    for fit in &fits {
+        let earlier = before.take().filter(|(smaller, _)| !config.cold && grows(smaller, fit)).map(|(_, fits)| fits);
         let candidates = seeds(fit.seed, config.seeds)
-            .map(|seed| bench.fit(&FitConfig { seed, ..fit.clone() }, ctx))
+            .enumerate()
+            .map(|(i, seed)| {
+                let earlier = earlier.as_ref().and_then(|fits| fits[i].factors.as_deref());
+                bench.fit(&FitConfig { seed, ..fit.clone() }, earlier, ctx)
+            })
             .collect::<Result<Vec<_>>>()?;
         let report = judged(&bench, tokens, fit_name(fit), Kind::Fit, None, Some(fit), &candidates, ctx)?;
-        let row = SweepRow::new(fit, width, &report);
+        let row = SweepRow::new(fit, width, earlier.is_some(), &report);
         seen(&row)?;
         rows.push(row);
+        before = Some((fit, candidates));
     }
     Ok((division(&bench), rows))
+}
+
+/// Whether `larger` is `smaller` with more features, by a rule that can go on from other factors.
+fn grows(smaller: &FitConfig, larger: &FitConfig) -> bool {
+    let rest = FitConfig { features: smaller.features, ..larger.clone() };
+    larger.solver == Solver::Bcd && rest == *smaller && larger.features > smaller.features
 }
 
 #[cfg(test)]

@@ -121,16 +121,19 @@ fn a_sweep_shows_that_more_features_explain_more_until_they_are_enough() {
     let source = InMemory::new(tokens.rows.len(), NEURONS, data);
     let base = FitConfig { seed: 3, ..FitConfig::plain() };
     let fits = grid(&base, &[1, 3, 7, 12], &[Some(0.04)], &[0.0], &[None]);
-    let config = SweepConfig { fits, seeds: 2, holdout: config().holdout };
-    let mut seen = 0;
-    let (division, rows) = sweep(&source, &tokens, &config, &TaskCtx::silent(), &mut |_| {
-        seen += 1;
-        Ok(())
-    })
-    .unwrap();
-    assert_eq!((seen, division.labels), (4, 6));
-    let errors: Vec<f64> = rows.iter().map(|r| r.held_out_error.unwrap()).collect();
-    assert!(errors[0] > errors[1] + 0.02 && errors[1] > errors[2] + 0.02, "{errors:?}");
-    assert!(errors[2] - errors[3] < 0.5 * (errors[1] - errors[2]), "seven patterns are there: {errors:?}");
-    assert!(rows.iter().all(|r| r.stability.is_some() && r.auroc.is_some()));
+    for cold in [false, true] {
+        let config = SweepConfig { fits: fits.clone(), seeds: 2, holdout: config().holdout, cold };
+        let mut seen = 0;
+        let (division, rows) = sweep(&source, &tokens, &config, &TaskCtx::silent(), &mut |_| {
+            seen += 1;
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((seen, division.labels), (4, 6));
+        let errors: Vec<f64> = rows.iter().map(|r| r.held_out_error.unwrap()).collect();
+        assert!(errors[0] > errors[1] + 0.02 && errors[1] > errors[2] + 0.02, "{errors:?}");
+        assert!(errors[2] - errors[3] < 0.5 * (errors[1] - errors[2]), "seven patterns are there: {errors:?}");
+        assert!(rows.iter().all(|r| r.stability.is_some() && r.auroc.is_some()));
+        assert_eq!(rows.iter().map(|r| r.warm).collect::<Vec<_>>(), [false, !cold, !cold, !cold]);
+    }
 }

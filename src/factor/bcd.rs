@@ -16,6 +16,8 @@ use crate::task::TaskCtx;
 /// Sweeps on fixed supports between two that choose them anew: those need only the non-zeros' entries of AᵀY, at about
 /// half the time, and supports settle early.
 pub(crate) const SUPPORT_SWEEPS: usize = 3;
+/// How far the joint refit goes towards its optimum, as a multiple: it may go beyond, as [`capped::RELAXATION`] says of Y.
+const REFIT_RELAXATION: f32 = 1.5;
 /// Badly explained rows looked at for each feature that is revived.
 const ROWS_A_REVIVAL: usize = 20;
 /// Revived features whose directions are nearer than this cosine count as one.
@@ -100,7 +102,8 @@ pub(crate) fn step_features(
     };
     let (values, gain) = columns::refit(&features, &sums.gram, &products, &rows, problem.locked);
     if !penalised || first {
-        features.values = values;
+        let relaxation = if first { 1.0 } else { REFIT_RELAXATION };
+        features.values.iter_mut().zip(values).for_each(|(v, new)| *v += relaxation * (new - *v));
         let scales = columns::normalise(&mut features);
         return Ok((features, scales));
     }

@@ -5,6 +5,9 @@
 
 use crate::matrix::panel::{self, Gram, PANEL};
 
+/// How far a coefficient goes towards its optimum given the others, as a multiple. Beyond 1 and below 2 it still lowers the
+/// objective, and the sweeps lower it sooner (successive over-relaxation, Young 1954; tests/bench/factor.rs says by how much).
+pub(crate) const RELAXATION: f32 = 1.4;
 /// Rounds over the chosen features after each choice, and at the end.
 const ROUNDS: [usize; 2] = [1, 4];
 /// A projection that no coefficient can follow: HALS leaves that coefficient at zero.
@@ -15,7 +18,7 @@ const BARRED: f32 = -1e30;
 pub(crate) fn step(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32, sweeps: usize, row_cap: Option<usize>) {
     let k = gram.diagonal.len();
     let Some(cap) = row_cap.filter(|&cap| cap < k) else {
-        (0..sweeps).for_each(|_| panel::hals(y, p, gram, penalty));
+        (0..sweeps).for_each(|_| panel::hals(y, p, gram, penalty, RELAXATION));
         return;
     };
     let mut anew = choose(p, gram, penalty, cap);
@@ -26,7 +29,7 @@ pub(crate) fn step(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32, sweeps: 
     }
     for (candidate, sweeps) in [(&mut *y, sweeps), (&mut anew[..], 1)] {
         let held: Vec<f32> = candidate.iter().zip(p).map(|(&v, &p)| if v == 0.0 { BARRED } else { p }).collect();
-        (0..sweeps).for_each(|_| panel::hals(candidate, &held, gram, penalty));
+        (0..sweeps).for_each(|_| panel::hals(candidate, &held, gram, penalty, RELAXATION));
     }
     let (old, new) = (objective(y, p, gram, penalty), objective(&anew, p, gram, penalty));
     let better: [bool; PANEL] = std::array::from_fn(|r| counts[r] > cap || new[r] < old[r]);

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{Device, Tensor};
 
 use super::SparseColumns;
+use super::capped::RELAXATION;
 use super::columns;
 use super::panels::Panels;
 use super::stream::{Gather, Stream, Sums, densify};
@@ -22,7 +23,8 @@ const BLOCK_BYTES: usize = 256 << 20;
 /// Share of a device's free memory that A may keep.
 const SHARE: u64 = 2;
 
-/// A step on the coefficients of every row: Y times `scales`, then sweeps of `y_j ← max(0, (p_j − λ − Σ_{l≠j} Q_jl y_l) / Q_jj)`.
+/// A step on the coefficients of every row: Y times `scales`, then sweeps of relaxed HALS, as
+/// [`crate::matrix::panel::hals`] takes them.
 pub(crate) struct Descent<'s> {
     pub(crate) features: &'s SparseColumns,
     pub(crate) scales: &'s [f32],
@@ -139,10 +141,11 @@ impl Basis {
 
     /// Changes `lines` (k × rows) in place, feature by feature.
     fn descend(&self, lines: &Tensor, p: &Tensor, step: &Descent<'_>) -> Result<()> {
-        let target = (p - f64::from(step.penalty))?;
+        let (target, relaxation) = ((p - f64::from(step.penalty))?, f64::from(RELAXATION));
         for j in (0..step.sweeps).flat_map(|_| 0..self.inverse.len()) {
             let others = self.others.narrow(0, j, 1)?.matmul(lines)?;
-            let line = ((target.narrow(0, j, 1)? - others)?.relu()? * self.inverse[j])?;
+            let optimum = ((target.narrow(0, j, 1)? - others)? * (relaxation * self.inverse[j]))?;
+            let line = (optimum - (lines.narrow(0, j, 1)? * (relaxation - 1.0))?)?.relu()?;
             lines.slice_set(&line, 0, j)?;
         }
         Ok(())

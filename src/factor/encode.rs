@@ -13,7 +13,7 @@ use super::columns;
 use super::{Coding, Factors, SparseColumns};
 use crate::activations::Block;
 use crate::error::{Error, Result};
-use crate::matrix::cholesky;
+use crate::matrix::cholesky::Updated;
 use crate::matrix::panel::{self, Gram, PANEL};
 use crate::task::TaskCtx;
 
@@ -21,6 +21,9 @@ use crate::task::TaskCtx;
 const WARM_SWEEPS: usize = 24;
 /// A gradient below this share of the largest projection of its row counts as zero.
 const TOLERANCE: f64 = 1e-7;
+/// Added to the diagonal of ZᵀZ, relative, and the least pivot: features that say the same stay solvable.
+const RIDGE: f64 = 1e-12;
+const PIVOT: f64 = 1e-14;
 
 /// Encodes rows on fixed features; holds ZᵀZ and what else can be computed once.
 pub struct Encoder {
@@ -100,7 +103,7 @@ impl Encoder {
             line.iter_mut().for_each(|v| *v -= offset as f32);
         }
         for _ in 0..WARM_SWEEPS {
-            panel::hals(&mut y, &p, &self.gram, 0.0);
+            panel::hals(&mut y, &p, &self.gram, 0.0, capped::RELAXATION);
         }
         let mut solver = ActiveSet::new(&self.q, k);
         for (r, (line, row)) in out.chunks_exact_mut(k).zip(rows.chunks_exact(d)).enumerate() {
@@ -134,31 +137,33 @@ struct ActiveSet<'q> {
     target: Vec<f64>,
     x: Vec<f64>,
     passive: Vec<usize>,
-    matrix: Vec<f64>,
+    /// Of Q on the passive set.
+    factor: Updated,
     solution: Vec<f64>,
 }
 
 impl<'q> ActiveSet<'q> {
     fn new(q: &'q [f64], k: usize) -> Self {
         let (target, x) = (vec![0.0; k], vec![0.0; k]);
-        Self { q, k, target, x, passive: Vec::new(), matrix: Vec::new(), solution: Vec::new() }
+        Self { q, k, target, x, passive: Vec::new(), factor: Updated::new(k), solution: Vec::new() }
     }
 
     fn solve(&mut self) {
         let k = self.k;
         let size = self.target.iter().fold(0.0f64, |m, p| m.max(p.abs()));
-        self.passive.clear();
-        self.passive.extend((0..k).filter(|&j| self.x[j] > 0.0 && self.q[j * k + j] > 0.0));
+        self.forget();
         for j in 0..k {
             if self.q[j * k + j] <= 0.0 {
                 self.x[j] = 0.0;
+            } else if self.x[j] > 0.0 {
+                self.join(j);
             }
         }
         // Each round lowers the objective, so none repeats; the bound only guards against rounding.
         for _ in 0..10 * k + 10 {
             self.descend();
             match self.steepest(TOLERANCE * size) {
-                Some(j) => self.passive.push(j),
+                Some(j) => self.join(j),
                 None => return,
             }
         }
@@ -168,7 +173,8 @@ impl<'q> ActiveSet<'q> {
     fn solve_capped(&mut self, gram: &Gram, cap: usize) {
         let mut left: Vec<f32> = self.target.iter().map(|&v| v as f32).collect();
         let mut chosen = vec![0.0; self.k];
-        self.passive = capped::pursue(&mut left, &mut chosen, gram, cap);
+        self.forget();
+        capped::pursue(&mut left, &mut chosen, gram, cap).into_iter().for_each(|j| self.join(j));
         self.x.iter_mut().zip(&chosen).for_each(|(x, &c)| *x = f64::from(c));
         self.descend();
     }
@@ -190,43 +196,45 @@ impl<'q> ActiveSet<'q> {
             if step >= 1.0 {
                 return;
             }
-            let (x, solution) = (&mut self.x, &self.solution);
-            let mut at = 0;
-            self.passive.retain(|&j| {
-                let leaves = solution[at] <= 0.0 && x[j] <= 1e-14 * solution[at].abs();
-                at += 1;
-                if leaves {
-                    x[j] = 0.0;
+            let before = self.passive.len();
+            for i in (0..before).rev() {
+                let (x, solution) = (self.x[self.passive[i]], self.solution[i]);
+                if solution <= 0.0 && x <= 1e-14 * solution.abs() {
+                    self.leave(i);
                 }
-                !leaves
-            });
-            if at == self.passive.len() {
+            }
+            if before == self.passive.len() {
                 // Rounding kept the blocking entry a hair above zero: it leaves by force.
-                if let Some(i) = (0..at)
+                if let Some(i) = (0..before)
                     .filter(|&i| self.solution[i] <= 0.0)
                     .min_by(|&a, &b| self.x[self.passive[a]].total_cmp(&self.x[self.passive[b]]))
                 {
-                    self.x[self.passive[i]] = 0.0;
-                    self.passive.remove(i);
+                    self.leave(i);
                 }
             }
         }
     }
 
     fn least_squares(&mut self) {
-        let m = self.passive.len();
-        self.matrix.clear();
-        for &a in &self.passive {
-            let line = &self.q[a * self.k..(a + 1) * self.k];
-            self.matrix.extend(self.passive.iter().map(|&b| line[b]));
-        }
-        for a in 0..m {
-            self.matrix[a * m + a] *= 1.0 + 1e-12;
-        }
         self.solution.clear();
         self.solution.extend(self.passive.iter().map(|&j| self.target[j]));
-        cholesky::factor(&mut self.matrix, m, 1e-14);
-        cholesky::solve(&self.matrix, m, &mut self.solution);
+        self.factor.solve(&mut self.solution);
+    }
+
+    fn forget(&mut self) {
+        self.passive.clear();
+        self.factor.clear();
+    }
+
+    fn join(&mut self, j: usize) {
+        let line = &self.q[j * self.k..(j + 1) * self.k];
+        self.factor.push(self.passive.iter().map(|&l| line[l]), line[j] * (1.0 + RIDGE), PIVOT);
+        self.passive.push(j);
+    }
+
+    fn leave(&mut self, at: usize) {
+        self.x[self.passive.remove(at)] = 0.0;
+        self.factor.remove(at);
     }
 
     /// The feature outside the passive set whose rise lowers the objective most, if any does by more than `least`.

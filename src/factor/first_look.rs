@@ -108,6 +108,11 @@ impl<'a> FirstLook<'a> {
         Ok(Sweep { sweep: self.sweep, relative_error: error, seconds: self.seconds, stop })
     }
 
+    /// Batches done.
+    pub fn batches(&self) -> usize {
+        self.sweep
+    }
+
     /// Every row with its coefficients, and their error: a fit that can go on with full sweeps.
     pub fn finish(self, ctx: &TaskCtx) -> Result<Factoriser<'a>> {
         if self.sweep == 0 {

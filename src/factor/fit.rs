@@ -137,6 +137,16 @@ impl<'a> Factoriser<'a> {
         (self.progress.seconds[0], self.progress.seconds[2]) = (seconds.to_bits(), seconds.to_bits());
     }
 
+    /// Sweeps done.
+    pub fn sweeps(&self) -> usize {
+        self.progress.sweep
+    }
+
+    /// Whether the last sweep was one to end with, by the settings as they are now.
+    pub fn has_ended(&self) -> bool {
+        self.progress.sweep > 0 && self.stop().is_some()
+    }
+
     /// Seconds that the start took.
     pub fn init_seconds(&self) -> f64 {
         f64::from_bits(self.progress.seconds[1])
@@ -168,6 +178,9 @@ impl<'a> Factoriser<'a> {
                 bcd::sweep(&problem, state, spare, next, ctx)
             }
         })?;
+        if !self.spare.objective.is_finite() {
+            return Err(self.overflow());
+        }
         std::mem::swap(&mut self.state, &mut self.spare);
         self.progress.sweep = sweep;
         let seconds = f64::from_bits(self.progress.seconds[0]) + started.elapsed().as_secs_f64();
@@ -176,6 +189,16 @@ impl<'a> Factoriser<'a> {
         self.keep_best(room);
         self.progress.stopped = self.stop();
         Ok(Sweep { sweep, relative_error: self.relative(self.state.error), seconds, stop: self.progress.stopped })
+    }
+
+    /// What to say of activations whose products are beyond f32.
+    fn overflow(&self) -> Error {
+        let squares = self.survey.row_squares.iter().enumerate();
+        let row = squares.max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(row, _)| row);
+        Error::refused(format!(
+            "the squared error is beyond single precision: {} is the largest row; scale the activations down, or leave that text out",
+            self.stream.source.describe_row(row)
+        ))
     }
 
     /// What the sweeps lower, relative to the square of the rows as the fit sees them: their squared error, plus 2λΣY

@@ -81,3 +81,17 @@ pub(super) fn check(factors: &Factors, (n, d): (usize, usize)) -> Result<()> {
     }
     Ok(())
 }
+
+/// Refuses locked features that have more neurons than the new sparsity keeps: they are to stay as they are.
+pub(super) fn check_locked(features: &SparseColumns, locked: &[bool], keep: usize) -> Result<()> {
+    for j in (0..features.columns()).filter(|&j| locked[j]) {
+        let neurons = features.column(j).1.iter().filter(|v| **v != 0.0).count();
+        if neurons > keep {
+            let least = (1e4 * neurons as f64 / features.rows as f64).ceil() / 1e4;
+            return Err(Error::usage(format!(
+                "locked feature {j} has {neurons} neurons and this sparsity keeps {keep}: give --sparsity {least} or more, or leave it unlocked"
+            )));
+        }
+    }
+    Ok(())
+}

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::Output;
+use crate::baselines::Directions;
+use crate::eval::contexts::activity;
+use crate::eval::matching::duplicates;
 use crate::amounts::{chosen_percent, count};
 use crate::cli::FitArgs;
 use crate::engine::fitting::{self, Begin, FitObserver, FitPlace, Resume};
 use crate::engine::gpu::FitGpu;
 use crate::error::{Error, Result};
-use crate::factor::{Factors, FitConfig, Sweep};
+use crate::factor::{Factors, FitConfig, Solver, Sweep};
 use crate::model::{HookPoint, HookSite};
 use crate::study::{FitEntry, Study};
 
@@ -20,6 +23,9 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     let plan = Plan::of(&study, args)?;
     let hook = plan.hook;
     let width = study.manifest().width(hook)?;
+    if plan.config.solver == Solver::Mu && args.objective.l1.is_some_and(|l1| l1 != 0.0) {
+        return Err(Error::usage("the multiplicative updates know no penalty: leave out --l1, or use --solver bcd"));
+    }
     let config = plan.config.for_width(width);
     if config.features > width {
         out.note("more features than neurons: that is an overcomplete basis");
@@ -32,7 +38,12 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     if !study.manifest().complete {
         out.note("the cache is not complete: fitting the rows that are there (run collect again for the rest)");
     }
-    let resume = if args.resume { Resume::Must } else { Resume::Never };
+    let resume = match plan.begin {
+        _ if args.resume => Resume::Must,
+        _ if args.fresh => Resume::Never,
+        Begin::Factors { .. } => Resume::Never,
+        Begin::Anew | Begin::Batches(_) => Resume::IfCut,
+    };
     let gpu = FitGpu::open(args.device.into())?;
     let place = FitPlace { gpu, ..FitPlace::new(&study, &name, hook, &config, resume, plan.begin)? };
     let source = study.activations(hook)?;
@@ -41,12 +52,14 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     let end = fitting::run_fit(source.as_ref(), &config, &place, &mut observer, &save, &ctx)?;
     let (seconds, factors) = (observer.last.map_or(0.0, |s| s.seconds), &end.factors);
     let init_seconds = observer.init_seconds;
+    let dead = activity(factors).1;
+    let duplicates = duplicates(&Directions::Sparse(factors.features.clone()));
     if out.is_json() {
         out.object(&json!({"event": "fitted", "fit": name, "features": factors.features.columns(),
             "relative_error": factors.relative_error, "explained_variance": factors.explained_variance,
             "sweeps": factors.sweep, "seconds": seconds, "init_seconds": init_seconds, "sparsity": config.sparsity,
             "l1": config.l1, "row_cap": config.row_cap, "scale_rows": config.scale_rows, "centre": config.centre,
-            "from": plan.from.map(|entry| entry.name), "stop": end.stop}))?;
+            "from": plan.from.map(|entry| entry.name), "stop": end.stop, "dead": dead, "duplicates": duplicates}))?;
     } else {
         out.line(&format!(
             "fit '{name}': {} features of {} of {} neurons, relative error {:.4}, explained variance {:.4}, {} sweeps in {seconds:.1} s (start {init_seconds:.1} s)",
@@ -57,6 +70,12 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
             factors.explained_variance,
             factors.sweep
         ))?;
+        if dead + duplicates > 0 {
+            let (away, dir) = (dead + duplicates, args.study.display());
+            out.note(&format!(
+                "{dead} features are used by no token and {duplicates} nearly repeat another: mlpeek fit {dir} --from {name} --merge {away}, and then --add {away}, puts them to use"
+            ));
+        }
     }
     if end.stop.is_none() { Err(Error::Cancelled) } else { Ok(()) }
 }

@@ -18,7 +18,8 @@ const BAR: f64 = 40.0;
 pub(super) fn run(args: &SweepArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let subject = Subject::open(&args.judge, &args.features, out)?;
-    let config = SweepConfig { fits: subject.fits, seeds: args.judge.seeds, holdout: subject.holdout };
+    let (fits, seeds) = (subject.fits, args.judge.seeds);
+    let config = SweepConfig { fits, seeds, holdout: subject.holdout, cold: args.cold };
     if !out.is_json() {
         out.line(&line(FIRST, &HEADS, &subject.hook.to_string(), &HEADS.map(str::to_owned)))?;
     }
@@ -32,6 +33,9 @@ pub(super) fn run(args: &SweepArgs, out: &mut Output) -> Result<()> {
     }
     out.line("")?;
     out.line(&division(&parts))?;
+    if rows.iter().any(|row| row.warm) {
+        out.line("↑ went on from the fit above it, with more features: sweeps and seconds are those beyond it (--cold: each its own start)")?;
+    }
     curve(&rows, out)
 }
 
@@ -43,7 +47,8 @@ fn event(row: &SweepRow) -> Result<Value> {
 
 fn name(row: &SweepRow) -> String {
     let cap = row.row_cap.map_or_else(String::new, |cap| format!(", cap {cap}"));
-    format!("k {}, {}, λ {}{cap}", row.features, chosen_percent(row.sparsity), row.l1)
+    let warm = if row.warm { " ↑" } else { "" };
+    format!("k {}, {}, λ {}{cap}{warm}", row.features, chosen_percent(row.sparsity), row.l1)
 }
 
 fn cells(row: &SweepRow) -> Vec<String> {

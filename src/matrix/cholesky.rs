@@ -21,22 +21,94 @@ fn factor_body<V: Vector>(a: &mut [f64], m: usize, floor: f64) {
 }
 
 kernel! {
-    /// Solves `L Lᵀ x = b` in place for the factor of [`factor`].
-    pub fn solve(l: &[f64], m: usize, b: &mut [f64]) = solve_body;
+    /// Solves `L Lᵀ x = b` in place for the factor of [`factor`], whose rows are `stride` apart.
+    pub fn solve(l: &[f64], stride: usize, b: &mut [f64]) = solve_body;
 }
 
 #[inline(always)]
-fn solve_body<V: Vector>(l: &[f64], m: usize, b: &mut [f64]) {
-    for i in 0..m {
-        let sum = b[i] - dot(&l[i * m..i * m + i], &b[..i]);
-        b[i] = sum / l[i * m + i];
-    }
-    for i in (0..m).rev() {
-        let x = b[i] / l[i * m + i];
+fn solve_body<V: Vector>(l: &[f64], stride: usize, b: &mut [f64]) {
+    forward_body::<V>(l, stride, b);
+    for i in (0..b.len()).rev() {
+        let row = &l[i * stride..=i * stride + i];
+        let x = b[i] / row[i];
         b[i] = x;
-        for (v, &e) in b[..i].iter_mut().zip(&l[i * m..i * m + i]) {
+        for (v, &e) in b[..i].iter_mut().zip(row) {
             *v -= e * x;
         }
+    }
+}
+
+kernel! {
+    /// Solves `L x = b` in place.
+    fn forward(l: &[f64], stride: usize, b: &mut [f64]) = forward_body;
+}
+
+#[inline(always)]
+fn forward_body<V: Vector>(l: &[f64], stride: usize, b: &mut [f64]) {
+    for i in 0..b.len() {
+        let row = &l[i * stride..=i * stride + i];
+        b[i] = (b[i] - dot(&row[..i], &b[..i])) / row[i];
+    }
+}
+
+/// The factor of a matrix that gains and loses rows (with their columns), each in the square of its size.
+#[derive(Debug, Clone)]
+pub struct Updated {
+    l: Vec<f64>,
+    stride: usize,
+    size: usize,
+    rotations: Vec<(f64, f64)>,
+}
+
+impl Updated {
+    /// Of no rows yet, with room for `most`.
+    pub fn new(most: usize) -> Self {
+        // A row that was just lost leaves one value more than the diagonal behind.
+        let stride = most + 1;
+        Self { l: vec![0.0; most * stride], stride, size: 0, rotations: Vec::new() }
+    }
+
+    /// Forgets all rows.
+    pub fn clear(&mut self) {
+        self.size = 0;
+    }
+
+    /// Adds a last row: its entries with the rows before it and on the diagonal. A pivot is raised to `floor`.
+    pub fn push(&mut self, entries: impl Iterator<Item = f64>, diagonal: f64, floor: f64) {
+        let (m, start) = (self.size, self.size * self.stride);
+        let (before, row) = self.l.split_at_mut(start);
+        let mut count = 0;
+        for (to, entry) in row[..m].iter_mut().zip(entries) {
+            *to = entry;
+            count += 1;
+        }
+        assert_eq!(count, m, "an entry with each row before it");
+        forward(before, self.stride, &mut row[..m]);
+        row[m] = (diagonal - dot(&row[..m], &row[..m])).max(floor).sqrt();
+        self.size += 1;
+    }
+
+    /// Takes row `at` away; Givens rotations make what is left triangular again (Golub, Van Loan, section 6.5).
+    pub fn remove(&mut self, at: usize) {
+        let stride = self.stride;
+        self.size -= 1;
+        self.rotations.clear();
+        for i in at..self.size {
+            self.l.copy_within((i + 1) * stride..(i + 1) * stride + i + 2, i * stride);
+            let row = &mut self.l[i * stride..i * stride + i + 2];
+            for (c, &(cos, sin)) in (at..i).zip(&self.rotations) {
+                (row[c], row[c + 1]) = (cos * row[c] + sin * row[c + 1], cos * row[c + 1] - sin * row[c]);
+            }
+            let size = row[i].hypot(row[i + 1]).max(f64::MIN_POSITIVE);
+            self.rotations.push((row[i] / size, row[i + 1] / size));
+            row[i] = size;
+        }
+    }
+
+    /// Solves the system in place.
+    pub fn solve(&self, b: &mut [f64]) {
+        assert_eq!(b.len(), self.size, "a value for each row");
+        solve(&self.l, self.stride, b);
     }
 }
 
@@ -67,6 +139,33 @@ mod tests {
         solve(&a, 3, &mut b);
         for (got, want) in b.iter().zip(x) {
             assert!((got - want).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn a_factor_that_gained_and_lost_rows_is_that_of_what_is_left() {
+        const N: usize = 12;
+        let value = |i: usize| ((i * 2_654_435_761) % 1000) as f64 / 1000.0 - 0.5;
+        let entry = |a: usize, b: usize| {
+            (0..20).map(|r| value(a * 20 + r) * value(b * 20 + r)).sum::<f64>() + f64::from(u8::from(a == b))
+        };
+        let (mut factor, mut rows): (Updated, Vec<usize>) = (Updated::new(N), Vec::new());
+        let check = |factor: &Updated, rows: &[usize]| {
+            let x: Vec<f64> = (0..rows.len()).map(|i| 1.0 - i as f64 * 0.3).collect();
+            let mut b: Vec<f64> = rows.iter().map(|&a| rows.iter().zip(&x).map(|(&c, x)| entry(a, c) * x).sum()).collect();
+            factor.solve(&mut b);
+            assert!(b.iter().zip(&x).all(|(got, want)| (got - want).abs() < 1e-9), "{rows:?}: {b:?}");
+        };
+        for (add, take) in [(5, 0), (4, 7), (3, 2), (0, 0), (6, 5), (0, 7), (0, 0)] {
+            for _ in 0..add {
+                let new = (0..N).find(|j| !rows.contains(j)).unwrap();
+                factor.push(rows.iter().map(|&a| entry(a, new)), entry(new, new), 0.0);
+                rows.push(new);
+                check(&factor, &rows);
+            }
+            rows.remove(take);
+            factor.remove(take);
+            check(&factor, &rows);
         }
     }
 }

@@ -68,15 +68,16 @@ impl Gram {
 
 kernel! {
     /// One sweep of hierarchical alternating least squares over the features of a panel, in place and in order:
-    /// `y_j ← max(0, (p_j − λ − Σ_{l≠j} Q_jl y_l) / Q_jj)` (Cichocki et al. 2007); a column of no norm gives zero.
-    pub fn hals(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32) = hals_body;
+    /// `x_j = (p_j − λ − Σ_{l≠j} Q_jl y_l) / Q_jj`, `y_j ← max(0, y_j + ω (x_j − y_j))` with the relaxation ω (1: Cichocki et
+    /// al. 2007; from 0 to 2 no step raises the objective); with ω ≥ 1 a column of no norm gives zero.
+    pub fn hals(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32, relaxation: f32) = hals_body;
 }
 
 #[inline(always)]
-fn hals_body<V: Vector>(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32) {
+fn hals_body<V: Vector>(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32, relaxation: f32) {
     let k = gram.diagonal.len();
     for (i, tile) in gram.tiles.chunks_exact(k.max(1)).enumerate() {
-        hals_tile::<V>(y, p, gram, penalty, i * TILE, tile);
+        hals_tile::<V>(y, p, gram, penalty, relaxation, i * TILE, tile);
     }
     for j in gram.tiles.len() / k.max(1) * TILE..k {
         let mut r = line::<V>(p, j);
@@ -85,7 +86,8 @@ fn hals_body<V: Vector>(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32) {
         }
         let (columns, values) = gram.row(j);
         subtract(&mut r, y, columns, values);
-        put(y, j, clip(r, gram.inverse_diagonal(j)));
+        let old = line::<V>(y, j);
+        put(y, j, clip(r, old, gram.inverse_diagonal(j), relaxation));
     }
 }
 
@@ -114,10 +116,11 @@ fn subtract<V: Vector>(r: &mut [V; VECTORS], y: &[f32], columns: &[u32], values:
 }
 
 #[inline(always)]
-fn clip<V: Vector>(mut r: [V; VECTORS], scale: f32) -> [V; VECTORS] {
+fn clip<V: Vector>(mut r: [V; VECTORS], old: [V; VECTORS], scale: f32, relaxation: f32) -> [V; VECTORS] {
+    let (scale, beyond) = (V::splat(scale * relaxation), V::splat(relaxation - 1.0));
     // A loop and not `map`: closures do not carry the instruction set with them.
-    for v in &mut r {
-        *v = v.max(V::splat(0.0)).mul(V::splat(scale));
+    for (v, old) in r.iter_mut().zip(old) {
+        *v = v.mul(scale).sub_product(old, beyond).max(V::splat(0.0));
     }
     r
 }
@@ -125,7 +128,15 @@ fn clip<V: Vector>(mut r: [V; VECTORS], scale: f32) -> [V; VECTORS] {
 /// The features `first..first + TILE` together: what the others take away is subtracted from all four at once, so that a
 /// line of Y is loaded once for four products; their own corner of Q is then done in order.
 #[inline(always)]
-fn hals_tile<V: Vector>(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32, first: usize, tile: &[[f32; TILE]]) {
+fn hals_tile<V: Vector>(
+    y: &mut [f32],
+    p: &[f32],
+    gram: &Gram,
+    penalty: f32,
+    relaxation: f32,
+    first: usize,
+    tile: &[[f32; TILE]],
+) {
     let mut r = [[V::splat(0.0); VECTORS]; TILE];
     for (t, r) in r.iter_mut().enumerate() {
         *r = line::<V>(p, first + t);
@@ -152,7 +163,8 @@ fn hals_tile<V: Vector>(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32, fir
                 own[c] = own[c].sub_product(row[c], q);
             }
         }
-        put(y, first + t, clip(own, gram.inverse_diagonal(first + t)));
+        let old = line::<V>(y, first + t);
+        put(y, first + t, clip(own, old, gram.inverse_diagonal(first + t), relaxation));
     }
 }
 
@@ -238,7 +250,7 @@ mod tests {
 
     #[test]
     fn tiles_and_single_features_follow_the_formula() {
-        for (k, dense) in [(1, true), (3, true), (10, true), (17, true), (13, false)] {
+        for (k, dense, relaxation) in [(1, true, 1.0), (3, true, 1.4), (10, true, 1.0), (17, true, 1.4), (13, false, 1.4)] {
             let (q, mut y, p) = case(k, dense);
             let gram = Gram::from_dense(&q, k);
             assert_eq!(!gram.tiles.is_empty(), dense && k >= 10);
@@ -246,10 +258,11 @@ mod tests {
             for j in 0..k {
                 for r in 0..PANEL {
                     let others: f64 = (0..k).filter(|&l| l != j).map(|l| q[j * k + l] * want[l * PANEL + r]).sum();
-                    want[j * PANEL + r] = (f64::from(p[j * PANEL + r]) - 0.05 - others).max(0.0);
+                    let (own, target) = (want[j * PANEL + r], f64::from(p[j * PANEL + r]) - 0.05 - others);
+                    want[j * PANEL + r] = (own + relaxation * (target - own)).max(0.0);
                 }
             }
-            hals(&mut y, &p, &gram, 0.05);
+            hals(&mut y, &p, &gram, 0.05, relaxation as f32);
             for (got, want) in y.iter().zip(&want) {
                 assert!((f64::from(*got) - want).abs() < 1e-5, "k {k}: {got} against {want}");
             }
@@ -264,8 +277,8 @@ mod tests {
             let gram = Gram::from_dense(&q, k);
             let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-4 * (1.0 + a.abs()));
             let (mut a, mut b) = (y.clone(), y.clone());
-            hals(&mut a, &p, &gram, 0.02);
-            hals_body::<Portable>(&mut b, &p, &gram, 0.02);
+            hals(&mut a, &p, &gram, 0.02, 1.4);
+            hals_body::<Portable>(&mut b, &p, &gram, 0.02, 1.4);
             assert!(close(&a, &b));
             multiply(&mut a, &y, &p, &gram, 1e-6);
             multiply_body::<Portable>(&mut b, &y, &p, &gram, 1e-6);

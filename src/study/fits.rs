@@ -168,12 +168,13 @@ impl Study {
         Ok((file.hook, file.config))
     }
 
-    /// The fits, newest last.
+    /// The fits, newest last. One whose configuration cannot be read is left out: it must not stand in the way of the
+    /// others ([`Self::unreadable_fits`] tells of it).
     pub fn fits(&self) -> Result<Vec<FitEntry>> {
         let mut found = Vec::new();
         for name in self.fit_names()? {
             let dir = self.fits_root().join(&name);
-            let file = FitFile::read(&dir)?;
+            let Ok(file) = FitFile::read(&dir) else { continue };
             let resumable = dir.join(CHECKPOINT).is_file();
             if file.saved.is_some() || resumable {
                 found.push((file.order, file.entry(&name, resumable)));
@@ -181,6 +182,12 @@ impl Study {
         }
         found.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.name.cmp(&b.1.name)));
         Ok(found.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    /// What is wrong with the fits that cannot be listed, a line each.
+    pub fn unreadable_fits(&self) -> Result<Vec<String>> {
+        let read = |name: String| FitFile::read(&self.fits_root().join(name)).err();
+        Ok(self.fit_names()?.into_iter().filter_map(read).map(|e| e.to_string()).collect())
     }
 
     /// Directories under `fits/` that hold a configuration.
@@ -271,6 +278,9 @@ impl Study {
             let last = self.fits()?.into_iter().rev().find(|f| f.relative_error.is_some());
             last.map(|f| f.name).ok_or_else(|| {
                 let dir = self.dir.display();
+                if let Some(problem) = self.unreadable_fits().unwrap_or_default().into_iter().next() {
+                    return Error::refused(problem);
+                }
                 Error::usage(format!("{dir} has no finished fit: run mlpeek fit {dir} --features 100"))
             })
         };

@@ -42,6 +42,7 @@ impl<'a> Factoriser<'a> {
         let features = fewer.as_ref().map_or(&factors.features, |m| &m.features);
         fit.progress.locked = fewer.as_ref().map_or(lock, |m| m.locked.clone());
         fit.progress.locked.resize(k, false);
+        incremental::check_locked(features, &fit.progress.locked, fit.keep)?;
         let features = incremental::reshape(features, k, fit.keep);
         fit.state = fit.threads.run(|| {
             let mut y = fit.stream.panels(k)?;
