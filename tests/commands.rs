@@ -432,6 +432,43 @@ fn options_of_the_objective_and_a_first_look() {
     failure(mlpeek(made.dir.path()).args([&fit[..], &["--row-cap", "2", "--solver", "mu"]].concat()), 2);
 }
 
+/// A request that is refused changes nothing on disk, and a checkpoint goes only where its owner says so.
+#[test]
+fn a_refused_fit_leaves_what_was_there() {
+    let made = collected(40);
+    let (home, study) = (made.dir.path(), std::path::Path::new(&made.study));
+    let fit = ["fit", &made.study, "-l", "1", "--sparsity", "0.1", "--json"];
+    let run = |args: &[&str]| json_lines(mlpeek(home).args(fit).args(args));
+    let refused = |args: &[&str], code, word: &str| {
+        let said = failure(mlpeek(home).args(fit).args(args), code);
+        assert!(said.contains(word), "{said}");
+    };
+    run(&["-k", "6", "--max-sweeps", "3", "--name", "one"]);
+    let saved = |file: &str| fs::read(study.join("fits/one").join(file)).unwrap();
+    let before = (saved("checkpoint"), saved("config.json"), saved("loss.jsonl"));
+    refused(&["-k", "6", "--l1", "inf", "--name", "one"], 2, "l1");
+    refused(&["-k", "6", "--l1", "nan", "--name", "never"], 2, "l1");
+    refused(&["-k", "99999999", "--name", "one"], 2, "99999999");
+    refused(&["-k", "6", "--max-sweeps", "0", "--name", "one"], 2, "--max-sweeps");
+    refused(&["-k", "6", "--solver", "mu", "--l1", "0.5", "--name", "one"], 2, "--l1");
+    // Another request under the name would drop the checkpoint.
+    refused(&["-k", "7", "--name", "one"], 2, "--fresh");
+    assert_eq!((saved("checkpoint"), saved("config.json"), saved("loss.jsonl")), before);
+    assert!(!study.join("fits/never").exists());
+    // The same request ended by itself, and so begins anew; with more sweeps to do it goes on.
+    assert_eq!(run(&["-k", "6", "--max-sweeps", "3", "--name", "one"])[0]["sweep"], 1);
+    assert_eq!(run(&["-k", "6", "--max-sweeps", "5", "--name", "one"])[0]["sweep"], 4);
+    assert_eq!(run(&["-k", "7", "--max-sweeps", "2", "--name", "one", "--fresh"])[0]["sweep"], 1);
+    // A fit that cannot be read is no reason not to read the others.
+    fs::write(study.join("fits/one/config.json"), "{").unwrap();
+    run(&["-k", "5", "--max-sweeps", "2", "--name", "two"]);
+    assert_eq!(json_lines(mlpeek(home).args(["features", &made.study, "--json"])).len(), 5);
+    let said = failure(mlpeek(home).args(["features", &made.study, "--fit", "one"]), 1);
+    assert!(said.contains("config.json") && said.contains("fit again"), "{said}");
+    let end = run(&["-k", "5", "--max-sweeps", "2", "--name", "two", "--fresh"]).pop().unwrap();
+    assert!(end["dead"].is_u64() && end["duplicates"].is_u64(), "{end}");
+}
+
 #[test]
 fn keys_are_the_users_and_what_is_wrong_with_them_is_named_by_line() {
     let home = TempDir::new().unwrap();

@@ -144,7 +144,8 @@ fn a_killed_fit_goes_on_from_its_checkpoint() {
         // The next run begins no earlier than this one did: its checkpoints replaced the one that it began from.
         reached = first - 1;
         let curve = std::fs::read_to_string(Path::new(&study).join("fits/killed/loss.jsonl")).unwrap();
-        let told: Vec<u64> = curve.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok()?["sweep"].as_u64()).collect();
+        let told: Vec<u64> =
+            curve.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok()?["sweep"].as_u64()).collect();
         assert!(told.iter().copied().eq(1..=told.len() as u64) && told.len() as u64 + 1 >= last, "{told:?}");
     }
     assert!(resumed >= 10, "only {resumed} runs went on from a checkpoint");

@@ -278,13 +278,13 @@ fn earlier<'a>(
             "fit '{name}' has no checkpoint to resume ({} is absent): run it without --resume",
             checkpoint.display()
         ))),
-        (Resume::Must | Resume::IfThere, true) => {
-            Factoriser::resume(source, config.clone(), checkpoint, ctx).map(Some)
-        }
+        (Resume::Must | Resume::IfThere, true) => Factoriser::resume(source, config.clone(), checkpoint, ctx).map(Some),
         (Resume::IfCut, true) => match Factoriser::resume(source, config.clone(), checkpoint, ctx) {
             Ok(fit) if fit.has_ended() => {
                 let sweeps = fit.sweeps();
-                observer.note(&format!("'{name}' ended after {sweeps} sweeps: fitting it anew (--resume goes on from there)"));
+                observer.note(&format!(
+                    "'{name}' ended after {sweeps} sweeps: fitting it anew (--resume goes on from there)"
+                ));
                 Ok(None)
             }
             Ok(fit) => Ok(Some(fit)),
@@ -307,7 +307,9 @@ fn keep_going(fit: &Factoriser<'_>, checkpoint: &Path, observer: &mut dyn FitObs
 fn checkpoint_every() -> Result<Duration> {
     let Ok(text) = std::env::var(CHECKPOINT) else { return Ok(CHECKPOINT_EVERY) };
     let seconds = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
-    seconds.ok_or_else(|| Error::usage(format!("{CHECKPOINT} is '{text}': give seconds between checkpoints, as 10 or 0.5")))
+    seconds.ok_or_else(|| {
+        Error::usage(format!("{CHECKPOINT} is '{text}': give seconds between checkpoints, as 10 or 0.5"))
+    })
 }
 
 /// When something is done again: not before `every`, nor before five times what it took.
@@ -361,7 +363,8 @@ fn first_look<'a>(
         };
         losses.append(sweep, observer);
         observer.sweep(sweep)?;
-        ctx.checkpoint(Progress::new("batches", sweep.sweep as u64, config.max_sweeps.map(|m| m as u64), "batches")).ok();
+        ctx.checkpoint(Progress::new("batches", sweep.sweep as u64, config.max_sweeps.map(|m| m as u64), "batches"))
+            .ok();
         if sweep.stop.is_some() {
             return Ok((look.finish(ctx)?, sweep.stop));
         }

@@ -8,6 +8,7 @@ use super::columns::{self, Rows};
 use super::device::Descent;
 use super::state::{Held, Problem, State};
 use super::stream::{Columns, Gather, Sums};
+use super::swaps;
 use crate::error::Result;
 use crate::matrix::panel::{self, Gram};
 use crate::matrix::select;
@@ -81,7 +82,7 @@ pub(crate) fn step_features(
         }
         features
     };
-    let rows;
+    let (mut rows, mut swapped) = (None, 0);
     let products = match state.held {
         Held::All => {
             if !(first && penalised) {
@@ -89,20 +90,25 @@ pub(crate) fn step_features(
                     columns::select_sweep(&mut features, sums, penalised, problem.locked, ctx)?;
                 }
             }
-            rows = Rows::of(&features);
+            if !penalised && !first {
+                let before = Rows::of(&features);
+                swapped = swaps::swap(&mut features, sums, &before, problem.locked);
+            }
             columns::at_entries(&features, &sums.products)
         }
         Held::Entries => {
-            rows = Rows::of(&features);
             if penalised {
-                columns::support_sweep(&mut features, &sums.gram, &sums.products, &rows, problem.locked);
+                let rows = rows.insert(Rows::of(&features));
+                columns::support_sweep(&mut features, &sums.gram, &sums.products, rows, problem.locked);
             }
             sums.products.clone()
         }
     };
+    let rows = rows.unwrap_or_else(|| Rows::of(&features));
     let (values, gain) = columns::refit(&features, &sums.gram, &products, &rows, problem.locked);
     if !penalised || first {
-        let relaxation = if first { 1.0 } else { REFIT_RELAXATION };
+        // What a swap gains is what an exact refit makes of it.
+        let relaxation = if first || swapped > 0 { 1.0 } else { REFIT_RELAXATION };
         features.values.iter_mut().zip(values).for_each(|(v, new)| *v += relaxation * (new - *v));
         let scales = columns::normalise(&mut features);
         return Ok((features, scales));

@@ -50,7 +50,8 @@ impl Rows {
         Self { offsets, entries }
     }
 
-    fn row(&self, i: usize) -> &[(u32, u32)] {
+    /// A neuron's entries: feature, and position among the columns' entries.
+    pub(crate) fn row(&self, i: usize) -> &[(u32, u32)] {
         &self.entries[self.offsets[i]..self.offsets[i + 1]]
     }
 }
@@ -196,8 +197,8 @@ pub(crate) fn at_entries(columns: &SparseColumns, products: &[f32]) -> Vec<f32> 
         .collect()
 }
 
-/// All non-zeros but those of locked columns refitted on their supports, a small system a neuron. Returns the new values and by how much the squared
-/// error falls (a neuron whose solution is no better keeps its values).
+/// All non-zeros but those of locked columns refitted on their supports, a small system a neuron. Returns the new values
+/// and by how much the squared error falls (a neuron whose solution is no better keeps its values).
 pub(crate) fn refit(
     columns: &SparseColumns,
     gram: &[f64],

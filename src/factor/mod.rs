@@ -28,6 +28,7 @@ pub mod recursive;
 mod state;
 mod stream;
 mod survey;
+mod swaps;
 #[cfg(test)]
 mod tests;
 mod values;

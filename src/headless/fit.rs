@@ -5,14 +5,14 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::Output;
-use crate::baselines::Directions;
-use crate::eval::contexts::activity;
-use crate::eval::matching::duplicates;
 use crate::amounts::{chosen_percent, count};
+use crate::baselines::Directions;
 use crate::cli::FitArgs;
 use crate::engine::fitting::{self, Begin, FitObserver, FitPlace, Resume};
 use crate::engine::gpu::FitGpu;
 use crate::error::{Error, Result};
+use crate::eval::contexts::activity;
+use crate::eval::matching::duplicates;
 use crate::factor::{Factors, FitConfig, Solver, Sweep};
 use crate::model::{HookPoint, HookSite};
 use crate::study::{FitEntry, Study};

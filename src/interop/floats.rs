@@ -5,7 +5,9 @@ use std::path::Path;
 
 use half::{bf16, f16};
 
+use crate::disk::human_bytes;
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// Values converted at a time.
 const BLOCK: usize = 1 << 16;
@@ -55,9 +57,14 @@ pub(super) fn read_matrix(
     by_column: bool,
 ) -> Result<Vec<f32>> {
     let count = rows * cols;
+    let (needed, free) = (4 * count as u64, memory::available()?.unwrap_or(u64::MAX));
     let mut out: Vec<f32> = Vec::new();
-    if out.try_reserve_exact(count).is_err() {
-        return Err(Error::file(path, format!("a matrix of {rows} × {cols} does not fit into memory")));
+    if needed > free || out.try_reserve_exact(count).is_err() {
+        let (needed, free) = (human_bytes(needed), human_bytes(free));
+        return Err(Error::file(
+            path,
+            format!("{rows} × {cols} numbers take {needed} of memory and {free} is free: take fewer rows"),
+        ));
     }
     out.resize(count, 0.0);
     let mut bytes = vec![0; BLOCK.min(count) * stored.bytes()];

@@ -105,6 +105,12 @@ impl Updated {
         }
     }
 
+    /// Solves `L x = b` in place: the square of the result is bᵀA⁻¹b.
+    pub fn reduce(&self, b: &mut [f64]) {
+        assert_eq!(b.len(), self.size, "a value for each row");
+        forward(&self.l, self.stride, b);
+    }
+
     /// Solves the system in place.
     pub fn solve(&self, b: &mut [f64]) {
         assert_eq!(b.len(), self.size, "a value for each row");
@@ -152,11 +158,12 @@ mod tests {
         let (mut factor, mut rows): (Updated, Vec<usize>) = (Updated::new(N), Vec::new());
         let check = |factor: &Updated, rows: &[usize]| {
             let x: Vec<f64> = (0..rows.len()).map(|i| 1.0 - i as f64 * 0.3).collect();
-            let mut b: Vec<f64> = rows.iter().map(|&a| rows.iter().zip(&x).map(|(&c, x)| entry(a, c) * x).sum()).collect();
+            let mut b: Vec<f64> =
+                rows.iter().map(|&a| rows.iter().zip(&x).map(|(&c, x)| entry(a, c) * x).sum()).collect();
             factor.solve(&mut b);
             assert!(b.iter().zip(&x).all(|(got, want)| (got - want).abs() < 1e-9), "{rows:?}: {b:?}");
         };
-        for (add, take) in [(5, 0), (4, 7), (3, 2), (0, 0), (6, 5), (0, 7), (0, 0)] {
+        for (add, take) in [(5, 0), (4, 7), (3, 2), (0, 0), (4, 5), (0, 7), (0, 0)] {
             for _ in 0..add {
                 let new = (0..N).find(|j| !rows.contains(j)).unwrap();
                 factor.push(rows.iter().map(|&a| entry(a, new)), entry(new, new), 0.0);

@@ -250,7 +250,9 @@ mod tests {
 
     #[test]
     fn tiles_and_single_features_follow_the_formula() {
-        for (k, dense, relaxation) in [(1, true, 1.0), (3, true, 1.4), (10, true, 1.0), (17, true, 1.4), (13, false, 1.4)] {
+        for (k, dense, relaxation) in
+            [(1, true, 1.0), (3, true, 1.4), (10, true, 1.0), (17, true, 1.4), (13, false, 1.4)]
+        {
             let (q, mut y, p) = case(k, dense);
             let gram = Gram::from_dense(&q, k);
             assert_eq!(!gram.tiles.is_empty(), dense && k >= 10);

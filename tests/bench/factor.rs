@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench factor` on synthetic data; `MLPEEK_BENCH_NPY=F.npy` (n × d, float32) on real activations,
 //! `MLPEEK_BENCH_K`, `MLPEEK_BENCH_P`, `MLPEEK_BENCH_L1`, `MLPEEK_BENCH_THREADS`, `MLPEEK_BENCH_ITERATIONS` (of the peer).
-//! `MLPEEK_BENCH_SHAPES=1`: a full sweep beside one A·Y product at the shapes of larger models instead.
+//! `MLPEEK_BENCH_SHAPES=1`: a full sweep beside one A·Y product at the shapes of larger models instead (and at that of
+//! `MLPEEK_BENCH_NPY`), with `MLPEEK_BENCH_P` of the neurons (1 %).
 //! `MLPEEK_BENCH_OUT=F` writes the features (k × d float32). Ratios within one run are what counts; errors are recomputed from the factors in f64.
 
 use std::process::Command;
@@ -131,7 +132,7 @@ fn peer(source: &InMemory, k: usize, p: f64) -> Option<(f64, f64)> {
     let block = source.rows(0..n).unwrap();
     std::fs::write(&path, bytemuck::cast_slice(&block.data)).ok()?;
     let loop_file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/paper_loop.py");
-    let iterations = number("MLPEEK_BENCH_ITERATIONS", 50.0).to_string();
+    let iterations = number("MLPEEK_BENCH_ITERATIONS", 1000.0).to_string();
     let out = Command::new(&python)
         .arg(loop_file)
         .arg(&path)
@@ -147,11 +148,15 @@ fn peer(source: &InMemory, k: usize, p: f64) -> Option<(f64, f64)> {
 /// A full sweep is two halves of neighbouring sweeps: the pass that gathers all of AᵀY, and the choice of the supports from it.
 fn shapes() {
     const CYCLES: usize = 6;
-    for (n, d, k) in [(6892, 1536, 100), (8192, 3072, 100), (8192, 14_336, 100), (16_384, 3072, 400)] {
-        let source = planted(n, d);
+    let sparsity = number("MLPEEK_BENCH_P", 0.01);
+    let real = std::env::var("MLPEEK_BENCH_NPY").ok().map(|path| read_npy(&path));
+    let made = [(6892, 1536, 100), (8192, 3072, 100), (8192, 14_336, 100), (16_384, 3072, 400)];
+    let made = made.into_iter().map(|(n, d, k)| ("made up", planted(n, d), k));
+    for (what, source, k) in real.into_iter().map(|source| ("real", source, 100)).chain(made) {
+        let (n, d) = source.shape();
         let (flops, bytes) = (2.0 * (n * d * k) as f64, 4.0 * (n * d) as f64);
         let ctx = TaskCtx::silent();
-        let config = FitConfig { features: k, l1: 0.0, patience: Some(1000), ..FitConfig::plain() };
+        let config = FitConfig { features: k, sparsity: Some(sparsity), patience: Some(1000), ..FitConfig::plain() };
         let mut fit = Factoriser::start(&source, config, &ctx).unwrap();
         let (mut last, mut seconds, mut products) = (0.0, Vec::new(), Vec::new());
         for _ in 0..4 * CYCLES + 4 {
@@ -168,7 +173,7 @@ fn shapes() {
         let full = median((0..CYCLES).map(|i| seconds[4 * i + 3] + choice(i)).collect());
         let cycle = median((1..CYCLES).map(|i| seconds[4 * i..4 * i + 4].iter().sum::<f64>() / 4.0).collect());
         println!(
-            "{n} × {d}, k {k}: A·Y {:.1} ms ({:.0} GFLOP/s, reads {:.1} GB/s) · full sweep {:.1} ms = {:.2} × A·Y ({:.0} GFLOP/s, {:.0} % of the product's) · mean of four {:.1} ms = {:.2} × ({:.1} GB/s of A) · start {:.1} ms",
+            "{what}, {n} × {d}, k {k}, p {sparsity}: A·Y {:.1} ms ({:.0} GFLOP/s, reads {:.1} GB/s) · full sweep {:.1} ms = {:.2} × A·Y ({:.0} GFLOP/s, {:.0} % of the product's) · mean of four {:.1} ms = {:.2} × ({:.1} GB/s of A) · start {:.1} ms",
             product * 1e3,
             flops / product / 1e9,
             bytes / product / 1e9,
