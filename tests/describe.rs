@@ -110,6 +110,6 @@ fn an_endpoint_that_is_not_there_is_told_in_one_line() {
         assert_eq!(output.status.code(), Some(code), "{stderr}");
         assert!(stderr.lines().last().unwrap().contains(wanted) && !stderr.contains(KEY), "{stderr}");
     };
-    fails(&["describe", &study, "0", "--endpoint", "nowhere at all"], 1, "is no address");
+    fails(&["describe", &study, "0", "--endpoint", "nowhere at all"], 2, "is no address");
     fails(&["describe", &study, "7", "--endpoint", "http://127.0.0.1:1/v1"], 2, "feature 7 does not exist");
 }

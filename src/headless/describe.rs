@@ -19,7 +19,7 @@ use crate::text;
 pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let no_judge = || Error::usage("describing needs a judge: give --endpoint URL and --judge-model NAME");
-    let endpoint = args.judge.endpoint().ok_or_else(no_judge)?;
+    let endpoint = args.judge.endpoint()?.ok_or_else(no_judge)?;
     let fit = open_fit(&args.study, args.fit.as_deref())?.1.name;
     let materials = materials(args, &fit, out)?;
     let scored = !args.no_score;

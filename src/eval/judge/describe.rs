@@ -199,7 +199,7 @@ pub fn estimate(judge: &Judge, materials: &[Material], scored: bool) -> Estimate
 /// # Errors
 /// As [`Judge::ask`]; what a single answer lacks is in [`Description::errors`].
 pub fn describe(judge: &mut Judge, materials: &[Material], scored: bool, ctx: &TaskCtx) -> Result<Vec<Description>> {
-    let who = format!("{} at {}", judge.endpoint().model, judge.endpoint().url);
+    let who = judge.endpoint().name();
     let mut out: Vec<Description> =
         materials.iter().map(|_| Description { judge: who.clone(), ..Description::default() }).collect();
     let questions: Vec<Question> = materials.iter().map(Material::inputs).collect();

@@ -16,13 +16,9 @@ pub struct EndpointJudge {
 }
 
 impl EndpointJudge {
-    /// Its name is the model's and the host's: two models, or two servers of one name, keep logs of their own.
+    /// Its name is the endpoint's: two models, or two servers of one name, keep logs of their own.
     pub fn new(asker: Asker) -> Self {
-        let endpoint = asker.endpoint();
-        let address = endpoint.url.split_once("://").map_or(&*endpoint.url, |(_, rest)| rest);
-        // A person may have written a password before the host.
-        let host = address.rsplit_once('@').map_or(address, |(_, host)| host);
-        let name = format!("{} at {host}", endpoint.model);
+        let name = asker.endpoint().name();
         Self { asker, name }
     }
 

@@ -24,6 +24,8 @@ const RISE: &str = "Where a label's own words, learnt from the sentences that ch
 
 pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
+    // What cannot be asked is said before a model is loaded.
+    let mut judge = args.judge.endpoint()?.map(endpoint_judge).transpose()?;
     let study = Study::open(&args.common.study)?;
     let ask = CausalAsk {
         methods: args.common.methods.clone(),
@@ -37,7 +39,6 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     };
     let model = model_of(&study, args.device, None, out, &ctx)?;
     let prepared = prepare(&study, &ask, &model, &ctx)?;
-    let mut judge = args.judge.endpoint().map(endpoint_judge).transpose()?;
     if let Some(judge) = &judge {
         tell_cost(&prepared, judge, out)?;
         if args.dry_run {
