@@ -5,9 +5,9 @@ use serde_json::json;
 
 use super::super::judge::{cell, line};
 use super::{Output, split, with_interval};
-use crate::baselines::DirectionSet;
+use crate::baselines::{DirectionSet, SetKind};
 use crate::cli::DetectionArgs;
-use crate::engine::evaluation::{Offered, choose_all, differences_in_means, spaces_note};
+use crate::engine::evaluation::{Offered, choose_all, differences_in_means, shown, spaces_note};
 use crate::error::Result;
 use crate::eval::bootstrap::{Difference, paired};
 use crate::eval::detection::LabelDetection;
@@ -59,13 +59,16 @@ pub(super) fn run(args: &DetectionArgs, out: &mut Output) -> Result<()> {
     let place = args.common.place.place();
     let all = choose_all(&study, &args.common.methods, &place, &split, args.common.seed, &ctx)?;
     let hooks: Vec<_> = all.iter().map(|o| (o.name.clone(), o.set.hook())).collect();
-    if let Some(note) = spaces_note(&hooks) {
-        out.note(&note);
+    let note = spaces_note(&hooks);
+    if let Some(note) = &note {
+        out.note(note);
     }
-    let means = differences_in_means(&study, &place, &split, &tokens, &ctx)?;
+    let name = |row: &MethodRow| shown(&row.method, &row.hook, note.is_some());
+    let means = differences_in_means(&study, &SetKind::DiffMean, &place, &split, &tokens, &ctx)?;
     let rivals = rivals(means.directions(), args.rivals);
     if !out.is_json() {
-        out.line(&line(NAMES, &HEADS, &all[0].set.hook().to_string(), &HEADS.map(str::to_owned)))?;
+        let at = if note.is_some() { String::new() } else { all[0].set.hook().to_string() };
+        out.line(&line(NAMES, &HEADS, &at, &HEADS.map(str::to_owned)))?;
     }
     let mut rows = Vec::new();
     for method in &all {
@@ -74,7 +77,7 @@ pub(super) fn run(args: &DetectionArgs, out: &mut Output) -> Result<()> {
         let row = row(method, &hard, &tokens.labels, args.common.seed);
         match out.is_json() {
             true => out.object(&json!({"event": "method", "result": row}))?,
-            false => out.line(&line(NAMES, &HEADS, &row.method, &cells(&row)))?,
+            false => out.line(&line(NAMES, &HEADS, &name(&row), &cells(&row)))?,
         }
         rows.push(row);
     }
