@@ -121,7 +121,7 @@ fn what_does_not_belong_is_refused_in_one_line() {
     says("c", support::D_MLP, "tiny-llama", "blocks.1.attn.hook_z", 1, "no hook for");
     let other = says("d", support::D_MLP, "google/gemma-2-2b", HOOK, 1, "--force");
     assert_eq!(made.lines(&["sae", "load", &made.study, &other, "--force", "--json"])[0]["event"], "loaded");
-    let line = made.failure(&["sae", "load", &made.study, &other, "--layer", "3"], 1);
+    let line = made.failure(&["sae", "load", &made.study, &other, "--layer", "3", "--name", "again"], 1);
     assert!(line.contains("--force"), "{line}");
     assert!(made.failure(&["sae", "load", &made.study, "owner/name/folder"], 1).contains("HF_HUB_OFFLINE"));
     assert!(made.failure(&["sae", "load", &made.study, "nowhere"], 2).contains("nowhere"));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use super::{Device, JsonArgs};
+use super::{Device, JsonArgs, PlaceArgs};
 use crate::error::{Error, Result};
 use crate::eval::judge::{Endpoint, Key};
 
@@ -73,22 +73,27 @@ fn no_key(variable: &str) -> Error {
 pub struct DescribeArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// Features, separated by commas [default: all]
+    /// Features, separated by commas, or other directions by their set: diffmean:months, neuron:123, sae:NAME/17 [default:
+    /// all features of the fit]
     #[arg(value_delimiter = ',')]
-    pub features: Vec<usize>,
+    pub features: Vec<String>,
     /// The judge
     #[command(flatten)]
     pub judge: EndpointArgs,
     /// Leave out scoring the descriptions by detection and fuzzing
     #[arg(long)]
     pub no_score: bool,
+    /// Have 5 sentences written that fit each description and 5 that do not, and tell by S_CD how the direction tells them
+    /// apart on this model
+    #[arg(long)]
+    pub sentences: bool,
     /// Only say how many calls and tokens it would take
     #[arg(long)]
     pub dry_run: bool,
-    /// The fit [default: the newest]
-    #[arg(long)]
-    pub fit: Option<String>,
-    /// Where to compute the logit lens
+    /// Where
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub device: Device,
     /// Output
@@ -119,7 +124,10 @@ mod tests {
         for bad in ["0", "65", "-1"] {
             assert!(judge(&[&format!("--concurrency={bad}")]).is_err());
         }
-        assert_eq!(judge(&["--timeout", "1.5", "--concurrency", "9"]).unwrap().endpoint().unwrap().unwrap().timeout, 1.5);
+        assert_eq!(
+            judge(&["--timeout", "1.5", "--concurrency", "9"]).unwrap().endpoint().unwrap().unwrap().timeout,
+            1.5
+        );
     }
 
     #[test]
@@ -127,6 +135,9 @@ mod tests {
         let refused = |name: &str| judge(&["--key-env", name]).unwrap().endpoint().unwrap_err().to_string();
         assert!(refused("MLPEEK_NO_SUCH_VARIABLE").contains("MLPEEK_NO_SUCH_VARIABLE is not set"));
         let secret = refused("sk-typed-here");
-        assert!(!secret.contains("sk-typed-here") && secret.contains("the name of an environment variable"), "{secret}");
+        assert!(
+            !secret.contains("sk-typed-here") && secret.contains("the name of an environment variable"),
+            "{secret}"
+        );
     }
 }

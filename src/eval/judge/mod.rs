@@ -11,6 +11,7 @@ mod client;
 pub mod describe;
 pub mod prompts;
 pub mod score;
+pub mod sentences;
 
 use std::fmt;
 

@@ -40,7 +40,7 @@ pub fn describe_outputs(promoted: &[String], suppressed: &[String]) -> Question 
 }
 
 /// Sentences that fit a description (or, with `neutral`, that have nothing to do with it).
-pub fn sentences(description: &str, count: usize, neutral: bool) -> Question {
+pub(super) fn sentences(description: &str, count: usize, neutral: bool) -> Question {
     let relation = if neutral { "have nothing to do with" } else { "clearly fit" };
     let user = format!(
         "Write {count} plain, varied English sentences of 8 to 20 words that {relation} this description:\n{description}\n\n\
@@ -107,11 +107,11 @@ pub fn read_description(answer: &str) -> Option<String> {
     plain.chars().any(char::is_alphanumeric).then_some(plain)
 }
 
-/// The sentences in an answer, without list marks.
+/// The sentences in an answer, without list marks and what announces them.
 pub fn read_sentences(answer: &str) -> Vec<String> {
     let plain =
         |line: &str| line.trim().trim_start_matches(|c: char| c.is_ascii_digit() || ".)-*• ".contains(c)).to_owned();
-    answer.lines().map(plain).filter(|l| l.split_whitespace().count() >= 3).collect()
+    answer.lines().map(plain).filter(|l| l.split_whitespace().count() >= 3 && !l.ends_with(':')).collect()
 }
 
 /// Just `count` verdicts, or none: digits 0 and 1 that stand alone.

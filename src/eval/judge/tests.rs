@@ -197,7 +197,8 @@ fn a_wrong_key_model_or_address_ends_it_at_once() {
         assert!(message.contains(wanted) && fake.asked() == 1, "{message}");
     }
     let endpoint = Endpoint { pause: 0.01, tries: 2, ..Endpoint::new("http://127.0.0.1:1/v1", "m", None).unwrap() };
-    let message = refused(Judge::new(endpoint, Answers::in_dir(dir.path())).ask(&questions(&["a"]), &TaskCtx::silent()));
+    let message =
+        refused(Judge::new(endpoint, Answers::in_dir(dir.path())).ask(&questions(&["a"]), &TaskCtx::silent()));
     assert!(message.contains("m at 127.0.0.1:1/v1: cannot be reached"), "{message}");
 }
 
@@ -261,7 +262,9 @@ fn a_server_that_repeats_the_key_gives_it_to_nobody() {
     for before in 140..170 {
         let body = format!("{} sk-secret", "x".repeat(before)).leak();
         let fake = Fake::serve(vec![Reply::Raw(
-            format!("HTTP/1.1 404 x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len()).leak().as_bytes(),
+            format!("HTTP/1.1 404 x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+                .leak()
+                .as_bytes(),
         )]);
         let message = refused(fake.judge(dir.path()).ask(&questions(&["a"]), &TaskCtx::silent()));
         assert!(!message.contains("sk-s") && !message.contains(" sk"), "{message}");
