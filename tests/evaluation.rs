@@ -355,6 +355,13 @@ fn what_cannot_be_evaluated_is_said_in_a_line() {
     let study = made.study.as_str();
     let steering = |more: &[&'static str]| -> Vec<&str> { [&["eval", "steering", study][..], more].concat() };
     made.fails(&steering(&["--kl", "0"]), 2, "a KL target must be a positive number");
+    made.fails(&steering(&["--top-p", "nan"]), 2, "top-p NaN must be");
+    // Before the model, which is not even there.
+    let moved = made.dir.path().join("moved");
+    fs::rename(made.dir.path().join("tiny-llama"), &moved).unwrap();
+    made.fails(&steering(&["--prompt", "alone"]), 2, "at least two");
+    made.fails(&["eval", "reuse", study, "--features", "0=a,1=b", "--kl", "-1"], 2, "--kl");
+    fs::rename(&moved, made.dir.path().join("tiny-llama")).unwrap();
     made.fails(&steering(&["--prompt", "alone"]), 2, "at least two");
     made.fails(&steering(&["--labels", "lonely"]), 1, "no label is left");
     made.fails(&steering(&["--labels", "mountains"]), 2, "no label 'mountains'");

@@ -305,6 +305,8 @@ pub fn train(
     run(&mut trainer, &checkpoint, began, ctx, seen)?;
     let seconds = trainer.earlier_seconds() + began.elapsed().as_secs_f64();
     let sae = trainer.sae();
+    // What is left to do needs the weights alone, and copies of them.
+    drop(trainer);
     entry.figures = Some(figures(source.as_ref(), &sae, ctx)?);
     study.save_sae(&entry, &sae)?;
     // There is nothing left to go on with.

@@ -58,8 +58,10 @@ struct Usage {
 
 impl Client {
     pub(super) fn new(endpoint: &Endpoint) -> Self {
+        let most = Duration::from_secs(3600);
+        let timeout = Duration::try_from_secs_f64(endpoint.timeout).unwrap_or(most);
         let config = ureq::Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs_f64(endpoint.timeout.max(0.01).min(3600.0))))
+            .timeout_global(Some(timeout.clamp(Duration::from_millis(10), most)))
             .http_status_as_error(false)
             // A redirect would carry the question, and the key, to somebody else.
             .max_redirects(0)

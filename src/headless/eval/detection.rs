@@ -63,12 +63,14 @@ pub(super) fn run(args: &DetectionArgs, out: &mut Output) -> Result<()> {
     if let Some(note) = &note {
         out.note(note);
     }
-    let name = |row: &MethodRow| shown(&row.method, &row.hook, note.is_some());
+    let name = |name: &str, hook: &str| shown(name, hook, note.is_some());
+    let widths = all.iter().map(|o| name(&o.name, &o.set.hook().to_string()).chars().count());
+    let names = widths.max().unwrap_or(0).max(NAMES);
     let means = differences_in_means(&study, &SetKind::DiffMean, &place, &split, &tokens, &ctx)?;
     let rivals = rivals(means.directions(), args.rivals);
     if !out.is_json() {
         let at = if note.is_some() { String::new() } else { all[0].set.hook().to_string() };
-        out.line(&line(NAMES, &HEADS, &at, &HEADS.map(str::to_owned)))?;
+        out.line(&line(names, &HEADS, &at, &HEADS.map(str::to_owned)))?;
     }
     let mut rows = Vec::new();
     for method in &all {
@@ -77,11 +79,11 @@ pub(super) fn run(args: &DetectionArgs, out: &mut Output) -> Result<()> {
         let row = row(method, &hard, &tokens.labels, args.common.seed);
         match out.is_json() {
             true => out.object(&json!({"event": "method", "result": row}))?,
-            false => out.line(&line(NAMES, &HEADS, &name(&row), &cells(&row)))?,
+            false => out.line(&line(names, &HEADS, &name(&row.method, &row.hook), &cells(&row)))?,
         }
         rows.push(row);
     }
-    explain(&rows, args, split.labels.len(), out)
+    explain(&rows, args, split.labels.len(), names, out)
 }
 
 fn row(method: &Offered, hard: &[Option<HardNegatives>], names: &[String], seed: u64) -> MethodRow {
@@ -135,7 +137,7 @@ fn differences(rows: &[MethodRow], seed: u64) -> Vec<(String, Difference)> {
     others.iter().filter_map(compared).collect()
 }
 
-fn explain(rows: &[MethodRow], args: &DetectionArgs, labels: usize, out: &mut Output) -> Result<()> {
+fn explain(rows: &[MethodRow], args: &DetectionArgs, labels: usize, names: usize, out: &mut Output) -> Result<()> {
     let found = differences(rows, args.common.seed);
     if out.is_json() {
         for (against, difference) in &found {
@@ -151,7 +153,7 @@ fn explain(rows: &[MethodRow], args: &DetectionArgs, labels: usize, out: &mut Ou
         out.line(&format!("AUROC of {} minus that of (95 % interval, paired bootstrap over labels):", rows[0].method))?;
     }
     for (against, d) in &found {
-        out.line(&format!("  {against:NAMES$}  {:+.3}  [{:+.3}, {:+.3}]", d.mean, d.low, d.high))?;
+        out.line(&format!("  {against:names$}  {:+.3}  [{:+.3}, {:+.3}]", d.mean, d.low, d.high))?;
     }
     if args.labels {
         for row in rows {
