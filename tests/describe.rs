@@ -20,6 +20,10 @@ fn judge() -> (String, Arc<AtomicUsize>) {
 
 fn answer(user: &str) -> Option<String> {
     Some(match user {
+        u if u.contains("plain, varied English sentences") => {
+            let word = if u.contains("have nothing to do with") { "bread" } else { "Tuesday river" };
+            (1..=6).map(|i| format!("{i}. {word} {word} {word}\n")).collect()
+        }
         u if u.contains("Begin your answer") => "Description: words of \u{1b}[2Jone kind".to_owned(),
         u if u.starts_with("Description") && u.contains("<<like this>>") => "I cannot say.".to_owned(),
         u => {
@@ -81,11 +85,46 @@ fn features_are_described_scored_and_paid_for_once() {
     assert_eq!(described[3]["usage"]["prompt_tokens"], 10 * calls);
 
     let again = describe(&[]);
-    assert_eq!((asked.load(Ordering::SeqCst) as u64, &again[0]["cost"]["calls"]), (calls, &json!(0)));
+    // What held no verdicts is asked again, and nothing else.
+    let unanswered = again[0]["cost"]["calls"].as_u64().unwrap();
+    assert!(unanswered > 0 && unanswered < calls / 2, "{unanswered} of {calls}");
+    assert_eq!(asked.load(Ordering::SeqCst) as u64, calls + unanswered);
     assert_eq!(again[1], described[1]);
     let card = lines(home, &["feature", &study, "3", "--json"]);
     assert_eq!(card[0]["description"]["input"], found["input"]);
     assert!(card[0]["name"].is_null(), "a person's name is left alone");
+
+    // Sentences for each description, told apart by the direction itself.
+    let before = asked.load(Ordering::SeqCst);
+    let with = describe(&["--sentences", "--no-score"]);
+    let more = asked.load(Ordering::SeqCst) - before;
+    assert!(more > 0 && more <= with[0]["cost"]["calls"].as_u64().unwrap() as usize, "no more calls than were said");
+    for of in ["input_sentences", "output_sentences"] {
+        let found = &with[1]["description"][of];
+        let mean = |kind: &str| {
+            let scores: Vec<f64> =
+                found[kind].as_array().unwrap().iter().map(|s| s["score"].as_f64().unwrap()).collect();
+            assert_eq!(scores.len(), 5, "no more than were asked for");
+            assert!(scores.iter().all(|s| (-1.0..=1.0).contains(s)));
+            scores.iter().sum::<f64>() / 5.0
+        };
+        let (activating, neutral) = (mean("activating"), mean("neutral"));
+        match found["s_cd"].as_f64() {
+            Some(s_cd) => assert!((s_cd - (activating / neutral).ln()).abs() < 1e-9, "{found}"),
+            None => assert!(activating <= 0.0 || neutral <= 0.0, "{found}"),
+        }
+    }
+    let card = lines(home, &["feature", &study, "3", "--json"]);
+    assert!(card[0]["description"]["input_sentences"]["activating"].is_array(), "it is kept");
+    // Any direction can be described.
+    let other = ["describe", &study, "diffmean:water,neuron:5", "--no-score", "--json", "--key-env", "JUDGE_KEY"];
+    let other = lines(home, &[&other[..], &["--endpoint", &url, "--judge-model", "m"]].concat());
+    assert_eq!(
+        (&other[1]["fit"], &other[1]["title"], &other[2]["id"]),
+        (&json!("diffmean"), &json!("water"), &json!(5))
+    );
+    let card = lines(home, &["feature", &study, "neuron:5", "--json"]);
+    assert!(card[0]["description"]["input"].is_string());
 
     let mut all = Vec::new();
     files(home, &mut all);
@@ -110,6 +149,6 @@ fn an_endpoint_that_is_not_there_is_told_in_one_line() {
         assert_eq!(output.status.code(), Some(code), "{stderr}");
         assert!(stderr.lines().last().unwrap().contains(wanted) && !stderr.contains(KEY), "{stderr}");
     };
-    fails(&["describe", &study, "0", "--endpoint", "nowhere at all"], 1, "is no address");
-    fails(&["describe", &study, "7", "--endpoint", "http://127.0.0.1:1/v1"], 2, "feature 7 does not exist");
+    fails(&["describe", &study, "0", "--endpoint", "nowhere at all"], 2, "is no address");
+    fails(&["describe", &study, "7", "--endpoint", "http://127.0.0.1:1/v1"], 2, "has no direction '7'");
 }

@@ -193,6 +193,9 @@ fn an_endpoint_judges_beside_the_offline_judge_and_what_it_does_not_rate_is_no_n
     let most = dry[0]["cost"]["calls"].as_u64().unwrap();
     let (lines, notes, code) = run(&endpoint);
     assert_eq!(code, 0, "{notes}");
+    let (rest, _, _) = run(&[&endpoint[..], &["--dry-run"]].concat());
+    let cost = &rest[0]["cost"];
+    assert!(cost["calls"].as_u64().unwrap() < most / 2 && cost["answered"].as_u64().unwrap() > 0, "{cost}");
     let calls = events(&lines, "usage")[0]["usage"]["calls"].as_u64().unwrap();
     assert!(calls > 0 && calls <= most, "{calls} of {most}");
     for report in events(&lines, "method") {
@@ -207,10 +210,13 @@ fn an_endpoint_judges_beside_the_offline_judge_and_what_it_does_not_rate_is_no_n
         events(lines, "method").iter().map(|m| m["result"]["unrated"].as_u64().unwrap()).sum()
     };
     assert!(unrated(&lines) > 0 && notes.contains("have no rating"), "{notes}");
-    // Again: nothing is generated, nothing is paid for twice. Offline: the same texts, a table of its own.
+    // Again: nothing is generated, nothing that has a rating is paid for twice, and what has none is asked again. Offline:
+    // the same texts, a table of its own.
     let before = asked.load(Ordering::SeqCst);
     let (again, _, _) = run(&endpoint);
-    assert_eq!((asked.load(Ordering::SeqCst), unrated(&again)), (before, unrated(&lines)));
+    let more = (asked.load(Ordering::SeqCst) - before) as u64;
+    assert_eq!(unrated(&again), unrated(&lines));
+    assert!(more >= unrated(&lines) && more < calls, "{more} of {calls}");
     let (offline, _, _) = run(&[]);
     assert!(events(&offline, "method").iter().all(|m| m["judge"] == "offline" && m["result"]["unrated"] == 0));
     let all = fs::read_to_string(Path::new(&made.study).join("evaluations/judged/texts.jsonl")).unwrap();
@@ -226,6 +232,80 @@ fn an_endpoint_judges_beside_the_offline_judge_and_what_it_does_not_rate_is_no_n
 }
 
 #[test]
+fn methods_at_two_hooks_are_compared_and_their_spaces_told() {
+    let dir = TempDir::new().unwrap();
+    let sentences = |word: &str| (0..12).map(|i| format!("{word} {i} and {word}")).collect::<Vec<_>>();
+    let made = Made::of(dir, &json!({"sea": sentences("tide"), "days": sentences("noon")}));
+    let model = made.dir.path().join("tiny-llama").display().to_string();
+    let data = made.dir.path().join("corpus.json").display().to_string();
+    let two = made.dir.path().join("two").display().to_string();
+    made.lines(&["collect", "--model", &model, "--layer", "1,2", "--data", &data, "--out", &two, "--json"]);
+    made.lines(&[
+        "fit",
+        &two,
+        "--layer",
+        "1",
+        "-k",
+        "3",
+        "--sparsity",
+        "0.2",
+        "--max-sweeps",
+        "5",
+        "--name",
+        "one",
+        "--json",
+    ]);
+    made.lines(&[
+        "fit",
+        &two,
+        "--layer",
+        "2",
+        "-k",
+        "4",
+        "--sparsity",
+        "0.2",
+        "--max-sweeps",
+        "5",
+        "--name",
+        "new",
+        "--json",
+    ]);
+    let methods = "fit:one,diffmean@1.mlp.hook_post,diffmean@2.mlp.hook_post,kmeans@1.mlp.hook_post,shuffled";
+    let common = ["--methods", methods, "--json"];
+    let (lines, notes, code) = made.output(&[&["eval", "detection", &two][..], &common].concat());
+    assert_eq!(code, 0, "{notes}");
+    assert!(notes.contains("different spaces"), "{notes}");
+    let named: Vec<_> =
+        events(&lines, "method").iter().map(|m| (m["result"]["method"].clone(), m["result"]["hook"].clone())).collect();
+    let hook = |layer: usize| json!(format!("blocks.{layer}.mlp.hook_post"));
+    assert_eq!(named[1], (json!("diffmean@1.mlp.hook_post"), hook(1)));
+    assert_eq!(named[2], (json!("diffmean@2.mlp.hook_post"), hook(2)));
+    assert_eq!(
+        named[4],
+        (json!("one, shuffled labels"), hook(1)),
+        "the first fit that is named is shuffled, not the newest"
+    );
+
+    let svg = made.dir.path().join("plot.svg").display().to_string();
+    let steering = ["eval", "steering", &two, "--kl", "0.02", "--max-tokens", "2", "--svg", &svg];
+    let lines = made.lines(&[&steering[..], &common].concat());
+    let hooks: Vec<_> = events(&lines, "method").iter().map(|m| m["hook"].clone()).collect();
+    assert_eq!(hooks, [hook(1), hook(1), hook(2), hook(1), hook(1)]);
+    for rise in events(&lines, "rise") {
+        let layer = if rise["rise"]["method"] == "diffmean@2.mlp.hook_post" { 2 } else { 1 };
+        assert_eq!(rise["hook"], hook(layer), "{rise}");
+    }
+    let plot = fs::read_to_string(&svg).unwrap();
+    assert!(
+        plot.contains("Steering at several hooks") && plot.contains("one at blocks.1") && plot.contains("unsteered")
+    );
+    made.fails(&["eval", "detection", &two, "--methods", "diffmean@9.mlp.hook_post"], 2, "no such hook");
+    made.fails(&["eval", "detection", &two, "--methods", "fit@1.mlp.hook_post"], 2, "leave out what follows @");
+    let card = made.lines(&["feature", &two, "diffmean@1.mlp.hook_post:sea", "--json"]);
+    assert_eq!(card[0]["hook"], hook(1));
+}
+
+#[test]
 fn decoder_rows_and_named_fits_are_directions_like_others() {
     let made = Made::new();
     let study = made.study.as_str();
@@ -238,6 +318,11 @@ fn decoder_rows_and_named_fits_are_directions_like_others() {
     let sets: Vec<_> =
         steered[0]["directions"].as_array().unwrap().iter().map(|d| d["set"].as_str().unwrap()).collect();
     assert_eq!(sets, ["sae:t", "k5"]);
+    let usual = made.lines(&["eval", "detection", study, "--json"]);
+    assert!(
+        events(&usual, "method").iter().any(|m| m["result"]["method"] == "sae:t"),
+        "an SAE is among the usual ones"
+    );
     let found = made.lines(&["eval", "detection", study, "--methods", "fit:k5,sae:t,sae", "--json"]);
     let names: Vec<_> = events(&found, "method").iter().map(|m| m["result"]["method"].as_str().unwrap()).collect();
     assert_eq!(names, ["k5", "sae:t", "sae:t"]);
@@ -269,7 +354,14 @@ fn what_cannot_be_evaluated_is_said_in_a_line() {
     let made = Made::new();
     let study = made.study.as_str();
     let steering = |more: &[&'static str]| -> Vec<&str> { [&["eval", "steering", study][..], more].concat() };
-    made.fails(&steering(&["--kl", "0"]), 2, "a KL target must be a positive number, not 0");
+    made.fails(&steering(&["--kl", "0"]), 2, "a KL target must be a positive number");
+    made.fails(&steering(&["--top-p", "nan"]), 2, "top-p NaN must be");
+    // Before the model, which is not even there.
+    let moved = made.dir.path().join("moved");
+    fs::rename(made.dir.path().join("tiny-llama"), &moved).unwrap();
+    made.fails(&steering(&["--prompt", "alone"]), 2, "at least two");
+    made.fails(&["eval", "reuse", study, "--features", "0=a,1=b", "--kl", "-1"], 2, "--kl");
+    fs::rename(&moved, made.dir.path().join("tiny-llama")).unwrap();
     made.fails(&steering(&["--prompt", "alone"]), 2, "at least two");
     made.fails(&steering(&["--labels", "lonely"]), 1, "no label is left");
     made.fails(&steering(&["--labels", "mountains"]), 2, "no label 'mountains'");
@@ -313,6 +405,13 @@ fn reuse_steers_with_the_parts_of_a_family() {
         assert_eq!(row["words"].as_array().unwrap().len(), 3);
         assert!(row["words"][0]["rank"].as_u64().unwrap() >= 1);
     }
+    assert!(rows.iter().all(|r| r["row"]["reached"].is_boolean()));
+    let far = ["eval", "reuse", &made.study, "--kl", "100", "--features", "0=a,1=b", "--json"];
+    let far = made.lines(&far);
+    let missed = events(&far, "reuse")[0];
+    assert!(missed["whole"]["own"].is_null() && missed["whole"]["out_of_reach"] == 2, "{missed}");
+    let (_, notes, _) = run(&["--labels", "lonely,sea"]);
+    assert!(notes.contains("lonely (1)"), "{notes}");
     let chosen = run(&["--labels", "sea,days,food"]).0;
     let members = events(&chosen, "reuse")[0]["members"].as_array().unwrap().clone();
     let mut features: Vec<_> = members.iter().map(|m| m["feature"].as_u64().unwrap()).collect();

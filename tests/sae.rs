@@ -121,7 +121,7 @@ fn what_does_not_belong_is_refused_in_one_line() {
     says("c", support::D_MLP, "tiny-llama", "blocks.1.attn.hook_z", 1, "no hook for");
     let other = says("d", support::D_MLP, "google/gemma-2-2b", HOOK, 1, "--force");
     assert_eq!(made.lines(&["sae", "load", &made.study, &other, "--force", "--json"])[0]["event"], "loaded");
-    let line = made.failure(&["sae", "load", &made.study, &other, "--layer", "3"], 1);
+    let line = made.failure(&["sae", "load", &made.study, &other, "--layer", "3", "--name", "again"], 1);
     assert!(line.contains("--force"), "{line}");
     assert!(made.failure(&["sae", "load", &made.study, "owner/name/folder"], 1).contains("HF_HUB_OFFLINE"));
     assert!(made.failure(&["sae", "load", &made.study, "nowhere"], 2).contains("nowhere"));
@@ -178,6 +178,55 @@ fn training_tells_of_every_pass_and_compares() {
     let held_out = made.lines(&["sae", "compare", &made.study, "--on", &other, "--predict", "0", "--json"]);
     assert!(held_out[1]["figures"]["rows"].as_u64().unwrap() < 100 && held_out[1]["predictions"].is_null());
     assert!(held_out[1]["figures"]["fvu"].as_f64().unwrap() > last["fvu"].as_f64().unwrap());
+}
+
+#[test]
+fn nothing_is_replaced_unasked() {
+    let made = Made::new(12);
+    let sae = made.published("good", support::D_MLP, "tiny-llama", HOOK);
+    let load = ["sae", "load", &made.study, &sae, "--name", "mine", "--json"];
+    made.lines(&load);
+    let line = made.failure(&load, 2);
+    assert!(line.contains("has an SAE 'mine' already") && line.contains("--fresh"), "{line}");
+    made.lines(&[&load[..], &["--fresh"]].concat());
+    let train = [&["sae", "train", &made.study, "--epochs", "2", "--name", "mine"], &TRAIN[..]].concat();
+    assert!(made.failure(&train, 2).contains("--fresh"));
+    // Another's weights are given up when that is asked for.
+    assert_eq!(made.lines(&[&train[..], &["--fresh"]].concat()).last().unwrap()["event"], "trained");
+    assert!(made.failure(&train, 2).contains("topk") || made.failure(&train, 2).contains("already"));
+    // The checkpoint of a training that was stopped is work.
+    let checkpoint = Path::new(&made.study).join("saes/mine/checkpoint");
+    fs::write(&checkpoint, b"work").unwrap();
+    let line = made.failure(&train, 2);
+    assert!(line.contains("--resume") && line.contains("--fresh"), "{line}");
+    assert_eq!(fs::read(&checkpoint).unwrap(), b"work");
+}
+
+#[test]
+fn what_does_not_fit_the_rows_or_the_memory_is_said() {
+    let made = Made::new(12);
+    // Random weights of the right width, whose files name no model: they give nothing back.
+    let sae = made.published("foreign", support::D_MLP, "tiny-llama", HOOK);
+    let config = Path::new(&sae).join("cfg.json");
+    let text = fs::read_to_string(&config).unwrap().replace("tiny-llama", "");
+    fs::write(&config, text).unwrap();
+    let output =
+        mlpeek(made.dir.path()).args(["sae", "load", &made.study, &sae, "--force", "--name", "f"]).output().unwrap();
+    let notes = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && notes.contains("worse than their mean"), "{notes}");
+    let output = mlpeek(made.dir.path()).args(["sae", "compare", &made.study, "--predict", "0"]).output().unwrap();
+    assert!(String::from_utf8(output.stderr).unwrap().contains("worse than their mean"));
+
+    let short = |args: &[&str]| {
+        let output = mlpeek(made.dir.path()).env("MLPEEK_MEMORY", "20K").args(args).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        stderr.lines().last().unwrap().to_owned()
+    };
+    let line = short(&["sae", "train", &made.study, "--latents", "4096", "--top-k", "4", "--batch", "32"]);
+    assert!(line.contains("of memory, and 20.0 KiB is free"), "{line}");
+    let line = short(&["features", &made.study, "--directions", "neuron"]);
+    assert!(line.contains("64 directions on") && line.contains("would fit"), "{line}");
 }
 
 #[test]

@@ -99,6 +99,49 @@ pub fn trace(
             "the fit has {fitted} neurons, but {hook} of this model is {width} wide: open the study's own model"
         )));
     }
+    let (ids, activations) = read(model, hook, text, bos, ctx)?;
+    let block = Block { rows: ids.len(), cols: width, data: activations.into() };
+    let coefficients = if ids.is_empty() { Vec::new() } else { encoder.encode(&block, ctx)? };
+    let tokens = ids.iter().map(|&id| model.tokenizer().piece(id)).collect();
+    Ok(assemble(tokens, &factors.features, &factors.coding, &block, &coefficients))
+}
+
+/// How strongly each text expresses a direction of the hook's width: the largest cosine of its tokens, 0 without tokens.
+///
+/// # Errors
+/// [`Error::Usage`] for a direction of another width; what the model returns.
+pub fn best_cosines(
+    model: &Model,
+    hook: HookPoint,
+    direction: &[f32],
+    texts: &[String],
+    bos: BosRule,
+    ctx: &TaskCtx,
+) -> Result<Vec<f64>> {
+    let width = model.width(hook)?;
+    if direction.len() != width {
+        let given = direction.len();
+        return Err(Error::usage(format!("a direction has {given} values, but {hook} of this model is {width} wide")));
+    }
+    let mut out = Vec::with_capacity(texts.len());
+    for text in texts {
+        let (_, activations) = read(model, hook, text, bos, ctx)?;
+        let cosines = activations.chunks_exact(width.max(1)).map(|row| cosine(row, direction));
+        out.push(cosines.reduce(f64::max).unwrap_or(0.0));
+    }
+    Ok(out)
+}
+
+/// 0 where either is nothing but zeros.
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
+    let norms = (dot(a, a) * dot(b, b)).sqrt();
+    if norms > 0.0 { dot(a, b) / norms } else { 0.0 }
+}
+
+/// The tokens of a text, BOS left out, and what the hook sees of each.
+fn read(model: &Model, hook: HookPoint, text: &str, bos: BosRule, ctx: &TaskCtx) -> Result<(Vec<u32>, Vec<f32>)> {
+    let width = model.width(hook)?;
     let ids = model.tokenizer().encode(text, bos)?;
     let (lead, ids) = match (ids.first(), model.tokenizer().bos()) {
         (Some(&first), Some(bos)) if first == bos => ids.split_at(1),
@@ -118,10 +161,7 @@ pub fn trace(
         model.forward(&batch, Phase::Prompt, None, &mut tap, Logits::None, ctx)?;
         activations.extend_from_slice(&tap.rows[lead.len() * width..]);
     }
-    let block = Block { rows: ids.len(), cols: width, data: activations.into() };
-    let coefficients = if ids.is_empty() { Vec::new() } else { encoder.encode(&block, ctx)? };
-    let tokens = ids.iter().map(|&id| model.tokenizer().piece(id)).collect();
-    Ok(assemble(tokens, &factors.features, &factors.coding, &block, &coefficients))
+    Ok((ids.to_vec(), activations))
 }
 
 /// Cosines of every two directions (each of the hook's width) in the residual stream, row-major (method, section 3).

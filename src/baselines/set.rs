@@ -19,12 +19,13 @@ use crate::factor::encode::Encoder;
 use crate::factor::{Coding, Coefficients, Factors};
 use crate::model::HookPoint;
 use crate::task::{Progress, TaskCtx};
+use crate::{disk, memory};
 
 /// Rows scored at a time.
 const BLOCK_ROWS: usize = 1024;
 
 /// Which set of directions, as it is typed: `fit`, `fit:NAME`, `sae:NAME`, `diffmean`, `kmeans`, `kmeans-cut`, `random`,
-/// `neuron`.
+/// `neuron`; the last five also at a hook of their own: `diffmean@15.hook_resid_post`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum SetKind {
@@ -42,6 +43,8 @@ pub enum SetKind {
     Random,
     /// Each neuron by itself.
     Neuron,
+    /// One of the kinds that are made of a study's rows, at this hook whatever the place.
+    At(Box<SetKind>, HookPoint),
 }
 
 impl Default for SetKind {
@@ -59,7 +62,23 @@ impl SetKind {
 
     /// Whether its directions were made from labels, one a label.
     pub fn supervised(&self) -> bool {
-        *self == Self::DiffMean
+        *self.base() == Self::DiffMean
+    }
+
+    /// The kind, wherever it is.
+    pub fn base(&self) -> &Self {
+        match self {
+            Self::At(kind, _) => kind,
+            kind => kind,
+        }
+    }
+
+    /// The hook that it names itself.
+    pub fn hook(&self) -> Option<HookPoint> {
+        match self {
+            Self::At(_, hook) => Some(*hook),
+            _ => None,
+        }
     }
 }
 
@@ -75,13 +94,36 @@ impl fmt::Display for SetKind {
             Self::KMeansCut => f.write_str("kmeans-cut"),
             Self::Random => f.write_str("random"),
             Self::Neuron => f.write_str("neuron"),
+            Self::At(kind, hook) => write!(f, "{kind}@{}.{}", hook.layer, hook.site),
         }
     }
+}
+
+/// "15.hook_resid_post", with or without "blocks." before it.
+fn read_hook(text: &str) -> Option<HookPoint> {
+    let (layer, site) = text.strip_prefix("blocks.").unwrap_or(text).split_once('.')?;
+    Some(HookPoint { layer: layer.parse().ok()?, site: site.parse().ok()? })
 }
 
 impl FromStr for SetKind {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
+        if let Some((kind, hook)) = s.split_once('@').filter(|(kind, _)| !kind.contains(':')) {
+            let kind: Self = kind.parse()?;
+            if matches!(kind, Self::Fit(_) | Self::Sae(_)) {
+                return Err(Error::usage(format!(
+                    "a {kind} lies at the hook that it was made at: leave out what follows @"
+                )));
+            }
+            let wrong = || {
+                let (what, kind) = (hook.escape_debug(), &kind);
+                Error::usage(format!(
+                    "'{what}' is no hook: write {kind}@15.mlp.hook_post, hook_mlp_out or hook_resid_post"
+                ))
+            };
+            let hook = read_hook(hook).ok_or_else(wrong)?;
+            return Ok(Self::At(Box::new(kind), hook));
+        }
         let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
         let kind = match s.split_once(':') {
             Some(("fit", name)) => named(name).map(|n| Self::Fit(Some(n))),
@@ -92,7 +134,8 @@ impl FromStr for SetKind {
         };
         kind.ok_or_else(|| {
             Error::usage(format!(
-                "'{}' is no set of directions: use fit, fit:NAME, sae:NAME, diffmean, kmeans, kmeans-cut, random, neuron",
+                "'{}' is no set of directions: use fit, fit:NAME, sae:NAME, diffmean, kmeans, kmeans-cut, random, neuron (the last five also at a \
+                 hook: diffmean@15.hook_resid_post)",
                 s.escape_debug()
             ))
         })
@@ -140,6 +183,7 @@ pub trait DirectionSet: Send + Sync {
             let (name, height) = (self.name(), self.directions().height());
             return Err(Error::usage(format!("{name} has directions of {height} values, the rows have {d}")));
         }
+        check_room(self, (n, d, k), memory::available()?)?;
         let mut by_feature = vec![0.0f32; n * k];
         for start in (0..n).step_by(BLOCK_ROWS) {
             ctx.checkpoint(Progress::new(format!("scoring {}", self.name()), start as u64, n as u64, "tokens"))?;
@@ -174,6 +218,32 @@ pub trait DirectionSet: Send + Sync {
             Error::usage(numbers + &more)
         })
     }
+}
+
+/// Refuses to read what memory does not hold: the scores of every row, and unit columns.
+fn check_room<S: DirectionSet + ?Sized>(set: &S, (n, d, k): (usize, usize, usize), free: Option<u64>) -> Result<()> {
+    let [n, d, k] = [n, d, k].map(|v| v as u64);
+    let columns = match set.directions() {
+        Directions::Dense { .. } => k.saturating_mul(8 * d),
+        Directions::Sparse(z) => 8 * z.values.len() as u64,
+        Directions::Neurons(_) => 16 * k,
+    };
+    let scores = n.saturating_mul(k).saturating_mul(4);
+    let (need, free) = (scores.saturating_add(columns), free.unwrap_or(u64::MAX));
+    if need <= free {
+        return Ok(());
+    }
+    let most = free.saturating_sub(columns) / (4 * k).max(1);
+    let fits = match most {
+        0 => "take a set of fewer directions, or free memory".to_owned(),
+        most => format!("at most {most} tokens would fit: take a study of fewer, or a set of fewer directions"),
+    };
+    Err(Error::refused(format!(
+        "reading {} takes {} of memory ({k} directions on {n} tokens), and {} is free: {fits}",
+        set.name(),
+        disk::human_bytes(need),
+        disk::human_bytes(free)
+    )))
 }
 
 /// Directions that are nothing but columns: a row expresses one by its projection on it, or not at all where that is
@@ -338,6 +408,16 @@ mod tests {
     }
 
     #[test]
+    fn what_memory_does_not_hold_is_refused_with_what_would_fit() {
+        let set = plain(Directions::Dense { d: 2, columns: vec![1.0; 8] }, &[]);
+        let shape = (1000, 2, 4);
+        assert!(check_room(&set, shape, Some(4 * 4 * 1000 + 64)).is_ok() && check_room(&set, shape, None).is_ok());
+        let message = check_room(&set, shape, Some(4 * 4 * 900 + 64)).unwrap_err().to_string();
+        assert!(message.contains("4 directions on 1000 tokens") && message.contains("at most 900 tokens"), "{message}");
+        assert!(check_room(&set, shape, Some(10)).unwrap_err().to_string().contains("fewer directions"));
+    }
+
+    #[test]
     fn neurons_are_the_columns_of_the_activations() {
         let set = plain(Directions::Neurons(2), &[]);
         let block = Block { rows: 2, cols: 2, data: vec![1.0, -2.0, 0.5, 3.0].into() };
@@ -378,7 +458,14 @@ mod tests {
             let json = serde_json::to_string(&kind).unwrap();
             assert_eq!(serde_json::from_str::<SetKind>(&json).unwrap(), kind);
         }
-        for bad in ["probes", "fit:", "sae:", "neuron:3", ""] {
+        let at: SetKind = "diffmean@15.hook_resid_post".parse().unwrap();
+        assert_eq!(at.hook(), Some(HookPoint { layer: 15, site: HookSite::ResidPost }));
+        assert!(at.supervised() && *at.base() == SetKind::DiffMean);
+        assert_eq!(at.to_string().parse::<SetKind>().unwrap(), at);
+        assert_eq!("neuron@blocks.2.mlp.hook_post".parse::<SetKind>().unwrap().to_string(), "neuron@2.mlp.hook_post");
+        assert_eq!("sae:a@b".parse::<SetKind>().unwrap(), SetKind::Sae(Some("a@b".to_owned())), "a name may have one");
+        for bad in ["probes", "fit:", "sae:", "neuron:3", "", "fit@1.mlp.hook_post", "kmeans@", "kmeans@x.hook_mlp_out"]
+        {
             assert_eq!(bad.parse::<SetKind>().unwrap_err().exit_code(), 2, "{bad}");
         }
     }

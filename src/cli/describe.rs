@@ -3,9 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 
-use super::{Device, JsonArgs};
+use super::{Device, JsonArgs, PlaceArgs};
+use crate::error::{Error, Result};
 use crate::eval::judge::{Endpoint, Key};
+
+/// Where a key is looked for when no variable is named.
+const USUAL_KEY: &str = "OPENAI_API_KEY";
 
 /// A judge behind an OpenAI-compatible endpoint.
 #[derive(Debug, Args)]
@@ -16,24 +21,51 @@ pub struct EndpointArgs {
     /// The model to ask there
     #[arg(long, requires = "endpoint")]
     pub judge_model: Option<String>,
-    /// Environment variable that holds the key; it is sent to the endpoint and kept nowhere
-    #[arg(long, default_value = "OPENAI_API_KEY")]
-    pub key_env: String,
-    /// Calls under way at once
-    #[arg(long, default_value_t = 4)]
+    /// Environment variable that holds the key; it is sent to the endpoint and kept nowhere [default: OPENAI_API_KEY, where
+    /// it is set]
+    #[arg(long, value_name = "VARIABLE")]
+    pub key_env: Option<String>,
+    /// Calls under way at once, 1 to 64
+    #[arg(long, default_value_t = 4, value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
     pub concurrency: usize,
-    /// Seconds that a call may take
-    #[arg(long, default_value_t = 120.0)]
+    /// Seconds that a call may take, up to 3600
+    #[arg(long, default_value_t = 120.0, value_parser = seconds)]
     pub timeout: f64,
+}
+
+/// Reads how long a call may take.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().ok().filter(|s| (0.01..=3600.0).contains(s));
+    seconds.ok_or_else(|| "give seconds, from 0.01 to 3600".to_owned())
 }
 
 impl EndpointArgs {
     /// The endpoint that these arguments name, if any, with the key from the environment.
-    pub fn endpoint(&self) -> Option<Endpoint> {
-        let (url, model) = (self.endpoint.as_deref()?, self.judge_model.as_deref()?);
-        let asked = Endpoint::new(url, model, Key::from_env(&self.key_env));
-        Some(Endpoint { concurrency: self.concurrency, timeout: self.timeout, ..asked })
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an address that cannot be or must not be shown, and for a variable that was named and holds no
+    /// key.
+    pub fn endpoint(&self) -> Result<Option<Endpoint>> {
+        let (Some(url), Some(model)) = (self.endpoint.as_deref(), self.judge_model.as_deref()) else { return Ok(None) };
+        let key = match &self.key_env {
+            None => Key::from_env(USUAL_KEY),
+            Some(variable) => Some(Key::from_env(variable).ok_or_else(|| no_key(variable))?),
+        };
+        let asked = Endpoint::new(url, model, key)?;
+        Ok(Some(Endpoint { concurrency: self.concurrency, timeout: self.timeout, ..asked }))
     }
+}
+
+fn no_key(variable: &str) -> Error {
+    let name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    // What is no name may be the key itself: it is not repeated.
+    Error::usage(match variable.chars().all(name) {
+        true => format!(
+            "--key-env: the environment variable {variable} is not set, is empty or cannot stand in a header: set it, or leave \
+             --key-env out where no key is needed"
+        ),
+        false => "--key-env takes the name of an environment variable, such as OPENAI_API_KEY, not a key".to_owned(),
+    })
 }
 
 /// `mlpeek describe`.
@@ -41,25 +73,71 @@ impl EndpointArgs {
 pub struct DescribeArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// Features, separated by commas [default: all]
+    /// Features, separated by commas, or other directions by their set: diffmean:months, neuron:123, sae:NAME/17 [default:
+    /// all features of the fit]
     #[arg(value_delimiter = ',')]
-    pub features: Vec<usize>,
+    pub features: Vec<String>,
     /// The judge
     #[command(flatten)]
     pub judge: EndpointArgs,
     /// Leave out scoring the descriptions by detection and fuzzing
     #[arg(long)]
     pub no_score: bool,
+    /// Have 5 sentences written that fit each description and 5 that do not, and tell by S_CD how the direction tells them
+    /// apart on this model
+    #[arg(long)]
+    pub sentences: bool,
     /// Only say how many calls and tokens it would take
     #[arg(long)]
     pub dry_run: bool,
-    /// The fit [default: the newest]
-    #[arg(long)]
-    pub fit: Option<String>,
-    /// Where to compute the logit lens
+    /// Where
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub device: Device,
     /// Output
     #[command(flatten)]
     pub output: JsonArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::cli::{Cli, Command};
+
+    fn judge(more: &[&str]) -> Result<super::EndpointArgs, String> {
+        let line = ["mlpeek", "describe", "s", "--endpoint", "http://127.0.0.1:1/v1", "--judge-model", "m"];
+        match Cli::try_parse_from(line.iter().chain(more)).map_err(|e| e.to_string())?.command {
+            Some(Command::Describe(args)) => Ok(args.judge),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn patience_is_a_number_that_can_be_waited() {
+        for bad in ["nan", "inf", "-inf", "0", "-1", "1e9", "soon", ""] {
+            let error = judge(&[&format!("--timeout={bad}")]).unwrap_err();
+            assert!(error.contains("from 0.01 to 3600"), "{error}");
+        }
+        for bad in ["0", "65", "-1"] {
+            assert!(judge(&[&format!("--concurrency={bad}")]).is_err());
+        }
+        assert_eq!(
+            judge(&["--timeout", "1.5", "--concurrency", "9"]).unwrap().endpoint().unwrap().unwrap().timeout,
+            1.5
+        );
+    }
+
+    #[test]
+    fn a_variable_that_is_named_must_hold_a_key() {
+        let refused = |name: &str| judge(&["--key-env", name]).unwrap().endpoint().unwrap_err().to_string();
+        assert!(refused("MLPEEK_NO_SUCH_VARIABLE").contains("MLPEEK_NO_SUCH_VARIABLE is not set"));
+        let secret = refused("sk-typed-here");
+        assert!(
+            !secret.contains("sk-typed-here") && secret.contains("the name of an environment variable"),
+            "{secret}"
+        );
+    }
 }

@@ -8,6 +8,12 @@ use super::{Device, EndpointArgs, JsonArgs, PlaceArgs};
 use crate::engine::choice::Choose;
 use crate::engine::evaluation::Method;
 
+/// Reads a KL target.
+fn kl(text: &str) -> Result<f64, String> {
+    let target = text.trim().parse::<f64>().ok().filter(|t| t.is_finite() && *t > 0.0);
+    target.ok_or_else(|| "a KL target must be a positive number: try 0.25".to_owned())
+}
+
 /// `mlpeek eval`.
 #[derive(Debug, Subcommand)]
 pub enum EvalCommand {
@@ -36,9 +42,10 @@ pub struct EvalArgs {
     /// The study's directory
     pub study: PathBuf,
     /// Methods, separated by commas: fit, fit:NAME, sae:NAME (decoder rows), diffmean, kmeans, kmeans-cut (with as many
-    /// neurons as a feature), random, neuron, and shuffled (the fit's features chosen for labels dealt out anew); the first
-    /// is compared with the others
-    #[arg(long, value_delimiter = ',', default_values_t = Method::usual())]
+    /// neurons as a feature), random, neuron (the last five also at another hook of the study: diffmean@15.hook_resid_post),
+    /// and shuffled (features of the first fit named, chosen for labels dealt out anew); the first is compared with the
+    /// others [default: fit, diffmean, the SAEs at its hook, kmeans, kmeans-cut, random, neuron, shuffled]
+    #[arg(long, value_delimiter = ',')]
     pub methods: Vec<Method>,
     /// Where
     #[command(flatten)]
@@ -84,7 +91,7 @@ pub struct SteeringArgs {
     #[arg(long, default_value_t = Choose::Input)]
     pub choose: Choose,
     /// KL(base ‖ steered) at the prompts' last tokens, several separated by commas
-    #[arg(long, value_delimiter = ',', default_values_t = [0.1, 0.25, 0.5, 1.0])]
+    #[arg(long, value_delimiter = ',', default_values_t = [0.1, 0.25, 0.5, 1.0], value_parser = kl)]
     pub kl: Vec<f64>,
     /// A text to continue; give at least two [default: four short beginnings]
     #[arg(long, short)]
@@ -141,7 +148,7 @@ pub struct ReuseArgs {
     #[arg(long)]
     pub node: Option<usize>,
     /// KL(base ‖ steered) at the prompts' last tokens
-    #[arg(long, default_value_t = 0.25)]
+    #[arg(long, default_value_t = 0.25, value_parser = kl)]
     pub kl: f64,
     /// A text whose next token is looked at; may be repeated [default: I think that]
     #[arg(long, short)]

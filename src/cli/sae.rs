@@ -59,6 +59,9 @@ pub struct SaeLoadArgs {
     /// Load it although its files name another model or hook
     #[arg(long)]
     pub force: bool,
+    /// Let it take the place of an SAE that has its name
+    #[arg(long)]
+    pub fresh: bool,
     /// Output
     #[command(flatten)]
     pub output: JsonArgs,
@@ -99,6 +102,9 @@ pub struct SaeTrainArgs {
     /// Go on from its checkpoint
     #[arg(long)]
     pub resume: bool,
+    /// Begin anew where there is an SAE of that name, or the checkpoint of a training that was stopped
+    #[arg(long, conflicts_with = "resume")]
+    pub fresh: bool,
     /// Output
     #[command(flatten)]
     pub output: JsonArgs,

@@ -1,7 +1,7 @@
 //! The causal evaluation from a study to its table: prepared with the study at hand, run with the model alone, so that nobody
 //! waits for the study while texts are generated.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ use crate::eval::steering::log::Log;
 use crate::eval::steering::report::{Compared, MethodReport, compare, report};
 use crate::eval::steering::rise::{Rise, rises};
 use crate::eval::steering::{
-    Happened, JudgedRecord, Run, SteeringConfig, Subject, TextRecord, texts_of, unreached, unsteered_of,
+    Happened, JudgedRecord, Run, SteeringConfig, Subject, TextRecord, UNSTEERED, texts_of, unreached, unsteered_of,
 };
 use crate::model::{HookPoint, Model};
 use crate::steering::direction_term;
@@ -31,7 +31,7 @@ use crate::task::TaskCtx;
 /// What is asked of a causal evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CausalAsk {
-    /// The methods; the first is compared with the others.
+    /// The methods; the first is compared with the others. None means [`evaluation::usual_of`] the study.
     pub methods: Vec<Method>,
     /// Where.
     pub place: Place,
@@ -54,7 +54,7 @@ impl Default for CausalAsk {
     /// What `mlpeek eval steering` asks where nothing is said.
     fn default() -> Self {
         Self {
-            methods: Method::usual(),
+            methods: Vec::new(),
             place: Place::default(),
             holdout: Holdout { share: 0.5, ..Holdout::default() },
             labels: Vec::new(),
@@ -73,7 +73,8 @@ pub struct Prepared {
     config: SteeringConfig,
     seed: u64,
     methods: Vec<String>,
-    hook: HookPoint,
+    /// Where each of them lives.
+    hooks: Vec<HookPoint>,
     /// A direction a method and label, as it is in its set.
     offers: Vec<Offer>,
     labels: Vec<String>,
@@ -111,6 +112,9 @@ pub struct Causal {
     pub not_judged: Vec<(String, String)>,
     /// A report a method.
     pub methods: Vec<MethodReport>,
+    /// Where each method lives, in their order.
+    #[serde(default)]
+    pub hooks: Vec<String>,
     /// The first against the others.
     pub compared: Vec<Compared>,
     /// What becomes of labels' own words.
@@ -123,6 +127,29 @@ pub struct Causal {
     pub unsteered: Option<Scores>,
     /// Methods with targets that were out of reach.
     pub unreached: Vec<Unreached>,
+}
+
+impl Causal {
+    /// Whether its methods live in different spaces.
+    pub fn spaces_differ(&self) -> bool {
+        self.hooks.iter().any(|h| *h != self.hook)
+    }
+
+    /// Where a method lives.
+    pub fn hook_of(&self, method: &str) -> &str {
+        let at = self.methods.iter().position(|r| r.method == method);
+        at.and_then(|i| self.hooks.get(i)).unwrap_or(&self.hook)
+    }
+
+    /// What a method is called in a table: with its hook where hooks differ.
+    pub fn shown(&self, method: &str) -> String {
+        evaluation::shown(method, self.hook_of(method), self.spaces_differ())
+    }
+
+    /// Where all of it is, for a title.
+    pub fn place(&self) -> &str {
+        if self.spaces_differ() { "several hooks" } else { &self.hook }
+    }
 }
 
 /// Means over labels and texts.
@@ -173,7 +200,6 @@ pub fn prepare(study: &Study, ask: &CausalAsk, model: &Model, ctx: &TaskCtx) -> 
         }
     };
     let offers = offers(&all, &chosen, &labels, &tokens.labels);
-    let hook = all[0].set.hook();
     let model = study.manifest().model.as_ref().map(|m| &m.weights_sha256);
     // Everything that decides a text: another plan is another evaluation.
     let plan = json!({"config": ask.config, "model": model, "split": split.labels.len(), "seed": ask.seed,
@@ -193,7 +219,7 @@ pub fn prepare(study: &Study, ask: &CausalAsk, model: &Model, ctx: &TaskCtx) -> 
         config: ask.config.clone(),
         seed: ask.seed,
         methods: all.iter().map(|o| o.name.clone()).collect(),
-        hook,
+        hooks: all.iter().map(|o| o.set.hook()).collect(),
         offers,
         labels,
         learn: owned(true),
@@ -210,7 +236,7 @@ pub fn prepare(study: &Study, ask: &CausalAsk, model: &Model, ctx: &TaskCtx) -> 
 fn lifted(offered: &Offered, tokens: &[Vec<u32>], model: &Model, ctx: &TaskCtx) -> Result<Chosen> {
     let mut tokens = tokens.to_vec();
     match &offered.method {
-        Method::Set(kind) if kind.supervised() || *kind == SetKind::Random => return Ok(None),
+        Method::Set(kind) if kind.supervised() || *kind.base() == SetKind::Random => return Ok(None),
         Method::Shuffled => tokens.rotate_left(1),
         Method::Set(_) => {}
     }
@@ -228,7 +254,7 @@ fn offers(all: &[Offered], chosen: &[Chosen], labels: &[String], names: &[String
             let Some(found) = method.found.iter().find(|f| names[f.label as usize] == *label) else { continue };
             let directions = method.set.directions();
             let direction = match method.method {
-                Method::Set(SetKind::Random) => i % directions.count().max(1),
+                Method::Set(ref kind) if *kind.base() == SetKind::Random => i % directions.count().max(1),
                 _ => match chosen {
                     None => found.feature,
                     Some(of) => match of[i] {
@@ -264,11 +290,23 @@ impl Prepared {
     /// # Errors
     /// A log that cannot be read.
     pub fn estimate(&self, judge: &EndpointJudge) -> Result<(usize, Estimate)> {
-        let rated = self.log.judged(judge.name())?.iter().filter(|j| j.judgement.is_rated()).count();
-        let texts = texts_of(self.offers.len(), &self.config).saturating_sub(rated);
+        let judged = self.log.judged(judge.name())?;
+        let rated: HashSet<String> = judged.iter().filter(|j| j.judgement.is_rated()).map(|j| j.key.id()).collect();
+        // What is written is asked as it is, so what was answered is known; of the rest only the number is.
+        let (unsteered, steered): (Vec<_>, Vec<_>) = self.log.texts().iter().partition(|t| t.key.method == UNSTEERED);
+        let open = steered.iter().filter(|t| !rated.contains(&t.key.id()));
+        let mut cases: Vec<Case> = open.map(|t| case_of(t, &t.key.label, &self.config.prompts)).collect();
+        let of_label =
+            |label: &String| unsteered.iter().map(|t| case_of(t, label, &self.config.prompts)).collect::<Vec<_>>();
+        cases.extend(self.labels.iter().flat_map(of_label));
+        // A target that is known to be out of reach will have no texts.
+        let unreached = self.log.strengths().iter().filter(|s| !s.reached).count();
+        let none = unreached * self.config.prompts.len() * self.config.samples;
+        let texts = texts_of(self.offers.len(), &self.config).saturating_sub(steered.len() + none);
+        let bare = unsteered_of(&self.config).saturating_sub(unsteered.len());
         let longest = self.config.prompts.iter().map(|p| p.len().div_ceil(4)).max().unwrap_or(0);
         let tokens = longest + self.config.sampling.max_tokens;
-        Ok((rated, judge.estimate(texts, unsteered_of(&self.config), self.labels.len(), tokens)))
+        Ok((rated.len(), judge.estimate(&cases, texts, bare, self.labels.len(), tokens)))
     }
 
     /// Generates and judges what is not there yet. `judge`: `None` is the offline judge. `note` gets remarks for a person.
@@ -326,7 +364,8 @@ impl Prepared {
         Ok(Causal {
             name: self.name,
             dir: self.log.dir().to_path_buf(),
-            hook: self.hook.to_string(),
+            hook: self.hooks.first().map(ToString::to_string).unwrap_or_default(),
+            hooks: self.hooks.iter().map(ToString::to_string).collect(),
             judge: judge.name().to_owned(),
             meaning: judge.describe(),
             labels: self.labels,
@@ -368,6 +407,16 @@ fn subjects(offers: &[Offer], words: &HashMap<&str, Vec<u32>>, model: &Model) ->
     offers.iter().filter(|o| words.contains_key(o.label.as_str())).map(subject).collect()
 }
 
+fn case_of(text: &TextRecord, label: &str, prompts: &[String]) -> Case {
+    Case {
+        label: label.to_owned(),
+        prompt: prompts[text.key.prompt].clone(),
+        text: text.text.clone(),
+        nll: text.nll,
+        distinct: text.distinct,
+    }
+}
+
 fn unsteered_scores(
     texts: &[TextRecord],
     labels: &[String],
@@ -377,13 +426,7 @@ fn unsteered_scores(
 ) -> Result<Option<Scores>> {
     let (mut sums, mut count) = (Scores::default(), 0.0f64);
     for label in labels {
-        let case = |t: &TextRecord| Case {
-            label: label.clone(),
-            prompt: prompts[t.key.prompt].clone(),
-            text: t.text.clone(),
-            nll: t.nll,
-            distinct: t.distinct,
-        };
+        let case = |t: &TextRecord| case_of(t, label, prompts);
         for said in judge.rate(&texts.iter().map(case).collect::<Vec<_>>(), ctx)? {
             if let (Judgement::Rated { concept, fluency }, Some(score)) = (&said, said.score()) {
                 sums = Scores {

@@ -23,6 +23,13 @@ pub struct Place {
     pub site: Option<HookSite>,
 }
 
+impl Place {
+    /// Where directions of a kind are: at the hook that it names itself, or here.
+    pub fn of(&self, kind: &SetKind) -> Self {
+        kind.hook().map_or_else(|| self.clone(), |h| Self { fit: None, layer: Some(h.layer), site: Some(h.site) })
+    }
+}
+
 /// The rows and labels that directions are made of, and the fit whose number, sparsity and seed they take.
 pub struct Ground<'a> {
     /// The space.
@@ -79,7 +86,7 @@ pub fn open(study: &Study, kind: &SetKind, place: &Place, ctx: &TaskCtx) -> Resu
         SetKind::Sae(name) => return sae_set(study, name.as_deref(), place),
         _ => {}
     }
-    let (hook, fit) = place.resolve(study)?;
+    let (hook, fit) = place.of(kind).resolve(study)?;
     if *kind == SetKind::FIT {
         let name = fit.map(|f| f.name).ok_or_else(|| {
             let (dir, layer) = (study.dir().display(), hook.layer);
@@ -119,7 +126,8 @@ fn fit_set(study: &Study, name: Option<&str>) -> Result<Box<dyn DirectionSet>> {
 pub fn made(kind: &SetKind, ground: &Ground<'_>, ctx: &TaskCtx) -> Result<PlainSet> {
     let Ground { hook, source, row_labels, labels, config } = ground;
     let d = source.shape().1;
-    let directions = match kind {
+    let directions = match kind.base() {
+        SetKind::At(..) => return Err(Error::usage("a set of directions is at one hook")),
         SetKind::Fit(_) => return Err(Error::usage("a fit is made by mlpeek fit")),
         SetKind::Sae(_) => return Err(Error::usage("an SAE is made by mlpeek sae train, or found by mlpeek sae load")),
         SetKind::DiffMean if labels.is_empty() => {
@@ -135,7 +143,7 @@ pub fn made(kind: &SetKind, ground: &Ground<'_>, ctx: &TaskCtx) -> Result<PlainS
         SetKind::Random => random::directions(d, config.features, kept(config.share(d), d), config.seed),
         SetKind::Neuron => Directions::Neurons(d),
     };
-    let titles = if *kind == SetKind::DiffMean { labels.clone() } else { Vec::new() };
+    let titles = if kind.supervised() { labels.clone() } else { Vec::new() };
     Ok(PlainSet::new(kind.to_string(), *hook, directions, titles))
 }
 
@@ -218,6 +226,8 @@ mod tests {
         assert_eq!(read("diffmean:body parts"), of(SetKind::DiffMean, "body parts", 1.0));
         assert_eq!(read("diffmean:weekday/Monday:0.5"), of(SetKind::DiffMean, "weekday/Monday", 0.5));
         assert_eq!(read("neuron:7:-1"), of(SetKind::Neuron, "7", -1.0));
+        let at = SetKind::At(Box::new(SetKind::DiffMean), HookPoint { layer: 1, site: HookSite::ResidPost });
+        assert_eq!(read("diffmean@1.hook_resid_post:months:0.5"), of(at, "months", 0.5));
         assert_eq!(Reference::parse_list("3:1,kmeans:2").unwrap().len(), 2);
         for bad in
             ["", "x", "3:", "3:nan", "1,,2", "-1", "probe:1", "diffmean:", "fit:months", "sae:topk", "sae:/3", "fit:k/"]

@@ -48,11 +48,28 @@ impl FromStr for Method {
         if s == "shuffled" {
             return Ok(Self::Shuffled);
         }
-        s.parse().map(Self::Set).map_err(|_| {
-            let names = "fit, fit:NAME, sae:NAME, diffmean, kmeans, kmeans-cut, random, neuron, shuffled";
+        s.parse().map(Self::Set).map_err(|e| {
+            if s.contains('@') {
+                return e;
+            }
+            let names = "fit, fit:NAME, sae:NAME, diffmean, kmeans, kmeans-cut, random, neuron (the last five also at a hook: \
+                         diffmean@15.hook_resid_post), shuffled";
             Error::usage(format!("'{}' is no method: use {names}", s.escape_debug()))
         })
     }
+}
+
+/// What is evaluated where nothing is named: [`Method::usual`], with the trained and loaded autoencoders of the same hook.
+///
+/// # Errors
+/// What [`Place::resolve`] returns.
+pub fn usual_of(study: &Study, place: &Place) -> Result<Vec<Method>> {
+    let (hook, _) = place.resolve(study)?;
+    let mut methods = Method::usual();
+    let saes = study.saes()?.into_iter().filter(|s| s.hook == hook && s.figures.is_some());
+    // Beside what is made of data, before the controls.
+    methods.splice(2..2, saes.map(|s| Method::Set(SetKind::Sae(Some(s.name)))));
+    Ok(methods)
 }
 
 /// A method with its directions and the one chosen for each scored label.
@@ -69,13 +86,15 @@ pub struct Offered {
 
 impl Offered {
     /// Opens a method's directions, the supervised ones made of the training sentences alone, and chooses one for each label
-    /// that `split` scores. The other sets see all sentences, but no label.
+    /// that `split` scores. The other sets see all sentences, but no label. `shuffled` is the fit whose features
+    /// [`Method::Shuffled`] takes.
     ///
     /// # Errors
     /// What [`directions::open`] returns; [`Error::Refused`] when the corpus has no labels that can be scored.
     pub fn choose(
         study: &Study,
         method: &Method,
+        shuffled: &SetKind,
         place: &Place,
         split: &Split,
         seed: u64,
@@ -86,11 +105,11 @@ impl Offered {
         let (kind, choice) = match method {
             Method::Set(kind) if kind.supervised() => (kind, Choice::Own),
             Method::Set(kind) => (kind, Choice::Best),
-            Method::Shuffled => (&SetKind::FIT, Choice::Best),
+            Method::Shuffled => (shuffled, Choice::Best),
         };
-        let set: Box<dyn DirectionSet> = match kind {
-            SetKind::DiffMean => Box::new(differences_in_means(study, place, split, &tokens, ctx)?),
-            _ => directions::open(study, kind, place, ctx)?,
+        let set: Box<dyn DirectionSet> = match kind.supervised() {
+            true => Box::new(differences_in_means(study, kind, place, split, &tokens, ctx)?),
+            false => directions::open(study, kind, place, ctx)?,
         };
         let shuffled = (*method == Method::Shuffled).then(|| split.shuffled(seed));
         let split = shuffled.as_ref().unwrap_or(split);
@@ -108,7 +127,7 @@ impl Offered {
     }
 }
 
-/// [`Offered::choose`] for each of `methods`, of which there must be one.
+/// [`Offered::choose`] for each of `methods`; none means [`usual_of`] the study. What is shuffled is the first fit among them.
 pub fn choose_all(
     study: &Study,
     methods: &[Method],
@@ -117,21 +136,26 @@ pub fn choose_all(
     seed: u64,
     ctx: &TaskCtx,
 ) -> Result<Vec<Offered>> {
-    if methods.is_empty() {
-        return Err(Error::usage("nothing to evaluate: name at least one method"));
-    }
-    methods.iter().map(|method| Offered::choose(study, method, place, split, seed, ctx)).collect()
+    let usual = if methods.is_empty() { usual_of(study, place)? } else { Vec::new() };
+    let methods = if methods.is_empty() { &usual } else { methods };
+    let fit = methods.iter().find_map(|m| match m {
+        Method::Set(kind @ SetKind::Fit(_)) => Some(kind),
+        _ => None,
+    });
+    let shuffled = fit.unwrap_or(&SetKind::FIT);
+    methods.iter().map(|method| Offered::choose(study, method, shuffled, place, split, seed, ctx)).collect()
 }
 
-/// Differences in means of the training sentences, one a scored label.
+/// Differences in means of the training sentences, one a scored label, at the hook that `kind` names or else at `place`.
 pub fn differences_in_means(
     study: &Study,
+    kind: &SetKind,
     place: &Place,
     split: &Split,
     tokens: &TokenTable,
     ctx: &TaskCtx,
 ) -> Result<crate::baselines::PlainSet> {
-    let (hook, fit) = place.resolve(study)?;
+    let (hook, fit) = place.of(kind).resolve(study)?;
     let source = study.activations(hook)?;
     let train = RowView::new(source.as_ref(), split.rows(false));
     let of_sentence = |label: Option<u32>| split.labels.binary_search(&label?).ok().map(|place| place as u32);
@@ -145,7 +169,7 @@ pub fn differences_in_means(
         labels: split.labels.iter().map(|&l| tokens.labels[l as usize].clone()).collect(),
         config: fit.map(|f| f.config).unwrap_or_default(),
     };
-    directions::made(&SetKind::DiffMean, &ground, ctx)
+    directions::made(kind, &ground, ctx)
 }
 
 /// Refuses a corpus of which no label can be told from another.
@@ -159,6 +183,11 @@ fn check_labels(split: &Split, tokens: &TokenTable) -> Result<()> {
             "of {n} labels no two have 4 sentences or more, which choosing and holding out need: add sentences to them"
         ),
     }))
+}
+
+/// What a method is called beside others: with its hook where theirs differ and its name does not tell it.
+pub fn shown(name: &str, hook: &str, differ: bool) -> String {
+    if differ && !name.contains('@') { format!("{name} at {hook}") } else { name.to_owned() }
 }
 
 /// What a person is told where methods do not live in one space.
@@ -198,7 +227,7 @@ mod tests {
 
     #[test]
     fn methods_are_typed_as_they_are_shown() {
-        let named = ["sae:topk", "fit:k100"].map(|text| text.parse().unwrap());
+        let named = ["sae:topk", "fit:k100", "kmeans@3.hook_mlp_out"].map(|text| text.parse().unwrap());
         for method in Method::usual().into_iter().chain(named) {
             assert_eq!(method.to_string().parse::<Method>().unwrap(), method);
         }
@@ -212,5 +241,7 @@ mod tests {
         assert_eq!(spaces_note(&one), None);
         let two = [("a".to_owned(), hook(1)), ("b".to_owned(), hook(2))];
         assert!(spaces_note(&two).unwrap().contains("b at blocks.2.mlp.hook_post"));
+        assert_eq!((shown("b", "h", true).as_str(), shown("b", "h", false).as_str()), ("b at h", "b"));
+        assert_eq!(shown("diffmean@2.hook_mlp_out", "blocks.2.hook_mlp_out", true), "diffmean@2.hook_mlp_out");
     }
 }

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::baselines::sae::train::{Epoch, TrainConfig, Trainer};
-use crate::disk;
 use crate::error::{Error, Result};
-use crate::eval::reconstruction::figures;
+use crate::eval::reconstruction::{Figures, figures};
 use crate::interop::sae::Published;
 use crate::model::{HookPoint, HookSite, ModelInfo};
 use crate::study::{SaeEntry, Study};
 use crate::task::TaskCtx;
+use crate::{disk, memory};
 
 /// At most this much work is lost to a kill.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
@@ -181,6 +181,57 @@ pub fn name_for(from: &str) -> String {
     if plain.is_empty() { "sae".to_owned() } else { plain }
 }
 
+/// Refuses a name under which there is something to lose: weights, or the checkpoint of a stopped training.
+///
+/// # Errors
+/// [`Error::Usage`] with what is there and what to do.
+pub fn check_free(study: &Study, name: &str) -> Result<()> {
+    let checkpoint = study.sae_checkpoint(name)?.exists();
+    let Some(there) = study.saes()?.into_iter().find(|s| s.name == name) else { return Ok(()) };
+    let (format, latents) = (&there.format, there.latents);
+    Err(Error::usage(match (there.figures, checkpoint) {
+        (_, true) => format!(
+            "SAE '{name}' has a checkpoint of a training that was stopped: go on with mlpeek sae train --resume, begin anew \
+             with --fresh, or give another --name"
+        ),
+        (_, false) => format!(
+            "the study has an SAE '{name}' already ({format}, {latents} latents): give another --name, or replace it with \
+             --fresh"
+        ),
+    }))
+}
+
+/// What to know of an autoencoder that gives rows back worse than their mean does.
+pub fn misfit(name: &str, figures: &Figures) -> Option<String> {
+    let fvu = figures.fvu.filter(|&fvu| fvu > 1.0)?;
+    Some(format!(
+        "SAE '{name}' gives the study's rows back worse than their mean would (FVU {fvu:.2}): it was probably trained on another \
+         model or hook, or on rows of another scale, and what it says of this one means little"
+    ))
+}
+
+/// Refuses a training that memory does not hold.
+fn check_memory(config: &TrainConfig, (n, d): (usize, usize), free: Option<u64>) -> Result<()> {
+    let (need, free) = (config.memory_bytes(n, d), free.unwrap_or(u64::MAX));
+    if need <= free {
+        return Ok(());
+    }
+    let bytes = disk::human_bytes;
+    let of = |latents: usize| TrainConfig { latents, ..config.clone() }.memory_bytes(n, d);
+    let (none, one) = (of(0), of(1) - of(0));
+    let most = free.saturating_sub(none) / one.max(1);
+    let fits = match most {
+        0 => format!("ask for a smaller --batch than {}, or free memory", config.batch),
+        most => format!("at most {most} latents would fit"),
+    };
+    Err(Error::refused(format!(
+        "training {} latents on rows of {d} values takes {} of memory, and {} is free: {fits}",
+        config.latents,
+        bytes(need),
+        bytes(free)
+    )))
+}
+
 /// Registers a published autoencoder in a study, with its figures on the study's rows.
 pub fn register(
     study: &Study,
@@ -207,18 +258,24 @@ pub fn register(
 }
 
 /// Trains an autoencoder on a hook of a study and saves it under `name`; `seen` is told of every pass, with the seconds
-/// spent so far. A stop leaves a checkpoint, from which `resume` goes on.
+/// spent so far. A stop leaves a checkpoint, from which `resume` goes on; `fresh` lets go of what has that name.
 pub fn train(
     study: &Study,
     name: &str,
     hook: HookPoint,
     config: &TrainConfig,
     resume: bool,
+    fresh: bool,
     ctx: &TaskCtx,
     seen: &mut dyn FnMut(Epoch, f64) -> Result<()>,
 ) -> Result<(SaeEntry, f64)> {
     let source = study.activations(hook)?;
     let checkpoint = study.sae_checkpoint(name)?;
+    if !(resume || fresh) {
+        check_free(study, name)?;
+    }
+    config.check(source.shape().1)?;
+    check_memory(config, source.shape(), memory::available()?)?;
     let mut trainer = match (resume, checkpoint.exists()) {
         (true, true) => Trainer::resume(source.as_ref(), config.clone(), &checkpoint, ctx)?,
         (true, false) => {
@@ -248,6 +305,8 @@ pub fn train(
     run(&mut trainer, &checkpoint, began, ctx, seen)?;
     let seconds = trainer.earlier_seconds() + began.elapsed().as_secs_f64();
     let sae = trainer.sae();
+    // What is left to do needs the weights alone, and copies of them.
+    drop(trainer);
     entry.figures = Some(figures(source.as_ref(), &sae, ctx)?);
     study.save_sae(&entry, &sae)?;
     // There is nothing left to go on with.
@@ -307,6 +366,21 @@ mod tests {
             let message = hook_of(bad).unwrap_err().to_string();
             assert!(message.contains("no hook for") && !message.contains('\u{1b}'), "{message}");
         }
+    }
+
+    #[test]
+    fn a_training_that_memory_does_not_hold_is_refused_with_what_would_fit() {
+        let config = TrainConfig { latents: 16_384, ..TrainConfig::default() };
+        let shape = (100_000, 1536);
+        assert!(check_memory(&config, shape, None).is_ok());
+        let message = check_memory(&config, shape, Some(700 << 20)).unwrap_err().to_string();
+        let most: usize = message.split_once("at most ").unwrap().1.split(' ').next().unwrap().parse().unwrap();
+        assert!(most > 100 && message.contains("16384 latents") && message.contains("700"), "{message}");
+        for (latents, fits) in [(most, true), (most + 1, false)] {
+            let config = TrainConfig { latents, ..config.clone() };
+            assert_eq!(check_memory(&config, shape, Some(700 << 20)).is_ok(), fits, "{latents}");
+        }
+        assert!(check_memory(&config, shape, Some(1 << 20)).unwrap_err().to_string().contains("smaller --batch"));
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl LabelDetection {
     /// S_CD = ln(mean over activating / mean over neutral sentences), of arXiv 2506.10920. The paper does not say what it is
     /// where a mean is not positive: here it is undefined (`None`) then, and the share of such labels is reported.
     pub fn s_cd(&self) -> Option<f64> {
-        (self.activating > 0.0 && self.neutral > 0.0).then(|| (self.activating / self.neutral).ln())
+        s_cd(self.activating, self.neutral)
     }
 
     /// Whether the label's sentences score higher on average: S_CD > 0 where it is defined, and as meaningful where it
@@ -39,6 +39,11 @@ impl LabelDetection {
     pub fn tells_apart(&self) -> bool {
         self.activating > self.neutral
     }
+}
+
+/// ln(mean over activating / mean over neutral sentences) where both are above 0.
+pub fn s_cd(activating: f64, neutral: f64) -> Option<f64> {
+    (activating > 0.0 && neutral > 0.0).then(|| (activating / neutral).ln())
 }
 
 /// Which direction a label is told by.

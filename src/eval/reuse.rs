@@ -61,6 +61,8 @@ pub struct ReuseRow {
     pub alpha: f64,
     /// The KL reached.
     pub kl: f64,
+    /// Whether that is the KL asked for: what another KL does cannot be held against it, and is in no mean.
+    pub reached: bool,
     /// Why there is nothing to see, or what is to be known of α.
     pub note: Option<String>,
     /// Every member's word; empty where there was nothing to steer with.
@@ -169,8 +171,16 @@ impl Bench<'_> {
         term: Result<SteerTerm>,
     ) -> Result<ReuseRow> {
         let member = member.map(str::to_owned);
-        let empty =
-            |note| ReuseRow { member: member.clone(), part, neurons, alpha: 0.0, kl: 0.0, note, words: Vec::new() };
+        let empty = |note| ReuseRow {
+            member: member.clone(),
+            part,
+            neurons,
+            alpha: 0.0,
+            kl: 0.0,
+            reached: false,
+            note,
+            words: Vec::new(),
+        };
         let push = match term {
             Ok(term) => Arc::new(Push::new(&[term], Mode::Add)?),
             // A part without neurons is a finding, no failure.
@@ -187,17 +197,34 @@ impl Bench<'_> {
             WordShift { word: member.word.clone(), delta, rank: 1 + shifts.iter().filter(|&&s| s > delta).count() }
         };
         let words = self.members.iter().zip(&self.tokens).map(word).collect();
-        Ok(ReuseRow { member, part, neurons, alpha: found.alpha, kl: found.kl, note: found.note, words })
+        let reached = found.reached;
+        Ok(ReuseRow { member, part, neurons, alpha: found.alpha, kl: found.kl, reached, note: found.note, words })
     }
 }
 
+/// A part over the members that have it, at the KL asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Summary {
+    /// The mean change of the member's own word; of every member's for the core, which is nobody's own. `None` where no row
+    /// reached the KL.
+    pub own: Option<f64>,
+    /// The mean change of the other members' words; for the core the same as `own`.
+    pub others: Option<f64>,
+    /// The median rank of the member's own word.
+    pub rank: Option<usize>,
+    /// Rows that are in these means.
+    pub rows: usize,
+    /// Rows that are not: the KL was out of their reach.
+    pub out_of_reach: usize,
+}
+
 impl Reuse {
-    /// Of a part over the members that have it: (its own word's mean change, the other members' words' mean change, the
-    /// median rank of its own word); for the core, which is nobody's own, the change of all words twice and their median
-    /// rank. `None` where no member has such neurons.
-    pub fn summary(&self, part: &str) -> Option<(f64, f64, usize)> {
+    /// What a part comes to; `None` where no member has such neurons.
+    pub fn summary(&self, part: &str) -> Option<Summary> {
         let (mut own, mut others, mut ranks) = (Vec::new(), Vec::new(), Vec::new());
-        for row in self.rows.iter().filter(|r| r.part == part) {
+        let steered = || self.rows.iter().filter(|r| r.part == part && !r.words.is_empty());
+        let rows = steered().filter(|r| r.reached).count();
+        for row in steered().filter(|r| r.reached) {
             for shift in &row.words {
                 let mine = row.member.as_ref().is_none_or(|m| *m == shift.word);
                 if mine {
@@ -210,8 +237,16 @@ impl Reuse {
             }
         }
         ranks.sort_unstable();
-        let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len().max(1) as f64;
-        Some((mean(&own), mean(&others), *ranks.get(ranks.len() / 2)?))
+        let mean = |v: &[f64]| (!v.is_empty()).then(|| v.iter().sum::<f64>() / v.len() as f64);
+        let out_of_reach = steered().count() - rows;
+        let found = Summary {
+            own: mean(&own),
+            others: mean(&others),
+            rank: ranks.get(ranks.len() / 2).copied(),
+            rows,
+            out_of_reach,
+        };
+        (rows + out_of_reach > 0).then_some(found)
     }
 }
 
@@ -224,7 +259,8 @@ mod tests {
         let shift =
             |(word, delta): (&str, f64)| WordShift { word: word.to_owned(), delta, rank: (10.0 - delta) as usize };
         let member = member.map(str::to_owned);
-        ReuseRow { member, part, neurons: 3, alpha: 1.0, kl: 0.1, note: None, words: words.map(shift).collect() }
+        let words = words.map(shift).collect();
+        ReuseRow { member, part, neurons: 3, alpha: 1.0, kl: 0.1, reached: true, note: None, words }
     }
 
     #[test]
@@ -235,10 +271,15 @@ mod tests {
             row(Some("b"), "exclusive", [-3.0, 3.0]),
             ReuseRow { words: Vec::new(), ..row(Some("b"), "whole", [0.0; 2]) },
         ];
-        let found = Reuse { members: Vec::new(), cut_words: Vec::new(), rows };
-        assert_eq!(found.summary("core"), Some((3.0, 3.0, 8)));
-        assert_eq!(found.summary("exclusive"), Some((4.0, -2.0, 7)));
-        assert_eq!(found.summary("whole"), None);
+        let mut found = Reuse { members: Vec::new(), cut_words: Vec::new(), rows };
+        let told = |found: &Reuse, part| found.summary(part).map(|s| (s.own, s.others, s.rank, s.rows, s.out_of_reach));
+        assert_eq!(told(&found, "core"), Some((Some(3.0), Some(3.0), Some(8), 1, 0)));
+        assert_eq!(told(&found, "exclusive"), Some((Some(4.0), Some(-2.0), Some(7), 2, 0)));
+        assert_eq!(told(&found, "whole"), None);
+        // At another KL than the others' it is told, and in no mean.
+        (found.rows[0].reached, found.rows[1].reached) = (false, false);
+        assert_eq!(told(&found, "core"), Some((None, None, None, 0, 1)));
+        assert_eq!(told(&found, "exclusive"), Some((Some(3.0), Some(-3.0), Some(7), 1, 1)));
     }
 
     #[test]

@@ -5,7 +5,6 @@ use serde_json::json;
 
 use super::{Output, model_of};
 use crate::analysis::{FeatureCard, FeatureRow, ScoredToken, contexts, lens};
-use crate::baselines::SetKind;
 use crate::cli::{Device, FeatureArgs, ListArgs};
 use crate::engine::directions::{self, Reference};
 use crate::engine::list_promoted;
@@ -100,10 +99,7 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
             (card.promoted, card.suppressed) = (promoted, suppressed);
         }
     }
-    let described = match wanted.kind {
-        SetKind::Fit(_) => study.descriptions(set.name())?.remove(&id),
-        _ => None,
-    };
+    let described = study.descriptions(set.name())?.remove(&id);
     if !out.is_json() {
         out.line(&format!("{} at {hook}", set.name()))?;
         show_card(&card, out)?;

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::fit::choose_hook;
 use super::judge::{cell, line};
 use super::{Output, model_of};
+use crate::baselines::sae::train::Epoch;
 use crate::cli::{SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
 use crate::engine::saes::{self, Said};
 use crate::error::{Error, Result};
@@ -31,13 +32,23 @@ pub(super) fn run(command: &SaeCommand, out: &mut Output) -> Result<()> {
 fn load(args: &SaeLoadArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let study = Study::open(&args.study)?;
+    let name = args.name.clone().unwrap_or_else(|| saes::name_for(&args.sae));
+    // Before anything is fetched.
+    if !args.fresh {
+        saes::check_free(&study, &name)?;
+    }
     let path = source::resolve_folder(&args.sae, &interop::sae::FILES, &ctx)?;
     let found = interop::sae::open(&path, &args.sae)?;
     let said = Said { layer: args.layer, site: args.hook, force: args.force };
     let (hook, notes) = saes::place(&study, &found, said)?;
     notes.iter().for_each(|note| out.note(note));
-    let name = args.name.clone().unwrap_or_else(|| saes::name_for(&args.sae));
     let entry = saes::register(&study, &name, hook, &found, &args.sae, &ctx)?;
+    if let Some(note) = entry.figures.as_ref().and_then(|f| saes::misfit(&name, f)) {
+        out.note(&note);
+        if found.model.is_none() {
+            out.note("its files name no model, so that nothing else could tell");
+        }
+    }
     tell("loaded", &entry, None, out)
 }
 
@@ -51,13 +62,14 @@ fn train(args: &SaeTrainArgs, out: &mut Output) -> Result<()> {
     let config = args.config();
     let layer = if study.manifest().hooks.len() > 1 { format!("l{}-", hook.layer) } else { String::new() };
     let name = args.name.clone().unwrap_or_else(|| format!("{layer}topk{}", config.latents));
-    let (entry, seconds) = saes::train(&study, &name, hook, &config, args.resume, &ctx, &mut |epoch, seconds| {
+    let mut seen = |epoch: Epoch, seconds: f64| {
         if !out.is_json() {
             return Ok(());
         }
         out.object(&json!({"event": "progress", "epoch": epoch.epoch, "epochs": config.epochs, "step": epoch.step,
             "fvu": epoch.fvu, "dead": epoch.dead, "seconds": seconds}))
-    })?;
+    };
+    let (entry, seconds) = saes::train(&study, &name, hook, &config, args.resume, args.fresh, &ctx, &mut seen)?;
     tell("trained", &entry, Some(seconds), out)
 }
 
@@ -118,6 +130,9 @@ fn compare(args: &SaeCompareArgs, out: &mut Output) -> Result<()> {
     let predicted = if args.predict > 0 { predict(&rows, hook, &subjects, args, out, &ctx)? } else { Vec::new() };
     for (i, (subject, figures)) in subjects.iter().zip(&measured).enumerate() {
         show(subject, hook, figures, predicted.get(i), out)?;
+        if let Some(note) = saes::misfit(&subject.name, figures).filter(|_| subject.kind == "sae") {
+            out.note(&note);
+        }
     }
     if !out.is_json() {
         explain(predicted.first(), out)?;

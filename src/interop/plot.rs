@@ -4,12 +4,16 @@ use std::fmt::Write;
 
 /// Okabe and Ito's colours, which colour-blind eyes tell apart.
 const COLOURS: [&str; 8] = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"];
+/// Dashes of the lines after as many as there are colours, and so on.
+const DASHES: [&str; 4] = ["", "7 4", "2 3", "9 3 2 3"];
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 420.0;
 /// Room left, right, above and below the lines.
 const MARGINS: [f64; 4] = [56.0, 210.0, 40.0, 48.0];
 /// Lines of a text chart.
 const TEXT_LINES: usize = 14;
+/// What a level is drawn with in text.
+const LEVEL: char = '·';
 /// Columns between two x of a text chart.
 const TEXT_STEP: usize = 10;
 
@@ -24,6 +28,8 @@ pub struct Chart {
     pub y_label: String,
     /// The lines.
     pub series: Vec<Series>,
+    /// A value that all are held against, with its name.
+    pub level: Option<(String, f64)>,
 }
 
 /// A line of a chart.
@@ -63,7 +69,8 @@ impl Chart {
 
     /// The top of the y axis: a round number above everything.
     fn top(&self) -> f64 {
-        let most = self.series.iter().flat_map(|s| s.points.iter().map(|p| p.high)).fold(0.0, f64::max);
+        let most = self.series.iter().flat_map(|s| s.points.iter().map(|p| p.high));
+        let most = most.chain(self.level.iter().map(|l| l.1)).fold(0.0, f64::max);
         if most <= 0.0 {
             return 1.0;
         }
@@ -101,14 +108,15 @@ impl Chart {
             out += &text(at_x(x), HEIGHT - below + 18.0, "middle", &number(x));
         }
         for (i, series) in self.series.iter().enumerate() {
-            let colour = COLOURS[i % COLOURS.len()];
+            let (colour, dash) = (COLOURS[i % COLOURS.len()], DASHES[i / COLOURS.len() % DASHES.len()]);
+            let dash = if dash.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{dash}\"") };
             // Intervals beside each other, so that each can be read.
             let shift = (i as f64 - (self.series.len() as f64 - 1.0) / 2.0) * 4.0;
             let line: Vec<String> =
                 series.points.iter().map(|p| format!("{:.1},{:.1}", at_x(p.x) + shift, at_y(p.y))).collect();
             let _ = writeln!(
                 out,
-                "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+                "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/>",
                 line.join(" ")
             );
             for p in &series.points {
@@ -118,8 +126,17 @@ impl Chart {
                 let _ = writeln!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>");
             }
             let (x, y) = (left + wide + 16.0, above + 18.0 * i as f64);
-            let _ = writeln!(out, "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"14\" height=\"4\" fill=\"{colour}\"/>");
-            out += &text(x + 20.0, y + 7.0, "start", &series.name);
+            let path = format!("M{x:.1} {:.1}h24", y + 2.0);
+            let _ = writeln!(out, "<path d=\"{path}\" stroke=\"{colour}\" stroke-width=\"4\" fill=\"none\"{dash}/>");
+            out += &text(x + 30.0, y + 7.0, "start", &series.name);
+        }
+        if let Some((name, y)) = &self.level {
+            let at = at_y(*y);
+            let _ = writeln!(
+                out,
+                "<path d=\"M{left:.1} {at:.1}h{wide:.1}\" stroke=\"#555\" stroke-dasharray=\"1 3\" fill=\"none\"/>"
+            );
+            out += &text(left + 4.0, at - 4.0, "start", &format!("{name} {}", number(*y)));
         }
         out + "</svg>\n"
     }
@@ -129,6 +146,7 @@ impl Chart {
         let mut out = vec![format!("{} ({})", self.title, self.y_label)];
         out.extend(self.grid(TEXT_LINES, TEXT_STEP));
         out.extend(self.series.iter().enumerate().map(|(i, s)| format!("{:>9} {}", letter(i), s.name)));
+        out.extend(self.level.iter().map(|(name, y)| format!("{:>9} {name} ({})", LEVEL, number(*y))));
         out
     }
 
@@ -137,11 +155,14 @@ impl Chart {
         let (lines, step) = (lines.max(2), step.max(2));
         let (xs, top) = (self.xs(), self.top());
         let mut grid = vec![vec![' '; xs.len() * step]; lines];
+        let line_of = |y: f64| lines - 1 - ((y / top).clamp(0.0, 1.0) * (lines - 1) as f64).round() as usize;
+        if let Some((_, y)) = &self.level {
+            grid[line_of(*y)].fill(LEVEL);
+        }
         for (i, series) in self.series.iter().enumerate().rev() {
             for p in &series.points {
                 let column = xs.iter().position(|&x| x == p.x).unwrap_or(0) * step + step / 2;
-                let line = ((p.y / top).clamp(0.0, 1.0) * (lines - 1) as f64).round() as usize;
-                grid[lines - 1 - line][column] = letter(i);
+                grid[line_of(p.y)][column] = letter(i);
             }
         }
         let mut out = Vec::with_capacity(lines + 2);
@@ -184,6 +205,7 @@ mod tests {
                 Series { name: "k100".to_owned(), points: vec![point(0.1, 0.2), point(0.5, 0.85)] },
                 Series { name: "random".to_owned(), points: vec![point(0.5, 0.1)] },
             ],
+            level: None,
         }
     }
 
@@ -210,6 +232,18 @@ mod tests {
         assert_eq!((svg.matches("<circle").count(), svg.matches("<polyline").count()), (3, 2));
         assert_eq!(svg.matches("<text").count(), svg.matches("</text>").count());
         assert!(Chart::default().svg().contains("</svg>"), "an empty chart is still one");
+    }
+
+    #[test]
+    fn many_lines_differ_in_colour_or_dashes_and_a_level_is_drawn() {
+        let one = chart().series.remove(0);
+        let many = Chart { series: vec![one; 20], level: Some(("unsteered".to_owned(), 0.5)), ..chart() };
+        let svg = many.svg();
+        let styles = svg.lines().filter(|l| l.starts_with("<polyline")).map(|l| l.split_once("stroke=").unwrap().1);
+        assert_eq!(styles.collect::<std::collections::HashSet<_>>().len(), 20);
+        assert!(svg.contains("unsteered 0.5"));
+        let text = many.text();
+        assert!(text.last().unwrap().ends_with("· unsteered (0.5)") && text.iter().any(|l| l.contains("····")));
     }
 
     #[test]

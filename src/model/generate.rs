@@ -172,7 +172,10 @@ fn run(
 
 impl Sampling {
     /// Refuses what cannot be drawn from.
-    fn check(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a temperature or a mass that cannot be.
+    pub fn check(&self) -> Result<()> {
         if !self.temperature.is_finite() || self.temperature < 0.0 {
             return Err(Error::usage(format!("temperature {} must be 0 or more", self.temperature)));
         }

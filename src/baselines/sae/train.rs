@@ -64,7 +64,24 @@ impl TrainConfig {
         self.learning_rate.unwrap_or_else(|| 2e-4 / (self.latents as f64 / f64::from(1 << 14)).sqrt())
     }
 
-    fn check(&self, d: usize) -> Result<()> {
+    /// Memory that training on n rows of d values takes: weights with a copy for saving, moments, a batch with its
+    /// gradient, and the rows that are shuffled together.
+    pub fn memory_bytes(&self, n: usize, d: usize) -> u64 {
+        const F32: u64 = 4;
+        let [k, n, d, batch] = [self.latents, n, d, self.batch].map(|v| v as u64);
+        let product = |a: u64, b: u64, times: u64| a.saturating_mul(b).saturating_mul(times * F32);
+        let weights = product(k, d, 8);
+        let step = product(batch, k, 1).saturating_add(product(batch, d, 4));
+        // Once as they are read, once in their order.
+        let rows = product(n, d, 2).min(2 * batches::POOL_BYTES as u64);
+        weights.saturating_add(step).saturating_add(rows)
+    }
+
+    /// Refuses what cannot be trained on rows of d values.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the option to change.
+    pub fn check(&self, d: usize) -> Result<()> {
         let refuse = |what: &str| Err(Error::usage(what.to_owned()));
         match () {
             () if self.latents == 0 || self.latents.checked_mul(d).is_none_or(|n| n > 1 << 32) => {

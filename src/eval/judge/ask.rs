@@ -15,6 +15,10 @@ use crate::task::{Progress, TaskCtx};
 
 /// So many calls in a row that nobody answers mean that the endpoint is gone.
 const GONE_AFTER: usize = 3;
+/// So many calls in a row that failed in spite of every try, in whatever way, mean that waiting for more is of no use.
+const BROKEN_AFTER: usize = 4;
+/// So many questions that are rejected before the first answer mean that it is not the questions.
+const REJECTS_ALL_AFTER: usize = 3;
 
 /// What asking would cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -59,13 +63,54 @@ pub struct Judge {
     client: Arc<Client>,
     pub(super) answers: Answers,
     tally: Tally,
+    streak: Streak,
+}
+
+/// How the last calls went, over all of a judge's questions: a run asks them a few at a time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Streak {
+    /// It has answered something, now or in an earlier run.
+    heard: bool,
+    unreachable: usize,
+    failed: usize,
+    rejected: usize,
+}
+
+impl Streak {
+    fn answered(&mut self) {
+        *self = Self { heard: true, ..Self::default() };
+    }
+
+    /// Why there is no use in going on after this failure, with `total` calls asked for, if that is so.
+    fn over(&mut self, failure: &Failure, total: usize) -> Option<String> {
+        let (unreachable, failed, rejected) = (self.unreachable + 1, self.failed + 1, self.rejected + 1);
+        // Whoever rejects a question is there.
+        *self = match failure {
+            Failure::Rejected(_) => Self { rejected, heard: self.heard, ..Self::default() },
+            Failure::Unreachable(_) => Self { unreachable, failed, ..*self },
+            _ => Self { unreachable: 0, failed, ..*self },
+        };
+        match failure {
+            Failure::Final(why) => Some(why.clone()),
+            Failure::Rejected(why) if !self.heard && rejected >= REJECTS_ALL_AFTER => {
+                Some(format!("rejects every question ({why})"))
+            }
+            Failure::Unreachable(why) if unreachable >= GONE_AFTER.min(total) => {
+                Some(format!("cannot be reached ({why})"))
+            }
+            Failure::Passing(why, _) | Failure::Unreachable(why) if failed >= BROKEN_AFTER => {
+                Some(format!("{failed} calls in a row have failed in spite of all tries ({why})"))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Judge {
     /// A judge whose answers are kept in `answers`.
     pub fn new(endpoint: Endpoint, answers: Answers) -> Self {
         let client = Arc::new(Client::new(&endpoint));
-        Self { endpoint, client, answers, tally: Tally::default() }
+        Self { endpoint, client, answers, tally: Tally::default(), streak: Streak::default() }
     }
 
     /// What was asked so far.
@@ -78,9 +123,9 @@ impl Judge {
         &self.endpoint
     }
 
-    /// What was answered earlier.
+    /// What was answered earlier, where it holds what is asked for.
     pub fn known(&self, question: &Question) -> Option<Answer> {
-        self.answers.get(&question.hash(&self.endpoint))
+        self.answers.get(&question.hash(&self.endpoint)).filter(|a| question.wants.met_by(&a.text))
     }
 
     /// What [`Judge::ask`] would cost.
@@ -101,47 +146,48 @@ impl Judge {
     /// Asks all questions; each has an answer, or the reason why it has none, in a line.
     ///
     /// # Errors
-    /// [`Error::Cancelled`]; an endpoint that refuses (key, model, address) or that is gone. What was answered is kept, and
-    /// asking again goes on from there.
+    /// [`Error::Cancelled`]; an endpoint that refuses (key, model, address), that is gone, or that fails call after call.
+    /// What was answered is kept, and asking again goes on from there.
     pub fn ask(&mut self, questions: &[Question], ctx: &TaskCtx) -> Result<Vec<Result<Answer, String>>> {
         let mut out: Vec<Option<Result<Answer, String>>> = Vec::with_capacity(questions.len());
         let mut queue = VecDeque::new();
         for (i, question) in questions.iter().enumerate() {
-            let hash = question.hash(&self.endpoint);
-            let known = self.answers.get(&hash);
+            let known = self.known(question);
             match &known {
                 Some(_) => self.tally.answered += 1,
                 None => queue.push_back((i, question.clone())),
             }
+            self.streak.heard |= known.is_some();
             out.push(known.map(Ok));
         }
         let total = queue.len();
-        let (mut done, mut unheard) = (0, 0);
+        let (mut done, mut answered) = (0, 0);
         let workers = Workers::start(&self.client, &self.endpoint, queue);
         while done < total {
             ctx.checkpoint(Progress::new("asking the judge", done as u64, total as u64, "calls"))?;
             let (i, result) = match workers.results.recv_timeout(Duration::from_millis(100)) {
                 Ok(result) => result,
                 Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return Err(self.gone("stopped working", done, total)),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.gone("stopped working", answered, total)),
             };
             done += 1;
-            unheard = if matches!(result, Err(Failure::Unreachable(_))) { unheard + 1 } else { 0 };
             out[i] = Some(match result {
                 Ok(answer) => {
-                    self.answers.keep(&questions[i].hash(&self.endpoint), &answer)?;
-                    self.tally.calls += 1;
-                    self.tally.prompt_tokens += answer.prompt_tokens;
-                    self.tally.completion_tokens += answer.completion_tokens;
+                    answered += 1;
+                    self.take(&questions[i], &answer)?;
                     Ok(answer)
                 }
-                Err(Failure::Final(why)) => return Err(self.gone(&why, done - 1, total)),
-                Err(Failure::Unreachable(why)) if unheard >= GONE_AFTER.min(total) => {
-                    return Err(self.gone(&format!("cannot be reached ({why})"), done - unheard, total));
-                }
-                Err(Failure::Passing(why, _) | Failure::Unreachable(why)) => {
+                Err(failure) => {
+                    if let Some(why) = self.streak.over(&failure, total) {
+                        return Err(self.gone(&why, answered, total));
+                    }
                     self.tally.failed += 1;
-                    Err(format!("{why}, {} tries", self.endpoint.tries))
+                    Err(match failure {
+                        Failure::Passing(why, _) | Failure::Unreachable(why) => {
+                            format!("{why}, {} tries", self.endpoint.tries)
+                        }
+                        Failure::Rejected(why) | Failure::Final(why) => why,
+                    })
                 }
             });
         }
@@ -149,11 +195,23 @@ impl Judge {
         Ok(out.into_iter().map(|o| o.unwrap_or_else(|| Err("not asked".to_owned()))).collect())
     }
 
-    fn gone(&self, why: &str, done: usize, total: usize) -> Error {
-        let (url, model) = (&self.endpoint.url, &self.endpoint.model);
+    /// Counts an answer, and keeps it where it holds what was asked for.
+    fn take(&mut self, question: &Question, answer: &Answer) -> Result<()> {
+        if question.wants.met_by(&answer.text) {
+            self.answers.keep(&question.hash(&self.endpoint), answer)?;
+        }
+        self.streak.answered();
+        self.tally.calls += 1;
+        self.tally.prompt_tokens += answer.prompt_tokens;
+        self.tally.completion_tokens += answer.completion_tokens;
+        Ok(())
+    }
+
+    fn gone(&self, why: &str, answered: usize, total: usize) -> Error {
+        let name = self.endpoint.name();
         Error::refused(format!(
-            "the judge {model} at {url}: {why}, after {done} of {total} calls; what was answered is kept: mend it and run \
-             the same again"
+            "the judge {name}: {why}, after {answered} of {total} calls; what was answered is kept: mend it and run the same \
+             again"
         ))
     }
 }

@@ -1,5 +1,5 @@
 //! Descriptions of features by a judge, from their contexts and from the words that they promote, and how well the first
-//! tell the features' texts from others.
+//! tell the features' texts from others, and the features sentences that were written for the descriptions.
 //!
 //! A description is written from every other context and scored on the rest beside texts where the feature is silent.
 
@@ -9,7 +9,8 @@ use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
 use super::prompts::{self, MARKS};
-use super::score::{Score, score};
+use super::score::{Score, score as scored_verdicts};
+use super::sentences::{self, Scorer, Sentences};
 use super::{Answer, Estimate, Judge, Question};
 use crate::analysis::{Context, FeatureCard};
 use crate::error::Result;
@@ -59,6 +60,12 @@ pub struct Description {
     pub detection: Option<Score>,
     /// How well `input` tells its words from others.
     pub fuzzing: Option<Score>,
+    /// How the direction tells sentences written for `input` from others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_sentences: Option<Sentences>,
+    /// How it tells sentences written for `output` from others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_sentences: Option<Sentences>,
     /// Who judged: model and address.
     pub judge: String,
     /// What could not be had, a line each.
@@ -176,30 +183,42 @@ fn mark(pieces: &[String], active: &[bool]) -> String {
     out
 }
 
-/// What describing would cost; `scored` with detection and fuzzing, whose questions are not known before the descriptions
-/// and are counted with one of the usual length.
-pub fn estimate(judge: &Judge, materials: &[Material], scored: bool) -> Estimate {
+/// Stands for a description that is not known yet.
+const USUAL: &str = "words of one kind in texts of another kind, as far as known";
+
+/// What describing would cost; `scored` with detection and fuzzing, `sentences` with sentences for each description. What
+/// is asked of descriptions is not known before them and is counted with one of the usual length.
+pub fn estimate(judge: &Judge, materials: &[Material], scored: bool, sentences: bool) -> Estimate {
     let mut sum = Estimate::default();
     for material in materials {
         let first: Vec<Question> = std::iter::once(material.inputs()).chain(material.outputs()).collect();
         sum += judge.estimate(&first);
+        let known = |q: &Question| judge.known(q).and_then(|a| prompts::read_description(&a.text));
+        let descriptions: Vec<String> = first.iter().map(|q| known(q).unwrap_or_else(|| USUAL.to_owned())).collect();
+        if sentences {
+            descriptions.iter().for_each(|d| sum += judge.estimate(&sentences::questions(d)));
+        }
         if scored {
-            let known = judge.known(&first[0]).and_then(|a| prompts::read_description(&a.text));
-            let description =
-                known.unwrap_or_else(|| "words of one kind in texts of another kind, as far as known".to_owned());
-            sum += judge.estimate(&material.detection(&description));
-            sum += judge.estimate(&material.fuzzing(&description));
+            let description = &descriptions[0];
+            sum += judge.estimate(&material.detection(description));
+            sum += judge.estimate(&material.fuzzing(description));
         }
     }
     sum
 }
 
-/// Describes features, in the order of `materials`.
+/// Describes features, in the order of `materials`; with `score`, sentences are written for each description and scored by it.
 ///
 /// # Errors
 /// As [`Judge::ask`]; what a single answer lacks is in [`Description::errors`].
-pub fn describe(judge: &mut Judge, materials: &[Material], scored: bool, ctx: &TaskCtx) -> Result<Vec<Description>> {
-    let who = format!("{} at {}", judge.endpoint().model, judge.endpoint().url);
+pub fn describe(
+    judge: &mut Judge,
+    materials: &[Material],
+    scored: bool,
+    score: Option<&mut Scorer<'_>>,
+    ctx: &TaskCtx,
+) -> Result<Vec<Description>> {
+    let who = judge.endpoint().name();
     let mut out: Vec<Description> =
         materials.iter().map(|_| Description { judge: who.clone(), ..Description::default() }).collect();
     let questions: Vec<Question> = materials.iter().map(Material::inputs).collect();
@@ -227,6 +246,17 @@ pub fn describe(judge: &mut Judge, materials: &[Material], scored: bool, ctx: &T
         }
         for (i, answers) in ask(judge, &out, Material::fuzzing)?.into_iter().enumerate() {
             out[i].fuzzing = judged(&materials[i], answers, "fuzzing", &mut out[i].errors);
+        }
+    }
+    if let Some(score) = score {
+        let inputs: Vec<Option<&str>> = out.iter().map(|d| d.input.as_deref()).collect();
+        let of_inputs = sentences::tell_apart(judge, &inputs, score, ctx)?;
+        let outputs: Vec<Option<&str>> = out.iter().map(|d| d.output.as_deref()).collect();
+        let of_outputs = sentences::tell_apart(judge, &outputs, score, ctx)?;
+        for (description, (input, output)) in out.iter_mut().zip(of_inputs.into_iter().zip(of_outputs)) {
+            (description.input_sentences, description.output_sentences) = (input.0, output.0);
+            description.errors.extend(input.1.into_iter().map(|e| format!("of its inputs: {e}")));
+            description.errors.extend(output.1.into_iter().map(|e| format!("of its outputs: {e}")));
         }
     }
     Ok(out)
@@ -265,7 +295,7 @@ fn judged(
             }
         });
     }
-    Some(score(&truth, &verdicts))
+    Some(scored_verdicts(&truth, &verdicts))
 }
 
 #[cfg(test)]

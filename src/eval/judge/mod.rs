@@ -1,8 +1,9 @@
 //! A language model as a judge, behind an OpenAI-compatible chat endpoint.
 //!
 //! Owns asking (several at once, with patience), what was answered before, our prompts, and how answers are read. Knows no
-//! study. Invariants: the key leaves this process in one header and nowhere else; what was answered once is never asked
-//! again; an answer without what was asked for is an error record, never a number.
+//! study. Invariants: the key leaves this process in one header and nowhere else, and what comes back is kept and told without
+//! it; what was answered once is never asked again; an answer without what was asked for is an error record, never a number,
+//! and is asked for again.
 
 mod answers;
 mod ask;
@@ -10,11 +11,14 @@ mod client;
 pub mod describe;
 pub mod prompts;
 pub mod score;
+pub mod sentences;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
 
 pub use answers::Answers;
 pub use ask::{Estimate, Judge, Tally};
@@ -28,6 +32,22 @@ impl Key {
     pub fn from_env(variable: &str) -> Option<Self> {
         let key = std::env::var(variable).ok()?.trim().to_owned();
         (!key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic())).then_some(Self(key))
+    }
+}
+
+/// A shorter key is a placeholder ("x", "EMPTY") and hides nothing; taking it out would only spoil what was said.
+const SECRET: usize = 6;
+
+impl Key {
+    /// A text without the key, as it is or as JSON writes it.
+    pub(super) fn taken_out(&self, text: &str) -> String {
+        if self.0.len() < SECRET {
+            return text.to_owned();
+        }
+        let escaped = serde_json::Value::from(self.0.as_str()).to_string();
+        // Some writers escape slashes as well.
+        let (json, slashes) = (escaped.trim_matches('"').to_owned(), self.0.replace('/', "\\/"));
+        [self.0.as_str(), &json, &slashes].iter().fold(text.to_owned(), |text, key| text.replace(key, "…"))
     }
 }
 
@@ -58,14 +78,56 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// An endpoint with the usual patience.
-    pub fn new(url: &str, model: &str, key: Option<Key>) -> Self {
-        let url = url.trim_end_matches('/').trim_end_matches("/chat/completions").to_owned();
-        Self { url, model: model.to_owned(), key, concurrency: 4, tries: 5, timeout: 120.0, pause: 1.0 }
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for what is no plain http address. A user, a password or a query is refused: the address is shown
+    /// and kept with every judgement, and such parts hold secrets.
+    pub fn new(url: &str, model: &str, key: Option<Key>) -> Result<Self> {
+        let base = url.trim_end_matches('/').trim_end_matches("/chat/completions").trim_end_matches('/');
+        check_address(base)?;
+        Ok(Self {
+            url: base.to_owned(),
+            model: model.to_owned(),
+            key,
+            concurrency: 4,
+            tries: 5,
+            timeout: 120.0,
+            pause: 1.0,
+        })
+    }
+
+    /// What it is called in every table, log and message: "MODEL at HOST/PATH".
+    pub fn name(&self) -> String {
+        let address = self.url.split_once("://").map_or(&*self.url, |(_, rest)| rest);
+        format!("{} at {address}", client::one_line(&self.model))
+    }
+}
+
+/// Refuses what cannot be called, or must not be shown, without repeating a secret.
+fn check_address(url: &str) -> Result<()> {
+    const PLAIN: &str = "give the plain base, such as http://127.0.0.1:8080/v1";
+    let secret = |what: &str| {
+        Err(Error::usage(format!(
+            "--endpoint has {what}, which would be shown and kept: {PLAIN}, and a key in the variable that --key-env names"
+        )))
+    };
+    if url.contains(['?', '#']) {
+        return secret("a query or a fragment (? or #)");
+    }
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
+    if authority.contains('@') {
+        return secret("a user or a password before its host");
+    }
+    let parsed = url.parse::<ureq::http::Uri>().ok();
+    let is_http = |u: &ureq::http::Uri| matches!(u.scheme_str(), Some("http" | "https")) && u.host().is_some();
+    match parsed.is_some_and(|u| is_http(&u)) {
+        true => Ok(()),
+        false => Err(Error::usage(format!("--endpoint '{}' is no address: {PLAIN}", url.escape_debug()))),
     }
 }
 
 /// One question.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Question {
     /// Who the judge is.
     pub system: String,
@@ -75,6 +137,36 @@ pub struct Question {
     pub max_tokens: usize,
     /// 0 for judgements; higher for texts that shall differ.
     pub temperature: f64,
+    /// What an answer must hold.
+    pub wants: Wants,
+}
+
+/// What an answer must hold to be one. What holds it not is told, and never taken for the answer of a later run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wants {
+    /// Any text.
+    Text,
+    /// A description.
+    Description,
+    /// At least one sentence.
+    Sentences,
+    /// So many verdicts.
+    Verdicts(usize),
+    /// A rating.
+    Rating,
+}
+
+impl Wants {
+    /// Whether a text holds it.
+    pub fn met_by(self, text: &str) -> bool {
+        match self {
+            Self::Text => true,
+            Self::Description => prompts::read_description(text).is_some(),
+            Self::Sentences => !prompts::read_sentences(text).is_empty(),
+            Self::Verdicts(count) => prompts::read_verdicts(text, count).is_some(),
+            Self::Rating => prompts::read_rating(text).is_some(),
+        }
+    }
 }
 
 impl Question {

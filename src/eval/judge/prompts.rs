@@ -1,6 +1,6 @@
 //! Our questions, and how their answers are read.
 
-use super::Question;
+use super::{Question, Wants};
 
 const ANALYST: &str =
     "You study what units of a language model respond to. You answer briefly and in the form asked for.";
@@ -8,8 +8,10 @@ const GRADER: &str = "You grade short texts. You answer in the form asked for an
 /// Around the words that excite a unit.
 pub const MARKS: (&str, &str) = ("<<", ">>");
 
-fn question(system: &str, user: String, max_tokens: usize, temperature: f64) -> Question {
-    Question { system: system.to_owned(), user, max_tokens, temperature }
+fn question(system: &str, user: String, max_tokens: usize, wants: Wants) -> Question {
+    // Sentences shall differ; everything else shall be the same each time.
+    let temperature = if wants == Wants::Sentences { 0.7 } else { 0.0 };
+    Question { system: system.to_owned(), user, max_tokens, temperature, wants }
 }
 
 /// What the texts that excite a unit share; their strongest words are marked.
@@ -21,7 +23,7 @@ pub fn describe_inputs(texts: &[String]) -> Question {
         MARKS.1,
         numbered(texts)
     );
-    question(ANALYST, user, 60, 0.0)
+    question(ANALYST, user, 60, Wants::Description)
 }
 
 /// What the words that a unit makes likelier share.
@@ -34,17 +36,17 @@ pub fn describe_outputs(promoted: &[String], suppressed: &[String]) -> Question 
         list(promoted),
         list(suppressed)
     );
-    question(ANALYST, user, 60, 0.0)
+    question(ANALYST, user, 60, Wants::Description)
 }
 
 /// Sentences that fit a description (or, with `neutral`, that have nothing to do with it).
-pub fn sentences(description: &str, count: usize, neutral: bool) -> Question {
+pub(super) fn sentences(description: &str, count: usize, neutral: bool) -> Question {
     let relation = if neutral { "have nothing to do with" } else { "clearly fit" };
     let user = format!(
         "Write {count} plain, varied English sentences of 8 to 20 words that {relation} this description:\n{description}\n\n\
          One sentence a line, without numbers."
     );
-    question(ANALYST, user, 40 * count, 0.7)
+    question(ANALYST, user, 40 * count, Wants::Sentences)
 }
 
 /// Which of the texts a description fits.
@@ -55,7 +57,7 @@ pub fn detect(description: &str, texts: &[String]) -> Question {
         numbered(texts),
         texts.len()
     );
-    question(GRADER, user, 4 * texts.len() + 8, 0.0)
+    question(GRADER, user, 4 * texts.len() + 8, Wants::Verdicts(texts.len()))
 }
 
 /// In which of the texts the marked words are those that a description means.
@@ -69,7 +71,7 @@ pub fn fuzz(description: &str, texts: &[String]) -> Question {
         MARKS.1,
         texts.len()
     );
-    question(GRADER, user, 4 * texts.len() + 8, 0.0)
+    question(GRADER, user, 4 * texts.len() + 8, Wants::Verdicts(texts.len()))
 }
 
 /// How strongly a text is about a concept: 0, 1 or 2.
@@ -78,7 +80,7 @@ pub fn rate_concept(concept: &str, text: &str) -> Question {
         "Concept: {concept}\n\nText: {text}\n\nHow much of the concept is in the text? 0: none. 1: a trace. 2: it is plainly \
          there. The text's quality does not matter. End your answer with \"Rating: \" and the number."
     );
-    question(GRADER, user, 80, 0.0)
+    question(GRADER, user, 80, Wants::Rating)
 }
 
 /// How fluent a text is: 0, 1 or 2.
@@ -87,7 +89,7 @@ pub fn rate_fluency(text: &str) -> Question {
         "Text: {text}\n\nHow fluent is the text, whatever it says? 0: broken, repetitive or not English. 1: readable with \
          flaws. 2: fluent. A cut end is no flaw. End your answer with \"Rating: \" and the number."
     );
-    question(GRADER, user, 80, 0.0)
+    question(GRADER, user, 80, Wants::Rating)
 }
 
 fn numbered(texts: &[String]) -> String {
@@ -105,11 +107,11 @@ pub fn read_description(answer: &str) -> Option<String> {
     plain.chars().any(char::is_alphanumeric).then_some(plain)
 }
 
-/// The sentences in an answer, without list marks.
+/// The sentences in an answer, without list marks and what announces them.
 pub fn read_sentences(answer: &str) -> Vec<String> {
     let plain =
         |line: &str| line.trim().trim_start_matches(|c: char| c.is_ascii_digit() || ".)-*• ".contains(c)).to_owned();
-    answer.lines().map(plain).filter(|l| l.split_whitespace().count() >= 3).collect()
+    answer.lines().map(plain).filter(|l| l.split_whitespace().count() >= 3 && !l.ends_with(':')).collect()
 }
 
 /// Just `count` verdicts, or none: digits 0 and 1 that stand alone.

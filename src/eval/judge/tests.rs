@@ -17,6 +17,8 @@ enum Reply {
     Body(&'static str),
     Raw(&'static [u8]),
     Stall,
+    /// By the question: a refusal of those that end in "bad", else [`Reply::Echo`].
+    Filter(u16),
 }
 
 struct Fake {
@@ -47,7 +49,7 @@ impl Fake {
 
     fn judge(&self, answers: &Path) -> Judge {
         let key = Some(Key("sk-secret".to_owned()));
-        let endpoint = Endpoint { timeout: 0.5, pause: 0.01, tries: 3, ..Endpoint::new(&self.url, "m", key) };
+        let endpoint = Endpoint { timeout: 0.5, pause: 0.01, tries: 3, ..Endpoint::new(&self.url, "m", key).unwrap() };
         Judge::new(endpoint, Answers::in_dir(answers))
     }
 }
@@ -74,7 +76,10 @@ fn answer(mut stream: TcpStream, log: &Mutex<Vec<(String, String)>>, script: &[R
         let length = body.len();
         format!("HTTP/1.1 {status} x\r\nContent-Length: {length}\r\nConnection: close\r\n{more}\r\n{body}").into_bytes()
     };
+    let filtered = |status| if body.contains("bad\"") { Reply::Status(status, "") } else { Reply::Echo };
+    let reply = if let Reply::Filter(status) = reply { filtered(status) } else { reply };
     let bytes = match reply {
+        Reply::Filter(_) => return None,
         Reply::Echo => {
             let asked: serde_json::Value = serde_json::from_str(&body).ok()?;
             let text = asked["messages"][1]["content"].as_str()?.split(' ').next_back()?.to_owned();
@@ -96,7 +101,14 @@ fn answer(mut stream: TcpStream, log: &Mutex<Vec<(String, String)>>, script: &[R
 }
 
 fn questions(words: &[&str]) -> Vec<Question> {
-    let one = |w: &&str| Question { system: "s".to_owned(), user: format!("say {w}"), max_tokens: 5, temperature: 0.0 };
+    wanting(Wants::Text, words)
+}
+
+fn wanting(wants: Wants, words: &[&str]) -> Vec<Question> {
+    let one = |w: &&str| {
+        let (system, user) = ("s".to_owned(), format!("say {w}"));
+        Question { system, user, max_tokens: 5, temperature: 0.0, wants }
+    };
     words.iter().map(one).collect()
 }
 
@@ -184,12 +196,10 @@ fn a_wrong_key_model_or_address_ends_it_at_once() {
         let message = refused(fake.judge(dir.path()).ask(&questions(&["a"]), &TaskCtx::silent()));
         assert!(message.contains(wanted) && fake.asked() == 1, "{message}");
     }
-    for url in ["not an address", "http://127.0.0.1:1/v1"] {
-        let endpoint = Endpoint { pause: 0.01, tries: 2, ..Endpoint::new(url, "m", None) };
-        let mut judge = Judge::new(endpoint, Answers::in_dir(dir.path()));
-        let message = refused(judge.ask(&questions(&["a"]), &TaskCtx::silent()));
-        assert!(message.contains(url), "{message}");
-    }
+    let endpoint = Endpoint { pause: 0.01, tries: 2, ..Endpoint::new("http://127.0.0.1:1/v1", "m", None).unwrap() };
+    let message =
+        refused(Judge::new(endpoint, Answers::in_dir(dir.path())).ask(&questions(&["a"]), &TaskCtx::silent()));
+    assert!(message.contains("m at 127.0.0.1:1/v1: cannot be reached"), "{message}");
 }
 
 #[test]
@@ -219,7 +229,109 @@ fn a_stalled_endpoint_does_not_hold_a_user_who_leaves() {
 
 #[test]
 fn a_key_does_not_show_itself() {
-    let endpoint = Endpoint::new("http://x/v1/chat/completions", "m", Some(Key("sk-secret".to_owned())));
+    let endpoint = Endpoint::new("http://x/v1/chat/completions", "m", Some(Key("sk-secret".to_owned()))).unwrap();
     assert!(!format!("{endpoint:?}").contains("sk-secret"));
-    assert_eq!(endpoint.url, "http://x/v1");
+    assert_eq!((endpoint.url.as_str(), endpoint.name().as_str()), ("http://x/v1", "m at x/v1"));
+    let slashes = Key("sk/secret\"1".to_owned());
+    assert_eq!(slashes.taken_out(r#"a sk/secret"1 b sk/secret\"1 c"#), "a … b … c");
+    assert_eq!(Key("x".to_owned()).taken_out("next"), "next", "a placeholder hides nothing");
+}
+
+#[test]
+fn an_address_that_holds_a_secret_is_refused_without_repeating_it() {
+    for url in [
+        "http://me:sk-secret@127.0.0.1:1/v1",
+        "http://sk-secret@127.0.0.1:1",
+        "http://127.0.0.1:1/v1?key=sk-secret",
+        "http://127.0.0.1:1/v1#sk-secret",
+        "me:sk-secret@host",
+    ] {
+        let error = Endpoint::new(url, "m", None).unwrap_err();
+        assert!(error.exit_code() == 2 && !error.to_string().contains("secret"), "{error}");
+    }
+    for url in ["not an address", "", "http://", "ftp://x/v1", "127.0.0.1:1/v1", "http://a b/v1"] {
+        let error = Endpoint::new(url, "m", None).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("is no address"), "{error}");
+    }
+}
+
+#[test]
+fn a_server_that_repeats_the_key_gives_it_to_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    // At every distance from the place where a message is cut, whole and in its middle.
+    for before in 140..170 {
+        let body = format!("{} sk-secret", "x".repeat(before)).leak();
+        let fake = Fake::serve(vec![Reply::Raw(
+            format!("HTTP/1.1 404 x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+                .leak()
+                .as_bytes(),
+        )]);
+        let message = refused(fake.judge(dir.path()).ask(&questions(&["a"]), &TaskCtx::silent()));
+        assert!(!message.contains("sk-s") && !message.contains(" sk"), "{message}");
+    }
+    let fake = Fake::serve(vec![Reply::Echo]);
+    let mut judge = fake.judge(dir.path());
+    let answers = judge.ask(&questions(&["sk-secret!"]), &TaskCtx::silent()).unwrap();
+    assert_eq!(texts(&answers), ["…!"]);
+    let kept = judge.known(&questions(&["sk-secret!"])[0]).unwrap();
+    assert_eq!(kept.text, "…!", "nor does the answer that is kept hold it");
+}
+
+#[test]
+fn what_was_not_answered_is_asked_again() {
+    let (fake, dir) = (Fake::serve(vec![Reply::Echo]), tempfile::tempdir().unwrap());
+    let asked = wanting(Wants::Rating, &["nothing", "Rating:2"]);
+    let mut judge = fake.judge(dir.path());
+    let answers = judge.ask(&asked, &TaskCtx::silent()).unwrap();
+    assert_eq!(texts(&answers), ["nothing", "Rating:2"], "it is told, though it is no rating");
+    assert_eq!((judge.estimate(&asked).calls, judge.estimate(&asked).answered), (1, 1));
+    fake.judge(dir.path()).ask(&asked, &TaskCtx::silent()).unwrap();
+    assert_eq!(fake.asked(), 3, "the one without a rating, and it alone");
+    // What an earlier version kept is no answer either.
+    judge.answers.keep(&asked[0].hash(&judge.endpoint), &answers[0].clone().unwrap()).unwrap();
+    assert_eq!(judge.estimate(&asked).calls, 1);
+}
+
+#[test]
+fn a_judge_that_only_fails_ends_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let cases = [
+        (Reply::Stall, "no answer within"),
+        (Reply::Status(500, ""), "status 500"),
+        (Reply::Status(429, "Retry-After: 0\r\n"), "status 429"),
+        (Reply::Body("<html>"), "no chat completion"),
+    ];
+    for (reply, says) in cases {
+        let fake = Fake::serve(vec![Reply::Echo, reply]);
+        let mut judge = fake.judge(&dir.path().join(says));
+        (judge.endpoint.timeout, judge.endpoint.tries, judge.endpoint.concurrency) = (0.1, 2, 1);
+        let mut judge = Judge::new(judge.endpoint, judge.answers);
+        // A run asks a few questions at a time.
+        assert_eq!(judge.ask(&questions(&["a", "b", "c"]), &TaskCtx::silent()).unwrap().len(), 3);
+        let message = refused(judge.ask(&questions(&["d", "e", "f", "g", "h"]), &TaskCtx::silent()));
+        assert!(message.contains("4 calls in a row") && message.contains(says), "{message}");
+        assert_eq!((judge.estimate(&questions(&["a", "b"])).answered, fake.asked()), (1, 9));
+    }
+}
+
+#[test]
+fn a_question_that_is_rejected_costs_that_question_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    for status in [400, 413, 422] {
+        let fake = Fake::serve(vec![Reply::Filter(status)]);
+        let mut judge = fake.judge(&dir.path().join(status.to_string()));
+        judge.endpoint.concurrency = 1;
+        let asked = questions(&["a", "1bad", "2bad", "3bad", "4bad", "b"]);
+        let answers = judge.ask(&asked, &TaskCtx::silent()).unwrap();
+        assert_eq!(texts(&answers), ["a", "-", "-", "-", "-", "b"]);
+        assert_eq!((judge.tally().failed, judge.tally().calls), (4, 2));
+        // Run again, the rejected ones alone are asked, and all of them rejected.
+        let mut again = fake.judge(&dir.path().join(status.to_string()));
+        assert_eq!(texts(&again.ask(&asked, &TaskCtx::silent()).unwrap()), ["a", "-", "-", "-", "-", "b"]);
+        // From the first on, it is not the questions.
+        let mut new = fake.judge(&dir.path().join(format!("new{status}")));
+        new.endpoint.concurrency = 1;
+        let message = refused(new.ask(&questions(&["1bad", "2bad", "3bad", "a"]), &TaskCtx::silent()));
+        assert!(message.contains("rejects every question"), "{message}");
+    }
 }

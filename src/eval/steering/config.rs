@@ -56,6 +56,7 @@ impl SteeringConfig {
                 "the best strength is chosen on one half of the prompts and reported on the other: give at least two",
             ));
         }
+        self.sampling.check()?;
         if self.sampling.max_tokens == 0 || self.batch == 0 {
             return none("token and row a batch");
         }

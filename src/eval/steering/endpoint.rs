@@ -1,5 +1,7 @@
 //! The judge that is a language model behind an endpoint: two questions a text, concept and fluency apart.
 
+use std::collections::HashSet;
+
 use super::judge::{Case, Judge, Judgement};
 use crate::error::Result;
 use crate::eval::judge::prompts::{rate_concept, rate_fluency, read_rating};
@@ -16,18 +18,15 @@ pub struct EndpointJudge {
 }
 
 impl EndpointJudge {
-    /// Its name is the model's and the host's: two models, or two servers of one name, keep logs of their own.
+    /// Its name is the endpoint's: two models, or two servers of one name, keep logs of their own.
     pub fn new(asker: Asker) -> Self {
-        let endpoint = asker.endpoint();
-        let address = endpoint.url.split_once("://").map_or(&*endpoint.url, |(_, rest)| rest);
-        // A person may have written a password before the host.
-        let host = address.rsplit_once('@').map_or(address, |(_, host)| host);
-        let name = format!("{} at {host}", endpoint.model);
+        let name = asker.endpoint().name();
         Self { asker, name }
     }
 
-    /// What rating so many texts of `tokens` tokens would cost at most, the unsteered ones once for each of `labels`.
-    pub fn estimate(&self, texts: usize, unsteered: usize, labels: usize, tokens: usize) -> Estimate {
+    /// What rating `cases`, and so many texts more of `tokens` tokens, would cost at most; the unsteered ones are rated once
+    /// for each of `labels`. Of the cases it is known which questions were answered before.
+    pub fn estimate(&self, cases: &[Case], texts: usize, unsteered: usize, labels: usize, tokens: usize) -> Estimate {
         // About four bytes a token, as the estimate of a question counts them.
         let text = "word".repeat(tokens);
         let of = |question: Question, times: usize| {
@@ -37,12 +36,18 @@ impl EndpointJudge {
         };
         let concept = of(rate_concept("a concept", &text), texts + unsteered * labels);
         let fluency = of(rate_fluency(&text), texts + unsteered);
-        Estimate {
+        // Unsteered texts are cases of every label, and their fluency is asked once.
+        let mut questions: Vec<Question> = cases.iter().flat_map(questions).collect();
+        let mut seen = HashSet::new();
+        questions.retain(|q| seen.insert(q.user.clone()));
+        let mut sum = self.asker.estimate(&questions);
+        sum += Estimate {
             calls: concept.0 + fluency.0,
             answered: 0,
             prompt_tokens: concept.1 + fluency.1,
             completion_tokens: concept.2 + fluency.2,
-        }
+        };
+        sum
     }
 
     /// What asking did cost.
@@ -65,11 +70,7 @@ impl Judge for EndpointJudge {
     }
 
     fn rate(&mut self, cases: &[Case], ctx: &TaskCtx) -> Result<Vec<Judgement>> {
-        let ask = |case: &Case| {
-            let text = format!("{}{}", case.prompt, case.text);
-            [rate_concept(&case.label, &text), rate_fluency(&text)]
-        };
-        let questions: Vec<Question> = cases.iter().flat_map(ask).collect();
+        let questions: Vec<Question> = cases.iter().flat_map(questions).collect();
         let answers = self.asker.ask(&questions, ctx)?;
         let judgement =
             |pair: &[Result<Answer, String>]| match (rating("concept", &pair[0]), rating("fluency", &pair[1])) {
@@ -78,6 +79,12 @@ impl Judge for EndpointJudge {
             };
         Ok(answers.chunks_exact(2).map(judgement).collect())
     }
+}
+
+/// Concept, then fluency.
+fn questions(case: &Case) -> [Question; 2] {
+    let text = format!("{}{}", case.prompt, case.text);
+    [rate_concept(&case.label, &text), rate_fluency(&text)]
 }
 
 fn rating(of: &str, answer: &Result<Answer, String>) -> Result<f64, String> {

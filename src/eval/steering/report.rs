@@ -89,8 +89,8 @@ pub fn compare(reports: &[MethodReport], seed: u64) -> Vec<Compared> {
     others.iter().filter_map(compared).collect()
 }
 
-/// Score against KL, promoting.
-pub fn chart(reports: &[MethodReport], title: String) -> Chart {
+/// Score against KL, promoting; with what unsteered texts get, where that is known.
+pub fn chart(reports: &[MethodReport], title: String, unsteered: Option<f64>) -> Chart {
     let point = |c: &CellReport| Point { x: c.target, y: c.score.mean, low: c.score.low, high: c.score.high };
     let series = |r: &MethodReport| Series {
         name: r.method.clone(),
@@ -101,6 +101,7 @@ pub fn chart(reports: &[MethodReport], title: String) -> Chart {
         x_label: "KL(base ‖ steered), promoting".to_owned(),
         y_label: "score, 0 to 2".to_owned(),
         series: reports.iter().map(series).collect(),
+        level: unsteered.map(|score| ("unsteered".to_owned(), score)),
     }
 }
 
@@ -132,15 +133,18 @@ fn of_method(method: &str, judged: Vec<&JudgedRecord>, seed: u64) -> MethodRepor
 }
 
 /// The score of the best cell of a label on the prompts that it was not chosen by, the mean of both ways; `None` where
-/// either half has no text. Prompts take turns.
+/// either half has no text. Prompts take turns. Of equal cells a promoting one is taken, and of these the lowest KL.
 fn best(table: &Table<'_>, signs: &[i8]) -> Option<f64> {
     let half =
         |scores: &[(&Key, f64)], which: usize| mean(scores.iter().filter(|(k, _)| k.prompt % 2 == which).map(|s| s.1));
     let ways = [0, 1].map(|which| {
-        let candidates = table.iter().filter(|((_, sign), _)| signs.contains(sign));
+        let mut candidates: Vec<_> = table.iter().filter(|((_, sign), _)| signs.contains(sign)).collect();
+        // Stable: within a sign the lowest KL stays first, as the table has it.
+        candidates.sort_by_key(|((_, sign), _)| -sign);
         let chosen = candidates
+            .into_iter()
             .filter_map(|(_, scores)| Some((half(scores, which)?, half(scores, 1 - which)?)))
-            // Of equal cells the first: the lowest KL.
+            // Of equal cells the first.
             .fold(
                 None,
                 |best: Option<(f64, f64)>, cell| if best.is_none_or(|b| cell.0 > b.0) { Some(cell) } else { best },
@@ -225,6 +229,20 @@ mod tests {
             report.cells.iter().map(|c| (c.target, c.sign)).collect::<Vec<_>>(),
             [(0.1, 1), (0.5, 1), (0.5, -1)]
         );
+    }
+
+    #[test]
+    fn of_equal_cells_a_promoting_one_is_taken() {
+        // On both prompts suppressing at the lowest KL looks as good as promoting; what they get on the other differs.
+        let mut judged = Vec::new();
+        for (target, sign, scores) in [(0.1, -1, [1.0, 1.0]), (0.1, 1, [1.0, 0.0]), (0.5, 1, [0.0, 0.0])] {
+            for (prompt, score) in scores.into_iter().enumerate() {
+                judged.push(said("a", target, sign, prompt, Some(score)));
+            }
+        }
+        // Chosen on prompt 0: promoting at 0.1 (0 on the other); chosen on prompt 1: suppressing (its score is 4/3).
+        let best = report(&judged, &["m".to_owned()], 1)[0].best.unwrap().mean;
+        assert!((best - 2.0 / 3.0).abs() < 1e-12, "{best}");
     }
 
     #[test]

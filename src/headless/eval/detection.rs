@@ -5,9 +5,9 @@ use serde_json::json;
 
 use super::super::judge::{cell, line};
 use super::{Output, split, with_interval};
-use crate::baselines::DirectionSet;
+use crate::baselines::{DirectionSet, SetKind};
 use crate::cli::DetectionArgs;
-use crate::engine::evaluation::{Offered, choose_all, differences_in_means, spaces_note};
+use crate::engine::evaluation::{Offered, choose_all, differences_in_means, shown, spaces_note};
 use crate::error::Result;
 use crate::eval::bootstrap::{Difference, paired};
 use crate::eval::detection::LabelDetection;
@@ -59,13 +59,18 @@ pub(super) fn run(args: &DetectionArgs, out: &mut Output) -> Result<()> {
     let place = args.common.place.place();
     let all = choose_all(&study, &args.common.methods, &place, &split, args.common.seed, &ctx)?;
     let hooks: Vec<_> = all.iter().map(|o| (o.name.clone(), o.set.hook())).collect();
-    if let Some(note) = spaces_note(&hooks) {
-        out.note(&note);
+    let note = spaces_note(&hooks);
+    if let Some(note) = &note {
+        out.note(note);
     }
-    let means = differences_in_means(&study, &place, &split, &tokens, &ctx)?;
+    let name = |name: &str, hook: &str| shown(name, hook, note.is_some());
+    let widths = all.iter().map(|o| name(&o.name, &o.set.hook().to_string()).chars().count());
+    let names = widths.max().unwrap_or(0).max(NAMES);
+    let means = differences_in_means(&study, &SetKind::DiffMean, &place, &split, &tokens, &ctx)?;
     let rivals = rivals(means.directions(), args.rivals);
     if !out.is_json() {
-        out.line(&line(NAMES, &HEADS, &all[0].set.hook().to_string(), &HEADS.map(str::to_owned)))?;
+        let at = if note.is_some() { String::new() } else { all[0].set.hook().to_string() };
+        out.line(&line(names, &HEADS, &at, &HEADS.map(str::to_owned)))?;
     }
     let mut rows = Vec::new();
     for method in &all {
@@ -74,11 +79,11 @@ pub(super) fn run(args: &DetectionArgs, out: &mut Output) -> Result<()> {
         let row = row(method, &hard, &tokens.labels, args.common.seed);
         match out.is_json() {
             true => out.object(&json!({"event": "method", "result": row}))?,
-            false => out.line(&line(NAMES, &HEADS, &row.method, &cells(&row)))?,
+            false => out.line(&line(names, &HEADS, &name(&row.method, &row.hook), &cells(&row)))?,
         }
         rows.push(row);
     }
-    explain(&rows, args, split.labels.len(), out)
+    explain(&rows, args, split.labels.len(), names, out)
 }
 
 fn row(method: &Offered, hard: &[Option<HardNegatives>], names: &[String], seed: u64) -> MethodRow {
@@ -132,7 +137,7 @@ fn differences(rows: &[MethodRow], seed: u64) -> Vec<(String, Difference)> {
     others.iter().filter_map(compared).collect()
 }
 
-fn explain(rows: &[MethodRow], args: &DetectionArgs, labels: usize, out: &mut Output) -> Result<()> {
+fn explain(rows: &[MethodRow], args: &DetectionArgs, labels: usize, names: usize, out: &mut Output) -> Result<()> {
     let found = differences(rows, args.common.seed);
     if out.is_json() {
         for (against, difference) in &found {
@@ -148,7 +153,7 @@ fn explain(rows: &[MethodRow], args: &DetectionArgs, labels: usize, out: &mut Ou
         out.line(&format!("AUROC of {} minus that of (95 % interval, paired bootstrap over labels):", rows[0].method))?;
     }
     for (against, d) in &found {
-        out.line(&format!("  {against:NAMES$}  {:+.3}  [{:+.3}, {:+.3}]", d.mean, d.low, d.high))?;
+        out.line(&format!("  {against:names$}  {:+.3}  [{:+.3}, {:+.3}]", d.mean, d.low, d.high))?;
     }
     if args.labels {
         for row in rows {

@@ -8,7 +8,7 @@ use crate::analysis::{contexts, hierarchy};
 use crate::cli::ReuseArgs;
 use crate::error::{Error, Result};
 use crate::eval::rank::auroc_by_group;
-use crate::eval::reuse::{Member, Reuse, ReuseConfig, ReuseRow, reuse};
+use crate::eval::reuse::{Member, Reuse, ReuseConfig, ReuseRow, Summary, WordShift, reuse};
 use crate::eval::score::each_strip;
 use crate::eval::split::{Holdout, Split};
 use crate::factor::Factors;
@@ -17,8 +17,14 @@ use crate::study::{Study, TokenTable};
 use crate::task::TaskCtx;
 
 const LEGEND: &str = "Each row steers with the neurons named, all at the same KL; Δ is the change of a word's log-probability (nats) as \
-    the next token, rank its place among all tokens' changes. Core: the neurons in more than half of the members, with their mean \
+    the next token, # its rank among all tokens' changes. ! marks a row at \
+    another KL than was asked for, which is in no mean. Core: the neurons in more than half of the members, with their mean \
     weights; exclusive: those that no other member has; whole: the feature.";
+
+/// A label with fewer sentences is named.
+const ENOUGH: usize = 4;
+/// Cells of a word's change and rank.
+const WORD: usize = 15;
 
 pub(super) fn run(args: &ReuseArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
@@ -28,7 +34,7 @@ pub(super) fn run(args: &ReuseArgs, out: &mut Output) -> Result<()> {
         None => place.resolve(&Study::open_read_only(&args.study)?)?.1.map(|f| f.name),
     };
     let (study, entry, factors) = open_fit(&args.study, name.as_deref())?;
-    let members = members(args, &study, entry.hook, &factors, &ctx)?;
+    let members = members(args, &study, entry.hook, &factors, out, &ctx)?;
     let model = model_of(&study, args.device, None, out, &ctx)?;
     let prompts = if args.prompt.is_empty() { vec!["I think that".to_owned()] } else { args.prompt.clone() };
     let config = ReuseConfig { kl: args.kl, prompts, bos: study.manifest().bos };
@@ -40,15 +46,21 @@ pub(super) fn run(args: &ReuseArgs, out: &mut Output) -> Result<()> {
         for row in &found.rows {
             out.object(&json!({"event": "row", "row": row}))?;
         }
-        let summary =
-            |part| found.summary(part).map(|(own, others, rank)| json!({"own": own, "others": others, "rank": rank}));
+        let summary = |part| found.summary(part);
         return out.object(&json!({"event": "reuse", "fit": entry.name, "hook": entry.hook.to_string(), "kl": args.kl,
             "members": found.members, "core": summary("core"), "exclusive": summary("exclusive"), "whole": summary("whole")}));
     }
     show(&found, &entry.name, entry.hook, out)
 }
 
-fn members(args: &ReuseArgs, study: &Study, hook: HookPoint, factors: &Factors, ctx: &TaskCtx) -> Result<Vec<Member>> {
+fn members(
+    args: &ReuseArgs,
+    study: &Study,
+    hook: HookPoint,
+    factors: &Factors,
+    out: &Output,
+    ctx: &TaskCtx,
+) -> Result<Vec<Member>> {
     let tokens = study.tokens()?;
     if !args.features.is_empty() {
         return args.features.iter().map(|text| typed(text)).collect();
@@ -62,7 +74,7 @@ fn members(args: &ReuseArgs, study: &Study, hook: HookPoint, factors: &Factors, 
         let word = |id: usize| rows[id].top_tokens.first().map_or_else(String::new, |t| t.trim().to_owned());
         return Ok(node.features.iter().map(|&id| Member { word: word(id), feature: id }).collect());
     }
-    by_labels(&args.labels, study, hook, factors, &tokens, ctx)
+    by_labels(&args.labels, study, hook, factors, &tokens, out, ctx)
 }
 
 /// "3=Monday".
@@ -80,6 +92,7 @@ fn by_labels(
     hook: HookPoint,
     factors: &Factors,
     tokens: &TokenTable,
+    out: &Output,
     ctx: &TaskCtx,
 ) -> Result<Vec<Member>> {
     let mut labels: Vec<usize> = Vec::new();
@@ -108,6 +121,12 @@ fn by_labels(
         .iter()
         .map(|s| labels.iter().position(|&l| s.label == Some(l as u32)).map(|g| g as u32))
         .collect();
+    let sentences = |l: usize| split.sentences.iter().filter(|s| s.label == Some(l as u32)).count();
+    let few = labels.iter().map(|&l| (l, sentences(l))).filter(|(_, count)| *count < ENOUGH);
+    let few: Vec<String> = few.map(|(l, count)| format!("{} ({count})", tokens.labels[l])).collect();
+    if !few.is_empty() {
+        out.note(&format!("so few sentences choose a feature as well as chance may: {}", few.join(", ")));
+    }
     let mut pairs: Vec<(f64, usize, usize)> = Vec::new();
     let directions = crate::baselines::Directions::Sparse(factors.features.clone());
     each_strip(study.activations(hook)?.as_ref(), &split.sentences, &directions, ctx, |scores| {
@@ -140,7 +159,7 @@ fn by_labels(
 
 fn show(found: &Reuse, fit: &str, hook: HookPoint, out: &mut Output) -> Result<()> {
     out.line(&format!("{fit} at {hook}"))?;
-    let words: String = found.members.iter().map(|m| format!("{:>10.10}", m.word)).collect();
+    let words: String = found.members.iter().map(|m| format!("{:>WORD$.WORD$}", m.word)).collect();
     out.line(&format!("{:10} {:9} {:>7} {:>8} {:>6} {words}", "neurons of", "part", "neurons", "α", "KL"))?;
     for row in &found.rows {
         out.line(&row_line(row))?;
@@ -150,30 +169,50 @@ fn show(found: &Reuse, fit: &str, hook: HookPoint, out: &mut Output) -> Result<(
     }
     out.line("")?;
     for part in ["core", "exclusive", "whole"] {
-        let Some((own, others, rank)) = found.summary(part) else {
-            out.line(&format!("{part:9}  no member has such neurons"))?;
-            continue;
-        };
-        out.line(&match part {
-            "core" => format!("{part:9}  every member's word {own:+.3}, its median rank {rank}"),
-            _ => format!("{part:9}  its own word {own:+.3} (median rank {rank}), the others' {others:+.3}"),
-        })?;
+        out.line(&format!("{part:9}  {}", summary_line(part, found.summary(part))))?;
     }
     out.line("")?;
     out.line(LEGEND)
 }
 
+fn summary_line(part: &str, summary: Option<Summary>) -> String {
+    let Some(s) = summary else { return "no member has such neurons".to_owned() };
+    let left_out = match s.out_of_reach {
+        0 => String::new(),
+        n => format!("; {n} of {} left out, the KL out of reach", s.rows + n),
+    };
+    let (Some(own), Some(rank)) = (s.own, s.rank) else { return format!("nothing at this KL{left_out}") };
+    let told = match (part, s.others) {
+        ("core", _) | (_, None) => format!("every member's word {own:+.3}, its median rank {rank}"),
+        (_, Some(others)) => format!("its own word {own:+.3} (median rank {rank}), the others' {others:+.3}"),
+    };
+    told + &left_out
+}
+
 fn row_line(row: &ReuseRow) -> String {
     let member = row.member.as_deref().unwrap_or("all");
     let mark = |word: &str| if row.member.as_deref() == Some(word) { "*" } else { "" };
-    let words: String =
-        row.words.iter().map(|w| format!("{:>10}", format!("{}{:+.2}", mark(&w.word), w.delta))).collect();
-    format!("{member:10.10} {:9} {:>7} {:>8.2} {:>6.3} {words}", row.part, row.neurons, row.alpha, row.kl)
+    let word = |w: &WordShift| format!("{:>WORD$}", format!("{}{:+.2} #{}", mark(&w.word), w.delta, w.rank));
+    let words: String = row.words.iter().map(word).collect();
+    let missed = if row.reached || row.words.is_empty() { " " } else { "!" };
+    format!("{member:10.10} {:9} {:>7} {:>8.2} {:>6.3}{missed}{words}", row.part, row.neurons, row.alpha, row.kl)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_shows_ranks_and_whether_it_is_at_the_kl() {
+        let words = vec![WordShift { word: "Monday".into(), delta: 1.234, rank: 3 }];
+        let (member, part) = (Some("Monday".to_owned()), "whole");
+        let mut row = ReuseRow { member, part, neurons: 7, alpha: 2.0, kl: 0.1, reached: true, note: None, words };
+        assert!(row_line(&row).ends_with(" 0.100       *+1.23 #3"), "{}", row_line(&row));
+        row.reached = false;
+        assert!(row_line(&row).contains("0.100!"));
+        let missed = Summary { out_of_reach: 2, ..Summary::default() };
+        assert_eq!(summary_line("core", Some(missed)), "nothing at this KL; 2 of 2 left out, the KL out of reach");
+    }
 
     #[test]
     fn features_are_typed_with_their_words() {

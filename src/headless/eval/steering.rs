@@ -24,6 +24,8 @@ const RISE: &str = "Where a label's own words, learnt from the sentences that ch
 
 pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
+    // What cannot be asked is said before a model is loaded.
+    let mut judge = args.judge.endpoint()?.map(endpoint_judge).transpose()?;
     let study = Study::open(&args.common.study)?;
     let ask = CausalAsk {
         methods: args.common.methods.clone(),
@@ -35,9 +37,9 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
         name: args.name.clone(),
         seed: args.common.seed,
     };
+    ask.config.check()?;
     let model = model_of(&study, args.device, None, out, &ctx)?;
     let prepared = prepare(&study, &ask, &model, &ctx)?;
-    let mut judge = args.judge.endpoint().map(endpoint_judge).transpose()?;
     if let Some(judge) = &judge {
         tell_cost(&prepared, judge, out)?;
         if args.dry_run {
@@ -55,7 +57,9 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     };
     let asked = judge.as_mut().map(|j| j as &mut dyn Judge);
     let found = prepared.run(&model, asked, &mut |note| shared.borrow().note(note), &mut seen, &ctx)?;
-    let chart = chart(&found.methods, format!("Steering at {}, {} judge", found.hook, found.judge));
+    let title = format!("Steering at {}, {} judge", found.place(), found.judge);
+    let mut chart = chart(&found.methods, title, found.unsteered.map(|u| u.score));
+    chart.series.iter_mut().for_each(|s| s.name = found.shown(&s.name));
     if let Some(path) = &args.svg {
         crate::disk::write_atomic(path, chart.svg().as_bytes())?;
     }
@@ -86,9 +90,10 @@ fn tell_cost(prepared: &Prepared, judge: &EndpointJudge, out: &mut Output) -> Re
         return out.object(&json!({"event": "estimate", "judge": judge.name(), "rated": rated, "cost": cost}));
     }
     out.line(&format!(
-        "{}: {} texts rated before; at most {} calls, about {} tokens of questions and at most {} of answers",
+        "{}: {} texts rated before, {} questions answered before; at most {} calls, about {} tokens of questions and at most {} of answers",
         judge.name(),
         thousands(rated as u64),
+        thousands(cost.answered as u64),
         thousands(cost.calls as u64),
         thousands(cost.prompt_tokens as u64),
         thousands(cost.completion_tokens as u64)
@@ -115,15 +120,18 @@ fn config(args: &SteeringArgs, study: &Study) -> SteeringConfig {
 
 fn lines(found: &Causal, out: &mut Output) -> Result<()> {
     for report in &found.methods {
-        out.object(&json!({"event": "method", "judge": found.judge, "result": report}))?;
+        out.object(&json!({"event": "method", "judge": found.judge, "hook": found.hook_of(&report.method),
+            "result": report}))?;
     }
     for compared in &found.compared {
-        out.object(&json!({"event": "difference", "measure": "best", "difference": compared}))?;
+        out.object(&json!({"event": "difference", "measure": "best", "hook": found.hook_of(&compared.method),
+            "against_hook": found.hook_of(&compared.against), "difference": compared}))?;
     }
     for rise in &found.rises {
-        out.object(&json!({"event": "rise", "hook": found.hook, "rise": rise}))?;
+        out.object(&json!({"event": "rise", "hook": found.hook_of(&rise.method), "rise": rise}))?;
     }
     out.object(&json!({"event": "steering", "stopped": found.stopped, "name": found.name, "judge": found.judge, "hook": found.hook,
+        "hooks": found.hooks,
         "labels": found.labels, "not_judged": found.not_judged, "unsteered": found.unsteered, "unreached": found.unreached}))
 }
 
@@ -162,7 +170,7 @@ fn table(found: &Causal, out: &mut Output) -> Result<()> {
     let Some(first) = found.rises.first() else { return Ok(()) };
     out.line(&format!("rise of the labels' own words, promoting, 0 to 1 [95 %]; {} minus each", first.method))?;
     for r in &found.rises {
-        let of = format!("{} at KL {}", r.method, r.target);
+        let of = format!("{}, KL {}", found.shown(&r.method), r.target);
         let less = r.first_minus.as_ref();
         let less = less.map_or_else(String::new, |d| format!("  {:+.3} [{:+.3}, {:+.3}]", d.mean, d.low, d.high));
         out.line(&format!("{of:32}  {:>22}  {:>3} labels{less}", with_interval(Some(r.rise)), r.labels))?;
@@ -177,7 +185,8 @@ fn scores(found: &Causal, out: &mut Output) -> Result<()> {
     targets.dedup();
     let heads: String = targets.iter().map(|t| format!("{:>15}", format!("KL {t}"))).collect();
     let (first, best, promoting) = ("score 0 to 2 [95 %]", "best KL and sign", "best KL, promoting");
-    out.line(&format!("{first:NAMES$}  {best:>22}  {promoting:>22}{heads}"))?;
+    let names = found.methods.iter().map(|r| found.shown(&r.method).chars().count()).max().unwrap_or(0).max(NAMES);
+    out.line(&format!("{first:names$}  {best:>22}  {promoting:>22}{heads}"))?;
     for r in &found.methods {
         let cell = |target: &f64| {
             let of = |sign| r.cells.iter().find(|c| c.target == *target && c.sign == sign).map(|c| c.score.mean);
@@ -186,15 +195,16 @@ fn scores(found: &Causal, out: &mut Output) -> Result<()> {
         };
         let cells: String = targets.iter().map(cell).collect();
         let (best, promoting) = (with_interval(r.best), with_interval(r.best_promoting));
-        out.line(&format!("{:NAMES$}  {best:>22}  {promoting:>22}{cells}", r.method))?;
+        out.line(&format!("{:names$}  {best:>22}  {promoting:>22}{cells}", found.shown(&r.method)))?;
     }
     let base = found.unsteered.map_or_else(
         || format!("{:>22}", "-"),
         |u| format!("{:>22.3}  (concept {:.2}, fluency {:.2})", u.score, u.concept, u.fluency),
     );
-    out.line(&format!("{:NAMES$}  {base}", "unsteered"))?;
+    out.line(&format!("{:names$}  {base}", "unsteered"))?;
     out.line(&format!(
-        "\n{}; best: chosen on one half of the prompts, scored on the other, both ways; intervals: bootstrap over labels",
+        "\n{}; best: chosen on one half of the prompts (of equal cells a promoting one, then the lowest KL), scored on the \
+         other, both ways; intervals: bootstrap over labels",
         labels(found)
     ))?;
     out.line(&found.meaning)?;
@@ -203,7 +213,7 @@ fn scores(found: &Causal, out: &mut Output) -> Result<()> {
     }
     for c in &found.compared {
         let d = &c.difference;
-        out.line(&format!("  {:NAMES$}  {:+.3}  [{:+.3}, {:+.3}]", c.against, d.mean, d.low, d.high))?;
+        out.line(&format!("  {:names$}  {:+.3}  [{:+.3}, {:+.3}]", found.shown(&c.against), d.mean, d.low, d.high))?;
     }
     out.line("")
 }

@@ -14,12 +14,7 @@ pub(super) fn read(path: &Path, name: &str) -> Result<Published> {
     let spelt = |file: &Archive, small: &'static str, large: &'static str| if file.has(small) { small } else { large };
     let (enc, dec) = (spelt(&file, "w_enc", "W_enc"), spelt(&file, "w_dec", "W_dec"));
     let (d, k) = shape(&mut file, enc)?;
-    if file.has("scaling_factor") {
-        let scale = file.read("scaling_factor", &[k])?;
-        if scale.iter().any(|&s| (s - 1.0).abs() > 1e-5) {
-            return Err(Error::file(path, "has a scaling_factor that is not 1, which cannot be read"));
-        }
-    }
+    super::check_scaling(&mut file, k)?;
     let sae = Sae {
         width: d,
         encoder: transpose(&file.read(enc, &[d, k])?, d, k),

@@ -130,6 +130,23 @@ fn shape(archive: &mut Archive, name: &str) -> Result<(usize, usize)> {
     }
 }
 
+/// Refuses a `scaling_factor` other than 1, be it one number for all latents or one each.
+fn check_scaling(archive: &mut Archive, latents: usize) -> Result<()> {
+    const NAME: &str = "scaling_factor";
+    if !archive.has(NAME) {
+        return Ok(());
+    }
+    let shape: &[usize] = match archive.shape(NAME)?[..] {
+        [] => &[],
+        [1] => &[1],
+        _ => &[latents],
+    };
+    match archive.read(NAME, shape)?.iter().all(|&s| (s - 1.0).abs() <= 1e-5) {
+        true => Ok(()),
+        false => Err(Error::file(archive.path(), "has a scaling_factor that is not 1, which cannot be read")),
+    }
+}
+
 /// The transpose of row-major `[rows, cols]`.
 fn transpose(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     const TILE: usize = 32;

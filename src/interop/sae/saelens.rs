@@ -44,9 +44,7 @@ pub(super) fn read(dir: &Path) -> Result<Published> {
         other => return Err(Error::file(&path, format!("has normalize_activations {}", short(other)))),
     };
     let mut file = Archive::open(&dir.join(WEIGHTS))?;
-    if file.has("scaling_factor") && file.read("scaling_factor", &[k])?.iter().any(|&s| (s - 1.0).abs() > 1e-5) {
-        return Err(Error::file(file.path(), "has a scaling_factor that is not 1, which cannot be read"));
-    }
+    super::check_scaling(&mut file, k)?;
     let gate = gate(&config, &path, &mut file, k)?;
     let bias = if matches!(gate, Gate::Gated { .. }) { "b_mag" } else { "b_enc" };
     let sae = Sae {

@@ -114,6 +114,32 @@ fn names_say_where_gemma_scope_belongs() {
     assert!(found("google/gemma-scope-2b-pt-res/embedding/width_4k").unwrap_err().to_string().contains("embeddings"));
 }
 
+#[test]
+fn a_scaling_factor_of_one_may_be_one_number() {
+    let dir = copy("gemma_scope");
+    let path = dir.path().join("params.npz");
+    let with = |header: &str, values: &[f32]| {
+        let mut old = zip::ZipArchive::new(fs::File::open(fixtures().join("gemma_scope/params.npz")).unwrap()).unwrap();
+        let mut new = zip::ZipWriter::new(fs::File::create(&path).unwrap());
+        for i in 0..old.len() {
+            new.raw_copy_file(old.by_index_raw(i).unwrap()).unwrap();
+        }
+        new.start_file("scaling_factor.npy", zip::write::SimpleFileOptions::default()).unwrap();
+        let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {header}, }}\n");
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((text.len() as u16).to_le_bytes());
+        bytes.extend(text.bytes().chain(values.iter().flat_map(|v| v.to_le_bytes())));
+        std::io::Write::write_all(&mut new, &bytes).unwrap();
+        new.finish().unwrap();
+        open(&path, "x")
+    };
+    for (header, values) in [("()", &[1.0][..]), ("(1,)", &[1.0])] {
+        assert!(with(header, values).is_ok(), "{header}");
+    }
+    assert!(with("()", &[2.0]).unwrap_err().to_string().contains("scaling_factor that is not 1"));
+    assert!(with("(3,)", &[1.0; 3]).is_err(), "neither one nor one a latent");
+}
+
 /// A copy of a fixture, to be spoilt.
 fn copy(folder: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();

@@ -133,7 +133,7 @@ impl Pane for EvaluatePane {
 
     fn title(&self, _: &Cx) -> Line<'static> {
         Line::raw(match &self.whole {
-            Some(whole) => format!("Evaluate: steering at {}, score 0 to 2", whole.hook),
+            Some(whole) => format!("Evaluate: steering at {}, score 0 to 2", whole.place()),
             None => "Evaluate: steering at equal KL, score 0 to 2".to_owned(),
         })
     }
@@ -216,7 +216,8 @@ impl Pane for EvaluatePane {
         let left = height.saturating_sub(count + 1);
         if left >= PLOT + AXES && !self.targets().is_empty() {
             let step = (width.saturating_sub(12) / self.targets().len()).min(STEP);
-            let lines = chart(&self.reports, String::new()).grid((left - AXES).min(MOST), step);
+            let unsteered = self.whole.as_ref().and_then(|whole| whole.unsteered).map(|u| u.score);
+            let lines = chart(&self.reports, String::new(), unsteered).grid((left - AXES).min(MOST), step);
             for (i, line) in lines.into_iter().enumerate() {
                 put_at(buf, cx.area, 1, 3 + count + i, &Line::styled(text::fit(&line, width - 1), theme.text()));
             }

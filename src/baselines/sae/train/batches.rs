@@ -11,7 +11,7 @@ use crate::error::Result;
 /// Neighbouring rows that are read together.
 const STRETCH: usize = 64;
 /// About this many bytes of rows are shuffled together.
-const POOL_BYTES: usize = 128 << 20;
+pub(super) const POOL_BYTES: usize = 128 << 20;
 
 /// Where in the rows a training stands: the next batch begins there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
