@@ -360,7 +360,7 @@ fn what_cannot_be_evaluated_is_said_in_a_line() {
     let moved = made.dir.path().join("moved");
     fs::rename(made.dir.path().join("tiny-llama"), &moved).unwrap();
     made.fails(&steering(&["--prompt", "alone"]), 2, "at least two");
-    made.fails(&["eval", "reuse", study, "--features", "0=a,1=b", "--kl", "-1"], 2, "--kl");
+    made.fails(&["eval", "reuse", study, "--features", "0=a,1=b", "--kl", "0"], 2, "must be a positive number");
     fs::rename(&moved, made.dir.path().join("tiny-llama")).unwrap();
     made.fails(&steering(&["--prompt", "alone"]), 2, "at least two");
     made.fails(&steering(&["--labels", "lonely"]), 1, "no label is left");

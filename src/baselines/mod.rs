@@ -6,6 +6,7 @@
 //! number of threads.
 
 pub mod diffmean;
+mod kind;
 pub mod kmeans;
 pub mod random;
 pub mod sae;
@@ -15,7 +16,8 @@ use std::ops::Range;
 
 use crate::factor::SparseColumns;
 
-pub use set::{DirectionSet, FitSet, PlainSet, SaeSet, SetKind};
+pub use kind::SetKind;
+pub use set::{DirectionSet, FitSet, PlainSet, SaeSet};
 
 /// Directions in R^d: the columns of a d × k matrix, of any length.
 #[derive(Debug, Clone, PartialEq)]

@@ -310,7 +310,9 @@ fn a_judge_that_only_fails_ends_the_run() {
         assert_eq!(judge.ask(&questions(&["a", "b", "c"]), &TaskCtx::silent()).unwrap().len(), 3);
         let message = refused(judge.ask(&questions(&["d", "e", "f", "g", "h"]), &TaskCtx::silent()));
         assert!(message.contains("4 calls in a row") && message.contains(says), "{message}");
-        assert_eq!((judge.estimate(&questions(&["a", "b"])).answered, fake.asked()), (1, 9));
+        assert_eq!(judge.estimate(&questions(&["a", "b"])).answered, 1);
+        // The next call may have begun when the last failure is seen.
+        assert!((9..=10).contains(&fake.asked()), "{}", fake.asked());
     }
 }
 

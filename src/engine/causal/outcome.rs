@@ -1,0 +1,93 @@
+//! What a causal evaluation came to, plain data for whoever shows it.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::evaluation;
+use crate::eval::steering::report::{Compared, MethodReport};
+use crate::eval::steering::rise::Rise;
+
+/// What an evaluation came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Causal {
+    /// Its name in the study.
+    pub name: String,
+    /// Where every text is kept.
+    pub dir: PathBuf,
+    /// The space of the first method.
+    pub hook: String,
+    /// The judge's name.
+    pub judge: String,
+    /// What its ratings mean.
+    pub meaning: String,
+    /// Labels judged.
+    pub labels: Vec<String>,
+    /// Labels that the judge cannot judge, with reasons.
+    #[serde(default)]
+    pub not_judged: Vec<(String, String)>,
+    /// A report a method.
+    pub methods: Vec<MethodReport>,
+    /// Where each method lives, in their order.
+    #[serde(default)]
+    pub hooks: Vec<String>,
+    /// The first against the others.
+    pub compared: Vec<Compared>,
+    /// What becomes of labels' own words.
+    #[serde(default)]
+    pub rises: Vec<Rise>,
+    /// Stopped before its end: what is told is told of the texts so far.
+    #[serde(default)]
+    pub stopped: bool,
+    /// What unsteered texts get; `None` where none of them has a rating.
+    pub unsteered: Option<Scores>,
+    /// Methods with targets that were out of reach.
+    pub unreached: Vec<Unreached>,
+}
+
+impl Causal {
+    /// Whether its methods live in different spaces.
+    pub fn spaces_differ(&self) -> bool {
+        self.hooks.iter().any(|h| *h != self.hook)
+    }
+
+    /// Where a method lives.
+    pub fn hook_of(&self, method: &str) -> &str {
+        let at = self.methods.iter().position(|r| r.method == method);
+        at.and_then(|i| self.hooks.get(i)).unwrap_or(&self.hook)
+    }
+
+    /// What a method is called in a table: with its hook where hooks differ.
+    pub fn shown(&self, method: &str) -> String {
+        evaluation::shown(method, self.hook_of(method), self.spaces_differ())
+    }
+
+    /// Where all of it is, for a title.
+    pub fn place(&self) -> &str {
+        if self.spaces_differ() { "several hooks" } else { &self.hook }
+    }
+}
+
+/// Means over labels and texts.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Scores {
+    /// Harmonic means.
+    pub score: f64,
+    /// Concept.
+    pub concept: f64,
+    /// Fluency.
+    pub fluency: f64,
+}
+
+/// How many of a method's KL targets were out of reach.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Unreached {
+    /// The method.
+    pub method: String,
+    /// So many.
+    pub unreached: usize,
+    /// Of so many.
+    pub of: usize,
+    /// The largest KL that one of these came to.
+    pub largest_kl: f64,
+}
