@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::causal::{Causal, CausalAsk};
 pub use super::fitting::Refinement;
+pub use super::sets::SetInfo;
 use crate::analysis::hierarchy::Linkage;
 use crate::analysis::matching::FitComparison;
 use crate::analysis::neurons::Overlap;
 use crate::analysis::{
     Comparison, FeatureCard, FeatureRow, LabelMatrix, Levels, NeuronCard, SharedNeurons, Trace, Tree,
 };
+pub use crate::baselines::SetKind;
 use crate::eval::steering::report::MethodReport;
 use crate::factor::recursive::Growth;
 use crate::factor::{FitConfig, Stop, Sweep};
@@ -21,7 +23,7 @@ use crate::model::source::ModelEntry;
 use crate::model::{DeviceChoice, HookPoint, HookSite, ModelInfo};
 pub use crate::steering::SteerPart;
 use crate::steering::{Positions, SteerInfo, Strength};
-use crate::study::{FitEntry, StudyEntry};
+use crate::study::{FitEntry, SaeEntry, StudyEntry};
 use crate::task::Progress;
 
 /// A model, a layer, a corpus and a fit: everything that the Start pane chooses.
@@ -103,6 +105,8 @@ pub enum Job {
     Levels,
     /// Judging what directions cause.
     Evaluate,
+    /// Reading a set of directions.
+    Set,
 }
 
 impl Job {
@@ -116,6 +120,7 @@ impl Job {
             Self::Trace => "tracing",
             Self::Levels => "finding levels",
             Self::Evaluate => "evaluating",
+            Self::Set => "reading directions",
         }
     }
 }
@@ -187,6 +192,8 @@ pub enum Command {
     Compare(Vec<usize>),
     /// Another fit of the open study, by name.
     ShowFit(String),
+    /// A set of directions in place of the features; [`SetKind::FIT`]: the fit that was there.
+    ShowSet(SetKind),
     /// → [`Event::FitsCompared`] of two fits of the open study, by name.
     CompareFits(String, String),
     /// → [`Event::Labels`].
@@ -249,6 +256,9 @@ pub struct StudyInfo {
     pub labels: usize,
     /// Its fits.
     pub fits: Vec<FitEntry>,
+    /// Its sparse autoencoders.
+    #[serde(default)]
+    pub saes: Vec<SaeEntry>,
     /// Where the explorer stood, when it was saved.
     pub session: Option<serde_json::Value>,
 }
@@ -266,8 +276,11 @@ pub struct FeatureList {
     pub explained_variance: f64,
     /// The fit has ended; ids and meanings stay from here on.
     pub finished: bool,
-    /// The fit's name.
+    /// The fit's name, or the set's.
     pub fit: String,
+    /// The set that it is, where it is no fit.
+    #[serde(default)]
+    pub set: Option<SetInfo>,
 }
 
 /// A point of the error curve.

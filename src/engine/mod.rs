@@ -17,6 +17,7 @@ mod reading;
 mod room;
 pub mod saes;
 mod session;
+pub mod sets;
 pub mod steering;
 
 use std::collections::HashMap;
@@ -27,6 +28,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use crate::activations::Block;
+use crate::analysis::lens;
 use crate::error::{Error, Result};
 use crate::eval::steering::judge::OFFLINE;
 use crate::eval::steering::report::report;
@@ -170,7 +173,13 @@ impl Engine {
             Command::Shared(ids) => self.read(move |s| reading::shared(s, &ids)),
             Command::Compare(ids) => self.read(move |s| reading::compare(s, &ids)),
             Command::Levels(growth, together) => self.levels(growth, together),
+            Command::ShowSet(SetKind::Fit(None)) => {
+                self.cancel(Job::Set);
+                self.errand(|s| sets::back(s));
+            }
+            Command::ShowSet(kind) => self.show_set(kind),
             Command::ShowFit(name) => {
+                self.cancel(Job::Set);
                 let opener = self.opener();
                 self.errand(move |_| opener.show_fit(&name));
             }
@@ -210,7 +219,7 @@ impl Engine {
 
     /// Another study comes: what is asked of the one on show would be told of the other.
     fn leave(&self) {
-        [Job::Trace, Job::Levels, Job::Steer, Job::Evaluate].into_iter().for_each(|job| self.cancel(job));
+        [Job::Trace, Job::Levels, Job::Steer, Job::Evaluate, Job::Set].into_iter().for_each(|job| self.cancel(job));
     }
 
     fn set_hold(&self, held: bool) {
@@ -244,6 +253,8 @@ impl Engine {
         for job in [Job::Load, Job::Collect, Job::Fit] {
             self.replace_token(job, &token);
         }
+        // A set that is still read would be shown over what comes.
+        self.cancel(Job::Set);
         self.hold.set(false);
         let opener = self.opener();
         self.work.submit(move || {
@@ -268,11 +279,15 @@ impl Engine {
                 return;
             }
             let _ = run_job(&session, Job::Trace, &token, |ctx| {
-                let (shown, encoder) = session.encoder()?;
+                let (shown, reader) = session.reader()?;
                 let model = session.model()?;
                 let bos = open::bos_rule(&session);
-                let trace =
-                    crate::analysis::lens::trace(&model, shown.hook, &encoder, &shown.factors, &text, bos, ctx)?;
+                let encode = |rows: &Block<'_>, ctx: &TaskCtx| reader.encode(rows, ctx);
+                let mut trace = lens::trace(&model, shown.hook, &encode, &shown.factors, &text, bos, ctx)?;
+                if shown.set.is_some() {
+                    // Directions that were not made to explain rows together leave nothing that could be told.
+                    trace.unexplained.clear();
+                }
                 session.emit(Event::Trace(Box::new(trace)));
                 Ok(((), String::new()))
             });
@@ -286,6 +301,15 @@ impl Engine {
         self.errands.submit(move || {
             let work = |ctx: &TaskCtx| Ok(((), reading::levels(&session, growth, together, ctx)?));
             let _ = run_job(&session, Job::Levels, &token, work);
+        });
+    }
+
+    fn show_set(&self, kind: SetKind) {
+        let token = CancelToken::default();
+        self.replace_token(Job::Set, &token);
+        let session = self.session.clone();
+        self.errands.submit(move || {
+            let _ = run_job(&session, Job::Set, &token, |ctx| Ok(((), sets::show(&session, &kind, ctx)?)));
         });
     }
 

@@ -150,7 +150,7 @@ fn tell_compared(session: &Session, first: &Side, second: &Side) -> Result<()> {
 
 /// Answers a question about every feature.
 pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
-    let (shown, encoder) = session.encoder()?;
+    let (shown, reader) = session.reader()?;
     let factors = &shown.factors;
     let scores = match &probe {
         Probe::Like(id) => {
@@ -161,7 +161,15 @@ pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
         Probe::Fires(text) => {
             let model = session.model()?;
             let bos = bos_rule(session);
-            let trace = lens::trace(&model, shown.hook, &encoder, factors, text, bos, &TaskCtx::silent())?;
+            let trace = lens::trace(
+                &model,
+                shown.hook,
+                &|rows, ctx| reader.encode(rows, ctx),
+                factors,
+                text,
+                bos,
+                &TaskCtx::silent(),
+            )?;
             let mut scores = vec![0.0; factors.features.columns()];
             for feature in &trace.features {
                 let peak = contexts::peak(factors, feature.id);
@@ -185,6 +193,9 @@ pub(super) fn note_feature(session: &Session, id: usize, line: &str) -> Result<(
 /// Changes the notes on the fit on show, saves them and remembers those before.
 fn renote(session: &Session, change: impl FnOnce(&mut Notes)) -> Result<()> {
     let shown = session.shown()?;
+    if shown.set.is_some() {
+        return Err(Error::refused("names and notes are of a fit's features: go back to the fit first"));
+    }
     let before = (*session.notes()).clone();
     let mut notes = before.clone();
     change(&mut notes);

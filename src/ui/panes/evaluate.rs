@@ -41,7 +41,7 @@ impl EvaluatePane {
         if cx.world.job(Job::Evaluate).is_some() {
             return vec![Step::Say(Level::Info, format!("it goes on; {} stops it", cx.key(Action::Cancel)))];
         }
-        let fit = cx.world.features.as_ref().map(|list| list.fit.clone());
+        let fit = cx.world.fit_name().map(str::to_owned);
         let ask = CausalAsk { place: Place { fit, ..Place::default() }, ..CausalAsk::default() };
         vec![Step::Send(Command::Evaluate(Box::new(ask)))]
     }

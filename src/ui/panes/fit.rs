@@ -68,7 +68,7 @@ impl FitPane {
     /// The configuration that the next fit starts from: that of the fit on show, else of the newest.
     fn base(&self, cx: &Cx) -> FitConfig {
         let fits = cx.world.study.as_ref().map_or(&[][..], |s| &s.fits);
-        let shown = cx.world.features.as_ref().and_then(|list| fits.iter().find(|f| f.name == list.fit));
+        let shown = cx.world.fit_name().and_then(|name| fits.iter().find(|f| f.name == name));
         let saved = shown.or(fits.last()).map(|f| f.config.clone());
         self.running.clone().or(saved).unwrap_or_default()
     }
@@ -112,7 +112,7 @@ impl FitPane {
             facts.push(("sweep", point.sweep.to_string()));
             facts.push(("error", format!("{:.4}", point.relative_error)));
         }
-        if let Some(list) = &world.features {
+        if let Some(list) = world.features.as_ref().filter(|list| list.set.is_none()) {
             facts.push(("explained", text::percent(list.explained_variance as f32)));
         }
         if let Some(job) = world.job(Job::Fit) {
@@ -233,7 +233,7 @@ impl Pane for FitPane {
     }
 
     fn title(&self, cx: &Cx) -> Line<'static> {
-        let name = cx.world.features.as_ref().map(|f| text::clean(&f.fit)).filter(|n| !n.is_empty());
+        let name = cx.world.fit_name().map(text::clean).filter(|n| !n.is_empty());
         Line::raw(name.map_or_else(|| "Fit".to_owned(), |n| format!("Fit {n}")))
     }
 
@@ -249,6 +249,9 @@ impl Pane for FitPane {
             }
             (Some(_), Action::Refit | Action::GoOn) if cx.world.job(Job::Collect).is_some() => {
                 Some("collecting goes on: a fit needs all rows".to_owned())
+            }
+            (Some(_), Action::GoOn | Action::CompareFit) if cx.world.set().is_some() => {
+                Some("a set of directions is on show, no fit: enter shows the fit under the cursor".to_owned())
             }
             (Some(_), Action::GoOn) if cx.world.features.is_none() => {
                 Some("there is no fit on show to go on from".to_owned())

@@ -18,6 +18,7 @@ pub mod log;
 mod looks;
 pub mod overlay;
 pub mod palette;
+pub mod sets;
 pub mod start;
 pub mod steer;
 pub mod tree;

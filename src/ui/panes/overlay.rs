@@ -13,6 +13,7 @@ use ratatui::widgets::{Block, Clear, Widget};
 use super::help::HelpBox;
 use super::log::LogDrawer;
 use super::palette::PaletteBox;
+use super::sets::SetsBox;
 use super::{PaneId, put};
 use crate::disk;
 use crate::engine::{Command, Job};
@@ -33,6 +34,8 @@ pub enum Overlay {
     Palette(PaletteBox),
     /// The log.
     Log(LogDrawer),
+    /// Sets of directions to choose from.
+    Sets(SetsBox),
     /// A line is asked for.
     Ask(Question, LineInput),
     /// Quit although these run?
@@ -112,6 +115,11 @@ impl Overlay {
         Self::Log(LogDrawer::default())
     }
 
+    /// The sets of the study that is open.
+    pub fn sets(world: &World) -> Self {
+        Self::Sets(SetsBox::new(world))
+    }
+
     /// A line, which begins as `now`.
     pub fn ask(question: Question, now: &str) -> Self {
         Self::Ask(question, LineInput::new(now))
@@ -130,6 +138,7 @@ impl Overlay {
         match self {
             Self::Help(help) => help.key(key, keymap),
             Self::Palette(palette) => palette.key(key),
+            Self::Sets(sets) => sets.key(key, world, keymap),
             Self::Log(log) => log.key(key, world, keymap),
             Self::Ask(question, input) => match key.code {
                 KeyCode::Enter => Answer::Send(Box::new(question.command(input.text().trim()))),
@@ -153,7 +162,7 @@ impl Overlay {
             Self::Help(help) => help.paste(pasted),
             Self::Palette(palette) => palette.paste(pasted),
             Self::Ask(_, input) => input.paste(pasted),
-            Self::Log(_) | Self::Quit(_) => {}
+            Self::Log(_) | Self::Quit(_) | Self::Sets(_) => {}
         }
     }
 
@@ -163,6 +172,7 @@ impl Overlay {
             Self::Help(help) => help.scroll(down),
             Self::Palette(palette) => palette.scroll(down),
             Self::Log(log) => log.scroll(down),
+            Self::Sets(sets) => sets.scroll(down),
             Self::Ask(..) | Self::Quit(_) => {}
         }
     }
@@ -172,6 +182,7 @@ impl Overlay {
         match self {
             Self::Help(help) => help.view(app, screen, buf),
             Self::Palette(palette) => palette.view(app, screen, buf),
+            Self::Sets(sets) => sets.view(app, screen, buf),
             Self::Log(log) => log.view(app, screen, buf),
             Self::Ask(question, input) => {
                 let area = dialog(screen, 68, 5);
