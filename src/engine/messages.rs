@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::causal::{Causal, CausalAsk};
 pub use super::fitting::Refinement;
 pub use super::sets::SetInfo;
+pub use super::training::TrainPoint;
 use crate::analysis::hierarchy::Linkage;
 use crate::analysis::matching::FitComparison;
 use crate::analysis::neurons::Overlap;
@@ -15,6 +16,7 @@ use crate::analysis::{
     Comparison, FeatureCard, FeatureRow, LabelMatrix, Levels, NeuronCard, SharedNeurons, Trace, Tree,
 };
 pub use crate::baselines::SetKind;
+pub use crate::baselines::sae::train::TrainConfig;
 use crate::eval::steering::report::MethodReport;
 use crate::factor::recursive::Growth;
 use crate::factor::{FitConfig, Stop, Sweep};
@@ -107,6 +109,8 @@ pub enum Job {
     Evaluate,
     /// Reading a set of directions.
     Set,
+    /// Training an autoencoder.
+    Train,
 }
 
 impl Job {
@@ -121,6 +125,7 @@ impl Job {
             Self::Levels => "finding levels",
             Self::Evaluate => "evaluating",
             Self::Set => "reading directions",
+            Self::Train => "training an autoencoder",
         }
     }
 }
@@ -174,6 +179,8 @@ pub enum Command {
     Fit(FitConfig),
     /// A fit of the open study that goes on from an earlier one's features: more, fewer, or with new rows.
     Refine(Refinement),
+    /// Trains an autoencoder on the hook on show, or goes on where one with these settings stopped.
+    TrainSae(TrainConfig),
     /// Holds the fit after its sweep; everything else goes on.
     Pause,
     /// Goes on with a held fit.
@@ -345,6 +352,10 @@ pub enum Event {
     Features(Arc<FeatureList>),
     /// A sweep was done.
     Sweep(SweepPoint),
+    /// The training of an autoencoder begins or goes on.
+    Training(Box<SaeEntry>),
+    /// How far it has come.
+    TrainPoint(TrainPoint),
     /// The fit is held or goes on.
     Paused(bool),
     /// A feature whole.

@@ -19,10 +19,10 @@ pub mod saes;
 mod session;
 pub mod sets;
 pub mod steering;
+pub mod training;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -31,11 +31,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::activations::Block;
 use crate::analysis::lens;
 use crate::error::{Error, Result};
-use crate::eval::steering::judge::OFFLINE;
-use crate::eval::steering::report::report;
-use crate::eval::steering::{Happened, JudgedRecord};
 use crate::factor::recursive::Growth;
-use crate::interop;
 use crate::model::source;
 use crate::steering::SteerEvent;
 use crate::task::{CancelToken, TaskCtx};
@@ -56,6 +52,7 @@ pub fn start() -> std::io::Result<(Sender<Command>, Receiver<Event>)> {
         read: Arc::new(engine_lane(&session, "read")?),
         trace: engine_lane(&session, "trace")?,
         steer: engine_lane(&session, "steer")?,
+        train: engine_lane(&session, "train")?,
         errands: engine_lane(&session, "errands")?,
         session,
         cancels: Arc::default(),
@@ -107,6 +104,7 @@ struct Engine {
     read: Arc<Lane>,
     trace: Lane,
     steer: Lane,
+    train: Lane,
     errands: Lane,
     cancels: Arc<Mutex<HashMap<Job, CancelToken>>>,
     hold: Arc<Hold>,
@@ -131,6 +129,7 @@ impl Engine {
         self.work.finish();
         self.trace.finish();
         self.steer.finish();
+        self.train.finish();
         self.errands.finish();
         if let Ok(read) = Arc::try_unwrap(self.read) {
             read.finish();
@@ -161,6 +160,7 @@ impl Engine {
             }
             Command::Fit(config) => self.long(move |open, token| open.refit(&config, token)),
             Command::Refine(refinement) => self.long(move |open, token| open.refine(&refinement, token)),
+            Command::TrainSae(config) => self.train(config),
             Command::Pause => self.set_hold(true),
             Command::Resume => self.set_hold(false),
             Command::Cancel(job) => {
@@ -201,7 +201,7 @@ impl Engine {
             Command::Steer(ask) => self.steer(ask),
             Command::Evaluate(ask) => self.evaluate(*ask),
             Command::Name(id, line) => self.read(move |s| reading::note_feature(s, id, &line)),
-            Command::Export { format, path } => self.read(move |s| export(s, &format, &path)),
+            Command::Export { format, path } => self.read(move |s| reading::export(s, &format, &path)),
             // At once, so that it is the study of the session and not one that comes after it.
             Command::SaveSession(value) => Self::refuse_with(&self.session, |s| match lock(&s.study).as_ref() {
                 Some(study) => study.save_session(&value),
@@ -219,7 +219,9 @@ impl Engine {
 
     /// Another study comes: what is asked of the one on show would be told of the other.
     fn leave(&self) {
-        [Job::Trace, Job::Levels, Job::Steer, Job::Evaluate, Job::Set].into_iter().for_each(|job| self.cancel(job));
+        [Job::Trace, Job::Levels, Job::Steer, Job::Evaluate, Job::Set, Job::Train]
+            .into_iter()
+            .for_each(|job| self.cancel(job));
     }
 
     fn set_hold(&self, held: bool) {
@@ -313,12 +315,29 @@ impl Engine {
         });
     }
 
+    fn train(&self, config: TrainConfig) {
+        let token = CancelToken::default();
+        self.replace_token(Job::Train, &token);
+        let session = self.session.clone();
+        self.train.submit(move || {
+            let _ =
+                run_job(&session, Job::Train, &token, |ctx| Ok(((), training::in_session(&session, &config, ctx)?)));
+            // It is listed now, or can be resumed; a study that came meanwhile tells of itself.
+            if let Ok(shown) = session.shown()
+                && let Err(e) = session.emit_study(shown.hook)
+            {
+                session.log(Level::Error, e.to_string());
+            }
+        });
+    }
+
     fn evaluate(&self, ask: causal::CausalAsk) {
         let token = CancelToken::default();
         self.replace_token(Job::Evaluate, &token);
         let session = self.session.clone();
         self.steer.submit(move || {
-            let _ = run_job(&session, Job::Evaluate, &token, |ctx| Ok(((), evaluate(&session, &ask, ctx)?)));
+            let _ =
+                run_job(&session, Job::Evaluate, &token, |ctx| Ok(((), evaluation::in_session(&session, &ask, ctx)?)));
         });
     }
 
@@ -342,32 +361,6 @@ impl Engine {
             });
         });
     }
-}
-
-/// Judges what directions cause; the study is held only while directions are chosen.
-fn evaluate(session: &Session, ask: &causal::CausalAsk, ctx: &TaskCtx) -> Result<String> {
-    let model = session.model()?;
-    let prepared = match lock(&session.study).as_ref() {
-        Some(study) => causal::prepare(study, ask, &model, ctx)?,
-        None => return Err(Error::refused("no study is open yet")),
-    };
-    let (methods, mut judged) = (prepared.methods().to_vec(), prepared.judged(OFFLINE)?);
-    let tell = |judged: &[JudgedRecord]| session.emit(Event::Judged(report(judged, &methods, ask.seed)));
-    tell(&judged);
-    let mut seen = |happened: Happened<'_>| {
-        if let Happened::Texts(_, new) = happened {
-            judged.extend_from_slice(new);
-            tell(&judged);
-        }
-        Ok(())
-    };
-    let found = prepared.run(&model, None, &mut |note| session.log(Level::Info, note), &mut seen, ctx)?;
-    if found.stopped {
-        return Err(Error::Cancelled);
-    }
-    let words = format!("{} labels, {} methods", found.labels.len(), found.methods.len());
-    session.emit(Event::Evaluation(Box::new(found)));
-    Ok(words)
 }
 
 /// Runs one job: tells the shell that it began and how it ended; a panic is a failure, not the end of the program.
@@ -395,21 +388,4 @@ fn run_job<T>(
             Err(e)
         }
     }
-}
-
-fn export(session: &Session, format: &str, path: &Path) -> Result<()> {
-    let shown = session.shown()?;
-    let card =
-        || lock(&session.last_card).clone().ok_or_else(|| Error::refused("no feature is on show: open one first"));
-    let write = |text: String| crate::disk::write_atomic(path, text.as_bytes());
-    match format {
-        "safetensors" => interop::tensors::write_factors(path, &shown.factors)?,
-        "json" => write(interop::card::to_json(&card()?, &shown.fit).to_string())?,
-        "markdown" => write(interop::card::to_markdown(&card()?, &shown.fit))?,
-        other => {
-            return Err(Error::usage(format!("unknown export format '{other}': use safetensors, json or markdown")));
-        }
-    }
-    session.emit(Event::Exported(path.to_path_buf()));
-    Ok(())
 }

@@ -13,13 +13,31 @@ use crate::analysis::neurons::{self, Overlap};
 use crate::analysis::{FeatureRow, compare as features, contexts, lens, levels as described};
 use crate::error::{Error, Result};
 use crate::factor::recursive::{self, Growth, joint};
-use crate::interop::dendrogram;
+use crate::interop::{self, dendrogram};
 use crate::study::sides::{self, Side};
 use crate::study::{Notes, Study};
 use crate::task::TaskCtx;
 
 /// Notes that can be taken back.
 const UNDO: usize = 100;
+
+/// Writes the factors, or the card on show.
+pub(super) fn export(session: &Session, format: &str, path: &Path) -> Result<()> {
+    let shown = session.shown()?;
+    let card =
+        || lock(&session.last_card).clone().ok_or_else(|| Error::refused("no feature is on show: open one first"));
+    let write = |text: String| crate::disk::write_atomic(path, text.as_bytes());
+    match format {
+        "safetensors" => interop::tensors::write_factors(path, &shown.factors)?,
+        "json" => write(interop::card::to_json(&card()?, &shown.fit).to_string())?,
+        "markdown" => write(interop::card::to_markdown(&card()?, &shown.fit))?,
+        other => {
+            return Err(Error::usage(format!("unknown export format '{other}': use safetensors, json or markdown")));
+        }
+    }
+    session.emit(Event::Exported(path.to_path_buf()));
+    Ok(())
+}
 
 fn check_ids(ids: &[usize], k: usize) -> Result<()> {
     match ids.iter().find(|id| **id >= k) {

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::analysis::{FeatureCard, FeatureRow, NeuronCard};
-use crate::engine::{Event, FeatureList, Job, Level, OpenRequest, SetInfo, StudyInfo, SweepPoint};
+use crate::engine::{Event, FeatureList, Job, Level, OpenRequest, SetInfo, StudyInfo, SweepPoint, TrainPoint};
 use crate::model::ModelInfo;
 use crate::model::source::ModelEntry;
-use crate::study::StudyEntry;
+use crate::study::{SaeEntry, StudyEntry};
 use crate::task::Progress;
 
 /// Log lines kept.
@@ -64,6 +64,8 @@ pub struct World {
     pub features: Option<Arc<FeatureList>>,
     /// The error curve of the running or last fit.
     pub sweeps: Vec<SweepPoint>,
+    /// The autoencoder that is trained or was last, and its curve.
+    pub training: Option<(Box<SaeEntry>, Vec<TrainPoint>)>,
     /// The fit is held.
     pub paused: bool,
     /// What runs, in the order of starting.
@@ -110,6 +112,7 @@ impl World {
             Event::Study(study) => self.open(study),
             Event::Closed => {
                 self.study = None;
+                self.training = None;
                 self.forget();
             }
             Event::Features(list) => {
@@ -121,6 +124,12 @@ impl World {
                     self.sweeps.clear();
                 }
                 self.sweeps.push(*point);
+            }
+            Event::Training(entry) => self.training = Some((entry.clone(), Vec::new())),
+            Event::TrainPoint(point) => {
+                if let Some((_, points)) = &mut self.training {
+                    points.push(*point);
+                }
             }
             Event::Paused(paused) => self.paused = *paused,
             Event::Card(card) => self.card = Some(card.clone()),

@@ -161,6 +161,7 @@ impl App {
             Action::Palette => self.show(Overlay::palette(place)),
             Action::Log => self.show(Overlay::log()),
             Action::Sets => self.show(Overlay::sets(&self.world)),
+            Action::Train => self.show(Overlay::train(&self.world)),
             Action::Mouse => {
                 self.mouse = !self.mouse;
                 let state = if self.mouse { "mouse on" } else { "mouse off: the terminal selects text" };

@@ -72,6 +72,7 @@ impl Demo {
             Command::ShowFit(_) => self.opened(),
             Command::Fit(_)
             | Command::Refine(_)
+            | Command::TrainSae(_)
             | Command::Evaluate(_)
             | Command::SaveSession(_)
             | Command::UndoNote

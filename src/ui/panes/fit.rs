@@ -6,6 +6,7 @@ mod curve;
 mod fits;
 #[cfg(test)]
 mod tests;
+mod training;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -47,6 +48,8 @@ enum Plot {
     AgainstK,
     /// Two fits side by side.
     Compared,
+    /// What a training leaves unexplained.
+    Training,
 }
 
 /// Where the parts of the pane are: the lines above, the middle, the list of fits.
@@ -205,9 +208,10 @@ impl FitPane {
     }
 
     /// The next or former of what the middle can show.
-    fn turn_plot(&mut self, forward: bool) {
+    fn turn_plot(&mut self, forward: bool, cx: &Cx) {
         let mut all = vec![Plot::Curve, Plot::AgainstK];
         all.extend(self.compared.as_ref().map(|_| Plot::Compared));
+        all.extend(cx.world.training.as_ref().map(|_| Plot::Training));
         let at = all.iter().position(|p| *p == self.plot).unwrap_or(0);
         self.plot = all[(at + if forward { 1 } else { all.len() - 1 }) % all.len()];
     }
@@ -239,6 +243,9 @@ impl Pane for FitPane {
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         let mine = [Action::Refit, Action::GoOn, Action::More, Action::Fewer, Action::ShowFit, Action::CompareFit];
+        if action == Action::Train {
+            return training::refusal(cx);
+        }
         if !mine.contains(&action) {
             return None;
         }
@@ -280,7 +287,7 @@ impl Pane for FitPane {
             Action::Fewer => self.turn(false, cx),
             Action::Refit => return Some(self.refit(cx)),
             Action::GoOn => return self.go_on(cx),
-            Action::Left | Action::Right => self.turn_plot(action == Action::Right),
+            Action::Left | Action::Right => self.turn_plot(action == Action::Right, cx),
             Action::Back if self.plot != Plot::Curve => self.plot = Plot::Curve,
             Action::ShowFit => {
                 let fit = fits::listed(cx).get(self.cursor).map(|f| f.name.clone())?;
@@ -313,6 +320,8 @@ impl Pane for FitPane {
             }
             Event::Study(_) | Event::Closed if cx.world.features.is_none() => *self = Self::default(),
             Event::Started(Job::Fit) => self.plot = Plot::Curve,
+            Event::Training(_) => self.plot = Plot::Training,
+            Event::Closed if self.plot == Plot::Training => self.plot = Plot::Curve,
             _ => {}
         }
         if matches!(event, Event::Study(_) | Event::Failed(Job::Fit, _)) {
@@ -332,7 +341,10 @@ impl Pane for FitPane {
                 &nothing_yet(cx, what, "The error curve appears here with the first sweep of the fit."),
             );
         }
-        let summary = self.summary(cx, width);
+        let summary = match (self.plot, &cx.world.training) {
+            (Plot::Training, Some((entry, points))) => training::summary(entry, points, width, cx),
+            _ => self.summary(cx, width),
+        };
         for (i, line) in summary.iter().enumerate() {
             put(buf, area, i, line);
         }
@@ -340,6 +352,7 @@ impl Pane for FitPane {
         match (self.plot, &self.compared) {
             (Plot::Compared, Some(found)) => fits::compared(found, self.scrolled, parts.middle, cx, buf),
             (Plot::AgainstK, _) => fits::against_k(cx, parts.middle, buf),
+            (Plot::Training, _) => training::curve(parts.middle, cx, buf),
             _ if cx.world.sweeps.is_empty() => {
                 put(buf, parts.middle, 1, &Line::styled(" the curve appears with the first sweep", cx.theme.dim()));
             }

@@ -21,6 +21,7 @@ pub mod palette;
 pub mod sets;
 pub mod start;
 pub mod steer;
+pub mod train;
 pub mod tree;
 
 use std::time::Duration;

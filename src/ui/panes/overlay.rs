@@ -14,6 +14,7 @@ use super::help::HelpBox;
 use super::log::LogDrawer;
 use super::palette::PaletteBox;
 use super::sets::SetsBox;
+use super::train::TrainBox;
 use super::{PaneId, put};
 use crate::disk;
 use crate::engine::{Command, Job};
@@ -36,6 +37,8 @@ pub enum Overlay {
     Log(LogDrawer),
     /// Sets of directions to choose from.
     Sets(SetsBox),
+    /// What an autoencoder is trained with.
+    Train(TrainBox),
     /// A line is asked for.
     Ask(Question, LineInput),
     /// Quit although these run?
@@ -120,6 +123,11 @@ impl Overlay {
         Self::Sets(SetsBox::new(world))
     }
 
+    /// What an autoencoder is trained with.
+    pub fn train(world: &World) -> Self {
+        Self::Train(TrainBox::new(world))
+    }
+
     /// A line, which begins as `now`.
     pub fn ask(question: Question, now: &str) -> Self {
         Self::Ask(question, LineInput::new(now))
@@ -139,6 +147,7 @@ impl Overlay {
             Self::Help(help) => help.key(key, keymap),
             Self::Palette(palette) => palette.key(key),
             Self::Sets(sets) => sets.key(key, world, keymap),
+            Self::Train(train) => train.key(key),
             Self::Log(log) => log.key(key, world, keymap),
             Self::Ask(question, input) => match key.code {
                 KeyCode::Enter => Answer::Send(Box::new(question.command(input.text().trim()))),
@@ -162,6 +171,7 @@ impl Overlay {
             Self::Help(help) => help.paste(pasted),
             Self::Palette(palette) => palette.paste(pasted),
             Self::Ask(_, input) => input.paste(pasted),
+            Self::Train(train) => train.paste(pasted),
             Self::Log(_) | Self::Quit(_) | Self::Sets(_) => {}
         }
     }
@@ -173,7 +183,7 @@ impl Overlay {
             Self::Palette(palette) => palette.scroll(down),
             Self::Log(log) => log.scroll(down),
             Self::Sets(sets) => sets.scroll(down),
-            Self::Ask(..) | Self::Quit(_) => {}
+            Self::Ask(..) | Self::Train(_) | Self::Quit(_) => {}
         }
     }
 
@@ -183,6 +193,7 @@ impl Overlay {
             Self::Help(help) => help.view(app, screen, buf),
             Self::Palette(palette) => palette.view(app, screen, buf),
             Self::Sets(sets) => sets.view(app, screen, buf),
+            Self::Train(train) => train.view(app, screen, buf),
             Self::Log(log) => log.view(app, screen, buf),
             Self::Ask(question, input) => {
                 let area = dialog(screen, 68, 5);
