@@ -37,14 +37,14 @@ pub struct TrainPoint {
     pub total: u64,
     /// Passes done.
     pub epoch: usize,
-    /// Σ‖x − x̂‖² / Σ‖x − x̄‖² of the pass that ends here, or of the steps since the point before.
+    /// Σ‖x − x̂‖² / Σ‖x − x̄‖² of the steps since the point before.
     pub fvu: f64,
     /// Latents that are silent now.
     pub dead: usize,
     /// Seconds of training so far.
     pub seconds: f64,
-    /// A pass ends here.
-    pub whole: bool,
+    /// The same of the whole pass that ends here, if one does.
+    pub pass: Option<f64>,
 }
 
 /// What a shell sees of a running training.
@@ -149,15 +149,14 @@ fn steps(
         };
         if ended.is_some() || told.elapsed() >= POINT_EVERY {
             told = Instant::now();
-            let recent = trainer.recent();
             seen(TrainPoint {
                 step: trainer.steps(),
                 total: trainer.total_steps(),
                 epoch: trainer.passes(),
-                fvu: ended.map_or(recent, |e| e.fvu),
+                fvu: trainer.recent(),
                 dead: trainer.dead().len(),
                 seconds: trainer.earlier_seconds() + spent(),
-                whole: ended.is_some(),
+                pass: ended.map(|e| e.fvu),
             })?;
         }
         if saved.elapsed() >= CHECKPOINT_EVERY {

@@ -86,10 +86,12 @@ impl TrainObserver for Lines<'_> {
     fn point(&mut self, point: TrainPoint) -> Result<()> {
         let TrainPoint { epoch, step, fvu, dead, seconds, .. } = point;
         if self.out.is_json() {
-            return match point.whole {
-                true => self.out.object(&json!({"event": "progress", "epoch": epoch, "epochs": self.config.epochs,
-                    "step": step, "fvu": fvu, "dead": dead, "seconds": seconds})),
-                false => Ok(()),
+            return match point.pass {
+                Some(fvu) => {
+                    self.out.object(&json!({"event": "progress", "epoch": epoch, "epochs": self.config.epochs,
+                    "step": step, "fvu": fvu, "dead": dead, "seconds": seconds}))
+                }
+                None => Ok(()),
             };
         }
         if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {

@@ -138,7 +138,7 @@ pub const ACTIONS: &[ActionInfo] = &[
     row(Action::First, "first", "first", &["g", "home"], EVERYWHERE, 0, "To the first"),
     row(Action::Last, "last", "last", &["G", "end"], EVERYWHERE, 0, "To the last"),
     row(Action::Run, "run", "run", &["enter", "ctrl-r"], &[Start, Steer, Evaluate], 10, "Start with what is chosen: load, collect and fit, steer, or evaluate"),
-    row(Action::Edit, "edit", "edit", &["e", "i"], &[Start, Steer, Live], 20, "Type into the chosen field"),
+    row(Action::Edit, "edit", "edit", &["e", "i"], &[Start, Steer, Live, Evaluate], 20, "Type into the chosen field"),
     row(Action::Open, "open", "open", &["enter"], &[Features, Contexts, Feature, Labels, Tree, Live], 10, "Go into what is under the cursor"),
     row(Action::Back, "back", "back", &["esc", "backspace"], EVERYWHERE, 0, "Back one level"),
     row(Action::NextPane, "next-pane", "next pane", &["tab"], EVERYWHERE, 60, "To the pane at the right"),

@@ -40,6 +40,11 @@ fn a_set_of_directions() {
 }
 
 #[test]
+fn an_evaluation_asked_for() {
+    looks("evaluate", "V j right j");
+}
+
+#[test]
 fn levels() {
     looks("levels", "2 t j right j");
 }

@@ -150,7 +150,7 @@ mod tests {
             fvu: 0.2 + 0.8 / epoch as f64,
             dead: 3 * epoch,
             seconds: epoch as f64 * 2.5,
-            whole: true,
+            pass: None,
         })
     }
 
