@@ -53,6 +53,7 @@ pub fn start() -> std::io::Result<(Sender<Command>, Receiver<Event>)> {
         trace: engine_lane(&session, "trace")?,
         steer: engine_lane(&session, "steer")?,
         train: engine_lane(&session, "train")?,
+        sets: engine_lane(&session, "sets")?,
         errands: engine_lane(&session, "errands")?,
         session,
         cancels: Arc::default(),
@@ -105,6 +106,8 @@ struct Engine {
     trace: Lane,
     steer: Lane,
     train: Lane,
+    /// What is on show changes here alone while no fit runs: one after another.
+    sets: Lane,
     errands: Lane,
     cancels: Arc<Mutex<HashMap<Job, CancelToken>>>,
     hold: Arc<Hold>,
@@ -130,6 +133,7 @@ impl Engine {
         self.trace.finish();
         self.steer.finish();
         self.train.finish();
+        self.sets.finish();
         self.errands.finish();
         if let Ok(read) = Arc::try_unwrap(self.read) {
             read.finish();
@@ -173,16 +177,9 @@ impl Engine {
             Command::Shared(ids) => self.read(move |s| reading::shared(s, &ids)),
             Command::Compare(ids) => self.read(move |s| reading::compare(s, &ids)),
             Command::Levels(growth, together) => self.levels(growth, together),
-            Command::ShowSet(SetKind::Fit(None)) => {
-                self.cancel(Job::Set);
-                self.errand(|s| sets::back(s));
-            }
+            Command::ShowSet(SetKind::Fit(None)) => self.turn(|open| sets::back(&open.session)),
             Command::ShowSet(kind) => self.show_set(kind),
-            Command::ShowFit(name) => {
-                self.cancel(Job::Set);
-                let opener = self.opener();
-                self.errand(move |_| opener.show_fit(&name));
-            }
+            Command::ShowFit(name) => self.turn(move |open| open.show_fit(&name)),
             Command::ExportTree(overlap, linkage, path) => {
                 self.read(move |s| reading::export_tree(s, overlap, linkage, &path))
             }
@@ -306,11 +303,18 @@ impl Engine {
         });
     }
 
+    /// Puts something saved on show; a set that is still read would be shown over it.
+    fn turn(&self, work: impl FnOnce(&open::Opener) -> Result<()> + Send + 'static) {
+        self.cancel(Job::Set);
+        let opener = self.opener();
+        self.sets.submit(move || Self::refuse_with(&opener.session, |_| work(&opener)));
+    }
+
     fn show_set(&self, kind: SetKind) {
         let token = CancelToken::default();
         self.replace_token(Job::Set, &token);
         let session = self.session.clone();
-        self.errands.submit(move || {
+        self.sets.submit(move || {
             let _ = run_job(&session, Job::Set, &token, |ctx| Ok(((), sets::show(&session, &kind, ctx)?)));
         });
     }

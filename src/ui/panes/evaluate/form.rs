@@ -28,18 +28,12 @@ pub(super) enum Field {
 }
 
 /// The values.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Form {
     /// What is asked, but for its methods and place.
     ask: CausalAsk,
     /// Methods that are not as they are by default.
     turned: Vec<Method>,
-}
-
-impl Default for Form {
-    fn default() -> Self {
-        Self { ask: CausalAsk::default(), turned: Vec::new() }
-    }
 }
 
 /// Every method that the study offers: the usual ones, then its autoencoders and the other fits of the hook on show.
