@@ -143,6 +143,17 @@ fn training_tells_of_every_pass_and_compares() {
     assert!(passes[29]["fvu"].as_f64().unwrap() < 0.8 * passes[0]["fvu"].as_f64().unwrap());
     assert!(last["l0"].as_f64().unwrap() <= 4.0 && last["fvu"].as_f64().unwrap() < 1.0);
     assert!(!Path::new(&made.study).join("saes/topk24/checkpoint").exists());
+    let curve = fs::read_to_string(Path::new(&made.study).join("saes/topk24/loss.jsonl")).unwrap();
+    let points: Vec<Value> = curve.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let whole: Vec<_> = points.iter().filter(|p| !p["pass"].is_null()).map(|p| &p["pass"]).collect();
+    assert_eq!(whole, passes.iter().map(|p| &p["fvu"]).collect::<Vec<_>>(), "the curve is kept");
+    // As text it says now and then how it stands.
+    let mut text = vec!["sae", "train", &made.study, "--epochs", "2", "--name", "said"];
+    text.extend(&TRAIN[..8]);
+    let output = mlpeek(made.dir.path()).args(text).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("pass 1 of 2: FVU ") && said.contains("dead "), "{said}");
+    fs::remove_dir_all(Path::new(&made.study).join("saes/said")).unwrap();
     let again = run(&["--name", "again"]);
     assert_eq!(again.last().unwrap()["fvu"], last["fvu"], "the same seed gives the same autoencoder");
 

@@ -8,7 +8,6 @@ use rayon::prelude::*;
 use super::{ScoredToken, Trace, TraceFeature};
 use crate::activations::Block;
 use crate::error::{Error, Result};
-use crate::factor::encode::Encoder;
 use crate::factor::{Coding, Factors, SparseColumns};
 use crate::model::{Batch, BosRule, HookPoint, Logits, Model, Pass, Phase, Tap, Tokenizer};
 use crate::task::{Progress, TaskCtx};
@@ -82,12 +81,15 @@ fn extreme_ids(values: &[f32], count: usize) -> (Vec<u32>, Vec<u32>) {
     (strongest(1.0), strongest(-1.0))
 }
 
+/// How strongly rows of activations express each direction: `[rows][k]`, row-major.
+pub type Encode<'a> = dyn Fn(&Block<'_>, &TaskCtx) -> Result<Vec<f32>> + 'a;
+
 /// Which features fire on `text`. A text longer than the model's context is read in windows, as collecting does; a text
 /// without tokens gives an empty trace.
 pub fn trace(
     model: &Model,
     hook: HookPoint,
-    encoder: &Encoder,
+    encode: &Encode<'_>,
     factors: &Factors,
     text: &str,
     bos: BosRule,
@@ -101,7 +103,7 @@ pub fn trace(
     }
     let (ids, activations) = read(model, hook, text, bos, ctx)?;
     let block = Block { rows: ids.len(), cols: width, data: activations.into() };
-    let coefficients = if ids.is_empty() { Vec::new() } else { encoder.encode(&block, ctx)? };
+    let coefficients = if ids.is_empty() { Vec::new() } else { encode(&block, ctx)? };
     let tokens = ids.iter().map(|&id| model.tokenizer().piece(id)).collect();
     Ok(assemble(tokens, &factors.features, &factors.coding, &block, &coefficients))
 }

@@ -6,12 +6,18 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::causal;
 use super::directions::{self, Ground, Place};
+use super::session::{Session, lock};
+use super::{Event, Level};
 use crate::baselines::{DirectionSet, SetKind};
 use crate::error::{Error, Result};
 use crate::eval::detection::{Choice, Detector, LabelDetection};
 use crate::eval::score::each_strip;
 use crate::eval::split::{RowView, Split};
+use crate::eval::steering::judge::OFFLINE;
+use crate::eval::steering::report::report;
+use crate::eval::steering::{Happened, JudgedRecord};
 use crate::model::HookPoint;
 use crate::study::{Study, TokenTable};
 use crate::task::TaskCtx;
@@ -188,6 +194,32 @@ fn check_labels(split: &Split, tokens: &TokenTable) -> Result<()> {
 /// What a method is called beside others: with its hook where theirs differ and its name does not tell it.
 pub fn shown(name: &str, hook: &str, differ: bool) -> String {
     if differ && !name.contains('@') { format!("{name} at {hook}") } else { name.to_owned() }
+}
+
+/// Judges what directions cause; the study is held only while directions are chosen.
+pub(super) fn in_session(session: &Session, ask: &causal::CausalAsk, ctx: &TaskCtx) -> Result<String> {
+    let model = session.model()?;
+    let prepared = match lock(&session.study).as_ref() {
+        Some(study) => causal::prepare(study, ask, &model, ctx)?,
+        None => return Err(Error::refused("no study is open yet")),
+    };
+    let (methods, mut judged) = (prepared.methods().to_vec(), prepared.judged(OFFLINE)?);
+    let tell = |judged: &[JudgedRecord]| session.emit(Event::Judged(report(judged, &methods, ask.seed)));
+    tell(&judged);
+    let mut seen = |happened: Happened<'_>| {
+        if let Happened::Texts(_, new) = happened {
+            judged.extend_from_slice(new);
+            tell(&judged);
+        }
+        Ok(())
+    };
+    let found = prepared.run(&model, None, &mut |note| session.log(Level::Info, note), &mut seen, ctx)?;
+    if found.stopped {
+        return Err(Error::Cancelled);
+    }
+    let words = format!("{} labels, {} methods", found.labels.len(), found.methods.len());
+    session.emit(Event::Evaluation(Box::new(found)));
+    Ok(words)
 }
 
 /// What a person is told where methods do not live in one space.

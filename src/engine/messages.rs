@@ -7,12 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use super::causal::{Causal, CausalAsk};
 pub use super::fitting::Refinement;
+pub use super::sets::SetInfo;
+pub use super::training::TrainPoint;
 use crate::analysis::hierarchy::Linkage;
 use crate::analysis::matching::FitComparison;
 use crate::analysis::neurons::Overlap;
 use crate::analysis::{
     Comparison, FeatureCard, FeatureRow, LabelMatrix, Levels, NeuronCard, SharedNeurons, Trace, Tree,
 };
+pub use crate::baselines::SetKind;
+pub use crate::baselines::sae::train::TrainConfig;
 use crate::eval::steering::report::MethodReport;
 use crate::factor::recursive::Growth;
 use crate::factor::{FitConfig, Stop, Sweep};
@@ -21,7 +25,7 @@ use crate::model::source::ModelEntry;
 use crate::model::{DeviceChoice, HookPoint, HookSite, ModelInfo};
 pub use crate::steering::SteerPart;
 use crate::steering::{Positions, SteerInfo, Strength};
-use crate::study::{FitEntry, StudyEntry};
+use crate::study::{FitEntry, SaeEntry, StudyEntry};
 use crate::task::Progress;
 
 /// A model, a layer, a corpus and a fit: everything that the Start pane chooses.
@@ -103,6 +107,10 @@ pub enum Job {
     Levels,
     /// Judging what directions cause.
     Evaluate,
+    /// Reading a set of directions.
+    Set,
+    /// Training an autoencoder.
+    Train,
 }
 
 impl Job {
@@ -116,6 +124,8 @@ impl Job {
             Self::Trace => "tracing",
             Self::Levels => "finding levels",
             Self::Evaluate => "evaluating",
+            Self::Set => "reading directions",
+            Self::Train => "training an autoencoder",
         }
     }
 }
@@ -169,6 +179,8 @@ pub enum Command {
     Fit(FitConfig),
     /// A fit of the open study that goes on from an earlier one's features: more, fewer, or with new rows.
     Refine(Refinement),
+    /// Trains an autoencoder on the hook on show, or goes on where one with these settings stopped.
+    TrainSae(TrainConfig),
     /// Holds the fit after its sweep; everything else goes on.
     Pause,
     /// Goes on with a held fit.
@@ -187,6 +199,8 @@ pub enum Command {
     Compare(Vec<usize>),
     /// Another fit of the open study, by name.
     ShowFit(String),
+    /// A set of directions in place of the features; [`SetKind::FIT`]: the fit that was there.
+    ShowSet(SetKind),
     /// → [`Event::FitsCompared`] of two fits of the open study, by name.
     CompareFits(String, String),
     /// → [`Event::Labels`].
@@ -249,6 +263,9 @@ pub struct StudyInfo {
     pub labels: usize,
     /// Its fits.
     pub fits: Vec<FitEntry>,
+    /// Its sparse autoencoders.
+    #[serde(default)]
+    pub saes: Vec<SaeEntry>,
     /// Where the explorer stood, when it was saved.
     pub session: Option<serde_json::Value>,
 }
@@ -266,8 +283,11 @@ pub struct FeatureList {
     pub explained_variance: f64,
     /// The fit has ended; ids and meanings stay from here on.
     pub finished: bool,
-    /// The fit's name.
+    /// The fit's name, or the set's.
     pub fit: String,
+    /// The set that it is, where it is no fit.
+    #[serde(default)]
+    pub set: Option<SetInfo>,
 }
 
 /// A point of the error curve.
@@ -332,6 +352,10 @@ pub enum Event {
     Features(Arc<FeatureList>),
     /// A sweep was done.
     Sweep(SweepPoint),
+    /// The training of an autoencoder begins or goes on.
+    Training(Box<SaeEntry>),
+    /// How far it has come.
+    TrainPoint(TrainPoint),
     /// The fit is held or goes on.
     Paused(bool),
     /// A feature whole.

@@ -17,22 +17,21 @@ mod reading;
 mod room;
 pub mod saes;
 mod session;
+pub mod sets;
 pub mod steering;
+pub mod training;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use crate::activations::Block;
+use crate::analysis::lens;
 use crate::error::{Error, Result};
-use crate::eval::steering::judge::OFFLINE;
-use crate::eval::steering::report::report;
-use crate::eval::steering::{Happened, JudgedRecord};
 use crate::factor::recursive::Growth;
-use crate::interop;
 use crate::model::source;
 use crate::steering::SteerEvent;
 use crate::task::{CancelToken, TaskCtx};
@@ -53,6 +52,8 @@ pub fn start() -> std::io::Result<(Sender<Command>, Receiver<Event>)> {
         read: Arc::new(engine_lane(&session, "read")?),
         trace: engine_lane(&session, "trace")?,
         steer: engine_lane(&session, "steer")?,
+        train: engine_lane(&session, "train")?,
+        sets: engine_lane(&session, "sets")?,
         errands: engine_lane(&session, "errands")?,
         session,
         cancels: Arc::default(),
@@ -104,6 +105,9 @@ struct Engine {
     read: Arc<Lane>,
     trace: Lane,
     steer: Lane,
+    train: Lane,
+    /// What is on show changes here alone while no fit runs: one after another.
+    sets: Lane,
     errands: Lane,
     cancels: Arc<Mutex<HashMap<Job, CancelToken>>>,
     hold: Arc<Hold>,
@@ -128,6 +132,8 @@ impl Engine {
         self.work.finish();
         self.trace.finish();
         self.steer.finish();
+        self.train.finish();
+        self.sets.finish();
         self.errands.finish();
         if let Ok(read) = Arc::try_unwrap(self.read) {
             read.finish();
@@ -158,6 +164,7 @@ impl Engine {
             }
             Command::Fit(config) => self.long(move |open, token| open.refit(&config, token)),
             Command::Refine(refinement) => self.long(move |open, token| open.refine(&refinement, token)),
+            Command::TrainSae(config) => self.train(config),
             Command::Pause => self.set_hold(true),
             Command::Resume => self.set_hold(false),
             Command::Cancel(job) => {
@@ -170,10 +177,9 @@ impl Engine {
             Command::Shared(ids) => self.read(move |s| reading::shared(s, &ids)),
             Command::Compare(ids) => self.read(move |s| reading::compare(s, &ids)),
             Command::Levels(growth, together) => self.levels(growth, together),
-            Command::ShowFit(name) => {
-                let opener = self.opener();
-                self.errand(move |_| opener.show_fit(&name));
-            }
+            Command::ShowSet(SetKind::Fit(None)) => self.turn(|open| sets::back(&open.session)),
+            Command::ShowSet(kind) => self.show_set(kind),
+            Command::ShowFit(name) => self.turn(move |open| open.show_fit(&name)),
             Command::ExportTree(overlap, linkage, path) => {
                 self.read(move |s| reading::export_tree(s, overlap, linkage, &path))
             }
@@ -192,7 +198,7 @@ impl Engine {
             Command::Steer(ask) => self.steer(ask),
             Command::Evaluate(ask) => self.evaluate(*ask),
             Command::Name(id, line) => self.read(move |s| reading::note_feature(s, id, &line)),
-            Command::Export { format, path } => self.read(move |s| export(s, &format, &path)),
+            Command::Export { format, path } => self.read(move |s| reading::export(s, &format, &path)),
             // At once, so that it is the study of the session and not one that comes after it.
             Command::SaveSession(value) => Self::refuse_with(&self.session, |s| match lock(&s.study).as_ref() {
                 Some(study) => study.save_session(&value),
@@ -210,7 +216,9 @@ impl Engine {
 
     /// Another study comes: what is asked of the one on show would be told of the other.
     fn leave(&self) {
-        [Job::Trace, Job::Levels, Job::Steer, Job::Evaluate].into_iter().for_each(|job| self.cancel(job));
+        [Job::Trace, Job::Levels, Job::Steer, Job::Evaluate, Job::Set, Job::Train]
+            .into_iter()
+            .for_each(|job| self.cancel(job));
     }
 
     fn set_hold(&self, held: bool) {
@@ -244,6 +252,8 @@ impl Engine {
         for job in [Job::Load, Job::Collect, Job::Fit] {
             self.replace_token(job, &token);
         }
+        // A set that is still read would be shown over what comes.
+        self.cancel(Job::Set);
         self.hold.set(false);
         let opener = self.opener();
         self.work.submit(move || {
@@ -268,11 +278,15 @@ impl Engine {
                 return;
             }
             let _ = run_job(&session, Job::Trace, &token, |ctx| {
-                let (shown, encoder) = session.encoder()?;
+                let (shown, reader) = session.reader()?;
                 let model = session.model()?;
                 let bos = open::bos_rule(&session);
-                let trace =
-                    crate::analysis::lens::trace(&model, shown.hook, &encoder, &shown.factors, &text, bos, ctx)?;
+                let encode = |rows: &Block<'_>, ctx: &TaskCtx| reader.encode(rows, ctx);
+                let mut trace = lens::trace(&model, shown.hook, &encode, &shown.factors, &text, bos, ctx)?;
+                if shown.set.is_some() {
+                    // Directions that were not made to explain rows together leave nothing that could be told.
+                    trace.unexplained.clear();
+                }
                 session.emit(Event::Trace(Box::new(trace)));
                 Ok(((), String::new()))
             });
@@ -289,12 +303,45 @@ impl Engine {
         });
     }
 
+    /// Puts something saved on show; a set that is still read would be shown over it.
+    fn turn(&self, work: impl FnOnce(&open::Opener) -> Result<()> + Send + 'static) {
+        self.cancel(Job::Set);
+        let opener = self.opener();
+        self.sets.submit(move || Self::refuse_with(&opener.session, |_| work(&opener)));
+    }
+
+    fn show_set(&self, kind: SetKind) {
+        let token = CancelToken::default();
+        self.replace_token(Job::Set, &token);
+        let session = self.session.clone();
+        self.sets.submit(move || {
+            let _ = run_job(&session, Job::Set, &token, |ctx| Ok(((), sets::show(&session, &kind, ctx)?)));
+        });
+    }
+
+    fn train(&self, config: TrainConfig) {
+        let token = CancelToken::default();
+        self.replace_token(Job::Train, &token);
+        let session = self.session.clone();
+        self.train.submit(move || {
+            let _ =
+                run_job(&session, Job::Train, &token, |ctx| Ok(((), training::in_session(&session, &config, ctx)?)));
+            // It is listed now, or can be resumed; a study that came meanwhile tells of itself.
+            if let Ok(shown) = session.shown()
+                && let Err(e) = session.emit_study(shown.hook)
+            {
+                session.log(Level::Error, e.to_string());
+            }
+        });
+    }
+
     fn evaluate(&self, ask: causal::CausalAsk) {
         let token = CancelToken::default();
         self.replace_token(Job::Evaluate, &token);
         let session = self.session.clone();
         self.steer.submit(move || {
-            let _ = run_job(&session, Job::Evaluate, &token, |ctx| Ok(((), evaluate(&session, &ask, ctx)?)));
+            let _ =
+                run_job(&session, Job::Evaluate, &token, |ctx| Ok(((), evaluation::in_session(&session, &ask, ctx)?)));
         });
     }
 
@@ -318,32 +365,6 @@ impl Engine {
             });
         });
     }
-}
-
-/// Judges what directions cause; the study is held only while directions are chosen.
-fn evaluate(session: &Session, ask: &causal::CausalAsk, ctx: &TaskCtx) -> Result<String> {
-    let model = session.model()?;
-    let prepared = match lock(&session.study).as_ref() {
-        Some(study) => causal::prepare(study, ask, &model, ctx)?,
-        None => return Err(Error::refused("no study is open yet")),
-    };
-    let (methods, mut judged) = (prepared.methods().to_vec(), prepared.judged(OFFLINE)?);
-    let tell = |judged: &[JudgedRecord]| session.emit(Event::Judged(report(judged, &methods, ask.seed)));
-    tell(&judged);
-    let mut seen = |happened: Happened<'_>| {
-        if let Happened::Texts(_, new) = happened {
-            judged.extend_from_slice(new);
-            tell(&judged);
-        }
-        Ok(())
-    };
-    let found = prepared.run(&model, None, &mut |note| session.log(Level::Info, note), &mut seen, ctx)?;
-    if found.stopped {
-        return Err(Error::Cancelled);
-    }
-    let words = format!("{} labels, {} methods", found.labels.len(), found.methods.len());
-    session.emit(Event::Evaluation(Box::new(found)));
-    Ok(words)
 }
 
 /// Runs one job: tells the shell that it began and how it ended; a panic is a failure, not the end of the program.
@@ -371,21 +392,4 @@ fn run_job<T>(
             Err(e)
         }
     }
-}
-
-fn export(session: &Session, format: &str, path: &Path) -> Result<()> {
-    let shown = session.shown()?;
-    let card =
-        || lock(&session.last_card).clone().ok_or_else(|| Error::refused("no feature is on show: open one first"));
-    let write = |text: String| crate::disk::write_atomic(path, text.as_bytes());
-    match format {
-        "safetensors" => interop::tensors::write_factors(path, &shown.factors)?,
-        "json" => write(interop::card::to_json(&card()?, &shown.fit).to_string())?,
-        "markdown" => write(interop::card::to_markdown(&card()?, &shown.fit))?,
-        other => {
-            return Err(Error::usage(format!("unknown export format '{other}': use safetensors, json or markdown")));
-        }
-    }
-    session.emit(Event::Exported(path.to_path_buf()));
-    Ok(())
 }

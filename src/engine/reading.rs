@@ -13,13 +13,31 @@ use crate::analysis::neurons::{self, Overlap};
 use crate::analysis::{FeatureRow, compare as features, contexts, lens, levels as described};
 use crate::error::{Error, Result};
 use crate::factor::recursive::{self, Growth, joint};
-use crate::interop::dendrogram;
+use crate::interop::{self, dendrogram};
 use crate::study::sides::{self, Side};
 use crate::study::{Notes, Study};
 use crate::task::TaskCtx;
 
 /// Notes that can be taken back.
 const UNDO: usize = 100;
+
+/// Writes the factors, or the card on show.
+pub(super) fn export(session: &Session, format: &str, path: &Path) -> Result<()> {
+    let shown = session.shown()?;
+    let card =
+        || lock(&session.last_card).clone().ok_or_else(|| Error::refused("no feature is on show: open one first"));
+    let write = |text: String| crate::disk::write_atomic(path, text.as_bytes());
+    match format {
+        "safetensors" => interop::tensors::write_factors(path, &shown.factors)?,
+        "json" => write(interop::card::to_json(&card()?, &shown.fit).to_string())?,
+        "markdown" => write(interop::card::to_markdown(&card()?, &shown.fit))?,
+        other => {
+            return Err(Error::usage(format!("unknown export format '{other}': use safetensors, json or markdown")));
+        }
+    }
+    session.emit(Event::Exported(path.to_path_buf()));
+    Ok(())
+}
 
 fn check_ids(ids: &[usize], k: usize) -> Result<()> {
     match ids.iter().find(|id| **id >= k) {
@@ -150,7 +168,7 @@ fn tell_compared(session: &Session, first: &Side, second: &Side) -> Result<()> {
 
 /// Answers a question about every feature.
 pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
-    let (shown, encoder) = session.encoder()?;
+    let (shown, reader) = session.reader()?;
     let factors = &shown.factors;
     let scores = match &probe {
         Probe::Like(id) => {
@@ -161,7 +179,15 @@ pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
         Probe::Fires(text) => {
             let model = session.model()?;
             let bos = bos_rule(session);
-            let trace = lens::trace(&model, shown.hook, &encoder, factors, text, bos, &TaskCtx::silent())?;
+            let trace = lens::trace(
+                &model,
+                shown.hook,
+                &|rows, ctx| reader.encode(rows, ctx),
+                factors,
+                text,
+                bos,
+                &TaskCtx::silent(),
+            )?;
             let mut scores = vec![0.0; factors.features.columns()];
             for feature in &trace.features {
                 let peak = contexts::peak(factors, feature.id);
@@ -185,6 +211,9 @@ pub(super) fn note_feature(session: &Session, id: usize, line: &str) -> Result<(
 /// Changes the notes on the fit on show, saves them and remembers those before.
 fn renote(session: &Session, change: impl FnOnce(&mut Notes)) -> Result<()> {
     let shown = session.shown()?;
+    if shown.set.is_some() {
+        return Err(Error::refused("names and notes are of a fit's features: go back to the fit first"));
+    }
     let before = (*session.notes()).clone();
     let mut notes = before.clone();
     change(&mut notes);

@@ -1,19 +1,13 @@
-//! Sparse autoencoders in a study: where a published one belongs, and the loop that trains one.
+//! Sparse autoencoders in a study: where a published one belongs, and what one is called.
 
-use std::path::Path;
-use std::time::{Duration, Instant};
-
-use crate::baselines::sae::train::{Epoch, TrainConfig, Trainer};
+use crate::baselines::sae::train::TrainConfig;
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::eval::reconstruction::{Figures, figures};
 use crate::interop::sae::Published;
 use crate::model::{HookPoint, HookSite, ModelInfo};
 use crate::study::{SaeEntry, Study};
 use crate::task::TaskCtx;
-use crate::{disk, memory};
-
-/// At most this much work is lost to a kill.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
 
 /// What a user says of an autoencoder, beside what its files say.
 #[derive(Debug, Clone, Copy, Default)]
@@ -211,7 +205,7 @@ pub fn misfit(name: &str, figures: &Figures) -> Option<String> {
 }
 
 /// Refuses a training that memory does not hold.
-fn check_memory(config: &TrainConfig, (n, d): (usize, usize), free: Option<u64>) -> Result<()> {
+pub(super) fn check_memory(config: &TrainConfig, (n, d): (usize, usize), free: Option<u64>) -> Result<()> {
     let (need, free) = (config.memory_bytes(n, d), free.unwrap_or(u64::MAX));
     if need <= free {
         return Ok(());
@@ -257,89 +251,18 @@ pub fn register(
     Ok(entry)
 }
 
-/// Trains an autoencoder on a hook of a study and saves it under `name`; `seen` is told of every pass, with the seconds
-/// spent so far. A stop leaves a checkpoint, from which `resume` goes on; `fresh` lets go of what has that name.
-pub fn train(
-    study: &Study,
-    name: &str,
-    hook: HookPoint,
-    config: &TrainConfig,
-    resume: bool,
-    fresh: bool,
-    ctx: &TaskCtx,
-    seen: &mut dyn FnMut(Epoch, f64) -> Result<()>,
-) -> Result<(SaeEntry, f64)> {
-    let source = study.activations(hook)?;
-    let checkpoint = study.sae_checkpoint(name)?;
-    if !(resume || fresh) {
-        check_free(study, name)?;
-    }
-    config.check(source.shape().1)?;
-    check_memory(config, source.shape(), memory::available()?)?;
-    let mut trainer = match (resume, checkpoint.exists()) {
-        (true, true) => Trainer::resume(source.as_ref(), config.clone(), &checkpoint, ctx)?,
-        (true, false) => {
-            return Err(Error::usage(format!(
-                "SAE '{name}' has no checkpoint to resume ({} is absent): train it without --resume",
-                checkpoint.display()
-            )));
-        }
-        (false, _) => Trainer::start(source.as_ref(), config.clone(), ctx)?,
+/// The name that an autoencoder trained here gets when the user gives none: `topk2048`, or `topk2048-2` … when that name
+/// holds another.
+pub fn default_name(study: &Study, hook: HookPoint, config: &TrainConfig) -> Result<String> {
+    let there = study.saes()?;
+    let layer = if study.manifest().hooks.len() > 1 { format!("l{}-", hook.layer) } else { String::new() };
+    let base = format!("{layer}topk{}", config.latents);
+    let free = |name: &String| {
+        let taken = there.iter().find(|s| s.name == *name);
+        taken.is_none_or(|sae| sae.hook == hook && sae.trained.as_ref() == Some(config))
     };
-    let mut entry = SaeEntry {
-        name: name.to_owned(),
-        hook,
-        source: "trained here".to_owned(),
-        format: "mlpeek".to_owned(),
-        architecture: "topk".to_owned(),
-        latents: config.latents,
-        figures: None,
-        trained: Some(config.clone()),
-        resumable: false,
-    };
-    study.start_sae(&entry)?;
-    if !resume {
-        disk::remove_if_there(&checkpoint)?;
-    }
-    let began = Instant::now();
-    run(&mut trainer, &checkpoint, began, ctx, seen)?;
-    let seconds = trainer.earlier_seconds() + began.elapsed().as_secs_f64();
-    let sae = trainer.sae();
-    // What is left to do needs the weights alone, and copies of them.
-    drop(trainer);
-    entry.figures = Some(figures(source.as_ref(), &sae, ctx)?);
-    study.save_sae(&entry, &sae)?;
-    // There is nothing left to go on with.
-    disk::remove_if_there(&checkpoint)?;
-    Ok((entry, seconds))
-}
-
-fn run(
-    trainer: &mut Trainer<'_>,
-    checkpoint: &Path,
-    began: Instant,
-    ctx: &TaskCtx,
-    seen: &mut dyn FnMut(Epoch, f64) -> Result<()>,
-) -> Result<()> {
-    let mut saved = Instant::now();
-    while !trainer.is_done() {
-        let seconds = || began.elapsed().as_secs_f64();
-        match trainer.step(ctx) {
-            Ok(Some(epoch)) => seen(epoch, trainer.earlier_seconds() + seconds())?,
-            Ok(None) => {}
-            Err(Error::Cancelled) => {
-                trainer.checkpoint(checkpoint, seconds())?;
-                return Err(Error::Cancelled);
-            }
-            Err(e) => return Err(e),
-        }
-        if saved.elapsed() >= CHECKPOINT_EVERY {
-            trainer.checkpoint(checkpoint, seconds())?;
-            saved = Instant::now();
-        }
-    }
-    // Measuring what was learnt takes a while too: a kill then loses none of the training.
-    trainer.checkpoint(checkpoint, began.elapsed().as_secs_f64())
+    let mut names = std::iter::once(base.clone()).chain((2..).map(|n| format!("{base}-{n}")));
+    Ok(names.find(free).unwrap_or(base))
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
+use super::sets::{self, OpenSet};
 use super::{Event, FeatureList, Job, Level, StudyInfo};
+use crate::activations::Block;
 use crate::analysis::lens;
 use crate::analysis::{FeatureCard, FeatureRow, NeuronCard, ScoredToken, contexts};
 use crate::error::{Error, Result};
@@ -28,12 +30,29 @@ pub(super) struct Shown {
     pub rows: Arc<Vec<FeatureRow>>,
     /// Promoted tokens of each feature, by id; from an older snapshot while a fit runs.
     pub promoted: Arc<Vec<Vec<String>>>,
+    /// The set that it is, where it is no fit.
+    pub set: Option<OpenSet>,
 }
 
 /// How many promoted tokens a line of the list shows.
-const LIST_PROMOTED: usize = 6;
+pub(super) const LIST_PROMOTED: usize = 6;
 /// How many a card shows, each way.
 const CARD_PROMOTED: usize = 25;
+
+/// How new rows are read.
+pub(super) enum Reader {
+    Fit(Arc<Encoder>),
+    Set(OpenSet),
+}
+
+impl Reader {
+    pub fn encode(&self, rows: &Block<'_>, ctx: &TaskCtx) -> Result<Vec<f32>> {
+        match self {
+            Self::Fit(encoder) => encoder.encode(rows, ctx),
+            Self::Set(open) => open.set.scores(rows, ctx),
+        }
+    }
+}
 
 pub(super) struct Session {
     events: Sender<Event>,
@@ -131,7 +150,12 @@ impl Session {
         let promoted =
             get(&self.shown).filter(|s| s.fit == fit && s.hook == hook).map_or_else(Arc::default, |s| s.promoted);
         let rows = Arc::new(contexts::feature_rows(&factors, &*self.tokens()?, &Notes::default()));
-        set(&self.shown, Some(Shown { hook, fit: fit.to_owned(), factors, finished, rows, promoted }));
+        self.put(Shown { hook, fit: fit.to_owned(), factors, finished, rows, promoted, set: None })
+    }
+
+    /// Puts what was read before on show.
+    pub fn put(&self, shown: Shown) -> Result<()> {
+        set(&self.shown, Some(shown));
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.emit_features()
     }
@@ -151,6 +175,7 @@ impl Session {
             relative_error: shown.factors.relative_error,
             explained_variance: shown.factors.explained_variance,
             finished: shown.finished,
+            set: shown.set.as_ref().map(OpenSet::info),
             fit: shown.fit,
         })));
         Ok(())
@@ -159,7 +184,12 @@ impl Session {
     /// Runs the logit lens over every feature on show and sends the list again; nothing without a model.
     pub fn refresh_promoted(&self) -> Result<()> {
         let (Ok(model), Ok(shown)) = (self.model(), self.shown()) else { return Ok(()) };
-        let all = list_promoted(&model, shown.hook, &shown.factors)?;
+        let all = sets::promoted(&model, &shown, 0..shown.factors.features.columns())?;
+        self.set_promoted(&shown, all)
+    }
+
+    /// Takes what the logit lens said of `shown`, and sends the list again where it still is on show.
+    pub fn set_promoted(&self, shown: &Shown, all: Vec<Vec<String>>) -> Result<()> {
         {
             let mut cell = self.shown.write().unwrap_or_else(PoisonError::into_inner);
             let Some(now) = cell.as_mut().filter(|s| s.fit == shown.fit && s.hook == shown.hook) else { return Ok(()) };
@@ -168,19 +198,23 @@ impl Session {
         self.emit_features()
     }
 
-    /// The encoder on the features on show.
-    pub fn encoder(&self) -> Result<(Shown, Arc<Encoder>)> {
+    /// What is on show, with what says how strongly new rows express it: a set in its own way, a fit by its encoder.
+    pub fn reader(&self) -> Result<(Shown, Reader)> {
         let shown = self.shown()?;
+        if let Some(open) = &shown.set {
+            let reader = Reader::Set(open.clone());
+            return Ok((shown, reader));
+        }
         let generation = self.generation();
         let mut cell = lock(&self.encoder);
         if let Some((made_for, encoder)) = cell.as_ref()
             && *made_for == generation
         {
-            return Ok((shown, encoder.clone()));
+            return Ok((shown, Reader::Fit(encoder.clone())));
         }
         let encoder = Arc::new(Encoder::of(&shown.factors));
         *cell = Some((generation, encoder.clone()));
-        Ok((shown, encoder))
+        Ok((shown, Reader::Fit(encoder)))
     }
 
     pub fn card(&self, id: usize) -> Result<FeatureCard> {
@@ -265,6 +299,7 @@ fn study_info(study: &Study, hook: HookPoint, tokens: Option<&TokenTable>) -> Re
         width,
         labels: tokens.map_or(0, |t| t.labels.len()),
         fits: study.fits()?,
+        saes: study.saes()?,
         session: study.session(),
     })
 }

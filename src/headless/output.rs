@@ -1,7 +1,7 @@
 //! Standard output as JSON lines or text, standard error for progress; signals to cancellation.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -20,6 +20,8 @@ pub struct Output {
     json: bool,
     out: Box<dyn Write>,
     cancel: CancelToken,
+    /// The newest task's progress, which remarks are written over.
+    screen: Mutex<Weak<Mutex<Screen>>>,
 }
 
 impl Output {
@@ -28,7 +30,7 @@ impl Output {
     pub fn stdout(json: bool) -> Result<Self> {
         let cancel = CancelToken::default();
         listen(&cancel).map_err(Error::io("listen to signals of", "this process"))?;
-        Ok(Self { json, out: Box::new(io::stdout()), cancel })
+        Ok(Self { json, out: Box::new(io::stdout()), cancel, screen: Mutex::default() })
     }
 
     /// Whether JSON lines were asked for.
@@ -57,13 +59,20 @@ impl Output {
 
     /// A remark for a person, on standard error.
     pub fn note(&self, note: &str) {
-        // Nobody may be reading: a remark is not worth failing for.
-        let _ = writeln!(io::stderr(), "mlpeek: {note}");
+        let line = format!("mlpeek: {note}");
+        let screen = self.screen.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        let screen = screen.as_ref().map(|s| s.lock().unwrap_or_else(PoisonError::into_inner));
+        match screen.as_ref().and_then(|s| s.bar.as_ref()) {
+            Some(bar) => bar.println(line),
+            // Nobody may be reading: a remark is not worth failing for.
+            None => _ = writeln!(io::stderr(), "{line}"),
+        }
     }
 
     /// A context that shows progress on standard error and stops at a signal.
     pub fn task(&self) -> TaskCtx {
         let screen = Arc::new(Mutex::new(Screen::new()));
+        *self.screen.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&screen);
         TaskCtx::new(self.cancel.clone(), move |progress| {
             screen.lock().unwrap_or_else(PoisonError::into_inner).show(&progress);
         })

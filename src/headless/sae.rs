@@ -1,13 +1,18 @@
 //! `mlpeek sae load`, `train`, `list`, `compare`.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use super::fit::choose_hook;
 use super::judge::{cell, line};
 use super::{Output, model_of};
-use crate::baselines::sae::train::Epoch;
+use crate::baselines::sae::Sae;
 use crate::cli::{SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
+use crate::engine::TrainConfig;
+use crate::engine::fitting::Resume;
 use crate::engine::saes::{self, Said};
+use crate::engine::training::{self, TrainObserver, TrainPlace, TrainPoint};
 use crate::error::{Error, Result};
 use crate::eval::reconstruction::{Figures, Reconstruct, figures};
 use crate::eval::recovered::{Recovered, Windows, recovered};
@@ -17,6 +22,8 @@ use crate::model::{HookPoint, source};
 use crate::study::{SaeEntry, Study};
 use crate::task::TaskCtx;
 
+/// How often a training says how it stands.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 const NAMES: usize = 28;
 const HEADS: [&str; 8] = ["units", "L0", "dead", "FVU", "error", "CE", "CE kept", "KL kept"];
 
@@ -62,15 +69,51 @@ fn train(args: &SaeTrainArgs, out: &mut Output) -> Result<()> {
     let config = args.config();
     let layer = if study.manifest().hooks.len() > 1 { format!("l{}-", hook.layer) } else { String::new() };
     let name = args.name.clone().unwrap_or_else(|| format!("{layer}topk{}", config.latents));
-    let mut seen = |epoch: Epoch, seconds: f64| {
-        if !out.is_json() {
-            return Ok(());
-        }
-        out.object(&json!({"event": "progress", "epoch": epoch.epoch, "epochs": config.epochs, "step": epoch.step,
-            "fvu": epoch.fvu, "dead": epoch.dead, "seconds": seconds}))
+    if !(args.resume || args.fresh) {
+        saes::check_free(&study, &name)?;
+    }
+    let place = TrainPlace::new(&study, &name, hook, &config, if args.resume { Resume::Must } else { Resume::Never })?;
+    let keep = |entry: &SaeEntry, sae: Option<&Sae>| {
+        sae.map_or_else(|| study.start_sae(entry), |sae| study.save_sae(entry, sae))
     };
-    let (entry, seconds) = saes::train(&study, &name, hook, &config, args.resume, args.fresh, &ctx, &mut seen)?;
+    let source = study.activations(hook)?;
+    let mut lines = Lines { out, config: &config, told: None };
+    let (entry, seconds) = training::run(source.as_ref(), &place, &keep, &mut lines, &ctx)?;
     tell("trained", &entry, Some(seconds), out)
+}
+
+/// A JSON object a pass, or a remark now and then.
+struct Lines<'a> {
+    out: &'a mut Output,
+    config: &'a TrainConfig,
+    told: Option<Instant>,
+}
+
+impl TrainObserver for Lines<'_> {
+    fn started(&mut self, _: &SaeEntry, before: &[TrainPoint]) {
+        if let Some(last) = before.last() {
+            self.out.note(&format!("going on from the checkpoint after {} of {} steps", last.step, last.total));
+        }
+    }
+
+    fn point(&mut self, point: TrainPoint) -> Result<()> {
+        let TrainPoint { epoch, step, fvu, dead, seconds, .. } = point;
+        if self.out.is_json() {
+            return match point.pass {
+                Some(fvu) => {
+                    self.out.object(&json!({"event": "progress", "epoch": epoch, "epochs": self.config.epochs,
+                    "step": step, "fvu": fvu, "dead": dead, "seconds": seconds}))
+                }
+                None => Ok(()),
+            };
+        }
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            self.told = Some(Instant::now());
+            let dead = 100.0 * dead as f64 / self.config.latents.max(1) as f64;
+            self.out.note(&format!("pass {epoch} of {}: FVU {fvu:.4}, dead {dead:.1} %", self.config.epochs));
+        }
+        Ok(())
+    }
 }
 
 fn list(args: &SaeListArgs, out: &mut Output) -> Result<()> {

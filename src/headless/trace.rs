@@ -3,17 +3,20 @@
 use serde_json::json;
 
 use super::{Output, model_of, open_fit};
+use crate::activations::Block;
 use crate::analysis::{contexts, lens};
 use crate::cli::{Device, TraceArgs};
 use crate::error::Result;
 use crate::factor::encode::Encoder;
+use crate::task::TaskCtx;
 
 pub(super) fn run(args: &TraceArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
     let model = model_of(&study, Device::Auto, Some(entry.hook.layer + 1), out, &ctx)?;
     let encoder = Encoder::of(&factors);
-    let trace = lens::trace(&model, entry.hook, &encoder, &factors, &args.text, study.manifest().bos, &ctx)?;
+    let encode = |rows: &Block<'_>, ctx: &TaskCtx| encoder.encode(rows, ctx);
+    let trace = lens::trace(&model, entry.hook, &encode, &factors, &args.text, study.manifest().bos, &ctx)?;
     if out.is_json() {
         return out.object(&json!({"fit": entry.name, "tokens": trace.tokens, "features": trace.features, "unexplained": trace.unexplained}));
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::calibrate::{Aim, calibrate, kl, last_logits};
 use super::search::tolerance;
 use super::*;
+use crate::activations::Block;
 use crate::analysis::lens;
 use crate::analysis::tests::{columns, factors};
 use crate::factor::encode::Encoder;
@@ -182,14 +183,15 @@ fn a_trace_covers_every_token_but_bos() {
         .collect();
     let fit = factors(columns(width, &dense), 1, vec![0.0; 32]);
     let encoder = Encoder::new(fit.features.clone());
+    let encode = |rows: &Block<'_>, ctx: &TaskCtx| encoder.encode(rows, ctx);
     let ctx = TaskCtx::silent();
     let text = "The meeting is on Monday, not on Tuesday.";
-    let trace = lens::trace(&model, hook, &encoder, &fit, text, BosRule::Auto, &ctx).unwrap();
+    let trace = lens::trace(&model, hook, &encode, &fit, text, BosRule::Auto, &ctx).unwrap();
     let bare = model.tokenizer().encode(text, BosRule::Never).unwrap();
     assert_eq!(trace.tokens.len(), bare.len());
     assert_eq!(trace.unexplained.len(), bare.len());
     assert!(trace.unexplained.iter().all(|&u| u > 0.0 && u <= 1.0 + 1e-6));
     assert!(!trace.features.is_empty());
-    let empty = lens::trace(&model, hook, &encoder, &fit, "", BosRule::Auto, &ctx).unwrap();
+    let empty = lens::trace(&model, hook, &encode, &fit, "", BosRule::Auto, &ctx).unwrap();
     assert!(empty.tokens.is_empty() && empty.features.is_empty());
 }

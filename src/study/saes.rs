@@ -22,6 +22,7 @@ use crate::model::HookPoint;
 
 const ABOUT: &str = "about.json";
 const CHECKPOINT: &str = "checkpoint";
+const LOSSES: &str = "loss.jsonl";
 
 /// A sparse autoencoder of a study, as listed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,6 +69,12 @@ impl Study {
     pub fn sae_checkpoint(&self, name: &str) -> Result<PathBuf> {
         check_name(name)?;
         Ok(self.saes_root().join(name).join(CHECKPOINT))
+    }
+
+    /// Where the curve of a training lies.
+    pub fn sae_losses(&self, name: &str) -> Result<PathBuf> {
+        check_name(name)?;
+        Ok(self.saes_root().join(name).join(LOSSES))
     }
 
     /// The autoencoders, newest last.

@@ -84,6 +84,8 @@ pub enum Action {
     CompareStudy,
     ExportNotes,
     ImportNotes,
+    Sets,
+    Train,
 }
 
 /// A row of the table.
@@ -136,7 +138,7 @@ pub const ACTIONS: &[ActionInfo] = &[
     row(Action::First, "first", "first", &["g", "home"], EVERYWHERE, 0, "To the first"),
     row(Action::Last, "last", "last", &["G", "end"], EVERYWHERE, 0, "To the last"),
     row(Action::Run, "run", "run", &["enter", "ctrl-r"], &[Start, Steer, Evaluate], 10, "Start with what is chosen: load, collect and fit, steer, or evaluate"),
-    row(Action::Edit, "edit", "edit", &["e", "i"], &[Start, Steer, Live], 20, "Type into the chosen field"),
+    row(Action::Edit, "edit", "edit", &["e", "i"], &[Start, Steer, Live, Evaluate], 20, "Type into the chosen field"),
     row(Action::Open, "open", "open", &["enter"], &[Features, Contexts, Feature, Labels, Tree, Live], 10, "Go into what is under the cursor"),
     row(Action::Back, "back", "back", &["esc", "backspace"], EVERYWHERE, 0, "Back one level"),
     row(Action::NextPane, "next-pane", "next pane", &["tab"], EVERYWHERE, 60, "To the pane at the right"),
@@ -184,9 +186,11 @@ pub const ACTIONS: &[ActionInfo] = &[
     row(Action::Overlap, "overlap", "overlap", &["O"], &[Tree], 0, "The next overlap of the dendrogram: weighted Jaccard, Jaccard, cosine; of levels: tuned together or not"),
     row(Action::Mark, "mark", "mark", &["space"], READING, 56, "Mark the feature, to compare it with others; again: not"),
     row(Action::Compare, "compare", "compare", &["C"], WITH_FEATURE, 57, "Marked features side by side: neurons, cosines, coefficients over the same tokens"),
+    row(Action::Train, "train", "autoencoder", &["T"], &[Fit], 22, "Train a sparse autoencoder (TopK) on the same activations, or go on with one that was stopped"),
     row(Action::ShowFit, "show-fit", "show", &["enter"], &[Fit], 25, "Show the fit under the cursor"),
     row(Action::CompareFit, "compare-fit", "compare", &["c"], &[Fit], 26, "Match the features of the fit under the cursor with those on show"),
     row(Action::CompareStudy, "compare-study", "another study", &["C"], &[Fit], 31, "Match the features on show with those of another study of the same model"),
+    row(Action::Sets, "directions", "directions", &["D"], READING, 58, "Another set of directions in place of the features: DiffMean, autoencoders, k-means, random, neurons; or back to the fit"),
     row(Action::Labels, "labels", "labels", &["M"], READING, 0, "Features against the corpus's labels as a heat map"),
     row(Action::Evaluate, "evaluate", "evaluate", &["V"], EVALUATING, 0, "What each kind of direction makes the model say, at equal KL, judged"),
     row(Action::Undo, "undo", "undo", &["U"], NAMING, 0, "Take back the last name or note"),

@@ -6,6 +6,7 @@
 mod cards;
 mod dispatch;
 mod messages;
+mod mouse;
 mod nav;
 mod session;
 mod toasts;
@@ -183,6 +184,7 @@ impl App {
 
     fn engine(&mut self, event: &Event) -> Vec<Effect> {
         let first_study = matches!(event, Event::Study(study) if self.restored.as_ref() != Some(&study.dir));
+        let before = self.world.features.as_ref().map(|list| list.fit.clone());
         self.world.apply(event);
         let mut effects = Vec::new();
         if let Some((id, line)) = self.unsaved.take_if(|_| matches!(event, Event::Features(_)))
@@ -202,9 +204,17 @@ impl App {
                 effects.extend(self.restore(session));
             }
         }
+        let other = matches!((event, before), (Event::Features(list), Some(before)) if list.fit != before);
+        if other {
+            // The way here went over features of the list before.
+            self.trail.clear();
+        }
         for id in PaneId::ALL {
             let steps = self.with(id, |pane, cx| pane.event(event, cx)).unwrap_or_default();
             effects.extend(self.carry_out(steps));
+        }
+        if other {
+            effects.extend(self.after_select());
         }
         effects.extend(self.card_event(event));
         match event {

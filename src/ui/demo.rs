@@ -140,6 +140,7 @@ impl Demo {
             explained_variance: 0.66 - 0.4 / sweep.max(1) as f64,
             finished,
             fit: "bcd-k40".to_owned(),
+            set: None,
         }
     }
 

@@ -123,6 +123,11 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
 /// Where the fit stands, short.
 fn fit_state(app: &App) -> (String, Style) {
     let (world, theme) = (&app.world, &app.theme);
+    if let Some(set) = world.set() {
+        let back =
+            set.fit.as_ref().map(|fit| format!(" · {} back to {}", app.keymap.key(Action::Sets), text::clean(fit)));
+        return (format!("{}{} ", text::clean(&set.kind.to_string()), back.unwrap_or_default()), theme.accent());
+    }
     let error = world.features.as_ref().map(|f| (f.sweep, f.relative_error));
     let (sweep, error) = match (world.sweeps.last(), error) {
         (Some(point), _) if world.fitting() => (point.sweep, point.relative_error),

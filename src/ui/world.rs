@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::analysis::{FeatureCard, FeatureRow, NeuronCard};
-use crate::engine::{Event, FeatureList, Job, Level, OpenRequest, StudyInfo, SweepPoint};
+use crate::engine::{Event, FeatureList, Job, Level, OpenRequest, SetInfo, StudyInfo, SweepPoint, TrainPoint};
 use crate::model::ModelInfo;
 use crate::model::source::ModelEntry;
-use crate::study::StudyEntry;
+use crate::study::{SaeEntry, StudyEntry};
 use crate::task::Progress;
 
 /// Log lines kept.
@@ -64,6 +64,8 @@ pub struct World {
     pub features: Option<Arc<FeatureList>>,
     /// The error curve of the running or last fit.
     pub sweeps: Vec<SweepPoint>,
+    /// The autoencoder that is trained or was last, and its curve.
+    pub training: Option<(Box<SaeEntry>, Vec<TrainPoint>)>,
     /// The fit is held.
     pub paused: bool,
     /// What runs, in the order of starting.
@@ -76,6 +78,8 @@ pub struct World {
     pub selected: Option<usize>,
     /// Features marked for comparison, in the order of marking.
     pub marked: Vec<usize>,
+    /// Selected and marked in the fit that waits behind a set of directions.
+    behind: Option<(Option<usize>, Vec<usize>)>,
     /// The neuron that is open instead of the feature.
     pub open_neuron: Option<usize>,
     /// The way that led here, for the breadcrumb: "#17", "neuron 843".
@@ -108,13 +112,11 @@ impl World {
             Event::Study(study) => self.open(study),
             Event::Closed => {
                 self.study = None;
+                self.training = None;
                 self.forget();
             }
             Event::Features(list) => {
-                // Another fit's ids are other features.
-                if self.features.as_ref().is_some_and(|before| before.fit != list.fit) {
-                    self.marked.clear();
-                }
+                self.turn_to(list);
                 self.features = Some(list.clone());
             }
             Event::Sweep(point) => {
@@ -122,6 +124,12 @@ impl World {
                     self.sweeps.clear();
                 }
                 self.sweeps.push(*point);
+            }
+            Event::Training(entry) => self.training = Some((entry.clone(), Vec::new())),
+            Event::TrainPoint(point) => {
+                if let Some((_, points)) = &mut self.training {
+                    points.push(*point);
+                }
             }
             Event::Paused(paused) => self.paused = *paused,
             Event::Card(card) => self.card = Some(card.clone()),
@@ -163,6 +171,44 @@ impl World {
         }
     }
 
+    /// Another list is coming: its ids are other features, and what is known of those on show is not of them.
+    fn turn_to(&mut self, list: &FeatureList) {
+        let Some(before) = self.features.as_ref().filter(|before| before.fit != list.fit) else { return };
+        let was_set = before.set.is_some();
+        (self.card, self.neuron, self.open_neuron) = (None, None, None);
+        self.path.clear();
+        let marked = std::mem::take(&mut self.marked);
+        match (was_set, &list.set) {
+            (false, Some(_)) => self.behind = Some((self.selected.take(), marked)),
+            (true, Some(_)) => self.selected = None,
+            (true, None) => (self.selected, self.marked) = self.behind.take().unwrap_or_default(),
+            (false, None) => {}
+        }
+    }
+
+    /// The set of directions on show, where it is not a fit.
+    pub fn set(&self) -> Option<&SetInfo> {
+        self.features.as_ref()?.set.as_ref()
+    }
+
+    /// The fit on show, or the one that waits behind a set.
+    pub fn fit_name(&self) -> Option<&str> {
+        let list = self.features.as_ref()?;
+        match &list.set {
+            Some(set) => set.fit.as_deref(),
+            None => Some(&list.fit),
+        }
+    }
+
+    /// The selected feature of the fit, also while a set is on show.
+    pub fn selected_of_fit(&self) -> Option<usize> {
+        match (self.set(), &self.behind) {
+            (None, _) => self.selected,
+            (Some(_), Some((selected, _))) => *selected,
+            (Some(_), None) => None,
+        }
+    }
+
     fn start(&mut self, job: Job) {
         self.end(job);
         if job == Job::Fit {
@@ -194,6 +240,7 @@ impl World {
     /// What was of a study that is not on show any more.
     fn forget(&mut self) {
         self.features = None;
+        self.behind = None;
         self.marked.clear();
         self.sweeps.clear();
         self.card = None;

@@ -201,3 +201,49 @@ fn a_fit_goes_on_with_more_features() {
     t.keys("~");
     t.quits();
 }
+
+#[test]
+fn any_set_of_directions_is_read_and_steered_with_and_an_autoencoder_becomes_one() {
+    let home = home();
+    home.study(&["12"]);
+    let mut t = home.explore(120, 36, &[]);
+    t.keys("D");
+    t.sees("difference in means");
+    t.keys("j");
+    t.keys(ENTER);
+    t.sees("at blocks.1.mlp.hook_post");
+    t.sees("diffmean · D back to");
+    t.sees("promotes");
+    t.keys("2");
+    t.sees("diffmean is on show");
+    t.keys("a");
+    t.keys(ENTER);
+    t.until("α of a direction", |s| s.contains("diffmean #") && (s.contains("α ") || s.contains("out of reach")));
+    t.until("an end", |s| !s.contains("cancels"));
+    t.keys("1");
+    t.keys(ESC);
+    t.sees("Features 12");
+
+    t.keys("5T");
+    t.sees("Train an autoencoder");
+    for (latents, rest) in [("16", "\x1b[B"), ("4", "\x1b[B"), ("5", "")] {
+        t.keys("\x7f\x7f\x7f\x7f");
+        t.keys(latents);
+        if !rest.is_empty() {
+            t.keys(rest);
+        }
+    }
+    t.keys(ENTER);
+    t.sees("pass 5 of 5");
+    t.until("figures", |s| s.contains("'topk16', FVU"));
+    t.keys("1D");
+    t.sees("sae:topk16");
+    t.keys("jj");
+    t.keys(ENTER);
+    t.sees("sae:topk16 16 at");
+    t.keys("D");
+    t.keys("g");
+    t.keys(ENTER);
+    t.sees("Features 12");
+    t.quits();
+}

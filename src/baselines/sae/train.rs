@@ -141,6 +141,8 @@ pub struct Trainer<'a> {
     survey: Survey,
     state: State,
     gradient: Gradient,
+    /// ‖x − x̂‖² and ‖x − x̄‖² since they were last asked for.
+    recent: (f64, f64),
 }
 
 impl<'a> Trainer<'a> {
@@ -206,7 +208,7 @@ impl<'a> Trainer<'a> {
             seconds: 0.0,
         };
         let batches = Batches::new(source, config.batch, config.seed, scale);
-        Ok(Self { config, batches, survey, state, gradient: Gradient::default() })
+        Ok(Self { config, batches, survey, state, gradient: Gradient::default(), recent: (0.0, 0.0) })
     }
 
     /// Steps in all.
@@ -217,6 +219,11 @@ impl<'a> Trainer<'a> {
     /// Steps done.
     pub fn steps(&self) -> u64 {
         self.state.step
+    }
+
+    /// Passes done.
+    pub fn passes(&self) -> usize {
+        self.state.place.epoch
     }
 
     /// Seconds that earlier runs spent.
@@ -245,6 +252,7 @@ impl<'a> Trainer<'a> {
         let ended = place.epoch > self.state.place.epoch;
         self.state.place = place;
         self.state.sums = (self.state.sums.0 + sums.0, self.state.sums.1 + sums.1);
+        self.recent = (self.recent.0 + sums.0, self.recent.1 + sums.1);
         let total = self.total_steps();
         // A stop is heeded at the start of the next step: this one has been taken.
         ctx.checkpoint(Progress::new("training", self.state.step, total, "steps")).ok();
@@ -260,8 +268,14 @@ impl<'a> Trainer<'a> {
         }))
     }
 
+    /// Σ‖x − x̂‖² / Σ‖x − x̄‖² over the steps since it was last asked for, each batch as it was before its step.
+    pub fn recent(&mut self) -> f64 {
+        let (error, variance) = std::mem::take(&mut self.recent);
+        error / variance.max(f64::MIN_POSITIVE)
+    }
+
     /// Latents that have been silent for too long.
-    fn dead(&self) -> Vec<u32> {
+    pub fn dead(&self) -> Vec<u32> {
         let after = (self.batches.rows() as u64).min(MOST_DEAD_AFTER);
         (0u32..).zip(&self.state.silent).filter(|(_, s)| **s >= after).map(|(j, _)| j).collect()
     }

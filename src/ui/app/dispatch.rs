@@ -1,10 +1,9 @@
-//! From keys, pastes and the mouse to actions, and what the actions do that no pane owns.
+//! From keys to actions, and what the actions do that no pane owns.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
-use ratatui::layout::Position;
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::{App, Effect};
 use crate::engine::{Command, Job, Level, OpenRequest, SteerPart};
@@ -14,14 +13,8 @@ use crate::ui::keymap::Key;
 use crate::ui::panes::overlay::{Answer, Overlay, Question};
 use crate::ui::panes::{Note, PaneId};
 
-/// Two clicks in place within this are a double click.
-const DOUBLE_CLICK: Duration = Duration::from_millis(400);
-
 /// A second cancel key within this quits.
 const CANCEL_AGAIN: Duration = Duration::from_secs(3);
-
-/// Lines that a turn of the wheel moves.
-const WHEEL: usize = 3;
 
 impl App {
     pub(super) fn key(&mut self, key: KeyEvent) -> Vec<Effect> {
@@ -95,13 +88,25 @@ impl App {
                 None => format!("no features yet: {} opens a model or a study", key(Action::Start)),
             })
         };
+        let of_a_fit = || {
+            let set = world.set()?;
+            let back = set.fit.as_ref().map(|_| format!(": {} goes back to the fit", key(Action::Sets)));
+            Some(format!("{} is on show, and this is of a fit's features{}", set.kind, back.unwrap_or_default()))
+        };
         let no_pane = |p: PaneId| self.pane(p).is_none().then(|| format!("this build has no {} pane", p.title()));
         let mine = match action {
             Action::Pause => (!world.fitting()).then(|| "no fit is running".to_owned()),
             Action::OtherLayer => world.study.is_none().then(|| "no study is open".to_owned()),
             Action::Neurons => no_pane(PaneId::Feature).or_else(no_feature),
-            Action::Rename | Action::Export | Action::Mark | Action::Undo | Action::Labels => no_feature(),
-            Action::ExportNotes | Action::ImportNotes | Action::CompareStudy => no_feature(),
+            Action::Export | Action::Mark | Action::Labels => no_feature(),
+            Action::Rename | Action::Undo | Action::ExportNotes | Action::ImportNotes | Action::CompareStudy => {
+                of_a_fit().or_else(no_feature)
+            }
+            Action::Sets if world.study.is_none() => Some("no study is open".to_owned()),
+            Action::Sets if world.job(Job::Collect).is_some() => {
+                Some("collecting goes on: directions are read on all rows".to_owned())
+            }
+            Action::Sets => world.fitting().then(|| "a fit is running: its features are what is shown".to_owned()),
             Action::Compare if self.place == PaneId::Compare => Some("they are on show".to_owned()),
             Action::Compare => match world.marked.len() {
                 0 | 1 => Some(format!("mark two features or more with {} first", key(Action::Mark))),
@@ -110,7 +115,7 @@ impl App {
             },
             Action::SteerWith | Action::SuppressWith => no_pane(PaneId::Steer).or_else(no_feature),
             Action::NextFeature | Action::PreviousFeature => no_feature(),
-            Action::Tree => no_pane(PaneId::Tree),
+            Action::Tree => no_pane(PaneId::Tree).or_else(of_a_fit),
             Action::Steer => no_pane(PaneId::Steer),
             Action::Live | Action::Trace => no_pane(PaneId::Live),
             Action::Fit => no_pane(PaneId::Fit),
@@ -155,6 +160,8 @@ impl App {
             Action::Help => self.show(Overlay::help(place)),
             Action::Palette => self.show(Overlay::palette(place)),
             Action::Log => self.show(Overlay::log()),
+            Action::Sets => self.show(Overlay::sets(&self.world)),
+            Action::Train => self.show(Overlay::train(&self.world)),
             Action::Mouse => {
                 self.mouse = !self.mouse;
                 let state = if self.mouse { "mouse on" } else { "mouse off: the terminal selects text" };
@@ -171,7 +178,7 @@ impl App {
                 self.show(Overlay::ask(Question::Notes, &file))
             }
             Action::CompareStudy => {
-                let fit = self.world.features.as_ref().map(|list| list.fit.clone()).unwrap_or_default();
+                let fit = self.world.fit_name().unwrap_or_default().to_owned();
                 let other = self.other_study().unwrap_or_default();
                 self.show(Overlay::ask(Question::Study(fit), &other))
             }
@@ -234,7 +241,8 @@ impl App {
             }
             Action::Export => {
                 let Some(study) = &self.world.study else { return Vec::new() };
-                let path = study.dir.join(format!("feature-{id}.md"));
+                let what = self.world.set().map_or_else(|| "feature".to_owned(), |set| set.kind.to_string());
+                let path = study.dir.join(format!("{}-{id}.md", what.replace(':', "-")));
                 vec![Effect::Send(Command::Export { format: "markdown".to_owned(), path })]
             }
             _ => Vec::new(),
@@ -299,100 +307,5 @@ impl App {
         }
         self.overlay = Some(Overlay::quit(&jobs));
         Vec::new()
-    }
-
-    pub(super) fn paste(&mut self, text: &str) -> Vec<Effect> {
-        if let Some(overlay) = &mut self.overlay {
-            overlay.paste(text);
-            return Vec::new();
-        }
-        let place = self.place;
-        if !self.pane(place).is_some_and(super::Pane::typing) {
-            self.toast(Level::Info, "nothing here takes text".to_owned());
-            return Vec::new();
-        }
-        let steps = self.with(place, |pane, cx| pane.paste(text, cx)).unwrap_or_default();
-        self.carry_out(steps)
-    }
-
-    pub(super) fn mouse_event(&mut self, mouse: MouseEvent) -> Vec<Effect> {
-        let at = Position::new(mouse.column, mouse.row);
-        if let Some(overlay) = &mut self.overlay {
-            match mouse.kind {
-                MouseEventKind::ScrollUp => overlay.scroll(false),
-                MouseEventKind::ScrollDown => overlay.scroll(true),
-                _ => {}
-            }
-            return Vec::new();
-        }
-        let layout = self.layout();
-        let under = layout.panes.iter().find(|p| p.inner.contains(at) || p.title.contains(at)).copied();
-        match mouse.kind {
-            MouseEventKind::ScrollUp | MouseEventKind::ScrollDown => {
-                let Some(placed) = under else { return Vec::new() };
-                let action = if mouse.kind == MouseEventKind::ScrollUp { Action::Up } else { Action::Down };
-                let mut effects = Vec::new();
-                for _ in 0..WHEEL {
-                    let steps = self.with(placed.pane, |pane, cx| pane.act(action, cx)).flatten();
-                    effects.extend(steps.map(|s| self.carry_out(s)).unwrap_or_default());
-                }
-                effects
-            }
-            MouseEventKind::Down(MouseButton::Left) => {
-                if layout.tabs.contains(at) {
-                    return self.click_tab(mouse.column);
-                }
-                let Some(placed) = under else { return Vec::new() };
-                self.click_pane(placed.pane, at, placed.inner.contains(at))
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    fn click_pane(&mut self, pane: PaneId, at: Position, inside: bool) -> Vec<Effect> {
-        let now = self.world.now;
-        let double = self
-            .last_click
-            .is_some_and(|(x, y, when)| (x, y) == (at.x, at.y) && now.saturating_sub(when) < DOUBLE_CLICK);
-        self.last_click = (!double).then_some((at.x, at.y, now));
-        if self.place != pane {
-            self.place = pane;
-        }
-        if !inside {
-            return Vec::new();
-        }
-        let steps = self.with(pane, |p, cx| p.click(at.x, at.y, double, cx)).unwrap_or_default();
-        self.carry_out(steps)
-    }
-
-    fn click_tab(&mut self, column: u16) -> Vec<Effect> {
-        let hit = self.tab_spans().into_iter().find(|(_, from, to)| (*from..*to).contains(&column));
-        hit.map(|(tab, ..)| self.open_tab(tab)).unwrap_or_default()
-    }
-
-    /// The tabs with the columns that they take.
-    pub(crate) fn tab_spans(&self) -> Vec<(PaneId, u16, u16)> {
-        let mut x = 1;
-        self.tabs()
-            .into_iter()
-            .map(|tab| {
-                let from = x;
-                x += self.tab_text(tab).chars().count() as u16 + 2;
-                (tab, from, x - 2)
-            })
-            .collect()
-    }
-
-    /// `1 Explore`.
-    pub(crate) fn tab_text(&self, tab: PaneId) -> String {
-        let (action, name) = match tab {
-            PaneId::Tree => (Action::Tree, "Tree"),
-            PaneId::Steer => (Action::Steer, "Steer"),
-            PaneId::Live => (Action::Live, "Live"),
-            PaneId::Fit => (Action::Fit, "Fit"),
-            PaneId::Start => (Action::Start, "Start"),
-            _ => (Action::Explore, "Explore"),
-        };
-        format!("{} {name}", self.keymap.key(action))
     }
 }

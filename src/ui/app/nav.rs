@@ -1,7 +1,7 @@
 //! Moving about: panes, features, neurons, and the way back.
 
 use super::{App, Effect, Place};
-use crate::engine::{Command, Level};
+use crate::engine::{Command, Level, SetKind};
 use crate::study::Notes;
 use crate::ui::panes::PaneId;
 use crate::ui::panes::overlay::{Overlay, Question};
@@ -129,6 +129,9 @@ impl App {
                     self.notes.clear();
                     return Vec::new();
                 }
+                if self.world.set().is_some_and(|set| set.fit.is_some()) {
+                    return vec![Effect::Send(Command::ShowSet(SetKind::FIT))];
+                }
                 let key = self.keymap.key(crate::ui::action::Action::Quit);
                 self.toast(Level::Info, format!("{key} quits"));
                 Vec::new()
@@ -170,7 +173,8 @@ impl App {
         if !wrap {
             return Vec::new();
         }
-        let tabs = self.tabs();
+        let mut tabs = self.tabs();
+        tabs.retain(|tab| *tab == self.place.tab() || self.refusal(Self::tab_action(*tab)).is_none());
         let at = tabs.iter().position(|t| *t == self.place.tab()).unwrap_or(0);
         let to = if forward { (at + 1) % tabs.len() } else { (at + tabs.len() - 1) % tabs.len() };
         self.open_tab(tabs[to])

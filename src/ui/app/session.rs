@@ -17,7 +17,7 @@ impl App {
         json!({
             "schema": 1,
             "pane": self.place.title(),
-            "feature": self.world.selected,
+            "feature": self.world.selected_of_fit(),
             "zoom": self.zoom,
             "digits": self.world.digits,
             "panes": panes,

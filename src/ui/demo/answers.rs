@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{CONCEPTS, Demo, noise, scored};
 use crate::analysis::LabelMatrix;
-use crate::engine::{Command, Event, Job};
+use crate::engine::{Command, Event, Job, SetKind};
 use crate::steering::SteerInfo;
 
 impl Demo {
@@ -65,9 +65,14 @@ impl Demo {
                 let score = |id: usize| if id % CONCEPTS.len() == 5 { 1.0 - id as f32 / 50.0 } else { 0.0 };
                 vec![Event::Found(probe.clone(), Arc::new((0..self.features).map(score).collect()))]
             }
+            Command::ShowSet(SetKind::Fit(_)) => vec![Event::Features(Arc::new(self.list(41, true)))],
+            Command::ShowSet(kind) => {
+                vec![Event::Features(Arc::new(self.set(kind))), Event::Done(Job::Set, format!("directions of {kind}"))]
+            }
             Command::ShowFit(_) => self.opened(),
             Command::Fit(_)
             | Command::Refine(_)
+            | Command::TrainSae(_)
             | Command::Evaluate(_)
             | Command::SaveSession(_)
             | Command::UndoNote

@@ -3,8 +3,22 @@
 use super::{CONCEPTS, Demo, noise};
 use crate::analysis::matching::{Alone, FitComparison, Match};
 use crate::analysis::{ComparedText, Comparison, Context, LevelInfo, LevelNode, Levels, SharedNeurons, Tree, TreeNode};
+use crate::engine::{FeatureList, SetInfo, SetKind};
 
 impl Demo {
+    /// A set of directions: one a concept.
+    pub fn set(&self, kind: &SetKind) -> FeatureList {
+        let mut list = self.list(0, true);
+        list.rows.truncate(CONCEPTS.len());
+        for row in &mut list.rows {
+            row.neurons = 1536;
+            row.name = (*kind == SetKind::DiffMean).then(|| CONCEPTS[row.id].0.to_owned());
+        }
+        (list.fit, list.relative_error, list.explained_variance) = (kind.to_string(), f64::NAN, f64::NAN);
+        list.set = Some(SetInfo { kind: kind.clone(), hook: Self::hook(), fit: Some("bcd-k40".to_owned()) });
+        list
+    }
+
     /// A dendrogram: features of one concept join one by one, some concepts join, the last three share nothing.
     pub fn tree(&self) -> Tree {
         let mut nodes: Vec<TreeNode> = (0..self.features)

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use super::{CONCEPTS, Demo};
 use crate::engine::{Estimate, StudyInfo};
+use crate::eval::reconstruction::Figures;
 use crate::factor::FitConfig;
 use crate::model::source::ModelEntry;
 use crate::model::{HookPoint, HookSite, ModelInfo};
-use crate::study::{FitEntry, StudyEntry};
+use crate::study::{FitEntry, SaeEntry, StudyEntry};
 
 impl Demo {
     /// The open study.
@@ -30,6 +31,24 @@ impl Demo {
                 explained_variance: Some(0.651),
                 sweeps: 41,
                 seconds: 5.2,
+                resumable: false,
+            }],
+            saes: vec![SaeEntry {
+                name: "topk64".to_owned(),
+                hook: Self::hook(),
+                source: "trained here".to_owned(),
+                format: "mlpeek".to_owned(),
+                architecture: "topk".to_owned(),
+                latents: 64,
+                figures: Some(Figures {
+                    units: 64,
+                    rows: 17_204,
+                    fvu: Some(0.312),
+                    relative_error: Some(0.29),
+                    l0: 16.0,
+                    dead: 0.03,
+                }),
+                trained: None,
                 resumable: false,
             }],
             session: None,

@@ -3,16 +3,22 @@
 //!
 //! Invariant: the table is that of `mlpeek eval steering` for the texts judged so far.
 
+mod asking;
+mod form;
+#[cfg(test)]
+mod tests;
+
+use crossterm::event::KeyEvent;
 use ratatui::buffer::Buffer;
 use ratatui::text::{Line, Span};
 
-use super::{Cx, Pane, PaneId, Step, empty, put, put_at, scroll};
-use crate::engine::causal::{Causal, CausalAsk};
-use crate::engine::directions::Place;
+use super::{Cx, Pane, PaneId, Step, empty, nothing_yet, put, put_at, scroll};
+use crate::engine::causal::Causal;
 use crate::engine::{Command, Event, Job, Level};
 use crate::eval::steering::report::{Mean, MethodReport, chart};
 use crate::ui::action::Action;
 use crate::ui::text;
+use asking::Asking;
 
 /// Cells of the best score with its interval, and of the scores at one KL.
 const BEST: usize = 21;
@@ -28,6 +34,9 @@ const STEP: usize = 16;
 /// The pane.
 #[derive(Debug, Default)]
 pub struct EvaluatePane {
+    asking: Asking,
+    /// The form is on show over what came of an earlier request.
+    again: bool,
     reports: Vec<MethodReport>,
     /// What it came to, once it has ended.
     whole: Option<Box<Causal>>,
@@ -37,13 +46,19 @@ pub struct EvaluatePane {
 }
 
 impl EvaluatePane {
-    fn run(cx: &Cx) -> Vec<Step> {
+    /// Whether the form is on show: before anything was asked, and where it is changed.
+    fn asks(&self, cx: &Cx) -> bool {
+        cx.world.job(Job::Evaluate).is_none() && (self.again || self.reports.is_empty())
+    }
+
+    fn run(&self, cx: &Cx) -> Vec<Step> {
         if cx.world.job(Job::Evaluate).is_some() {
             return vec![Step::Say(Level::Info, format!("it goes on; {} stops it", cx.key(Action::Cancel)))];
         }
-        let fit = cx.world.features.as_ref().map(|list| list.fit.clone());
-        let ask = CausalAsk { place: Place { fit, ..Place::default() }, ..CausalAsk::default() };
-        vec![Step::Send(Command::Evaluate(Box::new(ask)))]
+        match self.asking.ask(cx) {
+            Ok(ask) => vec![Step::Send(Command::Evaluate(Box::new(ask)))],
+            Err(problem) => vec![Step::Say(Level::Warn, problem)],
+        }
     }
 
     fn targets(&self) -> Vec<f64> {
@@ -61,7 +76,8 @@ impl EvaluatePane {
             return vec![format!("{} texts judged so far; {stop} stops, what is judged stays", text::count(texts))];
         }
         let Some(whole) = &self.whole else {
-            return vec![format!("{} texts judged; {} goes on", text::count(texts), cx.key(Action::Run))];
+            let (run, edit) = (cx.key(Action::Run), cx.key(Action::Edit));
+            return vec![format!("{} texts judged; {run} goes on, {edit} asks otherwise", text::count(texts))];
         };
         let left_out = match whole.not_judged.len() {
             0 => String::new(),
@@ -140,7 +156,16 @@ impl Pane for EvaluatePane {
 
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
         match action {
-            Action::Run => Some(Self::run(cx)),
+            Action::Run => Some(self.run(cx)),
+            Action::Back if self.asks(cx) && self.again => {
+                self.again = false;
+                Some(Vec::new())
+            }
+            _ if self.asks(cx) => self.asking.act(action, cx).map(|()| Vec::new()),
+            Action::Edit => {
+                self.again = true;
+                Some(Vec::new())
+            }
             Action::Copy if !self.reports.is_empty() => {
                 Some(vec![Step::Copy(self.table(), "the scores of all methods".to_owned())])
             }
@@ -157,13 +182,38 @@ impl Pane for EvaluatePane {
             () if run && world.features.is_none() => Some("there are no features yet to evaluate".to_owned()),
             () if run && world.model.is_none() => Some("no model is open: steering needs one".to_owned()),
             () if run && world.fitting() => Some("the fit goes on: wait until its features stay".to_owned()),
+            () if action == Action::Edit && world.job(Job::Evaluate).is_some() => {
+                Some(format!("it is under way: {} stops it, and nothing is lost", cx.key(Action::Cancel)))
+            }
             () => None,
         }
     }
 
+    fn typing(&self) -> bool {
+        self.asking.typing()
+    }
+
+    fn key(&mut self, key: KeyEvent, cx: &Cx) -> Option<Vec<Step>> {
+        self.asking.key(key, cx).then(Vec::new)
+    }
+
+    fn paste(&mut self, pasted: &str, _: &Cx) -> Vec<Step> {
+        self.asking.paste(pasted);
+        Vec::new()
+    }
+
+    fn click(&mut self, _: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
+        if self.asks(cx) {
+            self.asking.click(row, double, cx);
+        }
+        Vec::new()
+    }
+
     fn event(&mut self, event: &Event, _: &Cx) -> Vec<Step> {
         match event {
-            Event::Started(Job::Evaluate) => *self = Self::default(),
+            Event::Started(Job::Evaluate) => {
+                *self = Self { asking: std::mem::take(&mut self.asking), ..Self::default() };
+            }
             Event::Closed => *self = Self { closed: true, ..Self::default() },
             Event::Judged(_) | Event::Evaluation(_) if self.closed => {}
             Event::Judged(reports) => self.reports.clone_from(reports),
@@ -177,25 +227,18 @@ impl Pane for EvaluatePane {
     }
 
     fn view(&self, cx: &Cx, buf: &mut Buffer) {
+        if self.asks(cx) && cx.world.features.is_none() {
+            let what = "Do features make the model speak of what they stand for?";
+            return empty(buf, cx, &nothing_yet(cx, what, "It is asked of the features, once they stay."));
+        }
+        if self.asks(cx) {
+            return self.asking.view(cx, buf);
+        }
         if self.reports.is_empty() {
-            let (first, then) = match cx.world.job(Job::Evaluate) {
-                Some(job) => (
-                    format!("{}…", text::clean(&job.progress.stage)),
-                    format!(
-                        "The table fills as texts are judged; {} stops, and nothing is lost.",
-                        cx.key(Action::Cancel)
-                    ),
-                ),
-                None => (
-                    "Do features make the model speak of what they stand for?".to_owned(),
-                    format!(
-                        "{} steers with the features, DiffMean, centroids, single neurons and random directions at equal KL \
-                         and judges the texts offline, for every label. It takes a while; it goes on where it stopped.",
-                        cx.key(Action::Run)
-                    ),
-                ),
-            };
-            return empty(buf, cx, &[first, then]);
+            let stage = cx.world.job(Job::Evaluate).map(|job| text::clean(&job.progress.stage)).unwrap_or_default();
+            let stop = cx.key(Action::Cancel);
+            let then = format!("The table fills as texts are judged; {stop} stops, and nothing is lost.");
+            return empty(buf, cx, &[format!("{stage}…"), then]);
         }
         let (theme, names, targets) = (cx.theme, self.names(cx), self.shown(cx));
         let width = usize::from(cx.area.width);
@@ -222,65 +265,5 @@ impl Pane for EvaluatePane {
                 put_at(buf, cx.area, 1, 3 + count + i, &Line::styled(text::fit(&line, width - 1), theme.text()));
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ui::demo::Demo;
-    use crate::ui::stage::Stage;
-    use crate::ui::theme::Profile;
-
-    #[test]
-    fn scores_fill_in_at_every_size() {
-        for profile in [Profile::TrueColour, Profile::Mono] {
-            for (width, height) in [(120, 36), (80, 24), (60, 18), (30, 8)] {
-                let mut stage = Stage::opened(width, height, profile);
-                stage.answers = false;
-                stage.keys("V");
-                let asks = |stage: &Stage| stage.sent.iter().filter(|c| matches!(c, Command::Evaluate(_))).count();
-                assert!(stage.screen().contains("Do features make") && asks(&stage) == 0, "{}", stage.screen());
-                stage.keys("enter");
-                assert_eq!(asks(&stage), 1);
-                stage.event(Event::Started(Job::Evaluate));
-                stage.event(Event::Judged(Demo::reports(2)));
-                assert!(stage.screen().contains("so far"), "{}", stage.screen());
-                stage.keys("enter");
-                assert_eq!(asks(&stage), 1, "it runs already");
-                stage.event(Event::Judged(Demo::reports(6)));
-                stage.keys("j j pagedown g G k");
-                let screen = stage.screen();
-                assert!(screen.contains("0.62 [0.41, 0.80]") || width < 60, "{screen}");
-                assert_eq!(screen.contains('└'), height >= 24, "{screen}");
-                stage.keys("y esc");
-                assert!(!stage.screen().contains("so far"));
-            }
-        }
-    }
-
-    #[test]
-    fn a_study_that_is_closed_takes_its_evaluation_with_it() {
-        let mut stage = Stage::opened(80, 24, Profile::Mono);
-        stage.keys("V").event(Event::Started(Job::Evaluate)).event(Event::Judged(Demo::reports(3)));
-        assert!(stage.screen().contains("diffmean"), "{}", stage.screen());
-        stage.event(Event::Closed);
-        assert!(!stage.screen().contains("diffmean"), "{}", stage.screen());
-        // Its last texts are judged before it stops.
-        stage.event(Event::Judged(Demo::reports(3))).event(Event::Cancelled(Job::Evaluate));
-        assert!(!stage.screen().contains("diffmean"), "{}", stage.screen());
-        let opened = stage.demo.opened();
-        opened.into_iter().for_each(|event| {
-            stage.event(event);
-        });
-        stage.keys("V").event(Event::Started(Job::Evaluate)).event(Event::Judged(Demo::reports(2)));
-        assert!(stage.screen().contains("diffmean"), "{}", stage.screen());
-    }
-
-    #[test]
-    fn what_cannot_be_run_says_why() {
-        let mut stage = Stage::new(80, 24, Profile::Mono);
-        stage.keys("V enter");
-        assert!(!stage.sent.iter().any(|c| matches!(c, Command::Evaluate(_))));
     }
 }

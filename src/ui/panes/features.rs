@@ -215,6 +215,20 @@ impl Pane for FeaturesPane {
     fn title(&self, cx: &Cx) -> Line<'static> {
         let total = cx.world.rows().len();
         let shown = self.order.len();
+        if let Some(set) = cx.world.set() {
+            let kind = text::clean(&set.kind.to_string());
+            let count = if shown == total { total.to_string() } else { format!("{shown} of {total}") };
+            let (layer, site) = (set.hook.layer, set.hook.site);
+            let [whole, short, least] = [
+                format!("{kind} {count} at {}", set.hook),
+                format!("{kind} {count} at L{layer} {site}"),
+                format!("{kind} {count} at L{layer}"),
+            ];
+            // The space is said in every width, in as many words as there is room for.
+            let cells = usize::from(cx.area.width).saturating_sub(4);
+            let fits = |title: &String| text::width(title) <= cells;
+            return Line::raw([whole, short].into_iter().find(fits).unwrap_or(least));
+        }
         Line::raw(match total {
             0 => "Features".to_owned(),
             _ if shown == total => format!("Features {total}"),

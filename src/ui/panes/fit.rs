@@ -6,6 +6,7 @@ mod curve;
 mod fits;
 #[cfg(test)]
 mod tests;
+mod training;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -47,6 +48,8 @@ enum Plot {
     AgainstK,
     /// Two fits side by side.
     Compared,
+    /// What a training leaves unexplained.
+    Training,
 }
 
 /// Where the parts of the pane are: the lines above, the middle, the list of fits.
@@ -68,7 +71,7 @@ impl FitPane {
     /// The configuration that the next fit starts from: that of the fit on show, else of the newest.
     fn base(&self, cx: &Cx) -> FitConfig {
         let fits = cx.world.study.as_ref().map_or(&[][..], |s| &s.fits);
-        let shown = cx.world.features.as_ref().and_then(|list| fits.iter().find(|f| f.name == list.fit));
+        let shown = cx.world.fit_name().and_then(|name| fits.iter().find(|f| f.name == name));
         let saved = shown.or(fits.last()).map(|f| f.config.clone());
         self.running.clone().or(saved).unwrap_or_default()
     }
@@ -112,7 +115,7 @@ impl FitPane {
             facts.push(("sweep", point.sweep.to_string()));
             facts.push(("error", format!("{:.4}", point.relative_error)));
         }
-        if let Some(list) = &world.features {
+        if let Some(list) = world.features.as_ref().filter(|list| list.set.is_none()) {
             facts.push(("explained", text::percent(list.explained_variance as f32)));
         }
         if let Some(job) = world.job(Job::Fit) {
@@ -205,9 +208,10 @@ impl FitPane {
     }
 
     /// The next or former of what the middle can show.
-    fn turn_plot(&mut self, forward: bool) {
+    fn turn_plot(&mut self, forward: bool, cx: &Cx) {
         let mut all = vec![Plot::Curve, Plot::AgainstK];
         all.extend(self.compared.as_ref().map(|_| Plot::Compared));
+        all.extend(cx.world.training.as_ref().map(|_| Plot::Training));
         let at = all.iter().position(|p| *p == self.plot).unwrap_or(0);
         self.plot = all[(at + if forward { 1 } else { all.len() - 1 }) % all.len()];
     }
@@ -233,12 +237,15 @@ impl Pane for FitPane {
     }
 
     fn title(&self, cx: &Cx) -> Line<'static> {
-        let name = cx.world.features.as_ref().map(|f| text::clean(&f.fit)).filter(|n| !n.is_empty());
+        let name = cx.world.fit_name().map(text::clean).filter(|n| !n.is_empty());
         Line::raw(name.map_or_else(|| "Fit".to_owned(), |n| format!("Fit {n}")))
     }
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         let mine = [Action::Refit, Action::GoOn, Action::More, Action::Fewer, Action::ShowFit, Action::CompareFit];
+        if action == Action::Train {
+            return training::refusal(cx);
+        }
         if !mine.contains(&action) {
             return None;
         }
@@ -249,6 +256,9 @@ impl Pane for FitPane {
             }
             (Some(_), Action::Refit | Action::GoOn) if cx.world.job(Job::Collect).is_some() => {
                 Some("collecting goes on: a fit needs all rows".to_owned())
+            }
+            (Some(_), Action::GoOn | Action::CompareFit) if cx.world.set().is_some() => {
+                Some("a set of directions is on show, no fit: enter shows the fit under the cursor".to_owned())
             }
             (Some(_), Action::GoOn) if cx.world.features.is_none() => {
                 Some("there is no fit on show to go on from".to_owned())
@@ -277,7 +287,7 @@ impl Pane for FitPane {
             Action::Fewer => self.turn(false, cx),
             Action::Refit => return Some(self.refit(cx)),
             Action::GoOn => return self.go_on(cx),
-            Action::Left | Action::Right => self.turn_plot(action == Action::Right),
+            Action::Left | Action::Right => self.turn_plot(action == Action::Right, cx),
             Action::Back if self.plot != Plot::Curve => self.plot = Plot::Curve,
             Action::ShowFit => {
                 let fit = fits::listed(cx).get(self.cursor).map(|f| f.name.clone())?;
@@ -310,6 +320,8 @@ impl Pane for FitPane {
             }
             Event::Study(_) | Event::Closed if cx.world.features.is_none() => *self = Self::default(),
             Event::Started(Job::Fit) => self.plot = Plot::Curve,
+            Event::Training(_) => self.plot = Plot::Training,
+            Event::Closed if self.plot == Plot::Training => self.plot = Plot::Curve,
             _ => {}
         }
         if matches!(event, Event::Study(_) | Event::Failed(Job::Fit, _)) {
@@ -329,7 +341,10 @@ impl Pane for FitPane {
                 &nothing_yet(cx, what, "The error curve appears here with the first sweep of the fit."),
             );
         }
-        let summary = self.summary(cx, width);
+        let summary = match (self.plot, &cx.world.training) {
+            (Plot::Training, Some((entry, points))) => training::summary(entry, points, width, cx),
+            _ => self.summary(cx, width),
+        };
         for (i, line) in summary.iter().enumerate() {
             put(buf, area, i, line);
         }
@@ -337,6 +352,7 @@ impl Pane for FitPane {
         match (self.plot, &self.compared) {
             (Plot::Compared, Some(found)) => fits::compared(found, self.scrolled, parts.middle, cx, buf),
             (Plot::AgainstK, _) => fits::against_k(cx, parts.middle, buf),
+            (Plot::Training, _) => training::curve(parts.middle, cx, buf),
             _ if cx.world.sweeps.is_empty() => {
                 put(buf, parts.middle, 1, &Line::styled(" the curve appears with the first sweep", cx.theme.dim()));
             }

@@ -30,6 +30,21 @@ fn features_by_labels() {
 }
 
 #[test]
+fn sets_to_choose_from() {
+    looks("sets", "D j");
+}
+
+#[test]
+fn a_set_of_directions() {
+    looks("set", "D j enter");
+}
+
+#[test]
+fn an_evaluation_asked_for() {
+    looks("evaluate", "V j right j");
+}
+
+#[test]
 fn levels() {
     looks("levels", "2 t j right j");
 }

@@ -18,8 +18,10 @@ pub mod log;
 mod looks;
 pub mod overlay;
 pub mod palette;
+pub mod sets;
 pub mod start;
 pub mod steer;
+pub mod train;
 pub mod tree;
 
 use std::time::Duration;

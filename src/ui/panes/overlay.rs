@@ -13,6 +13,8 @@ use ratatui::widgets::{Block, Clear, Widget};
 use super::help::HelpBox;
 use super::log::LogDrawer;
 use super::palette::PaletteBox;
+use super::sets::SetsBox;
+use super::train::TrainBox;
 use super::{PaneId, put};
 use crate::disk;
 use crate::engine::{Command, Job};
@@ -33,6 +35,10 @@ pub enum Overlay {
     Palette(PaletteBox),
     /// The log.
     Log(LogDrawer),
+    /// Sets of directions to choose from.
+    Sets(SetsBox),
+    /// What an autoencoder is trained with.
+    Train(TrainBox),
     /// A line is asked for.
     Ask(Question, LineInput),
     /// Quit although these run?
@@ -112,6 +118,16 @@ impl Overlay {
         Self::Log(LogDrawer::default())
     }
 
+    /// The sets of the study that is open.
+    pub fn sets(world: &World) -> Self {
+        Self::Sets(SetsBox::new(world))
+    }
+
+    /// What an autoencoder is trained with.
+    pub fn train(world: &World) -> Self {
+        Self::Train(TrainBox::new(world))
+    }
+
     /// A line, which begins as `now`.
     pub fn ask(question: Question, now: &str) -> Self {
         Self::Ask(question, LineInput::new(now))
@@ -130,6 +146,8 @@ impl Overlay {
         match self {
             Self::Help(help) => help.key(key, keymap),
             Self::Palette(palette) => palette.key(key),
+            Self::Sets(sets) => sets.key(key, world, keymap),
+            Self::Train(train) => train.key(key),
             Self::Log(log) => log.key(key, world, keymap),
             Self::Ask(question, input) => match key.code {
                 KeyCode::Enter => Answer::Send(Box::new(question.command(input.text().trim()))),
@@ -153,7 +171,8 @@ impl Overlay {
             Self::Help(help) => help.paste(pasted),
             Self::Palette(palette) => palette.paste(pasted),
             Self::Ask(_, input) => input.paste(pasted),
-            Self::Log(_) | Self::Quit(_) => {}
+            Self::Train(train) => train.paste(pasted),
+            Self::Log(_) | Self::Quit(_) | Self::Sets(_) => {}
         }
     }
 
@@ -163,7 +182,8 @@ impl Overlay {
             Self::Help(help) => help.scroll(down),
             Self::Palette(palette) => palette.scroll(down),
             Self::Log(log) => log.scroll(down),
-            Self::Ask(..) | Self::Quit(_) => {}
+            Self::Sets(sets) => sets.scroll(down),
+            Self::Ask(..) | Self::Train(_) | Self::Quit(_) => {}
         }
     }
 
@@ -172,6 +192,8 @@ impl Overlay {
         match self {
             Self::Help(help) => help.view(app, screen, buf),
             Self::Palette(palette) => palette.view(app, screen, buf),
+            Self::Sets(sets) => sets.view(app, screen, buf),
+            Self::Train(train) => train.view(app, screen, buf),
             Self::Log(log) => log.view(app, screen, buf),
             Self::Ask(question, input) => {
                 let area = dialog(screen, 68, 5);

@@ -4,6 +4,7 @@
 //! Invariant: one run is active at a time, and every piece of text goes to it.
 
 mod form;
+mod lists;
 mod parts;
 mod queue;
 mod result;
@@ -25,6 +26,7 @@ use crate::ui::action::Action;
 use crate::ui::input::LineInput;
 use crate::ui::textbox::TextBox;
 use form::{FIRST_PROMPT, Field, Form};
+use lists::Lists;
 use run::{Run, State};
 
 /// Longest prompt.
@@ -40,6 +42,7 @@ const SAVED_RUNS: usize = 8;
 #[derive(Debug)]
 pub struct SteerPane {
     form: Form,
+    lists: Lists,
     prompt: TextBox,
     /// The field under the cursor, by its place.
     cursor: usize,
@@ -67,6 +70,7 @@ impl Default for SteerPane {
         prompt.set(FIRST_PROMPT);
         Self {
             form: Form::default(),
+            lists: Lists::default(),
             prompt,
             cursor: 0,
             typing: false,
@@ -279,6 +283,11 @@ impl Pane for SteerPane {
 
     fn event(&mut self, event: &Event, _: &Cx) -> Vec<Step> {
         match event {
+            Event::Features(list) => {
+                self.lists.turn_to(list, &mut self.form);
+                self.go(self.cursor);
+            }
+            Event::Closed => self.lists.forget(),
             Event::Started(Job::Steer) => {
                 if let Some(run) = self.active() {
                     run.state = State::Running;
@@ -341,7 +350,7 @@ impl Pane for SteerPane {
     fn session(&self) -> Value {
         let done: Vec<&Run> = self.runs.iter().filter(|run| !run.is_active()).collect();
         let first = done.len().saturating_sub(SAVED_RUNS);
-        json!({ "form": self.form, "prompt": self.prompt.text(), "runs": &done[first..] })
+        json!({ "form": self.lists.of_fit(&self.form), "prompt": self.prompt.text(), "runs": &done[first..] })
     }
 
     fn restore(&mut self, session: &Value, _: &Cx) {

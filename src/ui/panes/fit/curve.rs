@@ -6,7 +6,7 @@ use ratatui::symbols::Marker;
 use ratatui::text::Span;
 use ratatui::widgets::{Axis, Chart, Dataset, GraphType, Widget};
 
-use crate::engine::SweepPoint;
+use crate::engine::{SweepPoint, TrainPoint};
 use crate::ui::panes::Cx;
 use crate::ui::text;
 
@@ -15,19 +15,33 @@ const POINTS: usize = 400;
 
 /// Points of the curve, thinned to what can be seen; the first and the last always stay.
 fn curve(sweeps: &[SweepPoint]) -> Vec<(f64, f64)> {
-    let step = sweeps.len().div_ceil(POINTS).max(1);
-    let mut points: Vec<(f64, f64)> = sweeps.iter().step_by(step).map(|p| (p.sweep as f64, p.relative_error)).collect();
-    if let Some(last) = sweeps.last() {
-        let last = (last.sweep as f64, last.relative_error);
-        if points.last() != Some(&last) {
-            points.push(last);
-        }
+    thinned(sweeps.iter().map(|p| (p.sweep as f64, p.relative_error)).collect())
+}
+
+fn thinned(all: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    let step = all.len().div_ceil(POINTS).max(1);
+    let mut points: Vec<(f64, f64)> = all.iter().copied().step_by(step).collect();
+    if let Some(last) = all.last()
+        && points.last() != Some(last)
+    {
+        points.push(*last);
     }
     points
 }
 
+/// The error of the fit's sweeps.
 pub(super) fn chart(cx: &Cx, area: Rect, buf: &mut Buffer) {
-    let points = curve(&cx.world.sweeps);
+    draw(&curve(&cx.world.sweeps), ["sweeps", "‖A − YZᵀ‖² / ‖A‖²"], cx, area, buf);
+}
+
+/// What is left unexplained of a training, by its passes.
+pub(super) fn training(points: &[TrainPoint], epochs: usize, cx: &Cx, area: Rect, buf: &mut Buffer) {
+    let passes = |p: &TrainPoint| p.step as f64 * epochs as f64 / p.total.max(1) as f64;
+    let points: Vec<(f64, f64)> = points.iter().map(|p| (passes(p), p.fvu)).collect();
+    draw(&thinned(points), ["passes", "FVU"], cx, area, buf);
+}
+
+fn draw(points: &[(f64, f64)], titles: [&'static str; 2], cx: &Cx, area: Rect, buf: &mut Buffer) {
     let finite: Vec<f64> = points.iter().map(|p| p.1).filter(|v| v.is_finite()).collect();
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return };
     let low = finite.iter().copied().fold(f64::INFINITY, f64::min);
@@ -43,16 +57,16 @@ pub(super) fn chart(cx: &Cx, area: Rect, buf: &mut Buffer) {
     let tick = |v: f64| Span::styled(format!("{v:.3}"), theme.dim());
     let count = |v: f64| Span::styled(text::count(v.round() as usize), theme.dim());
     let marker = Marker::Braille;
-    let data = Dataset::default().data(&points).marker(marker).graph_type(GraphType::Line).style(theme.accent());
+    let data = Dataset::default().data(points).marker(marker).graph_type(GraphType::Line).style(theme.accent());
     let x = Axis::default()
         .bounds([left, right])
         .labels([count(left), count((left + right) / 2.0), count(right)])
-        .title(Span::styled("sweeps", theme.dim()))
+        .title(Span::styled(titles[0], theme.dim()))
         .style(theme.rule(false));
     let y = Axis::default()
         .bounds([low, high])
         .labels([tick(low), tick((low + high) / 2.0), tick(high)])
-        .title(Span::styled("‖A − YZᵀ‖² / ‖A‖²", theme.dim()))
+        .title(Span::styled(titles[1], theme.dim()))
         .style(theme.rule(false));
     Chart::new(vec![data]).x_axis(x).y_axis(y).legend_position(None).render(area.intersection(buf.area), buf);
 }

@@ -19,7 +19,7 @@ pub(super) fn listed<'a>(cx: &Cx<'a>) -> Vec<&'a FitEntry> {
 
 /// Whether a fit is the one on show.
 pub(super) fn is_shown(fit: &FitEntry, cx: &Cx) -> bool {
-    cx.world.features.as_ref().is_some_and(|list| list.fit == fit.name)
+    cx.world.features.as_ref().is_some_and(|list| list.set.is_none() && list.fit == fit.name)
 }
 
 /// A line a fit; the cursor's is marked.

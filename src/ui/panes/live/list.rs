@@ -26,7 +26,7 @@ impl LivePane {
         let is_there = |id: usize| trace.features.iter().any(|f| f.id == id);
         let kept = self.shown.filter(|shown| match shown {
             Shown::Feature(id) => is_there(*id),
-            Shown::Unexplained => true,
+            Shown::Unexplained => trace.unexplained.len() == trace.tokens.len(),
         });
         let selected = cx.world.selected.filter(|id| is_there(*id));
         let strongest = trace.features.iter().max_by(|a, b| peak(a).total_cmp(&peak(b))).map(|f| f.id);
@@ -49,14 +49,19 @@ impl LivePane {
         self.trace.as_ref()?.features.iter().find(|f| f.id == id)
     }
 
+    /// Lines before the features: what is left unexplained, where that means something.
+    fn lead(&self) -> usize {
+        usize::from(self.trace.as_ref().is_some_and(|trace| trace.unexplained.len() == trace.tokens.len()))
+    }
+
     /// Lines of the list: what is left unexplained, then the features.
     pub(super) fn count(&self) -> usize {
-        if self.trace.is_some() { self.order.len() + 1 } else { 0 }
+        if self.trace.is_some() { self.order.len() + self.lead() } else { 0 }
     }
 
     pub(super) fn line(&self, at: usize) -> Option<Shown> {
         let trace = self.trace.as_ref()?;
-        match at.checked_sub(1) {
+        match at.checked_sub(self.lead()) {
             None => Some(Shown::Unexplained),
             Some(i) => self.order.get(i).map(|&f| Shown::Feature(trace.features[f].id)),
         }
@@ -106,8 +111,8 @@ impl LivePane {
                     .collect();
                 firing.sort_by(|a, b| b.1.total_cmp(&a.1));
                 let listed: Vec<String> = firing.iter().take(8).map(|(id, v)| format!("#{id} {v:.3}")).collect();
-                let left = trace.unexplained.get(t).copied().unwrap_or(0.0);
-                format!("{}\t{left:.3}\t{}", text::token(&trace.tokens[t]), listed.join(", "))
+                let left = trace.unexplained.get(t).map_or_else(|| "-".to_owned(), |left| format!("{left:.3}"));
+                format!("{}\t{left}\t{}", text::token(&trace.tokens[t]), listed.join(", "))
             })
             .collect();
         Some(vec![Step::Copy(lines.join("\n"), format!("{} tokens with their features", lines.len()))])

@@ -63,7 +63,7 @@ impl SteerPane {
         if self.runs.len() == MAX_RUNS {
             self.runs.remove(0);
         }
-        self.runs.push(Run::new(ask.clone()));
+        self.runs.push(Run { of: self.lists.set.clone(), ..Run::new(ask.clone()) });
         self.shown = self.runs.len() - 1;
         self.scroll = 0;
         vec![Step::Send(Command::Steer(ask))]

@@ -29,6 +29,9 @@ pub(super) enum State {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Run {
     pub ask: SteerAsk,
+    /// The set that the directions are of, where they are no features of a fit.
+    #[serde(default)]
+    pub of: Option<String>,
     pub info: Option<SteerInfo>,
     /// Unsteered texts, one a sample.
     pub baseline: Vec<String>,
@@ -41,7 +44,7 @@ impl Run {
     pub fn new(ask: SteerAsk) -> Self {
         let samples = ask.samples.min(MAX_SAMPLES);
         let empty = vec![String::new(); samples];
-        Self { ask, info: None, baseline: empty.clone(), steered: empty, state: State::Asked }
+        Self { ask, of: None, info: None, baseline: empty.clone(), steered: empty, state: State::Asked }
     }
 
     pub fn is_active(&self) -> bool {
@@ -76,7 +79,8 @@ impl Run {
         let shown: Vec<String> = self.ask.features.iter().take(4).map(one).collect();
         let more = self.ask.features.len().saturating_sub(4);
         let tail = if more > 0 { format!(" +{more}") } else { String::new() };
-        format!("{}{tail}", shown.join(" "))
+        let of = self.of.as_ref().map_or_else(String::new, |of| format!("{} ", text::clean(of)));
+        format!("{of}{}{tail}", shown.join(" "))
     }
 
     fn part(&self) -> &'static str {

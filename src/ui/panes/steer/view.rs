@@ -72,7 +72,7 @@ fn parts(pane: &SteerPane, cx: &Cx) -> Parts {
         // A line for what is wrong; the request never pushes the texts off the screen.
         (Look::Grid, (rows + 1).min(area.height - area.height / 3))
     } else {
-        (Look::List, (area.height / 2).max(1))
+        (Look::List, (area.height / 2).max(1).min(area.height))
     };
     let result = Rect { y: area.y + height, height: area.height - height, ..area };
     Parts { form: Rect { height, ..area }, result, look }

@@ -1,0 +1,52 @@
+//! What is steered with belongs to the list that it was taken from: a fit's features, or a set of directions. Owns what was
+//! chosen of the lists that are not on show.
+
+use std::collections::HashMap;
+
+use super::form::Form;
+use crate::engine::FeatureList;
+
+/// The features with their weights, and their cluster.
+type Chosen = (Vec<(usize, f32)>, Vec<usize>);
+
+/// The list on show, and what was chosen of the others.
+#[derive(Debug, Default)]
+pub(super) struct Lists {
+    /// The name of the list on show.
+    of: Option<String>,
+    /// The set that it is, where it is no fit.
+    pub set: Option<String>,
+    /// The fit that was last on show.
+    fit: Option<String>,
+    kept: HashMap<String, Chosen>,
+}
+
+impl Lists {
+    /// Another list may be on show: its own choice takes the place of the one before.
+    pub fn turn_to(&mut self, list: &FeatureList, form: &mut Form) {
+        self.set = list.set.as_ref().map(|set| set.kind.to_string());
+        if self.set.is_none() {
+            self.fit = Some(list.fit.clone());
+        }
+        let before = self.of.replace(list.fit.clone());
+        let Some(before) = before.filter(|before| *before != list.fit) else { return };
+        let (features, cluster) = self.kept.remove(&list.fit).unwrap_or_default();
+        let chosen = (std::mem::replace(&mut form.features, features), std::mem::replace(&mut form.cluster, cluster));
+        self.kept.insert(before, chosen);
+    }
+
+    /// The form with what was chosen of the fit: what a session remembers begins with a fit on show.
+    pub fn of_fit(&self, form: &Form) -> Form {
+        let mut form = form.clone();
+        if self.set.is_some() {
+            let kept = self.fit.as_ref().and_then(|fit| self.kept.get(fit)).cloned();
+            (form.features, form.cluster) = kept.unwrap_or_default();
+        }
+        form
+    }
+
+    /// Another study: its lists are others, whatever they are called.
+    pub fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
