@@ -90,7 +90,10 @@ impl Columns {
         }
         if self.label > 0 {
             let label = row.purity.as_ref().map(|p| text::clean(&p.label)).unwrap_or_default();
-            spans.push(Span::styled(format!(" {}", text::pad(&label, self.label)), theme.dim()));
+            spans.push(Span::styled(
+                format!(" {}", text::pad(&text::label(&label, self.label), self.label)),
+                theme.dim(),
+            ));
         }
         if self.neurons {
             spans.push(Span::raw(text::pad_left(&text::count(row.neurons), 6)));
