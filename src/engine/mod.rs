@@ -54,6 +54,7 @@ pub fn start() -> std::io::Result<(Sender<Command>, Receiver<Event>)> {
         trace: engine_lane(&session, "trace")?,
         steer: engine_lane(&session, "steer")?,
         errands: engine_lane(&session, "errands")?,
+        levels: engine_lane(&session, "levels")?,
         session,
         cancels: Arc::default(),
         hold: Arc::default(),
@@ -105,6 +106,8 @@ struct Engine {
     trace: Lane,
     steer: Lane,
     errands: Lane,
+    /// Questions are not to wait for features of features.
+    levels: Lane,
     cancels: Arc<Mutex<HashMap<Job, CancelToken>>>,
     hold: Arc<Hold>,
 }
@@ -129,6 +132,7 @@ impl Engine {
         self.trace.finish();
         self.steer.finish();
         self.errands.finish();
+        self.levels.finish();
         if let Ok(read) = Arc::try_unwrap(self.read) {
             read.finish();
         }
@@ -177,6 +181,10 @@ impl Engine {
             Command::ExportTree(overlap, linkage, path) => {
                 self.read(move |s| reading::export_tree(s, overlap, linkage, &path))
             }
+            Command::ExportClusters(overlap, linkage, height, path) => {
+                self.read(move |s| reading::export_clusters(s, overlap, linkage, height, &path))
+            }
+            Command::ExportLevels(path) => self.read(move |s| reading::export_levels(s, &path)),
             Command::ExportNotes(path) => self.read(move |s| reading::export_notes(s, &path)),
             Command::ImportNotes(path) => self.read(move |s| reading::import_notes(s, &path)),
             Command::CompareStudy(fit, dir) => self.read(move |s| reading::compare_study(s, &fit, &dir)),
@@ -283,7 +291,11 @@ impl Engine {
         let token = CancelToken::default();
         self.replace_token(Job::Levels, &token);
         let session = self.session.clone();
-        self.errands.submit(move || {
+        self.levels.submit(move || {
+            // Newer ones have replaced these before they began.
+            if token.is_cancelled() {
+                return;
+            }
             let work = |ctx: &TaskCtx| Ok(((), reading::levels(&session, growth, together, ctx)?));
             let _ = run_job(&session, Job::Levels, &token, work);
         });

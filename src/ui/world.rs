@@ -74,6 +74,8 @@ pub struct World {
     pub neuron: Option<Box<NeuronCard>>,
     /// The selected feature.
     pub selected: Option<usize>,
+    /// The fit that the ids of features are of: those selected, marked and on the way here.
+    pub ids_of: Option<String>,
     /// Features marked for comparison, in the order of marking.
     pub marked: Vec<usize>,
     /// The neuron that is open instead of the feature.
@@ -112,9 +114,10 @@ impl World {
             }
             Event::Features(list) => {
                 // Another fit's ids are other features.
-                if self.features.as_ref().is_some_and(|before| before.fit != list.fit) {
-                    self.marked.clear();
+                if self.is_other_fit(&list.fit) {
+                    self.forget_ids();
                 }
+                self.ids_of = Some(list.fit.clone());
                 self.features = Some(list.clone());
             }
             Event::Sweep(point) => {
@@ -194,13 +197,24 @@ impl World {
     /// What was of a study that is not on show any more.
     fn forget(&mut self) {
         self.features = None;
-        self.marked.clear();
         self.sweeps.clear();
+        self.forget_ids();
+        self.ids_of = None;
+    }
+
+    /// What names features by their ids.
+    fn forget_ids(&mut self) {
+        self.marked.clear();
         self.card = None;
         self.neuron = None;
         self.selected = None;
         self.open_neuron = None;
         self.path.clear();
+    }
+
+    /// Whether the ids at hand are of another fit than this one.
+    pub fn is_other_fit(&self, fit: &str) -> bool {
+        self.ids_of.as_ref().is_some_and(|of| of != fit)
     }
 
     /// Of what is being opened: layer and hook, and the corpus.

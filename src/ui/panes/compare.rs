@@ -7,9 +7,10 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::{Cx, Note, Pane, PaneId, Step, empty, motion, put, put_at};
+use super::{Copies, Cx, Note, Pane, PaneId, Step, empty, motion, put, put_at, scroll};
 use crate::analysis::{ComparedText, Comparison};
 use crate::engine::{Command, Event, SteerPart};
+use crate::interop::markdown::table;
 use crate::ui::action::Action;
 use crate::ui::heat::Heat;
 use crate::ui::text;
@@ -18,7 +19,7 @@ use crate::ui::theme::Ramp;
 /// From this width on the texts stand beside the neurons.
 const BESIDE: usize = 100;
 /// Cells of a cosine or a weight.
-const CELL: usize = 7;
+const CELL: usize = 6;
 
 /// The pane.
 #[derive(Debug, Default)]
@@ -26,10 +27,25 @@ pub struct ComparePane {
     found: Option<Comparison>,
     asked: bool,
     problem: Option<String>,
-    /// Lines scrolled off, of the left and of the right column.
-    scrolled: [usize; 2],
-    /// The column that scrolls.
+    /// The line under the cursor, of the left and of the right column.
+    cursor: [usize; 2],
+    /// The first line in sight of each.
+    offset: [usize; 2],
+    /// The column that the cursor is in.
     right: bool,
+}
+
+/// Where a line leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Neuron(usize),
+    Feature(usize),
+}
+
+type Row = (Line<'static>, Option<Link>);
+
+fn plainly(line: Line<'static>) -> Row {
+    (line, None)
 }
 
 impl ComparePane {
@@ -43,20 +59,21 @@ impl ComparePane {
     }
 
     /// The columns of lines at this width: one, or two side by side.
-    fn columns(&self, cx: &Cx) -> Vec<(usize, Vec<Line<'static>>)> {
+    fn columns(&self, cx: &Cx) -> Vec<(usize, Vec<Row>)> {
         let Some(found) = &self.found else { return Vec::new() };
         let width = usize::from(cx.area.width).saturating_sub(2);
         if width < BESIDE {
             let mut lines = summary(found, width, cx);
-            lines.push(Line::default());
-            lines.extend(texts(found, width, cx));
+            lines.push(plainly(Line::default()));
+            // Some texts are seen without scrolling, and the neurons are not far below.
+            lines.extend(texts(found, width, cx).into_iter().map(plainly));
             lines.extend(neurons(found, width, cx));
             return vec![(width, lines)];
         }
         let left = width / 2 - 2;
         let mut lines = summary(found, left, cx);
         lines.extend(neurons(found, left, cx));
-        vec![(left, lines), (width - left - 3, texts(found, width - left - 3, cx))]
+        vec![(left, lines), (width - left - 3, texts(found, width - left - 3, cx).into_iter().map(plainly).collect())]
     }
 }
 
@@ -77,8 +94,8 @@ fn signed(value: f32, cx: &Cx) -> Span<'static> {
 }
 
 /// Who is compared, and the cosines of every two.
-fn summary(found: &Comparison, width: usize, cx: &Cx) -> Vec<Line<'static>> {
-    let (theme, m) = (cx.theme, found.features.len());
+fn summary(found: &Comparison, width: usize, cx: &Cx) -> Vec<Row> {
+    let theme = cx.theme;
     let mut lines = Vec::new();
     for (i, &id) in found.features.iter().enumerate() {
         let row = cx.world.row(id);
@@ -88,44 +105,68 @@ fn summary(found: &Comparison, width: usize, cx: &Cx) -> Vec<Line<'static>> {
             row.and_then(|r| r.purity.as_ref()).map(|p| format!("{} {:.0}%", text::clean(&p.label), p.share * 100.0));
         let label = label.unwrap_or_default();
         let room = width.saturating_sub(CELL + text::width(&label) + 2);
-        lines.push(Line::from(vec![
+        let line = Line::from(vec![
             head(found, i, cx),
             Span::styled(text::pad(&what, room), theme.text()),
             Span::styled(format!("  {label}"), theme.dim()),
-        ]));
+        ]);
+        lines.push((line, Some(Link::Feature(id))));
     }
-    let mut matrices = vec![("cosine of neurons", Some(&found.cosines))];
-    matrices.push(("cosine in the residual stream", found.residual.as_ref()));
-    matrices.push(("fire on the same tokens (cosine)", Some(&found.together)));
-    for (title, values) in matrices {
-        lines.push(Line::default());
-        lines.push(Line::styled(text::fit(title, width), theme.heading()));
-        let Some(values) = values else {
-            lines.push(Line::styled("needs the study's model, which is not open", theme.dim()));
-            continue;
-        };
-        if m == 2 {
-            let last = lines.len() - 1;
-            lines[last].spans.push(signed(values.get(1).copied().unwrap_or(0.0), cx));
-            continue;
-        }
-        let mut heads = vec![Span::raw(" ".repeat(CELL))];
-        heads.extend((0..m).map(|j| head(found, j, cx)));
-        lines.push(Line::from(heads));
-        for i in 0..m {
-            let mut spans = vec![head(found, i, cx)];
-            spans.extend((0..m).map(|j| match values.get(i * m + j) {
-                Some(_) if i == j => Span::styled(text::pad_left("1", CELL), theme.dim()),
-                value => signed(value.copied().unwrap_or(0.0), cx),
-            }));
-            lines.push(Line::from(spans));
+    let matrices = [
+        ("cosine of neurons", "neurons", Some(&found.cosines)),
+        ("cosine in the residual stream", "residual", found.residual.as_ref()),
+        ("fire on the same tokens (cosine)", "same tokens", Some(&found.together)),
+    ];
+    let blocks: Vec<Vec<Line<'static>>> = matrices.into_iter().map(|m| matrix(found, m, cx)).collect();
+    // Side by side, as many as there is room for.
+    let cells = blocks.iter().flatten().map(Line::width).max().unwrap_or(0) + 2;
+    for some in blocks.chunks(((width + 2) / cells.max(1)).max(1)) {
+        lines.push(plainly(Line::default()));
+        for y in 0..some.iter().map(Vec::len).max().unwrap_or(0) {
+            let mut spans = Vec::new();
+            for block in some {
+                let own = block.get(y).cloned().unwrap_or_default();
+                let rest = cells.saturating_sub(own.width());
+                spans.extend(own.spans.into_iter().map(|span| span.patch_style(own.style)));
+                spans.push(Span::raw(" ".repeat(rest)));
+            }
+            lines.push(plainly(Line::from(spans)));
         }
     }
     lines
 }
 
+/// The values of every two, under a title of which the short one is taken where the long one would widen it.
+fn matrix(found: &Comparison, (long, short, values): (&str, &str, Option<&Vec<f32>>), cx: &Cx) -> Vec<Line<'static>> {
+    let (theme, m) = (cx.theme, found.features.len());
+    let wide = (m + 1) * CELL;
+    if m == 2 {
+        let value = values.map(|v| signed(v.get(1).copied().unwrap_or(0.0), cx));
+        let value = value.unwrap_or_else(|| Span::styled("  needs the model", theme.dim()));
+        return vec![Line::from(vec![Span::styled(short.to_owned(), theme.heading()), value])];
+    }
+    let title = if text::width(long) <= wide { long } else { short };
+    let mut lines = vec![Line::styled(title.to_owned(), theme.heading())];
+    let Some(values) = values else {
+        lines.push(Line::styled("needs the study's model", theme.dim()));
+        return lines;
+    };
+    let mut heads = vec![Span::raw(" ".repeat(CELL))];
+    heads.extend((0..m).map(|j| head(found, j, cx)));
+    lines.push(Line::from(heads));
+    for i in 0..m {
+        let mut spans = vec![head(found, i, cx)];
+        spans.extend((0..m).map(|j| match values.get(i * m + j) {
+            Some(_) if i == j => Span::styled(text::pad_left("1", CELL), theme.dim()),
+            value => signed(value.copied().unwrap_or(0.0), cx),
+        }));
+        lines.push(Line::from(spans));
+    }
+    lines
+}
+
 /// Each neuron with its weight in every feature: those of all first, a feature's own last.
-fn neurons(found: &Comparison, width: usize, cx: &Cx) -> Vec<Line<'static>> {
+fn neurons(found: &Comparison, width: usize, cx: &Cx) -> Vec<Row> {
     let (theme, m) = (cx.theme, found.features.len());
     let of = |n: &(usize, Vec<f32>)| n.1.iter().filter(|w| **w != 0.0).count();
     let all = found.neurons.iter().filter(|n| of(n) == m).count();
@@ -134,7 +175,8 @@ fn neurons(found: &Comparison, width: usize, cx: &Cx) -> Vec<Line<'static>> {
     let title = format!("neurons: {all} in all, {core} core (in most), {alone} of one alone");
     let mut heads = vec![Span::raw(" ".repeat(CELL + 1))];
     heads.extend((0..m).map(|j| head(found, j, cx)));
-    let mut lines = vec![Line::default(), Line::styled(text::fit(&title, width), theme.heading()), Line::from(heads)];
+    let title = Line::styled(text::fit(&title, width), theme.heading());
+    let mut lines: Vec<Row> = [Line::default(), title, Line::from(heads)].into_iter().map(plainly).collect();
     let mut before = m + 1;
     for neuron in &found.neurons {
         let members = of(neuron);
@@ -149,7 +191,7 @@ fn neurons(found: &Comparison, width: usize, cx: &Cx) -> Vec<Line<'static>> {
         let mut spans = vec![Span::styled(text::pad(&format!(" n{}", neuron.0), CELL + 1), theme.text())];
         spans.extend(neuron.1.iter().map(|&w| signed(w, cx)));
         spans.push(Span::styled(word, theme.dim()));
-        lines.push(Line::from(spans));
+        lines.push((Line::from(spans), Some(Link::Neuron(neuron.0))));
     }
     lines
 }
@@ -219,9 +261,18 @@ impl Pane for ComparePane {
         let beside = columns.len() > 1;
         let mut x = 1;
         for (i, (width, lines)) in columns.iter().enumerate() {
-            let from = self.scrolled[i].min(lines.len().saturating_sub(height));
+            let at = self.cursor[i].min(lines.len().saturating_sub(1));
+            let from = scroll(self.offset[i], at, lines.len(), height);
             let area = Rect { x: cx.area.x + x as u16, width: *width as u16, ..cx.area };
-            for (y, line) in lines.iter().skip(from).take(height).enumerate() {
+            for (y, (line, link)) in lines.iter().skip(from).take(height).enumerate() {
+                let here = from + y == at && usize::from(beside && self.right) == i;
+                if here {
+                    if link.is_some() {
+                        let line = Rect { y: area.y + y as u16, height: 1, ..area };
+                        buf.set_style(line.intersection(buf.area), cx.theme.selected(cx.focused));
+                    }
+                    put_at(buf, cx.area, x - 1, y, &Line::styled("▌", cx.theme.accent()));
+                }
                 put(buf, area, y, line);
             }
             if lines.len() > from + height {
@@ -242,15 +293,19 @@ impl Pane for ComparePane {
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
         let height = usize::from(cx.area.height);
         let columns = self.columns(cx);
-        let at = usize::from(self.right && columns.len() > 1);
-        if let Some((_, lines)) = columns.get(at) {
-            let last = (lines.len() + 1).saturating_sub(height);
-            if let Some(to) = motion(action, self.scrolled[at].min(last), last, height) {
-                self.scrolled[at] = to;
-                return Some(Vec::new());
-            }
+        let column = usize::from(self.right && columns.len() > 1);
+        let (_, lines) = columns.get(column)?;
+        let at = self.cursor[column].min(lines.len().saturating_sub(1));
+        if let Some(to) = motion(action, at, lines.len(), height) {
+            self.cursor[column] = to;
+            self.offset[column] = scroll(self.offset[column], to, lines.len(), height);
+            return Some(Vec::new());
         }
         match action {
+            Action::Open => Some(match lines.get(at)?.1? {
+                Link::Neuron(index) => vec![Step::VisitNeuron(index)],
+                Link::Feature(id) => vec![Step::Visit(id)],
+            }),
             Action::Left | Action::Right => {
                 self.right = action == Action::Right;
                 Some(Vec::new())
@@ -262,8 +317,15 @@ impl Pane for ComparePane {
                 Some(vec![Step::Tell(PaneId::Steer, note)])
             }
             Action::Copy => {
-                let lines: Vec<String> = columns.into_iter().flat_map(|(_, lines)| lines).map(|l| plain(&l)).collect();
-                Some(vec![Step::Copy(lines.join("\n"), "the comparison".to_owned())])
+                let lines: Vec<String> =
+                    columns.into_iter().flat_map(|(_, lines)| lines).map(|(line, _)| plain(&line)).collect();
+                let found = self.found.as_ref()?;
+                Some(vec![Step::Offer(Box::new(Copies {
+                    what: "the comparison".to_owned(),
+                    text: lines.join("\n"),
+                    json: serde_json::to_value(found).unwrap_or_default(),
+                    markdown: markdown(found, cx),
+                }))])
             }
             _ => None,
         }
@@ -291,6 +353,31 @@ impl Pane for ComparePane {
     }
 }
 
+/// The cosines of every two, then the neurons with their weights.
+fn markdown(found: &Comparison, cx: &Cx) -> String {
+    let names: Vec<String> = found.features.iter().map(|&id| cx.world.feature_label(id)).collect();
+    let m = names.len();
+    let residual = |at: usize| found.residual.as_ref().and_then(|r| r.get(at));
+    let number = |value: Option<&f32>| value.map_or("–".to_owned(), |v| format!("{v:+.3}"));
+    let mut pairs = Vec::new();
+    for (i, a) in names.iter().enumerate() {
+        for (j, b) in names.iter().enumerate().skip(i + 1) {
+            let at = i * m + j;
+            let values = [found.cosines.get(at), residual(at), found.together.get(at)].map(number);
+            pairs.push([a.clone(), b.clone()].into_iter().chain(values).collect());
+        }
+    }
+    let mut out = table(&["a", "b", "cosine of neurons", "in the residual stream", "fire together"], &pairs);
+    let heads: Vec<&str> = std::iter::once("neuron").chain(names.iter().map(String::as_str)).collect();
+    let weights = |w: &f32| if *w == 0.0 { String::new() } else { format!("{w:+.3}") };
+    let rows = found
+        .neurons
+        .iter()
+        .map(|(index, ws)| std::iter::once(index.to_string()).chain(ws.iter().map(weights)).collect::<Vec<String>>());
+    out += "\n";
+    out + &table(&heads, &rows.collect::<Vec<_>>())
+}
+
 fn plain(line: &Line) -> String {
     line.spans.iter().map(|s| s.content.as_ref()).collect::<String>().trim_end().to_owned()
 }
@@ -299,6 +386,7 @@ fn plain(line: &Line) -> String {
 mod tests {
     use crate::engine::Command;
     use crate::ui::app::Effect;
+    use crate::ui::panes::PaneId;
     use crate::ui::stage::Stage;
     use crate::ui::theme::Profile;
 
@@ -320,13 +408,38 @@ mod tests {
     }
 
     #[test]
+    fn what_is_compared_can_be_opened() {
+        for (width, height) in [(120, 36), (80, 24)] {
+            let mut stage = Stage::opened_with(width, height, Profile::TrueColour, 40);
+            stage.keys("s g space space space C enter");
+            assert_eq!(stage.app.world.selected, Some(0), "the first line is a feature");
+            stage.keys("esc end");
+            assert_eq!(stage.app.place(), PaneId::Compare);
+            stage.keys("enter");
+            assert!(stage.app.world.open_neuron.is_some(), "the last is a neuron: {}", stage.screen());
+            stage.keys("esc");
+            assert_eq!(stage.app.place(), PaneId::Compare);
+        }
+    }
+
+    #[test]
+    fn at_80x24_matrices_stand_side_by_side_over_texts() {
+        let mut stage = Stage::opened_with(80, 24, Profile::TrueColour, 40);
+        stage.keys("space space space C");
+        let screen = stage.screen();
+        let titles = screen.lines().find(|l| l.contains("residual")).expect("a title");
+        assert!(titles.contains("neurons") && titles.contains("tokens"), "{screen}");
+        assert!(screen.contains("coefficients over the same tokens"), "{screen}");
+    }
+
+    #[test]
     fn one_mark_is_not_enough_and_a_second_press_takes_it_away() {
         let mut stage = Stage::opened_with(80, 24, Profile::Mono, 40);
         stage.keys("space C");
         assert!(stage.screen().contains("mark two"), "{}", stage.screen());
         stage.keys("up space space");
         assert!(!stage.sent.iter().any(|c| matches!(c, Command::Compare(_))));
-        stage.keys("g y");
+        stage.keys("g y y");
         assert!(stage.effects.iter().any(|e| matches!(e, Effect::Copy(..))));
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Invariant: everything under the cursor leads somewhere.
 
+mod copied;
 mod rows;
 
 use ratatui::buffer::Buffer;
@@ -13,7 +14,8 @@ use super::{Cx, Pane, PaneId, Step, empty, motion, put, scroll};
 use crate::engine::Event;
 use crate::ui::action::Action;
 use crate::ui::text;
-use rows::{Row, neuron_text, rows_of_card, rows_of_neuron, text_of_card};
+use copied::{offer_card, offer_neuron};
+use rows::{Row, rows_of_card, rows_of_neuron};
 
 /// What a line leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,8 +101,8 @@ impl Pane for FeaturePane {
                 Vec::new()
             }
             Action::Copy => match (cx.world.open_neuron_card(), cx.world.selected_card()) {
-                (Some(card), _) => vec![Step::Copy(neuron_text(card), format!("neuron {}", card.index))],
-                (None, Some(card)) => vec![Step::Copy(text_of_card(card), format!("feature #{}", card.row.id))],
+                (Some(card), _) => vec![offer_neuron(card, cx)],
+                (None, Some(card)) => vec![offer_card(card, cx)],
                 (None, None) => vec![],
             },
             _ => return None,

@@ -4,6 +4,7 @@
 //! feature.
 
 mod columns;
+mod copied;
 mod filter;
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,7 @@ use serde_json::{Value, json};
 
 use super::{Cx, Pane, PaneId, Step, motion, put, scroll};
 use crate::analysis::FeatureRow;
-use crate::engine::{Command, Event, Level, Probe};
+use crate::engine::{Command, Event, Probe};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
 use crate::ui::text;
@@ -94,6 +95,8 @@ pub struct FeaturesPane {
     /// What the engine answered to the filter's questions, about the fit `answered_of`.
     answers: HashMap<Probe, Arc<Vec<f32>>>,
     asked: HashSet<Probe>,
+    /// Put and not answered yet.
+    waiting: HashSet<Probe>,
     answered_of: (String, usize),
     /// When the questions of the filter are put.
     ask_at: Option<Duration>,
@@ -151,6 +154,7 @@ impl FeaturesPane {
             self.answered_of = of;
             self.answers.clear();
             self.asked.clear();
+            self.waiting.clear();
         }
         let open = Filter::new(self.query.text()).probes().any(|probe| !self.asked.contains(probe));
         self.ask_at = open.then(|| cx.world.now + TYPED);
@@ -164,7 +168,13 @@ impl FeaturesPane {
         let filter = Filter::new(self.query.text());
         let new: Vec<Probe> = filter.probes().filter(|probe| !self.asked.contains(*probe)).cloned().collect();
         self.asked.extend(new.iter().cloned());
+        self.waiting.extend(new.iter().cloned());
         new.into_iter().map(|probe| Step::Send(Command::Find(probe))).collect()
+    }
+
+    /// Whether the list waits for an answer to its filter.
+    fn is_asking(&self) -> bool {
+        self.ask_at.is_some() || Filter::new(self.query.text()).probes().any(|probe| self.waiting.contains(probe))
     }
 
     fn has_filter_line(&self) -> bool {
@@ -182,23 +192,6 @@ impl FeaturesPane {
         self.touched = true;
         self.query = LineInput::default();
         self.refilter(cx)
-    }
-
-    fn copy(&self, cx: &Cx) -> Vec<Step> {
-        if self.order.is_empty() {
-            return vec![Step::Say(Level::Info, "no feature is listed: there is nothing to copy".to_owned())];
-        }
-        let lines: Vec<String> = self
-            .order
-            .iter()
-            .filter_map(|id| cx.world.row(*id))
-            .map(|row| {
-                let tokens: Vec<String> = row.top_tokens.iter().map(|t| text::clean(t.trim())).collect();
-                let name = row.name.as_deref().map(text::clean).unwrap_or_default();
-                format!("{}\t{:.4}\t{}\t{name}\t{}", row.id, row.share, row.neurons, tokens.join(" "))
-            })
-            .collect();
-        vec![Step::Copy(lines.join("\n"), format!("{} features", lines.len()))]
     }
 }
 
@@ -288,8 +281,14 @@ impl Pane for FeaturesPane {
         match event {
             Event::Features(_) | Event::Study(_) | Event::Closed => self.refilter(cx),
             Event::Found(probe, scores) => {
+                self.waiting.remove(probe);
                 self.answers.insert(probe.clone(), scores.clone());
                 self.refilter(cx)
+            }
+            // It was said why; nothing is to be waited for.
+            Event::Refused(_) => {
+                self.waiting.clear();
+                Vec::new()
             }
             _ => Vec::new(),
         }
@@ -377,7 +376,8 @@ impl Pane for FeaturesPane {
 impl FeaturesPane {
     fn filter_line(&self, cx: &Cx) -> Line<'static> {
         let mut spans = vec![Span::styled("/ ", cx.theme.accent())];
-        let cells = usize::from(cx.area.width).saturating_sub(3);
+        let asking = if self.is_asking() { " asking…" } else { "" };
+        let cells = usize::from(cx.area.width).saturating_sub(3 + text::width(asking));
         if self.typing {
             spans.extend(self.query.line(cx.theme, cells).spans);
             if self.query.text().is_empty() {
@@ -389,6 +389,7 @@ impl FeaturesPane {
             spans.push(Span::raw(shown));
             spans.push(Span::styled("  esc clears", cx.theme.dim()));
         }
+        spans.push(Span::styled(asking, cx.theme.accent()));
         Line::from(spans)
     }
 }

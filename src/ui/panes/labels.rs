@@ -8,9 +8,10 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::{Cx, Pane, PaneId, Step, empty, motion, put, put_at, scroll};
+use super::{Copies, Cx, Pane, PaneId, Step, empty, motion, put, put_at, scroll};
 use crate::analysis::LabelMatrix;
 use crate::engine::{Command, Event};
+use crate::interop::markdown::table;
 use crate::ui::action::Action;
 use crate::ui::heat;
 use crate::ui::text;
@@ -169,7 +170,15 @@ impl Pane for LabelsPane {
                     let shares: Vec<String> = matrix.shares[id].iter().map(|s| format!("{s:.4}")).collect();
                     format!("{id}\t{}", shares.join("\t"))
                 }));
-                return Some(vec![Step::Copy(lines.join("\n"), "the shares of all labels".to_owned())]);
+                let cells: Vec<Vec<String>> =
+                    lines.iter().skip(1).map(|l| l.split('\t').map(str::to_owned).collect()).collect();
+                let heads: Vec<&str> = std::iter::once("feature").chain(heads.iter().map(String::as_str)).collect();
+                return Some(vec![Step::Offer(Box::new(Copies {
+                    what: "the shares of all labels".to_owned(),
+                    text: lines.join("\n"),
+                    json: serde_json::to_value(&**matrix).unwrap_or_default(),
+                    markdown: table(&heads, &cells),
+                }))]);
             }
             _ => {
                 let to = motion(action, self.row(), self.order.len(), self.map(cx).2)?;

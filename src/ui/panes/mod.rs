@@ -33,7 +33,7 @@ use super::action::Action;
 use super::keymap::Keymap;
 use super::theme::Theme;
 use super::world::World;
-use crate::engine::{Command, Event, Level, OpenRequest, SteerPart};
+use crate::engine::{Command, Event, Level, Mode, OpenRequest, SteerPart};
 
 pub use compare::ComparePane;
 pub use contexts::ContextsPane;
@@ -135,6 +135,8 @@ pub struct Cx<'a> {
     pub area: Rect,
     /// Whether keys go to it.
     pub focused: bool,
+    /// Whether contexts are on the screen, beside it or as itself.
+    pub contexts_seen: bool,
 }
 
 impl Cx<'_> {
@@ -151,6 +153,8 @@ pub enum Step {
     Send(Command),
     /// To the clipboard: the text, and what it is for the toast ("feature #17").
     Copy(String, String),
+    /// To the clipboard, in the form that is chosen.
+    Offer(Box<Copies>),
     /// The cursor of the feature list is on this feature.
     Select(usize),
     /// Go to a feature; `Back` returns.
@@ -165,6 +169,19 @@ pub enum Step {
     Tell(PaneId, Note),
     /// A toast and a log line.
     Say(Level, String),
+}
+
+/// What can be copied in one of three forms.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Copies {
+    /// What it is, for the toast.
+    pub what: String,
+    /// As lines for a person.
+    pub text: String,
+    /// As data.
+    pub json: serde_json::Value,
+    /// For notes and papers.
+    pub markdown: String,
 }
 
 /// What panes tell each other.
@@ -183,6 +200,8 @@ pub enum Note {
     },
     /// To Steer: the features that come next are of this cluster.
     Cluster(Vec<usize>),
+    /// To Steer: what is done along the features that are there.
+    Mode(Mode),
     /// To Steer: run the feature in three ways, whole, core and own neurons.
     ThreeWays,
     /// To Live: look at this text.

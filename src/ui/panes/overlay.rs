@@ -13,7 +13,7 @@ use ratatui::widgets::{Block, Clear, Widget};
 use super::help::HelpBox;
 use super::log::LogDrawer;
 use super::palette::PaletteBox;
-use super::{PaneId, put};
+use super::{Copies, PaneId, put};
 use crate::disk;
 use crate::engine::{Command, Job};
 use crate::ui::action::Action;
@@ -37,6 +37,8 @@ pub enum Overlay {
     Ask(Question, LineInput),
     /// Quit although these run?
     Quit(Vec<Job>),
+    /// In which form to copy.
+    Copy(Box<Copies>),
 }
 
 /// What a line is asked for.
@@ -92,6 +94,8 @@ pub enum Answer {
     Do(Action),
     /// It closes, and this is sent.
     Send(Box<Command>),
+    /// It closes, and this text goes to the clipboard: what it is comes second.
+    Copy(String, String),
     /// The explorer ends.
     Quit,
 }
@@ -138,6 +142,12 @@ impl Overlay {
                     Answer::Stay
                 }
             },
+            Self::Copy(copies) => match form(key, keymap) {
+                Some(Form::Text) => Answer::Copy(copies.text.clone(), copies.what.clone()),
+                Some(Form::Json) => Answer::Copy(json(&copies.json), format!("{} as JSON", copies.what)),
+                Some(Form::Markdown) => Answer::Copy(copies.markdown.clone(), format!("{} as Markdown", copies.what)),
+                None => Answer::Stay,
+            },
             Self::Quit(_) => match key.code {
                 KeyCode::Enter | KeyCode::Char('y' | 'q') if key.modifiers == KeyModifiers::NONE => Answer::Quit,
                 KeyCode::Char('n') => Answer::Close,
@@ -153,7 +163,7 @@ impl Overlay {
             Self::Help(help) => help.paste(pasted),
             Self::Palette(palette) => palette.paste(pasted),
             Self::Ask(_, input) => input.paste(pasted),
-            Self::Log(_) | Self::Quit(_) => {}
+            Self::Log(_) | Self::Quit(_) | Self::Copy(_) => {}
         }
     }
 
@@ -163,7 +173,7 @@ impl Overlay {
             Self::Help(help) => help.scroll(down),
             Self::Palette(palette) => palette.scroll(down),
             Self::Log(log) => log.scroll(down),
-            Self::Ask(..) | Self::Quit(_) => {}
+            Self::Ask(..) | Self::Quit(_) | Self::Copy(_) => {}
         }
     }
 
@@ -182,8 +192,42 @@ impl Overlay {
                 }
             }
             Self::Quit(jobs) => quit_view(jobs, app, screen, buf),
+            Self::Copy(copies) => copy_view(copies, app, screen, buf),
         }
     }
+}
+
+/// In which form something is copied.
+enum Form {
+    Text,
+    Json,
+    Markdown,
+}
+
+/// The form that a key means; the key that copies, pressed again, means text.
+fn form(key: KeyEvent, keymap: &Keymap) -> Option<Form> {
+    match key.code {
+        KeyCode::Enter | KeyCode::Char('t') => Some(Form::Text),
+        KeyCode::Char('j') => Some(Form::Json),
+        KeyCode::Char('m') => Some(Form::Markdown),
+        _ => (keymap.action(Key::of(key), PaneId::Features) == Some(Action::Copy)).then_some(Form::Text),
+    }
+}
+
+/// JSON to be read by a person too.
+fn json(value: &serde_json::Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string())
+}
+
+fn copy_view(copies: &Copies, app: &App, screen: Rect, buf: &mut Buffer) {
+    let area = dialog(screen, 52, 4);
+    let inner = frame("Copy", area, &app.theme, buf);
+    let what = text::fit(&text::clean(&copies.what), usize::from(inner.width));
+    put(buf, inner, 0, &Line::raw(what));
+    let accent = app.theme.accent();
+    let forms = [("t", " text   "), ("j", " JSON   "), ("m", " Markdown   "), ("esc", " leaves")];
+    let spans = forms.into_iter().flat_map(|(key, what)| [Span::styled(key, accent), Span::raw(what)]);
+    put(buf, inner, 1, &Line::from(spans.collect::<Vec<_>>()));
 }
 
 fn quit_view(jobs: &[Job], app: &App, screen: Rect, buf: &mut Buffer) {

@@ -20,7 +20,7 @@ use ratatui::text::Line;
 use serde_json::{Value, json};
 
 use super::{Cx, Note, Pane, PaneId, Step};
-use crate::engine::{Event, Job, Level, SteerAsk, SteerPart};
+use crate::engine::{Event, Job, Level, Mode, SteerAsk, SteerPart};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
 use crate::ui::textbox::TextBox;
@@ -59,6 +59,8 @@ pub struct SteerPane {
     replacing: bool,
     /// The first of three runs that are on show side by side.
     three: Option<usize>,
+    /// The fit that the features of the form are of.
+    of: Option<String>,
 }
 
 impl Default for SteerPane {
@@ -78,6 +80,7 @@ impl Default for SteerPane {
             queue: VecDeque::new(),
             replacing: false,
             three: None,
+            of: None,
         }
     }
 }
@@ -145,6 +148,29 @@ impl SteerPane {
         Some(Vec::new())
     }
 
+    /// Another fit's ids are other features.
+    fn take_fit(&mut self, fit: &str) -> Vec<Step> {
+        let other = self.of.as_ref().is_some_and(|of| of != fit);
+        self.of = Some(fit.to_owned());
+        if !other || !self.forget() {
+            return Vec::new();
+        }
+        let said = "another fit is on show: the features of the one before were taken out of the Steer pane";
+        vec![Step::Say(Level::Info, said.to_owned())]
+    }
+
+    /// Takes everything out that names a feature; whether there was anything.
+    fn forget(&mut self) -> bool {
+        let any = !self.form.features.is_empty();
+        self.form.features.clear();
+        self.form.cluster.clear();
+        self.queue.clear();
+        self.three = None;
+        self.editing = None;
+        self.go(0);
+        any
+    }
+
     fn take_note(&mut self, note: &Note) {
         let Note::Steer { features, part, negative, replace } = note else { return };
         if *replace {
@@ -152,6 +178,7 @@ impl SteerPane {
         }
         if self.form.features.is_empty() {
             self.form.negative = *negative;
+            self.form.mode = Mode::Add;
         }
         let sign = if self.form.negative == *negative { 1.0 } else { -1.0 };
         for (id, weight) in features {
@@ -185,7 +212,7 @@ impl Pane for SteerPane {
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         match action {
             Action::Run => self.refused(cx),
-            Action::SteerThree => self.refused(cx).or_else(|| self.form.refused_three()),
+            Action::SteerThree | Action::AblateThree => self.refused(cx).or_else(|| self.form.refused_three()),
             Action::Edit if !Form::is_typed(self.field()) => Some("left and right choose its value".to_owned()),
             Action::Remove if !matches!(self.field(), Field::Term(i) if i < self.form.features.len()) => {
                 Some("the cursor is on no feature".to_owned())
@@ -257,6 +284,10 @@ impl Pane for SteerPane {
                 return Some(self.run(cx));
             }
             Action::SteerThree => return Some(self.run_three(cx)),
+            Action::AblateThree => {
+                self.form.mode = Mode::Ablate;
+                return Some(self.run_three(cx));
+            }
             Action::Trace => {
                 let run = self.runs.get(self.shown)?;
                 let (baseline, steered) = run.texts(0);
@@ -279,6 +310,13 @@ impl Pane for SteerPane {
 
     fn event(&mut self, event: &Event, _: &Cx) -> Vec<Step> {
         match event {
+            Event::Features(list) => return self.take_fit(&list.fit),
+            Event::Closed => {
+                // Runs are kept with the study that they were made in.
+                self.forget();
+                self.runs.clear();
+                (self.of, self.shown, self.scroll) = (None, 0, 0);
+            }
             Event::Started(Job::Steer) => {
                 if let Some(run) = self.active() {
                     run.state = State::Running;
@@ -314,6 +352,7 @@ impl Pane for SteerPane {
     fn note(&mut self, note: &Note, cx: &Cx) -> Vec<Step> {
         match note {
             Note::ThreeWays => return self.run_three(cx),
+            Note::Mode(mode) => self.form.mode = *mode,
             Note::Cluster(cluster) => self.form.cluster.clone_from(cluster),
             note => self.take_note(note),
         }
@@ -341,13 +380,14 @@ impl Pane for SteerPane {
     fn session(&self) -> Value {
         let done: Vec<&Run> = self.runs.iter().filter(|run| !run.is_active()).collect();
         let first = done.len().saturating_sub(SAVED_RUNS);
-        json!({ "form": self.form, "prompt": self.prompt.text(), "runs": &done[first..] })
+        json!({ "fit": self.of, "form": self.form, "prompt": self.prompt.text(), "runs": &done[first..] })
     }
 
     fn restore(&mut self, session: &Value, _: &Cx) {
         if let Ok(form) = serde_json::from_value::<Form>(session["form"].clone()) {
             self.form = form;
         }
+        self.of = session["fit"].as_str().map(str::to_owned);
         if let Some(prompt) = session["prompt"].as_str() {
             self.prompt.set(prompt);
         }

@@ -2,8 +2,9 @@
 
 use super::{LivePane, Shown, Sort, peak, view};
 use crate::analysis::{Trace, TraceFeature};
+use crate::interop::markdown::table;
 use crate::ui::action::Action;
-use crate::ui::panes::{Cx, Step, motion, scroll};
+use crate::ui::panes::{Copies, Cx, Step, motion, scroll};
 use crate::ui::text;
 
 impl LivePane {
@@ -110,6 +111,12 @@ impl LivePane {
                 format!("{}\t{left:.3}\t{}", text::token(&trace.tokens[t]), listed.join(", "))
             })
             .collect();
-        Some(vec![Step::Copy(lines.join("\n"), format!("{} tokens with their features", lines.len()))])
+        let cells: Vec<Vec<String>> = lines.iter().map(|l| l.split('\t').map(str::to_owned).collect()).collect();
+        Some(vec![Step::Offer(Box::new(Copies {
+            what: format!("{} tokens with their features", lines.len()),
+            text: lines.join("\n"),
+            json: serde_json::to_value(trace).unwrap_or_default(),
+            markdown: table(&["token", "unexplained", "features"], &cells),
+        }))])
     }
 }

@@ -162,7 +162,7 @@ fn a_context_can_be_looked_at_and_text_is_remembered() {
 #[test]
 fn copying_gives_every_token_with_what_fires() {
     let mut stage = stage(80, 24, Profile::TrueColour);
-    stage.keys("y");
+    stage.keys("y t");
     let Some(Effect::Copy(text, _)) = stage.effects.last() else { panic!("nothing copied") };
     assert_eq!(text.lines().count(), 18, "{text}");
     assert!(text.contains("·Sunday\t0."), "{text}");

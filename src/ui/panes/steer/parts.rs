@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 
 use super::SteerPane;
 use super::run::{Run, State, departure, flow};
-use crate::engine::SteerPart;
+use crate::engine::{Mode, SteerPart};
 use crate::ui::panes::{Cx, put, put_at};
 use crate::ui::text;
 
@@ -25,9 +25,13 @@ pub(super) fn draw(pane: &SteerPane, area: Rect, cx: &Cx, buf: &mut Buffer) {
     let runs = runs(pane);
     let Some(first) = runs[0] else { return };
     let theme = cx.theme;
+    let how = match first.ask.mode {
+        Mode::Ablate => "  ablated in three ways, the same prompt",
+        _ => "  three ways, the same prompt and KL",
+    };
     let mut top = vec![Line::from(vec![
         Span::styled(text::fit(&first.features(), width / 2), theme.title(true)),
-        Span::styled(text::fit("  three ways, the same prompt and KL", width / 2), theme.dim()),
+        Span::styled(text::fit(how, width / 2), theme.dim()),
     ])];
     let (baseline, _) = first.texts(0);
     top.push(Line::styled("baseline", theme.heading()));

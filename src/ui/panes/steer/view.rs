@@ -74,6 +74,7 @@ fn parts(pane: &SteerPane, cx: &Cx) -> Parts {
     } else {
         (Look::List, (area.height / 2).max(1))
     };
+    let height = height.min(area.height);
     let result = Rect { y: area.y + height, height: area.height - height, ..area };
     Parts { form: Rect { height, ..area }, result, look }
 }
@@ -199,14 +200,16 @@ fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<Placed> {
     y += 1;
     let column = area.width / 3;
     let short = column < 24;
-    for (i, field) in fields.iter().copied().skip(1 + terms).enumerate() {
+    let values: Vec<Field> = fields.iter().copied().skip(1 + terms).collect();
+    let rows = values.len().div_ceil(3);
+    for (i, field) in values.into_iter().enumerate() {
         let at = 1 + terms + i;
         let here = at == pane.cursor;
         let name = if short && field == Field::Temperature { "temp" } else { field.name() };
         let mut spans =
             vec![marker(here, cx), Span::styled(text::pad(name, if short { 9 } else { 12 }), cx.theme.dim())];
         spans.extend(value(pane, field, here, short, cx));
-        let cell = Rect { x: area.x + column * (i / 3) as u16, y: y + (i % 3) as u16, width: column, height: 1 };
+        let cell = Rect { x: area.x + column * (i / rows) as u16, y: y + (i % rows) as u16, width: column, height: 1 };
         placed.push(Placed { at, area: cell, line: Line::from(spans) });
     }
     placed
