@@ -153,6 +153,8 @@ pub enum Probe {
     Fires(String),
     /// The share of its strongest contexts in whose sample this is written.
     Context(String),
+    /// The share of its ΣY on labels in whose name this is written.
+    Label(String),
 }
 
 /// What the shells may ask.

@@ -10,7 +10,7 @@ use super::session::{Renoted, Session, lock};
 use super::{Event, Level, Probe};
 use crate::analysis::hierarchy::{self, Linkage};
 use crate::analysis::neurons::{self, Overlap};
-use crate::analysis::{FeatureRow, compare as features, contexts, lens, levels as described};
+use crate::analysis::{FeatureRow, compare as features, contexts, labels, lens, levels as described};
 use crate::error::{Error, Result};
 use crate::factor::recursive::{self, Growth, joint};
 use crate::interop::{self, dendrogram};
@@ -196,6 +196,7 @@ pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
             check_ids(&[*id], factors.features.columns())?;
             neurons::cosines_with(&factors.features, *id)
         }
+        Probe::Label(text) => labels::shares_on(factors, &*session.tokens()?, text),
         Probe::Context(text) => contexts::shares_with(factors, &*session.tokens()?, text),
         Probe::Fires(text) => {
             let model = session.model()?;

@@ -348,6 +348,14 @@ mod tests {
     }
 
     #[test]
+    fn a_bar_in_a_reversed_row_is_no_hole() {
+        let line = Line::from("#3 ██▌");
+        let mono = Theme::new(Profile::Mono, false);
+        assert_eq!(crate::ui::panes::shaded(line.clone(), &mono).to_string(), "#3 ▒▒▌");
+        assert_eq!(crate::ui::panes::shaded(line.clone(), &Theme::new(Profile::TrueColour, false)), line);
+    }
+
+    #[test]
     fn a_line_that_begins_inside_a_text_says_so() {
         let theme = Theme::new(Profile::TrueColour, false);
         let tokens = words(&["Wednesday", " night", " peak", " after"]);

@@ -10,7 +10,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
-use super::{Cx, Pane, PaneId, Step, empty, motion, put, scroll};
+use super::{Cx, Pane, PaneId, Step, empty, motion, put, scroll, shaded};
 use crate::engine::Event;
 use crate::ui::action::Action;
 use crate::ui::text;
@@ -148,14 +148,16 @@ impl Pane for FeaturePane {
         let offset = self.offset(&rows, height);
         let mut links = rows[..offset].iter().filter(|r| r.link.is_some()).count();
         for (i, row) in rows.iter().skip(offset).take(height).enumerate() {
+            let mut shown = row.line.clone();
             if row.link.is_some() {
                 if links == self.cursor && cx.focused {
                     let line = Rect { y: cx.area.y + i as u16, height: 1, ..cx.area }.intersection(buf.area);
                     buf.set_style(line, cx.theme.selected(true));
+                    shown = shaded(shown, cx.theme);
                 }
                 links += 1;
             }
-            put(buf, cx.area, i, &row.line);
+            put(buf, cx.area, i, &shown);
         }
     }
 }

@@ -46,10 +46,24 @@ enum Sort {
     Density,
     Id,
     Neurons,
+    Label,
+    Name,
+    Tokens,
+    Rating,
 }
 
 impl Sort {
-    const ALL: [Self; 5] = [Self::Purity, Self::Share, Self::Density, Self::Id, Self::Neurons];
+    const ALL: [Self; 9] = [
+        Self::Purity,
+        Self::Share,
+        Self::Density,
+        Self::Id,
+        Self::Neurons,
+        Self::Label,
+        Self::Name,
+        Self::Tokens,
+        Self::Rating,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -58,6 +72,10 @@ impl Sort {
             Self::Density => "density",
             Self::Id => "id",
             Self::Neurons => "neurons",
+            Self::Label => "label",
+            Self::Name => "name",
+            Self::Tokens => "tokens",
+            Self::Rating => "rating",
         }
     }
 
@@ -75,9 +93,28 @@ impl Sort {
             Self::Density => b.density.total_cmp(&a.density),
             Self::Id => Ordering::Equal,
             Self::Neurons => b.neurons.cmp(&a.neurons),
+            // Those that have one first, in its order; the purest of a label first.
+            Self::Label => {
+                let label = |r: &FeatureRow| r.purity.as_ref().map(|p| p.label.to_lowercase());
+                named(label(a), label(b)).then(purity(b).total_cmp(&purity(a)))
+            }
+            Self::Name => {
+                let name = |r: &FeatureRow| r.name.as_ref().map(|n| n.to_lowercase());
+                named(name(a), name(b))
+            }
+            Self::Tokens => {
+                let first = |r: &FeatureRow| r.top_tokens.first().map(|t| t.trim().to_lowercase());
+                named(first(a), first(b))
+            }
+            Self::Rating => b.note.rating.cmp(&a.note.rating),
         }
         .then(a.id.cmp(&b.id))
     }
+}
+
+/// In the order of the alphabet, what has no name last.
+fn named(a: Option<String>, b: Option<String>) -> Ordering {
+    a.is_none().cmp(&b.is_none()).then(a.cmp(&b))
 }
 
 /// The pane.
@@ -183,7 +220,7 @@ impl FeaturesPane {
 
     /// The query has changed: where it asks something, what answers best is looked at.
     fn typed(&mut self, cx: &Cx) -> Vec<Step> {
-        self.touched &= Filter::new(self.query.text()).probes().next().is_none();
+        self.touched &= !Filter::new(self.query.text()).asks();
         self.refilter(cx)
     }
 
@@ -208,10 +245,15 @@ impl Pane for FeaturesPane {
     fn title(&self, cx: &Cx) -> Line<'static> {
         let total = cx.world.rows().len();
         let shown = self.order.len();
+        // The head of a column tells the others.
+        let by = match self.sort {
+            Sort::Name | Sort::Tokens | Sort::Rating | Sort::Label => format!(" by {}", self.sort.name()),
+            _ => String::new(),
+        };
         Line::raw(match total {
             0 => "Features".to_owned(),
-            _ if shown == total => format!("Features {total}"),
-            _ => format!("Features {shown} of {total}"),
+            _ if shown == total => format!("Features {total}{by}"),
+            _ => format!("Features {shown} of {total}{by}"),
         })
     }
 
@@ -223,6 +265,10 @@ impl Pane for FeaturesPane {
 
     fn typing(&self) -> bool {
         self.typing
+    }
+
+    fn typed_line(&self, cx: &Cx, cells: usize) -> Option<Line<'static>> {
+        self.typing.then(|| self.filter_line(cells, cx))
     }
 
     fn key(&mut self, key: KeyEvent, cx: &Cx) -> Option<Vec<Step>> {
@@ -345,7 +391,8 @@ impl Pane for FeaturesPane {
             put(buf, cx.area, line + 1, &columns.line(row, selected, max, cx));
         }
         if self.order.is_empty() {
-            let said = format!("nothing matches '{}': esc clears", text::clean(self.query.text()));
+            let more = if self.is_asking() { ", contexts are being asked" } else { "" };
+            let said = format!("nothing matches '{}'{more}: esc clears", text::clean(self.query.text()));
             let cells = usize::from(cx.area.width).saturating_sub(4);
             let lines =
                 text::wrap(&said, cells).into_iter().chain([String::new()]).chain(text::wrap(filter::GRAMMAR, cells));
@@ -354,7 +401,12 @@ impl Pane for FeaturesPane {
             }
         }
         if self.has_filter_line() {
-            put(buf, cx.area, usize::from(cx.area.height).saturating_sub(1), &self.filter_line(cx));
+            put(
+                buf,
+                cx.area,
+                usize::from(cx.area.height).saturating_sub(1),
+                &self.filter_line(usize::from(cx.area.width), cx),
+            );
         }
     }
 
@@ -374,10 +426,10 @@ impl Pane for FeaturesPane {
 }
 
 impl FeaturesPane {
-    fn filter_line(&self, cx: &Cx) -> Line<'static> {
+    fn filter_line(&self, width: usize, cx: &Cx) -> Line<'static> {
         let mut spans = vec![Span::styled("/ ", cx.theme.accent())];
         let asking = if self.is_asking() { " asking…" } else { "" };
-        let cells = usize::from(cx.area.width).saturating_sub(3 + text::width(asking));
+        let cells = width.saturating_sub(3 + text::width(asking));
         if self.typing {
             spans.extend(self.query.line(cx.theme, cells).spans);
             if self.query.text().is_empty() {

@@ -264,6 +264,11 @@ impl Pane for SteerPane {
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
         let last = self.form.fields().len() - 1;
         match action {
+            // No field is seen: the keys scroll.
+            Action::Up if view::three_alone(self, cx) => self.scroll = self.scroll.saturating_sub(1),
+            Action::Down if view::three_alone(self, cx) => {
+                self.scroll = (self.scroll + 1).min(view::last_scroll(self, cx));
+            }
             Action::Up => self.go(self.cursor.saturating_sub(1)),
             Action::Down => self.go(self.cursor + 1),
             Action::First => self.go(0),

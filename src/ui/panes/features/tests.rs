@@ -67,6 +67,28 @@ fn what_is_copied_holds_no_control_character() {
 }
 
 #[test]
+fn label_name_tokens_and_rating_sort() {
+    let mut stage = Stage::opened(120, 36, Profile::Mono);
+    let mut list = stage.demo.list(42, true);
+    list.rows[9].note.rating = Some(5);
+    list.rows[17].name = Some("Aardvarks".to_owned());
+    stage.event(Event::Features(std::sync::Arc::new(list)));
+    let first = |stage: &mut Stage, sort: &str| {
+        while !stage.screen().contains(&format!("by {sort}")) {
+            stage.keys("s");
+        }
+        stage.keys("g");
+        stage.app.world.selected
+    };
+    let by_label = first(&mut stage, "label").and_then(|id| stage.app.world.row(id)?.purity.clone());
+    assert_eq!(by_label.map(|p| p.label), Some("animals".to_owned()));
+    assert_eq!(first(&mut stage, "name"), Some(17));
+    let by_token = first(&mut stage, "tokens").and_then(|id| stage.app.world.row(id)?.top_tokens.first().cloned());
+    assert!(by_token.is_some_and(|token| !token.trim().starts_with(|c: char| c > 'a')));
+    assert_eq!(first(&mut stage, "rating"), Some(9));
+}
+
+#[test]
 fn a_question_under_way_is_told_until_it_is_answered_or_refused() {
     let mut stage = Stage::opened(120, 36, Profile::Mono);
     stage.answers = false;

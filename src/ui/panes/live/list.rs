@@ -23,7 +23,8 @@ impl LivePane {
     pub(super) fn take(&mut self, trace: &Trace, cx: &Cx) {
         self.trace = Some(Box::new(trace.clone()));
         let last = trace.tokens.len().saturating_sub(1);
-        self.token = if self.typing { last } else { self.token.min(last) };
+        let follows = self.follow.as_ref().is_some_and(|follow| follow.tail);
+        self.token = if self.typing || follows { last } else { self.token.min(last) };
         let is_there = |id: usize| trace.features.iter().any(|f| f.id == id);
         let kept = self.shown.filter(|shown| match shown {
             Shown::Feature(id) => is_there(*id),

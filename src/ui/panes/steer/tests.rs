@@ -274,6 +274,21 @@ proptest! {
 }
 
 #[test]
+fn three_ways_show_tokens_and_text_and_scroll_at_every_size() {
+    for (width, height) in [(120, 24), (80, 24), (60, 18)] {
+        let mut stage = stage(width, height);
+        stage.keys("2").wait(0.2).keys("/").type_text("scarlet").keys("enter").wait(0.2).keys("b").wait(90.0);
+        let screen = stage.screen();
+        assert!(screen.contains('↑') && screen.contains("Sunday"), "{screen}");
+        stage.keys("pagedown pagedown pagedown");
+        let below = stage.screen();
+        assert!(below.contains("own neurons alone") && !below.contains("rows below"), "{below}");
+        stage.keys("pageup pageup pageup");
+        assert_eq!(stage.screen(), screen);
+    }
+}
+
+#[test]
 fn enter_does_not_give_up_three_ways_under_way() {
     let mut stage = stage(80, 24);
     stage.keys("2").wait(0.2).keys("/").type_text("scarlet").keys("enter").wait(0.2);

@@ -12,7 +12,7 @@ use super::plot::Item;
 use crate::analysis::{ScoredToken, SharedNeurons};
 use crate::ui::action::Action;
 use crate::ui::panes::features::bar;
-use crate::ui::panes::{Cx, put};
+use crate::ui::panes::{Cx, put, shaded};
 use crate::ui::text;
 
 /// Where a line leads.
@@ -267,7 +267,8 @@ fn cut(rows: Vec<Row>, most: usize, at: Option<usize>, cx: &Cx) -> Vec<Line<'sta
     let n = rows.len();
     let mut lines: Vec<Line<'static>> = rows.into_iter().map(|row| row.line).collect();
     if let Some(cursor) = cursor {
-        lines[cursor] = std::mem::take(&mut lines[cursor]).patch_style(cx.theme.selected(true));
+        let line = shaded(std::mem::take(&mut lines[cursor]), cx.theme);
+        lines[cursor] = line.patch_style(cx.theme.selected(true));
         // The head stays, and a line tells what is below.
         let room = most.saturating_sub(1 + usize::from(n > most && most >= 5)).max(1);
         let from = cursor.saturating_sub(room).min(n - 1);

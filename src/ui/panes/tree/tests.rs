@@ -82,7 +82,9 @@ fn a_feature_is_steered_with_in_three_ways_side_by_side() {
             "{parts:?} {}",
             stage.screen()
         );
-        let screen = stage.screen();
+        let top = stage.screen();
+        // On a small screen the last is below.
+        let screen = top + "\n" + &stage.keys("pagedown").screen();
         for way in ["baseline", "whole feature", "core alone", "own neurons"] {
             assert!(screen.contains(way), "{way}: {screen}");
         }
