@@ -18,6 +18,8 @@ mod room;
 pub mod saes;
 mod session;
 pub mod steering;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,8 +49,14 @@ use session::{Session, lock};
 pub fn start() -> std::io::Result<(Sender<Command>, Receiver<Event>)> {
     let (commands, inbox) = unbounded();
     let (outbox, events) = unbounded();
+    let engine = engine(outbox)?;
+    std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine.run(&inbox))?;
+    Ok((commands, events))
+}
+
+fn engine(outbox: Sender<Event>) -> std::io::Result<Engine> {
     let session = Arc::new(Session::new(outbox));
-    let engine = Engine {
+    Ok(Engine {
         work: engine_lane(&session, "work")?,
         read: Arc::new(engine_lane(&session, "read")?),
         trace: engine_lane(&session, "trace")?,
@@ -58,9 +66,7 @@ pub fn start() -> std::io::Result<(Sender<Command>, Receiver<Event>)> {
         session,
         cancels: Arc::default(),
         hold: Arc::default(),
-    };
-    std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine.run(&inbox))?;
-    Ok((commands, events))
+    })
 }
 
 fn engine_lane(session: &Arc<Session>, name: &str) -> std::io::Result<Lane> {

@@ -12,6 +12,7 @@ pub mod features;
 pub mod fit;
 pub mod help;
 pub mod labels;
+mod lines;
 pub mod live;
 pub mod log;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use feature::FeaturePane;
 pub use features::FeaturesPane;
 pub use fit::FitPane;
 pub use labels::LabelsPane;
+pub use lines::{fit_line, shaded};
 pub use live::LivePane;
 pub use start::StartPane;
 pub use steer::SteerPane;
@@ -349,37 +351,6 @@ pub fn put_at(buf: &mut Buffer, area: Rect, column: usize, row: usize, line: &Li
     }
 }
 
-/// A line cut to `cells`, ending in `…` when it was longer.
-pub fn fit_line(line: Line<'static>, cells: usize) -> Line<'static> {
-    if super::text::width(line.to_string().trim_end()) <= cells {
-        return line;
-    }
-    let (style, mut room) = (line.style, cells.saturating_sub(1));
-    let mut kept = Vec::new();
-    for mut span in line.spans {
-        let wide = super::text::width(&span.content);
-        if wide > room {
-            let cut = super::text::fit(&span.content, room);
-            span.content = format!("{}…", cut.trim_end_matches('…').trim_end()).into();
-            kept.push(span);
-            break;
-        }
-        room -= wide;
-        kept.push(span);
-    }
-    Line::from(kept).style(style)
-}
-
-/// A line that is drawn reversed where there are no colours: its bars are shaded, for a full block would be a hole there.
-pub fn shaded(mut line: Line<'static>, theme: &Theme) -> Line<'static> {
-    if theme.marks() {
-        for span in &mut line.spans {
-            span.content = span.content.replace('█', "▒").into();
-        }
-    }
-    line
-}
-
 /// An empty pane's few lines, a third down and indented.
 pub fn empty(buf: &mut Buffer, cx: &Cx, lines: &[String]) {
     let top = usize::from(cx.area.height / 4);
@@ -439,19 +410,9 @@ pub fn motion(action: Action, at: usize, count: usize, page: usize) -> Option<us
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ui::text;
     use proptest::prelude::*;
 
     proptest! {
-        #[test]
-        fn a_line_that_is_cut_fits(spans in proptest::collection::vec("[a-z 大]{0,12}", 0..6), cells in 1usize..40) {
-            let line = Line::from(spans.iter().map(|s| ratatui::text::Span::raw(s.clone())).collect::<Vec<_>>());
-            let (whole, cut) = (line.to_string(), fit_line(line, cells));
-            let shown = cut.to_string();
-            prop_assert!(text::width(shown.trim_end()) <= cells, "{:?}", cut);
-            prop_assert!(shown == whole || cut.to_string().ends_with('…'), "{:?}", cut);
-        }
-
         #[test]
         fn the_selected_row_is_always_seen(
             offset in 0usize..500, count in 1usize..400, selected in 0usize..400, height in 1usize..60
