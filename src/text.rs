@@ -116,6 +116,14 @@ pub fn fit(text: &str, cells: usize) -> String {
     out
 }
 
+/// A label such as `weekday/Wednesday` in at most `cells`: whole, else what follows the slash, which tells more.
+pub fn label(text: &str, cells: usize) -> String {
+    match text.rsplit_once('/') {
+        Some((_, tail)) if width(text) > cells && !tail.is_empty() => fit(tail, cells),
+        _ => fit(text, cells),
+    }
+}
+
 /// [`fit`], then filled with spaces on the right to exactly `cells`.
 pub fn pad(text: &str, cells: usize) -> String {
     let mut out = fit(text, cells);
@@ -232,6 +240,14 @@ pub fn ascii(symbol: &str) -> &str {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_label_that_is_cut_keeps_what_tells() {
+        assert_eq!(label("weekday/Wednesday", 20), "weekday/Wednesday");
+        assert_eq!(label("weekday/Wednesday", 12), "Wednesday");
+        assert_eq!(label("weekday/Wednesday", 6), "Wedne…");
+        assert_eq!(label("code/", 3), "co…");
+    }
 
     #[test]
     fn nothing_that_a_terminal_obeys_gets_through() {

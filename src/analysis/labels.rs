@@ -86,6 +86,15 @@ impl<'a> LabelBase<'a> {
     }
 }
 
+/// Of each feature the share of its ΣY on labels in whose name `text` is written, whatever the case.
+pub fn shares_on(factors: &Factors, tokens: &TokenTable, text: &str) -> Vec<f32> {
+    let found = matrix(factors, tokens);
+    let text = text.to_lowercase();
+    let wanted: Vec<bool> = found.labels.iter().map(|label| label.to_lowercase().contains(&text)).collect();
+    let sum = |shares: &Vec<f32>| shares.iter().zip(&wanted).filter(|(_, w)| **w).map(|(s, _)| s).sum();
+    found.shares.iter().map(sum).collect()
+}
+
 /// Every feature's share of ΣY on every label: one pass over the coefficients, features in parallel.
 pub fn matrix(factors: &Factors, tokens: &TokenTable) -> LabelMatrix {
     let labels = LabelBase::new(tokens, factors.coefficients.rows);

@@ -49,6 +49,12 @@ pub struct SteerArgs {
     /// What is done along the directions
     #[arg(long, value_enum, default_value_t = ModeArg::Add)]
     pub mode: ModeArg,
+    /// Of each feature the neurons that more than half of these features of the same fit have: 14,20,30
+    #[arg(long, value_delimiter = ',', value_name = "IDS", conflicts_with = "exclusive_of")]
+    pub core_of: Vec<usize>,
+    /// Of each feature the neurons that none of these others of the same fit has
+    #[arg(long, value_delimiter = ',', value_name = "IDS")]
+    pub exclusive_of: Vec<usize>,
     /// + promotes, - suppresses
     #[arg(long, default_value = "+", value_parser = ["+", "-"], allow_hyphen_values = true)]
     pub sign: String,

@@ -23,7 +23,7 @@ use crate::factor::{FitConfig, Stop, Sweep};
 use crate::model::generate::Sampling;
 use crate::model::source::ModelEntry;
 use crate::model::{DeviceChoice, HookPoint, HookSite, ModelInfo};
-pub use crate::steering::SteerPart;
+pub use crate::steering::{Mode, SteerPart};
 use crate::steering::{Positions, SteerInfo, Strength};
 use crate::study::{FitEntry, SaeEntry, StudyEntry};
 use crate::task::Progress;
@@ -137,6 +137,9 @@ pub struct SteerAsk {
     pub features: Vec<(usize, f32)>,
     /// Which of their neurons.
     pub part: SteerPart,
+    /// What is done along them.
+    #[serde(default)]
+    pub mode: Mode,
     /// The text to continue.
     pub prompt: String,
     /// α or KL.
@@ -160,6 +163,8 @@ pub enum Probe {
     Fires(String),
     /// The share of its strongest contexts in whose sample this is written.
     Context(String),
+    /// The share of its ΣY on labels in whose name this is written.
+    Label(String),
 }
 
 /// What the shells may ask.
@@ -228,6 +233,10 @@ pub enum Command {
     },
     /// Writes the dendrogram by this linkage as the file's ending says: `.svg`, `.nwk` (Newick) or `.json`.
     ExportTree(Overlap, Linkage, PathBuf),
+    /// Writes the clusters of the dendrogram cut at this height as JSON.
+    ExportClusters(Overlap, Linkage, f32, PathBuf),
+    /// Writes the levels that were found last, of the fit on show, as JSON.
+    ExportLevels(PathBuf),
     /// Write the names and notes of the fit on show as JSON.
     ExportNotes(PathBuf),
     /// Take names and notes from such a file; features that it does not name keep theirs.

@@ -19,6 +19,8 @@ pub mod saes;
 mod session;
 pub mod sets;
 pub mod steering;
+#[cfg(test)]
+mod tests;
 pub mod training;
 
 use std::collections::HashMap;
@@ -46,8 +48,14 @@ use session::{Session, lock};
 pub fn start() -> std::io::Result<(Sender<Command>, Receiver<Event>)> {
     let (commands, inbox) = unbounded();
     let (outbox, events) = unbounded();
+    let engine = engine(outbox)?;
+    std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine.run(&inbox))?;
+    Ok((commands, events))
+}
+
+fn engine(outbox: Sender<Event>) -> std::io::Result<Engine> {
     let session = Arc::new(Session::new(outbox));
-    let engine = Engine {
+    Ok(Engine {
         work: engine_lane(&session, "work")?,
         read: Arc::new(engine_lane(&session, "read")?),
         trace: engine_lane(&session, "trace")?,
@@ -55,12 +63,11 @@ pub fn start() -> std::io::Result<(Sender<Command>, Receiver<Event>)> {
         train: engine_lane(&session, "train")?,
         sets: engine_lane(&session, "sets")?,
         errands: engine_lane(&session, "errands")?,
+        levels: engine_lane(&session, "levels")?,
         session,
         cancels: Arc::default(),
         hold: Arc::default(),
-    };
-    std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine.run(&inbox))?;
-    Ok((commands, events))
+    })
 }
 
 fn engine_lane(session: &Arc<Session>, name: &str) -> std::io::Result<Lane> {
@@ -109,6 +116,8 @@ struct Engine {
     /// What is on show changes here alone while no fit runs: one after another.
     sets: Lane,
     errands: Lane,
+    /// Questions are not to wait for features of features.
+    levels: Lane,
     cancels: Arc<Mutex<HashMap<Job, CancelToken>>>,
     hold: Arc<Hold>,
 }
@@ -135,6 +144,7 @@ impl Engine {
         self.train.finish();
         self.sets.finish();
         self.errands.finish();
+        self.levels.finish();
         if let Ok(read) = Arc::try_unwrap(self.read) {
             read.finish();
         }
@@ -183,6 +193,10 @@ impl Engine {
             Command::ExportTree(overlap, linkage, path) => {
                 self.read(move |s| reading::export_tree(s, overlap, linkage, &path))
             }
+            Command::ExportClusters(overlap, linkage, height, path) => {
+                self.read(move |s| reading::export_clusters(s, overlap, linkage, height, &path))
+            }
+            Command::ExportLevels(path) => self.read(move |s| reading::export_levels(s, &path)),
             Command::ExportNotes(path) => self.read(move |s| reading::export_notes(s, &path)),
             Command::ImportNotes(path) => self.read(move |s| reading::import_notes(s, &path)),
             Command::CompareStudy(fit, dir) => self.read(move |s| reading::compare_study(s, &fit, &dir)),
@@ -297,7 +311,11 @@ impl Engine {
         let token = CancelToken::default();
         self.replace_token(Job::Levels, &token);
         let session = self.session.clone();
-        self.errands.submit(move || {
+        self.levels.submit(move || {
+            // Newer ones have replaced these before they began.
+            if token.is_cancelled() {
+                return;
+            }
             let work = |ctx: &TaskCtx| Ok(((), reading::levels(&session, growth, together, ctx)?));
             let _ = run_job(&session, Job::Levels, &token, work);
         });

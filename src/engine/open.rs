@@ -16,7 +16,7 @@ use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::factor::{Factors, FitConfig, Sweep};
 use crate::model::{BosRule, DeviceChoice, HookPoint, LoadOptions, Model, source};
-use crate::study::{self, Notes, Study};
+use crate::study::{self, FitEntry, Notes, Study};
 use crate::task::{CancelToken, TaskCtx};
 
 /// The logit lens of a moving fit runs at most this often.
@@ -57,7 +57,7 @@ impl Opener {
                 self.session.log(Level::Error, problem);
             }
             let fits = study.fits()?;
-            let newest = fits.last().cloned();
+            let newest = fits.last().map(|newest| left_with(&study, &fits).unwrap_or(newest).clone());
             let hook = newest
                 .as_ref()
                 .map(|f| f.hook)
@@ -65,7 +65,7 @@ impl Opener {
                 .ok_or_else(|| Error::file(dir.join("study.json"), "names no hook: collect it again"))?;
             self.take_study(study, hook)?;
             if newest.as_ref().is_some_and(|f| f.relative_error.is_some()) {
-                self.show_saved(None)?;
+                self.show_saved(newest.as_ref().map(|f| f.name.as_str()))?;
             }
             let id = manifest.model.as_ref().map(|m| m.id.clone());
             if let Some(id) = &id {
@@ -310,6 +310,13 @@ impl Opener {
         let words = format!("relative error {:.4} after {} sweeps, {:.1} s", f.relative_error, f.sweep, f.seconds);
         if end.stop.is_none() { Err(Error::Cancelled) } else { Ok(words) }
     }
+}
+
+/// The fit that was on show when the explorer was left. One that was interrupted after that goes on first.
+fn left_with<'a>(study: &Study, fits: &'a [FitEntry]) -> Option<&'a FitEntry> {
+    fits.last().filter(|newest| newest.relative_error.is_some())?;
+    let session = study.session()?;
+    fits.iter().find(|fit| fit.relative_error.is_some() && session["fit"] == fit.name.as_str())
 }
 
 /// What to do with a fit that was stopped early.

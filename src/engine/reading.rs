@@ -6,11 +6,11 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::open::bos_rule;
-use super::session::{Session, lock};
+use super::session::{Renoted, Session, lock};
 use super::{Event, Level, Probe};
 use crate::analysis::hierarchy::{self, Linkage};
 use crate::analysis::neurons::{self, Overlap};
-use crate::analysis::{FeatureRow, compare as features, contexts, lens, levels as described};
+use crate::analysis::{FeatureRow, compare as features, contexts, labels, lens, levels as described};
 use crate::error::{Error, Result};
 use crate::factor::recursive::{self, Growth, joint};
 use crate::interop::{self, dendrogram};
@@ -82,6 +82,43 @@ pub(super) fn export_tree(session: &Session, overlap: Overlap, linkage: Linkage,
     Ok(())
 }
 
+/// Writes the clusters below a height, each with its features and their labels.
+pub(super) fn export_clusters(
+    session: &Session,
+    overlap: Overlap,
+    linkage: Linkage,
+    height: f32,
+    path: &Path,
+) -> Result<()> {
+    let shown = session.shown()?;
+    let tree = hierarchy::tree_by(&shown.factors.features, overlap, linkage);
+    let notes = session.notes();
+    let label = |&id: &usize| {
+        let mut row = shown.rows[id].clone();
+        contexts::take_notes(&mut row, &notes);
+        dendrogram::leaf_label(&row)
+    };
+    let clusters: Vec<_> = hierarchy::cut(&tree, height)
+        .into_iter()
+        .map(|ids| json!({"labels": ids.iter().map(label).collect::<Vec<_>>(), "features": ids}))
+        .collect();
+    let object = json!({"fit": shown.fit, "measure": tree.measure, "height": height, "clusters": clusters});
+    crate::disk::write_atomic(path, (object.to_string() + "\n").as_bytes())?;
+    session.emit(Event::Exported(path.to_path_buf()));
+    Ok(())
+}
+
+/// Writes the levels that were found last.
+pub(super) fn export_levels(session: &Session, path: &Path) -> Result<()> {
+    let fit = session.shown()?.fit;
+    let levels = lock(&session.last_levels).clone().filter(|(of, _)| *of == fit);
+    let (_, levels) = levels.ok_or_else(|| Error::refused("the levels of this fit were not found yet"))?;
+    let object = interop::levels::to_json(&levels, &fit);
+    crate::disk::write_atomic(path, (object.to_string() + "\n").as_bytes())?;
+    session.emit(Event::Exported(path.to_path_buf()));
+    Ok(())
+}
+
 /// Features side by side, in the residual stream as well where a model is open.
 pub(super) fn compare(session: &Session, ids: &[usize]) -> Result<()> {
     let shown = session.shown()?;
@@ -118,7 +155,9 @@ pub(super) fn levels(session: &Session, growth: Growth, together: bool, ctx: &Ta
         described::promote(&mut levels, &found, &model, shown.hook)?;
     }
     let words = counts.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
-    session.emit(Event::Levels(Arc::new(levels)));
+    let levels = Arc::new(levels);
+    *lock(&session.last_levels) = Some((shown.fit, levels.clone()));
+    session.emit(Event::Levels(levels));
     Ok(format!("levels of {words} features"))
 }
 
@@ -175,6 +214,7 @@ pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
             check_ids(&[*id], factors.features.columns())?;
             neurons::cosines_with(&factors.features, *id)
         }
+        Probe::Label(text) => labels::shares_on(factors, &*session.tokens()?, text),
         Probe::Context(text) => contexts::shares_with(factors, &*session.tokens()?, text),
         Probe::Fires(text) => {
             let model = session.model()?;
@@ -205,24 +245,22 @@ pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
 pub(super) fn note_feature(session: &Session, id: usize, line: &str) -> Result<()> {
     let shown = session.shown()?;
     check_ids(&[id], shown.factors.features.columns())?;
-    renote(session, |notes| notes.set(id, line))
+    renote(session, &[id], |notes| notes.set(id, line))
 }
 
-/// Changes the notes on the fit on show, saves them and remembers those before.
-fn renote(session: &Session, change: impl FnOnce(&mut Notes)) -> Result<()> {
+/// Changes the notes on these features of the fit on show and saves them; those before can be had back.
+fn renote(session: &Session, ids: &[usize], change: impl FnOnce(&mut Notes)) -> Result<()> {
     let shown = session.shown()?;
     if shown.set.is_some() {
         return Err(Error::refused("names and notes are of a fit's features: go back to the fit first"));
     }
-    let before = (*session.notes()).clone();
-    let mut notes = before.clone();
-    change(&mut notes);
-    save(session, &shown.fit, notes)?;
+    let fit = shown.fit;
+    let before = save(session, &fit, change)?.of(ids);
     let mut undo = lock(&session.undo);
     if undo.len() == UNDO {
         undo.remove(0);
     }
-    undo.push((shown.fit, before));
+    undo.push(Renoted { fit, ids: ids.to_vec(), before });
     drop(undo);
     session.emit_features()
 }
@@ -232,13 +270,13 @@ pub(super) fn undo_note(session: &Session) -> Result<()> {
     let shown = session.shown()?;
     let last = {
         let mut undo = lock(&session.undo);
-        let at = undo.iter().rposition(|(fit, _)| *fit == shown.fit);
+        let at = undo.iter().rposition(|change| change.fit == shown.fit);
         at.map(|at| undo.remove(at))
     };
-    let Some((fit, notes)) = last else {
+    let Some(Renoted { fit, ids, before }) = last else {
         return Err(Error::refused("nothing was noted on this fit since it was opened"));
     };
-    save(session, &fit, notes)?;
+    save(session, &fit, |notes| notes.put(&ids, before))?;
     session.emit_features()
 }
 
@@ -254,16 +292,17 @@ pub(super) fn import_notes(session: &Session, path: &Path) -> Result<()> {
     let taken = Notes::read(path)?;
     let ids: Vec<usize> = taken.ids().collect();
     check_ids(&ids, session.shown()?.factors.features.columns())?;
-    renote(session, |notes| notes.take(taken))?;
+    renote(session, &ids, |notes| notes.take(taken))?;
     session.log(Level::Info, format!("notes of {} features taken from {}", ids.len(), path.display()));
     Ok(())
 }
 
-fn save(session: &Session, fit: &str, notes: Notes) -> Result<()> {
-    match lock(&session.study).as_ref() {
-        Some(study) => study.save_notes(fit, &notes)?,
+/// Changes the notes on a fit as they stand on disk: a person may have edited them since. What they were before.
+fn save(session: &Session, fit: &str, change: impl FnOnce(&mut Notes)) -> Result<Notes> {
+    let (before, now) = match lock(&session.study).as_ref() {
+        Some(study) => study.change_notes(fit, change)?,
         None => return Err(Error::refused("no study is open")),
-    }
-    session.set_notes(notes);
-    Ok(())
+    };
+    session.set_notes(now);
+    Ok(before)
 }

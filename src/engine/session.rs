@@ -11,7 +11,7 @@ use super::sets::{self, OpenSet};
 use super::{Event, FeatureList, Job, Level, StudyInfo};
 use crate::activations::Block;
 use crate::analysis::lens;
-use crate::analysis::{FeatureCard, FeatureRow, NeuronCard, ScoredToken, contexts};
+use crate::analysis::{FeatureCard, FeatureRow, Levels, NeuronCard, ScoredToken, contexts};
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::factor::encode::Encoder;
@@ -32,6 +32,14 @@ pub(super) struct Shown {
     pub promoted: Arc<Vec<Vec<String>>>,
     /// The set that it is, where it is no fit.
     pub set: Option<OpenSet>,
+}
+
+/// A change of notes.
+pub(super) struct Renoted {
+    pub fit: String,
+    pub ids: Vec<usize>,
+    /// What was noted of these features.
+    pub before: Notes,
 }
 
 /// How many promoted tokens a line of the list shows.
@@ -63,8 +71,10 @@ pub(super) struct Session {
     pub shown: RwLock<Option<Shown>>,
     /// The feature that the shell looks at, for export.
     pub last_card: Mutex<Option<FeatureCard>>,
-    /// Notes as they were before each change: the fit's name with them.
-    pub undo: Mutex<Vec<(String, Notes)>>,
+    /// The levels found last, and the fit that they are of.
+    pub last_levels: Mutex<Option<(String, Arc<Levels>)>>,
+    /// Changes of notes that can be taken back, the last at the end.
+    pub undo: Mutex<Vec<Renoted>>,
     encoder: Mutex<Option<(u64, Arc<Encoder>)>>,
     /// Counts replacements of `shown`: what was derived from an older one is stale.
     generation: AtomicU64,
@@ -93,6 +103,7 @@ impl Session {
             notes: RwLock::default(),
             shown: RwLock::default(),
             last_card: Mutex::default(),
+            last_levels: Mutex::default(),
             undo: Mutex::default(),
             encoder: Mutex::default(),
             generation: AtomicU64::new(0),

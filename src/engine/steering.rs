@@ -4,7 +4,7 @@ use super::SteerAsk;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::model::{BosRule, HookPoint, Model};
-use crate::steering::{self, Mode, SteerRequest};
+use crate::steering::{self, SteerRequest};
 
 /// Builds the request: a term for each feature, of the part of its neurons that was asked for.
 pub fn request(
@@ -27,7 +27,7 @@ pub fn request(
         strength: ask.strength,
         negative: ask.negative,
         positions: ask.positions,
-        mode: Mode::Add,
+        mode: ask.mode,
         prompts: vec![ask.prompt.clone()],
         samples: ask.samples,
         sampling: ask.sampling,

@@ -11,7 +11,9 @@ use crate::engine::directions::{self, Place, Reference};
 use crate::error::{Error, Result};
 use crate::model::generate::Sampling;
 use crate::model::{HookPoint, Model};
-use crate::steering::{SteerEvent, SteerRequest, SteerTerm, Strength, direction_term, steer};
+use crate::steering::{
+    SteerEvent, SteerPart, SteerRequest, SteerTerm, Strength, direction_term, part_direction, steer,
+};
 use crate::study::Study;
 use crate::task::TaskCtx;
 
@@ -19,7 +21,8 @@ pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let (strength, wanted) = (strength(args)?, Reference::parse_list(&args.features)?);
     let study = Study::open_read_only(&args.study)?;
-    let chosen = Chosen::open(&study, &wanted, &args.place.place(), &ctx)?;
+    let mut chosen = Chosen::open(&study, &wanted, &args.place.place(), &ctx)?;
+    take_part(&mut chosen, &wanted, &study, args)?;
     let model = model_of(&study, args.device, None, out, &ctx)?;
     let request = SteerRequest {
         terms: chosen.iter().map(|c| c.term(&model)).collect::<Result<_>>()?,
@@ -61,6 +64,29 @@ pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
         let prompt = &args.prompt[i / args.samples];
         out.line(&format!("\nbaseline {}  {prompt}{}", i + 1, plain(baseline)))?;
         out.line(&format!("steered  {}  {prompt}{}", i + 1, plain(steered)))?;
+    }
+    Ok(())
+}
+
+/// Of features their core or their own neurons, where that is asked for.
+fn take_part(chosen: &mut [Chosen], wanted: &[Reference], study: &Study, args: &SteerArgs) -> Result<()> {
+    let part = match (args.core_of.as_slice(), args.exclusive_of.as_slice()) {
+        ([], []) => return Ok(()),
+        (core, []) => SteerPart::CoreOf(core.to_vec()),
+        (_, others) => SteerPart::ExclusiveOf(others.to_vec()),
+    };
+    for (one, reference) in chosen.iter_mut().zip(wanted) {
+        let SetKind::Fit(name) = &reference.kind else {
+            let said = format!("--core-of and --exclusive-of take features of a fit, not {}", one.set);
+            return Err(Error::usage(said));
+        };
+        let place = args.place.place();
+        let name = match name.clone().or(place.fit.clone()) {
+            Some(name) => Some(name),
+            None => place.resolve(study)?.1.map(|fit| fit.name),
+        };
+        let (_, factors) = study.load_fit(name.as_deref())?;
+        one.column = part_direction(&factors, one.id, &part)?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::cli::{TreeArgs, TreeFormat};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::factor::recursive::{self, joint};
-use crate::interop::dendrogram;
+use crate::interop::{dendrogram, levels as levels_json};
 use crate::text;
 
 pub(super) fn run(args: &TreeArgs, out: &mut Output) -> Result<()> {
@@ -97,16 +97,7 @@ fn recursive_levels(args: &TreeArgs, out: &mut Output) -> Result<()> {
         levels::promote(&mut described, &found, &model, entry.hook)?;
     }
     if out.is_json() || args.format == TreeFormat::Json {
-        let nodes: Vec<_> = described
-            .nodes
-            .iter()
-            .map(|n| {
-                let mut node = serde_json::to_value(n).unwrap_or_default();
-                node["height"] = json!(n.level);
-                node
-            })
-            .collect();
-        let object = json!({"fit": entry.name, "growth": described.growth, "levels": described.levels, "nodes": nodes});
+        let object = levels_json::to_json(&described, &entry.name);
         return write(args, &format!("{object}\n"), out);
     }
     write(args, &level_lines(&described), out)

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::analysis::{Context, FeatureCard, ScoredToken};
+use super::markdown::{cell, emphasised, table};
+use crate::analysis::{Context, FeatureCard, NeuronCard, ScoredToken};
 
 /// Contexts that a Markdown page shows.
 const MARKDOWN_CONTEXTS: usize = 15;
@@ -67,33 +68,29 @@ pub fn to_markdown(card: &FeatureCard, fit: &str) -> String {
     page
 }
 
-/// Bold around the word itself, not around its leading space, which Markdown would not read as bold.
-fn emphasised(token: &str) -> String {
-    let word = token.trim();
-    let (before, after) = token.split_once(word).unwrap_or(("", ""));
-    if word.is_empty() { cell(token) } else { format!("{}**{}**{}", cell(before), cell(word), cell(after)) }
+/// One neuron as a JSON object.
+pub fn neuron_to_json(card: &NeuronCard, fit: &str) -> Value {
+    let features: Vec<Value> = card
+        .features
+        .iter()
+        .map(|(id, weight, token)| json!({"id": id, "weight": weight, "top_token": token}))
+        .collect();
+    json!({
+        "neuron": card.index, "fit": fit, "features": features, "promoted": logits(&card.promoted),
+        "suppressed": logits(&card.suppressed), "contexts": card.contexts.iter().map(context).collect::<Vec<_>>(),
+    })
 }
 
-/// Text that cannot break a Markdown table or hide anything.
-fn cell(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\n' | '\r' => "⏎".to_owned(),
-            '|' | '*' | '`' | '\\' | '<' | '_' => format!("\\{c}"),
-            c if c.is_control() => c.escape_default().to_string(),
-            c => c.to_string(),
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_cannot_break_the_table() {
-        assert_eq!(emphasised(" a|b\n"), " **a\\|b**⏎");
-        assert_eq!(emphasised("\n"), "⏎");
-        assert_eq!(cell("<b>"), "\\<b>");
+/// One neuron as a Markdown page.
+pub fn neuron_to_markdown(card: &NeuronCard, fit: &str) -> String {
+    let tokens = |tokens: &[ScoredToken]| {
+        tokens.iter().map(|t| format!("`{}` {:.2}", cell(t.token.trim()), t.value)).collect::<Vec<_>>().join(", ")
+    };
+    let features: Vec<Vec<String>> =
+        card.features.iter().map(|(id, w, token)| vec![id.to_string(), format!("{w:+.3}"), token.clone()]).collect();
+    let mut page = format!("# Neuron {}\n\nFit `{fit}`, used by {} features.\n", card.index, card.features.len());
+    if !card.promoted.is_empty() {
+        page += &format!("\nPromotes {}\n\nSuppresses {}\n", tokens(&card.promoted), tokens(&card.suppressed));
     }
+    page + "\n" + &table(&["feature", "weight", "strongest token"], &features)
 }

@@ -7,6 +7,8 @@ pub mod archive;
 pub mod card;
 pub mod dendrogram;
 mod floats;
+pub mod levels;
+pub mod markdown;
 pub mod npy;
 pub mod plot;
 pub mod sae;

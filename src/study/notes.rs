@@ -82,6 +82,25 @@ impl Notes {
         self.details.extend(other.details);
     }
 
+    /// What is noted of these features alone.
+    pub fn of(&self, ids: &[usize]) -> Self {
+        let mut out = Self::default();
+        for id in ids {
+            out.names.extend(self.names.get(id).map(|name| (*id, name.clone())));
+            out.details.extend(self.details.get(id).map(|note| (*id, note.clone())));
+        }
+        out
+    }
+
+    /// Of these features what `other` says, and nothing where it says nothing.
+    pub fn put(&mut self, ids: &[usize], other: Self) {
+        for id in ids {
+            self.names.remove(id);
+            self.details.remove(id);
+        }
+        self.take(other);
+    }
+
     /// Feature `id` as one line that [`Notes::set`] reads: `a name #tag #tag *4 -- a text`.
     pub fn line(name: Option<&str>, note: &Note) -> String {
         let mut parts: Vec<String> = name.map(str::to_owned).into_iter().collect();
@@ -163,6 +182,19 @@ impl Study {
         let mut all = self.all_notes()?;
         all.insert(fit.to_owned(), notes.clone());
         disk::write_atomic(&self.dir.join(NOTES), &json_bytes(&all)?)
+    }
+
+    /// Changes what is noted of a fit as it stands on disk, where a person may have edited it, and saves it, atomically.
+    /// What it was before, and what it is now.
+    pub fn change_notes(&self, fit: &str, change: impl FnOnce(&mut Notes)) -> Result<(Notes, Notes)> {
+        let _lock = self.lock_for_now()?;
+        let mut all = self.all_notes()?;
+        let before = all.get(fit).cloned().unwrap_or_default();
+        let mut now = before.clone();
+        change(&mut now);
+        all.insert(fit.to_owned(), now.clone());
+        disk::write_atomic(&self.dir.join(NOTES), &json_bytes(&all)?)?;
+        Ok((before, now))
     }
 
     /// Notes that the features of a new save of `fit` begin with: those of the factors that it replaces, else of the newest

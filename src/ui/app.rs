@@ -56,6 +56,8 @@ pub struct App {
     fresh: bool,
     /// The study whose session was restored.
     restored: Option<PathBuf>,
+    /// A session was restored, and the features that it speaks of are not there yet.
+    returning: bool,
     mouse: bool,
     closing: Option<Duration>,
     cancelled_at: Option<Duration>,
@@ -90,6 +92,7 @@ impl App {
             initial: options.initial,
             fresh: options.fresh,
             restored: None,
+            returning: false,
             mouse: options.mouse,
             closing: None,
             cancelled_at: None,
@@ -185,6 +188,9 @@ impl App {
     fn engine(&mut self, event: &Event) -> Vec<Effect> {
         let first_study = matches!(event, Event::Study(study) if self.restored.as_ref() != Some(&study.dir));
         let before = self.world.features.as_ref().map(|list| list.fit.clone());
+        if matches!(event, Event::Features(list) if before.is_none() && self.world.is_other_fit(&list.fit)) {
+            self.trail.clear();
+        }
         self.world.apply(event);
         let mut effects = Vec::new();
         if let Some((id, line)) = self.unsaved.take_if(|_| matches!(event, Event::Features(_)))
@@ -200,8 +206,11 @@ impl App {
         if let (Event::Study(study), true) = (event, first_study) {
             self.restored = Some(study.dir.clone());
             self.cards = cards::Cards::default();
-            if let (Some(session), false) = (&study.session, self.fresh) {
-                effects.extend(self.restore(session));
+            match &study.session {
+                Some(session) if !self.fresh => self.restore(session),
+                // The engine opens the fit that the session was left with.
+                Some(session) => effects.extend(self.newest_fit(study, session)),
+                None => {}
             }
         }
         let other = matches!((event, before), (Event::Features(list), Some(before)) if list.fit != before);
@@ -217,6 +226,9 @@ impl App {
             effects.extend(self.after_select());
         }
         effects.extend(self.card_event(event));
+        if matches!(event, Event::Features(_)) && std::mem::take(&mut self.returning) {
+            effects.extend(self.arrive());
+        }
         match event {
             // A result that shows itself needs no words.
             Event::Done(_, text) if text.is_empty() => {}
@@ -253,9 +265,10 @@ impl App {
     fn with<R>(&mut self, id: PaneId, f: impl FnOnce(&mut dyn Pane, &Cx) -> R) -> Option<R> {
         let area = self.pane_area(id);
         let focused = self.place == id;
+        let contexts_seen = self.contexts_seen();
         let Self { world, theme, keymap, panes, .. } = self;
         let pane = panes.iter_mut().find(|p| p.id() == id)?;
-        Some(f(pane.as_mut(), &Cx { world, theme, keymap, area, focused }))
+        Some(f(pane.as_mut(), &Cx { world, theme, keymap, area, focused, contexts_seen }))
     }
 
     /// What a pane may look at, for drawing and hints.
@@ -266,7 +279,12 @@ impl App {
             keymap: &self.keymap,
             area: self.pane_area(id),
             focused: self.place == id && self.overlay.is_none(),
+            contexts_seen: self.contexts_seen(),
         }
+    }
+
+    fn contexts_seen(&self) -> bool {
+        self.layout().pane(PaneId::Contexts).is_some()
     }
 
     /// A pane, where this build has it.
@@ -344,6 +362,7 @@ impl App {
                     }
                     effects.push(self.send(command));
                 }
+                Step::Offer(copies) => self.overlay = Some(Overlay::Copy(copies)),
                 Step::Copy(text, what) => effects.push(Effect::Copy(text, what)),
                 Step::Select(id) => effects.extend(self.select(id)),
                 Step::Visit(id) => effects.extend(self.visit(id)),

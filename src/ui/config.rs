@@ -118,8 +118,11 @@ impl Reader<'_> {
         for (spelling, value) in keys {
             let at = spelling.span().start;
             let Some(key) = Key::parse(spelling.get_ref()) else {
-                let what =
-                    format!("unknown key '{}': write it as j, G, ctrl-o, pageup, f5 or space", spelling.get_ref());
+                let (spelling, bare) = (spelling.get_ref(), spelling.get_ref().to_ascii_lowercase());
+                let name = bare.rsplit_once('-').map_or(bare.as_str(), |(_, name)| name);
+                let near = nearest(name, Key::names());
+                let near = if near.contains("did you mean") { near } else { String::new() };
+                let what = format!("unknown key '{spelling}'{near}: write it as j, G, ctrl-o, pageup, f5 or space");
                 self.complain(at, &what);
                 continue;
             };
@@ -128,7 +131,24 @@ impl Reader<'_> {
                 continue;
             };
             match Action::by_name(name) {
-                Some(action) => self.config.keymap.bind(key, action),
+                Some(action) => {
+                    // A key that does the same in every pane takes it from those that had a use of their own for it.
+                    let lost = self.config.keymap.bind(key, action);
+                    let lost =
+                        lost.into_iter().filter(|a| !a.info().panes.is_empty() && action.info().panes.is_empty());
+                    for other in lost {
+                        let (keymap, place) = (&self.config.keymap, other.info().place());
+                        let left = match keymap.keys(other).as_slice() {
+                            [] => format!(
+                                "has no key now; : finds it, or \"KEY\" = \"{}\" gives it one",
+                                other.info().name
+                            ),
+                            keys => format!("is at {}", keys.join(", ")),
+                        };
+                        let what = format!("'{key}' is {name} everywhere now: {} in {place} {left}", other.info().name);
+                        self.complain(at, &what);
+                    }
+                }
                 None if name == "none" => self.config.keymap.release(key),
                 None => {
                     let near = nearest(name, ACTIONS.iter().map(|info| info.name));
@@ -196,8 +216,22 @@ mod tests {
         assert!(said.contains("config.toml:2: unknown setting 'muose'; did you mean 'mouse'?"), "{said}");
         assert!(said.contains("config.toml:4: unknown action 'sorrt'; did you mean 'sort'?"), "{said}");
         assert!(said.contains("config.toml:5: unknown key 'hyper-x'"), "{said}");
+        let near = read("[keys]\npagedwn = \"sort\"\n\"ctrl-entre\" = \"sort\"\n").problems.join("\n");
+        assert!(near.contains("did you mean 'pagedown'?") && near.contains("did you mean 'enter'?"), "{near}");
         assert_eq!(config.problems.len(), 4);
         assert_eq!(config.keymap.action(Key::parse("y").unwrap(), PaneId::Features), Some(Action::Zoom));
+    }
+
+    #[test]
+    fn a_key_for_everywhere_takes_it_from_a_pane_and_says_so() {
+        let config = read("[keys]\ns = \"help\"\n");
+        let action = |pane| config.keymap.action(Key::parse("s").unwrap(), pane);
+        assert_eq!((action(PaneId::Features), action(PaneId::Fit)), (Some(Action::Help), Some(Action::Help)));
+        let said = config.problems.join("\n");
+        assert!(said.contains("config.toml:2: 's' is help everywhere now: sort in Features"), "{said}");
+        // What a person bound keeps its own key.
+        let both = read("[keys]\ns = \"help\"\n\"ctrl-s\" = \"sort\"\n");
+        assert_eq!(both.keymap.action(Key::parse("ctrl-s").unwrap(), PaneId::Features), Some(Action::Sort));
     }
 
     #[test]

@@ -63,6 +63,8 @@ impl Heat<'_> {
         let value = self.value(token);
         let mut text = space.to_owned();
         if self.theme.marks() && !self.digits {
+            // No colour tells the sign.
+            text.extend((self.ramp == Ramp::Diverging && value <= -FLOOR * self.max && value < 0.0).then_some('-'));
             text.extend(Theme::mark(value, self.max));
         }
         text.push_str(&text::clean(body));
@@ -132,7 +134,10 @@ impl Heat<'_> {
         let peak = peak.min(n - 1);
         let column = column.min(width - 1);
         let mut head: Vec<Span> = Vec::new();
-        let mut room = column;
+        let before: usize = (0..peak).map(|token| self.cell(token).width).sum();
+        // What does not fit is told of, and takes a cell for that.
+        let cut = before > column && column > 1;
+        let mut room = column - usize::from(cut);
         for token in (0..peak).rev() {
             let cell = self.cell(token);
             if cell.width > room {
@@ -143,6 +148,9 @@ impl Heat<'_> {
             }
             room -= cell.width;
             head.push(Span::styled(cell.text, cell.style));
+        }
+        if cut {
+            head.push(Span::styled("…", self.theme.dim()));
         }
         head.push(Span::raw(" ".repeat(room)));
         head.reverse();
@@ -273,7 +281,7 @@ pub fn legend(theme: &Theme, ramp: Ramp, max: f32, digits: bool) -> Line<'static
     if digits {
         spans.push(Span::styled("⁰¹²³⁴⁵⁶⁷⁸⁹", theme.text()));
     } else if theme.marks() {
-        spans.push(Span::styled(if ramp == Ramp::Diverging { "█▓▒░·░▒▓█" } else { "·░▒▓█" }, theme.text()));
+        spans.push(Span::styled(if ramp == Ramp::Diverging { "-█▓▒░·░▒▓█" } else { "·░▒▓█" }, theme.text()));
     } else {
         spans.extend(theme.steps(ramp).iter().map(|style| Span::styled(" ", *style)));
     }
@@ -327,6 +335,32 @@ mod tests {
         assert_eq!(line, "  It was █Sunday ░again");
         let short = heat(&tokens[2..], &[10.0, 3.0], &theme).aligned(24, 0, 8).to_string();
         assert_eq!(short, "         █Sunday ░again");
+    }
+
+    #[test]
+    fn without_colours_a_minus_tells_the_sign() {
+        let theme = Theme::new(Profile::Mono, false);
+        let tokens = words(&["up", " down", " little"]);
+        let signed = Heat { ramp: Ramp::Diverging, ..heat(&tokens, &[9.0, -9.0, -0.1], &theme) };
+        assert_eq!(shown(&signed.wrapped(40, 0, 3)), ["█up -█down little"]);
+        let reversed = ratatui::style::Modifier::REVERSED;
+        assert!(signed.wrapped(40, 0, 3)[0].spans.iter().all(|s| !s.style.add_modifier.contains(reversed)));
+    }
+
+    #[test]
+    fn a_bar_in_a_reversed_row_is_no_hole() {
+        let line = Line::from("#3 ██▌");
+        let mono = Theme::new(Profile::Mono, false);
+        assert_eq!(crate::ui::panes::shaded(line.clone(), &mono).to_string(), "#3 ▒▒▌");
+        assert_eq!(crate::ui::panes::shaded(line.clone(), &Theme::new(Profile::TrueColour, false)), line);
+    }
+
+    #[test]
+    fn a_line_that_begins_inside_a_text_says_so() {
+        let theme = Theme::new(Profile::TrueColour, false);
+        let tokens = words(&["Wednesday", " night", " peak", " after"]);
+        let line = heat(&tokens, &[0.0; 4], &theme).aligned(24, 2, 8).to_string();
+        assert_eq!(line, "…y night peak after");
     }
 
     #[test]

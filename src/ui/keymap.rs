@@ -64,6 +64,11 @@ impl Key {
             || self.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT)
     }
 
+    /// The names of keys that have one.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMED.iter().map(|(name, _)| *name)
+    }
+
     /// From its spelling: `j`, `G`, `ctrl-p`, `alt-enter`, `pageup`, `f5`, `space`.
     pub fn parse(spelling: &str) -> Option<Self> {
         let mut modifiers = KeyModifiers::NONE;
@@ -127,11 +132,18 @@ impl Default for Keymap {
 }
 
 impl Keymap {
-    /// Gives `action` the key `key`, which loses what it did in the same panes.
-    pub fn bind(&mut self, key: Key, action: Action) {
+    /// Gives `action` the key `key`, which loses what it did in the same panes: everywhere, for an action that lives
+    /// everywhere. What it did and does no more.
+    pub fn bind(&mut self, key: Key, action: Action) -> Vec<Action> {
         let panes = action.info().panes;
-        self.bindings.retain(|(k, a)| *k != key || a.info().panes != panes);
+        let mut lost = Vec::new();
+        self.bindings.retain(|(k, a)| {
+            let loses = *k == key && (panes.is_empty() || a.info().panes == panes);
+            lost.extend((loses && *a != action).then_some(*a));
+            !loses
+        });
         self.bindings.push((key, action));
+        lost
     }
 
     /// Takes everything from `key`.

@@ -82,7 +82,24 @@ const VIRIDIS: [Rgb; 16] = [
     (253, 231, 37),
 ];
 
-/// ColorBrewer's RdBu, 11 classes, red to blue.
+/// Red to blue about a dark middle: what is strong is bright, what is near zero is close to a dark terminal's ground.
+const DARK_RDBU: [Rgb; 9] = [
+    (255, 190, 160),
+    (247, 120, 92),
+    (201, 57, 57),
+    (120, 26, 38),
+    (46, 42, 46),
+    (20, 54, 106),
+    (32, 104, 178),
+    (88, 166, 232),
+    (176, 220, 255),
+];
+
+/// The same in xterm's colours.
+const DARK_RDBU_256: [u8; DIVERGING_STEPS] =
+    [216, 209, 203, 196, 160, 124, 88, 52, 234, 18, 19, 24, 25, 31, 74, 117, 153];
+
+/// ColorBrewer's RdBu, 11 classes, red to blue, for a light ground: what is strong is dark.
 const RDBU: [Rgb; 11] = [
     (103, 0, 31),
     (178, 24, 43),
@@ -100,7 +117,7 @@ const RDBU: [Rgb; 11] = [
 /// Viridis in xterm's colours: as many steps as stay apart, each lighter than the one before.
 const VIRIDIS_256: [u8; 11] = [53, 54, 24, 30, 36, 71, 77, 113, 148, 184, 220];
 
-/// RdBu in xterm's colours.
+/// RdBu in xterm's colours, for a light ground.
 const RDBU_256: [u8; DIVERGING_STEPS] = [52, 88, 124, 167, 173, 216, 223, 255, 231, 255, 153, 117, 110, 67, 25, 24, 17];
 
 /// Steps of the diverging ramp, symmetric about the middle one.
@@ -183,9 +200,10 @@ impl Theme {
         };
         let diverging = match profile {
             Profile::TrueColour => {
-                (0..DIVERGING_STEPS).map(|i| on(mix(&RDBU, i as f64 / (DIVERGING_STEPS - 1) as f64))).collect()
+                let stops = if light { &RDBU[..] } else { &DARK_RDBU };
+                (0..DIVERGING_STEPS).map(|i| on(mix(stops, i as f64 / (DIVERGING_STEPS - 1) as f64))).collect()
             }
-            Profile::Indexed => RDBU_256.iter().map(|&i| on_indexed(i)).collect(),
+            Profile::Indexed => (if light { RDBU_256 } else { DARK_RDBU_256 }).iter().map(|&i| on_indexed(i)).collect(),
             Profile::Ansi => [
                 (Color::Red, Color::White),
                 (Color::LightRed, Color::Black),
@@ -297,6 +315,11 @@ impl Theme {
         }
     }
 
+    /// What a search found, or what the cursor is on among lines.
+    pub fn found(&self) -> Style {
+        if self.marks() { Style::new().add_modifier(Modifier::BOLD.union(Modifier::UNDERLINED)) } else { self.accent() }
+    }
+
     /// A text cursor.
     pub fn cursor(&self) -> Style {
         Style::new().add_modifier(Modifier::REVERSED)
@@ -352,7 +375,8 @@ fn mono_steps() -> [Style; 5] {
         plain.add_modifier(Modifier::UNDERLINED),
         plain.add_modifier(Modifier::UNDERLINED),
         plain.add_modifier(Modifier::BOLD.union(Modifier::UNDERLINED)),
-        plain.add_modifier(Modifier::BOLD.union(Modifier::REVERSED)),
+        // Reversed, the block that marks it would be a hole.
+        plain.add_modifier(Modifier::BOLD.union(Modifier::UNDERLINED)),
     ]
 }
 

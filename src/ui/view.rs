@@ -50,6 +50,7 @@ fn draw(app: &App, screen: Rect, buf: &mut Buffer) {
     for placed in &layout.panes {
         pane(app, placed, &layout, buf);
     }
+    typed_line(app, &layout, buf);
     progress(app, layout.progress, buf);
     footer(app, layout.footer, buf);
     if let Some(overlay) = &app.overlay {
@@ -205,6 +206,20 @@ fn pane(app: &App, placed: &Placed, layout: &Layout, buf: &mut Buffer) {
     }
 }
 
+/// What is typed in a pane that shares the width with others, over all of them.
+fn typed_line(app: &App, layout: &Layout, buf: &mut Buffer) {
+    let (Some(placed), Some(pane)) = (layout.pane(app.place()), app.pane(app.place())) else { return };
+    let whole = layout.panes.iter().map(|p| p.inner).reduce(Rect::union).unwrap_or_default();
+    if whole.width == placed.inner.width || placed.inner.is_empty() {
+        return;
+    }
+    if let Some(line) = pane.typed_line(&app.cx(app.place()), usize::from(whole.width)) {
+        let row = Rect { y: placed.inner.bottom() - 1, height: 1, ..whole };
+        put(buf, row, 0, &Line::raw(" ".repeat(usize::from(row.width))));
+        put(buf, row, 0, &line);
+    }
+}
+
 fn progress(app: &App, area: Rect, buf: &mut Buffer) {
     let Some(job) = app.world.jobs.last() else { return };
     let theme = &app.theme;
@@ -299,7 +314,8 @@ fn footer(app: &App, area: Rect, buf: &mut Buffer) {
 }
 
 fn toasts(app: &App, layout: &Layout, screen: Rect, buf: &mut Buffer) {
-    let bottom = layout.footer.y.saturating_sub(layout.progress.height);
+    // The last row of a pane may be a line that is typed on.
+    let bottom = layout.footer.y.saturating_sub(layout.progress.height + 1);
     let width = usize::from(screen.width).min(72);
     let mut y = usize::from(bottom);
     for toast in app.toasts.iter().rev() {

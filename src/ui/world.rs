@@ -76,6 +76,8 @@ pub struct World {
     pub neuron: Option<Box<NeuronCard>>,
     /// The selected feature.
     pub selected: Option<usize>,
+    /// The fit that the ids of features are of: those selected, marked and on the way here.
+    pub ids_of: Option<String>,
     /// Features marked for comparison, in the order of marking.
     pub marked: Vec<usize>,
     /// Selected and marked in the fit that waits behind a set of directions.
@@ -171,18 +173,29 @@ impl World {
         }
     }
 
-    /// Another list is coming: its ids are other features, and what is known of those on show is not of them.
+    /// Another list is coming: its ids are other features, and what is known of those on show is not of them. What was
+    /// selected and marked in a fit waits while sets of directions are on show.
     fn turn_to(&mut self, list: &FeatureList) {
-        let Some(before) = self.features.as_ref().filter(|before| before.fit != list.fit) else { return };
-        let was_set = before.set.is_some();
-        (self.card, self.neuron, self.open_neuron) = (None, None, None);
-        self.path.clear();
-        let marked = std::mem::take(&mut self.marked);
-        match (was_set, &list.set) {
-            (false, Some(_)) => self.behind = Some((self.selected.take(), marked)),
-            (true, Some(_)) => self.selected = None,
-            (true, None) => (self.selected, self.marked) = self.behind.take().unwrap_or_default(),
-            (false, None) => {}
+        let before = self.features.clone();
+        let was_set = before.as_ref().is_some_and(|before| before.set.is_some());
+        let (other_list, other_fit) = (before.is_some_and(|b| b.fit != list.fit), self.is_other_fit(&list.fit));
+        match &list.set {
+            Some(_) if other_list => {
+                let here = (self.selected, std::mem::take(&mut self.marked));
+                self.forget_ids();
+                if !was_set {
+                    self.behind = Some(here);
+                }
+            }
+            Some(_) => {}
+            None => {
+                if other_fit || was_set {
+                    self.forget_ids();
+                    let behind = self.behind.take().filter(|_| was_set && !other_fit);
+                    (self.selected, self.marked) = behind.unwrap_or_default();
+                }
+                self.ids_of = Some(list.fit.clone());
+            }
         }
     }
 
@@ -206,6 +219,15 @@ impl World {
             (None, _) => self.selected,
             (Some(_), Some((selected, _))) => *selected,
             (Some(_), None) => None,
+        }
+    }
+
+    /// The marked features of the fit, also while a set is on show.
+    pub fn marked_of_fit(&self) -> &[usize] {
+        match (self.set(), &self.behind) {
+            (None, _) => &self.marked,
+            (Some(_), Some((_, marked))) => marked,
+            (Some(_), None) => &[],
         }
     }
 
@@ -241,13 +263,24 @@ impl World {
     fn forget(&mut self) {
         self.features = None;
         self.behind = None;
-        self.marked.clear();
         self.sweeps.clear();
+        self.forget_ids();
+        self.ids_of = None;
+    }
+
+    /// What names features by their ids.
+    fn forget_ids(&mut self) {
+        self.marked.clear();
         self.card = None;
         self.neuron = None;
         self.selected = None;
         self.open_neuron = None;
         self.path.clear();
+    }
+
+    /// Whether the ids at hand are of another fit than this one.
+    pub fn is_other_fit(&self, fit: &str) -> bool {
+        self.ids_of.as_ref().is_some_and(|of| of != fit)
     }
 
     /// Of what is being opened: layer and hook, and the corpus.

@@ -39,10 +39,16 @@ fn marked_features_are_compared() {
     t.keys("  C");
     t.sees("Compare #");
     t.sees("cosine of neurons");
-    t.sees("cosine in the residual stream");
+    t.sees("residual stream");
     t.sees("core (in most)");
     t.keys("y");
+    t.sees("Markdown");
+    t.keys("m");
     t.sees("copied");
+    t.keys(ENTER);
+    t.sees("Contexts of #");
+    t.keys(ESC);
+    t.sees("Compare #");
     t.keys(ESC);
     t.sees("Features 12");
     t.quits();
@@ -111,7 +117,7 @@ fn a_text_is_read_as_it_is_typed() {
     t.sees("unexplained");
     t.keys(ESC);
     t.sees("e edit");
-    t.keys("y");
+    t.keys("yt");
     t.sees("copied 18 tokens");
     let written = t.written.lock().unwrap().clone();
     assert!(written.windows(5).any(|w| w == b"\x1b]52;"), "by OSC 52");
@@ -245,5 +251,135 @@ fn any_set_of_directions_is_read_and_steered_with_and_an_autoencoder_becomes_one
     t.keys("g");
     t.keys(ENTER);
     t.sees("Features 12");
+    t.quits();
+}
+
+#[test]
+fn the_fit_that_was_chosen_is_on_show_again() {
+    let home = home();
+    home.study(&["6", "12"]);
+    let mut t = home.explore(80, 24, &[]);
+    t.sees("Features 12");
+    t.keys("5");
+    t.sees("Fit k12");
+    t.keys("j");
+    t.keys(ENTER);
+    t.sees("Fit k6");
+    t.keys("1j ");
+    t.sees("◆");
+    t.quits();
+    let t = home.explore(80, 24, &[]);
+    t.sees("Features 6");
+    t.sees("◆");
+    t.quits();
+}
+
+#[test]
+fn features_stand_against_labels() {
+    let home = home();
+    home.study(&["12"]);
+    let mut t = home.explore(120, 36, &[]);
+    t.keys("M");
+    t.sees("Features by ");
+    t.sees("of ΣY on ");
+    t.keys("lj");
+    t.keys("yj");
+    t.sees("copied");
+    t.keys(ENTER);
+    t.sees("Contexts of #");
+    t.quits();
+}
+
+#[test]
+fn features_that_fire_on_a_text_are_asked_for() {
+    let home = home();
+    home.study(&["12"]);
+    let mut t = home.explore(120, 36, &[]);
+    t.keys("/fires:\"a river on Tuesday\"");
+    t.until("an answer", |s| s.contains("Tuesday\"") && !s.contains("asking…"));
+    t.keys(ESC);
+    t.sees("Features 12");
+    // Features of so small a model fire on anything, so that the opposite keeps fewer.
+    t.keys("/-fires:\"a river on Tuesday\"");
+    t.sees(" of 12");
+    t.keys(ESC);
+    t.sees("Features 12 ");
+    t.quits();
+}
+
+#[test]
+fn what_is_on_show_is_written_to_files() {
+    let home = home();
+    let study = home.study(&["12"]);
+    let mut t = home.explore(120, 36, &[]);
+    let feature = t.word_after("Contexts of #");
+    t.keys("E");
+    t.sees("wrote ");
+    assert!(std::fs::read_to_string(study.join(format!("feature-{feature}.md"))).unwrap().contains("## Neurons"));
+    t.keys("2");
+    t.sees("average linkage");
+    t.keys("H");
+    t.sees("cut at height");
+    t.keys("\x150.99");
+    t.sees("features by themselves");
+    t.keys(ENTER);
+    t.sees("Tree cut at 0.99");
+    t.keys("E");
+    t.sees("clusters-k12.json");
+    let clusters: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(study.join("clusters-k12.json")).unwrap()).unwrap();
+    let features: usize =
+        clusters["clusters"].as_array().unwrap().iter().map(|c| c["features"].as_array().unwrap().len()).sum();
+    assert_eq!(features, 12);
+    for ending in ["svg", "nwk", "json"] {
+        assert!(study.join(format!("tree-k12.{ending}")).exists(), "{ending}");
+    }
+    t.keys("t");
+    t.sees("Levels 12 →");
+    t.keys("E");
+    t.sees("levels-k12.json");
+    let levels: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(study.join("levels-k12.json")).unwrap()).unwrap();
+    assert!(levels["nodes"].as_array().unwrap().len() > 12);
+    t.quits();
+}
+
+#[test]
+fn notes_go_out_and_come_in_and_an_edit_by_hand_is_kept() {
+    let home = home();
+    let study = home.study(&["12"]);
+    let notes = study.join("notes.json");
+    let mut t = home.explore(120, 36, &[]);
+    t.keys("r");
+    t.sees("Name and notes");
+    t.keys("rivers");
+    t.keys(ENTER);
+    t.sees("rivers");
+    t.keys(":export-notes");
+    t.keys(ENTER);
+    t.sees("wrote ");
+    let exported = study.join("notes-k12.json");
+    let text = std::fs::read_to_string(&exported).unwrap();
+    assert!(text.contains("rivers"));
+    // Another feature is named by hand while the study is open.
+    let mut all: serde_json::Value = serde_json::from_slice(&std::fs::read(&notes).unwrap()).unwrap();
+    let taken = all["k12"]["names"].as_object().unwrap().keys().next().unwrap().clone();
+    let by_hand = if taken == "3" { "4" } else { "3" };
+    all["k12"]["names"][by_hand] = "by hand".into();
+    std::fs::write(&notes, all.to_string()).unwrap();
+    t.keys("r and lakes");
+    t.keys(ENTER);
+    t.sees("rivers and lakes");
+    let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&notes).unwrap()).unwrap();
+    assert_eq!(kept["k12"]["names"][by_hand], "by hand");
+    assert_eq!(kept["k12"]["names"][&taken], "rivers and lakes");
+    std::fs::write(&exported, text.replace("rivers", "brooks")).unwrap();
+    t.keys(":import-notes");
+    t.keys(ENTER);
+    t.sees("Names and notes from a file");
+    t.keys(ENTER);
+    t.sees("brooks");
+    let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&notes).unwrap()).unwrap();
+    assert_eq!(kept["k12"]["names"][by_hand], "by hand");
     t.quits();
 }

@@ -389,6 +389,14 @@ fn notes_and_session_come_back_and_unreadable_notes_are_kept() {
     study.save_notes("f", &notes).unwrap();
     study.save_notes("g", &Notes::default()).unwrap();
     assert_eq!(study.notes("f").unwrap(), notes);
+    // What a person wrote into the file meanwhile is kept.
+    let edited = "{\"f\": {\"names\": {\"3\": \"weekdays\", \"9\": \"by hand\"}}, \"h\": {\"names\": {\"0\": \"x\"}}}";
+    fs::write(dir.path().join("notes.json"), edited).unwrap();
+    let (before, now) = study.change_notes("f", |notes| notes.set(3, "days of the week")).unwrap();
+    assert_eq!((before.names[&3].as_str(), now.names[&3].as_str()), ("weekdays", "days of the week"));
+    assert_eq!((study.notes("f").unwrap().names[&9].as_str(), study.notes("h").unwrap().names.len()), ("by hand", 1));
+    let undone = study.change_notes("f", |notes| notes.put(&[3], before.of(&[3]))).unwrap().1;
+    assert_eq!((undone.names[&3].as_str(), undone.names[&9].as_str()), ("weekdays", "by hand"));
     study.save_session(&serde_json::json!({"pane": "tree"})).unwrap();
     assert_eq!(study.session().unwrap()["pane"], "tree");
     fs::write(dir.path().join("notes.json"), "{\"f\":").unwrap();

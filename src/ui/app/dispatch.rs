@@ -74,6 +74,10 @@ impl App {
                 }
                 vec![Effect::Send(*command)]
             }
+            Answer::Copy(text, what) => {
+                self.overlay = None;
+                vec![Effect::Copy(text, what)]
+            }
             Answer::Quit => self.close(),
         }
     }

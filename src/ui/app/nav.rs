@@ -25,7 +25,7 @@ impl App {
     }
 
     /// The breadcrumb: the features and neurons on the way here.
-    fn retrace(&mut self) {
+    pub(super) fn retrace(&mut self) {
         let mut path: Vec<String> = Vec::new();
         for place in self.trail.iter().chain([&self.here()]) {
             let name = match (place.neuron, place.feature) {

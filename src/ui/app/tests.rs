@@ -199,6 +199,78 @@ fn the_session_comes_back() {
     assert_eq!(inspected(&again), [2]);
 }
 
+/// A stage opened on `session`, with `fit` coming on show.
+fn returned(session: serde_json::Value, fit: Option<&str>) -> Stage {
+    let mut stage = Stage::new(120, 36, Profile::TrueColour);
+    let mut study = stage.demo.study();
+    study.session = Some(serde_json::from_str(&session.to_string()).unwrap());
+    stage.event(Event::Study(Box::new(study)));
+    let mut list = stage.demo.list(41, true);
+    if let Some(fit) = fit {
+        list.fit = fit.to_owned();
+    }
+    stage.event(Event::Features(Arc::new(list)));
+    stage
+}
+
+#[test]
+fn marks_the_way_and_the_open_neuron_come_back_with_their_fit_alone() {
+    let mut stage = opened();
+    stage.keys("j space j j enter enter n enter");
+    let neuron = stage.app.world.open_neuron.expect("a neuron is open");
+    let session = stage.app.session();
+    let mut same = returned(session.clone(), None);
+    assert_eq!(same.app.session(), session);
+    assert!(same.sent.contains(&Command::Neuron(neuron)), "it is asked for again");
+    assert_eq!(same.app.world.marked, [1]);
+    same.keys("esc");
+    assert_eq!((same.app.world.open_neuron, same.app.world.selected), (None, Some(4)));
+    let other = returned(session, Some("k40-other"));
+    assert_eq!((other.app.world.open_neuron, other.app.world.marked.len(), other.app.trail.len()), (None, 0, 0));
+    assert_ne!(other.app.world.selected, Some(4), "#4 is another feature there");
+}
+
+#[test]
+fn another_fit_on_show_is_read_from_its_own_first_line() {
+    let mut stage = opened();
+    stage.keys("j j j space enter enter");
+    let mut list = stage.demo.list(41, true);
+    list.fit = "k40-other".to_owned();
+    stage.event(Event::Features(Arc::new(list)));
+    assert_eq!((stage.app.world.selected, stage.app.world.marked.len()), (Some(0), 0));
+    assert!(stage.app.trail.is_empty(), "the way led along features of the other fit");
+}
+
+#[test]
+fn a_fresh_start_shows_the_newest_fit() {
+    let mut stage = Stage::new(120, 36, Profile::TrueColour);
+    stage.app.fresh = true;
+    let mut study = stage.demo.study();
+    let newest = study.fits.last().expect("there are fits").name.clone();
+    study.session = Some(serde_json::json!({ "fit": "an-older-one" }));
+    stage.event(Event::Study(Box::new(study)));
+    assert!(stage.sent.contains(&Command::ShowFit(newest)), "{:?}", stage.sent);
+}
+
+#[test]
+fn what_is_copied_can_be_text_json_or_markdown() {
+    let mut stage = opened();
+    let mut copied = |keys: &str| {
+        stage.effects.clear();
+        stage.keys(keys);
+        match &stage.effects[..] {
+            [Effect::Copy(text, _)] => text.clone(),
+            other => panic!("{keys}: {other:?}"),
+        }
+    };
+    for pane in ["1", "1 enter enter", "1 enter enter n enter", "1 M", "g space space C"] {
+        let [text, json, markdown] = ["t", "j", "m"].map(|form| copied(&format!("1 esc {pane} y {form}")));
+        assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{pane}: {json}");
+        assert!(serde_json::from_str::<serde_json::Value>(&text).is_err() && !text.is_empty(), "{pane}: {text}");
+        assert!(markdown.contains("| ---"), "{pane}: {markdown}");
+    }
+}
+
 #[test]
 fn a_session_of_nonsense_is_left_aside() {
     for session in [serde_json::json!(17), serde_json::json!({"pane": "Moon", "feature": -3, "panes": {"Features": 4}})]

@@ -39,7 +39,11 @@ impl Demo {
             Command::Cancel(job) => vec![Event::Cancelled(*job)],
             Command::Pause => vec![Event::Paused(true)],
             Command::Resume => vec![Event::Paused(false)],
-            Command::Export { path, .. } | Command::ExportTree(_, _, path) | Command::ExportNotes(path) => {
+            Command::Export { path, .. }
+            | Command::ExportTree(_, _, path)
+            | Command::ExportClusters(.., path)
+            | Command::ExportLevels(path)
+            | Command::ExportNotes(path) => {
                 vec![Event::Exported(path.clone())]
             }
             Command::Levels(_, together) => {

@@ -94,7 +94,7 @@ impl ContextsPane {
         let mut lines = heat.wrapped(width, entry.context.peak, most);
         // The label, where the last line leaves room for it.
         if let (Some(last), Some(label)) = (lines.last_mut(), &entry.context.label) {
-            let label = text::fit(&text::clean(label), 16);
+            let label = text::label(&text::clean(label), 16);
             let used = last.width() + text::width(&label);
             if used + 2 <= width {
                 last.spans.push(Span::raw(" ".repeat(width - used)));

@@ -3,17 +3,19 @@
 //!
 //! Invariant: everything under the cursor leads somewhere.
 
+mod copied;
 mod rows;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
-use super::{Cx, Pane, PaneId, Step, empty, motion, put, scroll};
+use super::{Cx, Pane, PaneId, Step, empty, motion, put, scroll, shaded};
 use crate::engine::Event;
 use crate::ui::action::Action;
 use crate::ui::text;
-use rows::{Row, neuron_text, rows_of_card, rows_of_neuron, text_of_card};
+use copied::{offer_card, offer_neuron};
+use rows::{Row, rows_of_card, rows_of_neuron};
 
 /// What a line leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,8 +101,8 @@ impl Pane for FeaturePane {
                 Vec::new()
             }
             Action::Copy => match (cx.world.open_neuron_card(), cx.world.selected_card()) {
-                (Some(card), _) => vec![Step::Copy(neuron_text(card), format!("neuron {}", card.index))],
-                (None, Some(card)) => vec![Step::Copy(text_of_card(card), format!("feature #{}", card.row.id))],
+                (Some(card), _) => vec![offer_neuron(card, cx)],
+                (None, Some(card)) => vec![offer_card(card, cx)],
                 (None, None) => vec![],
             },
             _ => return None,
@@ -146,14 +148,16 @@ impl Pane for FeaturePane {
         let offset = self.offset(&rows, height);
         let mut links = rows[..offset].iter().filter(|r| r.link.is_some()).count();
         for (i, row) in rows.iter().skip(offset).take(height).enumerate() {
+            let mut shown = row.line.clone();
             if row.link.is_some() {
                 if links == self.cursor && cx.focused {
                     let line = Rect { y: cx.area.y + i as u16, height: 1, ..cx.area }.intersection(buf.area);
                     buf.set_style(line, cx.theme.selected(true));
+                    shown = shaded(shown, cx.theme);
                 }
                 links += 1;
             }
-            put(buf, cx.area, i, &row.line);
+            put(buf, cx.area, i, &shown);
         }
     }
 }

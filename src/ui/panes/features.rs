@@ -4,12 +4,13 @@
 //! feature.
 
 mod columns;
+mod copied;
 mod filter;
+mod sort;
 #[cfg(test)]
 mod tests;
 mod waiting;
 
-use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,61 +24,18 @@ use serde_json::{Value, json};
 
 use super::{Cx, Pane, PaneId, Step, motion, put, scroll};
 use crate::analysis::FeatureRow;
-use crate::engine::{Command, Event, Level, Probe};
+use crate::engine::{Command, Event, Probe};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
 use crate::ui::text;
 use columns::Columns;
 use filter::Filter;
+use sort::Sort;
 
 pub use columns::{bar, thin_bar};
 
 /// The questions of a filter are put when it was not typed on for this long.
 const TYPED: Duration = Duration::from_millis(300);
-
-/// What the list is sorted by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Sort {
-    /// Meanings first; without labels it is the share.
-    #[default]
-    Purity,
-    Share,
-    Density,
-    Id,
-    Neurons,
-}
-
-impl Sort {
-    const ALL: [Self; 5] = [Self::Purity, Self::Share, Self::Density, Self::Id, Self::Neurons];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Share => "share",
-            Self::Purity => "purity",
-            Self::Density => "density",
-            Self::Id => "id",
-            Self::Neurons => "neurons",
-        }
-    }
-
-    fn next(self) -> Self {
-        let at = Self::ALL.iter().position(|s| *s == self).unwrap_or(0);
-        Self::ALL[(at + 1) % Self::ALL.len()]
-    }
-
-    /// In the order that one reads the column: the most telling first.
-    fn compare(self, a: &FeatureRow, b: &FeatureRow) -> Ordering {
-        let purity = |r: &FeatureRow| r.purity.as_ref().map_or(-1.0, |p| p.share);
-        match self {
-            Self::Share => b.share.total_cmp(&a.share),
-            Self::Purity => purity(b).total_cmp(&purity(a)).then(b.share.total_cmp(&a.share)),
-            Self::Density => b.density.total_cmp(&a.density),
-            Self::Id => Ordering::Equal,
-            Self::Neurons => b.neurons.cmp(&a.neurons),
-        }
-        .then(a.id.cmp(&b.id))
-    }
-}
 
 /// The pane.
 #[derive(Debug, Default)]
@@ -94,6 +52,8 @@ pub struct FeaturesPane {
     /// What the engine answered to the filter's questions, about the fit `answered_of`.
     answers: HashMap<Probe, Arc<Vec<f32>>>,
     asked: HashSet<Probe>,
+    /// Put and not answered yet.
+    waiting: HashSet<Probe>,
     answered_of: (String, usize),
     /// When the questions of the filter are put.
     ask_at: Option<Duration>,
@@ -151,6 +111,7 @@ impl FeaturesPane {
             self.answered_of = of;
             self.answers.clear();
             self.asked.clear();
+            self.waiting.clear();
         }
         let open = Filter::new(self.query.text()).probes().any(|probe| !self.asked.contains(probe));
         self.ask_at = open.then(|| cx.world.now + TYPED);
@@ -164,7 +125,13 @@ impl FeaturesPane {
         let filter = Filter::new(self.query.text());
         let new: Vec<Probe> = filter.probes().filter(|probe| !self.asked.contains(*probe)).cloned().collect();
         self.asked.extend(new.iter().cloned());
+        self.waiting.extend(new.iter().cloned());
         new.into_iter().map(|probe| Step::Send(Command::Find(probe))).collect()
+    }
+
+    /// Whether the list waits for an answer to its filter.
+    fn is_asking(&self) -> bool {
+        self.ask_at.is_some() || Filter::new(self.query.text()).probes().any(|probe| self.waiting.contains(probe))
     }
 
     fn has_filter_line(&self) -> bool {
@@ -173,7 +140,7 @@ impl FeaturesPane {
 
     /// The query has changed: where it asks something, what answers best is looked at.
     fn typed(&mut self, cx: &Cx) -> Vec<Step> {
-        self.touched &= Filter::new(self.query.text()).probes().next().is_none();
+        self.touched &= !Filter::new(self.query.text()).asks();
         self.refilter(cx)
     }
 
@@ -182,23 +149,6 @@ impl FeaturesPane {
         self.touched = true;
         self.query = LineInput::default();
         self.refilter(cx)
-    }
-
-    fn copy(&self, cx: &Cx) -> Vec<Step> {
-        if self.order.is_empty() {
-            return vec![Step::Say(Level::Info, "no feature is listed: there is nothing to copy".to_owned())];
-        }
-        let lines: Vec<String> = self
-            .order
-            .iter()
-            .filter_map(|id| cx.world.row(*id))
-            .map(|row| {
-                let tokens: Vec<String> = row.top_tokens.iter().map(|t| text::clean(t.trim())).collect();
-                let name = row.name.as_deref().map(text::clean).unwrap_or_default();
-                format!("{}\t{:.4}\t{}\t{name}\t{}", row.id, row.share, row.neurons, tokens.join(" "))
-            })
-            .collect();
-        vec![Step::Copy(lines.join("\n"), format!("{} features", lines.len()))]
     }
 }
 
@@ -229,10 +179,15 @@ impl Pane for FeaturesPane {
             let fits = |title: &String| text::width(title) <= cells;
             return Line::raw([whole, short].into_iter().find(fits).unwrap_or(least));
         }
+        // The head of a column tells the others.
+        let by = match self.sort {
+            Sort::Name | Sort::Tokens | Sort::Rating | Sort::Label => format!(" by {}", self.sort.name()),
+            _ => String::new(),
+        };
         Line::raw(match total {
             0 => "Features".to_owned(),
-            _ if shown == total => format!("Features {total}"),
-            _ => format!("Features {shown} of {total}"),
+            _ if shown == total => format!("Features {total}{by}"),
+            _ => format!("Features {shown} of {total}{by}"),
         })
     }
 
@@ -244,6 +199,10 @@ impl Pane for FeaturesPane {
 
     fn typing(&self) -> bool {
         self.typing
+    }
+
+    fn typed_line(&self, cx: &Cx, cells: usize) -> Option<Line<'static>> {
+        self.typing.then(|| self.filter_line(cells, cx))
     }
 
     fn key(&mut self, key: KeyEvent, cx: &Cx) -> Option<Vec<Step>> {
@@ -302,8 +261,14 @@ impl Pane for FeaturesPane {
         match event {
             Event::Features(_) | Event::Study(_) | Event::Closed => self.refilter(cx),
             Event::Found(probe, scores) => {
+                self.waiting.remove(probe);
                 self.answers.insert(probe.clone(), scores.clone());
                 self.refilter(cx)
+            }
+            // It was said why; nothing is to be waited for.
+            Event::Refused(_) => {
+                self.waiting.clear();
+                Vec::new()
             }
             _ => Vec::new(),
         }
@@ -360,7 +325,8 @@ impl Pane for FeaturesPane {
             put(buf, cx.area, line + 1, &columns.line(row, selected, max, cx));
         }
         if self.order.is_empty() {
-            let said = format!("nothing matches '{}': esc clears", text::clean(self.query.text()));
+            let more = if self.is_asking() { ", contexts are being asked" } else { "" };
+            let said = format!("nothing matches '{}'{more}: esc clears", text::clean(self.query.text()));
             let cells = usize::from(cx.area.width).saturating_sub(4);
             let lines =
                 text::wrap(&said, cells).into_iter().chain([String::new()]).chain(text::wrap(filter::GRAMMAR, cells));
@@ -369,7 +335,12 @@ impl Pane for FeaturesPane {
             }
         }
         if self.has_filter_line() {
-            put(buf, cx.area, usize::from(cx.area.height).saturating_sub(1), &self.filter_line(cx));
+            put(
+                buf,
+                cx.area,
+                usize::from(cx.area.height).saturating_sub(1),
+                &self.filter_line(usize::from(cx.area.width), cx),
+            );
         }
     }
 
@@ -389,9 +360,10 @@ impl Pane for FeaturesPane {
 }
 
 impl FeaturesPane {
-    fn filter_line(&self, cx: &Cx) -> Line<'static> {
+    fn filter_line(&self, width: usize, cx: &Cx) -> Line<'static> {
         let mut spans = vec![Span::styled("/ ", cx.theme.accent())];
-        let cells = usize::from(cx.area.width).saturating_sub(3);
+        let asking = if self.is_asking() { " asking…" } else { "" };
+        let cells = width.saturating_sub(3 + text::width(asking));
         if self.typing {
             spans.extend(self.query.line(cx.theme, cells).spans);
             if self.query.text().is_empty() {
@@ -403,6 +375,7 @@ impl FeaturesPane {
             spans.push(Span::raw(shown));
             spans.push(Span::styled("  esc clears", cx.theme.dim()));
         }
+        spans.push(Span::styled(asking, cx.theme.accent()));
         Line::from(spans)
     }
 }

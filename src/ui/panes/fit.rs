@@ -12,7 +12,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::{Cx, Pane, PaneId, Step, empty, motion, nothing_yet, put, scroll};
+use super::{Cx, Pane, PaneId, Step, empty, fit_line, motion, nothing_yet, put, scroll};
 use crate::analysis::matching::FitComparison;
 use crate::engine::fitting::Refinement;
 use crate::engine::{Command, Event, Job, Level};
@@ -346,7 +346,7 @@ impl Pane for FitPane {
             _ => self.summary(cx, width),
         };
         for (i, line) in summary.iter().enumerate() {
-            put(buf, area, i, line);
+            put(buf, area, i, &fit_line(line.clone(), width));
         }
         let parts = parts(self.plot, fits::listed(cx).len(), area);
         match (self.plot, &self.compared) {

@@ -8,9 +8,10 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::{Cx, Pane, PaneId, Step, empty, motion, put, put_at, scroll};
+use super::{Copies, Cx, Pane, PaneId, Step, empty, motion, put, put_at, scroll};
 use crate::analysis::LabelMatrix;
 use crate::engine::{Command, Event};
+use crate::interop::markdown::table;
 use crate::ui::action::Action;
 use crate::ui::heat;
 use crate::ui::text;
@@ -33,6 +34,30 @@ pub struct LabelsPane {
     label: usize,
     offset: usize,
     problem: Option<String>,
+}
+
+/// The columns of the map.
+struct Columns {
+    first: usize,
+    shown: usize,
+    /// Cells of all of them.
+    wide: usize,
+}
+
+impl Columns {
+    /// The cell at which a column in sight begins.
+    fn edge(&self, at: usize) -> usize {
+        at * self.wide / self.shown.max(1)
+    }
+
+    fn cells(&self, at: usize) -> usize {
+        self.edge(at + 1) - self.edge(at)
+    }
+
+    /// The column in sight at a cell.
+    fn at(&self, cell: usize) -> Option<usize> {
+        (0..self.shown).find(|&at| (self.edge(at)..self.edge(at + 1)).contains(&cell))
+    }
 }
 
 /// What a row is about: its largest share, and of which label.
@@ -77,21 +102,20 @@ impl LabelsPane {
         self.offset = scroll(self.offset, self.row(), self.order.len(), self.map(cx).2);
     }
 
-    /// The first column in sight and how wide a cell is.
-    fn columns(&self, room: usize) -> (usize, usize) {
+    /// The columns in sight: where each begins, in a map of `room` cells. They share its width, so that none is wasted.
+    fn columns(&self, room: usize) -> Columns {
         let count = self.matrix.as_ref().map_or(0, |m| m.labels.len()).max(1);
-        let cell = (room / count).clamp(1, MOST);
-        (scroll(0, self.label, count, room / cell), cell)
+        let shown = count.min(room.max(1));
+        Columns { first: scroll(0, self.label, count, shown), shown, wide: room.min(shown * MOST) }
     }
 
     fn map_row(&self, id: usize, matrix: &LabelMatrix, max: f32, cx: &Cx) -> Vec<Span<'static>> {
         let (_, room, _) = self.map(cx);
-        let (first, cell) = self.columns(room);
+        let columns = self.columns(room);
         let shares = &matrix.shares[id];
-        (first..matrix.labels.len())
-            .take(room / cell)
-            .map(|label| {
-                let value = shares.get(label).copied().unwrap_or(0.0);
+        (0..columns.shown)
+            .map(|at| {
+                let (cell, value) = (columns.cells(at), shares.get(columns.first + at).copied().unwrap_or(0.0));
                 if cx.theme.marks() {
                     let mark = Theme::mark(value.min(max), max).unwrap_or(' ');
                     return Span::raw(mark.to_string().repeat(cell));
@@ -111,25 +135,27 @@ impl LabelsPane {
     fn map(&self, cx: &Cx) -> (usize, usize, usize) {
         let width = usize::from(cx.area.width);
         let count = self.matrix.as_ref().map_or(0, |m| m.labels.len()).max(1);
-        let names = (width / 3).clamp(12, 30);
-        let room = width.saturating_sub(names + 1).max(1);
-        let used = (room / count).clamp(1, MOST) * count;
-        let names = (names + room.saturating_sub(used)).min(width / 2).max(names);
+        let least = (width / 4).clamp(12, 24);
+        let used = width.saturating_sub(least + 1).min(count * MOST).max(1);
+        let names = width.saturating_sub(used + 1).min(width / 2).max(least);
         let height = usize::from(cx.area.height).saturating_sub(2 + self.heads()).max(1);
         (names, width.saturating_sub(names + 1).max(1), height)
     }
 
     /// `weekday/Monday`, `weekday/Friday`: the family over its columns, as far as there is room.
     fn families(&self, matrix: &LabelMatrix, room: usize) -> String {
-        let (first, cell) = self.columns(room);
+        let columns = self.columns(room);
         let family = |l: &String| l.split_once('/').map(|(family, _)| text::clean(family));
         let mut out = String::new();
-        let shown: Vec<Option<String>> = matrix.labels.iter().skip(first).take(room / cell).map(family).collect();
+        let shown: Vec<Option<String>> =
+            matrix.labels.iter().skip(columns.first).take(columns.shown).map(family).collect();
+        let mut at = 0;
         for run in shown.chunk_by(|a, b| a == b) {
-            let cells = run.len() * cell;
+            let cells: usize = (at..at + run.len()).map(|i| columns.cells(i)).sum();
+            at += run.len();
             let name = run[0].as_deref().unwrap_or_default();
             let mark = if name.is_empty() { ' ' } else { '╷' };
-            let name = if cells >= 4 { text::pad(name, cells - 1) } else { " ".repeat(cells - 1) };
+            let name = if cells >= 4 { text::pad(name, cells - 1) } else { " ".repeat(cells.saturating_sub(1)) };
             out.extend([mark.to_string(), name]);
         }
         out
@@ -169,7 +195,15 @@ impl Pane for LabelsPane {
                     let shares: Vec<String> = matrix.shares[id].iter().map(|s| format!("{s:.4}")).collect();
                     format!("{id}\t{}", shares.join("\t"))
                 }));
-                return Some(vec![Step::Copy(lines.join("\n"), "the shares of all labels".to_owned())]);
+                let cells: Vec<Vec<String>> =
+                    lines.iter().skip(1).map(|l| l.split('\t').map(str::to_owned).collect()).collect();
+                let heads: Vec<&str> = std::iter::once("feature").chain(heads.iter().map(String::as_str)).collect();
+                return Some(vec![Step::Offer(Box::new(Copies {
+                    what: "the shares of all labels".to_owned(),
+                    text: lines.join("\n"),
+                    json: serde_json::to_value(&**matrix).unwrap_or_default(),
+                    markdown: table(&heads, &cells),
+                }))]);
             }
             _ => {
                 let to = motion(action, self.row(), self.order.len(), self.map(cx).2)?;
@@ -208,9 +242,10 @@ impl Pane for LabelsPane {
         };
         let Some(&id) = self.order.get(self.offset + line) else { return Vec::new() };
         self.feature = id;
-        let (first, cell) = self.columns(room);
-        if let Some(at) = usize::from(column.saturating_sub(cx.area.x)).checked_sub(names + 1) {
-            self.label = (first + at / cell).min(self.matrix.as_ref().map_or(0, |m| m.labels.len().saturating_sub(1)));
+        let columns = self.columns(room);
+        let cell = usize::from(column.saturating_sub(cx.area.x)).checked_sub(names + 1);
+        if let Some(at) = cell.and_then(|cell| columns.at(cell)) {
+            self.label = columns.first + at;
         }
         if double { vec![Step::Visit(id)] } else { vec![Step::Select(id)] }
     }
@@ -230,17 +265,17 @@ impl Pane for LabelsPane {
         };
         let theme = cx.theme;
         let ((names, room, height), heads) = (self.map(cx), self.heads());
-        let (first, cell) = self.columns(room);
+        let columns = self.columns(room);
         let max = matrix.shares.iter().flatten().copied().fold(0.0, f32::max).min(TOP);
-        // The label under the cursor stands over its column, and is kept inside.
-        let name = matrix.labels.get(self.label).map(|l| text::fit(&text::clean(l), room)).unwrap_or_default();
-        let at = (self.label - first) * cell;
-        let from = (at + 2).min(room.saturating_sub(text::width(&name)));
-        let mark = Line::styled("▾", theme.accent());
-        put_at(buf, cx.area, names + 1 + from, 0, &Line::styled(name.clone(), theme.heading()));
-        if from > at || from + text::width(&name) <= at {
-            put_at(buf, cx.area, names + 1 + at, 0, &mark);
-        }
+        // The label under the cursor stands beside the mark over its column, at the side where there is more room.
+        let name = matrix.labels.get(self.label).map(|l| text::clean(l)).unwrap_or_default();
+        let at = columns.edge(self.label.saturating_sub(columns.first));
+        let (left, right) = (at.saturating_sub(1), room.saturating_sub(at + 2));
+        let fits = text::width(&name) <= right || right >= left;
+        let name = text::label(&name, if fits { right } else { left });
+        let from = if fits { at + 2 } else { left - text::width(&name).min(left) };
+        put_at(buf, cx.area, names + 1 + from, 0, &Line::styled(name, theme.heading()));
+        put_at(buf, cx.area, names + 1 + at, 0, &Line::styled("▾", theme.accent()));
         if heads > 1 {
             put_at(buf, cx.area, names + 1, 1, &Line::styled(self.families(matrix, room), theme.dim()));
         }
@@ -284,6 +319,33 @@ mod tests {
                 let _ = stage.screen();
                 stage.keys("enter");
                 assert!(stage.screen().contains("Contexts"), "{}", stage.screen());
+            }
+        }
+    }
+
+    #[test]
+    fn many_labels_take_the_whole_width_and_the_chosen_one_is_marked() {
+        let labels: Vec<String> = (0..60).map(|l| format!("family{}/label {l}", l / 12)).collect();
+        let matrix = LabelMatrix {
+            base: vec![0.1; labels.len()],
+            shares: (0..40).map(|id| (0..60).map(|l| if l % 40 == id { 0.5 } else { 0.0 }).collect()).collect(),
+            labels,
+        };
+        for (width, height) in [(120, 36), (80, 24), (60, 18), (30, 8)] {
+            let mut stage = Stage::opened(width, height, Profile::TrueColour);
+            stage.answers = false;
+            stage.keys("M").event(Event::Labels(Arc::new(matrix.clone())));
+            for keys in ["", "right right", "left left left left left left"] {
+                stage.keys(keys);
+                let screen = stage.screen();
+                let head = screen.lines().find(|l| l.contains('▾') && l.contains("label")).unwrap_or_default();
+                assert!(!head.is_empty(), "the column is marked beside its name: {screen}");
+            }
+            if width == 120 {
+                let screen = stage.screen();
+                assert!(screen.contains("╷family0"), "families can be read: {screen}");
+                let map = stage.styles().lines().filter(|l| l.contains(":118-") || l.contains("-119 ")).count();
+                assert!(map > 0, "the map reaches the edge: {}", stage.styles());
             }
         }
     }

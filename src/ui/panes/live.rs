@@ -245,8 +245,10 @@ impl Pane for LivePane {
 
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
         match action {
-            Action::Left => self.go_token(self.token.saturating_sub(1)),
-            Action::Right => self.go_token(self.token + 1),
+            Action::Left | Action::Right => {
+                self.go_token(if action == Action::Right { self.token + 1 } else { self.token.saturating_sub(1) });
+                self.keep_tail();
+            }
             Action::Edit => {
                 self.typing = true;
                 self.settle(cx);
@@ -294,7 +296,7 @@ impl Pane for LivePane {
                 if std::mem::take(&mut self.behind) {
                     self.changed(cx);
                 }
-                if !self.text.text().trim().is_empty() {
+                if !self.text.text().trim().is_empty() && self.take_followed(trace, cx) {
                     self.take(trace, cx);
                 }
             }
@@ -356,12 +358,15 @@ impl Pane for LivePane {
         self.asked = Some(cx.world.now);
         self.behind = false;
         self.waiting = true;
-        vec![Step::Send(Command::Trace(self.text.text().to_owned()))]
+        let own = || self.text.text().to_owned();
+        let text = self.follow.as_mut().map_or_else(own, Follow::ask);
+        vec![Step::Send(Command::Trace(text))]
     }
 
     fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
         if let Some(token) = view::token_at(self, column, row, cx) {
             self.go_token(token);
+            self.keep_tail();
         } else if let Some(line) = view::line_at(self, column, row, cx) {
             self.shown = self.line(line).or(self.shown);
             if double {

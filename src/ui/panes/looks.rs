@@ -50,6 +50,28 @@ fn levels() {
 }
 
 #[test]
+fn a_feature_and_a_neuron() {
+    looks("feature", "s g enter enter");
+    looks("neuron", "s g enter enter n enter");
+}
+
+#[test]
+fn a_fit_and_its_error_against_the_number_of_features() {
+    looks("fit", "5");
+    looks("error_against_k", "5 right");
+}
+
+#[test]
+fn three_ways() {
+    looks("three_ways", "2 / s c a r l e t enter b");
+}
+
+#[test]
+fn what_is_copied_is_chosen() {
+    looks("copy", "enter enter y");
+}
+
+#[test]
 fn another_study() {
     let mut stage = Stage::opened(80, 24, Profile::TrueColour);
     stage.keys("5 C").type_text("/data/other");

@@ -12,6 +12,7 @@ pub mod features;
 pub mod fit;
 pub mod help;
 pub mod labels;
+mod lines;
 pub mod live;
 pub mod log;
 #[cfg(test)]
@@ -35,7 +36,7 @@ use super::action::Action;
 use super::keymap::Keymap;
 use super::theme::Theme;
 use super::world::World;
-use crate::engine::{Command, Event, Level, OpenRequest, SteerPart};
+use crate::engine::{Command, Event, Level, Mode, OpenRequest, SteerPart};
 
 pub use compare::ComparePane;
 pub use contexts::ContextsPane;
@@ -44,6 +45,7 @@ pub use feature::FeaturePane;
 pub use features::FeaturesPane;
 pub use fit::FitPane;
 pub use labels::LabelsPane;
+pub use lines::{fit_line, shaded};
 pub use live::LivePane;
 pub use start::StartPane;
 pub use steer::SteerPane;
@@ -137,6 +139,8 @@ pub struct Cx<'a> {
     pub area: Rect,
     /// Whether keys go to it.
     pub focused: bool,
+    /// Whether contexts are on the screen, beside it or as itself.
+    pub contexts_seen: bool,
 }
 
 impl Cx<'_> {
@@ -153,6 +157,8 @@ pub enum Step {
     Send(Command),
     /// To the clipboard: the text, and what it is for the toast ("feature #17").
     Copy(String, String),
+    /// To the clipboard, in the form that is chosen.
+    Offer(Box<Copies>),
     /// The cursor of the feature list is on this feature.
     Select(usize),
     /// Go to a feature; `Back` returns.
@@ -167,6 +173,19 @@ pub enum Step {
     Tell(PaneId, Note),
     /// A toast and a log line.
     Say(Level, String),
+}
+
+/// What can be copied in one of three forms.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Copies {
+    /// What it is, for the toast.
+    pub what: String,
+    /// As lines for a person.
+    pub text: String,
+    /// As data.
+    pub json: serde_json::Value,
+    /// For notes and papers.
+    pub markdown: String,
 }
 
 /// What panes tell each other.
@@ -185,6 +204,8 @@ pub enum Note {
     },
     /// To Steer: the features that come next are of this cluster.
     Cluster(Vec<usize>),
+    /// To Steer: what is done along the features that are there.
+    Mode(Mode),
     /// To Steer: run the feature in three ways, whole, core and own neurons.
     ThreeWays,
     /// To Live: look at this text.
@@ -225,6 +246,12 @@ pub trait Pane {
     /// Whether keys are text now.
     fn typing(&self) -> bool {
         false
+    }
+
+    /// The line that is typed at the pane's bottom, for `cells` rather than the pane's own width.
+    fn typed_line(&self, cx: &Cx, cells: usize) -> Option<Line<'static>> {
+        let _ = (cx, cells);
+        None
     }
 
     /// The footer while [`Pane::typing`].

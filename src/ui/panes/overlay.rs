@@ -15,7 +15,7 @@ use super::log::LogDrawer;
 use super::palette::PaletteBox;
 use super::sets::SetsBox;
 use super::train::TrainBox;
-use super::{PaneId, put};
+use super::{Copies, PaneId, put};
 use crate::disk;
 use crate::engine::{Command, Job};
 use crate::ui::action::Action;
@@ -43,6 +43,8 @@ pub enum Overlay {
     Ask(Question, LineInput),
     /// Quit although these run?
     Quit(Vec<Job>),
+    /// In which form to copy.
+    Copy(Box<Copies>),
 }
 
 /// What a line is asked for.
@@ -98,6 +100,8 @@ pub enum Answer {
     Do(Action),
     /// It closes, and this is sent.
     Send(Box<Command>),
+    /// It closes, and this text goes to the clipboard: what it is comes second.
+    Copy(String, String),
     /// The explorer ends.
     Quit,
 }
@@ -156,6 +160,12 @@ impl Overlay {
                     Answer::Stay
                 }
             },
+            Self::Copy(copies) => match form(key, keymap) {
+                Some(Form::Text) => Answer::Copy(copies.text.clone(), copies.what.clone()),
+                Some(Form::Json) => Answer::Copy(json(&copies.json), format!("{} as JSON", copies.what)),
+                Some(Form::Markdown) => Answer::Copy(copies.markdown.clone(), format!("{} as Markdown", copies.what)),
+                None => Answer::Stay,
+            },
             Self::Quit(_) => match key.code {
                 KeyCode::Enter | KeyCode::Char('y' | 'q') if key.modifiers == KeyModifiers::NONE => Answer::Quit,
                 KeyCode::Char('n') => Answer::Close,
@@ -172,7 +182,7 @@ impl Overlay {
             Self::Palette(palette) => palette.paste(pasted),
             Self::Ask(_, input) => input.paste(pasted),
             Self::Train(train) => train.paste(pasted),
-            Self::Log(_) | Self::Quit(_) | Self::Sets(_) => {}
+            Self::Log(_) | Self::Quit(_) | Self::Copy(_) | Self::Sets(_) => {}
         }
     }
 
@@ -183,7 +193,7 @@ impl Overlay {
             Self::Palette(palette) => palette.scroll(down),
             Self::Log(log) => log.scroll(down),
             Self::Sets(sets) => sets.scroll(down),
-            Self::Ask(..) | Self::Train(_) | Self::Quit(_) => {}
+            Self::Ask(..) | Self::Train(_) | Self::Quit(_) | Self::Copy(_) => {}
         }
     }
 
@@ -204,8 +214,42 @@ impl Overlay {
                 }
             }
             Self::Quit(jobs) => quit_view(jobs, app, screen, buf),
+            Self::Copy(copies) => copy_view(copies, app, screen, buf),
         }
     }
+}
+
+/// In which form something is copied.
+enum Form {
+    Text,
+    Json,
+    Markdown,
+}
+
+/// The form that a key means; the key that copies, pressed again, means text.
+fn form(key: KeyEvent, keymap: &Keymap) -> Option<Form> {
+    match key.code {
+        KeyCode::Enter | KeyCode::Char('t') => Some(Form::Text),
+        KeyCode::Char('j') => Some(Form::Json),
+        KeyCode::Char('m') => Some(Form::Markdown),
+        _ => (keymap.action(Key::of(key), PaneId::Features) == Some(Action::Copy)).then_some(Form::Text),
+    }
+}
+
+/// JSON to be read by a person too.
+fn json(value: &serde_json::Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string())
+}
+
+fn copy_view(copies: &Copies, app: &App, screen: Rect, buf: &mut Buffer) {
+    let area = dialog(screen, 52, 4);
+    let inner = frame("Copy", area, &app.theme, buf);
+    let what = text::fit(&text::clean(&copies.what), usize::from(inner.width));
+    put(buf, inner, 0, &Line::raw(what));
+    let accent = app.theme.accent();
+    let forms = [("t", " text   "), ("j", " JSON   "), ("m", " Markdown   "), ("esc", " leaves")];
+    let spans = forms.into_iter().flat_map(|(key, what)| [Span::styled(key, accent), Span::raw(what)]);
+    put(buf, inner, 1, &Line::from(spans.collect::<Vec<_>>()));
 }
 
 fn quit_view(jobs: &[Job], app: &App, screen: Rect, buf: &mut Buffer) {

@@ -21,7 +21,7 @@ use ratatui::text::Line;
 use serde_json::{Value, json};
 
 use super::{Cx, Note, Pane, PaneId, Step};
-use crate::engine::{Event, Job, Level, SteerAsk, SteerPart};
+use crate::engine::{Event, FeatureList, Job, Level, Mode, SteerAsk, SteerPart};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
 use crate::ui::textbox::TextBox;
@@ -149,6 +149,36 @@ impl SteerPane {
         Some(Vec::new())
     }
 
+    /// What another list calls by the same ids are other directions.
+    fn take_list(&mut self, list: &FeatureList) -> Vec<Step> {
+        let (had, was_set) = (!self.form.features.is_empty(), self.lists.set.is_some());
+        if !self.lists.turn_to(list, &mut self.form) {
+            self.go(self.cursor);
+            return Vec::new();
+        }
+        self.leave();
+        if !had || was_set || list.set.is_some() || !self.form.features.is_empty() {
+            return Vec::new();
+        }
+        let said = "another fit is on show: the features of the one before were taken out of the Steer pane";
+        vec![Step::Say(Level::Info, said.to_owned())]
+    }
+
+    /// Takes everything out that names a feature.
+    fn forget(&mut self) {
+        self.form.features.clear();
+        self.form.cluster.clear();
+        self.leave();
+    }
+
+    /// Stops what was under way with the features of the form.
+    fn leave(&mut self) {
+        self.queue.clear();
+        self.three = None;
+        self.editing = None;
+        self.go(0);
+    }
+
     fn take_note(&mut self, note: &Note) {
         let Note::Steer { features, part, negative, replace } = note else { return };
         if *replace {
@@ -156,6 +186,7 @@ impl SteerPane {
         }
         if self.form.features.is_empty() {
             self.form.negative = *negative;
+            self.form.mode = Mode::Add;
         }
         let sign = if self.form.negative == *negative { 1.0 } else { -1.0 };
         for (id, weight) in features {
@@ -189,7 +220,7 @@ impl Pane for SteerPane {
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         match action {
             Action::Run => self.refused(cx),
-            Action::SteerThree => self.refused(cx).or_else(|| self.form.refused_three()),
+            Action::SteerThree | Action::AblateThree => self.refused(cx).or_else(|| self.form.refused_three()),
             Action::Edit if !Form::is_typed(self.field()) => Some("left and right choose its value".to_owned()),
             Action::Remove if !matches!(self.field(), Field::Term(i) if i < self.form.features.len()) => {
                 Some("the cursor is on no feature".to_owned())
@@ -241,6 +272,11 @@ impl Pane for SteerPane {
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
         let last = self.form.fields().len() - 1;
         match action {
+            // No field is seen: the keys scroll.
+            Action::Up if view::three_alone(self, cx) => self.scroll = self.scroll.saturating_sub(1),
+            Action::Down if view::three_alone(self, cx) => {
+                self.scroll = (self.scroll + 1).min(view::last_scroll(self, cx));
+            }
             Action::Up => self.go(self.cursor.saturating_sub(1)),
             Action::Down => self.go(self.cursor + 1),
             Action::First => self.go(0),
@@ -261,6 +297,10 @@ impl Pane for SteerPane {
                 return Some(self.run(cx));
             }
             Action::SteerThree => return Some(self.run_three(cx)),
+            Action::AblateThree => {
+                self.form.mode = Mode::Ablate;
+                return Some(self.run_three(cx));
+            }
             Action::Trace => {
                 let run = self.runs.get(self.shown)?;
                 let (baseline, steered) = run.texts(0);
@@ -283,11 +323,14 @@ impl Pane for SteerPane {
 
     fn event(&mut self, event: &Event, _: &Cx) -> Vec<Step> {
         match event {
-            Event::Features(list) => {
-                self.lists.turn_to(list, &mut self.form);
-                self.go(self.cursor);
+            Event::Features(list) => return self.take_list(list),
+            Event::Closed => {
+                // Runs are kept with the study that they were made in.
+                self.forget();
+                self.lists.forget();
+                self.runs.clear();
+                (self.shown, self.scroll) = (0, 0);
             }
-            Event::Closed => self.lists.forget(),
             Event::Started(Job::Steer) => {
                 if let Some(run) = self.active() {
                     run.state = State::Running;
@@ -323,6 +366,7 @@ impl Pane for SteerPane {
     fn note(&mut self, note: &Note, cx: &Cx) -> Vec<Step> {
         match note {
             Note::ThreeWays => return self.run_three(cx),
+            Note::Mode(mode) => self.form.mode = *mode,
             Note::Cluster(cluster) => self.form.cluster.clone_from(cluster),
             note => self.take_note(note),
         }
@@ -350,13 +394,15 @@ impl Pane for SteerPane {
     fn session(&self) -> Value {
         let done: Vec<&Run> = self.runs.iter().filter(|run| !run.is_active()).collect();
         let first = done.len().saturating_sub(SAVED_RUNS);
-        json!({ "form": self.lists.of_fit(&self.form), "prompt": self.prompt.text(), "runs": &done[first..] })
+        let (fit, form) = (self.lists.fit(), self.lists.of_fit(&self.form));
+        json!({ "fit": fit, "form": form, "prompt": self.prompt.text(), "runs": &done[first..] })
     }
 
     fn restore(&mut self, session: &Value, _: &Cx) {
         if let Ok(form) = serde_json::from_value::<Form>(session["form"].clone()) {
             self.form = form;
         }
+        self.lists.begin(session["fit"].as_str());
         if let Some(prompt) = session["prompt"].as_str() {
             self.prompt.set(prompt);
         }

@@ -3,11 +3,13 @@
 //!
 //! Invariant: cursor and folds are kept by the members of a cluster, so that a new snapshot's tree does not move them.
 
+mod cut;
 mod draw;
 mod levels;
 mod moves;
 mod panel;
 mod plot;
+mod remembered;
 mod search;
 mod snapshot;
 #[cfg(test)]
@@ -20,13 +22,13 @@ use std::time::Duration;
 use crossterm::event::KeyEvent;
 use ratatui::buffer::Buffer;
 use ratatui::text::Line;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Cx, Note, Pane, PaneId, Step, scroll};
 use crate::analysis::SharedNeurons;
 use crate::analysis::hierarchy::Linkage;
 use crate::analysis::neurons::Overlap;
-use crate::engine::{Command, Event, Job, SteerPart};
+use crate::engine::{Command, Event, Job, Mode, SteerPart};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
 use crate::ui::text;
@@ -52,6 +54,8 @@ pub struct TreePane {
     offset: usize,
     /// The snapshot that the tree belongs to: fit and sweep.
     of: Option<(String, usize)>,
+    /// The fit that folds and cursor are of.
+    folds_of: Option<String>,
     /// Asked for a tree, and when.
     asked: Option<Duration>,
     ask_at: Option<Duration>,
@@ -60,6 +64,10 @@ pub struct TreePane {
     /// What clusters share, by [`plot::key`].
     shared: HashMap<u64, SharedNeurons>,
     shared_at: Option<Duration>,
+    /// The cursor of the panel, when it is in there.
+    inside: Option<usize>,
+    /// The height to cut at, being typed.
+    cutting: Option<LineInput>,
     query: LineInput,
     typing: bool,
     /// The leaf that the search went to last.
@@ -87,6 +95,7 @@ impl TreePane {
     /// Puts the cursor on an item, which is seen.
     fn go(&mut self, item: Item, cx: &Cx) -> Vec<Step> {
         self.cursor = Some(item);
+        self.inside = None;
         self.settle(cx);
         let mut steps = Vec::new();
         if let Item::Node(node) = item {
@@ -120,6 +129,13 @@ impl TreePane {
     }
 }
 
+/// Whether an action takes a part of a feature's neurons, told from a cluster.
+fn takes_part(action: Action) -> bool {
+    use Action::{AblateCore, AblateExclusive, AblateThree, SteerCore, SteerExclusive, SteerThree};
+    let all = [SteerCore, SteerExclusive, SteerThree, AblateCore, AblateExclusive, AblateThree];
+    all.contains(&action)
+}
+
 impl Pane for TreePane {
     fn id(&self) -> PaneId {
         PaneId::Tree
@@ -130,6 +146,13 @@ impl Pane for TreePane {
             return Line::raw(self.levels.title(cx.area.width));
         }
         let measure = text::clean(&self.plot.tree.measure);
+        if let (false, Some(cut)) = (self.plot.is_empty(), self.cut_said()) {
+            return Line::raw(if cx.area.width < 72 {
+                format!("Tree {cut}")
+            } else {
+                format!("Tree {cut} · {measure}")
+            });
+        }
         Line::raw(match self.plot.is_empty() {
             true => "Tree".to_owned(),
             false if cx.area.width < 72 => "Tree of shared neurons".to_owned(),
@@ -139,7 +162,7 @@ impl Pane for TreePane {
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         if self.levels.on {
-            let dendrogram = matches!(action, Action::SteerCore | Action::SteerExclusive | Action::SteerThree);
+            let dendrogram = takes_part(action) || action == Action::CutAt;
             let walk =
                 matches!(action, Action::Fold | Action::FoldMore | Action::FoldLess | Action::Open | Action::Filter);
             let search = matches!(action, Action::NextMatch | Action::PreviousMatch);
@@ -155,14 +178,13 @@ impl Pane for TreePane {
             Action::Fold
                 | Action::FoldMore
                 | Action::FoldLess
-                | Action::SteerCore
-                | Action::SteerExclusive
-                | Action::SteerThree
+                | Action::Ablate
+                | Action::CutAt
                 | Action::Filter
                 | Action::Open
                 | Action::NextMatch
                 | Action::PreviousMatch
-        );
+        ) || takes_part(action);
         if !mine {
             return None;
         }
@@ -171,16 +193,16 @@ impl Pane for TreePane {
         }
         let on_leaf = matches!(self.cursor, Some(Item::Node(node)) if self.plot.is_leaf(node));
         match action {
-            Action::SteerCore | Action::SteerExclusive | Action::SteerThree if self.cluster().is_none() => {
+            _ if takes_part(action) && self.cluster().is_none() => {
                 Some("it shares no neurons with other features, so there is no core".to_owned())
             }
-            Action::SteerExclusive | Action::SteerThree if !on_leaf => {
+            _ if takes_part(action) && !matches!(action, Action::SteerCore | Action::AblateCore) && !on_leaf => {
                 Some("own neurons are one feature's: put the cursor on a feature".to_owned())
             }
             Action::NextMatch | Action::PreviousMatch if self.query.text().is_empty() => {
                 Some("nothing is searched for".to_owned())
             }
-            Action::FoldMore | Action::FoldLess if self.plot.tops.is_empty() => {
+            Action::FoldMore | Action::FoldLess | Action::CutAt if self.plot.tops.is_empty() => {
                 Some("no features share neurons".to_owned())
             }
             _ => None,
@@ -188,18 +210,25 @@ impl Pane for TreePane {
     }
 
     fn typing(&self) -> bool {
-        self.typing
+        self.typing || self.cutting.is_some()
     }
 
     fn typing_hints(&self) -> Vec<(&'static str, &'static str)> {
+        if self.cutting.is_some() {
+            return vec![("enter", "cuts"), ("esc", "leaves it")];
+        }
         vec![("enter", "goes there"), ("down", "next"), ("esc", "leaves it")]
     }
 
     fn key(&mut self, key: KeyEvent, cx: &Cx) -> Option<Vec<Step>> {
-        self.search_key(key, cx)
+        if self.cutting.is_some() { self.cut_key(key, cx) } else { self.search_key(key, cx) }
     }
 
     fn paste(&mut self, pasted: &str, cx: &Cx) -> Vec<Step> {
+        if let Some(input) = &mut self.cutting {
+            input.paste(pasted);
+            return Vec::new();
+        }
         self.query.paste(pasted);
         self.typed(cx)
     }
@@ -210,11 +239,13 @@ impl Pane for TreePane {
             Action::Linkage => return Some(self.next_linkage(cx)),
             Action::Overlap => return Some(self.next_overlap(cx)),
             Action::Export => return Some(self.export(cx)),
-            Action::SteerWith | Action::SuppressWith if self.levels.on => {
+            Action::SteerWith | Action::SuppressWith | Action::Ablate if self.levels.on => {
                 let features: Vec<(usize, f32)> = self.levels.features().into_iter().map(|id| (id, 1.0)).collect();
                 let negative = action == Action::SuppressWith;
                 let note = Note::Steer { features, part: SteerPart::Whole, negative, replace: true };
-                return Some(vec![Step::Tell(PaneId::Steer, note)]);
+                let mut steps = vec![Step::Tell(PaneId::Steer, note)];
+                steps.extend((action == Action::Ablate).then(|| Step::Tell(PaneId::Steer, Note::Mode(Mode::Ablate))));
+                return Some(steps);
             }
             _ => {}
         }
@@ -227,19 +258,23 @@ impl Pane for TreePane {
         if self.plot.is_empty() {
             return None;
         }
+        if let Some(steps) = self.walk_panel(action, cx) {
+            return Some(steps);
+        }
         match action {
             Action::Left => self.sideways(false, cx),
             Action::Right => self.sideways(true, cx),
             Action::Open => Some(self.open(cx)),
             Action::Fold => Some(self.toggle(cx)),
+            Action::CutAt => {
+                self.ask_cut();
+                self.settle(cx);
+                Some(Vec::new())
+            }
             Action::FoldMore => Some(self.fold_to(true, cx)),
             Action::FoldLess => Some(self.fold_to(false, cx)),
-            Action::SteerThree => {
-                let mut steps = self.steer(Action::SteerWith)?;
-                steps.push(Step::Tell(PaneId::Steer, Note::ThreeWays));
-                Some(steps)
-            }
-            Action::SteerWith | Action::SuppressWith | Action::SteerCore | Action::SteerExclusive => self.steer(action),
+            Action::SteerWith | Action::SuppressWith | Action::Ablate => self.steer(action),
+            _ if takes_part(action) => self.steer(action),
             Action::Copy => Some(self.copy(cx)),
             _ => self.vertical(action, cx),
         }
@@ -268,8 +303,14 @@ impl Pane for TreePane {
     fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
         match event {
             Event::Study(_) | Event::Closed if cx.world.features.is_none() => {
-                *self =
-                    Self { saved: self.saved.take(), overlap: self.overlap, linkage: self.linkage, ..Self::default() };
+                let Self { overlap, linkage, .. } = *self;
+                let levels = std::mem::take(&mut self.levels).anew();
+                let mut anew = Self { overlap, linkage, levels, ..Self::default() };
+                // A session was restored before its study was told of.
+                if matches!(event, Event::Study(_)) {
+                    (anew.saved, anew.query) = (self.saved.take(), std::mem::take(&mut self.query));
+                }
+                *self = anew;
                 Vec::new()
             }
             Event::Features(_) if cx.focused => {
@@ -349,24 +390,10 @@ impl Pane for TreePane {
     }
 
     fn session(&self) -> Value {
-        if self.plot.is_empty() {
-            return self.saved.clone().unwrap_or(Value::Null);
-        }
-        let by_hand = |folded: bool| -> Vec<u64> {
-            let mut keys: Vec<u64> =
-                self.folds.by_hand.iter().filter(|(_, f)| **f == folded).map(|(key, _)| *key).collect();
-            keys.sort_unstable();
-            keys
-        };
-        json!({
-            "fold_height": self.folds.height.is_finite().then_some(self.folds.height),
-            "alone_open": self.folds.alone_open,
-            "folded": by_hand(true),
-            "unfolded": by_hand(false),
-        })
+        self.saved_now()
     }
 
     fn restore(&mut self, session: &Value, _: &Cx) {
-        self.saved = Some(session.clone());
+        self.take_up(session);
     }
 }

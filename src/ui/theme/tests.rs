@@ -46,6 +46,24 @@ fn viridis_grows_lighter_step_by_step() {
 }
 
 #[test]
+fn about_zero_signed_values_are_close_to_the_ground_and_strong_ones_stand_out() {
+    for profile in [Profile::TrueColour, Profile::Indexed] {
+        for (light, ground) in [(false, (20, 20, 20)), (true, (255, 255, 255))] {
+            let theme = Theme::new(profile, light);
+            let far: Vec<f64> =
+                theme.steps(Ramp::Diverging).iter().map(|s| contrast(rgb(s.bg.unwrap()), ground)).collect();
+            let half = DIVERGING_STEPS / 2;
+            assert!(far[half] < 1.6, "{profile:?} light={light} {far:?}");
+            assert!(far[0] > 7.0 && far[DIVERGING_STEPS - 1] > 7.0, "{profile:?} light={light} {far:?}");
+            if !light {
+                assert!(far[..=half].windows(2).all(|w| w[0] > w[1] * 0.999), "{profile:?} {far:?}");
+                assert!(far[half + 1..].windows(2).all(|w| w[0] < w[1]), "{profile:?} {far:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn mono_has_no_colour_at_all() {
     let theme = Theme::new(Profile::Mono, false);
     let mut styles = vec![theme.dim(), theme.accent(), theme.error(), theme.selected(true), theme.bar()];

@@ -1,6 +1,4 @@
-//! The lines of a feature's and a neuron's card, and the same as text for the clipboard.
-
-use std::fmt::Write as _;
+//! The lines of a feature's and a neuron's card.
 
 use ratatui::text::{Line, Span};
 
@@ -158,7 +156,7 @@ fn labels(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
     let most = card.labels.iter().map(|l| l.mass).fold(0.0, f32::max);
     for label in card.labels.iter().take(LABELS) {
         rows.push(plain(Line::from(vec![
-            Span::raw(format!("  {} ", text::pad(&text::clean(&label.label), 12))),
+            Span::raw(format!("  {} ", text::pad(&text::label(&text::clean(&label.label), 12), 12))),
             Span::styled(bar(label.mass, most, cells), theme.bar()),
             Span::raw(text::pad_left(&text::percent(label.mass), 6)),
             Span::styled(format!(" ({})", text::percent(label.base)), theme.dim()),
@@ -251,9 +249,18 @@ pub(super) fn rows_of_card(card: &FeatureCard, all: bool, cx: &Cx, width: usize)
 
 pub(super) fn rows_of_neuron(card: &NeuronCard, cx: &Cx, width: usize) -> Vec<Row> {
     let theme = cx.theme;
+    let mut rows = Vec::new();
+    // What it does comes before the hundreds of features that may use it.
+    if !card.promoted.is_empty() || !card.suppressed.is_empty() {
+        rows.extend(lens(&card.promoted, &card.suppressed, if cx.area.height >= 26 { 10 } else { 5 }, cx, width));
+    }
+    if !cx.contexts_seen && !card.contexts.is_empty() {
+        let keys = format!("{} or {}", cx.key(Action::PreviousPane), cx.key(Action::Left));
+        rows.push(heading(theme, width, &format!("{} contexts", card.contexts.len()), &format!("{keys} shows them")));
+    }
     let facts = format!("{} opens one", cx.key(Action::Open));
     let title = format!("used by {} features", card.features.len());
-    let mut rows = vec![heading(theme, width, &title, &facts)];
+    rows.push(heading(theme, width, &title, &facts));
     let max = card.features.iter().map(|f| f.1.abs()).fold(0.0, f32::max);
     let cells = (width.saturating_sub(30) / 2).clamp(2, 8);
     for (id, weight, token) in &card.features {
@@ -265,44 +272,5 @@ pub(super) fn rows_of_neuron(card: &NeuronCard, cx: &Cx, width: usize) -> Vec<Ro
         spans.push(Span::raw(format!("  {}", text::fit(&label, width.saturating_sub(17 + 2 * cells)))));
         rows.push(Row { link: Some(Link::Feature(*id)), line: Line::from(spans) });
     }
-    if !card.promoted.is_empty() || !card.suppressed.is_empty() {
-        rows.push(plain(""));
-        rows.extend(lens(&card.promoted, &card.suppressed, 10, cx, width));
-    }
     rows
-}
-
-fn tokens(list: &[ScoredToken]) -> String {
-    list.iter().map(|t| format!("{} {:+.2}", text::token(&t.token), t.value)).collect::<Vec<_>>().join(", ")
-}
-
-pub(super) fn text_of_card(card: &FeatureCard) -> String {
-    let row = &card.row;
-    let mut out = format!("feature #{}", row.id);
-    if let Some(name) = &row.name {
-        let _ = write!(out, " {}", text::clean(name));
-    }
-    let _ = write!(out, "\nshare {:.4}, density {:.4}", row.share, row.density);
-    if let Some(p) = &row.purity {
-        let _ = write!(out, ", {} {:.2} (base {:.2})", text::clean(&p.label), p.share, p.base);
-    }
-    let _ = write!(out, "\npromotes: {}\nsuppresses: {}\nneurons: ", tokens(&card.promoted), tokens(&card.suppressed));
-    let neurons: Vec<String> = card.neurons.iter().map(|n| format!("{} {:+.3}", n.index, n.weight)).collect();
-    out.push_str(&neurons.join(", "));
-    for context in &card.contexts {
-        let value = context.values.get(context.peak).copied().unwrap_or(0.0);
-        let _ = write!(out, "\n{value:.3}\t{}", text::clean(&context.tokens.concat()));
-    }
-    out
-}
-
-pub(super) fn neuron_text(card: &NeuronCard) -> String {
-    let features: Vec<String> = card.features.iter().map(|(id, w, _)| format!("#{id} {w:+.3}")).collect();
-    format!(
-        "neuron {}\nfeatures: {}\npromotes: {}\nsuppresses: {}",
-        card.index,
-        features.join(", "),
-        tokens(&card.promoted),
-        tokens(&card.suppressed)
-    )
 }

@@ -42,7 +42,12 @@ impl Columns {
         let cell = |s: Sort, name: &str, cells: usize| {
             Span::styled(text::pad_left(&format!("{name}{}", arrow(s)), cells), style(s))
         };
-        let mut spans = vec![cell(Sort::Id, "id", 5)];
+        // A sorted column takes all of its cells: its neighbour makes room.
+        let crowded = if self.share { sort == Sort::Share } else { sort == Sort::Purity };
+        let mut spans = vec![match crowded {
+            true => Span::styled(text::pad("  id", 5), style(Sort::Id)),
+            false => cell(Sort::Id, "id", 5),
+        }];
         if self.share {
             spans.extend([cell(Sort::Share, "share", 6), Span::raw(" ")]);
         }
@@ -54,7 +59,8 @@ impl Columns {
             spans.push(cell(Sort::Purity, "pure", 5));
         }
         if self.label > 0 {
-            spans.push(Span::styled(text::pad(" label", self.label + 1), cx.theme.dim()));
+            let head = format!(" label{}", arrow(Sort::Label));
+            spans.push(Span::styled(text::pad(&head, self.label + 1), style(Sort::Label)));
         }
         if self.neurons {
             spans.push(cell(Sort::Neurons, "neur", 6));
@@ -90,7 +96,10 @@ impl Columns {
         }
         if self.label > 0 {
             let label = row.purity.as_ref().map(|p| text::clean(&p.label)).unwrap_or_default();
-            spans.push(Span::styled(format!(" {}", text::pad(&label, self.label)), theme.dim()));
+            spans.push(Span::styled(
+                format!(" {}", text::pad(&text::label(&label, self.label), self.label)),
+                theme.dim(),
+            ));
         }
         if self.neurons {
             spans.push(Span::raw(text::pad_left(&text::count(row.neurons), 6)));

@@ -1,7 +1,7 @@
 //! The filter of the list: words that are all to be found, comparisons of columns, and questions for the engine.
 //!
 //! Grammar: words apart by blanks, `"…"` for one with blanks, `-` before one for its opposite. `word` is looked for (fuzzy)
-//! in everything; `label:` `tag:` `name:` `note:` `token:` `promotes:` in one place; `share>1` `purity>=60` `density<5`
+//! in everything, contexts too, which are the engine's; `label:` `tag:` `name:` `note:` `token:` `promotes:` in one place; `share>1` `purity>=60` `density<5`
 //! `neurons<20` `rating>3` compare (shares in per cent); `like:14` `fires:"a text"` `context:word` are the engine's.
 
 use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
@@ -17,6 +17,12 @@ pub(super) const GRAMMAR: &str =
 /// From this score on a feature answers a question.
 const ANSWERS: f32 = 0.05;
 
+/// The share of contexts in which a plain word is written, from which on it is found there.
+const WRITTEN: f32 = 0.1;
+
+/// The share of ΣY on a label from which on a feature has it.
+const LABELLED: f32 = 0.1;
+
 /// A filter made ready.
 #[derive(Debug, Default)]
 pub(super) struct Filter {
@@ -31,7 +37,8 @@ struct Word {
 
 #[derive(Debug)]
 enum What {
-    Found(Place, Pattern),
+    /// In the list's own columns; or, answering the question as well as the number says, elsewhere.
+    Found(Place, Pattern, Option<(Probe, f32)>),
     Compared(Column, Sign, f32),
     Asked(Probe),
 }
@@ -75,7 +82,16 @@ impl Filter {
 
     /// The questions that it puts to the engine.
     pub fn probes(&self) -> impl Iterator<Item = &Probe> {
-        self.words.iter().filter_map(|w| if let What::Asked(probe) = &w.what { Some(probe) } else { None })
+        self.words.iter().filter_map(|w| match &w.what {
+            What::Asked(probe) | What::Found(_, _, Some((probe, _))) if !w.not => Some(probe),
+            What::Asked(probe) => Some(probe),
+            _ => None,
+        })
+    }
+
+    /// Whether a person put a question.
+    pub fn asks(&self) -> bool {
+        self.words.iter().any(|w| matches!(w.what, What::Asked(_)))
     }
 
     /// Whether a feature passes: `None`, or how well it answers the questions (0 where there are none). `answers` gives the
@@ -89,7 +105,16 @@ impl Filter {
         let mut total = 0.0;
         for word in &self.words {
             let passes = match &word.what {
-                What::Found(place, pattern) => found(row, *place, pattern, matcher),
+                What::Found(place, pattern, elsewhere) => {
+                    let here = found(row, *place, pattern, matcher);
+                    // What a column says comes before what is only in contexts or lesser labels.
+                    let far = elsewhere
+                        .as_ref()
+                        .filter(|_| !here && !word.not)
+                        .and_then(|(probe, least)| answers(probe)?.get(row.id).copied().filter(|score| score >= least));
+                    total += far.map_or(0.0, |score| score - 1.0);
+                    here || far.is_some()
+                }
                 What::Compared(column, sign, limit) => compared(row, *column, *sign, *limit),
                 What::Asked(probe) => match answers(probe) {
                     None => continue,
@@ -140,12 +165,17 @@ fn word(text: &str) -> Option<Word> {
         if rest.is_empty() {
             return None;
         }
-        What::Found(place, pattern(rest))
+        let labels = (place == Place::Label && rest.len() > 1).then(|| (Probe::Label(rest.to_owned()), LABELLED));
+        What::Found(place, pattern(rest), labels)
     } else {
         match question(text) {
             Some(None) => return None,
             Some(Some(probe)) => What::Asked(probe),
-            None => What::Found(Place::Anywhere, pattern(text)),
+            None => {
+                let words = text.len() > 2 && !text.starts_with('#');
+                let contexts = words.then(|| (Probe::Context(text.to_owned()), WRITTEN));
+                What::Found(Place::Anywhere, pattern(text), contexts)
+            }
         }
     };
     Some(Word { not, what })
@@ -269,6 +299,24 @@ mod tests {
         assert_eq!(kept("-fires:\"on Sunday morning\" label:animals", &|_| Some(&SCORES)), [17, 29]);
         let asked: Vec<Probe> = Filter::new("fires:\"on Sunday morning\" x").probes().cloned().collect();
         assert_eq!(asked, [Probe::Fires("on Sunday morning".to_owned())]);
+    }
+
+    #[test]
+    fn a_plain_word_reaches_contexts_and_a_label_more_than_the_purest() {
+        static SCORES: std::sync::LazyLock<Vec<f32>> =
+            std::sync::LazyLock::new(|| (0..40).map(|i| if i == 7 { 0.4 } else { 0.01 }).collect());
+        let kept_in = |text: &str| kept(text, &|_| Some(&SCORES));
+        assert_eq!(kept_in("wheelbarrow"), [7], "written in its contexts alone");
+        assert_eq!(kept_in("label:days"), [0, 7, 12, 24, 36], "a lesser label");
+        assert!(kept("wheelbarrow", &|_| None).is_empty(), "nothing is kept for an answer that may not come");
+        let filter = Filter::new("wheelbarrow -x \"a b\"");
+        assert!(!filter.asks() && filter.probes().count() == 2, "{:?}", filter.probes().collect::<Vec<_>>());
+        let (demo, mut matcher) = (Demo::default(), Matcher::new(Config::DEFAULT));
+        let here = filter.passes(&demo.row(0), &|_| None, &mut matcher);
+        assert_eq!(here, None);
+        let days = Filter::new("days");
+        let score = |id| days.passes(&demo.row(id), &|_| Some(&*SCORES), &mut Matcher::new(Config::DEFAULT));
+        assert!(score(0) > score(7) && score(7).is_some(), "those in a column come first");
     }
 
     proptest! {

@@ -58,12 +58,50 @@ fn what_is_copied_holds_no_control_character() {
     let mut stage = Stage::opened(80, 24, Profile::Mono);
     let mut list = stage.demo.list(1, false);
     list.rows[0].top_tokens = vec!["\u{1b}]0;title\u{7}".to_owned()];
-    stage.event(Event::Features(std::sync::Arc::new(list))).keys("y enter y enter y");
+    stage.event(Event::Features(std::sync::Arc::new(list))).keys("y t enter y enter y y");
     for effect in &stage.effects {
         let crate::ui::app::Effect::Copy(text, _) = effect else { continue };
         assert!(!text.chars().any(|c| c.is_control() && c != '\n' && c != '\t'), "{text:?}");
     }
     assert_eq!(stage.effects.iter().filter(|e| matches!(e, crate::ui::app::Effect::Copy(..))).count(), 3);
+}
+
+#[test]
+fn label_name_tokens_and_rating_sort() {
+    let mut stage = Stage::opened(120, 36, Profile::Mono);
+    let mut list = stage.demo.list(42, true);
+    list.rows[9].note.rating = Some(5);
+    list.rows[17].name = Some("Aardvarks".to_owned());
+    stage.event(Event::Features(std::sync::Arc::new(list)));
+    let first = |stage: &mut Stage, sort: &str| {
+        while !stage.screen().contains(&format!("by {sort}")) {
+            stage.keys("s");
+        }
+        stage.keys("g");
+        stage.app.world.selected
+    };
+    let by_label = first(&mut stage, "label").and_then(|id| stage.app.world.row(id)?.purity.clone());
+    assert_eq!(by_label.map(|p| p.label), Some("animals".to_owned()));
+    assert_eq!(first(&mut stage, "name"), Some(17));
+    let by_token = first(&mut stage, "tokens").and_then(|id| stage.app.world.row(id)?.top_tokens.first().cloned());
+    assert!(by_token.is_some_and(|token| !token.trim().starts_with(|c: char| c > 'a')));
+    assert_eq!(first(&mut stage, "rating"), Some(9));
+}
+
+#[test]
+fn a_question_under_way_is_told_until_it_is_answered_or_refused() {
+    let mut stage = Stage::opened(120, 36, Profile::Mono);
+    stage.answers = false;
+    stage.keys("/").type_text("like:5");
+    assert!(stage.screen().contains("asking…"), "{}", stage.screen());
+    stage.wait(1.0);
+    assert!(stage.screen().contains("asking…"), "{}", stage.screen());
+    stage.event(Event::Found(Probe::Like(5), std::sync::Arc::new(vec![1.0; 40])));
+    assert!(!stage.screen().contains("asking…"), "{}", stage.screen());
+    stage.keys("ctrl-u").type_text("fires:me").wait(1.0);
+    assert!(stage.screen().contains("asking…"), "{}", stage.screen());
+    stage.event(Event::Refused("no model is open".to_owned()));
+    assert!(!stage.screen().contains("asking…"), "{}", stage.screen());
 }
 
 #[test]

@@ -56,7 +56,14 @@ pub(super) fn against_k(cx: &Cx, area: Rect, buf: &mut Buffer) {
     let margin = ((high - low) * 0.08).max(1e-3);
     let (low, high) = ((low - margin).max(0.0), high + margin);
     let theme = cx.theme;
-    let (left, right) = (first.0, last.0.max(first.0 + 1.0));
+    // Round numbers a little beyond the ends, so that nothing lies on an edge.
+    let round = step(last.0 - first.0);
+    let pad = ((last.0 - first.0) * 0.04).max(round / 4.0);
+    let left = (((first.0 - pad) / round).floor() * round).max(0.0);
+    let right = ((last.0 + pad) / round).ceil() * round;
+    let title = Line::styled("relative error against the number of features", theme.dim());
+    put(buf, area, 0, &title);
+    let area = Rect { y: area.y + 1, height: area.height - 1, ..area };
     // The best of each number of features makes the line; every fit is a dot.
     let mut best: Vec<(f64, f64)> = Vec::new();
     for &point in &points {
@@ -65,9 +72,12 @@ pub(super) fn against_k(cx: &Cx, area: Rect, buf: &mut Buffer) {
         }
     }
     let line = Dataset::default().data(&best).marker(Marker::Braille).graph_type(GraphType::Line).style(theme.dim());
-    let dots = crosses(&points, [(right - left) / f64::from(area.width), (high - low) / f64::from(area.height)]);
-    let dots =
-        Dataset::default().data(&dots).marker(Marker::Braille).graph_type(GraphType::Scatter).style(theme.accent());
+    // A whole cell each: a few dots are not seen on a small screen.
+    let dots = Dataset::default()
+        .data(&points)
+        .marker(Marker::Custom('●'))
+        .graph_type(GraphType::Scatter)
+        .style(theme.accent());
     let label = |t: String| Span::styled(t, theme.dim());
     let x = Axis::default()
         .bounds([left, right])
@@ -76,21 +86,19 @@ pub(super) fn against_k(cx: &Cx, area: Rect, buf: &mut Buffer) {
             label(text::count(((left + right) / 2.0) as usize)),
             label(text::count(right as usize)),
         ])
-        .title(label("features".to_owned()))
         .style(theme.rule(false));
     let y = Axis::default()
         .bounds([low, high])
         .labels([label(format!("{low:.3}")), label(format!("{:.3}", (low + high) / 2.0)), label(format!("{high:.3}"))])
-        .title(label("relative error".to_owned()))
         .style(theme.rule(false));
     Chart::new(vec![line, dots]).x_axis(x).y_axis(y).legend_position(None).render(area.intersection(buf.area), buf);
 }
 
-/// Each point as a small cross, in the dots of cells of `size`, so that it stands on the line and is seen.
-fn crosses(points: &[(f64, f64)], size: [f64; 2]) -> Vec<(f64, f64)> {
-    let [dx, dy] = [size[0] / 2.0, size[1] / 4.0];
-    let arms = [(0.0, 0.0), (dx, 0.0), (-dx, 0.0), (0.0, dy), (0.0, -dy)];
-    points.iter().flat_map(|p| arms.map(|a| (p.0 + a.0, p.1 + a.1))).collect()
+/// A round step of which a span has about six.
+fn step(span: f64) -> f64 {
+    let rough = (span / 6.0).max(1.0);
+    let power = 10f64.powf(rough.log10().floor());
+    [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= rough).unwrap_or(rough)
 }
 
 /// Two fits compared: what is the same, what one has alone.

@@ -1,6 +1,10 @@
-//! Generated text as it comes: which features fire on the steered, or on the unsteered, continuation of a prompt.
+//! Generated text as it comes: which features fire on the steered, or on the unsteered, continuation of a prompt, and on the
+//! other one beside it.
+//!
+//! Invariant: one text is traced at a time, and its trace is kept with the side that was asked about.
 
 use super::LivePane;
+use crate::analysis::Trace;
 use crate::engine::{Event, Job};
 use crate::ui::panes::Cx;
 
@@ -9,22 +13,59 @@ use crate::ui::panes::Cx;
 pub(super) struct Follow {
     prompt: String,
     /// The continuation without and with steering.
-    texts: [String; 2],
+    sides: [Side; 2],
     steered: bool,
+    /// The side that the engine was asked about last.
+    asked: usize,
+    /// The token under the cursor is the newest one.
+    pub tail: bool,
+}
+
+#[derive(Debug, Default)]
+struct Side {
+    text: String,
+    /// The text that was traced, or is being traced.
+    traced: Option<String>,
+    trace: Option<Box<Trace>>,
 }
 
 impl Follow {
     pub fn new(prompt: &str, baseline: &str, steered: &str) -> Self {
-        Self { prompt: prompt.to_owned(), texts: [baseline.to_owned(), steered.to_owned()], steered: true }
+        let side = |text: &str| Side { text: text.to_owned(), ..Side::default() };
+        let sides = [side(baseline), side(steered)];
+        Self { prompt: prompt.to_owned(), sides, steered: true, asked: 1, tail: true }
+    }
+
+    fn name(steered: bool) -> &'static str {
+        if steered { "steered" } else { "baseline" }
     }
 
     /// Which of the two texts is on show.
     pub fn side(&self) -> &'static str {
-        if self.steered { "steered" } else { "baseline" }
+        Self::name(self.steered)
     }
 
-    fn text(&self) -> String {
-        format!("{}{}", self.prompt, self.texts[usize::from(self.steered)])
+    /// The other of the two: its name, and its trace where it is there.
+    pub fn other(&self) -> (&'static str, Option<&Trace>) {
+        (Self::name(!self.steered), self.sides[usize::from(!self.steered)].trace.as_deref())
+    }
+
+    fn text(&self, side: usize) -> String {
+        format!("{}{}", self.prompt, self.sides[side].text)
+    }
+
+    /// The side whose newest text was not asked about yet; the one on show first.
+    fn behind(&self) -> Option<usize> {
+        let on_show = usize::from(self.steered);
+        [on_show, 1 - on_show].into_iter().find(|&side| self.sides[side].traced.as_ref() != Some(&self.text(side)))
+    }
+
+    /// The text to ask about now: of the side that is behind, else of the one on show again.
+    pub fn ask(&mut self) -> String {
+        self.asked = self.behind().unwrap_or(usize::from(self.steered));
+        let text = self.text(self.asked);
+        self.sides[self.asked].traced = Some(text.clone());
+        text
     }
 }
 
@@ -37,10 +78,13 @@ impl LivePane {
         self.show_followed(cx);
     }
 
-    /// The other of the two texts.
+    /// The other of the two texts, at once where it was traced.
     pub(super) fn other_side(&mut self, cx: &Cx) {
         if let Some(follow) = &mut self.follow {
             follow.steered = !follow.steered;
+            if let Some(trace) = follow.sides[usize::from(follow.steered)].trace.clone() {
+                self.take(&trace, cx);
+            }
         }
         self.show_followed(cx);
     }
@@ -49,25 +93,48 @@ impl LivePane {
     pub(super) fn follow_event(&mut self, event: &Event, cx: &Cx) {
         let Some(follow) = &mut self.follow else { return };
         match event {
-            Event::Started(Job::Steer) => follow.texts = [String::new(), String::new()],
-            Event::SteerText { sample: 0, steered, text } => {
-                follow.texts[usize::from(*steered)].push_str(text);
-                if *steered != follow.steered {
-                    return;
+            Event::Started(Job::Steer) => {
+                follow.sides = Default::default();
+                follow.tail = true;
+            }
+            Event::SteerText { sample: 0, steered, text } => follow.sides[usize::from(*steered)].text.push_str(text),
+            // Other features fire now.
+            Event::Features(_) => {
+                for side in &mut follow.sides {
+                    side.traced = None;
                 }
+                return;
             }
             _ => return,
         }
         self.show_followed(cx);
     }
 
+    /// Takes the trace of a followed text; whether it is the one on show.
+    pub(super) fn take_followed(&mut self, trace: &Trace, cx: &Cx) -> bool {
+        let Some(follow) = &mut self.follow else { return true };
+        follow.sides[follow.asked].trace = Some(Box::new(trace.clone()));
+        let on_show = follow.asked == usize::from(follow.steered);
+        if follow.behind().is_some() && self.ask_at.is_none() {
+            self.changed(cx);
+        }
+        on_show
+    }
+
+    /// The cursor goes with the newest token until it is moved away, and again when it is moved there.
+    pub(super) fn keep_tail(&mut self) {
+        let last = self.token + 1 >= self.tokens();
+        if let Some(follow) = &mut self.follow {
+            follow.tail = last;
+        }
+    }
+
     fn show_followed(&mut self, cx: &Cx) {
-        let Some(text) = self.follow.as_ref().map(Follow::text) else { return };
+        let Some(text) = self.follow.as_ref().map(|follow| follow.text(usize::from(follow.steered))) else { return };
         self.text.set(&text);
         // Pieces come faster than they can be traced: a question that waits already will see the newest text.
         if self.ask_at.is_none() && !self.waiting {
             self.changed(cx);
         }
-        self.behind = true;
     }
 }

@@ -2,8 +2,9 @@
 
 use super::{LivePane, Shown, Sort, peak, view};
 use crate::analysis::{Trace, TraceFeature};
+use crate::interop::markdown::table;
 use crate::ui::action::Action;
-use crate::ui::panes::{Cx, Step, motion, scroll};
+use crate::ui::panes::{Copies, Cx, Step, motion, scroll};
 use crate::ui::text;
 
 impl LivePane {
@@ -22,7 +23,8 @@ impl LivePane {
     pub(super) fn take(&mut self, trace: &Trace, cx: &Cx) {
         self.trace = Some(Box::new(trace.clone()));
         let last = trace.tokens.len().saturating_sub(1);
-        self.token = if self.typing { last } else { self.token.min(last) };
+        let follows = self.follow.as_ref().is_some_and(|follow| follow.tail);
+        self.token = if self.typing || follows { last } else { self.token.min(last) };
         let is_there = |id: usize| trace.features.iter().any(|f| f.id == id);
         let kept = self.shown.filter(|shown| match shown {
             Shown::Feature(id) => is_there(*id),
@@ -115,6 +117,12 @@ impl LivePane {
                 format!("{}\t{left}\t{}", text::token(&trace.tokens[t]), listed.join(", "))
             })
             .collect();
-        Some(vec![Step::Copy(lines.join("\n"), format!("{} tokens with their features", lines.len()))])
+        let cells: Vec<Vec<String>> = lines.iter().map(|l| l.split('\t').map(str::to_owned).collect()).collect();
+        Some(vec![Step::Offer(Box::new(Copies {
+            what: format!("{} tokens with their features", lines.len()),
+            text: lines.join("\n"),
+            json: serde_json::to_value(trace).unwrap_or_default(),
+            markdown: table(&["token", "unexplained", "features"], &cells),
+        }))])
     }
 }

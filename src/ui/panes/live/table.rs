@@ -5,11 +5,11 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-use super::view::Parts;
+use super::view::{Parts, other_trace};
 use super::{LivePane, Shown, Sort, peak};
 use crate::ui::panes::features::bar;
 use crate::ui::panes::tree::listed;
-use crate::ui::panes::{Cx, put};
+use crate::ui::panes::{Cx, put, shaded};
 use crate::ui::text;
 
 /// Cells of a number in the list.
@@ -19,14 +19,17 @@ const NUMBER: usize = 6;
 struct Columns {
     name: usize,
     bar: usize,
+    /// What the same token of the other text has, where a run is followed.
+    other: bool,
 }
 
 impl Columns {
-    fn new(width: usize) -> Self {
+    fn new(width: usize, other: bool) -> Self {
+        let other = other && width >= 40;
         // marker, value, gap, peak; names come before bars
-        let room = width.saturating_sub(1 + 2 * NUMBER + 2);
-        let bar = room.saturating_sub(22).clamp(3, 12).min(room / 3);
-        Self { name: room - bar, bar }
+        let room = width.saturating_sub(1 + (2 + usize::from(other)) * NUMBER + 2 + usize::from(other) * 2);
+        let bar = room.saturating_sub(22).clamp(6, 12).min(room / 3);
+        Self { name: room - bar, bar, other }
     }
 }
 
@@ -42,7 +45,7 @@ pub(super) fn draw(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
     }
     let inner = |r: Rect| Rect { x: r.x + inset, width: r.width.saturating_sub(inset + 1), ..r };
     let (head, area) = (inner(parts.head), inner(parts.list));
-    let columns = Columns::new(usize::from(area.width));
+    let columns = Columns::new(usize::from(area.width), other_trace(pane).is_some());
     let token = trace.tokens.get(pane.token).map(|t| text::token(t)).unwrap_or_default();
     let column = |name: &str, sort: Sort, cells: usize| {
         let style = if pane.sort == sort { theme.accent() } else { theme.dim() };
@@ -50,17 +53,12 @@ pub(super) fn draw(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
         Span::styled(text::pad_left(&format!("{name}{arrow}"), cells), style)
     };
     let on = text::pad(&format!(" {} {token}", pane.token + 1), columns.name + 1);
-    put(
-        buf,
-        head,
-        0,
-        &Line::from(vec![
-            Span::styled(on, theme.heading()),
-            column("here", Sort::Here, NUMBER),
-            Span::raw(" ".repeat(columns.bar + 2)),
-            column("peak", Sort::Peak, NUMBER),
-        ]),
-    );
+    let mut heads = vec![Span::styled(on, theme.heading()), column("here", Sort::Here, NUMBER)];
+    if let (true, Some((name, _))) = (columns.other, other_trace(pane)) {
+        heads.push(Span::styled(text::pad_left(name, NUMBER + 2), theme.dim()));
+    }
+    heads.extend([Span::raw(" ".repeat(columns.bar + 2)), column("peak", Sort::Peak, NUMBER)]);
+    put(buf, head, 0, &Line::from(heads));
     let height = usize::from(area.height);
     let at = pane.position();
     for (y, i) in (pane.top(height)..pane.count()).take(height).enumerate() {
@@ -69,7 +67,8 @@ pub(super) fn draw(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
             let line = Rect { y: area.y + y as u16, height: 1, ..area };
             buf.set_style(line.intersection(buf.area), theme.selected(cx.focused && !pane.typing));
         }
-        put(buf, area, y, &entry(pane, i, selected, &columns, cx));
+        let line = entry(pane, i, selected, &columns, cx);
+        put(buf, area, y, &if selected && cx.focused { shaded(line, theme) } else { line });
     }
 }
 
@@ -80,15 +79,23 @@ fn entry(pane: &LivePane, at: usize, selected: bool, columns: &Columns, cx: &Cx)
     let Some(Shown::Feature(id)) = pane.line(at) else {
         let here = trace.unexplained.get(pane.token).copied().unwrap_or(0.0);
         let mean = trace.unexplained.iter().sum::<f32>() / trace.unexplained.len().max(1) as f32;
-        return Line::from(vec![
+        let mut spans = vec![
             marker,
             Span::styled(text::pad("unexplained", columns.name), theme.dim()),
             Span::raw(text::pad_left(&text::percent(here), NUMBER)),
+        ];
+        if columns.other {
+            let there = other_trace(pane).and_then(|(_, t)| t.unexplained.get(pane.token).copied());
+            let shown = there.map_or_else(|| "–".to_owned(), text::percent);
+            spans.push(Span::styled(text::pad_left(&shown, NUMBER + 2), theme.dim()));
+        }
+        spans.extend([
             Span::raw(" "),
             Span::styled(bar(here, 1.0, columns.bar), theme.warning()),
             Span::raw(" "),
             Span::styled(text::pad_left(&format!("⌀{}", text::percent(mean)), NUMBER), theme.dim()),
         ]);
+        return Line::from(spans);
     };
     let feature = trace.features.iter().find(|f| f.id == id);
     let here = feature.and_then(|f| f.values.get(pane.token).copied()).unwrap_or(0.0);
@@ -99,13 +106,22 @@ fn entry(pane: &LivePane, at: usize, selected: bool, columns: &Columns, cx: &Cx)
     // One number of decimals for the whole column.
     let decimals = if largest >= 100.0 { 0 } else { 2 };
     let shown = if dim { "–".to_owned() } else { format!("{here:.decimals$}") };
-    Line::from(vec![
+    let mut spans = vec![
         marker,
         Span::styled(text::pad(&listed(id, 4, cx), columns.name), style),
         Span::styled(text::pad_left(&shown, NUMBER), style),
+    ];
+    if columns.other {
+        let there = other_trace(pane).and_then(|(_, t)| t.features.iter().find(|f| f.id == id));
+        let there = there.and_then(|f| f.values.get(pane.token).copied()).filter(|v| *v > 0.0);
+        let shown = there.map_or_else(|| "–".to_owned(), |v| format!("{v:.decimals$}"));
+        spans.push(Span::styled(text::pad_left(&shown, NUMBER + 2), theme.dim()));
+    }
+    spans.extend([
         Span::raw(" "),
         Span::styled(bar(here, largest, columns.bar), theme.bar()),
         Span::raw(" "),
         Span::styled(text::pad_left(&format!("{peak_of:.decimals$}"), NUMBER), theme.dim()),
-    ])
+    ]);
+    Line::from(spans)
 }

@@ -162,7 +162,7 @@ fn a_context_can_be_looked_at_and_text_is_remembered() {
 #[test]
 fn copying_gives_every_token_with_what_fires() {
     let mut stage = stage(80, 24, Profile::TrueColour);
-    stage.keys("y");
+    stage.keys("y t");
     let Some(Effect::Copy(text, _)) = stage.effects.last() else { panic!("nothing copied") };
     assert_eq!(text.lines().count(), 18, "{text}");
     assert!(text.contains("·Sunday\t0."), "{text}");
@@ -202,6 +202,28 @@ fn a_run_is_followed_and_turned_to_its_baseline() {
     // What is typed is one's own text again.
     stage.keys("4 e").type_text("x").wait(0.3);
     assert!(!stage.screen().contains("baseline text"), "{}", stage.screen());
+}
+
+#[test]
+fn a_followed_run_goes_with_its_newest_token_beside_the_other_text() {
+    let mut stage = Stage::opened_with(120, 36, Profile::TrueColour, 40);
+    stage.keys("a ctrl-r").wait(0.1).keys("t").wait(0.3).wait(0.3);
+    let screen = stage.screen();
+    assert!(screen.contains("baseline: t shows it above"), "{screen}");
+    assert!(screen.contains("Sunday is the best day") && screen.contains("ask questions"), "both texts: {screen}");
+    assert!(screen.contains("here▾  baseline") || screen.contains("baseline   "), "{screen}");
+    let token = |stage: &Stage| stage.app.session()["panes"]["Live"]["token"].as_u64().unwrap();
+    let last = token(&stage);
+    assert!(last > 5, "the newest token: {last}");
+    // Moved away, it stays where it is.
+    stage.keys("left left").wait(0.3);
+    let (steered, text) = (true, " and then some".to_owned());
+    stage.event(Event::SteerText { sample: 0, steered, text }).wait(0.3).wait(0.3);
+    assert_eq!(token(&stage), last - 2);
+    stage.keys("right right right right right right right right right");
+    let (steered, text) = (true, " more of it".to_owned());
+    stage.event(Event::SteerText { sample: 0, steered, text }).wait(0.3).wait(0.3);
+    assert!(token(&stage) > last + 2, "at the end again: {}", token(&stage));
 }
 
 #[test]

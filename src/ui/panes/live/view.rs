@@ -5,7 +5,8 @@ use ratatui::layout::{Position, Rect};
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
-use super::{LivePane, Shown, matrix, peak, table};
+use super::{LivePane, Shown, matrix, table};
+use crate::analysis::Trace;
 use crate::ui::action::Action;
 use crate::ui::panes::{Cx, empty, put, put_at, scroll};
 use crate::ui::text;
@@ -20,6 +21,8 @@ pub(super) struct Parts {
     text: Rect,
     legend: Rect,
     heat: Rect,
+    /// The other text of a run that is followed.
+    other: Rect,
     /// Features by tokens, where there is room.
     matrix: Rect,
     pub(super) head: Rect,
@@ -64,6 +67,15 @@ fn parts(pane: &LivePane, cx: &Cx) -> Parts {
         width: left.width.saturating_sub(2),
         height: left.height - legend.height,
     };
+    let mut other = Rect { height: 0, ..heat };
+    if beside && heat.height >= 6 && other_trace(pane).is_some() {
+        // Both are as long as each other, as a rule.
+        let wanted =
+            rows(pane, usize::from(heat.width), cx).len().max(other_rows(pane, usize::from(heat.width), cx).len());
+        let height = (wanted as u16 + 1).min(heat.height / 2);
+        other = Rect { y: heat.bottom() - height, height, ..heat };
+        heat.height -= height;
+    }
     let mut matrix = Rect { height: 0, ..heat };
     if beside && pane.trace.is_some() {
         // What the text leaves, and half of the room at most for a long one.
@@ -72,11 +84,15 @@ fn parts(pane: &LivePane, cx: &Cx) -> Parts {
         if heat.height - kept >= 4 {
             matrix = Rect { y: heat.y + kept, height: heat.height - kept, ..heat };
             heat.height = kept;
+            // The texts stand together, the map below both.
+            let below = other.height;
+            other.y = heat.bottom();
+            matrix.y += below;
         }
     }
     let head = Rect { height: right.height.min(1), ..right };
     let list = Rect { y: right.y + head.height, height: right.height - head.height, ..right };
-    Parts { text, legend, heat, matrix, head, list, beside }
+    Parts { text, legend, heat, other, matrix, head, list, beside }
 }
 
 pub(super) fn list_height(pane: &LivePane, cx: &Cx) -> usize {
@@ -123,18 +139,45 @@ struct Cell {
     text: String,
 }
 
-fn values(pane: &LivePane) -> (&[f32], f32) {
-    match (pane.shown, &pane.trace) {
-        (Some(Shown::Unexplained), Some(trace)) => (&trace.unexplained, 1.0),
-        _ => pane.feature().map_or((&[], 0.0), |f| (&f.values, peak(f))),
+/// The trace of the other text of the run that is followed.
+pub(super) fn other_trace(pane: &LivePane) -> Option<(&'static str, &Trace)> {
+    let (name, trace) = pane.follow.as_ref()?.other();
+    Some((name, trace?))
+}
+
+fn values_in<'a>(pane: &LivePane, trace: &'a Trace) -> &'a [f32] {
+    match pane.shown {
+        Some(Shown::Unexplained) => &trace.unexplained,
+        Some(Shown::Feature(id)) => trace.features.iter().find(|f| f.id == id).map_or(&[], |f| &f.values),
+        None => &[],
     }
 }
 
-/// The tokens wrapped at words, each with its mark where colours cannot tell.
+/// The values on show, and the top of their scale: that of both texts where a run is followed.
+fn values(pane: &LivePane) -> (&[f32], f32) {
+    let Some(trace) = &pane.trace else { return (&[], 0.0) };
+    if pane.shown == Some(Shown::Unexplained) {
+        return (&trace.unexplained, 1.0);
+    }
+    let there = other_trace(pane).map_or(&[][..], |(_, trace)| values_in(pane, trace));
+    let values = values_in(pane, trace);
+    (values, values.iter().chain(there).copied().fold(0.0, f32::max))
+}
+
 fn rows(pane: &LivePane, cells: usize, cx: &Cx) -> Vec<Vec<Cell>> {
     let Some(trace) = &pane.trace else { return Vec::new() };
-    let cells = cells.max(1);
     let (values, max) = values(pane);
+    wrapped(trace, values, max, cells, cx)
+}
+
+fn other_rows(pane: &LivePane, cells: usize, cx: &Cx) -> Vec<Vec<Cell>> {
+    let Some((_, trace)) = other_trace(pane) else { return Vec::new() };
+    wrapped(trace, values_in(pane, trace), values(pane).1, cells, cx)
+}
+
+/// The tokens wrapped at words, each with its mark where colours cannot tell.
+fn wrapped(trace: &Trace, values: &[f32], max: f32, cells: usize, cx: &Cx) -> Vec<Vec<Cell>> {
+    let cells = cells.max(1);
     let mut rows: Vec<Vec<Cell>> = vec![Vec::new()];
     let mut used = 0;
     let mut word: Vec<Cell> = Vec::new();
@@ -232,6 +275,9 @@ pub(super) fn draw(pane: &LivePane, cx: &Cx, buf: &mut Buffer) {
     }
     legend(pane, &parts, cx, buf);
     heat(pane, parts.heat, cx, buf);
+    if !parts.other.is_empty() {
+        other(pane, parts.other, cx, buf);
+    }
     if !parts.matrix.is_empty() {
         matrix::draw(pane, parts.matrix, cx, buf);
     }
@@ -300,9 +346,23 @@ fn legend(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
     put(buf, parts.legend, 0, &Line::from(spans));
 }
 
+/// The other text of the run, on the same scale, about the same place.
+fn other(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
+    let Some((name, trace)) = other_trace(pane) else { return };
+    let width = usize::from(area.width);
+    let key = format!("{name}: {} shows it above ", cx.key(Action::Trace));
+    let rule = format!("{}{}", text::fit(&key, width), "─".repeat(width.saturating_sub(text::width(&key))));
+    put(buf, area, 0, &Line::styled(rule, cx.theme.dim()));
+    let area = Rect { y: area.y + 1, height: area.height - 1, ..area };
+    texts(pane, (other_rows(pane, width, cx), values_in(pane, trace)), area, cx, buf);
+}
+
 fn heat(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
-    let (values, max) = values(pane);
-    let rows = rows(pane, usize::from(area.width), cx);
+    texts(pane, (rows(pane, usize::from(area.width), cx), values(pane).0), area, cx, buf);
+}
+
+fn texts(pane: &LivePane, (rows, values): (Vec<Vec<Cell>>, &[f32]), area: Rect, cx: &Cx, buf: &mut Buffer) {
+    let max = self::values(pane).1;
     let height = usize::from(area.height);
     let top = top(pane, &rows, height);
     for (y, row) in rows.iter().skip(top).take(height).enumerate() {

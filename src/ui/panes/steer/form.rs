@@ -5,18 +5,23 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{SteerAsk, SteerPart};
+use crate::engine::{Mode, SteerAsk, SteerPart};
 use crate::model::generate::Sampling;
 use crate::steering::{Positions, Strength};
 
 /// The paper's targets.
 const TARGETS: [f64; 7] = [0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5];
 const ALPHAS: [f64; 12] = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0];
+/// Shares of what is ablated.
+const SHARES: [f64; 6] = [0.25, 0.5, 0.75, 1.0, 1.5, 2.0];
 const TEMPERATURES: [f64; 8] = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5];
 const TOKENS: [usize; 8] = [10, 20, 30, 50, 80, 120, 200, 400];
 
 /// Baseline and steered texts each, at most.
 const MAX_SAMPLES: usize = 8;
+
+/// Why an ablation has no sign and no KL to reach.
+const ABLATION: &str = "an ablation takes a share out of what is along the features: 1 is all of it";
 
 /// The step of a weight.
 const WEIGHT_STEP: f32 = 0.25;
@@ -45,6 +50,7 @@ pub(super) enum Field {
     Amount,
     Sign,
     Part,
+    Mode,
     Positions,
     Samples,
     Tokens,
@@ -61,6 +67,7 @@ impl Field {
             Self::Amount => "amount",
             Self::Sign => "sign",
             Self::Part => "neurons",
+            Self::Mode => "mode",
             Self::Positions => "positions",
             Self::Samples => "samples",
             Self::Tokens => "tokens",
@@ -77,6 +84,7 @@ impl Field {
             Self::Amount => "KL(base ‖ steered) of the next token, or α",
             Self::Sign => "add the direction, or take it away",
             Self::Part => "whole features, the cluster's core, or what one has for itself",
+            Self::Mode => "add α of the direction, set what is along it to α, or ablate: take it out",
             Self::Positions => "touch the prompt too, or generated tokens alone",
             Self::Samples => "texts of each kind, 1 to 8",
             Self::Tokens => "new tokens a text at most",
@@ -94,9 +102,12 @@ pub(super) struct Form {
     /// The cluster that the features were taken from; empty when they were not.
     pub cluster: Vec<usize>,
     pub part: Part,
+    pub mode: Mode,
     pub by_alpha: bool,
     pub kl: f64,
     pub alpha: f64,
+    /// The share that an ablation takes out.
+    pub taken: f64,
     pub negative: bool,
     pub positions: Positions,
     pub samples: usize,
@@ -109,9 +120,11 @@ impl Default for Form {
             features: Vec::new(),
             cluster: Vec::new(),
             part: Part::Whole,
+            mode: Mode::Add,
             by_alpha: false,
             kl: 0.25,
             alpha: 20.0,
+            taken: 1.0,
             negative: false,
             positions: Positions::All,
             samples: 2,
@@ -151,6 +164,7 @@ impl Form {
                 Field::Amount,
                 Field::Sign,
                 Field::Part,
+                Field::Mode,
                 Field::Positions,
                 Field::Samples,
                 Field::Tokens,
@@ -209,7 +223,9 @@ impl Form {
                     *weight = if to == 0.0 { by } else { to }.clamp(-8.0, 8.0);
                 }
             }
+            Field::By | Field::Sign if self.mode == Mode::Ablate => return Err(ABLATION.to_owned()),
             Field::By => self.by_alpha = !self.by_alpha,
+            Field::Amount if self.mode == Mode::Ablate => self.taken = step(&SHARES, self.taken, forward),
             Field::Amount if self.by_alpha => self.alpha = step(&ALPHAS, self.alpha, forward),
             Field::Amount => self.kl = step(&TARGETS, self.kl, forward),
             Field::Sign => self.negative = !self.negative,
@@ -222,6 +238,11 @@ impl Form {
                     Some(part) => self.part = part,
                     None => return Err(self.refused_part(Part::Core).unwrap_or_default().to_owned()),
                 }
+            }
+            Field::Mode => {
+                let all = [Mode::Add, Mode::Set, Mode::Ablate];
+                let at = all.iter().position(|m| *m == self.mode).unwrap_or(0);
+                self.mode = all[(at + if forward { 1 } else { 2 }) % all.len()];
             }
             Field::Positions => {
                 self.positions = if self.positions == Positions::All { Positions::Generated } else { Positions::All };
@@ -242,13 +263,14 @@ impl Form {
 
     /// Whether a value is typed rather than chosen.
     pub fn is_typed(field: Field) -> bool {
-        !matches!(field, Field::By | Field::Sign | Field::Part | Field::Positions)
+        !matches!(field, Field::By | Field::Sign | Field::Part | Field::Mode | Field::Positions)
     }
 
     /// A value as one would type it.
     pub fn typed(&self, field: Field) -> String {
         match field {
             Field::Term(i) => self.features.get(i).map(|(_, w)| w.to_string()).unwrap_or_default(),
+            Field::Amount if self.mode == Mode::Ablate => self.taken.to_string(),
             Field::Amount if self.by_alpha => self.alpha.to_string(),
             Field::Amount => self.kl.to_string(),
             Field::Samples => self.samples.to_string(),
@@ -273,6 +295,7 @@ impl Form {
                     self.add(id, 1.0);
                 }
             },
+            Field::Amount if self.mode == Mode::Ablate => self.taken = number(typed, "a share", 0.0, 10.0)?,
             Field::Amount if self.by_alpha => self.alpha = number(typed, "α", 0.0, 1e6)?,
             Field::Amount => match number(typed, "a KL", 0.0, 20.0)? {
                 0.0 => return Err("a KL of 0 is the baseline".to_owned()),
@@ -297,9 +320,14 @@ impl Form {
         SteerAsk {
             features: self.features.clone(),
             part,
+            mode: self.mode,
             prompt: prompt.to_owned(),
-            strength: if self.by_alpha { Strength::Alpha(self.alpha) } else { Strength::Kl(self.kl) },
-            negative: self.negative,
+            strength: match self.mode {
+                Mode::Ablate => Strength::Alpha(self.taken),
+                _ if self.by_alpha => Strength::Alpha(self.alpha),
+                _ => Strength::Kl(self.kl),
+            },
+            negative: self.negative && self.mode != Mode::Ablate,
             positions: self.positions,
             samples: self.samples,
             sampling: self.sampling,
@@ -340,6 +368,14 @@ impl Form {
     /// How a value reads; `short` where there are nine cells.
     pub fn shown(&self, field: Field, short: bool) -> String {
         match field {
+            Field::By if self.mode == Mode::Ablate => "share".to_owned(),
+            Field::Sign if self.mode == Mode::Ablate => "–".to_owned(),
+            Field::Mode => match self.mode {
+                Mode::Add => "add",
+                Mode::Set => "set",
+                Mode::Ablate => "ablate",
+            }
+            .to_owned(),
             Field::By => if self.by_alpha { "α" } else { "KL" }.to_owned(),
             Field::Sign => if self.negative { "suppress" } else { "promote" }.to_owned(),
             Field::Part => match self.part {
@@ -377,6 +413,19 @@ mod tests {
         // Another feature than the cluster's: the part that was meant is no more.
         form.features = vec![(8, 1.0)];
         assert_eq!(form.ask("x").part, SteerPart::Whole);
+    }
+
+    #[test]
+    fn an_ablation_takes_a_share_out_and_has_no_sign() {
+        let mut form = Form { features: vec![(3, 1.0)], negative: true, ..Form::default() };
+        form.turn(Field::Mode, false).unwrap();
+        assert!(form.turn(Field::Sign, true).is_err() && form.turn(Field::By, true).is_err());
+        let ask = form.ask("x");
+        assert_eq!((ask.mode, ask.strength, ask.negative), (Mode::Ablate, Strength::Alpha(1.0), false));
+        form.set(Field::Amount, "0.4").unwrap();
+        assert_eq!(form.ask("x").strength, Strength::Alpha(0.4));
+        form.turn(Field::Mode, true).unwrap();
+        assert_eq!((form.ask("x").mode, form.ask("x").strength), (Mode::Add, Strength::Kl(0.25)));
     }
 
     #[test]

@@ -22,17 +22,29 @@ pub(super) struct Lists {
 }
 
 impl Lists {
-    /// Another list may be on show: its own choice takes the place of the one before.
-    pub fn turn_to(&mut self, list: &FeatureList, form: &mut Form) {
+    /// A session goes on whose form is of this fit.
+    pub fn begin(&mut self, fit: Option<&str>) {
+        let fit = fit.map(str::to_owned);
+        *self = Self { of: fit.clone(), fit, ..Self::default() };
+    }
+
+    /// The fit on show, or that was last.
+    pub fn fit(&self) -> Option<&str> {
+        self.fit.as_deref()
+    }
+
+    /// Another list may be on show: its own choice takes the place of the one before. Whether it is another.
+    pub fn turn_to(&mut self, list: &FeatureList, form: &mut Form) -> bool {
         self.set = list.set.as_ref().map(|set| set.kind.to_string());
         if self.set.is_none() {
             self.fit = Some(list.fit.clone());
         }
         let before = self.of.replace(list.fit.clone());
-        let Some(before) = before.filter(|before| *before != list.fit) else { return };
+        let Some(before) = before.filter(|before| *before != list.fit) else { return false };
         let (features, cluster) = self.kept.remove(&list.fit).unwrap_or_default();
         let chosen = (std::mem::replace(&mut form.features, features), std::mem::replace(&mut form.cluster, cluster));
         self.kept.insert(before, chosen);
+        true
     }
 
     /// The form with what was chosen of the fit: what a session remembers begins with a fit on show.

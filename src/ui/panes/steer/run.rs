@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{SteerAsk, SteerPart};
+use crate::engine::{Mode, SteerAsk, SteerPart};
 use crate::steering::{SteerInfo, Strength};
 use crate::ui::text;
 
@@ -91,19 +91,37 @@ impl Run {
         }
     }
 
+    /// How much an ablation takes out.
+    fn share(&self) -> f64 {
+        match self.ask.strength {
+            Strength::Alpha(share) | Strength::Kl(share) => share,
+        }
+    }
+
     /// What was asked for, in a few words.
     pub fn asked(&self) -> String {
         let strength = match self.ask.strength {
             Strength::Kl(kl) => format!("KL {kl}"),
             Strength::Alpha(alpha) => format!("α {alpha}"),
         };
-        let sign = if self.ask.negative { "suppress" } else { "promote" };
-        format!("{sign} {}{} at {strength}", self.features(), self.part())
+        let what = match self.ask.mode {
+            Mode::Ablate => return format!("ablate {}{}, share {}", self.features(), self.part(), self.share()),
+            Mode::Set => "set",
+            Mode::Add if self.ask.negative => "suppress",
+            Mode::Add => "promote",
+        };
+        format!("{what} {}{} at {strength}", self.features(), self.part())
     }
 
     /// For a list of runs: `+#17 core`.
     pub fn briefly(&self) -> String {
-        format!("{}{}{}", if self.ask.negative { "−" } else { "+" }, self.features(), self.part())
+        let sign = match self.ask.mode {
+            Mode::Ablate => "ablate ",
+            Mode::Set => "set ",
+            Mode::Add if self.ask.negative => "−",
+            Mode::Add => "+",
+        };
+        format!("{sign}{}{}", self.features(), self.part())
     }
 
     /// The tokens that rose, as words.

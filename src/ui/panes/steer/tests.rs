@@ -87,9 +87,9 @@ fn features_are_added_weighed_and_removed() {
 #[test]
 fn every_value_can_be_chosen_or_typed() {
     let mut stage = stage(120, 36);
-    // Down from the feature: strength, amount, sign, neurons, positions, samples, tokens, temperature, seed.
+    // Down from the feature: strength, amount, sign, neurons, mode, positions, samples, tokens, temperature, seed.
     stage.keys("a j right j e ctrl-u").type_text("12.5").keys("enter");
-    stage.keys("j right j right j right j right j right j left j right enter");
+    stage.keys("j right j right j j right j right j right j left j right enter");
     let ask = asks(&stage).pop().unwrap();
     assert_eq!(ask.strength, Strength::Alpha(12.5));
     assert!(ask.negative);
@@ -100,6 +100,44 @@ fn every_value_can_be_chosen_or_typed() {
     assert_eq!(ask.part, SteerPart::Whole);
     stage.keys("g j j j e ctrl-u").type_text("much").keys("enter");
     assert!(stage.screen().contains("α is a number"), "{}", stage.screen());
+}
+
+#[test]
+fn another_fit_takes_its_features_out_of_the_form_and_the_same_fit_leaves_them() {
+    let mut stage = stage(120, 36);
+    stage.keys("2").wait(0.2).keys("/").type_text("scarlet").keys("enter").wait(0.2).keys("b").wait(30.0);
+    assert!(stage.screen().contains("three ways"), "{}", stage.screen());
+    let list = stage.demo.list(43, true);
+    stage.event(Event::Features(std::sync::Arc::new(list.clone())));
+    assert!(stage.screen().contains("three ways"), "a new look at the same fit: {}", stage.screen());
+    let other = crate::engine::FeatureList { fit: "k40-other".to_owned(), ..list };
+    stage.event(Event::Features(std::sync::Arc::new(other)));
+    let before = asks(&stage).len();
+    stage.keys("esc esc 3 enter");
+    assert!(stage.screen().contains("no feature to steer with"), "{}", stage.screen());
+    assert_eq!(asks(&stage).len(), before);
+}
+
+#[test]
+fn the_tree_ablates_with_the_whole_the_core_and_the_own_neurons() {
+    use crate::engine::Mode;
+    let mut stage = stage(120, 36);
+    stage.keys("2").wait(0.2).keys("/").type_text("scarlet").keys("enter").wait(0.2);
+    assert!(stage.screen().contains("ablate"), "{}", stage.screen());
+    for (key, part) in [("d", "Whole"), ("D", "CoreOf"), ("X", "ExclusiveOf")] {
+        stage.keys(&format!("2 {key} enter")).wait(30.0);
+        let ask = asks(&stage).pop().unwrap();
+        assert!(ask.mode == Mode::Ablate && format!("{:?}", ask.part).starts_with(part), "{key}: {ask:?}");
+        assert_eq!(ask.strength, Strength::Alpha(1.0));
+    }
+    let before = asks(&stage).len();
+    stage.keys("2 B").wait(90.0);
+    let three = asks(&stage).split_off(before);
+    assert!(three.len() == 3 && three.iter().all(|ask| ask.mode == Mode::Ablate), "{three:?}");
+    assert!(stage.screen().contains("ablated in three ways"), "{}", stage.screen());
+    // What is steered with next is added again.
+    stage.keys("2 c enter").wait(30.0);
+    assert_eq!(asks(&stage).pop().unwrap().mode, Mode::Add);
 }
 
 #[test]
@@ -232,6 +270,21 @@ proptest! {
         stage.answers = false;
         stage.keys("3 esc ctrl-r").event(info()).event(text(3, true, &noise)).event(text(70, false, &noise));
         let _ = stage.screen();
+    }
+}
+
+#[test]
+fn three_ways_show_tokens_and_text_and_scroll_at_every_size() {
+    for (width, height) in [(120, 24), (80, 24), (60, 18)] {
+        let mut stage = stage(width, height);
+        stage.keys("2").wait(0.2).keys("/").type_text("scarlet").keys("enter").wait(0.2).keys("b").wait(90.0);
+        let screen = stage.screen();
+        assert!(screen.contains('↑') && screen.contains("Sunday"), "{screen}");
+        stage.keys("pagedown pagedown pagedown");
+        let below = stage.screen();
+        assert!(below.contains("own neurons alone") && !below.contains("rows below"), "{below}");
+        stage.keys("pageup pageup pageup");
+        assert_eq!(stage.screen(), screen);
     }
 }
 

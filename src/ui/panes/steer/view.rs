@@ -74,6 +74,7 @@ fn parts(pane: &SteerPane, cx: &Cx) -> Parts {
     } else {
         (Look::List, (area.height / 2).max(1).min(area.height))
     };
+    let height = height.min(area.height);
     let result = Rect { y: area.y + height, height: area.height - height, ..area };
     Parts { form: Rect { height, ..area }, result, look }
 }
@@ -199,14 +200,16 @@ fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<Placed> {
     y += 1;
     let column = area.width / 3;
     let short = column < 24;
-    for (i, field) in fields.iter().copied().skip(1 + terms).enumerate() {
+    let values: Vec<Field> = fields.iter().copied().skip(1 + terms).collect();
+    let rows = values.len().div_ceil(3);
+    for (i, field) in values.into_iter().enumerate() {
         let at = 1 + terms + i;
         let here = at == pane.cursor;
         let name = if short && field == Field::Temperature { "temp" } else { field.name() };
         let mut spans =
             vec![marker(here, cx), Span::styled(text::pad(name, if short { 9 } else { 12 }), cx.theme.dim())];
         spans.extend(value(pane, field, here, short, cx));
-        let cell = Rect { x: area.x + column * (i / 3) as u16, y: y + (i % 3) as u16, width: column, height: 1 };
+        let cell = Rect { x: area.x + column * (i / rows) as u16, y: y + (i % rows) as u16, width: column, height: 1 };
         placed.push(Placed { at, area: cell, line: Line::from(spans) });
     }
     placed
@@ -274,8 +277,8 @@ pub(super) fn draw(pane: &SteerPane, cx: &Cx, buf: &mut Buffer) {
 
 /// The three ways in the whole pane, and the key that leaves them.
 fn three(pane: &SteerPane, cx: &Cx, buf: &mut Buffer) {
-    let area = Rect { x: cx.area.x + 1, width: cx.area.width.saturating_sub(2), ..cx.area };
-    let body = Rect { height: area.height.saturating_sub(1), ..area };
+    let body = three_area(pane, cx);
+    let area = Rect { height: cx.area.height, ..body };
     super::parts::draw(pane, body, cx, buf);
     let hint = format!("{} goes back to the request", cx.key(Action::Back));
     put(buf, area, usize::from(body.height), &Line::styled(hint, cx.theme.dim()));
@@ -314,12 +317,31 @@ fn history(pane: &SteerPane, area: Rect, cx: &Cx, buf: &mut Buffer) {
 
 /// Rows that a page of the texts scrolls by.
 pub(super) fn page(pane: &SteerPane, cx: &Cx) -> usize {
-    usize::from(texts(pane, cx).0.height).saturating_sub(2).max(1)
+    let area = if pane.three.is_some() { three_area(pane, cx) } else { texts(pane, cx).0 };
+    usize::from(area.height).saturating_sub(2).max(1)
 }
 
 pub(super) fn last_scroll(pane: &SteerPane, cx: &Cx) -> usize {
+    if pane.three.is_some() {
+        return super::parts::last_scroll(pane, three_area(pane, cx), cx);
+    }
     let (area, rows) = texts(pane, cx);
     rows.saturating_sub(usize::from(area.height))
+}
+
+/// Whether the three ways have the whole pane, and no form is seen.
+pub(super) fn three_alone(pane: &SteerPane, cx: &Cx) -> bool {
+    pane.three.is_some() && parts(pane, cx).look != Look::Beside
+}
+
+/// Where the three ways are drawn.
+fn three_area(pane: &SteerPane, cx: &Cx) -> Rect {
+    let parts = parts(pane, cx);
+    if parts.look == Look::Beside {
+        return result::inner(parts.result, true);
+    }
+    let area = Rect { x: cx.area.x + 1, width: cx.area.width.saturating_sub(2), ..cx.area };
+    Rect { height: area.height.saturating_sub(1), ..area }
 }
 
 /// Where the texts are, and how many rows they take.

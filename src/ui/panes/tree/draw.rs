@@ -39,7 +39,7 @@ fn parts(pane: &TreePane, area: Rect) -> Parts {
     let axis = Rect { height: tree.height.min(1), ..tree };
     tree.y += axis.height;
     tree.height -= axis.height;
-    let searching = pane.is_searching() && tree.height > 1;
+    let searching = (pane.is_searching() || pane.cutting.is_some()) && tree.height > 1;
     let search = searching.then(|| {
         tree.height -= 1;
         Rect { y: tree.y + tree.height, height: 1, ..tree }
@@ -51,6 +51,11 @@ fn parts(pane: &TreePane, area: Rect) -> Parts {
 /// Rows for branches.
 pub(super) fn tree_height(pane: &TreePane, cx: &Cx) -> usize {
     usize::from(parts(pane, cx.area).tree.height).max(1)
+}
+
+/// Whether what the cursor is on is told of besides.
+pub(super) fn has_panel(pane: &TreePane, cx: &Cx) -> bool {
+    parts(pane, cx.area).panel.is_some()
 }
 
 pub(super) fn item_at(pane: &TreePane, column: u16, row: u16, cx: &Cx) -> Option<Item> {
@@ -76,7 +81,12 @@ pub(super) fn draw(pane: &TreePane, cx: &Cx, buf: &mut Buffer) {
     axis(pane, &parts, cx, buf);
     branches(pane, &parts, cx, buf);
     if let Some(search) = parts.search {
-        put(buf, search, 0, &search_line(pane, usize::from(search.width), cx));
+        let width = usize::from(search.width);
+        let line = match &pane.cutting {
+            Some(input) => pane.cut_line(input, width, cx),
+            None => search_line(pane, width, cx),
+        };
+        put(buf, search, 0, &line);
     }
     if let Some((area, beside)) = parts.panel {
         panel::draw(pane, area, beside, cx, buf);
@@ -154,9 +164,12 @@ fn branches(pane: &TreePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
         for x in 0..cells {
             let at = y * cells + x;
             let (glyph, style) = match row.item {
+                // Without colours, lines that are not chosen are thin.
+                _ if bar.contains(&x) && theme.marks() && !lit => ('─', theme.bar()),
                 _ if bar.contains(&x) && x == bar.start => ('╼', if lit { theme.accent() } else { theme.bar() }),
                 _ if bar.contains(&x) => ('━', if lit { theme.accent() } else { theme.bar() }),
                 Item::Node(node) if x + 2 >= cells && plot.alone.contains(&node) => ('╶', theme.dim()),
+                _ if grid.chosen[at] && theme.marks() => (plot::heavy(grid.lines[at]), theme.accent()),
                 _ if grid.chosen[at] => (plot::glyph(grid.lines[at]), theme.accent()),
                 _ => (plot::glyph(grid.lines[at]), theme.dim()),
             };
@@ -258,7 +271,7 @@ fn label(pane: &TreePane, row: Row, room: usize, cx: &Cx) -> Vec<Span<'static>> 
                 head.push(Span::styled(format!("{} ", text::fit(&text::clean(name), room / 2)), theme.name()));
             }
             let purity = row.and_then(|r| r.purity.as_ref());
-            let tail = purity.map(|p| format!("{} {:.0}%", text::fit(&text::clean(&p.label), 12), p.share * 100.0));
+            let tail = purity.map(|p| format!("{} {:.0}%", text::label(&text::clean(&p.label), 12), p.share * 100.0));
             (head, row.map(|r| words(r, 8)).unwrap_or_default(), tail.unwrap_or_default())
         }
     };
@@ -267,7 +280,7 @@ fn label(pane: &TreePane, row: Row, room: usize, cx: &Cx) -> Vec<Span<'static>> 
     middle = text::pad(&middle, room.saturating_sub(used + tail_room));
     let found = matches!(row.item, Item::Node(leaf) if !row.folded && is_found(pane, pane.plot.feature(leaf), cx));
     let mut spans = head;
-    spans.push(Span::styled(middle, if found { theme.accent() } else { theme.text() }));
+    spans.push(Span::styled(middle, if found { theme.found() } else { theme.text() }));
     if tail_room > 0 {
         spans.push(Span::styled(format!("  {tail}"), theme.dim()));
     }

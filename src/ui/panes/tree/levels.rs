@@ -6,8 +6,11 @@
 mod search;
 mod view;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::analysis::{LevelNode, Levels};
 use crate::engine::Command;
@@ -36,6 +39,16 @@ pub(super) struct LevelsView {
     open: HashSet<Vec<usize>>,
     cursor: usize,
     offset: usize,
+    /// Where a session left it, until the levels are there.
+    left: Option<Left>,
+}
+
+/// What was open and where the cursor was, in the levels of a fit.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Left {
+    fit: String,
+    open: BTreeSet<Vec<usize>>,
+    cursor: Vec<usize>,
 }
 
 /// Roots in the order of a reader's interest: meaning first.
@@ -65,6 +78,31 @@ fn paths(levels: &Levels, is_open: impl Fn(&[usize]) -> bool) -> Vec<Vec<usize>>
 }
 
 impl LevelsView {
+    /// As it was chosen to be, with nothing on show: for another study.
+    pub fn anew(self) -> Self {
+        let Self { on, growth, together, left, .. } = self;
+        Self { on, growth, together, left, ..Self::default() }
+    }
+
+    /// What is remembered from one run to the next.
+    pub fn session(&self) -> Value {
+        let now = self.of.as_ref().filter(|_| self.levels.is_some());
+        let left = now.map(|(fit, _)| Left {
+            fit: fit.clone(),
+            open: self.open.iter().cloned().collect(),
+            cursor: self.rows.get(self.cursor).cloned().unwrap_or_default(),
+        });
+        let left = left.as_ref().or(self.left.as_ref());
+        json!({ "on": self.on, "growth": self.growth, "together": self.together, "left": left })
+    }
+
+    pub fn restore(&mut self, session: &Value) {
+        self.on = session["on"].as_bool().unwrap_or(self.on);
+        self.growth = serde_json::from_value(session["growth"].clone()).unwrap_or(self.growth);
+        self.together = session["together"].as_bool().unwrap_or(self.together);
+        self.left = serde_json::from_value(session["left"].clone()).ok();
+    }
+
     /// Asks for the levels of the fit on show unless they are there or asked for.
     pub fn want(&mut self, cx: &Cx) -> Vec<Step> {
         let Some(list) = cx.world.features.as_ref().filter(|list| list.finished) else { return Vec::new() };
@@ -72,9 +110,9 @@ impl LevelsView {
         if !self.on || self.of.as_ref() == Some(&newest) {
             return Vec::new();
         }
-        let Self { growth, together, .. } = *self;
-        *self = Self { on: true, growth, together, of: Some(newest), asked: true, ..Self::default() };
-        vec![Step::Send(Command::Levels(growth, together))]
+        let of = Some(newest);
+        *self = Self { on: true, of, asked: true, ..std::mem::take(self).anew() };
+        vec![Step::Send(Command::Levels(self.growth, self.together))]
     }
 
     /// The other rule for p.
@@ -99,7 +137,14 @@ impl LevelsView {
             self.open.insert(vec![first]);
         }
         (self.cursor, self.offset) = (0, 0);
+        let left = self.left.take().filter(|left| self.of.as_ref().is_some_and(|(fit, _)| *fit == left.fit));
+        if let Some(left) = &left {
+            self.open = left.open.iter().cloned().collect();
+        }
         self.lay_out();
+        if let Some(left) = left {
+            self.cursor = self.rows.iter().position(|path| *path == left.cursor).unwrap_or(0);
+        }
     }
 
     pub fn fail(&mut self, problem: &str) {

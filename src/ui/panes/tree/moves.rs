@@ -1,11 +1,42 @@
 //! Moving about in the tree, folding and unfolding.
 
+use super::panel::{self, Link};
 use super::plot::Item;
 use super::{TreePane, draw};
 use crate::ui::action::Action;
 use crate::ui::panes::{Cx, Step, motion};
 
 impl TreePane {
+    /// Into the panel and about in it; `None` for what is the tree's.
+    pub(super) fn walk_panel(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
+        let links = if draw::has_panel(self, cx) { panel::links(self, cx) } else { Vec::new() };
+        let Some(at) = self.inside.map(|at| at.min(links.len().saturating_sub(1))) else {
+            let goes = action == Action::NextPane && !links.is_empty();
+            self.inside = goes.then_some(0);
+            return goes.then(Vec::new);
+        };
+        if let Some(to) = motion(action, at, links.len(), 6) {
+            self.inside = Some(to);
+            return Some(Vec::new());
+        }
+        match action {
+            Action::Open | Action::Right => Some(match links.get(at) {
+                Some(Link::Neuron(index)) => vec![Step::VisitNeuron(*index)],
+                Some(Link::Feature(id)) => vec![Step::Visit(*id)],
+                None => Vec::new(),
+            }),
+            Action::Back | Action::Left | Action::PreviousPane => {
+                self.inside = None;
+                Some(Vec::new())
+            }
+            Action::NextPane => {
+                self.inside = None;
+                None
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn fold(&mut self, node: usize, folded: bool, cx: &Cx) -> Vec<Step> {
         if folded {
             self.folds.by_hand.insert(self.plot.key(node), true);

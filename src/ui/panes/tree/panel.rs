@@ -1,4 +1,5 @@
-//! What the cluster or the feature under the cursor is made of: members, core neurons, each member's own.
+//! What the cluster or the feature under the cursor is made of: members, core neurons, each member's own. Its lines can be
+//! walked and followed.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -11,8 +12,26 @@ use super::plot::Item;
 use crate::analysis::{ScoredToken, SharedNeurons};
 use crate::ui::action::Action;
 use crate::ui::panes::features::bar;
-use crate::ui::panes::{Cx, put};
+use crate::ui::panes::{Cx, put, shaded};
 use crate::ui::text;
+
+/// Where a line leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Link {
+    Neuron(usize),
+    Feature(usize),
+}
+
+struct Row {
+    line: Line<'static>,
+    link: Option<Link>,
+}
+
+impl Row {
+    fn plain(line: Line<'static>) -> Self {
+        Self { line, link: None }
+    }
+}
 
 /// Draws it; `beside` the tree with a rule at its left, else below with a rule above.
 pub(super) fn draw(pane: &TreePane, area: Rect, beside: bool, cx: &Cx, buf: &mut Buffer) {
@@ -28,10 +47,13 @@ pub(super) fn draw(pane: &TreePane, area: Rect, beside: bool, cx: &Cx, buf: &mut
         let height = usize::from(inner.height);
         let keys = hints(pane, width, cx);
         let left = height.saturating_sub(lines.len() + keys.len() + 1);
-        let core = core(pane, width, left / 2, cx);
-        lines.extend(members(pane, width, left.saturating_sub(core.len() + 1), cx));
+        let (members, core) = (members(pane, width, cx), core(pane, width, cx));
+        let at = places(pane, &members);
+        // Each has what the other leaves, and half at least.
+        let below = core.len().min((left / 2).max(left.saturating_sub(members.len() + 1)));
+        lines.extend(cut(members, left.saturating_sub(below + 1), at[0], cx));
         lines.push(Line::default());
-        lines.extend(core);
+        lines.extend(cut(core, below, at[1], cx));
         lines.truncate(height.saturating_sub(keys.len()));
         for (y, line) in lines.iter().enumerate() {
             put(buf, inner, y, line);
@@ -56,10 +78,10 @@ pub(super) fn draw(pane: &TreePane, area: Rect, beside: bool, cx: &Cx, buf: &mut
     put(buf, area, 0, &rule);
     let height = usize::from(area.height).saturating_sub(1);
     let half = width / 2;
-    let columns = [
-        (0, members(pane, half.saturating_sub(3), height, cx)),
-        (half, core(pane, (width - half).saturating_sub(1), height, cx)),
-    ];
+    let members = members(pane, half.saturating_sub(3), cx);
+    let at = places(pane, &members);
+    let core = core(pane, (width - half).saturating_sub(1), cx);
+    let columns = [(0, cut(members, height, at[0], cx)), (half, cut(core, height, at[1], cx))];
     for (x, lines) in columns {
         for (y, line) in lines.iter().take(height).enumerate() {
             crate::ui::panes::put_at(buf, area, x + 1, y + 1, line);
@@ -129,8 +151,24 @@ fn own(shared: Option<&SharedNeurons>, id: usize) -> Option<&Vec<(usize, f32)>> 
     shared?.exclusive.iter().find(|(feature, _)| *feature == id).map(|(_, neurons)| neurons)
 }
 
+/// Where the panel's cursor is: in the first list or in the second.
+fn places(pane: &TreePane, members: &[Row]) -> [Option<usize>; 2] {
+    let n = members.iter().filter(|row| row.link.is_some()).count();
+    match pane.inside {
+        Some(at) if at < n => [Some(at), None],
+        Some(at) => [None, Some(at - n)],
+        None => [None, None],
+    }
+}
+
+/// Everything in the panel that leads somewhere, in the order of its cursor.
+pub(super) fn links(pane: &TreePane, cx: &Cx) -> Vec<Link> {
+    let rows = members(pane, 40, cx).into_iter().chain(core(pane, 40, cx));
+    rows.filter_map(|row| row.link).collect()
+}
+
 /// Of a cluster its members; of a leaf the neurons that it alone has.
-fn members(pane: &TreePane, width: usize, most: usize, cx: &Cx) -> Vec<Line<'static>> {
+fn members(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Row> {
     let theme = cx.theme;
     let Some(cursor) = pane.cursor else { return Vec::new() };
     let shared = pane.shared();
@@ -140,23 +178,23 @@ fn members(pane: &TreePane, width: usize, most: usize, cx: &Cx) -> Vec<Line<'sta
         let id = pane.plot.feature(leaf);
         if pane.cluster().is_none() {
             let tokens = cx.world.row(id).map(|row| words(row, 8)).unwrap_or_default();
-            return vec![Line::raw(text::fit(&tokens, width))];
+            return vec![Row::plain(Line::raw(text::fit(&tokens, width)))];
         }
         let Some(neurons) = own(shared, id) else { return waiting(cx) };
         let title = format!("Its own: {}", count(neurons.len(), "neuron"));
         let rest = text::fit(" that no other has", width.saturating_sub(text::width(&title)));
-        let mut lines = vec![Line::from(vec![Span::styled(title, theme.heading()), Span::styled(rest, theme.dim())])];
+        let head = Line::from(vec![Span::styled(title, theme.heading()), Span::styled(rest, theme.dim())]);
         let largest = neurons.iter().map(|n| n.1.abs()).fold(0.0, f32::max);
-        lines.extend(neurons.iter().map(|(index, weight)| neuron(*index, *weight, largest, String::new(), width, cx)));
-        return cut(lines, most, cx);
+        let rows = neurons.iter().map(|(index, weight)| neuron(*index, *weight, largest, String::new(), width, cx));
+        return std::iter::once(Row::plain(head)).chain(rows).collect();
     }
     let ids = pane.plot.features(cursor);
     let n = ids.len();
     let own_column = if shared.is_some() { "own" } else { "" };
-    let mut lines = vec![Line::from(vec![
+    let mut rows = vec![Row::plain(Line::from(vec![
         Span::styled(text::pad(&count(n, "member"), width.saturating_sub(4)), theme.heading()),
         Span::styled(text::pad_left(own_column, 4), theme.dim()),
-    ])];
+    ]))];
     for id in ids {
         let own = own(shared, id).map(|n| n.len().to_string()).unwrap_or_default();
         let head = format!("#{id} ");
@@ -165,23 +203,24 @@ fn members(pane: &TreePane, width: usize, most: usize, cx: &Cx) -> Vec<Line<'sta
         let style = if name.is_some() { theme.name() } else { theme.text() };
         let what = name.or_else(|| row.map(|r| words(r, 6))).unwrap_or_default();
         let room = width.saturating_sub(text::width(&head) + 4);
-        lines.push(Line::from(vec![
+        let line = Line::from(vec![
             Span::styled(head, theme.dim()),
             Span::styled(text::pad(&what, room), style),
             Span::raw(text::pad_left(&own, 4)),
-        ]));
+        ]);
+        rows.push(Row { line, link: Some(Link::Feature(id)) });
     }
-    cut(lines, most, cx)
+    rows
 }
 
 /// The neurons in more than half of the cluster's members.
-fn core(pane: &TreePane, width: usize, most: usize, cx: &Cx) -> Vec<Line<'static>> {
+fn core(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Row> {
     let theme = cx.theme;
     if pane.cluster().is_none() {
         return Vec::new();
     }
     let Some(shared) = pane.shared() else {
-        return vec![Line::styled("Core neurons", theme.heading())];
+        return vec![Row::plain(Line::styled("Core neurons", theme.heading()))];
     };
     let n = shared.features.len();
     let (title, rest) = match (shared.core.len(), n) {
@@ -190,16 +229,17 @@ fn core(pane: &TreePane, width: usize, most: usize, cx: &Cx) -> Vec<Line<'static
         (c, _) => (format!("Core: {}", count(c, "neuron")), format!(" in most of the {n}")),
     };
     let rest = text::fit(&rest, width.saturating_sub(text::width(&title)));
-    let mut lines = vec![Line::from(vec![Span::styled(title, theme.heading()), Span::styled(rest, theme.dim())])];
+    let head = Line::from(vec![Span::styled(title, theme.heading()), Span::styled(rest, theme.dim())]);
+    let mut rows = vec![Row::plain(head)];
     let largest = shared.core.iter().map(|n| n.1.abs()).fold(0.0, f32::max);
     for (index, weight, members) in &shared.core {
-        lines.push(neuron(*index, *weight, largest, format!("{members}/{n}"), width, cx));
+        rows.push(neuron(*index, *weight, largest, format!("{members}/{n}"), width, cx));
     }
-    cut(lines, most, cx)
+    rows
 }
 
-fn waiting(cx: &Cx) -> Vec<Line<'static>> {
-    vec![Line::styled("comparing neurons…", cx.theme.dim())]
+fn waiting(cx: &Cx) -> Vec<Row> {
+    vec![Row::plain(Line::styled("comparing neurons…", cx.theme.dim()))]
 }
 
 fn count(n: usize, what: &str) -> String {
@@ -207,26 +247,40 @@ fn count(n: usize, what: &str) -> String {
 }
 
 /// `n843  +0.41 ▇▇▇▇   5/5`.
-fn neuron(index: usize, weight: f32, largest: f32, tail: String, width: usize, cx: &Cx) -> Line<'static> {
+fn neuron(index: usize, weight: f32, largest: f32, tail: String, width: usize, cx: &Cx) -> Row {
     let style: Style = if weight < 0.0 { cx.theme.negative() } else { cx.theme.positive() };
     let cells = width.saturating_sub(15 + tail.len() + 1).min(16);
-    Line::from(vec![
+    let line = Line::from(vec![
         Span::styled(text::pad(&format!("n{index}"), 7), cx.theme.text()),
         Span::styled(text::pad_left(&format!("{weight:+.2}"), 6), style),
         Span::raw(" "),
         Span::styled(bar(weight.abs(), largest, cells), style),
         Span::styled(format!(" {tail}"), cx.theme.dim()),
-    ])
+    ]);
+    Row { line, link: Some(Link::Neuron(index)) }
 }
 
-/// At most `most` lines, the last telling how many more.
-fn cut(mut lines: Vec<Line<'static>>, most: usize, cx: &Cx) -> Vec<Line<'static>> {
+/// At most `most` lines, the last telling how many more; with a cursor `at` one of those that lead somewhere, the window
+/// about it.
+fn cut(rows: Vec<Row>, most: usize, at: Option<usize>, cx: &Cx) -> Vec<Line<'static>> {
+    let cursor = at.and_then(|at| rows.iter().enumerate().filter(|(_, r)| r.link.is_some()).nth(at)).map(|(i, _)| i);
+    let n = rows.len();
+    let mut lines: Vec<Line<'static>> = rows.into_iter().map(|row| row.line).collect();
+    if let Some(cursor) = cursor {
+        let line = shaded(std::mem::take(&mut lines[cursor]), cx.theme);
+        lines[cursor] = line.patch_style(cx.theme.selected(true));
+        // The head stays, and a line tells what is below.
+        let room = most.saturating_sub(1 + usize::from(n > most && most >= 5)).max(1);
+        let from = cursor.saturating_sub(room).min(n - 1);
+        lines.drain(1..=from);
+    }
     if most < 5 {
         lines.truncate(most);
     } else if lines.len() > most {
         let more = lines.len() - most + 1;
         lines.truncate(most - 1);
-        lines.push(Line::styled(format!("and {more} more"), cx.theme.dim()));
+        let how = if at.is_none() { format!(": {}", cx.key(Action::NextPane)) } else { String::new() };
+        lines.push(Line::styled(format!("and {more} more{how}"), cx.theme.dim()));
     }
     lines
 }
@@ -237,21 +291,24 @@ fn hints(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Line<'static>> {
         return Vec::new();
     }
     let on_leaf = matches!(pane.cursor, Some(Item::Node(node)) if pane.plot.is_leaf(node));
-    let mut rows =
-        vec![(Action::SteerWith, if on_leaf { "steers with the whole feature" } else { "steers with all of them" })];
+    let whole = if on_leaf { "the whole feature" } else { "all of them" };
+    let mut rows = vec![(Action::SteerWith, Action::Ablate, whole)];
     if pane.cluster().is_some() {
-        rows.push((Action::SteerCore, "with the core alone"));
+        rows.push((Action::SteerCore, Action::AblateCore, "the core alone"));
     }
     if on_leaf && pane.cluster().is_some() {
-        rows.push((Action::SteerExclusive, "with its own neurons alone"));
-        rows.push((Action::SteerThree, "all three side by side"));
+        rows.push((Action::SteerExclusive, Action::AblateExclusive, "its own neurons alone"));
+        rows.push((Action::SteerThree, Action::AblateThree, "all three side by side"));
     }
-    rows.into_iter()
-        .map(|(action, what)| {
-            Line::from(vec![
-                Span::styled(text::pad(&cx.key(action), 3), cx.theme.accent()),
-                Span::styled(text::fit(what, width.saturating_sub(3)), cx.theme.dim()),
-            ])
-        })
-        .collect()
+    let line = |keys: [&str; 2], what: &str, style: Style| {
+        Line::from(vec![
+            Span::styled(text::pad(keys[0], 6), style),
+            Span::styled(text::pad(keys[1], 7), style),
+            Span::styled(text::fit(what, width.saturating_sub(13)), cx.theme.dim()),
+        ])
+    };
+    let mut lines = vec![line(["steer", "ablate"], "with", cx.theme.dim())];
+    let keys = |(steer, ablate, what)| line([&cx.key(steer), &cx.key(ablate)], what, cx.theme.accent());
+    lines.extend(rows.into_iter().map(keys));
+    lines
 }

@@ -363,3 +363,9 @@ pub(super) fn glyph(lines: u8) -> char {
     const GLYPHS: [char; 16] = [' ', '╴', '╶', '─', '╵', '┘', '└', '┴', '╷', '┐', '┌', '┬', '│', '┤', '├', '┼'];
     GLYPHS[usize::from(lines & 15)]
 }
+
+/// The same in heavy lines.
+pub(super) fn heavy(lines: u8) -> char {
+    const GLYPHS: [char; 16] = [' ', '╸', '╺', '━', '╹', '┛', '┗', '┻', '╻', '┓', '┏', '┳', '┃', '┫', '┣', '╋'];
+    GLYPHS[usize::from(lines & 15)]
+}

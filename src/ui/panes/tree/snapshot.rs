@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::TreePane;
 use super::plot::{self, Item, Plot};
 use crate::engine::Command;
@@ -41,21 +39,25 @@ impl TreePane {
             Item::Alone => (0, false),
         });
         let scope = self.scope.map(|node| self.plot.key(node));
-        // Heights of another measure are other heights.
-        let first = self.plot.is_empty() || self.plot.tree.measure != plot.tree.measure;
+        // Heights of another measure are other heights, clusters of another fit other clusters.
+        let fit = self.of.as_ref().map(|(fit, _)| fit.clone());
+        let other = self.folds_of != fit;
+        let first = self.plot.is_empty() || other || self.plot.tree.measure != plot.tree.measure;
+        self.folds_of = fit;
         self.plot = plot;
         self.shared.clear();
-        self.scope = scope.and_then(|key| self.plot.by_key(key));
+        self.scope = scope.filter(|_| !other).and_then(|key| self.plot.by_key(key));
+        let mut left = None;
         if first {
             self.folds = self.plot.first_folds();
-            self.recall();
+            left = self.recall();
         }
         self.rows = self.plot.rows(&self.folds);
-        let again = was.and_then(|(key, _)| self.plot.by_key(key)).map(Item::Node);
+        let again = was.filter(|_| !other).and_then(|(key, _)| self.plot.by_key(key)).map(Item::Node);
         let selected = cx.world.selected.and_then(|id| self.plot.leaf_of(id)).map(Item::Node);
         let first_row = self.rows.first().map(|r| r.item);
         self.cursor = None;
-        let item = again.or(selected).or(first_row);
+        let item = left.or(again).or(selected).or(first_row);
         item.map(|item| self.go(self.seen(item), cx)).unwrap_or_default()
     }
 
@@ -63,16 +65,5 @@ impl TreePane {
     pub(super) fn seen(&self, item: Item) -> Item {
         let at = self.plot.row_of(item, &self.rows);
         self.rows.get(at).filter(|row| row.folded).map_or(item, |row| row.item)
-    }
-
-    /// Takes up what a session saved.
-    pub(super) fn recall(&mut self) {
-        let Some(saved) = self.saved.take() else { return };
-        self.folds.height = saved["fold_height"].as_f64().map_or(f32::NEG_INFINITY, |height| height as f32);
-        self.folds.alone_open = saved["alone_open"].as_bool().unwrap_or(self.folds.alone_open);
-        for (name, folded) in [("folded", true), ("unfolded", false)] {
-            let keys = saved[name].as_array().into_iter().flatten().filter_map(Value::as_u64);
-            self.folds.by_hand.extend(keys.map(|key| (key, folded)));
-        }
     }
 }

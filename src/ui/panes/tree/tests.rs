@@ -82,7 +82,9 @@ fn a_feature_is_steered_with_in_three_ways_side_by_side() {
             "{parts:?} {}",
             stage.screen()
         );
-        let screen = stage.screen();
+        let top = stage.screen();
+        // On a small screen the last is below.
+        let screen = top + "\n" + &stage.keys("pagedown").screen();
         for way in ["baseline", "whole feature", "core alone", "own neurons"] {
             assert!(screen.contains(way), "{way}: {screen}");
         }
@@ -256,6 +258,76 @@ fn where_one_stood_is_remembered() {
 }
 
 #[test]
+fn the_panel_is_walked_and_its_neurons_opened() {
+    for (width, height) in [(120, 36), (80, 24)] {
+        let mut stage = stage(width, height, 40);
+        stage.keys("/").type_text("scarlet").keys("enter").wait(0.2);
+        stage.keys("tab");
+        assert_eq!(stage.app.place(), PaneId::Tree, "into the panel: {}", stage.screen());
+        stage.keys("end enter");
+        assert!(stage.app.world.open_neuron.is_some(), "{}", stage.screen());
+        stage.keys("esc");
+        assert_eq!((stage.app.place(), stage.app.world.open_neuron), (PaneId::Tree, None));
+        stage.keys("esc tab tab");
+        assert_ne!(stage.app.place(), PaneId::Tree, "out of the panel, to the next tab");
+    }
+}
+
+#[test]
+fn the_tree_is_cut_at_a_height_that_is_typed() {
+    let mut stage = stage(120, 36, 40);
+    stage.keys("H").type_text("x").keys("enter");
+    assert!(stage.screen().contains("a height is a number from 0 to 1"), "{}", stage.screen());
+    stage.keys("ctrl-u").type_text("0.9");
+    let screen = stage.screen();
+    let said = screen.lines().find(|l| l.contains("cut at height")).expect("the line").to_owned();
+    stage.keys("enter");
+    let number =
+        |text: &str| -> usize { text.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number") };
+    let clusters = number(said.split("0.9").nth(1).and_then(|t| t.split_once("  ")).expect("a count").1);
+    assert!(stage.screen().contains(&format!("cut at 0.90: {clusters} clusters")), "{said}\n{}", stage.screen());
+    stage.keys("y j");
+    let Some(Effect::Copy(text, _)) = stage.effects.last() else { panic!("nothing copied") };
+    let rows: Vec<serde_json::Value> = serde_json::from_str(text).expect("JSON");
+    assert_eq!(rows.iter().filter(|row| row["height"].is_number()).count(), clusters);
+    stage.keys("E");
+    assert!(stage.sent.iter().any(|c| matches!(c, Command::ExportClusters(_, _, h, _) if *h == 0.9)));
+    let before = stage.sent.len();
+    stage.keys("t E");
+    let after = &stage.sent[before..];
+    assert!(after.iter().any(|c| matches!(c, Command::ExportLevels(_))), "{after:?}");
+    assert!(!after.iter().any(|c| matches!(c, Command::ExportTree(..))));
+}
+
+#[test]
+fn measure_search_and_levels_are_remembered_and_folds_only_for_their_fit() {
+    let mut stage = stage(120, 36, 40);
+    stage.keys("K O < j j /").type_text("a").keys("enter");
+    let cursor = |stage: &Stage| stage.app.session()["panes"]["Tree"].clone();
+    let left = cursor(&stage);
+    assert!(left["cursor"].is_u64() && left["linkage"] == "complete" && left["search"] == "a", "{left}");
+    stage.keys("t K O j enter j");
+    let session = stage.app.session();
+    let opened = |fit: Option<&str>| {
+        let mut other = Stage::new(120, 36, Profile::TrueColour);
+        let mut study = other.demo.study();
+        study.session = Some(session.clone());
+        other.event(Event::Study(Box::new(study)));
+        let mut list = other.demo.list(41, true);
+        list.fit = fit.map_or(list.fit, str::to_owned);
+        other.event(Event::Features(Arc::new(list))).wait(0.2);
+        other
+    };
+    let again = opened(None);
+    assert!(again.sent.contains(&Command::Levels(Growth::Fixed, true)), "{:?}", again.sent);
+    assert!(again.sent.iter().any(|c| matches!(c, Command::Tree(Overlap::Jaccard, Linkage::Complete))));
+    assert_eq!(again.app.session()["panes"]["Tree"], session["panes"]["Tree"]);
+    let elsewhere = opened(Some("k40-other"));
+    assert_ne!(cursor(&elsewhere)["fit"], session["panes"]["Tree"]["fit"]);
+    assert_ne!(cursor(&elsewhere)["fold_height"], session["panes"]["Tree"]["fold_height"]);
+}
+
+#[test]
 fn an_empty_pane_says_what_to_press() {
     let mut stage = Stage::new(80, 24, Profile::TrueColour);
     stage.keys("2");
@@ -282,7 +354,7 @@ fn the_tree_is_asked_for_again_when_the_fit_moves_but_not_for_a_name() {
 #[test]
 fn copying_gives_the_rows_with_their_heights() {
     let mut stage = stage(80, 24, 40);
-    stage.keys("y");
+    stage.keys("y t");
     let Some(Effect::Copy(text, _)) = stage.effects.last() else { panic!("nothing copied") };
     assert!(text.lines().count() > 30 && text.contains("#12 Sunday"), "{text}");
 }

@@ -1,12 +1,20 @@
 //! What the tree is used for: steering with a cluster or a part of a feature, other measures, files, the clipboard.
 
+use serde_json::json;
+
 use super::plot::Item;
 use super::{TreePane, draw};
 use crate::analysis::hierarchy::Linkage;
 use crate::analysis::neurons::Overlap;
-use crate::engine::{Command, SteerPart};
+use crate::engine::{Command, Mode, SteerPart};
+use crate::interop::markdown::table;
 use crate::ui::action::Action;
-use crate::ui::panes::{Cx, Note, Pane, PaneId, Step};
+use crate::ui::panes::{Copies, Cx, Note, Pane, PaneId, Step};
+
+/// Whether an action takes out what is along the features.
+fn ablates(action: Action) -> bool {
+    matches!(action, Action::Ablate | Action::AblateCore | Action::AblateExclusive | Action::AblateThree)
+}
 
 impl TreePane {
     /// To the Steer pane, with what is under the cursor.
@@ -16,13 +24,20 @@ impl TreePane {
         let cluster = self.cluster().map(|c| self.plot.features(Item::Node(c))).unwrap_or_default();
         let others = || cluster.iter().copied().filter(|id| !features.iter().any(|(f, _)| f == id)).collect();
         let part = match action {
-            Action::SteerCore => SteerPart::CoreOf(cluster.clone()),
-            Action::SteerExclusive => SteerPart::ExclusiveOf(others()),
+            Action::SteerCore | Action::AblateCore => SteerPart::CoreOf(cluster.clone()),
+            Action::SteerExclusive | Action::AblateExclusive => SteerPart::ExclusiveOf(others()),
             _ => SteerPart::Whole,
         };
         let negative = action == Action::SuppressWith;
         let note = Note::Steer { features, part, negative, replace: true };
-        Some(vec![Step::Tell(PaneId::Steer, Note::Cluster(cluster)), Step::Tell(PaneId::Steer, note)])
+        let mut told = vec![Note::Cluster(cluster), note];
+        if ablates(action) {
+            told.push(Note::Mode(Mode::Ablate));
+        }
+        if matches!(action, Action::SteerThree | Action::AblateThree) {
+            told.push(Note::ThreeWays);
+        }
+        Some(told.into_iter().map(|note| Step::Tell(PaneId::Steer, note)).collect())
     }
 
     /// Dendrogram or levels.
@@ -67,15 +82,36 @@ impl TreePane {
     pub(super) fn export(&self, cx: &Cx) -> Vec<Step> {
         let Some(study) = &cx.world.study else { return Vec::new() };
         let fit = cx.world.features.as_ref().map_or("fit", |list| list.fit.as_str());
+        if self.levels.on {
+            return vec![Step::Send(Command::ExportLevels(study.dir.join(format!("levels-{fit}.json"))))];
+        }
         let file = |ending: &str| study.dir.join(format!("tree-{fit}.{ending}"));
-        ["svg", "nwk", "json"]
-            .iter()
-            .map(|e| Step::Send(Command::ExportTree(self.overlap, self.linkage, file(e))))
-            .collect()
+        let tree = |e: &&str| Step::Send(Command::ExportTree(self.overlap, self.linkage, file(e)));
+        let mut steps: Vec<Step> = ["svg", "nwk", "json"].iter().map(tree).collect();
+        if self.folds.height.is_finite() {
+            let (height, path) = (self.folds.height, study.dir.join(format!("clusters-{fit}.json")));
+            steps.push(Step::Send(Command::ExportClusters(self.overlap, self.linkage, height, path)));
+        }
+        steps
     }
 
     pub(super) fn copy(&self, cx: &Cx) -> Vec<Step> {
         let lines: Vec<String> = (0..self.rows.len()).map(|row| draw::plain(self, row, cx)).collect();
-        vec![Step::Copy(lines.join("\n"), format!("{} rows of the tree", lines.len()))]
+        let rows = self.rows.iter().map(|row| (row, self.plot.features(row.item)));
+        let names = |ids: &[usize]| ids.iter().map(|id| cx.world.feature_label(*id)).collect::<Vec<_>>();
+        let json = rows.clone().map(|(row, ids)| {
+            let height = match row.item {
+                Item::Node(node) if row.folded => Some(self.plot.height(node)),
+                _ => None,
+            };
+            json!({"height": height, "labels": names(&ids), "features": ids})
+        });
+        let cells = rows.map(|(_, ids)| vec![ids.len().to_string(), names(&ids).join(", ")]).collect::<Vec<_>>();
+        vec![Step::Offer(Box::new(Copies {
+            what: format!("{} rows of the tree", lines.len()),
+            text: lines.join("\n"),
+            json: json.collect(),
+            markdown: table(&["features", "which"], &cells),
+        }))]
     }
 }

@@ -82,8 +82,10 @@ impl LevelsView {
         if let Some(name) = name {
             spans.push(Span::styled(format!("{} ", text::fit(&text::clean(&name), 24)), theme.name()));
         }
-        let tail =
-            node.purity.as_ref().map(|p| format!("{} {:.0}%", text::fit(&text::clean(&p.label), 14), p.share * 100.0));
+        let tail = node
+            .purity
+            .as_ref()
+            .map(|p| format!("{} {:.0}%", text::label(&text::clean(&p.label), 14), p.share * 100.0));
         let tail = tail.unwrap_or_default();
         let used: usize = spans.iter().map(|s| text::width(&s.content)).sum();
         let rest = width.saturating_sub(used);

@@ -1,0 +1,81 @@
+//! The dendrogram cut at a height that is typed.
+
+use crossterm::event::{KeyCode, KeyEvent};
+use ratatui::text::{Line, Span};
+
+use super::TreePane;
+use super::plot::{Folds, Item};
+use crate::engine::Level;
+use crate::ui::input::LineInput;
+use crate::ui::panes::{Cx, Step};
+use crate::ui::text;
+
+/// How many clusters of two or more there are below a height, and how many features are by themselves.
+struct Cut {
+    clusters: usize,
+    single: usize,
+}
+
+impl TreePane {
+    /// Begins to ask for the height, with the one that it is cut at now.
+    pub(super) fn ask_cut(&mut self) {
+        let now = Some(self.folds.height).filter(|h| h.is_finite());
+        let now = now.map_or_else(String::new, |h| ((h * 1000.0).round() / 1000.0).to_string());
+        self.cutting = Some(LineInput::new(&now));
+    }
+
+    fn typed_height(&self) -> Option<f32> {
+        let typed = self.cutting.as_ref()?.text().trim().parse::<f32>().ok()?;
+        (typed.is_finite() && (0.0..=1.0).contains(&typed)).then_some(typed)
+    }
+
+    pub(super) fn cut_key(&mut self, key: KeyEvent, cx: &Cx) -> Option<Vec<Step>> {
+        match key.code {
+            KeyCode::Esc => self.cutting = None,
+            KeyCode::Enter => {
+                let Some(height) = self.typed_height() else {
+                    let said = "a height is a number from 0 to 1, such as 0.85".to_owned();
+                    return Some(vec![Step::Say(Level::Warn, said)]);
+                };
+                self.cutting = None;
+                self.folds.by_hand.clear();
+                self.folds.height = height;
+                return Some(self.refold(cx));
+            }
+            _ => {
+                let input = self.cutting.as_mut()?;
+                return input.key(key).then(Vec::new);
+            }
+        }
+        self.settle(cx);
+        Some(Vec::new())
+    }
+
+    fn cut_at(&self, height: f32) -> Cut {
+        let rows = self.plot.rows(&Folds { height, ..Folds::default() });
+        let clusters = rows.iter().filter(|row| row.folded && row.item != Item::Alone).count();
+        let leaves = rows.iter().filter(|row| matches!(row.item, Item::Node(node) if self.plot.is_leaf(node))).count();
+        Cut { clusters, single: leaves + self.plot.alone.len() }
+    }
+
+    /// What the tree is cut at, in words for a title; nothing where it is whole or folded by hand.
+    pub(super) fn cut_said(&self) -> Option<String> {
+        let height = Some(self.folds.height).filter(|h| h.is_finite() && self.folds.by_hand.is_empty())?;
+        let Cut { clusters, single } = self.cut_at(height);
+        Some(format!("cut at {height:.2}: {clusters} clusters, {single} single"))
+    }
+
+    /// The line in which the height is typed.
+    pub(super) fn cut_line(&self, input: &LineInput, width: usize, cx: &Cx) -> Line<'static> {
+        let theme = cx.theme;
+        let said = match self.typed_height().map(|height| self.cut_at(height)) {
+            Some(Cut { clusters, single }) => format!("  {clusters} clusters, {single} features by themselves"),
+            None => "  a number from 0 to 1".to_owned(),
+        };
+        let mut spans = vec![Span::styled("cut at height ", theme.accent())];
+        spans.extend(input.line(theme, 8).spans);
+        let used: usize = spans.iter().map(|s| text::width(&s.content)).sum();
+        spans.push(Span::styled(text::fit(&said, width.saturating_sub(used)), theme.dim()));
+        Line::from(spans)
+    }
+}
