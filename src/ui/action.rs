@@ -117,6 +117,8 @@ const READING: &[PaneId] = &[Features, Contexts, Feature];
 
 const WITH_FEATURE: &[PaneId] = &[Features, Contexts, Feature, Compare, Tree, Steer, Live];
 const EVALUATING: &[PaneId] = &[Features, Contexts, Feature, Labels, Steer];
+/// Where another list may come under what is on the screen.
+const CHOOSING: &[PaneId] = &[Features, Contexts, Feature, Labels, Steer, Live, Fit, Evaluate];
 const NAMING: &[PaneId] = &[Features, Contexts, Feature, Tree];
 
 const fn row(
@@ -196,7 +198,7 @@ pub const ACTIONS: &[ActionInfo] = &[
     row(Action::ShowFit, "show-fit", "show", &["enter"], &[Fit], 25, "Show the fit under the cursor"),
     row(Action::CompareFit, "compare-fit", "compare", &["c"], &[Fit], 26, "Match the features of the fit under the cursor with those on show"),
     row(Action::CompareStudy, "compare-study", "another study", &["C"], &[Fit], 31, "Match the features on show with those of another study of the same model"),
-    row(Action::Sets, "directions", "directions", &["D"], READING, 58, "Another set of directions in place of the features: DiffMean, autoencoders, k-means, random, neurons; or back to the fit"),
+    row(Action::Sets, "directions", "directions", &["D"], CHOOSING, 62, "Another set of directions in place of the features: DiffMean, autoencoders, k-means, random, neurons; or back to the fit"),
     row(Action::Labels, "labels", "labels", &["M"], READING, 0, "Features against the corpus's labels as a heat map"),
     row(Action::Evaluate, "evaluate", "evaluate", &["V"], EVALUATING, 0, "What each kind of direction makes the model say, at equal KL, judged"),
     row(Action::Undo, "undo", "undo", &["U"], NAMING, 0, "Take back the last name or note"),

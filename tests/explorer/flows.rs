@@ -242,10 +242,12 @@ fn any_set_of_directions_is_read_and_steered_with_and_an_autoencoder_becomes_one
     t.keys(ENTER);
     t.sees("pass 5 of 5");
     t.until("figures", |s| s.contains("'topk16', FVU"));
-    t.keys("1D");
+    t.keys("D");
     t.sees("sae:topk16");
     t.keys("jj");
     t.keys(ENTER);
+    t.sees("sae:topk16 · D back to");
+    t.keys("1");
     t.sees("sae:topk16 16 at");
     t.keys("D");
     t.keys("g");

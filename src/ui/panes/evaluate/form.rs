@@ -61,8 +61,10 @@ impl Form {
         methods.chain([Field::Targets, Field::Labels, Field::Samples, Field::Choose]).collect()
     }
 
+    /// As the command has it: the usual methods and the study's autoencoders, unless it was turned.
     fn has(&self, method: &Method) -> bool {
-        Method::usual().contains(method) != self.turned.contains(method)
+        let usual = Method::usual().contains(method) || matches!(method, Method::Set(SetKind::Sae(_)));
+        usual != self.turned.contains(method)
     }
 
     fn methods(&self, cx: &Cx) -> Vec<Method> {

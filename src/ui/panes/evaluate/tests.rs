@@ -65,6 +65,8 @@ fn what_is_not_changed_is_asked_as_the_command_asks_it() {
     stage.keys("V enter");
     let mut default = crate::engine::causal::CausalAsk::default();
     default.place.fit = Some("bcd-k40".to_owned());
+    default.methods = crate::engine::evaluation::Method::usual();
+    default.methods.push("sae:topk64".parse().unwrap());
     assert_eq!(asked(&stage), [&default]);
 }
 
@@ -72,7 +74,7 @@ fn what_is_not_changed_is_asked_as_the_command_asks_it() {
 fn methods_targets_and_labels_are_chosen_before_it_starts() {
     for (width, height) in [(120, 36), (80, 24), (60, 18)] {
         let mut stage = Stage::opened(width, height, Profile::Mono);
-        // k-means is left out, the autoencoder comes in.
+        // k-means and the autoencoder are left out.
         stage.keys("V j j right G g j j j j j j j right");
         // KL, labels, samples.
         stage.keys("j e ctrl-u").type_text("0.5, 0.1 0.5").keys("enter");
@@ -83,7 +85,7 @@ fn methods_targets_and_labels_are_chosen_before_it_starts() {
         stage.keys("enter");
         let ask = asked(&stage)[0];
         let methods: Vec<String> = ask.methods.iter().map(ToString::to_string).collect();
-        assert_eq!(methods.join(" "), "fit diffmean kmeans-cut random neuron shuffled sae:topk64");
+        assert_eq!(methods.join(" "), "fit diffmean kmeans-cut random neuron shuffled");
         assert_eq!(ask.config.targets, [0.1, 0.5]);
         assert_eq!((ask.labels.join(" ").as_str(), ask.config.samples), ("days months", 2));
         assert_eq!(ask.choose.to_string(), "output");

@@ -71,7 +71,7 @@ pub(super) fn summary(entry: &SaeEntry, points: &[TrainPoint], width: usize, cx:
             vec![
                 Span::raw(" "),
                 key(Action::Sets),
-                said(" in Explore lists its latents   "),
+                said(" lists its latents   "),
                 key(Action::Train),
                 said(" trains another"),
             ]

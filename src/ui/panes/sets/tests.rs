@@ -99,3 +99,13 @@ fn no_set_is_chosen_while_a_fit_runs() {
     stage.event(Event::Done(Job::Fit, String::new())).keys("D j enter").event(Event::Features(Arc::new(list)));
     assert!(stage.screen().contains("Features 40"), "a fit that begins takes the place of the set");
 }
+
+#[test]
+fn from_steer_and_live_the_list_under_them_is_turned() {
+    let mut stage = Stage::opened(120, 36, Profile::Mono);
+    stage.keys("4 e").type_text("a dog").keys("esc").wait(1.0).keys("D j enter").wait(3.0).wait(3.0);
+    let traces = stage.sent.iter().filter(|c| matches!(c, Command::Trace(_))).count();
+    assert!(traces >= 2 && stage.screen().contains("diffmean · D back to"), "{}", stage.screen());
+    stage.keys("3 D g enter");
+    assert_eq!(shown(&stage), Some(&SetKind::FIT));
+}
