@@ -62,13 +62,14 @@ impl Heat<'_> {
         };
         let value = self.value(token);
         let mut text = space.to_owned();
-        if self.theme.marks() && !self.digits {
+        let shown = value.abs() >= self.ramp.floor() * self.max;
+        if self.theme.marks() && !self.digits && shown {
             // No colour tells the sign.
-            text.extend((self.ramp == Ramp::Diverging && value <= -FLOOR * self.max && value < 0.0).then_some('-'));
+            text.extend((self.ramp == Ramp::Diverging && value < 0.0).then_some('-'));
             text.extend(Theme::mark(value, self.max));
         }
         text.push_str(&text::clean(body));
-        if self.digits && value.abs() >= FLOOR * self.max {
+        if self.digits && shown {
             if value < 0.0 {
                 text.push('⁻');
             }

@@ -126,6 +126,9 @@ const DIVERGING_STEPS: usize = 17;
 /// Below this share of the scale a value is shown as nothing.
 pub const FLOOR: f32 = 0.05;
 
+/// The same where values have a sign: every neuron has one on every token, and most are small.
+pub const SIGNED_FLOOR: f32 = 0.15;
+
 /// How a heat map scales and colours its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ramp {
@@ -133,6 +136,13 @@ pub enum Ramp {
     Sequential,
     /// Symmetric about 0.
     Diverging,
+}
+
+impl Ramp {
+    /// The share of the scale below which a value is shown as nothing.
+    pub fn floor(self) -> f32 {
+        if self == Self::Diverging { SIGNED_FLOOR } else { FLOOR }
+    }
 }
 
 /// Every style of the explorer.
@@ -334,7 +344,7 @@ impl Theme {
     /// plain.
     pub fn heat(&self, ramp: Ramp, value: f32, max: f32) -> Style {
         let t = if max > 0.0 { value / max } else { 0.0 };
-        if t.is_nan() || t.abs() < FLOOR || (ramp == Ramp::Sequential && t < 0.0) {
+        if t.is_nan() || t.abs() < ramp.floor() || (ramp == Ramp::Sequential && t < 0.0) {
             return Style::new();
         }
         match ramp {

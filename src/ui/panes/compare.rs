@@ -65,9 +65,13 @@ impl ComparePane {
         if width < BESIDE {
             let mut lines = summary(found, width, cx);
             lines.push(plainly(Line::default()));
-            // Some texts are seen without scrolling, and the neurons are not far below.
-            lines.extend(texts(found, width, cx).into_iter().map(plainly));
+            let texts = texts(found, width, cx);
+            // On a small screen a text and the first neurons are both seen; the other texts are below.
+            let first = if cx.area.height < 30 { 2 + found.features.len() } else { texts.len() };
+            let (above, below) = texts.split_at(first.min(texts.len()));
+            lines.extend(above.iter().cloned().map(plainly));
             lines.extend(neurons(found, width, cx));
+            lines.extend(below.iter().cloned().map(plainly));
             return vec![(width, lines)];
         }
         let left = width / 2 - 2;
@@ -234,10 +238,17 @@ mod tests {
             let mut stage = Stage::opened_with(width, height, Profile::TrueColour, 40);
             stage.keys("s g space space space C enter");
             assert_eq!(stage.app.world.selected, Some(0), "the first line is a feature");
-            stage.keys("esc end");
+            stage.keys("esc");
             assert_eq!(stage.app.place(), PaneId::Compare);
-            stage.keys("enter");
-            assert!(stage.app.world.open_neuron.is_some(), "the last is a neuron: {}", stage.screen());
+            for _ in 0..40 {
+                if stage.app.world.open_neuron.is_none() {
+                    stage.keys("j enter");
+                    if stage.app.world.open_neuron.is_none() && stage.app.place() != PaneId::Compare {
+                        stage.keys("esc");
+                    }
+                }
+            }
+            assert!(stage.app.world.open_neuron.is_some(), "neurons are among the lines: {}", stage.screen());
             stage.keys("esc");
             assert_eq!(stage.app.place(), PaneId::Compare);
         }
@@ -250,7 +261,8 @@ mod tests {
         let screen = stage.screen();
         let titles = screen.lines().find(|l| l.contains("residual stream")).expect("a title");
         assert!(titles.contains("neurons") && titles.contains("tokens"), "{screen}");
-        assert!(screen.contains("coefficients over the same tokens"), "{screen}");
+        assert!(screen.contains("coefficients over the same tokens") && screen.contains("neurons: "), "{screen}");
+        assert!(screen.contains(" n"), "{screen}");
     }
 
     #[test]

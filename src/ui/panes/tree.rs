@@ -244,7 +244,7 @@ impl Pane for TreePane {
                 let negative = action == Action::SuppressWith;
                 let note = Note::Steer { features, part: SteerPart::Whole, negative, replace: true };
                 let mut steps = vec![Step::Tell(PaneId::Steer, note)];
-                steps.extend((action == Action::Ablate).then(|| Step::Tell(PaneId::Steer, Note::Mode(Mode::Ablate))));
+                steps.extend((action == Action::Ablate).then_some(Step::Tell(PaneId::Steer, Note::Mode(Mode::Ablate))));
                 return Some(steps);
             }
             _ => {}

@@ -80,6 +80,7 @@ fn small_values_are_plain_and_the_ends_are_the_ends() {
     assert_eq!(theme.heat(Ramp::Sequential, -3.0, 10.0), Style::new());
     assert_eq!(theme.heat(Ramp::Diverging, -10.0, 10.0), theme.diverging[0]);
     assert_eq!(theme.heat(Ramp::Diverging, 10.0, 10.0), theme.diverging[16]);
+    assert_eq!(theme.heat(Ramp::Diverging, -1.4, 10.0), Style::new(), "most signed values are small");
     assert_eq!(theme.heat(Ramp::Sequential, f32::NAN, 10.0), Style::new());
     assert_eq!(Theme::mark(9.9, 10.0), Some('█'));
     assert_eq!(Theme::digit(5.5, 10.0), Some('⁵'));

@@ -56,12 +56,13 @@ fn draw(points: &[(f64, f64)], titles: [&'static str; 2], cx: &Cx, area: Rect, b
     let theme = cx.theme;
     let tick = |v: f64| Span::styled(format!("{v:.3}"), theme.dim());
     let count = |v: f64| Span::styled(text::count(v.round() as usize), theme.dim());
+    // As a title it would lie on the end of the curve.
+    let last_label = Span::styled(format!("{} {}", text::count(right.round() as usize), titles[0]), theme.dim());
     let marker = Marker::Braille;
     let data = Dataset::default().data(points).marker(marker).graph_type(GraphType::Line).style(theme.accent());
     let x = Axis::default()
         .bounds([left, right])
-        .labels([count(left), count((left + right) / 2.0), count(right)])
-        .title(Span::styled(titles[0], theme.dim()))
+        .labels([count(left), count((left + right) / 2.0), last_label])
         .style(theme.rule(false));
     let y = Axis::default()
         .bounds([low, high])
