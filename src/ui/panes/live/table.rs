@@ -27,7 +27,7 @@ impl Columns {
     fn new(width: usize, other: bool) -> Self {
         let other = other && width >= 40;
         // marker, value, gap, peak; names come before bars
-        let room = width.saturating_sub(1 + (2 + usize::from(other)) * NUMBER + 2 + usize::from(other) * 2);
+        let room = width.saturating_sub(1 + (2 + usize::from(other)) * NUMBER + 2 + usize::from(other) * 3);
         let bar = room.saturating_sub(22).clamp(6, 12).min(room / 3);
         Self { name: room - bar, bar, other }
     }
@@ -55,7 +55,7 @@ pub(super) fn draw(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
     let on = text::pad(&format!(" {} {token}", pane.token + 1), columns.name + 1);
     let mut heads = vec![Span::styled(on, theme.heading()), column("here", Sort::Here, NUMBER)];
     if let (true, Some((name, _))) = (columns.other, other_trace(pane)) {
-        heads.push(Span::styled(text::pad_left(name, NUMBER + 2), theme.dim()));
+        heads.push(Span::styled(text::pad_left(name, NUMBER + 3), theme.dim()));
     }
     heads.extend([Span::raw(" ".repeat(columns.bar + 2)), column("peak", Sort::Peak, NUMBER)]);
     put(buf, head, 0, &Line::from(heads));
@@ -87,7 +87,7 @@ fn entry(pane: &LivePane, at: usize, selected: bool, columns: &Columns, cx: &Cx)
         if columns.other {
             let there = other_trace(pane).and_then(|(_, t)| t.unexplained.get(pane.token).copied());
             let shown = there.map_or_else(|| "–".to_owned(), text::percent);
-            spans.push(Span::styled(text::pad_left(&shown, NUMBER + 2), theme.dim()));
+            spans.push(Span::styled(text::pad_left(&shown, NUMBER + 3), theme.dim()));
         }
         spans.extend([
             Span::raw(" "),
@@ -115,7 +115,7 @@ fn entry(pane: &LivePane, at: usize, selected: bool, columns: &Columns, cx: &Cx)
         let there = other_trace(pane).and_then(|(_, t)| t.features.iter().find(|f| f.id == id));
         let there = there.and_then(|f| f.values.get(pane.token).copied()).filter(|v| *v > 0.0);
         let shown = there.map_or_else(|| "–".to_owned(), |v| format!("{v:.decimals$}"));
-        spans.push(Span::styled(text::pad_left(&shown, NUMBER + 2), theme.dim()));
+        spans.push(Span::styled(text::pad_left(&shown, NUMBER + 3), theme.dim()));
     }
     spans.extend([
         Span::raw(" "),
