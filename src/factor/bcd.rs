@@ -82,17 +82,13 @@ pub(crate) fn step_features(
         }
         features
     };
-    let (mut rows, mut swapped) = (None, 0);
+    let mut rows = None;
     let products = match state.held {
         Held::All => {
             if !(first && penalised) {
                 for _ in 0..COLUMN_SWEEPS {
                     columns::select_sweep(&mut features, sums, penalised, problem.locked, ctx)?;
                 }
-            }
-            if !penalised && !first {
-                let before = Rows::of(&features);
-                swapped = swaps::swap(&mut features, sums, &before, problem.locked);
             }
             columns::at_entries(&features, &sums.products)
         }
@@ -107,9 +103,14 @@ pub(crate) fn step_features(
     let rows = rows.unwrap_or_else(|| Rows::of(&features));
     let (values, gain) = columns::refit(&features, &sums.gram, &products, &rows, problem.locked);
     if !penalised || first {
-        // What a swap gains is what an exact refit makes of it.
-        let relaxation = if first || swapped > 0 { 1.0 } else { REFIT_RELAXATION };
-        features.values.iter_mut().zip(values).for_each(|(v, new)| *v += relaxation * (new - *v));
+        let before = std::mem::replace(&mut features.values, values);
+        if state.held == Held::All && !first && swaps::swap(&mut features, sums, &rows, problem.locked) > 0 {
+            // What a swap gains is what an exact refit makes of it.
+            let (products, rows) = (columns::at_entries(&features, &sums.products), Rows::of(&features));
+            features.values = columns::refit(&features, &sums.gram, &products, &rows, problem.locked).0;
+        } else if !first {
+            features.values.iter_mut().zip(before).for_each(|(v, old)| *v = old + REFIT_RELAXATION * (*v - old));
+        }
         let scales = columns::normalise(&mut features);
         return Ok((features, scales));
     }

@@ -14,38 +14,34 @@ use super::SparseColumns;
 use super::columns::Rows;
 use super::stream::Sums;
 use crate::matrix::cholesky::Updated;
+use crate::matrix::residual;
 
 /// A neuron of more features than this is left alone: its system costs the square of their number a feature.
 const LARGEST_SYSTEM: usize = 24;
 /// By this much more than it costs a swap must gain: less is rounding.
 const MARGIN: f64 = 1e-3;
-/// What is left of G_jj beside S below this share is rounding.
-const INDEPENDENT: f64 = 1e-3;
+/// An entry of which no more than this share of G_jj is its own, beside S, is not looked at.
+const OWN: f64 = 0.1;
 /// Added to the diagonal, relative.
 const RIDGE: f64 = 1e-9;
 
-/// Swaps entries of the free columns; `sums` hold all of AᵀY. Returns how many; the values want a refit then.
+/// Swaps entries of the free columns, whose values are an exact refit's; `sums` hold all of AᵀY. Returns how many; the
+/// values want a refit then.
 pub(crate) fn swap(features: &mut SparseColumns, sums: &Sums, rows: &Rows, locked: &[bool]) -> usize {
-    let (k, d) = (features.columns(), features.rows);
+    let d = features.rows;
     let worth = Worth::of(features, sums, rows, locked);
-    let mut costs = vec![f64::INFINITY; features.indices.len()];
-    worth
-        .each_neuron(d, Worth::costs)
-        .into_iter()
-        .flatten()
-        .for_each(|(position, cost)| costs[position as usize] = cost);
+    let costs = worth.costs();
     // Most of the entries that there could be are worth less than every entry that there is.
     let columns: Vec<_> = features.offsets.windows(2).map(|w| w[0]..w[1]).collect();
     let least: Vec<f64> =
         columns.iter().map(|c| costs[c.clone()].iter().copied().fold(f64::INFINITY, f64::min)).collect();
-    let found = worth.each_neuron(d, |worth, neuron, i| worth.gains(neuron, i, &least));
-    let mut gains: Vec<Vec<(f64, u32)>> = vec![Vec::new(); k];
-    for (i, found) in found.into_iter().enumerate() {
-        found.into_iter().for_each(|(j, gain)| gains[j as usize].push((gain, i as u32)));
-    }
+    let mut gains = worth.gains(&least);
     let mut touched = vec![false; d];
     let mut swaps = 0;
     for (span, gains) in columns.into_iter().zip(&mut gains) {
+        if gains.is_empty() {
+            continue;
+        }
         let mut cheapest: Vec<usize> = span.clone().filter(|&p| costs[p].is_finite()).collect();
         cheapest.sort_by(|&a, &b| costs[a].total_cmp(&costs[b]).then(a.cmp(&b)));
         gains.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -79,13 +75,10 @@ struct Worth<'s> {
     usable: Vec<bool>,
 }
 
-/// A neuron's small system, refitted.
+/// The system of a neuron: the features that may move, their entries' positions, and G on them.
 struct Neuron {
-    /// Features that may move and their entries' positions.
     free: Vec<(u32, u32)>,
-    held: Vec<(u32, u32)>,
     factor: Updated,
-    z: Vec<f64>,
     column: Vec<f64>,
 }
 
@@ -100,29 +93,10 @@ impl<'s> Worth<'s> {
         self.sums.gram[a as usize * self.usable.len() + b as usize]
     }
 
-    /// `f` of each neuron, in order.
-    fn each_neuron<R: Send>(&self, d: usize, f: impl Fn(&Self, &mut Neuron, usize) -> Vec<R> + Sync) -> Vec<Vec<R>> {
-        let scratch = || Neuron {
-            free: Vec::new(),
-            held: Vec::new(),
-            factor: Updated::new(LARGEST_SYSTEM),
-            z: Vec::new(),
-            column: Vec::new(),
-        };
-        let of = |neuron: &mut Neuron, i| if self.refit(neuron, i) { f(self, neuron, i) } else { Vec::new() };
-        (0..d).into_par_iter().with_min_len(32).map_init(scratch, of).collect()
-    }
-
-    /// AᵀY at neuron `i`, less what the features take away that do not move.
-    fn left(&self, neuron: &Neuron, i: usize, j: u32) -> f64 {
-        let weight = |p: u32| f64::from(self.features.values[p as usize]);
-        let held: f64 = neuron.held.iter().map(|&(l, p)| self.gram(j, l) * weight(p)).sum();
-        f64::from(self.sums.products[j as usize * self.features.rows + i]) - held
-    }
-
-    /// Whether the neuron's system is small enough to be looked at.
-    fn refit(&self, neuron: &mut Neuron, i: usize) -> bool {
-        (neuron.free, neuron.held) = self.rows.row(i).iter().partition(|(j, _)| self.usable[*j as usize]);
+    /// Reads neuron `i`; whether its system is small enough to be looked at.
+    fn read(&self, neuron: &mut Neuron, i: usize) -> bool {
+        neuron.free.clear();
+        neuron.free.extend(self.rows.row(i).iter().filter(|(j, _)| self.usable[*j as usize]));
         if neuron.free.len() > LARGEST_SYSTEM {
             return false;
         }
@@ -131,44 +105,82 @@ impl<'s> Worth<'s> {
             let before = neuron.free[..at].iter().map(|&(l, _)| self.gram(j, l));
             neuron.factor.push(before, self.gram(j, j) * (1.0 + RIDGE), f64::MIN_POSITIVE);
         }
-        neuron.z = neuron.free.iter().map(|&(j, _)| self.left(neuron, i, j)).collect();
-        neuron.factor.solve(&mut neuron.z);
         true
     }
 
-    /// By how much the error rises without each entry, by its position.
-    fn costs(&self, neuron: &mut Neuron, _: usize) -> Vec<(u32, f64)> {
-        let Neuron { free, factor, z, column, .. } = neuron;
-        let cost = |(at, &(_, position)): (usize, &(u32, u32))| {
-            column.clear();
-            column.resize(free.len(), 0.0);
-            column[at] = 1.0;
-            factor.solve(column);
-            (position, z[at] * z[at] / column[at].max(f64::MIN_POSITIVE))
-        };
-        free.iter().enumerate().map(cost).collect()
+    fn scratch() -> Neuron {
+        Neuron { free: Vec::new(), factor: Updated::new(LARGEST_SYSTEM), column: Vec::new() }
     }
 
-    /// By how much it falls with an entry of each other feature, where that is more than `least`.
-    fn gains(&self, neuron: &mut Neuron, i: usize, least: &[f64]) -> Vec<(u32, f64)> {
-        let mut found = Vec::new();
-        let others = (0..self.usable.len() as u32).filter(|&j| self.usable[j as usize]);
-        for j in others {
-            if neuron.free.iter().any(|&(l, _)| l == j) {
-                continue;
+    /// By how much the error rises without each entry, in the order of the columns' entries; infinite where it stays.
+    fn costs(&self) -> Vec<f64> {
+        let mut costs = vec![f64::INFINITY; self.features.indices.len()];
+        let of = |neuron: &mut Neuron, i| {
+            if !self.read(neuron, i) {
+                return Vec::new();
             }
-            let taken: f64 = neuron.free.iter().zip(&neuron.z).map(|(&(l, _), z)| self.gram(j, l) * z).sum();
-            let gained = (self.left(neuron, i, j) - taken).powi(2);
-            // The divisor is at most G_jj and at least a small share of it.
-            if gained <= least[j as usize] * INDEPENDENT * self.gram(j, j) {
+            let Neuron { free, factor, column } = neuron;
+            let cost = |(at, &(_, position)): (usize, &(u32, u32))| {
+                column.clear();
+                column.resize(free.len(), 0.0);
+                column[at] = 1.0;
+                factor.solve(column);
+                let z = f64::from(self.features.values[position as usize]);
+                (position, z * z / column[at].max(f64::MIN_POSITIVE))
+            };
+            free.iter().enumerate().map(cost).collect()
+        };
+        let found: Vec<Vec<(u32, f64)>> =
+            (0..self.features.rows).into_par_iter().with_min_len(64).map_init(Self::scratch, of).collect();
+        found.into_iter().flatten().for_each(|(position, cost)| costs[position as usize] = cost);
+        costs
+    }
+
+    /// Of each feature the neurons that would lower the error by more than `least` says, and by how much.
+    fn gains(&self, least: &[f64]) -> Vec<Vec<(f64, u32)>> {
+        let (k, d) = (self.features.columns(), self.features.rows);
+        let blocks = (0..k).step_by(residual::LINES).collect::<Vec<_>>();
+        let of = |first: usize| {
+            let block = first..k.min(first + residual::LINES);
+            let mut r = self.sums.products[block.start * d..block.end * d].to_vec();
+            let mut weights = vec![0.0; k * residual::LINES];
+            for l in 0..k {
+                for (w, j) in weights[l * residual::LINES..].iter_mut().zip(block.clone()) {
+                    *w = self.sums.gram[j * k + l] as f32;
+                }
+            }
+            let entries = (&self.features.offsets[..], &self.features.indices[..], &self.features.values[..]);
+            residual::subtract(&mut r, d, &weights, entries, &mut Vec::new());
+            let mut neuron = Self::scratch();
+            block
+                .zip(r.chunks_exact(d))
+                .map(|(j, r)| self.gains_of(j as u32, r, least[j], &mut neuron))
+                .collect::<Vec<_>>()
+        };
+        blocks.into_par_iter().map(of).collect::<Vec<_>>().into_iter().flatten().collect()
+    }
+
+    /// The same of one feature, `r` being what is left of its AᵀY.
+    fn gains_of(&self, j: u32, r: &[f32], least: f64, neuron: &mut Neuron) -> Vec<(f64, u32)> {
+        let whole = self.gram(j, j);
+        if !self.usable[j as usize] || !least.is_finite() {
+            return Vec::new();
+        }
+        // At its own entries nothing is left; elsewhere the gain is at most r² / (OWN · G_jj).
+        let worthwhile = (least * OWN * whole).sqrt() as f32;
+        let own = self.features.column(j as usize).0;
+        let mut found = Vec::new();
+        for (i, &r) in r.iter().enumerate().filter(|(_, r)| r.abs() > worthwhile) {
+            if own.contains(&(i as u32)) || !self.read(neuron, i) {
                 continue;
             }
             neuron.column.clear();
             neuron.column.extend(neuron.free.iter().map(|&(l, _)| self.gram(j, l)));
             neuron.factor.reduce(&mut neuron.column);
-            let own = self.gram(j, j) - neuron.column.iter().map(|v| v * v).sum::<f64>();
-            if own > INDEPENDENT * self.gram(j, j) && gained > least[j as usize] * own {
-                found.push((j, gained / own));
+            let left = whole - neuron.column.iter().map(|v| v * v).sum::<f64>();
+            let gained = f64::from(r) * f64::from(r);
+            if left > OWN * whole && gained > least * left {
+                found.push((gained / left, i as u32));
             }
         }
         found

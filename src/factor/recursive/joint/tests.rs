@@ -66,8 +66,8 @@ fn tuning_together_leaves_less_of_the_activations_by_the_plain_formula() {
         let told = tune(&fit, &source, &mut found, &TaskCtx::silent()).unwrap();
         let plain_after = plain(&source, &fit, &depths(&found));
         for (l, (before, after)) in told.iter().enumerate() {
-            assert!((before - plain_before[l]).abs() < 1e-4, "{before} told, {} is", plain_before[l]);
-            assert!((after - plain_after[l]).abs() < 1e-4, "{after} told, {} is", plain_after[l]);
+            assert!((before - plain_before[l]).abs() < 1e-4 * before.max(1.0), "{before} told, {} is", plain_before[l]);
+            assert!((after - plain_after[l]).abs() < 1e-4 * after.max(1.0), "{after} told, {} is", plain_after[l]);
         }
         let sum = |errors: &[f64]| errors.iter().sum::<f64>();
         assert!(sum(&plain_after) < sum(&plain_before), "{plain_before:?} to {plain_after:?}");
