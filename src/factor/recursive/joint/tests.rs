@@ -20,7 +20,7 @@ fn made(centre: bool) -> (InMemory, Arc<Factors>, Vec<Level>) {
         row[at..at + 3].iter_mut().for_each(|v| *v += 1.0 + rng.random::<f32>());
     }
     let source = InMemory::new(ROWS, WIDTH, data);
-    let config = FitConfig { features: 8, sparsity: Some(0.2), l1: 0.0, centre, ..FitConfig::default() };
+    let config = FitConfig { features: 8, sparsity: Some(0.2), centre, ..FitConfig::default() };
     let silent = TaskCtx::silent();
     let mut fit = Factoriser::start(&source, config.clone(), &silent).unwrap();
     while fit.step(&silent).unwrap().stop.is_none() {}
