@@ -201,7 +201,9 @@ mod tests {
     use super::*;
 
     fn values(n: usize, seed: u32) -> Vec<f32> {
-        (0..n as u32).map(|i| (((i * 2_654_435_761 + seed * 40_503) >> 8) % 2000) as f32 / 1000.0 - 1.0).collect()
+        (0..n as u32)
+            .map(|i| ((i.wrapping_mul(2_654_435_761).wrapping_add(seed * 40_503) >> 8) % 2000) as f32 / 1000.0 - 1.0)
+            .collect()
     }
 
     const K: usize = 192;
