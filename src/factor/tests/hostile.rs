@@ -49,3 +49,16 @@ fn bad_input_is_refused_and_odd_input_is_not() {
         }
     }
 }
+
+#[test]
+fn activations_whose_products_overflow_are_refused_by_row() {
+    for solver in [Solver::Bcd, Solver::Mu] {
+        let mut data: Vec<f32> = (0..40 * 12).map(|i| (i * 7 % 11) as f32).collect();
+        data[17 * 12..18 * 12].fill(3e38);
+        let source = InMemory::new(40, 12, data);
+        let config = FitConfig { features: 3, solver, sparsity: Some(0.5), ..FitConfig::plain() };
+        let ctx = TaskCtx::silent();
+        let refused = Factoriser::start(&source, config, &ctx).and_then(|mut fit| fit.step(&ctx)).unwrap_err();
+        assert!(refused.to_string().contains("17"), "{refused}");
+    }
+}
