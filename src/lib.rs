@@ -7,7 +7,7 @@
 //! | shells | `ui` (the explorer, behind the feature `tui`) · [`headless`] (a pane's twin as a command) · [`cli`] |
 //! | application | [`engine`] (worker threads; `Command` in, `Event` out) · [`study`] (the directory on disk) |
 //! | domain | [`model`] · [`corpus`] · [`activations`] · [`factor`] · [`analysis`] · [`steering`] · [`eval`] · [`baselines`] · [`interop`] |
-//! | foundations | [`error`] · [`task`] · [`amounts`] · [`text`] · [`disk`] · [`memory`] · [`matrix`] |
+//! | foundations | [`error`] · [`task`] · [`amounts`] · [`text`] · [`disk`] · [`memory`] · [`matrix`] · [`warnings`] |
 //!
 //! The factoriser and the analysis see activations only through [`activations::ActivationSource`]; reading and changing
 //! a model's activations has one seam, [`model::Tap`]; the explorer talks to nothing but the engine. The library builds
@@ -40,6 +40,7 @@ pub mod task;
 pub mod text;
 #[cfg(feature = "tui")]
 pub mod ui;
+pub mod warnings;
 
 pub use error::{Error, Result};
 pub use task::{CancelToken, Progress, TaskCtx};

@@ -248,6 +248,32 @@ fn a_second_collect_and_a_resumed_fit_go_on() {
 }
 
 #[test]
+fn a_fit_that_cannot_be_read_is_told_and_passed_over() {
+    let made = collected(12);
+    for name in ["first", "second"] {
+        let fit = ["fit", &made.study, "-k", "3", "--layer", "1", "--sparsity", "0.1", "--name", name, "--json"];
+        json_lines(mlpeek(made.dir.path()).args(fit));
+    }
+    let config = |name: &str| Path::new(&made.study).join("fits").join(name).join("config.json");
+    fs::write(config("second"), "{ oops").unwrap();
+    for command in [&["features"][..], &["feature", "1"], &["steer", "1,neuron:2", "--max-tokens", "1"]] {
+        let (verb, rest) = command.split_first().unwrap();
+        let output =
+            mlpeek(made.dir.path()).args([verb, &made.study.as_str()]).args(rest).arg("--json").output().unwrap();
+        let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(output.status.success() && stdout.contains("first"), "{stderr}");
+        let told: Vec<_> = stderr.lines().filter(|l| l.starts_with("mlpeek: warning: ")).collect();
+        assert_eq!(told.len(), 1, "{stderr}");
+        for part in ["fit 'second' is passed over", &config("second").display().to_string(), "fit again"] {
+            assert!(told[0].contains(part), "{}", told[0]);
+        }
+    }
+    fs::write(config("first"), "").unwrap();
+    let error = failure(mlpeek(made.dir.path()).args(["features", &made.study]), 1);
+    assert!(error.contains("not a fit's configuration") && !error.contains("warning"), "{error}");
+}
+
+#[test]
 fn forward_writes_the_tensors_that_it_names() {
     let dir = TempDir::new().unwrap();
     let model = support::tiny_model(dir.path()).display().to_string();

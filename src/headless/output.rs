@@ -11,26 +11,32 @@ use crate::amounts::{bytes, count, duration};
 use crate::engine::Meter;
 use crate::error::{Error, Result};
 use crate::task::{CancelToken, Progress, TaskCtx};
+use crate::warnings;
 
 /// A line of progress at most this often where standard error is no terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
+
+/// The newest task's progress, which remarks are written over.
+type Newest = Mutex<Weak<Mutex<Screen>>>;
 
 /// Where a command writes.
 pub struct Output {
     json: bool,
     out: Box<dyn Write>,
     cancel: CancelToken,
-    /// The newest task's progress, which remarks are written over.
-    screen: Mutex<Weak<Mutex<Screen>>>,
+    screen: Arc<Newest>,
 }
 
 impl Output {
     /// JSON lines or text on standard output. SIGINT and SIGTERM set the returned output's cancel flag; a second one
-    /// ends the process at once.
+    /// ends the process at once. The library's warnings become remarks.
     pub fn stdout(json: bool) -> Result<Self> {
         let cancel = CancelToken::default();
         listen(&cancel).map_err(Error::io("listen to signals of", "this process"))?;
-        Ok(Self { json, out: Box::new(io::stdout()), cancel, screen: Mutex::default() })
+        let screen = Arc::<Newest>::default();
+        let over = screen.clone();
+        warnings::show_with(move |line| remark(&over, &format!("warning: {line}")));
+        Ok(Self { json, out: Box::new(io::stdout()), cancel, screen })
     }
 
     /// Whether JSON lines were asked for.
@@ -59,14 +65,7 @@ impl Output {
 
     /// A remark for a person, on standard error.
     pub fn note(&self, note: &str) {
-        let line = format!("mlpeek: {note}");
-        let screen = self.screen.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-        let screen = screen.as_ref().map(|s| s.lock().unwrap_or_else(PoisonError::into_inner));
-        match screen.as_ref().and_then(|s| s.bar.as_ref()) {
-            Some(bar) => bar.println(line),
-            // Nobody may be reading: a remark is not worth failing for.
-            None => _ = writeln!(io::stderr(), "{line}"),
-        }
+        remark(&self.screen, note);
     }
 
     /// A context that shows progress on standard error and stops at a signal.
@@ -76,6 +75,17 @@ impl Output {
         TaskCtx::new(self.cancel.clone(), move |progress| {
             screen.lock().unwrap_or_else(PoisonError::into_inner).show(&progress);
         })
+    }
+}
+
+fn remark(screen: &Newest, words: &str) {
+    let line = format!("mlpeek: {words}");
+    let screen = screen.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+    let screen = screen.as_ref().map(|s| s.lock().unwrap_or_else(PoisonError::into_inner));
+    match screen.as_ref().and_then(|s| s.bar.as_ref()) {
+        Some(bar) => bar.println(line),
+        // Nobody may be reading: a remark is not worth failing for.
+        None => _ = writeln!(io::stderr(), "{line}"),
     }
 }
 

@@ -168,17 +168,26 @@ impl Study {
         Ok((file.hook, file.config))
     }
 
-    /// The fits, newest last. One whose configuration cannot be read is left out: it must not stand in the way of the
-    /// others ([`Self::unreadable_fits`] tells of it).
+    /// The fits, newest last. One whose configuration cannot be read is left out with a warning: it must not stand in the
+    /// way of the others. Where none can be read, [`Self::load_fit`] says so.
     pub fn fits(&self) -> Result<Vec<FitEntry>> {
-        let mut found = Vec::new();
+        let (mut found, mut unread) = (Vec::new(), Vec::new());
         for name in self.fit_names()? {
             let dir = self.fits_root().join(&name);
-            let Ok(file) = FitFile::read(&dir) else { continue };
+            let file = match FitFile::read(&dir) {
+                Ok(file) => file,
+                Err(problem) => {
+                    unread.push((name, problem));
+                    continue;
+                }
+            };
             let resumable = dir.join(CHECKPOINT).is_file();
             if file.saved.is_some() || resumable {
                 found.push((file.order, file.entry(&name, resumable)));
             }
+        }
+        if !found.is_empty() {
+            unread.iter().for_each(|(name, problem)| tracing::warn!("fit '{name}' is passed over: {problem}"));
         }
         found.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.name.cmp(&b.1.name)));
         Ok(found.into_iter().map(|(_, entry)| entry).collect())

@@ -134,7 +134,8 @@ impl App {
             Msg::Engine(event) => self.engine(&event),
             Msg::EngineGone => self.engine_gone(),
             Msg::Stderr(line) => {
-                self.world.note(Level::Info, line);
+                let level = if line.starts_with("warning: ") { Level::Warn } else { Level::Info };
+                self.world.note(level, line);
                 Vec::new()
             }
             // The engine is saving already.

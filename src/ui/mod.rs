@@ -33,11 +33,12 @@ pub mod world;
 
 pub use crate::text;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::engine::{Command, Event};
+use crate::warnings;
 use app::{App, AppOptions};
 use keymap::KeyRow;
 pub use launch::explore;
@@ -81,6 +82,8 @@ pub fn run(options: UiOptions, commands: Sender<Command>, events: Receiver<Event
         notes: options.notes,
         fresh: options.fresh,
     };
+    // Standard error is the log drawer's while the explorer is open.
+    warnings::show_with(|line| _ = writeln!(std::io::stderr(), "warning: {line}"));
     terminal::run(|size| App::new(app, size), &commands, &events, options.debug_panic)
 }
 
