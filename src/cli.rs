@@ -18,7 +18,7 @@ mod steer;
 mod tree;
 
 pub use describe::{DescribeArgs, EndpointArgs};
-pub use eval::{DetectionArgs, EvalArgs, EvalCommand, ReuseArgs, SteeringArgs};
+pub use eval::{DetectionArgs, EvalArgs, EvalCommand, ProtocolArg, ReuseArgs, SteeringArgs};
 pub use fit::{FitArgs, InitArg, ObjectiveArgs, SolverArg, SparsityArg};
 pub use judge::{JudgeArgs, QualityArgs, SweepArgs};
 pub use matrices::{ExportArgs, ImportArgs};

@@ -104,6 +104,24 @@ fn detection_scores_every_kind_of_direction() {
 }
 
 #[test]
+fn the_papers_protocol_is_one_word_and_its_size_is_said_first() {
+    let made = Made::new();
+    let plan = |more: &[&str]| {
+        let asked = ["eval", "steering", &made.study, "--methods", "fit,random", "--dry-run", "--json"];
+        made.lines(&[&asked[..], more].concat())[0]["plan"].clone()
+    };
+    let short = plan(&[]);
+    let directions = short["directions"].as_u64().unwrap();
+    // Four prompts: one text each, or two of the paper's eight.
+    assert_eq!((&short["texts"], &short["tokens"]), (&json!(directions * 2 * 4 * 4), &json!(30)));
+    let paper = plan(&["--protocol", "paper"]);
+    assert_eq!((&paper["texts"], &paper["tokens"]), (&json!(directions * 2 * 7 * 8), &json!(50)));
+    let mine = plan(&["--protocol", "paper", "--kl", "0.1", "--samples", "3", "--max-tokens", "9"]);
+    assert_eq!((&mine["texts"], &mine["tokens"]), (&json!(directions * 2 * 4 * 3), &json!(9)));
+    made.fails(&["eval", "steering", &made.study, "--protocol", "mine"], 2, "paper");
+}
+
+#[test]
 fn steering_goes_on_to_the_sample_where_it_stopped() {
     let made = Made::new();
     let args = [

@@ -31,12 +31,25 @@ pub struct EndpointArgs {
     /// Seconds that a call may take, up to 3600
     #[arg(long, default_value_t = 120.0, value_parser = seconds)]
     pub timeout: f64,
+    /// Longest answer of the judge in tokens, 1 to 32768; one that thinks before it answers needs more [default: each
+    /// question's own]
+    #[arg(long, requires = "endpoint", value_parser = RangedU64ValueParser::<usize>::new().range(1..=32_768))]
+    pub judge_max_tokens: Option<usize>,
+    /// Temperature of the judge's answers, 0 to 2; 0 is greedy [default: 0, for sentences that it makes up 0.7]
+    #[arg(long, requires = "endpoint", value_parser = temperature)]
+    pub judge_temperature: Option<f64>,
 }
 
 /// Reads how long a call may take.
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse::<f64>().ok().filter(|s| (0.01..=3600.0).contains(s));
     seconds.ok_or_else(|| "give seconds, from 0.01 to 3600".to_owned())
+}
+
+/// Reads a judge's temperature.
+fn temperature(text: &str) -> Result<f64, String> {
+    let temperature = text.parse::<f64>().ok().filter(|t| (0.0..=2.0).contains(t));
+    temperature.ok_or_else(|| "give a temperature, from 0 to 2".to_owned())
 }
 
 impl EndpointArgs {
@@ -52,7 +65,13 @@ impl EndpointArgs {
             Some(variable) => Some(Key::from_env(variable).ok_or_else(|| no_key(variable))?),
         };
         let asked = Endpoint::new(url, model, key)?;
-        Ok(Some(Endpoint { concurrency: self.concurrency, timeout: self.timeout, ..asked }))
+        Ok(Some(Endpoint {
+            concurrency: self.concurrency,
+            timeout: self.timeout,
+            max_tokens: self.judge_max_tokens,
+            temperature: self.judge_temperature,
+            ..asked
+        }))
     }
 }
 
@@ -128,6 +147,18 @@ mod tests {
             judge(&["--timeout", "1.5", "--concurrency", "9"]).unwrap().endpoint().unwrap().unwrap().timeout,
             1.5
         );
+    }
+
+    #[test]
+    fn how_it_answers_is_chosen_within_bounds() {
+        let endpoint = judge(&["--judge-max-tokens", "900", "--judge-temperature", "0.5"]).unwrap().endpoint().unwrap();
+        let endpoint = endpoint.unwrap();
+        assert_eq!((endpoint.max_tokens, endpoint.temperature), (Some(900), Some(0.5)));
+        for bad in
+            ["--judge-max-tokens=0", "--judge-temperature=-1", "--judge-temperature=nan", "--judge-temperature=3"]
+        {
+            assert!(judge(&[bad]).is_err(), "{bad}");
+        }
     }
 
     #[test]

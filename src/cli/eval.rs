@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Device, EndpointArgs, JsonArgs, PlaceArgs};
 use crate::engine::choice::Choose;
 use crate::engine::evaluation::Method;
+use crate::eval::steering::Protocol;
 
 /// Reads a KL target.
 fn kl(text: &str) -> Result<f64, String> {
@@ -78,6 +79,25 @@ pub struct DetectionArgs {
     pub labels: bool,
 }
 
+/// Numbers of an evaluation that go by one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProtocolArg {
+    /// KL 0.1, 0.25, 0.5 and 1; one text of 30 tokens for each prompt, KL and sign
+    Short,
+    /// The paper's: KL 0.025, 0.05, 0.1, 0.15, 0.25, 0.35 and 0.5; eight texts of 50 tokens for each KL and sign, dealt out
+    /// to the prompts
+    Paper,
+}
+
+impl From<ProtocolArg> for Protocol {
+    fn from(protocol: ProtocolArg) -> Self {
+        match protocol {
+            ProtocolArg::Short => Self::Short,
+            ProtocolArg::Paper => Self::Paper,
+        }
+    }
+}
+
 /// `mlpeek eval steering`.
 #[derive(Debug, Args)]
 pub struct SteeringArgs {
@@ -90,18 +110,22 @@ pub struct SteeringArgs {
     /// By what a direction is chosen for a label: input (what excites it) or output (the words that it promotes)
     #[arg(long, default_value_t = Choose::Input)]
     pub choose: Choose,
-    /// KL(base ‖ steered) at the prompts' last tokens, several separated by commas
-    #[arg(long, value_delimiter = ',', default_values_t = [0.1, 0.25, 0.5, 1.0], value_parser = kl)]
+    /// KL targets, samples and tokens in one word; what is given beside it goes before it
+    #[arg(long, value_enum, default_value_t = ProtocolArg::Short)]
+    pub protocol: ProtocolArg,
+    /// KL(base ‖ steered) at the prompts' last tokens, several separated by commas [default: the protocol's]
+    #[arg(long, value_delimiter = ',', value_parser = kl)]
     pub kl: Vec<f64>,
     /// A text to continue; give at least two [default: four short beginnings]
     #[arg(long, short)]
     pub prompt: Vec<String>,
-    /// Texts of each prompt, KL and sign; 0 writes none and tells only what becomes of the labels' own words
-    #[arg(long, default_value_t = 1)]
-    pub samples: usize,
-    /// New tokens a text
-    #[arg(long, default_value_t = 30)]
-    pub max_tokens: usize,
+    /// Texts of each prompt, KL and sign; 0 writes none and tells only what becomes of the labels' own words [default: the
+    /// protocol's]
+    #[arg(long)]
+    pub samples: Option<usize>,
+    /// New tokens a text [default: the protocol's]
+    #[arg(long)]
+    pub max_tokens: Option<usize>,
     /// 0 is greedy
     #[arg(long, default_value_t = 1.0)]
     pub temperature: f64,
@@ -117,8 +141,8 @@ pub struct SteeringArgs {
     /// A language model that rates the texts [default: the offline judge, which asks nobody]
     #[command(flatten)]
     pub judge: EndpointArgs,
-    /// Only say how many calls and tokens the judge would take
-    #[arg(long, requires = "endpoint")]
+    /// Only say how many texts there would be, and how many calls and tokens a judge would take
+    #[arg(long)]
     pub dry_run: bool,
     /// Name of the evaluation in the study; the same name goes on where it stopped [default: made of what is asked]
     #[arg(long)]

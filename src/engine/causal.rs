@@ -4,6 +4,7 @@
 mod outcome;
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -12,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::choice::{Choose, by_output, first_tokens, with_capitals};
 use super::directions::Place;
 use super::evaluation::{self, Method, Offered};
+use crate::amounts::duration;
 use crate::baselines::SetKind;
 use crate::error::{Error, Result};
 use crate::eval::judge::Estimate;
@@ -189,7 +191,27 @@ fn offers(all: &[Offered], chosen: &[Chosen], labels: &[String], names: &[String
     out
 }
 
+/// How much an evaluation generates at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// Directions: one a method and label.
+    pub directions: usize,
+    /// Steered texts when every KL target is reached.
+    pub texts: usize,
+    /// Those of them that the log has.
+    pub there: usize,
+    /// Tokens of a text.
+    pub tokens: usize,
+}
+
 impl Prepared {
+    /// How much there is to generate, whatever labels a judge will leave out.
+    pub fn plan(&self) -> Plan {
+        let there = self.log.texts().iter().filter(|t| t.key.method != UNSTEERED).count();
+        let directions = self.offers.len();
+        Plan { directions, texts: texts_of(directions, &self.config), there, tokens: self.config.sampling.max_tokens }
+    }
+
     /// The methods, by the names of their reports.
     pub fn methods(&self) -> &[String] {
         &self.methods
@@ -241,8 +263,14 @@ impl Prepared {
         ctx: &TaskCtx,
     ) -> Result<Causal> {
         self.notes.iter().for_each(|n| note(n));
+        let there = self.log.texts().len();
+        let steered = self.plan().there;
+        let begun = Instant::now();
         let mut run = Run::new(model, &self.config, &mut self.log)?;
         let unsteered = run.unsteered(ctx)?;
+        // What was just generated tells how long the rest takes; where all was there, the progress tells it.
+        let fresh = (unsteered.len() + steered).saturating_sub(there);
+        let seconds_a_text = (fresh > 0).then(|| begun.elapsed().as_secs_f64() / fresh as f64);
         let mut not_judged = Vec::new();
         let mut offline;
         let judge: &mut dyn Judge = match judge {
@@ -266,10 +294,14 @@ impl Prepared {
         let words = own_tokens(&self.learn, &self.labels, model)?;
         let subjects = subjects(&self.offers, &words, model)?;
         note(&judge.describe());
+        let texts = texts_of(subjects.len(), &self.config);
+        let takes = seconds_a_text.filter(|_| texts > steered).map_or(String::new(), |seconds| {
+            let seconds = seconds * (texts - steered) as f64;
+            format!(", about {} as fast as the unsteered ones, beside the search of the strengths", duration(seconds))
+        });
         note(&format!(
-            "{} directions, up to {} texts of {} tokens; kept in {}",
+            "{} directions, up to {texts} texts of {} tokens{takes}; kept in {}",
             subjects.len(),
-            texts_of(subjects.len(), &self.config),
             self.config.sampling.max_tokens,
             run.dir().display()
         ));

@@ -137,7 +137,7 @@ impl Judge {
             } else {
                 estimate.calls += 1;
                 estimate.prompt_tokens += question.rough_tokens();
-                estimate.completion_tokens += question.max_tokens;
+                estimate.completion_tokens += question.longest_answer(self.endpoint());
             }
         }
         estimate

@@ -76,7 +76,7 @@ impl Client {
         if let Some(key) = &self.endpoint.key {
             request = request.header("Authorization", format!("Bearer {}", key.0));
         }
-        let mut response = match request.send(question.body(&self.endpoint.model).to_string()) {
+        let mut response = match request.send(question.body(&self.endpoint).to_string()) {
             Ok(response) => response,
             Err(e @ (ureq::Error::BadUri(_) | ureq::Error::Http(_))) => {
                 let why = self.plain(&e.to_string());

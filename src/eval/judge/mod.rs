@@ -74,6 +74,10 @@ pub struct Endpoint {
     pub timeout: f64,
     /// Seconds before the second try; doubled each time.
     pub pause: f64,
+    /// Longest answer in tokens; `None`: what each question asks for.
+    pub max_tokens: Option<usize>,
+    /// `None`: what each question asks for.
+    pub temperature: Option<f64>,
 }
 
 impl Endpoint {
@@ -93,13 +97,17 @@ impl Endpoint {
             tries: 5,
             timeout: 120.0,
             pause: 1.0,
+            max_tokens: None,
+            temperature: None,
         })
     }
 
-    /// What it is called in every table, log and message: "MODEL at HOST/PATH".
+    /// What it is called in every table, log and message: "MODEL at HOST/PATH"; another temperature makes it another judge,
+    /// whose ratings stand in no table with the first one's.
     pub fn name(&self) -> String {
         let address = self.url.split_once("://").map_or(&*self.url, |(_, rest)| rest);
-        format!("{} at {address}", client::one_line(&self.model))
+        let warm = self.temperature.map_or(String::new(), |t| format!(", temperature {t}"));
+        format!("{} at {address}{warm}", client::one_line(&self.model))
     }
 }
 
@@ -171,14 +179,20 @@ impl Wants {
 
 impl Question {
     /// The body of the request.
-    fn body(&self, model: &str) -> serde_json::Value {
-        serde_json::json!({"model": model, "max_tokens": self.max_tokens, "temperature": self.temperature,
+    fn body(&self, endpoint: &Endpoint) -> serde_json::Value {
+        serde_json::json!({"model": endpoint.model, "max_tokens": self.longest_answer(endpoint),
+            "temperature": endpoint.temperature.unwrap_or(self.temperature),
             "messages": [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}]})
+    }
+
+    /// In tokens.
+    fn longest_answer(&self, endpoint: &Endpoint) -> usize {
+        endpoint.max_tokens.unwrap_or(self.max_tokens)
     }
 
     /// What tells this question to this model at this endpoint from all others.
     fn hash(&self, endpoint: &Endpoint) -> String {
-        let whole = format!("{}\n{}", endpoint.url, self.body(&endpoint.model));
+        let whole = format!("{}\n{}", endpoint.url, self.body(endpoint));
         Sha256::digest(whole.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
     }
 

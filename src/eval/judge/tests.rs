@@ -256,6 +256,24 @@ fn an_address_that_holds_a_secret_is_refused_without_repeating_it() {
 }
 
 #[test]
+fn answers_of_another_length_or_temperature_are_other_answers() {
+    let usual = Endpoint::new("http://127.0.0.1:1/v1", "m", None).unwrap();
+    let chosen = Endpoint { max_tokens: Some(900), temperature: Some(0.5), ..usual.clone() };
+    let question = super::prompts::rate_fluency("a text");
+    let (body, other) = (question.body(&usual), question.body(&chosen));
+    assert_eq!((&body["max_tokens"], &body["temperature"]), (&question.max_tokens.into(), &0.0.into()));
+    assert_eq!((&other["max_tokens"], &other["temperature"]), (&900.into(), &0.5.into()));
+    assert_ne!(question.hash(&usual), question.hash(&chosen));
+    assert_eq!(chosen.name(), "m at 127.0.0.1:1/v1, temperature 0.5");
+    let nothing = tempfile::tempdir().unwrap();
+    let asked = |endpoint| {
+        let judge = super::Judge::new(endpoint, Answers::in_dir(nothing.path()));
+        judge.estimate(std::slice::from_ref(&question)).completion_tokens
+    };
+    assert_eq!((asked(usual), asked(chosen)), (question.max_tokens, 900));
+}
+
+#[test]
 fn a_server_that_repeats_the_key_gives_it_to_nobody() {
     let dir = tempfile::tempdir().unwrap();
     // At every distance from the place where a message is cut, whole and in its middle.

@@ -9,6 +9,30 @@ use crate::model::generate::Sampling;
 /// Unsteered texts of each prompt: what the offline judge is scaled by.
 const UNSTEERED_SAMPLES: usize = 8;
 
+/// Numbers of an evaluation that go by one word.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protocol {
+    /// A look that takes minutes.
+    #[default]
+    Short,
+    /// The paper's: seven KL targets, eight texts of 50 tokens at each and sign. It has one prompt; here the eight texts are
+    /// dealt out to the prompts, since the best strength is scored on others than it is chosen on.
+    Paper,
+}
+
+/// Texts of a KL target and sign in the paper.
+const PAPER_TEXTS: usize = 8;
+
+impl Protocol {
+    /// KL targets, texts of each of `prompts` prompts, and new tokens a text.
+    pub fn numbers(self, prompts: usize) -> (Vec<f64>, usize, usize) {
+        match self {
+            Self::Short => (vec![0.1, 0.25, 0.5, 1.0], 1, 30),
+            Self::Paper => (vec![0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5], PAPER_TEXTS.div_ceil(prompts.max(1)), 50),
+        }
+    }
+}
+
 /// What is asked of every direction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SteeringConfig {
@@ -30,11 +54,12 @@ pub struct SteeringConfig {
 impl Default for SteeringConfig {
     fn default() -> Self {
         let prompts = ["I think that", "The other day", "It is well known that", "She told me about"];
+        let (targets, samples, max_tokens) = Protocol::default().numbers(prompts.len());
         Self {
-            targets: vec![0.1, 0.25, 0.5, 1.0],
+            targets,
             prompts: prompts.map(str::to_owned).to_vec(),
-            samples: 1,
-            sampling: Sampling { max_tokens: 30, ..Sampling::default() },
+            samples,
+            sampling: Sampling { max_tokens, ..Sampling::default() },
             bos: BosRule::Auto,
             batch: 64,
         }
@@ -42,6 +67,11 @@ impl Default for SteeringConfig {
 }
 
 impl SteeringConfig {
+    /// The same prompts and draws with a protocol's numbers.
+    pub fn by(&mut self, protocol: Protocol) {
+        (self.targets, self.samples, self.sampling.max_tokens) = protocol.numbers(self.prompts.len());
+    }
+
     /// Refuses what asks for nothing, or for a KL that is no positive number.
     pub fn check(&self) -> Result<()> {
         let none = |what: &str| Err(Error::usage(format!("nothing to evaluate: give at least one {what}")));
@@ -72,4 +102,22 @@ pub fn unsteered_of(config: &SteeringConfig) -> usize {
 /// Texts that a run of so many subjects will hold when every target is reached.
 pub fn texts_of(subjects: usize, config: &SteeringConfig) -> usize {
     subjects * 2 * config.targets.len() * config.prompts.len() * config.samples
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_papers_numbers_go_by_one_word() {
+        let mut config = SteeringConfig::default();
+        config.by(Protocol::Paper);
+        // 50 directions x 7 targets x 2 signs x 8 texts of 50 tokens.
+        assert_eq!((texts_of(50, &config), texts_of(50, &config) * config.sampling.max_tokens), (5_600, 280_000));
+        config.prompts.truncate(3);
+        config.by(Protocol::Paper);
+        assert_eq!(config.samples, 3, "no fewer than eight");
+        config.by(Protocol::Short);
+        assert_eq!(config, SteeringConfig { prompts: config.prompts.clone(), ..SteeringConfig::default() });
+    }
 }

@@ -24,7 +24,7 @@ use crate::steering::search::Calibration;
 use crate::steering::tap::{SteerTap, Steering, Touch};
 use crate::steering::{Mode, Positions, Push, SteerTerm};
 use crate::task::{Progress, TaskCtx};
-pub use config::{SteeringConfig, texts_of, unsteered_of};
+pub use config::{Protocol, SteeringConfig, texts_of, unsteered_of};
 use judge::{Case, Judge, Judgement};
 use log::Log;
 pub use record::{JudgedRecord, Key, StrengthRecord, TextRecord, unreached};

@@ -13,7 +13,7 @@ use crate::eval::judge::{Answers, Endpoint, Judge as Asker};
 use crate::eval::steering::endpoint::EndpointJudge;
 use crate::eval::steering::judge::Judge;
 use crate::eval::steering::report::chart;
-use crate::eval::steering::{Happened, SteeringConfig};
+use crate::eval::steering::{Happened, Protocol, SteeringConfig};
 use crate::model::generate::Sampling;
 use crate::model::source::data_dir;
 use crate::study::Study;
@@ -42,9 +42,11 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     let prepared = prepare(&study, &ask, &model, &ctx)?;
     if let Some(judge) = &judge {
         tell_cost(&prepared, judge, out)?;
-        if args.dry_run {
-            return Ok(());
-        }
+    } else if args.dry_run {
+        tell_plan(&prepared, out)?;
+    }
+    if args.dry_run {
+        return Ok(());
     }
     let json = out.is_json();
     let shared = RefCell::new(&mut *out);
@@ -100,18 +102,35 @@ fn tell_cost(prepared: &Prepared, judge: &EndpointJudge, out: &mut Output) -> Re
     ))
 }
 
+/// How much there is to generate, of labels that no judge has left out yet.
+fn tell_plan(prepared: &Prepared, out: &mut Output) -> Result<()> {
+    let plan = prepared.plan();
+    if out.is_json() {
+        return out.object(&json!({"event": "plan", "plan": plan}));
+    }
+    out.line(&format!(
+        "{} directions, up to {} texts of {} tokens, {} of them there; the offline judge leaves out labels that it cannot judge",
+        plan.directions,
+        thousands(plan.texts as u64),
+        plan.tokens,
+        thousands(plan.there as u64)
+    ))
+}
+
 fn config(args: &SteeringArgs, study: &Study) -> SteeringConfig {
     let defaults = SteeringConfig::default();
+    let prompts = if args.prompt.is_empty() { defaults.prompts } else { args.prompt.clone() };
+    let (targets, samples, max_tokens) = Protocol::from(args.protocol).numbers(prompts.len());
     SteeringConfig {
-        targets: args.kl.clone(),
-        prompts: if args.prompt.is_empty() { defaults.prompts } else { args.prompt.clone() },
-        samples: args.samples,
+        targets: if args.kl.is_empty() { targets } else { args.kl.clone() },
+        prompts,
+        samples: args.samples.unwrap_or(samples),
         sampling: Sampling {
             temperature: args.temperature,
             top_k: args.top_k,
             top_p: args.top_p,
             seed: args.common.seed,
-            max_tokens: args.max_tokens,
+            max_tokens: args.max_tokens.unwrap_or(max_tokens),
         },
         bos: study.manifest().bos,
         batch: args.batch,

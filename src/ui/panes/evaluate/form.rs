@@ -9,7 +9,7 @@ use crate::engine::causal::CausalAsk;
 use crate::engine::choice::Choose;
 use crate::engine::directions::Place;
 use crate::engine::evaluation::Method;
-use crate::eval::steering::texts_of;
+use crate::eval::steering::{Protocol, texts_of};
 use crate::ui::panes::Cx;
 use crate::ui::text;
 
@@ -127,11 +127,12 @@ impl Form {
     pub fn set(&mut self, field: &Field, typed: &str) -> Result<(), String> {
         let parts = || typed.split(',').map(str::trim).filter(|part| !part.is_empty());
         match field {
+            Field::Targets if typed.trim() == "paper" => self.ask.config.by(Protocol::Paper),
             Field::Targets => {
                 let read = |part: &str| part.parse::<f64>().ok().filter(|t| t.is_finite() && *t > 0.0);
                 let mut targets = Vec::new();
                 for part in parts() {
-                    targets.push(read(part).ok_or_else(|| format!("'{part}' is no KL above 0: try 0.25"))?);
+                    targets.push(read(part).ok_or_else(|| format!("'{part}' is no KL above 0: try 0.25, or paper"))?);
                 }
                 targets.sort_by(f64::total_cmp);
                 targets.dedup();
