@@ -158,6 +158,17 @@ fn every_kind_of_direction_is_listed_shown_and_steered_with() {
         assert_eq!(rows[0]["hook"], "blocks.1.mlp.hook_post");
         assert_eq!(rows[0]["directions"], if kind == "fit" { "k5" } else { kind });
     }
+    let several = list("neuron,fit:k5,diffmean@2.mlp.hook_post");
+    let of = |set: &str, hook: &str| several.iter().filter(|r| r["directions"] == set && r["hook"] == hook).count();
+    let (here, there) = ("blocks.1.mlp.hook_post", "blocks.2.mlp.hook_post");
+    let counts = [of("neuron", here), of("k5", here), several.len()];
+    assert_eq!(counts, [support::D_MLP, 5, support::D_MLP + 5 + means.len()]);
+    assert_eq!(several.iter().filter(|r| r["hook"] == there).count(), means.len());
+    let text =
+        mlpeek(made.dir.path()).args(["features", &made.study, "--directions", "kmeans,neuron"]).output().unwrap();
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert_eq!(text.lines().filter(|l| l.starts_with(&format!("kmeans at {here} "))).count(), 5, "{text}");
+    assert_eq!(text.lines().filter(|l| l.starts_with(&format!("neuron at {here} "))).count(), support::D_MLP);
     let elsewhere = run(&["features", &made.study, "--directions", "neuron", "--layer", "2", "--json"]);
     assert_eq!(elsewhere[0]["hook"], "blocks.2.mlp.hook_post");
 
@@ -175,9 +186,46 @@ fn every_kind_of_direction_is_listed_shown_and_steered_with() {
         assert!(error.contains(says), "{error}");
     };
     bad(&["features", &made.study, "--directions", "probe"], "diffmean");
+    bad(&["features", &made.study, "--directions", "fit,probe"], "diffmean");
     bad(&["feature", &made.study, "diffmean:nothing"], "diffmean has no direction 'nothing'");
     bad(&["steer", &made.study, "neuron:64"], "0 to 63");
     bad(&["features", &made.study, "--layer", "2"], "no finished fit at blocks.2");
+}
+
+#[test]
+fn a_feature_steers_with_its_core_or_with_its_own_neurons() {
+    let made = collected(30);
+    let run = |args: &[&str]| json_lines(mlpeek(made.dir.path()).args(args));
+    run(&["fit", &made.study, "-k", "4", "--layer", "1", "--sparsity", "0.3", "--l1", "0", "--json"]);
+    let neurons = |id: &str| -> Vec<(u64, f64)> {
+        let card = &run(&["feature", &made.study, id, "--json"])[0];
+        let of = card["neurons"].as_array().unwrap().iter();
+        of.map(|n| (n["index"].as_u64().unwrap(), n["weight"].as_f64().unwrap())).collect()
+    };
+    let whole = neurons("0");
+    // A partner that has some of its neurons and not all.
+    let (partner, (shared, own)) = ["1", "2", "3"]
+        .into_iter()
+        .map(|id| {
+            let theirs = neurons(id);
+            (id, whole.iter().partition::<Vec<_>, _>(|(n, _)| theirs.iter().any(|(m, _)| m == n)))
+        })
+        .find(|(_, (shared, own))| !shared.is_empty() && !own.is_empty())
+        .expect("two features share some of their neurons");
+    let kl = |what: &str, part: &[&str]| {
+        let steer = ["steer", &made.study, what, "--alpha", "8", "--max-tokens", "1", "--json"];
+        run(&[&steer[..], part].concat())[0]["kl"].as_f64().unwrap()
+    };
+    // The same neurons named one by one, with the feature's weights on them at unit norm.
+    let by_hand = |part: &[(u64, f64)]| {
+        let norm = part.iter().map(|(_, w)| w * w).sum::<f64>().sqrt();
+        kl(&part.iter().map(|(n, w)| format!("neuron:{n}:{}", w / norm)).collect::<Vec<_>>().join(","), &[])
+    };
+    let (core, exclusive) = (kl("0", &["--core-of", &format!("0,{partner}")]), kl("0", &["--exclusive-of", partner]));
+    let near = |a: f64, b: f64| (a - b).abs() < 1e-3 * b;
+    assert!(near(core, by_hand(&shared)), "core {core}, by hand {}", by_hand(&shared));
+    assert!(near(exclusive, by_hand(&own)), "exclusive {exclusive}, by hand {}", by_hand(&own));
+    assert!(!near(core, exclusive) && core > 0.0, "{core} and {exclusive} would not tell an exchange");
 }
 
 #[test]

@@ -36,9 +36,10 @@ pub struct ListArgs {
     /// The study's directory
     pub study: PathBuf,
     /// What to list: fit (SNMF features), sae or sae:NAME (decoder rows), diffmean (one direction a label), kmeans
-    /// (centroids), kmeans-cut (as sparse as features), random (sparse directions) or neuron
-    #[arg(long, default_value_t = SetKind::FIT)]
-    pub directions: SetKind,
+    /// (centroids), kmeans-cut (as sparse as features), random (sparse directions) or neuron; several, separated by commas,
+    /// make one list: fit:A,diffmean,diffmean@15.hook_resid_post
+    #[arg(long, value_delimiter = ',', default_values_t = [SetKind::FIT])]
+    pub directions: Vec<SetKind>,
     /// Where
     #[command(flatten)]
     pub place: PlaceArgs,

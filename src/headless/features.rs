@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::{Output, model_of};
 use crate::analysis::{FeatureCard, FeatureRow, ScoredToken, contexts, lens};
+use crate::baselines::DirectionSet;
 use crate::cli::{Device, FeatureArgs, ListArgs};
 use crate::engine::directions::{self, Reference};
 use crate::engine::list_promoted;
@@ -41,26 +42,52 @@ struct Listed<'a> {
 pub(super) fn list(args: &ListArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let study = Study::open_read_only(&args.study)?;
-    let set = directions::open(&study, &args.directions, &args.place.place(), &ctx)?;
-    let (hook, tokens) = (set.hook(), study.tokens()?);
-    let factors = set.read(study.activations(hook)?.as_ref(), &ctx)?;
-    let mut rows = contexts::feature_rows(&factors, &tokens, &directions::names(&study, set.as_ref())?);
-    if let Some(model) = lens_model(&study, Device::Auto, out)? {
-        for (row, promoted) in rows.iter_mut().zip(list_promoted(&model, hook, &factors)?) {
-            row.promoted = promoted;
+    let place = args.place.place();
+    // What cannot be listed is said before the first line.
+    let sets = args.directions.iter().map(|kind| directions::open(&study, kind, &place, &ctx));
+    let sets = sets.collect::<Result<Vec<_>>>()?;
+    let (tokens, model) = (study.tokens()?, lens_model(&study, Device::Auto, out)?);
+    let of = |set: &dyn DirectionSet| format!("{} at {}", set.name(), set.hook());
+    // Of one set its name stands above the list, of several in each line.
+    let names = sets.iter().map(|set| of(set.as_ref()).chars().count()).max().filter(|_| sets.len() > 1);
+    if !out.is_json() {
+        head(&sets, names, out)?;
+    }
+    for set in &sets {
+        let (set, hook) = (set.as_ref(), set.hook());
+        let factors = set.read(study.activations(hook)?.as_ref(), &ctx)?;
+        let mut rows = contexts::feature_rows(&factors, &tokens, &directions::names(&study, set)?);
+        if let Some(model) = &model {
+            for (row, promoted) in rows.iter_mut().zip(list_promoted(model, hook, &factors)?) {
+                row.promoted = promoted;
+            }
         }
+        if out.is_json() {
+            let listed = |row| Listed { row, directions: set.name(), hook: hook.to_string() };
+            rows.iter().try_for_each(|row| out.object(&listed(row)))?;
+            continue;
+        }
+        rows.sort_by(|a, b| b.share.total_cmp(&a.share));
+        let whose = names.map_or(String::new(), |width| format!("{:<width$} ", of(set)));
+        rows.iter().try_for_each(|row| out.line(&format!("{whose}{}", list_line(row))))?;
     }
-    if out.is_json() {
-        let listed = |row| Listed { row, directions: set.name(), hook: hook.to_string() };
-        return rows.iter().try_for_each(|row| out.object(&listed(row)));
+    Ok(())
+}
+
+fn head(sets: &[Box<dyn DirectionSet>], names: Option<usize>, out: &mut Output) -> Result<()> {
+    let mut whose = String::new();
+    match (names, sets) {
+        (Some(width), _) => {
+            out.line("several sets; a share is of all that its own set expresses")?;
+            whose = format!("{:<width$} ", "directions");
+        }
+        (None, [set, ..]) => out.line(&format!("{} at {}", set.name(), set.hook()))?,
+        (None, []) => {}
     }
-    rows.sort_by(|a, b| b.share.total_cmp(&a.share));
-    out.line(&format!("{} at {hook}", set.name()))?;
     out.line(&format!(
-        "{:>5} {:>7} {:>7} {:>7}  {:<34} {:<34} purity",
+        "{whose}{:>5} {:>7} {:>7} {:>7}  {:<34} {:<34} purity",
         "id", "share", "density", "neurons", "top tokens", "promoted"
-    ))?;
-    rows.iter().try_for_each(|row| out.line(&list_line(row)))
+    ))
 }
 
 fn list_line(row: &FeatureRow) -> String {
