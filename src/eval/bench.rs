@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::contexts::{ContextPurity, PurityMeter, activity};
+use super::contexts::{ContextPurity, PurityMeter, Shares, activity};
 use super::detection::{Choice, Detector, LabelDetection};
 use super::matching::duplicates;
 use super::reconstruction::relative_error;
@@ -42,6 +42,10 @@ pub struct Judged {
     pub contexts: Option<ContextPurity>,
     /// Of the sentences with the largest coefficients, for a fit: what a person sees.
     pub coefficient_contexts: Option<ContextPurity>,
+    /// The features that `contexts` is the mean of.
+    pub shares: Vec<Shares>,
+    /// The features that `coefficient_contexts` is the mean of.
+    pub coefficient_shares: Vec<Shares>,
     /// Of the fit, on its training rows.
     pub relative_error: Option<f64>,
     /// On the held-out rows, each with its best non-negative coefficients; `None` for single neurons, supervised
@@ -156,16 +160,19 @@ impl<'a> Bench<'a> {
         let coding = factors.as_ref().map(|f| f.coding.clone()).unwrap_or_default();
         let held_out_error =
             if encoded { relative_error(&self.held, &directions.to_sparse(), &coding, ctx)? } else { None };
-        let by_coefficient = factors.as_ref().and_then(|factors| {
+        let (coefficient_contexts, coefficient_shares) = factors.as_ref().map_or((None, Vec::new()), |factors| {
             let mut meter = PurityMeter::new(self.tokens, &self.split);
             meter.take_coefficients(factors, &self.train);
             meter.finish()
         });
+        let (contexts, shares) = purity.finish();
         let activity = factors.as_ref().map(|f| activity(f));
         Ok(Judged {
             detection: detector.finish(),
-            contexts: purity.finish(),
-            coefficient_contexts: by_coefficient,
+            contexts,
+            coefficient_contexts,
+            shares,
+            coefficient_shares,
             relative_error: factors.as_ref().map(|f| f.relative_error),
             held_out_error,
             active: activity.map(|a| a.0),

@@ -1,4 +1,4 @@
-//! Is a difference more than chance: the paired bootstrap over labels.
+//! Is a difference more than chance: the bootstrap over what two methods share, pair by pair, or over what each has.
 
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
@@ -36,20 +36,54 @@ pub fn paired(pairs: &[(f64, f64)], resamples: usize, seed: u64) -> Option<Diffe
     if count < 2 || resamples == 0 {
         return None;
     }
-    let differences: Vec<f64> = pairs.iter().map(|(a, b)| a - b).collect();
-    let mean = differences.iter().sum::<f64>() / count as f64;
+    let pool = Pool { values: pairs.iter().map(|(a, b)| a - b).collect(), draws: count };
+    let means = pool.means(resamples, &mut Pcg64::seed_from_u64(seed));
+    Some(Difference::new(pool.mean(), means))
+}
+
+/// Values of which so many are drawn at a time, with replacement.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    /// The values.
+    pub values: Vec<f64>,
+    /// Values of a draw.
+    pub draws: usize,
+}
+
+impl Pool {
+    fn mean(&self) -> f64 {
+        self.values.iter().sum::<f64>() / self.values.len() as f64
+    }
+
+    fn means(&self, resamples: usize, rng: &mut Pcg64) -> Vec<f64> {
+        let count = self.values.len();
+        let draw = |rng: &mut Pcg64| (0..self.draws).map(|_| self.values[rng.random_range(0..count)]).sum::<f64>();
+        (0..resamples).map(|_| draw(rng) / self.draws as f64).collect()
+    }
+}
+
+/// The mean of `a` minus that of `b`, values of which none belongs to one of the other, and its percentile interval: both
+/// are drawn on their own. `None` where there is nothing to draw.
+pub fn unpaired(a: &Pool, b: &Pool, resamples: usize, seed: u64) -> Option<Difference> {
+    if resamples == 0 || [a, b].iter().any(|pool| pool.values.is_empty() || pool.draws == 0) {
+        return None;
+    }
     let mut rng = Pcg64::seed_from_u64(seed);
-    let mut means: Vec<f64> = (0..resamples)
-        .map(|_| (0..count).map(|_| differences[rng.random_range(0..count)]).sum::<f64>() / count as f64)
-        .collect();
-    means.sort_unstable_by(f64::total_cmp);
-    let (low, high) = (percentile(&means, 0.025), percentile(&means, 0.975));
-    let verdict = match (low > 0.0, high < 0.0) {
-        (true, _) => Verdict::Higher,
-        (_, true) => Verdict::Lower,
-        _ => Verdict::NoDifference,
-    };
-    Some(Difference { mean, low, high, verdict })
+    let (ours, theirs) = (a.means(resamples, &mut rng), b.means(resamples, &mut rng));
+    Some(Difference::new(a.mean() - b.mean(), ours.iter().zip(theirs).map(|(a, b)| a - b).collect()))
+}
+
+impl Difference {
+    fn new(mean: f64, mut means: Vec<f64>) -> Self {
+        means.sort_unstable_by(f64::total_cmp);
+        let (low, high) = (percentile(&means, 0.025), percentile(&means, 0.975));
+        let verdict = match (low > 0.0, high < 0.0) {
+            (true, _) => Verdict::Higher,
+            (_, true) => Verdict::Lower,
+            _ => Verdict::NoDifference,
+        };
+        Self { mean, low, high, verdict }
+    }
 }
 
 /// Between the two nearest of the sorted values, in proportion.
@@ -103,6 +137,23 @@ mod tests {
         let pairs: Vec<_> = (0..400).map(|i| (if i % 2 == 0 { 1.0 } else { -1.0 }, 0.0)).collect();
         let interval = paired(&pairs, 10_000, 4).unwrap();
         assert!((interval.high - 0.098).abs() < 0.006 && (interval.low + 0.098).abs() < 0.006, "{interval:?}");
+    }
+
+    #[test]
+    fn values_of_two_methods_are_drawn_apart() {
+        // ±1 in equal numbers on both sides: standard deviation √(1/400 + 1/100) of the difference.
+        let pool = |count: usize, draws: usize, mean: f64| {
+            let values = (0..count).map(|i| mean + if i % 2 == 0 { 1.0 } else { -1.0 }).collect();
+            Pool { values, draws }
+        };
+        let found = unpaired(&pool(400, 400, 0.5), &pool(100, 100, 0.25), 10_000, 3).unwrap();
+        let half = 1.96 * (1.0f64 / 400.0 + 1.0 / 100.0).sqrt();
+        assert!((found.mean - 0.25).abs() < 1e-12);
+        assert!((found.high - 0.25 - half).abs() < 0.02 && (0.25 - found.low - half).abs() < 0.02, "{found:?}");
+        // Three seeds of the same features are no more certain than one.
+        let three = unpaired(&pool(1200, 400, 0.5), &pool(300, 100, 0.25), 10_000, 3).unwrap();
+        assert!((three.high - found.high).abs() < 0.02);
+        assert_eq!(unpaired(&pool(0, 0, 0.0), &pool(4, 4, 0.0), 100, 1), None);
     }
 
     #[test]

@@ -31,20 +31,23 @@ pub struct ContextPurity {
     pub features: usize,
 }
 
-/// Sums purity over features, a strip at a time.
+/// A feature's label share and token share.
+pub type Shares = (f64, f64);
+
+/// Takes the purity of features, a strip at a time.
 pub struct PurityMeter<'a> {
     tokens: &'a TokenTable,
     train: Vec<usize>,
     split: &'a Split,
     words: HashMap<u32, u32>,
-    sums: (f64, f64, usize),
+    each: Vec<Shares>,
 }
 
 impl<'a> PurityMeter<'a> {
     /// Over the training sentences of `split`.
     pub fn new(tokens: &'a TokenTable, split: &'a Split) -> Self {
         let train = (0..split.sentences.len()).filter(|&i| !split.sentences[i].held_out).collect();
-        Self { tokens, train, split, words: words(tokens), sums: (0.0, 0.0, 0) }
+        Self { tokens, train, split, words: words(tokens), each: Vec::new() }
     }
 
     /// Adds the directions of a strip.
@@ -88,7 +91,7 @@ impl<'a> PurityMeter<'a> {
     }
 
     /// (label share, token share) of (value, sentence, row) peaks.
-    fn purity(&self, mut peaks: Vec<(f32, usize, usize)>) -> Option<(f64, f64)> {
+    fn purity(&self, mut peaks: Vec<(f32, usize, usize)>) -> Option<Shares> {
         peaks.retain(|p| p.0 > 0.0);
         peaks.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         peaks.truncate(CONTEXTS);
@@ -101,21 +104,20 @@ impl<'a> PurityMeter<'a> {
         Some((label as f64 / count, token as f64 / count))
     }
 
-    fn add(&mut self, purities: &[Option<(f64, f64)>]) {
-        for (label, token) in purities.iter().flatten() {
-            self.sums = (self.sums.0 + label, self.sums.1 + token, self.sums.2 + 1);
-        }
+    fn add(&mut self, purities: &[Option<Shares>]) {
+        self.each.extend(purities.iter().flatten());
     }
 
-    /// The means; `None` when no feature has enough contexts.
-    pub fn finish(self) -> Option<ContextPurity> {
-        let (label, token, features) = self.sums;
-        let count = features as f64;
-        (features > 0).then(|| ContextPurity {
+    /// The means, `None` when no feature has enough contexts, and each feature that has.
+    pub fn finish(self) -> (Option<ContextPurity>, Vec<Shares>) {
+        let (label, token) = self.each.iter().fold((0.0, 0.0), |sum, each| (sum.0 + each.0, sum.1 + each.1));
+        let (features, count) = (self.each.len(), self.each.len() as f64);
+        let means = (features > 0).then(|| ContextPurity {
             label: (!self.tokens.labels.is_empty()).then_some(label / count),
             token: token / count,
             features,
-        })
+        });
+        (means, self.each)
     }
 }
 
@@ -215,7 +217,7 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        let purity = meter.finish().unwrap();
+        let purity = meter.finish().0.unwrap();
         assert_eq!((purity.label, purity.features), (Some(0.75), 2));
         assert_eq!(purity.token, 1.0, "the two tokens differ in case and space alone");
 
@@ -229,6 +231,9 @@ mod tests {
         y[n] = 1.0;
         let mut meter = PurityMeter::new(&tokens, &split);
         meter.take_coefficients(&factors(&[vec![1.0, 0.0], vec![0.0, 1.0]], y, n), &rows);
-        assert_eq!(meter.finish(), Some(ContextPurity { label: Some(1.0), token: 1.0, features: 1 }));
+        assert_eq!(
+            meter.finish(),
+            (Some(ContextPurity { label: Some(1.0), token: 1.0, features: 1 }), vec![(1.0, 1.0)])
+        );
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod bench;
 pub mod bootstrap;
+pub mod compared;
 pub mod contexts;
 pub mod detection;
 pub mod hard;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::bench::{Bench, Candidate};
-use super::bootstrap::{Difference, paired};
+use super::compared::{Compared, Measured, differences, intervals};
 use super::detection::Choice;
 use super::report::{DetectionReport, Kind, MethodReport};
 use super::split::Holdout;
@@ -61,18 +61,6 @@ pub struct Division {
     pub labels: usize,
 }
 
-/// A fit's held-out AUROC minus another method's.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Compared {
-    /// The fit.
-    pub method: String,
-    /// The other.
-    pub against: String,
-    /// Over labels.
-    #[serde(flatten)]
-    pub difference: Difference,
-}
-
 /// Everything that was found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Quality {
@@ -82,6 +70,8 @@ pub struct Quality {
     pub methods: Vec<MethodReport>,
     /// Detection of the first fit with the labels dealt out anew: what chance gives.
     pub shuffled: Option<DetectionReport>,
+    /// Every measure of every method with its interval.
+    pub intervals: Vec<Measured>,
     /// The first fit of each number of features and sparsity against every method of the same.
     pub differences: Vec<Compared>,
     /// Remarks for a person.
@@ -124,7 +114,8 @@ pub fn quality(
     };
     Ok(Quality {
         division: division(&bench),
-        differences: differences(&methods, config.resamples, config.fits[0].seed),
+        intervals: intervals(&methods, config.resamples, config.fits[0].seed),
+        differences: differences(&methods, SINGLE_NEURONS, config.resamples, config.fits[0].seed),
         notes: notes(&bench, config),
         methods,
         shuffled: DetectionReport::new(&[shuffled], tokens),
@@ -232,34 +223,6 @@ fn controls(judge: &mut Judge<'_>, config: &QualityConfig) -> Result<()> {
     }
     let dense = candidate(means, Choice::Own, seconds);
     judge.add("DiffMean, dense".to_owned(), Kind::Supervised, None, None, &[dense])
-}
-
-fn differences(methods: &[MethodReport], resamples: usize, seed: u64) -> Vec<Compared> {
-    let mut led: Vec<(usize, Option<f64>)> = Vec::new();
-    let mut out = Vec::new();
-    for first in methods.iter().filter(|m| m.kind == Kind::Fit) {
-        if led.contains(&(first.features, first.sparsity)) {
-            continue;
-        }
-        led.push((first.features, first.sparsity));
-        // Single neurons and supervised directions are as many as there are; dense ones have no sparsity.
-        let any_number = |m: &MethodReport| m.kind == Kind::Supervised || m.name == SINGLE_NEURONS;
-        let alike = |m: &&MethodReport| {
-            m.name != first.name
-                && (m.features == first.features || any_number(m))
-                && (m.sparsity.is_none() || m.sparsity == first.sparsity)
-        };
-        out.extend(methods.iter().filter(alike).filter_map(|other| compared(first, other, resamples, seed)));
-    }
-    out
-}
-
-fn compared(first: &MethodReport, other: &MethodReport, resamples: usize, seed: u64) -> Option<Compared> {
-    let (own, theirs) = (&first.detection.as_ref()?.labels, &other.detection.as_ref()?.labels);
-    let pairs: Vec<_> =
-        own.iter().filter_map(|a| theirs.iter().find(|b| b.label == a.label).map(|b| (a.auroc, b.auroc))).collect();
-    let difference = paired(&pairs, resamples, seed)?;
-    Some(Compared { method: first.name.clone(), against: other.name.clone(), difference })
 }
 
 /// The objectives beside each other at the k and p of `base`, which comes first: without penalty, with the default one,

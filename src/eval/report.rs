@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::bench::{Candidate, Judged};
 use super::bootstrap::mean_and_error;
-use super::contexts::ContextPurity;
+use super::contexts::{ContextPurity, Shares};
 use super::detection::LabelDetection;
 use super::matching::{Stability, stability};
 use crate::baselines::Directions;
@@ -88,6 +88,12 @@ pub struct MethodReport {
     pub contexts: Option<ContextPurity>,
     /// Purity of the sentences with the largest coefficients.
     pub coefficient_contexts: Option<ContextPurity>,
+    /// The features that `contexts` is the mean of, of all seeds.
+    #[serde(skip)]
+    pub shares: Vec<Shares>,
+    /// The features that `coefficient_contexts` is the mean of, of all seeds.
+    #[serde(skip)]
+    pub coefficient_shares: Vec<Shares>,
     /// Agreement over seeds; `None` with one seed or where none is used.
     pub stability: Option<Stability>,
     /// Sweeps of the fit.
@@ -126,6 +132,8 @@ impl MethodReport {
             detection: DetectionReport::new(&detections, tokens),
             contexts: mean_purity(judged.iter().filter_map(|j| j.contexts)),
             coefficient_contexts: mean_purity(judged.iter().filter_map(|j| j.coefficient_contexts)),
+            shares: judged.iter().flat_map(|j| j.shares.iter().copied()).collect(),
+            coefficient_shares: judged.iter().flat_map(|j| j.coefficient_shares.iter().copied()).collect(),
             stability: stability(&directions),
             sweeps: mean(sweeps),
             seconds: mean(candidates.iter().map(|c| c.seconds)).unwrap_or(0.0),

@@ -6,6 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 
 use super::bootstrap::Verdict;
+use super::compared::{By, Compared, Measure};
 use super::quality::{Quality, QualityConfig, quality};
 use super::split::{Split, tests::table};
 use super::sweep::{SweepConfig, grid, sweep};
@@ -59,7 +60,11 @@ fn run(data: &[f32], tokens: &TokenTable, threads: usize) -> Quality {
 }
 
 fn verdict(found: &Quality, against: &str) -> Verdict {
-    found.differences.iter().find(|d| d.against.starts_with(against)).unwrap().difference.verdict
+    of(found, Measure::Auroc, against).difference.verdict
+}
+
+fn of<'a>(found: &'a Quality, measure: Measure, against: &str) -> &'a Compared {
+    found.differences.iter().find(|d| d.measure == measure && d.against.starts_with(against)).unwrap()
 }
 
 #[test]
@@ -77,6 +82,19 @@ fn planted_concepts_are_found_on_sentences_that_the_fit_never_saw() {
     assert!(fit.coefficient_contexts.unwrap().label.unwrap() > 0.3);
     assert_eq!(verdict(&found, "random"), Verdict::Higher);
     assert_eq!(verdict(&found, "DiffMean, dense"), Verdict::NoDifference);
+    // A random direction's contexts are any sentences: six labels, 25 contexts.
+    let purity = of(&found, Measure::LabelPurity, "random");
+    assert_eq!((purity.difference.verdict, purity.by), (Verdict::Higher, Some(By::Cosines)));
+    assert_eq!(of(&found, Measure::SCd, "random").by, None);
+    for (measure, mean) in [
+        (Measure::Auroc, detection.auroc),
+        (Measure::LabelPurity, fit.coefficient_contexts.unwrap().label.unwrap()),
+        (Measure::TokenPurity, fit.coefficient_contexts.unwrap().token),
+    ] {
+        let found = found.intervals.iter().find(|i| i.method == fit.name && i.measure == measure).unwrap().mean;
+        // A mean over seeds of means over features, or over all of them: seeds may have features without contexts.
+        assert!((found.mean - mean).abs() < 0.02 && found.low <= found.mean && found.mean <= found.high, "{found:?}");
+    }
     let shuffled = found.shuffled.unwrap();
     assert!((shuffled.auroc - 0.5).abs() < 0.2 && shuffled.train_auroc > 0.55, "{shuffled:?}");
 }
@@ -110,7 +128,9 @@ fn a_corpus_without_labels_is_judged_by_what_is_left() {
     tokens.labels.clear();
     tokens.sample_labels.fill(None);
     let found = run(&data, &tokens, 2);
-    assert!(found.methods[0].detection.is_none() && found.shuffled.is_none() && found.differences.is_empty());
+    assert!(found.methods[0].detection.is_none() && found.shuffled.is_none());
+    assert!(!found.differences.is_empty() && found.differences.iter().all(|d| d.measure == Measure::TokenPurity));
+    assert!(found.intervals.iter().all(|i| i.measure == Measure::TokenPurity));
     assert!(found.methods[0].held_out_error.is_some() && found.notes[0].contains("no two labels"));
     assert!(found.methods.iter().all(|m| !m.name.starts_with("DiffMean")));
 }

@@ -7,8 +7,10 @@ use super::judge::{Subject, cell, division, line};
 use crate::cli::QualityArgs;
 use crate::error::Result;
 use crate::eval::bootstrap::Verdict;
-use crate::eval::quality::{Compared, Quality, QualityConfig, objectives, quality};
+use crate::eval::compared::{Compared, MEASURES, Measure};
+use crate::eval::quality::{Quality, QualityConfig, objectives, quality};
 use crate::eval::report::MethodReport;
+use crate::eval::steering::report::Mean;
 
 const NAMES: usize = 34;
 const HEADS: [&str; 13] = [
@@ -43,6 +45,9 @@ pub(super) fn run(args: &QualityArgs, out: &mut Output) -> Result<()> {
     let found = quality(subject.source.as_ref(), &subject.tokens, &config, &ctx, &mut seen)?;
     found.notes.iter().for_each(|note| out.note(note));
     if out.is_json() {
+        for interval in &found.intervals {
+            out.object(&json!({"event": "interval", "interval": interval}))?;
+        }
         for difference in &found.differences {
             out.object(&json!({"event": "difference", "difference": difference}))?;
         }
@@ -82,16 +87,50 @@ fn explain(found: &Quality, args: &QualityArgs, out: &mut Output) -> Result<()> 
             shuffled.auroc
         ))?;
     }
-    for group in found.differences.chunk_by(|a, b| a.method == b.method) {
+    intervals(found, out)?;
+    for group in found.differences.chunk_by(|a, b| a.method == b.method && a.measure == b.measure) {
         out.line("")?;
+        let (what, over) = words(group[0].measure);
         let method = &group[0].method;
-        out.line(&format!("AUROC of {method} minus that of (95 % interval, paired bootstrap over labels):"))?;
+        out.line(&format!("{what} of {method} minus that of (95 % interval, {over}):"))?;
         group.iter().try_for_each(|difference| out.line(&verdict(difference)))?;
     }
     if args.labels {
         labels(found, out)?;
     }
     Ok(())
+}
+
+/// A measure's name, and how the interval of a difference is found.
+fn words(measure: Measure) -> (&'static str, &'static str) {
+    let labels = "paired bootstrap over labels";
+    let features = "bootstrap over features, by coefficients between fits and else by cosines";
+    match measure {
+        Measure::Auroc => ("AUROC", labels),
+        Measure::SCd => ("S_CD", labels),
+        Measure::LabelPurity => ("label purity", features),
+        Measure::TokenPurity => ("token purity", features),
+    }
+}
+
+fn intervals(found: &Quality, out: &mut Output) -> Result<()> {
+    const CELL: usize = 24;
+    out.line("")?;
+    let heads: String = MEASURES.iter().map(|&m| format!("  {:<CELL$}", words(m).0)).collect();
+    out.line(&format!("{:NAMES$}{heads}", "95 % intervals"))?;
+    for method in &found.methods {
+        let cells = MEASURES.map(|measure| {
+            let of = found.intervals.iter().find(|i| i.method == method.name && i.measure == measure);
+            let text = of.map_or_else(|| "-".to_owned(), |i| with_interval(i.mean));
+            format!("  {text:<CELL$}")
+        });
+        out.line(format!("{:NAMES$}{}", method.name, cells.concat()).trim_end())?;
+    }
+    Ok(())
+}
+
+fn with_interval(mean: Mean) -> String {
+    format!("{:.3} [{:.3}, {:.3}]", mean.mean, mean.low, mean.high)
 }
 
 fn verdict(compared: &Compared) -> String {

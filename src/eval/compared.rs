@@ -1,0 +1,162 @@
+//! Is what a method scores more than chance: its 95 % intervals, and those of the first fit minus every other method.
+//!
+//! AUROC and S_CD are means over labels, which two methods share: their differences are paired. Purity is a mean over
+//! features, which they do not: each method's features are drawn on their own. Features of several seeds are much the
+//! same ones, so as many are drawn as one seed has, and more seeds feign no certainty.
+
+use serde::Serialize;
+
+use super::bootstrap::{Difference, Pool, paired, unpaired};
+use super::report::{Kind, MethodReport};
+use super::steering::report::{Mean, interval};
+
+/// Draws of features: a basis of single neurons has thousands.
+const FEATURE_RESAMPLES: usize = 2_000;
+
+/// What is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// Held-out AUROC.
+    Auroc,
+    /// S_CD of held-out sentences, of labels where it is defined.
+    SCd,
+    /// Share of a feature's contexts with the commonest label.
+    LabelPurity,
+    /// The same of tokens.
+    TokenPurity,
+}
+
+/// All of them, in the order in which they are told.
+pub const MEASURES: [Measure; 4] = [Measure::Auroc, Measure::SCd, Measure::LabelPurity, Measure::TokenPurity];
+
+/// By what a feature's contexts are its strongest: two methods are compared by the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// Cosines with the activations, which every direction has.
+    Cosines,
+    /// A fit's coefficients.
+    Coefficients,
+}
+
+/// A fit's measure minus another method's.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Compared {
+    /// The fit.
+    pub method: String,
+    /// The other.
+    pub against: String,
+    /// What is compared.
+    pub measure: Measure,
+    /// Of purity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<By>,
+    /// Over labels, or over features.
+    #[serde(flatten)]
+    pub difference: Difference,
+}
+
+/// A method's measure with its interval.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Measured {
+    /// The method.
+    pub method: String,
+    /// What was measured.
+    pub measure: Measure,
+    /// Of purity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<By>,
+    /// Over labels, or over features.
+    #[serde(flatten)]
+    pub mean: Mean,
+}
+
+impl Measure {
+    /// A label's value.
+    fn of_labels(self, method: &MethodReport) -> Option<Vec<(&str, f64)>> {
+        let labels = method.detection.as_ref()?.labels.iter();
+        match self {
+            Self::Auroc => Some(labels.map(|l| (l.label.as_str(), l.auroc)).collect()),
+            Self::SCd => Some(labels.filter_map(|l| Some((l.label.as_str(), l.s_cd?))).collect()),
+            Self::LabelPurity | Self::TokenPurity => None,
+        }
+    }
+
+    /// Features' values.
+    fn of_features(self, method: &MethodReport, by: By) -> Option<Pool> {
+        let shares = match by {
+            By::Cosines => &method.shares,
+            By::Coefficients => &method.coefficient_shares,
+        };
+        let values: Vec<f64> = match self {
+            // Without labels it would be 0 of every feature.
+            Self::LabelPurity => method.contexts.and_then(|c| c.label).map(|_| shares.iter().map(|s| s.0).collect())?,
+            Self::TokenPurity => shares.iter().map(|s| s.1).collect(),
+            Self::Auroc | Self::SCd => return None,
+        };
+        let draws = values.len().div_ceil(method.seeds.max(1));
+        (!values.is_empty()).then_some(Pool { values, draws })
+    }
+
+    fn of(self, method: &MethodReport, resamples: usize, seed: u64) -> Option<Measured> {
+        let measured = |by, mean| Measured { method: method.name.clone(), measure: self, by, mean };
+        if let Some(labels) = self.of_labels(method) {
+            let values: Vec<f64> = labels.into_iter().map(|l| l.1).collect();
+            return interval(&values, seed).map(|mean| measured(None, mean));
+        }
+        let by = if method.coefficient_shares.is_empty() { By::Cosines } else { By::Coefficients };
+        let pool = self.of_features(method, by)?;
+        let zero = Pool { values: vec![0.0], draws: 1 };
+        let d = unpaired(&pool, &zero, resamples.min(FEATURE_RESAMPLES), seed)?;
+        Some(measured(Some(by), Mean { mean: d.mean, low: d.low, high: d.high }))
+    }
+
+    fn compare(self, first: &MethodReport, other: &MethodReport, resamples: usize, seed: u64) -> Option<Compared> {
+        let compared = |by, difference| Compared {
+            method: first.name.clone(),
+            against: other.name.clone(),
+            measure: self,
+            by,
+            difference,
+        };
+        if let (Some(own), Some(theirs)) = (self.of_labels(first), self.of_labels(other)) {
+            let pairs: Vec<_> =
+                own.iter().filter_map(|a| theirs.iter().find(|b| b.0 == a.0).map(|b| (a.1, b.1))).collect();
+            return paired(&pairs, resamples, seed).map(|d| compared(None, d));
+        }
+        let bare = first.coefficient_shares.is_empty() || other.coefficient_shares.is_empty();
+        let by = if bare { By::Cosines } else { By::Coefficients };
+        let (own, theirs) = (self.of_features(first, by)?, self.of_features(other, by)?);
+        unpaired(&own, &theirs, resamples.min(FEATURE_RESAMPLES), seed).map(|d| compared(Some(by), d))
+    }
+}
+
+/// Every measure of every method with its interval.
+pub fn intervals(methods: &[MethodReport], resamples: usize, seed: u64) -> Vec<Measured> {
+    methods.iter().flat_map(|m| MEASURES.iter().filter_map(move |measure| measure.of(m, resamples, seed))).collect()
+}
+
+/// The first fit of each number of features and sparsity against every method of the same, one measure after the other.
+pub fn differences(methods: &[MethodReport], any_number: &str, resamples: usize, seed: u64) -> Vec<Compared> {
+    let mut led: Vec<(usize, Option<f64>)> = Vec::new();
+    let mut out = Vec::new();
+    for first in methods.iter().filter(|m| m.kind == Kind::Fit) {
+        if led.contains(&(first.features, first.sparsity)) {
+            continue;
+        }
+        led.push((first.features, first.sparsity));
+        // Single neurons and supervised directions are as many as there are; dense ones have no sparsity.
+        let any_number = |m: &MethodReport| m.kind == Kind::Supervised || m.name == any_number;
+        let alike = |m: &&MethodReport| {
+            m.name != first.name
+                && (m.features == first.features || any_number(m))
+                && (m.sparsity.is_none() || m.sparsity == first.sparsity)
+        };
+        for measure in MEASURES {
+            let others = methods.iter().filter(alike);
+            out.extend(others.filter_map(|other| measure.compare(first, other, resamples, seed)));
+        }
+    }
+    out
+}
