@@ -16,7 +16,7 @@ use candle_core::{Device, Tensor};
 use candle_transformers::models::quantized_llama;
 use mlpeek::model::config::Config;
 use mlpeek::model::weights::Weights;
-use mlpeek::model::{Batch, Decoder, HookPoint, HookSite, Logits, NoTap, Pass, Phase, Tap};
+use mlpeek::model::{Batch, Decoder, HookPoint, HookSite, KvCache, Logits, NoTap, Pass, Phase, Tap};
 use mlpeek::{Result, TaskCtx};
 
 /// Tokens of a generation.
@@ -85,9 +85,17 @@ fn batch(rows: usize, tokens: usize, vocab: usize) -> Batch {
 
 /// Tokens a second of `rows` rows.
 fn generation(decoder: &Decoder, rows: usize, tap: &mut dyn Tap) -> Result<f64> {
+    generation_over(decoder, decoder.new_cache(rows), rows, tap)
+}
+
+/// The same in f32, as an evaluation generates: a text depends on no other of its batch.
+fn generation_widened(decoder: &Decoder, rows: usize) -> Result<f64> {
+    generation_over(decoder, decoder.new_cache(rows).widened(), rows, &mut NoTap)
+}
+
+fn generation_over(decoder: &Decoder, mut cache: KvCache, rows: usize, tap: &mut dyn Tap) -> Result<f64> {
     let ctx = TaskCtx::silent();
     let prompt = batch(rows, 8, decoder.config().vocab);
-    let mut cache = decoder.new_cache(rows);
     decoder.forward(&prompt, Phase::Prompt, Some(&mut cache), tap, Logits::Last, &ctx)?;
     let mut next = vec![1u32; rows];
     let seconds = timed(|| {
@@ -212,6 +220,18 @@ fn main() -> Result<()> {
     for rows in [2, 8, 16] {
         let rates = (0..3).map(|_| generation(&decoder, rows, &mut NoTap)).collect::<Result<_>>()?;
         println!("generation of {rows} rows: {:.0} tok/s", median(rates));
+    }
+    // In turns, so that the ratios are of the same machine.
+    let batches = [1, 8, 16, 64];
+    let mut rates = vec![Vec::new(); batches.len()];
+    for _ in 0..3 {
+        for (&rows, rates) in batches.iter().zip(&mut rates) {
+            rates.push(generation_widened(&decoder, rows)?);
+        }
+    }
+    let rates: Vec<f64> = rates.into_iter().map(median).collect();
+    for (rows, rate) in batches.iter().zip(&rates) {
+        println!("evaluation's generation (f32) of {rows} rows: {rate:.0} tok/s, {:.2} of 1 row's", rate / rates[0]);
     }
 
     match candle_generation(path)? {
