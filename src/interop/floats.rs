@@ -5,6 +5,7 @@ use std::path::Path;
 
 use half::{bf16, f16};
 
+use super::matrix::too_large;
 use crate::disk::human_bytes;
 use crate::error::{Error, Result};
 use crate::memory;
@@ -36,7 +37,7 @@ impl Stored {
         rows.checked_mul(cols)?.checked_mul(self.bytes() as u64)
     }
 
-    fn decode(self, bytes: &[u8]) -> f32 {
+    pub(super) fn decode(self, bytes: &[u8]) -> f32 {
         match (self, bytes) {
             (Self::F16, &[a, b]) => f16::from_le_bytes([a, b]).to_f32(),
             (Self::Bf16, &[a, b]) => bf16::from_le_bytes([a, b]).to_f32(),
@@ -44,6 +45,11 @@ impl Stored {
             (Self::F64, &[a, b, c, d, e, f, g, h]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]) as f32,
             _ => f32::NAN, // `chunks_exact` gives no other length
         }
+    }
+
+    /// Whether `value` came of a finite number in `raw` that f32 has not: only f64 has such.
+    pub(super) fn overflows(self, value: f32, raw: &[u8]) -> bool {
+        self == Self::F64 && value.is_infinite() && !is_infinite_f64(raw)
     }
 }
 
@@ -76,13 +82,8 @@ pub(super) fn read_matrix(
         for (i, raw) in (at..at + n).zip(bytes.chunks_exact(stored.bytes())) {
             let place = if by_column { (i % rows) * cols + i / rows } else { i };
             out[place] = stored.decode(raw);
-            // Only f64 has finite numbers that f32 has not.
-            if stored == Stored::F64 && out[place].is_infinite() && !is_infinite_f64(raw) {
-                let (row, col) = (place / cols, place % cols);
-                return Err(Error::file(
-                    path,
-                    format!("row {row}, column {col} is too large for f32: scale the matrix"),
-                ));
+            if stored.overflows(out[place], raw) {
+                return Err(too_large(path, place / cols, place % cols));
             }
         }
         at += n;

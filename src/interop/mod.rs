@@ -9,6 +9,7 @@ pub mod dendrogram;
 mod floats;
 pub mod levels;
 pub mod markdown;
+pub mod matrix;
 pub mod npy;
 pub mod plot;
 pub mod sae;

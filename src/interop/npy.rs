@@ -4,34 +4,35 @@
 //! Python dictionary with exactly the keys `descr`, `fortran_order` and `shape`.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 
 use super::floats::{Stored, read_matrix};
+use super::matrix::Matrix;
 use crate::error::{Error, Result};
 
 /// A header longer than this describes no matrix.
 const MAX_HEADER: u32 = 1 << 16;
 
-/// Reads a two-dimensional little-endian f32, f64 or f16 matrix (C or Fortran order) as row-major f32: (rows, cols, data).
-pub fn read(path: &Path) -> Result<(usize, usize, Vec<f32>)> {
+/// A two-dimensional little-endian f32, f64 or f16 matrix (C or Fortran order), to be read by blocks of rows.
+pub fn open(path: &Path) -> Result<Matrix<File>> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     let length = file.metadata().map_err(Error::io("read", path))?.len();
-    parse(BufReader::new(file), length, path)
+    matrix(file, length, path)
 }
 
-fn parse(mut input: impl Read, length: u64, path: &Path) -> Result<(usize, usize, Vec<f32>)> {
+fn matrix<R: Read>(mut input: R, length: u64, path: &Path) -> Result<Matrix<R>> {
     let (header, data) = Header::read(&mut input, length, path)?;
-    let &[rows, cols] = header.shape.as_slice() else {
+    if header.shape.len() != 2 {
         let dimensions = header.shape.len();
         let problem = format!(
             "holds an array of {dimensions} dimensions ({:?}); a matrix of rows (tokens) × columns (neurons) is needed",
             header.shape
         );
         return Err(Error::file(path, problem));
-    };
-    let values = header.values(&mut input, data, path)?;
-    Ok((rows as usize, cols as usize, values))
+    }
+    let (shape, stored, by_column) = (header.held(data, path)?, header.stored, header.fortran);
+    Ok(Matrix { input, path: path.to_path_buf(), stored, shape, start: length - data, by_column })
 }
 
 /// Reads an array of any rank out of `length` bytes: (shape, row-major f32).
@@ -83,12 +84,15 @@ impl Header {
 
     /// The values, row-major, once it is sure that `data` bytes hold them.
     fn values(&self, input: &mut impl Read, data: u64, path: &Path) -> Result<Vec<f32>> {
+        read_matrix(input, path, self.stored, self.held(data, path)?, self.fortran)
+    }
+
+    /// Rows and columns (all but the last dimension as one), once it is sure that `data` bytes hold them.
+    fn held(&self, data: u64, path: &Path) -> Result<(usize, usize)> {
         let cols = self.shape.last().copied().unwrap_or(1);
         let rows = self.shape.iter().rev().skip(1).try_fold(1u64, |n, &s| n.checked_mul(s)).unwrap_or(u64::MAX);
         match (self.stored.matrix_bytes(rows, cols), usize::try_from(rows), usize::try_from(cols)) {
-            (Some(needed), Ok(rows), Ok(cols)) if needed <= data => {
-                read_matrix(input, path, self.stored, (rows, cols), self.fortran)
-            }
+            (Some(needed), Ok(rows), Ok(cols)) if needed <= data => Ok((rows, cols)),
             _ => {
                 let each = self.stored.bytes();
                 let problem =
@@ -137,6 +141,8 @@ impl Header {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -155,7 +161,8 @@ mod tests {
     }
 
     fn parse_bytes(bytes: &[u8]) -> Result<(usize, usize, Vec<f32>)> {
-        parse(bytes, bytes.len() as u64, Path::new("x.npy"))
+        // Two numbers a block: a row at a time, or two.
+        matrix(Cursor::new(bytes), bytes.len() as u64, Path::new("x.npy"))?.whole(2)
     }
 
     fn f32s(values: &[f32]) -> Vec<u8> {
@@ -179,11 +186,45 @@ mod tests {
     #[test]
     fn blocks_meet_in_a_matrix_larger_than_one() {
         let (rows, cols) = (701, 211);
-        let value = |r: usize, c: usize| (r * cols + c) as f32;
-        let by_column: Vec<f32> = (0..cols).flat_map(|c| (0..rows).map(move |r| value(r, c))).collect();
-        let bytes = file(1, &header("<f4", "True", "(701, 211)"), &f32s(&by_column));
-        let (_, _, got) = parse_bytes(&bytes).unwrap();
-        assert!((0..rows * cols).all(|i| got[i] == i as f32));
+        let by_row: Vec<f64> = (0..rows * cols).map(|i| (i % 2000) as f64).collect();
+        let by_column: Vec<f64> = (0..rows * cols).map(|i| by_row[(i % rows) * cols + i / rows]).collect();
+        for (order, values) in [("False", &by_row), ("True", &by_column)] {
+            let stored: [(&str, Vec<u8>); 3] = [
+                ("<f2", values.iter().flat_map(|&v| half::f16::from_f64(v).to_le_bytes()).collect()),
+                ("<f4", values.iter().flat_map(|&v| (v as f32).to_le_bytes()).collect()),
+                ("<f8", values.iter().flat_map(|&v| v.to_le_bytes()).collect()),
+            ];
+            for (descr, data) in stored {
+                let bytes = file(1, &header(descr, order, "(701, 211)"), &data);
+                let mut read = matrix(Cursor::new(&bytes), bytes.len() as u64, Path::new("x.npy")).unwrap();
+                // A last block of one row among those of 100, a block of less than a row, one for all.
+                for block in [100 * cols + 5, cols - 1, rows * cols] {
+                    let mut heights = Vec::new();
+                    let (_, _, got) = read.whole(block).unwrap();
+                    read.each_block_of(block, &mut |b| {
+                        heights.push(b.len() / cols);
+                        Ok(())
+                    })
+                    .unwrap();
+                    assert_eq!(heights[0], (block / cols).max(1));
+                    assert_eq!(heights.iter().sum::<usize>(), rows);
+                    assert!(got.iter().zip(&by_row).all(|(a, b)| f64::from(*a) == *b), "{descr} {order} {block}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_f32_cannot_hold_is_named_by_row_and_column_in_both_orders() {
+        let mut values = [1.0f64; 12];
+        // Row 2, column 1 of 4 × 3, by row and by column.
+        for (order, at) in [("False", 7), ("True", 6)] {
+            values[at] = 1e300;
+            let bytes = file(1, &header("<f8", order, "(4, 3)"), &values.map(f64::to_le_bytes).concat());
+            let error = parse_bytes(&bytes).unwrap_err().to_string();
+            assert!(error.contains("row 2, column 1"), "{order}: {error}");
+            values[at] = 1.0;
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod descriptions;
 mod factor_files;
 mod fits;
+mod import;
 mod lock;
 mod manifest;
 mod notes;
@@ -21,10 +22,8 @@ mod tokens;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sha2::{Digest, Sha256};
-
 use crate::activations::ActivationSource;
-use crate::activations::store::{CacheDtype, CacheReader, CacheWriter};
+use crate::activations::store::{CacheDtype, CacheReader};
 use crate::corpus::Corpus;
 use crate::disk;
 use crate::error::{Error, Result};
@@ -32,6 +31,7 @@ use crate::model::{BosRule, HookPoint, ModelInfo};
 
 pub use descriptions::Descriptions;
 pub use fits::FitEntry;
+pub use import::EachBlock;
 use lock::WriteLock;
 pub use manifest::{CorpusEntry, Manifest};
 use manifest::{difference, new_manifest};
@@ -71,44 +71,6 @@ impl Study {
         samples::write(dir, 0, &corpus.samples)?;
         asked.write(dir)?;
         Ok(Self::with(dir, asked, Some(lock)))
-    }
-
-    /// Makes a study of a row-major `rows` × `cols` matrix from elsewhere, of whose rows nothing but the number is
-    /// known. `source_name` says for a person where it comes from. NaN or infinity is refused, naming the row.
-    pub fn import(
-        dir: &Path,
-        source_name: &str,
-        hook: HookPoint,
-        rows: usize,
-        cols: usize,
-        data: &[f32],
-    ) -> Result<Self> {
-        if rows == 0 || cols == 0 || rows.checked_mul(cols) != Some(data.len()) || u32::try_from(rows).is_err() {
-            return Err(Error::usage(format!("{source_name}: {} values are no {rows} × {cols} matrix", data.len())));
-        }
-        if let Some(at) = data.iter().position(|v| !v.is_finite()) {
-            return Err(Error::refused(format!(
-                "{source_name}: row {}, column {} is {}: every value must be finite",
-                at / cols,
-                at % cols,
-                data[at]
-            )));
-        }
-        let sha256: String =
-            Sha256::digest(bytemuck::cast_slice::<f32, u8>(data)).iter().map(|b| format!("{b:02x}")).collect();
-        let entry = CorpusEntry { name: source_name.to_owned(), sha256, samples: rows };
-        let asked = new_manifest(None, &[hook], &[cols], entry, CacheDtype::F32, BosRule::Never)?;
-        let lock = Self::prepare(dir)?;
-        same_study(dir, &asked)?;
-        check_room(dir, (data.len() as u64) * 4)?;
-        asked.write(dir)?;
-        let mut study = Self::with(dir, asked, Some(lock));
-        let mut cache = CacheWriter::open(&rows::cache_dir(dir, hook), cols, CacheDtype::F32)?;
-        cache.truncate(0)?;
-        cache.push(data)?;
-        cache.seal()?;
-        study.set_progress(rows, true)?;
-        Ok(study)
     }
 
     /// Opens a study for reading and writing; fails naming the holder when another process has it.

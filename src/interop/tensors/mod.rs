@@ -15,7 +15,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
 pub(super) use read::Header;
-pub use read::read_matrix;
+pub use read::open_matrix;
 
 use crate::disk;
 use crate::error::{Error, Result};
@@ -164,7 +164,7 @@ mod tests {
     use proptest::prelude::*;
     use safetensors::SafeTensors;
 
-    use super::read::parse;
+    use super::read::matrix;
     use super::*;
     use crate::factor::{Coefficients, SparseColumns};
 
@@ -173,7 +173,12 @@ mod tests {
     }
 
     fn parse_bytes(bytes: &[u8], name: Option<&str>) -> Result<(usize, usize, Vec<f32>)> {
-        parse(Cursor::new(bytes), bytes.len() as u64, Path::new("x.safetensors"), name)
+        // A row or two a block.
+        matrix(Cursor::new(bytes), bytes.len() as u64, Path::new("x.safetensors"), name)?.whole(4)
+    }
+
+    fn read_matrix(path: &Path, name: Option<&str>) -> Result<(usize, usize, Vec<f32>)> {
+        open_matrix(path, name)?.whole(4)
     }
 
     /// What another reader makes of a tensor that was written here.

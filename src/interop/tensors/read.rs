@@ -9,15 +9,16 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::interop::floats::{Stored, read_matrix as read_floats};
+use crate::interop::matrix::Matrix;
 
 /// Longest header that the format allows.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// Reads the one two-dimensional tensor of a file (or the one named `name`) as row-major f32: (rows, cols, data).
-pub fn read_matrix(path: &Path, name: Option<&str>) -> Result<(usize, usize, Vec<f32>)> {
+/// The one two-dimensional tensor of a file (or the one named `name`), to be read by blocks of rows.
+pub fn open_matrix(path: &Path, name: Option<&str>) -> Result<Matrix<File>> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     let length = file.metadata().map_err(Error::io("read", path))?.len();
-    parse(BufReader::new(file), length, path, name)
+    matrix(file, length, path, name)
 }
 
 /// A tensor as the header describes it.
@@ -84,16 +85,18 @@ impl Header {
         let entry = self.entries.get(name).ok_or_else(|| Error::file(path, format!("has no tensor '{name}'")))?;
         let cols = entry.shape.last().copied().unwrap_or(1);
         let rows = entry.shape.iter().rev().skip(1).try_fold(1u64, |n, &s| n.checked_mul(s)).unwrap_or(u64::MAX);
-        self.matrix(input, path, (name, entry), (rows, cols)).map(|(_, _, values)| values)
+        let (stored, shape, start) = self.held(path, (name, entry), (rows, cols))?;
+        input.seek(SeekFrom::Start(start)).map_err(Error::io("read", path))?;
+        read_floats(input, path, stored, shape, false)
     }
 
-    fn matrix(
+    /// How and where a tensor's numbers lie, once it is sure that they are there.
+    fn held(
         &self,
-        input: &mut (impl Read + Seek),
         path: &Path,
         (name, entry): (&str, &Entry),
         (rows, cols): (u64, u64),
-    ) -> Result<(usize, usize, Vec<f32>)> {
+    ) -> Result<(Stored, (usize, usize), u64)> {
         let bad = |problem: String| Error::file(path, problem);
         let stored = entry.stored(name).map_err(bad)?;
         let (start, end) = entry.data_offsets;
@@ -109,9 +112,7 @@ impl Header {
         let (Ok(row_count), Ok(col_count)) = (usize::try_from(rows), usize::try_from(cols)) else {
             return Err(bad(format!("tensor '{name}' of {rows} × {cols} does not fit into memory")));
         };
-        input.seek(SeekFrom::Start(self.start + start)).map_err(Error::io("read", path))?;
-        let values = read_floats(input, path, stored, (row_count, col_count), false)?;
-        Ok((row_count, col_count, values))
+        Ok((stored, (row_count, col_count), self.start + start))
     }
 }
 
@@ -127,14 +128,10 @@ impl Entry {
     }
 }
 
-pub(super) fn parse(
-    mut input: impl Read + Seek,
-    length: u64,
-    path: &Path,
-    name: Option<&str>,
-) -> Result<(usize, usize, Vec<f32>)> {
+pub(super) fn matrix<R: Read + Seek>(mut input: R, length: u64, path: &Path, name: Option<&str>) -> Result<Matrix<R>> {
     let bad = |problem: String| Error::file(path, problem);
-    let header = Header::read(&mut input, length, path)?;
+    // The header is read in small pieces, the numbers in large ones.
+    let header = Header::read(&mut BufReader::new(&mut input), length, path)?;
     let (name, entry) = choose(&header.entries, name).map_err(bad)?;
     entry.stored(name).map_err(bad)?;
     let &[rows, cols] = entry.shape.as_slice() else {
@@ -143,7 +140,8 @@ pub(super) fn parse(
             entry.shape
         )));
     };
-    header.matrix(&mut input, path, (name, entry), (rows, cols))
+    let (stored, shape, start) = header.held(path, (name, entry), (rows, cols))?;
+    Ok(Matrix { input, path: path.to_path_buf(), stored, shape, start, by_column: false })
 }
 
 /// The tensor that was asked for, or the only matrix.

@@ -6,6 +6,7 @@ use std::fs;
 
 use super::tokens::Log;
 use super::*;
+use crate::activations::store::CacheWriter;
 use crate::corpus::Sample;
 use crate::disk::fault;
 use crate::factor::Factors;
@@ -378,6 +379,43 @@ fn a_matrix_from_elsewhere_is_a_study_of_numbered_rows() {
     let error = Study::import(other.path(), "x.npy", HOOKS[0], 4, 3, &bad).unwrap_err().to_string();
     assert!(error.contains("row 2, column 1"), "{error}");
     assert!(Study::import(other.path(), "x.npy", HOOKS[0], 5, 3, &data).is_err());
+}
+
+#[test]
+fn a_matrix_comes_in_block_by_block() {
+    let data: Vec<f32> = (0..30).map(|v| v as f32).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let mut calls = 0;
+    let mut blocks = |take: &mut dyn FnMut(&[f32]) -> Result<()>| {
+        calls += 1;
+        data.chunks(12).try_for_each(take)
+    };
+    let study = Study::import_blocks(dir.path(), "x.npy", HOOKS[0], (10, 3), &mut blocks).unwrap();
+    assert_eq!((calls, study.manifest().rows, study.manifest().complete), (2, 10, true));
+    assert_eq!(study.activations(HOOKS[0]).unwrap().rows(0..10).unwrap().data.as_ref(), &data[..]);
+    drop(study);
+    // The same matrix in one piece is the same study.
+    drop(Study::import(dir.path(), "x.npy", HOOKS[0], 10, 3, &data).unwrap());
+
+    let mut bad = data.clone();
+    bad[22] = f32::INFINITY;
+    let fresh = tempfile::tempdir().unwrap();
+    let mut blocks = |take: &mut dyn FnMut(&[f32]) -> Result<()>| bad.chunks(12).try_for_each(take);
+    let refused = Study::import_blocks(fresh.path(), "x.npy", HOOKS[0], (10, 3), &mut blocks).unwrap_err();
+    assert!(refused.to_string().contains("row 7, column 1 is inf"), "{refused}");
+    assert_eq!(std::fs::read_dir(fresh.path()).unwrap().count(), 0, "nothing is written of it");
+    let mut short = |take: &mut dyn FnMut(&[f32]) -> Result<()>| take(&data[..27]);
+    assert!(Study::import_blocks(fresh.path(), "x.npy", HOOKS[0], (10, 3), &mut short).is_err());
+
+    // A file that another program wrote to after it was looked at.
+    let mut pass = 0;
+    let mut changed = |take: &mut dyn FnMut(&[f32]) -> Result<()>| {
+        pass += 1;
+        take(if pass == 1 { &data } else { &bad })
+    };
+    let refused = Study::import_blocks(fresh.path(), "x.npy", HOOKS[0], (10, 3), &mut changed).unwrap_err();
+    assert!(refused.to_string().contains("row 7, column 1"), "{refused}");
+    assert!(Study::open_read_only(fresh.path()).unwrap().activations(HOOKS[0]).is_err(), "no rows are claimed");
 }
 
 #[test]

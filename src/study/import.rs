@@ -1,0 +1,91 @@
+//! A study of a matrix from elsewhere, of whose rows nothing but the number is known.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::manifest::new_manifest;
+use super::{CorpusEntry, Study, check_room, rows, same_study};
+use crate::activations::store::{CacheDtype, CacheWriter};
+use crate::error::{Error, Result};
+use crate::model::{BosRule, HookPoint};
+
+/// Gives every row to its argument in order, whole rows at a time.
+pub type EachBlock<'a> = dyn FnMut(&mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> + 'a;
+
+impl Study {
+    /// Makes a study of a row-major `rows` × `cols` matrix in memory: [`Self::import_blocks`] of one block.
+    pub fn import(
+        dir: &Path,
+        source_name: &str,
+        hook: HookPoint,
+        rows: usize,
+        cols: usize,
+        data: &[f32],
+    ) -> Result<Self> {
+        Self::import_blocks(dir, source_name, hook, (rows, cols), &mut |take| take(data))
+    }
+
+    /// Makes a study of a matrix that is given block by block, so that it need not fit into memory; `blocks` is called
+    /// twice, to look at the rows and to store them, so that nothing is written of a matrix that is refused.
+    /// `source_name` says for a person where it comes from. NaN or infinity is refused, naming the row.
+    pub fn import_blocks(
+        dir: &Path,
+        source_name: &str,
+        hook: HookPoint,
+        (rows, cols): (usize, usize),
+        blocks: &mut EachBlock<'_>,
+    ) -> Result<Self> {
+        let no_matrix = |values: usize| {
+            let problem = format!("{source_name}: {values} values are no {rows} × {cols} matrix");
+            Err(Error::usage(problem))
+        };
+        let Some(count) = rows.checked_mul(cols).filter(|_| u32::try_from(rows).is_ok()) else {
+            return no_matrix(0);
+        };
+        let (mut seen, mut hash) = (0, Sha256::new());
+        blocks(&mut |block| {
+            check_finite(source_name, block, seen, cols)?;
+            hash.update(bytemuck::cast_slice::<f32, u8>(block));
+            seen += block.len();
+            Ok(())
+        })?;
+        if seen != count || count == 0 {
+            return no_matrix(seen);
+        }
+        let sha256: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let entry = CorpusEntry { name: source_name.to_owned(), sha256, samples: rows };
+        let asked = new_manifest(None, &[hook], &[cols], entry, CacheDtype::F32, BosRule::Never)?;
+        let lock = Self::prepare(dir)?;
+        same_study(dir, &asked)?;
+        check_room(dir, (count as u64).saturating_mul(4))?;
+        asked.write(dir)?;
+        let mut study = Self::with(dir, asked, Some(lock));
+        let mut cache = CacheWriter::open(&rows::cache_dir(dir, hook), cols, CacheDtype::F32)?;
+        cache.truncate(0)?;
+        let mut stored = 0;
+        blocks(&mut |block| {
+            // The file may have been written to since it was looked at.
+            check_finite(source_name, block, stored, cols)?;
+            stored += block.len();
+            cache.push(block)
+        })?;
+        if stored != count {
+            return no_matrix(stored);
+        }
+        cache.seal()?;
+        study.set_progress(rows, true)?;
+        Ok(study)
+    }
+}
+
+/// Refuses a block that begins at value `first` of the matrix and holds what is no number.
+fn check_finite(source_name: &str, block: &[f32], first: usize, cols: usize) -> Result<()> {
+    let Some(at) = block.iter().position(|v| !v.is_finite()) else { return Ok(()) };
+    Err(Error::refused(format!(
+        "{source_name}: row {}, column {} is {}: every value must be finite",
+        (first + at) / cols.max(1),
+        at % cols.max(1),
+        block[at]
+    )))
+}
