@@ -1,14 +1,13 @@
 //! The one loop that runs a fit, for the explorer and for the command: sweeps, snapshots, checkpoints, holding, stopping
 //! early with the best kept.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::curve::{self, Curve};
 use super::gpu::FitGpu;
 use crate::activations::ActivationSource;
 use crate::disk;
@@ -371,47 +370,32 @@ fn first_look<'a>(
     }
 }
 
-/// The error curve on disk, a JSON object a sweep.
+/// The error curve on disk, a sweep a line.
 struct Losses<'p> {
-    path: &'p Path,
     /// `None` once it could not be written.
-    file: Option<File>,
+    curve: Option<Curve<'p>>,
 }
 
 impl<'p> Losses<'p> {
     /// A new curve, or that of a fit which goes on after `sweeps`: what a run did beyond its checkpoint comes again.
     fn open(path: &'p Path, sweeps: Option<usize>) -> Result<Self> {
-        let mut kept = String::new();
-        for sweep in sweeps.map_or(Ok(Vec::new()), |last| read_curve(path, last))? {
-            kept += &serde_json::to_string(&sweep).unwrap_or_default();
-            kept.push('\n');
-        }
-        disk::write_atomic(path, kept.as_bytes())?;
-        let file = OpenOptions::new().append(true).open(path).map_err(Error::io("open", path))?;
-        Ok(Self { path, file: Some(file) })
+        let kept = sweeps.map_or(Ok(Vec::new()), |last| read_curve(path, last))?;
+        Ok(Self { curve: Some(Curve::begin(path, &kept)?) })
     }
 
     /// Adds a sweep. That it cannot be written is told once, and no reason to give the fit up.
     fn append(&mut self, sweep: Sweep, observer: &mut dyn FitObserver) {
-        let Some(file) = &mut self.file else { return };
-        let line = serde_json::to_string(&sweep).unwrap_or_default();
-        if let Err(e) = writeln!(file, "{line}") {
-            let problem = Error::io("append to", self.path)(e);
+        let Some(curve) = &mut self.curve else { return };
+        if let Err(problem) = curve.append(&sweep) {
             observer.note(&format!("the fit goes on, but its error curve is not kept: {problem}"));
-            self.file = None;
+            self.curve = None;
         }
     }
 }
 
-/// The sweeps of a curve up to the one numbered `last`, as far as they were written whole.
+/// The sweeps of a curve up to the one numbered `last`.
 fn read_curve(path: &Path, last: usize) -> Result<Vec<Sweep>> {
-    let text = match std::fs::read(path) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::io("read", path)(e)),
-    };
-    let whole = text.lines().map_while(|line| serde_json::from_str::<Sweep>(line).ok());
-    Ok(whole.take_while(|sweep| sweep.sweep <= last).collect())
+    curve::read(path, |sweep: &Sweep| sweep.sweep <= last)
 }
 
 /// The error curve of a saved fit, as far as it was written whole.

@@ -5,6 +5,7 @@
 
 pub mod causal;
 pub mod choice;
+mod curve;
 pub mod directions;
 mod estimate;
 pub mod evaluation;

@@ -3,14 +3,13 @@
 //!
 //! Invariant: the study is asked for nothing while steps are taken, so that nobody waits for it.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::Event;
+use super::curve::{self, Curve};
 use super::fitting::Resume;
 use super::saes::check_memory;
 use super::session::{Session, lock};
@@ -117,7 +116,7 @@ pub fn run(
         disk::remove_if_there(&place.checkpoint)?;
     }
     let before = if resumed { curve_until(&place.losses, trainer.steps())? } else { Vec::new() };
-    let mut losses = Losses::begin(&place.losses, &before)?;
+    let mut losses = Curve::begin(&place.losses, &before)?;
     observer.started(&place.entry, &before);
     let began = Instant::now();
     let mut point = |point: TrainPoint| losses.append(&point).and_then(|()| observer.point(point));
@@ -172,35 +171,9 @@ fn steps(
     trainer.checkpoint(checkpoint, began.elapsed().as_secs_f64())
 }
 
-/// The curve on disk, a JSON object a point.
-struct Losses<'p> {
-    path: &'p Path,
-    file: fs::File,
-}
-
-impl<'p> Losses<'p> {
-    fn begin(path: &'p Path, before: &[TrainPoint]) -> Result<Self> {
-        let line = |point: &TrainPoint| serde_json::to_string(point).unwrap_or_default() + "\n";
-        disk::write_atomic(path, before.iter().map(line).collect::<String>().as_bytes())?;
-        let file = OpenOptions::new().append(true).open(path).map_err(Error::io("open", path))?;
-        Ok(Self { path, file })
-    }
-
-    fn append(&mut self, point: &TrainPoint) -> Result<()> {
-        let line = serde_json::to_string(point).unwrap_or_default();
-        writeln!(self.file, "{line}").map_err(Error::io("append to", self.path))
-    }
-}
-
 /// The points of a curve on disk up to a step: what came after the checkpoint is trained anew.
 fn curve_until(path: &Path, step: u64) -> Result<Vec<TrainPoint>> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::io("read", path)(e)),
-    };
-    let points = text.lines().map_while(|line| serde_json::from_str::<TrainPoint>(line).ok());
-    Ok(points.take_while(|p| p.step <= step).collect())
+    curve::read(path, |point: &TrainPoint| point.step <= step)
 }
 
 /// Trains on the hook on show in the explorer, or goes on; says what came of it.
@@ -246,6 +219,8 @@ impl TrainObserver for Watcher<'_> {
 #[cfg(test)]
 mod tests {
     use std::cell::{Cell, RefCell};
+
+    use std::fs;
 
     use super::*;
     use crate::activations::InMemory;
