@@ -19,6 +19,7 @@ pub mod saes;
 mod session;
 pub mod sets;
 pub mod steering;
+pub mod sweeping;
 #[cfg(test)]
 mod tests;
 pub mod training;
@@ -175,6 +176,7 @@ impl Engine {
             Command::Fit(config) => self.long(move |open, token| open.refit(&config, token)),
             Command::Refine(refinement) => self.long(move |open, token| open.refine(&refinement, token)),
             Command::TrainSae(config) => self.train(config),
+            Command::SweepK(ask) => self.sweep(ask),
             Command::Pause => self.set_hold(true),
             Command::Resume => self.set_hold(false),
             Command::Cancel(job) => {
@@ -230,7 +232,7 @@ impl Engine {
 
     /// Another study comes: what is asked of the one on show would be told of the other.
     fn leave(&self) {
-        [Job::Trace, Job::Levels, Job::Steer, Job::Evaluate, Job::Set, Job::Train]
+        [Job::Trace, Job::Levels, Job::Steer, Job::Evaluate, Job::Set, Job::Train, Job::Sweep]
             .into_iter()
             .for_each(|job| self.cancel(job));
     }

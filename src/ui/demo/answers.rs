@@ -77,6 +77,7 @@ impl Demo {
             Command::Fit(_)
             | Command::Refine(_)
             | Command::TrainSae(_)
+            | Command::SweepK(_)
             | Command::Evaluate(_)
             | Command::SaveSession(_)
             | Command::UndoNote
