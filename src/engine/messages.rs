@@ -205,8 +205,8 @@ pub enum Command {
     Neuron(usize),
     /// → [`Event::Tree`].
     Tree(Overlap, Linkage),
-    /// → [`Event::Levels`], of the fit on show; tuned together where `true`.
-    Levels(Growth, bool),
+    /// → [`Event::Levels`], of the fit on show; tuned together where `true`; with these numbers of features, none: by halves.
+    Levels(Growth, bool, Vec<usize>),
     /// → [`Event::Comparison`] of these features.
     Compare(Vec<usize>),
     /// Another fit of the open study, by name.

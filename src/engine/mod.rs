@@ -188,7 +188,7 @@ impl Engine {
             Command::Tree(overlap, linkage) => self.read(move |s| reading::tree(s, overlap, linkage)),
             Command::Shared(ids) => self.read(move |s| reading::shared(s, &ids)),
             Command::Compare(ids) => self.read(move |s| reading::compare(s, &ids)),
-            Command::Levels(growth, together) => self.levels(growth, together),
+            Command::Levels(growth, together, counts) => self.levels(growth, together, counts),
             Command::ShowSet(SetKind::Fit(None)) => self.turn(|open| sets::back(&open.session)),
             Command::ShowSet(kind) => self.show_set(kind),
             Command::ShowFit(name) => self.turn(move |open| open.show_fit(&name)),
@@ -309,7 +309,7 @@ impl Engine {
         });
     }
 
-    fn levels(&self, growth: Growth, together: bool) {
+    fn levels(&self, growth: Growth, together: bool, counts: Vec<usize>) {
         let token = CancelToken::default();
         self.replace_token(Job::Levels, &token);
         let session = self.session.clone();
@@ -318,7 +318,7 @@ impl Engine {
             if token.is_cancelled() {
                 return;
             }
-            let work = |ctx: &TaskCtx| Ok(((), reading::levels(&session, growth, together, ctx)?));
+            let work = |ctx: &TaskCtx| Ok(((), reading::levels(&session, growth, together, &counts, ctx)?));
             let _ = run_job(&session, Job::Levels, &token, work);
         });
     }
