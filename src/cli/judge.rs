@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{InitArg, JsonArgs, SolverArg, SparsityArg};
+use crate::eval::sweep::{FEATURES, SEEDS};
 use crate::factor::{FitConfig, Solver};
 use crate::model::HookSite;
 
@@ -47,7 +48,7 @@ pub struct JudgeArgs {
     #[arg(long)]
     pub max_sweeps: Option<usize>,
     /// Fits of each, with seeds counting up from the fit's
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = SEEDS)]
     pub seeds: usize,
     /// Share of every label's sentences that is held out, at least 2 of a label
     #[arg(long, default_value_t = 0.2)]
@@ -134,7 +135,7 @@ pub struct SweepArgs {
     #[command(flatten)]
     pub judge: JudgeArgs,
     /// Numbers of features, separated by commas
-    #[arg(long, short = 'k', value_delimiter = ',', default_values_t = [25, 50, 100, 200, 400])]
+    #[arg(long, short = 'k', value_delimiter = ',', default_values_t = FEATURES)]
     pub features: Vec<usize>,
     /// Make a start for every number of features, instead of going on from the fit with fewer
     #[arg(long)]

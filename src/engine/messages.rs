@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::causal::{Causal, CausalAsk};
 pub use super::fitting::Refinement;
 pub use super::sets::SetInfo;
+pub use super::sweeping::{SweepAsk, SweepBegun};
 pub use super::training::TrainPoint;
 use crate::analysis::hierarchy::Linkage;
 use crate::analysis::matching::FitComparison;
@@ -18,6 +19,7 @@ use crate::analysis::{
 pub use crate::baselines::SetKind;
 pub use crate::baselines::sae::train::TrainConfig;
 use crate::eval::steering::report::MethodReport;
+pub use crate::eval::sweep::SweepRow;
 use crate::factor::recursive::Growth;
 use crate::factor::{FitConfig, Stop, Sweep};
 use crate::model::generate::Sampling;
@@ -111,6 +113,8 @@ pub enum Job {
     Set,
     /// Training an autoencoder.
     Train,
+    /// Fits with several numbers of features, measured.
+    Sweep,
 }
 
 impl Job {
@@ -126,6 +130,7 @@ impl Job {
             Self::Evaluate => "evaluating",
             Self::Set => "reading directions",
             Self::Train => "training an autoencoder",
+            Self::Sweep => "sweeping over k",
         }
     }
 }
@@ -186,6 +191,8 @@ pub enum Command {
     Refine(Refinement),
     /// Trains an autoencoder on the hook on show, or goes on where one with these settings stopped.
     TrainSae(TrainConfig),
+    /// → [`Event::SweepBegun`], [`Event::SweepRow`]s.
+    SweepK(SweepAsk),
     /// Holds the fit after its sweep; everything else goes on.
     Pause,
     /// Goes on with a held fit.
@@ -198,8 +205,8 @@ pub enum Command {
     Neuron(usize),
     /// → [`Event::Tree`].
     Tree(Overlap, Linkage),
-    /// → [`Event::Levels`], of the fit on show; tuned together where `true`.
-    Levels(Growth, bool),
+    /// → [`Event::Levels`], of the fit on show; tuned together where `true`; with these numbers of features, none: by halves.
+    Levels(Growth, bool, Vec<usize>),
     /// → [`Event::Comparison`] of these features.
     Compare(Vec<usize>),
     /// Another fit of the open study, by name.
@@ -365,6 +372,10 @@ pub enum Event {
     Training(Box<SaeEntry>),
     /// How far it has come.
     TrainPoint(TrainPoint),
+    /// A sweep over the number of features begins.
+    SweepBegun(Box<SweepBegun>),
+    /// A number of features is fitted and measured.
+    SweepRow(Box<SweepRow>),
     /// The fit is held or goes on.
     Paused(bool),
     /// A feature whole.

@@ -20,6 +20,7 @@ pub mod saes;
 mod session;
 pub mod sets;
 pub mod steering;
+pub mod sweeping;
 #[cfg(test)]
 mod tests;
 pub mod training;
@@ -176,6 +177,7 @@ impl Engine {
             Command::Fit(config) => self.long(move |open, token| open.refit(&config, token)),
             Command::Refine(refinement) => self.long(move |open, token| open.refine(&refinement, token)),
             Command::TrainSae(config) => self.train(config),
+            Command::SweepK(ask) => self.sweep(ask),
             Command::Pause => self.set_hold(true),
             Command::Resume => self.set_hold(false),
             Command::Cancel(job) => {
@@ -187,7 +189,7 @@ impl Engine {
             Command::Tree(overlap, linkage) => self.read(move |s| reading::tree(s, overlap, linkage)),
             Command::Shared(ids) => self.read(move |s| reading::shared(s, &ids)),
             Command::Compare(ids) => self.read(move |s| reading::compare(s, &ids)),
-            Command::Levels(growth, together) => self.levels(growth, together),
+            Command::Levels(growth, together, counts) => self.levels(growth, together, counts),
             Command::ShowSet(SetKind::Fit(None)) => self.turn(|open| sets::back(&open.session)),
             Command::ShowSet(kind) => self.show_set(kind),
             Command::ShowFit(name) => self.turn(move |open| open.show_fit(&name)),
@@ -231,7 +233,7 @@ impl Engine {
 
     /// Another study comes: what is asked of the one on show would be told of the other.
     fn leave(&self) {
-        [Job::Trace, Job::Levels, Job::Steer, Job::Evaluate, Job::Set, Job::Train]
+        [Job::Trace, Job::Levels, Job::Steer, Job::Evaluate, Job::Set, Job::Train, Job::Sweep]
             .into_iter()
             .for_each(|job| self.cancel(job));
     }
@@ -308,7 +310,7 @@ impl Engine {
         });
     }
 
-    fn levels(&self, growth: Growth, together: bool) {
+    fn levels(&self, growth: Growth, together: bool, counts: Vec<usize>) {
         let token = CancelToken::default();
         self.replace_token(Job::Levels, &token);
         let session = self.session.clone();
@@ -317,7 +319,7 @@ impl Engine {
             if token.is_cancelled() {
                 return;
             }
-            let work = |ctx: &TaskCtx| Ok(((), reading::levels(&session, growth, together, ctx)?));
+            let work = |ctx: &TaskCtx| Ok(((), reading::levels(&session, growth, together, &counts, ctx)?));
             let _ = run_job(&session, Job::Levels, &token, work);
         });
     }

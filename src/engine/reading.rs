@@ -132,16 +132,25 @@ pub(super) fn compare(session: &Session, ids: &[usize]) -> Result<()> {
     Ok(())
 }
 
-/// Features of features of the fit on show, down to what fits its number, tuned together where that is asked for; tells what
-/// was found.
-pub(super) fn levels(session: &Session, growth: Growth, together: bool, ctx: &TaskCtx) -> Result<String> {
+/// Features of features of the fit on show, in the numbers asked for or down to what fits its number, tuned together where that
+/// is asked for; tells what was found.
+pub(super) fn levels(
+    session: &Session,
+    growth: Growth,
+    together: bool,
+    counts: &[usize],
+    ctx: &TaskCtx,
+) -> Result<String> {
     let shown = session.shown()?;
     let config = lock(&session.study)
         .as_ref()
         .and_then(|study| study.fit_request(&shown.fit).ok())
         .map(|(_, config)| config)
         .unwrap_or_default();
-    let counts = recursive::default_levels(shown.factors.features.columns());
+    let counts = match counts {
+        [] => recursive::default_levels(shown.factors.features.columns()),
+        some => some.to_vec(),
+    };
     let mut found = recursive::levels(&shown.factors.features, &counts, growth, &config, ctx)?;
     let mut tuned = Vec::new();
     if together && !found.is_empty() {

@@ -9,7 +9,7 @@ fn questions_do_not_wait_for_levels() {
         let _ = held.recv();
     });
     let soon = Duration::from_secs(20);
-    engine.handle(Command::Levels(Growth::Growing, false));
+    engine.handle(Command::Levels(Growth::Growing, false, Vec::new()));
     for question in
         [Command::Find(Probe::Like(0)), Command::Labels, Command::ShowFit("k8".to_owned()), Command::ListStudies]
     {

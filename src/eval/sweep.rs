@@ -1,7 +1,7 @@
 //! Choosing k, p and λ: a fit of each with several seeds, measured on rows that it has not seen. As k grows each fit
 //! goes on from the one before it with the same seed.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::bench::{Bench, Candidate};
 use super::quality::{Division, division, fit_name, for_width, judged, seeds};
@@ -11,7 +11,14 @@ use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
 use crate::factor::{FitConfig, Solver};
 use crate::study::TokenTable;
-use crate::task::TaskCtx;
+use crate::task::{Progress, TaskCtx};
+
+/// Numbers of features that are tried where none are named.
+pub const FEATURES: [usize; 5] = [25, 50, 100, 200, 400];
+/// Fits of each number of features, where nothing else is asked for.
+pub const SEEDS: usize = 3;
+/// Sweeps that a fit is expected to take until one has ended.
+const EXPECTED: u64 = 100;
 
 /// What to try.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,7 +34,7 @@ pub struct SweepConfig {
 }
 
 /// One point of the curve: means over seeds.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SweepRow {
     /// k.
     pub features: usize,
@@ -130,22 +137,65 @@ pub fn sweep(
     let mut rows = Vec::new();
     let mut before: Option<(&FitConfig, Vec<Candidate>)> = None;
     let fits = for_width(&config.fits, width);
+    let mut course = Course::new(&fits, config.seeds, ctx);
     for fit in &fits {
         let earlier = before.take().filter(|(smaller, _)| !config.cold && grows(smaller, fit)).map(|(_, fits)| fits);
         let candidates = seeds(fit.seed, config.seeds)
             .enumerate()
             .map(|(i, seed)| {
                 let earlier = earlier.as_ref().and_then(|fits| fits[i].factors.as_deref());
-                bench.fit(&FitConfig { seed, ..fit.clone() }, earlier, ctx)
+                let made = bench.fit(&FitConfig { seed, ..fit.clone() }, earlier, &course.inside(fit))?;
+                course.ended(fit, &made)?;
+                Ok(made)
             })
             .collect::<Result<Vec<_>>>()?;
-        let report = judged(&bench, tokens, fit_name(fit), Kind::Fit, None, Some(fit), &candidates, ctx)?;
+        let report = judged(&bench, tokens, fit_name(fit), Kind::Fit, None, Some(fit), &candidates, &ctx.quiet())?;
         let row = SweepRow::new(fit, width, earlier.is_some(), &report);
         seen(&row)?;
         rows.push(row);
         before = Some((fit, candidates));
     }
     Ok((division(&bench), rows))
+}
+
+/// Where the whole stands, in features that were fitted: a fit of twice as many takes about twice as long. One stage, so that
+/// the time to go is that of the whole.
+struct Course<'a> {
+    ctx: &'a TaskCtx,
+    done: u64,
+    total: u64,
+    /// Sweeps of the fit before.
+    expected: u64,
+}
+
+impl<'a> Course<'a> {
+    fn new(fits: &[FitConfig], seeds: usize, ctx: &'a TaskCtx) -> Self {
+        let total = fits.iter().map(|fit| fit.features as u64).sum::<u64>() * seeds as u64;
+        Self { ctx, done: 0, total, expected: EXPECTED }
+    }
+
+    fn at(done: u64, total: u64) -> Progress {
+        Progress::new("sweeping over k", done, total, "features")
+    }
+
+    /// For a fit: its sweeps move the whole on. The last tenth waits for its end, which is not known before.
+    fn inside(&self, fit: &FitConfig) -> TaskCtx {
+        let (whole, done, total) = (self.ctx.clone(), self.done, self.total);
+        let (k, expected) = (fit.features as u64, fit.max_sweeps.map_or(self.expected, |most| most as u64).max(1));
+        TaskCtx::new(self.ctx.cancel_token().clone(), move |progress| {
+            if progress.unit == "sweeps" {
+                let part = (k * progress.done / expected).min(k * 9 / 10);
+                // The fit itself looks whether it was cancelled.
+                let _ = whole.checkpoint(Self::at(done + part, total));
+            }
+        })
+    }
+
+    fn ended(&mut self, fit: &FitConfig, made: &Candidate) -> Result<()> {
+        self.done += fit.features as u64;
+        self.expected = made.factors.as_ref().map_or(self.expected, |factors| factors.sweep as u64);
+        self.ctx.checkpoint(Self::at(self.done, self.total))
+    }
 }
 
 /// Whether `larger` is `smaller` with more features, by a rule that can go on from other factors.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::activations::ActivationSource;
 use crate::cli::JudgeArgs;
 use crate::engine::directions::Place;
-use crate::error::{Error, Result};
+use crate::engine::sweeping::bases;
+use crate::error::Result;
 use crate::eval::quality::Division;
 use crate::eval::split::Holdout;
 use crate::factor::FitConfig;
@@ -29,7 +30,8 @@ impl Subject {
         if !study.manifest().complete {
             out.note("the cache is not complete: judging the rows that are there (run collect again for the rest)");
         }
-        let (hook, bases) = bases(&study, args)?;
+        let place = Place { fit: None, layer: args.layer, site: args.hook };
+        let (hook, bases) = bases(&study, &args.fit, &place)?;
         let holdout = Holdout { share: args.holdout, seed: Some(args.holdout_seed), ..Holdout::default() };
         Ok(Self {
             source: study.activations(hook)?,
@@ -39,33 +41,6 @@ impl Subject {
             holdout,
         })
     }
-}
-
-/// The hook and the settings to start from: those of the named fits, else of the newest on the wanted hook, else the
-/// defaults.
-fn bases(study: &Study, args: &JudgeArgs) -> Result<(HookPoint, Vec<FitConfig>)> {
-    let wanted = |h: &HookPoint| args.layer.is_none_or(|l| h.layer == l) && args.hook.is_none_or(|s| h.site == s);
-    let mut named = Vec::new();
-    for name in &args.fit {
-        named.push(study.fit_request(name)?);
-    }
-    if let Some((hook, _)) = named.first() {
-        let hook = *hook;
-        if let Some(at) = named.iter().position(|(h, _)| *h != hook) {
-            return Err(Error::usage(format!(
-                "fit '{}' is of {}, fit '{}' of {hook}: judge one hook at a time",
-                args.fit[at], named[at].0, args.fit[0]
-            )));
-        }
-        return if wanted(&hook) {
-            Ok((hook, named.into_iter().map(|(_, config)| config).collect()))
-        } else {
-            Err(Error::usage(format!("fit '{}' is of {hook}: leave out --layer and --hook", args.fit[0])))
-        };
-    }
-    let place = Place { fit: None, layer: args.layer, site: args.hook };
-    let (hook, fit) = place.resolve(study)?;
-    Ok((hook, vec![fit.map(|f| f.config).unwrap_or_default()]))
 }
 
 /// "1,118 sentences (18,220 tokens) to fit and choose on, 284 (4,671) held out, 28 labels".

@@ -37,7 +37,7 @@ pub use manifest::{CorpusEntry, Manifest};
 use manifest::{difference, new_manifest};
 pub use notes::{Note, Notes};
 pub use places::{StudyEntry, default_dir, home, recent, remember};
-pub(crate) use rows::Appender;
+pub use rows::Appender;
 pub use saes::SaeEntry;
 use source::StudyRows;
 pub use tokens::{TokenRow, TokenTable};

@@ -23,7 +23,7 @@ pub(super) fn caches_dir(dir: &Path) -> PathBuf {
 }
 
 /// Takes rows in the order of the study's samples.
-pub(crate) struct Appender<'s> {
+pub struct Appender<'s> {
     study: &'s mut Study,
     caches: Vec<CacheWriter>,
     log: LogWriter,

@@ -91,6 +91,7 @@ pub enum Action {
     ImportNotes,
     Sets,
     Train,
+    SweepK,
 }
 
 /// A row of the table.
@@ -191,10 +192,11 @@ pub const ACTIONS: &[ActionInfo] = &[
     row(Action::TreeKind, "tree-kind", "levels", &["t"], &[Tree], 19, "The dendrogram of shared neurons, or levels of features of features"),
     row(Action::Linkage, "linkage", "linkage", &["K"], &[Tree], 0, "The next linkage of the dendrogram; of levels: p growing or fixed"),
     row(Action::Overlap, "overlap", "overlap", &["O"], &[Tree], 0, "The next overlap of the dendrogram: weighted Jaccard, Jaccard, cosine; of levels: tuned together or not"),
-    row(Action::CutAt, "cut-at", "cut", &["H"], &[Tree], 0, "Cut the dendrogram at a height that is typed: the clusters below it"),
+    row(Action::CutAt, "cut-at", "cut", &["H"], &[Tree], 0, "Cut the dendrogram at a height that is typed: the clusters below it; of levels: how many features each has"),
     row(Action::Mark, "mark", "mark", &["space"], READING, 56, "Mark the feature, to compare it with others; again: not"),
     row(Action::Compare, "compare", "compare", &["C"], WITH_FEATURE, 57, "Marked features side by side: neurons, cosines, coefficients over the same tokens"),
     row(Action::Train, "train", "autoencoder", &["T"], &[Fit], 22, "Train a sparse autoencoder (TopK) on the same activations, or go on with one that was stopped"),
+    row(Action::SweepK, "sweep", "sweep over k", &["S"], &[Fit], 23, "Fit several numbers of features, with seeds: error, held-out error and stability against k"),
     row(Action::ShowFit, "show-fit", "show", &["enter"], &[Fit], 25, "Show the fit under the cursor"),
     row(Action::CompareFit, "compare-fit", "compare", &["c"], &[Fit], 26, "Match the features of the fit under the cursor with those on show"),
     row(Action::CompareStudy, "compare-study", "another study", &["C"], &[Fit], 31, "Match the features on show with those of another study of the same model"),

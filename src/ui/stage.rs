@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crossterm::event::{KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::{Color, Modifier, Style};
@@ -124,6 +125,23 @@ impl Stage {
             self.msg(Msg::Key(crossterm::event::KeyCode::Char(c).into()));
         }
         self
+    }
+
+    /// A click of the left button.
+    pub fn click(&mut self, column: u16, row: u16) -> &mut Self {
+        self.mouse(MouseEventKind::Down(MouseButton::Left), column, row)
+    }
+
+    /// The line and the column where `word` begins on the screen.
+    pub fn find(&self, word: &str) -> Option<(u16, u16)> {
+        let screen = self.screen();
+        let column = |line: &str| line.find(word).map(|at| crate::ui::text::width(&line[..at]) as u16);
+        screen.lines().enumerate().find_map(|(y, line)| Some((y as u16, column(line)?)))
+    }
+
+    /// The mouse.
+    pub fn mouse(&mut self, kind: MouseEventKind, column: u16, row: u16) -> &mut Self {
+        self.msg(Msg::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }))
     }
 
     fn buffer(&self) -> Terminal<TestBackend> {

@@ -54,8 +54,7 @@ fn draw(app: &App, screen: Rect, buf: &mut Buffer) {
     progress(app, layout.progress, buf);
     footer(app, layout.footer, buf);
     if let Some(overlay) = &app.overlay {
-        let under = Rect { height: screen.height - layout.footer.height, ..screen };
-        overlay.view(app, under, buf);
+        overlay.view(app, app.under_dialogs().intersection(screen), buf);
     }
     toasts(app, &layout, screen, buf);
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::analysis::{FeatureCard, FeatureRow, NeuronCard};
-use crate::engine::{Event, FeatureList, Job, Level, OpenRequest, SetInfo, StudyInfo, SweepPoint, TrainPoint};
+use crate::engine::{
+    Event, FeatureList, Job, Level, OpenRequest, SetInfo, StudyInfo, SweepBegun, SweepPoint, SweepRow, TrainPoint,
+};
 use crate::model::ModelInfo;
 use crate::model::source::ModelEntry;
 use crate::study::{SaeEntry, StudyEntry};
@@ -66,6 +68,8 @@ pub struct World {
     pub sweeps: Vec<SweepPoint>,
     /// The autoencoder that is trained or was last, and its curve.
     pub training: Option<(Box<SaeEntry>, Vec<TrainPoint>)>,
+    /// The sweep over the number of features that runs or was last, and its rows.
+    pub swept: Option<(Box<SweepBegun>, Vec<SweepRow>)>,
     /// The fit is held.
     pub paused: bool,
     /// What runs, in the order of starting.
@@ -115,6 +119,7 @@ impl World {
             Event::Closed => {
                 self.study = None;
                 self.training = None;
+                self.swept = None;
                 self.forget();
             }
             Event::Features(list) => {
@@ -131,6 +136,12 @@ impl World {
             Event::TrainPoint(point) => {
                 if let Some((_, points)) = &mut self.training {
                     points.push(*point);
+                }
+            }
+            Event::SweepBegun(begun) => self.swept = Some((begun.clone(), Vec::new())),
+            Event::SweepRow(row) => {
+                if let Some((_, rows)) = &mut self.swept {
+                    rows.push((**row).clone());
                 }
             }
             Event::Paused(paused) => self.paused = *paused,

@@ -1,26 +1,27 @@
 //! The explorer's latency in a pseudo-terminal: start to first frame, key to frame while a fit uses every core; and over a
-//! large study, keys, a filter being typed, a feature's contexts, and the memory it takes.
+//! large study, keys in every pane, a filter being typed, questions to the engine, and the memory it takes.
 //!
 //! `MLPEEK_BENCH_MODEL=model.gguf cargo bench --bench explorer`
-//! `MLPEEK_BENCH_ROWS=1000000 cargo bench --bench explorer` (2 GB of disk in the temporary directory)
+//! `MLPEEK_BENCH_ROWS=1000000 cargo bench --bench explorer` (4 GB of disk in the temporary directory)
+
+mod made_up;
 
 use std::io::{Read, Write};
+use std::num::NonZeroU16;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use mlpeek::engine::{self, Command, Event};
-use mlpeek::factor::{Coding, Coefficients, Factors, FitConfig, SparseColumns};
-use mlpeek::model::{HookPoint, HookSite};
-use mlpeek::study::Study;
+use made_up::FEATURES;
+use mlpeek::engine::{self, Command, Event, Probe};
 use portable_pty::{Child, CommandBuilder, PtySize, native_pty_system};
 
 /// Keys measured.
 const KEYS: usize = 200;
-/// Features of the large study.
-const FEATURES: usize = 400;
-/// Neurons of the large study.
-const NEURONS: usize = 64;
+/// The screen, in cells.
+const SIZE: (u16, u16) = (120, 36);
+/// Nothing was drawn for so long: what was asked is answered.
+const QUIET: Duration = Duration::from_millis(700);
 
 fn main() {
     if let Some(rows) = std::env::var("MLPEEK_BENCH_ROWS").ok().and_then(|rows| rows.parse().ok()) {
@@ -37,7 +38,9 @@ fn main() {
 /// The explorer in a terminal of its own.
 struct Screen {
     child: Box<dyn Child + Send + Sync>,
-    frames: mpsc::Receiver<(Instant, String)>,
+    frames: mpsc::Receiver<(Instant, Vec<u8>)>,
+    /// What is on it.
+    shown: vt100::Parser,
     writer: Box<dyn Write + Send>,
     /// Keeps the terminal open.
     _master: Box<dyn portable_pty::MasterPty + Send>,
@@ -45,7 +48,7 @@ struct Screen {
 
 impl Screen {
     fn open(args: &[&str], home: &Path) -> Self {
-        let size = PtySize { rows: 36, cols: 120, pixel_width: 0, pixel_height: 0 };
+        let size = PtySize { rows: SIZE.1, cols: SIZE.0, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).unwrap();
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_mlpeek"));
         command.args(args);
@@ -57,36 +60,59 @@ impl Screen {
         std::thread::spawn(move || {
             let mut bytes = [0; 65536];
             while let Ok(n @ 1..) = reader.read(&mut bytes) {
-                if told.send((Instant::now(), String::from_utf8_lossy(&bytes[..n]).into_owned())).is_err() {
+                if told.send((Instant::now(), bytes[..n].to_vec())).is_err() {
                     return;
                 }
             }
         });
         let writer = pair.master.take_writer().unwrap();
-        Self { child, frames, writer, _master: pair.master }
+        let cells = |n| NonZeroU16::new(n).expect("a size");
+        let shown = vt100::Parser::new(cells(SIZE.1), cells(SIZE.0), 0);
+        Self { child, frames, shown, writer, _master: pair.master }
     }
 
-    /// When `word` is first on the screen.
-    fn seen(&self, word: &str) -> Instant {
-        let mut screen = String::new();
-        loop {
-            let (at, text) = self.frames.recv_timeout(Duration::from_secs(120)).expect("the explorer draws");
-            screen += &text;
-            if screen.contains(word) {
-                return at;
-            }
+    /// When `word` is on the screen.
+    fn seen(&mut self, word: &str) -> Instant {
+        let mut at = Instant::now();
+        while !self.shown.screen().contents().contains(word) {
+            let Ok((when, bytes)) = self.frames.recv_timeout(Duration::from_secs(120)) else {
+                panic!("no '{word}' on\n{}", self.shown.screen().contents());
+            };
+            self.shown.process(&bytes);
+            at = when;
         }
+        at
+    }
+
+    /// Waits until nothing is drawn any more.
+    fn rests(&mut self) {
+        while let Ok((_, bytes)) = self.frames.recv_timeout(QUIET) {
+            self.shown.process(&bytes);
+        }
+    }
+
+    /// Presses `keys`, waits for `word` and for all that comes with it.
+    fn goes(&mut self, keys: &str, word: &str) {
+        for key in keys.bytes() {
+            self.writer.write_all(&[key]).unwrap();
+            self.writer.flush().unwrap();
+            self.rests();
+        }
+        self.seen(word);
     }
 
     /// Milliseconds from each key to the first bytes of its frame.
     fn delays(&mut self, keys: impl Iterator<Item = u8>) -> Vec<f64> {
         let mut delays = Vec::new();
         for key in keys {
-            while self.frames.try_recv().is_ok() {}
+            while let Ok((_, bytes)) = self.frames.try_recv() {
+                self.shown.process(&bytes);
+            }
             let pressed = Instant::now();
             self.writer.write_all(&[key]).unwrap();
             self.writer.flush().unwrap();
-            if let Ok((at, _)) = self.frames.recv_timeout(Duration::from_secs(1)) {
+            if let Ok((at, bytes)) = self.frames.recv_timeout(Duration::from_secs(1)) {
+                self.shown.process(&bytes);
                 delays.push((at - pressed).as_secs_f64() * 1e3);
             }
             std::thread::sleep(Duration::from_millis(15));
@@ -98,7 +124,7 @@ impl Screen {
 
 fn tell(what: &str, delays: &[f64]) {
     let at = |q: f64| delays.get(((delays.len().max(1) - 1) as f64 * q) as usize).copied().unwrap_or(f64::NAN);
-    println!("{what}: median {:.1} ms, p99 {:.1} ms of {}", at(0.5), at(0.99), delays.len());
+    println!("{what}: p50 {:.1} ms, p99 {:.1} ms of {}", at(0.5), at(0.99), delays.len());
 }
 
 /// Each key must change cells, so that a frame is due: the selection goes down and up.
@@ -119,17 +145,16 @@ fn fitting(model: &str) {
 fn large(rows: usize) {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("large");
-    make(&dir, rows);
-    contexts(&dir);
+    let start = Instant::now();
+    made_up::make(&dir, rows);
+    println!("making the study: {:.1} s", start.elapsed().as_secs_f64());
+    questions(&dir);
     let start = Instant::now();
     let mut screen = Screen::open(&[&dir.display().to_string()], home.path());
     let list = screen.seen("fitted");
     println!("opening a study of {rows} rows x {FEATURES} features: {:.2} s", (list - start).as_secs_f64());
-    std::thread::sleep(Duration::from_secs(2));
-    tell("key to frame", &screen.delays(up_and_down()));
-    screen.delays(std::iter::once(b'/'));
-    let typed = (0..KEYS / 2).map(|i| if i % 4 < 2 { b'1' } else { 0x7f });
-    tell("filter keystroke to frame", &screen.delays(typed));
+    screen.rests();
+    panes(&mut screen);
     let status = std::fs::read_to_string(format!("/proc/{}/status", screen.child.process_id().unwrap_or(0)));
     let anonymous = status.ok().and_then(|s| s.lines().find(|l| l.starts_with("RssAnon")).map(str::to_owned));
     println!(
@@ -139,48 +164,72 @@ fn large(rows: usize) {
     screen.child.kill().unwrap();
 }
 
-/// From asking for a feature to its card with contexts, in this process.
-fn contexts(dir: &Path) {
+/// Keys in every pane; the first of each goes there and says by which words it is known.
+fn panes(screen: &mut Screen) {
+    tell("key to frame, Features", &screen.delays(up_and_down()));
+    screen.delays(std::iter::once(b'/'));
+    let typed = (0..KEYS / 2).map(|i| if i % 4 < 2 { b'1' } else { 0x7f });
+    tell("filter keystroke to frame", &screen.delays(typed));
+    // Each letter asks for the contexts of every feature; in turns with their deletion, so that no list is empty for long.
+    screen.goes("context:", "context:");
+    let asked = made_up::word(17);
+    let letters = asked.bytes().chain(std::iter::repeat_n(0x7f, asked.len())).cycle().take(KEYS / 4);
+    tell("filter over contexts, keystroke to frame", &screen.delays(letters));
+    screen.rests();
+    screen.goes("\u{1b}", "Contexts of #");
+    screen.goes("1\t", "Contexts of #");
+    tell("key to frame, Contexts with heat maps", &screen.delays(up_and_down()));
+    screen.goes("\t", "Feature #");
+    tell("key to frame, Feature", &screen.delays(up_and_down()));
+    screen.goes("1M", "Labels");
+    tell("key to frame, Labels", &screen.delays(up_and_down()));
+    screen.goes("1   C", "Compare #");
+    tell("key to frame, Compare", &screen.delays(up_and_down()));
+    screen.goes("2", "linkage");
+    tell("key to frame, Tree", &screen.delays(up_and_down()));
+    screen.goes("4", "Live");
+    screen.goes("i", "Live");
+    let typed = (0..KEYS).map(|i| if i % 8 < 4 { b'a' } else { 0x7f });
+    tell("key to frame, Live (no model: typing alone)", &screen.delays(typed));
+    screen.goes("\u{1b}", "Live");
+    screen.goes("5", "fewer or more");
+    tell("key to frame, Fit", &screen.delays((0..KEYS).map(|i| if i % 2 == 0 { b'+' } else { b'-' })));
+}
+
+/// From a question to its answer, in this process.
+fn questions(dir: &Path) {
     let (commands, events) = engine::start().unwrap();
     commands.send(Command::OpenStudy(dir.to_path_buf())).unwrap();
     while !matches!(events.recv(), Ok(Event::Features(_))) {}
-    let mut delays: Vec<f64> = (0..FEATURES)
-        .step_by(7)
-        .map(|id| {
-            let asked = Instant::now();
-            commands.send(Command::Inspect(id)).unwrap();
-            while !matches!(events.recv().unwrap(), Event::Card(_)) {}
-            asked.elapsed().as_secs_f64() * 1e3
-        })
-        .collect();
-    delays.sort_by(f64::total_cmp);
-    tell("a feature's contexts", &delays);
+    let ask = |what: &str, all: Vec<Command>, answers: fn(&Event) -> bool| {
+        let mut delays: Vec<f64> = all
+            .into_iter()
+            .map(|command| {
+                let asked = Instant::now();
+                commands.send(command).unwrap();
+                loop {
+                    match events.recv().unwrap() {
+                        Event::Refused(why) => panic!("{what}: {why}"),
+                        event if answers(&event) => break asked.elapsed().as_secs_f64() * 1e3,
+                        _ => {}
+                    }
+                }
+            })
+            .collect();
+        delays.sort_by(f64::total_cmp);
+        tell(what, &delays);
+    };
+    let ids = || (0..FEATURES).step_by(7);
+    ask("a feature's contexts", ids().map(Command::Inspect).collect(), |e| matches!(e, Event::Card(_)));
+    let neurons = (0..20).map(Command::Neuron).collect();
+    ask("a neuron's contexts", neurons, |e| matches!(e, Event::Neuron(_)));
+    let contexts = (0..20).map(|i| Command::Find(Probe::Context(made_up::word(3000 + 31 * i)))).collect();
+    ask("features by what their contexts say", contexts, |e| matches!(e, Event::Found(..)));
+    let labels = (0..10).map(|i| Command::Find(Probe::Label(format!("label {i}")))).collect();
+    ask("features by a label", labels, |e| matches!(e, Event::Found(..)));
+    ask("features against labels", vec![Command::Labels; 5], |e| matches!(e, Event::Labels(_)));
+    let three = (0..10).map(|i| Command::Compare(vec![i, i + 28, i + 56])).collect();
+    ask("three features compared", three, |e| matches!(e, Event::Comparison(_)));
     commands.send(Command::Shutdown).unwrap();
     while events.recv().is_ok() {}
-}
-
-/// A study of made-up activations with a saved fit whose features fire on 2 % of the rows.
-fn make(dir: &Path, rows: usize) {
-    let hook = HookPoint { layer: 0, site: HookSite::MlpPost };
-    let study = Study::import(dir, "made up", hook, rows, NEURONS, &vec![0.5; rows * NEURONS]).unwrap();
-    let noise = |i: usize| (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-    let coefficients: Vec<f32> = (0..FEATURES * rows)
-        .map(|i| if noise(i) % 50 == 0 { (noise(i ^ 0x5555) % 1000) as f32 / 100.0 } else { 0.0 })
-        .collect();
-    let features = SparseColumns {
-        rows: NEURONS,
-        offsets: (0..=FEATURES).map(|j| 2 * j).collect(),
-        indices: (0..FEATURES).flat_map(|j| [(j % 32) as u32, 32 + (j / 32) as u32]).collect(),
-        values: [0.6, 0.8].repeat(FEATURES),
-    };
-    let factors = Factors {
-        features,
-        coefficients: Coefficients::owned(rows, coefficients),
-        relative_error: 0.5,
-        explained_variance: 0.5,
-        sweep: 1,
-        seconds: 1.0,
-        coding: Coding::default(),
-    };
-    study.save_fit("large", hook, &FitConfig { features: FEATURES, ..FitConfig::default() }, &factors).unwrap();
 }

@@ -75,6 +75,11 @@ fn the_tree_is_searched_folded_joined_otherwise_and_turned_into_levels() {
     t.sees("linkage");
     t.keys("t");
     t.sees("Levels 12 →");
+    t.keys("H");
+    t.sees("features of each level");
+    t.keys("\u{15}5 2");
+    t.keys(ENTER);
+    t.sees("Levels 12 → 5 → 2");
     t.keys("t");
     t.sees("Tree of shared neurons");
     t.quits();
@@ -186,6 +191,28 @@ fn two_fits_are_compared_and_switched() {
     t.sees("Fit k6");
     t.keys("1");
     t.sees("Features 6");
+    t.quits();
+}
+
+#[test]
+fn a_sweep_over_k_is_asked_for_and_its_table_copied() {
+    let home = home();
+    home.study(&["6"]);
+    let mut t = home.explore(120, 36, &[]);
+    t.keys("5S");
+    t.sees("15 fits of 5 numbers of features");
+    t.keys("\u{15}3 5");
+    t.keys("\t\u{15}2");
+    t.sees("4 fits of 2 numbers of features");
+    t.keys(ENTER);
+    t.sees("sweep over k 2 of 2");
+    t.sees("seeds 42 to 43, warm");
+    t.sees("stability");
+    t.sees("sweeps again");
+    t.keys("y");
+    t.sees("Markdown");
+    t.keys("t");
+    t.sees("copied");
     t.quits();
 }
 

@@ -56,7 +56,7 @@ impl App {
         effects
     }
 
-    fn answer(&mut self, answer: Answer) -> Vec<Effect> {
+    pub(super) fn answer(&mut self, answer: Answer) -> Vec<Effect> {
         match answer {
             Answer::Stay => Vec::new(),
             Answer::Close => {
@@ -166,6 +166,7 @@ impl App {
             Action::Log => self.show(Overlay::log()),
             Action::Sets => self.show(Overlay::sets(&self.world)),
             Action::Train => self.show(Overlay::train(&self.world)),
+            Action::SweepK => self.show(Overlay::sweep(&self.world)),
             Action::Mouse => {
                 self.mouse = !self.mouse;
                 let state = if self.mouse { "mouse on" } else { "mouse off: the terminal selects text" };

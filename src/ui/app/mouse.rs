@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
-use ratatui::layout::Position;
+use ratatui::layout::{Position, Rect};
 
 use super::{App, Effect};
 use crate::engine::Level;
@@ -33,10 +33,15 @@ impl App {
 
     pub(super) fn mouse_event(&mut self, mouse: MouseEvent) -> Vec<Effect> {
         let at = Position::new(mouse.column, mouse.row);
+        let screen = self.under_dialogs();
         if let Some(overlay) = &mut self.overlay {
             match mouse.kind {
                 MouseEventKind::ScrollUp => overlay.scroll(false),
                 MouseEventKind::ScrollDown => overlay.scroll(true),
+                MouseEventKind::Down(MouseButton::Left) => {
+                    let answer = overlay.click(at, screen, &self.world, &self.keymap);
+                    return self.answer(answer);
+                }
                 _ => {}
             }
             return Vec::new();
@@ -63,6 +68,12 @@ impl App {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// Where dialogs are drawn: over all but the footer.
+    pub(crate) fn under_dialogs(&self) -> Rect {
+        let (width, height) = self.size;
+        Rect::new(0, 0, width, height.saturating_sub(self.layout().footer.height))
     }
 
     fn click_pane(&mut self, pane: PaneId, at: Position, inside: bool) -> Vec<Effect> {

@@ -46,7 +46,7 @@ impl Demo {
             | Command::ExportNotes(path) => {
                 vec![Event::Exported(path.clone())]
             }
-            Command::Levels(_, together) => {
+            Command::Levels(_, together, _) => {
                 let mut levels = self.levels();
                 levels.levels.iter_mut().skip(1).for_each(|level| level.joint = together.then_some((0.7, 0.63)));
                 vec![Event::Levels(Arc::new(levels))]
@@ -77,6 +77,7 @@ impl Demo {
             Command::Fit(_)
             | Command::Refine(_)
             | Command::TrainSae(_)
+            | Command::SweepK(_)
             | Command::Evaluate(_)
             | Command::SaveSession(_)
             | Command::UndoNote

@@ -181,6 +181,26 @@ impl Pane for ComparePane {
         }
     }
 
+    /// A click goes to a line of a column; a second one opens what it leads to.
+    fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
+        let columns = self.columns(cx);
+        let Some((first, _)) = columns.first() else { return Vec::new() };
+        // As it is drawn: a margin, the left column, a rule between two blanks.
+        let right = columns.len() > 1 && usize::from(column.saturating_sub(cx.area.x)) > first + 2;
+        let at = usize::from(right);
+        let lines = columns[at].1.len();
+        let height = usize::from(cx.area.height);
+        let cursor = self.cursor[at].min(lines.saturating_sub(1));
+        let hit = scroll(self.offset[at], cursor, lines, height) + usize::from(row.saturating_sub(cx.area.y));
+        if hit >= lines {
+            return Vec::new();
+        }
+        // The lines stay where they are under the pointer.
+        self.offset[at] = scroll(self.offset[at], cursor, lines, height);
+        (self.right, self.cursor[at]) = (right, hit);
+        if double { self.act(Action::Open, cx).unwrap_or_default() } else { Vec::new() }
+    }
+
     fn entered(&mut self, cx: &Cx) -> Vec<Step> {
         if cx.world.marked.len() < 2 { Vec::new() } else { self.ask(cx) }
     }
@@ -251,6 +271,20 @@ mod tests {
             assert!(stage.app.world.open_neuron.is_some(), "neurons are among the lines: {}", stage.screen());
             stage.keys("esc");
             assert_eq!(stage.app.place(), PaneId::Compare);
+        }
+    }
+
+    #[test]
+    fn lines_are_clicked_and_opened() {
+        for (width, height) in [(120, 36), (80, 24)] {
+            let mut stage = Stage::opened_with(width, height, Profile::Mono, 40);
+            stage.keys("s g space space space C");
+            let (y, x) = stage.find("#1 March").expect("the second feature");
+            stage.click(x, y);
+            assert!(stage.screen().lines().nth(usize::from(y)).unwrap().contains('▌'), "{}", stage.screen());
+            assert_eq!(stage.app.place(), PaneId::Compare);
+            stage.click(x, y);
+            assert_eq!((stage.app.world.selected, stage.app.place()), (Some(1), PaneId::Contexts));
         }
     }
 

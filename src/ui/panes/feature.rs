@@ -5,6 +5,8 @@
 
 mod copied;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -22,6 +24,10 @@ use rows::{Row, rows_of_card, rows_of_neuron};
 enum Link {
     Neuron(usize),
     Feature(usize),
+    /// To all features against labels.
+    Labels,
+    /// The labels that are not listed yet.
+    MoreLabels,
 }
 
 /// The pane.
@@ -31,6 +37,8 @@ pub struct FeaturePane {
     cursor: usize,
     /// All neurons, rather than the heaviest few.
     all: bool,
+    /// All labels, rather than the strongest few.
+    all_labels: bool,
 }
 
 impl FeaturePane {
@@ -38,7 +46,11 @@ impl FeaturePane {
         let width = usize::from(cx.area.width);
         match cx.world.open_neuron {
             Some(_) => cx.world.open_neuron_card().map(|card| rows_of_neuron(card, cx, width)).unwrap_or_default(),
-            None => cx.world.selected_card().map(|card| rows_of_card(card, self.all, cx, width)).unwrap_or_default(),
+            None => cx
+                .world
+                .selected_card()
+                .map(|card| rows_of_card(card, self.all, self.all_labels, cx, width))
+                .unwrap_or_default(),
         }
     }
 
@@ -52,10 +64,15 @@ impl FeaturePane {
         if self.cursor == 0 && at < height { 0 } else { scroll(at.saturating_sub(height / 2), at, rows.len(), height) }
     }
 
-    fn follow(&self, cx: &Cx) -> Vec<Step> {
+    fn follow(&mut self, cx: &Cx) -> Vec<Step> {
         match self.links(cx).get(self.cursor) {
             Some(Link::Neuron(index)) => vec![Step::VisitNeuron(*index)],
             Some(Link::Feature(id)) => vec![Step::Visit(*id)],
+            Some(Link::Labels) => vec![Step::Focus(PaneId::Labels)],
+            Some(Link::MoreLabels) => {
+                self.all_labels = true;
+                Vec::new()
+            }
             None => Vec::new(),
         }
     }
@@ -119,7 +136,7 @@ impl Pane for FeaturePane {
     fn selected(&mut self, cx: &Cx) -> Vec<Step> {
         if cx.world.selected_card().is_none() {
             self.cursor = 0;
-            self.all = false;
+            (self.all, self.all_labels) = (false, false);
         }
         Vec::new()
     }

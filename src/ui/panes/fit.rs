@@ -4,6 +4,8 @@
 
 mod curve;
 mod fits;
+mod points;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod training;
@@ -50,6 +52,8 @@ enum Plot {
     Compared,
     /// What a training leaves unexplained.
     Training,
+    /// A sweep over the number of features.
+    Sweep,
 }
 
 /// Where the parts of the pane are: the lines above, the middle, the list of fits.
@@ -212,6 +216,7 @@ impl FitPane {
         let mut all = vec![Plot::Curve, Plot::AgainstK];
         all.extend(self.compared.as_ref().map(|_| Plot::Compared));
         all.extend(cx.world.training.as_ref().map(|_| Plot::Training));
+        all.extend(cx.world.swept.as_ref().map(|_| Plot::Sweep));
         let at = all.iter().position(|p| *p == self.plot).unwrap_or(0);
         self.plot = all[(at + if forward { 1 } else { all.len() - 1 }) % all.len()];
     }
@@ -243,8 +248,10 @@ impl Pane for FitPane {
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         let mine = [Action::Refit, Action::GoOn, Action::More, Action::Fewer, Action::ShowFit, Action::CompareFit];
-        if action == Action::Train {
-            return training::refusal(cx);
+        match action {
+            Action::Train => return training::refusal("a training", cx),
+            Action::SweepK => return training::refusal("a sweep", cx),
+            _ => {}
         }
         if !mine.contains(&action) {
             return None;
@@ -298,6 +305,10 @@ impl Pane for FitPane {
                 let shown = cx.world.features.as_ref().map(|list| list.fit.clone())?;
                 return Some(vec![Step::Send(Command::CompareFits(shown, fit))]);
             }
+            Action::Copy if self.plot == Plot::Sweep => {
+                let (begun, rows) = cx.world.swept.as_ref()?;
+                return Some(vec![Step::Offer(Box::new(sweep::copies(begun, rows, cx)))]);
+            }
             Action::Copy => {
                 let lines: Vec<String> = cx
                     .world
@@ -312,6 +323,27 @@ impl Pane for FitPane {
         Some(Vec::new())
     }
 
+    /// A click goes to a fit of the list; a second one shows it.
+    fn click(&mut self, _: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
+        let all = fits::listed(cx);
+        let list = parts(self.plot, all.len(), cx.area).list;
+        let height = usize::from(list.height).saturating_sub(1);
+        let cursor = self.cursor.min(all.len().saturating_sub(1));
+        let Some(line) = usize::from(row).checked_sub(usize::from(list.y) + 1).filter(|l| *l < height) else {
+            return Vec::new();
+        };
+        let hit = scroll(0, cursor, all.len(), height) + line;
+        if hit >= all.len() {
+            return Vec::new();
+        }
+        self.cursor = hit;
+        match self.refusal(Action::ShowFit, cx) {
+            None if double => self.act(Action::ShowFit, cx).unwrap_or_default(),
+            Some(why) if double => vec![Step::Say(Level::Warn, why)],
+            _ => Vec::new(),
+        }
+    }
+
     fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
         match event {
             Event::FitsCompared(found) => {
@@ -321,7 +353,8 @@ impl Pane for FitPane {
             Event::Study(_) | Event::Closed if cx.world.features.is_none() => *self = Self::default(),
             Event::Started(Job::Fit) => self.plot = Plot::Curve,
             Event::Training(_) => self.plot = Plot::Training,
-            Event::Closed if self.plot == Plot::Training => self.plot = Plot::Curve,
+            Event::SweepBegun(_) => self.plot = Plot::Sweep,
+            Event::Closed if matches!(self.plot, Plot::Training | Plot::Sweep) => self.plot = Plot::Curve,
             _ => {}
         }
         if matches!(event, Event::Study(_) | Event::Failed(Job::Fit, _)) {
@@ -341,8 +374,9 @@ impl Pane for FitPane {
                 &nothing_yet(cx, what, "The error curve appears here with the first sweep of the fit."),
             );
         }
-        let summary = match (self.plot, &cx.world.training) {
-            (Plot::Training, Some((entry, points))) => training::summary(entry, points, width, cx),
+        let summary = match (self.plot, &cx.world.training, &cx.world.swept) {
+            (Plot::Training, Some((entry, points)), _) => training::summary(entry, points, width, cx),
+            (Plot::Sweep, _, Some((begun, rows))) => sweep::summary(begun, rows, width, cx),
             _ => self.summary(cx, width),
         };
         for (i, line) in summary.iter().enumerate() {
@@ -353,6 +387,7 @@ impl Pane for FitPane {
             (Plot::Compared, Some(found)) => fits::compared(found, self.scrolled, parts.middle, cx, buf),
             (Plot::AgainstK, _) => fits::against_k(cx, parts.middle, buf),
             (Plot::Training, _) => training::curve(parts.middle, cx, buf),
+            (Plot::Sweep, _) => sweep::view(parts.middle, cx, buf),
             _ if cx.world.sweeps.is_empty() => {
                 put(buf, parts.middle, 1, &Line::styled(" the curve appears with the first sweep", cx.theme.dim()));
             }

@@ -22,6 +22,7 @@ pub mod palette;
 pub mod sets;
 pub mod start;
 pub mod steer;
+pub mod sweep;
 pub mod train;
 pub mod tree;
 

@@ -5,7 +5,7 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
 use ratatui::symbols::border;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Widget};
@@ -14,6 +14,7 @@ use super::help::HelpBox;
 use super::log::LogDrawer;
 use super::palette::PaletteBox;
 use super::sets::SetsBox;
+use super::sweep::SweepBox;
 use super::train::TrainBox;
 use super::{Copies, PaneId, put};
 use crate::disk;
@@ -39,6 +40,8 @@ pub enum Overlay {
     Sets(SetsBox),
     /// What an autoencoder is trained with.
     Train(TrainBox),
+    /// What a sweep over the number of features is asked for.
+    Sweep(SweepBox),
     /// A line is asked for.
     Ask(Question, LineInput),
     /// Quit although these run?
@@ -132,6 +135,11 @@ impl Overlay {
         Self::Train(TrainBox::new(world))
     }
 
+    /// What a sweep over the number of features is asked for.
+    pub fn sweep(world: &World) -> Self {
+        Self::Sweep(SweepBox::new(world))
+    }
+
     /// A line, which begins as `now`.
     pub fn ask(question: Question, now: &str) -> Self {
         Self::Ask(question, LineInput::new(now))
@@ -152,6 +160,7 @@ impl Overlay {
             Self::Palette(palette) => palette.key(key),
             Self::Sets(sets) => sets.key(key, world, keymap),
             Self::Train(train) => train.key(key),
+            Self::Sweep(sweep) => sweep.key(key, world),
             Self::Log(log) => log.key(key, world, keymap),
             Self::Ask(question, input) => match key.code {
                 KeyCode::Enter => Answer::Send(Box::new(question.command(input.text().trim()))),
@@ -182,6 +191,7 @@ impl Overlay {
             Self::Palette(palette) => palette.paste(pasted),
             Self::Ask(_, input) => input.paste(pasted),
             Self::Train(train) => train.paste(pasted),
+            Self::Sweep(sweep) => sweep.paste(pasted),
             Self::Log(_) | Self::Quit(_) | Self::Copy(_) | Self::Sets(_) => {}
         }
     }
@@ -193,8 +203,29 @@ impl Overlay {
             Self::Palette(palette) => palette.scroll(down),
             Self::Log(log) => log.scroll(down),
             Self::Sets(sets) => sets.scroll(down),
-            Self::Ask(..) | Self::Train(_) | Self::Quit(_) | Self::Copy(_) => {}
+            Self::Train(train) => train.scroll(down),
+            Self::Sweep(sweep) => sweep.scroll(down),
+            Self::Ask(..) | Self::Quit(_) | Self::Copy(_) => {}
         }
+    }
+
+    /// A click: on a field or a line of a list it goes there, on the line that the cursor is on already it does what enter does.
+    pub fn click(&mut self, at: Position, screen: Rect, world: &World, keymap: &Keymap) -> Answer {
+        let enter = KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE);
+        let again = match self {
+            Self::Palette(palette) => palette.click(at, screen),
+            Self::Sets(sets) => sets.click(at, screen, world),
+            Self::Train(train) => {
+                train.click(at.y, screen);
+                false
+            }
+            Self::Sweep(sweep) => {
+                sweep.click(at.y, screen);
+                false
+            }
+            Self::Copy(_) | Self::Help(_) | Self::Log(_) | Self::Ask(..) | Self::Quit(_) => false,
+        };
+        if again { self.key(enter, world, keymap) } else { Answer::Stay }
     }
 
     /// Draws over `screen`.
@@ -204,6 +235,7 @@ impl Overlay {
             Self::Palette(palette) => palette.view(app, screen, buf),
             Self::Sets(sets) => sets.view(app, screen, buf),
             Self::Train(train) => train.view(app, screen, buf),
+            Self::Sweep(sweep) => sweep.view(app, screen, buf),
             Self::Log(log) => log.view(app, screen, buf),
             Self::Ask(question, input) => {
                 let area = dialog(screen, 68, 5);
@@ -280,6 +312,12 @@ pub fn dialog(screen: Rect, width: u16, height: u16) -> Rect {
     Rect::new(screen.x + (screen.width - width) / 2, screen.y + (screen.height - height) / 3, width, height)
 }
 
+/// What [`frame`] returns for `area`: where its lines are.
+pub fn inside(area: Rect) -> Rect {
+    let inner = Block::bordered().inner(area);
+    Rect { x: inner.x + u16::from(inner.width > 2), width: inner.width.saturating_sub(2), ..inner }
+}
+
 /// Clears `area`, draws a titled border and returns the inside.
 pub fn frame(title: &str, area: Rect, theme: &Theme, buf: &mut Buffer) -> Rect {
     let area = area.intersection(buf.area);
@@ -288,7 +326,6 @@ pub fn frame(title: &str, area: Rect, theme: &Theme, buf: &mut Buffer) -> Rect {
         .border_set(border::ROUNDED)
         .border_style(theme.accent())
         .title(Span::styled(format!(" {title} "), theme.title(true)));
-    let inner = block.inner(area);
     block.render(area, buf);
-    Rect { x: inner.x + u16::from(inner.width > 2), width: inner.width.saturating_sub(2), ..inner }
+    inside(area)
 }

@@ -4,10 +4,10 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
 use nucleo_matcher::{Config, Matcher, Utf32Str};
 use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 
-use super::overlay::{Answer, dialog, frame};
+use super::overlay::{Answer, dialog, frame, inside};
 use super::{PaneId, put, scroll};
 use crate::ui::action::{ACTIONS, Action, ActionInfo};
 use crate::ui::app::App;
@@ -85,9 +85,28 @@ impl PaletteBox {
         self.selected = if down { (self.selected + 1).min(last) } else { self.selected.saturating_sub(1) };
     }
 
+    fn area(screen: Rect) -> Rect {
+        dialog(screen, 108, screen.height.saturating_sub(4).min(20))
+    }
+
+    /// A click on a command goes to it; true where it was there already.
+    pub(super) fn click(&mut self, at: Position, screen: Rect) -> bool {
+        let inner = inside(Self::area(screen));
+        let height = usize::from(inner.height).saturating_sub(1).max(1);
+        let count = self.found().len();
+        if !inner.contains(at) || at.y == inner.y {
+            return false;
+        }
+        let hit = scroll(0, self.selected, count, height) + usize::from(at.y - inner.y) - 1;
+        let again = hit == self.selected && hit < count;
+        if hit < count {
+            self.selected = hit;
+        }
+        again
+    }
+
     pub(super) fn view(&self, app: &App, screen: Rect, buf: &mut Buffer) {
-        let area = dialog(screen, 108, screen.height.saturating_sub(4).min(20));
-        let inner = frame("Commands", area, &app.theme, buf);
+        let inner = frame("Commands", Self::area(screen), &app.theme, buf);
         let width = usize::from(inner.width);
         let mut head = vec![Span::styled(": ", app.theme.accent())];
         head.extend(self.query.line(&app.theme, width.saturating_sub(2)).spans);
@@ -140,5 +159,20 @@ mod tests {
     #[test]
     fn only_what_lives_here_is_offered() {
         assert!(typed("").found().iter().all(|info| info.lives_in(PaneId::Features)));
+    }
+
+    #[test]
+    fn a_command_is_clicked_and_a_second_click_does_it() {
+        let mut stage = crate::ui::stage::Stage::opened(80, 24, crate::ui::theme::Profile::Mono);
+        stage.keys(":");
+        let (y, x) = stage.find("neurons ").expect("a command in sight");
+        stage.click(x, y);
+        let chosen = match &stage.app.overlay {
+            Some(crate::ui::panes::overlay::Overlay::Palette(p)) => p.found()[p.selected].name,
+            other => panic!("the palette stays: {other:?}"),
+        };
+        assert_eq!(chosen, "neurons");
+        stage.click(x, y);
+        assert!(stage.app.overlay.is_none() && stage.app.place() == PaneId::Feature, "{}", stage.screen());
     }
 }

@@ -2,10 +2,10 @@
 
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 
-use super::overlay::{Answer, dialog, frame};
+use super::overlay::{Answer, dialog, frame, inside};
 use super::{PaneId, motion, put, scroll};
 use crate::engine::{Command, SetKind, StudyInfo};
 use crate::ui::action::Action;
@@ -117,10 +117,30 @@ impl SetsBox {
         self.cursor = if down { self.cursor + 1 } else { self.cursor.saturating_sub(1) };
     }
 
+    fn area(count: usize, screen: Rect) -> Rect {
+        dialog(screen, 96, (count as u16 + 4).min(screen.height))
+    }
+
+    /// A click on a set goes to it; true where it was there already.
+    pub(super) fn click(&mut self, at: Position, screen: Rect, world: &World) -> bool {
+        let count = entries(world).len();
+        let inner = inside(Self::area(count, screen));
+        let height = usize::from(inner.height).saturating_sub(1).max(1);
+        let cursor = self.cursor.min(count.saturating_sub(1));
+        if !inner.contains(at) || usize::from(at.y - inner.y) >= height {
+            return false;
+        }
+        let hit = scroll(0, cursor, count, height) + usize::from(at.y - inner.y);
+        if hit < count {
+            (self.cursor, self.problem) = (hit, None);
+        }
+        hit == cursor && hit < count
+    }
+
     pub(super) fn view(&self, app: &App, screen: Rect, buf: &mut Buffer) {
         let (world, theme) = (&app.world, &app.theme);
         let all = entries(world);
-        let area = dialog(screen, 96, (all.len() as u16 + 4).min(screen.height));
+        let area = Self::area(all.len(), screen);
         let hook = world.study.as_ref().map_or_else(String::new, |study| format!(" at {}", study.hook));
         let inner = frame(&format!("Directions{hook}"), area, theme, buf);
         let width = usize::from(inner.width);

@@ -5,7 +5,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::overlay::{Answer, dialog, frame};
+use super::overlay::{Answer, dialog, frame, inside};
 use super::put;
 use crate::engine::{Command, TrainConfig};
 use crate::study::SaeEntry;
@@ -24,6 +24,8 @@ const FIELDS: [(&str, &str); 3] = [
 /// Cells of a field's name, and of its value.
 const NAME: usize = 10;
 const VALUE: usize = 10;
+/// Of the whole, with its border.
+const SIZE: (u16, u16) = (66, 8);
 
 /// Its state.
 #[derive(Debug)]
@@ -85,6 +87,20 @@ impl TrainBox {
         self.problem = None;
     }
 
+    /// The wheel goes from field to field.
+    pub(super) fn scroll(&mut self, down: bool) {
+        self.at = if down { (self.at + 1).min(FIELDS.len() - 1) } else { self.at.saturating_sub(1) };
+    }
+
+    /// A click goes to a field.
+    pub(super) fn click(&mut self, row: u16, screen: Rect) {
+        let inner = inside(dialog(screen, SIZE.0, SIZE.1));
+        let hit = usize::from(row.wrapping_sub(inner.y));
+        if hit < FIELDS.len() && hit < usize::from(inner.height) {
+            self.at = hit;
+        }
+    }
+
     /// What comes of it, in a line.
     fn outlook(&self, world: &World) -> Result<String, String> {
         let config = self.config()?;
@@ -101,7 +117,7 @@ impl TrainBox {
     pub(super) fn view(&self, app: &App, screen: Rect, buf: &mut Buffer) {
         let theme = &app.theme;
         let hook = app.world.study.as_ref().map_or_else(String::new, |study| format!(" at {}", study.hook));
-        let area = dialog(screen, 66, 8);
+        let area = dialog(screen, SIZE.0, SIZE.1);
         let inner = frame(&format!("Train an autoencoder{hook}"), area, theme, buf);
         let width = usize::from(inner.width);
         for (i, (name, what)) in FIELDS.into_iter().enumerate() {

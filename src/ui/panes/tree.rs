@@ -66,7 +66,7 @@ pub struct TreePane {
     shared_at: Option<Duration>,
     /// The cursor of the panel, when it is in there.
     inside: Option<usize>,
-    /// The height to cut at, being typed.
+    /// The height to cut at, or the levels' sizes, being typed.
     cutting: Option<LineInput>,
     query: LineInput,
     typing: bool,
@@ -162,12 +162,16 @@ impl Pane for TreePane {
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         if self.levels.on {
-            let dendrogram = takes_part(action) || action == Action::CutAt;
             let walk =
                 matches!(action, Action::Fold | Action::FoldMore | Action::FoldLess | Action::Open | Action::Filter);
             let search = matches!(action, Action::NextMatch | Action::PreviousMatch);
             return match () {
-                () if dendrogram => Some(format!("that is for the dendrogram: {} shows it", cx.key(Action::TreeKind))),
+                () if takes_part(action) => {
+                    Some(format!("that is for the dendrogram: {} shows it", cx.key(Action::TreeKind)))
+                }
+                () if action == Action::CutAt && !cx.world.features.as_ref().is_some_and(|list| list.finished) => {
+                    Some("levels are found once the fit has ended".to_owned())
+                }
                 () if walk && self.levels.is_empty() => Some("no levels yet".to_owned()),
                 () if search && self.query.text().is_empty() => Some("nothing is searched for".to_owned()),
                 () => None,
@@ -215,7 +219,8 @@ impl Pane for TreePane {
 
     fn typing_hints(&self) -> Vec<(&'static str, &'static str)> {
         if self.cutting.is_some() {
-            return vec![("enter", "cuts"), ("esc", "leaves it")];
+            let what = if self.levels.on { "finds the levels" } else { "cuts" };
+            return vec![("enter", what), ("esc", "leaves it")];
         }
         vec![("enter", "goes there"), ("down", "next"), ("esc", "leaves it")]
     }
@@ -239,6 +244,11 @@ impl Pane for TreePane {
             Action::Linkage => return Some(self.next_linkage(cx)),
             Action::Overlap => return Some(self.next_overlap(cx)),
             Action::Export => return Some(self.export(cx)),
+            Action::CutAt => {
+                self.ask_cut(cx);
+                self.settle(cx);
+                return Some(Vec::new());
+            }
             Action::SteerWith | Action::SuppressWith | Action::Ablate if self.levels.on => {
                 let features: Vec<(usize, f32)> = self.levels.features().into_iter().map(|id| (id, 1.0)).collect();
                 let negative = action == Action::SuppressWith;
@@ -266,11 +276,6 @@ impl Pane for TreePane {
             Action::Right => self.sideways(true, cx),
             Action::Open => Some(self.open(cx)),
             Action::Fold => Some(self.toggle(cx)),
-            Action::CutAt => {
-                self.ask_cut();
-                self.settle(cx);
-                Some(Vec::new())
-            }
             Action::FoldMore => Some(self.fold_to(true, cx)),
             Action::FoldLess => Some(self.fold_to(false, cx)),
             Action::SteerWith | Action::SuppressWith | Action::Ablate => self.steer(action),

@@ -16,7 +16,7 @@ const HISTOGRAM: usize = 4;
 /// Neurons shown before all are asked for.
 const NEURONS: usize = 8;
 
-/// Labels shown.
+/// Labels shown before all are asked for.
 const LABELS: usize = 6;
 
 /// A line, and what it leads to.
@@ -145,7 +145,7 @@ fn neurons(card: &FeatureCard, all: bool, cx: &Cx, width: usize) -> Vec<Row> {
     rows
 }
 
-fn labels(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
+fn labels(card: &FeatureCard, all: bool, cx: &Cx, width: usize) -> Vec<Row> {
     if card.labels.is_empty() {
         return Vec::new();
     }
@@ -154,13 +154,19 @@ fn labels(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
     let cells = width.saturating_sub(31).clamp(2, 16);
     // To the largest: a feature of many labels has small shares of each.
     let most = card.labels.iter().map(|l| l.mass).fold(0.0, f32::max);
-    for label in card.labels.iter().take(LABELS) {
-        rows.push(plain(Line::from(vec![
+    let shown = if all { card.labels.len() } else { LABELS.min(card.labels.len()) };
+    for label in &card.labels[..shown] {
+        let line = Line::from(vec![
             Span::raw(format!("  {} ", text::pad(&text::label(&text::clean(&label.label), 12), 12))),
             Span::styled(bar(label.mass, most, cells), theme.bar()),
             Span::raw(text::pad_left(&text::percent(label.mass), 6)),
             Span::styled(format!(" ({})", text::percent(label.base)), theme.dim()),
-        ])));
+        ]);
+        rows.push(Row { link: Some(Link::Labels), line });
+    }
+    if card.labels.len() > shown {
+        let more = format!("  {} more: {}", card.labels.len() - shown, cx.key(Action::Open));
+        rows.push(Row { link: Some(Link::MoreLabels), line: Line::styled(more, theme.dim()) });
     }
     rows
 }
@@ -219,7 +225,8 @@ fn noted(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
     rows
 }
 
-pub(super) fn rows_of_card(card: &FeatureCard, all: bool, cx: &Cx, width: usize) -> Vec<Row> {
+/// `all` neurons and `all_labels`, rather than the first few of each.
+pub(super) fn rows_of_card(card: &FeatureCard, all: bool, all_labels: bool, cx: &Cx, width: usize) -> Vec<Row> {
     let tall = usize::from(cx.area.height) >= 26;
     let mut rows = facts(card, cx, width);
     rows.extend(noted(card, cx, width));
@@ -236,7 +243,7 @@ pub(super) fn rows_of_card(card: &FeatureCard, all: bool, cx: &Cx, width: usize)
         neurons(card, all, cx, width),
         histogram(&card.histogram, card.peak, cx, width),
         related(card, cx, width),
-        labels(card, cx, width),
+        labels(card, all_labels, cx, width),
     ];
     for section in sections.into_iter().filter(|s| !s.is_empty()) {
         if tall {

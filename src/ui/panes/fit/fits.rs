@@ -2,12 +2,12 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Axis, Chart, Dataset, GraphType, Widget};
 
+use super::points::{self, Series};
 use crate::analysis::matching::{Alone, FitComparison};
 use crate::study::FitEntry;
+use crate::ui::panes::sweep::settings;
 use crate::ui::panes::{Cx, put};
 use crate::ui::text;
 
@@ -41,64 +41,21 @@ pub(super) fn line(fit: &FitEntry, selected: bool, width: usize, cx: &Cx) -> Lin
     ])
 }
 
-/// Relative error of every finished fit against its number of features.
+/// Relative error of every finished fit against its number of features. A line joins fits that differ in that number alone (and
+/// in their seed): of fits with other settings the error says something else.
 pub(super) fn against_k(cx: &Cx, area: Rect, buf: &mut Buffer) {
-    let mut points: Vec<(f64, f64)> =
-        listed(cx).iter().filter_map(|f| Some((f.config.features as f64, f.relative_error?))).collect();
-    points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    points.retain(|p| p.1.is_finite());
-    let (Some(first), Some(last)) = (points.first().copied(), points.last().copied()) else { return };
-    if area.height < 4 || area.width < 20 {
-        return;
-    }
-    let low = points.iter().map(|p| p.1).fold(f64::INFINITY, f64::min);
-    let high = points.iter().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
-    let margin = ((high - low) * 0.08).max(1e-3);
-    let (low, high) = ((low - margin).max(0.0), high + margin);
-    let theme = cx.theme;
-    // Round numbers a little beyond the ends, so that nothing lies on an edge.
-    let round = step(last.0 - first.0);
-    let pad = ((last.0 - first.0) * 0.04).max(round / 4.0);
-    let left = (((first.0 - pad) / round).floor() * round).max(0.0);
-    let right = ((last.0 + pad) / round).ceil() * round;
-    let title = Line::styled("relative error against the number of features", theme.dim());
-    put(buf, area, 0, &title);
-    let area = Rect { y: area.y + 1, height: area.height - 1, ..area };
-    // The best of each number of features makes the line; every fit is a dot.
-    let mut best: Vec<(f64, f64)> = Vec::new();
-    for &point in &points {
-        if best.last().is_none_or(|b| b.0 < point.0) {
-            best.push(point);
+    let width = cx.world.study.as_ref().map_or(0, |study| study.width);
+    let mut series: Vec<Series> = Vec::new();
+    for fit in listed(cx) {
+        let Some(error) = fit.relative_error.filter(|e| e.is_finite()) else { continue };
+        let name = settings(&fit.config, width);
+        let point = (fit.config.features as f64, error);
+        match series.iter_mut().find(|s| s.name == name) {
+            Some(one) => one.points.push(point),
+            None => series.push(Series { name, points: vec![point] }),
         }
     }
-    let line = Dataset::default().data(&best).marker(Marker::Braille).graph_type(GraphType::Line).style(theme.dim());
-    // A whole cell each: a few dots are not seen on a small screen.
-    let dots = Dataset::default()
-        .data(&points)
-        .marker(Marker::Custom('●'))
-        .graph_type(GraphType::Scatter)
-        .style(theme.accent());
-    let label = |t: String| Span::styled(t, theme.dim());
-    let x = Axis::default()
-        .bounds([left, right])
-        .labels([
-            label(text::count(left as usize)),
-            label(text::count(((left + right) / 2.0) as usize)),
-            label(text::count(right as usize)),
-        ])
-        .style(theme.rule(false));
-    let y = Axis::default()
-        .bounds([low, high])
-        .labels([label(format!("{low:.3}")), label(format!("{:.3}", (low + high) / 2.0)), label(format!("{high:.3}"))])
-        .style(theme.rule(false));
-    Chart::new(vec![line, dots]).x_axis(x).y_axis(y).legend_position(None).render(area.intersection(buf.area), buf);
-}
-
-/// A round step of which a span has about six.
-fn step(span: f64) -> f64 {
-    let rough = (span / 6.0).max(1.0);
-    let power = 10f64.powf(rough.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= rough).unwrap_or(rough)
+    points::draw("error against features", &mut series, cx, area, buf);
 }
 
 /// Two fits compared: what is the same, what one has alone.

@@ -76,3 +76,33 @@ fn fits_are_listed_plotted_compared_and_switched() {
         assert!(stage.screen().contains("it is the one on show"), "{}", stage.screen());
     }
 }
+
+#[test]
+fn fits_of_other_settings_are_another_line_with_its_name() {
+    let mut stage = three_fits(120, 36);
+    stage.keys("right");
+    assert!(stage.screen().contains("● λ 0.1, 5 % of 1,536 neurons") && !stage.screen().contains('○'), "one line");
+    let mut study = stage.demo.study();
+    let mut fit = study.fits[0].clone();
+    (fit.name, fit.config.features, fit.config.l1, fit.relative_error) = ("sparse".to_owned(), 80, 0.3, Some(0.5));
+    study.fits.push(fit);
+    stage.event(Event::Study(Box::new(study)));
+    let screen = stage.screen();
+    assert!(screen.contains("λ 0.1, 5 % of 1,536") && screen.contains("λ 0.3, 5 % of 1,536"), "{screen}");
+    assert!(screen.contains('○'), "a mark of its own: {screen}");
+}
+
+#[test]
+fn a_fit_is_clicked_and_shown() {
+    for (width, height) in [(120, 36), (60, 18)] {
+        let mut stage = three_fits(width, height);
+        let (y, x) = stage.find("bcd-k40   ").or_else(|| stage.find("k20")).expect("a fit of the list");
+        stage.click(x, y);
+        let line = stage.screen().lines().nth(usize::from(y)).unwrap_or_default().to_owned();
+        assert!(line.starts_with('▌'), "{}", stage.screen());
+        assert!(!stage.sent.iter().any(|c| matches!(c, Command::ShowFit(_))));
+        let (y, x) = stage.find("k20").expect("another fit");
+        stage.click(x, y).click(x, y);
+        assert!(stage.sent.iter().any(|c| matches!(c, Command::ShowFit(name) if name == "k20")), "{:?}", stage.sent);
+    }
+}

@@ -11,15 +11,18 @@ use crate::ui::action::Action;
 use crate::ui::panes::{Cx, put};
 use crate::ui::text;
 
-/// Why none can be trained now.
-pub(super) fn refusal(cx: &Cx) -> Option<String> {
+/// Why `what`, a training or a sweep over k, cannot begin now: either takes all rows and all cores.
+pub(super) fn refusal(what: &str, cx: &Cx) -> Option<String> {
     let (world, cancel) = (cx.world, cx.key(Action::Cancel));
     match () {
         () if world.study.is_none() => Some(format!("no study is open: {} opens one", cx.key(Action::Start))),
-        () if world.job(Job::Collect).is_some() => Some("collecting goes on: a training needs all rows".to_owned()),
+        () if world.job(Job::Collect).is_some() => Some(format!("collecting goes on: {what} needs all rows")),
         () if world.fitting() => Some(format!("a fit is running: {cancel} cancels it")),
         () if world.job(Job::Train).is_some() => {
             Some(format!("one is being trained: {cancel} stops it, and what it learnt is kept"))
+        }
+        () if world.job(Job::Sweep).is_some() => {
+            Some(format!("a sweep over k is under way: {cancel} stops it, and its rows stay on show"))
         }
         () => None,
     }

@@ -109,3 +109,12 @@ fn from_steer_and_live_the_list_under_them_is_turned() {
     stage.keys("3 D g enter");
     assert_eq!(shown(&stage), Some(&SetKind::FIT));
 }
+
+#[test]
+fn a_set_is_clicked_and_a_second_click_lists_it() {
+    let mut stage = Stage::opened(80, 24, Profile::Mono);
+    stage.keys("D");
+    let (y, x) = stage.find("kmeans").expect("a set");
+    stage.click(x, y).click(x, y);
+    assert!(stage.sent.iter().any(|c| matches!(c, Command::ShowSet(SetKind::KMeans))), "{:?}", stage.sent);
+}

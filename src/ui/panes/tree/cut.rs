@@ -1,4 +1,4 @@
-//! The dendrogram cut at a height that is typed.
+//! The dendrogram cut at a height that is typed; the same line takes the levels' sizes.
 
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::text::{Line, Span};
@@ -18,7 +18,11 @@ struct Cut {
 
 impl TreePane {
     /// Begins to ask for the height, with the one that it is cut at now.
-    pub(super) fn ask_cut(&mut self) {
+    pub(super) fn ask_cut(&mut self, cx: &Cx) {
+        if self.levels.on {
+            self.cutting = Some(self.levels.ask_sizes(cx));
+            return;
+        }
         let now = Some(self.folds.height).filter(|h| h.is_finite());
         let now = now.map_or_else(String::new, |h| ((h * 1000.0).round() / 1000.0).to_string());
         self.cutting = Some(LineInput::new(&now));
@@ -32,6 +36,16 @@ impl TreePane {
     pub(super) fn cut_key(&mut self, key: KeyEvent, cx: &Cx) -> Option<Vec<Step>> {
         match key.code {
             KeyCode::Esc => self.cutting = None,
+            KeyCode::Enter if self.levels.on => {
+                let typed = self.cutting.as_ref()?.text().to_owned();
+                return Some(match self.levels.take_sizes(&typed, cx) {
+                    Ok(steps) => {
+                        self.cutting = None;
+                        steps
+                    }
+                    Err(problem) => vec![Step::Say(Level::Warn, problem)],
+                });
+            }
             KeyCode::Enter => {
                 let Some(height) = self.typed_height() else {
                     let said = "a height is a number from 0 to 1, such as 0.85".to_owned();

@@ -4,6 +4,7 @@
 //! Invariant: a row is named by its path, because a feature can be a child of several.
 
 mod search;
+mod sizes;
 mod view;
 
 use std::collections::{BTreeSet, HashSet};
@@ -30,6 +31,8 @@ pub(super) struct LevelsView {
     growth: Growth,
     /// Tuned together.
     together: bool,
+    /// Features of each level, as they were typed; empty: by halves.
+    sizes: Vec<usize>,
     levels: Option<Arc<Levels>>,
     /// The snapshot they are of: fit and sweep.
     of: Option<(String, usize)>,
@@ -80,8 +83,8 @@ fn paths(levels: &Levels, is_open: impl Fn(&[usize]) -> bool) -> Vec<Vec<usize>>
 impl LevelsView {
     /// As it was chosen to be, with nothing on show: for another study.
     pub fn anew(self) -> Self {
-        let Self { on, growth, together, left, .. } = self;
-        Self { on, growth, together, left, ..Self::default() }
+        let Self { on, growth, together, sizes, left, .. } = self;
+        Self { on, growth, together, sizes, left, ..Self::default() }
     }
 
     /// What is remembered from one run to the next.
@@ -93,13 +96,14 @@ impl LevelsView {
             cursor: self.rows.get(self.cursor).cloned().unwrap_or_default(),
         });
         let left = left.as_ref().or(self.left.as_ref());
-        json!({ "on": self.on, "growth": self.growth, "together": self.together, "left": left })
+        json!({ "on": self.on, "growth": self.growth, "together": self.together, "sizes": self.sizes, "left": left })
     }
 
     pub fn restore(&mut self, session: &Value) {
         self.on = session["on"].as_bool().unwrap_or(self.on);
         self.growth = serde_json::from_value(session["growth"].clone()).unwrap_or(self.growth);
         self.together = session["together"].as_bool().unwrap_or(self.together);
+        self.sizes = serde_json::from_value(session["sizes"].clone()).unwrap_or_default();
         self.left = serde_json::from_value(session["left"].clone()).ok();
     }
 
@@ -112,7 +116,7 @@ impl LevelsView {
         }
         let of = Some(newest);
         *self = Self { on: true, of, asked: true, ..std::mem::take(self).anew() };
-        vec![Step::Send(Command::Levels(self.growth, self.together))]
+        vec![Step::Send(Command::Levels(self.growth, self.together, self.fitting_sizes(cx)))]
     }
 
     /// The other rule for p.

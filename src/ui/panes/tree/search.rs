@@ -53,15 +53,20 @@ impl TreePane {
 
     /// What the search line leaves to the levels.
     pub(super) fn above_search<'a>(&self, cx: &Cx<'a>) -> Cx<'a> {
-        let taken = u16::from(self.is_searching() && cx.area.height > 1);
+        let taken = u16::from((self.is_searching() || self.cutting.is_some()) && cx.area.height > 1);
         Cx { area: Rect { height: cx.area.height - taken, ..cx.area }, ..*cx }
     }
 
-    /// The search line under the levels.
+    /// The search line, or that of their sizes, under the levels.
     pub(super) fn draw_search(&self, cx: &Cx, buf: &mut Buffer) {
-        if self.is_searching() && cx.area.height > 1 {
-            let line = search_line(self, usize::from(cx.area.width), cx);
-            put(buf, cx.area, usize::from(cx.area.height) - 1, &line);
+        if cx.area.height < 2 {
+            return;
+        }
+        let (width, last) = (usize::from(cx.area.width), usize::from(cx.area.height) - 1);
+        match &self.cutting {
+            Some(input) => put(buf, cx.area, last, &self.levels.sizes_line(input, width, cx)),
+            None if self.is_searching() => put(buf, cx.area, last, &search_line(self, width, cx)),
+            None => {}
         }
     }
 

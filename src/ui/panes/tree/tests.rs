@@ -52,10 +52,10 @@ fn the_rule_for_p_and_the_linkage_have_a_key() {
     stage.keys("K");
     assert!(matches!(stage.sent.last(), Some(Command::Tree(_, Linkage::Complete))), "{:?}", stage.sent.last());
     stage.keys("t K");
-    let fixed = |c: &Command| matches!(c, Command::Levels(Growth::Fixed, false));
+    let fixed = |c: &Command| matches!(c, Command::Levels(Growth::Fixed, false, _));
     assert!(stage.sent.iter().any(fixed));
     stage.keys("O");
-    assert!(matches!(stage.sent.last(), Some(Command::Levels(Growth::Fixed, true))), "{:?}", stage.sent.last());
+    assert!(matches!(stage.sent.last(), Some(Command::Levels(Growth::Fixed, true, _))), "{:?}", stage.sent.last());
     assert!(stage.screen().contains("· tuned") && stage.screen().contains("63% (70% untuned)"), "{}", stage.screen());
     // Back in the dendrogram, the features can be steered with in three ways.
     stage.keys("t g l l l c").keys("2 E");
@@ -319,7 +319,7 @@ fn measure_search_and_levels_are_remembered_and_folds_only_for_their_fit() {
         other
     };
     let again = opened(None);
-    assert!(again.sent.contains(&Command::Levels(Growth::Fixed, true)), "{:?}", again.sent);
+    assert!(again.sent.contains(&Command::Levels(Growth::Fixed, true, Vec::new())), "{:?}", again.sent);
     assert!(again.sent.iter().any(|c| matches!(c, Command::Tree(Overlap::Jaccard, Linkage::Complete))));
     assert_eq!(again.app.session()["panes"]["Tree"], session["panes"]["Tree"]);
     let elsewhere = opened(Some("k40-other"));
@@ -477,5 +477,32 @@ fn the_levels_are_searched_at_every_depth() {
         assert!(!stage.screen().contains("n next"), "{}", stage.screen());
         stage.keys("/").type_text("xyzzy").keys("enter");
         assert!(stage.screen().contains("0 features"), "{}", stage.screen());
+    }
+}
+
+#[test]
+fn sizes_of_levels_are_typed_and_kept() {
+    let asked = |stage: &Stage| match stage.sent.iter().rev().find(|c| matches!(c, Command::Levels(..))) {
+        Some(Command::Levels(_, _, sizes)) => sizes.clone(),
+        _ => panic!("no levels were asked for"),
+    };
+    for (width, height) in [(120, 36), (60, 18)] {
+        let mut stage = stage(width, height, 40);
+        stage.keys("t");
+        assert_eq!(asked(&stage), Vec::<usize>::new(), "by halves");
+        stage.keys("H");
+        assert!(stage.screen().contains("features of each level 20 10 5"), "{}", stage.screen());
+        stage.keys("ctrl-u").type_text("40 5").keys("enter");
+        assert!(stage.screen().contains("40 over 40: each level has fewer"), "{}", stage.screen());
+        stage.keys("ctrl-u").type_text("12, 6").keys("enter");
+        assert_eq!(asked(&stage), [12, 6]);
+        assert!(stage.screen().contains("Levels 40 → 12 → 6"), "{}", stage.screen());
+        stage.keys("O");
+        assert_eq!(asked(&stage), [12, 6], "the sizes stay with another rule");
+        assert_eq!(stage.app.session()["panes"]["Tree"]["levels"]["sizes"], serde_json::json!([12, 6]));
+        stage.keys("H ctrl-u enter");
+        assert_eq!(asked(&stage), Vec::<usize>::new());
+        stage.keys("H esc").keys("t H");
+        assert!(stage.screen().contains("cut at height"), "{}", stage.screen());
     }
 }
