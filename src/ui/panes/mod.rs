@@ -6,6 +6,7 @@
 
 pub mod compare;
 pub mod contexts;
+mod drawing;
 pub mod evaluate;
 pub mod feature;
 pub mod features;
@@ -41,6 +42,7 @@ use crate::engine::{Command, Event, Level, Mode, OpenRequest, SteerPart};
 
 pub use compare::ComparePane;
 pub use contexts::ContextsPane;
+pub use drawing::{empty, nothing_yet, put, put_at};
 pub use evaluate::EvaluatePane;
 pub use feature::FeaturePane;
 pub use features::FeaturesPane;
@@ -339,52 +341,6 @@ pub fn all() -> Vec<Box<dyn Pane>> {
         Box::new(LivePane::default()),
         Box::new(StartPane::default()),
     ]
-}
-
-/// Writes a line at row `row` of `area`, cut at its edge; nothing outside.
-pub fn put(buf: &mut Buffer, area: Rect, row: usize, line: &Line) {
-    put_at(buf, area, 0, row, line);
-}
-
-/// [`put`] from column `column` of `area` on.
-pub fn put_at(buf: &mut Buffer, area: Rect, column: usize, row: usize, line: &Line) {
-    let area = area.intersection(buf.area);
-    if row < usize::from(area.height) && column < usize::from(area.width) {
-        buf.set_line(area.x + column as u16, area.y + row as u16, line, area.width - column as u16);
-    }
-}
-
-/// An empty pane's few lines, a third down and indented.
-pub fn empty(buf: &mut Buffer, cx: &Cx, lines: &[String]) {
-    let top = usize::from(cx.area.height / 4);
-    let cells = usize::from(cx.area.width).saturating_sub(4);
-    let mut row = top;
-    for (i, text) in lines.iter().enumerate() {
-        for wrapped in super::text::wrap(text, cells) {
-            let style = if i == 0 { cx.theme.text() } else { cx.theme.dim() };
-            put_at(buf, cx.area, 2, row, &Line::styled(wrapped, style));
-            row += 1;
-        }
-    }
-}
-
-/// What a pane without features says: what is going on and what `comes` of it, or `what` it shows and what to press.
-pub fn nothing_yet(cx: &Cx, what: &str, comes: &str) -> Vec<String> {
-    match (cx.world.jobs.last(), &cx.world.study) {
-        (Some(job), _) => vec![format!("{}…", super::text::clean(&job.progress.stage)), comes.to_owned()],
-        (None, Some(_)) => {
-            vec![
-                what.to_owned(),
-                format!("This study has no fit yet: {} opens the Fit pane; f there fits.", cx.key(Action::Fit)),
-            ]
-        }
-        (None, None) => {
-            vec![
-                what.to_owned(),
-                format!("Nothing is open: {} opens a model or a recent study.", cx.key(Action::Start)),
-            ]
-        }
-    }
 }
 
 /// The first row to show so that `selected` of `count` rows is seen in `height`, near where `offset` was.

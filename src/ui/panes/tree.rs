@@ -162,20 +162,7 @@ impl Pane for TreePane {
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         if self.levels.on {
-            let walk =
-                matches!(action, Action::Fold | Action::FoldMore | Action::FoldLess | Action::Open | Action::Filter);
-            let search = matches!(action, Action::NextMatch | Action::PreviousMatch);
-            return match () {
-                () if takes_part(action) => {
-                    Some(format!("that is for the dendrogram: {} shows it", cx.key(Action::TreeKind)))
-                }
-                () if action == Action::CutAt && !cx.world.features.as_ref().is_some_and(|list| list.finished) => {
-                    Some("levels are found once the fit has ended".to_owned())
-                }
-                () if walk && self.levels.is_empty() => Some("no levels yet".to_owned()),
-                () if search && self.query.text().is_empty() => Some("nothing is searched for".to_owned()),
-                () => None,
-            };
+            return self.levels.refusal(action, !self.query.text().is_empty(), cx);
         }
         let mine = matches!(
             action,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::engine::Command;
+use crate::engine::{Command, SteerPart};
 use crate::steering::{Positions, SteerInfo, Strength};
 use crate::ui::app::{Effect, Msg};
 use crate::ui::stage::Stage;

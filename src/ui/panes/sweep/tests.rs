@@ -115,3 +115,16 @@ fn the_form_takes_clicks_and_the_wheel() {
     stage.keys("enter");
     assert_eq!(asked(&stage)[1].seeds, 2);
 }
+
+#[test]
+fn a_sweep_and_its_form_are_drawn_at_any_size() {
+    for (width, height) in [(40, 12), (30, 8), (20, 6), (3, 3), (1, 1), (200, 60)] {
+        for rows in [1, 5] {
+            let mut stage = sweeping(width, height, Profile::TrueColour, rows);
+            stage.screen();
+            stage.event(Event::Cancelled(Job::Sweep)).keys("S");
+            stage.screen();
+            stage.click(1, 1).click(width / 2, height / 2).mouse(MouseEventKind::ScrollUp, 0, 0).keys("esc");
+        }
+    }
+}

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::takes_part;
 use crate::analysis::{LevelNode, Levels};
 use crate::engine::Command;
 use crate::factor::recursive::Growth;
@@ -195,6 +196,22 @@ impl LevelsView {
     /// Rows in sight.
     fn height(&self, cx: &Cx) -> usize {
         usize::from(parts(cx.area).0.height).max(1)
+    }
+
+    /// Why an action cannot be done while levels are on show; `searching`: something is searched for.
+    pub fn refusal(&self, action: Action, searching: bool, cx: &Cx) -> Option<String> {
+        let walk = matches!(action, Action::Fold | Action::FoldMore | Action::FoldLess | Action::Open | Action::Filter);
+        let search = matches!(action, Action::NextMatch | Action::PreviousMatch);
+        let ended = || cx.world.features.as_ref().is_some_and(|list| list.finished);
+        match () {
+            () if takes_part(action) => {
+                Some(format!("that is for the dendrogram: {} shows it", cx.key(Action::TreeKind)))
+            }
+            () if action == Action::CutAt && !ended() => Some("levels are found once the fit has ended".to_owned()),
+            () if walk && self.is_empty() => Some("no levels yet".to_owned()),
+            () if search && !searching => Some("nothing is searched for".to_owned()),
+            () => None,
+        }
     }
 
     pub fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {

@@ -1,0 +1,60 @@
+//! What comes to the Steer pane from elsewhere: another list, another study, what other panes ask to steer with.
+
+use super::SteerPane;
+use crate::engine::{FeatureList, Level, Mode, SteerPart};
+use crate::ui::panes::{Note, Step};
+
+impl SteerPane {
+    /// What another list calls by the same ids are other directions.
+    pub(super) fn take_list(&mut self, list: &FeatureList) -> Vec<Step> {
+        let (had, was_set) = (!self.form.features.is_empty(), self.lists.set.is_some());
+        if !self.lists.turn_to(list, &mut self.form) {
+            self.go(self.cursor);
+            return Vec::new();
+        }
+        self.leave();
+        if !had || was_set || list.set.is_some() || !self.form.features.is_empty() {
+            return Vec::new();
+        }
+        let said = "another fit is on show: the features of the one before were taken out of the Steer pane";
+        vec![Step::Say(Level::Info, said.to_owned())]
+    }
+
+    /// Takes everything out that names a feature.
+    pub(super) fn forget(&mut self) {
+        self.form.features.clear();
+        self.form.cluster.clear();
+        self.leave();
+    }
+
+    /// Stops what was under way with the features of the form.
+    pub(super) fn leave(&mut self) {
+        self.queue.clear();
+        self.three = None;
+        self.editing = None;
+        self.go(0);
+    }
+
+    pub(super) fn take_note(&mut self, note: &Note) {
+        let Note::Steer { features, part, negative, replace } = note else { return };
+        if *replace {
+            self.form.features.clear();
+        }
+        if self.form.features.is_empty() {
+            self.form.negative = *negative;
+            self.form.mode = Mode::Add;
+        }
+        let sign = if self.form.negative == *negative { 1.0 } else { -1.0 };
+        for (id, weight) in features {
+            self.form.add(*id, weight * sign);
+        }
+        if *replace || *part != SteerPart::Whole {
+            self.form.set_part(part);
+        }
+        let last = features.last().and_then(|(id, _)| self.form.features.iter().position(|(f, _)| f == id));
+        self.cursor = 1 + last.unwrap_or(0);
+        self.editing = None;
+        self.typing = false;
+        self.problem = None;
+    }
+}
