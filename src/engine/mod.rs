@@ -172,7 +172,7 @@ impl Engine {
             }
             Command::OpenStudy(dir) => {
                 self.leave();
-                self.long(move |open, token| open.study(&dir, token));
+                self.long(move |open, token| open.study(&dir, None, token));
             }
             Command::Fit(config) => self.long(move |open, token| open.refit(&config, token)),
             Command::Refine(refinement) => self.long(move |open, token| open.refine(&refinement, token)),

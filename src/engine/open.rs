@@ -31,6 +31,12 @@ pub(super) struct Opener {
 impl Opener {
     /// The main path of the explorer.
     pub fn request(&self, request: &OpenRequest, token: &CancelToken) -> Result<()> {
+        if let (Some(dir), Some(layer), None, None) = (&request.study, request.layer, &request.model, &request.corpus)
+            && dir.join("study.json").exists()
+        {
+            // A study and a layer of it: its own model and corpus are meant.
+            return self.study(dir, Some((HookPoint { layer, site: request.hook }, &request.fit)), token);
+        }
         let (corpus, model) = run_job(&self.session, Job::Load, token, |ctx| {
             let corpus = match &request.corpus {
                 Some(path) => Corpus::open(path)?,
@@ -41,6 +47,11 @@ impl Opener {
             Ok(((corpus, model), words))
         })?;
         let hook = HookPoint { layer: request.layer.unwrap_or(model.info().layers / 2), site: request.hook };
+        if request.study.is_none() && self.has_cached(&corpus, &model, hook)? {
+            self.session.log(Level::Info, format!("{hook} is cached in the open study: nothing is collected"));
+            self.session.emit_study(hook)?;
+            return self.fit(hook, &request.fit, Again::Show, token);
+        }
         run_job(&self.session, Job::Collect, token, |ctx| {
             let words = self.fill(request, &corpus, &model, hook, ctx)?;
             Ok(((), words))
@@ -48,19 +59,40 @@ impl Opener {
         self.fit(hook, &request.fit, Again::Show, token)
     }
 
-    /// An existing study: what is there first, then its model.
-    pub fn study(&self, dir: &Path, token: &CancelToken) -> Result<()> {
+    /// Whether the open study has this hook of the same model and corpus, whole.
+    fn has_cached(&self, corpus: &Corpus, model: &Model, hook: HookPoint) -> Result<bool> {
+        let guard = lock(&self.session.study);
+        let Some(manifest) = guard.as_ref().map(Study::manifest) else { return Ok(false) };
+        let same_model = manifest.model.as_ref().is_some_and(|m| m.weights_sha256 == model.info().weights_sha256);
+        let same_corpus = manifest.corpora.len() == 1 && manifest.corpora[0].sha256 == corpus.sha256;
+        Ok(manifest.complete && same_model && same_corpus && manifest.hooks.contains(&hook))
+    }
+
+    /// An existing study: what is there first, then its model. Where a hook is asked for, the newest fit there, or one made
+    /// as it says; else the newest of all.
+    pub fn study(&self, dir: &Path, wanted: Option<(HookPoint, &FitConfig)>, token: &CancelToken) -> Result<()> {
         let (hook, model_id, config) = run_job(&self.session, Job::Load, token, |ctx| {
             let study = self.open_or_read(dir)?;
             let manifest = study.manifest().clone();
             for problem in study.unreadable_fits()? {
                 self.session.log(Level::Error, problem);
             }
-            let fits = study.fits()?;
+            let mut fits = study.fits()?;
+            if let Some((hook, _)) = wanted {
+                if !manifest.hooks.contains(&hook) {
+                    let there: Vec<String> = manifest.hooks.iter().map(ToString::to_string).collect();
+                    return Err(Error::refused(format!(
+                        "{} has {}, not {hook}: open one of these, or collect that layer into another study",
+                        dir.display(),
+                        there.join(", ")
+                    )));
+                }
+                fits.retain(|fit| fit.hook == hook);
+            }
             let newest = fits.last().map(|newest| left_with(&study, &fits).unwrap_or(newest).clone());
-            let hook = newest
-                .as_ref()
-                .map(|f| f.hook)
+            let hook = wanted
+                .map(|(hook, _)| hook)
+                .or_else(|| newest.as_ref().map(|f| f.hook))
                 .or_else(|| manifest.hooks.first().copied())
                 .ok_or_else(|| Error::file(dir.join("study.json"), "names no hook: collect it again"))?;
             self.take_study(study, hook)?;
@@ -83,7 +115,8 @@ impl Opener {
             );
         }
         if self.session.shown().is_err() {
-            return self.fit(hook, &config.unwrap_or_default(), Again::Show, token);
+            let config = config.or_else(|| wanted.map(|(_, config)| config.clone())).unwrap_or_default();
+            return self.fit(hook, &config, Again::Show, token);
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ pub fn explore(args: &ExploreArgs) -> anyhow::Result<()> {
     super::check_terminal()?;
     let (initial, show_start) = first(args);
     let mut notes: Vec<String> = model::unused_gpu().into_iter().collect();
-    if let Some(Command::OpenStudy(dir)) = &initial {
+    if let Some(dir) = args.study.as_ref().filter(|dir| dir.join("study.json").exists()) {
         let problem = study::remember(dir).err();
         notes.extend(problem.map(|e| format!("this study will not be listed as a recent one: {e}")));
     }
