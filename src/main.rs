@@ -64,7 +64,6 @@ fn explore(args: &mlpeek::cli::ExploreArgs) -> anyhow::Result<()> {
 
 #[cfg(not(feature = "tui"))]
 fn explore(_: &mlpeek::cli::ExploreArgs) -> anyhow::Result<()> {
-    Err(Error::refused(
-        "this mlpeek was built without the explorer (feature `tui`); `mlpeek --help` lists the commands",
-    ))
+    let why = "this mlpeek was built without the explorer (feature `tui`); `mlpeek --help` lists the commands";
+    Err(Error::refused(why).into())
 }
