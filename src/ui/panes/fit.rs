@@ -6,6 +6,22 @@ mod curve;
 mod fits;
 mod points;
 mod sweep;
+/// Facts after one another, as many as fit: a name, and what it is.
+fn in_a_line(facts: Vec<(&'static str, String)>, width: usize, theme: &Theme) -> Vec<Span<'static>> {
+    let mut first = vec![Span::raw(" ")];
+    let mut room = width.saturating_sub(1);
+    for (name, value) in facts {
+        let cells = text::width(name) + text::width(&value) + 1;
+        if cells > room {
+            break;
+        }
+        room = room.saturating_sub(cells + 3);
+        first.push(Span::styled(format!("{name} "), theme.dim()));
+        first.push(Span::styled(format!("{value}   "), theme.heading()));
+    }
+    first
+}
+
 #[cfg(test)]
 mod tests;
 mod training;
@@ -21,6 +37,7 @@ use crate::engine::{Command, Event, Job, Level};
 use crate::factor::{FitConfig, Init, Solver, Stop};
 use crate::ui::action::Action;
 use crate::ui::text;
+use crate::ui::theme::Theme;
 
 /// Numbers of features to step through.
 const CHOICES: [usize; 12] = [10, 25, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1200];
@@ -139,17 +156,7 @@ impl FitPane {
     fn summary(&self, cx: &Cx, width: usize) -> Vec<Line<'static>> {
         let theme = cx.theme;
         let config = self.base(cx);
-        let mut first = vec![Span::raw(" ")];
-        let mut room = width.saturating_sub(1);
-        for (name, value) in self.facts(cx) {
-            let cells = text::width(name) + text::width(&value) + 1;
-            if cells > room {
-                break;
-            }
-            room = room.saturating_sub(cells + 3);
-            first.push(Span::styled(format!("{name} "), theme.dim()));
-            first.push(Span::styled(format!("{value}   "), theme.heading()));
-        }
+        let mut first = in_a_line(self.facts(cx), width, theme);
         if cx.world.paused {
             first.push(Span::styled(format!("held: {} goes on", cx.key(Action::Pause)), theme.warning()));
         }

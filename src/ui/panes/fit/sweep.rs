@@ -52,17 +52,7 @@ pub(super) fn summary(begun: &SweepBegun, rows: &[SweepRow], width: usize, cx: &
         facts.extend(next.map(|k| ("fitting", format!("{} features", text::count(*k)))));
         facts.extend(job.eta.map(|eta| ("left", text::duration(eta))));
     }
-    let mut first = vec![Span::raw(" ")];
-    let mut room = width.saturating_sub(1);
-    for (name, value) in facts {
-        let cells = text::width(name) + text::width(&value) + 1;
-        if cells > room {
-            break;
-        }
-        room = room.saturating_sub(cells + 3);
-        first.push(Span::styled(format!("{name} "), theme.dim()));
-        first.push(Span::styled(format!("{value}   "), theme.heading()));
-    }
+    let first = super::in_a_line(facts, width, theme);
     let key = |a| Span::styled(cx.key(a), theme.accent());
     let said = |t: &'static str| Span::styled(t, theme.dim());
     let next = match job {

@@ -50,17 +50,7 @@ pub(super) fn summary(entry: &SaeEntry, points: &[TrainPoint], width: usize, cx:
         (None, Some(last)) => facts.push(("took", text::duration(last.seconds))),
         (None, None) => {}
     }
-    let mut first = vec![Span::raw(" ")];
-    let mut room = width.saturating_sub(1);
-    for (name, value) in facts {
-        let cells = text::width(name) + text::width(&value) + 1;
-        if cells > room {
-            break;
-        }
-        room = room.saturating_sub(cells + 3);
-        first.push(Span::styled(format!("{name} "), theme.dim()));
-        first.push(Span::styled(format!("{value}   "), theme.heading()));
-    }
+    let first = super::in_a_line(facts, width, theme);
     let active = entry.trained.as_ref().map_or(0, |config| config.top_k);
     let latents = text::count(entry.latents);
     let how =
