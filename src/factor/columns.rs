@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::SparseColumns;
 use super::stream::{Sums, densify};
 use crate::error::Result;
+use crate::matrix::sparse::ByNeuron;
 use crate::matrix::{cholesky, dense, residual, select};
 use crate::task::TaskCtx;
 
@@ -48,6 +49,12 @@ impl Rows {
             }
         }
         Self { offsets, entries }
+    }
+
+    /// For the kernels that run by neuron.
+    pub(crate) fn by_neuron(self, columns: &SparseColumns) -> ByNeuron {
+        let values = self.entries.iter().map(|&(_, position)| columns.values[position as usize]).collect();
+        ByNeuron { columns: self.entries.iter().map(|e| e.0).collect(), offsets: self.offsets, values }
     }
 
     /// A neuron's entries: feature, and position among the columns' entries.

@@ -12,11 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rayon::prelude::*;
 
 use super::SparseColumns;
+use super::columns::Rows;
 use super::panels::{Packed, Panels};
 use crate::activations::{ActivationSource, Block};
 use crate::error::Result;
 use crate::matrix::dense;
 use crate::matrix::panel::{self, PANEL};
+use crate::matrix::sparse::{self, ByNeuron};
 use crate::task::TaskCtx;
 
 /// Bytes of A in a block: small enough to stay in a shared cache between the two halves of a pass.
@@ -26,6 +28,8 @@ const BLOCK_ROWS: Range<usize> = 512..4096;
 const SPARE_BUFFERS: usize = 2;
 /// Panels a task takes where it sums on the supports: enough to spread the cost of its own sums.
 const SUPPORT_PANELS: usize = 4;
+/// Neurons of which a panel does not stay in a core's cache beside all else: where it is wanted only to project, it is not made.
+const WIDE: usize = 4096;
 /// Columns denser than this are projected on by a dense product.
 const DENSE: f64 = 0.25;
 
@@ -190,7 +194,6 @@ impl<'a> Stream<'a> {
     /// Runs `f` with scratch memory that outlives it, so that a pass does not fault in fresh pages for each panel.
     fn with_scratch<R>(&self, k: usize, f: impl FnOnce(&mut Scratch) -> R) -> R {
         let mut scratch = lock(&self.pool).pop().unwrap_or_default();
-        scratch.panel.resize(self.d * PANEL, 0.0);
         scratch.projected.resize(k * PANEL, 0.0);
         let result = f(&mut scratch);
         lock(&self.pool).push(scratch);
@@ -200,6 +203,7 @@ impl<'a> Stream<'a> {
     /// `f` on `columnsᵀ · rows` for at most [`PANEL`] rows and dense columns `[k][d]`.
     pub(crate) fn on_panel<R>(&self, rows: &[f32], columns: &[f32], f: impl FnOnce(&[f32]) -> R) -> R {
         self.with_scratch(columns.len() / self.d, |s| {
+            s.panel.resize(self.d * PANEL, 0.0);
             panel::transpose(&mut s.panel, rows, self.d);
             dense::project(&mut s.projected, &s.panel, columns, self.d);
             f(&s.projected)
@@ -222,7 +226,18 @@ impl<'a> Stream<'a> {
             Columns::Sparse(c) if c.indices.len() as f64 > DENSE * (self.d * k) as f64 => Some(densify(c)),
             _ => None,
         };
-        let columns = dense.as_deref().map_or_else(|| columns.reborrow(), Columns::Dense);
+        let by_neuron = match (columns, gather) {
+            (Columns::Sparse(c), Gather::Dense) if self.d > WIDE => Some(Rows::of(c).by_neuron(c)),
+            _ => None,
+        };
+        let projected = match (columns, &dense, &by_neuron) {
+            (_, Some(dense), _) => Projected::Dense(dense),
+            (_, _, Some(columns)) => Projected::Wide(columns),
+            (Columns::None, ..) => Projected::None,
+            (Columns::Sparse(c), ..) => Projected::Sparse(c),
+            (Columns::Dense(c), ..) => Projected::Dense(c),
+        };
+        let visited = Visited { columns: projected, gather };
         sums.reset(self, k, gather);
         let Sums { products, gram, fit, totals, row_fit } = sums;
         let mut first = FirstHalf { totals, row_fit, fit, on_support: Vec::new() };
@@ -243,7 +258,7 @@ impl<'a> Stream<'a> {
                 || {
                     ctx.check()?;
                     let block = self.fetch(range.clone())?;
-                    self.update_block(&block, range.start, before, after, &columns, gather, &mut first, update);
+                    self.update_block(&block, range.start, before, after, &visited, &mut first, update);
                     spare.fill(after, k, first.totals);
                     Ok::<_, crate::Error>(block)
                 },
@@ -271,12 +286,11 @@ impl<'a> Stream<'a> {
         first_row: usize,
         before: &[f32],
         after: &mut [f32],
-        columns: &Columns<'_>,
-        gather: Gather<'_>,
+        visited: &Visited<'_>,
         sums: &mut FirstHalf<'_>,
         update: &(impl Fn(&mut [f32], &[f32]) + Sync),
     ) {
-        let (support, task) = match gather {
+        let (support, task) = match visited.gather {
             Gather::Support(c) => (c.indices.len(), SUPPORT_PANELS),
             Gather::Dense => (0, 1),
         };
@@ -287,6 +301,7 @@ impl<'a> Stream<'a> {
             .zip(before.par_chunks(task * PANEL * k))
             .zip(row_fit.par_chunks_mut(task * PANEL))
             .enumerate()
+            .with_max_len(1)
             .map(|(i, ((after, before), row_fit))| {
                 let mut on_support = vec![0.0; support];
                 after.copy_from_slice(before);
@@ -294,7 +309,7 @@ impl<'a> Stream<'a> {
                 for (t, (y, row_fit)) in panels.enumerate() {
                     let first = (i * task + t) * PANEL;
                     let a = &block.data[first * self.d..self.d * block.rows.min(first + PANEL)];
-                    self.with_scratch(k, |s| self.visit(a, columns, gather, s, y, row_fit, &mut on_support, update));
+                    self.with_scratch(k, |s| self.visit(a, visited, s, y, row_fit, &mut on_support, update));
                 }
                 on_support
             })
@@ -310,8 +325,7 @@ impl<'a> Stream<'a> {
     fn visit(
         &self,
         a: &[f32],
-        columns: &Columns<'_>,
-        gather: Gather<'_>,
+        visited: &Visited<'_>,
         scratch: &mut Scratch,
         next: &mut [f32],
         row_fit: &mut [f32],
@@ -319,16 +333,19 @@ impl<'a> Stream<'a> {
         update: &(impl Fn(&mut [f32], &[f32]) + Sync),
     ) {
         let Scratch { panel, projected } = scratch;
-        if !matches!(columns, Columns::None) || matches!(gather, Gather::Support(_)) {
+        let turned = matches!(visited.columns, Projected::Sparse(_) | Projected::Dense(_));
+        if turned || matches!(visited.gather, Gather::Support(_)) {
+            panel.resize(self.d * PANEL, 0.0);
             panel::transpose(panel, a, self.d);
         }
-        match columns {
-            Columns::None => projected.fill(0.0),
-            Columns::Sparse(c) => panel::project(projected, panel, &c.offsets, &c.indices, &c.values),
-            Columns::Dense(c) => dense::project(projected, panel, c, self.d),
+        match &visited.columns {
+            Projected::None => projected.fill(0.0),
+            Projected::Sparse(c) => panel::project(projected, panel, &c.offsets, &c.indices, &c.values),
+            Projected::Wide(c) => sparse::project(projected, a, c),
+            Projected::Dense(c) => dense::project(projected, panel, c, self.d),
         }
         update(next, projected);
-        if let Gather::Support(c) = gather {
+        if let Gather::Support(c) = visited.gather {
             panel::gather_products(on_support, panel, next, &c.offsets, &c.indices);
         }
         panel::products(row_fit, next, projected);
@@ -345,14 +362,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Columns<'_> {
-    fn reborrow(&self) -> Columns<'_> {
-        match self {
-            Columns::None => Columns::None,
-            Columns::Sparse(c) => Columns::Sparse(c),
-            Columns::Dense(c) => Columns::Dense(c),
-        }
-    }
+/// [`Columns`] as the kernels take them.
+enum Projected<'c> {
+    None,
+    Sparse(&'c SparseColumns),
+    /// Of rows whose panel would not stay in a core's cache.
+    Wide(&'c ByNeuron),
+    Dense(&'c [f32]),
+}
+
+/// What a visit to a panel projects on and sums.
+struct Visited<'c> {
+    columns: Projected<'c>,
+    gather: Gather<'c>,
 }
 
 impl Sums {

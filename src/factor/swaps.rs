@@ -6,6 +6,8 @@
 //! r²/(G_jj − G_jS G_SS⁻¹ G_Sj), with G = YᵀY on the features S of the neuron. Neurons do not meet in the squared error,
 //! so swaps that touch each neuron once add up exactly. Invariant: followed by an exact refit, no swap raises the error.
 
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -13,7 +15,6 @@ use rayon::prelude::*;
 use super::SparseColumns;
 use super::columns::Rows;
 use super::stream::Sums;
-use crate::matrix::cholesky::Updated;
 use crate::matrix::residual;
 
 /// A neuron of more features than this is left alone: its system costs the square of their number a feature.
@@ -44,15 +45,13 @@ pub(crate) fn swap(features: &mut SparseColumns, sums: &Sums, rows: &Rows, locke
         }
         let mut cheapest: Vec<usize> = span.clone().filter(|&p| costs[p].is_finite()).collect();
         cheapest.sort_by(|&a, &b| costs[a].total_cmp(&costs[b]).then(a.cmp(&b)));
-        gains.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let mut wanted = gains.iter().copied();
         let before = swaps;
         for position in cheapest {
             let old = features.indices[position] as usize;
             if touched[old] {
                 continue;
             }
-            let Some((gain, new)) = wanted.find(|&(_, i)| !touched[i as usize]) else { break };
+            let Some(Gain { gain, neuron: new }) = next_free(gains, &touched) else { break };
             if gain <= costs[position] * (1.0 + MARGIN) {
                 break;
             }
@@ -67,77 +66,152 @@ pub(crate) fn swap(features: &mut SparseColumns, sums: &Sums, rows: &Rows, locke
     swaps
 }
 
+/// What a neuron would lower the error by; the largest first, of equal ones the first neuron.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Gain {
+    gain: f64,
+    neuron: u32,
+}
+
+impl Eq for Gain {}
+
+impl PartialOrd for Gain {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Gain {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.gain.total_cmp(&other.gain).then(other.neuron.cmp(&self.neuron))
+    }
+}
+
+/// The largest gain at a neuron that is not touched yet. Few of many are ever asked for, so none are sorted.
+fn next_free(gains: &mut BinaryHeap<Gain>, touched: &[bool]) -> Option<Gain> {
+    std::iter::from_fn(|| gains.pop()).find(|g| !touched[g.neuron as usize])
+}
+
 /// What entries are worth, and what others would be.
 struct Worth<'s> {
     features: &'s SparseColumns,
     sums: &'s Sums,
-    rows: &'s Rows,
     usable: Vec<bool>,
+    /// By [`NEURONS`].
+    systems: Vec<Systems>,
 }
 
-/// The system of a neuron: the features that may move, their entries' positions, and G on them.
-struct Neuron {
+/// Neurons whose systems are kept together.
+const NEURONS: usize = 64;
+
+/// The systems of some neurons: the features that may move, their entries' positions, and the factor of G on them.
+#[derive(Default)]
+struct Systems {
+    /// Where each neuron's features end, and its factor.
+    ends: Vec<(usize, usize)>,
     free: Vec<(u32, u32)>,
-    factor: Updated,
-    column: Vec<f64>,
+    /// L by rows with G = LLᵀ, each row's diagonal inverted.
+    factors: Vec<f64>,
+}
+
+/// One neuron of [`Systems`].
+struct System<'s> {
+    free: &'s [(u32, u32)],
+    factor: &'s [f64],
+}
+
+/// Σ l x.
+fn dot(l: &[f64], x: &[f64]) -> f64 {
+    l.iter().zip(x).map(|(l, x)| l * x).sum()
+}
+
+impl Systems {
+    /// Of the neurons `first..last`; one whose system is too large has no features here and is not looked at.
+    fn of(neurons: Range<usize>, rows: &Rows, usable: &[bool], gram: impl Fn(u32, u32) -> f64) -> Self {
+        let mut out = Self::default();
+        for i in neurons {
+            let start = out.free.len();
+            out.free.extend(rows.row(i).iter().filter(|(j, _)| usable[*j as usize]));
+            let factor = out.factors.len();
+            for at in start..out.free.len().min(start + LARGEST_SYSTEM) {
+                let (j, line) = (out.free[at].0, out.factors.len());
+                let mut row = factor;
+                for before in start..at {
+                    let (x, m) = (gram(j, out.free[before].0), before - start);
+                    let v = (x - dot(&out.factors[row..row + m], &out.factors[line..])) * out.factors[row + m];
+                    out.factors.push(v);
+                    row += m + 1;
+                }
+                let own = &out.factors[line..];
+                let pivot = gram(j, j) * (1.0 + RIDGE) - dot(own, own);
+                out.factors.push(pivot.max(f64::MIN_POSITIVE).sqrt().recip());
+            }
+            out.ends.push((out.free.len(), out.factors.len()));
+        }
+        out
+    }
+
+    /// The `at`-th neuron; `None` where its system is too large.
+    fn get(&self, at: usize) -> Option<System<'_>> {
+        let (start, factor) = at.checked_sub(1).map_or((0, 0), |before| self.ends[before]);
+        let (end, factor_end) = self.ends[at];
+        (end - start <= LARGEST_SYSTEM)
+            .then(|| System { free: &self.free[start..end], factor: &self.factors[factor..factor_end] })
+    }
+}
+
+impl System<'_> {
+    /// Solves L x = b row by row, b being zero before `from`; stops where `more` does not want another value.
+    fn forward(&self, from: usize, b: impl Fn(usize) -> f64, mut more: impl FnMut(f64) -> bool) {
+        let mut x = [0.0; LARGEST_SYSTEM];
+        let mut row = from * (from + 1) / 2;
+        for at in from..self.free.len() {
+            x[at] = (b(at) - dot(&self.factor[row + from..row + at], &x[from..at])) * self.factor[row + at];
+            if !more(x[at]) {
+                return;
+            }
+            row += at + 1;
+        }
+    }
 }
 
 impl<'s> Worth<'s> {
-    fn of(features: &'s SparseColumns, sums: &'s Sums, rows: &'s Rows, locked: &[bool]) -> Self {
-        let k = features.columns();
-        let usable = (0..k).map(|j| !locked[j] && sums.gram[j * k + j] > f64::MIN_POSITIVE).collect();
-        Self { features, sums, rows, usable }
-    }
-
-    fn gram(&self, a: u32, b: u32) -> f64 {
-        self.sums.gram[a as usize * self.usable.len() + b as usize]
-    }
-
-    /// Reads neuron `i`; whether its system is small enough to be looked at.
-    fn read(&self, neuron: &mut Neuron, i: usize) -> bool {
-        neuron.free.clear();
-        neuron.free.extend(self.rows.row(i).iter().filter(|(j, _)| self.usable[*j as usize]));
-        if neuron.free.len() > LARGEST_SYSTEM {
-            return false;
-        }
-        neuron.factor.clear();
-        for (at, &(j, _)) in neuron.free.iter().enumerate() {
-            let before = neuron.free[..at].iter().map(|&(l, _)| self.gram(j, l));
-            neuron.factor.push(before, self.gram(j, j) * (1.0 + RIDGE), f64::MIN_POSITIVE);
-        }
-        true
-    }
-
-    fn scratch() -> Neuron {
-        Neuron { free: Vec::new(), factor: Updated::new(LARGEST_SYSTEM), column: Vec::new() }
+    fn of(features: &'s SparseColumns, sums: &'s Sums, rows: &Rows, locked: &[bool]) -> Self {
+        let (k, d) = (features.columns(), features.rows);
+        let usable: Vec<bool> = (0..k).map(|j| !locked[j] && sums.gram[j * k + j] > f64::MIN_POSITIVE).collect();
+        let gram = |a: u32, b: u32| sums.gram[a as usize * k + b as usize];
+        let of = |i: usize| Systems::of(i * NEURONS..d.min((i + 1) * NEURONS), rows, &usable, gram);
+        let systems = (0..d.div_ceil(NEURONS)).into_par_iter().map(of).collect();
+        Self { features, sums, usable, systems }
     }
 
     /// By how much the error rises without each entry, in the order of the columns' entries; infinite where it stays.
     fn costs(&self) -> Vec<f64> {
-        let mut costs = vec![f64::INFINITY; self.features.indices.len()];
-        let of = |neuron: &mut Neuron, i| {
-            if !self.read(neuron, i) {
-                return Vec::new();
+        let of = |systems: &Systems| {
+            let mut found = Vec::with_capacity(systems.free.len());
+            for system in (0..systems.ends.len()).filter_map(|at| systems.get(at)) {
+                for (at, &(_, position)) in system.free.iter().enumerate() {
+                    // (G⁻¹)_jj = ‖L⁻¹ e_j‖².
+                    let mut inverse = 0.0;
+                    let mut add = |x: f64| {
+                        inverse += x * x;
+                        true
+                    };
+                    system.forward(at, |row| f64::from(u8::from(row == at)), &mut add);
+                    let z = f64::from(self.features.values[position as usize]);
+                    found.push((position, z * z / inverse.max(f64::MIN_POSITIVE)));
+                }
             }
-            let Neuron { free, factor, column } = neuron;
-            let cost = |(at, &(_, position)): (usize, &(u32, u32))| {
-                column.clear();
-                column.resize(free.len(), 0.0);
-                column[at] = 1.0;
-                factor.solve(column);
-                let z = f64::from(self.features.values[position as usize]);
-                (position, z * z / column[at].max(f64::MIN_POSITIVE))
-            };
-            free.iter().enumerate().map(cost).collect()
+            found
         };
-        let found: Vec<Vec<(u32, f64)>> =
-            (0..self.features.rows).into_par_iter().with_min_len(64).map_init(Self::scratch, of).collect();
+        let found: Vec<Vec<(u32, f64)>> = self.systems.par_iter().map(of).collect();
+        let mut costs = vec![f64::INFINITY; self.features.indices.len()];
         found.into_iter().flatten().for_each(|(position, cost)| costs[position as usize] = cost);
         costs
     }
 
     /// Of each feature the neurons that would lower the error by more than `least` says, and by how much.
-    fn gains(&self, least: &[f64]) -> Vec<Vec<(f64, u32)>> {
+    fn gains(&self, least: &[f64]) -> Vec<BinaryHeap<Gain>> {
         let (k, d) = (self.features.columns(), self.features.rows);
         let blocks = (0..k).step_by(residual::LINES).collect::<Vec<_>>();
         let of = |first: usize| {
@@ -151,39 +225,42 @@ impl<'s> Worth<'s> {
             }
             let entries = (&self.features.offsets[..], &self.features.indices[..], &self.features.values[..]);
             residual::subtract(&mut r, d, &weights, entries, &mut Vec::new());
-            let mut neuron = Self::scratch();
-            block
-                .zip(r.chunks_exact(d))
-                .map(|(j, r)| self.gains_of(j as u32, r, least[j], &mut neuron))
-                .collect::<Vec<_>>()
+            block.zip(r.chunks_exact(d)).map(|(j, r)| self.gains_of(j, r, least[j])).collect::<Vec<_>>()
         };
-        blocks.into_par_iter().map(of).collect::<Vec<_>>().into_iter().flatten().collect()
+        blocks.into_par_iter().with_max_len(1).map(of).collect::<Vec<_>>().into_iter().flatten().collect()
     }
 
     /// The same of one feature, `r` being what is left of its AᵀY.
-    fn gains_of(&self, j: u32, r: &[f32], least: f64, neuron: &mut Neuron) -> Vec<(f64, u32)> {
-        let whole = self.gram(j, j);
-        if !self.usable[j as usize] || !least.is_finite() {
-            return Vec::new();
+    fn gains_of(&self, j: usize, r: &[f32], least: f64) -> BinaryHeap<Gain> {
+        let k = self.usable.len();
+        let line = &self.sums.gram[j * k..(j + 1) * k];
+        let whole = line[j];
+        if !self.usable[j] || !least.is_finite() {
+            return BinaryHeap::new();
         }
         // At its own entries nothing is left; elsewhere the gain is at most r² / (OWN · G_jj).
         let worthwhile = (least * OWN * whole).sqrt() as f32;
-        let own = self.features.column(j as usize).0;
+        let own = self.features.column(j).0;
         let mut found = Vec::new();
         for (i, &r) in r.iter().enumerate().filter(|(_, r)| r.abs() > worthwhile) {
-            if own.contains(&(i as u32)) || !self.read(neuron, i) {
-                continue;
-            }
-            neuron.column.clear();
-            neuron.column.extend(neuron.free.iter().map(|&(l, _)| self.gram(j, l)));
-            neuron.factor.reduce(&mut neuron.column);
-            let left = whole - neuron.column.iter().map(|v| v * v).sum::<f64>();
             let gained = f64::from(r) * f64::from(r);
-            if left > OWN * whole && gained > least * left {
-                found.push((gained / left, i as u32));
+            // What is its own beside the neuron's other features must be more than either asks.
+            let (least_left, most_left) = (OWN * whole, gained / least);
+            let Some(system) = self.systems[i / NEURONS].get(i % NEURONS) else { continue };
+            let mut left = whole;
+            system.forward(
+                0,
+                |at| line[system.free[at].0 as usize],
+                |x| {
+                    left -= x * x;
+                    left > least_left
+                },
+            );
+            if left > least_left && left < most_left && own.binary_search(&(i as u32)).is_err() {
+                found.push(Gain { gain: gained / left, neuron: i as u32 });
             }
         }
-        found
+        found.into()
     }
 }
 

@@ -168,6 +168,10 @@ fn hals_tile<V: Vector>(
     }
 }
 
+/// Adding and taking away this rounds to multiples of the least normal number. Coefficients that decay would else become denormal,
+/// with which a product takes many times as long; it moves nothing by more than 2⁻¹²⁷.
+const NORMAL: f32 = f32::MIN_POSITIVE * 8_388_608.0;
+
 kernel! {
     /// The paper's multiplicative step on a panel: `next ← y ∘ sqrt((p⁺ + y Q⁻) / (p⁻ + y Q⁺ + ε))`.
     pub fn multiply(next: &mut [f32], y: &[f32], p: &[f32], gram: &Gram, epsilon: f32) = multiply_body;
@@ -195,6 +199,7 @@ fn multiply_body<V: Vector>(next: &mut [f32], y: &[f32], p: &[f32], gram: &Gram,
         let mut out = own;
         for c in 0..VECTORS {
             out[c] = own[c].mul(above[c].div(below[c].add(V::splat(epsilon))).sqrt());
+            out[c] = out[c].add(V::splat(NORMAL)).sub(V::splat(NORMAL));
         }
         put(next, j, out);
     }
@@ -288,6 +293,20 @@ mod tests {
             quadratic(&mut a[..PANEL], &y, &gram);
             quadratic_body::<Portable>(&mut b[..PANEL], &y, &gram);
             assert!(close(&a[..PANEL], &b[..PANEL]));
+        }
+    }
+
+    #[test]
+    fn coefficients_that_decay_do_not_become_denormal() {
+        let (q, y, p) = case(3, true);
+        let gram = Gram::from_dense(&q, 3);
+        let small: Vec<f32> = (0..y.len()).map(|i| f32::MIN_POSITIVE / (1 + i % 7) as f32).collect();
+        let mut next = small.clone();
+        multiply(&mut next, &small, &p, &gram, 1e-6);
+        assert!(next.iter().all(|v| *v == 0.0 || v.is_normal()) && next.contains(&0.0), "{next:?}");
+        // What is not tiny stays as it is, to the bit.
+        for v in [1.0f32, 3e-7, 1.5e-20, f32::MIN_POSITIVE * 3.0] {
+            assert_eq!((v + NORMAL) - NORMAL, v);
         }
     }
 }

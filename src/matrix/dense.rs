@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 use super::panel::PANEL;
 
-/// Neurons in a tile of AᵀY: a multiple of the 96 that the widest micro-kernel takes at once.
-const STRIP: usize = 192;
+/// Neurons in a tile of AᵀY: the 96 that the widest micro-kernel takes at once.
+const STRIP: usize = 96;
 
 /// `out[k × d] += Yᵀ A` for a block of rows: `a` is row-major `[b × d]`, `y` is `[k][stride]` with the block's `b` rows
 /// first in each line. Tiles of neurons run in parallel; each adds in the order of the rows.
@@ -21,7 +21,7 @@ pub fn accumulate_products(out: &mut [f32], a: &[f32], d: usize, y: &[f32], stri
     let left = MatRef::from_row_major_slice(a, b, d).transpose();
     let right = MatRef::from_column_major_slice_with_stride(y, b, k, stride);
     let result = MatMut::from_column_major_slice_mut(out, d, k);
-    result.par_row_chunks_mut(STRIP).enumerate().for_each(|(i, tile)| {
+    result.par_row_chunks_mut(STRIP).enumerate().with_max_len(1).for_each(|(i, tile)| {
         let rows = tile.nrows();
         matmul(tile, Accum::Add, left.subrows(i * STRIP, rows), right, 1.0, Par::Seq);
     });

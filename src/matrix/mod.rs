@@ -15,4 +15,5 @@ pub mod residual;
 pub mod rowwise;
 pub mod select;
 pub(crate) mod simd;
+pub mod sparse;
 mod transpose;

@@ -33,6 +33,10 @@ pub(crate) trait Vector: Copy {
     fn sqrt(self) -> Self;
     /// The sum of the lanes.
     fn sum(self) -> f32;
+    /// Turns a square of sixteen vectors: lane i of vector j becomes lane j of vector i.
+    fn turn(square: [Self; WIDTH]) -> [Self; WIDTH];
+    /// Asks for the cache line of `from`, which may lie anywhere, ahead of its use.
+    fn prefetch(from: *const f32);
 }
 
 /// The baseline: an array that the compiler vectorises as far as the target goes.
@@ -113,6 +117,18 @@ impl Vector for Portable {
         }
         v[0]
     }
+    #[inline(always)]
+    fn turn(square: [Self; WIDTH]) -> [Self; WIDTH] {
+        let mut out = [Self([0.0; WIDTH]); WIDTH];
+        for (j, v) in square.iter().enumerate() {
+            for (to, v) in out.iter_mut().zip(v.0) {
+                to.0[j] = v;
+            }
+        }
+        out
+    }
+    #[inline(always)]
+    fn prefetch(_: *const f32) {}
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -181,6 +197,46 @@ pub(crate) mod x86 {
                 sum_256(_mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_castps512_ps256(high)))
             }
         }
+        #[inline(always)]
+        fn turn(x: [Self; WIDTH]) -> [Self; WIDTH] {
+            unsafe {
+                let zero = _mm512_setzero_ps();
+                let mut pairs = [zero; 16];
+                for i in 0..8 {
+                    pairs[2 * i] = _mm512_unpacklo_ps(x[2 * i].0, x[2 * i + 1].0);
+                    pairs[2 * i + 1] = _mm512_unpackhi_ps(x[2 * i].0, x[2 * i + 1].0);
+                }
+                // quads[4 i + t] holds, in each 128-bit lane q, column 4 q + t of rows 4 i to 4 i + 3.
+                let mut quads = [zero; 16];
+                for i in 0..4 {
+                    let a = _mm512_castps_pd(pairs[4 * i]);
+                    let b = _mm512_castps_pd(pairs[4 * i + 1]);
+                    let c = _mm512_castps_pd(pairs[4 * i + 2]);
+                    let e = _mm512_castps_pd(pairs[4 * i + 3]);
+                    quads[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+                    quads[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+                    quads[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, e));
+                    quads[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, e));
+                }
+                let mut out = x;
+                for t in 0..4 {
+                    let (a, b, c, e) = (quads[t], quads[4 + t], quads[8 + t], quads[12 + t]);
+                    let even_low = _mm512_shuffle_f32x4::<0x88>(a, b);
+                    let odd_low = _mm512_shuffle_f32x4::<0xdd>(a, b);
+                    let even_high = _mm512_shuffle_f32x4::<0x88>(c, e);
+                    let odd_high = _mm512_shuffle_f32x4::<0xdd>(c, e);
+                    out[t] = Self(_mm512_shuffle_f32x4::<0x88>(even_low, even_high));
+                    out[4 + t] = Self(_mm512_shuffle_f32x4::<0x88>(odd_low, odd_high));
+                    out[8 + t] = Self(_mm512_shuffle_f32x4::<0xdd>(even_low, even_high));
+                    out[12 + t] = Self(_mm512_shuffle_f32x4::<0xdd>(odd_low, odd_high));
+                }
+                out
+            }
+        }
+        #[inline(always)]
+        fn prefetch(from: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+        }
     }
 
     /// Two 256-bit registers.
@@ -248,6 +304,57 @@ pub(crate) mod x86 {
         #[inline(always)]
         fn sum(self) -> f32 {
             unsafe { sum_256(_mm256_add_ps(self.0, self.1)) }
+        }
+        #[inline(always)]
+        fn turn(x: [Self; WIDTH]) -> [Self; WIDTH] {
+            let mut out = x;
+            // Quarters of 8 × 8; those off the diagonal change places.
+            for half in 0..2 {
+                let low: [__m256; 8] = std::array::from_fn(|i| x[8 * half + i].0);
+                let high: [__m256; 8] = std::array::from_fn(|i| x[8 * half + i].1);
+                let (low, high) = unsafe { (turn_8(low), turn_8(high)) };
+                for i in 0..8 {
+                    let (upper, lower) = (&mut out[i], low[i]);
+                    if half == 0 {
+                        upper.0 = lower
+                    } else {
+                        upper.1 = lower
+                    }
+                    let (upper, lower) = (&mut out[8 + i], high[i]);
+                    if half == 0 { upper.0 = lower } else { upper.1 = lower }
+                }
+            }
+            out
+        }
+        #[inline(always)]
+        fn prefetch(from: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+        }
+    }
+
+    /// SAFETY: needs AVX.
+    #[inline(always)]
+    unsafe fn turn_8(x: [__m256; 8]) -> [__m256; 8] {
+        unsafe {
+            let zero = _mm256_setzero_ps();
+            let mut quads = [zero; 8];
+            for i in 0..2 {
+                let at = 4 * i;
+                let a = _mm256_castps_pd(_mm256_unpacklo_ps(x[at], x[at + 1]));
+                let b = _mm256_castps_pd(_mm256_unpackhi_ps(x[at], x[at + 1]));
+                let c = _mm256_castps_pd(_mm256_unpacklo_ps(x[at + 2], x[at + 3]));
+                let e = _mm256_castps_pd(_mm256_unpackhi_ps(x[at + 2], x[at + 3]));
+                quads[at] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c));
+                quads[at + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
+                quads[at + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, e));
+                quads[at + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, e));
+            }
+            let mut out = [zero; 8];
+            for t in 0..4 {
+                out[t] = _mm256_permute2f128_ps::<0x20>(quads[t], quads[4 + t]);
+                out[4 + t] = _mm256_permute2f128_ps::<0x31>(quads[t], quads[4 + t]);
+            }
+            out
         }
     }
 
@@ -331,6 +438,13 @@ mod tests {
             assert_eq!(lane(va.sub_product(va, vb), i), a[i] - a[i] * b[i]);
         }
         assert_eq!(va.sum(), a.iter().sum::<f32>());
+        let square: [V; WIDTH] =
+            std::array::from_fn(|j| V::load(&(0..WIDTH).map(|i| (j * WIDTH + i) as f32).collect::<Vec<_>>()));
+        for (i, v) in V::turn(square).into_iter().enumerate() {
+            for j in 0..WIDTH {
+                assert_eq!(lane(v, j), (j * WIDTH + i) as f32);
+            }
+        }
     }
 
     #[test]

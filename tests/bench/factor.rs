@@ -171,9 +171,10 @@ fn shapes() {
         // two that follow on fixed ones.
         let choice = |i: usize| (seconds[4 * i + 4] - seconds[4 * i + 5].min(seconds[4 * i + 6])).max(0.0);
         let full = median((0..CYCLES).map(|i| seconds[4 * i + 3] + choice(i)).collect());
+        let choosing = 1e3 * median((0..CYCLES).map(choice).collect());
         let cycle = median((1..CYCLES).map(|i| seconds[4 * i..4 * i + 4].iter().sum::<f64>() / 4.0).collect());
         println!(
-            "{what}, {n} × {d}, k {k}, p {sparsity}: A·Y {:.1} ms ({:.0} GFLOP/s, reads {:.1} GB/s) · full sweep {:.1} ms = {:.2} × A·Y ({:.0} GFLOP/s, {:.0} % of the product's) · mean of four {:.1} ms = {:.2} × ({:.1} GB/s of A) · start {:.1} ms",
+            "{what}, {n} × {d}, k {k}, p {sparsity}: A·Y {:.1} ms ({:.0} GFLOP/s, reads {:.1} GB/s) · full sweep {:.1} ms = {:.2} × A·Y ({:.0} GFLOP/s, {:.0} % of the product's), {choosing:.1} ms of it the choice of supports · mean of four {:.1} ms = {:.2} × ({:.1} GB/s of A) · start {:.1} ms",
             product * 1e3,
             flops / product / 1e9,
             bytes / product / 1e9,

@@ -238,3 +238,25 @@ fn the_svd_start_finds_the_singular_pairs() {
         }
     }
 }
+
+#[test]
+fn rows_too_wide_for_a_panel_are_fitted_with_a_thousandth_of_the_neurons() {
+    // ⌈0.001 · 5001⌉ = 6 entries a feature; the width is no multiple of anything.
+    let (source, planted) = planted(333, 5001, 6, 6, 0.01);
+    let fits = [1, 2].map(|threads| {
+        let config = FitConfig { sparsity: Some(0.001), threads: Some(threads), ..config(6, Solver::Bcd) };
+        fit(&source, config, 40)
+    });
+    assert_eq!(bits(&fits[0].1), bits(&fits[1].1), "one thread and two");
+    let (errors, factors) = &fits[0];
+    assert!(errors.windows(2).all(|w| w[1] <= w[0] + 1e-7), "{errors:?}");
+    assert!((errors[39] - factors.relative_error).abs() < 1e-5, "{} against the residual", errors[39]);
+    assert!(factors.features.offsets.windows(2).all(|w| w[1] - w[0] == 6));
+    let found = |truth: &Vec<f32>| {
+        (0..6).any(|j| {
+            let column = factors.features.dense_column(j);
+            column.iter().zip(truth).map(|(a, b)| a * b).sum::<f32>().abs() > 0.95
+        })
+    };
+    assert!(planted.iter().filter(|truth| found(truth)).count() >= 5, "planted features");
+}
