@@ -104,6 +104,37 @@ fn detection_scores_every_kind_of_direction() {
 }
 
 #[test]
+fn fits_of_several_seeds_are_one_line() {
+    let made = Made::new();
+    let fit =
+        ["fit", &made.study, "-k", "5", "--sparsity", "0.1", "--max-sweeps", "20", "--seed", "7", "--name", "other"];
+    made.lines(&[&fit[..], &["--json"]].concat());
+    let lines = |methods: &str, command: &[&str]| made.lines(&[command, &["--methods", methods, "--json"]].concat());
+    let detection = ["eval", "detection", &made.study];
+    let found = lines("fit:k5+fit:other,fit:k5,fit:other,random", &detection);
+    let rows: Vec<&Value> = events(&found, "method").into_iter().map(|m| &m["result"]).collect();
+    let names: Vec<_> = rows.iter().map(|r| r["method"].as_str().unwrap()).collect();
+    assert_eq!(names, ["k5+other", "k5", "other", "random"]);
+    for l in 0..3 {
+        let of = |row: usize| rows[row]["labels"][l]["auroc"].as_f64().unwrap();
+        assert!((of(0) - (of(1) + of(2)) / 2.0).abs() < 1e-12);
+        assert_eq!(rows[0]["labels"][l]["directions"].as_array().unwrap().len(), 2);
+    }
+    let steering = ["eval", "steering", &made.study, "--kl", "0.02", "--samples", "0"];
+    let rise = |methods: &str| {
+        let found = lines(methods, &steering);
+        let rise = &events(&found, "rise")[0]["rise"];
+        (rise["method"].as_str().unwrap().to_owned(), rise["rise"]["mean"].as_f64().unwrap())
+    };
+    let (name, both) = rise("fit:k5+fit:other,random");
+    let each = [rise("fit:k5"), rise("fit:other")];
+    assert_eq!(name, "k5+other");
+    assert!((both - (each[0].1 + each[1].1) / 2.0).abs() < 1e-9, "{both}, {each:?}");
+    let mixed = [&detection[..], &["--methods", "fit:k5+diffmean@1.hook_resid_post"]].concat();
+    made.fails(&mixed, 1, "");
+}
+
+#[test]
 fn the_papers_protocol_is_one_word_and_its_size_is_said_first() {
     let made = Made::new();
     let plan = |more: &[&str]| {

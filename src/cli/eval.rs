@@ -44,8 +44,9 @@ pub struct EvalArgs {
     pub study: PathBuf,
     /// Methods, separated by commas: fit, fit:NAME, sae:NAME (decoder rows), diffmean, kmeans, kmeans-cut (with as many
     /// neurons as a feature), random, neuron (the last five also at another hook of the study: diffmean@15.hook_resid_post),
-    /// and shuffled (features of the first fit named, chosen for labels dealt out anew); the first is compared with the
-    /// others [default: fit, diffmean, the SAEs at its hook, kmeans, kmeans-cut, random, neuron, shuffled]
+    /// and shuffled (features of the first fit named, chosen for labels dealt out anew); fit:A+fit:B: several as one, each
+    /// label's value their mean (fits that differ in their seed); the first is compared with the others [default: fit, diffmean,
+    /// the SAEs at its hook, kmeans, kmeans-cut, random, neuron, shuffled]
     #[arg(long, value_delimiter = ',')]
     pub methods: Vec<Method>,
     /// Where

@@ -21,7 +21,7 @@ use crate::eval::split::{Holdout, Split};
 use crate::eval::steering::endpoint::EndpointJudge;
 use crate::eval::steering::judge::{Case, Judge, Judgement, OfflineJudge, vocabulary, written};
 use crate::eval::steering::log::Log;
-use crate::eval::steering::report::{compare, report};
+use crate::eval::steering::report::{Reported, compare, report};
 use crate::eval::steering::rise::rises;
 use crate::eval::steering::{
     Happened, JudgedRecord, Run, SteeringConfig, Subject, TextRecord, UNSTEERED, texts_of, unreached, unsteered_of,
@@ -76,7 +76,7 @@ pub struct Prepared {
     log: Log,
     config: SteeringConfig,
     seed: u64,
-    methods: Vec<String>,
+    reported: Vec<Reported>,
     /// Where each of them lives.
     hooks: Vec<HookPoint>,
     /// A direction a method and label, as it is in its set.
@@ -107,7 +107,8 @@ pub fn prepare(study: &Study, ask: &CausalAsk, model: &Model, ctx: &TaskCtx) -> 
     if let Some(missing) = ask.labels.iter().find(|l| !tokens.labels.contains(l)) {
         return Err(Error::usage(format!("the corpus has no label '{}'", missing.escape_debug())));
     }
-    let all = evaluation::choose_all(study, &ask.methods, &ask.place, split, ask.seed, ctx)?;
+    let choices = evaluation::choose_all(study, &ask.methods, &ask.place, split, ask.seed, ctx)?;
+    let all = &choices.offered;
     let labels: Vec<String> = split.labels.iter().map(|&l| tokens.labels[l as usize].clone()).collect();
     let labels: Vec<String> = labels.into_iter().filter(|l| ask.labels.is_empty() || ask.labels.contains(l)).collect();
     let train = evaluation::sentences(split, &tokens, false);
@@ -119,7 +120,7 @@ pub fn prepare(study: &Study, ask: &CausalAsk, model: &Model, ctx: &TaskCtx) -> 
             all.iter().map(|offered| lifted(offered, &tokens, model, ctx)).collect::<Result<_>>()?
         }
     };
-    let offers = offers(&all, &chosen, &labels, &tokens.labels);
+    let offers = offers(all, &chosen, &labels, &tokens.labels);
     let model = study.manifest().model.as_ref().map(|m| &m.weights_sha256);
     // Everything that decides a text: another plan is another evaluation.
     let plan = json!({"config": ask.config, "model": model, "split": split.labels.len(), "seed": ask.seed,
@@ -132,14 +133,14 @@ pub fn prepare(study: &Study, ask: &CausalAsk, model: &Model, ctx: &TaskCtx) -> 
         let of = evaluation::sentences(split, &tokens, held_out).into_iter();
         of.map(|(label, text)| (label.to_owned(), text.to_owned())).collect()
     };
-    let hooks: Vec<_> = all.iter().map(|o| (o.name.clone(), o.set.hook())).collect();
+    let hooks = choices.hooks();
     Ok(Prepared {
         name,
         log,
         config: ask.config.clone(),
         seed: ask.seed,
-        methods: all.iter().map(|o| o.name.clone()).collect(),
-        hooks: all.iter().map(|o| o.set.hook()).collect(),
+        hooks: hooks.iter().map(|(_, hook)| *hook).collect(),
+        reported: choices.reported,
         offers,
         labels,
         learn: owned(true),
@@ -158,7 +159,7 @@ fn lifted(offered: &Offered, tokens: &[Vec<u32>], model: &Model, ctx: &TaskCtx) 
     match &offered.method {
         Method::Set(kind) if kind.supervised() || *kind.base() == SetKind::Random => return Ok(None),
         Method::Shuffled => tokens.rotate_left(1),
-        Method::Set(_) => {}
+        Method::Set(_) | Method::Mean(_) => {}
     }
     by_output(model, offered.set.as_ref(), &tokens, ctx).map(Some)
 }
@@ -212,9 +213,9 @@ impl Prepared {
         Plan { directions, texts: texts_of(directions, &self.config), there, tokens: self.config.sampling.max_tokens }
     }
 
-    /// The methods, by the names of their reports.
-    pub fn methods(&self) -> &[String] {
-        &self.methods
+    /// What is reported on.
+    pub fn reported(&self) -> &[Reported] {
+        &self.reported
     }
 
     /// What a judge has said in earlier runs.
@@ -310,7 +311,7 @@ impl Prepared {
             Err(Error::Cancelled) => true,
             done => done.map(|()| false)?,
         };
-        let methods = report(&self.log.judged(judge.name())?, &self.methods, self.seed);
+        let methods = report(&self.log.judged(judge.name())?, &self.reported, self.seed);
         Ok(Causal {
             name: self.name,
             dir: self.log.dir().to_path_buf(),
@@ -322,7 +323,7 @@ impl Prepared {
             not_judged,
             compared: compare(&methods, self.seed),
             methods,
-            rises: rises(self.log.strengths(), &self.methods, self.seed),
+            rises: rises(self.log.strengths(), &self.reported, self.seed),
             stopped,
             unsteered,
             unreached: unreached(self.log.strengths())

@@ -16,7 +16,7 @@ use crate::eval::detection::{Choice, Detector, LabelDetection};
 use crate::eval::score::each_strip;
 use crate::eval::split::{RowView, Split};
 use crate::eval::steering::judge::OFFLINE;
-use crate::eval::steering::report::report;
+use crate::eval::steering::report::{Reported, report};
 use crate::eval::steering::{Happened, JudgedRecord};
 use crate::model::HookPoint;
 use crate::study::{Study, TokenTable};
@@ -30,6 +30,8 @@ pub enum Method {
     Set(SetKind),
     /// A fit's features chosen as the best for labels that were dealt out to the sentences anew: what choosing is worth.
     Shuffled,
+    /// Several as one, each label's value their mean: fits that differ in their seed.
+    Mean(Vec<Method>),
 }
 
 impl Method {
@@ -44,6 +46,10 @@ impl fmt::Display for Method {
         match self {
             Self::Set(kind) => kind.fmt(f),
             Self::Shuffled => f.write_str("shuffled"),
+            Self::Mean(members) => {
+                let names: Vec<String> = members.iter().map(ToString::to_string).collect();
+                f.write_str(&names.join("+"))
+            }
         }
     }
 }
@@ -54,12 +60,15 @@ impl FromStr for Method {
         if s == "shuffled" {
             return Ok(Self::Shuffled);
         }
+        if s.contains('+') {
+            return s.split('+').map(str::parse).collect::<Result<_>>().map(Self::Mean);
+        }
         s.parse().map(Self::Set).map_err(|e| {
             if s.contains('@') {
                 return e;
             }
             let names = "fit, fit:NAME, sae:NAME, diffmean, kmeans, kmeans-cut, random, neuron (the last five also at a hook: \
-                         diffmean@15.hook_resid_post), shuffled";
+                         diffmean@15.hook_resid_post), shuffled, or several as one: fit:A+fit:B";
             Error::usage(format!("'{}' is no method: use {names}", s.escape_debug()))
         })
     }
@@ -112,6 +121,7 @@ impl Offered {
             Method::Set(kind) if kind.supervised() => (kind, Choice::Own),
             Method::Set(kind) => (kind, Choice::Best),
             Method::Shuffled => (shuffled, Choice::Best),
+            Method::Mean(_) => return Err(Error::usage(format!("{method} is several methods: choose each"))),
         };
         let set: Box<dyn DirectionSet> = match kind.supervised() {
             true => Box::new(differences_in_means(study, kind, place, split, &tokens, ctx)?),
@@ -127,13 +137,37 @@ impl Offered {
         })?;
         let name = match method {
             Method::Shuffled => format!("{}, shuffled labels", set.name()),
-            Method::Set(_) => set.name().to_owned(),
+            Method::Set(_) | Method::Mean(_) => set.name().to_owned(),
         };
         Ok(Self { name, method: method.clone(), set, found: detector.finish() })
     }
 }
 
+/// What every method offers, and how it is reported on.
+pub struct Choices {
+    /// Each method once.
+    pub offered: Vec<Offered>,
+    /// What tables have a line for: a method, or several as one. Their members by name.
+    pub reported: Vec<Reported>,
+}
+
+impl Choices {
+    /// Where each line's directions live.
+    pub fn hooks(&self) -> Vec<(String, HookPoint)> {
+        let hook = |line: &Reported| self.members(line).next().map(|o| (line.name.clone(), o.set.hook()));
+        self.reported.iter().filter_map(hook).collect()
+    }
+
+    /// The methods of a line.
+    pub fn members<'a>(&'a self, line: &'a Reported) -> impl Iterator<Item = &'a Offered> {
+        self.offered.iter().filter(|o| line.members.contains(&o.name))
+    }
+}
+
 /// [`Offered::choose`] for each of `methods`; none means [`usual_of`] the study. What is shuffled is the first fit among them.
+///
+/// # Errors
+/// What [`Offered::choose`] returns; [`Error::Usage`] for a mean over methods of different hooks.
 pub fn choose_all(
     study: &Study,
     methods: &[Method],
@@ -141,15 +175,51 @@ pub fn choose_all(
     split: &Split,
     seed: u64,
     ctx: &TaskCtx,
-) -> Result<Vec<Offered>> {
+) -> Result<Choices> {
     let usual = if methods.is_empty() { usual_of(study, place)? } else { Vec::new() };
     let methods = if methods.is_empty() { &usual } else { methods };
-    let fit = methods.iter().find_map(|m| match m {
-        Method::Set(kind @ SetKind::Fit(_)) => Some(kind),
-        _ => None,
-    });
-    let shuffled = fit.unwrap_or(&SetKind::FIT);
-    methods.iter().map(|method| Offered::choose(study, method, shuffled, place, split, seed, ctx)).collect()
+    let is_fit = |m: &&Method| matches!(m, Method::Set(SetKind::Fit(_)));
+    let shuffled = match methods.iter().flat_map(single).find(is_fit) {
+        Some(Method::Set(kind)) => kind,
+        _ => &SetKind::FIT,
+    };
+    let mut choices = Choices { offered: Vec::new(), reported: Vec::new() };
+    for method in methods {
+        let mut members = Vec::new();
+        for method in single(method) {
+            let known = choices.offered.iter().find(|o| o.method == *method).map(|o| o.name.clone());
+            let name = match known {
+                Some(name) => name,
+                None => {
+                    let offered = Offered::choose(study, method, shuffled, place, split, seed, ctx)?;
+                    let name = offered.name.clone();
+                    // One fit by two names: fit, and the name of the newest.
+                    if choices.offered.iter().all(|o| o.name != name) {
+                        choices.offered.push(offered);
+                    }
+                    name
+                }
+            };
+            members.push(name);
+        }
+        choices.reported.push(Reported { name: members.join("+"), members });
+    }
+    for line in &choices.reported {
+        let mut hooks = choices.members(line).map(|o| o.set.hook());
+        let first = hooks.next();
+        if hooks.any(|hook| Some(hook) != first) {
+            return Err(Error::usage(format!("{}: a mean wants methods of one hook", line.name)));
+        }
+    }
+    Ok(choices)
+}
+
+/// The methods that one is of.
+fn single(method: &Method) -> &[Method] {
+    match method {
+        Method::Mean(members) => members,
+        one => std::slice::from_ref(one),
+    }
 }
 
 /// Differences in means of the training sentences, one a scored label, at the hook that `kind` names or else at `place`.
@@ -203,7 +273,7 @@ pub(super) fn in_session(session: &Session, ask: &causal::CausalAsk, ctx: &TaskC
         Some(study) => causal::prepare(study, ask, &model, ctx)?,
         None => return Err(Error::refused("no study is open yet")),
     };
-    let (methods, mut judged) = (prepared.methods().to_vec(), prepared.judged(OFFLINE)?);
+    let (methods, mut judged) = (prepared.reported().to_vec(), prepared.judged(OFFLINE)?);
     let tell = |judged: &[JudgedRecord]| session.emit(Event::Judged(report(judged, &methods, ask.seed)));
     tell(&judged);
     let mut seen = |happened: Happened<'_>| {
@@ -259,11 +329,14 @@ mod tests {
 
     #[test]
     fn methods_are_typed_as_they_are_shown() {
-        let named = ["sae:topk", "fit:k100", "kmeans@3.hook_mlp_out"].map(|text| text.parse().unwrap());
+        let named =
+            ["sae:topk", "fit:k100", "kmeans@3.hook_mlp_out", "fit:a+fit:b+neuron"].map(|text| text.parse().unwrap());
         for method in Method::usual().into_iter().chain(named) {
             assert_eq!(method.to_string().parse::<Method>().unwrap(), method);
         }
-        assert_eq!("probe".parse::<Method>().unwrap_err().exit_code(), 2);
+        for bad in ["probe", "fit:a+probe", "fit:a+"] {
+            assert_eq!(bad.parse::<Method>().unwrap_err().exit_code(), 2, "{bad}");
+        }
     }
 
     #[test]

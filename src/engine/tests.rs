@@ -1,5 +1,10 @@
+use std::sync::Arc;
+
+use super::fitting::{Begin, FitObserver, FitPlace, Resume, run_fit};
 use super::*;
-use crate::factor::FitConfig;
+use crate::activations::InMemory;
+use crate::error::Error;
+use crate::factor::{Factors, FitConfig, Sweep};
 use crate::model::{HookPoint, HookSite};
 use crate::study::Study;
 
@@ -66,4 +71,67 @@ fn a_layer_of_a_study_is_opened_and_one_that_it_lacks_is_refused_with_those_it_h
         }
     }
     engine.shutdown();
+}
+
+/// Asks to stop after so many batches.
+struct Impatient {
+    cancel: CancelToken,
+    batches: usize,
+    seen: Vec<Sweep>,
+    notes: Vec<String>,
+}
+
+impl FitObserver for Impatient {
+    fn note(&mut self, note: &str) {
+        self.notes.push(note.to_owned());
+    }
+    fn started(&mut self, _: f64, _: bool) {}
+    fn sweep(&mut self, sweep: Sweep) -> crate::error::Result<()> {
+        self.seen.push(sweep);
+        if self.seen.len() == self.batches {
+            self.cancel.cancel();
+        }
+        Ok(())
+    }
+    fn snapshot(&mut self, _: &Arc<Factors>, _: bool) {}
+}
+
+#[test]
+fn a_first_look_that_is_stopped_gives_every_row_its_coefficients() {
+    let dir = tempfile::tempdir().unwrap();
+    let (n, d) = (700, 24);
+    let source = InMemory::new(n, d, (0..n * d).map(|i| (i * 7919 % 101) as f32).collect());
+    let config = FitConfig { features: 5, sparsity: Some(0.25), ..FitConfig::default() };
+    let hook = HookPoint { layer: 3, site: HookSite::MlpPost };
+    let place = |begin| FitPlace {
+        hook,
+        name: "look".to_owned(),
+        checkpoint: dir.path().join("checkpoint"),
+        losses: dir.path().join("losses"),
+        resume: Resume::Never,
+        begin,
+        gpu: None,
+    };
+    let run = |batches: usize| {
+        let cancel = CancelToken::default();
+        let ctx = TaskCtx::new(cancel.clone(), |_| {});
+        if batches == 0 {
+            cancel.cancel();
+        }
+        let mut observer = Impatient { cancel, batches, seen: Vec::new(), notes: Vec::new() };
+        let saved = std::cell::RefCell::new(None);
+        let save = |factors: &Factors| {
+            *saved.borrow_mut() = Some((factors.coefficients.rows, factors.relative_error));
+            Ok(())
+        };
+        let ended = run_fit(&source, &config, &place(Begin::Batches(128)), &mut observer, &save, &ctx);
+        assert!(matches!(ended, Err(Error::Cancelled)));
+        (saved.into_inner(), observer)
+    };
+    let (saved, observer) = run(2);
+    let (rows, error) = saved.expect("two batches are worth saving");
+    assert_eq!((rows, observer.seen.len()), (n, 2));
+    assert!(error > 0.0 && error < 1.0, "{error}");
+    assert!(observer.notes.iter().any(|note| note.contains("stopped after 2 batches")), "{:?}", observer.notes);
+    assert_eq!(run(0).0, None, "before the first batch there is nothing to save");
 }

@@ -41,6 +41,22 @@ pub struct CellReport {
     pub labels: usize,
 }
 
+/// A line of a report: a method, or several as one (fits of several seeds), each label's value their mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reported {
+    /// What it is called.
+    pub name: String,
+    /// The methods, by the names in the log.
+    pub members: Vec<String>,
+}
+
+impl Reported {
+    /// A method by itself.
+    pub fn one(name: &str) -> Self {
+        Self { name: name.to_owned(), members: vec![name.to_owned()] }
+    }
+}
+
 /// A method.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MethodReport {
@@ -72,9 +88,9 @@ pub struct Compared {
     pub difference: Difference,
 }
 
-/// What one judge's words amount to, a report a method in the order of `methods`.
-pub fn report(judged: &[JudgedRecord], methods: &[String], seed: u64) -> Vec<MethodReport> {
-    methods.iter().map(|m| of_method(m, judged.iter().filter(|j| j.key.method == *m).collect(), seed)).collect()
+/// What one judge's words amount to, a report a line in the order of `lines`.
+pub fn report(judged: &[JudgedRecord], lines: &[Reported], seed: u64) -> Vec<MethodReport> {
+    lines.iter().map(|line| of_line(line, judged, seed)).collect()
 }
 
 /// The first method against each other one, where both have two labels or more.
@@ -108,21 +124,22 @@ pub fn chart(reports: &[MethodReport], title: String, unsteered: Option<f64>) ->
 /// Scores of one label: by target and sign, then by prompt.
 type Table<'a> = BTreeMap<(u64, i8), Vec<(&'a Key, f64)>>;
 
-fn of_method(method: &str, judged: Vec<&JudgedRecord>, seed: u64) -> MethodReport {
-    let mut labels: BTreeMap<&str, Table<'_>> = BTreeMap::new();
-    for record in &judged {
-        if let Some(score) = record.judgement.score() {
-            let of = labels.entry(&record.key.label).or_default();
-            of.entry((record.key.target.to_bits(), record.key.sign)).or_default().push((&record.key, score));
-        }
-    }
-    let both = |signs: &[i8]| -> BTreeMap<String, f64> {
-        labels.iter().filter_map(|(l, table)| Some(((*l).to_owned(), best(table, signs)?))).collect()
+fn of_line(line: &Reported, all: &[JudgedRecord], seed: u64) -> MethodReport {
+    let of = |member: &String| all.iter().filter(|j| j.key.method == *member).collect::<Vec<_>>();
+    let members: Vec<Vec<&JudgedRecord>> = line.members.iter().map(of).collect();
+    let tables: Vec<BTreeMap<&str, Table<'_>>> = members.iter().map(|judged| tables(judged)).collect();
+    // Each seed's best is chosen on its own texts.
+    let both = |signs: &[i8]| {
+        let of = |labels: &BTreeMap<&str, Table<'_>>| -> BTreeMap<String, f64> {
+            labels.iter().filter_map(|(l, table)| Some(((*l).to_owned(), best(table, signs)?))).collect()
+        };
+        mean_by_label(tables.iter().map(of))
     };
     let all = both(&[1, -1]);
     let mean = |of: &BTreeMap<String, f64>| interval(&of.values().copied().collect::<Vec<_>>(), seed);
+    let judged = members.concat();
     MethodReport {
-        method: method.to_owned(),
+        method: line.name.clone(),
         cells: cells(&judged, seed),
         best: mean(&all),
         best_promoting: mean(&both(&[1])),
@@ -130,6 +147,24 @@ fn of_method(method: &str, judged: Vec<&JudgedRecord>, seed: u64) -> MethodRepor
         texts: judged.len(),
         unrated: judged.iter().filter(|j| !j.judgement.is_rated()).count(),
     }
+}
+
+fn tables<'a>(judged: &[&'a JudgedRecord]) -> BTreeMap<&'a str, Table<'a>> {
+    let mut labels: BTreeMap<&str, Table<'_>> = BTreeMap::new();
+    for record in judged {
+        if let Some(score) = record.judgement.score() {
+            let of = labels.entry(&record.key.label).or_default();
+            of.entry((record.key.target.to_bits(), record.key.sign)).or_default().push((&record.key, score));
+        }
+    }
+    labels
+}
+
+/// Each label's mean over the members that have it.
+pub(super) fn mean_by_label<L: Ord>(members: impl Iterator<Item = BTreeMap<L, f64>>) -> BTreeMap<L, f64> {
+    let mut values: BTreeMap<L, Vec<f64>> = BTreeMap::new();
+    members.flatten().for_each(|(label, v)| values.entry(label).or_default().push(v));
+    values.into_iter().map(|(label, of)| (label, of.iter().sum::<f64>() / of.len() as f64)).collect()
 }
 
 /// The score of the best cell of a label on the prompts that it was not chosen by, the mean of both ways; `None` where
@@ -221,7 +256,7 @@ mod tests {
             said("a", 0.5, 1, 1, Some(2.0)),
             said("a", 0.5, -1, 0, Some(1.0)),
         ];
-        let report = &report(&judged, &["m".to_owned()], 1)[0];
+        let report = &report(&judged, &[Reported::one("m")], 1)[0];
         assert_eq!(report.best.unwrap().mean, 0.0);
         let cell = report.cells.iter().find(|c| c.target == 0.1).unwrap();
         assert_eq!((cell.score.mean, cell.concept, cell.fluency, cell.labels), (1.0, 1.0, 2.0, 1));
@@ -241,7 +276,7 @@ mod tests {
             }
         }
         // Chosen on prompt 0: promoting at 0.1 (0 on the other); chosen on prompt 1: suppressing (its score is 4/3).
-        let best = report(&judged, &["m".to_owned()], 1)[0].best.unwrap().mean;
+        let best = report(&judged, &[Reported::one("m")], 1)[0].best.unwrap().mean;
         assert!((best - 2.0 / 3.0).abs() < 1e-12, "{best}");
     }
 
@@ -253,7 +288,7 @@ mod tests {
             said("b", 0.1, 1, 0, None),
             said("b", 0.1, 1, 1, None),
         ];
-        let report = &report(&judged, &["m".to_owned(), "n".to_owned()], 1);
+        let report = &report(&judged, &["m", "n"].map(Reported::one), 1);
         assert_eq!((report[0].texts, report[0].unrated), (4, 3));
         assert_eq!((report[0].cells[0].score.mean, report[0].cells[0].labels), (2.0, 1));
         assert_eq!(report[0].best, None, "one half of the prompts has no rating");
@@ -271,11 +306,39 @@ mod tests {
                 judged.push(other);
             }
         }
-        let reports = report(&judged, &["m".to_owned(), "n".to_owned()], 3);
+        let reports = report(&judged, &["m", "n"].map(Reported::one), 3);
         let difference = &compare(&reports, 3)[0];
         assert_eq!((difference.method.as_str(), difference.against.as_str()), ("m", "n"));
         assert!(difference.difference.low > 0.2 && difference.difference.mean < 0.8);
         let best = reports[0].best.unwrap();
         assert!(best.low < best.mean && best.mean < best.high);
+    }
+    #[test]
+    fn several_seeds_are_one_line() {
+        // Each seed's best is its own: at another KL, on labels of which one is judged under one seed alone.
+        let of = |method: &str, label, target, score| {
+            [0, 1].map(|prompt| {
+                let mut record = said(label, target, 1, prompt, Some(score));
+                record.key.method = method.into();
+                record
+            })
+        };
+        let judged: Vec<JudgedRecord> = [
+            of("s1", "a", 0.1, 2.0),
+            of("s1", "a", 0.5, 0.0),
+            of("s2", "a", 0.1, 0.0),
+            of("s2", "a", 0.5, 1.0),
+            of("s2", "b", 0.1, 2.0),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let line = Reported { name: "s1+s2".into(), members: vec!["s1".into(), "s2".into()] };
+        let found = &report(&judged, &[line], 1)[0];
+        let alone = report(&judged, &["s1", "s2"].map(Reported::one), 1);
+        assert_eq!((found.method.as_str(), found.texts), ("s1+s2", 10));
+        assert!((found.labels["a"] - (alone[0].labels["a"] + alone[1].labels["a"]) / 2.0).abs() < 1e-12);
+        assert_eq!(found.labels["b"], alone[1].labels["b"]);
+        assert!((found.labels["a"] - (2.0 + 4.0 / 3.0) / 2.0).abs() < 1e-12, "{:?}", found.labels);
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::StrengthRecord;
-use super::report::{Mean, RESAMPLES, interval};
+use super::report::{Mean, RESAMPLES, Reported, interval, mean_by_label};
 use crate::eval::bootstrap::{Difference, paired};
 
 /// A method at one KL target, promoting.
@@ -38,25 +38,26 @@ pub fn percentile(changes: &[f64], words: &[u32]) -> Option<f64> {
     (!places.is_empty()).then(|| places.iter().sum::<f64>() / places.len() as f64)
 }
 
-/// Each method at each target, in the order of `methods`.
-pub fn rises(strengths: &[StrengthRecord], methods: &[String], seed: u64) -> Vec<Rise> {
+/// Each line at each target, in the order of `lines`.
+pub fn rises(strengths: &[StrengthRecord], lines: &[Reported], seed: u64) -> Vec<Rise> {
     let mut targets: Vec<f64> = strengths.iter().map(|s| s.target).collect();
     targets.sort_by(f64::total_cmp);
     targets.dedup();
     let mut out = Vec::new();
     for target in targets {
-        let of = |method: &String| -> BTreeMap<&str, f64> {
+        let of_one = |method: &String| -> BTreeMap<&str, f64> {
             let mine = strengths.iter().filter(|s| s.method == *method && s.target == target && s.sign > 0);
             mine.filter_map(|s| Some((s.label.as_str(), s.rise.filter(|_| s.reached)?))).collect()
         };
-        let first = methods.first().map(of).unwrap_or_default();
-        for (i, method) in methods.iter().enumerate() {
-            let own = of(method);
+        let of = |line: &Reported| mean_by_label(line.members.iter().map(of_one));
+        let first = lines.first().map(of).unwrap_or_default();
+        for (i, line) in lines.iter().enumerate() {
+            let own = of(line);
             let pairs: Vec<(f64, f64)> =
                 first.iter().filter_map(|(label, &a)| own.get(label).map(|&b| (a, b))).collect();
             let Some(rise) = interval(&own.values().copied().collect::<Vec<_>>(), seed) else { continue };
             let first_minus = if i == 0 { None } else { paired(&pairs, RESAMPLES, seed) };
-            out.push(Rise { method: method.clone(), target, rise, labels: own.len(), first_minus });
+            out.push(Rise { method: line.name.clone(), target, rise, labels: own.len(), first_minus });
         }
     }
     out
@@ -103,9 +104,12 @@ mod tests {
             record("b", "z", 1, Some(0.1), false),
             record("c", "x", 1, None, true),
         ];
-        let found = rises(&all, &["a", "b", "c"].map(str::to_owned), 1);
+        let found = rises(&all, &["a", "b", "c"].map(Reported::one), 1);
         assert_eq!(found.iter().map(|r| (r.method.as_str(), r.labels)).collect::<Vec<_>>(), [("a", 2), ("b", 2)]);
         assert!((found[0].rise.mean - 0.8).abs() < 1e-12 && found[0].first_minus.is_none());
         assert!((found[1].first_minus.as_ref().unwrap().mean - 0.3).abs() < 1e-12);
+        let both = Reported { name: "a+b".into(), members: vec!["a".into(), "b".into()] };
+        let pooled = &rises(&all, &[both], 1)[0];
+        assert!((pooled.rise.mean - 0.65).abs() < 1e-12 && pooled.labels == 2);
     }
 }

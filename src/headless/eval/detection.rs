@@ -1,5 +1,7 @@
 //! `mlpeek eval detection`.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::json;
 
@@ -13,6 +15,7 @@ use crate::eval::bootstrap::{Difference, paired};
 use crate::eval::detection::LabelDetection;
 use crate::eval::hard::{HardNegatives, against_rivals, rivals};
 use crate::eval::steering::report::{Mean, interval};
+use crate::model::HookPoint;
 use crate::study::Study;
 
 const NAMES: usize = 24;
@@ -29,12 +32,39 @@ const LEGEND: &str = "All on held-out sentences; the direction of a label is the
 #[derive(Serialize)]
 struct LabelRow {
     label: String,
-    direction: usize,
+    /// One a member: a line may be of several seeds, and its other values are their means.
+    directions: Vec<usize>,
     train_auroc: f64,
     auroc: f64,
     s_cd: Option<f64>,
-    above_0: bool,
+    s_cd_undefined: f64,
+    above_0: f64,
     hard: Option<HardNegatives>,
+}
+
+/// The mean of what there is.
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0usize), |(sum, count), v| (sum + v, count + 1));
+    (count > 0).then(|| sum / count as f64)
+}
+
+impl LabelRow {
+    fn new(label: &str, members: &[(&LabelDetection, Option<HardNegatives>)]) -> Option<Self> {
+        let over = |value: &dyn Fn(&LabelDetection) -> f64| mean(members.iter().map(|m| value(m.0)));
+        let hard = |value: fn(&HardNegatives) -> f64| mean(members.iter().filter_map(|m| m.1.as_ref().map(value)));
+        Some(Self {
+            label: label.to_owned(),
+            directions: members.iter().map(|m| m.0.feature).collect(),
+            train_auroc: over(&|m| m.train_auroc)?,
+            auroc: over(&|m| m.auroc)?,
+            s_cd: mean(members.iter().filter_map(|m| m.0.s_cd())),
+            s_cd_undefined: over(&|m| f64::from(m.s_cd().is_none()))?,
+            above_0: over(&|m| f64::from(m.tells_apart()))?,
+            hard: hard(|h| h.auroc)
+                .zip(hard(|h| h.accuracy))
+                .map(|(auroc, accuracy)| HardNegatives { auroc, accuracy }),
+        })
+    }
 }
 
 /// A method over all labels.
@@ -57,26 +87,30 @@ pub(super) fn run(args: &DetectionArgs, out: &mut Output) -> Result<()> {
     let tokens = study.tokens()?;
     let split = split(&args.common, &tokens, out)?;
     let place = args.common.place.place();
-    let all = choose_all(&study, &args.common.methods, &place, &split, args.common.seed, &ctx)?;
-    let hooks: Vec<_> = all.iter().map(|o| (o.name.clone(), o.set.hook())).collect();
+    let choices = choose_all(&study, &args.common.methods, &place, &split, args.common.seed, &ctx)?;
+    let hooks = choices.hooks();
     let note = spaces_note(&hooks);
     if let Some(note) = &note {
         out.note(note);
     }
     let name = |name: &str, hook: &str| shown(name, hook, note.is_some());
-    let widths = all.iter().map(|o| name(&o.name, &o.set.hook().to_string()).chars().count());
+    let widths = hooks.iter().map(|(line, hook)| name(line, &hook.to_string()).chars().count());
     let names = widths.max().unwrap_or(0).max(NAMES);
     let means = differences_in_means(&study, &SetKind::DiffMean, &place, &split, &tokens, &ctx)?;
     let rivals = rivals(means.directions(), args.rivals);
     if !out.is_json() {
-        let at = if note.is_some() { String::new() } else { all[0].set.hook().to_string() };
+        let at = if note.is_some() { String::new() } else { hooks[0].1.to_string() };
         out.line(&line(names, &HEADS, &at, &HEADS.map(str::to_owned)))?;
     }
     let mut rows = Vec::new();
-    for method in &all {
-        let source = study.activations(method.set.hook())?;
-        let hard = against_rivals(source.as_ref(), &split, method.set.directions(), &method.found, &rivals, &ctx)?;
-        let row = row(method, &hard, &tokens.labels, args.common.seed);
+    for (reported, (_, hook)) in choices.reported.iter().zip(&hooks) {
+        let source = study.activations(*hook)?;
+        let of = |member: &Offered| {
+            let hard = against_rivals(source.as_ref(), &split, member.set.directions(), &member.found, &rivals, &ctx)?;
+            Ok(member.found.clone().into_iter().zip(hard).collect())
+        };
+        let members = choices.members(reported).map(of).collect::<Result<Vec<_>>>()?;
+        let row = row(&reported.name, *hook, &members, &tokens.labels, args.common.seed);
         match out.is_json() {
             true => out.object(&json!({"event": "method", "result": row}))?,
             false => out.line(&line(names, &HEADS, &name(&row.method, &row.hook), &cells(&row)))?,
@@ -86,29 +120,31 @@ pub(super) fn run(args: &DetectionArgs, out: &mut Output) -> Result<()> {
     explain(&rows, args, split.labels.len(), names, out)
 }
 
-fn row(method: &Offered, hard: &[Option<HardNegatives>], names: &[String], seed: u64) -> MethodRow {
-    let label = |(found, hard): (&LabelDetection, &Option<HardNegatives>)| LabelRow {
-        label: names[found.label as usize].clone(),
-        direction: found.feature,
-        train_auroc: found.train_auroc,
-        auroc: found.auroc,
-        s_cd: found.s_cd(),
-        above_0: found.tells_apart(),
-        hard: *hard,
-    };
-    let labels: Vec<LabelRow> = method.found.iter().zip(hard).map(label).collect();
+/// `members`: for each method of the line what was found for each label.
+fn row(
+    name: &str,
+    hook: HookPoint,
+    members: &[Vec<(LabelDetection, Option<HardNegatives>)>],
+    names: &[String],
+    seed: u64,
+) -> MethodRow {
+    let mut found: BTreeMap<u32, Vec<(&LabelDetection, Option<HardNegatives>)>> = BTreeMap::new();
+    for (of, hard) in members.iter().flatten() {
+        found.entry(of.label).or_default().push((of, *hard));
+    }
+    let labels: Vec<LabelRow> =
+        found.iter().filter_map(|(&label, members)| LabelRow::new(&names[label as usize], members)).collect();
     let values = |value: &dyn Fn(&LabelRow) -> Option<f64>| labels.iter().filter_map(value).collect::<Vec<f64>>();
-    let mean = |v: Vec<f64>| (!v.is_empty()).then(|| v.iter().sum::<f64>() / v.len() as f64);
-    let share = |count: usize| count as f64 / labels.len().max(1) as f64;
+    let over = |value: &dyn Fn(&LabelRow) -> Option<f64>| mean(labels.iter().filter_map(value));
     MethodRow {
-        method: method.name.clone(),
-        hook: method.set.hook().to_string(),
+        method: name.to_owned(),
+        hook: hook.to_string(),
         auroc: interval(&values(&|l| Some(l.auroc)), seed),
-        s_cd: mean(values(&|l| l.s_cd)),
-        s_cd_undefined: share(labels.iter().filter(|l| l.s_cd.is_none()).count()),
-        above_0: share(labels.iter().filter(|l| l.above_0).count()),
+        s_cd: over(&|l| l.s_cd),
+        s_cd_undefined: over(&|l| Some(l.s_cd_undefined)).unwrap_or(0.0),
+        above_0: over(&|l| Some(l.above_0)).unwrap_or(0.0),
         hard_auroc: interval(&values(&|l| l.hard.map(|h| h.auroc)), seed),
-        hard_accuracy: mean(values(&|l| l.hard.map(|h| h.accuracy))),
+        hard_accuracy: over(&|l| l.hard.map(|h| h.accuracy)),
         labels,
     }
 }
@@ -163,7 +199,9 @@ fn explain(rows: &[MethodRow], args: &DetectionArgs, labels: usize, names: usize
                 let s_cd = cell(l.s_cd, 2);
                 out.line(&format!(
                     "  {:24}  {:.3}  hard {hard}  S_CD {s_cd:>6}  direction {}",
-                    l.label, l.auroc, l.direction
+                    l.label,
+                    l.auroc,
+                    l.directions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
                 ))?;
             }
         }

@@ -202,6 +202,7 @@ impl Form {
                 Method::Set(SetKind::Random) => "random directions as sparse as the features",
                 Method::Set(SetKind::Neuron) => "single neurons",
                 Method::Set(SetKind::At(..)) => "the same at a hook of its own",
+                Method::Mean(_) => "the mean of several",
             }
             .to_owned(),
             Field::Targets => "KL(base ‖ steered) at the prompts' ends, several apart by commas".to_owned(),

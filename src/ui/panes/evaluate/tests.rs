@@ -93,6 +93,17 @@ fn methods_targets_and_labels_are_chosen_before_it_starts() {
 }
 
 #[test]
+fn the_papers_numbers_are_one_word() {
+    let mut stage = Stage::opened(120, 36, Profile::Mono);
+    stage.keys("V G k k k e ctrl-u").type_text("paper").keys("enter");
+    assert!(stage.screen().contains("0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5"), "{}", stage.screen());
+    stage.keys("enter");
+    let ask = asked(&stage)[0];
+    assert_eq!((ask.config.targets.len(), ask.config.sampling.max_tokens), (7, 50));
+    assert_eq!(ask.config.samples * ask.config.prompts.len(), 8);
+}
+
+#[test]
 fn another_request_can_be_made_of_what_was_asked() {
     let mut stage = Stage::opened(80, 24, Profile::Mono);
     stage.keys("V j right enter").event(Event::Started(Job::Evaluate)).event(Event::Judged(Demo::reports(3)));
