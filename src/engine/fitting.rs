@@ -174,7 +174,7 @@ pub struct FitEnd {
 }
 
 /// Runs a fit to its end. `save` is called with the finished factors, also when the user stops it after a first sweep:
-/// then the best so far is saved and [`Error::Cancelled`] is returned.
+/// then the best so far is saved, and [`FitEnd::stop`] is `None`; before it, [`Error::Cancelled`] is returned.
 pub fn run_fit(
     source: &dyn ActivationSource,
     config: &FitConfig,
