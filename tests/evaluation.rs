@@ -130,8 +130,8 @@ fn fits_of_several_seeds_are_one_line() {
     let each = [rise("fit:k5"), rise("fit:other")];
     assert_eq!(name, "k5+other");
     assert!((both - (each[0].1 + each[1].1) / 2.0).abs() < 1e-9, "{both}, {each:?}");
-    let mixed = [&detection[..], &["--methods", "fit:k5+diffmean@1.hook_resid_post"]].concat();
-    made.fails(&mixed, 1, "");
+    let absent = [&detection[..], &["--methods", "fit:k5+diffmean@1.hook_resid_post"]].concat();
+    made.fails(&absent, 2, "no such hook");
 }
 
 #[test]
