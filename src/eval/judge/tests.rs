@@ -326,11 +326,13 @@ fn a_judge_that_only_fails_ends_the_run() {
         let mut judge = Judge::new(judge.endpoint, judge.answers);
         // A run asks a few questions at a time.
         assert_eq!(judge.ask(&questions(&["a", "b", "c"]), &TaskCtx::silent()).unwrap().len(), 3);
-        let message = refused(judge.ask(&questions(&["d", "e", "f", "g", "h"]), &TaskCtx::silent()));
+        let many: Vec<String> = (0..200).map(|i| format!("d{i}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let message = refused(judge.ask(&questions(&many), &TaskCtx::silent()));
         assert!(message.contains("4 calls in a row") && message.contains(says), "{message}");
         assert_eq!(judge.estimate(&questions(&["a", "b"])).answered, 1);
-        // The next call may have begun when the last failure is seen.
-        assert!((9..=10).contains(&fake.asked()), "{}", fake.asked());
+        // Some calls may have begun, on a busy machine, before the last failure is seen; most never do.
+        assert!((9..200).contains(&fake.asked()), "{} of 405", fake.asked());
     }
 }
 
