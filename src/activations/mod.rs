@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::error::Result;
+use crate::matrix::aligned::Aligned;
 
 /// Some whole rows of an activation matrix, row-major `[rows, cols]`, as f32.
 #[derive(Debug, Clone)]
@@ -58,12 +59,17 @@ pub trait ActivationSource: Sync {
 pub struct InMemory {
     rows: usize,
     cols: usize,
-    data: Vec<f32>,
+    data: Aligned,
 }
 
 impl InMemory {
-    /// Wraps row-major `data`; its length must be `rows * cols`.
+    /// A copy of row-major `data`; its length must be `rows * cols`.
     pub fn new(rows: usize, cols: usize, data: Vec<f32>) -> Self {
+        Self::aligned(rows, cols, data.into())
+    }
+
+    /// Wraps row-major `data`; its length must be `rows * cols`.
+    pub fn aligned(rows: usize, cols: usize, data: Aligned) -> Self {
         assert_eq!(data.len(), rows * cols, "row-major data must have rows * cols values");
         Self { rows, cols, data }
     }

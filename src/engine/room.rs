@@ -62,7 +62,7 @@ mod tests {
         let small = of(10_000, Some(8 << 30), 0).unwrap();
         assert!(small.disk == 0 && small.memory > 3 * 4 * 100 * 10_000);
         // A million rows, however much memory there is; and few where there is little.
-        for (n, memory) in [(1_000_000, None), (1_000_000, Some(1 << 40)), (200_000, Some(600 << 20))] {
+        for (n, memory) in [(1_000_000, None), (1_000_000, Some(1 << 40)), (200_000, Some(550 << 20))] {
             let large = of(n, memory, 1 << 40).unwrap();
             assert!(large.disk >= 4 * 4 * 100 * n as u64 && large.memory < 600 << 20, "{large:?}");
         }

@@ -6,8 +6,8 @@ use super::SparseColumns;
 use super::capped;
 use super::columns::{self, Rows};
 use super::device::Descent;
+use super::pass::{Columns, Gather, Sums};
 use super::state::{Held, Problem, State};
-use super::stream::{Columns, Gather, Sums};
 use super::swaps;
 use crate::error::Result;
 use crate::matrix::panel::{self, Gram};
@@ -101,13 +101,19 @@ pub(crate) fn step_features(
         }
     };
     let rows = rows.unwrap_or_else(|| Rows::of(&features));
-    let (values, gain) = columns::refit(&features, &sums.gram, &products, &rows, problem.locked);
+    let (values, gain) = columns::refit(&features, &sums.gram, &products, &rows, problem.locked, None);
     if !penalised || first {
         let before = std::mem::replace(&mut features.values, values);
-        if state.held == Held::All && !first && swaps::swap(&mut features, sums, &rows, problem.locked) > 0 {
+        let swapped = if state.held == Held::All && !first {
+            swaps::swap(&mut features, sums, &rows, problem.locked)
+        } else {
+            None
+        };
+        if let Some(neurons) = swapped {
             // What a swap gains is what an exact refit makes of it.
             let (products, rows) = (columns::at_entries(&features, &sums.products), Rows::of(&features));
-            features.values = columns::refit(&features, &sums.gram, &products, &rows, problem.locked).0;
+            let (values, _) = columns::refit(&features, &sums.gram, &products, &rows, problem.locked, Some(&neurons));
+            features.values = values;
         } else if !first {
             features.values.iter_mut().zip(before).for_each(|(v, old)| *v = old + REFIT_RELAXATION * (*v - old));
         }

@@ -1,30 +1,21 @@
-//! A fit on disk, whole or not at all ([`NewFile`]); bound to its source, its configuration
-//! and this format, and closed by a checksum. Knows nothing of how a fit goes on.
-//!
-//! Layout, little-endian: magic, format version, length of a JSON header, the header, the arrays in the order of
-//! the lengths in its header, xxh3 of all before it.
+//! A fit on disk, bound to its source and its configuration: a header, and the arrays in the order of the lengths in it, in
+//! the frame of [`super::framed`]. Knows nothing of how a fit goes on.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3;
 
 use super::SparseColumns;
+use super::framed::{Kind, Reader, Writer};
 use super::panels::Panels;
+use super::pass::Sums;
 use super::state::{Held, State};
-use super::stream::Sums;
 use super::values::Values;
 use super::{FitConfig, Stop};
-use crate::disk::NewFile;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::matrix::panel::PANEL;
 
-const MAGIC: [u8; 8] = *b"mlpeekft";
-const VERSION: u32 = 1;
-/// No header is longer: a foreign file's number is not believed.
-const HEADER_BYTES: u64 = 64 << 20;
+const KIND: Kind = Kind { magic: *b"mlpeekft", version: 1, name: "checkpoint of a fit" };
 
 /// Everything small.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -132,12 +123,7 @@ pub(crate) fn write(
         state: StateHeader::of(state),
         best: best.map(StateHeader::of),
     };
-    let json = serde_json::to_vec(&header).map_err(|e| Error::file(path, format!("cannot be written: {e}")))?;
-    let mut out = Hashed { inner: NewFile::create(path)?, hash: Xxh3::new() };
-    out.put(&MAGIC)?;
-    out.put(&VERSION.to_le_bytes())?;
-    out.put(&(json.len() as u64).to_le_bytes())?;
-    out.put(&json)?;
+    let mut out = Writer::create(path, &KIND, &header)?;
     for s in std::iter::once(state).chain(best) {
         out.put(&s.features.indices)?;
         out.put(&s.features.values)?;
@@ -147,67 +133,34 @@ pub(crate) fn write(
         out.put(&s.sums.totals)?;
         out.put(&s.sums.row_fit)?;
     }
-    let digest = out.hash.digest();
-    out.put(&digest.to_le_bytes())?;
-    out.inner.commit()
+    out.commit()
 }
 
 /// Reads a checkpoint of a fit of `config` to a source of this shape and fingerprint.
 pub(crate) fn read(path: &Path, config: &FitConfig, shape: (usize, usize), fingerprint: u64) -> Result<Saved> {
-    let bad = |problem: &str| Error::file(path, format!("{problem}; delete it to start the fit anew"));
-    let file = File::open(path).map_err(Error::io("read", path))?;
-    let size = file.metadata().map_err(Error::io("read", path))?.len();
-    let mut input = Hashed { inner: BufReader::with_capacity(1 << 20, file), hash: Xxh3::new() };
-    let truncated = |_| bad("the checkpoint is truncated");
-    let mut start = [0u8; 20];
-    input.take_exact(&mut start).map_err(truncated)?;
-    if start[..8] != MAGIC {
-        return Err(bad("not a checkpoint of a fit"));
-    }
-    let version = u32::from_le_bytes([start[8], start[9], start[10], start[11]]);
-    if version != VERSION {
-        return Err(bad(&format!("a checkpoint of format {version}, and this version reads format {VERSION}")));
-    }
-    let mut length = [0u8; 8];
-    length.copy_from_slice(&start[12..]);
-    let length = u64::from_le_bytes(length);
-    if length > HEADER_BYTES.min(size) {
-        return Err(bad("the checkpoint is truncated or damaged"));
-    }
-    let mut json = vec![0; length as usize];
-    input.take_exact(&mut json).map_err(truncated)?;
-    let header: Header = serde_json::from_slice(&json).map_err(|_| bad("the checkpoint's header is damaged"))?;
-    check(&header, size, length, bad)?;
-    check_binding(&header, config, shape, fingerprint, bad)?;
+    let (mut input, header): (_, Header) = Reader::open(path, &KIND)?;
+    check(&header, &input)?;
+    check_binding(&header, config, shape, fingerprint, &input)?;
     let mut state = |saved: &StateHeader| {
         let y = Values::zeros(saved.lengths[2], config.scratch.as_deref())?;
-        read_state(&mut input, saved, &header, y).map_err(truncated)
+        read_state(&mut input, saved, &header, y)
     };
     let (state, best) = (state(&header.state)?, header.best.as_ref().map(&mut state).transpose()?);
-    let digest = input.hash.digest();
-    let mut sum = [0u8; 8];
-    input.inner.read_exact(&mut sum).map_err(|_| bad("the checkpoint is truncated"))?;
     let sound = |s: &State| s.features.indices.iter().all(|&i| (i as usize) < header.cols);
-    if u64::from_le_bytes(sum) != digest || !sound(&state) || !best.as_ref().is_none_or(sound) {
-        return Err(bad("the checkpoint is damaged: its checksum does not match"));
-    }
+    input.close(sound(&state) && best.as_ref().is_none_or(sound))?;
     Ok(Saved { header, state, best })
 }
 
-/// The arrays that the header announces must be exactly what the file holds, before memory is taken for them.
-fn check(header: &Header, size: u64, length: u64, bad: impl Fn(&str) -> Error) -> Result<()> {
+fn check(header: &Header, input: &Reader) -> Result<()> {
     let (k, n, d) = (header.config.features, header.rows, header.cols);
-    let mut body = Some(20 + length + 8);
+    let mut body = Some(0);
     for s in std::iter::once(&header.state).chain(&header.best) {
         if !s.fits(k, n, d) {
-            return Err(bad("the checkpoint's header is damaged"));
+            return Err(input.bad("the checkpoint's header is damaged"));
         }
-        body = body.zip(s.bytes()).and_then(|(a, b)| a.checked_add(b));
+        body = body.zip(s.bytes()).and_then(|(a, b): (u64, u64)| a.checked_add(b));
     }
-    if body != Some(size) {
-        return Err(bad("the checkpoint is truncated or damaged"));
-    }
-    Ok(())
+    input.expect(body)
 }
 
 fn check_binding(
@@ -215,8 +168,9 @@ fn check_binding(
     config: &FitConfig,
     shape: (usize, usize),
     fingerprint: u64,
-    bad: impl Fn(&str) -> Error,
+    input: &Reader,
 ) -> Result<()> {
+    let bad = |problem: &str| input.bad(problem);
     if (header.rows, header.cols) != shape {
         let (n, d) = shape;
         let (rows, cols) = (header.rows, header.cols);
@@ -232,12 +186,7 @@ fn check_binding(
     Ok(())
 }
 
-fn read_state(
-    input: &mut Hashed<BufReader<File>>,
-    saved: &StateHeader,
-    header: &Header,
-    mut y: Values,
-) -> std::io::Result<State> {
+fn read_state(input: &mut Reader, saved: &StateHeader, header: &Header, mut y: Values) -> Result<State> {
     let k = header.config.features;
     let [indices, values, _, products, gram, totals, row_fit] = saved.lengths;
     let offsets = if indices == 0 { Vec::new() } else { (0..=k).map(|j| j * saved.keep).collect() };
@@ -247,7 +196,7 @@ fn read_state(
         indices: input.array(indices)?,
         values: input.array(values)?,
     };
-    input.take_exact(bytemuck::cast_slice_mut(&mut y))?;
+    input.fill(bytemuck::cast_slice_mut(&mut y))?;
     let y = Panels { k, rows: header.rows, data: y };
     let sums = Sums {
         products: input.array(products)?,
@@ -259,38 +208,4 @@ fn read_state(
     let held = if saved.all { Held::All } else { Held::Entries };
     let (error, objective) = (f64::from_bits(saved.error), f64::from_bits(saved.objective));
     Ok(State { features, y, sums, held, error, objective })
-}
-
-/// Hashes what passes through, in pieces: what is larger than memory goes through it once.
-struct Hashed<T> {
-    inner: T,
-    hash: Xxh3,
-}
-
-/// Bytes of a piece.
-const PIECE: usize = 1 << 20;
-
-impl Hashed<NewFile> {
-    fn put<V: bytemuck::NoUninit>(&mut self, values: &[V]) -> Result<()> {
-        bytemuck::cast_slice(values).chunks(PIECE).try_for_each(|bytes| {
-            self.hash.update(bytes);
-            self.inner.write(bytes)
-        })
-    }
-}
-
-impl<T: Read> Hashed<T> {
-    fn take_exact(&mut self, bytes: &mut [u8]) -> std::io::Result<()> {
-        bytes.chunks_mut(PIECE).try_for_each(|bytes| {
-            self.inner.read_exact(bytes)?;
-            self.hash.update(bytes);
-            Ok(())
-        })
-    }
-
-    fn array<V: bytemuck::Pod>(&mut self, length: usize) -> std::io::Result<Vec<V>> {
-        let mut out = vec![V::zeroed(); length];
-        self.take_exact(bytemuck::cast_slice_mut(&mut out))?;
-        Ok(out)
-    }
 }

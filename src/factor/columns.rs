@@ -7,9 +7,9 @@
 use rayon::prelude::*;
 
 use super::SparseColumns;
-use super::stream::{Sums, densify};
+use super::pass::Sums;
+use super::stream::densify;
 use crate::error::Result;
-use crate::matrix::sparse::ByNeuron;
 use crate::matrix::{cholesky, dense, residual, select};
 use crate::task::TaskCtx;
 
@@ -49,12 +49,6 @@ impl Rows {
             }
         }
         Self { offsets, entries }
-    }
-
-    /// For the kernels that run by neuron.
-    pub(crate) fn by_neuron(self, columns: &SparseColumns) -> ByNeuron {
-        let values = self.entries.iter().map(|&(_, position)| columns.values[position as usize]).collect();
-        ByNeuron { columns: self.entries.iter().map(|e| e.0).collect(), offsets: self.offsets, values }
     }
 
     /// A neuron's entries: feature, and position among the columns' entries.
@@ -204,14 +198,16 @@ pub(crate) fn at_entries(columns: &SparseColumns, products: &[f32]) -> Vec<f32> 
         .collect()
 }
 
-/// All non-zeros but those of locked columns refitted on their supports, a small system a neuron. Returns the new values
-/// and by how much the squared error falls (a neuron whose solution is no better keeps its values).
+/// All non-zeros but those of locked columns refitted on their supports, a small system a neuron; of some neurons alone where
+/// `only` names them. Returns the new values and by how much the squared error falls (a neuron whose solution is no better
+/// keeps its values).
 pub(crate) fn refit(
     columns: &SparseColumns,
     gram: &[f64],
     products: &[f32],
     rows: &Rows,
     locked: &[bool],
+    only: Option<&[bool]>,
 ) -> (Vec<f32>, f64) {
     const NEURONS: usize = 32;
     let d = columns.rows;
@@ -220,7 +216,8 @@ pub(crate) fn refit(
         .map(|chunk| {
             let mut work = System::default();
             let (mut out, mut gain) = (Vec::new(), 0.0);
-            for i in chunk * NEURONS..d.min((chunk + 1) * NEURONS) {
+            let neurons = chunk * NEURONS..d.min((chunk + 1) * NEURONS);
+            for i in neurons.filter(|&i| only.is_none_or(|only| only[i])) {
                 gain += work.solve(rows.row(i), columns, gram, products, locked, &mut out);
             }
             (out, gain)

@@ -209,7 +209,8 @@ impl FitConfig {
         let features = copies * (4 * k * d + 8 * k * keep + 8 * k * k);
         let dense = if self.solver == Solver::Mu || share > 0.2 { 4 * k * d } else { 0 };
         let threads = self.threads.unwrap_or_else(rayon::current_num_threads) as u64;
-        let blocks = 2 * 4 * in_blocks * (d + k) + threads * 4 * 64 * (d + k);
+        // Blocks where a source is surveyed; a panel and what it sums a thread, as much again that waits its turn, and the whole.
+        let blocks = 4 * in_blocks * d + threads * 4 * 64 * (2 * d + 4 * k) + (2 * threads + 1) * 4 * k * (d + k);
         let framed = if self.scale_rows || self.centre { 4 * n + 8 * d } else { 0 };
         features + dense + blocks + framed + 4 * d * sampled.unwrap_or(0) as u64 + 24 * n
     }

@@ -2,20 +2,27 @@
 //! factorisation does (Mairal, Bach, Ponce, Sapiro 2010), and one pass at the end that gives every row its coefficients.
 //!
 //! A batch's coefficients are found for the features so far; AᵀY and YᵀY of all batches, the older the lighter, then give
-//! the next features. Invariant: no more than one batch of activations is in memory.
+//! the next features. Invariants: no more than one batch of activations is in memory; between batches it is known whole by
+//! what a checkpoint holds, and goes on from there with the same batches.
 
+use std::path::Path;
 use std::time::Instant;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_pcg::Pcg64;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
 
+use super::framed::{Kind, Reader, Writer};
+use super::pass::Sums;
 use super::state::{Problem, State};
-use super::stream::{Stream, Sums};
+use super::stream::Stream;
 use super::survey::{Survey, not_finite};
 use super::{Factoriser, FitConfig, Solver, SparseColumns, Stop, Sweep, bcd, fit, incremental, init};
 use crate::activations::{ActivationSource, Block, InMemory};
 use crate::error::{Error, Result};
+use crate::matrix::aligned::Aligned;
 use crate::task::TaskCtx;
 
 /// Neighbouring rows that are read together.
@@ -24,6 +31,29 @@ const RUN: usize = 64;
 const MEMORY: f64 = 0.8;
 /// Batches when the configuration names no number of sweeps.
 const BATCHES: usize = 30;
+/// Rows that a checkpoint knows its source by: reading all of them is what a first look is to spare.
+const KNOWN_ROWS: usize = 64;
+
+const KIND: Kind = Kind { magic: *b"mlpeekfl", version: 1, name: "checkpoint of a first look" };
+
+/// Everything small of a checkpoint.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    config: FitConfig,
+    rows: usize,
+    cols: usize,
+    /// The hash of some rows.
+    fingerprint: u64,
+    batch_rows: usize,
+    sweep: usize,
+    /// Bits of the seconds so far.
+    seconds: u64,
+    /// Times that all rows were dealt, and runs that the last time left.
+    rounds: u64,
+    left: usize,
+    /// Entries a feature.
+    keep: usize,
+}
 
 /// Features that come from batches of rows.
 pub struct FirstLook<'a> {
@@ -31,7 +61,8 @@ pub struct FirstLook<'a> {
     config: FitConfig,
     threads: fit::Threads,
     batch_rows: usize,
-    rng: Pcg64,
+    /// Times that all rows were dealt.
+    rounds: u64,
     /// Runs of rows that no batch of this round has had.
     runs: Vec<usize>,
     features: SparseColumns,
@@ -60,7 +91,7 @@ impl<'a> FirstLook<'a> {
             threads: fit::Threads::new(config.threads)?,
             source,
             batch_rows,
-            rng: Pcg64::seed_from_u64(config.seed),
+            rounds: 0,
             runs: Vec::new(),
             features: SparseColumns::default(),
             sums: None,
@@ -103,9 +134,87 @@ impl<'a> FirstLook<'a> {
         (self.features, self.sums) = (features, Some(sums));
         self.sweep += 1;
         self.seconds += started.elapsed().as_secs_f64();
-        let done = self.sweep >= self.config.max_sweeps.unwrap_or(BATCHES);
-        let stop = done.then_some(Stop::MaxSweeps);
-        Ok(Sweep { sweep: self.sweep, relative_error: error, seconds: self.seconds, stop })
+        Ok(Sweep { sweep: self.sweep, relative_error: error, seconds: self.seconds, stop: self.ended() })
+    }
+
+    /// Why there are no more batches, once there are none.
+    pub fn ended(&self) -> Option<Stop> {
+        (self.sweep >= self.config.max_sweeps.unwrap_or(BATCHES)).then_some(Stop::MaxSweeps)
+    }
+
+    /// Whether a checkpoint of a first look lies at `path`.
+    pub fn is_at(path: &Path) -> bool {
+        KIND.is_at(path)
+    }
+
+    /// Writes all that [`Self::resume`] needs in place of `path`; after a first batch.
+    ///
+    /// # Errors
+    /// What the disk says; before the first batch.
+    pub fn checkpoint(&self, path: &Path) -> Result<()> {
+        let Some(sums) = &self.sums else { return Err(Error::usage("there are no features before the first batch")) };
+        let (rows, cols) = self.source.shape();
+        let header = Header {
+            config: self.config.clone(),
+            rows,
+            cols,
+            fingerprint: fingerprint(self.source)?,
+            batch_rows: self.batch_rows,
+            sweep: self.sweep,
+            seconds: self.seconds.to_bits(),
+            rounds: self.rounds,
+            left: self.runs.len(),
+            keep: self.features.indices.len() / self.config.features,
+        };
+        let mut out = Writer::create(path, &KIND, &header)?;
+        out.put(&self.features.indices)?;
+        out.put(&self.features.values)?;
+        out.put(&sums.products)?;
+        out.put(&sums.gram)?;
+        out.put(&sums.totals)?;
+        out.commit()
+    }
+
+    /// Goes on from a checkpoint of `config` on this source, with the batches that would have followed.
+    ///
+    /// # Errors
+    /// A file that is no such checkpoint, or one of other activations or settings.
+    pub fn resume(source: &'a dyn ActivationSource, config: FitConfig, path: &Path) -> Result<Self> {
+        let (mut input, header): (_, Header) = Reader::open(path, &KIND)?;
+        let (n, d) = source.shape();
+        if (header.rows, header.cols) != (n, d) || header.fingerprint != fingerprint(source)? {
+            return Err(input.bad("a checkpoint of a first look at other activations"));
+        }
+        if !header.config.same_fit(&config) {
+            let saved = serde_json::to_string(&header.config).unwrap_or_default();
+            return Err(input.bad(&format!("a checkpoint of a first look with other settings ({saved})")));
+        }
+        let (k, keep) = (config.features, header.keep);
+        let entries = k.checked_mul(keep).filter(|_| (1..=d).contains(&keep));
+        let numbers = entries.and_then(|e| (2 * e).checked_add(k.checked_mul(d)?)?.checked_add(2 * k.checked_mul(k)?));
+        input.expect(numbers.and_then(|v| v.checked_add(2 * k)).and_then(|v| (v as u64).checked_mul(4)))?;
+        let mut look = Self::start(source, config, header.batch_rows)?;
+        look.features = SparseColumns {
+            rows: d,
+            offsets: (0..=k).map(|j| j * keep).collect(),
+            indices: input.array(k * keep)?,
+            values: input.array(k * keep)?,
+        };
+        let (products, gram, totals) = (input.array(k * d)?, input.array(k * k)?, input.array(k)?);
+        look.sums = Some(Sums { products, gram, totals, ..Sums::default() });
+        let runs = if header.rounds > 0 { dealt(n, look.config.seed, header.rounds) } else { Vec::new() };
+        let in_order = |j: usize| look.features.column(j).0.is_sorted_by(|a, b| a < b);
+        let sound = look.features.indices.iter().all(|&i| (i as usize) < d) && (0..k).all(in_order);
+        input.close(sound && header.left <= runs.len() && header.sweep > 0)?;
+        look.runs = runs;
+        look.runs.truncate(header.left);
+        (look.rounds, look.sweep, look.seconds) = (header.rounds, header.sweep, f64::from_bits(header.seconds));
+        Ok(look)
+    }
+
+    /// Rows of a batch.
+    pub fn batch_rows(&self) -> usize {
+        self.batch_rows
     }
 
     /// Batches done.
@@ -128,12 +237,12 @@ impl<'a> FirstLook<'a> {
         let (n, d) = self.source.shape();
         let wanted = self.batch_rows.div_ceil(RUN).min(n.div_ceil(RUN));
         if self.runs.len() < wanted {
-            self.runs = (0..n.div_ceil(RUN)).collect();
-            self.runs.shuffle(&mut self.rng);
+            self.rounds += 1;
+            self.runs = dealt(n, self.config.seed, self.rounds);
         }
         let mut taken = self.runs.split_off(self.runs.len() - wanted);
         taken.sort_unstable();
-        let mut data = Vec::with_capacity(wanted * RUN * d);
+        let mut data = Aligned::with_capacity(wanted * RUN * d);
         for run in taken {
             ctx.check()?;
             let first = run * RUN;
@@ -141,7 +250,7 @@ impl<'a> FirstLook<'a> {
             self.check_finite(first, &block)?;
             data.extend_from_slice(&block.data);
         }
-        Ok(InMemory::new(data.len() / d, d, data))
+        Ok(InMemory::aligned(data.len() / d, d, data))
     }
 
     fn check_finite(&self, first: usize, block: &Block<'_>) -> Result<()> {
@@ -150,6 +259,24 @@ impl<'a> FirstLook<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// The runs of n rows in the order in which they are taken from the end, the `round`-th time from 1.
+fn dealt(n: usize, seed: u64, round: u64) -> Vec<usize> {
+    let mut runs: Vec<usize> = (0..n.div_ceil(RUN)).collect();
+    runs.shuffle(&mut Pcg64::seed_from_u64(seed.wrapping_add(round - 1)));
+    runs
+}
+
+/// The hash of rows spread over a source.
+fn fingerprint(source: &dyn ActivationSource) -> Result<u64> {
+    let n = source.shape().0;
+    let mut hash = Xxh3::new();
+    for i in 0..KNOWN_ROWS.min(n) {
+        let row = i * n / KNOWN_ROWS.min(n);
+        hash.update(bytemuck::cast_slice(&source.rows(row..row + 1)?.data));
+    }
+    Ok(hash.digest())
 }
 
 /// Adds the sums of the batches before, which count for less.

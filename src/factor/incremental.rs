@@ -4,8 +4,8 @@
 use super::capped;
 use super::columns;
 use super::panels::Panels;
+use super::pass::{Columns, Gather, Sums};
 use super::state::{Problem, State};
-use super::stream::{Columns, Gather, Sums};
 use super::{Factors, SparseColumns};
 use crate::error::{Error, Result};
 use crate::matrix::panel::{self, Gram};

@@ -8,11 +8,13 @@ use rayon::prelude::*;
 
 use super::bcd::one_hot_sums;
 use super::panels::Panels;
+use super::pass::{Columns, Gather, Sums};
 use super::state::State;
-use super::stream::{Columns, Gather, Stream, Sums};
+use super::stream::Stream;
 use super::{Init, Solver};
 use crate::activations::InMemory;
 use crate::error::{Error, Result};
+use crate::matrix::aligned::Aligned;
 use crate::matrix::dense;
 use crate::matrix::panel::PANEL;
 use crate::task::{Progress, TaskCtx};
@@ -140,12 +142,12 @@ pub(crate) fn sampled_rows(n: usize, d: usize, k: usize) -> Option<usize> {
 fn gather_rows(stream: &Stream<'_>, count: usize, rng: &mut Pcg64, ctx: &TaskCtx) -> Result<InMemory> {
     let mut rows = index::sample(rng, stream.n, count).into_vec();
     rows.sort_unstable();
-    let mut data = Vec::with_capacity(count * stream.d);
+    let mut data = Aligned::with_capacity(count * stream.d);
     for row in rows {
         ctx.check()?;
-        data.extend(stream.row(row)?);
+        data.extend_from_slice(&stream.row(row)?);
     }
-    Ok(InMemory::new(count, stream.d, data))
+    Ok(InMemory::aligned(count, stream.d, data))
 }
 
 /// The nearest centroid of each row, the clusters' sums, and Σ‖c‖² − 2 a·c over rows (the scatter up to ‖A‖²).

@@ -3,8 +3,8 @@
 //! Y ← Y ∘ sqrt((P⁺ + Y Q⁻) / (P⁻ + Y Q⁺ + ε)), P = AZ, Q = ZᵀZ. The reference that the other solver is held against.
 
 use super::columns;
+use super::pass::{Columns, Gather};
 use super::state::{Held, Problem, State};
-use super::stream::{Columns, Gather};
 use crate::error::Result;
 use crate::matrix::panel::{self, Gram};
 use crate::task::TaskCtx;

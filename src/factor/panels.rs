@@ -1,14 +1,12 @@
-//! Coefficients while they are being fitted: by panel, so that a pass reads and writes them without a stride, and packed by
-//! feature for the dense products. Knows nothing of solvers.
+//! Coefficients while they are being fitted: by panel, so that a pass reads and writes them without a stride. Knows nothing of
+//! solvers.
 
 use std::path::Path;
 
 use rayon::prelude::*;
 
 use super::values::Values;
-use crate::activations::Block;
 use crate::error::Result;
-use crate::matrix::dense;
 use crate::matrix::panel::PANEL;
 
 /// Panels that change layout together: runs of a feature long enough for a disk, few enough to stay in memory.
@@ -78,48 +76,5 @@ impl Panels {
     pub(crate) fn set(&mut self, row: usize, j: usize, value: f32) {
         let place = self.place(row, j);
         self.data[place] = value;
-    }
-}
-
-/// In eight partial sums, which the compiler vectorises.
-fn sum(piece: &[f32]) -> f32 {
-    let mut parts = [0.0f32; 8];
-    for chunk in piece.chunks_exact(8) {
-        parts.iter_mut().zip(chunk).for_each(|(p, v)| *p += v);
-    }
-    parts.iter().sum()
-}
-
-/// A block's coefficients by feature, for the dense products.
-#[derive(Default)]
-pub(crate) struct Packed {
-    lines: Vec<f32>,
-    stride: usize,
-    gram: Vec<f32>,
-}
-
-impl Packed {
-    /// Takes a block's panels, and adds each feature's sum to `totals`.
-    pub(crate) fn fill(&mut self, panels: &[f32], k: usize, totals: &mut [f64]) {
-        let rows = panels.len() / k.max(1);
-        // Lines a power of two apart would share cache sets.
-        self.stride = rows + 16;
-        self.lines.resize(self.stride * k, 0.0);
-        self.lines.par_chunks_mut(self.stride).zip(totals.par_iter_mut()).enumerate().for_each(|(j, (line, total))| {
-            for (i, piece) in line[..rows].chunks_exact_mut(PANEL).enumerate() {
-                let at = (i * k + j) * PANEL;
-                piece.copy_from_slice(&panels[at..at + PANEL]);
-                *total += f64::from(sum(piece));
-            }
-        });
-    }
-
-    /// The second half of a block: adds to YᵀY, and to AᵀY where it is wanted.
-    pub(crate) fn accumulate(&mut self, block: &Block<'_>, products: Option<&mut [f32]>, gram: &mut [f64], k: usize) {
-        let Packed { lines, stride, gram: scratch } = self;
-        if let Some(products) = products {
-            dense::accumulate_products(products, &block.data, block.cols, lines, *stride, k);
-        }
-        dense::accumulate_gram(gram, scratch, lines, *stride, block.rows, k);
     }
 }

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use super::SparseColumns;
 use super::columns::Rows;
-use super::stream::Sums;
+use super::pass::Sums;
 use crate::matrix::residual;
 
 /// A neuron of more features than this is left alone: its system costs the square of their number a feature.
@@ -26,9 +26,9 @@ const OWN: f64 = 0.1;
 /// Added to the diagonal, relative.
 const RIDGE: f64 = 1e-9;
 
-/// Swaps entries of the free columns, whose values are an exact refit's; `sums` hold all of AᵀY. Returns how many; the
-/// values want a refit then.
-pub(crate) fn swap(features: &mut SparseColumns, sums: &Sums, rows: &Rows, locked: &[bool]) -> usize {
+/// Swaps entries of the free columns, whose values are an exact refit's; `sums` hold all of AᵀY. Returns the neurons that
+/// were swapped, of `d` in all, if there are any: their values want a refit then.
+pub(crate) fn swap(features: &mut SparseColumns, sums: &Sums, rows: &Rows, locked: &[bool]) -> Option<Vec<bool>> {
     let d = features.rows;
     let worth = Worth::of(features, sums, rows, locked);
     let costs = worth.costs();
@@ -63,7 +63,7 @@ pub(crate) fn swap(features: &mut SparseColumns, sums: &Sums, rows: &Rows, locke
             sort(features, span);
         }
     }
-    swaps
+    (swaps > 0).then_some(touched)
 }
 
 /// What a neuron would lower the error by; the largest first, of equal ones the first neuron.
@@ -225,7 +225,8 @@ impl<'s> Worth<'s> {
             }
             let entries = (&self.features.offsets[..], &self.features.indices[..], &self.features.values[..]);
             residual::subtract(&mut r, d, &weights, entries, &mut Vec::new());
-            block.zip(r.chunks_exact(d)).map(|(j, r)| self.gains_of(j, r, least[j])).collect::<Vec<_>>()
+            let features = block.into_par_iter().zip(r.par_chunks_exact(d));
+            features.map(|(j, r)| self.gains_of(j, r, least[j])).collect::<Vec<_>>()
         };
         blocks.into_par_iter().with_max_len(1).map(of).collect::<Vec<_>>().into_iter().flatten().collect()
     }
@@ -310,20 +311,21 @@ mod tests {
             let sums = Sums { products, gram, ..Sums::default() };
             let mut locked = vec![false; k];
             locked[2] = true;
-            let refit = |z: &mut SparseColumns| {
+            let refit = |z: &mut SparseColumns, only: Option<&[bool]>| {
                 let at = columns::at_entries(z, &sums.products);
-                z.values = columns::refit(z, &sums.gram, &at, &Rows::of(z), &locked).0;
+                z.values = columns::refit(z, &sums.gram, &at, &Rows::of(z), &locked, only).0;
             };
             let mut z = columns::first_support(&sums, k, d, keep, 1e-6);
-            refit(&mut z);
+            refit(&mut z, None);
             let (before, was) = (error(&a, &y, &z, n), z.clone());
             let rows = Rows::of(&z);
-            let swaps = swap(&mut z, &sums, &rows, &locked);
-            refit(&mut z);
+            let swapped = swap(&mut z, &sums, &rows, &locked);
+            let swaps = swapped.iter().flatten().filter(|v| **v).count();
+            refit(&mut z, swapped.as_deref());
             let after = error(&a, &y, &z, n);
             assert!(
                 if swaps > 0 { after < before } else { z.indices == was.indices },
-                "{swaps} swaps: {before} → {after}"
+                "{swaps} neurons swapped: {before} → {after}"
             );
             assert_eq!(z.column(2), was.column(2), "a locked feature");
             assert!((0..k).all(|j| z.column(j).0.is_sorted()));

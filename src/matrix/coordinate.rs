@@ -1,12 +1,12 @@
 //! Steps on the coefficients of one panel for a fixed Q = ZᵀZ: coordinate descent and the multiplicative rule.
 
 use super::panel::{PANEL, VECTORS, line, put};
-use super::simd::{Vector, kernel};
+use super::simd::{Vector, WIDTH, kernel};
 
 /// Features in a tile of the dense coordinate descent.
-const TILE: usize = 4;
+const TILE: usize = 6;
 /// A Q denser than this is taken by tiles: while a panel's coefficients stay in the first cache, and beyond.
-const DENSE: [f64; 2] = [0.7, 0.3];
+const DENSE: [f64; 2] = [0.6, 0.3];
 /// Coefficients of a panel that stay in the first cache.
 const NEAR: usize = 8192;
 
@@ -21,7 +21,7 @@ pub struct Gram {
     pub values: Vec<f32>,
     /// The diagonal.
     pub diagonal: Vec<f32>,
-    /// Where Q is dense: for each tile of features and each feature l the tile's values of Q's column l.
+    /// Where Q is dense: for each tile of features and each feature l the tile's values of Q's column l, without the diagonal.
     tiles: Vec<[f32; TILE]>,
 }
 
@@ -41,7 +41,8 @@ impl Gram {
         }
         if out.values.len() as f64 > DENSE[usize::from(k * PANEL > NEAR)] * (k * k) as f64 {
             for first in (0..k - k % TILE).step_by(TILE) {
-                out.tiles.extend((0..k).map(|l| std::array::from_fn(|t| q[(first + t) * k + l] as f32)));
+                let value = |j: usize, l: usize| if j == l { 0.0 } else { q[j * k + l] as f32 };
+                out.tiles.extend((0..k).map(|l| std::array::from_fn(|t| value(first + t, l))));
             }
         }
         out
@@ -77,7 +78,12 @@ kernel! {
 fn hals_body<V: Vector>(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32, relaxation: f32) {
     let k = gram.diagonal.len();
     for (i, tile) in gram.tiles.chunks_exact(k.max(1)).enumerate() {
-        hals_tile::<V>(y, p, gram, penalty, relaxation, i * TILE, tile);
+        // Rows do not meet: as many of them together as the registers hold sums for.
+        if V::TILE > 1 {
+            hals_tile::<V, VECTORS>(y, p, gram, penalty, relaxation, i * TILE, tile, 0);
+        } else {
+            (0..VECTORS).for_each(|c| hals_tile::<V, 1>(y, p, gram, penalty, relaxation, i * TILE, tile, c * WIDTH));
+        }
     }
     for j in gram.tiles.len() / k.max(1) * TILE..k {
         let mut r = line::<V>(p, j);
@@ -125,10 +131,11 @@ fn clip<V: Vector>(mut r: [V; VECTORS], old: [V; VECTORS], scale: f32, relaxatio
     r
 }
 
-/// The features `first..first + TILE` together: what the others take away is subtracted from all four at once, so that a
-/// line of Y is loaded once for four products; their own corner of Q is then done in order.
+/// The features `first..first + TILE` together, for C vectors of rows from `row` on: what all take away is summed for the
+/// whole tile at once, so that a line of Y is loaded once for each of its features; what changes among their own is then
+/// corrected in order.
 #[inline(always)]
-fn hals_tile<V: Vector>(
+fn hals_tile<V: Vector, const C: usize>(
     y: &mut [f32],
     p: &[f32],
     gram: &Gram,
@@ -136,35 +143,40 @@ fn hals_tile<V: Vector>(
     relaxation: f32,
     first: usize,
     tile: &[[f32; TILE]],
+    row: usize,
 ) {
-    let mut r = [[V::splat(0.0); VECTORS]; TILE];
-    for (t, r) in r.iter_mut().enumerate() {
-        *r = line::<V>(p, first + t);
-        for v in r.iter_mut() {
-            *v = v.sub(V::splat(penalty));
+    let mut others = [[V::splat(0.0); C]; TILE];
+    for (line, q) in y.chunks_exact(PANEL).zip(tile) {
+        let mut rows = [V::splat(0.0); C];
+        for c in 0..C {
+            rows[c] = V::load(&line[row + c * WIDTH..]);
         }
-    }
-    for outside in [0..first, first + TILE..tile.len()] {
-        for l in outside {
-            let row = line::<V>(y, l);
-            for (r, &q) in r.iter_mut().zip(&tile[l]) {
-                let q = V::splat(q);
-                for c in 0..VECTORS {
-                    r[c] = r[c].sub_product(row[c], q);
-                }
+        for t in 0..TILE {
+            let q = V::splat(q[t]);
+            for c in 0..C {
+                others[t][c] = others[t][c].add_product(rows[c], q);
             }
         }
     }
+    let own = &mut y[first * PANEL..(first + TILE) * PANEL];
+    let p = &p[first * PANEL..(first + TILE) * PANEL];
     for t in 0..TILE {
-        let mut own = r[t];
-        for u in (0..TILE).filter(|&u| u != t) {
-            let (row, q) = (line::<V>(y, first + u), V::splat(tile[first + u][t]));
-            for c in 0..VECTORS {
-                own[c] = own[c].sub_product(row[c], q);
+        let (scale, beyond) = (V::splat(gram.inverse_diagonal(first + t) * relaxation), V::splat(relaxation - 1.0));
+        let mut change = [V::splat(0.0); C];
+        for c in 0..C {
+            let at = t * PANEL + row + c * WIDTH;
+            let old = V::load(&own[at..]);
+            let left = V::load(&p[at..]).sub(V::splat(penalty)).sub(others[t][c]);
+            let new = left.mul(scale).sub_product(old, beyond).max(V::splat(0.0));
+            new.store(&mut own[at..]);
+            change[c] = new.sub(old);
+        }
+        for u in t + 1..TILE {
+            let q = V::splat(tile[first + t][u]);
+            for c in 0..C {
+                others[u][c] = others[u][c].add_product(change[c], q);
             }
         }
-        let old = line::<V>(y, first + t);
-        put(y, first + t, clip(own, old, gram.inverse_diagonal(first + t), relaxation));
     }
 }
 

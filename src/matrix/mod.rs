@@ -5,8 +5,10 @@
 //! same bits each time.
 
 pub mod adam;
+pub mod aligned;
 pub mod cholesky;
 mod coordinate;
+pub mod cross;
 pub mod dense;
 pub mod gemm;
 pub mod panel;
@@ -15,5 +17,4 @@ pub mod residual;
 pub mod rowwise;
 pub mod select;
 pub(crate) mod simd;
-pub mod sparse;
 mod transpose;

@@ -18,12 +18,29 @@ pub fn subtract(
     scratch.clear();
     scratch.resize(d * LINES, 0.0);
     collect(scratch, weights, offsets, indices, values);
-    // Back from lines running fastest, by tiles that stay in the first cache.
-    for (i, tile) in scratch.chunks(LINES * LINES).enumerate() {
-        for (t, line) in r.chunks_exact_mut(d).enumerate() {
-            for (v, taken) in line[i * LINES..].iter_mut().zip(tile.chunks_exact(LINES)) {
-                *v -= taken[t];
-            }
+    leave(r, d, scratch);
+}
+
+kernel! {
+    /// `r[t][i] -= taken[i][t]`.
+    fn leave(r: &mut [f32], d: usize, taken: &[f32]) = leave_body;
+}
+
+#[inline(always)]
+fn leave_body<V: Vector>(r: &mut [f32], d: usize, taken: &[f32]) {
+    let whole = d - d % WIDTH;
+    for first in (0..whole).step_by(WIDTH) {
+        let mut square = [V::splat(0.0); WIDTH];
+        for (i, v) in square.iter_mut().enumerate() {
+            *v = V::load(&taken[(first + i) * LINES..]);
+        }
+        for (line, v) in r.chunks_exact_mut(d).zip(V::turn(square)) {
+            V::load(&line[first..]).sub(v).store(&mut line[first..]);
+        }
+    }
+    for (t, line) in r.chunks_exact_mut(d).enumerate() {
+        for i in whole..d {
+            line[i] -= taken[i * LINES + t];
         }
     }
 }

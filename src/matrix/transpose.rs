@@ -3,9 +3,6 @@
 use super::panel::PANEL;
 use super::simd::{Vector, WIDTH, kernel};
 
-/// Neurons that are turned together.
-pub(super) const GROUP: usize = WIDTH;
-
 /// Lays `rows` (row-major, `d` values each, at most [`PANEL`] of them) into `panel` `[d][PANEL]`; rows that are not there
 /// are zero.
 pub fn transpose(panel: &mut [f32], rows: &[f32], d: usize) {
@@ -20,32 +17,24 @@ kernel! {
 
 #[inline(always)]
 fn all_body<V: Vector>(panel: &mut [f32], rows: &[f32], d: usize) {
-    for (group, lines) in panel.chunks_mut(GROUP * PANEL).enumerate() {
-        group_lines::<V>(lines, rows, d, group * GROUP);
-    }
-}
-
-/// The neurons from `first` on, as many as `lines` has room for and [`GROUP`] at most, of at most [`PANEL`] rows.
-#[inline(always)]
-pub(super) fn group_lines<V: Vector>(lines: &mut [f32], rows: &[f32], d: usize, first: usize) {
-    let (count, neurons) = (rows.len() / d, lines.len() / PANEL);
-    if neurons < GROUP {
-        for (i, line) in lines.chunks_exact_mut(PANEL).enumerate() {
-            for (r, v) in line.iter_mut().enumerate() {
-                *v = if r < count { rows[r * d + first + i] } else { 0.0 };
-            }
-        }
-        return;
-    }
+    let (count, whole) = (rows.len() / d.max(1), d - d % WIDTH);
+    // Sixteen rows at a time: as many streams as a processor follows by itself.
     for r in (0..PANEL).step_by(WIDTH) {
-        let mut square = [V::splat(0.0); WIDTH];
-        for (i, v) in square.iter_mut().enumerate() {
-            if r + i < count {
-                *v = V::load(&rows[(r + i) * d + first..]);
+        for first in (0..whole).step_by(WIDTH) {
+            let mut square = [V::splat(0.0); WIDTH];
+            for (i, v) in square.iter_mut().enumerate() {
+                if r + i < count {
+                    *v = V::load(&rows[(r + i) * d + first..]);
+                }
+            }
+            for (i, v) in V::turn(square).iter().enumerate() {
+                v.store(&mut panel[(first + i) * PANEL + r..]);
             }
         }
-        for (i, v) in V::turn(square).iter().enumerate() {
-            v.store(&mut lines[i * PANEL + r..]);
+    }
+    for (i, line) in panel.chunks_exact_mut(PANEL).enumerate().skip(whole) {
+        for (r, v) in line.iter_mut().enumerate() {
+            *v = if r < count { rows[r * d + i] } else { 0.0 };
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::memory;
 
 /// Blocks that are read ahead of a pass.
 const AHEAD: usize = 4;
-/// Blocks behind one that a pass may still work on.
+/// Blocks behind one that a pass may still work on, beside one a thread.
 const BEHIND: usize = 2;
 /// Of the memory that is free, the part that a cache may fill from one pass to the next.
 const SHARE: u64 = 2;
@@ -47,7 +47,8 @@ fn follow(shards: &[Shard], block: &Range<usize>, stays: bool) {
     // Those before the last were asked for with the blocks before.
     let from = if block.start == 0 { block.end } else { until - rows };
     each(shards, from..until, |shard, bytes| mapped::read_ahead(&shard.map, bytes));
-    if let Some(begin) = block.start.checked_sub(BEHIND * rows).filter(|_| !stays) {
+    let behind = BEHIND + thread::available_parallelism().map_or(1, usize::from);
+    if let Some(begin) = block.start.checked_sub(behind * rows).filter(|_| !stays) {
         each(shards, begin..begin + rows, |shard, bytes| mapped::let_go(&shard.map, &shard.path, bytes));
     }
 }

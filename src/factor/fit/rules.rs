@@ -2,8 +2,8 @@
 
 use super::Factoriser;
 use crate::factor::panels::Panels;
+use crate::factor::pass::Sums;
 use crate::factor::state::State;
-use crate::factor::stream::Sums;
 use crate::factor::{Solver, Stop};
 
 /// Sweeps of a solver when the configuration names none.

@@ -240,7 +240,7 @@ fn the_svd_start_finds_the_singular_pairs() {
 }
 
 #[test]
-fn rows_too_wide_for_a_panel_are_fitted_with_a_thousandth_of_the_neurons() {
+fn wide_rows_are_fitted_with_a_thousandth_of_the_neurons() {
     // ⌈0.001 · 5001⌉ = 6 entries a feature; the width is no multiple of anything.
     let (source, planted) = planted(333, 5001, 6, 6, 0.01);
     let fits = [1, 2].map(|threads| {

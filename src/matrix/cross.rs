@@ -1,0 +1,301 @@
+//! Cross products of a panel with its coefficients: AᵀY and YᵀY, a panel's rows at a time.
+//!
+//! The lines of a panel run over its rows already, so that nothing has to be packed but the coefficients, which are few: a
+//! value of a line against vectors of features is a tile of sums in registers. Invariant: the order of each sum follows from
+//! the shapes alone.
+
+use super::panel::PANEL;
+use super::simd::{Vector, WIDTH, kernel};
+
+/// Lines that stay in a core's cache from one tile of features to the next.
+const STRIP: usize = 1024;
+
+/// As many features as this beyond whole vectors are taken one by one: a vector of them would be mostly empty.
+const TAIL: usize = 5;
+
+/// Values of sums a line, of k features: whole vectors, and where few features are left, these.
+pub fn width(k: usize) -> usize {
+    if k % WIDTH <= TAIL { k } else { k.next_multiple_of(WIDTH) }
+}
+
+/// The features of a tile, in vectors, from the `at`-th of `vectors` on: as many as keep the registers full.
+fn tile_width(vectors: usize, at: usize, widest: usize) -> usize {
+    match vectors - at {
+        4 if widest > 1 => 4,
+        left => left.min(widest),
+    }
+}
+
+kernel! {
+    /// Lays the coefficients `y` `[k][PANEL]` out for [`add`], [`width`]`(k) · PANEL` values: by tiles of features, in each the
+    /// rows slowest; features that are not there are zero; the last few as they are.
+    pub fn turn(out: &mut [f32], y: &[f32]) = turn_body;
+}
+
+#[inline(always)]
+fn turn_body<V: Vector>(out: &mut [f32], y: &[f32]) {
+    let (k, vectors) = (y.len() / PANEL, out.len() / (PANEL * WIDTH));
+    let mut at = 0;
+    while at < vectors {
+        let width = tile_width(vectors, at, V::TILE);
+        for v in 0..width {
+            let first = (at + v) * WIDTH;
+            for r in (0..PANEL).step_by(WIDTH) {
+                let mut square = [V::splat(0.0); WIDTH];
+                for (i, line) in square.iter_mut().enumerate() {
+                    if first + i < k {
+                        *line = V::load(&y[(first + i) * PANEL + r..]);
+                    }
+                }
+                for (i, row) in V::turn(square).iter().enumerate() {
+                    row.store(&mut out[at * WIDTH * PANEL + ((r + i) * width + v) * WIDTH..]);
+                }
+            }
+        }
+        at += width;
+    }
+    let last = vectors * WIDTH * PANEL;
+    if last < out.len() {
+        out[last..].copy_from_slice(&y[last..]);
+    }
+}
+
+kernel! {
+    /// `out[i][j] += Σ_rows lines[i] · y[j]`, of lines `[m][PANEL]` and coefficients as [`turn`] lays them; `out` has m ·
+    /// [`width`]`(k)` values, laid out as [`by_feature`] reads them. Where `fresh`, what `out` held does not count. With `upper`,
+    /// tiles that hold no j ≥ i are left as they are. Meanwhile the values `ahead` are asked for.
+    pub fn add(out: &mut [f32], lines: &[f32], y: &[f32], fresh: bool, upper: bool, ahead: &[f32]) = add_body;
+}
+
+#[inline(always)]
+fn add_body<V: Vector>(out: &mut [f32], lines: &[f32], y: &[f32], fresh: bool, upper: bool, ahead: &[f32]) {
+    let (m, vectors) = (lines.len() / PANEL, y.len() / (PANEL * WIDTH));
+    let mut ahead = Ahead::over(ahead, m * vectors);
+    let (out, last) = out.split_at_mut(m * vectors * WIDTH);
+    singles::<V>(last, lines, &y[vectors * WIDTH * PANEL..], fresh);
+    let strips = out.chunks_mut((STRIP * vectors * WIDTH).max(1)).zip(lines.chunks(STRIP * PANEL));
+    for (strip, (out, lines)) in strips.enumerate() {
+        let mut at = 0;
+        while at < vectors {
+            let width = tile_width(vectors, at, V::TILE);
+            let y = &y[at * WIDTH * PANEL..(at + width) * WIDTH * PANEL];
+            let count = lines.len() / PANEL;
+            let wanted = if upper { count.min(((at + width) * WIDTH).saturating_sub(strip * STRIP)) } else { count };
+            let place = Place { at, vectors, lines: wanted, fresh };
+            match (V::TILE, width) {
+                (1, _) => column::<V, 6, 1>(out, lines, y, place, &mut ahead),
+                (_, 1) => column::<V, 12, 1>(out, lines, y, place, &mut ahead),
+                (_, 2) => column::<V, 12, 2>(out, lines, y, place, &mut ahead),
+                (_, 3) => column::<V, 8, 3>(out, lines, y, place, &mut ahead),
+                _ => column::<V, 6, 4>(out, lines, y, place, &mut ahead),
+            }
+            at += width;
+        }
+    }
+}
+
+/// Where a tile's features are among all, the lines that are wanted, and what becomes of the sums that are there.
+#[derive(Clone, Copy)]
+struct Place {
+    at: usize,
+    vectors: usize,
+    lines: usize,
+    fresh: bool,
+}
+
+/// All lines against J vectors of features, I lines at a time.
+#[inline(always)]
+fn column<V: Vector, const I: usize, const J: usize>(
+    out: &mut [f32],
+    lines: &[f32],
+    y: &[f32],
+    place: Place,
+    ahead: &mut Ahead<'_>,
+) {
+    let stride = place.vectors * WIDTH;
+    let whole = place.lines / I * I;
+    for first in (0..whole).step_by(I) {
+        ahead.ask::<V>();
+        tile::<V, I, J>(&mut out[first * stride..], &lines[first * PANEL..], y, place);
+    }
+    for first in whole..place.lines {
+        tile::<V, 1, J>(&mut out[first * stride..], &lines[first * PANEL..], y, place);
+    }
+}
+
+#[inline(always)]
+fn tile<V: Vector, const I: usize, const J: usize>(out: &mut [f32], lines: &[f32], y: &[f32], place: Place) {
+    let (stride, start) = (place.vectors * WIDTH, place.at * WIDTH);
+    let out = &mut out[..(I - 1) * stride + start + J * WIDTH];
+    for i in 0..I {
+        for j in 0..J {
+            V::prefetch(out[i * stride + start + j * WIDTH..].as_ptr());
+        }
+    }
+    let lines: &[f32] = &lines[..I * PANEL];
+    let mut sums = [[V::splat(0.0); J]; I];
+    for (r, row) in y.chunks_exact(J * WIDTH).take(PANEL).enumerate() {
+        let mut features = [V::splat(0.0); J];
+        for j in 0..J {
+            features[j] = V::load(&row[j * WIDTH..]);
+        }
+        for i in 0..I {
+            let value = V::splat(lines[i * PANEL + r]);
+            for j in 0..J {
+                sums[i][j] = sums[i][j].add_product(value, features[j]);
+            }
+        }
+    }
+    for i in 0..I {
+        for j in 0..J {
+            let to = &mut out[i * stride + start + j * WIDTH..];
+            let sum = if place.fresh { sums[i][j] } else { V::load(to).add(sums[i][j]) };
+            sum.store(to);
+        }
+    }
+}
+
+/// All lines against features one by one, sixteen lines at a time: their products are turned, and then are sums.
+#[inline(always)]
+fn singles<V: Vector>(out: &mut [f32], lines: &[f32], y: &[f32], fresh: bool) {
+    let m = lines.len() / PANEL;
+    let whole = m - m % WIDTH;
+    for first in (0..whole).step_by(WIDTH) {
+        let lines = &lines[first * PANEL..(first + WIDTH) * PANEL];
+        for (j, y) in y.chunks_exact(PANEL).enumerate() {
+            let mut square = [V::splat(0.0); WIDTH];
+            for c in (0..PANEL).step_by(WIDTH) {
+                let feature = V::load(&y[c..]);
+                for i in 0..WIDTH {
+                    square[i] = square[i].add_product(V::load(&lines[i * PANEL + c..]), feature);
+                }
+            }
+            let turned = V::turn(square);
+            let mut sums = [turned[0], turned[1], turned[2], turned[3]];
+            for i in 4..WIDTH {
+                sums[i % 4] = sums[i % 4].add(turned[i]);
+            }
+            let total = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
+            let to = &mut out[j * m + first..];
+            (if fresh { total } else { V::load(to).add(total) }).store(to);
+        }
+    }
+    for i in whole..m {
+        for (j, y) in y.chunks_exact(PANEL).enumerate() {
+            let mut sum = V::splat(0.0);
+            for c in (0..PANEL).step_by(WIDTH) {
+                sum = sum.add_product(V::load(&lines[i * PANEL + c..]), V::load(&y[c..]));
+            }
+            let to = &mut out[j * m + i];
+            *to = if fresh { sum.sum() } else { *to + sum.sum() };
+        }
+    }
+}
+
+/// Values that are wanted later, asked for little by little.
+struct Ahead<'a> {
+    values: &'a [f32],
+    at: usize,
+    /// Values a tile.
+    step: usize,
+}
+
+impl<'a> Ahead<'a> {
+    /// Spread over the tiles of so many vectors of sums.
+    fn over(values: &'a [f32], vectors: usize) -> Self {
+        /// Vectors of sums of a tile, about.
+        const TILE: usize = 24;
+        Self { values, at: 0, step: values.len().div_ceil((vectors / TILE).max(1)).next_multiple_of(WIDTH) }
+    }
+
+    #[inline(always)]
+    fn ask<V: Vector>(&mut self) {
+        let until = self.values.len().min(self.at + self.step);
+        while self.at < until {
+            V::prefetch_far(self.values[self.at..].as_ptr());
+            self.at += WIDTH;
+        }
+    }
+}
+
+/// Features that [`by_feature`] takes at once.
+pub const FEATURES: usize = WIDTH;
+
+kernel! {
+    /// The sums of m lines and k features that [`add`] left, `[k][m]`: of the features from `first` on, a multiple of
+    /// [`FEATURES`], as many as `out` has lines and no more than that.
+    pub fn by_feature(out: &mut [f32], sums: &[f32], m: usize, first: usize) = by_feature_body;
+}
+
+#[inline(always)]
+fn by_feature_body<V: Vector>(out: &mut [f32], sums: &[f32], m: usize, first: usize) {
+    let stride = sums.len() / m / WIDTH * WIDTH;
+    if first == stride {
+        let start = m * stride;
+        out.copy_from_slice(&sums[start..start + out.len()]);
+        return;
+    }
+    for begin in (0..m - m % WIDTH).step_by(WIDTH) {
+        let mut square = [V::splat(0.0); WIDTH];
+        for (i, line) in square.iter_mut().enumerate() {
+            *line = V::load(&sums[(begin + i) * stride + first..]);
+        }
+        for (line, values) in out.chunks_exact_mut(m).zip(V::turn(square)) {
+            values.store(&mut line[begin..]);
+        }
+    }
+    for (j, line) in out.chunks_exact_mut(m).enumerate() {
+        for i in m - m % WIDTH..m {
+            line[i] = sums[i * stride + first + j];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::simd::Portable;
+
+    #[test]
+    fn the_sums_follow_the_formula() {
+        let value = |i: usize| ((i * 2_654_435_761) % 1000) as f32 / 1000.0 - 0.5;
+        for (m, k) in [(29, 5), (16, 16), (7, 33), (50, 49), (24, 100), (13, 64), (40, 22), (1100, 7)] {
+            let lines: Vec<f32> = (0..m * PANEL).map(value).collect();
+            let y: Vec<f32> = (0..k * PANEL).map(|i| value(i + 5)).collect();
+            let want = |a: &[f32], i: usize, j: usize| -> f32 {
+                (0..PANEL).map(|r| a[i * PANEL + r] * y[j * PANEL + r]).sum()
+            };
+            for portable in [false, true] {
+                let (turn, add): (Turn, Add) =
+                    if portable { (turn_body::<Portable>, add_body::<Portable>) } else { (turn, add) };
+                let (mut turned, mut sums) = (vec![f32::NAN; width(k) * PANEL], vec![f32::NAN; m * width(k)]);
+                turn(&mut turned, &y);
+                add(&mut sums, &lines, &turned, true, false, &lines);
+                add(&mut sums, &lines, &turned, false, false, &[]);
+                let got = lines_of(&sums, m, k);
+                for (at, got) in got.iter().enumerate() {
+                    let (i, j) = (at % m, at / m);
+                    assert!((got - 2.0 * want(&lines, i, j)).abs() < 1e-4, "{m} × {k}: ({i}, {j})");
+                }
+                // The upper half is whole, whatever the tiles.
+                let mut gram = vec![0.0; k * width(k)];
+                add(&mut gram, &y, &turned, true, true, &[]);
+                let got = lines_of(&gram, k, k);
+                for (i, j) in (0..k).flat_map(|j| (0..=j).map(move |i| (i, j))) {
+                    assert!((got[j * k + i] - want(&y, i, j)).abs() < 1e-4, "{k}: ({i}, {j})");
+                }
+            }
+        }
+    }
+
+    type Turn = fn(&mut [f32], &[f32]);
+    type Add = fn(&mut [f32], &[f32], &[f32], bool, bool, &[f32]);
+
+    fn lines_of(sums: &[f32], m: usize, k: usize) -> Vec<f32> {
+        let mut out = vec![f32::NAN; k * m];
+        for (i, lines) in out.chunks_mut(FEATURES * m).enumerate() {
+            by_feature(lines, sums, m, i * FEATURES);
+        }
+        out
+    }
+}
