@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Memory for a fit to the tiny model's activations, but not for its coefficients as well.
-const FILES: &str = "5M";
+const FILES: &str = "4M";
 
 fn command(home: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mlpeek"));
@@ -114,14 +114,23 @@ fn fitting_survives_kills() {
 /// the end is that of a run which nobody stopped.
 #[test]
 fn a_killed_fit_goes_on_from_its_checkpoint() {
+    goes_on_from_its_checkpoint(&["--patience", "100000", "--max-sweeps", "3000"]);
+}
+
+/// The same of a first look, which has no rows of coefficients to go on from, and of which a sweep is a batch.
+#[test]
+fn a_killed_first_look_goes_on_from_its_checkpoint() {
+    goes_on_from_its_checkpoint(&["--batch-rows", "256", "--max-sweeps", "2000"]);
+}
+
+fn goes_on_from_its_checkpoint(kind: &[&str]) {
     let dir = TempDir::new().unwrap();
     let home = dir.path();
     let model = support::tiny_model(home).display().to_string();
     let data = support::corpus(home, 300).display().to_string();
     let study = home.join("study").display().to_string();
     finish(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
-    let mut fit = vec!["fit", &study, "-k", "24", "--sparsity", "0.1", "--l1", "0", "--patience", "100000", "--json"];
-    fit.extend(["--max-sweeps", "3000", "--name"]);
+    let fit = [&["fit", &study, "-k", "24", "--sparsity", "0.1", "--l1", "0", "--json"], kind, &["--name"]].concat();
     let whole = finish(home, &[&fit[..], &["straight"]].concat());
     let args = [&fit[..], &["killed"]].concat();
     let (mut reached, mut resumed) = (0, 0);

@@ -192,19 +192,25 @@ pub fn run_fit(
     }
     let config = &FitConfig { scratch, ..config.clone() };
     let gpu = place.gpu.as_ref().map(|gpu| gpu.for_fit(config, source.shape())).transpose()?;
-    let earlier = earlier(source, config, place, observer, ctx)?;
-    let resumed = earlier.is_some();
-    let mut losses = Losses::open(&place.losses, earlier.as_ref().map(Factoriser::sweeps))?;
+    let look = cut_look(source, config, place, observer)?;
+    let earlier = if look.is_some() { None } else { earlier(source, config, place, observer, ctx)? };
+    let resumed = earlier.is_some() || look.is_some();
+    let sweeps_before = look.as_ref().map(FirstLook::batches).or(earlier.as_ref().map(Factoriser::sweeps));
+    let mut losses = Losses::open(&place.losses, sweeps_before)?;
     // Batches come to an end of their own.
     let mut looked = None;
-    let mut factoriser = match (earlier, &place.begin) {
-        (Some(earlier), _) => earlier,
-        (None, Begin::Anew) => Factoriser::start(source, config.clone(), ctx)?,
-        (None, Begin::Factors { factors, locked }) => Factoriser::warm(source, config.clone(), factors, locked, ctx)?,
-        (None, Begin::Batches(rows)) => {
-            let (factoriser, stop) = first_look(source, config, *rows, &mut losses, observer, ctx)?;
-            looked = Some(stop);
-            factoriser
+    let mut whole = |look| {
+        let (factoriser, stop) = first_look(look, resumed, config, checkpoint, &mut losses, observer, ctx)?;
+        looked = Some(stop);
+        Ok::<_, Error>(factoriser)
+    };
+    let mut factoriser = match (earlier, look, &place.begin) {
+        (Some(earlier), ..) => earlier,
+        (None, Some(look), _) => whole(look)?,
+        (None, None, Begin::Batches(rows)) => whole(FirstLook::start(source, config.clone(), *rows)?)?,
+        (None, None, Begin::Anew) => Factoriser::start(source, config.clone(), ctx)?,
+        (None, None, Begin::Factors { factors, locked }) => {
+            Factoriser::warm(source, config.clone(), factors, locked, ctx)?
         }
     };
     if let Some((device, words)) = gpu {
@@ -239,7 +245,7 @@ pub fn run_fit(
         }
         let held = observer.wants_hold();
         if held || save_state.is_due() {
-            save_state.during(|| keep_going(&factoriser, checkpoint, observer));
+            save_state.during(|| keep_going(factoriser.checkpoint(checkpoint), observer));
         }
         if held && observer.hold(ctx).is_err() {
             break None;
@@ -249,7 +255,7 @@ pub fn run_fit(
         return Err(Error::Cancelled);
     }
     if stop != Some(Stop::Converged) {
-        keep_going(&factoriser, checkpoint, observer);
+        keep_going(factoriser.checkpoint(checkpoint), observer);
     }
     // A user who stops a fit still wants its factors: finishing must not see the same request to stop.
     let factors = factoriser.finish(&TaskCtx::silent())?;
@@ -260,6 +266,33 @@ pub fn run_fit(
     }
     observer.snapshot(&factors, true);
     Ok(FitEnd { factors, stop })
+}
+
+/// The first look at its checkpoint, where it was cut short and goes on from there.
+fn cut_look<'a>(
+    source: &'a dyn ActivationSource,
+    config: &FitConfig,
+    place: &FitPlace,
+    observer: &mut dyn FitObserver,
+) -> Result<Option<FirstLook<'a>>> {
+    if place.resume == Resume::Never || !FirstLook::is_at(&place.checkpoint) {
+        return Ok(None);
+    }
+    let again = match (place.resume, FirstLook::resume(source, config.clone(), &place.checkpoint)) {
+        (Resume::IfCut, Ok(look)) => match place.begin {
+            Begin::Batches(rows) if rows == look.batch_rows() => return Ok(Some(look)),
+            _ => format!(
+                "a first look in batches of {} rows was cut short after {}: fitting anew (--resume goes on with it)",
+                look.batch_rows(),
+                look.batches()
+            ),
+        },
+        (Resume::IfCut, Err(e)) => format!("fitting anew, since its checkpoint cannot be used: {e}"),
+        (_, look) => return look.map(Some),
+    };
+    observer.note(&again);
+    disk::remove_if_there(&place.checkpoint)?;
+    Ok(None)
 }
 
 /// The fit at its checkpoint, where it goes on from one.
@@ -297,8 +330,8 @@ fn earlier<'a>(
 }
 
 /// Saves where a fit stands. That it could not is told, and no reason to give the fit up.
-fn keep_going(fit: &Factoriser<'_>, checkpoint: &Path, observer: &mut dyn FitObserver) {
-    if let Err(e) = fit.checkpoint(checkpoint) {
+fn keep_going(saved: Result<()>, observer: &mut dyn FitObserver) {
+    if let Err(e) = saved {
         observer.note(&format!("the fit goes on, but a crash would lose it: {e}"));
     }
 }
@@ -340,34 +373,44 @@ impl Rhythm {
 
 /// Batches until they end or the user has seen enough, then every row. With it why it ended; `None` where the user stopped it.
 fn first_look<'a>(
-    source: &'a dyn ActivationSource,
+    mut look: FirstLook<'a>,
+    resumed: bool,
     config: &FitConfig,
-    rows: usize,
+    checkpoint: &Path,
     losses: &mut Losses<'_>,
     observer: &mut dyn FitObserver,
     ctx: &TaskCtx,
 ) -> Result<(Factoriser<'a>, Option<Stop>)> {
-    let mut look = FirstLook::start(source, config.clone(), rows)?;
-    observer.started(0.0, false);
-    loop {
+    observer.started(0.0, resumed);
+    let mut save_state = Rhythm::after(checkpoint_every()?);
+    // One that was cut short in its last pass has all its batches.
+    let mut stop = look.ended();
+    while stop.is_none() {
         let sweep = match look.step(ctx) {
-            Err(Error::Cancelled) if look.batches() > 0 => {
-                observer.note(&format!(
-                    "stopped after {} batches: one pass gives every row its coefficients, then this is saved",
-                    look.batches()
-                ));
-                return Ok((look.finish(&TaskCtx::silent())?, None));
-            }
+            Err(Error::Cancelled) if look.batches() > 0 => break,
             step => step?,
         };
         losses.append(sweep, observer);
         observer.sweep(sweep)?;
         ctx.checkpoint(Progress::new("batches", sweep.sweep as u64, config.max_sweeps.map(|m| m as u64), "batches"))
             .ok();
-        if sweep.stop.is_some() {
-            return Ok((look.finish(ctx)?, sweep.stop));
+        stop = sweep.stop;
+        let held = observer.wants_hold();
+        if held || stop.is_some() || save_state.is_due() {
+            save_state.during(|| keep_going(look.checkpoint(checkpoint), observer));
+        }
+        if held && observer.hold(ctx).is_err() {
+            break;
         }
     }
+    if stop.is_some() {
+        return Ok((look.finish(ctx)?, stop));
+    }
+    observer.note(&format!(
+        "stopped after {} batches: one pass gives every row its coefficients, then this is saved",
+        look.batches()
+    ));
+    Ok((look.finish(&TaskCtx::silent())?, None))
 }
 
 /// The error curve on disk, a sweep a line.
