@@ -17,6 +17,8 @@ use crate::model::HookPoint;
 use crate::study::{FitEntry, Study};
 use crate::task::{Progress, TaskCtx};
 
+mod first_look;
+
 /// A snapshot for the screen at most this often, and less often where it takes long.
 const SNAPSHOT_EVERY: Duration = Duration::from_millis(250);
 /// At most this much work is lost to a kill, or five times what a checkpoint takes.
@@ -192,7 +194,7 @@ pub fn run_fit(
     }
     let config = &FitConfig { scratch, ..config.clone() };
     let gpu = place.gpu.as_ref().map(|gpu| gpu.for_fit(config, source.shape())).transpose()?;
-    let look = cut_look(source, config, place, observer)?;
+    let look = first_look::cut(source, config, place, observer)?;
     let earlier = if look.is_some() { None } else { earlier(source, config, place, observer, ctx)? };
     let resumed = earlier.is_some() || look.is_some();
     let sweeps_before = look.as_ref().map(FirstLook::batches).or(earlier.as_ref().map(Factoriser::sweeps));
@@ -200,7 +202,7 @@ pub fn run_fit(
     // Batches come to an end of their own.
     let mut looked = None;
     let mut whole = |look| {
-        let (factoriser, stop) = first_look(look, resumed, config, checkpoint, &mut losses, observer, ctx)?;
+        let (factoriser, stop) = first_look::run(look, resumed, config, checkpoint, &mut losses, observer, ctx)?;
         looked = Some(stop);
         Ok::<_, Error>(factoriser)
     };
@@ -266,33 +268,6 @@ pub fn run_fit(
     }
     observer.snapshot(&factors, true);
     Ok(FitEnd { factors, stop })
-}
-
-/// The first look at its checkpoint, where it was cut short and goes on from there.
-fn cut_look<'a>(
-    source: &'a dyn ActivationSource,
-    config: &FitConfig,
-    place: &FitPlace,
-    observer: &mut dyn FitObserver,
-) -> Result<Option<FirstLook<'a>>> {
-    if place.resume == Resume::Never || !FirstLook::is_at(&place.checkpoint) {
-        return Ok(None);
-    }
-    let again = match (place.resume, FirstLook::resume(source, config.clone(), &place.checkpoint)) {
-        (Resume::IfCut, Ok(look)) => match place.begin {
-            Begin::Batches(rows) if rows == look.batch_rows() => return Ok(Some(look)),
-            _ => format!(
-                "a first look in batches of {} rows was cut short after {}: fitting anew (--resume goes on with it)",
-                look.batch_rows(),
-                look.batches()
-            ),
-        },
-        (Resume::IfCut, Err(e)) => format!("fitting anew, since its checkpoint cannot be used: {e}"),
-        (_, look) => return look.map(Some),
-    };
-    observer.note(&again);
-    disk::remove_if_there(&place.checkpoint)?;
-    Ok(None)
 }
 
 /// The fit at its checkpoint, where it goes on from one.
@@ -369,48 +344,6 @@ impl Rhythm {
         self.next = Instant::now() + self.every.max(COST * started.elapsed());
         result
     }
-}
-
-/// Batches until they end or the user has seen enough, then every row. With it why it ended; `None` where the user stopped it.
-fn first_look<'a>(
-    mut look: FirstLook<'a>,
-    resumed: bool,
-    config: &FitConfig,
-    checkpoint: &Path,
-    losses: &mut Losses<'_>,
-    observer: &mut dyn FitObserver,
-    ctx: &TaskCtx,
-) -> Result<(Factoriser<'a>, Option<Stop>)> {
-    observer.started(0.0, resumed);
-    let mut save_state = Rhythm::after(checkpoint_every()?);
-    // One that was cut short in its last pass has all its batches.
-    let mut stop = look.ended();
-    while stop.is_none() {
-        let sweep = match look.step(ctx) {
-            Err(Error::Cancelled) if look.batches() > 0 => break,
-            step => step?,
-        };
-        losses.append(sweep, observer);
-        observer.sweep(sweep)?;
-        ctx.checkpoint(Progress::new("batches", sweep.sweep as u64, config.max_sweeps.map(|m| m as u64), "batches"))
-            .ok();
-        stop = sweep.stop;
-        let held = observer.wants_hold();
-        if held || stop.is_some() || save_state.is_due() {
-            save_state.during(|| keep_going(look.checkpoint(checkpoint), observer));
-        }
-        if held && observer.hold(ctx).is_err() {
-            break;
-        }
-    }
-    if stop.is_some() {
-        return Ok((look.finish(ctx)?, stop));
-    }
-    observer.note(&format!(
-        "stopped after {} batches: one pass gives every row its coefficients, then this is saved",
-        look.batches()
-    ));
-    Ok((look.finish(&TaskCtx::silent())?, None))
 }
 
 /// The error curve on disk, a sweep a line.

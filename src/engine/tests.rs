@@ -4,7 +4,7 @@ use super::fitting::{Begin, FitObserver, FitPlace, Resume, run_fit};
 use super::*;
 use crate::activations::InMemory;
 use crate::error::Error;
-use crate::factor::{Factors, FitConfig, Sweep};
+use crate::factor::{Factors, FirstLook, FitConfig, Stop, Sweep};
 use crate::model::{HookPoint, HookSite};
 use crate::study::Study;
 
@@ -138,4 +138,46 @@ fn a_first_look_that_is_stopped_gives_every_row_its_coefficients() {
         matches!(ended, Err(Error::Cancelled)) && saved.is_none(),
         "before the first batch there is nothing to save"
     );
+}
+
+#[test]
+fn a_first_look_that_was_cut_goes_on_and_is_not_lost_to_another_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let (n, d) = (700, 24);
+    let source = InMemory::new(n, d, (0..n * d).map(|i| (i * 7919 % 101) as f32).collect());
+    let config = FitConfig { features: 5, sparsity: Some(0.25), max_sweeps: Some(4), ..FitConfig::default() };
+    let checkpoint = dir.path().join("checkpoint");
+    let mut cut = FirstLook::start(&source, config.clone(), 128).unwrap();
+    cut.step(&TaskCtx::silent()).unwrap();
+    cut.checkpoint(&checkpoint).unwrap();
+    let run = |resume, begin| {
+        let place = FitPlace {
+            hook: HookPoint { layer: 3, site: HookSite::MlpPost },
+            name: "look".to_owned(),
+            checkpoint: checkpoint.clone(),
+            losses: dir.path().join("losses"),
+            resume,
+            begin,
+            gpu: None,
+        };
+        let cancel = CancelToken::default();
+        let ctx = TaskCtx::new(cancel.clone(), |_| {});
+        let mut observer = Impatient { cancel, batches: usize::MAX, seen: Vec::new(), notes: Vec::new() };
+        let end = run_fit(&source, &config, &place, &mut observer, &|_| Ok(()), &ctx);
+        (end.map(|end| end.stop), observer)
+    };
+    for begin in [Begin::Anew, Begin::Batches(256)] {
+        let refused = run(Resume::IfCut, begin).0.unwrap_err().to_string();
+        assert!(refused.contains("128 rows") && refused.contains("--fresh"), "{refused}");
+        assert!(FirstLook::is_at(&checkpoint), "it is still there");
+    }
+    let (ended, observer) = run(Resume::IfCut, Begin::Batches(128));
+    assert!(matches!(ended, Ok(Some(Stop::MaxSweeps))), "{ended:?}");
+    assert_eq!(observer.seen.iter().map(|s| s.sweep).collect::<Vec<_>>(), [2, 3, 4]);
+    assert!(!FirstLook::is_at(&checkpoint), "what follows is a fit");
+    std::fs::write(&checkpoint, b"mlpeekfl").unwrap();
+    assert!(run(Resume::Must, Begin::Anew).0.unwrap_err().to_string().contains("truncated"));
+    let (ended, observer) = run(Resume::IfCut, Begin::Batches(128));
+    assert!(ended.is_ok() && observer.seen[0].sweep == 1);
+    assert!(observer.notes.iter().any(|n| n.contains("fitting anew")), "{:?}", observer.notes);
 }

@@ -90,6 +90,9 @@ pub(super) struct Part {
 #[derive(Default)]
 struct Merged {
     products: Aligned,
+    /// YᵀY, on and below the diagonal.
+    gram: Vec<f64>,
+    totals: Vec<f64>,
     /// Of some features, on the way to YᵀY.
     lines: Aligned,
     ready: BTreeMap<usize, Part>,
@@ -132,36 +135,32 @@ impl Stream<'_> {
         };
         let visited = Visited { columns: projected, gather };
         let group = group_panels(self.n) * PANEL;
-        let merged = Mutex::new(Merged::default());
-        let wanted = Mutex::new(&mut *sums);
-        let mut row_fit = std::mem::take(&mut lock(&wanted).row_fit);
+        let Sums { products, gram, fit, totals, row_fit } = sums;
+        let merged =
+            Mutex::new(Merged { gram: std::mem::take(gram), totals: std::mem::take(totals), ..Merged::default() });
         // Groups are begun in order, so that what is read of a file lies close together and few sums wait for others.
         let groups = next.data.chunks_mut(group * k).zip(y.data.chunks(group * k)).zip(row_fit.chunks_mut(group));
         groups.enumerate().par_bridge().try_for_each(|(i, ((after, before), row_fit))| {
             let rows = i * group..self.n.min((i + 1) * group);
             let mut part = self.fresh_part(k, gather);
             self.with_scratch(k, |s| self.group(ctx, rows, (before, after), row_fit, &visited, s, &mut part, update))?;
-            self.merge(i, part, &mut lock(&merged), &mut lock(&wanted));
+            self.merge(i, part, &mut lock(&merged));
             Ok::<_, crate::Error>(())
         })?;
-        sums.fit = row_fit.iter().map(|&v| f64::from(v)).sum();
-        sums.row_fit = row_fit;
+        *fit = row_fit.iter().map(|&v| f64::from(v)).sum();
         let merged = merged.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         match gather {
-            Gather::Support(_) => sums.products.copy_from_slice(&merged.products),
+            Gather::Support(_) => products.copy_from_slice(&merged.products),
             Gather::Dense => {
-                let lines = sums.products.par_chunks_mut((cross::FEATURES * self.d).max(1)).enumerate();
+                let lines = products.par_chunks_mut((cross::FEATURES * self.d).max(1)).enumerate();
                 lines.for_each(|(i, lines)| {
                     cross::by_feature(lines, &merged.products, self.d, i * cross::FEATURES);
                 });
             }
         }
         lock(&self.parts).push(Part { products: merged.products, ..Part::default() });
-        for j in 0..k {
-            for i in 0..j {
-                sums.gram[i * k + j] = sums.gram[j * k + i];
-            }
-        }
+        (*gram, *totals) = (merged.gram, merged.totals);
+        dense::mirror_up(gram, k);
         Ok(())
     }
 
@@ -183,7 +182,7 @@ impl Stream<'_> {
     }
 
     /// Adds the sums of group `i`, and of those after it that waited for it.
-    fn merge(&self, i: usize, part: Part, merged: &mut Merged, sums: &mut Sums) {
+    fn merge(&self, i: usize, part: Part, merged: &mut Merged) {
         merged.ready.insert(i, part);
         while let Some(mut part) = merged.ready.remove(&merged.next) {
             if merged.next == 0 {
@@ -191,9 +190,9 @@ impl Stream<'_> {
             } else {
                 merged.products.iter_mut().zip(part.products.iter()).for_each(|(total, v)| *total += v);
             }
-            let k = sums.totals.len();
+            let k = merged.totals.len();
             merged.lines.resize(cross::FEATURES * k);
-            for (i, to) in sums.gram.chunks_mut(cross::FEATURES * k).enumerate() {
+            for (i, to) in merged.gram.chunks_mut(cross::FEATURES * k).enumerate() {
                 let lines = &mut merged.lines[..to.len()];
                 cross::by_feature(lines, &part.gram, k, i * cross::FEATURES);
                 // Of line j the values up to j: those on and above the diagonal, turned.
@@ -202,7 +201,7 @@ impl Stream<'_> {
                     to[..known].iter_mut().zip(&from[..known]).for_each(|(total, v)| *total += f64::from(*v));
                 }
             }
-            sums.totals.iter_mut().zip(&part.totals).for_each(|(total, v)| *total += v);
+            merged.totals.iter_mut().zip(&part.totals).for_each(|(total, v)| *total += v);
             lock(&self.parts).push(part);
             merged.next += 1;
         }

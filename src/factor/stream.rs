@@ -22,8 +22,7 @@ use crate::task::TaskCtx;
 /// Bytes of A in a block.
 const BLOCK_BYTES: usize = 16 << 20;
 const BLOCK_ROWS: Range<usize> = 512..4096;
-/// Blocks in flight: the one under way and the one that is read ahead.
-const SPARE_BUFFERS: usize = 2;
+
 /// A thread's memory for one panel.
 #[derive(Default)]
 pub(super) struct Scratch {
@@ -73,8 +72,8 @@ pub(crate) struct Stream<'a> {
     pool: Mutex<Vec<Scratch>>,
     /// Sums of groups of rows that are added up already.
     pub(super) parts: Mutex<Vec<Part>>,
-    /// Buffers of blocks that the source had to convert.
-    buffers: Mutex<Vec<Vec<f32>>>,
+    /// Memory of a block that the source had to convert.
+    spare: Mutex<Vec<f32>>,
 }
 
 impl<'a> Stream<'a> {
@@ -89,7 +88,7 @@ impl<'a> Stream<'a> {
             block_rows: block_rows(d),
             pool: Mutex::default(),
             parts: Mutex::default(),
-            buffers: Mutex::default(),
+            spare: Mutex::default(),
         }
     }
 
@@ -105,7 +104,7 @@ impl<'a> Stream<'a> {
             return self.source.rows(range);
         }
         let (rows, d) = (range.len(), self.d);
-        let mut data = lock(&self.buffers).pop().unwrap_or_default();
+        let mut data = std::mem::take(&mut *lock(&self.spare));
         data.resize(rows * d, 0.0);
         data.par_chunks_mut(PANEL * d).enumerate().try_for_each(|(i, to)| {
             let first = range.start + i * PANEL;
@@ -121,14 +120,10 @@ impl<'a> Stream<'a> {
         Ok(matches!(self.source.rows(row..row + 1)?.data, Cow::Borrowed(_)))
     }
 
-    /// Takes a block's memory back, as much of it as blocks in flight can use: a source whose blocks span shards makes
-    /// memory of its own each time.
+    /// Takes a block's memory back for the next.
     pub(crate) fn release(&self, block: Block<'_>) {
         if let Cow::Owned(data) = block.data {
-            let mut buffers = lock(&self.buffers);
-            if buffers.len() < SPARE_BUFFERS {
-                buffers.push(data);
-            }
+            *lock(&self.spare) = data;
         }
     }
 

@@ -122,7 +122,7 @@ fn subtract<V: Vector>(r: &mut [V; VECTORS], y: &[f32], columns: &[u32], values:
 }
 
 #[inline(always)]
-fn clip<V: Vector>(mut r: [V; VECTORS], old: [V; VECTORS], scale: f32, relaxation: f32) -> [V; VECTORS] {
+fn clip<V: Vector, const C: usize>(mut r: [V; C], old: [V; C], scale: f32, relaxation: f32) -> [V; C] {
     let (scale, beyond) = (V::splat(scale * relaxation), V::splat(relaxation - 1.0));
     // A loop and not `map`: closures do not carry the instruction set with them.
     for (v, old) in r.iter_mut().zip(old) {
@@ -161,15 +161,16 @@ fn hals_tile<V: Vector, const C: usize>(
     let own = &mut y[first * PANEL..(first + TILE) * PANEL];
     let p = &p[first * PANEL..(first + TILE) * PANEL];
     for t in 0..TILE {
-        let (scale, beyond) = (V::splat(gram.inverse_diagonal(first + t) * relaxation), V::splat(relaxation - 1.0));
-        let mut change = [V::splat(0.0); C];
+        let at = |c: usize| t * PANEL + row + c * WIDTH;
+        let (mut left, mut old) = ([V::splat(0.0); C], [V::splat(0.0); C]);
         for c in 0..C {
-            let at = t * PANEL + row + c * WIDTH;
-            let old = V::load(&own[at..]);
-            let left = V::load(&p[at..]).sub(V::splat(penalty)).sub(others[t][c]);
-            let new = left.mul(scale).sub_product(old, beyond).max(V::splat(0.0));
-            new.store(&mut own[at..]);
-            change[c] = new.sub(old);
+            left[c] = V::load(&p[at(c)..]).sub(V::splat(penalty)).sub(others[t][c]);
+            old[c] = V::load(&own[at(c)..]);
+        }
+        let mut change = clip(left, old, gram.inverse_diagonal(first + t), relaxation);
+        for c in 0..C {
+            change[c].store(&mut own[at(c)..]);
+            change[c] = change[c].sub(old[c]);
         }
         for u in t + 1..TILE {
             let q = V::splat(tile[first + t][u]);

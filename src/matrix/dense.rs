@@ -60,6 +60,15 @@ pub fn mirror(matrix: &mut [f64], k: usize) {
     }
 }
 
+/// Copies the entries below the diagonal of a k × k matrix above it.
+pub fn mirror_up(matrix: &mut [f64], k: usize) {
+    for j in 0..k {
+        for i in 0..j {
+            matrix[i * k + j] = matrix[j * k + i];
+        }
+    }
+}
+
 /// `out[k][PANEL] = Cᵀ · panel` for dense columns: `columns` is `[k][d]`, `panel` `[d][PANEL]`.
 pub fn project(out: &mut [f32], panel: &[f32], columns: &[f32], d: usize) {
     let k = columns.len() / d;
