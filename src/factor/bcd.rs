@@ -8,9 +8,11 @@ use super::columns::{self, Rows};
 use super::device::Descent;
 use super::pass::{Columns, Gather, Sums};
 use super::state::{Held, Problem, State};
+use super::supports;
 use super::swaps;
 use crate::error::Result;
 use crate::matrix::panel::{self, Gram};
+use crate::matrix::residual::Weights;
 use crate::matrix::select;
 use crate::task::TaskCtx;
 
@@ -82,12 +84,13 @@ pub(crate) fn step_features(
         }
         features
     };
+    let weights = if state.held == Held::All { Weights::of(&sums.gram, k) } else { Weights::default() };
     let mut rows = None;
     let products = match state.held {
         Held::All => {
             if !(first && penalised) {
                 for _ in 0..COLUMN_SWEEPS {
-                    columns::select_sweep(&mut features, sums, penalised, problem.locked, ctx)?;
+                    supports::sweep(&mut features, sums, &weights, penalised, problem.locked, ctx)?;
                 }
             }
             columns::at_entries(&features, &sums.products)
@@ -105,7 +108,7 @@ pub(crate) fn step_features(
     if !penalised || first {
         let before = std::mem::replace(&mut features.values, values);
         let swapped = if state.held == Held::All && !first {
-            swaps::swap(&mut features, sums, &rows, problem.locked)
+            swaps::swap(&mut features, sums, &weights, &rows, problem.locked)
         } else {
             None
         };

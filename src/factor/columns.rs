@@ -9,9 +9,7 @@ use rayon::prelude::*;
 use super::SparseColumns;
 use super::pass::Sums;
 use super::stream::densify;
-use crate::error::Result;
-use crate::matrix::{cholesky, dense, residual, select};
-use crate::task::TaskCtx;
+use crate::matrix::{cholesky, dense, select};
 
 /// A neuron used by more features than this keeps what the column steps gave it: the small systems grow with the cube.
 const LARGEST_SYSTEM: usize = 160;
@@ -95,70 +93,6 @@ pub(crate) fn truncate(z: &[f32], d: usize, keep: usize) -> SparseColumns {
     let values =
         indices.chunks_exact(keep).zip(z.chunks_exact(d)).flat_map(|(i, z)| i.iter().map(|&i| z[i as usize])).collect();
     SparseColumns { rows: d, offsets: (0..=k).map(|j| j * keep).collect(), indices, values }
-}
-
-/// One sweep over the columns, each with its support chosen anew; `sums` hold all of AᵀY. With `unit`, columns keep unit
-/// norm (the step under a penalty). Locked columns stay.
-pub(crate) fn select_sweep(
-    columns: &mut SparseColumns,
-    sums: &Sums,
-    unit: bool,
-    locked: &[bool],
-    ctx: &TaskCtx,
-) -> Result<()> {
-    let (k, d) = (columns.columns(), columns.rows);
-    let (mut r, mut scratch) = (Vec::new(), Vec::new());
-    let mut choice = Choice::default();
-    for first in (0..k).step_by(residual::LINES) {
-        ctx.check()?;
-        let block = first..k.min(first + residual::LINES);
-        // What the columns outside the block take away from all of its own at once; then, in order, its own.
-        let mut weights = vec![0.0; k * residual::LINES];
-        for l in (0..k).filter(|l| !block.contains(l)) {
-            for (w, j) in weights[l * residual::LINES..].iter_mut().zip(block.clone()) {
-                *w = sums.gram[j * k + l] as f32;
-            }
-        }
-        r.clear();
-        r.extend_from_slice(&sums.products[block.start * d..block.end * d]);
-        let entries = (&columns.offsets[..], &columns.indices[..], &columns.values[..]);
-        residual::subtract(&mut r, d, &weights, entries, &mut scratch);
-        for (j, r) in block.clone().zip(r.chunks_exact_mut(d)) {
-            let own = sums.gram[j * k + j];
-            if own > f64::MIN_POSITIVE && !locked[j] {
-                for l in block.clone().filter(|&l| l != j) {
-                    let g = sums.gram[j * k + l] as f32;
-                    let (indices, values) = columns.column(l);
-                    indices.iter().zip(values).for_each(|(&i, &v)| r[i as usize] -= g * v);
-                }
-                choice.take(columns, j, r, (!unit).then_some(own));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Memory for choosing a support.
-#[derive(Default)]
-struct Choice {
-    scratch: Vec<(u32, u32)>,
-    chosen: Vec<u32>,
-}
-
-impl Choice {
-    /// Column j becomes the largest entries of `r`, divided by `size`, or where there is none by their norm.
-    fn take(&mut self, columns: &mut SparseColumns, j: usize, r: &[f32], size: Option<f64>) {
-        let span = columns.offsets[j]..columns.offsets[j + 1];
-        self.chosen.resize(span.len(), 0);
-        select::largest(r, span.len(), &columns.indices[span.clone()], &mut self.scratch, &mut self.chosen);
-        let size = size.unwrap_or_else(|| norm(self.chosen.iter().map(|&i| r[i as usize])));
-        if size > 0.0 {
-            columns.indices[span.clone()].copy_from_slice(&self.chosen);
-            for (v, &i) in columns.values[span].iter_mut().zip(&self.chosen) {
-                *v = (f64::from(r[i as usize]) / size) as f32;
-            }
-        }
-    }
 }
 
 /// One sweep over the columns on their present supports; `products` hold one value of AᵀY an entry.

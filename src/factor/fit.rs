@@ -239,7 +239,8 @@ impl Threads {
     pub(super) fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         match &self.0 {
             Some(pool) => pool.install(f),
-            None => f(),
+            // On a thread of rayon's from the start: a step forks many times, each a sleep and a waking from any other thread.
+            None => rayon::scope(|_| f()),
         }
     }
 }

@@ -29,6 +29,7 @@ mod pass;
 pub mod recursive;
 mod state;
 mod stream;
+mod supports;
 mod survey;
 mod swaps;
 #[cfg(test)]

@@ -15,31 +15,33 @@ use rayon::prelude::*;
 use super::SparseColumns;
 use super::columns::Rows;
 use super::pass::Sums;
-use crate::matrix::residual;
+use crate::matrix::beside::{self, Field, Found, LINES, MOST, Neuron};
+use crate::matrix::residual::Weights;
 
-/// A neuron of more features than this is left alone: its system costs the square of their number a feature.
-const LARGEST_SYSTEM: usize = 24;
 /// By this much more than it costs a swap must gain: less is rounding.
 const MARGIN: f64 = 1e-3;
-/// An entry of which no more than this share of G_jj is its own, beside S, is not looked at.
-const OWN: f64 = 0.1;
 /// Added to the diagonal, relative.
 const RIDGE: f64 = 1e-9;
 
-/// Swaps entries of the free columns, whose values are an exact refit's; `sums` hold all of AᵀY. Returns the neurons that
+/// Swaps entries of the free columns, whose values are an exact refit's; `sums` hold all of AᵀY, `weights` are their YᵀY. Returns the neurons that
 /// were swapped, of `d` in all, if there are any: their values want a refit then.
-pub(crate) fn swap(features: &mut SparseColumns, sums: &Sums, rows: &Rows, locked: &[bool]) -> Option<Vec<bool>> {
+pub(crate) fn swap(
+    features: &mut SparseColumns,
+    sums: &Sums,
+    weights: &Weights,
+    rows: &Rows,
+    locked: &[bool],
+) -> Option<Vec<bool>> {
     let d = features.rows;
-    let worth = Worth::of(features, sums, rows, locked);
-    let costs = worth.costs();
+    let (worth, costs) = Worth::of(features, sums, rows, locked);
     // Most of the entries that there could be are worth less than every entry that there is.
     let columns: Vec<_> = features.offsets.windows(2).map(|w| w[0]..w[1]).collect();
     let least: Vec<f64> =
         columns.iter().map(|c| costs[c.clone()].iter().copied().fold(f64::INFINITY, f64::min)).collect();
-    let mut gains = worth.gains(&least);
+    let mut gains = worth.gains(features, weights, &least);
     let mut touched = vec![false; d];
     let mut swaps = 0;
-    for (span, gains) in columns.into_iter().zip(&mut gains) {
+    for (j, (span, gains)) in columns.into_iter().zip(&mut gains).enumerate() {
         if gains.is_empty() {
             continue;
         }
@@ -51,7 +53,8 @@ pub(crate) fn swap(features: &mut SparseColumns, sums: &Sums, rows: &Rows, locke
             if touched[old] {
                 continue;
             }
-            let Some(Gain { gain, neuron: new }) = next_free(gains, &touched) else { break };
+            let Some(Gain { gain, neuron: new, own }) = next_free(gains, &touched) else { break };
+            let gain = gain * f64::from(own) / worth.own(j, new as usize);
             if gain <= costs[position] * (1.0 + MARGIN) {
                 break;
             }
@@ -71,6 +74,8 @@ pub(crate) fn swap(features: &mut SparseColumns, sums: &Sums, rows: &Rows, locke
 struct Gain {
     gain: f64,
     neuron: u32,
+    /// What `gain` was divided by.
+    own: f32,
 }
 
 impl Eq for Gain {}
@@ -94,8 +99,8 @@ fn next_free(gains: &mut BinaryHeap<Gain>, touched: &[bool]) -> Option<Gain> {
 
 /// What entries are worth, and what others would be.
 struct Worth<'s> {
-    features: &'s SparseColumns,
     sums: &'s Sums,
+    rows: &'s Rows,
     usable: Vec<bool>,
     /// By [`NEURONS`].
     systems: Vec<Systems>,
@@ -133,7 +138,7 @@ impl Systems {
             let start = out.free.len();
             out.free.extend(rows.row(i).iter().filter(|(j, _)| usable[*j as usize]));
             let factor = out.factors.len();
-            for at in start..out.free.len().min(start + LARGEST_SYSTEM) {
+            for at in start..out.free.len().min(start + MOST) {
                 let (j, line) = (out.free[at].0, out.factors.len());
                 let mut row = factor;
                 for before in start..at {
@@ -151,117 +156,97 @@ impl Systems {
         out
     }
 
+    /// By how much the error rises without each entry, with its position.
+    fn costs(&self, values: &[f32]) -> Vec<(u32, f64)> {
+        let mut found = Vec::with_capacity(self.free.len());
+        for system in (0..self.ends.len()).filter_map(|at| self.get(at)) {
+            for (at, &(_, position)) in system.free.iter().enumerate() {
+                // (G⁻¹)_jj = ‖L⁻¹ e_j‖².
+                let mut inverse = 0.0;
+                system.forward(at, |row| f64::from(u8::from(row == at)), |x| inverse += x * x);
+                let z = f64::from(values[position as usize]);
+                found.push((position, z * z / inverse.max(f64::MIN_POSITIVE)));
+            }
+        }
+        found
+    }
+
     /// The `at`-th neuron; `None` where its system is too large.
     fn get(&self, at: usize) -> Option<System<'_>> {
         let (start, factor) = at.checked_sub(1).map_or((0, 0), |before| self.ends[before]);
         let (end, factor_end) = self.ends[at];
-        (end - start <= LARGEST_SYSTEM)
+        (end - start <= MOST)
             .then(|| System { free: &self.free[start..end], factor: &self.factors[factor..factor_end] })
     }
 }
 
 impl System<'_> {
-    /// Solves L x = b row by row, b being zero before `from`; stops where `more` does not want another value.
-    fn forward(&self, from: usize, b: impl Fn(usize) -> f64, mut more: impl FnMut(f64) -> bool) {
-        let mut x = [0.0; LARGEST_SYSTEM];
+    /// Solves L x = b row by row, b being zero before `from`.
+    fn forward(&self, from: usize, b: impl Fn(usize) -> f64, mut each: impl FnMut(f64)) {
+        let mut x = [0.0; MOST];
         let mut row = from * (from + 1) / 2;
         for at in from..self.free.len() {
             x[at] = (b(at) - dot(&self.factor[row + from..row + at], &x[from..at])) * self.factor[row + at];
-            if !more(x[at]) {
-                return;
-            }
+            each(x[at]);
             row += at + 1;
         }
     }
 }
 
 impl<'s> Worth<'s> {
-    fn of(features: &'s SparseColumns, sums: &'s Sums, rows: &Rows, locked: &[bool]) -> Self {
+    /// And by how much the error rises without each entry, in the order of the columns' entries; infinite where it stays.
+    fn of(features: &SparseColumns, sums: &'s Sums, rows: &'s Rows, locked: &[bool]) -> (Self, Vec<f64>) {
         let (k, d) = (features.columns(), features.rows);
         let usable: Vec<bool> = (0..k).map(|j| !locked[j] && sums.gram[j * k + j] > f64::MIN_POSITIVE).collect();
         let gram = |a: u32, b: u32| sums.gram[a as usize * k + b as usize];
-        let of = |i: usize| Systems::of(i * NEURONS..d.min((i + 1) * NEURONS), rows, &usable, gram);
-        let systems = (0..d.div_ceil(NEURONS)).into_par_iter().map(of).collect();
-        Self { features, sums, usable, systems }
+        let of = |i: usize| {
+            let systems = Systems::of(i * NEURONS..d.min((i + 1) * NEURONS), rows, &usable, gram);
+            let costs = systems.costs(&features.values);
+            (systems, costs)
+        };
+        let (systems, found): (Vec<_>, Vec<_>) = (0..d.div_ceil(NEURONS)).into_par_iter().map(of).unzip();
+        let mut costs = vec![f64::INFINITY; features.indices.len()];
+        found.into_iter().flatten().for_each(|(position, cost)| costs[position as usize] = cost);
+        (Self { sums, rows, usable, systems }, costs)
     }
 
-    /// By how much the error rises without each entry, in the order of the columns' entries; infinite where it stays.
-    fn costs(&self) -> Vec<f64> {
-        let of = |systems: &Systems| {
-            let mut found = Vec::with_capacity(systems.free.len());
-            for system in (0..systems.ends.len()).filter_map(|at| systems.get(at)) {
-                for (at, &(_, position)) in system.free.iter().enumerate() {
-                    // (G⁻¹)_jj = ‖L⁻¹ e_j‖².
-                    let mut inverse = 0.0;
-                    let mut add = |x: f64| {
-                        inverse += x * x;
-                        true
-                    };
-                    system.forward(at, |row| f64::from(u8::from(row == at)), &mut add);
-                    let z = f64::from(self.features.values[position as usize]);
-                    found.push((position, z * z / inverse.max(f64::MIN_POSITIVE)));
+    /// What of G_jj is feature j's own beside the features of a neuron.
+    fn own(&self, j: usize, neuron: usize) -> f64 {
+        let line = &self.sums.gram[j * self.usable.len()..];
+        let mut own = line[j];
+        if let Some(system) = self.systems[neuron / NEURONS].get(neuron % NEURONS) {
+            system.forward(0, |at| line[system.free[at].0 as usize], |x| own -= x * x);
+        }
+        own
+    }
+
+    /// Of each feature the neurons that would lower the error by more than `least` says, and by how much.
+    fn gains(&self, features: &SparseColumns, weights: &Weights, least: &[f64]) -> Vec<BinaryHeap<Gain>> {
+        let d = features.rows;
+        let least: Vec<f64> = least.iter().zip(&self.usable).map(|(l, u)| if *u { *l } else { f64::INFINITY }).collect();
+        let field = Field::new(weights, &least);
+        let of = |(chunk, systems): (usize, &Systems)| {
+            let mut lines = vec![0.0; LINES * field.width()];
+            let (mut at_one, mut found) = (Vec::new(), Vec::new());
+            for first in (chunk * NEURONS..d.min((chunk + 1) * NEURONS)).step_by(LINES) {
+                beside::by_neuron(&mut lines, &self.sums.products, d, first);
+                for (i, r) in (first..d).zip(lines.chunks_exact_mut(field.width())) {
+                    let Some(system) = systems.get(i - chunk * NEURONS) else { continue };
+                    let (entries, values) = (self.rows.row(i), &features.values[..]);
+                    let neuron = Neuron { entries, values, beside: system.free, factor: system.factor };
+                    beside::find(&mut at_one, r, neuron, &field);
+                    found.extend(at_one.drain(..).map(|found| (i as u32, found)));
                 }
             }
             found
         };
-        let found: Vec<Vec<(u32, f64)>> = self.systems.par_iter().map(of).collect();
-        let mut costs = vec![f64::INFINITY; self.features.indices.len()];
-        found.into_iter().flatten().for_each(|(position, cost)| costs[position as usize] = cost);
-        costs
-    }
-
-    /// Of each feature the neurons that would lower the error by more than `least` says, and by how much.
-    fn gains(&self, least: &[f64]) -> Vec<BinaryHeap<Gain>> {
-        let (k, d) = (self.features.columns(), self.features.rows);
-        let blocks = (0..k).step_by(residual::LINES).collect::<Vec<_>>();
-        let of = |first: usize| {
-            let block = first..k.min(first + residual::LINES);
-            let mut r = self.sums.products[block.start * d..block.end * d].to_vec();
-            let mut weights = vec![0.0; k * residual::LINES];
-            for l in 0..k {
-                for (w, j) in weights[l * residual::LINES..].iter_mut().zip(block.clone()) {
-                    *w = self.sums.gram[j * k + l] as f32;
-                }
-            }
-            let entries = (&self.features.offsets[..], &self.features.indices[..], &self.features.values[..]);
-            residual::subtract(&mut r, d, &weights, entries, &mut Vec::new());
-            let features = block.into_par_iter().zip(r.par_chunks_exact(d));
-            features.map(|(j, r)| self.gains_of(j, r, least[j])).collect::<Vec<_>>()
-        };
-        blocks.into_par_iter().with_max_len(1).map(of).collect::<Vec<_>>().into_iter().flatten().collect()
-    }
-
-    /// The same of one feature, `r` being what is left of its AᵀY.
-    fn gains_of(&self, j: usize, r: &[f32], least: f64) -> BinaryHeap<Gain> {
-        let k = self.usable.len();
-        let line = &self.sums.gram[j * k..(j + 1) * k];
-        let whole = line[j];
-        if !self.usable[j] || !least.is_finite() {
-            return BinaryHeap::new();
+        let found: Vec<Vec<(u32, Found)>> = self.systems.par_iter().enumerate().map(of).collect();
+        let mut gains = vec![Vec::new(); self.usable.len()];
+        for (neuron, Found { feature, left, own }) in found.into_iter().flatten() {
+            let gain = f64::from(left) * f64::from(left) / f64::from(own);
+            gains[feature as usize].push(Gain { gain, neuron, own });
         }
-        // At its own entries nothing is left; elsewhere the gain is at most r² / (OWN · G_jj).
-        let worthwhile = (least * OWN * whole).sqrt() as f32;
-        let own = self.features.column(j).0;
-        let mut found = Vec::new();
-        for (i, &r) in r.iter().enumerate().filter(|(_, r)| r.abs() > worthwhile) {
-            let gained = f64::from(r) * f64::from(r);
-            // What is its own beside the neuron's other features must be more than either asks.
-            let (least_left, most_left) = (OWN * whole, gained / least);
-            let Some(system) = self.systems[i / NEURONS].get(i % NEURONS) else { continue };
-            let mut left = whole;
-            system.forward(
-                0,
-                |at| line[system.free[at].0 as usize],
-                |x| {
-                    left -= x * x;
-                    left > least_left
-                },
-            );
-            if left > least_left && left < most_left && own.binary_search(&(i as u32)).is_err() {
-                found.push(Gain { gain: gained / left, neuron: i as u32 });
-            }
-        }
-        found.into()
+        gains.into_iter().map(BinaryHeap::from).collect()
     }
 }
 
@@ -319,7 +304,7 @@ mod tests {
             refit(&mut z, None);
             let (before, was) = (error(&a, &y, &z, n), z.clone());
             let rows = Rows::of(&z);
-            let swapped = swap(&mut z, &sums, &rows, &locked);
+            let swapped = swap(&mut z, &sums, &Weights::of(&sums.gram, k), &rows, &locked);
             let swaps = swapped.iter().flatten().filter(|v| **v).count();
             refit(&mut z, swapped.as_deref());
             let after = error(&a, &y, &z, n);

@@ -6,6 +6,7 @@
 
 pub mod adam;
 pub mod aligned;
+pub mod beside;
 pub mod cholesky;
 mod coordinate;
 pub mod cross;

@@ -2,6 +2,9 @@
 
 use super::simd::{Vector, kernel};
 
+/// Values looked at together.
+const CHUNK: usize = 32;
+
 /// The indices of the `count` entries of `values` largest in |value|, ascending; of equal ones the first are taken.
 ///
 /// `guess` may name `count` entries that were chosen before: what lies below the least of them is passed over at once. It
@@ -11,11 +14,11 @@ pub fn largest(values: &[f32], count: usize, guess: &[u32], scratch: &mut Vec<(u
     let floor =
         if guess.len() == count { guess.iter().map(|&i| key(values[i as usize])).min().unwrap_or(0) } else { 0 };
     scratch.clear();
-    above(values, floor, scratch);
+    above(values, floor, count, scratch);
     if scratch.len() < count {
         // The guess named an entry twice.
         scratch.clear();
-        above(values, 0, scratch);
+        above(values, 0, count, scratch);
     }
     if scratch.len() > count {
         scratch.select_nth_unstable(count);
@@ -27,13 +30,13 @@ pub fn largest(values: &[f32], count: usize, guess: &[u32], scratch: &mut Vec<(u
 }
 
 kernel! {
-    /// Pushes (inverted magnitude, index) of every entry whose magnitude's bits reach `floor`.
-    fn above(values: &[f32], floor: u32, out: &mut Vec<(u32, u32)>) = above_body;
+    /// Pushes (inverted magnitude, index) of entries whose magnitude's bits reach `floor`, the `count` largest of them at least.
+    fn above(values: &[f32], floor: u32, count: usize, out: &mut Vec<(u32, u32)>) = above_body;
 }
 
 #[inline(always)]
-fn above_body<V: Vector>(values: &[f32], floor: u32, out: &mut Vec<(u32, u32)>) {
-    const CHUNK: usize = 32;
+fn above_body<V: Vector>(values: &[f32], floor: u32, count: usize, out: &mut Vec<(u32, u32)>) {
+    let floor = raise(values, floor, count);
     for (c, chunk) in values.chunks(CHUNK).enumerate() {
         // Most chunks hold nothing: one vectorised maximum passes over them.
         let most = chunk.iter().fold(0, |m, v| key(*v).max(m));
@@ -45,6 +48,22 @@ fn above_body<V: Vector>(values: &[f32], floor: u32, out: &mut Vec<(u32, u32)>) 
             }
         }
     }
+}
+
+/// A floor that `count` values still reach, and few more: counting is cheap beside sorting out what a low one lets through.
+#[inline(always)]
+fn raise(values: &[f32], mut floor: u32, count: usize) -> u32 {
+    let reach = |floor: u32| values.iter().map(|v| u32::from(key(*v) >= floor)).sum::<u32>() as usize;
+    let mut above = values.iter().fold(0, |m, v| key(*v).max(m)).saturating_add(1);
+    let mut passed = reach(floor);
+    while passed > 2 * count + CHUNK && above - floor > 1 {
+        let middle = floor + (above - floor) / 2;
+        match reach(middle) {
+            enough if enough >= count => (floor, passed) = (middle, enough),
+            _ => above = middle,
+        }
+    }
+    floor
 }
 
 /// Magnitudes of finite floats compare as these bits do.
@@ -67,6 +86,25 @@ mod tests {
         for guess in [[2, 4, 5], [1, 1, 1]] {
             largest(&values, 3, &guess, &mut scratch, &mut out);
             assert_eq!(out, [0, 1, 3]);
+        }
+    }
+
+    #[test]
+    fn many_values_with_ties_come_out_as_from_a_sort() {
+        for (n, count) in [(1000, 3), (5000, 40), (4000, 1)] {
+            for levels in [7, 100, 1 << 20] {
+                let values: Vec<f32> =
+                    (0..n).map(|i: usize| ((i * 2_654_435_761) % levels) as f32 - levels as f32 / 2.0).collect();
+                let mut want: Vec<u32> = (0..n as u32).collect();
+                want.sort_by(|&a, &b| values[b as usize].abs().total_cmp(&values[a as usize].abs()).then(a.cmp(&b)));
+                want.truncate(count);
+                want.sort_unstable();
+                let mut out = vec![0; count];
+                for guess in [vec![], (0..count as u32).collect(), want.clone()] {
+                    largest(&values, count, &guess, &mut Vec::new(), &mut out);
+                    assert_eq!(out, want, "{count} of {n}, {levels} levels");
+                }
+            }
         }
     }
 }

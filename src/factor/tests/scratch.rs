@@ -83,6 +83,11 @@ fn going_on_gives_the_same_bits_from_files() {
 
 #[test]
 fn a_full_disk_refuses_and_leaves_the_fit_and_its_checkpoint() {
+    // The fault is one thread's, so all of the fit is to be on it.
+    rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(on_a_full_disk);
+}
+
+fn on_a_full_disk() {
     let (source, ctx) = (noise(700, 20, 3), TaskCtx::silent());
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint");
