@@ -89,7 +89,8 @@ pub(super) struct Part {
 /// Sums of groups, added in the order of the groups whichever is ready first.
 #[derive(Default)]
 struct Merged {
-    products: Aligned,
+    /// Its products are those of the groups so far.
+    whole: Part,
     /// YᵀY, on and below the diagonal.
     gram: Vec<f64>,
     totals: Vec<f64>,
@@ -136,8 +137,12 @@ impl Stream<'_> {
         let visited = Visited { columns: projected, gather };
         let group = group_panels(self.n) * PANEL;
         let Sums { products, gram, fit, totals, row_fit } = sums;
-        let merged =
-            Mutex::new(Merged { gram: std::mem::take(gram), totals: std::mem::take(totals), ..Merged::default() });
+        let merged = Mutex::new(Merged {
+            whole: self.fresh_part(k, gather),
+            gram: std::mem::take(gram),
+            totals: std::mem::take(totals),
+            ..Merged::default()
+        });
         // Groups are begun in order, so that what is read of a file lies close together and few sums wait for others.
         let groups = next.data.chunks_mut(group * k).zip(y.data.chunks(group * k)).zip(row_fit.chunks_mut(group));
         groups.enumerate().par_bridge().try_for_each(|(i, ((after, before), row_fit))| {
@@ -150,15 +155,15 @@ impl Stream<'_> {
         *fit = row_fit.iter().map(|&v| f64::from(v)).sum();
         let merged = merged.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         match gather {
-            Gather::Support(_) => products.copy_from_slice(&merged.products),
+            Gather::Support(_) => products.copy_from_slice(&merged.whole.products),
             Gather::Dense => {
                 let lines = products.par_chunks_mut((cross::FEATURES * self.d).max(1)).enumerate();
                 lines.for_each(|(i, lines)| {
-                    cross::by_feature(lines, &merged.products, self.d, i * cross::FEATURES);
+                    cross::by_feature(lines, &merged.whole.products, self.d, i * cross::FEATURES);
                 });
             }
         }
-        lock(&self.parts).push(Part { products: merged.products, ..Part::default() });
+        lock(&self.parts).push(merged.whole);
         (*gram, *totals) = (merged.gram, merged.totals);
         dense::mirror_up(gram, k);
         Ok(())
@@ -168,13 +173,13 @@ impl Stream<'_> {
     fn fresh_part(&self, k: usize, gather: Gather<'_>) -> Part {
         let mut part = lock(&self.parts).pop().unwrap_or_default();
         match gather {
-            Gather::Dense => part.products.resize(self.d * cross::width(k)),
+            Gather::Dense => part.products.reuse(self.d * cross::width(k)),
             Gather::Support(c) => {
-                part.products.resize(c.indices.len());
+                part.products.reuse(c.indices.len());
                 part.products.fill(0.0);
             }
         }
-        part.gram.resize(k * cross::width(k));
+        part.gram.reuse(k * cross::width(k));
         part.totals.clear();
         part.totals.resize(k, 0.0);
         part.fresh = true;
@@ -186,9 +191,9 @@ impl Stream<'_> {
         merged.ready.insert(i, part);
         while let Some(mut part) = merged.ready.remove(&merged.next) {
             if merged.next == 0 {
-                std::mem::swap(&mut merged.products, &mut part.products);
+                std::mem::swap(&mut merged.whole.products, &mut part.products);
             } else {
-                merged.products.iter_mut().zip(part.products.iter()).for_each(|(total, v)| *total += v);
+                merged.whole.products.iter_mut().zip(part.products.iter()).for_each(|(total, v)| *total += v);
             }
             let k = merged.totals.len();
             merged.lines.resize(cross::FEATURES * k);

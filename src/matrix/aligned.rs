@@ -29,6 +29,15 @@ impl Aligned {
         self.lines.resize(len.div_ceil(LINE), Line::zeroed());
         self.len = len;
     }
+
+    /// Of `len` values, whatever they are: what was there before, or zero.
+    pub fn reuse(&mut self, len: usize) {
+        let lines = len.div_ceil(LINE);
+        if lines > self.lines.len() {
+            self.lines.resize(lines, Line::zeroed());
+        }
+        self.len = len;
+    }
 }
 
 impl Aligned {
