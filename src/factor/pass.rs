@@ -300,12 +300,12 @@ fn sum(piece: &[f32]) -> f32 {
 }
 
 impl Sums {
+    /// Room for the sums of a pass, which are zero but for the products: those are written whole at its end.
     pub(crate) fn reset(&mut self, stream: &Stream<'_>, k: usize, gather: Gather<'_>) {
         let products = match gather {
             Gather::Dense => k * stream.d,
             Gather::Support(c) => c.indices.len(),
         };
-        self.products.clear();
         self.products.resize(products, 0.0);
         self.gram.clear();
         self.gram.resize(k * k, 0.0);

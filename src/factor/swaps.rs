@@ -230,7 +230,7 @@ impl<'s> Worth<'s> {
             let (mut at_one, mut found) = (Vec::new(), Vec::new());
             for first in (chunk * NEURONS..d.min((chunk + 1) * NEURONS)).step_by(LINES) {
                 beside::by_neuron(&mut lines, &self.sums.products, d, first);
-                for (i, r) in (first..d).zip(lines.chunks_exact_mut(field.width())) {
+                for (i, r) in (first..d).zip(lines.chunks_exact(field.width())) {
                     let Some(system) = systems.get(i - chunk * NEURONS) else { continue };
                     let (entries, values) = (self.rows.row(i), &features.values[..]);
                     let neuron = Neuron { entries, values, beside: system.free, factor: system.factor };

@@ -51,9 +51,10 @@ impl<'g> Field<'g> {
     /// Of a gain for each feature.
     pub fn new(gram: &'g Weights, least: &[f64]) -> Self {
         let mut own: Vec<f32> = (0..least.len()).map(|j| gram.row(j)[j]).collect();
-        let mut least: Vec<f32> = least.iter().map(|&v| v as f32).collect();
+        // Finite, so that nothing of nothing stays nothing.
+        let mut least: Vec<f32> = least.iter().map(|&v| v.min(f64::from(f32::MAX)) as f32).collect();
         own.resize(gram.width(), 0.0);
-        least.resize(gram.width(), f32::INFINITY);
+        least.resize(gram.width(), f32::MAX);
         Self { gram, own, least }
     }
 
@@ -77,6 +78,8 @@ fn by_neuron_body<V: Vector>(out: &mut [f32], products: &[f32], d: usize, first:
         for (t, line) in square.iter_mut().enumerate().take(k - j) {
             let from = &products[(j + t) * d + first..];
             if count == WIDTH {
+                // The next call's, of so many lines that nothing else foresees them.
+                V::prefetch(from.as_ptr().wrapping_add(WIDTH));
                 *line = V::load(from);
             } else {
                 let mut padded = [0.0; WIDTH];
@@ -91,14 +94,14 @@ fn by_neuron_body<V: Vector>(out: &mut [f32], products: &[f32], d: usize, first:
 }
 
 kernel! {
-    /// Takes from `r`, a neuron's AᵀY, what its entries explain, and pushes the features outside S that would gain more than is
-    /// asked, in order.
-    pub fn find(found: &mut Vec<Found>, r: &mut [f32], neuron: Neuron<'_>, field: &Field<'_>) = find_body;
+    /// Pushes the features outside S that would gain more than is asked, in order; `r` is the neuron's AᵀY.
+    pub fn find(found: &mut Vec<Found>, r: &[f32], neuron: Neuron<'_>, field: &Field<'_>) = find_body;
 }
 
 #[inline(always)]
-fn find_body<V: Vector>(found: &mut Vec<Found>, r: &mut [f32], neuron: Neuron<'_>, field: &Field<'_>) {
-    let (width, mut x) = (field.own.len(), [V::splat(0.0); MOST]);
+fn find_body<V: Vector>(found: &mut Vec<Found>, r: &[f32], neuron: Neuron<'_>, field: &Field<'_>) {
+    let (width, zero) = (field.own.len(), V::splat(0.0));
+    let mut x = [zero; MOST];
     for at in (0..width).step_by(WIDTH) {
         let mut left = V::load(&r[at..]);
         for &(j, position) in neuron.entries {
@@ -119,15 +122,15 @@ fn find_body<V: Vector>(found: &mut Vec<Found>, r: &mut [f32], neuron: Neuron<'_
         // Both must be above zero: what is its own beyond a share, and what it gains beyond what is asked, times its own.
         let enough = own.sub_product(whole, V::splat(OWN as f32));
         let beyond = left.mul(left).sub_product(V::load(&field.least[at..]), own);
-        let [mut own_values, mut enough_values, mut beyond_values] = [[0.0; WIDTH]; 3];
-        own.store(&mut own_values);
-        enough.store(&mut enough_values);
-        beyond.store(&mut beyond_values);
-        left.store(&mut r[at..]);
-        let wanted = |t: usize| enough_values[t] > 0.0 && beyond_values[t] > 0.0;
-        if (0..WIDTH).fold(false, |any, t| any | wanted(t)) {
-            for t in (0..WIDTH).filter(|&t| wanted(t)) {
-                found.push(Found { feature: (at + t) as u32, left: r[at + t], own: own_values[t] });
+        let short = zero.sub(enough).max(zero.sub(beyond));
+        let mut values = [0.0; WIDTH];
+        short.store(&mut values);
+        if values.iter().fold(false, |any, v| any | (*v < 0.0)) {
+            let [mut left_values, mut own_values] = [[0.0; WIDTH]; 2];
+            left.store(&mut left_values);
+            own.store(&mut own_values);
+            for t in (0..WIDTH).filter(|&t| values[t] < 0.0) {
+                found.push(Found { feature: (at + t) as u32, left: left_values[t], own: own_values[t] });
             }
         }
     }
@@ -139,7 +142,7 @@ mod tests {
     use crate::matrix::simd::Portable;
 
     type Turn = fn(&mut [f32], &[f32], usize, usize);
-    type Find = fn(&mut Vec<Found>, &mut [f32], Neuron<'_>, &Field<'_>);
+    type Find = fn(&mut Vec<Found>, &[f32], Neuron<'_>, &Field<'_>);
 
     #[test]
     fn features_are_found_by_the_formula() {
@@ -166,7 +169,7 @@ mod tests {
             let (turn, find): (Turn, Find) =
                 if portable { (by_neuron_body::<Portable>, find_body::<Portable>) } else { (by_neuron, find) };
             turn(&mut r, &products, d, begin);
-            let r = &mut r[(neuron - begin) * field.width()..][..field.width()];
+            let r = &r[(neuron - begin) * field.width()..][..field.width()];
             let neuron_of = Neuron { entries: &entries, values: &values, beside: &beside, factor: &factor };
             let mut found = Vec::new();
             find(&mut found, r, neuron_of, &field);

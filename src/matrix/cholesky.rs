@@ -121,6 +121,9 @@ impl Updated {
 /// A dot product in four fixed partial sums, which the compiler may vectorise.
 #[inline(always)]
 fn dot(a: &[f64], b: &[f64]) -> f64 {
+    if a.len() < 8 {
+        return a.iter().zip(b).map(|(x, y)| x * y).sum();
+    }
     let mut parts = [0.0; 8];
     let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
     let tail: f64 = a8.remainder().iter().zip(b8.remainder()).map(|(x, y)| x * y).sum();

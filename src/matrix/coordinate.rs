@@ -29,6 +29,9 @@ impl Gram {
     /// From a dense row-major k × k matrix; exact zeros are left out.
     pub fn from_dense(q: &[f64], k: usize) -> Self {
         let mut out = Self { offsets: vec![0], ..Self::default() };
+        let count = q.iter().filter(|v| **v != 0.0).count();
+        out.columns.reserve(count);
+        out.values.reserve(count);
         for (j, row) in q.chunks_exact(k.max(1)).enumerate() {
             for (l, &v) in row.iter().enumerate() {
                 if l != j && v != 0.0 {

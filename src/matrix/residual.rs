@@ -75,6 +75,8 @@ fn leave_body<V: Vector>(out: &mut [f32], lines: &[f32], d: usize, taken: &[f32]
             *v = V::load(&taken[(first + i) * LINES..]);
         }
         for ((to, line), v) in out.chunks_exact_mut(d).zip(lines.chunks_exact(d)).zip(V::turn(square)) {
+            // The block's that comes next, as a rule.
+            V::prefetch_far(line[first..].as_ptr().wrapping_add(d * LINES));
             V::load(&line[first..]).sub(v).store(&mut to[first..]);
         }
     }

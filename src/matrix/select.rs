@@ -54,9 +54,12 @@ fn above_body<V: Vector>(values: &[f32], floor: u32, count: usize, out: &mut Vec
 #[inline(always)]
 fn raise(values: &[f32], mut floor: u32, count: usize) -> u32 {
     let reach = |floor: u32| values.iter().map(|v| u32::from(key(*v) >= floor)).sum::<u32>() as usize;
+    let (room, mut passed) = (2 * count + CHUNK, reach(floor));
+    if passed <= room {
+        return floor;
+    }
     let mut above = values.iter().fold(0, |m, v| key(*v).max(m)).saturating_add(1);
-    let mut passed = reach(floor);
-    while passed > 2 * count + CHUNK && above - floor > 1 {
+    while passed > room && above - floor > 1 {
         let middle = floor + (above - floor) / 2;
         match reach(middle) {
             enough if enough >= count => (floor, passed) = (middle, enough),
