@@ -266,6 +266,8 @@ impl Stream<'_> {
         let (d, k) = (self.d, part.totals.len());
         panel.resize(d * PANEL);
         panel::transpose(panel, a, d);
+        panel::ask(before);
+        panel::ask(after);
         match &visited.columns {
             Projected::None => projected.fill(0.0),
             Projected::Sparse(c) => panel::project(projected, panel, &c.offsets, &c.indices, &c.values),

@@ -33,12 +33,9 @@ impl Gram {
         out.columns.reserve(count);
         out.values.reserve(count);
         for (j, row) in q.chunks_exact(k.max(1)).enumerate() {
-            for (l, &v) in row.iter().enumerate() {
-                if l != j && v != 0.0 {
-                    out.columns.push(l as u32);
-                    out.values.push(v as f32);
-                }
-            }
+            let entries = || row.iter().enumerate().filter(move |&(l, v)| l != j && *v != 0.0);
+            out.columns.extend(entries().map(|(l, _)| l as u32));
+            out.values.extend(entries().map(|(_, v)| *v as f32));
             out.diagonal.push(row[j] as f32);
             out.offsets.push(out.columns.len());
         }

@@ -108,6 +108,16 @@ fn products_body<V: Vector>(rows: &mut [f32], y: &[f32], p: &[f32]) {
     put(rows, 0, sums);
 }
 
+kernel! {
+    /// Asks for `values`, which are wanted soon.
+    pub fn ask(values: &[f32]) = ask_body;
+}
+
+#[inline(always)]
+fn ask_body<V: Vector>(values: &[f32]) {
+    values.chunks(WIDTH).for_each(|v| V::prefetch(v.as_ptr()));
+}
+
 /// Multiplies line j of a panel by `factors[j]`.
 pub fn scale(lines: &mut [f32], factors: &[f32]) {
     for (line, &f) in lines.chunks_exact_mut(PANEL).zip(factors) {

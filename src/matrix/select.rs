@@ -36,7 +36,17 @@ kernel! {
 
 #[inline(always)]
 fn above_body<V: Vector>(values: &[f32], floor: u32, count: usize, out: &mut Vec<(u32, u32)>) {
-    let floor = raise(values, floor, count);
+    let room = 2 * count + CHUNK;
+    reaching(values, floor, room, out);
+    if out.len() > room {
+        out.clear();
+        reaching(values, raise(values, floor, count, room), usize::MAX, out);
+    }
+}
+
+/// Pushes what reaches `floor`, until that is more than `room`.
+#[inline(always)]
+fn reaching(values: &[f32], floor: u32, room: usize, out: &mut Vec<(u32, u32)>) {
     for (c, chunk) in values.chunks(CHUNK).enumerate() {
         // Most chunks hold nothing: one vectorised maximum passes over them.
         let most = chunk.iter().fold(0, |m, v| key(*v).max(m));
@@ -46,19 +56,20 @@ fn above_body<V: Vector>(values: &[f32], floor: u32, count: usize, out: &mut Vec
                     out.push((u32::MAX - key(*v), (c * CHUNK + i) as u32));
                 }
             }
+            if out.len() > room {
+                return;
+            }
         }
     }
 }
 
-/// A floor that `count` values still reach, and few more: counting is cheap beside sorting out what a low one lets through.
+/// A floor that `count` values still reach and about `room` at most: counting is cheap beside sorting out what a low one lets
+/// through.
 #[inline(always)]
-fn raise(values: &[f32], mut floor: u32, count: usize) -> u32 {
+fn raise(values: &[f32], mut floor: u32, count: usize, room: usize) -> u32 {
     let reach = |floor: u32| values.iter().map(|v| u32::from(key(*v) >= floor)).sum::<u32>() as usize;
-    let (room, mut passed) = (2 * count + CHUNK, reach(floor));
-    if passed <= room {
-        return floor;
-    }
     let mut above = values.iter().fold(0, |m, v| key(*v).max(m)).saturating_add(1);
+    let mut passed = usize::MAX;
     while passed > room && above - floor > 1 {
         let middle = floor + (above - floor) / 2;
         match reach(middle) {
