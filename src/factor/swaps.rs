@@ -223,7 +223,8 @@ impl<'s> Worth<'s> {
     /// Of each feature the neurons that would lower the error by more than `least` says, and by how much.
     fn gains(&self, features: &SparseColumns, weights: &Weights, least: &[f64]) -> Vec<BinaryHeap<Gain>> {
         let d = features.rows;
-        let least: Vec<f64> = least.iter().zip(&self.usable).map(|(l, u)| if *u { *l } else { f64::INFINITY }).collect();
+        let least: Vec<f64> =
+            least.iter().zip(&self.usable).map(|(l, u)| if *u { *l } else { f64::INFINITY }).collect();
         let field = Field::new(weights, &least);
         let of = |(chunk, systems): (usize, &Systems)| {
             let mut lines = vec![0.0; LINES * field.width()];

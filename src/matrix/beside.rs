@@ -148,7 +148,8 @@ mod tests {
     fn features_are_found_by_the_formula() {
         let value = |i: usize| ((i * 2_654_435_761) % 1000) as f64 / 1000.0 - 0.3;
         let (n, k, d) = (40, 19, 21);
-        let (y, a): (Vec<f64>, Vec<f64>) = ((0..n * k).map(value).collect(), (0..n * d).map(|i| value(i + 3)).collect());
+        let (y, a): (Vec<f64>, Vec<f64>) =
+            ((0..n * k).map(value).collect(), (0..n * d).map(|i| value(i + 3)).collect());
         let sum = |f: &dyn Fn(usize) -> f64| (0..n).map(f).sum::<f64>();
         let gram: Vec<f64> = (0..k * k).map(|e| sum(&|r| y[r * k + e / k] * y[r * k + e % k])).collect();
         let products: Vec<f32> = (0..k * d).map(|e| sum(&|r| y[r * k + e / d] * a[r * d + e % d]) as f32).collect();
@@ -175,7 +176,8 @@ mod tests {
             find(&mut found, r, neuron_of, &field);
             let mut want = Vec::new();
             for j in 0..k {
-                let taken: f64 = entries.iter().map(|&(l, p): &(u32, u32)| f64::from(values[p as usize]) * g(l as usize, j)).sum();
+                let taken: f64 =
+                    entries.iter().map(|&(l, p): &(u32, u32)| f64::from(values[p as usize]) * g(l as usize, j)).sum();
                 let left = f64::from(products[j * d + neuron]) - taken;
                 let x = g(3, j) / first;
                 let own = g(j, j) - x * x - ((g(11, j) - below * x) / second).powi(2);

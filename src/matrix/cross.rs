@@ -155,29 +155,45 @@ fn tile<V: Vector, const I: usize, const J: usize>(out: &mut [f32], lines: &[f32
     }
 }
 
-/// All lines against features one by one, sixteen lines at a time: their products are turned, and then are sums.
+/// All lines against few features: the products of as many pairs as a vector has lanes, then all their sums at once.
 #[inline(always)]
 fn singles<V: Vector>(out: &mut [f32], lines: &[f32], y: &[f32], fresh: bool) {
-    let m = lines.len() / PANEL;
-    let whole = m - m % WIDTH;
-    for first in (0..whole).step_by(WIDTH) {
-        let lines = &lines[first * PANEL..(first + WIDTH) * PANEL];
-        for (j, y) in y.chunks_exact(PANEL).enumerate() {
-            let mut square = [V::splat(0.0); WIDTH];
-            for c in (0..PANEL).step_by(WIDTH) {
-                let feature = V::load(&y[c..]);
-                for i in 0..WIDTH {
-                    square[i] = square[i].add_product(V::load(&lines[i * PANEL + c..]), feature);
+    match y.len() / PANEL {
+        0 => {}
+        1 => pairs::<V, 16, 1>(out, lines, y, fresh),
+        2 => pairs::<V, 8, 2>(out, lines, y, fresh),
+        3 => pairs::<V, 5, 3>(out, lines, y, fresh),
+        4 => pairs::<V, 4, 4>(out, lines, y, fresh),
+        _ => pairs::<V, 3, TAIL>(out, lines, y, fresh),
+    }
+}
+
+/// I lines at a time against J features.
+#[inline(always)]
+fn pairs<V: Vector, const I: usize, const J: usize>(out: &mut [f32], lines: &[f32], y: &[f32], fresh: bool) {
+    let (m, y) = (lines.len() / PANEL, &y[..J * PANEL]);
+    let whole = m - m % I;
+    for first in (0..whole).step_by(I) {
+        let lines = &lines[first * PANEL..(first + I) * PANEL];
+        let mut products = [V::splat(0.0); WIDTH];
+        for c in (0..PANEL).step_by(WIDTH) {
+            let mut features = [V::splat(0.0); J];
+            for j in 0..J {
+                features[j] = V::load(&y[j * PANEL + c..]);
+            }
+            for i in 0..I {
+                let line = V::load(&lines[i * PANEL + c..]);
+                for j in 0..J {
+                    products[j * I + i] = products[j * I + i].add_product(line, features[j]);
                 }
             }
-            let turned = V::turn(square);
-            let mut sums = [turned[0], turned[1], turned[2], turned[3]];
-            for i in 4..WIDTH {
-                sums[i % 4] = sums[i % 4].add(turned[i]);
+        }
+        let mut sums = [0.0; WIDTH];
+        V::sums(products).store(&mut sums);
+        for j in 0..J {
+            for (to, sum) in out[j * m + first..j * m + first + I].iter_mut().zip(&sums[j * I..]) {
+                *to = if fresh { *sum } else { *to + *sum };
             }
-            let total = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
-            let to = &mut out[j * m + first..];
-            (if fresh { total } else { V::load(to).add(total) }).store(to);
         }
     }
     for i in whole..m {
@@ -259,7 +275,9 @@ mod tests {
     #[test]
     fn the_sums_follow_the_formula() {
         let value = |i: usize| ((i * 2_654_435_761) % 1000) as f32 / 1000.0 - 0.5;
-        for (m, k) in [(29, 5), (16, 16), (7, 33), (50, 49), (24, 100), (13, 64), (40, 22), (1100, 7)] {
+        for (m, k) in
+            [(29, 5), (16, 16), (7, 33), (50, 49), (24, 100), (13, 64), (40, 22), (1100, 7), (19, 18), (23, 35)]
+        {
             let lines: Vec<f32> = (0..m * PANEL).map(value).collect();
             let y: Vec<f32> = (0..k * PANEL).map(|i| value(i + 5)).collect();
             let want = |a: &[f32], i: usize, j: usize| -> f32 {

@@ -20,13 +20,19 @@ pub fn largest(values: &[f32], count: usize, guess: &[u32], scratch: &mut Vec<(u
         scratch.clear();
         above(values, 0, count, scratch);
     }
-    if scratch.len() > count {
-        scratch.select_nth_unstable(count);
-    }
-    for (o, (_, i)) in out.iter_mut().zip(scratch.iter()) {
+    // They are in order; what is beyond the last of the largest falls out.
+    let last = if scratch.len() > count {
+        let (found, order) = (scratch.len(), scratch.len()..2 * scratch.len());
+        scratch.extend_from_within(..);
+        let last = *scratch[order].select_nth_unstable(count - 1).1;
+        scratch.truncate(found);
+        last
+    } else {
+        (u32::MAX, u32::MAX)
+    };
+    for (o, (_, i)) in out.iter_mut().zip(scratch.iter().filter(|e| **e <= last)) {
         *o = *i;
     }
-    out.sort_unstable();
 }
 
 kernel! {

@@ -37,6 +37,16 @@ pub(crate) trait Vector: Copy {
     fn sum(self) -> f32;
     /// Turns a square of sixteen vectors: lane i of vector j becomes lane j of vector i.
     fn turn(square: [Self; WIDTH]) -> [Self; WIDTH];
+    /// The sum of each vector, in lanes.
+    #[inline(always)]
+    fn sums(square: [Self; WIDTH]) -> Self {
+        let turned = Self::turn(square);
+        let mut parts = [turned[0], turned[1], turned[2], turned[3]];
+        for i in 4..WIDTH {
+            parts[i % 4] = parts[i % 4].add(turned[i]);
+        }
+        parts[0].add(parts[1]).add(parts[2].add(parts[3]))
+    }
     /// Asks for the cache line of `from`, which may lie anywhere, ahead of its use.
     fn prefetch(from: *const f32);
     /// The same, of what is wanted much later: into a cache that holds more.
@@ -218,6 +228,9 @@ mod tests {
             for j in 0..WIDTH {
                 assert_eq!(lane(v, j), (j * WIDTH + i) as f32);
             }
+        }
+        for (j, v) in square.into_iter().enumerate() {
+            assert_eq!(lane(V::sums(square), j), v.sum());
         }
     }
 

@@ -99,6 +99,29 @@ impl Vector for Avx512 {
         }
     }
     #[inline(always)]
+    fn sums(x: [Self; WIDTH]) -> Self {
+        // Half the shuffles of a turn: pairs are added as soon as they stand beside each other.
+        unsafe {
+            let mut pairs = [_mm512_setzero_ps(); 8];
+            for (i, p) in pairs.iter_mut().enumerate() {
+                let (a, b) = (x[2 * i].0, x[2 * i + 1].0);
+                *p = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            }
+            let mut fours = [_mm512_setzero_ps(); 4];
+            for (i, f) in fours.iter_mut().enumerate() {
+                let (a, b) = (_mm512_castps_pd(pairs[2 * i]), _mm512_castps_pd(pairs[2 * i + 1]));
+                let (low, high) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
+                *f = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+            }
+            // Of two vectors the even quarters and the odd ones, then the same of what that gives.
+            for (a, b, to) in [(0, 1, 0), (2, 3, 1), (0, 1, 0)] {
+                let (a, b) = (fours[a], fours[b]);
+                fours[to] = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+            }
+            Self(fours[0])
+        }
+    }
+    #[inline(always)]
     fn prefetch(from: *const f32) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }
