@@ -262,7 +262,7 @@ impl Stream<'_> {
         part: &mut Part,
         update: &(impl Fn(&mut [f32], &[f32]) + Sync),
     ) {
-        let Scratch { panel, projected, y: next, turned, .. } = scratch;
+        let Scratch { panel, projected, y: next, turned, totals, .. } = scratch;
         let (d, k) = (self.d, part.totals.len());
         panel.resize(d * PANEL);
         panel::transpose(panel, a, d);
@@ -285,20 +285,11 @@ impl Stream<'_> {
             Gather::Dense => cross::add(&mut part.products, panel, turned, part.fresh, false, ahead),
         }
         cross::add(&mut part.gram, next, turned, part.fresh, true, &[]);
-        for (total, line) in part.totals.iter_mut().zip(next.chunks_exact(PANEL)) {
-            *total += f64::from(sum(line));
-        }
+        totals.resize(k);
+        panel::totals(totals, next);
+        part.totals.iter_mut().zip(totals.iter()).for_each(|(total, v)| *total += f64::from(*v));
         part.fresh = false;
     }
-}
-
-/// In eight partial sums, which the compiler vectorises.
-fn sum(piece: &[f32]) -> f32 {
-    let mut parts = [0.0f32; 8];
-    for chunk in piece.chunks_exact(8) {
-        parts.iter_mut().zip(chunk).for_each(|(p, v)| *p += v);
-    }
-    parts.iter().sum()
 }
 
 impl Sums {

@@ -31,6 +31,7 @@ pub(super) struct Scratch {
     pub(super) projected: Aligned,
     pub(super) y: Aligned,
     pub(super) turned: Aligned,
+    pub(super) totals: Aligned,
 }
 
 /// How a fit sees the rows: minus a centre, then each times a weight of its own.

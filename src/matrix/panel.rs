@@ -80,13 +80,20 @@ kernel! {
 fn gather_products_body<V: Vector>(out: &mut [f32], panel: &[f32], y: &[f32], offsets: &[usize], indices: &[u32]) {
     for (j, span) in offsets.windows(2).enumerate() {
         let coefficients = line::<V>(y, j);
-        for (&i, o) in indices[span[0]..span[1]].iter().zip(&mut out[span[0]..span[1]]) {
-            let row = line::<V>(panel, i as usize);
-            let mut sums = [row[0].mul(coefficients[0]), row[1].mul(coefficients[1])];
-            for c in 2..VECTORS {
-                sums[c % 2] = sums[c % 2].add_product(row[c], coefficients[c]);
+        let entries = indices[span[0]..span[1]].chunks(WIDTH);
+        for (indices, out) in entries.zip(out[span[0]..span[1]].chunks_mut(WIDTH)) {
+            let mut square = [V::splat(0.0); WIDTH];
+            for (t, &i) in indices.iter().enumerate() {
+                let row = line::<V>(panel, i as usize);
+                let mut sums = [row[0].mul(coefficients[0]), row[1].mul(coefficients[1])];
+                for c in 2..VECTORS {
+                    sums[c % 2] = sums[c % 2].add_product(row[c], coefficients[c]);
+                }
+                square[t] = sums[0].add(sums[1]);
             }
-            *o += sums[0].add(sums[1]).sum();
+            let mut sums = [0.0; WIDTH];
+            V::sums(square).store(&mut sums);
+            out.iter_mut().zip(sums).for_each(|(o, v)| *o += v);
         }
     }
 }
@@ -106,6 +113,25 @@ fn products_body<V: Vector>(rows: &mut [f32], y: &[f32], p: &[f32]) {
         }
     }
     put(rows, 0, sums);
+}
+
+kernel! {
+    /// The sum of each line.
+    pub fn totals(out: &mut [f32], y: &[f32]) = totals_body;
+}
+
+#[inline(always)]
+fn totals_body<V: Vector>(out: &mut [f32], y: &[f32]) {
+    for (out, lines) in out.chunks_mut(WIDTH).zip(y.chunks(WIDTH * PANEL)) {
+        let mut square = [V::splat(0.0); WIDTH];
+        for i in 0..out.len() {
+            let line = line::<V>(lines, i);
+            square[i] = line[0].add(line[1]).add(line[2].add(line[3]));
+        }
+        let mut sums = [0.0; WIDTH];
+        V::sums(square).store(&mut sums);
+        out.copy_from_slice(&sums[..out.len()]);
+    }
 }
 
 kernel! {
@@ -163,12 +189,32 @@ mod tests {
             let want: f32 = (0..k).map(|j| y[j * PANEL + r] * p[j * PANEL + r]).sum();
             assert!((rows[r] - want).abs() < 1e-5);
         }
+        let mut lines = vec![f32::NAN; k];
+        totals(&mut lines, &y);
+        for (got, line) in lines.iter().zip(y.chunks(PANEL)) {
+            assert!((got - line.iter().sum::<f32>()).abs() < 1e-4);
+        }
         let (mut base_p, mut base_sums, mut base_rows) = (vec![0.0; k * PANEL], vec![1.0; 9], vec![0.0; PANEL]);
         project_body::<Portable>(&mut base_p, &panel, &offsets, &indices, &values);
         gather_products_body::<Portable>(&mut base_sums, &panel, &y, &offsets, &indices);
         products_body::<Portable>(&mut base_rows, &y, &p);
         for (a, b) in p.iter().chain(&sums).chain(&rows).zip(base_p.iter().chain(&base_sums).chain(&base_rows)) {
             assert!((a - b).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn columns_of_more_entries_than_a_vector_are_gathered_whole() {
+        let value = |i: usize| ((i * 2_654_435_761) % 1000) as f32 / 1000.0 - 0.5;
+        let (panel, y): (Vec<f32>, Vec<f32>) =
+            ((0..40 * PANEL).map(value).collect(), (0..2 * PANEL).map(|i| value(i + 5)).collect());
+        let (offsets, indices): (_, Vec<u32>) = ([0, 37, 39], (0..37).chain([3, 39]).collect());
+        let mut sums = vec![0.0f32; 39];
+        gather_products(&mut sums, &panel, &y, &offsets, &indices);
+        for (q, (got, &i)) in sums.iter().zip(&indices).enumerate() {
+            let j = usize::from(q >= 37);
+            let want: f32 = (0..PANEL).map(|r| panel[i as usize * PANEL + r] * y[j * PANEL + r]).sum();
+            assert!((got - want).abs() < 1e-4, "entry {q}");
         }
     }
 }
