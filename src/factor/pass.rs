@@ -299,7 +299,11 @@ impl Sums {
             Gather::Dense => k * stream.d,
             Gather::Support(c) => c.indices.len(),
         };
-        self.products.resize(products, 0.0);
+        if self.products.len() != products {
+            // All of AᵀY and its entries alone take turns: each in room of its own, or a pass would begin with zeroing it.
+            std::mem::swap(&mut self.products, &mut lock(&stream.products));
+            self.products.resize(products, 0.0);
+        }
         self.gram.clear();
         self.gram.resize(k * k, 0.0);
         self.totals.clear();

@@ -73,6 +73,8 @@ pub(crate) struct Stream<'a> {
     pool: Mutex<Vec<Scratch>>,
     /// Sums of groups of rows that are added up already.
     pub(super) parts: Mutex<Vec<Part>>,
+    /// Room for products of another size than the last pass's.
+    pub(super) products: Mutex<Vec<f32>>,
     /// Memory of a block that the source had to convert.
     spare: Mutex<Vec<f32>>,
 }
@@ -89,6 +91,7 @@ impl<'a> Stream<'a> {
             block_rows: block_rows(d),
             pool: Mutex::default(),
             parts: Mutex::default(),
+            products: Mutex::default(),
             spare: Mutex::default(),
         }
     }

@@ -242,7 +242,8 @@ impl<'s> Worth<'s> {
             found
         };
         let found: Vec<Vec<(u32, Found)>> = self.systems.par_iter().enumerate().map(of).collect();
-        let mut gains = vec![Vec::new(); self.usable.len()];
+        let count = found.iter().map(Vec::len).sum::<usize>();
+        let mut gains: Vec<Vec<Gain>> = least.iter().map(|_| Vec::with_capacity(2 * count / least.len())).collect();
         for (neuron, Found { feature, left, own }) in found.into_iter().flatten() {
             let gain = f64::from(left) * f64::from(left) / f64::from(own);
             gains[feature as usize].push(Gain { gain, neuron, own });
