@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::SparseColumns;
 use super::columns::Rows;
 use super::pass::Sums;
-use crate::matrix::beside::{self, Field, Found, LINES, MOST, Neuron};
+use crate::matrix::beside::{self, Field, Found, LINES, MOST, Neuron, OWN};
 use crate::matrix::residual::Weights;
 
 /// By this much more than it costs a swap must gain: less is rounding.
@@ -23,8 +23,8 @@ const MARGIN: f64 = 1e-3;
 /// Added to the diagonal, relative.
 const RIDGE: f64 = 1e-9;
 
-/// Swaps entries of the free columns, whose values are an exact refit's; `sums` hold all of AᵀY, `weights` are their YᵀY. Returns the neurons that
-/// were swapped, of `d` in all, if there are any: their values want a refit then.
+/// Swaps entries of the free columns, whose values are an exact refit's; `sums` hold all of AᵀY, `weights` are their YᵀY.
+/// Returns the neurons that were swapped, of `d` in all, if there are any: their values want a refit then.
 pub(crate) fn swap(
     features: &mut SparseColumns,
     sums: &Sums,
@@ -54,6 +54,7 @@ pub(crate) fn swap(
                 continue;
             }
             let Some(Gain { gain, neuron: new, own }) = next_free(gains, &touched) else { break };
+            // What was found in f32 is weighed exactly.
             let gain = gain * f64::from(own) / worth.own(j, new as usize);
             if gain <= costs[position] * (1.0 + MARGIN) {
                 break;
@@ -194,7 +195,8 @@ impl System<'_> {
 }
 
 impl<'s> Worth<'s> {
-    /// And by how much the error rises without each entry, in the order of the columns' entries; infinite where it stays.
+    /// Beside it by how much the error rises without each entry, in the order of the columns' entries; infinite where an entry
+    /// stays.
     fn of(features: &SparseColumns, sums: &'s Sums, rows: &'s Rows, locked: &[bool]) -> (Self, Vec<f64>) {
         let (k, d) = (features.columns(), features.rows);
         let usable: Vec<bool> = (0..k).map(|j| !locked[j] && sums.gram[j * k + j] > f64::MIN_POSITIVE).collect();
@@ -210,14 +212,14 @@ impl<'s> Worth<'s> {
         (Self { sums, rows, usable, systems }, costs)
     }
 
-    /// What of G_jj is feature j's own beside the features of a neuron.
+    /// What of G_jj is feature j's own beside the features of a neuron, [`OWN`] of it at least.
     fn own(&self, j: usize, neuron: usize) -> f64 {
         let line = &self.sums.gram[j * self.usable.len()..];
         let mut own = line[j];
         if let Some(system) = self.systems[neuron / NEURONS].get(neuron % NEURONS) {
             system.forward(0, |at| line[system.free[at].0 as usize], |x| own -= x * x);
         }
-        own
+        own.max(OWN * line[j])
     }
 
     /// Of each feature the neurons that would lower the error by more than `least` says, and by how much.

@@ -19,7 +19,7 @@ pub struct Field<'g> {
     gram: &'g Weights,
     /// The diagonal of G.
     own: Vec<f32>,
-    /// What entries must gain more than; infinite for features that take none.
+    /// What entries must gain more than; the largest number for features that take none.
     least: Vec<f32>,
 }
 
@@ -140,6 +140,8 @@ fn find_body<V: Vector>(found: &mut Vec<Found>, r: &[f32], neuron: Neuron<'_>, f
 mod tests {
     use super::*;
     use crate::matrix::simd::Portable;
+    #[cfg(target_arch = "x86_64")]
+    use crate::matrix::simd::x86::Avx2;
 
     type Turn = fn(&mut [f32], &[f32], usize, usize);
     type Find = fn(&mut Vec<Found>, &[f32], Neuron<'_>, &Field<'_>);
@@ -164,11 +166,14 @@ mod tests {
         let below = g(11, 3) / first;
         let second = (g(11, 11) - below * below).sqrt();
         let (beside, factor) = ([(3, 2), (11, 1)], [1.0 / first, below, 1.0 / second]);
-        for (neuron, portable) in [(0, false), (13, true), (17, false), (20, true)] {
+        let mut forms: Vec<(Turn, Find)> = vec![(by_neuron, find), (by_neuron_body::<Portable>, find_body::<Portable>)];
+        #[cfg(target_arch = "x86_64")]
+        if crate::matrix::simd::has_avx2() {
+            forms.push((by_neuron_body::<Avx2>, find_body::<Avx2>));
+        }
+        for (neuron, (turn, find)) in [0, 13, 17, 20].into_iter().flat_map(|i| forms.iter().map(move |f| (i, *f))) {
             let begin = neuron / WIDTH * WIDTH;
             let mut r = vec![f32::NAN; WIDTH * field.width()];
-            let (turn, find): (Turn, Find) =
-                if portable { (by_neuron_body::<Portable>, find_body::<Portable>) } else { (by_neuron, find) };
             turn(&mut r, &products, d, begin);
             let r = &r[(neuron - begin) * field.width()..][..field.width()];
             let neuron_of = Neuron { entries: &entries, values: &values, beside: &beside, factor: &factor };

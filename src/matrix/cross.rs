@@ -271,6 +271,8 @@ fn by_feature_body<V: Vector>(out: &mut [f32], sums: &[f32], m: usize, first: us
 mod tests {
     use super::*;
     use crate::matrix::simd::Portable;
+    #[cfg(target_arch = "x86_64")]
+    use crate::matrix::simd::x86::Avx2;
 
     #[test]
     fn the_sums_follow_the_formula() {
@@ -283,9 +285,12 @@ mod tests {
             let want = |a: &[f32], i: usize, j: usize| -> f32 {
                 (0..PANEL).map(|r| a[i * PANEL + r] * y[j * PANEL + r]).sum()
             };
-            for portable in [false, true] {
-                let (turn, add): (Turn, Add) =
-                    if portable { (turn_body::<Portable>, add_body::<Portable>) } else { (turn, add) };
+            let mut forms: Vec<(Turn, Add)> = vec![(turn, add), (turn_body::<Portable>, add_body::<Portable>)];
+            #[cfg(target_arch = "x86_64")]
+            if crate::matrix::simd::has_avx2() {
+                forms.push((turn_body::<Avx2>, add_body::<Avx2>));
+            }
+            for (turn, add) in forms {
                 let (mut turned, mut sums) = (vec![f32::NAN; width(k) * PANEL], vec![f32::NAN; m * width(k)]);
                 turn(&mut turned, &y);
                 add(&mut sums, &lines, &turned, true, false, &lines);

@@ -89,7 +89,9 @@ fn leave_body<V: Vector>(out: &mut [f32], lines: &[f32], d: usize, taken: &[f32]
 
 kernel! {
     /// `out[i] += z_j[i] · weights[j]`: an entry is one product of vectors, whatever the number of lines.
-    fn collect(out: &mut [f32], weights: &Weights, first: usize, columns: Range<usize>, entries: Entries<'_>) = collect_body;
+    fn collect(
+        out: &mut [f32], weights: &Weights, first: usize, columns: Range<usize>, entries: Entries<'_>,
+    ) = collect_body;
 }
 
 #[inline(always)]
