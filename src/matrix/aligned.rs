@@ -38,9 +38,7 @@ impl Aligned {
         }
         self.len = len;
     }
-}
 
-impl Aligned {
     /// Puts `values` behind those that are there.
     pub fn extend_from_slice(&mut self, values: &[f32]) {
         let before = self.len;
