@@ -1,5 +1,6 @@
 //! The `mlpeek` binary: arguments, logging, exit codes.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -7,9 +8,10 @@ use clap::Parser;
 use mlpeek::cli::{Cli, Command};
 use mlpeek::error::Error;
 use mlpeek::headless::{self, Output};
+use mlpeek::text;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = arguments();
     let result = match &cli.command {
         Some(command) => run(command).map_err(anyhow::Error::from),
         None => explore(&cli.explore),
@@ -22,8 +24,29 @@ fn main() -> ExitCode {
         Some(ours) => (ours.exit_code(), ours.to_string()),
         None => (1, format!("{error:#}")),
     };
-    let _ = writeln!(std::io::stderr(), "mlpeek: {words}");
+    let _ = writeln!(std::io::stderr(), "mlpeek: {}", text::clean(&words));
     ExitCode::from(code)
+}
+
+/// The command line, or the end of the process with clap's help or its error. An error quotes what was typed, which may be
+/// a file name or a text from elsewhere: it is then made about the arguments made safe, which are wrong in the same way.
+fn arguments() -> Cli {
+    let given: Vec<OsString> = std::env::args_os().collect();
+    let error = match Cli::try_parse_from(&given) {
+        Ok(cli) => return cli,
+        Err(error) => error,
+    };
+    let safe: Vec<OsString> = given.iter().map(|arg| text::clean(&arg.to_string_lossy()).into()).collect();
+    if safe == given {
+        error.exit();
+    }
+    if let Err(error) = Cli::try_parse_from(&safe) {
+        error.exit();
+    }
+    for line in text::clean_lines(&error.render().to_string()) {
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+    std::process::exit(error.exit_code())
 }
 
 fn run(command: &Command) -> mlpeek::Result<()> {

@@ -75,6 +75,22 @@ pub fn clean(text: &str) -> String {
     out
 }
 
+/// A JSON text that means the same with everything that is invisible, or that a terminal would obey, as `\u202e`. What JSON
+/// has outside of its strings is none of that.
+pub fn escape_json(json: &str) -> String {
+    if json.bytes().all(|b| (0x20..0x7f).contains(&b)) {
+        return json.to_owned();
+    }
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match is_hidden(c) {
+            true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}"))),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
 /// As [`clean`], keeping line feeds as line breaks: generated text shown as paragraphs.
 pub fn clean_lines(text: &str) -> Vec<String> {
     text.split('\n').map(|line| clean(line.strip_suffix('\r').unwrap_or(line))).collect()

@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 
 use candle_core::DType;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
 use super::JsonArgs;
@@ -90,7 +91,7 @@ impl From<Bos> for BosRule {
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
     /// Hub id (owner/name or owner/name@revision), a directory in Hugging Face layout, or a GGUF file [default: SmolLM2-135M-Instruct]
-    #[arg(long, short)]
+    #[arg(long, short, value_parser = NonEmptyStringValueParser::new())]
     pub model: Option<String>,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]
@@ -169,7 +170,7 @@ pub struct DoctorArgs {
     #[arg(long, short, num_args = 0..=1, default_missing_value = crate::model::source::DEFAULT_MODEL)]
     pub model: Option<String>,
     /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    #[arg(long, value_enum, default_value_t = Device::Auto, requires = "model")]
     pub device: Device,
     /// Output
     #[command(flatten)]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::JsonArgs;
 use crate::baselines::SetKind;
@@ -83,7 +84,7 @@ pub struct TraceArgs {
     /// The study's directory
     pub study: PathBuf,
     /// The text
-    #[arg(long, short)]
+    #[arg(long, short, value_parser = NonEmptyStringValueParser::new())]
     pub text: String,
     /// The fit [default: the newest]
     #[arg(long)]

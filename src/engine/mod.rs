@@ -214,7 +214,11 @@ impl Engine {
             Command::Trace(text) => self.trace(text),
             Command::Steer(ask) => self.steer(ask),
             Command::Evaluate(ask) => self.evaluate(*ask),
-            Command::Name(id, line) => self.read(move |s| reading::note_feature(s, id, &line)),
+            Command::Note(note) => self.read(move |s| {
+                let problem = reading::note_feature(s, &note).err().map(|e| e.to_string());
+                s.emit(Event::Noted(Box::new(note), problem));
+                Ok(())
+            }),
             Command::Export { format, path } => self.read(move |s| reading::export(s, &format, &path)),
             // At once, so that it is the study of the session and not one that comes after it.
             Command::SaveSession(value) => Self::refuse_with(&self.session, |s| match lock(&s.study).as_ref() {

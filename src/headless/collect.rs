@@ -5,7 +5,7 @@ use std::num::NonZero;
 use serde_json::json;
 
 use super::output::thousands;
-use super::{Output, open_files};
+use super::{Output, check_layers, open_files};
 use crate::activations::collect::collect;
 use crate::cli::{CollectArgs, Dtype};
 use crate::corpus::Corpus;
@@ -15,15 +15,18 @@ use crate::study::Study;
 
 pub(super) fn run(args: &CollectArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
+    Study::check_place(&args.out)?;
     let corpus = match &args.data {
         Some(path) => Corpus::open(path)?,
         None => Corpus::bundled(),
     };
     let files = source::resolve(args.model.model.as_deref(), &ctx)?;
     let mut layers = args.layer.clone();
+    let there = describe(&files)?.0.layers.len();
     if layers.is_empty() {
-        layers.push(describe(&files)?.0.layers.len() / 2);
+        layers.push(there / 2);
     }
+    check_layers(&layers, there)?;
     layers.sort_unstable();
     layers.dedup();
     // Nothing is generated here, so layers above the last hook need not be loaded.

@@ -145,7 +145,8 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
 
 fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {
     out.line(&list_line(&card.row))?;
-    out.line("\ncontexts (the token in brackets is the peak)")?;
+    out.line("")?;
+    out.line("contexts (the token in brackets is the peak)")?;
     for c in &card.contexts {
         let text: String = c
             .tokens
@@ -167,7 +168,8 @@ fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {
             .collect::<Vec<_>>()
             .join("  ")
     };
-    out.line(&format!("\npromotes    {}", column(&card.promoted)))?;
+    out.line("")?;
+    out.line(&format!("promotes    {}", column(&card.promoted)))?;
     out.line(&format!("suppresses  {}", column(&card.suppressed)))?;
     let neurons =
         card.neurons.iter().take(12).map(|n| format!("{} {:+.2}", n.index, n.weight)).collect::<Vec<_>>().join("  ");

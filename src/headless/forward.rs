@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Tensor};
 use serde_json::json;
 
-use super::{Output, open_files};
+use super::{Output, check_layers, check_target, open_files};
 use crate::cli::ForwardArgs;
 use crate::error::{Error, Result};
 use crate::interop::tensors;
-use crate::model::{Batch, BosRule, HookPoint, LoadOptions, Logits, Pass, Phase, Tap, source};
+use crate::model::{Batch, BosRule, HookPoint, LoadOptions, Logits, Pass, Phase, Tap, describe, source};
 
 /// Keeps what it sees of a batch of one.
 struct Keep {
@@ -30,7 +30,10 @@ impl Tap for Keep {
 
 pub(super) fn run(args: &ForwardArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
+    check_target(&args.out, &["safetensors"])?;
     let files = source::resolve(args.model.model.as_deref(), &ctx)?;
+    let config = describe(&files)?.0;
+    check_layers(&args.layer, config.layers.len())?;
     let dtype = args.dtype.map(Into::into);
     let options = LoadOptions { device: args.model.device.into(), dtype, ..LoadOptions::default() };
     let model = open_files(&files, &options, out, &ctx)?;

@@ -24,6 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::cli::{Command, Device};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::model::{LoadOptions, Model, ModelFiles, source};
@@ -58,6 +59,35 @@ pub fn run(command: &Command, out: &mut Output) -> Result<()> {
         Command::Completions { shell } => info::completions(*shell, out),
         Command::Man => info::man(out),
     }
+}
+
+/// Refuses, before any work, a file that could not be written in the end, or whose name says another format than the
+/// `endings` that it would have.
+fn check_target(path: &Path, endings: &[&str]) -> Result<()> {
+    let shown = path.display();
+    if path.is_dir() {
+        return Err(Error::usage(format!("{shown} is a directory: name a file")));
+    }
+    let parent = disk::parent(path);
+    if !parent.is_dir() {
+        return Err(Error::usage(format!("{shown} cannot be written: there is no directory {}", parent.display())));
+    }
+    let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
+    match ending {
+        Some(ending) if !endings.is_empty() && !endings.contains(&&*ending) => Err(Error::usage(format!(
+            "{shown} is named .{ending}, and what is written is .{}: name it so, or choose another --format",
+            endings.join(" or .")
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a layer that the model does not have, before its weights are read.
+fn check_layers(asked: &[usize], there: usize) -> Result<()> {
+    let beyond = asked.iter().find(|layer| **layer >= there);
+    beyond.map_or(Ok(()), |layer| {
+        Err(Error::usage(format!("layer {layer} does not exist: this model has layers 0 to {}", there.saturating_sub(1))))
+    })
 }
 
 /// A study and one of its fits, for reading.

@@ -32,7 +32,7 @@ fn logits(tokens: &[ScoredToken]) -> Value {
 /// One feature as a Markdown page.
 pub fn to_markdown(card: &FeatureCard, fit: &str) -> String {
     let row = &card.row;
-    let title = row.name.as_ref().map_or(String::new(), |n| format!(": {n}"));
+    let title = row.name.as_ref().map_or(String::new(), |n| format!(": {}", cell(n)));
     let mut page = format!(
         "# Feature {}{title}\n\nFit `{fit}`, {} neurons, {:.2} % of all coefficients",
         row.id,
@@ -40,7 +40,7 @@ pub fn to_markdown(card: &FeatureCard, fit: &str) -> String {
         row.share * 100.0
     );
     if let Some(p) = &row.purity {
-        page += &format!(", {:.0} % {} (of all rows {:.0} %)", p.share * 100.0, p.label, p.base * 100.0);
+        page += &format!(", {:.0} % {} (of all rows {:.0} %)", p.share * 100.0, cell(&p.label), p.base * 100.0);
     }
     page += ".\n\n## Contexts\n\n| coefficient | label | text |\n| ---: | --- | --- |\n";
     for c in card.contexts.iter().take(MARKDOWN_CONTEXTS) {

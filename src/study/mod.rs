@@ -26,13 +26,13 @@ use crate::activations::ActivationSource;
 use crate::activations::store::{CacheDtype, CacheReader};
 use crate::corpus::Corpus;
 use crate::disk;
+use crate::disk::lock::{FileLock, Taken};
 use crate::error::{Error, Result};
 use crate::model::{BosRule, HookPoint, ModelInfo};
 
 pub use descriptions::Descriptions;
 pub use fits::FitEntry;
 pub use import::EachBlock;
-use lock::WriteLock;
 pub use manifest::{CorpusEntry, Manifest};
 use manifest::{difference, new_manifest};
 pub use notes::{Note, Notes};
@@ -47,7 +47,9 @@ pub use tokens::{TokenRow, TokenTable};
 pub struct Study {
     dir: PathBuf,
     manifest: Manifest,
-    lock: Option<WriteLock>,
+    lock: Option<FileLock>,
+    /// Why it is open for reading alone, where somebody would have written in it.
+    read_only: Option<String>,
     tokens: Mutex<Option<Arc<TokenTable>>>,
 }
 
@@ -77,8 +79,23 @@ impl Study {
     pub fn open(dir: &Path) -> Result<Self> {
         // Before locking, so that no lock file is left in a directory that is no study.
         Manifest::read(dir)?;
-        let lock = WriteLock::take(dir)?;
+        let lock = lock::demand(dir)?;
         Ok(Self::with(dir, Manifest::read(dir)?, Some(lock)))
+    }
+
+    /// Opens a study for writing, or for reading alone where another process has it or it is not ours to write:
+    /// [`Study::read_only`] says why.
+    ///
+    /// # Errors
+    /// No study in `dir`, or one that cannot be read.
+    pub fn open_or_read(dir: &Path) -> Result<Self> {
+        Manifest::read(dir)?;
+        let why = match lock::take(dir) {
+            Ok(Taken::Ours(lock)) => return Ok(Self::with(dir, Manifest::read(dir)?, Some(lock))),
+            Ok(Taken::By(holder)) => format!("{holder} has it"),
+            Err(e) => e.to_string(),
+        };
+        Ok(Self { read_only: Some(why), ..Self::open_read_only(dir)? })
     }
 
     /// Opens a study for reading alone; any number of processes may.
@@ -86,14 +103,20 @@ impl Study {
         Ok(Self::with(dir, Manifest::read(dir)?, None))
     }
 
-    fn with(dir: &Path, manifest: Manifest, lock: Option<WriteLock>) -> Self {
-        Self { dir: dir.to_path_buf(), manifest, lock, tokens: Mutex::new(None) }
+    fn with(dir: &Path, manifest: Manifest, lock: Option<FileLock>) -> Self {
+        Self { dir: dir.to_path_buf(), manifest, lock, read_only: None, tokens: Mutex::new(None) }
     }
 
-    /// Makes the directory, takes its lock and refuses one that holds something else.
-    fn prepare(dir: &Path) -> Result<WriteLock> {
-        disk::create_dir(dir)?;
-        if !dir.join(manifest::FILE).exists() {
+    /// Refuses a place where no study can be made, before anything is done for one: a file, a directory that holds
+    /// something else.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub fn check_place(dir: &Path) -> Result<()> {
+        if dir.exists() && !dir.is_dir() {
+            return Err(Error::usage(format!("{} is a file: choose an empty or new directory", dir.display())));
+        }
+        if dir.is_dir() && !dir.join(manifest::FILE).exists() {
             for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
                 let name = entry.map_err(Error::io("read", dir))?.file_name().to_string_lossy().into_owned();
                 let ours = name == lock::FILE || name.starts_with("tokens.") || name.starts_with(disk::TMP_PREFIX);
@@ -105,7 +128,14 @@ impl Study {
                 }
             }
         }
-        let lock = WriteLock::take(dir)?;
+        Ok(())
+    }
+
+    /// Makes the directory, takes its lock and refuses one that holds something else.
+    fn prepare(dir: &Path) -> Result<FileLock> {
+        Self::check_place(dir)?;
+        disk::create_dir(dir)?;
+        let lock = lock::demand(dir)?;
         disk::sweep_tmp(dir)?;
         Ok(lock)
     }
@@ -161,6 +191,11 @@ impl Study {
     /// Whether this process may write in it.
     pub fn is_writable(&self) -> bool {
         self.lock.is_some()
+    }
+
+    /// Why it is open for reading alone, where it was asked for to write in.
+    pub fn read_only(&self) -> Option<&str> {
+        self.read_only.as_deref()
     }
 
     /// The token rows, texts and labels.
@@ -287,11 +322,11 @@ impl Study {
         Err(Error::refused(format!("the study {} is gone: put it back to save in it", self.dir.display())))
     }
 
-    /// The right to write a file that is read anew each time: this study's own, or for the moment where it was opened for
-    /// reading and nobody else has it.
-    fn lock_for_now(&self) -> Result<Option<WriteLock>> {
+    /// The right to write where the explorer stood: this study's own, or for the moment where it was opened for reading and
+    /// nobody else has it.
+    fn lock_for_now(&self) -> Result<Option<FileLock>> {
         self.check_there()?;
-        if self.is_writable() { Ok(None) } else { WriteLock::take(&self.dir).map(Some) }
+        if self.is_writable() { Ok(None) } else { lock::demand(&self.dir).map(Some) }
     }
 
     fn forget_tokens(&self) {

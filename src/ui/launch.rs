@@ -1,10 +1,11 @@
 //! From the command line to a running explorer: what it opens first, and the engine behind it.
 
-use crate::cli::{Colour, ExploreArgs};
+use crate::cli::{Colour, Device, ExploreArgs};
 use crate::engine::{self, Command, OpenRequest};
+use crate::error::{Error, Result};
 use crate::factor::FitConfig;
 use crate::model;
-use crate::study;
+use crate::study::{self, Study};
 
 use super::theme::Profile;
 use super::{UiOptions, run};
@@ -12,6 +13,7 @@ use super::{UiOptions, run};
 /// Opens the explorer. Whatever the user named is opened; with nothing named, the Start pane where there are studies,
 /// else the default model and the bundled concepts at once.
 pub fn explore(args: &ExploreArgs) -> anyhow::Result<()> {
+    check(args)?;
     super::check_terminal()?;
     let (initial, show_start) = first(args);
     let mut notes: Vec<String> = model::unused_gpu().into_iter().collect();
@@ -31,11 +33,45 @@ pub fn explore(args: &ExploreArgs) -> anyhow::Result<()> {
     run(options, commands, events)
 }
 
+/// Whether the study that is named is there.
+fn is_there(args: &ExploreArgs) -> bool {
+    args.study.as_ref().is_some_and(|dir| dir.join("study.json").exists())
+}
+
+/// Whether what a study is collected of is named.
+fn is_named(args: &ExploreArgs) -> bool {
+    args.model.is_some() || args.data.is_some() || args.layer.is_some()
+}
+
+/// Refuses what would be ignored, and what could not be opened.
+fn check(args: &ExploreArgs) -> Result<()> {
+    if let Some(data) = args.data.as_ref().filter(|data| !data.exists()) {
+        return Err(Error::usage(format!("there is no corpus {}", data.display())));
+    }
+    let Some(dir) = &args.study else { return Ok(()) };
+    if !is_there(args) {
+        return Study::check_place(dir);
+    }
+    let more = [
+        ("--features", args.features.is_some()),
+        ("--hook", args.hook.is_some()),
+        ("--device", args.device.is_some()),
+    ];
+    match more.iter().find(|(_, given)| *given && !is_named(args)) {
+        Some((option, _)) => Err(Error::usage(format!(
+            "{option} has no effect on {0}, which is a study already: leave it out, and fit anew in the Fit pane or by mlpeek \
+             fit {0}",
+            dir.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn first(args: &ExploreArgs) -> (Option<Command>, bool) {
-    let named = args.model.is_some() || args.data.is_some() || args.layer.is_some();
+    let chosen = is_named(args) || args.features.is_some() || args.hook.is_some() || args.device.is_some();
     match &args.study {
-        Some(dir) if !named && dir.join("study.json").exists() => (Some(Command::OpenStudy(dir.clone())), false),
-        None if !named && !study::recent().is_empty() => (None, true),
+        Some(dir) if is_there(args) && !is_named(args) => (Some(Command::OpenStudy(dir.clone())), false),
+        None if !chosen && !study::recent().is_empty() => (None, true),
         _ => (Some(Command::Open(request(args))), false),
     }
 }
@@ -44,11 +80,11 @@ fn request(args: &ExploreArgs) -> OpenRequest {
     OpenRequest {
         model: args.model.clone(),
         layer: args.layer,
-        hook: args.hook,
+        hook: args.hook.unwrap_or_default(),
         corpus: args.data.clone(),
         study: args.study.clone(),
-        fit: FitConfig { features: args.features, ..FitConfig::default() },
-        device: args.device.into(),
+        fit: FitConfig { features: args.features.unwrap_or(FitConfig::default().features), ..FitConfig::default() },
+        device: args.device.unwrap_or(Device::Auto).into(),
     }
 }
 

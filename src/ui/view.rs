@@ -90,6 +90,9 @@ fn facts(app: &App) -> Vec<(String, Style)> {
         (None, None) => {}
     }
     if let Some(study) = &world.study {
+        if let Some(why) = &study.read_only {
+            facts.push((format!("read-only: {}", text::clean(why)), theme.warning()));
+        }
         facts.push((study.hook.to_string(), theme.text()));
         let corpus = study.corpus.rsplit('/').next().unwrap_or(&study.corpus);
         facts.push((text::clean(corpus), theme.dim()));

@@ -52,6 +52,7 @@ impl Demo {
                 resumable: false,
             }],
             session: None,
+            read_only: None,
         }
     }
 
