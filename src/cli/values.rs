@@ -38,7 +38,7 @@ pub(super) fn held_out(text: &str) -> Result<f64, String> {
 
 /// A KL target.
 pub(super) fn kl(text: &str) -> Result<f64, String> {
-    number(text, "a positive number, as 0.25", |v| v > 0.0)
+    number(text, "", |v| v > 0.0).map_err(|_| "a KL target must be a positive number: try 0.25".to_owned())
 }
 
 /// A height of the dendrogram, which is 1 − overlap; that of cosines reaches to 2.

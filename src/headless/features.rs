@@ -115,6 +115,9 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let study = Study::open_read_only(&args.study)?;
     let wanted = Reference::parse(&args.id)?;
+    if wanted.weight != 1.0 {
+        return Err(Error::usage(format!("a direction is shown without a weight: leave out :{}", wanted.weight)));
+    }
     let set = directions::open(&study, &wanted.kind, &args.place.place(), &ctx)?;
     let (id, hook, tokens) = (set.find(&wanted.id)?, set.hook(), study.tokens()?);
     let factors = set.read(study.activations(hook)?.as_ref(), &ctx)?;
