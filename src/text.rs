@@ -309,4 +309,17 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn json_means_the_same_and_holds_nothing_that_is_obeyed() {
+        let text = "a\u{1b}]52;c;QQ\u{7}\u{9b}31m\u{7f}\u{202e}\u{200b}\u{f0000}\u{fe0f} é 日 👩‍👧\n\"\\";
+        let json = serde_json::to_string(&[text]).unwrap();
+        let escaped = escape_json(&json);
+        assert!(!escaped.chars().any(is_hidden), "{escaped:?}");
+        assert!(
+            escaped.contains("\\u009b") && escaped.contains("\\udb80\\udc00") && escaped.contains("é 日 👩"),
+            "{escaped}"
+        );
+        assert_eq!(serde_json::from_str::<Vec<String>>(&escaped).unwrap(), [text]);
+    }
 }

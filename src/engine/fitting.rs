@@ -106,7 +106,11 @@ impl Refinement {
         })?;
         let there = factors.features.columns();
         if let Some(id) = self.lock.iter().find(|id| **id >= there) {
-            return Err(Error::usage(format!("feature {id} cannot be locked: fit '{}' has 0 to {}", entry.name, there - 1)));
+            return Err(Error::usage(format!(
+                "feature {id} cannot be locked: fit '{}' has 0 to {}",
+                entry.name,
+                there - 1
+            )));
         }
         let config = FitConfig { features, ..entry.config.clone() };
         Ok((entry, config, Begin::Factors { factors, locked: self.lock.clone() }))

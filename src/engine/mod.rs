@@ -222,6 +222,11 @@ impl Engine {
             Command::Export { format, path } => self.read(move |s| reading::export(s, &format, &path)),
             // At once, so that it is the study of the session and not one that comes after it.
             Command::SaveSession(value) => Self::refuse_with(&self.session, |s| match lock(&s.study).as_ref() {
+                Some(study) if study.read_only().is_some() => {
+                    // Where it stood is the business of whoever has the study; it is kept where nobody has it any more.
+                    let _ = study.save_session(&value);
+                    Ok(())
+                }
                 Some(study) => study.save_session(&value),
                 None => Ok(()),
             }),

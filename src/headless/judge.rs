@@ -41,13 +41,7 @@ impl Subject {
             )));
         }
         let holdout = Holdout { share: args.holdout, seed: Some(args.holdout_seed), ..Holdout::default() };
-        Ok(Self {
-            source: study.activations(hook)?,
-            tokens: study.tokens()?,
-            hook,
-            fits,
-            holdout,
-        })
+        Ok(Self { source: study.activations(hook)?, tokens: study.tokens()?, hook, fits, holdout })
     }
 }
 

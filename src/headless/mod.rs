@@ -86,7 +86,10 @@ fn check_target(path: &Path, endings: &[&str]) -> Result<()> {
 fn check_layers(asked: &[usize], there: usize) -> Result<()> {
     let beyond = asked.iter().find(|layer| **layer >= there);
     beyond.map_or(Ok(()), |layer| {
-        Err(Error::usage(format!("layer {layer} does not exist: this model has layers 0 to {}", there.saturating_sub(1))))
+        Err(Error::usage(format!(
+            "layer {layer} does not exist: this model has layers 0 to {}",
+            there.saturating_sub(1)
+        )))
     })
 }
 

@@ -16,7 +16,9 @@ pub(super) fn run(args: &NotesArgs, out: &mut Output) -> Result<()> {
         let notes = study.notes(&entry.name)?;
         notes.write(path)?;
         if out.is_json() {
-            return out.object(&json!({"event": "exported", "fit": entry.name, "out": path, "features": notes.ids().count()}));
+            return out.object(
+                &json!({"event": "exported", "fit": entry.name, "out": path, "features": notes.ids().count()}),
+            );
         }
         out.note(&format!("wrote {}", path.display()));
         return Ok(());

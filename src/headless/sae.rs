@@ -157,7 +157,9 @@ struct Subject {
 fn compare(args: &SaeCompareArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     if args.predict == 0 && args.device.is_some() {
-        return Err(Error::usage("--device has no effect with --predict 0, which leaves the model out: leave one of them out"));
+        return Err(Error::usage(
+            "--device has no effect with --predict 0, which leaves the model out: leave one of them out",
+        ));
     }
     let study = Study::open_read_only(&args.study)?;
     let (hook, subjects) = subjects(&study, args)?;

@@ -82,13 +82,16 @@ fn write_clusters(args: &TreeArgs, clusters: &[Vec<usize>], rows: &[FeatureRow],
     if out.is_json() {
         return match &args.out {
             None => clusters.iter().try_for_each(|ids| out.object(&json!({"features": ids}))),
-            Some(_) => {
-                write(args, &clusters.iter().map(|ids| format!("{}\n", json!({"features": ids}))).collect::<String>(), out)
-            }
+            Some(_) => write(
+                args,
+                &clusters.iter().map(|ids| format!("{}\n", json!({"features": ids}))).collect::<String>(),
+                out,
+            ),
         };
     }
     let label = |&id: &usize| text::fit(&text::clean(&dendrogram::leaf_label(&rows[id])), 32);
-    let line = |ids: &Vec<usize>| format!("{:>4}  {}", ids.len(), ids.iter().map(label).collect::<Vec<_>>().join(" | "));
+    let line =
+        |ids: &Vec<usize>| format!("{:>4}  {}", ids.len(), ids.iter().map(label).collect::<Vec<_>>().join(" | "));
     write_lines(args, &clusters.iter().map(line).collect::<Vec<_>>(), out)
 }
 

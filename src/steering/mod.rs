@@ -247,7 +247,9 @@ fn check_span(request: &SteerRequest, prompts: &[Vec<u32>]) -> Result<()> {
             "positions {from}..{to} lie beyond {which}, whose tokens are at 0 to {}: no KL can be measured there; give              --alpha, or earlier positions",
             ids.len() - 1
         ),
-        false => format!("positions {from}..{to} lie beyond {which} and its new tokens, at 0 to {}", ids.len() + new - 1),
+        false => {
+            format!("positions {from}..{to} lie beyond {which} and its new tokens, at 0 to {}", ids.len() + new - 1)
+        }
     }))
 }
 

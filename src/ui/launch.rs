@@ -52,11 +52,8 @@ fn check(args: &ExploreArgs) -> Result<()> {
     if !is_there(args) {
         return Study::check_place(dir);
     }
-    let more = [
-        ("--features", args.features.is_some()),
-        ("--hook", args.hook.is_some()),
-        ("--device", args.device.is_some()),
-    ];
+    let more =
+        [("--features", args.features.is_some()), ("--hook", args.hook.is_some()), ("--device", args.device.is_some())];
     match more.iter().find(|(_, given)| *given && !is_named(args)) {
         Some((option, _)) => Err(Error::usage(format!(
             "{option} has no effect on {0}, which is a study already: leave it out, and fit anew in the Fit pane or by mlpeek \

@@ -63,7 +63,10 @@ fn commands_that_read_and_judge_obey_nothing_of_a_corpus() {
     let (s, data) = (&made.path("s"), &made.path("corpus.json"));
     let sees = |args: &[&str], marks: bool| {
         let written = check(&made, args);
-        assert!(!marks || written.contains("‹U+001B›"), "{args:?} shows nothing of what is to be made safe:\n{written}");
+        assert!(
+            !marks || written.contains("‹U+001B›"),
+            "{args:?} shows nothing of what is to be made safe:\n{written}"
+        );
     };
     sees(&["collect", "--model", &made.model, "--data", data, "--layer", "1,2", "--out", s], true);
     sees(&["fit", s, "-k", "3", "--layer", "1", "--sparsity", "0.3", "--max-sweeps", "4"], false);
@@ -100,7 +103,10 @@ fn commands_that_generate_ask_and_write_obey_nothing_of_others() {
     let (url, _) = judge::serve("k-1", Box::new(move |_, _| Some((200, answer()))));
     let sees = |args: &[&str], marks: bool| {
         let written = check(&made, args);
-        assert!(!marks || written.contains("‹U+001B›"), "{args:?} shows nothing of what is to be made safe:\n{written}");
+        assert!(
+            !marks || written.contains("‹U+001B›"),
+            "{args:?} shows nothing of what is to be made safe:\n{written}"
+        );
     };
     sees(&["steer", s, &format!("diffmean:{EVIL}"), "--prompt", EVIL, "--max-tokens", "3", "--alpha", "0.5"], true);
     sees(&["eval", "steering", s, "--methods", "fit", "--kl", "0.02", "--samples", "0"], false);

@@ -16,15 +16,15 @@ use serde_json::json;
 use tempfile::TempDir;
 
 /// A small model and studies of it, in a directory of any name.
-pub struct Made {
+struct Made {
     _dir: TempDir,
-    pub home: PathBuf,
-    pub model: String,
+    home: PathBuf,
+    model: String,
 }
 
 impl Made {
     /// `name` is the directory's own; `corpus` is labels with their texts.
-    pub fn new(name: &str, corpus: &[(&str, &[&str])]) -> Self {
+    fn new(name: &str, corpus: &[(&str, &[&str])]) -> Self {
         let dir = TempDir::new().unwrap();
         let home = dir.path().join(name);
         fs::create_dir(&home).unwrap();
@@ -34,30 +34,30 @@ impl Made {
         Self { _dir: dir, home, model }
     }
 
-    pub fn path(&self, name: &str) -> String {
+    fn path(&self, name: &str) -> String {
         self.home.join(name).display().to_string()
     }
 
-    pub fn command(&self, args: &[&str]) -> Command {
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mlpeek"));
         command.args(args).current_dir(&self.home);
         self.env().iter().for_each(|(name, value)| _ = command.env(name, value));
         command
     }
 
-    pub fn env(&self) -> [(&'static str, PathBuf); 3] {
+    fn env(&self) -> [(&'static str, PathBuf); 3] {
         [("MLPEEK_HOME", self.home.join("home")), ("HF_HOME", self.home.join("hf")), ("HF_HUB_OFFLINE", "1".into())]
     }
 
     /// Runs a command that must succeed.
-    pub fn run(&self, args: &[&str]) -> String {
+    fn run(&self, args: &[&str]) -> String {
         let Output { status, stdout, stderr } = self.command(args).output().unwrap();
         assert!(status.success(), "{args:?}: {}", String::from_utf8_lossy(&stderr));
         String::from_utf8(stdout).unwrap()
     }
 
     /// A study `s` with the fit k3 of layer 1.
-    pub fn study(&self) -> String {
+    fn study(&self) -> String {
         let (study, data) = (self.path("s"), self.path("corpus.json"));
         self.run(&["collect", "--model", &self.model, "--data", &data, "--layer", "1", "--out", &study]);
         self.run(&["fit", &study, "-k", "3", "--sparsity", "0.3", "--max-sweeps", "5"]);
@@ -66,7 +66,7 @@ impl Made {
 }
 
 /// Every file below `dir` with its content.
-pub fn everything(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+fn everything(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut out = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

@@ -195,7 +195,10 @@ const REFUSED: &[(&str, &str)] = &[
 fn what_would_be_ignored_or_cannot_be_is_refused_before_any_work() {
     let made = Made::new(
         "home",
-        &[("a", &["one text here", "two of them", "three texts", "a fourth"]), ("b", &["other", "words", "again", "so"])],
+        &[
+            ("a", &["one text here", "two of them", "three texts", "a fourth"]),
+            ("b", &["other", "words", "again", "so"]),
+        ],
     );
     made.study();
     std::fs::rename(made.home.join("s"), made.home.join("S")).unwrap();
@@ -212,7 +215,8 @@ fn what_would_be_ignored_or_cannot_be_is_refused_before_any_work() {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         let said = stderr.split_whitespace().collect::<Vec<_>>().join(" ");
         if output.status.code() != Some(2) || !said.contains(says) || !output.stdout.is_empty() {
-            wrong.push(format!("mlpeek {line}\n  exits with {:?}, not 2 with '{says}': {stderr}", output.status.code()));
+            wrong
+                .push(format!("mlpeek {line}\n  exits with {:?}, not 2 with '{says}': {stderr}", output.status.code()));
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), REFUSED.len(), wrong.join("\n"));
@@ -231,7 +235,10 @@ fn what_is_asked_for_with_a_cut_is_written() {
     for (format, ending) in [("text", "txt"), ("json", "json")] {
         let out = made.path(&format!("clusters.{ending}"));
         assert_eq!(made.run(&["tree", &study, "--cut", "0.9", "--format", format, "--out", &out]), "");
-        assert_eq!(std::fs::read_to_string(&out).unwrap(), made.run(&["tree", &study, "--cut", "0.9", "--format", format]));
+        assert_eq!(
+            std::fs::read_to_string(&out).unwrap(),
+            made.run(&["tree", &study, "--cut", "0.9", "--format", format])
+        );
     }
 }
 

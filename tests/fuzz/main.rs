@@ -23,15 +23,16 @@ use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
-use rustix::process::{Resource, Rlimit, setrlimit};
 
 use targets::Targets;
 
 const USUAL: u64 = 300;
 /// An input that takes longer than this, on however busy a machine, does not end.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Address space that reading small files may take beside what the process has when all threads run.
-const ROOM: u64 = 1 << 30;
+/// Address space in KiB that the process has, and more for the threads of each core: an allocation of absurd size fails,
+/// which ends it.
+const ROOM: usize = 3 << 20;
+const ROOM_OF_A_CORE: usize = 256 << 10;
 const CHILD: &str = "MLPEEK_FUZZ_CHILD";
 
 fn number(name: &str, usual: u64) -> u64 {
@@ -62,7 +63,9 @@ fn damaged_files_are_refused_or_read_as_they_were() {
 }
 
 fn child(dir: &Path, at: u64, to: u64) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut command = Command::new("sh");
+    let room = ROOM + ROOM_OF_A_CORE * std::thread::available_parallelism().map_or(1, usize::from);
+    command.args(["-c", &format!("ulimit -v {room} && exec \"$@\""), "sh"]).arg(std::env::current_exe().unwrap());
     command.args(["--ignored", "--exact", "a_process_that_reads", "--nocapture"]);
     command.env(CHILD, dir).env("MLPEEK_FUZZ_FROM", at.to_string()).env("MLPEEK_FUZZ", (to - at).to_string());
     command.stdout(Stdio::null()).stderr(fs::File::create(dir.join("stderr")).unwrap());
@@ -102,7 +105,6 @@ fn begun(dir: &Path) -> Option<(u64, String)> {
 fn a_process_that_reads() {
     let Some(dir) = std::env::var_os(CHILD).map(PathBuf::from) else { return };
     let targets = Targets::open(&dir);
-    limit_memory();
     // What is caught is told by number; what is not ends the process.
     std::panic::set_hook(Box::new(|_| ()));
     let from = number("MLPEEK_FUZZ_FROM", 0);
@@ -138,12 +140,4 @@ fn replace(path: &Path, bytes: &[u8]) {
     let beside = path.with_extension("being-written");
     fs::write(&beside, bytes).unwrap();
     fs::rename(&beside, path).unwrap();
-}
-
-/// From now on an allocation of absurd size fails, which ends the process.
-fn limit_memory() {
-    rayon::broadcast(|_| ());
-    let pages: u64 = fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
-    let most = pages * rustix::param::page_size() as u64 + ROOM;
-    setrlimit(Resource::As, Rlimit { current: Some(most), maximum: Some(most) }).unwrap();
 }

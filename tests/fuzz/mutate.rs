@@ -10,8 +10,20 @@ const NUMBERS: [u64; 12] =
     [0, 1, 2, 127, 255, 65_536, 1 << 31, u32::MAX as u64, 1 << 40, 1 << 53, i64::MAX as u64, u64::MAX];
 /// The same where numbers are written out; some are no JSON.
 const WRITTEN: [&str; 14] = [
-    "NaN", "Infinity", "-1", "1e308", "1e999", "0", "0.5", "-0.0", "18446744073709551615", "18446744073709551616",
-    "99999999999999999999999999", "4294967296", "null", "\"\\ud800\"",
+    "NaN",
+    "Infinity",
+    "-1",
+    "1e308",
+    "1e999",
+    "0",
+    "0.5",
+    "-0.0",
+    "18446744073709551615",
+    "18446744073709551616",
+    "99999999999999999999999999",
+    "4294967296",
+    "null",
+    "\"\\ud800\"",
 ];
 
 /// `whole` with one to three damages, and in words what they are.
@@ -131,7 +143,9 @@ fn json_text(text: &[u8], rng: &mut Pcg64Mcg) -> (Vec<u8>, String) {
         0 => {
             match value.pointer_mut(parent) {
                 Some(Value::Object(map)) => _ = map.remove(&key),
-                Some(Value::Array(list)) => _ = key.parse().ok().filter(|at| *at < list.len()).map(|at| list.remove(at)),
+                Some(Value::Array(list)) => {
+                    _ = key.parse().ok().filter(|at| *at < list.len()).map(|at| list.remove(at))
+                }
                 _ => {}
             }
             format!("{path} is gone")

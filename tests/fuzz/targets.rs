@@ -74,7 +74,10 @@ pub fn make(dir: &Path) {
     let model = support::tiny_model(dir);
     support::corpus(dir, 24);
     let data = |name: &str, text: &[u8]| fs::write(dir.join(name), text).unwrap();
-    data("lines.jsonl", "{\"text\": \"one — line\", \"label\": \"a\"}\n{\"text\": \"another\", \"label\": null}\n".as_bytes());
+    data(
+        "lines.jsonl",
+        "{\"text\": \"one — line\", \"label\": \"a\"}\n{\"text\": \"another\", \"label\": null}\n".as_bytes(),
+    );
     data("list.json", b"[{\"text\": \"a b\", \"label\": \"x/y\"}, \"plain\", {\"text\": \"c\"}]");
     data("table.csv", b"text,label\n\"a, b\",x\n\"two\nlines\",y\n");
     data("table.tsv", b"text\tlabel\na b\tx\nc d\ty\n");
@@ -128,7 +131,8 @@ fn whole_gguf() -> Vec<u8> {
     let mut kinds = vec![1; words.len()];
     (kinds[0], kinds[1]) = (3, 3);
     let (d, f, vocab) = (32u64, 64u64, words.len() as u64);
-    let floats = |n: u64| -> Vec<u8> { (0..n).flat_map(|i| (((i * 37 % 101) as f32 - 50.0) / 300.0).to_le_bytes()).collect() };
+    let floats =
+        |n: u64| -> Vec<u8> { (0..n).flat_map(|i| (((i * 37 % 101) as f32 - 50.0) / 300.0).to_le_bytes()).collect() };
     let ones = |n: u64| -> Vec<u8> { (0..n).flat_map(|_| 1f32.to_le_bytes()).collect() };
     // Q8_0: a scale in f16 and 32 values a block.
     let blocks = |n: u64| -> Vec<u8> {
@@ -196,7 +200,13 @@ impl Targets {
             let top = saes.join(top);
             let whole = top.join("cfg.json").exists() || top.join("hyperparams.json").exists();
             let parent = path.parent().unwrap().to_path_buf();
-            let open = if whole { top } else if parent.join("cfg.json").exists() { parent } else { path.clone() };
+            let open = if whole {
+                top
+            } else if parent.join("cfg.json").exists() {
+                parent
+            } else {
+                path.clone()
+            };
             add(Kind::Sae, path, open);
         }
         let locks = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().ends_with("lock"));
@@ -212,7 +222,8 @@ impl Targets {
 
     pub fn choose(&self, rng: &mut Pcg64Mcg) -> &Target {
         // A study has the most kinds of files.
-        let kinds = [Kind::Corpus, Kind::Npy, Kind::Matrix, Kind::Sae, Kind::Model, Kind::Gguf, Kind::Study, Kind::Study];
+        let kinds =
+            [Kind::Corpus, Kind::Npy, Kind::Matrix, Kind::Sae, Kind::Model, Kind::Gguf, Kind::Study, Kind::Study];
         self.by_kind[&kinds[rng.random_range(0..kinds.len())]].choose(rng).unwrap()
     }
 
@@ -223,7 +234,11 @@ impl Targets {
             Ok(_) => Ok(()),
             Err(e) => {
                 let said = e.to_string();
-                if said.contains('\n') || said.len() > 1000 { Err(format!("no short line: {said:.300}")) } else { Ok(()) }
+                if said.contains('\n') || said.len() > 1000 {
+                    Err(format!("no short line: {said:.300}"))
+                } else {
+                    Ok(())
+                }
             }
         }
     }

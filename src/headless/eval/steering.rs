@@ -132,7 +132,9 @@ fn check(args: &SteeringArgs) -> Result<()> {
         ("--top-p", sampling.top_p.is_some()),
     ];
     if let Some((option, _)) = of_texts.iter().find(|(_, given)| *given && *samples == Some(0)) {
-        return Err(Error::usage(format!("{option} has no effect with --samples 0, which writes no texts: leave one out")));
+        return Err(Error::usage(format!(
+            "{option} has no effect with --samples 0, which writes no texts: leave one out"
+        )));
     }
     args.svg.as_deref().map_or(Ok(()), |path| check_target(path, &["svg"]))
 }
@@ -140,7 +142,8 @@ fn check(args: &SteeringArgs) -> Result<()> {
 fn config(args: &SteeringArgs, study: &Study) -> Result<SteeringConfig> {
     let defaults = SteeringConfig::default();
     let prompts = if args.prompt.is_empty() { defaults.prompts } else { args.prompt.clone() };
-    let (targets, samples, max_tokens) = Protocol::from(args.protocol.unwrap_or(ProtocolArg::Short)).numbers(prompts.len());
+    let (targets, samples, max_tokens) =
+        Protocol::from(args.protocol.unwrap_or(ProtocolArg::Short)).numbers(prompts.len());
     let max_tokens = args.max_tokens.unwrap_or(max_tokens);
     Ok(SteeringConfig {
         targets: if args.kl.is_empty() { targets } else { args.kl.clone() },
