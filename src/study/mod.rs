@@ -121,7 +121,7 @@ impl Study {
                 let name = entry.map_err(Error::io("read", dir))?.file_name().to_string_lossy().into_owned();
                 let ours = name == lock::FILE || name.starts_with("tokens.") || name.starts_with(disk::TMP_PREFIX);
                 if !ours {
-                    return Err(Error::refused(format!(
+                    return Err(Error::usage(format!(
                         "{} is no study and holds other files ({name}): choose an empty or new directory",
                         dir.display()
                     )));

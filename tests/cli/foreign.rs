@@ -84,7 +84,7 @@ fn commands_that_read_and_judge_obey_nothing_of_a_corpus() {
     sees(&["tree", s, "--format", "newick"], false);
     sees(&["tree", s, "--format", "svg"], false);
     sees(&["tree", s, "--recursive", "--levels", "1"], false);
-    sees(&["compare", s, "k3", "k2"], true);
+    sees(&["compare", s, "l1-k3", "l1-k2"], true);
     sees(&["quality", s, "--labels", "--seeds", "1", "--max-sweeps", "3"], true);
     sees(&["sweep", s, "-k", "2", "--seeds", "1", "--max-sweeps", "3"], false);
     sees(&["eval", "detection", s, "--labels", "--methods", "fit,diffmean"], true);
@@ -99,7 +99,9 @@ fn commands_that_read_and_judge_obey_nothing_of_a_corpus() {
 fn commands_that_generate_ask_and_write_obey_nothing_of_others() {
     let made = made();
     let s = &made.study();
-    let answer = || format!("INPUT: {EVIL}\nOUTPUT: {EVIL}\n{EVIL}");
+    // Answers are read a line at a time.
+    let line = EVIL.replace('\n', " ");
+    let answer = move || format!("INPUT: {line}\nOUTPUT: {line}\n{line}");
     let (url, _) = judge::serve("k-1", Box::new(move |_, _| Some((200, answer()))));
     let sees = |args: &[&str], marks: bool| {
         let written = check(&made, args);
@@ -152,7 +154,7 @@ fn errors_that_quote_obey_nothing_of_what_they_quote() {
     ];
     for args in cases {
         let written = check(&made, args);
-        assert!(written.contains('‹'), "{args:?} quotes nothing:\n{written}");
+        assert!(written.contains('‹') || written.contains("\\u{1b}"), "{args:?} quotes nothing:\n{written}");
     }
 }
 

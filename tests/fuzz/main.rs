@@ -68,6 +68,7 @@ fn child(dir: &Path, at: u64, to: u64) -> Child {
     command.args(["-c", &format!("ulimit -v {room} && exec \"$@\""), "sh"]).arg(std::env::current_exe().unwrap());
     command.args(["--ignored", "--exact", "a_process_that_reads", "--nocapture"]);
     command.env(CHILD, dir).env("MLPEEK_FUZZ_FROM", at.to_string()).env("MLPEEK_FUZZ", (to - at).to_string());
+    command.env("RUST_BACKTRACE", "0");
     command.stdout(Stdio::null()).stderr(fs::File::create(dir.join("stderr")).unwrap());
     command.spawn().unwrap()
 }
@@ -78,8 +79,8 @@ fn wait(child: &mut Child, dir: &Path) -> Option<String> {
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             let stderr = fs::read_to_string(dir.join("stderr")).unwrap_or_default();
-            let last = stderr.lines().rfind(|l| !l.trim().is_empty()).unwrap_or_default().to_owned();
-            return (!status.success()).then(|| format!("ends the process ({status}, {last})"));
+            let said: String = stderr.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(500).collect();
+            return (!status.success()).then(|| format!("ends the process ({status}, {said})"));
         }
         let now = begun(dir);
         if now != seen.0 {

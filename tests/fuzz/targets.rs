@@ -128,6 +128,7 @@ fn whole_gguf() -> Vec<u8> {
     let is_byte = |c: &char| matches!(u32::from(*c), 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0x143);
     let mut words: Vec<String> = vec!["<s>".into(), "</s>".into()];
     words.extend((0u32..0x200).filter_map(char::from_u32).filter(is_byte).map(String::from));
+    words.push("he".to_owned());
     let mut kinds = vec![1; words.len()];
     (kinds[0], kinds[1]) = (3, 3);
     let (d, f, vocab) = (32u64, 64u64, words.len() as u64);
