@@ -273,7 +273,11 @@ impl Decoder {
                 return Err(Error::usage(problem));
             }
             if let Some(id) = row.iter().find(|&&id| id as usize >= self.config.vocab) {
-                let problem = format!("token id {id} in row {r}: the vocabulary ends at {}", self.config.vocab - 1);
+                let last = self.config.vocab - 1;
+                let problem = format!(
+                    "token id {id} does not exist: this model has embeddings for ids 0 to {last} (a token that was \
+                     added to its tokenizer alone has none)"
+                );
                 return Err(Error::usage(problem));
             }
         }
@@ -393,11 +397,17 @@ impl Decoder {
         if !self.is_mapped() || with_slice(x, vector::all_finite)? {
             return Ok(());
         }
-        let b = &self.blocks[layer];
-        Err(Error::refused(match [&b.qkv, &b.out, &b.up, &b.down].into_iter().find_map(Linear::damaged) {
+        Err(Error::refused(match self.damaged(layer..layer + 1) {
             Some(name) => format!("tensor {name} holds NaN or infinity: the weights are damaged, download them again"),
             None => format!("layer {layer} gave NaN or infinity: lower the steering strength, or check the weights"),
         }))
+    }
+
+    /// The first tensor of some loaded layers that holds NaN or infinity, where the weights are mapped. Reads all of
+    /// them: for naming the cause of a failure.
+    pub(crate) fn damaged(&self, layers: Range<usize>) -> Option<&str> {
+        let blocks = self.blocks.get(layers).unwrap_or_default();
+        blocks.iter().flat_map(|b| [&b.qkv, &b.out, &b.up, &b.down]).find_map(Linear::damaged)
     }
 
     fn logits(&self, x: &Tensor, places: &Places, which: Logits, path: Path) -> Result<Option<Tensor>> {
@@ -414,6 +424,12 @@ impl Decoder {
             }
         };
         let mut out = head.apply(&norm.apply(&x)?, path)?.to_dtype(DType::F32)?;
+        if self.is_mapped() && !with_slice(&out, vector::all_finite)? {
+            return Err(Error::refused(match head.damaged() {
+                Some(name) => format!("tensor {name} holds NaN or infinity: the weights are damaged, download them again"),
+                None => "the logits are NaN or infinite: lower the steering strength, or check the weights".to_owned(),
+            }));
+        }
         if let Some(cap) = self.config.final_softcap {
             out = ops::softcap(&out, cap)?;
         }

@@ -26,8 +26,8 @@ use crate::task::TaskCtx;
 /// The default model's Hub id.
 pub const DEFAULT_MODEL: &str = "HuggingFaceTB/SmolLM2-135M-Instruct";
 
-/// Finds (and downloads where needed) the files of `spec`: `None` is the default model, else `owner/name[@revision]`, a
-/// directory, or a `.gguf` file.
+/// Finds (and downloads where needed) the files of `spec`: `None` is the default model, else a Hub id `owner/name[@revision]`
+/// (`gpt2` and its like have no owner), a directory, or a `.gguf` file.
 pub fn resolve(spec: Option<&str>, ctx: &TaskCtx) -> Result<ModelFiles> {
     resolve_in(&Places::from_env()?, spec, ctx)
 }
@@ -46,7 +46,12 @@ pub fn resolve_in(places: &Places, spec: Option<&str>, ctx: &TaskCtx) -> Result<
         return local::open(&path);
     }
     match hub::Id::parse(spec) {
-        Some(id) => hub::resolve(places, &id, ctx),
+        Some(id) if id.repo.contains('/') => hub::resolve(places, &id, ctx),
+        // More often a path with a slip than one of the few models without an owner.
+        Some(id) => hub::resolve(places, &id, ctx).map_err(|e| match e {
+            Error::Cancelled => e,
+            e => Error::usage(format!("'{spec}' is no file or directory; as a Hub id: {e}")),
+        }),
         None => Err(Error::usage(format!(
             "'{spec}' is neither a file or directory that exists nor a Hub id: pass owner/name[@revision], a directory \
              in Hugging Face layout, or a .gguf file"
