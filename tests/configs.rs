@@ -199,9 +199,10 @@ fn switches(c: &Config) -> Value {
     let frequencies: Vec<Vec<f32>> = c.ropes.iter().map(|rope| rope.frequencies(c.rotary_dims)).collect();
     let activation = [-1.3, 0.4, 2.1].map(activation);
     let rope = |layer: usize| {
-        let f = &frequencies[c.layers[layer].rope?];
+        let which = c.layers[layer].rope?;
+        let f = &frequencies[which];
         let mut of = [0, f.len() / 2, f.len() - 1].map(|i| rounded(f64::from(f[i]))).to_vec();
-        of.push(2.0 * f.len() as f64);
+        of.extend([2.0 * f.len() as f64, f64::from(c.ropes[which].amplitude())]);
         Some(of)
     };
     let windows = collapsed(c.layers.iter().map(|l| json!(l.window)).collect());

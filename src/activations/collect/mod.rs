@@ -153,13 +153,10 @@ impl Runner for Model {
         Model::forward(self, batch, Phase::Prompt, None, tap, Logits::None, ctx).map(|_| ())
     }
     fn remedy(&self, layer: usize) -> String {
-        if let Some(name) = self.decoder().damaged(0..layer + 1) {
-            return format!("tensor {name} holds NaN or infinity: the weights are damaged, download them again");
-        }
-        match self.decoder().dtype() {
+        self.decoder().damage(0..layer + 1).unwrap_or_else(|| match self.decoder().dtype() {
             DType::F32 => "take the sample out, or check the weights".to_owned(),
-            _ => "open the model with --dtype f32, or take the sample out".to_owned(),
-        }
+            _ => "use --dtype f32, or take the sample out".to_owned(),
+        })
     }
 }
 

@@ -278,3 +278,52 @@ fn gemma(c: &mut Config, r: &Reader<'_>, window: Option<usize>) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::gguf::testing::GgufWriter;
+
+    fn llama() -> GgufWriter {
+        GgufWriter::new()
+            .string("general.architecture", "llama")
+            .uint("llama.block_count", 3)
+            .uint("llama.context_length", 128)
+            .uint("llama.embedding_length", 32)
+            .uint("llama.feed_forward_length", 48)
+            .uint("llama.attention.head_count", 2)
+            .floats("llama.rope.freq_base", &[500.0; 3])
+            .tensor("token_embd.weight", &[32, 2], 0, &[0; 256])
+    }
+
+    fn read(writer: GgufWriter) -> Result<Config> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.gguf");
+        std::fs::write(&path, writer.bytes()).unwrap();
+        Config::from_gguf(&Weights::open_gguf(&path)?)
+    }
+
+    #[test]
+    fn a_list_of_one_value_for_all_layers_is_that_value_and_others_are_named() {
+        let c = read(llama().ints("llama.attention.head_count_kv", &[1, 1, 1])).unwrap();
+        assert_eq!((c.kv_heads, c.ropes[0].base), (1, 500.0));
+        let says = read(llama().ints("llama.attention.head_count_kv", &[1, 2, 1])).unwrap_err().to_string();
+        assert!(says.contains("llama.attention.head_count_kv differs between layers (1, 2, 1)"), "{says}");
+        let says = read(llama().string("llama.block_count", "3")).unwrap_err().to_string();
+        assert!(says.contains("llama.block_count") && says.contains("not a count"), "{says}");
+    }
+
+    #[test]
+    fn factors_of_one_change_nothing_and_others_are_named() {
+        let factor = |key: &str, value: f32| llama().raw(key, [6u32.to_le_bytes(), value.to_le_bytes()].concat());
+        let plain = read(llama()).unwrap();
+        for key in ["llama.rope.scaling.attn_factor", "llama.rope.scale_linear", "llama.logit_scale"] {
+            assert_eq!(read(factor(key, 1.0)).unwrap(), plain);
+            let says = read(factor(key, 1.5)).unwrap_err().to_string();
+            assert!(says.contains(key) && says.contains("1.5"), "{says}");
+        }
+        let yarn = factor("llama.rope.scaling.factor", 4.0).string("llama.rope.scaling.type", "yarn");
+        let says = read(yarn).unwrap_err().to_string();
+        assert!(says.contains("llama.rope.scaling.type = yarn (by 4)"), "{says}");
+    }
+}

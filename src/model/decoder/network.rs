@@ -397,17 +397,17 @@ impl Decoder {
         if !self.is_mapped() || with_slice(x, vector::all_finite)? {
             return Ok(());
         }
-        Err(Error::refused(match self.damaged(layer..layer + 1) {
-            Some(name) => format!("tensor {name} holds NaN or infinity: the weights are damaged, download them again"),
-            None => format!("layer {layer} gave NaN or infinity: lower the steering strength, or check the weights"),
-        }))
+        let damage = self.damage(layer..layer + 1);
+        Err(Error::refused(damage.unwrap_or_else(|| {
+            format!("layer {layer} gave NaN or infinity: lower the steering strength, or check the weights")
+        })))
     }
 
-    /// The first tensor of some loaded layers that holds NaN or infinity, where the weights are mapped. Reads all of
-    /// them: for naming the cause of a failure.
-    pub(crate) fn damaged(&self, layers: Range<usize>) -> Option<&str> {
+    /// What is wrong with some loaded layers where one of their tensors, mapped, holds NaN or infinity. Reads all of them:
+    /// for naming the cause of a failure.
+    pub(crate) fn damage(&self, layers: Range<usize>) -> Option<String> {
         let blocks = self.blocks.get(layers).unwrap_or_default();
-        blocks.iter().flat_map(|b| [&b.qkv, &b.out, &b.up, &b.down]).find_map(Linear::damaged)
+        blocks.iter().flat_map(|b| [&b.qkv, &b.out, &b.up, &b.down]).find_map(Linear::damaged).map(damaged)
     }
 
     fn logits(&self, x: &Tensor, places: &Places, which: Logits, path: Path) -> Result<Option<Tensor>> {
@@ -426,7 +426,7 @@ impl Decoder {
         let mut out = head.apply(&norm.apply(&x)?, path)?.to_dtype(DType::F32)?;
         if self.is_mapped() && !with_slice(&out, vector::all_finite)? {
             return Err(Error::refused(match head.damaged() {
-                Some(name) => format!("tensor {name} holds NaN or infinity: the weights are damaged, download them again"),
+                Some(name) => damaged(name),
                 None => "the logits are NaN or infinite: lower the steering strength, or check the weights".to_owned(),
             }));
         }
@@ -435,4 +435,8 @@ impl Decoder {
         }
         Ok(Some(if which == Logits::All { out.reshape((rows, places.tokens, head.out()))? } else { out }))
     }
+}
+
+fn damaged(tensor: &str) -> String {
+    format!("tensor {tensor} holds NaN or infinity: the weights are damaged, download them again")
 }

@@ -431,12 +431,14 @@ mod tests {
     #[test]
     fn ids_follow_the_hubs_rules() {
         let id = |spec| Id::parse(spec).map(|id| id.typed());
-        for good in ["a/b", "HuggingFaceTB/SmolLM2-135M", "a/b@main", "a/b@refs/pr/1", "a/b.c_d@v1.0", "gpt2", "gpt2@main"] {
+        for good in
+            ["a/b", "HuggingFaceTB/SmolLM2-135M", "a/b@main", "a/b@refs/pr/1", "a/b.c_d@v1.0", "gpt2", "gpt2@main"]
+        {
             assert_eq!(id(good).as_deref(), Some(good));
         }
         for bad in [
-            "", "/", "a/", "m.gguf", "gpt2@", ".", "..", "a b", "/b", "a/b/c", "a/b@", "a/../b", "../b", "a/..", "a b/c", "a/b@../x", "a/m.gguf",
-            "a/b@/x", "-a/b", "a/b--c", "a/b@x y", "é/b",
+            "", "/", "a/", "m.gguf", "gpt2@", ".", "..", "a b", "/b", "a/b/c", "a/b@", "a/../b", "../b", "a/..",
+            "a b/c", "a/b@../x", "a/m.gguf", "a/b@/x", "-a/b", "a/b--c", "a/b@x y", "é/b",
         ] {
             assert_eq!(id(bad), None, "{bad}");
         }

@@ -44,8 +44,9 @@ fn hub(places: &Places) -> Vec<ModelEntry> {
         let id = name.replacen("--", "/", 1);
         let mut refs = Vec::new();
         collect_refs(&repo.join("refs"), "", &mut refs);
-        // What was fetched by its commit has no other name.
-        for snapshot in entries(&repo.join("snapshots")) {
+        // What was fetched by its commit has no other name. An older commit of a branch is there too, as far as it was
+        // not fetched again; only a whole one is of use.
+        for snapshot in entries(&repo.join("snapshots")).into_iter().filter(|dir| local::layout(dir).is_ok()) {
             let commit = snapshot.file_name().and_then(|n| n.to_str()).map(str::to_owned);
             let named = |commit: &String| refs.iter().any(|(_, own)| own == commit);
             refs.extend(commit.filter(|c| !named(c)).map(|commit| (commit.clone(), commit)));

@@ -12,11 +12,11 @@ use serde_json::Value;
 use tokenizers::AddedToken;
 
 use crate::error::{Error, Result};
+use crate::lfs;
 use crate::model::ordered::Pairs;
 
 /// The special tokens that every tokenizer class has, in its order.
-const ROLES: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+const ROLES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// A list of tokens, or tokens by names.
 #[derive(Deserialize)]
@@ -78,13 +78,18 @@ impl Beside {
         out.take(extra.or(extras.additional_special_tokens), false);
         if let Some(listed) = config.get("added_tokens_decoder") {
             for (id, token) in listed.as_object().into_iter().flatten() {
-                let id = id.parse().map_err(|_| Error::file(&path, format!("added_tokens_decoder: '{id}' is no id")))?;
+                let id =
+                    id.parse().map_err(|_| Error::file(&path, format!("added_tokens_decoder: '{id}' is no id")))?;
                 out.by_id.extend(token_of(token, false).map(|token| (id, token)));
             }
             // Their flags are the ones that count.
             for token in out.by_id.values() {
                 let same = |own: &&mut AddedToken| own.content == token.content;
-                out.roles.iter_mut().filter_map(|(_, own)| own.as_mut()).filter(same).for_each(|own| *own = token.clone());
+                out.roles
+                    .iter_mut()
+                    .filter_map(|(_, own)| own.as_mut())
+                    .filter(same)
+                    .for_each(|own| *own = token.clone());
             }
         } else {
             out.read_older(tokenizer, has_extra)?;
@@ -171,7 +176,7 @@ impl Beside {
         }
         let after = sorted(inner);
         let changed = after != before || self.split_special;
-        Ok(changed.then(|| format!("{after:?} {}", self.split_special)))
+        Ok(if changed { Some(serde_json::to_string(&(after, self.split_special))?) } else { None })
     }
 }
 
@@ -203,6 +208,7 @@ fn token_of(value: &Value, special: bool) -> Option<AddedToken> {
 fn parsed<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
     match std::fs::read(path) {
         Ok(bytes) => {
+            lfs::refuse_pointer(&bytes, path)?;
             let parsed = serde_json::from_slice(&bytes);
             parsed.map(Some).map_err(|e| Error::file(path, format!("is not what such a file holds: {e}")))
         }

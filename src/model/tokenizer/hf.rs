@@ -29,7 +29,8 @@ pub(super) fn open(tokenizer: &Path, config: &Path) -> Result<Tokenizer> {
     lfs::refuse_pointer(&json, tokenizer)?;
     let mut inner = library(&json, tokenizer)?;
     let beside = Beside::read(tokenizer)?;
-    let added = beside.add_to(&mut inner).map_err(|e| Error::file(tokenizer, format!("cannot take more tokens: {e}")))?;
+    let added =
+        beside.add_to(&mut inner).map_err(|e| Error::file(tokenizer, format!("cannot take more tokens: {e}")))?;
     let mut hash = Sha256::new_with_prefix(&json);
     if let Some(added) = added {
         hash.update(added);
@@ -155,7 +156,10 @@ fn flatten<'a>(step: &'a Value, out: &mut Vec<&'a Value>) {
 /// A JSON file that need not be there: absent is `null`.
 fn optional_json(path: &Path) -> Result<Value> {
     match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| Error::file(path, format!("is not JSON: {e}"))),
+        Ok(bytes) => {
+            lfs::refuse_pointer(&bytes, path)?;
+            serde_json::from_slice(&bytes).map_err(|e| Error::file(path, format!("is not JSON: {e}")))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
         Err(e) => Err(Error::io("read", path)(e)),
     }

@@ -36,8 +36,7 @@ const LLAMA: Defaults = Defaults {
     tied: false,
 };
 const MISTRAL: Defaults = Defaults { d_mlp: 14_336, kv_heads: Some(8), context: 131_072, ..LLAMA };
-const QWEN2: Defaults =
-    Defaults { d_mlp: 22_016, kv_heads: Some(32), vocab: 151_936, context: 32_768, ..LLAMA };
+const QWEN2: Defaults = Defaults { d_mlp: 22_016, kv_heads: Some(32), vocab: 151_936, context: 32_768, ..LLAMA };
 const QWEN3: Defaults = Defaults { head_dim: Some(128), ..QWEN2 };
 const SMOLLM3: Defaults = Defaults {
     layers: 36,
@@ -289,8 +288,9 @@ pub(super) fn multimodal(r: &Reader<'_>) -> Result<Config> {
         return Err(r.wrong("model_type is gemma3 and text_config is missing"));
     };
     let text = Reader { map, path: r.path };
-    text.refuse_other_ways()?;
-    let mut c = gemma(&text, "gemma3_text")?;
+    let kind = "gemma3_text";
+    text.refuse_other_ways(kind)?;
+    let mut c = gemma(&text, kind)?;
     // The wrapper's head is the wrapper's: it ties by its own flag, and caps no logits.
     c.tied = r.flag("tie_word_embeddings", true)?;
     c.final_softcap = None;

@@ -18,18 +18,18 @@ use crate::lfs;
 
 const SUPPORTED: &str = "llama, mistral, qwen2, qwen3, smollm3, gemma, gemma2, gemma3, gemma3_text, gpt2, gpt_neox";
 
-/// Keys that the modelling code of `transformers` reads and this decoder computes in one way only, with the value that
-/// means this way. Every other key that no family's reader asks for is one that the class of that `model_type` does not
-/// read either: it changes no number and is let through.
-const ONE_WAY: &[(&str, Neutral)] = &[
-    ("add_cross_attention", Neutral::False),
-    ("is_causal", Neutral::True),
-    ("is_encoder_decoder", Neutral::False),
-    ("per_layer_config", Neutral::Empty),
-    ("pruned_heads", Neutral::Empty),
-    ("scale_attn_by_inverse_layer_idx", Neutral::False),
-    ("scale_attn_weights", Neutral::True),
-    ("use_bidirectional_attention", Neutral::False),
+/// Keys that the modelling code of `transformers` reads and this decoder computes in one way only: the value that means
+/// this way, and the families whose code reads them (none: all). Every other key that no family's reader asks for is one
+/// that the class of that `model_type` does not read either: it changes no number and is let through.
+const ONE_WAY: &[(&str, Neutral, &[&str])] = &[
+    ("add_cross_attention", Neutral::False, &["gpt2"]),
+    ("is_causal", Neutral::True, &[]),
+    ("is_encoder_decoder", Neutral::False, &[]),
+    ("per_layer_config", Neutral::Empty, &[]),
+    ("pruned_heads", Neutral::Empty, &[]),
+    ("scale_attn_by_inverse_layer_idx", Neutral::False, &["gpt2"]),
+    ("scale_attn_weights", Neutral::True, &["gpt2"]),
+    ("use_bidirectional_attention", Neutral::False, &["gemma", "gemma2", "gemma3_text"]),
 ];
 
 /// The value of a key that changes nothing; `null` always does so.
@@ -114,14 +114,14 @@ impl<'a> Reader<'a> {
         Activation::by_name(name).map_err(|e| self.wrong(format!("{key}: {e}")))
     }
 
-    fn refuse_other_ways(&self) -> Result<()> {
+    fn refuse_other_ways(&self, kind: &str) -> Result<()> {
         if self.get("quantization_config").is_some() {
             return Err(self.wrong("quantization_config: use an unquantised checkpoint or a GGUF file"));
         }
-        for (key, neutral) in ONE_WAY {
-            match self.get(key) {
-                Some(value) if !neutral.is(value) => return Err(self.unknown(key, value)),
-                _ => {}
+        for (key, neutral, families) in ONE_WAY {
+            let read = families.is_empty() || families.contains(&kind);
+            if let Some(value) = self.get(key).filter(|value| read && !neutral.is(value)) {
+                return Err(self.unknown(key, value));
             }
         }
         Ok(())
@@ -160,7 +160,7 @@ impl Config {
         };
         let kind = map.get("model_type").and_then(Value::as_str).unwrap_or_default();
         let whole = Reader { map, path };
-        whole.refuse_other_ways()?;
+        whole.refuse_other_ways(kind)?;
         let config = match kind {
             "gpt2" => families::gpt2(&whole)?,
             "gpt_neox" => families::neox(&whole)?,

@@ -48,10 +48,9 @@ pub(super) fn gemma3(r: &Reader<'_>, context: usize) -> Result<[Rope; 2]> {
     if let Some(scaling) = object(r, r.map, "rope_scaling")? {
         parts[0].extend(scaling.clone());
     }
-    let bases = [
-        r.number("rope_theta")?.unwrap_or(1_000_000.0),
-        r.number("rope_local_base_freq")?.unwrap_or(10_000.0),
-    ];
+    // YaRN looks for this one beside the two.
+    parts.iter_mut().for_each(|part| drop(part.remove("truncate")));
+    let bases = [r.number("rope_theta")?.unwrap_or(1_000_000.0), r.number("rope_local_base_freq")?.unwrap_or(10_000.0)];
     let [full, sliding] = &parts;
     for part in &parts {
         if let Some(share) = number(r, part, "partial_rotary_factor")?.filter(|s| *s != 1.0) {
@@ -68,6 +67,14 @@ struct Original {
     beside: Option<f64>,
     /// The model's context, which is meant where nothing is said.
     context: usize,
+}
+
+impl Original {
+    fn of(&self, r: &Reader<'_>, params: &Map<String, Value>) -> Result<f64> {
+        const KEY: &str = "original_max_position_embeddings";
+        let found = self.beside.or(number(r, params, KEY)?).unwrap_or(self.context as f64);
+        if found > 0.0 { Ok(found) } else { Err(r.wrong(format!("rope scaling: {KEY} is not positive"))) }
+    }
 }
 
 fn original(r: &Reader<'_>, context: usize) -> Result<Original> {
@@ -117,15 +124,42 @@ fn rope(r: &Reader<'_>, params: &Map<String, Value>, base: f64, original: &Origi
         Some("default" | "dynamic") => RopeScaling::None,
         Some("linear") => RopeScaling::Linear(need("factor")?),
         Some("llama3") => {
-            let within = number(r, params, "original_max_position_embeddings")?;
-            let original = original.beside.or(within).unwrap_or(original.context as f64);
-            if original <= 0.0 {
-                return Err(r.wrong("rope scaling: original_max_position_embeddings is not positive"));
-            }
             let (low, high) = (need("low_freq_factor")?, need("high_freq_factor")?);
-            RopeScaling::Llama3 { factor: need("factor")?, low, high, original }
+            RopeScaling::Llama3 { factor: need("factor")?, low, high, original: original.of(r, params)? }
         }
+        Some("yarn") => yarn(r, params, original)?,
         _ => return Err(r.unknown("rope scaling", kind)),
     };
     Ok(Rope { base, scaling })
+}
+
+fn yarn(r: &Reader<'_>, params: &Map<String, Value>, original: &Original) -> Result<RopeScaling> {
+    let read = |key: &str| number(r, params, key);
+    let positive = |key: &str| read(key).map(|found| found.filter(|v| *v != 0.0));
+    let context = original.context as f64;
+    let original = original.of(r, params)?;
+    let factor = match params.get("factor") {
+        None => return Err(r.wrong("rope scaling: factor is missing")),
+        Some(_) => read("factor")?.unwrap_or(context / original),
+    };
+    if factor <= 0.0 {
+        return Err(r.wrong(format!("rope scaling: factor is {factor}: it must be positive")));
+    }
+    let scale = |m: f64| if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 };
+    let usual = match (positive("mscale")?, positive("mscale_all_dim")?) {
+        (Some(one), Some(all)) => scale(one) / scale(all),
+        _ => scale(1.0),
+    };
+    let truncate = match params.get("truncate") {
+        None => true,
+        Some(value) => value.as_bool().ok_or_else(|| r.unknown("rope parameter truncate", value))?,
+    };
+    Ok(RopeScaling::Yarn {
+        factor,
+        fast: positive("beta_fast")?.unwrap_or(32.0),
+        slow: positive("beta_slow")?.unwrap_or(1.0),
+        original,
+        truncate,
+        amplitude: read("attention_factor")?.unwrap_or(usual),
+    })
 }
