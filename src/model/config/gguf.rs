@@ -117,6 +117,11 @@ impl Reader<'_> {
         match self.get("rope.scaling.type").and_then(Value::as_str) {
             None | Some("none") => {}
             Some("linear") if factor > 0.0 => rope.scaling = RopeScaling::Linear(factor),
+            Some("yarn") if factor > 0.0 && self.arch != "gemma3" => {
+                let context = self.number("context_length")?;
+                let original = self.number("rope.scaling.original_context_length")?.filter(|n| *n > 0.0);
+                rope.scaling = RopeScaling::yarn(factor, original.or(context).unwrap_or(1.0));
+            }
             Some(other) => {
                 let problem = format!(
                     "metadata {}.rope.scaling.type = {other} (by {factor}) is a switch that mlpeek does not know",
@@ -322,8 +327,20 @@ mod tests {
             let says = read(factor(key, 1.5)).unwrap_err().to_string();
             assert!(says.contains(key) && says.contains("1.5"), "{says}");
         }
-        let yarn = factor("llama.rope.scaling.factor", 4.0).string("llama.rope.scaling.type", "yarn");
-        let says = read(yarn).unwrap_err().to_string();
-        assert!(says.contains("llama.rope.scaling.type = yarn (by 4)"), "{says}");
+        let longrope = factor("llama.rope.scaling.factor", 4.0).string("llama.rope.scaling.type", "longrope");
+        let says = read(longrope).unwrap_err().to_string();
+        assert!(says.contains("llama.rope.scaling.type = longrope (by 4)"), "{says}");
+    }
+
+    #[test]
+    fn yarn_is_that_of_a_config_json() {
+        let yarn = llama()
+            .raw("llama.rope.scaling.factor", [6u32.to_le_bytes(), 4f32.to_le_bytes()].concat())
+            .string("llama.rope.scaling.type", "yarn")
+            .uint("llama.rope.scaling.original_context_length", 32);
+        let json = r#"{"model_type": "llama", "rope_theta": 500.0,
+            "rope_scaling": {"type": "yarn", "factor": 4, "original_max_position_embeddings": 32}}"#;
+        let hf = Config::from_hf_text(json, Path::new("config.json")).unwrap();
+        assert_eq!(read(yarn).unwrap().ropes, hf.ropes);
     }
 }

@@ -39,6 +39,14 @@ pub enum RopeScaling {
     Factors(Vec<f32>),
 }
 
+impl RopeScaling {
+    /// YaRN by `factor` with what it does where nothing else is said.
+    pub fn yarn(factor: f64, original: f64) -> Self {
+        let amplitude = if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 };
+        Self::Yarn { factor, fast: 32.0, slow: 1.0, original, truncate: true, amplitude }
+    }
+}
+
 /// One rotary embedding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rope {
