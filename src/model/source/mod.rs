@@ -46,12 +46,7 @@ pub fn resolve_in(places: &Places, spec: Option<&str>, ctx: &TaskCtx) -> Result<
         return local::open(&path);
     }
     match hub::Id::parse(spec) {
-        Some(id) if id.repo.contains('/') => hub::resolve(places, &id, ctx),
-        // More often a path with a slip than one of the few models without an owner.
-        Some(id) => hub::resolve(places, &id, ctx).map_err(|e| match e {
-            Error::Cancelled => e,
-            e => Error::usage(format!("'{spec}' is no file or directory; as a Hub id: {e}")),
-        }),
+        Some(id) => hub::resolve(places, &id, ctx).map_err(|e| or_path(spec, e)),
         None => Err(Error::usage(format!(
             "'{spec}' is neither a file or directory that exists nor a Hub id: pass owner/name[@revision], a directory \
              in Hugging Face layout, or a .gguf file"
@@ -68,7 +63,16 @@ pub fn resolve_folder(spec: &str, files: &[&str], ctx: &TaskCtx) -> Result<PathB
 /// [`resolve_folder`] with the folders and settings of `places`.
 pub fn resolve_folder_in(places: &Places, spec: &str, files: &[&str], ctx: &TaskCtx) -> Result<PathBuf> {
     let path = places.expand(spec);
-    if path.exists() { Ok(path) } else { folder::resolve(places, spec, files, ctx) }
+    if path.exists() { Ok(path) } else { folder::resolve(places, spec, files, ctx).map_err(|e| or_path(spec, e)) }
+}
+
+/// A name without an owner is more often a path with a slip than one of the few such repositories.
+fn or_path(spec: &str, error: Error) -> Error {
+    match error {
+        Error::Cancelled => error,
+        error if spec.contains('/') => error,
+        error => Error::usage(format!("'{spec}' is no file or directory; as a Hub id: {error}")),
+    }
 }
 
 /// The default model: our cache, then the Hub (its cache first), then the Python package that carries it.

@@ -27,10 +27,11 @@ enum Extra {
 }
 
 impl Extra {
-    fn is_empty(&self) -> bool {
+    /// The tokens; of named ones none, for those have roles.
+    fn list(self) -> Vec<Value> {
         match self {
-            Self::List(list) => list.is_empty(),
-            Self::Named(pairs) => pairs.0.is_empty(),
+            Self::List(list) => list,
+            Self::Named(_) => Vec::new(),
         }
     }
 }
@@ -41,13 +42,20 @@ struct Extras {
     additional_special_tokens: Option<Extra>,
 }
 
+/// A token as a file has it: as text, or with its flags.
+#[derive(Clone, PartialEq)]
+struct Named {
+    token: AddedToken,
+    is_text: bool,
+}
+
 /// What the files say, merged.
 #[derive(Default)]
 pub(super) struct Beside {
-    /// Tokens of the roles that a file names, and of the roles that it makes up. `None`: it says that there is none.
-    roles: Vec<(String, Option<AddedToken>)>,
+    /// Tokens of [`ROLES`] that a file speaks of; then of roles that a file makes up. `None`: it says that there is none.
+    roles: Vec<(String, Option<Named>)>,
     /// Special tokens without a role.
-    extra: Vec<AddedToken>,
+    extra: Vec<Named>,
     /// Tokens with the id that a file gives them.
     by_id: BTreeMap<u64, AddedToken>,
     /// They come from `added_tokens.json`, beside which `tokenizer.json` has the last word on an id.
@@ -66,111 +74,125 @@ impl Beside {
         out.split_special = config.get("split_special_tokens") == Some(&Value::Bool(true));
         for role in ROLES {
             if let Some(value) = config.get(role) {
-                out.set(role, value);
+                out.set(role, Named::of(value, true));
             }
         }
-        let own_role = |key: &str| key.ends_with("_token") && !ROLES.contains(&key);
-        for (key, value) in config.0.iter().filter(|(key, _)| own_role(key)) {
-            out.set(key, value);
-        }
-        let extra = extras.extra_special_tokens.filter(|e| !e.is_empty());
-        let has_extra = extra.is_some();
-        out.take(extra.or(extras.additional_special_tokens), false);
+        // Of made-up roles those that are objects come first, and one that is text has the last word.
+        let (objects, mut texts): (Vec<_>, Vec<_>) =
+            made_up(&config).into_iter().partition(|(_, token): &(String, Named)| !token.is_text);
+        let mut lists = Vec::new();
+        let mut map = Pairs::default();
+        let additional = match extras.extra_special_tokens {
+            Some(Extra::Named(pairs)) if !pairs.0.is_empty() => {
+                texts.extend(named(&pairs));
+                extras.additional_special_tokens
+            }
+            Some(Extra::List(list)) if !list.is_empty() => {
+                lists.push((list, false));
+                None
+            }
+            _ => extras.additional_special_tokens,
+        };
         if let Some(listed) = config.get("added_tokens_decoder") {
             for (id, token) in listed.as_object().into_iter().flatten() {
                 let id =
                     id.parse().map_err(|_| Error::file(&path, format!("added_tokens_decoder: '{id}' is no id")))?;
-                out.by_id.extend(token_of(token, false).map(|token| (id, token)));
-            }
-            // Their flags are the ones that count.
-            for token in out.by_id.values() {
-                let same = |own: &&mut AddedToken| own.content == token.content;
-                out.roles
-                    .iter_mut()
-                    .filter_map(|(_, own)| own.as_mut())
-                    .filter(same)
-                    .for_each(|own| *own = token.clone());
+                out.by_id.extend(Named::of(token, false).map(|named| (id, named.token)));
             }
         } else {
-            out.read_older(tokenizer, has_extra)?;
+            out.older = true;
+            let path = tokenizer.with_file_name("special_tokens_map.json");
+            map = parsed(&path)?.unwrap_or_default();
+            let more: Extras = parsed(&path)?.unwrap_or_default();
+            match more.extra_special_tokens {
+                Some(Extra::Named(pairs)) => texts.extend(named(&pairs)),
+                Some(Extra::List(list)) => lists.push((list, true)),
+                None => {}
+            }
+            if lists.is_empty() && additional.is_none() {
+                lists.extend(more.additional_special_tokens.map(|extra| (extra.list(), true)));
+            }
         }
-        // New ids are handed out in this order; roles that a file makes up come last.
-        out.roles.sort_by_key(|(role, _)| ROLES.iter().position(|own| own == role).unwrap_or(ROLES.len()));
+        lists.extend(additional.map(|extra| (extra.list(), false)));
+        for (role, value) in map.0.iter().filter(|(role, value)| ROLES.contains(&role.as_str()) && !value.is_null()) {
+            out.set(role, Named::of(value, true));
+        }
+        out.roles.sort_by_key(|(role, _)| ROLES.iter().position(|own| own == role));
+        for (role, token) in objects.into_iter().chain(made_up(&map)).chain(texts) {
+            out.set(&role, Some(token));
+        }
+        for (list, special) in lists {
+            for token in list.iter().filter_map(|value| Named::of(value, special)) {
+                if !out.extra.contains(&token) {
+                    out.extra.push(token);
+                }
+            }
+        }
+        out.read_added_tokens(tokenizer)?;
+        out.take_flags();
         Ok(out)
     }
 
-    /// The files of before `added_tokens_decoder`.
-    fn read_older(&mut self, tokenizer: &Path, has_extra: bool) -> Result<()> {
-        let path = tokenizer.with_file_name("special_tokens_map.json");
-        let map: Pairs<Value> = parsed(&path)?.unwrap_or_default();
-        let extras: Extras = parsed(&path)?.unwrap_or_default();
-        for (key, value) in map.0.iter().filter(|(key, value)| key.ends_with("_token") && !value.is_null()) {
-            self.set(key, value);
+    /// The file of before `added_tokens_decoder`.
+    fn read_added_tokens(&mut self, tokenizer: &Path) -> Result<()> {
+        if !self.older {
+            return Ok(());
         }
-        self.take(extras.extra_special_tokens, true);
-        if !has_extra {
-            self.take(extras.additional_special_tokens, true);
-        }
-        self.older = true;
         let path = tokenizer.with_file_name("added_tokens.json");
         for (content, id) in parsed::<Pairs<u64>>(&path)?.unwrap_or_default().0 {
-            let special = self.special().any(|token| token.content == content);
+            let roles = self.roles.iter().filter(|(role, _)| ROLES.contains(&role.as_str()));
+            let special = roles.filter_map(|(_, named)| named.as_ref()).chain(&self.extra);
+            let special = special.map(|named| &named.token).any(|token| token.content == content);
             self.by_id.insert(id, AddedToken::from(content, special));
         }
         Ok(())
     }
 
-    fn special(&self) -> impl Iterator<Item = &AddedToken> {
-        self.roles.iter().filter_map(|(_, token)| token.as_ref()).chain(&self.extra)
+    /// Where a token has an id, the flags that stand with the id count for its role too.
+    fn take_flags(&mut self) {
+        let roles = self.roles.iter_mut().filter(|(role, _)| ROLES.contains(&role.as_str()));
+        for named in roles.filter_map(|(_, named)| named.as_mut()) {
+            if let Some(token) = self.by_id.values().find(|token| token.content == named.token.content) {
+                *named = Named { token: token.clone(), is_text: false };
+            }
+        }
     }
 
-    fn set(&mut self, role: &str, value: &Value) {
-        let token = token_of(value, true);
+    fn set(&mut self, role: &str, token: Option<Named>) {
         match self.roles.iter_mut().find(|(own, _)| own == role) {
             Some((_, own)) => *own = token,
             None => self.roles.push((role.to_owned(), token)),
         }
     }
 
-    /// `special`: what a token is that is an object and does not say.
-    fn take(&mut self, extra: Option<Extra>, special: bool) {
-        match extra {
-            None => {}
-            Some(Extra::List(list)) => {
-                for token in list.iter().filter_map(|value| token_of(value, special || value.is_string())) {
-                    if !self.extra.iter().any(|own| own.content == token.content) {
-                        self.extra.push(token);
-                    }
-                }
-            }
-            Some(Extra::Named(pairs)) => pairs.0.iter().for_each(|(name, value)| self.set(name, value)),
-        }
-    }
-
     /// The text of a role's token: `None` where no file speaks of it, `Some(None)` where one says that there is none.
     pub(super) fn role(&self, role: &str) -> Option<Option<&str>> {
         let found = self.roles.iter().find(|(own, _)| own == role);
-        found.map(|(_, token)| token.as_ref().map(|token| token.content.as_str()))
+        found.map(|(_, named)| named.as_ref().map(|named| named.token.content.as_str()))
     }
 
-    /// Adds the tokens. Returns those that are new or matched in another way, as text that tells one set from another;
-    /// none where the tokenizer had them all.
+    /// Adds the tokens. Returns those that are matched whole then, as text that tells one set from another; none where
+    /// the tokenizer had them all.
     pub(super) fn add_to(&self, inner: &mut tokenizers::Tokenizer) -> tokenizers::Result<Option<String>> {
         let before = sorted(inner);
         let known = |id: &u64| before.iter().any(|(own, _)| u64::from(*own) == *id);
-        let roles = || self.roles.iter().filter_map(|(_, token)| token.as_ref());
-        let mut tokens: Vec<AddedToken> = Vec::new();
-        for (_, token) in self.by_id.iter().filter(|(id, _)| !(self.older && known(id))) {
-            let special = token.special || roles().any(|own| own.content == token.content);
-            tokens.push(AddedToken { special, ..token.clone() });
-        }
-        for token in roles().map(|token| AddedToken { special: true, ..token.clone() }).chain(self.extra.clone()) {
-            let there = before.iter().map(|(_, own)| own).chain(&tokens).any(|own| own.content == token.content);
-            if !there {
-                tokens.push(token);
+        let roles = || self.roles.iter().filter_map(|(_, named)| named.as_ref());
+        let listed: Vec<AddedToken> = (self.by_id.iter())
+            .filter(|(id, _)| !(self.older && known(id)))
+            .map(|(_, token)| AddedToken {
+                special: token.special || roles().any(|own| own.token.content == token.content),
+                ..token.clone()
+            })
+            .collect();
+        let mut tokens: Vec<Named> = Vec::new();
+        for named in roles().map(Named::made_special).chain(self.extra.clone()) {
+            let there = before.iter().map(|(_, own)| own).chain(&listed).any(|own| own.content == named.token.content);
+            // The same token with other flags is added once more, and these count.
+            if !there && !tokens.contains(&named) {
+                tokens.push(named);
             }
         }
-        inner.add_tokens(tokens)?;
+        inner.add_tokens(listed.into_iter().chain(tokens.into_iter().map(|named| named.token)))?;
         if self.split_special {
             inner.set_encode_special_tokens(true);
         }
@@ -180,28 +202,46 @@ impl Beside {
     }
 }
 
+impl Named {
+    /// A token as text, which is special, or as an object with its flags; `special` is meant where it does not say.
+    fn of(value: &Value, special: bool) -> Option<Self> {
+        if let Some(text) = value.as_str() {
+            return (!text.is_empty()).then(|| Self { token: AddedToken::from(text, true), is_text: true });
+        }
+        let flag = |key: &str, default: bool| value.get(key).and_then(Value::as_bool).unwrap_or(default);
+        let special = flag("special", special);
+        let token = AddedToken {
+            content: value.get("content")?.as_str()?.to_owned(),
+            single_word: flag("single_word", false),
+            lstrip: flag("lstrip", false),
+            rstrip: flag("rstrip", false),
+            normalized: flag("normalized", !special),
+            special,
+        };
+        Some(Self { token, is_text: false })
+    }
+
+    fn made_special(&self) -> Self {
+        Self { token: AddedToken { special: true, ..self.token.clone() }, is_text: self.is_text }
+    }
+}
+
+/// The roles that a file makes up: keys that end as the usual ones do.
+fn made_up(file: &Pairs<Value>) -> Vec<(String, Named)> {
+    let own = |role: &str| role.ends_with("_token") && !ROLES.contains(&role);
+    let pairs = file.0.iter().filter(|(role, _)| own(role));
+    pairs.filter_map(|(role, value)| Some((role.clone(), Named::of(value, true)?))).collect()
+}
+
+fn named(pairs: &Pairs<Value>) -> Vec<(String, Named)> {
+    pairs.0.iter().filter_map(|(role, value)| Some((role.clone(), Named::of(value, true)?))).collect()
+}
+
 /// The tokens that are matched whole, by id.
 fn sorted(inner: &tokenizers::Tokenizer) -> Vec<(u32, AddedToken)> {
     let mut out: Vec<(u32, AddedToken)> = inner.get_added_tokens_decoder().into_iter().collect();
     out.sort_unstable_by_key(|(id, _)| *id);
     out
-}
-
-/// A token as text, or as an object with its flags.
-fn token_of(value: &Value, special: bool) -> Option<AddedToken> {
-    if let Some(text) = value.as_str() {
-        return (!text.is_empty()).then(|| AddedToken::from(text, special));
-    }
-    let flag = |key: &str, default: bool| value.get(key).and_then(Value::as_bool).unwrap_or(default);
-    let special = flag("special", special);
-    Some(AddedToken {
-        content: value.get("content")?.as_str()?.to_owned(),
-        single_word: flag("single_word", false),
-        lstrip: flag("lstrip", false),
-        rstrip: flag("rstrip", false),
-        normalized: flag("normalized", !special),
-        special,
-    })
 }
 
 /// A JSON file that need not be there.

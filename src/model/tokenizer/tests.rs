@@ -265,8 +265,8 @@ fn the_tokenizers_word_on_bos_goes_before_the_configs() {
     };
     assert_eq!(open(r#"{"bos_token":null}"#).unwrap().bos(), None);
     assert_eq!(open("{}").unwrap().bos(), Some(0));
-    let mismatch = open(r#"{"bos_token":"<s>"}"#).unwrap_err().to_string();
-    assert!(mismatch.contains("'<s>'") && mismatch.contains("tokenizer.json"), "{mismatch}");
+    // One that the vocabulary lacks is added, as transformers does.
+    assert_eq!(open(r#"{"bos_token":"<s>"}"#).unwrap().bos(), Some(6));
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn a_broken_tokenizer_json_is_an_error_that_names_it() {
         assert!(message.to_string().starts_with("tokenizer.json: "), "{message}");
     }
     let (_dir, files) = write_dir(&[]);
-    assert!(matches!(Tokenizer::open(&files), Err(Error::Io { .. })));
+    assert!(Tokenizer::open(&files).unwrap_err().to_string().contains("has no tokenizer.json"));
 }
 
 #[test]

@@ -246,7 +246,7 @@ pub(super) fn gemma(r: &Reader<'_>, kind: &str) -> Result<Config> {
     (c.qkv_bias, c.out_bias) = (bias, bias);
     if kind == "gemma" {
         // The first Gemma's configs say "gelu", and its code means the tanh form.
-        if c.activation == Activation::Gelu {
+        if r.text("hidden_act")? == Some("gelu") {
             c.activation = Activation::GeluTanh;
         }
         refuse_sliding(r, &c)?;
@@ -363,6 +363,13 @@ pub(super) fn neox(r: &Reader<'_>) -> Result<Config> {
     let (rope, share): (Rope, f64) = rope::neox(r, c.context)?;
     c.ropes = vec![rope];
     c.rotary_dims = (c.head_dim as f64 * share) as usize;
+    if !c.rotary_dims.is_multiple_of(2) {
+        let problem = format!(
+            "rotary_pct = {share} rotates {} of the {} values of a head: mlpeek knows even numbers only",
+            c.rotary_dims, c.head_dim
+        );
+        return Err(r.wrong(problem));
+    }
     refuse_sliding(r, &c)?;
     Ok(c)
 }

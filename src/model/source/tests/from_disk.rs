@@ -127,7 +127,7 @@ fn a_cached_snapshot_is_found_by_its_commit_or_the_start_of_it() {
     let places = Places { offline: true, ..places(dir.path()) };
     model_dir(&places.hub_cache.join("models--own--pinned/snapshots").join(ONE));
     let find = |spec: &str| resolve_in(&places, Some(spec), &TaskCtx::silent());
-    for spec in [format!("own/pinned@{ONE}"), "own/pinned@0123456".to_owned(), "own/pinned@012345678ABC".to_owned()] {
+    for spec in [format!("own/pinned@{ONE}"), "own/pinned@0123456".to_owned(), "own/pinned@0123456789ABC".to_owned()] {
         let files = find(&spec).unwrap();
         assert_eq!((files.id, files.origin.as_str()), (spec, "Hub cache (own/pinned@0123456789ab)"));
     }
@@ -172,7 +172,10 @@ fn a_file_that_is_no_model_is_named() {
 #[test]
 fn a_name_that_is_nothing_is_a_usage_error() {
     let dir = tempfile::tempdir().unwrap();
-    for spec in ["nothing", "./no/such/dir", "no/such.gguf", "a/b/c", "", "  "] {
+    assert!(
+        message(resolve_in(&places(dir.path()), Some("nothing"), &TaskCtx::silent())).contains("no file or directory")
+    );
+    for spec in ["./no/such/dir", "no/such.gguf", "a/b/c", "", "  "] {
         let got = resolve_in(&places(dir.path()), Some(spec), &TaskCtx::silent());
         assert!(matches!(got, Err(Error::Usage(_))), "{spec}: {got:?}");
     }
