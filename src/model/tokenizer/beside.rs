@@ -26,20 +26,91 @@ enum Extra {
     Named(Pairs<Value>),
 }
 
-impl Extra {
-    /// The tokens; of named ones none, for those have roles.
-    fn list(self) -> Vec<Value> {
-        match self {
-            Self::List(list) => list,
-            Self::Named(_) => Vec::new(),
-        }
-    }
-}
-
 #[derive(Default, Deserialize)]
 struct Extras {
     extra_special_tokens: Option<Extra>,
     additional_special_tokens: Option<Extra>,
+}
+
+/// `tokenizer_config.json` or `special_tokens_map.json`, empty where there is none.
+struct File {
+    pairs: Pairs<Value>,
+    extras: Extras,
+}
+
+impl File {
+    fn read(path: &Path) -> Result<Self> {
+        Ok(Self { pairs: parsed(path)?.unwrap_or_default(), extras: parsed(path)?.unwrap_or_default() })
+    }
+
+    /// The roles that the file makes up: keys that end as the usual ones do.
+    fn made_up(&self) -> Vec<(String, Named)> {
+        let own = |role: &str| role.ends_with("_token") && !ROLES.contains(&role);
+        let pairs = self.pairs.0.iter().filter(|(role, _)| own(role));
+        pairs.filter_map(|(role, value)| Some((role.clone(), Named::of(value, true)?))).collect()
+    }
+}
+
+/// Special tokens that are listed, as the older key and the newer one take each other's place.
+#[derive(Default)]
+struct Lists {
+    /// Under the newer key, once it is there.
+    extra: Option<Vec<Named>>,
+    /// Under the older key, which counts where the newer is not there.
+    additional: Option<Vec<Named>>,
+    /// Tokens with names, which are roles.
+    named: Vec<(String, Named)>,
+}
+
+impl Lists {
+    fn of_config(config: &File) -> Self {
+        let mut out = Self::default();
+        let (extra, additional) = (&config.extras.extra_special_tokens, &config.extras.additional_special_tokens);
+        match extra {
+            Some(Extra::Named(pairs)) if !pairs.0.is_empty() => {
+                out.name(pairs);
+                out.additional = additional.as_ref().map(|extra| extra.tokens(false));
+            }
+            Some(Extra::List(list)) if !list.is_empty() => out.extra = extra.as_ref().map(|extra| extra.tokens(false)),
+            _ => match additional {
+                Some(Extra::Named(pairs)) => out.name(pairs),
+                Some(list) => out.extra = Some(list.tokens(false)),
+                None if matches!(extra, Some(Extra::List(_))) => out.extra = Some(Vec::new()),
+                None => {}
+            },
+        }
+        out
+    }
+
+    /// What a `special_tokens_map.json` says beside.
+    fn add(&mut self, map: &File) {
+        match &map.extras.extra_special_tokens {
+            Some(Extra::Named(pairs)) => {
+                self.name(pairs);
+                self.extra = None;
+            }
+            Some(list) => self.extra.get_or_insert_default().extend(list.tokens(true)),
+            None => {}
+        }
+        if let Some(list) = &map.extras.additional_special_tokens {
+            self.additional = Some(list.tokens(true));
+        }
+    }
+
+    fn name(&mut self, pairs: &Pairs<Value>) {
+        let named = pairs.0.iter().filter_map(|(role, value)| Some((role.clone(), Named::of(value, true)?)));
+        self.named.extend(named);
+    }
+}
+
+impl Extra {
+    /// The tokens of a list; `special` is meant where an object does not say.
+    fn tokens(&self, special: bool) -> Vec<Named> {
+        match self {
+            Self::List(list) => list.iter().filter_map(|value| Named::of(value, special)).collect(),
+            Self::Named(_) => Vec::new(),
+        }
+    }
 }
 
 /// A token as a file has it: as text, or with its flags.
@@ -69,77 +140,50 @@ impl Beside {
     pub(super) fn read(tokenizer: &Path) -> Result<Self> {
         let mut out = Self::default();
         let path = tokenizer.with_file_name("tokenizer_config.json");
-        let config: Pairs<Value> = parsed(&path)?.unwrap_or_default();
-        let extras: Extras = parsed(&path)?.unwrap_or_default();
-        out.split_special = config.get("split_special_tokens") == Some(&Value::Bool(true));
+        let config = File::read(&path)?;
+        out.split_special = config.pairs.get("split_special_tokens") == Some(&Value::Bool(true));
         for role in ROLES {
-            if let Some(value) = config.get(role) {
+            if let Some(value) = config.pairs.get(role) {
                 out.set(role, Named::of(value, true));
             }
         }
-        // Of made-up roles those that are objects come first, and one that is text has the last word.
-        let (objects, mut texts): (Vec<_>, Vec<_>) =
-            made_up(&config).into_iter().partition(|(_, token): &(String, Named)| !token.is_text);
-        let mut lists = Vec::new();
-        let mut map = Pairs::default();
-        let additional = match extras.extra_special_tokens {
-            Some(Extra::Named(pairs)) if !pairs.0.is_empty() => {
-                texts.extend(named(&pairs));
-                extras.additional_special_tokens
-            }
-            Some(Extra::List(list)) if !list.is_empty() => {
-                lists.push((list, false));
-                None
-            }
-            _ => extras.additional_special_tokens,
-        };
-        if let Some(listed) = config.get("added_tokens_decoder") {
-            for (id, token) in listed.as_object().into_iter().flatten() {
-                let id =
-                    id.parse().map_err(|_| Error::file(&path, format!("added_tokens_decoder: '{id}' is no id")))?;
-                out.by_id.extend(Named::of(token, false).map(|named| (id, named.token)));
-            }
-        } else {
-            out.older = true;
-            let path = tokenizer.with_file_name("special_tokens_map.json");
-            map = parsed(&path)?.unwrap_or_default();
-            let more: Extras = parsed(&path)?.unwrap_or_default();
-            match more.extra_special_tokens {
-                Some(Extra::Named(pairs)) => texts.extend(named(&pairs)),
-                Some(Extra::List(list)) => lists.push((list, true)),
-                None => {}
-            }
-            if lists.is_empty() && additional.is_none() {
-                lists.extend(more.additional_special_tokens.map(|extra| (extra.list(), true)));
+        let mut lists = Lists::of_config(&config);
+        // Of made-up roles those that are objects come first, and those that are text have the last word.
+        let (mut first, mut last): (Vec<_>, Vec<_>) =
+            config.made_up().into_iter().partition(|(_, token): &(String, Named)| !token.is_text);
+        match config.pairs.get("added_tokens_decoder") {
+            Some(listed) => out.read_decoder(listed, &path)?,
+            None => {
+                out.older = true;
+                let map = File::read(&tokenizer.with_file_name("special_tokens_map.json"))?;
+                lists.add(&map);
+                first.extend(map.made_up());
+                let usual = |(role, value): &&(String, Value)| ROLES.contains(&role.as_str()) && !value.is_null();
+                map.pairs.0.iter().filter(usual).for_each(|(role, value)| out.set(role, Named::of(value, true)));
             }
         }
-        lists.extend(additional.map(|extra| (extra.list(), false)));
-        for (role, value) in map.0.iter().filter(|(role, value)| ROLES.contains(&role.as_str()) && !value.is_null()) {
-            out.set(role, Named::of(value, true));
-        }
+        last.extend(lists.named);
         out.roles.sort_by_key(|(role, _)| ROLES.iter().position(|own| own == role));
-        for (role, token) in objects.into_iter().chain(made_up(&map)).chain(texts) {
-            out.set(&role, Some(token));
+        first.into_iter().chain(last).for_each(|(role, token)| out.set(&role, Some(token)));
+        out.extra = lists.extra.or(lists.additional).unwrap_or_default();
+        if out.older {
+            out.read_added_tokens(&tokenizer.with_file_name("added_tokens.json"))?;
         }
-        for (list, special) in lists {
-            for token in list.iter().filter_map(|value| Named::of(value, special)) {
-                if !out.extra.contains(&token) {
-                    out.extra.push(token);
-                }
-            }
-        }
-        out.read_added_tokens(tokenizer)?;
         out.take_flags();
         Ok(out)
     }
 
-    /// The file of before `added_tokens_decoder`.
-    fn read_added_tokens(&mut self, tokenizer: &Path) -> Result<()> {
-        if !self.older {
-            return Ok(());
+    fn read_decoder(&mut self, listed: &Value, path: &Path) -> Result<()> {
+        for (id, token) in listed.as_object().into_iter().flatten() {
+            let id = id.parse().map_err(|_| Error::file(path, format!("added_tokens_decoder: '{id}' is no id")))?;
+            self.by_id.extend(Named::of(token, false).map(|named| (id, named.token)));
         }
-        let path = tokenizer.with_file_name("added_tokens.json");
-        for (content, id) in parsed::<Pairs<u64>>(&path)?.unwrap_or_default().0 {
+        Ok(())
+    }
+
+    /// The file of before `added_tokens_decoder`.
+    fn read_added_tokens(&mut self, path: &Path) -> Result<()> {
+        for (content, id) in parsed::<Pairs<u64>>(path)?.unwrap_or_default().0 {
             let roles = self.roles.iter().filter(|(role, _)| ROLES.contains(&role.as_str()));
             let special = roles.filter_map(|(_, named)| named.as_ref()).chain(&self.extra);
             let special = special.map(|named| &named.token).any(|token| token.content == content);
@@ -224,17 +268,6 @@ impl Named {
     fn made_special(&self) -> Self {
         Self { token: AddedToken { special: true, ..self.token.clone() }, is_text: self.is_text }
     }
-}
-
-/// The roles that a file makes up: keys that end as the usual ones do.
-fn made_up(file: &Pairs<Value>) -> Vec<(String, Named)> {
-    let own = |role: &str| role.ends_with("_token") && !ROLES.contains(&role);
-    let pairs = file.0.iter().filter(|(role, _)| own(role));
-    pairs.filter_map(|(role, value)| Some((role.clone(), Named::of(value, true)?))).collect()
-}
-
-fn named(pairs: &Pairs<Value>) -> Vec<(String, Named)> {
-    pairs.0.iter().filter_map(|(role, value)| Some((role.clone(), Named::of(value, true)?))).collect()
 }
 
 /// The tokens that are matched whole, by id.
