@@ -31,6 +31,7 @@ pub mod eval;
 pub mod factor;
 pub mod headless;
 pub mod interop;
+mod lfs;
 pub mod matrix;
 pub mod memory;
 pub mod model;

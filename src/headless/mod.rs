@@ -27,7 +27,7 @@ use crate::cli::{Command, Device};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
-use crate::model::{LoadOptions, Model, ModelFiles, source};
+use crate::model::{LoadOptions, Model, ModelFiles, ModelInfo, source};
 use crate::study::{FitEntry, Study};
 use crate::task::TaskCtx;
 
@@ -107,10 +107,13 @@ fn open_model(spec: Option<&str>, device: Device, layers: Option<usize>, out: &O
 
 fn open_files(files: &ModelFiles, options: &LoadOptions, out: &Output, ctx: &TaskCtx) -> Result<Model> {
     let model = Model::open(files, options, ctx)?;
-    let info = model.info();
+    tell_opened(model.info(), out);
+    Ok(model)
+}
+
+fn tell_opened(info: &ModelInfo, out: &Output) {
     out.note(&format!("{} from {}, on {} ({})", info.id, info.origin, info.device, info.weights_dtype));
     info.notes.iter().for_each(|note| out.note(note));
-    Ok(model)
 }
 
 /// The model that a study was made with; one with other weights is refused.
