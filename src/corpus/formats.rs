@@ -13,7 +13,10 @@ const BUNDLED: &str = include_str!("../../data/concepts.json");
 
 pub(super) fn open(path: &Path) -> Result<Corpus> {
     if path.is_dir() {
-        return Err(Error::file(path, "is a directory: a corpus is one file (JSON, JSON Lines, CSV, TSV or plain text)"));
+        return Err(Error::file(
+            path,
+            "is a directory: a corpus is one file (JSON, JSON Lines, CSV, TSV or plain text)",
+        ));
     }
     let bytes = std::fs::read(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::file(path, "there is no such file: a corpus is a file of texts"),
@@ -80,9 +83,11 @@ fn read(claim: Claim, text: &str, notes: &mut Vec<String>) -> Result<Reading, St
         return table::read(text, &header);
     }
     match claim {
-        Claim::Json => Err("does not begin as JSON ({, [ or \"), nor with the header of a table: name it .txt if it is plain \
+        Claim::Json => {
+            Err("does not begin as JSON ({, [ or \"), nor with the header of a table: name it .txt if it is plain \
              text, a sample a line"
-            .to_owned()),
+                .to_owned())
+        }
         _ => Ok(plain(text)),
     }
 }

@@ -85,7 +85,10 @@ pub(super) fn strict<'a>(text: &'a str, notes: &mut Vec<String>) -> Cow<'a, str>
         ));
     }
     if numbers > 0 {
-        notes.push(format!("{}, which JSON has not, read as null", plural(numbers, "NaN or Infinity", "NaN or Infinity")));
+        notes.push(format!(
+            "{}, which JSON has not, read as null",
+            plural(numbers, "NaN or Infinity", "NaN or Infinity")
+        ));
     }
     Cow::Owned(out)
 }

@@ -15,9 +15,39 @@ const SHAPE: &str = "a string or an object with \"prompt\" or \"text\" (and perh
 const REMEDY: &str = "write it as JSON Lines, {\"text\": …, \"label\": …} a line";
 /// Usual names of columns that are not read: an object of only such ones is hardly one of labels.
 const COLUMNS: [&str; 33] = [
-    "answer", "article", "body", "category", "class", "content", "context", "date", "document", "id", "idx", "index",
-    "input", "instruction", "label", "labels", "lang", "language", "message", "name", "output", "passage", "question",
-    "response", "review", "sentence", "source", "split", "target", "texts", "title", "topic", "url",
+    "answer",
+    "article",
+    "body",
+    "category",
+    "class",
+    "content",
+    "context",
+    "date",
+    "document",
+    "id",
+    "idx",
+    "index",
+    "input",
+    "instruction",
+    "label",
+    "labels",
+    "lang",
+    "language",
+    "message",
+    "name",
+    "output",
+    "passage",
+    "question",
+    "response",
+    "review",
+    "sentence",
+    "source",
+    "split",
+    "target",
+    "texts",
+    "title",
+    "topic",
+    "url",
 ];
 
 /// The samples of a file's JSON values, each with its line.
@@ -31,7 +61,8 @@ pub(super) fn samples(text: &str, mut values: Vec<(usize, Json)>) -> Result<Read
                 in_list(list, None, &place, &mut reading)?;
             }
             Json::Object(object) if !is_sample(&object) => {
-                from_object(text, object, &mut reading).map_err(|e| if e.starts_with("line ") { e } else { format!("line {line}: {e}") })?;
+                from_object(text, object, &mut reading)
+                    .map_err(|e| if e.starts_with("line ") { e } else { format!("line {line}: {e}") })?;
             }
             other => values.push((line, other)),
         }
@@ -186,7 +217,9 @@ fn is_columns(object: &[(String, Json)]) -> Result<bool, String> {
             either()
         } else if equal && has(LABEL) && object.len() > 1 {
             let there = names(object.iter().map(|(key, _)| key.as_str()));
-            Err(format!("is made of columns, none of them text or prompt: there are {there}; rename the one that holds the texts"))
+            Err(format!(
+                "is made of columns, none of them text or prompt: there are {there}; rename the one that holds the texts"
+            ))
         } else {
             Ok(false)
         };
@@ -218,15 +251,16 @@ fn columns(text: &str, object: Vec<(String, Json)>, reading: &mut Reading) -> Re
     let unread: Vec<String> =
         object.iter().map(|e| e.0.clone()).filter(|k| !TEXT.contains(&k.as_str()) && k != LABEL).collect();
     let mut places: Vec<(String, usize)> = Vec::new();
-    let mut column = |object: &mut Vec<(String, Json)>, name: &str, at: Option<usize>| -> Result<Option<Vec<Json>>, String> {
-        let Some(at) = at else { return Ok(None) };
-        places.push((name.to_owned(), at * rows));
-        Ok(take(object, name)?.map(|value| match value {
-            Json::List(list) => list,
-            Json::Object(by_index) => by_index.into_iter().map(|(_, value)| value).collect(),
-            _ => Vec::new(),
-        }))
-    };
+    let mut column =
+        |object: &mut Vec<(String, Json)>, name: &str, at: Option<usize>| -> Result<Option<Vec<Json>>, String> {
+            let Some(at) = at else { return Ok(None) };
+            places.push((name.to_owned(), at * rows));
+            Ok(take(object, name)?.map(|value| match value {
+                Json::List(list) => list,
+                Json::Object(by_index) => by_index.into_iter().map(|(_, value)| value).collect(),
+                _ => Vec::new(),
+            }))
+        };
     let at = |name: &str| object.iter().position(|(key, _)| key == name);
     let (prompt_at, text_at, label_at) = (at(TEXT[0]), at(TEXT[1]), at(LABEL));
     let mut object = object;

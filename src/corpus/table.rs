@@ -22,7 +22,8 @@ pub(super) struct Header {
 impl Header {
     fn new(text: &str, delimiter: (u8, &'static str)) -> Option<Self> {
         let mut record = csv::StringRecord::new();
-        let mut reader = csv::ReaderBuilder::new().has_headers(false).delimiter(delimiter.0).from_reader(text.as_bytes());
+        let mut reader =
+            csv::ReaderBuilder::new().has_headers(false).delimiter(delimiter.0).from_reader(text.as_bytes());
         reader.read_record(&mut record).ok().filter(|there| *there)?;
         Some(Self { delimiter, columns: record.iter().map(|c| c.trim().to_owned()).collect() })
     }
@@ -110,7 +111,9 @@ pub(super) fn find(text: &str, claimed: bool) -> Result<Option<Header>, String> 
 pub(super) fn read(text: &str, header: &Header) -> Result<Reading, String> {
     let [prompt, texts] = TEXT.map(|name| header.column(name));
     let (prompt, texts, label) = (prompt?, texts?, header.column(LABEL)?);
-    let Some(text_column) = prompt.or(texts) else { return Err("line 1: there is no column text or prompt".to_owned()) };
+    let Some(text_column) = prompt.or(texts) else {
+        return Err("line 1: there is no column text or prompt".to_owned());
+    };
     let width = header.columns.len();
     let end = format!("\n{SENTINEL}\n");
     let mut reader = csv::ReaderBuilder::new()
@@ -141,7 +144,9 @@ pub(super) fn read(text: &str, header: &Header) -> Result<Reading, String> {
         reading.push(cell(text_column), label.map(cell));
     }
     if !closed {
-        return Err(format!("line {last}: a quote (\") is opened and never closed; write \"\" for a quote within a text"));
+        return Err(format!(
+            "line {last}: a quote (\") is opened and never closed; write \"\" for a quote within a text"
+        ));
     }
     if prompt.is_some() && texts.is_some() {
         reading.both = reading.samples.len();

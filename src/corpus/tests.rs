@@ -52,8 +52,11 @@ fn a_format_is_told_by_content_under_any_name() {
     for file in files {
         for name in NAMES {
             assert_eq!(pairs(name, file), two, "{name} {file:?}");
-            let utf16: Vec<u8> = "\u{feff}".encode_utf16().chain(file.trim_start_matches('\u{feff}').encode_utf16())
-                .flat_map(u16::to_le_bytes).collect();
+            let utf16: Vec<u8> = "\u{feff}"
+                .encode_utf16()
+                .chain(file.trim_start_matches('\u{feff}').encode_utf16())
+                .flat_map(u16::to_le_bytes)
+                .collect();
             assert_eq!(pairs(name, utf16), two, "{name} {file:?} in UTF-16");
         }
     }
@@ -107,7 +110,11 @@ fn plain_text_that_looks_a_little_like_something_else_stays_plain() {
 fn what_can_be_read_in_two_ways_is_refused_with_both() {
     let either = [
         ("x.json", r#"{"text":["a","b"],"source":["c","d"]}"#, "as columns text (2), source (2), or as labels"),
-        ("x.json", r#"{"text":["a","b"],"code":["c"]}"#, "as columns text (2), code (1), which differ in length, or as labels"),
+        (
+            "x.json",
+            r#"{"text":["a","b"],"code":["c"]}"#,
+            "as columns text (2), code (1), which differ in length, or as labels",
+        ),
         ("x.json", r#"{"text":["a","b"],"label":["c"]}"#, "which differ in length"),
         ("x.json", r#"{"sentence":["a","b"],"label":["c","d"]}"#, "as columns sentence (2), label (2), or as labels"),
         ("x.json", r#"{"question":["a","b"],"answer":["c","d"]}"#, "as columns question (2), answer (2)"),
@@ -198,14 +205,24 @@ fn a_wrong_entry_is_named_with_its_line() {
     let wrong = [
         ("x.json", "{\"months\": [\"May\",\n 3]}", "line 2: entry 2 of \"months\"", "a number"),
         ("x.json", "{\"d\": [\"a\",\"b\"],\n\"m\": [\"May\",\n[1]]}", "line 3: entry 2 of \"m\"", "a list"),
-        ("x.json", "[{\"text\": \"a [,]\"},\n {\"body\": \"b\", \"id\": 1}]", "line 2: entry 2", "neither (its keys: body, id)"),
+        (
+            "x.json",
+            "[{\"text\": \"a [,]\"},\n {\"body\": \"b\", \"id\": 1}]",
+            "line 2: entry 2",
+            "neither (its keys: body, id)",
+        ),
         ("x.json", r#"{"months": "May"}"#, "line 1", "its keys: months"),
         ("x.json", r#"{"months": "May", "days": ["Monday"]}"#, "\"months\"", "found a string"),
         ("x.json", r#"[{"text": ["a"]}]"#, "line 1: entry 1", "a list"),
         ("x.json", r#"[{"text": null}]"#, "line 1: entry 1", "text is null"),
         ("x.json", r#"[{"text": "a", "label": ["b"]}]"#, "line 1: entry 1", "label is a list"),
         ("x.json", r#"[{"text": "a", "text": "b"}]"#, "line 1: entry 1", "\"text\" twice"),
-        ("x.json", r#"{"messages": [{"role": "user", "content": "a"}]}"#, "line 1: entry 1 of \"messages\"", "role, content"),
+        (
+            "x.json",
+            r#"{"messages": [{"role": "user", "content": "a"}]}"#,
+            "line 1: entry 1 of \"messages\"",
+            "role, content",
+        ),
         ("x.json", "{\"text\": [\"a\",\n2], \"label\": [\"x\", \"y\"]}", "line 2: row 2 of \"text\"", "a number"),
         ("x.json", "{\"label\": [\"x\", {}],\n\"text\": [\"a\", \"b\"]}", "line 1: row 2 of \"label\"", "an object"),
         ("x.json", r#"{"sentence": ["a"], "label": [1]}"#, "line 1", "there are sentence, label"),
@@ -235,7 +252,14 @@ fn a_wrong_entry_is_named_with_its_line() {
 
 #[test]
 fn an_empty_corpus_is_refused() {
-    let empty = [("x.json", "{}"), ("x.json", "[]"), ("x.json", "[\" \"]"), ("x.csv", "text\n"), ("x.txt", "\n\n"), ("x.txt", "")];
+    let empty = [
+        ("x.json", "{}"),
+        ("x.json", "[]"),
+        ("x.json", "[\" \"]"),
+        ("x.csv", "text\n"),
+        ("x.txt", "\n\n"),
+        ("x.txt", ""),
+    ];
     for (name, text) in empty {
         assert!(refused(name, text).contains("empty"), "{name} {text:?}");
     }

@@ -76,7 +76,8 @@ impl Client {
             Err(problem) => (ureq::Agent::new_with_config(config(None)), Err(problem)),
             Ok(None) => (ureq::Agent::new_with_config(config(None)), Ok(None)),
             Ok(Some(via)) => {
-                let forwarded = address.scheme_str() == Some("http") && via.proxy.protocol() == ureq::ProxyProtocol::Http;
+                let forwarded =
+                    address.scheme_str() == Some("http") && via.proxy.protocol() == ureq::ProxyProtocol::Http;
                 let authorization = forwarded.then(|| basic(&via.proxy)).flatten();
                 let agent = match forwarded {
                     true => forward::agent(config(None), via.proxy.uri(), origin(&address)),
@@ -199,8 +200,16 @@ impl Client {
         let lower = body.to_lowercase();
         let names = |parameter: &str| lower.contains(parameter);
         let refuses = [
-            "unsupported", "not support", "only the default", "deprecated", "not permitted", "not allowed", "unknown", "unrecognized",
-            "use 'max_completion_tokens'", "use max_completion_tokens",
+            "unsupported",
+            "not support",
+            "only the default",
+            "deprecated",
+            "not permitted",
+            "not allowed",
+            "unknown",
+            "unrecognized",
+            "use 'max_completion_tokens'",
+            "use max_completion_tokens",
         ];
         if !refuses.iter().any(|words| lower.contains(words)) {
             return Ok(false);
@@ -224,7 +233,10 @@ impl Client {
             _ => Warmth::Left,
         };
         if self.change(form, |form| form.warmth = warmth) {
-            tracing::warn!("the judge {} answers at a temperature of its own: its answers may differ from run to run", self.endpoint.name());
+            tracing::warn!(
+                "the judge {} answers at a temperature of its own: its answers may differ from run to run",
+                self.endpoint.name()
+            );
         }
         Ok(true)
     }

@@ -7,9 +7,7 @@ use ureq::Error;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport,
-};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport};
 
 /// An agent whose requests all go to `proxy`, and say that they are for `origin` ("http://host:port").
 pub(super) fn agent(config: Config, proxy: &Uri, origin: String) -> ureq::Agent {

@@ -31,8 +31,9 @@ pub(super) fn via(address: &Uri, var: &dyn Fn(&str) -> Option<String>) -> Result
     let own: &[&str] = if https { &["https_proxy", "HTTPS_PROXY"] } else { &["http_proxy"] };
     let found = own.iter().chain(&["all_proxy", "ALL_PROXY"]).find_map(|name| Some((*name, set(name)?)));
     let Some((variable, value)) = found else { return Ok(None) };
-    let proxy = ureq::Proxy::new(&value)
-        .map_err(|_| format!("the variable {variable} holds no address of a proxy: give it one such as http://host:3128"))?;
+    let proxy = ureq::Proxy::new(&value).map_err(|_| {
+        format!("the variable {variable} holds no address of a proxy: give it one such as http://host:3128")
+    })?;
     let scheme = proxy.uri().scheme_str().unwrap_or("http");
     let name = format!("{scheme}://{}:{} ({variable})", proxy.host(), proxy.port());
     Ok(Some(Via { proxy, name }))
@@ -120,8 +121,20 @@ mod tests {
         assert_eq!(name("http://x/v1", &all[..1]), None, "https_proxy is not for http");
         assert_eq!(name("http://x/v1", &all[2..]).as_deref(), Some("http://a:3 (ALL_PROXY)"));
         assert_eq!(name("http://x/v1", &[("HTTP_PROXY", "http://p:2")]), None);
-        assert_eq!(name("http://x/v1", &[("http_proxy", ""), ("all_proxy", "p")]).as_deref(), Some("http://p:80 (all_proxy)"));
-        for here in ["127.0.0.1:8080", "127.3.2.1", "localhost:1", "LOCALHOST", "a.localhost", "[::1]:80", "0.0.0.0:1", "[::ffff:127.0.0.1]"] {
+        assert_eq!(
+            name("http://x/v1", &[("http_proxy", ""), ("all_proxy", "p")]).as_deref(),
+            Some("http://p:80 (all_proxy)")
+        );
+        for here in [
+            "127.0.0.1:8080",
+            "127.3.2.1",
+            "localhost:1",
+            "LOCALHOST",
+            "a.localhost",
+            "[::1]:80",
+            "0.0.0.0:1",
+            "[::ffff:127.0.0.1]",
+        ] {
             for scheme in ["http", "https"] {
                 assert_eq!(name(&format!("{scheme}://{here}/v1"), &all), None, "{here}");
             }

@@ -10,7 +10,8 @@ const SENTENCE: usize = 500;
 
 /// A text as it is kept: one line, without control characters and what turns the direction of writing round, bounded.
 fn tidy(text: &str, longest: usize) -> String {
-    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let turns =
+        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
     let plain: String = text.chars().filter(|&c| !(c.is_control() && !c.is_whitespace() || turns(c))).collect();
     let line = plain.split_whitespace().collect::<Vec<_>>().join(" ");
     line.chars().take(longest).collect::<String>().trim_end().to_owned()
@@ -34,7 +35,18 @@ fn lines(answer: &str) -> impl Iterator<Item = &str> {
 /// Whether a line announces an answer and is none: "Sure! Here is my answer:".
 fn announces(line: &str) -> bool {
     const BEGINNINGS: [&str; 12] = [
-        "sure", "certainly", "of course", "here is", "here's", "here are", "okay", "ok,", "ok!", "absolutely", "my answer", "the answer is",
+        "sure",
+        "certainly",
+        "of course",
+        "here is",
+        "here's",
+        "here are",
+        "okay",
+        "ok,",
+        "ok!",
+        "absolutely",
+        "my answer",
+        "the answer is",
     ];
     let lower = line.to_lowercase();
     line.ends_with([':', '：']) || BEGINNINGS.iter().any(|beginning| lower.starts_with(beginning))
@@ -71,7 +83,9 @@ pub fn read_description(answer: &str) -> Option<String> {
         None => {
             let (first, rest): (Vec<&str>, Vec<&str>) = candidates.partition(|line| announces(line));
             // A lone line is the answer even if it begins so: "OK signs and approvals".
-            rest.first().copied().or_else(|| first.first().copied().filter(|l| first.len() == 1 && !l.ends_with([':', '：'])))
+            rest.first()
+                .copied()
+                .or_else(|| first.first().copied().filter(|l| first.len() == 1 && !l.ends_with([':', '：'])))
         }
     }?;
     let line = line.trim_matches(|c: char| MARKUP.contains(&c) || c == ',');
@@ -100,7 +114,10 @@ pub fn read_verdicts(answer: &str, count: usize) -> Option<Vec<bool>> {
     let mut verdicts: Vec<bool> = Vec::new();
     for line in lines(&answer) {
         // Prose without a digit announces; after a colon the digits follow.
-        let said = line.rsplit_once(':').filter(|(before, _)| !before.contains(|c: char| c.is_numeric())).map_or(line, |s| s.1);
+        let said = line
+            .rsplit_once(':')
+            .filter(|(before, _)| !before.contains(|c: char| c.is_numeric()))
+            .map_or(line, |s| s.1);
         if !said.contains(|c: char| c.is_numeric()) {
             continue;
         }
@@ -130,8 +147,11 @@ pub fn read_rating(answer: &str) -> Option<u8> {
     let rating = line.bytes().next().filter(|b| (b'0'..=b'2').contains(b))? - b'0';
     let rest = line[1..].trim_start_matches(|c: char| "])*\"'`_}".contains(c));
     // An explanation may follow a mark. With a number of its own it may name another scale.
-    let explained = rest.trim_start().starts_with(['(', ',', ';', '-', '–', '—', ':', '.']) || rest.trim_start().starts_with("because ");
-    let doubtful = rest.contains(|c: char| c.is_numeric() || "/%".contains(c)) || rest.contains("out of") || rest.contains(" scale");
+    let explained = rest.trim_start().starts_with(['(', ',', ';', '-', '–', '—', ':', '.'])
+        || rest.trim_start().starts_with("because ");
+    let doubtful = rest.contains(|c: char| c.is_numeric() || "/%".contains(c))
+        || rest.contains("out of")
+        || rest.contains(" scale");
     (rest.trim().is_empty() || explained && !doubtful).then_some(rating)
 }
 
@@ -166,21 +186,44 @@ mod tests {
         for (answer, wanted) in cases {
             assert_eq!(read_description(answer).as_deref(), wanted, "{answer:?}");
         }
-        assert_eq!(read_description(&"é ".repeat(300)).unwrap().chars().count(), 199, "bounded, and no space at its end");
+        assert_eq!(
+            read_description(&"é ".repeat(300)).unwrap().chars().count(),
+            199,
+            "bounded, and no space at its end"
+        );
     }
 
     #[test]
     fn verdicts_are_as_many_as_were_asked_for_or_none() {
         let cases = [
-            "1 0, 1", "[1, 0, 1]", "101", "1\n0\n1", "１ ０ １", "```\n1 0 1\n```", "Sure! Here is my answer:\n\n1 0 1",
-            "Answer: 1 0 1", "**1 0 1**", "1 0 1.",
+            "1 0, 1",
+            "[1, 0, 1]",
+            "101",
+            "1\n0\n1",
+            "１ ０ １",
+            "```\n1 0 1\n```",
+            "Sure! Here is my answer:\n\n1 0 1",
+            "Answer: 1 0 1",
+            "**1 0 1**",
+            "1 0 1.",
         ];
         for answer in cases {
             assert_eq!(read_verdicts(answer, 3), Some(vec![true, false, true]), "{answer}");
         }
         for bad in [
-            "1 0", "1 0 1 1", "1. yes 2. no 3. yes", "", "Text 1 fits", "2 0 1", "1.0 0.0 1.0", "1/1/0", "1 or 0, 1", "-1 0 1",
-            "1: 1\n2: 0\n3: 1", "1 0 one", "0.5 1 0",
+            "1 0",
+            "1 0 1 1",
+            "1. yes 2. no 3. yes",
+            "",
+            "Text 1 fits",
+            "2 0 1",
+            "1.0 0.0 1.0",
+            "1/1/0",
+            "1 or 0, 1",
+            "-1 0 1",
+            "1: 1\n2: 0\n3: 1",
+            "1 0 one",
+            "0.5 1 0",
         ] {
             assert_eq!(read_verdicts(bad, 3), None, "{bad}");
         }
@@ -207,9 +250,26 @@ mod tests {
             assert_eq!(read_rating(answer), Some(wanted), "{answer}");
         }
         for bad in [
-            "", "2", "Rating:", "Rating: 3", "Rating: 1.5", "Rating: 1,5", "Rating: two", "Rating: 12", "Rating: 1 out of 10", "Rating: 1/10",
-            "Rating: 1 / 10", "Rating: 2/2", "Rating: 1-2", "Rating: -1", "Rating: 1 (out of ten)", "Rating: 2 would be too much",
-            "Rating: 1 or 2", "Rating: 2%", "operating: 1", "Rating: 1 (on a scale to ten)",
+            "",
+            "2",
+            "Rating:",
+            "Rating: 3",
+            "Rating: 1.5",
+            "Rating: 1,5",
+            "Rating: two",
+            "Rating: 12",
+            "Rating: 1 out of 10",
+            "Rating: 1/10",
+            "Rating: 1 / 10",
+            "Rating: 2/2",
+            "Rating: 1-2",
+            "Rating: -1",
+            "Rating: 1 (out of ten)",
+            "Rating: 2 would be too much",
+            "Rating: 1 or 2",
+            "Rating: 2%",
+            "operating: 1",
+            "Rating: 1 (on a scale to ten)",
         ] {
             assert_eq!(read_rating(bad), None, "{bad}");
         }
@@ -218,8 +278,13 @@ mod tests {
     #[test]
     fn sentences_keep_their_own_numbers() {
         let answer = "Sure! Here are four sentences\n1. A cat sat down.\n\n- The dog ran off.\n1984 was a good year.\n\"It was late again.\"\nSure enough, he came.\nOk";
-        let wanted =
-            ["A cat sat down.", "The dog ran off.", "1984 was a good year.", "It was late again.", "Sure enough, he came."];
+        let wanted = [
+            "A cat sat down.",
+            "The dog ran off.",
+            "1984 was a good year.",
+            "It was late again.",
+            "Sure enough, he came.",
+        ];
         assert_eq!(read_sentences(answer), wanted);
     }
 

@@ -208,7 +208,9 @@ fn is_page(body: &str) -> bool {
 fn page(body: &str) -> String {
     let lower = body.to_ascii_lowercase();
     let title = lower.find("<title>").map(|at| at + "<title>".len());
-    let title = title.and_then(|from| Some(&body[from..from + lower[from..].find("</title>")?])).filter(|t| !t.trim().is_empty());
+    let title = title
+        .and_then(|from| Some(&body[from..from + lower[from..].find("</title>")?]))
+        .filter(|t| !t.trim().is_empty());
     let mut words = String::new();
     let mut inside = false;
     for c in title.unwrap_or(body).chars() {

@@ -201,7 +201,10 @@ fn what_stays_is_a_record_and_no_answer() {
     let fake = Fake::serve(vec![Reply::Status(500, "")]);
     let mut judge = fake.judge(dir.path());
     let answers = judge.ask(&questions(&["a", "b"]), &TaskCtx::silent()).unwrap();
-    assert!(answers.iter().all(|a| a.as_ref().unwrap_err().contains("status 500: … is wrong really, 3 tries")), "{answers:?}");
+    assert!(
+        answers.iter().all(|a| a.as_ref().unwrap_err().contains("status 500: … is wrong really, 3 tries")),
+        "{answers:?}"
+    );
     assert_eq!((judge.tally().failed, fake.asked()), (2, 6));
     assert_eq!(judge.estimate(&questions(&["a", "b"])).calls, 2, "a failure is not kept");
 }
@@ -209,9 +212,13 @@ fn what_stays_is_a_record_and_no_answer() {
 #[test]
 fn a_wrong_key_model_or_address_ends_it_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    for (status, wanted) in
-        [(401, "refuses the key"), (403, "refuses the key"), (402, "wants to be paid"), (404, "status 404"), (302, "status 302")]
-    {
+    for (status, wanted) in [
+        (401, "refuses the key"),
+        (403, "refuses the key"),
+        (402, "wants to be paid"),
+        (404, "status 404"),
+        (302, "status 302"),
+    ] {
         let fake = Fake::serve(vec![Reply::Status(status, "Location: http://127.0.0.1:1/\r\n")]);
         let message = refused(fake.judge(dir.path()).ask(&questions(&["a"]), &TaskCtx::silent()));
         assert!(message.contains(wanted) && fake.asked() == 1, "{message}");
@@ -394,13 +401,26 @@ fn a_reply_is_read_by_what_is_needed_of_it() {
     let answers = [
         (chat(&said(r#""a""#), r#""stop""#), "a"),
         (chat(&said(r#""a""#), "null"), "a"),
-        (chat(&said(r#"[{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]"#), r#""stop""#), "ab"),
+        (
+            chat(
+                &said(
+                    r#"[{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]"#,
+                ),
+                r#""stop""#,
+            ),
+            "ab",
+        ),
         (chat(&said(r#"["a"]"#), r#""stop""#), "a"),
         (chat(&said(r#""<think>\nno: b\n</think>\n\na""#), r#""stop""#), "a"),
         (chat(r#"{"content": "a", "reasoning_content": "hm"}"#, r#""stop""#), "a"),
         (Reply::Body(r#"{"choices": [{"message": {"content": "a"}}]}"#), "a"),
         (Reply::Body(r#"{"choices": [{"message": {"content": "a"}}], "usage": null, "error": null}"#), "a"),
-        (Reply::Body(r#"{"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": "7", "completion_tokens": 2.0}}"#), "a"),
+        (
+            Reply::Body(
+                r#"{"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": "7", "completion_tokens": 2.0}}"#,
+            ),
+            "a",
+        ),
         (Reply::Body("\u{feff} {\"choices\": [{\"text\": \"a\"}]}\n"), "a"),
     ];
     for (i, (reply, wanted)) in answers.into_iter().enumerate() {
@@ -432,7 +452,11 @@ fn what_is_cut_off_or_only_thought_is_no_answer_and_names_the_option() {
         let found = judge.ask(&questions(&["q"]), &TaskCtx::silent()).unwrap();
         let why = found[0].as_ref().unwrap_err();
         assert!(why.contains(wanted) && why.contains("--judge-max-tokens more than 5"), "{why}");
-        assert_eq!((fake.asked(), judge.tally().failed, judge.tally().completion_tokens), (1, 1, 7), "asked and paid once");
+        assert_eq!(
+            (fake.asked(), judge.tally().failed, judge.tally().completion_tokens),
+            (1, 1, 7),
+            "asked and paid once"
+        );
         assert_eq!(judge.estimate(&questions(&["q"])).answered, 0, "and not kept");
         // A judge that never comes to an answer is not paid for it again and again.
         let message = refused(judge.ask(&questions(&["a", "b", "c", "d", "e", "f", "g", "h"]), &TaskCtx::silent()));
@@ -444,18 +468,35 @@ fn what_is_cut_off_or_only_thought_is_no_answer_and_names_the_option() {
 fn what_a_server_says_is_told_in_its_words() {
     let dir = tempfile::tempdir().unwrap();
     let final_ones = [
-        (Reply::Body(r#"{"error": {"code": 402, "message": "Insufficient credits"}}"#), "wants to be paid (error 402: Insufficient credits)"),
+        (
+            Reply::Body(r#"{"error": {"code": 402, "message": "Insufficient credits"}}"#),
+            "wants to be paid (error 402: Insufficient credits)",
+        ),
         (Reply::Body(r#"{"error": "You exceeded your current quota"}"#), "wants to be paid (an error: You exceeded"),
         (Reply::Body(r#"[{"error": {"code": 403, "message": "no access"}}]"#), "(error 403: no access)"),
-        (Reply::Body(r#"{"choices": [{"error": {"code": 401, "message": "bad key"}, "message": {"content": null}}]}"#), "(error 401: bad key)"),
+        (
+            Reply::Body(
+                r#"{"choices": [{"error": {"code": 401, "message": "bad key"}, "message": {"content": null}}]}"#,
+            ),
+            "(error 401: bad key)",
+        ),
         (Reply::Body("<!DOCTYPE html><html><title>Guest network</title><body>x</body>"), "a web page (Guest network)"),
         (Reply::Body("<html><body>Please <b>log in</b></body>"), "a web page (Please log in)"),
         (Reply::Body("data: {\"choices\":[]}\n\ndata: [DONE]\n\n"), "streams its answer"),
-        (Reply::Told(429, "", r#"{"error": {"message": "out of quota", "code": "insufficient_quota"}}"#), "the quota is used up (status 429: out of quota)"),
+        (
+            Reply::Told(429, "", r#"{"error": {"message": "out of quota", "code": "insufficient_quota"}}"#),
+            "the quota is used up (status 429: out of quota)",
+        ),
         (Reply::Told(404, "", r#"{"error": {"message": "model 'm' not found"}}"#), "status 404: model 'm' not found"),
         (Reply::Told(404, "", r#"{"detail": "Not Found"}"#), "status 404: Not Found"),
-        (Reply::Told(301, "Location: https://x/v1/chat/completions?key=sk-1\r\n", ""), "redirects to https://x/v1/chat/completions (status 301)"),
-        (Reply::Told(307, "Location: http://127.0.0.1:1/v1\r\n", ""), "redirects to http://127.0.0.1:1/v1 (status 307)"),
+        (
+            Reply::Told(301, "Location: https://x/v1/chat/completions?key=sk-1\r\n", ""),
+            "redirects to https://x/v1/chat/completions (status 301)",
+        ),
+        (
+            Reply::Told(307, "Location: http://127.0.0.1:1/v1\r\n", ""),
+            "redirects to http://127.0.0.1:1/v1 (status 307)",
+        ),
         (Reply::Told(308, "Location: http://me:sk-1@x/v1\r\n", ""), "redirects to another address (status 308)"),
         (Reply::Told(308, "", ""), "redirects to nowhere (status 308)"),
     ];
@@ -465,11 +506,27 @@ fn what_a_server_says_is_told_in_its_words() {
         assert!(message.contains(wanted) && !message.contains("sk-") && fake.asked() == 1, "{message}");
     }
     let others = [
-        (Reply::Told(500, "", "<html><head><title>Bad gateway</title></head></html>"), "status 500: Bad gateway, 3 tries", 3),
-        (Reply::Told(429, "Retry-After: 0\r\n", r#"{"error": {"message": "tokens per minute"}}"#), "status 429: tokens per minute, 3 tries", 3),
-        (Reply::Body(r#"{"error": {"message": "the engine is overloaded"}}"#), "an error (the engine is overloaded), 3 tries", 3),
+        (
+            Reply::Told(500, "", "<html><head><title>Bad gateway</title></head></html>"),
+            "status 500: Bad gateway, 3 tries",
+            3,
+        ),
+        (
+            Reply::Told(429, "Retry-After: 0\r\n", r#"{"error": {"message": "tokens per minute"}}"#),
+            "status 429: tokens per minute, 3 tries",
+            3,
+        ),
+        (
+            Reply::Body(r#"{"error": {"message": "the engine is overloaded"}}"#),
+            "an error (the engine is overloaded), 3 tries",
+            3,
+        ),
         (Reply::Body(r#"{"error": {"message": "bad prompt"}}"#), "an error (bad prompt)", 1),
-        (Reply::Told(400, "", r#"{"error": {"message": "the maximum context is 8 tokens, max_tokens is 9"}}"#), "status 400: the maximum context", 1),
+        (
+            Reply::Told(400, "", r#"{"error": {"message": "the maximum context is 8 tokens, max_tokens is 9"}}"#),
+            "status 400: the maximum context",
+            1,
+        ),
         (Reply::Told(422, "", r#"{"detail": [{"msg": "too long"}]}"#), "status 422: too long", 1),
         (chat(r#"{"content": null, "refusal": "I cannot"}"#, r#""stop""#), "it refuses: I cannot", 1),
         (chat(r#"{"content": "a"}"#, r#""content_filter""#), "content filter", 1),
@@ -477,8 +534,7 @@ fn what_a_server_says_is_told_in_its_words() {
     ];
     for (i, (reply, wanted, asked)) in others.into_iter().enumerate() {
         let fake = Fake::serve(vec![reply]);
-        let found =
-            fake.judge(&dir.path().join(format!("o{i}"))).ask(&questions(&["q"]), &TaskCtx::silent()).unwrap();
+        let found = fake.judge(&dir.path().join(format!("o{i}"))).ask(&questions(&["q"]), &TaskCtx::silent()).unwrap();
         let why = found[0].as_ref().unwrap_err();
         assert!(why.contains(wanted), "{why}");
         assert_eq!(fake.asked(), asked, "{why}");
@@ -494,13 +550,17 @@ fn picky(takes: fn(&serde_json::Value) -> std::result::Result<(), &'static str>)
 fn the_form_that_an_endpoint_takes_is_found_out_once() {
     let dir = tempfile::tempdir().unwrap();
     let limit = |body: &serde_json::Value| match body.get("max_tokens") {
-        Some(_) => Err("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."),
+        Some(_) => Err(
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+        ),
         None if body["max_completion_tokens"] == 5 => Ok(()),
         None => Err("a limit is missing"),
     };
     let warm = |body: &serde_json::Value| match body["temperature"].as_f64() {
         Some(1.0) => Ok(()),
-        _ => Err("Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported."),
+        _ => Err(
+            "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported.",
+        ),
     };
     let left = |body: &serde_json::Value| match body.get("temperature") {
         None => Ok(()),
@@ -513,7 +573,9 @@ fn the_form_that_an_endpoint_takes_is_found_out_once() {
     };
     let words: Vec<String> = (0..20).map(|i| format!("w{i}")).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    for (i, (fake, refusals)) in [(picky(limit), 1), (picky(warm), 1), (picky(left), 1), (picky(both), 2)].into_iter().enumerate() {
+    for (i, (fake, refusals)) in
+        [(picky(limit), 1), (picky(warm), 1), (picky(left), 1), (picky(both), 2)].into_iter().enumerate()
+    {
         let mut judge = fake.judge(&dir.path().join(i.to_string()));
         assert_eq!(texts(&judge.ask(&questions(&words), &TaskCtx::silent()).unwrap()), words);
         judge.ask(&questions(&["more"]), &TaskCtx::silent()).unwrap();
@@ -531,7 +593,8 @@ fn a_redirect_to_the_same_server_is_followed_and_remembered() {
     let dir = tempfile::tempdir().unwrap();
     for location in ["/other/v1/chat/completions", "HERE/other/v1/chat/completions"] {
         let fake = Fake::serve(vec![Reply::Moved(location)]);
-        let answers = fake.judge(&dir.path().join(&location[..2])).ask(&questions(&["a", "b", "c"]), &TaskCtx::silent()).unwrap();
+        let answers =
+            fake.judge(&dir.path().join(&location[..2])).ask(&questions(&["a", "b", "c"]), &TaskCtx::silent()).unwrap();
         assert_eq!((texts(&answers), fake.asked()), (vec!["a", "b", "c"], 4));
         assert!(fake.seen.lock().unwrap().iter().all(|(head, _)| head.contains("Bearer sk-secret")));
     }
@@ -546,7 +609,8 @@ fn an_answer_of_an_earlier_version_is_not_used() {
     let mut judge = fake.judge(dir.path());
     let asked = questions(&["a"]);
     let body = asked[0].body(&judge.endpoint);
-    let old: String = Sha256::digest(format!("{}\n{body}", judge.endpoint.url)).iter().map(|b| format!("{b:02x}")).collect();
+    let old: String =
+        Sha256::digest(format!("{}\n{body}", judge.endpoint.url)).iter().map(|b| format!("{b:02x}")).collect();
     let thought = Answer { text: "<think>\nOkay, let me".to_owned(), prompt_tokens: 1, completion_tokens: 5 };
     judge.answers.keep(&old, &thought).unwrap();
     assert!(judge.answers.get(&old).is_some() && judge.known(&asked[0]).is_none());
@@ -567,7 +631,10 @@ fn a_request_goes_through_the_proxy_that_is_set_and_a_failure_names_it() {
     assert_eq!(ask("http://judge.invalid/v1", "http_proxy", &address).unwrap().text, "a");
     let head = proxy.seen.lock().unwrap()[0].0.clone();
     assert!(head.starts_with("POST http://judge.invalid:80/v1/chat/completions HTTP/1.1\r\n"), "{head}");
-    assert!(head.to_lowercase().contains("proxy-authorization: basic bwu6chc=") && head.contains("judge.invalid"), "{head}");
+    assert!(
+        head.to_lowercase().contains("proxy-authorization: basic bwu6chc=") && head.contains("judge.invalid"),
+        "{head}"
+    );
     // This machine is reached without one.
     let fake = Fake::serve(vec![Reply::Echo]);
     for variable in ["http_proxy", "https_proxy", "ALL_PROXY"] {

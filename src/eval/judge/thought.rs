@@ -23,7 +23,16 @@ enum Mark {
 
 /// Elements, as in `<think>…</think>`.
 const THOUGHTS: [&str; 10] = [
-    "think", "thinking", "thought", "thoughts", "reasoning", "reason", "reflection", "analysis", "scratchpad", "seed:think",
+    "think",
+    "thinking",
+    "thought",
+    "thoughts",
+    "reasoning",
+    "reason",
+    "reflection",
+    "analysis",
+    "scratchpad",
+    "seed:think",
 ];
 /// Elements around an answer.
 const ANSWERS: [&str; 4] = ["answer", "response", "final", "final_answer"];
@@ -132,12 +141,18 @@ mod tests {
             ("<think>it says <think> somewhere</think>d", answer("d")),
             ("Description: a <think>b</think>", answer("Description: a")),
             ("<think>a</think>Description: b<think>c</think>", answer("Description: b")),
-            ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b<|return|>", answer("b")),
+            (
+                "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b<|return|>",
+                answer("b"),
+            ),
             ("[THINK]a[/THINK]b", answer("b")),
             ("◁think▷a◁/think▷b", answer("b")),
             ("<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>b<|END_RESPONSE|>", answer("b")),
             ("<think>a</think><answer>b</answer>", answer("b")),
-            ("Description: the tags \"<think>\" and `</think>`", answer("Description: the tags \"<think>\" and `</think>`")),
+            (
+                "Description: the tags \"<think>\" and `</think>`",
+                answer("Description: the tags \"<think>\" and `</think>`"),
+            ),
             ("a < b and [thinking] <thinker> </", answer("a < b and [thinking] <thinker> </")),
             ("", answer("")),
             ("<think>a", Spoken::Open),
