@@ -4,6 +4,7 @@
 //! with the entry's line, what was found there and what was expected (only blank lines are passed over).
 
 mod bytes;
+mod columns;
 mod formats;
 mod json;
 mod reading;

@@ -2,6 +2,9 @@
 
 use super::Sample;
 
+/// Names that a message has room for.
+const NAMES: usize = 12;
+
 /// What was read so far.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
@@ -12,11 +15,16 @@ pub(super) struct Reading {
     empty_labels: usize,
     /// Entries with both a prompt and a text.
     pub(super) both: usize,
+    /// An entry has a label, though it may be null.
+    labelled: bool,
+    /// Keys or columns that are not read, as they came.
+    unread: Vec<String>,
 }
 
 impl Reading {
     pub(super) fn push(&mut self, text: String, label: Option<String>) {
         let empty = label.as_deref() == Some("");
+        self.labelled |= label.is_some();
         self.empty_labels += usize::from(empty);
         self.empty_texts += usize::from(text.trim().is_empty());
         self.samples.push(Sample { text, label: label.filter(|_| !empty) });
@@ -25,6 +33,15 @@ impl Reading {
     /// A label that is there and null.
     pub(super) fn push_unlabelled(&mut self, text: String) {
         self.push(text, Some(String::new()));
+    }
+
+    /// Keys or columns that are there beside those that are read.
+    pub(super) fn leave<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+        for name in names {
+            if self.unread.len() <= NAMES && !self.unread.iter().any(|n| n == name) {
+                self.unread.push(name.to_owned());
+            }
+        }
     }
 
     /// The samples and everything that is to be told of them.
@@ -37,6 +54,11 @@ impl Reading {
         tell(self.empty_texts, "text is", "texts are", " empty, kept as samples without words");
         tell(self.empty_labels, "label is", "labels are", " null or empty: read as texts without a label");
         tell(self.both, "entry has", "entries have", " both a prompt and a text: the prompt is read");
+        if !self.labelled && !self.unread.is_empty() {
+            let unread = names(self.unread.iter().map(String::as_str));
+            self.notes
+                .push(format!("no entry has a \"label\", so texts have none (there is {unread} besides the text)"));
+        }
         (self.samples, self.notes)
     }
 }
@@ -48,12 +70,11 @@ pub(super) fn plural(count: usize, one: &str, many: &str) -> String {
 
 /// Names of keys or columns in a list for a message, no longer than a line has room for.
 pub(super) fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    const MOST: usize = 12;
     const LONGEST: usize = 40;
     let mut shown = Vec::new();
     let mut more = 0;
     for name in names {
-        if shown.len() == MOST {
+        if shown.len() == NAMES {
             more += 1;
             continue;
         }
@@ -66,4 +87,9 @@ pub(super) fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
         (_, 0) => shown.join(", "),
         _ => format!("{} and {more} more", shown.join(", ")),
     }
+}
+
+/// Whether a name is among those of a list, separated by spaces.
+pub(super) fn is_among(list: &str, name: &str) -> bool {
+    list.split(' ').any(|one| one == name)
 }

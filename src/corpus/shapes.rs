@@ -1,9 +1,10 @@
-//! From JSON values to samples: a sample a value, a list of samples, label → list of texts, or parallel columns.
+//! From JSON values to samples: a sample a value, a list of samples, or label → list of texts. Columns are next door.
 //!
-//! Knows no file. Invariant: an object that can be taken for columns and for labels is refused with both readings.
+//! Knows no file. Invariant: what can be taken for labels and for something else is refused with both readings.
 
+use super::columns;
 use super::json::{Json, line_of};
-use super::reading::{Reading, names};
+use super::reading::{Reading, is_among, names};
 
 /// Keys and columns that hold the text, the first that is there before the others.
 pub(super) const TEXT: [&str; 2] = ["prompt", "text"];
@@ -12,43 +13,12 @@ pub(super) const LABEL: &str = "label";
 /// What a sample may be, for error messages.
 const SHAPE: &str = "a string or an object with \"prompt\" or \"text\" (and perhaps \"label\")";
 /// What is neither columns nor labels for sure is asked for in this form.
-const REMEDY: &str = "write it as JSON Lines, {\"text\": …, \"label\": …} a line";
-/// Usual names of columns that are not read: an object of only such ones is hardly one of labels.
-const COLUMNS: [&str; 33] = [
-    "answer",
-    "article",
-    "body",
-    "category",
-    "class",
-    "content",
-    "context",
-    "date",
-    "document",
-    "id",
-    "idx",
-    "index",
-    "input",
-    "instruction",
-    "label",
-    "labels",
-    "lang",
-    "language",
-    "message",
-    "name",
-    "output",
-    "passage",
-    "question",
-    "response",
-    "review",
-    "sentence",
-    "source",
-    "split",
-    "target",
-    "texts",
-    "title",
-    "topic",
-    "url",
-];
+pub(super) const REMEDY: &str = "write it as JSON Lines, {\"text\": …, \"label\": …} a line";
+/// Usual names around the samples of a file, which are hardly labels.
+const WRAPPERS: &str = "corpus data dataset dev documents entries examples instances items prompts records rows samples \
+    sentences test texts train val validation";
+/// An object's entries.
+pub(super) type Object = Vec<(String, Json)>;
 
 /// The samples of a file's JSON values, each with its line.
 pub(super) fn samples(text: &str, mut values: Vec<(usize, Json)>) -> Result<Reading, String> {
@@ -110,16 +80,22 @@ fn sample(value: Json, outer: Option<&str>, reading: &mut Reading) -> Result<(),
     let (prompt, text, label) = (prompt?, text?, take(&mut object, LABEL)?);
     let said = |value: &Option<Json>| value.as_ref().is_some_and(|v| *v != Json::Null);
     reading.both += usize::from(said(&prompt) && said(&text));
+    reading.leave(object.iter().map(|(key, _)| key.as_str()));
     let text = match if said(&prompt) { prompt } else { text.or(prompt) } {
         Some(Json::String(text)) => text,
         Some(other) => return Err(format!("an object whose text is {}", other.kind())),
         None => return Err(format!("an object with neither (its keys: {keys})")),
     };
-    push(text, label, outer, reading)
+    push(text, label, outer, reading).map_err(|kind| format!("an object whose label is {kind}"))
 }
 
-/// Takes a text with the value of its label.
-fn push(text: String, label: Option<Json>, outer: Option<&str>, reading: &mut Reading) -> Result<(), String> {
+/// Takes a text with the value of its label, or says what that is instead.
+pub(super) fn push(
+    text: String,
+    label: Option<Json>,
+    outer: Option<&str>,
+    reading: &mut Reading,
+) -> Result<(), String> {
     let label = match label {
         None => None,
         Some(Json::Null) if outer.is_none() => {
@@ -129,14 +105,14 @@ fn push(text: String, label: Option<Json>, outer: Option<&str>, reading: &mut Re
         Some(Json::Null) => None,
         Some(Json::String(label) | Json::Number(label)) => Some(label),
         Some(Json::Bool(label)) => Some(label.to_string()),
-        Some(other) => return Err(format!("an object whose label is {}", other.kind())),
+        Some(other) => return Err(other.kind().to_owned()),
     };
     reading.push(text, label.or_else(|| outer.map(str::to_owned)));
     Ok(())
 }
 
 /// The value of a key that is there once.
-fn take(object: &mut Vec<(String, Json)>, key: &str) -> Result<Option<Json>, String> {
+pub(super) fn take(object: &mut Object, key: &str) -> Result<Option<Json>, String> {
     let Some(at) = object.iter().position(|(k, _)| k == key) else { return Ok(None) };
     let value = object.remove(at).1;
     match object.iter().any(|(k, _)| k == key) {
@@ -146,12 +122,21 @@ fn take(object: &mut Vec<(String, Json)>, key: &str) -> Result<Option<Json>, Str
 }
 
 /// An object that is a whole file: label → list of texts, or parallel columns.
-fn from_object(text: &str, object: Vec<(String, Json)>, reading: &mut Reading) -> Result<(), String> {
-    if is_columns(&object)? { columns(text, object, reading) } else { labels(text, object, reading) }
+fn from_object(text: &str, object: Object, reading: &mut Reading) -> Result<(), String> {
+    if columns::is_meant(&object)? { columns::read(text, object, reading) } else { labels(text, object, reading) }
 }
 
-fn labels(text: &str, entries: Vec<(String, Json)>, reading: &mut Reading) -> Result<(), String> {
+fn labels(text: &str, entries: Object, reading: &mut Reading) -> Result<(), String> {
     let keys = names(entries.iter().map(|(key, _)| key.as_str()));
+    let own = |value: &Json| matches!(value, Json::Object(object) if object.iter().any(|(key, _)| key == LABEL));
+    let labelled = |value: &Json| matches!(value, Json::List(list) if list.iter().all(own));
+    let wraps = |(key, value): &(String, Json)| is_among(WRAPPERS, key) && matches!(value, Json::List(_));
+    if entries.iter().all(wraps) && !entries.iter().all(|(_, value)| labelled(value)) {
+        return Err(format!(
+            "can be read in two ways: as texts without labels within {keys}, or as labels of that name; for the first give the \
+             list alone, and for the second {REMEDY}"
+        ));
+    }
     let mut before = 0;
     let mut seen = std::collections::HashSet::new();
     let mut twice = Vec::new();
@@ -176,118 +161,6 @@ fn labels(text: &str, entries: Vec<(String, Json)>, reading: &mut Reading) -> Re
     if !twice.is_empty() {
         let which = names(twice.iter().map(String::as_str));
         reading.notes.push(format!("labels that are there more than once, their texts taken together: {which}"));
-    }
-    Ok(())
-}
-
-/// A column of values: a list, or an object by index (as pandas writes it).
-fn cells(value: &Json) -> Option<Vec<&Json>> {
-    match value {
-        Json::List(list) => Some(list.iter().collect()),
-        Json::Object(by_index) => Some(by_index.iter().map(|(_, value)| value).collect()),
-        _ => None,
-    }
-}
-
-/// Whether the object is columns, not labels.
-fn is_columns(object: &[(String, Json)]) -> Result<bool, String> {
-    let has = |name: &str| object.iter().any(|(key, _)| key == name);
-    let lists: Option<Vec<Vec<&Json>>> = object.iter().map(|(_, value)| cells(value)).collect();
-    let equal = lists.as_ref().is_some_and(|l| l.windows(2).all(|pair| pair[0].len() == pair[1].len()));
-    // Labels have lists of strings, or of samples.
-    let is_text = |value: &Json| matches!(value, Json::String(_) | Json::Object(_));
-    let labels = object.iter().all(|(_, v)| matches!(v, Json::List(list) if list.iter().all(is_text)));
-    let lengths = || {
-        let each = object.iter().map(|(key, value)| match cells(value) {
-            Some(cells) => format!("{key} ({})", cells.len()),
-            None => format!("{key} ({})", value.kind()),
-        });
-        each.collect::<Vec<_>>()
-    };
-    let either = || {
-        let columns = names(lengths().iter().map(String::as_str));
-        let unequal = if equal { "" } else { ", which differ in length" };
-        Err(format!(
-            "can be read in two ways: as columns {columns}{unequal}, or as labels, each with its texts; {REMEDY}"
-        ))
-    };
-    let Some(texts) = TEXT.iter().find_map(|name| object.iter().find(|(key, _)| key == name)) else {
-        let usual = object.len() > 1 && equal && object.iter().all(|(key, _)| COLUMNS.contains(&key.as_str()));
-        return if labels && equal && object.len() > 1 && (usual || has(LABEL)) {
-            either()
-        } else if equal && has(LABEL) && object.len() > 1 {
-            let there = names(object.iter().map(|(key, _)| key.as_str()));
-            Err(format!(
-                "is made of columns, none of them text or prompt: there are {there}; rename the one that holds the texts"
-            ))
-        } else {
-            Ok(false)
-        };
-    };
-    let of_samples = cells(&texts.1).is_some_and(|c| c.iter().any(|v| matches!(v, Json::Object(_))));
-    match (equal, labels) {
-        _ if of_samples && labels => Ok(false),
-        (true, false) => Ok(true),
-        (true, true) if has(LABEL) || object.len() == 1 => Ok(true),
-        (_, true) => either(),
-        (false, false) => {
-            let columns = names(lengths().iter().map(String::as_str));
-            Err(format!("is made of columns that do not fit each other: {columns}; {REMEDY}"))
-        }
-    }
-}
-
-fn columns(text: &str, object: Vec<(String, Json)>, reading: &mut Reading) -> Result<(), String> {
-    let index = |value: &Json| match value {
-        Json::Object(by_index) => Some(by_index.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>()),
-        _ => None,
-    };
-    let indices: Vec<Option<Vec<String>>> = object.iter().map(|(_, value)| index(value)).collect();
-    if indices.windows(2).any(|pair| pair[0] != pair[1]) {
-        return Err(format!("is made of columns whose rows do not fit each other; {REMEDY}"));
-    }
-    let by_index = indices.first().is_some_and(Option::is_some);
-    let rows = object.first().and_then(|(_, value)| cells(value)).map_or(0, |c| c.len());
-    let unread: Vec<String> =
-        object.iter().map(|e| e.0.clone()).filter(|k| !TEXT.contains(&k.as_str()) && k != LABEL).collect();
-    let mut places: Vec<(String, usize)> = Vec::new();
-    let mut column =
-        |object: &mut Vec<(String, Json)>, name: &str, at: Option<usize>| -> Result<Option<Vec<Json>>, String> {
-            let Some(at) = at else { return Ok(None) };
-            places.push((name.to_owned(), at * rows));
-            Ok(take(object, name)?.map(|value| match value {
-                Json::List(list) => list,
-                Json::Object(by_index) => by_index.into_iter().map(|(_, value)| value).collect(),
-                _ => Vec::new(),
-            }))
-        };
-    let at = |name: &str| object.iter().position(|(key, _)| key == name);
-    let (prompt_at, text_at, label_at) = (at(TEXT[0]), at(TEXT[1]), at(LABEL));
-    let mut object = object;
-    let prompts = column(&mut object, TEXT[0], prompt_at)?;
-    let texts = column(&mut object, TEXT[1], text_at)?;
-    let labels = column(&mut object, LABEL, label_at)?;
-    reading.both += if prompts.is_some() && texts.is_some() { rows } else { 0 };
-    if labels.is_none() && !unread.is_empty() {
-        let unread = names(unread.iter().map(String::as_str));
-        reading.notes.push(format!("there is no column label, so texts have none (other columns: {unread})"));
-    }
-    let place = |name: &str, row: usize| {
-        let before = places.iter().find(|(n, _)| n == name).map_or(0, |p| p.1);
-        // Rows by index stand in objects, whose lines are not looked for.
-        let line = if by_index { String::new() } else { format!("line {}: ", line_of(text, 2, before + row)) };
-        format!("{line}row {} of \"{name}\"", row + 1)
-    };
-    let name = if prompts.is_some() { TEXT[0] } else { TEXT[1] };
-    let mut labels = labels.map(Vec::into_iter);
-    for (row, value) in prompts.or(texts).unwrap_or_default().into_iter().enumerate() {
-        let Json::String(text) = value else {
-            return Err(format!("{}: expected a string, found {}", place(name, row), value.kind()));
-        };
-        let label = labels.as_mut().and_then(Iterator::next);
-        push(text, label, None, reading).map_err(|found| {
-            format!("{}: expected a label, found {}", place(LABEL, row), found.rsplit(" is ").next().unwrap_or(&found))
-        })?;
     }
     Ok(())
 }

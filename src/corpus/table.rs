@@ -151,9 +151,8 @@ pub(super) fn read(text: &str, header: &Header) -> Result<Reading, String> {
     if prompt.is_some() && texts.is_some() {
         reading.both = reading.samples.len();
     }
-    if label.is_none() && width > 1 {
-        let there = names(header.columns.iter().map(String::as_str));
-        reading.notes.push(format!("there is no column label, so texts have none (the columns are {there})"));
-    }
+    let read = [prompt, texts, label];
+    let unread = header.columns.iter().enumerate().filter(|(at, _)| !read.contains(&Some(*at)));
+    reading.leave(unread.map(|(_, name)| name.as_str()));
     Ok(reading)
 }

@@ -118,6 +118,8 @@ fn what_can_be_read_in_two_ways_is_refused_with_both() {
         ("x.json", r#"{"text":["a","b"],"label":["c"]}"#, "which differ in length"),
         ("x.json", r#"{"sentence":["a","b"],"label":["c","d"]}"#, "as columns sentence (2), label (2), or as labels"),
         ("x.json", r#"{"question":["a","b"],"answer":["c","d"]}"#, "as columns question (2), answer (2)"),
+        ("x.json", r#"{"data":[{"text":"a"}]}"#, "as texts without labels within data, or as labels"),
+        ("x.json", r#"{"train":["a"],"test":["b"]}"#, "as texts without labels within train, test"),
         ("x.txt", "\"a\"\n\"b\"\n", "without the quotes, or as plain text"),
         ("x.txt", "text\na dog\n", "as a table with the one column text, or as plain text"),
         ("x.txt", "text,id\na dog,1\n", "as a table with the columns text, id (between commas), or as plain text"),
@@ -131,6 +133,8 @@ fn what_can_be_read_in_two_ways_is_refused_with_both() {
     assert_eq!(pairs("x.csv", "text\na dog\n"), [one("a dog", None)]);
     assert_eq!(pairs("x.csv", "text,id\na dog,1\n"), [one("a dog", None)]);
     assert_eq!(pairs("x.csv", "\"text\"\n\"a dog\"\n"), [one("a dog", None)]);
+    let own = r#"{"data":[{"text":"a","label":"x"},{"text":"b","label":"y"}]}"#;
+    assert_eq!(pairs("x.json", own), [one("a", Some("x")), one("b", Some("y"))]);
     // Labels of a kind are labels.
     let kinds = r#"{"text":[{"text":"a"}],"code":[{"text":"b"}]}"#;
     assert_eq!(pairs("x.json", kinds), [one("a", Some("text")), one("b", Some("code"))]);
@@ -197,7 +201,17 @@ fn what_is_missing_is_counted_and_nothing_is_dropped() {
     let (samples, notes) = read("x.json", r#"{"a":["x"],"b":["y"],"a":["z"]}"#).unwrap();
     assert_eq!(samples, [one("x", Some("a")), one("y", Some("b")), one("z", Some("a"))]);
     assert!(notes[0].contains("more than once") && notes[0].ends_with(": a"), "{notes:?}");
-    assert!(read("x.csv", "text,topic\na,b\n").unwrap().1[0].contains("no column label"));
+    for (name, file) in [
+        ("x.csv", "text,topic\na,b\n"),
+        ("x.json", r#"[{"text":"a","topic":"b"}]"#),
+        ("x.json", r#"{"text":["a"],"topic":[1]}"#),
+    ] {
+        let notes = read(name, file).unwrap().1;
+        assert!(
+            notes.len() == 1 && notes[0].contains("no entry has a \"label\"") && notes[0].contains("topic"),
+            "{notes:?}"
+        );
+    }
 }
 
 #[test]
