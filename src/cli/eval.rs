@@ -100,7 +100,7 @@ pub struct SteeringArgs {
     #[command(flatten)]
     pub common: EvalArgs,
     /// Labels, separated by commas [default: all with enough sentences]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     pub labels: Vec<String>,
     /// By what a direction is chosen for a label: input (what excites it) or output (the words that it promotes)
     #[arg(long, default_value_t = Choose::Input)]
@@ -112,7 +112,7 @@ pub struct SteeringArgs {
     #[arg(long, value_delimiter = ',', value_parser = values::kl)]
     pub kl: Vec<f64>,
     /// A text to continue; give at least two [default: four short beginnings]
-    #[arg(long, short)]
+    #[arg(long, short, allow_hyphen_values = true)]
     pub prompt: Vec<String>,
     /// Texts of each prompt, KL and sign; 0 writes none and tells only what becomes of the labels' own words [default: the
     /// protocol's]
@@ -152,10 +152,10 @@ pub struct ReuseArgs {
     pub study: PathBuf,
     /// Labels of the family, separated by commas; one that ends in / stands for all below it (weekday/). A label's word is
     /// what follows its last /
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     pub labels: Vec<String>,
     /// Features of the family, separated by commas, with the words that they should promote: 3=Monday,17=Tuesday
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     pub features: Vec<String>,
     /// A node of `mlpeek tree`; each feature's word is its strongest token
     #[arg(long)]
@@ -164,7 +164,7 @@ pub struct ReuseArgs {
     #[arg(long, default_value_t = 0.25, value_parser = values::kl)]
     pub kl: f64,
     /// A text whose next token is looked at; may be repeated [default: I think that]
-    #[arg(long, short)]
+    #[arg(long, short, allow_hyphen_values = true)]
     pub prompt: Vec<String>,
     /// Where
     #[command(flatten)]

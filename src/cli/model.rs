@@ -107,7 +107,7 @@ pub struct CollectArgs {
     /// Layers, from 0, separated by commas [default: the middle one]
     #[arg(long, short, value_delimiter = ',')]
     pub layer: Vec<usize>,
-    /// Corpus: JSON, JSONL, CSV or text [default: the bundled concepts]
+    /// Corpus: JSON, JSON Lines, CSV, TSV or plain text, told by content [default: the bundled concepts]
     #[arg(long, short)]
     pub data: Option<PathBuf>,
     /// The study's directory
@@ -141,7 +141,7 @@ pub struct ForwardArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// The text; BOS is prepended where the model has one
-    #[arg(long, short)]
+    #[arg(long, short, allow_hyphen_values = true)]
     pub text: Option<String>,
     /// Token ids, taken as they are
     #[arg(long, value_delimiter = ',')]

@@ -77,7 +77,7 @@ pub struct SteerArgs {
     /// random:3, neuron:123:-1, sae:NAME/17, fit:NAME/3
     pub features: String,
     /// The text to continue; repeated, α is found for the mean KL of all and each is continued
-    #[arg(long, short, default_value = "I think that")]
+    #[arg(long, short, default_value = "I think that", allow_hyphen_values = true)]
     pub prompt: Vec<String>,
     /// KL(base ‖ steered) at the prompt's last token to search α for [default: 0.25, where neither this nor --alpha is given]
     #[arg(long, value_parser = values::kl)]

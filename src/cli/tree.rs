@@ -148,7 +148,7 @@ pub struct NotesArgs {
     #[arg(requires = "text")]
     pub id: Option<usize>,
     /// The note: "a name #tag #tag *4 -- a text"; an empty one takes it away
-    #[arg(requires = "id")]
+    #[arg(requires = "id", allow_hyphen_values = true)]
     pub text: Option<String>,
     /// The fit [default: the newest]
     #[arg(long)]

@@ -19,7 +19,12 @@ pub(super) fn import(args: &ImportArgs, out: &mut Output) -> Result<()> {
     let mut matrix = match args.file.extension().and_then(|e| e.to_str()) {
         Some("npy") => npy::open(&args.file)?,
         Some("safetensors") => tensors::open_matrix(&args.file, args.tensor.as_deref())?,
-        _ => return Err(Error::usage(format!("{}: only .npy and .safetensors can be imported", args.file.display()))),
+        _ => {
+            return Err(Error::usage(format!(
+                "{}: only .npy and .safetensors can be imported (texts are for mlpeek collect --data)",
+                args.file.display()
+            )));
+        }
     };
     let hook = HookPoint { layer: 0, site: HookSite::MlpPost };
     let (ctx, (rows, cols)) = (out.task(), matrix.shape());

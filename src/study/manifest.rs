@@ -184,7 +184,9 @@ pub(super) fn difference(there: &Manifest, asked: &Manifest) -> Option<String> {
         return Some(if *first == wanted.name {
             format!("{first} has changed since it was made")
         } else {
-            format!("it holds {first}, not {} (--append adds another corpus)", wanted.name)
+            // A matrix cannot be added to.
+            let remedy = if asked.model.is_some() { " (--append adds another corpus)" } else { "" };
+            format!("it holds {first}, not {}{remedy}", wanted.name)
         });
     }
     None

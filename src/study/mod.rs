@@ -356,17 +356,18 @@ fn same_study(dir: &Path, asked: &Manifest) -> Result<Option<Manifest>> {
     }
 }
 
-/// Refuses with the numbers when `bytes` more do not fit on the disk of `dir`.
-pub(crate) fn check_room(dir: &Path, bytes: u64) -> Result<()> {
+/// Refuses with the numbers when `bytes` more do not fit on the disk of `dir`; `halves`: the command has --dtype.
+pub(crate) fn check_room(dir: &Path, bytes: u64, halves: bool) -> Result<()> {
     // What the file system keeps for itself and the manifest, log and samples beside the cache.
     let margin = 16 << 20;
     let free = disk::free_space(dir)?;
     if bytes.saturating_add(margin) > free {
         return Err(Error::refused(format!(
-            "{} needs {} more and its disk has {} free: free some, choose another --out, or store half with --dtype bf16",
+            "{} needs {} more and its disk has {} free: free some, or choose another directory{}",
             dir.display(),
             disk::human_bytes(bytes.saturating_add(margin)),
-            disk::human_bytes(free)
+            disk::human_bytes(free),
+            if halves { ", or store half with --dtype bf16" } else { "" }
         )));
     }
     Ok(())

@@ -182,7 +182,7 @@ fn run(runner: &impl Runner, corpus: &Corpus, study: &mut Study, rule: BosRule, 
     let from = (done - first).min(encoded.len());
     let missing: usize = encoded[from..].iter().map(Encoded::rows).sum();
     let widths = &appender.study().manifest().widths;
-    check_room(appender.study().dir(), disk_bytes(missing, widths, appender.study().manifest().dtype))?;
+    check_room(appender.study().dir(), disk_bytes(missing, widths, appender.study().manifest().dtype), true)?;
     let collector = Collector { runner, samples: &corpus.samples, encoded: &encoded, first, total, ctx };
     let outcome = collector.fill(&mut appender, from);
     // Whatever ended it, what is complete stays; the first error is the one to tell.

@@ -9,6 +9,7 @@ use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
 use super::prompts::{self, MARKS};
+use super::readers;
 use super::score::{Score, score as scored_verdicts};
 use super::sentences::{self, Scorer, Sentences};
 use super::{Answer, Estimate, Judge, Question};
@@ -193,7 +194,7 @@ pub fn estimate(judge: &Judge, materials: &[Material], scored: bool, sentences: 
     for material in materials {
         let first: Vec<Question> = std::iter::once(material.inputs()).chain(material.outputs()).collect();
         sum += judge.estimate(&first);
-        let known = |q: &Question| judge.known(q).and_then(|a| prompts::read_description(&a.text));
+        let known = |q: &Question| judge.known(q).and_then(|a| readers::read_description(&a.text));
         let descriptions: Vec<String> = first.iter().map(|q| known(q).unwrap_or_else(|| USUAL.to_owned())).collect();
         if sentences {
             descriptions.iter().for_each(|d| sum += judge.estimate(&sentences::questions(d)));
@@ -263,7 +264,7 @@ pub fn describe(
 }
 
 fn take(answer: Result<Answer, String>, what: &str, errors: &mut Vec<String>) -> Option<String> {
-    match answer.map(|a| prompts::read_description(&a.text)) {
+    match answer.map(|a| readers::read_description(&a.text)) {
         Ok(Some(text)) => return Some(text),
         Ok(None) => errors.push(format!("{what}: the answer holds none")),
         Err(why) => errors.push(format!("{what}: {why}")),
@@ -283,7 +284,7 @@ fn judged(
     let truth = material.truth();
     let mut verdicts = Vec::with_capacity(answers.len());
     for (answer, truth) in answers.into_iter().zip(&truth) {
-        verdicts.push(match answer.map(|a| prompts::read_verdicts(&a.text, truth.len())) {
+        verdicts.push(match answer.map(|a| readers::read_verdicts(&a.text, truth.len())) {
             Ok(Some(verdicts)) => Some(verdicts),
             Ok(None) => {
                 errors.push(format!("{what}: the answer holds no {} verdicts", truth.len()));

@@ -78,7 +78,18 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     if !out.is_json() && !chart.is_empty() {
         chart.text().iter().try_for_each(|line| out.line(line))?;
     }
-    if found.stopped { Err(Error::Cancelled) } else { Ok(()) }
+    if found.stopped {
+        return Err(Error::Cancelled);
+    }
+    let texts: usize = found.methods.iter().map(|r| r.texts).sum();
+    match found.methods.iter().all(|r| r.unrated == r.texts) && texts > 0 {
+        true => Err(Error::refused(format!("none of {texts} texts was rated{}", because(found.unrated.as_deref())))),
+        false => Ok(()),
+    }
+}
+
+fn because(why: Option<&str>) -> String {
+    why.map_or_else(String::new, |why| format!(": {why}"))
 }
 
 fn endpoint_judge(endpoint: Endpoint) -> Result<EndpointJudge> {
@@ -186,8 +197,11 @@ fn remarks(found: &Causal, out: &Output) {
     }
     for r in found.methods.iter().filter(|r| r.unrated > 0) {
         out.note(&format!(
-            "{}: {} of {} texts have no rating and are in no mean; run again to ask again",
-            r.method, r.unrated, r.texts
+            "{}: {} of {} texts have no rating and are in no mean{}; run again to ask again",
+            r.method,
+            r.unrated,
+            r.texts,
+            because(found.unrated.as_deref())
         ));
     }
 }

@@ -447,7 +447,7 @@ fn notes_and_session_come_back_and_unreadable_notes_are_kept() {
 #[test]
 fn what_does_not_fit_on_the_disk_is_refused_with_the_numbers() {
     let dir = tempfile::tempdir().unwrap();
-    check_room(dir.path(), 0).unwrap();
-    let error = check_room(dir.path(), u64::MAX / 2).unwrap_err().to_string();
+    check_room(dir.path(), 0, true).unwrap();
+    let error = check_room(dir.path(), u64::MAX / 2, true).unwrap_err().to_string();
     assert!(error.contains("TiB more") && error.contains("free"), "{error}");
 }
