@@ -12,6 +12,7 @@ use crate::engine::list_promoted;
 use crate::error::{Error, Result};
 use crate::interop::card;
 use crate::model::Model;
+use crate::pieces;
 use crate::study::Study;
 use crate::text;
 
@@ -147,11 +148,12 @@ fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {
     out.line(&list_line(&card.row))?;
     out.line("\ncontexts (the token in brackets is the peak)")?;
     for c in &card.contexts {
+        let peak = pieces::shown_by(&c.tokens, c.peak);
         let text: String = c
             .tokens
             .iter()
             .enumerate()
-            .map(|(i, t)| if i == c.peak { format!("[{}]", text::clean(t)) } else { text::clean(t) })
+            .map(|(i, t)| if i == peak { format!("[{}]", text::clean(t)) } else { text::clean(t) })
             .collect();
         out.line(&format!(
             "  {:>8.2}  {:<14} {text}",

@@ -2,7 +2,6 @@
 //!
 //! The ids are the library's; this file adds the exact bytes of each piece, and which ids begin and end a text.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde_json::Value;
@@ -11,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::pieces::{Pieces, Spelling, spelled};
 use super::{PrefixSpace, Tokenizer, hex, unique};
 use crate::error::{Error, Result};
+use crate::panics::caught;
 
 /// Ids past this leave gaps that no vocabulary has; the table of pieces must not grow to them.
 const MAX_ID: u32 = 1 << 24;
@@ -46,7 +46,7 @@ pub(super) fn open(tokenizer: &Path, config: &Path) -> Result<Tokenizer> {
 pub(super) fn parse(json: &[u8], path: &Path) -> Result<Tokenizer> {
     let bad = |problem: String| Error::file(path, format!("is not a tokenizer that can be read: {problem}"));
     // The library indexes past a buffer when a merge makes a longer token than the vocabulary has.
-    let parsed = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(json)));
+    let parsed = caught(|| tokenizers::Tokenizer::from_bytes(json));
     let mut inner = match parsed {
         Ok(Ok(inner)) => inner,
         Ok(Err(e)) => return Err(bad(e.to_string())),
