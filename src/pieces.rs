@@ -1,10 +1,12 @@
 //! The pieces of a text's tokens in a row, as a person reads them: a character that the tokenizer split over several tokens
-//! is whole again.
+//! is whole again. Owns which token shows it.
 //!
 //! A piece whose bytes are no text of their own is written byte by byte (`<0xE4>`, see
 //! [`crate::model::Tokenizer::piece`]). Knows no vocabulary. Invariant: a character stands with the token that begins it,
 //! tokens that only go on with it are empty, and so the pieces, one after the other, are the text. Bytes that make no
 //! character stay as they are written.
+
+use unicode_segmentation::UnicodeSegmentation;
 
 use crate::text;
 
@@ -70,6 +72,60 @@ pub fn named(tokens: &[String], at: usize) -> String {
     }
 }
 
+/// What is seen of one or more tokens: their text, which no other token has a character in.
+#[derive(Debug, PartialEq)]
+pub struct Seen {
+    /// The first of the tokens.
+    pub first: usize,
+    /// The last of them.
+    pub last: usize,
+    /// Their text, not cleaned.
+    pub text: String,
+}
+
+impl Seen {
+    /// Whether it shows `token`, or a part of it.
+    pub fn shows(&self, token: usize) -> bool {
+        (self.first..=self.last).contains(&token)
+    }
+
+    /// The strongest of its tokens' values.
+    pub fn value(&self, values: &[f32]) -> f32 {
+        let values = (self.first..=self.last).filter_map(|token| values.get(token).copied());
+        values.fold(0.0, |most, value| if value.abs() > most.abs() { value } else { most })
+    }
+}
+
+/// Tokens as they are seen: what a reader takes for one character is with the token that begins it.
+pub fn seen(tokens: &[String]) -> Vec<Seen> {
+    let mut out: Vec<Seen> = Vec::with_capacity(tokens.len());
+    for (token, piece) in tokens.iter().enumerate() {
+        let mut own = piece.as_str();
+        if let Some(before) = out.last_mut() {
+            let (joined, rest) = piece.split_at(joining(&before.text, piece));
+            if !joined.is_empty() || piece.is_empty() {
+                before.text.push_str(joined);
+                before.last = token;
+            }
+            own = rest;
+        }
+        if !own.is_empty() || out.is_empty() {
+            out.push(Seen { first: token, last: token, text: own.to_owned() });
+        }
+    }
+    out
+}
+
+/// Bytes at the start of `piece` that belong to the last character of `before`.
+fn joining(before: &str, piece: &str) -> usize {
+    let Some(last) = before.graphemes(true).next_back() else { return 0 };
+    if piece.starts_with(|c: char| c.is_ascii()) && !last.starts_with('\r') {
+        return 0;
+    }
+    let joined = format!("{last}{piece}");
+    joined.graphemes(true).next().map_or(0, |first| first.len().saturating_sub(last.len()))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -95,6 +151,20 @@ mod tests {
         assert_eq!(whole(&["<0xE4", ">", "<0xZZ>", "x<0xE4>"]), ["<0xE4", ">", "<0xZZ>", "x<0xE4>"]);
         assert_eq!(named(&[], 0), text::token(""));
         assert!(goes_on("<0xBB><0x8A>") && !goes_on("<0xE4>") && !goes_on("a") && !goes_on(""));
+    }
+
+    #[test]
+    fn what_a_reader_takes_for_one_character_is_seen_as_one() {
+        let tokens = ["", "a", "\r", "\n\n", "🇫", "🇷🇩", "\u{301}", "", "b"].map(str::to_owned);
+        let seen = seen(&tokens);
+        let texts: Vec<_> = seen.iter().map(|s| (s.first, s.last, s.text.as_str())).collect();
+        let flags = [(4, 5, "🇫🇷"), (5, 7, "🇩\u{301}")];
+        assert_eq!(
+            texts,
+            [&[(0, 0, ""), (1, 1, "a"), (2, 3, "\r\n"), (3, 3, "\n")], &flags[..], &[(8, 8, "b")]].concat()
+        );
+        assert_eq!(seen[5].value(&[9.0, 9.0, 9.0, 9.0, 9.0, 1.0, -3.0, 2.0, 9.0]), -3.0);
+        assert!(seen[5].shows(7) && !seen[5].shows(8));
     }
 
     proptest! {

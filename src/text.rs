@@ -159,13 +159,23 @@ pub fn sure_cells(symbol: &str) -> Option<usize> {
     let mut chars = symbol.chars();
     let (c, None) = (chars.next()?, chars.next()) else { return None };
     match c {
-        ' '..='~' | '\u{a1}'..='\u{ac}' | '\u{ae}'..='\u{2ff}' | '\u{370}'..='\u{482}' | '\u{48a}'..='\u{52f}' => Some(1),
+        ' '..='~' | '\u{a1}'..='\u{ac}' | '\u{ae}'..='\u{2ff}' | '\u{370}'..='\u{482}' | '\u{48a}'..='\u{52f}' => {
+            Some(1)
+        }
         // What the frame is made of.
-        '\u{2010}'..='\u{2027}' | '\u{2030}'..='\u{203b}' | '\u{2070}'..='\u{20bf}' | '\u{2190}'..='\u{2193}' => Some(1),
-        '⇥' | '⏎' | '⌀' | '\u{2200}'..='\u{22ff}' | '\u{2500}'..='\u{25a9}' | '▴' | '▸' | '▾' | '◆' | '★' => Some(1),
+        '\u{2010}'..='\u{2027}' | '\u{2030}'..='\u{203b}' | '\u{2070}'..='\u{20bf}' | '\u{2190}'..='\u{2193}' => {
+            Some(1)
+        }
+        '⇥' | '⏎' | '⌀' | '\u{2200}'..='\u{22ff}' | '\u{2500}'..='\u{25a9}' | '▴' | '▸' | '▾' | '◆' | '★' => {
+            Some(1)
+        }
         '✓' | '✗' | '\u{2800}'..='\u{28ff}' => Some(1),
-        '\u{3000}'..='\u{3029}' | '\u{3041}'..='\u{3096}' | '\u{309b}'..='\u{30ff}' | '\u{3400}'..='\u{4dbf}' => Some(2),
-        '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}' | '\u{ff01}'..='\u{ff60}' => Some(2),
+        '\u{3000}'..='\u{3029}' | '\u{3041}'..='\u{3096}' | '\u{309b}'..='\u{30ff}' | '\u{3400}'..='\u{4dbf}' => {
+            Some(2)
+        }
+        '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}' | '\u{ff01}'..='\u{ff60}' => {
+            Some(2)
+        }
         _ => None,
     }
 }
@@ -345,7 +355,9 @@ mod tests {
     #[test]
     fn cells_are_kept_for_the_terminal_that_takes_most() {
         // Vowel signs beside their letter (Tamil's counts as nothing for some), a conjunct, Thai's AM, half-width kana.
-        for (text, cells) in [("की", 2), ("நா", 2), ("ক্ষ", 2), ("กำ", 2), ("ﾊﾞ", 2), ("é", 1), ("ที่", 1), ("🇫🇷", 2), ("日", 2)] {
+        for (text, cells) in
+            [("की", 2), ("நா", 2), ("ক্ষ", 2), ("กำ", 2), ("ﾊﾞ", 2), ("é", 1), ("ที่", 1), ("🇫🇷", 2), ("日", 2)]
+        {
             assert_eq!(width(text), cells, "{text}");
             assert_eq!(width(&clean(text)), cells, "{text}");
         }
@@ -355,7 +367,8 @@ mod tests {
 
     #[test]
     fn the_frame_is_made_of_cells_that_are_sure() {
-        for symbol in "│─┬▌▸█▓▒░·▾▴×⏎⇥✗✓⁰⁹…‹›◆★∅⌀▏▁▇⠿αΣ–−".split("").filter(|s| !s.is_empty()) {
+        for symbol in "│─┬▌▸█▓▒░·▾▴×⏎⇥✗✓⁰⁹…‹›◆★∅⌀▏▁▇⠿αΣ–−".split("").filter(|s| !s.is_empty())
+        {
             assert_eq!((sure_cells(symbol), width(symbol)), (Some(1), 1), "{symbol}");
         }
         for symbol in ["की", "🎉", "❤", "م", "e\u{301}", "\u{301}"] {

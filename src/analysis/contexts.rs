@@ -223,7 +223,11 @@ pub(super) fn context(tokens: &TokenTable, values: &[f32], row: usize) -> Contex
     let after = (row + 1..values.len()).take(CONTEXT_TOKENS).take_while(same).count();
     let mut span = row - before..row + after + 1;
     // A window begins and ends with whole characters.
-    while row < tokens.rows.len() && span.start > 0 && same(&(span.start - 1)) && pieces::goes_on(tokens.piece(span.start)) {
+    while row < tokens.rows.len()
+        && span.start > 0
+        && same(&(span.start - 1))
+        && pieces::goes_on(tokens.piece(span.start))
+    {
         span.start -= 1;
     }
     while span.end < values.len() && same(&span.end) && pieces::goes_on(tokens.piece(span.end)) {
@@ -248,9 +252,8 @@ fn label(tokens: &TokenTable, sample: u32) -> Option<String> {
 /// What a person reads of a row's token on its own: its piece, and of a part of a character the character.
 fn character(tokens: &TokenTable, row: usize) -> String {
     let sample = tokens.rows.get(row).map(|r| r.sample);
-    let goes_on = |r: usize| {
-        tokens.rows.get(r).is_some_and(|t| Some(t.sample) == sample) && pieces::goes_on(tokens.piece(r))
-    };
+    let goes_on =
+        |r: usize| tokens.rows.get(r).is_some_and(|t| Some(t.sample) == sample) && pieces::goes_on(tokens.piece(r));
     let first = (0..=row).rev().find(|&r| !goes_on(r)).unwrap_or(row);
     let end = (row + 1..).find(|&r| !goes_on(r)).unwrap_or(row + 1);
     let whole = pieces::whole(&(first..end).map(|r| piece(tokens, r)).collect::<Vec<_>>());

@@ -397,8 +397,7 @@ fn run_job<T>(
 ) -> Result<T> {
     session.emit(Event::Started(job));
     let ctx = session.task(job, token.clone());
-    let result =
-        caught(|| work(&ctx)).unwrap_or_else(|words| Err(Error::refused(format!("internal error: {words}"))));
+    let result = caught(|| work(&ctx)).unwrap_or_else(|words| Err(Error::refused(format!("internal error: {words}"))));
     match result {
         Ok((value, words)) => {
             session.emit(Event::Done(job, words));

@@ -34,7 +34,7 @@ pub(super) fn run(args: &TraceArgs, out: &mut Output) -> Result<()> {
             .iter()
             .take(4)
             .map(|(v, id)| {
-                format!("{id} {v:.2} ({})", rows[*id].top_tokens.first().map_or("", |t| t.trim()).escape_debug())
+                format!("{id} {v:.2} ({})", rows[*id].top_tokens.first().map_or(String::new(), |t| text::token(t)))
             })
             .collect();
         out.line(&format!(

@@ -10,6 +10,7 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use super::text;
 use super::theme::{FLOOR, Ramp, Theme};
+use crate::pieces::{Seen, seen};
 
 /// Tokens with a value each, and how to show them.
 #[derive(Clone, Copy)]
@@ -28,60 +29,6 @@ pub struct Heat<'a> {
     pub cursor: Option<usize>,
     /// Styles.
     pub theme: &'a Theme,
-}
-
-/// What is seen of one or more tokens: their text, which no other token has a character in.
-#[derive(Debug, PartialEq)]
-pub struct Seen {
-    /// The first of the tokens.
-    pub first: usize,
-    /// The last of them.
-    pub last: usize,
-    /// Their text, not cleaned.
-    pub text: String,
-}
-
-impl Seen {
-    /// Whether it shows `token`, or a part of it.
-    pub fn shows(&self, token: usize) -> bool {
-        (self.first..=self.last).contains(&token)
-    }
-
-    /// The strongest of its tokens' values.
-    pub fn value(&self, values: &[f32]) -> f32 {
-        let values = (self.first..=self.last).filter_map(|token| values.get(token).copied());
-        values.fold(0.0, |most, value| if value.abs() > most.abs() { value } else { most })
-    }
-}
-
-/// Tokens as they are seen: what a reader takes for one character is with the token that begins it.
-pub fn seen(tokens: &[String]) -> Vec<Seen> {
-    let mut out: Vec<Seen> = Vec::with_capacity(tokens.len());
-    for (token, piece) in tokens.iter().enumerate() {
-        let mut own = piece.as_str();
-        if let Some(before) = out.last_mut() {
-            let (joined, rest) = piece.split_at(joining(&before.text, piece));
-            if !joined.is_empty() || piece.is_empty() {
-                before.text.push_str(joined);
-                before.last = token;
-            }
-            own = rest;
-        }
-        if !own.is_empty() || out.is_empty() {
-            out.push(Seen { first: token, last: token, text: own.to_owned() });
-        }
-    }
-    out
-}
-
-/// Bytes at the start of `piece` that belong to the last character of `before`.
-fn joining(before: &str, piece: &str) -> usize {
-    let Some(last) = before.graphemes(true).next_back() else { return 0 };
-    if piece.starts_with(|c: char| c.is_ascii()) && !last.starts_with('\r') {
-        return 0;
-    }
-    let joined = format!("{last}{piece}");
-    joined.graphemes(true).next().map_or(0, |first| first.len().saturating_sub(last.len()))
 }
 
 /// A token made ready.
@@ -437,9 +384,6 @@ mod tests {
         assert_eq!(lines[0].spans[2].style, theme.heat(Ramp::Diverging, 5.0, 10.0));
         assert_eq!([heat.line_of(40, 1), heat.line_of(2, 1), heat.line_of(2, 2)], [0, 0, 1]);
         assert_eq!(heat.token_at(40, 1, 0), Some(0));
-        let seen = seen(&words(&["", "a", "\r", "\n\n", "🇫", "🇷🇩", "\u{301}"]));
-        let texts: Vec<_> = seen.iter().map(|s| (s.first, s.last, s.text.as_str())).collect();
-        assert_eq!(texts, [(0, 0, ""), (1, 1, "a"), (2, 3, "\r\n"), (3, 3, "\n"), (4, 5, "🇫🇷"), (5, 6, "🇩\u{301}")]);
     }
 
     #[test]

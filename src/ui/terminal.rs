@@ -200,7 +200,8 @@ pub fn run(
 ) -> anyhow::Result<u8> {
     let start = Instant::now();
     let (to, from) = (commands.clone(), events.clone());
-    let outside = Outside::listen(move |signal| end_unheard(&to, &from, signal)).context("cannot listen for signals")?;
+    let outside =
+        Outside::listen(move |signal| end_unheard(&to, &from, signal)).context("cannot listen for signals")?;
     let (stderr_tx, stderr) = unbounded();
     let screen = Screen::open(stderr_tx)?;
     let app = make(size().context("cannot ask the terminal's size")?);

@@ -142,7 +142,8 @@ impl ContextsPane {
         let Some(entry) = entries.get(self.cursor) else { return Line::default() };
         let context = entry.context;
         let value = context.values.get(context.peak).copied().unwrap_or(0.0);
-        let mut facts = vec![format!("{} {}", pieces::named(&context.tokens, context.peak), text::number(f64::from(value)))];
+        let mut facts =
+            vec![format!("{} {}", pieces::named(&context.tokens, context.peak), text::number(f64::from(value)))];
         facts.extend(context.label.as_deref().map(text::clean));
         facts.push(format!("sample {}", context.sample));
         let line = format!(" {}", facts.join(" · "));

@@ -7,8 +7,8 @@ use ratatui::text::{Line, Span};
 
 use super::{LivePane, Shown, matrix, table};
 use crate::analysis::Trace;
+use crate::pieces::seen;
 use crate::ui::action::Action;
-use crate::ui::heat::seen;
 use crate::ui::panes::{Cx, empty, put, put_at, scroll};
 use crate::ui::text;
 use crate::ui::theme::{Ramp, Theme};
