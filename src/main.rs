@@ -8,15 +8,20 @@ use clap::Parser;
 use mlpeek::cli::{Cli, Command};
 use mlpeek::error::Error;
 use mlpeek::headless::{self, Output};
-use mlpeek::text;
+use mlpeek::{panics, text};
 
 fn main() -> ExitCode {
+    panics::quiet();
     let cli = arguments();
-    let result = match &cli.command {
-        Some(command) => run(command).map_err(anyhow::Error::from),
+    let result = panics::caught(|| match &cli.command {
+        Some(command) => run(command).map(|()| 0).map_err(anyhow::Error::from),
         None => explore(&cli.explore),
+    });
+    let error = match result {
+        Ok(Ok(code)) => return ExitCode::from(code),
+        Ok(Err(error)) => error,
+        Err(panic) => anyhow::anyhow!("internal error: {panic}"),
     };
-    let Err(error) = result else { return ExitCode::SUCCESS };
     let (code, words) = match error.downcast_ref::<Error>() {
         // The reader of our output left: that is no failure of ours.
         Some(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
@@ -81,12 +86,12 @@ fn wants_json(command: &Command) -> bool {
 }
 
 #[cfg(feature = "tui")]
-fn explore(args: &mlpeek::cli::ExploreArgs) -> anyhow::Result<()> {
+fn explore(args: &mlpeek::cli::ExploreArgs) -> anyhow::Result<u8> {
     mlpeek::ui::explore(args)
 }
 
 #[cfg(not(feature = "tui"))]
-fn explore(_: &mlpeek::cli::ExploreArgs) -> anyhow::Result<()> {
+fn explore(_: &mlpeek::cli::ExploreArgs) -> anyhow::Result<u8> {
     let why = "this mlpeek was built without the explorer (feature `tui`); `mlpeek --help` lists the commands";
     Err(Error::refused(why).into())
 }

@@ -26,7 +26,6 @@ mod tests;
 pub mod training;
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -37,10 +36,11 @@ use crate::analysis::lens;
 use crate::error::{Error, Result};
 use crate::factor::recursive::Growth;
 use crate::model::source;
+use crate::panics::caught;
 use crate::steering::SteerEvent;
 use crate::task::{CancelToken, TaskCtx};
 
-use lane::{Lane, panic_text};
+use lane::Lane;
 pub use messages::*;
 pub(crate) use session::{Meter, list_promoted};
 use session::{Session, lock};
@@ -406,8 +406,7 @@ fn run_job<T>(
 ) -> Result<T> {
     session.emit(Event::Started(job));
     let ctx = session.task(job, token.clone());
-    let result = catch_unwind(AssertUnwindSafe(|| work(&ctx)))
-        .unwrap_or_else(|panic| Err(Error::refused(format!("internal error: {}", panic_text(panic.as_ref())))));
+    let result = caught(|| work(&ctx)).unwrap_or_else(|words| Err(Error::refused(format!("internal error: {words}"))));
     match result {
         Ok((value, words)) => {
             session.emit(Event::Done(job, words));

@@ -12,6 +12,7 @@ use crate::engine::list_promoted;
 use crate::error::{Error, Result};
 use crate::interop::card;
 use crate::model::Model;
+use crate::pieces::{Seen, seen};
 use crate::study::Study;
 use crate::text;
 
@@ -151,12 +152,11 @@ fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {
     out.line("")?;
     out.line("contexts (the token in brackets is the peak)")?;
     for c in &card.contexts {
-        let text: String = c
-            .tokens
-            .iter()
-            .enumerate()
-            .map(|(i, t)| if i == c.peak { format!("[{}]", text::clean(t)) } else { text::clean(t) })
-            .collect();
+        let shown = |seen: Seen| {
+            let text = text::clean(&seen.text);
+            if seen.shows(c.peak) { format!("[{text}]") } else { text }
+        };
+        let text: String = seen(&c.tokens).into_iter().map(shown).collect();
         out.line(&format!(
             "  {:>8.2}  {:<14} {text}",
             c.values[c.peak],

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::markdown::{cell, emphasised, table};
 use crate::analysis::{Context, FeatureCard, NeuronCard, ScoredToken};
+use crate::pieces::{Seen, seen};
 
 /// Contexts that a Markdown page shows.
 const MARKDOWN_CONTEXTS: usize = 15;
@@ -44,8 +45,8 @@ pub fn to_markdown(card: &FeatureCard, fit: &str) -> String {
     }
     page += ".\n\n## Contexts\n\n| coefficient | label | text |\n| ---: | --- | --- |\n";
     for c in card.contexts.iter().take(MARKDOWN_CONTEXTS) {
-        let text: String =
-            c.tokens.iter().enumerate().map(|(i, t)| if i == c.peak { emphasised(t) } else { cell(t) }).collect();
+        let shown = |s: Seen| if s.shows(c.peak) { emphasised(&s.text) } else { cell(&s.text) };
+        let text: String = seen(&c.tokens).into_iter().map(shown).collect();
         page += &format!("| {:.2} | {} | {text} |\n", c.values[c.peak], cell(c.label.as_deref().unwrap_or("")));
     }
     let tokens = |tokens: &[ScoredToken]| {

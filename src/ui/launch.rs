@@ -11,8 +11,11 @@ use super::theme::Profile;
 use super::{UiOptions, run};
 
 /// Opens the explorer. Whatever the user named is opened; with nothing named, the Start pane where there are studies,
-/// else the default model and the bundled concepts at once.
-pub fn explore(args: &ExploreArgs) -> anyhow::Result<()> {
+/// else the default model and the bundled concepts at once. Returns the exit code.
+///
+/// # Errors
+/// Where there is no terminal, or the system refuses a thread.
+pub fn explore(args: &ExploreArgs) -> anyhow::Result<u8> {
     check(args)?;
     super::check_terminal()?;
     let (initial, show_start) = first(args);

@@ -16,6 +16,7 @@ use super::{Answer, Estimate, Judge, Question};
 use crate::analysis::{Context, FeatureCard};
 use crate::error::Result;
 use crate::factor::Factors;
+use crate::pieces;
 use crate::study::TokenTable;
 use crate::task::TaskCtx;
 
@@ -151,6 +152,7 @@ fn others(
         let length = rows.len().min(WINDOW);
         let first = rng.random_range(rows.start..=rows.end - length);
         let pieces: Vec<String> = (first..first + length).map(|row| tokens.piece(row).to_owned()).collect();
+        let pieces = pieces::whole(&pieces);
         let mut places: Vec<usize> = (0..length).collect();
         places.shuffle(rng);
         let mut active = vec![false; length];
@@ -164,7 +166,10 @@ fn others(
 fn mark(pieces: &[String], active: &[bool]) -> String {
     let mut out = String::new();
     let mut inside = false;
-    for (piece, &now) in pieces.iter().zip(active) {
+    // Of a character that is split over tokens the first one shows it.
+    let mut shown = vec![false; pieces.len()];
+    active.iter().enumerate().filter(|(_, now)| **now).for_each(|(i, _)| shown[pieces::shown_by(pieces, i)] = true);
+    for (piece, now) in pieces.iter().zip(shown).filter(|(piece, _)| !piece.is_empty()) {
         let word = piece.trim_start();
         if inside && !now {
             out.push_str(MARKS.1);

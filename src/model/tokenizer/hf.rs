@@ -3,7 +3,6 @@
 //!
 //! The ids are the library's; this file adds the exact bytes of each piece, and which ids begin and end a text.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde_json::Value;
@@ -14,6 +13,7 @@ use super::pieces::{Pieces, Spelling, spelled};
 use super::{PrefixSpace, Tokenizer, hex, unique};
 use crate::error::{Error, Result};
 use crate::lfs;
+use crate::panics::caught;
 
 /// Ids past this leave gaps that no vocabulary has; the table of pieces must not grow to them.
 const MAX_ID: u32 = 1 << 24;
@@ -66,7 +66,7 @@ pub(super) fn parse(json: &[u8], path: &Path) -> Result<Tokenizer> {
 fn library(json: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
     let bad = |problem: String| Error::file(path, format!("is not a tokenizer that can be read: {problem}"));
     // The library indexes past a buffer when a merge makes a longer token than the vocabulary has.
-    let parsed = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(json)));
+    let parsed = caught(|| tokenizers::Tokenizer::from_bytes(json));
     let mut inner = match parsed {
         Ok(Ok(inner)) => inner,
         Ok(Err(e)) => return Err(bad(e.to_string())),
