@@ -23,7 +23,7 @@ pub use fit::{FitArgs, InitArg, ObjectiveArgs, SolverArg, SparsityArg};
 pub use judge::{JudgeArgs, QualityArgs, SweepArgs};
 pub use matrices::{ExportArgs, ImportArgs};
 pub use model::{Bos, CollectArgs, Device, DoctorArgs, Dtype, ForwardArgs, ModelArgs};
-pub use read::{FeatureArgs, ListArgs, PlaceArgs, ReadArgs, TraceArgs};
+pub use read::{FeatureArgs, ListArgs, PlaceArgs, ReadArgs, StudyModelArgs, TraceArgs};
 pub use sae::{SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
 pub use steer::{ModeArg, SteerArgs};
 pub use tree::{CompareArgs, NotesArgs, TreeArgs, TreeFormat};

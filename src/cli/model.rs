@@ -99,6 +99,10 @@ pub struct ModelArgs {
 
 /// `mlpeek collect`.
 #[derive(Debug, Args)]
+#[command(
+    after_long_help = "Where --out is a study, what is not given is taken from the study, its texts too: collect --out STUDY goes \
+    on where a collection was cut short. What is given must be what the study has; with --append the corpus is added to it."
+)]
 pub struct CollectArgs {
     /// The model
     #[command(flatten)]
@@ -112,18 +116,18 @@ pub struct CollectArgs {
     /// The study's directory
     #[arg(long, short)]
     pub out: PathBuf,
-    /// Where in the layer
-    #[arg(long, default_value = "mlp.hook_post")]
-    pub hook: HookSite,
+    /// Where in the layer [default: mlp.hook_post]
+    #[arg(long)]
+    pub hook: Option<HookSite>,
     /// What a GPU computes in and the cache stores [default: bf16 on a GPU, stored as f32]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
     /// Tokens, padding included, that the model reads at once [default: 512 on the CPU, 8192 on a GPU]
     #[arg(long, value_name = "N")]
     pub batch_tokens: Option<NonZero<usize>>,
-    /// Whether to prepend BOS
-    #[arg(long, value_enum, default_value_t = Bos::Auto)]
-    pub bos: Bos,
+    /// Whether to prepend BOS [default: auto]
+    #[arg(long, value_enum)]
+    pub bos: Option<Bos>,
     /// Add the corpus to a study that has another one
     #[arg(long)]
     pub append: bool,

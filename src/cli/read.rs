@@ -30,6 +30,15 @@ impl PlaceArgs {
     }
 }
 
+/// Where the study's model lies.
+#[derive(Debug, Clone, Args)]
+pub struct StudyModelArgs {
+    /// The study's model, where it lies now: a directory, a GGUF file or a Hub id; it must be the one that the study was
+    /// collected with, and its new place is kept [default: where the study says]
+    #[arg(long, short)]
+    pub model: Option<String>,
+}
+
 /// `mlpeek features`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
@@ -43,6 +52,9 @@ pub struct ListArgs {
     /// Where
     #[command(flatten)]
     pub place: PlaceArgs,
+    /// The model
+    #[command(flatten)]
+    pub model: StudyModelArgs,
     /// Output
     #[command(flatten)]
     pub output: JsonArgs,
@@ -72,6 +84,9 @@ pub struct FeatureArgs {
     /// Where
     #[command(flatten)]
     pub place: PlaceArgs,
+    /// The model
+    #[command(flatten)]
+    pub model: StudyModelArgs,
     /// Output
     #[command(flatten)]
     pub output: JsonArgs,
@@ -88,6 +103,9 @@ pub struct TraceArgs {
     /// The fit [default: the newest]
     #[arg(long)]
     pub fit: Option<String>,
+    /// The model
+    #[command(flatten)]
+    pub model: StudyModelArgs,
     /// Output
     #[command(flatten)]
     pub output: JsonArgs,

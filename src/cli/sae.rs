@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Device, JsonArgs};
+use super::{Device, JsonArgs, StudyModelArgs};
 use crate::baselines::sae::train::TrainConfig;
 use crate::model::HookSite;
 
@@ -157,6 +157,9 @@ pub struct SaeCompareArgs {
     /// Predict about this many tokens with the activation replaced; 0 leaves the model out
     #[arg(long, default_value_t = 8192)]
     pub predict: usize,
+    /// The model
+    #[command(flatten)]
+    pub model: StudyModelArgs,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub device: Device,

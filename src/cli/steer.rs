@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Device, JsonArgs, PlaceArgs};
+use super::{Device, JsonArgs, PlaceArgs, StudyModelArgs};
 use crate::steering::{Mode, Positions};
 
 /// What is done along a direction.
@@ -82,6 +82,9 @@ pub struct SteerArgs {
     /// Where
     #[command(flatten)]
     pub place: PlaceArgs,
+    /// The model
+    #[command(flatten)]
+    pub model: StudyModelArgs,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub device: Device,

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::Output;
 use super::features::{PROMOTED, lens_model};
 use super::judge::cell;
 use super::output::thousands;
+use super::{Output, open_study};
 use crate::analysis::{contexts, lens};
 use crate::baselines::{DirectionSet, SetKind};
 use crate::cli::DescribeArgs;
@@ -36,8 +36,8 @@ pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let no_judge = || Error::usage("describing needs a judge: give --endpoint URL and --judge-model NAME");
     let endpoint = args.judge.endpoint()?.ok_or_else(no_judge)?;
-    let study = Study::open_read_only(&args.study)?;
-    let (subjects, materials, model) = materials(&study, args, out, &ctx)?;
+    let mut study = open_study(&args.study, out)?;
+    let (subjects, materials, model) = materials(&mut study, args, out, &ctx)?;
     let bos = study.manifest().bos;
     let scored = !args.no_score;
     let mut judge = Judge::new(endpoint, Answers::in_dir(&data_dir()?.join("answers")));
@@ -104,7 +104,7 @@ impl Opened {
 }
 
 fn materials(
-    study: &Study,
+    study: &mut Study,
     args: &DescribeArgs,
     out: &Output,
     ctx: &TaskCtx,
@@ -129,8 +129,8 @@ fn materials(
         sets.push(Opened::new(study, &SetKind::FIT, args, ctx)?);
         places.extend((0..sets[0].factors.features.columns()).map(|id| (0, id)));
     }
+    let model = lens_model(study, args.model.model.as_deref(), args.device, out)?;
     let tokens = study.tokens()?;
-    let model = lens_model(study, args.device, out)?;
     let (mut subjects, mut materials) = (Vec::new(), Vec::new());
     for (at, id) in places {
         let Opened { set, factors, notes, .. } = &sets[at];

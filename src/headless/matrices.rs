@@ -39,7 +39,7 @@ pub(super) fn import(args: &ImportArgs, out: &mut Output) -> Result<()> {
 }
 
 pub(super) fn export(args: &ExportArgs, out: &mut Output) -> Result<()> {
-    let (_, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
+    let (_, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
     tensors::write_factors(&args.out, &factors)?;
     let (d, k, n) = (factors.features.rows, factors.features.columns(), factors.coefficients.rows);
     if out.is_json() {

@@ -10,7 +10,7 @@ use crate::study::{Note, Notes, Study};
 use crate::text;
 
 pub(super) fn run(args: &NotesArgs, out: &mut Output) -> Result<()> {
-    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
+    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
     let mut notes = study.notes(&entry.name)?;
     if let Some(path) = &args.export {
         notes.write(path)?;

@@ -6,12 +6,15 @@
 
 mod descriptions;
 mod factor_files;
+mod fit_state;
 mod fits;
+mod identity;
 mod import;
 mod lock;
 mod manifest;
 mod notes;
 mod places;
+mod progress;
 mod rows;
 mod saes;
 mod samples;
@@ -30,13 +33,17 @@ use crate::error::{Error, Result};
 use crate::model::{BosRule, HookPoint, ModelInfo};
 
 pub use descriptions::Descriptions;
+pub use fit_state::{FitState, Standing, newest};
 pub use fits::FitEntry;
+pub use identity::Asked;
+use identity::difference;
 pub use import::EachBlock;
 use lock::WriteLock;
+use manifest::new_manifest;
 pub use manifest::{CorpusEntry, Manifest};
-use manifest::{difference, new_manifest};
 pub use notes::{Note, Notes};
 pub use places::{StudyEntry, default_dir, home, recent, remember};
+pub use progress::CollectState;
 pub use rows::Appender;
 pub use saes::SaeEntry;
 use source::StudyRows;
@@ -71,6 +78,11 @@ impl Study {
         samples::write(dir, 0, &corpus.samples)?;
         asked.write(dir)?;
         Ok(Self::with(dir, asked, Some(lock)))
+    }
+
+    /// Whether there is a study in `dir`.
+    pub fn is_at(dir: &Path) -> bool {
+        dir.join(manifest::FILE).exists()
     }
 
     /// Opens a study for reading and writing; fails naming the holder when another process has it.
@@ -110,24 +122,32 @@ impl Study {
         Ok(lock)
     }
 
-    /// Adds a corpus to a complete study, for collecting to go on with. Adding one that it has already changes nothing.
-    pub fn append(&mut self, corpus: &Corpus) -> Result<()> {
-        self.check_writable()?;
+    /// Whether a corpus can be added: to a complete study, which was not imported.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn check_append(&self, corpus: &Corpus) -> Result<()> {
+        let dir = self.dir.display();
         if self.manifest.model.is_none() {
-            return Err(Error::usage(format!(
-                "{} holds an imported matrix: no corpus can be added",
-                self.dir.display()
-            )));
+            return Err(Error::usage(format!("{dir} holds an imported matrix: no corpus can be added")));
         }
-        if self.manifest.first_sample(&corpus.sha256).is_some() {
+        if self.manifest.complete || self.manifest.first_sample(&corpus.sha256).is_some() {
             return Ok(());
         }
-        if !self.manifest.complete {
-            return Err(Error::refused(format!(
-                "{} is not yet complete: finish collecting {} first",
-                self.dir.display(),
-                self.manifest.corpora.last().map_or("it", |c| c.name.as_str())
-            )));
+        let due = &self.manifest.corpora[self.corpus_due()?].name;
+        Err(Error::refused(format!(
+            "{dir} is not yet complete ({}): finish {due} first by mlpeek collect --out {dir}",
+            self.collected()?
+        )))
+    }
+
+    /// Adds a corpus to a complete study, for collecting to go on with; see [`Self::check_append`]. Adding one that it has
+    /// already changes nothing.
+    pub fn append(&mut self, corpus: &Corpus) -> Result<()> {
+        self.check_writable()?;
+        self.check_append(corpus)?;
+        if self.manifest.first_sample(&corpus.sha256).is_some() {
+            return Ok(());
         }
         samples::write(&self.dir, self.manifest.corpora.len(), &corpus.samples)?;
         let mut manifest = self.manifest.clone();
@@ -218,7 +238,11 @@ impl Study {
         let tokens = self.tokens()?;
         let dir = rows::cache_dir(&self.dir, hook);
         if tokens.rows.is_empty() {
-            return Err(Error::refused(format!("{} holds no rows yet: run collect first", self.dir.display())));
+            let dir = self.dir.display();
+            return Err(Error::refused(format!(
+                "{dir} holds no rows yet ({}): mlpeek collect --out {dir} goes on",
+                self.collected()?
+            )));
         }
         let reader = CacheReader::open(&dir)?;
         let (rows, cols) = reader.shape();
@@ -242,6 +266,25 @@ impl Study {
             }
         }
         self.verify_fits()
+    }
+
+    /// Takes the corpus that was added last back while none of its samples is there: one that could not be begun leaves the
+    /// study as it was.
+    pub(crate) fn withdraw_if_empty(&mut self) -> Result<()> {
+        let before: usize = self.manifest.corpora.iter().rev().skip(1).map(|c| c.samples).sum();
+        let alone = self.manifest.corpora.len() < 2 || self.manifest.complete || !self.is_writable();
+        // An earlier corpus that lost rows is another matter.
+        if alone || self.collected()?.samples != before {
+            return Ok(());
+        }
+        let mut manifest = self.manifest.clone();
+        manifest.corpora.pop();
+        manifest.complete = true;
+        manifest.write(&self.dir)?;
+        samples::remove(&self.dir, manifest.corpora.len())?;
+        self.manifest = manifest;
+        self.forget_tokens();
+        Ok(())
     }
 
     /// Takes a study back that holds no rows yet: a collection that could not begin leaves nothing behind.

@@ -7,6 +7,7 @@
 
 mod gguf;
 mod hf;
+mod identity;
 mod pieces;
 mod pretokenizer;
 mod sentencepiece;

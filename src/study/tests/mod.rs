@@ -32,6 +32,7 @@ fn model(id: &str, weights: &str) -> ModelInfo {
         weight_bytes: 0,
         weights_sha256: weights.into(),
         tokenizer_sha256: "t".into(),
+        identity: None,
         notes: vec![],
     }
 }
