@@ -92,6 +92,16 @@ pub struct FeatureArgs {
     pub output: JsonArgs,
 }
 
+/// `mlpeek info`.
+#[derive(Debug, Args)]
+pub struct InfoArgs {
+    /// The study's directory
+    pub study: PathBuf,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
 /// `mlpeek trace`.
 #[derive(Debug, Args)]
 pub struct TraceArgs {

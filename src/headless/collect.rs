@@ -88,7 +88,7 @@ fn into_study(args: &CollectArgs, out: &Output, ctx: &TaskCtx) -> Result<(Study,
         Some(corpus) => collect::collect(&model, corpus, &mut study, bos, ctx),
         None => collect::go_on(&model, &mut study, ctx),
     }?;
-    if place != model.info().id {
+    if args.model.model.is_some() && place != model.info().id {
         out.note(&format!("{} has its model at {} from now on (it was {place})", args.out.display(), model.info().id));
     }
     Ok((study, done))

@@ -28,7 +28,7 @@ pub(super) fn lens_model(
 ) -> Result<Option<Model>> {
     match unchecked_model_of(study, place, &usual(device, None), out, &out.task()) {
         Ok(model) => {
-            study.take_model(model.info())?.iter().for_each(|words| out.note(words));
+            study.take_model(model.info(), place.is_some())?.iter().for_each(|words| out.note(words));
             Ok(Some(model))
         }
         Err(e) if place.is_some() || matches!(e, Error::Cancelled) => Err(e),

@@ -52,6 +52,7 @@ pub fn run(command: &Command, out: &mut Output) -> Result<()> {
         Command::Eval(command) => eval::run(command, out),
         Command::Import(args) => matrices::import(args, out),
         Command::Export(args) => matrices::export(args, out),
+        Command::Info(args) => info::study(args, out),
         Command::Models(args) => info::models(*args, out),
         Command::Doctor(args) => doctor::run(args, out),
         Command::Keys(args) => info::keys(*args, out),
@@ -112,7 +113,7 @@ fn model_of(
     ctx: &TaskCtx,
 ) -> Result<Model> {
     let model = unchecked_model_of(study, place, &usual(device, layers), out, ctx)?;
-    study.take_model(model.info())?.iter().for_each(|words| out.note(words));
+    study.take_model(model.info(), place.is_some())?.iter().for_each(|words| out.note(words));
     Ok(model)
 }
 

@@ -228,10 +228,7 @@ fn subjects(study: &Study, args: &SaeCompareArgs) -> Result<(HookPoint, Vec<Subj
 /// A study of the same model, for its rows.
 fn other_rows(study: &Study, dir: &std::path::Path, out: &Output) -> Result<Study> {
     let other = open_study(dir, out)?;
-    let weights = |s: &Study| s.manifest().model.as_ref().map(|m| m.weights_sha256.clone());
-    if weights(study) != weights(&other) {
-        return Err(Error::usage(format!("{} is a study of another model", dir.display())));
-    }
+    study.check_same_model(&other)?;
     Ok(other)
 }
 

@@ -30,6 +30,15 @@ impl FitState {
     }
 }
 
+/// How a run that saved factors ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// By itself, or stopped.
+    pub state: FitState,
+    /// The sweep that it had reached.
+    pub sweep: usize,
+}
+
 /// `None` is a stop by the user.
 impl From<Option<Stop>> for FitState {
     fn from(stop: Option<Stop>) -> Self {

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{FitState, Study, fit_state};
 use super::factor_files::{self, Stored};
 use super::manifest::json_bytes;
+use super::{Ended, FitState, Study, fit_state};
 use crate::activations::store::MappedF32;
 use crate::disk;
 use crate::error::{Error, Result};
@@ -71,9 +71,9 @@ struct Saved {
     explained_variance: Option<f64>,
     sweeps: usize,
     seconds: f64,
-    /// How the run ended, and the sweep that it had reached; earlier versions left it to the error curve.
+    /// Earlier versions left it to the error curve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    ended: Option<(FitState, usize)>,
+    ended: Option<Ended>,
     /// n, k and d.
     rows: usize,
     features: usize,
@@ -99,7 +99,7 @@ impl FitFile {
         let saved = self.saved.as_ref();
         let resumable = dir.join(CHECKPOINT).is_file();
         let (state, reached) = match saved.map(|s| (s.ended, s.sweeps)) {
-            Some((Some(ended), _)) => ended,
+            Some((Some(ended), _)) => (ended.state, ended.sweep),
             ended => {
                 let last = fit_state::last_sweep(&dir.join(LOSS));
                 let reached = last.map_or(0, |sweep| sweep.sweep).max(ended.map_or(0, |(_, sweeps)| sweeps));
@@ -269,14 +269,14 @@ impl Study {
         self.save_run(name, hook, config, factors, None)
     }
 
-    /// [`Self::save_fit`] with how the run ended and the sweep that it had reached.
+    /// [`Self::save_fit`] with how the run ended.
     pub fn save_run(
         &self,
         name: &str,
         hook: HookPoint,
         config: &FitConfig,
         factors: &Factors,
-        ended: Option<(FitState, usize)>,
+        ended: Option<Ended>,
     ) -> Result<()> {
         self.check_writable()?;
         self.manifest.hook_index(hook)?;
@@ -336,21 +336,25 @@ impl Study {
                 Error::usage(format!("{dir} has no finished fit: run mlpeek fit {dir} --features 100"))
             })
         };
-        let name = name.map_or_else(newest, |n| Ok(n.to_owned()))?;
-        let (dir, file) = self.fit_file(&name)?;
-        let Some(saved) = &file.saved else {
-            return Err(self.saved_nothing(&name));
-        };
-        let factors = saved.load(&dir)?;
-        let entry = file.entry(&name, &dir);
+        let (entry, factors) = self.saved_fit(&name.map_or_else(newest, |n| Ok(n.to_owned()))?)?;
         if !entry.state.is_finished() {
-            let study = self.dir.display();
+            let (study, name) = (self.dir.display(), &entry.name);
             tracing::warn!(
                 "fit '{name}' was {} and is not finished: mlpeek fit {study} --name {name} --resume goes on",
                 entry.standing()
             );
         }
-        Ok((entry, Arc::new(factors)))
+        Ok((entry, factors))
+    }
+
+    /// What a fit saved, whatever became of it.
+    pub(super) fn saved_fit(&self, name: &str) -> Result<(FitEntry, Arc<Factors>)> {
+        let (dir, file) = self.fit_file(name)?;
+        let Some(saved) = &file.saved else {
+            return Err(self.saved_nothing(name));
+        };
+        let factors = saved.load(&dir)?;
+        Ok((file.entry(name, &dir), Arc::new(factors)))
     }
 
     /// What to say of a fit that has no factors: how far it came, and how it goes on.

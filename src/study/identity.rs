@@ -84,6 +84,20 @@ impl Study {
         }
     }
 
+    /// Whether another study is of the same model.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] says what differs.
+    pub fn check_same_model(&self, other: &Self) -> Result<()> {
+        match models_differ(self.manifest.model.as_ref(), other.manifest.model.as_ref()) {
+            None => Ok(()),
+            Some(parts) => {
+                let (dir, own) = (other.dir.display(), self.dir.display());
+                Err(Error::usage(format!("{dir} is a study of another model than {own} ({parts})")))
+            }
+        }
+    }
+
     /// Whether a corpus is one of the study's.
     ///
     /// # Errors
@@ -120,15 +134,16 @@ impl Study {
         ))
     }
 
-    /// Takes `model` for the study's own, wherever it lies now; a new place is kept in `study.json`. What is worth telling a
-    /// person of that is returned, also that it could not be kept: the study can be read all the same.
+    /// Takes `model` for the study's own, wherever it lies now; where a person `named` its place, that is kept in
+    /// `study.json`. What is worth telling of it is returned, also that it could not be kept: the study can be read all the
+    /// same.
     ///
     /// # Errors
     /// What [`Self::check_model`] returns.
-    pub fn take_model(&mut self, model: &ModelInfo) -> Result<Option<String>> {
+    pub fn take_model(&mut self, model: &ModelInfo, named: bool) -> Result<Option<String>> {
         self.check_model(model)?;
         let own = self.own_model()?;
-        if own.id == model.id {
+        if !named || own.id == model.id {
             return Ok(None);
         }
         let (dir, was) = (self.dir.display().to_string(), own.id.clone());
@@ -175,14 +190,14 @@ impl Study {
 pub(super) fn difference(there: &Manifest, asked: &Manifest) -> Option<String> {
     let name = |m: &Manifest| m.model.as_ref().map_or("an imported matrix".to_owned(), |m| m.id.clone());
     let parts = match (&there.model, &asked.model) {
-        (Some(a), Some(b)) => differing_parts(a, b, there.bos),
-        (None, None) => Vec::new(),
-        _ => vec!["no model".to_owned()],
+        (Some(a), Some(b)) => differing_parts(a, b, there.bos).join(", "),
+        (a, b) if a.is_some() == b.is_some() => String::new(),
+        _ => "another source".to_owned(),
     };
     if !parts.is_empty() {
-        let (a, b, parts) = (name(there), name(asked), parts.join(", "));
-        let how = if a == b { format!(" when that had not {parts}") } else { format!(", not {b}, which has {parts}") };
-        return Some(format!("it was made with {a}{how}"));
+        let (a, b) = (name(there), name(asked));
+        let how = if a == b { ", which now has".to_owned() } else { format!(", not {b}, which has") };
+        return Some(format!("it was made with {a}{how} {parts}"));
     }
     if (&there.hooks, &there.widths) != (&asked.hooks, &asked.widths) {
         return Some(format!("it holds {}, not {}", list(&there.hooks), list(&asked.hooks)));
@@ -201,6 +216,16 @@ fn corpus_differs(there: &Manifest, name: &str, sha256: &str) -> Option<String> 
         let own: Vec<&str> = there.corpora.iter().map(|corpus| corpus.name.as_str()).collect();
         format!("it holds {}, not {name} (--append adds another corpus)", own.join(" and "))
     })
+}
+
+/// What of two studies' models differs, for a sentence; two matrices from elsewhere do not.
+pub(super) fn models_differ(a: Option<&ModelInfo>, b: Option<&ModelInfo>) -> Option<String> {
+    match (a, b) {
+        // Rows of one model are of the same neurons, however their texts begin.
+        (Some(a), Some(b)) => Some(differing_parts(a, b, BosRule::Never).join(", ")).filter(|parts| !parts.is_empty()),
+        (None, None) => None,
+        _ => Some("one has none".to_owned()),
+    }
 }
 
 fn list(hooks: &[HookPoint]) -> String {

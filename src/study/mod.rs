@@ -33,7 +33,7 @@ use crate::error::{Error, Result};
 use crate::model::{BosRule, HookPoint, ModelInfo};
 
 pub use descriptions::Descriptions;
-pub use fit_state::{FitState, Standing, newest};
+pub use fit_state::{Ended, FitState, Standing, newest};
 pub use fits::FitEntry;
 pub use identity::Asked;
 use identity::difference;

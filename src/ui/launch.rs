@@ -1,6 +1,6 @@
 //! From the command line to a running explorer: what it opens first, and the engine behind it.
 
-use crate::cli::{Colour, ExploreArgs};
+use crate::cli::{Colour, Device, ExploreArgs};
 use crate::engine::{self, Command, OpenRequest};
 use crate::factor::FitConfig;
 use crate::model;
@@ -33,8 +33,9 @@ pub fn explore(args: &ExploreArgs) -> anyhow::Result<()> {
 
 fn first(args: &ExploreArgs) -> (Option<Command>, bool) {
     let named = args.model.is_some() || args.data.is_some() || args.layer.is_some();
+    let anywhere = args.device == Device::Auto;
     match &args.study {
-        Some(dir) if !named && dir.join("study.json").exists() => (Some(Command::OpenStudy(dir.clone())), false),
+        Some(dir) if !named && anywhere && study::Study::is_at(dir) => (Some(Command::OpenStudy(dir.clone())), false),
         None if !named && !study::recent().is_empty() => (None, true),
         _ => (Some(Command::Open(request(args))), false),
     }

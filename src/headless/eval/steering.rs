@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use serde_json::json;
 
-use super::super::{describe::tell_usage, model_of, output::thousands, told_unfinished};
+use super::super::{describe::tell_usage, model_of, open_study, output::thousands};
 use super::{Output, holdout, with_interval};
 use crate::cli::SteeringArgs;
 use crate::engine::causal::{Causal, CausalAsk, Prepared, prepare};
@@ -26,8 +26,7 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     // What cannot be asked is said before a model is loaded.
     let mut judge = args.judge.endpoint()?.map(endpoint_judge).transpose()?;
-    let mut study = Study::open(&args.common.study)?;
-    told_unfinished(&study, out)?;
+    let mut study = open_study(&args.common.study, out)?;
     let ask = CausalAsk {
         methods: args.common.methods.clone(),
         place: args.common.place.place(),
@@ -40,6 +39,8 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     };
     ask.config.check()?;
     let model = model_of(&mut study, args.model.model.as_deref(), args.device, None, out, &ctx)?;
+    // Locked only now: what is refused writes nothing.
+    let study = Study::open(&args.common.study)?;
     let prepared = prepare(&study, &ask, &model, &ctx)?;
     if let Some(judge) = &judge {
         tell_cost(&prepared, judge, out)?;

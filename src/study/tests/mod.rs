@@ -137,7 +137,7 @@ fn another_request_is_told_what_differs() {
     let (f32, auto) = (CacheDtype::F32, BosRule::Auto);
     let cases = [
         (refused(&model("n", "v"), &HOOKS, &c, f32, auto), "made with m, not n"),
-        (refused(&model("m", "v"), &HOOKS, &c, f32, auto), "m with other weights"),
+        (refused(&model("m", "v"), &HOOKS, &c, f32, auto), "m, which now has other weights"),
         (refused(&m, &HOOKS[..1], &c, f32, auto), "not blocks.1.mlp.hook_post"),
         (refused(&m, &HOOKS, &c, CacheDtype::Bf16, auto), "f32, not bf16"),
         (refused(&m, &HOOKS, &c, f32, BosRule::Never), "auto, not never"),

@@ -124,6 +124,8 @@ impl Demo {
             corpus: corpus.to_owned(),
             rows,
             fits,
+            unfinished: None,
+            stopped: None,
             modified: 1_790_000_000,
         };
         vec![
