@@ -138,7 +138,7 @@ fn changes() -> Vec<(&'static str, Change, &'static str)> {
     vec![
         ("config.json", config("hidden_act", json!("gelu")), "another configuration (activation Gelu, not Silu)"),
         ("config.json", config("rope_theta", json!(500_000.0)), "(ropes.0.base 500000.0, not 10000.0)"),
-        ("config.json", config("rms_norm_eps", json!(1e-6)), "(norm.eps 1e-6, not 1e-5)"),
+        ("config.json", config("rms_norm_eps", json!(1e-6)), "(norm.eps 1e-6, not 0.00001)"),
         ("config.json", config("max_position_embeddings", json!(64)), "(context 64, not 256)"),
         (
             "tokenizer.json",

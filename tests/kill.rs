@@ -231,6 +231,14 @@ fn a_collection_that_was_cut_short_is_told_by_every_command_and_goes_on_by_the_s
     assert!(!String::from_utf8(said).unwrap().contains("collected"));
 }
 
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, name) = entry.map(|e| (e.path(), e.file_name())).unwrap();
+        if path.is_dir() { copy_dir(&path, &to.join(name)) } else { _ = std::fs::copy(&path, to.join(name)).unwrap() }
+    }
+}
+
 #[test]
 fn an_added_corpus_that_was_cut_short_goes_on_and_another_waits_for_it() {
     let dir = TempDir::new().unwrap();
@@ -239,6 +247,7 @@ fn an_added_corpus_that_was_cut_short_goes_on_and_another_waits_for_it() {
     let data = support::corpus(home, 30).display().to_string();
     let study = home.join("study").display().to_string();
     finish(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
+    let before = activations(Path::new(&study));
     let more = home.join("more");
     std::fs::create_dir(&more).unwrap();
     let (more, other) = (support::corpus(&more, 3000).display().to_string(), home.join("other.txt"));
@@ -257,6 +266,14 @@ fn an_added_corpus_that_was_cut_short_goes_on_and_another_waits_for_it() {
     let refused = add(&other).output().unwrap();
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(!refused.status.success() && said.contains("collect --out") && said.contains("of 3,030 samples"), "{said}");
+    assert!(said.contains("--withdraw"), "{said}");
+    // It can be taken out again, as if it had never been added, or gone on with.
+    let copy = home.join("copy");
+    copy_dir(Path::new(&study), &copy);
+    let withdrawn = finish(home, &["collect", "--out", copy.to_str().unwrap(), "--withdraw", "--json"]);
+    assert!(withdrawn["corpus"].as_str() == Some(&more) && activations(&copy) == before);
+    let again = command(home, &["collect", "--out", copy.to_str().unwrap(), "--withdraw"]).output().unwrap();
+    assert_eq!(again.status.code(), Some(2));
     assert_eq!(finish(home, &["collect", "--out", &study, "--json"])["samples"], 3030);
     let added = add(&other).output().unwrap();
     assert_eq!(last_line(&added.stdout)["samples"], 3031);

@@ -131,6 +131,9 @@ pub struct CollectArgs {
     /// Add the corpus to a study that has another one
     #[arg(long)]
     pub append: bool,
+    /// Take the corpus that was added last out of the study again, where collecting it was cut short
+    #[arg(long, conflicts_with_all = ["append", "data", "layer", "hook", "dtype", "bos", "batch_tokens", "model", "device"])]
+    pub withdraw: bool,
     /// Output
     #[command(flatten)]
     pub output: JsonArgs,

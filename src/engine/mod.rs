@@ -176,7 +176,7 @@ impl Engine {
                 self.leave();
                 self.long(move |open, token| open.study(&dir, &Wanted::default(), token));
             }
-            Command::ModelAt(place) => self.long(move |open, token| open.model_at(&place, token)),
+            Command::ModelAt(place) => self.model_at(place),
             Command::Collect => self.long(|open, token| open.go_on_collecting(token)),
             Command::GoOn(name) => self.long(move |open, token| open.go_on(&name, token)),
             Command::Fit(config) => self.long(move |open, token| open.refit(&config, token)),
@@ -281,6 +281,17 @@ impl Engine {
         self.work.submit(move || {
             // Each stage has told the shell of its own failure.
             let _ = work(&opener, &token);
+        });
+    }
+
+    /// Beside a fit that runs, which keeps its own token.
+    fn model_at(&self, place: String) {
+        let token = CancelToken::default();
+        lock(&self.cancels).insert(Job::Load, token.clone());
+        let opener = self.opener();
+        self.sets.submit(move || {
+            // It has told the shell of its failure.
+            let _ = opener.model_at(&place, &token);
         });
     }
 

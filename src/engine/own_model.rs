@@ -40,9 +40,10 @@ impl Opener {
             }
             (found, _) => found?,
         };
-        let words = match lock(&self.session.study).as_mut() {
-            Some(study) => study.take_model(model.info(), place.is_some())?,
-            None => None,
+        let words = {
+            let mut guard = lock(&self.session.study);
+            let study = guard.as_mut().ok_or_else(|| Error::refused("no study is open"))?;
+            study.take_model(model.info(), place.is_some())?
         };
         words.into_iter().for_each(|words| self.session.log(Level::Info, words));
         self.put_model(&model);

@@ -17,6 +17,15 @@ use crate::task::TaskCtx;
 
 pub(super) fn run(args: &CollectArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
+    if args.withdraw {
+        let mut study = Study::open(&args.out)?;
+        let name = study.withdraw()?;
+        let (dir, rows) = (args.out.display(), study.manifest().rows);
+        return match out.is_json() {
+            true => out.object(&json!({"event": "withdrawn", "corpus": name, "tokens": rows})),
+            false => out.line(&format!("{name} is out of {dir} again, which has {} tokens", thousands(rows as u64))),
+        };
+    }
     let (study, done) = if Study::is_at(&args.out) || args.append {
         into_study(args, out, &ctx)?
     } else {

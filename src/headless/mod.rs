@@ -130,7 +130,10 @@ fn unchecked_model_of(
         Some(place) => open_model(Some(place), options, out, ctx),
         None => open_model(Some(&own.id), options, out, ctx).map_err(|e| match e {
             Error::Cancelled => e,
-            e => study.model_not_found(&e),
+            e => Error::refused(format!(
+                "{}: say where it is now by --model (a directory, a GGUF file or a Hub id)",
+                study.model_not_found(&e)
+            )),
         }),
     }
 }

@@ -357,6 +357,15 @@ impl Study {
         Ok((file.entry(name, &dir), Arc::new(factors)))
     }
 
+    /// A fit that saved coefficients of more than `rows` rows.
+    pub(super) fn fit_beyond(&self, rows: usize) -> Result<Option<String>> {
+        let beyond = |name: &String| {
+            let file = FitFile::read(&self.fits_root().join(name)).ok();
+            file.and_then(|file| file.saved).is_some_and(|saved| saved.rows > rows)
+        };
+        Ok(self.fit_names()?.into_iter().find(beyond))
+    }
+
     /// What to say of a fit that has no factors: how far it came, and how it goes on.
     fn saved_nothing(&self, name: &str) -> Error {
         let entry = self.fits().unwrap_or_default().into_iter().find(|fit| fit.name == name);

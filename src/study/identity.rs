@@ -120,7 +120,7 @@ impl Study {
         })
     }
 
-    /// What went wrong when the study's own model was to be opened, with the way out.
+    /// What went wrong when the study's own model was to be opened.
     pub fn model_not_found(&self, problem: &Error) -> Error {
         let (dir, id) = (self.dir.display(), self.manifest.model.as_ref().map_or("", |m| m.id.as_str()));
         // A name that is no path is looked for in more than one place: what became of that is worth telling.
@@ -129,9 +129,7 @@ impl Study {
         } else {
             format!("and cannot be opened ({problem})")
         };
-        Error::refused(format!(
-            "the model of {dir} is {id} by its study.json, {why}: say where it is now by --model (a directory, a GGUF file or a Hub id)"
-        ))
+        Error::refused(format!("the model of {dir} is {id} by its study.json, {why}"))
     }
 
     /// Takes `model` for the study's own, wherever it lies now; where a person `named` its place, that is kept in

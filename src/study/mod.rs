@@ -4,6 +4,7 @@
 //! Knows nothing of how activations are computed or factorised. Invariant: what a reading function returns was sealed
 //! whole; damage is an error that names the file and the remedy.
 
+mod added;
 mod descriptions;
 mod factor_files;
 mod fit_state;
@@ -122,43 +123,6 @@ impl Study {
         Ok(lock)
     }
 
-    /// Whether a corpus can be added: to a complete study, which was not imported.
-    ///
-    /// # Errors
-    /// Why it cannot.
-    pub fn check_append(&self, corpus: &Corpus) -> Result<()> {
-        let dir = self.dir.display();
-        if self.manifest.model.is_none() {
-            return Err(Error::usage(format!("{dir} holds an imported matrix: no corpus can be added")));
-        }
-        if self.manifest.complete || self.manifest.first_sample(&corpus.sha256).is_some() {
-            return Ok(());
-        }
-        let due = &self.manifest.corpora[self.corpus_due()?].name;
-        Err(Error::refused(format!(
-            "{dir} is not yet complete ({}): finish {due} first by mlpeek collect --out {dir}",
-            self.collected()?
-        )))
-    }
-
-    /// Adds a corpus to a complete study, for collecting to go on with; see [`Self::check_append`]. Adding one that it has
-    /// already changes nothing.
-    pub fn append(&mut self, corpus: &Corpus) -> Result<()> {
-        self.check_writable()?;
-        self.check_append(corpus)?;
-        if self.manifest.first_sample(&corpus.sha256).is_some() {
-            return Ok(());
-        }
-        samples::write(&self.dir, self.manifest.corpora.len(), &corpus.samples)?;
-        let mut manifest = self.manifest.clone();
-        manifest.corpora.push(CorpusEntry::of(corpus));
-        manifest.complete = false;
-        manifest.write(&self.dir)?;
-        self.manifest = manifest;
-        self.forget_tokens();
-        Ok(())
-    }
-
     /// Its directory.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -266,25 +230,6 @@ impl Study {
             }
         }
         self.verify_fits()
-    }
-
-    /// Takes the corpus that was added last back while none of its samples is there: one that could not be begun leaves the
-    /// study as it was.
-    pub(crate) fn withdraw_if_empty(&mut self) -> Result<()> {
-        let before: usize = self.manifest.corpora.iter().rev().skip(1).map(|c| c.samples).sum();
-        let alone = self.manifest.corpora.len() < 2 || self.manifest.complete || !self.is_writable();
-        // An earlier corpus that lost rows is another matter.
-        if alone || self.collected()?.samples != before {
-            return Ok(());
-        }
-        let mut manifest = self.manifest.clone();
-        manifest.corpora.pop();
-        manifest.complete = true;
-        manifest.write(&self.dir)?;
-        samples::remove(&self.dir, manifest.corpora.len())?;
-        self.manifest = manifest;
-        self.forget_tokens();
-        Ok(())
     }
 
     /// Takes a study back that holds no rows yet: a collection that could not begin leaves nothing behind.

@@ -30,7 +30,7 @@ fn collecting_that_was_cut_short_is_shown_and_goes_on_by_a_key() {
     });
     t.keys("1R");
     // The first fit follows, as in a study that was never stopped.
-    t.until("features", |s| s.contains("Features ") && s.contains("fitted"));
+    t.until("features", |s| s.contains("Features 100") && s.contains("sweep "));
     assert!(!t.text().contains("collected "), "{}", t.text());
     let whole = mlpeek::study::Study::open_read_only(&study).unwrap().collected().unwrap();
     assert!(whole.is_complete());
@@ -48,7 +48,7 @@ fn another_layer_of_a_study_that_was_cut_short_goes_on_with_it_where_it_is_the_s
     t.keys("L");
     t.sees("Open a model");
     t.keys(ENTER);
-    t.until("features", |s| s.contains("Features ") && s.contains("fitted"));
+    t.until("features", |s| s.contains("Features 100") && s.contains("sweep "));
     assert!(mlpeek::study::Study::open_read_only(&study).unwrap().collected().unwrap().is_complete());
     assert!(!home.dir.path().join("home/studies").exists(), "no other study was begun");
     t.quits();
@@ -91,7 +91,7 @@ fn a_fit_that_the_closing_of_the_explorer_stopped_is_not_shown_as_fitted() {
     assert!(!t.text().contains("fitted"), "{}", t.text());
     t.sees("goes on");
     t.keys("5");
-    t.sees("stopped at sweep 2: ");
+    t.sees("stopped: R goes on");
     t.quits();
 }
 
@@ -102,9 +102,11 @@ fn the_place_of_a_model_that_moved_is_asked_for_and_kept() {
     let moved = home.dir.path().join("moved");
     std::fs::rename(&home.model, &moved).unwrap();
     for (cols, rows) in [(80, 24), (60, 18)] {
-        let t = open(&home, &["study"], cols, rows);
+        let mut t = open(&home, &["study"], cols, rows);
         t.sees("Where is the study's model?");
-        drop(t);
+        t.keys(ESC);
+        t.loses("Where is the study's model?");
+        t.quits();
     }
     let mut t = open(&home, &["study"], 120, 36);
     t.sees("Where is the study's model?");

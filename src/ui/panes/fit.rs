@@ -175,7 +175,8 @@ impl FitPane {
             let key = cx.key(Action::Continue);
             let said = match cut {
                 CutShort::Collecting(_) => cut.to_string(),
-                CutShort::Fit(fit) => fit.standing().to_string(),
+                // At which sweep stands before it.
+                CutShort::Fit(_) => "stopped".to_owned(),
             };
             first.push(Span::styled(format!("{said}: {key} goes on"), theme.warning()));
         }
@@ -421,11 +422,7 @@ impl Pane for FitPane {
             (Plot::Training, _) => training::curve(parts.middle, cx, buf),
             (Plot::Sweep, _) => sweep::view(parts.middle, cx, buf),
             _ if cx.world.sweeps.is_empty() => {
-                let said = match cx.world.cut_short() {
-                    Some(cut) => Line::styled(format!(" {cut}"), cx.theme.warning()),
-                    None => Line::styled(" the curve appears with the first sweep", cx.theme.dim()),
-                };
-                put(buf, parts.middle, 1, &said);
+                put(buf, parts.middle, 1, &Line::styled(" the curve appears with the first sweep", cx.theme.dim()));
             }
             _ => curve::chart(cx, parts.middle, buf),
         }
