@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::model::HookSite;
@@ -16,6 +17,7 @@ mod read;
 mod sae;
 mod steer;
 mod tree;
+mod values;
 
 pub use describe::{DescribeArgs, EndpointArgs};
 pub use eval::{DetectionArgs, EvalArgs, EvalCommand, ProtocolArg, ReuseArgs, SteeringArgs};
@@ -25,7 +27,7 @@ pub use matrices::{ExportArgs, ImportArgs};
 pub use model::{Bos, CollectArgs, Device, DoctorArgs, Dtype, ForwardArgs, ModelArgs};
 pub use read::{FeatureArgs, InfoArgs, ListArgs, PlaceArgs, ReadArgs, StudyModelArgs, TraceArgs};
 pub use sae::{SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
-pub use steer::{ModeArg, SteerArgs};
+pub use steer::{ModeArg, SamplingArgs, SteerArgs};
 pub use tree::{CompareArgs, NotesArgs, TreeArgs, TreeFormat};
 
 /// See what the MLP layers of a language model are made of.
@@ -46,23 +48,23 @@ pub struct ExploreArgs {
     /// A study's directory: opened where it is one, made there otherwise
     pub study: Option<PathBuf>,
     /// Hub id (owner/name or owner/name@revision), a directory in Hugging Face layout, or a GGUF file
-    #[arg(long, short)]
+    #[arg(long, short, value_parser = NonEmptyStringValueParser::new())]
     pub model: Option<String>,
     /// Layer, from 0 [default: the middle one]
     #[arg(long, short)]
     pub layer: Option<usize>,
-    /// Where in the layer
-    #[arg(long, default_value = "mlp.hook_post")]
-    pub hook: HookSite,
+    /// Where in the layer [default: mlp.hook_post]
+    #[arg(long)]
+    pub hook: Option<HookSite>,
     /// Corpus: JSON, JSONL, CSV or text [default: the bundled concepts]
     #[arg(long, short)]
     pub data: Option<PathBuf>,
-    /// Number of features
-    #[arg(long, short = 'k', default_value_t = 100)]
-    pub features: usize,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    pub device: Device,
+    /// Number of features [default: 100]
+    #[arg(long, short = 'k', value_parser = values::at_least_one)]
+    pub features: Option<usize>,
+    /// Where to compute [default: auto]
+    #[arg(long, value_enum)]
+    pub device: Option<Device>,
     /// Colours of the explorer
     #[arg(long, value_enum, default_value_t = Colour::Auto)]
     pub color: Colour,

@@ -6,13 +6,18 @@
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
+pub mod lock;
 pub mod scratch;
 
 /// Prefix of the names of unfinished files; a reader ignores them and a writer sweeps them away.
 pub const TMP_PREFIX: &str = ".tmp-";
+
+/// Tells the unfinished files of one process apart: two of its threads may be writing the same target.
+static COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// A file being written under a temporary name beside its final one; dropped without [`NewFile::commit`] it vanishes.
 #[derive(Debug)]
@@ -26,7 +31,8 @@ impl NewFile {
     /// Starts the new content of `target`, whose directory must exist.
     pub fn create(target: &Path) -> Result<Self> {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let tmp = target.with_file_name(format!("{TMP_PREFIX}{}-{name}", std::process::id()));
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let tmp = target.with_file_name(format!("{TMP_PREFIX}{}-{number}-{name}", std::process::id()));
         let file = File::create(&tmp).map_err(Error::io("create", &tmp))?;
         Ok(Self { target: target.to_path_buf(), tmp, file: Some(file) })
     }
@@ -127,7 +133,8 @@ pub fn free_space(path: &Path) -> Result<u64> {
     while !at.exists() {
         at = parent(at);
     }
-    fs4::available_space(at).map_err(Error::io("ask the free space of", at))
+    let space = rustix::fs::statvfs(at).map_err(|e| Error::io("ask the free space of", at)(e.into()))?;
+    Ok(space.f_frsize.saturating_mul(space.f_bavail))
 }
 
 /// The directory that holds `path`; `.` for a bare name.

@@ -7,7 +7,7 @@
 //! | shells | `ui` (the explorer, behind the feature `tui`) · [`headless`] (a pane's twin as a command) · [`cli`] |
 //! | application | [`engine`] (worker threads; `Command` in, `Event` out) · [`study`] (the directory on disk) |
 //! | domain | [`model`] · [`corpus`] · [`activations`] · [`factor`] · [`analysis`] · [`steering`] · [`eval`] · [`baselines`] · [`interop`] |
-//! | foundations | [`error`] · [`task`] · [`amounts`] · [`text`] · [`disk`] · [`memory`] · [`matrix`] · [`warnings`] |
+//! | foundations | [`error`] · [`task`] · [`amounts`] · [`text`] · [`pieces`] · [`disk`] · [`memory`] · [`matrix`] · [`warnings`] · [`panics`] |
 //!
 //! The factoriser and the analysis see activations only through [`activations::ActivationSource`]; reading and changing
 //! a model's activations has one seam, [`model::Tap`]; the explorer talks to nothing but the engine. The library builds
@@ -31,9 +31,12 @@ pub mod eval;
 pub mod factor;
 pub mod headless;
 pub mod interop;
+mod lfs;
 pub mod matrix;
 pub mod memory;
 pub mod model;
+pub mod panics;
+pub mod pieces;
 pub mod steering;
 pub mod study;
 pub mod task;

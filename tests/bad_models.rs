@@ -81,6 +81,17 @@ impl Home {
         command
     }
 
+    fn forward(&self, ids: &str) -> Command {
+        let mut command = Command::cargo_bin("mlpeek").unwrap();
+        command.env("MLPEEK_HOME", self.dir.path()).env("HF_HUB_OFFLINE", "1").args(["forward", "--layer", "1"]);
+        command
+            .arg("--model")
+            .arg(&self.model)
+            .args(["--ids", ids, "--out"])
+            .arg(self.dir.path().join("f.safetensors"));
+        command
+    }
+
     /// The one line of a collection that is refused.
     fn refused(&self, mut command: Command) -> String {
         let output = command.output().unwrap();
@@ -171,6 +182,35 @@ fn damaged_weights_are_named() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     has(&text, &["model.layers.0.mlp.up_proj.weight", "NaN", "download"]);
     assert!(!home.study().exists(), "a study was left behind: {text}");
+    // In the layer that is read, where the pass ends at the hook; and in the unembedding.
+    let home = Home::new();
+    home.change(UP, Tensor::full(f32::NAN, (64, 32), &Device::Cpu).unwrap());
+    let text = String::from_utf8(home.collect(&home.model).output().unwrap().stderr).unwrap();
+    has(&text, &[UP, "NaN", "download"]);
+    assert!(!text.contains("dtype"), "it is f32: {text}");
+    let home = Home::new();
+    home.change("lm_head.weight", Tensor::full(f32::NAN, (258, 32), &Device::Cpu).unwrap());
+    has(&home.refused(home.forward("1,2")), &["lm_head.weight", "NaN"]);
+}
+
+#[test]
+fn ids_need_no_tokenizer_and_a_git_lfs_pointer_is_named() {
+    let home = Home::new();
+    home.forward("1,2").assert().success();
+    fs::remove_file(home.model.join("tokenizer.json")).unwrap();
+    home.forward("1,2").assert().success();
+    has(&home.broken(), &["no tokenizer.json", "--ids"]);
+    let mut text = home.forward("1");
+    text.arg("--text=a");
+    assert_eq!(text.output().unwrap().status.code(), Some(2));
+    let says = String::from_utf8(home.forward("258").output().unwrap().stderr).unwrap();
+    has(&says, &["token id 258 does not exist", "0 to 257"]);
+    let home = Home::new();
+    fs::write(home.weights(), "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 856216\n").unwrap();
+    has(&home.broken(), &["model.safetensors", "Git LFS pointer", "git lfs pull"]);
+    let gguf = home.dir.path().join("m.gguf");
+    fs::copy(home.weights(), &gguf).unwrap();
+    has(&home.refused(home.collect(&gguf)), &["m.gguf", "Git LFS pointer", "git lfs pull"]);
 }
 
 #[test]

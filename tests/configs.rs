@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use mlpeek::model::config::{Activation, Config, RopeScaling};
+use serde_json::{Value, json};
 
 fn directory(family: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(family)
@@ -180,4 +181,140 @@ fn qwen_and_smollm3_as_published() {
         "transformers_version": "4.54.0.dev0", "use_cache": false, "use_sliding_window": false, "vocab_size": 128256}}"#
     ));
     assert_eq!((c.layers[2].rope, c.layers[3].rope, c.tied), (Some(0), None, true));
+}
+
+/// What a config means, in the terms of `config_defaults.json`.
+fn switches(c: &Config) -> Value {
+    let rounded = |x: f64| format!("{x:.5e}").parse::<f64>().unwrap();
+    let activation = |x: f64| match c.activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+        Activation::GeluTanh => {
+            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+        }
+        Activation::Relu => x.max(0.0),
+        Activation::Relu2 => x.max(0.0).powi(2),
+        Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
+    };
+    let frequencies: Vec<Vec<f32>> = c.ropes.iter().map(|rope| rope.frequencies(c.rotary_dims)).collect();
+    let activation = [-1.3, 0.4, 2.1].map(activation);
+    let rope = |layer: usize| {
+        let which = c.layers[layer].rope?;
+        let f = &frequencies[which];
+        let mut of = [0, f.len() / 2, f.len() - 1].map(|i| rounded(f64::from(f[i]))).to_vec();
+        of.extend([2.0 * f.len() as f64, f64::from(c.ropes[which].amplitude())]);
+        Some(of)
+    };
+    let windows = collapsed(c.layers.iter().map(|l| json!(l.window)).collect());
+    let ropes = collapsed((0..c.layers.len()).map(|i| json!(rope(i))).collect());
+    json!({
+        "d_model": c.d_model, "d_mlp": c.d_mlp, "heads": c.heads, "head_dim": c.head_dim, "layers": c.layers.len(),
+        "kv_heads": c.kv_heads, "vocab": c.vocab, "context": c.context, "eps": c.norm.eps,
+        "activation": activation, "biases": [c.qkv_bias, c.out_bias, c.mlp_bias],
+        "scale": c.attention_scale, "tied": c.tied, "parallel": c.parallel,
+        "softcaps": [c.attention_softcap, c.final_softcap], "embed_scale": c.embed_scale.unwrap_or(1.0),
+        "windows": windows, "ropes": ropes,
+    })
+}
+
+/// One value where all layers have the same.
+fn collapsed(values: Vec<Value>) -> Vec<Value> {
+    let same = values.iter().all(|v| near(v, &values[0]));
+    values.into_iter().take(if same { 1 } else { usize::MAX }).collect()
+}
+
+/// The error function by its series.
+fn erf(x: f64) -> f64 {
+    let mut term = x;
+    let mut sum = x;
+    for n in 1..60 {
+        term *= -x * x / f64::from(n);
+        sum += term / f64::from(2 * n + 1);
+    }
+    sum * 2.0 / std::f64::consts::PI.sqrt()
+}
+
+/// Equal, numbers up to what the fixture rounds away and what the three points of an activation differ by.
+fn near(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => {
+            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+            (a - b).abs() <= 3e-5 * a.abs().max(b.abs())
+        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| near(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|w| near(v, w)))
+        }
+        _ => a == b,
+    }
+}
+
+/// Reads a family's config with these keys over `base`.
+fn read(kind: &str, base: &Value, changes: &Value) -> mlpeek::Result<Value> {
+    let mut config = base.as_object().unwrap().clone();
+    config.extend(changes.as_object().unwrap().clone());
+    config.insert("model_type".into(), kind.into());
+    Config::from_hf_text(&Value::from(config).to_string(), Path::new("config.json")).map(|c| switches(&c))
+}
+
+fn table() -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config_defaults.json");
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// What is not as it should be.
+fn difference(got: mlpeek::Result<Value>, wanted: &Value) -> Option<String> {
+    let got = match got {
+        Err(e) => return Some(format!("refused: {e}")),
+        Ok(got) if near(&got, wanted) => return None,
+        Ok(got) => got,
+    };
+    let differs = wanted.as_object().unwrap().iter().filter(|(key, value)| !near(value, &got[key.as_str()]));
+    Some(differs.map(|(key, value)| format!("{key} is {}, transformers {value}", got[key.as_str()])).collect())
+}
+
+#[test]
+fn every_key_means_what_transformers_makes_of_it() {
+    let table = table();
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for (kind, family) in table["families"].as_object().unwrap() {
+        let base = &family["config"];
+        let mut hold = |what: String, got: mlpeek::Result<Value>, wanted: &Value| {
+            wrong.extend(difference(got, wanted).map(|why| format!("{kind} {what}: {why}")));
+        };
+        hold("as it is".into(), read(kind, base, &json!({})), &family["gives"]);
+        hold("without a key".into(), read(kind, &json!({}), &json!({})), &family["nothing"]);
+        for case in family["cases"].as_array().unwrap() {
+            count += 1;
+            let got = match case["drop"].as_str() {
+                Some(key) => {
+                    let mut base = base.clone();
+                    base.as_object_mut().unwrap().remove(key);
+                    read(kind, &base, &json!({}))
+                }
+                None => read(kind, base, &case["set"]),
+            };
+            let what = format!("{}{}", case["drop"], case["set"]);
+            match (&got, case["refused"].as_str()) {
+                (Err(e), Some(named)) if e.to_string().contains(named) => continue,
+                // Where transformers raises there is nothing to be equal to; the line must be one all the same.
+                (Err(e), _) if case["transformers"] == "refuses" => assert!(!e.to_string().contains('\n'), "{e}"),
+                (Ok(_), _) if case["transformers"] == "refuses" => {}
+                _ => {
+                    let mut wanted = family["gives"].clone();
+                    wanted.as_object_mut().unwrap().extend(case["gives"].as_object().unwrap().clone());
+                    hold(what, got, &wanted);
+                }
+            }
+        }
+        for key in family["harmless"].as_array().unwrap() {
+            count += 1;
+            let key = key.as_str().unwrap();
+            let got = read(kind, base, &json!({ key: table["harmless"][key] }));
+            hold(format!("harmless {key}"), got, &family["gives"]);
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(count > 2000, "only {count} cases");
 }

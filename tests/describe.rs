@@ -35,7 +35,12 @@ fn answer(user: &str) -> Option<String> {
 
 fn mlpeek(home: &Path, args: &[&str]) -> std::process::Output {
     let mut command = Command::cargo_bin("mlpeek").unwrap();
-    command.env("MLPEEK_HOME", home.join("home")).env("HF_HUB_OFFLINE", "1").env("JUDGE_KEY", KEY).env("NO_PROXY", "*");
+    command.env("MLPEEK_HOME", home.join("home")).env("HF_HUB_OFFLINE", "1").env("JUDGE_KEY", KEY);
+    // Nobody listens there: an endpoint on this machine goes through no proxy.
+    for variable in ["http_proxy", "https_proxy", "ALL_PROXY"] {
+        command.env(variable, "http://127.0.0.1:1");
+    }
+    command.env_remove("no_proxy").env_remove("NO_PROXY");
     command.timeout(std::time::Duration::from_secs(120)).args(args).output().unwrap()
 }
 
@@ -151,4 +156,134 @@ fn an_endpoint_that_is_not_there_is_told_in_one_line() {
     };
     fails(&["describe", &study, "0", "--endpoint", "nowhere at all"], 2, "is no address");
     fails(&["describe", &study, "7", "--endpoint", "http://127.0.0.1:1/v1"], 2, "has no direction '7'");
+}
+
+/// What comes of a judge's mode: a description and ratings, or words of the error.
+struct Outcome(&'static str, Result<&'static str, &'static str>, Result<(), &'static str>);
+
+#[test]
+fn a_judge_that_misbehaves_is_read_or_told() {
+    const MONTHS: Result<&str, &str> = Ok("months of the year");
+    const MORE: &str = "--judge-max-tokens";
+    let outcomes = [
+        Outcome("ok", MONTHS, Ok(())),
+        Outcome("think", MONTHS, Ok(())),
+        Outcome("thinkplain", MONTHS, Ok(())),
+        Outcome("thinkcut", Err(MORE), Err(MORE)),
+        Outcome("thinkopen", Err(MORE), Err(MORE)),
+        Outcome("cut", Err(MORE), Err(MORE)),
+        Outcome("empty", Err(MORE), Err(MORE)),
+        Outcome("null", Err(MORE), Err(MORE)),
+        Outcome("array", MONTHS, Ok(())),
+        Outcome("usage", MONTHS, Ok(())),
+        Outcome("err200", Err("Insufficient credits"), Err("Insufficient credits")),
+        Outcome("nokey", Err("Incorrect API key"), Err("Incorrect API key")),
+        Outcome("forbidden", Err("not in your country"), Err("not in your country")),
+        Outcome("nomodel", Err("model 'm' not found"), Err("model 'm' not found")),
+        Outcome("maxtok", MONTHS, Ok(())),
+        Outcome("temp", MONTHS, Ok(())),
+        Outcome("redirect", MONTHS, Ok(())),
+        Outcome("elsewhere", Err("https://judge.invalid/v1"), Err("https://judge.invalid/v1")),
+        Outcome("html", Err("Please log in"), Err("Please log in")),
+        Outcome("stream", Err("streams its answer"), Err("streams its answer")),
+        Outcome("retrydate", MONTHS, Ok(())),
+        Outcome("fenced", MONTHS, Ok(())),
+        Outcome("sure", MONTHS, Ok(())),
+        Outcome("wide", MONTHS, Ok(())),
+        Outcome("outof", MONTHS, Err("no rating in the answer")),
+        Outcome("esc", Ok("[31mmonths of the year"), Ok(())),
+    ];
+    let dir = TempDir::new().unwrap();
+    let home = dir.path();
+    let model = support::tiny_model(home).display().to_string();
+    let data = support::corpus(home, 60).display().to_string();
+    let study = home.join("study").display().to_string();
+    lines(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
+    lines(home, &["fit", &study, "--features", "2", "--sparsity", "0.2", "--max-sweeps", "5", "--json"]);
+    let (url, asked) = support::judge::misbehaving();
+    for Outcome(mode, described, rated) in outcomes {
+        let endpoint = format!("{url}/{mode}/v1");
+        let judge = ["--endpoint", &endpoint, "--judge-model", "m", "--key-env", "JUDGE_KEY", "--json"];
+        let run = |command: &[&str]| {
+            let output = mlpeek(home, &[command, &judge[..]].concat());
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            let stdout = String::from_utf8(output.stdout).unwrap();
+            let lines: Vec<Value> = stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+            (lines, stderr, output.status.code())
+        };
+        let (found, stderr, code) = run(&["describe", &study, "0", "--no-score"]);
+        match described {
+            Ok(text) => {
+                assert_eq!(code, Some(0), "{mode}: {stderr}");
+                assert_eq!(
+                    (&found[1]["description"]["input"], &found[1]["description"]["output"]),
+                    (&json!(text), &json!(text)),
+                    "{mode}"
+                );
+            }
+            Err(words) => {
+                assert!(code == Some(1) && stderr.lines().last().unwrap().contains(words), "{mode}: {stderr}");
+                assert!(found.iter().all(|l| l["description"]["input"].is_null()), "{mode}: {found:?}");
+            }
+        }
+        let steering = [
+            "--methods",
+            "fit",
+            "--kl",
+            "0.05",
+            "--samples",
+            "1",
+            "--max-tokens",
+            "2",
+            "--prompt",
+            "- it",
+            "--prompt",
+            "a",
+        ];
+        let (found, stderr, code) = run(&[&["eval", "steering", &study][..], &steering].concat());
+        let judgements = || found.iter().filter(|l| l["event"] == "text").map(|l| &l["judgement"]);
+        match rated {
+            Ok(()) => {
+                assert_eq!(code, Some(0), "{mode}: {stderr}");
+                let one = json!({"concept": 1.0, "fluency": 1.0});
+                assert!(judgements().count() > 0 && judgements().all(|j| *j == one), "{mode}: {found:?}");
+            }
+            Err(words) => {
+                assert!(code == Some(1) && stderr.lines().last().unwrap().contains(words), "{mode}: {stderr}");
+                assert!(judgements().all(|j| j["concept"].is_null()), "{mode}: {found:?}");
+            }
+        }
+        assert!(!stderr.contains(KEY));
+    }
+    // A form that is refused is refused once a run.
+    let asked = asked.lock().unwrap();
+    for mode in ["maxtok", "temp"] {
+        assert_eq!(asked[mode], asked["ok"] + 2, "{mode}");
+    }
+}
+
+#[test]
+fn a_matrix_without_tokens_is_not_described() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path();
+    let header = format!("{:<117}\n", "{'descr': '<f4', 'fortran_order': False, 'shape': (6, 3), }");
+    let values: Vec<u8> = (0..18).flat_map(|i| (i as f32 % 5.0).to_le_bytes()).collect();
+    let npy = [b"\x93NUMPY\x01\0\x76\0".as_slice(), header.as_bytes(), &values].concat();
+    let (path, other) = (home.join("x.npy"), home.join("y.npy"));
+    fs::write(&path, &npy).unwrap();
+    let study = home.join("study").display().to_string();
+    lines(home, &["import", path.to_str().unwrap(), "--out", &study, "--json"]);
+    lines(home, &["fit", &study, "--features", "2", "--sparsity", "0.9", "--max-sweeps", "3", "--json"]);
+    let endpoint = ["--endpoint", "http://127.0.0.1:1/v1", "--judge-model", "m"];
+    let output = mlpeek(home, &[&["describe", &study][..], &endpoint].concat());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && stderr.contains("imported as a matrix and has no tokens"), "{stderr}");
+    // Another matrix is not offered an option that import has not.
+    fs::write(&other, [&npy[..npy.len() - 4], &9f32.to_le_bytes()].concat()).unwrap();
+    let output = mlpeek(home, &["import", other.to_str().unwrap(), "--out", &study]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        !output.status.success() && !stderr.contains("--append") && stderr.contains("another directory"),
+        "{stderr}"
+    );
 }

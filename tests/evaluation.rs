@@ -404,7 +404,7 @@ fn what_cannot_be_evaluated_is_said_in_a_line() {
     let study = made.study.as_str();
     let steering = |more: &[&'static str]| -> Vec<&str> { [&["eval", "steering", study][..], more].concat() };
     made.fails(&steering(&["--kl", "0"]), 2, "a KL target must be a positive number");
-    made.fails(&steering(&["--top-p", "nan"]), 2, "top-p NaN must be");
+    made.fails(&steering(&["--top-p", "nan"]), 2, "a share above 0 and at most 1");
     // Before the model, which is not even there.
     let moved = made.dir.path().join("moved");
     fs::rename(made.dir.path().join("tiny-llama"), &moved).unwrap();

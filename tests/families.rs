@@ -316,3 +316,34 @@ fn a_checkpoint_without_a_prefix_is_the_same() {
         worst(&decoder, &expected(family));
     }
 }
+
+#[test]
+fn a_stored_head_counts_beside_a_tied_flag_and_may_stand_for_the_embedding() {
+    // Untied in the fixture; "tied" in the config, transformers 5 uses the stored head all the same.
+    let tied = || Config { tied: true, ..config("llama") };
+    let decoder = Decoder::on_cpu(tied(), &weights("llama"), None, &TaskCtx::silent()).unwrap();
+    worst(&decoder, &expected("llama"));
+    // Tied in the fixture, with the pair stored as the head alone; and twice.
+    let dir = tempfile::tempdir().unwrap();
+    let all = candle_core::safetensors::load(directory("qwen2").join("model.safetensors"), &Device::Cpu).unwrap();
+    let (embed, head) = ("model.embed_tokens.weight", "lm_head.weight");
+    assert!(all.contains_key(embed) && !all.contains_key(head));
+    let mut twice = all.clone();
+    twice.insert(head.into(), all[embed].clone());
+    let mut alone = twice.clone();
+    alone.remove(embed);
+    for (name, tensors) in [("twice", &twice), ("alone", &alone)] {
+        let path = dir.path().join(format!("{name}.safetensors"));
+        candle_core::safetensors::save(tensors, &path).unwrap();
+        let weights = Weights::open_safetensors(&[path.clone()]).unwrap();
+        let decoder = Decoder::on_cpu(config("qwen2"), &weights, None, &TaskCtx::silent()).unwrap();
+        worst(&decoder, &expected("qwen2"));
+    }
+    // Untied and not there.
+    let path = dir.path().join("headless.safetensors");
+    candle_core::safetensors::save(&all, &path).unwrap();
+    let weights = Weights::open_safetensors(&[path]).unwrap();
+    let untied = Config { tied: false, ..config("qwen2") };
+    let says = Decoder::on_cpu(untied, &weights, None, &TaskCtx::silent()).err().unwrap().to_string();
+    assert!(says.contains(head) && says.contains("tie_word_embeddings is false"), "{says}");
+}

@@ -141,13 +141,13 @@ fn a_switch_that_is_not_known_is_refused_by_name() {
     let path = fixture("llama", "config.json");
     let text = std::fs::read_to_string(&path).unwrap();
     for (key, value) in [
-        ("clever_attention", "true"),
-        ("logits_scaling", "8.0"),
+        ("is_causal", "false"),
+        ("per_layer_config", r#"{"0": {"intermediate_size": 8}}"#),
         ("quantization_config", r#"{"bits": 4}"#),
         ("hidden_act", r#""snake""#),
         ("model_type", r#""mamba""#),
-        ("rope_parameters", r#"{"rope_type": "yarn", "factor": 4.0}"#),
-        ("rope_parameters", r#"{"rope_type": "default", "rope_theta": 1.0, "mscale": 2.0}"#),
+        ("rope_parameters", r#"{"rope_type": "longrope", "factor": 4.0}"#),
+        ("rope_parameters", r#"{"rope_type": "default", "rope_theta": 1.0, "partial_rotary_factor": 0.5}"#),
         ("num_key_value_heads", "3"),
         ("num_hidden_layers", "100000"),
         ("vocab_size", "-4"),
@@ -155,7 +155,7 @@ fn a_switch_that_is_not_known_is_refused_by_name() {
         let mut json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
         json.insert(key.into(), serde_json::from_str(value).unwrap());
         let error = Config::from_hf_text(&serde_json::to_string(&json).unwrap(), &path).unwrap_err().to_string();
-        let named = error.contains(key) || error.contains("yarn") || error.contains("mscale");
+        let named = error.contains(key) || error.contains("longrope") || error.contains("partial_rotary_factor");
         let named = named || error.contains("heads") || error.contains("snake");
         assert!((named || error.contains("layers")) && !error.contains('\n'), "{key}: {error}");
     }

@@ -12,6 +12,7 @@ use super::{Context, FeatureCard, FeatureRow, NeuronCard};
 use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
+use crate::pieces;
 use crate::study::{Note, Notes, TokenTable};
 
 /// Contexts kept of a feature or neuron.
@@ -108,7 +109,7 @@ pub fn neuron_card(
     features.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
     let strongest = |j: usize| {
         let top = scan::group_peaks(factors.coefficients.feature(j), 0.0, 1, |row| row);
-        top.first().map_or_else(String::new, |p| piece(tokens, p.row))
+        top.first().map_or_else(String::new, |p| character(tokens, p.row))
     };
     Ok(NeuronCard {
         index,
@@ -220,13 +221,25 @@ pub(super) fn context(tokens: &TokenTable, values: &[f32], row: usize) -> Contex
     let same = |r: &usize| sample.is_some() && tokens.rows.get(*r).map(|t| t.sample) == sample;
     let before = (0..row).rev().take(CONTEXT_TOKENS).take_while(same).count();
     let after = (row + 1..values.len()).take(CONTEXT_TOKENS).take_while(same).count();
-    let span = row - before..row + after + 1;
+    let mut span = row - before..row + after + 1;
+    // A window begins and ends with whole characters.
+    while row < tokens.rows.len()
+        && span.start > 0
+        && same(&(span.start - 1))
+        && pieces::goes_on(tokens.piece(span.start))
+    {
+        span.start -= 1;
+    }
+    while span.end < values.len() && same(&span.end) && pieces::goes_on(tokens.piece(span.end)) {
+        span.end += 1;
+    }
+    let shown: Vec<String> = span.clone().map(|r| piece(tokens, r)).collect();
     Context {
         row,
         sample: sample.map_or(row, |s| s as usize),
-        tokens: span.clone().map(|r| piece(tokens, r)).collect(),
+        tokens: pieces::whole(&shown),
+        peak: row - span.start,
         values: values[span].to_vec(),
-        peak: before,
         label: sample.and_then(|s| label(tokens, s)),
     }
 }
@@ -234,6 +247,21 @@ pub(super) fn context(tokens: &TokenTable, values: &[f32], row: usize) -> Contex
 fn label(tokens: &TokenTable, sample: u32) -> Option<String> {
     let label = (*tokens.sample_labels.get(sample as usize)?)?;
     tokens.labels.get(label as usize).cloned()
+}
+
+/// What a person reads of a row's token on its own: its piece, and of a part of a character the character.
+fn character(tokens: &TokenTable, row: usize) -> String {
+    let sample = tokens.rows.get(row).map(|r| r.sample);
+    let goes_on =
+        |r: usize| tokens.rows.get(r).is_some_and(|t| Some(t.sample) == sample) && pieces::goes_on(tokens.piece(r));
+    let first = (0..=row).rev().find(|&r| !goes_on(r)).unwrap_or(row);
+    let end = (row + 1..).find(|&r| !goes_on(r)).unwrap_or(row + 1);
+    let whole = pieces::whole(&(first..end).map(|r| piece(tokens, r)).collect::<Vec<_>>());
+    let at = pieces::shown_by(&whole, row - first);
+    match whole[at].chars().last() {
+        Some(character) if at < row - first => character.to_string(),
+        _ => whole[at].clone(),
+    }
 }
 
 /// The display piece of a row; of a row without a token its number.
@@ -246,7 +274,7 @@ pub(super) fn top_tokens(tokens: &TokenTable, rows: &[usize]) -> Vec<String> {
     let mut found: Vec<String> = Vec::with_capacity(TOP_TOKENS);
     // A piece of blanks alone (a line break) is told apart by its blanks.
     let key = |piece: &str| if piece.trim().is_empty() { piece.to_owned() } else { piece.trim().to_owned() };
-    for piece in rows.iter().map(|&row| piece(tokens, row)) {
+    for piece in rows.iter().map(|&row| character(tokens, row)) {
         if found.len() == TOP_TOKENS {
             break;
         }

@@ -10,6 +10,7 @@ use crate::activations::Block;
 use crate::error::{Error, Result};
 use crate::factor::{Coding, Factors, SparseColumns};
 use crate::model::{Batch, BosRule, HookPoint, Logits, Model, Pass, Phase, Tap, Tokenizer};
+use crate::pieces;
 use crate::task::{Progress, TaskCtx};
 
 /// Logits in flight at a time (32 MiB as f32).
@@ -104,8 +105,8 @@ pub fn trace(
     let (ids, activations) = read(model, hook, text, bos, ctx)?;
     let block = Block { rows: ids.len(), cols: width, data: activations.into() };
     let coefficients = if ids.is_empty() { Vec::new() } else { encode(&block, ctx)? };
-    let tokens = ids.iter().map(|&id| model.tokenizer().piece(id)).collect();
-    Ok(assemble(tokens, &factors.features, &factors.coding, &block, &coefficients))
+    let tokens: Vec<String> = ids.iter().map(|&id| model.tokenizer().piece(id)).collect();
+    Ok(assemble(pieces::whole(&tokens), &factors.features, &factors.coding, &block, &coefficients))
 }
 
 /// How strongly each text expresses a direction of the hook's width: the largest cosine of its tokens, 0 without tokens.

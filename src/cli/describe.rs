@@ -23,13 +23,13 @@ pub struct EndpointArgs {
     pub judge_model: Option<String>,
     /// Environment variable that holds the key; it is sent to the endpoint and kept nowhere [default: OPENAI_API_KEY, where
     /// it is set]
-    #[arg(long, value_name = "VARIABLE")]
+    #[arg(long, value_name = "VARIABLE", requires = "endpoint")]
     pub key_env: Option<String>,
     /// Calls under way at once, 1 to 64
-    #[arg(long, default_value_t = 4, value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
+    #[arg(long, default_value_t = 4, requires = "endpoint", value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
     pub concurrency: usize,
     /// Seconds that a call may take, up to 3600
-    #[arg(long, default_value_t = 120.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 120.0, requires = "endpoint", value_parser = seconds)]
     pub timeout: f64,
     /// Longest answer of the judge in tokens, 1 to 32768; one that thinks before it answers needs more [default: each
     /// question's own]

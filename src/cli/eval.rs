@@ -4,16 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Device, EndpointArgs, JsonArgs, PlaceArgs, StudyModelArgs};
+use super::{Device, EndpointArgs, JsonArgs, PlaceArgs, SamplingArgs, StudyModelArgs, values};
 use crate::engine::choice::Choose;
 use crate::engine::evaluation::Method;
 use crate::eval::steering::Protocol;
-
-/// Reads a KL target.
-fn kl(text: &str) -> Result<f64, String> {
-    let target = text.trim().parse::<f64>().ok().filter(|t| t.is_finite() && *t > 0.0);
-    target.ok_or_else(|| "a KL target must be a positive number: try 0.25".to_owned())
-}
 
 /// `mlpeek eval`.
 #[derive(Debug, Subcommand)]
@@ -53,7 +47,7 @@ pub struct EvalArgs {
     #[command(flatten)]
     pub place: PlaceArgs,
     /// Share of every label's sentences that is held out, at least 2 of a label
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, value_parser = values::held_out)]
     pub holdout: f64,
     /// Seed that chooses the sentences held out
     #[arg(long, default_value_t = 0)]
@@ -75,8 +69,8 @@ pub struct DetectionArgs {
     /// Labels most like a label whose sentences are its hard negatives
     #[arg(long, default_value_t = 3)]
     pub rivals: usize,
-    /// Print every label
-    #[arg(long)]
+    /// Print every label; --json always does
+    #[arg(long, conflicts_with = "json")]
     pub labels: bool,
 }
 
@@ -106,38 +100,32 @@ pub struct SteeringArgs {
     #[command(flatten)]
     pub common: EvalArgs,
     /// Labels, separated by commas [default: all with enough sentences]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     pub labels: Vec<String>,
     /// By what a direction is chosen for a label: input (what excites it) or output (the words that it promotes)
     #[arg(long, default_value_t = Choose::Input)]
     pub choose: Choose,
-    /// KL targets, samples and tokens in one word; what is given beside it goes before it
-    #[arg(long, value_enum, default_value_t = ProtocolArg::Short)]
-    pub protocol: ProtocolArg,
+    /// KL targets, samples and tokens in one word; what is given beside it goes before it [default: short]
+    #[arg(long, value_enum)]
+    pub protocol: Option<ProtocolArg>,
     /// KL(base ‖ steered) at the prompts' last tokens, several separated by commas [default: the protocol's]
-    #[arg(long, value_delimiter = ',', value_parser = kl)]
+    #[arg(long, value_delimiter = ',', value_parser = values::kl)]
     pub kl: Vec<f64>,
     /// A text to continue; give at least two [default: four short beginnings]
-    #[arg(long, short)]
+    #[arg(long, short, allow_hyphen_values = true)]
     pub prompt: Vec<String>,
     /// Texts of each prompt, KL and sign; 0 writes none and tells only what becomes of the labels' own words [default: the
     /// protocol's]
     #[arg(long)]
     pub samples: Option<usize>,
     /// New tokens a text [default: the protocol's]
-    #[arg(long)]
+    #[arg(long, value_parser = values::at_least_one)]
     pub max_tokens: Option<usize>,
-    /// 0 is greedy
-    #[arg(long, default_value_t = 1.0)]
-    pub temperature: f64,
-    /// Keep the k likeliest tokens; 0 keeps all
-    #[arg(long, default_value_t = 30)]
-    pub top_k: usize,
-    /// Keep the smallest set with this mass
-    #[arg(long, default_value_t = 0.3)]
-    pub top_p: f64,
+    /// How tokens are drawn
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
     /// Texts generated at a time; has no part in what they say
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = values::at_least_one)]
     pub batch: usize,
     /// A language model that rates the texts [default: the offline judge, which asks nobody]
     #[command(flatten)]
@@ -149,7 +137,7 @@ pub struct SteeringArgs {
     #[arg(long)]
     pub name: Option<String>,
     /// Write the plot of score against KL here, as SVG
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dry_run")]
     pub svg: Option<PathBuf>,
     /// The model
     #[command(flatten)]
@@ -167,19 +155,19 @@ pub struct ReuseArgs {
     pub study: PathBuf,
     /// Labels of the family, separated by commas; one that ends in / stands for all below it (weekday/). A label's word is
     /// what follows its last /
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     pub labels: Vec<String>,
     /// Features of the family, separated by commas, with the words that they should promote: 3=Monday,17=Tuesday
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     pub features: Vec<String>,
     /// A node of `mlpeek tree`; each feature's word is its strongest token
     #[arg(long)]
     pub node: Option<usize>,
     /// KL(base ‖ steered) at the prompts' last tokens
-    #[arg(long, default_value_t = 0.25, value_parser = kl)]
+    #[arg(long, default_value_t = 0.25, value_parser = values::kl)]
     pub kl: f64,
     /// A text whose next token is looked at; may be repeated [default: I think that]
-    #[arg(long, short)]
+    #[arg(long, short, allow_hyphen_values = true)]
     pub prompt: Vec<String>,
     /// Where
     #[command(flatten)]

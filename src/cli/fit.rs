@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
+use super::values::{at_least_one, not_negative, share};
 use super::{Device, JsonArgs};
 use crate::engine::fitting::Refinement;
 use crate::factor::{FitConfig, Init, Solver};
@@ -16,7 +17,7 @@ pub struct FitArgs {
     /// The study's directory
     pub study: PathBuf,
     /// Number of features [default: 100]
-    #[arg(long, short = 'k', conflicts_with = "from")]
+    #[arg(long, short = 'k', conflicts_with = "from", value_parser = at_least_one)]
     pub features: Option<usize>,
     /// The layer, when the study has several
     #[arg(long, short)]
@@ -37,13 +38,13 @@ pub struct FitArgs {
     #[arg(long, value_parser = at_least_one)]
     pub max_sweeps: Option<usize>,
     /// Sweeps without improvement before stopping
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     pub patience: Option<usize>,
     /// Name of the fit [default: k and the number of features]
     #[arg(long)]
     pub name: Option<String>,
     /// Threads [default: all]
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     pub threads: Option<usize>,
     /// Where the sweeps run; auto is a GPU that can keep the activations, else the CPU
     #[arg(long, value_enum, default_value_t = Device::Auto)]
@@ -58,23 +59,16 @@ pub struct FitArgs {
     #[arg(long, value_name = "FIT", conflicts_with = "resume")]
     pub from: Option<String>,
     /// Add so many features, where rows are explained worst
-    #[arg(long, value_name = "N", requires = "from", default_value_t = 0, hide_default_value = true)]
-    pub add: usize,
+    #[arg(long, value_name = "N", requires = "from", value_parser = at_least_one)]
+    pub add: Option<usize>,
     /// Merge so many features away, those most alike
-    #[arg(
-        long,
-        value_name = "N",
-        requires = "from",
-        default_value_t = 0,
-        hide_default_value = true,
-        conflicts_with = "add"
-    )]
-    pub merge: usize,
+    #[arg(long, value_name = "N", requires = "from", conflicts_with = "add", value_parser = at_least_one)]
+    pub merge: Option<usize>,
     /// Features of the earlier fit that stay as they are, separated by commas
     #[arg(long, value_name = "IDS", requires = "from", value_delimiter = ',')]
     pub lock: Vec<usize>,
     /// A first look at a large cache: sweeps over batches of so many rows, then one pass over all
-    #[arg(long, value_name = "N", conflicts_with_all = ["from", "resume"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["from", "resume"], value_parser = at_least_one)]
     pub batch_rows: Option<usize>,
     /// Output
     #[command(flatten)]
@@ -88,7 +82,7 @@ pub struct ObjectiveArgs {
     #[arg(long, value_enum)]
     pub solver: Option<SolverArg>,
     /// λ of the ℓ1 penalty on coefficients, in units of the median row norm; 0 minimises the error alone [default: 0.1]
-    #[arg(long)]
+    #[arg(long, value_parser = not_negative)]
     pub l1: Option<f64>,
     /// Share of neurons that a feature may use; auto: 5 % of fewer than 4,096, from there on 1 % [default: auto]
     #[arg(long, value_name = "P|auto")]
@@ -129,7 +123,7 @@ impl FitArgs {
     /// How it goes on from an earlier fit, where it does.
     pub fn refinement(&self) -> Option<Refinement> {
         let fit = Some(self.from.clone()?);
-        Some(Refinement { fit, add: self.add, merge: self.merge, lock: self.lock.clone() })
+        Some(Refinement { fit, add: self.add.unwrap_or(0), merge: self.merge.unwrap_or(0), lock: self.lock.clone() })
     }
 }
 
@@ -177,10 +171,6 @@ mod tests {
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "give a number of sweeps from 1 on".to_owned())
-}
-
 /// A share of the neurons; `None`: as their number has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SparsityArg(pub Option<f64>);
@@ -189,7 +179,7 @@ impl FromStr for SparsityArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = || text.parse().map_err(|_| "give a share above 0 and at most 1, as 0.05, or auto".to_owned());
+        let number = || share(text).map_err(|problem| problem + ", or auto");
         Ok(Self(if text == "auto" { None } else { Some(number()?) }))
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::values::{at_least_one, held_out, not_negative};
 use super::{InitArg, JsonArgs, SolverArg, SparsityArg};
 use crate::eval::sweep::{FEATURES, SEEDS};
 use crate::factor::{FitConfig, Solver};
@@ -27,7 +28,7 @@ pub struct JudgeArgs {
     #[arg(long, value_delimiter = ',', value_name = "P|auto")]
     pub sparsity: Vec<SparsityArg>,
     /// λ of the ℓ1 penalty in units of the median row norm, several separated by commas [default: the fit's]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = not_negative)]
     pub l1: Vec<f64>,
     /// Caps on the features at a token, separated by commas; 0 is none [default: the fit's]
     #[arg(long, value_delimiter = ',', value_name = "N")]
@@ -45,19 +46,19 @@ pub struct JudgeArgs {
     #[arg(long, value_enum)]
     pub init: Option<InitArg>,
     /// Most sweeps [default: the fit's]
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     pub max_sweeps: Option<usize>,
     /// Fits of each, with seeds counting up from the fit's
-    #[arg(long, default_value_t = SEEDS)]
+    #[arg(long, default_value_t = SEEDS, value_parser = at_least_one)]
     pub seeds: usize,
     /// Share of every label's sentences that is held out, at least 2 of a label
-    #[arg(long, default_value_t = 0.2)]
+    #[arg(long, default_value_t = 0.2, value_parser = held_out)]
     pub holdout: f64,
     /// Seed that chooses the sentences held out
     #[arg(long, default_value_t = 0)]
     pub holdout_seed: u64,
     /// Threads [default: all]
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     pub threads: Option<usize>,
     /// Output
     #[command(flatten)]
@@ -114,7 +115,7 @@ pub struct QualityArgs {
     #[command(flatten)]
     pub judge: JudgeArgs,
     /// Numbers of features, separated by commas [default: the fit's]
-    #[arg(long, short = 'k', value_delimiter = ',')]
+    #[arg(long, short = 'k', value_delimiter = ',', value_parser = at_least_one)]
     pub features: Vec<usize>,
     /// Judge every objective at each k and sparsity: no penalty, a penalty, a row cap, scaled rows, a centre, the paper's
     /// updates
@@ -123,8 +124,8 @@ pub struct QualityArgs {
     /// Leave out k-means, random directions, single neurons, DiffMean and shuffled labels
     #[arg(long)]
     pub no_controls: bool,
-    /// Print every label
-    #[arg(long)]
+    /// Print every label; --json always does
+    #[arg(long, conflicts_with = "json")]
     pub labels: bool,
 }
 
@@ -135,7 +136,7 @@ pub struct SweepArgs {
     #[command(flatten)]
     pub judge: JudgeArgs,
     /// Numbers of features, separated by commas
-    #[arg(long, short = 'k', value_delimiter = ',', default_values_t = FEATURES)]
+    #[arg(long, short = 'k', value_delimiter = ',', default_values_t = FEATURES, value_parser = at_least_one)]
     pub features: Vec<usize>,
     /// Make a start for every number of features, instead of going on from the fit with fewer
     #[arg(long)]

@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 
 use candle_core::DType;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
 use super::JsonArgs;
@@ -90,7 +91,7 @@ impl From<Bos> for BosRule {
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
     /// Hub id (owner/name or owner/name@revision), a directory in Hugging Face layout, or a GGUF file [default: SmolLM2-135M-Instruct]
-    #[arg(long, short)]
+    #[arg(long, short, value_parser = NonEmptyStringValueParser::new())]
     pub model: Option<String>,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]
@@ -110,7 +111,7 @@ pub struct CollectArgs {
     /// Layers, from 0, separated by commas [default: the middle one]
     #[arg(long, short, value_delimiter = ',')]
     pub layer: Vec<usize>,
-    /// Corpus: JSON, JSONL, CSV or text [default: the bundled concepts]
+    /// Corpus: JSON, JSON Lines, CSV, TSV or plain text, told by content [default: the bundled concepts]
     #[arg(long, short)]
     pub data: Option<PathBuf>,
     /// The study's directory
@@ -147,7 +148,7 @@ pub struct ForwardArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// The text; BOS is prepended where the model has one
-    #[arg(long, short)]
+    #[arg(long, short, allow_hyphen_values = true)]
     pub text: Option<String>,
     /// Token ids, taken as they are
     #[arg(long, value_delimiter = ',')]
@@ -176,7 +177,7 @@ pub struct DoctorArgs {
     #[arg(long, short, num_args = 0..=1, default_missing_value = crate::model::source::DEFAULT_MODEL)]
     pub model: Option<String>,
     /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    #[arg(long, value_enum, default_value_t = Device::Auto, requires = "model")]
     pub device: Device,
     /// Output
     #[command(flatten)]

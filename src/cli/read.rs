@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::JsonArgs;
 use crate::baselines::SetKind;
@@ -108,7 +109,7 @@ pub struct TraceArgs {
     /// The study's directory
     pub study: PathBuf,
     /// The text
-    #[arg(long, short)]
+    #[arg(long, short, allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
     pub text: String,
     /// The fit [default: the newest]
     #[arg(long)]
@@ -119,4 +120,34 @@ pub struct TraceArgs {
     /// Output
     #[command(flatten)]
     pub output: JsonArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::cli::Cli;
+
+    #[test]
+    fn a_text_may_begin_with_a_hyphen() {
+        for line in [
+            &["trace", "s", "--text", "- item"][..],
+            &["trace", "s", "-t", "-- item"],
+            &["forward", "--text", "-1 degrees", "--layer", "1", "--out", "f"],
+            &["steer", "s", "3", "--prompt", "- item", "--prompt", "-b"],
+            &["eval", "steering", "s", "-p", "- a", "--labels", "-ing,-ed"],
+            &["eval", "reuse", "s", "--labels", "-ing", "--prompt", "- a"],
+            &["notes", "s", "3", "- a list #tag"],
+        ] {
+            let parsed = Cli::try_parse_from([&["mlpeek"], line].concat());
+            assert!(parsed.is_ok(), "{line:?}: {}", parsed.unwrap_err());
+        }
+        // What asks a judge has no effect without one.
+        for option in [["--concurrency", "2"], ["--timeout", "9"], ["--judge-max-tokens", "9"], ["--key-env", "KEY"]] {
+            assert!(
+                Cli::try_parse_from([&["mlpeek", "eval", "steering", "s"][..], &option].concat()).is_err(),
+                "{option:?}"
+            );
+        }
+    }
 }

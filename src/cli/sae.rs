@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::values::{at_least_one, positive};
 use super::{Device, JsonArgs, StudyModelArgs};
 use crate::baselines::sae::train::TrainConfig;
 use crate::model::HookSite;
@@ -73,19 +74,19 @@ pub struct SaeTrainArgs {
     /// The study's directory
     pub study: PathBuf,
     /// Number of latents
-    #[arg(long, default_value_t = TrainConfig::default().latents)]
+    #[arg(long, default_value_t = TrainConfig::default().latents, value_parser = at_least_one)]
     pub latents: usize,
     /// Active latents a token
-    #[arg(long, default_value_t = TrainConfig::default().top_k)]
+    #[arg(long, default_value_t = TrainConfig::default().top_k, value_parser = at_least_one)]
     pub top_k: usize,
     /// Passes over the tokens
-    #[arg(long, default_value_t = TrainConfig::default().epochs)]
+    #[arg(long, default_value_t = TrainConfig::default().epochs, value_parser = at_least_one)]
     pub epochs: usize,
     /// Tokens a step
-    #[arg(long, default_value_t = TrainConfig::default().batch)]
+    #[arg(long, default_value_t = TrainConfig::default().batch, value_parser = at_least_one)]
     pub batch: usize,
     /// Adam's learning rate [default: 2e-4 / √(latents / 16384)]
-    #[arg(long)]
+    #[arg(long, value_parser = positive)]
     pub learning_rate: Option<f64>,
     /// Seed of the start and of the order of tokens
     #[arg(long, default_value_t = TrainConfig::default().seed)]
@@ -160,9 +161,9 @@ pub struct SaeCompareArgs {
     /// The model
     #[command(flatten)]
     pub model: StudyModelArgs,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    pub device: Device,
+    /// Where to compute [default: auto]
+    #[arg(long, value_enum)]
+    pub device: Option<Device>,
     /// Output
     #[command(flatten)]
     pub output: JsonArgs,

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Device, JsonArgs, PlaceArgs, StudyModelArgs};
+use super::{Device, JsonArgs, PlaceArgs, StudyModelArgs, values};
+use crate::error::{Error, Result};
+use crate::model::generate::Sampling;
 use crate::steering::{Mode, Positions};
 
 /// What is done along a direction.
@@ -28,6 +30,43 @@ impl From<ModeArg> for Mode {
     }
 }
 
+/// How tokens are drawn.
+#[derive(Debug, Clone, Args)]
+pub struct SamplingArgs {
+    /// 0 is greedy
+    #[arg(long, default_value_t = 1.0, value_parser = values::not_negative)]
+    pub temperature: f64,
+    /// Keep the k likeliest tokens; 0 keeps all [default: 30]
+    #[arg(long)]
+    pub top_k: Option<usize>,
+    /// Keep the smallest set with this mass [default: 0.3]
+    #[arg(long, value_parser = values::share)]
+    pub top_p: Option<f64>,
+}
+
+impl SamplingArgs {
+    /// What these arguments ask for.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a choice among tokens where the likeliest is taken.
+    pub fn sampling(&self, seed: u64, max_tokens: usize) -> Result<Sampling> {
+        let chosen = [("--top-k", self.top_k.is_some()), ("--top-p", self.top_p.is_some())];
+        if let Some((option, _)) = chosen.iter().find(|(_, given)| *given && self.temperature == 0.0) {
+            return Err(Error::usage(format!(
+                "{option} has no effect with --temperature 0, which takes the likeliest token: leave one of them out"
+            )));
+        }
+        let usual = Sampling::default();
+        Ok(Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k.unwrap_or(usual.top_k),
+            top_p: self.top_p.unwrap_or(usual.top_p),
+            seed,
+            max_tokens,
+        })
+    }
+}
+
 /// `mlpeek steer`.
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("strength").args(["kl", "alpha"])), allow_negative_numbers = true)]
@@ -38,13 +77,13 @@ pub struct SteerArgs {
     /// random:3, neuron:123:-1, sae:NAME/17, fit:NAME/3
     pub features: String,
     /// The text to continue; repeated, α is found for the mean KL of all and each is continued
-    #[arg(long, short, default_value = "I think that")]
+    #[arg(long, short, default_value = "I think that", allow_hyphen_values = true)]
     pub prompt: Vec<String>,
     /// KL(base ‖ steered) at the prompt's last token to search α for [default: 0.25, where neither this nor --alpha is given]
-    #[arg(long)]
+    #[arg(long, value_parser = values::kl)]
     pub kl: Option<f64>,
     /// α itself [default to ablate: 1, the whole component]
-    #[arg(long)]
+    #[arg(long, value_parser = values::finite)]
     pub alpha: Option<f64>,
     /// What is done along the directions
     #[arg(long, value_enum, default_value_t = ModeArg::Add)]
@@ -62,23 +101,17 @@ pub struct SteerArgs {
     #[arg(long, default_value = "all")]
     pub positions: Positions,
     /// New tokens a text
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = values::at_least_one)]
     pub max_tokens: usize,
     /// Baseline and steered texts each
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = values::at_least_one)]
     pub samples: usize,
-    /// 0 is greedy
-    #[arg(long, default_value_t = 1.0)]
-    pub temperature: f64,
-    /// Keep the k likeliest tokens; 0 keeps all
-    #[arg(long, default_value_t = 30)]
-    pub top_k: usize,
-    /// Keep the smallest set with this mass
-    #[arg(long, default_value_t = 0.3)]
-    pub top_p: f64,
-    /// Seed of the draws
-    #[arg(long, default_value_t = 42)]
-    pub seed: u64,
+    /// How tokens are drawn
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// Seed of the draws [default: 42]
+    #[arg(long)]
+    pub seed: Option<u64>,
     /// Where
     #[command(flatten)]
     pub place: PlaceArgs,

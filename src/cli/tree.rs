@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::JsonArgs;
+use super::{JsonArgs, values};
 use crate::analysis::hierarchy::Linkage;
 use crate::analysis::neurons::Overlap;
 use crate::factor::recursive::Growth;
@@ -24,13 +24,13 @@ pub struct TreeArgs {
     #[arg(long, value_enum, default_value_t = LinkageArg::Average, conflicts_with = "recursive")]
     pub linkage: LinkageArg,
     /// Cut at this height: the clusters below it, a line each
-    #[arg(long, conflicts_with = "recursive")]
+    #[arg(long, conflicts_with = "recursive", value_parser = values::height)]
     pub cut: Option<f32>,
     /// Levels of semi-NMF on the features instead: what coarser features are made of
     #[arg(long)]
     pub recursive: bool,
     /// Features of each level, separated by commas [default: half of those below, three times]
-    #[arg(long, value_delimiter = ',', requires = "recursive")]
+    #[arg(long, value_delimiter = ',', requires = "recursive", value_parser = values::at_least_one)]
     pub levels: Vec<usize>,
     /// The share of neurons of a level's features: growing as there are fewer, or fixed as in the paper
     #[arg(long, value_enum, default_value_t = GrowthArg::Growing, requires = "recursive")]
@@ -151,7 +151,7 @@ pub struct NotesArgs {
     #[arg(requires = "text")]
     pub id: Option<usize>,
     /// The note: "a name #tag #tag *4 -- a text"; an empty one takes it away
-    #[arg(requires = "id")]
+    #[arg(requires = "id", allow_hyphen_values = true)]
     pub text: Option<String>,
     /// The fit [default: the newest]
     #[arg(long)]

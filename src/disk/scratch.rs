@@ -8,8 +8,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fs4::fs_std::FileExt;
 use memmap2::{MmapMut, MmapOptions};
+use rustix::fs::{FallocateFlags, fallocate};
 
 use super::TMP_PREFIX;
 use crate::error::{Error, Result};
@@ -81,7 +81,7 @@ impl Drop for Name {
 /// Takes a file's blocks; where the file system knows no such request, by writing them.
 fn take_room(mut file: &File, bytes: u64) -> io::Result<()> {
     super::check_room(usize::try_from(bytes).unwrap_or(usize::MAX))?;
-    match FileExt::allocate(file, bytes) {
+    match fallocate(file, FallocateFlags::empty(), 0, bytes).map_err(io::Error::from) {
         Ok(()) => file.set_len(bytes),
         Err(e) if e.kind() == io::ErrorKind::Unsupported => {
             io::copy(&mut io::Read::take(io::repeat(0), bytes), &mut file).and_then(|_| file.flush())

@@ -311,7 +311,12 @@ impl Prepared {
             Err(Error::Cancelled) => true,
             done => done.map(|()| false)?,
         };
-        let methods = report(&self.log.judged(judge.name())?, &self.reported, self.seed);
+        let judged = self.log.judged(judge.name())?;
+        let unrated = judged.iter().find_map(|record| match &record.judgement {
+            Judgement::Unrated { unrated } => Some(unrated.clone()),
+            Judgement::Rated { .. } => None,
+        });
+        let methods = report(&judged, &self.reported, self.seed);
         Ok(Causal {
             name: self.name,
             dir: self.log.dir().to_path_buf(),
@@ -321,6 +326,7 @@ impl Prepared {
             meaning: judge.describe(),
             labels: self.labels,
             not_judged,
+            unrated,
             compared: compare(&methods, self.seed),
             methods,
             rises: rises(self.log.strengths(), &self.reported, self.seed),

@@ -104,6 +104,14 @@ impl Refinement {
         let features = k.checked_sub(self.merge).filter(|&k| k > 0).ok_or_else(|| {
             Error::usage(format!("fit '{}' has {k} features: {} of them cannot be merged away", entry.name, self.merge))
         })?;
+        let there = factors.features.columns();
+        if let Some(id) = self.lock.iter().find(|id| **id >= there) {
+            return Err(Error::usage(format!(
+                "feature {id} cannot be locked: fit '{}' has 0 to {}",
+                entry.name,
+                there - 1
+            )));
+        }
         let config = FitConfig { features, ..entry.config.clone() };
         Ok((entry, config, Begin::Factors { factors, locked: self.lock.clone() }))
     }

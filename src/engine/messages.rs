@@ -172,6 +172,19 @@ pub enum Probe {
     Label(String),
 }
 
+/// A note as a person typed it; it knows where it belongs, so that it can be kept later too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TypedNote {
+    /// The study's directory.
+    pub study: PathBuf,
+    /// The fit.
+    pub fit: String,
+    /// The feature.
+    pub id: usize,
+    /// A name, #tags, a rating, a text ([`crate::study::Notes::set`]); an empty line takes it all away.
+    pub line: String,
+}
+
 /// What the shells may ask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Command {
@@ -235,8 +248,8 @@ pub enum Command {
     Steer(SteerAsk),
     /// → [`Event::Judged`]s, [`Event::Evaluation`]; goes on where an earlier one with the same questions stopped.
     Evaluate(Box<CausalAsk>),
-    /// Notes a feature by a line (a name, #tags, a rating, a text: [`crate::study::Notes::set`]); an empty one takes it away.
-    Name(usize, String),
+    /// → [`Event::Noted`].
+    Note(TypedNote),
     /// Writes the factors: "safetensors"; or the open card as "json" or "markdown".
     Export {
         /// The format.
@@ -293,6 +306,9 @@ pub struct StudyInfo {
     pub saes: Vec<SaeEntry>,
     /// Where the explorer stood, when it was saved.
     pub session: Option<serde_json::Value>,
+    /// Why it is open for reading alone.
+    #[serde(default)]
+    pub read_only: Option<String>,
 }
 
 /// The features of a snapshot.
@@ -432,6 +448,8 @@ pub enum Event {
     Failed(Job, String),
     /// A reading command failed (an unknown id, no study open): what and what to do.
     Refused(String),
+    /// A note is on disk, or why it is not.
+    Noted(Box<TypedNote>, Option<String>),
     /// A file was written.
     Exported(PathBuf),
     /// A line for the log drawer.

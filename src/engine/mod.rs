@@ -27,7 +27,6 @@ mod tests;
 pub mod training;
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -38,10 +37,11 @@ use crate::analysis::lens;
 use crate::error::{Error, Result};
 use crate::factor::recursive::Growth;
 use crate::model::source;
+use crate::panics::caught;
 use crate::steering::SteerEvent;
 use crate::task::{CancelToken, TaskCtx};
 
-use lane::{Lane, panic_text};
+use lane::Lane;
 pub use messages::*;
 use open::Wanted;
 pub(crate) use session::{Meter, list_promoted};
@@ -219,10 +219,19 @@ impl Engine {
             Command::Trace(text) => self.trace(text),
             Command::Steer(ask) => self.steer(ask),
             Command::Evaluate(ask) => self.evaluate(*ask),
-            Command::Name(id, line) => self.read(move |s| reading::note_feature(s, id, &line)),
+            Command::Note(note) => self.read(move |s| {
+                let problem = reading::note_feature(s, &note).err().map(|e| e.to_string());
+                s.emit(Event::Noted(Box::new(note), problem));
+                Ok(())
+            }),
             Command::Export { format, path } => self.read(move |s| reading::export(s, &format, &path)),
             // At once, so that it is the study of the session and not one that comes after it.
             Command::SaveSession(value) => Self::refuse_with(&self.session, |s| match lock(&s.study).as_ref() {
+                Some(study) if study.read_only().is_some() => {
+                    // Where it stood is the business of whoever has the study; it is kept where nobody has it any more.
+                    let _ = study.save_session(&value);
+                    Ok(())
+                }
                 Some(study) => study.save_session(&value),
                 None => Ok(()),
             }),
@@ -413,8 +422,7 @@ fn run_job<T>(
 ) -> Result<T> {
     session.emit(Event::Started(job));
     let ctx = session.task(job, token.clone());
-    let result = catch_unwind(AssertUnwindSafe(|| work(&ctx)))
-        .unwrap_or_else(|panic| Err(Error::refused(format!("internal error: {}", panic_text(panic.as_ref())))));
+    let result = caught(|| work(&ctx)).unwrap_or_else(|words| Err(Error::refused(format!("internal error: {words}"))));
     match result {
         Ok((value, words)) => {
             session.emit(Event::Done(job, words));

@@ -162,12 +162,14 @@ impl Opener {
             // Its own lock would stand in the way.
             self.drop_study();
         }
-        Study::open(dir).or_else(|refused| {
-            let study = Study::open_read_only(dir).map_err(|_| refused.to_string()).ok();
-            let Some(study) = study else { return Err(refused) };
-            self.session.emit(Event::Refused(format!("{refused}; until then it is open for reading")));
-            Ok(study)
-        })
+        let study = Study::open_or_read(dir)?;
+        if let Some(why) = study.read_only() {
+            let dir = study.dir().display();
+            self.session.emit(Event::Refused(format!(
+                "{dir} is open for reading alone, notes apart ({why}): open it again later to fit or collect in it"
+            )));
+        }
+        Ok(study)
     }
 
     /// The open study's fit, with more features or fewer, or with rows that came since.

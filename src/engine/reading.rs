@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::open::bos_rule;
-use super::session::{Renoted, Session, lock};
-use super::{Event, Level, Probe};
+use super::session::{Renoted, Session, Shown, lock};
+use super::{Event, Level, Probe, TypedNote};
 use crate::analysis::hierarchy::{self, Linkage};
 use crate::analysis::neurons::{self, Overlap};
 use crate::analysis::{FeatureRow, compare as features, contexts, labels, lens, levels as described};
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::factor::recursive::{self, Growth, joint};
 use crate::interop::{self, dendrogram};
 use crate::study::sides::{self, Side};
-use crate::study::{self, Notes, Study};
+use crate::study::{self, FitEntry, Notes, Study};
 use crate::task::TaskCtx;
 
 /// Notes that can be taken back.
@@ -249,11 +249,33 @@ pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
     Ok(())
 }
 
-/// Notes a feature by a line, saves the notes, sends the list again.
-pub(super) fn note_feature(session: &Session, id: usize, line: &str) -> Result<()> {
-    let shown = session.shown()?;
-    check_ids(&[id], shown.factors.features.columns())?;
-    renote(session, &[id], |notes| notes.set(id, line))
+/// Keeps a note: of the fit on show, whose list is sent again, or of one that was on show when it was typed.
+pub(super) fn note_feature(session: &Session, note: &TypedNote) -> Result<()> {
+    let here = lock(&session.study).as_ref().is_some_and(|study| study.dir() == note.study);
+    let shown = session.shown().ok().filter(|shown| here && shown.set.is_none() && shown.fit == note.fit);
+    let Some(shown) = shown else {
+        return Study::open_read_only(&note.study)?
+            .change_notes(&note.fit, |notes| notes.set(note.id, &note.line))
+            .map(drop);
+    };
+    check_ids(&[note.id], shown.factors.features.columns())?;
+    check_still_saved(session, &shown)?;
+    renote(session, &[note.id], |notes| notes.set(note.id, &note.line))
+}
+
+/// Refuses to note features that another process has fitted anew since they were read: their ids are others now.
+fn check_still_saved(session: &Session, shown: &Shown) -> Result<()> {
+    let guard = lock(&session.study);
+    let Some(study) = guard.as_ref().filter(|study| !study.is_writable() && shown.finished) else { return Ok(()) };
+    let now = study.fits()?.into_iter().find(|fit| fit.name == shown.fit);
+    let as_read = |fit: &FitEntry| (fit.sweeps, fit.relative_error);
+    match now.as_ref().map(as_read) {
+        Some(now) if now == (shown.factors.sweep, Some(shown.factors.relative_error)) => Ok(()),
+        _ => Err(Error::refused(format!(
+            "fit '{}' was made anew by another process since it was opened: open the study again to note its features",
+            shown.fit
+        ))),
+    }
 }
 
 /// Changes the notes on these features of the fit on show and saves them; those before can be had back.

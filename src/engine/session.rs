@@ -314,6 +314,7 @@ fn study_info(study: &Study, hook: HookPoint, tokens: Option<&TokenTable>) -> Re
         fits: study.fits()?,
         saes: study.saes()?,
         session: study.session(),
+        read_only: study.read_only().map(str::to_owned),
     })
 }
 

@@ -6,7 +6,7 @@ use candle_core::DType;
 use serde_json::json;
 
 use super::output::thousands;
-use super::{Output, open_files, unchecked_model_of};
+use super::{Output, check_layers, open_files, unchecked_model_of};
 use crate::activations::collect::{self, Collected};
 use crate::cli::{CollectArgs, Dtype};
 use crate::corpus::Corpus;
@@ -17,6 +17,7 @@ use crate::task::TaskCtx;
 
 pub(super) fn run(args: &CollectArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
+    Study::check_place(&args.out)?;
     if args.withdraw {
         let mut study = Study::open(&args.out)?;
         let name = study.withdraw()?;
@@ -55,9 +56,11 @@ fn into_new_study(args: &CollectArgs, out: &Output, ctx: &TaskCtx) -> Result<(St
     let corpus = given(args)?.unwrap_or_else(Corpus::bundled);
     let files = source::resolve(args.model.model.as_deref(), ctx)?;
     let mut layers = args.layer.clone();
+    let there = describe(&files)?.0.layers.len();
     if layers.is_empty() {
-        layers.push(describe(&files)?.0.layers.len() / 2);
+        layers.push(there / 2);
     }
+    check_layers(&layers, there)?;
     layers.sort_unstable();
     layers.dedup();
     let model = open_files(&files, &options(args, layers.last(), None), out, ctx)?;

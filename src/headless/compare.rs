@@ -39,7 +39,9 @@ pub(super) fn run(args: &CompareArgs, out: &mut Output) -> Result<()> {
         found.stability,
         found.found_again * 100.0
     ))?;
-    out.line(&format!("\nmatched\n{:>6} {:>5} {:>5}", "cosine", a.name.chars().take(5).collect::<String>(), "other"))?;
+    out.line("")?;
+    out.line("matched")?;
+    out.line(&format!("{:>6} {:>5} {:>5}", "cosine", a.name.chars().take(5).collect::<String>(), "other"))?;
     for m in found.matched.iter().take(LINES) {
         out.line(&format!(
             "{:>6.3} {:>5} {:>5}  {:<36} {}",
@@ -52,7 +54,8 @@ pub(super) fn run(args: &CompareArgs, out: &mut Output) -> Result<()> {
     }
     more(found.matched.len(), out)?;
     for (title, list, rows) in [("lost", &found.lost, &rows_a), ("appeared", &found.appeared, &rows_b)] {
-        out.line(&format!("\n{title} (the nearest cosine, the feature)"))?;
+        out.line("")?;
+        out.line(&format!("{title} (the nearest cosine, the feature)"))?;
         for alone in list.iter().take(LINES) {
             out.line(&format!("{:>6.3} {:>5}  {}", alone.nearest, alone.id, what(&rows[alone.id])))?;
         }

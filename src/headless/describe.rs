@@ -37,6 +37,12 @@ pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
     let no_judge = || Error::usage("describing needs a judge: give --endpoint URL and --judge-model NAME");
     let endpoint = args.judge.endpoint()?.ok_or_else(no_judge)?;
     let mut study = open_study(&args.study, out)?;
+    if study.manifest().model.is_none() {
+        return Err(Error::refused(format!(
+            "{} was imported as a matrix and has no tokens: a description is made from texts; collect a study with a model",
+            study.dir().display()
+        )));
+    }
     let (subjects, materials, model) = materials(&mut study, args, out, &ctx)?;
     let bos = study.manifest().bos;
     let scored = !args.no_score;
@@ -72,18 +78,25 @@ pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
     });
     let score = score.as_mut().map(|s| s as &mut dyn FnMut(usize, &[String]) -> Result<Vec<f64>>);
     let described = describe(&mut judge, &materials, scored, score, &ctx)?;
+    let nothing = |d: &Description| d.input.is_none() && d.output.is_none();
     let all = || subjects.iter().zip(&materials).zip(&described);
     let mut sets: Vec<&str> = subjects.iter().map(|s| s.set.as_str()).collect();
     sets.sort_unstable();
     sets.dedup();
     for set in sets {
-        let of = all().filter(|((s, _), d)| s.set == set && (d.input.is_some() || d.output.is_some()));
+        let of = all().filter(|((s, _), d)| s.set == set && !nothing(d));
         study.add_descriptions(set, of.map(|((_, m), d)| (m.id, d.clone())).collect())?;
     }
     for ((subject, material), description) in all() {
         show(subject, material.id, description, out)?;
     }
-    tell_usage(judge.tally(), out)
+    tell_usage(judge.tally(), out)?;
+    if described.iter().all(nothing) {
+        let why = described.iter().flat_map(|d| &d.errors).next();
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
+        return Err(Error::refused(format!("nothing was described{why}")));
+    }
+    Ok(())
 }
 
 /// A set with what is read of it, opened once.

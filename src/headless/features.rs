@@ -12,6 +12,7 @@ use crate::engine::list_promoted;
 use crate::error::{Error, Result};
 use crate::interop::card;
 use crate::model::Model;
+use crate::pieces::{Seen, seen};
 use crate::study::Study;
 use crate::text;
 
@@ -125,6 +126,9 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let mut study = open_study(&args.study, out)?;
     let wanted = Reference::parse(&args.id)?;
+    if wanted.weight != 1.0 {
+        return Err(Error::usage(format!("a direction is shown without a weight: leave out :{}", wanted.weight)));
+    }
     let set = directions::open(&study, &wanted.kind, &args.place.place(), &ctx)?;
     let (id, hook, tokens) = (set.find(&wanted.id)?, set.hook(), study.tokens()?);
     let factors = set.read(study.activations(hook)?.as_ref(), &ctx)?;
@@ -155,14 +159,14 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
 
 fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {
     out.line(&list_line(&card.row))?;
-    out.line("\ncontexts (the token in brackets is the peak)")?;
+    out.line("")?;
+    out.line("contexts (the token in brackets is the peak)")?;
     for c in &card.contexts {
-        let text: String = c
-            .tokens
-            .iter()
-            .enumerate()
-            .map(|(i, t)| if i == c.peak { format!("[{}]", text::clean(t)) } else { text::clean(t) })
-            .collect();
+        let shown = |seen: Seen| {
+            let text = text::clean(&seen.text);
+            if seen.shows(c.peak) { format!("[{text}]") } else { text }
+        };
+        let text: String = seen(&c.tokens).into_iter().map(shown).collect();
         out.line(&format!(
             "  {:>8.2}  {:<14} {text}",
             c.values[c.peak],
@@ -177,7 +181,8 @@ fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {
             .collect::<Vec<_>>()
             .join("  ")
     };
-    out.line(&format!("\npromotes    {}", column(&card.promoted)))?;
+    out.line("")?;
+    out.line(&format!("promotes    {}", column(&card.promoted)))?;
     out.line(&format!("suppresses  {}", column(&card.suppressed)))?;
     let neurons =
         card.neurons.iter().take(12).map(|n| format!("{} {:+.2}", n.index, n.weight)).collect::<Vec<_>>().join("  ");

@@ -27,6 +27,10 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     if plan.config.solver == Solver::Mu && args.objective.l1.is_some_and(|l1| l1 != 0.0) {
         return Err(Error::usage("the multiplicative updates know no penalty: leave out --l1, or use --solver bcd"));
     }
+    if plan.config.solver == Solver::Mu && !matches!(plan.begin, Begin::Anew) {
+        let option = if plan.from.is_some() { "--from" } else { "--batch-rows" };
+        return Err(Error::usage(format!("the multiplicative updates know no {option}: use --solver bcd")));
+    }
     let config = plan.config.for_width(width);
     if config.features > width {
         out.note("more features than neurons: that is an overcomplete basis");
@@ -104,6 +108,9 @@ impl Plan {
             && let Some(name) = &args.name
         {
             let (hook, asked) = study.fit_request(name)?;
+            if args.layer.is_some_and(|l| hook.layer != l) || args.hook.is_some_and(|s| hook.site != s) {
+                return Err(Error::usage(format!("fit '{name}' is of {hook}: leave out --layer and --hook")));
+            }
             let config = args.config(asked.clone());
             if !config.same_fit(&asked) {
                 return Err(Error::usage(format!(

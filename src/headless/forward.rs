@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Tensor};
 use serde_json::json;
 
-use super::{Output, open_files};
+use super::{Output, check_layers, check_target, open_files, tell_opened};
 use crate::cli::ForwardArgs;
 use crate::error::{Error, Result};
 use crate::interop::tensors;
-use crate::model::{Batch, BosRule, HookPoint, LoadOptions, Logits, Pass, Phase, Tap, source};
+use crate::model::{Batch, BosRule, HookPoint, LoadOptions, Logits, Model, Pass, Phase, Tap, describe, source};
 
 /// Keeps what it sees of a batch of one.
 struct Keep {
@@ -30,29 +30,37 @@ impl Tap for Keep {
 
 pub(super) fn run(args: &ForwardArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
+    check_target(&args.out, &["safetensors"])?;
     let files = source::resolve(args.model.model.as_deref(), &ctx)?;
+    let config = describe(&files)?.0;
+    check_layers(&args.layer, config.layers.len())?;
     let dtype = args.dtype.map(Into::into);
     let options = LoadOptions { device: args.model.device.into(), dtype, ..LoadOptions::default() };
-    let model = open_files(&files, &options, out, &ctx)?;
-    let ids = match (&args.ids, &args.text) {
-        (Some(ids), _) => ids.clone(),
-        (None, text) => model.tokenizer().encode(text.as_deref().unwrap_or(""), BosRule::Auto)?,
+    let (model, bare);
+    let (decoder, ids) = match &args.ids {
+        // Ids alone need no tokenizer.
+        Some(ids) => {
+            bare = Model::open_decoder(&files, &options, &ctx)?;
+            tell_opened(&bare.1, out);
+            (&bare.0, ids.clone())
+        }
+        None => {
+            model = open_files(&files, &options, out, &ctx)?;
+            let text = args.text.as_deref().unwrap_or("");
+            (model.decoder(), model.tokenizer().encode(text, BosRule::Auto)?)
+        }
     };
-    let vocab = model.info().vocab;
     if ids.is_empty() {
         return Err(Error::usage("there is no token to run: the text is empty and the model has no BOS"));
-    }
-    if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
-        return Err(Error::usage(format!("token id {id} does not exist: this model has ids 0 to {}", vocab - 1)));
     }
     let mut hooks: Vec<_> =
         args.layer.iter().flat_map(|&layer| args.hook.iter().map(move |&site| HookPoint { layer, site })).collect();
     hooks.sort_unstable();
     hooks.dedup();
-    hooks.iter().try_for_each(|h| model.width(*h).map(drop))?;
+    hooks.iter().try_for_each(|h| decoder.width(*h).map(drop))?;
     let mut tap = Keep { hooks, seen: BTreeMap::new() };
     let batch = Batch { rows: vec![ids.clone()], samples: Vec::new() };
-    let logits = model
+    let logits = decoder
         .forward(&batch, Phase::Prompt, None, &mut tap, Logits::All, &ctx)?
         .ok_or_else(|| Error::refused("the model returned no logits"))?
         .squeeze(0)?

@@ -77,7 +77,7 @@ pub(super) fn keys(args: KeysArgs, out: &mut Output) -> Result<()> {
         return table.iter().try_for_each(|row| out.object(row));
     }
     if args.markdown {
-        return out.text(&crate::ui::key_table_markdown(&table));
+        return out.document(&crate::ui::key_table_markdown(&table));
     }
     table
         .iter()
@@ -92,11 +92,11 @@ pub(super) fn keys(_: KeysArgs, _: &mut Output) -> Result<()> {
 pub(super) fn completions(shell: clap_complete::Shell, out: &mut Output) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "mlpeek", &mut script);
-    out.text(&String::from_utf8_lossy(&script))
+    out.document(&String::from_utf8_lossy(&script))
 }
 
 pub(super) fn man(out: &mut Output) -> Result<()> {
     let mut page = Vec::new();
     clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(Error::io("render", "the manual page"))?;
-    out.text(&String::from_utf8_lossy(&page))
+    out.document(&String::from_utf8_lossy(&page))
 }

@@ -6,10 +6,10 @@ use crate::activations::ActivationSource;
 use crate::cli::JudgeArgs;
 use crate::engine::directions::Place;
 use crate::engine::sweeping::bases;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::quality::Division;
 use crate::eval::split::Holdout;
-use crate::factor::FitConfig;
+use crate::factor::{FitConfig, Solver};
 use crate::model::HookPoint;
 use crate::study::TokenTable;
 
@@ -29,14 +29,16 @@ impl Subject {
         let study = open_study(&args.study, out)?;
         let place = Place { fit: None, layer: args.layer, site: args.hook };
         let (hook, bases) = bases(&study, &args.fit, &place)?;
+        let fits = args.grid(&bases, features);
+        let penalised = args.l1.iter().any(|l1| *l1 != 0.0);
+        if fits.iter().all(|fit| fit.solver == Solver::Mu) && (penalised || args.row_cap.iter().any(|cap| *cap > 0)) {
+            let option = if penalised { "--l1" } else { "--row-cap" };
+            return Err(Error::usage(format!(
+                "{option} has no effect on the multiplicative updates: leave it out, or use --solver bcd"
+            )));
+        }
         let holdout = Holdout { share: args.holdout, seed: Some(args.holdout_seed), ..Holdout::default() };
-        Ok(Self {
-            source: study.activations(hook)?,
-            tokens: study.tokens()?,
-            hook,
-            fits: args.grid(&bases, features),
-            holdout,
-        })
+        Ok(Self { source: study.activations(hook)?, tokens: study.tokens()?, hook, fits, holdout })
     }
 }
 

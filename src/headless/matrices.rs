@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Output, open_fit};
+use super::{Output, check_target, open_fit};
 use crate::cli::{ExportArgs, ImportArgs};
 use crate::error::{Error, Result};
 use crate::interop::{npy, tensors};
@@ -11,10 +11,20 @@ use crate::study::Study;
 use crate::task::Progress;
 
 pub(super) fn import(args: &ImportArgs, out: &mut Output) -> Result<()> {
+    if let (Some(tensor), true) = (&args.tensor, args.file.extension().is_some_and(|e| e == "npy")) {
+        let file = args.file.display();
+        return Err(Error::usage(format!("--tensor {tensor} has no effect on {file}: a .npy file holds one matrix")));
+    }
+    Study::check_place(&args.out)?;
     let mut matrix = match args.file.extension().and_then(|e| e.to_str()) {
         Some("npy") => npy::open(&args.file)?,
         Some("safetensors") => tensors::open_matrix(&args.file, args.tensor.as_deref())?,
-        _ => return Err(Error::usage(format!("{}: only .npy and .safetensors can be imported", args.file.display()))),
+        _ => {
+            return Err(Error::usage(format!(
+                "{}: only .npy and .safetensors can be imported (texts are for mlpeek collect --data)",
+                args.file.display()
+            )));
+        }
     };
     let hook = HookPoint { layer: 0, site: HookSite::MlpPost };
     let (ctx, (rows, cols)) = (out.task(), matrix.shape());
@@ -39,6 +49,7 @@ pub(super) fn import(args: &ImportArgs, out: &mut Output) -> Result<()> {
 }
 
 pub(super) fn export(args: &ExportArgs, out: &mut Output) -> Result<()> {
+    check_target(&args.out, &["safetensors"])?;
     let (_, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
     tensors::write_factors(&args.out, &factors)?;
     let (d, k, n) = (factors.features.rows, factors.features.columns(), factors.coefficients.rows);

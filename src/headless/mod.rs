@@ -24,9 +24,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::cli::{Command, Device};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
-use crate::model::{LoadOptions, Model, ModelFiles, source};
+use crate::model::{LoadOptions, Model, ModelFiles, ModelInfo, source};
 use crate::study::{FitEntry, Study};
 use crate::task::TaskCtx;
 
@@ -78,6 +79,38 @@ fn told_unfinished(study: &Study, out: &Output) -> Result<()> {
     Ok(())
 }
 
+/// Refuses, before any work, a file that could not be written in the end, or whose name says another format than the
+/// `endings` that it would have.
+fn check_target(path: &Path, endings: &[&str]) -> Result<()> {
+    let shown = path.display();
+    if path.is_dir() {
+        return Err(Error::usage(format!("{shown} is a directory: name a file")));
+    }
+    let parent = disk::parent(path);
+    if !parent.is_dir() {
+        return Err(Error::usage(format!("{shown} cannot be written: there is no directory {}", parent.display())));
+    }
+    let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
+    match ending {
+        Some(ending) if !endings.is_empty() && !endings.contains(&&*ending) => Err(Error::usage(format!(
+            "{shown} is named .{ending}, and what is written is .{}: name it so, or choose another --format",
+            endings.join(" or .")
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a layer that the model does not have, before its weights are read.
+fn check_layers(asked: &[usize], there: usize) -> Result<()> {
+    let beyond = asked.iter().find(|layer| **layer >= there);
+    beyond.map_or(Ok(()), |layer| {
+        Err(Error::usage(format!(
+            "layer {layer} does not exist: this model has layers 0 to {}",
+            there.saturating_sub(1)
+        )))
+    })
+}
+
 /// A study and one of its fits, for reading.
 fn open_fit(study: &Path, fit: Option<&str>, out: &Output) -> Result<(Study, FitEntry, Arc<Factors>)> {
     let study = open_study(study, out)?;
@@ -96,10 +129,13 @@ fn usual(device: Device, layers: Option<usize>) -> LoadOptions {
 
 fn open_files(files: &ModelFiles, options: &LoadOptions, out: &Output, ctx: &TaskCtx) -> Result<Model> {
     let model = Model::open(files, options, ctx)?;
-    let info = model.info();
+    tell_opened(model.info(), out);
+    Ok(model)
+}
+
+fn tell_opened(info: &ModelInfo, out: &Output) {
     out.note(&format!("{} from {}, on {} ({})", info.id, info.origin, info.device, info.weights_dtype));
     info.notes.iter().for_each(|note| out.note(note));
-    Ok(model)
 }
 
 /// The model that a study was collected with, from where `place` says that it lies now, else from where the study says so.

@@ -2,18 +2,24 @@
 
 use serde_json::json;
 
-use super::{Output, open_fit};
+use super::{Output, check_target, open_fit};
 use crate::analysis::contexts;
 use crate::cli::NotesArgs;
 use crate::error::Result;
-use crate::study::{Note, Notes, Study};
+use crate::study::{Note, Notes};
 use crate::text;
 
 pub(super) fn run(args: &NotesArgs, out: &mut Output) -> Result<()> {
+    args.export.as_deref().map_or(Ok(()), |path| check_target(path, &["json"]))?;
     let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
-    let mut notes = study.notes(&entry.name)?;
     if let Some(path) = &args.export {
+        let notes = study.notes(&entry.name)?;
         notes.write(path)?;
+        if out.is_json() {
+            return out.object(
+                &json!({"event": "exported", "fit": entry.name, "out": path, "features": notes.ids().count()}),
+            );
+        }
         out.note(&format!("wrote {}", path.display()));
         return Ok(());
     }
@@ -22,20 +28,15 @@ pub(super) fn run(args: &NotesArgs, out: &mut Output) -> Result<()> {
         (None, Some(id)) => {
             let mut one = Notes::default();
             one.set(id, args.text.as_deref().unwrap_or_default());
-            notes.names.remove(&id);
-            notes.details.remove(&id);
-            contexts::check_id(&factors, id)?;
             one
         }
-        (None, None) => return list(&entry.name, &notes, out),
+        (None, None) => return list(&entry.name, &study.notes(&entry.name)?, out),
     };
-    for id in taken.ids() {
-        contexts::check_id(&factors, id)?;
-    }
-    notes.take(taken);
-    drop(study);
-    Study::open(&args.study)?.save_notes(&entry.name, &notes)?;
-    list(&entry.name, &notes, out)
+    // An empty line takes away what was noted: it names a feature all the same.
+    let ids: Vec<usize> = args.id.into_iter().chain(taken.ids()).collect();
+    ids.iter().try_for_each(|&id| contexts::check_id(&factors, id))?;
+    let (_, now) = study.change_notes(&entry.name, |notes| notes.put(&ids, taken))?;
+    list(&entry.name, &now, out)
 }
 
 fn list(fit: &str, notes: &Notes, out: &mut Output) -> Result<()> {

@@ -1,4 +1,8 @@
 //! Standard output as JSON lines or text, standard error for progress; signals to cancellation.
+//!
+//! Knows nothing of what is told. Invariant: whatever a command hands over, no control character, escape sequence or
+//! character that reorders a line reaches a terminal, and nothing but [`Output::line`] ends a line: labels, names, prompts
+//! and generated texts are other people's. It holds here, at the one way out, so that no command can forget it.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -11,7 +15,7 @@ use crate::amounts::{bytes, count, duration};
 use crate::engine::Meter;
 use crate::error::{Error, Result};
 use crate::task::{CancelToken, Progress, TaskCtx};
-use crate::warnings;
+use crate::{text, warnings};
 
 /// A line of progress at most this often where standard error is no terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
@@ -47,16 +51,25 @@ impl Output {
     /// One JSON object on a line of its own, at once.
     pub fn object(&mut self, value: &impl Serialize) -> Result<()> {
         let line = serde_json::to_string(value).map_err(|e| Error::refused(format!("cannot write JSON: {e}")))?;
-        self.line(&line)
+        self.write(&(text::escape_json(&line) + "\n"))
     }
 
-    /// A line of text.
+    /// A line for a person. What a terminal would obey, and a line end inside it, is shown as a mark, also in a pipe:
+    /// what comes out of `head` or `tee` is on a terminal too. `--json` gives the exact texts.
     pub fn line(&mut self, line: &str) -> Result<()> {
-        self.text(line).and_then(|()| self.text("\n"))
+        self.write(&(text::clean(line) + "\n"))
     }
 
-    /// Text without a line end.
-    pub fn text(&mut self, text: &str) -> Result<()> {
+    /// Lines in a format of their own, such as SVG or a shell's completions: exact in a file or a pipe, made safe on a
+    /// terminal.
+    pub fn document(&mut self, document: &str) -> Result<()> {
+        if !io::stdout().is_terminal() {
+            return self.write(document);
+        }
+        self.write(&on_terminal(document))
+    }
+
+    fn write(&mut self, text: &str) -> Result<()> {
         self.out
             .write_all(text.as_bytes())
             .and_then(|()| self.out.flush())
@@ -78,8 +91,19 @@ impl Output {
     }
 }
 
+/// A document with its own line ends and tabs and nothing else that a terminal would obey.
+fn on_terminal(document: &str) -> String {
+    let mut out = String::with_capacity(document.len());
+    for piece in document.split_inclusive(['\n', '\t']) {
+        let body = piece.trim_end_matches(['\n', '\t']);
+        out.push_str(&text::clean(body));
+        out.push_str(&piece[body.len()..]);
+    }
+    out
+}
+
 fn remark(screen: &Newest, words: &str) {
-    let line = format!("mlpeek: {words}");
+    let line = format!("mlpeek: {}", text::clean(words));
     let screen = screen.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
     let screen = screen.as_ref().map(|s| s.lock().unwrap_or_else(PoisonError::into_inner));
     match screen.as_ref().and_then(|s| s.bar.as_ref()) {
@@ -142,7 +166,7 @@ impl Screen {
             let _ = writeln!(
                 io::stderr(),
                 "{}: {}{total} {words}",
-                progress.stage,
+                text::clean(&progress.stage),
                 amount(progress.done as f64, &progress.unit)
             );
         }
@@ -161,7 +185,7 @@ impl Screen {
             if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {percent:>3} %  {msg}") {
                 bar.set_style(style.progress_chars("━╸─"));
             }
-            bar.set_prefix(progress.stage.clone());
+            bar.set_prefix(text::clean(&progress.stage));
             bar
         })
     }
@@ -194,5 +218,11 @@ mod tests {
         assert_eq!(thousands(12), "12");
         assert_eq!(amount(98_362_432.0, "bytes"), "98.4 MB");
         assert_eq!(amount(2.5, "sweeps"), "2.5 sweeps");
+    }
+
+    #[test]
+    fn a_document_keeps_its_layout_and_loses_what_a_terminal_obeys() {
+        assert_eq!(on_terminal("a\tb\n\u{1b}[2Jc\r\nd\u{202e}"), "a\tb\n‹U+001B›[2Jc⏎\nd‹U+202E›");
+        assert_eq!(on_terminal(""), "");
     }
 }

@@ -8,7 +8,7 @@ use super::fit::choose_hook;
 use super::judge::{cell, line};
 use super::{Output, model_of, open_study, told_unfinished};
 use crate::baselines::sae::Sae;
-use crate::cli::{SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
+use crate::cli::{Device, SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
 use crate::engine::TrainConfig;
 use crate::engine::fitting::Resume;
 use crate::engine::saes::{self, Said};
@@ -154,8 +154,15 @@ struct Subject {
 
 fn compare(args: &SaeCompareArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
+    if args.predict == 0 && args.device.is_some() {
+        return Err(Error::usage(
+            "--device has no effect with --predict 0, which leaves the model out: leave one of them out",
+        ));
+    }
     if args.predict == 0 && args.model.model.is_some() {
-        return Err(Error::usage("--predict 0 leaves the model out: leave out --model too"));
+        return Err(Error::usage(
+            "--model has no effect with --predict 0, which leaves the model out: leave one of them out",
+        ));
     }
     let study = open_study(&args.study, out)?;
     let (hook, subjects) = subjects(&study, args)?;
@@ -188,8 +195,12 @@ fn subjects(study: &Study, args: &SaeCompareArgs) -> Result<(HookPoint, Vec<Subj
     let (saes, fits) = (study.saes()?, study.fits()?);
     let named = args.sae.first().map(|n| study.load_sae(Some(n)).map(|(e, _)| e.hook));
     let named = named.or_else(|| args.fit.first().map(|n| study.load_fit(Some(n)).map(|(e, _)| e.hook)));
-    let hook = match named {
-        Some(hook) => hook?,
+    let there = |h: HookPoint| args.layer.is_none_or(|l| h.layer == l) && args.hook.is_none_or(|s| h.site == s);
+    let hook = match named.transpose()? {
+        Some(hook) if !there(hook) => {
+            return Err(Error::usage(format!("what is named is of {hook}: leave out --layer and --hook")));
+        }
+        Some(hook) => hook,
         None => choose_hook(study, args.layer, args.hook)?,
     };
     let whole = |given: &[String]| given.is_empty() && args.sae.is_empty() && args.fit.is_empty();
@@ -244,7 +255,8 @@ fn predict(
         out.note("the study was imported without a model: nothing is predicted");
         return Ok(Vec::new());
     }
-    let model = model_of(rows, args.model.model.as_deref(), args.device, None, out, ctx)?;
+    let device = args.device.unwrap_or(Device::Auto);
+    let model = model_of(rows, args.model.model.as_deref(), device, None, out, ctx)?;
     let windows = Windows::of(rows.tokens()?.as_ref(), model.tokenizer().bos(), model.info().context, args.predict);
     let methods: Vec<&dyn Reconstruct> = subjects.iter().map(|s| s.model.as_ref()).collect();
     recovered(&model, hook, &methods, &windows, ctx)

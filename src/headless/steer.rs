@@ -19,7 +19,8 @@ use crate::task::TaskCtx;
 
 pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
-    let (strength, wanted) = (strength(args)?, Reference::parse_list(&args.features)?);
+    let (strength, wanted) = (strength(args), Reference::parse_list(&args.features)?);
+    let sampling = sampling(args)?;
     let mut study = open_study(&args.study, out)?;
     let mut chosen = Chosen::open(&study, &wanted, &args.place.place(), &ctx)?;
     take_part(&mut chosen, &wanted, &study, args)?;
@@ -32,7 +33,7 @@ pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
         positions: args.positions,
         prompts: args.prompt.clone(),
         samples: args.samples,
-        sampling: sampling(args),
+        sampling,
         bos: study.manifest().bos,
     };
     if let Some(other) = chosen.iter().find(|c| c.hook != chosen[0].hook) {
@@ -62,8 +63,9 @@ pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
     }
     for (i, (baseline, steered)) in done.baseline.iter().zip(&done.steered).enumerate() {
         let prompt = &args.prompt[i / args.samples];
-        out.line(&format!("\nbaseline {}  {prompt}{}", i + 1, plain(baseline)))?;
-        out.line(&format!("steered  {}  {prompt}{}", i + 1, plain(steered)))?;
+        out.line("")?;
+        out.line(&format!("baseline {}  {prompt}{baseline}", i + 1))?;
+        out.line(&format!("steered  {}  {prompt}{steered}", i + 1))?;
     }
     Ok(())
 }
@@ -102,7 +104,7 @@ fn one_or_all(texts: &[String]) -> serde_json::Value {
 fn tell(event: &SteerEvent, out: &mut Output) -> Result<()> {
     let SteerEvent::Info(info) = event else { return Ok(()) };
     let list = |tokens: &[ScoredToken]| {
-        tokens.iter().map(|t| format!("{} {:+.2}", plain(t.token.trim()), t.value)).collect::<Vec<_>>().join("  ")
+        tokens.iter().map(|t| format!("{} {:+.2}", t.token.trim(), t.value)).collect::<Vec<_>>().join("  ")
     };
     out.line(&format!("α {:.3}  KL {:.4}", info.alpha, info.kl))?;
     if let Some(note) = &info.note {
@@ -110,13 +112,6 @@ fn tell(event: &SteerEvent, out: &mut Output) -> Result<()> {
     }
     out.line(&format!("risen   {}", list(&info.risen)))?;
     out.line(&format!("fallen  {}", list(&info.fallen)))
-}
-
-/// A model's text with everything that could command a terminal escaped.
-fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| if c == '\n' || !c.is_control() { c.to_string() } else { c.escape_default().to_string() })
-        .collect()
 }
 
 fn as_text<S: Serializer>(hook: &HookPoint, to: S) -> Result<S::Ok, S::Error> {
@@ -168,31 +163,21 @@ impl Chosen {
     }
 }
 
-fn strength(args: &SteerArgs) -> Result<Strength> {
-    if args.samples == 0 {
-        return Err(Error::usage("--samples must be at least 1"));
-    }
+fn strength(args: &SteerArgs) -> Strength {
     match (args.alpha, args.kl) {
-        (Some(alpha), _) => Ok(Strength::Alpha(finite(alpha, "--alpha")?)),
-        (None, None) if args.mode == ModeArg::Ablate => Ok(Strength::Alpha(1.0)),
-        (None, kl) => Ok(Strength::Kl(positive(kl.unwrap_or(0.25), "--kl")?)),
+        (Some(alpha), _) => Strength::Alpha(alpha),
+        (None, None) if args.mode == ModeArg::Ablate => Strength::Alpha(1.0),
+        (None, kl) => Strength::Kl(kl.unwrap_or(0.25)),
     }
 }
 
-fn sampling(args: &SteerArgs) -> Sampling {
-    Sampling {
-        temperature: args.temperature,
-        top_k: args.top_k,
-        top_p: args.top_p,
-        seed: args.seed,
-        max_tokens: args.max_tokens,
+fn sampling(args: &SteerArgs) -> Result<Sampling> {
+    let sampling = args.sampling.sampling(args.seed.unwrap_or(Sampling::default().seed), args.max_tokens)?;
+    if sampling.temperature == 0.0 && (args.seed.is_some() || args.samples > 1) {
+        let option = if args.seed.is_some() { "--seed" } else { "--samples" };
+        return Err(Error::usage(format!(
+            "{option} has no effect with --temperature 0, whose texts are all the same: leave one of them out"
+        )));
     }
-}
-
-fn finite(value: f64, name: &str) -> Result<f64> {
-    if value.is_finite() { Ok(value) } else { Err(Error::usage(format!("{name} must be a finite number"))) }
-}
-
-fn positive(value: f64, name: &str) -> Result<f64> {
-    if value.is_finite() && value > 0.0 { Ok(value) } else { Err(Error::usage(format!("{name} must be above 0"))) }
+    Ok(sampling)
 }

@@ -17,6 +17,11 @@ const BAR: f64 = 40.0;
 
 pub(super) fn run(args: &SweepArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
+    if args.cold && args.features.len() == 1 {
+        return Err(Error::usage(
+            "--cold has no effect on one number of features, which always has a start of its own",
+        ));
+    }
     let subject = Subject::open(&args.judge, &args.features, out)?;
     let (fits, seeds) = (subject.fits, args.judge.seeds);
     let config = SweepConfig { fits, seeds, holdout: subject.holdout, cold: args.cold };

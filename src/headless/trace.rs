@@ -8,7 +8,12 @@ use crate::analysis::{contexts, lens};
 use crate::cli::{Device, TraceArgs};
 use crate::error::Result;
 use crate::factor::encode::Encoder;
+use crate::pieces;
 use crate::task::TaskCtx;
+use crate::text;
+
+/// Cells of the column of tokens.
+const TOKEN: usize = 16;
 
 pub(super) fn run(args: &TraceArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
@@ -22,19 +27,20 @@ pub(super) fn run(args: &TraceArgs, out: &mut Output) -> Result<()> {
         return out.object(&json!({"fit": entry.name, "state": entry.state, "tokens": trace.tokens, "features": trace.features, "unexplained": trace.unexplained}));
     }
     let rows = contexts::feature_rows(&factors, &*study.tokens()?, &study.notes(&entry.name)?);
-    for (i, token) in trace.tokens.iter().enumerate() {
+    for i in 0..trace.tokens.len() {
+        let token = pieces::named(&trace.tokens, i);
         let mut strongest: Vec<_> = trace.features.iter().map(|f| (f.values[i], f.id)).filter(|f| f.0 > 0.0).collect();
         strongest.sort_by(|a, b| b.0.total_cmp(&a.0));
         let shown: Vec<_> = strongest
             .iter()
             .take(4)
             .map(|(v, id)| {
-                format!("{id} {v:.2} ({})", rows[*id].top_tokens.first().map_or("", |t| t.trim()).escape_debug())
+                format!("{id} {v:.2} ({})", rows[*id].top_tokens.first().map_or(String::new(), |t| text::token(t)))
             })
             .collect();
         out.line(&format!(
-            "{:<16} {:>4.0} % unexplained  {}",
-            token.escape_debug().to_string(),
+            "{token}{} {:>4.0} % unexplained  {}",
+            " ".repeat(TOKEN.saturating_sub(text::width(&token))),
             trace.unexplained[i] * 100.0,
             shown.join("  ")
         ))?;

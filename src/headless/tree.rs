@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::features::{lens_model, words};
-use super::{Output, open_fit};
+use super::{Output, check_target, open_fit};
 use crate::analysis::{FeatureRow, Levels, Tree, contexts, hierarchy, levels};
 use crate::cli::{TreeArgs, TreeFormat};
 use crate::disk;
@@ -13,7 +13,30 @@ use crate::interop::{dendrogram, levels as levels_json};
 use crate::text;
 
 pub(super) fn run(args: &TreeArgs, out: &mut Output) -> Result<()> {
+    check(args)?;
     if args.recursive { recursive_levels(args, out) } else { dendrogram(args, out) }
+}
+
+/// Refuses what would be ignored, and a file that could not be written.
+fn check(args: &TreeArgs) -> Result<()> {
+    let (format, of) = match args.format {
+        _ if args.output.json => ("json", &["json", "jsonl"][..]),
+        TreeFormat::Text => ("text", &["txt", "text"][..]),
+        TreeFormat::Json => ("json", &["json", "jsonl"][..]),
+        TreeFormat::Newick => ("newick", &["nwk", "newick", "nw", "tree", "tre"][..]),
+        TreeFormat::Svg => ("svg", &["svg"][..]),
+    };
+    if matches!(args.format, TreeFormat::Newick | TreeFormat::Svg) {
+        let why = match (args.recursive, args.cut) {
+            (true, _) => "levels are no dendrogram: a feature can have several parents; use --format text or json",
+            (false, Some(_)) => "clusters are lists of features: use --cut with --format text or json",
+            (false, None) => "",
+        };
+        if !why.is_empty() {
+            return Err(Error::usage(format!("--format {format} cannot be written: {why}")));
+        }
+    }
+    args.out.as_deref().map_or(Ok(()), |path| check_target(path, of))
 }
 
 fn dendrogram(args: &TreeArgs, out: &mut Output) -> Result<()> {
@@ -28,11 +51,11 @@ fn dendrogram(args: &TreeArgs, out: &mut Output) -> Result<()> {
     }
     let rows = contexts::feature_rows(&factors, &*study.tokens()?, &study.notes(&entry.name)?);
     if let Some(height) = args.cut {
-        return clusters(&hierarchy::cut(&tree, height), &rows, out);
+        return write_clusters(args, &hierarchy::cut(&tree, height), &rows, out);
     }
     let label = |id: usize| dendrogram::leaf_label(&rows[id]);
     let text = match args.format {
-        TreeFormat::Text => indented(&tree, &rows),
+        TreeFormat::Text => return write_lines(args, &indented(&tree, &rows), out),
         TreeFormat::Json => format!("{object}\n"),
         TreeFormat::Newick => dendrogram::to_newick(&tree, &label),
         TreeFormat::Svg => dendrogram::to_svg(&tree, &label),
@@ -40,48 +63,56 @@ fn dendrogram(args: &TreeArgs, out: &mut Output) -> Result<()> {
     write(args, &text, out)
 }
 
+/// Lines for a person, to a file as on a terminal: a label cannot end one.
+fn write_lines(args: &TreeArgs, lines: &[String], out: &mut Output) -> Result<()> {
+    if args.out.is_none() {
+        return lines.iter().try_for_each(|line| out.line(line));
+    }
+    write(args, &lines.iter().map(|line| text::clean(line) + "\n").collect::<String>(), out)
+}
+
 fn write(args: &TreeArgs, text: &str, out: &mut Output) -> Result<()> {
-    let Some(path) = &args.out else { return out.text(text) };
+    let Some(path) = &args.out else { return out.document(text) };
     disk::write_atomic(path, text.as_bytes())?;
     out.note(&format!("wrote {}", path.display()));
     Ok(())
 }
 
-fn clusters(clusters: &[Vec<usize>], rows: &[FeatureRow], out: &mut Output) -> Result<()> {
-    for ids in clusters {
-        if out.is_json() {
-            out.object(&json!({"features": ids}))?;
-        } else {
-            let names: Vec<String> = ids.iter().map(|&id| text::fit(&dendrogram::leaf_label(&rows[id]), 32)).collect();
-            out.line(&format!("{:>4}  {}", ids.len(), names.join(" | ")))?;
-        }
+fn write_clusters(args: &TreeArgs, clusters: &[Vec<usize>], rows: &[FeatureRow], out: &mut Output) -> Result<()> {
+    if out.is_json() {
+        return match &args.out {
+            None => clusters.iter().try_for_each(|ids| out.object(&json!({"features": ids}))),
+            Some(_) => write(
+                args,
+                &clusters.iter().map(|ids| format!("{}\n", json!({"features": ids}))).collect::<String>(),
+                out,
+            ),
+        };
     }
-    Ok(())
+    let label = |&id: &usize| text::fit(&text::clean(&dendrogram::leaf_label(&rows[id])), 32);
+    let line =
+        |ids: &Vec<usize>| format!("{:>4}  {}", ids.len(), ids.iter().map(label).collect::<Vec<_>>().join(" | "));
+    write_lines(args, &clusters.iter().map(line).collect::<Vec<_>>(), out)
 }
 
-fn indented(tree: &Tree, rows: &[FeatureRow]) -> String {
-    let mut text = format!("{} (a merge's height is 1 − overlap)\n", tree.measure);
+fn indented(tree: &Tree, rows: &[FeatureRow]) -> Vec<String> {
+    let mut lines = vec![format!("{} (a merge's height is 1 − overlap)", tree.measure)];
     // Depth first by hand: a dendrogram of hundreds of features may be hundreds deep.
     let mut stack: Vec<(usize, usize)> = tree.nodes.last().map(|root| (root.id, 0)).into_iter().collect();
     while let Some((id, depth)) = stack.pop() {
         let node = &tree.nodes[id];
-        text += &"  ".repeat(depth.min(30));
+        let indent = "  ".repeat(depth.min(30));
         if node.children.is_empty() {
-            text += &format!("{id} {}\n", text::fit(&words(&rows[id].top_tokens), 60));
+            lines.push(format!("{indent}{id} {}", text::fit(&words(&rows[id].top_tokens), 60)));
         } else {
-            text += &format!("┬ {:.3} ({} features)\n", node.height, node.features.len());
+            lines.push(format!("{indent}┬ {:.3} ({} features)", node.height, node.features.len()));
             stack.extend(node.children.iter().rev().map(|&c| (c, depth + 1)));
         }
     }
-    text
+    lines
 }
 
 fn recursive_levels(args: &TreeArgs, out: &mut Output) -> Result<()> {
-    if matches!(args.format, TreeFormat::Newick | TreeFormat::Svg) {
-        return Err(Error::usage(
-            "levels are no dendrogram: a feature can have several parents; use --format text or json",
-        ));
-    }
     let (mut study, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
     let model = lens_model(&mut study, args.model.as_deref(), crate::cli::Device::Auto, out)?;
     let counts =
@@ -101,21 +132,21 @@ fn recursive_levels(args: &TreeArgs, out: &mut Output) -> Result<()> {
         let object = levels_json::to_json(&described, &entry.name);
         return write(args, &format!("{object}\n"), out);
     }
-    write(args, &level_lines(&described), out)
+    write_lines(args, &level_lines(&described), out)
 }
 
-fn level_lines(levels: &Levels) -> String {
-    let mut text = String::new();
+fn level_lines(levels: &Levels) -> Vec<String> {
+    let mut lines = Vec::new();
     for (l, info) in levels.levels.iter().enumerate() {
         let of = if l == 0 { "the fit".to_owned() } else { format!("level {}", l - 1) };
-        text += &format!(
-            "level {l}: {} features, p {:.4} ({}), error {:.4} on {of}\n",
+        lines.push(format!(
+            "level {l}: {} features, p {:.4} ({}), error {:.4} on {of}",
             info.features, info.sparsity, levels.growth, info.relative_error
-        );
+        ));
         if let Some((before, after)) = info.joint {
-            text += &format!(
-                "         of the activations {after:.4} left, {before:.4} before the levels were tuned together\n"
-            );
+            lines.push(format!(
+                "         of the activations {after:.4} left, {before:.4} before the levels were tuned together"
+            ));
         }
     }
     let top = levels.levels.len() - 1;
@@ -125,14 +156,14 @@ fn level_lines(levels: &Levels) -> String {
         let node = &levels.nodes[id];
         let purity = node.purity.as_ref().map_or(String::new(), |p| format!("  {} {:.0} %", p.label, p.share * 100.0));
         let share = if depth == 0 { String::new() } else { format!(" {share:.2}") };
-        text += &format!(
-            "{}{}.{}{share}  {}{purity}\n",
+        lines.push(format!(
+            "{}{}.{}{share}  {}{purity}",
             "  ".repeat(depth),
             node.level,
             node.feature,
             text::fit(&words(&node.top_tokens), 60)
-        );
+        ));
         stack.extend(node.children.iter().zip(&node.shares).rev().map(|(&c, &s)| (c, depth + 1, s)));
     }
-    text
+    lines
 }

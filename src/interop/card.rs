@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::markdown::{cell, emphasised, table};
 use crate::analysis::{Context, FeatureCard, NeuronCard, ScoredToken};
+use crate::pieces::{Seen, seen};
 
 /// Contexts that a Markdown page shows.
 const MARKDOWN_CONTEXTS: usize = 15;
@@ -32,7 +33,7 @@ fn logits(tokens: &[ScoredToken]) -> Value {
 /// One feature as a Markdown page.
 pub fn to_markdown(card: &FeatureCard, fit: &str) -> String {
     let row = &card.row;
-    let title = row.name.as_ref().map_or(String::new(), |n| format!(": {n}"));
+    let title = row.name.as_ref().map_or(String::new(), |n| format!(": {}", cell(n)));
     let mut page = format!(
         "# Feature {}{title}\n\nFit `{fit}`, {} neurons, {:.2} % of all coefficients",
         row.id,
@@ -40,12 +41,12 @@ pub fn to_markdown(card: &FeatureCard, fit: &str) -> String {
         row.share * 100.0
     );
     if let Some(p) = &row.purity {
-        page += &format!(", {:.0} % {} (of all rows {:.0} %)", p.share * 100.0, p.label, p.base * 100.0);
+        page += &format!(", {:.0} % {} (of all rows {:.0} %)", p.share * 100.0, cell(&p.label), p.base * 100.0);
     }
     page += ".\n\n## Contexts\n\n| coefficient | label | text |\n| ---: | --- | --- |\n";
     for c in card.contexts.iter().take(MARKDOWN_CONTEXTS) {
-        let text: String =
-            c.tokens.iter().enumerate().map(|(i, t)| if i == c.peak { emphasised(t) } else { cell(t) }).collect();
+        let shown = |s: Seen| if s.shows(c.peak) { emphasised(&s.text) } else { cell(&s.text) };
+        let text: String = seen(&c.tokens).into_iter().map(shown).collect();
         page += &format!("| {:.2} | {} | {text} |\n", c.values[c.peak], cell(c.label.as_deref().unwrap_or("")));
     }
     let tokens = |tokens: &[ScoredToken]| {

@@ -99,7 +99,7 @@ pub fn to_svg(tree: &Tree, label: &dyn Fn(usize) -> String) -> String {
 }
 
 /// Text inside an element; characters that XML cannot hold become `?`.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '&' => "&amp;".to_owned(),

@@ -117,11 +117,25 @@ impl Header {
             "<f2" => Stored::F16,
             "<f4" => Stored::F32,
             "<f8" => Stored::F64,
+            // NumPy has no bfloat16 and saves it as two bytes of no type.
+            "|V2" => {
+                return Err("holds '|V2', which is how NumPy saves bfloat16: convert it before saving, with .float() in torch or \
+                     .astype('<f4') on the array of ml_dtypes, or save it as safetensors"
+                    .to_owned());
+            }
             other => {
                 let other = other.escape_debug();
-                return Err(format!(
-                    "holds '{other}'; little-endian f16, f32 and f64 can be read: save it with .astype('<f4')"
-                ));
+                let (what, how) = match other.to_string().as_str() {
+                    t if t.starts_with("|V") => {
+                        ("bytes whose type cannot be told", "save it with a type, such as float32")
+                    }
+                    t if t.contains('U') || t.contains('S') => {
+                        ("texts, no numbers", "a corpus of texts is for mlpeek collect --data")
+                    }
+                    t if t.contains('O') => ("Python objects", "save it with .astype('<f4')"),
+                    _ => ("little-endian f16, f32 and f64 can be read", "save it with .astype('<f4')"),
+                };
+                return Err(format!("holds '{other}' ({what}): {how}"));
             }
         };
         let fortran = match value("fortran_order")? {
@@ -247,6 +261,11 @@ mod tests {
         says(b"PK\x03\x04 a zip of arrays", "not a .npy");
         says(&file(9, "", &[]), "version 9");
         says(&file(1, &header(">f4", "False", "(2, 3)"), &[0; 24]), "astype");
+        says(
+            &file(1, &header("|V2", "False", "(2, 3)"), &[0; 12]),
+            "bfloat16: convert it before saving, with .float()",
+        );
+        says(&file(1, &header("|V4", "False", "(2, 3)"), &[0; 24]), "cannot be told): save it with a type");
         says(&file(1, &header("|O", "False", "(2, 3)"), &[0; 24]), "'|O'");
         says(&file(1, "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1, 1)}", &[0; 4]), "a structure");
         says(&file(1, &header("<f4", "False", "(6,)"), &[0; 24]), "1 dimensions");

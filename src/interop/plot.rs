@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use super::dendrogram::escaped;
+
 /// Okabe and Ito's colours, which colour-blind eyes tell apart.
 const COLOURS: [&str; 8] = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"];
 /// Dashes of the lines after as many as there are colours, and so on.
@@ -185,10 +187,6 @@ fn letter(i: usize) -> char {
 fn number(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

@@ -182,6 +182,9 @@ impl Sampling {
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return Err(Error::usage(format!("top-p {} must be above 0 and at most 1", self.top_p)));
         }
+        if self.max_tokens == 0 {
+            return Err(Error::usage("there is nothing to generate: ask for at least one new token"));
+        }
         Ok(())
     }
 

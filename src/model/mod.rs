@@ -6,6 +6,7 @@ pub mod config;
 pub mod decoder;
 pub mod generate;
 pub mod gguf;
+mod ordered;
 pub mod source;
 pub mod tokenizer;
 pub mod weights;

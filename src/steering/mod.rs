@@ -174,6 +174,7 @@ pub fn steer(
     if prompts.is_empty() || prompts.iter().any(Vec::is_empty) {
         return Err(Error::usage("the prompt has no tokens: give a text such as 'I think that'"));
     }
+    check_span(request, &prompts)?;
     let info = inform(model, request, &push, &prompts, ctx)?;
     emit(SteerEvent::Info(info.clone()));
 
@@ -228,7 +229,28 @@ fn check(model: &Model, request: &SteerRequest) -> Result<Push> {
     {
         return Err(Error::usage(format!("no token lies at positions {from}..{to}: the end must be after the start")));
     }
+    request.sampling.check()?;
     Push::new(&request.terms, request.mode)
+}
+
+/// Refuses a span that no token of a prompt or its continuation can lie in; of the prompt itself where a KL is aimed for,
+/// which is measured there.
+fn check_span(request: &SteerRequest, prompts: &[Vec<u32>]) -> Result<()> {
+    let Positions::Span { from, to } = request.positions else { return Ok(()) };
+    let aims = matches!(request.strength, Strength::Kl(_));
+    // The last new token is never read.
+    let new = if aims { 0 } else { request.sampling.max_tokens.saturating_sub(1) };
+    let Some((at, ids)) = prompts.iter().enumerate().find(|(_, ids)| from >= ids.len() + new) else { return Ok(()) };
+    let which = if prompts.len() == 1 { "the prompt".to_owned() } else { format!("prompt {}", at + 1) };
+    Err(Error::usage(match aims {
+        true => format!(
+            "positions {from}..{to} lie beyond {which}, whose tokens are at 0 to {}: no KL can be measured there; give              --alpha, or earlier positions",
+            ids.len() - 1
+        ),
+        false => {
+            format!("positions {from}..{to} lie beyond {which} and its new tokens, at 0 to {}", ids.len() + new - 1)
+        }
+    }))
 }
 
 /// Finds α and what it does at the prompts' last tokens.

@@ -289,7 +289,7 @@ impl Study {
             )));
         }
         let dir = self.fit_dir(name)?;
-        let notes = self.notes_to_carry(name, hook, z);
+        let features = z;
         let order = self.next_order()?;
         let z = factor_files::write(
             &dir,
@@ -314,10 +314,8 @@ impl Study {
         };
         let keep = [saved.z.file.clone(), saved.y.file.clone()];
         let file = FitFile { order, hook, config: config.clone(), saved: Some(saved) };
-        disk::write_atomic(&dir.join(CONFIG), &json_bytes(&file)?)?;
-        if let Some(notes) = notes {
-            self.save_notes(name, &notes)?;
-        }
+        let commit = || disk::write_atomic(&dir.join(CONFIG), &json_bytes(&file)?);
+        self.carry_notes(name, hook, features, commit)?;
         factor_files::sweep(&dir, &keep)
     }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::manifest::Manifest;
-use super::{Study, WriteLock};
+use super::{Study, lock};
 use crate::activations::store::CacheDtype;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
@@ -153,7 +153,7 @@ impl Study {
 
     /// Writes a model's new place under the lock, into the manifest as it is then.
     fn keep_place(&mut self, model: &ModelInfo) -> Result<()> {
-        let _lock = if self.is_writable() { None } else { Some(WriteLock::take(&self.dir)?) };
+        let _lock = if self.is_writable() { None } else { Some(lock::demand(&self.dir)?) };
         if !self.is_writable() {
             self.manifest = Manifest::read(&self.dir)?;
             self.check_model(model)?;
@@ -212,7 +212,9 @@ fn corpus_differs(there: &Manifest, name: &str, sha256: &str) -> Option<String> 
             return format!("{name} has changed since it was made");
         }
         let own: Vec<&str> = there.corpora.iter().map(|corpus| corpus.name.as_str()).collect();
-        format!("it holds {}, not {name} (--append adds another corpus)", own.join(" and "))
+        // A matrix cannot be added to.
+        let remedy = if there.model.is_some() { " (--append adds another corpus)" } else { "" };
+        format!("it holds {}, not {name}{remedy}", own.join(" and "))
     })
 }
 

@@ -58,7 +58,7 @@ impl Study {
         let asked = new_manifest(None, &[hook], &[cols], entry, CacheDtype::F32, BosRule::Never)?;
         let lock = Self::prepare(dir)?;
         same_study(dir, &asked)?;
-        check_room(dir, (count as u64).saturating_mul(4))?;
+        check_room(dir, (count as u64).saturating_mul(4), false)?;
         asked.write(dir)?;
         let mut study = Self::with(dir, asked, Some(lock));
         let mut cache = CacheWriter::open(&rows::cache_dir(dir, hook), cols, CacheDtype::F32)?;

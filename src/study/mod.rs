@@ -30,6 +30,7 @@ use crate::activations::ActivationSource;
 use crate::activations::store::{CacheDtype, CacheReader};
 use crate::corpus::Corpus;
 use crate::disk;
+use crate::disk::lock::{FileLock, Taken};
 use crate::error::{Error, Result};
 use crate::model::{BosRule, HookPoint, ModelInfo};
 
@@ -39,7 +40,6 @@ pub use fits::FitEntry;
 pub use identity::Asked;
 use identity::difference;
 pub use import::EachBlock;
-use lock::WriteLock;
 use manifest::new_manifest;
 pub use manifest::{CorpusEntry, Manifest};
 pub use notes::{Note, Notes};
@@ -55,7 +55,9 @@ pub use tokens::{TokenRow, TokenTable};
 pub struct Study {
     dir: PathBuf,
     manifest: Manifest,
-    lock: Option<WriteLock>,
+    lock: Option<FileLock>,
+    /// Why it is open for reading alone, where somebody would have written in it.
+    read_only: Option<String>,
     tokens: Mutex<Option<Arc<TokenTable>>>,
 }
 
@@ -90,8 +92,23 @@ impl Study {
     pub fn open(dir: &Path) -> Result<Self> {
         // Before locking, so that no lock file is left in a directory that is no study.
         Manifest::read(dir)?;
-        let lock = WriteLock::take(dir)?;
+        let lock = lock::demand(dir)?;
         Ok(Self::with(dir, Manifest::read(dir)?, Some(lock)))
+    }
+
+    /// Opens a study for writing, or for reading alone where another process has it or it is not ours to write:
+    /// [`Study::read_only`] says why.
+    ///
+    /// # Errors
+    /// No study in `dir`, or one that cannot be read.
+    pub fn open_or_read(dir: &Path) -> Result<Self> {
+        Manifest::read(dir)?;
+        let why = match lock::take(dir) {
+            Ok(Taken::Ours(lock)) => return Ok(Self::with(dir, Manifest::read(dir)?, Some(lock))),
+            Ok(Taken::By(holder)) => format!("{holder} has it"),
+            Err(e) => e.to_string(),
+        };
+        Ok(Self { read_only: Some(why), ..Self::open_read_only(dir)? })
     }
 
     /// Opens a study for reading alone; any number of processes may.
@@ -99,26 +116,39 @@ impl Study {
         Ok(Self::with(dir, Manifest::read(dir)?, None))
     }
 
-    fn with(dir: &Path, manifest: Manifest, lock: Option<WriteLock>) -> Self {
-        Self { dir: dir.to_path_buf(), manifest, lock, tokens: Mutex::new(None) }
+    fn with(dir: &Path, manifest: Manifest, lock: Option<FileLock>) -> Self {
+        Self { dir: dir.to_path_buf(), manifest, lock, read_only: None, tokens: Mutex::new(None) }
     }
 
-    /// Makes the directory, takes its lock and refuses one that holds something else.
-    fn prepare(dir: &Path) -> Result<WriteLock> {
-        disk::create_dir(dir)?;
-        if !dir.join(manifest::FILE).exists() {
+    /// Refuses a place where no study can be made, before anything is done for one: a file, a directory that holds
+    /// something else.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub fn check_place(dir: &Path) -> Result<()> {
+        if dir.exists() && !dir.is_dir() {
+            return Err(Error::usage(format!("{} is a file: choose an empty or new directory", dir.display())));
+        }
+        if dir.is_dir() && !dir.join(manifest::FILE).exists() {
             for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
                 let name = entry.map_err(Error::io("read", dir))?.file_name().to_string_lossy().into_owned();
                 let ours = name == lock::FILE || name.starts_with("tokens.") || name.starts_with(disk::TMP_PREFIX);
                 if !ours {
-                    return Err(Error::refused(format!(
+                    return Err(Error::usage(format!(
                         "{} is no study and holds other files ({name}): choose an empty or new directory",
                         dir.display()
                     )));
                 }
             }
         }
-        let lock = WriteLock::take(dir)?;
+        Ok(())
+    }
+
+    /// Makes the directory, takes its lock and refuses one that holds something else.
+    fn prepare(dir: &Path) -> Result<FileLock> {
+        Self::check_place(dir)?;
+        disk::create_dir(dir)?;
+        let lock = lock::demand(dir)?;
         disk::sweep_tmp(dir)?;
         Ok(lock)
     }
@@ -145,6 +175,11 @@ impl Study {
     /// Whether this process may write in it.
     pub fn is_writable(&self) -> bool {
         self.lock.is_some()
+    }
+
+    /// Why it is open for reading alone, where it was asked for to write in.
+    pub fn read_only(&self) -> Option<&str> {
+        self.read_only.as_deref()
     }
 
     /// The token rows, texts and labels.
@@ -275,11 +310,11 @@ impl Study {
         Err(Error::refused(format!("the study {} is gone: put it back to save in it", self.dir.display())))
     }
 
-    /// The right to write a file that is read anew each time: this study's own, or for the moment where it was opened for
-    /// reading and nobody else has it.
-    fn lock_for_now(&self) -> Result<Option<WriteLock>> {
+    /// The right to write where the explorer stood: this study's own, or for the moment where it was opened for reading and
+    /// nobody else has it.
+    fn lock_for_now(&self) -> Result<Option<FileLock>> {
         self.check_there()?;
-        if self.is_writable() { Ok(None) } else { WriteLock::take(&self.dir).map(Some) }
+        if self.is_writable() { Ok(None) } else { lock::demand(&self.dir).map(Some) }
     }
 
     fn forget_tokens(&self) {
@@ -309,17 +344,18 @@ fn same_study(dir: &Path, asked: &Manifest) -> Result<Option<Manifest>> {
     }
 }
 
-/// Refuses with the numbers when `bytes` more do not fit on the disk of `dir`.
-pub(crate) fn check_room(dir: &Path, bytes: u64) -> Result<()> {
+/// Refuses with the numbers when `bytes` more do not fit on the disk of `dir`; `halves`: the command has --dtype.
+pub(crate) fn check_room(dir: &Path, bytes: u64, halves: bool) -> Result<()> {
     // What the file system keeps for itself and the manifest, log and samples beside the cache.
     let margin = 16 << 20;
     let free = disk::free_space(dir)?;
     if bytes.saturating_add(margin) > free {
         return Err(Error::refused(format!(
-            "{} needs {} more and its disk has {} free: free some, choose another --out, or store half with --dtype bf16",
+            "{} needs {} more and its disk has {} free: free some, or choose another directory{}",
             dir.display(),
             disk::human_bytes(bytes.saturating_add(margin)),
-            disk::human_bytes(free)
+            disk::human_bytes(free),
+            if halves { ", or store half with --dtype bf16" } else { "" }
         )));
     }
     Ok(())

@@ -1,12 +1,15 @@
 //! What a person adds: names of features and more (`notes.json`), and where the explorer stood (`session.json`).
+//!
+//! Invariant: notes are read and written under a lock of their own, held for that moment alone, so that whoever has the
+//! study open can note something, and nobody's note takes another's away.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Study;
 use super::manifest::json_bytes;
+use super::{Study, lock};
 use crate::analysis::matching::{self, DOUBTFUL};
 use crate::disk;
 use crate::error::{Error, Result};
@@ -176,18 +179,14 @@ impl Study {
         Ok(self.all_notes()?.remove(fit).unwrap_or_default())
     }
 
-    /// Saves it, atomically.
-    pub fn save_notes(&self, fit: &str, notes: &Notes) -> Result<()> {
-        let _lock = self.lock_for_now()?;
-        let mut all = self.all_notes()?;
-        all.insert(fit.to_owned(), notes.clone());
-        disk::write_atomic(&self.dir.join(NOTES), &json_bytes(&all)?)
-    }
-
-    /// Changes what is noted of a fit as it stands on disk, where a person may have edited it, and saves it, atomically.
-    /// What it was before, and what it is now.
+    /// Changes what is noted of a fit as it stands on disk, where another process or a person may have changed it, and saves
+    /// it, atomically; also in a study that is open for reading. What it was before, and what it is now.
+    ///
+    /// # Errors
+    /// Notes that cannot be read or written; they stay as they are.
     pub fn change_notes(&self, fit: &str, change: impl FnOnce(&mut Notes)) -> Result<(Notes, Notes)> {
-        let _lock = self.lock_for_now()?;
+        self.check_there()?;
+        let _lock = lock::notes(&self.dir)?;
         let mut all = self.all_notes()?;
         let before = all.get(fit).cloned().unwrap_or_default();
         let mut now = before.clone();
@@ -197,9 +196,27 @@ impl Study {
         Ok((before, now))
     }
 
+    /// Puts the notes on a new save of `fit` in place with it: `commit` makes the save the fit's own. Nobody notes anything
+    /// of the features before in between.
+    pub(super) fn carry_notes(
+        &self,
+        fit: &str,
+        hook: HookPoint,
+        to: &SparseColumns,
+        commit: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let _lock = lock::notes(&self.dir)?;
+        let carried = self.notes_to_carry(fit, hook, to);
+        commit()?;
+        let Some(carried) = carried else { return Ok(()) };
+        let mut all = self.all_notes()?;
+        all.insert(fit.to_owned(), carried);
+        disk::write_atomic(&self.dir.join(NOTES), &json_bytes(&all)?)
+    }
+
     /// Notes that the features of a new save of `fit` begin with: those of the factors that it replaces, else of the newest
     /// other fit of its hook that has any. `None` when there are none, or they cannot be read: then they stay as they are.
-    pub(super) fn notes_to_carry(&self, fit: &str, hook: HookPoint, to: &SparseColumns) -> Option<Notes> {
+    fn notes_to_carry(&self, fit: &str, hook: HookPoint, to: &SparseColumns) -> Option<Notes> {
         let all = self.all_notes().ok()?;
         let noted = |name: &str| all.get(name).filter(|notes| !notes.is_empty());
         let fits = self.fits().ok()?;

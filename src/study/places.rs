@@ -9,12 +9,14 @@ use sha2::{Digest, Sha256};
 
 use super::{CollectState, Study};
 use crate::corpus::Corpus;
+use crate::disk::lock::FileLock;
 use crate::disk::write_atomic;
 use crate::error::{Error, Result};
 use crate::model::HookPoint;
 
 /// The file that names studies elsewhere, and how many it names at most.
 const REMEMBERED: &str = "recent.json";
+const REMEMBERED_LOCK: &str = "recent.lock";
 const ELSEWHERE: usize = 30;
 
 /// A study as the Start pane lists it.
@@ -94,14 +96,18 @@ pub fn remember(dir: &Path) -> Result<()> {
 fn remember_in(home: &Path, dir: &Path) -> Result<()> {
     let dir = dir.canonicalize().map_err(Error::io("open", dir))?;
     let inside = home.join("studies").canonicalize().is_ok_and(|studies| dir.starts_with(studies));
+    if inside {
+        return Ok(());
+    }
+    fs::create_dir_all(home).map_err(Error::io("make", home))?;
+    let _lock = FileLock::wait(&home.join(REMEMBERED_LOCK))?;
     let mut dirs = remembered(home);
-    if inside || dirs.first() == Some(&dir) {
+    if dirs.first() == Some(&dir) {
         return Ok(());
     }
     dirs.retain(|d| *d != dir);
     dirs.insert(0, dir);
     dirs.truncate(ELSEWHERE);
-    fs::create_dir_all(home).map_err(Error::io("make", home))?;
     write_atomic(&home.join(REMEMBERED), serde_json::to_string(&dirs).unwrap_or_default().as_bytes())
 }
 

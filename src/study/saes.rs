@@ -130,7 +130,7 @@ impl Study {
     pub fn save_sae(&self, entry: &SaeEntry, sae: &Sae) -> Result<()> {
         self.check_writable()?;
         let dir = self.sae_dir(&entry.name)?;
-        super::check_room(&dir, 8 * (sae.encoder.len() as u64))?;
+        super::check_room(&dir, 8 * (sae.encoder.len() as u64), false)?;
         let version = format!("v{}", self.next_sae()?);
         let to = dir.join(&version);
         disk::create_dir(&to)?;

@@ -10,6 +10,7 @@ mod mouse;
 mod nav;
 mod session;
 mod toasts;
+mod unsaved;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -50,8 +51,7 @@ pub struct App {
     pub(crate) toasts: Vec<Toast>,
     pub(crate) notes: Vec<String>,
     cards: cards::Cards,
-    /// A note that was typed and not yet seen saved: the feature and the line.
-    unsaved: Option<(usize, String)>,
+    unsaved: unsaved::Unsaved,
     initial: Option<Command>,
     fresh: bool,
     /// The study whose session was restored.
@@ -88,7 +88,7 @@ impl App {
             toasts,
             notes: options.notes,
             cards: cards::Cards::default(),
-            unsaved: None,
+            unsaved: unsaved::Unsaved::default(),
             initial: options.initial,
             fresh: options.fresh,
             restored: None,
@@ -166,7 +166,7 @@ impl App {
     pub fn deadline(&self) -> Option<Duration> {
         let panes = self.panes.iter().filter_map(|p| p.deadline());
         let toasts = self.toasts.iter().map(|t| t.until);
-        panes.chain(toasts).chain(self.cards.deadline()).min()
+        panes.chain(toasts).chain(self.cards.deadline()).chain(self.unsaved.deadline()).min()
     }
 
     fn tick(&mut self, now: Duration) -> Vec<Effect> {
@@ -175,6 +175,7 @@ impl App {
         self.toasts.retain(|t| t.until > now);
         self.dirty |= before != self.toasts.len();
         let mut effects = self.refresh_card();
+        effects.extend(self.retry_notes());
         for id in PaneId::ALL {
             let due = self.panes.iter().any(|p| p.id() == id && p.deadline().is_some_and(|at| at <= now));
             if due {
@@ -194,10 +195,8 @@ impl App {
         }
         self.world.apply(event);
         let mut effects = Vec::new();
-        if let Some((id, line)) = self.unsaved.take_if(|_| matches!(event, Event::Features(_)))
-            && !self.is_noted(id, &line)
-        {
-            self.unsaved = Some((id, line));
+        if let Event::Noted(note, problem) = event {
+            self.noted(note, problem.as_deref());
         }
         if matches!(event, Event::Closed) {
             // Coming back restores where it stood.
@@ -328,9 +327,9 @@ impl App {
 
     /// The first note, in the lines that it takes.
     pub(crate) fn notice(&self) -> Vec<String> {
-        let Some(note) = self.notes.first() else { return Vec::new() };
+        let Some(note) = self.unsaved_notice().or_else(|| self.notes.first().cloned()) else { return Vec::new() };
         let width = usize::from(self.size.0).saturating_sub(4);
-        let lines = text::wrap(&text::clean(note), width);
+        let lines = text::wrap(&text::clean(&note), width);
         lines
             .into_iter()
             .take(2)

@@ -1,6 +1,7 @@
 //! Tokens as a heat map: wrapped at words, or on one line about the peak. Owns how tokens become cells; shared by every
 //! pane that shows tokens with values.
 //!
+//! A character that is split over tokens stands with the first of them and has the strongest of their values.
 //! Invariant: no line is wider than asked for, and the peak's token is always on one of them.
 
 use ratatui::style::Style;
@@ -9,6 +10,7 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use super::text;
 use super::theme::{FLOOR, Ramp, Theme};
+use crate::pieces::{Seen, seen};
 
 /// Tokens with a value each, and how to show them.
 #[derive(Clone, Copy)]
@@ -31,7 +33,7 @@ pub struct Heat<'a> {
 
 /// A token made ready.
 struct Cell {
-    token: usize,
+    seen: Seen,
     text: String,
     width: usize,
     style: Style,
@@ -40,27 +42,27 @@ struct Cell {
 }
 
 impl Heat<'_> {
-    fn value(&self, token: usize) -> f32 {
-        self.values.get(token).copied().unwrap_or(0.0)
-    }
-
-    /// Style of a token.
-    fn style(&self, token: usize) -> Style {
-        let style = self.theme.heat(self.ramp, self.value(token), self.max);
-        if self.cursor == Some(token) {
+    /// Style of what is seen of a token.
+    fn style(&self, seen: &Seen, value: f32) -> Style {
+        let style = self.theme.heat(self.ramp, value, self.max);
+        if self.cursor.is_some_and(|token| seen.shows(token)) {
             style.add_modifier(ratatui::style::Modifier::UNDERLINED | ratatui::style::Modifier::BOLD)
         } else {
             style
         }
     }
 
-    fn cell(&self, token: usize) -> Cell {
-        let piece = &self.tokens[token];
+    fn cells(&self) -> Vec<Cell> {
+        seen(self.tokens).into_iter().map(|seen| self.cell(seen)).collect()
+    }
+
+    fn cell(&self, seen: Seen) -> Cell {
+        let piece = seen.text.as_str();
         let (space, body) = match piece.strip_prefix(' ') {
             Some(rest) => (" ", rest),
-            None => ("", piece.as_str()),
+            None => ("", piece),
         };
-        let value = self.value(token);
+        let value = seen.value(self.values);
         let mut text = space.to_owned();
         let shown = value.abs() >= self.ramp.floor() * self.max;
         if self.theme.marks() && !self.digits && shown {
@@ -76,26 +78,27 @@ impl Heat<'_> {
             text.extend(Theme::digit(value, self.max));
         }
         let breaks = !space.is_empty() || piece.starts_with(char::is_whitespace) || is_ideographic(piece);
-        Cell { token, width: text::width(&text), text, style: self.style(token), breaks }
+        Cell { width: text::width(&text), text, style: self.style(&seen, value), breaks, seen }
     }
 
     fn ellipsis(&self, breaks: bool) -> Cell {
-        Cell { token: usize::MAX, text: "…".to_owned(), width: 1, style: self.theme.dim(), breaks }
+        let seen = Seen { first: usize::MAX, last: usize::MAX, text: String::new() };
+        Cell { seen, text: "…".to_owned(), width: 1, style: self.theme.dim(), breaks }
     }
 
     /// Wrapped at words to lines of `width` cells; with `most` lines, as much about `peak` as fits them.
     pub fn wrapped(&self, width: usize, peak: usize, most: usize) -> Vec<Line<'static>> {
-        let n = self.tokens.len();
+        let cells = self.cells();
+        let n = cells.len();
         if n == 0 || width == 0 || most == 0 {
             return Vec::new();
         }
-        let cells: Vec<Cell> = (0..n).map(|t| self.cell(t)).collect();
         let all = layout(&cells.iter().collect::<Vec<_>>(), width);
         if all.len() <= most {
             return all;
         }
         // Grow a window about the peak while it fits.
-        let peak = peak.min(n - 1);
+        let peak = place_of(&cells, peak);
         let (mut from, mut to) = (peak, peak + 1);
         let mut best = layout(&[&cells[peak]], width);
         best.truncate(most);
@@ -128,19 +131,19 @@ impl Heat<'_> {
 
     /// On one line of `width` cells with the peak's token beginning at column `column`.
     pub fn aligned(&self, width: usize, peak: usize, column: usize) -> Line<'static> {
-        let n = self.tokens.len();
-        if n == 0 || width == 0 {
+        let mut cells = self.cells();
+        if cells.is_empty() || width == 0 {
             return Line::default();
         }
-        let peak = peak.min(n - 1);
+        let peak = place_of(&cells, peak);
         let column = column.min(width - 1);
         let mut head: Vec<Span> = Vec::new();
-        let before: usize = (0..peak).map(|token| self.cell(token).width).sum();
+        let after = cells.split_off(peak);
+        let before: usize = cells.iter().map(|cell| cell.width).sum();
         // What does not fit is told of, and takes a cell for that.
         let cut = before > column && column > 1;
         let mut room = column - usize::from(cut);
-        for token in (0..peak).rev() {
-            let cell = self.cell(token);
+        for cell in cells.into_iter().rev() {
             if cell.width > room {
                 let kept = tail_of(&cell.text, room);
                 room -= text::width(&kept);
@@ -156,8 +159,7 @@ impl Heat<'_> {
         head.push(Span::raw(" ".repeat(room)));
         head.reverse();
         let mut room = width - column;
-        for token in peak..n {
-            let cell = self.cell(token);
+        for cell in after {
             if cell.width >= room {
                 head.push(Span::styled(text::fit(&cell.text, room), cell.style));
                 break;
@@ -170,22 +172,27 @@ impl Heat<'_> {
 
     /// The token whose cells cover (`column`, `row`) of [`Heat::wrapped`] with all its lines.
     pub fn token_at(&self, width: usize, column: usize, row: usize) -> Option<usize> {
-        let cells: Vec<Cell> = (0..self.tokens.len()).map(|t| self.cell(t)).collect();
+        let cells = self.cells();
         let refs: Vec<&Cell> = cells.iter().collect();
         let line = place(&refs, width).into_iter().nth(row)?;
         let mut x = 0;
         line.into_iter().find_map(|(cell, text)| {
             x += text::width(&text);
-            (column < x).then_some(cell.token)
+            (column < x).then_some(cell.seen.first)
         })
     }
 
     /// Which line of [`Heat::wrapped`] (with all its lines) a token begins on.
     pub fn line_of(&self, width: usize, token: usize) -> usize {
-        let cells: Vec<Cell> = (0..self.tokens.len()).map(|t| self.cell(t)).collect();
+        let cells = self.cells();
         let refs: Vec<&Cell> = cells.iter().collect();
-        place(&refs, width).iter().position(|line| line.iter().any(|(c, _)| c.token == token)).unwrap_or(0)
+        place(&refs, width).iter().position(|line| line.iter().any(|(c, _)| c.seen.shows(token))).unwrap_or(0)
     }
+}
+
+/// Which of the cells shows a token; the last one that shows a part of it.
+fn place_of(cells: &[Cell], token: usize) -> usize {
+    cells.iter().rposition(|cell| cell.seen.first <= token).unwrap_or(0)
 }
 
 /// Scripts that break between any two characters.
@@ -365,6 +372,21 @@ mod tests {
     }
 
     #[test]
+    fn a_character_that_is_split_over_tokens_has_the_strongest_of_their_values() {
+        let theme = Theme::new(Profile::TrueColour, false);
+        // Bytes of a character, and a letter with its vowel sign and its virama.
+        let tokens = words(&["今", "", "日", " \u{915}", "\u{94d}", "\u{937}\u{93e}\u{939}", "x"]);
+        let values = [1.0, -9.0, 0.0, 2.0, 5.0, 3.0, 0.0];
+        let heat = Heat { ramp: Ramp::Diverging, ..heat(&tokens, &values, &theme) };
+        let lines = heat.wrapped(40, 1, 3);
+        assert_eq!(shown(&lines), ["今日 \u{915}\u{94d}\u{937}\u{93e}\u{939}x"]);
+        assert_eq!(lines[0].spans[0].style, theme.heat(Ramp::Diverging, -9.0, 10.0));
+        assert_eq!(lines[0].spans[2].style, theme.heat(Ramp::Diverging, 5.0, 10.0));
+        assert_eq!([heat.line_of(40, 1), heat.line_of(2, 1), heat.line_of(2, 2)], [0, 0, 1]);
+        assert_eq!(heat.token_at(40, 1, 0), Some(0));
+    }
+
+    #[test]
     fn digits_stand_behind_what_fires() {
         let theme = Theme::new(Profile::TrueColour, false);
         let tokens = words(&["a", " b"]);
@@ -375,7 +397,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_line_is_too_wide(
-            tokens in proptest::collection::vec("[ a-z\u{4e00}\u{202e}\n👍é]{0,9}", 1..24),
+            tokens in proptest::collection::vec("[ a-z\u{4e00}\u{202e}\n👍é\u{301}\u{93e}\u{94d}कกำ🇫]{0,9}", 1..24),
             width in 2usize..60, most in 1usize..6, peak in 0usize..30, column in 0usize..70
         ) {
             let theme = Theme::new(Profile::Mono, false);

@@ -64,8 +64,12 @@ pub struct UiOptions {
     pub debug_panic: bool,
 }
 
-/// Runs the explorer until the user quits. The engine behind the channels is told to shut down, and waited for.
-pub fn run(options: UiOptions, commands: Sender<Command>, events: Receiver<Event>) -> anyhow::Result<()> {
+/// Runs the explorer until the user quits, and returns the exit code: 0, or that of a signal. The engine behind the
+/// channels is told to shut down, and waited for.
+///
+/// # Errors
+/// Where there is no terminal, or it cannot be taken over.
+pub fn run(options: UiOptions, commands: Sender<Command>, events: Receiver<Event>) -> anyhow::Result<u8> {
     check_terminal()?;
     let config = config::load();
     let profile = options.colour.or(config.colour).unwrap_or_else(Profile::detect);

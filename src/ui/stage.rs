@@ -147,7 +147,7 @@ impl Stage {
     fn buffer(&self) -> Terminal<TestBackend> {
         let (width, height) = self.app.size();
         let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a test backend");
-        terminal.draw(|frame| view(&self.app, frame)).expect("drawing");
+        terminal.draw(|frame| view(&self.app, frame.buffer_mut())).expect("drawing");
         terminal
     }
 

@@ -1,35 +1,31 @@
-//! The terminal: taken over, given back whatever happens, and the loop between it, the engine and the app. All I/O of
-//! the explorer is here.
+//! The explorer's loop between the terminal, the engine and the app. All I/O of the explorer is in this room.
 //!
-//! Invariant: however the UI thread ends (return, error, panic, SIGTERM, SIGHUP), raw mode, alternate screen, mouse and
-//! paste modes are undone exactly once. A panic on another thread leaves the screen alone.
+//! | file | owns |
+//! | --- | --- |
+//! | `screen` | the terminal's modes, taken over and given back |
+//! | `paint` | buffers of cells as bytes |
+//! | `signals` | what comes from outside: signals, and the end of the terminal |
+//!
+//! Invariant: whatever the terminal refuses, the engine is told to save and is waited for.
 
-use std::io::{self, BufRead, BufReader, Stdout, Write};
-use std::mem::ManuallyDrop;
-use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+mod paint;
+mod screen;
+mod signals;
+
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, Sender, select, unbounded};
-use crossterm::cursor::{SetCursorStyle, Show};
-use crossterm::event::{self, DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, Event as TermEvent};
-use crossterm::style::Print;
-use crossterm::terminal::{
-    BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
-    enable_raw_mode,
-};
-use crossterm::{execute, queue};
-use ratatui::Terminal;
-use ratatui::backend::CrosstermBackend;
-use signal_hook::consts::{SIGHUP, SIGTERM, SIGTSTP};
-use signal_hook::iterator::Signals;
+use crossterm::event::{self, Event as TermEvent};
+use crossterm::terminal::{disable_raw_mode, size};
+use signal_hook::consts::SIGHUP;
 
+use self::screen::{Screen, Tty, give_back};
+use self::signals::{Notice, Outside, in_foreground};
 use super::app::{App, Effect, Msg};
 use super::clipboard;
-use super::view::view;
 use crate::engine::{Command, Event};
 
 /// Least time between frames on a local terminal, and over SSH.
@@ -39,144 +35,17 @@ const FRAME_SSH: Duration = Duration::from_millis(33);
 /// How long quitting waits for the engine to save.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 
-static ACTIVE: AtomicBool = AtomicBool::new(false);
-
-/// The real standard error, while ours leads into the log.
-static STDERR: Mutex<Option<OwnedFd>> = Mutex::new(None);
-
-/// Takes the terminal over; gives it back when dropped.
-struct Screen {
-    /// Never dropped: its own drop writes to the terminal, and panics when that has hung up.
-    terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
-    mouse: bool,
-    stderr: Sender<String>,
-}
-
-fn enter(capture: bool) -> io::Result<()> {
-    ACTIVE.store(true, Ordering::SeqCst);
-    enable_raw_mode()?;
-    execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste)?;
-    if capture { mouse(true) } else { Ok(()) }
-}
-
-/// Presses and the wheel alone: reports of every movement would fill an SSH line for nothing.
-fn mouse(on: bool) -> io::Result<()> {
-    if on {
-        execute!(io::stdout(), Print("\x1b[?1000h\x1b[?1006h"))
-    } else {
-        execute!(io::stdout(), DisableMouseCapture)
-    }
-}
-
-/// Leads standard error into `lines`: C libraries (CUDA's above all) write to it, and would tear the screen.
-fn capture_stderr(lines: Sender<String>) -> io::Result<()> {
-    let (reader, writer) = io::pipe()?;
-    let real = rustix::io::dup(io::stderr())?;
-    rustix::stdio::dup2_stderr(&writer)?;
-    *STDERR.lock().unwrap_or_else(PoisonError::into_inner) = Some(real);
-    thread::spawn(move || {
-        for line in BufReader::new(reader).lines().map_while(Result::ok) {
-            if lines.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    Ok(())
-}
-
-fn release_stderr() {
-    if let Some(real) = STDERR.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        let _ = rustix::stdio::dup2_stderr(&real);
-    }
-}
-
-/// Gives the terminal back, once; errors have nowhere to go.
-fn restore() {
-    if !ACTIVE.swap(false, Ordering::SeqCst) {
-        return;
-    }
-    let mut out = io::stdout();
-    let _ = execute!(out, EndSynchronizedUpdate, DisableMouseCapture, DisableBracketedPaste);
-    let _ = execute!(out, Show, SetCursorStyle::DefaultUserShape, LeaveAlternateScreen);
-    let _ = disable_raw_mode();
-    let _ = out.flush();
-    release_stderr();
-}
-
-/// Restores the terminal before the message of a panic on this thread; other threads' panics are the engine's affair.
-fn hook_panics() {
-    let ui = thread::current().id();
-    let previous = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        if thread::current().id() == ui {
-            restore();
-            previous(info);
-        } else if ACTIVE.load(Ordering::SeqCst) {
-            // The worker's own handler reports it; writing here would tear the screen.
-            tracing::error!("{info}");
-        } else {
-            previous(info);
-        }
-    }));
-}
-
-impl Screen {
-    fn open(stderr: Sender<String>) -> anyhow::Result<Self> {
-        // crossterm 0.29 under NO_COLOR writes resets that wipe bold and reverse; the theme strips colours itself.
-        crossterm::style::force_color_output(true);
-        hook_panics();
-        enter(false).context("cannot take over the terminal")?;
-        let terminal = Terminal::new(CrosstermBackend::new(io::stdout())).context("cannot draw on the terminal")?;
-        let screen = Self { terminal: ManuallyDrop::new(terminal), mouse: false, stderr };
-        capture_stderr(screen.stderr.clone()).context("cannot redirect standard error")?;
-        Ok(screen)
-    }
-
-    fn draw(&mut self, app: &App) -> io::Result<()> {
-        queue!(io::stdout(), BeginSynchronizedUpdate)?;
-        self.terminal.draw(|frame| view(app, frame))?;
-        execute!(io::stdout(), EndSynchronizedUpdate)
-    }
-
-    /// To the shell and back.
-    fn suspend(&mut self) -> io::Result<()> {
-        restore();
-        // Stops here until SIGCONT.
-        signal_hook::low_level::emulate_default_handler(SIGTSTP)?;
-        enter(self.mouse)?;
-        capture_stderr(self.stderr.clone())?;
-        self.terminal.clear()
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        restore();
-    }
-}
-
 /// Reads the terminal on a thread of its own.
-fn read_input(to: Sender<TermEvent>) {
-    thread::spawn(move || {
+fn read_input(to: Sender<TermEvent>) -> io::Result<()> {
+    let read = move || {
         // Ends with the process, or when nobody listens.
         while let Ok(event) = event::read() {
             if to.send(event).is_err() {
                 return;
             }
         }
-    });
-}
-
-fn read_signals(to: Sender<i32>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGHUP])?;
-    thread::spawn(move || {
-        for signal in signals.forever() {
-            if to.send(signal).is_err() {
-                return;
-            }
-        }
-    });
-    Ok(())
+    };
+    thread::Builder::new().name("input".to_owned()).spawn(read).map(drop)
 }
 
 fn message(event: TermEvent) -> Option<Msg> {
@@ -189,10 +58,26 @@ fn message(event: TermEvent) -> Option<Msg> {
     })
 }
 
+/// Saves and ends the process while the UI thread is held by a terminal that takes nothing.
+fn end_unheard(commands: &Sender<Command>, events: &Receiver<Event>, signal: i32) {
+    // A closed channel is an engine that has ended.
+    let _ = commands.send(Command::Shutdown);
+    let until = Instant::now() + LAST_WORDS;
+    while events.recv_deadline(until).is_ok() {}
+    let _ = disable_raw_mode();
+    signal_hook::low_level::exit(i32::from(exit_code(signal)));
+}
+
+/// What a shell reports of a program that a signal ended.
+fn exit_code(signal: i32) -> u8 {
+    128 + signal as u8
+}
+
 /// The loop's state.
 struct Loop<'a> {
     app: App,
     screen: Screen,
+    outside: Outside,
     commands: &'a Sender<Command>,
     start: Instant,
     drawn: Option<Instant>,
@@ -200,62 +85,101 @@ struct Loop<'a> {
     floor: Duration,
     /// The same, stretched on a line that cannot keep up.
     frame: Duration,
-    /// The terminal is gone; only the engine is waited for.
-    blind: bool,
+    /// The signal that ends the program: nothing is drawn any more, and only the engine is waited for.
+    ended: Option<i32>,
     done: bool,
 }
 
 impl Loop<'_> {
-    fn take(&mut self, msg: Msg) -> anyhow::Result<()> {
+    fn take(&mut self, msg: Msg) {
         let mut effects = self.app.update(Msg::Tick(self.start.elapsed()));
         effects.extend(self.app.update(msg));
-        self.carry_out(effects)
+        self.carry_out(effects);
     }
 
-    fn carry_out(&mut self, effects: Vec<Effect>) -> anyhow::Result<()> {
+    fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 // A closed channel shows as the engine's end.
                 Effect::Send(command) => drop(self.commands.send(command)),
                 Effect::Copy(text, what) => {
-                    let how = clipboard::copy(&mut io::stdout(), &text, &what);
+                    let how = clipboard::copy(&mut Tty, &text, &what);
                     self.app.update(Msg::Copied(how));
                 }
                 Effect::Mouse(on) => {
-                    self.screen.mouse = on;
-                    mouse(on)?;
+                    let result = self.screen.set_mouse(on);
+                    self.or_end(result);
                 }
-                Effect::Redraw => self.screen.terminal.clear()?,
-                Effect::Suspend => {
-                    self.screen.suspend()?;
-                    let size = self.screen.terminal.size()?;
-                    self.app.update(Msg::Resize(size.width, size.height));
-                }
+                Effect::Redraw => self.screen.forget(),
+                Effect::Suspend => self.suspend(),
                 Effect::Quit => self.done = true,
             }
         }
-        Ok(())
+    }
+
+    /// A terminal that refuses to be written to is gone.
+    fn or_end(&mut self, result: io::Result<()>) {
+        if result.is_err() {
+            self.end(SIGHUP);
+        }
+    }
+
+    /// Saves and ends; asked for again, ends at once.
+    fn end(&mut self, signal: i32) {
+        self.outside.heard();
+        // The terminal's end comes twice or thrice: as a signal, as a refused write and as seen by the one that watches.
+        self.done |= self.ended.is_some_and(|_| signal != SIGHUP);
+        if self.ended.is_none() {
+            self.ended = Some(signal);
+            self.take(Msg::Terminate);
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::End(signal) => self.end(signal),
+            _ if self.ended.is_some() => {}
+            Notice::Stop => self.suspend(),
+            // Somebody stopped us without a word, and a shell has had the terminal since.
+            Notice::Continued if in_foreground() => self.enter_again(),
+            Notice::Continued => self.suspend(),
+        }
+    }
+
+    /// To the shell and back.
+    fn suspend(&mut self) {
+        give_back();
+        match self.outside.stop() {
+            None => self.enter_again(),
+            Some(signal) => self.end(signal),
+        }
+    }
+
+    fn enter_again(&mut self) {
+        let result = self.screen.enter_again();
+        self.or_end(result);
+        if let (None, Ok((width, height))) = (self.ended, size()) {
+            self.take(Msg::Resize(width, height));
+        }
     }
 
     /// Draws when something changed and the last frame is old enough; else says when to.
-    fn draw(&mut self) -> anyhow::Result<()> {
-        if self.blind || self.drawn.is_some_and(|at| at.elapsed() < self.frame) || !self.app.take_dirty() {
-            return Ok(());
+    fn draw(&mut self) {
+        let early = self.drawn.is_some_and(|at| at.elapsed() < self.frame);
+        if self.ended.is_some() || early || !self.app.take_dirty() {
+            return;
         }
         let begun = Instant::now();
-        if self.screen.draw(&self.app).is_err() {
-            self.blind = true;
-            return self.take(Msg::Terminate);
-        }
+        let result = self.screen.draw(&self.app);
+        self.or_end(result);
         // On a line that cannot keep up, frames give way to keys.
         self.frame = self.floor.max((begun.elapsed() * 2).min(Duration::from_millis(250)));
         self.drawn = Some(Instant::now());
-        Ok(())
     }
 
     fn timeout(&self, dirty: bool) -> Duration {
         let frame = match (dirty, self.drawn) {
-            (true, Some(at)) if !self.blind => self.frame.saturating_sub(at.elapsed()),
+            (true, Some(at)) if self.ended.is_none() => self.frame.saturating_sub(at.elapsed()),
             _ => Duration::from_secs(3600),
         };
         let frame = if self.app.is_closing() { frame.min(Duration::from_millis(500)) } else { frame };
@@ -264,84 +188,83 @@ impl Loop<'_> {
     }
 }
 
-/// Runs `app` on the terminal until it ends.
+/// Runs `app` on the terminal until it ends. Returns the exit code: that of a signal, where one ended it.
+///
+/// # Errors
+/// What the terminal or the system refuses at the start.
 pub fn run(
     make: impl FnOnce((u16, u16)) -> App,
     commands: &Sender<Command>,
     events: &Receiver<Event>,
     debug_panic: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<u8> {
     let start = Instant::now();
+    let (to, from) = (commands.clone(), events.clone());
+    let outside =
+        Outside::listen(move |signal| end_unheard(&to, &from, signal)).context("cannot listen for signals")?;
     let (stderr_tx, stderr) = unbounded();
     let screen = Screen::open(stderr_tx)?;
-    let size = screen.terminal.size().context("cannot ask the terminal's size")?;
-    let app = make((size.width, size.height));
+    let app = make(size().context("cannot ask the terminal's size")?);
     let ssh = std::env::var_os("SSH_CONNECTION").is_some();
     let floor = if ssh { FRAME_SSH } else { FRAME };
-    let mut ui = Loop { app, screen, commands, start, drawn: None, floor, frame: floor, blind: false, done: false };
-    ui.draw()?;
+    let mut ui =
+        Loop { app, screen, outside, commands, start, drawn: None, floor, frame: floor, ended: None, done: false };
+    ui.draw();
     assert!(!debug_panic, "asked to panic after the first frame");
     let mut effects = vec![Effect::Mouse(ui.app.mouse())];
     effects.extend(ui.app.begin());
-    ui.carry_out(effects)?;
+    ui.carry_out(effects);
     let (input_tx, input) = unbounded();
-    let (signal_tx, signals) = unbounded();
-    read_input(input_tx);
-    read_signals(signal_tx).context("cannot listen for signals")?;
-    pump(&mut ui, &input, &signals, &stderr, events)
+    read_input(input_tx).context("cannot read the terminal")?;
+    pump(&mut ui, &input, &stderr, events);
+    Ok(ui.ended.map_or(0, exit_code))
 }
 
-fn pump(
-    ui: &mut Loop,
-    input: &Receiver<TermEvent>,
-    signals: &Receiver<i32>,
-    stderr: &Receiver<String>,
-    events: &Receiver<Event>,
-) -> anyhow::Result<()> {
+fn pump(ui: &mut Loop, input: &Receiver<TermEvent>, stderr: &Receiver<String>, events: &Receiver<Event>) {
     let (never, deaf) = (crossbeam_channel::never(), crossbeam_channel::never());
     let (mut events, mut input) = (events, input);
+    let notices = ui.outside.notices.clone();
     let mut closing_since = None;
     while !ui.done {
         let dirty = ui.app.is_dirty();
         select! {
+            recv(notices) -> notice => if let Ok(notice) = notice {
+                ui.notice(notice);
+            },
             recv(input) -> event => match event {
                 Ok(event) => {
                     if let Some(msg) = message(event) {
-                        ui.take(msg)?;
+                        ui.take(msg);
                     }
                 }
                 // The terminal is gone.
                 Err(_) => {
                     input = &deaf;
-                    ui.blind = true;
-                    ui.take(Msg::Terminate)?;
+                    ui.end(SIGHUP);
                 }
             },
-            recv(signals) -> signal => if signal.is_ok() {
-                ui.take(Msg::Terminate)?;
-            },
             recv(stderr) -> line => if let Ok(line) = line {
-                ui.take(Msg::Stderr(line))?;
+                ui.take(Msg::Stderr(line));
             },
             recv(events) -> event => match event {
-                Ok(event) => ui.take(Msg::Engine(Box::new(event)))?,
+                Ok(event) => ui.take(Msg::Engine(Box::new(event))),
                 Err(_) => {
                     events = &never;
-                    ui.take(Msg::EngineGone)?;
+                    ui.take(Msg::EngineGone);
                 }
             },
             default(ui.timeout(dirty)) => {
                 let effects = ui.app.update(Msg::Tick(ui.start.elapsed()));
-                ui.carry_out(effects)?;
+                ui.carry_out(effects);
             }
         }
         // What has queued up goes into the same frame, but not without end.
         let until = Instant::now() + ui.frame;
         while Instant::now() < until && !ui.done {
             if let Some(msg) = input.try_recv().ok().and_then(message) {
-                ui.take(msg)?;
+                ui.take(msg);
             } else if let Ok(event) = events.try_recv() {
-                ui.take(Msg::Engine(Box::new(event)))?;
+                ui.take(Msg::Engine(Box::new(event)));
             } else {
                 break;
             }
@@ -350,7 +273,6 @@ fn pump(
             let since = *closing_since.get_or_insert_with(Instant::now);
             ui.done |= since.elapsed() > LAST_WORDS;
         }
-        ui.draw()?;
+        ui.draw();
     }
-    Ok(())
 }

@@ -2,7 +2,6 @@
 //!
 //! Invariant: draws at every size without panicking; the same app gives the same cells.
 
-use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -20,11 +19,9 @@ use crate::engine::Level;
 /// Hints in the footer at most.
 const HINTS: usize = 6;
 
-/// Draws the app.
-pub fn view(app: &App, frame: &mut Frame) {
-    let screen = frame.area();
-    let buf = frame.buffer_mut();
-    draw(app, screen, buf);
+/// Draws the app into the whole of `buf`.
+pub fn view(app: &App, buf: &mut Buffer) {
+    draw(app, buf.area, buf);
     if app.theme.ascii {
         for cell in &mut buf.content {
             // A wide character's second cell is empty and stays so.
@@ -93,6 +90,9 @@ fn facts(app: &App) -> Vec<(String, Style)> {
         (None, None) => {}
     }
     if let Some(study) = &world.study {
+        if let Some(why) = &study.read_only {
+            facts.push((format!("read-only: {}", text::clean(why)), theme.warning()));
+        }
         facts.push((study.hook.to_string(), theme.text()));
         let corpus = study.corpus.rsplit('/').next().unwrap_or(&study.corpus);
         facts.push((text::clean(corpus), theme.dim()));

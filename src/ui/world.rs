@@ -198,6 +198,7 @@ impl World {
             Event::Exported(path) => self.note(Level::Info, format!("wrote {}", path.display())),
             Event::Log(level, text) => self.note(*level, text.clone()),
             Event::Estimate(_)
+            | Event::Noted(..)
             | Event::Tree(_)
             | Event::Shared(_)
             | Event::Levels(_)

@@ -3,27 +3,52 @@
 use std::fs;
 use std::time::Duration;
 
-use fs4::fs_std::FileExt;
-
 use crate::terminal::{ENTER, ESC, home};
 
 #[test]
-fn a_study_that_another_process_holds_is_read_and_what_was_typed_is_kept() {
+fn a_study_that_another_process_holds_says_so_and_takes_notes() {
     let home = home();
     let study = home.study(&["12"]);
     let lock = fs::OpenOptions::new().read(true).write(true).open(study.join("lock")).unwrap();
-    assert!(lock.try_lock_exclusive().unwrap());
+    lock.try_lock().unwrap();
+    fs::write(study.join("lock"), "process 77 on elsewhere\n").unwrap();
+    let mut t = home.explore(120, 36, &[]);
+    t.sees("read-only: process 77 on elsewhere has it");
+    t.keys("r");
+    t.keys("a name of some length");
+    t.keys(ENTER);
+    t.until("the name, saved", |s| s.contains("a name of") && !s.contains("Name and notes"));
+    // What the other one notes meanwhile stays.
+    home.run(&["notes", "study", "3", "from elsewhere"]);
+    t.keys("j");
+    t.keys("r");
+    t.keys("another");
+    t.keys(ENTER);
+    t.until("the second name, saved", |s| s.contains("another") && !s.contains("Name and notes"));
+    t.quits();
+    let notes = fs::read_to_string(study.join("notes.json")).unwrap();
+    assert!(["a name of some length", "from elsewhere", "another"].iter().all(|n| notes.contains(n)), "{notes}");
+}
+
+#[test]
+fn a_note_that_cannot_be_kept_is_offered_until_it_is() {
+    let home = home();
+    let study = home.study(&["12"]);
+    fs::write(study.join("notes.json"), "{").unwrap();
     let mut t = home.explore(120, 36, &[]);
     t.keys("r");
     t.keys("a name of some length");
     t.keys(ENTER);
-    t.sees("is being written by");
-    // The line is there again.
+    t.sees("a note is not kept yet");
     t.keys("r");
     t.sees("a name of some length");
-    drop(lock);
-    t.keys(ENTER);
-    t.until("the name, saved", |s| s.contains("a name of") && !s.contains("Name and notes"));
+    t.keys(ESC);
+    // Ending asks first.
+    t.keys("q");
+    t.sees("Notes not kept yet: 1");
+    t.keys(ESC);
+    fs::remove_file(study.join("notes.json")).unwrap();
+    t.until("the name, kept without a key", |s| s.contains("a name of") && !s.contains("not kept yet"));
     t.quits();
     assert!(fs::read_to_string(study.join("notes.json")).unwrap().contains("a name of some length"));
 }
@@ -41,6 +66,8 @@ fn a_study_that_is_removed_while_open_is_told_of() {
     t.sees("is gone");
     t.keys("n");
     t.sees("weight  others");
+    t.keys("q");
+    t.sees("Notes not kept yet: 1");
     t.quits();
     assert!(!study.exists(), "it is not made again");
 }
@@ -78,6 +105,8 @@ fn notes_broken_by_hand_stay_as_they_are() {
     t.keys("months");
     t.keys(ENTER);
     t.sees("mend or move it");
+    t.keys("q");
+    t.sees("Notes not kept yet: 1");
     t.quits();
     assert!(fs::read_to_string(&notes).unwrap().ends_with("oops"));
 }

@@ -3,7 +3,9 @@
 #![cfg(all(unix, feature = "tui"))]
 
 mod cut_short;
+mod endings;
 mod flows;
+mod ghosts;
 mod hostile;
 #[path = "../support/mod.rs"]
 mod support;
@@ -84,7 +86,6 @@ fn resizing_to_nothing_and_back_and_sigterm() {
         std::thread::sleep(Duration::from_millis(80));
     }
     t.until("the features after all that", |s| s.contains("Features"));
-    let pid = t.child.process_id().unwrap().to_string();
-    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    t.ended();
+    t.signal("TERM");
+    assert_eq!(t.ended(), 143);
 }

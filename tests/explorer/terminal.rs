@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
@@ -15,18 +17,25 @@ use crate::support;
 /// A program in a terminal of its own.
 pub struct Terminal {
     pub screen: Arc<Mutex<vt100::Parser>>,
-    writer: Box<dyn Write + Send>,
+    writer: Option<Box<dyn Write + Send>>,
     pub child: Box<dyn Child + Send + Sync>,
-    pub master: Box<dyn MasterPty + Send>,
+    master: Option<Box<dyn MasterPty + Send>>,
     /// Everything that was written to the terminal.
     pub written: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+    closed: Arc<AtomicBool>,
 }
 
 impl Terminal {
     pub fn open(home: &Path, args: &[&str], cols: u16, rows: u16, env: &[(&str, &str)]) -> Self {
+        Self::run(env!("CARGO_BIN_EXE_mlpeek"), home, args, cols, rows, env)
+    }
+
+    /// Any program.
+    pub fn run(program: &str, home: &Path, args: &[&str], cols: u16, rows: u16, env: &[(&str, &str)]) -> Self {
         let size = PtySize { rows, cols, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).unwrap();
-        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_mlpeek"));
+        let mut command = CommandBuilder::new(program);
         command.args(args);
         command.cwd(home);
         command.env("TERM", "xterm-256color");
@@ -39,19 +48,21 @@ impl Terminal {
         let child = pair.slave.spawn_command(command).unwrap();
         let screen = Arc::new(Mutex::new(vt100::Parser::new(cells(rows), cells(cols), 0)));
         let written = Arc::new(Mutex::new(Vec::new()));
+        let closed = Arc::new(AtomicBool::new(false));
         let (mut reader, shared, all) = (pair.master.try_clone_reader().unwrap(), screen.clone(), written.clone());
-        std::thread::spawn(move || {
+        let stop = closed.clone();
+        let reader = std::thread::spawn(move || {
             let mut bytes = [0; 4096];
-            while let Ok(n) = reader.read(&mut bytes) {
-                if n == 0 {
-                    break;
+            while let Ok(n @ 1..) = reader.read(&mut bytes) {
+                if stop.load(Ordering::SeqCst) {
+                    return;
                 }
                 all.lock().unwrap().extend_from_slice(&bytes[..n]);
                 shared.lock().unwrap().process(&bytes[..n]);
             }
         });
-        let writer = pair.master.take_writer().unwrap();
-        Self { screen, writer, child, master: pair.master, written }
+        let writer = Some(pair.master.take_writer().unwrap());
+        Self { screen, writer, child, master: Some(pair.master), written, reader: Some(reader), closed }
     }
 
     pub fn text(&self) -> String {
@@ -93,7 +104,49 @@ impl Terminal {
     pub fn resize(&self, cols: u16, rows: u16) {
         let size = PtySize { rows, cols, pixel_width: 0, pixel_height: 0 };
         self.screen.lock().unwrap().screen_mut().set_size(cells(rows.max(2)), cells(cols.max(2)));
-        self.master.resize(size).unwrap();
+        self.master.as_ref().unwrap().resize(size).unwrap();
+    }
+
+    /// Reads nothing any more, as a terminal that hangs: what is written piles up. The program writes at least once.
+    pub fn hang(&mut self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.resize(77, 21);
+        self.reader.take().unwrap().join().unwrap();
+    }
+
+    /// The terminal's end, as when its window is closed.
+    pub fn die(&mut self) {
+        self.hang();
+        (self.writer, self.master) = (None, None);
+    }
+
+    /// Sends a signal to the program.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.process_id().unwrap().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
+    /// Waits until the program is stopped, as ctrl-z does.
+    pub fn stopped(&self) {
+        let pid = self.child.process_id().unwrap().to_string();
+        let start = Instant::now();
+        let state = || Command::new("ps").args(["-o", "stat=", "-p", &pid]).output().unwrap().stdout;
+        while !state().starts_with(b"T") {
+            assert!(start.elapsed() < Duration::from_secs(60), "is never stopped");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits for the end, whatever became of the terminal; the exit code.
+    pub fn gone(&mut self) -> u32 {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.exit_code();
+            }
+            assert!(start.elapsed() < Duration::from_secs(30), "does not end:\n{}", self.text());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Quits, whatever still runs, and all is well.
@@ -107,20 +160,14 @@ impl Terminal {
     }
 
     pub fn keys(&mut self, keys: &str) {
-        self.writer.write_all(keys.as_bytes()).unwrap();
-        self.writer.flush().unwrap();
+        let writer = self.writer.as_mut().unwrap();
+        writer.write_all(keys.as_bytes()).unwrap();
+        writer.flush().unwrap();
     }
 
     /// Waits for the end and returns the exit code; the terminal must be as it was.
     pub fn ended(mut self) -> u32 {
-        let start = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(start.elapsed() < Duration::from_secs(30), "does not end:\n{}", self.text());
-            std::thread::sleep(Duration::from_millis(20));
-        };
+        let code = self.gone();
         // What was written last may still be on its way.
         std::thread::sleep(Duration::from_millis(200));
         let parser = self.screen.lock().unwrap();
@@ -128,7 +175,7 @@ impl Terminal {
         assert!(!parser.screen().hide_cursor(), "the cursor is back");
         assert_eq!(parser.screen().mouse_protocol_mode(), vt100::MouseProtocolMode::None);
         assert!(!parser.screen().bracketed_paste(), "bracketed paste is off");
-        status.exit_code()
+        code
     }
 }
 

@@ -8,6 +8,7 @@ mod encoded;
 
 use std::time::{Duration, Instant};
 
+use candle_core::DType;
 use capture::Capture;
 use encoded::{Encoded, encode};
 
@@ -164,6 +165,8 @@ trait Runner: Sync {
     /// Padded tokens of a batch.
     fn batch_tokens(&self) -> usize;
     fn forward(&self, batch: &Batch, tap: &mut dyn Tap, ctx: &TaskCtx) -> Result<()>;
+    /// What to do about a value that is not finite in `layer`, as the end of a sentence.
+    fn remedy(&self, layer: usize) -> String;
 }
 
 impl Runner for Model {
@@ -190,6 +193,12 @@ impl Runner for Model {
     }
     fn forward(&self, batch: &Batch, tap: &mut dyn Tap, ctx: &TaskCtx) -> Result<()> {
         Model::forward(self, batch, Phase::Prompt, None, tap, Logits::None, ctx).map(|_| ())
+    }
+    fn remedy(&self, layer: usize) -> String {
+        self.decoder().damage(0..layer + 1).unwrap_or_else(|| match self.decoder().dtype() {
+            DType::F32 => "take the sample out, or check the weights".to_owned(),
+            _ => "use --dtype f32, or take the sample out".to_owned(),
+        })
     }
 }
 
@@ -239,7 +248,7 @@ fn checked(runner: &impl Runner, corpus: &Corpus, study: &mut Study, add: Add, c
     let windowed = encoded.iter().filter(|e| e.windows.len() > 1).count();
     let done = study.collected()?.samples;
     let missing: usize = encoded[done.saturating_sub(first).min(encoded.len())..].iter().map(Encoded::rows).sum();
-    check_room(study.dir(), disk_bytes(missing, &study.manifest().widths, study.manifest().dtype))?;
+    check_room(study.dir(), disk_bytes(missing, &study.manifest().widths, study.manifest().dtype), true)?;
     study.record_model(runner.info())?;
     if let Add::Corpus = add {
         study.append(corpus)?;
@@ -403,13 +412,13 @@ impl<R: Runner> Collector<'_, R> {
                 let (token, neuron) = (at / tap.widths[i], at % tap.widths[i]);
                 let text: String = self.samples[sample].text.chars().take(40).collect();
                 return Err(Error::refused(format!(
-                    "sample {} ({text:?}): neuron {neuron} of {} is {} at token {:?} (position {}): open the model with \
-                     f32 compute, or take the sample out",
+                    "sample {} ({text:?}): neuron {neuron} of {} is {} at token {:?} (position {}): {}",
                     self.first + sample,
                     tap.hooks[i],
                     values[at],
                     self.runner.piece(tokens[token].0),
-                    tokens[token].1
+                    tokens[token].1,
+                    self.runner.remedy(tap.hooks[i].layer)
                 )));
             }
         }

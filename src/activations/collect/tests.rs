@@ -58,6 +58,9 @@ impl Runner for Fake {
     fn batch_tokens(&self) -> usize {
         16
     }
+    fn remedy(&self, _: usize) -> String {
+        "take it out".to_owned()
+    }
     fn forward(&self, batch: &Batch, tap: &mut dyn Tap, ctx: &TaskCtx) -> Result<()> {
         ctx.check()?;
         if Some(self.passes.fetch_add(1, Ordering::Relaxed)) == self.stop_at {

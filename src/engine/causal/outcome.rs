@@ -26,6 +26,9 @@ pub struct Causal {
     /// Labels that the judge cannot judge, with reasons.
     #[serde(default)]
     pub not_judged: Vec<(String, String)>,
+    /// Why a text has no rating, of the first that has none.
+    #[serde(default)]
+    pub unrated: Option<String>,
     /// A report a method.
     pub methods: Vec<MethodReport>,
     /// Where each method lives, in their order.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use serde::Serialize;
 
-use super::client::{Client, Failure};
+use super::client::Client;
+use super::reply::Failure;
 use super::{Answer, Answers, Endpoint, Question};
 use crate::error::{Error, Result};
 use crate::task::{Progress, TaskCtx};
@@ -17,7 +18,7 @@ use crate::task::{Progress, TaskCtx};
 const GONE_AFTER: usize = 3;
 /// So many calls in a row that failed in spite of every try, in whatever way, mean that waiting for more is of no use.
 const BROKEN_AFTER: usize = 4;
-/// So many questions that are rejected before the first answer mean that it is not the questions.
+/// So many questions that are rejected, or answered in part, before the first answer mean that it is not the questions.
 const REJECTS_ALL_AFTER: usize = 3;
 
 /// What asking would cost.
@@ -86,7 +87,7 @@ impl Streak {
         let (unreachable, failed, rejected) = (self.unreachable + 1, self.failed + 1, self.rejected + 1);
         // Whoever rejects a question is there.
         *self = match failure {
-            Failure::Rejected(_) => Self { rejected, heard: self.heard, ..Self::default() },
+            Failure::Rejected(_) | Failure::Cut(..) => Self { rejected, heard: self.heard, ..Self::default() },
             Failure::Unreachable(_) => Self { unreachable, failed, ..*self },
             _ => Self { unreachable: 0, failed, ..*self },
         };
@@ -94,6 +95,9 @@ impl Streak {
             Failure::Final(why) => Some(why.clone()),
             Failure::Rejected(why) if !self.heard && rejected >= REJECTS_ALL_AFTER => {
                 Some(format!("rejects every question ({why})"))
+            }
+            Failure::Cut(why, ..) if !self.heard && rejected >= REJECTS_ALL_AFTER => {
+                Some(format!("comes to no answer ({why})"))
             }
             Failure::Unreachable(why) if unreachable >= GONE_AFTER.min(total) => {
                 Some(format!("cannot be reached ({why})"))
@@ -182,11 +186,15 @@ impl Judge {
                         return Err(self.gone(&why, answered, total));
                     }
                     self.tally.failed += 1;
+                    if let Failure::Cut(_, asked, answered) = failure {
+                        self.tally.prompt_tokens += asked;
+                        self.tally.completion_tokens += answered;
+                    }
                     Err(match failure {
                         Failure::Passing(why, _) | Failure::Unreachable(why) => {
                             format!("{why}, {} tries", self.endpoint.tries)
                         }
-                        Failure::Rejected(why) | Failure::Final(why) => why,
+                        Failure::Rejected(why) | Failure::Final(why) | Failure::Cut(why, ..) => why,
                     })
                 }
             });

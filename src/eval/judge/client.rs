@@ -1,132 +1,327 @@
-//! One call: what is sent, and what may come back.
+//! One call: what is sent, by which way, and in the form that the endpoint takes, which is found out once.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use serde::Deserialize;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as STANDARD;
+use serde_json::{Value, json};
+use ureq::http::{HeaderMap, Uri};
 
-use super::{Answer, Endpoint, Question};
+use super::reply::{self, Failure};
+use super::{Answer, Endpoint, Question, forward, proxy};
 
 /// No answer is longer.
 const MOST_BYTES: u64 = 4 << 20;
-/// Characters of what a server said that a person is shown.
-const SHOWN: usize = 160;
 /// No endpoint is waited for longer, whatever it asks for.
 const LONGEST_WAIT: f64 = 120.0;
-
-/// Why a try gave no answer.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Failure {
-    /// Trying again cannot help: a wrong key, model or address.
-    Final(String),
-    /// This question is not to its liking (a content filter, a text too long); another may be.
-    Rejected(String),
-    /// It may: after so many seconds, when the endpoint says so.
-    Passing(String, Option<f64>),
-    /// Nobody answered at all.
-    Unreachable(String),
-}
+/// Requests of one call at most: a form is learnt from each refusal.
+const FORMS: usize = 6;
 
 pub(super) struct Client {
     agent: ureq::Agent,
     endpoint: Endpoint,
+    /// What a request says to a proxy besides, and the proxy's name; or why there is no way.
+    way: Result<Option<Way>, String>,
+    form: Mutex<Form>,
+    /// The first call is over: those after it need not wait for what it learns.
+    settled: AtomicBool,
+    first: Mutex<()>,
 }
 
-#[derive(Deserialize)]
-struct Reply {
-    choices: Vec<Choice>,
-    #[serde(default)]
-    usage: Usage,
+struct Way {
+    name: String,
+    authorization: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Choice {
-    message: Message,
+/// How this endpoint wants to be asked.
+#[derive(Debug, Clone, PartialEq)]
+struct Form {
+    url: String,
+    /// The limit is called `max_completion_tokens`.
+    completion_limit: bool,
+    warmth: Warmth,
 }
 
-#[derive(Deserialize)]
-struct Message {
-    content: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-struct Usage {
-    #[serde(default)]
-    prompt_tokens: u64,
-    #[serde(default)]
-    completion_tokens: u64,
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Warmth {
+    AsAsked,
+    /// The one that the endpoint named.
+    Fixed(f64),
+    Left,
 }
 
 impl Client {
     pub(super) fn new(endpoint: &Endpoint) -> Self {
+        Self::in_environment(endpoint, &|name| std::env::var(name).ok())
+    }
+
+    pub(super) fn in_environment(endpoint: &Endpoint, var: &dyn Fn(&str) -> Option<String>) -> Self {
         let most = Duration::from_secs(3600);
         let timeout = Duration::try_from_secs_f64(endpoint.timeout).unwrap_or(most);
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(timeout.clamp(Duration::from_millis(10), most)))
-            .http_status_as_error(false)
-            // A redirect would carry the question, and the key, to somebody else.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .build();
-        Self { agent: ureq::Agent::new_with_config(config), endpoint: endpoint.clone() }
+        let config = |proxy: Option<ureq::Proxy>| {
+            ureq::Agent::config_builder()
+                .timeout_global(Some(timeout.clamp(Duration::from_millis(10), most)))
+                .http_status_as_error(false)
+                // A redirect would carry the question, and the key, to somebody else.
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .proxy(proxy)
+                .build()
+        };
+        let address: Uri = endpoint.url.parse().unwrap_or_default();
+        let via = proxy::via(&address, var);
+        let (agent, way) = match via {
+            Err(problem) => (ureq::Agent::new_with_config(config(None)), Err(problem)),
+            Ok(None) => (ureq::Agent::new_with_config(config(None)), Ok(None)),
+            Ok(Some(via)) => {
+                let forwarded =
+                    address.scheme_str() == Some("http") && via.proxy.protocol() == ureq::ProxyProtocol::Http;
+                let authorization = forwarded.then(|| basic(&via.proxy)).flatten();
+                let agent = match forwarded {
+                    true => forward::agent(config(None), via.proxy.uri(), origin(&address)),
+                    false => ureq::Agent::new_with_config(config(Some(via.proxy))),
+                };
+                (agent, Ok(Some(Way { name: via.name, authorization })))
+            }
+        };
+        let url = format!("{}/chat/completions", endpoint.url);
+        let form = Mutex::new(Form { url, completion_limit: false, warmth: Warmth::AsAsked });
+        Self { agent, endpoint: endpoint.clone(), way, form, settled: AtomicBool::new(false), first: Mutex::new(()) }
     }
 
     pub(super) fn ask(&self, question: &Question) -> Result<Answer, Failure> {
-        let url = format!("{}/chat/completions", self.endpoint.url);
-        let mut request = self.agent.post(&url).header("Content-Type", "application/json");
+        // The others wait for the first call: a form that is refused is refused once, not to each of them.
+        let turn = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = if self.settled.load(Ordering::Acquire) {
+            drop(turn);
+            self.ask_in_some_form(question)
+        } else {
+            let answer = self.ask_in_some_form(question);
+            self.settled.store(true, Ordering::Release);
+            drop(turn);
+            answer
+        };
+        let name = self.way.as_ref().ok().and_then(Option::as_ref).map(|way| way.name.as_str());
+        answer.map_err(|failure| {
+            failure.map(|why| {
+                let why = reply::one_line(&self.without_key(&why));
+                name.map_or_else(|| why.clone(), |proxy| format!("{why}, through the proxy {proxy}"))
+            })
+        })
+    }
+
+    fn ask_in_some_form(&self, question: &Question) -> Result<Answer, Failure> {
+        let mut last = Failure::Final("it refuses every form of a request".to_owned());
+        for _ in 0..FORMS {
+            let form = self.form.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let (status, body, headers) = self.send(&form, question)?;
+            if let 301 | 302 | 303 | 307 | 308 = status {
+                self.redirect(&form, status, &headers)?;
+                last = Failure::Final(format!("it redirects again and again (status {status})"));
+                continue;
+            }
+            if let 200..=299 = status {
+                let answer = reply::read(&body, question.longest_answer(&self.endpoint))?;
+                return Ok(Answer { text: self.without_key(&answer.text), ..answer });
+            }
+            if let 400 | 422 = status
+                && self.learn(&form, &body)?
+            {
+                continue;
+            }
+            return Err(reply::of_status(status, &body, wait(&headers)));
+        }
+        Err(last)
+    }
+
+    /// Sends a question; the key is out of what comes back before anything is done with it.
+    fn send(&self, form: &Form, question: &Question) -> Result<(u16, String, HeaderMap), Failure> {
+        let way = self.way.as_ref().map_err(|problem| Failure::Final(problem.clone()))?;
+        let mut request = self.agent.post(&form.url).header("Content-Type", "application/json");
         if let Some(key) = &self.endpoint.key {
             request = request.header("Authorization", format!("Bearer {}", key.0));
         }
-        let mut response = match request.send(question.body(&self.endpoint).to_string()) {
+        if let Some(authorization) = way.as_ref().and_then(|w| w.authorization.as_ref()) {
+            request = request.header("Proxy-Authorization", authorization);
+        }
+        let mut response = match request.send(form.body(question, &self.endpoint).to_string()) {
             Ok(response) => response,
             Err(e @ (ureq::Error::BadUri(_) | ureq::Error::Http(_))) => {
-                let why = self.plain(&e.to_string());
-                return Err(Failure::Final(format!("'{}' is no address ({why})", self.endpoint.url)));
+                return Err(Failure::Final(format!("'{}' is no address ({e})", self.endpoint.url)));
             }
             Err(ureq::Error::Timeout(_)) => {
                 return Err(Failure::Passing(format!("no answer within {} s", self.endpoint.timeout), None));
             }
-            Err(e) => return Err(Failure::Unreachable(self.plain(&e.to_string()))),
+            Err(e) => return Err(Failure::Unreachable(e.to_string())),
         };
         let status = response.status().as_u16();
-        let wait = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.trim().parse::<f64>().ok());
-        let wait = wait.filter(|s| s.is_finite() && *s >= 0.0).map(|s| s.min(LONGEST_WAIT));
+        let headers = response.headers().clone();
         let body = response.body_mut().with_config().limit(MOST_BYTES).lossy_utf8(true).read_to_string();
-        match status {
-            200..=299 => {
-                let body = body.map_err(|e| Failure::Passing(self.plain(&e.to_string()), None))?;
-                let answer = read(&body)?;
-                Ok(Answer { text: self.without_key(&answer.text), ..answer })
+        let body = match (status, body) {
+            (_, Ok(body)) => self.without_key(&body),
+            (200..=299, Err(e)) => return Err(Failure::Passing(e.to_string(), None)),
+            (_, Err(_)) => String::new(),
+        };
+        Ok((status, body, headers))
+    }
+
+    /// Follows a redirect that keeps the request as it is, to the same server; to another the key is not carried.
+    fn redirect(&self, form: &Form, status: u16, headers: &HeaderMap) -> Result<(), Failure> {
+        let there = headers.get("location").and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let from: Uri = form.url.parse().unwrap_or_default();
+        let target = if there.starts_with("//") {
+            format!("{}:{there}", from.scheme_str().unwrap_or("http"))
+        } else if there.starts_with('/') {
+            format!("{}{there}", origin(&from))
+        } else {
+            there.to_owned()
+        };
+        let to = target.parse::<Uri>().ok().filter(|to| to.scheme().is_some() && to.host().is_some());
+        // What follows ? or @ may be a secret.
+        let plain = target.split(['?', '#']).next().unwrap_or_default();
+        let shown = if plain.contains('@') { "another address".to_owned() } else { reply::short(plain) };
+        match to {
+            Some(to) if matches!(status, 307 | 308) && origin(&to) == origin(&from) => {
+                self.change(form, |form| form.url = target.clone());
+                Ok(())
             }
-            401 | 403 => Err(Failure::Final(format!("it refuses the key (status {status})"))),
-            408 | 409 | 425 | 429 | 500..=599 => Err(Failure::Passing(format!("status {status}"), wait)),
-            _ => {
-                let why = format!("status {status} ({})", self.plain(&body.unwrap_or_default()));
-                Err(if matches!(status, 400 | 413 | 422) { Failure::Rejected(why) } else { Failure::Final(why) })
-            }
+            _ => Err(Failure::Final(format!(
+                "it redirects to {} (status {status}), where the question and the key are not carried: give that address as \
+                 --endpoint if it is meant",
+                if shown.is_empty() { "nowhere" } else { &shown }
+            ))),
         }
+    }
+
+    /// Learns from a refusal how this endpoint wants to be asked; false where it says nothing of that.
+    fn learn(&self, form: &Form, body: &str) -> Result<bool, Failure> {
+        let lower = body.to_lowercase();
+        let names = |parameter: &str| lower.contains(parameter);
+        let refuses = [
+            "unsupported",
+            "not support",
+            "only the default",
+            "deprecated",
+            "not permitted",
+            "not allowed",
+            "unknown",
+            "unrecognized",
+            "use 'max_completion_tokens'",
+            "use max_completion_tokens",
+        ];
+        if !refuses.iter().any(|words| lower.contains(words)) {
+            return Ok(false);
+        }
+        if names("max_tokens") && names("max_completion_tokens") && !form.completion_limit {
+            self.change(form, |form| form.completion_limit = true);
+            return Ok(true);
+        }
+        if !names("temperature") || form.warmth == Warmth::Left {
+            return Ok(false);
+        }
+        if let Some(chosen) = self.endpoint.temperature {
+            return Err(Failure::Final(format!(
+                "it takes no --judge-temperature {chosen}: leave it out ({})",
+                reply::said(body)
+            )));
+        }
+        let named = lower.split_once("default (").and_then(|(_, rest)| rest.split(')').next()?.trim().parse().ok());
+        let warmth = match (form.warmth, named) {
+            (Warmth::AsAsked, Some(named)) => Warmth::Fixed(named),
+            _ => Warmth::Left,
+        };
+        if self.change(form, |form| form.warmth = warmth) {
+            tracing::warn!(
+                "the judge {} answers at a temperature of its own: its answers may differ from run to run",
+                self.endpoint.name()
+            );
+        }
+        Ok(true)
+    }
+
+    /// Changes the form for all calls from now on, unless another call has changed it meanwhile.
+    fn change(&self, known: &Form, change: impl FnOnce(&mut Form)) -> bool {
+        let mut form = self.form.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = *form == *known;
+        if same {
+            change(&mut form);
+        }
+        same
     }
 
     /// What a server says may repeat the key.
     fn without_key(&self, text: &str) -> String {
         self.endpoint.key.as_ref().map_or_else(|| text.to_owned(), |key| key.taken_out(text))
     }
+}
 
-    /// For a person, in a short line. The key is taken out before the line is cut, or half of it could stay.
-    fn plain(&self, text: &str) -> String {
-        one_line(&self.without_key(text)).chars().take(SHOWN).collect()
+impl Form {
+    fn body(&self, question: &Question, endpoint: &Endpoint) -> Value {
+        let mut body = question.body(endpoint);
+        if let Some(object) = body.as_object_mut() {
+            if self.completion_limit
+                && let Some(limit) = object.remove("max_tokens")
+            {
+                object.insert("max_completion_tokens".to_owned(), limit);
+            }
+            match self.warmth {
+                Warmth::AsAsked => {}
+                Warmth::Fixed(warmth) => drop(object.insert("temperature".to_owned(), json!(warmth))),
+                Warmth::Left => drop(object.remove("temperature")),
+            }
+        }
+        body
     }
 }
 
-fn read(body: &str) -> Result<Answer, Failure> {
-    let reply: Reply = serde_json::from_str(body)
-        .map_err(|_| Failure::Passing("an answer that is no chat completion".to_owned(), None))?;
-    let text = reply.choices.into_iter().next().and_then(|c| c.message.content);
-    let text = text.ok_or_else(|| Failure::Passing("an answer without text".to_owned(), None))?;
-    Ok(Answer { text, prompt_tokens: reply.usage.prompt_tokens, completion_tokens: reply.usage.completion_tokens })
+/// Scheme, host and port.
+fn origin(address: &Uri) -> String {
+    let scheme = address.scheme_str().unwrap_or("http");
+    let port = address.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+    format!("{scheme}://{}:{port}", address.host().unwrap_or_default().to_ascii_lowercase())
 }
 
-/// A text without control characters and line ends.
-pub(super) fn one_line(text: &str) -> String {
-    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    plain.split_whitespace().collect::<Vec<_>>().join(" ")
+/// The header that tells a proxy who asks.
+fn basic(proxy: &ureq::Proxy) -> Option<String> {
+    let (user, password) = (proxy.username()?, proxy.password().unwrap_or_default());
+    Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
+}
+
+/// How long an endpoint asks to wait: seconds, or a date, which is taken by the endpoint's own clock where it tells it.
+fn wait(headers: &HeaderMap) -> Option<f64> {
+    let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim);
+    let asked = header("retry-after")?;
+    let seconds = asked.parse::<f64>().ok().or_else(|| {
+        let until = httpdate::parse_http_date(asked).ok()?;
+        let now = header("date").and_then(|d| httpdate::parse_http_date(d).ok()).unwrap_or_else(SystemTime::now);
+        Some(until.duration_since(now).map_or(0.0, |left| left.as_secs_f64()))
+    })?;
+    (seconds.is_finite() && seconds >= 0.0).then(|| seconds.min(LONGEST_WAIT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_seconds_or_a_date_and_bounded() {
+        let wait = |pairs: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            pairs.iter().for_each(|(name, value)| drop(headers.insert(*name, value.parse().unwrap())));
+            super::wait(&headers)
+        };
+        assert_eq!(wait(&[("retry-after", "7")]), Some(7.0));
+        assert_eq!(wait(&[("retry-after", " 0.5 ")]), Some(0.5));
+        assert_eq!(wait(&[("retry-after", "99999")]), Some(120.0));
+        let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(wait(&[("retry-after", "Sun, 06 Nov 1994 08:49:43 GMT"), date]), Some(6.0));
+        assert_eq!(wait(&[("retry-after", "Sunday, 06-Nov-94 08:49:43 GMT"), date]), Some(6.0));
+        assert_eq!(wait(&[("retry-after", "Sun, 06 Nov 1994 08:49:43 GMT")]), Some(0.0), "it has passed");
+        for odd in ["soon", "-1", "nan", "inf", ""] {
+            assert_eq!(wait(&[("retry-after", odd)]), None, "{odd}");
+        }
+        assert_eq!(wait(&[]), None);
+    }
 }

@@ -9,12 +9,14 @@ use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
 use super::prompts::{self, MARKS};
+use super::readers;
 use super::score::{Score, score as scored_verdicts};
 use super::sentences::{self, Scorer, Sentences};
 use super::{Answer, Estimate, Judge, Question};
 use crate::analysis::{Context, FeatureCard};
 use crate::error::Result;
 use crate::factor::Factors;
+use crate::pieces;
 use crate::study::TokenTable;
 use crate::task::TaskCtx;
 
@@ -150,6 +152,7 @@ fn others(
         let length = rows.len().min(WINDOW);
         let first = rng.random_range(rows.start..=rows.end - length);
         let pieces: Vec<String> = (first..first + length).map(|row| tokens.piece(row).to_owned()).collect();
+        let pieces = pieces::whole(&pieces);
         let mut places: Vec<usize> = (0..length).collect();
         places.shuffle(rng);
         let mut active = vec![false; length];
@@ -163,7 +166,10 @@ fn others(
 fn mark(pieces: &[String], active: &[bool]) -> String {
     let mut out = String::new();
     let mut inside = false;
-    for (piece, &now) in pieces.iter().zip(active) {
+    // Of a character that is split over tokens the first one shows it.
+    let mut shown = vec![false; pieces.len()];
+    active.iter().enumerate().filter(|(_, now)| **now).for_each(|(i, _)| shown[pieces::shown_by(pieces, i)] = true);
+    for (piece, now) in pieces.iter().zip(shown).filter(|(piece, _)| !piece.is_empty()) {
         let word = piece.trim_start();
         if inside && !now {
             out.push_str(MARKS.1);
@@ -193,7 +199,7 @@ pub fn estimate(judge: &Judge, materials: &[Material], scored: bool, sentences: 
     for material in materials {
         let first: Vec<Question> = std::iter::once(material.inputs()).chain(material.outputs()).collect();
         sum += judge.estimate(&first);
-        let known = |q: &Question| judge.known(q).and_then(|a| prompts::read_description(&a.text));
+        let known = |q: &Question| judge.known(q).and_then(|a| readers::read_description(&a.text));
         let descriptions: Vec<String> = first.iter().map(|q| known(q).unwrap_or_else(|| USUAL.to_owned())).collect();
         if sentences {
             descriptions.iter().for_each(|d| sum += judge.estimate(&sentences::questions(d)));
@@ -263,7 +269,7 @@ pub fn describe(
 }
 
 fn take(answer: Result<Answer, String>, what: &str, errors: &mut Vec<String>) -> Option<String> {
-    match answer.map(|a| prompts::read_description(&a.text)) {
+    match answer.map(|a| readers::read_description(&a.text)) {
         Ok(Some(text)) => return Some(text),
         Ok(None) => errors.push(format!("{what}: the answer holds none")),
         Err(why) => errors.push(format!("{what}: {why}")),
@@ -283,7 +289,7 @@ fn judged(
     let truth = material.truth();
     let mut verdicts = Vec::with_capacity(answers.len());
     for (answer, truth) in answers.into_iter().zip(&truth) {
-        verdicts.push(match answer.map(|a| prompts::read_verdicts(&a.text, truth.len())) {
+        verdicts.push(match answer.map(|a| readers::read_verdicts(&a.text, truth.len())) {
             Ok(Some(verdicts)) => Some(verdicts),
             Ok(None) => {
                 errors.push(format!("{what}: the answer holds no {} verdicts", truth.len()));

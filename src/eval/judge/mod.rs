@@ -2,16 +2,21 @@
 //!
 //! Owns asking (several at once, with patience), what was answered before, our prompts, and how answers are read. Knows no
 //! study. Invariants: the key leaves this process in one header and nowhere else, and what comes back is kept and told without
-//! it; what was answered once is never asked again; an answer without what was asked for is an error record, never a number,
-//! and is asked for again.
+//! it; what was answered once is never asked again; an answer without what was asked for, one that was cut off and a thought
+//! are error records, never numbers, and are asked for again.
 
 mod answers;
 mod ask;
 mod client;
 pub mod describe;
+mod forward;
 pub mod prompts;
+mod proxy;
+pub mod readers;
+mod reply;
 pub mod score;
 pub mod sentences;
+mod thought;
 
 use std::fmt;
 
@@ -107,7 +112,7 @@ impl Endpoint {
     pub fn name(&self) -> String {
         let address = self.url.split_once("://").map_or(&*self.url, |(_, rest)| rest);
         let warm = self.temperature.map_or(String::new(), |t| format!(", temperature {t}"));
-        format!("{} at {address}{warm}", client::one_line(&self.model))
+        format!("{} at {address}{warm}", reply::one_line(&self.model))
     }
 }
 
@@ -169,13 +174,16 @@ impl Wants {
     pub fn met_by(self, text: &str) -> bool {
         match self {
             Self::Text => true,
-            Self::Description => prompts::read_description(text).is_some(),
-            Self::Sentences => !prompts::read_sentences(text).is_empty(),
-            Self::Verdicts(count) => prompts::read_verdicts(text, count).is_some(),
-            Self::Rating => prompts::read_rating(text).is_some(),
+            Self::Description => readers::read_description(text).is_some(),
+            Self::Sentences => !readers::read_sentences(text).is_empty(),
+            Self::Verdicts(count) => readers::read_verdicts(text, count).is_some(),
+            Self::Rating => readers::read_rating(text).is_some(),
         }
     }
 }
+
+/// How answers are taken. Those of an earlier way, which kept thoughts that were cut off, are not read any more.
+const ANSWERS_OF: u32 = 2;
 
 impl Question {
     /// The body of the request.
@@ -192,7 +200,7 @@ impl Question {
 
     /// What tells this question to this model at this endpoint from all others.
     fn hash(&self, endpoint: &Endpoint) -> String {
-        let whole = format!("{}\n{}", endpoint.url, self.body(endpoint));
+        let whole = format!("{ANSWERS_OF}\n{}\n{}", endpoint.url, self.body(endpoint));
         Sha256::digest(whole.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
     }
 

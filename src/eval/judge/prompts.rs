@@ -1,4 +1,4 @@
-//! Our questions, and how their answers are read.
+//! Our questions.
 
 use super::{Question, Wants};
 
@@ -96,93 +96,4 @@ fn numbered(texts: &[String]) -> String {
     let one =
         |(i, text): (usize, &String)| format!("{}. {}", i + 1, text.split_whitespace().collect::<Vec<_>>().join(" "));
     texts.iter().enumerate().map(one).collect::<Vec<_>>().join("\n")
-}
-
-/// The description in an answer: what follows the word, or the first line that says something.
-pub fn read_description(answer: &str) -> Option<String> {
-    let lower = answer.to_ascii_lowercase();
-    let after = lower.rfind("description:").map_or(answer, |at| &answer[at + "description:".len()..]);
-    let line = after.lines().map(|l| l.trim().trim_matches(['"', '*', '“', '”']).trim()).find(|l| !l.is_empty())?;
-    let plain: String = line.chars().filter(|c| !c.is_control()).take(200).collect();
-    plain.chars().any(char::is_alphanumeric).then_some(plain)
-}
-
-/// The sentences in an answer, without list marks and what announces them.
-pub fn read_sentences(answer: &str) -> Vec<String> {
-    let plain =
-        |line: &str| line.trim().trim_start_matches(|c: char| c.is_ascii_digit() || ".)-*• ".contains(c)).to_owned();
-    answer.lines().map(plain).filter(|l| l.split_whitespace().count() >= 3 && !l.ends_with(':')).collect()
-}
-
-/// Just `count` verdicts, or none: digits 0 and 1 that stand alone.
-pub fn read_verdicts(answer: &str, count: usize) -> Option<Vec<bool>> {
-    let words = answer.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty());
-    let mut verdicts: Vec<bool> = Vec::new();
-    for word in words {
-        match word {
-            "0" | "1" => verdicts.push(word == "1"),
-            // "10110": all in one.
-            w if w.len() == count && count > 1 && w.bytes().all(|b| b == b'0' || b == b'1') => {
-                verdicts.extend(w.bytes().map(|b| b == b'1'));
-            }
-            _ => return None,
-        }
-    }
-    (verdicts.len() == count).then_some(verdicts)
-}
-
-/// A rating of 0 to 2 after the last "Rating:", or none.
-pub fn read_rating(answer: &str) -> Option<u8> {
-    let lower = answer.to_ascii_lowercase();
-    let after = &lower[lower.rfind("rating")? + "rating".len()..];
-    let after = after.trim_start_matches(|c: char| c.is_whitespace() || ":[*(=\"".contains(c));
-    let number: String = after.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
-    match number.trim_end_matches('.') {
-        "0" => Some(0),
-        "1" => Some(1),
-        "2" => Some(2),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn answers_are_read_and_what_is_missing_stays_missing() {
-        assert_eq!(
-            read_description("Sure!\nDescription: **months of the year**"),
-            Some("months of the year".to_owned())
-        );
-        assert_eq!(read_description("\n months\n"), Some("months".to_owned()));
-        assert_eq!(read_description("Description:\n ..."), None);
-        assert_eq!(read_verdicts("1 0, 1", 3), Some(vec![true, false, true]));
-        assert_eq!(read_verdicts("[1, 0, 1]", 3), Some(vec![true, false, true]));
-        assert_eq!(read_verdicts("101", 3), Some(vec![true, false, true]));
-        for bad in ["1 0", "1 0 1 1", "1. yes 2. no 3. yes", "", "Text 1 fits", "2 0 1"] {
-            assert_eq!(read_verdicts(bad, 3), None, "{bad}");
-        }
-        assert_eq!(read_rating("It is fluent.\nRating: [[2]]"), Some(2));
-        assert_eq!(read_rating("Rating: 0."), Some(0));
-        for bad in ["", "2", "Rating:", "Rating: 3", "Rating: 1.5", "Rating: two", "Rating: 12"] {
-            assert_eq!(read_rating(bad), None, "{bad}");
-        }
-        assert_eq!(
-            read_sentences("1. A cat sat down.\n\n- The dog ran off.\nOk"),
-            ["A cat sat down.", "The dog ran off."]
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_that_is_said_makes_a_reader_panic(text in "\\PC{0,60}|[Rrating: 0-9.\\[]{0,30}", count in 0usize..6) {
-            let _ = (read_description(&text), read_sentences(&text), read_rating(&text));
-            if let Some(verdicts) = read_verdicts(&text, count) {
-                prop_assert_eq!(verdicts.len(), count);
-            }
-        }
-    }
 }

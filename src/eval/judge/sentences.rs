@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::prompts::{self, read_sentences};
+use super::prompts;
+use super::readers::read_sentences;
 use super::{Answer, Judge, Question};
 use crate::error::Result;
 use crate::eval::detection;

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use super::judge::{Case, Judge, Judgement};
 use crate::error::Result;
-use crate::eval::judge::prompts::{rate_concept, rate_fluency, read_rating};
+use crate::eval::judge::prompts::{rate_concept, rate_fluency};
+use crate::eval::judge::readers::read_rating;
 use crate::eval::judge::{Answer, Estimate, Judge as Asker, Question, Tally};
 use crate::task::TaskCtx;
 

@@ -1,4 +1,5 @@
-//! What a run has done, as JSON lines in a directory: `strengths.jsonl`, `texts.jsonl`, `judged-<judge>.jsonl`.
+//! What a run has done, as JSON lines in a directory: `strengths.jsonl`, `texts.jsonl`, `judged-<judge>.jsonl`
+//! (of an endpoint `judged-<judge>.2.jsonl`).
 //!
 //! Lines are only ever appended, whole batches at a time, so a run killed at any instant goes on from the last whole line: a
 //! torn last line is cut off. Knows no model.
@@ -95,10 +96,12 @@ impl Log {
         append(&self.judged_path(judge), records)
     }
 
-    /// A file a judge: two judges' words are never read together.
+    /// A file a judge: two judges' words are never read together. The second file of an endpoint holds no rating that was
+    /// read out of a thought, as the first may.
     fn judged_path(&self, judge: &str) -> PathBuf {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
-        self.dir.join(format!("judged-{}.jsonl", judge.chars().map(plain).collect::<String>()))
+        let second = if judge == super::judge::OFFLINE { "" } else { ".2" };
+        self.dir.join(format!("judged-{}{second}.jsonl", judge.chars().map(plain).collect::<String>()))
     }
 }
 

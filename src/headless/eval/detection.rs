@@ -193,7 +193,8 @@ fn explain(rows: &[MethodRow], args: &DetectionArgs, labels: usize, names: usize
     }
     if args.labels {
         for row in rows {
-            out.line(&format!("\n{}", row.method))?;
+            out.line("")?;
+            out.line(&row.method)?;
             for l in &row.labels {
                 let hard = cell(l.hard.map(|h| h.auroc), 3);
                 let s_cd = cell(l.s_cd, 2);

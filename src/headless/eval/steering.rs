@@ -4,9 +4,9 @@ use std::cell::RefCell;
 
 use serde_json::json;
 
-use super::super::{describe::tell_usage, model_of, open_study, output::thousands};
+use super::super::{check_target, describe::tell_usage, model_of, open_study, output::thousands};
 use super::{Output, holdout, with_interval};
-use crate::cli::SteeringArgs;
+use crate::cli::{ProtocolArg, SteeringArgs};
 use crate::engine::causal::{Causal, CausalAsk, Prepared, prepare};
 use crate::error::{Error, Result};
 use crate::eval::judge::{Answers, Endpoint, Judge as Asker};
@@ -14,7 +14,6 @@ use crate::eval::steering::endpoint::EndpointJudge;
 use crate::eval::steering::judge::Judge;
 use crate::eval::steering::report::chart;
 use crate::eval::steering::{Happened, Protocol, SteeringConfig};
-use crate::model::generate::Sampling;
 use crate::model::source::data_dir;
 use crate::study::Study;
 
@@ -26,6 +25,7 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     // What cannot be asked is said before a model is loaded.
     let mut judge = args.judge.endpoint()?.map(endpoint_judge).transpose()?;
+    check(args)?;
     let mut study = open_study(&args.common.study, out)?;
     let ask = CausalAsk {
         methods: args.common.methods.clone(),
@@ -33,7 +33,7 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
         holdout: holdout(&args.common),
         labels: args.labels.clone(),
         choose: args.choose,
-        config: config(args, &study),
+        config: config(args, &study)?,
         name: args.name.clone(),
         seed: args.common.seed,
     };
@@ -80,7 +80,18 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     if !out.is_json() && !chart.is_empty() {
         chart.text().iter().try_for_each(|line| out.line(line))?;
     }
-    if found.stopped { Err(Error::Cancelled) } else { Ok(()) }
+    if found.stopped {
+        return Err(Error::Cancelled);
+    }
+    let texts: usize = found.methods.iter().map(|r| r.texts).sum();
+    match found.methods.iter().all(|r| r.unrated == r.texts) && texts > 0 {
+        true => Err(Error::refused(format!("none of {texts} texts was rated{}", because(found.unrated.as_deref())))),
+        false => Ok(()),
+    }
+}
+
+fn because(why: Option<&str>) -> String {
+    why.map_or_else(String::new, |why| format!(": {why}"))
 }
 
 fn endpoint_judge(endpoint: Endpoint) -> Result<EndpointJudge> {
@@ -119,24 +130,42 @@ fn tell_plan(prepared: &Prepared, out: &mut Output) -> Result<()> {
     ))
 }
 
-fn config(args: &SteeringArgs, study: &Study) -> SteeringConfig {
+/// Refuses what would do nothing.
+fn check(args: &SteeringArgs) -> Result<()> {
+    let SteeringArgs { kl, samples, max_tokens, sampling, .. } = args;
+    if args.protocol.is_some() && !kl.is_empty() && samples.is_some() && max_tokens.is_some() {
+        let why = "--protocol has no effect beside --kl, --samples and --max-tokens, which are all that it stands for";
+        return Err(Error::usage(format!("{why}: leave one of them out")));
+    }
+    let of_texts = [
+        ("--svg", args.svg.is_some()),
+        ("--endpoint", args.judge.endpoint.is_some()),
+        ("--max-tokens", max_tokens.is_some()),
+        ("--top-k", sampling.top_k.is_some()),
+        ("--top-p", sampling.top_p.is_some()),
+    ];
+    if let Some((option, _)) = of_texts.iter().find(|(_, given)| *given && *samples == Some(0)) {
+        return Err(Error::usage(format!(
+            "{option} has no effect with --samples 0, which writes no texts: leave one out"
+        )));
+    }
+    args.svg.as_deref().map_or(Ok(()), |path| check_target(path, &["svg"]))
+}
+
+fn config(args: &SteeringArgs, study: &Study) -> Result<SteeringConfig> {
     let defaults = SteeringConfig::default();
     let prompts = if args.prompt.is_empty() { defaults.prompts } else { args.prompt.clone() };
-    let (targets, samples, max_tokens) = Protocol::from(args.protocol).numbers(prompts.len());
-    SteeringConfig {
+    let (targets, samples, max_tokens) =
+        Protocol::from(args.protocol.unwrap_or(ProtocolArg::Short)).numbers(prompts.len());
+    let max_tokens = args.max_tokens.unwrap_or(max_tokens);
+    Ok(SteeringConfig {
         targets: if args.kl.is_empty() { targets } else { args.kl.clone() },
         prompts,
         samples: args.samples.unwrap_or(samples),
-        sampling: Sampling {
-            temperature: args.temperature,
-            top_k: args.top_k,
-            top_p: args.top_p,
-            seed: args.common.seed,
-            max_tokens: args.max_tokens.unwrap_or(max_tokens),
-        },
+        sampling: args.sampling.sampling(args.common.seed, max_tokens)?,
         bos: study.manifest().bos,
         batch: args.batch,
-    }
+    })
 }
 
 fn lines(found: &Causal, out: &mut Output) -> Result<()> {
@@ -170,8 +199,11 @@ fn remarks(found: &Causal, out: &Output) {
     }
     for r in found.methods.iter().filter(|r| r.unrated > 0) {
         out.note(&format!(
-            "{}: {} of {} texts have no rating and are in no mean; run again to ask again",
-            r.method, r.unrated, r.texts
+            "{}: {} of {} texts have no rating and are in no mean{}; run again to ask again",
+            r.method,
+            r.unrated,
+            r.texts,
+            because(found.unrated.as_deref())
         ));
     }
 }
@@ -223,14 +255,16 @@ fn scores(found: &Causal, out: &mut Output) -> Result<()> {
         |u| format!("{:>22.3}  (concept {:.2}, fluency {:.2})", u.score, u.concept, u.fluency),
     );
     out.line(&format!("{:names$}  {base}", "unsteered"))?;
+    out.line("")?;
     out.line(&format!(
-        "\n{}; best: chosen on one half of the prompts (of equal cells a promoting one, then the lowest KL), scored on the \
+        "{}; best: chosen on one half of the prompts (of equal cells a promoting one, then the lowest KL), scored on the \
          other, both ways; intervals: bootstrap over labels",
         labels(found)
     ))?;
     out.line(&found.meaning)?;
     if let Some(first) = found.compared.first() {
-        out.line(&format!("\nbest of {} minus that of (paired bootstrap over labels):", first.method))?;
+        out.line("")?;
+        out.line(&format!("best of {} minus that of (paired bootstrap over labels):", first.method))?;
     }
     for c in &found.compared {
         let d = &c.difference;

@@ -22,17 +22,39 @@ impl Reader<'_> {
     }
 
     fn need(&self, key: &str) -> Result<usize> {
-        self.get(key)
-            .and_then(Value::as_usize)
-            .ok_or_else(|| Error::file(self.path, format!("metadata {}.{key} is missing or no count", self.arch)))
+        self.count(key)?.ok_or_else(|| self.wrong(format!("metadata {}.{key} is missing", self.arch)))
     }
 
-    fn count(&self, key: &str) -> Option<usize> {
-        self.get(key).and_then(Value::as_usize)
+    fn count(&self, key: &str) -> Result<Option<usize>> {
+        let Some(value) = self.one(key)? else { return Ok(None) };
+        let count = value.as_usize();
+        count.map(Some).ok_or_else(|| self.wrong(format!("metadata {}.{key} is {value:?}, not a count", self.arch)))
     }
 
-    fn number(&self, key: &str) -> Option<f64> {
-        self.get(key).and_then(Value::as_f64)
+    fn number(&self, key: &str) -> Result<Option<f64>> {
+        let Some(value) = self.one(key)? else { return Ok(None) };
+        let number = value.as_f64();
+        number.map(Some).ok_or_else(|| self.wrong(format!("metadata {}.{key} is {value:?}, not a number", self.arch)))
+    }
+
+    /// A value that is the same for all layers: one, or a list of equal ones.
+    fn one(&self, key: &str) -> Result<Option<Value>> {
+        let differs = |list: String| {
+            let problem =
+                format!("metadata {}.{key} differs between layers ({list}): mlpeek knows one for all", self.arch);
+            Err(self.wrong(problem))
+        };
+        match self.get(key) {
+            Some(Value::Ints(list)) => match list.as_slice() {
+                [first, rest @ ..] if rest.iter().all(|v| v == first) => Ok(Some(Value::Int(*first))),
+                _ => differs(shown(list)),
+            },
+            Some(Value::Floats(list)) => match list.as_slice() {
+                [first, rest @ ..] if rest.iter().all(|v| v == first) => Ok(Some(Value::Float(f64::from(*first)))),
+                _ => differs(shown(list)),
+            },
+            other => Ok(other.cloned()),
+        }
     }
 
     fn wrong(&self, problem: impl Into<String>) -> Error {
@@ -67,27 +89,46 @@ impl Reader<'_> {
             "vocab_size",
             "tensor_data_layout",
         ];
+        /// Factors: 1 changes nothing.
+        const FACTORS: &[&str] =
+            &["rope.scaling.attn_factor", "rope.scale_linear", "logit_scale", "residual_scale", "embedding_scale"];
         let prefix = format!("{}.", self.arch);
         for (key, value) in self.meta {
             let Some(key) = key.strip_prefix(&prefix) else { continue };
-            let neutral = value.as_f64() == Some(0.0);
-            if !neutral && !KNOWN.contains(&key) {
-                return Err(self.wrong(format!("metadata {prefix}{key} is a switch that mlpeek does not know")));
+            let neutral = if FACTORS.contains(&key) { 1.0 } else { 0.0 };
+            if value.as_f64() != Some(neutral) && !KNOWN.contains(&key) {
+                let value = match value {
+                    Value::Int(v) => format!(" = {v}"),
+                    Value::Float(v) => format!(" = {v}"),
+                    _ => String::new(),
+                };
+                return Err(self.wrong(format!("metadata {prefix}{key}{value} is a switch that mlpeek does not know")));
             }
         }
-        if self.count("attention.causal") == Some(0) {
+        if self.count("attention.causal")? == Some(0) {
             return Err(self.wrong("attention.causal is false: only causal models can be read"));
         }
         Ok(())
     }
 
     fn rope(&self, weights: &Weights, dims: usize) -> Result<Rope> {
-        let mut rope = Rope::new(self.number("rope.freq_base").unwrap_or(10_000.0));
-        let factor = self.number("rope.scaling.factor").unwrap_or(1.0);
+        let mut rope = Rope::new(self.number("rope.freq_base")?.unwrap_or(10_000.0));
+        let factor = self.number("rope.scaling.factor")?.unwrap_or(1.0);
         match self.get("rope.scaling.type").and_then(Value::as_str) {
             None | Some("none") => {}
             Some("linear") if factor > 0.0 => rope.scaling = RopeScaling::Linear(factor),
-            Some(other) => return Err(self.wrong(format!("rope scaling '{other}' by {factor} is not known"))),
+            Some("yarn") if factor > 0.0 && self.arch != "gemma3" => {
+                let context = self.number("context_length")?;
+                let original = self.number("rope.scaling.original_context_length")?.filter(|n| *n > 0.0);
+                rope.scaling = RopeScaling::yarn(factor, original.or(context).unwrap_or(1.0));
+            }
+            Some(other) => {
+                let problem = format!(
+                    "metadata {}.rope.scaling.type = {other} (by {factor}) is a switch that mlpeek does not know",
+                    self.arch
+                );
+                return Err(self.wrong(problem));
+            }
         }
         if let Some(factors) = weights.get("rope_freqs.weight") {
             let factors = factors.to_f32();
@@ -98,6 +139,12 @@ impl Reader<'_> {
         }
         Ok(rope)
     }
+}
+
+/// The first values of a list, for an error.
+fn shown<T: std::fmt::Display>(list: &[T]) -> String {
+    let first: Vec<String> = list.iter().take(6).map(ToString::to_string).collect();
+    first.join(", ") + if list.len() > 6 { ", …" } else { "" }
 }
 
 impl Config {
@@ -124,13 +171,13 @@ fn base(r: &Reader<'_>, weights: &Weights) -> Result<Config> {
     if layers == 0 || layers > 4096 || heads == 0 {
         return Err(r.wrong(format!("{layers} layers of {heads} heads cannot be")));
     }
-    let head_dim = r.count("attention.key_length").unwrap_or(d_model / heads);
-    if r.count("attention.value_length").is_some_and(|v| v != head_dim) {
+    let head_dim = r.count("attention.key_length")?.unwrap_or(d_model / heads);
+    if r.count("attention.value_length")?.is_some_and(|v| v != head_dim) {
         return Err(r.wrong("attention.value_length differs from key_length, which mlpeek does not know"));
     }
     let vocab = weights.get("token_embd.weight").map(|t| t.shape().first().copied().unwrap_or(0)).unwrap_or(0);
-    let rotary_dims = r.count("rope.dimension_count").unwrap_or(head_dim);
-    let rms = r.number("attention.layer_norm_rms_epsilon");
+    let rotary_dims = r.count("rope.dimension_count")?.unwrap_or(head_dim);
+    let rms = r.number("attention.layer_norm_rms_epsilon")?;
     // The file keeps no switch for biases: they are there or not.
     let has = |name: &str| weights.get(&format!("blk.0.{name}.bias")).is_some();
     Ok(Config {
@@ -138,7 +185,7 @@ fn base(r: &Reader<'_>, weights: &Weights) -> Result<Config> {
         d_model,
         d_mlp: r.need("feed_forward_length")?,
         heads,
-        kv_heads: r.count("attention.head_count_kv").unwrap_or(heads),
+        kv_heads: r.count("attention.head_count_kv")?.unwrap_or(heads),
         head_dim,
         vocab,
         context: r.need("context_length")?,
@@ -159,8 +206,8 @@ fn base(r: &Reader<'_>, weights: &Weights) -> Result<Config> {
         rope_interleaved: false,
         layers: vec![LayerKind { window: None, rope: Some(0) }; layers],
         attention_scale: 1.0 / (head_dim as f64).sqrt(),
-        attention_softcap: r.number("attn_logit_softcapping").filter(|c| *c != 0.0),
-        final_softcap: r.number("final_logit_softcapping").filter(|c| *c != 0.0),
+        attention_softcap: r.number("attn_logit_softcapping")?.filter(|c| *c != 0.0),
+        final_softcap: r.number("final_logit_softcapping")?.filter(|c| *c != 0.0),
         embed_scale: None,
         tied: weights.get("output.weight").is_none(),
         names: Names::Gguf,
@@ -168,7 +215,7 @@ fn base(r: &Reader<'_>, weights: &Weights) -> Result<Config> {
 }
 
 fn family(mut c: Config, r: &Reader<'_>) -> Result<Config> {
-    let window = r.count("attention.sliding_window").filter(|w| *w != 0);
+    let window = r.count("attention.sliding_window")?.filter(|w| *w != 0);
     match r.arch {
         "llama" => {
             c.rope_interleaved = true;
@@ -183,7 +230,7 @@ fn family(mut c: Config, r: &Reader<'_>) -> Result<Config> {
         "qwen2" => {}
         "qwen3" => c.qk_norm = true,
         "gpt2" => {
-            let eps = r.number("attention.layer_norm_epsilon").unwrap_or(1e-5);
+            let eps = r.number("attention.layer_norm_epsilon")?.unwrap_or(1e-5);
             c.norm = Norm { kind: NormKind::Layer, eps, plus_one: false };
             c.activation = Activation::GeluTanh;
             (c.gated, c.learned_positions) = (false, true);
@@ -218,7 +265,7 @@ fn gemma(c: &mut Config, r: &Reader<'_>, window: Option<usize>) -> Result<()> {
             c.attention_scale = 1.0 / ((c.d_model / c.heads) as f64).sqrt();
         }
         // The file omits the base of the sliding layers.
-        c.ropes.push(Rope::new(r.number("rope.freq_base_swa").unwrap_or(10_000.0)));
+        c.ropes.push(Rope::new(r.number("rope.freq_base_swa")?.unwrap_or(10_000.0)));
     }
     let period = if r.arch == "gemma2" { 2 } else { 6 };
     let local_rope = c.ropes.len() - 1;
@@ -235,4 +282,65 @@ fn gemma(c: &mut Config, r: &Reader<'_>, window: Option<usize>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::gguf::testing::GgufWriter;
+
+    fn llama() -> GgufWriter {
+        GgufWriter::new()
+            .string("general.architecture", "llama")
+            .uint("llama.block_count", 3)
+            .uint("llama.context_length", 128)
+            .uint("llama.embedding_length", 32)
+            .uint("llama.feed_forward_length", 48)
+            .uint("llama.attention.head_count", 2)
+            .floats("llama.rope.freq_base", &[500.0; 3])
+            .tensor("token_embd.weight", &[32, 2], 0, &[0; 256])
+    }
+
+    fn read(writer: GgufWriter) -> Result<Config> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.gguf");
+        std::fs::write(&path, writer.bytes()).unwrap();
+        Config::from_gguf(&Weights::open_gguf(&path)?)
+    }
+
+    #[test]
+    fn a_list_of_one_value_for_all_layers_is_that_value_and_others_are_named() {
+        let c = read(llama().ints("llama.attention.head_count_kv", &[1, 1, 1])).unwrap();
+        assert_eq!((c.kv_heads, c.ropes[0].base), (1, 500.0));
+        let says = read(llama().ints("llama.attention.head_count_kv", &[1, 2, 1])).unwrap_err().to_string();
+        assert!(says.contains("llama.attention.head_count_kv differs between layers (1, 2, 1)"), "{says}");
+        let says = read(llama().string("llama.block_count", "3")).unwrap_err().to_string();
+        assert!(says.contains("llama.block_count") && says.contains("not a count"), "{says}");
+    }
+
+    #[test]
+    fn factors_of_one_change_nothing_and_others_are_named() {
+        let factor = |key: &str, value: f32| llama().raw(key, [6u32.to_le_bytes(), value.to_le_bytes()].concat());
+        let plain = read(llama()).unwrap();
+        for key in ["llama.rope.scaling.attn_factor", "llama.rope.scale_linear", "llama.logit_scale"] {
+            assert_eq!(read(factor(key, 1.0)).unwrap(), plain);
+            let says = read(factor(key, 1.5)).unwrap_err().to_string();
+            assert!(says.contains(key) && says.contains("1.5"), "{says}");
+        }
+        let longrope = factor("llama.rope.scaling.factor", 4.0).string("llama.rope.scaling.type", "longrope");
+        let says = read(longrope).unwrap_err().to_string();
+        assert!(says.contains("llama.rope.scaling.type = longrope (by 4)"), "{says}");
+    }
+
+    #[test]
+    fn yarn_is_that_of_a_config_json() {
+        let yarn = llama()
+            .raw("llama.rope.scaling.factor", [6u32.to_le_bytes(), 4f32.to_le_bytes()].concat())
+            .string("llama.rope.scaling.type", "yarn")
+            .uint("llama.rope.scaling.original_context_length", 32);
+        let json = r#"{"model_type": "llama", "rope_theta": 500.0,
+            "rope_scaling": {"type": "yarn", "factor": 4, "original_max_position_embeddings": 32}}"#;
+        let hf = Config::from_hf_text(json, Path::new("config.json")).unwrap();
+        assert_eq!(read(yarn).unwrap().ropes, hf.ropes);
+    }
 }

@@ -215,8 +215,8 @@ impl Activation {
     pub fn by_name(name: &str) -> Result<Self, String> {
         Ok(match name {
             "silu" | "swish" => Self::Silu,
-            "gelu" => Self::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Self::GeluTanh,
+            "gelu" | "gelu_python" => Self::Gelu,
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_fast" | "gelu_accurate" => Self::GeluTanh,
             "relu" => Self::Relu,
             "relu2" => Self::Relu2,
             "quick_gelu" => Self::QuickGelu,

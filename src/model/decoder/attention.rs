@@ -34,15 +34,15 @@ impl Places {
         let tokens = lengths.iter().copied().max().unwrap_or(0);
         let mut angles = Vec::with_capacity(config.ropes.len());
         for rope in &config.ropes {
-            let frequencies = rope.frequencies(config.rotary_dims);
+            let (frequencies, amplitude) = (rope.frequencies(config.rotary_dims), rope.amplitude());
             let count = starts.len() * tokens * frequencies.len();
             let (mut cos, mut sin) = (Vec::with_capacity(count), Vec::with_capacity(count));
             for &start in &starts {
                 for t in 0..tokens {
                     for f in &frequencies {
                         let (s, c) = ((start + t) as f32 * f).sin_cos();
-                        cos.push(c);
-                        sin.push(s);
+                        cos.push(amplitude * c);
+                        sin.push(amplitude * s);
                     }
                 }
             }

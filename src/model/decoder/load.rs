@@ -7,7 +7,7 @@ use super::linear::{Linear, Matrix, Placement};
 use super::network::{Decoder, Layer};
 use super::ops::NormWeights;
 use crate::error::{Error, Result};
-use crate::model::config::{Config, LayerPart, NormKind, Part, QkvOrder};
+use crate::model::config::{Config, LayerPart, Names, NormKind, Part, QkvOrder};
 use crate::model::weights::{Stored, Weights};
 use crate::task::TaskCtx;
 
@@ -123,6 +123,29 @@ impl Loader<'_> {
         })
     }
 
+    /// The unembedding. A stored one counts even where the configuration ties it, unless it is the embedding again:
+    /// `transformers` 5 ties nothing that differs.
+    fn head(&self, embed: &Stored) -> Result<(String, Stored)> {
+        let c = self.config;
+        let name = head_names(c.names).into_iter().find(|name| self.weights.get(name).is_some());
+        match name {
+            Some(name) => {
+                let head = self.need(&name, &[c.vocab, c.d_model])?;
+                let same = head.dtype() == embed.dtype() && head.data() == embed.data();
+                Ok((name, if same { embed } else { head }.clone()))
+            }
+            None if c.tied => Ok((format!("{}.weight", self.part(Part::Embed)), embed.clone())),
+            None => {
+                let [name, ..] = head_names(c.names);
+                let problem = format!(
+                    "tensor {name} is missing and tie_word_embeddings is false: the checkpoint is not whole, or its \
+                     config.json should say true"
+                );
+                Err(self.wrong(problem))
+            }
+        }
+    }
+
     /// A tensor of a loaded layer that nothing asked for means a computation that is not built.
     fn refuse_unused(&self, loaded: usize) -> Result<()> {
         let used = self.used.borrow();
@@ -157,6 +180,34 @@ fn check_shape(found: &Stored, name: &str, shape: &[usize]) -> Result<()> {
     Err(Error::file(found.file(), problem))
 }
 
+/// Where the unembedding may stand: at the top, or within the wrapper of a model with pictures.
+fn head_names(names: Names) -> [String; 2] {
+    let name = names.part(Part::Head);
+    [format!("{name}.weight"), format!("language_model.{name}.weight")]
+}
+
+/// The prefix of a checkpoint's tensors; and the unembedding's name where the embedding is stored as that alone, as a
+/// tied pair may be.
+fn prefix(config: &Config, weights: &Weights) -> Result<(&'static str, Option<String>)> {
+    let names = config.names;
+    let with = |part: Part| {
+        let name = format!("{}.weight", names.part(part));
+        names.prefixes().iter().find(|p| weights.get(&format!("{p}{name}")).is_some()).copied()
+    };
+    if let Some(prefix) = with(Part::Embed) {
+        return Ok((prefix, None));
+    }
+    let head = head_names(names).into_iter().find(|name| config.tied && weights.get(name).is_some());
+    match (with(Part::FinalNorm), head) {
+        (Some(prefix), Some(head)) => Ok((prefix, Some(head))),
+        _ => {
+            let problem =
+                format!("tensor {}.weight is missing: not a {} checkpoint", names.part(Part::Embed), config.family);
+            Err(Error::file(weights.path(), problem))
+        }
+    }
+}
+
 /// Builds the first `layers` layers (`None`: all).
 pub(super) fn load(
     config: Config,
@@ -171,14 +222,14 @@ pub(super) fn load(
         let last = depth - 1;
         return Err(Error::usage(format!("layer {} does not exist: this model has layers 0 to {last}", count - 1)));
     }
-    let embed = format!("{}.weight", config.names.part(Part::Embed));
-    let prefix = config.names.prefixes().iter().find(|p| weights.get(&format!("{p}{embed}")).is_some());
-    let Some(&prefix) = prefix else {
-        let problem = format!("tensor {embed} is missing: not a {} checkpoint", config.family);
-        return Err(Error::file(weights.path(), problem));
-    };
+    let (prefix, tied_to_head) = prefix(&config, weights)?;
     let loader = Loader { config: &config, weights, placement, prefix, used: RefCell::default() };
-    let embed = loader.need(&format!("{}.weight", loader.part(Part::Embed)), &[config.vocab, config.d_model])?.clone();
+    let shape = [config.vocab, config.d_model];
+    let embed = match tied_to_head {
+        Some(head) => loader.need(&head, &shape)?,
+        None => loader.need(&format!("{}.weight", loader.part(Part::Embed)), &shape)?,
+    };
+    let embed = embed.clone();
     let positions = if config.learned_positions {
         let name = format!("{}.weight", loader.part(Part::Positions));
         Some(loader.need(&name, &[config.context, config.d_model])?.clone())
@@ -191,10 +242,9 @@ pub(super) fn load(
         ctx.check()?;
     }
     loader.refuse_unused(count)?;
-    let head_name = format!("{}.weight", config.names.part(Part::Head));
     let (final_norm, head) = if count == depth {
-        let head = if config.tied { &embed } else { loader.need(&head_name, &[config.vocab, config.d_model])? };
-        let head = Linear::new(vec![Matrix::new(head, &head_name, false, placement)?], None, placement)?;
+        let (head_name, head) = loader.head(&embed)?;
+        let head = Linear::new(vec![Matrix::new(&head, &head_name, false, placement)?], None, placement)?;
         (Some(loader.norm(&loader.part(Part::FinalNorm))?), Some(head))
     } else {
         (None, None)

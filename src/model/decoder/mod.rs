@@ -65,10 +65,20 @@ pub struct Model {
 impl Model {
     /// Opens the files on a device; reports bytes read; refuses with numbers when memory does not suffice.
     pub fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> Result<Self> {
-        let (decoder, mut info, plan) = open::open(files, options, ctx)?;
+        // First what is quick to fail.
         let tokenizer = Tokenizer::open(files)?;
+        let (decoder, mut info, plan) = open::open(files, options, ctx)?;
         open::check_tokenizer(&tokenizer, &mut info)?;
         Ok(Self { info, tokenizer, decoder, batch_tokens: plan.tokens })
+    }
+
+    /// Opens the network alone, for token ids: the files need no tokenizer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::open`], but for those of the tokenizer.
+    pub fn open_decoder(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> Result<(Decoder, ModelInfo)> {
+        open::open(files, options, ctx).map(|(decoder, info, _)| (decoder, info))
     }
 
     /// What it is.

@@ -273,7 +273,11 @@ impl Decoder {
                 return Err(Error::usage(problem));
             }
             if let Some(id) = row.iter().find(|&&id| id as usize >= self.config.vocab) {
-                let problem = format!("token id {id} in row {r}: the vocabulary ends at {}", self.config.vocab - 1);
+                let last = self.config.vocab - 1;
+                let problem = format!(
+                    "token id {id} does not exist: this model has embeddings for ids 0 to {last} (a token that was \
+                     added to its tokenizer alone has none)"
+                );
                 return Err(Error::usage(problem));
             }
         }
@@ -393,11 +397,17 @@ impl Decoder {
         if !self.is_mapped() || with_slice(x, vector::all_finite)? {
             return Ok(());
         }
-        let b = &self.blocks[layer];
-        Err(Error::refused(match [&b.qkv, &b.out, &b.up, &b.down].into_iter().find_map(Linear::damaged) {
-            Some(name) => format!("tensor {name} holds NaN or infinity: the weights are damaged, download them again"),
-            None => format!("layer {layer} gave NaN or infinity: lower the steering strength, or check the weights"),
-        }))
+        let damage = self.damage(layer..layer + 1);
+        Err(Error::refused(damage.unwrap_or_else(|| {
+            format!("layer {layer} gave NaN or infinity: lower the steering strength, or check the weights")
+        })))
+    }
+
+    /// What is wrong with some loaded layers where one of their tensors, mapped, holds NaN or infinity. Reads all of them:
+    /// for naming the cause of a failure.
+    pub(crate) fn damage(&self, layers: Range<usize>) -> Option<String> {
+        let blocks = self.blocks.get(layers).unwrap_or_default();
+        blocks.iter().flat_map(|b| [&b.qkv, &b.out, &b.up, &b.down]).find_map(Linear::damaged).map(damaged)
     }
 
     fn logits(&self, x: &Tensor, places: &Places, which: Logits, path: Path) -> Result<Option<Tensor>> {
@@ -414,9 +424,19 @@ impl Decoder {
             }
         };
         let mut out = head.apply(&norm.apply(&x)?, path)?.to_dtype(DType::F32)?;
+        if self.is_mapped() && !with_slice(&out, vector::all_finite)? {
+            return Err(Error::refused(match head.damaged() {
+                Some(name) => damaged(name),
+                None => "the logits are NaN or infinite: lower the steering strength, or check the weights".to_owned(),
+            }));
+        }
         if let Some(cap) = self.config.final_softcap {
             out = ops::softcap(&out, cap)?;
         }
         Ok(Some(if which == Logits::All { out.reshape((rows, places.tokens, head.out()))? } else { out }))
     }
+}
+
+fn damaged(tensor: &str) -> String {
+    format!("tensor {tensor} holds NaN or infinity: the weights are damaged, download them again")
 }

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use reader::Reader;
 
 use crate::error::{Error, Result};
+use crate::lfs;
 
 const MAGIC: [u8; 4] = *b"GGUF";
 
@@ -107,12 +108,14 @@ impl Header {
         if !meta.is_file() {
             return Err(Error::file(path, "is not a file; pass a .gguf file or a directory in Hugging Face layout"));
         }
+        lfs::refuse_pointer_at(path)?;
         Reader::new(BufReader::with_capacity(1 << 18, file), meta.len(), path).header(meta.len())
     }
 
     /// The same from bytes in memory; `name` stands in for the path in errors.
     pub fn parse(bytes: &[u8], name: &Path) -> Result<Self> {
         let length = bytes.len() as u64;
+        lfs::refuse_pointer(bytes, name)?;
         Reader::new(bytes, length, name).header(length)
     }
 
@@ -223,6 +226,7 @@ fn block_layout(dtype: u32) -> Option<(u64, u64)> {
         13 => (256, 176),      // Q5_K
         14 => (256, 210),      // Q6_K
         15 => (256, 292),      // Q8_K
+        20 => (32, 18),        // IQ4_NL
         _ => return None,
     })
 }

@@ -28,10 +28,11 @@ pub(super) fn resolve(places: &Places, spec: &str, files: &[&str], ctx: &TaskCtx
     run(ctx, &places.endpoint, PATIENCE, move |reporter| fetch(&transfer, &folder, files, reporter))
 }
 
-/// Owner and name, and the folder below them; an empty folder is the repository itself.
+/// Owner and name, and the folder below them; an empty folder is the repository itself. A name alone is a repository
+/// without an owner, of which no folder can be told from a name.
 fn parse(spec: &str) -> Option<(Id, String)> {
     let parts: Vec<&str> = spec.trim_end_matches('/').split('/').collect();
-    let (repository, folder) = parts.split_at_checked(2)?;
+    let (repository, folder) = parts.split_at(parts.len().min(2));
     let plain = |part: &&str| !part.is_empty() && !part.starts_with('.') && !part.contains('\\');
     let id = Id::parse(&repository.join("/"))?;
     folder.iter().all(plain).then(|| (id, folder.join("/")))
@@ -77,7 +78,8 @@ mod tests {
         let owned = |s: &str| s.to_owned();
         assert_eq!(parsed("o/n/a/b/"), Some((owned("o/n"), None, owned("a/b"))));
         assert_eq!(parsed("o/n@v1"), Some((owned("o/n"), Some(owned("v1")), String::new())));
-        for bad in ["o", "o/n/../x", "o/n//x", "/o/n", "o/n/.git", ""] {
+        assert_eq!(parsed("n"), Some((owned("n"), None, String::new())));
+        for bad in ["o/n/../x", "o/n//x", "/o/n", "o/n/.git", ""] {
             assert!(parse(bad).is_none(), "{bad}");
         }
     }

@@ -15,7 +15,7 @@ use hf_hub::{Cache, Repo, RepoType};
 use sha2::{Digest, Sha256};
 
 use super::worker::{Patience, Reporter, run};
-use super::{Places, local};
+use super::{Places, entries, local};
 use crate::error::{Error, Result};
 use crate::model::{ModelFiles, ModelLayout};
 use crate::task::{Progress, TaskCtx};
@@ -26,7 +26,16 @@ pub(super) const PATIENCE: Patience = Patience { first: Duration::from_secs(12),
 /// What tells an index of shards from other JSON.
 const INDEX: &str = "model.safetensors.index.json";
 /// Taken along where a repository has them.
-const BESIDE: [&str; 4] = ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"];
+const BESIDE: [&str; 6] = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+];
+/// Fewest digits of a commit that stand for it.
+const SHORTEST: usize = 6;
 
 /// A repository of the Hub, with its revision when one is named.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,13 +45,14 @@ pub(super) struct Id {
 }
 
 impl Id {
-    /// `owner/name[@revision]` by the Hub's rules for names; `None` for anything else.
+    /// `owner/name[@revision]` by the Hub's rules for names, or `name[@revision]` as its oldest models have it (`gpt2`);
+    /// `None` for anything else.
     pub(super) fn parse(spec: &str) -> Option<Self> {
         let (repo, revision) = match spec.split_once('@') {
             Some((repo, revision)) => (repo, Some(revision)),
             None => (spec, None),
         };
-        let (owner, name) = repo.split_once('/')?;
+        let (owner, name) = repo.split_once('/').map_or((None, repo), |(owner, name)| (Some(owner), name));
         let plain = |s: &str, more: &str| s.bytes().all(|b| b.is_ascii_alphanumeric() || more.as_bytes().contains(&b));
         let named = |s: &str| {
             let edges_ok = !s.starts_with(['-', '.']) && !s.ends_with(['-', '.']);
@@ -52,7 +62,7 @@ impl Id {
         let revision_ok = revision.is_none_or(|r| {
             !r.is_empty() && plain(r, "-_./") && !r.contains("..") && !r.starts_with('/') && !r.ends_with('/')
         });
-        (named(owner) && named(name) && !file && revision_ok)
+        (owner.is_none_or(named) && named(name) && !file && revision_ok)
             .then(|| Self { repo: repo.to_owned(), revision: revision.map(str::to_owned) })
     }
 
@@ -76,16 +86,26 @@ impl Id {
 /// The model's files: from the cache when it is there whole, else from the Hub.
 pub(super) fn resolve(places: &Places, id: &Id, ctx: &TaskCtx) -> Result<ModelFiles> {
     let cached = cached(places, id);
+    let found = |(commit, layout): (String, ModelLayout)| {
+        id.files(format!("Hub cache ({}@{})", id.repo, short(&commit)), layout)
+    };
     match (cached, places.offline) {
-        (Some(Ok((commit, layout))), _) => Ok(id.files(format!("Hub cache ({}@{})", id.repo, short(&commit)), layout)),
+        (Some(Ok(whole)), offline) if offline || local::has_tokenizer(&whole.1) => Ok(found(whole)),
+        // Another program may have fetched weights alone; a repository may also have no more than these.
+        (Some(Ok(bare)), _) => match download(places, id, ctx) {
+            Ok(layout) => Ok(id.files(format!("the Hub ({}@{})", id.repo, id.revision()), layout)),
+            Err(Error::Cancelled) => Err(Error::Cancelled),
+            Err(_) => Ok(found(bare)),
+        },
         (Some(Err(e)), true) => Err(Error::refused(format!(
             "'{}' is not whole in the Hub cache, and HF_HUB_OFFLINE forbids to fetch the rest: {e}",
             id.typed()
         ))),
         (None, true) => Err(Error::refused(format!(
-            "'{}' is not in the Hub cache {}, and HF_HUB_OFFLINE forbids to fetch it",
+            "'{}' is not in the Hub cache {}, and HF_HUB_OFFLINE forbids to fetch it{}",
             id.typed(),
-            places.hub_cache.display()
+            places.hub_cache.display(),
+            others(places, id)
         ))),
         (_, false) => {
             let layout = download(places, id, ctx)?;
@@ -103,14 +123,38 @@ fn cached(places: &Places, id: &Id) -> Option<Result<(String, ModelLayout)>> {
     snapshot(places, id).map(|(commit, dir)| local::layout(&dir).map(|layout| (commit, layout)))
 }
 
-/// The commit and the directory of a repository in the cache, whole or not.
+/// The commit and the directory of a repository in the cache, whole or not. A revision is a name, a commit, or the first
+/// digits of one commit.
 pub(super) fn snapshot(places: &Places, id: &Id) -> Option<(String, PathBuf)> {
-    let repo = places.hub_cache.join(format!("models--{}", id.repo.replace('/', "--")));
+    let repo = folder(places, id);
     let named = std::fs::read_to_string(repo.join("refs").join(id.revision())).ok();
     let commit = named.map_or_else(|| id.revision().to_owned(), |c| c.trim().to_owned());
     let snapshot = repo.join("snapshots").join(&commit);
-    let there = is_plain(&commit) && snapshot.is_dir();
-    there.then_some((commit, snapshot))
+    if is_plain(&commit) && snapshot.is_dir() {
+        return Some((commit, snapshot));
+    }
+    let digits = commit.len() >= SHORTEST && commit.bytes().all(|b| b.is_ascii_hexdigit());
+    let mut matching = commits(&repo).into_iter().filter(|c| digits && c.starts_with(&commit.to_ascii_lowercase()));
+    match (matching.next(), matching.next()) {
+        (Some(commit), None) => Some((commit.clone(), repo.join("snapshots").join(commit))),
+        _ => None,
+    }
+}
+
+fn folder(places: &Places, id: &Id) -> PathBuf {
+    places.hub_cache.join(format!("models--{}", id.repo.replace('/', "--")))
+}
+
+/// The commits of a repository in the cache.
+fn commits(repo: &Path) -> Vec<String> {
+    let snapshots = entries(&repo.join("snapshots")).into_iter().filter(|dir| dir.is_dir());
+    snapshots.filter_map(|dir| dir.file_name().and_then(|n| n.to_str()).map(str::to_owned)).collect()
+}
+
+/// What the cache has of the repository under other revisions, as the end of a sentence.
+fn others(places: &Places, id: &Id) -> String {
+    let there: Vec<String> = commits(&folder(places, id)).iter().map(|c| format!("{}@{}", id.repo, short(c))).collect();
+    if there.is_empty() { String::new() } else { format!("; the cache has {}: pass that", there.join(", ")) }
 }
 
 /// A name that is safe as one component of a path.
@@ -387,12 +431,14 @@ mod tests {
     #[test]
     fn ids_follow_the_hubs_rules() {
         let id = |spec| Id::parse(spec).map(|id| id.typed());
-        for good in ["a/b", "HuggingFaceTB/SmolLM2-135M", "a/b@main", "a/b@refs/pr/1", "a/b.c_d@v1.0"] {
+        for good in
+            ["a/b", "HuggingFaceTB/SmolLM2-135M", "a/b@main", "a/b@refs/pr/1", "a/b.c_d@v1.0", "gpt2", "gpt2@main"]
+        {
             assert_eq!(id(good).as_deref(), Some(good));
         }
         for bad in [
-            "a", "", "/", "a/", "/b", "a/b/c", "a/b@", "a/../b", "../b", "a/..", "a b/c", "a/b@../x", "a/m.gguf",
-            "a/b@/x", "-a/b", "a/b--c", "a/b@x y", "é/b",
+            "", "/", "a/", "m.gguf", "gpt2@", ".", "..", "a b", "/b", "a/b/c", "a/b@", "a/../b", "../b", "a/..",
+            "a b/c", "a/b@../x", "a/m.gguf", "a/b@/x", "-a/b", "a/b--c", "a/b@x y", "é/b",
         ] {
             assert_eq!(id(bad), None, "{bad}");
         }

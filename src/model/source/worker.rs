@@ -3,7 +3,7 @@
 //! The network library cannot be interrupted: a cancelled or silent worker is abandoned. It unwinds at its next byte,
 //! and leaves what it had for a later resumption.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use crate::error::{Error, Result};
+use crate::panics::caught;
 use crate::task::{Progress, TaskCtx};
 
 /// How often the caller looks whether it was cancelled.
@@ -77,7 +78,7 @@ pub(super) fn run<T: Send + 'static>(
     let _guard = AbandonOnDrop(Arc::clone(&abandoned));
     let mut reporter = Reporter { signs: Arc::clone(&signs), abandoned };
     let body = move || {
-        if let Ok(outcome) = catch_unwind(AssertUnwindSafe(|| work(&mut reporter))) {
+        if let Ok(outcome) = caught(|| work(&mut reporter)) {
             let _ = done.send(outcome);
         }
     };

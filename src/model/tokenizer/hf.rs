@@ -1,40 +1,55 @@
-//! A `tokenizer.json` with what lies beside it: `tokenizer_config.json`, `generation_config.json`, `config.json`.
+//! A `tokenizer.json` with what lies beside it: more tokens, and in `generation_config.json` and `config.json` the ids
+//! that begin and end a text.
 //!
 //! The ids are the library's; this file adds the exact bytes of each piece, and which ids begin and end a text.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::beside::Beside;
 use super::pieces::{Pieces, Spelling, spelled};
 use super::{PrefixSpace, Tokenizer, hex, unique};
 use crate::error::{Error, Result};
+use crate::lfs;
+use crate::panics::caught;
 
 /// Ids past this leave gaps that no vocabulary has; the table of pieces must not grow to them.
 const MAX_ID: u32 = 1 << 24;
 
 /// Reads `tokenizer.json` and its neighbours.
 pub(super) fn open(tokenizer: &Path, config: &Path) -> Result<Tokenizer> {
+    if !tokenizer.exists() {
+        let problem = "has no tokenizer.json: save one beside the weights (AutoTokenizer.from_pretrained(…, \
+                       use_fast=True).save_pretrained(…)), or run token ids alone (mlpeek forward --ids)";
+        return Err(Error::file(tokenizer.parent().unwrap_or(tokenizer), problem));
+    }
     let json = std::fs::read(tokenizer).map_err(Error::io("read", tokenizer))?;
-    let mut out = parse(&json, tokenizer)?;
-    let beside = |name: &str| optional_json(&tokenizer.with_file_name(name));
-    let tokenizer_config = beside("tokenizer_config.json")?;
-    let generation = beside("generation_config.json")?;
+    lfs::refuse_pointer(&json, tokenizer)?;
+    let mut inner = library(&json, tokenizer)?;
+    let beside = Beside::read(tokenizer)?;
+    let added =
+        beside.add_to(&mut inner).map_err(|e| Error::file(tokenizer, format!("cannot take more tokens: {e}")))?;
+    let mut hash = Sha256::new_with_prefix(&json);
+    if let Some(added) = added {
+        hash.update(added);
+    }
+    let mut out = with_pieces(inner, hex(hash), tokenizer)?;
+    let generation = optional_json(&tokenizer.with_file_name("generation_config.json"))?;
     let config = optional_json(config)?;
 
-    out.bos = match tokenizer_config.get("bos_token") {
+    out.bos = match beside.role("bos_token") {
         // The tokenizer's word goes first: Qwen's says that there is no BOS, while its config.json names one.
-        Some(Value::Null) => None,
-        Some(token) => named(&out, token, tokenizer, "bos_token")?,
+        Some(None) => None,
+        Some(Some(token)) => named(&out, token, tokenizer, "bos_token")?,
         None => {
             let ids = [&generation, &config].into_iter().flat_map(|c| ids_at(c, "bos_token_id"));
             ids.into_iter().find(|&id| !out.bytes(id).is_empty())
         }
     };
     let mut eos = Vec::new();
-    if let Some(token) = tokenizer_config.get("eos_token").filter(|t| !t.is_null()) {
+    if let Some(Some(token)) = beside.role("eos_token") {
         eos.extend(named(&out, token, tokenizer, "eos_token")?);
     }
     eos.extend([&generation, &config].into_iter().flat_map(|c| ids_at(c, "eos_token_id")));
@@ -42,11 +57,16 @@ pub(super) fn open(tokenizer: &Path, config: &Path) -> Result<Tokenizer> {
     Ok(out)
 }
 
-/// Reads a `tokenizer.json`; no BOS and no EOS yet.
+/// Reads a `tokenizer.json` alone; no BOS and no EOS yet.
 pub(super) fn parse(json: &[u8], path: &Path) -> Result<Tokenizer> {
+    with_pieces(library(json, path)?, hex(Sha256::new_with_prefix(json)), path)
+}
+
+/// A `tokenizer.json` as the library reads it.
+fn library(json: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
     let bad = |problem: String| Error::file(path, format!("is not a tokenizer that can be read: {problem}"));
     // The library indexes past a buffer when a merge makes a longer token than the vocabulary has.
-    let parsed = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(json)));
+    let parsed = caught(|| tokenizers::Tokenizer::from_bytes(json));
     let mut inner = match parsed {
         Ok(Ok(inner)) => inner,
         Ok(Err(e)) => return Err(bad(e.to_string())),
@@ -55,7 +75,11 @@ pub(super) fn parse(json: &[u8], path: &Path) -> Result<Tokenizer> {
     // Some files carry the padding and cutting of the training run; ids of a text must not depend on either.
     inner.with_padding(None);
     inner.with_truncation(None).map_err(|e| bad(e.to_string()))?;
+    Ok(inner)
+}
 
+/// Adds the exact bytes of each piece.
+fn with_pieces(inner: tokenizers::Tokenizer, sha256: String, path: &Path) -> Result<Tokenizer> {
     let (spelling, prefix_space) = reading(&inner);
     let added_tokens = inner.get_added_tokens_decoder();
     let mut vocabulary: Vec<(u32, String)> = inner.get_vocab(true).into_iter().map(|(t, id)| (id, t)).collect();
@@ -64,7 +88,9 @@ pub(super) fn parse(json: &[u8], path: &Path) -> Result<Tokenizer> {
     let mut next = 0;
     for (id, token) in &vocabulary {
         if *id > MAX_ID {
-            return Err(bad(format!("token '{}' has the id {id}", token.escape_debug())));
+            let problem =
+                format!("is not a tokenizer that can be read: token '{}' has the id {id}", token.escape_debug());
+            return Err(Error::file(path, problem));
         }
         if *id < next {
             continue; // two tokens with one id: the first stands for it
@@ -78,7 +104,6 @@ pub(super) fn parse(json: &[u8], path: &Path) -> Result<Tokenizer> {
     let mut special: Vec<u32> = added_tokens.iter().filter(|(_, t)| t.special).map(|(id, _)| *id).collect();
     added.sort_unstable();
     special.sort_unstable();
-    let sha256 = hex(Sha256::new_with_prefix(json));
     let byte_exact = spelling != Spelling::Literal;
     Ok(Tokenizer { inner, pieces, prefix_space, byte_exact, added, special, bos: None, eos: Vec::new(), sha256 })
 }
@@ -131,22 +156,21 @@ fn flatten<'a>(step: &'a Value, out: &mut Vec<&'a Value>) {
 /// A JSON file that need not be there: absent is `null`.
 fn optional_json(path: &Path) -> Result<Value> {
     match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| Error::file(path, format!("is not JSON: {e}"))),
+        Ok(bytes) => {
+            lfs::refuse_pointer(&bytes, path)?;
+            serde_json::from_slice(&bytes).map_err(|e| Error::file(path, format!("is not JSON: {e}")))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
         Err(e) => Err(Error::io("read", path)(e)),
     }
 }
 
-/// The id of a token that tokenizer_config.json names, as a string or as an object with its `content`.
-fn named(tokenizer: &Tokenizer, token: &Value, path: &Path, key: &str) -> Result<Option<u32>> {
-    let Some(text) = token.as_str().or_else(|| token.get("content")?.as_str()) else {
-        return Ok(None);
-    };
-    match tokenizer.inner.token_to_id(text) {
+/// The id of a token that a file beside names.
+fn named(tokenizer: &Tokenizer, token: &str, path: &Path, role: &str) -> Result<Option<u32>> {
+    match tokenizer.inner.token_to_id(token) {
         Some(id) => Ok(Some(id)),
         None => {
-            let problem =
-                format!("has no token '{text}', which tokenizer_config.json names as {key}: they do not match");
+            let problem = format!("has no token '{token}', which a file beside it names as {role}: they do not match");
             Err(Error::file(path, problem))
         }
     }

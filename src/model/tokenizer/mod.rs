@@ -5,6 +5,7 @@
 //! after the other, are the text (for the vocabularies that can spell every byte; a normaliser's changes, such as
 //! Qwen's NFC, apart).
 
+mod beside;
 mod gguf;
 mod hf;
 mod identity;

@@ -34,7 +34,8 @@ const GPT4O: &str = concat!(
 const DEFAULT: [&str; 4] = [r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"];
 
 /// The names that [`named`] knows, for an error.
-pub(super) const NAMES: &str = "smollm, starcoder, refact, command-r, gpt-2, llama-bpe, qwen2, tekken, gpt-4o, default";
+pub(super) const NAMES: &str = "smollm, starcoder, refact, command-r, gpt-2, llama-bpe, falcon3, qwen2, deepseek-r1-qwen, \
+                                 tekken, gpt-4o, default";
 
 /// What a vocabulary does before and around merging.
 pub(super) struct Rules {
@@ -55,11 +56,11 @@ pub(super) fn named(pre: &str) -> Option<tokenizers::Result<Rules>> {
     match pre {
         "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" => plain(Ok(digits_then_gpt2())),
         "gpt-2" | "phi-2" | "mpt" | "jais" => plain(Ok(ByteLevel::new(false, true, true).into())),
-        "llama-bpe" | "llama3" | "llama-v3" => whole(split_by(&[LLAMA3])),
+        "llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "midm-2.0" => whole(split_by(&[LLAMA3])),
         "dbrx" | "smaug-bpe" => plain(split_by(&[LLAMA3])),
         "tekken" => whole(split_by(&[TEKKEN])),
         "gpt-4o" | "llama4" => plain(split_by(&[GPT4O])),
-        "qwen2" => Some(split_by(&[QWEN2]).map(|pre_tokenizer| Rules {
+        "qwen2" | "deepseek-r1-qwen" => Some(split_by(&[QWEN2]).map(|pre_tokenizer| Rules {
             normalizer: Some(NFC.into()),
             pre_tokenizer,
             ignore_merges: false,
@@ -105,6 +106,8 @@ mod tests {
         assert_eq!(cuts("gpt-2", text), ["in", "Ġ12345"]);
         assert_eq!(cuts("llama-bpe", text), ["in", "Ġ", "123", "45"]);
         assert_eq!(cuts("qwen2", text), ["in", "Ġ", "1", "2", "3", "4", "5"]);
+        assert_eq!(cuts("falcon3", text), ["in", "Ġ", "123", "45"]);
+        assert_eq!(cuts("deepseek-r1-qwen", text), ["in", "Ġ", "1", "2", "3", "4", "5"]);
         assert_eq!(cuts("tekken", text), ["in", "Ġ", "1", "2", "3", "4", "5"]);
         assert_eq!(cuts("gpt-4o", text), ["in", "Ġ", "123", "45"]);
         assert_eq!(cuts("default", text), ["in", "Ġ", "123", "45"]);

@@ -32,6 +32,23 @@ fn dtype(kind: u32) -> Option<GgmlDType> {
     })
 }
 
+/// The number of IQ4_NL, and what its four bits stand for (`kvalues_iq4nl`).
+const IQ4_NL: u32 = 20;
+const IQ4_NL_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// Blocks of IQ4_NL as blocks of Q8_0: both are 32 small integers times one f16, so nothing is rounded.
+fn iq4_nl_as_q8_0(blocks: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(blocks.len() / 18 * 34);
+    for block in blocks.chunks_exact(18) {
+        let (scale, nibbles) = block.split_at(2);
+        let value = |nibble: u8| IQ4_NL_VALUES[usize::from(nibble)].cast_unsigned();
+        out.extend_from_slice(scale);
+        out.extend(nibbles.iter().map(|byte| value(byte & 15)));
+        out.extend(nibbles.iter().map(|byte| value(byte >> 4)));
+    }
+    out
+}
+
 /// Tensors by name, metadata, and the file's bytes.
 type Opened = (HashMap<String, Stored>, HashMap<String, Value>, u64);
 
@@ -55,15 +72,44 @@ pub(super) fn open(path: &Path) -> Result<Opened> {
 
 fn stored(entry: TensorEntry, bytes: &Arc<Mapped>, start: u64, file: &Arc<Path>) -> Result<Stored, String> {
     let kind = entry.dtype;
-    let dtype = dtype(kind).ok_or_else(|| {
+    let (read_as, block_bytes) = match kind {
+        IQ4_NL => (Some(GgmlDType::Q8_0), 18),
+        _ => (dtype(kind), dtype(kind).map_or(0, |d| d.type_size())),
+    };
+    let dtype = read_as.ok_or_else(|| {
         format!("has GGML type {kind}, which cannot be read: get the file as Q4_K, Q5_K, Q6_K, Q8_0 or f16")
     })?;
     let overflows = || "has no sane size or place".to_owned();
     let axes = entry.dims.iter().rev().map(|&d| usize::try_from(d).ok());
     let shape: Vec<usize> = axes.collect::<Option<_>>().ok_or_else(overflows)?;
     let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-    let len = count.and_then(|n| (n / dtype.block_size()).checked_mul(dtype.type_size()));
+    let len = count.and_then(|n| (n / dtype.block_size()).checked_mul(block_bytes));
     let first = start.checked_add(entry.offset).and_then(|s| usize::try_from(s).ok());
     let range = first.zip(len).and_then(|(s, l)| Some(s..s.checked_add(l)?)).ok_or_else(overflows)?;
+    if kind == IQ4_NL {
+        let blocks = bytes.as_slice().get(range).ok_or("ends beyond the file: truncated?")?;
+        let copy = Arc::new(Mapped::copied(&iq4_nl_as_q8_0(blocks)));
+        let range = 0..copy.as_slice().len();
+        return Stored::new(&copy, range, dtype, shape, file).map_err(|e| format!("cannot be read: {e}"));
+    }
     Stored::new(bytes, range, dtype, shape, file).map_err(|e| format!("cannot be read: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn iq4_nl_is_widened_to_the_values_of_ggml() {
+        // d = 0.5 (f16 0x3800), low nibbles first: gguf.quants.dequantize gives these.
+        let mut block = vec![0x00, 0x38];
+        block.extend((0..16u8).map(|i| i | (15 - i) << 4));
+        let q8 = iq4_nl_as_q8_0(&block);
+        let mut wide = [0.0; 32];
+        super::super::blocks::dequantise(GgmlDType::Q8_0, Mapped::copied(&q8).as_slice(), &mut wide);
+        let low: Vec<f32> = IQ4_NL_VALUES.iter().map(|&v| 0.5 * f32::from(v)).collect();
+        let high: Vec<f32> = low.iter().rev().copied().collect();
+        assert_eq!(wide[..16], low);
+        assert_eq!(wide[16..], high);
+    }
 }

@@ -441,8 +441,8 @@ fn notes_and_session_come_back_and_unreadable_notes_are_kept() {
     let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
     assert_eq!((study.notes("f").unwrap(), study.session()), (Notes::default(), None));
     let notes = Notes { names: [(3, "weekdays".to_owned())].into(), ..Notes::default() };
-    study.save_notes("f", &notes).unwrap();
-    study.save_notes("g", &Notes::default()).unwrap();
+    study.change_notes("f", |now| now.take(notes.clone())).unwrap();
+    study.change_notes("g", |_| ()).unwrap();
     assert_eq!(study.notes("f").unwrap(), notes);
     // What a person wrote into the file meanwhile is kept.
     let edited = "{\"f\": {\"names\": {\"3\": \"weekdays\", \"9\": \"by hand\"}}, \"h\": {\"names\": {\"0\": \"x\"}}}";
@@ -455,7 +455,7 @@ fn notes_and_session_come_back_and_unreadable_notes_are_kept() {
     study.save_session(&serde_json::json!({"pane": "tree"})).unwrap();
     assert_eq!(study.session().unwrap()["pane"], "tree");
     fs::write(dir.path().join("notes.json"), "{\"f\":").unwrap();
-    assert!(study.save_notes("f", &notes).unwrap_err().to_string().contains("notes.json"));
+    assert!(study.change_notes("f", |_| ()).unwrap_err().to_string().contains("notes.json"));
     assert_eq!(fs::read(dir.path().join("notes.json")).unwrap(), b"{\"f\":");
     fs::write(dir.path().join("session.json"), "?").unwrap();
     assert_eq!(study.session(), None);
@@ -464,7 +464,7 @@ fn notes_and_session_come_back_and_unreadable_notes_are_kept() {
 #[test]
 fn what_does_not_fit_on_the_disk_is_refused_with_the_numbers() {
     let dir = tempfile::tempdir().unwrap();
-    check_room(dir.path(), 0).unwrap();
-    let error = check_room(dir.path(), u64::MAX / 2).unwrap_err().to_string();
+    check_room(dir.path(), 0, true).unwrap();
+    let error = check_room(dir.path(), u64::MAX / 2, true).unwrap_err().to_string();
     assert!(error.contains("TiB more") && error.contains("free"), "{error}");
 }

@@ -71,10 +71,11 @@ impl App {
             }
             Answer::Send(command) => {
                 self.overlay = None;
-                if let Command::Name(id, line) = &*command {
-                    self.unsaved = Some((*id, line.clone()));
-                }
                 vec![Effect::Send(*command)]
+            }
+            Answer::Note(id, line) => {
+                self.overlay = None;
+                self.note(id, line)
             }
             Answer::Copy(text, what) => {
                 self.overlay = None;
@@ -220,7 +221,10 @@ impl App {
         match (running, self.world.cut_short()) {
             (Some(job), _) => Some(format!("{} goes on already", job.label())),
             (None, None) => Some("nothing here was cut short".to_owned()),
-            (None, Some(_)) => None,
+            (None, Some(_)) => {
+                let why = self.world.study.as_ref().and_then(|study| study.read_only.as_ref())?;
+                Some(format!("this study is open for reading alone: {why}"))
+            }
         }
     }
 
@@ -337,13 +341,15 @@ impl App {
                 self.toast(Level::Info, format!("cancelling {}; {key} again quits", job.label()));
                 vec![Effect::Send(Command::Cancel(job))]
             }
+            _ if matches!(self.overlay, Some(Overlay::Quit(_))) => self.close(),
+            _ if self.unsaved_notes() > 0 && self.closing.is_none() => self.quit(),
             _ => self.close(),
         }
     }
 
     fn quit(&mut self) -> Vec<Effect> {
         let jobs: Vec<Job> = self.world.jobs.iter().map(|r| r.job).filter(|j| *j != Job::Trace).collect();
-        if jobs.is_empty() {
+        if jobs.is_empty() && self.unsaved_notes() == 0 {
             return self.close();
         }
         self.overlay = Some(Overlay::quit(&jobs));

@@ -2,9 +2,7 @@
 
 use super::{App, Effect, Place};
 use crate::engine::{Command, Level, SetKind};
-use crate::study::Notes;
 use crate::ui::panes::PaneId;
-use crate::ui::panes::overlay::{Overlay, Question};
 
 /// Steps kept of the way back.
 const TRAIL: usize = 64;
@@ -185,24 +183,6 @@ impl App {
         PaneId::ALL.into_iter().filter(|p| p.tab() == *p && self.pane(*p).is_some()).collect()
     }
 
-    /// Whether feature `id` has what `line` says of it.
-    pub(super) fn is_noted(&self, id: usize, line: &str) -> bool {
-        let mut typed = Notes::default();
-        typed.set(id, line);
-        let (name, note) = (typed.names.get(&id), typed.details.remove(&id).unwrap_or_default());
-        self.world.row(id).is_some_and(|row| row.name.as_ref() == name && row.note == note)
-    }
-
-    /// Asks for name and notes, beginning with those that it has, or with a line that could not be saved.
-    pub(super) fn ask_name(&mut self, id: usize) {
-        let saved = self.world.row(id).map(|r| Notes::line(r.name.as_deref(), &r.note)).unwrap_or_default();
-        let line = match &self.unsaved {
-            Some((of, line)) if *of == id && !self.is_noted(id, line) => line.clone(),
-            _ => saved,
-        };
-        self.overlay = Some(Overlay::ask(Question::Name(id), &line));
-    }
-
     /// Saves and ends; a second call ends at once.
     pub(super) fn close(&mut self) -> Vec<Effect> {
         if self.closing.is_some() || self.world.gone {
@@ -210,7 +190,7 @@ impl App {
         }
         self.closing = Some(self.world.now);
         self.overlay = None;
-        let mut effects = Vec::new();
+        let mut effects = self.send_unsaved();
         if self.world.study.is_some() {
             effects.push(Effect::Send(Command::SaveSession(self.session())));
         }

@@ -30,12 +30,12 @@ impl Demo {
             Command::Tree(..) => vec![Event::Tree(Arc::new(self.tree()))],
             Command::Shared(ids) => vec![Event::Shared(Box::new(Self::shared(ids)))],
             Command::Trace(text) => vec![Event::Trace(Box::new(self.trace(text)))],
-            Command::Name(id, name) => {
-                self.names.retain(|(i, _)| i != id);
-                if !name.is_empty() {
-                    self.names.push((*id, name.clone()));
+            Command::Note(note) => {
+                self.names.retain(|(i, _)| *i != note.id);
+                if !note.line.is_empty() {
+                    self.names.push((note.id, note.line.clone()));
                 }
-                vec![Event::Features(Arc::new(self.list(41, true)))]
+                vec![Event::Features(Arc::new(self.list(41, true))), Event::Noted(Box::new(note.clone()), None)]
             }
             Command::Steer(ask) => self.steer(ask.samples),
             Command::Cancel(job) => vec![Event::Cancelled(*job)],

@@ -55,6 +55,7 @@ impl Demo {
                 resumable: false,
             }],
             session: None,
+            read_only: None,
         }
     }
 

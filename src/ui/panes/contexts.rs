@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{Cx, Note, Pane, PaneId, Step, empty, motion, put, put_at};
 use crate::analysis::Context;
 use crate::engine::Event;
+use crate::pieces;
 use crate::ui::action::Action;
 use crate::ui::heat::{Heat, legend};
 use crate::ui::text;
@@ -140,9 +141,9 @@ impl ContextsPane {
     fn about(&self, entries: &[Entry], cx: &Cx) -> Line<'static> {
         let Some(entry) = entries.get(self.cursor) else { return Line::default() };
         let context = entry.context;
-        let peak = context.tokens.get(context.peak).map_or("", String::as_str);
         let value = context.values.get(context.peak).copied().unwrap_or(0.0);
-        let mut facts = vec![format!("{} {}", text::token(peak), text::number(f64::from(value)))];
+        let mut facts =
+            vec![format!("{} {}", pieces::named(&context.tokens, context.peak), text::number(f64::from(value)))];
         facts.extend(context.label.as_deref().map(text::clean));
         facts.push(format!("sample {}", context.sample));
         let line = format!(" {}", facts.join(" · "));

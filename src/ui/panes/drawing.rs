@@ -1,8 +1,13 @@
 //! What every pane draws with: a line in its place, and the few lines of an empty pane.
+//!
+//! Invariant: a grapheme has the cells in the buffer that [`text::width`] keeps for it, whatever ratatui takes it for.
 
-use ratatui::buffer::Buffer;
+use std::num::NonZeroU16;
+
+use ratatui::buffer::{Buffer, CellDiffOption, CellWidth};
 use ratatui::layout::Rect;
 use ratatui::text::Line;
+use unicode_segmentation::UnicodeSegmentation;
 
 use super::Cx;
 use crate::ui::action::Action;
@@ -17,7 +22,29 @@ pub fn put(buf: &mut Buffer, area: Rect, row: usize, line: &Line) {
 pub fn put_at(buf: &mut Buffer, area: Rect, column: usize, row: usize, line: &Line) {
     let area = area.intersection(buf.area);
     if row < usize::from(area.height) && column < usize::from(area.width) {
-        buf.set_line(area.x + column as u16, area.y + row as u16, line, area.width - column as u16);
+        set_line(buf, area.x + column as u16, area.right(), area.y + row as u16, line);
+    }
+}
+
+/// Writes a line from column `x` on, as much of it as fits before column `right`.
+fn set_line(buf: &mut Buffer, mut x: u16, right: u16, y: u16, line: &Line) {
+    for span in &line.spans {
+        let style = line.style.patch(span.style);
+        for grapheme in span.content.graphemes(true).filter(|g| !g.contains(char::is_control)) {
+            let cells = text::width(grapheme) as u16;
+            let Some(kept) = NonZeroU16::new(cells) else { continue };
+            if cells > right - x {
+                return;
+            }
+            let cell = &mut buf[(x, y)];
+            cell.set_symbol(grapheme).set_style(style);
+            cell.diff_option = match cells == grapheme.cell_width() {
+                true => CellDiffOption::None,
+                false => CellDiffOption::ForcedWidth(kept),
+            };
+            (x + 1..x + cells).for_each(|x| buf[(x, y)].reset());
+            x += cells;
+        }
     }
 }
 

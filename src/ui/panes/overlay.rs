@@ -47,7 +47,7 @@ pub enum Overlay {
     Sweep(SweepBox),
     /// A line is asked for.
     Ask(Question, LineInput),
-    /// Quit although these run?
+    /// Quit although these run, or notes are not kept yet?
     Quit(Vec<Job>),
     /// In which form to copy.
     Copy(Box<Copies>),
@@ -98,12 +98,12 @@ impl Question {
         hints.map(str::to_owned).to_vec()
     }
 
-    fn command(&self, line: &str) -> Command {
+    fn answer(&self, line: &str) -> Answer {
         match self {
-            Self::Name(id) => Command::Name(*id, line.to_owned()),
-            Self::Notes => Command::ImportNotes(disk::expand(line)),
-            Self::Study(fit) => Command::CompareStudy(fit.clone(), disk::expand(line)),
-            Self::Model(_) => Command::ModelAt(line.to_owned()),
+            Self::Name(id) => Answer::Note(*id, line.to_owned()),
+            Self::Notes => Answer::Send(Box::new(Command::ImportNotes(disk::expand(line)))),
+            Self::Study(fit) => Answer::Send(Box::new(Command::CompareStudy(fit.clone(), disk::expand(line)))),
+            Self::Model(_) => Answer::Send(Box::new(Command::ModelAt(line.to_owned()))),
         }
     }
 }
@@ -119,6 +119,8 @@ pub enum Answer {
     Do(Action),
     /// It closes, and this is sent.
     Send(Box<Command>),
+    /// It closes, and this line is noted of a feature.
+    Note(usize, String),
     /// It closes, and this text goes to the clipboard: what it is comes second.
     Copy(String, String),
     /// The explorer ends.
@@ -161,7 +163,7 @@ impl Overlay {
         Self::Ask(question, LineInput::new(now))
     }
 
-    /// Quit although `jobs` run?
+    /// Quit although `jobs` run, or notes are not kept yet?
     pub fn quit(jobs: &[Job]) -> Self {
         Self::Quit(jobs.to_vec())
     }
@@ -179,7 +181,7 @@ impl Overlay {
             Self::Sweep(sweep) => sweep.key(key, world),
             Self::Log(log) => log.key(key, world, keymap),
             Self::Ask(question, input) => match key.code {
-                KeyCode::Enter => Answer::Send(Box::new(question.command(input.text().trim()))),
+                KeyCode::Enter => question.answer(input.text().trim()),
                 _ => {
                     input.key(key);
                     Answer::Stay
@@ -307,9 +309,19 @@ fn quit_view(jobs: &[Job], app: &App, screen: Rect, buf: &mut Buffer) {
     let inner = frame("Quit?", area, &app.theme, buf);
     let running: Vec<&str> = jobs.iter().map(|j| j.label()).collect();
     let accent = app.theme.accent();
-    let line = format!("Still {}. It stops at the next checkpoint;", running.join(" and "));
-    put(buf, inner, 0, &Line::raw(text::fit(&line, usize::from(inner.width))));
-    put(buf, inner, 1, &Line::raw("what was saved stays, and the next run goes on."));
+    let lines = match (app.unsaved_notes(), running.is_empty()) {
+        (0, _) => [
+            format!("Still {}. It stops at the next checkpoint;", running.join(" and ")),
+            "what was saved stays, and the next run goes on.".to_owned(),
+        ],
+        (notes, is_idle) => [
+            format!("Notes not kept yet: {notes}. Tried once more, then lost."),
+            if is_idle { String::new() } else { format!("Still {}; what was saved stays.", running.join(" and ")) },
+        ],
+    };
+    for (i, line) in lines.iter().enumerate() {
+        put(buf, inner, i, &Line::raw(text::fit(line, usize::from(inner.width))));
+    }
     put(
         buf,
         inner,

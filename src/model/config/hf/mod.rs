@@ -1,140 +1,133 @@
 //! Switches from Hugging Face's `config.json`, of both generations (`rope_theta` and `rope_scaling`; `rope_parameters`
 //! and `layer_types`).
+//!
+//! The rule: a file means what `transformers` 5 makes of it. A key that its class reads is read here with the same
+//! default, or refused by name where this decoder has but one way; a key that its class ignores is ignored.
+//! `tests/fixtures/make_config_defaults.py` asks `transformers` for all of these values.
 
 mod families;
 mod rope;
 
-use std::cell::RefCell;
-use std::collections::HashSet;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::Config;
+use super::{Activation, Config};
 use crate::error::{Error, Result};
+use crate::lfs;
 
 const SUPPORTED: &str = "llama, mistral, qwen2, qwen3, smollm3, gemma, gemma2, gemma3, gemma3_text, gpt2, gpt_neox";
 
-/// Keys that say nothing of how a forward pass computes.
-const NEUTRAL: &[&str] = &[
-    "architectures",
-    "attention_dropout",
-    "attn_pdrop",
-    "auto_map",
-    "bos_token_id",
-    "cache_implementation",
-    "chunk_size_feed_forward",
-    "classifier_dropout",
-    "dtype",
-    "embd_pdrop",
-    "eos_token_id",
-    "finetuning_task",
-    "gradient_checkpointing",
-    "hidden_dropout",
-    "id2label",
-    "initializer_factor",
-    "initializer_range",
-    "is_llama_config",
-    "label2id",
-    "max_window_layers",
-    "mm_tokens_per_image",
-    "model_type",
-    "n_ctx",
-    "output_past",
-    "pad_token_id",
-    // How training split matrices among devices: the sums are the same (SmolLM3 publishes 2).
-    "pretraining_tp",
-    "problem_type",
-    "reorder_and_upcast_attn",
-    "resid_pdrop",
-    "return_dict",
-    "sep_token_id",
-    "summary_activation",
-    "summary_first_dropout",
-    "summary_proj_to_labels",
-    "summary_type",
-    "summary_use_proj",
-    "task_specific_params",
-    "tokenizer_class",
-    "torch_dtype",
-    "transformers.js_config",
-    "transformers_version",
-    "unk_token_id",
-    "unsloth_fixed",
-    "unsloth_version",
-    "use_cache",
-    "vocab_size",
+/// Keys that the modelling code of `transformers` reads and this decoder computes in one way only: the value that means
+/// this way, and the families whose code reads them (none: all). Every other key that no family's reader asks for is one
+/// that the class of that `model_type` does not read either: it changes no number and is let through.
+const ONE_WAY: &[(&str, Neutral, &[&str])] = &[
+    ("add_cross_attention", Neutral::False, &["gpt2"]),
+    ("is_causal", Neutral::True, &[]),
+    ("is_encoder_decoder", Neutral::False, &[]),
+    ("per_layer_config", Neutral::Empty, &[]),
+    ("pruned_heads", Neutral::Empty, &[]),
+    ("scale_attn_by_inverse_layer_idx", Neutral::False, &["gpt2"]),
+    ("scale_attn_weights", Neutral::True, &["gpt2"]),
+    ("use_bidirectional_attention", Neutral::False, &["gemma", "gemma2", "gemma3_text"]),
 ];
 
-/// One `config.json` (or its `text_config`), which remembers what was read of it.
+/// The value of a key that changes nothing; `null` always does so.
+#[derive(Clone, Copy)]
+enum Neutral {
+    False,
+    True,
+    Empty,
+}
+
+impl Neutral {
+    fn is(self, value: &Value) -> bool {
+        match (self, value) {
+            (_, Value::Null) | (Self::False, Value::Bool(false)) | (Self::True, Value::Bool(true)) => true,
+            (Self::Empty, Value::Object(map)) => map.is_empty(),
+            (Self::Empty, Value::Array(list)) => list.is_empty(),
+            _ => false,
+        }
+    }
+}
+
+/// One `config.json` (or its `text_config`).
 struct Reader<'a> {
     map: &'a Map<String, Value>,
     path: &'a Path,
-    read: RefCell<HashSet<&'static str>>,
 }
 
 impl<'a> Reader<'a> {
-    fn get(&self, key: &'static str) -> Option<&'a Value> {
-        self.read.borrow_mut().insert(key);
+    /// A value; `null` is none.
+    fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|v| !v.is_null())
+    }
+
+    /// Whether a key stands there with the value `null`, which a few keys tell from being absent.
+    fn is_null(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(Value::is_null)
     }
 
     fn wrong(&self, problem: impl Into<String>) -> Error {
         Error::file(self.path, problem)
     }
 
-    fn count(&self, key: &'static str) -> Result<Option<usize>> {
+    /// Refuses a switch by name.
+    fn unknown(&self, key: &str, value: &Value) -> Error {
+        let shown: String = value.to_string().chars().take(60).collect();
+        self.wrong(format!("{key} = {shown} is a switch that mlpeek does not know"))
+    }
+
+    fn count(&self, key: &str) -> Result<Option<usize>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let count = value.as_u64().and_then(|v| usize::try_from(v).ok());
         count.map(Some).ok_or_else(|| self.wrong(format!("{key} is {value}, not a count")))
     }
 
-    fn need(&self, key: &'static str, default: Option<usize>) -> Result<usize> {
-        self.count(key)?.or(default).ok_or_else(|| self.wrong(format!("{key} is missing")))
-    }
-
-    fn number(&self, key: &'static str) -> Result<Option<f64>> {
+    fn number(&self, key: &str) -> Result<Option<f64>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         value.as_f64().map(Some).ok_or_else(|| self.wrong(format!("{key} is {value}, not a number")))
     }
 
-    /// An explicit null means no soft-cap: only a missing key falls back to the family's default.
-    fn softcap(&self, key: &'static str, default: Option<f64>) -> Result<Option<f64>> {
-        if self.map.contains_key(key) { self.number(key) } else { Ok(default) }
+    /// A count of which `null` means that there is none, and absence the family's default.
+    fn count_or_none(&self, key: &str, default: usize) -> Result<Option<usize>> {
+        if self.is_null(key) { Ok(None) } else { Ok(Some(self.count(key)?.unwrap_or(default))) }
     }
 
-    fn flag(&self, key: &'static str, default: bool) -> Result<bool> {
+    /// A number of which `null` means that there is none, and absence the family's default.
+    fn number_or_none(&self, key: &str, default: Option<f64>) -> Result<Option<f64>> {
+        if self.is_null(key) { Ok(None) } else { Ok(self.number(key)?.or(default)) }
+    }
+
+    fn flag(&self, key: &str, default: bool) -> Result<bool> {
         let Some(value) = self.get(key) else { return Ok(default) };
         value.as_bool().ok_or_else(|| self.wrong(format!("{key} is {value}, not true or false")))
     }
 
-    fn text(&self, key: &'static str) -> Result<Option<&'a str>> {
+    fn text(&self, key: &str) -> Result<Option<&'a str>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         value.as_str().map(Some).ok_or_else(|| self.wrong(format!("{key} is {value}, not a text")))
     }
 
-    /// A switch that is only known in one position.
-    fn only(&self, key: &'static str, neutral: &Value) -> Result<()> {
-        match self.get(key) {
-            Some(v) if v != neutral => Err(self.wrong(format!("{key} = {v} is a switch that mlpeek does not know"))),
-            _ => Ok(()),
-        }
+    fn activation(&self, key: &str, default: &str) -> Result<Activation> {
+        let name = self.text(key)?.unwrap_or(default);
+        Activation::by_name(name).map_err(|e| self.wrong(format!("{key}: {e}")))
     }
 
-    /// Whatever was not read and could matter.
-    fn refuse_unknown(&self) -> Result<()> {
-        let read = self.read.borrow();
-        for (key, value) in self.map {
-            let off = value.is_null() || value == &Value::Bool(false);
-            let known = read.contains(key.as_str()) || NEUTRAL.contains(&key.as_str()) || key.starts_with('_');
-            if !off && !known {
-                let shown: String = value.to_string().chars().take(60).collect();
-                return Err(self.wrong(format!("{key} = {shown} is a switch that mlpeek does not know")));
+    fn refuse_other_ways(&self, kind: &str) -> Result<()> {
+        if self.get("quantization_config").is_some() {
+            return Err(self.wrong("quantization_config: use an unquantised checkpoint or a GGUF file"));
+        }
+        for (key, neutral, families) in ONE_WAY {
+            let read = families.is_empty() || families.contains(&kind);
+            if let Some(value) = self.get(key).filter(|value| read && !neutral.is(value)) {
+                return Err(self.unknown(key, value));
             }
         }
         Ok(())
     }
 
+    /// Which layers slide, where `layer_types` says so.
     fn layer_types(&self, layers: usize) -> Result<Option<Vec<bool>>> {
         let Some(value) = self.get("layer_types") else { return Ok(None) };
         let Some(list) = value.as_array().filter(|l| l.len() == layers) else {
@@ -142,7 +135,7 @@ impl<'a> Reader<'a> {
         };
         list.iter()
             .map(|v| match v.as_str() {
-                Some("full_attention") => Ok(false),
+                Some("full_attention" | "attention") => Ok(false),
                 Some("sliding_attention") => Ok(true),
                 _ => Err(self.wrong(format!("layer_types: {v} is a kind of layer that mlpeek does not know"))),
             })
@@ -155,43 +148,30 @@ impl Config {
     /// The switches of a `config.json`.
     pub fn from_hf(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        lfs::refuse_pointer(text.as_bytes(), path)?;
         Self::from_hf_text(&text, path)
     }
 
     /// The switches of the text of a `config.json`; `path` is for errors.
     pub fn from_hf_text(text: &str, path: &Path) -> Result<Self> {
         let value: Value = serde_json::from_str(text).map_err(|e| Error::file(path, format!("not JSON: {e}")))?;
-        let Some(mut map) = value.as_object() else {
+        let Some(map) = value.as_object() else {
             return Err(Error::file(path, "not a JSON object"));
         };
-        let mut kind = map.get("model_type").and_then(Value::as_str).unwrap_or_default();
-        if map.contains_key("quantization_config") {
-            return Err(Error::file(path, "quantization_config: use an unquantised checkpoint or a GGUF file"));
-        }
-        if kind == "gemma3" {
-            // The multimodal wrapper: the text model alone is read.
-            let Some(text) = map.get("text_config").and_then(Value::as_object) else {
-                return Err(Error::file(path, "model_type is gemma3 and text_config is missing"));
-            };
-            (map, kind) = (text, "gemma3_text");
-        }
-        let r = Reader { map, path, read: RefCell::default() };
+        let kind = map.get("model_type").and_then(Value::as_str).unwrap_or_default();
+        let whole = Reader { map, path };
+        whole.refuse_other_ways(kind)?;
         let config = match kind {
-            "gpt2" => families::gpt2(&r)?,
-            "gpt_neox" => families::neox(&r)?,
-            "llama" | "mistral" | "qwen2" | "qwen3" | "smollm3" => families::llama(&r, kind)?,
-            "gemma" | "gemma2" | "gemma3_text" => families::gemma(&r, kind)?,
-            "" => return Err(r.wrong("model_type is missing: not a model's config.json")),
+            "gpt2" => families::gpt2(&whole)?,
+            "gpt_neox" => families::neox(&whole)?,
+            "llama" | "mistral" | "qwen2" | "qwen3" | "smollm3" => families::llama(&whole, kind)?,
+            "gemma" | "gemma2" | "gemma3_text" => families::gemma(&whole, kind)?,
+            "gemma3" => families::multimodal(&whole)?,
+            "" => return Err(whole.wrong("model_type is missing: not a model's config.json")),
             other => {
-                return Err(r.wrong(format!("model_type '{other}' is not supported (supported: {SUPPORTED})")));
+                return Err(whole.wrong(format!("model_type '{other}' is not supported (supported: {SUPPORTED})")));
             }
         };
-        for (key, neutral) in
-            [("is_encoder_decoder", Value::Bool(false)), ("use_bidirectional_attention", Value::Bool(false))]
-        {
-            r.only(key, &neutral)?;
-        }
-        r.refuse_unknown()?;
         config.check().map_err(|e| Error::file(path, e))
     }
 }

@@ -65,7 +65,6 @@ fn what_is_missing_or_broken_is_named() {
     };
     let without = |name: &'static str| move |dir: &Path| fs::remove_file(dir.join(name)).unwrap();
     broken(&without("config.json"), "no config.json");
-    broken(&without("tokenizer.json"), "no tokenizer.json");
     broken(&without("model.safetensors"), "no model.safetensors");
     broken(
         &|dir| {
@@ -96,6 +95,63 @@ fn what_is_missing_or_broken_is_named() {
     broken(&|dir| write(dir, "model.safetensors", [0xFF; 64]), "not a safetensors");
     broken(&|dir| write(dir, "model.safetensors", [&3u64.to_le_bytes()[..], b"{{{"].concat()), "not a safetensors");
     broken(&|dir| write(dir, "tokenizer.json", "{\"a\": "), "truncated");
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 856216\n";
+        broken(&|dir| write(dir, file, pointer), "git lfs pull");
+    }
+    #[cfg(unix)]
+    broken(
+        &|dir| {
+            without("model.safetensors")(dir);
+            std::os::unix::fs::symlink(dir.join("blobs/none"), dir.join("model.safetensors")).unwrap();
+        },
+        "a link to a file that is not there",
+    );
+}
+
+#[test]
+fn weights_without_a_tokenizer_are_found_and_a_text_for_them_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    model_dir(dir.path());
+    fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+    let files = open(dir.path()).unwrap();
+    let says = message(crate::model::Tokenizer::open(&files));
+    assert!(says.contains("no tokenizer.json") && says.contains("save_pretrained") && says.contains("--ids"), "{says}");
+}
+
+#[test]
+fn a_cached_snapshot_is_found_by_its_commit_or_the_start_of_it() {
+    const ONE: &str = "0123456789abcdef0123456789abcdef01234567";
+    const TWO: &str = "0123459999abcdef0123456789abcdef01234567";
+    let dir = tempfile::tempdir().unwrap();
+    let places = Places { offline: true, ..places(dir.path()) };
+    model_dir(&places.hub_cache.join("models--own--pinned/snapshots").join(ONE));
+    let find = |spec: &str| resolve_in(&places, Some(spec), &TaskCtx::silent());
+    for spec in [format!("own/pinned@{ONE}"), "own/pinned@0123456".to_owned(), "own/pinned@0123456789ABC".to_owned()] {
+        let files = find(&spec).unwrap();
+        assert_eq!((files.id, files.origin.as_str()), (spec, "Hub cache (own/pinned@0123456789ab)"));
+    }
+    let says = message(find("own/pinned"));
+    assert!(says.contains("HF_HUB_OFFLINE") && says.contains("own/pinned@0123456789ab"), "{says}");
+    model_dir(&places.hub_cache.join("models--own--pinned/snapshots").join(TWO));
+    let says = message(find("own/pinned@012345"));
+    assert!(says.contains("own/pinned@0123456789ab, own/pinned@0123459999ab"), "{says}");
+    let ids: Vec<String> = list_in(&places).into_iter().map(|e| e.id).collect();
+    assert_eq!(ids, [format!("own/pinned@{ONE}"), format!("own/pinned@{TWO}")]);
+}
+
+#[test]
+fn a_hub_id_without_an_owner_is_opened_as_it_is_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = Places { offline: true, ..places(dir.path()) };
+    model_dir(&places.hub_cache.join("models--gpt2/snapshots/abc"));
+    write(&places.hub_cache, "models--gpt2/refs/main", "abc");
+    assert_eq!(list_in(&places)[0].id, "gpt2");
+    for spec in ["gpt2", "gpt2@main", "gpt2@abc"] {
+        assert_eq!(resolve_in(&places, Some(spec), &TaskCtx::silent()).unwrap().id, spec);
+    }
+    let says = message(resolve_in(&places, Some("gpt3"), &TaskCtx::silent()));
+    assert!(says.contains("'gpt3' is no file or directory") && says.contains("HF_HUB_OFFLINE"), "{says}");
 }
 
 #[test]
@@ -116,7 +172,10 @@ fn a_file_that_is_no_model_is_named() {
 #[test]
 fn a_name_that_is_nothing_is_a_usage_error() {
     let dir = tempfile::tempdir().unwrap();
-    for spec in ["nothing", "./no/such/dir", "no/such.gguf", "a/b/c", "", "  "] {
+    assert!(
+        message(resolve_in(&places(dir.path()), Some("nothing"), &TaskCtx::silent())).contains("no file or directory")
+    );
+    for spec in ["./no/such/dir", "no/such.gguf", "a/b/c", "", "  "] {
         let got = resolve_in(&places(dir.path()), Some(spec), &TaskCtx::silent());
         assert!(matches!(got, Err(Error::Usage(_))), "{spec}: {got:?}");
     }

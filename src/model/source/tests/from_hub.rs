@@ -208,5 +208,6 @@ fn a_folder_that_is_no_model_is_fetched_alone() {
     let offline = Places { offline: true, ..places };
     assert!(resolve_folder_in(&offline, "o/n/layer_1", &files, &ctx).unwrap().join("params.npz").exists());
     assert!(message(resolve_folder_in(&offline, "o/n/layer_4", &files, &ctx)).contains("HF_HUB_OFFLINE"));
-    assert!(message(resolve_folder_in(&offline, "nowhere", &files, &ctx)).contains("owner/name"));
+    assert!(message(resolve_folder_in(&offline, "nowhere", &files, &ctx)).contains("no file or directory"));
+    assert!(message(resolve_folder_in(&offline, "no//where", &files, &ctx)).contains("owner/name"));
 }

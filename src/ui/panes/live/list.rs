@@ -3,9 +3,9 @@
 use super::{LivePane, Shown, Sort, peak, view};
 use crate::analysis::{Trace, TraceFeature};
 use crate::interop::markdown::table;
+use crate::pieces;
 use crate::ui::action::Action;
 use crate::ui::panes::{Copies, Cx, Step, motion, scroll};
-use crate::ui::text;
 
 impl LivePane {
     pub(super) fn reorder(&mut self) {
@@ -114,7 +114,7 @@ impl LivePane {
                 firing.sort_by(|a, b| b.1.total_cmp(&a.1));
                 let listed: Vec<String> = firing.iter().take(8).map(|(id, v)| format!("#{id} {v:.3}")).collect();
                 let left = trace.unexplained.get(t).map_or_else(|| "-".to_owned(), |left| format!("{left:.3}"));
-                format!("{}\t{left}\t{}", text::token(&trace.tokens[t]), listed.join(", "))
+                format!("{}\t{left}\t{}", pieces::named(&trace.tokens, t), listed.join(", "))
             })
             .collect();
         let cells: Vec<Vec<String>> = lines.iter().map(|l| l.split('\t').map(str::to_owned).collect()).collect();

@@ -7,6 +7,7 @@ use ratatui::text::{Line, Span};
 
 use super::view::{Parts, other_trace};
 use super::{LivePane, Shown, Sort, peak};
+use crate::pieces;
 use crate::ui::panes::features::bar;
 use crate::ui::panes::tree::listed;
 use crate::ui::panes::{Cx, put, shaded};
@@ -46,7 +47,7 @@ pub(super) fn draw(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
     let inner = |r: Rect| Rect { x: r.x + inset, width: r.width.saturating_sub(inset + 1), ..r };
     let (head, area) = (inner(parts.head), inner(parts.list));
     let columns = Columns::new(usize::from(area.width), other_trace(pane).is_some());
-    let token = trace.tokens.get(pane.token).map(|t| text::token(t)).unwrap_or_default();
+    let token = pieces::named(&trace.tokens, pane.token);
     let column = |name: &str, sort: Sort, cells: usize| {
         let style = if pane.sort == sort { theme.accent() } else { theme.dim() };
         let arrow = if pane.sort == sort { "▾" } else { "" };

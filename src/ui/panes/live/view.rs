@@ -7,6 +7,7 @@ use ratatui::text::{Line, Span};
 
 use super::{LivePane, Shown, matrix, table};
 use crate::analysis::Trace;
+use crate::pieces::seen;
 use crate::ui::action::Action;
 use crate::ui::panes::{Cx, empty, put, put_at, scroll};
 use crate::ui::text;
@@ -126,17 +127,26 @@ pub(super) fn token_at(pane: &LivePane, column: u16, row: u16, cx: &Cx) -> Optio
     line.iter().find_map(|cell| {
         let w = text::width(&cell.text);
         if x < w {
-            return Some(cell.token);
+            return Some(cell.first);
         }
         x -= w;
         None
     })
 }
 
-/// A token, or a part of a long one, on a row.
+/// What is seen of tokens `first..=last`, or a part of it where it is long, on a row.
 struct Cell {
-    token: usize,
+    first: usize,
+    last: usize,
+    /// The strongest of their values.
+    value: f32,
     text: String,
+}
+
+impl Cell {
+    fn shows(&self, token: usize) -> bool {
+        (self.first..=self.last).contains(&token)
+    }
 }
 
 /// The trace of the other text of the run that is followed.
@@ -204,7 +214,8 @@ fn wrapped(trace: &Trace, values: &[f32], max: f32, cells: usize, cx: &Cx) -> Ve
         }
         *word_cells = 0;
     };
-    for (token, piece) in trace.tokens.iter().enumerate() {
+    for seen in seen(&trace.tokens) {
+        let piece = &seen.text;
         if piece.starts_with(' ') {
             flush(&mut word, &mut word_cells, &mut rows, &mut used);
         }
@@ -212,7 +223,7 @@ fn wrapped(trace: &Trace, values: &[f32], max: f32, cells: usize, cx: &Cx) -> Ve
         if shown.is_empty() {
             shown.push('∅');
         }
-        let value = values.get(token).copied().unwrap_or(0.0);
+        let value = seen.value(values);
         let mark = match (cx.world.digits, cx.theme.marks()) {
             (true, _) => Theme::digit(value, max),
             (false, true) => Theme::mark(value, max),
@@ -221,7 +232,7 @@ fn wrapped(trace: &Trace, values: &[f32], max: f32, cells: usize, cx: &Cx) -> Ve
         shown.extend(mark);
         for part in split(&shown, cells) {
             word_cells += text::width(&part);
-            word.push(Cell { token, text: part });
+            word.push(Cell { first: seen.first, last: seen.last, value, text: part });
         }
         if piece.ends_with('\n') {
             flush(&mut word, &mut word_cells, &mut rows, &mut used);
@@ -260,7 +271,7 @@ fn split(shown: &str, cells: usize) -> Vec<String> {
 
 /// The first row to show, so that the token under the cursor is seen.
 fn top(pane: &LivePane, rows: &[Vec<Cell>], height: usize) -> usize {
-    let at = rows.iter().position(|row| row.iter().any(|c| c.token == pane.token)).unwrap_or(0);
+    let at = rows.iter().position(|row| row.iter().any(|c| c.shows(pane.token))).unwrap_or(0);
     scroll(at.saturating_sub(height / 2), at, rows.len(), height)
 }
 
@@ -348,30 +359,29 @@ fn legend(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
 
 /// The other text of the run, on the same scale, about the same place.
 fn other(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
-    let Some((name, trace)) = other_trace(pane) else { return };
+    let Some((name, _)) = other_trace(pane) else { return };
     let width = usize::from(area.width);
     let key = format!("{name}: {} shows it above ", cx.key(Action::Trace));
     let rule = format!("{}{}", text::fit(&key, width), "─".repeat(width.saturating_sub(text::width(&key))));
     put(buf, area, 0, &Line::styled(rule, cx.theme.dim()));
     let area = Rect { y: area.y + 1, height: area.height - 1, ..area };
-    texts(pane, (other_rows(pane, width, cx), values_in(pane, trace)), area, cx, buf);
+    texts(pane, &other_rows(pane, width, cx), area, cx, buf);
 }
 
 fn heat(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
-    texts(pane, (rows(pane, usize::from(area.width), cx), values(pane).0), area, cx, buf);
+    texts(pane, &rows(pane, usize::from(area.width), cx), area, cx, buf);
 }
 
-fn texts(pane: &LivePane, (rows, values): (Vec<Vec<Cell>>, &[f32]), area: Rect, cx: &Cx, buf: &mut Buffer) {
-    let max = self::values(pane).1;
+fn texts(pane: &LivePane, rows: &[Vec<Cell>], area: Rect, cx: &Cx, buf: &mut Buffer) {
+    let max = values(pane).1;
     let height = usize::from(area.height);
-    let top = top(pane, &rows, height);
+    let top = top(pane, rows, height);
     for (y, row) in rows.iter().skip(top).take(height).enumerate() {
         let spans: Vec<Span> = row
             .iter()
             .map(|cell| {
-                let value = values.get(cell.token).copied().unwrap_or(0.0);
-                let mut style = cx.theme.heat(Ramp::Sequential, value, max);
-                if cell.token == pane.token && !pane.typing {
+                let mut style = cx.theme.heat(Ramp::Sequential, cell.value, max);
+                if cell.shows(pane.token) && !pane.typing {
                     style = match style == Style::new() {
                         true => cx.theme.cursor(),
                         false => style.add_modifier(Modifier::UNDERLINED | Modifier::BOLD),

@@ -58,7 +58,7 @@ fn what_is_of_a_fit_alone_says_so() {
     }
     assert_eq!(stage.sent.len(), before);
     stage.keys("backtab tab tab tab 5 F");
-    assert!(!stage.sent.iter().any(|c| matches!(c, Command::Tree(..) | Command::Refine(_) | Command::Name(..))));
+    assert!(!stage.sent.iter().any(|c| matches!(c, Command::Tree(..) | Command::Refine(_) | Command::Note(_))));
     assert!(stage.screen().contains("Fit bcd-k40"), "{}", stage.screen());
 }
 

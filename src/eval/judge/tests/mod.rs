@@ -1,5 +1,7 @@
 //! An endpoint on a loopback socket that answers, stalls, talks nonsense, refuses and goes away.
 
+mod replies;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -17,6 +19,12 @@ enum Reply {
     Body(&'static str),
     Raw(&'static [u8]),
     Stall,
+    /// A status with headers and a body.
+    Told(u16, &'static str, &'static str),
+    /// [`Reply::Echo`] where the body is to its liking, else status 400 with the reason.
+    Picky(fn(&serde_json::Value) -> std::result::Result<(), &'static str>),
+    /// Status 308 to this address (HERE: the server's own), and there [`Reply::Echo`].
+    Moved(&'static str),
     /// By the question: a refusal of those that end in "bad", else [`Reply::Echo`].
     Filter(u16),
 }
@@ -69,7 +77,7 @@ fn answer(mut stream: TcpStream, log: &Mutex<Vec<(String, String)>>, script: &[R
     let body = String::from_utf8(body).ok()?;
     let reply = {
         let mut log = log.lock().unwrap();
-        log.push((head, body.clone()));
+        log.push((head.clone(), body.clone()));
         script[(log.len() - 1).min(script.len() - 1)]
     };
     let http = |status: u16, more: &str, body: &str| {
@@ -77,9 +85,22 @@ fn answer(mut stream: TcpStream, log: &Mutex<Vec<(String, String)>>, script: &[R
         format!("HTTP/1.1 {status} x\r\nContent-Length: {length}\r\nConnection: close\r\n{more}\r\n{body}").into_bytes()
     };
     let filtered = |status| if body.contains("bad\"") { Reply::Status(status, "") } else { Reply::Echo };
-    let reply = if let Reply::Filter(status) = reply { filtered(status) } else { reply };
+    let reply = match reply {
+        Reply::Filter(status) => filtered(status),
+        Reply::Moved(_) if head.starts_with("POST /other/") => Reply::Echo,
+        Reply::Picky(takes) => match takes(&serde_json::from_str(&body).ok()?) {
+            Ok(()) => Reply::Echo,
+            Err(why) => Reply::Told(400, "", serde_json::json!({"error": {"message": why}}).to_string().leak()),
+        },
+        reply => reply,
+    };
     let bytes = match reply {
-        Reply::Filter(_) => return None,
+        Reply::Filter(_) | Reply::Picky(_) => return None,
+        Reply::Told(status, more, body) => http(status, more, body),
+        Reply::Moved(location) => {
+            let here = format!("http://{}", stream.local_addr().ok()?);
+            http(308, &format!("Location: {}\r\n", location.replace("HERE", &here)), "")
+        }
         Reply::Echo => {
             let asked: serde_json::Value = serde_json::from_str(&body).ok()?;
             let text = asked["messages"][1]["content"].as_str()?.split(' ').next_back()?.to_owned();
@@ -159,7 +180,8 @@ fn what_passes_is_tried_again() {
         Reply::Status(429, "Retry-After: 0\r\n"),
         Reply::Status(500, ""),
         Reply::Status(503, "Retry-After: soon\r\n"),
-        Reply::Body("<html>busy</html>"),
+        Reply::Status(502, "Content-Type: text/html\r\n"),
+        Reply::Body("busy"),
         Reply::Body(r#"{"choices": []}"#),
         Reply::Body(r#"{"choices": [{"message": {"content": null}}]}"#),
         Reply::Raw(b"\xff\xfe\x00nonsense"),
@@ -181,7 +203,10 @@ fn what_stays_is_a_record_and_no_answer() {
     let fake = Fake::serve(vec![Reply::Status(500, "")]);
     let mut judge = fake.judge(dir.path());
     let answers = judge.ask(&questions(&["a", "b"]), &TaskCtx::silent()).unwrap();
-    assert!(answers.iter().all(|a| a.as_ref().unwrap_err().contains("status 500, 3 tries")), "{answers:?}");
+    assert!(
+        answers.iter().all(|a| a.as_ref().unwrap_err().contains("status 500: … is wrong really, 3 tries")),
+        "{answers:?}"
+    );
     assert_eq!((judge.tally().failed, fake.asked()), (2, 6));
     assert_eq!(judge.estimate(&questions(&["a", "b"])).calls, 2, "a failure is not kept");
 }
@@ -189,9 +214,13 @@ fn what_stays_is_a_record_and_no_answer() {
 #[test]
 fn a_wrong_key_model_or_address_ends_it_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    for (status, wanted) in
-        [(401, "refuses the key"), (403, "refuses the key"), (404, "status 404"), (302, "status 302")]
-    {
+    for (status, wanted) in [
+        (401, "refuses the key"),
+        (403, "refuses the key"),
+        (402, "wants to be paid"),
+        (404, "status 404"),
+        (302, "status 302"),
+    ] {
         let fake = Fake::serve(vec![Reply::Status(status, "Location: http://127.0.0.1:1/\r\n")]);
         let message = refused(fake.judge(dir.path()).ask(&questions(&["a"]), &TaskCtx::silent()));
         assert!(message.contains(wanted) && fake.asked() == 1, "{message}");
@@ -317,7 +346,7 @@ fn a_judge_that_only_fails_ends_the_run() {
         (Reply::Stall, "no answer within"),
         (Reply::Status(500, ""), "status 500"),
         (Reply::Status(429, "Retry-After: 0\r\n"), "status 429"),
-        (Reply::Body("<html>"), "no chat completion"),
+        (Reply::Body("busy"), "no chat completion"),
     ];
     for (reply, says) in cases {
         let fake = Fake::serve(vec![Reply::Echo, reply]);

@@ -1,0 +1,108 @@
+//! Notes that were typed and are not yet on disk: they stay, are told of and tried again until they are kept.
+
+use std::time::Duration;
+
+use super::{App, Effect};
+use crate::engine::{Command, Level, TypedNote};
+use crate::study::Notes;
+use crate::ui::action::Action;
+use crate::ui::panes::overlay::{Overlay, Question};
+use crate::ui::text;
+
+/// How often keeping is tried again.
+const AGAIN: Duration = Duration::from_secs(3);
+
+/// The notes that are not kept yet, one a feature.
+#[derive(Debug, Default)]
+pub(super) struct Unsaved {
+    notes: Vec<Typed>,
+    again: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Typed {
+    note: TypedNote,
+    /// Why it could not be kept, once that was tried.
+    problem: Option<String>,
+}
+
+impl Unsaved {
+    fn put(&mut self, note: TypedNote, problem: Option<String>) {
+        self.drop_like(&note);
+        self.notes.push(Typed { note, problem });
+    }
+
+    fn drop_like(&mut self, note: &TypedNote) {
+        self.notes.retain(|n| (&n.note.study, &n.note.fit, n.note.id) != (&note.study, &note.fit, note.id));
+    }
+
+    /// When it is tried again.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.again.filter(|_| !self.notes.is_empty())
+    }
+}
+
+impl App {
+    /// Sends a note to be kept.
+    pub(super) fn note(&mut self, id: usize, line: String) -> Vec<Effect> {
+        let (Some(study), Some(fit)) = (self.world.study.as_ref(), self.world.fit_name()) else { return Vec::new() };
+        let note = TypedNote { study: study.dir.clone(), fit: fit.to_owned(), id, line };
+        self.unsaved.put(note.clone(), None);
+        vec![Effect::Send(Command::Note(note))]
+    }
+
+    /// How keeping a note went.
+    pub(super) fn noted(&mut self, note: &TypedNote, problem: Option<&str>) {
+        // A newer line for the feature is under way: its own answer counts.
+        if !self.unsaved.notes.iter().any(|n| n.note == *note) {
+            return;
+        }
+        match problem {
+            None => self.unsaved.drop_like(note),
+            Some(why) => {
+                let told = self.unsaved.notes.iter().any(|n| n.note == *note && n.problem.as_deref() == Some(why));
+                self.unsaved.put(note.clone(), Some(why.to_owned()));
+                self.unsaved.again = Some(self.world.now + AGAIN);
+                if !told {
+                    self.say(Level::Warn, format!("the note on #{} is not kept yet: {why}", note.id));
+                }
+            }
+        }
+    }
+
+    /// Tries again what is due.
+    pub(super) fn retry_notes(&mut self) -> Vec<Effect> {
+        if self.unsaved.deadline().is_none_or(|at| at > self.world.now) {
+            return Vec::new();
+        }
+        self.unsaved.again = None;
+        self.send_unsaved()
+    }
+
+    pub(super) fn send_unsaved(&self) -> Vec<Effect> {
+        self.unsaved.notes.iter().map(|n| Effect::Send(Command::Note(n.note.clone()))).collect()
+    }
+
+    /// What is told of notes that are not kept, where there are any that could not be.
+    pub(crate) fn unsaved_notice(&self) -> Option<String> {
+        let (last, why) = self.unsaved.notes.iter().rev().find_map(|n| Some((&n.note, n.problem.as_deref()?)))?;
+        let count = self.unsaved.notes.len();
+        let what = if count == 1 { "a note is".to_owned() } else { format!("{count} notes are") };
+        let key = self.keymap.key(Action::Rename);
+        Some(format!("{what} not kept yet and tried again; {key} on #{} shows it: {}", last.id, text::clean(why)))
+    }
+
+    /// Whether any note would be lost by ending now.
+    pub(crate) fn unsaved_notes(&self) -> usize {
+        self.unsaved.notes.len()
+    }
+
+    /// Asks for name and notes, beginning with those that the feature has, or with a line that is not kept yet.
+    pub(super) fn ask_name(&mut self, id: usize) {
+        let saved = || self.world.row(id).map(|r| Notes::line(r.name.as_deref(), &r.note)).unwrap_or_default();
+        let here = (self.world.study.as_ref().map(|s| &s.dir), self.world.fit_name());
+        let of = |n: &&Typed| n.note.id == id && (Some(&n.note.study), Some(n.note.fit.as_str())) == here;
+        let line = self.unsaved.notes.iter().find(of).map_or_else(saved, |n| n.note.line.clone());
+        self.overlay = Some(Overlay::ask(Question::Name(id), &line));
+    }
+}
