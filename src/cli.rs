@@ -25,7 +25,7 @@ pub use fit::{FitArgs, InitArg, ObjectiveArgs, SolverArg, SparsityArg};
 pub use judge::{JudgeArgs, QualityArgs, SweepArgs};
 pub use matrices::{ExportArgs, ImportArgs};
 pub use model::{Bos, CollectArgs, Device, DoctorArgs, Dtype, ForwardArgs, ModelArgs};
-pub use read::{FeatureArgs, ListArgs, PlaceArgs, ReadArgs, TraceArgs};
+pub use read::{FeatureArgs, InfoArgs, ListArgs, PlaceArgs, ReadArgs, StudyModelArgs, TraceArgs};
 pub use sae::{SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
 pub use steer::{ModeArg, SamplingArgs, SteerArgs};
 pub use tree::{CompareArgs, NotesArgs, TreeArgs, TreeFormat};
@@ -129,6 +129,8 @@ pub enum Command {
     Import(ImportArgs),
     /// Write a fit's factors for use elsewhere
     Export(ExportArgs),
+    /// Say what a study is made of, how far it is collected, and how its fits stand
+    Info(InfoArgs),
     /// List the models on this machine
     Models(JsonArgs),
     /// Say what this machine, this terminal and a model can do

@@ -78,6 +78,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Eval(a) => a.json(),
         Command::Import(a) => a.output.json,
         Command::Export(a) => a.output.json,
+        Command::Info(a) => a.output.json,
         Command::Models(a) => a.json,
         Command::Doctor(a) => a.output.json,
         Command::Keys(a) => a.json,

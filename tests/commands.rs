@@ -414,7 +414,7 @@ fn bad_input_gets_one_clear_line() {
     bad(
         &["collect", "--model", &other.display().to_string(), "--layer", "1,2", "--data", &good, "--out", study],
         1,
-        "another study",
+        "other weights",
     );
     // A truncated shard of weights.
     let bytes = fs::read(&weights).unwrap();

@@ -204,3 +204,145 @@ fn a_second_fit_is_refused_while_the_first_runs() {
     let whole = finish(home, &[&fit[..9], &["20", "--json", "--name", "one"]].concat());
     assert!(whole["relative_error"].as_f64().unwrap() < 1.0, "the name is free again");
 }
+
+#[test]
+fn a_collection_that_was_cut_short_is_told_by_every_command_and_goes_on_by_the_study_alone() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path();
+    let model = support::tiny_model(home);
+    let data = support::corpus(home, 400);
+    let study = home.join("study");
+    support::half_collected(&study, &model, &data);
+    let state = mlpeek::study::Study::open_read_only(&study).unwrap().collected().unwrap();
+    let study = study.display().to_string();
+    let fit = command(home, &["fit", &study, "-k", "8", "--max-sweeps", "3", "--json"]).output().unwrap();
+    let said = String::from_utf8(fit.stderr).unwrap();
+    assert!(fit.status.success() && said.contains(&state.to_string()), "{said}");
+    for args in [&["features", &study][..], &["trace", &study, "--text", "a river"], &["tree", &study]] {
+        let out = command(home, args).output().unwrap();
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert!(out.status.success() && said.contains(&state.to_string()) && said.contains("goes on"), "{said}");
+    }
+    // Neither the corpus nor a layer need be named again, nor be there.
+    std::fs::remove_file(&data).unwrap();
+    let whole = finish(home, &["collect", "--out", &study, "--json"]);
+    assert_eq!(whole["samples"], 400);
+    let said = command(home, &["features", &study]).output().unwrap().stderr;
+    assert!(!String::from_utf8(said).unwrap().contains("collected"));
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, name) = entry.map(|e| (e.path(), e.file_name())).unwrap();
+        if path.is_dir() { copy_dir(&path, &to.join(name)) } else { _ = std::fs::copy(&path, to.join(name)).unwrap() }
+    }
+}
+
+#[test]
+fn an_added_corpus_that_was_cut_short_goes_on_and_another_waits_for_it() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path();
+    let model = support::tiny_model(home).display().to_string();
+    let data = support::corpus(home, 30).display().to_string();
+    let study = home.join("study").display().to_string();
+    finish(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
+    let before = activations(Path::new(&study));
+    let more = home.join("more");
+    std::fs::create_dir(&more).unwrap();
+    let (more, other) = (support::corpus(&more, 3000).display().to_string(), home.join("other.txt"));
+    std::fs::write(&other, "a river\n").unwrap();
+    let other = other.display().to_string();
+    let add = |data: &str| command(home, &["collect", "--data", data, "--out", &study, "--append", "--json"]);
+    let mut child = add(&more).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let manifest = Path::new(&study).join("study.json");
+    let registered = || serde_json::from_slice::<Value>(&std::fs::read(&manifest).unwrap()).unwrap();
+    while registered()["corpora"].as_array().unwrap().len() < 2 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended too soon");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(registered()["complete"], false);
+    let refused = add(&other).output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && said.contains("collect --out") && said.contains("of 3,030 samples"), "{said}");
+    assert!(said.contains("--withdraw"), "{said}");
+    // It can be taken out again, as if it had never been added, or gone on with.
+    let copy = home.join("copy");
+    copy_dir(Path::new(&study), &copy);
+    let withdrawn = finish(home, &["collect", "--out", copy.to_str().unwrap(), "--withdraw", "--json"]);
+    assert!(withdrawn["corpus"].as_str() == Some(&more) && activations(&copy) == before);
+    let again = command(home, &["collect", "--out", copy.to_str().unwrap(), "--withdraw"]).output().unwrap();
+    assert_eq!(again.status.code(), Some(2));
+    assert_eq!(finish(home, &["collect", "--out", &study, "--json"])["samples"], 3030);
+    let added = add(&other).output().unwrap();
+    assert_eq!(last_line(&added.stdout)["samples"], 3031);
+}
+
+/// A run of `fit` that has told at least `sweeps` sweeps, ended by `signal`; with it the last sweep that it told.
+fn ended_by(signal: &str, sweeps: usize, run: &mut Command) -> u64 {
+    let mut child = run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let sweep = |line: &str| serde_json::from_str::<Value>(line).unwrap()["sweep"].as_u64();
+    let mut last = (0..sweeps).filter_map(|_| sweep(&lines.next().unwrap().unwrap())).last().unwrap();
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+    // Some more may have been done before the signal was seen; a line that was cut off is none.
+    for line in lines.map_while(Result::ok) {
+        let value = serde_json::from_str::<Value>(&line).ok();
+        last = value.filter(|v| v["event"] == "progress").and_then(|v| v["sweep"].as_u64()).unwrap_or(last);
+    }
+    child.wait().unwrap();
+    last
+}
+
+#[test]
+fn a_fit_that_was_stopped_or_killed_is_told_as_that_and_the_newest_is_a_finished_one() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path();
+    let model = support::tiny_model(home).display().to_string();
+    let data = support::corpus(home, 300).display().to_string();
+    let study = home.join("study").display().to_string();
+    finish(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
+    let long = |name: &'static str| {
+        let args =
+            ["fit", &study, "-k", "24", "--patience", "100000", "--max-sweeps", "100000", "--json", "--name", name];
+        let mut run = command(home, &args);
+        run.env("MLPEEK_CHECKPOINT", "0");
+        run
+    };
+    let notes = |args: &[&str]| {
+        let out = command(home, args).output().unwrap();
+        (out.status.success(), String::from_utf8(out.stderr).unwrap())
+    };
+    // Alone, what was stopped is shown, with a word; what was killed has nothing to show.
+    let killed_at = ended_by("-KILL", 3, &mut long("killed"));
+    let (shown, said) = notes(&["features", &study]);
+    assert!(
+        !shown && said.contains("'killed' was stopped at sweep") && said.contains("--name killed --resume"),
+        "{said}"
+    );
+    let stopped_at = ended_by("-TERM", 3, &mut long("stopped"));
+    let (shown, said) = notes(&["features", &study]);
+    assert!(shown && said.contains(&format!("'stopped' was stopped at sweep {stopped_at}")), "{said}");
+
+    let fits = || mlpeek::study::Study::open_read_only(Path::new(&study)).unwrap().fits().unwrap();
+    let of = |name: &str| fits().into_iter().find(|fit| fit.name == name).unwrap();
+    use mlpeek::study::FitState;
+    assert_eq!((of("stopped").state, of("stopped").reached as u64), (FitState::Stopped, stopped_at));
+    assert_eq!(of("killed").state, FitState::Cut);
+    assert!(of("killed").reached as u64 >= killed_at && !of("killed").has_factors());
+
+    // Beside a finished one they are not the newest, although they are newer.
+    finish(home, &["fit", &study, "-k", "8", "--max-sweeps", "3", "--json", "--name", "whole"]);
+    assert_eq!(of("whole").state, FitState::MaxSweeps);
+    ended_by("-TERM", 2, &mut long("later"));
+    assert_eq!(fits().last().unwrap().name, "later");
+    let traced = finish(home, &["trace", &study, "--text", "a river", "--json"]);
+    assert_eq!((traced["fit"].as_str(), traced["state"].as_str()), (Some("whole"), Some("max_sweeps")));
+    for args in [&["features", &study][..], &["feature", &study, "0"], &["tree", &study]] {
+        let (shown, said) = notes(args);
+        assert!(shown && !said.contains("stopped"), "{said}");
+    }
+    let (shown, said) = notes(&["features", &study, "--fit", "later"]);
+    assert!(shown && said.contains("'later' was stopped at sweep"), "{said}");
+}

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use super::{Device, JsonArgs, PlaceArgs};
+use super::{Device, JsonArgs, PlaceArgs, StudyModelArgs};
 use crate::error::{Error, Result};
 use crate::eval::judge::{Endpoint, Key};
 
@@ -112,6 +112,9 @@ pub struct DescribeArgs {
     /// Where
     #[command(flatten)]
     pub place: PlaceArgs,
+    /// The model
+    #[command(flatten)]
+    pub model: StudyModelArgs,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub device: Device,

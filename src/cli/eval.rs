@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Device, EndpointArgs, JsonArgs, PlaceArgs, SamplingArgs, values};
+use super::{Device, EndpointArgs, JsonArgs, PlaceArgs, SamplingArgs, StudyModelArgs, values};
 use crate::engine::choice::Choose;
 use crate::engine::evaluation::Method;
 use crate::eval::steering::Protocol;
@@ -139,6 +139,9 @@ pub struct SteeringArgs {
     /// Write the plot of score against KL here, as SVG
     #[arg(long, conflicts_with = "dry_run")]
     pub svg: Option<PathBuf>,
+    /// The model
+    #[command(flatten)]
+    pub model: StudyModelArgs,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub device: Device,
@@ -169,6 +172,9 @@ pub struct ReuseArgs {
     /// Where
     #[command(flatten)]
     pub place: PlaceArgs,
+    /// The model
+    #[command(flatten)]
+    pub model: StudyModelArgs,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub device: Device,

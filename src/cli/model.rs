@@ -100,6 +100,10 @@ pub struct ModelArgs {
 
 /// `mlpeek collect`.
 #[derive(Debug, Args)]
+#[command(
+    after_long_help = "Where --out is a study, what is not given is taken from the study, its texts too: collect --out STUDY goes \
+    on where a collection was cut short. What is given must be what the study has; with --append the corpus is added to it."
+)]
 pub struct CollectArgs {
     /// The model
     #[command(flatten)]
@@ -113,21 +117,24 @@ pub struct CollectArgs {
     /// The study's directory
     #[arg(long, short)]
     pub out: PathBuf,
-    /// Where in the layer
-    #[arg(long, default_value = "mlp.hook_post")]
-    pub hook: HookSite,
+    /// Where in the layer [default: mlp.hook_post]
+    #[arg(long)]
+    pub hook: Option<HookSite>,
     /// What a GPU computes in and the cache stores [default: bf16 on a GPU, stored as f32]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
     /// Tokens, padding included, that the model reads at once [default: 512 on the CPU, 8192 on a GPU]
     #[arg(long, value_name = "N")]
     pub batch_tokens: Option<NonZero<usize>>,
-    /// Whether to prepend BOS
-    #[arg(long, value_enum, default_value_t = Bos::Auto)]
-    pub bos: Bos,
+    /// Whether to prepend BOS [default: auto]
+    #[arg(long, value_enum)]
+    pub bos: Option<Bos>,
     /// Add the corpus to a study that has another one
     #[arg(long)]
     pub append: bool,
+    /// Take the corpus that was added last out of the study again, where collecting it was cut short
+    #[arg(long, conflicts_with_all = ["append", "data", "layer", "hook", "dtype", "bos", "batch_tokens", "model", "device"])]
+    pub withdraw: bool,
     /// Output
     #[command(flatten)]
     pub output: JsonArgs,

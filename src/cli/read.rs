@@ -31,6 +31,15 @@ impl PlaceArgs {
     }
 }
 
+/// Where the study's model lies.
+#[derive(Debug, Clone, Args)]
+pub struct StudyModelArgs {
+    /// The study's model, where it lies now: a directory, a GGUF file or a Hub id; it must be the one that the study was
+    /// collected with, and its new place is kept [default: where the study says]
+    #[arg(long, short)]
+    pub model: Option<String>,
+}
+
 /// `mlpeek features`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
@@ -44,6 +53,9 @@ pub struct ListArgs {
     /// Where
     #[command(flatten)]
     pub place: PlaceArgs,
+    /// The model
+    #[command(flatten)]
+    pub model: StudyModelArgs,
     /// Output
     #[command(flatten)]
     pub output: JsonArgs,
@@ -73,6 +85,19 @@ pub struct FeatureArgs {
     /// Where
     #[command(flatten)]
     pub place: PlaceArgs,
+    /// The model
+    #[command(flatten)]
+    pub model: StudyModelArgs,
+    /// Output
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `mlpeek info`.
+#[derive(Debug, Args)]
+pub struct InfoArgs {
+    /// The study's directory
+    pub study: PathBuf,
     /// Output
     #[command(flatten)]
     pub output: JsonArgs,
@@ -89,6 +114,9 @@ pub struct TraceArgs {
     /// The fit [default: the newest]
     #[arg(long)]
     pub fit: Option<String>,
+    /// The model
+    #[command(flatten)]
+    pub model: StudyModelArgs,
     /// Output
     #[command(flatten)]
     pub output: JsonArgs,

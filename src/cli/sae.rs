@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::values::{at_least_one, positive};
-use super::{Device, JsonArgs};
+use super::{Device, JsonArgs, StudyModelArgs};
 use crate::baselines::sae::train::TrainConfig;
 use crate::model::HookSite;
 
@@ -158,6 +158,9 @@ pub struct SaeCompareArgs {
     /// Predict about this many tokens with the activation replaced; 0 leaves the model out
     #[arg(long, default_value_t = 8192)]
     pub predict: usize,
+    /// The model
+    #[command(flatten)]
+    pub model: StudyModelArgs,
     /// Where to compute [default: auto]
     #[arg(long, value_enum)]
     pub device: Option<Device>,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Device, JsonArgs, PlaceArgs, values};
+use super::{Device, JsonArgs, PlaceArgs, StudyModelArgs, values};
 use crate::error::{Error, Result};
 use crate::model::generate::Sampling;
 use crate::steering::{Mode, Positions};
@@ -115,6 +115,9 @@ pub struct SteerArgs {
     /// Where
     #[command(flatten)]
     pub place: PlaceArgs,
+    /// The model
+    #[command(flatten)]
+    pub model: StudyModelArgs,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub device: Device,

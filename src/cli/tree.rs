@@ -38,6 +38,9 @@ pub struct TreeArgs {
     /// Tune all levels together to leave less of the activations (Adam)
     #[arg(long, requires = "recursive")]
     pub joint: bool,
+    /// The study's model for the tokens that levels promote, where it lies now [default: where the study says]
+    #[arg(long, short, requires = "recursive")]
+    pub model: Option<String>,
     /// How the tree is written
     #[arg(long, value_enum, default_value_t = TreeFormat::Text, conflicts_with = "json")]
     pub format: TreeFormat,

@@ -9,7 +9,7 @@ use crate::baselines::{DirectionSet, Directions, FitSet, PlainSet, SaeSet, SetKi
 use crate::error::{Error, Result};
 use crate::factor::FitConfig;
 use crate::model::{HookPoint, HookSite};
-use crate::study::{FitEntry, Notes, Study, TokenTable};
+use crate::study::{self, FitEntry, Notes, Study, TokenTable};
 use crate::task::TaskCtx;
 
 /// Where in a study directions are wanted; what is left open is the newest fit's.
@@ -60,7 +60,7 @@ impl Place {
         let all = &study.manifest().hooks;
         let hooks: Vec<HookPoint> = all.iter().copied().filter(wanted).collect();
         let names = || all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let newest = study.fits()?.into_iter().rev().find(|f| f.relative_error.is_some() && hooks.contains(&f.hook));
+        let newest = study::newest(&study.fits()?, |hook| hooks.contains(&hook)).cloned();
         match (newest, &hooks[..]) {
             (_, []) => Err(Error::usage(format!("this study has no such hook; it has {}", names()))),
             (Some(fit), _) => Ok((fit.hook, Some(fit))),

@@ -14,7 +14,7 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::factor::{Factoriser, Factors, FirstLook, FitConfig, Stop, Sweep};
 use crate::model::HookPoint;
-use crate::study::{FitEntry, Study};
+use crate::study::{Ended, FitEntry, Study};
 use crate::task::{Progress, TaskCtx};
 
 mod first_look;
@@ -149,8 +149,7 @@ impl FitPlace {
         resume: Resume,
         begin: Begin,
     ) -> Result<Self> {
-        let manifest = study.manifest();
-        config.check((manifest.rows, manifest.width(hook)?))?;
+        config.check(study.activations(hook)?.shape())?;
         if resume != Resume::Never && study.checkpoint_path(name)?.is_file() {
             let (of, asked) = study.fit_request(name)?;
             if of != hook || !config.same_fit(&asked) {
@@ -183,14 +182,14 @@ pub struct FitEnd {
     pub stop: Option<Stop>,
 }
 
-/// Runs a fit to its end. `save` is called with the finished factors, also when the user stops it after a first sweep:
-/// then the best so far is saved, and [`FitEnd::stop`] is `None`; before it, [`Error::Cancelled`] is returned.
+/// Runs a fit to its end. `save` is called with the finished factors, how the fit ended, also when the user stops it after a first sweep: then the best so far is saved, and [`FitEnd::stop`] is `None`; before it,
+/// [`Error::Cancelled`] is returned.
 pub fn run_fit(
     source: &dyn ActivationSource,
     config: &FitConfig,
     place: &FitPlace,
     observer: &mut dyn FitObserver,
-    save: &dyn Fn(&Factors) -> Result<()>,
+    save: &dyn Fn(&Factors, Ended) -> Result<()>,
     ctx: &TaskCtx,
 ) -> Result<FitEnd> {
     config.check(source.shape())?;
@@ -268,8 +267,9 @@ pub fn run_fit(
         keep_going(factoriser.checkpoint(checkpoint), observer);
     }
     // A user who stops a fit still wants its factors: finishing must not see the same request to stop.
+    let reached = factoriser.sweeps();
     let factors = factoriser.finish(&TaskCtx::silent())?;
-    save(&factors)?;
+    save(&factors, Ended { state: stop.into(), sweep: reached })?;
     if stop == Some(Stop::Converged) {
         // There is nothing left to go on with: a converged fit is shown, not resumed.
         disk::remove_if_there(checkpoint)?;

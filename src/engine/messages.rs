@@ -27,7 +27,7 @@ use crate::model::source::ModelEntry;
 use crate::model::{DeviceChoice, HookPoint, HookSite, ModelInfo};
 pub use crate::steering::{Mode, SteerPart};
 use crate::steering::{Positions, SteerInfo, Strength};
-use crate::study::{FitEntry, SaeEntry, StudyEntry};
+use crate::study::{CollectState, FitEntry, SaeEntry, StudyEntry};
 use crate::task::Progress;
 
 /// A model, a layer, a corpus and a fit: everything that the Start pane chooses.
@@ -198,8 +198,14 @@ pub enum Command {
     Open(OpenRequest),
     /// An existing study with its newest fit; its model is loaded in the background for lens, trace and steering.
     OpenStudy(PathBuf),
+    /// Where the open study's model lies now, as `--model`; → [`Event::Model`] or [`Event::NoModel`].
+    ModelAt(String),
+    /// Goes on collecting the open study, which was cut short.
+    Collect,
     /// Another fit of the open study.
     Fit(FitConfig),
+    /// Goes on with a fit of the open study that was stopped, by name.
+    GoOn(String),
     /// A fit of the open study that goes on from an earlier one's features: more, fewer, or with new rows.
     Refine(Refinement),
     /// Trains an autoencoder on the hook on show, or goes on where one with these settings stopped.
@@ -286,6 +292,9 @@ pub struct StudyInfo {
     pub samples: usize,
     /// Token rows so far.
     pub rows: usize,
+    /// How far it is collected, where that was cut short.
+    #[serde(default)]
+    pub unfinished: Option<CollectState>,
     /// Neurons a row.
     pub width: usize,
     /// Distinct labels.
@@ -376,6 +385,8 @@ pub enum Event {
     },
     /// The model is open.
     Model(Box<ModelInfo>),
+    /// The open study's model was not found where the study says, or is another one: why, and what to do.
+    NoModel(String),
     /// The study is open, or has changed.
     Study(Box<StudyInfo>),
     /// The study that was open is not any more: another is coming.

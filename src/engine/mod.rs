@@ -14,6 +14,7 @@ pub mod gpu;
 mod lane;
 mod messages;
 mod open;
+mod own_model;
 mod reading;
 mod room;
 pub mod saes;
@@ -42,6 +43,7 @@ use crate::task::{CancelToken, TaskCtx};
 
 use lane::Lane;
 pub use messages::*;
+use open::Wanted;
 pub(crate) use session::{Meter, list_promoted};
 use session::{Session, lock};
 
@@ -172,8 +174,11 @@ impl Engine {
             }
             Command::OpenStudy(dir) => {
                 self.leave();
-                self.long(move |open, token| open.study(&dir, None, token));
+                self.long(move |open, token| open.study(&dir, &Wanted::default(), token));
             }
+            Command::ModelAt(place) => self.model_at(place),
+            Command::Collect => self.long(|open, token| open.go_on_collecting(token)),
+            Command::GoOn(name) => self.long(move |open, token| open.go_on(&name, token)),
             Command::Fit(config) => self.long(move |open, token| open.refit(&config, token)),
             Command::Refine(refinement) => self.long(move |open, token| open.refine(&refinement, token)),
             Command::TrainSae(config) => self.train(config),
@@ -285,6 +290,17 @@ impl Engine {
         self.work.submit(move || {
             // Each stage has told the shell of its own failure.
             let _ = work(&opener, &token);
+        });
+    }
+
+    /// Beside a fit that runs, which keeps its own token.
+    fn model_at(&self, place: String) {
+        let token = CancelToken::default();
+        lock(&self.cancels).insert(Job::Load, token.clone());
+        let opener = self.opener();
+        self.sets.submit(move || {
+            // It has told the shell of its failure.
+            let _ = opener.model_at(&place, &token);
         });
     }
 

@@ -1,6 +1,6 @@
 //! Opening: from a request to a model, a study, a full cache and a fit, doing only what is not there already.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,17 @@ use crate::task::{CancelToken, TaskCtx};
 /// The logit lens of a moving fit runs at most this often.
 const LENS_EVERY: Duration = Duration::from_secs(2);
 
+/// What of a study shall be on show, and where its model lies.
+#[derive(Default)]
+pub(super) struct Wanted<'a> {
+    /// The hook, and the fit to make where it has none; `None`: the newest fit's.
+    pub hook: Option<(HookPoint, &'a FitConfig)>,
+    /// Where its model lies; `None`: where the study says.
+    pub model: Option<&'a str>,
+    /// Where it computes.
+    pub device: DeviceChoice,
+}
+
 pub(super) struct Opener {
     pub session: Arc<Session>,
     pub read: Arc<Lane>,
@@ -31,54 +42,61 @@ pub(super) struct Opener {
 impl Opener {
     /// The main path of the explorer.
     pub fn request(&self, request: &OpenRequest, token: &CancelToken) -> Result<()> {
-        if let (Some(dir), Some(layer), None, None) = (&request.study, request.layer, &request.model, &request.corpus)
-            && dir.join("study.json").exists()
-        {
-            // A study and a layer of it: its own model and corpus are meant.
-            return self.study(dir, Some((HookPoint { layer, site: request.hook }, &request.fit)), token);
+        if let Some(dir) = request.study.as_ref().filter(|dir| request.corpus.is_none() && Study::is_at(dir)) {
+            // A study and perhaps a layer of it, or where its model lies now: its own texts are meant.
+            let hook = request.layer.map(|layer| (HookPoint { layer, site: request.hook }, &request.fit));
+            return self.study(dir, &Wanted { hook, model: request.model.as_deref(), device: request.device }, token);
         }
         let (corpus, model) = run_job(&self.session, Job::Load, token, |ctx| {
             let corpus = match &request.corpus {
                 Some(path) => Corpus::open(path)?,
                 None => Corpus::bundled(),
             };
-            let model = self.load_model(request.model.as_deref(), request.device, ctx)?;
+            let model = self.find_model(request.model.as_deref(), request.device, ctx)?;
             let words = loaded_words(&model);
             Ok(((corpus, model), words))
         })?;
         let hook = HookPoint { layer: request.layer.unwrap_or(model.info().layers / 2), site: request.hook };
-        if request.study.is_none() && self.has_cached(&corpus, &model, hook)? {
+        let open = if request.study.is_none() { self.open_one(&corpus, &model, hook) } else { None };
+        if let Some((_, true)) = open {
             self.session.log(Level::Info, format!("{hook} is cached in the open study: nothing is collected"));
+            self.put_model(&model);
             self.session.emit_study(hook)?;
             return self.fit(hook, &request.fit, Again::Show, token);
         }
-        run_job(&self.session, Job::Collect, token, |ctx| {
-            let words = self.fill(request, &corpus, &model, hook, ctx)?;
-            Ok(((), words))
+        // One that was cut short goes on where it lies, not from its beginning somewhere else.
+        let dir = open.map(|(dir, _)| dir).or_else(|| request.study.clone());
+        let hook = run_job(&self.session, Job::Collect, token, |ctx| {
+            let dir = match dir {
+                Some(dir) => dir,
+                None => study::default_dir(&model.info().id, hook, &corpus)?,
+            };
+            self.fill(&dir, request, &corpus, &model, hook, ctx)
         })?;
         self.fit(hook, &request.fit, Again::Show, token)
     }
 
-    /// Whether the open study has this hook of the same model and corpus, whole.
-    fn has_cached(&self, corpus: &Corpus, model: &Model, hook: HookPoint) -> Result<bool> {
+    /// The directory of the open study where it is of this hook, model and corpus, and whether all of it is collected.
+    fn open_one(&self, corpus: &Corpus, model: &Model, hook: HookPoint) -> Option<(PathBuf, bool)> {
         let guard = lock(&self.session.study);
-        let Some(manifest) = guard.as_ref().map(Study::manifest) else { return Ok(false) };
-        let same_model = manifest.model.as_ref().is_some_and(|m| m.weights_sha256 == model.info().weights_sha256);
+        let study = guard.as_ref()?;
+        let manifest = study.manifest();
         let same_corpus = manifest.corpora.len() == 1 && manifest.corpora[0].sha256 == corpus.sha256;
-        Ok(manifest.complete && same_model && same_corpus && manifest.hooks.contains(&hook))
+        let same = same_corpus && manifest.hooks.contains(&hook) && study.check_model(model.info()).is_ok();
+        same.then(|| (study.dir().to_path_buf(), manifest.complete))
     }
 
     /// An existing study: what is there first, then its model. Where a hook is asked for, the newest fit there, or one made
-    /// as it says; else the newest of all.
-    pub fn study(&self, dir: &Path, wanted: Option<(HookPoint, &FitConfig)>, token: &CancelToken) -> Result<()> {
-        let (hook, model_id, config) = run_job(&self.session, Job::Load, token, |ctx| {
+    /// as it says; else the newest of all. What was cut short is shown as that, and goes on when the user says so.
+    pub fn study(&self, dir: &Path, wanted: &Wanted<'_>, token: &CancelToken) -> Result<()> {
+        let (hook, begun) = run_job(&self.session, Job::Load, token, |ctx| {
             let study = self.open_or_read(dir)?;
-            let manifest = study.manifest().clone();
+            let manifest = study.manifest();
             for problem in study.unreadable_fits()? {
                 self.session.log(Level::Error, problem);
             }
             let mut fits = study.fits()?;
-            if let Some((hook, _)) = wanted {
+            if let Some((hook, _)) = wanted.hook {
                 if !manifest.hooks.contains(&hook) {
                     let there: Vec<String> = manifest.hooks.iter().map(ToString::to_string).collect();
                     return Err(Error::refused(format!(
@@ -89,36 +107,51 @@ impl Opener {
                 }
                 fits.retain(|fit| fit.hook == hook);
             }
-            let newest = fits.last().map(|newest| left_with(&study, &fits).unwrap_or(newest).clone());
+            let shown = left_with(&study, &fits).or_else(|| study::newest(&fits, |_| true)).cloned();
             let hook = wanted
+                .hook
                 .map(|(hook, _)| hook)
-                .or_else(|| newest.as_ref().map(|f| f.hook))
+                .or_else(|| shown.as_ref().or(fits.last()).map(|f| f.hook))
                 .or_else(|| manifest.hooks.first().copied())
                 .ok_or_else(|| Error::file(dir.join("study.json"), "names no hook: collect it again"))?;
+            let has_model = manifest.model.is_some();
             self.take_study(study, hook)?;
-            if newest.as_ref().is_some_and(|f| f.relative_error.is_some()) {
-                self.show_saved(newest.as_ref().map(|f| f.name.as_str()))?;
+            if let Some(fit) = &shown {
+                self.show_saved(Some(&fit.name))?;
             }
-            let id = manifest.model.as_ref().map(|m| m.id.clone());
-            if let Some(id) = &id {
-                self.open_model_of_study(id, &manifest, ctx)?;
+            if has_model {
+                self.open_model_of_study(wanted.model, wanted.device, ctx)?;
+            } else if wanted.model.is_some() {
+                return Err(Error::usage(format!("{} was imported without a model: leave out --model", dir.display())));
             }
-            Ok(((hook, id, newest.map(|f| f.config)), String::new()))
+            Ok(((hook, fits.last().cloned()), String::new()))
         })?;
-        let unfinished = lock(&self.session.study).as_ref().is_some_and(|s| !s.manifest().complete);
-        if unfinished {
-            self.session.log(
-                Level::Warn,
-                format!(
-                    "this study's cache is incomplete; collect it again with the same corpus to fill it ({model_id:?})"
-                ),
-            );
+        let state = self.with_study(Study::collected)?;
+        if !state.is_complete() {
+            self.session.log(Level::Warn, format!("this study is {state}: it goes on when you say so"));
         }
-        if self.session.shown().is_err() {
-            let config = config.or_else(|| wanted.map(|(_, config)| config.clone())).unwrap_or_default();
+        if let Some(fit) = begun.as_ref().filter(|fit| !fit.has_factors()) {
+            let words = format!(
+                "fit '{}' was {} and has no features yet: it goes on when you say so",
+                fit.name,
+                fit.standing()
+            );
+            self.session.log(Level::Warn, words);
+        }
+        if state.is_complete() && begun.is_none() && self.session.shown().is_err() {
+            let config = wanted.hook.map(|(_, config)| config.clone()).unwrap_or_default();
             return self.fit(hook, &config, Again::Show, token);
         }
         Ok(())
+    }
+
+    /// The newest fit of the open study on show, or a first one.
+    pub(super) fn show_or_fit(&self, hook: HookPoint, token: &CancelToken) -> Result<()> {
+        let fits = self.with_study(Study::fits)?;
+        match study::newest(&fits, |at| at == hook) {
+            Some(fit) => self.show_saved(Some(&fit.name)),
+            None => self.fit(hook, &FitConfig::default(), Again::Show, token),
+        }
     }
 
     /// The study in `dir` for writing, or for reading where another process has it or it is not ours to write.
@@ -137,32 +170,6 @@ impl Opener {
             )));
         }
         Ok(study)
-    }
-
-    fn open_model_of_study(&self, id: &str, manifest: &study::Manifest, ctx: &TaskCtx) -> Result<()> {
-        let opened = self.load_model(Some(id), DeviceChoice::Auto, ctx);
-        match opened {
-            Ok(model) => {
-                let wanted = manifest.model.as_ref().map_or("", |m| m.weights_sha256.as_str());
-                if model.info().weights_sha256 != wanted {
-                    self.session.set_model(None);
-                    self.session.log(
-                        Level::Warn,
-                        format!("{id} is not the model that this study was made with (its weights differ): reading works, lens and steering do not"),
-                    );
-                }
-                self.refresh_lens();
-                Ok(())
-            }
-            Err(Error::Cancelled) => Err(Error::Cancelled),
-            Err(e) => {
-                self.session.log(
-                    Level::Warn,
-                    format!("the study's model cannot be opened, so there is no lens, trace or steering: {e}"),
-                );
-                Ok(())
-            }
-        }
     }
 
     /// The open study's fit, with more features or fewer, or with rows that came since.
@@ -197,13 +204,14 @@ impl Opener {
         self.fit(hook, config, Again::GoOn, token)
     }
 
-    fn load_model(&self, spec: Option<&str>, device: DeviceChoice, ctx: &TaskCtx) -> Result<Arc<Model>> {
+    /// A model that was found and opened; it is not the session's before [`Self::put_model`]: what is on show may be of
+    /// another one.
+    pub(super) fn find_model(&self, spec: Option<&str>, device: DeviceChoice, ctx: &TaskCtx) -> Result<Arc<Model>> {
         let files = source::resolve(spec, ctx)?;
         if let Ok(open) = self.session.model()
             && open.info().id == files.id
             && device == DeviceChoice::Auto
         {
-            self.session.emit(Event::Model(Box::new(open.info().clone())));
             return Ok(open);
         }
         let model = Arc::new(Model::open(&files, &LoadOptions { device, ..LoadOptions::default() }, ctx)?);
@@ -211,32 +219,47 @@ impl Opener {
         for note in &model.info().notes {
             self.session.log(Level::Warn, note.clone());
         }
-        self.session.emit(Event::Model(Box::new(model.info().clone())));
-        self.session.set_model(Some(model.clone()));
         Ok(model)
     }
 
-    /// Opens or makes the study and fills its cache.
+    /// Makes a model that was held against the study the session's.
+    pub(super) fn put_model(&self, model: &Arc<Model>) {
+        self.session.emit(Event::Model(Box::new(model.info().clone())));
+        self.session.set_model(Some(model.clone()));
+    }
+
+    /// Opens or makes the study in `dir` and fills its cache; with it the hook to look at.
     fn fill(
         &self,
+        dir: &Path,
         request: &OpenRequest,
         corpus: &Corpus,
-        model: &Model,
+        model: &Arc<Model>,
         hook: HookPoint,
         ctx: &TaskCtx,
-    ) -> Result<String> {
-        let width = model.width(hook)?;
-        let dir = match &request.study {
-            Some(dir) => dir.clone(),
-            None => study::default_dir(&model.info().id, hook, corpus)?,
+    ) -> Result<(HookPoint, String)> {
+        let (mut study, hook) = if Study::is_at(dir) {
+            let there = Study::open_read_only(dir)?;
+            let hook = if request.layer.is_some() { hook } else { there.manifest().hooks[0] };
+            there.manifest().hook_index(hook)?;
+            there.check_corpus(corpus)?;
+            there.check_model(model.info())?;
+            // Its own lock may be this session's.
+            self.drop_study();
+            (Study::open(dir)?, hook)
+        } else {
+            let width = model.width(hook)?;
+            self.drop_study();
+            let (dtype, bos) = (CacheDtype::F32, BosRule::Auto);
+            (Study::create(dir, Some(model.info()), &[hook], &[width], corpus, dtype, bos)?, hook)
         };
-        self.drop_study();
-        let mut study =
-            Study::create(&dir, Some(model.info()), &[hook], &[width], corpus, CacheDtype::F32, BosRule::Auto)?;
+        self.put_model(model);
         let words = if study.manifest().complete {
+            study.take_model(model.info(), request.model.is_some())?;
             format!("{} tokens were collected before", study.manifest().rows)
         } else {
-            let done = collect(model, corpus, &mut study, BosRule::Auto, ctx)?;
+            let bos = study.manifest().bos;
+            let done = collect(model, corpus, &mut study, bos, ctx)?;
             if done.windowed > 0 {
                 self.session.log(
                     Level::Warn,
@@ -247,7 +270,8 @@ impl Opener {
             format!("{} tokens of {} samples in {took}", count(done.tokens), count(done.samples))
         };
         self.take_study(study, hook)?;
-        Ok(words)
+        self.put_model(model);
+        Ok((hook, words))
     }
 
     fn drop_study(&self) {
@@ -261,6 +285,10 @@ impl Opener {
 
     fn take_study(&self, study: Study, hook: HookPoint) -> Result<()> {
         self.drop_study();
+        // A model of the study before must not answer for this one.
+        if self.session.model().is_ok_and(|model| study.check_model(model.info()).is_err()) {
+            self.session.set_model(None);
+        }
         self.session.set_tokens(Some(study.tokens()?));
         *lock(&self.session.study) = Some(study);
         self.session.emit_study(hook)
@@ -294,12 +322,12 @@ impl Opener {
         self.session.set_notes(notes);
     }
 
-    fn with_study<T>(&self, f: impl FnOnce(&Study) -> Result<T>) -> Result<T> {
+    pub(super) fn with_study<T>(&self, f: impl FnOnce(&Study) -> Result<T>) -> Result<T> {
         let guard = lock(&self.session.study);
         f(guard.as_ref().ok_or_else(|| Error::refused("no study is open"))?)
     }
 
-    fn refresh_lens(&self) {
+    pub(super) fn refresh_lens(&self) {
         let session = self.session.clone();
         self.read.submit(move || {
             if let Err(e) = session.refresh_promoted() {
@@ -324,8 +352,10 @@ impl Opener {
         })?;
         if let Some(saved) = saved.filter(|s| again == Again::Show || !s.resumable) {
             self.show_saved(Some(&name))?;
-            let early = if saved.resumable { "; it was stopped early: fit again to go on" } else { "" };
-            return Ok(format!("'{name}' was fitted before{early}"));
+            return Ok(match saved.state.is_finished() {
+                true => format!("'{name}' was fitted before"),
+                false => format!("'{name}' was {}: it goes on when you say so", saved.standing()),
+            });
         }
         let place =
             self.with_study(|study| FitPlace::new(study, &name, hook, &config, Resume::IfThere, Begin::Anew))?;
@@ -333,13 +363,15 @@ impl Opener {
     }
 
     /// Runs a fit on show and says how it ended.
-    fn run(&self, name: &str, config: &FitConfig, place: FitPlace, ctx: &TaskCtx) -> Result<String> {
+    pub(super) fn run(&self, name: &str, config: &FitConfig, place: FitPlace, ctx: &TaskCtx) -> Result<String> {
         let hook = place.hook;
         let place = &FitPlace { gpu: self.session.model().ok().and_then(|model| FitGpu::of(&model)), ..place };
         let source = self.with_study(|study| study.activations(hook))?;
         self.take_notes(name);
         let mut observer = Watcher { opener: self, place, last_lens: None };
-        let save = |factors: &Factors| self.with_study(|study| study.save_fit(name, hook, config, factors));
+        let save = |factors: &Factors, ended| {
+            self.with_study(|study| study.save_run(name, hook, config, factors, Some(ended)))
+        };
         let end = fitting::run_fit(source.as_ref(), config, place, &mut observer, &save, ctx)?;
         let f = &end.factors;
         let words = format!("relative error {:.4} after {} sweeps, {:.1} s", f.relative_error, f.sweep, f.seconds);
@@ -347,11 +379,10 @@ impl Opener {
     }
 }
 
-/// The fit that was on show when the explorer was left. One that was interrupted after that goes on first.
+/// The fit that was on show when the explorer was left.
 fn left_with<'a>(study: &Study, fits: &'a [FitEntry]) -> Option<&'a FitEntry> {
-    fits.last().filter(|newest| newest.relative_error.is_some())?;
     let session = study.session()?;
-    fits.iter().find(|fit| fit.relative_error.is_some() && session["fit"] == fit.name.as_str())
+    fits.iter().find(|fit| fit.has_factors() && session["fit"] == fit.name.as_str())
 }
 
 /// What to do with a fit that was stopped early.

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::factor::recursive::{self, Growth, joint};
 use crate::interop::{self, dendrogram};
 use crate::study::sides::{self, Side};
-use crate::study::{FitEntry, Notes, Study};
+use crate::study::{self, FitEntry, Notes, Study};
 use crate::task::TaskCtx;
 
 /// Notes that can be taken back.
@@ -192,8 +192,7 @@ pub(super) fn compare_study(session: &Session, fit: &str, dir: &Path) -> Result<
     let first = study.side(Some(fit))?;
     drop(guard);
     let other = Study::open_read_only(dir)?;
-    let newest =
-        || other.fits().map(|fits| fits.into_iter().rev().find(|f| f.hook == first.hook && f.relative_error.is_some()));
+    let newest = || other.fits().map(|fits| study::newest(&fits, |hook| hook == first.hook).cloned());
     let name = match name {
         Some(name) => name.to_owned(),
         None => newest()?

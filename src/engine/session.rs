@@ -298,6 +298,7 @@ pub(crate) fn list_promoted(model: &Model, hook: HookPoint, factors: &Factors) -
 
 fn study_info(study: &Study, hook: HookPoint, tokens: Option<&TokenTable>) -> Result<StudyInfo> {
     let manifest = study.manifest();
+    let state = study.collected()?;
     let width = manifest.hooks.iter().position(|h| *h == hook).map_or(0, |i| manifest.widths[i]);
     Ok(StudyInfo {
         dir: study.dir().to_path_buf(),
@@ -306,7 +307,8 @@ fn study_info(study: &Study, hook: HookPoint, tokens: Option<&TokenTable>) -> Re
         hooks: manifest.hooks.clone(),
         corpus: manifest.corpora.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" + "),
         samples: manifest.corpora.iter().map(|c| c.samples).sum(),
-        rows: manifest.rows,
+        rows: state.rows,
+        unfinished: Some(state).filter(|state| !state.is_complete()),
         width,
         labels: tokens.map_or(0, |t| t.labels.len()),
         fits: study.fits()?,

@@ -120,7 +120,7 @@ fn a_first_look_that_is_stopped_gives_every_row_its_coefficients() {
         }
         let mut observer = Impatient { cancel, batches, seen: Vec::new(), notes: Vec::new() };
         let saved = std::cell::RefCell::new(None);
-        let save = |factors: &Factors| {
+        let save = |factors: &Factors, _| {
             *saved.borrow_mut() = Some((factors.coefficients.rows, factors.relative_error));
             Ok(())
         };
@@ -163,7 +163,7 @@ fn a_first_look_that_was_cut_goes_on_and_is_not_lost_to_another_request() {
         let cancel = CancelToken::default();
         let ctx = TaskCtx::new(cancel.clone(), |_| {});
         let mut observer = Impatient { cancel, batches: usize::MAX, seen: Vec::new(), notes: Vec::new() };
-        let end = run_fit(&source, &config, &place, &mut observer, &|_| Ok(()), &ctx);
+        let end = run_fit(&source, &config, &place, &mut observer, &|_, _| Ok(()), &ctx);
         (end.map(|end| end.stop), observer)
     };
     for begin in [Begin::Anew, Begin::Batches(256)] {

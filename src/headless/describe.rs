@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::Output;
 use super::features::{PROMOTED, lens_model};
 use super::judge::cell;
 use super::output::thousands;
+use super::{Output, open_study};
 use crate::analysis::{contexts, lens};
 use crate::baselines::{DirectionSet, SetKind};
 use crate::cli::DescribeArgs;
@@ -36,14 +36,14 @@ pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let no_judge = || Error::usage("describing needs a judge: give --endpoint URL and --judge-model NAME");
     let endpoint = args.judge.endpoint()?.ok_or_else(no_judge)?;
-    let study = Study::open_read_only(&args.study)?;
+    let mut study = open_study(&args.study, out)?;
     if study.manifest().model.is_none() {
         return Err(Error::refused(format!(
             "{} was imported as a matrix and has no tokens: a description is made from texts; collect a study with a model",
             study.dir().display()
         )));
     }
-    let (subjects, materials, model) = materials(&study, args, out, &ctx)?;
+    let (subjects, materials, model) = materials(&mut study, args, out, &ctx)?;
     let bos = study.manifest().bos;
     let scored = !args.no_score;
     let mut judge = Judge::new(endpoint, Answers::in_dir(&data_dir()?.join("answers")));
@@ -117,7 +117,7 @@ impl Opened {
 }
 
 fn materials(
-    study: &Study,
+    study: &mut Study,
     args: &DescribeArgs,
     out: &Output,
     ctx: &TaskCtx,
@@ -142,8 +142,8 @@ fn materials(
         sets.push(Opened::new(study, &SetKind::FIT, args, ctx)?);
         places.extend((0..sets[0].factors.features.columns()).map(|id| (0, id)));
     }
+    let model = lens_model(study, args.model.model.as_deref(), args.device, out)?;
     let tokens = study.tokens()?;
-    let model = lens_model(study, args.device, out)?;
     let (mut subjects, mut materials) = (Vec::new(), Vec::new());
     for (at, id) in places {
         let Opened { set, factors, notes, .. } = &sets[at];

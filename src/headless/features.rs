@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Output, model_of};
+use super::{Output, open_study, unchecked_model_of, usual};
 use crate::analysis::{FeatureCard, FeatureRow, ScoredToken, contexts, lens};
 use crate::baselines::DirectionSet;
 use crate::cli::{Device, FeatureArgs, ListArgs};
@@ -19,11 +19,20 @@ use crate::text;
 /// Tokens of a lens column.
 pub(super) const PROMOTED: usize = 25;
 
-/// The study's model for the logit lens, or `None` and a word to the user why there is no lens.
-pub(super) fn lens_model(study: &Study, device: Device, out: &Output) -> Result<Option<Model>> {
-    match model_of(study, device, None, out, &out.task()) {
-        Ok(model) => Ok(Some(model)),
-        Err(Error::Cancelled) => Err(Error::Cancelled),
+/// The study's model for the logit lens, or `None` and a word to the user why there is no lens: what was saved can be read
+/// without a model. One that is named must be the study's own, and so must one that is found.
+pub(super) fn lens_model(
+    study: &mut Study,
+    place: Option<&str>,
+    device: Device,
+    out: &Output,
+) -> Result<Option<Model>> {
+    match unchecked_model_of(study, place, &usual(device, None), out, &out.task()) {
+        Ok(model) => {
+            study.take_model(model.info(), place.is_some())?.iter().for_each(|words| out.note(words));
+            Ok(Some(model))
+        }
+        Err(e) if place.is_some() || matches!(e, Error::Cancelled) => Err(e),
         Err(e) => {
             out.note(&format!("no logit lens: {e}"));
             Ok(None)
@@ -42,12 +51,13 @@ struct Listed<'a> {
 
 pub(super) fn list(args: &ListArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
-    let study = Study::open_read_only(&args.study)?;
+    let mut study = open_study(&args.study, out)?;
     let place = args.place.place();
     // What cannot be listed is said before the first line.
     let sets = args.directions.iter().map(|kind| directions::open(&study, kind, &place, &ctx));
     let sets = sets.collect::<Result<Vec<_>>>()?;
-    let (tokens, model) = (study.tokens()?, lens_model(&study, Device::Auto, out)?);
+    let model = lens_model(&mut study, args.model.model.as_deref(), Device::Auto, out)?;
+    let tokens = study.tokens()?;
     let of = |set: &dyn DirectionSet| format!("{} at {}", set.name(), set.hook());
     // Of one set its name stands above the list, of several in each line.
     let names = sets.iter().map(|set| of(set.as_ref()).chars().count()).max().filter(|_| sets.len() > 1);
@@ -114,7 +124,7 @@ pub(super) fn words(tokens: &[String]) -> String {
 
 pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
-    let study = Study::open_read_only(&args.study)?;
+    let mut study = open_study(&args.study, out)?;
     let wanted = Reference::parse(&args.id)?;
     if wanted.weight != 1.0 {
         return Err(Error::usage(format!("a direction is shown without a weight: leave out :{}", wanted.weight)));
@@ -123,7 +133,7 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
     let (id, hook, tokens) = (set.find(&wanted.id)?, set.hook(), study.tokens()?);
     let factors = set.read(study.activations(hook)?.as_ref(), &ctx)?;
     let mut card = contexts::feature_card(&factors, &tokens, &directions::names(&study, set.as_ref())?, id)?;
-    if let Some(model) = lens_model(&study, Device::Auto, out)? {
+    if let Some(model) = lens_model(&mut study, args.model.model.as_deref(), Device::Auto, out)? {
         let direction = factors.features.dense_column(id);
         if let Some((promoted, suppressed)) = lens::promoted(&model, hook, &[direction], PROMOTED)?.pop() {
             card.row.promoted = promoted.iter().map(|t| t.token.clone()).collect();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::Output;
+use super::{Output, told_unfinished};
 use crate::amounts::{chosen_percent, count};
 use crate::baselines::Directions;
 use crate::cli::FitArgs;
@@ -15,11 +15,12 @@ use crate::eval::contexts::activity;
 use crate::eval::matching::duplicates;
 use crate::factor::{Factors, FitConfig, Solver, Sweep};
 use crate::model::{HookPoint, HookSite};
-use crate::study::{FitEntry, Study};
+use crate::study::{FitEntry, FitState, Study};
 
 pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let study = Study::open(&args.study)?;
+    told_unfinished(&study, out)?;
     let plan = Plan::of(&study, args)?;
     let hook = plan.hook;
     let width = study.manifest().width(hook)?;
@@ -39,9 +40,6 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
         (None, Some(entry)) => fitting::refined_name(&study, entry, &config)?,
         (None, None) => fitting::default_name(&study, hook, &config)?,
     };
-    if !study.manifest().complete {
-        out.note("the cache is not complete: fitting the rows that are there (run collect again for the rest)");
-    }
     let resume = match plan.begin {
         _ if args.resume => Resume::Must,
         _ if args.fresh => Resume::Never,
@@ -52,7 +50,7 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     let place = FitPlace { gpu, ..FitPlace::new(&study, &name, hook, &config, resume, plan.begin)? };
     let source = study.activations(hook)?;
     let mut observer = Lines { out, init_seconds: 0.0, json: args.output.json, last: None };
-    let save = |factors: &Factors| study.save_fit(&name, hook, &config, factors);
+    let save = |factors: &Factors, ended| study.save_run(&name, hook, &config, factors, Some(ended));
     let end = fitting::run_fit(source.as_ref(), &config, &place, &mut observer, &save, &ctx)?;
     let (seconds, factors) = (observer.last.map_or(0.0, |s| s.seconds), &end.factors);
     let init_seconds = observer.init_seconds;
@@ -63,16 +61,18 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
             "relative_error": factors.relative_error, "explained_variance": factors.explained_variance,
             "sweeps": factors.sweep, "seconds": seconds, "init_seconds": init_seconds, "sparsity": config.sparsity,
             "l1": config.l1, "row_cap": config.row_cap, "scale_rows": config.scale_rows, "centre": config.centre,
-            "from": plan.from.map(|entry| entry.name), "stop": end.stop, "dead": dead, "duplicates": duplicates}))?;
+            "from": plan.from.map(|entry| entry.name), "stop": end.stop,
+            "state": FitState::from(end.stop), "dead": dead, "duplicates": duplicates}))?;
     } else {
         out.line(&format!(
-            "fit '{name}': {} features of {} of {} neurons, relative error {:.4}, explained variance {:.4}, {} sweeps in {seconds:.1} s (start {init_seconds:.1} s)",
+            "fit '{name}': {} features of {} of {} neurons, relative error {:.4}, explained variance {:.4}, {} sweeps in {seconds:.1} s (start {init_seconds:.1} s){}",
             factors.features.columns(),
             chosen_percent(config.share(width)),
             count(width),
             factors.relative_error,
             factors.explained_variance,
-            factors.sweep
+            factors.sweep,
+            if end.stop.is_none() { "; stopped, the same command goes on" } else { "" }
         ))?;
         if dead + duplicates > 0 {
             let (away, dir) = (dead + duplicates, args.study.display());

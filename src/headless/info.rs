@@ -1,12 +1,59 @@
-//! `mlpeek models`, `keys`, `completions`, `man`.
+//! `mlpeek info`, `models`, `keys`, `completions`, `man`.
 
 use clap::CommandFactory;
+use serde_json::json;
 
 use super::Output;
-use crate::amounts::bytes;
-use crate::cli::{Cli, JsonArgs, KeysArgs};
+use crate::amounts::{bytes, count};
+use crate::cli::{Cli, InfoArgs, JsonArgs, KeysArgs};
 use crate::error::{Error, Result};
 use crate::model::source;
+use crate::study::{FitEntry, Study, newest};
+use crate::text;
+
+/// Needs no model, and a study that was cut short is no error: it is what is told.
+pub(super) fn study(args: &InfoArgs, out: &mut Output) -> Result<()> {
+    let study = Study::open_read_only(&args.study)?;
+    let (manifest, state, fits) = (study.manifest(), study.collected()?, study.fits()?);
+    let newest = newest(&fits, |_| true).map(|fit| fit.name.as_str());
+    if out.is_json() {
+        let fit = |fit: &FitEntry| {
+            json!({"name": fit.name, "hook": fit.hook.to_string(), "features": fit.config.features,
+                "relative_error": fit.relative_error, "sweeps": fit.sweeps, "state": fit.state, "reached": fit.reached,
+                "resumable": fit.resumable, "newest": Some(fit.name.as_str()) == newest})
+        };
+        let hooks: Vec<String> = manifest.hooks.iter().map(ToString::to_string).collect();
+        return out.object(&json!({"study": args.study, "model": manifest.model, "hooks": hooks,
+            "widths": manifest.widths, "dtype": manifest.dtype.name(), "bos": manifest.bos, "corpora": manifest.corpora,
+            "collected": state, "complete": state.is_complete(), "fits": fits.iter().map(fit).collect::<Vec<_>>()}));
+    }
+    let model = manifest.model.as_ref().map_or("none (an imported matrix)", |model| model.id.as_str());
+    out.line(&format!("model    {}", text::clean(model)))?;
+    for (hook, width) in manifest.hooks.iter().zip(&manifest.widths) {
+        out.line(&format!("hook     {hook}, {} wide, {}", count(*width), manifest.dtype.name()))?;
+    }
+    for corpus in &manifest.corpora {
+        out.line(&format!("corpus   {}, {} samples", text::clean(&corpus.name), count(corpus.samples)))?;
+    }
+    let go_on = if state.is_complete() {
+        String::new()
+    } else {
+        format!("; mlpeek collect --out {} goes on", args.study.display())
+    };
+    out.line(&format!("rows     {}, {state}{go_on}", count(state.rows)))?;
+    for fit in &fits {
+        let error = fit.relative_error.map_or_else(|| "no features yet".to_owned(), |e| format!("error {e:.4}"));
+        let mark = if Some(fit.name.as_str()) == newest { " (the newest)" } else { "" };
+        let features = count(fit.config.features);
+        out.line(&format!(
+            "fit      {}: {features} features of {}, {error}, {}{mark}",
+            fit.name,
+            fit.hook,
+            fit.standing()
+        ))?;
+    }
+    Ok(())
+}
 
 pub(super) fn models(_: JsonArgs, out: &mut Output) -> Result<()> {
     let models = source::list_local();

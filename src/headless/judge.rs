@@ -11,9 +11,9 @@ use crate::eval::quality::Division;
 use crate::eval::split::Holdout;
 use crate::factor::{FitConfig, Solver};
 use crate::model::HookPoint;
-use crate::study::{Study, TokenTable};
+use crate::study::TokenTable;
 
-use super::Output;
+use super::{Output, open_study};
 
 /// A study's rows with the settings that are judged on them.
 pub(super) struct Subject {
@@ -26,10 +26,7 @@ pub(super) struct Subject {
 
 impl Subject {
     pub(super) fn open(args: &JudgeArgs, features: &[usize], out: &Output) -> Result<Self> {
-        let study = Study::open_read_only(&args.study)?;
-        if !study.manifest().complete {
-            out.note("the cache is not complete: judging the rows that are there (run collect again for the rest)");
-        }
+        let study = open_study(&args.study, out)?;
         let place = Place { fit: None, layer: args.layer, site: args.hook };
         let (hook, bases) = bases(&study, &args.fit, &place)?;
         let fits = args.grid(&bases, features);

@@ -50,7 +50,7 @@ pub(super) fn import(args: &ImportArgs, out: &mut Output) -> Result<()> {
 
 pub(super) fn export(args: &ExportArgs, out: &mut Output) -> Result<()> {
     check_target(&args.out, &["safetensors"])?;
-    let (_, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
+    let (_, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
     tensors::write_factors(&args.out, &factors)?;
     let (d, k, n) = (factors.features.rows, factors.features.columns(), factors.coefficients.rows);
     if out.is_json() {

@@ -53,12 +53,30 @@ pub fn run(command: &Command, out: &mut Output) -> Result<()> {
         Command::Eval(command) => eval::run(command, out),
         Command::Import(args) => matrices::import(args, out),
         Command::Export(args) => matrices::export(args, out),
+        Command::Info(args) => info::study(args, out),
         Command::Models(args) => info::models(*args, out),
         Command::Doctor(args) => doctor::run(args, out),
         Command::Keys(args) => info::keys(*args, out),
         Command::Completions { shell } => info::completions(*shell, out),
         Command::Man => info::man(out),
     }
+}
+
+/// A study for reading; that it was cut short is told.
+fn open_study(dir: &Path, out: &Output) -> Result<Study> {
+    let study = Study::open_read_only(dir)?;
+    told_unfinished(&study, out)?;
+    Ok(study)
+}
+
+/// Tells where the rows are not all there, and how to go on.
+fn told_unfinished(study: &Study, out: &Output) -> Result<()> {
+    let state = study.collected()?;
+    if !state.is_complete() {
+        let dir = study.dir().display();
+        out.note(&format!("{dir} is {state}, and these rows alone are read: mlpeek collect --out {dir} goes on"));
+    }
+    Ok(())
 }
 
 /// Refuses, before any work, a file that could not be written in the end, or whose name says another format than the
@@ -94,15 +112,19 @@ fn check_layers(asked: &[usize], there: usize) -> Result<()> {
 }
 
 /// A study and one of its fits, for reading.
-fn open_fit(study: &Path, fit: Option<&str>) -> Result<(Study, FitEntry, Arc<Factors>)> {
-    let study = Study::open_read_only(study)?;
+fn open_fit(study: &Path, fit: Option<&str>, out: &Output) -> Result<(Study, FitEntry, Arc<Factors>)> {
+    let study = open_study(study, out)?;
     let (entry, factors) = study.load_fit(fit)?;
     Ok((study, entry, factors))
 }
 
-fn open_model(spec: Option<&str>, device: Device, layers: Option<usize>, out: &Output, ctx: &TaskCtx) -> Result<Model> {
-    let options = LoadOptions { device: device.into(), layers, ..LoadOptions::default() };
-    open_files(&source::resolve(spec, ctx)?, &options, out, ctx)
+fn open_model(spec: Option<&str>, options: &LoadOptions, out: &Output, ctx: &TaskCtx) -> Result<Model> {
+    open_files(&source::resolve(spec, ctx)?, options, out, ctx)
+}
+
+/// As a device computes by itself, with the first `layers` layers, or all.
+fn usual(device: Device, layers: Option<usize>) -> LoadOptions {
+    LoadOptions { device: device.into(), layers, ..LoadOptions::default() }
 }
 
 fn open_files(files: &ModelFiles, options: &LoadOptions, out: &Output, ctx: &TaskCtx) -> Result<Model> {
@@ -116,21 +138,38 @@ fn tell_opened(info: &ModelInfo, out: &Output) {
     info.notes.iter().for_each(|note| out.note(note));
 }
 
-/// The model that a study was made with; one with other weights is refused.
-fn model_of(study: &Study, device: Device, layers: Option<usize>, out: &Output, ctx: &TaskCtx) -> Result<Model> {
-    let made_with = study.manifest().model.as_ref().ok_or_else(|| {
-        Error::refused(format!(
-            "{} was imported without a model: there is nothing to run text through",
-            study.dir().display()
-        ))
-    })?;
-    let model = open_model(Some(&made_with.id), device, layers, out, ctx)?;
-    if model.info().weights_sha256 != made_with.weights_sha256 {
-        return Err(Error::refused(format!(
-            "{} has other weights than the model that {} was made with: collect the study again",
-            made_with.id,
-            study.dir().display()
-        )));
-    }
+/// The model that a study was collected with, from where `place` says that it lies now, else from where the study says so.
+/// Another one is refused; a new place is kept.
+fn model_of(
+    study: &mut Study,
+    place: Option<&str>,
+    device: Device,
+    layers: Option<usize>,
+    out: &Output,
+    ctx: &TaskCtx,
+) -> Result<Model> {
+    let model = unchecked_model_of(study, place, &usual(device, layers), out, ctx)?;
+    study.take_model(model.info(), place.is_some())?.iter().for_each(|words| out.note(words));
     Ok(model)
+}
+
+/// [`model_of`] before it is held against the study.
+fn unchecked_model_of(
+    study: &Study,
+    place: Option<&str>,
+    options: &LoadOptions,
+    out: &Output,
+    ctx: &TaskCtx,
+) -> Result<Model> {
+    let own = study.own_model()?;
+    match place {
+        Some(place) => open_model(Some(place), options, out, ctx),
+        None => open_model(Some(&own.id), options, out, ctx).map_err(|e| match e {
+            Error::Cancelled => e,
+            e => Error::refused(format!(
+                "{}: say where it is now by --model (a directory, a GGUF file or a Hub id)",
+                study.model_not_found(&e)
+            )),
+        }),
+    }
 }

@@ -11,7 +11,7 @@ use crate::text;
 
 pub(super) fn run(args: &NotesArgs, out: &mut Output) -> Result<()> {
     args.export.as_deref().map_or(Ok(()), |path| check_target(path, &["json"]))?;
-    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
+    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
     if let Some(path) = &args.export {
         let notes = study.notes(&entry.name)?;
         notes.write(path)?;

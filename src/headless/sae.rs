@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::fit::choose_hook;
 use super::judge::{cell, line};
-use super::{Output, model_of};
+use super::{Output, model_of, open_study, told_unfinished};
 use crate::baselines::sae::Sae;
 use crate::cli::{Device, SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
 use crate::engine::TrainConfig;
@@ -63,9 +63,7 @@ fn train(args: &SaeTrainArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let study = Study::open(&args.study)?;
     let hook = choose_hook(&study, args.layer, args.hook)?;
-    if !study.manifest().complete {
-        out.note("the cache is not complete: training on the rows that are there (run collect again for the rest)");
-    }
+    told_unfinished(&study, out)?;
     let config = args.config();
     let layer = if study.manifest().hooks.len() > 1 { format!("l{}-", hook.layer) } else { String::new() };
     let name = args.name.clone().unwrap_or_else(|| format!("{layer}topk{}", config.latents));
@@ -161,10 +159,15 @@ fn compare(args: &SaeCompareArgs, out: &mut Output) -> Result<()> {
             "--device has no effect with --predict 0, which leaves the model out: leave one of them out",
         ));
     }
-    let study = Study::open_read_only(&args.study)?;
+    if args.predict == 0 && args.model.model.is_some() {
+        return Err(Error::usage(
+            "--model has no effect with --predict 0, which leaves the model out: leave one of them out",
+        ));
+    }
+    let study = open_study(&args.study, out)?;
     let (hook, subjects) = subjects(&study, args)?;
-    let rows = match &args.on {
-        Some(dir) => other_rows(&study, dir)?,
+    let mut rows = match &args.on {
+        Some(dir) => other_rows(&study, dir, out)?,
         None => Study::open_read_only(&args.study)?,
     };
     let source = rows.activations(hook)?;
@@ -175,7 +178,7 @@ fn compare(args: &SaeCompareArgs, out: &mut Output) -> Result<()> {
     for subject in &subjects {
         measured.push(figures(source.as_ref(), subject.model.as_ref(), &ctx)?);
     }
-    let predicted = if args.predict > 0 { predict(&rows, hook, &subjects, args, out, &ctx)? } else { Vec::new() };
+    let predicted = if args.predict > 0 { predict(&mut rows, hook, &subjects, args, out, &ctx)? } else { Vec::new() };
     for (i, (subject, figures)) in subjects.iter().zip(&measured).enumerate() {
         show(subject, hook, figures, predicted.get(i), out)?;
         if let Some(note) = saes::misfit(&subject.name, figures).filter(|_| subject.kind == "sae") {
@@ -234,17 +237,14 @@ fn subjects(study: &Study, args: &SaeCompareArgs) -> Result<(HookPoint, Vec<Subj
 }
 
 /// A study of the same model, for its rows.
-fn other_rows(study: &Study, dir: &std::path::Path) -> Result<Study> {
-    let other = Study::open_read_only(dir)?;
-    let weights = |s: &Study| s.manifest().model.as_ref().map(|m| m.weights_sha256.clone());
-    if weights(study) != weights(&other) {
-        return Err(Error::usage(format!("{} is a study of another model", dir.display())));
-    }
+fn other_rows(study: &Study, dir: &std::path::Path, out: &Output) -> Result<Study> {
+    let other = open_study(dir, out)?;
+    study.check_same_model(&other)?;
     Ok(other)
 }
 
 fn predict(
-    rows: &Study,
+    rows: &mut Study,
     hook: HookPoint,
     subjects: &[Subject],
     args: &SaeCompareArgs,
@@ -255,7 +255,8 @@ fn predict(
         out.note("the study was imported without a model: nothing is predicted");
         return Ok(Vec::new());
     }
-    let model = model_of(rows, args.device.unwrap_or(Device::Auto), None, out, ctx)?;
+    let device = args.device.unwrap_or(Device::Auto);
+    let model = model_of(rows, args.model.model.as_deref(), device, None, out, ctx)?;
     let windows = Windows::of(rows.tokens()?.as_ref(), model.tokenizer().bos(), model.info().context, args.predict);
     let methods: Vec<&dyn Reconstruct> = subjects.iter().map(|s| s.model.as_ref()).collect();
     recovered(&model, hook, &methods, &windows, ctx)

@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use super::{Output, model_of};
+use super::{Output, model_of, open_study};
 use crate::analysis::ScoredToken;
 use crate::baselines::{DirectionSet, SetKind};
 use crate::cli::{ModeArg, SteerArgs};
@@ -21,10 +21,10 @@ pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let (strength, wanted) = (strength(args), Reference::parse_list(&args.features)?);
     let sampling = sampling(args)?;
-    let study = Study::open_read_only(&args.study)?;
+    let mut study = open_study(&args.study, out)?;
     let mut chosen = Chosen::open(&study, &wanted, &args.place.place(), &ctx)?;
     take_part(&mut chosen, &wanted, &study, args)?;
-    let model = model_of(&study, args.device, None, out, &ctx)?;
+    let model = model_of(&mut study, args.model.model.as_deref(), args.device, None, out, &ctx)?;
     let request = SteerRequest {
         terms: chosen.iter().map(|c| c.term(&model)).collect::<Result<_>>()?,
         mode: args.mode.into(),

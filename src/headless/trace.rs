@@ -17,13 +17,14 @@ const TOKEN: usize = 16;
 
 pub(super) fn run(args: &TraceArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
-    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
-    let model = model_of(&study, Device::Auto, Some(entry.hook.layer + 1), out, &ctx)?;
+    let (mut study, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
+    let place = args.model.model.as_deref();
+    let model = model_of(&mut study, place, Device::Auto, Some(entry.hook.layer + 1), out, &ctx)?;
     let encoder = Encoder::of(&factors);
     let encode = |rows: &Block<'_>, ctx: &TaskCtx| encoder.encode(rows, ctx);
     let trace = lens::trace(&model, entry.hook, &encode, &factors, &args.text, study.manifest().bos, &ctx)?;
     if out.is_json() {
-        return out.object(&json!({"fit": entry.name, "tokens": trace.tokens, "features": trace.features, "unexplained": trace.unexplained}));
+        return out.object(&json!({"fit": entry.name, "state": entry.state, "tokens": trace.tokens, "features": trace.features, "unexplained": trace.unexplained}));
     }
     let rows = contexts::feature_rows(&factors, &*study.tokens()?, &study.notes(&entry.name)?);
     for i in 0..trace.tokens.len() {

@@ -40,7 +40,7 @@ fn check(args: &TreeArgs) -> Result<()> {
 }
 
 fn dendrogram(args: &TreeArgs, out: &mut Output) -> Result<()> {
-    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
+    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
     let tree = hierarchy::tree_by(&factors.features, args.overlap.into(), args.linkage.into());
     let object = json!({"fit": entry.name, "measure": tree.measure, "nodes": tree.nodes});
     if out.is_json() && args.cut.is_none() {
@@ -113,7 +113,8 @@ fn indented(tree: &Tree, rows: &[FeatureRow]) -> Vec<String> {
 }
 
 fn recursive_levels(args: &TreeArgs, out: &mut Output) -> Result<()> {
-    let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref())?;
+    let (mut study, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
+    let model = lens_model(&mut study, args.model.as_deref(), crate::cli::Device::Auto, out)?;
     let counts =
         if args.levels.is_empty() { recursive::default_levels(entry.config.features) } else { args.levels.clone() };
     let growth = args.growth.into();
@@ -124,8 +125,8 @@ fn recursive_levels(args: &TreeArgs, out: &mut Output) -> Result<()> {
     };
     let p = entry.config.share(factors.features.rows);
     let mut described = levels::describe(&factors, &found, growth, p, &tuned, &*study.tokens()?);
-    if let Some(model) = lens_model(&study, crate::cli::Device::Auto, out)? {
-        levels::promote(&mut described, &found, &model, entry.hook)?;
+    if let Some(model) = &model {
+        levels::promote(&mut described, &found, model, entry.hook)?;
     }
     if out.is_json() || args.format == TreeFormat::Json {
         let object = levels_json::to_json(&described, &entry.name);

@@ -11,6 +11,7 @@ pub mod source;
 pub mod tokenizer;
 pub mod weights;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -221,6 +222,21 @@ pub struct ModelInfo {
     pub weights_sha256: String,
     /// sha256 of the tokenizer.
     pub tokenizer_sha256: String,
+    /// What else decides its activations; `None` as a study that an earlier version made remembers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<ModelIdentity>,
     /// Everything that was not as asked or as ideal, a line each: a fallback of device, source or dtype.
     pub notes: Vec<String>,
+}
+
+/// What decides a model's activations beside its weights.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelIdentity {
+    /// The switches of its configuration that are in force ([`config::Config::switches`]).
+    pub configuration: BTreeMap<String, String>,
+    /// sha256 of what gives a text its ids ([`Tokenizer::ids_sha256`]).
+    pub tokenizer: String,
+    /// The token that a text begins with by [`BosRule::Auto`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bos: Option<u32>,
 }

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Study;
 use super::factor_files::{self, Stored};
 use super::manifest::json_bytes;
+use super::{Ended, FitState, Study, fit_state};
 use crate::activations::store::MappedF32;
 use crate::disk;
 use crate::error::{Error, Result};
@@ -45,6 +45,10 @@ pub struct FitEntry {
     pub seconds: f64,
     /// A checkpoint that can be resumed is there.
     pub resumable: bool,
+    /// How its run ended.
+    pub state: FitState,
+    /// The sweep that its run had reached.
+    pub reached: usize,
 }
 
 /// `fits/<name>/config.json`.
@@ -67,6 +71,9 @@ struct Saved {
     explained_variance: Option<f64>,
     sweeps: usize,
     seconds: f64,
+    /// Earlier versions left it to the error curve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended: Option<Ended>,
     /// n, k and d.
     rows: usize,
     features: usize,
@@ -87,8 +94,25 @@ impl FitFile {
             .map_err(|e| format!("not a fit's configuration: {e}; remove the fit's directory and fit again"))
     }
 
-    fn entry(&self, name: &str, resumable: bool) -> FitEntry {
+    /// The fit as listed; `dir` is its own.
+    fn entry(&self, name: &str, dir: &Path) -> FitEntry {
         let saved = self.saved.as_ref();
+        let resumable = dir.join(CHECKPOINT).is_file();
+        let (state, reached) = match saved.map(|s| (s.ended, s.sweeps)) {
+            Some((Some(ended), _)) => (ended.state, ended.sweep),
+            ended => {
+                let last = fit_state::last_sweep(&dir.join(LOSS));
+                let reached = last.map_or(0, |sweep| sweep.sweep).max(ended.map_or(0, |(_, sweeps)| sweeps));
+                let state = match (ended, last.and_then(|sweep| sweep.stop)) {
+                    (None, _) => FitState::Cut,
+                    (Some(_), stop @ Some(_)) => stop.into(),
+                    (Some(_), None) if resumable => FitState::Stopped,
+                    // Only one that converged leaves nothing to go on from.
+                    (Some(_), None) => FitState::Converged,
+                };
+                (state, reached)
+            }
+        };
         FitEntry {
             name: name.to_owned(),
             hook: saved.map_or(self.hook, |s| s.hook),
@@ -98,6 +122,8 @@ impl FitFile {
             sweeps: saved.map_or(0, |s| s.sweeps),
             seconds: saved.map_or(0.0, |s| s.seconds),
             resumable,
+            state,
+            reached,
         }
     }
 }
@@ -181,9 +207,10 @@ impl Study {
                     continue;
                 }
             };
-            let resumable = dir.join(CHECKPOINT).is_file();
-            if file.saved.is_some() || resumable {
-                found.push((file.order, file.entry(&name, resumable)));
+            let entry = file.entry(&name, &dir);
+            // One that did not come to a sweep has nothing to show and nothing to go on from.
+            if file.saved.is_some() || entry.resumable || entry.reached > 0 {
+                found.push((file.order, entry));
             }
         }
         if !found.is_empty() {
@@ -239,6 +266,18 @@ impl Study {
 
     /// Saves factors as the fit `name`, atomically.
     pub fn save_fit(&self, name: &str, hook: HookPoint, config: &FitConfig, factors: &Factors) -> Result<()> {
+        self.save_run(name, hook, config, factors, None)
+    }
+
+    /// [`Self::save_fit`] with how the run ended.
+    pub fn save_run(
+        &self,
+        name: &str,
+        hook: HookPoint,
+        config: &FitConfig,
+        factors: &Factors,
+        ended: Option<Ended>,
+    ) -> Result<()> {
         self.check_writable()?;
         self.manifest.hook_index(hook)?;
         let (z, y) = (&factors.features, factors.coefficients.as_slice());
@@ -266,6 +305,7 @@ impl Study {
             explained_variance: finite(factors.explained_variance),
             sweeps: factors.sweep,
             seconds: factors.seconds,
+            ended,
             rows: n,
             features: k,
             neurons: factors.features.rows,
@@ -279,27 +319,63 @@ impl Study {
         factor_files::sweep(&dir, &keep)
     }
 
-    /// Loads a fit (`None`: the newest); coefficients are mapped.
+    /// Loads a fit (`None`: the newest, see [`super::newest`]); coefficients are mapped. That it was stopped early is told.
     pub fn load_fit(&self, name: Option<&str>) -> Result<(FitEntry, Arc<Factors>)> {
         let newest = || -> Result<String> {
-            let last = self.fits()?.into_iter().rev().find(|f| f.relative_error.is_some());
-            last.map(|f| f.name).ok_or_else(|| {
+            let fits = self.fits()?;
+            fit_state::newest(&fits, |_| true).map(|f| f.name.clone()).ok_or_else(|| {
                 let dir = self.dir.display();
                 if let Some(problem) = self.unreadable_fits().unwrap_or_default().into_iter().next() {
                     return Error::refused(problem);
                 }
+                if let Some(FitEntry { name, .. }) = fits.last() {
+                    return self.saved_nothing(name);
+                }
                 Error::usage(format!("{dir} has no finished fit: run mlpeek fit {dir} --features 100"))
             })
         };
-        let name = name.map_or_else(newest, |n| Ok(n.to_owned()))?;
-        let (dir, file) = self.fit_file(&name)?;
+        let (entry, factors) = self.saved_fit(&name.map_or_else(newest, |n| Ok(n.to_owned()))?)?;
+        if !entry.state.is_finished() {
+            let (study, name) = (self.dir.display(), &entry.name);
+            tracing::warn!(
+                "fit '{name}' was {} and is not finished: mlpeek fit {study} --name {name} --resume goes on",
+                entry.standing()
+            );
+        }
+        Ok((entry, factors))
+    }
+
+    /// What a fit saved, whatever became of it.
+    pub(super) fn saved_fit(&self, name: &str) -> Result<(FitEntry, Arc<Factors>)> {
+        let (dir, file) = self.fit_file(name)?;
         let Some(saved) = &file.saved else {
-            return Err(Error::usage(format!(
-                "fit '{name}' has saved no factors yet: resume it with mlpeek fit --resume"
-            )));
+            return Err(self.saved_nothing(name));
         };
         let factors = saved.load(&dir)?;
-        Ok((file.entry(&name, dir.join(CHECKPOINT).is_file()), Arc::new(factors)))
+        Ok((file.entry(name, &dir), Arc::new(factors)))
+    }
+
+    /// A fit that saved coefficients of more than `rows` rows.
+    pub(super) fn fit_beyond(&self, rows: usize) -> Result<Option<String>> {
+        let beyond = |name: &String| {
+            let file = FitFile::read(&self.fits_root().join(name)).ok();
+            file.and_then(|file| file.saved).is_some_and(|saved| saved.rows > rows)
+        };
+        Ok(self.fit_names()?.into_iter().find(beyond))
+    }
+
+    /// What to say of a fit that has no factors: how far it came, and how it goes on.
+    fn saved_nothing(&self, name: &str) -> Error {
+        let entry = self.fits().unwrap_or_default().into_iter().find(|fit| fit.name == name);
+        let dir = self.dir.display();
+        let (standing, resume) = match &entry {
+            Some(entry) if entry.resumable => (entry.standing().to_string(), " --resume"),
+            Some(entry) => (entry.standing().to_string(), ""),
+            None => ("stopped before its first sweep".to_owned(), ""),
+        };
+        Error::usage(format!(
+            "fit '{name}' was {standing} or still runs, and has saved no factors yet: mlpeek fit {dir} --name {name}{resume} goes on"
+        ))
     }
 
     /// Checks every checksum of every saved fit.

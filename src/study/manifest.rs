@@ -159,39 +159,6 @@ pub(super) fn new_manifest(
     })
 }
 
-/// In which respect a study on disk is not the one asked for.
-pub(super) fn difference(there: &Manifest, asked: &Manifest) -> Option<String> {
-    let list = |hooks: &[HookPoint]| hooks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let model = |m: &Manifest| m.model.as_ref().map(|m| (m.weights_sha256.clone(), m.tokenizer_sha256.clone()));
-    let name = |m: &Manifest| m.model.as_ref().map_or("an imported matrix".to_owned(), |m| m.id.clone());
-    if model(there) != model(asked) {
-        let (a, b) = (name(there), name(asked));
-        let how = if a == b { " with other weights or another tokenizer".to_owned() } else { format!(", not {b}") };
-        return Some(format!("it was made with {a}{how}"));
-    }
-    if (&there.hooks, &there.widths) != (&asked.hooks, &asked.widths) {
-        return Some(format!("it holds {}, not {}", list(&there.hooks), list(&asked.hooks)));
-    }
-    if there.dtype != asked.dtype {
-        return Some(format!("its cache is {}, not {}", there.dtype.name(), asked.dtype.name()));
-    }
-    if there.bos != asked.bos {
-        return Some(format!("its BOS rule is {:?}, not {:?}", there.bos, asked.bos).to_lowercase());
-    }
-    let wanted = &asked.corpora[0];
-    if there.first_sample(&wanted.sha256).is_none() {
-        let first = &there.corpora[0].name;
-        return Some(if *first == wanted.name {
-            format!("{first} has changed since it was made")
-        } else {
-            // A matrix cannot be added to.
-            let remedy = if asked.model.is_some() { " (--append adds another corpus)" } else { "" };
-            format!("it holds {first}, not {}{remedy}", wanted.name)
-        });
-    }
-    None
-}
-
 /// Indented JSON with a final newline.
 pub(super) fn json_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     let mut bytes =

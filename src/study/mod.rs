@@ -4,14 +4,18 @@
 //! Knows nothing of how activations are computed or factorised. Invariant: what a reading function returns was sealed
 //! whole; damage is an error that names the file and the remedy.
 
+mod added;
 mod descriptions;
 mod factor_files;
+mod fit_state;
 mod fits;
+mod identity;
 mod import;
 mod lock;
 mod manifest;
 mod notes;
 mod places;
+mod progress;
 mod rows;
 mod saes;
 mod samples;
@@ -31,12 +35,16 @@ use crate::error::{Error, Result};
 use crate::model::{BosRule, HookPoint, ModelInfo};
 
 pub use descriptions::Descriptions;
+pub use fit_state::{Ended, FitState, Standing, newest};
 pub use fits::FitEntry;
+pub use identity::Asked;
+use identity::difference;
 pub use import::EachBlock;
+use manifest::new_manifest;
 pub use manifest::{CorpusEntry, Manifest};
-use manifest::{difference, new_manifest};
 pub use notes::{Note, Notes};
 pub use places::{StudyEntry, default_dir, home, recent, remember};
+pub use progress::CollectState;
 pub use rows::Appender;
 pub use saes::SaeEntry;
 use source::StudyRows;
@@ -73,6 +81,11 @@ impl Study {
         samples::write(dir, 0, &corpus.samples)?;
         asked.write(dir)?;
         Ok(Self::with(dir, asked, Some(lock)))
+    }
+
+    /// Whether there is a study in `dir`.
+    pub fn is_at(dir: &Path) -> bool {
+        dir.join(manifest::FILE).exists()
     }
 
     /// Opens a study for reading and writing; fails naming the holder when another process has it.
@@ -138,35 +151,6 @@ impl Study {
         let lock = lock::demand(dir)?;
         disk::sweep_tmp(dir)?;
         Ok(lock)
-    }
-
-    /// Adds a corpus to a complete study, for collecting to go on with. Adding one that it has already changes nothing.
-    pub fn append(&mut self, corpus: &Corpus) -> Result<()> {
-        self.check_writable()?;
-        if self.manifest.model.is_none() {
-            return Err(Error::usage(format!(
-                "{} holds an imported matrix: no corpus can be added",
-                self.dir.display()
-            )));
-        }
-        if self.manifest.first_sample(&corpus.sha256).is_some() {
-            return Ok(());
-        }
-        if !self.manifest.complete {
-            return Err(Error::refused(format!(
-                "{} is not yet complete: finish collecting {} first",
-                self.dir.display(),
-                self.manifest.corpora.last().map_or("it", |c| c.name.as_str())
-            )));
-        }
-        samples::write(&self.dir, self.manifest.corpora.len(), &corpus.samples)?;
-        let mut manifest = self.manifest.clone();
-        manifest.corpora.push(CorpusEntry::of(corpus));
-        manifest.complete = false;
-        manifest.write(&self.dir)?;
-        self.manifest = manifest;
-        self.forget_tokens();
-        Ok(())
     }
 
     /// Its directory.
@@ -253,7 +237,11 @@ impl Study {
         let tokens = self.tokens()?;
         let dir = rows::cache_dir(&self.dir, hook);
         if tokens.rows.is_empty() {
-            return Err(Error::refused(format!("{} holds no rows yet: run collect first", self.dir.display())));
+            let dir = self.dir.display();
+            return Err(Error::refused(format!(
+                "{dir} holds no rows yet ({}): mlpeek collect --out {dir} goes on",
+                self.collected()?
+            )));
         }
         let reader = CacheReader::open(&dir)?;
         let (rows, cols) = reader.shape();

@@ -228,7 +228,7 @@ impl Study {
                 others.find(|f| noted(&f.name).is_some())?.name.as_str()
             }
         };
-        let (_, factors) = self.load_fit(Some(source)).ok()?;
+        let (_, factors) = self.saved_fit(source).ok()?;
         let mut carried = noted(source)?.carried(&factors.features, to);
         if source != fit {
             // They are still there, with their own fit.

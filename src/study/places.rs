@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Study;
+use super::{CollectState, Study};
 use crate::corpus::Corpus;
 use crate::disk::lock::FileLock;
 use crate::disk::write_atomic;
@@ -34,6 +34,12 @@ pub struct StudyEntry {
     pub rows: usize,
     /// Its fits.
     pub fits: usize,
+    /// How far it is collected, where that was cut short.
+    #[serde(default)]
+    pub unfinished: Option<CollectState>,
+    /// How the newest fit stands, where it was stopped: "k24 stopped at sweep 2".
+    #[serde(default)]
+    pub stopped: Option<String>,
     /// Seconds since the Unix epoch of its last change.
     pub modified: u64,
 }
@@ -128,15 +134,21 @@ fn entry(dir: &Path) -> Option<StudyEntry> {
     let study = Study::open_read_only(dir).ok()?;
     let manifest = study.manifest();
     let files = ["study.json", "tokens.bin", "fits", "notes.json", "session.json"].map(|f| dir.join(f));
-    let fits = children(&dir.join("fits"));
-    let modified = files.iter().chain(&fits).filter_map(|p| seconds(p)).max();
+    let changed = children(&dir.join("fits"));
+    let modified = files.iter().chain(&changed).filter_map(|p| seconds(p)).max();
+    // What cannot be read is told when the study is opened.
+    let unfinished = study.collected().ok().filter(|state| !state.is_complete());
+    let fits = study.fits().unwrap_or_default();
+    let stopped = fits.last().filter(|fit| !fit.is_finished());
     Some(StudyEntry {
         dir: dir.to_path_buf(),
         model: manifest.model.as_ref().map_or_else(|| "imported matrix".to_owned(), |m| m.id.clone()),
         hooks: manifest.hooks.clone(),
         corpus: manifest.corpora.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" + "),
-        rows: manifest.rows,
-        fits: study.fits().map_or(0, |f| f.len()),
+        rows: unfinished.map_or(manifest.rows, |state| state.rows),
+        fits: fits.len(),
+        stopped: stopped.map(|fit| format!("{} {}", fit.name, fit.standing())),
+        unfinished,
         modified: modified.unwrap_or(manifest.created),
     })
 }

@@ -62,14 +62,25 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Sample>, String> {
     samples.ok().filter(|s| s.len() == footer.samples).ok_or_else(damaged)
 }
 
-/// Appends the samples of corpus number `corpus` to `table`.
-pub(super) fn load_into(dir: &Path, corpus: usize, expected: usize, table: &mut TokenTable) -> Result<()> {
+/// The samples of corpus number `corpus`.
+pub(super) fn read(dir: &Path, corpus: usize, expected: usize) -> Result<Vec<Sample>> {
     let path = path_of(dir, corpus);
     let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
     let samples = decode(&bytes).map_err(|problem| Error::file(&path, problem))?;
     if samples.len() != expected {
         return Err(Error::file(&path, format!("holds {} samples where study.json says {expected}", samples.len())));
     }
+    Ok(samples)
+}
+
+/// Takes away what [`write`] wrote.
+pub(super) fn remove(dir: &Path, corpus: usize) -> Result<()> {
+    disk::remove_if_there(&path_of(dir, corpus))
+}
+
+/// Appends the samples of corpus number `corpus` to `table`.
+pub(super) fn load_into(dir: &Path, corpus: usize, expected: usize, table: &mut TokenTable) -> Result<()> {
+    let samples = read(dir, corpus, expected)?;
     let mut known: HashMap<String, u32> = table.labels.iter().enumerate().map(|(i, l)| (l.clone(), i as u32)).collect();
     for sample in samples {
         let number = sample.label.map(|label| {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Notes, Study, TokenTable};
+use super::{Notes, Study, TokenTable, identity};
 use crate::analysis::matching::{self, FitComparison};
 use crate::analysis::{FeatureRow, contexts};
 use crate::error::{Error, Result};
 use crate::factor::Factors;
-use crate::model::HookPoint;
+use crate::model::{HookPoint, ModelInfo};
 
 /// One of them.
 #[derive(Debug, Clone)]
@@ -20,8 +20,8 @@ pub struct Side {
     pub relative_error: Option<f64>,
     /// Its factors.
     pub factors: Arc<Factors>,
-    /// The weights that the activations came from; `None` for a matrix from elsewhere.
-    weights: Option<String>,
+    /// The model that the activations came from; `None` for a matrix from elsewhere.
+    model: Option<ModelInfo>,
     tokens: Arc<TokenTable>,
     notes: Notes,
 }
@@ -41,7 +41,7 @@ impl Study {
             hook: entry.hook,
             relative_error: entry.relative_error,
             factors,
-            weights: self.manifest().model.as_ref().map(|m| m.weights_sha256.clone()),
+            model: self.manifest().model.clone(),
             tokens: self.tokens()?,
             notes: self.notes(&entry.name)?,
             name: entry.name,
@@ -58,8 +58,9 @@ pub fn compare(a: &Side, b: &Side) -> Result<FitComparison> {
             a.name, a.hook, widths.0, b.name, b.hook, widths.1
         )));
     }
-    if a.weights != b.weights {
-        return Err(Error::usage("the two studies are of different models: their neurons have nothing in common"));
+    if let Some(parts) = identity::models_differ(a.model.as_ref(), b.model.as_ref()) {
+        let said = format!("the two studies are of different models ({parts}): their neurons have nothing in common");
+        return Err(Error::usage(said));
     }
     Ok(matching::compare((&a.name, &a.factors.features), (&b.name, &b.factors.features)))
 }

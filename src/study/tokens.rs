@@ -238,6 +238,16 @@ impl Log {
         self.samples() != before
     }
 
+    /// Cuts the log to its first `samples` samples; whether that changed it.
+    pub fn cut_to_samples(&mut self, samples: usize) -> bool {
+        let before = self.samples();
+        self.segments.retain(|segment| segment.first_sample < samples);
+        if let Some(last) = self.segments.last_mut() {
+            last.cut(samples - last.first_sample);
+        }
+        self.samples() != before
+    }
+
     fn encode(&self) -> Vec<u8> {
         self.segments.iter().flat_map(Segment::encode).collect()
     }

@@ -92,6 +92,8 @@ pub enum Action {
     Sets,
     Train,
     SweepK,
+    Continue,
+    ModelPlace,
 }
 
 /// A row of the table.
@@ -168,6 +170,8 @@ pub const ACTIONS: &[ActionInfo] = &[
     row(Action::GoOn, "go-on", "go on", &["F"], &[Fit], 15, "Go on from the fit on show with that number of features, or with new rows; marked features stay as they are"),
     row(Action::More, "more", "more", &["+", "="], &[Fit], 20, "More features for the next fit"),
     row(Action::Fewer, "fewer", "fewer", &["-"], &[Fit], 30, "Fewer features for the next fit"),
+    row(Action::Continue, "continue", "go on", &["R", "c"], EVERYWHERE, 5, "Go on with what was cut short: collecting, else the fit on show"),
+    row(Action::ModelPlace, "model-place", "model's place", &["W"], EVERYWHERE, 6, "Say where the study's model lies, when it was not found or is another one"),
     row(Action::Pause, "pause", "pause", &["p"], EVERYWHERE, 0, "Hold the fit after its sweep; again: go on"),
     row(Action::Copy, "copy", "copy", &["y"], EVERYWHERE, 70, "Copy what the pane shows: as text, JSON or Markdown where it has them"),
     row(Action::Export, "export", "export", &["E"], NAMING, 0, "Write the feature on show to a Markdown file in the study; in the tree: the dendrogram as SVG, Newick and JSON with its clusters, or the levels as JSON"),

@@ -241,6 +241,7 @@ impl App {
             }
             Event::Failed(job, text) => self.toast(Level::Error, format!("{} failed: {text}", job.label())),
             Event::Refused(text) => self.toast(Level::Warn, text.clone()),
+            Event::NoModel(_) if self.overlay.is_none() && self.closing.is_none() => self.ask_model_place(),
             Event::Exported(path) => self.toast(Level::Info, format!("wrote {}", path.display())),
             Event::Log(Level::Error, text) => self.toast(Level::Error, text.clone()),
             _ => {}

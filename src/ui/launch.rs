@@ -55,9 +55,14 @@ fn check(args: &ExploreArgs) -> Result<()> {
     if !is_there(args) {
         return Study::check_place(dir);
     }
-    let more =
-        [("--features", args.features.is_some()), ("--hook", args.hook.is_some()), ("--device", args.device.is_some())];
-    match more.iter().find(|(_, given)| *given && !is_named(args)) {
+    // Where a model lies says nothing of what is fitted.
+    let fits = args.data.is_some() || args.layer.is_some();
+    let more = [
+        ("--features", args.features.is_some() && !fits),
+        ("--hook", args.hook.is_some() && !fits),
+        ("--device", args.device.is_some() && !is_named(args)),
+    ];
+    match more.iter().find(|(_, given)| *given) {
         Some((option, _)) => Err(Error::usage(format!(
             "{option} has no effect on {0}, which is a study already: leave it out, and fit anew in the Fit pane or by mlpeek \
              fit {0}",

@@ -13,7 +13,7 @@ use super::layout::{Class, Layout, Placed};
 use super::panes::features::bar;
 use super::panes::put;
 use super::text;
-use super::world::RunningJob;
+use super::world::{CutShort, RunningJob};
 use crate::engine::Level;
 
 /// Hints in the footer at most.
@@ -83,6 +83,9 @@ fn facts(app: &App) -> Vec<(String, Style)> {
             let how = format!("{} ({}, {})", short(&model.id), text::clean(&model.device), model.weights_dtype);
             facts.push((how, theme.text()));
         }
+        (None, Some(id)) if world.no_model.is_some() => {
+            facts.push((format!("{} (not found)", short(id)), theme.warning()));
+        }
         (None, Some(id)) => facts.push((format!("{} (not open yet)", short(id)), theme.text())),
         (None, None) => {}
     }
@@ -93,7 +96,9 @@ fn facts(app: &App) -> Vec<(String, Style)> {
         facts.push((study.hook.to_string(), theme.text()));
         let corpus = study.corpus.rsplit('/').next().unwrap_or(&study.corpus);
         facts.push((text::clean(corpus), theme.dim()));
-        if study.rows > 0 {
+        if let (Some(state), None) = (&study.unfinished, world.job(crate::engine::Job::Collect)) {
+            facts.push((format!("collected {} %", state.percent()), theme.warning()));
+        } else if study.rows > 0 {
             facts.push((format!("{} tokens", text::count(study.rows)), theme.dim()));
         }
     } else if let (Some(opening), false) = (world.opening_facts(), facts.is_empty()) {
@@ -127,6 +132,16 @@ fn fit_state(app: &App) -> (String, Style) {
         let back =
             set.fit.as_ref().map(|fit| format!(" · {} back to {}", app.keymap.key(Action::Sets), text::clean(fit)));
         return (format!("{}{} ", text::clean(&set.kind.to_string()), back.unwrap_or_default()), theme.accent());
+    }
+    let idle = !world.fitting() && world.job(crate::engine::Job::Collect).is_none();
+    if let (Some(cut), true) = (world.cut_short(), idle) {
+        let key = app.keymap.key(Action::Continue);
+        let what = match cut {
+            CutShort::Collecting(state) => format!("collected {} %", state.percent()),
+            CutShort::Fit(fit) => fit.standing().to_string(),
+        };
+        let error = world.features.as_ref().map(|f| format!(" · error {:.3}", f.relative_error));
+        return (format!("{what}{} · {key} goes on ", error.unwrap_or_default()), theme.warning());
     }
     let error = world.features.as_ref().map(|f| (f.sweep, f.relative_error));
     let (sweep, error) = match (world.sweeps.last(), error) {

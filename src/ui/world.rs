@@ -13,7 +13,7 @@ use crate::engine::{
 };
 use crate::model::ModelInfo;
 use crate::model::source::ModelEntry;
-use crate::study::{SaeEntry, StudyEntry};
+use crate::study::{CollectState, FitEntry, SaeEntry, StudyEntry};
 use crate::task::Progress;
 
 /// Log lines kept.
@@ -34,6 +34,25 @@ pub struct RunningJob {
     pub since: Duration,
     /// The user asked to cancel it.
     pub cancelling: bool,
+}
+
+/// What was cut short and can go on.
+#[derive(Debug, Clone, Copy)]
+pub enum CutShort<'a> {
+    /// Samples are missing.
+    Collecting(&'a CollectState),
+    /// A fit did not come to its end.
+    Fit(&'a FitEntry),
+}
+
+/// For a person, after the name of what is meant: "collected 53 %: …", "k24 stopped at sweep 2".
+impl std::fmt::Display for CutShort<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Collecting(state) => state.fmt(f),
+            Self::Fit(fit) => write!(f, "{} {}", super::text::clean(&fit.name), fit.standing()),
+        }
+    }
 }
 
 /// A line of the log.
@@ -58,6 +77,8 @@ pub struct World {
     pub studies: Option<Vec<StudyEntry>>,
     /// The open model.
     pub model: Option<Box<ModelInfo>>,
+    /// Why the open study's model is not open, when it was not found or is another one.
+    pub no_model: Option<String>,
     /// What was asked to be opened, until its study is there.
     pub opening: Option<OpenRequest>,
     /// The open study.
@@ -114,10 +135,18 @@ impl World {
                     (running.rate, running.eta) = (*rate, *eta);
                 }
             }
-            Event::Model(model) => self.model = Some(model.clone()),
+            Event::Model(model) => {
+                self.model = Some(model.clone());
+                self.no_model = None;
+            }
+            Event::NoModel(why) => {
+                self.model = None;
+                self.no_model = Some(why.clone());
+            }
             Event::Study(study) => self.open(study),
             Event::Closed => {
                 self.study = None;
+                self.no_model = None;
                 self.training = None;
                 self.swept = None;
                 self.forget();
@@ -225,6 +254,20 @@ impl World {
         }
     }
 
+    /// What of the open study was cut short and waits to go on: collecting, else the fit on show, else the newest where
+    /// there is nothing to show.
+    pub fn cut_short(&self) -> Option<CutShort<'_>> {
+        let study = self.study.as_ref()?;
+        if let Some(state) = &study.unfinished {
+            return Some(CutShort::Collecting(state));
+        }
+        let fit = match &self.features {
+            Some(_) => study.fits.iter().find(|fit| Some(fit.name.as_str()) == self.fit_name()),
+            None => study.fits.last(),
+        };
+        fit.filter(|fit| !fit.is_finished()).map(CutShort::Fit)
+    }
+
     /// The selected feature of the fit, also while a set is on show.
     pub fn selected_of_fit(&self) -> Option<usize> {
         match (self.set(), &self.behind) {
@@ -266,6 +309,11 @@ impl World {
         let other = self.study.as_ref().is_none_or(|s| s.dir != study.dir || s.hook != study.hook);
         if other {
             self.forget();
+        }
+        // That of the study before; the one of this study comes after it.
+        let elsewhere = self.study.as_ref().is_none_or(|s| s.dir != study.dir);
+        if elsewhere && self.model.as_ref().is_some_and(|model| study.model.as_ref() != Some(&model.id)) {
+            self.model = None;
         }
         self.opening = None;
         self.study = Some(Box::new(study.clone()));

@@ -2,6 +2,7 @@
 //! flow leads where it should, bad input is told of, and the terminal is given back.
 #![cfg(all(unix, feature = "tui"))]
 
+mod cut_short;
 mod endings;
 mod flows;
 mod ghosts;

@@ -118,3 +118,31 @@ pub fn corpus(dir: &Path, count: usize) -> PathBuf {
     fs::write(&path, Value::Object(by_label).to_string()).unwrap();
     path
 }
+
+/// A study of layer 1 of the model at `model`, of which collecting was stopped after about half of the samples.
+pub fn half_collected(dir: &Path, model: &Path, data: &Path) {
+    use mlpeek::activations::collect::collect;
+    use mlpeek::activations::store::CacheDtype;
+    use mlpeek::corpus::Corpus;
+    use mlpeek::model::{BosRule, HookPoint, HookSite, LoadOptions, Model, source};
+    use mlpeek::study::Study;
+    use mlpeek::{CancelToken, TaskCtx};
+
+    let silent = TaskCtx::silent();
+    let files = source::resolve(model.to_str(), &silent).unwrap();
+    let model = Model::open(&files, &LoadOptions::default(), &silent).unwrap();
+    let corpus = Corpus::open(data).unwrap();
+    let hook = HookPoint { layer: 1, site: HookSite::MlpPost };
+    let (info, bos) = (model.info(), BosRule::Auto);
+    let mut study = Study::create(dir, Some(info), &[hook], &[D_MLP], &corpus, CacheDtype::F32, bos).unwrap();
+    let cancel = CancelToken::default();
+    let stop = cancel.clone();
+    let ctx = TaskCtx::new(cancel, move |p| {
+        if p.stage == "collecting" && p.total.is_some_and(|total| 2 * p.done > total) {
+            stop.cancel();
+        }
+    });
+    assert!(matches!(collect(&model, &corpus, &mut study, bos, &ctx), Err(mlpeek::Error::Cancelled)));
+    let state = study.collected().unwrap();
+    assert!(state.samples > 0 && !state.is_complete(), "{state}");
+}

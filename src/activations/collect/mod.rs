@@ -16,7 +16,7 @@ use super::store::CacheDtype;
 use crate::corpus::{Corpus, Sample};
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::model::{Batch, BosRule, Logits, Model, Phase, Tap};
+use crate::model::{Batch, BosRule, HookPoint, Logits, Model, ModelInfo, Phase, Tap};
 use crate::study::{Appender, Study, check_room};
 use crate::task::{Progress, TaskCtx};
 
@@ -110,17 +110,53 @@ fn disk_bytes(rows: usize, widths: &[usize], dtype: CacheDtype) -> u64 {
 /// are dropped; every other token is a row tied to its sample and position. A text longer than the context is cut into
 /// windows, each with its own BOS and its own context; positions count on through them.
 ///
-/// Where it fails before a row is kept, the study is removed.
+/// Where it fails before a row is kept, the study is removed, or the corpus taken out again that was added last.
+///
+/// # Errors
+/// A model that is not the study's own, before anything is written.
 pub fn collect(model: &Model, corpus: &Corpus, study: &mut Study, bos: BosRule, ctx: &TaskCtx) -> Result<Collected> {
-    let outcome = run(model, corpus, study, bos, ctx);
-    if outcome.as_ref().is_err_and(|e| !matches!(e, Error::Cancelled)) {
-        study.discard_if_empty()?;
+    run(model, corpus, study, Add::Never(bos), ctx)
+}
+
+/// Adds `corpus` to a complete study and fills its caches from it, as [`collect`] does. The corpus is a part of the study only
+/// once all has been checked: what is refused leaves the study as it was.
+///
+/// # Errors
+/// As [`collect`]; a study that is not complete.
+pub fn append(model: &Model, corpus: &Corpus, study: &mut Study, ctx: &TaskCtx) -> Result<Collected> {
+    run(model, corpus, study, Add::Corpus, ctx)
+}
+
+/// Goes on where collecting `study` was cut short, with the texts that the study keeps.
+///
+/// # Errors
+/// As [`collect`].
+pub fn go_on(model: &Model, study: &mut Study, ctx: &TaskCtx) -> Result<Collected> {
+    let mut windowed = 0;
+    let started = Instant::now();
+    for number in study.corpus_due()?..study.manifest().corpora.len() {
+        let corpus = study.corpus(number)?;
+        let bos = study.manifest().bos;
+        windowed += collect(model, &corpus, study, bos, ctx)?.windowed;
     }
-    outcome
+    let done = study.collected()?;
+    let seconds = started.elapsed().as_secs_f64();
+    Ok(Collected { tokens: done.rows, samples: done.samples, windowed, seconds })
+}
+
+/// Whether a corpus that the study lacks is added to it.
+#[derive(Clone, Copy)]
+enum Add {
+    /// It must be there, and so must be the BOS rule.
+    Never(BosRule),
+    Corpus,
 }
 
 /// What collecting needs of a model.
 trait Runner: Sync {
+    /// What a study remembers of it.
+    fn info(&self) -> &ModelInfo;
+    fn width(&self, hook: HookPoint) -> Result<usize>;
     fn encode(&self, text: &str, rule: BosRule) -> Result<Vec<u32>>;
     fn bos(&self) -> Option<u32>;
     fn piece(&self, id: u32) -> String;
@@ -134,6 +170,12 @@ trait Runner: Sync {
 }
 
 impl Runner for Model {
+    fn info(&self) -> &ModelInfo {
+        Model::info(self)
+    }
+    fn width(&self, hook: HookPoint) -> Result<usize> {
+        Model::width(self, hook)
+    }
     fn encode(&self, text: &str, rule: BosRule) -> Result<Vec<u32>> {
         self.tokenizer().encode(text, rule)
     }
@@ -144,7 +186,7 @@ impl Runner for Model {
         self.tokenizer().piece(id)
     }
     fn context(&self) -> usize {
-        self.info().context
+        Model::info(self).context
     }
     fn batch_tokens(&self) -> usize {
         Model::batch_tokens(self)
@@ -160,18 +202,57 @@ impl Runner for Model {
     }
 }
 
-fn run(runner: &impl Runner, corpus: &Corpus, study: &mut Study, rule: BosRule, ctx: &TaskCtx) -> Result<Collected> {
-    let start = Instant::now();
-    let manifest = study.manifest();
-    if manifest.bos != rule {
-        return Err(Error::usage(format!("the study's BOS rule is {:?}, not {rule:?}", manifest.bos).to_lowercase()));
+fn run(runner: &impl Runner, corpus: &Corpus, study: &mut Study, add: Add, ctx: &TaskCtx) -> Result<Collected> {
+    admit(runner, study)?;
+    let outcome = checked(runner, corpus, study, add, ctx);
+    if outcome.as_ref().is_err_and(|e| !matches!(e, Error::Cancelled)) {
+        study.withdraw_if_empty()?;
+        study.discard_if_empty()?;
     }
-    let Some(first) = manifest.first_sample(&corpus.sha256) else {
-        return Err(Error::usage(format!("{} is not a corpus of {}", corpus.name, study.dir().display())));
-    };
+    outcome
+}
+
+/// Whether rows of this model are rows of the study.
+fn admit(runner: &impl Runner, study: &Study) -> Result<()> {
+    study.check_model(runner.info())?;
+    for (&hook, &width) in study.manifest().hooks.iter().zip(&study.manifest().widths) {
+        let its = runner.width(hook)?;
+        if its != width {
+            return Err(Error::refused(format!(
+                "{}: rows of {hook} have {width} values and this model's {its}: give the study's own model by --model",
+                study.dir().display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Holds the request against the study, then adds rows.
+fn checked(runner: &impl Runner, corpus: &Corpus, study: &mut Study, add: Add, ctx: &TaskCtx) -> Result<Collected> {
+    let start = Instant::now();
+    let (manifest, dir) = (study.manifest(), study.dir().display());
+    let rule = manifest.bos;
+    match add {
+        Add::Never(asked) if asked != rule => {
+            return Err(Error::usage(format!("the study's BOS rule is {rule:?}, not {asked:?}").to_lowercase()));
+        }
+        Add::Never(_) if manifest.first_sample(&corpus.sha256).is_none() => {
+            return Err(Error::usage(format!("{} is not a corpus of {dir}", corpus.name)));
+        }
+        Add::Never(_) => {}
+        Add::Corpus => study.check_append(corpus)?,
+    }
+    let first = manifest.first_sample(&corpus.sha256).unwrap_or_else(|| manifest.samples());
     let encoded = encode(runner, &corpus.samples, rule, ctx)?;
     let total: usize = encoded.iter().map(Encoded::rows).sum();
     let windowed = encoded.iter().filter(|e| e.windows.len() > 1).count();
+    let done = study.collected()?.samples;
+    let missing: usize = encoded[done.saturating_sub(first).min(encoded.len())..].iter().map(Encoded::rows).sum();
+    check_room(study.dir(), disk_bytes(missing, &study.manifest().widths, study.manifest().dtype), true)?;
+    study.record_model(runner.info())?;
+    if let Add::Corpus = add {
+        study.append(corpus)?;
+    }
     let mut appender = Appender::open(study)?;
     let done = appender.next_sample();
     if done < first {
@@ -180,9 +261,6 @@ fn run(runner: &impl Runner, corpus: &Corpus, study: &mut Study, rule: BosRule, 
     }
     // Beyond the end when another corpus has been added since.
     let from = (done - first).min(encoded.len());
-    let missing: usize = encoded[from..].iter().map(Encoded::rows).sum();
-    let widths = &appender.study().manifest().widths;
-    check_room(appender.study().dir(), disk_bytes(missing, widths, appender.study().manifest().dtype), true)?;
     let collector = Collector { runner, samples: &corpus.samples, encoded: &encoded, first, total, ctx };
     let outcome = collector.fill(&mut appender, from);
     // Whatever ended it, what is complete stays; the first error is the one to tell.

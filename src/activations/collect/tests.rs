@@ -12,6 +12,14 @@ const WIDTHS: [usize; 2] = [4, 3];
 const BOS: u32 = 1;
 const CONTEXT: usize = 8;
 
+struct Info(ModelInfo);
+
+impl Default for Info {
+    fn default() -> Self {
+        Self(model())
+    }
+}
+
 /// A token a letter; activations tell the hook, the token, its place in its row and the BOS before it.
 #[derive(Default)]
 struct Fake {
@@ -22,11 +30,18 @@ struct Fake {
     /// NaN for this letter.
     poison: Option<char>,
     passes: AtomicUsize,
+    info: Info,
     /// (rows, padded length) of each pass.
     shapes: Mutex<Vec<(usize, usize)>>,
 }
 
 impl Runner for Fake {
+    fn info(&self) -> &ModelInfo {
+        &self.info.0
+    }
+    fn width(&self, hook: HookPoint) -> Result<usize> {
+        Ok(WIDTHS[HOOKS.iter().position(|&h| h == hook).unwrap()])
+    }
     fn encode(&self, text: &str, rule: BosRule) -> Result<Vec<u32>> {
         let bos = (self.bos && rule != BosRule::Never).then_some(BOS);
         Ok(bos.into_iter().chain(text.chars().map(|c| c as u32)).collect())
@@ -96,7 +111,7 @@ fn study(dir: &std::path::Path, corpus: &Corpus) -> Study {
 
 fn run_silent(fake: &Fake, corpus: &Corpus, study: &mut Study) -> Result<Collected> {
     let ctx = TaskCtx::new(fake.cancel.clone(), |_| {});
-    run(fake, corpus, study, BosRule::Auto, &ctx)
+    run(fake, corpus, study, Add::Never(BosRule::Auto), &ctx)
 }
 
 /// All values of both hooks.
@@ -269,7 +284,7 @@ fn another_bos_rule_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let corpus = corpus(&["ab"]);
     let mut study = study(dir.path(), &corpus);
-    let error = run(&Fake::default(), &corpus, &mut study, BosRule::Never, &TaskCtx::silent()).unwrap_err();
+    let error = run(&Fake::default(), &corpus, &mut study, Add::Never(BosRule::Never), &TaskCtx::silent()).unwrap_err();
     assert!(error.to_string().contains("auto, not never"), "{error}");
 }
 
@@ -281,7 +296,7 @@ fn progress_counts_tokens_to_the_total() {
     let into = seen.clone();
     let ctx = TaskCtx::new(CancelToken::default(), move |p: Progress| into.lock().unwrap().push(p));
     let mut study = study(dir.path(), &corpus);
-    run(&Fake::default(), &corpus, &mut study, BosRule::Auto, &ctx).unwrap();
+    run(&Fake::default(), &corpus, &mut study, Add::Never(BosRule::Auto), &ctx).unwrap();
     let seen = seen.lock().unwrap();
     let collecting: Vec<_> = seen.iter().filter(|p| p.stage == "collecting").collect();
     assert!(collecting.is_sorted_by_key(|p| p.done) && collecting.len() > 10);

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::super::judge::{cell, line};
+use super::super::open_study;
 use super::{Output, split, with_interval};
 use crate::baselines::{DirectionSet, SetKind};
 use crate::cli::DetectionArgs;
@@ -16,7 +17,6 @@ use crate::eval::detection::LabelDetection;
 use crate::eval::hard::{HardNegatives, against_rivals, rivals};
 use crate::eval::steering::report::{Mean, interval};
 use crate::model::HookPoint;
-use crate::study::Study;
 
 const NAMES: usize = 24;
 const RESAMPLES: usize = 10_000;
@@ -83,7 +83,7 @@ struct MethodRow {
 
 pub(super) fn run(args: &DetectionArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
-    let study = Study::open_read_only(&args.common.study)?;
+    let study = open_study(&args.common.study, out)?;
     let tokens = study.tokens()?;
     let split = split(&args.common, &tokens, out)?;
     let place = args.common.place.place();

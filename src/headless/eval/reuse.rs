@@ -33,9 +33,9 @@ pub(super) fn run(args: &ReuseArgs, out: &mut Output) -> Result<()> {
         Some(name) => Some(name.clone()),
         None => place.resolve(&Study::open_read_only(&args.study)?)?.1.map(|f| f.name),
     };
-    let (study, entry, factors) = open_fit(&args.study, name.as_deref())?;
+    let (mut study, entry, factors) = open_fit(&args.study, name.as_deref(), out)?;
     let members = members(args, &study, entry.hook, &factors, out, &ctx)?;
-    let model = model_of(&study, args.device, None, out, &ctx)?;
+    let model = model_of(&mut study, args.model.model.as_deref(), args.device, None, out, &ctx)?;
     let prompts = if args.prompt.is_empty() { vec!["I think that".to_owned()] } else { args.prompt.clone() };
     let config = ReuseConfig { kl: args.kl, prompts, bos: study.manifest().bos };
     let found = reuse(&model, entry.hook, &factors, &members, &config, &ctx)?;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use serde_json::json;
 
-use super::super::{check_target, describe::tell_usage, model_of, output::thousands};
+use super::super::{check_target, describe::tell_usage, model_of, open_study, output::thousands};
 use super::{Output, holdout, with_interval};
 use crate::cli::{ProtocolArg, SteeringArgs};
 use crate::engine::causal::{Causal, CausalAsk, Prepared, prepare};
@@ -26,7 +26,7 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     // What cannot be asked is said before a model is loaded.
     let mut judge = args.judge.endpoint()?.map(endpoint_judge).transpose()?;
     check(args)?;
-    let study = Study::open(&args.common.study)?;
+    let mut study = open_study(&args.common.study, out)?;
     let ask = CausalAsk {
         methods: args.common.methods.clone(),
         place: args.common.place.place(),
@@ -38,7 +38,9 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
         seed: args.common.seed,
     };
     ask.config.check()?;
-    let model = model_of(&study, args.device, None, out, &ctx)?;
+    let model = model_of(&mut study, args.model.model.as_deref(), args.device, None, out, &ctx)?;
+    // Locked only now: what is refused writes nothing.
+    let study = Study::open(&args.common.study)?;
     let prepared = prepare(&study, &ask, &model, &ctx)?;
     if let Some(judge) = &judge {
         tell_cost(&prepared, judge, out)?;

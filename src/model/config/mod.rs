@@ -11,8 +11,13 @@ mod rope;
 pub use names::{LayerPart, Names, Part};
 pub use rope::{Rope, RopeScaling};
 
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
 /// A normalisation.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Norm {
     /// Root mean square (no centring) or LayerNorm.
     pub kind: NormKind,
@@ -23,7 +28,7 @@ pub struct Norm {
 }
 
 /// Which normalisation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum NormKind {
     /// x / rms(x) ∘ w
     Rms,
@@ -32,7 +37,7 @@ pub enum NormKind {
 }
 
 /// The MLP's non-linearity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Activation {
     /// x · σ(x)
     Silu,
@@ -49,7 +54,7 @@ pub enum Activation {
 }
 
 /// How q, k and v lie in the columns of the fused projection's output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum QkvOrder {
     /// All of q, then all of k, then all of v.
     Blocks,
@@ -58,7 +63,7 @@ pub enum QkvOrder {
 }
 
 /// What differs between layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct LayerKind {
     /// Tokens that a position sees, itself included; `None`: all before it.
     pub window: Option<usize>,
@@ -66,8 +71,9 @@ pub struct LayerKind {
     pub rope: Option<usize>,
 }
 
-/// Every switch of the decoder.
-#[derive(Debug, Clone, PartialEq)]
+/// Every switch of the decoder. Serialised, it is what a study remembers of its model ([`Config::switches`]): a switch that is
+/// added later must be `None` or `false` wherever a version without it computed as if it were.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Config {
     /// "llama", "gemma2", …
     pub family: String,
@@ -128,6 +134,7 @@ pub struct Config {
     /// The unembedding is the embedding.
     pub tied: bool,
     /// Where each tensor is found.
+    #[serde(skip)]
     pub names: Names,
 }
 
@@ -145,6 +152,15 @@ impl Config {
     /// Bytes of keys and values that one token needs in `layers` layers, at `width` bytes a value.
     pub fn kv_bytes_per_token(&self, layers: usize, width: usize) -> u64 {
         (2 * self.kv_width() * layers * width) as u64
+    }
+
+    /// Each switch that is in force by its name with its value, as text: `norm.eps` 1e-5. Those that are off are left out, and
+    /// so is where tensors are found. Two configurations that compute alike give the same, however their files are written.
+    pub fn switches(&self) -> BTreeMap<String, String> {
+        let mut switches = BTreeMap::new();
+        // Plain numbers, words and lists: nothing in it can fail to be serialised.
+        flatten(String::new(), &serde_json::to_value(self).unwrap_or_default(), &mut switches);
+        switches
     }
 
     /// Contradictions that would make the decoder read out of place.
@@ -177,6 +193,20 @@ impl Config {
             return Err("q, k and v fused by head need as many key/value heads as heads".into());
         }
         Ok(self)
+    }
+}
+
+fn flatten(name: String, value: &Value, out: &mut BTreeMap<String, String>) {
+    let inside = |part: &str| if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") };
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, value)| flatten(inside(key), value, out)),
+        Value::Array(list) => {
+            list.iter().enumerate().for_each(|(i, value)| flatten(inside(&i.to_string()), value, out))
+        }
+        Value::Null | Value::Bool(false) => {}
+        Value::String(text) if text == "None" => {}
+        Value::String(text) => _ = out.insert(name, text.clone()),
+        value => _ = out.insert(name, value.to_string()),
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::f64::consts::PI;
 
+use serde::Serialize;
+
 /// How long-context training stretched the frequencies.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum RopeScaling {
     /// Not at all.
     None,
@@ -48,7 +50,7 @@ impl RopeScaling {
 }
 
 /// One rotary embedding.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Rope {
     /// θ.
     pub base: f64,

@@ -8,7 +8,7 @@ use super::{Decoder, LoadOptions, device, load};
 use crate::error::{Error, Result};
 use crate::model::config::Config;
 use crate::model::weights::{Weights, digest};
-use crate::model::{ModelFiles, ModelInfo, ModelLayout, Tokenizer};
+use crate::model::{ModelFiles, ModelIdentity, ModelInfo, ModelLayout, Tokenizer};
 use crate::task::TaskCtx;
 
 /// Configuration and weights as they lie on disk: headers are read, nothing is computed.
@@ -31,6 +31,7 @@ pub(super) fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> 
     let free = device::memory_available(&chosen.placement)?;
     let plan = Plan::new(options, &chosen.placement);
     budget::check(&config, &weights, plan, free)?;
+    let configuration = config.switches();
     let decoder = load::load(config, &weights, options.layers, &chosen.placement, ctx)?;
     let mut notes = chosen.notes;
     let stored = commonest(&weights);
@@ -57,6 +58,7 @@ pub(super) fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> 
         weight_bytes: weights.bytes(),
         weights_sha256: digest(weights.files(), ctx)?,
         tokenizer_sha256: String::new(),
+        identity: Some(ModelIdentity { configuration, ..ModelIdentity::default() }),
         notes,
     };
     Ok((decoder, info, plan))
@@ -113,5 +115,8 @@ pub(super) fn check_tokenizer(tokenizer: &Tokenizer, info: &mut ModelInfo) -> Re
         return Err(Error::refused(problem));
     }
     info.tokenizer_sha256 = tokenizer.sha256().to_owned();
+    if let Some(identity) = &mut info.identity {
+        (identity.tokenizer, identity.bos) = (tokenizer.ids_sha256(), tokenizer.bos());
+    }
     Ok(())
 }

@@ -8,6 +8,7 @@
 mod beside;
 mod gguf;
 mod hf;
+mod identity;
 mod pieces;
 mod pretokenizer;
 mod sentencepiece;

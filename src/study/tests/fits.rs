@@ -125,3 +125,42 @@ fn names_of_fits_cannot_leave_the_study() {
     }
     study.fit_dir("k100-layer.15_bcd").unwrap();
 }
+
+#[test]
+fn a_finished_fit_is_newer_than_a_stopped_one_and_earlier_versions_told_by_the_curve() {
+    let dir = tempfile::tempdir().unwrap();
+    let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
+    let curve = |name: &str, stop: &str| {
+        let line = |n: usize, stop: &str| {
+            format!("{{\"sweep\":{n},\"relative_error\":0.5,\"seconds\":1.0,\"stop\":{stop}}}\n")
+        };
+        // What a kill cut off is no sweep.
+        fs::write(study.loss_path(name).unwrap(), line(1, "null") + &line(2, stop) + "{\"sweep\":3,").unwrap();
+    };
+    let of = |name: &str| study.fits().unwrap().into_iter().find(|fit| fit.name == name).unwrap();
+    for (name, stop, checkpoint, state) in [
+        ("a", "\"converged\"", false, FitState::Converged),
+        ("b", "\"max_sweeps\"", true, FitState::MaxSweeps),
+        ("c", "null", true, FitState::Stopped),
+        ("d", "null", false, FitState::Converged),
+    ] {
+        study.save_fit(name, HOOKS[0], &config(2), &factors(2, 7, 1.0)).unwrap();
+        curve(name, stop);
+        if checkpoint {
+            fs::write(study.checkpoint_path(name).unwrap(), "state").unwrap();
+        }
+        assert_eq!(of(name).state, state, "{name}");
+    }
+    study.start_fit("e", HOOKS[0], &config(3)).unwrap();
+    curve("e", "null");
+    assert_eq!((of("e").state, of("e").reached, of("e").has_factors()), (FitState::Cut, 2, false));
+    let ended = |state| Some(Ended { state, sweep: 9 });
+    study.save_run("f", HOOKS[0], &config(3), &factors(3, 7, 1.0), ended(FitState::Stopped)).unwrap();
+    assert_eq!(of("f").standing().to_string(), "stopped at sweep 9");
+    assert_eq!(study.fits().unwrap().last().unwrap().name, "f");
+    assert_eq!(study.load_fit(None).unwrap().0.name, "d", "the newest that ended by itself");
+    assert_eq!(study.load_fit(Some("f")).unwrap().0.state, FitState::Stopped);
+    // It goes on, and ends.
+    study.save_run("f", HOOKS[0], &config(3), &factors(3, 7, 1.0), ended(FitState::MaxSweeps)).unwrap();
+    assert_eq!(study.load_fit(None).unwrap().0.name, "f");
+}

@@ -32,6 +32,7 @@ fn model(id: &str, weights: &str) -> ModelInfo {
         weight_bytes: 0,
         weights_sha256: weights.into(),
         tokenizer_sha256: "t".into(),
+        identity: None,
         notes: vec![],
     }
 }
@@ -136,7 +137,7 @@ fn another_request_is_told_what_differs() {
     let (f32, auto) = (CacheDtype::F32, BosRule::Auto);
     let cases = [
         (refused(&model("n", "v"), &HOOKS, &c, f32, auto), "made with m, not n"),
-        (refused(&model("m", "v"), &HOOKS, &c, f32, auto), "m with other weights"),
+        (refused(&model("m", "v"), &HOOKS, &c, f32, auto), "m, which now has other weights"),
         (refused(&m, &HOOKS[..1], &c, f32, auto), "not blocks.1.mlp.hook_post"),
         (refused(&m, &HOOKS, &c, CacheDtype::Bf16, auto), "f32, not bf16"),
         (refused(&m, &HOOKS, &c, f32, BosRule::Never), "auto, not never"),
@@ -333,6 +334,15 @@ fn a_full_disk_claims_no_row_that_a_cache_lacks() {
     assert!(completed, "the largest disk was large enough");
 }
 
+/// Rows of the first `samples` samples that are due, two each.
+fn push_added(study: &mut Study, samples: usize) {
+    let mut appender = Appender::open(study).unwrap();
+    for _ in 0..samples {
+        appender.push(&[(98, 1), (99, 2)], &[&[0.5; 6], &[0.5; 4]], true, |_| "x".into()).unwrap();
+    }
+    appender.seal().unwrap();
+}
+
 #[test]
 fn another_corpus_goes_on_behind_the_first() {
     let dir = tempfile::tempdir().unwrap();
@@ -342,6 +352,13 @@ fn another_corpus_goes_on_behind_the_first() {
     fill(&mut study, &[]).unwrap();
     study.append(&c).unwrap();
     assert!(study.manifest().complete, "one that it has already changes nothing");
+    let before = std::fs::read(dir.path().join("study.json")).unwrap();
+    study.append(&d).unwrap();
+    push_added(&mut study, 1);
+    assert_eq!(study.withdraw().unwrap(), "d");
+    assert_eq!(std::fs::read(dir.path().join("study.json")).unwrap(), before);
+    assert_eq!((study.tokens().unwrap().rows.len(), study.activations(HOOKS[0]).unwrap().shape().0), (7, 7));
+    assert!(study.withdraw().is_err() && !dir.path().join("tokens.samples-1.jsonl").exists());
     study.append(&d).unwrap();
     assert!(!study.manifest().complete);
     assert_eq!(study.tokens().unwrap().texts.len(), 7);

@@ -8,10 +8,12 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::{App, Effect};
 use crate::engine::{Command, Job, Level, OpenRequest, SteerPart};
 use crate::factor::FitConfig;
+use crate::study::newest;
 use crate::ui::action::Action;
 use crate::ui::keymap::Key;
 use crate::ui::panes::overlay::{Answer, Overlay, Question};
 use crate::ui::panes::{Note, PaneId};
+use crate::ui::world::CutShort;
 
 /// A second cancel key within this quits.
 const CANCEL_AGAIN: Duration = Duration::from_secs(3);
@@ -101,6 +103,13 @@ impl App {
         let no_pane = |p: PaneId| self.pane(p).is_none().then(|| format!("this build has no {} pane", p.title()));
         let mine = match action {
             Action::Pause => (!world.fitting()).then(|| "no fit is running".to_owned()),
+            Action::Continue => self.nothing_to_continue(),
+            Action::ModelPlace => match (&world.study, &world.model) {
+                (None, _) => Some("no study is open".to_owned()),
+                (Some(study), _) if study.model.is_none() => Some("this study was imported without a model".to_owned()),
+                (Some(_), Some(_)) => Some("the study's model is open".to_owned()),
+                (Some(_), None) => world.job(Job::Load).map(|_| "the model is on its way".to_owned()),
+            },
             Action::OtherLayer => world.study.is_none().then(|| "no study is open".to_owned()),
             Action::Neurons => no_pane(PaneId::Feature).or_else(no_feature),
             Action::Export | Action::Mark | Action::Labels => no_feature(),
@@ -162,6 +171,15 @@ impl App {
             Action::Pause => {
                 vec![Effect::Send(if self.world.paused { Command::Resume } else { Command::Pause })]
             }
+            Action::Continue => match self.world.cut_short() {
+                Some(CutShort::Collecting(_)) => vec![Effect::Send(Command::Collect)],
+                Some(CutShort::Fit(fit)) => vec![Effect::Send(Command::GoOn(fit.name.clone()))],
+                None => Vec::new(),
+            },
+            Action::ModelPlace => {
+                self.ask_model_place();
+                Vec::new()
+            }
             Action::Help => self.show(Overlay::help(place)),
             Action::Palette => self.show(Overlay::palette(place)),
             Action::Log => self.show(Overlay::log()),
@@ -196,6 +214,26 @@ impl App {
             }
             _ => self.on_feature(action),
         }
+    }
+
+    fn nothing_to_continue(&self) -> Option<String> {
+        let running = [Job::Load, Job::Collect, Job::Fit].into_iter().find(|job| self.world.job(*job).is_some());
+        match (running, self.world.cut_short()) {
+            (Some(job), _) => Some(format!("{} goes on already", job.label())),
+            (None, None) => Some("nothing here was cut short".to_owned()),
+            (None, Some(_)) => {
+                let why = self.world.study.as_ref().and_then(|study| study.read_only.as_ref())?;
+                Some(format!("this study is open for reading alone: {why}"))
+            }
+        }
+    }
+
+    /// A line for the place of the study's model.
+    pub(super) fn ask_model_place(&mut self) {
+        let Some(study) = &self.world.study else { return };
+        let why = self.world.no_model.clone().unwrap_or_default();
+        let now = study.model.clone().unwrap_or_default();
+        self.overlay = Some(Overlay::ask(Question::Model(why), &now));
     }
 
     fn show(&mut self, overlay: Overlay) -> Vec<Effect> {
@@ -272,7 +310,8 @@ impl App {
     /// The Start pane with what is open now, the cursor on the layer.
     fn other_layer(&mut self) -> Vec<Effect> {
         let Some(study) = &self.world.study else { return Vec::new() };
-        let fit = study.fits.last().map(|f| f.config.clone()).unwrap_or_default();
+        let fit = newest(&study.fits, |_| true).or(study.fits.last());
+        let fit = fit.map(|f| f.config.clone()).unwrap_or_default();
         // What the width gave is not what a person chose: another model may have another.
         let chosen = fit.sparsity.filter(|&p| p != FitConfig::default().share(study.width));
         let fit = FitConfig { sparsity: chosen, ..fit };

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{App, Effect, Place};
 use crate::engine::{Command, StudyInfo};
+use crate::study::newest;
 use crate::ui::panes::PaneId;
 
 fn index(value: &Value) -> Option<usize> {
@@ -76,7 +77,7 @@ impl App {
 
     /// The newest fit instead of the one that a session was left with.
     pub(super) fn newest_fit(&self, study: &StudyInfo, session: &Value) -> Option<Effect> {
-        let newest = study.fits.last().filter(|fit| fit.relative_error.is_some())?;
+        let newest = newest(&study.fits, |_| true)?;
         let other = session["fit"].as_str().is_some_and(|fit| fit != newest.name);
         other.then(|| Effect::Send(Command::ShowFit(newest.name.clone())))
     }

@@ -23,6 +23,8 @@ impl Demo {
                 vec![Event::Estimate(Ok(estimate))]
             }
             Command::OpenStudy(_) | Command::Open(_) => self.opened(),
+            Command::ModelAt(_) => vec![Event::Model(Box::new(Self::model()))],
+            Command::Collect | Command::GoOn(_) => Vec::new(),
             Command::Inspect(id) => vec![Event::Card(Box::new(self.card(*id)))],
             Command::Neuron(index) => vec![Event::Neuron(Box::new(self.neuron(*index)))],
             Command::Tree(..) => vec![Event::Tree(Arc::new(self.tree()))],

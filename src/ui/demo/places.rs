@@ -8,7 +8,7 @@ use crate::eval::reconstruction::Figures;
 use crate::factor::FitConfig;
 use crate::model::source::ModelEntry;
 use crate::model::{HookPoint, HookSite, ModelInfo};
-use crate::study::{FitEntry, SaeEntry, StudyEntry};
+use crate::study::{FitEntry, FitState, SaeEntry, StudyEntry};
 
 impl Demo {
     /// The open study.
@@ -21,6 +21,7 @@ impl Demo {
             corpus: "concepts".to_owned(),
             samples: 1104,
             rows: 17_204,
+            unfinished: None,
             width: 1536,
             labels: CONCEPTS.len(),
             fits: vec![FitEntry {
@@ -32,6 +33,8 @@ impl Demo {
                 sweeps: 41,
                 seconds: 5.2,
                 resumable: false,
+                state: FitState::Converged,
+                reached: 41,
             }],
             saes: vec![SaeEntry {
                 name: "topk64".to_owned(),
@@ -73,6 +76,7 @@ impl Demo {
             weight_bytes: 98_900_000,
             weights_sha256: String::new(),
             tokenizer_sha256: String::new(),
+            identity: None,
             notes: Vec::new(),
         }
     }
@@ -121,6 +125,8 @@ impl Demo {
             corpus: corpus.to_owned(),
             rows,
             fits,
+            unfinished: None,
+            stopped: None,
             modified: 1_790_000_000,
         };
         vec![

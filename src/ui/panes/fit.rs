@@ -35,9 +35,11 @@ use crate::analysis::matching::FitComparison;
 use crate::engine::fitting::Refinement;
 use crate::engine::{Command, Event, Job, Level};
 use crate::factor::{FitConfig, Init, Solver, Stop};
+use crate::study::{FitEntry, newest};
 use crate::ui::action::Action;
 use crate::ui::text;
 use crate::ui::theme::Theme;
+use crate::ui::world::CutShort;
 
 /// Numbers of features to step through.
 const CHOICES: [usize; 12] = [10, 25, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1200];
@@ -93,7 +95,7 @@ impl FitPane {
     fn base(&self, cx: &Cx) -> FitConfig {
         let fits = cx.world.study.as_ref().map_or(&[][..], |s| &s.fits);
         let shown = cx.world.fit_name().and_then(|name| fits.iter().find(|f| f.name == name));
-        let saved = shown.or(fits.last()).map(|f| f.config.clone());
+        let saved = shown.or(newest(fits, |_| true)).or(fits.last()).map(|f| f.config.clone());
         self.running.clone().or(saved).unwrap_or_default()
     }
 
@@ -114,8 +116,20 @@ impl FitPane {
         vec![Step::Send(Command::Fit(config)), Step::Say(Level::Info, text)]
     }
 
+    /// The fit under the cursor where it was stopped, the number of features is not changed and none is to stay as it is.
+    fn to_continue<'a>(&self, cx: &Cx<'a>) -> Option<&'a FitEntry> {
+        let fit = *fits::listed(cx).get(self.cursor)?;
+        let same = self.next.is_none_or(|k| k == fit.config.features) && cx.world.marked.is_empty();
+        let meant = cx.world.features.is_none() || fits::is_shown(fit, cx);
+        Some(fit).filter(|fit| !fit.is_finished() && same && (meant || !fit.has_factors()))
+    }
+
     /// Features are added to those on show where rows are explained worst, or those most alike are merged.
     fn go_on(&mut self, cx: &Cx) -> Option<Vec<Step>> {
+        if let Some(fit) = self.to_continue(cx) {
+            let text = format!("{} goes on from where it was stopped", text::clean(&fit.name));
+            return Some(vec![Step::Send(Command::GoOn(fit.name.clone())), Step::Say(Level::Info, text)]);
+        }
         let shown = cx.world.features.as_ref()?;
         let (now, wanted, lock) = (shown.rows.len(), self.wanted(cx), cx.world.marked.clone());
         let mut text = format!("going on from {} with {wanted} features", text::clean(&shown.fit));
@@ -157,6 +171,15 @@ impl FitPane {
         let theme = cx.theme;
         let config = self.base(cx);
         let mut first = in_a_line(self.facts(cx), width, theme);
+        if let (Some(cut), false) = (cx.world.cut_short(), cx.world.fitting()) {
+            let key = cx.key(Action::Continue);
+            let said = match cut {
+                CutShort::Collecting(_) => cut.to_string(),
+                // At which sweep stands before it.
+                CutShort::Fit(_) => "stopped".to_owned(),
+            };
+            first.push(Span::styled(format!("{said}: {key} goes on"), theme.warning()));
+        }
         if cx.world.paused {
             first.push(Span::styled(format!("held: {} goes on", cx.key(Action::Pause)), theme.warning()));
         }
@@ -274,6 +297,7 @@ impl Pane for FitPane {
             (Some(_), Action::GoOn | Action::CompareFit) if cx.world.set().is_some() => {
                 Some("a set of directions is on show, no fit: enter shows the fit under the cursor".to_owned())
             }
+            (Some(_), Action::GoOn) if self.to_continue(cx).is_some() => None,
             (Some(_), Action::GoOn) if cx.world.features.is_none() => {
                 Some("there is no fit on show to go on from".to_owned())
             }
@@ -288,7 +312,9 @@ impl Pane for FitPane {
                 Some(fit) if fits::is_shown(fit, cx) => {
                     Some("it is the one on show: put the cursor on another to compare".to_owned())
                 }
-                Some(fit) if fit.relative_error.is_none() => Some("it has no features yet: it was stopped".to_owned()),
+                Some(fit) if !fit.has_factors() => {
+                    Some(format!("it has no features yet, it was {}: {} goes on", fit.standing(), cx.key(Action::GoOn)))
+                }
                 Some(_) => None,
             },
             _ => None,

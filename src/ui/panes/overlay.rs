@@ -27,6 +27,9 @@ use crate::ui::text;
 use crate::ui::theme::Theme;
 use crate::ui::world::World;
 
+/// Lines of a reason for a question at most.
+const WHY: usize = 6;
+
 /// What lies over the panes.
 #[derive(Debug)]
 pub enum Overlay {
@@ -59,6 +62,8 @@ pub enum Question {
     Notes,
     /// Another study, to hold this fit beside.
     Study(String),
+    /// Where the study's model lies, with why that is asked.
+    Model(String),
 }
 
 impl Question {
@@ -67,11 +72,13 @@ impl Question {
             Self::Name(id) => format!("Name and notes of feature #{id}"),
             Self::Notes => "Names and notes from a file".to_owned(),
             Self::Study(fit) => format!("Compare {} with another study", text::clean(fit)),
+            Self::Model(_) => "Where is the study's model?".to_owned(),
         }
     }
 
-    fn hints(&self) -> [&'static str; 2] {
-        match self {
+    /// The lines below it, for `cells`.
+    fn hints(&self, cells: usize) -> Vec<String> {
+        let hints = match self {
             Self::Name(_) => [
                 "months of the year #time *4 -- fires on years too",
                 "a name, #tags, *1 to *5, -- a note; enter keeps, esc leaves",
@@ -80,7 +87,15 @@ impl Question {
             Self::Study(_) => {
                 ["STUDY takes its newest fit of this hook, STUDY/fits/NAME one", "enter compares, esc leaves"]
             }
-        }
+            Self::Model(why) => {
+                let mut lines = text::wrap(&text::clean(why), cells);
+                lines.truncate(WHY);
+                lines.push("a directory, a GGUF file or a Hub id: enter opens it,".to_owned());
+                lines.push("esc reads on without lens, trace and steering".to_owned());
+                return lines;
+            }
+        };
+        hints.map(str::to_owned).to_vec()
     }
 
     fn answer(&self, line: &str) -> Answer {
@@ -88,6 +103,7 @@ impl Question {
             Self::Name(id) => Answer::Note(*id, line.to_owned()),
             Self::Notes => Answer::Send(Box::new(Command::ImportNotes(disk::expand(line)))),
             Self::Study(fit) => Answer::Send(Box::new(Command::CompareStudy(fit.clone(), disk::expand(line)))),
+            Self::Model(_) => Answer::Send(Box::new(Command::ModelAt(line.to_owned()))),
         }
     }
 }
@@ -240,11 +256,13 @@ impl Overlay {
             Self::Sweep(sweep) => sweep.view(app, screen, buf),
             Self::Log(log) => log.view(app, screen, buf),
             Self::Ask(question, input) => {
-                let area = dialog(screen, 68, 5);
+                let cells = usize::from(inside(dialog(screen, 68, 5)).width);
+                let hints = question.hints(cells);
+                let area = dialog(screen, 68, 3 + hints.len() as u16);
                 let inner = frame(&question.title(), area, &app.theme, buf);
                 put(buf, inner, 0, &input.line(&app.theme, usize::from(inner.width)));
-                for (i, hint) in question.hints().into_iter().enumerate() {
-                    put(buf, inner, i + 1, &Line::styled(text::fit(hint, usize::from(inner.width)), app.theme.dim()));
+                for (i, hint) in hints.iter().enumerate() {
+                    put(buf, inner, i + 1, &Line::styled(text::fit(hint, cells), app.theme.dim()));
                 }
             }
             Self::Quit(jobs) => quit_view(jobs, app, screen, buf),

@@ -11,6 +11,7 @@ use super::overlay::{Answer, dialog, frame, inside};
 use super::put;
 use crate::engine::{Command, SweepAsk};
 use crate::factor::{FitConfig, Solver};
+use crate::study::newest;
 use crate::ui::app::App;
 use crate::ui::input::LineInput;
 use crate::ui::text;
@@ -45,9 +46,8 @@ pub struct SweepBox {
 /// The settings that a sweep takes: those of the fit on show, else of the newest here, else the defaults.
 fn base(world: &World) -> FitConfig {
     let Some(study) = &world.study else { return FitConfig::default() };
-    let fits = || study.fits.iter().rev().filter(|f| f.hook == study.hook && f.relative_error.is_some());
     let shown = world.fit_name().and_then(|name| study.fits.iter().find(|f| f.name == name));
-    shown.or_else(|| fits().next()).map(|f| f.config.clone()).unwrap_or_default()
+    shown.or_else(|| newest(&study.fits, |hook| hook == study.hook)).map(|f| f.config.clone()).unwrap_or_default()
 }
 
 /// "λ 0.1, 5% of 1,536 neurons": the settings, but for k and the seeds.

@@ -25,19 +25,21 @@ pub(super) fn is_shown(fit: &FitEntry, cx: &Cx) -> bool {
 /// A line a fit; the cursor's is marked.
 pub(super) fn line(fit: &FitEntry, selected: bool, width: usize, cx: &Cx) -> Line<'static> {
     let theme = cx.theme;
-    let error = fit.relative_error.map_or_else(|| "unfinished".to_owned(), |e| format!("error {e:.4}"));
+    let error = fit.relative_error.map_or_else(String::new, |e| format!("error {e:.4}  "));
     let shown = is_shown(fit, cx);
-    let facts = format!(
-        "{} features  {error}  {} sweeps in {}",
-        text::pad_left(&text::count(fit.config.features), 5),
-        fit.sweeps,
-        text::duration(fit.seconds)
-    );
+    let facts = format!("{} features  {error}", text::pad_left(&text::count(fit.config.features), 5),);
+    let took = match fit.is_finished() {
+        true => format!("{} sweeps in {}", fit.sweeps, text::duration(fit.seconds)),
+        false => fit.standing().to_string(),
+    };
+    let room = width.saturating_sub(19);
+    let (facts, took) = (text::fit(&facts, room), text::fit(&took, room.saturating_sub(text::width(&facts))));
     Line::from(vec![
         Span::styled(if selected { "▌" } else { " " }, theme.accent()),
         Span::styled(if shown { "▸ " } else { "  " }, theme.good()),
         Span::styled(text::pad(&text::clean(&fit.name), 16), if shown { theme.heading() } else { theme.text() }),
-        Span::raw(text::fit(&facts, width.saturating_sub(19))),
+        Span::raw(facts),
+        Span::styled(took, if fit.is_finished() { theme.text() } else { theme.warning() }),
     ])
 }
 

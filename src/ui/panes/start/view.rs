@@ -287,8 +287,16 @@ fn study_spans(study: &StudyEntry, alone: bool, width: usize, cx: &Cx) -> Vec<Sp
     let fits = if study.fits == 1 { "1 fit".to_owned() } else { format!("{} fits", study.fits) };
     let corpus = study.corpus.rsplit('/').next().unwrap_or(&study.corpus);
     let tail = format!("  {} · {} · {} rows · {fits}", hooks.join(", "), text::clean(corpus), text::count(study.rows));
-    let room = width.saturating_sub(text::width(&head));
-    vec![Span::raw(head), Span::styled(text::fit(&tail, room), cx.theme.dim())]
+    // What was cut short comes first: it is what the study waits for.
+    let cut = match (&study.unfinished, &study.stopped) {
+        (Some(state), _) => format!("  collected {} %", state.percent()),
+        (None, Some(stopped)) => format!("  {}", text::clean(stopped)),
+        (None, None) => String::new(),
+    };
+    let cut = text::fit(&cut, width.saturating_sub(text::width(&head)));
+    let room = width.saturating_sub(text::width(&head) + text::width(&cut));
+    let tail = text::fit(&tail, room);
+    vec![Span::raw(head), Span::styled(cut, cx.theme.warning()), Span::styled(tail, cx.theme.dim())]
 }
 
 #[cfg(test)]

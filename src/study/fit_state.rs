@@ -1,0 +1,95 @@
+//! How a fit stands: ended by itself, stopped, or cut short before it saved anything. Which fit is the newest depends on it.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::FitEntry;
+use crate::factor::{Stop, Sweep};
+use crate::model::HookPoint;
+
+/// How a fit came to where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FitState {
+    /// Its error fell no more.
+    Converged,
+    /// It did as many sweeps as it was to do.
+    MaxSweeps,
+    /// The user stopped it; the best factors until then were saved.
+    Stopped,
+    /// Its run ended before it saved factors, or goes on in another process.
+    Cut,
+}
+
+impl FitState {
+    /// Whether it ended by itself.
+    pub fn is_finished(self) -> bool {
+        matches!(self, Self::Converged | Self::MaxSweeps)
+    }
+}
+
+/// How a run that saved factors ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// By itself, or stopped.
+    pub state: FitState,
+    /// The sweep that it had reached.
+    pub sweep: usize,
+}
+
+/// `None` is a stop by the user.
+impl From<Option<Stop>> for FitState {
+    fn from(stop: Option<Stop>) -> Self {
+        match stop {
+            Some(Stop::Converged) => Self::Converged,
+            Some(Stop::MaxSweeps) => Self::MaxSweeps,
+            None => Self::Stopped,
+        }
+    }
+}
+
+impl FitEntry {
+    /// Whether it ended by itself and its factors are there.
+    pub fn is_finished(&self) -> bool {
+        self.has_factors() && self.state.is_finished()
+    }
+
+    /// Whether there are factors to show.
+    pub fn has_factors(&self) -> bool {
+        self.relative_error.is_some()
+    }
+
+    /// For a person: "converged", "stopped at sweep 2".
+    pub fn standing(&self) -> Standing {
+        Standing(self.state, self.reached)
+    }
+}
+
+/// How a fit stands, in words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing(FitState, usize);
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0, self.1) {
+            (FitState::Converged, _) => f.write_str("converged"),
+            (FitState::MaxSweeps, _) => f.write_str("most sweeps"),
+            (FitState::Cut, 0) => f.write_str("stopped before its first sweep"),
+            (FitState::Stopped | FitState::Cut, sweep) => write!(f, "stopped at sweep {sweep}"),
+        }
+    }
+}
+
+/// The newest of `fits` (the newest last) that ended by itself; where none did, the newest that has factors.
+pub fn newest(fits: &[FitEntry], at: impl Fn(HookPoint) -> bool) -> Option<&FitEntry> {
+    let there = || fits.iter().rev().filter(|fit| fit.has_factors() && at(fit.hook));
+    there().find(|fit| fit.is_finished()).or_else(|| there().next())
+}
+
+/// The last sweep of the error curve at `path` that was written whole.
+pub(super) fn last_sweep(path: &Path) -> Option<Sweep> {
+    let curve = std::fs::read_to_string(path).ok()?;
+    curve.lines().rev().find_map(|line| serde_json::from_str(line).ok())
+}

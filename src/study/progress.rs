@@ -1,0 +1,77 @@
+//! How far a study has been collected: a collection may be cut short at any sample, and goes on from there.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Study, samples, tokens};
+use crate::amounts::count;
+use crate::corpus::Corpus;
+use crate::error::Result;
+
+/// How far the samples of a study have been collected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectState {
+    /// Samples whose rows are there.
+    pub samples: usize,
+    /// Samples of all its corpora.
+    pub of: usize,
+    /// Token rows that are there.
+    pub rows: usize,
+}
+
+impl CollectState {
+    /// Whole hundredths of the samples; 100 only when all are there.
+    pub fn percent(&self) -> usize {
+        if self.of == 0 { 100 } else { self.samples * 100 / self.of }
+    }
+
+    /// Whether every sample is there.
+    pub fn is_complete(&self) -> bool {
+        self.samples >= self.of
+    }
+}
+
+/// For a person: "collected 53 %: 1,234 of 2,300 samples".
+impl fmt::Display for CollectState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "collected {} %: {} of {} samples", self.percent(), count(self.samples), count(self.of))
+    }
+}
+
+impl Study {
+    /// How far it has been collected.
+    ///
+    /// # Errors
+    /// A log of token rows that is damaged.
+    pub fn collected(&self) -> Result<CollectState> {
+        let (manifest, of) = (self.manifest(), self.manifest().samples());
+        if manifest.complete {
+            return Ok(CollectState { samples: of, of, rows: manifest.rows });
+        }
+        let log = tokens::Log::read(self.dir())?;
+        Ok(CollectState { samples: log.samples().min(of), of, rows: log.rows() })
+    }
+
+    /// A corpus of the study as it was when it was added.
+    ///
+    /// # Errors
+    /// A file of samples that is missing or damaged.
+    pub fn corpus(&self, number: usize) -> Result<Corpus> {
+        let entry = &self.manifest().corpora[number];
+        let samples = samples::read(self.dir(), number, entry.samples)?;
+        Ok(Corpus { name: entry.name.clone(), samples, sha256: entry.sha256.clone() })
+    }
+
+    /// The corpus that the next sample to collect is of; the last where none is due.
+    pub fn corpus_due(&self) -> Result<usize> {
+        let done = self.collected()?.samples;
+        let mut end = 0;
+        let corpora = &self.manifest().corpora;
+        let due = corpora.iter().position(|corpus| {
+            end += corpus.samples;
+            done < end
+        });
+        Ok(due.unwrap_or(corpora.len() - 1))
+    }
+}
