@@ -335,7 +335,7 @@ fn a_stored_head_counts_beside_a_tied_flag_and_may_stand_for_the_embedding() {
     for (name, tensors) in [("twice", &twice), ("alone", &alone)] {
         let path = dir.path().join(format!("{name}.safetensors"));
         candle_core::safetensors::save(tensors, &path).unwrap();
-        let weights = Weights::open_safetensors(&[path.clone()]).unwrap();
+        let weights = Weights::open_safetensors(std::slice::from_ref(&path)).unwrap();
         let decoder = Decoder::on_cpu(config("qwen2"), &weights, None, &TaskCtx::silent()).unwrap();
         worst(&decoder, &expected("qwen2"));
     }

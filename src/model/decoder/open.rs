@@ -34,6 +34,7 @@ pub(super) fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> 
     let configuration = config.switches();
     let decoder = load::load(config, &weights, options.layers, &chosen.placement, ctx)?;
     let mut notes = chosen.notes;
+    notes.extend_from_slice(weights.notes());
     let stored = commonest(&weights);
     if stored.block_size() > 1 {
         notes.push(format!(

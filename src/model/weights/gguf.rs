@@ -49,16 +49,24 @@ fn iq4_nl_as_q8_0(blocks: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Tensors by name, metadata, and the file's bytes.
-type Opened = (HashMap<String, Stored>, HashMap<String, Value>, u64);
+/// What a file holds.
+pub(super) struct Opened {
+    pub(super) tensors: HashMap<String, Stored>,
+    /// Without the tokenizer's.
+    pub(super) metadata: HashMap<String, Value>,
+    pub(super) bytes: u64,
+    /// Tensors that are held in other blocks than the file's.
+    pub(super) converted: usize,
+}
 
-/// The tensors and metadata of `path`, without the tokenizer's.
+/// The tensors and metadata of `path`.
 pub(super) fn open(path: &Path) -> Result<Opened> {
     let bytes = Arc::new(Mapped::open(path)?);
     let file: Arc<Path> = Arc::from(path);
     let mut header = Header::parse(bytes.as_slice(), path)?;
     header.metadata.retain(|key, _| !key.starts_with("tokenizer."));
     let mut tensors = HashMap::new();
+    let converted = header.tensors.iter().filter(|entry| entry.dtype == IQ4_NL).count();
     for entry in header.tensors {
         let name = entry.name.clone();
         let tensor = stored(entry, &bytes, header.data_start, &file)
@@ -67,7 +75,7 @@ pub(super) fn open(path: &Path) -> Result<Opened> {
             return Err(Error::file(path, format!("tensor {name} is there twice")));
         }
     }
-    Ok((tensors, header.metadata, header.file_bytes))
+    Ok(Opened { tensors, metadata: header.metadata, bytes: header.file_bytes, converted })
 }
 
 fn stored(entry: TensorEntry, bytes: &Arc<Mapped>, start: u64, file: &Arc<Path>) -> Result<Stored, String> {

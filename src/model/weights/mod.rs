@@ -144,6 +144,7 @@ pub struct Weights {
     meta: HashMap<String, Value>,
     files: Vec<PathBuf>,
     bytes: u64,
+    notes: Vec<String>,
 }
 
 impl Weights {
@@ -152,7 +153,8 @@ impl Weights {
         let Some(first) = shards.first() else {
             return Err(Error::refused("the model has no weight files: expected model.safetensors or its shards"));
         };
-        let mut out = Self { tensors: HashMap::new(), meta: HashMap::new(), files: shards.to_vec(), bytes: 0 };
+        let mut out =
+            Self { tensors: HashMap::new(), meta: HashMap::new(), files: shards.to_vec(), bytes: 0, notes: vec![] };
         for shard in shards {
             let (tensors, bytes) = safetensors::open(shard)?;
             out.bytes += bytes;
@@ -170,8 +172,15 @@ impl Weights {
 
     /// Maps a GGUF file.
     pub fn open_gguf(path: &Path) -> Result<Self> {
-        let (tensors, meta, bytes) = gguf::open(path)?;
-        Ok(Self { tensors, meta, files: vec![path.to_path_buf()], bytes })
+        let opened = gguf::open(path)?;
+        let note = format!("{} tensors are stored as IQ4_NL and held as Q8_0, the same values", opened.converted);
+        Ok(Self {
+            tensors: opened.tensors,
+            meta: opened.metadata,
+            files: vec![path.to_path_buf()],
+            bytes: opened.bytes,
+            notes: if opened.converted > 0 { vec![note] } else { Vec::new() },
+        })
     }
 
     /// A tensor by name.
@@ -197,6 +206,11 @@ impl Weights {
     /// The file to name in an error about the whole checkpoint.
     pub fn path(&self) -> &Path {
         self.files.first().map_or(Path::new("weights"), PathBuf::as_path)
+    }
+
+    /// What a person should know of how they are held, a line each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Bytes of all files.
