@@ -54,7 +54,7 @@ pub struct ExploreArgs {
     /// Where in the layer
     #[arg(long, default_value = "mlp.hook_post")]
     pub hook: HookSite,
-    /// Corpus: JSON, JSONL, CSV or text [default: the bundled concepts]
+    /// Corpus: JSON, JSON Lines, CSV, TSV or plain text, told by content [default: the bundled concepts]
     #[arg(long, short)]
     pub data: Option<PathBuf>,
     /// Number of features
