@@ -56,7 +56,7 @@ pub struct ExploreArgs {
     /// Where in the layer [default: mlp.hook_post]
     #[arg(long)]
     pub hook: Option<HookSite>,
-    /// Corpus: JSON, JSONL, CSV or text [default: the bundled concepts]
+    /// Corpus: JSON, JSON Lines, CSV, TSV or plain text, told by content [default: the bundled concepts]
     #[arg(long, short)]
     pub data: Option<PathBuf>,
     /// Number of features [default: 100]

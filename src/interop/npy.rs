@@ -63,7 +63,12 @@ impl Header {
         let bad = |problem: &str| Error::file(path, problem);
         let mut prefix = [0; 8];
         if length < 8 || input.read_exact(&mut prefix).is_err() || prefix[..6] != *b"\x93NUMPY" {
-            return Err(bad("is not a .npy file"));
+            return Err(bad(match &prefix {
+                b"version " => "is a Git LFS pointer, not the data itself: fetch the data (git lfs pull)",
+                [b'P', b'K', 3, 4, ..] => "is an archive, as of numpy.savez: save one array with numpy.save",
+                [0x1f, 0x8b, ..] => "is compressed by gzip: unpack it (gunzip)",
+                _ => "is not a .npy file",
+            }));
         }
         let mut size = [0; 4];
         let width = match prefix[6] {
@@ -258,7 +263,10 @@ mod tests {
             assert!(parse_bytes(&good[..keep]).is_err());
         }
         says(&good[..good.len() - 1], "truncated");
-        says(b"PK\x03\x04 a zip of arrays", "not a .npy");
+        says(b"PK\x03\x04 a zip of arrays", "numpy.save");
+        says(b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull");
+        says(b"\x1f\x8b\x08\0\0\0\0\0", "gunzip");
+        says(b"1.0 2.0 3.0 4.0", "not a .npy");
         says(&file(9, "", &[]), "version 9");
         says(&file(1, &header(">f4", "False", "(2, 3)"), &[0; 24]), "astype");
         says(

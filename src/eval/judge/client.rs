@@ -105,9 +105,11 @@ impl Client {
         };
         let name = self.way.as_ref().ok().and_then(Option::as_ref).map(|way| way.name.as_str());
         answer.map_err(|failure| {
+            // What is wrong with a question or an answer has nothing to do with the way.
+            let proxy = name.filter(|_| !matches!(failure, Failure::Rejected(_) | Failure::Cut(..)));
             failure.map(|why| {
                 let why = reply::one_line(&self.without_key(&why));
-                name.map_or_else(|| why.clone(), |proxy| format!("{why}, through the proxy {proxy}"))
+                proxy.map_or_else(|| why.clone(), |proxy| format!("{why}, through the proxy {proxy}"))
             })
         })
     }
