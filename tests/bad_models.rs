@@ -231,3 +231,22 @@ fn a_model_or_a_fit_larger_than_memory_is_refused_with_what_would_fit() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     has(&text, &["30 features", "4.0 KiB is free", "ask for fewer"]);
 }
+
+#[test]
+fn a_panic_of_a_library_is_one_line() {
+    let home = Home::new();
+    let path = home.model.join("tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    // A merge longer than every token makes the library panic.
+    tokenizer["model"]["vocab"]["<|end|>"] = json!(255);
+    tokenizer["model"]["merges"] = json!(["<|end|> <|end|>"]);
+    fs::write(&path, tokenizer.to_string()).unwrap();
+    let mut command = home.collect(&home.model);
+    let output = command.env("RUST_BACKTRACE", "1").output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    // The weights were read before, with a line of progress.
+    let (last, before) =
+        text.trim_end().split('\n').collect::<Vec<_>>().split_last().map(|(l, b)| (*l, b.len())).unwrap();
+    has(last, &["mlpeek: ", "tokenizer.json", "do not fit together"]);
+    assert!(before <= 1 && !text.contains("panicked"), "{text}");
+}

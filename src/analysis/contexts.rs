@@ -19,6 +19,8 @@ use crate::study::{Note, Notes, TokenTable};
 pub const TOP_CONTEXTS: usize = 25;
 /// Tokens either side of a context's peak.
 pub const CONTEXT_TOKENS: usize = 15;
+/// Bytes of a character at most, and so the tokens that it may be split over.
+const CHARACTER: usize = 4;
 /// Bins of a card's histogram.
 pub const HISTOGRAM_BINS: usize = 24;
 /// Quantiles of the non-zero coefficients at which a card shows a context.
@@ -221,18 +223,12 @@ pub(super) fn context(tokens: &TokenTable, values: &[f32], row: usize) -> Contex
     let same = |r: &usize| sample.is_some() && tokens.rows.get(*r).map(|t| t.sample) == sample;
     let before = (0..row).rev().take(CONTEXT_TOKENS).take_while(same).count();
     let after = (row + 1..values.len()).take(CONTEXT_TOKENS).take_while(same).count();
-    let mut span = row - before..row + after + 1;
+    let (first, end) = (row - before, row + after + 1);
     // A window begins and ends with whole characters.
-    while row < tokens.rows.len()
-        && span.start > 0
-        && same(&(span.start - 1))
-        && pieces::goes_on(tokens.piece(span.start))
-    {
-        span.start -= 1;
-    }
-    while span.end < values.len() && same(&span.end) && pieces::goes_on(tokens.piece(span.end)) {
-        span.end += 1;
-    }
+    let goes_on = |r: usize| same(&r) && pieces::goes_on(tokens.piece(r));
+    let earlier = (1..CHARACTER).take_while(|&n| n <= first && same(&(first - n)) && goes_on(first + 1 - n)).count();
+    let later = (end..values.len()).take(CHARACTER - 1).take_while(|&r| goes_on(r)).count();
+    let span = first - earlier..end + later;
     let shown: Vec<String> = span.clone().map(|r| piece(tokens, r)).collect();
     Context {
         row,
@@ -254,8 +250,8 @@ fn character(tokens: &TokenTable, row: usize) -> String {
     let sample = tokens.rows.get(row).map(|r| r.sample);
     let goes_on =
         |r: usize| tokens.rows.get(r).is_some_and(|t| Some(t.sample) == sample) && pieces::goes_on(tokens.piece(r));
-    let first = (0..=row).rev().find(|&r| !goes_on(r)).unwrap_or(row);
-    let end = (row + 1..).find(|&r| !goes_on(r)).unwrap_or(row + 1);
+    let first = (0..=row).rev().take(CHARACTER).find(|&r| !goes_on(r)).unwrap_or(row);
+    let end = (row + 1..).take(CHARACTER).find(|&r| !goes_on(r)).unwrap_or(row + 1);
     let whole = pieces::whole(&(first..end).map(|r| piece(tokens, r)).collect::<Vec<_>>());
     let at = pieces::shown_by(&whole, row - first);
     match whole[at].chars().last() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use fs4::fs_std::FileExt;
 
 use crate::support;
-use crate::terminal::{ENTER, ESC, Home, Terminal, home};
+use crate::terminal::{ENTER, ESC, Home, Terminal, home, home_with};
 
 /// Nobody writes in the study, and it opens.
 fn is_free(home: &Home, study: &Path) {
@@ -21,8 +21,8 @@ fn is_free(home: &Home, study: &Path) {
 /// A state to be in, reached from an open study.
 type State = (&'static str, fn(&mut Terminal));
 
-/// Every sweep of the longest fit that a test will not wait for.
-const LONG_FIT: [(&str, &str); 1] = [("MLPEEK_CHECKPOINT", "0")];
+/// A fit saves after every sweep.
+const SAVING: [(&str, &str); 1] = [("MLPEEK_CHECKPOINT", "0")];
 
 const STATES: [State; 9] = [
     ("at rest", |_| {}),
@@ -47,7 +47,9 @@ const STATES: [State; 9] = [
         t.sees("cancels");
     }),
     ("while text is generated", |t| {
-        t.keys("a3s");
+        t.keys("a");
+        t.sees("the same prompt");
+        t.keys(ENTER);
         t.until("a run", |s| s.contains("cancels") || s.contains("α "));
     }),
     ("asked whether to quit", |t| {
@@ -65,10 +67,10 @@ const STATES: [State; 9] = [
 
 #[test]
 fn a_terminal_that_dies_ends_it_in_every_state() {
+    let home = home_with(3_000);
+    let study = home.study(&["12"]);
     for (name, reach) in STATES {
-        let home = home();
-        let study = home.study(&["12"]);
-        let mut t = home.explore(120, 36, &LONG_FIT);
+        let mut t = home.explore_with(&["study", "--fresh"], 120, 36, &SAVING);
         reach(&mut t);
         t.die();
         assert_eq!(t.gone(), 129, "{name}");
@@ -97,12 +99,11 @@ fn a_terminal_that_dies_at_the_start_or_while_collecting_ends_it() {
 
 #[test]
 fn signals_end_it_in_every_state_and_give_the_terminal_back() {
-    for ((name, reach), (signal, code)) in
-        STATES.into_iter().zip([("INT", 130), ("QUIT", 131), ("TERM", 143), ("HUP", 129)].into_iter().cycle())
-    {
-        let home = home();
-        let study = home.study(&["12"]);
-        let mut t = home.explore(120, 36, &LONG_FIT);
+    let home = home_with(3_000);
+    let study = home.study(&["12"]);
+    let signals = [("INT", 130), ("QUIT", 131), ("TERM", 143), ("HUP", 129)];
+    for ((name, reach), (signal, code)) in STATES.into_iter().zip(signals.into_iter().cycle()) {
+        let mut t = home.explore_with(&["study", "--fresh"], 120, 36, &SAVING);
         reach(&mut t);
         t.signal(signal);
         assert_eq!(t.ended(), code, "{signal} {name}");
@@ -143,7 +144,7 @@ fn the_screen_is_drawn_afresh_without_asking_the_terminal() {
     let home = home();
     home.study(&["12"]);
     let mut t = home.explore(120, 36, &[]);
-    let before = t.text();
+    let before = t.rests();
     for _ in 0..8 {
         // What another program left on the screen.
         t.screen.lock().unwrap().process(b"\x1b[5;5Hgarbage");
@@ -173,7 +174,7 @@ fn a_script_around_it_stops_and_goes_on_with_it() {
     let home = home();
     home.study(&["12"]);
     let mut t = Terminal::run("sh", home.dir.path(), &["-i"], 100, 30, &[("PS1", "$ "), ("ENV", "/dev/null")]);
-    t.sees("$ ");
+    t.sees("$");
     t.keys(&format!("sh -c '{} study; echo after $?'{ENTER}", env!("CARGO_BIN_EXE_mlpeek")));
     t.until("the study and its model", |s| s.contains("Features ") && s.contains("f32)"));
     t.keys("\x1a");

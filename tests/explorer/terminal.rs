@@ -65,8 +65,25 @@ impl Terminal {
         Self { screen, writer, child, master: Some(pair.master), written, reader: Some(reader), closed }
     }
 
+    /// The screen, without the blanks at the ends of lines.
     pub fn text(&self) -> String {
-        self.screen.lock().unwrap().screen().contents()
+        let text = self.screen.lock().unwrap().screen().contents();
+        text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Waits until nothing is drawn any more; the screen.
+    pub fn rests(&self) -> String {
+        let start = Instant::now();
+        let mut before = self.text();
+        loop {
+            std::thread::sleep(Duration::from_millis(400));
+            let now = self.text();
+            if now == before {
+                return now;
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "never rests:\n{now}");
+            before = now;
+        }
     }
 
     /// Waits until the screen satisfies `seen`; generous, since the machine may be busy.
@@ -195,9 +212,14 @@ pub struct Home {
 }
 
 pub fn home() -> Home {
+    home_with(60)
+}
+
+/// With a corpus of so many texts.
+pub fn home_with(texts: usize) -> Home {
     let dir = TempDir::new().unwrap();
     let model = support::tiny_model(dir.path()).display().to_string();
-    let data = support::corpus(dir.path(), 60).display().to_string();
+    let data = support::corpus(dir.path(), texts).display().to_string();
     Home { dir, model, data }
 }
 
@@ -221,7 +243,12 @@ impl Home {
 
     /// The explorer on that study.
     pub fn explore(&self, cols: u16, rows: u16, env: &[(&str, &str)]) -> Terminal {
-        let terminal = Terminal::open(self.dir.path(), &["study"], cols, rows, env);
+        self.explore_with(&["study"], cols, rows, env)
+    }
+
+    /// The same with other arguments.
+    pub fn explore_with(&self, args: &[&str], cols: u16, rows: u16, env: &[(&str, &str)]) -> Terminal {
+        let terminal = Terminal::open(self.dir.path(), args, cols, rows, env);
         // The model comes last.
         terminal.until("the study and its model", |s| s.contains("Features ") && s.contains("f32)"));
         terminal

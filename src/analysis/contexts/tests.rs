@@ -124,3 +124,21 @@ fn a_neurons_contexts_have_both_signs() {
     let unused = neuron_card(&factors, &tokens, &activations, 2).unwrap();
     assert!(unused.features.is_empty() && unused.contexts.is_empty());
 }
+
+#[test]
+fn characters_split_over_tokens_are_whole_at_the_ends_of_a_window_and_in_the_list() {
+    // 今 and 🎉 a byte a token, so that windows of 15 tokens either side begin and end inside one.
+    let pieces: Vec<String> = "今🎉".repeat(8).bytes().map(|b| format!("<0x{b:02X}>")).collect();
+    let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+    let tokens = table(&[(&pieces, None), (&["<0x8A>", "<0xE4>"], None)]);
+    for row in 0..pieces.len() {
+        let shown = context(&tokens, &vec![0.0; tokens.rows.len()], row);
+        let text = shown.tokens.concat();
+        assert!("今🎉".repeat(8).contains(&text) && !text.is_empty(), "{text}");
+        assert_eq!((shown.tokens.len(), shown.row), (shown.values.len(), row));
+        assert_eq!(character(&tokens, row), if row % 7 < 3 { "今" } else { "🎉" });
+    }
+    let beyond = pieces.len();
+    assert_eq!([character(&tokens, beyond), character(&tokens, beyond + 1)], ["<0x8A>", "<0xE4>"]);
+    assert_eq!(top_tokens(&tokens, &[1, 0, 8, 4, beyond]), ["今", "🎉", "<0x8A>"]);
+}

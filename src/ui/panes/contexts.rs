@@ -8,7 +8,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use serde_json::{Value, json};
 
-use super::{Cx, Note, Pane, PaneId, Step, empty, motion, put, put_at};
+use super::{Cx, Note, Pane, PaneId, Step, empty, line_cells, motion, put, put_at};
 use crate::analysis::Context;
 use crate::engine::Event;
 use crate::pieces;
@@ -96,7 +96,7 @@ impl ContextsPane {
         // The label, where the last line leaves room for it.
         if let (Some(last), Some(label)) = (lines.last_mut(), &entry.context.label) {
             let label = text::label(&text::clean(label), 16);
-            let used = last.width() + text::width(&label);
+            let used = line_cells(last) + text::width(&label);
             if used + 2 <= width {
                 last.spans.push(Span::raw(" ".repeat(width - used)));
                 last.spans.push(Span::styled(label, cx.theme.dim()));
@@ -157,7 +157,7 @@ impl ContextsPane {
         };
         let (max, ramp) = Self::scale(cx);
         let scale = legend(cx.theme, ramp, max, cx.world.digits);
-        let left = usize::from(cx.area.width).saturating_sub(scale.width() + 1);
+        let left = usize::from(cx.area.width).saturating_sub(line_cells(&scale) + 1);
         let what = if text::width(&what) + 2 > left { "strongest".to_owned() } else { what };
         let what = text::pad(&text::fit(&format!(" {what}"), left.saturating_sub(1)), left);
         let mut spans = vec![Span::styled(what, cx.theme.dim())];

@@ -13,6 +13,11 @@ use super::Cx;
 use crate::ui::action::Action;
 use crate::ui::text;
 
+/// Cells that a line takes.
+pub fn line_cells(line: &Line) -> usize {
+    line.spans.iter().map(|span| text::width(&span.content)).sum()
+}
+
 /// Writes a line at row `row` of `area`, cut at its edge; nothing outside.
 pub fn put(buf: &mut Buffer, area: Rect, row: usize, line: &Line) {
     put_at(buf, area, 0, row, line);

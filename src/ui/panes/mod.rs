@@ -42,7 +42,7 @@ use crate::engine::{Command, Event, Level, Mode, OpenRequest, SteerPart};
 
 pub use compare::ComparePane;
 pub use contexts::ContextsPane;
-pub use drawing::{empty, nothing_yet, put, put_at};
+pub use drawing::{empty, line_cells, nothing_yet, put, put_at};
 pub use evaluate::EvaluatePane;
 pub use feature::FeaturePane;
 pub use features::FeaturesPane;

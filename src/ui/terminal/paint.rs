@@ -14,7 +14,7 @@ use crossterm::terminal::{Clear, ClearType};
 use ratatui::backend::IntoCrossterm;
 use ratatui::buffer::{Buffer, Cell, CellWidth};
 use ratatui::layout::Rect;
-use ratatui::style::{Color, Modifier};
+use ratatui::style::{Color, Modifier, Style};
 
 use crate::text;
 
@@ -31,7 +31,7 @@ impl Painter {
         self.shown = None;
     }
 
-    /// The bytes that turn what the terminal shows into `next`.
+    /// The bytes that turn what the terminal shows into `next`; none where it shows that already.
     ///
     /// # Errors
     /// None that a writer into memory has.
@@ -55,7 +55,9 @@ impl Painter {
                 pen.whole(y, new)?;
             }
         }
-        pen.plain()?;
+        if !pen.out.is_empty() {
+            pen.plain()?;
+        }
         self.shown = Some(next);
         Ok(pen.out)
     }
@@ -108,10 +110,10 @@ impl Pen {
         if self.look != Some(look) {
             // Attributes cannot be taken away one by one: bold and dim share their end.
             self.plain()?;
-            if look != Look::default() {
-                queue!(self.out, SetStyle(cell.style().into_crossterm()))?;
-                self.look = Some(look);
-            }
+            let set = |colour: Color| Some(colour).filter(|c| *c != Color::Reset);
+            let style = Style { fg: set(cell.fg), bg: set(cell.bg), ..Style::new() }.add_modifier(cell.modifier);
+            queue!(self.out, SetStyle(style.into_crossterm()))?;
+            self.look = Some(look);
         }
         Ok(())
     }

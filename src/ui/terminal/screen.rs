@@ -132,9 +132,13 @@ impl Screen {
         let (width, height) = app.size();
         let mut buffer = Buffer::empty(Rect::new(0, 0, width, height));
         view(app, &mut buffer);
-        let mut frame = Vec::new();
+        let changes = self.painter.paint(buffer)?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut frame = Vec::with_capacity(changes.len() + 16);
         queue!(frame, BeginSynchronizedUpdate)?;
-        frame.extend(self.painter.paint(buffer)?);
+        frame.extend(changes);
         queue!(frame, EndSynchronizedUpdate)?;
         Tty.write_all(&frame)
     }

@@ -64,14 +64,17 @@ impl Outside {
                 };
                 // Nobody listens when the program ends anyway.
                 let _ = to.send(notice);
-                if let (Notice::End(signal), Some(unheard)) = (notice, unheard.take_if(|_| ends(notice))) {
-                    let waits = waits.clone();
-                    thread::spawn(move || {
+                let Notice::End(signal) = notice else { continue };
+                if let Some(unheard) = unheard.take() {
+                    let heard = waits.clone();
+                    let resort = move || {
                         thread::sleep(HEARING);
-                        if !waits.load(Ordering::SeqCst) {
+                        if !heard.load(Ordering::SeqCst) {
                             unheard(signal);
                         }
-                    });
+                    };
+                    // Without a thread for it, the next signal of the kind that cannot be caught is left.
+                    let _ = thread::Builder::new().name("last resort".to_owned()).spawn(resort);
                 }
             }
         })?;
@@ -119,10 +122,6 @@ impl Outside {
             }
         }
     }
-}
-
-fn ends(notice: Notice) -> bool {
-    matches!(notice, Notice::End(_))
 }
 
 /// Whether the terminal's input is ours; where that cannot be told, it is.

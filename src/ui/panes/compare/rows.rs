@@ -6,7 +6,7 @@ use super::{CELL, Link, Row, plainly};
 use crate::analysis::{ComparedText, Comparison};
 use crate::interop::markdown::table;
 use crate::ui::heat::Heat;
-use crate::ui::panes::{Cx, tree};
+use crate::ui::panes::{Cx, line_cells, tree};
 use crate::ui::text;
 use crate::ui::theme::Ramp;
 
@@ -52,14 +52,14 @@ pub(super) fn summary(found: &Comparison, width: usize, cx: &Cx) -> Vec<Row> {
     ];
     let blocks: Vec<Vec<Line<'static>>> = matrices.into_iter().map(|m| matrix(found, m, cx)).collect();
     // Side by side, as many as there is room for.
-    let cells = blocks.iter().flatten().map(Line::width).max().unwrap_or(0) + 2;
+    let cells = blocks.iter().flatten().map(line_cells).max().unwrap_or(0) + 2;
     for some in blocks.chunks(((width + 2) / cells.max(1)).max(1)) {
         lines.push(plainly(Line::default()));
         for y in 0..some.iter().map(Vec::len).max().unwrap_or(0) {
             let mut spans = Vec::new();
             for block in some {
                 let own = block.get(y).cloned().unwrap_or_default();
-                let rest = cells.saturating_sub(own.width());
+                let rest = cells.saturating_sub(line_cells(&own));
                 spans.extend(own.spans.into_iter().map(|span| span.patch_style(own.style)));
                 spans.push(Span::raw(" ".repeat(rest)));
             }

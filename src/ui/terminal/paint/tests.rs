@@ -225,7 +225,7 @@ fn a_frame_that_changes_little_is_short() {
     let mut painter = Painter::default();
     let rows = |last: &'static str| vec![(vec!["plain"], false), (vec!["हिन्दी"], true), (vec![last], false)];
     painter.paint(frame(&rows("one"))).unwrap();
-    assert!(painter.paint(frame(&rows("one"))).unwrap().len() < 8, "nothing but the end of all colours");
+    assert!(painter.paint(frame(&rows("one"))).unwrap().is_empty());
     let bytes = painter.paint(frame(&rows("ore"))).unwrap();
     assert_eq!(String::from_utf8(bytes).unwrap(), "\u{1b}[0m\u{1b}[3;2Hr");
 }
