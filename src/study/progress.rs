@@ -23,7 +23,7 @@ pub struct CollectState {
 impl CollectState {
     /// Whole hundredths of the samples; 100 only when all are there.
     pub fn percent(&self) -> usize {
-        if self.of == 0 { 100 } else { self.samples * 100 / self.of }
+        (self.samples * 100).checked_div(self.of).unwrap_or(100)
     }
 
     /// Whether every sample is there.
