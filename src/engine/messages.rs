@@ -10,6 +10,7 @@ pub use super::fitting::Refinement;
 pub use super::sets::SetInfo;
 pub use super::sweeping::{SweepAsk, SweepBegun};
 pub use super::training::TrainPoint;
+use crate::activations::energy::Concentration;
 use crate::analysis::hierarchy::Linkage;
 use crate::analysis::matching::FitComparison;
 use crate::analysis::neurons::Overlap;
@@ -277,6 +278,9 @@ pub struct StudyInfo {
     pub width: usize,
     /// Distinct labels.
     pub labels: usize,
+    /// Where few neurons or rows of the hook on show hold much of all, as far as that was counted.
+    #[serde(default)]
+    pub concentrated: Vec<Concentration>,
     /// Its fits.
     pub fits: Vec<FitEntry>,
     /// Its sparse autoencoders.

@@ -309,6 +309,10 @@ fn study_info(study: &Study, hook: HookPoint, tokens: Option<&TokenTable>) -> Re
         rows: manifest.rows,
         width,
         labels: tokens.map_or(0, |t| t.labels.len()),
+        concentrated: match study.known_energy(hook)? {
+            Some(energy) => study.concentrations(&energy)?,
+            None => Vec::new(),
+        },
         fits: study.fits()?,
         saes: study.saes()?,
         session: study.session(),

@@ -17,7 +17,7 @@ const BAR: f64 = 40.0;
 
 pub(super) fn run(args: &SweepArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
-    let subject = Subject::open(&args.judge, &args.features, out)?;
+    let subject = Subject::open(&args.judge, &args.features, out, &ctx)?;
     let (fits, seeds) = (subject.fits, args.judge.seeds);
     let config = SweepConfig { fits, seeds, holdout: subject.holdout, cold: args.cold };
     if !out.is_json() {

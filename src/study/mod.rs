@@ -5,6 +5,7 @@
 //! whole; damage is an error that names the file and the remedy.
 
 mod descriptions;
+mod energy;
 mod factor_files;
 mod fits;
 mod import;
