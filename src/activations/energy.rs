@@ -251,9 +251,8 @@ mod tests {
         assert_eq!(pieces.strongest, whole.strongest);
         assert_eq!((pieces.rows, whole.rows), (1000, 1000));
         assert!(pieces.neurons.iter().zip(&whole.neurons).all(|(a, b)| (a - b).abs() < 1e-9 * b));
-        let squares: Vec<f64> = (0..1000)
-            .map(|i| source.rows(i..i + 1).unwrap().data.iter().map(|v| f64::from(v * v)).sum())
-            .collect();
+        let squares: Vec<f64> =
+            (0..1000).map(|i| source.rows(i..i + 1).unwrap().data.iter().map(|v| f64::from(v * v)).sum()).collect();
         assert_eq!(Energy::of_sums(whole.neurons.clone(), &squares).strongest, whole.strongest);
     }
 }

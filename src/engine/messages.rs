@@ -317,6 +317,9 @@ pub struct SweepPoint {
     pub sweep: usize,
     /// After it.
     pub relative_error: f64,
+    /// Whether that is as the fit weighs neurons.
+    #[serde(default)]
+    pub weighted: bool,
     /// Seconds of sweeping so far.
     pub seconds: f64,
     /// Set on the last.
@@ -324,8 +327,8 @@ pub struct SweepPoint {
 }
 
 impl From<Sweep> for SweepPoint {
-    fn from(Sweep { sweep, relative_error, seconds, stop }: Sweep) -> Self {
-        Self { sweep, relative_error, seconds, stop }
+    fn from(Sweep { sweep, relative_error, weighted, seconds, stop }: Sweep) -> Self {
+        Self { sweep, relative_error, weighted, seconds, stop }
     }
 }
 

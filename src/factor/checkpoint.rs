@@ -188,7 +188,9 @@ fn check_binding(header: &Header, config: &FitConfig, asked: Binding, input: &Re
         return Err(bad(&format!("a checkpoint of a fit with other settings ({saved})")));
     }
     if scale != asked.scale {
-        return Err(bad("a checkpoint of an earlier version, which did not scale activations as small or large as these"));
+        return Err(bad(
+            "a checkpoint of an earlier version, which did not scale activations as small or large as these",
+        ));
     }
     Ok(())
 }

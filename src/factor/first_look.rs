@@ -150,7 +150,13 @@ impl<'a> FirstLook<'a> {
         (self.features, self.sums, self.units) = (features, Some(sums), Some(stream.frame.units));
         self.sweep += 1;
         self.seconds += started.elapsed().as_secs_f64();
-        Ok(Sweep { sweep: self.sweep, relative_error: error, seconds: self.seconds, stop: self.ended() })
+        Ok(Sweep {
+            sweep: self.sweep,
+            relative_error: error,
+            weighted: self.config.scale_neurons,
+            seconds: self.seconds,
+            stop: self.ended(),
+        })
     }
 
     /// Why there are no more batches, once there are none.

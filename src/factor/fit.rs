@@ -199,7 +199,13 @@ impl<'a> Factoriser<'a> {
         self.progress.history.push(self.state.objective.to_bits());
         self.keep_best(room);
         self.progress.stopped = self.stop();
-        Ok(Sweep { sweep, relative_error: self.relative(self.state.error), seconds, stop: self.progress.stopped })
+        Ok(Sweep {
+            sweep,
+            relative_error: self.relative(self.state.error),
+            weighted: self.config.scale_neurons,
+            seconds,
+            stop: self.progress.stopped,
+        })
     }
 
     /// What to say of activations whose products are beyond f32.

@@ -198,14 +198,7 @@ fn nearest(scores: &[f32], squares: &[f32], rows: usize) -> Vec<(u32, f32)> {
 
 /// Y = max(U√Σ, floor) of the truncated SVD of A, scaled to unit root mean square, by randomised subspace iteration (Halko, Martinsson, Tropp 2011), each pair's
 /// sign such that the heavier half of U's column is positive.
-fn singular(
-    stream: &Stream<'_>,
-    k: usize,
-    floor: f32,
-    rms: f64,
-    rng: &mut Pcg64,
-    ctx: &TaskCtx,
-) -> Result<Panels> {
+fn singular(stream: &Stream<'_>, k: usize, floor: f32, rms: f64, rng: &mut Pcg64, ctx: &TaskCtx) -> Result<Panels> {
     let (n, d) = (stream.n, stream.d);
     let rank = k.min(d).min(n);
     let wide = (rank + OVERSAMPLING).min(d).min(n);

@@ -226,8 +226,7 @@ mod tests {
         assert_eq!((a, b), (0, 1));
         let merged = down_to(&z, (&y, &[1.0; 3]), 2, &[false; 3], None).unwrap().unwrap();
         assert!(merged.coefficients.iter().all(|v| *v >= 0.0));
-        let (before, after) =
-            (product(&z, y.as_slice()), product(&merged.features, &merged.coefficients));
+        let (before, after) = (product(&z, y.as_slice()), product(&merged.features, &merged.coefficients));
         let lost: f64 = before.iter().zip(&after).map(|(a, b)| (a - b).powi(2)).sum();
         assert!((lost - union.loss).abs() < 1e-5, "{lost} and {}", union.loss);
     }

@@ -37,6 +37,8 @@ mod swaps;
 mod tests;
 mod values;
 
+pub(crate) use frame::safe_scale;
+
 pub use config::{FitConfig, Init, Prepared, Solver};
 pub use first_look::FirstLook;
 pub use fit::Factoriser;
@@ -199,6 +201,9 @@ pub struct Sweep {
     pub sweep: usize,
     /// The relative error after it: of the rows as they are, but where neurons are scaled, as the fit weighs them.
     pub relative_error: f64,
+    /// Whether that is as the fit weighs them.
+    #[serde(default)]
+    pub weighted: bool,
     /// Seconds of sweeping so far (the start not included).
     pub seconds: f64,
     /// Set once the fit has ended.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use super::FitConfig;
 use super::frame::{self, Units};
 use super::stream::Stream;
-use super::FitConfig;
 use crate::activations::ActivationSource;
 use crate::activations::energy::{Concentration, Energy};
 use crate::error::{Error, Result};

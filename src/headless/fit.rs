@@ -105,9 +105,13 @@ impl Plan {
             if config.scale_neurons != base.scale_neurons {
                 let name = entry.name;
                 return Err(Error::usage(if base.scale_neurons {
-                    format!("fit '{name}' scales neurons, and its features go on only so: leave out --scale-neurons=false, or fit anew without --from")
+                    format!(
+                        "fit '{name}' scales neurons, and its features go on only so: leave out --scale-neurons=false, or fit anew without --from"
+                    )
                 } else {
-                    format!("fit '{name}' takes neurons as they are, and its features go on only so: fit anew with --scale-neurons and without --from")
+                    format!(
+                        "fit '{name}' takes neurons as they are, and its features go on only so: fit anew with --scale-neurons and without --from"
+                    )
                 }));
             }
             return Ok(Self { hook: entry.hook, config, begin, from: Some(entry) });
@@ -173,7 +177,8 @@ impl FitObserver for Lines<'_> {
         if !self.json {
             return Ok(());
         }
-        self.out.object(&json!({"event": "progress", "sweep": sweep.sweep, "relative_error": sweep.relative_error,
+        let error = if sweep.weighted { "weighted_error" } else { "relative_error" };
+        self.out.object(&json!({"event": "progress", "sweep": sweep.sweep, error: sweep.relative_error,
             "seconds": sweep.seconds, "init_seconds": self.init_seconds}))
     }
 

@@ -128,9 +128,11 @@ fn fit_state(app: &App) -> (String, Style) {
             set.fit.as_ref().map(|fit| format!(" · {} back to {}", app.keymap.key(Action::Sets), text::clean(fit)));
         return (format!("{}{} ", text::clean(&set.kind.to_string()), back.unwrap_or_default()), theme.accent());
     }
-    let error = world.features.as_ref().map(|f| (f.sweep, f.relative_error));
-    let (sweep, error) = match (world.sweeps.last(), error) {
-        (Some(point), _) if world.fitting() => (point.sweep, point.relative_error),
+    let error = world.features.as_ref().map(|f| (f.sweep, f.relative_error, "error"));
+    let (sweep, error, name) = match (world.sweeps.last(), error) {
+        (Some(point), _) if world.fitting() => {
+            (point.sweep, point.relative_error, if point.weighted { "weighted error" } else { "error" })
+        }
         (_, Some(snapshot)) => snapshot,
         _ => return (String::new(), theme.dim()),
     };
@@ -141,7 +143,7 @@ fn fit_state(app: &App) -> (String, Style) {
         (.., true) => ("fitted", theme.good()),
         _ => ("stopped", theme.warning()),
     };
-    (format!("{what} · sweep {sweep} · error {error:.3} "), style)
+    (format!("{what} · sweep {sweep} · {name} {error:.3} "), style)
 }
 
 fn tabs(app: &App, area: Rect, buf: &mut Buffer) {

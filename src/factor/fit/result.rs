@@ -103,7 +103,8 @@ impl Factoriser<'_> {
         self.threads.run(|| {
             let mut factors = self.factors()?;
             let left = self.errors(&factors, ctx)?;
-            let (error, by_identity) = (if self.config.scale_neurons { left.seen } else { left.as_they_are }, self.best_error());
+            let (error, by_identity) =
+                (if self.config.scale_neurons { left.seen } else { left.as_they_are }, self.best_error());
             if (error - by_identity).abs() > 1e-4 * self.survey.base {
                 tracing::warn!(error, by_identity, "the error by the identity differs from the direct residual");
             }
@@ -135,9 +136,9 @@ impl Factoriser<'_> {
                     for (row, residual) in residual.chunks_exact(d).enumerate() {
                         let plain = residual.iter().map(|v| v * v).sum::<f64>();
                         sum.as_they_are += plain;
-                        let seen = neurons.as_ref().map_or(plain, |neurons| {
-                            residual.iter().zip(neurons).map(|(v, w)| (v * w).powi(2)).sum()
-                        });
+                        let seen = neurons
+                            .as_ref()
+                            .map_or(plain, |neurons| residual.iter().zip(neurons).map(|(v, w)| (v * w).powi(2)).sum());
                         sum.seen += seen * weights.map_or(1.0, |w| f64::from(w[first + row]).powi(2));
                     }
                     sum

@@ -12,9 +12,8 @@ use rayon::prelude::*;
 use super::Level;
 use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
-use crate::factor::frame;
 use crate::factor::stream::Stream;
-use crate::factor::{Factors, SparseColumns};
+use crate::factor::{Factors, SparseColumns, safe_scale};
 use crate::matrix::adam::Adam;
 use crate::matrix::dense;
 use crate::matrix::gemm::{View, product};
@@ -103,7 +102,7 @@ impl Fit {
         // Coefficients are as large as rows: both are brought to where single precision holds their products.
         let y = fit.coefficients.as_slice();
         let lines: Vec<f64> = y.par_chunks(n.max(1)).map(square).collect();
-        let scale = frame::safe_scale((lines.iter().sum::<f64>() / n.max(1) as f64).sqrt());
+        let scale = safe_scale((lines.iter().sum::<f64>() / n.max(1) as f64).sqrt());
         stream.frame.units.scale = scale;
         let y: Cow<'_, [f32]> =
             if scale == 1.0 { Cow::Borrowed(y) } else { y.iter().map(|v| v * scale).collect::<Vec<_>>().into() };

@@ -152,9 +152,9 @@ impl FitPane {
         let last = world.sweeps.last();
         if let Some(point) = last {
             facts.push(("sweep", point.sweep.to_string()));
-            let scaled = self.base(cx).scale_neurons;
-            facts.push((if scaled { "weighted error" } else { "error" }, format!("{:.4}", point.relative_error)));
-            let plain = world.features.as_ref().filter(|list| scaled && list.set.is_none() && list.sweep > 0);
+            let name = if point.weighted { "weighted error" } else { "error" };
+            facts.push((name, format!("{:.4}", point.relative_error)));
+            let plain = world.features.as_ref().filter(|list| point.weighted && list.set.is_none() && list.sweep > 0);
             facts.extend(plain.map(|list| ("plain error", format!("{:.4}", list.relative_error))));
         }
         if let Some(list) = world.features.as_ref().filter(|list| list.set.is_none()) {
