@@ -360,6 +360,64 @@ fn import_fit_export_needs_no_model() {
     failure(mlpeek(dir.path()).args(["trace", &study, "--text", "x"]), 1);
 }
 
+/// A study of a matrix of which neuron 7 and row 11 hold most.
+fn with_outliers(dir: &Path) -> String {
+    let (rows, cols) = (200usize, 60usize);
+    let value = |i: usize| {
+        let (row, neuron) = (i / cols, i % cols);
+        let size = if neuron == 7 { 30.0 } else { 1.0 } * if row == 11 { 8.0 } else { 1.0 };
+        size * ((i * 37 % 101) as f32 - 30.0) / 10.0
+    };
+    let bytes: Vec<u8> = (0..rows * cols).flat_map(|i| value(i).to_le_bytes()).collect();
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![rows, cols], &bytes).unwrap();
+    let matrix = dir.join("outliers.safetensors");
+    safetensors::serialize_to_file([("A", view)], None, &matrix).unwrap();
+    let study = dir.join("s").display().to_string();
+    json_lines(mlpeek(dir).arg("import").arg(&matrix).args(["--out", &study, "--json"]));
+    study
+}
+
+#[test]
+fn an_outlier_is_named_and_taken_out() {
+    let dir = TempDir::new().unwrap();
+    let study = with_outliers(dir.path());
+    let fit = ["fit", &study, "-k", "4", "--sparsity", "0.2", "--l1", "0", "--max-sweeps", "20"];
+    let said = mlpeek(dir.path()).args(fit).args(["--name", "plain"]).output().unwrap();
+    let words = String::from_utf8(said.stderr).unwrap();
+    assert!(words.contains("1 neuron of 60 holds 9") && words.contains("(neuron 7)"), "{words}");
+    assert!(words.contains("1 row of 200 holds") && words.contains("--scale-rows lets every token"), "{words}");
+    assert!(Path::new(&study).join("cache/blocks.0.mlp.hook_post/energy.json").is_file());
+    let run = |more: &[&str]| json_lines(mlpeek(dir.path()).args(fit).args(more).arg("--json"));
+    let plain = run(&["--name", "again"]);
+    let (last, told) = (plain.last().unwrap(), &plain.last().unwrap()["concentrated"]);
+    assert_eq!((&told[0]["of"], &told[0]["members"][0][0]), (&"neurons".into(), &7.into()));
+    assert!(last["weighted_error"].is_null() && plain[0]["relative_error"].is_number());
+
+    let scaled = run(&["--scale-neurons", "--scale-rows", "--name", "scaled"]);
+    let last = scaled.last().unwrap();
+    assert_eq!((&last["scale_neurons"], &last["concentrated"]), (&true.into(), &json!([])));
+    assert!(scaled[0]["weighted_error"].is_number() && scaled[0].get("relative_error").is_none());
+    let sweeps = &scaled[..scaled.len() - 1];
+    let end = sweeps.last().unwrap()["weighted_error"].as_f64().unwrap();
+    assert!((last["weighted_error"].as_f64().unwrap() - end).abs() < 1e-4 && last["relative_error"].is_number());
+    let out = dir.path().join("factors.safetensors");
+    json_lines(mlpeek(dir.path()).args(["export", &study, "--fit", "scaled", "--json", "--out"]).arg(&out));
+    let bytes = fs::read(&out).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(tensors.tensor("neuron_weights").unwrap().shape(), [60]);
+
+    let fails = |args: &[&str], words: &str| {
+        let said = failure(mlpeek(dir.path()).args([&["fit", &study][..], args].concat()), 2);
+        assert!(said.contains(words), "{said}");
+    };
+    fails(&["--from", "scaled", "--scale-neurons=false", "--name", "x"], "'scaled' scales neurons");
+    fails(&["--from", "plain", "--scale-neurons", "--name", "x"], "'plain' takes neurons as they are");
+    fails(&["--name", "plain", "--resume", "--scale-neurons"], "other settings");
+    let on = json_lines(mlpeek(dir.path()).args(["fit", &study, "--from", "scaled", "--add", "2", "--json"]));
+    let errors = (on.last().unwrap()["weighted_error"].as_f64(), last["weighted_error"].as_f64());
+    assert!(errors.0 < errors.1, "{errors:?}");
+}
+
 #[test]
 fn bad_input_gets_one_clear_line() {
     let made = collected(9);

@@ -4,6 +4,7 @@
 //! array in memory, an imported matrix. Nothing here knows of a model except [`collect`].
 
 pub mod collect;
+pub mod energy;
 pub mod store;
 
 use std::borrow::Cow;

@@ -333,6 +333,7 @@ pub(crate) mod tests {
             coefficients,
             coding: Default::default(),
             relative_error: 0.5,
+            weighted_error: None,
             explained_variance: 0.4,
             sweep: 1,
             seconds: 0.0,

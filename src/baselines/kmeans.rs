@@ -9,6 +9,7 @@ use super::Directions;
 use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
 use crate::eval::score::project;
+use crate::factor::safe_scale;
 use crate::task::{Progress, TaskCtx};
 
 const BLOCK_ROWS: usize = 2048;
@@ -32,16 +33,17 @@ pub fn directions(source: &dyn ActivationSource, k: usize, seed: u64, ctx: &Task
         centroids.extend_from_slice(&source.rows(row..row + 1)?.data);
     }
     let mut last = f64::INFINITY;
+    let scale = safe_scale((square(&centroids) / (k * d).max(1) as f64).sqrt());
     for round in 0..ROUNDS {
         ctx.checkpoint(Progress::new("k-means", round as u64, ROUNDS as u64, "rounds"))?;
-        let (sums, counts, scatter) = assign(source, &centroids, k, ctx)?;
+        let (sums, counts, scatter) = assign(source, &centroids, (k, scale), ctx)?;
         for (j, centroid) in centroids.chunks_exact_mut(d.max(1)).enumerate() {
             if counts[j] == 0 {
                 let row = rng.random_range(0..n);
                 centroid.copy_from_slice(&source.rows(row..row + 1)?.data);
             } else {
                 for (c, &s) in centroid.iter_mut().zip(&sums[j * d..]) {
-                    *c = (s / counts[j] as f64) as f32;
+                    *c = (s / counts[j] as f64 / f64::from(scale)) as f32;
                 }
             }
         }
@@ -53,20 +55,24 @@ pub fn directions(source: &dyn ActivationSource, k: usize, seed: u64, ctx: &Task
     Ok(Directions::Dense { d, columns: centroids })
 }
 
-/// Sums and counts of the rows nearest to each centroid, and Σ‖a − c‖².
+/// Sums and counts of the rows nearest to each centroid, and Σ‖a − c‖², all times a power of two.
 fn assign(
     source: &dyn ActivationSource,
     centroids: &[f32],
-    k: usize,
+    (k, scale): (usize, f32),
     ctx: &TaskCtx,
 ) -> Result<(Vec<f64>, Vec<usize>, f64)> {
     let (n, d) = source.shape();
-    let by_neuron = transposed(centroids, d);
+    let centroids: Vec<f32> = centroids.iter().map(|v| v * scale).collect();
+    let by_neuron = transposed(&centroids, d);
     let squares: Vec<f32> = centroids.chunks_exact(d.max(1)).map(|c| square(c) as f32).collect();
     let (mut sums, mut counts, mut scatter) = (vec![0.0f64; k * d], vec![0usize; k], 0.0);
     for start in (0..n).step_by(BLOCK_ROWS) {
         ctx.check()?;
-        let block = source.rows(start..n.min(start + BLOCK_ROWS))?;
+        let mut block = source.rows(start..n.min(start + BLOCK_ROWS))?;
+        if scale != 1.0 {
+            block.data.to_mut().iter_mut().for_each(|v| *v *= scale);
+        }
         let nearest: Vec<Vec<(usize, f32)>> = block
             .data
             .par_chunks(TASK_ROWS * d.max(1))
@@ -139,6 +145,15 @@ mod tests {
             assert!(near, "no centroid in cloud {cloud}: {columns:?}");
         }
         assert_eq!(found, directions(&source, 5, 3, &TaskCtx::silent()).unwrap());
+        for by in [2f32.powi(-70), 2f32.powi(70)] {
+            let data = source.rows(0..n).unwrap().data.iter().map(|v| v * by).collect();
+            let Directions::Dense { columns: scaled, .. } =
+                directions(&InMemory::new(n, d, data), 5, 3, &TaskCtx::silent()).unwrap()
+            else {
+                panic!("dense")
+            };
+            assert!(columns.iter().zip(&scaled).all(|(a, b)| a * by == *b), "times {by}");
+        }
         assert!(directions(&source, n + 1, 3, &TaskCtx::silent()).is_err());
     }
 }

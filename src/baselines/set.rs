@@ -62,6 +62,7 @@ pub trait DirectionSet: Send + Sync {
             features: self.directions().to_sparse(),
             coefficients: Coefficients::owned(n, by_feature),
             relative_error: f64::NAN,
+            weighted_error: None,
             explained_variance: f64::NAN,
             sweep: 0,
             seconds: 0.0,
@@ -309,7 +310,8 @@ mod tests {
         assert!((scores[0] - 2.0).abs() < 1e-6 && scores[1] == 0.0);
         assert!(set.read(&InMemory::new(0, 2, Vec::new()), &TaskCtx::silent()).is_err());
         // A centred fit of one feature a token reads new rows so, too.
-        let coding = crate::factor::Coding { centre: Some(Arc::new(vec![1.0, -4.0])), row_cap: Some(1) };
+        let coding =
+            crate::factor::Coding { centre: Some(Arc::new(vec![1.0, -4.0])), row_cap: Some(1), ..Default::default() };
         let centred = FitSet::new("k2", HOOK, Arc::new(Factors { coding, ..(*fit).clone() }));
         let scores = centred.scores(&source.rows(0..1).unwrap(), &TaskCtx::silent()).unwrap();
         assert!(scores[0] == 0.0 && (scores[1] - 3.0).abs() < 1e-6, "{scores:?}");

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::values::{at_least_one, not_negative, share};
 use super::{Device, JsonArgs};
 use crate::engine::fitting::Refinement;
-use crate::factor::{FitConfig, Init, Solver};
+use crate::factor::{FitConfig, Init, Prepared, Solver};
 use crate::model::HookSite;
 
 /// `mlpeek fit`.
@@ -93,9 +93,19 @@ pub struct ObjectiveArgs {
     /// Let every token count the same, whatever the norm of its activations
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub scale_rows: Option<bool>,
+    /// Let every neuron count the same, whatever its size: each is scaled to unit root mean square while fitting
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub scale_neurons: Option<bool>,
     /// Take the mean activation away first, so that features say how a token differs from it: A ≈ mean + YZᵀ
     #[arg(long, alias = "center", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub centre: Option<bool>,
+}
+
+impl ObjectiveArgs {
+    fn prepared(&self) -> Prepared {
+        let Self { scale_rows, scale_neurons, centre, .. } = *self;
+        Prepared { scale_rows, scale_neurons, centre }
+    }
 }
 
 impl FitArgs {
@@ -117,7 +127,7 @@ impl FitArgs {
             threads: self.threads,
             ..base.clone()
         }
-        .prepared(&base, objective.scale_rows, objective.centre)
+        .prepared(&base, objective.prepared())
     }
 
     /// How it goes on from an earlier fit, where it does.

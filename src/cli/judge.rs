@@ -7,7 +7,7 @@ use clap::Args;
 use super::values::{at_least_one, held_out, not_negative};
 use super::{InitArg, JsonArgs, SolverArg, SparsityArg};
 use crate::eval::sweep::{FEATURES, SEEDS};
-use crate::factor::{FitConfig, Solver};
+use crate::factor::{FitConfig, Prepared, Solver};
 use crate::model::HookSite;
 
 /// Which fits, on which rows, and what is held out.
@@ -36,6 +36,9 @@ pub struct JudgeArgs {
     /// Let every token count the same, whatever the norm of its activations
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub scale_rows: Option<bool>,
+    /// Let every neuron count the same, whatever its size: each is scaled to unit root mean square while fitting
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub scale_neurons: Option<bool>,
     /// Take the mean activation away first, so that features say how a token differs from it: A ≈ mean + YZᵀ
     #[arg(long, alias = "center", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub centre: Option<bool>,
@@ -69,6 +72,8 @@ impl JudgeArgs {
     /// Every combination of what was given with the rest taken from each of `bases`; k varies fastest.
     pub fn grid(&self, bases: &[FitConfig], features: &[usize]) -> Vec<FitConfig> {
         let mut out: Vec<FitConfig> = Vec::new();
+        let Self { scale_rows, scale_neurons, centre, .. } = *self;
+        let asked = Prepared { scale_rows, scale_neurons, centre };
         for base in bases {
             let solvers: Vec<Solver> = match self.solver.is_empty() {
                 true => vec![base.solver],
@@ -93,7 +98,7 @@ impl JudgeArgs {
                     ..base.clone()
                 };
                 for config in crate::eval::sweep::grid(&base, &features, &sparsities, &l1s, &caps) {
-                    let config = config.prepared(&base, self.scale_rows, self.centre);
+                    let config = config.prepared(&base, asked);
                     if !out.contains(&config) {
                         out.push(config);
                     }
@@ -117,8 +122,8 @@ pub struct QualityArgs {
     /// Numbers of features, separated by commas [default: the fit's]
     #[arg(long, short = 'k', value_delimiter = ',', value_parser = at_least_one)]
     pub features: Vec<usize>,
-    /// Judge every objective at each k and sparsity: no penalty, a penalty, a row cap, scaled rows, a centre, the paper's
-    /// updates
+    /// Judge every objective at each k and sparsity: no penalty, a penalty, a row cap, scaled rows, scaled neurons, a
+    /// centre, the paper's updates
     #[arg(long)]
     pub every_objective: bool,
     /// Leave out k-means, random directions, single neurons, DiffMean and shuffled labels

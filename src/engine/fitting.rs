@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::curve::{self, Curve};
 use super::gpu::FitGpu;
 use crate::activations::ActivationSource;
+use crate::activations::energy::{Concentration, Energy};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::factor::{Factoriser, Factors, FirstLook, FitConfig, Stop, Sweep};
@@ -32,6 +33,10 @@ const COST: u32 = 5;
 pub trait FitObserver {
     /// What the user should know of how the fit is run.
     fn note(&mut self, note: &str);
+    /// What the user should know of what is fitted.
+    fn warn(&mut self, words: &str) {
+        self.note(words);
+    }
     /// The start was made in `seconds`, or a checkpoint was read (`resumed`).
     fn started(&mut self, init_seconds: f64, resumed: bool);
     /// After every sweep, never thinned.
@@ -180,6 +185,10 @@ pub struct FitEnd {
     pub factors: Arc<Factors>,
     /// Why; `None` when the user stopped it.
     pub stop: Option<Stop>,
+    /// What neurons and rows hold of the activations as they are.
+    pub energy: Energy,
+    /// Where few of them hold much of what was fitted.
+    pub concentrated: Vec<Concentration>,
 }
 
 /// Runs a fit to its end. `save` is called with the finished factors, how the fit ended, also when the user stops it after a first sweep: then the best so far is saved, and [`FitEnd::stop`] is `None`; before it,
@@ -222,6 +231,8 @@ pub fn run_fit(
             Factoriser::warm(source, config.clone(), factors, locked, ctx)?
         }
     };
+    let (energy, concentrated) = (factoriser.energy().clone(), factoriser.concentrations());
+    concentrated.iter().for_each(|found| observer.warn(&found.advice()));
     if let Some((device, words)) = gpu {
         observer.note(&words);
         device.map_or(Ok(()), |(device, free)| factoriser.compute_on(device, free))?;
@@ -275,7 +286,7 @@ pub fn run_fit(
         disk::remove_if_there(checkpoint)?;
     }
     observer.snapshot(&factors, true);
-    Ok(FitEnd { factors, stop })
+    Ok(FitEnd { factors, stop, energy, concentrated })
 }
 
 /// The fit at its checkpoint, where it goes on from one.
@@ -385,6 +396,15 @@ fn read_curve(path: &Path, last: usize) -> Result<Vec<Sweep>> {
 /// The error curve of a saved fit, as far as it was written whole.
 pub fn saved_curve(study: &Study, name: &str) -> Result<Vec<Sweep>> {
     read_curve(&study.loss_path(name)?, usize::MAX)
+}
+
+/// "relative error 0.2130", and where the fit weighs neurons or rows, which is which.
+pub fn error_words(factors: &Factors) -> String {
+    let error = factors.relative_error;
+    match factors.weighted_error {
+        None => format!("relative error {error:.4}"),
+        Some(weighted) => format!("relative error {weighted:.4} as weighed, {error:.4} of the activations as they are"),
+    }
 }
 
 /// The name of a fit that goes on from `entry`: the same while its settings are, as with new rows.

@@ -10,6 +10,7 @@ pub use super::fitting::Refinement;
 pub use super::sets::SetInfo;
 pub use super::sweeping::{SweepAsk, SweepBegun};
 pub use super::training::TrainPoint;
+use crate::activations::energy::Concentration;
 use crate::analysis::hierarchy::Linkage;
 use crate::analysis::matching::FitComparison;
 use crate::analysis::neurons::Overlap;
@@ -299,6 +300,9 @@ pub struct StudyInfo {
     pub width: usize,
     /// Distinct labels.
     pub labels: usize,
+    /// Where few neurons or rows of the hook on show hold much of all, as far as that was counted.
+    #[serde(default)]
+    pub concentrated: Vec<Concentration>,
     /// Its fits.
     pub fits: Vec<FitEntry>,
     /// Its sparse autoencoders.
@@ -338,6 +342,9 @@ pub struct SweepPoint {
     pub sweep: usize,
     /// After it.
     pub relative_error: f64,
+    /// Whether that is as the fit weighs neurons.
+    #[serde(default)]
+    pub weighted: bool,
     /// Seconds of sweeping so far.
     pub seconds: f64,
     /// Set on the last.
@@ -345,8 +352,8 @@ pub struct SweepPoint {
 }
 
 impl From<Sweep> for SweepPoint {
-    fn from(Sweep { sweep, relative_error, seconds, stop }: Sweep) -> Self {
-        Self { sweep, relative_error, seconds, stop }
+    fn from(Sweep { sweep, relative_error, weighted, seconds, stop }: Sweep) -> Self {
+        Self { sweep, relative_error, weighted, seconds, stop }
     }
 }
 

@@ -373,8 +373,9 @@ impl Opener {
             self.with_study(|study| study.save_run(name, hook, config, factors, Some(ended)))
         };
         let end = fitting::run_fit(source.as_ref(), config, place, &mut observer, &save, ctx)?;
+        self.with_study(|study| Ok(study.keep_energy(hook, &end.energy)))?;
         let f = &end.factors;
-        let words = format!("relative error {:.4} after {} sweeps, {:.1} s", f.relative_error, f.sweep, f.seconds);
+        let words = format!("{} after {} sweeps, {:.1} s", fitting::error_words(f), f.sweep, f.seconds);
         if end.stop.is_none() { Err(Error::Cancelled) } else { Ok(words) }
     }
 }
@@ -404,6 +405,10 @@ struct Watcher<'a> {
 impl FitObserver for Watcher<'_> {
     fn note(&mut self, note: &str) {
         self.opener.session.log(Level::Info, format!("fit '{}': {note}", self.place.name));
+    }
+
+    fn warn(&mut self, words: &str) {
+        self.opener.session.log(Level::Warn, format!("fit '{}': {words}", self.place.name));
     }
 
     fn started(&mut self, init_seconds: f64, resumed: bool) {

@@ -311,6 +311,10 @@ fn study_info(study: &Study, hook: HookPoint, tokens: Option<&TokenTable>) -> Re
         unfinished: Some(state).filter(|state| !state.is_complete()),
         width,
         labels: tokens.map_or(0, |t| t.labels.len()),
+        concentrated: match study.known_energy(hook)? {
+            Some(energy) => study.concentrations(&energy)?,
+            None => Vec::new(),
+        },
         fits: study.fits()?,
         saes: study.saes()?,
         session: study.session(),

@@ -181,6 +181,7 @@ mod tests {
             coefficients,
             coding: Default::default(),
             relative_error: 0.0,
+            weighted_error: None,
             explained_variance: 0.0,
             sweep: 1,
             seconds: 0.0,

@@ -226,15 +226,16 @@ fn controls(judge: &mut Judge<'_>, config: &QualityConfig) -> Result<()> {
 }
 
 /// The objectives beside each other at the k and p of `base`, which comes first: without penalty, with the default one,
-/// with a cap, with scaled rows, with a centre, and the paper's updates.
+/// with a cap, with scaled rows, with scaled neurons, with a centre, and the paper's updates.
 pub fn objectives(base: &FitConfig) -> Vec<FitConfig> {
-    let bare = FitConfig { solver: Solver::Bcd, row_cap: None, scale_rows: false, centre: false, ..base.clone() };
+    let bare = FitConfig { solver: Solver::Bcd, row_cap: None, ..base.clone() }.as_they_are();
     let l1 = FitConfig::default().l1;
     let others = [
         FitConfig { l1: 0.0, ..bare.clone() },
         FitConfig { l1, ..bare.clone() },
         FitConfig { l1: 0.0, row_cap: Some(ROW_CAP), scale_rows: true, centre: true, ..bare.clone() },
         FitConfig { l1, scale_rows: true, ..bare.clone() },
+        FitConfig { l1, scale_neurons: true, ..bare.clone() },
         FitConfig { l1, centre: true, ..bare.clone() },
         FitConfig { l1, scale_rows: true, centre: true, ..bare.clone() },
         FitConfig { l1: 0.0, solver: Solver::Mu, ..bare },
@@ -289,6 +290,7 @@ pub fn fit_name(config: &FitConfig) -> String {
     }
     let options = [
         (config.scale_rows, ", scaled"),
+        (config.scale_neurons, ", scaled neurons"),
         (config.centre, ", centred"),
         (config.init == Init::Random, ", random start"),
         (config.init == Init::Svd, ", SVD start"),
@@ -310,9 +312,9 @@ mod tests {
         let capped = FitConfig { row_cap: Some(8), scale_rows: true, centre: true, ..base.clone() };
         assert_eq!(fit_name(&capped), "bcd k 100, 1 %, λ 0.1, cap 8, scaled, centred");
         let all = objectives(&capped);
-        assert_eq!((all.len(), &all[0]), (8, &capped));
+        assert_eq!((all.len(), &all[0]), (9, &capped));
         let names: std::collections::HashSet<String> = all.iter().map(fit_name).collect();
-        assert_eq!(names.len(), 8, "every objective has a name of its own");
-        assert_eq!(objectives(&FitConfig::default()).len(), 7);
+        assert_eq!(names.len(), 9, "every objective has a name of its own");
+        assert_eq!(objectives(&FitConfig::default()).len(), 8);
     }
 }

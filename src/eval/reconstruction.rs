@@ -161,7 +161,7 @@ mod tests {
         let error = |coding: &Coding| relative_error(&source, &features, coding, &TaskCtx::silent()).unwrap().unwrap();
         // The first row leaves its 4, the second everything: its coefficient would be negative.
         assert!((error(&Coding::default()) - (16.0 + 25.0) / 50.0).abs() < 1e-12);
-        let centred = Coding { centre: Some(Arc::new(vec![-3.0, 4.0])), row_cap: None };
+        let centred = Coding { centre: Some(Arc::new(vec![-3.0, 4.0])), row_cap: None, ..Default::default() };
         assert!(error(&centred) < 1e-12);
     }
 

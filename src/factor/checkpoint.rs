@@ -21,13 +21,27 @@ const KIND: Kind = Kind { magic: *b"mlpeekft", version: 1, name: "checkpoint of 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Header {
     pub(crate) config: FitConfig,
+    #[serde(flatten)]
+    binding: Binding,
+    pub(crate) progress: FitProgress,
+    state: StateHeader,
+    best: Option<StateHeader>,
+}
+
+/// The activations that a checkpoint is of.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Binding {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     /// The hash of every activation.
     pub(crate) fingerprint: u64,
-    pub(crate) progress: FitProgress,
-    state: StateHeader,
-    best: Option<StateHeader>,
+    /// The power of two that they were multiplied by; earlier versions took them as they are.
+    #[serde(default = "as_they_are")]
+    pub(crate) scale: f32,
+}
+
+fn as_they_are() -> f32 {
+    1.0
 }
 
 /// Counters of a fit; floats travel as bits, so that nothing is rounded.
@@ -104,21 +118,17 @@ pub(crate) struct Saved {
 }
 
 /// Writes a checkpoint in place of `path`.
-#[allow(clippy::too_many_arguments)]
 pub(crate) fn write(
     path: &Path,
     config: &FitConfig,
-    shape: (usize, usize),
-    fingerprint: u64,
+    binding: Binding,
     progress: FitProgress,
     state: &State,
     best: Option<&State>,
 ) -> Result<()> {
     let header = Header {
         config: config.clone(),
-        rows: shape.0,
-        cols: shape.1,
-        fingerprint,
+        binding,
         progress,
         state: StateHeader::of(state),
         best: best.map(StateHeader::of),
@@ -136,23 +146,23 @@ pub(crate) fn write(
     out.commit()
 }
 
-/// Reads a checkpoint of a fit of `config` to a source of this shape and fingerprint.
-pub(crate) fn read(path: &Path, config: &FitConfig, shape: (usize, usize), fingerprint: u64) -> Result<Saved> {
+/// Reads a checkpoint of a fit of `config` to the activations of `binding`.
+pub(crate) fn read(path: &Path, config: &FitConfig, binding: Binding) -> Result<Saved> {
     let (mut input, header): (_, Header) = Reader::open(path, &KIND)?;
     check(&header, &input)?;
-    check_binding(&header, config, shape, fingerprint, &input)?;
+    check_binding(&header, config, binding, &input)?;
     let mut state = |saved: &StateHeader| {
         let y = Values::zeros(saved.lengths[2], config.scratch.as_deref())?;
         read_state(&mut input, saved, &header, y)
     };
     let (state, best) = (state(&header.state)?, header.best.as_ref().map(&mut state).transpose()?);
-    let sound = |s: &State| s.features.indices.iter().all(|&i| (i as usize) < header.cols);
+    let sound = |s: &State| s.features.indices.iter().all(|&i| (i as usize) < header.binding.cols);
     input.close(sound(&state) && best.as_ref().is_none_or(sound))?;
     Ok(Saved { header, state, best })
 }
 
 fn check(header: &Header, input: &Reader) -> Result<()> {
-    let (k, n, d) = (header.config.features, header.rows, header.cols);
+    let (k, n, d) = (header.config.features, header.binding.rows, header.binding.cols);
     let mut body = Some(0);
     for s in std::iter::once(&header.state).chain(&header.best) {
         if !s.fits(k, n, d) {
@@ -163,25 +173,24 @@ fn check(header: &Header, input: &Reader) -> Result<()> {
     input.expect(body)
 }
 
-fn check_binding(
-    header: &Header,
-    config: &FitConfig,
-    shape: (usize, usize),
-    fingerprint: u64,
-    input: &Reader,
-) -> Result<()> {
+fn check_binding(header: &Header, config: &FitConfig, asked: Binding, input: &Reader) -> Result<()> {
     let bad = |problem: &str| input.bad(problem);
-    if (header.rows, header.cols) != shape {
-        let (n, d) = shape;
-        let (rows, cols) = (header.rows, header.cols);
+    let Binding { rows, cols, fingerprint, scale } = header.binding;
+    if (rows, cols) != (asked.rows, asked.cols) {
+        let (n, d) = (asked.rows, asked.cols);
         return Err(bad(&format!("a checkpoint of a fit to {rows} × {cols} activations, and these are {n} × {d}")));
     }
-    if header.fingerprint != fingerprint {
+    if fingerprint != asked.fingerprint {
         return Err(bad("a checkpoint of a fit to other activations of the same shape"));
     }
     if !header.config.same_fit(config) {
         let saved = serde_json::to_string(&header.config).unwrap_or_default();
         return Err(bad(&format!("a checkpoint of a fit with other settings ({saved})")));
+    }
+    if scale != asked.scale {
+        return Err(bad(
+            "a checkpoint of an earlier version, which did not scale activations as small or large as these",
+        ));
     }
     Ok(())
 }
@@ -191,13 +200,13 @@ fn read_state(input: &mut Reader, saved: &StateHeader, header: &Header, mut y: V
     let [indices, values, _, products, gram, totals, row_fit] = saved.lengths;
     let offsets = if indices == 0 { Vec::new() } else { (0..=k).map(|j| j * saved.keep).collect() };
     let features = SparseColumns {
-        rows: if indices == 0 { 0 } else { header.cols },
+        rows: if indices == 0 { 0 } else { header.binding.cols },
         offsets,
         indices: input.array(indices)?,
         values: input.array(values)?,
     };
     input.fill(bytemuck::cast_slice_mut(&mut y))?;
-    let y = Panels { k, rows: header.rows, data: y };
+    let y = Panels { k, rows: header.binding.rows, data: y };
     let sums = Sums {
         products: input.array(products)?,
         gram: input.array(gram)?,

@@ -36,8 +36,9 @@ pub enum Init {
 
 /// What to fit; written to `fits/<name>/config.json`.
 ///
-/// With r the rows of A, prepared by `centre` and `scale_rows`, `bcd` lowers ½ Σ‖r − Zy‖² + λ Σy over columns of Z with
-/// ⌈p·d⌉ neurons and rows y ≥ 0 with at most `row_cap` features.
+/// With r the rows of A, prepared by `centre`, then `scale_neurons`, then `scale_rows`, `bcd` lowers ½ Σ‖r − Zy‖² + λ Σy
+/// over columns of Z with ⌈p·d⌉ neurons and rows y ≥ 0 with at most `row_cap` features. Every constant is relative to r, so
+/// that c·A has the features of A and coefficients that are c times as large.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FitConfig {
     /// k, the number of features.
@@ -48,7 +49,7 @@ pub struct FitConfig {
     /// ([`Self::share`]); a saved fit holds the number it came to.
     #[serde(default)]
     pub sparsity: Option<f64>,
-    /// λ of the penalty λ·ΣY in units of the median row norm; 0 minimises the error alone.
+    /// λ of the penalty λ·ΣY in units of the median norm of the prepared rows; 0 minimises the error alone.
     pub l1: f64,
     /// At most so many features at a token.
     #[serde(default)]
@@ -57,6 +58,10 @@ pub struct FitConfig {
     /// rows as they are.
     #[serde(default)]
     pub scale_rows: bool,
+    /// Every neuron counts the same, whatever its size: each is scaled to unit root mean square (about the mean row, where
+    /// that is taken away). Features, coefficients and errors are told of the neurons as they are.
+    #[serde(default)]
+    pub scale_neurons: bool,
     /// The mean row is taken away first: A ≈ mean + YZᵀ. Features then say how a token differs from the mean.
     #[serde(default)]
     pub centre: bool,
@@ -75,6 +80,17 @@ pub struct FitConfig {
     pub scratch: Option<PathBuf>,
 }
 
+/// How rows are asked to be prepared; what is `None` nobody named.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Prepared {
+    /// [`FitConfig::scale_rows`].
+    pub scale_rows: Option<bool>,
+    /// [`FitConfig::scale_neurons`].
+    pub scale_neurons: Option<bool>,
+    /// [`FitConfig::centre`].
+    pub centre: Option<bool>,
+}
+
 impl FitConfig {
     /// Whether another request asks for the same fit, only perhaps to run longer or on other threads: then a checkpoint
     /// of one is a checkpoint of the other.
@@ -87,17 +103,23 @@ impl FitConfig {
 impl FitConfig {
     /// The error alone: no penalty, rows as they are. What the paper minimises.
     pub fn plain() -> Self {
-        Self { l1: 0.0, scale_rows: false, centre: false, ..Self::default() }
+        Self { l1: 0.0, ..Self::default() }.as_they_are()
+    }
+
+    /// The same of rows that are not prepared.
+    pub fn as_they_are(self) -> Self {
+        Self { scale_rows: false, scale_neurons: false, centre: false, ..self }
     }
 
     /// Rows are prepared as said, else as `base` has them; but where the error alone is minimised, and `base` minimised
     /// more, as they are: it is an error of the rows as they are.
-    pub fn prepared(self, base: &Self, scale_rows: Option<bool>, centre: Option<bool>) -> Self {
+    pub fn prepared(self, base: &Self, asked: Prepared) -> Self {
         let alone = |config: &Self| config.solver == Solver::Mu || config.l1 == 0.0;
         let keeps = !alone(&self) || alone(base);
         Self {
-            scale_rows: scale_rows.unwrap_or(keeps && base.scale_rows),
-            centre: centre.unwrap_or(keeps && base.centre),
+            scale_rows: asked.scale_rows.unwrap_or(keeps && base.scale_rows),
+            scale_neurons: asked.scale_neurons.unwrap_or(keeps && base.scale_neurons),
+            centre: asked.centre.unwrap_or(keeps && base.centre),
             ..self
         }
     }
@@ -114,6 +136,7 @@ impl Default for FitConfig {
             l1: 0.1,
             row_cap: None,
             scale_rows: false,
+            scale_neurons: false,
             centre: false,
             init: Init::Kmeans,
             seed: 42,
@@ -211,7 +234,7 @@ impl FitConfig {
         let threads = self.threads.unwrap_or_else(rayon::current_num_threads) as u64;
         // Blocks where a source is surveyed; a panel and what it sums a thread, as much again that waits its turn, and the whole.
         let blocks = 4 * in_blocks * d + threads * 4 * 64 * (2 * d + 4 * k) + (2 * threads + 1) * 4 * k * (d + k);
-        let framed = if self.scale_rows || self.centre { 4 * n + 8 * d } else { 0 };
+        let framed = if self.scale_rows || self.scale_neurons || self.centre { 4 * n + 16 * d } else { 0 };
         features + dense + blocks + framed + 4 * d * sampled.unwrap_or(0) as u64 + 24 * n
     }
 }

@@ -1,15 +1,21 @@
-//! New rows on a fixed basis: min_{y ≥ 0} ‖a − Zy‖² for each row a (less the fit's centre, where it has one). A penalty
-//! of the fit is left out, which only shrank its coefficients; its cap on the features of a row is kept.
+//! New rows on a fixed basis: min_{y ≥ 0} ‖W(a − Zy)‖² for each row a (less the fit's centre, where it has one), W the
+//! weights that the fit gave the neurons. A penalty of the fit is left out, which only shrank its coefficients; its cap on
+//! the features of a row is kept. The weights of rows change no minimum.
+//!
+//! Invariant: c·a has c times the coefficients of a, whatever c.
 //!
 //! A few coordinate descent sweeps over panels find the active set; a primal active-set method (Lawson, Hanson 1974, from
 //! a warm start) in f64 makes it exact. Knows nothing of fits.
 
+use std::borrow::Cow;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::capped;
 use super::columns;
+use super::frame;
 use super::{Coding, Factors, SparseColumns};
 use crate::activations::Block;
 use crate::error::{Error, Result};
@@ -21,6 +27,8 @@ use crate::task::TaskCtx;
 const WARM_SWEEPS: usize = 24;
 /// A gradient below this share of the largest projection of its row counts as zero.
 const TOLERANCE: f64 = 1e-7;
+/// The largest value of a row for which single precision is in no danger.
+const SAFE: RangeInclusive<f32> = 1e-15..=1e15;
 /// Added to the diagonal of ZᵀZ, relative, and the least pivot: features that say the same stay solvable.
 const RIDGE: f64 = 1e-12;
 const PIVOT: f64 = 1e-14;
@@ -28,11 +36,16 @@ const PIVOT: f64 = 1e-14;
 /// Encodes rows on fixed features; holds ZᵀZ and what else can be computed once.
 pub struct Encoder {
     features: SparseColumns,
+    /// What a row's products are taken with: Z, or W²Z over the norms of WZ.
+    projection: SparseColumns,
+    /// What coefficients are divided by: the norms of the columns of WZ; `None`: 1.
+    norms: Option<Vec<f64>>,
+    /// ZᵀZ, or that of WZ with unit columns.
     q: Vec<f64>,
     gram: Gram,
     row_cap: Option<usize>,
     centre: Option<Arc<Vec<f32>>>,
-    /// z_j · centre.
+    /// The products of the centre.
     offsets: Vec<f64>,
 }
 
@@ -47,16 +60,27 @@ impl Encoder {
         Self::with(factors.features.clone(), &factors.coding)
     }
 
-    /// On unit columns, with a centre and a cap.
+    /// On unit columns, with a centre, weights of neurons and a cap.
     pub fn with(features: SparseColumns, coding: &Coding) -> Self {
-        let q = columns::gram(&features);
+        let (projection, norms, q) = match &coding.neuron_weights {
+            None => (features.clone(), None, columns::gram(&features)),
+            Some(weights) => {
+                let (seen, norms) = frame::weighted(&features, weights);
+                let q = columns::gram(&seen);
+                let mut projection = seen;
+                let entries = projection.values.iter_mut().zip(&projection.indices);
+                entries.for_each(|(v, &i)| *v *= weights[i as usize]);
+                (projection, Some(norms), q)
+            }
+        };
         let gram = Gram::from_dense(&q, features.columns().max(1));
         let row_cap = coding.row_cap.filter(|&cap| cap < features.columns());
-        let mut encoder = Self { features, q, gram, row_cap, centre: coding.centre.clone(), offsets: Vec::new() };
-        encoder.offsets = match &coding.centre {
-            Some(centre) => (0..encoder.features.columns()).map(|j| encoder.dot(centre, j)).collect(),
-            None => vec![0.0; encoder.features.columns()],
-        };
+        let centre = coding.centre.clone();
+        let offsets = vec![0.0; features.columns()];
+        let mut encoder = Self { features, projection, norms, q, gram, row_cap, centre, offsets };
+        if let Some(centre) = &coding.centre {
+            encoder.offsets = (0..encoder.offsets.len()).map(|j| encoder.dot(centre, j)).collect();
+        }
         encoder
     }
 
@@ -97,10 +121,12 @@ impl Encoder {
         let mut panel = vec![0.0; d * PANEL];
         let mut p = vec![0.0; k * PANEL];
         let mut y = vec![0.0; k * PANEL];
-        panel::transpose(&mut panel, rows, d);
-        panel::project(&mut p, &panel, &self.features.offsets, &self.features.indices, &self.features.values);
-        for (line, &offset) in p.chunks_exact_mut(PANEL).zip(&self.offsets) {
-            line.iter_mut().for_each(|v| *v -= offset as f32);
+        let (rows, scales) = safe(rows, d);
+        panel::transpose(&mut panel, &rows, d);
+        let Self { projection, offsets, .. } = self;
+        panel::project(&mut p, &panel, &projection.offsets, &projection.indices, &projection.values);
+        for (line, &offset) in p.chunks_exact_mut(PANEL).zip(offsets) {
+            line.iter_mut().zip(&scales).for_each(|(v, scale)| *v -= (offset * scale) as f32);
         }
         for _ in 0..WARM_SWEEPS {
             panel::hals(&mut y, &p, &self.gram, 0.0, capped::RELAXATION);
@@ -109,25 +135,45 @@ impl Encoder {
         for (r, (line, row)) in out.chunks_exact_mut(k).zip(rows.chunks_exact(d)).enumerate() {
             ctx.check()?;
             for j in 0..k {
-                solver.target[j] = self.dot(row, j) - self.offsets[j];
+                solver.target[j] = self.dot(row, j) - offsets[j] * scales[r];
                 solver.x[j] = f64::from(y[j * PANEL + r]);
             }
             solver.solve();
             if let Some(cap) = self.row_cap.filter(|&cap| solver.passive.len() > cap) {
                 solver.solve_capped(&self.gram, cap);
             }
-            for (o, &x) in line.iter_mut().zip(&solver.x) {
-                *o = x as f32;
+            for (j, (o, &x)) in line.iter_mut().zip(&solver.x).enumerate() {
+                // A column that is nothing to the weights has no coefficient.
+                let norm = self.norms.as_ref().map_or(1.0, |norms| norms[j]);
+                *o = if norm > 0.0 { (x / norm / scales[r]) as f32 } else { 0.0 };
             }
         }
         Ok(())
     }
 
-    /// z_j · a in f64.
+    /// The product of column j with a row, in f64.
     fn dot(&self, row: &[f32], j: usize) -> f64 {
-        let (indices, values) = self.features.column(j);
+        let (indices, values) = self.projection.column(j);
         indices.iter().zip(values).map(|(&i, &v)| f64::from(row[i as usize]) * f64::from(v)).sum()
     }
+}
+
+/// Rows of which each is in no danger in single precision, and the powers of two that they were multiplied by.
+fn safe(rows: &[f32], d: usize) -> (Cow<'_, [f32]>, Vec<f64>) {
+    let scale = |row: &[f32]| {
+        let size = row.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        if size == 0.0 || SAFE.contains(&size) || !size.is_finite() {
+            1.0
+        } else {
+            (-f64::from(size).log2().floor()).clamp(-126.0, 127.0).exp2()
+        }
+    };
+    let scales: Vec<f64> = rows.chunks_exact(d).map(scale).collect();
+    let mut rows = Cow::Borrowed(rows);
+    for (i, &scale) in scales.iter().enumerate().filter(|(_, s)| **s != 1.0) {
+        rows.to_mut()[i * d..(i + 1) * d].iter_mut().for_each(|v| *v *= scale as f32);
+    }
+    (rows, scales)
 }
 
 /// min_{x ≥ 0} ½ xᵀQx − pᵀx from a feasible `x`.

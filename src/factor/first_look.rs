@@ -6,6 +6,7 @@
 //! what a checkpoint holds, and goes on from there with the same batches.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rand::SeedableRng;
@@ -14,6 +15,7 @@ use rand_pcg::Pcg64;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::frame::{Frame, Units};
 use super::framed::{Kind, Reader, Writer};
 use super::pass::Sums;
 use super::state::{Problem, State};
@@ -53,6 +55,13 @@ struct Header {
     left: usize,
     /// Entries a feature.
     keep: usize,
+    /// The power of two that rows are multiplied by; earlier versions took them as they are.
+    #[serde(default = "as_they_are")]
+    scale: f32,
+}
+
+fn as_they_are() -> f32 {
+    1.0
 }
 
 /// Features that come from batches of rows.
@@ -65,8 +74,11 @@ pub struct FirstLook<'a> {
     rounds: u64,
     /// Runs of rows that no batch of this round has had.
     runs: Vec<usize>,
+    /// As the batches are seen.
     features: SparseColumns,
     sums: Option<Sums>,
+    /// Those of the first batch, which all others take over: sums of several are added.
+    units: Option<Units>,
     sweep: usize,
     seconds: f64,
 }
@@ -95,6 +107,7 @@ impl<'a> FirstLook<'a> {
             runs: Vec::new(),
             features: SparseColumns::default(),
             sums: None,
+            units: None,
             sweep: 0,
             seconds: 0.0,
             config,
@@ -109,7 +122,7 @@ impl<'a> FirstLook<'a> {
         let k = self.config.features;
         let keep = self.config.check(batch.shape())?;
         let (features, sums, error) = self.threads.run(|| {
-            let survey = Survey::frame(&mut stream, &self.config, ctx)?;
+            let survey = Survey::frame(&mut stream, &self.config, self.units.as_ref(), ctx)?;
             let problem = Problem {
                 stream: &stream,
                 survey: &survey,
@@ -120,10 +133,13 @@ impl<'a> FirstLook<'a> {
                 device: None,
             };
             let mut state = match self.sums {
-                None => init::start(&stream, k, self.config.init, self.config.solver, self.config.seed, ctx)?,
+                None => {
+                    let FitConfig { init, solver, seed, .. } = self.config;
+                    init::start(&stream, k, init, solver, seed, survey.rms, ctx)?
+                }
                 Some(_) => incremental::settle(&problem, self.features.clone(), &stream.panels(k)?, ctx)?,
             };
-            let error = if state.error.is_finite() { state.error / survey.whole.max(f64::MIN_POSITIVE) } else { 1.0 };
+            let error = if state.error.is_finite() { state.error / survey.base.max(f64::MIN_POSITIVE) } else { 1.0 };
             if let Some(before) = &self.sums {
                 blend(&mut state.sums, before);
             }
@@ -131,10 +147,16 @@ impl<'a> FirstLook<'a> {
             rescale(&mut state, &scales);
             Ok::<_, Error>((features, state.sums, error))
         })?;
-        (self.features, self.sums) = (features, Some(sums));
+        (self.features, self.sums, self.units) = (features, Some(sums), Some(stream.frame.units));
         self.sweep += 1;
         self.seconds += started.elapsed().as_secs_f64();
-        Ok(Sweep { sweep: self.sweep, relative_error: error, seconds: self.seconds, stop: self.ended() })
+        Ok(Sweep {
+            sweep: self.sweep,
+            relative_error: error,
+            weighted: self.config.scale_neurons,
+            seconds: self.seconds,
+            stop: self.ended(),
+        })
     }
 
     /// Why there are no more batches, once there are none.
@@ -165,6 +187,7 @@ impl<'a> FirstLook<'a> {
             rounds: self.rounds,
             left: self.runs.len(),
             keep: self.features.indices.len() / self.config.features,
+            scale: self.units.as_ref().map_or_else(as_they_are, |units| units.scale),
         };
         let mut out = Writer::create(path, &KIND, &header)?;
         out.put(&self.features.indices)?;
@@ -172,6 +195,9 @@ impl<'a> FirstLook<'a> {
         out.put(&sums.products)?;
         out.put(&sums.gram)?;
         out.put(&sums.totals)?;
+        if let Some(neurons) = self.units.as_ref().and_then(|units| units.neurons.as_deref()) {
+            out.put(neurons)?;
+        }
         out.commit()
     }
 
@@ -192,7 +218,8 @@ impl<'a> FirstLook<'a> {
         let (k, keep) = (config.features, header.keep);
         let entries = k.checked_mul(keep).filter(|_| (1..=d).contains(&keep));
         let numbers = entries.and_then(|e| (2 * e).checked_add(k.checked_mul(d)?)?.checked_add(2 * k.checked_mul(k)?));
-        input.expect(numbers.and_then(|v| v.checked_add(2 * k)).and_then(|v| (v as u64).checked_mul(4)))?;
+        let neurons = if config.scale_neurons { d } else { 0 };
+        input.expect(numbers.and_then(|v| v.checked_add(2 * k + neurons)).and_then(|v| (v as u64).checked_mul(4)))?;
         let mut look = Self::start(source, config, header.batch_rows)?;
         look.features = SparseColumns {
             rows: d,
@@ -202,6 +229,8 @@ impl<'a> FirstLook<'a> {
         };
         let (products, gram, totals) = (input.array(k * d)?, input.array(k * k)?, input.array(k)?);
         look.sums = Some(Sums { products, gram, totals, ..Sums::default() });
+        let neurons = if neurons > 0 { Some(Arc::new(input.array(neurons)?)) } else { None };
+        look.units = Some(Units { scale: header.scale, neurons });
         let runs = if header.rounds > 0 { dealt(n, look.config.seed, header.rounds) } else { Vec::new() };
         let in_order = |j: usize| look.features.column(j).0.is_sorted_by(|a, b| a < b);
         let sound = look.features.indices.iter().all(|&i| (i as usize) < d) && (0..k).all(in_order);
@@ -227,7 +256,10 @@ impl<'a> FirstLook<'a> {
         if self.sweep == 0 {
             return Err(Error::usage("there are no features before the first batch"));
         }
-        let mut fit = Factoriser::from_features(self.source, self.config, self.features, ctx)?;
+        let frame = Frame { units: self.units.unwrap_or_default(), ..Frame::default() };
+        let mut features = self.features;
+        frame.features_out(&mut features);
+        let mut fit = Factoriser::from_features(self.source, self.config, &features, ctx)?;
         fit.went_before(self.sweep, self.seconds);
         Ok(fit)
     }

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::checkpoint::{self, FitProgress};
+use super::checkpoint::{self, Binding, FitProgress};
 use super::device::Accelerator;
 use super::state::{Held, Problem, State};
 use super::stream::Stream;
-use super::survey::Survey;
+use super::survey::{Survey, too_large};
 use super::{Factors, FitConfig, Solver, Sweep, bcd, init, mu};
 use crate::activations::ActivationSource;
+use crate::activations::energy::{Concentration, Energy};
 use crate::error::{Error, Result};
 use crate::task::TaskCtx;
 
@@ -45,7 +46,7 @@ impl<'a> Factoriser<'a> {
         let started = Instant::now();
         let mut fit = Self::prepare(source, config, ctx)?;
         let FitConfig { features, init, solver, seed, .. } = fit.config;
-        fit.state = fit.threads.run(|| init::start(&fit.stream, features, init, solver, seed, ctx))?;
+        fit.state = fit.threads.run(|| init::start(&fit.stream, features, init, solver, seed, fit.survey.rms, ctx))?;
         fit.spare.y = fit.stream.panels(features)?;
         fit.progress.seconds[1] = started.elapsed().as_secs_f64().to_bits();
         Ok(fit)
@@ -64,7 +65,7 @@ impl<'a> Factoriser<'a> {
         ctx: &TaskCtx,
     ) -> Result<Self> {
         let mut fit = Self::prepare(source, config, ctx)?;
-        let saved = checkpoint::read(checkpoint, &fit.config, source.shape(), fit.survey.fingerprint)?;
+        let saved = checkpoint::read(checkpoint, &fit.config, fit.binding())?;
         fit.state = saved.state;
         fit.best = saved.best;
         fit.progress = saved.header.progress;
@@ -108,7 +109,7 @@ impl<'a> Factoriser<'a> {
         let threads = Threads::new(config.threads)?;
         let mut stream = Stream::new(source);
         stream.scratch.clone_from(&config.scratch);
-        let survey = threads.run(|| Survey::frame(&mut stream, &config, ctx))?;
+        let survey = threads.run(|| Survey::frame(&mut stream, &config, None, ctx))?;
         if survey.square == 0.0 {
             let what = if config.centre { "the mean" } else { "zero" };
             return Err(Error::refused(format!("every activation is {what}: there is nothing to decompose")));
@@ -135,6 +136,16 @@ impl<'a> Factoriser<'a> {
     pub(super) fn went_before(&mut self, sweeps: usize, seconds: f64) {
         (self.progress.sweep, self.progress.best_sweep) = (sweeps, sweeps);
         (self.progress.seconds[0], self.progress.seconds[2]) = (seconds.to_bits(), seconds.to_bits());
+    }
+
+    /// What neurons and rows hold of the activations as they are.
+    pub fn energy(&self) -> &Energy {
+        &self.survey.energy
+    }
+
+    /// Where few neurons or rows hold much of what the fit sees: it spends its features on those.
+    pub fn concentrations(&self) -> Vec<Concentration> {
+        self.survey.concentrations(&self.stream)
     }
 
     /// Sweeps done.
@@ -188,17 +199,20 @@ impl<'a> Factoriser<'a> {
         self.progress.history.push(self.state.objective.to_bits());
         self.keep_best(room);
         self.progress.stopped = self.stop();
-        Ok(Sweep { sweep, relative_error: self.relative(self.state.error), seconds, stop: self.progress.stopped })
+        Ok(Sweep {
+            sweep,
+            relative_error: self.relative(self.state.error),
+            weighted: self.config.scale_neurons,
+            seconds,
+            stop: self.progress.stopped,
+        })
     }
 
     /// What to say of activations whose products are beyond f32.
     fn overflow(&self) -> Error {
         let squares = self.survey.row_squares.iter().enumerate();
         let row = squares.max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(row, _)| row);
-        Error::refused(format!(
-            "the squared error is beyond single precision: {} is the largest row; scale the activations down, or leave that text out",
-            self.stream.source.describe_row(row)
-        ))
+        too_large(self.stream.source, row)
     }
 
     /// What the sweeps lower, relative to the square of the rows as the fit sees them: their squared error, plus 2λΣY
@@ -208,14 +222,19 @@ impl<'a> Factoriser<'a> {
     }
 
     fn relative(&self, error: f64) -> f64 {
-        error / self.survey.whole
+        error / self.survey.base
     }
 
     /// Writes everything needed to go on (atomic rename, fsync).
     pub fn checkpoint(&self, path: &Path) -> Result<()> {
-        let (n, d, hash) = (self.stream.n, self.stream.d, self.survey.fingerprint);
         let progress = self.progress.clone();
-        checkpoint::write(path, &self.config, (n, d), hash, progress, &self.state, self.best.as_ref())
+        checkpoint::write(path, &self.config, self.binding(), progress, &self.state, self.best.as_ref())
+    }
+
+    /// What a checkpoint is bound to beside its configuration.
+    fn binding(&self) -> Binding {
+        let Stream { n, d, ref frame, .. } = self.stream;
+        Binding { rows: n, cols: d, fingerprint: self.survey.fingerprint, scale: frame.units.scale }
     }
 }
 

@@ -28,13 +28,14 @@ const KMEANS_BYTES: usize = 256 << 20;
 const SUBSPACE_ROUNDS: usize = 4;
 const OVERSAMPLING: usize = 10;
 
-/// Coefficients and their sums for a solver to start from.
+/// Coefficients and their sums for a solver to start from; `rms` is the root mean square of the activations, as it sees them.
 pub(crate) fn start(
     stream: &Stream<'_>,
     k: usize,
     init: Init,
     solver: Solver,
     seed: u64,
+    rms: f64,
     ctx: &TaskCtx,
 ) -> Result<State> {
     let mut rng = Pcg64::seed_from_u64(seed);
@@ -50,7 +51,7 @@ pub(crate) fn start(
             }
             y
         }
-        Init::Svd => singular(stream, k, floor, &mut rng, ctx)?,
+        Init::Svd => singular(stream, k, floor, rms, &mut rng, ctx)?,
     };
     from_coefficients(stream, y, ctx)
 }
@@ -195,9 +196,9 @@ fn nearest(scores: &[f32], squares: &[f32], rows: usize) -> Vec<(u32, f32)> {
     best
 }
 
-/// Y = max(U√Σ, floor) of A's truncated SVD by randomised subspace iteration (Halko, Martinsson, Tropp 2011), each pair's
+/// Y = max(U√Σ, floor) of the truncated SVD of A, scaled to unit root mean square, by randomised subspace iteration (Halko, Martinsson, Tropp 2011), each pair's
 /// sign such that the heavier half of U's column is positive.
-fn singular(stream: &Stream<'_>, k: usize, floor: f32, rng: &mut Pcg64, ctx: &TaskCtx) -> Result<Panels> {
+fn singular(stream: &Stream<'_>, k: usize, floor: f32, rms: f64, rng: &mut Pcg64, ctx: &TaskCtx) -> Result<Panels> {
     let (n, d) = (stream.n, stream.d);
     let rank = k.min(d).min(n);
     let wide = (rank + OVERSAMPLING).min(d).min(n);
@@ -218,17 +219,24 @@ fn singular(stream: &Stream<'_>, k: usize, floor: f32, rng: &mut Pcg64, ctx: &Ta
     }
     let (values, vectors) = dense::eigen_symmetric(&sums.gram, wide).ok_or_else(diverged)?;
     let mut y = stream.panels(k)?;
-    singular_coefficients(&mut y, &projected, &values[..rank], &vectors, floor);
+    singular_coefficients(&mut y, &projected, &values[..rank], &vectors, (floor, rms));
     Ok(y)
 }
 
-/// From A·basis (by panel) and the eigenpairs of its Gram matrix: U√Σ = (A·basis) v / √σ, clamped from below.
-fn singular_coefficients(y: &mut Panels, projected: &Panels, squares: &[f64], vectors: &[f64], floor: f32) {
+/// From A·basis (by panel) and the eigenpairs of its Gram matrix, in units of `rms`: U√Σ = (A·basis) v / √σ, clamped from
+/// below.
+fn singular_coefficients(
+    y: &mut Panels,
+    projected: &Panels,
+    squares: &[f64],
+    vectors: &[f64],
+    (floor, rms): (f32, f64),
+) {
     let (k, wide, n) = (y.k, projected.k, projected.rows);
     // Lines beyond the rank have no vector and stay at the floor.
     let mut columns = vec![0.0f32; k * wide];
     for (j, &square) in squares.iter().enumerate() {
-        let scale = if square > 0.0 { square.powf(-0.25) } else { 0.0 };
+        let scale = if square > 0.0 { (square / (rms * rms)).powf(-0.25) / rms } else { 0.0 };
         let vector = &vectors[j * wide..(j + 1) * wide];
         columns[j * wide..(j + 1) * wide].iter_mut().zip(vector).for_each(|(c, v)| *c = (v * scale) as f32);
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::columns;
 use super::values::Values;
-use super::{Factors, SparseColumns};
+use super::{Coefficients, SparseColumns};
 use crate::error::{Error, Result};
 use crate::matrix::dense;
 
@@ -30,9 +30,15 @@ struct Union {
     mix: [f64; 2],
 }
 
-/// `factors` with `k` features; `None` where they have no more than that. Locked features stay as they are.
-pub(super) fn down_to(factors: &Factors, k: usize, locked: &[bool], scratch: Option<&Path>) -> Result<Option<Merged>> {
-    let (z, y) = (&factors.features, &factors.coefficients);
+/// Features `z` with coefficients `y`, those of feature j times `scales[j]`, made `k` features; `None` where they are no
+/// more than that. Locked features stay as they are.
+pub(super) fn down_to(
+    z: &SparseColumns,
+    (y, scales): (&Coefficients, &[f32]),
+    k: usize,
+    locked: &[bool],
+    scratch: Option<&Path>,
+) -> Result<Option<Merged>> {
     let old = z.columns();
     if old <= k {
         return Ok(None);
@@ -45,6 +51,9 @@ pub(super) fn down_to(factors: &Factors, k: usize, locked: &[bool], scratch: Opt
     let mut columns: Vec<f32> = (0..old).flat_map(|j| z.dense_column(j)).collect();
     let mut coefficients = Values::zeros(old * n, scratch)?;
     coefficients.copy_from_slice(y.as_slice());
+    for (line, &scale) in coefficients.chunks_exact_mut(n.max(1)).zip(scales).filter(|(_, s)| **s != 1.0) {
+        line.iter_mut().for_each(|v| *v *= scale);
+    }
     let q = columns::gram(z);
     let mut g = vec![0.0; old * old];
     dense::accumulate_gram(&mut g, &mut Vec::new(), &coefficients, n, n, old);
@@ -161,14 +170,10 @@ impl Pairs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::factor::Coefficients;
 
-    fn factors(columns: &[[f32; 4]], y: &[[f32; 5]]) -> Factors {
+    fn factors(columns: &[[f32; 4]], y: &[[f32; 5]]) -> (SparseColumns, Coefficients) {
         let dense: Vec<f32> = columns.iter().flatten().copied().collect();
-        let features = columns::truncate(&dense, 4, 4);
-        let coefficients = Coefficients::owned(5, y.iter().flatten().copied().collect());
-        let coding = Default::default();
-        Factors { features, coefficients, coding, relative_error: 0.0, explained_variance: 0.0, sweep: 1, seconds: 0.0 }
+        (columns::truncate(&dense, 4, 4), Coefficients::owned(5, y.iter().flatten().copied().collect()))
     }
 
     /// YZᵀ.
@@ -185,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_feature_split_in_two_is_whole_again_and_a_locked_one_stays() {
-        let f = factors(
+        let (z, y) = factors(
             &[[0.6, 0.8, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.6, 0.8, 0.0, 0.0], [0.0, 0.0, 0.0, -1.0]],
             &[
                 [1.0, 2.0, 0.0, 0.0, 1.0],
@@ -194,35 +199,34 @@ mod tests {
                 [4.0, 0.0, 0.0, 0.0, 0.0],
             ],
         );
-        let before = product(&f.features, f.coefficients.as_slice());
-        let merged = down_to(&f, 3, &[false, true, false, false], None).unwrap().unwrap();
+        let before = product(&z, y.as_slice());
+        let merged = down_to(&z, (&y, &[1.0; 4]), 3, &[false, true, false, false], None).unwrap().unwrap();
         assert_eq!(merged.locked, [false, true, false]);
         assert_eq!(merged.features.dense_column(1), [0.0, 0.0, 1.0, 0.0]);
         let after = product(&merged.features, &merged.coefficients);
         assert!(before.iter().zip(&after).all(|(a, b)| (a - b).abs() < 1e-5), "{before:?} {after:?}");
-        assert!(down_to(&f, 4, &[false; 4], None).unwrap().is_none());
-        assert!(down_to(&f, 1, &[true, true, false, false], None).is_err());
+        assert!(down_to(&z, (&y, &[1.0; 4]), 4, &[false; 4], None).unwrap().is_none());
+        assert!(down_to(&z, (&y, &[1.0; 4]), 1, &[true, true, false, false], None).is_err());
     }
 
     #[test]
     fn what_a_union_loses_is_what_was_foretold() {
-        let f = factors(
+        let (z, y) = factors(
             &[[0.6, 0.8, 0.0, 0.0], [0.8, 0.6, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]],
             &[[1.0, 2.0, 0.0, 0.5, 1.0], [0.5, 1.0, 0.3, 0.0, 0.0], [9.0, 8.0, 9.0, 8.0, 7.0]],
         );
         let g = {
             let mut g = vec![0.0; 9];
-            dense::accumulate_gram(&mut g, &mut Vec::new(), f.coefficients.as_slice(), 5, 5, 3);
+            dense::accumulate_gram(&mut g, &mut Vec::new(), y.as_slice(), 5, 5, 3);
             dense::mirror(&mut g, 3);
             g
         };
-        let pairs = Pairs { k: 3, q: columns::gram(&f.features), g, alive: vec![true; 3] };
+        let pairs = Pairs { k: 3, q: columns::gram(&z), g, alive: vec![true; 3] };
         let (a, b, union) = pairs.cheapest(&[false; 3]).unwrap();
         assert_eq!((a, b), (0, 1));
-        let merged = down_to(&f, 2, &[false; 3], None).unwrap().unwrap();
+        let merged = down_to(&z, (&y, &[1.0; 3]), 2, &[false; 3], None).unwrap().unwrap();
         assert!(merged.coefficients.iter().all(|v| *v >= 0.0));
-        let (before, after) =
-            (product(&f.features, f.coefficients.as_slice()), product(&merged.features, &merged.coefficients));
+        let (before, after) = (product(&z, y.as_slice()), product(&merged.features, &merged.coefficients));
         let lost: f64 = before.iter().zip(&after).map(|(a, b)| (a - b).powi(2)).sum();
         assert!((lost - union.loss).abs() < 1e-5, "{lost} and {}", union.loss);
     }

@@ -19,6 +19,7 @@ mod device;
 pub mod encode;
 mod first_look;
 mod fit;
+mod frame;
 mod framed;
 mod incremental;
 mod init;
@@ -36,7 +37,9 @@ mod swaps;
 mod tests;
 mod values;
 
-pub use config::{FitConfig, Init, Solver};
+pub(crate) use frame::safe_scale;
+
+pub use config::{FitConfig, Init, Prepared, Solver};
 pub use first_look::FirstLook;
 pub use fit::Factoriser;
 
@@ -120,16 +123,30 @@ impl Coefficients {
     }
 }
 
-/// How a row is written in features: a ≈ centre + Zy, y ≥ 0, of which at most `row_cap` are not zero.
+/// How a row is written in features: a ≈ centre + Zy, y ≥ 0, of which at most `row_cap` are not zero; the y that leaves
+/// least of the row, each neuron's remainder times its weight.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Coding {
     /// The mean row that the fit took away, of length d.
     pub centre: Option<Arc<Vec<f32>>>,
+    /// What each of the d neurons counts, up to a common factor; `None`: all the same. A neuron that was silent in the fit
+    /// counts nothing.
+    pub neuron_weights: Option<Arc<Vec<f32>>>,
     /// The most features of a row.
     pub row_cap: Option<usize>,
 }
 
+/// The names of [`Coding`]'s values in files.
+pub(crate) const CENTRE: &str = "centre";
+pub(crate) const NEURON_WEIGHTS: &str = "neuron_weights";
+
 impl Coding {
+    /// What it holds of each neuron, by the names of files.
+    pub(crate) fn by_neuron(&self) -> impl Iterator<Item = (&'static str, &[f32])> {
+        let all = [(CENTRE, &self.centre), (NEURON_WEIGHTS, &self.neuron_weights)];
+        all.into_iter().filter_map(|(name, values)| Some((name, values.as_ref()?.as_slice())))
+    }
+
     /// `row` − centre − Zy in f64, for the coefficients y of `features`.
     pub fn residual(&self, features: &SparseColumns, row: &[f32], y: &[f32]) -> Vec<f64> {
         let mut left: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
@@ -157,6 +174,8 @@ pub struct Factors {
     pub coding: Coding,
     /// ‖A − YZᵀ‖² / ‖A‖², f64, of the rows as they are (with a centre: ‖A − mean − YZᵀ‖² / ‖A‖²).
     pub relative_error: f64,
+    /// The same of the rows as the fit weighs them, where it scales neurons or rows.
+    pub weighted_error: Option<f64>,
     /// 1 − ‖A − YZᵀ‖² / ‖A − mean‖², likewise.
     pub explained_variance: f64,
     /// Sweeps done when this was taken.
@@ -180,8 +199,11 @@ pub enum Stop {
 pub struct Sweep {
     /// Sweeps done, from 1.
     pub sweep: usize,
-    /// The relative error after it.
+    /// The relative error after it: of the rows as they are, but where neurons are scaled, as the fit weighs them.
     pub relative_error: f64,
+    /// Whether that is as the fit weighs them.
+    #[serde(default)]
+    pub weighted: bool,
     /// Seconds of sweeping so far (the start not included).
     pub seconds: f64,
     /// Set once the fit has ended.

@@ -1,6 +1,9 @@
 //! The paper's multiplicative updates (Ding, Li, Jordan 2010, with winner-take-all columns of Z), step for step:
 //! Z ← AᵀY (YᵀY + εI)⁻¹; the ⌈p·d⌉ largest |entries| of each column stay; columns of Y to unit norm, their scale to Z;
 //! Y ← Y ∘ sqrt((P⁺ + Y Q⁻) / (P⁻ + Y Q⁺ + ε)), P = AZ, Q = ZᵀZ. The reference that the other solver is held against.
+//!
+//! As A is scaled to unit root mean square σ: Z has σ, P and Q have σ², and Y has no unit, so that ε is taken times σ² in the
+//! step on Y, which is the same to the bit as dividing A.
 
 use super::columns;
 use super::pass::{Columns, Gather};
@@ -9,6 +12,7 @@ use crate::error::Result;
 use crate::matrix::panel::{self, Gram};
 use crate::task::TaskCtx;
 
+/// ε for activations of unit root mean square: of the step on Y it has their square, of the step on Z none.
 const EPSILON: f64 = 1e-6;
 /// Norms of columns of Y below this are taken as this.
 const LEAST_NORM: f64 = 1e-8;
@@ -26,10 +30,11 @@ pub(crate) fn sweep(problem: &Problem<'_, '_>, state: &State, next: &mut State, 
     let scales: Vec<f32> = norms.iter().map(|n| (1.0 / n) as f32).collect();
     let q = columns::gram(&features);
     let gram = Gram::from_dense(&q, k);
+    let epsilon = (EPSILON * problem.survey.rms.powi(2)) as f32;
     let update = |y: &mut [f32], p: &[f32]| {
         panel::scale(y, &scales);
         let before = y.to_vec();
-        panel::multiply(y, &before, p, &gram, EPSILON as f32);
+        panel::multiply(y, &before, p, &gram, epsilon);
     };
     let columns = Columns::Sparse(&features);
     problem.stream.pass(ctx, &state.y, &mut next.y, &columns, Gather::Dense, &mut next.sums, &update)?;

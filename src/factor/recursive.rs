@@ -99,8 +99,9 @@ pub fn levels(
             let below = out.last().map_or(first, |level| &level.features);
             // The stop rules are those of the solver: what the fit itself was bounded to says nothing of its levels.
             let config = FitConfig { max_sweeps: None, patience: None, threads: None, ..config.clone() };
-            // Features have unit norm already, and their mean is a part of what the levels explain.
-            let config = FitConfig { scale_rows: false, centre: false, row_cap: None, ..config };
+            // Features have unit norm already, and their mean is a part of what the levels explain. Neurons count as they are
+            // shown: what a level says is how features are made of finer ones.
+            let config = FitConfig { row_cap: None, ..config.as_they_are() };
             let sparsity = growth.sparsity(config.share(first.rows), k, features);
             out.push(search.level(l, below, &FitConfig { features, sparsity: Some(sparsity), ..config })?);
         }

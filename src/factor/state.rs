@@ -5,8 +5,8 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::SparseColumns;
-use super::columns;
 use super::device::Accelerator;
+use super::frame::Frame;
 use super::panels::Panels;
 use super::pass::Sums;
 use super::stream::Stream;
@@ -36,7 +36,7 @@ pub(crate) struct State {
     pub(crate) sums: Sums,
     /// What `sums.products` holds.
     pub(crate) held: Held,
-    /// ‖A − YZᵀ‖² of the rows as they are.
+    /// ‖A − YZᵀ‖² of the rows as they are; where neurons are scaled, of the rows as the fit sees them.
     pub(crate) error: f64,
     /// What the sweeps lower: the squared error of the rows as the fit sees them, plus 2λΣY where there is a penalty.
     pub(crate) objective: f64,
@@ -58,19 +58,25 @@ impl State {
     }
 
     /// Takes the error by the identity ‖A − YZᵀ‖² = ‖A‖² − 2 Σ P∘Y + tr(ZᵀZ · YᵀY); `q` is ZᵀZ. Where rows have
-    /// weights, by the same identity of each row, which is then divided by its squared weight.
+    /// weights and neurons have none, by the same identity of each row, which is then divided by its squared weight.
     pub(crate) fn measure(&mut self, problem: &Problem<'_, '_>, q: &[f64], gram: &Gram) {
         let quadratic: f64 = q.iter().zip(&self.sums.gram).map(|(a, b)| a * b).sum();
         let seen = (problem.survey.square - 2.0 * self.sums.fit + quadratic).max(0.0);
         self.objective = seen + 2.0 * problem.penalty * self.sums.totals.iter().sum::<f64>();
-        self.error = match &problem.stream.frame.weights {
-            None => seen,
-            Some(weights) => {
+        let frame = &problem.stream.frame;
+        self.error = match &frame.weights {
+            Some(weights) if frame.units.neurons.is_none() => {
                 let errors = self.row_errors(problem.survey, gram);
                 let whole = |(&w, e): (&f32, &f64)| if w > 0.0 { e.max(0.0) / f64::from(w).powi(2) } else { 0.0 };
                 weights.iter().zip(&errors).map(whole).sum()
             }
+            _ => seen,
         };
+    }
+
+    /// The squared error of the rows as the fit sees them, under a penalty λ.
+    pub(crate) fn seen(&self, penalty: f64) -> f64 {
+        self.objective - 2.0 * penalty * self.sums.totals.iter().sum::<f64>()
     }
 
     /// ‖a − Zy‖² of each row as the fit sees it, from what the last pass kept: ‖a‖² − 2 yᵀp + yᵀQy.
@@ -89,11 +95,11 @@ impl State {
         (0..squares.len()).map(|i| squares[i] - 2.0 * f64::from(fit[i]) + f64::from(quadratic[i])).collect()
     }
 
-    /// Features with unit columns and the coefficients by feature, in the folder `scratch` where one is given; a column of
-    /// zeros becomes its first neuron alone.
-    pub(crate) fn factors(&self, scratch: Option<&Path>) -> Result<(SparseColumns, Values)> {
+    /// Features of the neurons as they are, with unit columns, and the coefficients by feature (but for the weights of rows), in
+    /// the folder `scratch` where one is given; a column of zeros becomes its first neuron alone.
+    pub(crate) fn factors(&self, frame: &Frame, scratch: Option<&Path>) -> Result<(SparseColumns, Values)> {
         let mut features = self.features.clone();
-        let mut scales = columns::normalise(&mut features);
+        let mut scales = frame.features_out(&mut features);
         // Before the first sweep there are coefficients and no columns.
         scales.resize(self.y.k, 1.0);
         for j in 0..features.columns() {

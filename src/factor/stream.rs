@@ -5,11 +5,12 @@
 use std::borrow::Cow;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
 use super::SparseColumns;
+use super::frame::Frame;
 use super::panels::Panels;
 use super::pass::Part;
 use crate::activations::{ActivationSource, Block};
@@ -32,33 +33,6 @@ pub(super) struct Scratch {
     pub(super) y: Aligned,
     pub(super) turned: Aligned,
     pub(super) totals: Aligned,
-}
-
-/// How a fit sees the rows: minus a centre, then each times a weight of its own.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Frame {
-    pub(crate) centre: Option<Arc<Vec<f32>>>,
-    /// 1/‖row‖, and 0 for a row of zeros.
-    pub(crate) weights: Option<Vec<f32>>,
-}
-
-impl Frame {
-    pub(super) fn is_plain(&self) -> bool {
-        self.centre.is_none() && self.weights.is_none()
-    }
-
-    /// Puts whole rows, the first of number `first`, into the frame.
-    pub(super) fn apply(&self, rows: &mut [f32], first: usize, d: usize) {
-        for (i, row) in rows.chunks_exact_mut(d).enumerate() {
-            if let Some(centre) = &self.centre {
-                row.iter_mut().zip(centre.iter()).for_each(|(v, c)| *v -= c);
-            }
-            if let Some(weights) = &self.weights {
-                let weight = weights[first + i];
-                row.iter_mut().for_each(|v| *v *= weight);
-            }
-        }
-    }
 }
 
 /// A source and how it is cut into blocks.

@@ -7,18 +7,25 @@ use rayon::prelude::*;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::FitConfig;
+use super::frame::{self, Units};
 use super::stream::Stream;
 use crate::activations::ActivationSource;
+use crate::activations::energy::{Concentration, Energy};
 use crate::error::{Error, Result};
 use crate::task::{Progress, TaskCtx};
 
-/// What a fit must know of A before it starts.
+/// What a fit must know of A before it starts. Squares are in the units of the frame: those of A times the square of its
+/// power of two.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Survey {
     /// The square of the rows as the fit sees them: ‖A‖², but for its frame.
     pub(crate) square: f64,
+    /// The root mean square of their values: what absolute constants of a solver are relative to.
+    pub(crate) rms: f64,
     /// ‖A‖² of the rows as they are.
     pub(crate) whole: f64,
+    /// What the error of a sweep is relative to: `whole`, but where neurons are scaled, `square`.
+    pub(crate) base: f64,
     /// ‖A − mean‖² of the rows as they are, the mean taken over rows.
     pub(crate) variance: f64,
     /// Each row's squared norm as the fit sees it.
@@ -26,24 +33,70 @@ pub(crate) struct Survey {
     /// A hash of every value as it is.
     pub(crate) fingerprint: u64,
     mean: Vec<f32>,
+    /// Each neuron's as the fit sees it, but for the weights of rows.
+    column_squares: Vec<f64>,
+    /// What neurons and rows hold of A as it is.
+    pub(crate) energy: Energy,
 }
 
 impl Survey {
-    /// Surveys a source and puts the stream into the frame that `config` asks for.
-    pub(crate) fn frame(stream: &mut Stream<'_>, config: &FitConfig, ctx: &TaskCtx) -> Result<Self> {
+    /// Surveys a source and puts the stream into the frame that `config` asks for, in `units` where they are given.
+    pub(crate) fn frame(
+        stream: &mut Stream<'_>,
+        config: &FitConfig,
+        units: Option<&Units>,
+        ctx: &TaskCtx,
+    ) -> Result<Self> {
+        let values = (stream.n * stream.d) as f64;
         let mut survey = Self::take(stream, ctx)?;
+        survey.check_size(stream)?;
+        survey.energy = Energy::of_sums(survey.column_squares.clone(), &survey.row_squares);
+        let rms = (survey.square / values).sqrt();
+        let scale = units.map_or_else(|| frame::safe_scale(rms), |units| units.scale);
+        stream.frame.units.scale = scale;
+        survey.scale_by(f64::from(scale).powi(2));
         if config.centre {
             stream.frame.centre = Some(Arc::new(std::mem::take(&mut survey.mean)));
-            let centred = Self::take(stream, ctx)?;
-            (survey.square, survey.row_squares) = (centred.square, centred.row_squares);
+            survey.look_again(stream, ctx)?;
+        }
+        if config.scale_neurons {
+            let mean_square = |&square: &f64| frame::weight(square / stream.n as f64);
+            let made = || Some(Arc::new(survey.column_squares.iter().map(mean_square).collect()));
+            stream.frame.units.neurons = units.map_or_else(made, |units| units.neurons.clone());
+            survey.look_again(stream, ctx)?;
         }
         if config.scale_rows {
-            let weight = |&square: &f64| if square > 0.0 { square.sqrt().recip() as f32 } else { 0.0 };
-            stream.frame.weights = Some(survey.row_squares.iter().map(weight).collect());
-            survey.row_squares.iter_mut().for_each(|square| *square = if *square > 0.0 { 1.0 } else { 0.0 });
+            let weights: Vec<f32> = survey.row_squares.iter().map(|&square| frame::weight(square)).collect();
+            let squares = survey.row_squares.iter_mut().zip(&weights);
+            squares.for_each(|(square, &weight)| *square = if weight > 0.0 { 1.0 } else { 0.0 });
             survey.square = survey.row_squares.iter().sum();
+            stream.frame.weights = Some(weights);
         }
+        survey.rms = (survey.square / values).sqrt();
+        survey.base = if config.scale_neurons { survey.square } else { survey.whole };
         Ok(survey)
+    }
+
+    /// Refuses a row whose norm, which its coefficients have to reach, is beyond single precision.
+    fn check_size(&self, stream: &Stream<'_>) -> Result<()> {
+        let largest = f64::from(f32::MAX / 4.0).powi(2);
+        match self.row_squares.iter().position(|&square| square > largest) {
+            Some(row) => Err(too_large(stream.source, row)),
+            None => Ok(()),
+        }
+    }
+
+    fn scale_by(&mut self, square: f64) {
+        let squares = [&mut self.square, &mut self.whole, &mut self.variance];
+        let all = squares.into_iter().chain(&mut self.row_squares).chain(&mut self.column_squares);
+        all.for_each(|v| *v *= square);
+    }
+
+    /// Takes the squares of the rows anew, as the stream's frame has them now.
+    fn look_again(&mut self, stream: &Stream<'_>, ctx: &TaskCtx) -> Result<()> {
+        let seen = Self::take(stream, ctx)?;
+        (self.square, self.row_squares, self.column_squares) = (seen.square, seen.row_squares, seen.column_squares);
+        Ok(())
     }
 
     /// Reads A once; a row that holds NaN or infinity is named.
@@ -53,9 +106,10 @@ impl Survey {
         let mut hash = Xxh3::new();
         let mut row_squares = Vec::with_capacity(stream.n);
         let mut sums = vec![0.0f64; d];
+        let mut column_squares = vec![0.0f64; d];
         stream.blocks(ctx, |range, block| {
             ctx.checkpoint(Progress::new("checking the activations", range.start as u64, stream.n as u64, "rows"))?;
-            let pieces: Vec<(u64, Vec<f64>, Vec<f64>)> = block
+            let pieces: Vec<(u64, Vec<f64>, [Vec<f64>; 2])> = block
                 .data
                 .par_chunks(PIECE * d)
                 .map(|rows| {
@@ -63,11 +117,11 @@ impl Survey {
                     (xxh3_64(bytemuck::cast_slice(rows)), squares, column_sums(rows, d))
                 })
                 .collect();
-            for (digest, squares, columns) in &pieces {
+            for (digest, squares, by_neuron) in &pieces {
                 hash.update(&digest.to_le_bytes());
                 row_squares.extend_from_slice(squares);
-                for (total, v) in sums.iter_mut().zip(columns) {
-                    *total += v;
+                for (totals, values) in [&mut sums, &mut column_squares].into_iter().zip(by_neuron) {
+                    totals.iter_mut().zip(values).for_each(|(total, v)| *total += v);
                 }
             }
             match row_squares[range.start..].iter().position(|v| !v.is_finite()) {
@@ -80,7 +134,16 @@ impl Survey {
         let mean = sums.iter().map(|s| (s / stream.n.max(1) as f64) as f32).collect();
         // Below this it is the rounding of two equal sums.
         let variance = if square - mean_square > 1e-12 * square { square - mean_square } else { 0.0 };
-        Ok(Self { square, whole: square, variance, row_squares, fingerprint: hash.digest(), mean })
+        let (whole, base, fingerprint) = (square, square, hash.digest());
+        let (rms, energy) = (0.0, Energy::default());
+        Ok(Self { square, rms, whole, base, variance, row_squares, fingerprint, mean, column_squares, energy })
+    }
+
+    /// Where few neurons or rows hold much of what the fit sees; of neurons, before rows had weights.
+    pub(crate) fn concentrations(&self, stream: &Stream<'_>) -> Vec<Concentration> {
+        let row_squares = if stream.frame.weights.is_some() { &[] } else { &self.row_squares[..] };
+        let seen = Energy::of_sums(self.column_squares.clone(), row_squares);
+        seen.concentrations(|row| stream.source.describe_row(row))
     }
 
     /// The median of the rows' norms, as the fit sees them.
@@ -119,12 +182,23 @@ fn square(row: &[f32]) -> f64 {
     parts.iter().sum::<f64>() + tail
 }
 
-fn column_sums(rows: &[f32], d: usize) -> Vec<f64> {
-    let mut sums = vec![0.0; d];
+/// What to say of a row that is too large for single precision.
+pub(super) fn too_large(source: &dyn ActivationSource, row: usize) -> Error {
+    Error::refused(format!(
+        "the activations are beyond single precision: {} is the largest row; scale them down, or leave that text out",
+        source.describe_row(row)
+    ))
+}
+
+/// Σ v and Σ v² of each neuron.
+fn column_sums(rows: &[f32], d: usize) -> [Vec<f64>; 2] {
+    let (mut sums, mut squares) = (vec![0.0; d], vec![0.0; d]);
     for row in rows.chunks_exact(d) {
-        for (s, &v) in sums.iter_mut().zip(row) {
-            *s += f64::from(v);
+        for ((s, q), &v) in sums.iter_mut().zip(&mut squares).zip(row) {
+            let v = f64::from(v);
+            *s += v;
+            *q += v * v;
         }
     }
-    sums
+    [sums, squares]
 }

@@ -37,9 +37,11 @@ pub(super) fn run(args: &CollectArgs, out: &mut Output) -> Result<()> {
     }
     let manifest = study.manifest();
     for (hook, width) in manifest.hooks.iter().zip(&manifest.widths) {
+        let concentrated = study.concentrations(&study.energy(*hook, &ctx)?)?;
+        concentrated.iter().for_each(|found| out.note(&format!("{hook}: {}", found.advice())));
         if out.is_json() {
             out.object(&json!({"event": "collected", "tokens": done.tokens, "samples": done.samples, "d": width,
-                "layer": hook.layer, "hook": hook.to_string(), "seconds": done.seconds}))?;
+                "layer": hook.layer, "hook": hook.to_string(), "seconds": done.seconds, "concentrated": concentrated}))?;
         } else {
             out.line(&format!(
                 "{hook}: {} tokens of {} samples, {width} wide, in {:.1} s",

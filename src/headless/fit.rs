@@ -12,7 +12,7 @@ use crate::engine::fitting::{self, Begin, FitObserver, FitPlace, Resume};
 use crate::engine::gpu::FitGpu;
 use crate::error::{Error, Result};
 use crate::eval::contexts::activity;
-use crate::eval::matching::duplicates;
+use crate::eval::matching::{DUPLICATE, duplicates};
 use crate::factor::{Factors, FitConfig, Solver, Sweep};
 use crate::model::{HookPoint, HookSite};
 use crate::study::{FitEntry, FitState, Study};
@@ -52,24 +52,27 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     let mut observer = Lines { out, init_seconds: 0.0, json: args.output.json, last: None };
     let save = |factors: &Factors, ended| study.save_run(&name, hook, &config, factors, Some(ended));
     let end = fitting::run_fit(source.as_ref(), &config, &place, &mut observer, &save, &ctx)?;
+    study.keep_energy(hook, &end.energy);
     let (seconds, factors) = (observer.last.map_or(0.0, |s| s.seconds), &end.factors);
     let init_seconds = observer.init_seconds;
     let dead = activity(factors).1;
     let duplicates = duplicates(&Directions::Sparse(factors.features.clone()));
     if out.is_json() {
         out.object(&json!({"event": "fitted", "fit": name, "features": factors.features.columns(),
-            "relative_error": factors.relative_error, "explained_variance": factors.explained_variance,
+            "relative_error": factors.relative_error, "weighted_error": factors.weighted_error,
+            "explained_variance": factors.explained_variance,
             "sweeps": factors.sweep, "seconds": seconds, "init_seconds": init_seconds, "sparsity": config.sparsity,
-            "l1": config.l1, "row_cap": config.row_cap, "scale_rows": config.scale_rows, "centre": config.centre,
+            "l1": config.l1, "row_cap": config.row_cap, "scale_rows": config.scale_rows,
+            "scale_neurons": config.scale_neurons, "centre": config.centre, "concentrated": end.concentrated,
             "from": plan.from.map(|entry| entry.name), "stop": end.stop,
             "state": FitState::from(end.stop), "dead": dead, "duplicates": duplicates}))?;
     } else {
         out.line(&format!(
-            "fit '{name}': {} features of {} of {} neurons, relative error {:.4}, explained variance {:.4}, {} sweeps in {seconds:.1} s (start {init_seconds:.1} s){}",
+            "fit '{name}': {} features of {} of {} neurons, {}, explained variance {:.4}, {} sweeps in {seconds:.1} s (start {init_seconds:.1} s){}",
             factors.features.columns(),
             chosen_percent(config.share(width)),
             count(width),
-            factors.relative_error,
+            fitting::error_words(factors),
             factors.explained_variance,
             factors.sweep,
             if end.stop.is_none() { "; stopped, the same command goes on" } else { "" }
@@ -77,7 +80,7 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
         if dead + duplicates > 0 {
             let (away, dir) = (dead + duplicates, args.study.display());
             out.note(&format!(
-                "{dead} features are used by no token and {duplicates} nearly repeat another: mlpeek fit {dir} --from {name} --merge {away}, and then --add {away}, puts them to use"
+                "{dead} features are used by no token and {duplicates} nearly repeat another (|cosine| above {DUPLICATE}): mlpeek fit {dir} --from {name} --merge {away}, and then --add {away}, puts them to use"
             ));
         }
     }
@@ -102,7 +105,20 @@ impl Plan {
                 let (name, hook) = (entry.name, entry.hook);
                 return Err(Error::usage(format!("fit '{name}' is of {hook}: leave out --layer and --hook")));
             }
-            return Ok(Self { hook: entry.hook, config: args.config(base), begin, from: Some(entry) });
+            let config = args.config(base.clone());
+            if config.scale_neurons != base.scale_neurons {
+                let name = entry.name;
+                return Err(Error::usage(if base.scale_neurons {
+                    format!(
+                        "fit '{name}' scales neurons, and its features go on only so: leave out --scale-neurons=false, or fit anew without --from"
+                    )
+                } else {
+                    format!(
+                        "fit '{name}' takes neurons as they are, and its features go on only so: fit anew with --scale-neurons and without --from"
+                    )
+                }));
+            }
+            return Ok(Self { hook: entry.hook, config, begin, from: Some(entry) });
         }
         if args.resume
             && let Some(name) = &args.name
@@ -168,7 +184,8 @@ impl FitObserver for Lines<'_> {
         if !self.json {
             return Ok(());
         }
-        self.out.object(&json!({"event": "progress", "sweep": sweep.sweep, "relative_error": sweep.relative_error,
+        let error = if sweep.weighted { "weighted_error" } else { "relative_error" };
+        self.out.object(&json!({"event": "progress", "sweep": sweep.sweep, error: sweep.relative_error,
             "seconds": sweep.seconds, "init_seconds": self.init_seconds}))
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::activations::ActivationSource;
+use crate::activations::energy::{Concentration, Part};
 use crate::cli::JudgeArgs;
 use crate::engine::directions::Place;
 use crate::engine::sweeping::bases;
@@ -12,6 +13,7 @@ use crate::eval::split::Holdout;
 use crate::factor::{FitConfig, Solver};
 use crate::model::HookPoint;
 use crate::study::TokenTable;
+use crate::task::TaskCtx;
 
 use super::{Output, open_study};
 
@@ -22,10 +24,12 @@ pub(super) struct Subject {
     pub(super) hook: HookPoint,
     pub(super) fits: Vec<FitConfig>,
     pub(super) holdout: Holdout,
+    /// Where few neurons or rows hold much of all.
+    pub(super) concentrated: Vec<Concentration>,
 }
 
 impl Subject {
-    pub(super) fn open(args: &JudgeArgs, features: &[usize], out: &Output) -> Result<Self> {
+    pub(super) fn open(args: &JudgeArgs, features: &[usize], out: &Output, ctx: &TaskCtx) -> Result<Self> {
         let study = open_study(&args.study, out)?;
         let place = Place { fit: None, layer: args.layer, site: args.hook };
         let (hook, bases) = bases(&study, &args.fit, &place)?;
@@ -38,7 +42,10 @@ impl Subject {
             )));
         }
         let holdout = Holdout { share: args.holdout, seed: Some(args.holdout_seed), ..Holdout::default() };
-        Ok(Self { source: study.activations(hook)?, tokens: study.tokens()?, hook, fits, holdout })
+        let concentrated = study.concentrations(&study.energy(hook, ctx)?)?;
+        let seen = |of: Part| fits.iter().any(|f| if of == Part::Neurons { !f.scale_neurons } else { !f.scale_rows });
+        concentrated.iter().filter(|found| seen(found.of)).for_each(|found| out.note(&found.advice()));
+        Ok(Self { source: study.activations(hook)?, tokens: study.tokens()?, hook, fits, holdout, concentrated })
     }
 }
 

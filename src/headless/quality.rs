@@ -18,13 +18,14 @@ const HEADS: [&str; 13] = [
     "seconds",
 ];
 
-const LEGEND: &str = "AUROC, S_CD: held-out sentences, by the direction that is best on the training ones · error: training tokens · \
+const LEGEND: &str = "AUROC, S_CD: held-out sentences, by the direction that is best on the training ones · error, held-out: of the activations as they are, on \
+    training tokens and on the others · \
     active: features above 5 % of their maximum at a token · label, token: purity of the 25 strongest sentences · stable: mean |cos| \
     of features matched over seeds";
 
 pub(super) fn run(args: &QualityArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
-    let subject = Subject::open(&args.judge, &args.features, out)?;
+    let subject = Subject::open(&args.judge, &args.features, out, &ctx)?;
     let config = QualityConfig {
         fits: match args.every_objective {
             true => subject.fits.iter().flat_map(objectives).collect(),
@@ -52,7 +53,7 @@ pub(super) fn run(args: &QualityArgs, out: &mut Output) -> Result<()> {
             out.object(&json!({"event": "difference", "difference": difference}))?;
         }
         return out.object(&json!({"event": "quality", "hook": subject.hook, "methods": found.methods.len(),
-            "division": found.division, "shuffled": found.shuffled}));
+            "division": found.division, "shuffled": found.shuffled, "concentrated": subject.concentrated}));
     }
     explain(&found, args, out)
 }

@@ -22,7 +22,7 @@ pub(super) fn run(args: &SweepArgs, out: &mut Output) -> Result<()> {
             "--cold has no effect on one number of features, which always has a start of its own",
         ));
     }
-    let subject = Subject::open(&args.judge, &args.features, out)?;
+    let subject = Subject::open(&args.judge, &args.features, out, &ctx)?;
     let (fits, seeds) = (subject.fits, args.judge.seeds);
     let config = SweepConfig { fits, seeds, holdout: subject.holdout, cold: args.cold };
     if !out.is_json() {

@@ -113,7 +113,8 @@ fn symmetric_inverse(g: &[f64], k: usize, ridge: f64) -> Mat<f64> {
         let stack = MemStack::new(&mut memory);
         let done =
             llt::factor::cholesky_in_place(factor.as_mut(), Default::default(), Par::Seq, stack, Default::default());
-        if done.is_ok() || ridge > mean.max(1.0) {
+        // A matrix that is not even finite ends here too.
+        if done.is_ok() || ridge > mean || !mean.is_finite() {
             let mut lower = Mat::<f64>::zeros(k, k);
             llt::inverse::inverse(lower.as_mut(), factor.as_ref(), Par::Seq, MemStack::new(&mut memory));
             return Mat::from_fn(k, k, |i, j| if i >= j { lower[(i, j)] } else { lower[(j, i)] });

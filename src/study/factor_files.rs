@@ -1,9 +1,10 @@
 //! The files of saved factors: Z as sparse columns in a safetensors file (`offsets`, `indices`, `values`; `rows` in the
-//! metadata; `centre` of a centred fit), Y as raw f32 by feature. Each is known by name, length and checksum.
+//! metadata; `centre` of a centred fit, `neuron_weights` of one that scales neurons), Y as raw f32 by feature. Each is known by name, length and checksum.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::disk::{self, NewFile};
 use crate::error::{Error, Result};
-use crate::factor::SparseColumns;
+use crate::factor::{CENTRE, Coding, NEURON_WEIGHTS, SparseColumns};
 
 /// A file as `config.json` knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +79,7 @@ pub(super) fn sweep(dir: &Path, keep: &[String]) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn encode_features(z: &SparseColumns, centre: Option<&[f32]>) -> Result<Vec<u8>> {
+pub(super) fn encode_features(z: &SparseColumns, coding: &Coding) -> Result<Vec<u8>> {
     let offsets: Vec<u64> = z.offsets.iter().map(|&o| o as u64).collect();
     let view = |dtype, len, bytes| TensorView::new(dtype, vec![len], bytes).map_err(unwritable);
     let mut tensors = vec![
@@ -86,8 +87,8 @@ pub(super) fn encode_features(z: &SparseColumns, centre: Option<&[f32]>) -> Resu
         ("indices", view(Dtype::U32, z.indices.len(), bytemuck::cast_slice(&z.indices))?),
         ("values", view(Dtype::F32, z.values.len(), bytemuck::cast_slice(&z.values))?),
     ];
-    if let Some(centre) = centre {
-        tensors.push(("centre", view(Dtype::F32, centre.len(), bytemuck::cast_slice(centre))?));
+    for (name, values) in coding.by_neuron() {
+        tensors.push((name, view(Dtype::F32, values.len(), bytemuck::cast_slice(values))?));
     }
     let metadata = HashMap::from([
         ("format".to_owned(), "sparse columns of Z: column j holds offsets[j]..offsets[j+1]".to_owned()),
@@ -100,8 +101,8 @@ fn unwritable(e: safetensors::SafeTensorError) -> Error {
     Error::usage(format!("the features cannot be written: {e}"))
 }
 
-/// Sparse columns and the centre, where there is one, from a file's bytes, or what is wrong with them.
-pub(super) fn decode_features(bytes: &[u8]) -> Result<(SparseColumns, Option<Vec<f32>>), String> {
+/// Sparse columns and how rows are written in them (but for a cap), from a file's bytes, or what is wrong with them.
+pub(super) fn decode_features(bytes: &[u8]) -> Result<(SparseColumns, Coding), String> {
     let foreign = |what: &str| format!("not the features of a fit ({what}); fit again");
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| foreign(&e.to_string()))?;
     let rows = metadata.metadata().as_ref().and_then(|m| m.get("rows")).and_then(|r| r.parse::<usize>().ok());
@@ -129,14 +130,19 @@ pub(super) fn decode_features(bytes: &[u8]) -> Result<(SparseColumns, Option<Vec
     if !offsets.windows(2).all(sound) || values.iter().any(|v| !v.is_finite()) {
         return Err(foreign("indices or values"));
     }
-    let centre: Option<Vec<f32>> = match file.tensor("centre") {
-        Ok(_) => Some(numbers::<4>(tensor("centre", Dtype::F32)?).map(f32::from_le_bytes).collect()),
-        Err(_) => None,
+    let by_neuron = |name: &str| -> Result<Option<Arc<Vec<f32>>>, String> {
+        if file.tensor(name).is_err() {
+            return Ok(None);
+        }
+        let values: Vec<f32> = numbers::<4>(tensor(name, Dtype::F32)?).map(f32::from_le_bytes).collect();
+        let sound = values.len() == rows && values.iter().all(|v| v.is_finite());
+        if sound { Ok(Some(Arc::new(values))) } else { Err(foreign(name)) }
     };
-    if centre.as_ref().is_some_and(|c| c.len() != rows || c.iter().any(|v| !v.is_finite())) {
-        return Err(foreign("centre"));
+    let coding = Coding { centre: by_neuron(CENTRE)?, neuron_weights: by_neuron(NEURON_WEIGHTS)?, row_cap: None };
+    if coding.neuron_weights.as_ref().is_some_and(|weights| weights.iter().any(|w| *w < 0.0)) {
+        return Err(foreign(NEURON_WEIGHTS));
     }
-    Ok((SparseColumns { rows, offsets, indices, values }, centre))
+    Ok((SparseColumns { rows, offsets, indices, values }, coding))
 }
 
 fn numbers<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {

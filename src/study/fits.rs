@@ -37,6 +37,9 @@ pub struct FitEntry {
     pub config: FitConfig,
     /// Of the saved factors; `None` when only a checkpoint is there.
     pub relative_error: Option<f64>,
+    /// Of the saved factors, as a fit that scales neurons or rows weighs them.
+    #[serde(default)]
+    pub weighted_error: Option<f64>,
     /// Of the saved factors.
     pub explained_variance: Option<f64>,
     /// Sweeps done.
@@ -68,6 +71,8 @@ struct Saved {
     hook: HookPoint,
     config: FitConfig,
     relative_error: Option<f64>,
+    #[serde(default)]
+    weighted_error: Option<f64>,
     explained_variance: Option<f64>,
     sweeps: usize,
     seconds: f64,
@@ -118,6 +123,7 @@ impl FitFile {
             hook: saved.map_or(self.hook, |s| s.hook),
             config: saved.map_or(&self.config, |s| &s.config).clone(),
             relative_error: saved.and_then(|s| s.relative_error),
+            weighted_error: saved.and_then(|s| s.weighted_error),
             explained_variance: saved.and_then(|s| s.explained_variance),
             sweeps: saved.map_or(0, |s| s.sweeps),
             seconds: saved.map_or(0.0, |s| s.seconds),
@@ -294,7 +300,7 @@ impl Study {
         let z = factor_files::write(
             &dir,
             &format!("Z-{order}.safetensors"),
-            &factor_files::encode_features(z, factors.coding.centre.as_deref().map(Vec::as_slice))?,
+            &factor_files::encode_features(z, &factors.coding)?,
         )?;
         let y = factor_files::write(&dir, &format!("Y-{order}.f32"), bytemuck::cast_slice(y))?;
         let finite = |v: f64| Some(v).filter(|v| v.is_finite());
@@ -302,6 +308,7 @@ impl Study {
             hook,
             config: config.clone(),
             relative_error: finite(factors.relative_error),
+            weighted_error: factors.weighted_error.and_then(finite),
             explained_variance: finite(factors.explained_variance),
             sweeps: factors.sweep,
             seconds: factors.seconds,
@@ -394,7 +401,7 @@ impl Study {
 impl Saved {
     fn load(&self, dir: &Path) -> Result<Factors> {
         let z_path = dir.join(&self.z.file);
-        let (features, centre) = factor_files::decode_features(&self.z.read_checked(dir)?)
+        let (features, coding) = factor_files::decode_features(&self.z.read_checked(dir)?)
             .map_err(|problem| Error::file(&z_path, problem))?;
         let y_path = self.y.check_length(dir)?;
         let values = self.rows.checked_mul(self.features);
@@ -411,8 +418,9 @@ impl Saved {
         Ok(Factors {
             features,
             coefficients: Coefficients::mapped(self.rows, mapped),
-            coding: Coding { centre: centre.map(Arc::new), row_cap: self.config.row_cap },
+            coding: Coding { row_cap: self.config.row_cap, ..coding },
             relative_error: self.relative_error.unwrap_or(f64::NAN),
+            weighted_error: self.weighted_error,
             explained_variance: self.explained_variance.unwrap_or(f64::NAN),
             sweep: self.sweeps,
             seconds: self.seconds,

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::manifest::new_manifest;
 use super::{CorpusEntry, Study, check_room, rows, same_study};
+use crate::activations::energy::Energy;
 use crate::activations::store::{CacheDtype, CacheWriter};
 use crate::error::{Error, Result};
 use crate::model::{BosRule, HookPoint};
@@ -63,11 +64,12 @@ impl Study {
         let mut study = Self::with(dir, asked, Some(lock));
         let mut cache = CacheWriter::open(&rows::cache_dir(dir, hook), cols, CacheDtype::F32)?;
         cache.truncate(0)?;
-        let mut stored = 0;
+        let (mut stored, mut energy) = (0, Energy::new(cols));
         blocks(&mut |block| {
             // The file may have been written to since it was looked at.
             check_finite(source_name, block, stored, cols)?;
             stored += block.len();
+            energy.add(block);
             cache.push(block)
         })?;
         if stored != count {
@@ -75,6 +77,7 @@ impl Study {
         }
         cache.seal()?;
         study.set_progress(rows, true)?;
+        study.keep_energy(hook, &energy);
         Ok(study)
     }
 }

@@ -6,6 +6,7 @@
 
 mod added;
 mod descriptions;
+mod energy;
 mod factor_files;
 mod fit_state;
 mod fits;

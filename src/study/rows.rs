@@ -7,7 +7,9 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::Study;
+use super::energy;
 use super::tokens::{Log, LogWriter, Segment};
+use crate::activations::energy::Energy;
 use crate::activations::store::CacheWriter;
 use crate::error::{Error, Result};
 use crate::model::HookPoint;
@@ -26,6 +28,8 @@ pub(super) fn caches_dir(dir: &Path) -> PathBuf {
 pub struct Appender<'s> {
     study: &'s mut Study,
     caches: Vec<CacheWriter>,
+    /// Of each hook what its rows hold; `None` where that of the rows before is not known: then it is counted when it is needed.
+    energies: Vec<Option<Energy>>,
     log: LogWriter,
     pending: Segment,
     known: HashSet<u32>,
@@ -62,9 +66,17 @@ impl<'s> Appender<'s> {
         }
         let writer = LogWriter::open(&study.dir, &log, cut)?;
         caches.iter_mut().try_for_each(|cache| cache.truncate(rows))?;
+        let hooks = study.manifest.hooks.iter().zip(&study.manifest.widths);
+        let energies = hooks
+            .map(|(&hook, &width)| match rows {
+                0 => Some(Energy::new(width)),
+                _ => energy::read(&cache_dir(&study.dir, hook), rows, width),
+            })
+            .collect();
         let known = log.segments.iter().flat_map(|s| s.pieces.iter().map(|(id, _)| *id)).collect();
         let pending = Segment { first_sample: samples, ..Segment::default() };
-        Ok(Self { study, caches, log: writer, pending, known, unfinished: Vec::new(), broken: false, samples, rows })
+        let (unfinished, broken) = (Vec::new(), false);
+        Ok(Self { study, caches, energies, log: writer, pending, known, unfinished, broken, samples, rows })
     }
 
     /// The study.
@@ -108,6 +120,11 @@ impl<'s> Appender<'s> {
         let pushed = self.caches.iter_mut().zip(data).try_for_each(|(cache, rows)| cache.push(rows));
         self.broken |= pushed.is_err();
         pushed?;
+        for (energy, rows) in self.energies.iter_mut().zip(data) {
+            if let Some(energy) = energy {
+                energy.add(rows);
+            }
+        }
         self.unfinished.extend_from_slice(tokens);
         for &(id, _) in tokens {
             if self.known.insert(id) {
@@ -119,6 +136,17 @@ impl<'s> Appender<'s> {
             self.pending.rows.append(&mut self.unfinished);
         }
         Ok(())
+    }
+
+    /// Writes what the rows hold. That it cannot is no reason to stop: it is counted again.
+    fn keep_energies(&self) {
+        let manifest = &self.study.manifest;
+        for (&hook, energy) in manifest.hooks.iter().zip(&self.energies) {
+            let Some(energy) = energy else { continue };
+            if let Err(problem) = energy::write(&cache_dir(&self.study.dir, hook), energy) {
+                tracing::warn!("what each neuron holds is not kept: {problem}");
+            }
+        }
     }
 
     /// Makes everything pushed so far safe; marks the study complete once its last sample is in.
@@ -135,6 +163,7 @@ impl<'s> Appender<'s> {
             self.rows = self.rows();
             self.pending = Segment { first_sample: self.samples, ..Segment::default() };
             self.study.forget_tokens();
+            self.keep_energies();
         }
         let manifest = &self.study.manifest;
         let complete = self.samples == manifest.samples();

@@ -34,12 +34,6 @@ impl ActivationSource for StudyRows {
     }
 
     fn describe_row(&self, row: usize) -> String {
-        match self.tokens.rows.get(row) {
-            Some(at) if !self.imported => {
-                let text: String = self.tokens.texts[at.sample as usize].chars().take(40).collect();
-                format!("row {row}, token {:?} of sample {} ({text:?})", self.tokens.piece(row), at.sample)
-            }
-            _ => format!("row {row}"),
-        }
+        self.tokens.describe_row(row, self.imported)
     }
 }

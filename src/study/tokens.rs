@@ -59,6 +59,18 @@ impl TokenTable {
     }
 
     /// The table of an imported matrix: every row is a sample of its own, of which only the number is known.
+    /// "row 17, token ' Monday' of sample 3 ("Monday was …")": a row as a person finds it. Rows of an `imported` matrix have no
+    /// more than their number.
+    pub(crate) fn describe_row(&self, row: usize, imported: bool) -> String {
+        match self.rows.get(row) {
+            Some(at) if !imported => {
+                let text: String = self.texts[at.sample as usize].chars().take(40).collect();
+                format!("row {row}, token {:?} of sample {} ({text:?})", self.piece(row), at.sample)
+            }
+            _ => format!("row {row}"),
+        }
+    }
+
     pub(super) fn of_matrix(rows: usize) -> Self {
         let name = |i: usize| format!("row {i}");
         let row = |i: usize| TokenRow { id: i as u32, sample: i as u32, position: 0 };

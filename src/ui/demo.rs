@@ -250,7 +250,13 @@ impl Demo {
 
     /// A point of the curve.
     pub fn sweep(sweep: usize) -> SweepPoint {
-        SweepPoint { sweep, relative_error: 0.31 + 0.5 / sweep as f64, seconds: sweep as f64 * 0.13, stop: None }
+        SweepPoint {
+            sweep,
+            relative_error: 0.31 + 0.5 / sweep as f64,
+            weighted: false,
+            seconds: sweep as f64 * 0.13,
+            stop: None,
+        }
     }
 
     /// What has been judged of so many methods.

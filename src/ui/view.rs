@@ -143,9 +143,11 @@ fn fit_state(app: &App) -> (String, Style) {
         let error = world.features.as_ref().map(|f| format!(" · error {:.3}", f.relative_error));
         return (format!("{what}{} · {key} goes on ", error.unwrap_or_default()), theme.warning());
     }
-    let error = world.features.as_ref().map(|f| (f.sweep, f.relative_error));
-    let (sweep, error) = match (world.sweeps.last(), error) {
-        (Some(point), _) if world.fitting() => (point.sweep, point.relative_error),
+    let error = world.features.as_ref().map(|f| (f.sweep, f.relative_error, "error"));
+    let (sweep, error, name) = match (world.sweeps.last(), error) {
+        (Some(point), _) if world.fitting() => {
+            (point.sweep, point.relative_error, if point.weighted { "weighted error" } else { "error" })
+        }
         (_, Some(snapshot)) => snapshot,
         _ => return (String::new(), theme.dim()),
     };
@@ -156,7 +158,7 @@ fn fit_state(app: &App) -> (String, Style) {
         (.., true) => ("fitted", theme.good()),
         _ => ("stopped", theme.warning()),
     };
-    (format!("{what} · sweep {sweep} · error {error:.3} "), style)
+    (format!("{what} · sweep {sweep} · {name} {error:.3} "), style)
 }
 
 fn tabs(app: &App, area: Rect, buf: &mut Buffer) {

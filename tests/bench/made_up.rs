@@ -149,6 +149,7 @@ fn save_fit(study: &Study, samples: usize) {
         features,
         coefficients: Coefficients::mapped(rows, MappedF32::open(&path, 0, FEATURES * rows).unwrap()),
         relative_error: 0.5,
+        weighted_error: None,
         explained_variance: 0.5,
         sweep: 1,
         seconds: 1.0,

@@ -33,6 +33,10 @@ use gradient::Gradient;
 const DECAY: f64 = 0.2;
 /// Weight α of the auxiliary loss.
 const AUX: f32 = 1.0 / 32.0;
+/// Normal numbers of single precision, as their inverses are.
+const LEAST_SCALE: f64 = 1.0 / (1u128 << 125) as f64;
+/// Of rows that are all alike, the share of their square that counts as their variance.
+const ROUNDING: f64 = 1e-6;
 /// Silent for this many rows at most before a latent counts as dead, however long the source.
 const MOST_DEAD_AFTER: u64 = 10_000_000;
 
@@ -185,7 +189,8 @@ impl<'a> Trainer<'a> {
         if survey.square <= 0.0 {
             return Err(Error::refused("every row is zero: there is nothing to train on"));
         }
-        let scale = (d as f64 / survey.square).sqrt() as f32;
+        // Rows so small that this is no number of single precision stay a little below the mean square d.
+        let scale = (d as f64 / survey.square).sqrt().clamp(LEAST_SCALE, LEAST_SCALE.recip()) as f32;
         let k = config.latents;
         let sae = Sae {
             width: d,
@@ -208,7 +213,10 @@ impl<'a> Trainer<'a> {
             seconds: 0.0,
         };
         let batches = Batches::new(source, config.batch, config.seed, scale);
-        Ok(Self { config, batches, survey, state, gradient: Gradient::default(), recent: (0.0, 0.0) })
+        let mean_square: f64 = survey.mean.iter().map(|m| m * m).sum();
+        let variance = (survey.square - mean_square).max(0.0) * f64::from(scale).powi(2);
+        let gradient = Gradient::new(variance.max(ROUNDING * d as f64));
+        Ok(Self { config, batches, survey, state, gradient, recent: (0.0, 0.0) })
     }
 
     /// Steps in all.

@@ -10,7 +10,7 @@ use crate::factor::panels::Panels;
 use crate::factor::pass::Sums;
 use crate::factor::state::State;
 use crate::factor::{Factors, FitConfig, Solver, SparseColumns, incremental, init, merge};
-use crate::matrix::panel::PANEL;
+use crate::matrix::panel::{self, PANEL};
 use crate::task::TaskCtx;
 
 impl<'a> Factoriser<'a> {
@@ -37,9 +37,12 @@ impl<'a> Factoriser<'a> {
         }
         let mut fit = Self::prepare(source, config, ctx)?;
         let k = fit.config.features;
-        let fewer = fit.threads.run(|| merge::down_to(factors, k, &lock, fit.stream.scratch.as_deref()))?;
+        let (seen, scales) = fit.stream.frame.features_in(&factors.features);
+        let known = (&factors.coefficients, &scales[..]);
+        let fewer = fit.threads.run(|| merge::down_to(&seen, known, k, &lock, fit.stream.scratch.as_deref()))?;
         let known = fewer.as_ref().map_or(factors.coefficients.as_slice(), |m| &m.coefficients);
-        let features = fewer.as_ref().map_or(&factors.features, |m| &m.features);
+        let scales = if fewer.is_some() { vec![1.0; k] } else { scales };
+        let features = fewer.as_ref().map_or(&seen, |m| &m.features);
         fit.progress.locked = fewer.as_ref().map_or(lock, |m| m.locked.clone());
         fit.progress.locked.resize(k, false);
         incremental::check_locked(features, &fit.progress.locked, fit.keep)?;
@@ -47,7 +50,7 @@ impl<'a> Factoriser<'a> {
         fit.state = fit.threads.run(|| {
             let mut y = fit.stream.panels(k)?;
             y.fill_features(known, factors.coefficients.rows);
-            fit.weigh(&mut y);
+            fit.weigh(&mut y, &scales);
             incremental::settle(&fit.problem(), features, &y, ctx)
         })?;
         fit.spare.y = fit.stream.panels(k)?;
@@ -55,15 +58,16 @@ impl<'a> Factoriser<'a> {
         Ok(fit)
     }
 
-    /// Starts from features alone: the coefficients of every row are found in one pass.
+    /// Starts from features of the neurons as they are, alone: the coefficients of every row are found in one pass.
     pub(crate) fn from_features(
         source: &'a dyn ActivationSource,
         config: FitConfig,
-        features: SparseColumns,
+        features: &SparseColumns,
         ctx: &TaskCtx,
     ) -> Result<Self> {
         let mut fit = Self::prepare(source, config, ctx)?;
         let k = fit.config.features;
+        let (features, _) = fit.stream.frame.features_in(features);
         fit.state = fit.threads.run(|| incremental::settle(&fit.problem(), features, &fit.stream.panels(k)?, ctx))?;
         fit.spare.y = fit.stream.panels(k)?;
         Ok(fit)
@@ -117,8 +121,11 @@ impl<'a> Factoriser<'a> {
         Ok(())
     }
 
-    /// Coefficients of the rows as they are, of the rows as the fit sees them.
-    fn weigh(&self, y: &mut Panels) {
+    /// Coefficients of A as the fit sees them: feature j times `scales[j]`, each row times its weight.
+    fn weigh(&self, y: &mut Panels, scales: &[f32]) {
+        for panel in y.data.chunks_exact_mut((y.k * PANEL).max(1)) {
+            panel::scale(panel, scales);
+        }
         let Some(weights) = &self.stream.frame.weights else { return };
         for (panel, weights) in y.data.chunks_exact_mut((y.k * PANEL).max(1)).zip(weights.chunks(PANEL)) {
             for line in panel.chunks_exact_mut(PANEL) {

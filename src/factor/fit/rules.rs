@@ -13,7 +13,8 @@ const BCD_PATIENCE: usize = 10;
 const MU_PATIENCE: usize = 1500;
 /// The least fall of the relative objective over the patience that `bcd` goes on for.
 const BCD_TOLERANCE: f64 = 1e-5;
-/// The least fall of the squared error that counts as an improvement for `mu`, absolute as in the paper.
+/// The least fall of the squared error that counts as an improvement for `mu`, as in the paper, of activations scaled to unit
+/// root mean square.
 const MU_TOLERANCE: f64 = 1e-4;
 
 impl Factoriser<'_> {
@@ -21,9 +22,10 @@ impl Factoriser<'_> {
     /// `room` is for the first copy.
     pub(super) fn keep_best(&mut self, room: Option<Panels>) {
         let progress = &mut self.progress;
+        let least = MU_TOLERANCE * self.survey.rms.powi(2);
         let better = match self.config.solver {
             Solver::Bcd => true,
-            Solver::Mu => self.best.as_ref().is_none_or(|b| self.state.objective < b.objective - MU_TOLERANCE),
+            Solver::Mu => self.best.as_ref().is_none_or(|b| self.state.objective < b.objective - least),
         };
         if better {
             if self.config.solver == Solver::Mu {

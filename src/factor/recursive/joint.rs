@@ -5,13 +5,15 @@
 //! their supports. The fit, Y₁ and Z₁, stays: its features are those on show. All that is needed of A is Y₁ᵀA and ‖A‖², so
 //! A is read once.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use super::Level;
 use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
 use crate::factor::stream::Stream;
-use crate::factor::{Factors, SparseColumns};
+use crate::factor::{Factors, SparseColumns, safe_scale};
 use crate::matrix::adam::Adam;
 use crate::matrix::dense;
 use crate::matrix::gemm::{View, product};
@@ -25,7 +27,7 @@ const RATE: f64 = 1e-3;
 struct Fit {
     /// k₁.
     k: usize,
-    /// Y₁ᵀY₁, k₁ × k₁.
+    /// Y₁ᵀY₁, k₁ × k₁, in units of a power of two squared, as what follows.
     gram: Vec<f32>,
     /// AᵀY₁, d × k₁.
     products: Vec<f32>,
@@ -96,7 +98,14 @@ impl Fit {
                 source.shape()
             )));
         }
-        let stream = Stream::new(source);
+        let mut stream = Stream::new(source);
+        // Coefficients are as large as rows: both are brought to where single precision holds their products.
+        let y = fit.coefficients.as_slice();
+        let lines: Vec<f64> = y.par_chunks(n.max(1)).map(square).collect();
+        let scale = safe_scale((lines.iter().sum::<f64>() / n.max(1) as f64).sqrt());
+        stream.frame.units.scale = scale;
+        let y: Cow<'_, [f32]> =
+            if scale == 1.0 { Cow::Borrowed(y) } else { y.iter().map(|v| v * scale).collect::<Vec<_>>().into() };
         let (mut gram, mut scratch) = (vec![0f64; k * k], Vec::new());
         let (mut products, mut whole) = (vec![0f32; k * d], 0f64);
         stream.blocks(ctx, |range, block| {
@@ -104,7 +113,7 @@ impl Fit {
             if rows == 0 {
                 return Ok(());
             }
-            let (a, y) = (&block.data[..rows * d], &fit.coefficients.as_slice()[range.start..]);
+            let (a, y) = (&block.data[..rows * d], &y[range.start..]);
             whole += a.par_chunks(d).map(square).collect::<Vec<f64>>().iter().sum::<f64>();
             dense::accumulate_products(&mut products, a, d, y, n, k);
             dense::accumulate_gram(&mut gram, &mut scratch, y, n, rows, k);
@@ -116,9 +125,9 @@ impl Fit {
         let mut square_left = whole;
         if let Some(centre) = &fit.coding.centre {
             // The centre is the mean row.
-            square_left -= n as f64 * square(centre);
-            let totals: Vec<f64> =
-                (0..k).map(|j| fit.coefficients.feature(j).iter().map(|&y| f64::from(y)).sum()).collect();
+            let centre: Vec<f32> = centre.iter().map(|c| c * scale).collect();
+            square_left -= n as f64 * square(&centre);
+            let totals: Vec<f64> = y.chunks(n.max(1)).map(|line| line.iter().map(|&y| f64::from(y)).sum()).collect();
             for (line, &c) in products.chunks_exact_mut(k).zip(centre.iter()) {
                 line.iter_mut().zip(&totals).for_each(|(p, t)| *p -= (f64::from(c) * t) as f32);
             }

@@ -88,7 +88,7 @@ fn a_cap_keeps_the_features_that_matter_and_a_centre_is_taken_away() {
     let block = source.rows(0..200).unwrap();
     let exact = Encoder::new(columns.clone()).encode(&block, &TaskCtx::silent()).unwrap();
     // Every row is three features: a cap of three loses nothing, one of two keeps two.
-    let coding = |row_cap| Coding { centre: None, row_cap };
+    let coding = |row_cap| Coding { row_cap, ..Default::default() };
     let three = Encoder::with(columns.clone(), &coding(Some(3))).encode(&block, &TaskCtx::silent()).unwrap();
     let two = Encoder::with(columns.clone(), &coding(Some(2))).encode(&block, &TaskCtx::silent()).unwrap();
     let mut same = 0;
@@ -102,7 +102,7 @@ fn a_cap_keeps_the_features_that_matter_and_a_centre_is_taken_away() {
     let mut shifted = block.data.to_vec();
     shifted.chunks_exact_mut(60).for_each(|row| row.iter_mut().zip(centre.iter()).for_each(|(v, c)| *v += c));
     let shifted = InMemory::new(200, 60, shifted);
-    let coding = Coding { centre: Some(centre), row_cap: None };
+    let coding = Coding { centre: Some(centre), row_cap: None, ..Default::default() };
     let encoder = Encoder::with(columns, &coding);
     let y = encoder.encode(&shifted.rows(0..200).unwrap(), &TaskCtx::silent()).unwrap();
     assert!(y.iter().zip(&exact).all(|(a, b)| (a - b).abs() < 1e-4));

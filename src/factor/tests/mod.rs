@@ -6,7 +6,9 @@ mod checkpoint;
 mod device;
 mod encode;
 mod hostile;
+mod neurons;
 mod objective;
+mod scale;
 mod scratch;
 mod solvers;
 

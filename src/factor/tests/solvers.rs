@@ -5,11 +5,14 @@ use crate::activations::Block;
 use crate::error::Error;
 use crate::task::CancelToken;
 
-/// The paper's iteration in float64, written out, from coefficients `y` (n × k, row-major); returns its squared errors.
+/// The paper's iteration in float64, written out, on A scaled to unit root mean square, from coefficients `y` (n × k, row-major); returns its squared errors,
+/// those of A as it is.
 fn reference_updates(a: &InMemory, mut y: Vec<f64>, k: usize, keep: usize, iterations: usize) -> Vec<f64> {
     let (n, d) = a.shape();
     let block = a.rows(0..n).unwrap();
-    let a = |i: usize, c: usize| f64::from(block.data[i * d + c]);
+    let square: f64 = block.data.iter().map(|&v| f64::from(v).powi(2)).sum();
+    let rms = (square / (n * d) as f64).sqrt();
+    let a = |i: usize, c: usize| f64::from(block.data[i * d + c]) / rms;
     let mut losses = Vec::new();
     for _ in 0..iterations {
         let mut gram: Vec<Vec<f64>> =
@@ -40,7 +43,8 @@ fn reference_updates(a: &InMemory, mut y: Vec<f64>, k: usize, keep: usize, itera
             }
         }
         let fitted = |i: usize, c: usize| (0..k).map(|j| y[i * k + j] * z[c][j]).sum::<f64>();
-        losses.push((0..n).map(|i| (0..d).map(|c| (a(i, c) - fitted(i, c)).powi(2)).sum::<f64>()).sum());
+        let loss: f64 = (0..n).map(|i| (0..d).map(|c| (a(i, c) - fitted(i, c)).powi(2)).sum::<f64>()).sum();
+        losses.push(loss * rms * rms);
     }
     losses
 }
@@ -48,6 +52,9 @@ fn reference_updates(a: &InMemory, mut y: Vec<f64>, k: usize, keep: usize, itera
 #[test]
 fn multiplicative_updates_follow_the_formulas() {
     let (source, _) = planted(90, 24, 6, 5, 0.3);
+    // So small that an ε of A as it is would be all that there is.
+    let data = source.rows(0..90).unwrap().data.iter().map(|v| v * 1e-4).collect();
+    let source = InMemory::new(90, 24, data);
     let (n, d) = source.shape();
     for init in [Init::Random, Init::Kmeans, Init::Svd] {
         let config = FitConfig { init, ..config(5, Solver::Mu) };
@@ -228,13 +235,15 @@ fn the_svd_start_finds_the_singular_pairs() {
             }
         }
     }
+    let square: f64 = data.iter().map(|&v| f64::from(v).powi(2)).sum();
+    let rms = (square / (n * d) as f64).sqrt() as f32;
     let source = InMemory::new(n, d, data);
     let config = FitConfig { init: Init::Svd, ..config(3, Solver::Bcd) };
     let start = Factoriser::start(&source, config, &TaskCtx::silent()).unwrap().snapshot().unwrap();
     for (j, sigma) in [9.0f32, 4.0, 1.0].into_iter().enumerate() {
         for (r, &y) in start.coefficients.feature(j).iter().enumerate() {
-            let want = if r / 100 == j { 0.1 * sigma.sqrt() } else { 0.0 };
-            assert!((y - want).abs() < 1e-3 * sigma.sqrt(), "pair {j} row {r}: {y} against {want}");
+            let want = if r / 100 == j { 0.1 * (sigma / rms).sqrt() } else { 0.0 };
+            assert!((y - want).abs() < 1e-3 * (sigma / rms).sqrt(), "pair {j} row {r}: {y} against {want}");
         }
     }
 }

@@ -24,7 +24,8 @@ use crate::factor::Factors;
 /// Rows of a factor that are laid out at a time.
 const BLOCK_ROWS: usize = 1024;
 
-/// Writes `Z` d × k, `Y` n × k and, of a centred fit, `centre` d (A ≈ centre + Y Zᵀ), f32, atomically.
+/// Writes `Z` d × k, `Y` n × k and, of a centred fit, `centre` d (A ≈ centre + Y Zᵀ), of one that scales neurons
+/// `neuron_weights` d (what each neuron's remainder is multiplied by before its square), f32, atomically.
 pub fn write_factors(path: &Path, factors: &Factors) -> Result<()> {
     let (z, y) = (&factors.features, &factors.coefficients);
     let (d, k, n) = (z.rows, z.columns(), y.rows);
@@ -33,10 +34,7 @@ pub fn write_factors(path: &Path, factors: &Factors) -> Result<()> {
         return Err(Error::refused(format!("factors with {k} features have {values} coefficients for {n} rows")));
     }
     let mut table = vec![("Z", vec![d, k]), ("Y", vec![n, k])];
-    let centre = factors.coding.centre.as_deref();
-    if centre.is_some() {
-        table.push(("centre", vec![d]));
-    }
+    table.extend(factors.coding.by_neuron().map(|(name, _)| (name, vec![d])));
     write(path, &table, |out| {
         // Entries of a column ascend, so each block of rows goes on where the last one stopped.
         let mut next: Vec<usize> = z.offsets[..k].to_vec();
@@ -55,7 +53,7 @@ pub fn write_factors(path: &Path, factors: &Factors) -> Result<()> {
                 }
             }
         })?;
-        centre.map_or(Ok(()), |values| write_floats(out, values))
+        factors.coding.by_neuron().try_for_each(|(_, values)| write_floats(out, values))
     })
 }
 
@@ -206,6 +204,7 @@ mod tests {
             coefficients: Coefficients::owned(n, by_feature.clone()),
             coding: Default::default(),
             relative_error: 0.0,
+            weighted_error: None,
             explained_variance: 0.0,
             sweep: 0,
             seconds: 0.0,

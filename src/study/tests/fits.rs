@@ -15,6 +15,7 @@ fn factors(k: usize, n: usize, scale: f32) -> Factors {
         coefficients: Coefficients::owned(n, (0..k * n).map(|i| i as f32 * scale).collect()),
         coding: Default::default(),
         relative_error: 0.25,
+        weighted_error: None,
         explained_variance: 0.5,
         sweep: 7,
         seconds: 1.5,

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::factor::SparseColumns;
+use crate::factor::{Coding, SparseColumns};
 use crate::study::tokens::{Log, Segment};
 
 fn segments() -> impl Strategy<Value = Vec<Segment>> {
@@ -72,11 +72,14 @@ proptest! {
         rows: usize, offsets in proptest::collection::vec(0usize..6, 0..5), indices in proptest::collection::vec(0u32..6, 0..5),
         values in proptest::collection::vec(any::<f32>(), 0..5),
         centre in proptest::option::of(proptest::collection::vec(any::<f32>(), 0..9)),
+        weights in proptest::option::of(proptest::collection::vec(any::<f32>(), 0..9)),
     ) {
         let z = SparseColumns { rows: rows % 8, offsets, indices, values };
-        let bytes = factor_files::encode_features(&z, centre.as_deref()).unwrap();
+        let weights = weights.map(std::sync::Arc::new);
+        let coding = Coding { centre: centre.map(std::sync::Arc::new), neuron_weights: weights, row_cap: None };
+        let bytes = factor_files::encode_features(&z, &coding).unwrap();
         if let Ok((z, read)) = factor_files::decode_features(&bytes) {
-            assert_eq!(read, centre);
+            assert_eq!(read, coding);
             for j in 0..z.columns() {
                 z.dense_column(j);
             }

@@ -468,3 +468,43 @@ fn what_does_not_fit_on_the_disk_is_refused_with_the_numbers() {
     let error = check_room(dir.path(), u64::MAX / 2, true).unwrap_err().to_string();
     assert!(error.contains("TiB more") && error.contains("free"), "{error}");
 }
+
+#[test]
+fn what_neurons_and_rows_hold_is_counted_while_collecting_and_else_when_it_is_asked_for() {
+    use crate::activations::energy::Energy;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let corpus = corpus("c", &TEXTS);
+    let mut study = create(&path, &corpus).unwrap();
+    // Cut short after the first sample with rows, then gone on with by another process.
+    let mut appender = Appender::open(&mut study).unwrap();
+    push(&mut appender, 0).unwrap();
+    appender.seal().unwrap();
+    drop(appender);
+    fill(&mut study, &[3]).unwrap();
+    let expected = |hook: usize| {
+        let mut energy = Energy::new(WIDTHS[hook]);
+        (0..7).for_each(|row| energy.add(&(0..WIDTHS[hook]).map(|c| value(hook, row, c)).collect::<Vec<_>>()));
+        energy
+    };
+    for (i, hook) in HOOKS.into_iter().enumerate() {
+        assert_eq!(study.known_energy(hook).unwrap(), Some(expected(i)), "{hook}");
+    }
+    // One of an earlier version has none, and one of other rows says nothing.
+    let ctx = crate::task::TaskCtx::silent();
+    let file = rows::cache_dir(&path, HOOKS[1]).join("energy.json");
+    for damage in [None, Some("{}"), Some("{\"rows\":6,\"neurons\":[1,1],\"strongest\":[]}")] {
+        match damage {
+            None => fs::remove_file(&file).unwrap(),
+            Some(text) => fs::write(&file, text).unwrap(),
+        }
+        assert_eq!(study.known_energy(HOOKS[1]).unwrap(), None);
+        assert_eq!(study.energy(HOOKS[1], &ctx).unwrap(), expected(1));
+        assert_eq!(study.known_energy(HOOKS[1]).unwrap(), Some(expected(1)), "kept from then on");
+    }
+    fs::remove_file(&file).unwrap();
+    drop(study);
+    let read_only = Study::open_read_only(&path).unwrap();
+    assert_eq!(read_only.energy(HOOKS[1], &ctx).unwrap(), expected(1));
+    assert!(!file.exists(), "a study that is open for reading is not written to");
+}

@@ -24,11 +24,13 @@ impl Demo {
             unfinished: None,
             width: 1536,
             labels: CONCEPTS.len(),
+            concentrated: Vec::new(),
             fits: vec![FitEntry {
                 name: "bcd-k40".to_owned(),
                 hook: Self::hook(),
                 config: FitConfig { features: self.features, ..FitConfig::default() }.for_width(1536),
                 relative_error: Some(0.322),
+                weighted_error: None,
                 explained_variance: Some(0.651),
                 sweeps: 41,
                 seconds: 5.2,

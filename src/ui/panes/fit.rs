@@ -31,6 +31,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use super::{Cx, Pane, PaneId, Step, empty, fit_line, motion, nothing_yet, put, scroll};
+use crate::activations::energy::Part;
 use crate::analysis::matching::FitComparison;
 use crate::engine::fitting::Refinement;
 use crate::engine::{Command, Event, Job, Level};
@@ -73,6 +74,23 @@ enum Plot {
     Training,
     /// A sweep over the number of features.
     Sweep,
+}
+
+/// " · scaled neurons": what is done to the rows before they are fitted.
+fn prepared(config: &FitConfig) -> String {
+    let options = [
+        (config.centre, " · centred"),
+        (config.scale_neurons, " · scaled neurons"),
+        (config.scale_rows, " · scaled rows"),
+    ];
+    options.iter().filter(|(on, _)| *on).map(|(_, words)| *words).collect()
+}
+
+/// What a fit of these settings should be read with: the first of few neurons or rows that hold much of all.
+fn outlier(config: &FitConfig, cx: &Cx) -> Option<String> {
+    let taken_out = |of| if of == Part::Neurons { config.scale_neurons } else { config.scale_rows };
+    let found = cx.world.study.as_ref()?.concentrated.iter().find(|found| !taken_out(found.of))?;
+    Some(format!(" {}", text::clean(&found.advice())))
 }
 
 /// Where the parts of the pane are: the lines above, the middle, the list of fits.
@@ -148,7 +166,10 @@ impl FitPane {
         let last = world.sweeps.last();
         if let Some(point) = last {
             facts.push(("sweep", point.sweep.to_string()));
-            facts.push(("error", format!("{:.4}", point.relative_error)));
+            let name = if point.weighted { "weighted error" } else { "error" };
+            facts.push((name, format!("{:.4}", point.relative_error)));
+            let plain = world.features.as_ref().filter(|list| point.weighted && list.set.is_none() && list.sweep > 0);
+            facts.extend(plain.map(|list| ("plain error", format!("{:.4}", list.relative_error))));
         }
         if let Some(list) = world.features.as_ref().filter(|list| list.set.is_none()) {
             facts.push(("explained", text::percent(list.explained_variance as f32)));
@@ -198,8 +219,11 @@ impl FitPane {
         let share = |d| format!("{} of {} neurons", text::chosen_percent(config.share(d)), text::count(d));
         let share = cx.world.study.as_ref().map_or_else(|| "sparsity auto".to_owned(), |study| share(study.width));
         let how = format!(
-            " {} features · {solver} · {init} start · {share} · λ {} · seed {}",
-            config.features, config.l1, config.seed
+            " {} features · {solver} · {init} start · {share}{} · λ {} · seed {}",
+            config.features,
+            prepared(&config),
+            config.l1,
+            config.seed
         );
         let next = self.wanted(cx);
         let key = |a| Span::styled(cx.key(a), theme.accent());
@@ -216,7 +240,9 @@ impl FitPane {
             key(Action::GoOn),
             Span::styled(if roomy { " goes on from the fit on show" } else { " goes on" }, theme.dim()),
         ]);
-        vec![Line::from(first), Line::styled(text::fit(&how, width), theme.dim()), again]
+        let mut lines = vec![Line::from(first), Line::styled(text::fit(&how, width), theme.dim()), again];
+        lines.extend(outlier(&config, cx).map(|words| Line::styled(text::fit(&words, width), theme.warning())));
+        lines
     }
 
     /// The list of fits with its cursor.

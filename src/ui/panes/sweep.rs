@@ -59,8 +59,9 @@ pub(super) fn settings(config: &FitConfig, width: usize) -> String {
     };
     let cap = config.row_cap.map_or_else(String::new, |cap| format!(", at most {cap} a token"));
     let scaled = if config.scale_rows { ", scaled rows" } else { "" };
+    let neurons = if config.scale_neurons { ", scaled neurons" } else { "" };
     let centred = if config.centre { ", centred" } else { "" };
-    format!("{rule}, {share}{cap}{scaled}{centred}")
+    format!("{rule}, {share}{cap}{scaled}{neurons}{centred}")
 }
 
 /// "seeds 42 to 44".

@@ -6,6 +6,9 @@ use super::AUX;
 use crate::baselines::sae::{Sae, largest};
 use crate::matrix::gemm::{View, product};
 
+/// The least variance of a batch, as a share of what as many rows have on average.
+const LEAST_VARIANCE: f64 = 0.1;
+
 /// A row where a latent is active.
 #[derive(Debug, Clone, Copy)]
 struct Use {
@@ -19,6 +22,8 @@ struct Use {
 #[derive(Debug, Default)]
 pub(super) struct Gradient {
     d: usize,
+    /// Of a row, on average over all rows.
+    row_variance: f64,
     /// x − b_dec.
     centred: Vec<f32>,
     /// The loss's gradient by x̂, and by ê.
@@ -33,6 +38,11 @@ pub(super) struct Gradient {
 }
 
 impl Gradient {
+    /// For rows of this variance.
+    pub(super) fn new(row_variance: f64) -> Self {
+        Self { row_variance, ..Self::default() }
+    }
+
     /// Takes the gradient of a batch; gives Σ‖x − x̂‖² and Σ‖x − x̄‖². `dead` are the silent latents, ascending.
     pub(super) fn take(&mut self, sae: &Sae, batch: &[f32], top_k: usize, dead: &[u32]) -> (f64, f64) {
         let (d, k) = (sae.width, sae.latents());
@@ -45,7 +55,8 @@ impl Gradient {
         let (x, w) = (View::rows(&self.centred, d), View::transposed(&sae.encoder, d));
         product((rows, d, k), x, w, &mut self.pre, k, false, true);
 
-        let variance = variance(batch, d).max(f64::MIN_POSITIVE);
+        // A last batch of one row has no variance of its own, nor have rows that chance to be alike.
+        let variance = variance(batch, d).max(LEAST_VARIANCE * rows as f64 * self.row_variance);
         let aux_k = (d / 2).max(1);
         let share = (dead.len() as f32 / aux_k as f32).min(1.0);
         let step =

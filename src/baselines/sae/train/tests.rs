@@ -65,7 +65,7 @@ fn the_gradient_is_that_of_finite_differences() {
     let sae = sae.clone();
     let (batch, _) = trainer.batches.next().unwrap();
     for dead in [vec![], vec![1, 4, 5, 11]] {
-        let mut gradient = Gradient::default();
+        let mut gradient = Gradient::new(0.0);
         gradient.take(&sae, &batch, 3, &dead);
         let difference = |part: fn(&mut Sae) -> &mut Vec<f32>, at: usize| {
             let h = 1e-3f32;
@@ -185,4 +185,36 @@ fn what_cannot_be_trained_is_refused() {
     assert!(start(&InMemory::new(1, 2, vec![1.0; 2]), small()).contains("too few"));
     assert!(start(&InMemory::new(2, 2, vec![0.0; 4]), small()).contains("zero"));
     assert!(start(&InMemory::new(2, 1, vec![1.0, f32::INFINITY]), small()).contains("row 1 is not finite"));
+}
+
+#[test]
+fn rows_times_any_number_have_the_same_autoencoder() {
+    let source = rows(300, 12, 8, 2);
+    let config = TrainConfig { epochs: 2, batch: 64, ..small() };
+    let times = |by: f32| InMemory::new(300, 12, source.rows(0..300).unwrap().data.iter().map(|v| v * by).collect());
+    let (one, _, last) = train(&source, &config);
+    for by in [2f32.powi(-13), 2f32.powi(13), 2f32.powi(-60), 2f32.powi(60)] {
+        let (other, _, other_last) = train(&times(by), &config);
+        assert_eq!(
+            (&one.encoder, &one.decoder, last.fvu),
+            (&other.encoder, &other.decoder, other_last.fvu),
+            "times {by}"
+        );
+        assert!(one.decoder_bias.iter().zip(&other.decoder_bias).all(|(a, b)| a * by == *b), "times {by}");
+    }
+    for by in [1e-42, 1e35] {
+        let (other, _, last) = train(&times(by), &config);
+        assert!(last.fvu.is_finite() && other.encoder.iter().chain(&other.encoder_bias).all(|v| v.is_finite()));
+    }
+}
+
+#[test]
+fn a_last_batch_of_one_row_and_rows_that_are_alike_stay_numbers() {
+    let source = rows(257, 12, 8, 2);
+    let alike = InMemory::new(257, 12, source.rows(0..1).unwrap().data.repeat(257));
+    for source in [&source, &alike] {
+        let (sae, _, last) = train(source, &TrainConfig { epochs: 3, batch: 64, ..small() });
+        assert!(sae.encoder.iter().chain(&sae.decoder).chain(&sae.decoder_bias).all(|v| v.is_finite()));
+        assert!(last.fvu.is_finite(), "{last:?}");
+    }
 }

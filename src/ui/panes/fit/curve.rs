@@ -79,7 +79,13 @@ mod tests {
     #[test]
     fn a_long_curve_is_thinned_and_keeps_its_ends() {
         let sweeps: Vec<SweepPoint> = (1..=10_007)
-            .map(|i| SweepPoint { sweep: i, relative_error: 1.0 / i as f64, seconds: i as f64, stop: None })
+            .map(|i| SweepPoint {
+                sweep: i,
+                relative_error: 1.0 / i as f64,
+                weighted: false,
+                seconds: i as f64,
+                stop: None,
+            })
             .collect();
         let points = curve(&sweeps);
         assert!(points.len() <= POINTS + 1);

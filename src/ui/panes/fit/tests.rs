@@ -4,7 +4,7 @@ use crate::ui::stage::Stage;
 use crate::ui::theme::Profile;
 
 fn point(sweep: usize, relative_error: f64) -> SweepPoint {
-    SweepPoint { sweep, relative_error, seconds: sweep as f64, stop: None }
+    SweepPoint { sweep, relative_error, weighted: false, seconds: sweep as f64, stop: None }
 }
 
 #[test]
@@ -104,5 +104,31 @@ fn a_fit_is_clicked_and_shown() {
         let (y, x) = stage.find("k20").expect("another fit");
         stage.click(x, y).click(x, y);
         assert!(stage.sent.iter().any(|c| matches!(c, Command::ShowFit(name) if name == "k20")), "{:?}", stage.sent);
+    }
+}
+
+#[test]
+fn an_outlier_is_named_until_the_fit_takes_it_out() {
+    use crate::activations::energy::{Concentration, Part};
+    for (width, height) in [(120, 36), (80, 24), (60, 18)] {
+        let mut stage = Stage::opened(width, height, Profile::TrueColour);
+        let mut study = stage.demo.study();
+        let members = vec![(1234, 0.72)];
+        study.concentrated = vec![Concentration {
+            of: Part::Neurons,
+            count: 1536,
+            share: 0.72,
+            members,
+            first: "neuron 1234".to_owned(),
+        }];
+        stage.event(Event::Study(Box::new(study.clone()))).keys("5");
+        assert!(stage.screen().contains("1 neuron of 1,536 holds 72 %"), "{}", stage.screen());
+        assert!(!stage.screen().contains("scaled neurons"));
+        study.fits[0].config.scale_neurons = true;
+        let last = SweepPoint { weighted: true, ..point(3, 0.4) };
+        stage.event(Event::Study(Box::new(study))).event(Event::Sweep(last));
+        let screen = stage.screen();
+        assert!(!screen.contains("holds 72 %") && screen.contains("weighted error 0.4000"), "{screen}");
+        assert!(width < 100 || screen.contains("scaled neurons"), "{screen}");
     }
 }
