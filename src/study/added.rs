@@ -3,9 +3,9 @@
 //! Invariant: until the last sample of an added corpus is there, the study can go back to what it was before it.
 
 use super::manifest::CorpusEntry;
-use super::rows::Appender;
+use super::rows::{Appender, cache_dir};
 use super::tokens::{Log, LogWriter};
-use super::{Study, samples};
+use super::{Study, energy, samples};
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 
@@ -70,6 +70,9 @@ impl Study {
         let mut log = Log::read(&self.dir)?;
         let cut = log.cut_to_samples(self.samples_before_last());
         LogWriter::open(&self.dir, &log, cut)?;
+        for &hook in &self.manifest.hooks {
+            energy::forget(&cache_dir(&self.dir, hook))?;
+        }
         self.forget_tokens();
         self.withdraw_if_empty()?;
         // The caches go back to the rows of the log.

@@ -34,6 +34,11 @@ pub(super) fn write(cache: &Path, energy: &Energy) -> Result<()> {
     disk::write_atomic(&path_of(cache), &json_bytes(energy)?)
 }
 
+/// Forgets what was counted of rows that are not the study's any more: others may be as many.
+pub(super) fn forget(cache: &Path) -> Result<()> {
+    disk::remove_if_there(&path_of(cache))
+}
+
 impl Study {
     /// The energy of a hook's rows as it was counted; `None` where it was not yet.
     ///
