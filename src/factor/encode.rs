@@ -143,9 +143,11 @@ impl Encoder {
                 solver.solve_capped(&self.gram, cap);
             }
             for (j, (o, &x)) in line.iter_mut().zip(&solver.x).enumerate() {
-                // A column that is nothing to the weights has no coefficient.
+                // A column that is nothing to the weights has no coefficient; features that cancel each other may want one
+                // beyond single precision.
                 let norm = self.norms.as_ref().map_or(1.0, |norms| norms[j]);
-                *o = if norm > 0.0 { (x / norm / scales[r]) as f32 } else { 0.0 };
+                let most = f64::from(f32::MAX);
+                *o = if norm > 0.0 { (x / norm / scales[r]).min(most) as f32 } else { 0.0 };
             }
         }
         Ok(())

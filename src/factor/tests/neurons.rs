@@ -12,7 +12,7 @@ fn outlier() -> InMemory {
     let (source, _) = planted(N, D, 14, 4, 0.2);
     let mut data = source.rows(0..N).unwrap().data.to_vec();
     data.chunks_exact_mut(D).enumerate().for_each(|(i, row)| {
-        row[5] = 40.0 + (i % 7) as f32;
+        row[5] = 40.0 + 0.2 * (i % 7) as f32;
         row[6] += 1.5;
         row[7] *= 0.02;
     });

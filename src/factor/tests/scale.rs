@@ -56,7 +56,9 @@ fn assert_alike(a: &Factors, b: &Factors, by: f32, exactly: bool, what: &str) {
     for j in 0..a.features.columns() {
         let (a, b) = (a.coefficients.feature(j), b.coefficients.feature(j));
         let most = a.iter().fold(0.0f32, |m, v| m.max(*v));
-        assert!(a.iter().zip(b).all(|(a, b)| near(*a, b / by, 2e-3 * most)), "{what}: coefficients of {j}");
+        // What decays to nothing becomes denormal sooner in one unit than in the other.
+        let same = |(a, b): (&f32, &f32)| near(*a, b / by, 2e-3 * most) || a.max(b / by) < 1e-20 * most;
+        assert!(a.iter().zip(b).all(same), "{what}: coefficients of {j}");
     }
     let within = if exactly { 0.0 } else { 1e-5 };
     assert!((a.relative_error - b.relative_error).abs() <= within, "{what}: {} {}", a.relative_error, b.relative_error);
@@ -197,7 +199,8 @@ fn the_tiny_the_huge_and_rows_of_both_stay_numbers() {
                 assert!(factors.features.values.iter().all(|v| v.is_finite()), "{what}");
                 assert!(factors.coefficients.as_slice().iter().all(|v| v.is_finite() && *v >= 0.0), "{what}");
                 let y = Encoder::of(&factors).encode(&source.rows(0..200).unwrap(), &ctx).unwrap();
-                assert!(y.iter().all(|v| v.is_finite() && *v >= 0.0), "{what}: encoded");
+                let bad = y.iter().position(|v| !(v.is_finite() && *v >= 0.0));
+                assert!(bad.is_none(), "{what}: encoded {:?} at {bad:?}", bad.map(|at| y[at]));
             }
         }
     }
