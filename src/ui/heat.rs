@@ -262,6 +262,8 @@ fn split(s: &str, width: usize, used: usize) -> Vec<String> {
     let mut x = used;
     for grapheme in s.graphemes(true) {
         let w = text::width(grapheme);
+        // Signs without end make a character that no line holds.
+        let (grapheme, w) = if w > width { ("…", 1) } else { (grapheme, w) };
         if x + w > width && x > 0 {
             pieces.push(String::new());
             x = 0;
