@@ -39,6 +39,7 @@ mod values;
 pub use config::{FitConfig, Init, Solver};
 pub use first_look::FirstLook;
 pub use fit::Factoriser;
+pub(crate) use fit::MOST_THREADS;
 
 /// Features Z\[d × k\] as sparse columns of unit norm.
 #[derive(Debug, Clone, PartialEq, Default)]
