@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
-use super::values::{at_least_one, not_negative, share};
+use super::values::{at_least_one, not_negative, share, threads};
 use super::{Device, JsonArgs};
 use crate::engine::fitting::Refinement;
 use crate::factor::{FitConfig, Init, Prepared, Solver};
@@ -44,7 +44,7 @@ pub struct FitArgs {
     #[arg(long)]
     pub name: Option<String>,
     /// Threads [default: all]
-    #[arg(long, value_parser = at_least_one)]
+    #[arg(long, value_parser = threads)]
     pub threads: Option<usize>,
     /// Where the sweeps run; auto is a GPU that can keep the activations, else the CPU
     #[arg(long, value_enum, default_value_t = Device::Auto)]

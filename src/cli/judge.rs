@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::{at_least_one, held_out, not_negative};
+use super::values::{at_least_one, held_out, not_negative, threads};
 use super::{InitArg, JsonArgs, SolverArg, SparsityArg};
 use crate::eval::sweep::{FEATURES, SEEDS};
 use crate::factor::{FitConfig, Prepared, Solver};
@@ -61,7 +61,7 @@ pub struct JudgeArgs {
     #[arg(long, default_value_t = 0)]
     pub holdout_seed: u64,
     /// Threads [default: all]
-    #[arg(long, value_parser = at_least_one)]
+    #[arg(long, value_parser = threads)]
     pub threads: Option<usize>,
     /// Output
     #[command(flatten)]

@@ -238,14 +238,17 @@ impl<'a> Factoriser<'a> {
     }
 }
 
+/// Threads that a fit may have: a number that was damaged or mistyped would bring the machine down.
+pub(crate) const MOST_THREADS: usize = 1024;
+
 /// The threads of a fit: its own, or all that rayon has.
 pub(super) struct Threads(Option<rayon::ThreadPool>);
 
 impl Threads {
     pub(super) fn new(count: Option<usize>) -> Result<Self> {
         let Some(count) = count else { return Ok(Self(None)) };
-        if count == 0 {
-            return Err(Error::usage("a fit needs at least one thread"));
+        if !(1..=MOST_THREADS).contains(&count) {
+            return Err(Error::usage(format!("a fit takes 1 to {MOST_THREADS} threads, not {count}")));
         }
         rayon::ThreadPoolBuilder::new()
             .num_threads(count)

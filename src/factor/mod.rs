@@ -42,6 +42,7 @@ pub(crate) use frame::safe_scale;
 pub use config::{FitConfig, Init, Prepared, Solver};
 pub use first_look::FirstLook;
 pub use fit::Factoriser;
+pub(crate) use fit::MOST_THREADS;
 
 /// Features Z\[d × k\] as sparse columns of unit norm.
 #[derive(Debug, Clone, PartialEq, Default)]

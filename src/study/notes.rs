@@ -66,8 +66,13 @@ impl Notes {
     /// From a file as [`Notes::write`] leaves it.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        serde_json::from_slice(&bytes)
-            .map_err(|e| Error::file(path, format!("not notes as `mlpeek notes --export` writes: {e}")))
+        let no_notes = |why: &str| Error::file(path, format!("not notes as `mlpeek notes --export` writes: {why}"));
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| no_notes(&e.to_string()))?;
+        // Every key may be absent, but a file without any is something else.
+        if !["names", "details", "unplaced"].iter().any(|key| value.get(key).is_some()) {
+            return Err(no_notes("it has neither \"names\" nor \"details\""));
+        }
+        serde_json::from_value(value).map_err(|e| no_notes(&e.to_string()))
     }
 
     /// To a JSON file, atomically.

@@ -150,7 +150,7 @@ fn errors_that_quote_obey_nothing_of_what_they_quote() {
         &["import", EVIL, "--out", "x"],
         &["sae", "load", s, EVIL],
         &["compare", s, EVIL, "k3"],
-        &["notes", s, "--import", "shape.json"],
+        &["notes", s, "--import", "names.json"],
     ];
     for args in cases {
         let written = check(&made, args);
@@ -161,4 +161,5 @@ fn errors_that_quote_obey_nothing_of_what_they_quote() {
 /// Files whose own words an error repeats.
 fn fs_evil(made: &Made) {
     std::fs::write(made.home.join("shape.json"), serde_json::json!({ EVIL: [{ EVIL: 3 }] }).to_string()).unwrap();
+    std::fs::write(made.home.join("names.json"), serde_json::json!({ "names": EVIL }).to_string()).unwrap();
 }

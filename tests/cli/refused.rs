@@ -34,7 +34,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("fit S -k 0", "from 1 on"),
     ("fit S --max-sweeps 0", "from 1 on"),
     ("fit S --patience 0", "from 1 on"),
-    ("fit S --threads 0", "from 1 on"),
+    ("fit S --threads 0", "from 1 to 1024"),
+    ("fit S --threads 4294967296", "from 1 to 1024"),
     ("fit S --batch-rows 0", "from 1 on"),
     ("fit S --l1=-1", "0 or more"),
     ("fit S --l1 nan", "0 or more"),
@@ -130,7 +131,7 @@ const REFUSED: &[(&str, &str)] = &[
     // Judging.
     ("quality S -k 0", "from 1 on"),
     ("quality S --seeds 0", "from 1 on"),
-    ("quality S --threads 0", "from 1 on"),
+    ("quality S --threads 0", "from 1 to 1024"),
     ("quality S --max-sweeps 0", "from 1 on"),
     ("quality S --holdout 1", "below 1"),
     ("quality S --holdout=-0.1", "below 1"),
