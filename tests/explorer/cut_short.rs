@@ -34,6 +34,9 @@ fn collecting_that_was_cut_short_is_shown_and_goes_on_by_a_key() {
     assert!(!t.text().contains("collected "), "{}", t.text());
     let whole = mlpeek::study::Study::open_read_only(&study).unwrap().collected().unwrap();
     assert!(whole.is_complete());
+    // What the user stops is shown as that.
+    t.keys("\u{3}");
+    t.sees("stopped at sweep");
     t.quits();
 }
 
@@ -51,6 +54,8 @@ fn another_layer_of_a_study_that_was_cut_short_goes_on_with_it_where_it_is_the_s
     t.until("features", |s| s.contains("Features 100") && s.contains("sweep "));
     assert!(mlpeek::study::Study::open_read_only(&study).unwrap().collected().unwrap().is_complete());
     assert!(!home.dir.path().join("home/studies").exists(), "no other study was begun");
+    t.keys("\u{3}");
+    t.sees("stopped at sweep");
     t.quits();
 }
 
