@@ -339,7 +339,10 @@ impl Opener {
         let mut observer = Watcher { opener: self, place, last_lens: None };
         let save = |factors: &Factors| self.with_study(|study| study.save_fit(name, hook, config, factors));
         let end = fitting::run_fit(source.as_ref(), config, place, &mut observer, &save, ctx)?;
-        self.with_study(|study| Ok(study.keep_energy(hook, &end.energy)))?;
+        self.with_study(|study| {
+            study.keep_energy(hook, &end.energy);
+            Ok(())
+        })?;
         let f = &end.factors;
         let words = format!("{} after {} sweeps, {:.1} s", fitting::error_words(f), f.sweep, f.seconds);
         if end.stop.is_none() { Err(Error::Cancelled) } else { Ok(words) }
