@@ -373,7 +373,10 @@ impl Opener {
             self.with_study(|study| study.save_run(name, hook, config, factors, Some(ended)))
         };
         let end = fitting::run_fit(source.as_ref(), config, place, &mut observer, &save, ctx)?;
-        self.with_study(|study| Ok(study.keep_energy(hook, &end.energy)))?;
+        self.with_study(|study| {
+            study.keep_energy(hook, &end.energy);
+            Ok(())
+        })?;
         let f = &end.factors;
         let words = format!("{} after {} sweeps, {:.1} s", fitting::error_words(f), f.sweep, f.seconds);
         if end.stop.is_none() { Err(Error::Cancelled) } else { Ok(words) }
