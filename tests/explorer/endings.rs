@@ -50,9 +50,13 @@ const STATES: [State; 9] = [
         t.keys(ENTER);
         t.until("a run", |s| s.contains("cancels") || s.contains("α "));
     }),
-    ("asked whether to quit", |t| {
-        t.keys("5+++++++fq");
-        t.until("the question", |s| s.contains("Quit?") || s.contains("fitting: "));
+    ("asked whether to quit while a fit is held", |t| {
+        t.keys("5+++++++f");
+        t.sees("cancels");
+        t.keys("p");
+        t.sees("goes on");
+        t.keys("q");
+        t.sees("Quit?");
     }),
     ("stopped and continued", |t| {
         t.keys("\x1a");
