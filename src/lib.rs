@@ -2,12 +2,17 @@
 //!
 //! The crate's map; imports point down only.
 //!
-//! | | rooms |
+//! | layer | modules |
 //! | --- | --- |
 //! | shells | `ui` (the explorer, behind the feature `tui`) · [`headless`] (a pane's twin as a command) · [`cli`] |
-//! | application | [`engine`] (worker threads; `Command` in, `Event` out) · [`study`] (the directory on disk) |
-//! | domain | [`model`] · [`corpus`] · [`activations`] · [`factor`] · [`analysis`] · [`steering`] · [`eval`] · [`baselines`] · [`interop`] |
-//! | foundations | [`error`] · [`task`] · [`amounts`] · [`text`] · [`pieces`] · [`disk`] · [`memory`] · [`matrix`] · [`warnings`] · [`panics`] |
+//! | application | [`engine`] (worker threads; `Command` in, `Event` out) |
+//! | jobs | [`jobs`] (what a command does: a function from a study, a model and a request to data) |
+//! | study | [`study`] (the directory on disk) |
+//! | domain | [`model`] · [`corpus`] · [`activations`] · [`factor`] · [`analysis`] · [`steering`] · [`eval`] · [`directions`] · [`interop`] |
+//! | foundations | [`error`] · [`task`] · [`amounts`] · [`text`] · [`pieces`] · [`disk`] · [`lfs`] · [`memory`] · [`matrix`] · [`plot`] · [`warnings`] · [`panics`] |
+//!
+//! Within a layer no two modules import each other in a circle either; `tests/layers.rs` reads this table and holds the
+//! sources to it.
 //!
 //! The factoriser and the analysis see activations only through [`activations::ActivationSource`]; reading and changing
 //! a model's activations has one seam, [`model::Tap`]; the explorer talks to nothing but the engine. The library builds
@@ -21,9 +26,9 @@
 pub mod activations;
 pub mod amounts;
 pub mod analysis;
-pub mod baselines;
 pub mod cli;
 pub mod corpus;
+pub mod directions;
 pub mod disk;
 pub mod engine;
 pub mod error;
@@ -31,12 +36,14 @@ pub mod eval;
 pub mod factor;
 pub mod headless;
 pub mod interop;
+pub mod jobs;
 mod lfs;
 pub mod matrix;
 pub mod memory;
 pub mod model;
 pub mod panics;
 pub mod pieces;
+pub mod plot;
 pub mod steering;
 pub mod study;
 pub mod task;

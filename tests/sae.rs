@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use assert_cmd::Command;
-use mlpeek::baselines::sae::{Gate, Normalise, Sae};
+use mlpeek::directions::sae::{Gate, Normalise, Sae};
 use mlpeek::interop;
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;

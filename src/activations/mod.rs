@@ -1,9 +1,8 @@
 //! Activations as rows of numbers, wherever they live.
 //!
 //! The factoriser and the analysis see activations only through [`ActivationSource`]: the mapped cache of a study, an
-//! array in memory, an imported matrix. Nothing here knows of a model except [`collect`].
+//! array in memory, an imported matrix. Nothing here knows of a model.
 
-pub mod collect;
 pub mod energy;
 pub mod store;
 

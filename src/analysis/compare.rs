@@ -6,9 +6,9 @@ use super::contexts::{check_id, context, top_contexts};
 use super::hierarchy::shared;
 use super::scan::sum_and_max;
 use super::{ComparedText, Comparison};
+use crate::corpus::TokenTable;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
-use crate::study::TokenTable;
 
 /// Features compared at a time.
 pub const MOST: usize = 8;

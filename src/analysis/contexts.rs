@@ -9,11 +9,12 @@ use super::labels::LabelBase;
 use super::neurons::{self, NeuronIndex, Overlap};
 use super::scan::{self, Peak};
 use super::{Context, FeatureCard, FeatureRow, NeuronCard};
+use super::{Note, Notes};
 use crate::activations::ActivationSource;
+use crate::corpus::TokenTable;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::pieces;
-use crate::study::{Note, Notes, TokenTable};
 
 /// Contexts kept of a feature or neuron.
 pub const TOP_CONTEXTS: usize = 25;

@@ -6,8 +6,8 @@
 use rayon::prelude::*;
 
 use super::{LabelMatrix, LabelShare, Purity};
+use crate::corpus::TokenTable;
 use crate::factor::Factors;
-use crate::study::TokenTable;
 
 /// The labels of a corpus with their base rates over the first `rows` rows; made once for all features of a fit.
 pub struct LabelBase<'a> {

@@ -11,11 +11,11 @@ use super::lens;
 use super::neurons::nonzeros;
 use super::scan::sum_and_max;
 use super::{LevelInfo, LevelNode, Levels};
+use crate::corpus::TokenTable;
 use crate::error::Result;
 use crate::factor::recursive::{Growth, KEPT_SHARE, Level, weights};
 use crate::factor::{Factors, SparseColumns};
 use crate::model::{HookPoint, Model};
-use crate::study::TokenTable;
 
 /// Promoted tokens of a node.
 const PROMOTED: usize = 6;

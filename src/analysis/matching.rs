@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::neurons::{NeuronIndex, Overlap};
-use crate::eval::matching::{FOUND_AGAIN, assign};
+use crate::directions::matching::{FOUND_AGAIN, assign};
 use crate::factor::SparseColumns;
 
 /// Below this cosine a matched pair is no likeness at all.

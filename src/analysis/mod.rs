@@ -10,11 +10,12 @@ pub mod lens;
 pub mod levels;
 pub mod matching;
 pub mod neurons;
+mod notes;
 mod scan;
 
 use serde::{Deserialize, Serialize};
 
-use crate::study::Note;
+pub use notes::{Note, Notes};
 
 /// A token with a number: a logit, a delta.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -309,8 +310,8 @@ pub struct TraceFeature {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use crate::corpus::{TokenRow, TokenTable};
     use crate::factor::{Coefficients, Factors, SparseColumns};
-    use crate::study::{TokenRow, TokenTable};
 
     /// Sparse columns of dense ones.
     pub(crate) fn columns(rows: usize, dense: &[Vec<f32>]) -> SparseColumns {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Device, EndpointArgs, JsonArgs, PlaceArgs, SamplingArgs, StudyModelArgs, values};
-use crate::engine::choice::Choose;
-use crate::engine::evaluation::Method;
 use crate::eval::steering::Protocol;
+use crate::jobs::choice::Choose;
+use crate::jobs::evaluation::Method;
 
 /// `mlpeek eval`.
 #[derive(Debug, Subcommand)]

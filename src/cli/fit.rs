@@ -7,8 +7,8 @@ use clap::{Args, ValueEnum};
 
 use super::values::{at_least_one, not_negative, share, threads};
 use super::{Device, JsonArgs};
-use crate::engine::fitting::Refinement;
 use crate::factor::{FitConfig, Init, Prepared, Solver};
+use crate::jobs::fitting::Refinement;
 use crate::model::HookSite;
 
 /// `mlpeek fit`.

@@ -6,8 +6,8 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
 use super::JsonArgs;
-use crate::baselines::SetKind;
-use crate::engine::directions::Place;
+use crate::directions::SetKind;
+use crate::jobs::directions::Place;
 use crate::model::HookSite;
 
 /// Which fit of a study, or which space other directions are made in.

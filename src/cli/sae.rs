@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::values::{at_least_one, positive};
 use super::{Device, JsonArgs, StudyModelArgs};
-use crate::baselines::sae::train::TrainConfig;
+use crate::directions::sae::train::TrainConfig;
 use crate::model::HookSite;
 
 /// `mlpeek sae`.

@@ -12,10 +12,13 @@ mod shapes;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::path::Path;
 
 use crate::error::Result;
+
+pub use tokens::{TokenRow, TokenTable};
 
 /// One text of a corpus.
 #[derive(Debug, Clone, PartialEq, Eq)]

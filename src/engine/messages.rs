@@ -5,11 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::causal::{Causal, CausalAsk};
-pub use super::fitting::Refinement;
 pub use super::sets::SetInfo;
-pub use super::sweeping::{SweepAsk, SweepBegun};
-pub use super::training::TrainPoint;
 use crate::activations::energy::Concentration;
 use crate::analysis::hierarchy::Linkage;
 use crate::analysis::matching::FitComparison;
@@ -17,81 +13,23 @@ use crate::analysis::neurons::Overlap;
 use crate::analysis::{
     Comparison, FeatureCard, FeatureRow, LabelMatrix, Levels, NeuronCard, SharedNeurons, Trace, Tree,
 };
-pub use crate::baselines::SetKind;
-pub use crate::baselines::sae::train::TrainConfig;
+pub use crate::directions::SetKind;
+pub use crate::directions::sae::train::TrainConfig;
 use crate::eval::steering::report::MethodReport;
 pub use crate::eval::sweep::SweepRow;
 use crate::factor::recursive::Growth;
 use crate::factor::{FitConfig, Stop, Sweep};
-use crate::model::generate::Sampling;
+use crate::jobs::causal::{Causal, CausalAsk};
+pub use crate::jobs::fitting::Refinement;
+pub use crate::jobs::request::{Estimate, OpenRequest, SteerAsk};
+pub use crate::jobs::sweeping::{SweepAsk, SweepBegun};
+pub use crate::jobs::training::TrainPoint;
 use crate::model::source::ModelEntry;
-use crate::model::{DeviceChoice, HookPoint, HookSite, ModelInfo};
+use crate::model::{HookPoint, ModelInfo};
+use crate::steering::SteerInfo;
 pub use crate::steering::{Mode, SteerPart};
-use crate::steering::{Positions, SteerInfo, Strength};
 use crate::study::{CollectState, FitEntry, SaeEntry, StudyEntry};
 use crate::task::Progress;
-
-/// A model, a layer, a corpus and a fit: everything that the Start pane chooses.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OpenRequest {
-    /// As `--model`; `None` is the default model.
-    pub model: Option<String>,
-    /// `None` is the middle layer.
-    pub layer: Option<usize>,
-    /// Where in the layer.
-    pub hook: HookSite,
-    /// A corpus file; `None` is the bundled concepts.
-    pub corpus: Option<PathBuf>,
-    /// The study's directory; `None` is the data directory, under model, layer and corpus.
-    pub study: Option<PathBuf>,
-    /// The fit.
-    pub fit: FitConfig,
-    /// The device.
-    pub device: DeviceChoice,
-}
-
-impl Default for OpenRequest {
-    fn default() -> Self {
-        Self {
-            model: None,
-            layer: None,
-            hook: HookSite::MlpPost,
-            corpus: None,
-            study: None,
-            fit: FitConfig::default(),
-            device: DeviceChoice::Auto,
-        }
-    }
-}
-
-/// What an [`OpenRequest`] will take, as far as can be known without opening the model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Estimate {
-    /// Samples of the corpus.
-    pub samples: usize,
-    /// Token rows (estimated from bytes where the tokenizer is not at hand).
-    pub tokens: usize,
-    /// Bytes of the activation cache on disk.
-    pub cache_bytes: u64,
-    /// Bytes of weights in memory.
-    pub weight_bytes: u64,
-    /// Bytes of the factors in memory.
-    pub factor_bytes: u64,
-    /// Bytes still to download.
-    pub download_bytes: u64,
-    /// Free bytes on the study's disk.
-    pub disk_free: u64,
-    /// Free bytes of memory.
-    pub memory_free: u64,
-    /// Seconds to the first features, very roughly; `None` when nothing like it has been measured.
-    pub seconds: Option<f64>,
-    /// Why it cannot run, when it cannot: with the numbers and what would fit.
-    pub refusal: Option<String>,
-    /// The layers the model has, when known.
-    pub layers: Option<usize>,
-    /// Neurons a row, when known.
-    pub width: Option<usize>,
-}
 
 /// Long work. One of each kind runs at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -136,30 +74,6 @@ impl Job {
     }
 }
 
-/// A steering run as the Steer pane asks for it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SteerAsk {
-    /// Features with their weights (1 promotes; each multiplies α).
-    pub features: Vec<(usize, f32)>,
-    /// Which of their neurons.
-    pub part: SteerPart,
-    /// What is done along them.
-    #[serde(default)]
-    pub mode: Mode,
-    /// The text to continue.
-    pub prompt: String,
-    /// α or KL.
-    pub strength: Strength,
-    /// Suppress instead of promote.
-    pub negative: bool,
-    /// Which tokens are touched.
-    pub positions: Positions,
-    /// Baseline and steered texts each.
-    pub samples: usize,
-    /// How tokens are drawn.
-    pub sampling: Sampling,
-}
-
 /// A question whose answer is a number a feature.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Probe {
@@ -182,7 +96,7 @@ pub struct TypedNote {
     pub fit: String,
     /// The feature.
     pub id: usize,
-    /// A name, #tags, a rating, a text ([`crate::study::Notes::set`]); an empty line takes it all away.
+    /// A name, #tags, a rating, a text ([`crate::analysis::Notes::set`]); an empty line takes it all away.
     pub line: String,
 }
 

@@ -3,28 +3,16 @@
 //! Worker threads behind it hold the model, the study and the factors; no long job ever blocks a reading command. Long
 //! work (load, collect, fit) runs on one lane, reading, tracing and steering on lanes of their own.
 
-pub mod causal;
-pub mod choice;
-mod curve;
-pub mod directions;
-mod estimate;
-pub mod evaluation;
-pub mod fitting;
-pub mod gpu;
 mod lane;
 mod messages;
 mod open;
 mod own_model;
 mod reading;
-mod room;
-pub mod saes;
 mod session;
 pub mod sets;
-pub mod steering;
-pub mod sweeping;
 #[cfg(test)]
 mod tests;
-pub mod training;
+mod work;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex};
@@ -36,6 +24,7 @@ use crate::activations::Block;
 use crate::analysis::lens;
 use crate::error::{Error, Result};
 use crate::factor::recursive::Growth;
+use crate::jobs::causal::CausalAsk;
 use crate::model::source;
 use crate::panics::caught;
 use crate::steering::SteerEvent;
@@ -165,7 +154,7 @@ impl Engine {
                 Ok(())
             }),
             Command::Estimate(request) => self.errand(move |s| {
-                s.emit(Event::Estimate(estimate::estimate(&request).map_err(|e| e.to_string())));
+                s.emit(Event::Estimate(crate::jobs::estimate::estimate(&request).map_err(|e| e.to_string())));
                 Ok(())
             }),
             Command::Open(request) => {
@@ -370,8 +359,7 @@ impl Engine {
         self.replace_token(Job::Train, &token);
         let session = self.session.clone();
         self.train.submit(move || {
-            let _ =
-                run_job(&session, Job::Train, &token, |ctx| Ok(((), training::in_session(&session, &config, ctx)?)));
+            let _ = run_job(&session, Job::Train, &token, |ctx| Ok(((), work::train(&session, &config, ctx)?)));
             // It is listed now, or can be resumed; a study that came meanwhile tells of itself.
             if let Ok(shown) = session.shown()
                 && let Err(e) = session.emit_study(shown.hook)
@@ -381,13 +369,12 @@ impl Engine {
         });
     }
 
-    fn evaluate(&self, ask: causal::CausalAsk) {
+    fn evaluate(&self, ask: CausalAsk) {
         let token = CancelToken::default();
         self.replace_token(Job::Evaluate, &token);
         let session = self.session.clone();
         self.steer.submit(move || {
-            let _ =
-                run_job(&session, Job::Evaluate, &token, |ctx| Ok(((), evaluation::in_session(&session, &ask, ctx)?)));
+            let _ = run_job(&session, Job::Evaluate, &token, |ctx| Ok(((), work::evaluate(&session, &ask, ctx)?)));
         });
     }
 
@@ -399,7 +386,8 @@ impl Engine {
             let _ = run_job(&session, Job::Steer, &token, |ctx| {
                 let shown = session.shown()?;
                 let model = session.model()?;
-                let request = steering::request(&model, shown.hook, &shown.factors, &ask, open::bos_rule(&session))?;
+                let request =
+                    crate::jobs::steering::request(&model, shown.hook, &shown.factors, &ask, open::bos_rule(&session))?;
                 let mut emit = |event| match event {
                     SteerEvent::Info(info) => session.emit(Event::SteerInfo(Box::new(info))),
                     SteerEvent::Text { sample, steered, text } => {

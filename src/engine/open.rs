@@ -4,19 +4,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::fitting::{self, Begin, FitObserver, FitPlace, Refinement, Resume};
-use super::gpu::FitGpu;
 use super::lane::Lane;
 use super::session::{Session, lock};
 use super::{Event, Hold, Job, Level, OpenRequest, run_job};
-use crate::activations::collect::collect;
 use crate::activations::store::CacheDtype;
 use crate::amounts::{count, duration};
+use crate::analysis::Notes;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::factor::{Factors, FitConfig, Sweep};
+use crate::jobs::collect::collect;
+use crate::jobs::fitting::{self, Begin, FitObserver, FitPlace, Refinement, Resume};
+use crate::jobs::gpu::FitGpu;
 use crate::model::{BosRule, DeviceChoice, HookPoint, LoadOptions, Model, source};
-use crate::study::{self, FitEntry, Notes, Study};
+use crate::study::{self, FitEntry, Study};
 use crate::task::{CancelToken, TaskCtx};
 
 /// The logit lens of a moving fit runs at most this often.

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use super::fitting::{Begin, FitPlace, Resume};
 use super::open::Opener;
 use super::session::lock;
 use super::{Event, Job, Level, run_job};
-use crate::activations::collect;
 use crate::amounts::{count, duration};
 use crate::error::{Error, Result};
+use crate::jobs::collect;
+use crate::jobs::fitting::{Begin, FitPlace, Resume};
 use crate::model::{DeviceChoice, Model};
 use crate::study::Study;
 use crate::task::{CancelToken, TaskCtx};

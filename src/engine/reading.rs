@@ -8,6 +8,7 @@ use serde_json::json;
 use super::open::bos_rule;
 use super::session::{Renoted, Session, Shown, lock};
 use super::{Event, Level, Probe, TypedNote};
+use crate::analysis::Notes;
 use crate::analysis::hierarchy::{self, Linkage};
 use crate::analysis::neurons::{self, Overlap};
 use crate::analysis::{FeatureRow, compare as features, contexts, labels, lens, levels as described};
@@ -15,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::factor::recursive::{self, Growth, joint};
 use crate::interop::{self, dendrogram};
 use crate::study::sides::{self, Side};
-use crate::study::{self, FitEntry, Notes, Study};
+use crate::study::{self, FitEntry, Study};
 use crate::task::TaskCtx;
 
 /// Notes that can be taken back.
@@ -312,14 +313,14 @@ pub(super) fn undo_note(session: &Session) -> Result<()> {
 
 /// Writes what was noted on the fit on show as JSON.
 pub(super) fn export_notes(session: &Session, path: &Path) -> Result<()> {
-    session.notes().write(path)?;
+    study::write_notes(&session.notes(), path)?;
     session.emit(Event::Exported(path.to_path_buf()));
     Ok(())
 }
 
 /// Takes notes from such a file; the features that it names are noted anew. One step of undo.
 pub(super) fn import_notes(session: &Session, path: &Path) -> Result<()> {
-    let taken = Notes::read(path)?;
+    let taken = study::read_notes(path)?;
     let ids: Vec<usize> = taken.ids().collect();
     check_ids(&ids, session.shown()?.factors.features.columns())?;
     renote(session, &ids, |notes| notes.take(taken))?;

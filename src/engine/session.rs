@@ -10,13 +10,15 @@ use crossbeam_channel::Sender;
 use super::sets::{self, OpenSet};
 use super::{Event, FeatureList, Job, Level, StudyInfo};
 use crate::activations::Block;
+use crate::analysis::Notes;
 use crate::analysis::lens;
 use crate::analysis::{FeatureCard, FeatureRow, Levels, NeuronCard, ScoredToken, contexts};
+use crate::corpus::TokenTable;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::factor::encode::Encoder;
 use crate::model::{HookPoint, Model};
-use crate::study::{Notes, Study, TokenTable};
+use crate::study::Study;
 use crate::task::{CancelToken, TaskCtx};
 
 /// A snapshot on show, with what is derived from it once.

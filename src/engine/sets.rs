@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::directions::{self, Place};
 use super::session::{LIST_PROMOTED, Session, Shown, lock};
+use crate::analysis::Notes;
 use crate::analysis::{contexts, lens};
-use crate::baselines::{DirectionSet, SetKind};
+use crate::directions::{DirectionSet, SetKind};
 use crate::disk::human_bytes;
 use crate::error::{Error, Result};
+use crate::jobs::directions::{self, Place};
 use crate::memory;
 use crate::model::{HookPoint, Model};
-use crate::study::{Notes, Study};
+use crate::study::Study;
 use crate::task::{Progress, TaskCtx};
 
 /// Directions whose logit lens is held at a time.
@@ -103,7 +104,7 @@ pub(super) fn back(session: &Session) -> Result<()> {
 /// Refuses a set that memory does not hold: its values on every row, and its columns three times over while they are read.
 fn room(set: &dyn DirectionSet, rows: usize, free: Option<u64>) -> Result<()> {
     let (k, d) = (set.directions().count() as u64, set.directions().height() as u64);
-    let columns = if *set.directions() == crate::baselines::Directions::Neurons(d as usize) { k } else { k * d };
+    let columns = if *set.directions() == crate::directions::Directions::Neurons(d as usize) { k } else { k * d };
     let bytes = 4 * rows as u64 * k + 24 * columns;
     match free {
         Some(free) if bytes > free => Err(Error::refused(format!(
@@ -137,7 +138,7 @@ pub(super) fn promoted(model: &Model, shown: &Shown, ids: Range<usize>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::baselines::{Directions, PlainSet};
+    use crate::directions::{Directions, PlainSet};
     use crate::model::HookSite;
 
     #[test]

@@ -1,10 +1,10 @@
 use std::sync::Arc;
 
-use super::fitting::{Begin, FitObserver, FitPlace, Resume, run_fit};
 use super::*;
 use crate::activations::InMemory;
 use crate::error::Error;
 use crate::factor::{Factors, FirstLook, FitConfig, Stop, Sweep};
+use crate::jobs::fitting::{Begin, FitObserver, FitPlace, Resume, run_fit};
 use crate::model::{HookPoint, HookSite};
 use crate::study::Study;
 

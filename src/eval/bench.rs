@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use super::contexts::{ContextPurity, PurityMeter, Shares, activity};
 use super::detection::{Choice, Detector, LabelDetection};
-use super::matching::duplicates;
-use super::reconstruction::relative_error;
 use super::score::each_strip;
 use super::split::{Holdout, RowView, Rows, Split};
 use crate::activations::ActivationSource;
-use crate::baselines::{Directions, diffmean, kmeans};
+use crate::corpus::TokenTable;
+use crate::directions::matching::duplicates;
+use crate::directions::reconstruction::relative_error;
+use crate::directions::{Directions, diffmean, kmeans};
 use crate::error::{Error, Result};
 use crate::factor::{Factoriser, Factors, FitConfig};
-use crate::study::TokenTable;
 use crate::task::{Progress, TaskCtx};
 
 /// Training rows are copied into memory up to here, so that the passes of a fit copy nothing.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::score::Scores;
 use super::split::{Rows, Split};
+use crate::corpus::TokenTable;
 use crate::factor::Factors;
-use crate::study::TokenTable;
 
 /// Contexts of a feature that are looked at.
 pub const CONTEXTS: usize = 25;
@@ -168,7 +168,7 @@ mod tests {
     use super::super::split::{Holdout, RowView, tests::table};
     use super::*;
     use crate::activations::{ActivationSource, InMemory};
-    use crate::baselines::Directions;
+    use crate::directions::Directions;
     use crate::factor::Coefficients;
     use crate::task::TaskCtx;
 

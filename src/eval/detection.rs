@@ -154,7 +154,7 @@ mod tests {
     use super::super::split::{Holdout, tests::table};
     use super::*;
     use crate::activations::InMemory;
-    use crate::baselines::Directions;
+    use crate::directions::Directions;
     use crate::task::TaskCtx;
 
     /// 8 sentences of each of 3 labels, 6 rows each, noise; label l's sentences have one row with neuron 2 l + 1 high.

@@ -9,7 +9,7 @@ use super::rank::auroc_by_group;
 use super::score::each_strip;
 use super::split::Split;
 use crate::activations::ActivationSource;
-use crate::baselines::Directions;
+use crate::directions::Directions;
 use crate::error::Result;
 use crate::task::TaskCtx;
 

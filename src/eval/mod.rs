@@ -1,7 +1,7 @@
 //! How good features are: held-out concept detection, reconstruction, purity, stability, beside controls.
 //!
 //! Owns the measures and their statistics; sees activations as rows ([`crate::activations::ActivationSource`]), features as
-//! [`crate::baselines::Directions`] and labels through [`crate::study::TokenTable`]. Knows no terminal; a model only in
+//! [`crate::directions::Directions`] and labels through [`crate::corpus::TokenTable`]. Knows no terminal; a model only in
 //! [`recovered`], [`steering`] and [`reuse`], which ask what directions do, and files only in the log of [`steering`].
 //! Invariant: what a measure reports on held-out sentences was chosen without them, and the same input and seed
 //! give the same numbers on any number of threads.
@@ -13,10 +13,8 @@ pub mod contexts;
 pub mod detection;
 pub mod hard;
 pub mod judge;
-pub mod matching;
 pub mod quality;
 pub mod rank;
-pub mod reconstruction;
 pub mod recovered;
 pub mod report;
 pub mod reuse;

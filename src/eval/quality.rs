@@ -13,10 +13,10 @@ use super::report::{DetectionReport, Kind, MethodReport};
 use super::split::Holdout;
 use crate::activations::ActivationSource;
 use crate::amounts::chosen_percent as percent;
-use crate::baselines::{Directions, kept, random};
+use crate::corpus::TokenTable;
+use crate::directions::{Directions, kept, random};
 use crate::error::{Error, Result};
 use crate::factor::{FitConfig, Init, Solver};
-use crate::study::TokenTable;
 use crate::task::TaskCtx;
 
 /// The cap that [`objectives`] tries: about as many features as the default penalty leaves at a token.

@@ -8,11 +8,11 @@ use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::reconstruction::Reconstruct;
 use crate::activations::Block;
+use crate::corpus::TokenTable;
+use crate::directions::reconstruction::Reconstruct;
 use crate::error::{Error, Result};
 use crate::model::{Batch, HookPoint, Logits, Model, NoTap, Pass, Phase, Tap};
-use crate::study::TokenTable;
 use crate::task::{Progress, TaskCtx};
 
 /// Tokens of a batch: logits of a large vocabulary are held for each.
@@ -225,7 +225,7 @@ impl Tap for Replace<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::TokenRow;
+    use crate::corpus::TokenRow;
 
     #[test]
     fn windows_are_those_of_collecting() {

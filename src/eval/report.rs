@@ -6,10 +6,10 @@ use super::bench::{Candidate, Judged};
 use super::bootstrap::mean_and_error;
 use super::contexts::{ContextPurity, Shares};
 use super::detection::LabelDetection;
-use super::matching::{Stability, stability};
-use crate::baselines::Directions;
+use crate::corpus::TokenTable;
+use crate::directions::Directions;
+use crate::directions::matching::{Stability, stability};
 use crate::factor::FitConfig;
-use crate::study::TokenTable;
 
 /// What a method is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

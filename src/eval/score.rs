@@ -6,14 +6,13 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use super::split::Sentence;
 use crate::activations::ActivationSource;
-use crate::baselines::Directions;
+use crate::directions::Directions;
 use crate::error::{Error, Result};
+use crate::matrix::gemm::row_major_product;
 use crate::task::{Progress, TaskCtx};
 
 /// Rows that a task reads at a time.
@@ -135,7 +134,7 @@ impl Task<'_> {
                             line.copy_from_slice(&a[columns.clone()]);
                         }
                     } else {
-                        project(&mut cosines, &block.data, block.cols, by_neuron, width);
+                        row_major_product(&mut cosines, &block.data, block.cols, by_neuron, width);
                     }
                     normalise(&mut cosines, width, &block.data, block.cols);
                 }
@@ -160,17 +159,6 @@ fn normalise(products: &mut [f32], width: usize, rows: &[f32], d: usize) {
     }
 }
 
-/// `out[rows × width] = A · Z` on one thread: `rows` is row-major `[· × d]`, `by_neuron` `[d][width]`.
-pub(crate) fn project(out: &mut [f32], rows: &[f32], d: usize, by_neuron: &[f32], width: usize) {
-    let n = rows.len() / d.max(1);
-    if n == 0 || width == 0 {
-        return;
-    }
-    let a = MatRef::from_row_major_slice(rows, n, d);
-    let z = MatRef::from_row_major_slice(by_neuron, d, width);
-    matmul(MatMut::from_row_major_slice_mut(out, n, width), Accum::Replace, a, z, 1.0, Par::Seq);
-}
-
 #[cfg(test)]
 mod tests {
     use rand::{Rng, SeedableRng};
@@ -178,7 +166,7 @@ mod tests {
 
     use super::*;
     use crate::activations::InMemory;
-    use crate::baselines::random;
+    use crate::directions::random;
 
     fn sentence(rows: Range<usize>) -> Sentence {
         Sentence { rows, label: None, held_out: false }

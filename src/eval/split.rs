@@ -11,8 +11,8 @@ use rand_pcg::Pcg64;
 use serde::{Deserialize, Serialize};
 
 use crate::activations::{ActivationSource, Block, InMemory};
+use crate::corpus::TokenTable;
 use crate::error::{Error, Result};
-use crate::study::TokenTable;
 use crate::task::TaskCtx;
 
 /// How much is held out.
@@ -258,7 +258,7 @@ impl ActivationSource for Rows<'_> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::study::TokenRow;
+    use crate::corpus::TokenRow;
 
     /// A table of samples of `rows` rows and a label each; every row's token is its sample's label.
     pub(crate) fn table(samples: &[(usize, Option<u32>)]) -> TokenTable {

@@ -8,9 +8,9 @@ use super::quality::{Division, division, fit_name, for_width, judged, seeds};
 use super::report::{Kind, MethodReport};
 use super::split::Holdout;
 use crate::activations::ActivationSource;
+use crate::corpus::TokenTable;
 use crate::error::{Error, Result};
 use crate::factor::{FitConfig, Solver};
-use crate::study::TokenTable;
 use crate::task::{Progress, TaskCtx};
 
 /// Numbers of features that are tried where none are named.

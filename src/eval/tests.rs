@@ -11,8 +11,8 @@ use super::quality::{Quality, QualityConfig, quality};
 use super::split::{Split, tests::table};
 use super::sweep::{SweepConfig, grid, sweep};
 use crate::activations::InMemory;
+use crate::corpus::TokenTable;
 use crate::factor::FitConfig;
-use crate::study::TokenTable;
 use crate::task::TaskCtx;
 
 const LABELS: u32 = 6;

@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::output::thousands;
 use super::{Output, check_layers, open_files, unchecked_model_of};
-use crate::activations::collect::{self, Collected};
 use crate::cli::{CollectArgs, Dtype};
 use crate::corpus::Corpus;
 use crate::error::Result;
+use crate::jobs::collect::{self, Collected};
 use crate::model::{BosRule, HookPoint, LoadOptions, Model, describe, source};
 use crate::study::{Asked, Study};
 use crate::task::TaskCtx;

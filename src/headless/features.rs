@@ -5,12 +5,12 @@ use serde_json::json;
 
 use super::{Output, open_study, unchecked_model_of, usual};
 use crate::analysis::{FeatureCard, FeatureRow, ScoredToken, contexts, lens};
-use crate::baselines::DirectionSet;
 use crate::cli::{Device, FeatureArgs, ListArgs};
-use crate::engine::directions::{self, Reference};
+use crate::directions::DirectionSet;
 use crate::engine::list_promoted;
 use crate::error::{Error, Result};
 use crate::interop::card;
+use crate::jobs::directions::{self, Reference};
 use crate::model::Model;
 use crate::pieces::{Seen, seen};
 use crate::study::Study;

@@ -6,14 +6,14 @@ use serde_json::json;
 
 use super::{Output, told_unfinished};
 use crate::amounts::{chosen_percent, count};
-use crate::baselines::Directions;
 use crate::cli::FitArgs;
-use crate::engine::fitting::{self, Begin, FitObserver, FitPlace, Resume};
-use crate::engine::gpu::FitGpu;
+use crate::directions::Directions;
+use crate::directions::matching::{DUPLICATE, duplicates};
 use crate::error::{Error, Result};
 use crate::eval::contexts::activity;
-use crate::eval::matching::{DUPLICATE, duplicates};
 use crate::factor::{Factors, FitConfig, Solver, Sweep};
+use crate::jobs::fitting::{self, Begin, FitObserver, FitPlace, Resume};
+use crate::jobs::gpu::FitGpu;
 use crate::model::{HookPoint, HookSite};
 use crate::study::{FitEntry, FitState, Study};
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use crate::activations::ActivationSource;
 use crate::activations::energy::{Concentration, Part};
 use crate::cli::JudgeArgs;
-use crate::engine::directions::Place;
-use crate::engine::sweeping::bases;
+use crate::corpus::TokenTable;
 use crate::error::{Error, Result};
 use crate::eval::quality::Division;
 use crate::eval::split::Holdout;
 use crate::factor::{FitConfig, Solver};
+use crate::jobs::directions::Place;
+use crate::jobs::sweeping::bases;
 use crate::model::HookPoint;
-use crate::study::TokenTable;
 use crate::task::TaskCtx;
 
 use super::{Output, open_study};

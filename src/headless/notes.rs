@@ -4,9 +4,10 @@ use serde_json::json;
 
 use super::{Output, check_target, open_fit};
 use crate::analysis::contexts;
+use crate::analysis::{Note, Notes};
 use crate::cli::NotesArgs;
 use crate::error::Result;
-use crate::study::{Note, Notes};
+use crate::study;
 use crate::text;
 
 pub(super) fn run(args: &NotesArgs, out: &mut Output) -> Result<()> {
@@ -14,7 +15,7 @@ pub(super) fn run(args: &NotesArgs, out: &mut Output) -> Result<()> {
     let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
     if let Some(path) = &args.export {
         let notes = study.notes(&entry.name)?;
-        notes.write(path)?;
+        study::write_notes(&notes, path)?;
         if out.is_json() {
             return out.object(
                 &json!({"event": "exported", "fit": entry.name, "out": path, "features": notes.ids().count()}),
@@ -24,7 +25,7 @@ pub(super) fn run(args: &NotesArgs, out: &mut Output) -> Result<()> {
         return Ok(());
     }
     let taken = match (&args.import, args.id) {
-        (Some(path), _) => Notes::read(path)?,
+        (Some(path), _) => study::read_notes(path)?,
         (None, Some(id)) => {
             let mut one = Notes::default();
             one.set(id, args.text.as_deref().unwrap_or_default());

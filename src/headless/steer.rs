@@ -5,10 +5,10 @@ use serde_json::json;
 
 use super::{Output, model_of, open_study};
 use crate::analysis::ScoredToken;
-use crate::baselines::{DirectionSet, SetKind};
 use crate::cli::{ModeArg, SteerArgs};
-use crate::engine::directions::{self, Place, Reference};
+use crate::directions::{DirectionSet, SetKind};
 use crate::error::{Error, Result};
+use crate::jobs::directions::{self, Place, Reference};
 use crate::model::generate::Sampling;
 use crate::model::{HookPoint, Model};
 use crate::steering::{

@@ -4,6 +4,7 @@
 
 use crate::analysis::hierarchy::leaf_order;
 use crate::analysis::{FeatureRow, Tree};
+use crate::plot::escaped;
 
 /// Characters of a label's tokens.
 const LABEL: usize = 40;
@@ -96,19 +97,6 @@ pub fn to_svg(tree: &Tree, label: &dyn Fn(usize) -> String) -> String {
         bottom + 32.0,
         escaped(&tree.measure)
     )
-}
-
-/// Text inside an element; characters that XML cannot hold become `?`.
-pub(super) fn escaped(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '&' => "&amp;".to_owned(),
-            '<' => "&lt;".to_owned(),
-            '>' => "&gt;".to_owned(),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => "?".to_owned(),
-            c => c.to_string(),
-        })
-        .collect()
 }
 
 #[cfg(test)]

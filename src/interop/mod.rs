@@ -11,6 +11,5 @@ pub mod levels;
 pub mod markdown;
 pub mod matrix;
 pub mod npy;
-pub mod plot;
 pub mod sae;
 pub mod tensors;

@@ -27,6 +27,12 @@ impl<'a> View<'a> {
     }
 }
 
+/// `out[m × n] = A[m × k] · B[k × n]`, all row-major, on one thread; m follows from the length of `a`.
+pub fn row_major_product(out: &mut [f32], a: &[f32], k: usize, b: &[f32], n: usize) {
+    let m = a.len() / k.max(1);
+    product((m, k, n), View::rows(a, k), View::rows(b, n), out, n, false, false);
+}
+
 /// `out[i * stride + j] = Σ_p a[i, p] b[p, j]` (`+=` when `add`) for i < m, j < n, p < k; on all threads when `parallel`.
 ///
 /// # Panics

@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::activations::ActivationSource;
 use crate::activations::store::{CacheDtype, CacheReader};
-use crate::corpus::Corpus;
+use crate::corpus::{Corpus, TokenRow, TokenTable};
 use crate::disk;
 use crate::disk::lock::{FileLock, Taken};
 use crate::error::{Error, Result};
@@ -43,13 +43,12 @@ use identity::difference;
 pub use import::EachBlock;
 use manifest::new_manifest;
 pub use manifest::{CorpusEntry, Manifest};
-pub use notes::{Note, Notes};
+pub use notes::{read_notes, write_notes};
 pub use places::{StudyEntry, default_dir, home, recent, remember};
 pub use progress::CollectState;
 pub use rows::Appender;
 pub use saes::SaeEntry;
 use source::StudyRows;
-pub use tokens::{TokenRow, TokenTable};
 
 /// A study directory that is open. With [`Study::create`] or [`Study::open`] it is locked for writing until dropped.
 #[derive(Debug)]

@@ -12,11 +12,11 @@ use xxhash_rust::xxh3::Xxh3;
 use super::Study;
 use super::fits::check_name;
 use super::manifest::json_bytes;
-use crate::baselines::sae::Sae;
-use crate::baselines::sae::train::TrainConfig;
+use crate::directions::reconstruction::Figures;
+use crate::directions::sae::Sae;
+use crate::directions::sae::train::TrainConfig;
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::eval::reconstruction::Figures;
 use crate::interop;
 use crate::model::HookPoint;
 

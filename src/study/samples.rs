@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::tokens::TokenTable;
 use crate::corpus::Sample;
+use crate::corpus::TokenTable;
 use crate::disk;
 use crate::error::{Error, Result};
 

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Notes, Study, TokenTable, identity};
+use super::{Study, identity};
+use crate::analysis::Notes;
 use crate::analysis::matching::{self, FitComparison};
 use crate::analysis::{FeatureRow, contexts};
+use crate::corpus::TokenTable;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::model::{HookPoint, ModelInfo};

@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::tokens::TokenTable;
 use crate::activations::store::CacheReader;
 use crate::activations::{ActivationSource, Block};
+use crate::corpus::TokenTable;
 use crate::error::Result;
 
 /// A cache with the tokens that its rows belong to.

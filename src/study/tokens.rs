@@ -1,4 +1,4 @@
-//! The token rows of a study and the texts that they come from.
+//! The token rows of a study on disk.
 //!
 //! `tokens.bin` is an append-only log of segments, one a seal: how many rows each sample has, the id and position of
 //! every row, and the display pieces of ids seen for the first time. A segment follows the cache shards that hold its
@@ -6,7 +6,6 @@
 //! only when its header and payload match their checksums; a torn last one counts as absent, damage before whole
 //! segments is an error that names the byte.
 
-use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -20,69 +19,6 @@ pub(super) const FILE: &str = "tokens.bin";
 const HEADER: usize = 64;
 const MAGIC: &[u8; 8] = b"MLPKTOKS";
 const VERSION: u32 = 1;
-
-/// Where a token row comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TokenRow {
-    /// Token id.
-    pub id: u32,
-    /// Sample number.
-    pub sample: u32,
-    /// Position in the sample (BOS counted).
-    pub position: u32,
-}
-
-/// All token rows of a study with their samples: what reading a feature needs besides the factors.
-#[derive(Debug, Clone, Default)]
-pub struct TokenTable {
-    /// One entry a row of the cache. Rows of one sample are contiguous and in order.
-    pub rows: Vec<TokenRow>,
-    /// Display piece of each token id that occurs (see [`crate::model::Tokenizer::piece`]).
-    pub pieces: HashMap<u32, String>,
-    /// Text of each sample.
-    pub texts: Vec<String>,
-    /// Index into `labels` of each sample.
-    pub sample_labels: Vec<Option<u32>>,
-    /// Distinct labels.
-    pub labels: Vec<String>,
-}
-
-impl TokenTable {
-    /// The display piece of row `row`'s token.
-    pub fn piece(&self, row: usize) -> &str {
-        self.pieces.get(&self.rows[row].id).map_or("", String::as_str)
-    }
-
-    /// The label of row `row`'s sample.
-    pub fn label(&self, row: usize) -> Option<&str> {
-        self.sample_labels[self.rows[row].sample as usize].map(|l| self.labels[l as usize].as_str())
-    }
-
-    /// The table of an imported matrix: every row is a sample of its own, of which only the number is known.
-    /// "row 17, token ' Monday' of sample 3 ("Monday was …")": a row as a person finds it. Rows of an `imported` matrix have no
-    /// more than their number.
-    pub(crate) fn describe_row(&self, row: usize, imported: bool) -> String {
-        match self.rows.get(row) {
-            Some(at) if !imported => {
-                let text: String = self.texts[at.sample as usize].chars().take(40).collect();
-                format!("row {row}, token {:?} of sample {} ({text:?})", self.piece(row), at.sample)
-            }
-            _ => format!("row {row}"),
-        }
-    }
-
-    pub(super) fn of_matrix(rows: usize) -> Self {
-        let name = |i: usize| format!("row {i}");
-        let row = |i: usize| TokenRow { id: i as u32, sample: i as u32, position: 0 };
-        Self {
-            rows: (0..rows).map(row).collect(),
-            pieces: (0..rows).map(|i| (i as u32, name(i))).collect(),
-            texts: (0..rows).map(name).collect(),
-            sample_labels: vec![None; rows],
-            labels: Vec::new(),
-        }
-    }
-}
 
 /// The rows of some whole samples, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

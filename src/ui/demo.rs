@@ -127,7 +127,7 @@ impl Demo {
             promoted: tokens.split(' ').rev().map(|t| format!(" {t}")).collect(),
             purity: Some(Purity { label: label.to_owned(), share: 0.2 + 0.8 * noise(id, 4), base: 0.04 }),
             name: self.names.iter().find(|(i, _)| *i == id).map(|(_, n)| n.clone()),
-            note: crate::study::Note::default(),
+            note: crate::analysis::Note::default(),
         }
     }
 

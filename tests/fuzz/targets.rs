@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mlpeek::activations::Block;
+use mlpeek::analysis::Notes;
 use mlpeek::corpus::Corpus;
 use mlpeek::factor::Factoriser;
 use mlpeek::interop::{npy, sae, tensors};
 use mlpeek::model::{
     Batch, BosRule, DeviceChoice, HookPoint, HookSite, LoadOptions, Logits, Model, NoTap, Phase, source,
 };
-use mlpeek::study::{Notes, Study};
+use mlpeek::study::Study;
 use mlpeek::{Result, TaskCtx};
 use rand::Rng;
 use rand::seq::IndexedRandom;

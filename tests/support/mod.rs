@@ -121,9 +121,9 @@ pub fn corpus(dir: &Path, count: usize) -> PathBuf {
 
 /// A study of layer 1 of the model at `model`, of which collecting was stopped after about half of the samples.
 pub fn half_collected(dir: &Path, model: &Path, data: &Path) {
-    use mlpeek::activations::collect::collect;
     use mlpeek::activations::store::CacheDtype;
     use mlpeek::corpus::Corpus;
+    use mlpeek::jobs::collect::collect;
     use mlpeek::model::{BosRule, HookPoint, HookSite, LoadOptions, Model, source};
     use mlpeek::study::Study;
     use mlpeek::{CancelToken, TaskCtx};

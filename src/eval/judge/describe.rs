@@ -14,10 +14,10 @@ use super::score::{Score, score as scored_verdicts};
 use super::sentences::{self, Scorer, Sentences};
 use super::{Answer, Estimate, Judge, Question};
 use crate::analysis::{Context, FeatureCard};
+use crate::corpus::TokenTable;
 use crate::error::Result;
 use crate::factor::Factors;
 use crate::pieces;
-use crate::study::TokenTable;
 use crate::task::TaskCtx;
 
 /// A token counts as active from this share of its context's peak (as in delphi).

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::judge::Judgement;
 use super::{JudgedRecord, Key};
 use crate::eval::bootstrap::{Difference, paired};
-use crate::interop::plot::{Chart, Point, Series};
+use crate::plot::{Chart, Point, Series};
 
 /// Draws of a bootstrap.
 pub(super) const RESAMPLES: usize = 10_000;

@@ -8,14 +8,14 @@ use serde_json::json;
 use super::super::judge::{cell, line};
 use super::super::open_study;
 use super::{Output, split, with_interval};
-use crate::baselines::{DirectionSet, SetKind};
 use crate::cli::DetectionArgs;
-use crate::engine::evaluation::{Offered, choose_all, differences_in_means, shown, spaces_note};
+use crate::directions::{DirectionSet, SetKind};
 use crate::error::Result;
 use crate::eval::bootstrap::{Difference, paired};
 use crate::eval::detection::LabelDetection;
 use crate::eval::hard::{HardNegatives, against_rivals, rivals};
 use crate::eval::steering::report::{Mean, interval};
+use crate::jobs::evaluation::{Offered, choose_all, differences_in_means, shown, spaces_note};
 use crate::model::HookPoint;
 
 const NAMES: usize = 24;

@@ -5,11 +5,11 @@ mod reuse;
 mod steering;
 
 use crate::cli::{EvalArgs, EvalCommand};
-use crate::engine::evaluation;
+use crate::corpus::TokenTable;
 use crate::error::Result;
 use crate::eval::split::{Holdout, Split};
 use crate::eval::steering::report::Mean;
-use crate::study::TokenTable;
+use crate::jobs::evaluation;
 
 use super::Output;
 

@@ -6,6 +6,7 @@ use super::super::{model_of, open_fit};
 use super::Output;
 use crate::analysis::{contexts, hierarchy};
 use crate::cli::ReuseArgs;
+use crate::corpus::TokenTable;
 use crate::error::{Error, Result};
 use crate::eval::rank::auroc_by_group;
 use crate::eval::reuse::{Member, Reuse, ReuseConfig, ReuseRow, Summary, WordShift, reuse};
@@ -13,7 +14,7 @@ use crate::eval::score::each_strip;
 use crate::eval::split::{Holdout, Split};
 use crate::factor::Factors;
 use crate::model::HookPoint;
-use crate::study::{Study, TokenTable};
+use crate::study::Study;
 use crate::task::TaskCtx;
 
 const LEGEND: &str = "Each row steers with the neurons named, all at the same KL; Δ is the change of a word's log-probability (nats) as \
@@ -128,7 +129,7 @@ fn by_labels(
         out.note(&format!("so few sentences choose a feature as well as chance may: {}", few.join(", ")));
     }
     let mut pairs: Vec<(f64, usize, usize)> = Vec::new();
-    let directions = crate::baselines::Directions::Sparse(factors.features.clone());
+    let directions = crate::directions::Directions::Sparse(factors.features.clone());
     each_strip(study.activations(hook)?.as_ref(), &split.sentences, &directions, ctx, |scores| {
         for (c, feature) in scores.columns.clone().enumerate() {
             let values: Vec<f32> = (0..groups.len()).map(|i| scores.at(i, c).0).collect();

@@ -7,13 +7,13 @@ use serde_json::json;
 use super::super::{check_target, describe::tell_usage, model_of, open_study, output::thousands};
 use super::{Output, holdout, with_interval};
 use crate::cli::{ProtocolArg, SteeringArgs};
-use crate::engine::causal::{Causal, CausalAsk, Prepared, prepare};
 use crate::error::{Error, Result};
 use crate::eval::judge::{Answers, Endpoint, Judge as Asker};
 use crate::eval::steering::endpoint::EndpointJudge;
 use crate::eval::steering::judge::Judge;
 use crate::eval::steering::report::chart;
 use crate::eval::steering::{Happened, Protocol, SteeringConfig};
+use crate::jobs::causal::{Causal, CausalAsk, Prepared, prepare};
 use crate::model::source::data_dir;
 use crate::study::Study;
 

@@ -22,7 +22,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::archive::Archive;
-use crate::baselines::sae::{Gate, Normalise, Sae};
+use crate::directions::sae::{Gate, Normalise, Sae};
 use crate::error::{Error, Result};
 
 pub use saelens::write;

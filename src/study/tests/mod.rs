@@ -7,6 +7,7 @@ use std::fs;
 use super::tokens::Log;
 use super::*;
 use crate::activations::store::CacheWriter;
+use crate::analysis::Notes;
 use crate::corpus::Sample;
 use crate::disk::fault;
 use crate::factor::Factors;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{App, Effect};
+use crate::analysis::Notes;
 use crate::engine::{Command, Level, TypedNote};
-use crate::study::Notes;
 use crate::ui::action::Action;
 use crate::ui::panes::overlay::{Overlay, Question};
 use crate::ui::text;

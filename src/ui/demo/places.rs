@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::{CONCEPTS, Demo};
+use crate::directions::reconstruction::Figures;
 use crate::engine::{Estimate, StudyInfo};
-use crate::eval::reconstruction::Figures;
 use crate::factor::FitConfig;
 use crate::model::source::ModelEntry;
 use crate::model::{HookPoint, HookSite, ModelInfo};

@@ -13,9 +13,9 @@ use ratatui::buffer::Buffer;
 use ratatui::text::{Line, Span};
 
 use super::{Cx, Pane, PaneId, Step, empty, nothing_yet, put, put_at, scroll};
-use crate::engine::causal::Causal;
 use crate::engine::{Command, Event, Job, Level};
 use crate::eval::steering::report::{Mean, MethodReport, chart};
+use crate::jobs::causal::Causal;
 use crate::ui::action::Action;
 use crate::ui::text;
 use asking::Asking;

@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use super::form::{Field, Form};
-use crate::engine::causal::CausalAsk;
+use crate::jobs::causal::CausalAsk;
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
 use crate::ui::panes::{Cx, motion, put, put_at, scroll};

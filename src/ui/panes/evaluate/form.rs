@@ -5,11 +5,11 @@
 use std::collections::BTreeSet;
 
 use crate::engine::SetKind;
-use crate::engine::causal::CausalAsk;
-use crate::engine::choice::Choose;
-use crate::engine::directions::Place;
-use crate::engine::evaluation::Method;
 use crate::eval::steering::{Protocol, texts_of};
+use crate::jobs::causal::CausalAsk;
+use crate::jobs::choice::Choose;
+use crate::jobs::directions::Place;
+use crate::jobs::evaluation::Method;
 use crate::ui::panes::Cx;
 use crate::ui::text;
 

@@ -8,16 +8,14 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::Event;
 use super::curve::{self, Curve};
 use super::fitting::Resume;
 use super::saes::check_memory;
-use super::session::{Session, lock};
 use crate::activations::ActivationSource;
-use crate::baselines::sae::Sae;
-use crate::baselines::sae::train::{TrainConfig, Trainer};
+use crate::directions::reconstruction::figures;
+use crate::directions::sae::Sae;
+use crate::directions::sae::train::{TrainConfig, Trainer};
 use crate::error::{Error, Result};
-use crate::eval::reconstruction::figures;
 use crate::model::HookPoint;
 use crate::study::{SaeEntry, Study};
 use crate::task::TaskCtx;
@@ -174,46 +172,6 @@ fn steps(
 /// The points of a curve on disk up to a step: what came after the checkpoint is trained anew.
 fn curve_until(path: &Path, step: u64) -> Result<Vec<TrainPoint>> {
     curve::read(path, |point: &TrainPoint| point.step <= step)
-}
-
-/// Trains on the hook on show in the explorer, or goes on; says what came of it.
-pub(super) fn in_session(session: &Session, config: &TrainConfig, ctx: &TaskCtx) -> Result<String> {
-    let shown = session.shown().ok().map(|shown| shown.hook);
-    let (place, dir, source) = {
-        let guard = lock(&session.study);
-        let study = guard.as_ref().ok_or_else(|| Error::refused("no study is open yet"))?;
-        let hook = shown.or(study.manifest().hooks.first().copied());
-        let hook = hook.ok_or_else(|| Error::refused("the study has no hook: collect it again"))?;
-        let name = super::saes::default_name(study, hook, config)?;
-        if study.saes()?.iter().any(|s| s.name == name && s.figures.is_some() && !s.resumable) {
-            return Ok(format!("'{name}' was trained before: it is among the sets of directions"));
-        }
-        let place = TrainPlace::new(study, &name, hook, config, Resume::IfThere)?;
-        (place, study.dir().to_path_buf(), study.activations(hook)?)
-    };
-    let keep = |entry: &SaeEntry, sae: Option<&Sae>| match lock(&session.study).as_ref().filter(|s| s.dir() == dir) {
-        Some(study) => sae.map_or_else(|| study.start_sae(entry), |sae| study.save_sae(entry, sae)),
-        // Another study came: what was learnt lies in the checkpoint.
-        None => Err(Error::Cancelled),
-    };
-    let (entry, seconds) = run(source.as_ref(), &place, &keep, &mut Watcher(session), ctx)?;
-    let fvu = entry.figures.and_then(|f| f.fvu).map_or_else(String::new, |fvu| format!(", FVU {fvu:.4}"));
-    Ok(format!("'{}'{fvu} in {}", entry.name, crate::amounts::duration(seconds)))
-}
-
-/// Shows a running training in the explorer.
-struct Watcher<'a>(&'a Session);
-
-impl TrainObserver for Watcher<'_> {
-    fn started(&mut self, entry: &SaeEntry, before: &[TrainPoint]) {
-        self.0.emit(Event::Training(Box::new(entry.clone())));
-        before.iter().for_each(|point| self.0.emit(Event::TrainPoint(*point)));
-    }
-
-    fn point(&mut self, point: TrainPoint) -> Result<()> {
-        self.0.emit(Event::TrainPoint(point));
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,80 +1,96 @@
-//! A sweep over the number of features as a job of the explorer: the twin of `mlpeek sweep`, which measures by the same
-//! function.
+//! Jobs run for the explorer: each takes what it needs of the session, calls the job, and tells its events.
+//!
+//! Knows no thread: [`super::Engine`] says where these run. Invariant: the study is locked only while it is read or
+//! written, never while a job computes.
 
-use serde::{Deserialize, Serialize};
-
-use super::directions::Place;
 use super::session::{Session, lock};
-use super::{Event, Job};
+use super::{Event, Job, Level, SweepAsk, SweepBegun};
+use crate::directions::sae::Sae;
+use crate::directions::sae::train::TrainConfig;
 use crate::error::{Error, Result};
+use crate::eval;
 use crate::eval::split::Holdout;
-use crate::eval::sweep::{FEATURES, SEEDS, SweepConfig, SweepRow, grid, sweep};
-use crate::factor::FitConfig;
-use crate::model::HookPoint;
-use crate::study::Study;
+use crate::eval::steering::judge::OFFLINE;
+use crate::eval::steering::report::report;
+use crate::eval::steering::{Happened, JudgedRecord};
+use crate::eval::sweep::{SweepConfig, SweepRow, grid};
+use crate::jobs::causal::{self, CausalAsk};
+use crate::jobs::directions::Place;
+use crate::jobs::fitting::Resume;
+use crate::jobs::saes;
+use crate::jobs::sweeping::bases;
+use crate::jobs::training::{self, TrainObserver, TrainPlace, TrainPoint};
+use crate::study::SaeEntry;
 use crate::task::TaskCtx;
 
-/// A sweep as the Fit pane asks for it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SweepAsk {
-    /// The fit whose settings it takes; `None`: the newest.
-    pub fit: Option<String>,
-    /// Numbers of features, in the order of fitting.
-    pub features: Vec<usize>,
-    /// Fits of each.
-    pub seeds: usize,
-    /// Whether each makes its own start.
-    pub cold: bool,
-}
-
-impl Default for SweepAsk {
-    fn default() -> Self {
-        Self { fit: None, features: FEATURES.to_vec(), seeds: SEEDS, cold: false }
-    }
-}
-
-/// A sweep that has begun: what its rows have in common.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SweepBegun {
-    /// The hook.
-    pub hook: HookPoint,
-    /// Its settings, with the first number of features and the first seed.
-    pub config: FitConfig,
-    /// What was asked for.
-    pub ask: SweepAsk,
-}
-
-/// The hook and the settings to start from: those of the named fits, else of the newest at the wanted place, else the
-/// defaults.
-///
-/// # Errors
-/// [`Error::Usage`] where there is no such fit, or fits of several hooks are named.
-pub fn bases(study: &Study, names: &[String], place: &Place) -> Result<(HookPoint, Vec<FitConfig>)> {
-    let wanted = |h: &HookPoint| place.layer.is_none_or(|l| h.layer == l) && place.site.is_none_or(|s| h.site == s);
-    let mut named = Vec::new();
-    for name in names {
-        named.push(study.fit_request(name)?);
-    }
-    if let Some((hook, _)) = named.first() {
-        let hook = *hook;
-        if let Some(at) = named.iter().position(|(h, _)| *h != hook) {
-            return Err(Error::usage(format!(
-                "fit '{}' is of {}, fit '{}' of {hook}: judge one hook at a time",
-                names[at], named[at].0, names[0]
-            )));
+/// Judges what directions cause; the study is held only while directions are chosen.
+pub(super) fn evaluate(session: &Session, ask: &CausalAsk, ctx: &TaskCtx) -> Result<String> {
+    let model = session.model()?;
+    let prepared = match lock(&session.study).as_ref() {
+        Some(study) => causal::prepare(study, ask, &model, ctx)?,
+        None => return Err(Error::refused("no study is open yet")),
+    };
+    let (methods, mut judged) = (prepared.reported().to_vec(), prepared.judged(OFFLINE)?);
+    let tell = |judged: &[JudgedRecord]| session.emit(Event::Judged(report(judged, &methods, ask.seed)));
+    tell(&judged);
+    let mut seen = |happened: Happened<'_>| {
+        if let Happened::Texts(_, new) = happened {
+            judged.extend_from_slice(new);
+            tell(&judged);
         }
-        return if wanted(&hook) {
-            Ok((hook, named.into_iter().map(|(_, config)| config).collect()))
-        } else {
-            Err(Error::usage(format!("fit '{}' is of {hook}: leave out --layer and --hook", names[0])))
-        };
+        Ok(())
+    };
+    let found = prepared.run(&model, None, &mut |note| session.log(Level::Info, note), &mut seen, ctx)?;
+    if found.stopped {
+        return Err(Error::Cancelled);
     }
-    let (hook, fit) = place.resolve(study)?;
-    Ok((hook, vec![fit.map(|f| f.config).unwrap_or_default()]))
+    let words = format!("{} labels, {} methods", found.labels.len(), found.methods.len());
+    session.emit(Event::Evaluation(Box::new(found)));
+    Ok(words)
+}
+
+/// Trains on the hook on show in the explorer, or goes on; says what came of it.
+pub(super) fn train(session: &Session, config: &TrainConfig, ctx: &TaskCtx) -> Result<String> {
+    let shown = session.shown().ok().map(|shown| shown.hook);
+    let (place, dir, source) = {
+        let guard = lock(&session.study);
+        let study = guard.as_ref().ok_or_else(|| Error::refused("no study is open yet"))?;
+        let hook = shown.or(study.manifest().hooks.first().copied());
+        let hook = hook.ok_or_else(|| Error::refused("the study has no hook: collect it again"))?;
+        let name = saes::default_name(study, hook, config)?;
+        if study.saes()?.iter().any(|s| s.name == name && s.figures.is_some() && !s.resumable) {
+            return Ok(format!("'{name}' was trained before: it is among the sets of directions"));
+        }
+        let place = TrainPlace::new(study, &name, hook, config, Resume::IfThere)?;
+        (place, study.dir().to_path_buf(), study.activations(hook)?)
+    };
+    let keep = |entry: &SaeEntry, sae: Option<&Sae>| match lock(&session.study).as_ref().filter(|s| s.dir() == dir) {
+        Some(study) => sae.map_or_else(|| study.start_sae(entry), |sae| study.save_sae(entry, sae)),
+        // Another study came: what was learnt lies in the checkpoint.
+        None => Err(Error::Cancelled),
+    };
+    let (entry, seconds) = training::run(source.as_ref(), &place, &keep, &mut Watcher(session), ctx)?;
+    let fvu = entry.figures.and_then(|f| f.fvu).map_or_else(String::new, |fvu| format!(", FVU {fvu:.4}"));
+    Ok(format!("'{}'{fvu} in {}", entry.name, crate::amounts::duration(seconds)))
+}
+
+/// Shows a running training in the explorer.
+struct Watcher<'a>(&'a Session);
+
+impl TrainObserver for Watcher<'_> {
+    fn started(&mut self, entry: &SaeEntry, before: &[TrainPoint]) {
+        self.0.emit(Event::Training(Box::new(entry.clone())));
+        before.iter().for_each(|point| self.0.emit(Event::TrainPoint(*point)));
+    }
+
+    fn point(&mut self, point: TrainPoint) -> Result<()> {
+        self.0.emit(Event::TrainPoint(point));
+        Ok(())
+    }
 }
 
 /// Sweeps over the numbers of features with the settings of a fit; tells each row as it is there, and at the end how many.
-pub(super) fn in_session(session: &Session, ask: &SweepAsk, ctx: &TaskCtx) -> Result<String> {
+pub(super) fn sweep(session: &Session, ask: &SweepAsk, ctx: &TaskCtx) -> Result<String> {
     let shown = session.shown().ok().map(|shown| shown.hook);
     let tokens = session.tokens()?;
     let (hook, base, source) = {
@@ -93,7 +109,7 @@ pub(super) fn in_session(session: &Session, ask: &SweepAsk, ctx: &TaskCtx) -> Re
         session.emit(Event::SweepRow(Box::new(row.clone())));
         ctx.check()
     };
-    let (_, rows) = sweep(source.as_ref(), &tokens, &config, ctx, &mut seen)?;
+    let (_, rows) = eval::sweep::sweep(source.as_ref(), &tokens, &config, ctx, &mut seen)?;
     let fits = rows.len() * ask.seeds;
     Ok(format!("{} numbers of features, {fits} fits", rows.len()))
 }
@@ -109,7 +125,7 @@ impl super::Engine {
             if token.is_cancelled() {
                 return;
             }
-            let work = |ctx: &TaskCtx| Ok(((), in_session(&session, &ask, ctx)?));
+            let work = |ctx: &TaskCtx| Ok(((), sweep(&session, &ask, ctx)?));
             let _ = super::run_job(&session, Job::Sweep, &token, work);
         });
     }
@@ -121,7 +137,9 @@ mod tests {
 
     use super::super::{Command, Engine};
     use super::*;
-    use crate::model::HookSite;
+    use crate::factor::FitConfig;
+    use crate::model::{HookPoint, HookSite};
+    use crate::study::Study;
 
     const SOON: Duration = Duration::from_secs(60);
 
@@ -168,7 +186,8 @@ mod tests {
         };
         let fits = grid(&FitConfig::default(), &[2, 4], &[None], &[FitConfig::default().l1], &[None]);
         let config = SweepConfig { fits, seeds: 2, holdout: Holdout::default(), cold: false };
-        let (_, direct) = sweep(source.as_ref(), &tokens, &config, &TaskCtx::silent(), &mut |_| Ok(())).unwrap();
+        let (_, direct) =
+            eval::sweep::sweep(source.as_ref(), &tokens, &config, &TaskCtx::silent(), &mut |_| Ok(())).unwrap();
         let bare = |rows: Vec<SweepRow>| rows.into_iter().map(|r| SweepRow { seconds: 0.0, ..r }).collect::<Vec<_>>();
         assert!(rows[1].warm && rows[1].stability.is_some() && rows[1].held_out_error.is_some());
         assert_eq!(bare(rows), bare(direct));

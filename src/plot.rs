@@ -2,8 +2,6 @@
 
 use std::fmt::Write;
 
-use super::dendrogram::escaped;
-
 /// Okabe and Ito's colours, which colour-blind eyes tell apart.
 const COLOURS: [&str; 8] = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"];
 /// Dashes of the lines after as many as there are colours, and so on.
@@ -187,6 +185,19 @@ fn letter(i: usize) -> char {
 fn number(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Text inside an element; characters that XML cannot hold become `?`.
+pub(crate) fn escaped(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '&' => "&amp;".to_owned(),
+            '<' => "&lt;".to_owned(),
+            '>' => "&gt;".to_owned(),
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => "?".to_owned(),
+            c => c.to_string(),
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::score::project;
-use crate::baselines::Directions;
+use crate::directions::Directions;
+use crate::matrix::gemm::row_major_product;
 
 /// |cos| above which two columns of one basis are duplicates.
 pub const DUPLICATE: f32 = 0.9;
@@ -38,7 +38,7 @@ pub fn cosines(a: &Directions, b: &Directions) -> Vec<f32> {
                 rows[line * d + neuron] = v;
             }
         }
-        project(tile, &rows, d, &right, width);
+        row_major_product(tile, &rows, d, &right, width);
         tile.iter_mut().for_each(|v| *v = v.abs());
     });
     out
@@ -132,7 +132,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::baselines::random;
+    use crate::directions::random;
 
     fn cheapest(costs: &[f64], rows: usize, cols: usize, row: usize, used: &mut Vec<bool>) -> f64 {
         if row == rows {

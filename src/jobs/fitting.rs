@@ -203,7 +203,7 @@ pub fn run_fit(
 ) -> Result<FitEnd> {
     config.check(source.shape())?;
     let checkpoint = &place.checkpoint;
-    let scratch = super::room::scratch(config, source.shape(), disk::parent(checkpoint))?;
+    let scratch = super::budget::scratch(config, source.shape(), disk::parent(checkpoint))?;
     if scratch.is_some() {
         let bytes = disk::human_bytes(config.coefficient_bytes(source.shape().0));
         observer.note(&format!("the coefficients ({bytes} while fitting) lie in files, not in memory"));

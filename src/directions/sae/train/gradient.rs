@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::AUX;
-use crate::baselines::sae::{Sae, largest};
+use crate::directions::sae::{Sae, largest};
 use crate::matrix::gemm::{View, product};
 
 /// The least variance of a batch, as a share of what as many rows have on average.

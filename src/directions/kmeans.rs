@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use super::Directions;
 use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
-use crate::eval::score::project;
 use crate::factor::safe_scale;
+use crate::matrix::gemm::row_major_product;
 use crate::task::{Progress, TaskCtx};
 
 const BLOCK_ROWS: usize = 2048;
@@ -78,7 +78,7 @@ fn assign(
             .par_chunks(TASK_ROWS * d.max(1))
             .map(|rows| {
                 let mut scores = vec![0.0; rows.len() / d * k];
-                project(&mut scores, rows, d, &by_neuron, k);
+                row_major_product(&mut scores, rows, d, &by_neuron, k);
                 scores.chunks_exact(k).map(|line| best(line, &squares)).collect()
             })
             .collect();

@@ -14,7 +14,7 @@ use super::choice::{Choose, by_output, first_tokens, with_capitals};
 use super::directions::Place;
 use super::evaluation::{self, Method, Offered};
 use crate::amounts::duration;
-use crate::baselines::SetKind;
+use crate::directions::SetKind;
 use crate::error::{Error, Result};
 use crate::eval::judge::Estimate;
 use crate::eval::split::{Holdout, Split};

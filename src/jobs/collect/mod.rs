@@ -12,7 +12,7 @@ use candle_core::DType;
 use capture::Capture;
 use encoded::{Encoded, encode};
 
-use super::store::CacheDtype;
+use crate::activations::store::CacheDtype;
 use crate::corpus::{Corpus, Sample};
 use crate::disk;
 use crate::error::{Error, Result};

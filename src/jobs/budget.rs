@@ -12,13 +12,13 @@ const IN_MEMORY: u64 = 1 << 30;
 
 /// Bytes that a fit takes at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Room {
+pub(crate) struct FitBudget {
     pub memory: u64,
     /// 0: its coefficients lie in memory.
     pub disk: u64,
 }
 
-impl Room {
+impl FitBudget {
     /// What a fit to n × d activations takes of so much free memory and disk, or why neither holds it.
     pub fn of(config: &FitConfig, (n, d): (usize, usize), memory: Option<u64>, disk: u64) -> Result<Self, String> {
         let free = memory.unwrap_or(u64::MAX);
@@ -46,8 +46,8 @@ impl Room {
 }
 
 /// The folder for a fit's coefficients, `dir`, where they shall not lie in memory.
-pub(super) fn scratch(config: &FitConfig, shape: (usize, usize), dir: &Path) -> Result<Option<PathBuf>> {
-    let room = Room::of(config, shape, memory::available()?, disk::free_space(dir)?).map_err(Error::refused)?;
+pub(crate) fn scratch(config: &FitConfig, shape: (usize, usize), dir: &Path) -> Result<Option<PathBuf>> {
+    let room = FitBudget::of(config, shape, memory::available()?, disk::free_space(dir)?).map_err(Error::refused)?;
     Ok((room.disk > 0).then(|| dir.to_path_buf()))
 }
 
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn coefficients_go_to_disk_when_there_are_many_and_are_refused_when_nothing_holds_them() {
         let config = FitConfig { features: 100, ..FitConfig::default() };
-        let of = |n, memory, disk| Room::of(&config, (n, 1536), memory, disk);
+        let of = |n, memory, disk| FitBudget::of(&config, (n, 1536), memory, disk);
         let small = of(10_000, Some(8 << 30), 0).unwrap();
         assert!(small.disk == 0 && small.memory > 3 * 4 * 100 * 10_000);
         // A million rows, however much memory there is; and few where there is little.

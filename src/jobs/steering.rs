@@ -1,6 +1,6 @@
 //! From what the Steer pane or the command asks to what `steering` needs.
 
-use super::SteerAsk;
+use super::request::SteerAsk;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::model::{BosRule, HookPoint, Model};

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::activations::{ActivationSource, Block};
-use crate::baselines::sae::Sae;
+use crate::directions::sae::Sae;
 use crate::error::Result;
 use crate::factor::encode::Encoder;
 use crate::factor::{Coding, SparseColumns};
@@ -152,7 +152,7 @@ mod tests {
 
     use super::*;
     use crate::activations::InMemory;
-    use crate::baselines::sae::{Gate, Normalise};
+    use crate::directions::sae::{Gate, Normalise};
 
     #[test]
     fn what_is_left_is_measured_against_the_row() {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::baselines::DirectionSet;
+use crate::directions::DirectionSet;
 use crate::error::{Error, Result};
 use crate::model::{BosRule, Model};
 use crate::task::TaskCtx;

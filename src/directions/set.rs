@@ -10,9 +10,9 @@ use super::Directions;
 use super::sae::Sae;
 use crate::activations::{ActivationSource, Block};
 use crate::error::{Error, Result};
-use crate::eval::score::project;
 use crate::factor::encode::Encoder;
 use crate::factor::{Coding, Coefficients, Factors};
+use crate::matrix::gemm::row_major_product;
 use crate::model::HookPoint;
 use crate::task::{Progress, TaskCtx};
 use crate::{disk, memory};
@@ -153,7 +153,7 @@ impl DirectionSet for PlainSet {
         }
         let k = self.directions.count();
         let mut out = vec![0.0; rows.rows * k];
-        project(&mut out, &rows.data, rows.cols, &self.directions.unit_by_neuron(0..k), k);
+        row_major_product(&mut out, &rows.data, rows.cols, &self.directions.unit_by_neuron(0..k), k);
         out.iter_mut().for_each(|v| *v = v.max(0.0));
         Ok(out)
     }

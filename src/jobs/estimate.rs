@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::room::Room;
-use super::{Estimate, OpenRequest};
-use crate::activations::collect;
+use super::budget::FitBudget;
+use super::request::{Estimate, OpenRequest};
 use crate::activations::store::CacheDtype;
 use crate::corpus::Corpus;
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::factor::FitConfig;
+use crate::jobs::collect;
 use crate::model::config::Config;
 use crate::model::source::{self, Places};
 use crate::model::weights::Weights;
@@ -29,7 +29,7 @@ const PASS_EFFICIENCY: f64 = 0.7;
 /// Dense products' worth of work until features can be read: the start and a few sweeps.
 const FIRST_FEATURES: f64 = 12.0;
 
-pub(super) fn estimate(request: &OpenRequest) -> Result<Estimate> {
+pub(crate) fn estimate(request: &OpenRequest) -> Result<Estimate> {
     let corpus = match &request.corpus {
         Some(path) => Corpus::open(path)?,
         None => Corpus::bundled(),
@@ -48,7 +48,7 @@ pub(super) fn estimate(request: &OpenRequest) -> Result<Estimate> {
         tokens: rough.tokens,
         cache_bytes: rough.bytes,
         weight_bytes: model.as_ref().map_or(if coming { DEFAULT_BYTES } else { 0 }, |(_, weights)| weights.bytes()),
-        factor_bytes: Room::of(&request.fit, shape, None, u64::MAX).map_or(0, |room| room.memory),
+        factor_bytes: FitBudget::of(&request.fit, shape, None, u64::MAX).map_or(0, |room| room.memory),
         download_bytes: if coming { DEFAULT_BYTES } else { 0 },
         disk_free: disk::free_space(existing(request.study.as_deref().unwrap_or(&home)))?,
         memory_free: memory::available()?.unwrap_or(0),
@@ -119,7 +119,7 @@ fn fit_refusal(
 ) -> Option<String> {
     let model = on_cpu.map_or(0, |(config, weights)| Need::on_cpu(config, weights, None).total());
     let memory = (e.memory_free > 0).then(|| e.memory_free.saturating_sub(model));
-    let room = Room::of(fit, shape, memory, e.disk_free.saturating_sub(e.cache_bytes));
+    let room = FitBudget::of(fit, shape, memory, e.disk_free.saturating_sub(e.cache_bytes));
     room.err().map(|problem| format!("beside the model, {problem}"))
 }
 

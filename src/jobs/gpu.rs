@@ -29,7 +29,7 @@ impl FitGpu {
 
     /// Where the sweeps of a fit to n × d activations run, and in words. One that nobody named takes them only where it is
     /// faster.
-    pub(super) fn for_fit(&self, config: &FitConfig, shape: (usize, usize)) -> Result<(Option<(Device, u64)>, String)> {
+    pub(crate) fn for_fit(&self, config: &FitConfig, shape: (usize, usize)) -> Result<(Option<(Device, u64)>, String)> {
         let Gpu { device, name, free } = &self.gpu;
         match config.needs_cpu() {
             Some(why) if self.asked => return Err(Error::usage(format!("{why}: use --device cpu"))),

@@ -6,20 +6,16 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::causal;
 use super::directions::{self, Ground, Place};
-use super::session::{Session, lock};
-use super::{Event, Level};
-use crate::baselines::{DirectionSet, SetKind};
+use crate::corpus::TokenTable;
+use crate::directions::{DirectionSet, SetKind};
 use crate::error::{Error, Result};
 use crate::eval::detection::{Choice, Detector, LabelDetection};
 use crate::eval::score::each_strip;
 use crate::eval::split::{RowView, Split};
-use crate::eval::steering::judge::OFFLINE;
-use crate::eval::steering::report::{Reported, report};
-use crate::eval::steering::{Happened, JudgedRecord};
+use crate::eval::steering::report::Reported;
 use crate::model::HookPoint;
-use crate::study::{Study, TokenTable};
+use crate::study::Study;
 use crate::task::TaskCtx;
 
 /// A way to a direction for a label.
@@ -230,7 +226,7 @@ pub fn differences_in_means(
     split: &Split,
     tokens: &TokenTable,
     ctx: &TaskCtx,
-) -> Result<crate::baselines::PlainSet> {
+) -> Result<crate::directions::PlainSet> {
     let (hook, fit) = place.of(kind).resolve(study)?;
     let source = study.activations(hook)?;
     let train = RowView::new(source.as_ref(), split.rows(false));
@@ -264,32 +260,6 @@ fn check_labels(split: &Split, tokens: &TokenTable) -> Result<()> {
 /// What a method is called beside others: with its hook where theirs differ and its name does not tell it.
 pub fn shown(name: &str, hook: &str, differ: bool) -> String {
     if differ && !name.contains('@') { format!("{name} at {hook}") } else { name.to_owned() }
-}
-
-/// Judges what directions cause; the study is held only while directions are chosen.
-pub(super) fn in_session(session: &Session, ask: &causal::CausalAsk, ctx: &TaskCtx) -> Result<String> {
-    let model = session.model()?;
-    let prepared = match lock(&session.study).as_ref() {
-        Some(study) => causal::prepare(study, ask, &model, ctx)?,
-        None => return Err(Error::refused("no study is open yet")),
-    };
-    let (methods, mut judged) = (prepared.reported().to_vec(), prepared.judged(OFFLINE)?);
-    let tell = |judged: &[JudgedRecord]| session.emit(Event::Judged(report(judged, &methods, ask.seed)));
-    tell(&judged);
-    let mut seen = |happened: Happened<'_>| {
-        if let Happened::Texts(_, new) = happened {
-            judged.extend_from_slice(new);
-            tell(&judged);
-        }
-        Ok(())
-    };
-    let found = prepared.run(&model, None, &mut |note| session.log(Level::Info, note), &mut seen, ctx)?;
-    if found.stopped {
-        return Err(Error::Cancelled);
-    }
-    let words = format!("{} labels, {} methods", found.labels.len(), found.methods.len());
-    session.emit(Event::Evaluation(Box::new(found)));
-    Ok(words)
 }
 
 /// What a person is told where methods do not live in one space.

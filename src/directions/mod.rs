@@ -8,7 +8,9 @@
 pub mod diffmean;
 mod kind;
 pub mod kmeans;
+pub mod matching;
 pub mod random;
+pub mod reconstruction;
 pub mod sae;
 pub mod set;
 

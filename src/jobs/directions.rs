@@ -5,11 +5,13 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::activations::ActivationSource;
-use crate::baselines::{DirectionSet, Directions, FitSet, PlainSet, SaeSet, SetKind, diffmean, kept, kmeans, random};
+use crate::analysis::Notes;
+use crate::corpus::TokenTable;
+use crate::directions::{DirectionSet, Directions, FitSet, PlainSet, SaeSet, SetKind, diffmean, kept, kmeans, random};
 use crate::error::{Error, Result};
 use crate::factor::FitConfig;
 use crate::model::{HookPoint, HookSite};
-use crate::study::{self, FitEntry, Notes, Study, TokenTable};
+use crate::study::{self, FitEntry, Study};
 use crate::task::TaskCtx;
 
 /// Where in a study directions are wanted; what is left open is the newest fit's.

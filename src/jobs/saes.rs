@@ -1,9 +1,9 @@
 //! Sparse autoencoders in a study: where a published one belongs, and what one is called.
 
-use crate::baselines::sae::train::TrainConfig;
+use crate::directions::reconstruction::{Figures, figures};
+use crate::directions::sae::train::TrainConfig;
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::eval::reconstruction::{Figures, figures};
 use crate::interop::sae::Published;
 use crate::model::{HookPoint, HookSite, ModelInfo};
 use crate::study::{SaeEntry, Study};
@@ -205,7 +205,7 @@ pub fn misfit(name: &str, figures: &Figures) -> Option<String> {
 }
 
 /// Refuses a training that memory does not hold.
-pub(super) fn check_memory(config: &TrainConfig, (n, d): (usize, usize), free: Option<u64>) -> Result<()> {
+pub(crate) fn check_memory(config: &TrainConfig, (n, d): (usize, usize), free: Option<u64>) -> Result<()> {
     let (need, free) = (config.memory_bytes(n, d), free.unwrap_or(u64::MAX));
     if need <= free {
         return Ok(());

@@ -13,7 +13,7 @@ use crate::disk;
 use crate::error::{Error, Result};
 
 /// A curve that is being written.
-pub(super) struct Curve<'p> {
+pub(crate) struct Curve<'p> {
     path: &'p Path,
     file: File,
 }
@@ -39,7 +39,7 @@ fn line<T: Serialize>(point: &T) -> String {
 
 /// The points of a curve as far as they were written whole and `wanted`: what came after a checkpoint comes again.
 /// Without a file there are none.
-pub(super) fn read<T: DeserializeOwned>(path: &Path, wanted: impl Fn(&T) -> bool) -> Result<Vec<T>> {
+pub(crate) fn read<T: DeserializeOwned>(path: &Path, wanted: impl Fn(&T) -> bool) -> Result<Vec<T>> {
     let text = match fs::read(path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -1,0 +1,20 @@
+//! What a command does, as functions from a study, a model and a request to data.
+//!
+//! Knows neither threads nor a terminal: both shells call these functions, the explorer through the engine. Invariant: a
+//! command's meaning stands here once.
+
+mod budget;
+pub mod causal;
+pub mod choice;
+pub mod collect;
+mod curve;
+pub mod directions;
+pub mod estimate;
+pub mod evaluation;
+pub mod fitting;
+pub mod gpu;
+pub mod request;
+pub mod saes;
+pub mod steering;
+pub mod sweeping;
+pub mod training;
