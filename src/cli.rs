@@ -137,6 +137,11 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Print the explorer's keys
     Keys(KeysArgs),
+    /// Show a page of the guide, or list the pages
+    Guide {
+        /// The page [default: the list]
+        topic: Option<String>,
+    },
     /// Print completions for a shell
     Completions {
         /// The shell

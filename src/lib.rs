@@ -9,7 +9,7 @@
 //! | jobs | [`jobs`] (what a command does: a function from a study, a model and a request to data) |
 //! | study | [`study`] (the directory on disk) |
 //! | domain | [`model`] · [`corpus`] · [`activations`] · [`factor`] · [`analysis`] · [`steering`] · [`eval`] · [`directions`] · [`interop`] |
-//! | foundations | [`error`] · [`task`] · [`amounts`] · [`text`] · [`pieces`] · [`disk`] · [`lfs`] · [`memory`] · [`matrix`] · [`plot`] · [`warnings`] · [`panics`] |
+//! | foundations | [`guide`] · [`error`] · [`task`] · [`amounts`] · [`text`] · [`pieces`] · [`disk`] · [`lfs`] · [`memory`] · [`matrix`] · [`plot`] · [`warnings`] · [`panics`] |
 //!
 //! Within a layer no two modules import each other in a circle either; `tests/layers.rs` reads this table and holds the
 //! sources to it.
@@ -34,6 +34,7 @@ pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod factor;
+pub mod guide;
 pub mod headless;
 pub mod interop;
 pub mod jobs;

@@ -82,7 +82,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Models(a) => a.json,
         Command::Doctor(a) => a.output.json,
         Command::Keys(a) => a.json,
-        Command::Completions { .. } | Command::Man => false,
+        Command::Guide { .. } | Command::Completions { .. } | Command::Man => false,
     }
 }
 

@@ -126,7 +126,7 @@ impl FitConfig {
 }
 
 impl Default for FitConfig {
-    /// A ≈ YZᵀ, the rows as they are, with a penalty that keeps Y sparse. A centre reads better (README, Quality), but then
+    /// A ≈ YZᵀ, the rows as they are, with a penalty that keeps Y sparse. A centre reads better (the guide's results), but then
     /// the factors alone no longer give the rows back: whoever asks for it is told.
     fn default() -> Self {
         Self {
@@ -151,7 +151,7 @@ impl Default for FitConfig {
 impl FitConfig {
     /// p for rows of d neurons. Where none is named: 5 % of fewer than 4,096 neurons, from there on 1 %, as the paper has
     /// them for GPT-2 (3,072) and for models of eight billion parameters (14,336). Of so few neurons 1 % tells concepts
-    /// apart less well (README, Quality).
+    /// apart less well (the guide's results).
     pub fn share(&self, d: usize) -> f64 {
         self.sparsity.unwrap_or(if d < WIDE { 0.05 } else { 0.01 })
     }

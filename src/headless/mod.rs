@@ -8,6 +8,7 @@ mod eval;
 mod features;
 mod fit;
 mod forward;
+mod guide;
 mod info;
 mod judge;
 mod matrices;
@@ -57,6 +58,7 @@ pub fn run(command: &Command, out: &mut Output) -> Result<()> {
         Command::Models(args) => info::models(*args, out),
         Command::Doctor(args) => doctor::run(args, out),
         Command::Keys(args) => info::keys(*args, out),
+        Command::Guide { topic } => guide::run(topic.as_deref(), out),
         Command::Completions { shell } => info::completions(*shell, out),
         Command::Man => info::man(out),
     }

@@ -1,17 +1,17 @@
-//! README's table of parity: what a test measures must be under the bound that the table states.
+//! the guide's table of parity: what a test measures must be under the bound that the table states.
 //!
-//! `MLPEEK_UPDATE_README=1 cargo test --release --test families` writes the table anew (with `-- --include-ignored` and the
+//! `MLPEEK_UPDATE_PARITY=1 cargo test --release --test families` writes the table anew (with `-- --include-ignored` and the
 //! variables that name the real weights, `--test smollm2` and `--test gemma3` write their rows).
 
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-const BEGIN: &str = "<!-- parity: written by MLPEEK_UPDATE_README=1 cargo test --release --test families -->\n";
+const BEGIN: &str = "<!-- parity: written by MLPEEK_UPDATE_PARITY=1 cargo test --release --test families -->\n";
 const END: &str = "<!-- end of parity -->\n";
 const HEAD: &str = "| model | weights | reference | hooks | logits |\n| --- | --- | --- | --- | --- |\n";
 
 /// Tests of one binary may write at once.
-static README: Mutex<()> = Mutex::new(());
+static PAGE: Mutex<()> = Mutex::new(());
 
 /// A measured line: the worst difference relative to the largest value.
 pub struct Row {
@@ -42,14 +42,14 @@ fn bound(error: f32) -> String {
 }
 
 fn path() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("README.md")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/guide/parity.md")
 }
 
-/// README before its table, the table's cells, and what follows.
+/// The page before its table, the table's cells, and what follows.
 fn parts() -> (String, Vec<Vec<String>>, String) {
     let text = std::fs::read_to_string(path()).unwrap();
-    let (before, rest) = text.split_once(BEGIN).expect("README.md marks where its parity table begins");
-    let (table, after) = rest.split_once(END).expect("README.md marks where its parity table ends");
+    let (before, rest) = text.split_once(BEGIN).expect("src/guide/parity.md marks where its parity table begins");
+    let (table, after) = rest.split_once(END).expect("src/guide/parity.md marks where its parity table ends");
     let cells = |line: &str| line.trim_matches('|').split('|').map(|c| c.trim().to_owned()).collect();
     (before.to_owned(), table.lines().skip(2).map(cells).collect(), after.to_owned())
 }
@@ -61,9 +61,9 @@ pub fn listed() -> Vec<(String, String)> {
 
 /// Checks that the table has these rows and that each bound in it holds, or writes them.
 pub fn hold(rows: &[Row]) {
-    let _alone = README.lock().unwrap_or_else(|e| e.into_inner());
+    let _alone = PAGE.lock().unwrap_or_else(|e| e.into_inner());
     let (before, mut table, after) = parts();
-    let update = std::env::var_os("MLPEEK_UPDATE_README").is_some();
+    let update = std::env::var_os("MLPEEK_UPDATE_PARITY").is_some();
     for row in rows {
         let cells = row.cells();
         println!("| {} |", cells.join(" | "));
@@ -72,7 +72,7 @@ pub fn hold(rows: &[Row]) {
             Some(at) if update => table[at] = cells,
             None if update => table.push(cells),
             Some(at) => check(row, &table[at]),
-            None => panic!("README's parity table lacks {} ({}): MLPEEK_UPDATE_README=1", row.model, row.weights),
+            None => panic!("the guide's parity table lacks {} ({}): MLPEEK_UPDATE_PARITY=1", row.model, row.weights),
         }
     }
     if update {
@@ -87,14 +87,14 @@ fn check(row: &Row, cells: &[String]) {
     for (name, stated, measured) in [("hooks", &cells[3], row.hooks), ("logits", &cells[4], Some(row.logits))] {
         match (stated.parse::<f32>().ok(), measured) {
             (Some(stated), Some(measured)) => {
-                assert!(stated < 1e-4, "{what}: README allows {name} {stated}");
+                assert!(stated < 1e-4, "{what}: the guide allows {name} {stated}");
                 assert!(
                     measured <= ELSEWHERE * stated,
-                    "{what}: {name} differ by {measured:e}, README says at most {stated}"
+                    "{what}: {name} differ by {measured:e}, the guide says at most {stated}"
                 );
             }
             (None, None) => {}
-            _ => panic!("{what}: README says '{stated}' of {name}, the test measured {measured:?}"),
+            _ => panic!("{what}: the guide says '{stated}' of {name}, the test measured {measured:?}"),
         }
     }
 }

@@ -1,0 +1,84 @@
+//! The guide, as it is read with `mlpeek guide` and here.
+//!
+//! Owns the list of its pages, which lie in `src/guide/` and travel in the binary. Knows nothing of what they say.
+
+/// A page of the guide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// What `mlpeek guide` takes.
+    pub topic: &'static str,
+    /// What it is about, in a few words.
+    pub about: &'static str,
+    /// The page, in Markdown.
+    pub text: &'static str,
+}
+
+/// Makes a module of each page, for rustdoc, and lists them.
+macro_rules! pages {
+    ($($topic:ident: $about:literal),* $(,)?) => {
+        /// Every page, in the order of a first reading.
+        pub const PAGES: &[Page] = &[$(Page {
+            topic: stringify!($topic),
+            about: $about,
+            text: include_str!(concat!("guide/", stringify!($topic), ".md")),
+        }),*];
+        $(
+            #[doc = include_str!(concat!("guide/", stringify!($topic), ".md"))]
+            pub mod $topic {}
+        )*
+    };
+}
+
+pages! {
+    using: "panes, keys, filters, notes, every command, over SSH, a cluster of features taken apart",
+    method: "the factorisation, its options, levels; what to cite",
+    evaluation: "how directions are judged, and what came of it",
+    results: "quality of features, and beside sparse autoencoders",
+    benchmarks: "speed and memory beside others",
+    parity: "every family of models beside Hugging Face transformers",
+    files: "the files of a study, to the byte",
+    architecture: "the rooms of the code, and what a key and a fit do",
+    contributing: "where a change goes, and how to test it",
+}
+
+/// The page of a topic.
+pub fn page(topic: &str) -> Option<&'static Page> {
+    PAGES.iter().find(|page| page.topic == topic)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_page_is_listed_and_every_link_leads_to_a_page() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut there: Vec<_> = std::fs::read_dir(root.join("src/guide")).unwrap().map(|e| e.unwrap().path()).collect();
+        there.sort();
+        let mut listed: Vec<_> = PAGES.iter().map(|p| root.join(format!("src/guide/{}.md", p.topic))).collect();
+        listed.sort();
+        assert_eq!(there, listed);
+        let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+        for page in PAGES {
+            assert!(page.text.starts_with("# "), "{} begins with its title", page.topic);
+            assert!(
+                readme.contains(&format!("[{0}](src/guide/{0}.md) | {1} |", page.topic, page.about)),
+                "{}",
+                page.topic
+            );
+            for (at, _) in page.text.match_indices("](") {
+                let target = page.text[at + 2..].split(')').next().unwrap();
+                let there = target.strip_suffix(".md").is_some_and(|topic| super::page(topic).is_some());
+                assert!(there || target.starts_with("http"), "{} links to {target}", page.topic);
+            }
+        }
+    }
+
+    #[test]
+    fn the_readme_is_short() {
+        let readme = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+        assert!(readme.len() <= 10_000, "{} bytes: what is longer belongs into the guide", readme.len());
+    }
+}
