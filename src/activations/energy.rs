@@ -190,11 +190,31 @@ impl Concentration {
 
     /// The fact, what it does to a fit, and the option that takes it out.
     pub fn advice(&self) -> String {
-        let remedy = match self.of {
-            Part::Neurons => "--scale-neurons lets every neuron count the same",
-            Part::Rows => "--scale-rows lets every token count the same",
+        let each = if self.of == Part::Neurons { "neuron" } else { "token" };
+        format!(
+            "{}: features go there, and a small error says little of the rest; {} lets every {each} count the same",
+            self.fact(),
+            self.remedy()
+        )
+    }
+
+    /// The same where there is little room: "1 neuron holds 72 % of ‖A‖²: fit --scale-neurons (neuron 1234)".
+    pub fn short_advice(&self) -> String {
+        let (count, share) = (self.members.len(), 100.0 * self.share);
+        let what = match (self.of, count) {
+            (Part::Neurons, 1) => "neuron holds",
+            (Part::Neurons, _) => "neurons hold",
+            (Part::Rows, 1) => "row holds",
+            (Part::Rows, _) => "rows hold",
         };
-        format!("{}: features go there, and a small error says little of the rest; {remedy}", self.fact())
+        format!("{count} {what} {share:.0} % of ‖A‖²: fit {} ({})", self.remedy(), self.first)
+    }
+
+    fn remedy(&self) -> &'static str {
+        match self.of {
+            Part::Neurons => "--scale-neurons",
+            Part::Rows => "--scale-rows",
+        }
     }
 }
 

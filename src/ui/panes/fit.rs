@@ -90,7 +90,7 @@ fn prepared(config: &FitConfig) -> String {
 fn outlier(config: &FitConfig, cx: &Cx) -> Option<String> {
     let taken_out = |of| if of == Part::Neurons { config.scale_neurons } else { config.scale_rows };
     let found = cx.world.study.as_ref()?.concentrated.iter().find(|found| !taken_out(found.of))?;
-    Some(format!(" {}", text::clean(&found.advice())))
+    Some(format!(" {}", text::clean(&found.short_advice())))
 }
 
 /// Where the parts of the pane are: the lines above, the middle, the list of fits.

@@ -31,7 +31,9 @@ fn thinned(all: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
 
 /// The error of the fit's sweeps.
 pub(super) fn chart(cx: &Cx, area: Rect, buf: &mut Buffer) {
-    draw(&curve(&cx.world.sweeps), ["sweeps", "‖A − YZᵀ‖² / ‖A‖²"], cx, area, buf);
+    let weighted = cx.world.sweeps.last().is_some_and(|point| point.weighted);
+    let name = if weighted { "squared error as weighed" } else { "‖A − YZᵀ‖² / ‖A‖²" };
+    draw(&curve(&cx.world.sweeps), ["sweeps", name], cx, area, buf);
 }
 
 /// What is left unexplained of a training, by its passes.

@@ -122,7 +122,7 @@ fn an_outlier_is_named_until_the_fit_takes_it_out() {
             first: "neuron 1234".to_owned(),
         }];
         stage.event(Event::Study(Box::new(study.clone()))).keys("5");
-        assert!(stage.screen().contains("1 neuron of 1,536 holds 72 %"), "{}", stage.screen());
+        assert!(stage.screen().contains("1 neuron holds 72 % of ‖A‖²: fit --scale-neurons"), "{}", stage.screen());
         assert!(!stage.screen().contains("scaled neurons"));
         study.fits[0].config.scale_neurons = true;
         let last = SweepPoint { weighted: true, ..point(3, 0.4) };
