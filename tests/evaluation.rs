@@ -147,8 +147,8 @@ fn the_papers_protocol_is_one_word_and_its_size_is_said_first() {
     assert_eq!((&short["texts"], &short["tokens"]), (&json!(directions * 2 * 4 * 4), &json!(30)));
     let paper = plan(&["--protocol", "paper"]);
     assert_eq!((&paper["texts"], &paper["tokens"]), (&json!(directions * 2 * 7 * 8), &json!(50)));
-    let mine = plan(&["--protocol", "paper", "--kl", "0.1", "--samples", "3", "--max-tokens", "9"]);
-    assert_eq!((&mine["texts"], &mine["tokens"]), (&json!(directions * 2 * 4 * 3), &json!(9)));
+    let mine = plan(&["--protocol", "paper", "--kl", "0.1", "--max-tokens", "9"]);
+    assert_eq!((&mine["texts"], &mine["tokens"]), (&json!(directions * 2 * 8), &json!(9)));
     made.fails(&["eval", "steering", &made.study, "--protocol", "mine"], 2, "paper");
 }
 
