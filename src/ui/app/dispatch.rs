@@ -73,9 +73,9 @@ impl App {
                 self.overlay = None;
                 vec![Effect::Send(*command)]
             }
-            Answer::Note(id, line) => {
+            Answer::Note(note) => {
                 self.overlay = None;
-                self.note(id, line)
+                self.note(note)
             }
             Answer::Copy(text, what) => {
                 self.overlay = None;

@@ -44,9 +44,7 @@ impl Unsaved {
 
 impl App {
     /// Sends a note to be kept.
-    pub(super) fn note(&mut self, id: usize, line: String) -> Vec<Effect> {
-        let (Some(study), Some(fit)) = (self.world.study.as_ref(), self.world.fit_name()) else { return Vec::new() };
-        let note = TypedNote { study: study.dir.clone(), fit: fit.to_owned(), id, line };
+    pub(super) fn note(&mut self, note: TypedNote) -> Vec<Effect> {
         self.unsaved.put(note.clone(), None);
         vec![Effect::Send(Command::Note(note))]
     }
@@ -97,12 +95,20 @@ impl App {
         self.unsaved.notes.len()
     }
 
-    /// Asks for name and notes, beginning with those that the feature has, or with a line that is not kept yet.
+    /// Asks for name and notes, beginning with those that the feature has, or with a line that is not kept yet. Whose they
+    /// are is settled here: another study or fit may be on show when the line is typed.
     pub(super) fn ask_name(&mut self, id: usize) {
+        let (Some(study), Some(fit)) = (self.world.study.as_ref(), self.world.fit_name()) else { return };
+        let mut note = TypedNote { study: study.dir.clone(), fit: fit.to_owned(), id, line: String::new() };
         let saved = || self.world.row(id).map(|r| Notes::line(r.name.as_deref(), &r.note)).unwrap_or_default();
-        let here = (self.world.study.as_ref().map(|s| &s.dir), self.world.fit_name());
-        let of = |n: &&Typed| n.note.id == id && (Some(&n.note.study), Some(n.note.fit.as_str())) == here;
-        let line = self.unsaved.notes.iter().find(of).map_or_else(saved, |n| n.note.line.clone());
-        self.overlay = Some(Overlay::ask(Question::Name(id), &line));
+        let waits = self
+            .unsaved
+            .notes
+            .iter()
+            .map(|n| &n.note)
+            .find(|n| (&n.study, &n.fit, n.id) == (&note.study, &note.fit, id));
+        note.line = waits.map_or_else(saved, |n| n.line.clone());
+        let line = note.line.clone();
+        self.overlay = Some(Overlay::ask(Question::Name(note), &line));
     }
 }

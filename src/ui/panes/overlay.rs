@@ -18,7 +18,7 @@ use super::sweep::SweepBox;
 use super::train::TrainBox;
 use super::{Copies, PaneId, put};
 use crate::disk;
-use crate::engine::{Command, Job};
+use crate::engine::{Command, Job, TypedNote};
 use crate::ui::action::Action;
 use crate::ui::app::App;
 use crate::ui::input::LineInput;
@@ -56,8 +56,8 @@ pub enum Overlay {
 /// What a line is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
-    /// A feature's name and notes.
-    Name(usize),
+    /// A feature's name and notes, as they are now.
+    Name(TypedNote),
     /// A file to take notes from.
     Notes,
     /// Another study, to hold this fit beside.
@@ -69,7 +69,7 @@ pub enum Question {
 impl Question {
     fn title(&self) -> String {
         match self {
-            Self::Name(id) => format!("Name and notes of feature #{id}"),
+            Self::Name(note) => format!("Name and notes of feature #{}", note.id),
             Self::Notes => "Names and notes from a file".to_owned(),
             Self::Study(fit) => format!("Compare {} with another study", text::clean(fit)),
             Self::Model(_) => "Where is the study's model?".to_owned(),
@@ -100,7 +100,7 @@ impl Question {
 
     fn answer(&self, line: &str) -> Answer {
         match self {
-            Self::Name(id) => Answer::Note(*id, line.to_owned()),
+            Self::Name(note) => Answer::Note(TypedNote { line: line.to_owned(), ..note.clone() }),
             Self::Notes => Answer::Send(Box::new(Command::ImportNotes(disk::expand(line)))),
             Self::Study(fit) => Answer::Send(Box::new(Command::CompareStudy(fit.clone(), disk::expand(line)))),
             Self::Model(_) => Answer::Send(Box::new(Command::ModelAt(line.to_owned()))),
@@ -119,8 +119,8 @@ pub enum Answer {
     Do(Action),
     /// It closes, and this is sent.
     Send(Box<Command>),
-    /// It closes, and this line is noted of a feature.
-    Note(usize, String),
+    /// It closes, and this is noted.
+    Note(TypedNote),
     /// It closes, and this text goes to the clipboard: what it is comes second.
     Copy(String, String),
     /// The explorer ends.
