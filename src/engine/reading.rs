@@ -311,9 +311,17 @@ pub(super) fn undo_note(session: &Session) -> Result<()> {
     session.emit_features()
 }
 
-/// Writes what was noted on the fit on show as JSON.
+/// Writes what is noted on the fit on show as JSON, as it stands on disk: another process may have noted something since.
 pub(super) fn export_notes(session: &Session, path: &Path) -> Result<()> {
-    study::write_notes(&session.notes(), path)?;
+    let shown = session.shown()?;
+    if shown.set.is_some() {
+        return Err(Error::refused("names and notes are of a fit's features: go back to the fit first"));
+    }
+    let notes = match lock(&session.study).as_ref() {
+        Some(study) => study.notes(&shown.fit)?,
+        None => return Err(Error::refused("no study is open")),
+    };
+    study::write_notes(&notes, path)?;
     session.emit(Event::Exported(path.to_path_buf()));
     Ok(())
 }
