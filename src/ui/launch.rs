@@ -1,10 +1,12 @@
 //! From the command line to a running explorer: what it opens first, and the engine behind it.
 
+use std::path::Path;
+
 use crate::cli::{Colour, Device, ExploreArgs};
 use crate::engine::{self, Command, OpenRequest};
 use crate::error::{Error, Result};
 use crate::factor::FitConfig;
-use crate::model;
+use crate::model::{self, HookPoint};
 use crate::study::{self, Study};
 
 use super::theme::Profile;
@@ -55,6 +57,8 @@ fn check(args: &ExploreArgs) -> Result<()> {
     if !is_there(args) {
         return Study::check_place(dir);
     }
+    check_hook(args, dir)?;
+    check_features(args, dir)?;
     // Where a model lies says nothing of what is fitted.
     let fits = args.data.is_some() || args.layer.is_some();
     let more = [
@@ -70,6 +74,40 @@ fn check(args: &ExploreArgs) -> Result<()> {
         ))),
         None => Ok(()),
     }
+}
+
+/// Refuses a place in the layer without a layer, where a corpus is named: the study's first hook would be taken.
+fn check_hook(args: &ExploreArgs, dir: &Path) -> Result<()> {
+    if args.hook.is_some() && args.layer.is_none() && args.data.is_some() {
+        return Err(Error::usage(format!(
+            "--hook has no effect on {} without --layer, for it is a study already: give --layer too, or leave it out",
+            dir.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses a number of features for a layer of a study that shows what it has: other fits, or that it is not collected yet.
+fn check_features(args: &ExploreArgs, dir: &Path) -> Result<()> {
+    let (Some(features), Some(layer), None) = (args.features, args.layer, &args.data) else { return Ok(()) };
+    let hook = HookPoint { layer, site: args.hook.unwrap_or_default() };
+    let study = Study::open_read_only(dir)?;
+    let state = study.collected()?;
+    let fits: Vec<_> = study.fits()?.into_iter().filter(|fit| fit.hook == hook).collect();
+    let (what, remedy) = if fits.iter().any(|fit| fit.config.features != features) {
+        let names: Vec<&str> = fits.iter().map(|fit| fit.name.as_str()).collect();
+        let remedy =
+            format!("fit anew in the Fit pane or by mlpeek fit {} --layer {layer} -k {features}", dir.display());
+        (format!("has {} of {hook} already", names.join(", ")), remedy)
+    } else if fits.is_empty() && !state.is_complete() {
+        (format!("is {state}"), "fit in the Fit pane once all is collected".to_owned())
+    } else {
+        return Ok(());
+    };
+    Err(Error::usage(format!(
+        "--features has no effect on {}, which {what}: leave it out, and {remedy}",
+        dir.display()
+    )))
 }
 
 fn first(args: &ExploreArgs) -> (Option<Command>, bool) {
@@ -100,5 +138,44 @@ fn profile(colour: Colour) -> Option<Profile> {
         Colour::Ansi256 => Some(Profile::Indexed),
         Colour::Ansi16 => Some(Profile::Ansi),
         Colour::Never => Some(Profile::Mono),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::model::HookSite;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ExploreArgs,
+    }
+
+    #[test]
+    fn an_option_without_effect_on_a_study_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let hook = HookPoint { layer: 2, site: HookSite::MlpPost };
+        let data: Vec<f32> = (0..40 * 8).map(|i| (i * 37 % 23) as f32).collect();
+        let study = Study::import(dir.path(), "x.npy", hook, 40, 8, &data).unwrap();
+        let told = |words: &[&str]| {
+            let named = ["mlpeek", dir.path().to_str().unwrap()];
+            let line = Line::try_parse_from(named.iter().chain(words)).unwrap();
+            check(&line.args).err().map(|e| e.to_string())
+        };
+        assert_eq!(told(&["--layer", "2", "-k", "3"]), None, "it is made: there is no fit yet");
+        let config = FitConfig { features: 4, ..FitConfig::default() }.for_width(8);
+        study.start_fit("k4", hook, &config).unwrap();
+        std::fs::write(study.checkpoint_path("k4").unwrap(), "begun").unwrap();
+        assert_eq!(told(&["--layer", "2", "-k", "4"]), None);
+        assert_eq!(told(&["--layer", "2"]), None);
+        let refused = told(&["--layer", "2", "-k", "3"]).unwrap_or_default();
+        assert!(refused.contains("which has k4 of blocks.2.mlp.hook_post already"), "{refused}");
+        let corpus = dir.path().join("study.json");
+        let with_data = ["--data", corpus.to_str().unwrap(), "--hook", "hook_resid_post"];
+        let refused = told(&with_data).unwrap_or_default();
+        assert!(refused.contains("without --layer"), "{refused}");
     }
 }
