@@ -157,12 +157,7 @@ impl Opener {
 
     /// The study in `dir` for writing, or for reading where another process has it or it is not ours to write.
     fn open_or_read(&self, dir: &Path) -> Result<Study> {
-        let real = |path: &Path| path.canonicalize().ok();
-        let open = lock(&self.session.study).as_ref().and_then(|s| real(s.dir()));
-        if open.is_some() && open == real(dir) {
-            // Its own lock would stand in the way.
-            self.drop_study();
-        }
+        self.make_way(dir);
         let study = Study::open_or_read(dir)?;
         if let Some(why) = study.read_only() {
             let dir = study.dir().display();
@@ -245,18 +240,20 @@ impl Opener {
             there.manifest().hook_index(hook)?;
             there.check_corpus(corpus)?;
             there.check_model(model.info())?;
-            // Its own lock may be this session's.
-            self.drop_study();
+            self.make_way(dir);
             (Study::open(dir)?, hook)
         } else {
             let width = model.width(hook)?;
-            self.drop_study();
+            self.make_way(dir);
             let (dtype, bos) = (CacheDtype::F32, BosRule::Auto);
             (Study::create(dir, Some(model.info()), &[hook], &[width], corpus, dtype, bos)?, hook)
         };
+        // Nothing stands in its way any more: the study before leaves the screen.
+        self.drop_study();
         self.put_model(model);
         let words = if study.manifest().complete {
-            study.take_model(model.info(), request.model.is_some())?;
+            let words = study.take_model(model.info(), request.model.is_some())?;
+            words.into_iter().for_each(|words| self.session.log(Level::Info, words));
             format!("{} tokens were collected before", study.manifest().rows)
         } else {
             let bos = study.manifest().bos;
@@ -273,6 +270,16 @@ impl Opener {
         self.take_study(study, hook)?;
         self.put_model(model);
         Ok((hook, words))
+    }
+
+    /// Closes the open study where it is the one in `dir`: its own lock would stand in the way. Another one stays until
+    /// that of `dir` is there.
+    fn make_way(&self, dir: &Path) {
+        let real = |path: &Path| path.canonicalize().ok();
+        let open = lock(&self.session.study).as_ref().filter(|s| s.is_writable()).and_then(|s| real(s.dir()));
+        if open.is_some() && open == real(dir) {
+            self.drop_study();
+        }
     }
 
     fn drop_study(&self) {
