@@ -193,6 +193,10 @@ pub(super) fn compare_study(session: &Session, fit: &str, dir: &Path) -> Result<
     let first = study.side(Some(fit))?;
     drop(guard);
     let other = Study::open_read_only(dir)?;
+    let state = other.collected()?;
+    if !state.is_complete() {
+        session.log(Level::Warn, format!("{} is {state}: its fits are compared as they are", dir.display()));
+    }
     let newest = || other.fits().map(|fits| study::newest(&fits, |hook| hook == first.hook).cloned());
     let name = match name {
         Some(name) => name.to_owned(),
