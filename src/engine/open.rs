@@ -129,7 +129,11 @@ impl Opener {
         })?;
         let state = self.with_study(Study::collected)?;
         if !state.is_complete() {
-            self.session.log(Level::Warn, format!("this study is {state}: it goes on when you say so"));
+            let words = match self.with_study(|study| Ok(study.manifest().model.is_some()))? {
+                true => format!("this study is {state}: it goes on when you say so"),
+                false => "this study is imported in part: run the same mlpeek import again to go on".to_owned(),
+            };
+            self.session.log(Level::Warn, words);
         }
         if let Some(fit) = begun.as_ref().filter(|fit| !fit.has_factors()) {
             let words = format!(

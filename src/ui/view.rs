@@ -138,10 +138,11 @@ fn fit_state(app: &App) -> (String, Style) {
         let key = app.keymap.key(Action::Continue);
         let what = match cut {
             CutShort::Collecting(state) => format!("collected {} %", state.percent()),
+            CutShort::Importing(_) => cut.to_string(),
             CutShort::Fit(fit) => fit.standing().to_string(),
         };
         let error = world.features.as_ref().map(|f| format!(" · error {:.3}", f.relative_error));
-        return (format!("{what}{} · {key} goes on ", error.unwrap_or_default()), theme.warning());
+        return (format!("{what}{} · {} ", error.unwrap_or_default(), cut.remedy(&key)), theme.warning());
     }
     let error = world.features.as_ref().map(|f| (f.sweep, f.relative_error, "error"));
     let (sweep, error, name) = match (world.sweeps.last(), error) {

@@ -41,8 +41,20 @@ pub struct RunningJob {
 pub enum CutShort<'a> {
     /// Samples are missing.
     Collecting(&'a CollectState),
+    /// Rows of a matrix that is imported are missing: only the same import goes on.
+    Importing(&'a CollectState),
     /// A fit did not come to its end.
     Fit(&'a FitEntry),
+}
+
+impl CutShort<'_> {
+    /// What goes on with it, where `key` is the explorer's own for that.
+    pub fn remedy(&self, key: &str) -> String {
+        match self {
+            Self::Importing(_) => "mlpeek import, run again as before, goes on".to_owned(),
+            Self::Collecting(_) | Self::Fit(_) => format!("{key} goes on"),
+        }
+    }
 }
 
 /// For a person, after the name of what is meant: "collected 53 %: …", "k24 stopped at sweep 2".
@@ -50,6 +62,7 @@ impl std::fmt::Display for CutShort<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Collecting(state) => state.fmt(f),
+            Self::Importing(_) => f.write_str("imported in part"),
             Self::Fit(fit) => write!(f, "{} {}", super::text::clean(&fit.name), fit.standing()),
         }
     }
@@ -259,7 +272,10 @@ impl World {
     pub fn cut_short(&self) -> Option<CutShort<'_>> {
         let study = self.study.as_ref()?;
         if let Some(state) = &study.unfinished {
-            return Some(CutShort::Collecting(state));
+            return Some(match study.model {
+                Some(_) => CutShort::Collecting(state),
+                None => CutShort::Importing(state),
+            });
         }
         let fit = match &self.features {
             Some(_) => study.fits.iter().find(|fit| Some(fit.name.as_str()) == self.fit_name()),

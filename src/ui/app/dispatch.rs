@@ -174,7 +174,7 @@ impl App {
             Action::Continue => match self.world.cut_short() {
                 Some(CutShort::Collecting(_)) => vec![Effect::Send(Command::Collect)],
                 Some(CutShort::Fit(fit)) => vec![Effect::Send(Command::GoOn(fit.name.clone()))],
-                None => Vec::new(),
+                Some(CutShort::Importing(_)) | None => Vec::new(),
             },
             Action::ModelPlace => {
                 self.ask_model_place();
@@ -221,6 +221,7 @@ impl App {
         match (running, self.world.cut_short()) {
             (Some(job), _) => Some(format!("{} goes on already", job.label())),
             (None, None) => Some("nothing here was cut short".to_owned()),
+            (None, Some(cut @ CutShort::Importing(_))) => Some(format!("this study is {cut}: {}", cut.remedy(""))),
             (None, Some(_)) => {
                 let why = self.world.study.as_ref().and_then(|study| study.read_only.as_ref())?;
                 Some(format!("this study is open for reading alone: {why}"))

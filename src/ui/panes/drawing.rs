@@ -72,8 +72,9 @@ pub fn nothing_yet(cx: &Cx, what: &str, comes: &str) -> Vec<String> {
     match (cx.world.jobs.last(), &cx.world.study) {
         (Some(job), _) => vec![format!("{}…", text::clean(&job.progress.stage)), comes.to_owned()],
         (None, Some(_)) if cx.world.cut_short().is_some() => {
-            let (cut, key) = (cx.world.cut_short().map(|cut| cut.to_string()), cx.key(Action::Continue));
-            vec![what.to_owned(), format!("{}. {key} goes on.", cut.unwrap_or_default())]
+            let key = cx.key(Action::Continue);
+            let words = cx.world.cut_short().map(|cut| format!("{cut}. {}.", cut.remedy(&key)));
+            vec![what.to_owned(), words.unwrap_or_default()]
         }
         (None, Some(_)) => {
             vec![

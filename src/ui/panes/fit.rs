@@ -195,11 +195,11 @@ impl FitPane {
         if let (Some(cut), false) = (cx.world.cut_short(), cx.world.fitting()) {
             let key = cx.key(Action::Continue);
             let said = match cut {
-                CutShort::Collecting(_) => cut.to_string(),
+                CutShort::Collecting(_) | CutShort::Importing(_) => cut.to_string(),
                 // At which sweep stands before it.
                 CutShort::Fit(_) => "stopped".to_owned(),
             };
-            first.push(Span::styled(format!("{said}: {key} goes on"), theme.warning()));
+            first.push(Span::styled(format!("{said}: {}", cut.remedy(&key)), theme.warning()));
         }
         if cx.world.paused {
             first.push(Span::styled(format!("held: {} goes on", cx.key(Action::Pause)), theme.warning()));
