@@ -4,6 +4,7 @@
 //! work (load, collect, fit) runs on one lane, reading, tracing and steering on lanes of their own.
 
 mod lane;
+mod lending;
 mod messages;
 mod open;
 mod own_model;
@@ -166,7 +167,11 @@ impl Engine {
                 self.long(move |open, token| open.study(&dir, &Wanted::default(), token));
             }
             Command::ModelAt(place) => self.model_at(place),
-            Command::Collect => self.long(|open, token| open.go_on_collecting(token)),
+            Command::Collect => {
+                // It would end with nowhere to save; its checkpoint goes on.
+                self.cancel(Job::Train);
+                self.long(|open, token| open.go_on_collecting(token));
+            }
             Command::GoOn(name) => self.long(move |open, token| open.go_on(&name, token)),
             Command::Fit(config) => self.long(move |open, token| open.refit(&config, token)),
             Command::Refine(refinement) => self.long(move |open, token| open.refine(&refinement, token)),
@@ -215,15 +220,7 @@ impl Engine {
             }),
             Command::Export { format, path } => self.read(move |s| reading::export(s, &format, &path)),
             // At once, so that it is the study of the session and not one that comes after it.
-            Command::SaveSession(value) => Self::refuse_with(&self.session, |s| match lock(&s.study).as_ref() {
-                Some(study) if study.read_only().is_some() => {
-                    // Where it stood is the business of whoever has the study; it is kept where nobody has it any more.
-                    let _ = study.save_session(&value);
-                    Ok(())
-                }
-                Some(study) => study.save_session(&value),
-                None => Ok(()),
-            }),
+            Command::SaveSession(value) => Self::refuse_with(&self.session, |s| s.save_standing(value)),
             Command::Shutdown => {}
         }
     }

@@ -326,7 +326,7 @@ impl Opener {
     }
 
     /// The notes on a fit; those that cannot be read are told of, and never written over.
-    fn take_notes(&self, fit: &str) {
+    pub(super) fn take_notes(&self, fit: &str) {
         let notes = self.with_study(|study| study.notes(fit)).unwrap_or_else(|e| {
             self.session.log(Level::Error, format!("names and notes are not shown: {e}"));
             Notes::default()
@@ -336,7 +336,7 @@ impl Opener {
 
     pub(super) fn with_study<T>(&self, f: impl FnOnce(&Study) -> Result<T>) -> Result<T> {
         let guard = lock(&self.session.study);
-        f(guard.as_ref().ok_or_else(|| Error::refused("no study is open"))?)
+        f(guard.as_ref().ok_or_else(|| self.session.no_study())?)
     }
 
     pub(super) fn refresh_lens(&self) {

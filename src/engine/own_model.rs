@@ -1,7 +1,8 @@
 //! The open study's own model: found where the study says or where the user says, held against the study before anything is
 //! done with it; and what goes on with it where it was cut short.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, TryLockError};
+use std::time::Duration;
 
 use super::open::Opener;
 use super::session::lock;
@@ -13,6 +14,9 @@ use crate::jobs::fitting::{Begin, FitPlace, Resume};
 use crate::model::{DeviceChoice, Model};
 use crate::study::Study;
 use crate::task::{CancelToken, TaskCtx};
+
+/// How often it is looked whether a training has stopped.
+const AGAIN: Duration = Duration::from_millis(20);
 
 impl Opener {
     /// Opens the study's model, from `place` where one is said. Without it the study can still be read: the shell is told
@@ -42,7 +46,7 @@ impl Opener {
         };
         let words = {
             let mut guard = lock(&self.session.study);
-            let study = guard.as_mut().ok_or_else(|| Error::refused("no study is open"))?;
+            let study = guard.as_mut().ok_or_else(|| self.session.no_study())?;
             study.take_model(model.info(), place.is_some())?
         };
         words.into_iter().for_each(|words| self.session.log(Level::Info, words));
@@ -79,23 +83,44 @@ impl Opener {
             })?,
         };
         let result = run_job(&self.session, Job::Collect, token, |ctx| {
-            // Out of the session meanwhile: whoever asks for it must not wait until all is collected.
-            let taken = lock(&self.session.study).take();
-            let mut study = taken.ok_or_else(|| Error::refused("no study is open"))?;
-            let outcome = collect::go_on(&model, &mut study, ctx);
+            let _alone = self.await_training(ctx)?;
+            let outcome = self.session.lend_study(|study| collect::go_on(&model, study, ctx));
             // Rows came also where it was cut short again.
-            let tokens = study.tokens();
-            *lock(&self.session.study) = Some(study);
-            self.session.set_tokens(Some(tokens?));
+            let tokens = self.with_study(Study::tokens).map(|tokens| self.session.set_tokens(Some(tokens)));
             let done = outcome?;
+            tokens?;
             let took = duration(done.seconds);
             Ok(((), format!("{} tokens of {} samples in {took}", count(done.tokens), count(done.samples))))
         });
-        self.session.emit_study(hook)?;
+        let told = self.refresh_notes().and_then(|()| self.session.emit_study(hook));
         result?;
+        told?;
         match self.session.shown() {
             Ok(_) => Ok(()),
             Err(_) => self.show_or_fit(hook, token),
+        }
+    }
+
+    /// Waits until no training writes into the study; it was told to stop.
+    fn await_training(&self, ctx: &TaskCtx) -> Result<MutexGuard<'_, ()>> {
+        loop {
+            match self.session.trains.try_lock() {
+                Ok(alone) => return Ok(alone),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => ctx.check()?,
+            }
+            std::thread::sleep(AGAIN);
+        }
+    }
+
+    /// Takes the notes on the fit on show from disk once more.
+    fn refresh_notes(&self) -> Result<()> {
+        match self.session.shown() {
+            Ok(shown) if shown.set.is_none() => {
+                self.take_notes(&shown.fit);
+                self.session.emit_features()
+            }
+            _ => Ok(()),
         }
     }
 

@@ -156,7 +156,7 @@ pub(super) fn levels(
     let mut tuned = Vec::new();
     if together && !found.is_empty() {
         let activations = lock(&session.study).as_ref().map(|study| study.activations(shown.hook)).transpose()?;
-        let activations = activations.ok_or_else(|| Error::refused("no study is open"))?;
+        let activations = activations.ok_or_else(|| session.no_study())?;
         tuned = joint::tune(&shown.factors, &*activations, &mut found, ctx)?;
     }
     let p = config.share(shown.factors.features.rows);
@@ -174,7 +174,7 @@ pub(super) fn levels(
 /// Matches the features of two fits of the open study.
 pub(super) fn compare_fits(session: &Session, a: &str, b: &str) -> Result<()> {
     let guard = lock(&session.study);
-    let study = guard.as_ref().ok_or_else(|| Error::refused("no study is open"))?;
+    let study = guard.as_ref().ok_or_else(|| session.no_study())?;
     let (first, second) = (study.side(Some(a))?, study.side(Some(b))?);
     drop(guard);
     tell_compared(session, &first, &second)
@@ -189,7 +189,7 @@ pub(super) fn compare_study(session: &Session, fit: &str, dir: &Path) -> Result<
         _ => (dir, None),
     };
     let guard = lock(&session.study);
-    let study = guard.as_ref().ok_or_else(|| Error::refused("no study is open"))?;
+    let study = guard.as_ref().ok_or_else(|| session.no_study())?;
     let first = study.side(Some(fit))?;
     drop(guard);
     let other = Study::open_read_only(dir)?;
@@ -256,7 +256,7 @@ pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
 
 /// Keeps a note: of the fit on show, whose list is sent again, or of one that was on show when it was typed.
 pub(super) fn note_feature(session: &Session, note: &TypedNote) -> Result<()> {
-    let here = lock(&session.study).as_ref().is_some_and(|study| study.dir() == note.study);
+    let here = session.has_open(&note.study);
     let shown = session.shown().ok().filter(|shown| here && shown.set.is_none() && shown.fit == note.fit);
     let Some(shown) = shown else {
         return Study::open_read_only(&note.study)?
@@ -321,10 +321,7 @@ pub(super) fn export_notes(session: &Session, path: &Path) -> Result<()> {
     if shown.set.is_some() {
         return Err(Error::refused("names and notes are of a fit's features: go back to the fit first"));
     }
-    let notes = match lock(&session.study).as_ref() {
-        Some(study) => study.notes(&shown.fit)?,
-        None => return Err(Error::refused("no study is open")),
-    };
+    let notes = session.on_disk(|study| study.notes(&shown.fit))?;
     study::write_notes(&notes, path)?;
     session.emit(Event::Exported(path.to_path_buf()));
     Ok(())
@@ -342,10 +339,7 @@ pub(super) fn import_notes(session: &Session, path: &Path) -> Result<()> {
 
 /// Changes the notes on a fit as they stand on disk: a person may have edited them since. What they were before.
 fn save(session: &Session, fit: &str, change: impl FnOnce(&mut Notes)) -> Result<Notes> {
-    let (before, now) = match lock(&session.study).as_ref() {
-        Some(study) => study.change_notes(fit, change)?,
-        None => return Err(Error::refused("no study is open")),
-    };
+    let (before, now) = session.on_disk(|study| study.change_notes(fit, change))?;
     session.set_notes(now);
     Ok(before)
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
+use super::lending::Lent;
 use super::sets::{self, OpenSet};
 use super::{Event, FeatureList, Job, Level, StudyInfo};
 use crate::activations::Block;
@@ -68,6 +69,10 @@ pub(super) struct Session {
     events: Sender<Event>,
     pub model: RwLock<Option<Arc<Model>>>,
     pub study: Mutex<Option<Study>>,
+    /// The open study while it is not in `study`.
+    pub lent: Mutex<Option<Lent>>,
+    /// Held by a training, and by what must not run beside one.
+    pub trains: Mutex<()>,
     pub tokens: RwLock<Option<Arc<TokenTable>>>,
     pub notes: RwLock<Arc<Notes>>,
     pub shown: RwLock<Option<Shown>>,
@@ -101,6 +106,8 @@ impl Session {
             events,
             model: RwLock::default(),
             study: Mutex::default(),
+            lent: Mutex::default(),
+            trains: Mutex::default(),
             tokens: RwLock::default(),
             notes: RwLock::default(),
             shown: RwLock::default(),
@@ -252,8 +259,7 @@ impl Session {
     pub fn neuron(&self, index: usize) -> Result<NeuronCard> {
         let shown = self.shown()?;
         let tokens = self.tokens()?;
-        let activations =
-            lock(&self.study).as_ref().ok_or_else(|| Error::refused("no study is open"))?.activations(shown.hook)?;
+        let activations = lock(&self.study).as_ref().ok_or_else(|| self.no_study())?.activations(shown.hook)?;
         let mut card = contexts::neuron_card(&shown.factors, &tokens, activations.as_ref(), index)?;
         let mut direction = vec![0.0; shown.factors.features.rows];
         direction[index] = 1.0;

@@ -57,7 +57,7 @@ pub(super) fn show(session: &Session, kind: &SetKind, ctx: &TaskCtx) -> Result<S
         Some(Some(set)) => set.behind.clone(),
         _ => shown.map(|s| Arc::new((s, (*session.notes()).clone()))),
     };
-    let dir = open_dir(session).ok_or_else(|| Error::refused("no study is open yet"))?;
+    let dir = open_dir(session).ok_or_else(|| session.no_study())?;
     let study = Study::open_read_only(&dir)?;
     let place = Place { fit: behind.as_ref().map(|b| b.0.fit.clone()), ..Place::default() };
     ctx.checkpoint(Progress::new(format!("making {kind}"), 0, None, ""))?;

@@ -28,7 +28,7 @@ pub(super) fn evaluate(session: &Session, ask: &CausalAsk, ctx: &TaskCtx) -> Res
     let model = session.model()?;
     let prepared = match lock(&session.study).as_ref() {
         Some(study) => causal::prepare(study, ask, &model, ctx)?,
-        None => return Err(Error::refused("no study is open yet")),
+        None => return Err(session.no_study()),
     };
     let (methods, mut judged) = (prepared.reported().to_vec(), prepared.judged(OFFLINE)?);
     let tell = |judged: &[JudgedRecord]| session.emit(Event::Judged(report(judged, &methods, ask.seed)));
@@ -51,10 +51,14 @@ pub(super) fn evaluate(session: &Session, ask: &CausalAsk, ctx: &TaskCtx) -> Res
 
 /// Trains on the hook on show in the explorer, or goes on; says what came of it.
 pub(super) fn train(session: &Session, config: &TrainConfig, ctx: &TaskCtx) -> Result<String> {
+    if session.is_lent() {
+        return Err(session.no_study());
+    }
+    let _alone = lock(&session.trains);
     let shown = session.shown().ok().map(|shown| shown.hook);
     let (place, dir, source) = {
         let guard = lock(&session.study);
-        let study = guard.as_ref().ok_or_else(|| Error::refused("no study is open yet"))?;
+        let study = guard.as_ref().ok_or_else(|| session.no_study())?;
         let hook = shown.or(study.manifest().hooks.first().copied());
         let hook = hook.ok_or_else(|| Error::refused("the study has no hook: collect it again"))?;
         let name = saes::default_name(study, hook, config)?;
@@ -95,7 +99,7 @@ pub(super) fn sweep(session: &Session, ask: &SweepAsk, ctx: &TaskCtx) -> Result<
     let tokens = session.tokens()?;
     let (hook, base, source) = {
         let guard = lock(&session.study);
-        let study = guard.as_ref().ok_or_else(|| Error::refused("no study is open yet"))?;
+        let study = guard.as_ref().ok_or_else(|| session.no_study())?;
         let place = Place { fit: None, layer: shown.map(|h| h.layer), site: shown.map(|h| h.site) };
         let names: Vec<String> = ask.fit.iter().cloned().collect();
         let (hook, mut bases) = bases(study, &names, &place)?;
