@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::{Job, Level};
-use crate::ui::action::ACTIONS;
+use crate::ui::action::{ACTIONS, Action};
 use crate::ui::keymap::Key;
 use crate::ui::stage::Stage;
 use crate::ui::theme::Profile;
@@ -474,4 +474,34 @@ proptest! {
         }
         prop_assert!(stage.app.deadline().is_none_or(|at| at < Duration::from_secs(3600)));
     }
+}
+
+#[test]
+fn a_note_is_of_what_was_on_show_when_it_was_asked_for() {
+    let mut stage = opened();
+    let dir = stage.app.world.study.as_ref().unwrap().dir.clone();
+    let (fit, id) = (stage.app.world.fit_name().unwrap().to_owned(), stage.app.world.selected.unwrap());
+    stage.keys("r").event(Event::Closed);
+    stage.type_text(" kept").keys("enter");
+    let noted = stage.sent.iter().find_map(|c| if let Command::Note(note) = c { Some(note.clone()) } else { None });
+    let noted = noted.expect("closing the study drops no line");
+    assert_eq!((noted.study, noted.fit, noted.id), (dir, fit, id));
+    assert!(noted.line.ends_with("kept"), "{}", noted.line);
+}
+
+#[test]
+fn an_import_that_was_cut_short_is_not_offered_to_go_on() {
+    let mut stage = opened();
+    let mut study = stage.demo.study();
+    study.unfinished = Some(crate::study::CollectState { samples: 3, of: 10, rows: 3 });
+    study.model = None;
+    stage.event(Event::Study(Box::new(study.clone())));
+    let sent = stage.sent.len();
+    let effects = stage.app.perform(Action::Continue);
+    assert!(effects.is_empty() && stage.sent.len() == sent);
+    let why = stage.app.refusal(Action::Continue).unwrap_or_default();
+    assert!(why.contains("mlpeek import"), "{why}");
+    study.model = Some("a model".to_owned());
+    stage.event(Event::Study(Box::new(study)));
+    assert_eq!(stage.app.refusal(Action::Continue), None);
 }
