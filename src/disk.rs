@@ -113,7 +113,8 @@ pub fn sweep_tmp(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
         let path = entry.map_err(Error::io("read", dir))?.path();
         if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(TMP_PREFIX)) {
-            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            // Notes are written under a lock of their own: one of theirs may be renamed at this moment.
+            remove_if_there(&path)?;
         }
     }
     Ok(())

@@ -6,7 +6,10 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-const START: &[u8] = b"version https://git-lfs.github.com/spec/";
+/// How a pointer begins.
+pub(crate) const START: &[u8] = b"version https://git-lfs.github.com/spec/";
+/// What is said of one.
+pub(crate) const IS_POINTER: &str = "is a Git LFS pointer, not the file itself: run 'git lfs pull' in its repository";
 
 /// Whether a file that begins so is a pointer and not what its name says.
 pub(crate) fn is_pointer(head: &[u8]) -> bool {
@@ -22,7 +25,7 @@ pub(crate) fn refuse_pointer(head: &[u8], path: &Path) -> Result<()> {
     if !is_pointer(head) {
         return Ok(());
     }
-    Err(Error::file(path, "is a Git LFS pointer, not the file itself: run 'git lfs pull' in its repository"))
+    Err(Error::file(path, IS_POINTER))
 }
 
 /// [`refuse_pointer`] for a file that was not read yet; one that cannot be read is left to who reads it.

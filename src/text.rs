@@ -66,10 +66,9 @@ fn is_mark(c: char) -> bool {
 }
 
 fn push_visible(grapheme: &str, out: &mut String) {
-    if let Some(syllable) = syllable(grapheme) {
-        return out.push_str(&syllable);
-    }
-    match grapheme {
+    // What follows a syllable is looked at as behind any other letter.
+    let syllable = syllable(grapheme);
+    match syllable.as_deref().unwrap_or(grapheme) {
         "\n" | "\r\n" | "\r" => out.push('⏎'),
         "\t" => out.push('⇥'),
         g if is_flag(g) => out.push_str(g),
@@ -379,6 +378,7 @@ mod tests {
         }
         assert_eq!(clean("\u{1112}\u{1161}\u{11ab}\u{1100}\u{1173}\u{11af}"), "한글");
         assert_eq!(clean("가\u{11a8}"), "각");
+        assert_eq!(clean("가\u{200d}\u{e0041}"), "가‹U+200D›‹U+E0041›", "nothing is hidden behind a syllable");
     }
 
     #[test]

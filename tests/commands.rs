@@ -386,7 +386,7 @@ fn an_outlier_is_named_and_taken_out() {
     let words = String::from_utf8(said.stderr).unwrap();
     assert!(words.contains("1 neuron of 60 holds ") && words.contains("(neuron 7)"), "{words}");
     assert!(words.contains("1 row of 200 holds") && words.contains("--scale-rows lets every token"), "{words}");
-    assert!(Path::new(&study).join("cache/blocks.0.mlp.hook_post/energy.json").is_file());
+    assert!(Path::new(&study).join("energy/blocks.0.mlp.hook_post.json").is_file());
     let run = |more: &[&str]| json_lines(mlpeek(dir.path()).args(fit).args(more).arg("--json"));
     let plain = run(&["--name", "again"]);
     let (last, told) = (plain.last().unwrap(), &plain.last().unwrap()["concentrated"]);

@@ -1,5 +1,5 @@
 //! Every family against `transformers` on tiny random models (`tests/fixtures/make_families.py`): logits, hooks at two
-//! layers, the KV cache, unequal batches; the same weights as a GGUF file; both compute paths. README's parity table is
+//! layers, the KV cache, unequal batches; the same weights as a GGUF file; both compute paths. The guide's parity table is
 //! what these tests measure.
 
 #[path = "support/parity.rs"]
@@ -34,7 +34,7 @@ const FAMILIES: [&str; 13] = [
 /// Families with a `model.gguf`.
 const GGUF: [&str; 9] = ["gpt2", "llama2", "llama", "gemma2", "gemma3", "smollm3", "qwen2", "qwen3", "mistral"];
 
-/// Rows of README's table that come from real weights (`tests/smollm2.rs`, `tests/gemma3.rs`).
+/// Rows of the guide's table that come from real weights (`tests/smollm2.rs`, `tests/gemma3.rs`).
 const REAL: [&str; 2] = ["SmolLM2-135M-Instruct", "Gemma 3 270M"];
 
 /// What a person calls a fixture's family, and which of its switches the fixture turns.
@@ -166,9 +166,9 @@ fn every_family_equals_transformers_as_the_readme_says() {
     let real = |model: &str| REAL.contains(&model);
     let listed: Vec<_> = parity::listed().into_iter().filter(|(model, _)| !real(model)).collect();
     let measured: Vec<_> = rows.into_iter().map(|r| (r.model, r.weights.to_owned())).collect();
-    assert_eq!(listed, measured, "README's parity table lists the families that the tests hold, in their order");
+    assert_eq!(listed, measured, "the guide's parity table lists the families that the tests hold, in their order");
     for model in REAL {
-        assert!(parity::listed().iter().any(|(m, _)| m == model), "README's parity table has a row of {model}");
+        assert!(parity::listed().iter().any(|(m, _)| m == model), "the guide's parity table has a row of {model}");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::reading::plural;
+use crate::lfs;
 
 /// Where a file's kind is told by its bytes: offset, bytes, and what it is with the remedy.
 const KINDS: &[(usize, &[u8], &str)] = &[
@@ -38,11 +39,7 @@ const KINDS: &[(usize, &[u8], &str)] = &[
     (0, b"\x7fELF", "is a program, no text"),
     (0, b"\xff\xfe\0\0", "is UTF-32: save it as UTF-8"),
     (0, b"\0\0\xfe\xff", "is UTF-32: save it as UTF-8"),
-    (
-        0,
-        b"version https://git-lfs.github.com/spec/v1",
-        "is a Git LFS pointer, not the data itself: fetch the data (git lfs pull) and give the file then",
-    ),
+    (0, lfs::START, lfs::IS_POINTER),
 ];
 
 const PICKLE: &str = "is a Python pickle: write its texts as JSON Lines first (json.dumps, a line each)";
@@ -91,7 +88,11 @@ fn known(bytes: &[u8]) -> Option<&'static str> {
     if at(8, b"{\"") && bytes[..8].contains(&0) {
         return Some("is a safetensors file, no texts: mlpeek import takes a matrix of activations");
     }
-    KINDS.iter().find(|(offset, magic, _)| at(*offset, magic)).map(|k| k.2)
+    // A mark of letters alone may begin a text too, which has neither zeros nor bytes that are no UTF-8.
+    let start = &bytes[..bytes.len().min(1024)];
+    let binary = start.contains(&0) || std::str::from_utf8(start).is_err_and(|e| e.error_len().is_some());
+    let word = |magic: &[u8]| magic.iter().all(u8::is_ascii_alphanumeric);
+    KINDS.iter().find(|(offset, magic, _)| at(*offset, magic) && (binary || !word(magic))).map(|k| k.2)
 }
 
 fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16, notes: &mut Vec<String>) -> Result<String, String> {

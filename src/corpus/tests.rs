@@ -169,6 +169,9 @@ fn a_file_that_is_no_text_is_named_with_what_to_do() {
             assert!(error.contains(what) && error.contains(remedy), "{name}: {error}");
         }
     }
+    for text in ["The big DUCK of the lake", "PAR1 is a grade of paper", "GIF8 is no word"] {
+        assert_eq!(pairs("x.txt", text), [one(text, None)], "letters alone are no mark of a file");
+    }
     assert!(refused("x.txt", b"fine\nbad \xff\n").contains("line 2 is not UTF-8 text (byte 0xFF)"));
     assert!(refused("x.txt", b"fine text\nwith a \0 in it").contains("line 2 holds a NUL byte"));
     assert!(refused("x.txt", b"\xff\xfea\0b").contains("cut off"));

@@ -136,7 +136,9 @@ impl Encoder {
             ctx.check()?;
             for j in 0..k {
                 solver.target[j] = self.dot(row, j) - offsets[j] * scales[r];
-                solver.x[j] = f64::from(y[j * PANEL + r]);
+                // Single precision may not hold what a tiny row's scale makes of a centre: the solver then starts from 0.
+                let warm = f64::from(y[j * PANEL + r]);
+                solver.x[j] = if warm.is_finite() { warm } else { 0.0 };
             }
             solver.solve();
             if let Some(cap) = self.row_cap.filter(|&cap| solver.passive.len() > cap) {

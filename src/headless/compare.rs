@@ -4,12 +4,11 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::Output;
 use super::features::words;
+use super::{Output, open_study};
 use crate::analysis::FeatureRow;
 use crate::cli::CompareArgs;
 use crate::error::Result;
-use crate::study::Study;
 use crate::study::sides;
 use crate::text;
 
@@ -17,7 +16,7 @@ use crate::text;
 const LINES: usize = 40;
 
 pub(super) fn run(args: &CompareArgs, out: &mut Output) -> Result<()> {
-    let side = |dir: &Path, fit: &str| Study::open_read_only(dir)?.side(Some(fit));
+    let side = |dir: &Path, fit: &str| open_study(dir, out)?.side(Some(fit));
     let a = side(&args.study, &args.a)?;
     let b = side(args.other.as_ref().unwrap_or(&args.study), &args.b)?;
     let found = sides::compare(&a, &b)?;

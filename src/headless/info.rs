@@ -35,11 +35,7 @@ pub(super) fn study(args: &InfoArgs, out: &mut Output) -> Result<()> {
     for corpus in &manifest.corpora {
         out.line(&format!("corpus   {}, {} samples", text::clean(&corpus.name), count(corpus.samples)))?;
     }
-    let go_on = if state.is_complete() {
-        String::new()
-    } else {
-        format!("; mlpeek collect --out {} goes on", args.study.display())
-    };
+    let go_on = if state.is_complete() { String::new() } else { format!("; {} goes on", study.filling()) };
     out.line(&format!("rows     {}, {state}{go_on}", count(state.rows)))?;
     for fit in &fits {
         let error = fit.relative_error.map_or_else(|| "no features yet".to_owned(), |e| format!("error {e:.4}"));

@@ -76,7 +76,7 @@ fn told_unfinished(study: &Study, out: &Output) -> Result<()> {
     let state = study.collected()?;
     if !state.is_complete() {
         let dir = study.dir().display();
-        out.note(&format!("{dir} is {state}, and these rows alone are read: mlpeek collect --out {dir} goes on"));
+        out.note(&format!("{dir} is {state}, and these rows alone are read: {} goes on", study.filling()));
     }
     Ok(())
 }

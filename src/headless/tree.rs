@@ -79,7 +79,7 @@ fn write(args: &TreeArgs, text: &str, out: &mut Output) -> Result<()> {
 }
 
 fn write_clusters(args: &TreeArgs, clusters: &[Vec<usize>], rows: &[FeatureRow], out: &mut Output) -> Result<()> {
-    if out.is_json() {
+    if out.is_json() || args.format == TreeFormat::Json {
         return match &args.out {
             None => clusters.iter().try_for_each(|ids| out.object(&json!({"features": ids}))),
             Some(_) => write(

@@ -10,6 +10,7 @@ use std::path::Path;
 use super::floats::{Stored, read_matrix};
 use super::matrix::Matrix;
 use crate::error::{Error, Result};
+use crate::lfs;
 
 /// A header longer than this describes no matrix.
 const MAX_HEADER: u32 = 1 << 16;
@@ -63,8 +64,13 @@ impl Header {
         let bad = |problem: &str| Error::file(path, problem);
         let mut prefix = [0; 8];
         if length < 8 || input.read_exact(&mut prefix).is_err() || prefix[..6] != *b"\x93NUMPY" {
+            let mut head = prefix.to_vec();
+            // What cannot be read says nothing of what the file is.
+            let _ = input.take(64).read_to_end(&mut head);
+            if lfs::is_pointer(&head) {
+                return Err(bad(lfs::IS_POINTER));
+            }
             return Err(bad(match &prefix {
-                b"version " => "is a Git LFS pointer, not the data itself: fetch the data (git lfs pull)",
                 [b'P', b'K', 3, 4, ..] => "is an archive, as of numpy.savez: save one array with numpy.save",
                 [0x1f, 0x8b, ..] => "is compressed by gzip: unpack it (gunzip)",
                 _ => "is not a .npy file",

@@ -236,6 +236,9 @@ pub struct ModelIdentity {
     pub configuration: BTreeMap<String, String>,
     /// sha256 of what gives a text its ids ([`Tokenizer::ids_sha256`]).
     pub tokenizer: String,
+    /// sha256 of the tokenizer's file alone, to hold against studies of versions that recorded no more.
+    #[serde(skip)]
+    pub tokenizer_file: String,
     /// The token that a text begins with by [`BosRule::Auto`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bos: Option<u32>,

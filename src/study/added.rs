@@ -3,7 +3,7 @@
 //! Invariant: until the last sample of an added corpus is there, the study can go back to what it was before it.
 
 use super::manifest::CorpusEntry;
-use super::rows::{Appender, cache_dir};
+use super::rows::Appender;
 use super::tokens::{Log, LogWriter};
 use super::{Study, energy, samples};
 use crate::corpus::Corpus;
@@ -67,11 +67,16 @@ impl Study {
                 "fit '{fit}' of {dir} is of rows of {name}: remove {dir}/fits/{fit} first"
             )));
         }
+        if self.collected()?.samples < self.samples_before_last() {
+            return Err(Error::refused(format!(
+                "rows that were there before {name} are missing from {dir}: mlpeek collect --out {dir} collects them again first"
+            )));
+        }
         let mut log = Log::read(&self.dir)?;
         let cut = log.cut_to_samples(self.samples_before_last());
         LogWriter::open(&self.dir, &log, cut)?;
         for &hook in &self.manifest.hooks {
-            energy::forget(&cache_dir(&self.dir, hook))?;
+            energy::forget(&self.dir, hook)?;
         }
         self.forget_tokens();
         self.withdraw_if_empty()?;

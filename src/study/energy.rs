@@ -1,27 +1,30 @@
-//! `cache/<hook>/energy.json`: how much of the sum of squares each neuron and the strongest rows of a cache hold.
+//! `energy/<hook>.json`: how much of the sum of squares each neuron and the strongest rows of a cache hold.
 //!
-//! Written beside the shards while rows are collected, or after a pass over them. Invariant: a file that does not count
+//! Written while rows are collected, or after a pass over them; not in a cache's directory, where every file is a shard. Invariant: a file that does not count
 //! exactly the study's rows and neurons says nothing, and is made anew where it is needed.
 
 use std::path::{Path, PathBuf};
 
 use super::Study;
 use super::manifest::json_bytes;
-use super::rows::cache_dir;
 use crate::activations::energy::{Concentration, Energy};
 use crate::disk;
 use crate::error::Result;
 use crate::model::HookPoint;
 use crate::task::TaskCtx;
 
-/// Beside a cache's shards.
-fn path_of(cache: &Path) -> PathBuf {
-    cache.join("energy.json")
+/// The files of all hooks of the study in `dir`.
+pub(super) fn folder(dir: &Path) -> PathBuf {
+    dir.join("energy")
+}
+
+fn path_of(dir: &Path, hook: HookPoint) -> PathBuf {
+    folder(dir).join(format!("{hook}.json"))
 }
 
 /// What was counted of exactly `rows` rows of `width` values, where it was.
-pub(super) fn read(cache: &Path, rows: usize, width: usize) -> Option<Energy> {
-    let bytes = std::fs::read(path_of(cache)).ok()?;
+pub(super) fn read(dir: &Path, hook: HookPoint, rows: usize, width: usize) -> Option<Energy> {
+    let bytes = std::fs::read(path_of(dir, hook)).ok()?;
     let energy: Energy = serde_json::from_slice(&bytes).ok()?;
     let sound = energy.strongest.iter().all(|(row, square)| *row < rows && square.is_finite())
         && energy.neurons.iter().all(|v| v.is_finite() && *v >= 0.0);
@@ -30,13 +33,14 @@ pub(super) fn read(cache: &Path, rows: usize, width: usize) -> Option<Energy> {
 
 /// # Errors
 /// What the disk says.
-pub(super) fn write(cache: &Path, energy: &Energy) -> Result<()> {
-    disk::write_atomic(&path_of(cache), &json_bytes(energy)?)
+pub(super) fn write(dir: &Path, hook: HookPoint, energy: &Energy) -> Result<()> {
+    disk::create_dir(&folder(dir))?;
+    disk::write_atomic(&path_of(dir, hook), &json_bytes(energy)?)
 }
 
 /// Forgets what was counted of rows that are not the study's any more: others may be as many.
-pub(super) fn forget(cache: &Path) -> Result<()> {
-    disk::remove_if_there(&path_of(cache))
+pub(super) fn forget(dir: &Path, hook: HookPoint) -> Result<()> {
+    disk::remove_if_there(&path_of(dir, hook))
 }
 
 impl Study {
@@ -46,7 +50,7 @@ impl Study {
     /// A hook that the study does not have.
     pub fn known_energy(&self, hook: HookPoint) -> Result<Option<Energy>> {
         let width = self.manifest.width(hook)?;
-        Ok(read(&cache_dir(&self.dir, hook), self.tokens()?.rows.len(), width))
+        Ok(read(&self.dir, hook, self.tokens()?.rows.len(), width))
     }
 
     /// The same, in a pass over the rows where it was not counted yet.
@@ -67,7 +71,7 @@ impl Study {
     pub fn keep_energy(&self, hook: HookPoint, energy: &Energy) {
         if self.is_writable()
             && self.known_energy(hook).is_ok_and(|known| known.is_none())
-            && let Err(problem) = write(&cache_dir(&self.dir, hook), energy)
+            && let Err(problem) = write(&self.dir, hook, energy)
         {
             tracing::warn!("what each neuron holds is not kept: {problem}");
         }

@@ -87,6 +87,13 @@ struct Saved {
     y: Stored,
 }
 
+impl Saved {
+    /// The order that the save had, which is in the names of its files.
+    fn order(&self) -> Option<u64> {
+        self.z.file.strip_prefix("Z-")?.split('.').next()?.parse().ok()
+    }
+}
+
 impl FitFile {
     fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(CONFIG);
@@ -103,10 +110,15 @@ impl FitFile {
     fn entry(&self, name: &str, dir: &Path) -> FitEntry {
         let saved = self.saved.as_ref();
         let resumable = dir.join(CHECKPOINT).is_file();
+        let last = || fit_state::last_sweep(&dir.join(LOSS));
+        // A run that was begun after the save, and has not ended either.
+        let begun_again = saved.is_some_and(|s| s.order() < Some(self.order))
+            && resumable
+            && last().is_some_and(|sweep| sweep.stop.is_none());
         let (state, reached) = match saved.map(|s| (s.ended, s.sweeps)) {
-            Some((Some(ended), _)) => (ended.state, ended.sweep),
+            Some((Some(ended), _)) if !begun_again => (ended.state, ended.sweep),
             ended => {
-                let last = fit_state::last_sweep(&dir.join(LOSS));
+                let last = last();
                 let reached = last.map_or(0, |sweep| sweep.sweep).max(ended.map_or(0, |(_, sweeps)| sweeps));
                 let state = match (ended, last.and_then(|sweep| sweep.stop)) {
                     (None, _) => FitState::Cut,
@@ -375,14 +387,14 @@ impl Study {
     fn saved_nothing(&self, name: &str) -> Error {
         let entry = self.fits().unwrap_or_default().into_iter().find(|fit| fit.name == name);
         let dir = self.dir.display();
-        let (standing, resume) = match &entry {
-            Some(entry) if entry.resumable => (entry.standing().to_string(), " --resume"),
-            Some(entry) => (entry.standing().to_string(), ""),
-            None => ("stopped before its first sweep".to_owned(), ""),
+        let standing =
+            entry.as_ref().map_or_else(|| "stopped before its first sweep".to_owned(), |e| e.standing().to_string());
+        let remedy = match entry.is_some_and(|e| e.resumable) {
+            true => format!("mlpeek fit {dir} --name {name} --resume goes on"),
+            // Without a checkpoint its options are known to nobody but who gave them.
+            false => "run the same command again".to_owned(),
         };
-        Error::usage(format!(
-            "fit '{name}' was {standing} or still runs, and has saved no factors yet: mlpeek fit {dir} --name {name}{resume} goes on"
-        ))
+        Error::usage(format!("fit '{name}' was {standing} or still runs, and has saved no factors yet: {remedy}"))
     }
 
     /// Checks every checksum of every saved fit.

@@ -264,7 +264,9 @@ fn differing_parts(there: &ModelInfo, asked: &ModelInfo, bos: BosRule) -> Vec<St
         parts.push("other weights".to_owned());
     }
     let (Some(own), Some(new)) = (&there.identity, &asked.identity) else {
-        if there.tokenizer_sha256 != asked.tokenizer_sha256 {
+        // Versions without an identity read `tokenizer.json` alone.
+        let file = asked.identity.as_ref().map(|identity| &identity.tokenizer_file);
+        if there.tokenizer_sha256 != asked.tokenizer_sha256 && file != Some(&there.tokenizer_sha256) {
             parts.push("another tokenizer".to_owned());
         }
         return parts;

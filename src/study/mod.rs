@@ -239,8 +239,9 @@ impl Study {
         if tokens.rows.is_empty() {
             let dir = self.dir.display();
             return Err(Error::refused(format!(
-                "{dir} holds no rows yet ({}): mlpeek collect --out {dir} goes on",
-                self.collected()?
+                "{dir} holds no rows yet ({}): {} goes on",
+                self.collected()?,
+                self.filling()
             )));
         }
         let reader = CacheReader::open(&dir)?;
@@ -283,6 +284,7 @@ impl Study {
         // The manifest first: without it the rest is no study.
         remove(&self.dir.join(manifest::FILE))?;
         remove(&rows::caches_dir(&self.dir))?;
+        remove(&energy::folder(&self.dir))?;
         for entry in std::fs::read_dir(&self.dir).map_err(Error::io("read", &self.dir))? {
             let path = entry.map_err(Error::io("read", &self.dir))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

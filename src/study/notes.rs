@@ -58,7 +58,11 @@ impl Study {
     }
 
     /// Puts the notes on a new save of `fit` in place with it: `commit` makes the save the fit's own. Nobody notes anything
-    /// of the features before in between.
+    /// of the features before in between. The save counts for more: what keeps the notes from following is told, and the
+    /// save stands.
+    ///
+    /// # Errors
+    /// Those of `commit` alone.
     pub(super) fn carry_notes(
         &self,
         fit: &str,
@@ -66,13 +70,19 @@ impl Study {
         to: &SparseColumns,
         commit: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        let _lock = lock::notes(&self.dir)?;
-        let carried = self.notes_to_carry(fit, hook, to);
+        let lock = lock::notes(&self.dir);
+        let carried = lock.as_ref().ok().and_then(|_| self.notes_to_carry(fit, hook, to));
         commit()?;
-        let Some(carried) = carried else { return Ok(()) };
-        let mut all = self.all_notes()?;
-        all.insert(fit.to_owned(), carried);
-        disk::write_atomic(&self.dir.join(NOTES), &json_bytes(&all)?)
+        let followed = lock.and_then(|_lock| {
+            let Some(carried) = carried else { return Ok(()) };
+            let mut all = self.all_notes()?;
+            all.insert(fit.to_owned(), carried);
+            disk::write_atomic(&self.dir.join(NOTES), &json_bytes(&all)?)
+        });
+        if let Err(problem) = followed {
+            tracing::warn!("fit '{fit}' is saved, and its notes were not carried over to the new features: {problem}");
+        }
+        Ok(())
     }
 
     /// Notes that the features of a new save of `fit` begin with: those of the factors that it replaces, else of the newest

@@ -23,7 +23,11 @@ pub struct CollectState {
 impl CollectState {
     /// Whole hundredths of the samples; 100 only when all are there.
     pub fn percent(&self) -> usize {
-        (self.samples * 100).checked_div(self.of).unwrap_or(100)
+        if self.is_complete() {
+            return 100;
+        }
+        // As wide as a damaged manifest's numbers may be.
+        (self.samples as u128 * 100 / self.of as u128) as usize
     }
 
     /// Whether every sample is there.
@@ -40,6 +44,14 @@ impl fmt::Display for CollectState {
 }
 
 impl Study {
+    /// The command that fills a study that was cut short.
+    pub fn filling(&self) -> String {
+        match self.manifest().model {
+            Some(_) => format!("mlpeek collect --out {}", self.dir().display()),
+            None => "the same mlpeek import, run again,".to_owned(),
+        }
+    }
+
     /// How far it has been collected.
     ///
     /// # Errors

@@ -70,7 +70,7 @@ impl<'s> Appender<'s> {
         let energies = hooks
             .map(|(&hook, &width)| match rows {
                 0 => Some(Energy::new(width)),
-                _ => energy::read(&cache_dir(&study.dir, hook), rows, width),
+                _ => energy::read(&study.dir, hook, rows, width),
             })
             .collect();
         let known = log.segments.iter().flat_map(|s| s.pieces.iter().map(|(id, _)| *id)).collect();
@@ -143,7 +143,7 @@ impl<'s> Appender<'s> {
         let manifest = &self.study.manifest;
         for (&hook, energy) in manifest.hooks.iter().zip(&self.energies) {
             let Some(energy) = energy else { continue };
-            if let Err(problem) = energy::write(&cache_dir(&self.study.dir, hook), energy) {
+            if let Err(problem) = energy::write(&self.study.dir, hook, energy) {
                 tracing::warn!("what each neuron holds is not kept: {problem}");
             }
         }

@@ -141,7 +141,13 @@ pub fn read_verdicts(answer: &str, count: usize) -> Option<Vec<bool>> {
 pub fn read_rating(answer: &str) -> Option<u8> {
     let answer = usual_width(answer);
     let lower = answer.to_ascii_lowercase();
-    let at = lower.match_indices("rating").filter(|(at, _)| !lower[..*at].ends_with(char::is_alphanumeric)).last()?.0;
+    let named = |(at, _): &(usize, &str)| {
+        let behind = lower[*at + "rating".len()..].trim_start_matches(|c: char| c == ' ' || "*\"'`_".contains(c));
+        behind.starts_with([':', '[', '='])
+    };
+    let words = || lower.match_indices("rating").filter(|(at, _)| !lower[..*at].ends_with(char::is_alphanumeric));
+    // The word may come again in an explanation that follows.
+    let at = words().filter(named).last().or_else(|| words().last())?.0;
     let line = lower[at + "rating".len()..].trim_start_matches(|c: char| c.is_whitespace() || ":[*(=\"'`_".contains(c));
     let line = line.lines().next()?;
     let rating = line.bytes().next().filter(|b| (b'0'..=b'2').contains(b))? - b'0';
@@ -246,6 +252,7 @@ mod tests {
             ("Rating: 2, because it is plainly there", 2),
             ("Rating: 0\nThe text says nothing of it.", 0),
             ("Rating: 2 would be too much.\nRating: 1", 1),
+            ("Rating: 2\nThis rating reflects that it is there.", 2),
         ] {
             assert_eq!(read_rating(answer), Some(wanted), "{answer}");
         }

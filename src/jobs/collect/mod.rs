@@ -206,8 +206,10 @@ fn run(runner: &impl Runner, corpus: &Corpus, study: &mut Study, add: Add, ctx: 
     admit(runner, study)?;
     let outcome = checked(runner, corpus, study, add, ctx);
     if outcome.as_ref().is_err_and(|e| !matches!(e, Error::Cancelled)) {
-        study.withdraw_if_empty()?;
-        study.discard_if_empty()?;
+        // What it failed of is what the user must know; what this cannot put back stays to be seen in the study.
+        for problem in [study.withdraw_if_empty(), study.discard_if_empty()].into_iter().filter_map(Result::err) {
+            tracing::warn!("{problem}");
+        }
     }
     outcome
 }
@@ -251,6 +253,17 @@ fn checked(runner: &impl Runner, corpus: &Corpus, study: &mut Study, add: Add, c
     check_room(study.dir(), disk_bytes(missing, &study.manifest().widths, study.manifest().dtype), true)?;
     study.record_model(runner.info())?;
     if let Add::Corpus = add {
+        if study.manifest().first_sample(&corpus.sha256).is_none() {
+            // Rows that were lost since are found here, before a corpus is added behind them.
+            Appender::open(study)?;
+            let dir = study.dir().display();
+            if !study.manifest().complete {
+                return Err(Error::refused(format!(
+                    "rows of {dir} are missing ({}): mlpeek collect --out {dir} collects them again first",
+                    study.collected()?
+                )));
+            }
+        }
         study.append(corpus)?;
     }
     let mut appender = Appender::open(study)?;

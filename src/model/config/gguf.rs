@@ -114,7 +114,11 @@ impl Reader<'_> {
     fn rope(&self, weights: &Weights, dims: usize) -> Result<Rope> {
         let mut rope = Rope::new(self.number("rope.freq_base")?.unwrap_or(10_000.0));
         let factor = self.number("rope.scaling.factor")?.unwrap_or(1.0);
-        match self.get("rope.scaling.type").and_then(Value::as_str) {
+        let kind = self.get("rope.scaling.type");
+        if kind.is_some_and(|kind| kind.as_str().is_none()) {
+            return Err(self.wrong(format!("metadata {}.rope.scaling.type is no text", self.arch)));
+        }
+        match kind.and_then(Value::as_str) {
             None | Some("none") => {}
             Some("linear") if factor > 0.0 => rope.scaling = RopeScaling::Linear(factor),
             Some("yarn") if factor > 0.0 && self.arch != "gemma3" => {

@@ -118,6 +118,7 @@ pub(super) fn check_tokenizer(tokenizer: &Tokenizer, info: &mut ModelInfo) -> Re
     info.tokenizer_sha256 = tokenizer.sha256().to_owned();
     if let Some(identity) = &mut info.identity {
         (identity.tokenizer, identity.bos) = (tokenizer.ids_sha256(), tokenizer.bos());
+        tokenizer.file_sha256().clone_into(&mut identity.tokenizer_file);
     }
     Ok(())
 }

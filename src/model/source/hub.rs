@@ -95,7 +95,13 @@ pub(super) fn resolve(places: &Places, id: &Id, ctx: &TaskCtx) -> Result<ModelFi
         (Some(Ok(bare)), _) => match download(places, id, ctx) {
             Ok(layout) => Ok(id.files(format!("the Hub ({}@{})", id.repo, id.revision()), layout)),
             Err(Error::Cancelled) => Err(Error::Cancelled),
-            Err(_) => Ok(found(bare)),
+            Err(problem) => {
+                tracing::warn!(
+                    "{}: only the weights are in the Hub cache, and its tokenizer could not be fetched: {problem}",
+                    id.typed()
+                );
+                Ok(found(bare))
+            }
         },
         (Some(Err(e)), true) => Err(Error::refused(format!(
             "'{}' is not whole in the Hub cache, and HF_HUB_OFFLINE forbids to fetch the rest: {e}",

@@ -62,9 +62,17 @@ pub(super) fn has_tokenizer(layout: &ModelLayout) -> bool {
 
 /// A link to nothing, as a cache has it whose blobs were deleted or are on another disk, is no missing file.
 fn refuse_dangling(dir: &Path) -> Result<()> {
-    let model = |path: &Path| ["json", "safetensors", "gguf"].iter().any(|extension| is(path, extension));
-    let dangling = |path: &PathBuf| model(path) && path.is_symlink() && !path.exists();
-    match entries(dir).into_iter().find(dangling) {
+    let there = entries(dir);
+    let other_gguf = there.iter().any(|path| is(path, "gguf") && path.exists());
+    // Of files that are not read it does not matter where they lead.
+    let read = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let text = ["config.json", "tokenizer.json", "tokenizer_config.json", "added_tokens.json"].contains(&&*name)
+            || ["special_tokens_map.json", "generation_config.json", "model.safetensors.index.json"].contains(&&*name);
+        text || is(path, "safetensors") && name.starts_with("model") || is(path, "gguf") && !other_gguf
+    };
+    let dangling = |path: &PathBuf| read(path) && path.is_symlink() && !path.exists();
+    match there.into_iter().find(dangling) {
         Some(link) => Err(Error::file(link, "is a link to a file that is not there: fetch the model again")),
         None => Ok(()),
     }

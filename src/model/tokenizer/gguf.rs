@@ -69,6 +69,7 @@ pub(super) fn build(header: &Header) -> Result<Tokenizer> {
         bos: bos(header, &table)?,
         eos: eos(header, &table)?,
         sha256: fingerprint(header, &table),
+        file_sha256: None,
     })
 }
 

@@ -31,11 +31,10 @@ pub(super) fn open(tokenizer: &Path, config: &Path) -> Result<Tokenizer> {
     let beside = Beside::read(tokenizer)?;
     let added =
         beside.add_to(&mut inner).map_err(|e| Error::file(tokenizer, format!("cannot take more tokens: {e}")))?;
-    let mut hash = Sha256::new_with_prefix(&json);
-    if let Some(added) = added {
-        hash.update(added);
-    }
-    let mut out = with_pieces(inner, hex(hash), tokenizer)?;
+    let file = Sha256::new_with_prefix(&json);
+    let whole = added.as_ref().map_or_else(|| file.clone(), |added| file.clone().chain_update(added));
+    let mut out = with_pieces(inner, hex(whole), tokenizer)?;
+    out.file_sha256 = added.is_some().then(|| hex(file));
     let generation = optional_json(&tokenizer.with_file_name("generation_config.json"))?;
     let config = optional_json(config)?;
 
@@ -105,7 +104,18 @@ fn with_pieces(inner: tokenizers::Tokenizer, sha256: String, path: &Path) -> Res
     added.sort_unstable();
     special.sort_unstable();
     let byte_exact = spelling != Spelling::Literal;
-    Ok(Tokenizer { inner, pieces, prefix_space, byte_exact, added, special, bos: None, eos: Vec::new(), sha256 })
+    Ok(Tokenizer {
+        inner,
+        pieces,
+        prefix_space,
+        byte_exact,
+        added,
+        special,
+        bos: None,
+        eos: Vec::new(),
+        sha256,
+        file_sha256: None,
+    })
 }
 
 /// How pieces spell bytes, and where encoding adds a space: read off the decoder, which must undo both.

@@ -29,6 +29,10 @@ impl Tokenizer {
             hash.update(id.to_le_bytes());
             hash.update([token.single_word, token.lstrip, token.rstrip, token.normalized].map(u8::from));
             text(&mut hash, &token.content);
+            // With this switch special tokens are split as any text is.
+            if inner.get_encode_special_tokens() {
+                hash.update([u8::from(token.special)]);
+            }
         }
         hex(hash)
     }

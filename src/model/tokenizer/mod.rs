@@ -48,6 +48,8 @@ pub struct Tokenizer {
     bos: Option<u32>,
     eos: Vec<u32>,
     sha256: String,
+    /// Of `tokenizer.json` alone, where files beside it add to it.
+    file_sha256: Option<String>,
 }
 
 impl Tokenizer {
@@ -154,6 +156,11 @@ impl Tokenizer {
     /// Number of ids that have a piece.
     pub fn vocab_size(&self) -> usize {
         self.pieces.count()
+    }
+
+    /// sha256 of its file alone, which is all that versions without [`Tokenizer::ids_sha256`] recorded.
+    pub fn file_sha256(&self) -> &str {
+        self.file_sha256.as_deref().unwrap_or(&self.sha256)
     }
 
     /// sha256 of what defines it.

@@ -493,7 +493,7 @@ fn what_neurons_and_rows_hold_is_counted_while_collecting_and_else_when_it_is_as
     }
     // One of an earlier version has none, and one of other rows says nothing.
     let ctx = crate::task::TaskCtx::silent();
-    let file = rows::cache_dir(&path, HOOKS[1]).join("energy.json");
+    let file = energy::folder(&path).join(format!("{}.json", HOOKS[1]));
     for damage in [None, Some("{}"), Some("{\"rows\":6,\"neurons\":[1,1],\"strongest\":[]}")] {
         match damage {
             None => fs::remove_file(&file).unwrap(),
