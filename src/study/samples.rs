@@ -73,7 +73,7 @@ pub(super) fn read(dir: &Path, corpus: usize, expected: usize) -> Result<Vec<Sam
     Ok(samples)
 }
 
-/// Takes away what [`write`] wrote.
+/// Takes away what [`write()`] wrote.
 pub(super) fn remove(dir: &Path, corpus: usize) -> Result<()> {
     disk::remove_if_there(&path_of(dir, corpus))
 }

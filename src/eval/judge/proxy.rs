@@ -77,7 +77,7 @@ fn is_listed(host: &str, port: u16, list: &str) -> bool {
     list.split([',', ' ', '\t']).map(str::trim).filter(|entry| !entry.is_empty()).any(matches)
 }
 
-/// An entry's name and port: "host:80", "[::1]:80", "::1".
+/// An entry's name and port, as in `host:80`, `[::1]:80` and `::1`.
 fn split_port(entry: &str) -> (&str, Option<u16>) {
     let split = entry.rsplit_once(':').filter(|(name, _)| !name.contains(':') || name.ends_with(']'));
     match split.and_then(|(name, port)| Some((name, port.parse().ok()?))) {
