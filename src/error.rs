@@ -14,7 +14,7 @@ pub enum Error {
     #[error("cancelled")]
     Cancelled,
     /// The operating system refused an operation on a path.
-    #[error("cannot {op} {}: {source}", path.display())]
+    #[error("cannot {op} {}: {source}", shown(path))]
     Io {
         /// What was attempted, as a verb: "read", "create".
         op: &'static str,
@@ -24,7 +24,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A file whose content is not what it must be.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {problem}", shown(path))]
     File {
         /// The file.
         path: PathBuf,
@@ -53,6 +53,11 @@ fn one_line(problem: String) -> String {
     }
     let (begin, end) = (problem.chars().take(MOST / 2), problem.chars().skip(long - MOST / 2));
     begin.chain(['…']).chain(end).collect()
+}
+
+/// A path for a person. One that came from a damaged file may be as long as that.
+fn shown(path: &Path) -> String {
+    one_line(path.display().to_string())
 }
 
 impl Error {

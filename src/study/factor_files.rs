@@ -26,7 +26,9 @@ impl Stored {
     /// The file's path, once its length is what it must be.
     pub fn check_length(&self, dir: &Path) -> Result<PathBuf> {
         // The name comes from a file: it must not lead out of the directory.
-        let plain = Path::new(&self.file).file_name().is_some_and(|n| n == self.file.as_str());
+        // No file system has a longer one.
+        let short = self.file.len() <= 255;
+        let plain = short && Path::new(&self.file).file_name().is_some_and(|n| n == self.file.as_str());
         let path = dir.join(&self.file);
         if !plain {
             return Err(Error::file(path, "is no plain file name; fit again"));
