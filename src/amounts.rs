@@ -63,7 +63,11 @@ fn count_signed(v: f64) -> String {
         return format!("{v:.1e}");
     }
     let digits = count(v.abs().round() as usize);
-    if v < 0.0 { format!("-{digits}") } else { digits }
+    if v < 0.0 {
+        format!("-{digits}")
+    } else {
+        digits
+    }
 }
 
 /// A share that someone chose, from 0 to 1, in per cent as it is: `2.5 %`.
@@ -105,6 +109,9 @@ mod tests {
             (duration(f64::NAN), number(f64::INFINITY), percent(f32::NAN)),
             ("?".into(), "–".into(), "–".into())
         );
-        assert_eq!((bytes(0), count(0), bytes(u64::MAX)), ("0 B".into(), "0".into(), "18446744 TB".into()));
+        assert_eq!(
+            (bytes(0), count(0), bytes(u64::MAX)),
+            ("0 B".into(), "0".into(), "18446744 TB".into())
+        );
     }
 }

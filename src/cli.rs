@@ -32,7 +32,13 @@ pub use tree::{CompareArgs, NotesArgs, TreeArgs, TreeFormat};
 
 /// See what the MLP layers of a language model are made of.
 #[derive(Debug, Parser)]
-#[command(name = "mlpeek", version, about, args_conflicts_with_subcommands = true, max_term_width = 100)]
+#[command(
+    name = "mlpeek",
+    version,
+    about,
+    args_conflicts_with_subcommands = true,
+    max_term_width = 100
+)]
 pub struct Cli {
     /// The command; none opens the explorer.
     #[command(subcommand)]
@@ -47,7 +53,8 @@ pub struct Cli {
 pub struct ExploreArgs {
     /// A study's directory: opened where it is one, made there otherwise
     pub study: Option<PathBuf>,
-    /// Hub id (owner/name or owner/name@revision), a directory in Hugging Face layout, or a GGUF file
+    /// Hub id (owner/name or owner/name@revision), a directory in Hugging Face layout, or a GGUF
+    /// file
     #[arg(long, short, value_parser = NonEmptyStringValueParser::new())]
     pub model: Option<String>,
     /// Layer, from 0 [default: the middle one]
@@ -56,7 +63,8 @@ pub struct ExploreArgs {
     /// Where in the layer [default: mlp.hook_post]
     #[arg(long)]
     pub hook: Option<HookSite>,
-    /// Corpus: JSON, JSON Lines, CSV, TSV or plain text, told by content [default: the bundled concepts]
+    /// Corpus: JSON, JSON Lines, CSV, TSV or plain text, told by content [default: the bundled
+    /// concepts]
     #[arg(long, short)]
     pub data: Option<PathBuf>,
     /// Number of features [default: 100]

@@ -1,7 +1,8 @@
 //! Files that are whole or absent: temporary file, fsync, rename, fsync of the directory.
 //!
-//! Knows nothing of what it writes. Invariant: a path given to [`NewFile::commit`] or [`write_atomic`] holds, at any
-//! instant and after a crash at any instant, either what was there before or the whole new content.
+//! Knows nothing of what it writes. Invariant: a path given to [`NewFile::commit`] or
+//! [`write_atomic`] holds, at any instant and after a crash at any instant, either what was there
+//! before or the whole new content.
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
@@ -16,10 +17,12 @@ pub mod scratch;
 /// Prefix of the names of unfinished files; a reader ignores them and a writer sweeps them away.
 pub const TMP_PREFIX: &str = ".tmp-";
 
-/// Tells the unfinished files of one process apart: two of its threads may be writing the same target.
+/// Tells the unfinished files of one process apart: two of its threads may be writing the same
+/// target.
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// A file being written under a temporary name beside its final one; dropped without [`NewFile::commit`] it vanishes.
+/// A file being written under a temporary name beside its final one; dropped without
+/// [`NewFile::commit`] it vanishes.
 #[derive(Debug)]
 pub struct NewFile {
     target: PathBuf,
@@ -32,23 +35,35 @@ impl NewFile {
     pub fn create(target: &Path) -> Result<Self> {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let tmp = target.with_file_name(format!("{TMP_PREFIX}{}-{number}-{name}", std::process::id()));
+        let tmp = target.with_file_name(format!(
+            "{TMP_PREFIX}{}-{number}-{name}",
+            std::process::id()
+        ));
         let file = File::create(&tmp).map_err(Error::io("create", &tmp))?;
-        Ok(Self { target: target.to_path_buf(), tmp, file: Some(file) })
+        Ok(Self {
+            target: target.to_path_buf(),
+            tmp,
+            file: Some(file),
+        })
     }
 
     /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let target = &self.target;
-        let Some(file) = self.file.as_mut() else { return Ok(()) };
-        fault::check(bytes.len()).and_then(|()| file.write_all(bytes)).map_err(Error::io("write", target))
+        let Some(file) = self.file.as_mut() else {
+            return Ok(());
+        };
+        fault::check(bytes.len())
+            .and_then(|()| file.write_all(bytes))
+            .map_err(Error::io("write", target))
     }
 
     /// Overwrites the bytes at the start: a header that is known only at the end.
     pub fn write_at_start(&mut self, bytes: &[u8]) -> Result<()> {
         let target = self.target.clone();
         if let Some(file) = self.file.as_mut() {
-            file.seek(SeekFrom::Start(0)).map_err(Error::io("write", &target))?;
+            file.seek(SeekFrom::Start(0))
+                .map_err(Error::io("write", &target))?;
         }
         self.write(bytes)
     }
@@ -56,7 +71,9 @@ impl NewFile {
     /// Makes the content safe on disk under its final name.
     pub fn commit(mut self) -> Result<()> {
         if let Some(file) = self.file.take() {
-            fault::check(0).and_then(|()| file.sync_all()).map_err(Error::io("write", &self.target))?;
+            fault::check(0)
+                .and_then(|()| file.sync_all())
+                .map_err(Error::io("write", &self.target))?;
         }
         fs::rename(&self.tmp, &self.target).map_err(Error::io("write", &self.target))?;
         // The rename has happened: nothing is left for drop to remove.
@@ -77,7 +94,10 @@ impl Drop for NewFile {
 /// A path as a person types it: `~` at its beginning is the home directory.
 pub fn expand(typed: &str) -> PathBuf {
     let home = || std::env::var_os("HOME").map(PathBuf::from);
-    match typed.strip_prefix('~').map(|rest| (home(), rest.trim_start_matches('/'))) {
+    match typed
+        .strip_prefix('~')
+        .map(|rest| (home(), rest.trim_start_matches('/')))
+    {
         Some((Some(home), rest)) if typed == "~" || typed.starts_with("~/") => home.join(rest),
         _ => PathBuf::from(typed),
     }
@@ -96,7 +116,9 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
     if cfg!(windows) {
         return Ok(());
     }
-    File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io("sync", dir))
+    File::open(dir)
+        .and_then(|d| d.sync_all())
+        .map_err(Error::io("sync", dir))
 }
 
 /// Makes `dir` and its missing parents.
@@ -108,12 +130,17 @@ pub fn create_dir(dir: &Path) -> Result<()> {
     sync_dir(parent(dir))
 }
 
-/// Removes what unfinished writers of an earlier process left in `dir`. The caller holds the only right to write there.
+/// Removes what unfinished writers of an earlier process left in `dir`. The caller holds the only
+/// right to write there.
 pub fn sweep_tmp(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
         let path = entry.map_err(Error::io("read", dir))?.path();
-        if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(TMP_PREFIX)) {
-            // Notes are written under a lock of their own: one of theirs may be renamed at this moment.
+        if path
+            .file_name()
+            .is_some_and(|n| n.to_string_lossy().starts_with(TMP_PREFIX))
+        {
+            // Notes are written under a lock of their own: one of theirs may be renamed at this
+            // moment.
             remove_if_there(&path)?;
         }
     }
@@ -134,7 +161,8 @@ pub fn free_space(path: &Path) -> Result<u64> {
     while !at.exists() {
         at = parent(at);
     }
-    let space = rustix::fs::statvfs(at).map_err(|e| Error::io("ask the free space of", at)(e.into()))?;
+    let space =
+        rustix::fs::statvfs(at).map_err(|e| Error::io("ask the free space of", at)(e.into()))?;
     Ok(space.f_frsize.saturating_mul(space.f_bavail))
 }
 
@@ -156,10 +184,15 @@ pub fn human_bytes(bytes: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
 }
 
-/// Asked before bytes are written other than through [`NewFile`], so that tests can fill the disk there too.
+/// Asked before bytes are written other than through [`NewFile`], so that tests can fill the disk
+/// there too.
 pub(crate) fn check_room(bytes: usize) -> std::io::Result<()> {
     fault::check(bytes)
 }
@@ -178,7 +211,9 @@ pub(crate) mod fault {
     }
 
     pub(super) fn check(bytes: usize) -> io::Result<()> {
-        let Some(left) = LEFT.get() else { return Ok(()) };
+        let Some(left) = LEFT.get() else {
+            return Ok(());
+        };
         let Some(rest) = left.checked_sub(bytes) else {
             LEFT.set(Some(0));
             return Err(io::Error::from(io::ErrorKind::StorageFull));
@@ -207,7 +242,10 @@ mod tests {
         fault::disk_of(Some(2));
         let error = write_atomic(&path, b"new content").unwrap_err().to_string();
         fault::disk_of(None);
-        assert!(error.starts_with("cannot write ") && !error.contains('\n'), "{error}");
+        assert!(
+            error.starts_with("cannot write ") && !error.contains('\n'),
+            "{error}"
+        );
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }

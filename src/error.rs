@@ -42,16 +42,23 @@ pub enum Error {
     Tensor(#[from] candle_core::Error),
 }
 
-/// A problem as one line that can be read: a parser may quote a value of the file, as long as that is, and what says why and
-/// what to do stands at the two ends.
+/// A problem as one line that can be read: a parser may quote a value of the file, as long as that
+/// is, and what says why and what to do stands at the two ends.
 fn one_line(problem: String) -> String {
     const MOST: usize = 500;
-    let problem = if problem.contains('\n') { problem.replace('\n', " ") } else { problem };
+    let problem = if problem.contains('\n') {
+        problem.replace('\n', " ")
+    } else {
+        problem
+    };
     let long = problem.chars().count();
     if long <= MOST {
         return problem;
     }
-    let (begin, end) = (problem.chars().take(MOST / 2), problem.chars().skip(long - MOST / 2));
+    let (begin, end) = (
+        problem.chars().take(MOST / 2),
+        problem.chars().skip(long - MOST / 2),
+    );
     begin.chain(['…']).chain(end).collect()
 }
 
@@ -69,7 +76,10 @@ impl Error {
 
     /// A file whose content is wrong.
     pub fn file(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
-        Self::File { path: path.as_ref().to_path_buf(), problem: one_line(problem.into()) }
+        Self::File {
+            path: path.as_ref().to_path_buf(),
+            problem: one_line(problem.into()),
+        }
     }
 
     /// A request that cannot be.
@@ -98,9 +108,16 @@ mod tests {
 
     #[test]
     fn a_problem_that_quotes_a_long_value_keeps_its_ends() {
-        let error =
-            Error::file("a.json", format!("not a list: \"{}\"\n; mend or move it", "é".repeat(70_000))).to_string();
-        assert!(error.starts_with("a.json: not a list: \"éé") && error.ends_with("é\" ; mend or move it"), "{error}");
+        let error = Error::file(
+            "a.json",
+            format!("not a list: \"{}\"\n; mend or move it", "é".repeat(70_000)),
+        )
+        .to_string();
+        assert!(
+            error.starts_with("a.json: not a list: \"éé")
+                && error.ends_with("é\" ; mend or move it"),
+            "{error}"
+        );
         assert!(error.chars().count() < 520 && !error.contains('\n'));
     }
 }

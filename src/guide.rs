@@ -1,6 +1,7 @@
 //! The guide, as it is read with `mlpeek guide` and here.
 //!
-//! Owns the list of its pages, which lie in `src/guide/` and travel in the binary. Knows nothing of what they say.
+//! Owns the list of its pages, which lie in `src/guide/` and travel in the binary. Knows nothing of
+//! what they say.
 
 /// A page of the guide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,30 +56,54 @@ mod tests {
     #[test]
     fn every_page_is_listed_and_every_link_leads_to_a_page() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut there: Vec<_> = std::fs::read_dir(root.join("src/guide")).unwrap().map(|e| e.unwrap().path()).collect();
+        let mut there: Vec<_> = std::fs::read_dir(root.join("src/guide"))
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .collect();
         there.sort();
-        let mut listed: Vec<_> = PAGES.iter().map(|p| root.join(format!("src/guide/{}.md", p.topic))).collect();
+        let mut listed: Vec<_> = PAGES
+            .iter()
+            .map(|p| root.join(format!("src/guide/{}.md", p.topic)))
+            .collect();
         listed.sort();
         assert_eq!(there, listed);
         let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
         for page in PAGES {
-            assert!(page.text.starts_with("# "), "{} begins with its title", page.topic);
             assert!(
-                readme.contains(&format!("[{0}](src/guide/{0}.md) | {1} |", page.topic, page.about)),
+                page.text.starts_with("# "),
+                "{} begins with its title",
+                page.topic
+            );
+            assert!(
+                readme.contains(&format!(
+                    "[{0}](src/guide/{0}.md) | {1} |",
+                    page.topic, page.about
+                )),
                 "{}",
                 page.topic
             );
             for (at, _) in page.text.match_indices("](") {
                 let target = page.text[at + 2..].split(')').next().unwrap();
-                let there = target.strip_suffix(".md").is_some_and(|topic| super::page(topic).is_some());
-                assert!(there || target.starts_with("http"), "{} links to {target}", page.topic);
+                let there = target
+                    .strip_suffix(".md")
+                    .is_some_and(|topic| super::page(topic).is_some());
+                assert!(
+                    there || target.starts_with("http"),
+                    "{} links to {target}",
+                    page.topic
+                );
             }
         }
     }
 
     #[test]
     fn the_readme_is_short() {
-        let readme = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-        assert!(readme.len() <= 10_000, "{} bytes: what is longer belongs into the guide", readme.len());
+        let readme =
+            std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+        assert!(
+            readme.len() <= 10_000,
+            "{} bytes: what is longer belongs into the guide",
+            readme.len()
+        );
     }
 }

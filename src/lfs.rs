@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 /// How a pointer begins.
 pub(crate) const START: &[u8] = b"version https://git-lfs.github.com/spec/";
 /// What is said of one.
-pub(crate) const IS_POINTER: &str = "is a Git LFS pointer, not the file itself: run 'git lfs pull' in its repository";
+pub(crate) const IS_POINTER: &str =
+    "is a Git LFS pointer, not the file itself: run 'git lfs pull' in its repository";
 
 /// Whether a file that begins so is a pointer and not what its name says.
 pub(crate) fn is_pointer(head: &[u8]) -> bool {
@@ -28,7 +29,8 @@ pub(crate) fn refuse_pointer(head: &[u8], path: &Path) -> Result<()> {
     Err(Error::file(path, IS_POINTER))
 }
 
-/// [`refuse_pointer`] for a file that was not read yet; one that cannot be read is left to who reads it.
+/// [`refuse_pointer`] for a file that was not read yet; one that cannot be read is left to who
+/// reads it.
 pub(crate) fn refuse_pointer_at(path: &Path) -> Result<()> {
     let mut head = [0; START.len()];
     match File::open(path).and_then(|mut file| file.read_exact(&mut head)) {

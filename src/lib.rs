@@ -11,16 +11,23 @@
 //! | domain | [`model`] · [`corpus`] · [`activations`] · [`factor`] · [`analysis`] · [`steering`] · [`eval`] · [`directions`] · [`interop`] |
 //! | foundations | [`guide`] · [`error`] · [`task`] · [`amounts`] · [`text`] · [`pieces`] · [`disk`] · [`lfs`] · [`memory`] · [`matrix`] · [`plot`] · [`warnings`] · [`panics`] |
 //!
-//! Within a layer no two modules import each other in a circle either; `tests/layers.rs` reads this table and holds the
-//! sources to it.
+//! Within a layer no two modules import each other in a circle either; `tests/layers.rs` reads this
+//! table and holds the sources to it.
 //!
-//! The factoriser and the analysis see activations only through [`activations::ActivationSource`]; reading and changing
-//! a model's activations has one seam, [`model::Tap`]; the explorer talks to nothing but the engine. The library builds
-//! without any terminal crate (`cargo check --lib --no-default-features`).
+//! The factoriser and the analysis see activations only through [`activations::ActivationSource`];
+//! reading and changing a model's activations has one seam, [`model::Tap`]; the explorer talks to
+//! nothing but the engine. The library builds without any terminal crate (`cargo check --lib
+//! --no-default-features`).
 
 #![cfg_attr(
     not(test),
-    deny(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)
+    deny(
+        clippy::unwrap_used,
+        clippy::panic,
+        clippy::print_stdout,
+        clippy::print_stderr,
+        clippy::dbg_macro
+    )
 )]
 
 pub mod activations;

@@ -24,7 +24,9 @@ fn main() -> ExitCode {
     };
     let (code, words) = match error.downcast_ref::<Error>() {
         // The reader of our output left: that is no failure of ours.
-        Some(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+        Some(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
+            return ExitCode::SUCCESS;
+        }
         // Its words name the cause already.
         Some(ours) => (ours.exit_code(), ours.to_string()),
         None => (1, format!("{error:#}")),
@@ -33,15 +35,19 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The command line, or the end of the process with clap's help or its error. An error quotes what was typed, which may be
-/// a file name or a text from elsewhere: it is then made about the arguments made safe, which are wrong in the same way.
+/// The command line, or the end of the process with clap's help or its error. An error quotes what
+/// was typed, which may be a file name or a text from elsewhere: it is then made about the
+/// arguments made safe, which are wrong in the same way.
 fn arguments() -> Cli {
     let given: Vec<OsString> = std::env::args_os().collect();
     let error = match Cli::try_parse_from(&given) {
         Ok(cli) => return cli,
         Err(error) => error,
     };
-    let safe: Vec<OsString> = given.iter().map(|arg| text::clean(&arg.to_string_lossy()).into()).collect();
+    let safe: Vec<OsString> = given
+        .iter()
+        .map(|arg| text::clean(&arg.to_string_lossy()).into())
+        .collect();
     if safe == given {
         error.exit();
     }

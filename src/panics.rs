@@ -1,7 +1,8 @@
-//! Panics, of ours and of the libraries below: caught where a caller can go on, and told in one line.
+//! Panics, of ours and of the libraries below: caught where a caller can go on, and told in one
+//! line.
 //!
-//! Knows no terminal. Invariant: once [`quiet`] was called, a panic writes nothing by itself. Whoever catches it says what
-//! failed, and the last one's words and place are kept for that.
+//! Knows no terminal. Invariant: once [`quiet`] was called, a panic writes nothing by itself.
+//! Whoever catches it says what failed, and the last one's words and place are kept for that.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,10 +20,17 @@ pub fn quiet() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         std::panic::set_hook(Box::new(|info| {
-            let place = info.location().map(|at| format!(" ({}:{})", at.file(), at.line())).unwrap_or_default();
+            let place = info
+                .location()
+                .map(|at| format!(" ({}:{})", at.file(), at.line()))
+                .unwrap_or_default();
             let words = one_line(&format!("{}{place}", words(info.payload())));
             tracing::debug!("panic: {words}");
-            if let Some(listener) = LISTENER.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            if let Some(listener) = LISTENER
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .as_ref()
+            {
                 listener(&words);
             }
             *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
@@ -44,13 +52,15 @@ pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let last = LAST.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let words = one_line(&words(panic.as_ref()));
-        last.filter(|last| last.starts_with(&words)).unwrap_or(words)
+        last.filter(|last| last.starts_with(&words))
+            .unwrap_or(words)
     })
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without words".to_owned())
 }
 
 fn one_line(words: &str) -> String {
@@ -65,7 +75,10 @@ mod tests {
     fn a_panic_comes_back_as_one_line() {
         assert_eq!(caught(|| 7), Ok(7));
         let words = caught(|| panic!("left: 1\nright: {}", 2)).unwrap_err();
-        assert!(words.starts_with("left: 1 right: 2") && !words.contains('\n'), "{words}");
+        assert!(
+            words.starts_with("left: 1 right: 2") && !words.contains('\n'),
+            "{words}"
+        );
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! The pieces of a text's tokens in a row, as a person reads them: a character that the tokenizer split over several tokens
-//! is whole again. Owns which token shows it.
+//! The pieces of a text's tokens in a row, as a person reads them: a character that the tokenizer
+//! split over several tokens is whole again. Owns which token shows it.
 //!
 //! A piece whose bytes are no text of their own is written byte by byte (`<0xE4>`, see
-//! [`crate::model::Tokenizer::piece`]). Knows no vocabulary. Invariant: a character stands with the token that begins it,
-//! tokens that only go on with it are empty, and so the pieces, one after the other, are the text. Bytes that make no
-//! character stay as they are written.
+//! [`crate::model::Tokenizer::piece`]). Knows no vocabulary. Invariant: a character stands with the
+//! token that begins it, tokens that only go on with it are empty, and so the pieces, one after the
+//! other, are the text. Bytes that make no character stay as they are written.
 
 use unicode_segmentation::UnicodeSegmentation;
 
@@ -19,8 +19,10 @@ pub fn whole<S: AsRef<str>>(pieces: &[S]) -> Vec<String> {
         let (first, bytes) = (from, run.iter().flatten());
         from += run.len();
         // Each byte with the token that it is of.
-        let bytes: Vec<(u8, usize)> =
-            bytes.enumerate().flat_map(|(i, bytes)| bytes.iter().map(move |&b| (b, first + i))).collect();
+        let bytes: Vec<(u8, usize)> = bytes
+            .enumerate()
+            .flat_map(|(i, bytes)| bytes.iter().map(move |&b| (b, first + i)))
+            .collect();
         if bytes.is_empty() {
             continue;
         }
@@ -46,7 +48,11 @@ fn written(piece: &str) -> Option<Vec<u8>> {
     while !rest.is_empty() {
         let (digits, after) = rest.strip_prefix("<0x")?.split_once('>')?;
         let whole = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit());
-        bytes.push(whole.then(|| u8::from_str_radix(digits, 16).ok()).flatten()?);
+        bytes.push(
+            whole
+                .then(|| u8::from_str_radix(digits, 16).ok())
+                .flatten()?,
+        );
         rest = after;
     }
     (!bytes.is_empty()).then_some(bytes)
@@ -60,10 +66,14 @@ pub fn goes_on(piece: &str) -> bool {
 /// The token that shows what token `at` is of: itself, or the one that begins its character.
 pub fn shown_by(tokens: &[String], at: usize) -> usize {
     let at = at.min(tokens.len().saturating_sub(1));
-    (0..=at).rev().find(|&i| tokens.get(i).is_some_and(|t| !t.is_empty())).unwrap_or(at)
+    (0..=at)
+        .rev()
+        .find(|&i| tokens.get(i).is_some_and(|t| !t.is_empty()))
+        .unwrap_or(at)
 }
 
-/// Token `at` for a line of its own: as [`text::token`], and a further token of a character as `…` and the character.
+/// Token `at` for a line of its own: as [`text::token`], and a further token of a character as `…`
+/// and the character.
 pub fn named(tokens: &[String], at: usize) -> String {
     let shown = shown_by(tokens, at);
     match tokens.get(shown).and_then(|token| token.chars().last()) {
@@ -92,7 +102,13 @@ impl Seen {
     /// The strongest of its tokens' values.
     pub fn value(&self, values: &[f32]) -> f32 {
         let values = (self.first..=self.last).filter_map(|token| values.get(token).copied());
-        values.fold(0.0, |most, value| if value.abs() > most.abs() { value } else { most })
+        values.fold(0.0, |most, value| {
+            if value.abs() > most.abs() {
+                value
+            } else {
+                most
+            }
+        })
     }
 }
 
@@ -110,7 +126,11 @@ pub fn seen(tokens: &[String]) -> Vec<Seen> {
             own = rest;
         }
         if !own.is_empty() || out.is_empty() {
-            out.push(Seen { first: token, last: token, text: own.to_owned() });
+            out.push(Seen {
+                first: token,
+                last: token,
+                text: own.to_owned(),
+            });
         }
     }
     out
@@ -118,12 +138,17 @@ pub fn seen(tokens: &[String]) -> Vec<Seen> {
 
 /// Bytes at the start of `piece` that belong to the last character of `before`.
 fn joining(before: &str, piece: &str) -> usize {
-    let Some(last) = before.graphemes(true).next_back() else { return 0 };
+    let Some(last) = before.graphemes(true).next_back() else {
+        return 0;
+    };
     if piece.starts_with(|c: char| c.is_ascii()) && !last.starts_with('\r') {
         return 0;
     }
     let joined = format!("{last}{piece}");
-    joined.graphemes(true).next().map_or(0, |first| first.len().saturating_sub(last.len()))
+    joined
+        .graphemes(true)
+        .next()
+        .map_or(0, |first| first.len().saturating_sub(last.len()))
 }
 
 #[cfg(test)]
@@ -134,21 +159,42 @@ mod tests {
 
     #[test]
     fn a_character_stands_with_the_token_that_begins_it() {
-        let pieces = [" ", "<0xE4>", "<0xBB><0x8A>", "日", "<0x20><0xF0><0x9F>", "<0x8E>", "<0x89><0x21>"];
+        let pieces = [
+            " ",
+            "<0xE4>",
+            "<0xBB><0x8A>",
+            "日",
+            "<0x20><0xF0><0x9F>",
+            "<0x8E>",
+            "<0x89><0x21>",
+        ];
         let whole = whole(&pieces);
         assert_eq!(whole, [" ", "今", "", "日", " 🎉", "", "!"]);
         assert_eq!(named(&whole, 1), "今");
         assert_eq!(named(&whole, 2), "…今");
         assert_eq!(named(&whole, 5), "…🎉");
-        assert_eq!((shown_by(&whole, 2), shown_by(&whole, 3), shown_by(&whole, 9)), (1, 3, 6));
+        assert_eq!(
+            (
+                shown_by(&whole, 2),
+                shown_by(&whole, 3),
+                shown_by(&whole, 9)
+            ),
+            (1, 3, 6)
+        );
     }
 
     #[test]
     fn bytes_that_make_no_character_stay() {
-        assert_eq!(whole(&["<0xE4>", "<0xBB>", " a"]), ["<0xE4>", "<0xBB>", " a"]);
+        assert_eq!(
+            whole(&["<0xE4>", "<0xBB>", " a"]),
+            ["<0xE4>", "<0xBB>", " a"]
+        );
         assert_eq!(whole(&["<0xBB>", "<0xC3>", "<0xA9>"]), ["<0xBB>", "é", ""]);
         // Text that only looks like a byte.
-        assert_eq!(whole(&["<0xE4", ">", "<0xZZ>", "x<0xE4>"]), ["<0xE4", ">", "<0xZZ>", "x<0xE4>"]);
+        assert_eq!(
+            whole(&["<0xE4", ">", "<0xZZ>", "x<0xE4>"]),
+            ["<0xE4", ">", "<0xZZ>", "x<0xE4>"]
+        );
         assert_eq!(named(&[], 0), text::token(""));
         assert!(goes_on("<0xBB><0x8A>") && !goes_on("<0xE4>") && !goes_on("a") && !goes_on(""));
     }
@@ -157,13 +203,24 @@ mod tests {
     fn what_a_reader_takes_for_one_character_is_seen_as_one() {
         let tokens = ["", "a", "\r", "\n\n", "🇫", "🇷🇩", "\u{301}", "", "b"].map(str::to_owned);
         let seen = seen(&tokens);
-        let texts: Vec<_> = seen.iter().map(|s| (s.first, s.last, s.text.as_str())).collect();
+        let texts: Vec<_> = seen
+            .iter()
+            .map(|s| (s.first, s.last, s.text.as_str()))
+            .collect();
         let flags = [(4, 5, "🇫🇷"), (5, 7, "🇩\u{301}")];
         assert_eq!(
             texts,
-            [&[(0, 0, ""), (1, 1, "a"), (2, 3, "\r\n"), (3, 3, "\n")], &flags[..], &[(8, 8, "b")]].concat()
+            [
+                &[(0, 0, ""), (1, 1, "a"), (2, 3, "\r\n"), (3, 3, "\n")],
+                &flags[..],
+                &[(8, 8, "b")]
+            ]
+            .concat()
         );
-        assert_eq!(seen[5].value(&[9.0, 9.0, 9.0, 9.0, 9.0, 1.0, -3.0, 2.0, 9.0]), -3.0);
+        assert_eq!(
+            seen[5].value(&[9.0, 9.0, 9.0, 9.0, 9.0, 1.0, -3.0, 2.0, 9.0]),
+            -3.0
+        );
         assert!(seen[5].shows(7) && !seen[5].shows(8));
     }
 

@@ -1,9 +1,12 @@
-//! A chart of lines with intervals, as SVG and as text. Knows numbers and names, not what they mean.
+//! A chart of lines with intervals, as SVG and as text. Knows numbers and names, not what they
+//! mean.
 
 use std::fmt::Write;
 
 /// Okabe and Ito's colours, which colour-blind eyes tell apart.
-const COLOURS: [&str; 8] = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"];
+const COLOURS: [&str; 8] = [
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999",
+];
 /// Dashes of the lines after as many as there are colours, and so on.
 const DASHES: [&str; 4] = ["", "7 4", "2 3", "9 3 2 3"];
 const WIDTH: f64 = 760.0;
@@ -61,7 +64,11 @@ impl Chart {
     }
 
     fn xs(&self) -> Vec<f64> {
-        let mut xs: Vec<f64> = self.series.iter().flat_map(|s| s.points.iter().map(|p| p.x)).collect();
+        let mut xs: Vec<f64> = self
+            .series
+            .iter()
+            .flat_map(|s| s.points.iter().map(|p| p.x))
+            .collect();
         xs.sort_by(f64::total_cmp);
         xs.dedup();
         xs
@@ -69,13 +76,22 @@ impl Chart {
 
     /// The top of the y axis: a round number above everything.
     fn top(&self) -> f64 {
-        let most = self.series.iter().flat_map(|s| s.points.iter().map(|p| p.high));
-        let most = most.chain(self.level.iter().map(|l| l.1)).fold(0.0, f64::max);
+        let most = self
+            .series
+            .iter()
+            .flat_map(|s| s.points.iter().map(|p| p.high));
+        let most = most
+            .chain(self.level.iter().map(|l| l.1))
+            .fold(0.0, f64::max);
         if most <= 0.0 {
             return 1.0;
         }
         let base = 10f64.powf(most.max(1e-6).log10().floor());
-        [1.0, 2.0, 4.0, 6.0, 8.0].map(|m| m * base).into_iter().find(|&top| top >= most).unwrap_or(10.0 * base)
+        [1.0, 2.0, 4.0, 6.0, 8.0]
+            .map(|m| m * base)
+            .into_iter()
+            .find(|&top| top >= most)
+            .unwrap_or(10.0 * base)
     }
 
     /// As SVG, readable on white and without scripts.
@@ -93,7 +109,10 @@ impl Chart {
              font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
         );
         let text = |x: f64, y: f64, anchor: &str, content: &str| {
-            format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>\n", escaped(content))
+            format!(
+                "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>\n",
+                escaped(content)
+            )
         };
         out += &text(left, 22.0, "start", &self.title);
         out += &text(left + wide / 2.0, HEIGHT - 10.0, "middle", &self.x_label);
@@ -102,18 +121,31 @@ impl Chart {
             let y = top * f64::from(i) / 4.0;
             let at = at_y(y);
             out += &text(left - 6.0, at + 4.0, "end", &number(y));
-            let _ = writeln!(out, "<path d=\"M{left:.1} {at:.1}h{wide:.1}\" stroke=\"#ddd\" fill=\"none\"/>");
+            let _ = writeln!(
+                out,
+                "<path d=\"M{left:.1} {at:.1}h{wide:.1}\" stroke=\"#ddd\" fill=\"none\"/>"
+            );
         }
         for &x in &xs {
             out += &text(at_x(x), HEIGHT - below + 18.0, "middle", &number(x));
         }
         for (i, series) in self.series.iter().enumerate() {
-            let (colour, dash) = (COLOURS[i % COLOURS.len()], DASHES[i / COLOURS.len() % DASHES.len()]);
-            let dash = if dash.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{dash}\"") };
+            let (colour, dash) = (
+                COLOURS[i % COLOURS.len()],
+                DASHES[i / COLOURS.len() % DASHES.len()],
+            );
+            let dash = if dash.is_empty() {
+                String::new()
+            } else {
+                format!(" stroke-dasharray=\"{dash}\"")
+            };
             // Intervals beside each other, so that each can be read.
             let shift = (i as f64 - (self.series.len() as f64 - 1.0) / 2.0) * 4.0;
-            let line: Vec<String> =
-                series.points.iter().map(|p| format!("{:.1},{:.1}", at_x(p.x) + shift, at_y(p.y))).collect();
+            let line: Vec<String> = series
+                .points
+                .iter()
+                .map(|p| format!("{:.1},{:.1}", at_x(p.x) + shift, at_y(p.y)))
+                .collect();
             let _ = writeln!(
                 out,
                 "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/>",
@@ -122,12 +154,21 @@ impl Chart {
             for p in &series.points {
                 let (x, y) = (at_x(p.x) + shift, at_y(p.y));
                 let (low, high) = (at_y(p.low), at_y(p.high));
-                let _ = writeln!(out, "<path d=\"M{x:.1} {low:.1}V{high:.1}\" stroke=\"{colour}\" fill=\"none\"/>");
-                let _ = writeln!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>");
+                let _ = writeln!(
+                    out,
+                    "<path d=\"M{x:.1} {low:.1}V{high:.1}\" stroke=\"{colour}\" fill=\"none\"/>"
+                );
+                let _ = writeln!(
+                    out,
+                    "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>"
+                );
             }
             let (x, y) = (left + wide + 16.0, above + 18.0 * i as f64);
             let path = format!("M{x:.1} {:.1}h24", y + 2.0);
-            let _ = writeln!(out, "<path d=\"{path}\" stroke=\"{colour}\" stroke-width=\"4\" fill=\"none\"{dash}/>");
+            let _ = writeln!(
+                out,
+                "<path d=\"{path}\" stroke=\"{colour}\" stroke-width=\"4\" fill=\"none\"{dash}/>"
+            );
             out += &text(x + 30.0, y + 7.0, "start", &series.name);
         }
         if let Some((name, y)) = &self.level {
@@ -136,7 +177,12 @@ impl Chart {
                 out,
                 "<path d=\"M{left:.1} {at:.1}h{wide:.1}\" stroke=\"#555\" stroke-dasharray=\"1 3\" fill=\"none\"/>"
             );
-            out += &text(left + 4.0, at - 4.0, "start", &format!("{name} {}", number(*y)));
+            out += &text(
+                left + 4.0,
+                at - 4.0,
+                "start",
+                &format!("{name} {}", number(*y)),
+            );
         }
         out + "</svg>\n"
     }
@@ -145,8 +191,17 @@ impl Chart {
     pub fn text(&self) -> Vec<String> {
         let mut out = vec![format!("{} ({})", self.title, self.y_label)];
         out.extend(self.grid(TEXT_LINES, TEXT_STEP));
-        out.extend(self.series.iter().enumerate().map(|(i, s)| format!("{:>9} {}", letter(i), s.name)));
-        out.extend(self.level.iter().map(|(name, y)| format!("{:>9} {name} ({})", LEVEL, number(*y))));
+        out.extend(
+            self.series
+                .iter()
+                .enumerate()
+                .map(|(i, s)| format!("{:>9} {}", letter(i), s.name)),
+        );
+        out.extend(
+            self.level
+                .iter()
+                .map(|(name, y)| format!("{:>9} {name} ({})", LEVEL, number(*y))),
+        );
         out
     }
 
@@ -155,7 +210,8 @@ impl Chart {
         let (lines, step) = (lines.max(2), step.max(2));
         let (xs, top) = (self.xs(), self.top());
         let mut grid = vec![vec![' '; xs.len() * step]; lines];
-        let line_of = |y: f64| lines - 1 - ((y / top).clamp(0.0, 1.0) * (lines - 1) as f64).round() as usize;
+        let line_of =
+            |y: f64| lines - 1 - ((y / top).clamp(0.0, 1.0) * (lines - 1) as f64).round() as usize;
         if let Some((_, y)) = &self.level {
             grid[line_of(*y)].fill(LEVEL);
         }
@@ -168,10 +224,17 @@ impl Chart {
         let mut out = Vec::with_capacity(lines + 2);
         for (i, line) in grid.into_iter().enumerate() {
             let y = top * (lines - 1 - i) as f64 / (lines - 1) as f64;
-            out.push(format!("{:>7} │{}", number(y), line.into_iter().collect::<String>().trim_end()));
+            out.push(format!(
+                "{:>7} │{}",
+                number(y),
+                line.into_iter().collect::<String>().trim_end()
+            ));
         }
         out.push(format!("{:>7} └{}", "", "─".repeat(xs.len() * step)));
-        let ticks: String = xs.iter().map(|&x| format!("{:^step$}", number(x))).collect();
+        let ticks: String = xs
+            .iter()
+            .map(|&x| format!("{:^step$}", number(x)))
+            .collect();
         out.push(format!("{:>7}  {}  {}", "", ticks.trim_end(), self.x_label));
         out
     }
@@ -205,14 +268,25 @@ mod tests {
     use super::*;
 
     fn chart() -> Chart {
-        let point = |x, y| Point { x, y, low: y - 0.1, high: y + 0.1 };
+        let point = |x, y| Point {
+            x,
+            y,
+            low: y - 0.1,
+            high: y + 0.1,
+        };
         Chart {
             title: "score <&> KL".to_owned(),
             x_label: "KL".to_owned(),
             y_label: "score".to_owned(),
             series: vec![
-                Series { name: "k100".to_owned(), points: vec![point(0.1, 0.2), point(0.5, 0.85)] },
-                Series { name: "random".to_owned(), points: vec![point(0.5, 0.1)] },
+                Series {
+                    name: "k100".to_owned(),
+                    points: vec![point(0.1, 0.2), point(0.5, 0.85)],
+                },
+                Series {
+                    name: "random".to_owned(),
+                    points: vec![point(0.5, 0.1)],
+                },
             ],
             level: None,
         }
@@ -223,7 +297,9 @@ mod tests {
         let lines = chart().text();
         assert_eq!(lines.len(), 1 + TEXT_LINES + 2 + 2);
         let of = |letter: char| {
-            let line = lines[1..=TEXT_LINES].iter().rposition(|l| l.contains(letter));
+            let line = lines[1..=TEXT_LINES]
+                .iter()
+                .rposition(|l| l.contains(letter));
             TEXT_LINES - 1 - line.unwrap()
         };
         // The axis ends at 1: 13 steps.
@@ -238,30 +314,59 @@ mod tests {
         let svg = chart().svg();
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
         assert!(svg.contains("score &lt;&amp;&gt; KL") && !svg.contains("<&>"));
-        assert_eq!((svg.matches("<circle").count(), svg.matches("<polyline").count()), (3, 2));
+        assert_eq!(
+            (
+                svg.matches("<circle").count(),
+                svg.matches("<polyline").count()
+            ),
+            (3, 2)
+        );
         assert_eq!(svg.matches("<text").count(), svg.matches("</text>").count());
-        assert!(Chart::default().svg().contains("</svg>"), "an empty chart is still one");
+        assert!(
+            Chart::default().svg().contains("</svg>"),
+            "an empty chart is still one"
+        );
     }
 
     #[test]
     fn many_lines_differ_in_colour_or_dashes_and_a_level_is_drawn() {
         let one = chart().series.remove(0);
-        let many = Chart { series: vec![one; 20], level: Some(("unsteered".to_owned(), 0.5)), ..chart() };
+        let many = Chart {
+            series: vec![one; 20],
+            level: Some(("unsteered".to_owned(), 0.5)),
+            ..chart()
+        };
         let svg = many.svg();
-        let styles = svg.lines().filter(|l| l.starts_with("<polyline")).map(|l| l.split_once("stroke=").unwrap().1);
+        let styles = svg
+            .lines()
+            .filter(|l| l.starts_with("<polyline"))
+            .map(|l| l.split_once("stroke=").unwrap().1);
         assert_eq!(styles.collect::<std::collections::HashSet<_>>().len(), 20);
         assert!(svg.contains("unsteered 0.5"));
         let text = many.text();
-        assert!(text.last().unwrap().ends_with("· unsteered (0.5)") && text.iter().any(|l| l.contains("····")));
+        assert!(
+            text.last().unwrap().ends_with("· unsteered (0.5)")
+                && text.iter().any(|l| l.contains("····"))
+        );
     }
 
     #[test]
     fn an_axis_of_nothing_but_zeros_has_a_scale() {
-        let flat = Point { x: 0.1, y: 0.0, low: 0.0, high: 0.0 };
-        let series = vec![Series { name: "a".to_owned(), points: vec![flat] }];
+        let flat = Point {
+            x: 0.1,
+            y: 0.0,
+            low: 0.0,
+            high: 0.0,
+        };
+        let series = vec![Series {
+            name: "a".to_owned(),
+            points: vec![flat],
+        }];
         let lines = Chart { series, ..chart() }.grid(3, 8);
         assert!(
-            lines[0].trim_start().starts_with("1 │") && lines[1].contains("0.5") && lines[2].contains('a'),
+            lines[0].trim_start().starts_with("1 │")
+                && lines[1].contains("0.5")
+                && lines[2].contains('a'),
             "{lines:?}"
         );
     }

@@ -22,8 +22,18 @@ pub struct Progress {
 
 impl Progress {
     /// `done` of `total` units of `stage`.
-    pub fn new(stage: impl Into<String>, done: u64, total: impl Into<Option<u64>>, unit: &str) -> Self {
-        Self { stage: stage.into(), done, total: total.into(), unit: unit.to_owned() }
+    pub fn new(
+        stage: impl Into<String>,
+        done: u64,
+        total: impl Into<Option<u64>>,
+        unit: &str,
+    ) -> Self {
+        Self {
+            stage: stage.into(),
+            done,
+            total: total.into(),
+            unit: unit.to_owned(),
+        }
     }
 }
 
@@ -55,7 +65,10 @@ pub struct TaskCtx {
 impl TaskCtx {
     /// Reports to `report`; stops when `cancel` says so.
     pub fn new(cancel: CancelToken, report: impl Fn(Progress) + Send + Sync + 'static) -> Self {
-        Self { cancel, report: Arc::new(report) }
+        Self {
+            cancel,
+            report: Arc::new(report),
+        }
     }
 
     /// Reports to nobody and is never cancelled: tests and small work.
@@ -76,7 +89,11 @@ impl TaskCtx {
 
     /// Fails with [`Error::Cancelled`] when the user asked to stop.
     pub fn check(&self) -> Result<()> {
-        if self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+        if self.cancel.is_cancelled() {
+            Err(Error::Cancelled)
+        } else {
+            Ok(())
+        }
     }
 
     /// The flag itself, for work that must hand it on (a child process, a download).

@@ -1,10 +1,10 @@
-//! Text that comes from a model or a file, made safe and measurable for a grid of cells. Owns what is shown instead of
-//! control, zero-width and bidirectional characters, and how many cells a character is given; refuses to know about colours
-//! or panes.
+//! Text that comes from a model or a file, made safe and measurable for a grid of cells. Owns what
+//! is shown instead of control, zero-width and bidirectional characters, and how many cells a
+//! character is given; refuses to know about colours or panes.
 //!
-//! Invariant: what [`clean`] returns holds no control character, no escape sequence and no character of width zero
-//! outside a grapheme, so it can be put on a terminal as it is. No terminal draws a grapheme on more cells than [`width`]
-//! says; some draw it on fewer.
+//! Invariant: what [`clean`] returns holds no control character, no escape sequence and no
+//! character of width zero outside a grapheme, so it can be put on a terminal as it is. No terminal
+//! draws a grapheme on more cells than [`width`] says; some draw it on fewer.
 
 pub use crate::amounts::{bytes, chosen_percent, count, duration, number, percent};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
@@ -28,7 +28,9 @@ fn is_hidden(c: char) -> bool {
 /// Whether a grapheme is several characters that terminals join, or not, as they please.
 fn is_emoji_sequence(grapheme: &str) -> bool {
     let mut chars = grapheme.chars();
-    let Some(first) = chars.next() else { return false };
+    let Some(first) = chars.next() else {
+        return false;
+    };
     let pictographic = matches!(first, '\u{1f000}'..='\u{1faff}' | '\u{2190}'..='\u{2bff}' | '\u{3030}' | '\u{303d}'
         | '\u{3297}' | '\u{3299}' | '\u{a9}' | '\u{ae}' | '#' | '*' | '0'..='9');
     pictographic
@@ -37,16 +39,22 @@ fn is_emoji_sequence(grapheme: &str) -> bool {
         })
 }
 
-/// Whether a grapheme is a flag of two letters: terminals draw the flag, or the letters, on two cells.
+/// Whether a grapheme is a flag of two letters: terminals draw the flag, or the letters, on two
+/// cells.
 fn is_flag(grapheme: &str) -> bool {
-    grapheme.chars().count() == 2 && grapheme.chars().all(|c| matches!(c, '\u{1f1e6}'..='\u{1f1ff}'))
+    grapheme.chars().count() == 2
+        && grapheme
+            .chars()
+            .all(|c| matches!(c, '\u{1f1e6}'..='\u{1f1ff}'))
 }
 
-/// Hangul written letter by letter as the syllable that it is: terminals disagree on the cells of the letters.
+/// Hangul written letter by letter as the syllable that it is: terminals disagree on the cells of
+/// the letters.
 fn syllable(grapheme: &str) -> Option<String> {
     let mut rest = grapheme.chars();
     let first = u32::from(rest.next()?);
-    let place = |c: char, from: u32, count: u32| u32::from(c).checked_sub(from).filter(|at| *at < count);
+    let place =
+        |c: char, from: u32, count: u32| u32::from(c).checked_sub(from).filter(|at| *at < count);
     let mut code = match first {
         0x1100..=0x1112 => 0xac00 + ((first - 0x1100) * 21 + place(rest.next()?, 0x1161, 21)?) * 28,
         0xac00..=0xd7a3 if (first - 0xac00) % 28 == 0 => first,
@@ -62,7 +70,10 @@ fn syllable(grapheme: &str) -> Option<String> {
 
 fn is_mark(c: char) -> bool {
     use GeneralCategory::{EnclosingMark, NonspacingMark, SpacingMark};
-    matches!(c.general_category(), EnclosingMark | NonspacingMark | SpacingMark)
+    matches!(
+        c.general_category(),
+        EnclosingMark | NonspacingMark | SpacingMark
+    )
 }
 
 fn push_visible(grapheme: &str, out: &mut String) {
@@ -77,7 +88,8 @@ fn push_visible(grapheme: &str, out: &mut String) {
             let mut marks = 0;
             for (i, c) in g.chars().enumerate() {
                 if is_hidden(c) {
-                    // A selector after its base only chooses a glyph; alone it would be an invisible cell.
+                    // A selector after its base only chooses a glyph; alone it would be an
+                    // invisible cell.
                     if i == 0 || !matches!(c, '\u{fe00}'..='\u{fe0f}') {
                         out.push_str(&format!("‹U+{:04X}›", c as u32));
                     }
@@ -100,8 +112,9 @@ fn push_visible(grapheme: &str, out: &mut String) {
     }
 }
 
-/// `text` with everything that is invisible, or that a terminal would obey, shown as a mark: newline `⏎`, tab `⇥`,
-/// others as `‹U+202E›`. Emoji sequences become their first character, flags apart; a mark without a letter stands on `◌`.
+/// `text` with everything that is invisible, or that a terminal would obey, shown as a mark:
+/// newline `⏎`, tab `⇥`, others as `‹U+202E›`. Emoji sequences become their first character, flags
+/// apart; a mark without a letter stands on `◌`.
 pub fn clean(text: &str) -> String {
     if text.bytes().all(|b| (0x20..0x7f).contains(&b)) {
         return text.to_owned();
@@ -113,8 +126,8 @@ pub fn clean(text: &str) -> String {
     out
 }
 
-/// A JSON text that means the same with everything that is invisible, or that a terminal would obey, as `\u202e`. What JSON
-/// has outside of its strings is none of that.
+/// A JSON text that means the same with everything that is invisible, or that a terminal would
+/// obey, as `\u202e`. What JSON has outside of its strings is none of that.
 pub fn escape_json(json: &str) -> String {
     if json.bytes().all(|b| (0x20..0x7f).contains(&b)) {
         return json.to_owned();
@@ -122,7 +135,10 @@ pub fn escape_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         match is_hidden(c) {
-            true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}"))),
+            true => c
+                .encode_utf16(&mut [0; 2])
+                .iter()
+                .for_each(|unit| out.push_str(&format!("\\u{unit:04x}"))),
             false => out.push(c),
         }
     }
@@ -131,7 +147,9 @@ pub fn escape_json(json: &str) -> String {
 
 /// As [`clean`], keeping line feeds as line breaks: generated text shown as paragraphs.
 pub fn clean_lines(text: &str) -> Vec<String> {
-    text.split('\n').map(|line| clean(line.strip_suffix('\r').unwrap_or(line))).collect()
+    text.split('\n')
+        .map(|line| clean(line.strip_suffix('\r').unwrap_or(line)))
+        .collect()
 }
 
 /// A token for a list: its leading space as `·`, so that `·Sunday` and `Sunday` differ.
@@ -149,7 +167,8 @@ pub fn width(text: &str) -> usize {
     text.graphemes(true).map(cells_of).sum()
 }
 
-/// Terminals that know graphemes take few cells for one; those that do not take the sum of its characters'.
+/// Terminals that know graphemes take few cells for one; those that do not take the sum of its
+/// characters'.
 fn cells_of(grapheme: &str) -> usize {
     if grapheme.len() == 1 {
         return 1;
@@ -157,7 +176,8 @@ fn cells_of(grapheme: &str) -> usize {
     grapheme.width().max(grapheme.chars().map(char_cells).sum())
 }
 
-/// Vowel signs that stand beside their letter, and letters of old Hangul, are a cell of their own in many terminals.
+/// Vowel signs that stand beside their letter, and letters of old Hangul, are a cell of their own
+/// in many terminals.
 fn char_cells(c: char) -> usize {
     let beside = || {
         let letter = matches!(c, '\u{1160}'..='\u{11ff}' | '\u{d7b0}'..='\u{d7ff}' | '\u{ff9e}'..='\u{ff9f}');
@@ -172,25 +192,39 @@ fn char_cells(c: char) -> usize {
 /// The cells of a symbol on which all terminals agree; `None` where some do otherwise.
 pub fn sure_cells(symbol: &str) -> Option<usize> {
     let mut chars = symbol.chars();
-    let (c, None) = (chars.next()?, chars.next()) else { return None };
+    let (c, None) = (chars.next()?, chars.next()) else {
+        return None;
+    };
     match c {
-        ' '..='~' | '\u{a1}'..='\u{ac}' | '\u{ae}'..='\u{2ff}' | '\u{370}'..='\u{482}' | '\u{48a}'..='\u{52f}' => {
-            Some(1)
-        }
+        ' '..='~'
+        | '\u{a1}'..='\u{ac}'
+        | '\u{ae}'..='\u{2ff}'
+        | '\u{370}'..='\u{482}'
+        | '\u{48a}'..='\u{52f}' => Some(1),
         // What the frame is made of.
-        '\u{2010}'..='\u{2027}' | '\u{2030}'..='\u{203b}' | '\u{2070}'..='\u{20bf}' | '\u{2190}'..='\u{2193}' => {
-            Some(1)
-        }
-        '⇥' | '⏎' | '⌀' | '\u{2200}'..='\u{22ff}' | '\u{2500}'..='\u{25a9}' | '▴' | '▸' | '▾' | '◆' | '★' => {
-            Some(1)
-        }
+        '\u{2010}'..='\u{2027}'
+        | '\u{2030}'..='\u{203b}'
+        | '\u{2070}'..='\u{20bf}'
+        | '\u{2190}'..='\u{2193}' => Some(1),
+        '⇥'
+        | '⏎'
+        | '⌀'
+        | '\u{2200}'..='\u{22ff}'
+        | '\u{2500}'..='\u{25a9}'
+        | '▴'
+        | '▸'
+        | '▾'
+        | '◆'
+        | '★' => Some(1),
         '✓' | '✗' | '\u{2800}'..='\u{28ff}' => Some(1),
-        '\u{3000}'..='\u{3029}' | '\u{3041}'..='\u{3096}' | '\u{309b}'..='\u{30ff}' | '\u{3400}'..='\u{4dbf}' => {
-            Some(2)
-        }
-        '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}' | '\u{ff01}'..='\u{ff60}' => {
-            Some(2)
-        }
+        '\u{3000}'..='\u{3029}'
+        | '\u{3041}'..='\u{3096}'
+        | '\u{309b}'..='\u{30ff}'
+        | '\u{3400}'..='\u{4dbf}' => Some(2),
+        '\u{4e00}'..='\u{9fff}'
+        | '\u{ac00}'..='\u{d7a3}'
+        | '\u{f900}'..='\u{faff}'
+        | '\u{ff01}'..='\u{ff60}' => Some(2),
         _ => None,
     }
 }
@@ -216,7 +250,8 @@ pub fn fit(text: &str, cells: usize) -> String {
     out
 }
 
-/// A label such as `weekday/Wednesday` in at most `cells`: whole, else what follows the slash, which tells more.
+/// A label such as `weekday/Wednesday` in at most `cells`: whole, else what follows the slash,
+/// which tells more.
 pub fn label(text: &str, cells: usize) -> String {
     match text.rsplit_once('/') {
         Some((_, tail)) if width(text) > cells && !tail.is_empty() => fit(tail, cells),
@@ -251,7 +286,11 @@ pub fn fit_end(text: &str, cells: usize) -> String {
         }
         kept.push(grapheme);
     }
-    if cells == 0 { String::new() } else { std::iter::once("…").chain(kept.into_iter().rev()).collect() }
+    if cells == 0 {
+        String::new()
+    } else {
+        std::iter::once("…").chain(kept.into_iter().rev()).collect()
+    }
 }
 
 /// `text` broken at spaces into lines of at most `cells`; a longer word is cut.
@@ -283,8 +322,8 @@ pub fn wrap(text: &str, cells: usize) -> Vec<String> {
     lines
 }
 
-/// Words with the punctuation that follows them, and the spaces between; what is written without spaces (wide characters)
-/// breaks anywhere between its words.
+/// Words with the punctuation that follows them, and the spaces between; what is written without
+/// spaces (wide characters) breaks anywhere between its words.
 fn words(text: &str) -> Vec<&str> {
     let mut spans: Vec<(std::ops::Range<usize>, bool)> = Vec::new();
     for (at, word) in text.split_word_bound_indices() {
@@ -306,7 +345,9 @@ pub fn ascii(symbol: &str) -> &str {
     match symbol {
         "│" | "▏" | "▎" | "▕" => "|",
         "─" | "–" | "−" | "━" | "╸" => "-",
-        "┬" | "┴" | "┼" | "├" | "┤" | "╭" | "╮" | "╰" | "╯" | "┌" | "┐" | "└" | "┘" => "+",
+        "┬" | "┴" | "┼" | "├" | "┤" | "╭" | "╮" | "╰" | "╯" | "┌" | "┐" | "└" | "┘" => {
+            "+"
+        }
         "▌" | "▸" | "›" => ">",
         "‹" => "<",
         "█" | "▉" | "▊" | "▋" | "▐" | "▇" | "▆" => "#",
@@ -369,23 +410,45 @@ mod tests {
 
     #[test]
     fn cells_are_kept_for_the_terminal_that_takes_most() {
-        // Vowel signs beside their letter (Tamil's counts as nothing for some), a conjunct, Thai's AM, half-width kana.
-        for (text, cells) in
-            [("की", 2), ("நா", 2), ("ক্ষ", 2), ("กำ", 2), ("ﾊﾞ", 2), ("é", 1), ("ที่", 1), ("🇫🇷", 2), ("日", 2)]
-        {
+        // Vowel signs beside their letter (Tamil's counts as nothing for some), a conjunct, Thai's
+        // AM, half-width kana.
+        for (text, cells) in [
+            ("की", 2),
+            ("நா", 2),
+            ("ক্ষ", 2),
+            ("กำ", 2),
+            ("ﾊﾞ", 2),
+            ("é", 1),
+            ("ที่", 1),
+            ("🇫🇷", 2),
+            ("日", 2),
+        ] {
             assert_eq!(width(text), cells, "{text}");
             assert_eq!(width(&clean(text)), cells, "{text}");
         }
-        assert_eq!(clean("\u{1112}\u{1161}\u{11ab}\u{1100}\u{1173}\u{11af}"), "한글");
+        assert_eq!(
+            clean("\u{1112}\u{1161}\u{11ab}\u{1100}\u{1173}\u{11af}"),
+            "한글"
+        );
         assert_eq!(clean("가\u{11a8}"), "각");
-        assert_eq!(clean("가\u{200d}\u{e0041}"), "가‹U+200D›‹U+E0041›", "nothing is hidden behind a syllable");
+        assert_eq!(
+            clean("가\u{200d}\u{e0041}"),
+            "가‹U+200D›‹U+E0041›",
+            "nothing is hidden behind a syllable"
+        );
     }
 
     #[test]
     fn the_frame_is_made_of_cells_that_are_sure() {
-        for symbol in "│─┬▌▸█▓▒░·▾▴×⏎⇥✗✓⁰⁹…‹›◆★∅⌀▏▁▇⠿αΣ–−".split("").filter(|s| !s.is_empty())
+        for symbol in "│─┬▌▸█▓▒░·▾▴×⏎⇥✗✓⁰⁹…‹›◆★∅⌀▏▁▇⠿αΣ–−"
+            .split("")
+            .filter(|s| !s.is_empty())
         {
-            assert_eq!((sure_cells(symbol), width(symbol)), (Some(1), 1), "{symbol}");
+            assert_eq!(
+                (sure_cells(symbol), width(symbol)),
+                (Some(1), 1),
+                "{symbol}"
+            );
         }
         for symbol in ["की", "🎉", "❤", "م", "e\u{301}", "\u{301}"] {
             assert_eq!(sure_cells(symbol), None, "{symbol}");
@@ -422,14 +485,20 @@ mod tests {
 
     #[test]
     fn json_means_the_same_and_holds_nothing_that_is_obeyed() {
-        let text = "a\u{1b}]52;c;QQ\u{7}\u{9b}31m\u{7f}\u{202e}\u{200b}\u{f0000}\u{fe0f} é 日 👩‍👧\n\"\\";
+        let text =
+            "a\u{1b}]52;c;QQ\u{7}\u{9b}31m\u{7f}\u{202e}\u{200b}\u{f0000}\u{fe0f} é 日 👩‍👧\n\"\\";
         let json = serde_json::to_string(&[text]).unwrap();
         let escaped = escape_json(&json);
         assert!(!escaped.chars().any(is_hidden), "{escaped:?}");
         assert!(
-            escaped.contains("\\u009b") && escaped.contains("\\udb80\\udc00") && escaped.contains("é 日 👩"),
+            escaped.contains("\\u009b")
+                && escaped.contains("\\udb80\\udc00")
+                && escaped.contains("é 日 👩"),
             "{escaped}"
         );
-        assert_eq!(serde_json::from_str::<Vec<String>>(&escaped).unwrap(), [text]);
+        assert_eq!(
+            serde_json::from_str::<Vec<String>>(&escaped).unwrap(),
+            [text]
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! From the library's `tracing` warnings to whoever shows them to a person, a line each.
 //!
-//! Knows no terminal and no log file. Invariant: the same line is told once a process, however often a file is read.
+//! Knows no terminal and no log file. Invariant: the same line is told once a process, however
+//! often a file is read.
 
 use std::collections::HashSet;
 use std::fmt::{self, Write};
@@ -13,10 +14,13 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::text;
 
-/// Gives every warning and error of this crate to `show` from now on. The first caller in a process has them: another's
-/// `show` would be told nothing new.
+/// Gives every warning and error of this crate to `show` from now on. The first caller in a process
+/// has them: another's `show` would be told nothing new.
 pub fn show_with(show: impl Fn(&str) + Send + Sync + 'static) {
-    let warnings = Warnings { show, told: Mutex::default() };
+    let warnings = Warnings {
+        show,
+        told: Mutex::default(),
+    };
     // Somebody who embeds the library may listen already.
     let _ = tracing::subscriber::set_global_default(warnings);
 }
@@ -41,7 +45,12 @@ impl<F: Fn(&str) + Send + Sync + 'static> Subscriber for Warnings<F> {
         let mut line = Line::default();
         event.record(&mut line);
         let line = text::clean(line.finish().trim());
-        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(line.clone()) {
+        if self
+            .told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(line.clone())
+        {
             (self.show)(&line);
         }
     }
@@ -65,7 +74,11 @@ struct Line {
 
 impl Line {
     fn finish(self) -> String {
-        if self.values.is_empty() { self.message } else { format!("{} ({})", self.message, self.values.join(", ")) }
+        if self.values.is_empty() {
+            self.message
+        } else {
+            format!("{} ({})", self.message, self.values.join(", "))
+        }
     }
 }
 
@@ -90,15 +103,24 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let kept = seen.clone();
         let show = move |line: &str| kept.lock().unwrap().push(line.to_owned());
-        tracing::subscriber::with_default(Warnings { show, told: Mutex::default() }, || {
-            for _ in 0..2 {
-                tracing::warn!(rows = 3, "a file\nis short");
-            }
-            tracing::error!("worse");
-            tracing::info!("of no concern");
-            tracing::warn!(target: "another_crate", "not ours");
-            tracing::info_span!("work").in_scope(|| tracing::warn!("inside"));
-        });
-        assert_eq!(*seen.lock().unwrap(), ["a file⏎is short (rows 3)", "worse", "inside"]);
+        tracing::subscriber::with_default(
+            Warnings {
+                show,
+                told: Mutex::default(),
+            },
+            || {
+                for _ in 0..2 {
+                    tracing::warn!(rows = 3, "a file\nis short");
+                }
+                tracing::error!("worse");
+                tracing::info!("of no concern");
+                tracing::warn!(target: "another_crate", "not ours");
+                tracing::info_span!("work").in_scope(|| tracing::warn!("inside"));
+            },
+        );
+        assert_eq!(
+            *seen.lock().unwrap(),
+            ["a file⏎is short (rows 3)", "worse", "inside"]
+        );
     }
 }

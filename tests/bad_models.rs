@@ -1,4 +1,5 @@
-//! Broken models through the real program: one clear line that names what is wrong, exit code 1, no study left behind.
+//! Broken models through the real program: one clear line that names what is wrong, exit code 1, no
+//! study left behind.
 
 mod support;
 
@@ -39,12 +40,22 @@ impl Home {
         let mut map = serde_json::Map::new();
         let mut parts = [HashMap::new(), HashMap::new()];
         for (i, (name, tensor)) in self.tensors().into_iter().enumerate() {
-            map.insert(name.clone(), json!(format!("model-0000{}-of-00002.safetensors", i % 2 + 1)));
+            map.insert(
+                name.clone(),
+                json!(format!("model-0000{}-of-00002.safetensors", i % 2 + 1)),
+            );
             parts[i % 2].insert(name, tensor);
         }
         fs::remove_file(self.weights()).unwrap();
-        fs::write(self.index(), json!({"metadata": {}, "weight_map": map}).to_string()).unwrap();
-        let paths = [1, 2].map(|i| self.model.join(format!("model-0000{i}-of-00002.safetensors")));
+        fs::write(
+            self.index(),
+            json!({"metadata": {}, "weight_map": map}).to_string(),
+        )
+        .unwrap();
+        let paths = [1, 2].map(|i| {
+            self.model
+                .join(format!("model-0000{i}-of-00002.safetensors"))
+        });
         for (part, path) in parts.iter().zip(&paths) {
             candle_core::safetensors::save(part, path).unwrap();
         }
@@ -76,14 +87,26 @@ impl Home {
         let data = self.dir.path().join("corpus.txt");
         fs::write(&data, "one line of text\nand a second one\n").unwrap();
         let mut command = Command::cargo_bin("mlpeek").unwrap();
-        command.env("MLPEEK_HOME", self.dir.path()).env("HF_HUB_OFFLINE", "1").args(["collect", "--layer", "1"]);
-        command.arg("--model").arg(model).arg("--data").arg(data).arg("--out").arg(self.study());
+        command
+            .env("MLPEEK_HOME", self.dir.path())
+            .env("HF_HUB_OFFLINE", "1")
+            .args(["collect", "--layer", "1"]);
+        command
+            .arg("--model")
+            .arg(model)
+            .arg("--data")
+            .arg(data)
+            .arg("--out")
+            .arg(self.study());
         command
     }
 
     fn forward(&self, ids: &str) -> Command {
         let mut command = Command::cargo_bin("mlpeek").unwrap();
-        command.env("MLPEEK_HOME", self.dir.path()).env("HF_HUB_OFFLINE", "1").args(["forward", "--layer", "1"]);
+        command
+            .env("MLPEEK_HOME", self.dir.path())
+            .env("HF_HUB_OFFLINE", "1")
+            .args(["forward", "--layer", "1"]);
         command
             .arg("--model")
             .arg(&self.model)
@@ -98,8 +121,16 @@ impl Home {
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(output.stdout.is_empty());
-        assert!(text.trim_end().lines().count() == 1 && text.starts_with("mlpeek: ") && text.len() < 500, "{text}");
-        assert!(!self.study().join("study.json").exists(), "a study was left behind: {text}");
+        assert!(
+            text.trim_end().lines().count() == 1
+                && text.starts_with("mlpeek: ")
+                && text.len() < 500,
+            "{text}"
+        );
+        assert!(
+            !self.study().join("study.json").exists(),
+            "a study was left behind: {text}"
+        );
         text
     }
 
@@ -121,7 +152,10 @@ fn a_whole_model_in_shards_is_collected_and_a_missing_shard_is_named() {
     home.collect(&home.model).assert().success();
     fs::remove_dir_all(home.study()).unwrap();
     fs::remove_file(second).unwrap();
-    has(&home.broken(), &["model-00002-of-00002.safetensors is missing", "2 shards"]);
+    has(
+        &home.broken(),
+        &["model-00002-of-00002.safetensors is missing", "2 shards"],
+    );
 }
 
 #[test]
@@ -133,8 +167,10 @@ fn a_tensor_that_is_there_twice_is_named() {
     fs::write(home.index(), text.replace("\"weight_map\":{", &twice)).unwrap();
     has(&home.broken(), &["index.json", UP, "twice"]);
     fs::write(home.index(), text).unwrap();
-    let all: HashMap<String, Tensor> =
-        [first, second.clone()].iter().flat_map(|p| candle_core::safetensors::load(p, &Device::Cpu).unwrap()).collect();
+    let all: HashMap<String, Tensor> = [first, second.clone()]
+        .iter()
+        .flat_map(|p| candle_core::safetensors::load(p, &Device::Cpu).unwrap())
+        .collect();
     candle_core::safetensors::save(&all, second).unwrap();
     has(&home.broken(), &["already in another shard"]);
 }
@@ -143,10 +179,16 @@ fn a_tensor_that_is_there_twice_is_named() {
 fn wrong_shapes_types_values_and_sizes_are_named() {
     let home = Home::new();
     let original = fs::read(home.weights()).unwrap();
-    home.change(UP, Tensor::zeros((63, 32), DType::F32, &Device::Cpu).unwrap());
+    home.change(
+        UP,
+        Tensor::zeros((63, 32), DType::F32, &Device::Cpu).unwrap(),
+    );
     has(&home.broken(), &[UP, "[63, 32]", "[64, 32]"]);
     fs::write(home.weights(), &original).unwrap();
-    home.change(UP, Tensor::zeros((64, 32), DType::U8, &Device::Cpu).unwrap());
+    home.change(
+        UP,
+        Tensor::zeros((64, 32), DType::U8, &Device::Cpu).unwrap(),
+    );
     has(&home.broken(), &[UP, "U8", "bf16"]);
     fs::write(home.weights(), &original[..original.len() - 100]).unwrap();
     has(&home.broken(), &["truncated", "model.safetensors"]);
@@ -154,14 +196,20 @@ fn wrong_shapes_types_values_and_sizes_are_named() {
     home.configure("hidden_size", json!(48));
     has(&home.broken(), &["32", "48", "model.safetensors"]);
     home.configure("hidden_size", json!(32));
-    home.configure("quantization_config", json!({"quant_method": "gptq", "bits": 4}));
+    home.configure(
+        "quantization_config",
+        json!({"quant_method": "gptq", "bits": 4}),
+    );
     has(&home.broken(), &["quantization_config", "GGUF"]);
 }
 
 #[test]
 fn a_gguf_of_a_type_that_cannot_be_read_is_refused() {
     let home = Home::new();
-    let family = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/families/llama2/model.gguf");
+    let family = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/families/llama2/model.gguf"
+    );
     let mut bytes = fs::read(family).unwrap();
     // The type follows the name, the number of axes and two extents; 16 is IQ2_XXS.
     let name = b"blk.1.ffn_up.weight";
@@ -170,17 +218,26 @@ fn a_gguf_of_a_type_that_cannot_be_read_is_refused() {
     bytes[at] = 16;
     let path = home.dir.path().join("odd.gguf");
     fs::write(&path, bytes).unwrap();
-    has(&home.refused(home.collect(&path)), &["odd.gguf", "blk.1.ffn_up.weight", "type 16", "Q8_0"]);
+    has(
+        &home.refused(home.collect(&path)),
+        &["odd.gguf", "blk.1.ffn_up.weight", "type 16", "Q8_0"],
+    );
 }
 
 #[test]
 fn damaged_weights_are_named() {
     let home = Home::new();
-    home.change("model.layers.0.mlp.up_proj.weight", Tensor::full(f32::NAN, (64, 32), &Device::Cpu).unwrap());
+    home.change(
+        "model.layers.0.mlp.up_proj.weight",
+        Tensor::full(f32::NAN, (64, 32), &Device::Cpu).unwrap(),
+    );
     let output = home.collect(&home.model).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    has(&text, &["model.layers.0.mlp.up_proj.weight", "NaN", "download"]);
+    has(
+        &text,
+        &["model.layers.0.mlp.up_proj.weight", "NaN", "download"],
+    );
     assert!(!home.study().exists(), "a study was left behind: {text}");
     // In the layer that is read, where the pass ends at the hook; and in the unembedding.
     let home = Home::new();
@@ -189,10 +246,16 @@ fn damaged_weights_are_named() {
     has(&text, &[UP, "NaN", "download"]);
     assert!(!text.contains("dtype"), "it is f32: {text}");
     let home = Home::new();
-    home.change("lm_head.weight", Tensor::full(f32::NAN, (258, 32), &Device::Cpu).unwrap());
+    home.change(
+        "lm_head.weight",
+        Tensor::full(f32::NAN, (258, 32), &Device::Cpu).unwrap(),
+    );
     let output = home.forward("1,2").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    has(&String::from_utf8(output.stderr).unwrap(), &["lm_head.weight", "NaN", "download"]);
+    has(
+        &String::from_utf8(output.stderr).unwrap(),
+        &["lm_head.weight", "NaN", "download"],
+    );
 }
 
 #[test]
@@ -208,11 +271,21 @@ fn ids_need_no_tokenizer_and_a_git_lfs_pointer_is_named() {
     let says = String::from_utf8(home.forward("258").output().unwrap().stderr).unwrap();
     has(&says, &["token id 258 does not exist", "0 to 257"]);
     let home = Home::new();
-    fs::write(home.weights(), "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 856216\n").unwrap();
-    has(&home.broken(), &["model.safetensors", "Git LFS pointer", "git lfs pull"]);
+    fs::write(
+        home.weights(),
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 856216\n",
+    )
+    .unwrap();
+    has(
+        &home.broken(),
+        &["model.safetensors", "Git LFS pointer", "git lfs pull"],
+    );
     let gguf = home.dir.path().join("m.gguf");
     fs::copy(home.weights(), &gguf).unwrap();
-    has(&home.refused(home.collect(&gguf)), &["m.gguf", "Git LFS pointer", "git lfs pull"]);
+    has(
+        &home.refused(home.collect(&gguf)),
+        &["m.gguf", "Git LFS pointer", "git lfs pull"],
+    );
 }
 
 #[test]
@@ -220,13 +293,26 @@ fn a_model_or_a_fit_larger_than_memory_is_refused_with_what_would_fit() {
     let home = Home::new();
     let mut command = home.collect(&home.model);
     command.env("MLPEEK_MEMORY", "1M");
-    has(&home.refused(command), &["up to layer 1", "weights", "1.0 MiB of memory is free", "smaller"]);
+    has(
+        &home.refused(command),
+        &[
+            "up to layer 1",
+            "weights",
+            "1.0 MiB of memory is free",
+            "smaller",
+        ],
+    );
     let mut command = home.collect(&home.model);
     command.env("MLPEEK_MEMORY", "much");
     assert_eq!(command.output().unwrap().status.code(), Some(2));
     home.collect(&home.model).assert().success();
     let mut fit = Command::cargo_bin("mlpeek").unwrap();
-    let output = fit.args(["fit", "--features", "30"]).arg(home.study()).env("MLPEEK_MEMORY", "4K").output().unwrap();
+    let output = fit
+        .args(["fit", "--features", "30"])
+        .arg(home.study())
+        .env("MLPEEK_MEMORY", "4K")
+        .output()
+        .unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     has(&text, &["30 features", "4.0 KiB is free", "ask for fewer"]);
@@ -245,8 +331,13 @@ fn a_panic_of_a_library_is_one_line() {
     let output = command.env("RUST_BACKTRACE", "1").output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     // The weights were read before, with a line of progress.
-    let (last, before) =
-        text.trim_end().split('\n').collect::<Vec<_>>().split_last().map(|(l, b)| (*l, b.len())).unwrap();
+    let (last, before) = text
+        .trim_end()
+        .split('\n')
+        .collect::<Vec<_>>()
+        .split_last()
+        .map(|(l, b)| (*l, b.len()))
+        .unwrap();
     has(last, &["mlpeek: ", "tokenizer.json", "do not fit together"]);
     assert!(before <= 1 && !text.contains("panicked"), "{text}");
 }

@@ -1,5 +1,5 @@
-//! Configurations of both generations, and those that the families' authors published, read whole: no switch of theirs may
-//! be unknown.
+//! Configurations of both generations, and those that the families' authors published, read whole:
+//! no switch of theirs may be unknown.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,9 @@ use mlpeek::model::config::{Activation, Config, RopeScaling};
 use serde_json::{Value, json};
 
 fn directory(family: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(family)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/families")
+        .join(family)
 }
 
 fn config(family: &str) -> Config {
@@ -34,20 +36,28 @@ fn configs_of_the_older_generation_mean_the_same() {
             r#""rope_theta": 1000000.0, "rope_local_base_freq": 10000.0, "sliding_window_pattern": 6,
                "rope_scaling": {"rope_type": "linear", "factor": 4.0}"#,
         ),
-        ("gpt_neox", r#""rotary_pct": 0.34, "rotary_emb_base": 10000"#),
+        (
+            "gpt_neox",
+            r#""rotary_pct": 0.34, "rotary_emb_base": 10000"#,
+        ),
         ("smollm3", r#""rope_theta": 2000000.0"#),
         ("mistral", r#""rope_theta": 10000.0"#),
         ("qwen3", r#""rope_theta": 10000.0"#),
         ("gemma", r#""rope_theta": 10000.0"#),
-        ("llama2", r#""rope_theta": 10000.0, "rope_scaling": null, "pretraining_tp": 1"#),
+        (
+            "llama2",
+            r#""rope_theta": 10000.0, "rope_scaling": null, "pretraining_tp": 1"#,
+        ),
     ] {
         let path = directory(family).join("config.json");
         let text = std::fs::read_to_string(&path).unwrap();
-        let mut json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+        let mut json: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&text).unwrap();
         for key in ["rope_parameters", "layer_types", "_sliding_window_pattern"] {
             json.remove(key);
         }
-        let old: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&format!("{{{old}}}")).unwrap();
+        let old: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&format!("{{{old}}}")).unwrap();
         json.extend(old);
         let old = Config::from_hf_text(&serde_json::to_string(&json).unwrap(), &path).unwrap();
         assert_eq!(old, config(family), "{family}");
@@ -64,7 +74,10 @@ fn gpt2_and_pythia_as_published() {
         "summary_proj_to_labels": true, "summary_type": "cls_index", "summary_use_proj": true,
         "task_specific_params": {"text-generation": {"do_sample": true, "max_length": 50}}, "vocab_size": 50257}"#,
     );
-    assert_eq!((c.layers.len(), c.d_mlp, c.head_dim, c.tied), (12, 3072, 64, true));
+    assert_eq!(
+        (c.layers.len(), c.d_mlp, c.head_dim, c.tied),
+        (12, 3072, 64, true)
+    );
     assert_eq!(c.activation, Activation::GeluTanh);
     let c = published(
         r#"{"architectures": ["GPTNeoXForCausalLM"], "bos_token_id": 0, "classifier_dropout": 0.1, "eos_token_id": 0,
@@ -91,7 +104,14 @@ fn llama_smollm_and_mistral_as_published() {
         "vocab_size": 128256}"#,
     );
     assert_eq!((c.kv_width(), c.ropes[0].base), (1024, 500_000.0));
-    assert!(matches!(c.ropes[0].scaling, RopeScaling::Llama3 { factor: 8.0, original: 8192.0, .. }));
+    assert!(matches!(
+        c.ropes[0].scaling,
+        RopeScaling::Llama3 {
+            factor: 8.0,
+            original: 8192.0,
+            ..
+        }
+    ));
     let c = published(
         r#"{"architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 1,
         "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 576, "initializer_range": 0.041666666666666664,
@@ -126,9 +146,19 @@ fn gemma_as_published() {
         "transformers_version": "4.42.4", "use_cache": true, "vocab_size": 256000}"#,
     );
     assert_eq!((c.layers[0].window, c.layers[1].window), (Some(4096), None));
-    assert_eq!((c.attention_softcap, c.final_softcap, c.attention_scale), (Some(50.0), Some(30.0), 1.0 / 16.0));
-    let kinds: Vec<&str> =
-        (1..=18).map(|i| if i % 6 == 0 { "\"full_attention\"" } else { "\"sliding_attention\"" }).collect();
+    assert_eq!(
+        (c.attention_softcap, c.final_softcap, c.attention_scale),
+        (Some(50.0), Some(30.0), 1.0 / 16.0)
+    );
+    let kinds: Vec<&str> = (1..=18)
+        .map(|i| {
+            if i % 6 == 0 {
+                "\"full_attention\""
+            } else {
+                "\"sliding_attention\""
+            }
+        })
+        .collect();
     let c = published(&format!(
         r#"{{"_sliding_window_pattern": 6, "architectures": ["Gemma3ForCausalLM"], "attention_bias": false,
         "attention_dropout": 0.0, "attn_logit_softcapping": null, "bos_token_id": 2, "eos_token_id": 1,
@@ -180,7 +210,10 @@ fn qwen_and_smollm3_as_published() {
         "rope_scaling": null, "rope_theta": 5000000.0, "sliding_window": null, "torch_dtype": "bfloat16",
         "transformers_version": "4.54.0.dev0", "use_cache": false, "use_sliding_window": false, "vocab_size": 128256}}"#
     ));
-    assert_eq!((c.layers[2].rope, c.layers[3].rope, c.tied), (Some(0), None, true));
+    assert_eq!(
+        (c.layers[2].rope, c.layers[3].rope, c.tied),
+        (Some(0), None, true)
+    );
 }
 
 /// What a config means, in the terms of `config_defaults.json`.
@@ -190,18 +223,25 @@ fn switches(c: &Config) -> Value {
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
         Activation::GeluTanh => {
-            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+            0.5 * x
+                * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
         }
         Activation::Relu => x.max(0.0),
         Activation::Relu2 => x.max(0.0).powi(2),
         Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
     };
-    let frequencies: Vec<Vec<f32>> = c.ropes.iter().map(|rope| rope.frequencies(c.rotary_dims)).collect();
+    let frequencies: Vec<Vec<f32>> = c
+        .ropes
+        .iter()
+        .map(|rope| rope.frequencies(c.rotary_dims))
+        .collect();
     let activation = [-1.3, 0.4, 2.1].map(activation);
     let rope = |layer: usize| {
         let which = c.layers[layer].rope?;
         let f = &frequencies[which];
-        let mut of = [0, f.len() / 2, f.len() - 1].map(|i| rounded(f64::from(f[i]))).to_vec();
+        let mut of = [0, f.len() / 2, f.len() - 1]
+            .map(|i| rounded(f64::from(f[i])))
+            .to_vec();
         of.extend([2.0 * f.len() as f64, f64::from(c.ropes[which].amplitude())]);
         Some(of)
     };
@@ -220,7 +260,10 @@ fn switches(c: &Config) -> Value {
 /// One value where all layers have the same.
 fn collapsed(values: Vec<Value>) -> Vec<Value> {
     let same = values.iter().all(|v| near(v, &values[0]));
-    values.into_iter().take(if same { 1 } else { usize::MAX }).collect()
+    values
+        .into_iter()
+        .take(if same { 1 } else { usize::MAX })
+        .collect()
 }
 
 /// The error function by its series.
@@ -234,14 +277,17 @@ fn erf(x: f64) -> f64 {
     sum * 2.0 / std::f64::consts::PI.sqrt()
 }
 
-/// Equal, numbers up to what the fixture rounds away and what the three points of an activation differ by.
+/// Equal, numbers up to what the fixture rounds away and what the three points of an activation
+/// differ by.
 fn near(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => {
             let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
             (a - b).abs() <= 3e-5 * a.abs().max(b.abs())
         }
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| near(a, b)),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| near(a, b))
+        }
         (Value::Object(a), Value::Object(b)) => {
             a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|w| near(v, w)))
         }
@@ -254,7 +300,8 @@ fn read(kind: &str, base: &Value, changes: &Value) -> mlpeek::Result<Value> {
     let mut config = base.as_object().unwrap().clone();
     config.extend(changes.as_object().unwrap().clone());
     config.insert("model_type".into(), kind.into());
-    Config::from_hf_text(&Value::from(config).to_string(), Path::new("config.json")).map(|c| switches(&c))
+    Config::from_hf_text(&Value::from(config).to_string(), Path::new("config.json"))
+        .map(|c| switches(&c))
 }
 
 fn table() -> Value {
@@ -269,8 +316,16 @@ fn difference(got: mlpeek::Result<Value>, wanted: &Value) -> Option<String> {
         Ok(got) if near(&got, wanted) => return None,
         Ok(got) => got,
     };
-    let differs = wanted.as_object().unwrap().iter().filter(|(key, value)| !near(value, &got[key.as_str()]));
-    Some(differs.map(|(key, value)| format!("{key} is {}, transformers {value}", got[key.as_str()])).collect())
+    let differs = wanted
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(key, value)| !near(value, &got[key.as_str()]));
+    Some(
+        differs
+            .map(|(key, value)| format!("{key} is {}, transformers {value}", got[key.as_str()]))
+            .collect(),
+    )
 }
 
 #[test]
@@ -283,8 +338,16 @@ fn every_key_means_what_transformers_makes_of_it() {
         let mut hold = |what: String, got: mlpeek::Result<Value>, wanted: &Value| {
             wrong.extend(difference(got, wanted).map(|why| format!("{kind} {what}: {why}")));
         };
-        hold("as it is".into(), read(kind, base, &json!({})), &family["gives"]);
-        hold("without a key".into(), read(kind, &json!({}), &json!({})), &family["nothing"]);
+        hold(
+            "as it is".into(),
+            read(kind, base, &json!({})),
+            &family["gives"],
+        );
+        hold(
+            "without a key".into(),
+            read(kind, &json!({}), &json!({})),
+            &family["nothing"],
+        );
         for case in family["cases"].as_array().unwrap() {
             count += 1;
             let got = match case["drop"].as_str() {
@@ -298,12 +361,18 @@ fn every_key_means_what_transformers_makes_of_it() {
             let what = format!("{}{}", case["drop"], case["set"]);
             match (&got, case["refused"].as_str()) {
                 (Err(e), Some(named)) if e.to_string().contains(named) => continue,
-                // Where transformers raises there is nothing to be equal to; the line must be one all the same.
-                (Err(e), _) if case["transformers"] == "refuses" => assert!(!e.to_string().contains('\n'), "{e}"),
+                // Where transformers raises there is nothing to be equal to; the line must be one
+                // all the same.
+                (Err(e), _) if case["transformers"] == "refuses" => {
+                    assert!(!e.to_string().contains('\n'), "{e}")
+                }
                 (Ok(_), _) if case["transformers"] == "refuses" => {}
                 _ => {
                     let mut wanted = family["gives"].clone();
-                    wanted.as_object_mut().unwrap().extend(case["gives"].as_object().unwrap().clone());
+                    wanted
+                        .as_object_mut()
+                        .unwrap()
+                        .extend(case["gives"].as_object().unwrap().clone());
                     hold(what, got, &wanted);
                 }
             }
@@ -315,6 +384,11 @@ fn every_key_means_what_transformers_makes_of_it() {
             hold(format!("harmless {key}"), got, &family["gives"]);
         }
     }
-    assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {count}:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
     assert!(count > 2000, "only {count} cases");
 }

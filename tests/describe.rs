@@ -13,7 +13,8 @@ use tempfile::TempDir;
 
 const KEY: &str = "sk-not-to-be-seen";
 
-/// A judge that describes everything alike, says yes to every text, and forgets the verdicts of fuzzing.
+/// A judge that describes everything alike, says yes to every text, and forgets the verdicts of
+/// fuzzing.
 fn judge() -> (String, Arc<AtomicUsize>) {
     support::judge::serve(KEY, Box::new(|_, user| Some((200, answer(user)?))))
 }
@@ -21,13 +22,29 @@ fn judge() -> (String, Arc<AtomicUsize>) {
 fn answer(user: &str) -> Option<String> {
     Some(match user {
         u if u.contains("plain, varied English sentences") => {
-            let word = if u.contains("have nothing to do with") { "bread" } else { "Tuesday river" };
-            (1..=6).map(|i| format!("{i}. {word} {word} {word}\n")).collect()
+            let word = if u.contains("have nothing to do with") {
+                "bread"
+            } else {
+                "Tuesday river"
+            };
+            (1..=6)
+                .map(|i| format!("{i}. {word} {word} {word}\n"))
+                .collect()
         }
-        u if u.contains("Begin your answer") => "Description: words of \u{1b}[2Jone kind".to_owned(),
-        u if u.starts_with("Description") && u.contains("<<like this>>") => "I cannot say.".to_owned(),
+        u if u.contains("Begin your answer") => {
+            "Description: words of \u{1b}[2Jone kind".to_owned()
+        }
+        u if u.starts_with("Description") && u.contains("<<like this>>") => {
+            "I cannot say.".to_owned()
+        }
         u => {
-            let count: usize = u.split_once("Answer with ")?.1.split(' ').next()?.parse().ok()?;
+            let count: usize = u
+                .split_once("Answer with ")?
+                .1
+                .split(' ')
+                .next()?
+                .parse()
+                .ok()?;
             vec!["1"; count].join(" ")
         }
     })
@@ -35,26 +52,45 @@ fn answer(user: &str) -> Option<String> {
 
 fn mlpeek(home: &Path, args: &[&str]) -> std::process::Output {
     let mut command = Command::cargo_bin("mlpeek").unwrap();
-    command.env("MLPEEK_HOME", home.join("home")).env("HF_HUB_OFFLINE", "1").env("JUDGE_KEY", KEY);
+    command
+        .env("MLPEEK_HOME", home.join("home"))
+        .env("HF_HUB_OFFLINE", "1")
+        .env("JUDGE_KEY", KEY);
     // Nobody listens there: an endpoint on this machine goes through no proxy.
     for variable in ["http_proxy", "https_proxy", "ALL_PROXY"] {
         command.env(variable, "http://127.0.0.1:1");
     }
     command.env_remove("no_proxy").env_remove("NO_PROXY");
-    command.timeout(std::time::Duration::from_secs(120)).args(args).output().unwrap()
+    command
+        .timeout(std::time::Duration::from_secs(120))
+        .args(args)
+        .output()
+        .unwrap()
 }
 
 fn lines(home: &Path, args: &[&str]) -> Vec<Value> {
     let output = mlpeek(home, args);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect()
 }
 
 /// Every file below a directory.
 fn files(dir: &Path, out: &mut Vec<std::path::PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() { files(&path, out) } else { out.push(path) }
+        if path.is_dir() {
+            files(&path, out)
+        } else {
+            out.push(path)
+        }
     }
 }
 
@@ -65,34 +101,90 @@ fn features_are_described_scored_and_paid_for_once() {
     let model = support::tiny_model(home).display().to_string();
     let data = support::corpus(home, 60).display().to_string();
     let study = home.join("study").display().to_string();
-    lines(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
-    lines(home, &["fit", &study, "--features", "8", "--sparsity", "0.2", "--max-sweeps", "20", "--json"]);
+    lines(
+        home,
+        &[
+            "collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study,
+            "--json",
+        ],
+    );
+    lines(
+        home,
+        &[
+            "fit",
+            &study,
+            "--features",
+            "8",
+            "--sparsity",
+            "0.2",
+            "--max-sweeps",
+            "20",
+            "--json",
+        ],
+    );
     let (url, asked) = judge();
     let describe = |more: &[&str]| {
-        let base =
-            ["describe", &study, "0,3", "--endpoint", &url, "--judge-model", "m", "--key-env", "JUDGE_KEY", "--json"];
+        let base = [
+            "describe",
+            &study,
+            "0,3",
+            "--endpoint",
+            &url,
+            "--judge-model",
+            "m",
+            "--key-env",
+            "JUDGE_KEY",
+            "--json",
+        ];
         lines(home, &[&base[..], more].concat())
     };
     let dry = describe(&["--dry-run"]);
-    assert_eq!((dry.len(), asked.load(Ordering::SeqCst)), (1, 0), "an estimate asks nobody");
+    assert_eq!(
+        (dry.len(), asked.load(Ordering::SeqCst)),
+        (1, 0),
+        "an estimate asks nobody"
+    );
     let cost = &dry[0]["cost"];
     let calls = cost["calls"].as_u64().unwrap();
-    assert!(calls >= 8 && cost["prompt_tokens"].as_u64().unwrap() > 100 * calls / 2, "{cost}");
+    assert!(
+        calls >= 8 && cost["prompt_tokens"].as_u64().unwrap() > 100 * calls / 2,
+        "{cost}"
+    );
 
     let described = describe(&[]);
-    assert_eq!(asked.load(Ordering::SeqCst) as u64, calls, "as many calls as were said");
-    assert_eq!((described.len(), &described[1]["id"], &described[2]["id"]), (4, &json!(0), &json!(3)));
+    assert_eq!(
+        asked.load(Ordering::SeqCst) as u64,
+        calls,
+        "as many calls as were said"
+    );
+    assert_eq!(
+        (described.len(), &described[1]["id"], &described[2]["id"]),
+        (4, &json!(0), &json!(3))
+    );
     let found = &described[1]["description"];
-    assert_eq!(found["input"], "words of [2Jone kind", "no control character gets through");
+    assert_eq!(
+        found["input"], "words of [2Jone kind",
+        "no control character gets through"
+    );
     assert_eq!(found["detection"]["true_positive_rate"], 1.0);
-    assert_eq!(found["fuzzing"]["balanced_accuracy"], Value::Null, "a missing verdict is no number");
-    assert!(found["fuzzing"]["missing"].as_u64().unwrap() > 0 && !found["errors"].as_array().unwrap().is_empty());
+    assert_eq!(
+        found["fuzzing"]["balanced_accuracy"],
+        Value::Null,
+        "a missing verdict is no number"
+    );
+    assert!(
+        found["fuzzing"]["missing"].as_u64().unwrap() > 0
+            && !found["errors"].as_array().unwrap().is_empty()
+    );
     assert_eq!(described[3]["usage"]["prompt_tokens"], 10 * calls);
 
     let again = describe(&[]);
     // What held no verdicts is asked again, and nothing else.
     let unanswered = again[0]["cost"]["calls"].as_u64().unwrap();
-    assert!(unanswered > 0 && unanswered < calls / 2, "{unanswered} of {calls}");
+    assert!(
+        unanswered > 0 && unanswered < calls / 2,
+        "{unanswered} of {calls}"
+    );
     assert_eq!(asked.load(Ordering::SeqCst) as u64, calls + unanswered);
     assert_eq!(again[1], described[1]);
     let card = lines(home, &["feature", &study, "3", "--json"]);
@@ -103,12 +195,19 @@ fn features_are_described_scored_and_paid_for_once() {
     let before = asked.load(Ordering::SeqCst);
     let with = describe(&["--sentences", "--no-score"]);
     let more = asked.load(Ordering::SeqCst) - before;
-    assert!(more > 0 && more <= with[0]["cost"]["calls"].as_u64().unwrap() as usize, "no more calls than were said");
+    assert!(
+        more > 0 && more <= with[0]["cost"]["calls"].as_u64().unwrap() as usize,
+        "no more calls than were said"
+    );
     for of in ["input_sentences", "output_sentences"] {
         let found = &with[1]["description"][of];
         let mean = |kind: &str| {
-            let scores: Vec<f64> =
-                found[kind].as_array().unwrap().iter().map(|s| s["score"].as_f64().unwrap()).collect();
+            let scores: Vec<f64> = found[kind]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|s| s["score"].as_f64().unwrap())
+                .collect();
             assert_eq!(scores.len(), 5, "no more than were asked for");
             assert!(scores.iter().all(|s| (-1.0..=1.0).contains(s)));
             scores.iter().sum::<f64>() / 5.0
@@ -120,10 +219,24 @@ fn features_are_described_scored_and_paid_for_once() {
         }
     }
     let card = lines(home, &["feature", &study, "3", "--json"]);
-    assert!(card[0]["description"]["input_sentences"]["activating"].is_array(), "it is kept");
+    assert!(
+        card[0]["description"]["input_sentences"]["activating"].is_array(),
+        "it is kept"
+    );
     // Any direction can be described.
-    let other = ["describe", &study, "diffmean:water,neuron:5", "--no-score", "--json", "--key-env", "JUDGE_KEY"];
-    let other = lines(home, &[&other[..], &["--endpoint", &url, "--judge-model", "m"]].concat());
+    let other = [
+        "describe",
+        &study,
+        "diffmean:water,neuron:5",
+        "--no-score",
+        "--json",
+        "--key-env",
+        "JUDGE_KEY",
+    ];
+    let other = lines(
+        home,
+        &[&other[..], &["--endpoint", &url, "--judge-model", "m"]].concat(),
+    );
     assert_eq!(
         (&other[1]["fit"], &other[1]["title"], &other[2]["id"]),
         (&json!("diffmean"), &json!("water"), &json!(5))
@@ -134,7 +247,11 @@ fn features_are_described_scored_and_paid_for_once() {
     let mut all = Vec::new();
     files(home, &mut all);
     for file in all {
-        assert!(!String::from_utf8_lossy(&fs::read(&file).unwrap()).contains(KEY), "{}", file.display());
+        assert!(
+            !String::from_utf8_lossy(&fs::read(&file).unwrap()).contains(KEY),
+            "{}",
+            file.display()
+        );
     }
 }
 
@@ -145,21 +262,61 @@ fn an_endpoint_that_is_not_there_is_told_in_one_line() {
     let model = support::tiny_model(home).display().to_string();
     let data = support::corpus(home, 12).display().to_string();
     let study = home.join("study").display().to_string();
-    lines(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
-    lines(home, &["fit", &study, "--features", "2", "--sparsity", "0.2", "--max-sweeps", "5", "--json"]);
+    lines(
+        home,
+        &[
+            "collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study,
+            "--json",
+        ],
+    );
+    lines(
+        home,
+        &[
+            "fit",
+            &study,
+            "--features",
+            "2",
+            "--sparsity",
+            "0.2",
+            "--max-sweeps",
+            "5",
+            "--json",
+        ],
+    );
     let fails = |args: &[&str], code: i32, wanted: &str| {
         let base = ["--judge-model", "m", "--key-env", "JUDGE_KEY"];
         let output = mlpeek(home, &[args, &base[..]].concat());
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{stderr}");
-        assert!(stderr.lines().last().unwrap().contains(wanted) && !stderr.contains(KEY), "{stderr}");
+        assert!(
+            stderr.lines().last().unwrap().contains(wanted) && !stderr.contains(KEY),
+            "{stderr}"
+        );
     };
-    fails(&["describe", &study, "0", "--endpoint", "nowhere at all"], 2, "is no address");
-    fails(&["describe", &study, "7", "--endpoint", "http://127.0.0.1:1/v1"], 2, "has no direction '7'");
+    fails(
+        &["describe", &study, "0", "--endpoint", "nowhere at all"],
+        2,
+        "is no address",
+    );
+    fails(
+        &[
+            "describe",
+            &study,
+            "7",
+            "--endpoint",
+            "http://127.0.0.1:1/v1",
+        ],
+        2,
+        "has no direction '7'",
+    );
 }
 
 /// What comes of a judge's mode: a description and ratings, or words of the error.
-struct Outcome(&'static str, Result<&'static str, &'static str>, Result<(), &'static str>);
+struct Outcome(
+    &'static str,
+    Result<&'static str, &'static str>,
+    Result<(), &'static str>,
+);
 
 #[test]
 fn a_judge_that_misbehaves_is_read_or_told() {
@@ -176,16 +333,36 @@ fn a_judge_that_misbehaves_is_read_or_told() {
         Outcome("null", Err(MORE), Err(MORE)),
         Outcome("array", MONTHS, Ok(())),
         Outcome("usage", MONTHS, Ok(())),
-        Outcome("err200", Err("Insufficient credits"), Err("Insufficient credits")),
+        Outcome(
+            "err200",
+            Err("Insufficient credits"),
+            Err("Insufficient credits"),
+        ),
         Outcome("nokey", Err("Incorrect API key"), Err("Incorrect API key")),
-        Outcome("forbidden", Err("not in your country"), Err("not in your country")),
-        Outcome("nomodel", Err("model 'm' not found"), Err("model 'm' not found")),
+        Outcome(
+            "forbidden",
+            Err("not in your country"),
+            Err("not in your country"),
+        ),
+        Outcome(
+            "nomodel",
+            Err("model 'm' not found"),
+            Err("model 'm' not found"),
+        ),
         Outcome("maxtok", MONTHS, Ok(())),
         Outcome("temp", MONTHS, Ok(())),
         Outcome("redirect", MONTHS, Ok(())),
-        Outcome("elsewhere", Err("https://judge.invalid/v1"), Err("https://judge.invalid/v1")),
+        Outcome(
+            "elsewhere",
+            Err("https://judge.invalid/v1"),
+            Err("https://judge.invalid/v1"),
+        ),
         Outcome("html", Err("Please log in"), Err("Please log in")),
-        Outcome("stream", Err("streams its answer"), Err("streams its answer")),
+        Outcome(
+            "stream",
+            Err("streams its answer"),
+            Err("streams its answer"),
+        ),
         Outcome("retrydate", MONTHS, Ok(())),
         Outcome("fenced", MONTHS, Ok(())),
         Outcome("sure", MONTHS, Ok(())),
@@ -198,17 +375,47 @@ fn a_judge_that_misbehaves_is_read_or_told() {
     let model = support::tiny_model(home).display().to_string();
     let data = support::corpus(home, 60).display().to_string();
     let study = home.join("study").display().to_string();
-    lines(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
-    lines(home, &["fit", &study, "--features", "2", "--sparsity", "0.2", "--max-sweeps", "5", "--json"]);
+    lines(
+        home,
+        &[
+            "collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study,
+            "--json",
+        ],
+    );
+    lines(
+        home,
+        &[
+            "fit",
+            &study,
+            "--features",
+            "2",
+            "--sparsity",
+            "0.2",
+            "--max-sweeps",
+            "5",
+            "--json",
+        ],
+    );
     let (url, asked) = support::judge::misbehaving();
     for Outcome(mode, described, rated) in outcomes {
         let endpoint = format!("{url}/{mode}/v1");
-        let judge = ["--endpoint", &endpoint, "--judge-model", "m", "--key-env", "JUDGE_KEY", "--json"];
+        let judge = [
+            "--endpoint",
+            &endpoint,
+            "--judge-model",
+            "m",
+            "--key-env",
+            "JUDGE_KEY",
+            "--json",
+        ];
         let run = |command: &[&str]| {
             let output = mlpeek(home, &[command, &judge[..]].concat());
             let stderr = String::from_utf8(output.stderr).unwrap();
             let stdout = String::from_utf8(output.stdout).unwrap();
-            let lines: Vec<Value> = stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+            let lines: Vec<Value> = stdout
+                .lines()
+                .map(|l| serde_json::from_str(l).unwrap())
+                .collect();
             (lines, stderr, output.status.code())
         };
         let (found, stderr, code) = run(&["describe", &study, "0", "--no-score"]);
@@ -216,14 +423,23 @@ fn a_judge_that_misbehaves_is_read_or_told() {
             Ok(text) => {
                 assert_eq!(code, Some(0), "{mode}: {stderr}");
                 assert_eq!(
-                    (&found[1]["description"]["input"], &found[1]["description"]["output"]),
+                    (
+                        &found[1]["description"]["input"],
+                        &found[1]["description"]["output"]
+                    ),
                     (&json!(text), &json!(text)),
                     "{mode}"
                 );
             }
             Err(words) => {
-                assert!(code == Some(1) && stderr.lines().last().unwrap().contains(words), "{mode}: {stderr}");
-                assert!(found.iter().all(|l| l["description"]["input"].is_null()), "{mode}: {found:?}");
+                assert!(
+                    code == Some(1) && stderr.lines().last().unwrap().contains(words),
+                    "{mode}: {stderr}"
+                );
+                assert!(
+                    found.iter().all(|l| l["description"]["input"].is_null()),
+                    "{mode}: {found:?}"
+                );
             }
         }
         let steering = [
@@ -241,16 +457,30 @@ fn a_judge_that_misbehaves_is_read_or_told() {
             "a",
         ];
         let (found, stderr, code) = run(&[&["eval", "steering", &study][..], &steering].concat());
-        let judgements = || found.iter().filter(|l| l["event"] == "text").map(|l| &l["judgement"]);
+        let judgements = || {
+            found
+                .iter()
+                .filter(|l| l["event"] == "text")
+                .map(|l| &l["judgement"])
+        };
         match rated {
             Ok(()) => {
                 assert_eq!(code, Some(0), "{mode}: {stderr}");
                 let one = json!({"concept": 1.0, "fluency": 1.0});
-                assert!(judgements().count() > 0 && judgements().all(|j| *j == one), "{mode}: {found:?}");
+                assert!(
+                    judgements().count() > 0 && judgements().all(|j| *j == one),
+                    "{mode}: {found:?}"
+                );
             }
             Err(words) => {
-                assert!(code == Some(1) && stderr.lines().last().unwrap().contains(words), "{mode}: {stderr}");
-                assert!(judgements().all(|j| j["concept"].is_null()), "{mode}: {found:?}");
+                assert!(
+                    code == Some(1) && stderr.lines().last().unwrap().contains(words),
+                    "{mode}: {stderr}"
+                );
+                assert!(
+                    judgements().all(|j| j["concept"].is_null()),
+                    "{mode}: {found:?}"
+                );
             }
         }
         assert!(!stderr.contains(KEY));
@@ -266,24 +496,60 @@ fn a_judge_that_misbehaves_is_read_or_told() {
 fn a_matrix_without_tokens_is_not_described() {
     let dir = TempDir::new().unwrap();
     let home = dir.path();
-    let header = format!("{:<117}\n", "{'descr': '<f4', 'fortran_order': False, 'shape': (6, 3), }");
-    let values: Vec<u8> = (0..18).flat_map(|i| (i as f32 % 5.0).to_le_bytes()).collect();
-    let npy = [b"\x93NUMPY\x01\0\x76\0".as_slice(), header.as_bytes(), &values].concat();
+    let header = format!(
+        "{:<117}\n",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (6, 3), }"
+    );
+    let values: Vec<u8> = (0..18)
+        .flat_map(|i| (i as f32 % 5.0).to_le_bytes())
+        .collect();
+    let npy = [
+        b"\x93NUMPY\x01\0\x76\0".as_slice(),
+        header.as_bytes(),
+        &values,
+    ]
+    .concat();
     let (path, other) = (home.join("x.npy"), home.join("y.npy"));
     fs::write(&path, &npy).unwrap();
     let study = home.join("study").display().to_string();
-    lines(home, &["import", path.to_str().unwrap(), "--out", &study, "--json"]);
-    lines(home, &["fit", &study, "--features", "2", "--sparsity", "0.9", "--max-sweeps", "3", "--json"]);
+    lines(
+        home,
+        &["import", path.to_str().unwrap(), "--out", &study, "--json"],
+    );
+    lines(
+        home,
+        &[
+            "fit",
+            &study,
+            "--features",
+            "2",
+            "--sparsity",
+            "0.9",
+            "--max-sweeps",
+            "3",
+            "--json",
+        ],
+    );
     let endpoint = ["--endpoint", "http://127.0.0.1:1/v1", "--judge-model", "m"];
     let output = mlpeek(home, &[&["describe", &study][..], &endpoint].concat());
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(1) && stderr.contains("imported as a matrix and has no tokens"), "{stderr}");
+    assert!(
+        output.status.code() == Some(1)
+            && stderr.contains("imported as a matrix and has no tokens"),
+        "{stderr}"
+    );
     // Another matrix is not offered an option that import has not.
-    fs::write(&other, [&npy[..npy.len() - 4], &9f32.to_le_bytes()].concat()).unwrap();
+    fs::write(
+        &other,
+        [&npy[..npy.len() - 4], &9f32.to_le_bytes()].concat(),
+    )
+    .unwrap();
     let output = mlpeek(home, &["import", other.to_str().unwrap(), "--out", &study]);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        !output.status.success() && !stderr.contains("--append") && stderr.contains("another directory"),
+        !output.status.success()
+            && !stderr.contains("--append")
+            && stderr.contains("another directory"),
         "{stderr}"
     );
 }

@@ -14,7 +14,10 @@ const KEY: &str = "sk-not-to-be-seen";
 
 fn mlpeek(home: &Path) -> Command {
     let mut command = Command::cargo_bin("mlpeek").unwrap();
-    command.env("MLPEEK_HOME", home.join("home")).env("HF_HOME", home.join("hf")).env("HF_HUB_OFFLINE", "1");
+    command
+        .env("MLPEEK_HOME", home.join("home"))
+        .env("HF_HOME", home.join("hf"))
+        .env("HF_HUB_OFFLINE", "1");
     command.env("JUDGE_KEY", KEY).env("NO_PROXY", "*");
     command.timeout(std::time::Duration::from_secs(120));
     command
@@ -31,7 +34,14 @@ impl Made {
         let dir = TempDir::new().unwrap();
         let sentences = |words: [&str; 3]| -> Vec<String> {
             (0..24)
-                .map(|i| format!("{} and {} {i} {}", words[i % 3], words[(i + 1) % 3], "so it was".repeat(1 + i % 2)))
+                .map(|i| {
+                    format!(
+                        "{} and {} {i} {}",
+                        words[i % 3],
+                        words[(i + 1) % 3],
+                        "so it was".repeat(1 + i % 2)
+                    )
+                })
                 .collect()
         };
         let corpus = json!({"sea": sentences(["tide", "boat", "wave"]), "days": sentences(["monday", "friday", "noon"]),
@@ -46,8 +56,29 @@ impl Made {
         let study = dir.path().join("study").display().to_string();
         let data = data.display().to_string();
         let made = Self { dir, study };
-        made.lines(&["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &made.study, "--json"]);
-        made.lines(&["fit", &made.study, "-k", "5", "--sparsity", "0.1", "--max-sweeps", "20", "--json"]);
+        made.lines(&[
+            "collect",
+            "--model",
+            &model,
+            "--layer",
+            "1",
+            "--data",
+            &data,
+            "--out",
+            &made.study,
+            "--json",
+        ]);
+        made.lines(&[
+            "fit",
+            &made.study,
+            "-k",
+            "5",
+            "--sparsity",
+            "0.1",
+            "--max-sweeps",
+            "20",
+            "--json",
+        ]);
         made
     }
 
@@ -56,7 +87,10 @@ impl Made {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(!stderr.contains("panicked"), "{stderr}");
         let stdout = String::from_utf8(output.stdout).unwrap();
-        let lines = stdout.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+        let lines = stdout
+            .lines()
+            .filter_map(|l| serde_json::from_str(l).ok())
+            .collect();
         (lines, stderr, output.status.code().unwrap())
     }
 
@@ -82,8 +116,22 @@ fn detection_scores_every_kind_of_direction() {
     let made = Made::new();
     let (lines, notes, _) = made.output(&["eval", "detection", &made.study, "--json"]);
     let methods = events(&lines, "method");
-    let names: Vec<_> = methods.iter().map(|m| m["result"]["method"].as_str().unwrap()).collect();
-    assert_eq!(names, ["k5", "diffmean", "kmeans", "kmeans-cut", "random", "neuron", "k5, shuffled labels"]);
+    let names: Vec<_> = methods
+        .iter()
+        .map(|m| m["result"]["method"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "k5",
+            "diffmean",
+            "kmeans",
+            "kmeans-cut",
+            "random",
+            "neuron",
+            "k5, shuffled labels"
+        ]
+    );
     for method in &methods {
         let result = &method["result"];
         assert_eq!(result["hook"], "blocks.1.mlp.hook_post");
@@ -92,11 +140,18 @@ fn detection_scores_every_kind_of_direction() {
         for share in ["s_cd_undefined", "above_0"] {
             assert!((0.0..=1.0).contains(&result[share].as_f64().unwrap()));
         }
-        let mean: f64 = labels.iter().map(|l| l["auroc"].as_f64().unwrap()).sum::<f64>() / 3.0;
+        let mean: f64 = labels
+            .iter()
+            .map(|l| l["auroc"].as_f64().unwrap())
+            .sum::<f64>()
+            / 3.0;
         assert!((result["auroc"]["mean"].as_f64().unwrap() - mean).abs() < 1e-9);
         assert!(labels[0]["hard"]["accuracy"].is_number());
     }
-    assert!(notes.contains("fewer than 4 sentences each: lonely"), "{notes}");
+    assert!(
+        notes.contains("fewer than 4 sentences each: lonely"),
+        "{notes}"
+    );
     // Words that no other label has are told apart by a direction made for it.
     let supervised = methods[1]["result"]["auroc"]["mean"].as_f64().unwrap();
     assert!(supervised > 0.7, "{supervised}");
@@ -106,31 +161,69 @@ fn detection_scores_every_kind_of_direction() {
 #[test]
 fn fits_of_several_seeds_are_one_line() {
     let made = Made::new();
-    let fit =
-        ["fit", &made.study, "-k", "5", "--sparsity", "0.1", "--max-sweeps", "20", "--seed", "7", "--name", "other"];
+    let fit = [
+        "fit",
+        &made.study,
+        "-k",
+        "5",
+        "--sparsity",
+        "0.1",
+        "--max-sweeps",
+        "20",
+        "--seed",
+        "7",
+        "--name",
+        "other",
+    ];
     made.lines(&[&fit[..], &["--json"]].concat());
-    let lines = |methods: &str, command: &[&str]| made.lines(&[command, &["--methods", methods, "--json"]].concat());
+    let lines = |methods: &str, command: &[&str]| {
+        made.lines(&[command, &["--methods", methods, "--json"]].concat())
+    };
     let detection = ["eval", "detection", &made.study];
     let found = lines("fit:k5+fit:other,fit:k5,fit:other,random", &detection);
-    let rows: Vec<&Value> = events(&found, "method").into_iter().map(|m| &m["result"]).collect();
+    let rows: Vec<&Value> = events(&found, "method")
+        .into_iter()
+        .map(|m| &m["result"])
+        .collect();
     let names: Vec<_> = rows.iter().map(|r| r["method"].as_str().unwrap()).collect();
     assert_eq!(names, ["k5+other", "k5", "other", "random"]);
     for l in 0..3 {
         let of = |row: usize| rows[row]["labels"][l]["auroc"].as_f64().unwrap();
         assert!((of(0) - (of(1) + of(2)) / 2.0).abs() < 1e-12);
-        assert_eq!(rows[0]["labels"][l]["directions"].as_array().unwrap().len(), 2);
+        assert_eq!(
+            rows[0]["labels"][l]["directions"].as_array().unwrap().len(),
+            2
+        );
     }
-    let steering = ["eval", "steering", &made.study, "--kl", "0.02", "--samples", "0"];
+    let steering = [
+        "eval",
+        "steering",
+        &made.study,
+        "--kl",
+        "0.02",
+        "--samples",
+        "0",
+    ];
     let rise = |methods: &str| {
         let found = lines(methods, &steering);
         let rise = &events(&found, "rise")[0]["rise"];
-        (rise["method"].as_str().unwrap().to_owned(), rise["rise"]["mean"].as_f64().unwrap())
+        (
+            rise["method"].as_str().unwrap().to_owned(),
+            rise["rise"]["mean"].as_f64().unwrap(),
+        )
     };
     let (name, both) = rise("fit:k5+fit:other,random");
     let each = [rise("fit:k5"), rise("fit:other")];
     assert_eq!(name, "k5+other");
-    assert!((both - (each[0].1 + each[1].1) / 2.0).abs() < 1e-9, "{both}, {each:?}");
-    let absent = [&detection[..], &["--methods", "fit:k5+diffmean@1.hook_resid_post"]].concat();
+    assert!(
+        (both - (each[0].1 + each[1].1) / 2.0).abs() < 1e-9,
+        "{both}, {each:?}"
+    );
+    let absent = [
+        &detection[..],
+        &["--methods", "fit:k5+diffmean@1.hook_resid_post"],
+    ]
+    .concat();
     made.fails(&absent, 2, "no such hook");
 }
 
@@ -138,18 +231,39 @@ fn fits_of_several_seeds_are_one_line() {
 fn the_papers_protocol_is_one_word_and_its_size_is_said_first() {
     let made = Made::new();
     let plan = |more: &[&str]| {
-        let asked = ["eval", "steering", &made.study, "--methods", "fit,random", "--dry-run", "--json"];
+        let asked = [
+            "eval",
+            "steering",
+            &made.study,
+            "--methods",
+            "fit,random",
+            "--dry-run",
+            "--json",
+        ];
         made.lines(&[&asked[..], more].concat())[0]["plan"].clone()
     };
     let short = plan(&[]);
     let directions = short["directions"].as_u64().unwrap();
     // Four prompts: one text each, or two of the paper's eight.
-    assert_eq!((&short["texts"], &short["tokens"]), (&json!(directions * 2 * 4 * 4), &json!(30)));
+    assert_eq!(
+        (&short["texts"], &short["tokens"]),
+        (&json!(directions * 2 * 4 * 4), &json!(30))
+    );
     let paper = plan(&["--protocol", "paper"]);
-    assert_eq!((&paper["texts"], &paper["tokens"]), (&json!(directions * 2 * 7 * 8), &json!(50)));
+    assert_eq!(
+        (&paper["texts"], &paper["tokens"]),
+        (&json!(directions * 2 * 7 * 8), &json!(50))
+    );
     let mine = plan(&["--protocol", "paper", "--kl", "0.1", "--max-tokens", "9"]);
-    assert_eq!((&mine["texts"], &mine["tokens"]), (&json!(directions * 2 * 8), &json!(9)));
-    made.fails(&["eval", "steering", &made.study, "--protocol", "mine"], 2, "paper");
+    assert_eq!(
+        (&mine["texts"], &mine["tokens"]),
+        (&json!(directions * 2 * 8), &json!(9))
+    );
+    made.fails(
+        &["eval", "steering", &made.study, "--protocol", "mine"],
+        2,
+        "paper",
+    );
 }
 
 #[test]
@@ -180,19 +294,33 @@ fn steering_goes_on_to_the_sample_where_it_stopped() {
     let first = made.lines(&args);
     let texts = events(&first, "text");
     let summary = events(&first, "steering")[0];
-    let unreached: u64 =
-        summary["unreached"].as_array().unwrap().iter().map(|u| u["unreached"].as_u64().unwrap()).sum();
-    // 3 labels × 3 methods × 2 signs × 2 targets, each of 2 prompts × 2 samples where it was reached.
+    let unreached: u64 = summary["unreached"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|u| u["unreached"].as_u64().unwrap())
+        .sum();
+    // 3 labels × 3 methods × 2 signs × 2 targets, each of 2 prompts × 2 samples where it was
+    // reached.
     assert_eq!(texts.len() as u64, (36 - unreached) * 4);
     for text in &texts {
         let (text, said) = (&text["text"], &text["judgement"]);
-        let (kl, target) = (text["kl"].as_f64().unwrap(), text["target"].as_f64().unwrap());
+        let (kl, target) = (
+            text["kl"].as_f64().unwrap(),
+            text["target"].as_f64().unwrap(),
+        );
         assert!((kl - target).abs() < 0.02 * target, "{text}");
         assert_eq!(text["alpha"].as_f64().unwrap() > 0.0, text["sign"] == 1);
-        assert!((0.0..=2.0).contains(&said["concept"].as_f64().unwrap()) && said["fluency"].is_number(), "{said}");
+        assert!(
+            (0.0..=2.0).contains(&said["concept"].as_f64().unwrap()) && said["fluency"].is_number(),
+            "{said}"
+        );
     }
     let again = made.lines(&args);
-    assert!(events(&again, "text").is_empty(), "what is there is not done again");
+    assert!(
+        events(&again, "text").is_empty(),
+        "what is there is not done again"
+    );
     assert_eq!(events(&again, "method"), events(&first, "method"));
 
     // A kill between the texts and their judgement, and in the middle of a line.
@@ -209,7 +337,10 @@ fn steering_goes_on_to_the_sample_where_it_stopped() {
     // Whatever the batches: the same texts.
     assert_eq!(events(&resumed, "method"), events(&first, "method"));
     let made_again = events(&resumed, "text").len();
-    assert!(made_again >= texts.len() - 40 && made_again < texts.len(), "{made_again}");
+    assert!(
+        made_again >= texts.len() - 40 && made_again < texts.len(),
+        "{made_again}"
+    );
 
     let mut other = args;
     other[10] = "elsewhere";
@@ -226,69 +357,145 @@ fn an_endpoint_judges_beside_the_offline_judge_and_what_it_does_not_rate_is_no_n
             0 => Some((429, String::new())),
             1 => Some((500, String::new())),
             2 => None,
-            _ if user.starts_with("Concept") && user.len() % 3 == 0 => Some((200, "It is about the sea.".to_owned())),
+            _ if user.starts_with("Concept") && user.len() % 3 == 0 => {
+                Some((200, "It is about the sea.".to_owned()))
+            }
             _ => Some((200, "Good.\nRating: 2".to_owned())),
         }),
     );
     let study = made.study.clone();
     let run = |more: &[&str]| {
-        let plan = ["eval", "steering", &study, "--methods", "fit,random", "--labels", "sea", "--kl", "0.02", "--json"];
+        let plan = [
+            "eval",
+            "steering",
+            &study,
+            "--methods",
+            "fit,random",
+            "--labels",
+            "sea",
+            "--kl",
+            "0.02",
+            "--json",
+        ];
         let texts = ["--max-tokens", "4", "--samples", "2", "--name", "judged"];
         made.output(&[&plan[..], &texts, more].concat())
     };
-    let endpoint = ["--endpoint", &*url, "--judge-model", "m", "--key-env", "JUDGE_KEY", "--timeout", "1"];
+    let endpoint = [
+        "--endpoint",
+        &*url,
+        "--judge-model",
+        "m",
+        "--key-env",
+        "JUDGE_KEY",
+        "--timeout",
+        "1",
+    ];
     let (dry, _, code) = run(&[&endpoint[..], &["--dry-run"]].concat());
-    assert_eq!((code, asked.load(Ordering::SeqCst), dry.len()), (0, 0, 1), "an estimate asks nobody");
+    assert_eq!(
+        (code, asked.load(Ordering::SeqCst), dry.len()),
+        (0, 0, 1),
+        "an estimate asks nobody"
+    );
     let most = dry[0]["cost"]["calls"].as_u64().unwrap();
     let (lines, notes, code) = run(&endpoint);
     assert_eq!(code, 0, "{notes}");
     let (rest, _, _) = run(&[&endpoint[..], &["--dry-run"]].concat());
     let cost = &rest[0]["cost"];
-    assert!(cost["calls"].as_u64().unwrap() < most / 2 && cost["answered"].as_u64().unwrap() > 0, "{cost}");
-    let calls = events(&lines, "usage")[0]["usage"]["calls"].as_u64().unwrap();
+    assert!(
+        cost["calls"].as_u64().unwrap() < most / 2 && cost["answered"].as_u64().unwrap() > 0,
+        "{cost}"
+    );
+    let calls = events(&lines, "usage")[0]["usage"]["calls"]
+        .as_u64()
+        .unwrap();
     assert!(calls > 0 && calls <= most, "{calls} of {most}");
     for report in events(&lines, "method") {
-        assert!(report["judge"].as_str().unwrap().starts_with("m at 127.0.0.1"), "{report}");
+        assert!(
+            report["judge"]
+                .as_str()
+                .unwrap()
+                .starts_with("m at 127.0.0.1"),
+            "{report}"
+        );
         let (unrated, texts) = (&report["result"]["unrated"], &report["result"]["texts"]);
         assert!(unrated.as_u64() < texts.as_u64());
         for cell in report["result"]["cells"].as_array().unwrap() {
-            assert_eq!(cell["score"]["mean"], 2.0, "what has no rating is in no mean");
+            assert_eq!(
+                cell["score"]["mean"], 2.0,
+                "what has no rating is in no mean"
+            );
         }
     }
     let unrated = |lines: &[Value]| -> u64 {
-        events(lines, "method").iter().map(|m| m["result"]["unrated"].as_u64().unwrap()).sum()
+        events(lines, "method")
+            .iter()
+            .map(|m| m["result"]["unrated"].as_u64().unwrap())
+            .sum()
     };
-    assert!(unrated(&lines) > 0 && notes.contains("have no rating"), "{notes}");
-    // Again: nothing is generated, nothing that has a rating is paid for twice, and what has none is asked again. Offline:
-    // the same texts, a table of its own.
+    assert!(
+        unrated(&lines) > 0 && notes.contains("have no rating"),
+        "{notes}"
+    );
+    // Again: nothing is generated, nothing that has a rating is paid for twice, and what has none
+    // is asked again. Offline: the same texts, a table of its own.
     let before = asked.load(Ordering::SeqCst);
     let (again, _, _) = run(&endpoint);
     let more = (asked.load(Ordering::SeqCst) - before) as u64;
     assert_eq!(unrated(&again), unrated(&lines));
     assert!(more >= unrated(&lines) && more < calls, "{more} of {calls}");
     let (offline, _, _) = run(&[]);
-    assert!(events(&offline, "method").iter().all(|m| m["judge"] == "offline" && m["result"]["unrated"] == 0));
-    let all = fs::read_to_string(Path::new(&made.study).join("evaluations/judged/texts.jsonl")).unwrap();
+    assert!(
+        events(&offline, "method")
+            .iter()
+            .all(|m| m["judge"] == "offline" && m["result"]["unrated"] == 0)
+    );
+    let all =
+        fs::read_to_string(Path::new(&made.study).join("evaluations/judged/texts.jsonl")).unwrap();
     assert!(!all.contains(KEY) && !notes.contains(KEY));
 
     let gone = ["--endpoint", "http://127.0.0.1:1/v1", "--judge-model", "m"];
     made.fails(
-        &[&["eval", "steering", &study, "--labels", "sea", "--kl", "0.02"], &gone[..]].concat(),
+        &[
+            &[
+                "eval", "steering", &study, "--labels", "sea", "--kl", "0.02",
+            ],
+            &gone[..],
+        ]
+        .concat(),
         1,
         "cannot be reached",
     );
-    made.fails(&["eval", "steering", &study, "--endpoint", "http://127.0.0.1:1/v1"], 2, "--judge-model");
+    made.fails(
+        &[
+            "eval",
+            "steering",
+            &study,
+            "--endpoint",
+            "http://127.0.0.1:1/v1",
+        ],
+        2,
+        "--judge-model",
+    );
 }
 
 #[test]
 fn methods_at_two_hooks_are_compared_and_their_spaces_told() {
     let dir = TempDir::new().unwrap();
-    let sentences = |word: &str| (0..12).map(|i| format!("{word} {i} and {word}")).collect::<Vec<_>>();
-    let made = Made::of(dir, &json!({"sea": sentences("tide"), "days": sentences("noon")}));
+    let sentences = |word: &str| {
+        (0..12)
+            .map(|i| format!("{word} {i} and {word}"))
+            .collect::<Vec<_>>()
+    };
+    let made = Made::of(
+        dir,
+        &json!({"sea": sentences("tide"), "days": sentences("noon")}),
+    );
     let model = made.dir.path().join("tiny-llama").display().to_string();
     let data = made.dir.path().join("corpus.json").display().to_string();
     let two = made.dir.path().join("two").display().to_string();
-    made.lines(&["collect", "--model", &model, "--layer", "1,2", "--data", &data, "--out", &two, "--json"]);
+    made.lines(&[
+        "collect", "--model", &model, "--layer", "1,2", "--data", &data, "--out", &two, "--json",
+    ]);
     made.lines(&[
         "fit",
         &two,
@@ -319,13 +526,16 @@ fn methods_at_two_hooks_are_compared_and_their_spaces_told() {
         "new",
         "--json",
     ]);
-    let methods = "fit:one,diffmean@1.mlp.hook_post,diffmean@2.mlp.hook_post,kmeans@1.mlp.hook_post,shuffled";
+    let methods =
+        "fit:one,diffmean@1.mlp.hook_post,diffmean@2.mlp.hook_post,kmeans@1.mlp.hook_post,shuffled";
     let common = ["--methods", methods, "--json"];
     let (lines, notes, code) = made.output(&[&["eval", "detection", &two][..], &common].concat());
     assert_eq!(code, 0, "{notes}");
     assert!(notes.contains("different spaces"), "{notes}");
-    let named: Vec<_> =
-        events(&lines, "method").iter().map(|m| (m["result"]["method"].clone(), m["result"]["hook"].clone())).collect();
+    let named: Vec<_> = events(&lines, "method")
+        .iter()
+        .map(|m| (m["result"]["method"].clone(), m["result"]["hook"].clone()))
+        .collect();
     let hook = |layer: usize| json!(format!("blocks.{layer}.mlp.hook_post"));
     assert_eq!(named[1], (json!("diffmean@1.mlp.hook_post"), hook(1)));
     assert_eq!(named[2], (json!("diffmean@2.mlp.hook_post"), hook(2)));
@@ -336,20 +546,59 @@ fn methods_at_two_hooks_are_compared_and_their_spaces_told() {
     );
 
     let svg = made.dir.path().join("plot.svg").display().to_string();
-    let steering = ["eval", "steering", &two, "--kl", "0.02", "--max-tokens", "2", "--svg", &svg];
+    let steering = [
+        "eval",
+        "steering",
+        &two,
+        "--kl",
+        "0.02",
+        "--max-tokens",
+        "2",
+        "--svg",
+        &svg,
+    ];
     let lines = made.lines(&[&steering[..], &common].concat());
-    let hooks: Vec<_> = events(&lines, "method").iter().map(|m| m["hook"].clone()).collect();
+    let hooks: Vec<_> = events(&lines, "method")
+        .iter()
+        .map(|m| m["hook"].clone())
+        .collect();
     assert_eq!(hooks, [hook(1), hook(1), hook(2), hook(1), hook(1)]);
     for rise in events(&lines, "rise") {
-        let layer = if rise["rise"]["method"] == "diffmean@2.mlp.hook_post" { 2 } else { 1 };
+        let layer = if rise["rise"]["method"] == "diffmean@2.mlp.hook_post" {
+            2
+        } else {
+            1
+        };
         assert_eq!(rise["hook"], hook(layer), "{rise}");
     }
     let plot = fs::read_to_string(&svg).unwrap();
     assert!(
-        plot.contains("Steering at several hooks") && plot.contains("one at blocks.1") && plot.contains("unsteered")
+        plot.contains("Steering at several hooks")
+            && plot.contains("one at blocks.1")
+            && plot.contains("unsteered")
     );
-    made.fails(&["eval", "detection", &two, "--methods", "diffmean@9.mlp.hook_post"], 2, "no such hook");
-    made.fails(&["eval", "detection", &two, "--methods", "fit@1.mlp.hook_post"], 2, "leave out what follows @");
+    made.fails(
+        &[
+            "eval",
+            "detection",
+            &two,
+            "--methods",
+            "diffmean@9.mlp.hook_post",
+        ],
+        2,
+        "no such hook",
+    );
+    made.fails(
+        &[
+            "eval",
+            "detection",
+            &two,
+            "--methods",
+            "fit@1.mlp.hook_post",
+        ],
+        2,
+        "leave out what follows @",
+    );
     let card = made.lines(&["feature", &two, "diffmean@1.mlp.hook_post:sea", "--json"]);
     assert_eq!(card[0]["hook"], hook(1));
 }
@@ -358,40 +607,97 @@ fn methods_at_two_hooks_are_compared_and_their_spaces_told() {
 fn decoder_rows_and_named_fits_are_directions_like_others() {
     let made = Made::new();
     let study = made.study.as_str();
-    made.lines(&["sae", "train", study, "--latents", "12", "--top-k", "3", "--epochs", "4", "--name", "t", "--json"]);
+    made.lines(&[
+        "sae",
+        "train",
+        study,
+        "--latents",
+        "12",
+        "--top-k",
+        "3",
+        "--epochs",
+        "4",
+        "--name",
+        "t",
+        "--json",
+    ]);
     let listed = made.lines(&["features", study, "--directions", "sae:t", "--json"]);
     assert_eq!(listed.iter().filter(|l| l["id"].is_number()).count(), 12);
     let card = &made.lines(&["feature", study, "sae:t/3", "--json"])[0];
-    assert_eq!((&card["id"], &card["hook"]), (&json!(3), &json!("blocks.1.mlp.hook_post")));
-    let steered = made.lines(&["steer", study, "sae:t/3:0.5,fit:k5/1", "--alpha", "2", "--max-tokens", "2", "--json"]);
-    let sets: Vec<_> =
-        steered[0]["directions"].as_array().unwrap().iter().map(|d| d["set"].as_str().unwrap()).collect();
+    assert_eq!(
+        (&card["id"], &card["hook"]),
+        (&json!(3), &json!("blocks.1.mlp.hook_post"))
+    );
+    let steered = made.lines(&[
+        "steer",
+        study,
+        "sae:t/3:0.5,fit:k5/1",
+        "--alpha",
+        "2",
+        "--max-tokens",
+        "2",
+        "--json",
+    ]);
+    let sets: Vec<_> = steered[0]["directions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| d["set"].as_str().unwrap())
+        .collect();
     assert_eq!(sets, ["sae:t", "k5"]);
     let usual = made.lines(&["eval", "detection", study, "--json"]);
     assert!(
-        events(&usual, "method").iter().any(|m| m["result"]["method"] == "sae:t"),
+        events(&usual, "method")
+            .iter()
+            .any(|m| m["result"]["method"] == "sae:t"),
         "an SAE is among the usual ones"
     );
-    let found = made.lines(&["eval", "detection", study, "--methods", "fit:k5,sae:t,sae", "--json"]);
-    let names: Vec<_> = events(&found, "method").iter().map(|m| m["result"]["method"].as_str().unwrap()).collect();
+    let found = made.lines(&[
+        "eval",
+        "detection",
+        study,
+        "--methods",
+        "fit:k5,sae:t,sae",
+        "--json",
+    ]);
+    let names: Vec<_> = events(&found, "method")
+        .iter()
+        .map(|m| m["result"]["method"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["k5", "sae:t", "sae:t"]);
     made.fails(&["feature", study, "sae:none/3"], 2, "no SAE 'none'");
     made.fails(&["feature", study, "sae:t/12"], 2, "0 to 11");
-    made.fails(&["eval", "detection", study, "--methods", "fit:none"], 2, "none");
+    made.fails(
+        &["eval", "detection", study, "--methods", "fit:none"],
+        2,
+        "none",
+    );
 }
 
 #[test]
 fn a_direction_may_be_chosen_by_the_words_that_it_promotes() {
     let made = Made::new();
     let run = |choose: &[&str]| -> Vec<u64> {
-        let plain = ["eval", "steering", &made.study, "--methods", "fit,diffmean,neuron", "--kl", "0.02", "--json"];
+        let plain = [
+            "eval",
+            "steering",
+            &made.study,
+            "--methods",
+            "fit,diffmean,neuron",
+            "--kl",
+            "0.02",
+            "--json",
+        ];
         let lines = made.lines(&[&plain[..], &["--max-tokens", "2"], choose].concat());
         let texts = events(&lines, "text").into_iter().map(|t| &t["text"]);
         let of = |method: &str| -> Vec<u64> {
             let mine = texts.clone().filter(|t| t["method"] == method);
             mine.map(|t| t["direction"].as_u64().unwrap()).collect()
         };
-        assert!(!of("k5").is_empty() && of("diffmean").iter().all(|d| *d < 3), "a label's own mean stays its own");
+        assert!(
+            !of("k5").is_empty() && of("diffmean").iter().all(|d| *d < 3),
+            "a label's own mean stays its own"
+        );
         of("neuron")
     };
     // Of 64 neurons the one that a label excites most promotes its words most by chance alone.
@@ -402,19 +708,40 @@ fn a_direction_may_be_chosen_by_the_words_that_it_promotes() {
 fn what_cannot_be_evaluated_is_said_in_a_line() {
     let made = Made::new();
     let study = made.study.as_str();
-    let steering = |more: &[&'static str]| -> Vec<&str> { [&["eval", "steering", study][..], more].concat() };
-    made.fails(&steering(&["--kl", "0"]), 2, "a KL target must be a positive number");
-    made.fails(&steering(&["--top-p", "nan"]), 2, "a share above 0 and at most 1");
+    let steering =
+        |more: &[&'static str]| -> Vec<&str> { [&["eval", "steering", study][..], more].concat() };
+    made.fails(
+        &steering(&["--kl", "0"]),
+        2,
+        "a KL target must be a positive number",
+    );
+    made.fails(
+        &steering(&["--top-p", "nan"]),
+        2,
+        "a share above 0 and at most 1",
+    );
     // Before the model, which is not even there.
     let moved = made.dir.path().join("moved");
     fs::rename(made.dir.path().join("tiny-llama"), &moved).unwrap();
     made.fails(&steering(&["--prompt", "alone"]), 2, "at least two");
-    made.fails(&["eval", "reuse", study, "--features", "0=a,1=b", "--kl", "0"], 2, "must be a positive number");
+    made.fails(
+        &["eval", "reuse", study, "--features", "0=a,1=b", "--kl", "0"],
+        2,
+        "must be a positive number",
+    );
     fs::rename(&moved, made.dir.path().join("tiny-llama")).unwrap();
     made.fails(&steering(&["--prompt", "alone"]), 2, "at least two");
     made.fails(&steering(&["--labels", "lonely"]), 1, "no label is left");
-    made.fails(&steering(&["--labels", "mountains"]), 2, "no label 'mountains'");
-    made.fails(&steering(&["--methods", "probe"]), 2, "'probe' is no method");
+    made.fails(
+        &steering(&["--labels", "mountains"]),
+        2,
+        "no label 'mountains'",
+    );
+    made.fails(
+        &steering(&["--methods", "probe"]),
+        2,
+        "'probe' is no method",
+    );
     made.fails(&steering(&["--choose", "both"]), 2, "use input or output");
     let (lines, notes, code) = made.output(&steering(&[
         "--methods",
@@ -428,13 +755,29 @@ fn what_cannot_be_evaluated_is_said_in_a_line() {
         "--json",
     ]));
     assert_eq!(code, 0, "{notes}");
-    assert!(events(&lines, "text").is_empty(), "a target out of reach has no texts");
+    assert!(
+        events(&lines, "text").is_empty(),
+        "a target out of reach has no texts"
+    );
     let unreached = &events(&lines, "steering")[0]["unreached"][0];
-    assert_eq!((&unreached["unreached"], &unreached["of"]), (&json!(2), &json!(2)));
-    assert!(unreached["largest_kl"].as_f64().unwrap() > 0.0 && events(&lines, "method")[0]["result"]["best"].is_null());
+    assert_eq!(
+        (&unreached["unreached"], &unreached["of"]),
+        (&json!(2), &json!(2))
+    );
+    assert!(
+        unreached["largest_kl"].as_f64().unwrap() > 0.0
+            && events(&lines, "method")[0]["result"]["best"].is_null()
+    );
 
     let dir = TempDir::new().unwrap();
-    let bare = Made::of(dir, &json!((0..8).map(|i| json!({"text": format!("text {i} of none")})).collect::<Vec<_>>()));
+    let bare = Made::of(
+        dir,
+        &json!(
+            (0..8)
+                .map(|i| json!({"text": format!("text {i} of none")}))
+                .collect::<Vec<_>>()
+        ),
+    );
     bare.fails(&["eval", "detection", &bare.study], 1, "no labels");
     bare.fails(&["eval", "steering", &bare.study], 1, "no labels");
 }
@@ -442,28 +785,74 @@ fn what_cannot_be_evaluated_is_said_in_a_line() {
 #[test]
 fn reuse_steers_with_the_parts_of_a_family() {
     let made = Made::new();
-    let run =
-        |family: &[&str]| made.output(&[&["eval", "reuse", &made.study, "--kl", "0.02", "--json"], family].concat());
+    let run = |family: &[&str]| {
+        made.output(
+            &[
+                &["eval", "reuse", &made.study, "--kl", "0.02", "--json"],
+                family,
+            ]
+            .concat(),
+        )
+    };
     let (lines, notes, code) = run(&["--features", "0=a,1=b,2=c"]);
     assert_eq!(code, 0, "{notes}");
     let rows = events(&lines, "row");
-    let parts: Vec<_> = rows.iter().map(|r| r["row"]["part"].as_str().unwrap()).collect();
-    assert_eq!(parts, ["core", "exclusive", "whole", "exclusive", "whole", "exclusive", "whole"]);
-    for row in rows.iter().map(|r| &r["row"]).filter(|r| r["words"].as_array().is_some_and(|w| !w.is_empty())) {
-        assert!((row["kl"].as_f64().unwrap() - 0.02).abs() < 0.001 || row["note"].is_string(), "{row}");
+    let parts: Vec<_> = rows
+        .iter()
+        .map(|r| r["row"]["part"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        parts,
+        [
+            "core",
+            "exclusive",
+            "whole",
+            "exclusive",
+            "whole",
+            "exclusive",
+            "whole"
+        ]
+    );
+    for row in rows
+        .iter()
+        .map(|r| &r["row"])
+        .filter(|r| r["words"].as_array().is_some_and(|w| !w.is_empty()))
+    {
+        assert!(
+            (row["kl"].as_f64().unwrap() - 0.02).abs() < 0.001 || row["note"].is_string(),
+            "{row}"
+        );
         assert_eq!(row["words"].as_array().unwrap().len(), 3);
         assert!(row["words"][0]["rank"].as_u64().unwrap() >= 1);
     }
     assert!(rows.iter().all(|r| r["row"]["reached"].is_boolean()));
-    let far = ["eval", "reuse", &made.study, "--kl", "100", "--features", "0=a,1=b", "--json"];
+    let far = [
+        "eval",
+        "reuse",
+        &made.study,
+        "--kl",
+        "100",
+        "--features",
+        "0=a,1=b",
+        "--json",
+    ];
     let far = made.lines(&far);
     let missed = events(&far, "reuse")[0];
-    assert!(missed["whole"]["own"].is_null() && missed["whole"]["out_of_reach"] == 2, "{missed}");
+    assert!(
+        missed["whole"]["own"].is_null() && missed["whole"]["out_of_reach"] == 2,
+        "{missed}"
+    );
     let (_, notes, _) = run(&["--labels", "lonely,sea"]);
     assert!(notes.contains("lonely (1)"), "{notes}");
     let chosen = run(&["--labels", "sea,days,food"]).0;
-    let members = events(&chosen, "reuse")[0]["members"].as_array().unwrap().clone();
-    let mut features: Vec<_> = members.iter().map(|m| m["feature"].as_u64().unwrap()).collect();
+    let members = events(&chosen, "reuse")[0]["members"]
+        .as_array()
+        .unwrap()
+        .clone();
+    let mut features: Vec<_> = members
+        .iter()
+        .map(|m| m["feature"].as_u64().unwrap())
+        .collect();
     features.sort_unstable();
     features.dedup();
     assert_eq!(features.len(), 3, "each feature once: {members:?}");
@@ -484,15 +873,28 @@ fn reuse_steers_with_the_parts_of_a_family() {
 #[test]
 fn without_texts_it_tells_what_becomes_of_labels_own_words() {
     let made = Made::new();
-    let steering = ["eval", "steering", &made.study, "--methods", "fit,diffmean,kmeans-cut", "--json"];
+    let steering = [
+        "eval",
+        "steering",
+        &made.study,
+        "--methods",
+        "fit,diffmean,kmeans-cut",
+        "--json",
+    ];
     let run = |more: &[&str]| made.lines(&[&steering[..], more].concat());
     let found = run(&["--kl", "0.02,0.05", "--samples", "0"]);
     assert!(events(&found, "text").is_empty());
-    let rises: Vec<&Value> = events(&found, "rise").into_iter().map(|l| &l["rise"]).collect();
+    let rises: Vec<&Value> = events(&found, "rise")
+        .into_iter()
+        .map(|l| &l["rise"])
+        .collect();
     assert_eq!(rises.len(), 6, "three methods at two targets: {found:?}");
     for rise in &rises {
         let mean = rise["rise"]["mean"].as_f64().unwrap();
-        assert!((0.0..=1.0).contains(&mean) && rise["labels"].as_u64().unwrap() >= 2, "{rise}");
+        assert!(
+            (0.0..=1.0).contains(&mean) && rise["labels"].as_u64().unwrap() >= 2,
+            "{rise}"
+        );
         assert_eq!(rise["first_minus"].is_null(), rise["method"] == "k5");
     }
     // The same α and words beside texts.
@@ -505,8 +907,18 @@ fn without_texts_it_tells_what_becomes_of_labels_own_words() {
 fn a_stopped_evaluation_tells_what_it_has_come_to() {
     use std::io::{BufRead, BufReader};
     let made = Made::new();
-    let args =
-        ["eval", "steering", &made.study, "--methods", "fit,random", "--kl", "0.02", "--samples", "200", "--json"];
+    let args = [
+        "eval",
+        "steering",
+        &made.study,
+        "--methods",
+        "fit,random",
+        "--kl",
+        "0.02",
+        "--samples",
+        "200",
+        "--json",
+    ];
     let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("mlpeek"))
         .args(args)
         .env("MLPEEK_HOME", made.dir.path().join("home"))
@@ -514,13 +926,30 @@ fn a_stopped_evaluation_tells_what_it_has_come_to() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    assert!(lines.by_ref().any(|line| line.contains("\"event\":\"text\"")));
+    let mut lines = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    assert!(
+        lines
+            .by_ref()
+            .any(|line| line.contains("\"event\":\"text\""))
+    );
     let pid = child.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-    let rest: Vec<Value> = lines.filter_map(|line| serde_json::from_str(&line).ok()).collect();
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let rest: Vec<Value> = lines
+        .filter_map(|line| serde_json::from_str(&line).ok())
+        .collect();
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    let texts: u64 = events(&rest, "method").iter().map(|m| m["result"]["texts"].as_u64().unwrap()).sum();
+    let texts: u64 = events(&rest, "method")
+        .iter()
+        .map(|m| m["result"]["texts"].as_u64().unwrap())
+        .sum();
     assert!(texts > 0 && texts < 3 * 2 * 2 * 4 * 200, "{texts}");
     assert_eq!(events(&rest, "steering")[0]["stopped"], true);
 }

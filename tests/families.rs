@@ -1,6 +1,6 @@
-//! Every family against `transformers` on tiny random models (`tests/fixtures/make_families.py`): logits, hooks at two
-//! layers, the KV cache, unequal batches; the same weights as a GGUF file; both compute paths. The guide's parity table is
-//! what these tests measure.
+//! Every family against `transformers` on tiny random models (`tests/fixtures/make_families.py`):
+//! logits, hooks at two layers, the KV cache, unequal batches; the same weights as a GGUF file;
+//! both compute paths. The guide's parity table is what these tests measure.
 
 #[path = "support/parity.rs"]
 mod parity;
@@ -32,7 +32,9 @@ const FAMILIES: [&str; 13] = [
 ];
 
 /// Families with a `model.gguf`.
-const GGUF: [&str; 9] = ["gpt2", "llama2", "llama", "gemma2", "gemma3", "smollm3", "qwen2", "qwen3", "mistral"];
+const GGUF: [&str; 9] = [
+    "gpt2", "llama2", "llama", "gemma2", "gemma3", "smollm3", "qwen2", "qwen3", "mistral",
+];
 
 /// Rows of the guide's table that come from real weights (`tests/smollm2.rs`, `tests/gemma3.rs`).
 const REAL: [&str; 2] = ["SmolLM2-135M-Instruct", "Gemma 3 270M"];
@@ -58,7 +60,9 @@ fn title(family: &str) -> &'static str {
 }
 
 fn directory(family: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(family)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/families")
+        .join(family)
 }
 
 fn weights(family: &str) -> Weights {
@@ -74,13 +78,18 @@ fn decoder(family: &str) -> Decoder {
 }
 
 fn expected(family: &str) -> HashMap<String, Tensor> {
-    candle_core::safetensors::load(directory(family).join("expected.safetensors"), &Device::Cpu).unwrap()
+    candle_core::safetensors::load(directory(family).join("expected.safetensors"), &Device::Cpu)
+        .unwrap()
 }
 
 /// What is expected of `model.gguf`: the same, unless a GGUF cannot carry a switch of the fixture.
 fn expected_of_gguf(family: &str) -> HashMap<String, Tensor> {
     let own = directory(family).join("expected_gguf.safetensors");
-    if own.exists() { candle_core::safetensors::load(own, &Device::Cpu).unwrap() } else { expected(family) }
+    if own.exists() {
+        candle_core::safetensors::load(own, &Device::Cpu).unwrap()
+    } else {
+        expected(family)
+    }
 }
 
 fn ids(t: &Tensor) -> Vec<u32> {
@@ -90,7 +99,16 @@ fn ids(t: &Tensor) -> Vec<u32> {
 /// Largest difference against the largest value.
 fn relative(a: &Tensor, b: &Tensor) -> f32 {
     assert_eq!(a.dims(), b.dims());
-    let max = |t: &Tensor| t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+    let max = |t: &Tensor| {
+        t.abs()
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .max(0)
+            .unwrap()
+            .to_scalar::<f32>()
+            .unwrap()
+    };
     max(&(a - b).unwrap()) / max(b)
 }
 
@@ -112,7 +130,10 @@ impl Record {
             }
         }
         assert_eq!(hooks.len(), 6);
-        Self { hooks, seen: HashMap::new() }
+        Self {
+            hooks,
+            seen: HashMap::new(),
+        }
     }
 }
 
@@ -127,15 +148,28 @@ impl Tap for Record {
 }
 
 fn one(row: &[u32]) -> Batch {
-    Batch { rows: vec![row.to_vec()], samples: Vec::new() }
+    Batch {
+        rows: vec![row.to_vec()],
+        samples: Vec::new(),
+    }
 }
 
 /// Worst relative differences of a decoder from a fixture: of its hooks and of its logits.
 fn worst(decoder: &Decoder, expected: &HashMap<String, Tensor>) -> (f32, f32) {
     let mut tap = Record::of(expected);
     let batch = one(&ids(&expected["ids"]));
-    let logits = decoder.forward(&batch, Phase::Prompt, None, &mut tap, Logits::All, &TaskCtx::silent());
-    let logits = relative(&logits.unwrap().unwrap().squeeze(0).unwrap(), &expected["logits"]);
+    let logits = decoder.forward(
+        &batch,
+        Phase::Prompt,
+        None,
+        &mut tap,
+        Logits::All,
+        &TaskCtx::silent(),
+    );
+    let logits = relative(
+        &logits.unwrap().unwrap().squeeze(0).unwrap(),
+        &expected["logits"],
+    );
     let mut hooks = 0.0f32;
     for hook in &tap.hooks {
         let error = relative(&tap.seen[&hook.to_string()], &expected[&hook.to_string()]);
@@ -147,28 +181,54 @@ fn worst(decoder: &Decoder, expected: &HashMap<String, Tensor>) -> (f32, f32) {
 }
 
 fn row(family: &str, weights: &'static str, (hooks, logits): (f32, f32)) -> Row {
-    Row { model: title(family).into(), weights, reference: "transformers, f32", hooks: Some(hooks), logits }
+    Row {
+        model: title(family).into(),
+        weights,
+        reference: "transformers, f32",
+        hooks: Some(hooks),
+        logits,
+    }
 }
 
 #[test]
 fn every_family_equals_transformers_as_the_readme_says() {
     let mut rows = Vec::new();
     for family in FAMILIES {
-        rows.push(row(family, "safetensors", worst(&decoder(family), &expected(family))));
+        rows.push(row(
+            family,
+            "safetensors",
+            worst(&decoder(family), &expected(family)),
+        ));
         if GGUF.contains(&family) {
             let weights = Weights::open_gguf(&directory(family).join("model.gguf")).unwrap();
             let config = Config::from_gguf(&weights).unwrap();
             let decoder = Decoder::on_cpu(config, &weights, None, &TaskCtx::silent()).unwrap();
-            rows.push(row(family, "GGUF", worst(&decoder, &expected_of_gguf(family))));
+            rows.push(row(
+                family,
+                "GGUF",
+                worst(&decoder, &expected_of_gguf(family)),
+            ));
         }
     }
     parity::hold(&rows);
     let real = |model: &str| REAL.contains(&model);
-    let listed: Vec<_> = parity::listed().into_iter().filter(|(model, _)| !real(model)).collect();
-    let measured: Vec<_> = rows.into_iter().map(|r| (r.model, r.weights.to_owned())).collect();
-    assert_eq!(listed, measured, "the guide's parity table lists the families that the tests hold, in their order");
+    let listed: Vec<_> = parity::listed()
+        .into_iter()
+        .filter(|(model, _)| !real(model))
+        .collect();
+    let measured: Vec<_> = rows
+        .into_iter()
+        .map(|r| (r.model, r.weights.to_owned()))
+        .collect();
+    assert_eq!(
+        listed, measured,
+        "the guide's parity table lists the families that the tests hold, in their order"
+    );
     for model in REAL {
-        assert!(parity::listed().iter().any(|(m, _)| m == model), "the guide's parity table has a row of {model}");
+        assert!(
+            parity::listed().iter().any(|(m, _)| m == model),
+            "the guide's parity table has a row of {model}"
+        );
     }
 }
 
@@ -177,7 +237,8 @@ fn the_operations_of_a_gpu_give_the_same() {
     for family in FAMILIES {
         let (config, weights) = (config(family), weights(family));
         let ctx = TaskCtx::silent();
-        let decoder = Decoder::on_device(config, &weights, None, &Device::Cpu, DType::F32, &ctx).unwrap();
+        let decoder =
+            Decoder::on_device(config, &weights, None, &Device::Cpu, DType::F32, &ctx).unwrap();
         worst(&decoder, &expected(family));
         assert_cache_and_batches(&decoder, family);
     }
@@ -188,13 +249,26 @@ fn the_operations_of_a_gpu_work_in_half_precision() {
     for family in FAMILIES {
         let (config, weights, expected) = (config(family), weights(family), expected(family));
         let ctx = TaskCtx::silent();
-        let decoder = Decoder::on_device(config, &weights, None, &Device::Cpu, DType::BF16, &ctx).unwrap();
+        let decoder =
+            Decoder::on_device(config, &weights, None, &Device::Cpu, DType::BF16, &ctx).unwrap();
         let batch = one(&ids(&expected["ids"]));
         let mut cache = decoder.new_cache(1);
-        let logits = decoder.forward(&batch, Phase::Prompt, Some(&mut cache), &mut NoTap, Logits::All, &ctx);
+        let logits = decoder.forward(
+            &batch,
+            Phase::Prompt,
+            Some(&mut cache),
+            &mut NoTap,
+            Logits::All,
+            &ctx,
+        );
         let logits = logits.unwrap().unwrap().squeeze(0).unwrap();
         assert_eq!(logits.dtype(), DType::F32);
-        let gap = (&logits - &expected["logits"]).unwrap().sqr().unwrap().mean_all().unwrap();
+        let gap = (&logits - &expected["logits"])
+            .unwrap()
+            .sqr()
+            .unwrap()
+            .mean_all()
+            .unwrap();
         let size = expected["logits"].sqr().unwrap().mean_all().unwrap();
         let error = (gap / size).unwrap().to_scalar::<f32>().unwrap().sqrt();
         assert!(error < 0.05, "{family} in bf16 differs by {error}");
@@ -211,29 +285,69 @@ fn cache_and_unequal_batches_change_nothing() {
 fn assert_cache_and_batches(decoder: &Decoder, family: &str) {
     let (expected, ctx) = (expected(family), TaskCtx::silent());
     let text = ids(&expected["ids"]);
-    // Two rows of unequal length go on greedily, each with the cache; the first must follow the reference.
+    // Two rows of unequal length go on greedily, each with the cache; the first must follow the
+    // reference.
     let mut cache = decoder.new_cache(2);
-    let mut batch = Batch { rows: vec![text[..9].to_vec(), text[..14].to_vec()], samples: Vec::new() };
+    let mut batch = Batch {
+        rows: vec![text[..9].to_vec(), text[..14].to_vec()],
+        samples: Vec::new(),
+    };
     let mut out = [Vec::new(), text[..14].to_vec()];
     for _ in 0..12 {
-        let logits = decoder.forward(&batch, Phase::Prompt, Some(&mut cache), &mut NoTap, Logits::Last, &ctx);
+        let logits = decoder.forward(
+            &batch,
+            Phase::Prompt,
+            Some(&mut cache),
+            &mut NoTap,
+            Logits::Last,
+            &ctx,
+        );
         let logits = logits.unwrap().unwrap();
-        let full = decoder.forward(&one(&out[1]), Phase::Prompt, None, &mut NoTap, Logits::Last, &ctx);
+        let full = decoder.forward(
+            &one(&out[1]),
+            Phase::Prompt,
+            None,
+            &mut NoTap,
+            Logits::Last,
+            &ctx,
+        );
         let error = relative(&logits.narrow(0, 1, 1).unwrap(), &full.unwrap().unwrap());
-        assert!(error < 1e-5, "{family}: the cached row differs from the full pass by {error}");
+        assert!(
+            error < 1e-5,
+            "{family}: the cached row differs from the full pass by {error}"
+        );
         let next = logits.argmax(1).unwrap().to_vec1::<u32>().unwrap();
-        out.iter_mut().zip(&next).for_each(|(row, &id)| row.push(id));
+        out.iter_mut()
+            .zip(&next)
+            .for_each(|(row, &id)| row.push(id));
         batch.rows = next.iter().map(|&id| vec![id]).collect();
     }
-    assert_eq!(out[0], ids(&expected["greedy"]), "{family}: greedy continuation");
+    assert_eq!(
+        out[0],
+        ids(&expected["greedy"]),
+        "{family}: greedy continuation"
+    );
     // Several tokens at once on top of a cache.
     let mut cache = decoder.new_cache(1);
     for part in [&text[..5], &text[5..16], &text[16..]] {
-        let logits = decoder.forward(&one(part), Phase::Prompt, Some(&mut cache), &mut NoTap, Logits::All, &ctx);
+        let logits = decoder.forward(
+            &one(part),
+            Phase::Prompt,
+            Some(&mut cache),
+            &mut NoTap,
+            Logits::All,
+            &ctx,
+        );
         let logits = logits.unwrap().unwrap().squeeze(0).unwrap();
         let from = cache.lengths()[0] - part.len();
-        let error = relative(&logits, &expected["logits"].narrow(0, from, part.len()).unwrap());
-        assert!(error < 1e-4, "{family}: prefill in parts differs by {error}");
+        let error = relative(
+            &logits,
+            &expected["logits"].narrow(0, from, part.len()).unwrap(),
+        );
+        assert!(
+            error < 1e-4,
+            "{family}: prefill in parts differs by {error}"
+        );
     }
 }
 
@@ -245,12 +359,19 @@ fn a_pass_that_stops_early_sees_the_same_and_needs_only_its_layers() {
         tap.hooks.truncate(1);
         let hook = tap.hooks[0];
         let ctx = TaskCtx::silent();
-        let short = Decoder::on_cpu(config(family), &weights(family), Some(hook.layer + 1), &ctx).unwrap();
+        let short =
+            Decoder::on_cpu(config(family), &weights(family), Some(hook.layer + 1), &ctx).unwrap();
         let batch = one(&ids(&expected["ids"]));
-        let none = short.forward(&batch, Phase::Prompt, None, &mut tap, Logits::None, &ctx).unwrap();
+        let none = short
+            .forward(&batch, Phase::Prompt, None, &mut tap, Logits::None, &ctx)
+            .unwrap();
         assert!(none.is_none());
         assert!(relative(&tap.seen[&hook.to_string()], &expected[&hook.to_string()]) < 1e-4);
-        assert!(short.forward(&batch, Phase::Prompt, None, &mut NoTap, Logits::Last, &ctx).is_err());
+        assert!(
+            short
+                .forward(&batch, Phase::Prompt, None, &mut NoTap, Logits::Last, &ctx)
+                .is_err()
+        );
     }
 }
 
@@ -275,15 +396,29 @@ fn a_direction_added_at_the_neurons_is_its_residual_direction_added_to_the_strea
     for family in ["llama", "qwen3", "gpt2", "gpt_neox_serial"] {
         let decoder = decoder(family);
         let (layer, ctx) = (1, TaskCtx::silent());
-        let (neurons, stream) =
-            (HookPoint { layer, site: HookSite::MlpPost }, HookPoint { layer, site: HookSite::ResidPost });
+        let (neurons, stream) = (
+            HookPoint {
+                layer,
+                site: HookSite::MlpPost,
+            },
+            HookPoint {
+                layer,
+                site: HookSite::ResidPost,
+            },
+        );
         let width = decoder.width(neurons).unwrap();
         let z = Tensor::randn(0.0f32, 1.0, (1, width), &Device::Cpu).unwrap();
         let f = decoder.residual_direction(neurons, &z).unwrap();
         let batch = one(&ids(&expected(family)["ids"]));
         let run = |hook, vector: &Tensor| {
-            let mut tap = Add { hook, vector: vector.clone() };
-            decoder.forward(&batch, Phase::Prompt, None, &mut tap, Logits::Last, &ctx).unwrap().unwrap()
+            let mut tap = Add {
+                hook,
+                vector: vector.clone(),
+            };
+            decoder
+                .forward(&batch, Phase::Prompt, None, &mut tap, Logits::Last, &ctx)
+                .unwrap()
+                .unwrap()
         };
         let error = relative(&run(neurons, &z), &run(stream, &f));
         assert!(error < 1e-5, "{family}: {error}");
@@ -294,20 +429,36 @@ fn a_direction_added_at_the_neurons_is_its_residual_direction_added_to_the_strea
 fn the_logit_lens_of_nothing_is_nothing_where_the_norm_has_a_bias() {
     let decoder = decoder("gpt2");
     let zero = Tensor::zeros((1, decoder.config().d_model), DType::F32, &Device::Cpu).unwrap();
-    let lens = decoder.logit_lens(&zero).unwrap().abs().unwrap().max(1).unwrap().to_vec1::<f32>().unwrap();
+    let lens = decoder
+        .logit_lens(&zero)
+        .unwrap()
+        .abs()
+        .unwrap()
+        .max(1)
+        .unwrap()
+        .to_vec1::<f32>()
+        .unwrap();
     assert!(lens[0] < 1e-5);
 }
 
 #[test]
 fn a_checkpoint_without_a_prefix_is_the_same() {
     let dir = tempfile::tempdir().unwrap();
-    for (family, prefix) in
-        [("llama", "model."), ("gemma3", "model."), ("gpt2", "transformer."), ("gpt_neox", "gpt_neox.")]
-    {
-        let tensors =
-            candle_core::safetensors::load(directory(family).join("model.safetensors"), &Device::Cpu).unwrap();
-        let bare: HashMap<String, Tensor> =
-            tensors.into_iter().map(|(n, t)| (n.strip_prefix(prefix).unwrap_or(&n).to_owned(), t)).collect();
+    for (family, prefix) in [
+        ("llama", "model."),
+        ("gemma3", "model."),
+        ("gpt2", "transformer."),
+        ("gpt_neox", "gpt_neox."),
+    ] {
+        let tensors = candle_core::safetensors::load(
+            directory(family).join("model.safetensors"),
+            &Device::Cpu,
+        )
+        .unwrap();
+        let bare: HashMap<String, Tensor> = tensors
+            .into_iter()
+            .map(|(n, t)| (n.strip_prefix(prefix).unwrap_or(&n).to_owned(), t))
+            .collect();
         assert!(bare.keys().all(|n| !n.starts_with(prefix)));
         let path = dir.path().join(format!("{family}.safetensors"));
         candle_core::safetensors::save(&bare, &path).unwrap();
@@ -319,13 +470,19 @@ fn a_checkpoint_without_a_prefix_is_the_same() {
 
 #[test]
 fn a_stored_head_counts_beside_a_tied_flag_and_may_stand_for_the_embedding() {
-    // Untied in the fixture; "tied" in the config, transformers 5 uses the stored head all the same.
-    let tied = || Config { tied: true, ..config("llama") };
+    // Untied in the fixture; "tied" in the config, transformers 5 uses the stored head all the
+    // same.
+    let tied = || Config {
+        tied: true,
+        ..config("llama")
+    };
     let decoder = Decoder::on_cpu(tied(), &weights("llama"), None, &TaskCtx::silent()).unwrap();
     worst(&decoder, &expected("llama"));
     // Tied in the fixture, with the pair stored as the head alone; and twice.
     let dir = tempfile::tempdir().unwrap();
-    let all = candle_core::safetensors::load(directory("qwen2").join("model.safetensors"), &Device::Cpu).unwrap();
+    let all =
+        candle_core::safetensors::load(directory("qwen2").join("model.safetensors"), &Device::Cpu)
+            .unwrap();
     let (embed, head) = ("model.embed_tokens.weight", "lm_head.weight");
     assert!(all.contains_key(embed) && !all.contains_key(head));
     let mut twice = all.clone();
@@ -343,7 +500,16 @@ fn a_stored_head_counts_beside_a_tied_flag_and_may_stand_for_the_embedding() {
     let path = dir.path().join("headless.safetensors");
     candle_core::safetensors::save(&all, &path).unwrap();
     let weights = Weights::open_safetensors(&[path]).unwrap();
-    let untied = Config { tied: false, ..config("qwen2") };
-    let says = Decoder::on_cpu(untied, &weights, None, &TaskCtx::silent()).err().unwrap().to_string();
-    assert!(says.contains(head) && says.contains("tie_word_embeddings is false"), "{says}");
+    let untied = Config {
+        tied: false,
+        ..config("qwen2")
+    };
+    let says = Decoder::on_cpu(untied, &weights, None, &TaskCtx::silent())
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        says.contains(head) && says.contains("tie_word_embeddings is false"),
+        "{says}"
+    );
 }

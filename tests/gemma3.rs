@@ -21,7 +21,9 @@ use mlpeek::model::{Batch, Decoder, Logits, NoTap, Phase};
 use parity::Row;
 
 fn path() -> PathBuf {
-    std::env::var_os("MLPEEK_TEST_GEMMA").expect("set MLPEEK_TEST_GEMMA to the Gemma 3 270M GGUF file").into()
+    std::env::var_os("MLPEEK_TEST_GEMMA")
+        .expect("set MLPEEK_TEST_GEMMA to the Gemma 3 270M GGUF file")
+        .into()
 }
 
 fn candle_gemma() -> gemma3::Model {
@@ -29,7 +31,11 @@ fn candle_gemma() -> gemma3::Model {
     let content = gguf_file::Content::read(&mut file).unwrap();
     let mut tensors = HashMap::new();
     for name in content.tensor_infos.keys() {
-        let mut t = content.tensor(&mut file, name, &Device::Cpu).unwrap().dequantize(&Device::Cpu).unwrap();
+        let mut t = content
+            .tensor(&mut file, name, &Device::Cpu)
+            .unwrap()
+            .dequantize(&Device::Cpu)
+            .unwrap();
         if name.contains("norm") {
             // candle adds the 1 that the file already holds.
             t = (t - 1.0).unwrap();
@@ -87,14 +93,29 @@ fn dequantised_logits_and_continuation_equal_candles_gemma3() {
     let ctx = TaskCtx::silent();
     let ours = Decoder::on_cpu(Config::from_gguf(&weights).unwrap(), &weights, None, &ctx).unwrap();
     let mut theirs = candle_gemma();
-    let mut rows = vec![vec![2u32, 818, 5279, 529, 7001, 563, 9079, 236764, 532, 506, 5279, 529, 12413, 563]];
+    let mut rows = vec![vec![
+        2u32, 818, 5279, 529, 7001, 563, 9079, 236764, 532, 506, 5279, 529, 12413, 563,
+    ]];
     let mut cache = ours.new_cache(1);
     let (mut at, mut worst, mut picked) = (0, 0.0f32, Vec::new());
     for _ in 0..12 {
-        let batch = Batch { rows: rows.clone(), samples: Vec::new() };
-        let a = ours.forward(&batch, Phase::Prompt, Some(&mut cache), &mut NoTap, Logits::Last, &ctx);
+        let batch = Batch {
+            rows: rows.clone(),
+            samples: Vec::new(),
+        };
+        let a = ours.forward(
+            &batch,
+            Phase::Prompt,
+            Some(&mut cache),
+            &mut NoTap,
+            Logits::Last,
+            &ctx,
+        );
         let a = a.unwrap().unwrap().flatten_all().unwrap();
-        let input = Tensor::new(rows[0].as_slice(), &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+        let input = Tensor::new(rows[0].as_slice(), &Device::Cpu)
+            .unwrap()
+            .unsqueeze(0)
+            .unwrap();
         let b = theirs.forward(&input, at).unwrap().flatten_all().unwrap();
         let max = |t: &Tensor| t.abs().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
         worst = worst.max(max(&(&a - &b).unwrap()) / max(&b));

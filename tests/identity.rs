@@ -1,5 +1,6 @@
-//! A study is what it was collected with: each part of that is changed in turn, and every command that opens a study with a
-//! model refuses by the part's name and leaves each byte of the study as it was. Where a model lies is no part of it.
+//! A study is what it was collected with: each part of that is changed in turn, and every command
+//! that opens a study with a model refuses by the part's name and leaves each byte of the study as
+//! it was. Where a model lies is no part of it.
 
 mod support;
 
@@ -25,7 +26,12 @@ fn made() -> Made {
     let data = support::corpus(dir.path(), 40).display().to_string();
     let more = dir.path().join("more.txt").display().to_string();
     fs::write(&more, "the river in winter\n").unwrap();
-    let made = Made { model, data, more, dir };
+    let made = Made {
+        model,
+        data,
+        more,
+        dir,
+    };
     made.ok(&[
         "collect",
         "--model",
@@ -37,7 +43,16 @@ fn made() -> Made {
         "--out",
         "study",
     ]);
-    made.ok(&["fit", "study", "-k", "6", "--sparsity", "0.25", "--max-sweeps", "8"]);
+    made.ok(&[
+        "fit",
+        "study",
+        "-k",
+        "6",
+        "--sparsity",
+        "0.25",
+        "--max-sweeps",
+        "8",
+    ]);
     made
 }
 
@@ -45,7 +60,11 @@ impl Made {
     fn run(&self, args: &[&str]) -> Output {
         let home = self.dir.path();
         let mut command = Command::new(env!("CARGO_BIN_EXE_mlpeek"));
-        command.args(args).current_dir(home).env("MLPEEK_HOME", home.join("home")).env("HF_HOME", home.join("hf"));
+        command
+            .args(args)
+            .current_dir(home)
+            .env("MLPEEK_HOME", home.join("home"))
+            .env("HF_HOME", home.join("hf"));
         command.env("HF_HUB_OFFLINE", "1").output().unwrap()
     }
 
@@ -60,13 +79,17 @@ impl Made {
     fn refused(&self, args: &[&str]) -> String {
         let out = self.run(args);
         let said = String::from_utf8(out.stderr).unwrap();
-        assert!(matches!(out.status.code(), Some(1 | 2)), "{args:?} is not refused: {said}");
+        assert!(
+            matches!(out.status.code(), Some(1 | 2)),
+            "{args:?} is not refused: {said}"
+        );
         assert!(!said.contains("panicked"), "{said}");
         said.lines().last().unwrap_or_default().to_owned()
     }
 
     fn manifest(&self) -> Value {
-        serde_json::from_slice(&fs::read(self.dir.path().join("study/study.json")).unwrap()).unwrap()
+        serde_json::from_slice(&fs::read(self.dir.path().join("study/study.json")).unwrap())
+            .unwrap()
     }
 
     /// Every file of the study with its bytes, but for the lock, which names whoever held it last.
@@ -92,13 +115,25 @@ impl Made {
         let judge = ["--endpoint", "http://127.0.0.1:1/v1", "--judge-model", "m"];
         vec![
             vec!["collect", "--out", "study"],
-            vec!["collect", "--model", model, "--layer", "1", "--data", &self.data, "--out", "study"],
-            vec!["collect", "--model", model, "--layer", "1", "--data", &self.more, "--out", "study", "--append"],
+            vec![
+                "collect", "--model", model, "--layer", "1", "--data", &self.data, "--out", "study",
+            ],
+            vec![
+                "collect", "--model", model, "--layer", "1", "--data", &self.more, "--out",
+                "study", "--append",
+            ],
             vec!["trace", "study", "--text", "the river"],
             vec!["trace", "study", "--text", "the river", "--model", model],
             vec!["steer", "study", "0", "--alpha", "1", "--max-tokens", "2"],
             vec!["features", "study"],
-            vec!["features", "study", "--directions", "diffmean", "--model", model],
+            vec![
+                "features",
+                "study",
+                "--directions",
+                "diffmean",
+                "--model",
+                model,
+            ],
             vec!["feature", "study", "0"],
             vec!["tree", "study", "--recursive", "--levels", "3"],
             vec!["sae", "compare", "study", "--predict", "64"],
@@ -136,13 +171,36 @@ fn changes() -> Vec<(&'static str, Change, &'static str)> {
         Box::new(move |path| edit(path, |config| config[key] = value.clone()))
     };
     vec![
-        ("config.json", config("hidden_act", json!("gelu")), "another configuration (activation Gelu, not Silu)"),
-        ("config.json", config("rope_theta", json!(500_000.0)), "(ropes.0.base 500000.0, not 10000.0)"),
-        ("config.json", config("rms_norm_eps", json!(1e-6)), "(norm.eps 1e-6, not 0.00001)"),
-        ("config.json", config("max_position_embeddings", json!(64)), "(context 64, not 256)"),
+        (
+            "config.json",
+            config("hidden_act", json!("gelu")),
+            "another configuration (activation Gelu, not Silu)",
+        ),
+        (
+            "config.json",
+            config("rope_theta", json!(500_000.0)),
+            "(ropes.0.base 500000.0, not 10000.0)",
+        ),
+        (
+            "config.json",
+            config("rms_norm_eps", json!(1e-6)),
+            "(norm.eps 1e-6, not 0.00001)",
+        ),
+        (
+            "config.json",
+            config("max_position_embeddings", json!(64)),
+            "(context 64, not 256)",
+        ),
         (
             "tokenizer.json",
-            Box::new(|path| edit(path, |t| t["added_tokens"].as_array_mut().unwrap().push(added(258, "river")))),
+            Box::new(|path| {
+                edit(path, |t| {
+                    t["added_tokens"]
+                        .as_array_mut()
+                        .unwrap()
+                        .push(added(258, "river"))
+                })
+            }),
             "another tokenizer",
         ),
         (
@@ -150,8 +208,16 @@ fn changes() -> Vec<(&'static str, Change, &'static str)> {
             Box::new(|path| edit(path, |t| t["normalizer"] = json!({"type": "Lowercase"}))),
             "another tokenizer",
         ),
-        ("tokenizer_config.json", config("bos_token", json!("</s>")), "another BOS token (257, not 256)"),
-        ("tokenizer_config.json", config("bos_token", Value::Null), "another BOS token (none, not 256)"),
+        (
+            "tokenizer_config.json",
+            config("bos_token", json!("</s>")),
+            "another BOS token (257, not 256)",
+        ),
+        (
+            "tokenizer_config.json",
+            config("bos_token", Value::Null),
+            "another BOS token (none, not 256)",
+        ),
         (
             "model.safetensors",
             Box::new(|path| {
@@ -173,7 +239,10 @@ fn a_model_of_which_any_part_is_another_is_refused_by_every_command() {
         while_changed(&made.model.join(file), change, || {
             for command in made.commands() {
                 let said = made.refused(&command);
-                assert!(said.contains(expected), "{command:?} with another {file}: {said}");
+                assert!(
+                    said.contains(expected),
+                    "{command:?} with another {file}: {said}"
+                );
                 assert!(made.bytes() == before, "{command:?} changed the study");
             }
         });
@@ -183,8 +252,16 @@ fn a_model_of_which_any_part_is_another_is_refused_by_every_command() {
     assert!(!words.contains("another"), "{words}");
     assert!(made.bytes() == before);
     made.ok(&["trace", "study", "--text", "the river"]);
-    made.ok(&["collect", "--data", &made.more, "--out", "study", "--append"]);
-    assert_eq!((made.manifest()["corpora"].as_array().unwrap().len(), &made.manifest()["complete"]), (2, &json!(true)));
+    made.ok(&[
+        "collect", "--data", &made.more, "--out", "study", "--append",
+    ]);
+    assert_eq!(
+        (
+            made.manifest()["corpora"].as_array().unwrap().len(),
+            &made.manifest()["complete"]
+        ),
+        (2, &json!(true))
+    );
 }
 
 #[test]
@@ -194,10 +271,22 @@ fn a_file_that_is_written_anew_with_the_same_meaning_is_the_same_model() {
     let same: Vec<(&str, Change)> = vec![
         ("config.json", Box::new(|path| edit(path, |_| {}))),
         // What is left out has these values.
-        ("config.json", Box::new(|path| edit(path, |c| c["attention_bias"] = json!(false)))),
-        ("config.json", Box::new(|path| edit(path, |c| c["head_dim"] = json!(8)))),
-        ("config.json", Box::new(|path| edit(path, |c| c["torch_dtype"] = json!("bfloat16")))),
-        ("config.json", Box::new(|path| edit(path, |c| c["use_cache"] = json!(true)))),
+        (
+            "config.json",
+            Box::new(|path| edit(path, |c| c["attention_bias"] = json!(false))),
+        ),
+        (
+            "config.json",
+            Box::new(|path| edit(path, |c| c["head_dim"] = json!(8))),
+        ),
+        (
+            "config.json",
+            Box::new(|path| edit(path, |c| c["torch_dtype"] = json!("bfloat16"))),
+        ),
+        (
+            "config.json",
+            Box::new(|path| edit(path, |c| c["use_cache"] = json!(true))),
+        ),
         ("tokenizer.json", Box::new(|path| edit(path, |_| {}))),
         (
             "tokenizer.json",
@@ -208,7 +297,10 @@ fn a_file_that_is_written_anew_with_the_same_meaning_is_the_same_model() {
                 })
             }),
         ),
-        ("tokenizer_config.json", Box::new(|path| edit(path, |c| c["model_max_length"] = json!(77)))),
+        (
+            "tokenizer_config.json",
+            Box::new(|path| edit(path, |c| c["model_max_length"] = json!(77))),
+        ),
     ];
     for (i, (file, change)) in same.into_iter().enumerate() {
         while_changed(&made.model.join(file), change, || {
@@ -225,10 +317,22 @@ fn what_is_asked_of_a_study_must_be_what_it_is_and_is_taken_from_it_where_it_is_
     let before = made.bytes();
     let model = made.model.to_str().unwrap();
     let cases: [(&[&str], &str); 7] = [
-        (&["--layer", "2"], "it holds blocks.1.mlp.hook_post, not layer 2"),
-        (&["--layer", "1,2"], "it holds blocks.1.mlp.hook_post, not layer 1, 2"),
-        (&["--hook", "hook_resid_post"], "it holds blocks.1.mlp.hook_post, not hook_resid_post"),
-        (&["--layer", "1", "--hook", "hook_mlp_out"], "not hook_mlp_out of layer 1"),
+        (
+            &["--layer", "2"],
+            "it holds blocks.1.mlp.hook_post, not layer 2",
+        ),
+        (
+            &["--layer", "1,2"],
+            "it holds blocks.1.mlp.hook_post, not layer 1, 2",
+        ),
+        (
+            &["--hook", "hook_resid_post"],
+            "it holds blocks.1.mlp.hook_post, not hook_resid_post",
+        ),
+        (
+            &["--layer", "1", "--hook", "hook_mlp_out"],
+            "not hook_mlp_out of layer 1",
+        ),
         (&["--dtype", "bf16"], "its cache is f32, not bf16"),
         (&["--bos", "never"], "its BOS rule is auto, not never"),
         (&["--bos", "always"], "its BOS rule is auto, not always"),
@@ -236,7 +340,9 @@ fn what_is_asked_of_a_study_must_be_what_it_is_and_is_taken_from_it_where_it_is_
     for append in [true, false] {
         for (more, expected) in cases {
             let data = if append { &made.more } else { &made.data };
-            let mut args = vec!["collect", "--model", model, "--data", data, "--out", "study"];
+            let mut args = vec![
+                "collect", "--model", model, "--data", data, "--out", "study",
+            ];
             args.extend(more);
             args.extend(append.then_some("--append"));
             let said = made.refused(&args);
@@ -244,18 +350,29 @@ fn what_is_asked_of_a_study_must_be_what_it_is_and_is_taken_from_it_where_it_is_
             assert!(made.bytes() == before, "{args:?}");
         }
     }
-    let said = made.refused(&["collect", "--model", model, "--data", &made.more, "--out", "study"]);
+    let said = made.refused(&[
+        "collect", "--model", model, "--data", &made.more, "--out", "study",
+    ]);
     assert!(said.contains("--append adds another corpus"), "{said}");
     // A model of other widths: nothing is registered, and the right one goes on.
     let wide = support::tiny_model(&made.dir.path().join("wide"));
-    edit(&wide.join("config.json"), |c| c["num_attention_heads"] = json!(2));
+    edit(&wide.join("config.json"), |c| {
+        c["num_attention_heads"] = json!(2)
+    });
     let wide = wide.to_str().unwrap();
-    let said = made.refused(&["collect", "--model", wide, "--data", &made.more, "--out", "study", "--append"]);
+    let said = made.refused(&[
+        "collect", "--model", wide, "--data", &made.more, "--out", "study", "--append",
+    ]);
     assert!(said.contains(wide) || said.contains("tensor"), "{said}");
     assert!(made.bytes() == before);
-    let out = made.run(&["collect", "--data", &made.more, "--out", "study", "--append", "--json"]);
+    let out = made.run(&[
+        "collect", "--data", &made.more, "--out", "study", "--append", "--json",
+    ]);
     let line: Value = serde_json::from_slice(&out.stdout).unwrap();
-    assert_eq!((&line["hook"], &line["samples"]), (&json!("blocks.1.mlp.hook_post"), &json!(41)));
+    assert_eq!(
+        (&line["hook"], &line["samples"]),
+        (&json!("blocks.1.mlp.hook_post"), &json!(41))
+    );
 }
 
 #[test]
@@ -265,52 +382,87 @@ fn a_study_goes_with_its_model_to_another_place() {
     fs::rename(&made.model, &moved).unwrap();
     let trace = ["trace", "study", "--text", "the river"];
     let said = made.refused(&trace);
-    assert!(said.contains(made.model.to_str().unwrap()) && said.contains("--model"), "{said}");
-    assert!(made.refused(&["steer", "study", "0", "--alpha", "1"]).contains("--model"));
+    assert!(
+        said.contains(made.model.to_str().unwrap()) && said.contains("--model"),
+        "{said}"
+    );
+    assert!(
+        made.refused(&["steer", "study", "0", "--alpha", "1"])
+            .contains("--model")
+    );
     // What is saved can be read without a model.
-    assert!(made.ok(&["features", "study"]).contains("no logit lens: the model of study is"));
+    assert!(
+        made.ok(&["features", "study"])
+            .contains("no logit lens: the model of study is")
+    );
 
     // Another model is not taken, and its place not kept.
     let other = support::tiny_model(&made.dir.path().join("other"));
     edit(&other.join("config.json"), |c| c["rope_theta"] = json!(1.0));
     let before = made.bytes();
     let said = made.refused(&[&trace[..], &["--model", other.to_str().unwrap()]].concat());
-    assert!(said.contains("is another model, it has another configuration"), "{said}");
+    assert!(
+        said.contains("is another model, it has another configuration"),
+        "{said}"
+    );
     let said = made.refused(&[&trace[..], &["--model", "nowhere/at/all"]].concat());
     assert!(said.contains("nowhere/at/all"), "{said}");
     assert!(made.bytes() == before);
 
     let said = made.ok(&[&trace[..], &["--model", "moved"]].concat());
     assert!(said.contains("from now on"), "{said}");
-    assert_eq!(made.manifest()["model"]["id"], json!(moved.canonicalize().unwrap()));
+    assert_eq!(
+        made.manifest()["model"]["id"],
+        json!(moved.canonicalize().unwrap())
+    );
     assert!(!made.ok(&trace).contains("from now on"));
 
     // Collecting with it at a third place keeps that.
     let third = made.dir.path().join("third");
     fs::rename(&moved, &third).unwrap();
-    made.ok(&["collect", "--model", "third", "--layer", "1", "--data", &made.data, "--out", "study"]);
+    made.ok(&[
+        "collect", "--model", "third", "--layer", "1", "--data", &made.data, "--out", "study",
+    ]);
     made.ok(&trace);
-    assert_eq!(made.manifest()["model"]["id"], json!(third.canonicalize().unwrap()));
+    assert_eq!(
+        made.manifest()["model"]["id"],
+        json!(third.canonicalize().unwrap())
+    );
 }
 
 #[test]
 fn a_study_of_an_earlier_version_opens_with_a_word_and_is_brought_up_to_date_by_collecting() {
     let made = made();
     let manifest = made.dir.path().join("study/study.json");
-    edit(&manifest, |m| _ = m["model"].as_object_mut().unwrap().remove("identity"));
+    edit(&manifest, |m| {
+        _ = m["model"].as_object_mut().unwrap().remove("identity")
+    });
     let before = made.bytes();
     let word = "does not say with which configuration";
-    assert!(made.ok(&["trace", "study", "--text", "the river"]).contains(word));
+    assert!(
+        made.ok(&["trace", "study", "--text", "the river"])
+            .contains(word)
+    );
     assert!(made.bytes() == before, "reading records nothing");
     while_changed(
         &made.model.join("tokenizer.json"),
         |path| edit(path, |t| t["normalizer"] = json!({"type": "Lowercase"})),
         || {
-            assert!(made.refused(&["collect", "--out", "study"]).contains("another tokenizer"));
+            assert!(
+                made.refused(&["collect", "--out", "study"])
+                    .contains("another tokenizer")
+            );
         },
     );
     assert!(made.bytes() == before);
     made.ok(&["collect", "--out", "study"]);
-    assert_eq!(made.manifest()["model"]["identity"]["configuration"]["activation"], "Silu");
-    assert!(!made.ok(&["trace", "study", "--text", "the river"]).contains(word));
+    assert_eq!(
+        made.manifest()["model"]["identity"]["configuration"]["activation"],
+        "Silu"
+    );
+    assert!(
+        !made
+            .ok(&["trace", "study", "--text", "the river"])
+            .contains(word)
+    );
 }

@@ -1,4 +1,5 @@
-//! `kill -9` at random moments: a study opens again, the same command goes on, and the result is the same.
+//! `kill -9` at random moments: a study opens again, the same command goes on, and the result is
+//! the same.
 
 mod support;
 
@@ -17,14 +18,21 @@ const FILES: &str = "4M";
 
 fn command(home: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mlpeek"));
-    command.args(args).env("MLPEEK_HOME", home.join("home")).env("HF_HUB_OFFLINE", "1");
+    command
+        .args(args)
+        .env("MLPEEK_HOME", home.join("home"))
+        .env("HF_HUB_OFFLINE", "1");
     command
 }
 
 /// Runs to the end and returns the last line of JSON.
 fn finish(home: &Path, args: &[&str]) -> Value {
     let output = command(home, args).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     last_line(&output.stdout)
 }
 
@@ -33,7 +41,11 @@ fn last_line(output: &[u8]) -> Value {
 }
 
 fn killed_after(command: &mut Command, wait: Duration) -> bool {
-    let mut child: Child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child: Child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     std::thread::sleep(wait);
     let running = child.try_wait().unwrap().is_none();
     child.kill().unwrap();
@@ -41,15 +53,22 @@ fn killed_after(command: &mut Command, wait: Duration) -> bool {
     running
 }
 
-/// All values of a layer's activations, through the product's own export of a dense one-sweep fit: bytes on disk may
-/// be cut into other shards.
+/// All values of a layer's activations, through the product's own export of a dense one-sweep fit:
+/// bytes on disk may be cut into other shards.
 fn activations(dir: &Path) -> Vec<u8> {
     use mlpeek::activations::ActivationSource;
     let study = mlpeek::study::Study::open_read_only(dir).unwrap();
     assert!(study.manifest().complete);
-    let source: Box<dyn ActivationSource + Send + Sync> = study.activations(study.manifest().hooks[0]).unwrap();
+    let source: Box<dyn ActivationSource + Send + Sync> =
+        study.activations(study.manifest().hooks[0]).unwrap();
     let (rows, _) = source.shape();
-    source.rows(0..rows).unwrap().data.iter().flat_map(|v| v.to_le_bytes()).collect()
+    source
+        .rows(0..rows)
+        .unwrap()
+        .data
+        .iter()
+        .flat_map(|v| v.to_le_bytes())
+        .collect()
 }
 
 #[test]
@@ -59,7 +78,10 @@ fn collecting_survives_kills() {
     let model = support::tiny_model(home).display().to_string();
     let data = support::corpus(home, 1500).display().to_string();
     let args = |out: &str| {
-        ["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", out, "--json"].map(str::to_owned)
+        [
+            "collect", "--model", &model, "--layer", "1", "--data", &data, "--out", out, "--json",
+        ]
+        .map(str::to_owned)
     };
     let (straight, killed) = (home.join("straight"), home.join("killed"));
     let plain = args(&straight.display().to_string());
@@ -68,12 +90,18 @@ fn collecting_survives_kills() {
     let again = again.each_ref().map(String::as_str);
     let mut rng = Pcg64Mcg::seed_from_u64(3);
     for _ in 0..8 {
-        killed_after(&mut command(home, &again), Duration::from_millis(rng.random_range(5..200)));
+        killed_after(
+            &mut command(home, &again),
+            Duration::from_millis(rng.random_range(5..200)),
+        );
     }
     let resumed = finish(home, &again);
     assert_eq!(resumed["tokens"], whole["tokens"]);
     assert_eq!(resumed["samples"], whole["samples"]);
-    assert!(activations(&straight) == activations(&killed), "the caches hold the same values");
+    assert!(
+        activations(&straight) == activations(&killed),
+        "the caches hold the same values"
+    );
 }
 
 #[test]
@@ -83,8 +111,25 @@ fn fitting_survives_kills() {
     let model = support::tiny_model(home).display().to_string();
     let data = support::corpus(home, 300).display().to_string();
     let study = home.join("study").display().to_string();
-    finish(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
-    let fit = ["fit", &study, "-k", "24", "--sparsity", "0.1", "--max-sweeps", "60", "--json", "--name"];
+    finish(
+        home,
+        &[
+            "collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study,
+            "--json",
+        ],
+    );
+    let fit = [
+        "fit",
+        &study,
+        "-k",
+        "24",
+        "--sparsity",
+        "0.1",
+        "--max-sweeps",
+        "60",
+        "--json",
+        "--name",
+    ];
     let whole = finish(home, &[&fit[..], &["straight"]].concat());
     // With room for all of it, and with room for all but the coefficients, which then lie in files.
     for (name, memory) in [("killed", "1G"), ("in-files", FILES)] {
@@ -92,32 +137,45 @@ fn fitting_survives_kills() {
         let mut killed = 0;
         for seed in 0..20 {
             let wait = Duration::from_millis(Pcg64Mcg::seed_from_u64(seed).random_range(5..150));
-            killed += usize::from(killed_after(command(home, &args).env("MLPEEK_MEMORY", memory), wait));
+            killed += usize::from(killed_after(
+                command(home, &args).env("MLPEEK_MEMORY", memory),
+                wait,
+            ));
             // Whatever was saved can be read.
             let study = mlpeek::study::Study::open_read_only(Path::new(&study)).unwrap();
             assert!(study.fits().unwrap().iter().any(|f| f.name == "straight"));
             study.load_fit(Some("straight")).unwrap();
         }
         assert!(killed > 0, "no run was killed while it worked");
-        let output = command(home, &args).env("MLPEEK_MEMORY", memory).output().unwrap();
+        let output = command(home, &args)
+            .env("MLPEEK_MEMORY", memory)
+            .output()
+            .unwrap();
         let notes = String::from_utf8(output.stderr).unwrap();
         assert_eq!(notes.contains("lie in files"), memory == FILES, "{notes}");
         let after = last_line(&output.stdout);
-        assert_eq!(after["relative_error"], whole["relative_error"], "the same seed gives the same fit");
+        assert_eq!(
+            after["relative_error"], whole["relative_error"],
+            "the same seed gives the same fit"
+        );
         let left = std::fs::read_dir(Path::new(&study).join("fits").join(name)).unwrap();
         let left: Vec<_> = left.map(|e| e.unwrap().file_name()).collect();
-        assert!(left.iter().all(|f| !f.to_string_lossy().contains("tmp")), "{left:?}");
+        assert!(
+            left.iter().all(|f| !f.to_string_lossy().contains("tmp")),
+            "{left:?}"
+        );
     }
 }
 
-/// Twenty kills of a run that checkpoints all the time: each goes on where the last checkpoint was, never further back, and
-/// the end is that of a run which nobody stopped.
+/// Twenty kills of a run that checkpoints all the time: each goes on where the last checkpoint was,
+/// never further back, and the end is that of a run which nobody stopped.
 #[test]
 fn a_killed_fit_goes_on_from_its_checkpoint() {
     goes_on_from_its_checkpoint(&["--patience", "100000", "--max-sweeps", "3000"]);
 }
 
-/// The same of a first look, which has no rows of coefficients to go on from, and of which a sweep is a batch.
+/// The same of a first look, which has no rows of coefficients to go on from, and of which a sweep
+/// is a batch.
 #[test]
 fn a_killed_first_look_goes_on_from_its_checkpoint() {
     goes_on_from_its_checkpoint(&["--batch-rows", "256", "--max-sweeps", "2000"]);
@@ -129,14 +187,37 @@ fn goes_on_from_its_checkpoint(kind: &[&str]) {
     let model = support::tiny_model(home).display().to_string();
     let data = support::corpus(home, 300).display().to_string();
     let study = home.join("study").display().to_string();
-    finish(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
-    let fit = [&["fit", &study, "-k", "24", "--sparsity", "0.1", "--l1", "0", "--json"], kind, &["--name"]].concat();
+    finish(
+        home,
+        &[
+            "collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study,
+            "--json",
+        ],
+    );
+    let fit = [
+        &[
+            "fit",
+            &study,
+            "-k",
+            "24",
+            "--sparsity",
+            "0.1",
+            "--l1",
+            "0",
+            "--json",
+        ],
+        kind,
+        &["--name"],
+    ]
+    .concat();
     let whole = finish(home, &[&fit[..], &["straight"]].concat());
     let args = [&fit[..], &["killed"]].concat();
     let (mut reached, mut resumed) = (0, 0);
     for seed in 0..20 {
         let mut run = command(home, &args);
-        run.env("MLPEEK_CHECKPOINT", "0").stdout(Stdio::piped()).stderr(Stdio::null());
+        run.env("MLPEEK_CHECKPOINT", "0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut child = run.spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let mut lines = out.lines();
@@ -147,17 +228,34 @@ fn goes_on_from_its_checkpoint(kind: &[&str]) {
         child.kill().unwrap();
         child.wait().unwrap();
         let at = |line: &str| serde_json::from_str::<Value>(line).unwrap()["sweep"].as_u64();
-        let (Some(first), Some(last)) = (at(&first), last.and_then(Result::ok).and_then(|l| at(&l))) else { break };
-        assert!(first > reached, "went back: sweep {first} after a checkpoint at {reached} or later");
+        let (Some(first), Some(last)) =
+            (at(&first), last.and_then(Result::ok).and_then(|l| at(&l)))
+        else {
+            break;
+        };
+        assert!(
+            first > reached,
+            "went back: sweep {first} after a checkpoint at {reached} or later"
+        );
         resumed += usize::from(first > 1);
-        // The next run begins no earlier than this one did: its checkpoints replaced the one that it began from.
+        // The next run begins no earlier than this one did: its checkpoints replaced the one that
+        // it began from.
         reached = first - 1;
-        let curve = std::fs::read_to_string(Path::new(&study).join("fits/killed/loss.jsonl")).unwrap();
-        let told: Vec<u64> =
-            curve.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok()?["sweep"].as_u64()).collect();
-        assert!(told.iter().copied().eq(1..=told.len() as u64) && told.len() as u64 + 1 >= last, "{told:?}");
+        let curve =
+            std::fs::read_to_string(Path::new(&study).join("fits/killed/loss.jsonl")).unwrap();
+        let told: Vec<u64> = curve
+            .lines()
+            .filter_map(|l| serde_json::from_str::<Value>(l).ok()?["sweep"].as_u64())
+            .collect();
+        assert!(
+            told.iter().copied().eq(1..=told.len() as u64) && told.len() as u64 + 1 >= last,
+            "{told:?}"
+        );
     }
-    assert!(resumed >= 10, "only {resumed} runs went on from a checkpoint");
+    assert!(
+        resumed >= 10,
+        "only {resumed} runs went on from a checkpoint"
+    );
     let output = command(home, &args).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("going on from the checkpoint"));
     let after = last_line(&output.stdout);
@@ -173,7 +271,13 @@ fn a_second_fit_is_refused_while_the_first_runs() {
     let model = support::tiny_model(home).display().to_string();
     let data = support::corpus(home, 1500).display().to_string();
     let study = home.join("study").display().to_string();
-    finish(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
+    finish(
+        home,
+        &[
+            "collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study,
+            "--json",
+        ],
+    );
     let fit = [
         "fit",
         &study,
@@ -189,20 +293,39 @@ fn a_second_fit_is_refused_while_the_first_runs() {
         "--name",
         "one",
     ];
-    let mut first = command(home, &fit).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut first = command(home, &fit)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let (mut told, mut line) = (BufReader::new(first.stdout.take().unwrap()), String::new());
     told.read_line(&mut line).unwrap();
     // Whoever has it may do nothing at all for a while: it has the study until it ends.
-    let stopped = Command::new("kill").args(["-STOP", &first.id().to_string()]).status().unwrap();
-    assert!(stopped.success() && first.try_wait().unwrap().is_none(), "the first fit goes on: {line}");
+    let stopped = Command::new("kill")
+        .args(["-STOP", &first.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(
+        stopped.success() && first.try_wait().unwrap().is_none(),
+        "the first fit goes on: {line}"
+    );
     let second = command(home, &fit).output().unwrap();
     let said = String::from_utf8(second.stderr).unwrap();
     assert_eq!(second.status.code(), Some(1), "{said}");
-    assert!(said.contains("study") && said.contains(&first.id().to_string()), "{said}");
+    assert!(
+        said.contains("study") && said.contains(&first.id().to_string()),
+        "{said}"
+    );
     first.kill().unwrap();
     first.wait().unwrap();
-    let whole = finish(home, &[&fit[..9], &["20", "--json", "--name", "one"]].concat());
-    assert!(whole["relative_error"].as_f64().unwrap() < 1.0, "the name is free again");
+    let whole = finish(
+        home,
+        &[&fit[..9], &["20", "--json", "--name", "one"]].concat(),
+    );
+    assert!(
+        whole["relative_error"].as_f64().unwrap() < 1.0,
+        "the name is free again"
+    );
 }
 
 #[test]
@@ -213,21 +336,42 @@ fn a_collection_that_was_cut_short_is_told_by_every_command_and_goes_on_by_the_s
     let data = support::corpus(home, 400);
     let study = home.join("study");
     support::half_collected(&study, &model, &data);
-    let state = mlpeek::study::Study::open_read_only(&study).unwrap().collected().unwrap();
+    let state = mlpeek::study::Study::open_read_only(&study)
+        .unwrap()
+        .collected()
+        .unwrap();
     let study = study.display().to_string();
-    let fit = command(home, &["fit", &study, "-k", "8", "--max-sweeps", "3", "--json"]).output().unwrap();
+    let fit = command(
+        home,
+        &["fit", &study, "-k", "8", "--max-sweeps", "3", "--json"],
+    )
+    .output()
+    .unwrap();
     let said = String::from_utf8(fit.stderr).unwrap();
-    assert!(fit.status.success() && said.contains(&state.to_string()), "{said}");
-    for args in [&["features", &study][..], &["trace", &study, "--text", "a river"], &["tree", &study]] {
+    assert!(
+        fit.status.success() && said.contains(&state.to_string()),
+        "{said}"
+    );
+    for args in [
+        &["features", &study][..],
+        &["trace", &study, "--text", "a river"],
+        &["tree", &study],
+    ] {
         let out = command(home, args).output().unwrap();
         let said = String::from_utf8(out.stderr).unwrap();
-        assert!(out.status.success() && said.contains(&state.to_string()) && said.contains("goes on"), "{said}");
+        assert!(
+            out.status.success() && said.contains(&state.to_string()) && said.contains("goes on"),
+            "{said}"
+        );
     }
     // Neither the corpus nor a layer need be named again, nor be there.
     std::fs::remove_file(&data).unwrap();
     let whole = finish(home, &["collect", "--out", &study, "--json"]);
     assert_eq!(whole["samples"], 400);
-    let said = command(home, &["features", &study]).output().unwrap().stderr;
+    let said = command(home, &["features", &study])
+        .output()
+        .unwrap()
+        .stderr;
     assert!(!String::from_utf8(said).unwrap().contains("collected"));
 }
 
@@ -235,7 +379,11 @@ fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let (path, name) = entry.map(|e| (e.path(), e.file_name())).unwrap();
-        if path.is_dir() { copy_dir(&path, &to.join(name)) } else { _ = std::fs::copy(&path, to.join(name)).unwrap() }
+        if path.is_dir() {
+            copy_dir(&path, &to.join(name))
+        } else {
+            _ = std::fs::copy(&path, to.join(name)).unwrap()
+        }
     }
 }
 
@@ -246,17 +394,38 @@ fn an_added_corpus_that_was_cut_short_goes_on_and_another_waits_for_it() {
     let model = support::tiny_model(home).display().to_string();
     let data = support::corpus(home, 30).display().to_string();
     let study = home.join("study").display().to_string();
-    finish(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
+    finish(
+        home,
+        &[
+            "collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study,
+            "--json",
+        ],
+    );
     let before = activations(Path::new(&study));
     let more = home.join("more");
     std::fs::create_dir(&more).unwrap();
-    let (more, other) = (support::corpus(&more, 3000).display().to_string(), home.join("other.txt"));
+    let (more, other) = (
+        support::corpus(&more, 3000).display().to_string(),
+        home.join("other.txt"),
+    );
     std::fs::write(&other, "a river\n").unwrap();
     let other = other.display().to_string();
-    let add = |data: &str| command(home, &["collect", "--data", data, "--out", &study, "--append", "--json"]);
-    let mut child = add(&more).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let add = |data: &str| {
+        command(
+            home,
+            &[
+                "collect", "--data", data, "--out", &study, "--append", "--json",
+            ],
+        )
+    };
+    let mut child = add(&more)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let manifest = Path::new(&study).join("study.json");
-    let registered = || serde_json::from_slice::<Value>(&std::fs::read(&manifest).unwrap()).unwrap();
+    let registered =
+        || serde_json::from_slice::<Value>(&std::fs::read(&manifest).unwrap()).unwrap();
     while registered()["corpora"].as_array().unwrap().len() < 2 {
         assert!(child.try_wait().unwrap().is_none(), "it ended too soon");
     }
@@ -265,31 +434,70 @@ fn an_added_corpus_that_was_cut_short_goes_on_and_another_waits_for_it() {
     assert_eq!(registered()["complete"], false);
     let refused = add(&other).output().unwrap();
     let said = String::from_utf8(refused.stderr).unwrap();
-    assert!(!refused.status.success() && said.contains("collect --out") && said.contains("of 3,030 samples"), "{said}");
+    assert!(
+        !refused.status.success()
+            && said.contains("collect --out")
+            && said.contains("of 3,030 samples"),
+        "{said}"
+    );
     assert!(said.contains("--withdraw"), "{said}");
     // It can be taken out again, as if it had never been added, or gone on with.
     let copy = home.join("copy");
     copy_dir(Path::new(&study), &copy);
-    let withdrawn = finish(home, &["collect", "--out", copy.to_str().unwrap(), "--withdraw", "--json"]);
+    let withdrawn = finish(
+        home,
+        &[
+            "collect",
+            "--out",
+            copy.to_str().unwrap(),
+            "--withdraw",
+            "--json",
+        ],
+    );
     assert!(withdrawn["corpus"].as_str() == Some(&more) && activations(&copy) == before);
-    let again = command(home, &["collect", "--out", copy.to_str().unwrap(), "--withdraw"]).output().unwrap();
+    let again = command(
+        home,
+        &["collect", "--out", copy.to_str().unwrap(), "--withdraw"],
+    )
+    .output()
+    .unwrap();
     assert_eq!(again.status.code(), Some(2));
-    assert_eq!(finish(home, &["collect", "--out", &study, "--json"])["samples"], 3030);
+    assert_eq!(
+        finish(home, &["collect", "--out", &study, "--json"])["samples"],
+        3030
+    );
     let added = add(&other).output().unwrap();
     assert_eq!(last_line(&added.stdout)["samples"], 3031);
 }
 
-/// A run of `fit` that has told at least `sweeps` sweeps, ended by `signal`; with it the last sweep that it told.
+/// A run of `fit` that has told at least `sweeps` sweeps, ended by `signal`; with it the last sweep
+/// that it told.
 fn ended_by(signal: &str, sweeps: usize, run: &mut Command) -> u64 {
-    let mut child = run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = run
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let sweep = |line: &str| serde_json::from_str::<Value>(line).unwrap()["sweep"].as_u64();
-    let mut last = (0..sweeps).filter_map(|_| sweep(&lines.next().unwrap().unwrap())).last().unwrap();
-    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+    let mut last = (0..sweeps)
+        .filter_map(|_| sweep(&lines.next().unwrap().unwrap()))
+        .last()
+        .unwrap();
+    assert!(
+        Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     // Some more may have been done before the signal was seen; a line that was cut off is none.
     for line in lines.map_while(Result::ok) {
         let value = serde_json::from_str::<Value>(&line).ok();
-        last = value.filter(|v| v["event"] == "progress").and_then(|v| v["sweep"].as_u64()).unwrap_or(last);
+        last = value
+            .filter(|v| v["event"] == "progress")
+            .and_then(|v| v["sweep"].as_u64())
+            .unwrap_or(last);
     }
     child.wait().unwrap();
     last
@@ -302,10 +510,27 @@ fn a_fit_that_was_stopped_or_killed_is_told_as_that_and_the_newest_is_a_finished
     let model = support::tiny_model(home).display().to_string();
     let data = support::corpus(home, 300).display().to_string();
     let study = home.join("study").display().to_string();
-    finish(home, &["collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study, "--json"]);
+    finish(
+        home,
+        &[
+            "collect", "--model", &model, "--layer", "1", "--data", &data, "--out", &study,
+            "--json",
+        ],
+    );
     let long = |name: &'static str| {
-        let args =
-            ["fit", &study, "-k", "24", "--patience", "100000", "--max-sweeps", "100000", "--json", "--name", name];
+        let args = [
+            "fit",
+            &study,
+            "-k",
+            "24",
+            "--patience",
+            "100000",
+            "--max-sweeps",
+            "100000",
+            "--json",
+            "--name",
+            name,
+        ];
         let mut run = command(home, &args);
         run.env("MLPEEK_CHECKPOINT", "0");
         run
@@ -318,31 +543,67 @@ fn a_fit_that_was_stopped_or_killed_is_told_as_that_and_the_newest_is_a_finished
     let killed_at = ended_by("-KILL", 3, &mut long("killed"));
     let (shown, said) = notes(&["features", &study]);
     assert!(
-        !shown && said.contains("'killed' was stopped at sweep") && said.contains("--name killed --resume"),
+        !shown
+            && said.contains("'killed' was stopped at sweep")
+            && said.contains("--name killed --resume"),
         "{said}"
     );
     let stopped_at = ended_by("-TERM", 3, &mut long("stopped"));
     let (shown, said) = notes(&["features", &study]);
-    assert!(shown && said.contains(&format!("'stopped' was stopped at sweep {stopped_at}")), "{said}");
+    assert!(
+        shown && said.contains(&format!("'stopped' was stopped at sweep {stopped_at}")),
+        "{said}"
+    );
 
-    let fits = || mlpeek::study::Study::open_read_only(Path::new(&study)).unwrap().fits().unwrap();
+    let fits = || {
+        mlpeek::study::Study::open_read_only(Path::new(&study))
+            .unwrap()
+            .fits()
+            .unwrap()
+    };
     let of = |name: &str| fits().into_iter().find(|fit| fit.name == name).unwrap();
     use mlpeek::study::FitState;
-    assert_eq!((of("stopped").state, of("stopped").reached as u64), (FitState::Stopped, stopped_at));
+    assert_eq!(
+        (of("stopped").state, of("stopped").reached as u64),
+        (FitState::Stopped, stopped_at)
+    );
     assert_eq!(of("killed").state, FitState::Cut);
     assert!(of("killed").reached as u64 >= killed_at && !of("killed").has_factors());
 
     // Beside a finished one they are not the newest, although they are newer.
-    finish(home, &["fit", &study, "-k", "8", "--max-sweeps", "3", "--json", "--name", "whole"]);
+    finish(
+        home,
+        &[
+            "fit",
+            &study,
+            "-k",
+            "8",
+            "--max-sweeps",
+            "3",
+            "--json",
+            "--name",
+            "whole",
+        ],
+    );
     assert_eq!(of("whole").state, FitState::MaxSweeps);
     ended_by("-TERM", 2, &mut long("later"));
     assert_eq!(fits().last().unwrap().name, "later");
     let traced = finish(home, &["trace", &study, "--text", "a river", "--json"]);
-    assert_eq!((traced["fit"].as_str(), traced["state"].as_str()), (Some("whole"), Some("max_sweeps")));
-    for args in [&["features", &study][..], &["feature", &study, "0"], &["tree", &study]] {
+    assert_eq!(
+        (traced["fit"].as_str(), traced["state"].as_str()),
+        (Some("whole"), Some("max_sweeps"))
+    );
+    for args in [
+        &["features", &study][..],
+        &["feature", &study, "0"],
+        &["tree", &study],
+    ] {
         let (shown, said) = notes(args);
         assert!(shown && !said.contains("stopped"), "{said}");
     }
     let (shown, said) = notes(&["features", &study, "--fit", "later"]);
-    assert!(shown && said.contains("'later' was stopped at sweep"), "{said}");
+    assert!(
+        shown && said.contains("'later' was stopped at sweep"),
+        "{said}"
+    );
 }

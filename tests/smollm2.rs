@@ -1,6 +1,7 @@
 //! The decoder on real weights against candle's own models, path by path.
 //!
-//! `MLPEEK_TEST_MODEL=SmolLM2-135M-Instruct.Q4_1.gguf cargo test --release --test smollm2 -- --ignored`
+//! `MLPEEK_TEST_MODEL=SmolLM2-135M-Instruct.Q4_1.gguf cargo test --release --test smollm2 --
+//! --ignored`
 
 #[path = "support/parity.rs"]
 #[allow(dead_code)]
@@ -21,22 +22,37 @@ use mlpeek::model::{Batch, Decoder, Logits, NoTap, Phase};
 use parity::Row;
 
 /// "The capital of France is Paris, and the capital of Italy is"
-const IDS: [u32; 13] = [504, 3575, 282, 4649, 314, 7042, 28, 284, 260, 3575, 282, 7158, 314];
+const IDS: [u32; 13] = [
+    504, 3575, 282, 4649, 314, 7042, 28, 284, 260, 3575, 282, 7158, 314,
+];
 
 fn path() -> PathBuf {
-    std::env::var_os("MLPEEK_TEST_MODEL").expect("set MLPEEK_TEST_MODEL to the SmolLM2 GGUF file").into()
+    std::env::var_os("MLPEEK_TEST_MODEL")
+        .expect("set MLPEEK_TEST_MODEL to the SmolLM2 GGUF file")
+        .into()
 }
 
 fn ours() -> Decoder {
     let weights = Weights::open_gguf(&path()).unwrap();
-    Decoder::on_cpu(Config::from_gguf(&weights).unwrap(), &weights, None, &TaskCtx::silent()).unwrap()
+    Decoder::on_cpu(
+        Config::from_gguf(&weights).unwrap(),
+        &weights,
+        None,
+        &TaskCtx::silent(),
+    )
+    .unwrap()
 }
 
 /// The rows of a GGUF's q or k in Hugging Face's order: (2i, 2i + 1) back to (i, i + half).
 fn unpermuted(w: &Tensor, heads: usize) -> Tensor {
     let (rows, cols) = w.dims2().unwrap();
     let w = w.reshape((heads, rows / heads / 2, 2, cols)).unwrap();
-    w.transpose(1, 2).unwrap().reshape((rows, cols)).unwrap().contiguous().unwrap()
+    w.transpose(1, 2)
+        .unwrap()
+        .reshape((rows, cols))
+        .unwrap()
+        .contiguous()
+        .unwrap()
 }
 
 fn candle_llama() -> (llama::Llama, llama::Config) {
@@ -44,7 +60,11 @@ fn candle_llama() -> (llama::Llama, llama::Config) {
     let content = gguf_file::Content::read(&mut file).unwrap();
     let mut tensors = HashMap::new();
     let mut get = |from: &str, to: String, heads: usize| {
-        let t = content.tensor(&mut file, from, &Device::Cpu).unwrap().dequantize(&Device::Cpu).unwrap();
+        let t = content
+            .tensor(&mut file, from, &Device::Cpu)
+            .unwrap()
+            .dequantize(&Device::Cpu)
+            .unwrap();
         let t = if heads > 0 { unpermuted(&t, heads) } else { t };
         tensors.insert(to, t);
     };
@@ -62,7 +82,11 @@ fn candle_llama() -> (llama::Llama, llama::Config) {
             ("ffn_up", "mlp.up_proj", 0),
             ("ffn_down", "mlp.down_proj", 0),
         ] {
-            get(&format!("blk.{i}.{from}.weight"), format!("model.layers.{i}.{to}.weight"), heads);
+            get(
+                &format!("blk.{i}.{from}.weight"),
+                format!("model.layers.{i}.{to}.weight"),
+                heads,
+            );
         }
     }
     let config = llama::Config {
@@ -87,13 +111,34 @@ fn candle_llama() -> (llama::Llama, llama::Config) {
 
 /// Largest difference against the largest value.
 fn relative(a: &Tensor, b: &Tensor) -> f32 {
-    let max = |t: &Tensor| t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+    let max = |t: &Tensor| {
+        t.abs()
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .max(0)
+            .unwrap()
+            .to_scalar::<f32>()
+            .unwrap()
+    };
     max(&(a - b).unwrap()) / max(b)
 }
 
 fn forward(d: &Decoder, ids: &[u32]) -> Tensor {
-    let batch = Batch { rows: vec![ids.to_vec()], samples: Vec::new() };
-    d.forward(&batch, Phase::Prompt, None, &mut NoTap, Logits::Last, &TaskCtx::silent()).unwrap().unwrap()
+    let batch = Batch {
+        rows: vec![ids.to_vec()],
+        samples: Vec::new(),
+    };
+    d.forward(
+        &batch,
+        Phase::Prompt,
+        None,
+        &mut NoTap,
+        Logits::Last,
+        &TaskCtx::silent(),
+    )
+    .unwrap()
+    .unwrap()
 }
 
 /// Greedy continuation of IDS by token-wise passes of a phase.
@@ -103,8 +148,21 @@ fn greedy(d: &Decoder, phase: Phase, count: usize) -> Vec<u32> {
     let mut phase_now = Phase::Prompt;
     let mut out = Vec::new();
     for _ in 0..count {
-        let batch = Batch { rows: rows.clone(), samples: Vec::new() };
-        let logits = d.forward(&batch, phase_now, Some(&mut cache), &mut NoTap, Logits::Last, &ctx).unwrap().unwrap();
+        let batch = Batch {
+            rows: rows.clone(),
+            samples: Vec::new(),
+        };
+        let logits = d
+            .forward(
+                &batch,
+                phase_now,
+                Some(&mut cache),
+                &mut NoTap,
+                Logits::Last,
+                &ctx,
+            )
+            .unwrap()
+            .unwrap();
         let id = logits.argmax(1).unwrap().to_vec1::<u32>().unwrap()[0];
         out.push(id);
         rows = vec![vec![id]];
@@ -119,7 +177,10 @@ fn dequantised_logits_and_continuation_equal_candles_llama() {
     let decoder = ours();
     let (theirs, config) = candle_llama();
     let mut cache = llama::Cache::new(true, DType::F32, &config, &Device::Cpu).unwrap();
-    let input = Tensor::new(&IDS[..], &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+    let input = Tensor::new(&IDS[..], &Device::Cpu)
+        .unwrap()
+        .unsqueeze(0)
+        .unwrap();
     let mut logits = theirs.forward(&input, 0, &mut cache).unwrap();
     let error = relative(&forward(&decoder, &IDS), &logits);
     assert!(error < 1e-4, "logits differ by {error}");
@@ -146,18 +207,32 @@ fn quantised_logits_and_continuation_equal_candles_quantized_llama() {
     let decoder = ours();
     let mut file = File::open(path()).unwrap();
     let content = gguf_file::Content::read(&mut file).unwrap();
-    let mut theirs = quantized_llama::ModelWeights::from_gguf(content, &mut file, &Device::Cpu).unwrap();
+    let mut theirs =
+        quantized_llama::ModelWeights::from_gguf(content, &mut file, &Device::Cpu).unwrap();
     let ctx = TaskCtx::silent();
     let mut cache = decoder.new_cache(1);
     let (mut noise, mut next) = ([0.0f32; 2], Vec::new());
     let mut text = IDS.to_vec();
-    // Token by token, so that both sides quantise the activations of every position; then greedily on.
+    // Token by token, so that both sides quantise the activations of every position; then greedily
+    // on.
     for i in 0..IDS.len() + 12 {
         let id = text[i];
-        let batch = Batch { rows: vec![vec![id]], samples: Vec::new() };
-        let a = decoder.forward(&batch, Phase::Generated, Some(&mut cache), &mut NoTap, Logits::Last, &ctx);
+        let batch = Batch {
+            rows: vec![vec![id]],
+            samples: Vec::new(),
+        };
+        let a = decoder.forward(
+            &batch,
+            Phase::Generated,
+            Some(&mut cache),
+            &mut NoTap,
+            Logits::Last,
+            &ctx,
+        );
         let a = a.unwrap().unwrap();
-        let b = theirs.forward(&Tensor::new(&[[id]], &Device::Cpu).unwrap(), i).unwrap();
+        let b = theirs
+            .forward(&Tensor::new(&[[id]], &Device::Cpu).unwrap(), i)
+            .unwrap();
         let exact = forward(&decoder, &text[..=i]);
         noise[0] += relative(&a, &exact);
         noise[1] += relative(&b, &exact);
@@ -168,9 +243,13 @@ fn quantised_logits_and_continuation_equal_candles_quantized_llama() {
         }
     }
     println!("quantised path: distance from f32, ours and candle's {noise:?}");
-    // Eight-bit activations feed rounding back into rounding, layer by layer, so that two right answers differ: ours must
-    // be as near to f32 as candle's. That a product is the same product is tested beside the kernel.
-    assert!(noise[0] < 1.25 * noise[1], "further from f32 than candle: {noise:?}");
+    // Eight-bit activations feed rounding back into rounding, layer by layer, so that two right
+    // answers differ: ours must be as near to f32 as candle's. That a product is the same product
+    // is tested beside the kernel.
+    assert!(
+        noise[0] < 1.25 * noise[1],
+        "further from f32 than candle: {noise:?}"
+    );
     assert!(next.iter().all(|(a, b)| a == b), "{next:?}");
 }
 
@@ -179,8 +258,18 @@ fn quantised_logits_and_continuation_equal_candles_quantized_llama() {
 fn a_batch_of_unequal_lengths_equals_one_by_one() {
     let decoder = ours();
     let rows: Vec<Vec<u32>> = vec![IDS.to_vec(), IDS[..5].to_vec(), IDS[3..].to_vec()];
-    let batch = Batch { rows: rows.clone(), samples: Vec::new() };
-    let together = decoder.forward(&batch, Phase::Prompt, None, &mut NoTap, Logits::Last, &TaskCtx::silent());
+    let batch = Batch {
+        rows: rows.clone(),
+        samples: Vec::new(),
+    };
+    let together = decoder.forward(
+        &batch,
+        Phase::Prompt,
+        None,
+        &mut NoTap,
+        Logits::Last,
+        &TaskCtx::silent(),
+    );
     let together = together.unwrap().unwrap();
     for (i, row) in rows.iter().enumerate() {
         let alone = forward(&decoder, row);

@@ -1,7 +1,8 @@
-//! How much of ‖A‖² each neuron holds, and the rows that hold most of it: whether few carry the whole.
+//! How much of ‖A‖² each neuron holds, and the rows that hold most of it: whether few carry the
+//! whole.
 //!
-//! A fit lowers a sum of squares: where one neuron holds most of it, features are spent on that neuron and a small relative
-//! error says little of all others. Knows nothing of fits.
+//! A fit lowers a sum of squares: where one neuron holds most of it, features are spent on that
+//! neuron and a small relative error says little of all others. Knows nothing of fits.
 
 use std::ops::Range;
 
@@ -12,7 +13,8 @@ use super::ActivationSource;
 use crate::error::Result;
 use crate::task::{Progress, TaskCtx};
 
-/// One that holds this share of ‖A‖² is told, and so are [`FEW`] that hold [`SHARES`]`[1]` together.
+/// One that holds this share of ‖A‖² is told, and so are [`FEW`] that hold [`SHARES`]`[1]`
+/// together.
 const SHARES: [f64; 2] = [0.1, 0.5];
 const FEW: usize = 10;
 /// But only where they hold so many times what as many of them would hold if all held the same.
@@ -60,12 +62,18 @@ pub struct Concentration {
 impl Energy {
     /// Of no rows yet, of so many neurons.
     pub fn new(width: usize) -> Self {
-        Self { neurons: vec![0.0; width], ..Self::default() }
+        Self {
+            neurons: vec![0.0; width],
+            ..Self::default()
+        }
     }
 
     /// From sums that were taken elsewhere.
     pub fn of_sums(neurons: Vec<f64>, row_squares: &[f64]) -> Self {
-        let mut energy = Self { neurons, ..Self::default() };
+        let mut energy = Self {
+            neurons,
+            ..Self::default()
+        };
         row_squares.iter().for_each(|&square| energy.count(square));
         energy
     }
@@ -95,10 +103,19 @@ impl Energy {
 
     /// Takes over what was counted of the rows that follow.
     fn append(&mut self, later: &Self) {
-        self.neurons.iter_mut().zip(&later.neurons).for_each(|(sum, v)| *sum += v);
+        self.neurons
+            .iter_mut()
+            .zip(&later.neurons)
+            .for_each(|(sum, v)| *sum += v);
         let first = self.rows;
-        self.strongest.extend(later.strongest.iter().map(|&(row, square)| (first + row, square)));
-        self.strongest.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        self.strongest.extend(
+            later
+                .strongest
+                .iter()
+                .map(|&(row, square)| (first + row, square)),
+        );
+        self.strongest
+            .sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         self.strongest.truncate(FEW);
         self.rows += later.rows;
     }
@@ -112,7 +129,12 @@ impl Energy {
         let mut energy = Self::new(d);
         for first in (0..n).step_by(BLOCK_ROWS) {
             let range: Range<usize> = first..n.min(first + BLOCK_ROWS);
-            ctx.checkpoint(Progress::new("looking for outliers", first as u64, n as u64, "rows"))?;
+            ctx.checkpoint(Progress::new(
+                "looking for outliers",
+                first as u64,
+                n as u64,
+                "rows",
+            ))?;
             source.pass_at(range.clone());
             let block = source.rows(range)?;
             let pieces: Vec<Self> = block
@@ -137,16 +159,29 @@ impl Energy {
         }
         let mut neurons: Vec<(usize, f64)> = self.neurons.iter().copied().enumerate().collect();
         neurons.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        let parts = [(Part::Neurons, &neurons, self.neurons.len()), (Part::Rows, &self.strongest, self.rows)];
+        let parts = [
+            (Part::Neurons, &neurons, self.neurons.len()),
+            (Part::Rows, &self.strongest, self.rows),
+        ];
         let found = parts.into_iter().filter_map(|(of, strongest, count)| {
-            let shares: Vec<(usize, f64)> = strongest.iter().take(FEW).map(|&(i, v)| (i, v / whole)).collect();
+            let shares: Vec<(usize, f64)> = strongest
+                .iter()
+                .take(FEW)
+                .map(|&(i, v)| (i, v / whole))
+                .collect();
             let members = few(&shares, count)?;
             let share = members.iter().map(|m| m.1).sum();
             let first = match of {
                 Part::Neurons => format!("neuron {}", members[0].0),
                 Part::Rows => name(members[0].0),
             };
-            Some(Concentration { of, count, share, members: members.to_vec(), first })
+            Some(Concentration {
+                of,
+                count,
+                share,
+                members: members.to_vec(),
+                first,
+            })
         });
         found.collect()
     }
@@ -155,7 +190,10 @@ impl Energy {
 /// Those of the strongest, of `count` in all, that are worth a word.
 fn few(shares: &[(usize, f64)], count: usize) -> Option<&[(usize, f64)]> {
     let fair = |members: usize| BEYOND_FAIR * members as f64 / count.max(1) as f64;
-    let strong = shares.iter().take_while(|(_, share)| *share >= SHARES[0].max(fair(1))).count();
+    let strong = shares
+        .iter()
+        .take_while(|(_, share)| *share >= SHARES[0].max(fair(1)))
+        .count();
     let together: f64 = shares.iter().map(|(_, share)| share).sum();
     if strong > 0 {
         return Some(&shares[..strong]);
@@ -173,10 +211,16 @@ impl Concentration {
         let percent = |share: f64| format!("{:.0} %", 100.0 * share);
         let (members, all) = (self.members.len(), crate::amounts::count(self.count));
         match members {
-            1 => format!("1 {one} of {all} holds {} of the sum of squares ({})", percent(self.share), self.first),
+            1 => format!(
+                "1 {one} of {all} holds {} of the sum of squares ({})",
+                percent(self.share),
+                self.first
+            ),
             _ => {
-                let others: Vec<String> =
-                    self.members[1..].iter().map(|(i, share)| format!("{i}: {}", percent(*share))).collect();
+                let others: Vec<String> = self.members[1..]
+                    .iter()
+                    .map(|(i, share)| format!("{i}: {}", percent(*share)))
+                    .collect();
                 format!(
                     "{members} {what} of {all} hold {} of the sum of squares ({}: {}, {})",
                     percent(self.share),
@@ -190,7 +234,11 @@ impl Concentration {
 
     /// The fact, what it does to a fit, and the option that takes it out.
     pub fn advice(&self) -> String {
-        let each = if self.of == Part::Neurons { "neuron" } else { "token" };
+        let each = if self.of == Part::Neurons {
+            "neuron"
+        } else {
+            "token"
+        };
         format!(
             "{}: features go there, and a small error says little of the rest; {} lets every {each} count the same",
             self.fact(),
@@ -198,7 +246,8 @@ impl Concentration {
         )
     }
 
-    /// The same where there is little room: "1 neuron holds 72 % of ‖A‖²: fit --scale-neurons (neuron 1234)".
+    /// The same where there is little room: "1 neuron holds 72 % of ‖A‖²: fit --scale-neurons
+    /// (neuron 1234)".
     pub fn short_advice(&self) -> String {
         let (count, share) = (self.members.len(), 100.0 * self.share);
         let what = match (self.of, count) {
@@ -207,7 +256,11 @@ impl Concentration {
             (Part::Rows, 1) => "row holds",
             (Part::Rows, _) => "rows hold",
         };
-        format!("{count} {what} {share:.0} % of ‖A‖²: fit {} ({})", self.remedy(), self.first)
+        format!(
+            "{count} {what} {share:.0} % of ‖A‖²: fit {} ({})",
+            self.remedy(),
+            self.first
+        )
     }
 
     fn remedy(&self) -> &'static str {
@@ -226,14 +279,18 @@ mod tests {
     /// Rows of ±1, but neuron 3 and row 700 as large as is asked.
     fn source(neuron: f32, row: f32) -> InMemory {
         let (n, d) = (1000, 200);
-        let mut data: Vec<f32> = (0..n * d).map(|i| if i * 7919 % 13 < 6 { 1.0 } else { -1.0 }).collect();
+        let mut data: Vec<f32> = (0..n * d)
+            .map(|i| if i * 7919 % 13 < 6 { 1.0 } else { -1.0 })
+            .collect();
         data.chunks_exact_mut(d).for_each(|r| r[3] *= neuron);
         data[700 * d..701 * d].iter_mut().for_each(|v| *v *= row);
         InMemory::new(n, d, data)
     }
 
     fn found(source: &InMemory) -> Vec<Concentration> {
-        Energy::of(source, &TaskCtx::silent()).unwrap().concentrations(|row| format!("row {row}"))
+        Energy::of(source, &TaskCtx::silent())
+            .unwrap()
+            .concentrations(|row| format!("row {row}"))
     }
 
     #[test]
@@ -241,12 +298,25 @@ mod tests {
         assert!(found(&source(1.0, 1.0)).is_empty());
         // 23² · 1000 of 23² · 1000 + 199 · 1000.
         let neuron = found(&source(23.0, 1.0));
-        assert_eq!((neuron.len(), neuron[0].of, neuron[0].members.len()), (1, Part::Neurons, 1));
+        assert_eq!(
+            (neuron.len(), neuron[0].of, neuron[0].members.len()),
+            (1, Part::Neurons, 1)
+        );
         assert!((neuron[0].share - 529.0 / 728.0).abs() < 1e-9 && neuron[0].members[0].0 == 3);
-        assert_eq!(neuron[0].fact(), "1 neuron of 200 holds 73 % of the sum of squares (neuron 3)");
-        assert!(neuron[0].advice().ends_with("--scale-neurons lets every neuron count the same"));
+        assert_eq!(
+            neuron[0].fact(),
+            "1 neuron of 200 holds 73 % of the sum of squares (neuron 3)"
+        );
+        assert!(
+            neuron[0]
+                .advice()
+                .ends_with("--scale-neurons lets every neuron count the same")
+        );
         let row = found(&source(1.0, 20.0));
-        assert_eq!((row.len(), row[0].of, row[0].members[0].0), (1, Part::Rows, 700));
+        assert_eq!(
+            (row.len(), row[0].of, row[0].members[0].0),
+            (1, Part::Rows, 700)
+        );
         assert!((row[0].share - 400.0 / 1399.0).abs() < 1e-9 && row[0].first == "row 700");
     }
 
@@ -254,10 +324,19 @@ mod tests {
     fn ten_that_hold_half_are_told_where_ten_are_few() {
         let shares: Vec<(usize, f64)> = (0..10).map(|i| (i, 0.055)).collect();
         assert_eq!(few(&shares, 5000).map(<[_]>::len), Some(10));
-        assert!(few(&shares, 20).is_none(), "ten of twenty hold half by right");
+        assert!(
+            few(&shares, 20).is_none(),
+            "ten of twenty hold half by right"
+        );
         assert!(few(&shares[..5], 5000).is_none());
-        assert_eq!(few(&[(0, 0.3), (1, 0.12), (2, 0.05)], 5000).map(<[_]>::len), Some(2));
-        assert!(few(&[(0, 0.3), (1, 0.2)], 4).is_none(), "of four neurons one holds a quarter by right");
+        assert_eq!(
+            few(&[(0, 0.3), (1, 0.12), (2, 0.05)], 5000).map(<[_]>::len),
+            Some(2)
+        );
+        assert!(
+            few(&[(0, 0.3), (1, 0.2)], 4).is_none(),
+            "of four neurons one holds a quarter by right"
+        );
     }
 
     #[test]
@@ -270,9 +349,27 @@ mod tests {
         }
         assert_eq!(pieces.strongest, whole.strongest);
         assert_eq!((pieces.rows, whole.rows), (1000, 1000));
-        assert!(pieces.neurons.iter().zip(&whole.neurons).all(|(a, b)| (a - b).abs() < 1e-9 * b));
-        let squares: Vec<f64> =
-            (0..1000).map(|i| source.rows(i..i + 1).unwrap().data.iter().map(|v| f64::from(v * v)).sum()).collect();
-        assert_eq!(Energy::of_sums(whole.neurons.clone(), &squares).strongest, whole.strongest);
+        assert!(
+            pieces
+                .neurons
+                .iter()
+                .zip(&whole.neurons)
+                .all(|(a, b)| (a - b).abs() < 1e-9 * b)
+        );
+        let squares: Vec<f64> = (0..1000)
+            .map(|i| {
+                source
+                    .rows(i..i + 1)
+                    .unwrap()
+                    .data
+                    .iter()
+                    .map(|v| f64::from(v * v))
+                    .sum()
+            })
+            .collect();
+        assert_eq!(
+            Energy::of_sums(whole.neurons.clone(), &squares).strongest,
+            whole.strongest
+        );
     }
 }

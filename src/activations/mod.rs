@@ -1,7 +1,7 @@
 //! Activations as rows of numbers, wherever they live.
 //!
-//! The factoriser and the analysis see activations only through [`ActivationSource`]: the mapped cache of a study, an
-//! array in memory, an imported matrix. Nothing here knows of a model.
+//! The factoriser and the analysis see activations only through [`ActivationSource`]: the mapped
+//! cache of a study, an array in memory, an imported matrix. Nothing here knows of a model.
 
 pub mod energy;
 pub mod store;
@@ -19,7 +19,8 @@ pub struct Block<'a> {
     pub rows: usize,
     /// Values a row.
     pub cols: usize,
-    /// `rows * cols` values; borrowed where the source holds f32, widened where it holds f16 or bf16.
+    /// `rows * cols` values; borrowed where the source holds f32, widened where it holds f16 or
+    /// bf16.
     pub data: Cow<'a, [f32]>,
 }
 
@@ -35,17 +36,19 @@ pub trait ActivationSource: Sync {
     /// (n, d): token rows and neurons.
     fn shape(&self) -> (usize, usize);
 
-    /// The rows of `range` (which must lie inside the shape). A source may be larger than memory: ask for blocks.
+    /// The rows of `range` (which must lie inside the shape). A source may be larger than memory:
+    /// ask for blocks.
     fn rows(&self, range: Range<usize>) -> Result<Block<'_>>;
 
-    /// The same rows into `out`, which has their number of values: a source that converts needs no memory of its own.
+    /// The same rows into `out`, which has their number of values: a source that converts needs no
+    /// memory of its own.
     fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
         out.copy_from_slice(&self.rows(range)?.data);
         Ok(())
     }
 
-    /// A hint that a pass over all rows, in order, now asks for these: a source on disk may begin to read those that
-    /// follow.
+    /// A hint that a pass over all rows, in order, now asks for these: a source on disk may begin
+    /// to read those that follow.
     fn pass_at(&self, _: Range<usize>) {}
 
     /// How a person would name a row in an error ("row 17, token ' Monday' of sample 3").
@@ -70,7 +73,11 @@ impl InMemory {
 
     /// Wraps row-major `data`; its length must be `rows * cols`.
     pub fn aligned(rows: usize, cols: usize, data: Aligned) -> Self {
-        assert_eq!(data.len(), rows * cols, "row-major data must have rows * cols values");
+        assert_eq!(
+            data.len(),
+            rows * cols,
+            "row-major data must have rows * cols values"
+        );
         Self { rows, cols, data }
     }
 }
@@ -82,6 +89,10 @@ impl ActivationSource for InMemory {
 
     fn rows(&self, range: Range<usize>) -> Result<Block<'_>> {
         let data = &self.data[range.start * self.cols..range.end * self.cols];
-        Ok(Block { rows: range.len(), cols: self.cols, data: Cow::Borrowed(data) })
+        Ok(Block {
+            rows: range.len(),
+            cols: self.cols,
+            data: Cow::Borrowed(data),
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! Some features side by side: neurons, cosines, coefficients over the same tokens.
 //!
-//! Sees factors and the token table, no model. Invariant: every matrix is symmetric, m × m, in the order asked for.
+//! Sees factors and the token table, no model. Invariant: every matrix is symmetric, m × m, in the
+//! order asked for.
 
 use super::contexts::{check_id, context, top_contexts};
 use super::hierarchy::shared;
@@ -17,7 +18,8 @@ const CONTEXTS: usize = 2;
 /// Contexts where several fire together.
 const TOGETHER: usize = 4;
 
-/// Compares the features `ids`, each once, without the residual stream (see [`super::lens::residual_cosines`]).
+/// Compares the features `ids`, each once, without the residual stream (see
+/// [`super::lens::residual_cosines`]).
 ///
 /// # Errors
 /// Fewer than two or more than [`MOST`], or an id that the fit does not have.
@@ -30,10 +32,19 @@ pub fn compare(factors: &Factors, tokens: &TokenTable, ids: &[usize]) -> Result<
         }
     }
     if !(2..=MOST).contains(&members.len()) {
-        return Err(Error::usage(format!("{} features marked: mark 2 to {MOST} to compare", members.len())));
+        return Err(Error::usage(format!(
+            "{} features marked: mark 2 to {MOST} to compare",
+            members.len()
+        )));
     }
-    let columns: Vec<Vec<f32>> = members.iter().map(|&id| factors.features.dense_column(id)).collect();
-    let coefficients: Vec<&[f32]> = members.iter().map(|&id| factors.coefficients.feature(id)).collect();
+    let columns: Vec<Vec<f32>> = members
+        .iter()
+        .map(|&id| factors.features.dense_column(id))
+        .collect();
+    let coefficients: Vec<&[f32]> = members
+        .iter()
+        .map(|&id| factors.coefficients.feature(id))
+        .collect();
     let peaks: Vec<f32> = coefficients.iter().map(|y| sum_and_max(y).1).collect();
     Ok(Comparison {
         shared: shared(&factors.features, &members),
@@ -51,35 +62,60 @@ pub fn compare(factors: &Factors, tokens: &TokenTable, ids: &[usize]) -> Result<
 fn neurons(columns: &[Vec<f32>]) -> Vec<(usize, Vec<f32>)> {
     let width = columns.first().map_or(0, Vec::len);
     let mut out: Vec<(usize, Vec<f32>)> = (0..width)
-        .map(|neuron| (neuron, columns.iter().map(|c| c[neuron]).collect::<Vec<f32>>()))
+        .map(|neuron| {
+            (
+                neuron,
+                columns.iter().map(|c| c[neuron]).collect::<Vec<f32>>(),
+            )
+        })
         .filter(|(_, weights)| weights.iter().any(|w| *w != 0.0))
         .collect();
     let members = |weights: &[f32]| weights.iter().filter(|w| **w != 0.0).count();
     let size = |weights: &[f32]| weights.iter().map(|w| w.abs()).sum::<f32>();
-    out.sort_by(|a, b| members(&b.1).cmp(&members(&a.1)).then(size(&b.1).total_cmp(&size(&a.1))));
+    out.sort_by(|a, b| {
+        members(&b.1)
+            .cmp(&members(&a.1))
+            .then(size(&b.1).total_cmp(&size(&a.1)))
+    });
     out
 }
 
 /// Cosines of every two lines in f64, row-major; 0 for a line of zeros.
 pub(super) fn cosines(lines: &[&[f32]]) -> Vec<f32> {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
+    let dot = |a: &[f32], b: &[f32]| {
+        a.iter()
+            .zip(b)
+            .map(|(&x, &y)| f64::from(x) * f64::from(y))
+            .sum::<f64>()
+    };
     let norms: Vec<f64> = lines.iter().map(|l| dot(l, l).sqrt()).collect();
     let m = lines.len();
     let mut out = vec![0.0; m * m];
     for i in 0..m {
         for j in i..m {
             let size = norms[i] * norms[j];
-            let cosine = if size > 0.0 { (dot(lines[i], lines[j]) / size) as f32 } else { 0.0 };
+            let cosine = if size > 0.0 {
+                (dot(lines[i], lines[j]) / size) as f32
+            } else {
+                0.0
+            };
             (out[i * m + j], out[j * m + i]) = (cosine, cosine);
         }
     }
     out
 }
 
-/// Windows of the corpus: where two or more fire most together first, then each feature's strongest.
+/// Windows of the corpus: where two or more fire most together first, then each feature's
+/// strongest.
 fn texts(tokens: &TokenTable, coefficients: &[&[f32]], peaks: &[f32]) -> Vec<ComparedText> {
     let rows = coefficients.first().map_or(0, |y| y.len());
-    let relative = |j: usize, row: usize| if peaks[j] > 0.0 { coefficients[j][row] / peaks[j] } else { 0.0 };
+    let relative = |j: usize, row: usize| {
+        if peaks[j] > 0.0 {
+            coefficients[j][row] / peaks[j]
+        } else {
+            0.0
+        }
+    };
     // The second largest of the relative coefficients: how strongly at least two fire.
     let second = |row: usize| {
         let mut best = [0f32; 2];
@@ -95,15 +131,29 @@ fn texts(tokens: &TokenTable, coefficients: &[&[f32]], peaks: &[f32]) -> Vec<Com
     };
     let both: Vec<f32> = (0..rows).map(second).collect();
     let (_, most) = sum_and_max(&both);
-    let mut chosen: Vec<usize> = top_contexts(&both, most, tokens).iter().take(TOGETHER).map(|p| p.row).collect();
+    let mut chosen: Vec<usize> = top_contexts(&both, most, tokens)
+        .iter()
+        .take(TOGETHER)
+        .map(|p| p.row)
+        .collect();
     for (y, &peak) in coefficients.iter().zip(peaks) {
-        chosen.extend(top_contexts(y, peak, tokens).iter().take(CONTEXTS).map(|p| p.row));
+        chosen.extend(
+            top_contexts(y, peak, tokens)
+                .iter()
+                .take(CONTEXTS)
+                .map(|p| p.row),
+        );
     }
     let mut seen: Vec<usize> = Vec::new();
     let mut out = Vec::new();
     for row in chosen {
-        let windows: Vec<super::Context> = coefficients.iter().map(|y| context(tokens, y, row)).collect();
-        let Some(first) = windows.first() else { continue };
+        let windows: Vec<super::Context> = coefficients
+            .iter()
+            .map(|y| context(tokens, y, row))
+            .collect();
+        let Some(first) = windows.first() else {
+            continue;
+        };
         if seen.contains(&first.sample) {
             continue;
         }
@@ -125,21 +175,45 @@ mod tests {
 
     #[test]
     fn two_features_are_told_apart_and_together() {
-        let z = columns(3, &[vec![0.6, 0.8, 0.0], vec![0.0, 0.8, 0.6], vec![0.0, 0.0, 0.0]]);
+        let z = columns(
+            3,
+            &[
+                vec![0.6, 0.8, 0.0],
+                vec![0.0, 0.8, 0.6],
+                vec![0.0, 0.0, 0.0],
+            ],
+        );
         let tokens = table(&[(&["a", "b"], Some("x")), (&["c"], None)]);
         let fit = factors(z, 3, vec![3.0, 4.0, 0.0, 0.0, 4.0, 3.0, 0.0, 0.0, 0.0]);
         let found = compare(&fit, &tokens, &[1, 0, 1]).unwrap();
         assert_eq!(found.features, [1, 0]);
         assert!((found.cosines[1] - 0.64).abs() < 1e-6 && (found.cosines[0] - 1.0).abs() < 1e-6);
         assert!((found.together[1] - 16.0 / 25.0).abs() < 1e-6);
-        assert_eq!(found.shared.core.iter().map(|c| c.0).collect::<Vec<_>>(), [1]);
-        assert_eq!(found.neurons, [(1, vec![0.8, 0.8]), (0, vec![0.0, 0.6]), (2, vec![0.6, 0.0])]);
+        assert_eq!(
+            found.shared.core.iter().map(|c| c.0).collect::<Vec<_>>(),
+            [1]
+        );
+        assert_eq!(
+            found.neurons,
+            [
+                (1, vec![0.8, 0.8]),
+                (0, vec![0.0, 0.6]),
+                (2, vec![0.6, 0.0])
+            ]
+        );
         assert_eq!(found.peaks, [4.0, 4.0]);
         // They fire together on "b"; the second one's other text follows.
         assert_eq!(found.texts[0].tokens, ["a", "b"]);
-        assert_eq!((found.texts[0].peak, &found.texts[0].values), (1, &vec![vec![0.0, 4.0], vec![3.0, 4.0]]));
+        assert_eq!(
+            (found.texts[0].peak, &found.texts[0].values),
+            (1, &vec![vec![0.0, 4.0], vec![3.0, 4.0]])
+        );
         assert_eq!(found.texts.len(), 2);
-        assert_eq!(compare(&fit, &tokens, &[0, 2]).unwrap().cosines[1], 0.0, "a dead feature is like nothing");
+        assert_eq!(
+            compare(&fit, &tokens, &[0, 2]).unwrap().cosines[1],
+            0.0,
+            "a dead feature is like nothing"
+        );
         for wrong in [&[0][..], &[], &[0, 9]] {
             assert!(compare(&fit, &tokens, wrong).is_err());
         }

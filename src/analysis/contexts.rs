@@ -1,7 +1,7 @@
 //! Max-activating contexts and quantiles: the feature list, one feature whole, one neuron.
 //!
-//! Sees factors, token tables and an activation source, no model. Invariant: a feature's purity, top tokens and label
-//! shares are all read off the same top contexts.
+//! Sees factors, token tables and an activation source, no model. Invariant: a feature's purity,
+//! top tokens and label shares are all read off the same top contexts.
 
 use rayon::prelude::*;
 
@@ -35,18 +35,31 @@ const DENSITY_THRESHOLD: f32 = 0.05;
 /// Values of a block of activations read at a time (16 MiB as f32).
 const BLOCK_VALUES: usize = 4 << 20;
 
-/// The feature list of a fit (without `promoted`: see [`super::lens`]). Cheap enough for every snapshot: two passes over
-/// each feature's coefficients, features in parallel.
+/// The feature list of a fit (without `promoted`: see [`super::lens`]). Cheap enough for every
+/// snapshot: two passes over each feature's coefficients, features in parallel.
 pub fn feature_rows(factors: &Factors, tokens: &TokenTable, notes: &Notes) -> Vec<FeatureRow> {
     let reader = Reader::new(factors, tokens);
-    let scans: Vec<Scan> = (0..factors.features.columns()).into_par_iter().map(|id| reader.scan(id)).collect();
+    let scans: Vec<Scan> = (0..factors.features.columns())
+        .into_par_iter()
+        .map(|id| reader.scan(id))
+        .collect();
     let total: f64 = scans.iter().map(|scan| scan.sum).sum();
-    scans.iter().enumerate().map(|(id, scan)| reader.row(id, scan, total, notes)).collect()
+    scans
+        .iter()
+        .enumerate()
+        .map(|(id, scan)| reader.row(id, scan, total, notes))
+        .collect()
 }
 
-/// One feature whole, without the logit lens. [`crate::Error::Usage`] names the range for an unknown id. Its share of ΣY
-/// takes a pass over every feature: with the list at hand, [`card_of_row`] spares it.
-pub fn feature_card(factors: &Factors, tokens: &TokenTable, notes: &Notes, id: usize) -> Result<FeatureCard> {
+/// One feature whole, without the logit lens. [`crate::Error::Usage`] names the range for an
+/// unknown id. Its share of ΣY takes a pass over every feature: with the list at hand,
+/// [`card_of_row`] spares it.
+pub fn feature_card(
+    factors: &Factors,
+    tokens: &TokenTable,
+    notes: &Notes,
+    id: usize,
+) -> Result<FeatureCard> {
     check_id(factors, id)?;
     let reader = Reader::new(factors, tokens);
     // Summed in feature order, so the share is the list's to the bit.
@@ -58,8 +71,8 @@ pub fn feature_card(factors: &Factors, tokens: &TokenTable, notes: &Notes, id: u
     Ok(reader.card(reader.row(id, &scan, sums.iter().sum(), notes), &scan))
 }
 
-/// One feature whole, without the logit lens, from its line in the list of the same fit: reads its own coefficients
-/// alone.
+/// One feature whole, without the logit lens, from its line in the list of the same fit: reads its
+/// own coefficients alone.
 pub fn card_of_row(row: FeatureRow, factors: &Factors, tokens: &TokenTable) -> Result<FeatureCard> {
     check_id(factors, row.id)?;
     let reader = Reader::new(factors, tokens);
@@ -72,11 +85,23 @@ pub fn peak(factors: &Factors, id: usize) -> f32 {
     scan::sum_and_max(factors.coefficients.feature(id)).1
 }
 
-/// Of each feature the share of its strongest contexts whose sample holds `text`, whatever the case.
+/// Of each feature the share of its strongest contexts whose sample holds `text`, whatever the
+/// case.
 pub fn shares_with(factors: &Factors, tokens: &TokenTable, text: &str) -> Vec<f32> {
     let text = text.to_lowercase();
-    let holds: Vec<bool> = tokens.texts.par_iter().map(|sample| sample.to_lowercase().contains(&text)).collect();
-    let hit = |row: usize| tokens.rows.get(row).and_then(|r| holds.get(r.sample as usize)).copied().unwrap_or(false);
+    let holds: Vec<bool> = tokens
+        .texts
+        .par_iter()
+        .map(|sample| sample.to_lowercase().contains(&text))
+        .collect();
+    let hit = |row: usize| {
+        tokens
+            .rows
+            .get(row)
+            .and_then(|r| holds.get(r.sample as usize))
+            .copied()
+            .unwrap_or(false)
+    };
     (0..factors.features.columns())
         .into_par_iter()
         .map(|id| {
@@ -88,9 +113,9 @@ pub fn shares_with(factors: &Factors, tokens: &TokenTable, text: &str) -> Vec<f3
         .collect()
 }
 
-/// A neuron, without the logit lens; its contexts need one pass over its column of the activations. Gated neurons fire
-/// both ways, so its contexts are those of the largest |activation| with their signed values, the positive peaks first,
-/// each side strongest first.
+/// A neuron, without the logit lens; its contexts need one pass over its column of the activations.
+/// Gated neurons fire both ways, so its contexts are those of the largest |activation| with their
+/// signed values, the positive peaks first, each side strongest first.
 pub fn neuron_card(
     factors: &Factors,
     tokens: &TokenTable,
@@ -99,7 +124,10 @@ pub fn neuron_card(
 ) -> Result<NeuronCard> {
     let (_, width) = activations.shape();
     if index >= width {
-        return Err(Error::usage(format!("neuron {index} does not exist: this hook has neurons 0 to {}", width - 1)));
+        return Err(Error::usage(format!(
+            "neuron {index} does not exist: this hook has neurons 0 to {}",
+            width - 1
+        )));
     }
     let column = read_column(activations, index)?;
     let magnitudes: Vec<f32> = column.iter().map(|v| v.abs()).collect();
@@ -107,17 +135,28 @@ pub fn neuron_card(
     let mut contexts = top_contexts(&magnitudes, peak, tokens);
     contexts.sort_by_key(|p| column[p.row] < 0.0);
     let mut features: Vec<(usize, f32)> = (0..factors.features.columns())
-        .flat_map(|j| neurons::nonzeros(&factors.features, j).filter(|(i, _)| *i == index).map(move |(_, w)| (j, w)))
+        .flat_map(|j| {
+            neurons::nonzeros(&factors.features, j)
+                .filter(|(i, _)| *i == index)
+                .map(move |(_, w)| (j, w))
+        })
         .collect();
     features.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
     let strongest = |j: usize| {
         let top = scan::group_peaks(factors.coefficients.feature(j), 0.0, 1, |row| row);
-        top.first().map_or_else(String::new, |p| character(tokens, p.row))
+        top.first()
+            .map_or_else(String::new, |p| character(tokens, p.row))
     };
     Ok(NeuronCard {
         index,
-        features: features.into_par_iter().map(|(j, weight)| (j, weight, strongest(j))).collect(),
-        contexts: contexts.iter().map(|p| context(tokens, &column, p.row)).collect(),
+        features: features
+            .into_par_iter()
+            .map(|(j, weight)| (j, weight, strongest(j)))
+            .collect(),
+        contexts: contexts
+            .iter()
+            .map(|p| context(tokens, &column, p.row))
+            .collect(),
         promoted: Vec::new(),
         suppressed: Vec::new(),
     })
@@ -132,8 +171,13 @@ pub fn take_notes(row: &mut FeatureRow, notes: &Notes) {
 /// Fails with the range of ids when feature `id` is not in the fit.
 pub(crate) fn check_id(factors: &Factors, id: usize) -> Result<()> {
     match factors.features.columns() {
-        0 => Err(Error::usage(format!("feature {id} does not exist: this fit has no features"))),
-        k if id >= k => Err(Error::usage(format!("feature {id} does not exist: this fit has features 0 to {}", k - 1))),
+        0 => Err(Error::usage(format!(
+            "feature {id} does not exist: this fit has no features"
+        ))),
+        k if id >= k => Err(Error::usage(format!(
+            "feature {id} does not exist: this fit has features 0 to {}",
+            k - 1
+        ))),
         _ => Ok(()),
     }
 }
@@ -155,21 +199,34 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(factors: &'a Factors, tokens: &'a TokenTable) -> Self {
-        Self { factors, tokens, labels: LabelBase::new(tokens, factors.coefficients.rows) }
+        Self {
+            factors,
+            tokens,
+            labels: LabelBase::new(tokens, factors.coefficients.rows),
+        }
     }
 
     fn scan(&self, id: usize) -> Scan {
         let coefficients = self.factors.coefficients.feature(id);
         let (sum, peak) = scan::sum_and_max(coefficients);
         let density = scan::share_above(coefficients, peak * DENSITY_THRESHOLD);
-        Scan { sum, peak, density, contexts: top_contexts(coefficients, peak, self.tokens) }
+        Scan {
+            sum,
+            peak,
+            density,
+            contexts: top_contexts(coefficients, peak, self.tokens),
+        }
     }
 
     fn row(&self, id: usize, scan: &Scan, total: f64, notes: &Notes) -> FeatureRow {
         let rows: Vec<usize> = scan.contexts.iter().map(|p| p.row).collect();
         let mut row = FeatureRow {
             id,
-            share: if total > 0.0 { (scan.sum / total) as f32 } else { 0.0 },
+            share: if total > 0.0 {
+                (scan.sum / total) as f32
+            } else {
+                0.0
+            },
             density: scan.density,
             neurons: neurons::nonzeros(&self.factors.features, id).count(),
             top_tokens: top_tokens(self.tokens, &rows),
@@ -191,8 +248,14 @@ impl<'a> Reader<'a> {
         let quantiles = scan::quantile_rows(coefficients, floor, &QUANTILES);
         FeatureCard {
             row,
-            contexts: rows.iter().map(|&row| context(self.tokens, coefficients, row)).collect(),
-            quantiles: quantiles.into_iter().map(|(q, row)| (q, context(self.tokens, coefficients, row))).collect(),
+            contexts: rows
+                .iter()
+                .map(|&row| context(self.tokens, coefficients, row))
+                .collect(),
+            quantiles: quantiles
+                .into_iter()
+                .map(|(q, row)| (q, context(self.tokens, coefficients, row)))
+                .collect(),
             neurons: neurons::neurons_of(features, &index, id),
             promoted: Vec::new(),
             suppressed: Vec::new(),
@@ -205,14 +268,22 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The strongest contexts: one a sample, because a second peak a few tokens on shows the same text again. Where fewer
-/// samples than contexts have any (long texts), further windows of the same samples that do not touch those chosen.
+/// The strongest contexts: one a sample, because a second peak a few tokens on shows the same text
+/// again. Where fewer samples than contexts have any (long texts), further windows of the same
+/// samples that do not touch those chosen.
 pub(super) fn top_contexts(values: &[f32], peak: f32, tokens: &TokenTable) -> Vec<Peak> {
     let sample = |row: usize| tokens.rows.get(row).map_or(row, |r| r.sample as usize);
     let floor = scan::floor_of(peak);
     let mut peaks = scan::group_peaks(values, floor, TOP_CONTEXTS, sample);
     if peaks.len() < TOP_CONTEXTS {
-        scan::spread_peaks(&mut peaks, values, floor, TOP_CONTEXTS, 2 * CONTEXT_TOKENS, sample);
+        scan::spread_peaks(
+            &mut peaks,
+            values,
+            floor,
+            TOP_CONTEXTS,
+            2 * CONTEXT_TOKENS,
+            sample,
+        );
     }
     peaks
 }
@@ -223,12 +294,20 @@ pub(super) fn context(tokens: &TokenTable, values: &[f32], row: usize) -> Contex
     // Without a table (an imported matrix) a row stands for itself.
     let same = |r: &usize| sample.is_some() && tokens.rows.get(*r).map(|t| t.sample) == sample;
     let before = (0..row).rev().take(CONTEXT_TOKENS).take_while(same).count();
-    let after = (row + 1..values.len()).take(CONTEXT_TOKENS).take_while(same).count();
+    let after = (row + 1..values.len())
+        .take(CONTEXT_TOKENS)
+        .take_while(same)
+        .count();
     let (first, end) = (row - before, row + after + 1);
     // A window begins and ends with whole characters.
     let goes_on = |r: usize| same(&r) && pieces::goes_on(tokens.piece(r));
-    let earlier = (1..CHARACTER).take_while(|&n| n <= first && same(&(first - n)) && goes_on(first + 1 - n)).count();
-    let later = (end..values.len()).take(CHARACTER - 1).take_while(|&r| goes_on(r)).count();
+    let earlier = (1..CHARACTER)
+        .take_while(|&n| n <= first && same(&(first - n)) && goes_on(first + 1 - n))
+        .count();
+    let later = (end..values.len())
+        .take(CHARACTER - 1)
+        .take_while(|&r| goes_on(r))
+        .count();
     let span = first - earlier..end + later;
     let shown: Vec<String> = span.clone().map(|r| piece(tokens, r)).collect();
     Context {
@@ -246,13 +325,23 @@ fn label(tokens: &TokenTable, sample: u32) -> Option<String> {
     tokens.labels.get(label as usize).cloned()
 }
 
-/// What a person reads of a row's token on its own: its piece, and of a part of a character the character.
+/// What a person reads of a row's token on its own: its piece, and of a part of a character the
+/// character.
 fn character(tokens: &TokenTable, row: usize) -> String {
     let sample = tokens.rows.get(row).map(|r| r.sample);
-    let goes_on =
-        |r: usize| tokens.rows.get(r).is_some_and(|t| Some(t.sample) == sample) && pieces::goes_on(tokens.piece(r));
-    let first = (0..=row).rev().take(CHARACTER).find(|&r| !goes_on(r)).unwrap_or(row);
-    let end = (row + 1..).take(CHARACTER).find(|&r| !goes_on(r)).unwrap_or(row + 1);
+    let goes_on = |r: usize| {
+        tokens.rows.get(r).is_some_and(|t| Some(t.sample) == sample)
+            && pieces::goes_on(tokens.piece(r))
+    };
+    let first = (0..=row)
+        .rev()
+        .take(CHARACTER)
+        .find(|&r| !goes_on(r))
+        .unwrap_or(row);
+    let end = (row + 1..)
+        .take(CHARACTER)
+        .find(|&r| !goes_on(r))
+        .unwrap_or(row + 1);
     let whole = pieces::whole(&(first..end).map(|r| piece(tokens, r)).collect::<Vec<_>>());
     let at = pieces::shown_by(&whole, row - first);
     match whole[at].chars().last() {
@@ -263,14 +352,25 @@ fn character(tokens: &TokenTable, row: usize) -> String {
 
 /// The display piece of a row; of a row without a token its number.
 fn piece(tokens: &TokenTable, row: usize) -> String {
-    if row < tokens.rows.len() { tokens.piece(row).to_owned() } else { format!("#{row}") }
+    if row < tokens.rows.len() {
+        tokens.piece(row).to_owned()
+    } else {
+        format!("#{row}")
+    }
 }
 
-/// Distinct pieces of `rows` in their order; pieces that differ only by surrounding blanks count once.
+/// Distinct pieces of `rows` in their order; pieces that differ only by surrounding blanks count
+/// once.
 pub(super) fn top_tokens(tokens: &TokenTable, rows: &[usize]) -> Vec<String> {
     let mut found: Vec<String> = Vec::with_capacity(TOP_TOKENS);
     // A piece of blanks alone (a line break) is told apart by its blanks.
-    let key = |piece: &str| if piece.trim().is_empty() { piece.to_owned() } else { piece.trim().to_owned() };
+    let key = |piece: &str| {
+        if piece.trim().is_empty() {
+            piece.to_owned()
+        } else {
+            piece.trim().to_owned()
+        }
+    };
     for piece in rows.iter().map(|&row| character(tokens, row)) {
         if found.len() == TOP_TOKENS {
             break;
@@ -287,13 +387,16 @@ fn read_column(activations: &dyn ActivationSource, index: usize) -> Result<Vec<f
     let (rows, width) = activations.shape();
     let step = (BLOCK_VALUES / width.max(1)).max(1);
     let mut column = vec![0f32; rows];
-    column.par_chunks_mut(step).enumerate().try_for_each(|(i, out)| -> Result<()> {
-        let block = activations.rows(i * step..i * step + out.len())?;
-        for (r, value) in out.iter_mut().enumerate() {
-            *value = block.row(r)[index];
-        }
-        Ok(())
-    })?;
+    column
+        .par_chunks_mut(step)
+        .enumerate()
+        .try_for_each(|(i, out)| -> Result<()> {
+            let block = activations.rows(i * step..i * step + out.len())?;
+            for (r, value) in out.iter_mut().enumerate() {
+                *value = block.row(r)[index];
+            }
+            Ok(())
+        })?;
     Ok(column)
 }
 

@@ -1,7 +1,7 @@
 //! Features clustered by the neurons they share: dendrograms, cuts, core and exclusive neurons.
 //!
-//! Sees sparse columns alone. Invariant of a [`Tree`]: leaves `0..k` first, then k − 1 merges with heights that never
-//! fall; a merge's children come before it.
+//! Sees sparse columns alone. Invariant of a [`Tree`]: leaves `0..k` first, then k − 1 merges with
+//! heights that never fall; a merge's children come before it.
 
 use std::collections::BTreeMap;
 
@@ -48,18 +48,30 @@ pub fn tree(features: &SparseColumns) -> Tree {
     tree_by(features, Overlap::WeightedJaccard, Linkage::Average)
 }
 
-/// Dendrogram of 1 − `overlap` (so heights lie in 0..=1, for the cosine in 0..=2) by a linkage of choice. One feature
-/// gives one leaf, none gives no node.
+/// Dendrogram of 1 − `overlap` (so heights lie in 0..=1, for the cosine in 0..=2) by a linkage of
+/// choice. One feature gives one leaf, none gives no node.
 pub fn tree_by(features: &SparseColumns, overlap: Overlap, linkage: Linkage) -> Tree {
     let k = features.columns();
     let measure = format!("{}, {}", overlap.name(), linkage.name());
-    let mut nodes: Vec<TreeNode> =
-        (0..k).map(|id| TreeNode { id, children: Vec::new(), height: 0.0, features: vec![id] }).collect();
+    let mut nodes: Vec<TreeNode> = (0..k)
+        .map(|id| TreeNode {
+            id,
+            children: Vec::new(),
+            height: 0.0,
+            features: vec![id],
+        })
+        .collect();
     if k > 1 {
-        let mut dissimilarities: Vec<f64> =
-            pairwise(features, overlap).into_iter().map(|o| (1.0 - o).max(0.0)).collect();
+        let mut dissimilarities: Vec<f64> = pairwise(features, overlap)
+            .into_iter()
+            .map(|o| (1.0 - o).max(0.0))
+            .collect();
         for step in kodama::linkage(&mut dissimilarities, k, linkage.method()).steps() {
-            let mut below = [&nodes[step.cluster1].features[..], &nodes[step.cluster2].features[..]].concat();
+            let mut below = [
+                &nodes[step.cluster1].features[..],
+                &nodes[step.cluster2].features[..],
+            ]
+            .concat();
             below.sort_unstable();
             nodes.push(TreeNode {
                 id: nodes.len(),
@@ -72,8 +84,8 @@ pub fn tree_by(features: &SparseColumns, overlap: Overlap, linkage: Linkage) -> 
     Tree { nodes, measure }
 }
 
-/// The features in an order that draws without crossings: of each merge the tighter child first, then the one with the
-/// lower feature id.
+/// The features in an order that draws without crossings: of each merge the tighter child first,
+/// then the one with the lower feature id.
 pub fn leaf_order(tree: &Tree) -> Vec<usize> {
     let mut order = Vec::new();
     let mut open: Vec<&TreeNode> = tree.nodes.last().into_iter().collect();
@@ -82,27 +94,38 @@ pub fn leaf_order(tree: &Tree) -> Vec<usize> {
             order.extend(&node.features);
         }
         let mut children: Vec<&TreeNode> = node.children.iter().map(|&c| &tree.nodes[c]).collect();
-        children.sort_by(|a, b| b.height.total_cmp(&a.height).then(b.features.cmp(&a.features)));
+        children.sort_by(|a, b| {
+            b.height
+                .total_cmp(&a.height)
+                .then(b.features.cmp(&a.features))
+        });
         open.extend(children);
     }
     order
 }
 
-/// The clusters that are left when every merge above `height` is undone, in the order of [`leaf_order`]; a cluster's
-/// features ascend.
+/// The clusters that are left when every merge above `height` is undone, in the order of
+/// [`leaf_order`]; a cluster's features ascend.
 pub fn cut(tree: &Tree, height: f32) -> Vec<Vec<usize>> {
     // Heights never fall, so the last cluster a leaf belongs to below the cut is its largest.
     let mut cluster: BTreeMap<usize, usize> = BTreeMap::new();
-    for node in tree.nodes.iter().filter(|n| n.children.is_empty() || n.height <= height) {
+    for node in tree
+        .nodes
+        .iter()
+        .filter(|n| n.children.is_empty() || n.height <= height)
+    {
         cluster.extend(node.features.iter().map(|&f| (f, node.id)));
     }
     let mut ids: Vec<usize> = leaf_order(tree).iter().map(|f| cluster[f]).collect();
     ids.dedup();
-    ids.into_iter().map(|id| tree.nodes[id].features.clone()).collect()
+    ids.into_iter()
+        .map(|id| tree.nodes[id].features.clone())
+        .collect()
 }
 
-/// What a set of features shares and what each has for itself. Core: the neurons in more than half of the members'
-/// supports, those of most members first, then by |mean weight| (over the members that have it). Exclusive: by
+/// What a set of features shares and what each has for itself. Core: the neurons in more than half
+/// of the members' supports, those of most members first, then by |mean weight| (over the members
+/// that have it). Exclusive: by
 /// |weight|. A repeated id counts once; an id beyond the fit is left out of `features` as well.
 pub fn shared(features: &SparseColumns, ids: &[usize]) -> SharedNeurons {
     let mut members: Vec<usize> = Vec::with_capacity(ids.len());
@@ -128,12 +151,18 @@ pub fn shared(features: &SparseColumns, ids: &[usize]) -> SharedNeurons {
     let exclusive = members
         .iter()
         .map(|&id| {
-            let mut own: Vec<(usize, f32)> = nonzeros(features, id).filter(|(n, _)| uses[n].0 == 1).collect();
+            let mut own: Vec<(usize, f32)> = nonzeros(features, id)
+                .filter(|(n, _)| uses[n].0 == 1)
+                .collect();
             own.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
             (id, own)
         })
         .collect();
-    SharedNeurons { features: members, core, exclusive }
+    SharedNeurons {
+        features: members,
+        core,
+        exclusive,
+    }
 }
 
 #[cfg(test)]
@@ -162,7 +191,11 @@ mod tests {
         let tree = tree(&calendar());
         assert_eq!(tree.measure, "weighted Jaccard, average linkage");
         assert_eq!(tree.nodes.len(), 9);
-        assert!(tree.nodes[..5].iter().all(|n| n.children.is_empty() && n.features == [n.id]));
+        assert!(
+            tree.nodes[..5]
+                .iter()
+                .all(|n| n.children.is_empty() && n.features == [n.id])
+        );
         // Overlaps 0.9 / 1.7 and 0.8 / 2.0.
         assert_eq!(tree.nodes[5].features, [1, 3]);
         assert!((f64::from(tree.nodes[5].height) - (1.0 - 0.9 / 1.7)).abs() < 1e-6);
@@ -178,14 +211,20 @@ mod tests {
         let mut clusters = cut(&tree, 0.7);
         clusters.sort();
         assert_eq!(clusters, [vec![0, 2], vec![1, 3], vec![4]]);
-        assert_eq!(cut(&tree, -1.0).len(), 5, "below every merge each feature is alone");
+        assert_eq!(
+            cut(&tree, -1.0).len(),
+            5,
+            "below every merge each feature is alone"
+        );
         assert_eq!(cut(&tree, 1.0), [vec![0, 1, 2, 3, 4]]);
     }
 
     #[test]
     fn no_features_and_one_feature_are_trees() {
         let none = tree(&SparseColumns::default());
-        assert!(none.nodes.is_empty() && leaf_order(&none).is_empty() && cut(&none, 0.5).is_empty());
+        assert!(
+            none.nodes.is_empty() && leaf_order(&none).is_empty() && cut(&none, 0.5).is_empty()
+        );
         let one = tree(&columns(2, &[vec![1.0, 0.0]]));
         assert_eq!(one.nodes.len(), 1);
         assert_eq!((leaf_order(&one), cut(&one, 0.5)), (vec![0], vec![vec![0]]));
@@ -208,13 +247,22 @@ mod tests {
         let (neuron, mean, members) = found.core[0];
         assert_eq!((neuron, members), (0, 4));
         assert!((mean - 0.5).abs() < 1e-6);
-        assert_eq!(found.exclusive, [(0, vec![(1, 0.2)]), (1, vec![(2, -0.3)]), (2, vec![(4, 0.9)]), (3, vec![])]);
+        assert_eq!(
+            found.exclusive,
+            [
+                (0, vec![(1, 0.2)]),
+                (1, vec![(2, -0.3)]),
+                (2, vec![(4, 0.9)]),
+                (3, vec![])
+            ]
+        );
         let alone = shared(&features, &[2]);
         assert_eq!((alone.core.len(), alone.exclusive[0].1.len()), (2, 2));
         assert_eq!(shared(&features, &[]), SharedNeurons::default());
     }
 
-    /// Average linkage from its definition: merge the pair of clusters with the least mean dissimilarity.
+    /// Average linkage from its definition: merge the pair of clusters with the least mean
+    /// dissimilarity.
     fn plain_heights(k: usize, pairs: &[f64]) -> Vec<f64> {
         let at = |i: usize, j: usize| {
             let (i, j) = (i.min(j), i.max(j));
@@ -226,7 +274,10 @@ mod tests {
             let mut best = (f64::INFINITY, 0, 0);
             for a in 0..clusters.len() {
                 for b in a + 1..clusters.len() {
-                    let sum: f64 = clusters[a].iter().flat_map(|&i| clusters[b].iter().map(move |&j| at(i, j))).sum();
+                    let sum: f64 = clusters[a]
+                        .iter()
+                        .flat_map(|&i| clusters[b].iter().map(move |&j| at(i, j)))
+                        .sum();
                     let mean = sum / (clusters[a].len() * clusters[b].len()) as f64;
                     if mean < best.0 {
                         best = (mean, a, b);

@@ -1,7 +1,7 @@
 //! Purity: how much of a feature falls on each label of the corpus.
 //!
-//! Knows token tables and rows, not where the rows' values come from. Shares are of *all* rows or contexts, labelled or
-//! not, so in a partly labelled corpus they sum to less than 1.
+//! Knows token tables and rows, not where the rows' values come from. Shares are of *all* rows or
+//! contexts, labelled or not, so in a partly labelled corpus they sum to less than 1.
 
 use rayon::prelude::*;
 
@@ -9,7 +9,8 @@ use super::{LabelMatrix, LabelShare, Purity};
 use crate::corpus::TokenTable;
 use crate::factor::Factors;
 
-/// The labels of a corpus with their base rates over the first `rows` rows; made once for all features of a fit.
+/// The labels of a corpus with their base rates over the first `rows` rows; made once for all
+/// features of a fit.
 pub struct LabelBase<'a> {
     tokens: &'a TokenTable,
     /// Label l's share of all rows.
@@ -25,15 +26,24 @@ impl<'a> LabelBase<'a> {
                 counts[label] += run.len() as u64;
             }
         }
-        let base = counts.into_iter().map(|c| (c as f64 / rows.max(1) as f64) as f32).collect();
+        let base = counts
+            .into_iter()
+            .map(|c| (c as f64 / rows.max(1) as f64) as f32)
+            .collect();
         Self { tokens, base }
     }
 
-    /// The label with the largest share of `rows` (the top contexts of a feature); of equal shares the rarer label.
-    /// `None` where no row has a label.
+    /// The label with the largest share of `rows` (the top contexts of a feature); of equal shares
+    /// the rarer label. `None` where no row has a label.
     pub fn purity(&self, rows: &[usize]) -> Option<Purity> {
         let counts = self.count(rows);
-        let rank = |l: &usize| (counts[*l], std::cmp::Reverse(self.base[*l].to_bits()), std::cmp::Reverse(*l));
+        let rank = |l: &usize| {
+            (
+                counts[*l],
+                std::cmp::Reverse(self.base[*l].to_bits()),
+                std::cmp::Reverse(*l),
+            )
+        };
         let best = (0..counts.len()).max_by_key(rank)?;
         (counts[best] > 0).then(|| Purity {
             label: self.tokens.labels[best].clone(),
@@ -42,12 +52,18 @@ impl<'a> LabelBase<'a> {
         })
     }
 
-    /// Each label's share of a feature's mass ΣY and of its top contexts, largest mass first; labels with neither are
-    /// left out. `coefficients` holds one value a row.
+    /// Each label's share of a feature's mass ΣY and of its top contexts, largest mass first;
+    /// labels with neither are left out. `coefficients` holds one value a row.
     pub fn shares(&self, coefficients: &[f32], contexts: &[usize]) -> Vec<LabelShare> {
         let (masses, total) = self.masses(coefficients);
         let counts = self.count(contexts);
-        let share = |part: f64, whole: f64| if whole > 0.0 { (part / whole) as f32 } else { 0.0 };
+        let share = |part: f64, whole: f64| {
+            if whole > 0.0 {
+                (part / whole) as f32
+            } else {
+                0.0
+            }
+        };
         let mut shares: Vec<LabelShare> = (0..self.base.len())
             .filter(|&l| masses[l] > 0.0 || counts[l] > 0)
             .map(|l| LabelShare {
@@ -73,7 +89,11 @@ impl<'a> LabelBase<'a> {
             }
         }
         // Rows beyond the table have no sample; their mass still belongs to the whole.
-        total += coefficients.iter().skip(self.tokens.rows.len()).map(|&v| f64::from(v)).sum::<f64>();
+        total += coefficients
+            .iter()
+            .skip(self.tokens.rows.len())
+            .map(|&v| f64::from(v))
+            .sum::<f64>();
         (masses, total)
     }
 
@@ -86,23 +106,49 @@ impl<'a> LabelBase<'a> {
     }
 }
 
-/// Of each feature the share of its ΣY on labels in whose name `text` is written, whatever the case.
+/// Of each feature the share of its ΣY on labels in whose name `text` is written, whatever the
+/// case.
 pub fn shares_on(factors: &Factors, tokens: &TokenTable, text: &str) -> Vec<f32> {
     let found = matrix(factors, tokens);
     let text = text.to_lowercase();
-    let wanted: Vec<bool> = found.labels.iter().map(|label| label.to_lowercase().contains(&text)).collect();
-    let sum = |shares: &Vec<f32>| shares.iter().zip(&wanted).filter(|(_, w)| **w).map(|(s, _)| s).sum();
+    let wanted: Vec<bool> = found
+        .labels
+        .iter()
+        .map(|label| label.to_lowercase().contains(&text))
+        .collect();
+    let sum = |shares: &Vec<f32>| {
+        shares
+            .iter()
+            .zip(&wanted)
+            .filter(|(_, w)| **w)
+            .map(|(s, _)| s)
+            .sum()
+    };
     found.shares.iter().map(sum).collect()
 }
 
-/// Every feature's share of ΣY on every label: one pass over the coefficients, features in parallel.
+/// Every feature's share of ΣY on every label: one pass over the coefficients, features in
+/// parallel.
 pub fn matrix(factors: &Factors, tokens: &TokenTable) -> LabelMatrix {
     let labels = LabelBase::new(tokens, factors.coefficients.rows);
     let shares = (0..factors.features.columns()).into_par_iter().map(|id| {
         let (masses, total) = labels.masses(factors.coefficients.feature(id));
-        masses.into_iter().map(|mass| if total > 0.0 { (mass / total) as f32 } else { 0.0 }).collect()
+        masses
+            .into_iter()
+            .map(|mass| {
+                if total > 0.0 {
+                    (mass / total) as f32
+                } else {
+                    0.0
+                }
+            })
+            .collect()
     });
-    LabelMatrix { labels: tokens.labels.clone(), shares: shares.collect(), base: labels.base.clone() }
+    LabelMatrix {
+        labels: tokens.labels.clone(),
+        shares: shares.collect(),
+        base: labels.base.clone(),
+    }
 }
 
 /// The label number of a row's sample.
@@ -115,8 +161,12 @@ fn label_of_sample(tokens: &TokenTable, sample: u32) -> Option<usize> {
     (label < tokens.labels.len()).then_some(label)
 }
 
-/// Runs of rows of one sample among the first `rows` rows: labels are looked up once a sample, not once a row.
-fn sample_runs(tokens: &TokenTable, rows: usize) -> impl Iterator<Item = (u32, std::ops::Range<usize>)> {
+/// Runs of rows of one sample among the first `rows` rows: labels are looked up once a sample, not
+/// once a row.
+fn sample_runs(
+    tokens: &TokenTable,
+    rows: usize,
+) -> impl Iterator<Item = (u32, std::ops::Range<usize>)> {
     let table = &tokens.rows[..rows.min(tokens.rows.len())];
     let mut end = 0;
     table.chunk_by(|a, b| a.sample == b.sample).map(move |run| {
@@ -132,7 +182,11 @@ mod tests {
 
     /// Three samples of 4, 2 and 2 rows: "day", unlabelled, "month".
     fn labelled() -> TokenTable {
-        table(&[(&["a"; 4], Some("day")), (&["b"; 2], None), (&["c"; 2], Some("month"))])
+        table(&[
+            (&["a"; 4], Some("day")),
+            (&["b"; 2], None),
+            (&["c"; 2], Some("month")),
+        ])
     }
 
     #[test]
@@ -140,7 +194,10 @@ mod tests {
         let tokens = labelled();
         let base = LabelBase::new(&tokens, 8);
         let purity = base.purity(&[0, 1, 6, 4]).unwrap();
-        assert_eq!((purity.label.as_str(), purity.share, purity.base), ("day", 0.5, 0.5));
+        assert_eq!(
+            (purity.label.as_str(), purity.share, purity.base),
+            ("day", 0.5, 0.5)
+        );
         // One each: the rarer label says more.
         assert_eq!(base.purity(&[0, 6]).unwrap().label, "month");
         assert_eq!(base.purity(&[4, 5]), None, "no context has a label");
@@ -155,8 +212,18 @@ mod tests {
         assert_eq!(
             shares,
             [
-                LabelShare { label: "month".into(), mass: 0.5, contexts: 0.5, base: 0.25 },
-                LabelShare { label: "day".into(), mass: 0.25, contexts: 0.5, base: 0.5 },
+                LabelShare {
+                    label: "month".into(),
+                    mass: 0.5,
+                    contexts: 0.5,
+                    base: 0.25
+                },
+                LabelShare {
+                    label: "day".into(),
+                    mass: 0.25,
+                    contexts: 0.5,
+                    base: 0.5
+                },
             ]
         );
         assert!(base.shares(&[0.0; 8], &[]).is_empty());

@@ -1,6 +1,8 @@
-//! Logit lens of features and neurons, and features on new text: the only room here that sees a model.
+//! Logit lens of features and neurons, and features on new text: the only room here that sees a
+//! model.
 //!
-//! Invariant: what is read on new text is read under the rules of collecting (BOS by the same rule, its row dropped).
+//! Invariant: what is read on new text is read under the rules of collecting (BOS by the same rule,
+//! its row dropped).
 
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
@@ -18,8 +20,8 @@ const LENS_VALUES: usize = 8 << 20;
 /// A feature fires on a text where it exceeds this share of the largest coefficient in it.
 const FIRES: f32 = 1e-3;
 
-/// Top and bottom `count` tokens of each direction (each of the hook's width), by the logit lens of the direction at
-/// unit norm (method, section 3). A direction of zeros has neither.
+/// Top and bottom `count` tokens of each direction (each of the hook's width), by the logit lens of
+/// the direction at unit norm (method, section 3). A direction of zeros has neither.
 pub fn promoted(
     model: &Model,
     hook: HookPoint,
@@ -53,24 +55,39 @@ pub fn promoted(
     Ok(out)
 }
 
-/// The `count` largest values, largest first, and the `count` smallest, smallest first, as tokens. Ids beyond the
-/// tokenizer (padding of the embedding matrix) are no tokens.
-pub(crate) fn extremes(values: &[f32], count: usize, tokenizer: &Tokenizer) -> (Vec<ScoredToken>, Vec<ScoredToken>) {
+/// The `count` largest values, largest first, and the `count` smallest, smallest first, as tokens.
+/// Ids beyond the tokenizer (padding of the embedding matrix) are no tokens.
+pub(crate) fn extremes(
+    values: &[f32],
+    count: usize,
+    tokenizer: &Tokenizer,
+) -> (Vec<ScoredToken>, Vec<ScoredToken>) {
     let values = &values[..values.len().min(tokenizer.vocab_size())];
     let (top, bottom) = extreme_ids(values, count);
     let named = |ids: Vec<u32>| {
-        ids.into_iter().map(|id| ScoredToken { id, token: tokenizer.piece(id), value: values[id as usize] }).collect()
+        ids.into_iter()
+            .map(|id| ScoredToken {
+                id,
+                token: tokenizer.piece(id),
+                value: values[id as usize],
+            })
+            .collect()
     };
     (named(top), named(bottom))
 }
 
-/// Ids of the `count` largest and smallest values by partial selection; of equal values the lower id first. NaN is
-/// neither.
+/// Ids of the `count` largest and smallest values by partial selection; of equal values the lower
+/// id first. NaN is neither.
 fn extreme_ids(values: &[f32], count: usize) -> (Vec<u32>, Vec<u32>) {
-    let mut ids: Vec<u32> = (0..values.len() as u32).filter(|&id| !values[id as usize].is_nan()).collect();
+    let mut ids: Vec<u32> = (0..values.len() as u32)
+        .filter(|&id| !values[id as usize].is_nan())
+        .collect();
     let mut strongest = |sign: f32| {
-        let order =
-            |a: &u32, b: &u32| (sign * values[*b as usize]).total_cmp(&(sign * values[*a as usize])).then(a.cmp(b));
+        let order = |a: &u32, b: &u32| {
+            (sign * values[*b as usize])
+                .total_cmp(&(sign * values[*a as usize]))
+                .then(a.cmp(b))
+        };
         let count = count.min(ids.len());
         if count < ids.len() {
             ids.select_nth_unstable_by(count, order);
@@ -85,8 +102,8 @@ fn extreme_ids(values: &[f32], count: usize) -> (Vec<u32>, Vec<u32>) {
 /// How strongly rows of activations express each direction: `[rows][k]`, row-major.
 pub type Encode<'a> = dyn Fn(&Block<'_>, &TaskCtx) -> Result<Vec<f32>> + 'a;
 
-/// Which features fire on `text`. A text longer than the model's context is read in windows, as collecting does; a text
-/// without tokens gives an empty trace.
+/// Which features fire on `text`. A text longer than the model's context is read in windows, as
+/// collecting does; a text without tokens gives an empty trace.
 pub fn trace(
     model: &Model,
     hook: HookPoint,
@@ -103,13 +120,28 @@ pub fn trace(
         )));
     }
     let (ids, activations) = read(model, hook, text, bos, ctx)?;
-    let block = Block { rows: ids.len(), cols: width, data: activations.into() };
-    let coefficients = if ids.is_empty() { Vec::new() } else { encode(&block, ctx)? };
+    let block = Block {
+        rows: ids.len(),
+        cols: width,
+        data: activations.into(),
+    };
+    let coefficients = if ids.is_empty() {
+        Vec::new()
+    } else {
+        encode(&block, ctx)?
+    };
     let tokens: Vec<String> = ids.iter().map(|&id| model.tokenizer().piece(id)).collect();
-    Ok(assemble(pieces::whole(&tokens), &factors.features, &factors.coding, &block, &coefficients))
+    Ok(assemble(
+        pieces::whole(&tokens),
+        &factors.features,
+        &factors.coding,
+        &block,
+        &coefficients,
+    ))
 }
 
-/// How strongly each text expresses a direction of the hook's width: the largest cosine of its tokens, 0 without tokens.
+/// How strongly each text expresses a direction of the hook's width: the largest cosine of its
+/// tokens, 0 without tokens.
 ///
 /// # Errors
 /// [`Error::Usage`] for a direction of another width; what the model returns.
@@ -124,12 +156,16 @@ pub fn best_cosines(
     let width = model.width(hook)?;
     if direction.len() != width {
         let given = direction.len();
-        return Err(Error::usage(format!("a direction has {given} values, but {hook} of this model is {width} wide")));
+        return Err(Error::usage(format!(
+            "a direction has {given} values, but {hook} of this model is {width} wide"
+        )));
     }
     let mut out = Vec::with_capacity(texts.len());
     for text in texts {
         let (_, activations) = read(model, hook, text, bos, ctx)?;
-        let cosines = activations.chunks_exact(width.max(1)).map(|row| cosine(row, direction));
+        let cosines = activations
+            .chunks_exact(width.max(1))
+            .map(|row| cosine(row, direction));
         out.push(cosines.reduce(f64::max).unwrap_or(0.0));
     }
     Ok(out)
@@ -137,13 +173,24 @@ pub fn best_cosines(
 
 /// 0 where either is nothing but zeros.
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
+    let dot = |a: &[f32], b: &[f32]| {
+        a.iter()
+            .zip(b)
+            .map(|(&x, &y)| f64::from(x) * f64::from(y))
+            .sum::<f64>()
+    };
     let norms = (dot(a, a) * dot(b, b)).sqrt();
     if norms > 0.0 { dot(a, b) / norms } else { 0.0 }
 }
 
 /// The tokens of a text, BOS left out, and what the hook sees of each.
-fn read(model: &Model, hook: HookPoint, text: &str, bos: BosRule, ctx: &TaskCtx) -> Result<(Vec<u32>, Vec<f32>)> {
+fn read(
+    model: &Model,
+    hook: HookPoint,
+    text: &str,
+    bos: BosRule,
+    ctx: &TaskCtx,
+) -> Result<(Vec<u32>, Vec<f32>)> {
     let width = model.width(hook)?;
     let ids = model.tokenizer().encode(text, bos)?;
     let (lead, ids) = match (ids.first(), model.tokenizer().bos()) {
@@ -155,25 +202,49 @@ fn read(model: &Model, hook: HookPoint, text: &str, bos: BosRule, ctx: &TaskCtx)
     for (i, window) in windows.iter().enumerate() {
         let stage = match windows.len() {
             1 => "reading the text".to_owned(),
-            all => format!("reading the text, longer than the context, in window {} of {all}", i + 1),
+            all => format!(
+                "reading the text, longer than the context, in window {} of {all}",
+                i + 1
+            ),
         };
-        ctx.checkpoint(Progress::new(stage, (i + 1) as u64, windows.len() as u64, "windows"))?;
+        ctx.checkpoint(Progress::new(
+            stage,
+            (i + 1) as u64,
+            windows.len() as u64,
+            "windows",
+        ))?;
         let row = [lead, window].concat();
-        let mut tap = Collect { hook: [hook], rows: Vec::new() };
-        let batch = Batch { rows: vec![row], samples: vec![0] };
+        let mut tap = Collect {
+            hook: [hook],
+            rows: Vec::new(),
+        };
+        let batch = Batch {
+            rows: vec![row],
+            samples: vec![0],
+        };
         model.forward(&batch, Phase::Prompt, None, &mut tap, Logits::None, ctx)?;
         activations.extend_from_slice(&tap.rows[lead.len() * width..]);
     }
     Ok((ids.to_vec(), activations))
 }
 
-/// Cosines of every two directions (each of the hook's width) in the residual stream, row-major (method, section 3).
-pub fn residual_cosines(model: &Model, hook: HookPoint, directions: &[Vec<f32>]) -> Result<Vec<f32>> {
+/// Cosines of every two directions (each of the hook's width) in the residual stream, row-major
+/// (method, section 3).
+pub fn residual_cosines(
+    model: &Model,
+    hook: HookPoint,
+    directions: &[Vec<f32>],
+) -> Result<Vec<f32>> {
     let (count, width) = (directions.len(), model.width(hook)?);
     let flat: Vec<f32> = directions.iter().flatten().copied().collect();
     let stacked = Tensor::from_vec(flat, (count, width), model.device())?;
-    let residual: Vec<Vec<f32>> = model.residual_direction(hook, &stacked)?.to_dtype(DType::F32)?.to_vec2()?;
-    Ok(super::compare::cosines(&residual.iter().map(Vec::as_slice).collect::<Vec<_>>()))
+    let residual: Vec<Vec<f32>> = model
+        .residual_direction(hook, &stacked)?
+        .to_dtype(DType::F32)?
+        .to_vec2()?;
+    Ok(super::compare::cosines(
+        &residual.iter().map(Vec::as_slice).collect::<Vec<_>>(),
+    ))
 }
 
 /// Cuts ids into windows of at most `length` (at least 1) tokens.
@@ -207,7 +278,11 @@ fn assemble(
     coefficients: &[f32],
 ) -> Trace {
     let k = features.columns();
-    let maximum = |id: usize| (0..block.rows).map(|r| coefficients[r * k + id]).fold(0f32, f32::max);
+    let maximum = |id: usize| {
+        (0..block.rows)
+            .map(|r| coefficients[r * k + id])
+            .fold(0f32, f32::max)
+    };
     let maxima: Vec<f32> = (0..k).map(maximum).collect();
     let threshold = FIRES * maxima.iter().copied().fold(0f32, f32::max);
     let mut firing: Vec<usize> = (0..k).filter(|&id| maxima[id] > threshold).collect();
@@ -215,23 +290,53 @@ fn assemble(
     let values = |id: usize| (0..block.rows).map(|r| coefficients[r * k + id]).collect();
     Trace {
         tokens,
-        features: firing.into_iter().map(|id| TraceFeature { id, values: values(id) }).collect(),
+        features: firing
+            .into_iter()
+            .map(|id| TraceFeature {
+                id,
+                values: values(id),
+            })
+            .collect(),
         unexplained: (0..block.rows)
-            .map(|r| unexplained(features, coding, block.row(r), &coefficients[r * k..(r + 1) * k]))
+            .map(|r| {
+                unexplained(
+                    features,
+                    coding,
+                    block.row(r),
+                    &coefficients[r * k..(r + 1) * k],
+                )
+            })
             .collect(),
     }
 }
 
-/// ‖a − Zy‖ / ‖a‖ in f64 (less the fit's centre, where it has one); 0 for a row of zeros, of which nothing is left to
-/// explain.
-fn unexplained(features: &SparseColumns, coding: &Coding, row: &[f32], coefficients: &[f32]) -> f32 {
+/// ‖a − Zy‖ / ‖a‖ in f64 (less the fit's centre, where it has one); 0 for a row of zeros, of which
+/// nothing is left to explain.
+fn unexplained(
+    features: &SparseColumns,
+    coding: &Coding,
+    row: &[f32],
+    coefficients: &[f32],
+) -> f32 {
     let whole: f64 = row.iter().map(|&v| f64::from(v).powi(2)).sum();
-    let left: f64 = coding.residual(features, row, coefficients).iter().map(|v| v * v).sum();
-    if whole > 0.0 { (left / whole).sqrt() as f32 } else { 0.0 }
+    let left: f64 = coding
+        .residual(features, row, coefficients)
+        .iter()
+        .map(|v| v * v)
+        .sum();
+    if whole > 0.0 {
+        (left / whole).sqrt() as f32
+    } else {
+        0.0
+    }
 }
 
 fn norm(direction: &[f32]) -> f32 {
-    direction.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt() as f32
+    direction
+        .iter()
+        .map(|&v| f64::from(v) * f64::from(v))
+        .sum::<f64>()
+        .sqrt() as f32
 }
 
 #[cfg(test)]
@@ -256,19 +361,41 @@ mod tests {
 
     #[test]
     fn nan_is_never_extreme() {
-        assert_eq!(extreme_ids(&[1.0, f32::NAN, 2.0], 3), (vec![2, 0], vec![0, 2]));
+        assert_eq!(
+            extreme_ids(&[1.0, f32::NAN, 2.0], 3),
+            (vec![2, 0], vec![0, 2])
+        );
     }
 
     #[test]
     fn a_trace_tells_what_fires_and_what_is_left() {
-        let features = columns(3, &[vec![1.0, 0.0, 0.0], vec![0.0, 0.6, 0.8], vec![0.0, 1.0, 0.0]]);
+        let features = columns(
+            3,
+            &[
+                vec![1.0, 0.0, 0.0],
+                vec![0.0, 0.6, 0.8],
+                vec![0.0, 1.0, 0.0],
+            ],
+        );
         let rows = vec![3.0, 0.0, 4.0, 0.0, 1.2, 1.6, 0.0, 0.0, 0.0];
-        let block = Block { rows: 3, cols: 3, data: rows.into() };
+        let block = Block {
+            rows: 3,
+            cols: 3,
+            data: rows.into(),
+        };
         // Row 0: 3·z₀ leaves the 4 unexplained; row 1: 2·z₁ leaves nothing.
         let coefficients = [3.0, 0.0, 0.0, 1e-6, 2.0, 0.0, 0.0, 0.0, 0.0];
-        let trace =
-            assemble(vec!["a".into(), "b".into(), "c".into()], &features, &Coding::default(), &block, &coefficients);
-        assert_eq!(trace.features.iter().map(|f| f.id).collect::<Vec<_>>(), [0, 1]);
+        let trace = assemble(
+            vec!["a".into(), "b".into(), "c".into()],
+            &features,
+            &Coding::default(),
+            &block,
+            &coefficients,
+        );
+        assert_eq!(
+            trace.features.iter().map(|f| f.id).collect::<Vec<_>>(),
+            [0, 1]
+        );
         assert_eq!(trace.features[0].values, [3.0, 1e-6, 0.0]);
         assert!((trace.unexplained[0] - 0.8).abs() < 1e-6);
         assert!(trace.unexplained[1] < 1e-5);
@@ -277,9 +404,26 @@ mod tests {
 
     #[test]
     fn nothing_traced_is_an_empty_trace() {
-        let block = Block { rows: 0, cols: 3, data: Vec::new().into() };
-        let trace = assemble(Vec::new(), &columns(3, &[vec![1.0, 0.0, 0.0]]), &Coding::default(), &block, &[]);
-        assert_eq!(trace, Trace { tokens: Vec::new(), features: Vec::new(), unexplained: Vec::new() });
+        let block = Block {
+            rows: 0,
+            cols: 3,
+            data: Vec::new().into(),
+        };
+        let trace = assemble(
+            Vec::new(),
+            &columns(3, &[vec![1.0, 0.0, 0.0]]),
+            &Coding::default(),
+            &block,
+            &[],
+        );
+        assert_eq!(
+            trace,
+            Trace {
+                tokens: Vec::new(),
+                features: Vec::new(),
+                unexplained: Vec::new()
+            }
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Levels of recursive semi-NMF read as trees: what a coarse feature is made of, and on which tokens it fires.
+//! Levels of recursive semi-NMF read as trees: what a coarse feature is made of, and on which
+//! tokens it fires.
 //!
 //! Invariant of [`Levels`]: children lie one level below their
 //! parent and come before it.
@@ -22,8 +23,8 @@ const PROMOTED: usize = 6;
 /// Contexts kept of a node.
 const CONTEXTS: usize = 4;
 
-/// The levels over a fit as plain data; `sparsity` is the p of the fit, `tuned` each level's error before and after they were
-/// tuned together (empty where they were not).
+/// The levels over a fit as plain data; `sparsity` is the p of the fit, `tuned` each level's error
+/// before and after they were tuned together (empty where they were not).
 pub fn describe(
     factors: &Factors,
     levels: &[Level],
@@ -33,45 +34,82 @@ pub fn describe(
     tokens: &TokenTable,
 ) -> Levels {
     let k = factors.features.columns();
-    let reader = Reader { factors, tokens, labels: LabelBase::new(tokens, factors.coefficients.rows) };
+    let reader = Reader {
+        factors,
+        tokens,
+        labels: LabelBase::new(tokens, factors.coefficients.rows),
+    };
     let own = |j: usize| {
         let mut weights = vec![0.0; k];
         weights[j] = 1.0;
         weights
     };
-    let mut infos = vec![LevelInfo { features: k, sparsity, relative_error: factors.relative_error, joint: None }];
-    let mut nodes: Vec<LevelNode> =
-        (0..k).into_par_iter().map(|j| reader.node(j, 0, j, &factors.features, &own(j))).collect();
-    nodes.iter_mut().for_each(|node| node.features = vec![node.id]);
+    let mut infos = vec![LevelInfo {
+        features: k,
+        sparsity,
+        relative_error: factors.relative_error,
+        joint: None,
+    }];
+    let mut nodes: Vec<LevelNode> = (0..k)
+        .into_par_iter()
+        .map(|j| reader.node(j, 0, j, &factors.features, &own(j)))
+        .collect();
+    nodes
+        .iter_mut()
+        .for_each(|node| node.features = vec![node.id]);
     let mut below = 0;
     for (l, level) in levels.iter().enumerate() {
         let count = level.features.columns();
-        let LevelInfo { features: finer, .. } = infos[l];
-        let Level { sparsity, relative_error, .. } = *level;
-        infos.push(LevelInfo { features: count, sparsity, relative_error, joint: tuned.get(l).copied() });
+        let LevelInfo {
+            features: finer, ..
+        } = infos[l];
+        let Level {
+            sparsity,
+            relative_error,
+            ..
+        } = *level;
+        infos.push(LevelInfo {
+            features: count,
+            sparsity,
+            relative_error,
+            joint: tuned.get(l).copied(),
+        });
         let first = below + finer;
         let mut made: Vec<LevelNode> = (0..count)
             .into_par_iter()
             .map(|j| reader.node(first + j, l + 1, j, &level.features, &weights(levels, l, j)))
             .collect();
         for node in &mut made {
-            (node.children, node.shares) =
-                level.children(node.feature).into_iter().map(|(i, s)| (below + i, s)).unzip();
-            node.features = node.children.iter().flat_map(|&c| nodes[c].features.iter().copied()).collect();
+            (node.children, node.shares) = level
+                .children(node.feature)
+                .into_iter()
+                .map(|(i, s)| (below + i, s))
+                .unzip();
+            node.features = node
+                .children
+                .iter()
+                .flat_map(|&c| nodes[c].features.iter().copied())
+                .collect();
             node.features.sort_unstable();
             node.features.dedup();
         }
         nodes.extend(made);
         below = first;
     }
-    Levels { levels: infos, nodes, growth: growth.name().to_owned() }
+    Levels {
+        levels: infos,
+        nodes,
+        growth: growth.name().to_owned(),
+    }
 }
 
 /// Adds the tokens that the features above the fit promote; `found` is what `levels` was made of.
 pub fn promote(levels: &mut Levels, found: &[Level], model: &Model, hook: HookPoint) -> Result<()> {
     let mut at = levels.levels[0].features;
     for level in found {
-        let directions: Vec<Vec<f32>> = (0..level.features.columns()).map(|j| level.features.dense_column(j)).collect();
+        let directions: Vec<Vec<f32>> = (0..level.features.columns())
+            .map(|j| level.features.dense_column(j))
+            .collect();
         for (top, _) in lens::promoted(model, hook, &directions, PROMOTED)? {
             levels.nodes[at].promoted = top.into_iter().map(|t| t.token).collect();
             at += 1;
@@ -88,11 +126,24 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// A node that is made of the fit's features by `weights`, without its children.
-    fn node(&self, id: usize, level: usize, feature: usize, features: &SparseColumns, weights: &[f32]) -> LevelNode {
+    fn node(
+        &self,
+        id: usize,
+        level: usize,
+        feature: usize,
+        features: &SparseColumns,
+        weights: &[f32],
+    ) -> LevelNode {
         let values = self.values(weights);
         let (_, peak) = sum_and_max(&values);
-        let rows: Vec<usize> = top_contexts(&values, peak, self.tokens).iter().map(|p| p.row).collect();
-        let strong = rows.iter().take_while(|&&row| values[row] >= KEPT_SHARE * peak).count();
+        let rows: Vec<usize> = top_contexts(&values, peak, self.tokens)
+            .iter()
+            .map(|p| p.row)
+            .collect();
+        let strong = rows
+            .iter()
+            .take_while(|&&row| values[row] >= KEPT_SHARE * peak)
+            .count();
         LevelNode {
             id,
             level,
@@ -104,7 +155,11 @@ impl Reader<'_> {
             top_tokens: top_tokens(self.tokens, &rows[..strong]),
             promoted: Vec::new(),
             purity: self.labels.purity(&rows),
-            contexts: rows.iter().take(CONTEXTS).map(|&row| context(self.tokens, &values, row)).collect(),
+            contexts: rows
+                .iter()
+                .take(CONTEXTS)
+                .map(|&row| context(self.tokens, &values, row))
+                .collect(),
         }
     }
 
@@ -112,7 +167,10 @@ impl Reader<'_> {
     fn values(&self, weights: &[f32]) -> Vec<f32> {
         let mut values = vec![0f32; self.factors.coefficients.rows];
         for (j, &weight) in weights.iter().enumerate().filter(|(_, w)| **w != 0.0) {
-            values.iter_mut().zip(self.factors.coefficients.feature(j)).for_each(|(v, &y)| *v += weight * y);
+            values
+                .iter_mut()
+                .zip(self.factors.coefficients.feature(j))
+                .for_each(|(v, &y)| *v += weight * y);
         }
         values
     }
@@ -147,10 +205,25 @@ mod tests {
         let mut by_feature = vec![0.0; 16];
         (0..4).for_each(|j| by_feature[j * 4 + j] = 2.0);
         let fit = factors(z, 4, by_feature);
-        let config = FitConfig { features: 4, sparsity: Some(0.34), l1: 0.0, ..FitConfig::default() };
-        let found = recursive::levels(&fit.features, &[2], Growth::Growing, &config, &TaskCtx::silent()).unwrap();
+        let config = FitConfig {
+            features: 4,
+            sparsity: Some(0.34),
+            l1: 0.0,
+            ..FitConfig::default()
+        };
+        let found = recursive::levels(
+            &fit.features,
+            &[2],
+            Growth::Growing,
+            &config,
+            &TaskCtx::silent(),
+        )
+        .unwrap();
         let levels = describe(&fit, &found, Growth::Growing, 0.34, &[], &tokens);
-        assert_eq!(levels.levels.iter().map(|l| l.features).collect::<Vec<_>>(), [4, 2]);
+        assert_eq!(
+            levels.levels.iter().map(|l| l.features).collect::<Vec<_>>(),
+            [4, 2]
+        );
         assert_eq!(levels.nodes.len(), 6);
         let mut tops: Vec<(Vec<usize>, String, f32)> = levels.nodes[4..]
             .iter()
@@ -160,14 +233,28 @@ mod tests {
             })
             .collect();
         tops.sort_by(|a, b| a.0.cmp(&b.0));
-        assert_eq!(tops, [(vec![0, 1], "day".to_owned(), 1.0), (vec![2, 3], "month".to_owned(), 1.0)]);
+        assert_eq!(
+            tops,
+            [
+                (vec![0, 1], "day".to_owned(), 1.0),
+                (vec![2, 3], "month".to_owned(), 1.0)
+            ]
+        );
         for node in &levels.nodes[4..] {
             let mut tokens = node.top_tokens.clone();
             tokens.sort();
-            let expected = if node.features[0] == 0 { ["Mon", "Tue"] } else { ["Jun", "May"] };
+            let expected = if node.features[0] == 0 {
+                ["Mon", "Tue"]
+            } else {
+                ["Jun", "May"]
+            };
             assert_eq!(tokens, expected);
             assert!(node.shares.iter().all(|s| *s >= KEPT_SHARE && *s <= 1.0));
-            assert!(node.children.iter().all(|&c| c < node.id && levels.nodes[c].level + 1 == node.level));
+            assert!(
+                node.children
+                    .iter()
+                    .all(|&c| c < node.id && levels.nodes[c].level + 1 == node.level)
+            );
         }
         assert_eq!(levels.nodes[0].top_tokens, ["Mon"]);
     }

@@ -1,7 +1,8 @@
-//! Which features of one fit are those of another: a one-to-one matching by the cosine of their columns.
+//! Which features of one fit are those of another: a one-to-one matching by the cosine of their
+//! columns.
 //!
-//! Sees sparse columns alone. The cosine is signed: coefficients are ≥ 0, so −z is another feature than z. Invariant: a
-//! feature is in one pair at most.
+//! Sees sparse columns alone. The cosine is signed: coefficients are ≥ 0, so −z is another feature
+//! than z. Invariant: a feature is in one pair at most.
 
 use serde::{Deserialize, Serialize};
 
@@ -54,21 +55,29 @@ pub struct FitComparison {
     pub b_words: Vec<String>,
 }
 
-/// Cosines of every column of `a` with every column of `b`, `[a][b]`, in f64; 0 for a column of zeros.
+/// Cosines of every column of `a` with every column of `b`, `[a][b]`, in f64; 0 for a column of
+/// zeros.
 fn cosines(a: &SparseColumns, b: &SparseColumns) -> Vec<f64> {
     let index = NeuronIndex::new(b);
-    let sizes: Vec<f64> = (0..b.columns()).map(|j| Overlap::Cosine.size(b.column(j).1)).collect();
+    let sizes: Vec<f64> = (0..b.columns())
+        .map(|j| Overlap::Cosine.size(b.column(j).1))
+        .collect();
     let mut out = Vec::with_capacity(a.columns() * b.columns());
     for i in 0..a.columns() {
         let sums = index.shared_sums_with(a, i, b.columns(), Overlap::Cosine);
         let own = Overlap::Cosine.size(a.column(i).1);
-        out.extend(sums.iter().zip(&sizes).map(|(&sum, &size)| Overlap::Cosine.finish(sum, own, size)));
+        out.extend(
+            sums.iter()
+                .zip(&sizes)
+                .map(|(&sum, &size)| Overlap::Cosine.finish(sum, own, size)),
+        );
     }
     out
 }
 
-/// The one-to-one assignment with the largest sum of cosines (Kuhn, Munkres), one below 0 counting as 0: as many pairs as the smaller has features,
-/// by the first fit's ids. Features of different widths have no match.
+/// The one-to-one assignment with the largest sum of cosines (Kuhn, Munkres), one below 0 counting
+/// as 0: as many pairs as the smaller has features, by the first fit's ids. Features of different
+/// widths have no match.
 pub fn assignment(a: &SparseColumns, b: &SparseColumns) -> Vec<Match> {
     if a.rows != b.rows {
         return Vec::new();
@@ -77,13 +86,27 @@ pub fn assignment(a: &SparseColumns, b: &SparseColumns) -> Vec<Match> {
 }
 
 fn pairs(cosines: &[f64], rows: usize, cols: usize) -> Vec<Match> {
-    let pair = |a: usize, b: usize| Match { a, b, cosine: cosines[a * cols + b] as f32 };
+    let pair = |a: usize, b: usize| Match {
+        a,
+        b,
+        cosine: cosines[a * cols + b] as f32,
+    };
     if rows <= cols {
         let costs: Vec<f64> = cosines.iter().map(|c| -c.max(0.0)).collect();
-        return assign(&costs, rows, cols).into_iter().enumerate().map(|(a, b)| pair(a, b)).collect();
+        return assign(&costs, rows, cols)
+            .into_iter()
+            .enumerate()
+            .map(|(a, b)| pair(a, b))
+            .collect();
     }
-    let costs: Vec<f64> = (0..rows * cols).map(|i| -cosines[i % rows * cols + i / rows].max(0.0)).collect();
-    let mut out: Vec<Match> = assign(&costs, cols, rows).into_iter().enumerate().map(|(b, a)| pair(a, b)).collect();
+    let costs: Vec<f64> = (0..rows * cols)
+        .map(|i| -cosines[i % rows * cols + i / rows].max(0.0))
+        .collect();
+    let mut out: Vec<Match> = assign(&costs, cols, rows)
+        .into_iter()
+        .enumerate()
+        .map(|(b, a)| pair(a, b))
+        .collect();
     out.sort_by_key(|m| m.a);
     out
 }
@@ -91,17 +114,31 @@ fn pairs(cosines: &[f64], rows: usize, cols: usize) -> Vec<Match> {
 /// Two fits compared, by their names.
 pub fn compare(a: (&str, &SparseColumns), b: (&str, &SparseColumns)) -> FitComparison {
     let (rows, cols) = (a.1.columns(), b.1.columns());
-    let cosines = if a.1.rows == b.1.rows { cosines(a.1, b.1) } else { vec![0.0; rows * cols] };
+    let cosines = if a.1.rows == b.1.rows {
+        cosines(a.1, b.1)
+    } else {
+        vec![0.0; rows * cols]
+    };
     let all = pairs(&cosines, rows, cols);
-    let mut matched: Vec<Match> = all.iter().copied().filter(|m| f64::from(m.cosine) >= FOUND_AGAIN).collect();
+    let mut matched: Vec<Match> = all
+        .iter()
+        .copied()
+        .filter(|m| f64::from(m.cosine) >= FOUND_AGAIN)
+        .collect();
     matched.sort_by(|x, y| y.cosine.total_cmp(&x.cosine).then(x.a.cmp(&y.a)));
     let nearest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max) as f32;
     let lost = (0..rows)
         .filter(|i| !matched.iter().any(|m| m.a == *i))
-        .map(|i| Alone { id: i, nearest: nearest(&mut (0..cols).map(|j| cosines[i * cols + j])) });
+        .map(|i| Alone {
+            id: i,
+            nearest: nearest(&mut (0..cols).map(|j| cosines[i * cols + j])),
+        });
     let appeared = (0..cols)
         .filter(|j| !matched.iter().any(|m| m.b == *j))
-        .map(|j| Alone { id: j, nearest: nearest(&mut (0..rows).map(|i| cosines[i * cols + j])) });
+        .map(|j| Alone {
+            id: j,
+            nearest: nearest(&mut (0..rows).map(|i| cosines[i * cols + j])),
+        });
     let count = all.len().max(1) as f64;
     FitComparison {
         a: a.0.to_owned(),
@@ -124,12 +161,35 @@ mod tests {
 
     #[test]
     fn a_fit_in_another_order_is_the_same_and_a_turned_sign_is_not() {
-        let a = columns(4, &[vec![0.6, 0.8, 0.0, 0.0], vec![0.0, 0.0, 1.0, 0.0], vec![0.0, 0.0, 0.0, 1.0]]);
-        let b = columns(4, &[vec![0.0, 0.0, 0.0, -1.0], vec![0.0, 0.1, 0.995, 0.0], vec![0.6, 0.8, 0.0, 0.0]]);
+        let a = columns(
+            4,
+            &[
+                vec![0.6, 0.8, 0.0, 0.0],
+                vec![0.0, 0.0, 1.0, 0.0],
+                vec![0.0, 0.0, 0.0, 1.0],
+            ],
+        );
+        let b = columns(
+            4,
+            &[
+                vec![0.0, 0.0, 0.0, -1.0],
+                vec![0.0, 0.1, 0.995, 0.0],
+                vec![0.6, 0.8, 0.0, 0.0],
+            ],
+        );
         let same = compare(("a", &a), ("b", &b));
-        assert_eq!(same.matched.iter().map(|m| (m.a, m.b)).collect::<Vec<_>>(), [(0, 2), (1, 1)]);
+        assert_eq!(
+            same.matched.iter().map(|m| (m.a, m.b)).collect::<Vec<_>>(),
+            [(0, 2), (1, 1)]
+        );
         assert_eq!(same.lost.iter().map(|l| l.id).collect::<Vec<_>>(), [2]);
-        assert_eq!(same.appeared, [Alone { id: 0, nearest: 0.0 }]);
+        assert_eq!(
+            same.appeared,
+            [Alone {
+                id: 0,
+                nearest: 0.0
+            }]
+        );
         assert!((same.found_again - 2.0 / 3.0).abs() < 1e-12);
     }
 
@@ -139,7 +199,14 @@ mod tests {
         let b = columns(2, &[vec![0.0, 1.0]]);
         for (x, y) in [(&a, &b), (&b, &a)] {
             let c = compare(("x", x), ("y", y));
-            assert_eq!((c.matched.len(), c.lost.len() + c.appeared.len(), c.stability), (1, 2, 1.0));
+            assert_eq!(
+                (
+                    c.matched.len(),
+                    c.lost.len() + c.appeared.len(),
+                    c.stability
+                ),
+                (1, 2, 1.0)
+            );
         }
         let wide = columns(3, &[vec![1.0, 0.0, 0.0]]);
         assert!(compare(("a", &a), ("wide", &wide)).matched.is_empty());

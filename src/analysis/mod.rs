@@ -1,4 +1,5 @@
-//! Reading features: contexts, logit lens, neurons, labels, shared neurons. Plain data out, for any shell.
+//! Reading features: contexts, logit lens, neurons, labels, shared neurons. Plain data out, for any
+//! shell.
 //!
 //! Sees factors and token tables; sees a model only in [`lens`].
 
@@ -129,7 +130,8 @@ pub struct LabelMatrix {
 pub struct FeatureCard {
     /// Its line in the list.
     pub row: FeatureRow,
-    /// Strongest contexts, at most 25, one a sample (in corpora of few long texts: windows that do not touch).
+    /// Strongest contexts, at most 25, one a sample (in corpora of few long texts: windows that do
+    /// not touch).
     pub contexts: Vec<Context>,
     /// Contexts at lower quantiles of the non-zero coefficients: (quantile, context).
     pub quantiles: Vec<(f32, Context)>,
@@ -145,7 +147,8 @@ pub struct FeatureCard {
     pub related: Vec<Related>,
     /// Labels by mass.
     pub labels: Vec<LabelShare>,
-    /// Counts of coefficients in `histogram.len()` equal bins from 0 to `peak`; zeros are not counted.
+    /// Counts of coefficients in `histogram.len()` equal bins from 0 to `peak`; zeros are not
+    /// counted.
     pub histogram: Vec<u32>,
     /// The largest coefficient.
     pub peak: f32,
@@ -158,8 +161,8 @@ pub struct NeuronCard {
     pub index: usize,
     /// Every feature that uses it, by |weight|: (feature, weight, the feature's strongest token).
     pub features: Vec<(usize, f32, String)>,
-    /// Rows where |activation| is largest, one a sample, with the activation as value: positive peaks first, then
-    /// negative ones, each strongest first.
+    /// Rows where |activation| is largest, one a sample, with the activation as value: positive
+    /// peaks first, then negative ones, each strongest first.
     pub contexts: Vec<Context>,
     /// Logit lens of its own output direction.
     pub promoted: Vec<ScoredToken>,
@@ -209,7 +212,8 @@ pub struct Comparison {
     pub features: Vec<usize>,
     /// Core and exclusive neurons.
     pub shared: SharedNeurons,
-    /// Every neuron that any uses, with its weight in each: those of most features first, then by Σ|weight|.
+    /// Every neuron that any uses, with its weight in each: those of most features first, then by
+    /// Σ|weight|.
     pub neurons: Vec<(usize, Vec<f32>)>,
     /// Cosines of the columns of Z.
     pub cosines: Vec<f32>,
@@ -232,8 +236,8 @@ pub struct LevelInfo {
     pub sparsity: f64,
     /// Of the level below, ‖Z_{l−1}ᵀ − Y_l Z_lᵀ‖² / ‖Z_{l−1}‖²; of the fit itself its own error.
     pub relative_error: f64,
-    /// What its product leaves of the activations, ‖A − Y₁ ⋯ Y_l Z_lᵀ‖² / ‖A‖², before and after the levels were tuned
-    /// together; `None` where they were not.
+    /// What its product leaves of the activations, ‖A − Y₁ ⋯ Y_l Z_lᵀ‖² / ‖A‖², before and after
+    /// the levels were tuned together; `None` where they were not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joint: Option<(f64, f64)>,
 }
@@ -255,7 +259,8 @@ pub struct LevelNode {
     pub features: Vec<usize>,
     /// Non-zero neurons.
     pub neurons: usize,
-    /// Distinct tokens where the product of the coefficients is largest, at least 0.3 of its maximum.
+    /// Distinct tokens where the product of the coefficients is largest, at least 0.3 of its
+    /// maximum.
     pub top_tokens: Vec<String>,
     /// Tokens it promotes most (empty where no model was at hand).
     pub promoted: Vec<String>,
@@ -281,8 +286,8 @@ pub struct Levels {
 pub struct SharedNeurons {
     /// The members.
     pub features: Vec<usize>,
-    /// Neurons in more than half of the members' supports: (neuron, mean weight over the members that have it, how many
-    /// members).
+    /// Neurons in more than half of the members' supports: (neuron, mean weight over the members
+    /// that have it, how many members).
     pub core: Vec<(usize, f32, usize)>,
     /// Of each member the neurons that no other member has: (feature, neurons with weights).
     pub exclusive: Vec<(usize, Vec<(usize, f32)>)>,
@@ -315,7 +320,11 @@ pub(crate) mod tests {
 
     /// Sparse columns of dense ones.
     pub(crate) fn columns(rows: usize, dense: &[Vec<f32>]) -> SparseColumns {
-        let mut out = SparseColumns { rows, offsets: vec![0], ..SparseColumns::default() };
+        let mut out = SparseColumns {
+            rows,
+            offsets: vec![0],
+            ..SparseColumns::default()
+        };
         for column in dense {
             for (i, &value) in column.iter().enumerate().filter(|(_, v)| **v != 0.0) {
                 out.indices.push(i as u32);
@@ -350,7 +359,11 @@ pub(crate) mod tests {
                 let next = ids.len() as u32;
                 let id = *ids.entry(*piece).or_insert(next);
                 table.pieces.insert(id, (*piece).to_owned());
-                table.rows.push(TokenRow { id, sample: sample as u32, position: position as u32 + 1 });
+                table.rows.push(TokenRow {
+                    id,
+                    sample: sample as u32,
+                    position: position as u32 + 1,
+                });
             }
             table.texts.push(pieces.concat());
             table.sample_labels.push(label.map(|label| {

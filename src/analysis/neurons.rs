@@ -1,6 +1,7 @@
 //! From a feature to its neurons, from a neuron to its features, and how much two features overlap.
 //!
-//! Sees sparse columns alone. Invariant: an overlap is symmetric, 1 for a feature with itself unless it is empty.
+//! Sees sparse columns alone. Invariant: an overlap is symmetric, 1 for a feature with itself
+//! unless it is empty.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,8 +12,8 @@ use crate::factor::SparseColumns;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Overlap {
-    /// Σ min / Σ max of |z| with the positive and the negative part of a neuron as two coordinates: a neuron with
-    /// opposite signs is shared by nobody. In 0..=1.
+    /// Σ min / Σ max of |z| with the positive and the negative part of a neuron as two coordinates:
+    /// a neuron with opposite signs is shared by nobody. In 0..=1.
     #[default]
     WeightedJaccard,
     /// |supports' intersection| / |union|, whatever the signs. In 0..=1.
@@ -50,9 +51,14 @@ impl Overlap {
         }
     }
 
-    /// The overlap from the shared sum and the sizes; Σmax = |a| + |b| − Σmin. Empty features overlap with nothing.
+    /// The overlap from the shared sum and the sizes; Σmax = |a| + |b| − Σmin. Empty features
+    /// overlap with nothing.
     pub(super) fn finish(self, shared: f64, a: f64, b: f64) -> f64 {
-        let whole = if self == Self::Cosine { (a * b).sqrt() } else { a + b - shared };
+        let whole = if self == Self::Cosine {
+            (a * b).sqrt()
+        } else {
+            a + b - shared
+        };
         if whole > 0.0 { shared / whole } else { 0.0 }
     }
 }
@@ -88,7 +94,8 @@ impl NeuronIndex {
         Self { offsets, entries }
     }
 
-    /// The features that use a neuron, ascending, with their weights; none for a neuron that does not exist.
+    /// The features that use a neuron, ascending, with their weights; none for a neuron that does
+    /// not exist.
     pub fn users(&self, neuron: usize) -> &[(u32, f32)] {
         match self.offsets.get(neuron..neuron.saturating_add(2)) {
             Some(&[start, end]) => &self.entries[start..end],
@@ -101,7 +108,8 @@ impl NeuronIndex {
         self.shared_sums_with(features, j, features.columns(), overlap)
     }
 
-    /// The shared sums of feature j of `features` with each of the `count` features that this index is of.
+    /// The shared sums of feature j of `features` with each of the `count` features that this index
+    /// is of.
     pub(super) fn shared_sums_with(
         &self,
         features: &SparseColumns,
@@ -120,17 +128,33 @@ impl NeuronIndex {
 }
 
 /// The neurons of feature j that are not zero.
-pub(super) fn nonzeros(features: &SparseColumns, j: usize) -> impl Iterator<Item = (usize, f32)> + '_ {
+pub(super) fn nonzeros(
+    features: &SparseColumns,
+    j: usize,
+) -> impl Iterator<Item = (usize, f32)> + '_ {
     let (indices, values) = features.column(j);
-    indices.iter().zip(values).filter(|(_, v)| **v != 0.0).map(|(&i, &v)| (i as usize, v))
+    indices
+        .iter()
+        .zip(values)
+        .filter(|(_, v)| **v != 0.0)
+        .map(|(&i, &v)| (i as usize, v))
 }
 
 /// The neurons of feature j by |weight|, largest first, with how many features use each.
 pub fn neurons_of(features: &SparseColumns, index: &NeuronIndex, j: usize) -> Vec<NeuronWeight> {
     let mut neurons: Vec<NeuronWeight> = nonzeros(features, j)
-        .map(|(i, weight)| NeuronWeight { index: i, weight, used_by: index.users(i).len() })
+        .map(|(i, weight)| NeuronWeight {
+            index: i,
+            weight,
+            used_by: index.users(i).len(),
+        })
         .collect();
-    neurons.sort_by(|a, b| b.weight.abs().total_cmp(&a.weight.abs()).then(a.index.cmp(&b.index)));
+    neurons.sort_by(|a, b| {
+        b.weight
+            .abs()
+            .total_cmp(&a.weight.abs())
+            .then(a.index.cmp(&b.index))
+    });
     neurons
 }
 
@@ -147,7 +171,10 @@ pub fn related(
     let own = size(j);
     let mut out: Vec<Related> = (0..features.columns())
         .filter(|&i| i != j && sums[i] > 0.0)
-        .map(|i| Related { id: i, overlap: overlap.finish(sums[i], own, size(i)) as f32 })
+        .map(|i| Related {
+            id: i,
+            overlap: overlap.finish(sums[i], own, size(i)) as f32,
+        })
         .collect();
     out.sort_by(|a, b| b.overlap.total_cmp(&a.overlap).then(a.id.cmp(&b.id)));
     out.truncate(count);
@@ -158,11 +185,14 @@ pub fn related(
 pub fn cosines_with(features: &SparseColumns, j: usize) -> Vec<f32> {
     let sums = NeuronIndex::new(features).shared_sums(features, j, Overlap::Cosine);
     let size = |i: usize| Overlap::Cosine.size(features.column(i).1);
-    sums.iter().enumerate().map(|(i, &sum)| Overlap::Cosine.finish(sum, size(j), size(i)) as f32).collect()
+    sums.iter()
+        .enumerate()
+        .map(|(i, &sum)| Overlap::Cosine.finish(sum, size(j), size(i)) as f32)
+        .collect()
 }
 
-/// Overlaps of all pairs i < j in the order (0,1), (0,2), …, (1,2), …: k(k − 1)/2 values. Costs one visit a pair of
-/// features a shared neuron.
+/// Overlaps of all pairs i < j in the order (0,1), (0,2), …, (1,2), …: k(k − 1)/2 values. Costs one
+/// visit a pair of features a shared neuron.
 pub fn pairwise(features: &SparseColumns, overlap: Overlap) -> Vec<f64> {
     let k = features.columns();
     let index = NeuronIndex::new(features);
@@ -228,26 +258,58 @@ mod tests {
 
     #[test]
     fn neurons_come_by_magnitude_with_their_users() {
-        let features = columns(4, &[vec![0.6, 0.0, -0.8, 0.0], vec![1.0, 0.0, 0.0, 0.0], vec![0.0; 4]]);
+        let features = columns(
+            4,
+            &[
+                vec![0.6, 0.0, -0.8, 0.0],
+                vec![1.0, 0.0, 0.0, 0.0],
+                vec![0.0; 4],
+            ],
+        );
         let index = NeuronIndex::new(&features);
         let neurons = neurons_of(&features, &index, 0);
         assert_eq!(
             neurons,
-            [NeuronWeight { index: 2, weight: -0.8, used_by: 1 }, NeuronWeight { index: 0, weight: 0.6, used_by: 2 }]
+            [
+                NeuronWeight {
+                    index: 2,
+                    weight: -0.8,
+                    used_by: 1
+                },
+                NeuronWeight {
+                    index: 0,
+                    weight: 0.6,
+                    used_by: 2
+                }
+            ]
         );
         assert_eq!(index.users(0), [(0, 0.6), (1, 1.0)]);
         assert!(index.users(1).is_empty());
-        assert!(index.users(4).is_empty() && index.users(usize::MAX).is_empty(), "no such neuron");
+        assert!(
+            index.users(4).is_empty() && index.users(usize::MAX).is_empty(),
+            "no such neuron"
+        );
         assert!(neurons_of(&features, &index, 2).is_empty());
     }
 
     #[test]
     fn related_leaves_out_itself_and_those_without_overlap() {
-        let features =
-            columns(3, &[vec![1.0, 0.0, 0.0], vec![0.6, 0.8, 0.0], vec![-1.0, 0.0, 0.0], vec![0.9, 0.0, 0.1]]);
+        let features = columns(
+            3,
+            &[
+                vec![1.0, 0.0, 0.0],
+                vec![0.6, 0.8, 0.0],
+                vec![-1.0, 0.0, 0.0],
+                vec![0.9, 0.0, 0.1],
+            ],
+        );
         let index = NeuronIndex::new(&features);
         let related = related(&features, &index, 0, Overlap::WeightedJaccard, 10);
-        assert_eq!(related.iter().map(|r| r.id).collect::<Vec<_>>(), [3, 1], "the opposite sign shares nothing");
+        assert_eq!(
+            related.iter().map(|r| r.id).collect::<Vec<_>>(),
+            [3, 1],
+            "the opposite sign shares nothing"
+        );
         assert!((related[0].overlap - 0.9 / 1.1).abs() < 1e-6);
     }
 }

@@ -1,6 +1,7 @@
 //! What a person notes of features: names, tags, ratings, texts.
 //!
-//! Knows no file. Invariant: notes that a refit leaves without a feature are kept as lines, never dropped.
+//! Knows no file. Invariant: notes that a refit leaves without a feature are kept as lines, never
+//! dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,8 +23,8 @@ pub struct Note {
     /// Free text.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub text: String,
-    /// Set where a refit carried it over to a feature that is only somewhat like the one it was written for: the cosine of
-    /// the two. Noting anything anew takes it away.
+    /// Set where a refit carried it over to a feature that is only somewhat like the one it was
+    /// written for: the cosine of the two. Noting anything anew takes it away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubtful: Option<f32>,
 }
@@ -37,7 +38,8 @@ pub struct Notes {
     /// Feature id → what else was noted.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub details: BTreeMap<usize, Note>,
-    /// What was noted of features that a refit under the same name no longer has, as lines: kept, so that nothing is lost.
+    /// What was noted of features that a refit under the same name no longer has, as lines: kept,
+    /// so that nothing is lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unplaced: Vec<String>,
 }
@@ -50,7 +52,12 @@ impl Notes {
 
     /// The features that something was noted of, ascending.
     pub fn ids(&self) -> impl Iterator<Item = usize> + '_ {
-        self.names.keys().chain(self.details.keys()).copied().collect::<BTreeSet<_>>().into_iter()
+        self.names
+            .keys()
+            .chain(self.details.keys())
+            .copied()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
     }
 
     /// Takes over what `other` says; features that it says nothing of stay as they are.
@@ -67,8 +74,10 @@ impl Notes {
     pub fn of(&self, ids: &[usize]) -> Self {
         let mut out = Self::default();
         for id in ids {
-            out.names.extend(self.names.get(id).map(|name| (*id, name.clone())));
-            out.details.extend(self.details.get(id).map(|note| (*id, note.clone())));
+            out.names
+                .extend(self.names.get(id).map(|name| (*id, name.clone())));
+            out.details
+                .extend(self.details.get(id).map(|note| (*id, note.clone())));
         }
         out
     }
@@ -93,21 +102,32 @@ impl Notes {
         parts.join(" ")
     }
 
-    /// Notes feature `id` by a line: words that begin with `#` are tags, `*1` to `*5` is a rating, what follows ` -- ` is
-    /// free text, the rest is the name. An empty line takes everything away.
+    /// Notes feature `id` by a line: words that begin with `#` are tags, `*1` to `*5` is a rating,
+    /// what follows ` -- ` is free text, the rest is the name. An empty line takes everything away.
     pub fn set(&mut self, id: usize, line: &str) {
         // The dashes are a word of their own at the line's end too.
         let padded = format!("{line} ");
-        let (head, text) = match padded.split_once("-- ").filter(|(head, _)| head.is_empty() || head.ends_with(' ')) {
+        let (head, text) = match padded
+            .split_once("-- ")
+            .filter(|(head, _)| head.is_empty() || head.ends_with(' '))
+        {
             Some((head, text)) => (head, text.trim()),
             None => (line, ""),
         };
-        let mut note = Note { text: text.to_owned(), ..Note::default() };
+        let mut note = Note {
+            text: text.to_owned(),
+            ..Note::default()
+        };
         let mut name: Vec<&str> = Vec::new();
         for word in head.split_whitespace() {
-            let rating = word.strip_prefix('*').and_then(|r| r.parse::<u8>().ok()).filter(|r| (1..=5).contains(r));
+            let rating = word
+                .strip_prefix('*')
+                .and_then(|r| r.parse::<u8>().ok())
+                .filter(|r| (1..=5).contains(r));
             match word.strip_prefix('#') {
-                Some(tag) if !tag.is_empty() && !note.tags.iter().any(|t| t == tag) => note.tags.push(tag.to_owned()),
+                Some(tag) if !tag.is_empty() && !note.tags.iter().any(|t| t == tag) => {
+                    note.tags.push(tag.to_owned())
+                }
                 Some(tag) if !tag.is_empty() => {}
                 _ if rating.is_some() => note.rating = rating,
                 _ => name.push(word),
@@ -123,12 +143,24 @@ impl Notes {
         }
     }
 
-    /// These notes on the features of another fit: each goes with the feature that its own is matched with. From a cosine
-    /// of 0.7 on it is the same feature; below, the note is flagged as doubtful; below 0.3 it becomes `unplaced`.
+    /// These notes on the features of another fit: each goes with the feature that its own is
+    /// matched with. From a cosine of 0.7 on it is the same feature; below, the note is flagged as
+    /// doubtful; below 0.3 it becomes `unplaced`.
     pub fn carried(&self, from: &SparseColumns, to: &SparseColumns) -> Self {
-        let mut out = Self { unplaced: self.unplaced.clone(), ..Self::default() };
-        let mut behind: BTreeSet<usize> = self.names.keys().chain(self.details.keys()).copied().collect();
-        for pair in matching::assignment(from, to).into_iter().filter(|m| m.cosine >= DOUBTFUL) {
+        let mut out = Self {
+            unplaced: self.unplaced.clone(),
+            ..Self::default()
+        };
+        let mut behind: BTreeSet<usize> = self
+            .names
+            .keys()
+            .chain(self.details.keys())
+            .copied()
+            .collect();
+        for pair in matching::assignment(from, to)
+            .into_iter()
+            .filter(|m| m.cosine >= DOUBTFUL)
+        {
             let (name, note) = (self.names.get(&pair.a), self.details.get(&pair.a));
             if name.is_none() && note.is_none() {
                 continue;
@@ -137,15 +169,22 @@ impl Notes {
             out.names.extend(name.map(|name| (pair.b, name.clone())));
             let mut note = note.cloned().unwrap_or_default();
             if f64::from(pair.cosine) < FOUND_AGAIN {
-                note.doubtful = Some(note.doubtful.map_or(pair.cosine, |before| before.min(pair.cosine)));
+                note.doubtful = Some(
+                    note.doubtful
+                        .map_or(pair.cosine, |before| before.min(pair.cosine)),
+                );
             }
             if note != Note::default() {
                 out.details.insert(pair.b, note);
             }
         }
         let nothing = Note::default();
-        let line =
-            |id: &usize| Self::line(self.names.get(id).map(String::as_str), self.details.get(id).unwrap_or(&nothing));
+        let line = |id: &usize| {
+            Self::line(
+                self.names.get(id).map(String::as_str),
+                self.details.get(id).unwrap_or(&nothing),
+            )
+        };
         out.unplaced.extend(behind.iter().map(line));
         out
     }
@@ -163,8 +202,14 @@ mod tests {
         notes.set(3, "  months of  the year #time #time *4 -- not the #verb");
         assert_eq!(notes.names[&3], "months of the year");
         let note = &notes.details[&3];
-        assert_eq!((note.tags.len(), note.rating, note.text.as_str()), (1, Some(4), "not the #verb"));
-        assert_eq!(Notes::line(Some("months of the year"), note), "months of the year #time *4 -- not the #verb");
+        assert_eq!(
+            (note.tags.len(), note.rating, note.text.as_str()),
+            (1, Some(4), "not the #verb")
+        );
+        assert_eq!(
+            Notes::line(Some("months of the year"), note),
+            "months of the year #time *4 -- not the #verb"
+        );
         notes.set(3, "*9 # -- ");
         assert_eq!((notes.names[&3].as_str(), notes.details.len()), ("*9 #", 0));
         notes.set(3, " ");
@@ -178,7 +223,11 @@ mod tests {
             out.values.extend(entries.iter().map(|e| e.1));
             out.offsets.push(out.indices.len());
         };
-        let empty = || SparseColumns { rows: 8, offsets: vec![0], ..SparseColumns::default() };
+        let empty = || SparseColumns {
+            rows: 8,
+            offsets: vec![0],
+            ..SparseColumns::default()
+        };
         let (mut old, mut new) = (empty(), empty());
         for entries in [&[(0, 1.0)][..], &[(1, 0.6), (2, 0.8)], &[(4, 1.0)]] {
             column(entries, &mut old);
@@ -191,10 +240,17 @@ mod tests {
         notes.set(1, "months #time");
         notes.set(2, "gone");
         let carried = notes.carried(&old, &new);
-        assert_eq!(carried.names, BTreeMap::from([(2, "days".to_owned()), (1, "months".to_owned())]));
+        assert_eq!(
+            carried.names,
+            BTreeMap::from([(2, "days".to_owned()), (1, "months".to_owned())])
+        );
         assert_eq!(carried.details[&1].doubtful, Some(0.6));
         assert_eq!(carried.unplaced, ["gone"]);
-        assert_eq!(carried.carried(&new, &new).details[&1].doubtful, Some(0.6), "doubt stays until it is noted anew");
+        assert_eq!(
+            carried.carried(&new, &new).details[&1].doubtful,
+            Some(0.6),
+            "doubt stays until it is noted anew"
+        );
     }
 
     proptest! {

@@ -1,9 +1,11 @@
-//! One pass over a feature's coefficients: peaks, sums, quantiles, histograms. Numbers alone, no tokens.
+//! One pass over a feature's coefficients: peaks, sums, quantiles, histograms. Numbers alone, no
+//! tokens.
 //!
-//! Invariant: every answer is the same as that of a full sort by (value descending, row ascending), whatever the number
-//! of threads.
+//! Invariant: every answer is the same as that of a full sort by (value descending, row ascending),
+//! whatever the number of threads.
 
-/// Coefficients at or below this share of a feature's maximum count as zero: multiplicative updates never reach 0.
+/// Coefficients at or below this share of a feature's maximum count as zero: multiplicative updates
+/// never reach 0.
 const NUMERICAL_ZERO: f32 = 1e-6;
 
 /// A row with the value found there.
@@ -40,14 +42,21 @@ pub(super) fn share_above(values: &[f32], threshold: f32) -> f32 {
     if values.is_empty() {
         return 0.0;
     }
-    let above: u64 =
-        values.chunks(4096).map(|c| u64::from(c.iter().map(|&v| u32::from(v > threshold)).sum::<u32>())).sum();
+    let above: u64 = values
+        .chunks(4096)
+        .map(|c| u64::from(c.iter().map(|&v| u32::from(v > threshold)).sum::<u32>()))
+        .sum();
     (above as f64 / values.len() as f64) as f32
 }
 
-/// The strongest row of each group, strongest `count` groups first. One scan with a bounded list: a row is looked at
-/// closer only when it beats the weakest peak kept so far.
-pub(super) fn group_peaks(values: &[f32], floor: f32, count: usize, group: impl Fn(usize) -> usize) -> Vec<Peak> {
+/// The strongest row of each group, strongest `count` groups first. One scan with a bounded list: a
+/// row is looked at closer only when it beats the weakest peak kept so far.
+pub(super) fn group_peaks(
+    values: &[f32],
+    floor: f32,
+    count: usize,
+    group: impl Fn(usize) -> usize,
+) -> Vec<Peak> {
     let mut kept: Vec<(usize, Peak)> = Vec::with_capacity(count);
     let mut threshold = floor;
     let mut weakest = 0;
@@ -64,7 +73,9 @@ pub(super) fn group_peaks(values: &[f32], floor: f32, count: usize, group: impl 
                 None => kept[weakest] = (group, peak),
             }
             if kept.len() == count {
-                weakest = (0..count).max_by(|&a, &b| strongest_first(&kept[a].1, &kept[b].1)).unwrap_or(0);
+                weakest = (0..count)
+                    .max_by(|&a, &b| strongest_first(&kept[a].1, &kept[b].1))
+                    .unwrap_or(0);
                 threshold = kept[weakest].1.value;
             }
         }
@@ -74,8 +85,8 @@ pub(super) fn group_peaks(values: &[f32], floor: f32, count: usize, group: impl 
     peaks
 }
 
-/// The strongest rows such that no two of one group are within `apart` rows of each other, given those already chosen;
-/// `count` in all.
+/// The strongest rows such that no two of one group are within `apart` rows of each other, given
+/// those already chosen; `count` in all.
 pub(super) fn spread_peaks(
     chosen: &mut Vec<Peak>,
     values: &[f32],
@@ -84,7 +95,8 @@ pub(super) fn spread_peaks(
     apart: usize,
     group: impl Fn(usize) -> usize,
 ) {
-    // A chosen row rules out at most 2·apart + 1 rows, so the answer lies within this many of the strongest.
+    // A chosen row rules out at most 2·apart + 1 rows, so the answer lies within this many of the
+    // strongest.
     let enough = count * (2 * apart + 1);
     let mut keys = active_keys(values, floor);
     if keys.len() > enough {
@@ -98,7 +110,9 @@ pub(super) fn spread_peaks(
         if chosen.len() >= count {
             break;
         }
-        let near = |p: &Peak| p.row.abs_diff(candidate.row) <= apart && group(p.row) == group(candidate.row);
+        let near = |p: &Peak| {
+            p.row.abs_diff(candidate.row) <= apart && group(p.row) == group(candidate.row)
+        };
         if !chosen.iter().any(near) {
             chosen.push(candidate);
         }
@@ -106,16 +120,19 @@ pub(super) fn spread_peaks(
     chosen.sort_by(strongest_first);
 }
 
-/// The row at each quantile (descending, in 0..=1) of the values above `floor`: index round(q·(m − 1)) of the m of them
-/// in ascending order. A row that two quantiles share is given once.
+/// The row at each quantile (descending, in 0..=1) of the values above `floor`: index round(q·(m −
+/// 1)) of the m of them in ascending order. A row that two quantiles share is given once.
 pub(super) fn quantile_rows(values: &[f32], floor: f32, quantiles: &[f32]) -> Vec<(f32, usize)> {
     let mut keys = active_keys(values, floor);
     let mut out: Vec<(f32, usize)> = Vec::with_capacity(quantiles.len());
-    let Some(last) = keys.len().checked_sub(1) else { return out };
+    let Some(last) = keys.len().checked_sub(1) else {
+        return out;
+    };
     let mut end = keys.len();
     for &quantile in quantiles {
         let index = (f64::from(quantile) * last as f64).round() as usize;
-        // Everything below the previous quantile's index is already to its left: each selection is smaller.
+        // Everything below the previous quantile's index is already to its left: each selection is
+        // smaller.
         if index >= end {
             continue;
         }
@@ -138,9 +155,11 @@ pub(super) fn histogram(values: &[f32], floor: f32, peak: f32, bins: usize) -> V
     counts
 }
 
-/// (bits of the value, row) of every value above `floor` ≥ 0: for positive floats the order of bits is that of values.
+/// (bits of the value, row) of every value above `floor` ≥ 0: for positive floats the order of bits
+/// is that of values.
 fn active_keys(values: &[f32], floor: f32) -> Vec<(u32, u32)> {
-    let active = |(row, &value): (usize, &f32)| (value > floor).then(|| (value.to_bits(), row as u32));
+    let active =
+        |(row, &value): (usize, &f32)| (value > floor).then(|| (value.to_bits(), row as u32));
     values.iter().enumerate().filter_map(active).collect()
 }
 
@@ -150,7 +169,10 @@ fn rising(&(bits, row): &(u32, u32)) -> (u32, u32) {
 }
 
 fn peak_of((_, row): (u32, u32), values: &[f32]) -> Peak {
-    Peak { value: values[row as usize], row: row as usize }
+    Peak {
+        value: values[row as usize],
+        row: row as usize,
+    }
 }
 
 fn strongest_first(a: &Peak, b: &Peak) -> std::cmp::Ordering {
@@ -164,9 +186,18 @@ mod tests {
     use super::*;
 
     /// Every group's first maximum by a full sort.
-    fn reference_peaks(values: &[f32], floor: f32, count: usize, group: impl Fn(usize) -> usize) -> Vec<Peak> {
-        let mut all: Vec<Peak> =
-            values.iter().enumerate().filter(|(_, v)| **v > floor).map(|(row, &value)| Peak { value, row }).collect();
+    fn reference_peaks(
+        values: &[f32],
+        floor: f32,
+        count: usize,
+        group: impl Fn(usize) -> usize,
+    ) -> Vec<Peak> {
+        let mut all: Vec<Peak> = values
+            .iter()
+            .enumerate()
+            .filter(|(_, v)| **v > floor)
+            .map(|(row, &value)| Peak { value, row })
+            .collect();
         all.sort_by(strongest_first);
         let mut seen = std::collections::HashSet::new();
         all.retain(|p| seen.insert(group(p.row)));

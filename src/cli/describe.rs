@@ -21,8 +21,8 @@ pub struct EndpointArgs {
     /// The model to ask there
     #[arg(long, requires = "endpoint")]
     pub judge_model: Option<String>,
-    /// Environment variable that holds the key; it is sent to the endpoint and kept nowhere [default: OPENAI_API_KEY, where
-    /// it is set]
+    /// Environment variable that holds the key; it is sent to the endpoint and kept nowhere
+    /// [default: OPENAI_API_KEY, where it is set]
     #[arg(long, value_name = "VARIABLE", requires = "endpoint")]
     pub key_env: Option<String>,
     /// Calls under way at once, 1 to 64
@@ -31,18 +31,22 @@ pub struct EndpointArgs {
     /// Seconds that a call may take, up to 3600
     #[arg(long, default_value_t = 120.0, requires = "endpoint", value_parser = seconds)]
     pub timeout: f64,
-    /// Longest answer of the judge in tokens, 1 to 32768; one that thinks before it answers needs more [default: each
-    /// question's own]
+    /// Longest answer of the judge in tokens, 1 to 32768; one that thinks before it answers needs
+    /// more [default: each question's own]
     #[arg(long, requires = "endpoint", value_parser = RangedU64ValueParser::<usize>::new().range(1..=32_768))]
     pub judge_max_tokens: Option<usize>,
-    /// Temperature of the judge's answers, 0 to 2; 0 is greedy [default: 0, for sentences that it makes up 0.7]
+    /// Temperature of the judge's answers, 0 to 2; 0 is greedy [default: 0, for sentences that it
+    /// makes up 0.7]
     #[arg(long, requires = "endpoint", value_parser = temperature)]
     pub judge_temperature: Option<f64>,
 }
 
 /// Reads how long a call may take.
 fn seconds(text: &str) -> Result<f64, String> {
-    let seconds = text.parse::<f64>().ok().filter(|s| (0.01..=3600.0).contains(s));
+    let seconds = text
+        .parse::<f64>()
+        .ok()
+        .filter(|s| (0.01..=3600.0).contains(s));
     seconds.ok_or_else(|| "give seconds, from 0.01 to 3600".to_owned())
 }
 
@@ -56,10 +60,13 @@ impl EndpointArgs {
     /// The endpoint that these arguments name, if any, with the key from the environment.
     ///
     /// # Errors
-    /// [`Error::Usage`] for an address that cannot be or must not be shown, and for a variable that was named and holds no
-    /// key.
+    /// [`Error::Usage`] for an address that cannot be or must not be shown, and for a variable that
+    /// was named and holds no key.
     pub fn endpoint(&self) -> Result<Option<Endpoint>> {
-        let (Some(url), Some(model)) = (self.endpoint.as_deref(), self.judge_model.as_deref()) else { return Ok(None) };
+        let (Some(url), Some(model)) = (self.endpoint.as_deref(), self.judge_model.as_deref())
+        else {
+            return Ok(None);
+        };
         let key = match &self.key_env {
             None => Key::from_env(USUAL_KEY),
             Some(variable) => Some(Key::from_env(variable).ok_or_else(|| no_key(variable))?),
@@ -83,7 +90,10 @@ fn no_key(variable: &str) -> Error {
             "--key-env: the environment variable {variable} is not set, is empty or cannot stand in a header: set it, or leave \
              --key-env out where no key is needed"
         ),
-        false => "--key-env takes the name of an environment variable, such as OPENAI_API_KEY, not a key".to_owned(),
+        false => {
+            "--key-env takes the name of an environment variable, such as OPENAI_API_KEY, not a key"
+                .to_owned()
+        }
     })
 }
 
@@ -92,8 +102,8 @@ fn no_key(variable: &str) -> Error {
 pub struct DescribeArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// Features, separated by commas, or other directions by their set: diffmean:months, neuron:123, sae:NAME/17 [default:
-    /// all features of the fit]
+    /// Features, separated by commas, or other directions by their set: diffmean:months,
+    /// neuron:123, sae:NAME/17 [default: all features of the fit]
     #[arg(value_delimiter = ',')]
     pub features: Vec<String>,
     /// The judge
@@ -102,8 +112,8 @@ pub struct DescribeArgs {
     /// Leave out scoring the descriptions by detection and fuzzing
     #[arg(long)]
     pub no_score: bool,
-    /// Have 5 sentences written that fit each description and 5 that do not, and tell by S_CD how the direction tells them
-    /// apart on this model
+    /// Have 5 sentences written that fit each description and 5 that do not, and tell by S_CD how
+    /// the direction tells them apart on this model
     #[arg(long)]
     pub sentences: bool,
     /// Only say how many calls and tokens it would take
@@ -130,8 +140,19 @@ mod tests {
     use crate::cli::{Cli, Command};
 
     fn judge(more: &[&str]) -> Result<super::EndpointArgs, String> {
-        let line = ["mlpeek", "describe", "s", "--endpoint", "http://127.0.0.1:1/v1", "--judge-model", "m"];
-        match Cli::try_parse_from(line.iter().chain(more)).map_err(|e| e.to_string())?.command {
+        let line = [
+            "mlpeek",
+            "describe",
+            "s",
+            "--endpoint",
+            "http://127.0.0.1:1/v1",
+            "--judge-model",
+            "m",
+        ];
+        match Cli::try_parse_from(line.iter().chain(more))
+            .map_err(|e| e.to_string())?
+            .command
+        {
             Some(Command::Describe(args)) => Ok(args.judge),
             other => panic!("{other:?}"),
         }
@@ -147,30 +168,51 @@ mod tests {
             assert!(judge(&[&format!("--concurrency={bad}")]).is_err());
         }
         assert_eq!(
-            judge(&["--timeout", "1.5", "--concurrency", "9"]).unwrap().endpoint().unwrap().unwrap().timeout,
+            judge(&["--timeout", "1.5", "--concurrency", "9"])
+                .unwrap()
+                .endpoint()
+                .unwrap()
+                .unwrap()
+                .timeout,
             1.5
         );
     }
 
     #[test]
     fn how_it_answers_is_chosen_within_bounds() {
-        let endpoint = judge(&["--judge-max-tokens", "900", "--judge-temperature", "0.5"]).unwrap().endpoint().unwrap();
+        let endpoint = judge(&["--judge-max-tokens", "900", "--judge-temperature", "0.5"])
+            .unwrap()
+            .endpoint()
+            .unwrap();
         let endpoint = endpoint.unwrap();
-        assert_eq!((endpoint.max_tokens, endpoint.temperature), (Some(900), Some(0.5)));
-        for bad in
-            ["--judge-max-tokens=0", "--judge-temperature=-1", "--judge-temperature=nan", "--judge-temperature=3"]
-        {
+        assert_eq!(
+            (endpoint.max_tokens, endpoint.temperature),
+            (Some(900), Some(0.5))
+        );
+        for bad in [
+            "--judge-max-tokens=0",
+            "--judge-temperature=-1",
+            "--judge-temperature=nan",
+            "--judge-temperature=3",
+        ] {
             assert!(judge(&[bad]).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn a_variable_that_is_named_must_hold_a_key() {
-        let refused = |name: &str| judge(&["--key-env", name]).unwrap().endpoint().unwrap_err().to_string();
+        let refused = |name: &str| {
+            judge(&["--key-env", name])
+                .unwrap()
+                .endpoint()
+                .unwrap_err()
+                .to_string()
+        };
         assert!(refused("MLPEEK_NO_SUCH_VARIABLE").contains("MLPEEK_NO_SUCH_VARIABLE is not set"));
         let secret = refused("sk-typed-here");
         assert!(
-            !secret.contains("sk-typed-here") && secret.contains("the name of an environment variable"),
+            !secret.contains("sk-typed-here")
+                && secret.contains("the name of an environment variable"),
             "{secret}"
         );
     }

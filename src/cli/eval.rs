@@ -12,11 +12,13 @@ use crate::jobs::evaluation::Method;
 /// `mlpeek eval`.
 #[derive(Debug, Subcommand)]
 pub enum EvalCommand {
-    /// Which directions tell a label's sentences from the others, on sentences that did not choose them
+    /// Which directions tell a label's sentences from the others, on sentences that did not choose
+    /// them
     Detection(DetectionArgs),
     /// Which directions make the model speak of a label when it is steered with them, at equal KL
     Steering(Box<SteeringArgs>),
-    /// What a family of features promotes with its shared neurons, and with those of one member alone
+    /// What a family of features promotes with its shared neurons, and with those of one member
+    /// alone
     Reuse(ReuseArgs),
 }
 
@@ -36,11 +38,12 @@ impl EvalCommand {
 pub struct EvalArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// Methods, separated by commas: fit, fit:NAME, sae:NAME (decoder rows), diffmean, kmeans, kmeans-cut (with as many
-    /// neurons as a feature), random, neuron (the last five also at another hook of the study: diffmean@15.hook_resid_post),
-    /// and shuffled (features of the first fit named, chosen for labels dealt out anew); fit:A+fit:B: several as one, each
-    /// label's value their mean (fits that differ in their seed); the first is compared with the others [default: fit, diffmean,
-    /// the SAEs at its hook, kmeans, kmeans-cut, random, neuron, shuffled]
+    /// Methods, separated by commas: fit, fit:NAME, sae:NAME (decoder rows), diffmean, kmeans,
+    /// kmeans-cut (with as many neurons as a feature), random, neuron (the last five also at
+    /// another hook of the study: diffmean@15.hook_resid_post), and shuffled (features of the first
+    /// fit named, chosen for labels dealt out anew); fit:A+fit:B: several as one, each label's
+    /// value their mean (fits that differ in their seed); the first is compared with the others
+    /// [default: fit, diffmean, the SAEs at its hook, kmeans, kmeans-cut, random, neuron, shuffled]
     #[arg(long, value_delimiter = ',')]
     pub methods: Vec<Method>,
     /// Where
@@ -79,8 +82,8 @@ pub struct DetectionArgs {
 pub enum ProtocolArg {
     /// KL 0.1, 0.25, 0.5 and 1; one text of 30 tokens for each prompt, KL and sign
     Short,
-    /// The paper's: KL 0.025, 0.05, 0.1, 0.15, 0.25, 0.35 and 0.5; eight texts of 50 tokens for each KL and sign, dealt out
-    /// to the prompts
+    /// The paper's: KL 0.025, 0.05, 0.1, 0.15, 0.25, 0.35 and 0.5; eight texts of 50 tokens for
+    /// each KL and sign, dealt out to the prompts
     Paper,
 }
 
@@ -102,20 +105,23 @@ pub struct SteeringArgs {
     /// Labels, separated by commas [default: all with enough sentences]
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     pub labels: Vec<String>,
-    /// By what a direction is chosen for a label: input (what excites it) or output (the words that it promotes)
+    /// By what a direction is chosen for a label: input (what excites it) or output (the words that
+    /// it promotes)
     #[arg(long, default_value_t = Choose::Input)]
     pub choose: Choose,
-    /// KL targets, samples and tokens in one word; what is given beside it goes before it [default: short]
+    /// KL targets, samples and tokens in one word; what is given beside it goes before it [default:
+    /// short]
     #[arg(long, value_enum)]
     pub protocol: Option<ProtocolArg>,
-    /// KL(base ‖ steered) at the prompts' last tokens, several separated by commas [default: the protocol's]
+    /// KL(base ‖ steered) at the prompts' last tokens, several separated by commas [default: the
+    /// protocol's]
     #[arg(long, value_delimiter = ',', value_parser = values::kl)]
     pub kl: Vec<f64>,
     /// A text to continue; give at least two [default: four short beginnings]
     #[arg(long, short, allow_hyphen_values = true)]
     pub prompt: Vec<String>,
-    /// Texts of each prompt, KL and sign; 0 writes none and tells only what becomes of the labels' own words [default: the
-    /// protocol's]
+    /// Texts of each prompt, KL and sign; 0 writes none and tells only what becomes of the labels'
+    /// own words [default: the protocol's]
     #[arg(long)]
     pub samples: Option<usize>,
     /// New tokens a text [default: the protocol's]
@@ -133,7 +139,8 @@ pub struct SteeringArgs {
     /// Only say how many texts there would be, and how many calls and tokens a judge would take
     #[arg(long)]
     pub dry_run: bool,
-    /// Name of the evaluation in the study; the same name goes on where it stopped [default: made of what is asked]
+    /// Name of the evaluation in the study; the same name goes on where it stopped [default: made
+    /// of what is asked]
     #[arg(long)]
     pub name: Option<String>,
     /// Write the plot of score against KL here, as SVG
@@ -153,11 +160,12 @@ pub struct SteeringArgs {
 pub struct ReuseArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// Labels of the family, separated by commas; one that ends in / stands for all below it (weekday/). A label's word is
-    /// what follows its last /
+    /// Labels of the family, separated by commas; one that ends in / stands for all below it
+    /// (weekday/). A label's word is what follows its last /
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     pub labels: Vec<String>,
-    /// Features of the family, separated by commas, with the words that they should promote: 3=Monday,17=Tuesday
+    /// Features of the family, separated by commas, with the words that they should promote:
+    /// 3=Monday,17=Tuesday
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     pub features: Vec<String>,
     /// A node of `mlpeek tree`; each feature's word is its strongest token

@@ -49,7 +49,8 @@ pub struct FitArgs {
     /// Where the sweeps run; auto is a GPU that can keep the activations, else the CPU
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub device: Device,
-    /// Go on from the fit's checkpoint, also where it ended by itself; a fit that was cut short goes on without it
+    /// Go on from the fit's checkpoint, also where it ended by itself; a fit that was cut short
+    /// goes on without it
     #[arg(long)]
     pub resume: bool,
     /// Start anew, even where a fit of that name was cut short
@@ -75,16 +76,19 @@ pub struct FitArgs {
     pub output: JsonArgs,
 }
 
-/// What is minimised, and how; what is not given is as the defaults, or as the fit that it goes on from, have it.
+/// What is minimised, and how; what is not given is as the defaults, or as the fit that it goes on
+/// from, have it.
 #[derive(Debug, Clone, Args)]
 pub struct ObjectiveArgs {
     /// The update rule [default: bcd]
     #[arg(long, value_enum)]
     pub solver: Option<SolverArg>,
-    /// λ of the ℓ1 penalty on coefficients, in units of the median row norm; 0 minimises the error alone [default: 0.1]
+    /// λ of the ℓ1 penalty on coefficients, in units of the median row norm; 0 minimises the error
+    /// alone [default: 0.1]
     #[arg(long, value_parser = not_negative)]
     pub l1: Option<f64>,
-    /// Share of neurons that a feature may use; auto: 5 % of fewer than 4,096, from there on 1 % [default: auto]
+    /// Share of neurons that a feature may use; auto: 5 % of fewer than 4,096, from there on 1 %
+    /// [default: auto]
     #[arg(long, value_name = "P|auto")]
     pub sparsity: Option<SparsityArg>,
     /// At most so many features at a token; 0 is no cap [default: 0]
@@ -93,18 +97,29 @@ pub struct ObjectiveArgs {
     /// Let every token count the same, whatever the norm of its activations
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub scale_rows: Option<bool>,
-    /// Let every neuron count the same, whatever its size: each is scaled to unit root mean square while fitting
+    /// Let every neuron count the same, whatever its size: each is scaled to unit root mean square
+    /// while fitting
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub scale_neurons: Option<bool>,
-    /// Take the mean activation away first, so that features say how a token differs from it: A ≈ mean + YZᵀ
+    /// Take the mean activation away first, so that features say how a token differs from it: A ≈
+    /// mean + YZᵀ
     #[arg(long, alias = "center", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub centre: Option<bool>,
 }
 
 impl ObjectiveArgs {
     fn prepared(&self) -> Prepared {
-        let Self { scale_rows, scale_neurons, centre, .. } = *self;
-        Prepared { scale_rows, scale_neurons, centre }
+        let Self {
+            scale_rows,
+            scale_neurons,
+            centre,
+            ..
+        } = *self;
+        Prepared {
+            scale_rows,
+            scale_neurons,
+            centre,
+        }
     }
 }
 
@@ -118,8 +133,14 @@ impl FitArgs {
             solver,
             sparsity: objective.sparsity.map_or(base.sparsity, |s| s.0),
             // The paper's updates know no penalty.
-            l1: if solver == Solver::Mu { 0.0 } else { objective.l1.unwrap_or(base.l1) },
-            row_cap: objective.row_cap.map_or(base.row_cap, |cap| Some(cap).filter(|&cap| cap > 0)),
+            l1: if solver == Solver::Mu {
+                0.0
+            } else {
+                objective.l1.unwrap_or(base.l1)
+            },
+            row_cap: objective
+                .row_cap
+                .map_or(base.row_cap, |cap| Some(cap).filter(|&cap| cap > 0)),
             init: self.init.map_or(base.init, Into::into),
             seed: self.seed.unwrap_or(base.seed),
             max_sweeps: self.max_sweeps,
@@ -133,7 +154,12 @@ impl FitArgs {
     /// How it goes on from an earlier fit, where it does.
     pub fn refinement(&self) -> Option<Refinement> {
         let fit = Some(self.from.clone()?);
-        Some(Refinement { fit, add: self.add.unwrap_or(0), merge: self.merge.unwrap_or(0), lock: self.lock.clone() })
+        Some(Refinement {
+            fit,
+            add: self.add.unwrap_or(0),
+            merge: self.merge.unwrap_or(0),
+            lock: self.lock.clone(),
+        })
     }
 }
 
@@ -153,29 +179,71 @@ mod tests {
 
     #[test]
     fn what_is_not_given_is_as_the_base_has_it() {
-        let base = FitConfig { l1: 0.3, row_cap: Some(4), centre: true, ..FitConfig::default() };
-        let args = parse("mlpeek fit s --from a --add 5 --lock 3,1 --row-cap 0 --sparsity 0.05").unwrap();
+        let base = FitConfig {
+            l1: 0.3,
+            row_cap: Some(4),
+            centre: true,
+            ..FitConfig::default()
+        };
+        let args =
+            parse("mlpeek fit s --from a --add 5 --lock 3,1 --row-cap 0 --sparsity 0.05").unwrap();
         let config = args.config(base.clone());
-        assert_eq!((config.l1, config.row_cap, config.centre, config.sparsity), (0.3, None, true, Some(0.05)));
-        assert_eq!(args.refinement(), Some(Refinement { fit: Some("a".into()), add: 5, merge: 0, lock: vec![3, 1] }));
-        let named = FitConfig { sparsity: Some(0.01), ..base.clone() };
-        assert_eq!(parse("mlpeek fit s --sparsity auto").unwrap().config(named.clone()).sparsity, None);
-        assert_eq!(parse("mlpeek fit s").unwrap().config(named).sparsity, Some(0.01));
+        assert_eq!(
+            (config.l1, config.row_cap, config.centre, config.sparsity),
+            (0.3, None, true, Some(0.05))
+        );
+        assert_eq!(
+            args.refinement(),
+            Some(Refinement {
+                fit: Some("a".into()),
+                add: 5,
+                merge: 0,
+                lock: vec![3, 1]
+            })
+        );
+        let named = FitConfig {
+            sparsity: Some(0.01),
+            ..base.clone()
+        };
+        assert_eq!(
+            parse("mlpeek fit s --sparsity auto")
+                .unwrap()
+                .config(named.clone())
+                .sparsity,
+            None
+        );
+        assert_eq!(
+            parse("mlpeek fit s").unwrap().config(named).sparsity,
+            Some(0.01)
+        );
         assert!(parse("mlpeek fit s --sparsity much").is_err());
-        assert_eq!(parse("mlpeek fit s --solver mu").unwrap().config(base).l1, 0.0);
+        assert_eq!(
+            parse("mlpeek fit s --solver mu").unwrap().config(base).l1,
+            0.0
+        );
         let config = |line: &str| parse(line).unwrap().config(FitConfig::default());
         assert_eq!(config("mlpeek fit s --l1 0"), FitConfig::plain());
         let asked = config("mlpeek fit s --l1 0 --centre --scale-rows=false");
         assert_eq!((asked.centre, asked.scale_rows), (true, false));
-        assert!(config("mlpeek fit s --centre").centre && !config("mlpeek fit s --scale-rows").centre);
-        assert_eq!(parse("mlpeek fit s").unwrap().config(FitConfig::default()), FitConfig::default());
+        assert!(
+            config("mlpeek fit s --centre").centre && !config("mlpeek fit s --scale-rows").centre
+        );
+        assert_eq!(
+            parse("mlpeek fit s").unwrap().config(FitConfig::default()),
+            FitConfig::default()
+        );
     }
 
     #[test]
     fn changes_need_a_fit_to_change() {
-        for line in
-            ["--add 3", "--merge 2", "--lock 1", "--from a --add 1 --merge 1", "--from a -k 9", "--from a --resume"]
-        {
+        for line in [
+            "--add 3",
+            "--merge 2",
+            "--lock 1",
+            "--from a --add 1 --merge 1",
+            "--from a -k 9",
+            "--from a --resume",
+        ] {
             assert!(parse(&format!("mlpeek fit s {line}")).is_err(), "{line}");
         }
     }
@@ -190,7 +258,11 @@ impl FromStr for SparsityArg {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let number = || share(text).map_err(|problem| problem + ", or auto");
-        Ok(Self(if text == "auto" { None } else { Some(number()?) }))
+        Ok(Self(if text == "auto" {
+            None
+        } else {
+            Some(number()?)
+        }))
     }
 }
 

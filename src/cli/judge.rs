@@ -15,7 +15,8 @@ use crate::model::HookSite;
 pub struct JudgeArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// Fits whose settings are judged, separated by commas [default: the newest, else the defaults of `mlpeek fit`]
+    /// Fits whose settings are judged, separated by commas [default: the newest, else the defaults
+    /// of `mlpeek fit`]
     #[arg(long, value_delimiter = ',')]
     pub fit: Vec<String>,
     /// The layer, when the study has several and no fit names one
@@ -27,7 +28,8 @@ pub struct JudgeArgs {
     /// Shares of neurons that a feature may use, or auto, separated by commas [default: the fit's]
     #[arg(long, value_delimiter = ',', value_name = "P|auto")]
     pub sparsity: Vec<SparsityArg>,
-    /// λ of the ℓ1 penalty in units of the median row norm, several separated by commas [default: the fit's]
+    /// λ of the ℓ1 penalty in units of the median row norm, several separated by commas [default:
+    /// the fit's]
     #[arg(long, value_delimiter = ',', value_parser = not_negative)]
     pub l1: Vec<f64>,
     /// Caps on the features at a token, separated by commas; 0 is none [default: the fit's]
@@ -36,10 +38,12 @@ pub struct JudgeArgs {
     /// Let every token count the same, whatever the norm of its activations
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub scale_rows: Option<bool>,
-    /// Let every neuron count the same, whatever its size: each is scaled to unit root mean square while fitting
+    /// Let every neuron count the same, whatever its size: each is scaled to unit root mean square
+    /// while fitting
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub scale_neurons: Option<bool>,
-    /// Take the mean activation away first, so that features say how a token differs from it: A ≈ mean + YZᵀ
+    /// Take the mean activation away first, so that features say how a token differs from it: A ≈
+    /// mean + YZᵀ
     #[arg(long, alias = "center", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub centre: Option<bool>,
     /// Update rules, separated by commas [default: the fit's]
@@ -69,11 +73,21 @@ pub struct JudgeArgs {
 }
 
 impl JudgeArgs {
-    /// Every combination of what was given with the rest taken from each of `bases`; k varies fastest.
+    /// Every combination of what was given with the rest taken from each of `bases`; k varies
+    /// fastest.
     pub fn grid(&self, bases: &[FitConfig], features: &[usize]) -> Vec<FitConfig> {
         let mut out: Vec<FitConfig> = Vec::new();
-        let Self { scale_rows, scale_neurons, centre, .. } = *self;
-        let asked = Prepared { scale_rows, scale_neurons, centre };
+        let Self {
+            scale_rows,
+            scale_neurons,
+            centre,
+            ..
+        } = *self;
+        let asked = Prepared {
+            scale_rows,
+            scale_neurons,
+            centre,
+        };
         for base in bases {
             let solvers: Vec<Solver> = match self.solver.is_empty() {
                 true => vec![base.solver],
@@ -86,7 +100,11 @@ impl JudgeArgs {
             let l1s = or(&self.l1, base.l1);
             let caps: Vec<_> = match self.row_cap.is_empty() {
                 true => vec![base.row_cap],
-                false => self.row_cap.iter().map(|&cap| Some(cap).filter(|&c| c > 0)).collect(),
+                false => self
+                    .row_cap
+                    .iter()
+                    .map(|&cap| Some(cap).filter(|&c| c > 0))
+                    .collect(),
             };
             let features = or(features, base.features);
             for solver in solvers {
@@ -110,7 +128,11 @@ impl JudgeArgs {
 }
 
 fn or<T: Copy>(given: &[T], fallback: T) -> Vec<T> {
-    if given.is_empty() { vec![fallback] } else { given.to_vec() }
+    if given.is_empty() {
+        vec![fallback]
+    } else {
+        given.to_vec()
+    }
 }
 
 /// `mlpeek quality`.
@@ -122,8 +144,8 @@ pub struct QualityArgs {
     /// Numbers of features, separated by commas [default: the fit's]
     #[arg(long, short = 'k', value_delimiter = ',', value_parser = at_least_one)]
     pub features: Vec<usize>,
-    /// Judge every objective at each k and sparsity: no penalty, a penalty, a row cap, scaled rows, scaled neurons, a
-    /// centre, the paper's updates
+    /// Judge every objective at each k and sparsity: no penalty, a penalty, a row cap, scaled rows,
+    /// scaled neurons, a centre, the paper's updates
     #[arg(long)]
     pub every_objective: bool,
     /// Leave out k-means, random directions, single neurons, DiffMean and shuffled labels
@@ -158,11 +180,16 @@ mod tests {
     #[test]
     fn lists_make_a_grid_over_each_fit() {
         let line = "mlpeek quality s -k 100,400 --l1 0,0.1 --solver bcd,mu --max-sweeps 300";
-        let Some(Command::Quality(args)) = Cli::parse_from(line.split(' ')).command else { panic!("quality") };
+        let Some(Command::Quality(args)) = Cli::parse_from(line.split(' ')).command else {
+            panic!("quality")
+        };
         let fits = args.judge.grid(&[FitConfig::default()], &args.features);
         // Two k of mu, which has no penalty; four of bcd.
         assert_eq!(fits.len(), 6);
-        assert!(fits.iter().all(|f| f.max_sweeps == Some(300) && f.sparsity == FitConfig::default().sparsity));
+        assert!(
+            fits.iter()
+                .all(|f| f.max_sweeps == Some(300) && f.sparsity == FitConfig::default().sparsity)
+        );
         assert_eq!(args.judge.grid(&[FitConfig::default()], &[]).len(), 3);
     }
 }

@@ -90,7 +90,8 @@ impl From<Bos> for BosRule {
 /// Where a model comes from and computes.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// Hub id (owner/name or owner/name@revision), a directory in Hugging Face layout, or a GGUF file [default: SmolLM2-135M-Instruct]
+    /// Hub id (owner/name or owner/name@revision), a directory in Hugging Face layout, or a GGUF
+    /// file [default: SmolLM2-135M-Instruct]
     #[arg(long, short, value_parser = NonEmptyStringValueParser::new())]
     pub model: Option<String>,
     /// Where to compute
@@ -111,7 +112,8 @@ pub struct CollectArgs {
     /// Layers, from 0, separated by commas [default: the middle one]
     #[arg(long, short, value_delimiter = ',')]
     pub layer: Vec<usize>,
-    /// Corpus: JSON, JSON Lines, CSV, TSV or plain text, told by content [default: the bundled concepts]
+    /// Corpus: JSON, JSON Lines, CSV, TSV or plain text, told by content [default: the bundled
+    /// concepts]
     #[arg(long, short)]
     pub data: Option<PathBuf>,
     /// The study's directory
@@ -123,7 +125,8 @@ pub struct CollectArgs {
     /// What a GPU computes in and the cache stores [default: bf16 on a GPU, stored as f32]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
-    /// Tokens, padding included, that the model reads at once [default: 512 on the CPU, 8192 on a GPU]
+    /// Tokens, padding included, that the model reads at once [default: 512 on the CPU, 8192 on a
+    /// GPU]
     #[arg(long, value_name = "N")]
     pub batch_tokens: Option<NonZero<usize>>,
     /// Whether to prepend BOS [default: auto]
@@ -132,7 +135,8 @@ pub struct CollectArgs {
     /// Add the corpus to a study that has another one
     #[arg(long)]
     pub append: bool,
-    /// Take the corpus that was added last out of the study again, where collecting it was cut short
+    /// Take the corpus that was added last out of the study again, where collecting it was cut
+    /// short
     #[arg(long, conflicts_with_all = ["append", "data", "layer", "hook", "dtype", "bos", "batch_tokens", "model", "device"])]
     pub withdraw: bool,
     /// Output
@@ -173,7 +177,8 @@ pub struct ForwardArgs {
 /// `mlpeek doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// A model to test (alone: the default one): the same prompt with and without cache, batched and single
+    /// A model to test (alone: the default one): the same prompt with and without cache, batched
+    /// and single
     #[arg(long, short, num_args = 0..=1, default_missing_value = crate::model::source::DEFAULT_MODEL)]
     pub model: Option<String>,
     /// Where to compute

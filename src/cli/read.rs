@@ -27,15 +27,20 @@ pub struct PlaceArgs {
 impl PlaceArgs {
     /// The same for the application.
     pub fn place(&self) -> Place {
-        Place { fit: self.fit.clone(), layer: self.layer, site: self.hook }
+        Place {
+            fit: self.fit.clone(),
+            layer: self.layer,
+            site: self.hook,
+        }
     }
 }
 
 /// Where the study's model lies.
 #[derive(Debug, Clone, Args)]
 pub struct StudyModelArgs {
-    /// The study's model, where it lies now: a directory, a GGUF file or a Hub id; it must be the one that the study was
-    /// collected with, and its new place is kept [default: where the study says]
+    /// The study's model, where it lies now: a directory, a GGUF file or a Hub id; it must be the
+    /// one that the study was collected with, and its new place is kept [default: where the study
+    /// says]
     #[arg(long, short)]
     pub model: Option<String>,
 }
@@ -45,9 +50,10 @@ pub struct StudyModelArgs {
 pub struct ListArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// What to list: fit (SNMF features), sae or sae:NAME (decoder rows), diffmean (one direction a label), kmeans
-    /// (centroids), kmeans-cut (as sparse as features), random (sparse directions) or neuron; several, separated by commas,
-    /// make one list: fit:A,diffmean,diffmean@15.hook_resid_post
+    /// What to list: fit (SNMF features), sae or sae:NAME (decoder rows), diffmean (one direction a
+    /// label), kmeans (centroids), kmeans-cut (as sparse as features), random (sparse directions)
+    /// or neuron; several, separated by commas, make one list:
+    /// fit:A,diffmean,diffmean@15.hook_resid_post
     #[arg(long, value_delimiter = ',', default_values_t = [SetKind::FIT])]
     pub directions: Vec<SetKind>,
     /// Where
@@ -79,8 +85,8 @@ pub struct ReadArgs {
 pub struct FeatureArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// The feature's number, or another direction: diffmean:months, kmeans:7, random:3, neuron:123, sae:NAME/17,
-    /// fit:NAME/3
+    /// The feature's number, or another direction: diffmean:months, kmeans:7, random:3, neuron:123,
+    /// sae:NAME/17, fit:NAME/3
     pub id: String,
     /// Where
     #[command(flatten)]
@@ -133,7 +139,15 @@ mod tests {
         for line in [
             &["trace", "s", "--text", "- item"][..],
             &["trace", "s", "-t", "-- item"],
-            &["forward", "--text", "-1 degrees", "--layer", "1", "--out", "f"],
+            &[
+                "forward",
+                "--text",
+                "-1 degrees",
+                "--layer",
+                "1",
+                "--out",
+                "f",
+            ],
             &["steer", "s", "3", "--prompt", "- item", "--prompt", "-b"],
             &["eval", "steering", "s", "-p", "- a", "--labels", "-ing,-ed"],
             &["eval", "reuse", "s", "--labels", "-ing", "--prompt", "- a"],
@@ -143,9 +157,15 @@ mod tests {
             assert!(parsed.is_ok(), "{line:?}: {}", parsed.unwrap_err());
         }
         // What asks a judge has no effect without one.
-        for option in [["--concurrency", "2"], ["--timeout", "9"], ["--judge-max-tokens", "9"], ["--key-env", "KEY"]] {
+        for option in [
+            ["--concurrency", "2"],
+            ["--timeout", "9"],
+            ["--judge-max-tokens", "9"],
+            ["--key-env", "KEY"],
+        ] {
             assert!(
-                Cli::try_parse_from([&["mlpeek", "eval", "steering", "s"][..], &option].concat()).is_err(),
+                Cli::try_parse_from([&["mlpeek", "eval", "steering", "s"][..], &option].concat())
+                    .is_err(),
                 "{option:?}"
             );
         }

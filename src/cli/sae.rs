@@ -18,7 +18,8 @@ pub enum SaeCommand {
     Train(SaeTrainArgs),
     /// List a study's autoencoders
     List(SaeListArgs),
-    /// Compare autoencoders with fits: error, sparsity, and what the model loses when they take the activation's place
+    /// Compare autoencoders with fits: error, sparsity, and what the model loses when they take the
+    /// activation's place
     Compare(SaeCompareArgs),
 }
 
@@ -103,7 +104,8 @@ pub struct SaeTrainArgs {
     /// Go on from its checkpoint
     #[arg(long)]
     pub resume: bool,
-    /// Begin anew where there is an SAE of that name, or the checkpoint of a training that was stopped
+    /// Begin anew where there is an SAE of that name, or the checkpoint of a training that was
+    /// stopped
     #[arg(long, conflicts_with = "resume")]
     pub fresh: bool,
     /// Output
@@ -152,7 +154,8 @@ pub struct SaeCompareArgs {
     /// The hook, when the study has several
     #[arg(long)]
     pub hook: Option<HookSite>,
-    /// Another study of the same model and hook, whose tokens are read instead: texts that nothing was trained on
+    /// Another study of the same model and hook, whose tokens are read instead: texts that nothing
+    /// was trained on
     #[arg(long)]
     pub on: Option<PathBuf>,
     /// Predict about this many tokens with the activation replaced; 0 leaves the model out

@@ -50,8 +50,14 @@ impl SamplingArgs {
     /// # Errors
     /// [`Error::Usage`] for a choice among tokens where the likeliest is taken.
     pub fn sampling(&self, seed: u64, max_tokens: usize) -> Result<Sampling> {
-        let chosen = [("--top-k", self.top_k.is_some()), ("--top-p", self.top_p.is_some())];
-        if let Some((option, _)) = chosen.iter().find(|(_, given)| *given && self.temperature == 0.0) {
+        let chosen = [
+            ("--top-k", self.top_k.is_some()),
+            ("--top-p", self.top_p.is_some()),
+        ];
+        if let Some((option, _)) = chosen
+            .iter()
+            .find(|(_, given)| *given && self.temperature == 0.0)
+        {
             return Err(Error::usage(format!(
                 "{option} has no effect with --temperature 0, which takes the likeliest token: leave one of them out"
             )));
@@ -73,13 +79,19 @@ impl SamplingArgs {
 pub struct SteerArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// Features, each with an optional weight: 3 or 3:1,17:-0.5. Other directions by their set: diffmean:months, kmeans:7,
-    /// random:3, neuron:123:-1, sae:NAME/17, fit:NAME/3
+    /// Features, each with an optional weight: 3 or 3:1,17:-0.5. Other directions by their set:
+    /// diffmean:months, kmeans:7, random:3, neuron:123:-1, sae:NAME/17, fit:NAME/3
     pub features: String,
     /// The text to continue; repeated, α is found for the mean KL of all and each is continued
-    #[arg(long, short, default_value = "I think that", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        short,
+        default_value = "I think that",
+        allow_hyphen_values = true
+    )]
     pub prompt: Vec<String>,
-    /// KL(base ‖ steered) at the prompt's last token to search α for [default: 0.25, where neither this nor --alpha is given]
+    /// KL(base ‖ steered) at the prompt's last token to search α for [default: 0.25, where neither
+    /// this nor --alpha is given]
     #[arg(long, value_parser = values::kl)]
     pub kl: Option<f64>,
     /// α itself [default to ablate: 1, the whole component]
@@ -88,8 +100,14 @@ pub struct SteerArgs {
     /// What is done along the directions
     #[arg(long, value_enum, default_value_t = ModeArg::Add)]
     pub mode: ModeArg,
-    /// Of each feature the neurons that more than half of these features of the same fit have: 14,20,30
-    #[arg(long, value_delimiter = ',', value_name = "IDS", conflicts_with = "exclusive_of")]
+    /// Of each feature the neurons that more than half of these features of the same fit have:
+    /// 14,20,30
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "IDS",
+        conflicts_with = "exclusive_of"
+    )]
     pub core_of: Vec<usize>,
     /// Of each feature the neurons that none of these others of the same fit has
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
@@ -97,7 +115,8 @@ pub struct SteerArgs {
     /// + promotes, - suppresses
     #[arg(long, default_value = "+", value_parser = ["+", "-"], allow_hyphen_values = true)]
     pub sign: String,
-    /// Which tokens are touched: all, generated, or a span of positions such as 3..7 (BOS, where there is one, is at 0)
+    /// Which tokens are touched: all, generated, or a span of positions such as 3..7 (BOS, where
+    /// there is one, is at 0)
     #[arg(long, default_value = "all")]
     pub positions: Positions,
     /// New tokens a text

@@ -32,13 +32,15 @@ pub struct TreeArgs {
     /// Features of each level, separated by commas [default: half of those below, three times]
     #[arg(long, value_delimiter = ',', requires = "recursive", value_parser = values::at_least_one)]
     pub levels: Vec<usize>,
-    /// The share of neurons of a level's features: growing as there are fewer, or fixed as in the paper
+    /// The share of neurons of a level's features: growing as there are fewer, or fixed as in the
+    /// paper
     #[arg(long, value_enum, default_value_t = GrowthArg::Growing, requires = "recursive")]
     pub growth: GrowthArg,
     /// Tune all levels together to leave less of the activations (Adam)
     #[arg(long, requires = "recursive")]
     pub joint: bool,
-    /// The study's model for the tokens that levels promote, where it lies now [default: where the study says]
+    /// The study's model for the tokens that levels promote, where it lies now [default: where the
+    /// study says]
     #[arg(long, short, requires = "recursive")]
     pub model: Option<String>,
     /// How the tree is written

@@ -1,4 +1,5 @@
-//! From a file's bytes to its text: UTF-8, or UTF-16 with its byte-order mark. What is no text is named, with what to do.
+//! From a file's bytes to its text: UTF-8, or UTF-16 with its byte-order mark. What is no text is
+//! named, with what to do.
 
 use std::borrow::Cow;
 
@@ -7,32 +8,120 @@ use crate::lfs;
 
 /// Where a file's kind is told by its bytes: offset, bytes, and what it is with the remedy.
 const KINDS: &[(usize, &[u8], &str)] = &[
-    (0, b"\x1f\x8b", "is compressed by gzip: unpack it (gunzip) and give the file that comes out"),
-    (0, b"\x28\xb5\x2f\xfd", "is compressed by zstd: unpack it (unzstd) and give the file that comes out"),
-    (4, b"1AY&SY", "is compressed by bzip2: unpack it (bunzip2) and give the file that comes out"),
-    (0, b"\xfd7zXZ\0", "is compressed by xz: unpack it (unxz) and give the file that comes out"),
-    (0, b"\x04\x22\x4d\x18", "is compressed by lz4: unpack it (unlz4) and give the file that comes out"),
-    (0, b"7z\xbc\xaf\x27\x1c", "is a 7z archive: unpack it and give the file inside"),
-    (0, b"Rar!\x1a\x07", "is a RAR archive: unpack it and give the file inside"),
-    (257, b"ustar", "is a tar archive: unpack it (tar -xf) and give the file inside"),
-    (0, b"PAR1", "is a Parquet file: write it as JSON Lines first (pandas: to_json(orient='records', lines=True))"),
-    (0, b"ARROW1\0", "is an Arrow file: write it as JSON Lines first (datasets: to_json)"),
-    (0, b"\xff\xff\xff\xff", "is an Arrow stream: write it as JSON Lines first (datasets: to_json)"),
-    (0, b"FEA1", "is a Feather file: write it as JSON Lines first (pandas: to_json(orient='records', lines=True))"),
-    (0, b"Obj\x01", "is an Avro file: write it as JSON Lines first"),
-    (0, b"SQLite format 3\0", "is an SQLite database: write the texts as CSV first (sqlite3 -csv -header)"),
-    (8, b"DUCK", "is a DuckDB database: write the texts as CSV first"),
+    (
+        0,
+        b"\x1f\x8b",
+        "is compressed by gzip: unpack it (gunzip) and give the file that comes out",
+    ),
+    (
+        0,
+        b"\x28\xb5\x2f\xfd",
+        "is compressed by zstd: unpack it (unzstd) and give the file that comes out",
+    ),
+    (
+        4,
+        b"1AY&SY",
+        "is compressed by bzip2: unpack it (bunzip2) and give the file that comes out",
+    ),
+    (
+        0,
+        b"\xfd7zXZ\0",
+        "is compressed by xz: unpack it (unxz) and give the file that comes out",
+    ),
+    (
+        0,
+        b"\x04\x22\x4d\x18",
+        "is compressed by lz4: unpack it (unlz4) and give the file that comes out",
+    ),
+    (
+        0,
+        b"7z\xbc\xaf\x27\x1c",
+        "is a 7z archive: unpack it and give the file inside",
+    ),
+    (
+        0,
+        b"Rar!\x1a\x07",
+        "is a RAR archive: unpack it and give the file inside",
+    ),
+    (
+        257,
+        b"ustar",
+        "is a tar archive: unpack it (tar -xf) and give the file inside",
+    ),
+    (
+        0,
+        b"PAR1",
+        "is a Parquet file: write it as JSON Lines first (pandas: to_json(orient='records', lines=True))",
+    ),
+    (
+        0,
+        b"ARROW1\0",
+        "is an Arrow file: write it as JSON Lines first (datasets: to_json)",
+    ),
+    (
+        0,
+        b"\xff\xff\xff\xff",
+        "is an Arrow stream: write it as JSON Lines first (datasets: to_json)",
+    ),
+    (
+        0,
+        b"FEA1",
+        "is a Feather file: write it as JSON Lines first (pandas: to_json(orient='records', lines=True))",
+    ),
+    (
+        0,
+        b"Obj\x01",
+        "is an Avro file: write it as JSON Lines first",
+    ),
+    (
+        0,
+        b"SQLite format 3\0",
+        "is an SQLite database: write the texts as CSV first (sqlite3 -csv -header)",
+    ),
+    (
+        8,
+        b"DUCK",
+        "is a DuckDB database: write the texts as CSV first",
+    ),
     (0, b"\x80\x02", PICKLE),
     (0, b"\x80\x03", PICKLE),
     (0, b"\x80\x04", PICKLE),
     (0, b"\x80\x05", PICKLE),
-    (0, b"\x93NUMPY", "is an array of NumPy, no texts: mlpeek import takes a matrix of activations"),
-    (0, b"\x89HDF", "is an HDF5 file: write its texts as JSON Lines first"),
-    (0, b"GGUF\x03\0", "is a GGUF model, no texts: give it as --model"),
-    (0, b"GGUF\x02\0", "is a GGUF model, no texts: give it as --model"),
-    (0, b"%PDF-", "is a PDF: write its text as a text file first (pdftotext)"),
-    (0, b"{\\rtf", "is an RTF document: save it as plain text first"),
-    (0, b"\xd0\xcf\x11\xe0", "is an old Office document: save it as CSV in UTF-8 first"),
+    (
+        0,
+        b"\x93NUMPY",
+        "is an array of NumPy, no texts: mlpeek import takes a matrix of activations",
+    ),
+    (
+        0,
+        b"\x89HDF",
+        "is an HDF5 file: write its texts as JSON Lines first",
+    ),
+    (
+        0,
+        b"GGUF\x03\0",
+        "is a GGUF model, no texts: give it as --model",
+    ),
+    (
+        0,
+        b"GGUF\x02\0",
+        "is a GGUF model, no texts: give it as --model",
+    ),
+    (
+        0,
+        b"%PDF-",
+        "is a PDF: write its text as a text file first (pdftotext)",
+    ),
+    (
+        0,
+        b"{\\rtf",
+        "is an RTF document: save it as plain text first",
+    ),
+    (
+        0,
+        b"\xd0\xcf\x11\xe0",
+        "is an old Office document: save it as CSV in UTF-8 first",
+    ),
     (0, b"\x89PNG", "is an image, no text"),
     (0, b"\xff\xd8\xff", "is an image, no text"),
     (0, b"GIF8", "is an image, no text"),
@@ -42,14 +131,24 @@ const KINDS: &[(usize, &[u8], &str)] = &[
     (0, lfs::START, lfs::IS_POINTER),
 ];
 
-const PICKLE: &str = "is a Python pickle: write its texts as JSON Lines first (json.dumps, a line each)";
+const PICKLE: &str =
+    "is a Python pickle: write its texts as JSON Lines first (json.dumps, a line each)";
 
 /// What a zip archive is by a name within it.
 const ZIPPED: &[(&[u8], &str)] = &[
-    (b"xl/", "is an Excel workbook: save its sheet as CSV in UTF-8 first"),
+    (
+        b"xl/",
+        "is an Excel workbook: save its sheet as CSV in UTF-8 first",
+    ),
     (b"word/", "is a Word document: save it as plain text first"),
-    (b"content.xml", "is an OpenDocument file: save it as CSV or plain text in UTF-8 first"),
-    (b"data.pkl", "is a PyTorch file: write its texts as JSON Lines first"),
+    (
+        b"content.xml",
+        "is an OpenDocument file: save it as CSV or plain text in UTF-8 first",
+    ),
+    (
+        b"data.pkl",
+        "is a PyTorch file: write its texts as JSON Lines first",
+    ),
     (b".npy", "is a NumPy archive (.npz), no texts"),
 ];
 
@@ -66,39 +165,63 @@ pub(super) fn text<'a>(bytes: &'a [u8], notes: &mut Vec<String>) -> Result<Cow<'
         [0xfe, 0xff, rest @ ..] => Cow::Owned(utf16(rest, u16::from_be_bytes, notes)?),
         _ => Cow::Borrowed(utf8(bytes)?),
     };
-    let start: String = text.trim_start_matches(['\u{feff}', ' ', '\r', '\n', '\t']).chars().take(14).collect();
+    let start: String = text
+        .trim_start_matches(['\u{feff}', ' ', '\r', '\n', '\t'])
+        .chars()
+        .take(14)
+        .collect();
     let start = start.to_ascii_lowercase();
     if start.starts_with("<!doctype html") || start.starts_with("<html") {
-        return Err("is a web page, not a corpus: download the file itself (its raw form)".to_owned());
+        return Err(
+            "is a web page, not a corpus: download the file itself (its raw form)".to_owned(),
+        );
     }
     Ok(text)
 }
 
 fn known(bytes: &[u8]) -> Option<&'static str> {
-    let at = |offset: usize, magic: &[u8]| bytes.get(offset..).is_some_and(|b| b.starts_with(magic));
+    let at =
+        |offset: usize, magic: &[u8]| bytes.get(offset..).is_some_and(|b| b.starts_with(magic));
     if at(0, b"PK\x03\x04") || at(0, b"PK\x05\x06") {
         let holds = |name: &[u8]| {
             let (start, end) = (bytes.len().min(4096), bytes.len().saturating_sub(DIRECTORY));
-            [&bytes[..start], &bytes[end..]].iter().any(|part| part.windows(name.len()).any(|w| w == name))
+            [&bytes[..start], &bytes[end..]]
+                .iter()
+                .any(|part| part.windows(name.len()).any(|w| w == name))
         };
         let kind = ZIPPED.iter().find(|(name, _)| holds(name)).map(|k| k.1);
-        return Some(kind.unwrap_or("is a zip archive: unpack it (unzip) and give the file inside"));
+        return Some(
+            kind.unwrap_or("is a zip archive: unpack it (unzip) and give the file inside"),
+        );
     }
     // The length of its header in eight bytes, then the header.
     if at(8, b"{\"") && bytes[..8].contains(&0) {
-        return Some("is a safetensors file, no texts: mlpeek import takes a matrix of activations");
+        return Some(
+            "is a safetensors file, no texts: mlpeek import takes a matrix of activations",
+        );
     }
-    // A mark of letters alone may begin a text too, which has neither zeros nor bytes that are no UTF-8.
+    // A mark of letters alone may begin a text too, which has neither zeros nor bytes that are no
+    // UTF-8.
     let start = &bytes[..bytes.len().min(1024)];
-    let binary = start.contains(&0) || std::str::from_utf8(start).is_err_and(|e| e.error_len().is_some());
+    let binary =
+        start.contains(&0) || std::str::from_utf8(start).is_err_and(|e| e.error_len().is_some());
     let word = |magic: &[u8]| magic.iter().all(u8::is_ascii_alphanumeric);
-    KINDS.iter().find(|(offset, magic, _)| at(*offset, magic) && (binary || !word(magic))).map(|k| k.2)
+    KINDS
+        .iter()
+        .find(|(offset, magic, _)| at(*offset, magic) && (binary || !word(magic)))
+        .map(|k| k.2)
 }
 
-fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16, notes: &mut Vec<String>) -> Result<String, String> {
+fn utf16(
+    bytes: &[u8],
+    unit: fn([u8; 2]) -> u16,
+    notes: &mut Vec<String>,
+) -> Result<String, String> {
     let (pairs, rest) = bytes.as_chunks::<2>();
     if !rest.is_empty() {
-        return Err("is UTF-16 that ends within a character: it is cut off; save it as UTF-8".to_owned());
+        return Err(
+            "is UTF-16 that ends within a character: it is cut off; save it as UTF-8".to_owned(),
+        );
     }
     let mut broken = 0;
     let units = pairs.iter().map(|&pair| unit(pair));
@@ -111,7 +234,10 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16, notes: &mut Vec<String>) -> Res
         })
         .collect();
     if broken > 0 {
-        notes.push(format!("{} of a surrogate pair, read as U+FFFD", plural(broken, "half", "halves")));
+        notes.push(format!(
+            "{} of a surrogate pair, read as U+FFFD",
+            plural(broken, "half", "halves")
+        ));
     }
     match text.find('\0') {
         None => Ok(text),
@@ -122,10 +248,19 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16, notes: &mut Vec<String>) -> Res
 fn utf8(bytes: &[u8]) -> Result<&str, String> {
     if let Some(at) = bytes.iter().position(|&b| b == 0) {
         let start = &bytes[..bytes.len().min(64)];
-        let nuls = |odd: usize| start.iter().skip(odd).step_by(2).filter(|&&b| b == 0).count();
+        let nuls = |odd: usize| {
+            start
+                .iter()
+                .skip(odd)
+                .step_by(2)
+                .filter(|&&b| b == 0)
+                .count()
+        };
         let half = start.len() / 4;
         if nuls(0).max(nuls(1)) >= half.max(1) {
-            return Err("looks like UTF-16 without its byte-order mark: save it as UTF-8".to_owned());
+            return Err(
+                "looks like UTF-16 without its byte-order mark: save it as UTF-8".to_owned(),
+            );
         }
         return Err(nul(line_at(&bytes[..at])));
     }

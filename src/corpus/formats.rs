@@ -1,4 +1,5 @@
-//! Which format a corpus is in, told by its content; its name decides only between readings that the content allows.
+//! Which format a corpus is in, told by its content; its name decides only between readings that
+//! the content allows.
 
 use std::path::Path;
 
@@ -19,24 +20,40 @@ pub(super) fn open(path: &Path) -> Result<Corpus> {
         ));
     }
     let bytes = std::fs::read(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::file(path, "there is no such file: a corpus is a file of texts"),
+        std::io::ErrorKind::NotFound => {
+            Error::file(path, "there is no such file: a corpus is a file of texts")
+        }
         _ => Error::io("read", path)(e),
     })?;
-    let (samples, notes) = parse(Claim::of(path), &bytes).map_err(|problem| Error::file(path, problem))?;
+    let (samples, notes) =
+        parse(Claim::of(path), &bytes).map_err(|problem| Error::file(path, problem))?;
     for note in notes {
         tracing::warn!("{}: {note}", path.display());
     }
-    Ok(Corpus { name: path.display().to_string(), samples, sha256: sha256(&bytes) })
+    Ok(Corpus {
+        name: path.display().to_string(),
+        samples,
+        sha256: sha256(&bytes),
+    })
 }
 
 pub(super) fn bundled() -> Corpus {
     // A test parses the bundled file, so that it cannot fail here.
-    let samples = parse(Claim::Json, BUNDLED.as_bytes()).map(|read| read.0).unwrap_or_default();
-    Corpus { name: "bundled concepts".to_owned(), samples, sha256: sha256(BUNDLED.as_bytes()) }
+    let samples = parse(Claim::Json, BUNDLED.as_bytes())
+        .map(|read| read.0)
+        .unwrap_or_default();
+    Corpus {
+        name: "bundled concepts".to_owned(),
+        samples,
+        sha256: sha256(BUNDLED.as_bytes()),
+    }
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 /// What a file's name says that it is.
@@ -50,7 +67,10 @@ pub(super) enum Claim {
 
 impl Claim {
     pub(super) fn of(path: &Path) -> Self {
-        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+        let extension = path
+            .extension()
+            .map(|e| e.to_string_lossy().to_lowercase())
+            .unwrap_or_default();
         match extension.as_str() {
             "json" | "jsonl" | "ndjson" | "jsonlines" => Self::Json,
             "csv" | "tsv" | "tab" | "psv" => Self::Table,
@@ -102,7 +122,9 @@ fn read_json(claim: Claim, text: &str, notes: &mut Vec<String>) -> Result<Option
     let values = match json::values(&strict) {
         Ok(values) => values,
         // The header of a table may be quoted.
-        Err(_) if matches!(table::find(text, claim == Claim::Table), Ok(Some(_))) => return Ok(None),
+        Err(_) if matches!(table::find(text, claim == Claim::Table), Ok(Some(_))) => {
+            return Ok(None);
+        }
         Err(problem) if claim == Claim::Json => return Err(problem),
         Err(problem) if json::is_meant(text) => {
             return Err(format!(
@@ -112,7 +134,10 @@ fn read_json(claim: Claim, text: &str, notes: &mut Vec<String>) -> Result<Option
         Err(_) => return Ok(None),
     };
     // Quoted lines are JSON strings, cells of a table, or a text full of speech.
-    if values.iter().all(|(_, value)| matches!(value, Json::String(_))) {
+    if values
+        .iter()
+        .all(|(_, value)| matches!(value, Json::String(_)))
+    {
         match claim {
             Claim::Json => {}
             Claim::Table => return Ok(None),
@@ -133,8 +158,13 @@ fn read_json(claim: Claim, text: &str, notes: &mut Vec<String>) -> Result<Option
 fn plain(text: &str) -> Reading {
     let mut reading = Reading::default();
     // Lines of an old Mac end in CR alone.
-    let lines: Box<dyn Iterator<Item = &str>> =
-        if text.contains('\n') { Box::new(text.lines()) } else { Box::new(text.split('\r')) };
-    lines.filter(|l| !l.trim().is_empty()).for_each(|l| reading.push(l.to_owned(), None));
+    let lines: Box<dyn Iterator<Item = &str>> = if text.contains('\n') {
+        Box::new(text.lines())
+    } else {
+        Box::new(text.split('\r'))
+    };
+    lines
+        .filter(|l| !l.trim().is_empty())
+        .for_each(|l| reading.push(l.to_owned(), None));
     reading
 }

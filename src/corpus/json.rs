@@ -1,6 +1,7 @@
 //! JSON values of a file, one or several, with their lines; as Python's `json` reads them.
 //!
-//! Keeps what `serde_json::Value` loses: the order of keys, and keys that are there twice. Knows nothing of samples.
+//! Keeps what `serde_json::Value` loses: the order of keys, and keys that are there twice. Knows
+//! nothing of samples.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -34,11 +35,14 @@ impl Json {
     }
 }
 
-/// The text as strict JSON: half a surrogate pair, which Python writes and reads and which no UTF-8 text can hold, becomes
-/// U+FFFD; `NaN` and `Infinity` become null. What was changed is told in `notes`. A text that is no JSON comes back as it is,
-/// or changed; it is only ever read as JSON.
+/// The text as strict JSON: half a surrogate pair, which Python writes and reads and which no UTF-8
+/// text can hold, becomes U+FFFD; `NaN` and `Infinity` become null. What was changed is told in
+/// `notes`. A text that is no JSON comes back as it is, or changed; it is only ever read as JSON.
 pub(super) fn strict<'a>(text: &'a str, notes: &mut Vec<String>) -> Cow<'a, str> {
-    if !["\\ud", "\\uD", "NaN", "Infinity"].iter().any(|odd| text.contains(odd)) {
+    if !["\\ud", "\\uD", "NaN", "Infinity"]
+        .iter()
+        .any(|odd| text.contains(odd))
+    {
         return Cow::Borrowed(text);
     }
     let bytes = text.as_bytes();
@@ -48,7 +52,9 @@ pub(super) fn strict<'a>(text: &'a str, notes: &mut Vec<String>) -> Cow<'a, str>
     while at < bytes.len() {
         let (width, instead) = match (inside, bytes[at]) {
             (true, b'\\') => match unit(bytes, at) {
-                Some(0xd800..=0xdbff) if matches!(unit(bytes, at + 6), Some(0xdc00..=0xdfff)) => (12, None),
+                Some(0xd800..=0xdbff) if matches!(unit(bytes, at + 6), Some(0xdc00..=0xdfff)) => {
+                    (12, None)
+                }
                 Some(0xd800..=0xdfff) => (6, Some("\\ufffd")),
                 Some(_) => (6, None),
                 None => (2, None),
@@ -58,7 +64,9 @@ pub(super) fn strict<'a>(text: &'a str, notes: &mut Vec<String>) -> Cow<'a, str>
                 (1, None)
             }
             (false, b'N' | b'I' | b'-') => {
-                let number = ["NaN", "Infinity", "-Infinity"].iter().find(|n| bytes[at..].starts_with(n.as_bytes()));
+                let number = ["NaN", "Infinity", "-Infinity"]
+                    .iter()
+                    .find(|n| bytes[at..].starts_with(n.as_bytes()));
                 number.map_or((1, None), |n| (n.len(), Some("null")))
             }
             _ => (1, None),
@@ -96,11 +104,14 @@ pub(super) fn strict<'a>(text: &'a str, notes: &mut Vec<String>) -> Cow<'a, str>
 /// The code unit of an escape `\uXXXX` at a place.
 fn unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
-    let digits = std::str::from_utf8(digits).ok().filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    let digits = std::str::from_utf8(digits)
+        .ok()
+        .filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))?;
     u16::from_str_radix(digits, 16).ok()
 }
 
-/// All values of a text, one after the other, each with the line where it begins; or the line that is no JSON.
+/// All values of a text, one after the other, each with the line where it begins; or the line that
+/// is no JSON.
 pub(super) fn values(text: &str) -> Result<Vec<(usize, Json)>, String> {
     let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Json>();
     let mut out = Vec::new();
@@ -118,13 +129,20 @@ pub(super) fn values(text: &str) -> Result<Vec<(usize, Json)>, String> {
     }
 }
 
-/// Where a text stops being JSON. A line that is not closed breaks the reading of the next: where the file is a value a line,
-/// the line that is to blame is looked for.
+/// Where a text stops being JSON. A line that is not closed breaks the reading of the next: where
+/// the file is a value a line, the line that is to blame is looked for.
 fn problem(text: &str, e: &serde_json::Error) -> String {
-    let mut lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty());
+    let mut lines = text
+        .lines()
+        .enumerate()
+        .filter(|(_, l)| !l.trim().is_empty());
     let whole = |line: &str| serde_json::from_str::<Json>(line).err();
-    let a_line_each = lines.next().is_some_and(|(_, first)| whole(first).is_none());
-    let bad = lines.filter(|_| a_line_each).find_map(|(i, line)| Some((i + 1, whole(line)?)));
+    let a_line_each = lines
+        .next()
+        .is_some_and(|(_, first)| whole(first).is_none());
+    let bad = lines
+        .filter(|_| a_line_each)
+        .find_map(|(i, line)| Some((i + 1, whole(line)?)));
     let said = |e: &serde_json::Error| {
         let text = e.to_string();
         let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
@@ -136,7 +154,8 @@ fn problem(text: &str, e: &serde_json::Error) -> String {
     }
 }
 
-/// Whether a text that is not JSON was meant to be: it begins as an object with a key, or as a list of objects or strings.
+/// Whether a text that is not JSON was meant to be: it begins as an object with a key, or as a list
+/// of objects or strings.
 pub(super) fn is_meant(text: &str) -> bool {
     let text = text.trim_start();
     let inner = text.strip_prefix('[').map(str::trim_start);
@@ -154,7 +173,8 @@ pub(super) fn is_meant(text: &str) -> bool {
 
 /// The line of the n-th value, from 0, of those that stand in lists at `depth` brackets.
 pub(super) fn line_of(text: &str, depth: usize, n: usize) -> usize {
-    let (mut open, mut inside, mut escaped, mut seen, mut awaits) = (Vec::new(), false, false, 0, false);
+    let (mut open, mut inside, mut escaped, mut seen, mut awaits) =
+        (Vec::new(), false, false, 0, false);
     for (at, byte) in text.bytes().enumerate() {
         let here = open.len() == depth && open.last() == Some(&b'[');
         if awaits && here && !inside && !byte.is_ascii_whitespace() && byte != b']' {

@@ -1,7 +1,8 @@
 //! Samples with labels, read from what people have: JSON, JSON Lines, CSV, TSV, plain text.
 //!
-//! Knows nothing of tokens or models. Invariant: every entry of the file is a sample, in file order, or the file is refused
-//! with the entry's line, what was found there and what was expected (only blank lines are passed over).
+//! Knows nothing of tokens or models. Invariant: every entry of the file is a sample, in file
+//! order, or the file is refused with the entry's line, what was found there and what was expected
+//! (only blank lines are passed over).
 
 mod bytes;
 mod columns;
@@ -41,12 +42,12 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Reads a file by its content, whatever its name. What was odd and could be read all the same (an empty text, a label
-    /// that is null) is counted in a warning.
+    /// Reads a file by its content, whatever its name. What was odd and could be read all the same
+    /// (an empty text, a label that is null) is counted in a warning.
     ///
     /// # Errors
-    /// A file that cannot be read, is no text, or is no corpus; the line and the remedy are named. Content that can be
-    /// taken in two ways is refused with both.
+    /// A file that cannot be read, is no text, or is no corpus; the line and the remedy are named.
+    /// Content that can be taken in two ways is refused with both.
     pub fn open(path: &Path) -> Result<Self> {
         formats::open(path)
     }

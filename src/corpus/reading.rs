@@ -1,4 +1,5 @@
-//! Samples as they are read, with a count of everything that was odd: nothing is dropped or changed without a word.
+//! Samples as they are read, with a count of everything that was odd: nothing is dropped or changed
+//! without a word.
 
 use super::Sample;
 
@@ -27,7 +28,10 @@ impl Reading {
         self.labelled |= label.is_some();
         self.empty_labels += usize::from(empty);
         self.empty_texts += usize::from(text.trim().is_empty());
-        self.samples.push(Sample { text, label: label.filter(|_| !empty) });
+        self.samples.push(Sample {
+            text,
+            label: label.filter(|_| !empty),
+        });
     }
 
     /// A label that is there and null.
@@ -48,16 +52,33 @@ impl Reading {
     pub(super) fn finish(mut self) -> (Vec<Sample>, Vec<String>) {
         let mut tell = |count: usize, one: &str, many: &str, what: &str| {
             if count > 0 {
-                self.notes.push(format!("{}{what}", plural(count, one, many)));
+                self.notes
+                    .push(format!("{}{what}", plural(count, one, many)));
             }
         };
-        tell(self.empty_texts, "text is", "texts are", " empty, kept as samples without words");
-        tell(self.empty_labels, "label is", "labels are", " null or empty: read as texts without a label");
-        tell(self.both, "entry has", "entries have", " both a prompt and a text: the prompt is read");
+        tell(
+            self.empty_texts,
+            "text is",
+            "texts are",
+            " empty, kept as samples without words",
+        );
+        tell(
+            self.empty_labels,
+            "label is",
+            "labels are",
+            " null or empty: read as texts without a label",
+        );
+        tell(
+            self.both,
+            "entry has",
+            "entries have",
+            " both a prompt and a text: the prompt is read",
+        );
         if !self.labelled && !self.unread.is_empty() {
             let unread = names(self.unread.iter().map(String::as_str));
-            self.notes
-                .push(format!("no entry has a \"label\", so texts have none (there is {unread} besides the text)"));
+            self.notes.push(format!(
+                "no entry has a \"label\", so texts have none (there is {unread} besides the text)"
+            ));
         }
         (self.samples, self.notes)
     }

@@ -1,6 +1,8 @@
-//! From JSON values to samples: a sample a value, a list of samples, or label → list of texts. Columns are next door.
+//! From JSON values to samples: a sample a value, a list of samples, or label → list of texts.
+//! Columns are next door.
 //!
-//! Knows no file. Invariant: what can be taken for labels and for something else is refused with both readings.
+//! Knows no file. Invariant: what can be taken for labels and for something else is refused with
+//! both readings.
 
 use super::columns;
 use super::json::{Json, line_of};
@@ -31,14 +33,20 @@ pub(super) fn samples(text: &str, mut values: Vec<(usize, Json)>) -> Result<Read
                 in_list(list, None, &place, &mut reading)?;
             }
             Json::Object(object) if !is_sample(&object) => {
-                from_object(text, object, &mut reading)
-                    .map_err(|e| if e.starts_with("line ") { e } else { format!("line {line}: {e}") })?;
+                from_object(text, object, &mut reading).map_err(|e| {
+                    if e.starts_with("line ") {
+                        e
+                    } else {
+                        format!("line {line}: {e}")
+                    }
+                })?;
             }
             other => values.push((line, other)),
         }
     }
     for (line, value) in values {
-        sample(value, None, &mut reading).map_err(|found| format!("line {line}: expected {SHAPE}, found {found}"))?;
+        sample(value, None, &mut reading)
+            .map_err(|found| format!("line {line}: expected {SHAPE}, found {found}"))?;
     }
     Ok(reading)
 }
@@ -50,7 +58,8 @@ fn in_list(
     reading: &mut Reading,
 ) -> Result<(), String> {
     for (i, value) in list.into_iter().enumerate() {
-        sample(value, label, reading).map_err(|found| format!("{}: expected {SHAPE}, found {found}", place(i)))?;
+        sample(value, label, reading)
+            .map_err(|found| format!("{}: expected {SHAPE}, found {found}", place(i)))?;
     }
     Ok(())
 }
@@ -58,7 +67,11 @@ fn in_list(
 /// Whether an object alone in its file is a sample: its text is no list, or nothing in it is.
 fn is_sample(object: &[(String, Json)]) -> bool {
     let nests = |value: &Json| matches!(value, Json::List(_) | Json::Object(_));
-    let texts: Vec<&Json> = object.iter().filter(|(key, _)| TEXT.contains(&key.as_str())).map(|e| &e.1).collect();
+    let texts: Vec<&Json> = object
+        .iter()
+        .filter(|(key, _)| TEXT.contains(&key.as_str()))
+        .map(|e| &e.1)
+        .collect();
     match texts.is_empty() {
         true => !object.is_empty() && !object.iter().any(|(_, value)| nests(value)),
         false => !texts.iter().any(|value| nests(value)),
@@ -81,7 +94,11 @@ fn sample(value: Json, outer: Option<&str>, reading: &mut Reading) -> Result<(),
     let said = |value: &Option<Json>| value.as_ref().is_some_and(|v| *v != Json::Null);
     reading.both += usize::from(said(&prompt) && said(&text));
     reading.leave(object.iter().map(|(key, _)| key.as_str()));
-    let text = match if said(&prompt) { prompt } else { text.or(prompt) } {
+    let text = match if said(&prompt) {
+        prompt
+    } else {
+        text.or(prompt)
+    } {
         Some(Json::String(text)) => text,
         Some(other) => return Err(format!("an object whose text is {}", other.kind())),
         None => return Err(format!("an object with neither (its keys: {keys})")),
@@ -113,7 +130,9 @@ pub(super) fn push(
 
 /// The value of a key that is there once.
 pub(super) fn take(object: &mut Object, key: &str) -> Result<Option<Json>, String> {
-    let Some(at) = object.iter().position(|(k, _)| k == key) else { return Ok(None) };
+    let Some(at) = object.iter().position(|(k, _)| k == key) else {
+        return Ok(None);
+    };
     let value = object.remove(at).1;
     match object.iter().any(|(k, _)| k == key) {
         true => Err(format!("an object that has \"{key}\" twice")),
@@ -123,14 +142,19 @@ pub(super) fn take(object: &mut Object, key: &str) -> Result<Option<Json>, Strin
 
 /// An object that is a whole file: label → list of texts, or parallel columns.
 fn from_object(text: &str, object: Object, reading: &mut Reading) -> Result<(), String> {
-    if columns::is_meant(&object)? { columns::read(text, object, reading) } else { labels(text, object, reading) }
+    if columns::is_meant(&object)? {
+        columns::read(text, object, reading)
+    } else {
+        labels(text, object, reading)
+    }
 }
 
 fn labels(text: &str, entries: Object, reading: &mut Reading) -> Result<(), String> {
     let keys = names(entries.iter().map(|(key, _)| key.as_str()));
     let own = |value: &Json| matches!(value, Json::Object(object) if object.iter().any(|(key, _)| key == LABEL));
     let labelled = |value: &Json| matches!(value, Json::List(list) if list.iter().all(own));
-    let wraps = |(key, value): &(String, Json)| is_among(WRAPPERS, key) && matches!(value, Json::List(_));
+    let wraps =
+        |(key, value): &(String, Json)| is_among(WRAPPERS, key) && matches!(value, Json::List(_));
     if entries.iter().all(wraps) && !entries.iter().all(|(_, value)| labelled(value)) {
         return Err(format!(
             "can be read in two ways: as texts without labels within {keys}, or as labels of that name; for the first give the \
@@ -150,7 +174,12 @@ fn labels(text: &str, entries: Object, reading: &mut Reading) -> Result<(), Stri
         };
         let count = list.len();
         let place = |i: usize| {
-            format!("line {}: entry {} of \"{}\"", line_of(text, 2, before + i), i + 1, label.escape_debug())
+            format!(
+                "line {}: entry {} of \"{}\"",
+                line_of(text, 2, before + i),
+                i + 1,
+                label.escape_debug()
+            )
         };
         in_list(list, Some(&label), &place, reading)?;
         before += count;
@@ -160,7 +189,9 @@ fn labels(text: &str, entries: Object, reading: &mut Reading) -> Result<(), Stri
     }
     if !twice.is_empty() {
         let which = names(twice.iter().map(String::as_str));
-        reading.notes.push(format!("labels that are there more than once, their texts taken together: {which}"));
+        reading.notes.push(format!(
+            "labels that are there more than once, their texts taken together: {which}"
+        ));
     }
     Ok(())
 }

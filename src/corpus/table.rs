@@ -1,6 +1,7 @@
 //! CSV and its kin: a header that names the columns, the delimiter told by the header.
 //!
-//! Knows of a file's name only whether it claims to be a table. Quotes are read as Python's csv and pandas read them.
+//! Knows of a file's name only whether it claims to be a table. Quotes are read as Python's csv and
+//! pandas read them.
 
 use std::io::Read;
 
@@ -8,7 +9,12 @@ use super::reading::{Reading, names};
 use super::shapes::{LABEL, TEXT};
 
 /// What may stand between cells, and what it is called.
-const DELIMITERS: [(u8, &str); 4] = [(b',', "commas"), (b'\t', "tabs"), (b';', "semicolons"), (b'|', "bars")];
+const DELIMITERS: [(u8, &str); 4] = [
+    (b',', "commas"),
+    (b'\t', "tabs"),
+    (b';', "semicolons"),
+    (b'|', "bars"),
+];
 /// A row after the last one. Where it is not read as one, a quote before it was never closed.
 const SENTINEL: &str = "\u{1}the end of the table\u{1}";
 
@@ -22,17 +28,32 @@ pub(super) struct Header {
 impl Header {
     fn new(text: &str, delimiter: (u8, &'static str)) -> Option<Self> {
         let mut record = csv::StringRecord::new();
-        let mut reader =
-            csv::ReaderBuilder::new().has_headers(false).delimiter(delimiter.0).from_reader(text.as_bytes());
-        reader.read_record(&mut record).ok().filter(|there| *there)?;
-        Some(Self { delimiter, columns: record.iter().map(|c| c.trim().to_owned()).collect() })
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .delimiter(delimiter.0)
+            .from_reader(text.as_bytes());
+        reader
+            .read_record(&mut record)
+            .ok()
+            .filter(|there| *there)?;
+        Some(Self {
+            delimiter,
+            columns: record.iter().map(|c| c.trim().to_owned()).collect(),
+        })
     }
 
     /// Where a column is; a name that is there twice is refused.
     fn column(&self, name: &str) -> Result<Option<usize>, String> {
-        let mut found = self.columns.iter().enumerate().filter(|(_, c)| c.eq_ignore_ascii_case(name)).map(|c| c.0);
+        let mut found = self
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(_, c)| c.eq_ignore_ascii_case(name))
+            .map(|c| c.0);
         match (found.next(), found.next()) {
-            (_, Some(_)) => Err(format!("line 1: the column {name} is there twice: rename one of them")),
+            (_, Some(_)) => Err(format!(
+                "line 1: the column {name} is there twice: rename one of them"
+            )),
             (at, None) => Ok(at),
         }
     }
@@ -55,10 +76,17 @@ impl Header {
 /// The table that a text is, if it is one. `claimed`: its name says so.
 ///
 /// # Errors
-/// A table without a column of texts where one is claimed; a text that can be a table and something else.
+/// A table without a column of texts where one is claimed; a text that can be a table and something
+/// else.
 pub(super) fn find(text: &str, claimed: bool) -> Result<Option<Header>, String> {
-    let headers: Vec<Header> = DELIMITERS.iter().filter_map(|&d| Header::new(text, d)).collect();
-    let wide: Vec<&Header> = headers.iter().filter(|h| h.columns.len() > 1 && h.has_text()).collect();
+    let headers: Vec<Header> = DELIMITERS
+        .iter()
+        .filter_map(|&d| Header::new(text, d))
+        .collect();
+    let wide: Vec<&Header> = headers
+        .iter()
+        .filter(|h| h.columns.len() > 1 && h.has_text())
+        .collect();
     if let [one, other, ..] = wide[..] {
         return Err(format!(
             "line 1 can be read in two ways: as columns between {} ({}) and between {} ({}); quote the names that hold one of them",
@@ -68,7 +96,9 @@ pub(super) fn find(text: &str, claimed: bool) -> Result<Option<Header>, String> 
             names(other.columns.iter().map(String::as_str))
         ));
     }
-    let single = headers.first().filter(|h| h.columns.len() == 1 && h.has_text());
+    let single = headers
+        .first()
+        .filter(|h| h.columns.len() == 1 && h.has_text());
     if claimed {
         if let Some(header) = wide.first().copied().or(single) {
             return Ok(Some(header.clone()));
@@ -87,7 +117,9 @@ pub(super) fn find(text: &str, claimed: bool) -> Result<Option<Header>, String> 
             headers[0].columns[0]
         ));
     }
-    let Some(header) = wide.first().copied() else { return Ok(None) };
+    let Some(header) = wide.first().copied() else {
+        return Ok(None);
+    };
     let sure = header.delimiter.0 == b'\t' || header.has(LABEL);
     let fits = read(text, header);
     match (sure, fits) {
@@ -152,7 +184,11 @@ pub(super) fn read(text: &str, header: &Header) -> Result<Reading, String> {
         reading.both = reading.samples.len();
     }
     let read = [prompt, texts, label];
-    let unread = header.columns.iter().enumerate().filter(|(at, _)| !read.contains(&Some(*at)));
+    let unread = header
+        .columns
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| !read.contains(&Some(*at)));
     reading.leave(unread.map(|(_, name)| name.as_str()));
     Ok(reading)
 }

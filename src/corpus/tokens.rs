@@ -1,7 +1,7 @@
 //! The token rows of a corpus as a model reads it, and the texts and labels that they come from.
 //!
-//! Knows no file. Invariant: the rows of one sample are contiguous and in order, so that a row's neighbours in the table
-//! are its neighbours in the text.
+//! Knows no file. Invariant: the rows of one sample are contiguous and in order, so that a row's
+//! neighbours in the table are its neighbours in the text.
 
 use std::collections::HashMap;
 
@@ -34,7 +34,9 @@ pub struct TokenTable {
 impl TokenTable {
     /// The display piece of row `row`'s token.
     pub fn piece(&self, row: usize) -> &str {
-        self.pieces.get(&self.rows[row].id).map_or("", String::as_str)
+        self.pieces
+            .get(&self.rows[row].id)
+            .map_or("", String::as_str)
     }
 
     /// The label of row `row`'s sample.
@@ -42,22 +44,31 @@ impl TokenTable {
         self.sample_labels[self.rows[row].sample as usize].map(|l| self.labels[l as usize].as_str())
     }
 
-    /// "row 17, token ' Monday' of sample 3 ("Monday was …")": a row as a person finds it. Rows of an `imported` matrix have no
-    /// more than their number.
+    /// "row 17, token ' Monday' of sample 3 ("Monday was …")": a row as a person finds it. Rows of
+    /// an `imported` matrix have no more than their number.
     pub(crate) fn describe_row(&self, row: usize, imported: bool) -> String {
         match self.rows.get(row) {
             Some(at) if !imported => {
                 let text: String = self.texts[at.sample as usize].chars().take(40).collect();
-                format!("row {row}, token {:?} of sample {} ({text:?})", self.piece(row), at.sample)
+                format!(
+                    "row {row}, token {:?} of sample {} ({text:?})",
+                    self.piece(row),
+                    at.sample
+                )
             }
             _ => format!("row {row}"),
         }
     }
 
-    /// The table of an imported matrix: every row is a sample of its own, of which only the number is known.
+    /// The table of an imported matrix: every row is a sample of its own, of which only the number
+    /// is known.
     pub fn of_matrix(rows: usize) -> Self {
         let name = |i: usize| format!("row {i}");
-        let row = |i: usize| TokenRow { id: i as u32, sample: i as u32, position: 0 };
+        let row = |i: usize| TokenRow {
+            id: i as u32,
+            sample: i as u32,
+            position: 0,
+        };
         Self {
             rows: (0..rows).map(row).collect(),
             pieces: (0..rows).map(|i| (i as u32, name(i))).collect(),

@@ -1,4 +1,5 @@
-//! Difference in means, the supervised control: mean over a concept's tokens minus the mean over all others.
+//! Difference in means, the supervised control: mean over a concept's tokens minus the mean over
+//! all others.
 
 use super::Directions;
 use crate::activations::ActivationSource;
@@ -7,9 +8,10 @@ use crate::task::TaskCtx;
 
 const BLOCK_ROWS: usize = 1024;
 
-/// One direction a label: w_l = mean of the rows of label l − mean of the other rows (arXiv 2501.17148). `labels[row]` is the
-/// label of a row of `source`; rows without one count among the others of every label. One pass; sums in f64. A label
-/// that has no row, or all of them, gets a column of zeros.
+/// One direction a label: w_l = mean of the rows of label l − mean of the other rows (arXiv
+/// 2501.17148). `labels[row]` is the label of a row of `source`; rows without one count among the
+/// others of every label. One pass; sums in f64. A label that has no row, or all of them, gets a
+/// column of zeros.
 pub fn directions(
     source: &dyn ActivationSource,
     labels: &[Option<u32>],
@@ -60,7 +62,9 @@ mod tests {
     fn it_is_the_difference_of_the_two_means() {
         let source = InMemory::new(4, 2, vec![1.0, 0.0, 3.0, 2.0, 0.0, 4.0, 2.0, 0.0]);
         let labels = [Some(0), Some(0), None, Some(1)];
-        let Directions::Dense { columns, .. } = directions(&source, &labels, 3, &TaskCtx::silent()).unwrap() else {
+        let Directions::Dense { columns, .. } =
+            directions(&source, &labels, 3, &TaskCtx::silent()).unwrap()
+        else {
             panic!("dense");
         };
         // Label 0: (2, 1) − (1, 2). Label 1: (2, 0) − (4/3, 2). Label 2 has no rows.

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::model::HookPoint;
 
-/// Which set of directions, as it is typed: `fit`, `fit:NAME`, `sae:NAME`, `diffmean`, `kmeans`, `kmeans-cut`, `random`,
-/// `neuron`; the last five also at a hook of their own: `diffmean@15.hook_resid_post`.
+/// Which set of directions, as it is typed: `fit`, `fit:NAME`, `sae:NAME`, `diffmean`, `kmeans`,
+/// `kmeans-cut`, `random`, `neuron`; the last five also at a hook of their own:
+/// `diffmean@15.hook_resid_post`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum SetKind {
@@ -42,7 +43,14 @@ impl SetKind {
     pub const FIT: Self = Self::Fit(None);
 
     /// Those that every study with a fit has.
-    pub const USUAL: [Self; 6] = [Self::FIT, Self::DiffMean, Self::KMeans, Self::KMeansCut, Self::Random, Self::Neuron];
+    pub const USUAL: [Self; 6] = [
+        Self::FIT,
+        Self::DiffMean,
+        Self::KMeans,
+        Self::KMeansCut,
+        Self::Random,
+        Self::Neuron,
+    ];
 
     /// Whether its directions were made from labels, one a label.
     pub fn supervised(&self) -> bool {
@@ -85,8 +93,14 @@ impl fmt::Display for SetKind {
 
 /// "15.hook_resid_post", with or without "blocks." before it.
 fn read_hook(text: &str) -> Option<HookPoint> {
-    let (layer, site) = text.strip_prefix("blocks.").unwrap_or(text).split_once('.')?;
-    Some(HookPoint { layer: layer.parse().ok()?, site: site.parse().ok()? })
+    let (layer, site) = text
+        .strip_prefix("blocks.")
+        .unwrap_or(text)
+        .split_once('.')?;
+    Some(HookPoint {
+        layer: layer.parse().ok()?,
+        site: site.parse().ok()?,
+    })
 }
 
 impl FromStr for SetKind {
@@ -153,13 +167,37 @@ mod tests {
             assert_eq!(serde_json::from_str::<SetKind>(&json).unwrap(), kind);
         }
         let at: SetKind = "diffmean@15.hook_resid_post".parse().unwrap();
-        assert_eq!(at.hook(), Some(HookPoint { layer: 15, site: HookSite::ResidPost }));
+        assert_eq!(
+            at.hook(),
+            Some(HookPoint {
+                layer: 15,
+                site: HookSite::ResidPost
+            })
+        );
         assert!(at.supervised() && *at.base() == SetKind::DiffMean);
         assert_eq!(at.to_string().parse::<SetKind>().unwrap(), at);
-        assert_eq!("neuron@blocks.2.mlp.hook_post".parse::<SetKind>().unwrap().to_string(), "neuron@2.mlp.hook_post");
-        assert_eq!("sae:a@b".parse::<SetKind>().unwrap(), SetKind::Sae(Some("a@b".to_owned())), "a name may have one");
-        for bad in ["probes", "fit:", "sae:", "neuron:3", "", "fit@1.mlp.hook_post", "kmeans@", "kmeans@x.hook_mlp_out"]
-        {
+        assert_eq!(
+            "neuron@blocks.2.mlp.hook_post"
+                .parse::<SetKind>()
+                .unwrap()
+                .to_string(),
+            "neuron@2.mlp.hook_post"
+        );
+        assert_eq!(
+            "sae:a@b".parse::<SetKind>().unwrap(),
+            SetKind::Sae(Some("a@b".to_owned())),
+            "a name may have one"
+        );
+        for bad in [
+            "probes",
+            "fit:",
+            "sae:",
+            "neuron:3",
+            "",
+            "fit@1.mlp.hook_post",
+            "kmeans@",
+            "kmeans@x.hook_mlp_out",
+        ] {
             assert_eq!(bad.parse::<SetKind>().unwrap_err().exit_code(), 2, "{bad}");
         }
     }

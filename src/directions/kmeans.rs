@@ -1,4 +1,5 @@
-//! Centroids of Lloyd's algorithm as directions: the unsupervised control, run to its end rather than as a start.
+//! Centroids of Lloyd's algorithm as directions: the unsupervised control, run to its end rather
+//! than as a start.
 
 use rand::seq::index;
 use rand::{Rng, SeedableRng};
@@ -22,10 +23,17 @@ const TOLERANCE: f64 = 1e-4;
 ///
 /// # Errors
 /// [`Error::Refused`] when there are fewer rows than clusters.
-pub fn directions(source: &dyn ActivationSource, k: usize, seed: u64, ctx: &TaskCtx) -> Result<Directions> {
+pub fn directions(
+    source: &dyn ActivationSource,
+    k: usize,
+    seed: u64,
+    ctx: &TaskCtx,
+) -> Result<Directions> {
     let (n, d) = source.shape();
     if k > n {
-        return Err(Error::refused(format!("{k} clusters of {n} rows: ask for {n} at most")));
+        return Err(Error::refused(format!(
+            "{k} clusters of {n} rows: ask for {n} at most"
+        )));
     }
     let mut rng = Pcg64::seed_from_u64(seed);
     let mut centroids = Vec::with_capacity(k * d);
@@ -35,7 +43,12 @@ pub fn directions(source: &dyn ActivationSource, k: usize, seed: u64, ctx: &Task
     let mut last = f64::INFINITY;
     let scale = safe_scale((square(&centroids) / (k * d).max(1) as f64).sqrt());
     for round in 0..ROUNDS {
-        ctx.checkpoint(Progress::new("k-means", round as u64, ROUNDS as u64, "rounds"))?;
+        ctx.checkpoint(Progress::new(
+            "k-means",
+            round as u64,
+            ROUNDS as u64,
+            "rounds",
+        ))?;
         let (sums, counts, scatter) = assign(source, &centroids, (k, scale), ctx)?;
         for (j, centroid) in centroids.chunks_exact_mut(d.max(1)).enumerate() {
             if counts[j] == 0 {
@@ -52,7 +65,10 @@ pub fn directions(source: &dyn ActivationSource, k: usize, seed: u64, ctx: &Task
         }
         last = scatter;
     }
-    Ok(Directions::Dense { d, columns: centroids })
+    Ok(Directions::Dense {
+        d,
+        columns: centroids,
+    })
 }
 
 /// Sums and counts of the rows nearest to each centroid, and Σ‖a − c‖², all times a power of two.
@@ -65,7 +81,10 @@ fn assign(
     let (n, d) = source.shape();
     let centroids: Vec<f32> = centroids.iter().map(|v| v * scale).collect();
     let by_neuron = transposed(&centroids, d);
-    let squares: Vec<f32> = centroids.chunks_exact(d.max(1)).map(|c| square(c) as f32).collect();
+    let squares: Vec<f32> = centroids
+        .chunks_exact(d.max(1))
+        .map(|c| square(c) as f32)
+        .collect();
     let (mut sums, mut counts, mut scatter) = (vec![0.0f64; k * d], vec![0usize; k], 0.0);
     for start in (0..n).step_by(BLOCK_ROWS) {
         ctx.check()?;
@@ -79,7 +98,10 @@ fn assign(
             .map(|rows| {
                 let mut scores = vec![0.0; rows.len() / d * k];
                 row_major_product(&mut scores, rows, d, &by_neuron, k);
-                scores.chunks_exact(k).map(|line| best(line, &squares)).collect()
+                scores
+                    .chunks_exact(k)
+                    .map(|line| best(line, &squares))
+                    .collect()
             })
             .collect();
         // In the order of the rows: the sums do not depend on the threads.
@@ -133,26 +155,44 @@ mod tests {
         let (n, d) = (600, 8);
         let mut data = vec![0.0f32; n * d];
         for (row, line) in data.chunks_exact_mut(d).enumerate() {
-            line.iter_mut().for_each(|v| *v = rng.random_range(-0.1..0.1));
+            line.iter_mut()
+                .for_each(|v| *v = rng.random_range(-0.1..0.1));
             line[row % 3] += 5.0;
         }
         let source = InMemory::new(n, d, data);
         // Five clusters for three clouds: whatever rows they start from, each cloud has one.
         let found = directions(&source, 5, 3, &TaskCtx::silent()).unwrap();
-        let Directions::Dense { columns, .. } = &found else { panic!("dense") };
+        let Directions::Dense { columns, .. } = &found else {
+            panic!("dense")
+        };
         for cloud in 0..3 {
-            let near = columns.chunks_exact(d).any(|c| (c[cloud] - 5.0).abs() < 0.1);
+            let near = columns
+                .chunks_exact(d)
+                .any(|c| (c[cloud] - 5.0).abs() < 0.1);
             assert!(near, "no centroid in cloud {cloud}: {columns:?}");
         }
-        assert_eq!(found, directions(&source, 5, 3, &TaskCtx::silent()).unwrap());
+        assert_eq!(
+            found,
+            directions(&source, 5, 3, &TaskCtx::silent()).unwrap()
+        );
         for by in [2f32.powi(-70), 2f32.powi(70)] {
-            let data = source.rows(0..n).unwrap().data.iter().map(|v| v * by).collect();
-            let Directions::Dense { columns: scaled, .. } =
-                directions(&InMemory::new(n, d, data), 5, 3, &TaskCtx::silent()).unwrap()
+            let data = source
+                .rows(0..n)
+                .unwrap()
+                .data
+                .iter()
+                .map(|v| v * by)
+                .collect();
+            let Directions::Dense {
+                columns: scaled, ..
+            } = directions(&InMemory::new(n, d, data), 5, 3, &TaskCtx::silent()).unwrap()
             else {
                 panic!("dense")
             };
-            assert!(columns.iter().zip(&scaled).all(|(a, b)| a * by == *b), "times {by}");
+            assert!(
+                columns.iter().zip(&scaled).all(|(a, b)| a * by == *b),
+                "times {by}"
+            );
         }
         assert!(directions(&source, n + 1, 3, &TaskCtx::silent()).is_err());
     }

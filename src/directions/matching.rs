@@ -1,4 +1,5 @@
-//! Do two fits have the same features: cosines of columns, and the best assignment of one fit's to the other's.
+//! Do two fits have the same features: cosines of columns, and the best assignment of one fit's to
+//! the other's.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -28,19 +29,21 @@ pub fn cosines(a: &Directions, b: &Directions) -> Vec<f32> {
     let (d, width, count) = (a.height(), b.count(), a.count());
     let right = b.unit_by_neuron(0..width);
     let mut out = vec![0.0; count * width];
-    out.par_chunks_mut((LINES * width).max(1)).enumerate().for_each(|(i, tile)| {
-        let columns = i * LINES..i * LINES + tile.len() / width;
-        let by_neuron = a.unit_by_neuron(columns.clone());
-        let lines = columns.len();
-        let mut rows = vec![0.0; lines * d];
-        for (neuron, values) in by_neuron.chunks_exact(lines).enumerate() {
-            for (line, &v) in values.iter().enumerate() {
-                rows[line * d + neuron] = v;
+    out.par_chunks_mut((LINES * width).max(1))
+        .enumerate()
+        .for_each(|(i, tile)| {
+            let columns = i * LINES..i * LINES + tile.len() / width;
+            let by_neuron = a.unit_by_neuron(columns.clone());
+            let lines = columns.len();
+            let mut rows = vec![0.0; lines * d];
+            for (neuron, values) in by_neuron.chunks_exact(lines).enumerate() {
+                for (line, &v) in values.iter().enumerate() {
+                    rows[line * d + neuron] = v;
+                }
             }
-        }
-        row_major_product(tile, &rows, d, &right, width);
-        tile.iter_mut().for_each(|v| *v = v.abs());
-    });
+            row_major_product(tile, &rows, d, &right, width);
+            tile.iter_mut().for_each(|v| *v = v.abs());
+        });
     out
 }
 
@@ -48,21 +51,33 @@ pub fn cosines(a: &Directions, b: &Directions) -> Vec<f32> {
 pub fn duplicates(directions: &Directions) -> usize {
     let k = directions.count();
     let cosines = cosines(directions, directions);
-    (0..k).filter(|&j| cosines[j * k..j * k + j].iter().any(|&c| c > DUPLICATE)).count()
+    (0..k)
+        .filter(|&j| cosines[j * k..j * k + j].iter().any(|&c| c > DUPLICATE))
+        .count()
 }
 
-/// Matches the columns of every pair of `fits` one to one so that the sum of |cos| is largest. `None` for fewer than two.
+/// Matches the columns of every pair of `fits` one to one so that the sum of |cos| is largest.
+/// `None` for fewer than two.
 pub fn stability(fits: &[&Directions]) -> Option<Stability> {
     let mut matched = Vec::new();
     let mut pairs = 0;
     for (i, a) in fits.iter().enumerate() {
         for b in &fits[i + 1..] {
-            let (small, large) = if a.count() <= b.count() { (a, b) } else { (b, a) };
+            let (small, large) = if a.count() <= b.count() {
+                (a, b)
+            } else {
+                (b, a)
+            };
             let (rows, cols) = (small.count(), large.count());
             let cosines = cosines(small, large);
             let costs: Vec<f64> = cosines.iter().map(|&c| -f64::from(c)).collect();
             let of_row = assign(&costs, rows, cols);
-            matched.extend(of_row.iter().enumerate().map(|(r, &c)| f64::from(cosines[r * cols + c])));
+            matched.extend(
+                of_row
+                    .iter()
+                    .enumerate()
+                    .map(|(r, &c)| f64::from(cosines[r * cols + c])),
+            );
             pairs += 1;
         }
     }
@@ -74,8 +89,9 @@ pub fn stability(fits: &[&Directions]) -> Option<Stability> {
     })
 }
 
-/// The column of each row in the one-to-one assignment of the smallest total cost (Kuhn, Munkres; the form by shortest
-/// augmenting paths with potentials, O(rows² · cols)). `costs` is row-major with `rows <= cols`.
+/// The column of each row in the one-to-one assignment of the smallest total cost (Kuhn, Munkres;
+/// the form by shortest augmenting paths with potentials, O(rows² · cols)). `costs` is row-major
+/// with `rows <= cols`.
 pub fn assign(costs: &[f64], rows: usize, cols: usize) -> Vec<usize> {
     debug_assert!(rows <= cols && costs.len() == rows * cols);
     // Column 0 stands for the row that is being placed; columns and rows are counted from 1.
@@ -95,7 +111,8 @@ pub fn assign(costs: &[f64], rows: usize, cols: usize) -> Vec<usize> {
                 if done[col] {
                     continue;
                 }
-                let reduced = costs[(from - 1) * cols + col - 1] - row_potential[from] - col_potential[col];
+                let reduced =
+                    costs[(from - 1) * cols + col - 1] - row_potential[from] - col_potential[col];
                 if reduced < distance[col] {
                     (distance[col], before[col]) = (reduced, at);
                 }
@@ -142,7 +159,8 @@ mod tests {
         for col in 0..cols {
             if !used[col] {
                 used[col] = true;
-                best = best.min(costs[row * cols + col] + cheapest(costs, rows, cols, row + 1, used));
+                best =
+                    best.min(costs[row * cols + col] + cheapest(costs, rows, cols, row + 1, used));
                 used[col] = false;
             }
         }
@@ -171,8 +189,14 @@ mod tests {
     fn the_same_features_in_another_order_and_sign_are_the_same() {
         let a = random::directions(200, 40, 10, 3);
         let z = a.to_sparse();
-        let shuffled: Vec<f32> = (0..40).flat_map(|j| z.dense_column((j * 7 + 3) % 40)).map(|v| -2.0 * v).collect();
-        let b = Directions::Dense { d: 200, columns: shuffled };
+        let shuffled: Vec<f32> = (0..40)
+            .flat_map(|j| z.dense_column((j * 7 + 3) % 40))
+            .map(|v| -2.0 * v)
+            .collect();
+        let b = Directions::Dense {
+            d: 200,
+            columns: shuffled,
+        };
         let same = stability(&[&a, &b]).unwrap();
         assert!((same.mean - 1.0).abs() < 1e-5 && same.found_again == 1.0 && same.pairs == 1);
         let other = stability(&[&a, &random::directions(200, 40, 10, 4)]).unwrap();

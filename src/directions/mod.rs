@@ -1,9 +1,9 @@
 //! Other ways to a direction in the space of neurons, and one type for all of them.
 //!
-//! Owns [`Directions`] (what features, centroids, concept vectors and single neurons have in common), the makers of the
-//! controls, and [`DirectionSet`], by which any of them is read, steered with and judged. Knows nothing of how directions are
-//! judged. Invariant: the same seed gives the same directions, whatever the
-//! number of threads.
+//! Owns [`Directions`] (what features, centroids, concept vectors and single neurons have in
+//! common), the makers of the controls, and [`DirectionSet`], by which any of them is read, steered
+//! with and judged. Knows nothing of how directions are judged. Invariant: the same seed gives the
+//! same directions, whatever the number of threads.
 
 pub mod diffmean;
 mod kind;
@@ -64,7 +64,8 @@ impl Directions {
         }
     }
 
-    /// The columns of `range` at unit norm, by neuron: `[d][range.len()]`. A column of zeros stays zero.
+    /// The columns of `range` at unit norm, by neuron: `[d][range.len()]`. A column of zeros stays
+    /// zero.
     pub fn unit_by_neuron(&self, range: Range<usize>) -> Vec<f32> {
         let (d, width) = (self.height(), range.len());
         let mut out = vec![0.0; d * width];
@@ -93,16 +94,28 @@ impl Directions {
     /// As columns at unit norm, zeros left out.
     pub fn to_sparse(&self) -> SparseColumns {
         let (d, k) = (self.height(), self.count());
-        let mut out = SparseColumns { rows: d, offsets: vec![0], ..SparseColumns::default() };
+        let mut out = SparseColumns {
+            rows: d,
+            offsets: vec![0],
+            ..SparseColumns::default()
+        };
         for j in 0..k {
             match self {
                 Self::Sparse(z) => {
                     let (indices, values) = z.column(j);
-                    push_unit(&mut out, indices.iter().copied().zip(values.iter().copied()), unit_scale(values));
+                    push_unit(
+                        &mut out,
+                        indices.iter().copied().zip(values.iter().copied()),
+                        unit_scale(values),
+                    );
                 }
                 Self::Dense { columns, .. } => {
                     let column = &columns[j * d..(j + 1) * d];
-                    push_unit(&mut out, (0..).zip(column.iter().copied()), unit_scale(column));
+                    push_unit(
+                        &mut out,
+                        (0..).zip(column.iter().copied()),
+                        unit_scale(column),
+                    );
                 }
                 Self::Neurons(_) => push_unit(&mut out, std::iter::once((j as u32, 1.0)), 1.0),
             }
@@ -113,7 +126,11 @@ impl Directions {
     /// The same directions with only the `keep` entries of each column that are largest in |value|.
     pub fn cut(&self, keep: usize) -> Self {
         let (d, k) = (self.height(), self.count());
-        let mut out = SparseColumns { rows: d, offsets: vec![0], ..SparseColumns::default() };
+        let mut out = SparseColumns {
+            rows: d,
+            offsets: vec![0],
+            ..SparseColumns::default()
+        };
         let whole = self.to_sparse();
         for j in 0..k {
             let (indices, values) = whole.column(j);
@@ -123,7 +140,11 @@ impl Directions {
             order.truncate(keep);
             order.sort_unstable();
             let kept: Vec<f32> = order.iter().map(|&i| values[i]).collect();
-            push_unit(&mut out, order.iter().map(|&i| indices[i]).zip(kept.iter().copied()), unit_scale(&kept));
+            push_unit(
+                &mut out,
+                order.iter().map(|&i| indices[i]).zip(kept.iter().copied()),
+                unit_scale(&kept),
+            );
         }
         Self::Sparse(out)
     }
@@ -132,7 +153,11 @@ impl Directions {
 /// 1 / ‖v‖, or 0 for a vector of zeros.
 fn unit_scale(values: &[f32]) -> f32 {
     let square: f64 = values.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
-    if square > 0.0 { (1.0 / square.sqrt()) as f32 } else { 0.0 }
+    if square > 0.0 {
+        (1.0 / square.sqrt()) as f32
+    } else {
+        0.0
+    }
 }
 
 fn push_unit(out: &mut SparseColumns, entries: impl Iterator<Item = (u32, f32)>, scale: f32) {
@@ -143,7 +168,8 @@ fn push_unit(out: &mut SparseColumns, entries: impl Iterator<Item = (u32, f32)>,
     out.offsets.push(out.indices.len());
 }
 
-/// ⌈p·d⌉, at least 1 and at most d: the non-zeros of a column at sparsity p, as the factoriser counts them.
+/// ⌈p·d⌉, at least 1 and at most d: the non-zeros of a column at sparsity p, as the factoriser
+/// counts them.
 pub fn kept(sparsity: f64, d: usize) -> usize {
     ((sparsity * d as f64).ceil() as usize).clamp(1, d.max(1))
 }
@@ -153,30 +179,54 @@ mod tests {
     use super::*;
 
     fn dense() -> Directions {
-        Directions::Dense { d: 4, columns: vec![0.0, 3.0, -4.0, 0.0, 0.0, 0.0, 0.0, 0.0] }
+        Directions::Dense {
+            d: 4,
+            columns: vec![0.0, 3.0, -4.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        }
     }
 
     #[test]
     fn every_kind_reads_the_same() {
         let sparse = Directions::Sparse(dense().to_sparse());
-        assert_eq!((dense().height(), dense().count(), sparse.count()), (4, 2, 2));
+        assert_eq!(
+            (dense().height(), dense().count(), sparse.count()),
+            (4, 2, 2)
+        );
         let expected = vec![0.0, 0.0, 0.6, 0.0, -0.8, 0.0, 0.0, 0.0];
         for directions in [dense(), sparse] {
             let unit = directions.unit_by_neuron(0..2);
-            assert!(unit.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6), "{unit:?}");
+            assert!(
+                unit.iter()
+                    .zip(&expected)
+                    .all(|(a, b)| (a - b).abs() < 1e-6),
+                "{unit:?}"
+            );
         }
-        assert_eq!(Directions::Neurons(3).unit_by_neuron(1..3), [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(
+            Directions::Neurons(3).unit_by_neuron(1..3),
+            [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]
+        );
         assert_eq!(Directions::Neurons(2).to_sparse().indices, [0, 1]);
     }
 
     #[test]
     fn a_cut_keeps_the_largest_and_its_order() {
         let columns = vec![1.0, -5.0, 2.0, 2.0];
-        let Directions::Sparse(cut) = (Directions::Dense { d: 4, columns }).cut(2) else { panic!("a cut is sparse") };
-        assert_eq!(cut.indices, [1, 2], "of two equal entries the lower neuron stays");
+        let Directions::Sparse(cut) = (Directions::Dense { d: 4, columns }).cut(2) else {
+            panic!("a cut is sparse")
+        };
+        assert_eq!(
+            cut.indices,
+            [1, 2],
+            "of two equal entries the lower neuron stays"
+        );
         let norm: f32 = cut.values.iter().map(|v| v * v).sum();
         assert!((norm - 1.0).abs() < 1e-6);
-        assert_eq!(dense().cut(1).to_sparse().offsets, [0, 1, 1], "a column of zeros stays empty");
+        assert_eq!(
+            dense().cut(1).to_sparse().offsets,
+            [0, 1, 1],
+            "a column of zeros stays empty"
+        );
     }
 
     #[test]

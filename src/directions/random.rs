@@ -9,7 +9,9 @@ use super::Directions;
 /// k directions of `keep` non-zeros each: normal vectors of d values cut to their largest.
 pub fn directions(d: usize, k: usize, keep: usize, seed: u64) -> Directions {
     let mut rng = Pcg64::seed_from_u64(seed);
-    let columns = (0..d * k).map(|_| rng.sample::<f32, _>(StandardNormal)).collect();
+    let columns = (0..d * k)
+        .map(|_| rng.sample::<f32, _>(StandardNormal))
+        .collect();
     Directions::Dense { d, columns }.cut(keep)
 }
 

@@ -1,7 +1,8 @@
 //! What is left of rows when something gives them back: an SNMF fit or a sparse autoencoder.
 //!
-//! Formulas: FVU = Σ‖x − x̂‖² / Σ‖x − μ‖² with μ the mean of all rows, L0 = mean number of active units a row. (Several
-//! published "explained variances" are means of ratios a row, or take μ within a batch: these are not.)
+//! Formulas: FVU = Σ‖x − x̂‖² / Σ‖x − μ‖² with μ the mean of all rows, L0 = mean number of active
+//! units a row. (Several published "explained variances" are means of ratios a row, or take μ
+//! within a batch: these are not.)
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -41,7 +42,10 @@ impl Reconstruct for Sae {
     fn reconstruct(&self, block: &Block<'_>, _: &TaskCtx) -> Result<Reconstruction> {
         let latents = self.encode(block)?;
         let values = self.decode(&latents);
-        Ok(Reconstruction { codes: latents.codes, values })
+        Ok(Reconstruction {
+            codes: latents.codes,
+            values,
+        })
     }
 }
 
@@ -54,7 +58,11 @@ impl Reconstruct for Encoder {
     fn reconstruct(&self, block: &Block<'_>, ctx: &TaskCtx) -> Result<Reconstruction> {
         let (k, d) = Reconstruct::shape(self);
         let y = self.encode(block, ctx)?;
-        let mut codes = SparseColumns { rows: k, offsets: vec![0], ..SparseColumns::default() };
+        let mut codes = SparseColumns {
+            rows: k,
+            offsets: vec![0],
+            ..SparseColumns::default()
+        };
         for row in y.chunks_exact(k.max(1)).take(block.rows) {
             let active = (0u32..).zip(row).filter(|(_, v)| **v > 0.0);
             active.for_each(|(j, &v)| {
@@ -65,16 +73,22 @@ impl Reconstruct for Encoder {
         }
         codes.offsets.resize(block.rows + 1, codes.indices.len());
         let mut values = vec![0.0; block.rows * d];
-        values.par_chunks_exact_mut(d.max(1)).enumerate().for_each(|(i, row)| {
-            if let Some(centre) = self.centre() {
-                row.copy_from_slice(centre);
-            }
-            let (units, sizes) = codes.column(i);
-            for (&j, &y) in units.iter().zip(sizes) {
-                let (indices, weights) = self.features().column(j as usize);
-                indices.iter().zip(weights).for_each(|(&c, &w)| row[c as usize] += y * w);
-            }
-        });
+        values
+            .par_chunks_exact_mut(d.max(1))
+            .enumerate()
+            .for_each(|(i, row)| {
+                if let Some(centre) = self.centre() {
+                    row.copy_from_slice(centre);
+                }
+                let (units, sizes) = codes.column(i);
+                for (&j, &y) in units.iter().zip(sizes) {
+                    let (indices, weights) = self.features().column(j as usize);
+                    indices
+                        .iter()
+                        .zip(weights)
+                        .for_each(|(&c, &w)| row[c as usize] += y * w);
+                }
+            });
         Ok(Reconstruction { codes, values })
     }
 }
@@ -97,29 +111,50 @@ pub struct Figures {
 }
 
 /// Reads every row of a source once.
-pub fn figures(source: &dyn ActivationSource, model: &dyn Reconstruct, ctx: &TaskCtx) -> Result<Figures> {
+pub fn figures(
+    source: &dyn ActivationSource,
+    model: &dyn Reconstruct,
+    ctx: &TaskCtx,
+) -> Result<Figures> {
     let (n, d) = source.shape();
     let units = model.shape().0;
     let (mut residual, mut whole, mut sums) = (0.0f64, 0.0f64, vec![0.0f64; d]);
     let (mut active, mut used) = (0usize, vec![false; units]);
     for start in (0..n).step_by(BLOCK_ROWS) {
-        ctx.checkpoint(Progress::new("reconstructing", start as u64, n as u64, "tokens"))?;
+        ctx.checkpoint(Progress::new(
+            "reconstructing",
+            start as u64,
+            n as u64,
+            "tokens",
+        ))?;
         let block = source.rows(start..n.min(start + BLOCK_ROWS))?;
         let back = model.reconstruct(&block, ctx)?;
         active += back.codes.indices.len();
-        back.codes.indices.iter().for_each(|&j| used[j as usize] = true);
+        back.codes
+            .indices
+            .iter()
+            .for_each(|&j| used[j as usize] = true);
         let squares = |i: usize| {
             let pairs = block.row(i).iter().zip(&back.values[i * d..(i + 1) * d]);
             pairs.fold((0.0, 0.0), |(left, all): (f64, f64), (&x, &y)| {
-                (left + (f64::from(x) - f64::from(y)).powi(2), all + f64::from(x) * f64::from(x))
+                (
+                    left + (f64::from(x) - f64::from(y)).powi(2),
+                    all + f64::from(x) * f64::from(x),
+                )
             })
         };
-        for (left, all) in (0..block.rows).into_par_iter().map(squares).collect::<Vec<_>>() {
+        for (left, all) in (0..block.rows)
+            .into_par_iter()
+            .map(squares)
+            .collect::<Vec<_>>()
+        {
             residual += left;
             whole += all;
         }
         for row in block.data.chunks_exact(d.max(1)) {
-            sums.iter_mut().zip(row).for_each(|(s, &v)| *s += f64::from(v));
+            sums.iter_mut()
+                .zip(row)
+                .for_each(|(s, &v)| *s += f64::from(v));
         }
     }
     let variance = whole - sums.iter().map(|s| s * s).sum::<f64>() / n.max(1) as f64;
@@ -135,8 +170,8 @@ pub fn figures(source: &dyn ActivationSource, model: &dyn Reconstruct, ctx: &Tas
     })
 }
 
-/// Σ‖a − Zy‖² / Σ‖a‖² with the best y ≥ 0 for each row as `coding` writes it, in f64 over blocks of rows. `None` when
-/// every row is zero.
+/// Σ‖a − Zy‖² / Σ‖a‖² with the best y ≥ 0 for each row as `coding` writes it, in f64 over blocks of
+/// rows. `None` when every row is zero.
 pub fn relative_error(
     source: &dyn ActivationSource,
     features: &SparseColumns,
@@ -156,26 +191,66 @@ mod tests {
 
     #[test]
     fn what_is_left_is_measured_against_the_row() {
-        let features = SparseColumns { rows: 2, offsets: vec![0, 1], indices: vec![0], values: vec![1.0] };
+        let features = SparseColumns {
+            rows: 2,
+            offsets: vec![0, 1],
+            indices: vec![0],
+            values: vec![1.0],
+        };
         let source = InMemory::new(2, 2, vec![3.0, 4.0, -3.0, 4.0]);
-        let error = |coding: &Coding| relative_error(&source, &features, coding, &TaskCtx::silent()).unwrap().unwrap();
+        let error = |coding: &Coding| {
+            relative_error(&source, &features, coding, &TaskCtx::silent())
+                .unwrap()
+                .unwrap()
+        };
         // The first row leaves its 4, the second everything: its coefficient would be negative.
         assert!((error(&Coding::default()) - (16.0 + 25.0) / 50.0).abs() < 1e-12);
-        let centred = Coding { centre: Some(Arc::new(vec![-3.0, 4.0])), row_cap: None, ..Default::default() };
+        let centred = Coding {
+            centre: Some(Arc::new(vec![-3.0, 4.0])),
+            row_cap: None,
+            ..Default::default()
+        };
         assert!(error(&centred) < 1e-12);
     }
 
     #[test]
     fn the_figures_by_hand() {
         // One feature along the first value; rows (3, 4) and (−1, 2).
-        let features = SparseColumns { rows: 2, offsets: vec![0, 1, 2], indices: vec![0, 0], values: vec![1.0, -0.0] };
-        let features = SparseColumns { offsets: vec![0, 1, 1], indices: vec![0], values: vec![1.0], ..features };
+        let features = SparseColumns {
+            rows: 2,
+            offsets: vec![0, 1, 2],
+            indices: vec![0, 0],
+            values: vec![1.0, -0.0],
+        };
+        let features = SparseColumns {
+            offsets: vec![0, 1, 1],
+            indices: vec![0],
+            values: vec![1.0],
+            ..features
+        };
         let source = InMemory::new(2, 2, vec![3.0, 4.0, -1.0, 2.0]);
         let found = figures(&source, &Encoder::new(features), &TaskCtx::silent()).unwrap();
         // Left: 16 of the first row, 5 of the second; around the mean (1, 3): 5 + 5.
-        let expected = Figures { units: 2, rows: 2, fvu: Some(2.1), relative_error: Some(0.7), l0: 0.5, dead: 0.5 };
-        assert!((found.fvu.unwrap() - 2.1).abs() < 1e-9 && (found.relative_error.unwrap() - 0.7).abs() < 1e-9);
-        assert_eq!(Figures { fvu: expected.fvu, relative_error: expected.relative_error, ..found }, expected);
+        let expected = Figures {
+            units: 2,
+            rows: 2,
+            fvu: Some(2.1),
+            relative_error: Some(0.7),
+            l0: 0.5,
+            dead: 0.5,
+        };
+        assert!(
+            (found.fvu.unwrap() - 2.1).abs() < 1e-9
+                && (found.relative_error.unwrap() - 0.7).abs() < 1e-9
+        );
+        assert_eq!(
+            Figures {
+                fvu: expected.fvu,
+                relative_error: expected.relative_error,
+                ..found
+            },
+            expected
+        );
     }
 
     #[test]

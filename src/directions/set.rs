@@ -1,8 +1,10 @@
-//! Sets of directions, whatever they come from, behind one trait: listed, read, steered with and judged by the same code.
+//! Sets of directions, whatever they come from, behind one trait: listed, read, steered with and
+//! judged by the same code.
 //!
-//! Owns [`DirectionSet`] (the seam that an SNMF fit, DiffMean, centroids, neurons, random directions and an SAE share) and
-//! the sets that need nothing but their columns. Knows no study and no model. Invariant: a set lives at one hook, and every
-//! number it gives is of that hook's activations.
+//! Owns [`DirectionSet`] (the seam that an SNMF fit, DiffMean, centroids, neurons, random
+//! directions and an SAE share) and the sets that need nothing but their columns. Knows no study
+//! and no model. Invariant: a set lives at one hook, and every number it gives is of that hook's
+//! activations.
 
 use std::sync::Arc;
 
@@ -20,7 +22,8 @@ use crate::{disk, memory};
 /// Rows scored at a time.
 const BLOCK_ROWS: usize = 1024;
 
-/// k directions in the space of one hook, with a way to say how strongly a row of activations expresses each.
+/// k directions in the space of one hook, with a way to say how strongly a row of activations
+/// expresses each.
 pub trait DirectionSet: Send + Sync {
     /// For a person and for file names: `k100` (a fit), `diffmean`.
     fn name(&self) -> &str;
@@ -39,23 +42,33 @@ pub trait DirectionSet: Send + Sync {
     /// How strongly each row expresses each direction: `[rows][k]`, row-major, never negative.
     fn scores(&self, rows: &Block<'_>, ctx: &TaskCtx) -> Result<Vec<f32>>;
 
-    /// The set in the form that every reading takes: unit columns, and their [`scores`](Self::scores) on every row of
-    /// `source` as coefficients (4·n·k bytes). Errors of a fit are NaN where the set is none.
+    /// The set in the form that every reading takes: unit columns, and their
+    /// [`scores`](Self::scores) on every row of `source` as coefficients (4·n·k bytes). Errors of a
+    /// fit are NaN where the set is none.
     fn read(&self, source: &dyn ActivationSource, ctx: &TaskCtx) -> Result<Arc<Factors>> {
         let (n, d) = source.shape();
         let k = self.directions().count();
         if d != self.directions().height() {
             let (name, height) = (self.name(), self.directions().height());
-            return Err(Error::usage(format!("{name} has directions of {height} values, the rows have {d}")));
+            return Err(Error::usage(format!(
+                "{name} has directions of {height} values, the rows have {d}"
+            )));
         }
         check_room(self, (n, d, k), memory::available()?)?;
         let mut by_feature = vec![0.0f32; n * k];
         for start in (0..n).step_by(BLOCK_ROWS) {
-            ctx.checkpoint(Progress::new(format!("scoring {}", self.name()), start as u64, n as u64, "tokens"))?;
+            ctx.checkpoint(Progress::new(
+                format!("scoring {}", self.name()),
+                start as u64,
+                n as u64,
+                "tokens",
+            ))?;
             let block = source.rows(start..n.min(start + BLOCK_ROWS))?;
             let scores = self.scores(&block, ctx)?;
             for (i, line) in scores.chunks_exact(k.max(1)).enumerate() {
-                line.iter().enumerate().for_each(|(j, &v)| by_feature[j * n + start + i] = v);
+                line.iter()
+                    .enumerate()
+                    .for_each(|(j, &v)| by_feature[j * n + start + i] = v);
             }
         }
         Ok(Arc::new(Factors {
@@ -78,16 +91,28 @@ pub trait DirectionSet: Send + Sync {
         }
         id.parse().ok().filter(|&j| j < k).ok_or_else(|| {
             let name = self.name();
-            let numbers = format!("{name} has no direction '{}': it has 0 to {}", id.escape_debug(), k.max(1) - 1);
+            let numbers = format!(
+                "{name} has no direction '{}': it has 0 to {}",
+                id.escape_debug(),
+                k.max(1) - 1
+            );
             let titles: Vec<_> = (0..k).filter_map(|j| self.title(j)).take(8).collect();
-            let more = if titles.is_empty() { String::new() } else { format!(" ({}, …)", titles.join(", ")) };
+            let more = if titles.is_empty() {
+                String::new()
+            } else {
+                format!(" ({}, …)", titles.join(", "))
+            };
             Error::usage(numbers + &more)
         })
     }
 }
 
 /// Refuses to read what memory does not hold: the scores of every row, and unit columns.
-fn check_room<S: DirectionSet + ?Sized>(set: &S, (n, d, k): (usize, usize, usize), free: Option<u64>) -> Result<()> {
+fn check_room<S: DirectionSet + ?Sized>(
+    set: &S,
+    (n, d, k): (usize, usize, usize),
+    free: Option<u64>,
+) -> Result<()> {
     let [n, d, k] = [n, d, k].map(|v| v as u64);
     let columns = match set.directions() {
         Directions::Dense { .. } => k.saturating_mul(8 * d),
@@ -102,7 +127,9 @@ fn check_room<S: DirectionSet + ?Sized>(set: &S, (n, d, k): (usize, usize, usize
     let most = free.saturating_sub(columns) / (4 * k).max(1);
     let fits = match most {
         0 => "take a set of fewer directions, or free memory".to_owned(),
-        most => format!("at most {most} tokens would fit: take a study of fewer, or a set of fewer directions"),
+        most => format!(
+            "at most {most} tokens would fit: take a study of fewer, or a set of fewer directions"
+        ),
     };
     Err(Error::refused(format!(
         "reading {} takes {} of memory ({k} directions on {n} tokens), and {} is free: {fits}",
@@ -112,8 +139,8 @@ fn check_room<S: DirectionSet + ?Sized>(set: &S, (n, d, k): (usize, usize, usize
     )))
 }
 
-/// Directions that are nothing but columns: a row expresses one by its projection on it, or not at all where that is
-/// negative: max(0, a·v/‖v‖).
+/// Directions that are nothing but columns: a row expresses one by its projection on it, or not at
+/// all where that is negative: max(0, a·v/‖v‖).
 #[derive(Debug, Clone)]
 pub struct PlainSet {
     name: String,
@@ -124,8 +151,18 @@ pub struct PlainSet {
 
 impl PlainSet {
     /// `titles` is empty, or holds one for each direction.
-    pub fn new(name: impl Into<String>, hook: HookPoint, directions: Directions, titles: Vec<String>) -> Self {
-        Self { name: name.into(), hook, directions, titles }
+    pub fn new(
+        name: impl Into<String>,
+        hook: HookPoint,
+        directions: Directions,
+        titles: Vec<String>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            hook,
+            directions,
+            titles,
+        }
     }
 }
 
@@ -153,7 +190,13 @@ impl DirectionSet for PlainSet {
         }
         let k = self.directions.count();
         let mut out = vec![0.0; rows.rows * k];
-        row_major_product(&mut out, &rows.data, rows.cols, &self.directions.unit_by_neuron(0..k), k);
+        row_major_product(
+            &mut out,
+            &rows.data,
+            rows.cols,
+            &self.directions.unit_by_neuron(0..k),
+            k,
+        );
         out.iter_mut().for_each(|v| *v = v.max(0.0));
         Ok(out)
     }
@@ -171,8 +214,17 @@ pub struct FitSet {
 impl FitSet {
     /// Of a fit's factors.
     pub fn new(name: impl Into<String>, hook: HookPoint, factors: Arc<Factors>) -> Self {
-        let (directions, encoder) = (Directions::Sparse(factors.features.clone()), Encoder::of(&factors));
-        Self { name: name.into(), hook, factors, directions, encoder }
+        let (directions, encoder) = (
+            Directions::Sparse(factors.features.clone()),
+            Encoder::of(&factors),
+        );
+        Self {
+            name: name.into(),
+            hook,
+            factors,
+            directions,
+            encoder,
+        }
     }
 }
 
@@ -197,7 +249,10 @@ impl DirectionSet for FitSet {
     fn read(&self, source: &dyn ActivationSource, _: &TaskCtx) -> Result<Arc<Factors>> {
         let (n, fitted) = (source.shape().0, self.factors.coefficients.rows);
         if fitted > n {
-            return Err(Error::refused(format!("fit '{}' has {fitted} rows, the study {n}: fit again", self.name)));
+            return Err(Error::refused(format!(
+                "fit '{}' has {fitted} rows, the study {n}: fit again",
+                self.name
+            )));
         }
         Ok(self.factors.clone())
     }
@@ -214,7 +269,12 @@ pub struct SaeSet {
 impl SaeSet {
     /// Of an autoencoder of that name.
     pub fn new(name: &str, hook: HookPoint, sae: Sae) -> Self {
-        Self { name: format!("sae:{name}"), hook, directions: sae.directions(), sae }
+        Self {
+            name: format!("sae:{name}"),
+            hook,
+            directions: sae.directions(),
+            sae,
+        }
     }
 }
 
@@ -237,7 +297,10 @@ impl DirectionSet for SaeSet {
         let mut out = vec![0.0; rows.rows * k];
         for (i, line) in out.chunks_exact_mut(k.max(1)).enumerate() {
             let (indices, values) = codes.column(i);
-            indices.iter().zip(values).for_each(|(&j, &v)| line[j as usize] = v);
+            indices
+                .iter()
+                .zip(values)
+                .for_each(|(&j, &v)| line[j as usize] = v);
         }
         Ok(out)
     }
@@ -250,70 +313,156 @@ mod tests {
     use crate::analysis::tests::{columns, factors};
     use crate::model::HookSite;
 
-    const HOOK: HookPoint = HookPoint { layer: 3, site: HookSite::MlpPost };
+    const HOOK: HookPoint = HookPoint {
+        layer: 3,
+        site: HookSite::MlpPost,
+    };
 
     fn plain(directions: Directions, titles: &[&str]) -> PlainSet {
-        PlainSet::new("diffmean", HOOK, directions, titles.iter().map(|t| (*t).to_owned()).collect())
+        PlainSet::new(
+            "diffmean",
+            HOOK,
+            directions,
+            titles.iter().map(|t| (*t).to_owned()).collect(),
+        )
     }
 
     #[test]
     fn a_set_reads_as_a_fit_does() {
-        let set = plain(Directions::Dense { d: 2, columns: vec![3.0, 4.0, -1.0, 0.0] }, &["a", "b"]);
+        let set = plain(
+            Directions::Dense {
+                d: 2,
+                columns: vec![3.0, 4.0, -1.0, 0.0],
+            },
+            &["a", "b"],
+        );
         // More rows than a block: each has its place.
         let rows = 2 * BLOCK_ROWS + 3;
         let data: Vec<f32> = (0..rows).flat_map(|i| [i as f32, -1.0]).collect();
-        let read = set.read(&InMemory::new(rows, 2, data), &TaskCtx::silent()).unwrap();
+        let read = set
+            .read(&InMemory::new(rows, 2, data), &TaskCtx::silent())
+            .unwrap();
         for i in [0, 7, BLOCK_ROWS + 1, rows - 1] {
             let expected = (0.6 * i as f32 - 0.8).max(0.0);
-            assert!((read.coefficients.feature(0)[i] - expected).abs() < 1e-3, "row {i}");
-            assert_eq!(read.coefficients.feature(1)[i], 0.0, "what points the other way does not count");
+            assert!(
+                (read.coefficients.feature(0)[i] - expected).abs() < 1e-3,
+                "row {i}"
+            );
+            assert_eq!(
+                read.coefficients.feature(1)[i],
+                0.0,
+                "what points the other way does not count"
+            );
         }
         assert_eq!(read.features.dense_column(0), [0.6, 0.8]);
         assert!(read.relative_error.is_nan(), "no fit, no error of one");
-        assert!(set.read(&InMemory::new(1, 3, vec![0.0; 3]), &TaskCtx::silent()).is_err());
+        assert!(
+            set.read(&InMemory::new(1, 3, vec![0.0; 3]), &TaskCtx::silent())
+                .is_err()
+        );
     }
 
     #[test]
     fn what_memory_does_not_hold_is_refused_with_what_would_fit() {
-        let set = plain(Directions::Dense { d: 2, columns: vec![1.0; 8] }, &[]);
+        let set = plain(
+            Directions::Dense {
+                d: 2,
+                columns: vec![1.0; 8],
+            },
+            &[],
+        );
         let shape = (1000, 2, 4);
-        assert!(check_room(&set, shape, Some(4 * 4 * 1000 + 64)).is_ok() && check_room(&set, shape, None).is_ok());
-        let message = check_room(&set, shape, Some(4 * 4 * 900 + 64)).unwrap_err().to_string();
-        assert!(message.contains("4 directions on 1000 tokens") && message.contains("at most 900 tokens"), "{message}");
-        assert!(check_room(&set, shape, Some(10)).unwrap_err().to_string().contains("fewer directions"));
+        assert!(
+            check_room(&set, shape, Some(4 * 4 * 1000 + 64)).is_ok()
+                && check_room(&set, shape, None).is_ok()
+        );
+        let message = check_room(&set, shape, Some(4 * 4 * 900 + 64))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("4 directions on 1000 tokens")
+                && message.contains("at most 900 tokens"),
+            "{message}"
+        );
+        assert!(
+            check_room(&set, shape, Some(10))
+                .unwrap_err()
+                .to_string()
+                .contains("fewer directions")
+        );
     }
 
     #[test]
     fn neurons_are_the_columns_of_the_activations() {
         let set = plain(Directions::Neurons(2), &[]);
-        let block = Block { rows: 2, cols: 2, data: vec![1.0, -2.0, 0.5, 3.0].into() };
-        assert_eq!(set.scores(&block, &TaskCtx::silent()).unwrap(), [1.0, 0.0, 0.5, 3.0]);
+        let block = Block {
+            rows: 2,
+            cols: 2,
+            data: vec![1.0, -2.0, 0.5, 3.0].into(),
+        };
+        assert_eq!(
+            set.scores(&block, &TaskCtx::silent()).unwrap(),
+            [1.0, 0.0, 0.5, 3.0]
+        );
     }
 
     #[test]
     fn directions_are_found_by_number_and_by_name() {
         let set = plain(Directions::Neurons(3), &["months", "2", "c"]);
-        assert_eq!((set.find("months").unwrap(), set.find("0").unwrap()), (0, 0));
+        assert_eq!(
+            (set.find("months").unwrap(), set.find("0").unwrap()),
+            (0, 0)
+        );
         assert_eq!(set.find("2").unwrap(), 1, "a name goes before a number");
         let error = set.find("x").unwrap_err().to_string();
-        assert_eq!(error, "diffmean has no direction 'x': it has 0 to 2 (months, 2, c, …)");
+        assert_eq!(
+            error,
+            "diffmean has no direction 'x': it has 0 to 2 (months, 2, c, …)"
+        );
         assert!(set.find("3").is_err() && set.find("-1").is_err());
     }
 
     #[test]
     fn a_fit_gives_what_it_saved_and_encodes_what_is_new() {
-        let fit = Arc::new(factors(columns(2, &[vec![1.0, 0.0], vec![0.0, 1.0]]), 1, vec![5.0, 6.0]));
+        let fit = Arc::new(factors(
+            columns(2, &[vec![1.0, 0.0], vec![0.0, 1.0]]),
+            1,
+            vec![5.0, 6.0],
+        ));
         let set = FitSet::new("k2", HOOK, fit.clone());
         let source = InMemory::new(1, 2, vec![2.0, -1.0]);
-        assert!(Arc::ptr_eq(&set.read(&source, &TaskCtx::silent()).unwrap(), &fit));
-        let scores = set.scores(&source.rows(0..1).unwrap(), &TaskCtx::silent()).unwrap();
+        assert!(Arc::ptr_eq(
+            &set.read(&source, &TaskCtx::silent()).unwrap(),
+            &fit
+        ));
+        let scores = set
+            .scores(&source.rows(0..1).unwrap(), &TaskCtx::silent())
+            .unwrap();
         assert!((scores[0] - 2.0).abs() < 1e-6 && scores[1] == 0.0);
-        assert!(set.read(&InMemory::new(0, 2, Vec::new()), &TaskCtx::silent()).is_err());
+        assert!(
+            set.read(&InMemory::new(0, 2, Vec::new()), &TaskCtx::silent())
+                .is_err()
+        );
         // A centred fit of one feature a token reads new rows so, too.
-        let coding =
-            crate::factor::Coding { centre: Some(Arc::new(vec![1.0, -4.0])), row_cap: Some(1), ..Default::default() };
-        let centred = FitSet::new("k2", HOOK, Arc::new(Factors { coding, ..(*fit).clone() }));
-        let scores = centred.scores(&source.rows(0..1).unwrap(), &TaskCtx::silent()).unwrap();
-        assert!(scores[0] == 0.0 && (scores[1] - 3.0).abs() < 1e-6, "{scores:?}");
+        let coding = crate::factor::Coding {
+            centre: Some(Arc::new(vec![1.0, -4.0])),
+            row_cap: Some(1),
+            ..Default::default()
+        };
+        let centred = FitSet::new(
+            "k2",
+            HOOK,
+            Arc::new(Factors {
+                coding,
+                ..(*fit).clone()
+            }),
+        );
+        let scores = centred
+            .scores(&source.rows(0..1).unwrap(), &TaskCtx::silent())
+            .unwrap();
+        assert!(
+            scores[0] == 0.0 && (scores[1] - 3.0).abs() < 1e-6,
+            "{scores:?}"
+        );
     }
 }

@@ -1,8 +1,10 @@
-//! Locks between processes on files: for as long as something is open, or for the moment of one change.
+//! Locks between processes on files: for as long as something is open, or for the moment of one
+//! change.
 //!
-//! Knows nothing of what is locked. Invariant: the operating system drops a lock with the process that holds it, however
-//! that ends, and a lock file is never removed, since another process may be about to lock it. What is read to be written
-//! again is read under the lock: else of two processes that change a file the slower one undoes the other's change.
+//! Knows nothing of what is locked. Invariant: the operating system drops a lock with the process
+//! that holds it, however that ends, and a lock file is never removed, since another process may be
+//! about to lock it. What is read to be written again is read under the lock: else of two processes
+//! that change a file the slower one undoes the other's change.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -48,15 +50,24 @@ impl FileLock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
-                // The text is for a message only: a holder that has not written it yet is still a holder.
-                let _ = Read::by_ref(&mut file).take(200).read_to_string(&mut holder);
-                let holder = holder.lines().next().filter(|l| !l.is_empty()).unwrap_or("another process");
+                // The text is for a message only: a holder that has not written it yet is still a
+                // holder.
+                let _ = Read::by_ref(&mut file)
+                    .take(200)
+                    .read_to_string(&mut holder);
+                let holder = holder
+                    .lines()
+                    .next()
+                    .filter(|l| !l.is_empty())
+                    .unwrap_or("another process");
                 return Ok(Taken::By(holder.to_owned()));
             }
             Err(TryLockError::Error(e)) => return Err(Error::io("lock", path)(e)),
         }
         let text = format!("process {} on {}\n", std::process::id(), host());
-        file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).map_err(Error::io("write", path))?;
+        file.set_len(0)
+            .and_then(|()| file.write_all(text.as_bytes()))
+            .map_err(Error::io("write", path))?;
         Ok(Taken::Ours(Self { _file: file }))
     }
 
@@ -83,8 +94,13 @@ impl FileLock {
 }
 
 fn host() -> String {
-    let named = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
-    named.map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).unwrap_or_else(|| "this machine".to_owned())
+    let named = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").ok());
+    named
+        .map(|n| n.trim().to_owned())
+        .filter(|n| !n.is_empty())
+        .unwrap_or_else(|| "this machine".to_owned())
 }
 
 #[cfg(test)]
@@ -95,9 +111,16 @@ mod tests {
     fn one_has_it_and_the_next_waits() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        let Taken::Ours(lock) = FileLock::take(&path).unwrap() else { panic!("it is free") };
-        let Taken::By(holder) = FileLock::take(&path).unwrap() else { panic!("it is taken") };
-        assert!(holder.starts_with(&format!("process {} on ", std::process::id())), "{holder}");
+        let Taken::Ours(lock) = FileLock::take(&path).unwrap() else {
+            panic!("it is free")
+        };
+        let Taken::By(holder) = FileLock::take(&path).unwrap() else {
+            panic!("it is taken")
+        };
+        assert!(
+            holder.starts_with(&format!("process {} on ", std::process::id())),
+            "{holder}"
+        );
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| FileLock::wait(&path).unwrap());
             drop(lock);
@@ -117,7 +140,8 @@ mod tests {
                     for _ in 0..25 {
                         let _lock = FileLock::wait(&lock).unwrap();
                         let now: u32 = std::fs::read_to_string(&count).unwrap().parse().unwrap();
-                        super::super::write_atomic(&count, (now + 1).to_string().as_bytes()).unwrap();
+                        super::super::write_atomic(&count, (now + 1).to_string().as_bytes())
+                            .unwrap();
                     }
                 });
             }

@@ -1,7 +1,7 @@
 //! Room on disk for values that end with their owner: a mapped file that no one else finds.
 //!
-//! Invariant: all of the file's blocks are taken when it is made, so that a full disk refuses there and never strikes a
-//! write through the mapping.
+//! Invariant: all of the file's blocks are taken when it is made, so that a full disk refuses there
+//! and never strikes a write through the mapping.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -16,8 +16,9 @@ use crate::error::{Error, Result};
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// f32 values in a file of their own. Where the system lets an open file be without a name it has none from the start, so
-/// that nothing stays after a kill; elsewhere [`super::sweep_tmp`] finds what a kill left.
+/// f32 values in a file of their own. Where the system lets an open file be without a name it has
+/// none from the start, so that nothing stays after a kill; elsewhere [`super::sweep_tmp`] finds
+/// what a kill left.
 #[derive(Debug)]
 pub struct Scratch {
     /// `None` for no values: an empty mapping is an error on some systems. Dropped before the name.
@@ -33,7 +34,10 @@ impl Scratch {
     #[allow(unsafe_code)]
     pub fn zeros(dir: &Path, len: usize) -> Result<Self> {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = dir.join(format!("{TMP_PREFIX}{}-values-{number}", std::process::id()));
+        let path = dir.join(format!(
+            "{TMP_PREFIX}{}-values-{number}",
+            std::process::id()
+        ));
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -44,13 +48,20 @@ impl Scratch {
         let unnamed = cfg!(unix) && fs::remove_file(&path).is_ok();
         let name = Name((!unnamed).then(|| path.clone()));
         if len == 0 {
-            return Ok(Self { map: None, _name: name });
+            return Ok(Self {
+                map: None,
+                _name: name,
+            });
         }
         take_room(&file, 4 * len as u64).map_err(Error::io("make room in", &path))?;
-        // SAFETY: the bytes of a mapping must not change or vanish but through it. The file was made here and has no
-        // name, or one with this process's own number.
-        let map = unsafe { MmapOptions::new().len(4 * len).map_mut(&file) }.map_err(Error::io("map", &path))?;
-        Ok(Self { map: Some(map), _name: name })
+        // SAFETY: the bytes of a mapping must not change or vanish but through it. The file was
+        // made here and has no name, or one with this process's own number.
+        let map = unsafe { MmapOptions::new().len(4 * len).map_mut(&file) }
+            .map_err(Error::io("map", &path))?;
+        Ok(Self {
+            map: Some(map),
+            _name: name,
+        })
     }
 
     /// The values.
@@ -61,7 +72,9 @@ impl Scratch {
 
     /// The values, to be changed.
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
-        self.map.as_deref_mut().map_or(&mut [], bytemuck::cast_slice_mut)
+        self.map
+            .as_deref_mut()
+            .map_or(&mut [], bytemuck::cast_slice_mut)
     }
 }
 
@@ -84,7 +97,8 @@ fn take_room(mut file: &File, bytes: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), 0, bytes).map_err(io::Error::from) {
         Ok(()) => file.set_len(bytes),
         Err(e) if e.kind() == io::ErrorKind::Unsupported => {
-            io::copy(&mut io::Read::take(io::repeat(0), bytes), &mut file).and_then(|_| file.flush())
+            io::copy(&mut io::Read::take(io::repeat(0), bytes), &mut file)
+                .and_then(|_| file.flush())
         }
         Err(e) => Err(e),
     }
@@ -103,9 +117,16 @@ mod tests {
         values.as_mut_slice()[4999] = 2.5;
         others.as_mut_slice()[0] = -1.0;
         assert_eq!((values.as_slice()[4999], others.as_slice()[0]), (2.5, -1.0));
-        assert_eq!(Scratch::zeros(dir.path(), 0).unwrap().as_slice(), &[] as &[f32]);
+        assert_eq!(
+            Scratch::zeros(dir.path(), 0).unwrap().as_slice(),
+            &[] as &[f32]
+        );
         if cfg!(unix) {
-            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "no name, even while it lives");
+            assert_eq!(
+                fs::read_dir(dir.path()).unwrap().count(),
+                0,
+                "no name, even while it lives"
+            );
         }
         drop((values, others));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -117,7 +138,10 @@ mod tests {
         super::super::fault::disk_of(Some(3999));
         let error = Scratch::zeros(dir.path(), 1000).unwrap_err().to_string();
         super::super::fault::disk_of(None);
-        assert!(error.starts_with("cannot make room in ") && !error.contains('\n'), "{error}");
+        assert!(
+            error.starts_with("cannot make room in ") && !error.contains('\n'),
+            "{error}"
+        );
         assert!(Scratch::zeros(&dir.path().join("absent"), 10).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }

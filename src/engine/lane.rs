@@ -18,14 +18,19 @@ impl Lane {
     /// `on_panic` hears what a panicking piece of work said.
     pub fn new(name: &str, on_panic: impl Fn(String) + Send + 'static) -> std::io::Result<Self> {
         let (queue, work) = unbounded::<Work>();
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            for piece in work {
-                if let Err(words) = caught(piece) {
-                    on_panic(words);
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                for piece in work {
+                    if let Err(words) = caught(piece) {
+                        on_panic(words);
+                    }
                 }
-            }
-        })?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+            })?;
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+        })
     }
 
     pub fn submit(&self, work: impl FnOnce() + Send + 'static) {

@@ -1,5 +1,6 @@
-//! The open study while a job must own it: it is out of the session, so that nobody waits for the job, and comes back however
-//! the job ends. Notes and where the explorer stands do not need it: they lie in files of their own.
+//! The open study while a job must own it: it is out of the session, so that nobody waits for the
+//! job, and comes back however the job ends. Notes and where the explorer stands do not need it:
+//! they lie in files of their own.
 //!
 //! Invariant: `Session::lent` is locked last, under `Session::study`.
 
@@ -26,7 +27,10 @@ impl Session {
         let mut study = {
             let mut slot = lock(&self.study);
             let study = slot.take().ok_or_else(|| self.no_study())?;
-            *lock(&self.lent) = Some(Lent { dir: study.dir().to_path_buf(), stands: None });
+            *lock(&self.lent) = Some(Lent {
+                dir: study.dir().to_path_buf(),
+                stands: None,
+            });
             study
         };
         let outcome = caught(|| work(&mut study));
@@ -36,7 +40,10 @@ impl Session {
         *slot = Some(study);
         drop(slot);
         if let Err(e) = saved {
-            self.log(Level::Warn, format!("where the explorer stood is not saved: {e}"));
+            self.log(
+                Level::Warn,
+                format!("where the explorer stood is not saved: {e}"),
+            );
         }
         outcome.unwrap_or_else(|words| Err(Error::refused(format!("internal error: {words}"))))
     }
@@ -57,9 +64,14 @@ impl Session {
     /// Whether the study in `dir` is open, also where it is lent.
     pub fn has_open(&self, dir: &Path) -> bool {
         let guard = lock(&self.study);
-        guard
-            .as_ref()
-            .map_or_else(|| lock(&self.lent).as_ref().is_some_and(|lent| lent.dir == dir), |study| study.dir() == dir)
+        guard.as_ref().map_or_else(
+            || {
+                lock(&self.lent)
+                    .as_ref()
+                    .is_some_and(|lent| lent.dir == dir)
+            },
+            |study| study.dir() == dir,
+        )
     }
 
     /// Asks the open study what lies on disk, or has notes changed there; also where it is lent.
@@ -70,7 +82,9 @@ impl Session {
         }
         let dir = lock(&self.lent).as_ref().map(|lent| lent.dir.clone());
         drop(guard);
-        ask(&Study::open_read_only(&dir.ok_or_else(|| self.no_study())?)?)
+        ask(&Study::open_read_only(
+            &dir.ok_or_else(|| self.no_study())?,
+        )?)
     }
 
     /// Saves where the explorer stands in the open study, or when that is back.
@@ -88,8 +102,13 @@ impl Session {
 
 fn keep_standing(study: &Study, stands: &Value) -> Result<()> {
     let saved = study.save_session(stands);
-    // Where another process has the study it is that one's business; it is kept where nobody has it any more.
-    if study.read_only().is_some() { Ok(()) } else { saved }
+    // Where another process has the study it is that one's business; it is kept where nobody has it
+    // any more.
+    if study.read_only().is_some() {
+        Ok(())
+    } else {
+        saved
+    }
 }
 
 #[cfg(test)]
@@ -102,7 +121,10 @@ mod tests {
     #[test]
     fn a_study_comes_back_from_a_failure_and_a_panic_with_what_was_to_be_saved() {
         let dir = tempfile::tempdir().unwrap();
-        let hook = HookPoint { layer: 0, site: HookSite::MlpPost };
+        let hook = HookPoint {
+            layer: 0,
+            site: HookSite::MlpPost,
+        };
         let study = Study::import(dir.path(), "x.npy", hook, 4, 2, &[1.0; 8]).unwrap();
         let (outbox, _events) = crossbeam_channel::unbounded();
         let session = Session::new(outbox);
@@ -110,7 +132,12 @@ mod tests {
         *lock(&session.study) = Some(study);
         for (n, panics) in [(1, false), (2, true)] {
             let lent = session.lend_study(|_| -> Result<()> {
-                assert!(session.no_study().to_string().contains("collecting goes on"));
+                assert!(
+                    session
+                        .no_study()
+                        .to_string()
+                        .contains("collecting goes on")
+                );
                 assert!(session.is_lent() && session.has_open(dir.path()));
                 session.save_standing(json!({"fit": n}))?;
                 session.on_disk(|study| study.change_notes("k", |notes| notes.set(n, "a name")))?;
@@ -120,9 +147,18 @@ mod tests {
                 Err(Error::refused("the first reason"))
             });
             let why = lent.unwrap_err().to_string();
-            assert!(why.contains(if panics { "on purpose" } else { "the first reason" }), "{why}");
+            assert!(
+                why.contains(if panics {
+                    "on purpose"
+                } else {
+                    "the first reason"
+                }),
+                "{why}"
+            );
             assert!(!session.is_lent() && session.has_open(dir.path()));
-            let (stands, notes) = session.on_disk(|study| Ok((study.session(), study.notes("k")?))).unwrap();
+            let (stands, notes) = session
+                .on_disk(|study| Ok((study.session(), study.notes("k")?)))
+                .unwrap();
             assert_eq!((stands, notes.ids().count()), (Some(json!({"fit": n})), n));
         }
     }

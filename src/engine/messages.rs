@@ -11,7 +11,8 @@ use crate::analysis::hierarchy::Linkage;
 use crate::analysis::matching::FitComparison;
 use crate::analysis::neurons::Overlap;
 use crate::analysis::{
-    Comparison, FeatureCard, FeatureRow, LabelMatrix, Levels, NeuronCard, SharedNeurons, Trace, Tree,
+    Comparison, FeatureCard, FeatureRow, LabelMatrix, Levels, NeuronCard, SharedNeurons, Trace,
+    Tree,
 };
 pub use crate::directions::SetKind;
 pub use crate::directions::sae::train::TrainConfig;
@@ -96,7 +97,8 @@ pub struct TypedNote {
     pub fit: String,
     /// The feature.
     pub id: usize,
-    /// A name, #tags, a rating, a text ([`crate::analysis::Notes::set`]); an empty line takes it all away.
+    /// A name, #tags, a rating, a text ([`crate::analysis::Notes::set`]); an empty line takes it
+    /// all away.
     pub line: String,
 }
 
@@ -109,11 +111,14 @@ pub enum Command {
     ListStudies,
     /// → [`Event::Estimate`].
     Estimate(OpenRequest),
-    /// The main path: load the model, open or make the study, collect, fit; what is there already is not done again.
+    /// The main path: load the model, open or make the study, collect, fit; what is there already
+    /// is not done again.
     Open(OpenRequest),
-    /// An existing study with its newest fit; its model is loaded in the background for lens, trace and steering.
+    /// An existing study with its newest fit; its model is loaded in the background for lens, trace
+    /// and steering.
     OpenStudy(PathBuf),
-    /// Where the open study's model lies now, as `--model`; → [`Event::Model`] or [`Event::NoModel`].
+    /// Where the open study's model lies now, as `--model`; → [`Event::Model`] or
+    /// [`Event::NoModel`].
     ModelAt(String),
     /// Goes on collecting the open study, which was cut short.
     Collect,
@@ -121,7 +126,8 @@ pub enum Command {
     Fit(FitConfig),
     /// Goes on with a fit of the open study that was stopped, by name.
     GoOn(String),
-    /// A fit of the open study that goes on from an earlier one's features: more, fewer, or with new rows.
+    /// A fit of the open study that goes on from an earlier one's features: more, fewer, or with
+    /// new rows.
     Refine(Refinement),
     /// Trains an autoencoder on the hook on show, or goes on where one with these settings stopped.
     TrainSae(TrainConfig),
@@ -139,7 +145,8 @@ pub enum Command {
     Neuron(usize),
     /// → [`Event::Tree`].
     Tree(Overlap, Linkage),
-    /// → [`Event::Levels`], of the fit on show; tuned together where `true`; with these numbers of features, none: by halves.
+    /// → [`Event::Levels`], of the fit on show; tuned together where `true`; with these numbers of
+    /// features, none: by halves.
     Levels(Growth, bool, Vec<usize>),
     /// → [`Event::Comparison`] of these features.
     Compare(Vec<usize>),
@@ -161,7 +168,8 @@ pub enum Command {
     Trace(String),
     /// → [`Event::SteerInfo`], [`Event::SteerText`]s, [`Event::Done`].
     Steer(SteerAsk),
-    /// → [`Event::Judged`]s, [`Event::Evaluation`]; goes on where an earlier one with the same questions stopped.
+    /// → [`Event::Judged`]s, [`Event::Evaluation`]; goes on where an earlier one with the same
+    /// questions stopped.
     Evaluate(Box<CausalAsk>),
     /// → [`Event::Noted`].
     Note(TypedNote),
@@ -172,7 +180,8 @@ pub enum Command {
         /// The file.
         path: PathBuf,
     },
-    /// Writes the dendrogram by this linkage as the file's ending says: `.svg`, `.nwk` (Newick) or `.json`.
+    /// Writes the dendrogram by this linkage as the file's ending says: `.svg`, `.nwk` (Newick) or
+    /// `.json`.
     ExportTree(Overlap, Linkage, PathBuf),
     /// Writes the clusters of the dendrogram cut at this height as JSON.
     ExportClusters(Overlap, Linkage, f32, PathBuf),
@@ -266,8 +275,22 @@ pub struct SweepPoint {
 }
 
 impl From<Sweep> for SweepPoint {
-    fn from(Sweep { sweep, relative_error, weighted, seconds, stop }: Sweep) -> Self {
-        Self { sweep, relative_error, weighted, seconds, stop }
+    fn from(
+        Sweep {
+            sweep,
+            relative_error,
+            weighted,
+            seconds,
+            stop,
+        }: Sweep,
+    ) -> Self {
+        Self {
+            sweep,
+            relative_error,
+            weighted,
+            seconds,
+            stop,
+        }
     }
 }
 
@@ -306,7 +329,8 @@ pub enum Event {
     },
     /// The model is open.
     Model(Box<ModelInfo>),
-    /// The open study's model was not found where the study says, or is another one: why, and what to do.
+    /// The open study's model was not found where the study says, or is another one: why, and what
+    /// to do.
     NoModel(String),
     /// The study is open, or has changed.
     Study(Box<StudyInfo>),

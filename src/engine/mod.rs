@@ -1,7 +1,8 @@
 //! The only thing that the shells talk to: [`Command`] in, [`Event`] out, both plain data.
 //!
-//! Worker threads behind it hold the model, the study and the factors; no long job ever blocks a reading command. Long
-//! work (load, collect, fit) runs on one lane, reading, tracing and steering on lanes of their own.
+//! Worker threads behind it hold the model, the study and the factors; no long job ever blocks a
+//! reading command. Long work (load, collect, fit) runs on one lane, reading, tracing and steering
+//! on lanes of their own.
 
 mod lane;
 mod lending;
@@ -37,13 +38,15 @@ use open::Wanted;
 pub(crate) use session::{Meter, list_promoted};
 use session::{Session, lock};
 
-/// Starts the engine's threads. The event channel closes after [`Command::Shutdown`] (or when the command channel
-/// closes) once everything is saved.
+/// Starts the engine's threads. The event channel closes after [`Command::Shutdown`] (or when the
+/// command channel closes) once everything is saved.
 pub fn start() -> std::io::Result<(Sender<Command>, Receiver<Event>)> {
     let (commands, inbox) = unbounded();
     let (outbox, events) = unbounded();
     let engine = engine(outbox)?;
-    std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine.run(&inbox))?;
+    std::thread::Builder::new()
+        .name("engine".to_owned())
+        .spawn(move || engine.run(&inbox))?;
     Ok((commands, events))
 }
 
@@ -66,7 +69,9 @@ fn engine(outbox: Sender<Event>) -> std::io::Result<Engine> {
 
 fn engine_lane(session: &Arc<Session>, name: &str) -> std::io::Result<Lane> {
     let session = session.clone();
-    Lane::new(name, move |text| session.log(Level::Error, format!("internal error: {text}")))
+    Lane::new(name, move |text| {
+        session.log(Level::Error, format!("internal error: {text}"))
+    })
 }
 
 /// Whether the fit is held.
@@ -155,7 +160,9 @@ impl Engine {
                 Ok(())
             }),
             Command::Estimate(request) => self.errand(move |s| {
-                s.emit(Event::Estimate(crate::jobs::estimate::estimate(&request).map_err(|e| e.to_string())));
+                s.emit(Event::Estimate(
+                    crate::jobs::estimate::estimate(&request).map_err(|e| e.to_string()),
+                ));
                 Ok(())
             }),
             Command::Open(request) => {
@@ -174,7 +181,9 @@ impl Engine {
             }
             Command::GoOn(name) => self.long(move |open, token| open.go_on(&name, token)),
             Command::Fit(config) => self.long(move |open, token| open.refit(&config, token)),
-            Command::Refine(refinement) => self.long(move |open, token| open.refine(&refinement, token)),
+            Command::Refine(refinement) => {
+                self.long(move |open, token| open.refine(&refinement, token))
+            }
             Command::TrainSae(config) => self.train(config),
             Command::SweepK(ask) => self.sweep(ask),
             Command::Pause => self.set_hold(true),
@@ -183,9 +192,15 @@ impl Engine {
                 self.cancel(job);
                 self.hold.set(false);
             }
-            Command::Inspect(id) => self.read(move |s| s.card(id).map(|c| s.emit(Event::Card(Box::new(c))))),
-            Command::Neuron(index) => self.read(move |s| s.neuron(index).map(|c| s.emit(Event::Neuron(Box::new(c))))),
-            Command::Tree(overlap, linkage) => self.read(move |s| reading::tree(s, overlap, linkage)),
+            Command::Inspect(id) => {
+                self.read(move |s| s.card(id).map(|c| s.emit(Event::Card(Box::new(c)))))
+            }
+            Command::Neuron(index) => {
+                self.read(move |s| s.neuron(index).map(|c| s.emit(Event::Neuron(Box::new(c)))))
+            }
+            Command::Tree(overlap, linkage) => {
+                self.read(move |s| reading::tree(s, overlap, linkage))
+            }
             Command::Shared(ids) => self.read(move |s| reading::shared(s, &ids)),
             Command::Compare(ids) => self.read(move |s| reading::compare(s, &ids)),
             Command::Levels(growth, together, counts) => self.levels(growth, together, counts),
@@ -201,11 +216,16 @@ impl Engine {
             Command::ExportLevels(path) => self.read(move |s| reading::export_levels(s, &path)),
             Command::ExportNotes(path) => self.read(move |s| reading::export_notes(s, &path)),
             Command::ImportNotes(path) => self.read(move |s| reading::import_notes(s, &path)),
-            Command::CompareStudy(fit, dir) => self.read(move |s| reading::compare_study(s, &fit, &dir)),
+            Command::CompareStudy(fit, dir) => {
+                self.read(move |s| reading::compare_study(s, &fit, &dir))
+            }
             Command::CompareFits(a, b) => self.read(move |s| reading::compare_fits(s, &a, &b)),
             Command::Labels => self.errand(|s| {
                 let (shown, tokens) = (s.shown()?, s.tokens()?);
-                s.emit(Event::Labels(Arc::new(crate::analysis::labels::matrix(&shown.factors, &tokens))));
+                s.emit(Event::Labels(Arc::new(crate::analysis::labels::matrix(
+                    &shown.factors,
+                    &tokens,
+                ))));
                 Ok(())
             }),
             Command::Find(probe) => self.errand(move |s| reading::find(s, probe)),
@@ -218,9 +238,13 @@ impl Engine {
                 s.emit(Event::Noted(Box::new(note), problem));
                 Ok(())
             }),
-            Command::Export { format, path } => self.read(move |s| reading::export(s, &format, &path)),
+            Command::Export { format, path } => {
+                self.read(move |s| reading::export(s, &format, &path))
+            }
             // At once, so that it is the study of the session and not one that comes after it.
-            Command::SaveSession(value) => Self::refuse_with(&self.session, |s| s.save_standing(value)),
+            Command::SaveSession(value) => {
+                Self::refuse_with(&self.session, |s| s.save_standing(value))
+            }
             Command::Shutdown => {}
         }
     }
@@ -233,9 +257,17 @@ impl Engine {
 
     /// Another study comes: what is asked of the one on show would be told of the other.
     fn leave(&self) {
-        [Job::Trace, Job::Levels, Job::Steer, Job::Evaluate, Job::Set, Job::Train, Job::Sweep]
-            .into_iter()
-            .for_each(|job| self.cancel(job));
+        [
+            Job::Trace,
+            Job::Levels,
+            Job::Steer,
+            Job::Evaluate,
+            Job::Set,
+            Job::Train,
+            Job::Sweep,
+        ]
+        .into_iter()
+        .for_each(|job| self.cancel(job));
     }
 
     fn set_hold(&self, held: bool) {
@@ -251,7 +283,8 @@ impl Engine {
 
     fn errand(&self, work: impl FnOnce(&Arc<Session>) -> Result<()> + Send + 'static) {
         let session = self.session.clone();
-        self.errands.submit(move || Self::refuse_with(&session, work));
+        self.errands
+            .submit(move || Self::refuse_with(&session, work));
     }
 
     fn read(&self, work: impl FnOnce(&Arc<Session>) -> Result<()> + Send + 'static) {
@@ -260,7 +293,11 @@ impl Engine {
     }
 
     fn opener(&self) -> open::Opener {
-        open::Opener { session: self.session.clone(), read: self.read.clone(), hold: self.hold.clone() }
+        open::Opener {
+            session: self.session.clone(),
+            read: self.read.clone(),
+            hold: self.hold.clone(),
+        }
     }
 
     /// Replaces whatever long work runs: it is stopped first, what it saved stays.
@@ -310,9 +347,11 @@ impl Engine {
                 let model = session.model()?;
                 let bos = open::bos_rule(&session);
                 let encode = |rows: &Block<'_>, ctx: &TaskCtx| reader.encode(rows, ctx);
-                let mut trace = lens::trace(&model, shown.hook, &encode, &shown.factors, &text, bos, ctx)?;
+                let mut trace =
+                    lens::trace(&model, shown.hook, &encode, &shown.factors, &text, bos, ctx)?;
                 if shown.set.is_some() {
-                    // Directions that were not made to explain rows together leave nothing that could be told.
+                    // Directions that were not made to explain rows together leave nothing that
+                    // could be told.
                     trace.unexplained.clear();
                 }
                 session.emit(Event::Trace(Box::new(trace)));
@@ -330,7 +369,12 @@ impl Engine {
             if token.is_cancelled() {
                 return;
             }
-            let work = |ctx: &TaskCtx| Ok(((), reading::levels(&session, growth, together, &counts, ctx)?));
+            let work = |ctx: &TaskCtx| {
+                Ok((
+                    (),
+                    reading::levels(&session, growth, together, &counts, ctx)?,
+                ))
+            };
             let _ = run_job(&session, Job::Levels, &token, work);
         });
     }
@@ -339,7 +383,8 @@ impl Engine {
     fn turn(&self, work: impl FnOnce(&open::Opener) -> Result<()> + Send + 'static) {
         self.cancel(Job::Set);
         let opener = self.opener();
-        self.sets.submit(move || Self::refuse_with(&opener.session, |_| work(&opener)));
+        self.sets
+            .submit(move || Self::refuse_with(&opener.session, |_| work(&opener)));
     }
 
     fn show_set(&self, kind: SetKind) {
@@ -347,7 +392,9 @@ impl Engine {
         self.replace_token(Job::Set, &token);
         let session = self.session.clone();
         self.sets.submit(move || {
-            let _ = run_job(&session, Job::Set, &token, |ctx| Ok(((), sets::show(&session, &kind, ctx)?)));
+            let _ = run_job(&session, Job::Set, &token, |ctx| {
+                Ok(((), sets::show(&session, &kind, ctx)?))
+            });
         });
     }
 
@@ -356,7 +403,9 @@ impl Engine {
         self.replace_token(Job::Train, &token);
         let session = self.session.clone();
         self.train.submit(move || {
-            let _ = run_job(&session, Job::Train, &token, |ctx| Ok(((), work::train(&session, &config, ctx)?)));
+            let _ = run_job(&session, Job::Train, &token, |ctx| {
+                Ok(((), work::train(&session, &config, ctx)?))
+            });
             // It is listed now, or can be resumed; a study that came meanwhile tells of itself.
             if let Ok(shown) = session.shown()
                 && let Err(e) = session.emit_study(shown.hook)
@@ -371,7 +420,9 @@ impl Engine {
         self.replace_token(Job::Evaluate, &token);
         let session = self.session.clone();
         self.steer.submit(move || {
-            let _ = run_job(&session, Job::Evaluate, &token, |ctx| Ok(((), work::evaluate(&session, &ask, ctx)?)));
+            let _ = run_job(&session, Job::Evaluate, &token, |ctx| {
+                Ok(((), work::evaluate(&session, &ask, ctx)?))
+            });
         });
     }
 
@@ -383,22 +434,39 @@ impl Engine {
             let _ = run_job(&session, Job::Steer, &token, |ctx| {
                 let shown = session.shown()?;
                 let model = session.model()?;
-                let request =
-                    crate::jobs::steering::request(&model, shown.hook, &shown.factors, &ask, open::bos_rule(&session))?;
+                let request = crate::jobs::steering::request(
+                    &model,
+                    shown.hook,
+                    &shown.factors,
+                    &ask,
+                    open::bos_rule(&session),
+                )?;
                 let mut emit = |event| match event {
                     SteerEvent::Info(info) => session.emit(Event::SteerInfo(Box::new(info))),
-                    SteerEvent::Text { sample, steered, text } => {
-                        session.emit(Event::SteerText { sample, steered, text });
+                    SteerEvent::Text {
+                        sample,
+                        steered,
+                        text,
+                    } => {
+                        session.emit(Event::SteerText {
+                            sample,
+                            steered,
+                            text,
+                        });
                     }
                 };
                 let done = crate::steering::steer(&model, &request, &mut emit, ctx)?;
-                Ok(((), format!("α {:.3}, KL {:.3}", done.info.alpha, done.info.kl)))
+                Ok((
+                    (),
+                    format!("α {:.3}, KL {:.3}", done.info.alpha, done.info.kl),
+                ))
             });
         });
     }
 }
 
-/// Runs one job: tells the shell that it began and how it ended; a panic is a failure, not the end of the program.
+/// Runs one job: tells the shell that it began and how it ended; a panic is a failure, not the end
+/// of the program.
 fn run_job<T>(
     session: &Arc<Session>,
     job: Job,
@@ -407,7 +475,8 @@ fn run_job<T>(
 ) -> Result<T> {
     session.emit(Event::Started(job));
     let ctx = session.task(job, token.clone());
-    let result = caught(|| work(&ctx)).unwrap_or_else(|words| Err(Error::refused(format!("internal error: {words}"))));
+    let result = caught(|| work(&ctx))
+        .unwrap_or_else(|words| Err(Error::refused(format!("internal error: {words}"))));
     match result {
         Ok((value, words)) => {
             session.emit(Event::Done(job, words));

@@ -1,4 +1,5 @@
-//! Opening: from a request to a model, a study, a full cache and a fit, doing only what is not there already.
+//! Opening: from a request to a model, a study, a full cache and a fit, doing only what is not
+//! there already.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,10 +44,31 @@ pub(super) struct Opener {
 impl Opener {
     /// The main path of the explorer.
     pub fn request(&self, request: &OpenRequest, token: &CancelToken) -> Result<()> {
-        if let Some(dir) = request.study.as_ref().filter(|dir| request.corpus.is_none() && Study::is_at(dir)) {
-            // A study and perhaps a layer of it, or where its model lies now: its own texts are meant.
-            let hook = request.layer.map(|layer| (HookPoint { layer, site: request.hook }, &request.fit));
-            return self.study(dir, &Wanted { hook, model: request.model.as_deref(), device: request.device }, token);
+        if let Some(dir) = request
+            .study
+            .as_ref()
+            .filter(|dir| request.corpus.is_none() && Study::is_at(dir))
+        {
+            // A study and perhaps a layer of it, or where its model lies now: its own texts are
+            // meant.
+            let hook = request.layer.map(|layer| {
+                (
+                    HookPoint {
+                        layer,
+                        site: request.hook,
+                    },
+                    &request.fit,
+                )
+            });
+            return self.study(
+                dir,
+                &Wanted {
+                    hook,
+                    model: request.model.as_deref(),
+                    device: request.device,
+                },
+                token,
+            );
         }
         let (corpus, model) = run_job(&self.session, Job::Load, token, |ctx| {
             let corpus = match &request.corpus {
@@ -57,10 +79,20 @@ impl Opener {
             let words = loaded_words(&model);
             Ok(((corpus, model), words))
         })?;
-        let hook = HookPoint { layer: request.layer.unwrap_or(model.info().layers / 2), site: request.hook };
-        let open = if request.study.is_none() { self.open_one(&corpus, &model, hook) } else { None };
+        let hook = HookPoint {
+            layer: request.layer.unwrap_or(model.info().layers / 2),
+            site: request.hook,
+        };
+        let open = if request.study.is_none() {
+            self.open_one(&corpus, &model, hook)
+        } else {
+            None
+        };
         if let Some((_, true)) = open {
-            self.session.log(Level::Info, format!("{hook} is cached in the open study: nothing is collected"));
+            self.session.log(
+                Level::Info,
+                format!("{hook} is cached in the open study: nothing is collected"),
+            );
             self.put_model(&model);
             self.session.emit_study(hook)?;
             return self.fit(hook, &request.fit, Again::Show, token);
@@ -77,18 +109,23 @@ impl Opener {
         self.fit(hook, &request.fit, Again::Show, token)
     }
 
-    /// The directory of the open study where it is of this hook, model and corpus, and whether all of it is collected.
+    /// The directory of the open study where it is of this hook, model and corpus, and whether all
+    /// of it is collected.
     fn open_one(&self, corpus: &Corpus, model: &Model, hook: HookPoint) -> Option<(PathBuf, bool)> {
         let guard = lock(&self.session.study);
         let study = guard.as_ref()?;
         let manifest = study.manifest();
-        let same_corpus = manifest.corpora.len() == 1 && manifest.corpora[0].sha256 == corpus.sha256;
-        let same = same_corpus && manifest.hooks.contains(&hook) && study.check_model(model.info()).is_ok();
+        let same_corpus =
+            manifest.corpora.len() == 1 && manifest.corpora[0].sha256 == corpus.sha256;
+        let same = same_corpus
+            && manifest.hooks.contains(&hook)
+            && study.check_model(model.info()).is_ok();
         same.then(|| (study.dir().to_path_buf(), manifest.complete))
     }
 
-    /// An existing study: what is there first, then its model. Where a hook is asked for, the newest fit there, or one made
-    /// as it says; else the newest of all. What was cut short is shown as that, and goes on when the user says so.
+    /// An existing study: what is there first, then its model. Where a hook is asked for, the
+    /// newest fit there, or one made as it says; else the newest of all. What was cut short is
+    /// shown as that, and goes on when the user says so.
     pub fn study(&self, dir: &Path, wanted: &Wanted<'_>, token: &CancelToken) -> Result<()> {
         let (hook, begun) = run_job(&self.session, Job::Load, token, |ctx| {
             let study = self.open_or_read(dir)?;
@@ -99,7 +136,8 @@ impl Opener {
             let mut fits = study.fits()?;
             if let Some((hook, _)) = wanted.hook {
                 if !manifest.hooks.contains(&hook) {
-                    let there: Vec<String> = manifest.hooks.iter().map(ToString::to_string).collect();
+                    let there: Vec<String> =
+                        manifest.hooks.iter().map(ToString::to_string).collect();
                     return Err(Error::refused(format!(
                         "{} has {}, not {hook}: open one of these, or collect that layer into another study",
                         dir.display(),
@@ -108,13 +146,17 @@ impl Opener {
                 }
                 fits.retain(|fit| fit.hook == hook);
             }
-            let shown = left_with(&study, &fits).or_else(|| study::newest(&fits, |_| true)).cloned();
+            let shown = left_with(&study, &fits)
+                .or_else(|| study::newest(&fits, |_| true))
+                .cloned();
             let hook = wanted
                 .hook
                 .map(|(hook, _)| hook)
                 .or_else(|| shown.as_ref().or(fits.last()).map(|f| f.hook))
                 .or_else(|| manifest.hooks.first().copied())
-                .ok_or_else(|| Error::file(dir.join("study.json"), "names no hook: collect it again"))?;
+                .ok_or_else(|| {
+                    Error::file(dir.join("study.json"), "names no hook: collect it again")
+                })?;
             let has_model = manifest.model.is_some();
             self.take_study(study, hook)?;
             if let Some(fit) = &shown {
@@ -123,7 +165,10 @@ impl Opener {
             if has_model {
                 self.open_model_of_study(wanted.model, wanted.device, ctx)?;
             } else if wanted.model.is_some() {
-                return Err(Error::usage(format!("{} was imported without a model: leave out --model", dir.display())));
+                return Err(Error::usage(format!(
+                    "{} was imported without a model: leave out --model",
+                    dir.display()
+                )));
             }
             Ok(((hook, fits.last().cloned()), String::new()))
         })?;
@@ -131,7 +176,10 @@ impl Opener {
         if !state.is_complete() {
             let words = match self.with_study(|study| Ok(study.manifest().model.is_some()))? {
                 true => format!("this study is {state}: it goes on when you say so"),
-                false => "this study is imported in part: run the same mlpeek import again to go on".to_owned(),
+                false => {
+                    "this study is imported in part: run the same mlpeek import again to go on"
+                        .to_owned()
+                }
             };
             self.session.log(Level::Warn, words);
         }
@@ -144,7 +192,10 @@ impl Opener {
             self.session.log(Level::Warn, words);
         }
         if state.is_complete() && begun.is_none() && self.session.shown().is_err() {
-            let config = wanted.hook.map(|(_, config)| config.clone()).unwrap_or_default();
+            let config = wanted
+                .hook
+                .map(|(_, config)| config.clone())
+                .unwrap_or_default();
             return self.fit(hook, &config, Again::Show, token);
         }
         Ok(())
@@ -159,7 +210,8 @@ impl Opener {
         }
     }
 
-    /// The study in `dir` for writing, or for reading where another process has it or it is not ours to write.
+    /// The study in `dir` for writing, or for reading where another process has it or it is not
+    /// ours to write.
     fn open_or_read(&self, dir: &Path) -> Result<Study> {
         self.make_way(dir);
         let study = Study::open_or_read(dir)?;
@@ -174,9 +226,11 @@ impl Opener {
 
     /// The open study's fit, with more features or fewer, or with rows that came since.
     pub fn refine(&self, refinement: &Refinement, token: &CancelToken) -> Result<()> {
-        let hook = self.with_study(|study| Ok(refinement.plan(study)?.0.hook)).inspect_err(|e| {
-            self.session.emit(Event::Refused(e.to_string()));
-        })?;
+        let hook = self
+            .with_study(|study| Ok(refinement.plan(study)?.0.hook))
+            .inspect_err(|e| {
+                self.session.emit(Event::Refused(e.to_string()));
+            })?;
         let result = run_job(&self.session, Job::Fit, token, |ctx| {
             let (name, config, place) = self.with_study(|study| {
                 let (entry, config, begin) = refinement.plan(study)?;
@@ -184,7 +238,8 @@ impl Opener {
                 let place = FitPlace::new(study, &name, hook, &config, Resume::Never, begin)?;
                 Ok((name, config, place))
             })?;
-            self.run(&name, &config, place, ctx).map(|words| ((), words))
+            self.run(&name, &config, place, ctx)
+                .map(|words| ((), words))
         });
         self.session.emit_study(hook)?;
         result
@@ -194,19 +249,27 @@ impl Opener {
     pub fn refit(&self, config: &FitConfig, token: &CancelToken) -> Result<()> {
         let hook = match self.session.shown() {
             Ok(shown) => shown.hook,
-            Err(_) => lock(&self.session.study).as_ref().and_then(|s| s.manifest().hooks.first().copied()).ok_or_else(
-                || {
-                    self.session.emit(Event::Refused("no study is open: open one first".to_owned()));
+            Err(_) => lock(&self.session.study)
+                .as_ref()
+                .and_then(|s| s.manifest().hooks.first().copied())
+                .ok_or_else(|| {
+                    self.session.emit(Event::Refused(
+                        "no study is open: open one first".to_owned(),
+                    ));
                     Error::refused("no study is open")
-                },
-            )?,
+                })?,
         };
         self.fit(hook, config, Again::GoOn, token)
     }
 
-    /// A model that was found and opened; it is not the session's before [`Self::put_model`]: what is on show may be of
-    /// another one.
-    pub(super) fn find_model(&self, spec: Option<&str>, device: DeviceChoice, ctx: &TaskCtx) -> Result<Arc<Model>> {
+    /// A model that was found and opened; it is not the session's before [`Self::put_model`]: what
+    /// is on show may be of another one.
+    pub(super) fn find_model(
+        &self,
+        spec: Option<&str>,
+        device: DeviceChoice,
+        ctx: &TaskCtx,
+    ) -> Result<Arc<Model>> {
         let files = source::resolve(spec, ctx)?;
         if let Ok(open) = self.session.model()
             && open.info().id == files.id
@@ -214,8 +277,18 @@ impl Opener {
         {
             return Ok(open);
         }
-        let model = Arc::new(Model::open(&files, &LoadOptions { device, ..LoadOptions::default() }, ctx)?);
-        self.session.log(Level::Info, format!("{} from {}", model.info().id, model.info().origin));
+        let model = Arc::new(Model::open(
+            &files,
+            &LoadOptions {
+                device,
+                ..LoadOptions::default()
+            },
+            ctx,
+        )?);
+        self.session.log(
+            Level::Info,
+            format!("{} from {}", model.info().id, model.info().origin),
+        );
         for note in &model.info().notes {
             self.session.log(Level::Warn, note.clone());
         }
@@ -224,7 +297,8 @@ impl Opener {
 
     /// Makes a model that was held against the study the session's.
     pub(super) fn put_model(&self, model: &Arc<Model>) {
-        self.session.emit(Event::Model(Box::new(model.info().clone())));
+        self.session
+            .emit(Event::Model(Box::new(model.info().clone())));
         self.session.set_model(Some(model.clone()));
     }
 
@@ -240,7 +314,11 @@ impl Opener {
     ) -> Result<(HookPoint, String)> {
         let (mut study, hook) = if Study::is_at(dir) {
             let there = Study::open_read_only(dir)?;
-            let hook = if request.layer.is_some() { hook } else { there.manifest().hooks[0] };
+            let hook = if request.layer.is_some() {
+                hook
+            } else {
+                there.manifest().hooks[0]
+            };
             there.manifest().hook_index(hook)?;
             there.check_corpus(corpus)?;
             there.check_model(model.info())?;
@@ -250,14 +328,27 @@ impl Opener {
             let width = model.width(hook)?;
             self.make_way(dir);
             let (dtype, bos) = (CacheDtype::F32, BosRule::Auto);
-            (Study::create(dir, Some(model.info()), &[hook], &[width], corpus, dtype, bos)?, hook)
+            (
+                Study::create(
+                    dir,
+                    Some(model.info()),
+                    &[hook],
+                    &[width],
+                    corpus,
+                    dtype,
+                    bos,
+                )?,
+                hook,
+            )
         };
         // Nothing stands in its way any more: the study before leaves the screen.
         self.drop_study();
         self.put_model(model);
         let words = if study.manifest().complete {
             let words = study.take_model(model.info(), request.model.is_some())?;
-            words.into_iter().for_each(|words| self.session.log(Level::Info, words));
+            words
+                .into_iter()
+                .for_each(|words| self.session.log(Level::Info, words));
             format!("{} tokens were collected before", study.manifest().rows)
         } else {
             let bos = study.manifest().bos;
@@ -265,22 +356,32 @@ impl Opener {
             if done.windowed > 0 {
                 self.session.log(
                     Level::Warn,
-                    format!("{} texts are longer than the context and were cut into windows", done.windowed),
+                    format!(
+                        "{} texts are longer than the context and were cut into windows",
+                        done.windowed
+                    ),
                 );
             }
             let took = duration(done.seconds);
-            format!("{} tokens of {} samples in {took}", count(done.tokens), count(done.samples))
+            format!(
+                "{} tokens of {} samples in {took}",
+                count(done.tokens),
+                count(done.samples)
+            )
         };
         self.take_study(study, hook)?;
         self.put_model(model);
         Ok((hook, words))
     }
 
-    /// Closes the open study where it is the one in `dir`: its own lock would stand in the way. Another one stays until
-    /// that of `dir` is there.
+    /// Closes the open study where it is the one in `dir`: its own lock would stand in the way.
+    /// Another one stays until that of `dir` is there.
     fn make_way(&self, dir: &Path) {
         let real = |path: &Path| path.canonicalize().ok();
-        let open = lock(&self.session.study).as_ref().filter(|s| s.is_writable()).and_then(|s| real(s.dir()));
+        let open = lock(&self.session.study)
+            .as_ref()
+            .filter(|s| s.is_writable())
+            .and_then(|s| real(s.dir()));
         if open.is_some() && open == real(dir) {
             self.drop_study();
         }
@@ -298,7 +399,11 @@ impl Opener {
     fn take_study(&self, study: Study, hook: HookPoint) -> Result<()> {
         self.drop_study();
         // A model of the study before must not answer for this one.
-        if self.session.model().is_ok_and(|model| study.check_model(model.info()).is_err()) {
+        if self
+            .session
+            .model()
+            .is_ok_and(|model| study.check_model(model.info()).is_err())
+        {
             self.session.set_model(None);
         }
         self.session.set_tokens(Some(study.tokens()?));
@@ -313,7 +418,9 @@ impl Opener {
             Ok((entry, factors, curve))
         })?;
         self.take_notes(&entry.name);
-        curve.into_iter().for_each(|sweep| self.session.emit(Event::Sweep(sweep.into())));
+        curve
+            .into_iter()
+            .for_each(|sweep| self.session.emit(Event::Sweep(sweep.into())));
         self.session.show(entry.hook, &entry.name, factors, true)?;
         self.refresh_lens();
         Ok(())
@@ -327,10 +434,13 @@ impl Opener {
 
     /// The notes on a fit; those that cannot be read are told of, and never written over.
     pub(super) fn take_notes(&self, fit: &str) {
-        let notes = self.with_study(|study| study.notes(fit)).unwrap_or_else(|e| {
-            self.session.log(Level::Error, format!("names and notes are not shown: {e}"));
-            Notes::default()
-        });
+        let notes = self
+            .with_study(|study| study.notes(fit))
+            .unwrap_or_else(|e| {
+                self.session
+                    .log(Level::Error, format!("names and notes are not shown: {e}"));
+                Notes::default()
+            });
         self.session.set_notes(notes);
     }
 
@@ -348,39 +458,76 @@ impl Opener {
         });
     }
 
-    fn fit(&self, hook: HookPoint, config: &FitConfig, again: Again, token: &CancelToken) -> Result<()> {
-        let result =
-            run_job(&self.session, Job::Fit, token, |ctx| self.fit_words(hook, config, again, ctx).map(|w| ((), w)));
+    fn fit(
+        &self,
+        hook: HookPoint,
+        config: &FitConfig,
+        again: Again,
+        token: &CancelToken,
+    ) -> Result<()> {
+        let result = run_job(&self.session, Job::Fit, token, |ctx| {
+            self.fit_words(hook, config, again, ctx).map(|w| ((), w))
+        });
         self.session.emit_study(hook)?;
         result
     }
 
-    fn fit_words(&self, hook: HookPoint, config: &FitConfig, again: Again, ctx: &TaskCtx) -> Result<String> {
+    fn fit_words(
+        &self,
+        hook: HookPoint,
+        config: &FitConfig,
+        again: Again,
+        ctx: &TaskCtx,
+    ) -> Result<String> {
         let (config, name, saved) = self.with_study(|study| {
             let config = config.clone().for_width(study.manifest().width(hook)?);
             let name = fitting::default_name(study, hook, &config)?;
-            let saved = study.fits()?.into_iter().find(|f| f.name == name && f.relative_error.is_some());
+            let saved = study
+                .fits()?
+                .into_iter()
+                .find(|f| f.name == name && f.relative_error.is_some());
             Ok((config, name, saved))
         })?;
         if let Some(saved) = saved.filter(|s| again == Again::Show || !s.resumable) {
             self.show_saved(Some(&name))?;
             return Ok(match saved.state.is_finished() {
                 true => format!("'{name}' was fitted before"),
-                false => format!("'{name}' was {}: it goes on when you say so", saved.standing()),
+                false => format!(
+                    "'{name}' was {}: it goes on when you say so",
+                    saved.standing()
+                ),
             });
         }
-        let place =
-            self.with_study(|study| FitPlace::new(study, &name, hook, &config, Resume::IfThere, Begin::Anew))?;
+        let place = self.with_study(|study| {
+            FitPlace::new(study, &name, hook, &config, Resume::IfThere, Begin::Anew)
+        })?;
         self.run(&name, &config, place, ctx)
     }
 
     /// Runs a fit on show and says how it ended.
-    pub(super) fn run(&self, name: &str, config: &FitConfig, place: FitPlace, ctx: &TaskCtx) -> Result<String> {
+    pub(super) fn run(
+        &self,
+        name: &str,
+        config: &FitConfig,
+        place: FitPlace,
+        ctx: &TaskCtx,
+    ) -> Result<String> {
         let hook = place.hook;
-        let place = &FitPlace { gpu: self.session.model().ok().and_then(|model| FitGpu::of(&model)), ..place };
+        let place = &FitPlace {
+            gpu: self
+                .session
+                .model()
+                .ok()
+                .and_then(|model| FitGpu::of(&model)),
+            ..place
+        };
         let source = self.with_study(|study| study.activations(hook))?;
         self.take_notes(name);
-        let mut observer = Watcher { opener: self, place, last_lens: None };
+        let mut observer = Watcher {
+            opener: self,
+            place,
+            last_lens: None,
+        };
         let save = |factors: &Factors, ended| {
             self.with_study(|study| study.save_run(name, hook, config, factors, Some(ended)))
         };
@@ -390,15 +537,25 @@ impl Opener {
             Ok(())
         })?;
         let f = &end.factors;
-        let words = format!("{} after {} sweeps, {:.1} s", fitting::error_words(f), f.sweep, f.seconds);
-        if end.stop.is_none() { Err(Error::Cancelled) } else { Ok(words) }
+        let words = format!(
+            "{} after {} sweeps, {:.1} s",
+            fitting::error_words(f),
+            f.sweep,
+            f.seconds
+        );
+        if end.stop.is_none() {
+            Err(Error::Cancelled)
+        } else {
+            Ok(words)
+        }
     }
 }
 
 /// The fit that was on show when the explorer was left.
 fn left_with<'a>(study: &Study, fits: &'a [FitEntry]) -> Option<&'a FitEntry> {
     let session = study.session()?;
-    fits.iter().find(|fit| fit.has_factors() && session["fit"] == fit.name.as_str())
+    fits.iter()
+        .find(|fit| fit.has_factors() && session["fit"] == fit.name.as_str())
 }
 
 /// What to do with a fit that was stopped early.
@@ -419,24 +576,40 @@ struct Watcher<'a> {
 
 impl FitObserver for Watcher<'_> {
     fn note(&mut self, note: &str) {
-        self.opener.session.log(Level::Info, format!("fit '{}': {note}", self.place.name));
+        self.opener
+            .session
+            .log(Level::Info, format!("fit '{}': {note}", self.place.name));
     }
 
     fn warn(&mut self, words: &str) {
-        self.opener.session.log(Level::Warn, format!("fit '{}': {words}", self.place.name));
+        self.opener
+            .session
+            .log(Level::Warn, format!("fit '{}': {words}", self.place.name));
     }
 
     fn started(&mut self, init_seconds: f64, resumed: bool) {
         if resumed {
             // The curve goes on from where it was; that it cannot be read is no reason not to fit.
-            let curve =
-                self.opener.with_study(|study| fitting::saved_curve(study, &self.place.name)).unwrap_or_default();
-            curve.into_iter().for_each(|sweep| self.opener.session.emit(Event::Sweep(sweep.into())));
+            let curve = self
+                .opener
+                .with_study(|study| fitting::saved_curve(study, &self.place.name))
+                .unwrap_or_default();
+            curve
+                .into_iter()
+                .for_each(|sweep| self.opener.session.emit(Event::Sweep(sweep.into())));
         }
-        let how = if resumed { "goes on from its checkpoint" } else { "starts" };
-        self.opener
-            .session
-            .log(Level::Info, format!("fit '{}' {how} (start made in {init_seconds:.1} s)", self.place.name));
+        let how = if resumed {
+            "goes on from its checkpoint"
+        } else {
+            "starts"
+        };
+        self.opener.session.log(
+            Level::Info,
+            format!(
+                "fit '{}' {how} (start made in {init_seconds:.1} s)",
+                self.place.name
+            ),
+        );
     }
 
     fn sweep(&mut self, sweep: Sweep) -> Result<()> {
@@ -470,10 +643,15 @@ impl FitObserver for Watcher<'_> {
 
 fn loaded_words(model: &Model) -> String {
     let info = model.info();
-    format!("{} ({}, {}), {} layers", info.id, info.device, info.weights_dtype, info.layers)
+    format!(
+        "{} ({}, {}), {} layers",
+        info.id, info.device, info.weights_dtype, info.layers
+    )
 }
 
 /// The rule that the open study was collected with.
 pub(super) fn bos_rule(session: &Session) -> BosRule {
-    lock(&session.study).as_ref().map_or(BosRule::Auto, |s| s.manifest().bos)
+    lock(&session.study)
+        .as_ref()
+        .map_or(BosRule::Auto, |s| s.manifest().bos)
 }

@@ -1,5 +1,5 @@
-//! The open study's own model: found where the study says or where the user says, held against the study before anything is
-//! done with it; and what goes on with it where it was cut short.
+//! The open study's own model: found where the study says or where the user says, held against the
+//! study before anything is done with it; and what goes on with it where it was cut short.
 
 use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::Duration;
@@ -19,15 +19,21 @@ use crate::task::{CancelToken, TaskCtx};
 const AGAIN: Duration = Duration::from_millis(20);
 
 impl Opener {
-    /// Opens the study's model, from `place` where one is said. Without it the study can still be read: the shell is told
-    /// why, and may ask where it is.
-    pub(super) fn open_model_of_study(&self, place: Option<&str>, device: DeviceChoice, ctx: &TaskCtx) -> Result<()> {
+    /// Opens the study's model, from `place` where one is said. Without it the study can still be
+    /// read: the shell is told why, and may ask where it is.
+    pub(super) fn open_model_of_study(
+        &self,
+        place: Option<&str>,
+        device: DeviceChoice,
+        ctx: &TaskCtx,
+    ) -> Result<()> {
         match self.own_model(place, device, ctx) {
             Ok(_) => self.refresh_lens(),
             Err(Error::Cancelled) => return Err(Error::Cancelled),
             Err(e) => {
                 self.session.set_model(None);
-                self.session.log(Level::Warn, format!("no lens, trace or steering: {e}"));
+                self.session
+                    .log(Level::Warn, format!("no lens, trace or steering: {e}"));
                 self.session.emit(Event::NoModel(e.to_string()));
             }
         }
@@ -35,7 +41,12 @@ impl Opener {
     }
 
     /// The study's own model; another one is not put in the session.
-    fn own_model(&self, place: Option<&str>, device: DeviceChoice, ctx: &TaskCtx) -> Result<Arc<Model>> {
+    fn own_model(
+        &self,
+        place: Option<&str>,
+        device: DeviceChoice,
+        ctx: &TaskCtx,
+    ) -> Result<Arc<Model>> {
         let id = self.with_study(|study| Ok(study.own_model()?.id.clone()))?;
         let found = self.find_model(Some(place.unwrap_or(&id)), device, ctx);
         let model = match (found, place) {
@@ -49,7 +60,9 @@ impl Opener {
             let study = guard.as_mut().ok_or_else(|| self.session.no_study())?;
             study.take_model(model.info(), place.is_some())?
         };
-        words.into_iter().for_each(|words| self.session.log(Level::Info, words));
+        words
+            .into_iter()
+            .for_each(|words| self.session.log(Level::Info, words));
         self.put_model(&model);
         Ok(model)
     }
@@ -58,12 +71,14 @@ impl Opener {
     pub fn model_at(&self, place: &str, token: &CancelToken) -> Result<()> {
         let hook = self.hook_on_show()?;
         run_job(&self.session, Job::Load, token, |ctx| {
-            let model = self.own_model(Some(place), DeviceChoice::Auto, ctx).inspect_err(|e| {
-                // It may be typed again.
-                if !matches!(e, Error::Cancelled) {
-                    self.session.emit(Event::NoModel(e.to_string()));
-                }
-            })?;
+            let model = self
+                .own_model(Some(place), DeviceChoice::Auto, ctx)
+                .inspect_err(|e| {
+                    // It may be typed again.
+                    if !matches!(e, Error::Cancelled) {
+                        self.session.emit(Event::NoModel(e.to_string()));
+                    }
+                })?;
             self.refresh_lens();
             Ok(((), model.info().id.clone()))
         })?;
@@ -76,23 +91,38 @@ impl Opener {
         let model = match self.session.model() {
             Ok(model) => model,
             Err(_) => run_job(&self.session, Job::Load, token, |ctx| {
-                let model = self.own_model(None, DeviceChoice::Auto, ctx).inspect_err(|e| {
-                    self.session.emit(Event::NoModel(e.to_string()));
-                })?;
+                let model = self
+                    .own_model(None, DeviceChoice::Auto, ctx)
+                    .inspect_err(|e| {
+                        self.session.emit(Event::NoModel(e.to_string()));
+                    })?;
                 Ok((model, String::new()))
             })?,
         };
         let result = run_job(&self.session, Job::Collect, token, |ctx| {
             let _alone = self.await_training(ctx)?;
-            let outcome = self.session.lend_study(|study| collect::go_on(&model, study, ctx));
+            let outcome = self
+                .session
+                .lend_study(|study| collect::go_on(&model, study, ctx));
             // Rows came also where it was cut short again.
-            let tokens = self.with_study(Study::tokens).map(|tokens| self.session.set_tokens(Some(tokens)));
+            let tokens = self
+                .with_study(Study::tokens)
+                .map(|tokens| self.session.set_tokens(Some(tokens)));
             let done = outcome?;
             tokens?;
             let took = duration(done.seconds);
-            Ok(((), format!("{} tokens of {} samples in {took}", count(done.tokens), count(done.samples))))
+            Ok((
+                (),
+                format!(
+                    "{} tokens of {} samples in {took}",
+                    count(done.tokens),
+                    count(done.samples)
+                ),
+            ))
         });
-        let told = self.refresh_notes().and_then(|()| self.session.emit_study(hook));
+        let told = self
+            .refresh_notes()
+            .and_then(|()| self.session.emit_study(hook));
         result?;
         told?;
         match self.session.shown() {
@@ -129,7 +159,8 @@ impl Opener {
         let result = run_job(&self.session, Job::Fit, token, |ctx| {
             let (config, place) = self.with_study(|study| {
                 let (hook, config) = study.fit_request(name)?;
-                let place = FitPlace::new(study, name, hook, &config, Resume::IfThere, Begin::Anew)?;
+                let place =
+                    FitPlace::new(study, name, hook, &config, Resume::IfThere, Begin::Anew)?;
                 Ok((config, place))
             })?;
             self.run(name, &config, place, ctx).map(|words| ((), words))
@@ -144,10 +175,11 @@ impl Opener {
             return Ok(shown.hook);
         }
         let first = |study: &Study| study.manifest().hooks.first().copied();
-        self.with_study(|study| first(study).ok_or_else(|| Error::refused("the study names no hook"))).inspect_err(
-            |e| {
-                self.session.emit(Event::Refused(e.to_string()));
-            },
-        )
+        self.with_study(|study| {
+            first(study).ok_or_else(|| Error::refused("the study names no hook"))
+        })
+        .inspect_err(|e| {
+            self.session.emit(Event::Refused(e.to_string()));
+        })
     }
 }

@@ -11,7 +11,9 @@ use super::{Event, Level, Probe, TypedNote};
 use crate::analysis::Notes;
 use crate::analysis::hierarchy::{self, Linkage};
 use crate::analysis::neurons::{self, Overlap};
-use crate::analysis::{FeatureRow, compare as features, contexts, labels, lens, levels as described};
+use crate::analysis::{
+    FeatureRow, compare as features, contexts, labels, lens, levels as described,
+};
 use crate::error::{Error, Result};
 use crate::factor::recursive::{self, Growth, joint};
 use crate::interop::{self, dendrogram};
@@ -25,15 +27,20 @@ const UNDO: usize = 100;
 /// Writes the factors, or the card on show.
 pub(super) fn export(session: &Session, format: &str, path: &Path) -> Result<()> {
     let shown = session.shown()?;
-    let card =
-        || lock(&session.last_card).clone().ok_or_else(|| Error::refused("no feature is on show: open one first"));
+    let card = || {
+        lock(&session.last_card)
+            .clone()
+            .ok_or_else(|| Error::refused("no feature is on show: open one first"))
+    };
     let write = |text: String| crate::disk::write_atomic(path, text.as_bytes());
     match format {
         "safetensors" => interop::tensors::write_factors(path, &shown.factors)?,
         "json" => write(interop::card::to_json(&card()?, &shown.fit).to_string())?,
         "markdown" => write(interop::card::to_markdown(&card()?, &shown.fit))?,
         other => {
-            return Err(Error::usage(format!("unknown export format '{other}': use safetensors, json or markdown")));
+            return Err(Error::usage(format!(
+                "unknown export format '{other}': use safetensors, json or markdown"
+            )));
         }
     }
     session.emit(Event::Exported(path.to_path_buf()));
@@ -42,9 +49,10 @@ pub(super) fn export(session: &Session, format: &str, path: &Path) -> Result<()>
 
 fn check_ids(ids: &[usize], k: usize) -> Result<()> {
     match ids.iter().find(|id| **id >= k) {
-        Some(id) => {
-            Err(Error::usage(format!("there is no feature {id}: this fit has features 0 to {}", k.saturating_sub(1))))
-        }
+        Some(id) => Err(Error::usage(format!(
+            "there is no feature {id}: this fit has features 0 to {}",
+            k.saturating_sub(1)
+        ))),
         None => Ok(()),
     }
 }
@@ -63,7 +71,12 @@ pub(super) fn shared(session: &Session, ids: &[usize]) -> Result<()> {
 }
 
 /// Writes the dendrogram as the ending of `path` says.
-pub(super) fn export_tree(session: &Session, overlap: Overlap, linkage: Linkage, path: &Path) -> Result<()> {
+pub(super) fn export_tree(
+    session: &Session,
+    overlap: Overlap,
+    linkage: Linkage,
+    path: &Path,
+) -> Result<()> {
     let shown = session.shown()?;
     let tree = hierarchy::tree_by(&shown.factors.features, overlap, linkage);
     let notes = session.notes();
@@ -75,8 +88,16 @@ pub(super) fn export_tree(session: &Session, overlap: Overlap, linkage: Linkage,
     let text = match path.extension().and_then(|e| e.to_str()) {
         Some("svg") => dendrogram::to_svg(&tree, &label),
         Some("nwk") => dendrogram::to_newick(&tree, &label),
-        Some("json") => json!({"fit": shown.fit, "measure": tree.measure, "nodes": tree.nodes}).to_string() + "\n",
-        _ => return Err(Error::usage(format!("{} is no .svg, .nwk or .json", path.display()))),
+        Some("json") => {
+            json!({"fit": shown.fit, "measure": tree.measure, "nodes": tree.nodes}).to_string()
+                + "\n"
+        }
+        _ => {
+            return Err(Error::usage(format!(
+                "{} is no .svg, .nwk or .json",
+                path.display()
+            )));
+        }
     };
     crate::disk::write_atomic(path, text.as_bytes())?;
     session.emit(Event::Exported(path.to_path_buf()));
@@ -103,7 +124,8 @@ pub(super) fn export_clusters(
         .into_iter()
         .map(|ids| json!({"labels": ids.iter().map(label).collect::<Vec<_>>(), "features": ids}))
         .collect();
-    let object = json!({"fit": shown.fit, "measure": tree.measure, "height": height, "clusters": clusters});
+    let object =
+        json!({"fit": shown.fit, "measure": tree.measure, "height": height, "clusters": clusters});
     crate::disk::write_atomic(path, (object.to_string() + "\n").as_bytes())?;
     session.emit(Event::Exported(path.to_path_buf()));
     Ok(())
@@ -112,8 +134,11 @@ pub(super) fn export_clusters(
 /// Writes the levels that were found last.
 pub(super) fn export_levels(session: &Session, path: &Path) -> Result<()> {
     let fit = session.shown()?.fit;
-    let levels = lock(&session.last_levels).clone().filter(|(of, _)| *of == fit);
-    let (_, levels) = levels.ok_or_else(|| Error::refused("the levels of this fit were not found yet"))?;
+    let levels = lock(&session.last_levels)
+        .clone()
+        .filter(|(of, _)| *of == fit);
+    let (_, levels) =
+        levels.ok_or_else(|| Error::refused("the levels of this fit were not found yet"))?;
     let object = interop::levels::to_json(&levels, &fit);
     crate::disk::write_atomic(path, (object.to_string() + "\n").as_bytes())?;
     session.emit(Event::Exported(path.to_path_buf()));
@@ -126,15 +151,19 @@ pub(super) fn compare(session: &Session, ids: &[usize]) -> Result<()> {
     let mut found = features::compare(&shown.factors, &*session.tokens()?, ids)?;
     if let Ok(model) = session.model() {
         let z = &shown.factors.features;
-        let directions: Vec<Vec<f32>> = found.features.iter().map(|&id| z.dense_column(id)).collect();
+        let directions: Vec<Vec<f32>> = found
+            .features
+            .iter()
+            .map(|&id| z.dense_column(id))
+            .collect();
         found.residual = Some(lens::residual_cosines(&model, shown.hook, &directions)?);
     }
     session.emit(Event::Comparison(Box::new(found)));
     Ok(())
 }
 
-/// Features of features of the fit on show, in the numbers asked for or down to what fits its number, tuned together where that
-/// is asked for; tells what was found.
+/// Features of features of the fit on show, in the numbers asked for or down to what fits its
+/// number, tuned together where that is asked for; tells what was found.
 pub(super) fn levels(
     session: &Session,
     growth: Growth,
@@ -155,16 +184,30 @@ pub(super) fn levels(
     let mut found = recursive::levels(&shown.factors.features, &counts, growth, &config, ctx)?;
     let mut tuned = Vec::new();
     if together && !found.is_empty() {
-        let activations = lock(&session.study).as_ref().map(|study| study.activations(shown.hook)).transpose()?;
+        let activations = lock(&session.study)
+            .as_ref()
+            .map(|study| study.activations(shown.hook))
+            .transpose()?;
         let activations = activations.ok_or_else(|| session.no_study())?;
         tuned = joint::tune(&shown.factors, &*activations, &mut found, ctx)?;
     }
     let p = config.share(shown.factors.features.rows);
-    let mut levels = described::describe(&shown.factors, &found, growth, p, &tuned, &*session.tokens()?);
+    let mut levels = described::describe(
+        &shown.factors,
+        &found,
+        growth,
+        p,
+        &tuned,
+        &*session.tokens()?,
+    );
     if let Ok(model) = session.model() {
         described::promote(&mut levels, &found, &model, shown.hook)?;
     }
-    let words = counts.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    let words = counts
+        .iter()
+        .map(usize::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
     let levels = Arc::new(levels);
     *lock(&session.last_levels) = Some((shown.fit, levels.clone()));
     session.emit(Event::Levels(levels));
@@ -180,10 +223,12 @@ pub(super) fn compare_fits(session: &Session, a: &str, b: &str) -> Result<()> {
     tell_compared(session, &first, &second)
 }
 
-/// Matches the features of a fit of the open study with those of another study's fit of the same hook: the newest, or the
-/// one whose own directory (`STUDY/fits/NAME`) is given.
+/// Matches the features of a fit of the open study with those of another study's fit of the same
+/// hook: the newest, or the one whose own directory (`STUDY/fits/NAME`) is given.
 pub(super) fn compare_study(session: &Session, fit: &str, dir: &Path) -> Result<()> {
-    let named = dir.parent().filter(|fits| fits.file_name().is_some_and(|name| name == "fits"));
+    let named = dir
+        .parent()
+        .filter(|fits| fits.file_name().is_some_and(|name| name == "fits"));
     let (dir, name) = match (named.and_then(Path::parent), dir.file_name()) {
         (Some(study), Some(name)) if study.join("study.json").exists() => (study, name.to_str()),
         _ => (dir, None),
@@ -195,14 +240,24 @@ pub(super) fn compare_study(session: &Session, fit: &str, dir: &Path) -> Result<
     let other = Study::open_read_only(dir)?;
     let state = other.collected()?;
     if !state.is_complete() {
-        session.log(Level::Warn, format!("{} is {state}: its fits are compared as they are", dir.display()));
+        session.log(
+            Level::Warn,
+            format!(
+                "{} is {state}: its fits are compared as they are",
+                dir.display()
+            ),
+        );
     }
-    let newest = || other.fits().map(|fits| study::newest(&fits, |hook| hook == first.hook).cloned());
+    let newest = || {
+        other
+            .fits()
+            .map(|fits| study::newest(&fits, |hook| hook == first.hook).cloned())
+    };
     let name = match name {
         Some(name) => name.to_owned(),
-        None => newest()?
-            .map(|f| f.name)
-            .ok_or_else(|| Error::usage(format!("{} has no fit of {}", dir.display(), first.hook)))?,
+        None => newest()?.map(|f| f.name).ok_or_else(|| {
+            Error::usage(format!("{} has no fit of {}", dir.display(), first.hook))
+        })?,
     };
     let mut second = other.side(Some(&name))?;
     let dir = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy();
@@ -254,10 +309,14 @@ pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
     Ok(())
 }
 
-/// Keeps a note: of the fit on show, whose list is sent again, or of one that was on show when it was typed.
+/// Keeps a note: of the fit on show, whose list is sent again, or of one that was on show when it
+/// was typed.
 pub(super) fn note_feature(session: &Session, note: &TypedNote) -> Result<()> {
     let here = session.has_open(&note.study);
-    let shown = session.shown().ok().filter(|shown| here && shown.set.is_none() && shown.fit == note.fit);
+    let shown = session
+        .shown()
+        .ok()
+        .filter(|shown| here && shown.set.is_none() && shown.fit == note.fit);
     let Some(shown) = shown else {
         return Study::open_read_only(&note.study)?
             .change_notes(&note.fit, |notes| notes.set(note.id, &note.line))
@@ -268,10 +327,16 @@ pub(super) fn note_feature(session: &Session, note: &TypedNote) -> Result<()> {
     renote(session, &[note.id], |notes| notes.set(note.id, &note.line))
 }
 
-/// Refuses to note features that another process has fitted anew since they were read: their ids are others now.
+/// Refuses to note features that another process has fitted anew since they were read: their ids
+/// are others now.
 fn check_still_saved(session: &Session, shown: &Shown) -> Result<()> {
     let guard = lock(&session.study);
-    let Some(study) = guard.as_ref().filter(|study| !study.is_writable() && shown.finished) else { return Ok(()) };
+    let Some(study) = guard
+        .as_ref()
+        .filter(|study| !study.is_writable() && shown.finished)
+    else {
+        return Ok(());
+    };
     let now = study.fits()?.into_iter().find(|fit| fit.name == shown.fit);
     let as_read = |fit: &FitEntry| (fit.sweeps, fit.relative_error);
     match now.as_ref().map(as_read) {
@@ -283,11 +348,14 @@ fn check_still_saved(session: &Session, shown: &Shown) -> Result<()> {
     }
 }
 
-/// Changes the notes on these features of the fit on show and saves them; those before can be had back.
+/// Changes the notes on these features of the fit on show and saves them; those before can be had
+/// back.
 fn renote(session: &Session, ids: &[usize], change: impl FnOnce(&mut Notes)) -> Result<()> {
     let shown = session.shown()?;
     if shown.set.is_some() {
-        return Err(Error::refused("names and notes are of a fit's features: go back to the fit first"));
+        return Err(Error::refused(
+            "names and notes are of a fit's features: go back to the fit first",
+        ));
     }
     let fit = shown.fit;
     let before = save(session, &fit, change)?.of(ids);
@@ -295,7 +363,11 @@ fn renote(session: &Session, ids: &[usize], change: impl FnOnce(&mut Notes)) -> 
     if undo.len() == UNDO {
         undo.remove(0);
     }
-    undo.push(Renoted { fit, ids: ids.to_vec(), before });
+    undo.push(Renoted {
+        fit,
+        ids: ids.to_vec(),
+        before,
+    });
     drop(undo);
     session.emit_features()
 }
@@ -309,17 +381,22 @@ pub(super) fn undo_note(session: &Session) -> Result<()> {
         at.map(|at| undo.remove(at))
     };
     let Some(Renoted { fit, ids, before }) = last else {
-        return Err(Error::refused("nothing was noted on this fit since it was opened"));
+        return Err(Error::refused(
+            "nothing was noted on this fit since it was opened",
+        ));
     };
     save(session, &fit, |notes| notes.put(&ids, before))?;
     session.emit_features()
 }
 
-/// Writes what is noted on the fit on show as JSON, as it stands on disk: another process may have noted something since.
+/// Writes what is noted on the fit on show as JSON, as it stands on disk: another process may have
+/// noted something since.
 pub(super) fn export_notes(session: &Session, path: &Path) -> Result<()> {
     let shown = session.shown()?;
     if shown.set.is_some() {
-        return Err(Error::refused("names and notes are of a fit's features: go back to the fit first"));
+        return Err(Error::refused(
+            "names and notes are of a fit's features: go back to the fit first",
+        ));
     }
     let notes = session.on_disk(|study| study.notes(&shown.fit))?;
     study::write_notes(&notes, path)?;
@@ -333,11 +410,19 @@ pub(super) fn import_notes(session: &Session, path: &Path) -> Result<()> {
     let ids: Vec<usize> = taken.ids().collect();
     check_ids(&ids, session.shown()?.factors.features.columns())?;
     renote(session, &ids, |notes| notes.take(taken))?;
-    session.log(Level::Info, format!("notes of {} features taken from {}", ids.len(), path.display()));
+    session.log(
+        Level::Info,
+        format!(
+            "notes of {} features taken from {}",
+            ids.len(),
+            path.display()
+        ),
+    );
     Ok(())
 }
 
-/// Changes the notes on a fit as they stand on disk: a person may have edited them since. What they were before.
+/// Changes the notes on a fit as they stand on disk: a person may have edited them since. What they
+/// were before.
 fn save(session: &Session, fit: &str, change: impl FnOnce(&mut Notes)) -> Result<Notes> {
     let (before, now) = session.on_disk(|study| study.change_notes(fit, change))?;
     session.set_notes(now);

@@ -1,5 +1,5 @@
-//! What is open: the model, the study, the newest factors. Shared by the engine's threads; every value is an immutable
-//! `Arc` that a job replaces, so that reading never waits for a job.
+//! What is open: the model, the study, the newest factors. Shared by the engine's threads; every
+//! value is an immutable `Arc` that a job replaces, so that reading never waits for a job.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -129,7 +129,9 @@ impl Session {
     }
 
     pub fn model(&self) -> Result<Arc<Model>> {
-        get(&self.model).ok_or_else(|| Error::refused("no model is open yet: open one, or wait until it is loaded"))
+        get(&self.model).ok_or_else(|| {
+            Error::refused("no model is open yet: open one, or wait until it is loaded")
+        })
     }
 
     pub fn set_model(&self, model: Option<Arc<Model>>) {
@@ -153,7 +155,8 @@ impl Session {
     }
 
     pub fn shown(&self) -> Result<Shown> {
-        get(&self.shown).ok_or_else(|| Error::refused("there are no features yet: fit the study first"))
+        get(&self.shown)
+            .ok_or_else(|| Error::refused("there are no features yet: fit the study first"))
     }
 
     pub fn generation(&self) -> u64 {
@@ -166,11 +169,30 @@ impl Session {
     }
 
     /// Puts a snapshot on show and tells the shell.
-    pub fn show(&self, hook: HookPoint, fit: &str, factors: Arc<Factors>, finished: bool) -> Result<()> {
-        let promoted =
-            get(&self.shown).filter(|s| s.fit == fit && s.hook == hook).map_or_else(Arc::default, |s| s.promoted);
-        let rows = Arc::new(contexts::feature_rows(&factors, &*self.tokens()?, &Notes::default()));
-        self.put(Shown { hook, fit: fit.to_owned(), factors, finished, rows, promoted, set: None })
+    pub fn show(
+        &self,
+        hook: HookPoint,
+        fit: &str,
+        factors: Arc<Factors>,
+        finished: bool,
+    ) -> Result<()> {
+        let promoted = get(&self.shown)
+            .filter(|s| s.fit == fit && s.hook == hook)
+            .map_or_else(Arc::default, |s| s.promoted);
+        let rows = Arc::new(contexts::feature_rows(
+            &factors,
+            &*self.tokens()?,
+            &Notes::default(),
+        ));
+        self.put(Shown {
+            hook,
+            fit: fit.to_owned(),
+            factors,
+            finished,
+            rows,
+            promoted,
+            set: None,
+        })
     }
 
     /// Puts what was read before on show.
@@ -185,7 +207,8 @@ impl Session {
         let shown = self.shown()?;
         let notes = self.notes();
         let mut rows = (*shown.rows).clone();
-        rows.iter_mut().for_each(|row| contexts::take_notes(row, &notes));
+        rows.iter_mut()
+            .for_each(|row| contexts::take_notes(row, &notes));
         for (row, promoted) in rows.iter_mut().zip(shown.promoted.iter()) {
             row.promoted.clone_from(promoted);
         }
@@ -201,24 +224,34 @@ impl Session {
         Ok(())
     }
 
-    /// Runs the logit lens over every feature on show and sends the list again; nothing without a model.
+    /// Runs the logit lens over every feature on show and sends the list again; nothing without a
+    /// model.
     pub fn refresh_promoted(&self) -> Result<()> {
-        let (Ok(model), Ok(shown)) = (self.model(), self.shown()) else { return Ok(()) };
+        let (Ok(model), Ok(shown)) = (self.model(), self.shown()) else {
+            return Ok(());
+        };
         let all = sets::promoted(&model, &shown, 0..shown.factors.features.columns())?;
         self.set_promoted(&shown, all)
     }
 
-    /// Takes what the logit lens said of `shown`, and sends the list again where it still is on show.
+    /// Takes what the logit lens said of `shown`, and sends the list again where it still is on
+    /// show.
     pub fn set_promoted(&self, shown: &Shown, all: Vec<Vec<String>>) -> Result<()> {
         {
             let mut cell = self.shown.write().unwrap_or_else(PoisonError::into_inner);
-            let Some(now) = cell.as_mut().filter(|s| s.fit == shown.fit && s.hook == shown.hook) else { return Ok(()) };
+            let Some(now) = cell
+                .as_mut()
+                .filter(|s| s.fit == shown.fit && s.hook == shown.hook)
+            else {
+                return Ok(());
+            };
             now.promoted = Arc::new(all);
         }
         self.emit_features()
     }
 
-    /// What is on show, with what says how strongly new rows express it: a set in its own way, a fit by its encoder.
+    /// What is on show, with what says how strongly new rows express it: a set in its own way, a
+    /// fit by its encoder.
     pub fn reader(&self) -> Result<(Shown, Reader)> {
         let shown = self.shown()?;
         if let Some(open) = &shown.set {
@@ -241,13 +274,21 @@ impl Session {
         let shown = self.shown()?;
         let tokens = self.tokens()?;
         contexts::check_id(&shown.factors, id)?;
-        let mut row = shown.rows.get(id).cloned().ok_or_else(|| Error::refused("the list is not there yet"))?;
+        let mut row = shown
+            .rows
+            .get(id)
+            .cloned()
+            .ok_or_else(|| Error::refused("the list is not there yet"))?;
         contexts::take_notes(&mut row, &self.notes());
         let mut card = contexts::card_of_row(row, &shown.factors, &tokens)?;
         let direction = shown.factors.features.dense_column(id);
         match self.lens(shown.hook, direction) {
             Ok((promoted, suppressed)) => {
-                card.row.promoted = promoted.iter().take(LIST_PROMOTED).map(|t| t.token.clone()).collect();
+                card.row.promoted = promoted
+                    .iter()
+                    .take(LIST_PROMOTED)
+                    .map(|t| t.token.clone())
+                    .collect();
                 (card.promoted, card.suppressed) = (promoted, suppressed);
             }
             Err(e) => card.lens_note = Some(e.to_string()),
@@ -259,7 +300,10 @@ impl Session {
     pub fn neuron(&self, index: usize) -> Result<NeuronCard> {
         let shown = self.shown()?;
         let tokens = self.tokens()?;
-        let activations = lock(&self.study).as_ref().ok_or_else(|| self.no_study())?.activations(shown.hook)?;
+        let activations = lock(&self.study)
+            .as_ref()
+            .ok_or_else(|| self.no_study())?
+            .activations(shown.hook)?;
         let mut card = contexts::neuron_card(&shown.factors, &tokens, activations.as_ref(), index)?;
         let mut direction = vec![0.0; shown.factors.features.rows];
         direction[index] = 1.0;
@@ -269,16 +313,23 @@ impl Session {
         Ok(card)
     }
 
-    fn lens(&self, hook: HookPoint, direction: Vec<f32>) -> Result<(Vec<ScoredToken>, Vec<ScoredToken>)> {
+    fn lens(
+        &self,
+        hook: HookPoint,
+        direction: Vec<f32>,
+    ) -> Result<(Vec<ScoredToken>, Vec<ScoredToken>)> {
         let model = self.model()?;
         let mut both = lens::promoted(&model, hook, &[direction], CARD_PROMOTED)?;
-        both.pop().ok_or_else(|| Error::refused("the logit lens gave nothing"))
+        both.pop()
+            .ok_or_else(|| Error::refused("the logit lens gave nothing"))
     }
 
     /// Tells the shell what study is open.
     pub fn emit_study(&self, hook: HookPoint) -> Result<()> {
         let guard = lock(&self.study);
-        let Some(study) = guard.as_ref() else { return Ok(()) };
+        let Some(study) = guard.as_ref() else {
+            return Ok(());
+        };
         let info = study_info(study, hook, get(&self.tokens).as_deref())?;
         drop(guard);
         self.emit(Event::Study(Box::new(info)));
@@ -292,28 +343,51 @@ impl Session {
         TaskCtx::new(cancel, move |progress| {
             let mut meter = lock(&meter);
             if let Some((rate, eta)) = meter.measure(&progress) {
-                session.emit(Event::Progress { job, progress, rate, eta });
+                session.emit(Event::Progress {
+                    job,
+                    progress,
+                    rate,
+                    eta,
+                });
             }
         })
     }
 }
 
-pub(crate) fn list_promoted(model: &Model, hook: HookPoint, factors: &Factors) -> Result<Vec<Vec<String>>> {
-    let directions: Vec<_> = (0..factors.features.columns()).map(|j| factors.features.dense_column(j)).collect();
+pub(crate) fn list_promoted(
+    model: &Model,
+    hook: HookPoint,
+    factors: &Factors,
+) -> Result<Vec<Vec<String>>> {
+    let directions: Vec<_> = (0..factors.features.columns())
+        .map(|j| factors.features.dense_column(j))
+        .collect();
     let lens = lens::promoted(model, hook, &directions, LIST_PROMOTED)?;
-    Ok(lens.into_iter().map(|(top, _)| top.into_iter().map(|t| t.token).collect()).collect())
+    Ok(lens
+        .into_iter()
+        .map(|(top, _)| top.into_iter().map(|t| t.token).collect())
+        .collect())
 }
 
 fn study_info(study: &Study, hook: HookPoint, tokens: Option<&TokenTable>) -> Result<StudyInfo> {
     let manifest = study.manifest();
     let state = study.collected()?;
-    let width = manifest.hooks.iter().position(|h| *h == hook).map_or(0, |i| manifest.widths[i]);
+    let width = manifest
+        .hooks
+        .iter()
+        .position(|h| *h == hook)
+        .map_or(0, |i| manifest.widths[i]);
     Ok(StudyInfo {
         dir: study.dir().to_path_buf(),
         model: manifest.model.as_ref().map(|m| m.id.clone()),
         hook,
         hooks: manifest.hooks.clone(),
-        corpus: manifest.corpora.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" + "),
+        corpus: manifest
+            .corpora
+            .iter()
+            .map(|c| c.name.as_str())
+            .collect::<Vec<_>>()
+            .join(" + "),
         samples: manifest.corpora.iter().map(|c| c.samples).sum(),
         rows: state.rows,
         unfinished: Some(state).filter(|state| !state.is_complete()),
@@ -340,22 +414,34 @@ pub(crate) struct Meter {
 
 impl Meter {
     /// `None` when the last report is too recent to tell again; a finished stage is always told.
-    pub fn measure(&mut self, progress: &crate::task::Progress) -> Option<(Option<f64>, Option<f64>)> {
+    pub fn measure(
+        &mut self,
+        progress: &crate::task::Progress,
+    ) -> Option<(Option<f64>, Option<f64>)> {
         let now = Instant::now();
-        if self.stage != progress.stage || self.began.is_none_or(|(_, first)| progress.done < first) {
+        if self.stage != progress.stage || self.began.is_none_or(|(_, first)| progress.done < first)
+        {
             self.stage.clone_from(&progress.stage);
             self.began = Some((now, progress.done));
             self.told = None;
         }
         let finished = progress.total.is_some_and(|t| progress.done >= t);
-        if !finished && self.told.is_some_and(|t| now.duration_since(t).as_millis() < 100) {
+        if !finished
+            && self
+                .told
+                .is_some_and(|t| now.duration_since(t).as_millis() < 100)
+        {
             return None;
         }
         self.told = Some(now);
         let (start, first) = self.began?;
         let seconds = now.duration_since(start).as_secs_f64();
-        let rate = (seconds > 0.2).then(|| (progress.done - first) as f64 / seconds).filter(|r| *r > 0.0);
-        let eta = rate.zip(progress.total).map(|(r, t)| t.saturating_sub(progress.done) as f64 / r);
+        let rate = (seconds > 0.2)
+            .then(|| (progress.done - first) as f64 / seconds)
+            .filter(|r| *r > 0.0);
+        let eta = rate
+            .zip(progress.total)
+            .map(|(r, t)| t.saturating_sub(progress.done) as f64 / r);
         Some((rate, eta))
     }
 }

@@ -1,6 +1,8 @@
-//! Sets of directions on show in place of a fit's features: made or opened on a worker, read as a fit is, and given back.
+//! Sets of directions on show in place of a fit's features: made or opened on a worker, read as a
+//! fit is, and given back.
 //!
-//! Invariant: while a set is on show the fit that was there waits as it was, with its notes; nothing is ever noted on a set.
+//! Invariant: while a set is on show the fit that was there waits as it was, with its notes;
+//! nothing is ever noted on a set.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -45,12 +47,17 @@ pub(super) struct OpenSet {
 impl OpenSet {
     pub fn info(&self) -> SetInfo {
         let fit = self.behind.as_ref().map(|behind| behind.0.fit.clone());
-        SetInfo { kind: self.kind.clone(), hook: self.set.hook(), fit }
+        SetInfo {
+            kind: self.kind.clone(),
+            hook: self.set.hook(),
+            fit,
+        }
     }
 }
 
-/// Makes or opens a set, reads it on every row of the study and puts it on show; the logit lens of its list comes last, for
-/// it can take as long. The study is opened beside the one at hand, so that nobody waits for it.
+/// Makes or opens a set, reads it on every row of the study and puts it on show; the logit lens of
+/// its list comes last, for it can take as long. The study is opened beside the one at hand, so
+/// that nobody waits for it.
 pub(super) fn show(session: &Session, kind: &SetKind, ctx: &TaskCtx) -> Result<String> {
     let shown = session.shown().ok();
     let behind = match shown.as_ref().map(|s| s.set.as_ref()) {
@@ -59,39 +66,64 @@ pub(super) fn show(session: &Session, kind: &SetKind, ctx: &TaskCtx) -> Result<S
     };
     let dir = open_dir(session).ok_or_else(|| session.no_study())?;
     let study = Study::open_read_only(&dir)?;
-    let place = Place { fit: behind.as_ref().map(|b| b.0.fit.clone()), ..Place::default() };
+    let place = Place {
+        fit: behind.as_ref().map(|b| b.0.fit.clone()),
+        ..Place::default()
+    };
     ctx.checkpoint(Progress::new(format!("making {kind}"), 0, None, ""))?;
     let set: Arc<dyn DirectionSet> = directions::open(&study, kind, &place, ctx)?.into();
     let source = study.activations(set.hook())?;
     room(set.as_ref(), source.shape().0, memory::available()?)?;
     let factors = set.read(source.as_ref(), ctx)?;
     let notes = directions::names(&study, set.as_ref())?;
-    let rows = Arc::new(contexts::feature_rows(&factors, &*session.tokens()?, &Notes::default()));
+    let rows = Arc::new(contexts::feature_rows(
+        &factors,
+        &*session.tokens()?,
+        &Notes::default(),
+    ));
     ctx.check()?;
     if open_dir(session).as_deref() != Some(&*dir) {
         return Err(Error::Cancelled);
     }
     let (hook, fit, count) = (set.hook(), set.name().to_owned(), set.directions().count());
     let same_hook = behind.as_ref().is_none_or(|b| b.0.hook == hook);
-    let set = Some(OpenSet { kind: kind.clone(), set, behind });
+    let set = Some(OpenSet {
+        kind: kind.clone(),
+        set,
+        behind,
+    });
     session.set_notes(notes);
     if !same_hook {
         session.emit_study(hook)?;
     }
-    session.put(Shown { hook, fit, factors, finished: true, rows, promoted: Arc::default(), set })?;
+    session.put(Shown {
+        hook,
+        fit,
+        factors,
+        finished: true,
+        rows,
+        promoted: Arc::default(),
+        set,
+    })?;
     promote(session, ctx)?;
     Ok(format!("{count} directions of {kind} at {hook}"))
 }
 
 fn open_dir(session: &Session) -> Option<std::path::PathBuf> {
-    lock(&session.study).as_ref().map(|study| study.dir().to_path_buf())
+    lock(&session.study)
+        .as_ref()
+        .map(|study| study.dir().to_path_buf())
 }
 
 /// Puts the fit that waits behind the set on show again.
 pub(super) fn back(session: &Session) -> Result<()> {
-    let Some(set) = session.shown()?.set else { return Ok(()) };
+    let Some(set) = session.shown()?.set else {
+        return Ok(());
+    };
     let Some(behind) = set.behind else {
-        return Err(Error::refused("there is no fit to go back to: fit the study first"));
+        return Err(Error::refused(
+            "there is no fit to go back to: fit the study first",
+        ));
     };
     let (shown, notes) = (*behind).clone();
     session.set_notes(notes);
@@ -101,10 +133,18 @@ pub(super) fn back(session: &Session) -> Result<()> {
     session.put(shown)
 }
 
-/// Refuses a set that memory does not hold: its values on every row, and its columns three times over while they are read.
+/// Refuses a set that memory does not hold: its values on every row, and its columns three times
+/// over while they are read.
 fn room(set: &dyn DirectionSet, rows: usize, free: Option<u64>) -> Result<()> {
-    let (k, d) = (set.directions().count() as u64, set.directions().height() as u64);
-    let columns = if *set.directions() == crate::directions::Directions::Neurons(d as usize) { k } else { k * d };
+    let (k, d) = (
+        set.directions().count() as u64,
+        set.directions().height() as u64,
+    );
+    let columns = if *set.directions() == crate::directions::Directions::Neurons(d as usize) {
+        k
+    } else {
+        k * d
+    };
     let bytes = 4 * rows as u64 * k + 24 * columns;
     match free {
         Some(free) if bytes > free => Err(Error::refused(format!(
@@ -119,20 +159,36 @@ fn room(set: &dyn DirectionSet, rows: usize, free: Option<u64>) -> Result<()> {
 
 /// The logit lens of every direction on show, a part at a time; nothing without a model.
 fn promote(session: &Session, ctx: &TaskCtx) -> Result<()> {
-    let (Ok(model), Ok(shown)) = (session.model(), session.shown()) else { return Ok(()) };
+    let (Ok(model), Ok(shown)) = (session.model(), session.shown()) else {
+        return Ok(());
+    };
     let count = shown.factors.features.columns();
     let mut all = Vec::with_capacity(count);
     for start in (0..count).step_by(AT_ONCE) {
-        ctx.checkpoint(Progress::new("reading through the logit lens", start as u64, count as u64, "directions"))?;
+        ctx.checkpoint(Progress::new(
+            "reading through the logit lens",
+            start as u64,
+            count as u64,
+            "directions",
+        ))?;
         all.extend(promoted(&model, &shown, start..count.min(start + AT_ONCE))?);
     }
     session.set_promoted(&shown, all)
 }
 
-pub(super) fn promoted(model: &Model, shown: &Shown, ids: Range<usize>) -> Result<Vec<Vec<String>>> {
-    let directions: Vec<_> = ids.map(|j| shown.factors.features.dense_column(j)).collect();
+pub(super) fn promoted(
+    model: &Model,
+    shown: &Shown,
+    ids: Range<usize>,
+) -> Result<Vec<Vec<String>>> {
+    let directions: Vec<_> = ids
+        .map(|j| shown.factors.features.dense_column(j))
+        .collect();
     let lens = lens::promoted(model, shown.hook, &directions, LIST_PROMOTED)?;
-    Ok(lens.into_iter().map(|(top, _)| top.into_iter().map(|t| t.token).collect()).collect())
+    Ok(lens
+        .into_iter()
+        .map(|(top, _)| top.into_iter().map(|t| t.token).collect())
+        .collect())
 }
 
 #[cfg(test)]
@@ -143,10 +199,18 @@ mod tests {
 
     #[test]
     fn a_set_that_memory_does_not_hold_is_refused_with_the_numbers() {
-        let hook = HookPoint { layer: 1, site: HookSite::MlpPost };
+        let hook = HookPoint {
+            layer: 1,
+            site: HookSite::MlpPost,
+        };
         let set = PlainSet::new("neuron", hook, Directions::Neurons(1000), Vec::new());
         assert!(room(&set, 1_000, Some(5 << 20)).is_ok() && room(&set, 1_000_000, None).is_ok());
-        let refused = room(&set, 1_000_000, Some(1 << 30)).unwrap_err().to_string();
-        assert!(refused.contains("1000 directions of neuron on 1000000 token rows"), "{refused}");
+        let refused = room(&set, 1_000_000, Some(1 << 30))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("1000 directions of neuron on 1000000 token rows"),
+            "{refused}"
+        );
     }
 }

@@ -18,17 +18,29 @@ fn questions_do_not_wait_for_levels() {
     });
     let soon = Duration::from_secs(20);
     engine.handle(Command::Levels(Growth::Growing, false, Vec::new()));
-    for question in
-        [Command::Find(Probe::Like(0)), Command::Labels, Command::ShowFit("k8".to_owned()), Command::ListStudies]
-    {
+    for question in [
+        Command::Find(Probe::Like(0)),
+        Command::Labels,
+        Command::ShowFit("k8".to_owned()),
+        Command::ListStudies,
+    ] {
         engine.handle(question);
         // Nothing is open, which is an answer.
         let answer = events.recv_timeout(soon).unwrap();
-        assert!(matches!(answer, Event::Refused(_) | Event::Studies(_)), "{answer:?}");
+        assert!(
+            matches!(answer, Event::Refused(_) | Event::Studies(_)),
+            "{answer:?}"
+        );
     }
     go_on.send(()).unwrap();
-    assert!(matches!(events.recv_timeout(soon).unwrap(), Event::Started(Job::Levels)));
-    assert!(matches!(events.recv_timeout(soon).unwrap(), Event::Failed(Job::Levels, _)));
+    assert!(matches!(
+        events.recv_timeout(soon).unwrap(),
+        Event::Started(Job::Levels)
+    ));
+    assert!(matches!(
+        events.recv_timeout(soon).unwrap(),
+        Event::Failed(Job::Levels, _)
+    ));
     engine.shutdown();
 }
 
@@ -36,13 +48,19 @@ fn questions_do_not_wait_for_levels() {
 fn a_layer_of_a_study_is_opened_and_one_that_it_lacks_is_refused_with_those_it_has() {
     let soon = Duration::from_secs(60);
     let dir = tempfile::tempdir().unwrap();
-    let hook = HookPoint { layer: 3, site: HookSite::MlpPost };
+    let hook = HookPoint {
+        layer: 3,
+        site: HookSite::MlpPost,
+    };
     let data: Vec<f32> = (0..40 * 8).map(|i| (i * 37 % 23) as f32).collect();
     drop(Study::import(dir.path(), "x.npy", hook, 40, 8, &data).unwrap());
     let (outbox, events) = unbounded();
     let engine = engine(outbox).unwrap();
     let open = |layer| {
-        let fit = FitConfig { features: 3, ..FitConfig::default() };
+        let fit = FitConfig {
+            features: 3,
+            ..FitConfig::default()
+        };
         engine.handle(Command::Open(OpenRequest {
             study: Some(dir.path().to_owned()),
             layer: Some(layer),
@@ -56,7 +74,10 @@ fn a_layer_of_a_study_is_opened_and_one_that_it_lacks_is_refused_with_those_it_h
             break why;
         }
     };
-    assert!(refused.contains("has blocks.3.mlp.hook_post, not blocks.4.mlp.hook_post"), "{refused}");
+    assert!(
+        refused.contains("has blocks.3.mlp.hook_post, not blocks.4.mlp.hook_post"),
+        "{refused}"
+    );
     open(3);
     let mut shown = None;
     loop {
@@ -101,8 +122,15 @@ fn a_first_look_that_is_stopped_gives_every_row_its_coefficients() {
     let dir = tempfile::tempdir().unwrap();
     let (n, d) = (700, 24);
     let source = InMemory::new(n, d, (0..n * d).map(|i| (i * 7919 % 101) as f32).collect());
-    let config = FitConfig { features: 5, sparsity: Some(0.25), ..FitConfig::default() };
-    let hook = HookPoint { layer: 3, site: HookSite::MlpPost };
+    let config = FitConfig {
+        features: 5,
+        sparsity: Some(0.25),
+        ..FitConfig::default()
+    };
+    let hook = HookPoint {
+        layer: 3,
+        site: HookSite::MlpPost,
+    };
     let place = |begin| FitPlace {
         hook,
         name: "look".to_owned(),
@@ -118,13 +146,25 @@ fn a_first_look_that_is_stopped_gives_every_row_its_coefficients() {
         if batches == 0 {
             cancel.cancel();
         }
-        let mut observer = Impatient { cancel, batches, seen: Vec::new(), notes: Vec::new() };
+        let mut observer = Impatient {
+            cancel,
+            batches,
+            seen: Vec::new(),
+            notes: Vec::new(),
+        };
         let saved = std::cell::RefCell::new(None);
         let save = |factors: &Factors, _| {
             *saved.borrow_mut() = Some((factors.coefficients.rows, factors.relative_error));
             Ok(())
         };
-        let ended = run_fit(&source, &config, &place(Begin::Batches(128)), &mut observer, &save, &ctx);
+        let ended = run_fit(
+            &source,
+            &config,
+            &place(Begin::Batches(128)),
+            &mut observer,
+            &save,
+            &ctx,
+        );
         (ended.map(|end| end.stop), saved.into_inner(), observer)
     };
     let (ended, saved, observer) = run(2);
@@ -132,7 +172,14 @@ fn a_first_look_that_is_stopped_gives_every_row_its_coefficients() {
     let (rows, error) = saved.expect("two batches are worth saving");
     assert_eq!((rows, observer.seen.len()), (n, 2));
     assert!(error > 0.0 && error < 1.0, "{error}");
-    assert!(observer.notes.iter().any(|note| note.contains("stopped after 2 batches")), "{:?}", observer.notes);
+    assert!(
+        observer
+            .notes
+            .iter()
+            .any(|note| note.contains("stopped after 2 batches")),
+        "{:?}",
+        observer.notes
+    );
     let (ended, saved, _) = run(0);
     assert!(
         matches!(ended, Err(Error::Cancelled)) && saved.is_none(),
@@ -145,14 +192,22 @@ fn a_first_look_that_was_cut_goes_on_and_is_not_lost_to_another_request() {
     let dir = tempfile::tempdir().unwrap();
     let (n, d) = (700, 24);
     let source = InMemory::new(n, d, (0..n * d).map(|i| (i * 7919 % 101) as f32).collect());
-    let config = FitConfig { features: 5, sparsity: Some(0.25), max_sweeps: Some(4), ..FitConfig::default() };
+    let config = FitConfig {
+        features: 5,
+        sparsity: Some(0.25),
+        max_sweeps: Some(4),
+        ..FitConfig::default()
+    };
     let checkpoint = dir.path().join("checkpoint");
     let mut cut = FirstLook::start(&source, config.clone(), 128).unwrap();
     cut.step(&TaskCtx::silent()).unwrap();
     cut.checkpoint(&checkpoint).unwrap();
     let run = |resume, begin| {
         let place = FitPlace {
-            hook: HookPoint { layer: 3, site: HookSite::MlpPost },
+            hook: HookPoint {
+                layer: 3,
+                site: HookSite::MlpPost,
+            },
             name: "look".to_owned(),
             checkpoint: checkpoint.clone(),
             losses: dir.path().join("losses"),
@@ -162,22 +217,50 @@ fn a_first_look_that_was_cut_goes_on_and_is_not_lost_to_another_request() {
         };
         let cancel = CancelToken::default();
         let ctx = TaskCtx::new(cancel.clone(), |_| {});
-        let mut observer = Impatient { cancel, batches: usize::MAX, seen: Vec::new(), notes: Vec::new() };
-        let end = run_fit(&source, &config, &place, &mut observer, &|_, _| Ok(()), &ctx);
+        let mut observer = Impatient {
+            cancel,
+            batches: usize::MAX,
+            seen: Vec::new(),
+            notes: Vec::new(),
+        };
+        let end = run_fit(
+            &source,
+            &config,
+            &place,
+            &mut observer,
+            &|_, _| Ok(()),
+            &ctx,
+        );
         (end.map(|end| end.stop), observer)
     };
     for begin in [Begin::Anew, Begin::Batches(256)] {
         let refused = run(Resume::IfCut, begin).0.unwrap_err().to_string();
-        assert!(refused.contains("128 rows") && refused.contains("--fresh"), "{refused}");
+        assert!(
+            refused.contains("128 rows") && refused.contains("--fresh"),
+            "{refused}"
+        );
         assert!(FirstLook::is_at(&checkpoint), "it is still there");
     }
     let (ended, observer) = run(Resume::IfCut, Begin::Batches(128));
     assert!(matches!(ended, Ok(Some(Stop::MaxSweeps))), "{ended:?}");
-    assert_eq!(observer.seen.iter().map(|s| s.sweep).collect::<Vec<_>>(), [2, 3, 4]);
+    assert_eq!(
+        observer.seen.iter().map(|s| s.sweep).collect::<Vec<_>>(),
+        [2, 3, 4]
+    );
     assert!(!FirstLook::is_at(&checkpoint), "what follows is a fit");
     std::fs::write(&checkpoint, b"mlpeekfl").unwrap();
-    assert!(run(Resume::Must, Begin::Anew).0.unwrap_err().to_string().contains("truncated"));
+    assert!(
+        run(Resume::Must, Begin::Anew)
+            .0
+            .unwrap_err()
+            .to_string()
+            .contains("truncated")
+    );
     let (ended, observer) = run(Resume::IfCut, Begin::Batches(128));
     assert!(ended.is_ok() && observer.seen[0].sweep == 1);
-    assert!(observer.notes.iter().any(|n| n.contains("fitting anew")), "{:?}", observer.notes);
+    assert!(
+        observer.notes.iter().any(|n| n.contains("fitting anew")),
+        "{:?}",
+        observer.notes
+    );
 }

@@ -1,7 +1,8 @@
-//! Jobs run for the explorer: each takes what it needs of the session, calls the job, and tells its events.
+//! Jobs run for the explorer: each takes what it needs of the session, calls the job, and tells its
+//! events.
 //!
-//! Knows no thread: [`super::Engine`] says where these run. Invariant: the study is locked only while it is read or
-//! written, never while a job computes.
+//! Knows no thread: [`super::Engine`] says where these run. Invariant: the study is locked only
+//! while it is read or written, never while a job computes.
 
 use super::session::{Session, lock};
 use super::{Event, Job, Level, SweepAsk, SweepBegun};
@@ -31,7 +32,8 @@ pub(super) fn evaluate(session: &Session, ask: &CausalAsk, ctx: &TaskCtx) -> Res
         None => return Err(session.no_study()),
     };
     let (methods, mut judged) = (prepared.reported().to_vec(), prepared.judged(OFFLINE)?);
-    let tell = |judged: &[JudgedRecord]| session.emit(Event::Judged(report(judged, &methods, ask.seed)));
+    let tell =
+        |judged: &[JudgedRecord]| session.emit(Event::Judged(report(judged, &methods, ask.seed)));
     tell(&judged);
     let mut seen = |happened: Happened<'_>| {
         if let Happened::Texts(_, new) = happened {
@@ -40,11 +42,21 @@ pub(super) fn evaluate(session: &Session, ask: &CausalAsk, ctx: &TaskCtx) -> Res
         }
         Ok(())
     };
-    let found = prepared.run(&model, None, &mut |note| session.log(Level::Info, note), &mut seen, ctx)?;
+    let found = prepared.run(
+        &model,
+        None,
+        &mut |note| session.log(Level::Info, note),
+        &mut seen,
+        ctx,
+    )?;
     if found.stopped {
         return Err(Error::Cancelled);
     }
-    let words = format!("{} labels, {} methods", found.labels.len(), found.methods.len());
+    let words = format!(
+        "{} labels, {} methods",
+        found.labels.len(),
+        found.methods.len()
+    );
     session.emit(Event::Evaluation(Box::new(found)));
     Ok(words)
 }
@@ -62,20 +74,37 @@ pub(super) fn train(session: &Session, config: &TrainConfig, ctx: &TaskCtx) -> R
         let hook = shown.or(study.manifest().hooks.first().copied());
         let hook = hook.ok_or_else(|| Error::refused("the study has no hook: collect it again"))?;
         let name = saes::default_name(study, hook, config)?;
-        if study.saes()?.iter().any(|s| s.name == name && s.figures.is_some() && !s.resumable) {
-            return Ok(format!("'{name}' was trained before: it is among the sets of directions"));
+        if study
+            .saes()?
+            .iter()
+            .any(|s| s.name == name && s.figures.is_some() && !s.resumable)
+        {
+            return Ok(format!(
+                "'{name}' was trained before: it is among the sets of directions"
+            ));
         }
         let place = TrainPlace::new(study, &name, hook, config, Resume::IfThere)?;
         (place, study.dir().to_path_buf(), study.activations(hook)?)
     };
-    let keep = |entry: &SaeEntry, sae: Option<&Sae>| match lock(&session.study).as_ref().filter(|s| s.dir() == dir) {
+    let keep = |entry: &SaeEntry, sae: Option<&Sae>| match lock(&session.study)
+        .as_ref()
+        .filter(|s| s.dir() == dir)
+    {
         Some(study) => sae.map_or_else(|| study.start_sae(entry), |sae| study.save_sae(entry, sae)),
         // Another study came: what was learnt lies in the checkpoint.
         None => Err(Error::Cancelled),
     };
-    let (entry, seconds) = training::run(source.as_ref(), &place, &keep, &mut Watcher(session), ctx)?;
-    let fvu = entry.figures.and_then(|f| f.fvu).map_or_else(String::new, |fvu| format!(", FVU {fvu:.4}"));
-    Ok(format!("'{}'{fvu} in {}", entry.name, crate::amounts::duration(seconds)))
+    let (entry, seconds) =
+        training::run(source.as_ref(), &place, &keep, &mut Watcher(session), ctx)?;
+    let fvu = entry
+        .figures
+        .and_then(|f| f.fvu)
+        .map_or_else(String::new, |fvu| format!(", FVU {fvu:.4}"));
+    Ok(format!(
+        "'{}'{fvu} in {}",
+        entry.name,
+        crate::amounts::duration(seconds)
+    ))
 }
 
 /// Shows a running training in the explorer.
@@ -84,7 +113,9 @@ struct Watcher<'a>(&'a Session);
 impl TrainObserver for Watcher<'_> {
     fn started(&mut self, entry: &SaeEntry, before: &[TrainPoint]) {
         self.0.emit(Event::Training(Box::new(entry.clone())));
-        before.iter().for_each(|point| self.0.emit(Event::TrainPoint(*point)));
+        before
+            .iter()
+            .for_each(|point| self.0.emit(Event::TrainPoint(*point)));
     }
 
     fn point(&mut self, point: TrainPoint) -> Result<()> {
@@ -93,22 +124,49 @@ impl TrainObserver for Watcher<'_> {
     }
 }
 
-/// Sweeps over the numbers of features with the settings of a fit; tells each row as it is there, and at the end how many.
+/// Sweeps over the numbers of features with the settings of a fit; tells each row as it is there,
+/// and at the end how many.
 pub(super) fn sweep(session: &Session, ask: &SweepAsk, ctx: &TaskCtx) -> Result<String> {
     let shown = session.shown().ok().map(|shown| shown.hook);
     let tokens = session.tokens()?;
     let (hook, base, source) = {
         let guard = lock(&session.study);
         let study = guard.as_ref().ok_or_else(|| session.no_study())?;
-        let place = Place { fit: None, layer: shown.map(|h| h.layer), site: shown.map(|h| h.site) };
+        let place = Place {
+            fit: None,
+            layer: shown.map(|h| h.layer),
+            site: shown.map(|h| h.site),
+        };
         let names: Vec<String> = ask.fit.iter().cloned().collect();
         let (hook, mut bases) = bases(study, &names, &place)?;
-        (hook, bases.pop().unwrap_or_default().for_width(study.manifest().width(hook)?), study.activations(hook)?)
+        (
+            hook,
+            bases
+                .pop()
+                .unwrap_or_default()
+                .for_width(study.manifest().width(hook)?),
+            study.activations(hook)?,
+        )
     };
-    let fits = grid(&base, &ask.features, &[base.sparsity], &[base.l1], &[base.row_cap]);
+    let fits = grid(
+        &base,
+        &ask.features,
+        &[base.sparsity],
+        &[base.l1],
+        &[base.row_cap],
+    );
     let config = fits.first().cloned().unwrap_or(base);
-    session.emit(Event::SweepBegun(Box::new(SweepBegun { hook, config, ask: ask.clone() })));
-    let config = SweepConfig { fits, seeds: ask.seeds, holdout: Holdout::default(), cold: ask.cold };
+    session.emit(Event::SweepBegun(Box::new(SweepBegun {
+        hook,
+        config,
+        ask: ask.clone(),
+    })));
+    let config = SweepConfig {
+        fits,
+        seeds: ask.seeds,
+        holdout: Holdout::default(),
+        cold: ask.cold,
+    };
     let mut seen = |row: &SweepRow| {
         session.emit(Event::SweepRow(Box::new(row.clone())));
         ctx.check()
@@ -149,9 +207,13 @@ mod tests {
 
     /// An engine with a study of 60 rows open, and what it tells.
     fn engine(dir: &std::path::Path) -> (Engine, crossbeam_channel::Receiver<Event>) {
-        let hook = HookPoint { layer: 0, site: HookSite::MlpPost };
-        let data: Vec<f32> =
-            (0..60 * 8).map(|i| ((i * 37 % 23) as f32 - 4.0).max(0.0) * 0.1 + (i % 8) as f32).collect();
+        let hook = HookPoint {
+            layer: 0,
+            site: HookSite::MlpPost,
+        };
+        let data: Vec<f32> = (0..60 * 8)
+            .map(|i| ((i * 37 % 23) as f32 - 4.0).max(0.0) * 0.1 + (i % 8) as f32)
+            .collect();
         let study = Study::import(dir, "x.npy", hook, 60, 8, &data).unwrap();
         let (outbox, events) = crossbeam_channel::unbounded();
         let engine = super::super::engine(outbox).unwrap();
@@ -164,14 +226,22 @@ mod tests {
     fn a_sweep_tells_its_rows_as_the_command_measures_them() {
         let dir = tempfile::tempdir().unwrap();
         let (engine, events) = engine(dir.path());
-        let ask = SweepAsk { features: vec![2, 4], seeds: 2, ..SweepAsk::default() };
+        let ask = SweepAsk {
+            features: vec![2, 4],
+            seeds: 2,
+            ..SweepAsk::default()
+        };
         engine.handle(Command::SweepK(ask.clone()));
         let (mut rows, mut at, mut begun) = (Vec::new(), Vec::new(), None);
         loop {
             match events.recv_timeout(SOON).unwrap() {
                 Event::SweepRow(row) => rows.push(*row),
                 Event::SweepBegun(what) => begun = Some(what),
-                Event::Progress { job: Job::Sweep, progress, .. } => at.push((progress.done, progress.total.unwrap())),
+                Event::Progress {
+                    job: Job::Sweep,
+                    progress,
+                    ..
+                } => at.push((progress.done, progress.total.unwrap())),
                 Event::Done(Job::Sweep, words) => {
                     assert_eq!(words, "2 numbers of features, 4 fits");
                     break;
@@ -180,19 +250,49 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        assert!(at.is_sorted() && at.last() == Some(&(12, 12)), "one stage from nothing to all: {at:?}");
+        assert!(
+            at.is_sorted() && at.last() == Some(&(12, 12)),
+            "one stage from nothing to all: {at:?}"
+        );
         let begun = begun.expect("what the rows are of");
-        assert_eq!((begun.config.features, begun.config.share(8), &begun.ask), (2, 0.05, &ask));
+        assert_eq!(
+            (begun.config.features, begun.config.share(8), &begun.ask),
+            (2, 0.05, &ask)
+        );
         let (source, tokens) = {
             let guard = lock(&engine.session.study);
             let study = guard.as_ref().unwrap();
-            (study.activations(begun.hook).unwrap(), study.tokens().unwrap())
+            (
+                study.activations(begun.hook).unwrap(),
+                study.tokens().unwrap(),
+            )
         };
-        let fits = grid(&FitConfig::default(), &[2, 4], &[None], &[FitConfig::default().l1], &[None]);
-        let config = SweepConfig { fits, seeds: 2, holdout: Holdout::default(), cold: false };
-        let (_, direct) =
-            eval::sweep::sweep(source.as_ref(), &tokens, &config, &TaskCtx::silent(), &mut |_| Ok(())).unwrap();
-        let bare = |rows: Vec<SweepRow>| rows.into_iter().map(|r| SweepRow { seconds: 0.0, ..r }).collect::<Vec<_>>();
+        let fits = grid(
+            &FitConfig::default(),
+            &[2, 4],
+            &[None],
+            &[FitConfig::default().l1],
+            &[None],
+        );
+        let config = SweepConfig {
+            fits,
+            seeds: 2,
+            holdout: Holdout::default(),
+            cold: false,
+        };
+        let (_, direct) = eval::sweep::sweep(
+            source.as_ref(),
+            &tokens,
+            &config,
+            &TaskCtx::silent(),
+            &mut |_| Ok(()),
+        )
+        .unwrap();
+        let bare = |rows: Vec<SweepRow>| {
+            rows.into_iter()
+                .map(|r| SweepRow { seconds: 0.0, ..r })
+                .collect::<Vec<_>>()
+        };
         assert!(rows[1].warm && rows[1].stability.is_some() && rows[1].held_out_error.is_some());
         assert_eq!(bare(rows), bare(direct));
         engine.shutdown();
@@ -202,7 +302,11 @@ mod tests {
     fn a_sweep_is_stopped_with_the_rows_that_are_there() {
         let dir = tempfile::tempdir().unwrap();
         let (engine, events) = engine(dir.path());
-        engine.handle(Command::SweepK(SweepAsk { features: (1..=7).collect(), seeds: 20, ..SweepAsk::default() }));
+        engine.handle(Command::SweepK(SweepAsk {
+            features: (1..=7).collect(),
+            seeds: 20,
+            ..SweepAsk::default()
+        }));
         let mut rows = 0;
         loop {
             match events.recv_timeout(SOON).unwrap() {
@@ -216,7 +320,10 @@ mod tests {
             }
         }
         assert!((1..7).contains(&rows), "{rows}");
-        engine.handle(Command::SweepK(SweepAsk { fit: Some("none".to_owned()), ..SweepAsk::default() }));
+        engine.handle(Command::SweepK(SweepAsk {
+            fit: Some("none".to_owned()),
+            ..SweepAsk::default()
+        }));
         let failed = events.iter().find(|e| matches!(e, Event::Failed(..)));
         assert!(matches!(failed, Some(Event::Failed(Job::Sweep, why)) if why.contains("none")));
         engine.shutdown();

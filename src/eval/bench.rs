@@ -1,4 +1,5 @@
-//! One corpus divided once, and any set of directions judged on it: every method goes through the same code.
+//! One corpus divided once, and any set of directions judged on it: every method goes through the
+//! same code.
 
 use std::sync::Arc;
 
@@ -17,7 +18,8 @@ use crate::task::{Progress, TaskCtx};
 
 /// Training rows are copied into memory up to here, so that the passes of a fit copy nothing.
 const RESIDENT_BYTES: usize = 1 << 30;
-/// More directions than this are not encoded on (the cost of a row grows with their square and more).
+/// More directions than this are not encoded on (the cost of a row grows with their square and
+/// more).
 const MOST_ENCODED: usize = 2048;
 
 /// Directions to be judged, with how they came about.
@@ -48,8 +50,8 @@ pub struct Judged {
     pub coefficient_shares: Vec<Shares>,
     /// Of the fit, on its training rows.
     pub relative_error: Option<f64>,
-    /// On the held-out rows, each with its best non-negative coefficients; `None` for single neurons, supervised
-    /// directions and very wide bases.
+    /// On the held-out rows, each with its best non-negative coefficients; `None` for single
+    /// neurons, supervised directions and very wide bases.
     pub held_out_error: Option<f64>,
     /// Features active at a training token, for a fit.
     pub active: Option<f64>,
@@ -89,7 +91,13 @@ impl<'a> Bench<'a> {
         let split = Split::new(tokens, holdout)?;
         let train = RowView::new(source, split.rows(false)).resident(RESIDENT_BYTES, ctx)?;
         let held = RowView::new(source, split.rows(true));
-        Ok(Self { source, tokens, split, train, held })
+        Ok(Self {
+            source,
+            tokens,
+            split,
+            train,
+            held,
+        })
     }
 
     /// The division.
@@ -107,9 +115,19 @@ impl<'a> Bench<'a> {
         &self.held
     }
 
-    /// Fits the training rows alone; where `earlier` holds a fit of fewer features, it goes on from that.
-    pub fn fit(&self, config: &FitConfig, earlier: Option<&Factors>, ctx: &TaskCtx) -> Result<Candidate> {
-        let stage = format!("fitting {}, seed {}", super::quality::fit_name(config), config.seed);
+    /// Fits the training rows alone; where `earlier` holds a fit of fewer features, it goes on from
+    /// that.
+    pub fn fit(
+        &self,
+        config: &FitConfig,
+        earlier: Option<&Factors>,
+        ctx: &TaskCtx,
+    ) -> Result<Candidate> {
+        let stage = format!(
+            "fitting {}, seed {}",
+            super::quality::fit_name(config),
+            config.seed
+        );
         let mut fit = match earlier {
             Some(earlier) => Factoriser::warm(&self.train, config.clone(), earlier, &[], ctx)?,
             None => Factoriser::start(&self.train, config.clone(), ctx)?,
@@ -117,14 +135,24 @@ impl<'a> Bench<'a> {
         loop {
             let sweep = fit.step(ctx)?;
             let most = config.max_sweeps.map(|m| m as u64);
-            ctx.checkpoint(Progress::new(stage.as_str(), sweep.sweep as u64, most, "sweeps"))?;
+            ctx.checkpoint(Progress::new(
+                stage.as_str(),
+                sweep.sweep as u64,
+                most,
+                "sweeps",
+            ))?;
             if sweep.stop.is_some() {
                 break;
             }
         }
         let factors = fit.finish(ctx)?;
         let directions = Directions::Sparse(factors.features.clone());
-        Ok(Candidate { directions, choice: Choice::Best, seconds: factors.seconds, factors: Some(factors) })
+        Ok(Candidate {
+            directions,
+            choice: Choice::Best,
+            seconds: factors.seconds,
+            factors: Some(factors),
+        })
     }
 
     /// Centroids of the training rows.
@@ -139,32 +167,52 @@ impl<'a> Bench<'a> {
             Some(place as u32)
         };
         let train = self.split.sentences.iter().filter(|s| !s.held_out);
-        let labels: Vec<Option<u32>> =
-            train.flat_map(|s| std::iter::repeat_n(of_sentence(s.label), s.rows.len())).collect();
+        let labels: Vec<Option<u32>> = train
+            .flat_map(|s| std::iter::repeat_n(of_sentence(s.label), s.rows.len()))
+            .collect();
         diffmean::directions(&self.train, &labels, self.split.labels.len(), ctx)
     }
 
     /// Measures everything that is not a comparison with other candidates.
     pub fn judge(&self, candidate: &Candidate, ctx: &TaskCtx) -> Result<Judged> {
-        let Candidate { directions, factors, .. } = candidate;
+        let Candidate {
+            directions,
+            factors,
+            ..
+        } = candidate;
         let mut detector = Detector::new(&self.split, candidate.choice);
         let mut purity = PurityMeter::new(self.tokens, &self.split);
-        each_strip(self.source, &self.split.sentences, directions, ctx, |scores| {
-            detector.take(scores);
-            purity.take(scores);
-            Ok(())
-        })?;
+        each_strip(
+            self.source,
+            &self.split.sentences,
+            directions,
+            ctx,
+            |scores| {
+                detector.take(scores);
+                purity.take(scores);
+                Ok(())
+            },
+        )?;
         let single = matches!(directions, Directions::Neurons(_));
-        // Supervised directions need not explain anything, and a weighted sum of them is nearly zero.
-        let encoded = candidate.choice == Choice::Best && !single && directions.count() <= MOST_ENCODED;
-        let coding = factors.as_ref().map(|f| f.coding.clone()).unwrap_or_default();
-        let held_out_error =
-            if encoded { relative_error(&self.held, &directions.to_sparse(), &coding, ctx)? } else { None };
-        let (coefficient_contexts, coefficient_shares) = factors.as_ref().map_or((None, Vec::new()), |factors| {
-            let mut meter = PurityMeter::new(self.tokens, &self.split);
-            meter.take_coefficients(factors, &self.train);
-            meter.finish()
-        });
+        // Supervised directions need not explain anything, and a weighted sum of them is nearly
+        // zero.
+        let encoded =
+            candidate.choice == Choice::Best && !single && directions.count() <= MOST_ENCODED;
+        let coding = factors
+            .as_ref()
+            .map(|f| f.coding.clone())
+            .unwrap_or_default();
+        let held_out_error = if encoded {
+            relative_error(&self.held, &directions.to_sparse(), &coding, ctx)?
+        } else {
+            None
+        };
+        let (coefficient_contexts, coefficient_shares) =
+            factors.as_ref().map_or((None, Vec::new()), |factors| {
+                let mut meter = PurityMeter::new(self.tokens, &self.split);
+                meter.take_coefficients(factors, &self.train);
+                meter.finish()
+            });
         let (contexts, shares) = purity.finish();
         let activity = factors.as_ref().map(|f| activity(f));
         Ok(Judged {
@@ -181,9 +229,14 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Detection with the labels dealt out to the sentences of each side anew: what choosing the best of many directions
-    /// gains by chance. The held-out AUROC must come out near ½.
-    pub fn judge_shuffled(&self, directions: &Directions, seed: u64, ctx: &TaskCtx) -> Result<Vec<LabelDetection>> {
+    /// Detection with the labels dealt out to the sentences of each side anew: what choosing the
+    /// best of many directions gains by chance. The held-out AUROC must come out near ½.
+    pub fn judge_shuffled(
+        &self,
+        directions: &Directions,
+        seed: u64,
+        ctx: &TaskCtx,
+    ) -> Result<Vec<LabelDetection>> {
         let split = self.split.shuffled(seed);
         let mut detector = Detector::new(&split, Choice::Best);
         each_strip(self.source, &split.sentences, directions, ctx, |scores| {

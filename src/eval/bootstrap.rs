@@ -1,4 +1,5 @@
-//! Is a difference more than chance: the bootstrap over what two methods share, pair by pair, or over what each has.
+//! Is a difference more than chance: the bootstrap over what two methods share, pair by pair, or
+//! over what each has.
 
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
@@ -29,14 +30,18 @@ pub struct Difference {
     pub verdict: Verdict,
 }
 
-/// The mean of `pairs`' differences a − b and its percentile interval over `resamples` draws of as many pairs with
-/// replacement. `None` with fewer than two pairs. The same seed gives the same interval.
+/// The mean of `pairs`' differences a − b and its percentile interval over `resamples` draws of as
+/// many pairs with replacement. `None` with fewer than two pairs. The same seed gives the same
+/// interval.
 pub fn paired(pairs: &[(f64, f64)], resamples: usize, seed: u64) -> Option<Difference> {
     let count = pairs.len();
     if count < 2 || resamples == 0 {
         return None;
     }
-    let pool = Pool { values: pairs.iter().map(|(a, b)| a - b).collect(), draws: count };
+    let pool = Pool {
+        values: pairs.iter().map(|(a, b)| a - b).collect(),
+        draws: count,
+    };
     let means = pool.means(resamples, &mut Pcg64::seed_from_u64(seed));
     Some(Difference::new(pool.mean(), means))
 }
@@ -57,20 +62,33 @@ impl Pool {
 
     fn means(&self, resamples: usize, rng: &mut Pcg64) -> Vec<f64> {
         let count = self.values.len();
-        let draw = |rng: &mut Pcg64| (0..self.draws).map(|_| self.values[rng.random_range(0..count)]).sum::<f64>();
-        (0..resamples).map(|_| draw(rng) / self.draws as f64).collect()
+        let draw = |rng: &mut Pcg64| {
+            (0..self.draws)
+                .map(|_| self.values[rng.random_range(0..count)])
+                .sum::<f64>()
+        };
+        (0..resamples)
+            .map(|_| draw(rng) / self.draws as f64)
+            .collect()
     }
 }
 
-/// The mean of `a` minus that of `b`, values of which none belongs to one of the other, and its percentile interval: both
-/// are drawn on their own. `None` where there is nothing to draw.
+/// The mean of `a` minus that of `b`, values of which none belongs to one of the other, and its
+/// percentile interval: both are drawn on their own. `None` where there is nothing to draw.
 pub fn unpaired(a: &Pool, b: &Pool, resamples: usize, seed: u64) -> Option<Difference> {
-    if resamples == 0 || [a, b].iter().any(|pool| pool.values.is_empty() || pool.draws == 0) {
+    if resamples == 0
+        || [a, b]
+            .iter()
+            .any(|pool| pool.values.is_empty() || pool.draws == 0)
+    {
         return None;
     }
     let mut rng = Pcg64::seed_from_u64(seed);
     let (ours, theirs) = (a.means(resamples, &mut rng), b.means(resamples, &mut rng));
-    Some(Difference::new(a.mean() - b.mean(), ours.iter().zip(theirs).map(|(a, b)| a - b).collect()))
+    Some(Difference::new(
+        a.mean() - b.mean(),
+        ours.iter().zip(theirs).map(|(a, b)| a - b).collect(),
+    ))
 }
 
 impl Difference {
@@ -82,7 +100,12 @@ impl Difference {
             (_, true) => Verdict::Lower,
             _ => Verdict::NoDifference,
         };
-        Self { mean, low, high, verdict }
+        Self {
+            mean,
+            low,
+            high,
+            verdict,
+        }
     }
 }
 
@@ -102,7 +125,14 @@ pub fn mean_and_error(values: &[f64]) -> Option<(f64, f64)> {
     }
     let mean = values.iter().sum::<f64>() / count;
     let square: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-    Some((mean, if values.len() < 2 { 0.0 } else { (square / (count - 1.0) / count).sqrt() }))
+    Some((
+        mean,
+        if values.len() < 2 {
+            0.0
+        } else {
+            (square / (count - 1.0) / count).sqrt()
+        },
+    ))
 }
 
 #[cfg(test)]
@@ -111,7 +141,9 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_interval() {
-        let pairs: Vec<_> = (0..30).map(|i| (0.5 + 0.01 * f64::from(i % 7), 0.5)).collect();
+        let pairs: Vec<_> = (0..30)
+            .map(|i| (0.5 + 0.01 * f64::from(i % 7), 0.5))
+            .collect();
         let one = paired(&pairs, 2000, 9).unwrap();
         assert_eq!(one, paired(&pairs, 2000, 9).unwrap());
         assert_ne!(one, paired(&pairs, 2000, 10).unwrap());
@@ -121,35 +153,62 @@ mod tests {
 
     #[test]
     fn a_difference_inside_its_interval_is_none() {
-        let noise: Vec<_> =
-            (0..20).map(|i| (0.8 + 0.1 * f64::from(i % 2), 0.8 + 0.1 * f64::from((i + 1) % 2))).collect();
-        assert_eq!(paired(&noise, 2000, 1).unwrap().verdict, Verdict::NoDifference);
+        let noise: Vec<_> = (0..20)
+            .map(|i| {
+                (
+                    0.8 + 0.1 * f64::from(i % 2),
+                    0.8 + 0.1 * f64::from((i + 1) % 2),
+                )
+            })
+            .collect();
+        assert_eq!(
+            paired(&noise, 2000, 1).unwrap().verdict,
+            Verdict::NoDifference
+        );
         let same = vec![(0.7, 0.7); 5];
-        assert_eq!(paired(&same, 100, 1).unwrap().verdict, Verdict::NoDifference);
+        assert_eq!(
+            paired(&same, 100, 1).unwrap().verdict,
+            Verdict::NoDifference
+        );
         let lower: Vec<_> = noise.iter().map(|(a, b)| (a - 0.3, *b)).collect();
         assert_eq!(paired(&lower, 2000, 1).unwrap().verdict, Verdict::Lower);
-        assert_eq!(paired(&noise[..1], 2000, 1), None, "one pair says nothing of chance");
+        assert_eq!(
+            paired(&noise[..1], 2000, 1),
+            None,
+            "one pair says nothing of chance"
+        );
     }
 
     #[test]
     fn the_interval_is_as_wide_as_theory_says() {
-        // Differences of ±1 in equal numbers: the mean of 400 has standard deviation 1/20, so ±1.96/20.
-        let pairs: Vec<_> = (0..400).map(|i| (if i % 2 == 0 { 1.0 } else { -1.0 }, 0.0)).collect();
+        // Differences of ±1 in equal numbers: the mean of 400 has standard deviation 1/20, so
+        // ±1.96/20.
+        let pairs: Vec<_> = (0..400)
+            .map(|i| (if i % 2 == 0 { 1.0 } else { -1.0 }, 0.0))
+            .collect();
         let interval = paired(&pairs, 10_000, 4).unwrap();
-        assert!((interval.high - 0.098).abs() < 0.006 && (interval.low + 0.098).abs() < 0.006, "{interval:?}");
+        assert!(
+            (interval.high - 0.098).abs() < 0.006 && (interval.low + 0.098).abs() < 0.006,
+            "{interval:?}"
+        );
     }
 
     #[test]
     fn values_of_two_methods_are_drawn_apart() {
         // ±1 in equal numbers on both sides: standard deviation √(1/400 + 1/100) of the difference.
         let pool = |count: usize, draws: usize, mean: f64| {
-            let values = (0..count).map(|i| mean + if i % 2 == 0 { 1.0 } else { -1.0 }).collect();
+            let values = (0..count)
+                .map(|i| mean + if i % 2 == 0 { 1.0 } else { -1.0 })
+                .collect();
             Pool { values, draws }
         };
         let found = unpaired(&pool(400, 400, 0.5), &pool(100, 100, 0.25), 10_000, 3).unwrap();
         let half = 1.96 * (1.0f64 / 400.0 + 1.0 / 100.0).sqrt();
         assert!((found.mean - 0.25).abs() < 1e-12);
-        assert!((found.high - 0.25 - half).abs() < 0.02 && (0.25 - found.low - half).abs() < 0.02, "{found:?}");
+        assert!(
+            (found.high - 0.25 - half).abs() < 0.02 && (0.25 - found.low - half).abs() < 0.02,
+            "{found:?}"
+        );
         // Three seeds of the same features are no more certain than one.
         let three = unpaired(&pool(1200, 400, 0.5), &pool(300, 100, 0.25), 10_000, 3).unwrap();
         assert!((three.high - found.high).abs() < 0.02);

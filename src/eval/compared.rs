@@ -1,8 +1,10 @@
-//! Is what a method scores more than chance: its 95 % intervals, and those of the first fit minus every other method.
+//! Is what a method scores more than chance: its 95 % intervals, and those of the first fit minus
+//! every other method.
 //!
-//! AUROC and S_CD are means over labels, which two methods share: their differences are paired. Purity is a mean over
-//! features, which they do not: each method's features are drawn on their own. Features of several seeds are much the
-//! same ones, so as many are drawn as one seed has, and more seeds feign no certainty.
+//! AUROC and S_CD are means over labels, which two methods share: their differences are paired.
+//! Purity is a mean over features, which they do not: each method's features are drawn on their
+//! own. Features of several seeds are much the same ones, so as many are drawn as one seed has, and
+//! more seeds feign no certainty.
 
 use serde::Serialize;
 
@@ -28,7 +30,12 @@ pub enum Measure {
 }
 
 /// All of them, in the order in which they are told.
-pub const MEASURES: [Measure; 4] = [Measure::Auroc, Measure::SCd, Measure::LabelPurity, Measure::TokenPurity];
+pub const MEASURES: [Measure; 4] = [
+    Measure::Auroc,
+    Measure::SCd,
+    Measure::LabelPurity,
+    Measure::TokenPurity,
+];
 
 /// By what a feature's contexts are its strongest: two methods are compared by the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -78,7 +85,11 @@ impl Measure {
         let labels = method.detection.as_ref()?.labels.iter();
         match self {
             Self::Auroc => Some(labels.map(|l| (l.label.as_str(), l.auroc)).collect()),
-            Self::SCd => Some(labels.filter_map(|l| Some((l.label.as_str(), l.s_cd?))).collect()),
+            Self::SCd => Some(
+                labels
+                    .filter_map(|l| Some((l.label.as_str(), l.s_cd?)))
+                    .collect(),
+            ),
             Self::LabelPurity | Self::TokenPurity => None,
         }
     }
@@ -91,7 +102,10 @@ impl Measure {
         };
         let values: Vec<f64> = match self {
             // Without labels it would be 0 of every feature.
-            Self::LabelPurity => method.contexts.and_then(|c| c.label).map(|_| shares.iter().map(|s| s.0).collect())?,
+            Self::LabelPurity => method
+                .contexts
+                .and_then(|c| c.label)
+                .map(|_| shares.iter().map(|s| s.0).collect())?,
             Self::TokenPurity => shares.iter().map(|s| s.1).collect(),
             Self::Auroc | Self::SCd => return None,
         };
@@ -100,19 +114,44 @@ impl Measure {
     }
 
     fn of(self, method: &MethodReport, resamples: usize, seed: u64) -> Option<Measured> {
-        let measured = |by, mean| Measured { method: method.name.clone(), measure: self, by, mean };
+        let measured = |by, mean| Measured {
+            method: method.name.clone(),
+            measure: self,
+            by,
+            mean,
+        };
         if let Some(labels) = self.of_labels(method) {
             let values: Vec<f64> = labels.into_iter().map(|l| l.1).collect();
             return interval(&values, seed).map(|mean| measured(None, mean));
         }
-        let by = if method.coefficient_shares.is_empty() { By::Cosines } else { By::Coefficients };
+        let by = if method.coefficient_shares.is_empty() {
+            By::Cosines
+        } else {
+            By::Coefficients
+        };
         let pool = self.of_features(method, by)?;
-        let zero = Pool { values: vec![0.0], draws: 1 };
+        let zero = Pool {
+            values: vec![0.0],
+            draws: 1,
+        };
         let d = unpaired(&pool, &zero, resamples.min(FEATURE_RESAMPLES), seed)?;
-        Some(measured(Some(by), Mean { mean: d.mean, low: d.low, high: d.high }))
+        Some(measured(
+            Some(by),
+            Mean {
+                mean: d.mean,
+                low: d.low,
+                high: d.high,
+            },
+        ))
     }
 
-    fn compare(self, first: &MethodReport, other: &MethodReport, resamples: usize, seed: u64) -> Option<Compared> {
+    fn compare(
+        self,
+        first: &MethodReport,
+        other: &MethodReport,
+        resamples: usize,
+        seed: u64,
+    ) -> Option<Compared> {
         let compared = |by, difference| Compared {
             method: first.name.clone(),
             against: other.name.clone(),
@@ -121,24 +160,40 @@ impl Measure {
             difference,
         };
         if let (Some(own), Some(theirs)) = (self.of_labels(first), self.of_labels(other)) {
-            let pairs: Vec<_> =
-                own.iter().filter_map(|a| theirs.iter().find(|b| b.0 == a.0).map(|b| (a.1, b.1))).collect();
+            let pairs: Vec<_> = own
+                .iter()
+                .filter_map(|a| theirs.iter().find(|b| b.0 == a.0).map(|b| (a.1, b.1)))
+                .collect();
             return paired(&pairs, resamples, seed).map(|d| compared(None, d));
         }
         let bare = first.coefficient_shares.is_empty() || other.coefficient_shares.is_empty();
         let by = if bare { By::Cosines } else { By::Coefficients };
         let (own, theirs) = (self.of_features(first, by)?, self.of_features(other, by)?);
-        unpaired(&own, &theirs, resamples.min(FEATURE_RESAMPLES), seed).map(|d| compared(Some(by), d))
+        unpaired(&own, &theirs, resamples.min(FEATURE_RESAMPLES), seed)
+            .map(|d| compared(Some(by), d))
     }
 }
 
 /// Every measure of every method with its interval.
 pub fn intervals(methods: &[MethodReport], resamples: usize, seed: u64) -> Vec<Measured> {
-    methods.iter().flat_map(|m| MEASURES.iter().filter_map(move |measure| measure.of(m, resamples, seed))).collect()
+    methods
+        .iter()
+        .flat_map(|m| {
+            MEASURES
+                .iter()
+                .filter_map(move |measure| measure.of(m, resamples, seed))
+        })
+        .collect()
 }
 
-/// The first fit of each number of features and sparsity against every method of the same, one measure after the other.
-pub fn differences(methods: &[MethodReport], any_number: &str, resamples: usize, seed: u64) -> Vec<Compared> {
+/// The first fit of each number of features and sparsity against every method of the same, one
+/// measure after the other.
+pub fn differences(
+    methods: &[MethodReport],
+    any_number: &str,
+    resamples: usize,
+    seed: u64,
+) -> Vec<Compared> {
     let mut led: Vec<(usize, Option<f64>)> = Vec::new();
     let mut out = Vec::new();
     for first in methods.iter().filter(|m| m.kind == Kind::Fit) {
@@ -146,7 +201,8 @@ pub fn differences(methods: &[MethodReport], any_number: &str, resamples: usize,
             continue;
         }
         led.push((first.features, first.sparsity));
-        // Single neurons and supervised directions are as many as there are; dense ones have no sparsity.
+        // Single neurons and supervised directions are as many as there are; dense ones have no
+        // sparsity.
         let any_number = |m: &MethodReport| m.kind == Kind::Supervised || m.name == any_number;
         let alike = |m: &&MethodReport| {
             m.name != first.name

@@ -1,7 +1,7 @@
 //! What a feature's strongest sentences have in common, and how many features speak at a token.
 //!
-//! A feature's contexts here are its 25 strongest training sentences, each by its strongest token: a sentence counts
-//! once, however many of its tokens are strong.
+//! A feature's contexts here are its 25 strongest training sentences, each by its strongest token:
+//! a sentence counts once, however many of its tokens are strong.
 
 use std::collections::HashMap;
 
@@ -25,7 +25,8 @@ pub const ACTIVE: f32 = 0.05;
 pub struct ContextPurity {
     /// Share of the contexts with the commonest label; `None` in a corpus without labels.
     pub label: Option<f64>,
-    /// Share of the contexts whose strongest token is the commonest one, whatever its case and leading space.
+    /// Share of the contexts whose strongest token is the commonest one, whatever its case and
+    /// leading space.
     pub token: f64,
     /// Features with enough contexts to be counted.
     pub features: usize,
@@ -46,8 +47,16 @@ pub struct PurityMeter<'a> {
 impl<'a> PurityMeter<'a> {
     /// Over the training sentences of `split`.
     pub fn new(tokens: &'a TokenTable, split: &'a Split) -> Self {
-        let train = (0..split.sentences.len()).filter(|&i| !split.sentences[i].held_out).collect();
-        Self { tokens, train, split, words: words(tokens), each: Vec::new() }
+        let train = (0..split.sentences.len())
+            .filter(|&i| !split.sentences[i].held_out)
+            .collect();
+        Self {
+            tokens,
+            train,
+            split,
+            words: words(tokens),
+            each: Vec::new(),
+        }
     }
 
     /// Adds the directions of a strip.
@@ -81,7 +90,9 @@ impl<'a> PurityMeter<'a> {
             .map(|j| {
                 let y = factors.coefficients.feature(j);
                 let peaks = starts.iter().filter_map(|span| {
-                    let row = span.clone().max_by(|&a, &b| y[a].total_cmp(&y[b]).then(b.cmp(&a)))?;
+                    let row = span
+                        .clone()
+                        .max_by(|&a, &b| y[a].total_cmp(&y[b]).then(b.cmp(&a)))?;
                     Some((y[row], sentence_of[row] as usize, rows.source_row(row)))
                 });
                 self.purity(peaks.collect())
@@ -99,7 +110,11 @@ impl<'a> PurityMeter<'a> {
             return None;
         }
         let label = commonest(peaks.iter().filter_map(|p| self.split.sentences[p.1].label));
-        let token = commonest(peaks.iter().filter_map(|p| self.words.get(&self.tokens.rows[p.2].id).copied()));
+        let token = commonest(
+            peaks
+                .iter()
+                .filter_map(|p| self.words.get(&self.tokens.rows[p.2].id).copied()),
+        );
         let count = peaks.len() as f64;
         Some((label as f64 / count, token as f64 / count))
     }
@@ -110,7 +125,10 @@ impl<'a> PurityMeter<'a> {
 
     /// The means, `None` when no feature has enough contexts, and each feature that has.
     pub fn finish(self) -> (Option<ContextPurity>, Vec<Shares>) {
-        let (label, token) = self.each.iter().fold((0.0, 0.0), |sum, each| (sum.0 + each.0, sum.1 + each.1));
+        let (label, token) = self
+            .each
+            .iter()
+            .fold((0.0, 0.0), |sum, each| (sum.0 + each.0, sum.1 + each.1));
         let (features, count) = (self.each.len(), self.each.len() as f64);
         let means = (features > 0).then(|| ContextPurity {
             label: (!self.tokens.labels.is_empty()).then_some(label / count),
@@ -128,8 +146,13 @@ fn words(tokens: &TokenTable) -> HashMap<u32, u32> {
     ids.sort();
     ids.into_iter()
         .map(|(&id, piece)| {
-            let word = piece.trim_matches(|c: char| c.is_whitespace() || matches!(c, '·' | '▁' | 'Ġ'));
-            let word = if word.is_empty() { piece.clone() } else { word.to_lowercase() };
+            let word =
+                piece.trim_matches(|c: char| c.is_whitespace() || matches!(c, '·' | '▁' | 'Ġ'));
+            let word = if word.is_empty() {
+                piece.clone()
+            } else {
+                word.to_lowercase()
+            };
             let next = numbers.len() as u32;
             (id, *numbers.entry(word).or_insert(next))
         })
@@ -144,8 +167,8 @@ fn commonest(values: impl Iterator<Item = u32>) -> usize {
     counts.into_values().max().unwrap_or(0)
 }
 
-/// How many features are active at a token (above [`ACTIVE`] of their own maximum) on average, and how many are dead (no
-/// coefficient above zero, or no neuron).
+/// How many features are active at a token (above [`ACTIVE`] of their own maximum) on average, and
+/// how many are dead (no coefficient above zero, or no neuron).
 pub fn activity(factors: &Factors) -> (f64, usize) {
     let counts: Vec<(usize, bool)> = (0..factors.features.columns())
         .into_par_iter()
@@ -153,13 +176,20 @@ pub fn activity(factors: &Factors) -> (f64, usize) {
             let y = factors.coefficients.feature(j);
             let peak = y.iter().copied().fold(0.0f32, f32::max);
             let empty = factors.features.column(j).1.iter().all(|&v| v == 0.0);
-            let active = if peak > 0.0 { y.iter().filter(|&&v| v > ACTIVE * peak).count() } else { 0 };
+            let active = if peak > 0.0 {
+                y.iter().filter(|&&v| v > ACTIVE * peak).count()
+            } else {
+                0
+            };
             (active, peak <= 0.0 || empty)
         })
         .collect();
     let active: usize = counts.iter().map(|c| c.0).sum();
     let dead = counts.iter().filter(|c| c.1).count();
-    (active as f64 / factors.coefficients.rows.max(1) as f64, dead)
+    (
+        active as f64 / factors.coefficients.rows.max(1) as f64,
+        dead,
+    )
 }
 
 #[cfg(test)]
@@ -174,7 +204,11 @@ mod tests {
 
     fn factors(columns: &[Vec<f32>], y: Vec<f32>, rows: usize) -> Factors {
         let d = columns[0].len();
-        let features = Directions::Dense { d, columns: columns.concat() }.to_sparse();
+        let features = Directions::Dense {
+            d,
+            columns: columns.concat(),
+        }
+        .to_sparse();
         let coefficients = Coefficients::owned(rows, y);
         Factors {
             features,
@@ -190,21 +224,36 @@ mod tests {
 
     #[test]
     fn active_and_dead_are_counted_by_each_features_own_maximum() {
-        let y = vec![10.0, 0.4, 0.6, 0.0, 0.01, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0];
-        let columns = [vec![1.0, 0.0], vec![0.0, 1.0], vec![1.0, 1.0], vec![0.0, 0.0]];
+        let y = vec![
+            10.0, 0.4, 0.6, 0.0, 0.01, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0,
+        ];
+        let columns = [
+            vec![1.0, 0.0],
+            vec![0.0, 1.0],
+            vec![1.0, 1.0],
+            vec![0.0, 0.0],
+        ];
         let (active, dead) = activity(&factors(&columns, y, 4));
         assert_eq!(dead, 2, "one never used, one without neurons");
         assert!((active - (2.0 + 1.0 + 4.0) / 4.0).abs() < 1e-9, "{active}");
     }
 
-    /// 20 sentences of 3 rows of two labels; neuron 0 is high in label 0, neuron 1 in every other sentence of each.
+    /// 20 sentences of 3 rows of two labels; neuron 0 is high in label 0, neuron 1 in every other
+    /// sentence of each.
     #[test]
     fn purity_is_of_labels_and_tokens_in_distinct_sentences() {
         let samples: Vec<_> = (0..20).map(|i| (3, Some(i % 2))).collect();
         let mut tokens = table(&samples);
         tokens.pieces.insert(0, "·Monday".into());
         tokens.pieces.insert(1, "monday".into());
-        let split = Split::new(&tokens, &Holdout { seed: None, ..Holdout::default() }).unwrap();
+        let split = Split::new(
+            &tokens,
+            &Holdout {
+                seed: None,
+                ..Holdout::default()
+            },
+        )
+        .unwrap();
         let mut data = vec![0.0f32; 60 * 2];
         for (i, line) in data.chunks_exact_mut(2).enumerate() {
             let sentence = i / 3;
@@ -213,28 +262,51 @@ mod tests {
         }
         let source = InMemory::new(60, 2, data);
         let mut meter = PurityMeter::new(&tokens, &split);
-        each_strip(&source, &split.sentences, &Directions::Neurons(2), &TaskCtx::silent(), |scores| {
-            meter.take(scores);
-            Ok(())
-        })
+        each_strip(
+            &source,
+            &split.sentences,
+            &Directions::Neurons(2),
+            &TaskCtx::silent(),
+            |scores| {
+                meter.take(scores);
+                Ok(())
+            },
+        )
         .unwrap();
         let purity = meter.finish().0.unwrap();
         assert_eq!((purity.label, purity.features), (Some(0.75), 2));
-        assert_eq!(purity.token, 1.0, "the two tokens differ in case and space alone");
+        assert_eq!(
+            purity.token, 1.0,
+            "the two tokens differ in case and space alone"
+        );
 
-        // The same by coefficients: feature 0 on label 0's rows, feature 1 on one sentence only, which is too few.
-        let rows = RowView::new(&source, split.rows(false)).resident(1 << 20, &TaskCtx::silent()).unwrap();
+        // The same by coefficients: feature 0 on label 0's rows, feature 1 on one sentence only,
+        // which is too few.
+        let rows = RowView::new(&source, split.rows(false))
+            .resident(1 << 20, &TaskCtx::silent())
+            .unwrap();
         let n = rows.shape().0;
         let mut y = vec![0.0; 2 * n];
         for row in 0..n {
-            y[row] = if (rows.source_row(row) / 3).is_multiple_of(2) { 1.0 } else { 0.0 };
+            y[row] = if (rows.source_row(row) / 3).is_multiple_of(2) {
+                1.0
+            } else {
+                0.0
+            };
         }
         y[n] = 1.0;
         let mut meter = PurityMeter::new(&tokens, &split);
         meter.take_coefficients(&factors(&[vec![1.0, 0.0], vec![0.0, 1.0]], y, n), &rows);
         assert_eq!(
             meter.finish(),
-            (Some(ContextPurity { label: Some(1.0), token: 1.0, features: 1 }), vec![(1.0, 1.0)])
+            (
+                Some(ContextPurity {
+                    label: Some(1.0),
+                    token: 1.0,
+                    features: 1
+                }),
+                vec![(1.0, 1.0)]
+            )
         );
     }
 }

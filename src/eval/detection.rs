@@ -1,5 +1,5 @@
-//! Concept detection: which direction tells a label's sentences from the others, and how well on sentences that were not
-//! used to choose it.
+//! Concept detection: which direction tells a label's sentences from the others, and how well on
+//! sentences that were not used to choose it.
 //!
 //! Sees scores of sentences ([`Scores`]), never activations.
 
@@ -28,14 +28,15 @@ pub struct LabelDetection {
 }
 
 impl LabelDetection {
-    /// S_CD = ln(mean over activating / mean over neutral sentences), of arXiv 2506.10920. The paper does not say what it is
-    /// where a mean is not positive: here it is undefined (`None`) then, and the share of such labels is reported.
+    /// S_CD = ln(mean over activating / mean over neutral sentences), of arXiv 2506.10920. The
+    /// paper does not say what it is where a mean is not positive: here it is undefined (`None`)
+    /// then, and the share of such labels is reported.
     pub fn s_cd(&self) -> Option<f64> {
         s_cd(self.activating, self.neutral)
     }
 
-    /// Whether the label's sentences score higher on average: S_CD > 0 where it is defined, and as meaningful where it
-    /// is not.
+    /// Whether the label's sentences score higher on average: S_CD > 0 where it is defined, and as
+    /// meaningful where it is not.
     pub fn tells_apart(&self) -> bool {
         self.activating > self.neutral
     }
@@ -72,8 +73,9 @@ struct Side {
 
 impl Side {
     fn new(split: &Split, held_out: bool) -> Self {
-        let sentences: Vec<usize> =
-            (0..split.sentences.len()).filter(|&i| split.sentences[i].held_out == held_out).collect();
+        let sentences: Vec<usize> = (0..split.sentences.len())
+            .filter(|&i| split.sentences[i].held_out == held_out)
+            .collect();
         let group = |&i: &usize| {
             let label = split.sentences[i].label?;
             split.labels.binary_search(&label).ok().map(|g| g as u32)
@@ -95,14 +97,22 @@ impl<'a> Detector<'a> {
     /// For the labels that `split` scores.
     pub fn new(split: &'a Split, choice: Choice) -> Self {
         let found = vec![None; split.labels.len()];
-        Self { split, choice, train: Side::new(split, false), held: Side::new(split, true), found }
+        Self {
+            split,
+            choice,
+            train: Side::new(split, false),
+            held: Side::new(split, true),
+            found,
+        }
     }
 
     /// Looks at a strip of directions.
     pub fn take(&mut self, scores: &Scores) {
         let labels = self.split.labels.len();
-        let train: Vec<Vec<Option<f64>>> =
-            (0..scores.columns.len()).into_par_iter().map(|c| self.train.aurocs(scores, c, labels)).collect();
+        let train: Vec<Vec<Option<f64>>> = (0..scores.columns.len())
+            .into_par_iter()
+            .map(|c| self.train.aurocs(scores, c, labels))
+            .collect();
         for l in 0..labels {
             let mut best: Option<(usize, f64)> = None;
             for (c, aurocs) in train.iter().enumerate() {
@@ -121,12 +131,23 @@ impl<'a> Detector<'a> {
         }
     }
 
-    fn held_out(&self, scores: &Scores, c: usize, l: usize, train_auroc: f64) -> Option<LabelDetection> {
+    fn held_out(
+        &self,
+        scores: &Scores,
+        c: usize,
+        l: usize,
+        train_auroc: f64,
+    ) -> Option<LabelDetection> {
         let values = self.held.scores(scores, c);
         let auroc = auroc_by_group(&values, &self.held.groups, self.split.labels.len())[l]?;
         let mean = |inside: bool| {
-            let of = values.iter().zip(&self.held.groups).filter(|(_, g)| (**g == Some(l as u32)) == inside);
-            let (sum, count) = of.fold((0.0, 0usize), |(sum, count), (&v, _)| (sum + f64::from(v), count + 1));
+            let of = values
+                .iter()
+                .zip(&self.held.groups)
+                .filter(|(_, g)| (**g == Some(l as u32)) == inside);
+            let (sum, count) = of.fold((0.0, 0usize), |(sum, count), (&v, _)| {
+                (sum + f64::from(v), count + 1)
+            });
             sum / count.max(1) as f64
         };
         Some(LabelDetection {
@@ -157,24 +178,38 @@ mod tests {
     use crate::directions::Directions;
     use crate::task::TaskCtx;
 
-    /// 8 sentences of each of 3 labels, 6 rows each, noise; label l's sentences have one row with neuron 2 l + 1 high.
+    /// 8 sentences of each of 3 labels, 6 rows each, noise; label l's sentences have one row with
+    /// neuron 2 l + 1 high.
     fn planted(d: usize) -> (InMemory, Split) {
         let samples: Vec<_> = (0..24).map(|i| (6, Some(i % 3))).collect();
         let split = Split::new(&table(&samples), &Holdout::default()).unwrap();
         let mut rng = Pcg64::seed_from_u64(3);
-        let mut data: Vec<f32> = (0..24 * 6 * d).map(|_| rng.random_range(-0.1..0.1)).collect();
+        let mut data: Vec<f32> = (0..24 * 6 * d)
+            .map(|_| rng.random_range(-0.1..0.1))
+            .collect();
         for (i, s) in split.sentences.iter().enumerate() {
             data[(s.rows.start + i % 6) * d + 2 * (i % 3) + 1] = 1.0;
         }
         (InMemory::new(24 * 6, d, data), split)
     }
 
-    fn detect(source: &InMemory, split: &Split, directions: &Directions, choice: Choice) -> Vec<LabelDetection> {
+    fn detect(
+        source: &InMemory,
+        split: &Split,
+        directions: &Directions,
+        choice: Choice,
+    ) -> Vec<LabelDetection> {
         let mut detector = Detector::new(split, choice);
-        each_strip(source, &split.sentences, directions, &TaskCtx::silent(), |scores| {
-            detector.take(scores);
-            Ok(())
-        })
+        each_strip(
+            source,
+            &split.sentences,
+            directions,
+            &TaskCtx::silent(),
+            |scores| {
+                detector.take(scores);
+                Ok(())
+            },
+        )
         .unwrap();
         detector.finish()
     }
@@ -183,7 +218,10 @@ mod tests {
     fn a_planted_concept_is_found_by_its_neuron() {
         let (source, split) = planted(12);
         let found = detect(&source, &split, &Directions::Neurons(12), Choice::Best);
-        assert_eq!(found.iter().map(|f| f.feature).collect::<Vec<_>>(), [1, 3, 5]);
+        assert_eq!(
+            found.iter().map(|f| f.feature).collect::<Vec<_>>(),
+            [1, 3, 5]
+        );
         for f in &found {
             assert_eq!((f.train_auroc, f.auroc), (1.0, 1.0));
             assert!(f.s_cd().unwrap() > 0.5 && f.tells_apart());
@@ -196,8 +234,16 @@ mod tests {
         // Directions 0 and 1 belong to each other's label, 2 to its own.
         let mut columns = vec![0.0f32; 36];
         (columns[3], columns[12 + 1], columns[24 + 5]) = (1.0, 1.0, 1.0);
-        let found = detect(&source, &split, &Directions::Dense { d: 12, columns }, Choice::Own);
-        assert_eq!(found.iter().map(|f| f.feature).collect::<Vec<_>>(), [0, 1, 2]);
+        let found = detect(
+            &source,
+            &split,
+            &Directions::Dense { d: 12, columns },
+            Choice::Own,
+        );
+        assert_eq!(
+            found.iter().map(|f| f.feature).collect::<Vec<_>>(),
+            [0, 1, 2]
+        );
         assert!(found[0].auroc < 0.9 && found[1].auroc < 0.9 && found[2].auroc == 1.0);
     }
 
@@ -212,7 +258,14 @@ mod tests {
             neutral,
         };
         assert_eq!(with(0.2, 0.1).s_cd(), Some(2f64.ln()));
-        assert_eq!((with(0.2, 0.0).s_cd(), with(-0.1, -0.2).s_cd(), with(-0.1, 0.2).s_cd()), (None, None, None));
+        assert_eq!(
+            (
+                with(0.2, 0.0).s_cd(),
+                with(-0.1, -0.2).s_cd(),
+                with(-0.1, 0.2).s_cd()
+            ),
+            (None, None, None)
+        );
         assert!(with(-0.1, -0.2).tells_apart() && !with(-0.1, 0.2).tells_apart());
     }
 }

@@ -18,26 +18,36 @@ use crate::task::TaskCtx;
 pub struct HardNegatives {
     /// AUROC on held-out sentences, the label's against its rivals'.
     pub auroc: f64,
-    /// (TPR + TNR) / 2 on them at the threshold that is best on the training sentences (argmax TPR − FPR, as AxBench has it).
+    /// (TPR + TNR) / 2 on them at the threshold that is best on the training sentences (argmax TPR
+    /// − FPR, as AxBench has it).
     pub accuracy: f64,
 }
 
-/// The `count` scored labels most like each, by the cosine of their differences in means (`means`: one column a scored
-/// label), nearest first.
+/// The `count` scored labels most like each, by the cosine of their differences in means (`means`:
+/// one column a scored label), nearest first.
 pub fn rivals(means: &Directions, count: usize) -> Vec<Vec<usize>> {
     let k = means.count();
     let units: Vec<Vec<f32>> = (0..k).map(|j| means.unit_by_neuron(j..j + 1)).collect();
-    let cosine = |i: usize, j: usize| units[i].iter().zip(&units[j]).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+    let cosine = |i: usize, j: usize| {
+        units[i]
+            .iter()
+            .zip(&units[j])
+            .map(|(a, b)| f64::from(a * b))
+            .sum::<f64>()
+    };
     let of = |i: usize| {
-        let mut others: Vec<(f64, usize)> = (0..k).filter(|&j| j != i).map(|j| (cosine(i, j), j)).collect();
+        let mut others: Vec<(f64, usize)> = (0..k)
+            .filter(|&j| j != i)
+            .map(|j| (cosine(i, j), j))
+            .collect();
         others.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         others.into_iter().take(count).map(|(_, j)| j).collect()
     };
     (0..k).map(of).collect()
 }
 
-/// Scores the direction that was chosen for each label once more, against its rivals alone; an entry for each of `found`,
-/// `None` where one side of a label has no sentence.
+/// Scores the direction that was chosen for each label once more, against its rivals alone; an
+/// entry for each of `found`, `None` where one side of a label has no sentence.
 pub fn against_rivals(
     source: &dyn ActivationSource,
     split: &Split,
@@ -48,18 +58,28 @@ pub fn against_rivals(
 ) -> Result<Vec<Option<HardNegatives>>> {
     let chosen = Directions::Dense {
         d: directions.height(),
-        columns: found.iter().flat_map(|f| directions.column(f.feature)).collect(),
+        columns: found
+            .iter()
+            .flat_map(|f| directions.column(f.feature))
+            .collect(),
     };
     let place = |label: u32| split.labels.binary_search(&label).ok();
     let mut out = vec![None; found.len()];
     each_strip(source, &split.sentences, &chosen, ctx, |scores| {
         for (c, at) in scores.columns.clone().enumerate() {
-            let Some(own) = place(found[at].label) else { continue };
+            let Some(own) = place(found[at].label) else {
+                continue;
+            };
             let side = |held_out: bool| -> Vec<(f32, bool)> {
-                let of = split.sentences.iter().enumerate().filter(|(_, s)| s.held_out == held_out);
+                let of = split
+                    .sentences
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, s)| s.held_out == held_out);
                 of.filter_map(|(i, s)| {
                     let label = place(s.label?)?;
-                    (label == own || rivals[own].contains(&label)).then(|| (scores.at(i, c).0, label == own))
+                    (label == own || rivals[own].contains(&label))
+                        .then(|| (scores.at(i, c).0, label == own))
                 })
                 .collect()
             };
@@ -76,13 +96,21 @@ fn judge(train: &[(f32, bool)], held: &[(f32, bool)]) -> Option<HardNegatives> {
     let groups: Vec<Option<u32>> = held.iter().map(|s| s.1.then_some(0)).collect();
     let auroc = auroc_by_group(&scores, &groups, 1)[0]?;
     let right = |own: bool| {
-        let of: Vec<bool> = held.iter().filter(|s| s.1 == own).map(|s| (s.0 >= threshold) == own).collect();
+        let of: Vec<bool> = held
+            .iter()
+            .filter(|s| s.1 == own)
+            .map(|s| (s.0 >= threshold) == own)
+            .collect();
         of.iter().filter(|&&r| r).count() as f64 / of.len() as f64
     };
-    Some(HardNegatives { auroc, accuracy: (right(true) + right(false)) / 2.0 })
+    Some(HardNegatives {
+        auroc,
+        accuracy: (right(true) + right(false)) / 2.0,
+    })
 }
 
-/// The score at which TPR − FPR is largest, the highest of equals; `None` where one kind is missing.
+/// The score at which TPR − FPR is largest, the highest of equals; `None` where one kind is
+/// missing.
 fn youden(scores: &[(f32, bool)]) -> Option<f32> {
     let positives = scores.iter().filter(|s| s.1).count();
     let negatives = scores.len() - positives;
@@ -118,10 +146,23 @@ mod tests {
 
     #[test]
     fn the_threshold_is_the_best_of_all() {
-        let train = [(0.9, true), (0.7, false), (0.6, true), (0.5, true), (0.1, false), (0.0, false)];
+        let train = [
+            (0.9, true),
+            (0.7, false),
+            (0.6, true),
+            (0.5, true),
+            (0.1, false),
+            (0.0, false),
+        ];
         assert_eq!(youden(&train), Some(0.5));
         let held = [(0.8, true), (0.4, true), (0.6, false), (0.2, false)];
-        assert_eq!(judge(&train, &held), Some(HardNegatives { auroc: 0.75, accuracy: 0.5 }));
+        assert_eq!(
+            judge(&train, &held),
+            Some(HardNegatives {
+                auroc: 0.75,
+                accuracy: 0.5
+            })
+        );
         assert_eq!(youden(&train[..1]), None);
     }
 
@@ -142,17 +183,44 @@ mod tests {
             })
             .collect();
         let source = InMemory::new(60, 3, data);
-        let means = Directions::Dense { d: 3, columns: vec![1.0, 0.5, -1.0, 1.0, -0.5, -1.0, -1.0, -0.2, 2.0] };
+        let means = Directions::Dense {
+            d: 3,
+            columns: vec![1.0, 0.5, -1.0, 1.0, -0.5, -1.0, -1.0, -0.2, 2.0],
+        };
         let rivals = rivals(&means, 1);
         assert_eq!(rivals[0], [1]);
-        let found =
-            |feature| LabelDetection { label: 0, feature, train_auroc: 1.0, auroc: 1.0, activating: 1.0, neutral: 0.0 };
+        let found = |feature| LabelDetection {
+            label: 0,
+            feature,
+            train_auroc: 1.0,
+            auroc: 1.0,
+            activating: 1.0,
+            neutral: 0.0,
+        };
         let judged = |feature| {
             let found = [found(feature)];
             let ctx = TaskCtx::silent();
-            against_rivals(&source, &split, &Directions::Neurons(3), &found, &rivals, &ctx).unwrap()[0].unwrap()
+            against_rivals(
+                &source,
+                &split,
+                &Directions::Neurons(3),
+                &found,
+                &rivals,
+                &ctx,
+            )
+            .unwrap()[0]
+                .unwrap()
         };
-        assert_eq!(judged(1), HardNegatives { auroc: 1.0, accuracy: 1.0 });
-        assert!(judged(0).auroc < 0.5, "the family's neuron is even stronger in the rival");
+        assert_eq!(
+            judged(1),
+            HardNegatives {
+                auroc: 1.0,
+                accuracy: 1.0
+            }
+        );
+        assert!(
+            judged(0).auroc < 0.5,
+            "the family's neuron is even stronger in the rival"
+        );
     }
 }

@@ -1,10 +1,12 @@
-//! How good features are: held-out concept detection, reconstruction, purity, stability, beside controls.
+//! How good features are: held-out concept detection, reconstruction, purity, stability, beside
+//! controls.
 //!
-//! Owns the measures and their statistics; sees activations as rows ([`crate::activations::ActivationSource`]), features as
-//! [`crate::directions::Directions`] and labels through [`crate::corpus::TokenTable`]. Knows no terminal; a model only in
-//! [`recovered`], [`steering`] and [`reuse`], which ask what directions do, and files only in the log of [`steering`].
-//! Invariant: what a measure reports on held-out sentences was chosen without them, and the same input and seed
-//! give the same numbers on any number of threads.
+//! Owns the measures and their statistics; sees activations as rows
+//! ([`crate::activations::ActivationSource`]), features as [`crate::directions::Directions`] and
+//! labels through [`crate::corpus::TokenTable`]. Knows no terminal; a model only in [`recovered`],
+//! [`steering`] and [`reuse`], which ask what directions do, and files only in the log of
+//! [`steering`]. Invariant: what a measure reports on held-out sentences was chosen without them,
+//! and the same input and seed give the same numbers on any number of threads.
 
 pub mod bench;
 pub mod bootstrap;

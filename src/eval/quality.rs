@@ -1,6 +1,7 @@
 //! The quality of fits beside controls, every method on the same division of the same corpus.
 //!
-//! A fit is made anew on the training sentences alone: one that has seen the held-out sentences proves nothing about them.
+//! A fit is made anew on the training sentences alone: one that has seen the held-out sentences
+//! proves nothing about them.
 
 use std::time::Instant;
 
@@ -19,7 +20,8 @@ use crate::error::{Error, Result};
 use crate::factor::{FitConfig, Init, Solver};
 use crate::task::TaskCtx;
 
-/// The cap that [`objectives`] tries: about as many features as the default penalty leaves at a token.
+/// The cap that [`objectives`] tries: about as many features as the default penalty leaves at a
+/// token.
 const ROW_CAP: usize = 8;
 
 const SINGLE_NEURONS: &str = "single neurons";
@@ -27,7 +29,8 @@ const SINGLE_NEURONS: &str = "single neurons";
 /// What to judge.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QualityConfig {
-    /// The fits; the first of each number of features and sparsity is what others of the same are compared with.
+    /// The fits; the first of each number of features and sparsity is what others of the same are
+    /// compared with.
     pub fits: Vec<FitConfig>,
     /// Fits of each, with seeds counting up from its own.
     pub seeds: usize,
@@ -42,7 +45,13 @@ pub struct QualityConfig {
 impl Default for QualityConfig {
     fn default() -> Self {
         let fits = vec![FitConfig::default()];
-        Self { fits, seeds: 3, holdout: Holdout::default(), controls: true, resamples: 10_000 }
+        Self {
+            fits,
+            seeds: 3,
+            holdout: Holdout::default(),
+            controls: true,
+            resamples: 10_000,
+        }
     }
 }
 
@@ -81,7 +90,8 @@ pub struct Quality {
 /// Judges fits and controls; hands each method to `seen` as soon as it is measured.
 ///
 /// # Errors
-/// [`Error::Usage`] without a fit or a seed, what [`Bench::new`] and the fits return, [`Error::Cancelled`].
+/// [`Error::Usage`] without a fit or a seed, what [`Bench::new`] and the fits return,
+/// [`Error::Cancelled`].
 pub fn quality(
     source: &dyn ActivationSource,
     tokens: &TokenTable,
@@ -90,16 +100,36 @@ pub fn quality(
     seen: &mut dyn FnMut(&MethodReport) -> Result<()>,
 ) -> Result<Quality> {
     if config.fits.is_empty() || config.seeds == 0 {
-        return Err(Error::usage("nothing to judge: give at least one fit and one seed"));
+        return Err(Error::usage(
+            "nothing to judge: give at least one fit and one seed",
+        ));
     }
     let fits = for_width(&config.fits, source.shape().1);
-    let config = &QualityConfig { fits, ..config.clone() };
+    let config = &QualityConfig {
+        fits,
+        ..config.clone()
+    };
     let bench = Bench::new(source, tokens, &config.holdout, ctx)?;
-    let mut judge = Judge { bench: &bench, tokens, ctx, seen, methods: Vec::new() };
+    let mut judge = Judge {
+        bench: &bench,
+        tokens,
+        ctx,
+        seen,
+        methods: Vec::new(),
+    };
     let mut first = None;
     for fit in &config.fits {
         let candidates = seeds(fit.seed, config.seeds)
-            .map(|seed| bench.fit(&FitConfig { seed, ..fit.clone() }, None, ctx))
+            .map(|seed| {
+                bench.fit(
+                    &FitConfig {
+                        seed,
+                        ..fit.clone()
+                    },
+                    None,
+                    ctx,
+                )
+            })
             .collect::<Result<Vec<_>>>()?;
         judge.add(fit_name(fit), Kind::Fit, None, Some(fit), &candidates)?;
         first.get_or_insert_with(|| candidates[0].directions.clone());
@@ -109,13 +139,20 @@ pub fn quality(
     }
     let methods = judge.methods;
     let shuffled = match &first {
-        Some(directions) if config.controls => bench.judge_shuffled(directions, config.fits[0].seed, ctx)?,
+        Some(directions) if config.controls => {
+            bench.judge_shuffled(directions, config.fits[0].seed, ctx)?
+        }
         _ => Vec::new(),
     };
     Ok(Quality {
         division: division(&bench),
         intervals: intervals(&methods, config.resamples, config.fits[0].seed),
-        differences: differences(&methods, SINGLE_NEURONS, config.resamples, config.fits[0].seed),
+        differences: differences(
+            &methods,
+            SINGLE_NEURONS,
+            config.resamples,
+            config.fits[0].seed,
+        ),
         notes: notes(&bench, config),
         methods,
         shuffled: DetectionReport::new(&[shuffled], tokens),
@@ -140,14 +177,31 @@ impl Judge<'_> {
         fit: Option<&FitConfig>,
         candidates: &[Candidate],
     ) -> Result<()> {
-        let report = judged(self.bench, self.tokens, name, kind, sparsity, fit, candidates, self.ctx)?;
+        let report = judged(
+            self.bench,
+            self.tokens,
+            name,
+            kind,
+            sparsity,
+            fit,
+            candidates,
+            self.ctx,
+        )?;
         (self.seen)(&report)?;
         self.methods.push(report);
         Ok(())
     }
 
-    fn add_control(&mut self, name: String, sparsity: Option<f64>, made: Vec<(Directions, f64)>) -> Result<()> {
-        let candidates: Vec<_> = made.into_iter().map(|(d, seconds)| candidate(d, Choice::Best, seconds)).collect();
+    fn add_control(
+        &mut self,
+        name: String,
+        sparsity: Option<f64>,
+        made: Vec<(Directions, f64)>,
+    ) -> Result<()> {
+        let candidates: Vec<_> = made
+            .into_iter()
+            .map(|(d, seconds)| candidate(d, Choice::Best, seconds))
+            .collect();
         self.add(name, Kind::Control, sparsity, None, &candidates)
     }
 }
@@ -163,12 +217,28 @@ pub(super) fn judged(
     candidates: &[Candidate],
     ctx: &TaskCtx,
 ) -> Result<MethodReport> {
-    let measured = candidates.iter().map(|c| bench.judge(c, ctx)).collect::<Result<Vec<_>>>()?;
-    Ok(MethodReport::new(name, kind, sparsity, fit.cloned(), candidates, &measured, tokens))
+    let measured = candidates
+        .iter()
+        .map(|c| bench.judge(c, ctx))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(MethodReport::new(
+        name,
+        kind,
+        sparsity,
+        fit.cloned(),
+        candidates,
+        &measured,
+        tokens,
+    ))
 }
 
 fn candidate(directions: Directions, choice: Choice, seconds: f64) -> Candidate {
-    Candidate { directions, choice, factors: None, seconds }
+    Candidate {
+        directions,
+        choice,
+        factors: None,
+        seconds,
+    }
 }
 
 /// The fits as they are for rows of d neurons.
@@ -180,7 +250,8 @@ pub(super) fn seeds(first: u64, count: usize) -> impl Iterator<Item = u64> {
     (0..count as u64).map(move |i| first.wrapping_add(i))
 }
 
-/// k-means centroids, random directions, single neurons and differences in means, dense and at the fits' sparsities.
+/// k-means centroids, random directions, single neurons and differences in means, dense and at the
+/// fits' sparsities.
 fn controls(judge: &mut Judge<'_>, config: &QualityConfig) -> Result<()> {
     let d = judge.bench.train().shape().1;
     let first = config.fits[0].seed;
@@ -193,52 +264,129 @@ fn controls(judge: &mut Judge<'_>, config: &QualityConfig) -> Result<()> {
         });
         out
     };
-    let shapes = distinct(config.fits.iter().map(|f| (f.features, f.share(d))).collect());
+    let shapes = distinct(
+        config
+            .fits
+            .iter()
+            .map(|f| (f.features, f.share(d)))
+            .collect(),
+    );
     for (k, _) in distinct(shapes.iter().map(|s| (s.0, 0.0)).collect()) {
         let mut made = Vec::new();
         for seed in seeds(first, config.seeds) {
             let started = Instant::now();
-            made.push((judge.bench.centroids(k, seed, judge.ctx)?, started.elapsed().as_secs_f64()));
+            made.push((
+                judge.bench.centroids(k, seed, judge.ctx)?,
+                started.elapsed().as_secs_f64(),
+            ));
         }
         for &(_, p) in shapes.iter().filter(|s| s.0 == k && kept(s.1, d) < d) {
             let cut = made.iter().map(|(m, s)| (m.cut(kept(p, d)), *s)).collect();
-            judge.add_control(format!("k-means k {k}, cut to {}", percent(p)), Some(p), cut)?;
+            judge.add_control(
+                format!("k-means k {k}, cut to {}", percent(p)),
+                Some(p),
+                cut,
+            )?;
         }
         judge.add_control(format!("k-means k {k}, dense"), None, made)?;
     }
     for &(k, p) in &shapes {
-        let made = seeds(first, config.seeds).map(|seed| (random::directions(d, k, kept(p, d), seed), 0.0)).collect();
-        judge.add_control(format!("random directions k {k}, {}", percent(p)), Some(p), made)?;
+        let made = seeds(first, config.seeds)
+            .map(|seed| (random::directions(d, k, kept(p, d), seed), 0.0))
+            .collect();
+        judge.add_control(
+            format!("random directions k {k}, {}", percent(p)),
+            Some(p),
+            made,
+        )?;
     }
-    judge.add_control(SINGLE_NEURONS.to_owned(), None, vec![(Directions::Neurons(d), 0.0)])?;
+    judge.add_control(
+        SINGLE_NEURONS.to_owned(),
+        None,
+        vec![(Directions::Neurons(d), 0.0)],
+    )?;
     if judge.bench.split().labels.is_empty() {
         return Ok(());
     }
     let started = Instant::now();
     let means = judge.bench.differences_in_means(judge.ctx)?;
     let seconds = started.elapsed().as_secs_f64();
-    for (_, p) in distinct(shapes.iter().filter(|s| kept(s.1, d) < d).map(|s| (0, s.1)).collect()) {
+    for (_, p) in distinct(
+        shapes
+            .iter()
+            .filter(|s| kept(s.1, d) < d)
+            .map(|s| (0, s.1))
+            .collect(),
+    ) {
         let cut = candidate(means.cut(kept(p, d)), Choice::Own, seconds);
-        judge.add(format!("DiffMean, cut to {}", percent(p)), Kind::Supervised, Some(p), None, &[cut])?;
+        judge.add(
+            format!("DiffMean, cut to {}", percent(p)),
+            Kind::Supervised,
+            Some(p),
+            None,
+            &[cut],
+        )?;
     }
     let dense = candidate(means, Choice::Own, seconds);
-    judge.add("DiffMean, dense".to_owned(), Kind::Supervised, None, None, &[dense])
+    judge.add(
+        "DiffMean, dense".to_owned(),
+        Kind::Supervised,
+        None,
+        None,
+        &[dense],
+    )
 }
 
-/// The objectives beside each other at the k and p of `base`, which comes first: without penalty, with the default one,
-/// with a cap, with scaled rows, with scaled neurons, with a centre, and the paper's updates.
+/// The objectives beside each other at the k and p of `base`, which comes first: without penalty,
+/// with the default one, with a cap, with scaled rows, with scaled neurons, with a centre, and the
+/// paper's updates.
 pub fn objectives(base: &FitConfig) -> Vec<FitConfig> {
-    let bare = FitConfig { solver: Solver::Bcd, row_cap: None, ..base.clone() }.as_they_are();
+    let bare = FitConfig {
+        solver: Solver::Bcd,
+        row_cap: None,
+        ..base.clone()
+    }
+    .as_they_are();
     let l1 = FitConfig::default().l1;
     let others = [
-        FitConfig { l1: 0.0, ..bare.clone() },
+        FitConfig {
+            l1: 0.0,
+            ..bare.clone()
+        },
         FitConfig { l1, ..bare.clone() },
-        FitConfig { l1: 0.0, row_cap: Some(ROW_CAP), scale_rows: true, centre: true, ..bare.clone() },
-        FitConfig { l1, scale_rows: true, ..bare.clone() },
-        FitConfig { l1, scale_neurons: true, ..bare.clone() },
-        FitConfig { l1, centre: true, ..bare.clone() },
-        FitConfig { l1, scale_rows: true, centre: true, ..bare.clone() },
-        FitConfig { l1: 0.0, solver: Solver::Mu, ..bare },
+        FitConfig {
+            l1: 0.0,
+            row_cap: Some(ROW_CAP),
+            scale_rows: true,
+            centre: true,
+            ..bare.clone()
+        },
+        FitConfig {
+            l1,
+            scale_rows: true,
+            ..bare.clone()
+        },
+        FitConfig {
+            l1,
+            scale_neurons: true,
+            ..bare.clone()
+        },
+        FitConfig {
+            l1,
+            centre: true,
+            ..bare.clone()
+        },
+        FitConfig {
+            l1,
+            scale_rows: true,
+            centre: true,
+            ..bare.clone()
+        },
+        FitConfig {
+            l1: 0.0,
+            solver: Solver::Mu,
+            ..bare
+        },
     ];
     let mut out = vec![base.clone()];
     for config in others {
@@ -250,7 +398,12 @@ pub fn objectives(base: &FitConfig) -> Vec<FitConfig> {
 }
 
 pub(super) fn division(bench: &Bench<'_>) -> Division {
-    let held = bench.split().sentences.iter().filter(|s| s.held_out).count();
+    let held = bench
+        .split()
+        .sentences
+        .iter()
+        .filter(|s| s.held_out)
+        .count();
     Division {
         train_sentences: bench.split().sentences.len() - held,
         held_out_sentences: held,
@@ -272,14 +425,18 @@ fn notes(bench: &Bench<'_>, config: &QualityConfig) -> Vec<String> {
         notes.push("fewer than 3 seeds: stability and the means over seeds say little".to_owned());
     }
     if config.seeds > 1 && config.fits.iter().any(|f| f.init == Init::Svd) {
-        notes.push("an SVD start hardly depends on the seed: its stability is no evidence".to_owned());
+        notes.push(
+            "an SVD start hardly depends on the seed: its stability is no evidence".to_owned(),
+        );
     }
     notes
 }
 
 /// "bcd k 100, 1 %, λ 0.1".
 pub fn fit_name(config: &FitConfig) -> String {
-    let share = config.sparsity.map_or_else(|| "sparsity auto".to_owned(), percent);
+    let share = config
+        .sparsity
+        .map_or_else(|| "sparsity auto".to_owned(), percent);
     let solver = match config.solver {
         Solver::Bcd => format!("bcd k {}, {share}, λ {}", config.features, config.l1),
         Solver::Mu => format!("mu k {}, {share}", config.features),
@@ -295,7 +452,10 @@ pub fn fit_name(config: &FitConfig) -> String {
         (config.init == Init::Random, ", random start"),
         (config.init == Init::Svd, ", SVD start"),
     ];
-    options.iter().filter(|(on, _)| *on).for_each(|(_, words)| name += words);
+    options
+        .iter()
+        .filter(|(on, _)| *on)
+        .for_each(|(_, words)| name += words);
     name
 }
 
@@ -305,12 +465,29 @@ mod tests {
 
     #[test]
     fn names_tell_fits_apart() {
-        let base = FitConfig { l1: 0.1, ..FitConfig::plain() }.for_width(8192);
+        let base = FitConfig {
+            l1: 0.1,
+            ..FitConfig::plain()
+        }
+        .for_width(8192);
         assert_eq!(fit_name(&base), "bcd k 100, 1 %, λ 0.1");
-        let mu = FitConfig { solver: Solver::Mu, init: Init::Random, sparsity: Some(0.07), ..base.clone() };
+        let mu = FitConfig {
+            solver: Solver::Mu,
+            init: Init::Random,
+            sparsity: Some(0.07),
+            ..base.clone()
+        };
         assert_eq!(fit_name(&mu), "mu k 100, 7 %, random start");
-        let capped = FitConfig { row_cap: Some(8), scale_rows: true, centre: true, ..base.clone() };
-        assert_eq!(fit_name(&capped), "bcd k 100, 1 %, λ 0.1, cap 8, scaled, centred");
+        let capped = FitConfig {
+            row_cap: Some(8),
+            scale_rows: true,
+            centre: true,
+            ..base.clone()
+        };
+        assert_eq!(
+            fit_name(&capped),
+            "bcd k 100, 1 %, λ 0.1, cap 8, scaled, centred"
+        );
         let all = objectives(&capped);
         assert_eq!((all.len(), &all[0]), (9, &capped));
         let names: std::collections::HashSet<String> = all.iter().map(fit_name).collect();

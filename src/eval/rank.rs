@@ -1,8 +1,8 @@
 //! The area under the ROC curve by ranks.
 
-/// AUROC of `scores` for every group against all other items, from one sort: (Σ ranks of the group − m₁(m₁+1)/2) / (m₁ m₀), ties
-/// at their mean rank (a tie counts one half). `groups[i]` is the group of item i. `None` for a group that has no item
-/// or every item.
+/// AUROC of `scores` for every group against all other items, from one sort: (Σ ranks of the group
+/// − m₁(m₁+1)/2) / (m₁ m₀), ties at their mean rank (a tie counts one half). `groups[i]` is the
+/// group of item i. `None` for a group that has no item or every item.
 pub fn auroc_by_group(scores: &[f32], groups: &[Option<u32>], count: usize) -> Vec<Option<f64>> {
     let mut order: Vec<u32> = (0..scores.len() as u32).collect();
     order.sort_unstable_by(|&a, &b| scores[a as usize].total_cmp(&scores[b as usize]));
@@ -22,7 +22,8 @@ pub fn auroc_by_group(scores: &[f32], groups: &[Option<u32>], count: usize) -> V
         .zip(&sizes)
         .map(|(&sum, &m)| {
             let (inside, outside) = (m as f64, (scores.len() - m) as f64);
-            (m > 0 && m < scores.len()).then(|| (sum - inside * (inside + 1.0) / 2.0) / (inside * outside))
+            (m > 0 && m < scores.len())
+                .then(|| (sum - inside * (inside + 1.0) / 2.0) / (inside * outside))
         })
         .collect()
 }
@@ -35,8 +36,16 @@ mod tests {
     /// Pairs won, ties half.
     fn by_pairs(scores: &[f32], groups: &[Option<u32>], group: u32) -> Option<f64> {
         let (mut won, mut pairs) = (0.0, 0.0);
-        for (i, &a) in scores.iter().enumerate().filter(|(i, _)| groups[*i] == Some(group)) {
-            for (j, &b) in scores.iter().enumerate().filter(|(j, _)| groups[*j] != Some(group)) {
+        for (i, &a) in scores
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| groups[*i] == Some(group))
+        {
+            for (j, &b) in scores
+                .iter()
+                .enumerate()
+                .filter(|(j, _)| groups[*j] != Some(group))
+            {
                 assert_ne!(i, j);
                 pairs += 1.0;
                 won += if a > b {

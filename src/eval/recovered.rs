@@ -1,8 +1,9 @@
 //! How much of a model's predictions survives when a reconstruction takes an activation's place.
 //!
-//! CE recovered = (CE_zero − CE_rec) / (CE_zero − CE_orig), with the activation set to zero as the floor; KL recovered =
-//! (KL_zero − KL_rec) / KL_zero, both KLs from the model's own predictions (SAEBench's core evaluation). BOS keeps its
-//! own activation, as it is no row of a study, and the prediction made at BOS is not counted.
+//! CE recovered = (CE_zero − CE_rec) / (CE_zero − CE_orig), with the activation set to zero as the
+//! floor; KL recovered = (KL_zero − KL_rec) / KL_zero, both KLs from the model's own predictions
+//! (SAEBench's core evaluation). BOS keeps its own activation, as it is no row of a study, and the
+//! prediction made at BOS is not counted.
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
@@ -48,16 +49,26 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// The windows that the rows of a study were collected in, evenly thinned to about `most` tokens.
+    /// The windows that the rows of a study were collected in, evenly thinned to about `most`
+    /// tokens.
     pub fn of(tokens: &TokenTable, bos: Option<u32>, context: usize, most: usize) -> Self {
         // Positions count BOS: a study without one begins at 0.
-        let skip = tokens.rows.iter().map(|r| r.position as usize).min().unwrap_or(0).min(1);
+        let skip = tokens
+            .rows
+            .iter()
+            .map(|r| r.position as usize)
+            .min()
+            .unwrap_or(0)
+            .min(1);
         let bos = bos.filter(|_| skip == 1);
         let room = context.saturating_sub(skip).max(1);
         let mut rows: Vec<Vec<u32>> = Vec::new();
         let mut last = None;
         for row in &tokens.rows {
-            let place = (row.sample, (row.position as usize - skip.min(row.position as usize)) / room);
+            let place = (
+                row.sample,
+                (row.position as usize - skip.min(row.position as usize)) / room,
+            );
             if last != Some(place) {
                 rows.push(bos.into_iter().collect());
                 last = Some(place);
@@ -71,7 +82,9 @@ impl Windows {
         let all: usize = rows.iter().map(Vec::len).sum();
         let every = (all as f64 / most.max(1) as f64).max(1.0);
         let kept = (rows.len() as f64 / every).ceil() as usize;
-        let rows = (0..kept).map(|i| rows[((i as f64 * every) as usize).min(rows.len() - 1)].clone()).collect();
+        let rows = (0..kept)
+            .map(|i| rows[((i as f64 * every) as usize).min(rows.len() - 1)].clone())
+            .collect();
         Self { rows, skip }
     }
 }
@@ -85,7 +98,9 @@ pub fn recovered(
     ctx: &TaskCtx,
 ) -> Result<Vec<Recovered>> {
     if windows.rows.is_empty() {
-        return Err(Error::refused("no text has two tokens: there is nothing to predict"));
+        return Err(Error::refused(
+            "no text has two tokens: there is nothing to predict",
+        ));
     }
     let mut order: Vec<&Vec<u32>> = windows.rows.iter().collect();
     order.sort_by_key(|w| std::cmp::Reverse(w.len()));
@@ -97,12 +112,25 @@ pub fn recovered(
     while let Some(longest) = rest.first() {
         let (now, later) = rest.split_at((BATCH_TOKENS / longest.len()).clamp(1, rest.len()));
         rest = later;
-        let batch = Batch { rows: now.iter().map(|w| w.to_vec()).collect(), samples: Vec::new() };
+        let batch = Batch {
+            rows: now.iter().map(|w| w.to_vec()).collect(),
+            samples: Vec::new(),
+        };
         let base = log_probabilities(model, &batch, &mut NoTap, ctx)?;
         original.add(&batch, windows.skip, &base, &base);
         let with = |method: Option<&dyn Reconstruct>, sums: &mut Sums| -> Result<()> {
-            let mut tap = Replace { hooks: [hook], method, skip: windows.skip, ctx };
-            sums.add(&batch, windows.skip, &base, &log_probabilities(model, &batch, &mut tap, ctx)?);
+            let mut tap = Replace {
+                hooks: [hook],
+                method,
+                skip: windows.skip,
+                ctx,
+            };
+            sums.add(
+                &batch,
+                windows.skip,
+                &base,
+                &log_probabilities(model, &batch, &mut tap, ctx)?,
+            );
             Ok(())
         };
         with(None, &mut zero)?;
@@ -110,7 +138,12 @@ pub fn recovered(
             with(Some(*method), sums)?;
         }
         done += now.iter().map(|w| w.len() as u64).sum::<u64>();
-        ctx.checkpoint(Progress::new("predicting with replaced activations", done, total, "tokens"))?;
+        ctx.checkpoint(Progress::new(
+            "predicting with replaced activations",
+            done,
+            total,
+            "tokens",
+        ))?;
     }
     Ok(sums.iter().map(|s| s.against(&original, &zero)).collect())
 }
@@ -128,12 +161,21 @@ impl Sums {
         let of = |row: usize, t: usize| {
             let (p, q) = (base.at(row, t), now.at(row, t));
             let target = batch.rows[row][t + 1] as usize;
-            let divergence: f64 = p.iter().zip(q).map(|(p, q)| f64::from(p.exp()) * f64::from(p - q)).sum();
+            let divergence: f64 = p
+                .iter()
+                .zip(q)
+                .map(|(p, q)| f64::from(p.exp()) * f64::from(p - q))
+                .sum();
             (-f64::from(q[target]), divergence)
         };
-        let places: Vec<(usize, usize)> =
-            (0..batch.rows.len()).flat_map(|row| (skip..batch.rows[row].len() - 1).map(move |t| (row, t))).collect();
-        for (ce, kl) in places.par_iter().map(|&(row, t)| of(row, t)).collect::<Vec<_>>() {
+        let places: Vec<(usize, usize)> = (0..batch.rows.len())
+            .flat_map(|row| (skip..batch.rows[row].len() - 1).map(move |t| (row, t)))
+            .collect();
+        for (ce, kl) in places
+            .par_iter()
+            .map(|&(row, t)| of(row, t))
+            .collect::<Vec<_>>()
+        {
             self.predictions += 1;
             self.cross_entropy += ce;
             self.divergence += kl;
@@ -142,7 +184,11 @@ impl Sums {
 
     fn against(&self, original: &Self, zero: &Self) -> Recovered {
         let mean = |sum: f64| sum / self.predictions.max(1) as f64;
-        let (ce, rec, floor) = (mean(original.cross_entropy), mean(self.cross_entropy), mean(zero.cross_entropy));
+        let (ce, rec, floor) = (
+            mean(original.cross_entropy),
+            mean(self.cross_entropy),
+            mean(zero.cross_entropy),
+        );
         let (kl, kl_floor) = (mean(self.divergence), mean(zero.divergence));
         Recovered {
             predictions: self.predictions,
@@ -170,18 +216,31 @@ impl LogProbabilities {
     }
 }
 
-fn log_probabilities(model: &Model, batch: &Batch, tap: &mut dyn Tap, ctx: &TaskCtx) -> Result<LogProbabilities> {
+fn log_probabilities(
+    model: &Model,
+    batch: &Batch,
+    tap: &mut dyn Tap,
+    ctx: &TaskCtx,
+) -> Result<LogProbabilities> {
     let logits = model.forward(batch, Phase::Prompt, None, tap, Logits::All, ctx)?;
     let logits = logits.ok_or_else(|| Error::refused("the model returned no logits"))?;
     let (_, tokens, vocab) = logits.dims3()?;
-    let mut values = logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let mut values = logits
+        .to_device(&Device::Cpu)?
+        .to_dtype(DType::F32)?
+        .flatten_all()?
+        .to_vec1::<f32>()?;
     values.par_chunks_exact_mut(vocab).for_each(|row| {
         let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = row.iter().map(|&v| f64::from((v - most).exp())).sum();
         let log = most + sum.ln() as f32;
         row.iter_mut().for_each(|v| *v -= log);
     });
-    Ok(LogProbabilities { tokens, vocab, values })
+    Ok(LogProbabilities {
+        tokens,
+        vocab,
+        values,
+    })
 }
 
 /// Puts reconstructions, or zero, in the place of the rows.
@@ -199,15 +258,29 @@ impl Tap for Replace<'_> {
 
     fn at(&mut self, pass: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
         let (rows, tokens, width) = x.dims3()?;
-        let mut values = x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let mut values = x
+            .to_device(&Device::Cpu)?
+            .to_dtype(DType::F32)?
+            .flatten_all()?
+            .to_vec1::<f32>()?;
         let spans: Vec<_> = (0..rows)
-            .map(|row| (row * tokens + self.skip) * width..(row * tokens + pass.lengths[row].max(self.skip)) * width)
+            .map(|row| {
+                (row * tokens + self.skip) * width
+                    ..(row * tokens + pass.lengths[row].max(self.skip)) * width
+            })
             .collect();
         match self.method {
             None => spans.into_iter().for_each(|span| values[span].fill(0.0)),
             Some(method) => {
-                let data: Vec<f32> = spans.iter().flat_map(|span| values[span.clone()].iter().copied()).collect();
-                let block = Block { rows: data.len() / width, cols: width, data: data.into() };
+                let data: Vec<f32> = spans
+                    .iter()
+                    .flat_map(|span| values[span.clone()].iter().copied())
+                    .collect();
+                let block = Block {
+                    rows: data.len() / width,
+                    cols: width,
+                    data: data.into(),
+                };
                 let back = method.reconstruct(&block, self.ctx)?.values;
                 let mut at = 0;
                 for span in spans {
@@ -229,23 +302,48 @@ mod tests {
 
     #[test]
     fn windows_are_those_of_collecting() {
-        let row = |sample, position| TokenRow { id: 10 * sample + position, sample, position };
+        let row = |sample, position| TokenRow {
+            id: 10 * sample + position,
+            sample,
+            position,
+        };
         let rows = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 1), (2, 1), (2, 2)].map(|(s, p)| row(s, p));
-        let tokens = TokenTable { rows: rows.to_vec(), ..TokenTable::default() };
+        let tokens = TokenTable {
+            rows: rows.to_vec(),
+            ..TokenTable::default()
+        };
         let windows = Windows::of(&tokens, Some(7), 3, 1000);
         // Context 3 leaves room for two rows beside BOS; a window of one row predicts nothing.
-        assert_eq!(windows.rows, [vec![7, 1, 2], vec![7, 3, 4], vec![7, 21, 22]]);
+        assert_eq!(
+            windows.rows,
+            [vec![7, 1, 2], vec![7, 3, 4], vec![7, 21, 22]]
+        );
         assert_eq!(windows.skip, 1);
         assert_eq!(Windows::of(&tokens, Some(7), 3, 3).rows.len(), 1);
-        let bare = TokenTable { rows: vec![row(0, 0), row(0, 1)], ..TokenTable::default() };
+        let bare = TokenTable {
+            rows: vec![row(0, 0), row(0, 1)],
+            ..TokenTable::default()
+        };
         assert_eq!(Windows::of(&bare, Some(7), 3, 1000).rows, [vec![0, 1]]);
     }
 
     #[test]
     fn shares_by_hand() {
-        let sums = |ce, kl| Sums { predictions: 2, cross_entropy: ce, divergence: kl };
+        let sums = |ce, kl| Sums {
+            predictions: 2,
+            cross_entropy: ce,
+            divergence: kl,
+        };
         let found = sums(5.0, 1.0).against(&sums(4.0, 0.0), &sums(8.0, 4.0));
-        assert_eq!((found.ce_recovered, found.kl_recovered, found.ce_zero), (Some(0.75), Some(0.75), 4.0));
-        assert_eq!(sums(5.0, 1.0).against(&sums(4.0, 0.0), &sums(4.0, 0.0)).ce_recovered, None);
+        assert_eq!(
+            (found.ce_recovered, found.kl_recovered, found.ce_zero),
+            (Some(0.75), Some(0.75), 4.0)
+        );
+        assert_eq!(
+            sums(5.0, 1.0)
+                .against(&sums(4.0, 0.0), &sums(4.0, 0.0))
+                .ce_recovered,
+            None
+        );
     }
 }

@@ -51,7 +51,8 @@ pub struct DetectionReport {
     pub s_cd: Option<f64>,
     /// Share of labels (and seeds) where it is not.
     pub s_cd_undefined: f64,
-    /// Share of labels (and seeds) whose held-out sentences score higher on average than the others.
+    /// Share of labels (and seeds) whose held-out sentences score higher on average than the
+    /// others.
     pub told_apart: f64,
     /// Each label.
     pub labels: Vec<LabelScore>,
@@ -115,8 +116,11 @@ impl MethodReport {
     ) -> Self {
         let directions: Vec<&Directions> = candidates.iter().map(|c| &c.directions).collect();
         let detections: Vec<_> = judged.iter().map(|j| j.detection.clone()).collect();
-        let sweeps = candidates.iter().filter_map(|c| c.factors.as_ref().map(|f| f.sweep as f64));
-        let mean_of = |value: &dyn Fn(&Judged) -> Option<f64>| mean(judged.iter().filter_map(value));
+        let sweeps = candidates
+            .iter()
+            .filter_map(|c| c.factors.as_ref().map(|f| f.sweep as f64));
+        let mean_of =
+            |value: &dyn Fn(&Judged) -> Option<f64>| mean(judged.iter().filter_map(value));
         Self {
             name,
             kind,
@@ -132,8 +136,14 @@ impl MethodReport {
             detection: DetectionReport::new(&detections, tokens),
             contexts: mean_purity(judged.iter().filter_map(|j| j.contexts)),
             coefficient_contexts: mean_purity(judged.iter().filter_map(|j| j.coefficient_contexts)),
-            shares: judged.iter().flat_map(|j| j.shares.iter().copied()).collect(),
-            coefficient_shares: judged.iter().flat_map(|j| j.coefficient_shares.iter().copied()).collect(),
+            shares: judged
+                .iter()
+                .flat_map(|j| j.shares.iter().copied())
+                .collect(),
+            coefficient_shares: judged
+                .iter()
+                .flat_map(|j| j.coefficient_shares.iter().copied())
+                .collect(),
             stability: stability(&directions),
             sweeps: mean(sweeps),
             seconds: mean(candidates.iter().map(|c| c.seconds)).unwrap_or(0.0),
@@ -144,7 +154,11 @@ impl MethodReport {
 impl DetectionReport {
     /// From one list of labels a seed. `None` when no label was scored.
     pub fn new(seeds: &[Vec<LabelDetection>], tokens: &TokenTable) -> Option<Self> {
-        let labels: Vec<LabelScore> = seeds.first()?.iter().map(|first| label_score(first, seeds, tokens)).collect();
+        let labels: Vec<LabelScore> = seeds
+            .first()?
+            .iter()
+            .map(|first| label_score(first, seeds, tokens))
+            .collect();
         let aurocs: Vec<f64> = labels.iter().map(|l| l.auroc).collect();
         let (auroc, standard_error) = mean_and_error(&aurocs)?;
         let all: Vec<&LabelDetection> = seeds.iter().flatten().collect();
@@ -161,10 +175,22 @@ impl DetectionReport {
     }
 }
 
-fn label_score(first: &LabelDetection, seeds: &[Vec<LabelDetection>], tokens: &TokenTable) -> LabelScore {
-    let of: Vec<_> = seeds.iter().flatten().filter(|l| l.label == first.label).collect();
+fn label_score(
+    first: &LabelDetection,
+    seeds: &[Vec<LabelDetection>],
+    tokens: &TokenTable,
+) -> LabelScore {
+    let of: Vec<_> = seeds
+        .iter()
+        .flatten()
+        .filter(|l| l.label == first.label)
+        .collect();
     LabelScore {
-        label: tokens.labels.get(first.label as usize).cloned().unwrap_or_default(),
+        label: tokens
+            .labels
+            .get(first.label as usize)
+            .cloned()
+            .unwrap_or_default(),
         auroc: mean(of.iter().map(|l| l.auroc)).unwrap_or(first.auroc),
         train_auroc: mean(of.iter().map(|l| l.train_auroc)).unwrap_or(first.train_auroc),
         s_cd: mean(of.iter().filter_map(|l| l.s_cd())),

@@ -1,8 +1,9 @@
-//! The neuron-reuse experiment: in a family of features, do the shared neurons promote the whole family, and those of one
-//! member alone that member?
+//! The neuron-reuse experiment: in a family of features, do the shared neurons promote the whole
+//! family, and those of one member alone that member?
 //!
-//! Steers with the core, with each member's exclusive neurons and with each member whole, all at one KL, and looks at what
-//! becomes of every member's word at the next token (arXiv 2506.10920, its section on weekdays).
+//! Steers with the core, with each member's exclusive neurons and with each member whole, all at
+//! one KL, and looks at what becomes of every member's word at the next token (arXiv 2506.10920,
+//! its section on weekdays).
 
 use std::sync::Arc;
 
@@ -14,7 +15,9 @@ use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::model::{BosRule, HookPoint, Model};
 use crate::steering::calibrate::{Aim, calibrate, last_logits, mean_shifts};
-use crate::steering::{Mode, Positions, Push, SteerPart, SteerTerm, core_term, part_direction, part_term};
+use crate::steering::{
+    Mode, Positions, Push, SteerPart, SteerTerm, core_term, part_direction, part_term,
+};
 use crate::task::{Progress, TaskCtx};
 
 /// A member of a family: a feature and the word that it should promote.
@@ -61,7 +64,8 @@ pub struct ReuseRow {
     pub alpha: f64,
     /// The KL reached.
     pub kl: f64,
-    /// Whether that is the KL asked for: what another KL does cannot be held against it, and is in no mean.
+    /// Whether that is the KL asked for: what another KL does cannot be held against it, and is in
+    /// no mean.
     pub reached: bool,
     /// Why there is nothing to see, or what is to be known of α.
     pub note: Option<String>,
@@ -83,7 +87,8 @@ pub struct Reuse {
 /// Runs the experiment.
 ///
 /// # Errors
-/// [`Error::Usage`] for fewer than two members, a feature twice, a feature that is not there, or words that share a token.
+/// [`Error::Usage`] for fewer than two members, a feature twice, a feature that is not there, or
+/// words that share a token.
 pub fn reuse(
     model: &Model,
     hook: HookPoint,
@@ -97,26 +102,61 @@ pub fn reuse(
     ids.iter().try_for_each(|&id| check_id(factors, id))?;
     let (tokens, cut_words) = tokens_of(model, members)?;
     let encode = |text: &String| model.tokenizer().encode(text, config.bos);
-    let prompts = config.prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
-    let bench = Bench { model, prompts, kl: config.kl, members, tokens, ctx };
+    let prompts = config
+        .prompts
+        .iter()
+        .map(encode)
+        .collect::<Result<Vec<_>>>()?;
+    let bench = Bench {
+        model,
+        prompts,
+        kl: config.kl,
+        members,
+        tokens,
+        ctx,
+    };
     let shared = hierarchy::shared(&factors.features, &ids);
-    let mut rows = vec![bench.row(None, "core", shared.core.len(), core_term(model, hook, factors, &shared, 1.0))?];
+    let mut rows = vec![bench.row(
+        None,
+        "core",
+        shared.core.len(),
+        core_term(model, hook, factors, &shared, 1.0),
+    )?];
     for (done, member) in members.iter().enumerate() {
-        ctx.checkpoint(Progress::new("steering with parts", done as u64, members.len() as u64, "features"))?;
-        let others: Vec<usize> = ids.iter().copied().filter(|&id| id != member.feature).collect();
-        for (name, part) in [("exclusive", SteerPart::ExclusiveOf(others)), ("whole", SteerPart::Whole)] {
-            let neurons = part_direction(factors, member.feature, &part)
-                .map_or(0, |direction| direction.iter().filter(|&&v| v != 0.0).count());
+        ctx.checkpoint(Progress::new(
+            "steering with parts",
+            done as u64,
+            members.len() as u64,
+            "features",
+        ))?;
+        let others: Vec<usize> = ids
+            .iter()
+            .copied()
+            .filter(|&id| id != member.feature)
+            .collect();
+        for (name, part) in [
+            ("exclusive", SteerPart::ExclusiveOf(others)),
+            ("whole", SteerPart::Whole),
+        ] {
+            let neurons = part_direction(factors, member.feature, &part).map_or(0, |direction| {
+                direction.iter().filter(|&&v| v != 0.0).count()
+            });
             let term = part_term(model, hook, factors, member.feature, &part, 1.0);
             rows.push(bench.row(Some(&member.word), name, neurons, term)?);
         }
     }
-    Ok(Reuse { members: members.to_vec(), cut_words, rows })
+    Ok(Reuse {
+        members: members.to_vec(),
+        cut_words,
+        rows,
+    })
 }
 
 fn check(members: &[Member]) -> Result<()> {
     if members.len() < 2 {
-        return Err(Error::usage("a family has at least two members: name more labels or features"));
+        return Err(Error::usage(
+            "a family has at least two members: name more labels or features",
+        ));
     }
     for (i, member) in members.iter().enumerate() {
         if let Some(other) = members[..i].iter().find(|m| m.feature == member.feature) {
@@ -133,11 +173,15 @@ fn check(members: &[Member]) -> Result<()> {
 fn tokens_of(model: &Model, members: &[Member]) -> Result<(Vec<u32>, Vec<String>)> {
     let (mut tokens, mut cut) = (Vec::new(), Vec::new());
     for member in members {
-        let ids = model.tokenizer().encode(&format!(" {}", member.word), BosRule::Never)?;
+        let ids = model
+            .tokenizer()
+            .encode(&format!(" {}", member.word), BosRule::Never)?;
         // Where a blank is a token of its own, the word begins after it.
         let blank = |id: &u32| model.tokenizer().decode(&[*id]).trim().is_empty();
         let ids: Vec<u32> = ids.into_iter().skip_while(blank).collect();
-        let first = *ids.first().ok_or_else(|| Error::usage(format!("'{}' has no tokens", member.word)))?;
+        let first = *ids
+            .first()
+            .ok_or_else(|| Error::usage(format!("'{}' has no tokens", member.word)))?;
         if let Some(at) = tokens.iter().position(|&t| t == first) {
             return Err(Error::usage(format!(
                 "'{}' and '{}' begin with the same token: they cannot be told apart",
@@ -187,26 +231,58 @@ impl Bench<'_> {
             Err(Error::Usage(why)) => return Ok(empty(Some(why))),
             Err(e) => return Err(e),
         };
-        let aims = [Aim { push: push.clone(), negative: false }];
-        let found = calibrate(self.model, &aims, &self.prompts, &[self.kl], Positions::All, self.ctx)?;
-        let Some(found) = found.into_iter().flatten().next() else { return Ok(empty(None)) };
-        let logits = last_logits(self.model, &push, &self.prompts, &[found.alpha], Positions::All, self.ctx)?;
+        let aims = [Aim {
+            push: push.clone(),
+            negative: false,
+        }];
+        let found = calibrate(
+            self.model,
+            &aims,
+            &self.prompts,
+            &[self.kl],
+            Positions::All,
+            self.ctx,
+        )?;
+        let Some(found) = found.into_iter().flatten().next() else {
+            return Ok(empty(None));
+        };
+        let logits = last_logits(
+            self.model,
+            &push,
+            &self.prompts,
+            &[found.alpha],
+            Positions::All,
+            self.ctx,
+        )?;
         let shifts = mean_shifts(&logits);
         let word = |(member, &token): (&Member, &u32)| {
             let delta = shifts[token as usize];
-            WordShift { word: member.word.clone(), delta, rank: 1 + shifts.iter().filter(|&&s| s > delta).count() }
+            WordShift {
+                word: member.word.clone(),
+                delta,
+                rank: 1 + shifts.iter().filter(|&&s| s > delta).count(),
+            }
         };
         let words = self.members.iter().zip(&self.tokens).map(word).collect();
         let reached = found.reached;
-        Ok(ReuseRow { member, part, neurons, alpha: found.alpha, kl: found.kl, reached, note: found.note, words })
+        Ok(ReuseRow {
+            member,
+            part,
+            neurons,
+            alpha: found.alpha,
+            kl: found.kl,
+            reached,
+            note: found.note,
+            words,
+        })
     }
 }
 
 /// A part over the members that have it, at the KL asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Summary {
-    /// The mean change of the member's own word; of every member's for the core, which is nobody's own. `None` where no row
-    /// reached the KL.
+    /// The mean change of the member's own word; of every member's for the core, which is nobody's
+    /// own. `None` where no row reached the KL.
     pub own: Option<f64>,
     /// The mean change of the other members' words; for the core the same as `own`.
     pub others: Option<f64>,
@@ -222,7 +298,11 @@ impl Reuse {
     /// What a part comes to; `None` where no member has such neurons.
     pub fn summary(&self, part: &str) -> Option<Summary> {
         let (mut own, mut others, mut ranks) = (Vec::new(), Vec::new(), Vec::new());
-        let steered = || self.rows.iter().filter(|r| r.part == part && !r.words.is_empty());
+        let steered = || {
+            self.rows
+                .iter()
+                .filter(|r| r.part == part && !r.words.is_empty())
+        };
         let rows = steered().filter(|r| r.reached).count();
         for row in steered().filter(|r| r.reached) {
             for shift in &row.words {
@@ -256,11 +336,23 @@ mod tests {
 
     fn row(member: Option<&str>, part: &'static str, deltas: [f64; 2]) -> ReuseRow {
         let words = ["a", "b"].into_iter().zip(deltas);
-        let shift =
-            |(word, delta): (&str, f64)| WordShift { word: word.to_owned(), delta, rank: (10.0 - delta) as usize };
+        let shift = |(word, delta): (&str, f64)| WordShift {
+            word: word.to_owned(),
+            delta,
+            rank: (10.0 - delta) as usize,
+        };
         let member = member.map(str::to_owned);
         let words = words.map(shift).collect();
-        ReuseRow { member, part, neurons: 3, alpha: 1.0, kl: 0.1, reached: true, note: None, words }
+        ReuseRow {
+            member,
+            part,
+            neurons: 3,
+            alpha: 1.0,
+            kl: 0.1,
+            reached: true,
+            note: None,
+            words,
+        }
     }
 
     #[test]
@@ -269,25 +361,53 @@ mod tests {
             row(None, "core", [2.0, 4.0]),
             row(Some("a"), "exclusive", [5.0, -1.0]),
             row(Some("b"), "exclusive", [-3.0, 3.0]),
-            ReuseRow { words: Vec::new(), ..row(Some("b"), "whole", [0.0; 2]) },
+            ReuseRow {
+                words: Vec::new(),
+                ..row(Some("b"), "whole", [0.0; 2])
+            },
         ];
-        let mut found = Reuse { members: Vec::new(), cut_words: Vec::new(), rows };
-        let told = |found: &Reuse, part| found.summary(part).map(|s| (s.own, s.others, s.rank, s.rows, s.out_of_reach));
-        assert_eq!(told(&found, "core"), Some((Some(3.0), Some(3.0), Some(8), 1, 0)));
-        assert_eq!(told(&found, "exclusive"), Some((Some(4.0), Some(-2.0), Some(7), 2, 0)));
+        let mut found = Reuse {
+            members: Vec::new(),
+            cut_words: Vec::new(),
+            rows,
+        };
+        let told = |found: &Reuse, part| {
+            found
+                .summary(part)
+                .map(|s| (s.own, s.others, s.rank, s.rows, s.out_of_reach))
+        };
+        assert_eq!(
+            told(&found, "core"),
+            Some((Some(3.0), Some(3.0), Some(8), 1, 0))
+        );
+        assert_eq!(
+            told(&found, "exclusive"),
+            Some((Some(4.0), Some(-2.0), Some(7), 2, 0))
+        );
         assert_eq!(told(&found, "whole"), None);
         // At another KL than the others' it is told, and in no mean.
         (found.rows[0].reached, found.rows[1].reached) = (false, false);
         assert_eq!(told(&found, "core"), Some((None, None, None, 0, 1)));
-        assert_eq!(told(&found, "exclusive"), Some((Some(3.0), Some(-3.0), Some(7), 1, 1)));
+        assert_eq!(
+            told(&found, "exclusive"),
+            Some((Some(3.0), Some(-3.0), Some(7), 1, 1))
+        );
     }
 
     #[test]
     fn a_family_has_distinct_members() {
-        let member = |word: &str, feature| Member { word: word.to_owned(), feature };
+        let member = |word: &str, feature| Member {
+            word: word.to_owned(),
+            feature,
+        };
         assert!(check(&[member("a", 1)]).is_err());
-        let error = check(&[member("a", 1), member("b", 2), member("c", 1)]).unwrap_err().to_string();
-        assert!(error.starts_with("'a' and 'c' are both feature 1"), "{error}");
+        let error = check(&[member("a", 1), member("b", 2), member("c", 1)])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("'a' and 'c' are both feature 1"),
+            "{error}"
+        );
         assert!(check(&[member("a", 1), member("b", 2)]).is_ok());
     }
 }

@@ -1,7 +1,7 @@
 //! How strongly each sentence expresses each direction: s = max over its tokens of cos(a_t, z).
 //!
-//! Reads the activations once for a strip of directions, sentence by sentence in parallel; holds a strip's scores and never
-//! the matrix. Knows no labels.
+//! Reads the activations once for a strip of directions, sentence by sentence in parallel; holds a
+//! strip's scores and never the matrix. Knows no labels.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,11 +41,12 @@ impl Scores {
     }
 }
 
-/// Hands the scores of `sentences` on all `directions` to `take`, a strip of directions at a time. The same numbers on any
-/// number of threads.
+/// Hands the scores of `sentences` on all `directions` to `take`, a strip of directions at a time.
+/// The same numbers on any number of threads.
 ///
 /// # Errors
-/// [`Error::Usage`] when directions and rows differ in width, [`Error::Cancelled`], and what `source` and `take` return.
+/// [`Error::Usage`] when directions and rows differ in width, [`Error::Cancelled`], and what
+/// `source` and `take` return.
 pub fn each_strip(
     source: &dyn ActivationSource,
     sentences: &[Sentence],
@@ -55,7 +56,10 @@ pub fn each_strip(
 ) -> Result<()> {
     let (d, k) = (source.shape().1, directions.count());
     if directions.height() != d {
-        return Err(Error::usage(format!("directions of {} neurons on rows of {d}", directions.height())));
+        return Err(Error::usage(format!(
+            "directions of {} neurons on rows of {d}",
+            directions.height()
+        )));
     }
     let widest = (STRIP_BYTES / (12 * sentences.len()).max(4 * d).max(1)).max(1);
     let strips = k.div_ceil(widest);
@@ -73,12 +77,14 @@ pub fn each_strip(
         };
         let done = AtomicU64::new((strip * sentences.len()) as u64);
         let total = (strips * sentences.len()) as u64;
-        tasks(sentences, width, &mut scores).into_par_iter().try_for_each(|task| {
-            let count = task.sentences.len() as u64;
-            task.run(source, columns.clone(), &by_neuron, ctx)?;
-            let done = done.fetch_add(count, Ordering::Relaxed) + count;
-            ctx.checkpoint(Progress::new("scoring sentences", done, total, "sentences"))
-        })?;
+        tasks(sentences, width, &mut scores)
+            .into_par_iter()
+            .try_for_each(|task| {
+                let count = task.sentences.len() as u64;
+                task.run(source, columns.clone(), &by_neuron, ctx)?;
+                let done = done.fetch_add(count, Ordering::Relaxed) + count;
+                ctx.checkpoint(Progress::new("scoring sentences", done, total, "sentences"))
+            })?;
         take(&scores)?;
     }
     Ok(())
@@ -105,19 +111,32 @@ fn tasks<'a>(mut sentences: &'a [Sentence], width: usize, scores: &'a mut Scores
         let (part, rest) = sentences.split_at(count);
         let (part_best, rest_best) = best.split_at_mut(count * width);
         let (part_row, rest_row) = row.split_at_mut(count * width);
-        out.push(Task { sentences: part, best: part_best, row: part_row });
+        out.push(Task {
+            sentences: part,
+            best: part_best,
+            row: part_row,
+        });
         (sentences, best, row) = (rest, rest_best, rest_row);
     }
     out
 }
 
 impl Task<'_> {
-    fn run(self, source: &dyn ActivationSource, columns: Range<usize>, by_neuron: &[f32], ctx: &TaskCtx) -> Result<()> {
+    fn run(
+        self,
+        source: &dyn ActivationSource,
+        columns: Range<usize>,
+        by_neuron: &[f32],
+        ctx: &TaskCtx,
+    ) -> Result<()> {
         let width = columns.len();
         let mut cosines = Vec::new();
-        let lines = self.best.chunks_exact_mut(width).zip(self.row.chunks_exact_mut(width));
-        // Sentences lie next to each other: one product for all rows that they share a block with would need them to be
-        // without gaps, which a table of whole samples has.
+        let lines = self
+            .best
+            .chunks_exact_mut(width)
+            .zip(self.row.chunks_exact_mut(width));
+        // Sentences lie next to each other: one product for all rows that they share a block with
+        // would need them to be without gaps, which a table of whole samples has.
         let mut block_start = 0;
         let mut block_rows = 0;
         let last = self.sentences.last().map_or(0, |s| s.rows.end);
@@ -130,7 +149,10 @@ impl Task<'_> {
                     cosines.clear();
                     cosines.resize(block_rows * width, 0.0);
                     if by_neuron.is_empty() {
-                        for (line, a) in cosines.chunks_exact_mut(width).zip(block.data.chunks_exact(block.cols)) {
+                        for (line, a) in cosines
+                            .chunks_exact_mut(width)
+                            .zip(block.data.chunks_exact(block.cols))
+                        {
                             line.copy_from_slice(&a[columns.clone()]);
                         }
                     } else {
@@ -154,7 +176,11 @@ impl Task<'_> {
 fn normalise(products: &mut [f32], width: usize, rows: &[f32], d: usize) {
     for (line, a) in products.chunks_exact_mut(width).zip(rows.chunks_exact(d)) {
         let square: f64 = a.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
-        let scale = if square > 0.0 { (1.0 / square.sqrt()) as f32 } else { 0.0 };
+        let scale = if square > 0.0 {
+            (1.0 / square.sqrt()) as f32
+        } else {
+            0.0
+        };
         line.iter_mut().for_each(|v| *v *= scale);
     }
 }
@@ -169,7 +195,11 @@ mod tests {
     use crate::directions::random;
 
     fn sentence(rows: Range<usize>) -> Sentence {
-        Sentence { rows, label: None, held_out: false }
+        Sentence {
+            rows,
+            label: None,
+            held_out: false,
+        }
     }
 
     #[test]
@@ -180,32 +210,47 @@ mod tests {
         data[..d].fill(0.0);
         let source = InMemory::new(n, d, data.clone());
         // A row of zeros alone, a sentence of several blocks, gaps.
-        let sentences = vec![sentence(0..1), sentence(1..1200), sentence(1210..1211), sentence(1250..1300)];
+        let sentences = vec![
+            sentence(0..1),
+            sentence(1..1200),
+            sentence(1210..1211),
+            sentence(1250..1300),
+        ];
         let sparse = random::directions(d, k, 3, 1);
         let z = sparse.to_sparse();
         for directions in [sparse.clone(), Directions::Neurons(d)] {
             let mut seen = 0;
-            each_strip(&source, &sentences, &directions, &TaskCtx::silent(), |scores| {
-                for c in scores.columns.clone() {
-                    let column = match directions {
-                        Directions::Neurons(_) => (0..d).map(|i| f32::from(u8::from(i == c))).collect(),
-                        _ => z.dense_column(c),
-                    };
-                    for (i, s) in sentences.iter().enumerate() {
-                        let cosine = |row: usize| {
-                            let a = &data[row * d..(row + 1) * d];
-                            let norm = a.iter().map(|v| v * v).sum::<f32>().sqrt();
-                            a.iter().zip(&column).map(|(a, z)| a * z).sum::<f32>() / norm.max(1e-9)
+            each_strip(
+                &source,
+                &sentences,
+                &directions,
+                &TaskCtx::silent(),
+                |scores| {
+                    for c in scores.columns.clone() {
+                        let column = match directions {
+                            Directions::Neurons(_) => {
+                                (0..d).map(|i| f32::from(u8::from(i == c))).collect()
+                            }
+                            _ => z.dense_column(c),
                         };
-                        let expected = s.rows.clone().map(cosine).fold(f32::NEG_INFINITY, f32::max);
-                        let (score, row) = scores.at(i, c);
-                        assert!((score - expected).abs() < 1e-5, "{score} {expected}");
-                        assert!(s.rows.contains(&row) && (cosine(row) - expected).abs() < 1e-5);
+                        for (i, s) in sentences.iter().enumerate() {
+                            let cosine = |row: usize| {
+                                let a = &data[row * d..(row + 1) * d];
+                                let norm = a.iter().map(|v| v * v).sum::<f32>().sqrt();
+                                a.iter().zip(&column).map(|(a, z)| a * z).sum::<f32>()
+                                    / norm.max(1e-9)
+                            };
+                            let expected =
+                                s.rows.clone().map(cosine).fold(f32::NEG_INFINITY, f32::max);
+                            let (score, row) = scores.at(i, c);
+                            assert!((score - expected).abs() < 1e-5, "{score} {expected}");
+                            assert!(s.rows.contains(&row) && (cosine(row) - expected).abs() < 1e-5);
+                        }
+                        seen += 1;
                     }
-                    seen += 1;
-                }
-                Ok(())
-            })
+                    Ok(())
+                },
+            )
             .unwrap();
             assert_eq!(seen, directions.count());
         }
@@ -214,7 +259,13 @@ mod tests {
     #[test]
     fn widths_that_differ_are_refused() {
         let source = InMemory::new(2, 3, vec![1.0; 6]);
-        let error = each_strip(&source, &[sentence(0..2)], &Directions::Neurons(4), &TaskCtx::silent(), |_| Ok(()));
+        let error = each_strip(
+            &source,
+            &[sentence(0..2)],
+            &Directions::Neurons(4),
+            &TaskCtx::silent(),
+            |_| Ok(()),
+        );
         assert!(matches!(error, Err(Error::Usage(_))));
     }
 }

@@ -1,6 +1,7 @@
 //! Which sentences are held out, and a source that shows only some rows of another.
 //!
-//! Knows samples, labels and row numbers; never a value of the activations. Invariant: a sample's rows are all on one side.
+//! Knows samples, labels and row numbers; never a value of the activations. Invariant: a sample's
+//! rows are all on one side.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -31,7 +32,12 @@ pub struct Holdout {
 impl Default for Holdout {
     /// A fifth, at least 2, of every label with 4 sentences or more.
     fn default() -> Self {
-        Self { share: 0.2, at_least: 2, label_size: 4, seed: Some(0) }
+        Self {
+            share: 0.2,
+            at_least: 2,
+            label_size: 4,
+            seed: Some(0),
+        }
     }
 }
 
@@ -56,14 +62,18 @@ pub struct Split {
 }
 
 impl Split {
-    /// Divides the sentences of `tokens`. Without any label of `label_size` sentences, the share is taken of all
-    /// sentences and no label is scored.
+    /// Divides the sentences of `tokens`. Without any label of `label_size` sentences, the share is
+    /// taken of all sentences and no label is scored.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a share outside \[0, 1), [`Error::Refused`] when nothing would be left on a side.
+    /// [`Error::Usage`] for a share outside \[0, 1), [`Error::Refused`] when nothing would be left
+    /// on a side.
     pub fn new(tokens: &TokenTable, holdout: &Holdout) -> Result<Self> {
         if !(0.0..1.0).contains(&holdout.share) {
-            return Err(Error::usage(format!("a share of {} cannot be held out: give 0 to below 1", holdout.share)));
+            return Err(Error::usage(format!(
+                "a share of {} cannot be held out: give 0 to below 1",
+                holdout.share
+            )));
         }
         let mut sentences = sentences(tokens);
         let mut of_label: Vec<Vec<usize>> = vec![Vec::new(); tokens.labels.len()];
@@ -88,7 +98,8 @@ impl Split {
             if let Some(rng) = &mut rng {
                 group.shuffle(rng);
             }
-            let wanted = ((holdout.share * group.len() as f64).round() as usize).max(holdout.at_least);
+            let wanted =
+                ((holdout.share * group.len() as f64).round() as usize).max(holdout.at_least);
             let first = group.len() - wanted.min(group.len() / 2);
             for &i in &group[first..] {
                 sentences[i].held_out = true;
@@ -113,8 +124,9 @@ impl Split {
         let mut out = self.clone();
         let mut rng = Pcg64::seed_from_u64(seed);
         for side in [false, true] {
-            let places: Vec<usize> =
-                (0..self.sentences.len()).filter(|&i| self.sentences[i].held_out == side).collect();
+            let places: Vec<usize> = (0..self.sentences.len())
+                .filter(|&i| self.sentences[i].held_out == side)
+                .collect();
             let mut labels: Vec<_> = places.iter().map(|&i| self.sentences[i].label).collect();
             labels.shuffle(&mut rng);
             for (&i, label) in places.iter().zip(labels) {
@@ -145,8 +157,16 @@ fn sentences(tokens: &TokenTable) -> Vec<Sentence> {
         .chunk_by(|a, b| a.sample == b.sample)
         .map(|run| {
             end += run.len();
-            let label = tokens.sample_labels.get(run[0].sample as usize).copied().flatten();
-            Sentence { rows: end - run.len()..end, label, held_out: false }
+            let label = tokens
+                .sample_labels
+                .get(run[0].sample as usize)
+                .copied()
+                .flatten();
+            Sentence {
+                rows: end - run.len()..end,
+                label,
+                held_out: false,
+            }
         })
         .collect()
 }
@@ -168,7 +188,11 @@ impl<'a> RowView<'a> {
             at += span.len();
             starts.push(at);
         }
-        Self { source, spans, starts }
+        Self {
+            source,
+            spans,
+            starts,
+        }
     }
 
     /// The source's number of the view's row `row`.
@@ -182,18 +206,25 @@ impl<'a> RowView<'a> {
         self.starts.partition_point(|&s| s <= row) - 1
     }
 
-    /// The same rows gathered into memory when they take at most `bytes`: a pass then copies nothing.
+    /// The same rows gathered into memory when they take at most `bytes`: a pass then copies
+    /// nothing.
     pub fn resident(self, bytes: usize, ctx: &TaskCtx) -> Result<Rows<'a>> {
         let (n, d) = self.shape();
         if n.saturating_mul(d).saturating_mul(4) > bytes {
-            return Ok(Rows { view: self, copy: None });
+            return Ok(Rows {
+                view: self,
+                copy: None,
+            });
         }
         let mut data = Vec::with_capacity(n * d);
         for span in &self.spans {
             ctx.check()?;
             data.extend_from_slice(&self.source.rows(span.clone())?.data);
         }
-        Ok(Rows { view: self, copy: Some(InMemory::new(n, d, data)) })
+        Ok(Rows {
+            view: self,
+            copy: Some(InMemory::new(n, d, data)),
+        })
     }
 }
 
@@ -205,7 +236,11 @@ impl ActivationSource for RowView<'_> {
     fn rows(&self, range: Range<usize>) -> Result<Block<'_>> {
         let cols = self.source.shape().1;
         if range.is_empty() {
-            return Ok(Block { rows: 0, cols, data: Cow::Borrowed(&[]) });
+            return Ok(Block {
+                rows: 0,
+                cols,
+                data: Cow::Borrowed(&[]),
+            });
         }
         let (first, last) = (self.span_of(range.start), self.span_of(range.end - 1));
         // A span starts in the source no earlier than in the view.
@@ -220,7 +255,11 @@ impl ActivationSource for RowView<'_> {
         for span in first..=last {
             data.extend_from_slice(&self.source.rows(part(span))?.data);
         }
-        Ok(Block { rows: range.len(), cols, data: Cow::Owned(data) })
+        Ok(Block {
+            rows: range.len(),
+            cols,
+            data: Cow::Owned(data),
+        })
     }
 
     fn describe_row(&self, row: usize) -> String {
@@ -247,7 +286,10 @@ impl ActivationSource for Rows<'_> {
     }
 
     fn rows(&self, range: Range<usize>) -> Result<Block<'_>> {
-        self.copy.as_ref().map_or_else(|| self.view.rows(range.clone()), |copy| copy.rows(range.clone()))
+        self.copy.as_ref().map_or_else(
+            || self.view.rows(range.clone()),
+            |copy| copy.rows(range.clone()),
+        )
     }
 
     fn describe_row(&self, row: usize) -> String {
@@ -262,13 +304,26 @@ pub(crate) mod tests {
 
     /// A table of samples of `rows` rows and a label each; every row's token is its sample's label.
     pub(crate) fn table(samples: &[(usize, Option<u32>)]) -> TokenTable {
-        let labels = samples.iter().filter_map(|s| s.1).max().map_or(0, |m| m + 1);
-        let mut table =
-            TokenTable { labels: (0..labels).map(|l| format!("label {l}")).collect(), ..TokenTable::default() };
+        let labels = samples
+            .iter()
+            .filter_map(|s| s.1)
+            .max()
+            .map_or(0, |m| m + 1);
+        let mut table = TokenTable {
+            labels: (0..labels).map(|l| format!("label {l}")).collect(),
+            ..TokenTable::default()
+        };
         for (sample, &(rows, label)) in (0..).zip(samples) {
             let id = label.unwrap_or(1000);
-            table.pieces.entry(id).or_insert_with(|| format!("piece {id}"));
-            table.rows.extend((0..rows).map(|p| TokenRow { id, sample, position: p as u32 }));
+            table
+                .pieces
+                .entry(id)
+                .or_insert_with(|| format!("piece {id}"));
+            table.rows.extend((0..rows).map(|p| TokenRow {
+                id,
+                sample,
+                position: p as u32,
+            }));
             table.texts.push(format!("text {sample}"));
             table.sample_labels.push(label);
         }
@@ -276,19 +331,32 @@ pub(crate) mod tests {
     }
 
     fn held(split: &Split) -> Vec<usize> {
-        (0..split.sentences.len()).filter(|&i| split.sentences[i].held_out).collect()
+        (0..split.sentences.len())
+            .filter(|&i| split.sentences[i].held_out)
+            .collect()
     }
 
     #[test]
     fn the_last_sentences_of_large_enough_labels_are_held_out() {
         // Sample 2 has no rows; label 2 has three sentences.
-        let samples: Vec<_> =
-            (0..12).map(|i| (if i == 2 { 0 } else { 2 }, Some(if i < 9 { i % 2 } else { 2 }))).collect();
-        let holdout = Holdout { share: 0.0, seed: None, ..Holdout::default() };
+        let samples: Vec<_> = (0..12)
+            .map(|i| {
+                (
+                    if i == 2 { 0 } else { 2 },
+                    Some(if i < 9 { i % 2 } else { 2 }),
+                )
+            })
+            .collect();
+        let holdout = Holdout {
+            share: 0.0,
+            seed: None,
+            ..Holdout::default()
+        };
         let split = Split::new(&table(&samples), &holdout).unwrap();
         assert_eq!(split.labels, [0, 1]);
         assert_eq!(split.sentences.len(), 11);
-        // Label 0: samples 0, 4, 6, 8 and label 1: samples 1, 3, 5, 7; numbers are one less after the empty sample.
+        // Label 0: samples 0, 4, 6, 8 and label 1: samples 1, 3, 5, 7; numbers are one less after
+        // the empty sample.
         assert_eq!(held(&split), [4, 5, 6, 7]);
         let held = split.rows(true);
         assert_eq!((held.len(), held[0].clone()), (1, 8..16));
@@ -299,7 +367,16 @@ pub(crate) mod tests {
     fn the_seed_chooses_and_the_share_counts() {
         let samples: Vec<_> = (0..60).map(|i| (1, Some(i % 2))).collect();
         let table = table(&samples);
-        let split = |seed| Split::new(&table, &Holdout { seed: Some(seed), ..Holdout::default() }).unwrap();
+        let split = |seed| {
+            Split::new(
+                &table,
+                &Holdout {
+                    seed: Some(seed),
+                    ..Holdout::default()
+                },
+            )
+            .unwrap()
+        };
         assert_eq!(held(&split(1)).len(), 12, "a fifth of 30, twice");
         assert_eq!(split(1), split(1));
         assert_ne!(held(&split(1)), held(&split(2)));
@@ -314,7 +391,12 @@ pub(crate) mod tests {
         assert_ne!(split, shuffled);
         for side in [false, true] {
             let labels = |s: &Split| {
-                let mut of: Vec<_> = s.sentences.iter().filter(|s| s.held_out == side).map(|s| s.label).collect();
+                let mut of: Vec<_> = s
+                    .sentences
+                    .iter()
+                    .filter(|s| s.held_out == side)
+                    .map(|s| s.label)
+                    .collect();
                 of.sort_unstable();
                 of
             };
@@ -326,9 +408,18 @@ pub(crate) mod tests {
     fn without_labels_a_share_of_all_is_held_out_and_too_little_is_refused() {
         let split = Split::new(&table(&[(1, None); 10]), &Holdout::default()).unwrap();
         assert_eq!((held(&split).len(), split.labels.len()), (2, 0));
-        assert!(matches!(Split::new(&table(&[(5, None)]), &Holdout::default()), Err(Error::Refused(_))));
         assert!(matches!(
-            Split::new(&table(&[(1, None); 10]), &Holdout { share: 1.0, ..Holdout::default() }),
+            Split::new(&table(&[(5, None)]), &Holdout::default()),
+            Err(Error::Refused(_))
+        ));
+        assert!(matches!(
+            Split::new(
+                &table(&[(1, None); 10]),
+                &Holdout {
+                    share: 1.0,
+                    ..Holdout::default()
+                }
+            ),
             Err(Error::Usage(_))
         ));
     }
@@ -340,15 +431,22 @@ pub(crate) mod tests {
         let rows = [1, 2, 5, 8, 9];
         let view = RowView::new(&source, spans.clone());
         assert_eq!(view.shape(), (5, 2));
-        let kept = RowView::new(&source, spans).resident(1 << 20, &TaskCtx::silent()).unwrap();
+        let kept = RowView::new(&source, spans)
+            .resident(1 << 20, &TaskCtx::silent())
+            .unwrap();
         for start in 0..=5 {
             for end in start..=5 {
-                let expected: Vec<f32> =
-                    rows[start..end].iter().flat_map(|&r| [2.0 * r as f32, 2.0 * r as f32 + 1.0]).collect();
+                let expected: Vec<f32> = rows[start..end]
+                    .iter()
+                    .flat_map(|&r| [2.0 * r as f32, 2.0 * r as f32 + 1.0])
+                    .collect();
                 assert_eq!(view.rows(start..end).unwrap().data.as_ref(), expected);
                 assert_eq!(kept.rows(start..end).unwrap().data.as_ref(), expected);
             }
         }
-        assert_eq!(rows.map(|r| format!("row {r}")), [0, 1, 2, 3, 4].map(|i| view.describe_row(i)));
+        assert_eq!(
+            rows.map(|r| format!("row {r}")),
+            [0, 1, 2, 3, 4].map(|i| view.describe_row(i))
+        );
     }
 }

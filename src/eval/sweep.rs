@@ -1,5 +1,5 @@
-//! Choosing k, p and λ: a fit of each with several seeds, measured on rows that it has not seen. As k grows each fit
-//! goes on from the one before it with the same seed.
+//! Choosing k, p and λ: a fit of each with several seeds, measured on rows that it has not seen. As
+//! k grows each fit goes on from the one before it with the same seed.
 
 use serde::{Deserialize, Serialize};
 
@@ -93,8 +93,8 @@ impl SweepRow {
     }
 }
 
-/// Every combination, k varying fastest so that the curve over k is what comes first. The multiplicative rule knows no
-/// penalty and no cap: it takes part once a (k, p).
+/// Every combination, k varying fastest so that the curve over k is what comes first. The
+/// multiplicative rule knows no penalty and no cap: it takes part once a (k, p).
 pub fn grid(
     base: &FitConfig,
     features: &[usize],
@@ -103,12 +103,24 @@ pub fn grid(
     row_caps: &[Option<usize>],
 ) -> Vec<FitConfig> {
     let mut out: Vec<FitConfig> = Vec::new();
-    let objectives = row_caps.iter().flat_map(|&cap| l1s.iter().map(move |&l1| (cap, l1)));
+    let objectives = row_caps
+        .iter()
+        .flat_map(|&cap| l1s.iter().map(move |&l1| (cap, l1)));
     for (row_cap, l1) in objectives {
         for &sparsity in sparsities {
             for &features in features {
-                let (row_cap, l1) = if base.solver == Solver::Mu { (None, 0.0) } else { (row_cap, l1) };
-                let config = FitConfig { features, sparsity, l1, row_cap, ..base.clone() };
+                let (row_cap, l1) = if base.solver == Solver::Mu {
+                    (None, 0.0)
+                } else {
+                    (row_cap, l1)
+                };
+                let config = FitConfig {
+                    features,
+                    sparsity,
+                    l1,
+                    row_cap,
+                    ..base.clone()
+                };
                 if !out.contains(&config) {
                     out.push(config);
                 }
@@ -121,7 +133,8 @@ pub fn grid(
 /// Fits and measures every configuration; hands each row to `seen` as soon as it is there.
 ///
 /// # Errors
-/// [`Error::Usage`] without a fit or a seed, what [`Bench::new`] and the fits return, [`Error::Cancelled`].
+/// [`Error::Usage`] without a fit or a seed, what [`Bench::new`] and the fits return,
+/// [`Error::Cancelled`].
 pub fn sweep(
     source: &dyn ActivationSource,
     tokens: &TokenTable,
@@ -130,7 +143,9 @@ pub fn sweep(
     seen: &mut dyn FnMut(&SweepRow) -> Result<()>,
 ) -> Result<(Division, Vec<SweepRow>)> {
     if config.fits.is_empty() || config.seeds == 0 {
-        return Err(Error::usage("nothing to sweep: give at least one number of features and one seed"));
+        return Err(Error::usage(
+            "nothing to sweep: give at least one number of features and one seed",
+        ));
     }
     let bench = Bench::new(source, tokens, &config.holdout, ctx)?;
     let width = source.shape().1;
@@ -139,17 +154,36 @@ pub fn sweep(
     let fits = for_width(&config.fits, width);
     let mut course = Course::new(&fits, config.seeds, ctx);
     for fit in &fits {
-        let earlier = before.take().filter(|(smaller, _)| !config.cold && grows(smaller, fit)).map(|(_, fits)| fits);
+        let earlier = before
+            .take()
+            .filter(|(smaller, _)| !config.cold && grows(smaller, fit))
+            .map(|(_, fits)| fits);
         let candidates = seeds(fit.seed, config.seeds)
             .enumerate()
             .map(|(i, seed)| {
                 let earlier = earlier.as_ref().and_then(|fits| fits[i].factors.as_deref());
-                let made = bench.fit(&FitConfig { seed, ..fit.clone() }, earlier, &course.inside(fit))?;
+                let made = bench.fit(
+                    &FitConfig {
+                        seed,
+                        ..fit.clone()
+                    },
+                    earlier,
+                    &course.inside(fit),
+                )?;
                 course.ended(fit, &made)?;
                 Ok(made)
             })
             .collect::<Result<Vec<_>>>()?;
-        let report = judged(&bench, tokens, fit_name(fit), Kind::Fit, None, Some(fit), &candidates, &ctx.quiet())?;
+        let report = judged(
+            &bench,
+            tokens,
+            fit_name(fit),
+            Kind::Fit,
+            None,
+            Some(fit),
+            &candidates,
+            &ctx.quiet(),
+        )?;
         let row = SweepRow::new(fit, width, earlier.is_some(), &report);
         seen(&row)?;
         rows.push(row);
@@ -158,8 +192,8 @@ pub fn sweep(
     Ok((division(&bench), rows))
 }
 
-/// Where the whole stands, in features that were fitted: a fit of twice as many takes about twice as long. One stage, so that
-/// the time to go is that of the whole.
+/// Where the whole stands, in features that were fitted: a fit of twice as many takes about twice
+/// as long. One stage, so that the time to go is that of the whole.
 struct Course<'a> {
     ctx: &'a TaskCtx,
     done: u64,
@@ -171,17 +205,28 @@ struct Course<'a> {
 impl<'a> Course<'a> {
     fn new(fits: &[FitConfig], seeds: usize, ctx: &'a TaskCtx) -> Self {
         let total = fits.iter().map(|fit| fit.features as u64).sum::<u64>() * seeds as u64;
-        Self { ctx, done: 0, total, expected: EXPECTED }
+        Self {
+            ctx,
+            done: 0,
+            total,
+            expected: EXPECTED,
+        }
     }
 
     fn at(done: u64, total: u64) -> Progress {
         Progress::new("sweeping over k", done, total, "features")
     }
 
-    /// For a fit: its sweeps move the whole on. The last tenth waits for its end, which is not known before.
+    /// For a fit: its sweeps move the whole on. The last tenth waits for its end, which is not
+    /// known before.
     fn inside(&self, fit: &FitConfig) -> TaskCtx {
         let (whole, done, total) = (self.ctx.clone(), self.done, self.total);
-        let (k, expected) = (fit.features as u64, fit.max_sweeps.map_or(self.expected, |most| most as u64).max(1));
+        let (k, expected) = (
+            fit.features as u64,
+            fit.max_sweeps
+                .map_or(self.expected, |most| most as u64)
+                .max(1),
+        );
         TaskCtx::new(self.ctx.cancel_token().clone(), move |progress| {
             if progress.unit == "sweeps" {
                 let part = (k * progress.done / expected).min(k * 9 / 10);
@@ -193,14 +238,20 @@ impl<'a> Course<'a> {
 
     fn ended(&mut self, fit: &FitConfig, made: &Candidate) -> Result<()> {
         self.done += fit.features as u64;
-        self.expected = made.factors.as_ref().map_or(self.expected, |factors| factors.sweep as u64);
+        self.expected = made
+            .factors
+            .as_ref()
+            .map_or(self.expected, |factors| factors.sweep as u64);
         self.ctx.checkpoint(Self::at(self.done, self.total))
     }
 }
 
 /// Whether `larger` is `smaller` with more features, by a rule that can go on from other factors.
 fn grows(smaller: &FitConfig, larger: &FitConfig) -> bool {
-    let rest = FitConfig { features: smaller.features, ..larger.clone() };
+    let rest = FitConfig {
+        features: smaller.features,
+        ..larger.clone()
+    };
     larger.solver == Solver::Bcd && rest == *smaller && larger.features > smaller.features
 }
 
@@ -211,11 +262,31 @@ mod tests {
     #[test]
     fn the_grid_has_every_combination_once() {
         let base = FitConfig::default();
-        let fits = grid(&base, &[10, 20], &[Some(0.01), Some(0.05)], &[0.0, 0.1], &[None, Some(4)]);
+        let fits = grid(
+            &base,
+            &[10, 20],
+            &[Some(0.01), Some(0.05)],
+            &[0.0, 0.1],
+            &[None, Some(4)],
+        );
         assert_eq!(fits.len(), 16);
         assert_eq!((fits[0].row_cap, fits[8].row_cap), (None, Some(4)));
-        assert_eq!((fits[0].features, fits[1].features, fits[2].sparsity, fits[4].l1), (10, 20, Some(0.05), 0.1));
-        let mu = FitConfig { solver: Solver::Mu, ..base };
-        assert_eq!(grid(&mu, &[10, 20], &[None], &[0.0, 0.1], &[None, Some(4)]).len(), 2);
+        assert_eq!(
+            (
+                fits[0].features,
+                fits[1].features,
+                fits[2].sparsity,
+                fits[4].l1
+            ),
+            (10, 20, Some(0.05), 0.1)
+        );
+        let mu = FitConfig {
+            solver: Solver::Mu,
+            ..base
+        };
+        assert_eq!(
+            grid(&mu, &[10, 20], &[None], &[0.0, 0.1], &[None, Some(4)]).len(),
+            2
+        );
     }
 }

@@ -1,6 +1,6 @@
-//! ℓ0-constrained block coordinate descent: exact steps on the columns of Z from AᵀY and YᵀY, then one pass over A with
-//! a HALS sweep of Y a panel. Without a penalty no step raises the error; with one, none raises
-//! ½‖A − YZᵀ‖² + λΣY over unit columns.
+//! ℓ0-constrained block coordinate descent: exact steps on the columns of Z from AᵀY and YᵀY, then
+//! one pass over A with a HALS sweep of Y a panel. Without a penalty no step raises the error; with
+//! one, none raises ½‖A − YZᵀ‖² + λΣY over unit columns.
 
 use super::SparseColumns;
 use super::capped;
@@ -16,10 +16,11 @@ use crate::matrix::residual::Weights;
 use crate::matrix::select;
 use crate::task::TaskCtx;
 
-/// Sweeps on fixed supports between two that choose them anew: those need only the non-zeros' entries of AᵀY, at about
-/// half the time, and supports settle early.
+/// Sweeps on fixed supports between two that choose them anew: those need only the non-zeros'
+/// entries of AᵀY, at about half the time, and supports settle early.
 pub(crate) const SUPPORT_SWEEPS: usize = 3;
-/// How far the joint refit goes towards its optimum, as a multiple: it may go beyond, as [`capped::RELAXATION`] says of Y.
+/// How far the joint refit goes towards its optimum, as a multiple: it may go beyond, as
+/// [`capped::RELAXATION`] says of Y.
 const REFIT_RELAXATION: f32 = 1.5;
 /// Badly explained rows looked at for each feature that is revived.
 const ROWS_A_REVIVAL: usize = 20;
@@ -53,10 +54,24 @@ pub(crate) fn sweep(
     };
     let (y, to, sums) = (&state.y, &mut next.y, &mut next.sums);
     if let Some(device) = problem.device {
-        let step = Descent { features: &features, scales: &scales, q: &q, penalty, sweeps: hals_sweeps };
+        let step = Descent {
+            features: &features,
+            scales: &scales,
+            q: &q,
+            penalty,
+            sweeps: hals_sweeps,
+        };
         device.pass(problem.stream, ctx, y, to, &step, gather, sums)?;
     } else {
-        problem.stream.pass(ctx, y, to, &Columns::Sparse(&features), gather, sums, &update)?;
+        problem.stream.pass(
+            ctx,
+            y,
+            to,
+            &Columns::Sparse(&features),
+            gather,
+            sums,
+            &update,
+        )?;
     }
     next.held = next_held;
     next.features = features;
@@ -84,13 +99,24 @@ pub(crate) fn step_features(
         }
         features
     };
-    let weights = if state.held == Held::All { Weights::of(&sums.gram, k) } else { Weights::default() };
+    let weights = if state.held == Held::All {
+        Weights::of(&sums.gram, k)
+    } else {
+        Weights::default()
+    };
     let mut rows = None;
     let products = match state.held {
         Held::All => {
             if !(first && penalised) {
                 for _ in 0..COLUMN_SWEEPS {
-                    supports::sweep(&mut features, sums, &weights, penalised, problem.locked, ctx)?;
+                    supports::sweep(
+                        &mut features,
+                        sums,
+                        &weights,
+                        penalised,
+                        problem.locked,
+                        ctx,
+                    )?;
                 }
             }
             columns::at_entries(&features, &sums.products)
@@ -98,13 +124,26 @@ pub(crate) fn step_features(
         Held::Entries => {
             if penalised {
                 let rows = rows.insert(Rows::of(&features));
-                columns::support_sweep(&mut features, &sums.gram, &sums.products, rows, problem.locked);
+                columns::support_sweep(
+                    &mut features,
+                    &sums.gram,
+                    &sums.products,
+                    rows,
+                    problem.locked,
+                );
             }
             sums.products.clone()
         }
     };
     let rows = rows.unwrap_or_else(|| Rows::of(&features));
-    let (values, gain) = columns::refit(&features, &sums.gram, &products, &rows, problem.locked, None);
+    let (values, gain) = columns::refit(
+        &features,
+        &sums.gram,
+        &products,
+        &rows,
+        problem.locked,
+        None,
+    );
     if !penalised || first {
         let before = std::mem::replace(&mut features.values, values);
         let swapped = if state.held == Held::All && !first {
@@ -114,33 +153,67 @@ pub(crate) fn step_features(
         };
         if let Some(neurons) = swapped {
             // What a swap gains is what an exact refit makes of it.
-            let (products, rows) = (columns::at_entries(&features, &sums.products), Rows::of(&features));
-            let (values, _) = columns::refit(&features, &sums.gram, &products, &rows, problem.locked, Some(&neurons));
+            let (products, rows) = (
+                columns::at_entries(&features, &sums.products),
+                Rows::of(&features),
+            );
+            let (values, _) = columns::refit(
+                &features,
+                &sums.gram,
+                &products,
+                &rows,
+                problem.locked,
+                Some(&neurons),
+            );
             features.values = values;
         } else if !first {
-            features.values.iter_mut().zip(before).for_each(|(v, old)| *v = old + REFIT_RELAXATION * (*v - old));
+            features
+                .values
+                .iter_mut()
+                .zip(before)
+                .for_each(|(v, old)| *v = old + REFIT_RELAXATION * (*v - old));
         }
         let scales = columns::normalise(&mut features);
         return Ok((features, scales));
     }
-    // The refit moves the norms too, and with them the penalty: it is taken only where the whole falls.
-    let mut proposed = SparseColumns { values, ..features.clone() };
+    // The refit moves the norms too, and with them the penalty: it is taken only where the whole
+    // falls.
+    let mut proposed = SparseColumns {
+        values,
+        ..features.clone()
+    };
     let scales = columns::normalise(&mut proposed);
-    let rise: f64 = scales.iter().zip(&sums.totals).map(|(&s, t)| (f64::from(s) - 1.0) * t).sum();
+    let rise: f64 = scales
+        .iter()
+        .zip(&sums.totals)
+        .map(|(&s, t)| (f64::from(s) - 1.0) * t)
+        .sum();
     if gain > 2.0 * problem.penalty * rise {
         return Ok((proposed, scales));
     }
     Ok((features, vec![1.0; k]))
 }
 
-/// Gives every feature that no row uses the direction of a worst explained row's residual. Its coefficients stay zero
-/// until the HALS sweep finds a use for it, so nothing rises.
-fn revive(problem: &Problem<'_, '_>, state: &State, features: &mut SparseColumns, ctx: &TaskCtx) -> Result<()> {
-    let dead: Vec<usize> = state.dead().into_iter().filter(|&j| !problem.locked[j]).collect();
+/// Gives every feature that no row uses the direction of a worst explained row's residual. Its
+/// coefficients stay zero until the HALS sweep finds a use for it, so nothing rises.
+fn revive(
+    problem: &Problem<'_, '_>,
+    state: &State,
+    features: &mut SparseColumns,
+    ctx: &TaskCtx,
+) -> Result<()> {
+    let dead: Vec<usize> = state
+        .dead()
+        .into_iter()
+        .filter(|&j| !problem.locked[j])
+        .collect();
     if dead.is_empty() {
         return Ok(());
     }
-    let errors = state.row_errors(problem.survey, &Gram::from_dense(&columns::gram(&state.features), state.y.k));
+    let errors = state.row_errors(
+        problem.survey,
+        &Gram::from_dense(&columns::gram(&state.features), state.y.k),
+    );
     let mut order: Vec<usize> = (0..problem.stream.n).collect();
     order.sort_by(|&a, &b| errors[b].total_cmp(&errors[a]));
     // Rows much alike (one token many times over) would give one feature many times over.
@@ -151,9 +224,19 @@ fn revive(problem: &Problem<'_, '_>, state: &State, features: &mut SparseColumns
         let span = features.offsets[j]..features.offsets[j + 1];
         let direction = loop {
             ctx.check()?;
-            let Some(&row) = rows.next() else { return Ok(()) };
-            let Some(direction) = direction(problem, state, row, &mut scratch)? else { continue };
-            let cosine = |other: &Vec<f32>| other.iter().zip(&direction).map(|(a, b)| a * b).sum::<f32>();
+            let Some(&row) = rows.next() else {
+                return Ok(());
+            };
+            let Some(direction) = direction(problem, state, row, &mut scratch)? else {
+                continue;
+            };
+            let cosine = |other: &Vec<f32>| {
+                other
+                    .iter()
+                    .zip(&direction)
+                    .map(|(a, b)| a * b)
+                    .sum::<f32>()
+            };
             if taken.iter().all(|other| cosine(other) < ALIKE) {
                 break direction;
             }
@@ -163,13 +246,18 @@ fn revive(problem: &Problem<'_, '_>, state: &State, features: &mut SparseColumns
             (features.indices[at], features.values[at]) = (i as u32, v);
             at += 1;
         }
-        fill(&mut features.indices[span.clone()], &mut features.values[span.clone()], at - span.start);
+        fill(
+            &mut features.indices[span.clone()],
+            &mut features.values[span.clone()],
+            at - span.start,
+        );
         taken.push(direction);
     }
     Ok(())
 }
 
-/// The largest entries of a row's residual as a dense unit vector; `None` where there is next to no residual.
+/// The largest entries of a row's residual as a dense unit vector; `None` where there is next to no
+/// residual.
 fn direction(
     problem: &Problem<'_, '_>,
     state: &State,
@@ -190,9 +278,14 @@ fn direction(
     Ok(Some(out))
 }
 
-/// Completes a column of which `count` entries are set: the rest are other neurons with no weight, all in order.
+/// Completes a column of which `count` entries are set: the rest are other neurons with no weight,
+/// all in order.
 fn fill(indices: &mut [u32], values: &mut [f32], count: usize) {
-    let mut entries: Vec<(u32, f32)> = indices[..count].iter().copied().zip(values[..count].iter().copied()).collect();
+    let mut entries: Vec<(u32, f32)> = indices[..count]
+        .iter()
+        .copied()
+        .zip(values[..count].iter().copied())
+        .collect();
     let mut spare = 0;
     while entries.len() < indices.len() {
         if !entries[..count].iter().any(|e| e.0 == spare) {
@@ -227,5 +320,11 @@ pub(crate) fn one_hot_sums(products: Vec<f32>, counts: &[f64], padded_rows: usiz
     for (j, &c) in counts.iter().enumerate() {
         gram[j * k + j] = c;
     }
-    Sums { products, gram, fit: 0.0, totals: counts.to_vec(), row_fit: vec![0.0; padded_rows] }
+    Sums {
+        products,
+        gram,
+        fit: 0.0,
+        totals: counts.to_vec(),
+        row_fit: vec![0.0; padded_rows],
+    }
 }

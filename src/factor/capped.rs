@@ -1,21 +1,30 @@
 //! The step on the coefficients of one panel, with or without a cap on the features of a row.
 //!
-//! Under a cap two candidates are made for each row: its present features with their values refined, and a choice anew by
-//! greedy pursuit from zero. The better one is taken, so that no step raises the objective.
+//! Under a cap two candidates are made for each row: its present features with their values
+//! refined, and a choice anew by greedy pursuit from zero. The better one is taken, so that no step
+//! raises the objective.
 
 use crate::matrix::panel::{self, Gram, PANEL};
 
-/// How far a coefficient goes towards its optimum given the others, as a multiple. Beyond 1 and below 2 it still lowers the
-/// objective, and the sweeps lower it sooner (successive over-relaxation, Young 1954; tests/bench/factor.rs says by how much).
+/// How far a coefficient goes towards its optimum given the others, as a multiple. Beyond 1 and
+/// below 2 it still lowers the objective, and the sweeps lower it sooner (successive
+/// over-relaxation, Young 1954; tests/bench/factor.rs says by how much).
 pub(crate) const RELAXATION: f32 = 1.4;
 /// Rounds over the chosen features after each choice, and at the end.
 const ROUNDS: [usize; 2] = [1, 4];
 /// A projection that no coefficient can follow: HALS leaves that coefficient at zero.
 const BARRED: f32 = -1e30;
 
-/// `sweeps` HALS sweeps of min ½‖a − Zy‖² + λΣy, y ≥ 0, for each row of a panel; with a cap over rows of at most that many
-/// features. `y` and `p` = Zᵀa are `[k][PANEL]`.
-pub(crate) fn step(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32, sweeps: usize, row_cap: Option<usize>) {
+/// `sweeps` HALS sweeps of min ½‖a − Zy‖² + λΣy, y ≥ 0, for each row of a panel; with a cap over
+/// rows of at most that many features. `y` and `p` = Zᵀa are `[k][PANEL]`.
+pub(crate) fn step(
+    y: &mut [f32],
+    p: &[f32],
+    gram: &Gram,
+    penalty: f32,
+    sweeps: usize,
+    row_cap: Option<usize>,
+) {
     let k = gram.diagonal.len();
     let Some(cap) = row_cap.filter(|&cap| cap < k) else {
         (0..sweeps).for_each(|_| panel::hals(y, p, gram, penalty, RELAXATION));
@@ -25,13 +34,23 @@ pub(crate) fn step(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32, sweeps: 
     // A start may have more features at a row than the cap allows: such a row has to choose.
     let mut counts = [0usize; PANEL];
     for line in y.chunks_exact(PANEL) {
-        counts.iter_mut().zip(line).for_each(|(c, v)| *c += usize::from(*v != 0.0));
+        counts
+            .iter_mut()
+            .zip(line)
+            .for_each(|(c, v)| *c += usize::from(*v != 0.0));
     }
     for (candidate, sweeps) in [(&mut *y, sweeps), (&mut anew[..], 1)] {
-        let held: Vec<f32> = candidate.iter().zip(p).map(|(&v, &p)| if v == 0.0 { BARRED } else { p }).collect();
+        let held: Vec<f32> = candidate
+            .iter()
+            .zip(p)
+            .map(|(&v, &p)| if v == 0.0 { BARRED } else { p })
+            .collect();
         (0..sweeps).for_each(|_| panel::hals(candidate, &held, gram, penalty, RELAXATION));
     }
-    let (old, new) = (objective(y, p, gram, penalty), objective(&anew, p, gram, penalty));
+    let (old, new) = (
+        objective(y, p, gram, penalty),
+        objective(&anew, p, gram, penalty),
+    );
     let better: [bool; PANEL] = std::array::from_fn(|r| counts[r] > cap || new[r] < old[r]);
     for (line, anew) in y.chunks_exact_mut(PANEL).zip(anew.chunks_exact(PANEL)) {
         for (r, (v, &a)) in line.iter_mut().zip(anew).enumerate() {
@@ -47,7 +66,9 @@ fn objective(y: &[f32], p: &[f32], gram: &Gram, penalty: f32) -> [f32; PANEL] {
     panel::products(&mut linear, y, p);
     let mut out: [f32; PANEL] = std::array::from_fn(|r| 0.5 * quadratic[r] - linear[r]);
     for line in y.chunks_exact(PANEL) {
-        out.iter_mut().zip(line).for_each(|(o, v)| *o += penalty * v);
+        out.iter_mut()
+            .zip(line)
+            .for_each(|(o, v)| *o += penalty * v);
     }
     out
 }
@@ -68,16 +89,26 @@ fn choose(p: &[f32], gram: &Gram, penalty: f32, cap: usize) -> Vec<f32> {
     out
 }
 
-/// Non-negative orthogonal matching pursuit (after Pati et al. 1993), the values of the chosen features refined by
-/// coordinate descent: `left` begins as Zᵀa − λ and ends as what is left of it, `y` is overwritten. Returns the features
-/// that are not zero.
+/// Non-negative orthogonal matching pursuit (after Pati et al. 1993), the values of the chosen
+/// features refined by coordinate descent: `left` begins as Zᵀa − λ and ends as what is left of it,
+/// `y` is overwritten. Returns the features that are not zero.
 pub(crate) fn pursue(left: &mut [f32], y: &mut [f32], gram: &Gram, cap: usize) -> Vec<usize> {
     y.fill(0.0);
     let mut chosen: Vec<usize> = Vec::with_capacity(cap);
     while chosen.len() < cap {
-        let gain = |j: usize| if gram.diagonal[j] > f32::MIN_POSITIVE { left[j] } else { 0.0 };
-        let best = (0..left.len()).filter(|j| !chosen.contains(j)).max_by(|&a, &b| gain(a).total_cmp(&gain(b)));
-        let Some(j) = best.filter(|&j| gain(j) > 0.0) else { break };
+        let gain = |j: usize| {
+            if gram.diagonal[j] > f32::MIN_POSITIVE {
+                left[j]
+            } else {
+                0.0
+            }
+        };
+        let best = (0..left.len())
+            .filter(|j| !chosen.contains(j))
+            .max_by(|&a, &b| gain(a).total_cmp(&gain(b)));
+        let Some(j) = best.filter(|&j| gain(j) > 0.0) else {
+            break;
+        };
         chosen.push(j);
         refine(left, y, gram, &chosen, ROUNDS[0]);
     }
@@ -117,7 +148,9 @@ mod tests {
             })
             .collect();
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-        let q: Vec<f64> = (0..k * k).map(|at| dot(&columns[at / k], &columns[at % k])).collect();
+        let q: Vec<f64> = (0..k * k)
+            .map(|at| dot(&columns[at / k], &columns[at % k]))
+            .collect();
         (columns, Gram::from_dense(&q, k))
     }
 
@@ -125,10 +158,18 @@ mod tests {
     fn a_capped_row_has_few_features_and_never_gets_worse() {
         let (k, d, cap, penalty) = (12, 20, 3, 0.02);
         let (columns, gram) = basis(k, d);
-        let rows: Vec<Vec<f64>> =
-            (0..PANEL).map(|r| (0..d).map(|i| ((r * 31 + i * 17) % 23) as f64 / 9.0 - 0.8).collect()).collect();
+        let rows: Vec<Vec<f64>> = (0..PANEL)
+            .map(|r| {
+                (0..d)
+                    .map(|i| ((r * 31 + i * 17) % 23) as f64 / 9.0 - 0.8)
+                    .collect()
+            })
+            .collect();
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-        let p: Vec<f32> = columns.iter().flat_map(|z| rows.iter().map(|a| dot(a, z) as f32)).collect();
+        let p: Vec<f32> = columns
+            .iter()
+            .flat_map(|z| rows.iter().map(|a| dot(a, z) as f32))
+            .collect();
         let mut y = vec![0.5; k * PANEL];
         step(&mut y, &p, &gram, penalty, 2, Some(cap));
         let mut last = objective(&y, &p, &gram, penalty);
@@ -137,13 +178,22 @@ mod tests {
             let now = objective(&y, &p, &gram, penalty);
             for r in 0..PANEL {
                 let row: Vec<f64> = (0..k).map(|j| f64::from(y[j * PANEL + r])).collect();
-                assert!(row.iter().filter(|v| **v != 0.0).count() <= cap && row.iter().all(|v| *v >= 0.0));
-                assert!(now[r] <= last[r] + 1e-4, "row {r}: {} after {}", now[r], last[r]);
+                assert!(
+                    row.iter().filter(|v| **v != 0.0).count() <= cap
+                        && row.iter().all(|v| *v >= 0.0)
+                );
+                assert!(
+                    now[r] <= last[r] + 1e-4,
+                    "row {r}: {} after {}",
+                    now[r],
+                    last[r]
+                );
                 // The same by the plain formula, up to ½‖a‖².
-                let left: Vec<f64> =
-                    (0..d).map(|i| rows[r][i] - (0..k).map(|j| row[j] * columns[j][i]).sum::<f64>()).collect();
-                let want =
-                    0.5 * (dot(&left, &left) - dot(&rows[r], &rows[r])) + f64::from(penalty) * row.iter().sum::<f64>();
+                let left: Vec<f64> = (0..d)
+                    .map(|i| rows[r][i] - (0..k).map(|j| row[j] * columns[j][i]).sum::<f64>())
+                    .collect();
+                let want = 0.5 * (dot(&left, &left) - dot(&rows[r], &rows[r]))
+                    + f64::from(penalty) * row.iter().sum::<f64>();
                 assert!((f64::from(now[r]) - want).abs() < 1e-4);
             }
             last = now;
@@ -153,13 +203,20 @@ mod tests {
     #[test]
     fn pursuit_finds_the_features_that_a_row_is_made_of() {
         let (columns, gram) = basis(12, 60);
-        let row: Vec<f64> = (0..60).map(|i| 2.0 * columns[3][i] + columns[7][i]).collect();
-        let mut left: Vec<f32> =
-            columns.iter().map(|z| z.iter().zip(&row).map(|(a, b)| a * b).sum::<f64>() as f32).collect();
+        let row: Vec<f64> = (0..60)
+            .map(|i| 2.0 * columns[3][i] + columns[7][i])
+            .collect();
+        let mut left: Vec<f32> = columns
+            .iter()
+            .map(|z| z.iter().zip(&row).map(|(a, b)| a * b).sum::<f64>() as f32)
+            .collect();
         let mut y = vec![0.0; 12];
         let mut found = pursue(&mut left, &mut y, &gram, 2);
         found.sort_unstable();
         assert_eq!(found, [3, 7]);
-        assert!((y[3] - 2.0).abs() < 0.02 && (y[7] - 1.0).abs() < 0.02, "{y:?}");
+        assert!(
+            (y[3] - 2.0).abs() < 0.02 && (y[7] - 1.0).abs() < 0.02,
+            "{y:?}"
+        );
     }
 }

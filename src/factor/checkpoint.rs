@@ -1,5 +1,5 @@
-//! A fit on disk, bound to its source and its configuration: a header, and the arrays in the order of the lengths in it, in
-//! the frame of [`super::framed`]. Knows nothing of how a fit goes on.
+//! A fit on disk, bound to its source and its configuration: a header, and the arrays in the order
+//! of the lengths in it, in the frame of [`super::framed`]. Knows nothing of how a fit goes on.
 
 use std::path::Path;
 
@@ -15,7 +15,11 @@ use super::{FitConfig, Stop};
 use crate::error::Result;
 use crate::matrix::panel::PANEL;
 
-const KIND: Kind = Kind { magic: *b"mlpeekft", version: 1, name: "checkpoint of a fit" };
+const KIND: Kind = Kind {
+    magic: *b"mlpeekft",
+    version: 1,
+    name: "checkpoint of a fit",
+};
 
 /// Everything small.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,7 +84,12 @@ impl StateHeader {
             error: state.error.to_bits(),
             objective: state.objective.to_bits(),
             fit: state.sums.fit.to_bits(),
-            keep: state.features.indices.len().checked_div(columns).unwrap_or(0),
+            keep: state
+                .features
+                .indices
+                .len()
+                .checked_div(columns)
+                .unwrap_or(0),
             lengths: [
                 state.features.indices.len(),
                 state.features.values.len(),
@@ -96,7 +105,12 @@ impl StateHeader {
     /// Bytes of its arrays, or `None` when they overflow.
     fn bytes(&self) -> Option<u64> {
         let sizes = [4u64, 4, 4, 4, 8, 8, 4];
-        self.lengths.iter().zip(sizes).try_fold(0u64, |sum, (&n, size)| sum.checked_add((n as u64).checked_mul(size)?))
+        self.lengths
+            .iter()
+            .zip(sizes)
+            .try_fold(0u64, |sum, (&n, size)| {
+                sum.checked_add((n as u64).checked_mul(size)?)
+            })
     }
 
     /// Whether the lengths are those of k features on n × d.
@@ -104,9 +118,20 @@ impl StateHeader {
         let padded = n.div_ceil(PANEL).checked_mul(PANEL);
         let entries = k.checked_mul(self.keep);
         let products = if self.all { k.checked_mul(d) } else { entries };
-        let want =
-            [entries, entries, padded.and_then(|p| p.checked_mul(k)), products, k.checked_mul(k), Some(k), padded];
-        self.keep <= d && want.iter().zip(self.lengths).all(|(w, got)| *w == Some(got))
+        let want = [
+            entries,
+            entries,
+            padded.and_then(|p| p.checked_mul(k)),
+            products,
+            k.checked_mul(k),
+            Some(k),
+            padded,
+        ];
+        self.keep <= d
+            && want
+                .iter()
+                .zip(self.lengths)
+                .all(|(w, got)| *w == Some(got))
     }
 }
 
@@ -155,37 +180,71 @@ pub(crate) fn read(path: &Path, config: &FitConfig, binding: Binding) -> Result<
         let y = Values::zeros(saved.lengths[2], config.scratch.as_deref())?;
         read_state(&mut input, saved, &header, y)
     };
-    let (state, best) = (state(&header.state)?, header.best.as_ref().map(&mut state).transpose()?);
-    let sound = |s: &State| s.features.indices.iter().all(|&i| (i as usize) < header.binding.cols);
+    let (state, best) = (
+        state(&header.state)?,
+        header.best.as_ref().map(&mut state).transpose()?,
+    );
+    let sound = |s: &State| {
+        s.features
+            .indices
+            .iter()
+            .all(|&i| (i as usize) < header.binding.cols)
+    };
     input.close(sound(&state) && best.as_ref().is_none_or(sound))?;
-    Ok(Saved { header, state, best })
+    Ok(Saved {
+        header,
+        state,
+        best,
+    })
 }
 
 fn check(header: &Header, input: &Reader) -> Result<()> {
-    let (k, n, d) = (header.config.features, header.binding.rows, header.binding.cols);
+    let (k, n, d) = (
+        header.config.features,
+        header.binding.rows,
+        header.binding.cols,
+    );
     let mut body = Some(0);
     for s in std::iter::once(&header.state).chain(&header.best) {
         if !s.fits(k, n, d) {
             return Err(input.bad("the checkpoint's header is damaged"));
         }
-        body = body.zip(s.bytes()).and_then(|(a, b): (u64, u64)| a.checked_add(b));
+        body = body
+            .zip(s.bytes())
+            .and_then(|(a, b): (u64, u64)| a.checked_add(b));
     }
     input.expect(body)
 }
 
-fn check_binding(header: &Header, config: &FitConfig, asked: Binding, input: &Reader) -> Result<()> {
+fn check_binding(
+    header: &Header,
+    config: &FitConfig,
+    asked: Binding,
+    input: &Reader,
+) -> Result<()> {
     let bad = |problem: &str| input.bad(problem);
-    let Binding { rows, cols, fingerprint, scale } = header.binding;
+    let Binding {
+        rows,
+        cols,
+        fingerprint,
+        scale,
+    } = header.binding;
     if (rows, cols) != (asked.rows, asked.cols) {
         let (n, d) = (asked.rows, asked.cols);
-        return Err(bad(&format!("a checkpoint of a fit to {rows} × {cols} activations, and these are {n} × {d}")));
+        return Err(bad(&format!(
+            "a checkpoint of a fit to {rows} × {cols} activations, and these are {n} × {d}"
+        )));
     }
     if fingerprint != asked.fingerprint {
-        return Err(bad("a checkpoint of a fit to other activations of the same shape"));
+        return Err(bad(
+            "a checkpoint of a fit to other activations of the same shape",
+        ));
     }
     if !header.config.same_fit(config) {
         let saved = serde_json::to_string(&header.config).unwrap_or_default();
-        return Err(bad(&format!("a checkpoint of a fit with other settings ({saved})")));
+        return Err(bad(&format!(
+            "a checkpoint of a fit with other settings ({saved})"
+        )));
     }
     if scale != asked.scale {
         return Err(bad(
@@ -195,10 +254,19 @@ fn check_binding(header: &Header, config: &FitConfig, asked: Binding, input: &Re
     Ok(())
 }
 
-fn read_state(input: &mut Reader, saved: &StateHeader, header: &Header, mut y: Values) -> Result<State> {
+fn read_state(
+    input: &mut Reader,
+    saved: &StateHeader,
+    header: &Header,
+    mut y: Values,
+) -> Result<State> {
     let k = header.config.features;
     let [indices, values, _, products, gram, totals, row_fit] = saved.lengths;
-    let offsets = if indices == 0 { Vec::new() } else { (0..=k).map(|j| j * saved.keep).collect() };
+    let offsets = if indices == 0 {
+        Vec::new()
+    } else {
+        (0..=k).map(|j| j * saved.keep).collect()
+    };
     let features = SparseColumns {
         rows: if indices == 0 { 0 } else { header.binding.cols },
         offsets,
@@ -206,7 +274,11 @@ fn read_state(input: &mut Reader, saved: &StateHeader, header: &Header, mut y: V
         values: input.array(values)?,
     };
     input.fill(bytemuck::cast_slice_mut(&mut y))?;
-    let y = Panels { k, rows: header.binding.rows, data: y };
+    let y = Panels {
+        k,
+        rows: header.binding.rows,
+        data: y,
+    };
     let sums = Sums {
         products: input.array(products)?,
         gram: input.array(gram)?,
@@ -216,5 +288,12 @@ fn read_state(input: &mut Reader, saved: &StateHeader, header: &Header, mut y: V
     };
     let held = if saved.all { Held::All } else { Held::Entries };
     let (error, objective) = (f64::from_bits(saved.error), f64::from_bits(saved.objective));
-    Ok(State { features, y, sums, held, error, objective })
+    Ok(State {
+        features,
+        y,
+        sums,
+        held,
+        error,
+        objective,
+    })
 }

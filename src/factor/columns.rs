@@ -1,8 +1,9 @@
 //! Steps on the features Z for fixed coefficients: from AᵀY and YᵀY alone, without the activations.
 //!
-//! With `r_j = (AᵀY)_j − Z (YᵀY)_j + z_j (YᵀY)_jj`, the optimum of one column under the constraint of s non-zeros is the s
-//! largest |r_j|, divided by (YᵀY)_jj; under a penalty on Y the column has unit norm and is top-s(r_j)/‖top-s(r_j)‖. For
-//! fixed supports all non-zeros of one neuron are refitted together. Invariant: without a penalty no step raises the error.
+//! With `r_j = (AᵀY)_j − Z (YᵀY)_j + z_j (YᵀY)_jj`, the optimum of one column under the constraint
+//! of s non-zeros is the s largest |r_j|, divided by (YᵀY)_jj; under a penalty on Y the column has
+//! unit norm and is top-s(r_j)/‖top-s(r_j)‖. For fixed supports all non-zeros of one neuron are
+//! refitted together. Invariant: without a penalty no step raises the error.
 
 use rayon::prelude::*;
 
@@ -11,10 +12,11 @@ use super::pass::Sums;
 use super::stream::densify;
 use crate::matrix::{cholesky, dense, select};
 
-/// A neuron used by more features than this keeps what the column steps gave it: the small systems grow with the cube.
+/// A neuron used by more features than this keeps what the column steps gave it: the small systems
+/// grow with the cube.
 const LARGEST_SYSTEM: usize = 160;
-/// Weight of staying near the present values in the joint refit, relative to the diagonal: makes near-singular systems
-/// harmless and never raises the error.
+/// Weight of staying near the present values in the joint refit, relative to the diagonal: makes
+/// near-singular systems harmless and never raises the error.
 const PROXIMAL: f64 = 1e-5;
 /// A norm this near to 1 is 1.
 const UNIT: f64 = 1e-6;
@@ -61,24 +63,40 @@ pub(crate) fn gram(columns: &SparseColumns) -> Vec<f64> {
     let mut q = vec![0.0; k * k];
     if columns.indices.len() as f64 > DENSE * (k * columns.rows) as f64 {
         let lines = densify(columns);
-        dense::accumulate_gram(&mut q, &mut Vec::new(), &lines, columns.rows, columns.rows, k);
+        dense::accumulate_gram(
+            &mut q,
+            &mut Vec::new(),
+            &lines,
+            columns.rows,
+            columns.rows,
+            k,
+        );
         dense::mirror(&mut q, k);
         return q;
     }
     let rows = Rows::of(columns);
-    q.par_chunks_mut(k.max(1)).enumerate().for_each(|(j, line)| {
-        let (indices, values) = columns.column(j);
-        for (&i, &v) in indices.iter().zip(values) {
-            for &(l, position) in rows.row(i as usize) {
-                line[l as usize] += f64::from(v) * f64::from(columns.values[position as usize]);
+    q.par_chunks_mut(k.max(1))
+        .enumerate()
+        .for_each(|(j, line)| {
+            let (indices, values) = columns.column(j);
+            for (&i, &v) in indices.iter().zip(values) {
+                for &(l, position) in rows.row(i as usize) {
+                    line[l as usize] += f64::from(v) * f64::from(columns.values[position as usize]);
+                }
             }
-        }
-    });
+        });
     q
 }
 
-/// The first features for given coefficients: the s largest entries of each column of the least squares solution.
-pub(crate) fn first_support(sums: &Sums, k: usize, d: usize, keep: usize, ridge: f64) -> SparseColumns {
+/// The first features for given coefficients: the s largest entries of each column of the least
+/// squares solution.
+pub(crate) fn first_support(
+    sums: &Sums,
+    k: usize,
+    d: usize,
+    keep: usize,
+    ridge: f64,
+) -> SparseColumns {
     let z = dense::solve_symmetric(&sums.gram, k, ridge, &sums.products, d);
     truncate(&z, d, keep)
 }
@@ -87,16 +105,33 @@ pub(crate) fn first_support(sums: &Sums, k: usize, d: usize, keep: usize, ridge:
 pub(crate) fn truncate(z: &[f32], d: usize, keep: usize) -> SparseColumns {
     let k = z.len() / d;
     let mut indices = vec![0; k * keep];
-    indices.par_chunks_mut(keep).zip(z.par_chunks(d)).for_each_init(Vec::new, |scratch, (chosen, column)| {
-        select::largest(column, keep, &[], scratch, chosen);
-    });
-    let values =
-        indices.chunks_exact(keep).zip(z.chunks_exact(d)).flat_map(|(i, z)| i.iter().map(|&i| z[i as usize])).collect();
-    SparseColumns { rows: d, offsets: (0..=k).map(|j| j * keep).collect(), indices, values }
+    indices
+        .par_chunks_mut(keep)
+        .zip(z.par_chunks(d))
+        .for_each_init(Vec::new, |scratch, (chosen, column)| {
+            select::largest(column, keep, &[], scratch, chosen);
+        });
+    let values = indices
+        .chunks_exact(keep)
+        .zip(z.chunks_exact(d))
+        .flat_map(|(i, z)| i.iter().map(|&i| z[i as usize]))
+        .collect();
+    SparseColumns {
+        rows: d,
+        offsets: (0..=k).map(|j| j * keep).collect(),
+        indices,
+        values,
+    }
 }
 
 /// One sweep over the columns on their present supports; `products` hold one value of AᵀY an entry.
-pub(crate) fn support_sweep(columns: &mut SparseColumns, gram: &[f64], products: &[f32], rows: &Rows, locked: &[bool]) {
+pub(crate) fn support_sweep(
+    columns: &mut SparseColumns,
+    gram: &[f64],
+    products: &[f32],
+    rows: &Rows,
+    locked: &[bool],
+) {
     let k = columns.columns();
     for j in 0..k {
         if gram[j * k + j] <= f64::MIN_POSITIVE || locked[j] {
@@ -128,13 +163,19 @@ pub(crate) fn support_sweep(columns: &mut SparseColumns, gram: &[f64], products:
 pub(crate) fn at_entries(columns: &SparseColumns, products: &[f32]) -> Vec<f32> {
     let d = columns.rows;
     (0..columns.columns())
-        .flat_map(|j| columns.column(j).0.iter().map(move |&i| products[j * d + i as usize]))
+        .flat_map(|j| {
+            columns
+                .column(j)
+                .0
+                .iter()
+                .map(move |&i| products[j * d + i as usize])
+        })
         .collect()
 }
 
-/// All non-zeros but those of locked columns refitted on their supports, a small system a neuron; of some neurons alone where
-/// `only` names them. Returns the new values and by how much the squared error falls (a neuron whose solution is no better
-/// keeps its values).
+/// All non-zeros but those of locked columns refitted on their supports, a small system a neuron;
+/// of some neurons alone where `only` names them. Returns the new values and by how much the
+/// squared error falls (a neuron whose solution is no better keeps its values).
 pub(crate) fn refit(
     columns: &SparseColumns,
     gram: &[f64],
@@ -191,7 +232,8 @@ impl System {
     ) -> f64 {
         let k = columns.columns();
         self.free.clear();
-        self.free.extend(row.iter().filter(|(j, _)| !locked[*j as usize]));
+        self.free
+            .extend(row.iter().filter(|(j, _)| !locked[*j as usize]));
         let m = self.free.len();
         if m == 0 || m > LARGEST_SYSTEM {
             return 0.0;
@@ -202,7 +244,8 @@ impl System {
         self.old.clear();
         for &(j, p) in &self.free {
             let line = &gram[j as usize * k..(j as usize + 1) * k];
-            self.matrix.extend(self.free.iter().map(|&(l, _)| line[l as usize]));
+            self.matrix
+                .extend(self.free.iter().map(|&(l, _)| line[l as usize]));
             let held = row.iter().filter(|(l, _)| locked[*l as usize]);
             let held: f64 = held.map(|&(l, p)| line[l as usize] * weight(p)).sum();
             self.target.push(f64::from(products[p as usize]) - held);
@@ -222,7 +265,12 @@ impl System {
         }
         let fall = self.value(&self.old) - self.value(&self.new);
         if fall > 0.0 {
-            out.extend(self.free.iter().zip(&self.new).map(|(&(_, p), &v)| (p, v as f32)));
+            out.extend(
+                self.free
+                    .iter()
+                    .zip(&self.new)
+                    .map(|(&(_, p), &v)| (p, v as f32)),
+            );
             fall
         } else {
             0.0
@@ -235,15 +283,19 @@ impl System {
         z.iter()
             .enumerate()
             .map(|(a, &v)| {
-                let line: f64 = self.matrix[a * m..(a + 1) * m].iter().zip(z).map(|(g, z)| g * z).sum();
+                let line: f64 = self.matrix[a * m..(a + 1) * m]
+                    .iter()
+                    .zip(z)
+                    .map(|(g, z)| g * z)
+                    .sum();
                 v * (line - 2.0 * self.target[a])
             })
             .sum()
     }
 }
 
-/// Scales each column to unit norm and returns the norms; a column of zeros stays, with 1, and so does one of unit norm
-/// up to rounding, to the bit.
+/// Scales each column to unit norm and returns the norms; a column of zeros stays, with 1, and so
+/// does one of unit norm up to rounding, to the bit.
 pub(crate) fn normalise(columns: &mut SparseColumns) -> Vec<f32> {
     (0..columns.columns())
         .map(|j| {
@@ -263,5 +315,8 @@ pub(crate) fn normalise(columns: &mut SparseColumns) -> Vec<f32> {
 
 /// The Euclidean norm.
 pub(crate) fn norm(values: impl Iterator<Item = f32>) -> f64 {
-    values.map(|v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt()
+    values
+        .map(|v| f64::from(v) * f64::from(v))
+        .sum::<f64>()
+        .sqrt()
 }

@@ -36,38 +36,43 @@ pub enum Init {
 
 /// What to fit; written to `fits/<name>/config.json`.
 ///
-/// With r the rows of A, prepared by `centre`, then `scale_neurons`, then `scale_rows`, `bcd` lowers ½ Σ‖r − Zy‖² + λ Σy
-/// over columns of Z with ⌈p·d⌉ neurons and rows y ≥ 0 with at most `row_cap` features. Every constant is relative to r, so
-/// that c·A has the features of A and coefficients that are c times as large.
+/// With r the rows of A, prepared by `centre`, then `scale_neurons`, then `scale_rows`, `bcd`
+/// lowers ½ Σ‖r − Zy‖² + λ Σy over columns of Z with ⌈p·d⌉ neurons and rows y ≥ 0 with at most
+/// `row_cap` features. Every constant is relative to r, so that c·A has the features of A and
+/// coefficients that are c times as large.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FitConfig {
     /// k, the number of features.
     pub features: usize,
     /// The update rule.
     pub solver: Solver,
-    /// The share p of each feature's neurons that may be non-zero: ⌈p·d⌉ are kept. `None`: as their number d has it
-    /// ([`Self::share`]); a saved fit holds the number it came to.
+    /// The share p of each feature's neurons that may be non-zero: ⌈p·d⌉ are kept. `None`: as their
+    /// number d has it ([`Self::share`]); a saved fit holds the number it came to.
     #[serde(default)]
     pub sparsity: Option<f64>,
-    /// λ of the penalty λ·ΣY in units of the median norm of the prepared rows; 0 minimises the error alone.
+    /// λ of the penalty λ·ΣY in units of the median norm of the prepared rows; 0 minimises the
+    /// error alone.
     pub l1: f64,
     /// At most so many features at a token.
     #[serde(default)]
     pub row_cap: Option<usize>,
-    /// Every row counts the same, whatever its norm: rows are scaled to unit norm. Coefficients and errors are told of the
-    /// rows as they are.
+    /// Every row counts the same, whatever its norm: rows are scaled to unit norm. Coefficients and
+    /// errors are told of the rows as they are.
     #[serde(default)]
     pub scale_rows: bool,
-    /// Every neuron counts the same, whatever its size: each is scaled to unit root mean square (about the mean row, where
-    /// that is taken away). Features, coefficients and errors are told of the neurons as they are.
+    /// Every neuron counts the same, whatever its size: each is scaled to unit root mean square
+    /// (about the mean row, where that is taken away). Features, coefficients and errors are told
+    /// of the neurons as they are.
     #[serde(default)]
     pub scale_neurons: bool,
-    /// The mean row is taken away first: A ≈ mean + YZᵀ. Features then say how a token differs from the mean.
+    /// The mean row is taken away first: A ≈ mean + YZᵀ. Features then say how a token differs from
+    /// the mean.
     #[serde(default)]
     pub centre: bool,
     /// The start.
     pub init: Init,
-    /// Seeds every random choice; the same seed gives the same bits on one machine, whatever the threads.
+    /// Seeds every random choice; the same seed gives the same bits on one machine, whatever the
+    /// threads.
     pub seed: u64,
     /// Stop here at the latest. `None`: the solver's own default.
     pub max_sweeps: Option<usize>,
@@ -75,7 +80,8 @@ pub struct FitConfig {
     pub patience: Option<usize>,
     /// Threads to use; `None`: all that rayon has.
     pub threads: Option<usize>,
-    /// A folder for the coefficients, where memory shall not hold them: files that end with the fit. The same bits either way.
+    /// A folder for the coefficients, where memory shall not hold them: files that end with the
+    /// fit. The same bits either way.
     #[serde(skip)]
     pub scratch: Option<PathBuf>,
 }
@@ -92,10 +98,16 @@ pub struct Prepared {
 }
 
 impl FitConfig {
-    /// Whether another request asks for the same fit, only perhaps to run longer or on other threads: then a checkpoint
-    /// of one is a checkpoint of the other.
+    /// Whether another request asks for the same fit, only perhaps to run longer or on other
+    /// threads: then a checkpoint of one is a checkpoint of the other.
     pub fn same_fit(&self, other: &Self) -> bool {
-        let bare = |c: &Self| Self { max_sweeps: None, patience: None, threads: None, scratch: None, ..c.clone() };
+        let bare = |c: &Self| Self {
+            max_sweeps: None,
+            patience: None,
+            threads: None,
+            scratch: None,
+            ..c.clone()
+        };
         bare(self) == bare(other)
     }
 }
@@ -103,16 +115,25 @@ impl FitConfig {
 impl FitConfig {
     /// The error alone: no penalty, rows as they are. What the paper minimises.
     pub fn plain() -> Self {
-        Self { l1: 0.0, ..Self::default() }.as_they_are()
+        Self {
+            l1: 0.0,
+            ..Self::default()
+        }
+        .as_they_are()
     }
 
     /// The same of rows that are not prepared.
     pub fn as_they_are(self) -> Self {
-        Self { scale_rows: false, scale_neurons: false, centre: false, ..self }
+        Self {
+            scale_rows: false,
+            scale_neurons: false,
+            centre: false,
+            ..self
+        }
     }
 
-    /// Rows are prepared as said, else as `base` has them; but where the error alone is minimised, and `base` minimised
-    /// more, as they are: it is an error of the rows as they are.
+    /// Rows are prepared as said, else as `base` has them; but where the error alone is minimised,
+    /// and `base` minimised more, as they are: it is an error of the rows as they are.
     pub fn prepared(self, base: &Self, asked: Prepared) -> Self {
         let alone = |config: &Self| config.solver == Solver::Mu || config.l1 == 0.0;
         let keeps = !alone(&self) || alone(base);
@@ -126,8 +147,9 @@ impl FitConfig {
 }
 
 impl Default for FitConfig {
-    /// A ≈ YZᵀ, the rows as they are, with a penalty that keeps Y sparse. A centre reads better (the guide's results), but then
-    /// the factors alone no longer give the rows back: whoever asks for it is told.
+    /// A ≈ YZᵀ, the rows as they are, with a penalty that keeps Y sparse. A centre reads better
+    /// (the guide's results), but then the factors alone no longer give the rows back: whoever asks
+    /// for it is told.
     fn default() -> Self {
         Self {
             features: 100,
@@ -149,16 +171,19 @@ impl Default for FitConfig {
 }
 
 impl FitConfig {
-    /// p for rows of d neurons. Where none is named: 5 % of fewer than 4,096 neurons, from there on 1 %, as the paper has
-    /// them for GPT-2 (3,072) and for models of eight billion parameters (14,336). Of so few neurons 1 % tells concepts
-    /// apart less well (the guide's results).
+    /// p for rows of d neurons. Where none is named: 5 % of fewer than 4,096 neurons, from there on
+    /// 1 %, as the paper has them for GPT-2 (3,072) and for models of eight billion parameters
+    /// (14,336). Of so few neurons 1 % tells concepts apart less well (the guide's results).
     pub fn share(&self, d: usize) -> f64 {
         self.sparsity.unwrap_or(if d < WIDE { 0.05 } else { 0.01 })
     }
 
     /// The same with the p that rows of d neurons give it.
     pub fn for_width(self, d: usize) -> Self {
-        Self { sparsity: Some(self.share(d)), ..self }
+        Self {
+            sparsity: Some(self.share(d)),
+            ..self
+        }
     }
 
     /// The non-zeros of a column of height d: ⌈p·d⌉, at least 1.
@@ -175,8 +200,9 @@ impl FitConfig {
         }
     }
 
-    /// Whether a GPU with `free` bytes of memory keeps n × d activations from one sweep to the next: where they have to be
-    /// sent anew each time, sending takes as long as a sweep of the CPU.
+    /// Whether a GPU with `free` bytes of memory keeps n × d activations from one sweep to the
+    /// next: where they have to be sent anew each time, sending takes as long as a sweep of the
+    /// CPU.
     pub fn gpu_keeps(&self, shape: (usize, usize), free: u64) -> bool {
         device::keeps(shape, free)
     }
@@ -188,7 +214,9 @@ impl FitConfig {
             return Err(Error::usage("a fit needs at least one feature"));
         }
         if n == 0 || d == 0 {
-            return Err(Error::refused(format!("there are no activations to fit ({n} rows of {d} neurons)")));
+            return Err(Error::refused(format!(
+                "there are no activations to fit ({n} rows of {d} neurons)"
+            )));
         }
         if k > n {
             return Err(Error::usage(format!(
@@ -202,39 +230,62 @@ impl FitConfig {
             )));
         }
         if self.row_cap == Some(0) {
-            return Err(Error::usage("a row cap of 0 leaves no feature at any token; give at least 1"));
+            return Err(Error::usage(
+                "a row cap of 0 leaves no feature at any token; give at least 1",
+            ));
         }
         if self.row_cap.is_some() && self.solver == Solver::Mu {
-            return Err(Error::usage("the multiplicative updates cannot cap the features of a row; use --solver bcd"));
+            return Err(Error::usage(
+                "the multiplicative updates cannot cap the features of a row; use --solver bcd",
+            ));
         }
         if !(self.l1 >= 0.0 && self.l1.is_finite()) {
-            return Err(Error::usage(format!("an l1 penalty of {}; it must be 0 or more", self.l1)));
+            return Err(Error::usage(format!(
+                "an l1 penalty of {}; it must be 0 or more",
+                self.l1
+            )));
         }
         Ok(self.kept(d))
     }
 
-    /// Bytes that the coefficients of n rows take while they are fitted: those of the last sweep and of the one under way, a
-    /// snapshot and the one before it; with `mu` the best as well. In memory, or in files of [`Self::scratch`].
+    /// Bytes that the coefficients of n rows take while they are fitted: those of the last sweep
+    /// and of the one under way, a snapshot and the one before it; with `mu` the best as well. In
+    /// memory, or in files of [`Self::scratch`].
     pub fn coefficient_bytes(&self, n: usize) -> u64 {
         let copies = if self.solver == Solver::Mu { 5 } else { 4 };
         copies * 4 * self.features as u64 * (n as u64 + 64)
     }
 
-    /// Bytes of anonymous memory that a fit to n × d activations takes at most beside its coefficients and what the source
-    /// holds: the features and their products, the blocks in flight, the rows that k-means samples, and what is kept of
-    /// each row.
+    /// Bytes of anonymous memory that a fit to n × d activations takes at most beside its
+    /// coefficients and what the source holds: the features and their products, the blocks in
+    /// flight, the rows that k-means samples, and what is kept of each row.
     pub fn memory_bytes(&self, n: usize, d: usize) -> u64 {
         let in_blocks = stream::block_rows(d).min(n) as u64;
-        let sampled = if self.init == Init::Kmeans { init::sampled_rows(n, d, self.features) } else { None };
+        let sampled = if self.init == Init::Kmeans {
+            init::sampled_rows(n, d, self.features)
+        } else {
+            None
+        };
         let (keep, share) = (self.kept(d) as u64, self.share(d));
         let (k, n, d) = (self.features as u64, n as u64, d as u64);
         let copies = if self.solver == Solver::Mu { 3 } else { 2 };
         let features = copies * (4 * k * d + 8 * k * keep + 8 * k * k);
-        let dense = if self.solver == Solver::Mu || share > 0.2 { 4 * k * d } else { 0 };
+        let dense = if self.solver == Solver::Mu || share > 0.2 {
+            4 * k * d
+        } else {
+            0
+        };
         let threads = self.threads.unwrap_or_else(rayon::current_num_threads) as u64;
-        // Blocks where a source is surveyed; a panel and what it sums a thread, as much again that waits its turn, and the whole.
-        let blocks = 4 * in_blocks * d + threads * 4 * 64 * (2 * d + 4 * k) + (2 * threads + 1) * 4 * k * (d + k);
-        let framed = if self.scale_rows || self.scale_neurons || self.centre { 4 * n + 16 * d } else { 0 };
+        // Blocks where a source is surveyed; a panel and what it sums a thread, as much again that
+        // waits its turn, and the whole.
+        let blocks = 4 * in_blocks * d
+            + threads * 4 * 64 * (2 * d + 4 * k)
+            + (2 * threads + 1) * 4 * k * (d + k);
+        let framed = if self.scale_rows || self.scale_neurons || self.centre {
+            4 * n + 16 * d
+        } else {
+            0
+        };
         features + dense + blocks + framed + 4 * d * sampled.unwrap_or(0) as u64 + 24 * n
     }
 }
@@ -246,14 +297,28 @@ mod tests {
     #[test]
     fn a_sparsity_that_nobody_named_is_chosen_by_the_width() {
         let default = FitConfig::default();
-        for (d, share, kept) in
-            [(576, 0.05, 29), (1536, 0.05, 77), (3072, 0.05, 154), (4096, 0.01, 41), (14336, 0.01, 144)]
-        {
-            assert_eq!((default.share(d), default.check((200, d)).unwrap()), (share, kept), "{d}");
+        for (d, share, kept) in [
+            (576, 0.05, 29),
+            (1536, 0.05, 77),
+            (3072, 0.05, 154),
+            (4096, 0.01, 41),
+            (14336, 0.01, 144),
+        ] {
+            assert_eq!(
+                (default.share(d), default.check((200, d)).unwrap()),
+                (share, kept),
+                "{d}"
+            );
             assert_eq!(default.clone().for_width(d).sparsity, Some(share));
         }
-        let named = FitConfig { sparsity: Some(0.01), ..default };
-        assert_eq!((named.share(1536), named.clone().for_width(1536)), (0.01, named.clone()));
+        let named = FitConfig {
+            sparsity: Some(0.01),
+            ..default
+        };
+        assert_eq!(
+            (named.share(1536), named.clone().for_width(1536)),
+            (0.01, named.clone())
+        );
         // What was saved before it could be left open is a number.
         let saved = serde_json::to_string(&named).unwrap();
         assert!(saved.contains("\"sparsity\":0.01"), "{saved}");

@@ -1,8 +1,9 @@
 //! A pass on a device: the products and the coordinate descent of a block as dense tensors.
 //!
-//! The same steps as on panels, added in another order: results agree within rounding, not to the bit. Blocks are large,
-//! since a sweep over the features takes a few kernels each whatever the rows, and stay on the device from one pass to
-//! the next as far as it has room. Coefficients stay with the caller.
+//! The same steps as on panels, added in another order: results agree within rounding, not to the
+//! bit. Blocks are large, since a sweep over the features takes a few kernels each whatever the
+//! rows, and stay on the device from one pass to the next as far as it has room. Coefficients stay
+//! with the caller.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -52,13 +53,23 @@ pub(crate) fn keeps((n, d): (usize, usize), free: u64) -> bool {
 impl Accelerator {
     /// For rows of d values on a device with `free` bytes of memory.
     pub(crate) fn new(device: Device, d: usize, free: u64) -> Self {
-        Self::with_block(device, d, free, (BLOCK_BYTES / (4 * d.max(1))).max(PANEL) / PANEL * PANEL)
+        Self::with_block(
+            device,
+            d,
+            free,
+            (BLOCK_BYTES / (4 * d.max(1))).max(PANEL) / PANEL * PANEL,
+        )
     }
 
     /// With blocks of so many rows, a multiple of [`PANEL`].
     pub(crate) fn with_block(device: Device, d: usize, free: u64, block_rows: usize) -> Self {
         let most = free / SHARE / (4 * d * block_rows).max(1) as u64;
-        Self { device, block_rows, most: usize::try_from(most).unwrap_or(usize::MAX), kept: Mutex::default() }
+        Self {
+            device,
+            block_rows,
+            most: usize::try_from(most).unwrap_or(usize::MAX),
+            kept: Mutex::default(),
+        }
     }
 
     /// One pass as [`Stream::pass`] with a [`Descent`] takes it.
@@ -83,12 +94,21 @@ impl Accelerator {
             let span = first * k..rows.end.div_ceil(PANEL) * PANEL * k;
             let panels = (span.len() / (k * PANEL), k, PANEL);
             let before = Tensor::from_slice(&y.data[span.clone()], panels, &self.device)?;
-            let lines = before.transpose(0, 1)?.reshape((k, panels.0 * PANEL))?.broadcast_mul(&basis.scales)?;
-            let p = basis.z.matmul(&a.t()?)?.pad_with_zeros(1, 0, lines.dim(1)? - rows.len())?;
+            let lines = before
+                .transpose(0, 1)?
+                .reshape((k, panels.0 * PANEL))?
+                .broadcast_mul(&basis.scales)?;
+            let p = basis
+                .z
+                .matmul(&a.t()?)?
+                .pad_with_zeros(1, 0, lines.dim(1)? - rows.len())?;
             basis.descend(&lines, &p, step)?;
             products = (products + lines.narrow(1, 0, rows.len())?.contiguous()?.matmul(&a)?)?;
             add(sums, first, &lines, &p)?;
-            let after = lines.reshape((k, panels.0, PANEL))?.transpose(0, 1)?.flatten_all()?;
+            let after = lines
+                .reshape((k, panels.0, PANEL))?
+                .transpose(0, 1)?
+                .flatten_all()?;
             next.data[span].copy_from_slice(&after.to_vec1::<f32>()?);
         }
         let dense = products.flatten_all()?.to_vec1::<f32>()?;
@@ -131,7 +151,8 @@ impl Basis {
     fn new(step: &Descent<'_>, k: usize, d: usize, device: &Device) -> Result<Self> {
         let off_diagonal = |(at, &v): (usize, &f64)| if at / k == at % k { 0.0 } else { v as f32 };
         let others: Vec<f32> = step.q.iter().enumerate().map(off_diagonal).collect();
-        let inverse = |j: usize| Some(step.q[j * k + j]).filter(|&q| q > f64::from(f32::MIN_POSITIVE));
+        let inverse =
+            |j: usize| Some(step.q[j * k + j]).filter(|&q| q > f64::from(f32::MIN_POSITIVE));
         Ok(Self {
             z: Tensor::from_vec(densify(step.features), (k, d), device)?,
             scales: Tensor::from_slice(step.scales, (k, 1), device)?,
@@ -156,9 +177,15 @@ impl Basis {
 /// Adds a block's share of the sums but AᵀY; `first` is its first row.
 fn add(sums: &mut Sums, first: usize, lines: &Tensor, p: &Tensor) -> Result<()> {
     let gram = lines.matmul(&lines.t()?)?.flatten_all()?.to_vec1::<f32>()?;
-    sums.gram.iter_mut().zip(gram).for_each(|(sum, v)| *sum += f64::from(v));
+    sums.gram
+        .iter_mut()
+        .zip(gram)
+        .for_each(|(sum, v)| *sum += f64::from(v));
     let totals = lines.sum(1)?.to_vec1::<f32>()?;
-    sums.totals.iter_mut().zip(totals).for_each(|(sum, v)| *sum += f64::from(v));
+    sums.totals
+        .iter_mut()
+        .zip(totals)
+        .for_each(|(sum, v)| *sum += f64::from(v));
     let fit = (lines * p)?.sum(0)?.to_vec1::<f32>()?;
     sums.fit += fit.iter().map(|&v| f64::from(v)).sum::<f64>();
     sums.row_fit[first..first + fit.len()].copy_from_slice(&fit);

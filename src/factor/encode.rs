@@ -1,11 +1,12 @@
-//! New rows on a fixed basis: min_{y ≥ 0} ‖W(a − Zy)‖² for each row a (less the fit's centre, where it has one), W the
-//! weights that the fit gave the neurons. A penalty of the fit is left out, which only shrank its coefficients; its cap on
-//! the features of a row is kept. The weights of rows change no minimum.
+//! New rows on a fixed basis: min_{y ≥ 0} ‖W(a − Zy)‖² for each row a (less the fit's centre, where
+//! it has one), W the weights that the fit gave the neurons. A penalty of the fit is left out,
+//! which only shrank its coefficients; its cap on the features of a row is kept. The weights of
+//! rows change no minimum.
 //!
 //! Invariant: c·a has c times the coefficients of a, whatever c.
 //!
-//! A few coordinate descent sweeps over panels find the active set; a primal active-set method (Lawson, Hanson 1974, from
-//! a warm start) in f64 makes it exact. Knows nothing of fits.
+//! A few coordinate descent sweeps over panels find the active set; a primal active-set method
+//! (Lawson, Hanson 1974, from a warm start) in f64 makes it exact. Knows nothing of fits.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -29,7 +30,8 @@ const WARM_SWEEPS: usize = 24;
 const TOLERANCE: f64 = 1e-7;
 /// The largest value of a row for which single precision is in no danger.
 const SAFE: RangeInclusive<f32> = 1e-15..=1e15;
-/// Added to the diagonal of ZᵀZ, relative, and the least pivot: features that say the same stay solvable.
+/// Added to the diagonal of ZᵀZ, relative, and the least pivot: features that say the same stay
+/// solvable.
 const RIDGE: f64 = 1e-12;
 const PIVOT: f64 = 1e-14;
 
@@ -77,9 +79,20 @@ impl Encoder {
         let row_cap = coding.row_cap.filter(|&cap| cap < features.columns());
         let centre = coding.centre.clone();
         let offsets = vec![0.0; features.columns()];
-        let mut encoder = Self { features, projection, norms, q, gram, row_cap, centre, offsets };
+        let mut encoder = Self {
+            features,
+            projection,
+            norms,
+            q,
+            gram,
+            row_cap,
+            centre,
+            offsets,
+        };
         if let Some(centre) = &coding.centre {
-            encoder.offsets = (0..encoder.offsets.len()).map(|j| encoder.dot(centre, j)).collect();
+            encoder.offsets = (0..encoder.offsets.len())
+                .map(|j| encoder.dot(centre, j))
+                .collect();
         }
         encoder
     }
@@ -94,16 +107,19 @@ impl Encoder {
         self.centre.as_ref().map(|c| c.as_slice())
     }
 
-    /// Coefficients of each row, row-major `[rows, k]`: the exact non-negative least squares solution to `1e-6`
-    /// relative; where it has more features than the cap allows, the exact solution on those that greedy pursuit
-    /// chooses.
+    /// Coefficients of each row, row-major `[rows, k]`: the exact non-negative least squares
+    /// solution to `1e-6` relative; where it has more features than the cap allows, the exact
+    /// solution on those that greedy pursuit chooses.
     ///
     /// # Errors
     /// [`Error::Usage`] when the rows are not as wide as the features, [`Error::Cancelled`].
     pub fn encode(&self, block: &Block<'_>, ctx: &TaskCtx) -> Result<Vec<f32>> {
         let (k, d) = (self.features.columns(), self.features.rows);
         if block.cols != d {
-            return Err(Error::usage(format!("rows of {} neurons cannot be read on features of {d}", block.cols)));
+            return Err(Error::usage(format!(
+                "rows of {} neurons cannot be read on features of {d}",
+                block.cols
+            )));
         }
         let mut out = vec![0.0; block.rows * k];
         if k == 0 || d == 0 {
@@ -123,20 +139,37 @@ impl Encoder {
         let mut y = vec![0.0; k * PANEL];
         let (rows, scales) = safe(rows, d);
         panel::transpose(&mut panel, &rows, d);
-        let Self { projection, offsets, .. } = self;
-        panel::project(&mut p, &panel, &projection.offsets, &projection.indices, &projection.values);
+        let Self {
+            projection,
+            offsets,
+            ..
+        } = self;
+        panel::project(
+            &mut p,
+            &panel,
+            &projection.offsets,
+            &projection.indices,
+            &projection.values,
+        );
         for (line, &offset) in p.chunks_exact_mut(PANEL).zip(offsets) {
-            line.iter_mut().zip(&scales).for_each(|(v, scale)| *v -= (offset * scale) as f32);
+            line.iter_mut()
+                .zip(&scales)
+                .for_each(|(v, scale)| *v -= (offset * scale) as f32);
         }
         for _ in 0..WARM_SWEEPS {
             panel::hals(&mut y, &p, &self.gram, 0.0, capped::RELAXATION);
         }
         let mut solver = ActiveSet::new(&self.q, k);
-        for (r, (line, row)) in out.chunks_exact_mut(k).zip(rows.chunks_exact(d)).enumerate() {
+        for (r, (line, row)) in out
+            .chunks_exact_mut(k)
+            .zip(rows.chunks_exact(d))
+            .enumerate()
+        {
             ctx.check()?;
             for j in 0..k {
                 solver.target[j] = self.dot(row, j) - offsets[j] * scales[r];
-                // Single precision may not hold what a tiny row's scale makes of a centre: the solver then starts from 0.
+                // Single precision may not hold what a tiny row's scale makes of a centre: the
+                // solver then starts from 0.
                 let warm = f64::from(y[j * PANEL + r]);
                 solver.x[j] = if warm.is_finite() { warm } else { 0.0 };
             }
@@ -145,11 +178,15 @@ impl Encoder {
                 solver.solve_capped(&self.gram, cap);
             }
             for (j, (o, &x)) in line.iter_mut().zip(&solver.x).enumerate() {
-                // A column that is nothing to the weights has no coefficient; features that cancel each other may want one
-                // beyond single precision.
+                // A column that is nothing to the weights has no coefficient; features that cancel
+                // each other may want one beyond single precision.
                 let norm = self.norms.as_ref().map_or(1.0, |norms| norms[j]);
                 let most = f64::from(f32::MAX);
-                *o = if norm > 0.0 { (x / norm / scales[r]).min(most) as f32 } else { 0.0 };
+                *o = if norm > 0.0 {
+                    (x / norm / scales[r]).min(most) as f32
+                } else {
+                    0.0
+                };
             }
         }
         Ok(())
@@ -158,24 +195,33 @@ impl Encoder {
     /// The product of column j with a row, in f64.
     fn dot(&self, row: &[f32], j: usize) -> f64 {
         let (indices, values) = self.projection.column(j);
-        indices.iter().zip(values).map(|(&i, &v)| f64::from(row[i as usize]) * f64::from(v)).sum()
+        indices
+            .iter()
+            .zip(values)
+            .map(|(&i, &v)| f64::from(row[i as usize]) * f64::from(v))
+            .sum()
     }
 }
 
-/// Rows of which each is in no danger in single precision, and the powers of two that they were multiplied by.
+/// Rows of which each is in no danger in single precision, and the powers of two that they were
+/// multiplied by.
 fn safe(rows: &[f32], d: usize) -> (Cow<'_, [f32]>, Vec<f64>) {
     let scale = |row: &[f32]| {
         let size = row.iter().fold(0.0f32, |m, v| m.max(v.abs()));
         if size == 0.0 || SAFE.contains(&size) || !size.is_finite() {
             1.0
         } else {
-            (-f64::from(size).log2().floor()).clamp(-126.0, 127.0).exp2()
+            (-f64::from(size).log2().floor())
+                .clamp(-126.0, 127.0)
+                .exp2()
         }
     };
     let scales: Vec<f64> = rows.chunks_exact(d).map(scale).collect();
     let mut rows = Cow::Borrowed(rows);
     for (i, &scale) in scales.iter().enumerate().filter(|(_, s)| **s != 1.0) {
-        rows.to_mut()[i * d..(i + 1) * d].iter_mut().for_each(|v| *v *= scale as f32);
+        rows.to_mut()[i * d..(i + 1) * d]
+            .iter_mut()
+            .for_each(|v| *v *= scale as f32);
     }
     (rows, scales)
 }
@@ -195,7 +241,15 @@ struct ActiveSet<'q> {
 impl<'q> ActiveSet<'q> {
     fn new(q: &'q [f64], k: usize) -> Self {
         let (target, x) = (vec![0.0; k], vec![0.0; k]);
-        Self { q, k, target, x, passive: Vec::new(), factor: Updated::new(k), solution: Vec::new() }
+        Self {
+            q,
+            k,
+            target,
+            x,
+            passive: Vec::new(),
+            factor: Updated::new(k),
+            solution: Vec::new(),
+        }
     }
 
     fn solve(&mut self) {
@@ -224,8 +278,13 @@ impl<'q> ActiveSet<'q> {
         let mut left: Vec<f32> = self.target.iter().map(|&v| v as f32).collect();
         let mut chosen = vec![0.0; self.k];
         self.forget();
-        capped::pursue(&mut left, &mut chosen, gram, cap).into_iter().for_each(|j| self.join(j));
-        self.x.iter_mut().zip(&chosen).for_each(|(x, &c)| *x = f64::from(c));
+        capped::pursue(&mut left, &mut chosen, gram, cap)
+            .into_iter()
+            .for_each(|j| self.join(j));
+        self.x
+            .iter_mut()
+            .zip(&chosen)
+            .for_each(|(x, &c)| *x = f64::from(c));
         self.descend();
     }
 
@@ -267,7 +326,8 @@ impl<'q> ActiveSet<'q> {
 
     fn least_squares(&mut self) {
         self.solution.clear();
-        self.solution.extend(self.passive.iter().map(|&j| self.target[j]));
+        self.solution
+            .extend(self.passive.iter().map(|&j| self.target[j]));
         self.factor.solve(&mut self.solution);
     }
 
@@ -278,7 +338,11 @@ impl<'q> ActiveSet<'q> {
 
     fn join(&mut self, j: usize) {
         let line = &self.q[j * self.k..(j + 1) * self.k];
-        self.factor.push(self.passive.iter().map(|&l| line[l]), line[j] * (1.0 + RIDGE), PIVOT);
+        self.factor.push(
+            self.passive.iter().map(|&l| line[l]),
+            line[j] * (1.0 + RIDGE),
+            PIVOT,
+        );
         self.passive.push(j);
     }
 
@@ -287,7 +351,8 @@ impl<'q> ActiveSet<'q> {
         self.factor.remove(at);
     }
 
-    /// The feature outside the passive set whose rise lowers the objective most, if any does by more than `least`.
+    /// The feature outside the passive set whose rise lowers the objective most, if any does by
+    /// more than `least`.
     fn steepest(&self, least: f64) -> Option<usize> {
         let k = self.k;
         let mut gradient = self.target.clone();

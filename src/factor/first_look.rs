@@ -1,9 +1,11 @@
-//! A first look at a corpus too large to pass over many times: sweeps over batches of rows, as online matrix
-//! factorisation does (Mairal, Bach, Ponce, Sapiro 2010), and one pass at the end that gives every row its coefficients.
+//! A first look at a corpus too large to pass over many times: sweeps over batches of rows, as
+//! online matrix factorisation does (Mairal, Bach, Ponce, Sapiro 2010), and one pass at the end
+//! that gives every row its coefficients.
 //!
-//! A batch's coefficients are found for the features so far; AᵀY and YᵀY of all batches, the older the lighter, then give
-//! the next features. Invariants: no more than one batch of activations is in memory; between batches it is known whole by
-//! what a checkpoint holds, and goes on from there with the same batches.
+//! A batch's coefficients are found for the features so far; AᵀY and YᵀY of all batches, the older
+//! the lighter, then give the next features. Invariants: no more than one batch of activations is
+//! in memory; between batches it is known whole by what a checkpoint holds, and goes on from there
+//! with the same batches.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +23,9 @@ use super::pass::Sums;
 use super::state::{Problem, State};
 use super::stream::Stream;
 use super::survey::{Survey, not_finite};
-use super::{Factoriser, FitConfig, Solver, SparseColumns, Stop, Sweep, bcd, fit, incremental, init};
+use super::{
+    Factoriser, FitConfig, Solver, SparseColumns, Stop, Sweep, bcd, fit, incremental, init,
+};
 use crate::activations::{ActivationSource, Block, InMemory};
 use crate::error::{Error, Result};
 use crate::matrix::aligned::Aligned;
@@ -33,10 +37,15 @@ const RUN: usize = 64;
 const MEMORY: f64 = 0.8;
 /// Batches when the configuration names no number of sweeps.
 const BATCHES: usize = 30;
-/// Rows that a checkpoint knows its source by: reading all of them is what a first look is to spare.
+/// Rows that a checkpoint knows its source by: reading all of them is what a first look is to
+/// spare.
 const KNOWN_ROWS: usize = 64;
 
-const KIND: Kind = Kind { magic: *b"mlpeekfl", version: 1, name: "checkpoint of a first look" };
+const KIND: Kind = Kind {
+    magic: *b"mlpeekfl",
+    version: 1,
+    name: "checkpoint of a first look",
+};
 
 /// Everything small of a checkpoint.
 #[derive(Serialize, Deserialize)]
@@ -88,10 +97,16 @@ impl<'a> FirstLook<'a> {
     ///
     /// # Errors
     /// What cannot be fitted; fewer rows a batch than features; a solver other than `bcd`.
-    pub fn start(source: &'a dyn ActivationSource, config: FitConfig, batch_rows: usize) -> Result<Self> {
+    pub fn start(
+        source: &'a dyn ActivationSource,
+        config: FitConfig,
+        batch_rows: usize,
+    ) -> Result<Self> {
         config.check(source.shape())?;
         if config.solver != Solver::Bcd {
-            return Err(Error::usage("batches need --solver bcd: the multiplicative updates are fitted to all rows"));
+            return Err(Error::usage(
+                "batches need --solver bcd: the multiplicative updates are fitted to all rows",
+            ));
         }
         if batch_rows < config.features {
             return Err(Error::usage(format!(
@@ -134,12 +149,20 @@ impl<'a> FirstLook<'a> {
             };
             let mut state = match self.sums {
                 None => {
-                    let FitConfig { init, solver, seed, .. } = self.config;
+                    let FitConfig {
+                        init, solver, seed, ..
+                    } = self.config;
                     init::start(&stream, k, init, solver, seed, survey.rms, ctx)?
                 }
-                Some(_) => incremental::settle(&problem, self.features.clone(), &stream.panels(k)?, ctx)?,
+                Some(_) => {
+                    incremental::settle(&problem, self.features.clone(), &stream.panels(k)?, ctx)?
+                }
             };
-            let error = if state.error.is_finite() { state.error / survey.base.max(f64::MIN_POSITIVE) } else { 1.0 };
+            let error = if state.error.is_finite() {
+                state.error / survey.base.max(f64::MIN_POSITIVE)
+            } else {
+                1.0
+            };
             if let Some(before) = &self.sums {
                 blend(&mut state.sums, before);
             }
@@ -174,7 +197,9 @@ impl<'a> FirstLook<'a> {
     /// # Errors
     /// What the disk says; before the first batch.
     pub fn checkpoint(&self, path: &Path) -> Result<()> {
-        let Some(sums) = &self.sums else { return Err(Error::usage("there are no features before the first batch")) };
+        let Some(sums) = &self.sums else {
+            return Err(Error::usage("there are no features before the first batch"));
+        };
         let (rows, cols) = self.source.shape();
         let header = Header {
             config: self.config.clone(),
@@ -187,7 +212,10 @@ impl<'a> FirstLook<'a> {
             rounds: self.rounds,
             left: self.runs.len(),
             keep: self.features.indices.len() / self.config.features,
-            scale: self.units.as_ref().map_or_else(as_they_are, |units| units.scale),
+            scale: self
+                .units
+                .as_ref()
+                .map_or_else(as_they_are, |units| units.scale),
         };
         let mut out = Writer::create(path, &KIND, &header)?;
         out.put(&self.features.indices)?;
@@ -195,17 +223,26 @@ impl<'a> FirstLook<'a> {
         out.put(&sums.products)?;
         out.put(&sums.gram)?;
         out.put(&sums.totals)?;
-        if let Some(neurons) = self.units.as_ref().and_then(|units| units.neurons.as_deref()) {
+        if let Some(neurons) = self
+            .units
+            .as_ref()
+            .and_then(|units| units.neurons.as_deref())
+        {
             out.put(neurons)?;
         }
         out.commit()
     }
 
-    /// Goes on from a checkpoint of `config` on this source, with the batches that would have followed.
+    /// Goes on from a checkpoint of `config` on this source, with the batches that would have
+    /// followed.
     ///
     /// # Errors
     /// A file that is no such checkpoint, or one of other activations or settings.
-    pub fn resume(source: &'a dyn ActivationSource, config: FitConfig, path: &Path) -> Result<Self> {
+    pub fn resume(
+        source: &'a dyn ActivationSource,
+        config: FitConfig,
+        path: &Path,
+    ) -> Result<Self> {
         let (mut input, header): (_, Header) = Reader::open(path, &KIND)?;
         let (n, d) = source.shape();
         if (header.rows, header.cols) != (n, d) || header.fingerprint != fingerprint(source)? {
@@ -213,13 +250,23 @@ impl<'a> FirstLook<'a> {
         }
         if !header.config.same_fit(&config) {
             let saved = serde_json::to_string(&header.config).unwrap_or_default();
-            return Err(input.bad(&format!("a checkpoint of a first look with other settings ({saved})")));
+            return Err(input.bad(&format!(
+                "a checkpoint of a first look with other settings ({saved})"
+            )));
         }
         let (k, keep) = (config.features, header.keep);
         let entries = k.checked_mul(keep).filter(|_| (1..=d).contains(&keep));
-        let numbers = entries.and_then(|e| (2 * e).checked_add(k.checked_mul(d)?)?.checked_add(2 * k.checked_mul(k)?));
+        let numbers = entries.and_then(|e| {
+            (2 * e)
+                .checked_add(k.checked_mul(d)?)?
+                .checked_add(2 * k.checked_mul(k)?)
+        });
         let neurons = if config.scale_neurons { d } else { 0 };
-        input.expect(numbers.and_then(|v| v.checked_add(2 * k + neurons)).and_then(|v| (v as u64).checked_mul(4)))?;
+        input.expect(
+            numbers
+                .and_then(|v| v.checked_add(2 * k + neurons))
+                .and_then(|v| (v as u64).checked_mul(4)),
+        )?;
         let mut look = Self::start(source, config, header.batch_rows)?;
         look.features = SparseColumns {
             rows: d,
@@ -228,16 +275,33 @@ impl<'a> FirstLook<'a> {
             values: input.array(k * keep)?,
         };
         let (products, gram, totals) = (input.array(k * d)?, input.array(k * k)?, input.array(k)?);
-        look.sums = Some(Sums { products, gram, totals, ..Sums::default() });
-        let neurons = if neurons > 0 { Some(Arc::new(input.array(neurons)?)) } else { None };
-        look.units = Some(Units { scale: header.scale, neurons });
-        let runs = if header.rounds > 0 { dealt(n, look.config.seed, header.rounds) } else { Vec::new() };
+        look.sums = Some(Sums {
+            products,
+            gram,
+            totals,
+            ..Sums::default()
+        });
+        let neurons = if neurons > 0 {
+            Some(Arc::new(input.array(neurons)?))
+        } else {
+            None
+        };
+        look.units = Some(Units {
+            scale: header.scale,
+            neurons,
+        });
+        let runs = if header.rounds > 0 {
+            dealt(n, look.config.seed, header.rounds)
+        } else {
+            Vec::new()
+        };
         let in_order = |j: usize| look.features.column(j).0.is_sorted_by(|a, b| a < b);
         let sound = look.features.indices.iter().all(|&i| (i as usize) < d) && (0..k).all(in_order);
         input.close(sound && header.left <= runs.len() && header.sweep > 0)?;
         look.runs = runs;
         look.runs.truncate(header.left);
-        (look.rounds, look.sweep, look.seconds) = (header.rounds, header.sweep, f64::from_bits(header.seconds));
+        (look.rounds, look.sweep, look.seconds) =
+            (header.rounds, header.sweep, f64::from_bits(header.seconds));
         Ok(look)
     }
 
@@ -256,7 +320,10 @@ impl<'a> FirstLook<'a> {
         if self.sweep == 0 {
             return Err(Error::usage("there are no features before the first batch"));
         }
-        let frame = Frame { units: self.units.unwrap_or_default(), ..Frame::default() };
+        let frame = Frame {
+            units: self.units.unwrap_or_default(),
+            ..Frame::default()
+        };
         let mut features = self.features;
         frame.features_out(&mut features);
         let mut fit = Factoriser::from_features(self.source, self.config, &features, ctx)?;
@@ -287,13 +354,18 @@ impl<'a> FirstLook<'a> {
 
     fn check_finite(&self, first: usize, block: &Block<'_>) -> Result<()> {
         match block.data.iter().position(|v| !v.is_finite()) {
-            Some(at) => Err(not_finite(self.source, first + at / block.cols, block.row(at / block.cols))),
+            Some(at) => Err(not_finite(
+                self.source,
+                first + at / block.cols,
+                block.row(at / block.cols),
+            )),
             None => Ok(()),
         }
     }
 }
 
-/// The runs of n rows in the order in which they are taken from the end, the `round`-th time from 1.
+/// The runs of n rows in the order in which they are taken from the end, the `round`-th time from
+/// 1.
 fn dealt(n: usize, seed: u64, round: u64) -> Vec<usize> {
     let mut runs: Vec<usize> = (0..n.div_ceil(RUN)).collect();
     runs.shuffle(&mut Pcg64::seed_from_u64(seed.wrapping_add(round - 1)));
@@ -316,7 +388,11 @@ fn blend(sums: &mut Sums, before: &Sums) {
     for (v, b) in sums.products.iter_mut().zip(&before.products) {
         *v += MEMORY as f32 * b;
     }
-    let wide = sums.gram.iter_mut().chain(&mut sums.totals).zip(before.gram.iter().chain(&before.totals));
+    let wide = sums
+        .gram
+        .iter_mut()
+        .chain(&mut sums.totals)
+        .zip(before.gram.iter().chain(&before.totals));
     wide.for_each(|(v, b)| *v += MEMORY * b);
 }
 
@@ -325,7 +401,9 @@ fn rescale(state: &mut State, scales: &[f32]) {
     let (k, sums) = (scales.len(), &mut state.sums);
     let d = sums.products.len() / k;
     for (j, &s) in scales.iter().enumerate() {
-        sums.products[j * d..(j + 1) * d].iter_mut().for_each(|v| *v *= s);
+        sums.products[j * d..(j + 1) * d]
+            .iter_mut()
+            .for_each(|v| *v *= s);
         sums.totals[j] *= f64::from(s);
         for l in 0..k {
             sums.gram[j * k + l] *= f64::from(s) * f64::from(scales[l]);

@@ -1,5 +1,6 @@
-//! A fit as a stepper: start or resume, step, look, save, finish. Owns the counters and the stop rules; the solvers own
-//! the arithmetic. Invariant: a step that fails or is cancelled leaves the fit as it was before it.
+//! A fit as a stepper: start or resume, step, look, save, finish. Owns the counters and the stop
+//! rules; the solvers own the arithmetic. Invariant: a step that fails or is cancelled leaves the
+//! fit as it was before it.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -41,23 +42,44 @@ pub struct Factoriser<'a> {
 }
 
 impl<'a> Factoriser<'a> {
-    /// Checks the source (NaN and infinity are named by row; k above the rows is refused) and makes the start.
-    pub fn start(source: &'a dyn ActivationSource, config: FitConfig, ctx: &TaskCtx) -> Result<Self> {
+    /// Checks the source (NaN and infinity are named by row; k above the rows is refused) and makes
+    /// the start.
+    pub fn start(
+        source: &'a dyn ActivationSource,
+        config: FitConfig,
+        ctx: &TaskCtx,
+    ) -> Result<Self> {
         let started = Instant::now();
         let mut fit = Self::prepare(source, config, ctx)?;
-        let FitConfig { features, init, solver, seed, .. } = fit.config;
-        fit.state = fit.threads.run(|| init::start(&fit.stream, features, init, solver, seed, fit.survey.rms, ctx))?;
+        let FitConfig {
+            features,
+            init,
+            solver,
+            seed,
+            ..
+        } = fit.config;
+        fit.state = fit.threads.run(|| {
+            init::start(
+                &fit.stream,
+                features,
+                init,
+                solver,
+                seed,
+                fit.survey.rms,
+                ctx,
+            )
+        })?;
         fit.spare.y = fit.stream.panels(features)?;
         fit.progress.seconds[1] = started.elapsed().as_secs_f64().to_bits();
         Ok(fit)
     }
 
-    /// Goes on from a checkpoint of the same source and configuration, with the same continuation. The most sweeps, the
-    /// patience and the threads may differ.
+    /// Goes on from a checkpoint of the same source and configuration, with the same continuation.
+    /// The most sweeps, the patience and the threads may differ.
     ///
     /// # Errors
-    /// A checkpoint that is truncated, damaged, of another format, of other activations or of other settings is refused,
-    /// by name.
+    /// A checkpoint that is truncated, damaged, of another format, of other activations or of other
+    /// settings is refused, by name.
     pub fn resume(
         source: &'a dyn ActivationSource,
         config: FitConfig,
@@ -74,8 +96,8 @@ impl<'a> Factoriser<'a> {
         Ok(fit)
     }
 
-    /// Runs the sweeps' passes on `device`, of which `free` bytes are free, from the next one on. The results agree with
-    /// those of this machine's processors within rounding.
+    /// Runs the sweeps' passes on `device`, of which `free` bytes are free, from the next one on.
+    /// The results agree with those of this machine's processors within rounding.
     ///
     /// # Errors
     /// A fit whose steps are not made for it ([`FitConfig::needs_cpu`]).
@@ -112,10 +134,15 @@ impl<'a> Factoriser<'a> {
         let survey = threads.run(|| Survey::frame(&mut stream, &config, None, ctx))?;
         if survey.square == 0.0 {
             let what = if config.centre { "the mean" } else { "zero" };
-            return Err(Error::refused(format!("every activation is {what}: there is nothing to decompose")));
+            return Err(Error::refused(format!(
+                "every activation is {what}: there is nothing to decompose"
+            )));
         }
         let penalty = config.l1 * survey.median_norm();
-        let progress = FitProgress { locked: vec![false; config.features], ..FitProgress::default() };
+        let progress = FitProgress {
+            locked: vec![false; config.features],
+            ..FitProgress::default()
+        };
         Ok(Self {
             stream,
             config,
@@ -135,7 +162,8 @@ impl<'a> Factoriser<'a> {
     /// What went before this fit: batches and their seconds.
     pub(super) fn went_before(&mut self, sweeps: usize, seconds: f64) {
         (self.progress.sweep, self.progress.best_sweep) = (sweeps, sweeps);
-        (self.progress.seconds[0], self.progress.seconds[2]) = (seconds.to_bits(), seconds.to_bits());
+        (self.progress.seconds[0], self.progress.seconds[2]) =
+            (seconds.to_bits(), seconds.to_bits());
     }
 
     /// What neurons and rows hold of the activations as they are.
@@ -163,8 +191,9 @@ impl<'a> Factoriser<'a> {
         f64::from_bits(self.progress.seconds[1])
     }
 
-    /// One sweep; tests for cancellation between row blocks. After a sweep whose `stop` is set, stepping again goes on
-    /// refining (the caller asked for it). A cancelled sweep changes nothing: the next step takes it anew.
+    /// One sweep; tests for cancellation between row blocks. After a sweep whose `stop` is set,
+    /// stepping again goes on refining (the caller asked for it). A cancelled sweep changes
+    /// nothing: the next step takes it anew.
     pub fn step(&mut self, ctx: &TaskCtx) -> Result<Sweep> {
         let started = Instant::now();
         let sweep = self.progress.sweep + 1;
@@ -185,7 +214,11 @@ impl<'a> Factoriser<'a> {
         self.threads.run(|| match self.config.solver {
             Solver::Mu => mu::sweep(&problem, state, spare, ctx),
             Solver::Bcd => {
-                let next = if sweep.is_multiple_of(bcd::SUPPORT_SWEEPS + 1) { Held::All } else { Held::Entries };
+                let next = if sweep.is_multiple_of(bcd::SUPPORT_SWEEPS + 1) {
+                    Held::All
+                } else {
+                    Held::Entries
+                };
                 bcd::sweep(&problem, state, spare, next, ctx)
             }
         })?;
@@ -211,12 +244,14 @@ impl<'a> Factoriser<'a> {
     /// What to say of activations whose products are beyond f32.
     fn overflow(&self) -> Error {
         let squares = self.survey.row_squares.iter().enumerate();
-        let row = squares.max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(row, _)| row);
+        let row = squares
+            .max_by(|a, b| a.1.total_cmp(b.1))
+            .map_or(0, |(row, _)| row);
         too_large(self.stream.source, row)
     }
 
-    /// What the sweeps lower, relative to the square of the rows as the fit sees them: their squared error, plus 2λΣY
-    /// where there is a penalty.
+    /// What the sweeps lower, relative to the square of the rows as the fit sees them: their
+    /// squared error, plus 2λΣY where there is a penalty.
     pub fn objective(&self) -> f64 {
         self.state.objective / self.survey.square
     }
@@ -228,13 +263,27 @@ impl<'a> Factoriser<'a> {
     /// Writes everything needed to go on (atomic rename, fsync).
     pub fn checkpoint(&self, path: &Path) -> Result<()> {
         let progress = self.progress.clone();
-        checkpoint::write(path, &self.config, self.binding(), progress, &self.state, self.best.as_ref())
+        checkpoint::write(
+            path,
+            &self.config,
+            self.binding(),
+            progress,
+            &self.state,
+            self.best.as_ref(),
+        )
     }
 
     /// What a checkpoint is bound to beside its configuration.
     fn binding(&self) -> Binding {
-        let Stream { n, d, ref frame, .. } = self.stream;
-        Binding { rows: n, cols: d, fingerprint: self.survey.fingerprint, scale: frame.units.scale }
+        let Stream {
+            n, d, ref frame, ..
+        } = self.stream;
+        Binding {
+            rows: n,
+            cols: d,
+            fingerprint: self.survey.fingerprint,
+            scale: frame.units.scale,
+        }
     }
 }
 
@@ -246,22 +295,29 @@ pub(super) struct Threads(Option<rayon::ThreadPool>);
 
 impl Threads {
     pub(super) fn new(count: Option<usize>) -> Result<Self> {
-        let Some(count) = count else { return Ok(Self(None)) };
+        let Some(count) = count else {
+            return Ok(Self(None));
+        };
         if !(1..=MOST_THREADS).contains(&count) {
-            return Err(Error::usage(format!("a fit takes 1 to {MOST_THREADS} threads, not {count}")));
+            return Err(Error::usage(format!(
+                "a fit takes 1 to {MOST_THREADS} threads, not {count}"
+            )));
         }
         rayon::ThreadPoolBuilder::new()
             .num_threads(count)
             .thread_name(|i| format!("fit-{i}"))
             .build()
             .map(|pool| Self(Some(pool)))
-            .map_err(|e| Error::refused(format!("cannot start {count} threads: {e}; ask for fewer")))
+            .map_err(|e| {
+                Error::refused(format!("cannot start {count} threads: {e}; ask for fewer"))
+            })
     }
 
     pub(super) fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         match &self.0 {
             Some(pool) => pool.install(f),
-            // On a thread of rayon's from the start: a step forks many times, each a sleep and a waking from any other thread.
+            // On a thread of rayon's from the start: a step forks many times, each a sleep and a
+            // waking from any other thread.
             None => rayon::scope(|_| f()),
         }
     }

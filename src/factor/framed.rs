@@ -1,5 +1,6 @@
-//! The frame of a fit's files: magic, format version, length of a JSON header, the header, arrays of numbers, xxh3 of all
-//! before it; little-endian, written whole or not at all ([`NewFile`]). Knows nothing of what the arrays mean.
+//! The frame of a fit's files: magic, format version, length of a JSON header, the header, arrays
+//! of numbers, xxh3 of all before it; little-endian, written whole or not at all ([`NewFile`]).
+//! Knows nothing of what the arrays mean.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -33,7 +34,8 @@ impl Kind {
     /// Whether the file at `path` begins as one of this kind.
     pub(super) fn is_at(&self, path: &Path) -> bool {
         let mut start = [0; 8];
-        File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start == self.magic
+        File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok())
+            && start == self.magic
     }
 }
 
@@ -45,8 +47,12 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn create(path: &Path, kind: &Kind, header: &impl Serialize) -> Result<Self> {
-        let json = serde_json::to_vec(header).map_err(|e| Error::file(path, format!("cannot be written: {e}")))?;
-        let mut writer = Self { out: NewFile::create(path)?, hash: Xxh3::new() };
+        let json = serde_json::to_vec(header)
+            .map_err(|e| Error::file(path, format!("cannot be written: {e}")))?;
+        let mut writer = Self {
+            out: NewFile::create(path)?,
+            hash: Xxh3::new(),
+        };
         writer.put(&kind.magic)?;
         writer.put(&kind.version.to_le_bytes())?;
         writer.put(&(json.len() as u64).to_le_bytes())?;
@@ -55,10 +61,12 @@ impl Writer {
     }
 
     pub(super) fn put<V: bytemuck::NoUninit>(&mut self, values: &[V]) -> Result<()> {
-        bytemuck::cast_slice(values).chunks(PIECE).try_for_each(|bytes| {
-            self.hash.update(bytes);
-            self.out.write(bytes)
-        })
+        bytemuck::cast_slice(values)
+            .chunks(PIECE)
+            .try_for_each(|bytes| {
+                self.hash.update(bytes);
+                self.out.write(bytes)
+            })
     }
 
     pub(super) fn commit(mut self) -> Result<()> {
@@ -84,7 +92,12 @@ impl Reader {
         let file = File::open(path).map_err(Error::io("read", path))?;
         let size = file.metadata().map_err(Error::io("read", path))?.len();
         let input = BufReader::with_capacity(PIECE, file);
-        let mut reader = Self { path: path.to_path_buf(), input, hash: Xxh3::new(), body: size };
+        let mut reader = Self {
+            path: path.to_path_buf(),
+            input,
+            hash: Xxh3::new(),
+            body: size,
+        };
         let mut start = [0u8; START];
         reader.fill(&mut start)?;
         if start[..8] != kind.magic {
@@ -93,35 +106,50 @@ impl Reader {
         let version = u32::from_le_bytes([start[8], start[9], start[10], start[11]]);
         if version != kind.version {
             let (name, own) = (kind.name, kind.version);
-            return Err(reader.bad(&format!("a {name} of format {version}, and this version reads format {own}")));
+            return Err(reader.bad(&format!(
+                "a {name} of format {version}, and this version reads format {own}"
+            )));
         }
         let mut length = [0u8; 8];
         length.copy_from_slice(&start[12..]);
         let length = u64::from_le_bytes(length);
-        let body = size.checked_sub(START as u64 + DIGEST).and_then(|rest| rest.checked_sub(length));
+        let body = size
+            .checked_sub(START as u64 + DIGEST)
+            .and_then(|rest| rest.checked_sub(length));
         let Some(body) = body.filter(|_| length <= HEADER_BYTES) else {
             return Err(reader.bad("the checkpoint is truncated or damaged"));
         };
         let mut json = vec![0; length as usize];
         reader.fill(&mut json)?;
         reader.body = body;
-        let header = serde_json::from_slice(&json).map_err(|_| reader.bad("the checkpoint's header is damaged"))?;
+        let header = serde_json::from_slice(&json)
+            .map_err(|_| reader.bad("the checkpoint's header is damaged"))?;
         Ok((reader, header))
     }
 
     /// An error of this file, with its remedy.
     pub(super) fn bad(&self, problem: &str) -> Error {
-        Error::file(&self.path, format!("{problem}; delete it to start the fit anew"))
+        Error::file(
+            &self.path,
+            format!("{problem}; delete it to start the fit anew"),
+        )
     }
 
-    /// The arrays that a header announces must be exactly what the file holds, before memory is taken for them.
+    /// The arrays that a header announces must be exactly what the file holds, before memory is
+    /// taken for them.
     pub(super) fn expect(&self, bytes: Option<u64>) -> Result<()> {
-        if bytes == Some(self.body) { Ok(()) } else { Err(self.bad("the checkpoint is truncated or damaged")) }
+        if bytes == Some(self.body) {
+            Ok(())
+        } else {
+            Err(self.bad("the checkpoint is truncated or damaged"))
+        }
     }
 
     pub(super) fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
         for bytes in bytes.chunks_mut(PIECE) {
-            self.input.read_exact(bytes).map_err(|_| self.bad("the checkpoint is truncated"))?;
+            self.input
+                .read_exact(bytes)
+                .map_err(|_| self.bad("the checkpoint is truncated"))?;
             self.hash.update(bytes);
         }
         Ok(())
@@ -137,7 +165,9 @@ impl Reader {
     pub(super) fn close(mut self, sound: bool) -> Result<()> {
         let digest = self.hash.digest();
         let mut sum = [0u8; DIGEST as usize];
-        self.input.read_exact(&mut sum).map_err(|_| self.bad("the checkpoint is truncated"))?;
+        self.input
+            .read_exact(&mut sum)
+            .map_err(|_| self.bad("the checkpoint is truncated"))?;
         if u64::from_le_bytes(sum) != digest || !sound {
             return Err(self.bad("the checkpoint is damaged: its checksum does not match"));
         }

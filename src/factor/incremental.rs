@@ -1,5 +1,5 @@
-//! Going on from factors that are already there: appended rows are folded in, features are added for the worst explained
-//! rows, and nothing starts over.
+//! Going on from factors that are already there: appended rows are folded in, features are added
+//! for the worst explained rows, and nothing starts over.
 
 use super::capped;
 use super::columns;
@@ -14,15 +14,24 @@ use crate::task::TaskCtx;
 /// Sweeps of the coefficients that fold new rows in.
 const FOLD_IN_SWEEPS: usize = 20;
 
-/// Columns of `keep` entries each: longer ones lose their smallest, shorter ones gain neurons of weight zero, and new
-/// columns have no weight at all until the next sweep revives them.
+/// Columns of `keep` entries each: longer ones lose their smallest, shorter ones gain neurons of
+/// weight zero, and new columns have no weight at all until the next sweep revives them.
 pub(super) fn reshape(columns: &SparseColumns, k: usize, keep: usize) -> SparseColumns {
     let d = columns.rows;
-    let mut out = SparseColumns { rows: d, offsets: vec![0], indices: Vec::new(), values: Vec::new() };
+    let mut out = SparseColumns {
+        rows: d,
+        offsets: vec![0],
+        indices: Vec::new(),
+        values: Vec::new(),
+    };
     for j in 0..k {
         let mut entries: Vec<(u32, f32)> = if j < columns.columns() {
             let (indices, values) = columns.column(j);
-            indices.iter().copied().zip(values.iter().copied()).collect()
+            indices
+                .iter()
+                .copied()
+                .zip(values.iter().copied())
+                .collect()
         } else {
             Vec::new()
         };
@@ -33,7 +42,12 @@ pub(super) fn reshape(columns: &SparseColumns, k: usize, keep: usize) -> SparseC
         let mut used = vec![false; d];
         entries.iter().for_each(|(i, _)| used[*i as usize] = true);
         let missing = keep - entries.len();
-        entries.extend((0..d as u32).filter(|&i| !used[i as usize]).take(missing).map(|i| (i, 0.0)));
+        entries.extend(
+            (0..d as u32)
+                .filter(|&i| !used[i as usize])
+                .take(missing)
+                .map(|i| (i, 0.0)),
+        );
         entries.sort_by_key(|e| e.0);
         out.indices.extend(entries.iter().map(|e| e.0));
         out.values.extend(entries.iter().map(|e| e.1));
@@ -42,7 +56,8 @@ pub(super) fn reshape(columns: &SparseColumns, k: usize, keep: usize) -> SparseC
     out
 }
 
-/// The state of these features (unit columns of `keep` entries) and coefficients after the rows were folded in.
+/// The state of these features (unit columns of `keep` entries) and coefficients after the rows
+/// were folded in.
 pub(super) fn settle(
     problem: &Problem<'_, '_>,
     mut features: SparseColumns,
@@ -59,7 +74,15 @@ pub(super) fn settle(
         capped::step(y, p, &gram, penalty, FOLD_IN_SWEEPS, problem.row_cap);
     };
     let columns = Columns::Sparse(&features);
-    problem.stream.pass(ctx, y, &mut state.y, &columns, Gather::Dense, &mut state.sums, &update)?;
+    problem.stream.pass(
+        ctx,
+        y,
+        &mut state.y,
+        &columns,
+        Gather::Dense,
+        &mut state.sums,
+        &update,
+    )?;
     state.features = features;
     state.measure(problem, &q, &gram);
     Ok(state)
@@ -70,19 +93,27 @@ pub(super) fn check(factors: &Factors, (n, d): (usize, usize)) -> Result<()> {
     let (features, coefficients) = (&factors.features, &factors.coefficients);
     let old = features.columns();
     if features.rows != d {
-        return Err(Error::usage(format!("features of {} neurons cannot begin a fit to {d}", features.rows)));
+        return Err(Error::usage(format!(
+            "features of {} neurons cannot begin a fit to {d}",
+            features.rows
+        )));
     }
     if coefficients.rows > n {
         let rows = coefficients.rows;
-        return Err(Error::usage(format!("the factors are of {rows} token rows, and there are only {n} now")));
+        return Err(Error::usage(format!(
+            "the factors are of {rows} token rows, and there are only {n} now"
+        )));
     }
     if coefficients.as_slice().len() != old * coefficients.rows {
-        return Err(Error::usage(format!("the coefficients are not those of {old} features")));
+        return Err(Error::usage(format!(
+            "the coefficients are not those of {old} features"
+        )));
     }
     Ok(())
 }
 
-/// Refuses locked features that have more neurons than the new sparsity keeps: they are to stay as they are.
+/// Refuses locked features that have more neurons than the new sparsity keeps: they are to stay as
+/// they are.
 pub(super) fn check_locked(features: &SparseColumns, locked: &[bool], keep: usize) -> Result<()> {
     for j in (0..features.columns()).filter(|&j| locked[j]) {
         let neurons = features.column(j).1.iter().filter(|v| **v != 0.0).count();

@@ -21,14 +21,16 @@ use crate::task::{Progress, TaskCtx};
 
 /// The least coefficient that the multiplicative rule starts from, since it cannot leave zero.
 const FLOOR: f32 = 1e-6;
-/// Rounds of k-means for `mu`, as in the paper's code, and for `bcd`, which ends as low after 2 as after 15.
+/// Rounds of k-means for `mu`, as in the paper's code, and for `bcd`, which ends as low after 2 as
+/// after 15.
 const KMEANS_ROUNDS: [usize; 2] = [15, 3];
 /// Bytes of rows that the rounds of k-means look at; a larger source is sampled.
 const KMEANS_BYTES: usize = 256 << 20;
 const SUBSPACE_ROUNDS: usize = 4;
 const OVERSAMPLING: usize = 10;
 
-/// Coefficients and their sums for a solver to start from; `rms` is the root mean square of the activations, as it sees them.
+/// Coefficients and their sums for a solver to start from; `rms` is the root mean square of the
+/// activations, as it sees them.
 pub(crate) fn start(
     stream: &Stream<'_>,
     k: usize,
@@ -43,10 +45,20 @@ pub(crate) fn start(
     let y = match init {
         Init::Random => uniform(stream, k, &mut rng)?,
         Init::Kmeans => {
-            let clusters = kmeans(stream, k, KMEANS_ROUNDS[usize::from(solver == Solver::Bcd)], &mut rng, ctx)?;
+            let clusters = kmeans(
+                stream,
+                k,
+                KMEANS_ROUNDS[usize::from(solver == Solver::Bcd)],
+                &mut rng,
+                ctx,
+            )?;
             let y = clusters.one_hot(stream, floor)?;
             if solver == Solver::Bcd {
-                let sums = one_hot_sums(clusters.sums, &clusters.counts, stream.n.div_ceil(PANEL) * PANEL);
+                let sums = one_hot_sums(
+                    clusters.sums,
+                    &clusters.counts,
+                    stream.n.div_ceil(PANEL) * PANEL,
+                );
                 return Ok(State::new(y, sums));
             }
             y
@@ -60,7 +72,15 @@ pub(crate) fn start(
 pub(crate) fn from_coefficients(stream: &Stream<'_>, y: Panels, ctx: &TaskCtx) -> Result<State> {
     let mut copy = stream.panels(y.k)?;
     let mut sums = Sums::default();
-    stream.pass(ctx, &y, &mut copy, &Columns::None, Gather::Dense, &mut sums, &|_, _| ())?;
+    stream.pass(
+        ctx,
+        &y,
+        &mut copy,
+        &Columns::None,
+        Gather::Dense,
+        &mut sums,
+        &|_, _| (),
+    )?;
     Ok(State::new(y, sums))
 }
 
@@ -111,9 +131,17 @@ impl Clusters {
 }
 
 /// Lloyd's rounds from k rows chosen at random, then every row with its nearest centroid.
-fn kmeans(stream: &Stream<'_>, k: usize, rounds: usize, rng: &mut Pcg64, ctx: &TaskCtx) -> Result<Clusters> {
+fn kmeans(
+    stream: &Stream<'_>,
+    k: usize,
+    rounds: usize,
+    rng: &mut Pcg64,
+    ctx: &TaskCtx,
+) -> Result<Clusters> {
     let (n, d) = (stream.n, stream.d);
-    let sample = sampled_rows(n, d, k).map(|count| gather_rows(stream, count, rng, ctx)).transpose()?;
+    let sample = sampled_rows(n, d, k)
+        .map(|count| gather_rows(stream, count, rng, ctx))
+        .transpose()?;
     let sampled = sample.as_ref().map(|s| Stream::new(s));
     let part = sampled.as_ref().unwrap_or(stream);
     let mut centroids = Vec::with_capacity(k * d);
@@ -122,7 +150,12 @@ fn kmeans(stream: &Stream<'_>, k: usize, rounds: usize, rng: &mut Pcg64, ctx: &T
     }
     let mut last = f64::INFINITY;
     for round in 0..rounds {
-        ctx.checkpoint(Progress::new("k-means start", round as u64, rounds as u64, "rounds"))?;
+        ctx.checkpoint(Progress::new(
+            "k-means start",
+            round as u64,
+            rounds as u64,
+            "rounds",
+        ))?;
         let (clusters, within) = assign(part, &centroids, k, ctx)?;
         if sampled.is_none() && (round + 1 == rounds || within > last * (1.0 - 1e-3)) {
             return Ok(clusters);
@@ -140,7 +173,12 @@ pub(crate) fn sampled_rows(n: usize, d: usize, k: usize) -> Option<usize> {
 }
 
 /// `count` rows at random, in order.
-fn gather_rows(stream: &Stream<'_>, count: usize, rng: &mut Pcg64, ctx: &TaskCtx) -> Result<InMemory> {
+fn gather_rows(
+    stream: &Stream<'_>,
+    count: usize,
+    rng: &mut Pcg64,
+    ctx: &TaskCtx,
+) -> Result<InMemory> {
     let mut rows = index::sample(rng, stream.n, count).into_vec();
     rows.sort_unstable();
     let mut data = Aligned::with_capacity(count * stream.d);
@@ -151,18 +189,35 @@ fn gather_rows(stream: &Stream<'_>, count: usize, rng: &mut Pcg64, ctx: &TaskCtx
     Ok(InMemory::aligned(count, stream.d, data))
 }
 
-/// The nearest centroid of each row, the clusters' sums, and Σ‖c‖² − 2 a·c over rows (the scatter up to ‖A‖²).
-fn assign(stream: &Stream<'_>, centroids: &[f32], k: usize, ctx: &TaskCtx) -> Result<(Clusters, f64)> {
+/// The nearest centroid of each row, the clusters' sums, and Σ‖c‖² − 2 a·c over rows (the scatter
+/// up to ‖A‖²).
+fn assign(
+    stream: &Stream<'_>,
+    centroids: &[f32],
+    k: usize,
+    ctx: &TaskCtx,
+) -> Result<(Clusters, f64)> {
     const STRIP: usize = 256;
     let d = stream.d;
-    let squares: Vec<f32> = centroids.chunks_exact(d).map(|c| c.iter().map(|v| v * v).sum::<f32>() / 2.0).collect();
-    let mut out = Clusters { labels: Vec::with_capacity(stream.n), sums: vec![0.0; k * d], counts: vec![0.0; k] };
+    let squares: Vec<f32> = centroids
+        .chunks_exact(d)
+        .map(|c| c.iter().map(|v| v * v).sum::<f32>() / 2.0)
+        .collect();
+    let mut out = Clusters {
+        labels: Vec::with_capacity(stream.n),
+        sums: vec![0.0; k * d],
+        counts: vec![0.0; k],
+    };
     let mut within = 0.0;
     stream.blocks(ctx, |_, block| {
         let nearest: Vec<Vec<(u32, f32)>> = block
             .data
             .par_chunks(PANEL * d)
-            .map(|rows| stream.on_panel(rows, centroids, |scores| nearest(scores, &squares, rows.len() / d)))
+            .map(|rows| {
+                stream.on_panel(rows, centroids, |scores| {
+                    nearest(scores, &squares, rows.len() / d)
+                })
+            })
             .collect();
         let first = out.labels.len();
         for (label, score) in nearest.into_iter().flatten() {
@@ -196,13 +251,23 @@ fn nearest(scores: &[f32], squares: &[f32], rows: usize) -> Vec<(u32, f32)> {
     best
 }
 
-/// Y = max(U√Σ, floor) of the truncated SVD of A, scaled to unit root mean square, by randomised subspace iteration (Halko, Martinsson, Tropp 2011), each pair's
-/// sign such that the heavier half of U's column is positive.
-fn singular(stream: &Stream<'_>, k: usize, floor: f32, rms: f64, rng: &mut Pcg64, ctx: &TaskCtx) -> Result<Panels> {
+/// Y = max(U√Σ, floor) of the truncated SVD of A, scaled to unit root mean square, by randomised
+/// subspace iteration (Halko, Martinsson, Tropp 2011), each pair's sign such that the heavier half
+/// of U's column is positive.
+fn singular(
+    stream: &Stream<'_>,
+    k: usize,
+    floor: f32,
+    rms: f64,
+    rng: &mut Pcg64,
+    ctx: &TaskCtx,
+) -> Result<Panels> {
     let (n, d) = (stream.n, stream.d);
     let rank = k.min(d).min(n);
     let wide = (rank + OVERSAMPLING).min(d).min(n);
-    let mut basis: Vec<f32> = (0..wide * d).map(|_| rng.sample::<f32, _>(StandardNormal)).collect();
+    let mut basis: Vec<f32> = (0..wide * d)
+        .map(|_| rng.sample::<f32, _>(StandardNormal))
+        .collect();
     let diverged = || Error::refused("the SVD start did not converge; start with --init kmeans");
     dense::orthonormalise(&mut basis, wide, d).ok_or_else(diverged)?;
     let zeros = stream.panels(wide)?;
@@ -210,8 +275,21 @@ fn singular(stream: &Stream<'_>, k: usize, floor: f32, rms: f64, rng: &mut Pcg64
     let mut sums = Sums::default();
     let copy = |y: &mut [f32], p: &[f32]| y.copy_from_slice(p);
     for round in 0..=SUBSPACE_ROUNDS {
-        ctx.checkpoint(Progress::new("SVD start", round as u64, SUBSPACE_ROUNDS as u64 + 1, "rounds"))?;
-        stream.pass(ctx, &zeros, &mut projected, &Columns::Dense(&basis), Gather::Dense, &mut sums, &copy)?;
+        ctx.checkpoint(Progress::new(
+            "SVD start",
+            round as u64,
+            SUBSPACE_ROUNDS as u64 + 1,
+            "rounds",
+        ))?;
+        stream.pass(
+            ctx,
+            &zeros,
+            &mut projected,
+            &Columns::Dense(&basis),
+            Gather::Dense,
+            &mut sums,
+            &copy,
+        )?;
         if round < SUBSPACE_ROUNDS {
             basis.copy_from_slice(&sums.products);
             dense::orthonormalise(&mut basis, wide, d).ok_or_else(diverged)?;
@@ -223,8 +301,8 @@ fn singular(stream: &Stream<'_>, k: usize, floor: f32, rms: f64, rng: &mut Pcg64
     Ok(y)
 }
 
-/// From A·basis (by panel) and the eigenpairs of its Gram matrix, in units of `rms`: U√Σ = (A·basis) v / √σ, clamped from
-/// below.
+/// From A·basis (by panel) and the eigenpairs of its Gram matrix, in units of `rms`: U√Σ =
+/// (A·basis) v / √σ, clamped from below.
 fn singular_coefficients(
     y: &mut Panels,
     projected: &Panels,
@@ -236,9 +314,16 @@ fn singular_coefficients(
     // Lines beyond the rank have no vector and stay at the floor.
     let mut columns = vec![0.0f32; k * wide];
     for (j, &square) in squares.iter().enumerate() {
-        let scale = if square > 0.0 { (square / (rms * rms)).powf(-0.25) / rms } else { 0.0 };
+        let scale = if square > 0.0 {
+            (square / (rms * rms)).powf(-0.25) / rms
+        } else {
+            0.0
+        };
         let vector = &vectors[j * wide..(j + 1) * wide];
-        columns[j * wide..(j + 1) * wide].iter_mut().zip(vector).for_each(|(c, v)| *c = (v * scale) as f32);
+        columns[j * wide..(j + 1) * wide]
+            .iter_mut()
+            .zip(vector)
+            .for_each(|(c, v)| *c = (v * scale) as f32);
     }
     let halves: Vec<Vec<f64>> = y
         .data
@@ -247,17 +332,28 @@ fn singular_coefficients(
         .map(|(y, p)| {
             dense::project(y, p, &columns, wide);
             // How much heavier the positive half is.
-            let signed = |line: &[f32]| line.iter().map(|&v| f64::from(v) * f64::from(v.abs())).sum();
+            let signed = |line: &[f32]| {
+                line.iter()
+                    .map(|&v| f64::from(v) * f64::from(v.abs()))
+                    .sum()
+            };
             y.chunks_exact(PANEL).map(signed).collect()
         })
         .collect();
     let mut balance = vec![0.0f64; k];
-    halves.iter().for_each(|half| balance.iter_mut().zip(half).for_each(|(b, v)| *b += v));
-    y.data.par_chunks_mut(k * PANEL).enumerate().for_each(|(i, panel)| {
-        let rows = PANEL.min(n - i * PANEL);
-        for (line, &b) in panel.chunks_exact_mut(PANEL).zip(&balance) {
-            let sign = if b < 0.0 { -1.0 } else { 1.0 };
-            line[..rows].iter_mut().for_each(|v| *v = (*v * sign).max(floor));
-        }
-    });
+    halves
+        .iter()
+        .for_each(|half| balance.iter_mut().zip(half).for_each(|(b, v)| *b += v));
+    y.data
+        .par_chunks_mut(k * PANEL)
+        .enumerate()
+        .for_each(|(i, panel)| {
+            let rows = PANEL.min(n - i * PANEL);
+            for (line, &b) in panel.chunks_exact_mut(PANEL).zip(&balance) {
+                let sign = if b < 0.0 { -1.0 } else { 1.0 };
+                line[..rows]
+                    .iter_mut()
+                    .for_each(|v| *v = (*v * sign).max(floor));
+            }
+        });
 }

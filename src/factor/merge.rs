@@ -1,9 +1,10 @@
 //! Fewer features: those that are most alike become one.
 //!
-//! Two features leave the sum y_a z_aᵀ + y_b z_bᵀ, of rank two; the best single feature is its leading singular pair, and
-//! what is lost is its second singular value squared, which follows from the two 2 × 2 Gram matrices alone. Where the
-//! columns point the same way that pair is a positive mixture of both (Perron), so coefficients stay ≥ 0; where they do
-//! not, the weaker of the two goes, at the loss of its own square. Knows nothing of activations.
+//! Two features leave the sum y_a z_aᵀ + y_b z_bᵀ, of rank two; the best single feature is its
+//! leading singular pair, and what is lost is its second singular value squared, which follows from
+//! the two 2 × 2 Gram matrices alone. Where the columns point the same way that pair is a positive
+//! mixture of both (Perron), so coefficients stay ≥ 0; where they do not, the weaker of the two
+//! goes, at the loss of its own square. Knows nothing of activations.
 
 use std::path::Path;
 
@@ -26,12 +27,13 @@ pub(super) struct Merged {
 #[derive(Clone, Copy)]
 struct Union {
     loss: f64,
-    /// Weights of the two columns in the new one, before it is scaled to unit norm; one of them is 0 where one goes.
+    /// Weights of the two columns in the new one, before it is scaled to unit norm; one of them is
+    /// 0 where one goes.
     mix: [f64; 2],
 }
 
-/// Features `z` with coefficients `y`, those of feature j times `scales[j]`, made `k` features; `None` where they are no
-/// more than that. Locked features stay as they are.
+/// Features `z` with coefficients `y`, those of feature j times `scales[j]`, made `k` features;
+/// `None` where they are no more than that. Locked features stay as they are.
 pub(super) fn down_to(
     z: &SparseColumns,
     (y, scales): (&Coefficients, &[f32]),
@@ -45,22 +47,35 @@ pub(super) fn down_to(
     }
     let held = locked.iter().filter(|l| **l).count();
     if held > k || (held == k && k < old) {
-        return Err(Error::usage(format!("{held} locked features cannot be among {k}: unlock some or merge fewer")));
+        return Err(Error::usage(format!(
+            "{held} locked features cannot be among {k}: unlock some or merge fewer"
+        )));
     }
     let (n, d) = (y.rows, z.rows);
     let mut columns: Vec<f32> = (0..old).flat_map(|j| z.dense_column(j)).collect();
     let mut coefficients = Values::zeros(old * n, scratch)?;
     coefficients.copy_from_slice(y.as_slice());
-    for (line, &scale) in coefficients.chunks_exact_mut(n.max(1)).zip(scales).filter(|(_, s)| **s != 1.0) {
+    for (line, &scale) in coefficients
+        .chunks_exact_mut(n.max(1))
+        .zip(scales)
+        .filter(|(_, s)| **s != 1.0)
+    {
         line.iter_mut().for_each(|v| *v *= scale);
     }
     let q = columns::gram(z);
     let mut g = vec![0.0; old * old];
     dense::accumulate_gram(&mut g, &mut Vec::new(), &coefficients, n, n, old);
     dense::mirror(&mut g, old);
-    let mut pairs = Pairs { k: old, q, g, alive: vec![true; old] };
+    let mut pairs = Pairs {
+        k: old,
+        q,
+        g,
+        alive: vec![true; old],
+    };
     for _ in k..old {
-        let Some((a, b, union)) = pairs.cheapest(locked) else { break };
+        let Some((a, b, union)) = pairs.cheapest(locked) else {
+            break;
+        };
         let [za, zb] = pairs.apply(a, b, union.mix);
         blend(&mut columns, d, a, b, za);
         blend(&mut coefficients, n, a, b, zb);
@@ -71,7 +86,11 @@ pub(super) fn down_to(
         coefficients.copy_within(from * n..(from + 1) * n, to * n);
     }
     columns.truncate(alive.len() * d);
-    let keep = (0..old).map(|j| z.column(j).0.len()).max().unwrap_or(1).max(1);
+    let keep = (0..old)
+        .map(|j| z.column(j).0.len())
+        .max()
+        .unwrap_or(1)
+        .max(1);
     Ok(Some(Merged {
         features: columns::truncate(&columns, d, keep),
         coefficients,
@@ -82,7 +101,10 @@ pub(super) fn down_to(
 /// Line a becomes w₀ · line a + w₁ · line b.
 fn blend(lines: &mut [f32], width: usize, a: usize, b: usize, weights: [f64; 2]) {
     let (head, tail) = lines.split_at_mut(b * width);
-    for (x, y) in head[a * width..(a + 1) * width].iter_mut().zip(&tail[..width]) {
+    for (x, y) in head[a * width..(a + 1) * width]
+        .iter_mut()
+        .zip(&tail[..width])
+    {
         *x = (weights[0] * f64::from(*x) + weights[1] * f64::from(*y)) as f32;
     }
 }
@@ -97,7 +119,9 @@ struct Pairs {
 
 impl Pairs {
     fn cheapest(&self, locked: &[bool]) -> Option<(usize, usize, Union)> {
-        let free: Vec<usize> = (0..self.k).filter(|&j| self.alive[j] && !locked[j]).collect();
+        let free: Vec<usize> = (0..self.k)
+            .filter(|&j| self.alive[j] && !locked[j])
+            .collect();
         let mut best: Option<(usize, usize, Union)> = None;
         for (i, &a) in free.iter().enumerate() {
             for &b in &free[i + 1..] {
@@ -114,8 +138,17 @@ impl Pairs {
         let at = |m: &[f64]| [m[a * self.k + a], m[a * self.k + b], m[b * self.k + b]];
         let ([qa, qab, qb], [ga, gab, gb]) = (at(&self.q), at(&self.g));
         let (own_a, own_b) = (qa * ga, qb * gb);
-        let alone =
-            if own_a < own_b { Union { loss: own_a, mix: [0.0, 1.0] } } else { Union { loss: own_b, mix: [1.0, 0.0] } };
+        let alone = if own_a < own_b {
+            Union {
+                loss: own_a,
+                mix: [0.0, 1.0],
+            }
+        } else {
+            Union {
+                loss: own_b,
+                mix: [1.0, 0.0],
+            }
+        };
         if qab <= 0.0 {
             return alone;
         }
@@ -126,7 +159,12 @@ impl Pairs {
         if large <= 0.0 {
             return alone;
         }
-        let (m00, m01, m10, m11) = (ga * qa + gab * qab, ga * qab + gab * qb, gab * qa + gb * qab, gab * qab + gb * qb);
+        let (m00, m01, m10, m11) = (
+            ga * qa + gab * qab,
+            ga * qab + gab * qb,
+            gab * qa + gb * qab,
+            gab * qab + gb * qb,
+        );
         // The row of GQ − λI that is farther from zero gives the eigenvector.
         let mix = if m01 + (large - m00).abs() >= m10 + (large - m11).abs() {
             [m01, large - m00]
@@ -134,28 +172,37 @@ impl Pairs {
             [large - m11, m10]
         };
         if mix.iter().sum::<f64>() > 0.0 {
-            Union { loss: determinant / large, mix: mix.map(|m| m.max(0.0)) }
+            Union {
+                loss: determinant / large,
+                mix: mix.map(|m| m.max(0.0)),
+            }
         } else {
             alone
         }
     }
 
-    /// Takes b into a; returns the weights of the two columns and of the two lines of coefficients in the new ones.
+    /// Takes b into a; returns the weights of the two columns and of the two lines of coefficients
+    /// in the new ones.
     fn apply(&mut self, a: usize, b: usize, mix: [f64; 2]) -> [[f64; 2]; 2] {
         let k = self.k;
         let (qa, qab, qb) = (self.q[a * k + a], self.q[a * k + b], self.q[b * k + b]);
-        let size = (mix[0] * mix[0] * qa + 2.0 * mix[0] * mix[1] * qab + mix[1] * mix[1] * qb).sqrt();
+        let size =
+            (mix[0] * mix[0] * qa + 2.0 * mix[0] * mix[1] * qab + mix[1] * mix[1] * qb).sqrt();
         let size = if size > 0.0 { size } else { 1.0 };
         let column = mix.map(|m| m / size);
         // y = Y (Zᵀz), but of a pair of which one goes the other stays as it is.
         let line = if mix.contains(&0.0) {
             column.map(|c| if c > 0.0 { 1.0 } else { 0.0 })
         } else {
-            [column[0] * qa + column[1] * qab, column[0] * qab + column[1] * qb]
+            [
+                column[0] * qa + column[1] * qab,
+                column[0] * qab + column[1] * qb,
+            ]
         };
         for (matrix, weights) in [(&mut self.q, column), (&mut self.g, line)] {
-            let mixed: Vec<f64> =
-                (0..k).map(|l| weights[0] * matrix[a * k + l] + weights[1] * matrix[b * k + l]).collect();
+            let mixed: Vec<f64> = (0..k)
+                .map(|l| weights[0] * matrix[a * k + l] + weights[1] * matrix[b * k + l])
+                .collect();
             let own = weights[0] * mixed[a] + weights[1] * mixed[b];
             for (l, &v) in mixed.iter().enumerate() {
                 (matrix[a * k + l], matrix[l * k + a]) = (v, v);
@@ -173,7 +220,10 @@ mod tests {
 
     fn factors(columns: &[[f32; 4]], y: &[[f32; 5]]) -> (SparseColumns, Coefficients) {
         let dense: Vec<f32> = columns.iter().flatten().copied().collect();
-        (columns::truncate(&dense, 4, 4), Coefficients::owned(5, y.iter().flatten().copied().collect()))
+        (
+            columns::truncate(&dense, 4, 4),
+            Coefficients::owned(5, y.iter().flatten().copied().collect()),
+        )
     }
 
     /// YZᵀ.
@@ -191,7 +241,12 @@ mod tests {
     #[test]
     fn a_feature_split_in_two_is_whole_again_and_a_locked_one_stays() {
         let (z, y) = factors(
-            &[[0.6, 0.8, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.6, 0.8, 0.0, 0.0], [0.0, 0.0, 0.0, -1.0]],
+            &[
+                [0.6, 0.8, 0.0, 0.0],
+                [0.0, 0.0, 1.0, 0.0],
+                [0.6, 0.8, 0.0, 0.0],
+                [0.0, 0.0, 0.0, -1.0],
+            ],
             &[
                 [1.0, 2.0, 0.0, 0.0, 1.0],
                 [0.0, 1.0, 5.0, 0.0, 0.0],
@@ -200,20 +255,37 @@ mod tests {
             ],
         );
         let before = product(&z, y.as_slice());
-        let merged = down_to(&z, (&y, &[1.0; 4]), 3, &[false, true, false, false], None).unwrap().unwrap();
+        let merged = down_to(&z, (&y, &[1.0; 4]), 3, &[false, true, false, false], None)
+            .unwrap()
+            .unwrap();
         assert_eq!(merged.locked, [false, true, false]);
         assert_eq!(merged.features.dense_column(1), [0.0, 0.0, 1.0, 0.0]);
         let after = product(&merged.features, &merged.coefficients);
-        assert!(before.iter().zip(&after).all(|(a, b)| (a - b).abs() < 1e-5), "{before:?} {after:?}");
-        assert!(down_to(&z, (&y, &[1.0; 4]), 4, &[false; 4], None).unwrap().is_none());
+        assert!(
+            before.iter().zip(&after).all(|(a, b)| (a - b).abs() < 1e-5),
+            "{before:?} {after:?}"
+        );
+        assert!(
+            down_to(&z, (&y, &[1.0; 4]), 4, &[false; 4], None)
+                .unwrap()
+                .is_none()
+        );
         assert!(down_to(&z, (&y, &[1.0; 4]), 1, &[true, true, false, false], None).is_err());
     }
 
     #[test]
     fn what_a_union_loses_is_what_was_foretold() {
         let (z, y) = factors(
-            &[[0.6, 0.8, 0.0, 0.0], [0.8, 0.6, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]],
-            &[[1.0, 2.0, 0.0, 0.5, 1.0], [0.5, 1.0, 0.3, 0.0, 0.0], [9.0, 8.0, 9.0, 8.0, 7.0]],
+            &[
+                [0.6, 0.8, 0.0, 0.0],
+                [0.8, 0.6, 0.0, 0.0],
+                [0.0, 0.0, 0.0, 1.0],
+            ],
+            &[
+                [1.0, 2.0, 0.0, 0.5, 1.0],
+                [0.5, 1.0, 0.3, 0.0, 0.0],
+                [9.0, 8.0, 9.0, 8.0, 7.0],
+            ],
         );
         let g = {
             let mut g = vec![0.0; 9];
@@ -221,13 +293,31 @@ mod tests {
             dense::mirror(&mut g, 3);
             g
         };
-        let pairs = Pairs { k: 3, q: columns::gram(&z), g, alive: vec![true; 3] };
+        let pairs = Pairs {
+            k: 3,
+            q: columns::gram(&z),
+            g,
+            alive: vec![true; 3],
+        };
         let (a, b, union) = pairs.cheapest(&[false; 3]).unwrap();
         assert_eq!((a, b), (0, 1));
-        let merged = down_to(&z, (&y, &[1.0; 3]), 2, &[false; 3], None).unwrap().unwrap();
+        let merged = down_to(&z, (&y, &[1.0; 3]), 2, &[false; 3], None)
+            .unwrap()
+            .unwrap();
         assert!(merged.coefficients.iter().all(|v| *v >= 0.0));
-        let (before, after) = (product(&z, y.as_slice()), product(&merged.features, &merged.coefficients));
-        let lost: f64 = before.iter().zip(&after).map(|(a, b)| (a - b).powi(2)).sum();
-        assert!((lost - union.loss).abs() < 1e-5, "{lost} and {}", union.loss);
+        let (before, after) = (
+            product(&z, y.as_slice()),
+            product(&merged.features, &merged.coefficients),
+        );
+        let lost: f64 = before
+            .iter()
+            .zip(&after)
+            .map(|(a, b)| (a - b).powi(2))
+            .sum();
+        assert!(
+            (lost - union.loss).abs() < 1e-5,
+            "{lost} and {}",
+            union.loss
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! Semi-nonnegative matrix factorisation, A\[n×d\] ≈ Y\[n×k\] · Zᵀ\[k×d\], Y ≥ 0, sparse columns of Z.
+//! Semi-nonnegative matrix factorisation, A\[n×d\] ≈ Y\[n×k\] · Zᵀ\[k×d\], Y ≥ 0, sparse columns of
+//! Z.
 //!
-//! A [`Factoriser`] steps; the caller decides when to show, save, pause or stop. A snapshot is an immutable
-//! [`Factors`] with ‖z_j‖ = 1 and the scale in Y. Knows activations only as an [`ActivationSource`](crate::activations::ActivationSource).
+//! A [`Factoriser`] steps; the caller decides when to show, save, pause or stop. A snapshot is an
+//! immutable [`Factors`] with ‖z_j‖ = 1 and the scale in Y. Knows activations only as an
+//! [`ActivationSource`](crate::activations::ActivationSource).
 
 use std::sync::Arc;
 
@@ -102,12 +104,18 @@ impl Coefficients {
 
     /// From k × n values by feature, wherever they lie.
     pub(crate) fn of(rows: usize, by_feature: Values) -> Self {
-        Self { rows, data: CoefficientData::Owned(Arc::new(by_feature)) }
+        Self {
+            rows,
+            data: CoefficientData::Owned(Arc::new(by_feature)),
+        }
     }
 
     /// From a mapped file of k × n values by feature.
     pub fn mapped(rows: usize, file: MappedF32) -> Self {
-        Self { rows, data: CoefficientData::Mapped(Arc::new(file)) }
+        Self {
+            rows,
+            data: CoefficientData::Mapped(Arc::new(file)),
+        }
     }
 
     /// All k × n values, by feature.
@@ -124,14 +132,14 @@ impl Coefficients {
     }
 }
 
-/// How a row is written in features: a ≈ centre + Zy, y ≥ 0, of which at most `row_cap` are not zero; the y that leaves
-/// least of the row, each neuron's remainder times its weight.
+/// How a row is written in features: a ≈ centre + Zy, y ≥ 0, of which at most `row_cap` are not
+/// zero; the y that leaves least of the row, each neuron's remainder times its weight.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Coding {
     /// The mean row that the fit took away, of length d.
     pub centre: Option<Arc<Vec<f32>>>,
-    /// What each of the d neurons counts, up to a common factor; `None`: all the same. A neuron that was silent in the fit
-    /// counts nothing.
+    /// What each of the d neurons counts, up to a common factor; `None`: all the same. A neuron
+    /// that was silent in the fit counts nothing.
     pub neuron_weights: Option<Arc<Vec<f32>>>,
     /// The most features of a row.
     pub row_cap: Option<usize>,
@@ -144,15 +152,21 @@ pub(crate) const NEURON_WEIGHTS: &str = "neuron_weights";
 impl Coding {
     /// What it holds of each neuron, by the names of files.
     pub(crate) fn by_neuron(&self) -> impl Iterator<Item = (&'static str, &[f32])> {
-        let all = [(CENTRE, &self.centre), (NEURON_WEIGHTS, &self.neuron_weights)];
-        all.into_iter().filter_map(|(name, values)| Some((name, values.as_ref()?.as_slice())))
+        let all = [
+            (CENTRE, &self.centre),
+            (NEURON_WEIGHTS, &self.neuron_weights),
+        ];
+        all.into_iter()
+            .filter_map(|(name, values)| Some((name, values.as_ref()?.as_slice())))
     }
 
     /// `row` − centre − Zy in f64, for the coefficients y of `features`.
     pub fn residual(&self, features: &SparseColumns, row: &[f32], y: &[f32]) -> Vec<f64> {
         let mut left: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
         if let Some(centre) = &self.centre {
-            left.iter_mut().zip(centre.iter()).for_each(|(l, &c)| *l -= f64::from(c));
+            left.iter_mut()
+                .zip(centre.iter())
+                .for_each(|(l, &c)| *l -= f64::from(c));
         }
         for (j, &y) in y.iter().enumerate().filter(|(_, y)| **y != 0.0) {
             let (indices, values) = features.column(j);
@@ -200,7 +214,8 @@ pub enum Stop {
 pub struct Sweep {
     /// Sweeps done, from 1.
     pub sweep: usize,
-    /// The relative error after it: of the rows as they are, but where neurons are scaled, as the fit weighs them.
+    /// The relative error after it: of the rows as they are, but where neurons are scaled, as the
+    /// fit weighs them.
     pub relative_error: f64,
     /// Whether that is as the fit weighs them.
     #[serde(default)]

@@ -1,5 +1,5 @@
-//! Coefficients while they are being fitted: by panel, so that a pass reads and writes them without a stride. Knows nothing of
-//! solvers.
+//! Coefficients while they are being fitted: by panel, so that a pass reads and writes them without
+//! a stride. Knows nothing of solvers.
 
 use std::path::Path;
 
@@ -9,10 +9,12 @@ use super::values::Values;
 use crate::error::Result;
 use crate::matrix::panel::PANEL;
 
-/// Panels that change layout together: runs of a feature long enough for a disk, few enough to stay in memory.
+/// Panels that change layout together: runs of a feature long enough for a disk, few enough to stay
+/// in memory.
 const RUN: usize = 256;
 
-/// Coefficients by panel, `[panel][feature][row in panel]`: what a pass reads and writes without a stride.
+/// Coefficients by panel, `[panel][feature][row in panel]`: what a pass reads and writes without a
+/// stride.
 #[derive(Debug, Default)]
 pub(crate) struct Panels {
     pub(crate) k: usize,
@@ -23,19 +25,30 @@ pub(crate) struct Panels {
 impl Panels {
     /// Zeros, in a file of the folder `scratch` where one is given.
     pub(crate) fn zeros(k: usize, rows: usize, scratch: Option<&Path>) -> Result<Self> {
-        Ok(Self { k, rows, data: Values::zeros(rows.div_ceil(PANEL) * PANEL * k, scratch)? })
+        Ok(Self {
+            k,
+            rows,
+            data: Values::zeros(rows.div_ceil(PANEL) * PANEL * k, scratch)?,
+        })
     }
 
     /// Fills the first features and rows with those of `by_feature`, lines of `rows` values.
     pub(crate) fn fill_features(&mut self, by_feature: &[f32], rows: usize) {
         let k = self.k;
-        self.data.par_chunks_mut((k * PANEL).max(1)).take(rows.div_ceil(PANEL)).enumerate().for_each(|(i, panel)| {
-            let first = i * PANEL;
-            let count = PANEL.min(rows - first);
-            for (to, from) in panel.chunks_exact_mut(PANEL).zip(by_feature.chunks_exact(rows)) {
-                to[..count].copy_from_slice(&from[first..first + count]);
-            }
-        });
+        self.data
+            .par_chunks_mut((k * PANEL).max(1))
+            .take(rows.div_ceil(PANEL))
+            .enumerate()
+            .for_each(|(i, panel)| {
+                let first = i * PANEL;
+                let count = PANEL.min(rows - first);
+                for (to, from) in panel
+                    .chunks_exact_mut(PANEL)
+                    .zip(by_feature.chunks_exact(rows))
+                {
+                    to[..count].copy_from_slice(&from[first..first + count]);
+                }
+            });
     }
 
     /// Writes k × n values by feature, feature j times `scales[j]`.
@@ -44,22 +57,28 @@ impl Panels {
             return;
         }
         for (run, panels) in self.data.chunks((RUN * PANEL * self.k).max(1)).enumerate() {
-            by_feature.par_chunks_mut(self.rows).enumerate().for_each(|(j, line)| {
-                let rows = line.chunks_mut(RUN * PANEL).nth(run).unwrap_or_default();
-                for (i, piece) in rows.chunks_mut(PANEL).enumerate() {
-                    let at = (i * self.k + j) * PANEL;
-                    for (o, v) in piece.iter_mut().zip(&panels[at..at + PANEL]) {
-                        *o = v * scales[j];
+            by_feature
+                .par_chunks_mut(self.rows)
+                .enumerate()
+                .for_each(|(j, line)| {
+                    let rows = line.chunks_mut(RUN * PANEL).nth(run).unwrap_or_default();
+                    for (i, piece) in rows.chunks_mut(PANEL).enumerate() {
+                        let at = (i * self.k + j) * PANEL;
+                        for (o, v) in piece.iter_mut().zip(&panels[at..at + PANEL]) {
+                            *o = v * scales[j];
+                        }
                     }
-                }
-            });
+                });
         }
     }
 
     /// Fills the first features with those of `other`, which has as many rows.
     pub(crate) fn copy_from(&mut self, other: &Self) {
         let (to, from) = ((self.k * PANEL).max(1), (other.k * PANEL).max(1));
-        let panels = self.data.par_chunks_mut(to).zip(other.data.par_chunks(from));
+        let panels = self
+            .data
+            .par_chunks_mut(to)
+            .zip(other.data.par_chunks(from));
         panels.for_each(|(to, from)| to[..from.len()].copy_from_slice(from));
     }
 

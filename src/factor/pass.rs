@@ -1,9 +1,11 @@
-//! The streaming pass: reads A once, updates the coefficients of every row and sums what the next step on the features
-//! needs. Knows nothing of solvers; they hand it columns to project on and an update for a panel.
+//! The streaming pass: reads A once, updates the coefficients of every row and sums what the next
+//! step on the features needs. Knows nothing of solvers; they hand it columns to project on and an
+//! update for a panel.
 //!
-//! A panel goes through all of it before the next is touched: its rows come from memory once, and are asked for while the one
-//! before is still in work. Invariant: panels and the groups of them that are summed apart are fixed by n alone and every
-//! sum is taken in their order, so the result is the same to the bit on any number of threads.
+//! A panel goes through all of it before the next is touched: its rows come from memory once, and
+//! are asked for while the one before is still in work. Invariant: panels and the groups of them
+//! that are summed apart are fixed by n alone and every sum is taken in their order, so the result
+//! is the same to the bit on any number of threads.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -100,15 +102,19 @@ struct Merged {
     next: usize,
 }
 
-/// Panels of a group: about as many as there are groups, in a number that two, four and more threads can share.
+/// Panels of a group: about as many as there are groups, in a number that two, four and more
+/// threads can share.
 fn group_panels(n: usize) -> usize {
     let panels = n.div_ceil(PANEL);
     let groups = (panels as f64).sqrt().ceil() as usize;
-    panels.div_ceil(groups.next_multiple_of(4).max(1)).clamp(1, MOST_PANELS)
+    panels
+        .div_ceil(groups.next_multiple_of(4).max(1))
+        .clamp(1, MOST_PANELS)
 }
 
 impl Stream<'_> {
-    /// One pass. For each panel `next` is first `y`, then `update(next, P)` changes it; the sums are of `next`.
+    /// One pass. For each panel `next` is first `y`, then `update(next, P)` changes it; the sums
+    /// are of `next`.
     pub(crate) fn pass(
         &self,
         ctx: &TaskCtx,
@@ -125,7 +131,9 @@ impl Stream<'_> {
             return Ok(());
         }
         let dense = match columns {
-            Columns::Sparse(c) if c.indices.len() as f64 > DENSE * (self.d * k) as f64 => Some(densify(c)),
+            Columns::Sparse(c) if c.indices.len() as f64 > DENSE * (self.d * k) as f64 => {
+                Some(densify(c))
+            }
             _ => None,
         };
         let projected = match (columns, &dense) {
@@ -134,30 +142,62 @@ impl Stream<'_> {
             (Columns::Sparse(c), _) => Projected::Sparse(c),
             (Columns::Dense(c), _) => Projected::Dense(c),
         };
-        let visited = Visited { columns: projected, gather };
+        let visited = Visited {
+            columns: projected,
+            gather,
+        };
         let group = group_panels(self.n) * PANEL;
-        let Sums { products, gram, fit, totals, row_fit } = sums;
+        let Sums {
+            products,
+            gram,
+            fit,
+            totals,
+            row_fit,
+        } = sums;
         let merged = Mutex::new(Merged {
             whole: self.fresh_part(k, gather),
             gram: std::mem::take(gram),
             totals: std::mem::take(totals),
             ..Merged::default()
         });
-        // Groups are begun in order, so that what is read of a file lies close together and few sums wait for others.
-        let groups = next.data.chunks_mut(group * k).zip(y.data.chunks(group * k)).zip(row_fit.chunks_mut(group));
-        groups.enumerate().par_bridge().try_for_each(|(i, ((after, before), row_fit))| {
-            let rows = i * group..self.n.min((i + 1) * group);
-            let mut part = self.fresh_part(k, gather);
-            self.with_scratch(k, |s| self.group(ctx, rows, (before, after), row_fit, &visited, s, &mut part, update))?;
-            self.merge(i, part, &mut lock(&merged));
-            Ok::<_, crate::Error>(())
-        })?;
+        // Groups are begun in order, so that what is read of a file lies close together and few
+        // sums wait for others.
+        let groups = next
+            .data
+            .chunks_mut(group * k)
+            .zip(y.data.chunks(group * k))
+            .zip(row_fit.chunks_mut(group));
+        groups
+            .enumerate()
+            .par_bridge()
+            .try_for_each(|(i, ((after, before), row_fit))| {
+                let rows = i * group..self.n.min((i + 1) * group);
+                let mut part = self.fresh_part(k, gather);
+                self.with_scratch(k, |s| {
+                    self.group(
+                        ctx,
+                        rows,
+                        (before, after),
+                        row_fit,
+                        &visited,
+                        s,
+                        &mut part,
+                        update,
+                    )
+                })?;
+                self.merge(i, part, &mut lock(&merged));
+                Ok::<_, crate::Error>(())
+            })?;
         *fit = row_fit.iter().map(|&v| f64::from(v)).sum();
-        let merged = merged.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let merged = merged
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         match gather {
             Gather::Support(_) => products.copy_from_slice(&merged.whole.products),
             Gather::Dense => {
-                let lines = products.par_chunks_mut((cross::FEATURES * self.d).max(1)).enumerate();
+                let lines = products
+                    .par_chunks_mut((cross::FEATURES * self.d).max(1))
+                    .enumerate();
                 lines.for_each(|(i, lines)| {
                     cross::by_feature(lines, &merged.whole.products, self.d, i * cross::FEATURES);
                 });
@@ -193,7 +233,12 @@ impl Stream<'_> {
             if merged.next == 0 {
                 std::mem::swap(&mut merged.whole.products, &mut part.products);
             } else {
-                merged.whole.products.iter_mut().zip(part.products.iter()).for_each(|(total, v)| *total += v);
+                merged
+                    .whole
+                    .products
+                    .iter_mut()
+                    .zip(part.products.iter())
+                    .for_each(|(total, v)| *total += v);
             }
             let k = merged.totals.len();
             merged.lines.resize(cross::FEATURES * k);
@@ -201,12 +246,23 @@ impl Stream<'_> {
                 let lines = &mut merged.lines[..to.len()];
                 cross::by_feature(lines, &part.gram, k, i * cross::FEATURES);
                 // Of line j the values up to j: those on and above the diagonal, turned.
-                for (j, (to, from)) in to.chunks_exact_mut(k).zip(lines.chunks_exact(k)).enumerate() {
+                for (j, (to, from)) in to
+                    .chunks_exact_mut(k)
+                    .zip(lines.chunks_exact(k))
+                    .enumerate()
+                {
                     let known = i * cross::FEATURES + j + 1;
-                    to[..known].iter_mut().zip(&from[..known]).for_each(|(total, v)| *total += f64::from(*v));
+                    to[..known]
+                        .iter_mut()
+                        .zip(&from[..known])
+                        .for_each(|(total, v)| *total += f64::from(*v));
                 }
             }
-            merged.totals.iter_mut().zip(&part.totals).for_each(|(total, v)| *total += v);
+            merged
+                .totals
+                .iter_mut()
+                .zip(&part.totals)
+                .for_each(|(total, v)| *total += v);
             lock(&self.parts).push(part);
             merged.next += 1;
         }
@@ -228,22 +284,52 @@ impl Stream<'_> {
         let k = part.totals.len();
         let borrows = self.frame.is_plain() && self.borrows(rows.start)?;
         let mut read = std::mem::take(&mut scratch.rows);
-        let coefficients = before.chunks_exact(PANEL * k).zip(after.chunks_exact_mut(PANEL * k));
-        let panels = rows.clone().step_by(PANEL).zip(coefficients).zip(row_fit.chunks_exact_mut(PANEL));
+        let coefficients = before
+            .chunks_exact(PANEL * k)
+            .zip(after.chunks_exact_mut(PANEL * k));
+        let panels = rows
+            .clone()
+            .step_by(PANEL)
+            .zip(coefficients)
+            .zip(row_fit.chunks_exact_mut(PANEL));
         for ((begin, coefficients), row_fit) in panels {
             ctx.check()?;
             let range = begin..rows.end.min(begin + PANEL);
             if borrows {
-                let following = self.source.rows(range.end..rows.end.min(range.end + PANEL))?;
+                let following = self
+                    .source
+                    .rows(range.end..rows.end.min(range.end + PANEL))?;
                 let block = self.source.rows(range)?;
                 // What a source had to make is here already.
-                let ahead = if matches!(following.data, Cow::Borrowed(_)) { &following.data[..] } else { &[] };
-                self.visit(&block.data, ahead, coefficients, visited, scratch, row_fit, part, update);
+                let ahead = if matches!(following.data, Cow::Borrowed(_)) {
+                    &following.data[..]
+                } else {
+                    &[]
+                };
+                self.visit(
+                    &block.data,
+                    ahead,
+                    coefficients,
+                    visited,
+                    scratch,
+                    row_fit,
+                    part,
+                    update,
+                );
             } else {
                 read.resize(range.len() * self.d);
                 self.source.read(range, &mut read)?;
                 self.frame.apply(&mut read, begin, self.d);
-                self.visit(&read, &[], coefficients, visited, scratch, row_fit, part, update);
+                self.visit(
+                    &read,
+                    &[],
+                    coefficients,
+                    visited,
+                    scratch,
+                    row_fit,
+                    part,
+                    update,
+                );
             }
         }
         scratch.rows = read;
@@ -262,7 +348,14 @@ impl Stream<'_> {
         part: &mut Part,
         update: &(impl Fn(&mut [f32], &[f32]) + Sync),
     ) {
-        let Scratch { panel, projected, y: next, turned, totals, .. } = scratch;
+        let Scratch {
+            panel,
+            projected,
+            y: next,
+            turned,
+            totals,
+            ..
+        } = scratch;
         let (d, k) = (self.d, part.totals.len());
         panel.resize(d * PANEL);
         panel::transpose(panel, a, d);
@@ -270,7 +363,9 @@ impl Stream<'_> {
         panel::ask(after);
         match &visited.columns {
             Projected::None => projected.fill(0.0),
-            Projected::Sparse(c) => panel::project(projected, panel, &c.offsets, &c.indices, &c.values),
+            Projected::Sparse(c) => {
+                panel::project(projected, panel, &c.offsets, &c.indices, &c.values)
+            }
             Projected::Dense(c) => dense::project(projected, panel, c, d),
         }
         next.resize(PANEL * k);
@@ -281,26 +376,35 @@ impl Stream<'_> {
         turned.resize(cross::width(k) * PANEL);
         cross::turn(turned, next);
         match visited.gather {
-            Gather::Support(c) => panel::gather_products(&mut part.products, panel, next, &c.offsets, &c.indices),
-            Gather::Dense => cross::add(&mut part.products, panel, turned, part.fresh, false, ahead),
+            Gather::Support(c) => {
+                panel::gather_products(&mut part.products, panel, next, &c.offsets, &c.indices)
+            }
+            Gather::Dense => {
+                cross::add(&mut part.products, panel, turned, part.fresh, false, ahead)
+            }
         }
         cross::add(&mut part.gram, next, turned, part.fresh, true, &[]);
         totals.resize(k);
         panel::totals(totals, next);
-        part.totals.iter_mut().zip(totals.iter()).for_each(|(total, v)| *total += f64::from(*v));
+        part.totals
+            .iter_mut()
+            .zip(totals.iter())
+            .for_each(|(total, v)| *total += f64::from(*v));
         part.fresh = false;
     }
 }
 
 impl Sums {
-    /// Room for the sums of a pass, which are zero but for the products: those are written whole at its end.
+    /// Room for the sums of a pass, which are zero but for the products: those are written whole at
+    /// its end.
     pub(crate) fn reset(&mut self, stream: &Stream<'_>, k: usize, gather: Gather<'_>) {
         let products = match gather {
             Gather::Dense => k * stream.d,
             Gather::Support(c) => c.indices.len(),
         };
         if self.products.len() != products {
-            // All of AᵀY and its entries alone take turns: each in room of its own, or a pass would begin with zeroing it.
+            // All of AᵀY and its entries alone take turns: each in room of its own, or a pass would
+            // begin with zeroing it.
             std::mem::swap(&mut self.products, &mut lock(&stream.products));
             self.products.resize(products, 0.0);
         }

@@ -1,7 +1,9 @@
-//! Levels of features: the features of a fit, as rows, are factorised again, and again (method, section 7).
+//! Levels of features: the features of a fit, as rows, are factorised again, and again (method,
+//! section 7).
 //!
-//! Z₁ᵀ \[k₁ × d\] ≈ Y₂ Z₂ᵀ, Z₂ᵀ ≈ Y₃ Z₃ᵀ, …: Y_l says which finer features a coarser one is made of. Sees sparse columns
-//! alone. Invariant: level l has as many features as asked for, each of unit norm or zero, and its coefficients are ≥ 0.
+//! Z₁ᵀ \[k₁ × d\] ≈ Y₂ Z₂ᵀ, Z₂ᵀ ≈ Y₃ Z₃ᵀ, …: Y_l says which finer features a coarser one is made
+//! of. Sees sparse columns alone. Invariant: level l has as many features as asked for, each of
+//! unit norm or zero, and its coefficients are ≥ 0.
 
 use serde::{Deserialize, Serialize};
 
@@ -65,13 +67,17 @@ pub struct Level {
     pub relative_error: f64,
 }
 
-/// The levels over `k` features when none are named: half as many each time, as long as there are two.
+/// The levels over `k` features when none are named: half as many each time, as long as there are
+/// two.
 pub fn default_levels(k: usize) -> Vec<usize> {
-    (1..=HALVINGS).map(|l| k >> l).take_while(|&k| k >= 2).collect()
+    (1..=HALVINGS)
+        .map(|l| k >> l)
+        .take_while(|&k| k >= 2)
+        .collect()
 }
 
-/// Factorises Z₁ᵀ with `counts[0]` features, its features with `counts[1]`, and so on, each as `config` says but for the
-/// number of features and p, which follows `growth`.
+/// Factorises Z₁ᵀ with `counts[0]` features, its features with `counts[1]`, and so on, each as
+/// `config` says but for the number of features and p, which follows `growth`.
 ///
 /// # Errors
 /// Levels that are empty or do not shrink, [`Error::Cancelled`].
@@ -97,13 +103,31 @@ pub fn levels(
     Threads::new(config.threads)?.run(|| {
         for (l, &features) in counts.iter().enumerate() {
             let below = out.last().map_or(first, |level| &level.features);
-            // The stop rules are those of the solver: what the fit itself was bounded to says nothing of its levels.
-            let config = FitConfig { max_sweeps: None, patience: None, threads: None, ..config.clone() };
-            // Features have unit norm already, and their mean is a part of what the levels explain. Neurons count as they are
-            // shown: what a level says is how features are made of finer ones.
-            let config = FitConfig { row_cap: None, ..config.as_they_are() };
+            // The stop rules are those of the solver: what the fit itself was bounded to says
+            // nothing of its levels.
+            let config = FitConfig {
+                max_sweeps: None,
+                patience: None,
+                threads: None,
+                ..config.clone()
+            };
+            // Features have unit norm already, and their mean is a part of what the levels explain.
+            // Neurons count as they are shown: what a level says is how features are made of finer
+            // ones.
+            let config = FitConfig {
+                row_cap: None,
+                ..config.as_they_are()
+            };
             let sparsity = growth.sparsity(config.share(first.rows), k, features);
-            out.push(search.level(l, below, &FitConfig { features, sparsity: Some(sparsity), ..config })?);
+            out.push(search.level(
+                l,
+                below,
+                &FitConfig {
+                    features,
+                    sparsity: Some(sparsity),
+                    ..config
+                },
+            )?);
         }
         Ok(out)
     })
@@ -116,30 +140,39 @@ impl Level {
         &self.coefficients[j * below..(j + 1) * below]
     }
 
-    /// The children of feature j: (finer feature, share of the column's largest coefficient), largest first. A child is
-    /// kept from [`KEPT_SHARE`] on, [`MOST_CHILDREN`] at most; a feature that nothing expresses has none.
+    /// The children of feature j: (finer feature, share of the column's largest coefficient),
+    /// largest first. A child is kept from [`KEPT_SHARE`] on, [`MOST_CHILDREN`] at most; a feature
+    /// that nothing expresses has none.
     pub fn children(&self, j: usize) -> Vec<(usize, f32)> {
         let column = self.column(j);
         let largest = column.iter().copied().fold(0f32, f32::max);
         if largest <= 0.0 {
             return Vec::new();
         }
-        let mut kept: Vec<(usize, f32)> =
-            column.iter().map(|&v| v / largest).enumerate().filter(|(_, share)| *share >= KEPT_SHARE).collect();
+        let mut kept: Vec<(usize, f32)> = column
+            .iter()
+            .map(|&v| v / largest)
+            .enumerate()
+            .filter(|(_, share)| *share >= KEPT_SHARE)
+            .collect();
         kept.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         kept.truncate(MOST_CHILDREN);
         kept
     }
 }
 
-/// How much of each feature of the fit feature j of level `l` is made of (levels from 0, the first above the fit):
-/// column j of Y₂ ⋯ Y_l, k₁ values. The token coefficients of the node are Y₁ times it.
+/// How much of each feature of the fit feature j of level `l` is made of (levels from 0, the first
+/// above the fit): column j of Y₂ ⋯ Y_l, k₁ values. The token coefficients of the node are Y₁ times
+/// it.
 pub fn weights(levels: &[Level], l: usize, j: usize) -> Vec<f32> {
     let mut column: Vec<f64> = levels[l].column(j).iter().map(|&v| f64::from(v)).collect();
     for level in levels[..l].iter().rev() {
         let mut below = vec![0f64; level.coefficients.len() / level.features.columns().max(1)];
         for (i, &weight) in column.iter().enumerate().filter(|(_, w)| **w != 0.0) {
-            below.iter_mut().zip(level.column(i)).for_each(|(b, &y)| *b += weight * f64::from(y));
+            below
+                .iter_mut()
+                .zip(level.column(i))
+                .for_each(|(b, &y)| *b += weight * f64::from(y));
         }
         column = below;
     }

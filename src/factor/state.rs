@@ -25,7 +25,8 @@ pub(crate) enum Held {
     Entries,
 }
 
-/// Factors and the sums that belong to them. A sweep writes a new one, so that a cancelled sweep changes nothing.
+/// Factors and the sums that belong to them. A sweep writes a new one, so that a cancelled sweep
+/// changes nothing.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     /// Z; empty before the first sweep.
@@ -36,9 +37,11 @@ pub(crate) struct State {
     pub(crate) sums: Sums,
     /// What `sums.products` holds.
     pub(crate) held: Held,
-    /// ‖A − YZᵀ‖² of the rows as they are; where neurons are scaled, of the rows as the fit sees them.
+    /// ‖A − YZᵀ‖² of the rows as they are; where neurons are scaled, of the rows as the fit sees
+    /// them.
     pub(crate) error: f64,
-    /// What the sweeps lower: the squared error of the rows as the fit sees them, plus 2λΣY where there is a penalty.
+    /// What the sweeps lower: the squared error of the rows as the fit sees them, plus 2λΣY where
+    /// there is a penalty.
     pub(crate) objective: f64,
 }
 
@@ -46,7 +49,14 @@ impl State {
     /// Coefficients without features yet.
     pub(crate) fn new(y: Panels, sums: Sums) -> Self {
         let features = SparseColumns::default();
-        Self { features, y, sums, held: Held::All, error: f64::INFINITY, objective: f64::INFINITY }
+        Self {
+            features,
+            y,
+            sums,
+            held: Held::All,
+            error: f64::INFINITY,
+            objective: f64::INFINITY,
+        }
     }
 
     /// Becomes a copy of `other`, of as many features and rows, in its own room.
@@ -57,8 +67,9 @@ impl State {
         (self.held, self.error, self.objective) = (other.held, other.error, other.objective);
     }
 
-    /// Takes the error by the identity ‖A − YZᵀ‖² = ‖A‖² − 2 Σ P∘Y + tr(ZᵀZ · YᵀY); `q` is ZᵀZ. Where rows have
-    /// weights and neurons have none, by the same identity of each row, which is then divided by its squared weight.
+    /// Takes the error by the identity ‖A − YZᵀ‖² = ‖A‖² − 2 Σ P∘Y + tr(ZᵀZ · YᵀY); `q` is ZᵀZ.
+    /// Where rows have weights and neurons have none, by the same identity of each row, which is
+    /// then divided by its squared weight.
     pub(crate) fn measure(&mut self, problem: &Problem<'_, '_>, q: &[f64], gram: &Gram) {
         let quadratic: f64 = q.iter().zip(&self.sums.gram).map(|(a, b)| a * b).sum();
         let seen = (problem.survey.square - 2.0 * self.sums.fit + quadratic).max(0.0);
@@ -67,7 +78,13 @@ impl State {
         self.error = match &frame.weights {
             Some(weights) if frame.units.neurons.is_none() => {
                 let errors = self.row_errors(problem.survey, gram);
-                let whole = |(&w, e): (&f32, &f64)| if w > 0.0 { e.max(0.0) / f64::from(w).powi(2) } else { 0.0 };
+                let whole = |(&w, e): (&f32, &f64)| {
+                    if w > 0.0 {
+                        e.max(0.0) / f64::from(w).powi(2)
+                    } else {
+                        0.0
+                    }
+                };
                 weights.iter().zip(&errors).map(whole).sum()
             }
             _ => seen,
@@ -92,12 +109,19 @@ impl State {
             })
             .collect();
         let (squares, fit) = (&survey.row_squares, &self.sums.row_fit);
-        (0..squares.len()).map(|i| squares[i] - 2.0 * f64::from(fit[i]) + f64::from(quadratic[i])).collect()
+        (0..squares.len())
+            .map(|i| squares[i] - 2.0 * f64::from(fit[i]) + f64::from(quadratic[i]))
+            .collect()
     }
 
-    /// Features of the neurons as they are, with unit columns, and the coefficients by feature (but for the weights of rows), in
-    /// the folder `scratch` where one is given; a column of zeros becomes its first neuron alone.
-    pub(crate) fn factors(&self, frame: &Frame, scratch: Option<&Path>) -> Result<(SparseColumns, Values)> {
+    /// Features of the neurons as they are, with unit columns, and the coefficients by feature (but
+    /// for the weights of rows), in the folder `scratch` where one is given; a column of zeros
+    /// becomes its first neuron alone.
+    pub(crate) fn factors(
+        &self,
+        frame: &Frame,
+        scratch: Option<&Path>,
+    ) -> Result<(SparseColumns, Values)> {
         let mut features = self.features.clone();
         let mut scales = frame.features_out(&mut features);
         // Before the first sweep there are coefficients and no columns.
@@ -115,7 +139,9 @@ impl State {
 
     /// Features that no row uses.
     pub(crate) fn dead(&self) -> Vec<usize> {
-        (0..self.sums.totals.len()).filter(|&j| self.sums.totals[j] <= 0.0).collect()
+        (0..self.sums.totals.len())
+            .filter(|&j| self.sums.totals[j] <= 0.0)
+            .collect()
     }
 }
 

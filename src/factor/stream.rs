@@ -1,4 +1,5 @@
-//! A source of activations as the fits read it: in blocks, in a frame of its own, with memory that is used again.
+//! A source of activations as the fits read it: in blocks, in a frame of its own, with memory that
+//! is used again.
 //!
 //! Invariant: the blocks are fixed by (n, d) alone, whatever the number of threads.
 
@@ -75,7 +76,8 @@ impl<'a> Stream<'a> {
         Panels::zeros(k, self.n, self.scratch.as_deref())
     }
 
-    /// A block of A. A source that converts its values does so on all threads, into memory that is used again.
+    /// A block of A. A source that converts its values does so on all threads, into memory that is
+    /// used again.
     pub(crate) fn fetch(&self, range: Range<usize>) -> Result<Block<'_>> {
         self.source.pass_at(range.clone());
         if self.frame.is_plain() && self.borrows(range.start)? {
@@ -84,18 +86,27 @@ impl<'a> Stream<'a> {
         let (rows, d) = (range.len(), self.d);
         let mut data = std::mem::take(&mut *lock(&self.spare));
         data.resize(rows * d, 0.0);
-        data.par_chunks_mut(PANEL * d).enumerate().try_for_each(|(i, to)| {
-            let first = range.start + i * PANEL;
-            self.source.read(first..first + to.len() / d, to)?;
-            self.frame.apply(to, first, d);
-            Ok::<_, crate::Error>(())
-        })?;
-        Ok(Block { rows, cols: d, data: Cow::Owned(data) })
+        data.par_chunks_mut(PANEL * d)
+            .enumerate()
+            .try_for_each(|(i, to)| {
+                let first = range.start + i * PANEL;
+                self.source.read(first..first + to.len() / d, to)?;
+                self.frame.apply(to, first, d);
+                Ok::<_, crate::Error>(())
+            })?;
+        Ok(Block {
+            rows,
+            cols: d,
+            data: Cow::Owned(data),
+        })
     }
 
     /// Whether the source holds a row as it is asked for.
     pub(super) fn borrows(&self, row: usize) -> Result<bool> {
-        Ok(matches!(self.source.rows(row..row + 1)?.data, Cow::Borrowed(_)))
+        Ok(matches!(
+            self.source.rows(row..row + 1)?.data,
+            Cow::Borrowed(_)
+        ))
     }
 
     /// Takes a block's memory back for the next.
@@ -128,7 +139,8 @@ impl<'a> Stream<'a> {
         Ok(values)
     }
 
-    /// Runs `f` with scratch memory that outlives it, so that a pass does not fault in fresh pages for each panel.
+    /// Runs `f` with scratch memory that outlives it, so that a pass does not fault in fresh pages
+    /// for each panel.
     pub(super) fn with_scratch<R>(&self, k: usize, f: impl FnOnce(&mut Scratch) -> R) -> R {
         let mut scratch = lock(&self.pool).pop().unwrap_or_default();
         scratch.projected.resize(k * PANEL);
@@ -138,7 +150,12 @@ impl<'a> Stream<'a> {
     }
 
     /// `f` on `columnsᵀ · rows` for at most [`PANEL`] rows and dense columns `[k][d]`.
-    pub(crate) fn on_panel<R>(&self, rows: &[f32], columns: &[f32], f: impl FnOnce(&[f32]) -> R) -> R {
+    pub(crate) fn on_panel<R>(
+        &self,
+        rows: &[f32],
+        columns: &[f32],
+        f: impl FnOnce(&[f32]) -> R,
+    ) -> R {
         self.with_scratch(columns.len() / self.d, |s| {
             s.panel.resize(self.d * PANEL);
             panel::transpose(&mut s.panel, rows, self.d);

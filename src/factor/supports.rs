@@ -1,7 +1,8 @@
-//! The choice of supports: a sweep over the columns of Z, each becoming the largest entries of what the others leave.
+//! The choice of supports: a sweep over the columns of Z, each becoming the largest entries of what
+//! the others leave.
 //!
-//! What the columns outside a block leave of its lines of AᵀY is computed for all of the block at once; what those within it
-//! take is taken in order.
+//! What the columns outside a block leave of its lines of AᵀY is computed for all of the block at
+//! once; what those within it take is taken in order.
 
 use super::SparseColumns;
 use super::columns::norm;
@@ -11,8 +12,9 @@ use crate::matrix::residual::{self, Weights};
 use crate::matrix::select;
 use crate::task::TaskCtx;
 
-/// One sweep over the columns, each with its support chosen anew; `sums` hold all of AᵀY, `weights` are their YᵀY. With
-/// `unit`, columns keep unit norm (the step under a penalty). Locked columns stay.
+/// One sweep over the columns, each with its support chosen anew; `sums` hold all of AᵀY, `weights`
+/// are their YᵀY. With `unit`, columns keep unit norm (the step under a penalty). Locked columns
+/// stay.
 pub(crate) fn sweep(
     columns: &mut SparseColumns,
     sums: &Sums,
@@ -28,9 +30,21 @@ pub(crate) fn sweep(
         ctx.check()?;
         let block = first..k.min(first + residual::LINES);
         let lines = &sums.products[block.start * d..block.end * d];
-        let entries = (&columns.offsets[..], &columns.indices[..], &columns.values[..]);
+        let entries = (
+            &columns.offsets[..],
+            &columns.indices[..],
+            &columns.values[..],
+        );
         let outside = [0..block.start, block.end..k];
-        residual::subtract(&mut left, lines, d, (weights, first), outside, entries, &mut scratch);
+        residual::subtract(
+            &mut left,
+            lines,
+            d,
+            (weights, first),
+            outside,
+            entries,
+            &mut scratch,
+        );
         for (j, r) in block.clone().zip(left.chunks_exact_mut(d)) {
             let own = sums.gram[j * k + j];
             if own > f64::MIN_POSITIVE && !locked[j] {
@@ -59,11 +73,18 @@ struct Choice {
 }
 
 impl Choice {
-    /// Column j becomes the largest entries of `r`, divided by `size`, or where there is none by their norm.
+    /// Column j becomes the largest entries of `r`, divided by `size`, or where there is none by
+    /// their norm.
     fn take(&mut self, columns: &mut SparseColumns, j: usize, r: &[f32], size: Option<f64>) {
         let span = columns.offsets[j]..columns.offsets[j + 1];
         self.chosen.resize(span.len(), 0);
-        select::largest(r, span.len(), &columns.indices[span.clone()], &mut self.scratch, &mut self.chosen);
+        select::largest(
+            r,
+            span.len(),
+            &columns.indices[span.clone()],
+            &mut self.scratch,
+            &mut self.chosen,
+        );
         let size = size.unwrap_or_else(|| norm(self.chosen.iter().map(|&i| r[i as usize])));
         if size > 0.0 {
             columns.indices[span.clone()].copy_from_slice(&self.chosen);

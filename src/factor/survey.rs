@@ -1,5 +1,5 @@
-//! The first look at a source: refuses what is not a number, and takes the norms, the means and a fingerprint that a fit
-//! is bound to.
+//! The first look at a source: refuses what is not a number, and takes the norms, the means and a
+//! fingerprint that a fit is bound to.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use crate::activations::energy::{Concentration, Energy};
 use crate::error::{Error, Result};
 use crate::task::{Progress, TaskCtx};
 
-/// What a fit must know of A before it starts. Squares are in the units of the frame: those of A times the square of its
-/// power of two.
+/// What a fit must know of A before it starts. Squares are in the units of the frame: those of A
+/// times the square of its power of two.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Survey {
     /// The square of the rows as the fit sees them: ‖A‖², but for its frame.
@@ -40,7 +40,8 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    /// Surveys a source and puts the stream into the frame that `config` asks for, in `units` where they are given.
+    /// Surveys a source and puts the stream into the frame that `config` asks for, in `units` where
+    /// they are given.
     pub(crate) fn frame(
         stream: &mut Stream<'_>,
         config: &FitConfig,
@@ -61,19 +62,31 @@ impl Survey {
         }
         if config.scale_neurons {
             let mean_square = |&square: &f64| frame::weight(square / stream.n as f64);
-            let made = || Some(Arc::new(survey.column_squares.iter().map(mean_square).collect()));
+            let made = || {
+                Some(Arc::new(
+                    survey.column_squares.iter().map(mean_square).collect(),
+                ))
+            };
             stream.frame.units.neurons = units.map_or_else(made, |units| units.neurons.clone());
             survey.look_again(stream, ctx)?;
         }
         if config.scale_rows {
-            let weights: Vec<f32> = survey.row_squares.iter().map(|&square| frame::weight(square)).collect();
+            let weights: Vec<f32> = survey
+                .row_squares
+                .iter()
+                .map(|&square| frame::weight(square))
+                .collect();
             let squares = survey.row_squares.iter_mut().zip(&weights);
             squares.for_each(|(square, &weight)| *square = if weight > 0.0 { 1.0 } else { 0.0 });
             survey.square = survey.row_squares.iter().sum();
             stream.frame.weights = Some(weights);
         }
         survey.rms = (survey.square / values).sqrt();
-        survey.base = if config.scale_neurons { survey.square } else { survey.whole };
+        survey.base = if config.scale_neurons {
+            survey.square
+        } else {
+            survey.whole
+        };
         Ok(survey)
     }
 
@@ -88,14 +101,18 @@ impl Survey {
 
     fn scale_by(&mut self, square: f64) {
         let squares = [&mut self.square, &mut self.whole, &mut self.variance];
-        let all = squares.into_iter().chain(&mut self.row_squares).chain(&mut self.column_squares);
+        let all = squares
+            .into_iter()
+            .chain(&mut self.row_squares)
+            .chain(&mut self.column_squares);
         all.for_each(|v| *v *= square);
     }
 
     /// Takes the squares of the rows anew, as the stream's frame has them now.
     fn look_again(&mut self, stream: &Stream<'_>, ctx: &TaskCtx) -> Result<()> {
         let seen = Self::take(stream, ctx)?;
-        (self.square, self.row_squares, self.column_squares) = (seen.square, seen.row_squares, seen.column_squares);
+        (self.square, self.row_squares, self.column_squares) =
+            (seen.square, seen.row_squares, seen.column_squares);
         Ok(())
     }
 
@@ -108,40 +125,79 @@ impl Survey {
         let mut sums = vec![0.0f64; d];
         let mut column_squares = vec![0.0f64; d];
         stream.blocks(ctx, |range, block| {
-            ctx.checkpoint(Progress::new("checking the activations", range.start as u64, stream.n as u64, "rows"))?;
+            ctx.checkpoint(Progress::new(
+                "checking the activations",
+                range.start as u64,
+                stream.n as u64,
+                "rows",
+            ))?;
             let pieces: Vec<(u64, Vec<f64>, [Vec<f64>; 2])> = block
                 .data
                 .par_chunks(PIECE * d)
                 .map(|rows| {
                     let squares = rows.chunks_exact(d).map(square).collect();
-                    (xxh3_64(bytemuck::cast_slice(rows)), squares, column_sums(rows, d))
+                    (
+                        xxh3_64(bytemuck::cast_slice(rows)),
+                        squares,
+                        column_sums(rows, d),
+                    )
                 })
                 .collect();
             for (digest, squares, by_neuron) in &pieces {
                 hash.update(&digest.to_le_bytes());
                 row_squares.extend_from_slice(squares);
-                for (totals, values) in [&mut sums, &mut column_squares].into_iter().zip(by_neuron) {
-                    totals.iter_mut().zip(values).for_each(|(total, v)| *total += v);
+                for (totals, values) in [&mut sums, &mut column_squares].into_iter().zip(by_neuron)
+                {
+                    totals
+                        .iter_mut()
+                        .zip(values)
+                        .for_each(|(total, v)| *total += v);
                 }
             }
-            match row_squares[range.start..].iter().position(|v| !v.is_finite()) {
+            match row_squares[range.start..]
+                .iter()
+                .position(|v| !v.is_finite())
+            {
                 Some(i) => Err(not_finite(stream.source, range.start + i, block.row(i))),
                 None => Ok(()),
             }
         })?;
         let square: f64 = row_squares.iter().sum();
         let mean_square = sums.iter().map(|s| s * s).sum::<f64>() / stream.n.max(1) as f64;
-        let mean = sums.iter().map(|s| (s / stream.n.max(1) as f64) as f32).collect();
+        let mean = sums
+            .iter()
+            .map(|s| (s / stream.n.max(1) as f64) as f32)
+            .collect();
         // Below this it is the rounding of two equal sums.
-        let variance = if square - mean_square > 1e-12 * square { square - mean_square } else { 0.0 };
+        let variance = if square - mean_square > 1e-12 * square {
+            square - mean_square
+        } else {
+            0.0
+        };
         let (whole, base, fingerprint) = (square, square, hash.digest());
         let (rms, energy) = (0.0, Energy::default());
-        Ok(Self { square, rms, whole, base, variance, row_squares, fingerprint, mean, column_squares, energy })
+        Ok(Self {
+            square,
+            rms,
+            whole,
+            base,
+            variance,
+            row_squares,
+            fingerprint,
+            mean,
+            column_squares,
+            energy,
+        })
     }
 
-    /// Where few neurons or rows hold much of what the fit sees; of neurons, before rows had weights.
+    /// Where few neurons or rows hold much of what the fit sees; of neurons, before rows had
+    /// weights.
     pub(crate) fn concentrations(&self, stream: &Stream<'_>) -> Vec<Concentration> {
-        let row_squares = if stream.frame.weights.is_some() { &[] } else { &self.row_squares[..] };
+        let row_squares = if stream.frame.weights.is_some() {
+            &[]
+        } else {
+            &self.row_squares[..]
+        };
         let seen = Energy::of_sums(self.column_squares.clone(), row_squares);
         seen.concentrations(|row| stream.source.describe_row(row))
     }
@@ -155,7 +211,11 @@ impl Survey {
         }
         let (below, mid, _) = squares.select_nth_unstable_by(n / 2, f64::total_cmp);
         let upper = mid.sqrt();
-        if n % 2 == 1 { upper } else { (below.iter().copied().fold(0.0, f64::max).sqrt() + upper) / 2.0 }
+        if n % 2 == 1 {
+            upper
+        } else {
+            (below.iter().copied().fold(0.0, f64::max).sqrt() + upper) / 2.0
+        }
     }
 }
 
@@ -173,7 +233,11 @@ pub(super) fn not_finite(source: &dyn ActivationSource, row: usize, values: &[f3
 fn square(row: &[f32]) -> f64 {
     let mut parts = [0.0f64; 8];
     let chunks = row.chunks_exact(8);
-    let tail: f64 = chunks.remainder().iter().map(|&v| f64::from(v) * f64::from(v)).sum();
+    let tail: f64 = chunks
+        .remainder()
+        .iter()
+        .map(|&v| f64::from(v) * f64::from(v))
+        .sum();
     for chunk in chunks {
         for (p, &v) in parts.iter_mut().zip(chunk) {
             *p += f64::from(v) * f64::from(v);

@@ -1,10 +1,11 @@
-//! Swaps of support entries for a fit that minimises the error alone: a feature gives one neuron up for another where that
-//! lowers the error once both neurons are refitted.
+//! Swaps of support entries for a fit that minimises the error alone: a feature gives one neuron up
+//! for another where that lowers the error once both neurons are refitted.
 //!
-//! A column step chooses a support as if the other features at a neuron stood still. Here they do not: the rise from
-//! taking an entry away is z²/(G⁻¹)_jj (optimal brain surgeon: Hassibi, Stork 1993), the fall from adding one is
-//! r²/(G_jj − G_jS G_SS⁻¹ G_Sj), with G = YᵀY on the features S of the neuron. Neurons do not meet in the squared error,
-//! so swaps that touch each neuron once add up exactly. Invariant: followed by an exact refit, no swap raises the error.
+//! A column step chooses a support as if the other features at a neuron stood still. Here they do
+//! not: the rise from taking an entry away is z²/(G⁻¹)_jj (optimal brain surgeon: Hassibi, Stork
+//! 1993), the fall from adding one is r²/(G_jj − G_jS G_SS⁻¹ G_Sj), with G = YᵀY on the features S
+//! of the neuron. Neurons do not meet in the squared error, so swaps that touch each neuron once
+//! add up exactly. Invariant: followed by an exact refit, no swap raises the error.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -23,8 +24,9 @@ const MARGIN: f64 = 1e-3;
 /// Added to the diagonal, relative.
 const RIDGE: f64 = 1e-9;
 
-/// Swaps entries of the free columns, whose values are an exact refit's; `sums` hold all of AᵀY, `weights` are their YᵀY.
-/// Returns the neurons that were swapped, of `d` in all, if there are any: their values want a refit then.
+/// Swaps entries of the free columns, whose values are an exact refit's; `sums` hold all of AᵀY,
+/// `weights` are their YᵀY. Returns the neurons that were swapped, of `d` in all, if there are any:
+/// their values want a refit then.
 pub(crate) fn swap(
     features: &mut SparseColumns,
     sums: &Sums,
@@ -36,8 +38,15 @@ pub(crate) fn swap(
     let (worth, costs) = Worth::of(features, sums, rows, locked);
     // Most of the entries that there could be are worth less than every entry that there is.
     let columns: Vec<_> = features.offsets.windows(2).map(|w| w[0]..w[1]).collect();
-    let least: Vec<f64> =
-        columns.iter().map(|c| costs[c.clone()].iter().copied().fold(f64::INFINITY, f64::min)).collect();
+    let least: Vec<f64> = columns
+        .iter()
+        .map(|c| {
+            costs[c.clone()]
+                .iter()
+                .copied()
+                .fold(f64::INFINITY, f64::min)
+        })
+        .collect();
     let mut gains = worth.gains(features, weights, &least);
     let mut touched = vec![false; d];
     let mut swaps = 0;
@@ -53,7 +62,14 @@ pub(crate) fn swap(
             if touched[old] {
                 continue;
             }
-            let Some(Gain { gain, neuron: new, own }) = next_free(gains, &touched) else { break };
+            let Some(Gain {
+                gain,
+                neuron: new,
+                own,
+            }) = next_free(gains, &touched)
+            else {
+                break;
+            };
             // What was found in f32 is weighed exactly.
             let gain = gain * f64::from(own) / worth.own(j, new as usize);
             if gain <= costs[position] * (1.0 + MARGIN) {
@@ -89,11 +105,14 @@ impl PartialOrd for Gain {
 
 impl Ord for Gain {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.gain.total_cmp(&other.gain).then(other.neuron.cmp(&self.neuron))
+        self.gain
+            .total_cmp(&other.gain)
+            .then(other.neuron.cmp(&self.neuron))
     }
 }
 
-/// The largest gain at a neuron that is not touched yet. Few of many are ever asked for, so none are sorted.
+/// The largest gain at a neuron that is not touched yet. Few of many are ever asked for, so none
+/// are sorted.
 fn next_free(gains: &mut BinaryHeap<Gain>, touched: &[bool]) -> Option<Gain> {
     std::iter::from_fn(|| gains.pop()).find(|g| !touched[g.neuron as usize])
 }
@@ -110,7 +129,8 @@ struct Worth<'s> {
 /// Neurons whose systems are kept together.
 const NEURONS: usize = 64;
 
-/// The systems of some neurons: the features that may move, their entries' positions, and the factor of G on them.
+/// The systems of some neurons: the features that may move, their entries' positions, and the
+/// factor of G on them.
 #[derive(Default)]
 struct Systems {
     /// Where each neuron's features end, and its factor.
@@ -132,25 +152,34 @@ fn dot(l: &[f64], x: &[f64]) -> f64 {
 }
 
 impl Systems {
-    /// Of the neurons `first..last`; one whose system is too large has no features here and is not looked at.
-    fn of(neurons: Range<usize>, rows: &Rows, usable: &[bool], gram: impl Fn(u32, u32) -> f64) -> Self {
+    /// Of the neurons `first..last`; one whose system is too large has no features here and is not
+    /// looked at.
+    fn of(
+        neurons: Range<usize>,
+        rows: &Rows,
+        usable: &[bool],
+        gram: impl Fn(u32, u32) -> f64,
+    ) -> Self {
         let mut out = Self::default();
         for i in neurons {
             let start = out.free.len();
-            out.free.extend(rows.row(i).iter().filter(|(j, _)| usable[*j as usize]));
+            out.free
+                .extend(rows.row(i).iter().filter(|(j, _)| usable[*j as usize]));
             let factor = out.factors.len();
             for at in start..out.free.len().min(start + MOST) {
                 let (j, line) = (out.free[at].0, out.factors.len());
                 let mut row = factor;
                 for before in start..at {
                     let (x, m) = (gram(j, out.free[before].0), before - start);
-                    let v = (x - dot(&out.factors[row..row + m], &out.factors[line..])) * out.factors[row + m];
+                    let v = (x - dot(&out.factors[row..row + m], &out.factors[line..]))
+                        * out.factors[row + m];
                     out.factors.push(v);
                     row += m + 1;
                 }
                 let own = &out.factors[line..];
                 let pivot = gram(j, j) * (1.0 + RIDGE) - dot(own, own);
-                out.factors.push(pivot.max(f64::MIN_POSITIVE).sqrt().recip());
+                out.factors
+                    .push(pivot.max(f64::MIN_POSITIVE).sqrt().recip());
             }
             out.ends.push((out.free.len(), out.factors.len()));
         }
@@ -164,7 +193,11 @@ impl Systems {
             for (at, &(_, position)) in system.free.iter().enumerate() {
                 // (G⁻¹)_jj = ‖L⁻¹ e_j‖².
                 let mut inverse = 0.0;
-                system.forward(at, |row| f64::from(u8::from(row == at)), |x| inverse += x * x);
+                system.forward(
+                    at,
+                    |row| f64::from(u8::from(row == at)),
+                    |x| inverse += x * x,
+                );
                 let z = f64::from(values[position as usize]);
                 found.push((position, z * z / inverse.max(f64::MIN_POSITIVE)));
             }
@@ -176,8 +209,10 @@ impl Systems {
     fn get(&self, at: usize) -> Option<System<'_>> {
         let (start, factor) = at.checked_sub(1).map_or((0, 0), |before| self.ends[before]);
         let (end, factor_end) = self.ends[at];
-        (end - start <= MOST)
-            .then(|| System { free: &self.free[start..end], factor: &self.factors[factor..factor_end] })
+        (end - start <= MOST).then(|| System {
+            free: &self.free[start..end],
+            factor: &self.factors[factor..factor_end],
+        })
     }
 }
 
@@ -187,7 +222,8 @@ impl System<'_> {
         let mut x = [0.0; MOST];
         let mut row = from * (from + 1) / 2;
         for at in from..self.free.len() {
-            x[at] = (b(at) - dot(&self.factor[row + from..row + at], &x[from..at])) * self.factor[row + at];
+            x[at] = (b(at) - dot(&self.factor[row + from..row + at], &x[from..at]))
+                * self.factor[row + at];
             each(x[at]);
             row += at + 1;
         }
@@ -195,21 +231,40 @@ impl System<'_> {
 }
 
 impl<'s> Worth<'s> {
-    /// Beside it by how much the error rises without each entry, in the order of the columns' entries; infinite where an entry
-    /// stays.
-    fn of(features: &SparseColumns, sums: &'s Sums, rows: &'s Rows, locked: &[bool]) -> (Self, Vec<f64>) {
+    /// Beside it by how much the error rises without each entry, in the order of the columns'
+    /// entries; infinite where an entry stays.
+    fn of(
+        features: &SparseColumns,
+        sums: &'s Sums,
+        rows: &'s Rows,
+        locked: &[bool],
+    ) -> (Self, Vec<f64>) {
         let (k, d) = (features.columns(), features.rows);
-        let usable: Vec<bool> = (0..k).map(|j| !locked[j] && sums.gram[j * k + j] > f64::MIN_POSITIVE).collect();
+        let usable: Vec<bool> = (0..k)
+            .map(|j| !locked[j] && sums.gram[j * k + j] > f64::MIN_POSITIVE)
+            .collect();
         let gram = |a: u32, b: u32| sums.gram[a as usize * k + b as usize];
         let of = |i: usize| {
             let systems = Systems::of(i * NEURONS..d.min((i + 1) * NEURONS), rows, &usable, gram);
             let costs = systems.costs(&features.values);
             (systems, costs)
         };
-        let (systems, found): (Vec<_>, Vec<_>) = (0..d.div_ceil(NEURONS)).into_par_iter().map(of).unzip();
+        let (systems, found): (Vec<_>, Vec<_>) =
+            (0..d.div_ceil(NEURONS)).into_par_iter().map(of).unzip();
         let mut costs = vec![f64::INFINITY; features.indices.len()];
-        found.into_iter().flatten().for_each(|(position, cost)| costs[position as usize] = cost);
-        (Self { sums, rows, usable, systems }, costs)
+        found
+            .into_iter()
+            .flatten()
+            .for_each(|(position, cost)| costs[position as usize] = cost);
+        (
+            Self {
+                sums,
+                rows,
+                usable,
+                systems,
+            },
+            costs,
+        )
     }
 
     /// What of G_jj is feature j's own beside the features of a neuron, [`OWN`] of it at least.
@@ -222,11 +277,20 @@ impl<'s> Worth<'s> {
         own.max(OWN * line[j])
     }
 
-    /// Of each feature the neurons that would lower the error by more than `least` says, and by how much.
-    fn gains(&self, features: &SparseColumns, weights: &Weights, least: &[f64]) -> Vec<BinaryHeap<Gain>> {
+    /// Of each feature the neurons that would lower the error by more than `least` says, and by how
+    /// much.
+    fn gains(
+        &self,
+        features: &SparseColumns,
+        weights: &Weights,
+        least: &[f64],
+    ) -> Vec<BinaryHeap<Gain>> {
         let d = features.rows;
-        let least: Vec<f64> =
-            least.iter().zip(&self.usable).map(|(l, u)| if *u { *l } else { f64::INFINITY }).collect();
+        let least: Vec<f64> = least
+            .iter()
+            .zip(&self.usable)
+            .map(|(l, u)| if *u { *l } else { f64::INFINITY })
+            .collect();
         let field = Field::new(weights, &least);
         let of = |(chunk, systems): (usize, &Systems)| {
             let mut lines = vec![0.0; LINES * field.width()];
@@ -234,9 +298,16 @@ impl<'s> Worth<'s> {
             for first in (chunk * NEURONS..d.min((chunk + 1) * NEURONS)).step_by(LINES) {
                 beside::by_neuron(&mut lines, &self.sums.products, d, first);
                 for (i, r) in (first..d).zip(lines.chunks_exact(field.width())) {
-                    let Some(system) = systems.get(i - chunk * NEURONS) else { continue };
+                    let Some(system) = systems.get(i - chunk * NEURONS) else {
+                        continue;
+                    };
                     let (entries, values) = (self.rows.row(i), &features.values[..]);
-                    let neuron = Neuron { entries, values, beside: system.free, factor: system.factor };
+                    let neuron = Neuron {
+                        entries,
+                        values,
+                        beside: system.free,
+                        factor: system.factor,
+                    };
                     beside::find(&mut at_one, r, neuron, &field);
                     found.extend(at_one.drain(..).map(|found| (i as u32, found)));
                 }
@@ -245,7 +316,10 @@ impl<'s> Worth<'s> {
         };
         let found: Vec<Vec<(u32, Found)>> = self.systems.par_iter().enumerate().map(of).collect();
         let count = found.iter().map(Vec::len).sum::<usize>();
-        let mut gains: Vec<Vec<Gain>> = least.iter().map(|_| Vec::with_capacity(2 * count / least.len())).collect();
+        let mut gains: Vec<Vec<Gain>> = least
+            .iter()
+            .map(|_| Vec::with_capacity(2 * count / least.len()))
+            .collect();
         for (neuron, Found { feature, left, own }) in found.into_iter().flatten() {
             let gain = f64::from(left) * f64::from(left) / f64::from(own);
             gains[feature as usize].push(Gain { gain, neuron, own });
@@ -256,7 +330,10 @@ impl<'s> Worth<'s> {
 
 /// Puts a column's entries in the order of their neurons.
 fn sort(features: &mut SparseColumns, span: Range<usize>) {
-    let mut entries: Vec<(u32, f32)> = span.clone().map(|p| (features.indices[p], features.values[p])).collect();
+    let mut entries: Vec<(u32, f32)> = span
+        .clone()
+        .map(|p| (features.indices[p], features.values[p]))
+        .collect();
     entries.sort_by_key(|e| e.0);
     for (p, (i, v)) in span.zip(entries) {
         (features.indices[p], features.values[p]) = (i, v);
@@ -295,9 +372,17 @@ mod tests {
             let a: Vec<f64> = (0..n * d).map(|_| rng.random_range(-1.0..2.0)).collect();
             let y: Vec<f64> = (0..n * k).map(|_| rng.random_range(0.0..1.0)).collect();
             let sum = |f: &dyn Fn(usize) -> f64| (0..n).map(f).sum::<f64>();
-            let products = (0..k * d).map(|e| sum(&|r| y[r * k + e / d] * a[r * d + e % d]) as f32).collect();
-            let gram: Vec<f64> = (0..k * k).map(|e| sum(&|r| y[r * k + e / k] * y[r * k + e % k])).collect();
-            let sums = Sums { products, gram, ..Sums::default() };
+            let products = (0..k * d)
+                .map(|e| sum(&|r| y[r * k + e / d] * a[r * d + e % d]) as f32)
+                .collect();
+            let gram: Vec<f64> = (0..k * k)
+                .map(|e| sum(&|r| y[r * k + e / k] * y[r * k + e % k]))
+                .collect();
+            let sums = Sums {
+                products,
+                gram,
+                ..Sums::default()
+            };
             let mut locked = vec![false; k];
             locked[2] = true;
             let refit = |z: &mut SparseColumns, only: Option<&[bool]>| {
@@ -313,7 +398,11 @@ mod tests {
             refit(&mut z, swapped.as_deref());
             let after = error(&a, &y, &z, n);
             assert!(
-                if swaps > 0 { after < before } else { z.indices == was.indices },
+                if swaps > 0 {
+                    after < before
+                } else {
+                    z.indices == was.indices
+                },
                 "{swaps} neurons swapped: {before} → {after}"
             );
             assert_eq!(z.column(2), was.column(2), "a locked feature");

@@ -1,4 +1,5 @@
-//! The numbers of a fit that grow with its rows times its features: in memory, or in a file where they are too many.
+//! The numbers of a fit that grow with its rows times its features: in memory, or in a file where
+//! they are too many.
 
 use std::ops::{Deref, DerefMut};
 use std::path::Path;

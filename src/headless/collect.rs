@@ -24,7 +24,10 @@ pub(super) fn run(args: &CollectArgs, out: &mut Output) -> Result<()> {
         let (dir, rows) = (args.out.display(), study.manifest().rows);
         return match out.is_json() {
             true => out.object(&json!({"event": "withdrawn", "corpus": name, "tokens": rows})),
-            false => out.line(&format!("{name} is out of {dir} again, which has {} tokens", thousands(rows as u64))),
+            false => out.line(&format!(
+                "{name} is out of {dir} again, which has {} tokens",
+                thousands(rows as u64)
+            )),
         };
     }
     let (study, done) = if Study::is_at(&args.out) || args.append {
@@ -33,12 +36,17 @@ pub(super) fn run(args: &CollectArgs, out: &mut Output) -> Result<()> {
         into_new_study(args, out, &ctx)?
     };
     if done.windowed > 0 {
-        out.note(&format!("{} texts are longer than the context and were cut into windows", done.windowed));
+        out.note(&format!(
+            "{} texts are longer than the context and were cut into windows",
+            done.windowed
+        ));
     }
     let manifest = study.manifest();
     for (hook, width) in manifest.hooks.iter().zip(&manifest.widths) {
         let concentrated = study.concentrations(&study.energy(*hook, &ctx)?)?;
-        concentrated.iter().for_each(|found| out.note(&format!("{hook}: {}", found.advice())));
+        concentrated
+            .iter()
+            .for_each(|found| out.note(&format!("{hook}: {}", found.advice())));
         if out.is_json() {
             out.object(&json!({"event": "collected", "tokens": done.tokens, "samples": done.samples, "d": width,
                 "layer": hook.layer, "hook": hook.to_string(), "seconds": done.seconds, "concentrated": concentrated}))?;
@@ -67,16 +75,31 @@ fn into_new_study(args: &CollectArgs, out: &Output, ctx: &TaskCtx) -> Result<(St
     layers.dedup();
     let model = open_files(&files, &options(args, layers.last(), None), out, ctx)?;
     let site = args.hook.unwrap_or_default();
-    let hooks: Vec<_> = layers.iter().map(|&layer| HookPoint { layer, site }).collect();
-    let widths = hooks.iter().map(|h| model.width(*h)).collect::<Result<Vec<_>>>()?;
+    let hooks: Vec<_> = layers
+        .iter()
+        .map(|&layer| HookPoint { layer, site })
+        .collect();
+    let widths = hooks
+        .iter()
+        .map(|h| model.width(*h))
+        .collect::<Result<Vec<_>>>()?;
     let dtype = args.dtype.unwrap_or(Dtype::F32).into();
     let bos = args.bos.map(BosRule::from).unwrap_or_default();
-    let mut study = Study::create(&args.out, Some(model.info()), &hooks, &widths, &corpus, dtype, bos)?;
+    let mut study = Study::create(
+        &args.out,
+        Some(model.info()),
+        &hooks,
+        &widths,
+        &corpus,
+        dtype,
+        bos,
+    )?;
     let done = collect::collect(&model, &corpus, &mut study, bos, ctx)?;
     Ok((study, done))
 }
 
-/// Goes on with a study that is there, or adds a corpus to it. All that can be refused is, before the study is locked.
+/// Goes on with a study that is there, or adds a corpus to it. All that can be refused is, before
+/// the study is locked.
 fn into_study(args: &CollectArgs, out: &Output, ctx: &TaskCtx) -> Result<(Study, Collected)> {
     let study = Study::open_read_only(&args.out)?;
     study.check_asked(&Asked {
@@ -103,7 +126,11 @@ fn into_study(args: &CollectArgs, out: &Output, ctx: &TaskCtx) -> Result<(Study,
         None => collect::go_on(&model, &mut study, ctx),
     }?;
     if args.model.model.is_some() && place != model.info().id {
-        out.note(&format!("{} has its model at {} from now on (it was {place})", args.out.display(), model.info().id));
+        out.note(&format!(
+            "{} has its model at {} from now on (it was {place})",
+            args.out.display(),
+            model.info().id
+        ));
     }
     Ok((study, done))
 }

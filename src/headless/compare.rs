@@ -40,7 +40,12 @@ pub(super) fn run(args: &CompareArgs, out: &mut Output) -> Result<()> {
     ))?;
     out.line("")?;
     out.line("matched")?;
-    out.line(&format!("{:>6} {:>5} {:>5}", "cosine", a.name.chars().take(5).collect::<String>(), "other"))?;
+    out.line(&format!(
+        "{:>6} {:>5} {:>5}",
+        "cosine",
+        a.name.chars().take(5).collect::<String>(),
+        "other"
+    ))?;
     for m in found.matched.iter().take(LINES) {
         out.line(&format!(
             "{:>6.3} {:>5} {:>5}  {:<36} {}",
@@ -52,11 +57,19 @@ pub(super) fn run(args: &CompareArgs, out: &mut Output) -> Result<()> {
         ))?;
     }
     more(found.matched.len(), out)?;
-    for (title, list, rows) in [("lost", &found.lost, &rows_a), ("appeared", &found.appeared, &rows_b)] {
+    for (title, list, rows) in [
+        ("lost", &found.lost, &rows_a),
+        ("appeared", &found.appeared, &rows_b),
+    ] {
         out.line("")?;
         out.line(&format!("{title} (the nearest cosine, the feature)"))?;
         for alone in list.iter().take(LINES) {
-            out.line(&format!("{:>6.3} {:>5}  {}", alone.nearest, alone.id, what(&rows[alone.id])))?;
+            out.line(&format!(
+                "{:>6.3} {:>5}  {}",
+                alone.nearest,
+                alone.id,
+                what(&rows[alone.id])
+            ))?;
         }
         more(list.len(), out)?;
     }
@@ -64,9 +77,21 @@ pub(super) fn run(args: &CompareArgs, out: &mut Output) -> Result<()> {
 }
 
 fn more(count: usize, out: &mut Output) -> Result<()> {
-    if count > LINES { out.line(&format!("       and {} more (--json gives all)", count - LINES)) } else { Ok(()) }
+    if count > LINES {
+        out.line(&format!(
+            "       and {} more (--json gives all)",
+            count - LINES
+        ))
+    } else {
+        Ok(())
+    }
 }
 
 fn what(row: &FeatureRow) -> String {
-    text::fit(&row.name.as_deref().map_or_else(|| words(&row.top_tokens), text::clean), 36)
+    text::fit(
+        &row.name
+            .as_deref()
+            .map_or_else(|| words(&row.top_tokens), text::clean),
+        36,
+    )
 }

@@ -35,7 +35,8 @@ struct Subject {
 
 pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
-    let no_judge = || Error::usage("describing needs a judge: give --endpoint URL and --judge-model NAME");
+    let no_judge =
+        || Error::usage("describing needs a judge: give --endpoint URL and --judge-model NAME");
     let endpoint = args.judge.endpoint()?.ok_or_else(no_judge)?;
     let mut study = open_study(&args.study, out)?;
     if study.manifest().model.is_none() {
@@ -66,7 +67,11 @@ pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
         return Ok(());
     }
     let model = match (args.sentences, model) {
-        (true, None) => return Err(Error::refused("--sentences needs the study's model, which cannot be opened")),
+        (true, None) => {
+            return Err(Error::refused(
+                "--sentences needs the study's model, which cannot be opened",
+            ));
+        }
         (_, model) => model.filter(|_| args.sentences),
     };
     // Locked before anything is paid for, and only now: reading needs no lock.
@@ -77,7 +82,9 @@ pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
             lens::best_cosines(model, subject.hook, &subject.column, texts, bos, &ctx)
         }
     });
-    let score = score.as_mut().map(|s| s as &mut dyn FnMut(usize, &[String]) -> Result<Vec<f64>>);
+    let score = score
+        .as_mut()
+        .map(|s| s as &mut dyn FnMut(usize, &[String]) -> Result<Vec<f64>>);
     let described = describe(&mut judge, &materials, scored, score, &ctx)?;
     let nothing = |d: &Description| d.input.is_none() && d.output.is_none();
     let all = || subjects.iter().zip(&materials).zip(&described);
@@ -113,7 +120,12 @@ impl Opened {
         let set = directions::open(study, kind, &args.place.place(), ctx)?;
         let factors = set.read(study.activations(set.hook())?.as_ref(), ctx)?;
         let notes = directions::names(study, set.as_ref())?;
-        Ok(Self { kind: kind.clone(), set, factors, notes })
+        Ok(Self {
+            kind: kind.clone(),
+            set,
+            factors,
+            notes,
+        })
     }
 }
 
@@ -123,9 +135,16 @@ fn materials(
     out: &Output,
     ctx: &TaskCtx,
 ) -> Result<(Vec<Subject>, Vec<Material>, Option<Model>)> {
-    let wanted = args.features.iter().map(|text| Reference::parse(text)).collect::<Result<Vec<_>>>()?;
+    let wanted = args
+        .features
+        .iter()
+        .map(|text| Reference::parse(text))
+        .collect::<Result<Vec<_>>>()?;
     if let Some(weighted) = wanted.iter().find(|r| r.weight != 1.0) {
-        return Err(Error::usage(format!("a direction is described without a weight: leave out :{}", weighted.weight)));
+        return Err(Error::usage(format!(
+            "a direction is described without a weight: leave out :{}",
+            weighted.weight
+        )));
     }
     let mut sets: Vec<Opened> = Vec::new();
     let mut places: Vec<(usize, usize)> = Vec::new();
@@ -147,7 +166,12 @@ fn materials(
     let tokens = study.tokens()?;
     let (mut subjects, mut materials) = (Vec::new(), Vec::new());
     for (at, id) in places {
-        let Opened { set, factors, notes, .. } = &sets[at];
+        let Opened {
+            set,
+            factors,
+            notes,
+            ..
+        } = &sets[at];
         let (hook, column) = (set.hook(), factors.features.dense_column(id));
         let mut card = contexts::feature_card(factors, &tokens, notes, id)?;
         if let Some(model) = &model {
@@ -155,23 +179,36 @@ fn materials(
             (card.promoted, card.suppressed) = lens.unwrap_or_default();
         }
         if card.contexts.is_empty() {
-            out.note(&format!("{} {id} fires nowhere: there is nothing to describe", set.name()));
+            out.note(&format!(
+                "{} {id} fires nowhere: there is nothing to describe",
+                set.name()
+            ));
             continue;
         }
         materials.push(Material::of(&card, factors, &tokens));
-        subjects.push(Subject { set: set.name().to_owned(), title: set.title(id).map(str::to_owned), hook, column });
+        subjects.push(Subject {
+            set: set.name().to_owned(),
+            title: set.title(id).map(str::to_owned),
+            hook,
+            column,
+        });
     }
     Ok((subjects, materials, model))
 }
 
 fn show(subject: &Subject, id: usize, description: &Description, out: &mut Output) -> Result<()> {
     if out.is_json() {
-        return out.object(&json!({"event": "described", "id": id, "fit": subject.set, "title": subject.title,
-            "hook": subject.hook.to_string(), "description": description}));
+        return out.object(
+            &json!({"event": "described", "id": id, "fit": subject.set, "title": subject.title,
+            "hook": subject.hook.to_string(), "description": description}),
+        );
     }
     let accuracy = |score: &Option<Score>| cell(score.and_then(|s| s.balanced_accuracy), 2);
     let said = |text: &Option<String>| text::clean(text.as_deref().unwrap_or("-"));
-    let name = subject.title.as_ref().map_or_else(|| id.to_string(), |title| text::clean(title));
+    let name = subject
+        .title
+        .as_ref()
+        .map_or_else(|| id.to_string(), |title| text::clean(title));
     out.line(&format!(
         "{name:>5}  detection {:>4}  fuzzing {:>4}  fires on: {}  ·  promotes: {}",
         accuracy(&description.detection),
@@ -179,18 +216,26 @@ fn show(subject: &Subject, id: usize, description: &Description, out: &mut Outpu
         said(&description.input),
         said(&description.output)
     ))?;
-    for (of, found) in [("inputs", &description.input_sentences), ("outputs", &description.output_sentences)] {
+    for (of, found) in [
+        ("inputs", &description.input_sentences),
+        ("outputs", &description.output_sentences),
+    ] {
         if let Some(found) = found {
             out.line(&format!("{:>5}  {}", "", sentences_line(of, found)))?;
         }
     }
-    description.errors.iter().for_each(|error| out.note(&format!("{} {id}: {error}", subject.set)));
+    description
+        .errors
+        .iter()
+        .for_each(|error| out.note(&format!("{} {id}: {error}", subject.set)));
     Ok(())
 }
 
 /// "S_CD +1.39 on sentences written for its inputs: 0.30 on 5 activating, 0.07 on 5 neutral".
 fn sentences_line(of: &str, found: &Sentences) -> String {
-    let s_cd = found.s_cd.map_or_else(|| "undefined".to_owned(), |s| format!("{s:+.2}"));
+    let s_cd = found
+        .s_cd
+        .map_or_else(|| "undefined".to_owned(), |s| format!("{s:+.2}"));
     let (activating, neutral) = found.means();
     let (more, less) = (found.activating.len(), found.neutral.len());
     format!(

@@ -15,9 +15,11 @@ const PARAGRAPH: &str = "The river had risen in the night, and by morning the lo
     small boat went from house to house, asking whether anyone needed bread or milk. At the school the teacher lit the \
     stove and waited, because she knew that some of the children would come in any case.";
 
-/// Relative difference of logits up to which two ways of computing them count as equal, in f32 and in half precision.
+/// Relative difference of logits up to which two ways of computing them count as equal, in f32 and
+/// in half precision.
 const TOLERANCE: [f64; 2] = [1e-4, 5e-2];
-/// The same of the quantised kernels, which round activations to eight bits in every layer, and the widened weights.
+/// The same of the quantised kernels, which round activations to eight bits in every layer, and the
+/// widened weights.
 const QUANTISED_TOLERANCE: f64 = 0.2;
 
 struct Check {
@@ -38,12 +40,20 @@ pub(super) fn run(args: &DoctorArgs, out: &mut Output) -> Result<()> {
         if out.is_json() {
             out.object(&json!({"check": check.name, "ok": check.ok, "detail": check.detail}))?;
         } else {
-            out.line(&format!("{} {:<20} {}", if check.ok { "✓" } else { "✗" }, check.name, check.detail))?;
+            out.line(&format!(
+                "{} {:<20} {}",
+                if check.ok { "✓" } else { "✗" },
+                check.name,
+                check.detail
+            ))?;
         }
     }
     match checks.iter().filter(|c| !c.ok).count() {
         0 => Ok(()),
-        failed => Err(Error::refused(format!("{failed} of {} checks failed", checks.len()))),
+        failed => Err(Error::refused(format!(
+            "{failed} of {} checks failed",
+            checks.len()
+        ))),
     }
 }
 
@@ -61,21 +71,50 @@ fn machine() -> Vec<Check> {
     };
     let threads = rayon::current_num_threads();
     let mut checks = vec![
-        Check { name: "device", ok: true, detail: device },
-        Check { name: "threads", ok: true, detail: threads.to_string() },
+        Check {
+            name: "device",
+            ok: true,
+            detail: device,
+        },
+        Check {
+            name: "threads",
+            ok: true,
+            detail: threads.to_string(),
+        },
     ];
     match crate::memory::available() {
-        Ok(Some(free)) => checks.push(Check { name: "free memory", ok: free > 1 << 30, detail: bytes(free) }),
+        Ok(Some(free)) => checks.push(Check {
+            name: "free memory",
+            ok: free > 1 << 30,
+            detail: bytes(free),
+        }),
         Ok(None) => {}
-        Err(e) => checks.push(Check { name: "free memory", ok: false, detail: e.to_string() }),
+        Err(e) => checks.push(Check {
+            name: "free memory",
+            ok: false,
+            detail: e.to_string(),
+        }),
     }
     checks.push(match crate::study::home() {
-        Ok(dir) => Check { name: "data directory", ok: true, detail: dir.display().to_string() },
-        Err(e) => Check { name: "data directory", ok: false, detail: e.to_string() },
+        Ok(dir) => Check {
+            name: "data directory",
+            ok: true,
+            detail: dir.display().to_string(),
+        },
+        Err(e) => Check {
+            name: "data directory",
+            ok: false,
+            detail: e.to_string(),
+        },
     });
     let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| "unset".to_owned());
-    let terminal = ["TERM", "COLORTERM", "NO_COLOR", "TMUX", "SSH_CONNECTION"].map(|n| format!("{n}={}", variable(n)));
-    checks.push(Check { name: "terminal", ok: true, detail: terminal.join(" ") });
+    let terminal = ["TERM", "COLORTERM", "NO_COLOR", "TMUX", "SSH_CONNECTION"]
+        .map(|n| format!("{n}={}", variable(n)));
+    checks.push(Check {
+        name: "terminal",
+        ok: true,
+        detail: terminal.join(" "),
+    });
     checks
 }
 
@@ -95,10 +134,22 @@ fn about(model: &Model) -> Result<Vec<Check>> {
     );
     let ids = model.tokenizer().encode(PARAGRAPH, BosRule::Never)?;
     let same = model.tokenizer().decode(&ids).trim_start() == PARAGRAPH;
-    let back = if same { "come back as the text that they were made of" } else { "do not come back as the same text" };
+    let back = if same {
+        "come back as the text that they were made of"
+    } else {
+        "do not come back as the same text"
+    };
     Ok(vec![
-        Check { name: "model", ok: true, detail },
-        Check { name: "tokenizer", ok: same, detail: format!("{} tokens {back}", ids.len()) },
+        Check {
+            name: "model",
+            ok: true,
+            detail,
+        },
+        Check {
+            name: "tokenizer",
+            ok: same,
+            detail: format!("{} tokens {back}", ids.len()),
+        },
     ])
 }
 
@@ -113,22 +164,52 @@ fn parity(model: &Model, ctx: &TaskCtx) -> Result<Vec<Check>> {
 
     let mut cache = model.new_cache(1);
     let first = one(&ids[..half]);
-    model.forward(&first, Phase::Prompt, Some(&mut cache), &mut NoTap, Logits::None, ctx)?;
+    model.forward(
+        &first,
+        Phase::Prompt,
+        Some(&mut cache),
+        &mut NoTap,
+        Logits::None,
+        ctx,
+    )?;
     let cached = model
-        .forward(&one(&ids[half..]), Phase::Prompt, Some(&mut cache), &mut NoTap, Logits::Last, ctx)?
+        .forward(
+            &one(&ids[half..]),
+            Phase::Prompt,
+            Some(&mut cache),
+            &mut NoTap,
+            Logits::Last,
+            ctx,
+        )?
         .ok_or_else(|| Error::refused("the model returned no logits"))?
         .to_dtype(DType::F32)?
         .squeeze(0)?;
     let cache_error = difference(&cached, &whole.get(tokens - 1)?)?;
 
     let batched = logits(model, &[ids[..half].to_vec(), ids.clone()], ctx)?;
-    let batch_error = difference(&batched.get(1)?, &whole)?
-        .max(difference(&batched.get(0)?.narrow(0, 0, half)?, &whole.narrow(0, 0, half)?)?);
+    let batch_error = difference(&batched.get(1)?, &whole)?.max(difference(
+        &batched.get(0)?.narrow(0, 0, half)?,
+        &whole.narrow(0, 0, half)?,
+    )?);
 
     let mut cache = model.new_cache(1);
-    model.forward(&one(&ids[..tokens - 1]), Phase::Prompt, Some(&mut cache), &mut NoTap, Logits::None, ctx)?;
+    model.forward(
+        &one(&ids[..tokens - 1]),
+        Phase::Prompt,
+        Some(&mut cache),
+        &mut NoTap,
+        Logits::None,
+        ctx,
+    )?;
     let generated = model
-        .forward(&one(&ids[tokens - 1..]), Phase::Generated, Some(&mut cache), &mut NoTap, Logits::Last, ctx)?
+        .forward(
+            &one(&ids[tokens - 1..]),
+            Phase::Generated,
+            Some(&mut cache),
+            &mut NoTap,
+            Logits::Last,
+            ctx,
+        )?
         .ok_or_else(|| Error::refused("the model returned no logits"))?
         .squeeze(0)?;
     let generated_error = difference(&generated, &whole.get(tokens - 1)?)?;
@@ -136,11 +217,24 @@ fn parity(model: &Model, ctx: &TaskCtx) -> Result<Vec<Check>> {
     let prose = perplexity.is_finite() && perplexity < 100.0;
     let tolerance = TOLERANCE[usize::from(model.info().compute_dtype != "f32")];
     let equal = |e: f64| e.is_finite() && e < tolerance;
-    let compared = |e: f64, most: f64| format!("largest relative difference {e:.1e} (at most {most:.0e})");
+    let compared =
+        |e: f64, most: f64| format!("largest relative difference {e:.1e} (at most {most:.0e})");
     Ok(vec![
-        Check { name: "finite logits", ok: finite, detail: format!("{} values", values.len()) },
-        Check { name: "cache = full pass", ok: equal(cache_error), detail: compared(cache_error, tolerance) },
-        Check { name: "batch = single", ok: equal(batch_error), detail: compared(batch_error, tolerance) },
+        Check {
+            name: "finite logits",
+            ok: finite,
+            detail: format!("{} values", values.len()),
+        },
+        Check {
+            name: "cache = full pass",
+            ok: equal(cache_error),
+            detail: compared(cache_error, tolerance),
+        },
+        Check {
+            name: "batch = single",
+            ok: equal(batch_error),
+            detail: compared(batch_error, tolerance),
+        },
         Check {
             name: "generated = prompt",
             ok: generated_error.is_finite() && generated_error < QUANTISED_TOLERANCE,
@@ -158,11 +252,17 @@ fn parity(model: &Model, ctx: &TaskCtx) -> Result<Vec<Check>> {
 }
 
 fn one(ids: &[u32]) -> Batch {
-    Batch { rows: vec![ids.to_vec()], samples: Vec::new() }
+    Batch {
+        rows: vec![ids.to_vec()],
+        samples: Vec::new(),
+    }
 }
 
 fn logits(model: &Model, rows: &[Vec<u32>], ctx: &TaskCtx) -> Result<Tensor> {
-    let batch = Batch { rows: rows.to_vec(), samples: Vec::new() };
+    let batch = Batch {
+        rows: rows.to_vec(),
+        samples: Vec::new(),
+    };
     Ok(model
         .forward(&batch, Phase::Prompt, None, &mut NoTap, Logits::All, ctx)?
         .ok_or_else(|| Error::refused("the model returned no logits"))?
@@ -173,7 +273,10 @@ fn logits(model: &Model, rows: &[Vec<u32>], ctx: &TaskCtx) -> Result<Tensor> {
 fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
     let (a, b): (Vec<f32>, Vec<f32>) = (a.flatten_all()?.to_vec1()?, b.flatten_all()?.to_vec1()?);
     let scale = b.iter().fold(0f64, |m, v| m.max(f64::from(v.abs())));
-    Ok(a.iter().zip(&b).fold(0f64, |m, (x, y)| m.max(f64::from((x - y).abs()))) / scale)
+    Ok(a.iter()
+        .zip(&b)
+        .fold(0f64, |m, (x, y)| m.max(f64::from((x - y).abs())))
+        / scale)
 }
 
 /// exp(mean −log p(next token)).

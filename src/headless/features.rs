@@ -19,8 +19,9 @@ use crate::text;
 /// Tokens of a lens column.
 pub(super) const PROMOTED: usize = 25;
 
-/// The study's model for the logit lens, or `None` and a word to the user why there is no lens: what was saved can be read
-/// without a model. One that is named must be the study's own, and so must one that is found.
+/// The study's model for the logit lens, or `None` and a word to the user why there is no lens:
+/// what was saved can be read without a model. One that is named must be the study's own, and so
+/// must one that is found.
 pub(super) fn lens_model(
     study: &mut Study,
     place: Option<&str>,
@@ -29,7 +30,10 @@ pub(super) fn lens_model(
 ) -> Result<Option<Model>> {
     match unchecked_model_of(study, place, &usual(device, None), out, &out.task()) {
         Ok(model) => {
-            study.take_model(model.info(), place.is_some())?.iter().for_each(|words| out.note(words));
+            study
+                .take_model(model.info(), place.is_some())?
+                .iter()
+                .for_each(|words| out.note(words));
             Ok(Some(model))
         }
         Err(e) if place.is_some() || matches!(e, Error::Cancelled) => Err(e),
@@ -54,13 +58,20 @@ pub(super) fn list(args: &ListArgs, out: &mut Output) -> Result<()> {
     let mut study = open_study(&args.study, out)?;
     let place = args.place.place();
     // What cannot be listed is said before the first line.
-    let sets = args.directions.iter().map(|kind| directions::open(&study, kind, &place, &ctx));
+    let sets = args
+        .directions
+        .iter()
+        .map(|kind| directions::open(&study, kind, &place, &ctx));
     let sets = sets.collect::<Result<Vec<_>>>()?;
     let model = lens_model(&mut study, args.model.model.as_deref(), Device::Auto, out)?;
     let tokens = study.tokens()?;
     let of = |set: &dyn DirectionSet| format!("{} at {}", set.name(), set.hook());
     // Of one set its name stands above the list, of several in each line.
-    let names = sets.iter().map(|set| of(set.as_ref()).chars().count()).max().filter(|_| sets.len() > 1);
+    let names = sets
+        .iter()
+        .map(|set| of(set.as_ref()).chars().count())
+        .max()
+        .filter(|_| sets.len() > 1);
     if !out.is_json() {
         head(&sets, names, out)?;
     }
@@ -74,13 +85,18 @@ pub(super) fn list(args: &ListArgs, out: &mut Output) -> Result<()> {
             }
         }
         if out.is_json() {
-            let listed = |row| Listed { row, directions: set.name(), hook: hook.to_string() };
+            let listed = |row| Listed {
+                row,
+                directions: set.name(),
+                hook: hook.to_string(),
+            };
             rows.iter().try_for_each(|row| out.object(&listed(row)))?;
             continue;
         }
         rows.sort_by(|a, b| b.share.total_cmp(&a.share));
         let whose = names.map_or(String::new(), |width| format!("{:<width$} ", of(set)));
-        rows.iter().try_for_each(|row| out.line(&format!("{whose}{}", list_line(row))))?;
+        rows.iter()
+            .try_for_each(|row| out.line(&format!("{whose}{}", list_line(row))))?;
     }
     Ok(())
 }
@@ -102,11 +118,18 @@ fn head(sets: &[Box<dyn DirectionSet>], names: Option<usize>, out: &mut Output) 
 }
 
 fn list_line(row: &FeatureRow) -> String {
-    let purity = row
-        .purity
+    let purity = row.purity.as_ref().map_or(String::new(), |p| {
+        format!(
+            "{:.0} % {} (of all {:.0} %)",
+            p.share * 100.0,
+            p.label,
+            p.base * 100.0
+        )
+    });
+    let name = row
+        .name
         .as_ref()
-        .map_or(String::new(), |p| format!("{:.0} % {} (of all {:.0} %)", p.share * 100.0, p.label, p.base * 100.0));
-    let name = row.name.as_ref().map_or(String::new(), |n| format!("  “{n}”"));
+        .map_or(String::new(), |n| format!("  “{n}”"));
     format!(
         "{:>5} {:>6.2}% {:>6.1}% {:>7}  {:<34} {:<34} {purity}{name}",
         row.id,
@@ -119,7 +142,11 @@ fn list_line(row: &FeatureRow) -> String {
 }
 
 pub(super) fn words(tokens: &[String]) -> String {
-    tokens.iter().map(|t| text::clean(t.trim())).collect::<Vec<_>>().join(" ")
+    tokens
+        .iter()
+        .map(|t| text::clean(t.trim()))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
@@ -127,15 +154,25 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
     let mut study = open_study(&args.study, out)?;
     let wanted = Reference::parse(&args.id)?;
     if wanted.weight != 1.0 {
-        return Err(Error::usage(format!("a direction is shown without a weight: leave out :{}", wanted.weight)));
+        return Err(Error::usage(format!(
+            "a direction is shown without a weight: leave out :{}",
+            wanted.weight
+        )));
     }
     let set = directions::open(&study, &wanted.kind, &args.place.place(), &ctx)?;
     let (id, hook, tokens) = (set.find(&wanted.id)?, set.hook(), study.tokens()?);
     let factors = set.read(study.activations(hook)?.as_ref(), &ctx)?;
-    let mut card = contexts::feature_card(&factors, &tokens, &directions::names(&study, set.as_ref())?, id)?;
+    let mut card = contexts::feature_card(
+        &factors,
+        &tokens,
+        &directions::names(&study, set.as_ref())?,
+        id,
+    )?;
     if let Some(model) = lens_model(&mut study, args.model.model.as_deref(), Device::Auto, out)? {
         let direction = factors.features.dense_column(id);
-        if let Some((promoted, suppressed)) = lens::promoted(&model, hook, &[direction], PROMOTED)?.pop() {
+        if let Some((promoted, suppressed)) =
+            lens::promoted(&model, hook, &[direction], PROMOTED)?.pop()
+        {
             card.row.promoted = promoted.iter().map(|t| t.token.clone()).collect();
             (card.promoted, card.suppressed) = (promoted, suppressed);
         }
@@ -147,7 +184,11 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
         let Some(said) = described else { return Ok(()) };
         let lines = [("fires on", &said.input), ("promotes", &said.output)];
         return lines.into_iter().try_for_each(|(what, text)| match text {
-            Some(text) => out.line(&format!("{what:<11} {} (said {})", text::clean(text), text::clean(&said.judge))),
+            Some(text) => out.line(&format!(
+                "{what:<11} {} (said {})",
+                text::clean(text),
+                text::clean(&said.judge)
+            )),
             None => Ok(()),
         });
     }
@@ -164,7 +205,11 @@ fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {
     for c in &card.contexts {
         let shown = |seen: Seen| {
             let text = text::clean(&seen.text);
-            if seen.shows(c.peak) { format!("[{text}]") } else { text }
+            if seen.shows(c.peak) {
+                format!("[{text}]")
+            } else {
+                text
+            }
         };
         let text: String = seen(&c.tokens).into_iter().map(shown).collect();
         out.line(&format!(
@@ -184,10 +229,20 @@ fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {
     out.line("")?;
     out.line(&format!("promotes    {}", column(&card.promoted)))?;
     out.line(&format!("suppresses  {}", column(&card.suppressed)))?;
-    let neurons =
-        card.neurons.iter().take(12).map(|n| format!("{} {:+.2}", n.index, n.weight)).collect::<Vec<_>>().join("  ");
+    let neurons = card
+        .neurons
+        .iter()
+        .take(12)
+        .map(|n| format!("{} {:+.2}", n.index, n.weight))
+        .collect::<Vec<_>>()
+        .join("  ");
     out.line(&format!("neurons     {neurons}"))?;
-    let related =
-        card.related.iter().take(8).map(|r| format!("{} ({:.2})", r.id, r.overlap)).collect::<Vec<_>>().join("  ");
+    let related = card
+        .related
+        .iter()
+        .take(8)
+        .map(|r| format!("{} ({:.2})", r.id, r.overlap))
+        .collect::<Vec<_>>()
+        .join("  ");
     out.line(&format!("related     {related}"))
 }

@@ -25,11 +25,19 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     let hook = plan.hook;
     let width = study.manifest().width(hook)?;
     if plan.config.solver == Solver::Mu && args.objective.l1.is_some_and(|l1| l1 != 0.0) {
-        return Err(Error::usage("the multiplicative updates know no penalty: leave out --l1, or use --solver bcd"));
+        return Err(Error::usage(
+            "the multiplicative updates know no penalty: leave out --l1, or use --solver bcd",
+        ));
     }
     if plan.config.solver == Solver::Mu && !matches!(plan.begin, Begin::Anew) {
-        let option = if plan.from.is_some() { "--from" } else { "--batch-rows" };
-        return Err(Error::usage(format!("the multiplicative updates know no {option}: use --solver bcd")));
+        let option = if plan.from.is_some() {
+            "--from"
+        } else {
+            "--batch-rows"
+        };
+        return Err(Error::usage(format!(
+            "the multiplicative updates know no {option}: use --solver bcd"
+        )));
     }
     let config = plan.config.for_width(width);
     if config.features > width {
@@ -47,10 +55,19 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
         Begin::Anew | Begin::Batches(_) => Resume::IfCut,
     };
     let gpu = FitGpu::open(args.device.into())?;
-    let place = FitPlace { gpu, ..FitPlace::new(&study, &name, hook, &config, resume, plan.begin)? };
+    let place = FitPlace {
+        gpu,
+        ..FitPlace::new(&study, &name, hook, &config, resume, plan.begin)?
+    };
     let source = study.activations(hook)?;
-    let mut observer = Lines { out, init_seconds: 0.0, json: args.output.json, last: None };
-    let save = |factors: &Factors, ended| study.save_run(&name, hook, &config, factors, Some(ended));
+    let mut observer = Lines {
+        out,
+        init_seconds: 0.0,
+        json: args.output.json,
+        last: None,
+    };
+    let save =
+        |factors: &Factors, ended| study.save_run(&name, hook, &config, factors, Some(ended));
     let end = fitting::run_fit(source.as_ref(), &config, &place, &mut observer, &save, &ctx)?;
     study.keep_energy(hook, &end.energy);
     let (seconds, factors) = (observer.last.map_or(0.0, |s| s.seconds), &end.factors);
@@ -84,7 +101,11 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
             ));
         }
     }
-    if end.stop.is_none() { Err(Error::Cancelled) } else { Ok(()) }
+    if end.stop.is_none() {
+        Err(Error::Cancelled)
+    } else {
+        Ok(())
+    }
 }
 
 /// What to fit and what to begin with.
@@ -100,10 +121,14 @@ impl Plan {
     fn of(study: &Study, args: &FitArgs) -> Result<Self> {
         if let Some(refinement) = args.refinement() {
             let (entry, base, begin) = refinement.plan(study)?;
-            let at = |h: HookPoint| args.layer.is_none_or(|l| h.layer == l) && args.hook.is_none_or(|s| h.site == s);
+            let at = |h: HookPoint| {
+                args.layer.is_none_or(|l| h.layer == l) && args.hook.is_none_or(|s| h.site == s)
+            };
             if !at(entry.hook) {
                 let (name, hook) = (entry.name, entry.hook);
-                return Err(Error::usage(format!("fit '{name}' is of {hook}: leave out --layer and --hook")));
+                return Err(Error::usage(format!(
+                    "fit '{name}' is of {hook}: leave out --layer and --hook"
+                )));
             }
             let config = args.config(base.clone());
             if config.scale_neurons != base.scale_neurons {
@@ -118,14 +143,23 @@ impl Plan {
                     )
                 }));
             }
-            return Ok(Self { hook: entry.hook, config, begin, from: Some(entry) });
+            return Ok(Self {
+                hook: entry.hook,
+                config,
+                begin,
+                from: Some(entry),
+            });
         }
         if args.resume
             && let Some(name) = &args.name
         {
             let (hook, asked) = study.fit_request(name)?;
-            if args.layer.is_some_and(|l| hook.layer != l) || args.hook.is_some_and(|s| hook.site != s) {
-                return Err(Error::usage(format!("fit '{name}' is of {hook}: leave out --layer and --hook")));
+            if args.layer.is_some_and(|l| hook.layer != l)
+                || args.hook.is_some_and(|s| hook.site != s)
+            {
+                return Err(Error::usage(format!(
+                    "fit '{name}' is of {hook}: leave out --layer and --hook"
+                )));
             }
             let config = args.config(asked.clone());
             if !config.same_fit(&asked) {
@@ -133,7 +167,12 @@ impl Plan {
                     "fit '{name}' was begun with other settings: leave out all but --name and --resume, or give a new name without --resume"
                 )));
             }
-            return Ok(Self { hook, config, begin: Begin::Anew, from: None });
+            return Ok(Self {
+                hook,
+                config,
+                begin: Begin::Anew,
+                from: None,
+            });
         }
         let begin = args.batch_rows.map_or(Begin::Anew, Begin::Batches);
         Ok(Self {
@@ -146,17 +185,33 @@ impl Plan {
 }
 
 /// The hook of a study that fits what was asked for, when just one does.
-pub(super) fn choose_hook(study: &Study, layer: Option<usize>, site: Option<HookSite>) -> Result<HookPoint> {
+pub(super) fn choose_hook(
+    study: &Study,
+    layer: Option<usize>,
+    site: Option<HookSite>,
+) -> Result<HookPoint> {
     let hooks = &study.manifest().hooks;
-    let fitting: Vec<_> =
-        hooks.iter().filter(|h| layer.is_none_or(|l| h.layer == l) && site.is_none_or(|s| h.site == s)).collect();
-    let names = || hooks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let fitting: Vec<_> = hooks
+        .iter()
+        .filter(|h| layer.is_none_or(|l| h.layer == l) && site.is_none_or(|s| h.site == s))
+        .collect();
+    let names = || {
+        hooks
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     match fitting[..] {
         [one] => Ok(*one),
-        [] => Err(Error::usage(format!("this study has no such hook; it has {}", names()))),
-        _ => {
-            Err(Error::usage(format!("this study has several hooks ({}): choose one with --layer or --hook", names())))
-        }
+        [] => Err(Error::usage(format!(
+            "this study has no such hook; it has {}",
+            names()
+        ))),
+        _ => Err(Error::usage(format!(
+            "this study has several hooks ({}): choose one with --layer or --hook",
+            names()
+        ))),
     }
 }
 
@@ -184,9 +239,15 @@ impl FitObserver for Lines<'_> {
         if !self.json {
             return Ok(());
         }
-        let error = if sweep.weighted { "weighted_error" } else { "relative_error" };
-        self.out.object(&json!({"event": "progress", "sweep": sweep.sweep, error: sweep.relative_error,
-            "seconds": sweep.seconds, "init_seconds": self.init_seconds}))
+        let error = if sweep.weighted {
+            "weighted_error"
+        } else {
+            "relative_error"
+        };
+        self.out.object(
+            &json!({"event": "progress", "sweep": sweep.sweep, error: sweep.relative_error,
+            "seconds": sweep.seconds, "init_seconds": self.init_seconds}),
+        )
     }
 
     fn looks(&self) -> bool {

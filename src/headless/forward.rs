@@ -9,7 +9,9 @@ use super::{Output, check_layers, check_target, open_files, tell_opened};
 use crate::cli::ForwardArgs;
 use crate::error::{Error, Result};
 use crate::interop::tensors;
-use crate::model::{Batch, BosRule, HookPoint, LoadOptions, Logits, Model, Pass, Phase, Tap, describe, source};
+use crate::model::{
+    Batch, BosRule, HookPoint, LoadOptions, Logits, Model, Pass, Phase, Tap, describe, source,
+};
 
 /// Keeps what it sees of a batch of one.
 struct Keep {
@@ -35,7 +37,11 @@ pub(super) fn run(args: &ForwardArgs, out: &mut Output) -> Result<()> {
     let config = describe(&files)?.0;
     check_layers(&args.layer, config.layers.len())?;
     let dtype = args.dtype.map(Into::into);
-    let options = LoadOptions { device: args.model.device.into(), dtype, ..LoadOptions::default() };
+    let options = LoadOptions {
+        device: args.model.device.into(),
+        dtype,
+        ..LoadOptions::default()
+    };
     let (model, bare);
     let (decoder, ids) = match &args.ids {
         // Ids alone need no tokenizer.
@@ -47,19 +53,33 @@ pub(super) fn run(args: &ForwardArgs, out: &mut Output) -> Result<()> {
         None => {
             model = open_files(&files, &options, out, &ctx)?;
             let text = args.text.as_deref().unwrap_or("");
-            (model.decoder(), model.tokenizer().encode(text, BosRule::Auto)?)
+            (
+                model.decoder(),
+                model.tokenizer().encode(text, BosRule::Auto)?,
+            )
         }
     };
     if ids.is_empty() {
-        return Err(Error::usage("there is no token to run: the text is empty and the model has no BOS"));
+        return Err(Error::usage(
+            "there is no token to run: the text is empty and the model has no BOS",
+        ));
     }
-    let mut hooks: Vec<_> =
-        args.layer.iter().flat_map(|&layer| args.hook.iter().map(move |&site| HookPoint { layer, site })).collect();
+    let mut hooks: Vec<_> = args
+        .layer
+        .iter()
+        .flat_map(|&layer| args.hook.iter().map(move |&site| HookPoint { layer, site }))
+        .collect();
     hooks.sort_unstable();
     hooks.dedup();
     hooks.iter().try_for_each(|h| decoder.width(*h).map(drop))?;
-    let mut tap = Keep { hooks, seen: BTreeMap::new() };
-    let batch = Batch { rows: vec![ids.clone()], samples: Vec::new() };
+    let mut tap = Keep {
+        hooks,
+        seen: BTreeMap::new(),
+    };
+    let batch = Batch {
+        rows: vec![ids.clone()],
+        samples: Vec::new(),
+    };
     let logits = decoder
         .forward(&batch, Phase::Prompt, None, &mut tap, Logits::All, &ctx)?
         .ok_or_else(|| Error::refused("the model returned no logits"))?
@@ -70,13 +90,18 @@ pub(super) fn run(args: &ForwardArgs, out: &mut Output) -> Result<()> {
         named.push(plain(hook.to_string(), x)?);
     }
     named.push(plain("logits".to_owned(), &logits)?);
-    let shapes: BTreeMap<_, _> = named.iter().map(|(name, shape, _)| (name.clone(), shape.clone())).collect();
+    let shapes: BTreeMap<_, _> = named
+        .iter()
+        .map(|(name, shape, _)| (name.clone(), shape.clone()))
+        .collect();
     tensors::write_forward(&args.out, &ids, &named)?;
     if out.is_json() {
         out.object(&json!({"event": "forward", "out": args.out, "tokens": ids, "tensors": shapes}))
     } else {
         out.line(&format!("{}: {} tokens", args.out.display(), ids.len()))?;
-        shapes.iter().try_for_each(|(name, shape)| out.line(&format!("  {name} {shape:?}")))
+        shapes
+            .iter()
+            .try_for_each(|(name, shape)| out.line(&format!("  {name} {shape:?}")))
     }
 }
 

@@ -27,19 +27,40 @@ pub(super) fn study(args: &InfoArgs, out: &mut Output) -> Result<()> {
             "widths": manifest.widths, "dtype": manifest.dtype.name(), "bos": manifest.bos, "corpora": manifest.corpora,
             "collected": state, "complete": state.is_complete(), "fits": fits.iter().map(fit).collect::<Vec<_>>()}));
     }
-    let model = manifest.model.as_ref().map_or("none (an imported matrix)", |model| model.id.as_str());
+    let model = manifest
+        .model
+        .as_ref()
+        .map_or("none (an imported matrix)", |model| model.id.as_str());
     out.line(&format!("model    {}", text::clean(model)))?;
     for (hook, width) in manifest.hooks.iter().zip(&manifest.widths) {
-        out.line(&format!("hook     {hook}, {} wide, {}", count(*width), manifest.dtype.name()))?;
+        out.line(&format!(
+            "hook     {hook}, {} wide, {}",
+            count(*width),
+            manifest.dtype.name()
+        ))?;
     }
     for corpus in &manifest.corpora {
-        out.line(&format!("corpus   {}, {} samples", text::clean(&corpus.name), count(corpus.samples)))?;
+        out.line(&format!(
+            "corpus   {}, {} samples",
+            text::clean(&corpus.name),
+            count(corpus.samples)
+        ))?;
     }
-    let go_on = if state.is_complete() { String::new() } else { format!("; {} goes on", study.filling()) };
+    let go_on = if state.is_complete() {
+        String::new()
+    } else {
+        format!("; {} goes on", study.filling())
+    };
     out.line(&format!("rows     {}, {state}{go_on}", count(state.rows)))?;
     for fit in &fits {
-        let error = fit.relative_error.map_or_else(|| "no features yet".to_owned(), |e| format!("error {e:.4}"));
-        let mark = if Some(fit.name.as_str()) == newest { " (the newest)" } else { "" };
+        let error = fit
+            .relative_error
+            .map_or_else(|| "no features yet".to_owned(), |e| format!("error {e:.4}"));
+        let mark = if Some(fit.name.as_str()) == newest {
+            " (the newest)"
+        } else {
+            ""
+        };
         let features = count(fit.config.features);
         out.line(&format!(
             "fit      {}: {features} features of {}, {error}, {}{mark}",
@@ -60,8 +81,17 @@ pub(super) fn models(_: JsonArgs, out: &mut Output) -> Result<()> {
         out.note("no model is on this machine yet: `mlpeek` opens (and fetches) the default one, `--model owner/name` one of the Hub");
     }
     models.iter().try_for_each(|m| {
-        let problem = m.problem.as_ref().map_or(String::new(), |p| format!("  [cannot be opened: {p}]"));
-        out.line(&format!("{:<48} {:>10}  {}  ({}){problem}", m.id, bytes(m.bytes), m.summary, m.place))
+        let problem = m
+            .problem
+            .as_ref()
+            .map_or(String::new(), |p| format!("  [cannot be opened: {p}]"));
+        out.line(&format!(
+            "{:<48} {:>10}  {}  ({}){problem}",
+            m.id,
+            bytes(m.bytes),
+            m.summary,
+            m.place
+        ))
     })
 }
 
@@ -75,14 +105,22 @@ pub(super) fn keys(args: KeysArgs, out: &mut Output) -> Result<()> {
     if args.markdown {
         return out.document(&crate::ui::key_table_markdown(&table));
     }
-    table
-        .iter()
-        .try_for_each(|r| out.line(&format!("{:<18} {:<17} {}  [{}]", r.keys.join(" "), r.action, r.doc, r.place)))
+    table.iter().try_for_each(|r| {
+        out.line(&format!(
+            "{:<18} {:<17} {}  [{}]",
+            r.keys.join(" "),
+            r.action,
+            r.doc,
+            r.place
+        ))
+    })
 }
 
 #[cfg(not(feature = "tui"))]
 pub(super) fn keys(_: KeysArgs, _: &mut Output) -> Result<()> {
-    Err(Error::refused("this mlpeek was built without the explorer (feature `tui`), so it has no keys"))
+    Err(Error::refused(
+        "this mlpeek was built without the explorer (feature `tui`), so it has no keys",
+    ))
 }
 
 pub(super) fn completions(shell: clap_complete::Shell, out: &mut Output) -> Result<()> {
@@ -93,6 +131,8 @@ pub(super) fn completions(shell: clap_complete::Shell, out: &mut Output) -> Resu
 
 pub(super) fn man(out: &mut Output) -> Result<()> {
     let mut page = Vec::new();
-    clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(Error::io("render", "the manual page"))?;
+    clap_mangen::Man::new(Cli::command())
+        .render(&mut page)
+        .map_err(Error::io("render", "the manual page"))?;
     out.document(&String::from_utf8_lossy(&page))
 }

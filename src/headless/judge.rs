@@ -1,4 +1,5 @@
-//! What `mlpeek quality` and `mlpeek sweep` share: the rows, the fits' settings, and a table that grows line by line.
+//! What `mlpeek quality` and `mlpeek sweep` share: the rows, the fits' settings, and a table that
+//! grows line by line.
 
 use std::sync::Arc;
 
@@ -29,23 +30,56 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    pub(super) fn open(args: &JudgeArgs, features: &[usize], out: &Output, ctx: &TaskCtx) -> Result<Self> {
+    pub(super) fn open(
+        args: &JudgeArgs,
+        features: &[usize],
+        out: &Output,
+        ctx: &TaskCtx,
+    ) -> Result<Self> {
         let study = open_study(&args.study, out)?;
-        let place = Place { fit: None, layer: args.layer, site: args.hook };
+        let place = Place {
+            fit: None,
+            layer: args.layer,
+            site: args.hook,
+        };
         let (hook, bases) = bases(&study, &args.fit, &place)?;
         let fits = args.grid(&bases, features);
         let penalised = args.l1.iter().any(|l1| *l1 != 0.0);
-        if fits.iter().all(|fit| fit.solver == Solver::Mu) && (penalised || args.row_cap.iter().any(|cap| *cap > 0)) {
+        if fits.iter().all(|fit| fit.solver == Solver::Mu)
+            && (penalised || args.row_cap.iter().any(|cap| *cap > 0))
+        {
             let option = if penalised { "--l1" } else { "--row-cap" };
             return Err(Error::usage(format!(
                 "{option} has no effect on the multiplicative updates: leave it out, or use --solver bcd"
             )));
         }
-        let holdout = Holdout { share: args.holdout, seed: Some(args.holdout_seed), ..Holdout::default() };
+        let holdout = Holdout {
+            share: args.holdout,
+            seed: Some(args.holdout_seed),
+            ..Holdout::default()
+        };
         let concentrated = study.concentrations(&study.energy(hook, ctx)?)?;
-        let seen = |of: Part| fits.iter().any(|f| if of == Part::Neurons { !f.scale_neurons } else { !f.scale_rows });
-        concentrated.iter().filter(|found| seen(found.of)).for_each(|found| out.note(&found.advice()));
-        Ok(Self { source: study.activations(hook)?, tokens: study.tokens()?, hook, fits, holdout, concentrated })
+        let seen = |of: Part| {
+            fits.iter().any(|f| {
+                if of == Part::Neurons {
+                    !f.scale_neurons
+                } else {
+                    !f.scale_rows
+                }
+            })
+        };
+        concentrated
+            .iter()
+            .filter(|found| seen(found.of))
+            .for_each(|found| out.note(&found.advice()));
+        Ok(Self {
+            source: study.activations(hook)?,
+            tokens: study.tokens()?,
+            hook,
+            fits,
+            holdout,
+            concentrated,
+        })
     }
 }
 
@@ -67,7 +101,8 @@ pub(super) fn cell(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".to_owned(), |v| format!("{v:.digits$}"))
 }
 
-/// One line of a table: the first cell to the left, the others to the right of columns as wide as their heads.
+/// One line of a table: the first cell to the left, the others to the right of columns as wide as
+/// their heads.
 pub(super) fn line(first_width: usize, heads: &[&str], first: &str, cells: &[String]) -> String {
     let mut out = format!("{first:first_width$}");
     for (head, cell) in heads.iter().zip(cells) {
@@ -85,7 +120,12 @@ mod tests {
     fn columns_line_up() {
         let heads = ["AUROC", "held-out error"];
         let head = line(8, &heads, "", &heads.map(str::to_owned));
-        let row = line(8, &heads, "bcd, λ 0", &[cell(Some(0.81234), 3), cell(None, 3)]);
+        let row = line(
+            8,
+            &heads,
+            "bcd, λ 0",
+            &[cell(Some(0.81234), 3), cell(None, 3)],
+        );
         assert_eq!(head.chars().count(), row.chars().count());
         assert!(row.starts_with("bcd, λ 0") && row.contains(" 0.812 ") && row.ends_with('-'));
     }

@@ -11,9 +11,14 @@ use crate::study::Study;
 use crate::task::Progress;
 
 pub(super) fn import(args: &ImportArgs, out: &mut Output) -> Result<()> {
-    if let (Some(tensor), true) = (&args.tensor, args.file.extension().is_some_and(|e| e == "npy")) {
+    if let (Some(tensor), true) = (
+        &args.tensor,
+        args.file.extension().is_some_and(|e| e == "npy"),
+    ) {
         let file = args.file.display();
-        return Err(Error::usage(format!("--tensor {tensor} has no effect on {file}: a .npy file holds one matrix")));
+        return Err(Error::usage(format!(
+            "--tensor {tensor} has no effect on {file}: a .npy file holds one matrix"
+        )));
     }
     Study::check_place(&args.out)?;
     let mut matrix = match args.file.extension().and_then(|e| e.to_str()) {
@@ -26,7 +31,10 @@ pub(super) fn import(args: &ImportArgs, out: &mut Output) -> Result<()> {
             )));
         }
     };
-    let hook = HookPoint { layer: 0, site: HookSite::MlpPost };
+    let hook = HookPoint {
+        layer: 0,
+        site: HookSite::MlpPost,
+    };
     let (ctx, (rows, cols)) = (out.task(), matrix.shape());
     let name = args.file.display().to_string();
     let mut pass = 0;
@@ -52,11 +60,21 @@ pub(super) fn export(args: &ExportArgs, out: &mut Output) -> Result<()> {
     check_target(&args.out, &["safetensors"])?;
     let (_, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
     tensors::write_factors(&args.out, &factors)?;
-    let (d, k, n) = (factors.features.rows, factors.features.columns(), factors.coefficients.rows);
+    let (d, k, n) = (
+        factors.features.rows,
+        factors.features.columns(),
+        factors.coefficients.rows,
+    );
     if out.is_json() {
-        out.object(&json!({"event": "exported", "fit": entry.name, "out": args.out, "format": args.format,
-            "Z": [d, k], "Y": [n, k]}))
+        out.object(
+            &json!({"event": "exported", "fit": entry.name, "out": args.out, "format": args.format,
+            "Z": [d, k], "Y": [n, k]}),
+        )
     } else {
-        out.line(&format!("{}: Z {d} × {k}, Y {n} × {k} of fit '{}'", args.out.display(), entry.name))
+        out.line(&format!(
+            "{}: Z {d} × {k}, Y {n} × {k} of fit '{}'",
+            args.out.display(),
+            entry.name
+        ))
     }
 }

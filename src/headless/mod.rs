@@ -1,4 +1,5 @@
-//! Every pane's twin as a command: JSON lines or text on standard output, progress on standard error.
+//! Every pane's twin as a command: JSON lines or text on standard output, progress on standard
+//! error.
 
 mod collect;
 mod compare;
@@ -76,13 +77,16 @@ fn told_unfinished(study: &Study, out: &Output) -> Result<()> {
     let state = study.collected()?;
     if !state.is_complete() {
         let dir = study.dir().display();
-        out.note(&format!("{dir} is {state}, and these rows alone are read: {} goes on", study.filling()));
+        out.note(&format!(
+            "{dir} is {state}, and these rows alone are read: {} goes on",
+            study.filling()
+        ));
     }
     Ok(())
 }
 
-/// Refuses, before any work, a file that could not be written in the end, or whose name says another format than the
-/// `endings` that it would have.
+/// Refuses, before any work, a file that could not be written in the end, or whose name says
+/// another format than the `endings` that it would have.
 fn check_target(path: &Path, endings: &[&str]) -> Result<()> {
     let shown = path.display();
     if path.is_dir() {
@@ -90,14 +94,21 @@ fn check_target(path: &Path, endings: &[&str]) -> Result<()> {
     }
     let parent = disk::parent(path);
     if !parent.is_dir() {
-        return Err(Error::usage(format!("{shown} cannot be written: there is no directory {}", parent.display())));
+        return Err(Error::usage(format!(
+            "{shown} cannot be written: there is no directory {}",
+            parent.display()
+        )));
     }
-    let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
+    let ending = path
+        .extension()
+        .map(|e| e.to_string_lossy().to_ascii_lowercase());
     match ending {
-        Some(ending) if !endings.is_empty() && !endings.contains(&&*ending) => Err(Error::usage(format!(
-            "{shown} is named .{ending}, and what is written is .{}: name it so, or choose another --format",
-            endings.join(" or .")
-        ))),
+        Some(ending) if !endings.is_empty() && !endings.contains(&&*ending) => {
+            Err(Error::usage(format!(
+                "{shown} is named .{ending}, and what is written is .{}: name it so, or choose another --format",
+                endings.join(" or .")
+            )))
+        }
         _ => Ok(()),
     }
 }
@@ -114,34 +125,55 @@ fn check_layers(asked: &[usize], there: usize) -> Result<()> {
 }
 
 /// A study and one of its fits, for reading.
-fn open_fit(study: &Path, fit: Option<&str>, out: &Output) -> Result<(Study, FitEntry, Arc<Factors>)> {
+fn open_fit(
+    study: &Path,
+    fit: Option<&str>,
+    out: &Output,
+) -> Result<(Study, FitEntry, Arc<Factors>)> {
     let study = open_study(study, out)?;
     let (entry, factors) = study.load_fit(fit)?;
     Ok((study, entry, factors))
 }
 
-fn open_model(spec: Option<&str>, options: &LoadOptions, out: &Output, ctx: &TaskCtx) -> Result<Model> {
+fn open_model(
+    spec: Option<&str>,
+    options: &LoadOptions,
+    out: &Output,
+    ctx: &TaskCtx,
+) -> Result<Model> {
     open_files(&source::resolve(spec, ctx)?, options, out, ctx)
 }
 
 /// As a device computes by itself, with the first `layers` layers, or all.
 fn usual(device: Device, layers: Option<usize>) -> LoadOptions {
-    LoadOptions { device: device.into(), layers, ..LoadOptions::default() }
+    LoadOptions {
+        device: device.into(),
+        layers,
+        ..LoadOptions::default()
+    }
 }
 
-fn open_files(files: &ModelFiles, options: &LoadOptions, out: &Output, ctx: &TaskCtx) -> Result<Model> {
+fn open_files(
+    files: &ModelFiles,
+    options: &LoadOptions,
+    out: &Output,
+    ctx: &TaskCtx,
+) -> Result<Model> {
     let model = Model::open(files, options, ctx)?;
     tell_opened(model.info(), out);
     Ok(model)
 }
 
 fn tell_opened(info: &ModelInfo, out: &Output) {
-    out.note(&format!("{} from {}, on {} ({})", info.id, info.origin, info.device, info.weights_dtype));
+    out.note(&format!(
+        "{} from {}, on {} ({})",
+        info.id, info.origin, info.device, info.weights_dtype
+    ));
     info.notes.iter().for_each(|note| out.note(note));
 }
 
-/// The model that a study was collected with, from where `place` says that it lies now, else from where the study says so.
-/// Another one is refused; a new place is kept.
+/// The model that a study was collected with, from where `place` says that it lies now, else from
+/// where the study says so. Another one is refused; a new place is kept.
 fn model_of(
     study: &mut Study,
     place: Option<&str>,
@@ -151,7 +183,10 @@ fn model_of(
     ctx: &TaskCtx,
 ) -> Result<Model> {
     let model = unchecked_model_of(study, place, &usual(device, layers), out, ctx)?;
-    study.take_model(model.info(), place.is_some())?.iter().for_each(|words| out.note(words));
+    study
+        .take_model(model.info(), place.is_some())?
+        .iter()
+        .for_each(|words| out.note(words));
     Ok(model)
 }
 

@@ -11,7 +11,9 @@ use crate::study;
 use crate::text;
 
 pub(super) fn run(args: &NotesArgs, out: &mut Output) -> Result<()> {
-    args.export.as_deref().map_or(Ok(()), |path| check_target(path, &["json"]))?;
+    args.export
+        .as_deref()
+        .map_or(Ok(()), |path| check_target(path, &["json"]))?;
     let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
     if let Some(path) = &args.export {
         let notes = study.notes(&entry.name)?;
@@ -35,7 +37,8 @@ pub(super) fn run(args: &NotesArgs, out: &mut Output) -> Result<()> {
     };
     // An empty line takes away what was noted: it names a feature all the same.
     let ids: Vec<usize> = args.id.into_iter().chain(taken.ids()).collect();
-    ids.iter().try_for_each(|&id| contexts::check_id(&factors, id))?;
+    ids.iter()
+        .try_for_each(|&id| contexts::check_id(&factors, id))?;
     let (_, now) = study.change_notes(&entry.name, |notes| notes.put(&ids, taken))?;
     list(&entry.name, &now, out)
 }
@@ -43,20 +46,31 @@ pub(super) fn run(args: &NotesArgs, out: &mut Output) -> Result<()> {
 fn list(fit: &str, notes: &Notes, out: &mut Output) -> Result<()> {
     let nothing = Note::default();
     for id in notes.ids() {
-        let (name, note) = (notes.names.get(&id), notes.details.get(&id).unwrap_or(&nothing));
+        let (name, note) = (
+            notes.names.get(&id),
+            notes.details.get(&id).unwrap_or(&nothing),
+        );
         if out.is_json() {
             out.object(&json!({"fit": fit, "id": id, "name": name, "tags": note.tags, "rating": note.rating,
                 "text": note.text, "doubtful": note.doubtful}))?;
         } else {
-            let doubt = note.doubtful.map_or(String::new(), |c| format!("  (doubtful since a refit: cosine {c:.2})"));
-            out.line(&format!("{id:>5}  {}{doubt}", text::clean(&Notes::line(name.map(String::as_str), note))))?;
+            let doubt = note.doubtful.map_or(String::new(), |c| {
+                format!("  (doubtful since a refit: cosine {c:.2})")
+            });
+            out.line(&format!(
+                "{id:>5}  {}{doubt}",
+                text::clean(&Notes::line(name.map(String::as_str), note))
+            ))?;
         }
     }
     for line in &notes.unplaced {
         if out.is_json() {
             out.object(&json!({"fit": fit, "id": null, "unplaced": line}))?;
         } else {
-            out.line(&format!("    –  {}  (its feature is gone since a refit)", text::clean(line)))?;
+            out.line(&format!(
+                "    –  {}  (its feature is gone since a refit)",
+                text::clean(line)
+            ))?;
         }
     }
     Ok(())

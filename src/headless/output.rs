@@ -1,8 +1,9 @@
 //! Standard output as JSON lines or text, standard error for progress; signals to cancellation.
 //!
-//! Knows nothing of what is told. Invariant: whatever a command hands over, no control character, escape sequence or
-//! character that reorders a line reaches a terminal, and nothing but [`Output::line`] ends a line: labels, names, prompts
-//! and generated texts are other people's. It holds here, at the one way out, so that no command can forget it.
+//! Knows nothing of what is told. Invariant: whatever a command hands over, no control character,
+//! escape sequence or character that reorders a line reaches a terminal, and nothing but
+//! [`Output::line`] ends a line: labels, names, prompts and generated texts are other people's. It
+//! holds here, at the one way out, so that no command can forget it.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -32,15 +33,20 @@ pub struct Output {
 }
 
 impl Output {
-    /// JSON lines or text on standard output. SIGINT and SIGTERM set the returned output's cancel flag; a second one
-    /// ends the process at once. The library's warnings become remarks.
+    /// JSON lines or text on standard output. SIGINT and SIGTERM set the returned output's cancel
+    /// flag; a second one ends the process at once. The library's warnings become remarks.
     pub fn stdout(json: bool) -> Result<Self> {
         let cancel = CancelToken::default();
         listen(&cancel).map_err(Error::io("listen to signals of", "this process"))?;
         let screen = Arc::<Newest>::default();
         let over = screen.clone();
         warnings::show_with(move |line| remark(&over, &format!("warning: {line}")));
-        Ok(Self { json, out: Box::new(io::stdout()), cancel, screen })
+        Ok(Self {
+            json,
+            out: Box::new(io::stdout()),
+            cancel,
+            screen,
+        })
     }
 
     /// Whether JSON lines were asked for.
@@ -50,18 +56,20 @@ impl Output {
 
     /// One JSON object on a line of its own, at once.
     pub fn object(&mut self, value: &impl Serialize) -> Result<()> {
-        let line = serde_json::to_string(value).map_err(|e| Error::refused(format!("cannot write JSON: {e}")))?;
+        let line = serde_json::to_string(value)
+            .map_err(|e| Error::refused(format!("cannot write JSON: {e}")))?;
         self.write(&(text::escape_json(&line) + "\n"))
     }
 
-    /// A line for a person. What a terminal would obey, and a line end inside it, is shown as a mark, also in a pipe:
-    /// what comes out of `head` or `tee` is on a terminal too. `--json` gives the exact texts.
+    /// A line for a person. What a terminal would obey, and a line end inside it, is shown as a
+    /// mark, also in a pipe: what comes out of `head` or `tee` is on a terminal too. `--json` gives
+    /// the exact texts.
     pub fn line(&mut self, line: &str) -> Result<()> {
         self.write(&(text::clean(line) + "\n"))
     }
 
-    /// Lines in a format of their own, such as SVG or a shell's completions: exact in a file or a pipe, made safe on a
-    /// terminal.
+    /// Lines in a format of their own, such as SVG or a shell's completions: exact in a file or a
+    /// pipe, made safe on a terminal.
     pub fn document(&mut self, document: &str) -> Result<()> {
         if !io::stdout().is_terminal() {
             return self.write(document);
@@ -86,7 +94,10 @@ impl Output {
         let screen = Arc::new(Mutex::new(Screen::new()));
         *self.screen.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&screen);
         TaskCtx::new(self.cancel.clone(), move |progress| {
-            screen.lock().unwrap_or_else(PoisonError::into_inner).show(&progress);
+            screen
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .show(&progress);
         })
     }
 }
@@ -104,8 +115,13 @@ fn on_terminal(document: &str) -> String {
 
 fn remark(screen: &Newest, words: &str) {
     let line = format!("mlpeek: {}", text::clean(words));
-    let screen = screen.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-    let screen = screen.as_ref().map(|s| s.lock().unwrap_or_else(PoisonError::into_inner));
+    let screen = screen
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .upgrade();
+    let screen = screen
+        .as_ref()
+        .map(|s| s.lock().unwrap_or_else(PoisonError::into_inner));
     match screen.as_ref().and_then(|s| s.bar.as_ref()) {
         Some(bar) => bar.println(line),
         // Nobody may be reading: a remark is not worth failing for.
@@ -117,14 +133,16 @@ fn listen(cancel: &CancelToken) -> io::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
     let cancel = cancel.clone();
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for _ in signals.forever() {
-            if cancel.is_cancelled() {
-                std::process::exit(130);
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for _ in signals.forever() {
+                if cancel.is_cancelled() {
+                    std::process::exit(130);
+                }
+                cancel.cancel();
             }
-            cancel.cancel();
-        }
-    })?;
+        })?;
     Ok(())
 }
 
@@ -138,15 +156,23 @@ struct Screen {
 
 impl Screen {
     fn new() -> Self {
-        Self { bar: None, stage: String::new(), meter: Meter::default(), told: None }
+        Self {
+            bar: None,
+            stage: String::new(),
+            meter: Meter::default(),
+            told: None,
+        }
     }
 
     fn show(&mut self, progress: &Progress) {
-        let Some((rate, eta)) = self.meter.measure(progress) else { return };
+        let Some((rate, eta)) = self.meter.measure(progress) else {
+            return;
+        };
         let is_share = progress.unit == "%";
         let words = format!(
             "{}{}",
-            rate.filter(|_| !is_share).map_or(String::new(), |r| amount(r, &progress.unit) + "/s"),
+            rate.filter(|_| !is_share)
+                .map_or(String::new(), |r| amount(r, &progress.unit) + "/s"),
             eta.map_or(String::new(), |s| format!(", {} to go", duration(s)))
         );
         if io::stderr().is_terminal() {
@@ -162,7 +188,9 @@ impl Screen {
             let total = progress
                 .total
                 .filter(|_| !is_share)
-                .map_or(String::new(), |t| format!(" of {}", amount(t as f64, &progress.unit)));
+                .map_or(String::new(), |t| {
+                    format!(" of {}", amount(t as f64, &progress.unit))
+                });
             let _ = writeln!(
                 io::stderr(),
                 "{}: {}{total} {words}",
@@ -180,9 +208,14 @@ impl Screen {
             }
         }
         self.bar.get_or_insert_with(|| {
-            let bar = progress.total.map_or_else(ProgressBar::no_length, ProgressBar::new);
-            // The template is a constant: a wrong one would leave indicatif's own, which is readable too.
-            if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {percent:>3} %  {msg}") {
+            let bar = progress
+                .total
+                .map_or_else(ProgressBar::no_length, ProgressBar::new);
+            // The template is a constant: a wrong one would leave indicatif's own, which is
+            // readable too.
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix} {wide_bar} {percent:>3} %  {msg}")
+            {
                 bar.set_style(style.progress_chars("━╸─"));
             }
             bar.set_prefix(text::clean(&progress.stage));
@@ -222,7 +255,10 @@ mod tests {
 
     #[test]
     fn a_document_keeps_its_layout_and_loses_what_a_terminal_obeys() {
-        assert_eq!(on_terminal("a\tb\n\u{1b}[2Jc\r\nd\u{202e}"), "a\tb\n‹U+001B›[2Jc⏎\nd‹U+202E›");
+        assert_eq!(
+            on_terminal("a\tb\n\u{1b}[2Jc\r\nd\u{202e}"),
+            "a\tb\n‹U+001B›[2Jc⏎\nd‹U+202E›"
+        );
         assert_eq!(on_terminal(""), "");
     }
 }

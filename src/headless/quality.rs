@@ -14,8 +14,8 @@ use crate::eval::steering::report::Mean;
 
 const NAMES: usize = 34;
 const HEADS: [&str; 13] = [
-    "AUROC", "± s.e.", "S_CD", "undef.", "error", "held-out", "active", "label", "token", "dead", "dupl.", "stable",
-    "seconds",
+    "AUROC", "± s.e.", "S_CD", "undef.", "error", "held-out", "active", "label", "token", "dead",
+    "dupl.", "stable", "seconds",
 ];
 
 const LEGEND: &str = "AUROC, S_CD: held-out sentences, by the direction that is best on the training ones · error, held-out: of the activations as they are, on \
@@ -37,13 +37,24 @@ pub(super) fn run(args: &QualityArgs, out: &mut Output) -> Result<()> {
         ..QualityConfig::default()
     };
     if !out.is_json() {
-        out.line(&line(NAMES, &HEADS, &subject.hook.to_string(), &HEADS.map(str::to_owned)))?;
+        out.line(&line(
+            NAMES,
+            &HEADS,
+            &subject.hook.to_string(),
+            &HEADS.map(str::to_owned),
+        ))?;
     }
     let mut seen = |method: &MethodReport| match out.is_json() {
         true => out.object(&json!({"event": "method", "hook": subject.hook, "method": method})),
         false => out.line(&line(NAMES, &HEADS, &method.name, &cells(method))),
     };
-    let found = quality(subject.source.as_ref(), &subject.tokens, &config, &ctx, &mut seen)?;
+    let found = quality(
+        subject.source.as_ref(),
+        &subject.tokens,
+        &config,
+        &ctx,
+        &mut seen,
+    )?;
     found.notes.iter().for_each(|note| out.note(note));
     if out.is_json() {
         for interval in &found.intervals {
@@ -65,7 +76,10 @@ fn cells(method: &MethodReport) -> Vec<String> {
         cell(detection.map(|d| d.auroc), 3),
         cell(detection.map(|d| d.standard_error), 3),
         cell(detection.and_then(|d| d.s_cd), 2),
-        detection.map_or_else(|| "-".to_owned(), |d| format!("{:.0} %", 100.0 * d.s_cd_undefined)),
+        detection.map_or_else(
+            || "-".to_owned(),
+            |d| format!("{:.0} %", 100.0 * d.s_cd_undefined),
+        ),
         cell(method.relative_error, 4),
         cell(method.held_out_error, 4),
         cell(method.active, 1),
@@ -89,12 +103,19 @@ fn explain(found: &Quality, args: &QualityArgs, out: &mut Output) -> Result<()> 
         ))?;
     }
     intervals(found, out)?;
-    for group in found.differences.chunk_by(|a, b| a.method == b.method && a.measure == b.measure) {
+    for group in found
+        .differences
+        .chunk_by(|a, b| a.method == b.method && a.measure == b.measure)
+    {
         out.line("")?;
         let (what, over) = words(group[0].measure);
         let method = &group[0].method;
-        out.line(&format!("{what} of {method} minus that of (95 % interval, {over}):"))?;
-        group.iter().try_for_each(|difference| out.line(&verdict(difference)))?;
+        out.line(&format!(
+            "{what} of {method} minus that of (95 % interval, {over}):"
+        ))?;
+        group
+            .iter()
+            .try_for_each(|difference| out.line(&verdict(difference)))?;
     }
     if args.labels {
         labels(found, out)?;
@@ -117,11 +138,17 @@ fn words(measure: Measure) -> (&'static str, &'static str) {
 fn intervals(found: &Quality, out: &mut Output) -> Result<()> {
     const CELL: usize = 24;
     out.line("")?;
-    let heads: String = MEASURES.iter().map(|&m| format!("  {:<CELL$}", words(m).0)).collect();
+    let heads: String = MEASURES
+        .iter()
+        .map(|&m| format!("  {:<CELL$}", words(m).0))
+        .collect();
     out.line(&format!("{:NAMES$}{heads}", "95 % intervals"))?;
     for method in &found.methods {
         let cells = MEASURES.map(|measure| {
-            let of = found.intervals.iter().find(|i| i.method == method.name && i.measure == measure);
+            let of = found
+                .intervals
+                .iter()
+                .find(|i| i.method == method.name && i.measure == measure);
             let text = of.map_or_else(|| "-".to_owned(), |i| with_interval(i.mean));
             format!("  {text:<CELL$}")
         });
@@ -141,12 +168,17 @@ fn verdict(compared: &Compared) -> String {
         Verdict::Higher => "higher",
         Verdict::Lower => "lower",
     };
-    format!("  {:NAMES$}  {:+.3}  [{:+.3}, {:+.3}]  {says}", compared.against, d.mean, d.low, d.high)
+    format!(
+        "  {:NAMES$}  {:+.3}  [{:+.3}, {:+.3}]  {says}",
+        compared.against, d.mean, d.low, d.high
+    )
 }
 
 fn labels(found: &Quality, out: &mut Output) -> Result<()> {
     for method in &found.methods {
-        let Some(detection) = &method.detection else { continue };
+        let Some(detection) = &method.detection else {
+            continue;
+        };
         out.line("")?;
         out.line(&method.name)?;
         for l in &detection.labels {

@@ -25,7 +25,9 @@ use crate::task::TaskCtx;
 /// How often a training says how it stands.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 const NAMES: usize = 28;
-const HEADS: [&str; 8] = ["units", "L0", "dead", "FVU", "error", "CE", "CE kept", "KL kept"];
+const HEADS: [&str; 8] = [
+    "units", "L0", "dead", "FVU", "error", "CE", "CE kept", "KL kept",
+];
 
 pub(super) fn run(command: &SaeCommand, out: &mut Output) -> Result<()> {
     match command {
@@ -39,14 +41,21 @@ pub(super) fn run(command: &SaeCommand, out: &mut Output) -> Result<()> {
 fn load(args: &SaeLoadArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let study = Study::open(&args.study)?;
-    let name = args.name.clone().unwrap_or_else(|| saes::name_for(&args.sae));
+    let name = args
+        .name
+        .clone()
+        .unwrap_or_else(|| saes::name_for(&args.sae));
     // Before anything is fetched.
     if !args.fresh {
         saes::check_free(&study, &name)?;
     }
     let path = source::resolve_folder(&args.sae, &interop::sae::FILES, &ctx)?;
     let found = interop::sae::open(&path, &args.sae)?;
-    let said = Said { layer: args.layer, site: args.hook, force: args.force };
+    let said = Said {
+        layer: args.layer,
+        site: args.hook,
+        force: args.force,
+    };
     let (hook, notes) = saes::place(&study, &found, said)?;
     notes.iter().for_each(|note| out.note(note));
     let entry = saes::register(&study, &name, hook, &found, &args.sae, &ctx)?;
@@ -65,17 +74,38 @@ fn train(args: &SaeTrainArgs, out: &mut Output) -> Result<()> {
     let hook = choose_hook(&study, args.layer, args.hook)?;
     told_unfinished(&study, out)?;
     let config = args.config();
-    let layer = if study.manifest().hooks.len() > 1 { format!("l{}-", hook.layer) } else { String::new() };
-    let name = args.name.clone().unwrap_or_else(|| format!("{layer}topk{}", config.latents));
+    let layer = if study.manifest().hooks.len() > 1 {
+        format!("l{}-", hook.layer)
+    } else {
+        String::new()
+    };
+    let name = args
+        .name
+        .clone()
+        .unwrap_or_else(|| format!("{layer}topk{}", config.latents));
     if !(args.resume || args.fresh) {
         saes::check_free(&study, &name)?;
     }
-    let place = TrainPlace::new(&study, &name, hook, &config, if args.resume { Resume::Must } else { Resume::Never })?;
+    let place = TrainPlace::new(
+        &study,
+        &name,
+        hook,
+        &config,
+        if args.resume {
+            Resume::Must
+        } else {
+            Resume::Never
+        },
+    )?;
     let keep = |entry: &SaeEntry, sae: Option<&Sae>| {
         sae.map_or_else(|| study.start_sae(entry), |sae| study.save_sae(entry, sae))
     };
     let source = study.activations(hook)?;
-    let mut lines = Lines { out, config: &config, told: None };
+    let mut lines = Lines {
+        out,
+        config: &config,
+        told: None,
+    };
     let (entry, seconds) = training::run(source.as_ref(), &place, &keep, &mut lines, &ctx)?;
     tell("trained", &entry, Some(seconds), out)
 }
@@ -90,25 +120,38 @@ struct Lines<'a> {
 impl TrainObserver for Lines<'_> {
     fn started(&mut self, _: &SaeEntry, before: &[TrainPoint]) {
         if let Some(last) = before.last() {
-            self.out.note(&format!("going on from the checkpoint after {} of {} steps", last.step, last.total));
+            self.out.note(&format!(
+                "going on from the checkpoint after {} of {} steps",
+                last.step, last.total
+            ));
         }
     }
 
     fn point(&mut self, point: TrainPoint) -> Result<()> {
-        let TrainPoint { epoch, step, fvu, dead, seconds, .. } = point;
+        let TrainPoint {
+            epoch,
+            step,
+            fvu,
+            dead,
+            seconds,
+            ..
+        } = point;
         if self.out.is_json() {
             return match point.pass {
-                Some(fvu) => {
-                    self.out.object(&json!({"event": "progress", "epoch": epoch, "epochs": self.config.epochs,
-                    "step": step, "fvu": fvu, "dead": dead, "seconds": seconds}))
-                }
+                Some(fvu) => self.out.object(
+                    &json!({"event": "progress", "epoch": epoch, "epochs": self.config.epochs,
+                    "step": step, "fvu": fvu, "dead": dead, "seconds": seconds}),
+                ),
                 None => Ok(()),
             };
         }
         if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
             self.told = Some(Instant::now());
             let dead = 100.0 * dead as f64 / self.config.latents.max(1) as f64;
-            self.out.note(&format!("pass {epoch} of {}: FVU {fvu:.4}, dead {dead:.1} %", self.config.epochs));
+            self.out.note(&format!(
+                "pass {epoch} of {}: FVU {fvu:.4}, dead {dead:.1} %",
+                self.config.epochs
+            ));
         }
         Ok(())
     }
@@ -117,9 +160,13 @@ impl TrainObserver for Lines<'_> {
 fn list(args: &SaeListArgs, out: &mut Output) -> Result<()> {
     let all = Study::open_read_only(&args.study)?.saes()?;
     if all.is_empty() && !out.is_json() {
-        out.note(&format!("no SAE yet: mlpeek sae train {0}, or mlpeek sae load {0} PATH", args.study.display()));
+        out.note(&format!(
+            "no SAE yet: mlpeek sae train {0}, or mlpeek sae load {0} PATH",
+            args.study.display()
+        ));
     }
-    all.iter().try_for_each(|entry| tell("sae", entry, None, out))
+    all.iter()
+        .try_for_each(|entry| tell("sae", entry, None, out))
 }
 
 fn tell(event: &str, entry: &SaeEntry, seconds: Option<f64>, out: &mut Output) -> Result<()> {
@@ -135,7 +182,11 @@ fn tell(event: &str, entry: &SaeEntry, seconds: Option<f64>, out: &mut Output) -
         || "not yet trained (--resume goes on)".to_owned(),
         |f| {
             let (fvu, rows) = (cell(f.fvu, 4), super::output::thousands(f.rows as u64));
-            format!("FVU {fvu}, L0 {:.1}, dead {:.1} % over {rows} tokens", f.l0, 100.0 * f.dead)
+            format!(
+                "FVU {fvu}, L0 {:.1}, dead {:.1} % over {rows} tokens",
+                f.l0,
+                100.0 * f.dead
+            )
         },
     );
     let took = seconds.map_or_else(String::new, |s| format!(", {s:.1} s"));
@@ -172,13 +223,22 @@ fn compare(args: &SaeCompareArgs, out: &mut Output) -> Result<()> {
     };
     let source = rows.activations(hook)?;
     if !out.is_json() {
-        out.line(&line(NAMES, &HEADS, &hook.to_string(), &HEADS.map(str::to_owned)))?;
+        out.line(&line(
+            NAMES,
+            &HEADS,
+            &hook.to_string(),
+            &HEADS.map(str::to_owned),
+        ))?;
     }
     let mut measured = Vec::with_capacity(subjects.len());
     for subject in &subjects {
         measured.push(figures(source.as_ref(), subject.model.as_ref(), &ctx)?);
     }
-    let predicted = if args.predict > 0 { predict(&mut rows, hook, &subjects, args, out, &ctx)? } else { Vec::new() };
+    let predicted = if args.predict > 0 {
+        predict(&mut rows, hook, &subjects, args, out, &ctx)?
+    } else {
+        Vec::new()
+    };
     for (i, (subject, figures)) in subjects.iter().zip(&measured).enumerate() {
         show(subject, hook, figures, predicted.get(i), out)?;
         if let Some(note) = saes::misfit(&subject.name, figures).filter(|_| subject.kind == "sae") {
@@ -193,39 +253,68 @@ fn compare(args: &SaeCompareArgs, out: &mut Output) -> Result<()> {
 
 fn subjects(study: &Study, args: &SaeCompareArgs) -> Result<(HookPoint, Vec<Subject>)> {
     let (saes, fits) = (study.saes()?, study.fits()?);
-    let named = args.sae.first().map(|n| study.load_sae(Some(n)).map(|(e, _)| e.hook));
-    let named = named.or_else(|| args.fit.first().map(|n| study.load_fit(Some(n)).map(|(e, _)| e.hook)));
-    let there = |h: HookPoint| args.layer.is_none_or(|l| h.layer == l) && args.hook.is_none_or(|s| h.site == s);
+    let named = args
+        .sae
+        .first()
+        .map(|n| study.load_sae(Some(n)).map(|(e, _)| e.hook));
+    let named = named.or_else(|| {
+        args.fit
+            .first()
+            .map(|n| study.load_fit(Some(n)).map(|(e, _)| e.hook))
+    });
+    let there = |h: HookPoint| {
+        args.layer.is_none_or(|l| h.layer == l) && args.hook.is_none_or(|s| h.site == s)
+    };
     let hook = match named.transpose()? {
         Some(hook) if !there(hook) => {
-            return Err(Error::usage(format!("what is named is of {hook}: leave out --layer and --hook")));
+            return Err(Error::usage(format!(
+                "what is named is of {hook}: leave out --layer and --hook"
+            )));
         }
         Some(hook) => hook,
         None => choose_hook(study, args.layer, args.hook)?,
     };
     let whole = |given: &[String]| given.is_empty() && args.sae.is_empty() && args.fit.is_empty();
     let sae_names: Vec<String> = match whole(&args.sae) {
-        true => saes.into_iter().filter(|e| e.hook == hook && e.figures.is_some()).map(|e| e.name).collect(),
+        true => saes
+            .into_iter()
+            .filter(|e| e.hook == hook && e.figures.is_some())
+            .map(|e| e.name)
+            .collect(),
         false => args.sae.clone(),
     };
     let fit_names: Vec<String> = match whole(&args.fit) {
-        true => fits.into_iter().filter(|f| f.hook == hook && f.relative_error.is_some()).map(|f| f.name).collect(),
+        true => fits
+            .into_iter()
+            .filter(|f| f.hook == hook && f.relative_error.is_some())
+            .map(|f| f.name)
+            .collect(),
         false => args.fit.clone(),
     };
     let mut subjects = Vec::new();
     let same = |name: &str, its: HookPoint| match its == hook {
         true => Ok(()),
-        false => Err(Error::usage(format!("'{name}' is of {its}, not of {hook}: compare one hook at a time"))),
+        false => Err(Error::usage(format!(
+            "'{name}' is of {its}, not of {hook}: compare one hook at a time"
+        ))),
     };
     for name in fit_names {
         let (entry, factors) = study.load_fit(Some(&name))?;
         same(&name, entry.hook)?;
-        subjects.push(Subject { kind: "snmf", name, model: Box::new(Encoder::of(&factors)) });
+        subjects.push(Subject {
+            kind: "snmf",
+            name,
+            model: Box::new(Encoder::of(&factors)),
+        });
     }
     for name in sae_names {
         let (entry, sae) = study.load_sae(Some(&name))?;
         same(&name, entry.hook)?;
-        subjects.push(Subject { kind: "sae", name, model: Box::new(sae) });
+        subjects.push(Subject {
+            kind: "sae",
+            name,
+            model: Box::new(sae),
+        });
     }
     if subjects.is_empty() {
         let dir = study.dir().display();
@@ -257,7 +346,12 @@ fn predict(
     }
     let device = args.device.unwrap_or(Device::Auto);
     let model = model_of(rows, args.model.model.as_deref(), device, None, out, ctx)?;
-    let windows = Windows::of(rows.tokens()?.as_ref(), model.tokenizer().bos(), model.info().context, args.predict);
+    let windows = Windows::of(
+        rows.tokens()?.as_ref(),
+        model.tokenizer().bos(),
+        model.info().context,
+        args.predict,
+    );
     let methods: Vec<&dyn Reconstruct> = subjects.iter().map(|s| s.model.as_ref()).collect();
     recovered(&model, hook, &methods, &windows, ctx)
 }
@@ -270,8 +364,10 @@ fn show(
     out: &mut Output,
 ) -> Result<()> {
     if out.is_json() {
-        return out.object(&json!({"event": "compared", "kind": subject.kind, "name": subject.name, "hook": hook,
-            "figures": figures, "predictions": kept}));
+        return out.object(
+            &json!({"event": "compared", "kind": subject.kind, "name": subject.name, "hook": hook,
+            "figures": figures, "predictions": kept}),
+        );
     }
     let cells = [
         figures.units.to_string(),
@@ -283,7 +379,12 @@ fn show(
         cell(kept.and_then(|k| k.ce_recovered), 3),
         cell(kept.and_then(|k| k.kl_recovered), 3),
     ];
-    out.line(&line(NAMES, &HEADS, &format!("{} {}", subject.kind, subject.name), &cells))
+    out.line(&line(
+        NAMES,
+        &HEADS,
+        &format!("{} {}", subject.kind, subject.name),
+        &cells,
+    ))
 }
 
 fn explain(kept: Option<&Recovered>, out: &mut Output) -> Result<()> {

@@ -24,9 +24,19 @@ pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
     let mut study = open_study(&args.study, out)?;
     let mut chosen = Chosen::open(&study, &wanted, &args.place.place(), &ctx)?;
     take_part(&mut chosen, &wanted, &study, args)?;
-    let model = model_of(&mut study, args.model.model.as_deref(), args.device, None, out, &ctx)?;
+    let model = model_of(
+        &mut study,
+        args.model.model.as_deref(),
+        args.device,
+        None,
+        out,
+        &ctx,
+    )?;
     let request = SteerRequest {
-        terms: chosen.iter().map(|c| c.term(&model)).collect::<Result<_>>()?,
+        terms: chosen
+            .iter()
+            .map(|c| c.term(&model))
+            .collect::<Result<_>>()?,
         mode: args.mode.into(),
         strength,
         negative: args.sign == "-",
@@ -37,7 +47,10 @@ pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
         bos: study.manifest().bos,
     };
     if let Some(other) = chosen.iter().find(|c| c.hook != chosen[0].hook) {
-        out.note(&format!("these directions live in different spaces: {} and {}", chosen[0].hook, other.hook));
+        out.note(&format!(
+            "these directions live in different spaces: {} and {}",
+            chosen[0].hook, other.hook
+        ));
     }
     let mut failed = None;
     let mut emit = |event: SteerEvent| {
@@ -55,7 +68,10 @@ pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
     let info = &done.info;
     if out.is_json() {
         let shifted = |tokens: &[ScoredToken]| -> Vec<_> {
-            tokens.iter().map(|t| json!({"token": t.token, "id": t.id, "delta": t.value})).collect()
+            tokens
+                .iter()
+                .map(|t| json!({"token": t.token, "id": t.id, "delta": t.value}))
+                .collect()
         };
         return out.object(&json!({"directions": chosen, "alpha": info.alpha, "kl": info.kl,
             "note": info.note, "prompt": one_or_all(&args.prompt), "baseline": one_or_all(&done.baseline),
@@ -71,7 +87,12 @@ pub(super) fn run(args: &SteerArgs, out: &mut Output) -> Result<()> {
 }
 
 /// Of features their core or their own neurons, where that is asked for.
-fn take_part(chosen: &mut [Chosen], wanted: &[Reference], study: &Study, args: &SteerArgs) -> Result<()> {
+fn take_part(
+    chosen: &mut [Chosen],
+    wanted: &[Reference],
+    study: &Study,
+    args: &SteerArgs,
+) -> Result<()> {
     let part = match (args.core_of.as_slice(), args.exclusive_of.as_slice()) {
         ([], []) => return Ok(()),
         (core, []) => SteerPart::CoreOf(core.to_vec()),
@@ -79,7 +100,10 @@ fn take_part(chosen: &mut [Chosen], wanted: &[Reference], study: &Study, args: &
     };
     for (one, reference) in chosen.iter_mut().zip(wanted) {
         let SetKind::Fit(name) = &reference.kind else {
-            let said = format!("--core-of and --exclusive-of take features of a fit, not {}", one.set);
+            let said = format!(
+                "--core-of and --exclusive-of take features of a fit, not {}",
+                one.set
+            );
             return Err(Error::usage(said));
         };
         let place = args.place.place();
@@ -102,9 +126,15 @@ fn one_or_all(texts: &[String]) -> serde_json::Value {
 }
 
 fn tell(event: &SteerEvent, out: &mut Output) -> Result<()> {
-    let SteerEvent::Info(info) = event else { return Ok(()) };
+    let SteerEvent::Info(info) = event else {
+        return Ok(());
+    };
     let list = |tokens: &[ScoredToken]| {
-        tokens.iter().map(|t| format!("{} {:+.2}", t.token.trim(), t.value)).collect::<Vec<_>>().join("  ")
+        tokens
+            .iter()
+            .map(|t| format!("{} {:+.2}", t.token.trim(), t.value))
+            .collect::<Vec<_>>()
+            .join("  ")
     };
     out.line(&format!("α {:.3}  KL {:.4}", info.alpha, info.kl))?;
     if let Some(note) = &info.note {
@@ -133,14 +163,22 @@ struct Chosen {
 
 impl Chosen {
     /// Opens each set once.
-    fn open(study: &Study, wanted: &[Reference], place: &Place, ctx: &TaskCtx) -> Result<Vec<Self>> {
+    fn open(
+        study: &Study,
+        wanted: &[Reference],
+        place: &Place,
+        ctx: &TaskCtx,
+    ) -> Result<Vec<Self>> {
         let mut sets: Vec<(SetKind, Box<dyn DirectionSet>)> = Vec::new();
         let mut out = Vec::new();
         for reference in wanted {
             let at = match sets.iter().position(|(kind, _)| *kind == reference.kind) {
                 Some(at) => at,
                 None => {
-                    sets.push((reference.kind.clone(), directions::open(study, &reference.kind, place, ctx)?));
+                    sets.push((
+                        reference.kind.clone(),
+                        directions::open(study, &reference.kind, place, ctx)?,
+                    ));
                     sets.len() - 1
                 }
             };
@@ -172,9 +210,16 @@ fn strength(args: &SteerArgs) -> Strength {
 }
 
 fn sampling(args: &SteerArgs) -> Result<Sampling> {
-    let sampling = args.sampling.sampling(args.seed.unwrap_or(Sampling::default().seed), args.max_tokens)?;
+    let sampling = args.sampling.sampling(
+        args.seed.unwrap_or(Sampling::default().seed),
+        args.max_tokens,
+    )?;
     if sampling.temperature == 0.0 && (args.seed.is_some() || args.samples > 1) {
-        let option = if args.seed.is_some() { "--seed" } else { "--samples" };
+        let option = if args.seed.is_some() {
+            "--seed"
+        } else {
+            "--samples"
+        };
         return Err(Error::usage(format!(
             "{option} has no effect with --temperature 0, whose texts are all the same: leave one of them out"
         )));

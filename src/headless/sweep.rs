@@ -10,8 +10,10 @@ use crate::error::{Error, Result};
 use crate::eval::sweep::{SweepConfig, SweepRow, sweep};
 
 const FIRST: usize = 22;
-const HEADS: [&str; 10] =
-    ["error", "held-out", "AUROC", "± s.e.", "active", "dead", "dupl.", "stable", "sweeps", "seconds"];
+const HEADS: [&str; 10] = [
+    "error", "held-out", "AUROC", "± s.e.", "active", "dead", "dupl.", "stable", "sweeps",
+    "seconds",
+];
 /// Cells of the longest bar.
 const BAR: f64 = 40.0;
 
@@ -24,17 +26,35 @@ pub(super) fn run(args: &SweepArgs, out: &mut Output) -> Result<()> {
     }
     let subject = Subject::open(&args.judge, &args.features, out, &ctx)?;
     let (fits, seeds) = (subject.fits, args.judge.seeds);
-    let config = SweepConfig { fits, seeds, holdout: subject.holdout, cold: args.cold };
+    let config = SweepConfig {
+        fits,
+        seeds,
+        holdout: subject.holdout,
+        cold: args.cold,
+    };
     if !out.is_json() {
-        out.line(&line(FIRST, &HEADS, &subject.hook.to_string(), &HEADS.map(str::to_owned)))?;
+        out.line(&line(
+            FIRST,
+            &HEADS,
+            &subject.hook.to_string(),
+            &HEADS.map(str::to_owned),
+        ))?;
     }
     let mut seen = |row: &SweepRow| match out.is_json() {
         true => out.object(&event(row)?),
         false => out.line(&line(FIRST, &HEADS, &name(row), &cells(row))),
     };
-    let (parts, rows) = sweep(subject.source.as_ref(), &subject.tokens, &config, &ctx, &mut seen)?;
+    let (parts, rows) = sweep(
+        subject.source.as_ref(),
+        &subject.tokens,
+        &config,
+        &ctx,
+        &mut seen,
+    )?;
     if out.is_json() {
-        return out.object(&json!({"event": "swept", "hook": subject.hook, "rows": rows.len(), "division": parts}));
+        return out.object(
+            &json!({"event": "swept", "hook": subject.hook, "rows": rows.len(), "division": parts}),
+        );
     }
     out.line("")?;
     out.line(&division(&parts))?;
@@ -45,15 +65,23 @@ pub(super) fn run(args: &SweepArgs, out: &mut Output) -> Result<()> {
 }
 
 fn event(row: &SweepRow) -> Result<Value> {
-    let mut value = serde_json::to_value(row).map_err(|e| Error::refused(format!("cannot write JSON: {e}")))?;
+    let mut value =
+        serde_json::to_value(row).map_err(|e| Error::refused(format!("cannot write JSON: {e}")))?;
     value["event"] = json!("row");
     Ok(value)
 }
 
 fn name(row: &SweepRow) -> String {
-    let cap = row.row_cap.map_or_else(String::new, |cap| format!(", cap {cap}"));
+    let cap = row
+        .row_cap
+        .map_or_else(String::new, |cap| format!(", cap {cap}"));
     let warm = if row.warm { " ↑" } else { "" };
-    format!("k {}, {}, λ {}{cap}{warm}", row.features, chosen_percent(row.sparsity), row.l1)
+    format!(
+        "k {}, {}, λ {}{cap}{warm}",
+        row.features,
+        chosen_percent(row.sparsity),
+        row.l1
+    )
 }
 
 fn cells(row: &SweepRow) -> Vec<String> {
@@ -73,7 +101,10 @@ fn cells(row: &SweepRow) -> Vec<String> {
 
 /// The held-out error as bars.
 fn curve(rows: &[SweepRow], out: &mut Output) -> Result<()> {
-    let most = rows.iter().filter_map(|r| r.held_out_error).fold(0.0, f64::max);
+    let most = rows
+        .iter()
+        .filter_map(|r| r.held_out_error)
+        .fold(0.0, f64::max);
     if rows.len() < 2 || most <= 0.0 {
         return Ok(());
     }

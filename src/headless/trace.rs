@@ -19,23 +19,49 @@ pub(super) fn run(args: &TraceArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let (mut study, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
     let place = args.model.model.as_deref();
-    let model = model_of(&mut study, place, Device::Auto, Some(entry.hook.layer + 1), out, &ctx)?;
+    let model = model_of(
+        &mut study,
+        place,
+        Device::Auto,
+        Some(entry.hook.layer + 1),
+        out,
+        &ctx,
+    )?;
     let encoder = Encoder::of(&factors);
     let encode = |rows: &Block<'_>, ctx: &TaskCtx| encoder.encode(rows, ctx);
-    let trace = lens::trace(&model, entry.hook, &encode, &factors, &args.text, study.manifest().bos, &ctx)?;
+    let trace = lens::trace(
+        &model,
+        entry.hook,
+        &encode,
+        &factors,
+        &args.text,
+        study.manifest().bos,
+        &ctx,
+    )?;
     if out.is_json() {
         return out.object(&json!({"fit": entry.name, "state": entry.state, "tokens": trace.tokens, "features": trace.features, "unexplained": trace.unexplained}));
     }
     let rows = contexts::feature_rows(&factors, &*study.tokens()?, &study.notes(&entry.name)?);
     for i in 0..trace.tokens.len() {
         let token = pieces::named(&trace.tokens, i);
-        let mut strongest: Vec<_> = trace.features.iter().map(|f| (f.values[i], f.id)).filter(|f| f.0 > 0.0).collect();
+        let mut strongest: Vec<_> = trace
+            .features
+            .iter()
+            .map(|f| (f.values[i], f.id))
+            .filter(|f| f.0 > 0.0)
+            .collect();
         strongest.sort_by(|a, b| b.0.total_cmp(&a.0));
         let shown: Vec<_> = strongest
             .iter()
             .take(4)
             .map(|(v, id)| {
-                format!("{id} {v:.2} ({})", rows[*id].top_tokens.first().map_or(String::new(), |t| text::token(t)))
+                format!(
+                    "{id} {v:.2} ({})",
+                    rows[*id]
+                        .top_tokens
+                        .first()
+                        .map_or(String::new(), |t| text::token(t))
+                )
             })
             .collect();
         out.line(&format!(

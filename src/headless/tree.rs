@@ -1,4 +1,5 @@
-//! `mlpeek tree`: the dendrogram of shared neurons, or levels of recursive semi-NMF, as text or for elsewhere.
+//! `mlpeek tree`: the dendrogram of shared neurons, or levels of recursive semi-NMF, as text or for
+//! elsewhere.
 
 use serde_json::json;
 
@@ -14,7 +15,11 @@ use crate::text;
 
 pub(super) fn run(args: &TreeArgs, out: &mut Output) -> Result<()> {
     check(args)?;
-    if args.recursive { recursive_levels(args, out) } else { dendrogram(args, out) }
+    if args.recursive {
+        recursive_levels(args, out)
+    } else {
+        dendrogram(args, out)
+    }
 }
 
 /// Refuses what would be ignored, and a file that could not be written.
@@ -28,15 +33,23 @@ fn check(args: &TreeArgs) -> Result<()> {
     };
     if matches!(args.format, TreeFormat::Newick | TreeFormat::Svg) {
         let why = match (args.recursive, args.cut) {
-            (true, _) => "levels are no dendrogram: a feature can have several parents; use --format text or json",
-            (false, Some(_)) => "clusters are lists of features: use --cut with --format text or json",
+            (true, _) => {
+                "levels are no dendrogram: a feature can have several parents; use --format text or json"
+            }
+            (false, Some(_)) => {
+                "clusters are lists of features: use --cut with --format text or json"
+            }
             (false, None) => "",
         };
         if !why.is_empty() {
-            return Err(Error::usage(format!("--format {format} cannot be written: {why}")));
+            return Err(Error::usage(format!(
+                "--format {format} cannot be written: {why}"
+            )));
         }
     }
-    args.out.as_deref().map_or(Ok(()), |path| check_target(path, of))
+    args.out
+        .as_deref()
+        .map_or(Ok(()), |path| check_target(path, of))
 }
 
 fn dendrogram(args: &TreeArgs, out: &mut Output) -> Result<()> {
@@ -68,44 +81,83 @@ fn write_lines(args: &TreeArgs, lines: &[String], out: &mut Output) -> Result<()
     if args.out.is_none() {
         return lines.iter().try_for_each(|line| out.line(line));
     }
-    write(args, &lines.iter().map(|line| text::clean(line) + "\n").collect::<String>(), out)
+    write(
+        args,
+        &lines
+            .iter()
+            .map(|line| text::clean(line) + "\n")
+            .collect::<String>(),
+        out,
+    )
 }
 
 fn write(args: &TreeArgs, text: &str, out: &mut Output) -> Result<()> {
-    let Some(path) = &args.out else { return out.document(text) };
+    let Some(path) = &args.out else {
+        return out.document(text);
+    };
     disk::write_atomic(path, text.as_bytes())?;
     out.note(&format!("wrote {}", path.display()));
     Ok(())
 }
 
-fn write_clusters(args: &TreeArgs, clusters: &[Vec<usize>], rows: &[FeatureRow], out: &mut Output) -> Result<()> {
+fn write_clusters(
+    args: &TreeArgs,
+    clusters: &[Vec<usize>],
+    rows: &[FeatureRow],
+    out: &mut Output,
+) -> Result<()> {
     if out.is_json() || args.format == TreeFormat::Json {
         return match &args.out {
-            None => clusters.iter().try_for_each(|ids| out.object(&json!({"features": ids}))),
+            None => clusters
+                .iter()
+                .try_for_each(|ids| out.object(&json!({"features": ids}))),
             Some(_) => write(
                 args,
-                &clusters.iter().map(|ids| format!("{}\n", json!({"features": ids}))).collect::<String>(),
+                &clusters
+                    .iter()
+                    .map(|ids| format!("{}\n", json!({"features": ids})))
+                    .collect::<String>(),
                 out,
             ),
         };
     }
     let label = |&id: &usize| text::fit(&text::clean(&dendrogram::leaf_label(&rows[id])), 32);
-    let line =
-        |ids: &Vec<usize>| format!("{:>4}  {}", ids.len(), ids.iter().map(label).collect::<Vec<_>>().join(" | "));
+    let line = |ids: &Vec<usize>| {
+        format!(
+            "{:>4}  {}",
+            ids.len(),
+            ids.iter().map(label).collect::<Vec<_>>().join(" | ")
+        )
+    };
     write_lines(args, &clusters.iter().map(line).collect::<Vec<_>>(), out)
 }
 
 fn indented(tree: &Tree, rows: &[FeatureRow]) -> Vec<String> {
-    let mut lines = vec![format!("{} (a merge's height is 1 − overlap)", tree.measure)];
+    let mut lines = vec![format!(
+        "{} (a merge's height is 1 − overlap)",
+        tree.measure
+    )];
     // Depth first by hand: a dendrogram of hundreds of features may be hundreds deep.
-    let mut stack: Vec<(usize, usize)> = tree.nodes.last().map(|root| (root.id, 0)).into_iter().collect();
+    let mut stack: Vec<(usize, usize)> = tree
+        .nodes
+        .last()
+        .map(|root| (root.id, 0))
+        .into_iter()
+        .collect();
     while let Some((id, depth)) = stack.pop() {
         let node = &tree.nodes[id];
         let indent = "  ".repeat(depth.min(30));
         if node.children.is_empty() {
-            lines.push(format!("{indent}{id} {}", text::fit(&words(&rows[id].top_tokens), 60)));
+            lines.push(format!(
+                "{indent}{id} {}",
+                text::fit(&words(&rows[id].top_tokens), 60)
+            ));
         } else {
-            lines.push(format!("{indent}┬ {:.3} ({} features)", node.height, node.features.len()));
+            lines.push(format!(
+                "{indent}┬ {:.3} ({} features)",
+                node.height,
+                node.features.len()
+            ));
             stack.extend(node.children.iter().rev().map(|&c| (c, depth + 1)));
         }
     }
@@ -114,13 +166,32 @@ fn indented(tree: &Tree, rows: &[FeatureRow]) -> Vec<String> {
 
 fn recursive_levels(args: &TreeArgs, out: &mut Output) -> Result<()> {
     let (mut study, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
-    let model = lens_model(&mut study, args.model.as_deref(), crate::cli::Device::Auto, out)?;
-    let counts =
-        if args.levels.is_empty() { recursive::default_levels(entry.config.features) } else { args.levels.clone() };
+    let model = lens_model(
+        &mut study,
+        args.model.as_deref(),
+        crate::cli::Device::Auto,
+        out,
+    )?;
+    let counts = if args.levels.is_empty() {
+        recursive::default_levels(entry.config.features)
+    } else {
+        args.levels.clone()
+    };
     let growth = args.growth.into();
-    let mut found = recursive::levels(&factors.features, &counts, growth, &entry.config, &out.task())?;
+    let mut found = recursive::levels(
+        &factors.features,
+        &counts,
+        growth,
+        &entry.config,
+        &out.task(),
+    )?;
     let tuned = match args.joint {
-        true => joint::tune(&factors, &*study.activations(entry.hook)?, &mut found, &out.task())?,
+        true => joint::tune(
+            &factors,
+            &*study.activations(entry.hook)?,
+            &mut found,
+            &out.task(),
+        )?,
         false => Vec::new(),
     };
     let p = entry.config.share(factors.features.rows);
@@ -138,7 +209,11 @@ fn recursive_levels(args: &TreeArgs, out: &mut Output) -> Result<()> {
 fn level_lines(levels: &Levels) -> Vec<String> {
     let mut lines = Vec::new();
     for (l, info) in levels.levels.iter().enumerate() {
-        let of = if l == 0 { "the fit".to_owned() } else { format!("level {}", l - 1) };
+        let of = if l == 0 {
+            "the fit".to_owned()
+        } else {
+            format!("level {}", l - 1)
+        };
         lines.push(format!(
             "level {l}: {} features, p {:.4} ({}), error {:.4} on {of}",
             info.features, info.sparsity, levels.growth, info.relative_error
@@ -150,12 +225,23 @@ fn level_lines(levels: &Levels) -> Vec<String> {
         }
     }
     let top = levels.levels.len() - 1;
-    let mut stack: Vec<(usize, usize, f32)> =
-        levels.nodes.iter().rev().filter(|n| n.level == top && top > 0).map(|n| (n.id, 0, 1.0)).collect();
+    let mut stack: Vec<(usize, usize, f32)> = levels
+        .nodes
+        .iter()
+        .rev()
+        .filter(|n| n.level == top && top > 0)
+        .map(|n| (n.id, 0, 1.0))
+        .collect();
     while let Some((id, depth, share)) = stack.pop() {
         let node = &levels.nodes[id];
-        let purity = node.purity.as_ref().map_or(String::new(), |p| format!("  {} {:.0} %", p.label, p.share * 100.0));
-        let share = if depth == 0 { String::new() } else { format!(" {share:.2}") };
+        let purity = node.purity.as_ref().map_or(String::new(), |p| {
+            format!("  {} {:.0} %", p.label, p.share * 100.0)
+        });
+        let share = if depth == 0 {
+            String::new()
+        } else {
+            format!(" {share:.2}")
+        };
         lines.push(format!(
             "{}{}.{}{share}  {}{purity}",
             "  ".repeat(depth),
@@ -163,7 +249,13 @@ fn level_lines(levels: &Levels) -> Vec<String> {
             node.feature,
             text::fit(&words(&node.top_tokens), 60)
         ));
-        stack.extend(node.children.iter().zip(&node.shares).rev().map(|(&c, &s)| (c, depth + 1, s)));
+        stack.extend(
+            node.children
+                .iter()
+                .zip(&node.shares)
+                .rev()
+                .map(|(&c, &s)| (c, depth + 1, s)),
+        );
     }
     lines
 }

@@ -1,6 +1,7 @@
 //! Named arrays of one file, read one at a time: `.safetensors` and NumPy's `.npz`.
 //!
-//! `.npz` is a zip of `.npy` files: <https://numpy.org/doc/stable/reference/generated/numpy.savez.html>.
+//! `.npz` is a zip of `.npy` files:
+//! <https://numpy.org/doc/stable/reference/generated/numpy.savez.html>.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -12,7 +13,8 @@ use zip::read::ZipFile;
 use super::{npy, tensors};
 use crate::error::{Error, Result};
 
-/// DEFLATE cannot make one byte stand for more (<https://zlib.net/zlib_tech.html>): a larger claim is no array.
+/// DEFLATE cannot make one byte stand for more (<https://zlib.net/zlib_tech.html>): a larger claim
+/// is no array.
 const MOST_INFLATION: u64 = 1032;
 
 /// A file of named arrays.
@@ -32,16 +34,21 @@ impl Archive {
         let file = File::open(path).map_err(Error::io("open", path))?;
         let length = file.metadata().map_err(Error::io("read", path))?.len();
         let mut file = BufReader::new(file);
-        let npz = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
+        let npz = path
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("npz"));
         let kind = if npz {
-            let zip =
-                ZipArchive::new(file).map_err(|e| Error::file(path, format!("is not a whole .npz file ({e})")))?;
+            let zip = ZipArchive::new(file)
+                .map_err(|e| Error::file(path, format!("is not a whole .npz file ({e})")))?;
             Kind::Npz(Box::new(zip))
         } else {
             let header = tensors::Header::read(&mut file, length, path)?;
             Kind::Safetensors(file, header)
         };
-        Ok(Self { path: path.to_path_buf(), kind })
+        Ok(Self {
+            path: path.to_path_buf(),
+            kind,
+        })
     }
 
     /// The file.
@@ -55,7 +62,10 @@ impl Archive {
             Kind::Safetensors(_, header) => header.names().map(str::to_owned).collect(),
             Kind::Npz(zip) => {
                 let plain = |name: &str| name.strip_suffix(".npy").unwrap_or(name).to_owned();
-                zip.file_names().flatten().map(|name| plain(&name)).collect()
+                zip.file_names()
+                    .flatten()
+                    .map(|name| plain(&name))
+                    .collect()
             }
         }
     }
@@ -91,8 +101,15 @@ impl Archive {
     /// An array of just this shape as row-major f32, every value finite.
     pub fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let found = self.shape(name)?;
-        if !found.iter().map(|&s| usize::try_from(s).ok()).eq(shape.iter().map(|&s| Some(s))) {
-            return Err(Error::file(&self.path, format!("tensor '{name}' is {found:?} where {shape:?} is due")));
+        if !found
+            .iter()
+            .map(|&s| usize::try_from(s).ok())
+            .eq(shape.iter().map(|&s| Some(s)))
+        {
+            return Err(Error::file(
+                &self.path,
+                format!("tensor '{name}' is {found:?} where {shape:?} is due"),
+            ));
         }
         let inside = self.path.join(name);
         let values = match &mut self.kind {
@@ -104,7 +121,10 @@ impl Archive {
         };
         match values.iter().position(|v| !v.is_finite()) {
             Some(at) => {
-                let problem = format!("tensor '{name}' holds {} (value {at}): every one must be finite", values[at]);
+                let problem = format!(
+                    "tensor '{name}' holds {} (value {at}): every one must be finite",
+                    values[at]
+                );
                 Err(Error::file(&self.path, problem))
             }
             None => Ok(values),
@@ -115,7 +135,10 @@ impl Archive {
         let mut names = self.names();
         names.sort();
         names.truncate(12);
-        Error::file(&self.path, format!("has no tensor '{name}'; it has {}", names.join(", ")))
+        Error::file(
+            &self.path,
+            format!("has no tensor '{name}'; it has {}", names.join(", ")),
+        )
     }
 }
 
@@ -126,9 +149,16 @@ fn entry<'z>(
     name: &str,
 ) -> Result<(ZipFile<'z, BufReader<File>>, u64)> {
     let file = format!("{name}.npy");
-    let whole = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
-    let entry = zip.by_name(&file).map_err(|e| Error::file(path, format!("'{file}' cannot be read ({e})")))?;
-    let most = entry.compressed_size().min(whole).saturating_mul(MOST_INFLATION);
+    let whole = std::fs::metadata(path)
+        .map_err(Error::io("read", path))?
+        .len();
+    let entry = zip
+        .by_name(&file)
+        .map_err(|e| Error::file(path, format!("'{file}' cannot be read ({e})")))?;
+    let most = entry
+        .compressed_size()
+        .min(whole)
+        .saturating_mul(MOST_INFLATION);
     let length = entry.size().min(most);
     Ok((entry, length))
 }

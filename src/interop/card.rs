@@ -1,4 +1,5 @@
-//! A feature's card for elsewhere: the JSON of `mlpeek feature --json`, and Markdown for notes and papers.
+//! A feature's card for elsewhere: the JSON of `mlpeek feature --json`, and Markdown for notes and
+//! papers.
 
 use serde_json::{Value, json};
 
@@ -27,13 +28,19 @@ fn context(c: &Context) -> Value {
 }
 
 fn logits(tokens: &[ScoredToken]) -> Value {
-    tokens.iter().map(|t| json!({"token": t.token, "id": t.id, "logit": t.value})).collect()
+    tokens
+        .iter()
+        .map(|t| json!({"token": t.token, "id": t.id, "logit": t.value}))
+        .collect()
 }
 
 /// One feature as a Markdown page.
 pub fn to_markdown(card: &FeatureCard, fit: &str) -> String {
     let row = &card.row;
-    let title = row.name.as_ref().map_or(String::new(), |n| format!(": {}", cell(n)));
+    let title = row
+        .name
+        .as_ref()
+        .map_or(String::new(), |n| format!(": {}", cell(n)));
     let mut page = format!(
         "# Feature {}{title}\n\nFit `{fit}`, {} neurons, {:.2} % of all coefficients",
         row.id,
@@ -41,16 +48,35 @@ pub fn to_markdown(card: &FeatureCard, fit: &str) -> String {
         row.share * 100.0
     );
     if let Some(p) = &row.purity {
-        page += &format!(", {:.0} % {} (of all rows {:.0} %)", p.share * 100.0, cell(&p.label), p.base * 100.0);
+        page += &format!(
+            ", {:.0} % {} (of all rows {:.0} %)",
+            p.share * 100.0,
+            cell(&p.label),
+            p.base * 100.0
+        );
     }
     page += ".\n\n## Contexts\n\n| coefficient | label | text |\n| ---: | --- | --- |\n";
     for c in card.contexts.iter().take(MARKDOWN_CONTEXTS) {
-        let shown = |s: Seen| if s.shows(c.peak) { emphasised(&s.text) } else { cell(&s.text) };
+        let shown = |s: Seen| {
+            if s.shows(c.peak) {
+                emphasised(&s.text)
+            } else {
+                cell(&s.text)
+            }
+        };
         let text: String = seen(&c.tokens).into_iter().map(shown).collect();
-        page += &format!("| {:.2} | {} | {text} |\n", c.values[c.peak], cell(c.label.as_deref().unwrap_or("")));
+        page += &format!(
+            "| {:.2} | {} | {text} |\n",
+            c.values[c.peak],
+            cell(c.label.as_deref().unwrap_or(""))
+        );
     }
     let tokens = |tokens: &[ScoredToken]| {
-        tokens.iter().map(|t| format!("`{}` {:.2}", cell(t.token.trim()), t.value)).collect::<Vec<_>>().join(", ")
+        tokens
+            .iter()
+            .map(|t| format!("`{}` {:.2}", cell(t.token.trim()), t.value))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     match &card.lens_note {
         Some(note) => page += &format!("\nNo logit lens: {note}\n"),
@@ -85,13 +111,28 @@ pub fn neuron_to_json(card: &NeuronCard, fit: &str) -> Value {
 /// One neuron as a Markdown page.
 pub fn neuron_to_markdown(card: &NeuronCard, fit: &str) -> String {
     let tokens = |tokens: &[ScoredToken]| {
-        tokens.iter().map(|t| format!("`{}` {:.2}", cell(t.token.trim()), t.value)).collect::<Vec<_>>().join(", ")
+        tokens
+            .iter()
+            .map(|t| format!("`{}` {:.2}", cell(t.token.trim()), t.value))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
-    let features: Vec<Vec<String>> =
-        card.features.iter().map(|(id, w, token)| vec![id.to_string(), format!("{w:+.3}"), token.clone()]).collect();
-    let mut page = format!("# Neuron {}\n\nFit `{fit}`, used by {} features.\n", card.index, card.features.len());
+    let features: Vec<Vec<String>> = card
+        .features
+        .iter()
+        .map(|(id, w, token)| vec![id.to_string(), format!("{w:+.3}"), token.clone()])
+        .collect();
+    let mut page = format!(
+        "# Neuron {}\n\nFit `{fit}`, used by {} features.\n",
+        card.index,
+        card.features.len()
+    );
     if !card.promoted.is_empty() {
-        page += &format!("\nPromotes {}\n\nSuppresses {}\n", tokens(&card.promoted), tokens(&card.suppressed));
+        page += &format!(
+            "\nPromotes {}\n\nSuppresses {}\n",
+            tokens(&card.promoted),
+            tokens(&card.suppressed)
+        );
     }
     page + "\n" + &table(&["feature", "weight", "strongest token"], &features)
 }

@@ -42,7 +42,9 @@ impl Stored {
             (Self::F16, &[a, b]) => f16::from_le_bytes([a, b]).to_f32(),
             (Self::Bf16, &[a, b]) => bf16::from_le_bytes([a, b]).to_f32(),
             (Self::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
-            (Self::F64, &[a, b, c, d, e, f, g, h]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]) as f32,
+            (Self::F64, &[a, b, c, d, e, f, g, h]) => {
+                f64::from_le_bytes([a, b, c, d, e, f, g, h]) as f32
+            }
             _ => f32::NAN, // `chunks_exact` gives no other length
         }
     }
@@ -53,8 +55,8 @@ impl Stored {
     }
 }
 
-/// Reads `rows` × `cols` numbers as row-major f32; in the file they lie by column when `by_column`. The caller has
-/// checked that the file holds them.
+/// Reads `rows` × `cols` numbers as row-major f32; in the file they lie by column when `by_column`.
+/// The caller has checked that the file holds them.
 pub(super) fn read_matrix(
     input: &mut impl Read,
     path: &Path,
@@ -69,7 +71,9 @@ pub(super) fn read_matrix(
         let (needed, free) = (human_bytes(needed), human_bytes(free));
         return Err(Error::file(
             path,
-            format!("{rows} × {cols} numbers take {needed} of memory and {free} is free: take fewer rows"),
+            format!(
+                "{rows} × {cols} numbers take {needed} of memory and {free} is free: take fewer rows"
+            ),
         ));
     }
     out.resize(count, 0.0);
@@ -80,7 +84,11 @@ pub(super) fn read_matrix(
         let bytes = &mut bytes[..n * stored.bytes()];
         input.read_exact(bytes).map_err(Error::io("read", path))?;
         for (i, raw) in (at..at + n).zip(bytes.chunks_exact(stored.bytes())) {
-            let place = if by_column { (i % rows) * cols + i / rows } else { i };
+            let place = if by_column {
+                (i % rows) * cols + i / rows
+            } else {
+                i
+            };
             out[place] = stored.decode(raw);
             if stored.overflows(out[place], raw) {
                 return Err(too_large(path, place / cols, place % cols));
@@ -92,5 +100,6 @@ pub(super) fn read_matrix(
 }
 
 fn is_infinite_f64(raw: &[u8]) -> bool {
-    raw.try_into().is_ok_and(|raw| f64::from_le_bytes(raw).is_infinite())
+    raw.try_into()
+        .is_ok_and(|raw| f64::from_le_bytes(raw).is_infinite())
 }

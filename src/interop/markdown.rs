@@ -11,11 +11,16 @@ pub fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
-/// Bold around the word itself, not around its leading space, which Markdown would not read as bold.
+/// Bold around the word itself, not around its leading space, which Markdown would not read as
+/// bold.
 pub fn emphasised(token: &str) -> String {
     let word = token.trim();
     let (before, after) = token.split_once(word).unwrap_or(("", ""));
-    if word.is_empty() { cell(token) } else { format!("{}**{}**{}", cell(before), cell(word), cell(after)) }
+    if word.is_empty() {
+        cell(token)
+    } else {
+        format!("{}**{}**{}", cell(before), cell(word), cell(after))
+    }
 }
 
 /// Text that cannot break a Markdown table or hide anything.

@@ -1,7 +1,7 @@
 //! A matrix of a file as blocks of whole rows, so that one larger than memory can be read.
 //!
-//! Knows no format: `npy` and `tensors` read the header and say where the numbers lie. Invariant: blocks come in the order
-//! of rows, and memory is one block whatever the file's size.
+//! Knows no format: `npy` and `tensors` read the header and say where the numbers lie. Invariant:
+//! blocks come in the order of rows, and memory is one block whatever the file's size.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -39,14 +39,25 @@ impl<R: Read + Seek> Matrix<R> {
         self.each_block_of(BLOCK, take)
     }
 
-    pub(super) fn each_block_of(&mut self, values: usize, take: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+    pub(super) fn each_block_of(
+        &mut self,
+        values: usize,
+        take: &mut dyn FnMut(&[f32]) -> Result<()>,
+    ) -> Result<()> {
         let (rows, cols) = self.shape;
         if cols == 0 {
             return Ok(());
         }
         let height = (values / cols).max(1).min(rows);
         let mut block = vec![0.0; height * cols];
-        let mut bytes = vec![0; if self.by_column { height } else { height * cols } * self.stored.bytes()];
+        let mut bytes = vec![
+            0;
+            if self.by_column {
+                height
+            } else {
+                height * cols
+            } * self.stored.bytes()
+        ];
         for first in (0..rows).step_by(height.max(1)) {
             let height = height.min(rows - first);
             let block = &mut block[..height * cols];
@@ -54,7 +65,9 @@ impl<R: Read + Seek> Matrix<R> {
                 let bytes = &mut bytes[..height * self.stored.bytes()];
                 for col in 0..cols {
                     self.read_at(col * rows + first, bytes)?;
-                    self.decode(bytes, (first, col), &mut |i, value| block[i * cols + col] = value)?;
+                    self.decode(bytes, (first, col), &mut |i, value| {
+                        block[i * cols + col] = value
+                    })?;
                 }
             } else {
                 let bytes = &mut bytes[..height * cols * self.stored.bytes()];
@@ -68,17 +81,29 @@ impl<R: Read + Seek> Matrix<R> {
 
     fn read_at(&mut self, number: usize, bytes: &mut [u8]) -> Result<()> {
         let at = self.start + number as u64 * self.stored.bytes() as u64;
-        let read = self.input.seek(SeekFrom::Start(at)).and_then(|_| self.input.read_exact(bytes));
+        let read = self
+            .input
+            .seek(SeekFrom::Start(at))
+            .and_then(|_| self.input.read_exact(bytes));
         read.map_err(Error::io("read", &self.path))
     }
 
     /// The numbers in `bytes`, the first of which stands at (row, column).
-    fn decode(&self, bytes: &[u8], (row, col): (usize, usize), put: &mut dyn FnMut(usize, f32)) -> Result<()> {
+    fn decode(
+        &self,
+        bytes: &[u8],
+        (row, col): (usize, usize),
+        put: &mut dyn FnMut(usize, f32),
+    ) -> Result<()> {
         for (i, raw) in bytes.chunks_exact(self.stored.bytes()).enumerate() {
             let value = self.stored.decode(raw);
             if self.stored.overflows(value, raw) {
                 let cols = self.shape.1;
-                let (row, col) = if self.by_column { (row + i, col) } else { (row + i / cols, i % cols) };
+                let (row, col) = if self.by_column {
+                    (row + i, col)
+                } else {
+                    (row + i / cols, i % cols)
+                };
                 return Err(too_large(&self.path, row, col));
             }
             put(i, value);
@@ -99,5 +124,8 @@ impl<R: Read + Seek> Matrix<R> {
 
 /// A number that f32 cannot hold.
 pub(super) fn too_large(path: &Path, row: usize, col: usize) -> Error {
-    Error::file(path, format!("row {row}, column {col} is too large for f32: scale the matrix"))
+    Error::file(
+        path,
+        format!("row {row}, column {col} is too large for f32: scale the matrix"),
+    )
 }

@@ -1,7 +1,7 @@
 //! Matrices from elsewhere and factors to elsewhere, one file a format.
 //!
-//! Knows no study and no model. Invariant: a file that claims more than it holds is an error that names it, and a file
-//! that is written appears under its name whole or not at all.
+//! Knows no study and no model. Invariant: a file that claims more than it holds is an error that
+//! names it, and a file that is written appears under its name whole or not at all.
 
 pub mod archive;
 pub mod card;

@@ -1,7 +1,7 @@
 //! NumPy's `.npy`.
 //!
-//! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>, versions 1 to 3. The header is a
-//! Python dictionary with exactly the keys `descr`, `fortran_order` and `shape`.
+//! Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>, versions 1 to
+//! 3. The header is a Python dictionary with exactly the keys `descr`, `fortran_order` and `shape`.
 
 use std::fs::File;
 use std::io::Read;
@@ -15,7 +15,8 @@ use crate::lfs;
 /// A header longer than this describes no matrix.
 const MAX_HEADER: u32 = 1 << 16;
 
-/// A two-dimensional little-endian f32, f64 or f16 matrix (C or Fortran order), to be read by blocks of rows.
+/// A two-dimensional little-endian f32, f64 or f16 matrix (C or Fortran order), to be read by
+/// blocks of rows.
 pub fn open(path: &Path) -> Result<Matrix<File>> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     let length = file.metadata().map_err(Error::io("read", path))?.len();
@@ -33,14 +34,28 @@ fn matrix<R: Read>(mut input: R, length: u64, path: &Path) -> Result<Matrix<R>> 
         return Err(Error::file(path, problem));
     }
     let (shape, stored, by_column) = (header.held(data, path)?, header.stored, header.fortran);
-    Ok(Matrix { input, path: path.to_path_buf(), stored, shape, start: length - data, by_column })
+    Ok(Matrix {
+        input,
+        path: path.to_path_buf(),
+        stored,
+        shape,
+        start: length - data,
+        by_column,
+    })
 }
 
 /// Reads an array of any rank out of `length` bytes: (shape, row-major f32).
-pub(super) fn read_array(mut input: impl Read, length: u64, path: &Path) -> Result<(Vec<u64>, Vec<f32>)> {
+pub(super) fn read_array(
+    mut input: impl Read,
+    length: u64,
+    path: &Path,
+) -> Result<(Vec<u64>, Vec<f32>)> {
     let (header, data) = Header::read(&mut input, length, path)?;
     if header.fortran && header.shape.len() > 2 {
-        return Err(Error::file(path, "holds a Fortran-ordered array of more than two dimensions"));
+        return Err(Error::file(
+            path,
+            "holds a Fortran-ordered array of more than two dimensions",
+        ));
     }
     let values = header.values(&mut input, data, path)?;
     Ok((header.shape, values))
@@ -71,7 +86,9 @@ impl Header {
                 return Err(bad(lfs::IS_POINTER));
             }
             return Err(bad(match &prefix {
-                [b'P', b'K', 3, 4, ..] => "is an archive, as of numpy.savez: save one array with numpy.save",
+                [b'P', b'K', 3, 4, ..] => {
+                    "is an archive, as of numpy.savez: save one array with numpy.save"
+                }
                 [0x1f, 0x8b, ..] => "is compressed by gzip: unpack it (gunzip)",
                 _ => "is not a .npy file",
             }));
@@ -80,34 +97,63 @@ impl Header {
         let width = match prefix[6] {
             1 => 2,
             2 | 3 => 4,
-            version => return Err(bad(&format!("has .npy version {version}; versions 1 to 3 can be read"))),
+            version => {
+                return Err(bad(&format!(
+                    "has .npy version {version}; versions 1 to 3 can be read"
+                )));
+            }
         };
-        input.read_exact(&mut size[..width]).map_err(|_| bad("is truncated within its header"))?;
+        input
+            .read_exact(&mut size[..width])
+            .map_err(|_| bad("is truncated within its header"))?;
         let size = u32::from_le_bytes(size);
         if size > MAX_HEADER {
             return Err(bad("has a header that is too long for a matrix"));
         }
         let mut text = vec![0; size as usize];
-        input.read_exact(&mut text).map_err(|_| bad("is truncated within its header"))?;
+        input
+            .read_exact(&mut text)
+            .map_err(|_| bad("is truncated within its header"))?;
         let header = Self::parse(&text).map_err(|problem| Error::file(path, problem))?;
-        Ok((header, length.saturating_sub(8 + width as u64 + u64::from(size))))
+        Ok((
+            header,
+            length.saturating_sub(8 + width as u64 + u64::from(size)),
+        ))
     }
 
     /// The values, row-major, once it is sure that `data` bytes hold them.
     fn values(&self, input: &mut impl Read, data: u64, path: &Path) -> Result<Vec<f32>> {
-        read_matrix(input, path, self.stored, self.held(data, path)?, self.fortran)
+        read_matrix(
+            input,
+            path,
+            self.stored,
+            self.held(data, path)?,
+            self.fortran,
+        )
     }
 
-    /// Rows and columns (all but the last dimension as one), once it is sure that `data` bytes hold them.
+    /// Rows and columns (all but the last dimension as one), once it is sure that `data` bytes hold
+    /// them.
     fn held(&self, data: u64, path: &Path) -> Result<(usize, usize)> {
         let cols = self.shape.last().copied().unwrap_or(1);
-        let rows = self.shape.iter().rev().skip(1).try_fold(1u64, |n, &s| n.checked_mul(s)).unwrap_or(u64::MAX);
-        match (self.stored.matrix_bytes(rows, cols), usize::try_from(rows), usize::try_from(cols)) {
+        let rows = self
+            .shape
+            .iter()
+            .rev()
+            .skip(1)
+            .try_fold(1u64, |n, &s| n.checked_mul(s))
+            .unwrap_or(u64::MAX);
+        match (
+            self.stored.matrix_bytes(rows, cols),
+            usize::try_from(rows),
+            usize::try_from(cols),
+        ) {
             (Some(needed), Ok(rows), Ok(cols)) if needed <= data => Ok((rows, cols)),
             _ => {
                 let each = self.stored.bytes();
-                let problem =
-                    format!("is truncated: {rows} × {cols} numbers of {each} bytes, and {data} bytes of data");
+                let problem = format!(
+                    "is truncated: {rows} × {cols} numbers of {each} bytes, and {data} bytes of data"
+                );
                 Err(Error::file(path, problem))
             }
         }
@@ -115,15 +161,22 @@ impl Header {
 
     /// Reads `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`.
     fn parse(text: &[u8]) -> Result<Self, String> {
-        let text = std::str::from_utf8(text).map_err(|_| "has a header that is not text".to_owned())?;
+        let text =
+            std::str::from_utf8(text).map_err(|_| "has a header that is not text".to_owned())?;
         let value = |key: &str| {
-            let after = text.split_once(&format!("'{key}'")).or_else(|| text.split_once(&format!("\"{key}\"")));
+            let after = text
+                .split_once(&format!("'{key}'"))
+                .or_else(|| text.split_once(&format!("\"{key}\"")));
             let value = after.and_then(|(_, rest)| rest.trim_start().strip_prefix(':'));
-            value.map(str::trim_start).ok_or_else(|| format!("has a header without '{key}'"))
+            value
+                .map(str::trim_start)
+                .ok_or_else(|| format!("has a header without '{key}'"))
         };
         let descr = value("descr")?;
         let quoted = descr.chars().next().filter(|c| ['\'', '"'].contains(c));
-        let name = quoted.and_then(|quote| descr[1..].split(quote).next()).unwrap_or("a structure");
+        let name = quoted
+            .and_then(|quote| descr[1..].split(quote).next())
+            .unwrap_or("a structure");
         let stored = match name {
             "<f2" => Stored::F16,
             "<f4" => Stored::F32,
@@ -137,14 +190,19 @@ impl Header {
             other => {
                 let other = other.escape_debug();
                 let (what, how) = match other.to_string().as_str() {
-                    t if t.starts_with("|V") => {
-                        ("bytes whose type cannot be told", "save it with a type, such as float32")
-                    }
-                    t if t.contains('U') || t.contains('S') => {
-                        ("texts, no numbers", "a corpus of texts is for mlpeek collect --data")
-                    }
+                    t if t.starts_with("|V") => (
+                        "bytes whose type cannot be told",
+                        "save it with a type, such as float32",
+                    ),
+                    t if t.contains('U') || t.contains('S') => (
+                        "texts, no numbers",
+                        "a corpus of texts is for mlpeek collect --data",
+                    ),
                     t if t.contains('O') => ("Python objects", "save it with .astype('<f4')"),
-                    _ => ("little-endian f16, f32 and f64 can be read", "save it with .astype('<f4')"),
+                    _ => (
+                        "little-endian f16, f32 and f64 can be read",
+                        "save it with .astype('<f4')",
+                    ),
                 };
                 return Err(format!("holds '{other}' ({what}): {how}"));
             }
@@ -154,13 +212,24 @@ impl Header {
             v if v.starts_with("False") => false,
             _ => return Err("has a header with a strange 'fortran_order'".to_owned()),
         };
-        let inside = value("shape")?.strip_prefix('(').and_then(|s| s.split_once(')')).map(|(inside, _)| inside);
+        let inside = value("shape")?
+            .strip_prefix('(')
+            .and_then(|s| s.split_once(')'))
+            .map(|(inside, _)| inside);
         let inside = inside.ok_or("has a header with a strange 'shape'")?;
         let numbers = inside.split(',').map(str::trim).filter(|s| !s.is_empty());
         let shape: Vec<u64> = numbers
-            .map(|n| n.trim_end_matches('L').parse().map_err(|_| "has a header with a strange 'shape'".to_owned()))
+            .map(|n| {
+                n.trim_end_matches('L')
+                    .parse()
+                    .map_err(|_| "has a header with a strange 'shape'".to_owned())
+            })
             .collect::<Result<_, _>>()?;
-        Ok(Self { stored, fortran, shape })
+        Ok(Self {
+            stored,
+            fortran,
+            shape,
+        })
     }
 }
 
@@ -197,32 +266,69 @@ mod tests {
     #[test]
     fn both_orders_and_every_width_give_the_same_matrix() {
         let want = (2, 3, vec![1.0, 2.0, 3.0, 4.0, 5.0, -0.5]);
-        let (c, f) = ([1.0f32, 2.0, 3.0, 4.0, 5.0, -0.5], [1.0f32, 4.0, 2.0, 5.0, 3.0, -0.5]);
+        let (c, f) = (
+            [1.0f32, 2.0, 3.0, 4.0, 5.0, -0.5],
+            [1.0f32, 4.0, 2.0, 5.0, 3.0, -0.5],
+        );
         for version in 1..=3 {
-            assert_eq!(parse_bytes(&file(version, &header("<f4", "False", "(2, 3)"), &f32s(&c))).unwrap(), want);
+            assert_eq!(
+                parse_bytes(&file(version, &header("<f4", "False", "(2, 3)"), &f32s(&c))).unwrap(),
+                want
+            );
         }
-        assert_eq!(parse_bytes(&file(1, &header("<f4", "True", "(2, 3)"), &f32s(&f))).unwrap(), want);
+        assert_eq!(
+            parse_bytes(&file(1, &header("<f4", "True", "(2, 3)"), &f32s(&f))).unwrap(),
+            want
+        );
         let f8: Vec<u8> = c.iter().flat_map(|&v| f64::from(v).to_le_bytes()).collect();
-        assert_eq!(parse_bytes(&file(1, &header("<f8", "False", "(2,3)"), &f8)).unwrap(), want);
-        let f2: Vec<u8> = c.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect();
-        assert_eq!(parse_bytes(&file(1, &header("<f2", "False", "(2L, 3L)"), &f2)).unwrap(), want);
+        assert_eq!(
+            parse_bytes(&file(1, &header("<f8", "False", "(2,3)"), &f8)).unwrap(),
+            want
+        );
+        let f2: Vec<u8> = c
+            .iter()
+            .flat_map(|&v| half::f16::from_f32(v).to_le_bytes())
+            .collect();
+        assert_eq!(
+            parse_bytes(&file(1, &header("<f2", "False", "(2L, 3L)"), &f2)).unwrap(),
+            want
+        );
     }
 
     #[test]
     fn blocks_meet_in_a_matrix_larger_than_one() {
         let (rows, cols) = (701, 211);
         let by_row: Vec<f64> = (0..rows * cols).map(|i| (i % 2000) as f64).collect();
-        let by_column: Vec<f64> = (0..rows * cols).map(|i| by_row[(i % rows) * cols + i / rows]).collect();
+        let by_column: Vec<f64> = (0..rows * cols)
+            .map(|i| by_row[(i % rows) * cols + i / rows])
+            .collect();
         for (order, values) in [("False", &by_row), ("True", &by_column)] {
             let stored: [(&str, Vec<u8>); 3] = [
-                ("<f2", values.iter().flat_map(|&v| half::f16::from_f64(v).to_le_bytes()).collect()),
-                ("<f4", values.iter().flat_map(|&v| (v as f32).to_le_bytes()).collect()),
-                ("<f8", values.iter().flat_map(|&v| v.to_le_bytes()).collect()),
+                (
+                    "<f2",
+                    values
+                        .iter()
+                        .flat_map(|&v| half::f16::from_f64(v).to_le_bytes())
+                        .collect(),
+                ),
+                (
+                    "<f4",
+                    values
+                        .iter()
+                        .flat_map(|&v| (v as f32).to_le_bytes())
+                        .collect(),
+                ),
+                (
+                    "<f8",
+                    values.iter().flat_map(|&v| v.to_le_bytes()).collect(),
+                ),
             ];
             for (descr, data) in stored {
                 let bytes = file(1, &header(descr, order, "(701, 211)"), &data);
-                let mut read = matrix(Cursor::new(&bytes), bytes.len() as u64, Path::new("x.npy")).unwrap();
-                // A last block of one row among those of 100, a block of less than a row, one for all.
+                let mut read =
+                    matrix(Cursor::new(&bytes), bytes.len() as u64, Path::new("x.npy")).unwrap();
+                // A last block of one row among those of 100, a block of less than a row, one for
+                // all.
                 for block in [100 * cols + 5, cols - 1, rows * cols] {
                     let mut heights = Vec::new();
                     let (_, _, got) = read.whole(block).unwrap();
@@ -233,7 +339,10 @@ mod tests {
                     .unwrap();
                     assert_eq!(heights[0], (block / cols).max(1));
                     assert_eq!(heights.iter().sum::<usize>(), rows);
-                    assert!(got.iter().zip(&by_row).all(|(a, b)| f64::from(*a) == *b), "{descr} {order} {block}");
+                    assert!(
+                        got.iter().zip(&by_row).all(|(a, b)| f64::from(*a) == *b),
+                        "{descr} {order} {block}"
+                    );
                 }
             }
         }
@@ -245,7 +354,11 @@ mod tests {
         // Row 2, column 1 of 4 × 3, by row and by column.
         for (order, at) in [("False", 7), ("True", 6)] {
             values[at] = 1e300;
-            let bytes = file(1, &header("<f8", order, "(4, 3)"), &values.map(f64::to_le_bytes).concat());
+            let bytes = file(
+                1,
+                &header("<f8", order, "(4, 3)"),
+                &values.map(f64::to_le_bytes).concat(),
+            );
             let error = parse_bytes(&bytes).unwrap_err().to_string();
             assert!(error.contains("row 2, column 1"), "{order}: {error}");
             values[at] = 1.0;
@@ -254,15 +367,24 @@ mod tests {
 
     #[test]
     fn an_empty_matrix_is_one() {
-        assert_eq!(parse_bytes(&file(1, &header("<f4", "True", "(0, 5)"), &[])).unwrap(), (0, 5, vec![]));
-        assert_eq!(parse_bytes(&file(1, &header("<f4", "False", "(5, 0)"), &[])).unwrap(), (5, 0, vec![]));
+        assert_eq!(
+            parse_bytes(&file(1, &header("<f4", "True", "(0, 5)"), &[])).unwrap(),
+            (0, 5, vec![])
+        );
+        assert_eq!(
+            parse_bytes(&file(1, &header("<f4", "False", "(5, 0)"), &[])).unwrap(),
+            (5, 0, vec![])
+        );
     }
 
     #[test]
     fn what_is_wrong_is_said() {
         let says = |bytes: &[u8], wanted: &str| {
             let message = parse_bytes(bytes).unwrap_err().to_string();
-            assert!(message.starts_with("x.npy: ") && message.contains(wanted), "{message}");
+            assert!(
+                message.starts_with("x.npy: ") && message.contains(wanted),
+                "{message}"
+            );
         };
         let good = file(1, &header("<f4", "False", "(2, 3)"), &[0; 24]);
         for keep in 0..good.len() {
@@ -270,24 +392,70 @@ mod tests {
         }
         says(&good[..good.len() - 1], "truncated");
         says(b"PK\x03\x04 a zip of arrays", "numpy.save");
-        says(b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull");
+        says(
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "git lfs pull",
+        );
         says(b"\x1f\x8b\x08\0\0\0\0\0", "gunzip");
         says(b"1.0 2.0 3.0 4.0", "not a .npy");
         says(&file(9, "", &[]), "version 9");
-        says(&file(1, &header(">f4", "False", "(2, 3)"), &[0; 24]), "astype");
+        says(
+            &file(1, &header(">f4", "False", "(2, 3)"), &[0; 24]),
+            "astype",
+        );
         says(
             &file(1, &header("|V2", "False", "(2, 3)"), &[0; 12]),
             "bfloat16: convert it before saving, with .float()",
         );
-        says(&file(1, &header("|V4", "False", "(2, 3)"), &[0; 24]), "cannot be told): save it with a type");
+        says(
+            &file(1, &header("|V4", "False", "(2, 3)"), &[0; 24]),
+            "cannot be told): save it with a type",
+        );
         says(&file(1, &header("|O", "False", "(2, 3)"), &[0; 24]), "'|O'");
-        says(&file(1, "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1, 1)}", &[0; 4]), "a structure");
-        says(&file(1, &header("<f4", "False", "(6,)"), &[0; 24]), "1 dimensions");
-        says(&file(1, &header("<f4", "False", "()"), &[0; 4]), "0 dimensions");
-        says(&file(1, &header("<f4", "False", "(-1, 3)"), &[0; 24]), "'shape'");
-        says(&file(1, &header("<f4", "Maybe", "(1, 3)"), &[0; 24]), "'fortran_order'");
-        says(&file(1, &header("<f4", "False", "(18446744073709551615, 18446744073709551615)"), &[]), "truncated");
-        says(&file(1, &header("<f8", "False", "(1, 2)"), &[1.0f64, 1e300].map(f64::to_le_bytes).concat()), "column 1");
+        says(
+            &file(
+                1,
+                "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1, 1)}",
+                &[0; 4],
+            ),
+            "a structure",
+        );
+        says(
+            &file(1, &header("<f4", "False", "(6,)"), &[0; 24]),
+            "1 dimensions",
+        );
+        says(
+            &file(1, &header("<f4", "False", "()"), &[0; 4]),
+            "0 dimensions",
+        );
+        says(
+            &file(1, &header("<f4", "False", "(-1, 3)"), &[0; 24]),
+            "'shape'",
+        );
+        says(
+            &file(1, &header("<f4", "Maybe", "(1, 3)"), &[0; 24]),
+            "'fortran_order'",
+        );
+        says(
+            &file(
+                1,
+                &header(
+                    "<f4",
+                    "False",
+                    "(18446744073709551615, 18446744073709551615)",
+                ),
+                &[],
+            ),
+            "truncated",
+        );
+        says(
+            &file(
+                1,
+                &header("<f8", "False", "(1, 2)"),
+                &[1.0f64, 1e300].map(f64::to_le_bytes).concat(),
+            ),
+            "column 1",
+        );
     }
 
     proptest! {

@@ -1,5 +1,5 @@
-//! The causal evaluation from a study to its table: prepared with the study at hand, run with the model alone, so that nobody
-//! waits for the study while texts are generated.
+//! The causal evaluation from a study to its table: prepared with the study at hand, run with the
+//! model alone, so that nobody waits for the study while texts are generated.
 
 mod outcome;
 
@@ -24,7 +24,8 @@ use crate::eval::steering::log::Log;
 use crate::eval::steering::report::{Reported, compare, report};
 use crate::eval::steering::rise::rises;
 use crate::eval::steering::{
-    Happened, JudgedRecord, Run, SteeringConfig, Subject, TextRecord, UNSTEERED, texts_of, unreached, unsteered_of,
+    Happened, JudgedRecord, Run, SteeringConfig, Subject, TextRecord, UNSTEERED, texts_of,
+    unreached, unsteered_of,
 };
 use crate::model::{HookPoint, Model};
 use crate::steering::direction_term;
@@ -35,7 +36,8 @@ pub use outcome::{Causal, Scores, Unreached};
 /// What is asked of a causal evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CausalAsk {
-    /// The methods; the first is compared with the others. None means [`evaluation::usual_of`] the study.
+    /// The methods; the first is compared with the others. None means [`evaluation::usual_of`] the
+    /// study.
     pub methods: Vec<Method>,
     /// Where.
     pub place: Place,
@@ -60,7 +62,10 @@ impl Default for CausalAsk {
         Self {
             methods: Vec::new(),
             place: Place::default(),
-            holdout: Holdout { share: 0.5, ..Holdout::default() },
+            holdout: Holdout {
+                share: 0.5,
+                ..Holdout::default()
+            },
             labels: Vec::new(),
             choose: Choose::Input,
             config: SteeringConfig::default(),
@@ -99,25 +104,41 @@ struct Offer {
 /// Chooses directions and opens the log.
 ///
 /// # Errors
-/// What [`Offered::choose`] and [`Log::open`] return; [`Error::Usage`] for a label that is not there and without a method.
+/// What [`Offered::choose`] and [`Log::open`] return; [`Error::Usage`] for a label that is not
+/// there and without a method.
 pub fn prepare(study: &Study, ask: &CausalAsk, model: &Model, ctx: &TaskCtx) -> Result<Prepared> {
     let tokens = study.tokens()?;
     let split = &Split::new(&tokens, &ask.holdout)?;
     ask.config.check()?;
     if let Some(missing) = ask.labels.iter().find(|l| !tokens.labels.contains(l)) {
-        return Err(Error::usage(format!("the corpus has no label '{}'", missing.escape_debug())));
+        return Err(Error::usage(format!(
+            "the corpus has no label '{}'",
+            missing.escape_debug()
+        )));
     }
     let choices = evaluation::choose_all(study, &ask.methods, &ask.place, split, ask.seed, ctx)?;
     let all = &choices.offered;
-    let labels: Vec<String> = split.labels.iter().map(|&l| tokens.labels[l as usize].clone()).collect();
-    let labels: Vec<String> = labels.into_iter().filter(|l| ask.labels.is_empty() || ask.labels.contains(l)).collect();
+    let labels: Vec<String> = split
+        .labels
+        .iter()
+        .map(|&l| tokens.labels[l as usize].clone())
+        .collect();
+    let labels: Vec<String> = labels
+        .into_iter()
+        .filter(|l| ask.labels.is_empty() || ask.labels.contains(l))
+        .collect();
     let train = evaluation::sentences(split, &tokens, false);
     let chosen = match ask.choose {
         Choose::Input => vec![None; all.len()],
         Choose::Output => {
             let words = vocabulary(&train, &labels);
-            let tokens = words.iter().map(|w| first_tokens(model, &with_capitals(w))).collect::<Result<Vec<_>>>()?;
-            all.iter().map(|offered| lifted(offered, &tokens, model, ctx)).collect::<Result<_>>()?
+            let tokens = words
+                .iter()
+                .map(|w| first_tokens(model, &with_capitals(w)))
+                .collect::<Result<Vec<_>>>()?;
+            all.iter()
+                .map(|offered| lifted(offered, &tokens, model, ctx))
+                .collect::<Result<_>>()?
         }
     };
     let offers = offers(all, &chosen, &labels, &tokens.labels);
@@ -127,11 +148,15 @@ pub fn prepare(study: &Study, ask: &CausalAsk, model: &Model, ctx: &TaskCtx) -> 
         "held_out": split.sentences.iter().filter(|s| s.held_out).map(|s| s.rows.start).collect::<Vec<_>>(),
         "directions": offers.iter().map(|o| json!([o.method, o.label, o.direction, o.hook.to_string(),
             format!("{:016x}", xxh3_64(bytemuck::cast_slice::<f32, u8>(&o.column)))])).collect::<Vec<_>>()});
-    let name = ask.name.clone().unwrap_or_else(|| format!("steering-{:016x}", xxh3_64(plan.to_string().as_bytes())));
+    let name = ask
+        .name
+        .clone()
+        .unwrap_or_else(|| format!("steering-{:016x}", xxh3_64(plan.to_string().as_bytes())));
     let log = Log::open(&study.evaluation_dir(&name)?, &plan)?;
     let owned = |held_out| {
         let of = evaluation::sentences(split, &tokens, held_out).into_iter();
-        of.map(|(label, text)| (label.to_owned(), text.to_owned())).collect()
+        of.map(|(label, text)| (label.to_owned(), text.to_owned()))
+            .collect()
     };
     let hooks = choices.hooks();
     Ok(Prepared {
@@ -145,19 +170,25 @@ pub fn prepare(study: &Study, ask: &CausalAsk, model: &Model, ctx: &TaskCtx) -> 
         labels,
         learn: owned(true),
         scale: owned(false),
-        notes: [evaluation::small_labels(split, &tokens), evaluation::spaces_note(&hooks)]
-            .into_iter()
-            .flatten()
-            .collect(),
+        notes: [
+            evaluation::small_labels(split, &tokens),
+            evaluation::spaces_note(&hooks),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
     })
 }
 
-/// The directions of a method that lift each label's words most; `None` for one that chooses by no side: differences in
-/// means are their labels' own, and random directions are not chosen. Shuffled: another label's words.
+/// The directions of a method that lift each label's words most; `None` for one that chooses by no
+/// side: differences in means are their labels' own, and random directions are not chosen.
+/// Shuffled: another label's words.
 fn lifted(offered: &Offered, tokens: &[Vec<u32>], model: &Model, ctx: &TaskCtx) -> Result<Chosen> {
     let mut tokens = tokens.to_vec();
     match &offered.method {
-        Method::Set(kind) if kind.supervised() || *kind.base() == SetKind::Random => return Ok(None),
+        Method::Set(kind) if kind.supervised() || *kind.base() == SetKind::Random => {
+            return Ok(None);
+        }
         Method::Shuffled => tokens.rotate_left(1),
         Method::Set(_) | Method::Mean(_) => {}
     }
@@ -167,15 +198,24 @@ fn lifted(offered: &Offered, tokens: &[Vec<u32>], model: &Model, ctx: &TaskCtx) 
 /// For each label a direction where it has words; `None` where the choice by input stands.
 type Chosen = Option<Vec<Option<usize>>>;
 
-/// The direction of each method for each label. Random directions are not chosen: one a label, as they come.
+/// The direction of each method for each label. Random directions are not chosen: one a label, as
+/// they come.
 fn offers(all: &[Offered], chosen: &[Chosen], labels: &[String], names: &[String]) -> Vec<Offer> {
     let mut out = Vec::new();
     for (i, label) in labels.iter().enumerate() {
         for (method, chosen) in all.iter().zip(chosen) {
-            let Some(found) = method.found.iter().find(|f| names[f.label as usize] == *label) else { continue };
+            let Some(found) = method
+                .found
+                .iter()
+                .find(|f| names[f.label as usize] == *label)
+            else {
+                continue;
+            };
             let directions = method.set.directions();
             let direction = match method.method {
-                Method::Set(ref kind) if *kind.base() == SetKind::Random => i % directions.count().max(1),
+                Method::Set(ref kind) if *kind.base() == SetKind::Random => {
+                    i % directions.count().max(1)
+                }
                 _ => match chosen {
                     None => found.feature,
                     Some(of) => match of[i] {
@@ -185,8 +225,18 @@ fn offers(all: &[Offered], chosen: &[Chosen], labels: &[String], names: &[String
                     },
                 },
             };
-            let (method, hook, column) = (method.name.clone(), method.set.hook(), directions.column(direction));
-            out.push(Offer { method, label: label.clone(), direction, hook, column });
+            let (method, hook, column) = (
+                method.name.clone(),
+                method.set.hook(),
+                directions.column(direction),
+            );
+            out.push(Offer {
+                method,
+                label: label.clone(),
+                direction,
+                hook,
+                column,
+            });
         }
     }
     out
@@ -208,9 +258,19 @@ pub struct Plan {
 impl Prepared {
     /// How much there is to generate, whatever labels a judge will leave out.
     pub fn plan(&self) -> Plan {
-        let there = self.log.texts().iter().filter(|t| t.key.method != UNSTEERED).count();
+        let there = self
+            .log
+            .texts()
+            .iter()
+            .filter(|t| t.key.method != UNSTEERED)
+            .count();
         let directions = self.offers.len();
-        Plan { directions, texts: texts_of(directions, &self.config), there, tokens: self.config.sampling.max_tokens }
+        Plan {
+            directions,
+            texts: texts_of(directions, &self.config),
+            there,
+            tokens: self.config.sampling.max_tokens,
+        }
     }
 
     /// What is reported on.
@@ -232,29 +292,54 @@ impl Prepared {
     /// A log that cannot be read.
     pub fn estimate(&self, judge: &EndpointJudge) -> Result<(usize, Estimate)> {
         let judged = self.log.judged(judge.name())?;
-        let rated: HashSet<String> = judged.iter().filter(|j| j.judgement.is_rated()).map(|j| j.key.id()).collect();
-        // What is written is asked as it is, so what was answered is known; of the rest only the number is.
-        let (unsteered, steered): (Vec<_>, Vec<_>) = self.log.texts().iter().partition(|t| t.key.method == UNSTEERED);
+        let rated: HashSet<String> = judged
+            .iter()
+            .filter(|j| j.judgement.is_rated())
+            .map(|j| j.key.id())
+            .collect();
+        // What is written is asked as it is, so what was answered is known; of the rest only the
+        // number is.
+        let (unsteered, steered): (Vec<_>, Vec<_>) = self
+            .log
+            .texts()
+            .iter()
+            .partition(|t| t.key.method == UNSTEERED);
         let open = steered.iter().filter(|t| !rated.contains(&t.key.id()));
-        let mut cases: Vec<Case> = open.map(|t| case_of(t, &t.key.label, &self.config.prompts)).collect();
-        let of_label =
-            |label: &String| unsteered.iter().map(|t| case_of(t, label, &self.config.prompts)).collect::<Vec<_>>();
+        let mut cases: Vec<Case> = open
+            .map(|t| case_of(t, &t.key.label, &self.config.prompts))
+            .collect();
+        let of_label = |label: &String| {
+            unsteered
+                .iter()
+                .map(|t| case_of(t, label, &self.config.prompts))
+                .collect::<Vec<_>>()
+        };
         cases.extend(self.labels.iter().flat_map(of_label));
         // A target that is known to be out of reach will have no texts.
         let unreached = self.log.strengths().iter().filter(|s| !s.reached).count();
         let none = unreached * self.config.prompts.len() * self.config.samples;
         let texts = texts_of(self.offers.len(), &self.config).saturating_sub(steered.len() + none);
         let bare = unsteered_of(&self.config).saturating_sub(unsteered.len());
-        let longest = self.config.prompts.iter().map(|p| p.len().div_ceil(4)).max().unwrap_or(0);
+        let longest = self
+            .config
+            .prompts
+            .iter()
+            .map(|p| p.len().div_ceil(4))
+            .max()
+            .unwrap_or(0);
         let tokens = longest + self.config.sampling.max_tokens;
-        Ok((rated.len(), judge.estimate(&cases, texts, bare, self.labels.len(), tokens)))
+        Ok((
+            rated.len(),
+            judge.estimate(&cases, texts, bare, self.labels.len(), tokens),
+        ))
     }
 
-    /// Generates and judges what is not there yet. `judge`: `None` is the offline judge. `note` gets remarks for a person.
-    /// Stopped on the way, it gives what it has come to, marked so.
+    /// Generates and judges what is not there yet. `judge`: `None` is the offline judge. `note`
+    /// gets remarks for a person. Stopped on the way, it gives what it has come to, marked so.
     ///
     /// # Errors
-    /// [`Error::Refused`] when no label can be judged; what the model, the log and the judge return.
+    /// [`Error::Refused`] when no label can be judged; what the model, the log and the judge
+    /// return.
     pub fn run(
         mut self,
         model: &Model,
@@ -269,7 +354,8 @@ impl Prepared {
         let begun = Instant::now();
         let mut run = Run::new(model, &self.config, &mut self.log)?;
         let unsteered = run.unsteered(ctx)?;
-        // What was just generated tells how long the rest takes; where all was there, the progress tells it.
+        // What was just generated tells how long the rest takes; where all was there, the progress
+        // tells it.
         let fresh = (unsteered.len() + steered).saturating_sub(there);
         let seconds_a_text = (fresh > 0).then(|| begun.elapsed().as_secs_f64() / fresh as f64);
         let mut not_judged = Vec::new();
@@ -277,12 +363,22 @@ impl Prepared {
         let judge: &mut dyn Judge = match judge {
             Some(judge) => judge,
             None => {
-                let (judge, left_out) = OfflineJudge::learn(&pairs(&self.learn), &pairs(&self.scale), &unsteered)?;
-                not_judged = left_out.into_iter().filter(|(l, _)| self.labels.contains(l)).collect();
+                let (judge, left_out) =
+                    OfflineJudge::learn(&pairs(&self.learn), &pairs(&self.scale), &unsteered)?;
+                not_judged = left_out
+                    .into_iter()
+                    .filter(|(l, _)| self.labels.contains(l))
+                    .collect();
                 if !not_judged.is_empty() {
-                    let each: Vec<_> = not_judged.iter().map(|(label, why)| format!("{label} ({why})")).collect();
+                    let each: Vec<_> = not_judged
+                        .iter()
+                        .map(|(label, why)| format!("{label} ({why})"))
+                        .collect();
                     let (count, all) = (not_judged.len(), self.labels.len());
-                    note(&format!("{count} of {all} labels are not judged: {}", each.join("; ")));
+                    note(&format!(
+                        "{count} of {all} labels are not judged: {}",
+                        each.join("; ")
+                    ));
                 }
                 self.labels.retain(|l| judge.knows(l));
                 offline = judge;
@@ -290,23 +386,31 @@ impl Prepared {
             }
         };
         if self.labels.is_empty() {
-            return Err(Error::refused("no label is left that can be judged: name others with --labels"));
+            return Err(Error::refused(
+                "no label is left that can be judged: name others with --labels",
+            ));
         }
         let words = own_tokens(&self.learn, &self.labels, model)?;
         let subjects = subjects(&self.offers, &words, model)?;
         note(&judge.describe());
         let texts = texts_of(subjects.len(), &self.config);
-        let takes = seconds_a_text.filter(|_| texts > steered).map_or(String::new(), |seconds| {
-            let seconds = seconds * (texts - steered) as f64;
-            format!(", about {} as fast as the unsteered ones, beside the search of the strengths", duration(seconds))
-        });
+        let takes = seconds_a_text
+            .filter(|_| texts > steered)
+            .map_or(String::new(), |seconds| {
+                let seconds = seconds * (texts - steered) as f64;
+                format!(
+                    ", about {} as fast as the unsteered ones, beside the search of the strengths",
+                    duration(seconds)
+                )
+            });
         note(&format!(
             "{} directions, up to {texts} texts of {} tokens{takes}; kept in {}",
             subjects.len(),
             self.config.sampling.max_tokens,
             run.dir().display()
         ));
-        let unsteered = unsteered_scores(&unsteered, &self.labels, &self.config.prompts, judge, ctx)?;
+        let unsteered =
+            unsteered_scores(&unsteered, &self.labels, &self.config.prompts, judge, ctx)?;
         let stopped = match run.go(&subjects, judge, seen, ctx) {
             Err(Error::Cancelled) => true,
             done => done.map(|()| false)?,
@@ -320,7 +424,11 @@ impl Prepared {
         Ok(Causal {
             name: self.name,
             dir: self.log.dir().to_path_buf(),
-            hook: self.hooks.first().map(ToString::to_string).unwrap_or_default(),
+            hook: self
+                .hooks
+                .first()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             hooks: self.hooks.iter().map(ToString::to_string).collect(),
             judge: judge.name().to_owned(),
             meaning: judge.describe(),
@@ -334,14 +442,22 @@ impl Prepared {
             unsteered,
             unreached: unreached(self.log.strengths())
                 .into_iter()
-                .map(|(method, (unreached, of, largest_kl))| Unreached { method, unreached, of, largest_kl })
+                .map(|(method, (unreached, of, largest_kl))| Unreached {
+                    method,
+                    unreached,
+                    of,
+                    largest_kl,
+                })
                 .collect(),
         })
     }
 }
 
 fn pairs(owned: &[(String, String)]) -> Vec<(&str, &str)> {
-    owned.iter().map(|(label, text)| (label.as_str(), text.as_str())).collect()
+    owned
+        .iter()
+        .map(|(label, text)| (label.as_str(), text.as_str()))
+        .collect()
 }
 
 /// The first tokens of each label's own words.
@@ -351,17 +467,35 @@ fn own_tokens<'a>(
     model: &Model,
 ) -> Result<HashMap<&'a str, Vec<u32>>> {
     let words = written(&pairs(learn), labels);
-    labels.iter().zip(words).map(|(label, words)| Ok((label.as_str(), first_tokens(model, &words)?))).collect()
+    labels
+        .iter()
+        .zip(words)
+        .map(|(label, words)| Ok((label.as_str(), first_tokens(model, &words)?)))
+        .collect()
 }
 
 /// What is steered with for the labels that have an entry in `words`.
-fn subjects(offers: &[Offer], words: &HashMap<&str, Vec<u32>>, model: &Model) -> Result<Vec<Subject>> {
+fn subjects(
+    offers: &[Offer],
+    words: &HashMap<&str, Vec<u32>>,
+    model: &Model,
+) -> Result<Vec<Subject>> {
     let subject = |o: &Offer| {
         let term = direction_term(model, o.hook, &o.column, 1.0)?;
         let words = words.get(o.label.as_str()).cloned().unwrap_or_default();
-        Ok(Subject { method: o.method.clone(), label: o.label.clone(), direction: o.direction, term, words })
+        Ok(Subject {
+            method: o.method.clone(),
+            label: o.label.clone(),
+            direction: o.direction,
+            term,
+            words,
+        })
     };
-    offers.iter().filter(|o| words.contains_key(o.label.as_str())).map(subject).collect()
+    offers
+        .iter()
+        .filter(|o| words.contains_key(o.label.as_str()))
+        .map(subject)
+        .collect()
 }
 
 fn case_of(text: &TextRecord, label: &str, prompts: &[String]) -> Case {
@@ -395,6 +529,10 @@ fn unsteered_scores(
             }
         }
     }
-    let mean = Scores { score: sums.score / count, concept: sums.concept / count, fluency: sums.fluency / count };
+    let mean = Scores {
+        score: sums.score / count,
+        concept: sums.concept / count,
+        fluency: sums.fluency / count,
+    };
     Ok((count > 0.0).then_some(mean))
 }

@@ -1,5 +1,5 @@
-//! Which direction of a set stands for a label: the one that its sentences excite (input), or the one that promotes its
-//! words (output).
+//! Which direction of a set stands for a label: the one that its sentences excite (input), or the
+//! one that promotes its words (output).
 
 use std::fmt;
 use std::str::FromStr;
@@ -39,9 +39,12 @@ impl FromStr for Choose {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
         let all = [Self::Input, Self::Output].into_iter();
-        all.into_iter()
-            .find(|c| c.to_string() == s)
-            .ok_or_else(|| Error::usage(format!("'{}' chooses nothing: use input or output", s.escape_debug())))
+        all.into_iter().find(|c| c.to_string() == s).ok_or_else(|| {
+            Error::usage(format!(
+                "'{}' chooses nothing: use input or output",
+                s.escape_debug()
+            ))
+        })
     }
 }
 
@@ -49,9 +52,14 @@ impl FromStr for Choose {
 pub fn first_tokens(model: &Model, words: &[String]) -> Result<Vec<u32>> {
     let mut out = Vec::new();
     for word in words {
-        let ids = model.tokenizer().encode(&format!(" {word}"), BosRule::Never)?;
+        let ids = model
+            .tokenizer()
+            .encode(&format!(" {word}"), BosRule::Never)?;
         // Where a blank is a token of its own, the word begins after it.
-        out.extend(ids.into_iter().find(|id| !model.tokenizer().decode(&[*id]).trim().is_empty()));
+        out.extend(
+            ids.into_iter()
+                .find(|id| !model.tokenizer().decode(&[*id]).trim().is_empty()),
+        );
     }
     out.sort_unstable();
     out.dedup();
@@ -62,13 +70,22 @@ pub fn first_tokens(model: &Model, words: &[String]) -> Result<Vec<u32>> {
 pub fn with_capitals(words: &[String]) -> Vec<String> {
     let capital = |word: &String| {
         let mut letters = word.chars();
-        letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
+        letters
+            .next()
+            .into_iter()
+            .flat_map(char::to_uppercase)
+            .chain(letters)
+            .collect()
     };
-    words.iter().flat_map(|word| [word.clone(), capital(word)]).collect()
+    words
+        .iter()
+        .flat_map(|word| [word.clone(), capital(word)])
+        .collect()
 }
 
-/// For each list of tokens the direction whose logit lens lifts them most: by the mean of their logits, in standard
-/// deviations of all logits of that direction; the first of equals, `None` for an empty list.
+/// For each list of tokens the direction whose logit lens lifts them most: by the mean of their
+/// logits, in standard deviations of all logits of that direction; the first of equals, `None` for
+/// an empty list.
 pub fn by_output(
     model: &Model,
     set: &dyn DirectionSet,
@@ -82,10 +99,13 @@ pub fn by_output(
         let ids = start..directions.count().min(start + AT_ONCE);
         let columns: Vec<f32> = ids.clone().flat_map(|j| directions.column(j)).collect();
         let columns = Tensor::from_vec(columns, (ids.len(), directions.height()), model.device())?;
-        let logits = model.logit_lens(&model.residual_direction(hook, &columns)?)?.to_dtype(DType::F32)?;
+        let logits = model
+            .logit_lens(&model.residual_direction(hook, &columns)?)?
+            .to_dtype(DType::F32)?;
         for (j, line) in ids.zip(logits.to_vec2::<f32>()?) {
             for (tokens, best) in tokens.iter().zip(&mut best) {
-                if let Some(lift) = lift(&line, tokens).filter(|&l| best.is_none_or(|(_, b)| l > b)) {
+                if let Some(lift) = lift(&line, tokens).filter(|&l| best.is_none_or(|(_, b)| l > b))
+                {
                     *best = Some((j, lift));
                 }
             }
@@ -96,10 +116,21 @@ pub fn by_output(
 
 /// The mean of some logits, in standard deviations of all.
 fn lift(logits: &[f32], tokens: &[u32]) -> Option<f64> {
-    let mean = |values: &mut dyn Iterator<Item = f64>, count: usize| values.sum::<f64>() / count.max(1) as f64;
+    let mean = |values: &mut dyn Iterator<Item = f64>, count: usize| {
+        values.sum::<f64>() / count.max(1) as f64
+    };
     let all = mean(&mut logits.iter().map(|&l| f64::from(l)), logits.len());
-    let variance = mean(&mut logits.iter().map(|&l| (f64::from(l) - all).powi(2)), logits.len());
-    let of = mean(&mut tokens.iter().filter_map(|&t| logits.get(t as usize)).map(|&l| f64::from(l)), tokens.len());
+    let variance = mean(
+        &mut logits.iter().map(|&l| (f64::from(l) - all).powi(2)),
+        logits.len(),
+    );
+    let of = mean(
+        &mut tokens
+            .iter()
+            .filter_map(|&t| logits.get(t as usize))
+            .map(|&l| f64::from(l)),
+        tokens.len(),
+    );
     (!tokens.is_empty() && variance > 0.0).then(|| (of - all) / variance.sqrt())
 }
 
@@ -113,7 +144,10 @@ mod tests {
         near(lift(&[1.0, -1.0, 1.0, -1.0], &[0, 2]), 1.0);
         near(lift(&[10.0, -10.0, 10.0, -10.0], &[0, 2]), 1.0);
         near(lift(&[1.0, -1.0, 1.0, -1.0], &[0, 1]), 0.0);
-        assert_eq!((lift(&[1.0, 1.0], &[0]), lift(&[1.0, 2.0], &[])), (None, None));
+        assert_eq!(
+            (lift(&[1.0, 1.0], &[0]), lift(&[1.0, 2.0], &[])),
+            (None, None)
+        );
     }
 
     #[test]

@@ -19,16 +19,22 @@ pub(crate) struct Curve<'p> {
 }
 
 impl<'p> Curve<'p> {
-    /// A curve that begins with these points: none, or those up to the checkpoint that is gone on from.
+    /// A curve that begins with these points: none, or those up to the checkpoint that is gone on
+    /// from.
     pub fn begin<T: Serialize>(path: &'p Path, before: &[T]) -> Result<Self> {
         disk::write_atomic(path, before.iter().map(line).collect::<String>().as_bytes())?;
-        let file = OpenOptions::new().append(true).open(path).map_err(Error::io("open", path))?;
+        let file = OpenOptions::new()
+            .append(true)
+            .open(path)
+            .map_err(Error::io("open", path))?;
         Ok(Self { path, file })
     }
 
     /// Adds a point.
     pub fn append<T: Serialize>(&mut self, point: &T) -> Result<()> {
-        self.file.write_all(line(point).as_bytes()).map_err(Error::io("append to", self.path))
+        self.file
+            .write_all(line(point).as_bytes())
+            .map_err(Error::io("append to", self.path))
     }
 }
 
@@ -37,15 +43,20 @@ fn line<T: Serialize>(point: &T) -> String {
     serde_json::to_string(point).unwrap_or_default() + "\n"
 }
 
-/// The points of a curve as far as they were written whole and `wanted`: what came after a checkpoint comes again.
-/// Without a file there are none.
-pub(crate) fn read<T: DeserializeOwned>(path: &Path, wanted: impl Fn(&T) -> bool) -> Result<Vec<T>> {
+/// The points of a curve as far as they were written whole and `wanted`: what came after a
+/// checkpoint comes again. Without a file there are none.
+pub(crate) fn read<T: DeserializeOwned>(
+    path: &Path,
+    wanted: impl Fn(&T) -> bool,
+) -> Result<Vec<T>> {
     let text = match fs::read(path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(Error::io("read", path)(e)),
     };
-    let whole = text.lines().map_while(|line| serde_json::from_str::<T>(line).ok());
+    let whole = text
+        .lines()
+        .map_while(|line| serde_json::from_str::<T>(line).ok());
     Ok(whole.take_while(wanted).collect())
 }
 
@@ -67,6 +78,9 @@ mod tests {
         assert_eq!(all(&path), [1, 2, 3, 40]);
         fs::write(&path, b"1\n2\n{\"cut\": \xff").unwrap();
         assert_eq!(all(&path), [1, 2]);
-        assert!(read::<u32>(dir.path(), |_| true).is_err(), "a directory is no curve");
+        assert!(
+            read::<u32>(dir.path(), |_| true).is_err(),
+            "a directory is no curve"
+        );
     }
 }

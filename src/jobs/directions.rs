@@ -1,4 +1,5 @@
-//! From a study to its sets of directions: saved fits, and what is made of its rows and labels on the spot.
+//! From a study to its sets of directions: saved fits, and what is made of its rows and labels on
+//! the spot.
 
 use std::borrow::Cow;
 
@@ -7,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::activations::ActivationSource;
 use crate::analysis::Notes;
 use crate::corpus::TokenTable;
-use crate::directions::{DirectionSet, Directions, FitSet, PlainSet, SaeSet, SetKind, diffmean, kept, kmeans, random};
+use crate::directions::{
+    DirectionSet, Directions, FitSet, PlainSet, SaeSet, SetKind, diffmean, kept, kmeans, random,
+};
 use crate::error::{Error, Result};
 use crate::factor::FitConfig;
 use crate::model::{HookPoint, HookSite};
@@ -28,11 +31,19 @@ pub struct Place {
 impl Place {
     /// Where directions of a kind are: at the hook that it names itself, or here.
     pub fn of(&self, kind: &SetKind) -> Self {
-        kind.hook().map_or_else(|| self.clone(), |h| Self { fit: None, layer: Some(h.layer), site: Some(h.site) })
+        kind.hook().map_or_else(
+            || self.clone(),
+            |h| Self {
+                fit: None,
+                layer: Some(h.layer),
+                site: Some(h.site),
+            },
+        )
     }
 }
 
-/// The rows and labels that directions are made of, and the fit whose number, sparsity and seed they take.
+/// The rows and labels that directions are made of, and the fit whose number, sparsity and seed
+/// they take.
 pub struct Ground<'a> {
     /// The space.
     pub hook: HookPoint,
@@ -47,24 +58,37 @@ pub struct Ground<'a> {
 }
 
 impl Place {
-    /// The hook that is meant with the saved fit there is on it; an error lists the hooks when several could be meant.
+    /// The hook that is meant with the saved fit there is on it; an error lists the hooks when
+    /// several could be meant.
     pub fn resolve(&self, study: &Study) -> Result<(HookPoint, Option<FitEntry>)> {
-        let wanted = |h: &HookPoint| self.layer.is_none_or(|l| h.layer == l) && self.site.is_none_or(|s| h.site == s);
+        let wanted = |h: &HookPoint| {
+            self.layer.is_none_or(|l| h.layer == l) && self.site.is_none_or(|s| h.site == s)
+        };
         if let Some(name) = &self.fit {
             let (hook, _) = study.fit_request(name)?;
             let entry = study.fits()?.into_iter().find(|f| f.name == *name);
             return if wanted(&hook) {
                 Ok((entry.as_ref().map_or(hook, |e| e.hook), entry))
             } else {
-                Err(Error::usage(format!("fit '{name}' is of {hook}: leave out --layer and --hook")))
+                Err(Error::usage(format!(
+                    "fit '{name}' is of {hook}: leave out --layer and --hook"
+                )))
             };
         }
         let all = &study.manifest().hooks;
         let hooks: Vec<HookPoint> = all.iter().copied().filter(wanted).collect();
-        let names = || all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let names = || {
+            all.iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         let newest = study::newest(&study.fits()?, |hook| hooks.contains(&hook)).cloned();
         match (newest, &hooks[..]) {
-            (_, []) => Err(Error::usage(format!("this study has no such hook; it has {}", names()))),
+            (_, []) => Err(Error::usage(format!(
+                "this study has no such hook; it has {}",
+                names()
+            ))),
             (Some(fit), _) => Ok((fit.hook, Some(fit))),
             (None, [one]) => Ok((*one, None)),
             _ => Err(Error::usage(format!(
@@ -75,11 +99,18 @@ impl Place {
     }
 }
 
-/// Opens a saved fit or autoencoder, or makes another set of all the study's rows (k-means takes seconds, the others less).
+/// Opens a saved fit or autoencoder, or makes another set of all the study's rows (k-means takes
+/// seconds, the others less).
 ///
 /// # Errors
-/// What [`Place::resolve`] and [`made`] return; [`Error::Usage`] where there is no such fit or autoencoder.
-pub fn open(study: &Study, kind: &SetKind, place: &Place, ctx: &TaskCtx) -> Result<Box<dyn DirectionSet>> {
+/// What [`Place::resolve`] and [`made`] return; [`Error::Usage`] where there is no such fit or
+/// autoencoder.
+pub fn open(
+    study: &Study,
+    kind: &SetKind,
+    place: &Place,
+    ctx: &TaskCtx,
+) -> Result<Box<dyn DirectionSet>> {
     match kind {
         SetKind::Fit(Some(name)) => return fit_set(study, Some(name)),
         SetKind::Fit(None) if place.layer.is_none() && place.site.is_none() => {
@@ -92,7 +123,9 @@ pub fn open(study: &Study, kind: &SetKind, place: &Place, ctx: &TaskCtx) -> Resu
     if *kind == SetKind::FIT {
         let name = fit.map(|f| f.name).ok_or_else(|| {
             let (dir, layer) = (study.dir().display(), hook.layer);
-            Error::usage(format!("{dir} has no finished fit at {hook}: run mlpeek fit {dir} --layer {layer}"))
+            Error::usage(format!(
+                "{dir} has no finished fit at {hook}: run mlpeek fit {dir} --layer {layer}"
+            ))
         })?;
         return fit_set(study, Some(&name));
     }
@@ -110,8 +143,15 @@ pub fn open(study: &Study, kind: &SetKind, place: &Place, ctx: &TaskCtx) -> Resu
 
 /// The autoencoder of that name, or the newest at the place.
 fn sae_set(study: &Study, name: Option<&str>, place: &Place) -> Result<Box<dyn DirectionSet>> {
-    let there = |h: HookPoint| place.layer.is_none_or(|l| h.layer == l) && place.site.is_none_or(|s| h.site == s);
-    let newest = study.saes()?.into_iter().rev().find(|s| s.figures.is_some() && there(s.hook)).map(|s| s.name);
+    let there = |h: HookPoint| {
+        place.layer.is_none_or(|l| h.layer == l) && place.site.is_none_or(|s| h.site == s)
+    };
+    let newest = study
+        .saes()?
+        .into_iter()
+        .rev()
+        .find(|s| s.figures.is_some() && there(s.hook))
+        .map(|s| s.name);
     let (entry, sae) = study.load_sae(name.or(newest.as_deref()))?;
     Ok(Box::new(SaeSet::new(&entry.name, entry.hook, sae)))
 }
@@ -124,14 +164,25 @@ fn fit_set(study: &Study, name: Option<&str>) -> Result<Box<dyn DirectionSet>> {
 /// Makes a set of the rows it is given, and of no others.
 ///
 /// # Errors
-/// [`Error::Usage`] for DiffMean without labels, and for fits and autoencoders, which are not made here.
+/// [`Error::Usage`] for DiffMean without labels, and for fits and autoencoders, which are not made
+/// here.
 pub fn made(kind: &SetKind, ground: &Ground<'_>, ctx: &TaskCtx) -> Result<PlainSet> {
-    let Ground { hook, source, row_labels, labels, config } = ground;
+    let Ground {
+        hook,
+        source,
+        row_labels,
+        labels,
+        config,
+    } = ground;
     let d = source.shape().1;
     let directions = match kind.base() {
         SetKind::At(..) => return Err(Error::usage("a set of directions is at one hook")),
         SetKind::Fit(_) => return Err(Error::usage("a fit is made by mlpeek fit")),
-        SetKind::Sae(_) => return Err(Error::usage("an SAE is made by mlpeek sae train, or found by mlpeek sae load")),
+        SetKind::Sae(_) => {
+            return Err(Error::usage(
+                "an SAE is made by mlpeek sae train, or found by mlpeek sae load",
+            ));
+        }
         SetKind::DiffMean if labels.is_empty() => {
             return Err(Error::usage(
                 "the corpus has no labels, which DiffMean needs: collect one that has (JSON: label → list of texts)",
@@ -139,19 +190,34 @@ pub fn made(kind: &SetKind, ground: &Ground<'_>, ctx: &TaskCtx) -> Result<PlainS
         }
         SetKind::DiffMean => diffmean::directions(*source, row_labels, labels.len(), ctx)?,
         SetKind::KMeans => kmeans::directions(*source, config.features, config.seed, ctx)?,
-        SetKind::KMeansCut => {
-            kmeans::directions(*source, config.features, config.seed, ctx)?.cut(kept(config.share(d), d))
+        SetKind::KMeansCut => kmeans::directions(*source, config.features, config.seed, ctx)?
+            .cut(kept(config.share(d), d)),
+        SetKind::Random => {
+            random::directions(d, config.features, kept(config.share(d), d), config.seed)
         }
-        SetKind::Random => random::directions(d, config.features, kept(config.share(d), d), config.seed),
         SetKind::Neuron => Directions::Neurons(d),
     };
-    let titles = if kind.supervised() { labels.clone() } else { Vec::new() };
+    let titles = if kind.supervised() {
+        labels.clone()
+    } else {
+        Vec::new()
+    };
     Ok(PlainSet::new(kind.to_string(), *hook, directions, titles))
 }
 
 /// The label of each row.
 pub fn row_labels(tokens: &TokenTable) -> Vec<Option<u32>> {
-    tokens.rows.iter().map(|r| tokens.sample_labels.get(r.sample as usize).copied().flatten()).collect()
+    tokens
+        .rows
+        .iter()
+        .map(|r| {
+            tokens
+                .sample_labels
+                .get(r.sample as usize)
+                .copied()
+                .flatten()
+        })
+        .collect()
 }
 
 /// Names for the list: what a person gave, else what the set calls its directions.
@@ -177,7 +243,8 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Reads `3`, `3:-0.5`, `diffmean:months`, `kmeans:7:2`, `fit:NAME/3`, `sae:NAME/17:-1`, `sae:17` (the newest).
+    /// Reads `3`, `3:-0.5`, `diffmean:months`, `kmeans:7:2`, `fit:NAME/3`, `sae:NAME/17:-1`,
+    /// `sae:17` (the newest).
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = || {
             Error::usage(format!(
@@ -191,17 +258,26 @@ impl Reference {
             Some((set, rest)) if set.parse::<usize>().is_err() => (set, rest),
             _ => ("fit", text),
         };
-        let weighted = rest.rsplit_once(':').and_then(|(id, weight)| Some((id, weight.parse::<f32>().ok()?)));
+        let weighted = rest
+            .rsplit_once(':')
+            .and_then(|(id, weight)| Some((id, weight.parse::<f32>().ok()?)));
         let (id, weight) = weighted.unwrap_or((rest, 1.0));
         let (kind, id) = match id.split_once('/') {
-            Some((name, id)) if matches!(set, "fit" | "sae") => (format!("{set}:{name}").parse()?, id),
+            Some((name, id)) if matches!(set, "fit" | "sae") => {
+                (format!("{set}:{name}").parse()?, id)
+            }
             _ => (set.parse()?, id),
         };
-        let numbered = !matches!(kind, SetKind::Fit(_) | SetKind::Sae(_)) || id.parse::<usize>().is_ok();
+        let numbered =
+            !matches!(kind, SetKind::Fit(_) | SetKind::Sae(_)) || id.parse::<usize>().is_ok();
         if id.is_empty() || !weight.is_finite() || !numbered {
             return Err(wrong());
         }
-        Ok(Self { kind, id: id.to_owned(), weight })
+        Ok(Self {
+            kind,
+            id: id.to_owned(),
+            weight,
+        })
     }
 
     /// Several, separated by commas.
@@ -218,48 +294,124 @@ mod tests {
     #[test]
     fn a_direction_is_written_with_its_set_and_weight() {
         let read = |text: &str| Reference::parse(text).unwrap();
-        let of = |kind, id: &str, weight| Reference { kind, id: id.to_owned(), weight };
+        let of = |kind, id: &str, weight| Reference {
+            kind,
+            id: id.to_owned(),
+            weight,
+        };
         assert_eq!(read("3"), of(SetKind::FIT, "3", 1.0));
         assert_eq!(read(" 17:-0.5"), of(SetKind::FIT, "17", -0.5));
         assert_eq!(read("fit:3:2"), of(SetKind::FIT, "3", 2.0));
-        assert_eq!(read("fit:k-1.5/3:2"), of(SetKind::Fit(Some("k-1.5".to_owned())), "3", 2.0));
+        assert_eq!(
+            read("fit:k-1.5/3:2"),
+            of(SetKind::Fit(Some("k-1.5".to_owned())), "3", 2.0)
+        );
         assert_eq!(read("sae:17:-1"), of(SetKind::Sae(None), "17", -1.0));
-        assert_eq!(read("sae:topk/17"), of(SetKind::Sae(Some("topk".to_owned())), "17", 1.0));
-        assert_eq!(read("diffmean:body parts"), of(SetKind::DiffMean, "body parts", 1.0));
-        assert_eq!(read("diffmean:weekday/Monday:0.5"), of(SetKind::DiffMean, "weekday/Monday", 0.5));
+        assert_eq!(
+            read("sae:topk/17"),
+            of(SetKind::Sae(Some("topk".to_owned())), "17", 1.0)
+        );
+        assert_eq!(
+            read("diffmean:body parts"),
+            of(SetKind::DiffMean, "body parts", 1.0)
+        );
+        assert_eq!(
+            read("diffmean:weekday/Monday:0.5"),
+            of(SetKind::DiffMean, "weekday/Monday", 0.5)
+        );
         assert_eq!(read("neuron:7:-1"), of(SetKind::Neuron, "7", -1.0));
-        let at = SetKind::At(Box::new(SetKind::DiffMean), HookPoint { layer: 1, site: HookSite::ResidPost });
-        assert_eq!(read("diffmean@1.hook_resid_post:months:0.5"), of(at, "months", 0.5));
+        let at = SetKind::At(
+            Box::new(SetKind::DiffMean),
+            HookPoint {
+                layer: 1,
+                site: HookSite::ResidPost,
+            },
+        );
+        assert_eq!(
+            read("diffmean@1.hook_resid_post:months:0.5"),
+            of(at, "months", 0.5)
+        );
         assert_eq!(Reference::parse_list("3:1,kmeans:2").unwrap().len(), 2);
-        for bad in
-            ["", "x", "3:", "3:nan", "1,,2", "-1", "probe:1", "diffmean:", "fit:months", "sae:topk", "sae:/3", "fit:k/"]
-        {
-            assert!(matches!(Reference::parse_list(bad), Err(Error::Usage(_))), "{bad}");
+        for bad in [
+            "",
+            "x",
+            "3:",
+            "3:nan",
+            "1,,2",
+            "-1",
+            "probe:1",
+            "diffmean:",
+            "fit:months",
+            "sae:topk",
+            "sae:/3",
+            "fit:k/",
+        ] {
+            assert!(
+                matches!(Reference::parse_list(bad), Err(Error::Usage(_))),
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn each_kind_is_made_of_the_rows_it_is_given() {
-        let source = InMemory::new(4, 3, vec![1.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 4.0]);
+        let source = InMemory::new(
+            4,
+            3,
+            vec![1.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 4.0],
+        );
         let mut ground = Ground {
-            hook: HookPoint { layer: 1, site: HookSite::MlpPost },
+            hook: HookPoint {
+                layer: 1,
+                site: HookSite::MlpPost,
+            },
             source: &source,
             row_labels: vec![Some(0), Some(0), Some(1), None].into(),
             labels: vec!["a".into(), "b".into()],
-            config: FitConfig { features: 2, sparsity: Some(0.3), ..FitConfig::default() },
+            config: FitConfig {
+                features: 2,
+                sparsity: Some(0.3),
+                ..FitConfig::default()
+            },
         };
         let ctx = TaskCtx::silent();
-        for (kind, k) in [(SetKind::DiffMean, 2), (SetKind::KMeans, 2), (SetKind::Random, 2), (SetKind::Neuron, 3)] {
+        for (kind, k) in [
+            (SetKind::DiffMean, 2),
+            (SetKind::KMeans, 2),
+            (SetKind::Random, 2),
+            (SetKind::Neuron, 3),
+        ] {
             let set = made(&kind, &ground, &ctx).unwrap();
-            assert_eq!((set.directions().count(), set.directions().height(), set.name()), (k, 3, &*kind.to_string()));
+            assert_eq!(
+                (
+                    set.directions().count(),
+                    set.directions().height(),
+                    set.name()
+                ),
+                (k, 3, &*kind.to_string())
+            );
         }
         // ⌈0.3 · 3⌉ neurons of each centroid.
         let cut = made(&SetKind::KMeansCut, &ground, &ctx).unwrap();
-        assert_eq!(cut.directions(), &made(&SetKind::KMeans, &ground, &ctx).unwrap().directions().cut(1));
+        assert_eq!(
+            cut.directions(),
+            &made(&SetKind::KMeans, &ground, &ctx)
+                .unwrap()
+                .directions()
+                .cut(1)
+        );
         let means = made(&SetKind::DiffMean, &ground, &ctx).unwrap();
-        assert_eq!((means.title(1), means.directions().column(0)), (Some("b"), vec![1.5, 0.0, -4.5]));
+        assert_eq!(
+            (means.title(1), means.directions().column(0)),
+            (Some("b"), vec![1.5, 0.0, -4.5])
+        );
         assert!(made(&SetKind::FIT, &ground, &ctx).is_err());
         ground.labels.clear();
-        assert!(made(&SetKind::DiffMean, &ground, &ctx).unwrap_err().to_string().contains("no labels"));
+        assert!(
+            made(&SetKind::DiffMean, &ground, &ctx)
+                .unwrap_err()
+                .to_string()
+                .contains("no labels")
+        );
     }
 }

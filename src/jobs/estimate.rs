@@ -1,5 +1,5 @@
-//! What a request will take, before anything is opened: bytes from the files' headers, seconds from how fast this
-//! machine multiplies matrices right now.
+//! What a request will take, before anything is opened: bytes from the files' headers, seconds from
+//! how fast this machine multiplies matrices right now.
 
 use std::path::Path;
 use std::time::Instant;
@@ -38,8 +38,14 @@ pub(crate) fn estimate(request: &OpenRequest) -> Result<Estimate> {
     let model = files.as_ref().map(describe).transpose()?;
     let config = model.as_ref().map(|(config, _)| config);
     let coming = files.is_none() && is_default(request.model.as_deref());
-    let [d_mlp, d_model] = config.map_or(if coming { DEFAULT_WIDTHS } else { [0; 2] }, |c| [c.d_mlp, c.d_model]);
-    let width = if request.hook == HookSite::MlpPost { d_mlp } else { d_model };
+    let [d_mlp, d_model] = config.map_or(if coming { DEFAULT_WIDTHS } else { [0; 2] }, |c| {
+        [c.d_mlp, c.d_model]
+    });
+    let width = if request.hook == HookSite::MlpPost {
+        d_mlp
+    } else {
+        d_model
+    };
     let rough = collect::Estimate::rough(&corpus, &[width], CacheDtype::F32);
     let home = study::home()?;
     let shape = (rough.tokens, width);
@@ -47,8 +53,13 @@ pub(crate) fn estimate(request: &OpenRequest) -> Result<Estimate> {
         samples: rough.samples,
         tokens: rough.tokens,
         cache_bytes: rough.bytes,
-        weight_bytes: model.as_ref().map_or(if coming { DEFAULT_BYTES } else { 0 }, |(_, weights)| weights.bytes()),
-        factor_bytes: FitBudget::of(&request.fit, shape, None, u64::MAX).map_or(0, |room| room.memory),
+        weight_bytes: model
+            .as_ref()
+            .map_or(if coming { DEFAULT_BYTES } else { 0 }, |(_, weights)| {
+                weights.bytes()
+            }),
+        factor_bytes: FitBudget::of(&request.fit, shape, None, u64::MAX)
+            .map_or(0, |room| room.memory),
         download_bytes: if coming { DEFAULT_BYTES } else { 0 },
         disk_free: disk::free_space(existing(request.study.as_deref().unwrap_or(&home)))?,
         memory_free: memory::available()?.unwrap_or(0),
@@ -63,7 +74,13 @@ pub(crate) fn estimate(request: &OpenRequest) -> Result<Estimate> {
         estimate.refusal = refusal(&estimate, config.layers.len(), layer, on_cpu)
             .or_else(|| fit_refusal(&estimate, &request.fit, shape, on_cpu));
         if on_cpu.is_some() {
-            estimate.seconds = Some(seconds(config, layer, rough.tokens, width, request.fit.features)?);
+            estimate.seconds = Some(seconds(
+                config,
+                layer,
+                rough.tokens,
+                width,
+                request.fit.features,
+            )?);
         }
     }
     Ok(estimate)
@@ -75,9 +92,15 @@ fn is_default(spec: Option<&str>) -> bool {
 
 /// The model's files when they are on this machine; nothing is downloaded.
 fn local_files(spec: Option<&str>) -> Result<Option<ModelFiles>> {
-    let places = Places { offline: true, ..Places::from_env()? };
+    let places = Places {
+        offline: true,
+        ..Places::from_env()?
+    };
     let name = spec.unwrap_or(source::DEFAULT_MODEL);
-    let here = Path::new(name).exists() || source::list_in(&places).iter().any(|m| m.id == name && m.problem.is_none());
+    let here = Path::new(name).exists()
+        || source::list_in(&places)
+            .iter()
+            .any(|m| m.id == name && m.problem.is_none());
     if !here {
         return Ok(None);
     }
@@ -91,13 +114,24 @@ fn computes_on_cpu(device: DeviceChoice) -> bool {
 
 /// The nearest directory above that exists: its disk is the one that a study would be on.
 fn existing(path: &Path) -> &Path {
-    path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."))
+    path.ancestors()
+        .find(|p| p.exists())
+        .unwrap_or(Path::new("."))
 }
 
-/// Why a request cannot be carried out; `on_cpu`: the model, when it will compute in this machine's memory.
-fn refusal(e: &Estimate, depth: usize, layer: usize, on_cpu: Option<(&Config, &Weights)>) -> Option<String> {
+/// Why a request cannot be carried out; `on_cpu`: the model, when it will compute in this machine's
+/// memory.
+fn refusal(
+    e: &Estimate,
+    depth: usize,
+    layer: usize,
+    on_cpu: Option<(&Config, &Weights)>,
+) -> Option<String> {
     if layer >= depth {
-        return Some(format!("there is no layer {layer}: this model has layers 0 to {}", depth - 1));
+        return Some(format!(
+            "there is no layer {layer}: this model has layers 0 to {}",
+            depth - 1
+        ));
     }
     if e.cache_bytes > e.disk_free {
         return Some(format!(
@@ -117,14 +151,28 @@ fn fit_refusal(
     shape: (usize, usize),
     on_cpu: Option<(&Config, &Weights)>,
 ) -> Option<String> {
-    let model = on_cpu.map_or(0, |(config, weights)| Need::on_cpu(config, weights, None).total());
+    let model = on_cpu.map_or(0, |(config, weights)| {
+        Need::on_cpu(config, weights, None).total()
+    });
     let memory = (e.memory_free > 0).then(|| e.memory_free.saturating_sub(model));
-    let room = FitBudget::of(fit, shape, memory, e.disk_free.saturating_sub(e.cache_bytes));
-    room.err().map(|problem| format!("beside the model, {problem}"))
+    let room = FitBudget::of(
+        fit,
+        shape,
+        memory,
+        e.disk_free.saturating_sub(e.cache_bytes),
+    );
+    room.err()
+        .map(|problem| format!("beside the model, {problem}"))
 }
 
 /// Seconds to the first features on the CPU.
-fn seconds(config: &Config, layer: usize, tokens: usize, width: usize, features: usize) -> Result<f64> {
+fn seconds(
+    config: &Config,
+    layer: usize,
+    tokens: usize,
+    width: usize,
+    features: usize,
+) -> Result<f64> {
     let attention = config.d_model * (2 * config.q_width() + 2 * config.kv_width());
     let mlp = config.d_model * config.d_mlp * if config.gated { 3 } else { 2 };
     let pass = 2.0 * tokens as f64 * ((attention + mlp) * (layer + 1)) as f64;
@@ -141,5 +189,9 @@ fn flops() -> Result<f64> {
         a.matmul(&a)?;
         best = best.max(2.0 * 512f64.powi(3) / start.elapsed().as_secs_f64());
     }
-    if best > 0.0 { Ok(best) } else { Err(Error::refused("the clock does not move")) }
+    if best > 0.0 {
+        Ok(best)
+    } else {
+        Err(Error::refused("the clock does not move"))
+    }
 }

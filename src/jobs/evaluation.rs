@@ -1,5 +1,5 @@
-//! From a study to what is evaluated: methods, the directions that each offers for a label, and the sentences that each
-//! part of an evaluation may see.
+//! From a study to what is evaluated: methods, the directions that each offers for a label, and the
+//! sentences that each part of an evaluation may see.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,16 +24,22 @@ use crate::task::TaskCtx;
 pub enum Method {
     /// Directions of a set: the best for the label on the training sentences, or the label's own.
     Set(SetKind),
-    /// A fit's features chosen as the best for labels that were dealt out to the sentences anew: what choosing is worth.
+    /// A fit's features chosen as the best for labels that were dealt out to the sentences anew:
+    /// what choosing is worth.
     Shuffled,
     /// Several as one, each label's value their mean: fits that differ in their seed.
     Mean(Vec<Method>),
 }
 
 impl Method {
-    /// The methods that every study with a fit and labels has, the fit first: what all else is compared with.
+    /// The methods that every study with a fit and labels has, the fit first: what all else is
+    /// compared with.
     pub fn usual() -> Vec<Self> {
-        SetKind::USUAL.into_iter().map(Self::Set).chain([Self::Shuffled]).collect()
+        SetKind::USUAL
+            .into_iter()
+            .map(Self::Set)
+            .chain([Self::Shuffled])
+            .collect()
     }
 }
 
@@ -57,7 +63,11 @@ impl FromStr for Method {
             return Ok(Self::Shuffled);
         }
         if s.contains('+') {
-            return s.split('+').map(str::parse).collect::<Result<_>>().map(Self::Mean);
+            return s
+                .split('+')
+                .map(str::parse)
+                .collect::<Result<_>>()
+                .map(Self::Mean);
         }
         s.parse().map(Self::Set).map_err(|e| {
             if s.contains('@') {
@@ -70,14 +80,18 @@ impl FromStr for Method {
     }
 }
 
-/// What is evaluated where nothing is named: [`Method::usual`], with the trained and loaded autoencoders of the same hook.
+/// What is evaluated where nothing is named: [`Method::usual`], with the trained and loaded
+/// autoencoders of the same hook.
 ///
 /// # Errors
 /// What [`Place::resolve`] returns.
 pub fn usual_of(study: &Study, place: &Place) -> Result<Vec<Method>> {
     let (hook, _) = place.resolve(study)?;
     let mut methods = Method::usual();
-    let saes = study.saes()?.into_iter().filter(|s| s.hook == hook && s.figures.is_some());
+    let saes = study
+        .saes()?
+        .into_iter()
+        .filter(|s| s.hook == hook && s.figures.is_some());
     // Beside what is made of data, before the controls.
     methods.splice(2..2, saes.map(|s| Method::Set(SetKind::Sae(Some(s.name)))));
     Ok(methods)
@@ -96,12 +110,13 @@ pub struct Offered {
 }
 
 impl Offered {
-    /// Opens a method's directions, the supervised ones made of the training sentences alone, and chooses one for each label
-    /// that `split` scores. The other sets see all sentences, but no label. `shuffled` is the fit whose features
-    /// [`Method::Shuffled`] takes.
+    /// Opens a method's directions, the supervised ones made of the training sentences alone, and
+    /// chooses one for each label that `split` scores. The other sets see all sentences, but no
+    /// label. `shuffled` is the fit whose features [`Method::Shuffled`] takes.
     ///
     /// # Errors
-    /// What [`directions::open`] returns; [`Error::Refused`] when the corpus has no labels that can be scored.
+    /// What [`directions::open`] returns; [`Error::Refused`] when the corpus has no labels that can
+    /// be scored.
     pub fn choose(
         study: &Study,
         method: &Method,
@@ -117,25 +132,42 @@ impl Offered {
             Method::Set(kind) if kind.supervised() => (kind, Choice::Own),
             Method::Set(kind) => (kind, Choice::Best),
             Method::Shuffled => (shuffled, Choice::Best),
-            Method::Mean(_) => return Err(Error::usage(format!("{method} is several methods: choose each"))),
+            Method::Mean(_) => {
+                return Err(Error::usage(format!(
+                    "{method} is several methods: choose each"
+                )));
+            }
         };
         let set: Box<dyn DirectionSet> = match kind.supervised() {
-            true => Box::new(differences_in_means(study, kind, place, split, &tokens, ctx)?),
+            true => Box::new(differences_in_means(
+                study, kind, place, split, &tokens, ctx,
+            )?),
             false => directions::open(study, kind, place, ctx)?,
         };
         let shuffled = (*method == Method::Shuffled).then(|| split.shuffled(seed));
         let split = shuffled.as_ref().unwrap_or(split);
         let mut detector = Detector::new(split, choice);
         let source = study.activations(set.hook())?;
-        each_strip(source.as_ref(), &split.sentences, set.directions(), ctx, |scores| {
-            detector.take(scores);
-            Ok(())
-        })?;
+        each_strip(
+            source.as_ref(),
+            &split.sentences,
+            set.directions(),
+            ctx,
+            |scores| {
+                detector.take(scores);
+                Ok(())
+            },
+        )?;
         let name = match method {
             Method::Shuffled => format!("{}, shuffled labels", set.name()),
             Method::Set(_) | Method::Mean(_) => set.name().to_owned(),
         };
-        Ok(Self { name, method: method.clone(), set, found: detector.finish() })
+        Ok(Self {
+            name,
+            method: method.clone(),
+            set,
+            found: detector.finish(),
+        })
     }
 }
 
@@ -150,17 +182,24 @@ pub struct Choices {
 impl Choices {
     /// Where each line's directions live.
     pub fn hooks(&self) -> Vec<(String, HookPoint)> {
-        let hook = |line: &Reported| self.members(line).next().map(|o| (line.name.clone(), o.set.hook()));
+        let hook = |line: &Reported| {
+            self.members(line)
+                .next()
+                .map(|o| (line.name.clone(), o.set.hook()))
+        };
         self.reported.iter().filter_map(hook).collect()
     }
 
     /// The methods of a line.
     pub fn members<'a>(&'a self, line: &'a Reported) -> impl Iterator<Item = &'a Offered> {
-        self.offered.iter().filter(|o| line.members.contains(&o.name))
+        self.offered
+            .iter()
+            .filter(|o| line.members.contains(&o.name))
     }
 }
 
-/// [`Offered::choose`] for each of `methods`; none means [`usual_of`] the study. What is shuffled is the first fit among them.
+/// [`Offered::choose`] for each of `methods`; none means [`usual_of`] the study. What is shuffled
+/// is the first fit among them.
 ///
 /// # Errors
 /// What [`Offered::choose`] returns; [`Error::Usage`] for a mean over methods of different hooks.
@@ -172,22 +211,34 @@ pub fn choose_all(
     seed: u64,
     ctx: &TaskCtx,
 ) -> Result<Choices> {
-    let usual = if methods.is_empty() { usual_of(study, place)? } else { Vec::new() };
+    let usual = if methods.is_empty() {
+        usual_of(study, place)?
+    } else {
+        Vec::new()
+    };
     let methods = if methods.is_empty() { &usual } else { methods };
     let is_fit = |m: &&Method| matches!(m, Method::Set(SetKind::Fit(_)));
     let shuffled = match methods.iter().flat_map(single).find(is_fit) {
         Some(Method::Set(kind)) => kind,
         _ => &SetKind::FIT,
     };
-    let mut choices = Choices { offered: Vec::new(), reported: Vec::new() };
+    let mut choices = Choices {
+        offered: Vec::new(),
+        reported: Vec::new(),
+    };
     for method in methods {
         let mut members = Vec::new();
         for method in single(method) {
-            let known = choices.offered.iter().find(|o| o.method == *method).map(|o| o.name.clone());
+            let known = choices
+                .offered
+                .iter()
+                .find(|o| o.method == *method)
+                .map(|o| o.name.clone());
             let name = match known {
                 Some(name) => name,
                 None => {
-                    let offered = Offered::choose(study, method, shuffled, place, split, seed, ctx)?;
+                    let offered =
+                        Offered::choose(study, method, shuffled, place, split, seed, ctx)?;
                     let name = offered.name.clone();
                     // One fit by two names: fit, and the name of the newest.
                     if choices.offered.iter().all(|o| o.name != name) {
@@ -198,13 +249,19 @@ pub fn choose_all(
             };
             members.push(name);
         }
-        choices.reported.push(Reported { name: members.join("+"), members });
+        choices.reported.push(Reported {
+            name: members.join("+"),
+            members,
+        });
     }
     for line in &choices.reported {
         let mut hooks = choices.members(line).map(|o| o.set.hook());
         let first = hooks.next();
         if hooks.any(|hook| Some(hook) != first) {
-            return Err(Error::usage(format!("{}: a mean wants methods of one hook", line.name)));
+            return Err(Error::usage(format!(
+                "{}: a mean wants methods of one hook",
+                line.name
+            )));
         }
     }
     Ok(choices)
@@ -218,7 +275,8 @@ fn single(method: &Method) -> &[Method] {
     }
 }
 
-/// Differences in means of the training sentences, one a scored label, at the hook that `kind` names or else at `place`.
+/// Differences in means of the training sentences, one a scored label, at the hook that `kind`
+/// names or else at `place`.
 pub fn differences_in_means(
     study: &Study,
     kind: &SetKind,
@@ -230,15 +288,26 @@ pub fn differences_in_means(
     let (hook, fit) = place.of(kind).resolve(study)?;
     let source = study.activations(hook)?;
     let train = RowView::new(source.as_ref(), split.rows(false));
-    let of_sentence = |label: Option<u32>| split.labels.binary_search(&label?).ok().map(|place| place as u32);
+    let of_sentence = |label: Option<u32>| {
+        split
+            .labels
+            .binary_search(&label?)
+            .ok()
+            .map(|place| place as u32)
+    };
     let sentences = split.sentences.iter().filter(|s| !s.held_out);
-    let row_labels: Vec<Option<u32>> =
-        sentences.flat_map(|s| std::iter::repeat_n(of_sentence(s.label), s.rows.len())).collect();
+    let row_labels: Vec<Option<u32>> = sentences
+        .flat_map(|s| std::iter::repeat_n(of_sentence(s.label), s.rows.len()))
+        .collect();
     let ground = Ground {
         hook,
         source: &train,
         row_labels: row_labels.into(),
-        labels: split.labels.iter().map(|&l| tokens.labels[l as usize].clone()).collect(),
+        labels: split
+            .labels
+            .iter()
+            .map(|&l| tokens.labels[l as usize].clone())
+            .collect(),
         config: fit.map(|f| f.config).unwrap_or_default(),
     };
     directions::made(kind, &ground, ctx)
@@ -250,34 +319,53 @@ fn check_labels(split: &Split, tokens: &TokenTable) -> Result<()> {
         return Ok(());
     }
     Err(Error::refused(match tokens.labels.len() {
-        0 => "the corpus has no labels: collect one that has (JSON: label → list of texts)".to_owned(),
+        0 => "the corpus has no labels: collect one that has (JSON: label → list of texts)"
+            .to_owned(),
         n => format!(
             "of {n} labels no two have 4 sentences or more, which choosing and holding out need: add sentences to them"
         ),
     }))
 }
 
-/// What a method is called beside others: with its hook where theirs differ and its name does not tell it.
+/// What a method is called beside others: with its hook where theirs differ and its name does not
+/// tell it.
 pub fn shown(name: &str, hook: &str, differ: bool) -> String {
-    if differ && !name.contains('@') { format!("{name} at {hook}") } else { name.to_owned() }
+    if differ && !name.contains('@') {
+        format!("{name} at {hook}")
+    } else {
+        name.to_owned()
+    }
 }
 
 /// What a person is told where methods do not live in one space.
 pub fn spaces_note(hooks: &[(String, HookPoint)]) -> Option<String> {
     let first = hooks.first()?.1;
     hooks.iter().any(|(_, hook)| *hook != first).then(|| {
-        let each: Vec<_> = hooks.iter().map(|(name, hook)| format!("{name} at {hook}")).collect();
-        format!("these methods live in different spaces, so their strengths differ in kind: {}", each.join(", "))
+        let each: Vec<_> = hooks
+            .iter()
+            .map(|(name, hook)| format!("{name} at {hook}"))
+            .collect();
+        format!(
+            "these methods live in different spaces, so their strengths differ in kind: {}",
+            each.join(", ")
+        )
     })
 }
 
 /// Sentences of one side as (label, text), for a judge to learn from.
-pub fn sentences<'a>(split: &Split, tokens: &'a TokenTable, held_out: bool) -> Vec<(&'a str, &'a str)> {
+pub fn sentences<'a>(
+    split: &Split,
+    tokens: &'a TokenTable,
+    held_out: bool,
+) -> Vec<(&'a str, &'a str)> {
     let of = split.sentences.iter().filter(|s| s.held_out == held_out);
     of.filter_map(|s| {
         let label = s.label.filter(|l| split.labels.binary_search(l).is_ok())?;
         let sample = tokens.rows.get(s.rows.start)?.sample as usize;
-        Some((tokens.labels[label as usize].as_str(), tokens.texts[sample].as_str()))
+        Some((
+            tokens.labels[label as usize].as_str(),
+            tokens.texts[sample].as_str(),
+        ))
     })
     .collect()
 }
@@ -288,8 +376,12 @@ pub fn small_labels(split: &Split, tokens: &TokenTable) -> Option<String> {
         .filter(|&l| split.labels.binary_search(&(l as u32)).is_err())
         .map(|l| tokens.labels[l].as_str())
         .collect();
-    (!small.is_empty() && !split.labels.is_empty())
-        .then(|| format!("left out, with fewer than 4 sentences each: {}", small.join(", ")))
+    (!small.is_empty() && !split.labels.is_empty()).then(|| {
+        format!(
+            "left out, with fewer than 4 sentences each: {}",
+            small.join(", ")
+        )
+    })
 }
 
 #[cfg(test)]
@@ -299,8 +391,13 @@ mod tests {
 
     #[test]
     fn methods_are_typed_as_they_are_shown() {
-        let named =
-            ["sae:topk", "fit:k100", "kmeans@3.hook_mlp_out", "fit:a+fit:b+neuron"].map(|text| text.parse().unwrap());
+        let named = [
+            "sae:topk",
+            "fit:k100",
+            "kmeans@3.hook_mlp_out",
+            "fit:a+fit:b+neuron",
+        ]
+        .map(|text| text.parse().unwrap());
         for method in Method::usual().into_iter().chain(named) {
             assert_eq!(method.to_string().parse::<Method>().unwrap(), method);
         }
@@ -311,12 +408,28 @@ mod tests {
 
     #[test]
     fn different_spaces_are_told() {
-        let hook = |layer| HookPoint { layer, site: HookSite::MlpPost };
+        let hook = |layer| HookPoint {
+            layer,
+            site: HookSite::MlpPost,
+        };
         let one = [("a".to_owned(), hook(1)), ("b".to_owned(), hook(1))];
         assert_eq!(spaces_note(&one), None);
         let two = [("a".to_owned(), hook(1)), ("b".to_owned(), hook(2))];
-        assert!(spaces_note(&two).unwrap().contains("b at blocks.2.mlp.hook_post"));
-        assert_eq!((shown("b", "h", true).as_str(), shown("b", "h", false).as_str()), ("b at h", "b"));
-        assert_eq!(shown("diffmean@2.hook_mlp_out", "blocks.2.hook_mlp_out", true), "diffmean@2.hook_mlp_out");
+        assert!(
+            spaces_note(&two)
+                .unwrap()
+                .contains("b at blocks.2.mlp.hook_post")
+        );
+        assert_eq!(
+            (
+                shown("b", "h", true).as_str(),
+                shown("b", "h", false).as_str()
+            ),
+            ("b at h", "b")
+        );
+        assert_eq!(
+            shown("diffmean@2.hook_mlp_out", "blocks.2.hook_mlp_out", true),
+            "diffmean@2.hook_mlp_out"
+        );
     }
 }

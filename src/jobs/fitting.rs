@@ -1,5 +1,5 @@
-//! The one loop that runs a fit, for the explorer and for the command: sweeps, snapshots, checkpoints, holding, stopping
-//! early with the best kept.
+//! The one loop that runs a fit, for the explorer and for the command: sweeps, snapshots,
+//! checkpoints, holding, stopping early with the best kept.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,8 +47,8 @@ pub trait FitObserver {
     }
     /// At most every 250 ms, and once more at the end.
     fn snapshot(&mut self, factors: &Arc<Factors>, finished: bool);
-    /// Called between sweeps after a checkpoint when [`FitObserver::wants_hold`] says so; returns when the fit may go
-    /// on.
+    /// Called between sweeps after a checkpoint when [`FitObserver::wants_hold`] says so; returns
+    /// when the fit may go on.
     fn hold(&mut self, ctx: &TaskCtx) -> Result<()> {
         ctx.check()
     }
@@ -65,7 +65,8 @@ pub enum Resume {
     Never,
     /// Go on where a checkpoint is, start anew where there is none.
     IfThere,
-    /// Go on where a run was cut short, by ctrl-c or by a crash; start anew where it ended by itself.
+    /// Go on where a run was cut short, by ctrl-c or by a crash; start anew where it ended by
+    /// itself.
     IfCut,
     /// Go on; an error when there is no checkpoint.
     Must,
@@ -106,9 +107,15 @@ impl Refinement {
     pub fn plan(&self, study: &Study) -> Result<(FitEntry, FitConfig, Begin)> {
         let (entry, factors) = study.load_fit(self.fit.as_deref())?;
         let k = factors.features.columns() + self.add;
-        let features = k.checked_sub(self.merge).filter(|&k| k > 0).ok_or_else(|| {
-            Error::usage(format!("fit '{}' has {k} features: {} of them cannot be merged away", entry.name, self.merge))
-        })?;
+        let features = k
+            .checked_sub(self.merge)
+            .filter(|&k| k > 0)
+            .ok_or_else(|| {
+                Error::usage(format!(
+                    "fit '{}' has {k} features: {} of them cannot be merged away",
+                    entry.name, self.merge
+                ))
+            })?;
         let there = factors.features.columns();
         if let Some(id) = self.lock.iter().find(|id| **id >= there) {
             return Err(Error::usage(format!(
@@ -117,8 +124,18 @@ impl Refinement {
                 there - 1
             )));
         }
-        let config = FitConfig { features, ..entry.config.clone() };
-        Ok((entry, config, Begin::Factors { factors, locked: self.lock.clone() }))
+        let config = FitConfig {
+            features,
+            ..entry.config.clone()
+        };
+        Ok((
+            entry,
+            config,
+            Begin::Factors {
+                factors,
+                locked: self.lock.clone(),
+            },
+        ))
     }
 }
 
@@ -141,11 +158,12 @@ pub struct FitPlace {
 }
 
 impl FitPlace {
-    /// The place of the fit `name` in `study`. Nothing there changes before the request is known to be one that can be
-    /// fitted.
+    /// The place of the fit `name` in `study`. Nothing there changes before the request is known to
+    /// be one that can be fitted.
     ///
     /// # Errors
-    /// What cannot be fitted; a name that holds the checkpoint of another request, where it is not to start anew.
+    /// What cannot be fitted; a name that holds the checkpoint of another request, where it is not
+    /// to start anew.
     pub fn new(
         study: &Study,
         name: &str,
@@ -191,8 +209,9 @@ pub struct FitEnd {
     pub concentrated: Vec<Concentration>,
 }
 
-/// Runs a fit to its end. `save` is called with the finished factors, how the fit ended, also when the user stops it after a first sweep: then the best so far is saved, and [`FitEnd::stop`] is `None`; before it,
-/// [`Error::Cancelled`] is returned.
+/// Runs a fit to its end. `save` is called with the finished factors, how the fit ended, also when
+/// the user stops it after a first sweep: then the best so far is saved, and [`FitEnd::stop`] is
+/// `None`; before it, [`Error::Cancelled`] is returned.
 pub fn run_fit(
     source: &dyn ActivationSource,
     config: &FitConfig,
@@ -206,33 +225,61 @@ pub fn run_fit(
     let scratch = super::budget::scratch(config, source.shape(), disk::parent(checkpoint))?;
     if scratch.is_some() {
         let bytes = disk::human_bytes(config.coefficient_bytes(source.shape().0));
-        observer.note(&format!("the coefficients ({bytes} while fitting) lie in files, not in memory"));
+        observer.note(&format!(
+            "the coefficients ({bytes} while fitting) lie in files, not in memory"
+        ));
     }
-    let config = &FitConfig { scratch, ..config.clone() };
-    let gpu = place.gpu.as_ref().map(|gpu| gpu.for_fit(config, source.shape())).transpose()?;
+    let config = &FitConfig {
+        scratch,
+        ..config.clone()
+    };
+    let gpu = place
+        .gpu
+        .as_ref()
+        .map(|gpu| gpu.for_fit(config, source.shape()))
+        .transpose()?;
     let look = first_look::cut(source, config, place, observer)?;
-    let earlier = if look.is_some() { None } else { earlier(source, config, place, observer, ctx)? };
+    let earlier = if look.is_some() {
+        None
+    } else {
+        earlier(source, config, place, observer, ctx)?
+    };
     let resumed = earlier.is_some() || look.is_some();
-    let sweeps_before = look.as_ref().map(FirstLook::batches).or(earlier.as_ref().map(Factoriser::sweeps));
+    let sweeps_before = look
+        .as_ref()
+        .map(FirstLook::batches)
+        .or(earlier.as_ref().map(Factoriser::sweeps));
     let mut losses = Losses::open(&place.losses, sweeps_before)?;
     // Batches come to an end of their own.
     let mut looked = None;
     let mut whole = |look| {
-        let (factoriser, stop) = first_look::run(look, resumed, config, checkpoint, &mut losses, observer, ctx)?;
+        let (factoriser, stop) = first_look::run(
+            look,
+            resumed,
+            config,
+            checkpoint,
+            &mut losses,
+            observer,
+            ctx,
+        )?;
         looked = Some(stop);
         Ok::<_, Error>(factoriser)
     };
     let mut factoriser = match (earlier, look, &place.begin) {
         (Some(earlier), ..) => earlier,
         (None, Some(look), _) => whole(look)?,
-        (None, None, Begin::Batches(rows)) => whole(FirstLook::start(source, config.clone(), *rows)?)?,
+        (None, None, Begin::Batches(rows)) => {
+            whole(FirstLook::start(source, config.clone(), *rows)?)?
+        }
         (None, None, Begin::Anew) => Factoriser::start(source, config.clone(), ctx)?,
         (None, None, Begin::Factors { factors, locked }) => {
             Factoriser::warm(source, config.clone(), factors, locked, ctx)?
         }
     };
     let (energy, concentrated) = (factoriser.energy().clone(), factoriser.concentrations());
-    concentrated.iter().for_each(|found| observer.warn(&found.advice()));
+    concentrated
+        .iter()
+        .for_each(|found| observer.warn(&found.advice()));
     if let Some((device, words)) = gpu {
         observer.note(&words);
         device.map_or(Ok(()), |(device, free)| factoriser.compute_on(device, free))?;
@@ -240,7 +287,10 @@ pub fn run_fit(
     if looked.is_none() {
         observer.started(factoriser.init_seconds(), resumed);
     }
-    let (mut show, mut save_state) = (Rhythm::at_once(SNAPSHOT_EVERY), Rhythm::after(checkpoint_every()?));
+    let (mut show, mut save_state) = (
+        Rhythm::at_once(SNAPSHOT_EVERY),
+        Rhythm::after(checkpoint_every()?),
+    );
     let mut sweeps = 0;
     let stop = loop {
         if let Some(stop) = looked {
@@ -254,11 +304,21 @@ pub fn run_fit(
         sweeps += 1;
         losses.append(sweep, observer);
         observer.sweep(sweep)?;
-        // Patience usually ends a fit before its most sweeps, so a total would promise an end that never comes.
-        ctx.checkpoint(Progress::new("fitting", sweep.sweep as u64, config.max_sweeps.map(|m| m as u64), "sweeps"))
-            .ok();
+        // Patience usually ends a fit before its most sweeps, so a total would promise an end that
+        // never comes.
+        ctx.checkpoint(Progress::new(
+            "fitting",
+            sweep.sweep as u64,
+            config.max_sweeps.map(|m| m as u64),
+            "sweeps",
+        ))
+        .ok();
         if observer.looks() && show.is_due() {
-            show.during(|| factoriser.snapshot().map(|factors| observer.snapshot(&factors, false)))?;
+            show.during(|| {
+                factoriser
+                    .snapshot()
+                    .map(|factors| observer.snapshot(&factors, false))
+            })?;
         }
         if let Some(stop) = sweep.stop {
             break Some(stop);
@@ -277,16 +337,28 @@ pub fn run_fit(
     if stop != Some(Stop::Converged) {
         keep_going(factoriser.checkpoint(checkpoint), observer);
     }
-    // A user who stops a fit still wants its factors: finishing must not see the same request to stop.
+    // A user who stops a fit still wants its factors: finishing must not see the same request to
+    // stop.
     let reached = factoriser.sweeps();
     let factors = factoriser.finish(&TaskCtx::silent())?;
-    save(&factors, Ended { state: stop.into(), sweep: reached })?;
+    save(
+        &factors,
+        Ended {
+            state: stop.into(),
+            sweep: reached,
+        },
+    )?;
     if stop == Some(Stop::Converged) {
         // There is nothing left to go on with: a converged fit is shown, not resumed.
         disk::remove_if_there(checkpoint)?;
     }
     observer.snapshot(&factors, true);
-    Ok(FitEnd { factors, stop, energy, concentrated })
+    Ok(FitEnd {
+        factors,
+        stop,
+        energy,
+        concentrated,
+    })
 }
 
 /// The fit at its checkpoint, where it goes on from one.
@@ -304,22 +376,28 @@ fn earlier<'a>(
             "fit '{name}' has no checkpoint to resume ({} is absent): run it without --resume",
             checkpoint.display()
         ))),
-        (Resume::Must | Resume::IfThere, true) => Factoriser::resume(source, config.clone(), checkpoint, ctx).map(Some),
-        (Resume::IfCut, true) => match Factoriser::resume(source, config.clone(), checkpoint, ctx) {
-            Ok(fit) if fit.has_ended() => {
-                let sweeps = fit.sweeps();
-                observer.note(&format!(
+        (Resume::Must | Resume::IfThere, true) => {
+            Factoriser::resume(source, config.clone(), checkpoint, ctx).map(Some)
+        }
+        (Resume::IfCut, true) => {
+            match Factoriser::resume(source, config.clone(), checkpoint, ctx) {
+                Ok(fit) if fit.has_ended() => {
+                    let sweeps = fit.sweeps();
+                    observer.note(&format!(
                     "'{name}' ended after {sweeps} sweeps: fitting it anew (--resume goes on from there)"
                 ));
-                Ok(None)
+                    Ok(None)
+                }
+                Ok(fit) => Ok(Some(fit)),
+                Err(Error::Cancelled) => Err(Error::Cancelled),
+                Err(e) => {
+                    observer.note(&format!(
+                        "fitting anew, since the checkpoint of '{name}' cannot be used: {e}"
+                    ));
+                    Ok(None)
+                }
             }
-            Ok(fit) => Ok(Some(fit)),
-            Err(Error::Cancelled) => Err(Error::Cancelled),
-            Err(e) => {
-                observer.note(&format!("fitting anew, since the checkpoint of '{name}' cannot be used: {e}"));
-                Ok(None)
-            }
-        },
+        }
     }
 }
 
@@ -331,10 +409,17 @@ fn keep_going(saved: Result<()>, observer: &mut dyn FitObserver) {
 }
 
 fn checkpoint_every() -> Result<Duration> {
-    let Ok(text) = std::env::var(CHECKPOINT) else { return Ok(CHECKPOINT_EVERY) };
-    let seconds = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+    let Ok(text) = std::env::var(CHECKPOINT) else {
+        return Ok(CHECKPOINT_EVERY);
+    };
+    let seconds = text
+        .parse()
+        .ok()
+        .and_then(|s| Duration::try_from_secs_f64(s).ok());
     seconds.ok_or_else(|| {
-        Error::usage(format!("{CHECKPOINT} is '{text}': give seconds between checkpoints, as 10 or 0.5"))
+        Error::usage(format!(
+            "{CHECKPOINT} is '{text}': give seconds between checkpoints, as 10 or 0.5"
+        ))
     })
 }
 
@@ -346,11 +431,17 @@ struct Rhythm {
 
 impl Rhythm {
     fn at_once(every: Duration) -> Self {
-        Self { every, next: Instant::now() }
+        Self {
+            every,
+            next: Instant::now(),
+        }
     }
 
     fn after(every: Duration) -> Self {
-        Self { every, next: Instant::now() + every }
+        Self {
+            every,
+            next: Instant::now() + every,
+        }
     }
 
     fn is_due(&self) -> bool {
@@ -372,17 +463,22 @@ struct Losses<'p> {
 }
 
 impl<'p> Losses<'p> {
-    /// A new curve, or that of a fit which goes on after `sweeps`: what a run did beyond its checkpoint comes again.
+    /// A new curve, or that of a fit which goes on after `sweeps`: what a run did beyond its
+    /// checkpoint comes again.
     fn open(path: &'p Path, sweeps: Option<usize>) -> Result<Self> {
         let kept = sweeps.map_or(Ok(Vec::new()), |last| read_curve(path, last))?;
-        Ok(Self { curve: Some(Curve::begin(path, &kept)?) })
+        Ok(Self {
+            curve: Some(Curve::begin(path, &kept)?),
+        })
     }
 
     /// Adds a sweep. That it cannot be written is told once, and no reason to give the fit up.
     fn append(&mut self, sweep: Sweep, observer: &mut dyn FitObserver) {
         let Some(curve) = &mut self.curve else { return };
         if let Err(problem) = curve.append(&sweep) {
-            observer.note(&format!("the fit goes on, but its error curve is not kept: {problem}"));
+            observer.note(&format!(
+                "the fit goes on, but its error curve is not kept: {problem}"
+            ));
             self.curve = None;
         }
     }
@@ -403,26 +499,41 @@ pub fn error_words(factors: &Factors) -> String {
     let error = factors.relative_error;
     match factors.weighted_error {
         None => format!("relative error {error:.4}"),
-        Some(weighted) => format!("relative error {weighted:.4} as weighed, {error:.4} of the activations as they are"),
+        Some(weighted) => format!(
+            "relative error {weighted:.4} as weighed, {error:.4} of the activations as they are"
+        ),
     }
 }
 
 /// The name of a fit that goes on from `entry`: the same while its settings are, as with new rows.
 pub fn refined_name(study: &Study, entry: &FitEntry, config: &FitConfig) -> Result<String> {
-    if config.same_fit(&entry.config) { Ok(entry.name.clone()) } else { default_name(study, entry.hook, config) }
+    if config.same_fit(&entry.config) {
+        Ok(entry.name.clone())
+    } else {
+        default_name(study, entry.hook, config)
+    }
 }
 
-/// The name that a fit gets when the user gives none: `k100`, or `k100-2` … when that name holds another configuration.
+/// The name that a fit gets when the user gives none: `k100`, or `k100-2` … when that name holds
+/// another configuration.
 pub fn default_name(study: &Study, hook: HookPoint, config: &FitConfig) -> Result<String> {
     let fits = study.fits()?;
     let base = format!(
         "{}k{}",
-        if study.manifest().hooks.len() > 1 { format!("l{}-", hook.layer) } else { String::new() },
+        if study.manifest().hooks.len() > 1 {
+            format!("l{}-", hook.layer)
+        } else {
+            String::new()
+        },
         config.features
     );
     let taken = |name: &str| fits.iter().find(|f| f.name == name);
     for attempt in 1.. {
-        let name = if attempt == 1 { base.clone() } else { format!("{base}-{attempt}") };
+        let name = if attempt == 1 {
+            base.clone()
+        } else {
+            format!("{base}-{attempt}")
+        };
         match taken(&name) {
             Some(fit) if fit.hook == hook && fit.config.same_fit(config) => return Ok(name),
             Some(_) => {}

@@ -27,18 +27,27 @@ impl FitGpu {
         model.gpu().map(|gpu| Self { gpu, asked: false })
     }
 
-    /// Where the sweeps of a fit to n × d activations run, and in words. One that nobody named takes them only where it is
-    /// faster.
-    pub(crate) fn for_fit(&self, config: &FitConfig, shape: (usize, usize)) -> Result<(Option<(Device, u64)>, String)> {
+    /// Where the sweeps of a fit to n × d activations run, and in words. One that nobody named
+    /// takes them only where it is faster.
+    pub(crate) fn for_fit(
+        &self,
+        config: &FitConfig,
+        shape: (usize, usize),
+    ) -> Result<(Option<(Device, u64)>, String)> {
         let Gpu { device, name, free } = &self.gpu;
         match config.needs_cpu() {
-            Some(why) if self.asked => return Err(Error::usage(format!("{why}: use --device cpu"))),
+            Some(why) if self.asked => {
+                return Err(Error::usage(format!("{why}: use --device cpu")));
+            }
             Some(why) => return Ok((None, why.to_owned())),
             None => {}
         }
         if !self.asked && !config.gpu_keeps(shape, *free) {
             let bytes = disk::human_bytes(4 * shape.0 as u64 * shape.1 as u64);
-            return Ok((None, format!("the CPU fits: {bytes} of activations are too many for {name} to keep")));
+            return Ok((
+                None,
+                format!("the CPU fits: {bytes} of activations are too many for {name} to keep"),
+            ));
         }
         Ok((Some((device.clone(), *free)), format!("{name} fits")))
     }
@@ -51,16 +60,30 @@ mod tests {
     #[test]
     fn a_gpu_takes_what_it_can_keep_and_what_it_is_told_to() {
         let fit = |asked, free, config: &FitConfig| {
-            let gpu = Gpu { device: Device::Cpu, name: "gpu:0".into(), free };
+            let gpu = Gpu {
+                device: Device::Cpu,
+                name: "gpu:0".into(),
+                free,
+            };
             let there = FitGpu { gpu, asked }.for_fit(config, (1000, 1000));
             there.map(|(device, words)| (device.is_some(), words))
         };
         let plain = FitConfig::default();
-        let capped = FitConfig { row_cap: Some(3), ..FitConfig::default() };
-        assert_eq!(fit(false, 1 << 30, &plain).unwrap(), (true, "gpu:0 fits".into()));
+        let capped = FitConfig {
+            row_cap: Some(3),
+            ..FitConfig::default()
+        };
+        assert_eq!(
+            fit(false, 1 << 30, &plain).unwrap(),
+            (true, "gpu:0 fits".into())
+        );
         assert!(fit(true, 0, &plain).unwrap().0);
-        assert!(matches!(fit(false, 1 << 20, &plain).unwrap(), (false, words) if words.contains("3.8 MiB")));
-        assert!(matches!(fit(false, 1 << 30, &capped).unwrap(), (false, words) if words.contains("row cap")));
+        assert!(
+            matches!(fit(false, 1 << 20, &plain).unwrap(), (false, words) if words.contains("3.8 MiB"))
+        );
+        assert!(
+            matches!(fit(false, 1 << 30, &capped).unwrap(), (false, words) if words.contains("row cap"))
+        );
         assert!(matches!(fit(true, 1 << 30, &capped), Err(Error::Usage(_))));
     }
 

@@ -1,7 +1,7 @@
 //! What a command does, as functions from a study, a model and a request to data.
 //!
-//! Knows neither threads nor a terminal: both shells call these functions, the explorer through the engine. Invariant: a
-//! command's meaning stands here once.
+//! Knows neither threads nor a terminal: both shells call these functions, the explorer through the
+//! engine. Invariant: a command's meaning stands here once.
 
 mod budget;
 pub mod causal;

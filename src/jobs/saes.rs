@@ -30,9 +30,10 @@ pub fn place(study: &Study, found: &Published, said: Said) -> Result<(HookPoint,
     if let (Some(theirs), Some(ours), false) = (&found.model, &manifest.model, said.force) {
         match same_model(theirs, &ours.id) {
             Likeness::Same => {}
-            Likeness::Variant => {
-                notes.push(format!("the SAE was trained on {theirs}, and the study is of {}", ours.id))
-            }
+            Likeness::Variant => notes.push(format!(
+                "the SAE was trained on {theirs}, and the study is of {}",
+                ours.id
+            )),
             Likeness::Other => {
                 return Err(Error::refused(format!(
                     "the SAE was trained on {theirs}, and the study is of {}: pass --force if they are the same",
@@ -42,9 +43,15 @@ pub fn place(study: &Study, found: &Published, said: Said) -> Result<(HookPoint,
         }
     }
     let theirs = found.hook.as_deref().map(hook_of).transpose();
-    let theirs = if said.force { theirs.ok().flatten() } else { theirs? };
+    let theirs = if said.force {
+        theirs.ok().flatten()
+    } else {
+        theirs?
+    };
     let hook = chosen(study, theirs, found.hook.as_deref(), said, &mut notes)?;
-    let width = manifest.widths[manifest.hook_index(hook).map_err(|_| elsewhere(study, hook))?];
+    let width = manifest.widths[manifest
+        .hook_index(hook)
+        .map_err(|_| elsewhere(study, hook))?];
     if width != found.sae.width {
         return Err(Error::refused(format!(
             "the SAE reads rows of {} values, and {hook} of this study has {width}: it belongs to another model or hook",
@@ -62,7 +69,9 @@ fn chosen(
     said: Said,
     notes: &mut Vec<String>,
 ) -> Result<HookPoint> {
-    let fits = |h: &HookPoint| said.layer.is_none_or(|l| h.layer == l) && said.site.is_none_or(|s| h.site == s);
+    let fits = |h: &HookPoint| {
+        said.layer.is_none_or(|l| h.layer == l) && said.site.is_none_or(|s| h.site == s)
+    };
     if let (Some(theirs), false) = (theirs, said.force) {
         return if fits(&theirs) {
             Ok(theirs)
@@ -73,7 +82,13 @@ fn chosen(
             )))
         };
     }
-    let hooks: Vec<HookPoint> = study.manifest().hooks.iter().copied().filter(fits).collect();
+    let hooks: Vec<HookPoint> = study
+        .manifest()
+        .hooks
+        .iter()
+        .copied()
+        .filter(fits)
+        .collect();
     match hooks[..] {
         [one] => {
             if said.layer.is_none() || said.site.is_none() {
@@ -81,8 +96,15 @@ fn chosen(
             }
             Ok(one)
         }
-        [] => Err(Error::usage(format!("this study has no such hook; it has {}", listed(study)))),
-        _ => Err(Error::usage(format!("{}, and the study has {}: pass --layer and --hook", says(name), listed(study)))),
+        [] => Err(Error::usage(format!(
+            "this study has no such hook; it has {}",
+            listed(study)
+        ))),
+        _ => Err(Error::usage(format!(
+            "{}, and the study has {}: pass --layer and --hook",
+            says(name),
+            listed(study)
+        ))),
     }
 }
 
@@ -90,12 +112,23 @@ fn chosen(
 fn says(name: Option<&str>) -> String {
     name.map_or_else(
         || "the SAE's files do not say what it reads".to_owned(),
-        |name| format!("the SAE's files say that it reads '{}'", name.escape_debug()),
+        |name| {
+            format!(
+                "the SAE's files say that it reads '{}'",
+                name.escape_debug()
+            )
+        },
     )
 }
 
 fn listed(study: &Study) -> String {
-    study.manifest().hooks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    study
+        .manifest()
+        .hooks
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn elsewhere(study: &Study, hook: HookPoint) -> Error {
@@ -108,13 +141,22 @@ fn elsewhere(study: &Study, hook: HookPoint) -> Error {
     ))
 }
 
-/// A TransformerLens name as a hook: the residual stream before a block is the one after the block before.
+/// A TransformerLens name as a hook: the residual stream before a block is the one after the block
+/// before.
 fn hook_of(name: &str) -> Result<HookPoint> {
-    let parsed = name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.'));
+    let parsed = name
+        .strip_prefix("blocks.")
+        .and_then(|rest| rest.split_once('.'));
     let parsed = parsed.and_then(|(layer, site)| Some((layer.parse::<usize>().ok()?, site)));
     match parsed {
-        Some((layer, "hook_resid_pre")) if layer > 0 => Ok(HookPoint { layer: layer - 1, site: HookSite::ResidPost }),
-        Some((layer, site)) if site.parse::<HookSite>().is_ok() => Ok(HookPoint { layer, site: site.parse()? }),
+        Some((layer, "hook_resid_pre")) if layer > 0 => Ok(HookPoint {
+            layer: layer - 1,
+            site: HookSite::ResidPost,
+        }),
+        Some((layer, site)) if site.parse::<HookSite>().is_ok() => Ok(HookPoint {
+            layer,
+            site: site.parse()?,
+        }),
         _ => Err(Error::refused(format!(
             "the SAE reads '{}', which mlpeek has no hook for: mlp.hook_post, hook_mlp_out and hook_resid_post can be \
              collected",
@@ -123,9 +165,17 @@ fn hook_of(name: &str) -> Result<HookPoint> {
     }
 }
 
-fn caveats(found: &Published, hook: HookPoint, model: Option<&ModelInfo>, notes: &mut Vec<String>) -> Result<()> {
+fn caveats(
+    found: &Published,
+    hook: HookPoint,
+    model: Option<&ModelInfo>,
+    notes: &mut Vec<String>,
+) -> Result<()> {
     let family = model.map_or("", |m| m.family.as_str());
-    if found.format == "sparsify" && hook.site == HookSite::MlpOut && ["gemma2", "gemma3"].contains(&family) {
+    if found.format == "sparsify"
+        && hook.site == HookSite::MlpOut
+        && ["gemma2", "gemma3"].contains(&family)
+    {
         return Err(Error::refused(
             "sparsify reads a Gemma MLP before its post-feed-forward norm, and hook_mlp_out is after it: such an SAE \
              cannot be read here",
@@ -160,7 +210,9 @@ fn same_model(theirs: &str, ours: &str) -> Likeness {
     let (a, b) = (plain(theirs), plain(ours));
     match () {
         () if a == b => Likeness::Same,
-        () if !a.is_empty() && !b.is_empty() && (a.starts_with(&b) || b.starts_with(&a)) => Likeness::Variant,
+        () if !a.is_empty() && !b.is_empty() && (a.starts_with(&b) || b.starts_with(&a)) => {
+            Likeness::Variant
+        }
         () => Likeness::Other,
     }
 }
@@ -168,20 +220,44 @@ fn same_model(theirs: &str, ours: &str) -> Likeness {
 /// A name that a study can hold for an autoencoder found at `from`.
 pub fn name_for(from: &str) -> String {
     let parts: Vec<&str> = from.trim_end_matches('/').rsplit('/').take(3).collect();
-    let joined = parts.into_iter().rev().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("-");
-    let plain: String =
-        joined.chars().map(|c| if c.is_ascii_alphanumeric() || "._-+".contains(c) { c } else { '-' }).collect();
-    let plain: String = plain.trim_start_matches(['.', '-']).chars().take(80).collect();
-    if plain.is_empty() { "sae".to_owned() } else { plain }
+    let joined = parts
+        .into_iter()
+        .rev()
+        .filter(|p| !p.is_empty())
+        .collect::<Vec<_>>()
+        .join("-");
+    let plain: String = joined
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "._-+".contains(c) {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let plain: String = plain
+        .trim_start_matches(['.', '-'])
+        .chars()
+        .take(80)
+        .collect();
+    if plain.is_empty() {
+        "sae".to_owned()
+    } else {
+        plain
+    }
 }
 
-/// Refuses a name under which there is something to lose: weights, or the checkpoint of a stopped training.
+/// Refuses a name under which there is something to lose: weights, or the checkpoint of a stopped
+/// training.
 ///
 /// # Errors
 /// [`Error::Usage`] with what is there and what to do.
 pub fn check_free(study: &Study, name: &str) -> Result<()> {
     let checkpoint = study.sae_checkpoint(name)?.exists();
-    let Some(there) = study.saes()?.into_iter().find(|s| s.name == name) else { return Ok(()) };
+    let Some(there) = study.saes()?.into_iter().find(|s| s.name == name) else {
+        return Ok(());
+    };
     let (format, latents) = (&there.format, there.latents);
     Err(Error::usage(match (there.figures, checkpoint) {
         (_, true) => format!(
@@ -205,17 +281,30 @@ pub fn misfit(name: &str, figures: &Figures) -> Option<String> {
 }
 
 /// Refuses a training that memory does not hold.
-pub(crate) fn check_memory(config: &TrainConfig, (n, d): (usize, usize), free: Option<u64>) -> Result<()> {
+pub(crate) fn check_memory(
+    config: &TrainConfig,
+    (n, d): (usize, usize),
+    free: Option<u64>,
+) -> Result<()> {
     let (need, free) = (config.memory_bytes(n, d), free.unwrap_or(u64::MAX));
     if need <= free {
         return Ok(());
     }
     let bytes = disk::human_bytes;
-    let of = |latents: usize| TrainConfig { latents, ..config.clone() }.memory_bytes(n, d);
+    let of = |latents: usize| {
+        TrainConfig {
+            latents,
+            ..config.clone()
+        }
+        .memory_bytes(n, d)
+    };
     let (none, one) = (of(0), of(1) - of(0));
     let most = free.saturating_sub(none) / one.max(1);
     let fits = match most {
-        0 => format!("ask for a smaller --batch than {}, or free memory", config.batch),
+        0 => format!(
+            "ask for a smaller --batch than {}, or free memory",
+            config.batch
+        ),
         most => format!("at most {most} latents would fit"),
     };
     Err(Error::refused(format!(
@@ -251,11 +340,15 @@ pub fn register(
     Ok(entry)
 }
 
-/// The name that an autoencoder trained here gets when the user gives none: `topk2048`, or `topk2048-2` … when that name
-/// holds another.
+/// The name that an autoencoder trained here gets when the user gives none: `topk2048`, or
+/// `topk2048-2` … when that name holds another.
 pub fn default_name(study: &Study, hook: HookPoint, config: &TrainConfig) -> Result<String> {
     let there = study.saes()?;
-    let layer = if study.manifest().hooks.len() > 1 { format!("l{}-", hook.layer) } else { String::new() };
+    let layer = if study.manifest().hooks.len() > 1 {
+        format!("l{}-", hook.layer)
+    } else {
+        String::new()
+    };
     let base = format!("{layer}topk{}", config.latents);
     let free = |name: &String| {
         let taken = there.iter().find(|s| s.name == *name);
@@ -272,38 +365,95 @@ mod tests {
     #[test]
     fn names_of_one_model_are_alike() {
         let same = |a, b| same_model(a, b);
-        assert_eq!(same("google/gemma-2-2b", "google/gemma-2-2b@main"), Likeness::Same);
-        assert_eq!(same("gpt2-small", "openai-community/gpt2"), Likeness::Variant);
-        assert_eq!(same("HuggingFaceTB/SmolLM2-135M", "/m/SmolLM2-135M-Instruct.Q4_1.gguf"), Likeness::Variant);
-        assert_eq!(same("meta-llama/Llama-3.1-8B", "google/gemma-2-2b"), Likeness::Other);
+        assert_eq!(
+            same("google/gemma-2-2b", "google/gemma-2-2b@main"),
+            Likeness::Same
+        );
+        assert_eq!(
+            same("gpt2-small", "openai-community/gpt2"),
+            Likeness::Variant
+        );
+        assert_eq!(
+            same(
+                "HuggingFaceTB/SmolLM2-135M",
+                "/m/SmolLM2-135M-Instruct.Q4_1.gguf"
+            ),
+            Likeness::Variant
+        );
+        assert_eq!(
+            same("meta-llama/Llama-3.1-8B", "google/gemma-2-2b"),
+            Likeness::Other
+        );
         assert_eq!(same("", "gemma"), Likeness::Other);
     }
 
     #[test]
     fn hooks_are_read_by_their_transformerlens_names() {
         let point = |layer, site| HookPoint { layer, site };
-        assert_eq!(hook_of("blocks.3.mlp.hook_post").unwrap(), point(3, HookSite::MlpPost));
-        assert_eq!(hook_of("blocks.3.hook_resid_pre").unwrap(), point(2, HookSite::ResidPost));
-        for bad in ["blocks.0.hook_resid_pre", "blocks.1.attn.hook_z", "hook_embed", "blocks.x.mlp.hook_post", "\u{1b}"]
-        {
+        assert_eq!(
+            hook_of("blocks.3.mlp.hook_post").unwrap(),
+            point(3, HookSite::MlpPost)
+        );
+        assert_eq!(
+            hook_of("blocks.3.hook_resid_pre").unwrap(),
+            point(2, HookSite::ResidPost)
+        );
+        for bad in [
+            "blocks.0.hook_resid_pre",
+            "blocks.1.attn.hook_z",
+            "hook_embed",
+            "blocks.x.mlp.hook_post",
+            "\u{1b}",
+        ] {
             let message = hook_of(bad).unwrap_err().to_string();
-            assert!(message.contains("no hook for") && !message.contains('\u{1b}'), "{message}");
+            assert!(
+                message.contains("no hook for") && !message.contains('\u{1b}'),
+                "{message}"
+            );
         }
     }
 
     #[test]
     fn a_training_that_memory_does_not_hold_is_refused_with_what_would_fit() {
-        let config = TrainConfig { latents: 16_384, ..TrainConfig::default() };
+        let config = TrainConfig {
+            latents: 16_384,
+            ..TrainConfig::default()
+        };
         let shape = (100_000, 1536);
         assert!(check_memory(&config, shape, None).is_ok());
-        let message = check_memory(&config, shape, Some(700 << 20)).unwrap_err().to_string();
-        let most: usize = message.split_once("at most ").unwrap().1.split(' ').next().unwrap().parse().unwrap();
-        assert!(most > 100 && message.contains("16384 latents") && message.contains("700"), "{message}");
+        let message = check_memory(&config, shape, Some(700 << 20))
+            .unwrap_err()
+            .to_string();
+        let most: usize = message
+            .split_once("at most ")
+            .unwrap()
+            .1
+            .split(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(
+            most > 100 && message.contains("16384 latents") && message.contains("700"),
+            "{message}"
+        );
         for (latents, fits) in [(most, true), (most + 1, false)] {
-            let config = TrainConfig { latents, ..config.clone() };
-            assert_eq!(check_memory(&config, shape, Some(700 << 20)).is_ok(), fits, "{latents}");
+            let config = TrainConfig {
+                latents,
+                ..config.clone()
+            };
+            assert_eq!(
+                check_memory(&config, shape, Some(700 << 20)).is_ok(),
+                fits,
+                "{latents}"
+            );
         }
-        assert!(check_memory(&config, shape, Some(1 << 20)).unwrap_err().to_string().contains("smaller --batch"));
+        assert!(
+            check_memory(&config, shape, Some(1 << 20))
+                .unwrap_err()
+                .to_string()
+                .contains("smaller --batch")
+        );
     }
 
     #[test]

@@ -15,7 +15,9 @@ pub fn request(
     bos: BosRule,
 ) -> Result<SteerRequest> {
     if ask.features.is_empty() {
-        return Err(Error::usage("nothing to steer with: choose at least one feature"));
+        return Err(Error::usage(
+            "nothing to steer with: choose at least one feature",
+        ));
     }
     let terms = ask
         .features

@@ -1,4 +1,5 @@
-//! A sweep over the number of features as a request: what is asked for, and the fits that it starts from.
+//! A sweep over the number of features as a request: what is asked for, and the fits that it starts
+//! from.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +25,12 @@ pub struct SweepAsk {
 
 impl Default for SweepAsk {
     fn default() -> Self {
-        Self { fit: None, features: FEATURES.to_vec(), seeds: SEEDS, cold: false }
+        Self {
+            fit: None,
+            features: FEATURES.to_vec(),
+            seeds: SEEDS,
+            cold: false,
+        }
     }
 }
 
@@ -39,13 +45,19 @@ pub struct SweepBegun {
     pub ask: SweepAsk,
 }
 
-/// The hook and the settings to start from: those of the named fits, else of the newest at the wanted place, else the
-/// defaults.
+/// The hook and the settings to start from: those of the named fits, else of the newest at the
+/// wanted place, else the defaults.
 ///
 /// # Errors
 /// [`Error::Usage`] where there is no such fit, or fits of several hooks are named.
-pub fn bases(study: &Study, names: &[String], place: &Place) -> Result<(HookPoint, Vec<FitConfig>)> {
-    let wanted = |h: &HookPoint| place.layer.is_none_or(|l| h.layer == l) && place.site.is_none_or(|s| h.site == s);
+pub fn bases(
+    study: &Study,
+    names: &[String],
+    place: &Place,
+) -> Result<(HookPoint, Vec<FitConfig>)> {
+    let wanted = |h: &HookPoint| {
+        place.layer.is_none_or(|l| h.layer == l) && place.site.is_none_or(|s| h.site == s)
+    };
     let mut named = Vec::new();
     for name in names {
         named.push(study.fit_request(name)?);
@@ -61,7 +73,10 @@ pub fn bases(study: &Study, names: &[String], place: &Place) -> Result<(HookPoin
         return if wanted(&hook) {
             Ok((hook, named.into_iter().map(|(_, config)| config).collect()))
         } else {
-            Err(Error::usage(format!("fit '{}' is of {hook}: leave out --layer and --hook", names[0])))
+            Err(Error::usage(format!(
+                "fit '{}' is of {hook}: leave out --layer and --hook",
+                names[0]
+            )))
         };
     }
     let (hook, fit) = place.resolve(study)?;

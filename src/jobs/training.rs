@@ -1,5 +1,5 @@
-//! The one loop that trains an autoencoder, for the explorer and for the command: steps, the curve on disk, checkpoints,
-//! stopping and going on.
+//! The one loop that trains an autoencoder, for the explorer and for the command: steps, the curve
+//! on disk, checkpoints, stopping and going on.
 //!
 //! Invariant: the study is asked for nothing while steps are taken, so that nobody waits for it.
 
@@ -65,7 +65,13 @@ pub struct TrainPlace {
 
 impl TrainPlace {
     /// The place of the autoencoder `name` in `study`; nothing is written yet.
-    pub fn new(study: &Study, name: &str, hook: HookPoint, config: &TrainConfig, resume: Resume) -> Result<Self> {
+    pub fn new(
+        study: &Study,
+        name: &str,
+        hook: HookPoint,
+        config: &TrainConfig,
+        resume: Resume,
+    ) -> Result<Self> {
         let entry = SaeEntry {
             name: name.to_owned(),
             hook,
@@ -78,15 +84,26 @@ impl TrainPlace {
             resumable: false,
         };
         let (checkpoint, losses) = (study.sae_checkpoint(name)?, study.sae_losses(name)?);
-        Ok(Self { entry, config: config.clone(), checkpoint, losses, resume })
+        Ok(Self {
+            entry,
+            config: config.clone(),
+            checkpoint,
+            losses,
+            resume,
+        })
     }
 
-    fn trainer<'a>(&self, source: &'a dyn ActivationSource, ctx: &TaskCtx) -> Result<(Trainer<'a>, bool)> {
+    fn trainer<'a>(
+        &self,
+        source: &'a dyn ActivationSource,
+        ctx: &TaskCtx,
+    ) -> Result<(Trainer<'a>, bool)> {
         let there = self.checkpoint.exists();
         match (self.resume, there) {
-            (Resume::Must | Resume::IfThere, true) => {
-                Ok((Trainer::resume(source, self.config.clone(), &self.checkpoint, ctx)?, true))
-            }
+            (Resume::Must | Resume::IfThere, true) => Ok((
+                Trainer::resume(source, self.config.clone(), &self.checkpoint, ctx)?,
+                true,
+            )),
             (Resume::Must, false) => Err(Error::usage(format!(
                 "SAE '{}' has no checkpoint to resume ({} is absent): train it without --resume",
                 self.entry.name,
@@ -97,8 +114,9 @@ impl TrainPlace {
     }
 }
 
-/// Trains to the end. `keep` notes in the study that it begins, and at the end saves what was learnt; a stop before leaves a
-/// checkpoint to go on from. Gives the entry with its figures, and the seconds of all runs.
+/// Trains to the end. `keep` notes in the study that it begins, and at the end saves what was
+/// learnt; a stop before leaves a checkpoint to go on from. Gives the entry with its figures, and
+/// the seconds of all runs.
 pub fn run(
     source: &dyn ActivationSource,
     place: &TrainPlace,
@@ -113,7 +131,11 @@ pub fn run(
     if !resumed {
         disk::remove_if_there(&place.checkpoint)?;
     }
-    let before = if resumed { curve_until(&place.losses, trainer.steps())? } else { Vec::new() };
+    let before = if resumed {
+        curve_until(&place.losses, trainer.steps())?
+    } else {
+        Vec::new()
+    };
     let mut losses = Curve::begin(&place.losses, &before)?;
     observer.started(&place.entry, &before);
     let began = Instant::now();
@@ -123,7 +145,10 @@ pub fn run(
     let sae = trainer.sae();
     // What is left to do needs the weights alone, and copies of them.
     drop(trainer);
-    let entry = SaeEntry { figures: Some(figures(source, &sae, ctx)?), ..place.entry.clone() };
+    let entry = SaeEntry {
+        figures: Some(figures(source, &sae, ctx)?),
+        ..place.entry.clone()
+    };
     keep(&entry, Some(&sae))?;
     // There is nothing left to go on with.
     disk::remove_if_there(&place.checkpoint)?;
@@ -186,11 +211,20 @@ mod tests {
     use crate::task::CancelToken;
 
     fn place(dir: &Path, resume: Resume) -> TrainPlace {
-        let config = TrainConfig { latents: 6, top_k: 2, epochs: 5, batch: 8, ..TrainConfig::default() };
+        let config = TrainConfig {
+            latents: 6,
+            top_k: 2,
+            epochs: 5,
+            batch: 8,
+            ..TrainConfig::default()
+        };
         TrainPlace {
             entry: SaeEntry {
                 name: "t".to_owned(),
-                hook: HookPoint { layer: 0, site: HookSite::MlpPost },
+                hook: HookPoint {
+                    layer: 0,
+                    site: HookSite::MlpPost,
+                },
                 source: String::new(),
                 format: String::new(),
                 architecture: String::new(),
@@ -228,36 +262,88 @@ mod tests {
 
     #[test]
     fn a_training_that_was_stopped_goes_on_with_its_curve_and_ends_the_same() {
-        let data: Vec<f32> = (0..40 * 4).map(|i| ((i * 37 % 23) as f32 - 9.0) * 0.1 + (i % 4) as f32).collect();
+        let data: Vec<f32> = (0..40 * 4)
+            .map(|i| ((i * 37 % 23) as f32 - 9.0) * 0.1 + (i % 4) as f32)
+            .collect();
         let source = InMemory::new(40, 4, data);
         let kept: RefCell<Vec<Sae>> = RefCell::default();
         let begun = Cell::new(0);
         let keep = |_: &SaeEntry, sae: Option<&Sae>| {
-            sae.map_or_else(|| begun.set(begun.get() + 1), |sae| kept.borrow_mut().push(sae.clone()));
+            sae.map_or_else(
+                || begun.set(begun.get() + 1),
+                |sae| kept.borrow_mut().push(sae.clone()),
+            );
             Ok(())
         };
         let dir = tempfile::tempdir().unwrap();
-        let mut whole = Seen { points: Vec::new(), before: 0, stop: None };
-        run(&source, &place(dir.path(), Resume::Never), &keep, &mut whole, &TaskCtx::silent()).unwrap();
-        assert!(!place(dir.path(), Resume::Never).checkpoint.exists(), "nothing is left to go on with");
+        let mut whole = Seen {
+            points: Vec::new(),
+            before: 0,
+            stop: None,
+        };
+        run(
+            &source,
+            &place(dir.path(), Resume::Never),
+            &keep,
+            &mut whole,
+            &TaskCtx::silent(),
+        )
+        .unwrap();
+        assert!(
+            !place(dir.path(), Resume::Never).checkpoint.exists(),
+            "nothing is left to go on with"
+        );
 
         let dir = tempfile::tempdir().unwrap();
         let token = CancelToken::default();
-        let mut first = Seen { points: Vec::new(), before: 0, stop: Some((&token, 2)) };
+        let mut first = Seen {
+            points: Vec::new(),
+            before: 0,
+            stop: Some((&token, 2)),
+        };
         let ctx = TaskCtx::new(token.clone(), |_| {});
-        let stopped = run(&source, &place(dir.path(), Resume::IfThere), &keep, &mut first, &ctx);
+        let stopped = run(
+            &source,
+            &place(dir.path(), Resume::IfThere),
+            &keep,
+            &mut first,
+            &ctx,
+        );
         assert!(matches!(stopped, Err(Error::Cancelled)));
         // A line that a kill cut short, and one of a step that is trained anew.
         let path = place(dir.path(), Resume::IfThere).losses;
-        let after = TrainPoint { step: 99, ..first.points[0] };
-        let text = fs::read_to_string(&path).unwrap() + &serde_json::to_string(&after).unwrap() + "\n{\"st";
+        let after = TrainPoint {
+            step: 99,
+            ..first.points[0]
+        };
+        let text = fs::read_to_string(&path).unwrap()
+            + &serde_json::to_string(&after).unwrap()
+            + "\n{\"st";
         fs::write(&path, text).unwrap();
-        let mut second = Seen { points: Vec::new(), before: 0, stop: None };
-        run(&source, &place(dir.path(), Resume::IfThere), &keep, &mut second, &TaskCtx::silent()).unwrap();
+        let mut second = Seen {
+            points: Vec::new(),
+            before: 0,
+            stop: None,
+        };
+        run(
+            &source,
+            &place(dir.path(), Resume::IfThere),
+            &keep,
+            &mut second,
+            &TaskCtx::silent(),
+        )
+        .unwrap();
         assert_eq!((second.before, second.points.len(), begun.get()), (2, 3, 3));
-        let fvus = |points: &[TrainPoint]| points.iter().map(|p| (p.step, p.fvu)).collect::<Vec<_>>();
-        assert_eq!([fvus(&first.points), fvus(&second.points)].concat(), fvus(&whole.points));
-        assert_eq!(fvus(&curve_until(&path, u64::MAX).unwrap()), fvus(&whole.points));
+        let fvus =
+            |points: &[TrainPoint]| points.iter().map(|p| (p.step, p.fvu)).collect::<Vec<_>>();
+        assert_eq!(
+            [fvus(&first.points), fvus(&second.points)].concat(),
+            fvus(&whole.points)
+        );
+        assert_eq!(
+            fvus(&curve_until(&path, u64::MAX).unwrap()),
+            fvus(&whole.points)
+        );
         assert_eq!(kept.borrow()[0], kept.borrow()[1]);
     }
 }

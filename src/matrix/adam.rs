@@ -15,11 +15,20 @@ impl Adam {
     pub fn at(step: u64, rate: f32) -> Self {
         let power = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
         let (first, second) = (power(BETA.0), power(BETA.1));
-        Self { rate: (f64::from(rate) / first) as f32, correction: second.sqrt().recip() as f32 }
+        Self {
+            rate: (f64::from(rate) / first) as f32,
+            correction: second.sqrt().recip() as f32,
+        }
     }
 
     /// Moves `weights` down their gradient and renews the two moments, all of one length.
-    pub fn move_along(&self, weights: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32]) {
+    pub fn move_along(
+        &self,
+        weights: &mut [f32],
+        first: &mut [f32],
+        second: &mut [f32],
+        gradient: &[f32],
+    ) {
         let moments = first.iter_mut().zip(second);
         for ((w, (m, v)), &g) in weights.iter_mut().zip(moments).zip(gradient) {
             *m += (1.0 - BETA.0) * (g - *m);

@@ -1,4 +1,5 @@
-//! Values on the boundaries of cache lines: what is loaded or stored as a vector then never spans two.
+//! Values on the boundaries of cache lines: what is loaded or stored as a vector then never spans
+//! two.
 
 use std::ops::{Deref, DerefMut};
 
@@ -21,7 +22,10 @@ pub struct Aligned {
 impl Aligned {
     /// Of no values, with room for so many.
     pub fn with_capacity(len: usize) -> Self {
-        Self { lines: Vec::with_capacity(len.div_ceil(LINE)), len: 0 }
+        Self {
+            lines: Vec::with_capacity(len.div_ceil(LINE)),
+            len: 0,
+        }
     }
 
     /// Of `len` values; those that were not there are zero, those that were are as they were.

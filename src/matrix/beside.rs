@@ -1,7 +1,9 @@
-//! Worth of features at a neuron beside those that are there: of all features at once, a vector of them at a time.
+//! Worth of features at a neuron beside those that are there: of all features at once, a vector of
+//! them at a time.
 //!
-//! With G = YᵀY, S the features of a neuron and r what is left of its AᵀY, feature j beside S lowers the squared error by
-//! r_j² / (G_jj − G_jS G_SS⁻¹ G_Sj): the divisor is what of j is its own. In f32, to find the few that are worth an exact look.
+//! With G = YᵀY, S the features of a neuron and r what is left of its AᵀY, feature j beside S
+//! lowers the squared error by r_j² / (G_jj − G_jS G_SS⁻¹ G_Sj): the divisor is what of j is its
+//! own. In f32, to find the few that are worth an exact look.
 
 use super::residual::Weights;
 use super::simd::{Vector, WIDTH, kernel};
@@ -52,7 +54,10 @@ impl<'g> Field<'g> {
     pub fn new(gram: &'g Weights, least: &[f64]) -> Self {
         let mut own: Vec<f32> = (0..least.len()).map(|j| gram.row(j)[j]).collect();
         // Finite, so that nothing of nothing stays nothing.
-        let mut least: Vec<f32> = least.iter().map(|&v| v.min(f64::from(f32::MAX)) as f32).collect();
+        let mut least: Vec<f32> = least
+            .iter()
+            .map(|&v| v.min(f64::from(f32::MAX)) as f32)
+            .collect();
         own.resize(gram.width(), 0.0);
         least.resize(gram.width(), f32::MAX);
         Self { gram, own, least }
@@ -65,8 +70,8 @@ impl<'g> Field<'g> {
 }
 
 kernel! {
-    /// Turns [`WIDTH`] neurons from `first` on of `products` `[k][d]` to lines of features, `[WIDTH][width]`; what is beyond the
-    /// neurons or the features is zero.
+    /// Turns [`WIDTH`] neurons from `first` on of `products` `[k][d]` to lines of features,
+    /// `[WIDTH][width]`; what is beyond the neurons or the features is zero.
     pub fn by_neuron(out: &mut [f32], products: &[f32], d: usize, first: usize) = by_neuron_body;
 }
 
@@ -94,7 +99,8 @@ fn by_neuron_body<V: Vector>(out: &mut [f32], products: &[f32], d: usize, first:
 }
 
 kernel! {
-    /// Pushes the features outside S that would gain more than is asked, in order; `r` is the neuron's AᵀY.
+    /// Pushes the features outside S that would gain more than is asked, in order; `r` is the
+    /// neuron's AᵀY.
     pub fn find(found: &mut Vec<Found>, r: &[f32], neuron: Neuron<'_>, field: &Field<'_>) = find_body;
 }
 
@@ -119,7 +125,8 @@ fn find_body<V: Vector>(found: &mut Vec<Found>, r: &[f32], neuron: Neuron<'_>, f
             own = own.sub_product(x[i], x[i]);
             row += i + 1;
         }
-        // Both must be above zero: what is its own beyond a share, and what it gains beyond what is asked, times its own.
+        // Both must be above zero: what is its own beyond a share, and what it gains beyond what is
+        // asked, times its own.
         let enough = own.sub_product(whole, V::splat(OWN as f32));
         let beyond = left.mul(left).sub_product(V::load(&field.least[at..]), own);
         let short = zero.sub(enough).max(zero.sub(beyond));
@@ -130,7 +137,11 @@ fn find_body<V: Vector>(found: &mut Vec<Found>, r: &[f32], neuron: Neuron<'_>, f
             left.store(&mut left_values);
             own.store(&mut own_values);
             for t in (0..WIDTH).filter(|&t| values[t] < 0.0) {
-                found.push(Found { feature: (at + t) as u32, left: left_values[t], own: own_values[t] });
+                found.push(Found {
+                    feature: (at + t) as u32,
+                    left: left_values[t],
+                    own: own_values[t],
+                });
             }
         }
     }
@@ -150,11 +161,17 @@ mod tests {
     fn features_are_found_by_the_formula() {
         let value = |i: usize| ((i * 2_654_435_761) % 1000) as f64 / 1000.0 - 0.3;
         let (n, k, d) = (40, 19, 21);
-        let (y, a): (Vec<f64>, Vec<f64>) =
-            ((0..n * k).map(value).collect(), (0..n * d).map(|i| value(i + 3)).collect());
+        let (y, a): (Vec<f64>, Vec<f64>) = (
+            (0..n * k).map(value).collect(),
+            (0..n * d).map(|i| value(i + 3)).collect(),
+        );
         let sum = |f: &dyn Fn(usize) -> f64| (0..n).map(f).sum::<f64>();
-        let gram: Vec<f64> = (0..k * k).map(|e| sum(&|r| y[r * k + e / k] * y[r * k + e % k])).collect();
-        let products: Vec<f32> = (0..k * d).map(|e| sum(&|r| y[r * k + e / d] * a[r * d + e % d]) as f32).collect();
+        let gram: Vec<f64> = (0..k * k)
+            .map(|e| sum(&|r| y[r * k + e / k] * y[r * k + e % k]))
+            .collect();
+        let products: Vec<f32> = (0..k * d)
+            .map(|e| sum(&|r| y[r * k + e / d] * a[r * d + e % d]) as f32)
+            .collect();
         let mut least = vec![0.0; k];
         (least[2], least[5]) = (f64::INFINITY, 0.7);
         let weights = Weights::of(&gram, k);
@@ -166,23 +183,36 @@ mod tests {
         let below = g(11, 3) / first;
         let second = (g(11, 11) - below * below).sqrt();
         let (beside, factor) = ([(3, 2), (11, 1)], [1.0 / first, below, 1.0 / second]);
-        let mut forms: Vec<(Turn, Find)> = vec![(by_neuron, find), (by_neuron_body::<Portable>, find_body::<Portable>)];
+        let mut forms: Vec<(Turn, Find)> = vec![
+            (by_neuron, find),
+            (by_neuron_body::<Portable>, find_body::<Portable>),
+        ];
         #[cfg(target_arch = "x86_64")]
         if crate::matrix::simd::has_avx2() {
             forms.push((by_neuron_body::<Avx2>, find_body::<Avx2>));
         }
-        for (neuron, (turn, find)) in [0, 13, 17, 20].into_iter().flat_map(|i| forms.iter().map(move |f| (i, *f))) {
+        for (neuron, (turn, find)) in [0, 13, 17, 20]
+            .into_iter()
+            .flat_map(|i| forms.iter().map(move |f| (i, *f)))
+        {
             let begin = neuron / WIDTH * WIDTH;
             let mut r = vec![f32::NAN; WIDTH * field.width()];
             turn(&mut r, &products, d, begin);
             let r = &r[(neuron - begin) * field.width()..][..field.width()];
-            let neuron_of = Neuron { entries: &entries, values: &values, beside: &beside, factor: &factor };
+            let neuron_of = Neuron {
+                entries: &entries,
+                values: &values,
+                beside: &beside,
+                factor: &factor,
+            };
             let mut found = Vec::new();
             find(&mut found, r, neuron_of, &field);
             let mut want = Vec::new();
             for j in 0..k {
-                let taken: f64 =
-                    entries.iter().map(|&(l, p): &(u32, u32)| f64::from(values[p as usize]) * g(l as usize, j)).sum();
+                let taken: f64 = entries
+                    .iter()
+                    .map(|&(l, p): &(u32, u32)| f64::from(values[p as usize]) * g(l as usize, j))
+                    .sum();
                 let left = f64::from(products[j * d + neuron]) - taken;
                 let x = g(3, j) / first;
                 let own = g(j, j) - x * x - ((g(11, j) - below * x) / second).powi(2);
@@ -190,11 +220,22 @@ mod tests {
                     want.push((j as u32, left, own));
                 }
             }
-            assert!(want.len() > 5 && !want.iter().any(|w| [2, 3, 11].contains(&w.0)), "{want:?}");
-            assert_eq!(found.len(), want.len(), "neuron {neuron}: {found:?} {want:?}");
+            assert!(
+                want.len() > 5 && !want.iter().any(|w| [2, 3, 11].contains(&w.0)),
+                "{want:?}"
+            );
+            assert_eq!(
+                found.len(),
+                want.len(),
+                "neuron {neuron}: {found:?} {want:?}"
+            );
             for (found, want) in found.iter().zip(&want) {
                 let close = |a: f32, b: f64| (f64::from(a) - b).abs() < 1e-4 * (1.0 + b.abs());
-                assert!(found.feature == want.0 && close(found.left, want.1) && close(found.own, want.2));
+                assert!(
+                    found.feature == want.0
+                        && close(found.left, want.1)
+                        && close(found.own, want.2)
+                );
             }
         }
     }

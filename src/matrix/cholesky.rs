@@ -3,8 +3,9 @@
 use super::simd::{Vector, kernel};
 
 kernel! {
-    /// Factors the leading m × m of row-major `a` (leading dimension m) in place, lower triangle: `a = L Lᵀ`. Pivots that
-    /// are not positive are raised to `floor`, which keeps a singular system solvable.
+    /// Factors the leading m × m of row-major `a` (leading dimension m) in place, lower triangle:
+    /// `a = L Lᵀ`. Pivots that are not positive are raised to `floor`, which keeps a singular
+    /// system solvable.
     pub fn factor(a: &mut [f64], m: usize, floor: f64) = factor_body;
 }
 
@@ -15,7 +16,11 @@ fn factor_body<V: Vector>(a: &mut [f64], m: usize, floor: f64) {
             let mut sum = a[i * m + j];
             let (row_i, row_j) = (&a[i * m..i * m + j], &a[j * m..j * m + j]);
             sum -= dot(row_i, row_j);
-            a[i * m + j] = if i == j { sum.max(floor).sqrt() } else { sum / a[j * m + j] };
+            a[i * m + j] = if i == j {
+                sum.max(floor).sqrt()
+            } else {
+                sum / a[j * m + j]
+            };
         }
     }
 }
@@ -51,7 +56,8 @@ fn forward_body<V: Vector>(l: &[f64], stride: usize, b: &mut [f64]) {
     }
 }
 
-/// The factor of a matrix that gains and loses rows (with their columns), each in the square of its size.
+/// The factor of a matrix that gains and loses rows (with their columns), each in the square of its
+/// size.
 #[derive(Debug, Clone)]
 pub struct Updated {
     l: Vec<f64>,
@@ -65,7 +71,12 @@ impl Updated {
     pub fn new(most: usize) -> Self {
         // A row that was just lost leaves one value more than the diagonal behind.
         let stride = most + 1;
-        Self { l: vec![0.0; most * stride], stride, size: 0, rotations: Vec::new() }
+        Self {
+            l: vec![0.0; most * stride],
+            stride,
+            size: 0,
+            rotations: Vec::new(),
+        }
     }
 
     /// Forgets all rows.
@@ -73,7 +84,8 @@ impl Updated {
         self.size = 0;
     }
 
-    /// Adds a last row: its entries with the rows before it and on the diagonal. A pivot is raised to `floor`.
+    /// Adds a last row: its entries with the rows before it and on the diagonal. A pivot is raised
+    /// to `floor`.
     pub fn push(&mut self, entries: impl Iterator<Item = f64>, diagonal: f64, floor: f64) {
         let (m, start) = (self.size, self.size * self.stride);
         let (before, row) = self.l.split_at_mut(start);
@@ -88,16 +100,21 @@ impl Updated {
         self.size += 1;
     }
 
-    /// Takes row `at` away; Givens rotations make what is left triangular again (Golub, Van Loan, section 6.5).
+    /// Takes row `at` away; Givens rotations make what is left triangular again (Golub, Van Loan,
+    /// section 6.5).
     pub fn remove(&mut self, at: usize) {
         let stride = self.stride;
         self.size -= 1;
         self.rotations.clear();
         for i in at..self.size {
-            self.l.copy_within((i + 1) * stride..(i + 1) * stride + i + 2, i * stride);
+            self.l
+                .copy_within((i + 1) * stride..(i + 1) * stride + i + 2, i * stride);
             let row = &mut self.l[i * stride..i * stride + i + 2];
             for (c, &(cos, sin)) in (at..i).zip(&self.rotations) {
-                (row[c], row[c + 1]) = (cos * row[c] + sin * row[c + 1], cos * row[c + 1] - sin * row[c]);
+                (row[c], row[c + 1]) = (
+                    cos * row[c] + sin * row[c + 1],
+                    cos * row[c + 1] - sin * row[c],
+                );
             }
             let size = row[i].hypot(row[i + 1]).max(f64::MIN_POSITIVE);
             self.rotations.push((row[i] / size, row[i + 1] / size));
@@ -126,7 +143,12 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     }
     let mut parts = [0.0; 8];
     let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
-    let tail: f64 = a8.remainder().iter().zip(b8.remainder()).map(|(x, y)| x * y).sum();
+    let tail: f64 = a8
+        .remainder()
+        .iter()
+        .zip(b8.remainder())
+        .map(|(x, y)| x * y)
+        .sum();
     for (x, y) in a8.zip(b8) {
         for (p, (x, y)) in parts.iter_mut().zip(x.iter().zip(y)) {
             *p += x * y;
@@ -143,7 +165,9 @@ mod tests {
     fn solves_a_known_system() {
         let mut a = vec![4.0, 2.0, 0.6, 2.0, 5.0, 1.0, 0.6, 1.0, 3.0];
         let x = [1.0, -2.0, 0.5];
-        let mut b: Vec<f64> = (0..3).map(|i| (0..3).map(|j| a[i * 3 + j] * x[j]).sum()).collect();
+        let mut b: Vec<f64> = (0..3)
+            .map(|i| (0..3).map(|j| a[i * 3 + j] * x[j]).sum())
+            .collect();
         factor(&mut a, 3, 0.0);
         solve(&a, 3, &mut b);
         for (got, want) in b.iter().zip(x) {
@@ -156,15 +180,25 @@ mod tests {
         const N: usize = 12;
         let value = |i: usize| ((i * 2_654_435_761) % 1000) as f64 / 1000.0 - 0.5;
         let entry = |a: usize, b: usize| {
-            (0..20).map(|r| value(a * 20 + r) * value(b * 20 + r)).sum::<f64>() + f64::from(u8::from(a == b))
+            (0..20)
+                .map(|r| value(a * 20 + r) * value(b * 20 + r))
+                .sum::<f64>()
+                + f64::from(u8::from(a == b))
         };
         let (mut factor, mut rows): (Updated, Vec<usize>) = (Updated::new(N), Vec::new());
         let check = |factor: &Updated, rows: &[usize]| {
             let x: Vec<f64> = (0..rows.len()).map(|i| 1.0 - i as f64 * 0.3).collect();
-            let mut b: Vec<f64> =
-                rows.iter().map(|&a| rows.iter().zip(&x).map(|(&c, x)| entry(a, c) * x).sum()).collect();
+            let mut b: Vec<f64> = rows
+                .iter()
+                .map(|&a| rows.iter().zip(&x).map(|(&c, x)| entry(a, c) * x).sum())
+                .collect();
             factor.solve(&mut b);
-            assert!(b.iter().zip(&x).all(|(got, want)| (got - want).abs() < 1e-9), "{rows:?}: {b:?}");
+            assert!(
+                b.iter()
+                    .zip(&x)
+                    .all(|(got, want)| (got - want).abs() < 1e-9),
+                "{rows:?}: {b:?}"
+            );
         };
         for (add, take) in [(5, 0), (4, 7), (3, 2), (0, 0), (4, 5), (0, 7), (0, 0)] {
             for _ in 0..add {

@@ -1,11 +1,13 @@
-//! Steps on the coefficients of one panel for a fixed Q = ZᵀZ: coordinate descent and the multiplicative rule.
+//! Steps on the coefficients of one panel for a fixed Q = ZᵀZ: coordinate descent and the
+//! multiplicative rule.
 
 use super::panel::{PANEL, VECTORS, line, put};
 use super::simd::{Vector, WIDTH, kernel};
 
 /// Features in a tile of the dense coordinate descent.
 const TILE: usize = 6;
-/// A Q denser than this is taken by tiles: while a panel's coefficients stay in the first cache, and beyond.
+/// A Q denser than this is taken by tiles: while a panel's coefficients stay in the first cache,
+/// and beyond.
 const DENSE: [f64; 2] = [0.6, 0.3];
 /// Coefficients of a panel that stay in the first cache.
 const NEAR: usize = 8192;
@@ -21,19 +23,27 @@ pub struct Gram {
     pub values: Vec<f32>,
     /// The diagonal.
     pub diagonal: Vec<f32>,
-    /// Where Q is dense: for each tile of features and each feature l the tile's values of Q's column l, without the diagonal.
+    /// Where Q is dense: for each tile of features and each feature l the tile's values of Q's
+    /// column l, without the diagonal.
     tiles: Vec<[f32; TILE]>,
 }
 
 impl Gram {
     /// From a dense row-major k × k matrix; exact zeros are left out.
     pub fn from_dense(q: &[f64], k: usize) -> Self {
-        let mut out = Self { offsets: vec![0], ..Self::default() };
+        let mut out = Self {
+            offsets: vec![0],
+            ..Self::default()
+        };
         let count = q.iter().filter(|v| **v != 0.0).count();
         out.columns.reserve(count);
         out.values.reserve(count);
         for (j, row) in q.chunks_exact(k.max(1)).enumerate() {
-            let entries = || row.iter().enumerate().filter(move |&(l, v)| l != j && *v != 0.0);
+            let entries = || {
+                row.iter()
+                    .enumerate()
+                    .filter(move |&(l, v)| l != j && *v != 0.0)
+            };
             out.columns.extend(entries().map(|(l, _)| l as u32));
             out.values.extend(entries().map(|(_, v)| *v as f32));
             out.diagonal.push(row[j] as f32);
@@ -42,7 +52,8 @@ impl Gram {
         if out.values.len() as f64 > DENSE[usize::from(k * PANEL > NEAR)] * (k * k) as f64 {
             for first in (0..k - k % TILE).step_by(TILE) {
                 let value = |j: usize, l: usize| if j == l { 0.0 } else { q[j * k + l] as f32 };
-                out.tiles.extend((0..k).map(|l| std::array::from_fn(|t| value(first + t, l))));
+                out.tiles
+                    .extend((0..k).map(|l| std::array::from_fn(|t| value(first + t, l))));
             }
         }
         out
@@ -63,14 +74,19 @@ impl Gram {
     }
 
     fn inverse_diagonal(&self, j: usize) -> f32 {
-        if self.diagonal[j] > f32::MIN_POSITIVE { 1.0 / self.diagonal[j] } else { 0.0 }
+        if self.diagonal[j] > f32::MIN_POSITIVE {
+            1.0 / self.diagonal[j]
+        } else {
+            0.0
+        }
     }
 }
 
 kernel! {
-    /// One sweep of hierarchical alternating least squares over the features of a panel, in place and in order:
-    /// `x_j = (p_j − λ − Σ_{l≠j} Q_jl y_l) / Q_jj`, `y_j ← max(0, y_j + ω (x_j − y_j))` with the relaxation ω (1: Cichocki et
-    /// al. 2007; from 0 to 2 no step raises the objective); with ω ≥ 1 a column of no norm gives zero.
+    /// One sweep of hierarchical alternating least squares over the features of a panel, in place
+    /// and in order: `x_j = (p_j − λ − Σ_{l≠j} Q_jl y_l) / Q_jj`, `y_j ← max(0, y_j + ω (x_j −
+    /// y_j))` with the relaxation ω (1: Cichocki et al. 2007; from 0 to 2 no step raises the
+    /// objective); with ω ≥ 1 a column of no norm gives zero.
     pub fn hals(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32, relaxation: f32) = hals_body;
 }
 
@@ -82,7 +98,9 @@ fn hals_body<V: Vector>(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32, rel
         if V::TILE > 1 {
             hals_tile::<V, VECTORS>(y, p, gram, penalty, relaxation, i * TILE, tile, 0);
         } else {
-            (0..VECTORS).for_each(|c| hals_tile::<V, 1>(y, p, gram, penalty, relaxation, i * TILE, tile, c * WIDTH));
+            (0..VECTORS).for_each(|c| {
+                hals_tile::<V, 1>(y, p, gram, penalty, relaxation, i * TILE, tile, c * WIDTH)
+            });
         }
     }
     for j in gram.tiles.len() / k.max(1) * TILE..k {
@@ -122,7 +140,12 @@ fn subtract<V: Vector>(r: &mut [V; VECTORS], y: &[f32], columns: &[u32], values:
 }
 
 #[inline(always)]
-fn clip<V: Vector, const C: usize>(mut r: [V; C], old: [V; C], scale: f32, relaxation: f32) -> [V; C] {
+fn clip<V: Vector, const C: usize>(
+    mut r: [V; C],
+    old: [V; C],
+    scale: f32,
+    relaxation: f32,
+) -> [V; C] {
     let (scale, beyond) = (V::splat(scale * relaxation), V::splat(relaxation - 1.0));
     // A loop and not `map`: closures do not carry the instruction set with them.
     for (v, old) in r.iter_mut().zip(old) {
@@ -131,9 +154,9 @@ fn clip<V: Vector, const C: usize>(mut r: [V; C], old: [V; C], scale: f32, relax
     r
 }
 
-/// The features `first..first + TILE` together, for C vectors of rows from `row` on: what all take away is summed for the
-/// whole tile at once, so that a line of Y is loaded once for each of its features; what changes among their own is then
-/// corrected in order.
+/// The features `first..first + TILE` together, for C vectors of rows from `row` on: what all take
+/// away is summed for the whole tile at once, so that a line of Y is loaded once for each of its
+/// features; what changes among their own is then corrected in order.
 #[inline(always)]
 fn hals_tile<V: Vector, const C: usize>(
     y: &mut [f32],
@@ -164,7 +187,9 @@ fn hals_tile<V: Vector, const C: usize>(
         let at = |c: usize| t * PANEL + row + c * WIDTH;
         let (mut left, mut old) = ([V::splat(0.0); C], [V::splat(0.0); C]);
         for c in 0..C {
-            left[c] = V::load(&p[at(c)..]).sub(V::splat(penalty)).sub(others[t][c]);
+            left[c] = V::load(&p[at(c)..])
+                .sub(V::splat(penalty))
+                .sub(others[t][c]);
             old[c] = V::load(&own[at(c)..]);
         }
         let mut change = clip(left, old, gram.inverse_diagonal(first + t), relaxation);
@@ -181,12 +206,14 @@ fn hals_tile<V: Vector, const C: usize>(
     }
 }
 
-/// Adding and taking away this rounds to multiples of the least normal number. Coefficients that decay would else become denormal,
-/// with which a product takes many times as long; it moves nothing by more than 2⁻¹²⁷.
+/// Adding and taking away this rounds to multiples of the least normal number. Coefficients that
+/// decay would else become denormal, with which a product takes many times as long; it moves
+/// nothing by more than 2⁻¹²⁷.
 const NORMAL: f32 = f32::MIN_POSITIVE * 8_388_608.0;
 
 kernel! {
-    /// The paper's multiplicative step on a panel: `next ← y ∘ sqrt((p⁺ + y Q⁻) / (p⁻ + y Q⁺ + ε))`.
+    /// The paper's multiplicative step on a panel: `next ← y ∘ sqrt((p⁺ + y Q⁻) / (p⁻ + y Q⁺ +
+    /// ε))`.
     pub fn multiply(next: &mut [f32], y: &[f32], p: &[f32], gram: &Gram, epsilon: f32) = multiply_body;
 }
 
@@ -200,11 +227,18 @@ fn multiply_body<V: Vector>(next: &mut [f32], y: &[f32], p: &[f32], gram: &Gram,
         let (columns, values) = gram.row(j);
         for c in 0..VECTORS {
             above[c] = p[c].max(zero);
-            below[c] = zero.sub(p[c]).max(zero).add_product(own[c], V::splat(gram.diagonal[j]));
+            below[c] = zero
+                .sub(p[c])
+                .max(zero)
+                .add_product(own[c], V::splat(gram.diagonal[j]));
         }
         for (&l, &q) in columns.iter().zip(values) {
             let row = line::<V>(y, l as usize);
-            let (side, q) = if q < 0.0 { (&mut above, V::splat(-q)) } else { (&mut below, V::splat(q)) };
+            let (side, q) = if q < 0.0 {
+                (&mut above, V::splat(-q))
+            } else {
+                (&mut below, V::splat(q))
+            };
             for c in 0..VECTORS {
                 side[c] = side[c].add_product(row[c], q);
             }
@@ -256,35 +290,54 @@ mod tests {
         let mut q = vec![0.0; k * k];
         for i in 0..k {
             for j in 0..i {
-                let v = if dense || (i + j) % 3 == 0 { value(i * k + j) * 0.3 } else { 0.0 };
+                let v = if dense || (i + j) % 3 == 0 {
+                    value(i * k + j) * 0.3
+                } else {
+                    0.0
+                };
                 (q[i * k + j], q[j * k + i]) = (v, v);
             }
             q[i * k + i] = 1.0;
         }
-        let y = (0..k * PANEL).map(|i| value(i + 7).max(0.0) as f32).collect();
+        let y = (0..k * PANEL)
+            .map(|i| value(i + 7).max(0.0) as f32)
+            .collect();
         let p = (0..k * PANEL).map(|i| value(3 * i + 1) as f32).collect();
         (q, y, p)
     }
 
     #[test]
     fn tiles_and_single_features_follow_the_formula() {
-        for (k, dense, relaxation) in
-            [(1, true, 1.0), (3, true, 1.4), (10, true, 1.0), (17, true, 1.4), (13, false, 1.4)]
-        {
+        for (k, dense, relaxation) in [
+            (1, true, 1.0),
+            (3, true, 1.4),
+            (10, true, 1.0),
+            (17, true, 1.4),
+            (13, false, 1.4),
+        ] {
             let (q, mut y, p) = case(k, dense);
             let gram = Gram::from_dense(&q, k);
             assert_eq!(!gram.tiles.is_empty(), dense && k >= 10);
             let mut want: Vec<f64> = y.iter().map(|&v| f64::from(v)).collect();
             for j in 0..k {
                 for r in 0..PANEL {
-                    let others: f64 = (0..k).filter(|&l| l != j).map(|l| q[j * k + l] * want[l * PANEL + r]).sum();
-                    let (own, target) = (want[j * PANEL + r], f64::from(p[j * PANEL + r]) - 0.05 - others);
+                    let others: f64 = (0..k)
+                        .filter(|&l| l != j)
+                        .map(|l| q[j * k + l] * want[l * PANEL + r])
+                        .sum();
+                    let (own, target) = (
+                        want[j * PANEL + r],
+                        f64::from(p[j * PANEL + r]) - 0.05 - others,
+                    );
                     want[j * PANEL + r] = (own + relaxation * (target - own)).max(0.0);
                 }
             }
             hals(&mut y, &p, &gram, 0.05, relaxation as f32);
             for (got, want) in y.iter().zip(&want) {
-                assert!((f64::from(*got) - want).abs() < 1e-5, "k {k}: {got} against {want}");
+                assert!(
+                    (f64::from(*got) - want).abs() < 1e-5,
+                    "k {k}: {got} against {want}"
+                );
             }
         }
     }
@@ -295,7 +348,11 @@ mod tests {
         for (k, dense) in [(18, true), (13, false)] {
             let (q, y, p) = case(k, dense);
             let gram = Gram::from_dense(&q, k);
-            let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-4 * (1.0 + a.abs()));
+            let close = |a: &[f32], b: &[f32]| {
+                a.iter()
+                    .zip(b)
+                    .all(|(a, b)| (a - b).abs() <= 1e-4 * (1.0 + a.abs()))
+            };
             let (mut a, mut b) = (y.clone(), y.clone());
             hals(&mut a, &p, &gram, 0.02, 1.4);
             hals_body::<Portable>(&mut b, &p, &gram, 0.02, 1.4);
@@ -313,10 +370,15 @@ mod tests {
     fn coefficients_that_decay_do_not_become_denormal() {
         let (q, y, p) = case(3, true);
         let gram = Gram::from_dense(&q, 3);
-        let small: Vec<f32> = (0..y.len()).map(|i| f32::MIN_POSITIVE / (1 + i % 7) as f32).collect();
+        let small: Vec<f32> = (0..y.len())
+            .map(|i| f32::MIN_POSITIVE / (1 + i % 7) as f32)
+            .collect();
         let mut next = small.clone();
         multiply(&mut next, &small, &p, &gram, 1e-6);
-        assert!(next.iter().all(|v| *v == 0.0 || v.is_normal()) && next.contains(&0.0), "{next:?}");
+        assert!(
+            next.iter().all(|v| *v == 0.0 || v.is_normal()) && next.contains(&0.0),
+            "{next:?}"
+        );
         // What is not tiny stays as it is, to the bit.
         for v in [1.0f32, 3e-7, 1.5e-20, f32::MIN_POSITIVE * 3.0] {
             assert_eq!((v + NORMAL) - NORMAL, v);

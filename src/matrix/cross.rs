@@ -1,8 +1,8 @@
 //! Cross products of a panel with its coefficients: AᵀY and YᵀY, a panel's rows at a time.
 //!
-//! The lines of a panel run over its rows already, so that nothing has to be packed but the coefficients, which are few: a
-//! value of a line against vectors of features is a tile of sums in registers. Invariant: the order of each sum follows from
-//! the shapes alone.
+//! The lines of a panel run over its rows already, so that nothing has to be packed but the
+//! coefficients, which are few: a value of a line against vectors of features is a tile of sums in
+//! registers. Invariant: the order of each sum follows from the shapes alone.
 
 use super::panel::PANEL;
 use super::simd::{Vector, WIDTH, kernel};
@@ -10,15 +10,21 @@ use super::simd::{Vector, WIDTH, kernel};
 /// Lines that stay in a core's cache from one tile of features to the next.
 const STRIP: usize = 1024;
 
-/// As many features as this beyond whole vectors are taken one by one: a vector of them would be mostly empty.
+/// As many features as this beyond whole vectors are taken one by one: a vector of them would be
+/// mostly empty.
 const TAIL: usize = 5;
 
 /// Values of sums a line, of k features: whole vectors, and where few features are left, these.
 pub fn width(k: usize) -> usize {
-    if k % WIDTH <= TAIL { k } else { k.next_multiple_of(WIDTH) }
+    if k % WIDTH <= TAIL {
+        k
+    } else {
+        k.next_multiple_of(WIDTH)
+    }
 }
 
-/// The features of a tile, in vectors, from the `at`-th of `vectors` on: as many as keep the registers full.
+/// The features of a tile, in vectors, from the `at`-th of `vectors` on: as many as keep the
+/// registers full.
 fn tile_width(vectors: usize, at: usize, widest: usize) -> usize {
     match vectors - at {
         4 if widest > 1 => 4,
@@ -27,8 +33,9 @@ fn tile_width(vectors: usize, at: usize, widest: usize) -> usize {
 }
 
 kernel! {
-    /// Lays the coefficients `y` `[k][PANEL]` out for [`add`], [`width`]`(k) · PANEL` values: by tiles of features, in each the
-    /// rows slowest; features that are not there are zero; the last few as they are.
+    /// Lays the coefficients `y` `[k][PANEL]` out for [`add`], [`width`]`(k) · PANEL` values: by
+    /// tiles of features, in each the rows slowest; features that are not there are zero; the last
+    /// few as they are.
     pub fn turn(out: &mut [f32], y: &[f32]) = turn_body;
 }
 
@@ -61,27 +68,46 @@ fn turn_body<V: Vector>(out: &mut [f32], y: &[f32]) {
 }
 
 kernel! {
-    /// `out[i][j] += Σ_rows lines[i] · y[j]`, of lines `[m][PANEL]` and coefficients as [`turn`] lays them; `out` has m ·
-    /// [`width`]`(k)` values, laid out as [`by_feature`] reads them. Where `fresh`, what `out` held does not count. With `upper`,
-    /// tiles that hold no j ≥ i are left as they are. Meanwhile the values `ahead` are asked for.
+    /// `out[i][j] += Σ_rows lines[i] · y[j]`, of lines `[m][PANEL]` and coefficients as [`turn`]
+    /// lays them; `out` has m · [`width`]`(k)` values, laid out as [`by_feature`] reads them. Where
+    /// `fresh`, what `out` held does not count. With `upper`, tiles that hold no j ≥ i are left as
+    /// they are. Meanwhile the values `ahead` are asked for.
     pub fn add(out: &mut [f32], lines: &[f32], y: &[f32], fresh: bool, upper: bool, ahead: &[f32]) = add_body;
 }
 
 #[inline(always)]
-fn add_body<V: Vector>(out: &mut [f32], lines: &[f32], y: &[f32], fresh: bool, upper: bool, ahead: &[f32]) {
+fn add_body<V: Vector>(
+    out: &mut [f32],
+    lines: &[f32],
+    y: &[f32],
+    fresh: bool,
+    upper: bool,
+    ahead: &[f32],
+) {
     let (m, vectors) = (lines.len() / PANEL, y.len() / (PANEL * WIDTH));
     let mut ahead = Ahead::over(ahead, m * vectors);
     let (out, last) = out.split_at_mut(m * vectors * WIDTH);
     singles::<V>(last, lines, &y[vectors * WIDTH * PANEL..], fresh);
-    let strips = out.chunks_mut((STRIP * vectors * WIDTH).max(1)).zip(lines.chunks(STRIP * PANEL));
+    let strips = out
+        .chunks_mut((STRIP * vectors * WIDTH).max(1))
+        .zip(lines.chunks(STRIP * PANEL));
     for (strip, (out, lines)) in strips.enumerate() {
         let mut at = 0;
         while at < vectors {
             let width = tile_width(vectors, at, V::TILE);
             let y = &y[at * WIDTH * PANEL..(at + width) * WIDTH * PANEL];
             let count = lines.len() / PANEL;
-            let wanted = if upper { count.min(((at + width) * WIDTH).saturating_sub(strip * STRIP)) } else { count };
-            let place = Place { at, vectors, lines: wanted, fresh };
+            let wanted = if upper {
+                count.min(((at + width) * WIDTH).saturating_sub(strip * STRIP))
+            } else {
+                count
+            };
+            let place = Place {
+                at,
+                vectors,
+                lines: wanted,
+                fresh,
+            };
             match (V::TILE, width) {
                 (1, _) => column::<V, 6, 1>(out, lines, y, place, &mut ahead),
                 (_, 1) => column::<V, 12, 1>(out, lines, y, place, &mut ahead),
@@ -94,7 +120,8 @@ fn add_body<V: Vector>(out: &mut [f32], lines: &[f32], y: &[f32], fresh: bool, u
     }
 }
 
-/// Where a tile's features are among all, the lines that are wanted, and what becomes of the sums that are there.
+/// Where a tile's features are among all, the lines that are wanted, and what becomes of the sums
+/// that are there.
 #[derive(Clone, Copy)]
 struct Place {
     at: usize,
@@ -116,15 +143,30 @@ fn column<V: Vector, const I: usize, const J: usize>(
     let whole = place.lines / I * I;
     for first in (0..whole).step_by(I) {
         ahead.ask::<V>();
-        tile::<V, I, J>(&mut out[first * stride..], &lines[first * PANEL..], y, place);
+        tile::<V, I, J>(
+            &mut out[first * stride..],
+            &lines[first * PANEL..],
+            y,
+            place,
+        );
     }
     for first in whole..place.lines {
-        tile::<V, 1, J>(&mut out[first * stride..], &lines[first * PANEL..], y, place);
+        tile::<V, 1, J>(
+            &mut out[first * stride..],
+            &lines[first * PANEL..],
+            y,
+            place,
+        );
     }
 }
 
 #[inline(always)]
-fn tile<V: Vector, const I: usize, const J: usize>(out: &mut [f32], lines: &[f32], y: &[f32], place: Place) {
+fn tile<V: Vector, const I: usize, const J: usize>(
+    out: &mut [f32],
+    lines: &[f32],
+    y: &[f32],
+    place: Place,
+) {
     let (stride, start) = (place.vectors * WIDTH, place.at * WIDTH);
     let out = &mut out[..(I - 1) * stride + start + J * WIDTH];
     for i in 0..I {
@@ -149,13 +191,18 @@ fn tile<V: Vector, const I: usize, const J: usize>(out: &mut [f32], lines: &[f32
     for i in 0..I {
         for j in 0..J {
             let to = &mut out[i * stride + start + j * WIDTH..];
-            let sum = if place.fresh { sums[i][j] } else { V::load(to).add(sums[i][j]) };
+            let sum = if place.fresh {
+                sums[i][j]
+            } else {
+                V::load(to).add(sums[i][j])
+            };
             sum.store(to);
         }
     }
 }
 
-/// All lines against few features: the products of as many pairs as a vector has lanes, then all their sums at once.
+/// All lines against few features: the products of as many pairs as a vector has lanes, then all
+/// their sums at once.
 #[inline(always)]
 fn singles<V: Vector>(out: &mut [f32], lines: &[f32], y: &[f32], fresh: bool) {
     match y.len() / PANEL {
@@ -170,7 +217,12 @@ fn singles<V: Vector>(out: &mut [f32], lines: &[f32], y: &[f32], fresh: bool) {
 
 /// I lines at a time against J features.
 #[inline(always)]
-fn pairs<V: Vector, const I: usize, const J: usize>(out: &mut [f32], lines: &[f32], y: &[f32], fresh: bool) {
+fn pairs<V: Vector, const I: usize, const J: usize>(
+    out: &mut [f32],
+    lines: &[f32],
+    y: &[f32],
+    fresh: bool,
+) {
     let (m, y) = (lines.len() / PANEL, &y[..J * PANEL]);
     let whole = m - m % I;
     for first in (0..whole).step_by(I) {
@@ -191,7 +243,10 @@ fn pairs<V: Vector, const I: usize, const J: usize>(out: &mut [f32], lines: &[f3
         let mut sums = [0.0; WIDTH];
         V::sums(products).store(&mut sums);
         for j in 0..J {
-            for (to, sum) in out[j * m + first..j * m + first + I].iter_mut().zip(&sums[j * I..]) {
+            for (to, sum) in out[j * m + first..j * m + first + I]
+                .iter_mut()
+                .zip(&sums[j * I..])
+            {
                 *to = if fresh { *sum } else { *to + *sum };
             }
         }
@@ -221,7 +276,14 @@ impl<'a> Ahead<'a> {
     fn over(values: &'a [f32], vectors: usize) -> Self {
         /// Vectors of sums of a tile, about.
         const TILE: usize = 24;
-        Self { values, at: 0, step: values.len().div_ceil((vectors / TILE).max(1)).next_multiple_of(WIDTH) }
+        Self {
+            values,
+            at: 0,
+            step: values
+                .len()
+                .div_ceil((vectors / TILE).max(1))
+                .next_multiple_of(WIDTH),
+        }
     }
 
     #[inline(always)]
@@ -238,8 +300,8 @@ impl<'a> Ahead<'a> {
 pub const FEATURES: usize = WIDTH;
 
 kernel! {
-    /// The sums of m lines and k features that [`add`] left, `[k][m]`: of the features from `first` on, a multiple of
-    /// [`FEATURES`], as many as `out` has lines and no more than that.
+    /// The sums of m lines and k features that [`add`] left, `[k][m]`: of the features from `first`
+    /// on, a multiple of [`FEATURES`], as many as `out` has lines and no more than that.
     pub fn by_feature(out: &mut [f32], sums: &[f32], m: usize, first: usize) = by_feature_body;
 }
 
@@ -277,35 +339,56 @@ mod tests {
     #[test]
     fn the_sums_follow_the_formula() {
         let value = |i: usize| ((i * 2_654_435_761) % 1000) as f32 / 1000.0 - 0.5;
-        for (m, k) in
-            [(29, 5), (16, 16), (7, 33), (50, 49), (24, 100), (13, 64), (40, 22), (1100, 7), (19, 18), (23, 35)]
-        {
+        for (m, k) in [
+            (29, 5),
+            (16, 16),
+            (7, 33),
+            (50, 49),
+            (24, 100),
+            (13, 64),
+            (40, 22),
+            (1100, 7),
+            (19, 18),
+            (23, 35),
+        ] {
             let lines: Vec<f32> = (0..m * PANEL).map(value).collect();
             let y: Vec<f32> = (0..k * PANEL).map(|i| value(i + 5)).collect();
             let want = |a: &[f32], i: usize, j: usize| -> f32 {
-                (0..PANEL).map(|r| a[i * PANEL + r] * y[j * PANEL + r]).sum()
+                (0..PANEL)
+                    .map(|r| a[i * PANEL + r] * y[j * PANEL + r])
+                    .sum()
             };
-            let mut forms: Vec<(Turn, Add)> = vec![(turn, add), (turn_body::<Portable>, add_body::<Portable>)];
+            let mut forms: Vec<(Turn, Add)> =
+                vec![(turn, add), (turn_body::<Portable>, add_body::<Portable>)];
             #[cfg(target_arch = "x86_64")]
             if crate::matrix::simd::has_avx2() {
                 forms.push((turn_body::<Avx2>, add_body::<Avx2>));
             }
             for (turn, add) in forms {
-                let (mut turned, mut sums) = (vec![f32::NAN; width(k) * PANEL], vec![f32::NAN; m * width(k)]);
+                let (mut turned, mut sums) = (
+                    vec![f32::NAN; width(k) * PANEL],
+                    vec![f32::NAN; m * width(k)],
+                );
                 turn(&mut turned, &y);
                 add(&mut sums, &lines, &turned, true, false, &lines);
                 add(&mut sums, &lines, &turned, false, false, &[]);
                 let got = lines_of(&sums, m, k);
                 for (at, got) in got.iter().enumerate() {
                     let (i, j) = (at % m, at / m);
-                    assert!((got - 2.0 * want(&lines, i, j)).abs() < 1e-4, "{m} × {k}: ({i}, {j})");
+                    assert!(
+                        (got - 2.0 * want(&lines, i, j)).abs() < 1e-4,
+                        "{m} × {k}: ({i}, {j})"
+                    );
                 }
                 // The upper half is whole, whatever the tiles.
                 let mut gram = vec![0.0; k * width(k)];
                 add(&mut gram, &y, &turned, true, true, &[]);
                 let got = lines_of(&gram, k, k);
                 for (i, j) in (0..k).flat_map(|j| (0..=j).map(move |i| (i, j))) {
-                    assert!((got[j * k + i] - want(&y, i, j)).abs() < 1e-4, "{k}: ({i}, {j})");
+                    assert!(
+                        (got[j * k + i] - want(&y, i, j)).abs() < 1e-4,
+                        "{k}: ({i}, {j})"
+                    );
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! Dense products, by faer on one thread a tile: the tiles are fixed by the shapes, so the bits are too.
+//! Dense products, by faer on one thread a tile: the tiles are fixed by the shapes, so the bits are
+//! too.
 
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::matmul::matmul;
@@ -10,40 +11,80 @@ use super::panel::PANEL;
 /// Neurons in a tile of AᵀY: the 96 that the widest micro-kernel takes at once.
 const STRIP: usize = 96;
 
-/// `out[k × d] += Yᵀ A` for a block of rows: `a` is row-major `[b × d]`, `y` is `[k][stride]` with the block's `b` rows
-/// first in each line. Tiles of neurons run in parallel; each adds in the order of the rows.
-pub fn accumulate_products(out: &mut [f32], a: &[f32], d: usize, y: &[f32], stride: usize, k: usize) {
+/// `out[k × d] += Yᵀ A` for a block of rows: `a` is row-major `[b × d]`, `y` is `[k][stride]` with
+/// the block's `b` rows first in each line. Tiles of neurons run in parallel; each adds in the
+/// order of the rows.
+pub fn accumulate_products(
+    out: &mut [f32],
+    a: &[f32],
+    d: usize,
+    y: &[f32],
+    stride: usize,
+    k: usize,
+) {
     let b = a.len() / d;
     if b == 0 || k == 0 {
         return;
     }
-    // Transposed views: the neurons run fastest on the left and in the result, which no product has to pack.
+    // Transposed views: the neurons run fastest on the left and in the result, which no product has
+    // to pack.
     let left = MatRef::from_row_major_slice(a, b, d).transpose();
     let right = MatRef::from_column_major_slice_with_stride(y, b, k, stride);
     let result = MatMut::from_column_major_slice_mut(out, d, k);
-    result.par_row_chunks_mut(STRIP).enumerate().with_max_len(1).for_each(|(i, tile)| {
-        let rows = tile.nrows();
-        matmul(tile, Accum::Add, left.subrows(i * STRIP, rows), right, 1.0, Par::Seq);
-    });
+    result
+        .par_row_chunks_mut(STRIP)
+        .enumerate()
+        .with_max_len(1)
+        .for_each(|(i, tile)| {
+            let rows = tile.nrows();
+            matmul(
+                tile,
+                Accum::Add,
+                left.subrows(i * STRIP, rows),
+                right,
+                1.0,
+                Par::Seq,
+            );
+        });
 }
 
-/// Adds Y Yᵀ over the first `b` rows of `y` `[k][stride]`, summed in f32 within the block, to the entries of `out` (k × k)
-/// on and above the diagonal; [`mirror`] completes it.
-pub fn accumulate_gram(out: &mut [f64], scratch: &mut Vec<f32>, y: &[f32], stride: usize, b: usize, k: usize) {
+/// Adds Y Yᵀ over the first `b` rows of `y` `[k][stride]`, summed in f32 within the block, to the
+/// entries of `out` (k × k) on and above the diagonal; [`mirror`] completes it.
+pub fn accumulate_gram(
+    out: &mut [f64],
+    scratch: &mut Vec<f32>,
+    y: &[f32],
+    stride: usize,
+    b: usize,
+    k: usize,
+) {
     const LINES: usize = 64;
     if k == 0 || b == 0 {
         return;
     }
     scratch.resize(k * k, 0.0);
     let lines = MatRef::from_column_major_slice_with_stride(y, b, k, stride);
-    let tiles = scratch.par_chunks_mut(LINES * k).zip(out.par_chunks_mut(LINES * k));
+    let tiles = scratch
+        .par_chunks_mut(LINES * k)
+        .zip(out.par_chunks_mut(LINES * k));
     tiles.enumerate().for_each(|(i, (tile, out))| {
         let (first, columns) = (i * LINES, tile.len() / k);
         let mut result = MatMut::from_column_major_slice_mut(&mut *tile, k, columns);
         let left = lines.subcols(first, k - first).transpose();
         let result = result.as_mut().subrows_mut(first, k - first);
-        matmul(result, Accum::Replace, left, lines.subcols(first, columns), 1.0, Par::Seq);
-        for (j, (sum, v)) in out.chunks_exact_mut(k).zip(tile.chunks_exact(k)).enumerate() {
+        matmul(
+            result,
+            Accum::Replace,
+            left,
+            lines.subcols(first, columns),
+            1.0,
+            Par::Seq,
+        );
+        for (j, (sum, v)) in out
+            .chunks_exact_mut(k)
+            .zip(tile.chunks_exact(k))
+            .enumerate()
+        {
             for (s, v) in sum.iter_mut().zip(v).skip(first + j) {
                 *s += f64::from(*v);
             }
@@ -78,25 +119,36 @@ pub fn project(out: &mut [f32], panel: &[f32], columns: &[f32], d: usize) {
     matmul(result, Accum::Replace, left, right, 1.0, Par::Seq);
 }
 
-/// `(G + ridge·I)⁻¹ B` for symmetric positive `G` (k × k) and `B` `[k × d]`, both row-major, in f64. Where rounding has made
-/// G indefinite, the ridge is raised tenfold until it is not.
+/// `(G + ridge·I)⁻¹ B` for symmetric positive `G` (k × k) and `B` `[k × d]`, both row-major, in
+/// f64. Where rounding has made G indefinite, the ridge is raised tenfold until it is not.
 pub fn solve_symmetric(g: &[f64], k: usize, ridge: f64, b: &[f32], d: usize) -> Vec<f32> {
     const STRIP: usize = 512;
     let inverse = symmetric_inverse(g, k, ridge);
     let mut out = vec![0.0f32; k * d];
     let result = MatMut::from_row_major_slice_mut(&mut out, k, d);
-    result.transpose_mut().par_row_chunks_mut(STRIP).enumerate().for_each(|(s, mut tile)| {
-        let first = s * STRIP;
-        let columns = tile.nrows();
-        let right = Mat::<f64>::from_fn(k, columns, |i, j| f64::from(b[i * d + first + j]));
-        let mut product = Mat::<f64>::zeros(k, columns);
-        matmul(product.as_mut(), Accum::Replace, inverse.as_ref(), right.as_ref(), 1.0, Par::Seq);
-        for j in 0..columns {
-            for i in 0..k {
-                tile[(j, i)] = product[(i, j)] as f32;
+    result
+        .transpose_mut()
+        .par_row_chunks_mut(STRIP)
+        .enumerate()
+        .for_each(|(s, mut tile)| {
+            let first = s * STRIP;
+            let columns = tile.nrows();
+            let right = Mat::<f64>::from_fn(k, columns, |i, j| f64::from(b[i * d + first + j]));
+            let mut product = Mat::<f64>::zeros(k, columns);
+            matmul(
+                product.as_mut(),
+                Accum::Replace,
+                inverse.as_ref(),
+                right.as_ref(),
+                1.0,
+                Par::Seq,
+            );
+            for j in 0..columns {
+                for i in 0..k {
+                    tile[(j, i)] = product[(i, j)] as f32;
+                }
             }
-        }
-    });
+        });
     out
 }
 
@@ -109,22 +161,37 @@ fn symmetric_inverse(g: &[f64], k: usize, ridge: f64) -> Mat<f64> {
             .or(llt::inverse::inverse_scratch::<f64>(k, Par::Seq)),
     );
     loop {
-        let mut factor = Mat::<f64>::from_fn(k, k, |i, j| g[i * k + j] + if i == j { ridge } else { 0.0 });
+        let mut factor =
+            Mat::<f64>::from_fn(k, k, |i, j| g[i * k + j] + if i == j { ridge } else { 0.0 });
         let stack = MemStack::new(&mut memory);
-        let done =
-            llt::factor::cholesky_in_place(factor.as_mut(), Default::default(), Par::Seq, stack, Default::default());
+        let done = llt::factor::cholesky_in_place(
+            factor.as_mut(),
+            Default::default(),
+            Par::Seq,
+            stack,
+            Default::default(),
+        );
         // A matrix that is not even finite ends here too.
         if done.is_ok() || ridge > mean || !mean.is_finite() {
             let mut lower = Mat::<f64>::zeros(k, k);
-            llt::inverse::inverse(lower.as_mut(), factor.as_ref(), Par::Seq, MemStack::new(&mut memory));
-            return Mat::from_fn(k, k, |i, j| if i >= j { lower[(i, j)] } else { lower[(j, i)] });
+            llt::inverse::inverse(
+                lower.as_mut(),
+                factor.as_ref(),
+                Par::Seq,
+                MemStack::new(&mut memory),
+            );
+            return Mat::from_fn(
+                k,
+                k,
+                |i, j| if i >= j { lower[(i, j)] } else { lower[(j, i)] },
+            );
         }
         ridge = (ridge * 10.0).max(mean * 1e-14);
     }
 }
 
-/// The eigenvalues, largest first, and eigenvectors (`[i][component]`, row i the i-th vector) of a symmetric k × k matrix.
-/// `None` when the iteration does not converge.
+/// The eigenvalues, largest first, and eigenvectors (`[i][component]`, row i the i-th vector) of a
+/// symmetric k × k matrix. `None` when the iteration does not converge.
 pub fn eigen_symmetric(g: &[f64], k: usize) -> Option<(Vec<f64>, Vec<f64>)> {
     use faer::linalg::evd;
     let matrix = Mat::<f64>::from_fn(k, k, |i, j| g[i * k + j]);
@@ -148,7 +215,10 @@ pub fn eigen_symmetric(g: &[f64], k: usize) -> Option<(Vec<f64>, Vec<f64>)> {
     let ascending: Vec<f64> = (0..k).map(|i| values.column_vector()[i]).collect();
     let mut order: Vec<usize> = (0..k).collect();
     order.sort_by(|&a, &b| ascending[b].total_cmp(&ascending[a]));
-    let rows = order.iter().flat_map(|&i| (0..k).map(|c| vectors[(c, i)]).collect::<Vec<_>>()).collect();
+    let rows = order
+        .iter()
+        .flat_map(|&i| (0..k).map(|c| vectors[(c, i)]).collect::<Vec<_>>())
+        .collect();
     Some((order.iter().map(|&i| ascending[i]).collect(), rows))
 }
 
@@ -168,29 +238,62 @@ impl Strip<'_> {
 }
 
 /// Calls `f(first neuron, strip)` for strips of `width` neurons of `out` `[k][d]`, in parallel.
-pub fn for_strips(out: &mut [f32], d: usize, width: usize, f: impl Fn(usize, Strip<'_>) + Sync + Send) {
+pub fn for_strips(
+    out: &mut [f32],
+    d: usize,
+    width: usize,
+    f: impl Fn(usize, Strip<'_>) + Sync + Send,
+) {
     let k = out.len() / d;
     let result = MatMut::from_column_major_slice_mut(out, d, k);
-    result.par_row_chunks_mut(width).enumerate().for_each(|(i, tile)| f(i * width, Strip(tile)));
+    result
+        .par_row_chunks_mut(width)
+        .enumerate()
+        .for_each(|(i, tile)| f(i * width, Strip(tile)));
 }
 
-/// Makes the `count` lines of `lines` `[count][d]` an orthonormal basis of what they span, by the eigenvectors of their
-/// Gram matrix in f64, twice; lines beyond its rank become zero. `None` when the eigenvectors do not converge.
+/// Makes the `count` lines of `lines` `[count][d]` an orthonormal basis of what they span, by the
+/// eigenvectors of their Gram matrix in f64, twice; lines beyond its rank become zero. `None` when
+/// the eigenvectors do not converge.
 pub fn orthonormalise(lines: &mut [f32], count: usize, d: usize) -> Option<()> {
     /// Squared singular values below this share of the largest are rounding.
     const RANK: f64 = 1e-13;
     for _ in 0..2 {
         let wide = Mat::<f64>::from_fn(d, count, |c, i| f64::from(lines[i * d + c]));
         let mut gram = Mat::<f64>::zeros(count, count);
-        matmul(gram.as_mut(), Accum::Replace, wide.transpose(), wide.as_ref(), 1.0, Par::Seq);
-        let flat: Vec<f64> = (0..count * count).map(|i| gram[(i / count, i % count)]).collect();
+        matmul(
+            gram.as_mut(),
+            Accum::Replace,
+            wide.transpose(),
+            wide.as_ref(),
+            1.0,
+            Par::Seq,
+        );
+        let flat: Vec<f64> = (0..count * count)
+            .map(|i| gram[(i / count, i % count)])
+            .collect();
         let (values, vectors) = eigen_symmetric(&flat, count)?;
-        let scale = |i: usize| if values[i] > RANK * values[0] { values[i].sqrt().recip() } else { 0.0 };
+        let scale = |i: usize| {
+            if values[i] > RANK * values[0] {
+                values[i].sqrt().recip()
+            } else {
+                0.0
+            }
+        };
         let turn = Mat::<f64>::from_fn(count, count, |l, i| vectors[i * count + l] * scale(i));
         let mut result = Mat::<f64>::zeros(d, count);
-        matmul(result.as_mut(), Accum::Replace, wide.as_ref(), turn.as_ref(), 1.0, Par::Seq);
+        matmul(
+            result.as_mut(),
+            Accum::Replace,
+            wide.as_ref(),
+            turn.as_ref(),
+            1.0,
+            Par::Seq,
+        );
         for (i, line) in lines.chunks_exact_mut(d).enumerate() {
-            line.iter_mut().enumerate().for_each(|(c, v)| *v = result[(c, i)] as f32);
+            line.iter_mut()
+                .enumerate()
+                .for_each(|(c, v)| *v = result[(c, i)] as f32);
         }
     }
     Some(())

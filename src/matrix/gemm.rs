@@ -23,17 +23,31 @@ impl<'a> View<'a> {
 
     /// The transpose of row-major `data`.
     pub fn transposed(data: &'a [f32], row: usize) -> Self {
-        Self { data, row: 1, col: row }
+        Self {
+            data,
+            row: 1,
+            col: row,
+        }
     }
 }
 
-/// `out[m × n] = A[m × k] · B[k × n]`, all row-major, on one thread; m follows from the length of `a`.
+/// `out[m × n] = A[m × k] · B[k × n]`, all row-major, on one thread; m follows from the length of
+/// `a`.
 pub fn row_major_product(out: &mut [f32], a: &[f32], k: usize, b: &[f32], n: usize) {
     let m = a.len() / k.max(1);
-    product((m, k, n), View::rows(a, k), View::rows(b, n), out, n, false, false);
+    product(
+        (m, k, n),
+        View::rows(a, k),
+        View::rows(b, n),
+        out,
+        n,
+        false,
+        false,
+    );
 }
 
-/// `out[i * stride + j] = Σ_p a[i, p] b[p, j]` (`+=` when `add`) for i < m, j < n, p < k; on all threads when `parallel`.
+/// `out[i * stride + j] = Σ_p a[i, p] b[p, j]` (`+=` when `add`) for i < m, j < n, p < k; on all
+/// threads when `parallel`.
 ///
 /// # Panics
 /// When a view or `out` is too short for its shape.
@@ -50,13 +64,27 @@ pub fn product(
     if m == 0 || n == 0 {
         return;
     }
-    let last = |rows: usize, row: usize, cols: usize, col: usize| (rows - 1) * row + (cols - 1) * col;
-    assert!(stride >= n && out.len() > last(m, stride, n, 1), "the result is too short");
-    assert!(k > 0 && a.data.len() > last(m, a.row, k, a.col), "the left side is too short");
-    assert!(b.data.len() > last(k, b.row, n, b.col), "the right side is too short");
-    let parallelism = if parallel { Parallelism::Rayon(0) } else { Parallelism::None };
-    // SAFETY: the asserts above keep every index that the strides reach inside its slice; `out` is borrowed alone and
-    // its rows do not overlap.
+    let last =
+        |rows: usize, row: usize, cols: usize, col: usize| (rows - 1) * row + (cols - 1) * col;
+    assert!(
+        stride >= n && out.len() > last(m, stride, n, 1),
+        "the result is too short"
+    );
+    assert!(
+        k > 0 && a.data.len() > last(m, a.row, k, a.col),
+        "the left side is too short"
+    );
+    assert!(
+        b.data.len() > last(k, b.row, n, b.col),
+        "the right side is too short"
+    );
+    let parallelism = if parallel {
+        Parallelism::Rayon(0)
+    } else {
+        Parallelism::None
+    };
+    // SAFETY: the asserts above keep every index that the strides reach inside its slice; `out` is
+    // borrowed alone and its rows do not overlap.
     #[allow(unsafe_code)]
     unsafe {
         gemm::gemm(

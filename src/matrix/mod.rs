@@ -1,8 +1,8 @@
 //! Dense and sparse kernels of the factoriser and the decoder.
 //!
-//! Owns the arithmetic and its vectorised forms; knows nothing of tokens, features or files. Invariant: every kernel
-//! adds its terms in an order that its arguments alone fix, never the number of threads, so that a machine gives the
-//! same bits each time.
+//! Owns the arithmetic and its vectorised forms; knows nothing of tokens, features or files.
+//! Invariant: every kernel adds its terms in an order that its arguments alone fix, never the
+//! number of threads, so that a machine gives the same bits each time.
 
 pub mod adam;
 pub mod aligned;

@@ -1,7 +1,8 @@
-//! Kernels over a panel: [`PANEL`] token rows with the rows running fastest, so that one neuron (or one feature) of all
-//! of them is one short contiguous run.
+//! Kernels over a panel: [`PANEL`] token rows with the rows running fastest, so that one neuron (or
+//! one feature) of all of them is one short contiguous run.
 //!
-//! A panel of activations is `[d][PANEL]`, of coefficients or projections `[k][PANEL]`; rows that do not exist are zero.
+//! A panel of activations is `[d][PANEL]`, of coefficients or projections `[k][PANEL]`; rows that
+//! do not exist are zero.
 
 pub use super::coordinate::{Gram, hals, multiply, quadratic};
 pub use super::transpose::transpose;
@@ -35,12 +36,19 @@ pub(super) fn put<V: Vector>(panel: &mut [f32], j: usize, values: [V; VECTORS]) 
 }
 
 kernel! {
-    /// `out[j] = Σ_q values[j][q] · panel[indices[j][q]]` for each sparse column j: P = A Z on one panel.
+    /// `out[j] = Σ_q values[j][q] · panel[indices[j][q]]` for each sparse column j: P = A Z on one
+    /// panel.
     pub fn project(out: &mut [f32], panel: &[f32], offsets: &[usize], indices: &[u32], values: &[f32]) = project_body;
 }
 
 #[inline(always)]
-fn project_body<V: Vector>(out: &mut [f32], panel: &[f32], offsets: &[usize], indices: &[u32], values: &[f32]) {
+fn project_body<V: Vector>(
+    out: &mut [f32],
+    panel: &[f32],
+    offsets: &[usize],
+    indices: &[u32],
+    values: &[f32],
+) {
     for (j, span) in offsets.windows(2).enumerate() {
         let (indices, values) = (&indices[span[0]..span[1]], &values[span[0]..span[1]]);
         // Two sums a vector hide the latency of the products.
@@ -56,7 +64,10 @@ fn project_body<V: Vector>(out: &mut [f32], panel: &[f32], offsets: &[usize], in
         }
         if indices.len() % 2 == 1 {
             let last = indices.len() - 1;
-            let (row, v) = (line::<V>(panel, indices[last] as usize), V::splat(values[last]));
+            let (row, v) = (
+                line::<V>(panel, indices[last] as usize),
+                V::splat(values[last]),
+            );
             for c in 0..VECTORS {
                 sums[0][c] = sums[0][c].add_product(row[c], v);
             }
@@ -77,7 +88,13 @@ kernel! {
 }
 
 #[inline(always)]
-fn gather_products_body<V: Vector>(out: &mut [f32], panel: &[f32], y: &[f32], offsets: &[usize], indices: &[u32]) {
+fn gather_products_body<V: Vector>(
+    out: &mut [f32],
+    panel: &[f32],
+    y: &[f32],
+    offsets: &[usize],
+    indices: &[u32],
+) {
     for (j, span) in offsets.windows(2).enumerate() {
         let coefficients = line::<V>(y, j);
         let entries = indices[span[0]..span[1]].chunks(WIDTH);
@@ -166,8 +183,11 @@ mod tests {
         let value = |i: usize| ((i * 2_654_435_761) % 1000) as f32 / 1000.0 - 0.5;
         let panel: Vec<f32> = (0..d * PANEL).map(value).collect();
         let y: Vec<f32> = (0..k * PANEL).map(|i| value(i + 5)).collect();
-        let (offsets, indices, values) =
-            ([0, 4, 4, 9], [0u32, 2, 5, 8, 0, 1, 3, 4, 7], [1.0f32, -2.0, 0.5, 3.0, 1.5, -0.25, 2.0, 1.0, -1.0]);
+        let (offsets, indices, values) = (
+            [0, 4, 4, 9],
+            [0u32, 2, 5, 8, 0, 1, 3, 4, 7],
+            [1.0f32, -2.0, 0.5, 3.0, 1.5, -0.25, 2.0, 1.0, -1.0],
+        );
         let mut p = vec![f32::NAN; k * PANEL];
         project(&mut p, &panel, &offsets, &indices, &values);
         let mut sums = vec![1.0f32; 9];
@@ -176,12 +196,15 @@ mod tests {
         products(&mut rows, &y, &p);
         for j in 0..k {
             for r in 0..PANEL {
-                let want: f32 =
-                    (offsets[j]..offsets[j + 1]).map(|q| values[q] * panel[indices[q] as usize * PANEL + r]).sum();
+                let want: f32 = (offsets[j]..offsets[j + 1])
+                    .map(|q| values[q] * panel[indices[q] as usize * PANEL + r])
+                    .sum();
                 assert!((p[j * PANEL + r] - want).abs() < 1e-5);
             }
             for q in offsets[j]..offsets[j + 1] {
-                let want: f32 = (0..PANEL).map(|r| panel[indices[q] as usize * PANEL + r] * y[j * PANEL + r]).sum();
+                let want: f32 = (0..PANEL)
+                    .map(|r| panel[indices[q] as usize * PANEL + r] * y[j * PANEL + r])
+                    .sum();
                 assert!((sums[q] - 1.0 - want).abs() < 1e-4);
             }
         }
@@ -194,11 +217,17 @@ mod tests {
         for (got, line) in lines.iter().zip(y.chunks(PANEL)) {
             assert!((got - line.iter().sum::<f32>()).abs() < 1e-4);
         }
-        let (mut base_p, mut base_sums, mut base_rows) = (vec![0.0; k * PANEL], vec![1.0; 9], vec![0.0; PANEL]);
+        let (mut base_p, mut base_sums, mut base_rows) =
+            (vec![0.0; k * PANEL], vec![1.0; 9], vec![0.0; PANEL]);
         project_body::<Portable>(&mut base_p, &panel, &offsets, &indices, &values);
         gather_products_body::<Portable>(&mut base_sums, &panel, &y, &offsets, &indices);
         products_body::<Portable>(&mut base_rows, &y, &p);
-        for (a, b) in p.iter().chain(&sums).chain(&rows).zip(base_p.iter().chain(&base_sums).chain(&base_rows)) {
+        for (a, b) in p
+            .iter()
+            .chain(&sums)
+            .chain(&rows)
+            .zip(base_p.iter().chain(&base_sums).chain(&base_rows))
+        {
             assert!((a - b).abs() < 1e-4);
         }
     }
@@ -206,14 +235,18 @@ mod tests {
     #[test]
     fn columns_of_more_entries_than_a_vector_are_gathered_whole() {
         let value = |i: usize| ((i * 2_654_435_761) % 1000) as f32 / 1000.0 - 0.5;
-        let (panel, y): (Vec<f32>, Vec<f32>) =
-            ((0..40 * PANEL).map(value).collect(), (0..2 * PANEL).map(|i| value(i + 5)).collect());
+        let (panel, y): (Vec<f32>, Vec<f32>) = (
+            (0..40 * PANEL).map(value).collect(),
+            (0..2 * PANEL).map(|i| value(i + 5)).collect(),
+        );
         let (offsets, indices): (_, Vec<u32>) = ([0, 37, 39], (0..37).chain([3, 39]).collect());
         let mut sums = vec![0.0f32; 39];
         gather_products(&mut sums, &panel, &y, &offsets, &indices);
         for (q, (got, &i)) in sums.iter().zip(&indices).enumerate() {
             let j = usize::from(q >= 37);
-            let want: f32 = (0..PANEL).map(|r| panel[i as usize * PANEL + r] * y[j * PANEL + r]).sum();
+            let want: f32 = (0..PANEL)
+                .map(|r| panel[i as usize * PANEL + r] * y[j * PANEL + r])
+                .sum();
             assert!((got - want).abs() < 1e-4, "entry {q}");
         }
     }

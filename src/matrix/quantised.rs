@@ -1,8 +1,10 @@
-//! Dot products of quantised weight rows with activations quantised to eight bits: what generating one token needs.
+//! Dot products of quantised weight rows with activations quantised to eight bits: what generating
+//! one token needs.
 //!
-//! Owns the kernels of GGML's block types of 32 values (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0); knows nothing of tensors or files.
-//! Every type is read as w = d·q + m with q an unsigned byte (Q8_0: q − 128, so m = −128 d), which is what the byte dot
-//! products of x86 want. Invariant: a product is the same whatever rows are computed beside it.
+//! Owns the kernels of GGML's block types of 32 values (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0); knows
+//! nothing of tensors or files. Every type is read as w = d·q + m with q an unsigned byte (Q8_0: q
+//! − 128, so m = −128 d), which is what the byte dot products of x86 want. Invariant: a product is
+//! the same whatever rows are computed beside it.
 //!
 //! Formats: <https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h>.
 
@@ -97,10 +99,20 @@ impl Bytes {
     /// # Panics
     /// When `k` is no multiple of 32 or `x` not whole rows.
     pub fn new(x: &[f32], k: usize) -> Self {
-        assert!(k.is_multiple_of(BLOCK) && k > 0 && x.len().is_multiple_of(k), "whole rows of whole blocks");
-        let mut out = Self { values: vec![0; x.len()], scales: vec![[0.0; 2]; x.len() / BLOCK], blocks: k / BLOCK };
+        assert!(
+            k.is_multiple_of(BLOCK) && k > 0 && x.len().is_multiple_of(k),
+            "whole rows of whole blocks"
+        );
+        let mut out = Self {
+            values: vec![0; x.len()],
+            scales: vec![[0.0; 2]; x.len() / BLOCK],
+            blocks: k / BLOCK,
+        };
         pulp::Arch::new().dispatch(|| {
-            let blocks = x.chunks_exact(BLOCK).zip(out.values.chunks_exact_mut(BLOCK)).zip(&mut out.scales);
+            let blocks = x
+                .chunks_exact(BLOCK)
+                .zip(out.values.chunks_exact_mut(BLOCK))
+                .zip(&mut out.scales);
             for ((x, q), scale) in blocks {
                 quantise_block(x, q, scale);
             }
@@ -141,7 +153,10 @@ fn quantise_block(x: &[f32], q: &mut [i8], scale: &mut [f32; 2]) {
 /// When `weights` is not whole rows or `out` does not fit.
 pub fn products(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) {
     let (row, m) = (x.blocks * format.bytes(), x.rows());
-    assert!(weights.len().is_multiple_of(row) && out.len() == weights.len() / row * m, "whole rows, one result each");
+    assert!(
+        weights.len().is_multiple_of(row) && out.len() == weights.len() / row * m,
+        "whole rows, one result each"
+    );
     #[cfg(target_arch = "x86_64")]
     if x86::products(format, weights, x, out) {
         return;
@@ -151,7 +166,10 @@ pub fn products(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) {
 
 fn portable(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) {
     let m = x.rows();
-    for (row, out) in weights.chunks_exact(x.blocks * format.bytes()).zip(out.chunks_exact_mut(m)) {
+    for (row, out) in weights
+        .chunks_exact(x.blocks * format.bytes())
+        .zip(out.chunks_exact_mut(m))
+    {
         for (r, out) in out.iter_mut().enumerate() {
             *out = 0.0;
             for (b, block) in row.chunks_exact(format.bytes()).enumerate() {
@@ -159,7 +177,11 @@ fn portable(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) {
                 let at = r * x.blocks + b;
                 let [dx, sum] = x.scales[at];
                 let values = &x.values[at * BLOCK..(at + 1) * BLOCK];
-                let dot: i32 = q.iter().zip(values).map(|(&q, &v)| i32::from(q) * i32::from(v)).sum();
+                let dot: i32 = q
+                    .iter()
+                    .zip(values)
+                    .map(|(&q, &v)| i32::from(q) * i32::from(v))
+                    .sum();
                 *out += d * dx * dot as f32 + min * sum;
             }
         }
@@ -171,9 +193,15 @@ fn portable(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) {
 /// # Panics
 /// When `blocks` and `out` do not fit each other.
 pub fn widen(format: Format, blocks: &[u8], out: &mut [f32]) {
-    assert!(blocks.len() / format.bytes() * BLOCK == out.len(), "32 values a block");
+    assert!(
+        blocks.len() / format.bytes() * BLOCK == out.len(),
+        "32 values a block"
+    );
     pulp::Arch::new().dispatch(|| {
-        for (block, out) in blocks.chunks_exact(format.bytes()).zip(out.chunks_exact_mut(BLOCK)) {
+        for (block, out) in blocks
+            .chunks_exact(format.bytes())
+            .zip(out.chunks_exact_mut(BLOCK))
+        {
             let (d, m, q) = format.read(block);
             if format == Format::Q8_0 || format == Format::Q4_0 || format == Format::Q5_0 {
                 // As the format defines it, without the detour over m.
@@ -196,13 +224,19 @@ mod x86;
 
 #[cfg(test)]
 mod tests {
-    use candle_core::quantized::k_quants::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, GgmlType, matmul};
+    use candle_core::quantized::k_quants::{
+        BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, GgmlType, matmul,
+    };
 
     use super::*;
 
     fn values(n: usize, seed: u32) -> Vec<f32> {
         (0..n as u32)
-            .map(|i| ((i.wrapping_mul(2_654_435_761).wrapping_add(seed * 40_503) >> 8) % 2000) as f32 / 1000.0 - 1.0)
+            .map(|i| {
+                ((i.wrapping_mul(2_654_435_761).wrapping_add(seed * 40_503) >> 8) % 2000) as f32
+                    / 1000.0
+                    - 1.0
+            })
             .collect()
     }
 
@@ -219,7 +253,9 @@ mod tests {
         matmul((m, K, n), x, &blocks, &mut out).unwrap();
         // SAFETY: blocks are plain numbers without padding.
         #[allow(unsafe_code)]
-        let bytes = unsafe { std::slice::from_raw_parts(blocks.as_ptr().cast::<u8>(), size_of_val(&blocks[..])) };
+        let bytes = unsafe {
+            std::slice::from_raw_parts(blocks.as_ptr().cast::<u8>(), size_of_val(&blocks[..]))
+        };
         (bytes.to_vec(), wide, out)
     }
 
@@ -230,24 +266,42 @@ mod tests {
             assert_eq!(bytes.len(), 5 * K / BLOCK * format.bytes());
             let mut ours_wide = vec![0.0; w.len()];
             widen(format, &bytes, &mut ours_wide);
-            assert!(ours_wide.iter().zip(&wide).all(|(a, b)| (a - b).abs() <= 1e-6), "{format:?} widens as candle");
+            assert!(
+                ours_wide
+                    .iter()
+                    .zip(&wide)
+                    .all(|(a, b)| (a - b).abs() <= 1e-6),
+                "{format:?} widens as candle"
+            );
             let x = Bytes::new(&x, K);
             let mut ours = vec![0.0; 5 * m];
             products(format, &bytes, &x, &mut ours);
             for c in 0..5 {
                 for r in 0..m {
                     let (a, b) = (ours[c * m + r], theirs[r * 5 + c]);
-                    assert!((a - b).abs() < 2e-2, "{format:?} ({c}, {r}) of {m}: {a} against candle's {b}");
+                    assert!(
+                        (a - b).abs() < 2e-2,
+                        "{format:?} ({c}, {r}) of {m}: {a} against candle's {b}"
+                    );
                 }
             }
             let mut plain = vec![0.0; 5 * m];
             portable(format, &bytes, &x, &mut plain);
-            assert!(ours.iter().zip(&plain).all(|(a, b)| (a - b).abs() < 1e-4), "{format:?}: {ours:?} {plain:?}");
+            assert!(
+                ours.iter().zip(&plain).all(|(a, b)| (a - b).abs() < 1e-4),
+                "{format:?}: {ours:?} {plain:?}"
+            );
             #[cfg(target_arch = "x86_64")]
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
+            if is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+            {
                 let mut narrow = vec![0.0; 5 * m];
                 x86::narrow(format, &bytes, &x, &mut narrow);
-                assert!(ours.iter().zip(&narrow).all(|(a, b)| (a - b).abs() < 1e-4), "{format:?} on AVX2");
+                assert!(
+                    ours.iter().zip(&narrow).all(|(a, b)| (a - b).abs() < 1e-4),
+                    "{format:?} on AVX2"
+                );
             }
         }
     }
@@ -270,7 +324,12 @@ mod tests {
         let mut weights = vec![0xffu8; 34];
         weights[..2].copy_from_slice(&f16::from_f32(1.0).to_le_bytes());
         let mut out = [0.0];
-        products(Format::Q8_0, &weights, &Bytes::new(&[1.0; 32], 32), &mut out);
+        products(
+            Format::Q8_0,
+            &weights,
+            &Bytes::new(&[1.0; 32], 32),
+            &mut out,
+        );
         assert!((out[0] + 32.0).abs() < 1e-3);
     }
 }

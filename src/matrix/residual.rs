@@ -1,4 +1,5 @@
-//! What sparse columns take away from dense lines, many lines at once: the residuals of a sweep over the columns.
+//! What sparse columns take away from dense lines, many lines at once: the residuals of a sweep
+//! over the columns.
 
 use std::ops::Range;
 
@@ -19,7 +20,10 @@ impl Weights {
     pub fn of(gram: &[f64], k: usize) -> Self {
         let width = k.next_multiple_of(WIDTH);
         let mut values = vec![0.0; k * width];
-        for (to, from) in values.chunks_exact_mut(width.max(1)).zip(gram.chunks_exact(k.max(1))) {
+        for (to, from) in values
+            .chunks_exact_mut(width.max(1))
+            .zip(gram.chunks_exact(k.max(1)))
+        {
             to.iter_mut().zip(from).for_each(|(to, v)| *to = *v as f32);
         }
         Self { values, width }
@@ -40,8 +44,8 @@ impl Weights {
 /// Entries of sparse columns: where each column's begin and end, their lines' places, their values.
 pub type Entries<'e> = (&'e [usize], &'e [u32], &'e [f32]);
 
-/// `out[t] = lines[t] − Σ_j weights[j][first + t] · z_j` over the columns j in `columns`, for at most [`LINES`] lines of d
-/// values each; `scratch` keeps its memory between calls.
+/// `out[t] = lines[t] − Σ_j weights[j][first + t] · z_j` over the columns j in `columns`, for at
+/// most [`LINES`] lines of d values each; `scratch` keeps its memory between calls.
 pub fn subtract(
     out: &mut Vec<f32>,
     lines: &[f32],
@@ -51,7 +55,10 @@ pub fn subtract(
     entries: Entries<'_>,
     scratch: &mut Vec<f32>,
 ) {
-    assert!(lines.len() <= d * LINES && lines.len().is_multiple_of(d.max(1)), "whole lines, {LINES} at most");
+    assert!(
+        lines.len() <= d * LINES && lines.len().is_multiple_of(d.max(1)),
+        "whole lines, {LINES} at most"
+    );
     scratch.clear();
     scratch.resize(d * LINES, 0.0);
     for columns in columns {
@@ -74,13 +81,21 @@ fn leave_body<V: Vector>(out: &mut [f32], lines: &[f32], d: usize, taken: &[f32]
         for (i, v) in square.iter_mut().enumerate() {
             *v = V::load(&taken[(first + i) * LINES..]);
         }
-        for ((to, line), v) in out.chunks_exact_mut(d).zip(lines.chunks_exact(d)).zip(V::turn(square)) {
+        for ((to, line), v) in out
+            .chunks_exact_mut(d)
+            .zip(lines.chunks_exact(d))
+            .zip(V::turn(square))
+        {
             // The block's that comes next, as a rule.
             V::prefetch_far(line[first..].as_ptr().wrapping_add(d * LINES));
             V::load(&line[first..]).sub(v).store(&mut to[first..]);
         }
     }
-    for (t, (to, line)) in out.chunks_exact_mut(d).zip(lines.chunks_exact(d)).enumerate() {
+    for (t, (to, line)) in out
+        .chunks_exact_mut(d)
+        .zip(lines.chunks_exact(d))
+        .enumerate()
+    {
         for i in whole..d {
             to[i] = line[i] - taken[i * LINES + t];
         }
@@ -88,7 +103,8 @@ fn leave_body<V: Vector>(out: &mut [f32], lines: &[f32], d: usize, taken: &[f32]
 }
 
 kernel! {
-    /// `out[i] += z_j[i] · weights[j]`: an entry is one product of vectors, whatever the number of lines.
+    /// `out[i] += z_j[i] · weights[j]`: an entry is one product of vectors, whatever the number of
+    /// lines.
     fn collect(
         out: &mut [f32], weights: &Weights, first: usize, columns: Range<usize>, entries: Entries<'_>,
     ) = collect_body;
@@ -119,16 +135,33 @@ mod tests {
     #[test]
     fn takes_away_the_weighted_columns() {
         let value = |i: usize| ((i * 2_654_435_761) % 1000) as f32 / 1000.0 - 0.5;
-        let z = (vec![0, 2, 2, 5], vec![0u32, 6, 1, 2, 6], vec![1.0f32, -2.0, 0.5, 3.0, 1.5]);
+        let z = (
+            vec![0, 2, 2, 5],
+            vec![0u32, 6, 1, 2, 6],
+            vec![1.0f32, -2.0, 0.5, 3.0, 1.5],
+        );
         for (first, d) in [(0, 7), (16, 19), (0, 33)] {
             // Of twenty lines the first sixteen, or the last four.
-            let (k, gram) = (20, (0..400).map(|i| value(i / 20 + i % 20 + 5) as f64).collect::<Vec<_>>());
+            let (k, gram) = (
+                20,
+                (0..400)
+                    .map(|i| value(i / 20 + i % 20 + 5) as f64)
+                    .collect::<Vec<_>>(),
+            );
             let weights = Weights::of(&gram, k);
             let count = LINES.min(k - first);
             let before: Vec<f32> = (0..count * d).map(|i| value(i + 11)).collect();
             let (mut out, entries) = (vec![f32::NAN; 3], (&z.0[..], &z.1[..], &z.2[..]));
             for columns in [[0..3, 3..3], [0..1, 2..3]] {
-                subtract(&mut out, &before, d, (&weights, first), columns.clone(), entries, &mut vec![1.0; 3]);
+                subtract(
+                    &mut out,
+                    &before,
+                    d,
+                    (&weights, first),
+                    columns.clone(),
+                    entries,
+                    &mut vec![1.0; 3],
+                );
                 for t in 0..count {
                     let mut want = before[t * d..(t + 1) * d].to_vec();
                     for j in columns.iter().cloned().flatten() {
@@ -136,7 +169,12 @@ mod tests {
                             want[z.1[p] as usize] -= gram[j * k + first + t] as f32 * z.2[p];
                         }
                     }
-                    assert!(out[t * d..(t + 1) * d].iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-5));
+                    assert!(
+                        out[t * d..(t + 1) * d]
+                            .iter()
+                            .zip(&want)
+                            .all(|(a, b)| (a - b).abs() < 1e-5)
+                    );
                 }
             }
         }

@@ -1,12 +1,12 @@
 //! X Wᵀ for weights whose rows are made on demand: the product of the decoder's prefill.
 //!
-//! Owns packing, blocking, threads and the register tiles; knows nothing of how a weight row is stored. Invariant: an
-//! element of the result is one sum over k in ascending order, split only at fixed block edges, so that neither threads
-//! nor the other rows of a batch change a bit of it.
+//! Owns packing, blocking, threads and the register tiles; knows nothing of how a weight row is
+//! stored. Invariant: an element of the result is one sum over k in ascending order, split only at
+//! fixed block edges, so that neither threads nor the other rows of a batch change a bit of it.
 //!
-//! The shape is Goto's (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008) with weights as
-//! the packed panels: a task makes a few panels of [`NR`] weight rows, transposed to `[k][NR]`, and runs every tile of
-//! [`MR`] rows of X over them.
+//! The shape is Goto's (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication",
+//! 2008) with weights as the packed panels: a task makes a few panels of [`NR`] weight rows,
+//! transposed to `[k][NR]`, and runs every tile of [`MR`] rows of X over them.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -35,15 +35,16 @@ struct Target {
     stride: usize,
 }
 
-// SAFETY: every task writes columns that are its own, and the borrow of the result outlives the tasks.
+// SAFETY: every task writes columns that are its own, and the borrow of the result outlives the
+// tasks.
 #[allow(unsafe_code)]
 unsafe impl Send for Target {}
 // SAFETY: as above.
 #[allow(unsafe_code)]
 unsafe impl Sync for Target {}
 
-/// `out[i * stride + j] = ⟨x row i, weight row j⟩` for the rows of `x` (`k` values each) and `n` weight rows, which
-/// `weights(rows, buffer)` writes as f32, row after row.
+/// `out[i * stride + j] = ⟨x row i, weight row j⟩` for the rows of `x` (`k` values each) and `n`
+/// weight rows, which `weights(rows, buffer)` writes as f32, row after row.
 ///
 /// # Panics
 /// When `x` or `out` does not fit the shape.
@@ -60,13 +61,22 @@ pub fn product(
     }
     let m = x.len() / k;
     assert!(k > 0 && m * k == x.len(), "x holds whole rows");
-    assert!(stride >= n && out.len() >= (m - 1) * stride + n, "the result is too short");
+    assert!(
+        stride >= n && out.len() >= (m - 1) * stride + n,
+        "the result is too short"
+    );
     let mut tiles = TILES.take();
     pack_tiles(x, k, &mut tiles);
-    let target = Target { out: out.as_mut_ptr(), stride };
+    let target = Target {
+        out: out.as_mut_ptr(),
+        stride,
+    };
     let panels = n.div_ceil(NR);
     let (threads, step) = (rayon::current_num_threads(), blocks(k).1);
-    let tasks = panels.div_ceil((CACHED / (step * NR)).max(1)).next_multiple_of(threads).min(panels);
+    let tasks = panels
+        .div_ceil((CACHED / (step * NR)).max(1))
+        .next_multiple_of(threads)
+        .min(panels);
     let run = |task: usize| {
         let (first, last) = (panels * task / tasks, panels * (task + 1) / tasks);
         let columns = first * NR..(last * NR).min(n);
@@ -104,9 +114,13 @@ fn pack_tiles(x: &[f32], k: usize, tiles: &mut Vec<f32>) {
         }
     };
     if x.len() < 1 << 15 {
-        x.chunks(MR * k).zip(tiles.chunks_mut(MR * k)).for_each(pack);
+        x.chunks(MR * k)
+            .zip(tiles.chunks_mut(MR * k))
+            .for_each(pack);
     } else {
-        x.par_chunks(MR * k).zip(tiles.par_chunks_mut(MR * k)).for_each(pack);
+        x.par_chunks(MR * k)
+            .zip(tiles.par_chunks_mut(MR * k))
+            .for_each(pack);
     }
 }
 
@@ -138,9 +152,12 @@ fn columns_of(
             for (i, panel) in panels.chunks_exact(k * NR).take(count).enumerate() {
                 let first = columns.start + i * NR;
                 let width = NR.min(columns.end - first);
-                let (a, b) = (&tile[span.start * MR..span.end * MR], &panel[span.start * NR..span.end * NR]);
-                // SAFETY: `product` checked that rows t * MR.. + height and columns first.. + width lie inside the
-                // result; no other task has these columns.
+                let (a, b) = (
+                    &tile[span.start * MR..span.end * MR],
+                    &panel[span.start * NR..span.end * NR],
+                );
+                // SAFETY: `product` checked that rows t * MR.. + height and columns first.. + width
+                // lie inside the result; no other task has these columns.
                 #[allow(unsafe_code)]
                 unsafe {
                     let out = target.out.add(t * MR * target.stride + first);
@@ -167,7 +184,8 @@ fn pack_panel(rows: &[f32], k: usize, panel: &mut [f32]) {
     }
 }
 
-/// Packs whole 8 × 8 blocks where the processor can, and says how many rows and values of each that was.
+/// Packs whole 8 × 8 blocks where the processor can, and says how many rows and values of each that
+/// was.
 #[cfg(target_arch = "x86_64")]
 fn transpose_whole(rows: &[f32], k: usize, panel: &mut [f32]) -> (usize, usize) {
     if !is_x86_feature_detected!("avx2") {
@@ -192,7 +210,14 @@ fn transpose_whole(_: &[f32], _: usize, _: &mut [f32]) -> (usize, usize) {
 /// # Safety
 /// `out` must be valid for those elements.
 #[allow(unsafe_code)]
-unsafe fn tile_product(a: &[f32], b: &[f32], out: *mut f32, stride: usize, size: (usize, usize), add: bool) {
+unsafe fn tile_product(
+    a: &[f32],
+    b: &[f32],
+    out: *mut f32,
+    stride: usize,
+    size: (usize, usize),
+    add: bool,
+) {
     debug_assert_eq!(a.len() / MR, b.len() / NR);
     #[cfg(target_arch = "x86_64")]
     {
@@ -240,7 +265,11 @@ mod tests {
 
     fn values(n: usize, seed: u32) -> Vec<f32> {
         (0..n as u32)
-            .map(|i| ((i.wrapping_mul(2_654_435_761).wrapping_add(seed * 40_503) >> 8) % 2000) as f32 / 1000.0 - 1.0)
+            .map(|i| {
+                ((i.wrapping_mul(2_654_435_761).wrapping_add(seed * 40_503) >> 8) % 2000) as f32
+                    / 1000.0
+                    - 1.0
+            })
             .collect()
     }
 
@@ -248,12 +277,21 @@ mod tests {
         let (x, w) = (values(m * k, 1), values(n * k, 2));
         let stride = n + margin;
         let mut out = vec![9.0; m * stride];
-        product(&x, k, n, &mut out[..(m - 1) * stride + n], stride, |rows, to| {
-            to.copy_from_slice(&w[rows.start * k..rows.end * k]);
-        });
+        product(
+            &x,
+            k,
+            n,
+            &mut out[..(m - 1) * stride + n],
+            stride,
+            |rows, to| {
+                to.copy_from_slice(&w[rows.start * k..rows.end * k]);
+            },
+        );
         for i in 0..m {
             for j in 0..n {
-                let exact: f64 = (0..k).map(|p| f64::from(x[i * k + p]) * f64::from(w[j * k + p])).sum();
+                let exact: f64 = (0..k)
+                    .map(|p| f64::from(x[i * k + p]) * f64::from(w[j * k + p]))
+                    .sum();
                 let got = f64::from(out[i * stride + j]);
                 assert!(
                     (got - exact).abs() < 1e-4 * (k as f64).sqrt(),
@@ -261,15 +299,24 @@ mod tests {
                 );
             }
             let beyond = (i * stride + n).min(out.len())..((i + 1) * stride).min(out.len());
-            assert!(out[beyond].iter().all(|&v| v == 9.0), "columns beyond the result were written");
+            assert!(
+                out[beyond].iter().all(|&v| v == 9.0),
+                "columns beyond the result were written"
+            );
         }
     }
 
     #[test]
     fn equals_the_definition_at_every_edge() {
-        for (m, k, n) in
-            [(1, 1, 1), (12, 32, 32), (13, 33, 31), (5, 769, 70), (25, 1536, 97), (1, 576, 64), (64, 64, 960)]
-        {
+        for (m, k, n) in [
+            (1, 1, 1),
+            (12, 32, 32),
+            (13, 33, 31),
+            (5, 769, 70),
+            (25, 1536, 97),
+            (1, 576, 64),
+            (64, 64, 960),
+        ] {
             check(m, k, n, 0);
             check(m, k, n, 5);
         }
@@ -279,7 +326,9 @@ mod tests {
     fn a_row_is_the_same_bits_alone_and_in_a_batch() {
         let (k, n) = (800, 100);
         let (x, w) = (values(30 * k, 3), values(n * k, 4));
-        let fill = |rows: Range<usize>, to: &mut [f32]| to.copy_from_slice(&w[rows.start * k..rows.end * k]);
+        let fill = |rows: Range<usize>, to: &mut [f32]| {
+            to.copy_from_slice(&w[rows.start * k..rows.end * k])
+        };
         let mut all = vec![0.0; 30 * n];
         product(&x, k, n, &mut all, n, fill);
         for row in [0, 11, 12, 29] {

@@ -5,14 +5,28 @@ use super::simd::{Vector, kernel};
 /// Values looked at together.
 const CHUNK: usize = 32;
 
-/// The indices of the `count` entries of `values` largest in |value|, ascending; of equal ones the first are taken.
+/// The indices of the `count` entries of `values` largest in |value|, ascending; of equal ones the
+/// first are taken.
 ///
-/// `guess` may name `count` entries that were chosen before: what lies below the least of them is passed over at once. It
-/// changes the time, never the result.
-pub fn largest(values: &[f32], count: usize, guess: &[u32], scratch: &mut Vec<(u32, u32)>, out: &mut [u32]) {
+/// `guess` may name `count` entries that were chosen before: what lies below the least of them is
+/// passed over at once. It changes the time, never the result.
+pub fn largest(
+    values: &[f32],
+    count: usize,
+    guess: &[u32],
+    scratch: &mut Vec<(u32, u32)>,
+    out: &mut [u32],
+) {
     debug_assert!(count == out.len() && count <= values.len());
-    let floor =
-        if guess.len() == count { guess.iter().map(|&i| key(values[i as usize])).min().unwrap_or(0) } else { 0 };
+    let floor = if guess.len() == count {
+        guess
+            .iter()
+            .map(|&i| key(values[i as usize]))
+            .min()
+            .unwrap_or(0)
+    } else {
+        0
+    };
     scratch.clear();
     above(values, floor, count, scratch);
     if scratch.len() < count {
@@ -36,7 +50,8 @@ pub fn largest(values: &[f32], count: usize, guess: &[u32], scratch: &mut Vec<(u
 }
 
 kernel! {
-    /// Pushes (inverted magnitude, index) of entries whose magnitude's bits reach `floor`, the `count` largest of them at least.
+    /// Pushes (inverted magnitude, index) of entries whose magnitude's bits reach `floor`, the
+    /// `count` largest of them at least.
     fn above(values: &[f32], floor: u32, count: usize, out: &mut Vec<(u32, u32)>) = above_body;
 }
 
@@ -69,12 +84,20 @@ fn reaching(values: &[f32], floor: u32, room: usize, out: &mut Vec<(u32, u32)>) 
     }
 }
 
-/// A floor that `count` values still reach and about `room` at most: counting is cheap beside sorting out what a low one lets
-/// through.
+/// A floor that `count` values still reach and about `room` at most: counting is cheap beside
+/// sorting out what a low one lets through.
 #[inline(always)]
 fn raise(values: &[f32], mut floor: u32, count: usize, room: usize) -> u32 {
-    let reach = |floor: u32| values.iter().map(|v| u32::from(key(*v) >= floor)).sum::<u32>() as usize;
-    let mut above = values.iter().fold(0, |m, v| key(*v).max(m)).saturating_add(1);
+    let reach = |floor: u32| {
+        values
+            .iter()
+            .map(|v| u32::from(key(*v) >= floor))
+            .sum::<u32>() as usize
+    };
+    let mut above = values
+        .iter()
+        .fold(0, |m, v| key(*v).max(m))
+        .saturating_add(1);
     let mut passed = usize::MAX;
     while passed > room && above - floor > 1 {
         let middle = floor + (above - floor) / 2;
@@ -113,10 +136,16 @@ mod tests {
     fn many_values_with_ties_come_out_as_from_a_sort() {
         for (n, count) in [(1000, 3), (5000, 40), (4000, 1)] {
             for levels in [7, 100, 1 << 20] {
-                let values: Vec<f32> =
-                    (0..n).map(|i: usize| ((i * 2_654_435_761) % levels) as f32 - levels as f32 / 2.0).collect();
+                let values: Vec<f32> = (0..n)
+                    .map(|i: usize| ((i * 2_654_435_761) % levels) as f32 - levels as f32 / 2.0)
+                    .collect();
                 let mut want: Vec<u32> = (0..n as u32).collect();
-                want.sort_by(|&a, &b| values[b as usize].abs().total_cmp(&values[a as usize].abs()).then(a.cmp(&b)));
+                want.sort_by(|&a, &b| {
+                    values[b as usize]
+                        .abs()
+                        .total_cmp(&values[a as usize].abs())
+                        .then(a.cmp(&b))
+                });
                 want.truncate(count);
                 want.sort_unstable();
                 let mut out = vec![0; count];

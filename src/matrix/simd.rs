@@ -1,8 +1,9 @@
 //! Sixteen lanes of f32 and the choice of an instruction set when a kernel is called.
 //!
-//! A kernel's body is written once over [`Vector`]; [`kernel`] compiles it for AVX-512, for AVX2 with FMA and for the
-//! baseline (NEON on aarch64), and picks at run time. No build flag is needed for a fast binary. Invariant: the vector
-//! types of an instruction set are named by [`kernel`] alone, after the set was found on this processor.
+//! A kernel's body is written once over [`Vector`]; [`kernel`] compiles it for AVX-512, for AVX2
+//! with FMA and for the baseline (NEON on aarch64), and picks at run time. No build flag is needed
+//! for a fast binary. Invariant: the vector types of an instruction set are named by [`kernel`]
+//! alone, after the set was found on this processor.
 
 /// Lanes of a [`Vector`].
 pub(crate) const WIDTH: usize = 16;
@@ -90,8 +91,11 @@ impl Vector for Portable {
         let mut out = self.0;
         for i in 0..WIDTH {
             // A fused product is an instruction on aarch64 and a slow call on the x86 baseline.
-            out[i] =
-                if cfg!(target_arch = "aarch64") { a.0[i].mul_add(b.0[i], out[i]) } else { out[i] + a.0[i] * b.0[i] };
+            out[i] = if cfg!(target_arch = "aarch64") {
+                a.0[i].mul_add(b.0[i], out[i])
+            } else {
+                out[i] + a.0[i] * b.0[i]
+            };
         }
         Self(out)
     }
@@ -157,7 +161,9 @@ pub(crate) mod x86;
 #[cfg(target_arch = "x86_64")]
 #[inline]
 pub(crate) fn has_avx512() -> bool {
-    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
 }
 
 /// Whether the 256-bit kernels may run.
@@ -167,7 +173,8 @@ pub(crate) fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
-/// Compiles `body::<V>` (an `#[inline(always)]` function over a [`Vector`]) for each instruction set and calls the best.
+/// Compiles `body::<V>` (an `#[inline(always)]` function over a [`Vector`]) for each instruction
+/// set and calls the best.
 macro_rules! kernel {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident;) => {
         $(#[$meta])*
@@ -222,8 +229,13 @@ mod tests {
             assert_eq!(lane(va.sub_product(va, vb), i), a[i] - a[i] * b[i]);
         }
         assert_eq!(va.sum(), a.iter().sum::<f32>());
-        let square: [V; WIDTH] =
-            std::array::from_fn(|j| V::load(&(0..WIDTH).map(|i| (j * WIDTH + i) as f32).collect::<Vec<_>>()));
+        let square: [V; WIDTH] = std::array::from_fn(|j| {
+            V::load(
+                &(0..WIDTH)
+                    .map(|i| (j * WIDTH + i) as f32)
+                    .collect::<Vec<_>>(),
+            )
+        });
         for (i, v) in V::turn(square).into_iter().enumerate() {
             for j in 0..WIDTH {
                 assert_eq!(lane(v, j), (j * WIDTH + i) as f32);

@@ -3,11 +3,14 @@
 use super::panel::PANEL;
 use super::simd::{Vector, WIDTH, kernel};
 
-/// Lays `rows` (row-major, `d` values each, at most [`PANEL`] of them) into `panel` `[d][PANEL]`; rows that are not there
-/// are zero.
+/// Lays `rows` (row-major, `d` values each, at most [`PANEL`] of them) into `panel` `[d][PANEL]`;
+/// rows that are not there are zero.
 pub fn transpose(panel: &mut [f32], rows: &[f32], d: usize) {
     let count = rows.len() / d.max(1);
-    assert!(count <= PANEL && panel.len() == d * PANEL && rows.len() == count * d, "rows and panel must agree");
+    assert!(
+        count <= PANEL && panel.len() == d * PANEL && rows.len() == count * d,
+        "rows and panel must agree"
+    );
     all(panel, rows, d);
 }
 

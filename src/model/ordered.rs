@@ -18,7 +18,11 @@ impl<V> Default for Pairs<V> {
 impl<V> Pairs<V> {
     /// The last value of a name, as other readers of JSON take it.
     pub(super) fn get(&self, name: &str) -> Option<&V> {
-        self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value)
+        self.0
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value)
     }
 }
 

@@ -1,8 +1,8 @@
-//! Interventions: a tap that adds α·v at a hook, sets a component or takes it out; calibration of α; steered generation
-//! beside the baseline.
+//! Interventions: a tap that adds α·v at a hook, sets a component or takes it out; calibration of
+//! α; steered generation beside the baseline.
 //!
-//! Knows directions, not where they come from, except in [`terms`]. Invariant: baseline and steered rows are rows of one
-//! batch with the same draws, so at α = 0 their texts are the same.
+//! Knows directions, not where they come from, except in [`terms`]. Invariant: baseline and steered
+//! rows are rows of one batch with the same draws, so at α = 0 their texts are the same.
 
 pub mod calibrate;
 pub mod push;
@@ -37,8 +37,8 @@ const SHIFTED: usize = 10;
 pub struct SteerTerm {
     /// The hook at which it is added.
     pub hook: HookPoint,
-    /// What α = 1 adds, of the hook's width: a unit vector, but for Gemma 2/3 from `mlp.hook_post`, where it is
-    /// post_ffw_norm(W_outᵀ z) as it comes (method, section 4).
+    /// What α = 1 adds, of the hook's width: a unit vector, but for Gemma 2/3 from `mlp.hook_post`,
+    /// where it is post_ffw_norm(W_outᵀ z) as it comes (method, section 4).
     pub direction: Vec<f32>,
     /// Multiplies α; 1 for a single feature, negative suppresses.
     pub weight: f32,
@@ -79,7 +79,10 @@ impl FromStr for Positions {
     fn from_str(text: &str) -> Result<Self> {
         let span = || {
             let (from, to) = text.split_once("..")?;
-            Some(Self::Span { from: from.parse().ok()?, to: to.parse().ok()? })
+            Some(Self::Span {
+                from: from.parse().ok()?,
+                to: to.parse().ok()?,
+            })
         };
         match text {
             "all" => Ok(Self::All),
@@ -124,10 +127,11 @@ pub struct SteerInfo {
     pub alpha: f64,
     /// KL(base ‖ steered) at the last token of the prompt with that α, the mean over the prompts.
     pub kl: f64,
-    /// A target that could not be reached, or was reached elsewhere on a curve that is not monotone, in words.
+    /// A target that could not be reached, or was reached elsewhere on a curve that is not
+    /// monotone, in words.
     pub note: Option<String>,
-    /// Tokens whose log-probability rose most at the prompt's last token, with the difference in nats, the mean over the
-    /// prompts: what all logits share has no part in it.
+    /// Tokens whose log-probability rose most at the prompt's last token, with the difference in
+    /// nats, the mean over the prompts: what all logits share has no part in it.
     pub risen: Vec<ScoredToken>,
     /// Tokens whose log-probability fell most.
     pub fallen: Vec<ScoredToken>,
@@ -160,8 +164,9 @@ pub struct Steered {
     pub steered: Vec<String>,
 }
 
-/// Calibrates, then generates baseline and steered rows as one batch with the same draws, the tap touching the steered
-/// rows only. The samples of a prompt share its cache: it is read once without and once with steering.
+/// Calibrates, then generates baseline and steered rows as one batch with the same draws, the tap
+/// touching the steered rows only. The samples of a prompt share its cache: it is read once without
+/// and once with steering.
 pub fn steer(
     model: &Model,
     request: &SteerRequest,
@@ -170,9 +175,15 @@ pub fn steer(
 ) -> Result<Steered> {
     let push = Arc::new(check(model, request)?);
     let encode = |text: &String| model.tokenizer().encode(text, request.bos);
-    let prompts = request.prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
+    let prompts = request
+        .prompts
+        .iter()
+        .map(encode)
+        .collect::<Result<Vec<_>>>()?;
     if prompts.is_empty() || prompts.iter().any(Vec::is_empty) {
-        return Err(Error::usage("the prompt has no tokens: give a text such as 'I think that'"));
+        return Err(Error::usage(
+            "the prompt has no tokens: give a text such as 'I think that'",
+        ));
     }
     check_span(request, &prompts)?;
     let info = inform(model, request, &push, &prompts, ctx)?;
@@ -185,32 +196,75 @@ pub fn steer(
         Positions::Span { from, to } => Touch::Span { from, to },
     };
     // Of each prompt first the baseline rows, then their steered twins.
-    let place = |row: usize| (row / (2 * samples) * samples + row % samples, row / samples % 2 == 1);
+    let place = |row: usize| {
+        (
+            row / (2 * samples) * samples + row % samples,
+            row / samples % 2 == 1,
+        )
+    };
     let rows = 2 * samples * prompts.len();
-    let steering = |row| place(row).1.then(|| Steering { push: push.clone(), alpha: info.alpha });
+    let steering = |row| {
+        place(row).1.then(|| Steering {
+            push: push.clone(),
+            alpha: info.alpha,
+        })
+    };
     let mut tap = SteerTap::new((0..rows).map(steering).collect(), touch)?;
     let streams = |p: usize| (p * samples..(p + 1) * samples).map(|s| s as u64).collect();
     let continuations: Vec<Continuation> = prompts
         .iter()
         .enumerate()
-        .flat_map(|(p, ids)| std::iter::repeat_n(Continuation { prompt: ids.clone(), streams: streams(p) }, 2))
+        .flat_map(|(p, ids)| {
+            std::iter::repeat_n(
+                Continuation {
+                    prompt: ids.clone(),
+                    streams: streams(p),
+                },
+                2,
+            )
+        })
         .collect();
     let mut on_token = |token: NewToken| {
         if !token.text.is_empty() {
             let (sample, steered) = place(token.row);
-            emit(SteerEvent::Text { sample, steered, text: token.text });
+            emit(SteerEvent::Text {
+                sample,
+                steered,
+                text: token.text,
+            });
         }
     };
-    let texts = generate(model, &continuations, &request.sampling, Arithmetic::Quick, &mut tap, &mut on_token, ctx)?;
-    let (steered, baseline): (Vec<_>, Vec<_>) = texts.into_iter().enumerate().partition(|(row, _)| place(*row).1);
-    let text = |rows: Vec<(usize, _)>| rows.into_iter().map(|(_, new): (_, Continued)| new.text).collect();
-    Ok(Steered { info, baseline: text(baseline), steered: text(steered) })
+    let texts = generate(
+        model,
+        &continuations,
+        &request.sampling,
+        Arithmetic::Quick,
+        &mut tap,
+        &mut on_token,
+        ctx,
+    )?;
+    let (steered, baseline): (Vec<_>, Vec<_>) = texts
+        .into_iter()
+        .enumerate()
+        .partition(|(row, _)| place(*row).1);
+    let text = |rows: Vec<(usize, _)>| {
+        rows.into_iter()
+            .map(|(_, new): (_, Continued)| new.text)
+            .collect()
+    };
+    Ok(Steered {
+        info,
+        baseline: text(baseline),
+        steered: text(steered),
+    })
 }
 
 /// Refuses what cannot be run before any work is done.
 fn check(model: &Model, request: &SteerRequest) -> Result<Push> {
     if request.terms.is_empty() {
-        return Err(Error::usage("there is nothing to steer with: name at least one feature"));
+        return Err(Error::usage(
+            "there is nothing to steer with: name at least one feature",
+        ));
     }
     if request.samples == 0 {
         return Err(Error::usage("steering needs at least one sample"));
@@ -218,37 +272,64 @@ fn check(model: &Model, request: &SteerRequest) -> Result<Push> {
     for term in &request.terms {
         let (width, given) = (model.width(term.hook)?, term.direction.len());
         if width != given {
-            return Err(Error::usage(format!("the direction has {given} values, but {} is {width} wide", term.hook)));
+            return Err(Error::usage(format!(
+                "the direction has {given} values, but {} is {width} wide",
+                term.hook
+            )));
         }
         if !term.weight.is_finite() || term.direction.iter().any(|v| !v.is_finite()) {
-            return Err(Error::usage(format!("the direction at {} holds a number that is not finite", term.hook)));
+            return Err(Error::usage(format!(
+                "the direction at {} holds a number that is not finite",
+                term.hook
+            )));
         }
     }
     if let Positions::Span { from, to } = request.positions
         && from >= to
     {
-        return Err(Error::usage(format!("no token lies at positions {from}..{to}: the end must be after the start")));
+        return Err(Error::usage(format!(
+            "no token lies at positions {from}..{to}: the end must be after the start"
+        )));
     }
     request.sampling.check()?;
     Push::new(&request.terms, request.mode)
 }
 
-/// Refuses a span that no token of a prompt or its continuation can lie in; of the prompt itself where a KL is aimed for,
-/// which is measured there.
+/// Refuses a span that no token of a prompt or its continuation can lie in; of the prompt itself
+/// where a KL is aimed for, which is measured there.
 fn check_span(request: &SteerRequest, prompts: &[Vec<u32>]) -> Result<()> {
-    let Positions::Span { from, to } = request.positions else { return Ok(()) };
+    let Positions::Span { from, to } = request.positions else {
+        return Ok(());
+    };
     let aims = matches!(request.strength, Strength::Kl(_));
     // The last new token is never read.
-    let new = if aims { 0 } else { request.sampling.max_tokens.saturating_sub(1) };
-    let Some((at, ids)) = prompts.iter().enumerate().find(|(_, ids)| from >= ids.len() + new) else { return Ok(()) };
-    let which = if prompts.len() == 1 { "the prompt".to_owned() } else { format!("prompt {}", at + 1) };
+    let new = if aims {
+        0
+    } else {
+        request.sampling.max_tokens.saturating_sub(1)
+    };
+    let Some((at, ids)) = prompts
+        .iter()
+        .enumerate()
+        .find(|(_, ids)| from >= ids.len() + new)
+    else {
+        return Ok(());
+    };
+    let which = if prompts.len() == 1 {
+        "the prompt".to_owned()
+    } else {
+        format!("prompt {}", at + 1)
+    };
     Err(Error::usage(match aims {
         true => format!(
             "positions {from}..{to} lie beyond {which}, whose tokens are at 0 to {}: no KL can be measured there; give              --alpha, or earlier positions",
             ids.len() - 1
         ),
         false => {
-            format!("positions {from}..{to} lie beyond {which} and its new tokens, at 0 to {}", ids.len() + new - 1)
+            format!(
+                "positions {from}..{to} lie beyond {which} and its new tokens, at 0 to {}",
+                ids.len() + new - 1
+            )
         }
     }))
 }
@@ -265,14 +346,32 @@ fn inform(
     let (alpha, note) = match request.strength {
         Strength::Alpha(alpha) => (sign * alpha, None),
         Strength::Kl(target) => {
-            let aim = Aim { push: push.clone(), negative: request.negative };
-            let found = calibrate::calibrate(model, &[aim], prompts, &[target], request.positions, ctx)?;
-            found.into_iter().flatten().next().map_or((0.0, None), |found| (sign * found.alpha, found.note))
+            let aim = Aim {
+                push: push.clone(),
+                negative: request.negative,
+            };
+            let found =
+                calibrate::calibrate(model, &[aim], prompts, &[target], request.positions, ctx)?;
+            found
+                .into_iter()
+                .flatten()
+                .next()
+                .map_or((0.0, None), |found| (sign * found.alpha, found.note))
         }
     };
     let logits = last_logits(model, push, prompts, &[alpha], request.positions, ctx)?;
-    let mean_kl = logits.iter().map(|pair| kl(&pair[0], &pair[1])).sum::<f64>() / prompts.len() as f64;
+    let mean_kl = logits
+        .iter()
+        .map(|pair| kl(&pair[0], &pair[1]))
+        .sum::<f64>()
+        / prompts.len() as f64;
     let shifts: Vec<f32> = mean_shifts(&logits).into_iter().map(|s| s as f32).collect();
     let (risen, fallen) = extremes(&shifts, SHIFTED, model.tokenizer());
-    Ok(SteerInfo { alpha, kl: mean_kl, note, risen, fallen })
+    Ok(SteerInfo {
+        alpha,
+        kl: mean_kl,
+        note,
+        risen,
+        fallen,
+    })
 }

@@ -48,8 +48,8 @@ impl Push {
     /// Gathers terms by hook.
     ///
     /// # Errors
-    /// [`Error::Usage`] for terms of one hook that differ in width, and, unless they are added, for directions that are zero
-    /// or depend on each other.
+    /// [`Error::Usage`] for terms of one hook that differ in width, and, unless they are added, for
+    /// directions that are zero or depend on each other.
     pub fn new(terms: &[SteerTerm], mode: Mode) -> Result<Self> {
         let mut hooks: Vec<HookPoint> = Vec::new();
         for term in terms {
@@ -61,7 +61,10 @@ impl Push {
             let of: Vec<&SteerTerm> = terms.iter().filter(|t| t.hook == hook).collect();
             Ok((hook, Part::new(&of, mode)?))
         };
-        Ok(Self { mode, parts: hooks.into_iter().map(part).collect::<Result<_>>()? })
+        Ok(Self {
+            mode,
+            parts: hooks.into_iter().map(part).collect::<Result<_>>()?,
+        })
     }
 
     /// How.
@@ -75,7 +78,10 @@ impl Push {
     }
 
     pub(super) fn at(&self, hook: HookPoint) -> Option<&Part> {
-        self.parts.iter().find(|(h, _)| *h == hook).map(|(_, part)| part)
+        self.parts
+            .iter()
+            .find(|(h, _)| *h == hook)
+            .map(|(_, part)| part)
     }
 }
 
@@ -93,9 +99,18 @@ impl Part {
         if mode == Mode::Add {
             let mut values = vec![0.0; width];
             for term in terms {
-                values.iter_mut().zip(&term.direction).for_each(|(total, &v)| *total += term.weight * v);
+                values
+                    .iter_mut()
+                    .zip(&term.direction)
+                    .for_each(|(total, &v)| *total += term.weight * v);
             }
-            return Ok(Self { mode, width, weights, values, duals: Vec::new() });
+            return Ok(Self {
+                mode,
+                width,
+                weights,
+                values,
+                duals: Vec::new(),
+            });
         }
         let mut values = Vec::with_capacity(terms.len() * width);
         for term in terms {
@@ -104,7 +119,13 @@ impl Part {
         let duals = duals(&values, width).ok_or_else(|| {
             Error::usage("these directions depend on each other, so that they cannot be set or ablated one by one: leave one out")
         })?;
-        Ok(Self { mode, width, weights, values, duals })
+        Ok(Self {
+            mode,
+            width,
+            weights,
+            values,
+            duals,
+        })
     }
 
     pub(super) fn width(&self) -> usize {
@@ -145,8 +166,15 @@ impl Part {
 fn duals(units: &[f32], width: usize) -> Option<Vec<f32>> {
     let rows: Vec<&[f32]> = units.chunks_exact(width.max(1)).collect();
     let m = rows.len();
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
-    let mut gram: Vec<f64> = (0..m * m).map(|at| dot(rows[at / m], rows[at % m])).collect();
+    let dot = |a: &[f32], b: &[f32]| {
+        a.iter()
+            .zip(b)
+            .map(|(&x, &y)| f64::from(x) * f64::from(y))
+            .sum::<f64>()
+    };
+    let mut gram: Vec<f64> = (0..m * m)
+        .map(|at| dot(rows[at / m], rows[at % m]))
+        .collect();
     cholesky::factor(&mut gram, m, 0.0);
     if (0..m).any(|i| gram[i * m + i] <= INDEPENDENT.sqrt()) {
         return None;
@@ -154,9 +182,15 @@ fn duals(units: &[f32], width: usize) -> Option<Vec<f32>> {
     let mut out = vec![0.0f32; units.len()];
     let mut column = vec![0.0f64; m];
     for t in 0..width {
-        column.iter_mut().zip(&rows).for_each(|(c, row)| *c = f64::from(row[t]));
+        column
+            .iter_mut()
+            .zip(&rows)
+            .for_each(|(c, row)| *c = f64::from(row[t]));
         cholesky::solve(&gram, m, &mut column);
-        column.iter().enumerate().for_each(|(j, &c)| out[j * width + t] = c as f32);
+        column
+            .iter()
+            .enumerate()
+            .for_each(|(j, &c)| out[j * width + t] = c as f32);
     }
     Some(out)
 }
@@ -167,7 +201,14 @@ mod tests {
     use crate::model::HookSite;
 
     fn term(layer: usize, direction: &[f32]) -> SteerTerm {
-        SteerTerm { hook: HookPoint { layer, site: HookSite::MlpPost }, direction: direction.to_vec(), weight: 1.0 }
+        SteerTerm {
+            hook: HookPoint {
+                layer,
+                site: HookSite::MlpPost,
+            },
+            direction: direction.to_vec(),
+            weight: 1.0,
+        }
     }
 
     #[test]
@@ -185,11 +226,18 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_push_is_refused() {
-        let narrow = Push::new(&[term(1, &[1.0]), term(1, &[1.0, 2.0])], Mode::Add).unwrap_err().to_string();
+        let narrow = Push::new(&[term(1, &[1.0]), term(1, &[1.0, 2.0])], Mode::Add)
+            .unwrap_err()
+            .to_string();
         assert!(narrow.contains("1 and 2 values"), "{narrow}");
         let twice = [term(1, &[1.0, 1.0]), term(1, &[2.0, 2.0])];
         assert!(Push::new(&twice, Mode::Add).is_ok());
-        assert!(Push::new(&twice, Mode::Ablate).unwrap_err().to_string().contains("depend on each other"));
+        assert!(
+            Push::new(&twice, Mode::Ablate)
+                .unwrap_err()
+                .to_string()
+                .contains("depend on each other")
+        );
         assert!(Push::new(&[term(1, &[0.0, 0.0])], Mode::Set).is_err());
         // At two layers nothing depends on anything.
         let apart = Push::new(&[term(1, &[1.0, 1.0]), term(2, &[1.0, 1.0])], Mode::Ablate).unwrap();

@@ -14,12 +14,19 @@ use crate::model::{HookSite, LoadOptions, ModelFiles, ModelLayout};
 fn open() -> Model {
     let path = std::env::var("MLPEEK_TEST_MODEL").expect("MLPEEK_TEST_MODEL names a GGUF file");
     let layout = ModelLayout::Gguf(PathBuf::from(&path));
-    let files = ModelFiles { id: path, origin: "test".to_owned(), layout };
+    let files = ModelFiles {
+        id: path,
+        origin: "test".to_owned(),
+        layout,
+    };
     Model::open(&files, &LoadOptions::default(), &TaskCtx::silent()).unwrap()
 }
 
 fn hook(model: &Model) -> HookPoint {
-    HookPoint { layer: model.info().layers / 2, site: HookSite::MlpPost }
+    HookPoint {
+        layer: model.info().layers / 2,
+        site: HookSite::MlpPost,
+    }
 }
 
 /// A sparse direction that is the same on every run.
@@ -41,7 +48,10 @@ fn request(model: &Model, strength: Strength) -> SteerRequest {
         mode: Mode::Add,
         prompts: vec!["I think that".to_owned()],
         samples: 2,
-        sampling: Sampling { max_tokens: 8, ..Sampling::default() },
+        sampling: Sampling {
+            max_tokens: 8,
+            ..Sampling::default()
+        },
         bos: BosRule::Auto,
     }
 }
@@ -51,25 +61,39 @@ fn request(model: &Model, strength: Strength) -> SteerRequest {
 fn kl_rises_with_small_strengths_and_meets_its_targets() {
     let model = open();
     let ctx = TaskCtx::silent();
-    let push = Arc::new(Push::new(&request(&model, Strength::Alpha(0.0)).terms, Mode::Add).unwrap());
-    let prompt = model.tokenizer().encode("I think that", BosRule::Auto).unwrap();
+    let push =
+        Arc::new(Push::new(&request(&model, Strength::Alpha(0.0)).terms, Mode::Add).unwrap());
+    let prompt = model
+        .tokenizer()
+        .encode("I think that", BosRule::Auto)
+        .unwrap();
     let alphas = [0.0, 0.25, 0.5, 1.0, 2.0];
     let prompts = std::slice::from_ref(&prompt);
-    let logits = last_logits(&model, &push, prompts, &alphas, Positions::All, &ctx).unwrap().remove(0);
+    let logits = last_logits(&model, &push, prompts, &alphas, Positions::All, &ctx)
+        .unwrap()
+        .remove(0);
     let kls: Vec<f64> = logits[1..].iter().map(|row| kl(&logits[0], row)).collect();
     assert!(kls[0] < 1e-9, "α = 0 changes nothing: {kls:?}");
     assert!(kls.windows(2).all(|pair| pair[0] < pair[1]), "{kls:?}");
     for negative in [false, true] {
         let targets = [0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5];
-        let aims = [Aim { push: push.clone(), negative }];
+        let aims = [Aim {
+            push: push.clone(),
+            negative,
+        }];
         let all = calibrate(&model, &aims, prompts, &targets, Positions::All, &ctx).unwrap();
         for (found, target) in all.into_iter().flatten().zip(targets) {
             assert!(found.reached, "{target}: {found:?}");
             assert!((found.kl - target).abs() < tolerance(target));
             let sign = if negative { -1.0 } else { 1.0 };
             let alphas = [sign * found.alpha];
-            let again = last_logits(&model, &push, prompts, &alphas, Positions::All, &ctx).unwrap().remove(0);
-            assert!((kl(&again[0], &again[1]) - found.kl).abs() < 0.1 * tolerance(target), "{found:?}");
+            let again = last_logits(&model, &push, prompts, &alphas, Positions::All, &ctx)
+                .unwrap()
+                .remove(0);
+            assert!(
+                (kl(&again[0], &again[1]) - found.kl).abs() < 0.1 * tolerance(target),
+                "{found:?}"
+            );
         }
     }
 }
@@ -83,16 +107,41 @@ fn strengths_that_are_searched_together_are_those_of_each_alone() {
         .iter()
         .map(|text| model.tokenizer().encode(text, BosRule::Auto).unwrap())
         .collect();
-    let push = Arc::new(Push::new(&request(&model, Strength::Alpha(0.0)).terms, Mode::Add).unwrap());
-    let above = HookPoint { layer: hook(&model).layer + 3, site: HookSite::ResidPost };
-    let direction: Vec<f32> = (0..model.width(above).unwrap()).map(|i| if i % 5 == 0 { 1.0 } else { 0.0 }).collect();
-    let other = Arc::new(Push::new(&[direction_term(&model, above, &direction, 1.0).unwrap()], Mode::Add).unwrap());
-    let aims = [&push, &other].map(|push| [false, true].map(|negative| Aim { push: push.clone(), negative }));
+    let push =
+        Arc::new(Push::new(&request(&model, Strength::Alpha(0.0)).terms, Mode::Add).unwrap());
+    let above = HookPoint {
+        layer: hook(&model).layer + 3,
+        site: HookSite::ResidPost,
+    };
+    let direction: Vec<f32> = (0..model.width(above).unwrap())
+        .map(|i| if i % 5 == 0 { 1.0 } else { 0.0 })
+        .collect();
+    let other = Arc::new(
+        Push::new(
+            &[direction_term(&model, above, &direction, 1.0).unwrap()],
+            Mode::Add,
+        )
+        .unwrap(),
+    );
+    let aims = [&push, &other].map(|push| {
+        [false, true].map(|negative| Aim {
+            push: push.clone(),
+            negative,
+        })
+    });
     let aims = aims.concat();
     let targets = [0.1, 0.5];
     let together = calibrate(&model, &aims, &prompts, &targets, Positions::All, &ctx).unwrap();
     for (aim, found) in aims.iter().zip(together) {
-        let alone = calibrate(&model, std::slice::from_ref(aim), &prompts, &targets, Positions::All, &ctx).unwrap();
+        let alone = calibrate(
+            &model,
+            std::slice::from_ref(aim),
+            &prompts,
+            &targets,
+            Positions::All,
+            &ctx,
+        )
+        .unwrap();
         assert_eq!(alone, [found]);
     }
 }
@@ -103,27 +152,52 @@ fn baseline_and_steered_rows_have_the_same_draws() {
     let model = open();
     let ctx = TaskCtx::silent();
     // Draws that matter: a wide nucleus makes every sample another text.
-    let sampling = Sampling { top_p: 1.0, max_tokens: 12, ..Sampling::default() };
-    let still = SteerRequest { sampling, ..request(&model, Strength::Alpha(0.0)) };
+    let sampling = Sampling {
+        top_p: 1.0,
+        max_tokens: 12,
+        ..Sampling::default()
+    };
+    let still = SteerRequest {
+        sampling,
+        ..request(&model, Strength::Alpha(0.0))
+    };
     let run = steer(&model, &still, &mut |_| {}, &ctx).unwrap();
     assert_eq!(run.baseline, run.steered, "α = 0 is the baseline");
     assert_ne!(run.baseline[0], run.baseline[1], "samples differ");
 
-    let moved = SteerRequest { strength: Strength::Kl(0.5), negative: true, ..still };
+    let moved = SteerRequest {
+        strength: Strength::Kl(0.5),
+        negative: true,
+        ..still
+    };
     let mut events = Vec::new();
     let steered = steer(&model, &moved, &mut |e| events.push(e), &ctx).unwrap();
-    assert_eq!(steered.baseline, run.baseline, "steering leaves the baseline rows alone");
+    assert_eq!(
+        steered.baseline, run.baseline,
+        "steering leaves the baseline rows alone"
+    );
     assert_ne!(steered.steered, steered.baseline);
-    assert!(steered.info.alpha < 0.0 && (steered.info.kl - 0.5).abs() < 0.01, "{:?}", steered.info);
+    assert!(
+        steered.info.alpha < 0.0 && (steered.info.kl - 0.5).abs() < 0.01,
+        "{:?}",
+        steered.info
+    );
     let (risen, fallen) = (&steered.info.risen, &steered.info.fallen);
     assert_eq!((risen.len(), fallen.len()), (10, 10));
     // Log-probabilities cannot all rise.
-    assert!(risen[0].value > 0.0 && fallen[0].value < 0.0, "{risen:?} {fallen:?}");
+    assert!(
+        risen[0].value > 0.0 && fallen[0].value < 0.0,
+        "{risen:?} {fallen:?}"
+    );
     assert_eq!(events[0], SteerEvent::Info(steered.info.clone()));
     let streamed: String = events
         .iter()
         .filter_map(|e| match e {
-            SteerEvent::Text { sample: 1, steered: true, text } => Some(text.as_str()),
+            SteerEvent::Text {
+                sample: 1,
+                steered: true,
+                text,
+            } => Some(text.as_str()),
             _ => None,
         })
         .collect();
@@ -159,7 +233,8 @@ fn a_direction_and_its_opposite_swap_what_they_promote() {
     let zeros = vec![0.0; forward.len()];
     let found = lens::promoted(&model, hook(&model), &[forward, back, zeros], 20).unwrap();
     // Root-mean-square norms are odd functions and forget the length.
-    let ids = |tokens: &[crate::analysis::ScoredToken]| tokens.iter().map(|t| t.id).collect::<Vec<_>>();
+    let ids =
+        |tokens: &[crate::analysis::ScoredToken]| tokens.iter().map(|t| t.id).collect::<Vec<_>>();
     assert_eq!(ids(&found[0].0), ids(&found[1].1));
     assert_eq!(ids(&found[0].1), ids(&found[1].0));
     assert_eq!(found[0].0.len(), 20);
@@ -173,7 +248,8 @@ fn a_trace_covers_every_token_but_bos() {
     let model = open();
     let hook = hook(&model);
     let width = model.width(hook).unwrap();
-    // Every neuron of one sign as a feature would explain all that is positive; a few explain a little.
+    // Every neuron of one sign as a feature would explain all that is positive; a few explain a
+    // little.
     let dense: Vec<Vec<f32>> = (0..32)
         .map(|j| {
             let mut column = vec![0.0; width];
@@ -190,7 +266,12 @@ fn a_trace_covers_every_token_but_bos() {
     let bare = model.tokenizer().encode(text, BosRule::Never).unwrap();
     assert_eq!(trace.tokens.len(), bare.len());
     assert_eq!(trace.unexplained.len(), bare.len());
-    assert!(trace.unexplained.iter().all(|&u| u > 0.0 && u <= 1.0 + 1e-6));
+    assert!(
+        trace
+            .unexplained
+            .iter()
+            .all(|&u| u > 0.0 && u <= 1.0 + 1e-6)
+    );
     assert!(!trace.features.is_empty());
     let empty = lens::trace(&model, hook, &encode, &fit, "", BosRule::Auto, &ctx).unwrap();
     assert!(empty.tokens.is_empty() && empty.features.is_empty());

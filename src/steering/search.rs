@@ -1,6 +1,8 @@
-//! α for a wanted KL: a search that says which α it would like to know the KL of, for several targets at once.
+//! α for a wanted KL: a search that says which α it would like to know the KL of, for several
+//! targets at once.
 //!
-//! Knows numbers only. Invariant: the KL reported is one that was computed at the α reported, never interpolated.
+//! Knows numbers only. Invariant: the KL reported is one that was computed at the α reported, never
+//! interpolated.
 
 use crate::error::{Error, Result};
 
@@ -9,7 +11,8 @@ pub const MAX_ALPHA: f64 = 1e5;
 /// Steps of the first climb that are asked for at a time, each [`STEP`] times the one before.
 const CLIMB: u32 = 4;
 const STEP: f64 = 4.0;
-/// Rounds in which a target asks for one α, where a smooth curve should meet it; what is not smooth is then divided.
+/// Rounds in which a target asks for one α, where a smooth curve should meet it; what is not smooth
+/// is then divided.
 const SMOOTH_ROUNDS: usize = 3;
 /// Candidates of a target in the rounds after.
 const CANDIDATES: usize = 4;
@@ -36,8 +39,8 @@ pub fn tolerance(target: f64) -> f64 {
     (0.02 * target).min(0.01)
 }
 
-/// A search under way: [`ask`](Self::ask), then [`tell`](Self::tell), until nothing is asked. All targets share what was
-/// computed, and many searches can share a pass.
+/// A search under way: [`ask`](Self::ask), then [`tell`](Self::tell), until nothing is asked. All
+/// targets share what was computed, and many searches can share a pass.
 #[derive(Debug, Clone)]
 pub struct Search {
     targets: Vec<f64>,
@@ -63,22 +66,37 @@ impl Search {
     /// [`Error::Usage`] for a target that is no positive number.
     pub fn new(targets: &[f64]) -> Result<Self> {
         if let Some(target) = targets.iter().find(|t| !(t.is_finite() && **t > 0.0)) {
-            return Err(Error::usage(format!("the KL target must be a positive number, not {target}: try 0.25")));
+            return Err(Error::usage(format!(
+                "the KL target must be a positive number, not {target}: try 0.25"
+            )));
         }
-        Ok(Self { targets: targets.to_vec(), points: vec![(0.0, 0.0)], stage: Stage::Climb(1.0) })
+        Ok(Self {
+            targets: targets.to_vec(),
+            points: vec![(0.0, 0.0)],
+            stage: Stage::Climb(1.0),
+        })
     }
 
-    /// The α whose KL it needs next; none when it is done. First it climbs until the largest target lies in a bracket, or
-    /// up to [`MAX_ALPHA`], or to where KL saturates; then it goes into each target's bracket.
+    /// The α whose KL it needs next; none when it is done. First it climbs until the largest target
+    /// lies in a bracket, or up to [`MAX_ALPHA`], or to where KL saturates; then it goes into each
+    /// target's bracket.
     pub fn ask(&mut self) -> Vec<f64> {
         let largest = self.targets.iter().copied().fold(0.0, f64::max);
         loop {
-            let curve = Curve { target: largest, points: &self.points };
+            let curve = Curve {
+                target: largest,
+                points: &self.points,
+            };
             match self.stage {
-                Stage::Climb(next) if curve.bracket().is_none() && next <= MAX_ALPHA && !curve.saturated() => {
+                Stage::Climb(next)
+                    if curve.bracket().is_none() && next <= MAX_ALPHA && !curve.saturated() =>
+                {
                     self.stage = Stage::Climb(next * STEP.powi(CLIMB as i32));
                     let steps = (0..CLIMB as i32).map(|i| next * STEP.powi(i));
-                    return steps.take_while(|&a| a < STEP * MAX_ALPHA).map(|a| a.min(MAX_ALPHA)).collect();
+                    return steps
+                        .take_while(|&a| a < STEP * MAX_ALPHA)
+                        .map(|a| a.min(MAX_ALPHA))
+                        .collect();
                 }
                 Stage::Climb(_) => self.stage = Stage::Peak,
                 Stage::Peak => {
@@ -91,7 +109,13 @@ impl Search {
                 Stage::Refine(done) => {
                     self.stage = Stage::Refine(done + 1);
                     let count = if done < SMOOTH_ROUNDS { 1 } else { CANDIDATES };
-                    let of = |&target: &f64| Curve { target, points: &self.points }.candidates(count);
+                    let of = |&target: &f64| {
+                        Curve {
+                            target,
+                            points: &self.points,
+                        }
+                        .candidates(count)
+                    };
                     let mut out: Vec<f64> = self.targets.iter().flat_map(of).collect();
                     out.sort_by(f64::total_cmp);
                     out.dedup();
@@ -109,9 +133,19 @@ impl Search {
         self.points.sort_by(|a, b| a.0.total_cmp(&b.0));
     }
 
-    /// What was found, in the order of the targets: at a target out of reach the α of the largest KL seen, with a note.
+    /// What was found, in the order of the targets: at a target out of reach the α of the largest
+    /// KL seen, with a note.
     pub fn found(&self) -> Vec<Calibration> {
-        self.targets.iter().map(|&target| Curve { target, points: &self.points }.verdict()).collect()
+        self.targets
+            .iter()
+            .map(|&target| {
+                Curve {
+                    target,
+                    points: &self.points,
+                }
+                .verdict()
+            })
+            .collect()
     }
 }
 
@@ -122,9 +156,13 @@ struct Curve<'a> {
 }
 
 impl Curve<'_> {
-    /// Where to look next: inside the bracket, or nowhere when the target is reached or out of reach.
+    /// Where to look next: inside the bracket, or nowhere when the target is reached or out of
+    /// reach.
     fn candidates(&self, count: usize) -> Vec<f64> {
-        let Some((low, high)) = self.bracket().filter(|(low, high)| high - low > 1e-9 * high) else {
+        let Some((low, high)) = self
+            .bracket()
+            .filter(|(low, high)| high - low > 1e-9 * high)
+        else {
             return Vec::new();
         };
         if self.reached() {
@@ -132,13 +170,24 @@ impl Curve<'_> {
         }
         let step = (high - low) / count as f64;
         // From 0 the right α may be of any size.
-        let inside = |i: usize| if low > 0.0 { low + step * i as f64 } else { high * 8f64.powi(-(i as i32)) };
+        let inside = |i: usize| {
+            if low > 0.0 {
+                low + step * i as f64
+            } else {
+                high * 8f64.powi(-(i as i32))
+            }
+        };
         let mut out: Vec<f64> = (1..count).map(inside).collect();
-        out.push(self.smooth(low, high).or_else(|| self.power_law(low, high)).unwrap_or(low + 0.5 * step));
+        out.push(
+            self.smooth(low, high)
+                .or_else(|| self.power_law(low, high))
+                .unwrap_or(low + 0.5 * step),
+        );
         out
     }
 
-    /// Where the parabola ln α = f(ln KL) through the ends of the bracket and the nearest point beside it meets the target.
+    /// Where the parabola ln α = f(ln KL) through the ends of the bracket and the nearest point
+    /// beside it meets the target.
     fn smooth(&self, low: f64, high: f64) -> Option<f64> {
         let at = self.points.iter().position(|p| p.0 == low)?;
         let log = |p: &(f64, f64)| (p.0 > 0.0 && p.1 > 0.0).then(|| (p.1.ln(), p.0.ln()));
@@ -146,10 +195,16 @@ impl Curve<'_> {
         let beside = beside.filter_map(|i| log(self.points.get(i)?));
         let target = self.target.ln();
         let third = beside.min_by(|a, b| (a.0 - target).abs().total_cmp(&(b.0 - target).abs()))?;
-        let points = [log(&self.points[at])?, log(self.points.get(at + 1)?)?, third];
+        let points = [
+            log(&self.points[at])?,
+            log(self.points.get(at + 1)?)?,
+            third,
+        ];
         let weight = |i: usize| -> f64 {
             let others = (0..3).filter(|&j| j != i);
-            others.map(|j| (target - points[j].0) / (points[i].0 - points[j].0)).product()
+            others
+                .map(|j| (target - points[j].0) / (points[i].0 - points[j].0))
+                .product()
         };
         let alpha = (0..3).map(|i| weight(i) * points[i].1).sum::<f64>().exp();
         Some(alpha).filter(|&a| a > low && a < high)
@@ -157,19 +212,28 @@ impl Curve<'_> {
 
     /// The middles, as factors, between the point of the largest KL and its neighbours.
     fn beside_peak(&self) -> Vec<f64> {
-        let Some(peak) = (0..self.points.len()).max_by(|&a, &b| self.points[a].1.total_cmp(&self.points[b].1)) else {
+        let Some(peak) =
+            (0..self.points.len()).max_by(|&a, &b| self.points[a].1.total_cmp(&self.points[b].1))
+        else {
             return Vec::new();
         };
         let neighbours = [peak.checked_sub(1), Some(peak + 1)].into_iter().flatten();
         let others = neighbours.filter_map(|i| self.points.get(i));
-        others.map(|p| (p.0 * self.points[peak].0).sqrt()).filter(|&a| a > 0.0).collect()
+        others
+            .map(|p| (p.0 * self.points[peak].0).sqrt())
+            .filter(|&a| a > 0.0)
+            .collect()
     }
 
     /// The α at which KL = c·α^p through both ends meets the target (p = 2 near 0).
     fn power_law(&self, low: f64, high: f64) -> Option<f64> {
         let at = |alpha: f64| self.points.iter().find(|p| p.0 == alpha).map(|p| p.1);
         let (below, above) = (at(low)?, at(high)?);
-        let power = if low > 0.0 && below > 0.0 { (above / below).ln() / (high / low).ln() } else { 2.0 };
+        let power = if low > 0.0 && below > 0.0 {
+            (above / below).ln() / (high / low).ln()
+        } else {
+            2.0
+        };
         Some(high * (self.target / above).powf(1.0 / power)).filter(|&a| a > low && a < high)
     }
 
@@ -181,9 +245,16 @@ impl Curve<'_> {
 
     /// Of the points near the first crossing the one nearest to the target.
     fn nearest(&self) -> (f64, f64) {
-        let end = self.points.iter().position(|p| p.1 >= self.target).map_or(self.points.len(), |i| i + 1);
+        let end = self
+            .points
+            .iter()
+            .position(|p| p.1 >= self.target)
+            .map_or(self.points.len(), |i| i + 1);
         let distance = |p: &(f64, f64)| (p.1 - self.target).abs();
-        let near = self.points[..end].iter().copied().min_by(|a, b| distance(a).total_cmp(&distance(b)));
+        let near = self.points[..end]
+            .iter()
+            .copied()
+            .min_by(|a, b| distance(a).total_cmp(&distance(b)));
         near.unwrap_or((0.0, 0.0))
     }
 
@@ -193,15 +264,23 @@ impl Curve<'_> {
 
     /// Whether the last three steps changed the KL, which is not zero, by next to nothing.
     fn saturated(&self) -> bool {
-        let Some(last) = self.points.last_chunk::<4>() else { return false };
-        let (low, high) = last.iter().fold((f64::INFINITY, 0f64), |(l, h), p| (l.min(p.1), h.max(p.1)));
+        let Some(last) = self.points.last_chunk::<4>() else {
+            return false;
+        };
+        let (low, high) = last
+            .iter()
+            .fold((f64::INFINITY, 0f64), |(l, h), p| (l.min(p.1), h.max(p.1)));
         last[0].0 > 0.0 && high > 0.0 && high - low < SATURATION * high
     }
 
     /// Whether the curve falls below the target again after it has crossed it.
     fn falls_again(&self) -> bool {
         let above = self.points.iter().position(|p| p.1 >= self.target);
-        above.is_some_and(|i| self.points[i..].iter().any(|p| p.1 < self.target - tolerance(self.target)))
+        above.is_some_and(|i| {
+            self.points[i..]
+                .iter()
+                .any(|p| p.1 < self.target - tolerance(self.target))
+        })
     }
 
     fn verdict(&self) -> Calibration {
@@ -213,13 +292,22 @@ impl Curve<'_> {
                 "KL {target} cannot be reached with this sign: the largest KL seen is {kl:.4} at |α| = {alpha:.4}"
             ))
         } else if !reached {
-            Some(format!("KL jumps past {target} near |α| = {alpha:.4}: the nearest that was reached is {kl:.4}"))
+            Some(format!(
+                "KL jumps past {target} near |α| = {alpha:.4}: the nearest that was reached is {kl:.4}"
+            ))
         } else if self.falls_again() {
-            Some(format!("KL is not monotone in α here: {alpha:.4} is the smallest |α| found that reaches {target}"))
+            Some(format!(
+                "KL is not monotone in α here: {alpha:.4} is the smallest |α| found that reaches {target}"
+            ))
         } else {
             None
         };
-        Calibration { alpha, kl, reached, note }
+        Calibration {
+            alpha,
+            kl,
+            reached,
+            note,
+        }
     }
 }
 
@@ -229,7 +317,10 @@ mod tests {
 
     use super::*;
 
-    fn search(targets: &[f64], evaluate: &mut dyn FnMut(&[f64]) -> Vec<f64>) -> Result<Vec<Calibration>> {
+    fn search(
+        targets: &[f64],
+        evaluate: &mut dyn FnMut(&[f64]) -> Vec<f64>,
+    ) -> Result<Vec<Calibration>> {
         let mut search = Search::new(targets)?;
         loop {
             let asked = search.ask();
@@ -284,18 +375,27 @@ mod tests {
     fn a_target_out_of_reach_gives_the_largest_kl_seen() {
         let (found, passes) = on(|a| 0.2 * a / (a + 1.0), 0.5);
         assert!(!found.reached && found.kl < 0.2 && found.kl > 0.19);
-        assert!(found.note.as_deref().unwrap().contains("cannot be reached"), "{found:?}");
+        assert!(
+            found.note.as_deref().unwrap().contains("cannot be reached"),
+            "{found:?}"
+        );
         assert!(passes <= 3, "a saturated curve is not followed to the end");
         let (none, _) = on(|_| 0.0, 0.5);
         assert_eq!((none.alpha, none.kl, none.reached), (0.0, 0.0, false));
         let (falling, _) = on(|a| 0.3 * (a / 8.0) * (1.0 - a / 8.0).exp(), 0.5);
-        assert!((falling.kl - 0.3).abs() < 1e-9 && falling.alpha == 8.0, "{falling:?}");
+        assert!(
+            (falling.kl - 0.3).abs() < 1e-9 && falling.alpha == 8.0,
+            "{falling:?}"
+        );
     }
 
     #[test]
     fn of_a_curve_that_is_not_monotone_the_first_crossing_counts() {
         let (found, _) = on(|a| if a < 20.0 { a / 20.0 } else { 0.05 }, 0.4);
-        assert!(found.reached && (found.alpha - 8.0).abs() < 0.2, "{found:?}");
+        assert!(
+            found.reached && (found.alpha - 8.0).abs() < 0.2,
+            "{found:?}"
+        );
         assert!(found.note.as_deref().unwrap().contains("not monotone"));
     }
 
@@ -309,7 +409,10 @@ mod tests {
     #[test]
     fn strengths_that_overflow_are_left_out() {
         let (found, _) = on(|a| if a > 100.0 { f64::NAN } else { a / 1000.0 }, 0.5);
-        assert!(!found.reached && (found.alpha - 64.0).abs() < 1e-9, "{found:?}");
+        assert!(
+            !found.reached && (found.alpha - 64.0).abs() < 1e-9,
+            "{found:?}"
+        );
     }
 
     #[test]

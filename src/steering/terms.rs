@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::model::{HookPoint, HookSite, Model};
 
-/// Which of its neurons a feature steers with: the causal check of shared neurons (method, section 7).
+/// Which of its neurons a feature steers with: the causal check of shared neurons (method, section
+/// 7).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum SteerPart {
     /// All of them.
@@ -24,15 +25,22 @@ pub enum SteerPart {
     ExclusiveOf(Vec<usize>),
 }
 
-/// The term that steers with feature `id`: z_j at `mlp.hook_post`; for Gemma 2/3, post_ffw_norm(W_outᵀ z) at
-/// `hook_mlp_out` (method, section 4).
-pub fn feature_term(model: &Model, hook: HookPoint, factors: &Factors, id: usize, weight: f32) -> Result<SteerTerm> {
+/// The term that steers with feature `id`: z_j at `mlp.hook_post`; for Gemma 2/3,
+/// post_ffw_norm(W_outᵀ z) at `hook_mlp_out` (method, section 4).
+pub fn feature_term(
+    model: &Model,
+    hook: HookPoint,
+    factors: &Factors,
+    id: usize,
+    weight: f32,
+) -> Result<SteerTerm> {
     check_id(factors, id)?;
     direction_term(model, hook, &factors.features.dense_column(id), weight)
         .map_err(|e| name_subject(e, &format!("feature {id}")))
 }
 
-/// The term that steers with a part of feature `id`: its own weights on those neurons, at unit norm.
+/// The term that steers with a part of feature `id`: its own weights on those neurons, at unit
+/// norm.
 pub fn part_term(
     model: &Model,
     hook: HookPoint,
@@ -45,7 +53,8 @@ pub fn part_term(
         .map_err(|e| name_subject(e, &format!("feature {id}")))
 }
 
-/// The term that steers with what a cluster shares: its core neurons with their mean weights, at unit norm.
+/// The term that steers with what a cluster shares: its core neurons with their mean weights, at
+/// unit norm.
 pub fn core_term(
     model: &Model,
     hook: HookPoint,
@@ -55,7 +64,9 @@ pub fn core_term(
 ) -> Result<SteerTerm> {
     let mut direction = vec![0.0; factors.features.rows];
     if shared.core.is_empty() {
-        return Err(Error::usage("these features have no core: no neuron is in more than half of them"));
+        return Err(Error::usage(
+            "these features have no core: no neuron is in more than half of them",
+        ));
     }
     for &(neuron, mean, _) in &shared.core {
         direction[neuron] = mean;
@@ -63,9 +74,15 @@ pub fn core_term(
     direction_term(model, hook, &direction, weight)
 }
 
-/// The term that steers with any direction of the hook's width: DiffMean vectors, decoder rows, one neuron. Scaled to
-/// unit norm; for Gemma 2/3 a direction at `mlp.hook_post` moves to `hook_mlp_out`.
-pub fn direction_term(model: &Model, hook: HookPoint, direction: &[f32], weight: f32) -> Result<SteerTerm> {
+/// The term that steers with any direction of the hook's width: DiffMean vectors, decoder rows, one
+/// neuron. Scaled to unit norm; for Gemma 2/3 a direction at `mlp.hook_post` moves to
+/// `hook_mlp_out`.
+pub fn direction_term(
+    model: &Model,
+    hook: HookPoint,
+    direction: &[f32],
+    weight: f32,
+) -> Result<SteerTerm> {
     let width = model.width(hook)?;
     if direction.len() != width {
         let given = direction.len();
@@ -75,14 +92,30 @@ pub fn direction_term(model: &Model, hook: HookPoint, direction: &[f32], weight:
     }
     let unit = unit(direction)?;
     if hook.site != HookSite::MlpPost || !post_norm(&model.info().family) {
-        return Ok(SteerTerm { hook, direction: unit, weight });
+        return Ok(SteerTerm {
+            hook,
+            direction: unit,
+            weight,
+        });
     }
     let z = Tensor::from_vec(unit, (1, width), model.device())?;
-    let added = model.residual_direction(hook, &z)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-    Ok(SteerTerm { hook: HookPoint { layer: hook.layer, site: HookSite::MlpOut }, direction: added, weight })
+    let added = model
+        .residual_direction(hook, &z)?
+        .to_dtype(DType::F32)?
+        .flatten_all()?
+        .to_vec1()?;
+    Ok(SteerTerm {
+        hook: HookPoint {
+            layer: hook.layer,
+            site: HookSite::MlpOut,
+        },
+        direction: added,
+        weight,
+    })
 }
 
-/// Column `id` with every neuron outside `part` at zero, before scaling. An empty part is an error that says why.
+/// Column `id` with every neuron outside `part` at zero, before scaling. An empty part is an error
+/// that says why.
 pub fn part_direction(factors: &Factors, id: usize, part: &SteerPart) -> Result<Vec<f32>> {
     check_id(factors, id)?;
     let features = &factors.features;
@@ -90,15 +123,25 @@ pub fn part_direction(factors: &Factors, id: usize, part: &SteerPart) -> Result<
     let (keep, why): (Vec<usize>, _) = match part {
         SteerPart::Whole => return Ok(direction),
         SteerPart::CoreOf(cluster) => {
-            cluster.iter().try_for_each(|&other| check_id(factors, other))?;
+            cluster
+                .iter()
+                .try_for_each(|&other| check_id(factors, other))?;
             let core = hierarchy::shared(features, cluster).core;
-            (core.into_iter().map(|(neuron, ..)| neuron).collect(), "none that more than half of the cluster has")
+            (
+                core.into_iter().map(|(neuron, ..)| neuron).collect(),
+                "none that more than half of the cluster has",
+            )
         }
         SteerPart::ExclusiveOf(others) => {
-            others.iter().try_for_each(|&other| check_id(factors, other))?;
+            others
+                .iter()
+                .try_for_each(|&other| check_id(factors, other))?;
             let all: Vec<usize> = std::iter::once(id).chain(others.iter().copied()).collect();
             let own = hierarchy::shared(features, &all).exclusive.swap_remove(0).1;
-            (own.into_iter().map(|(neuron, _)| neuron).collect(), "none of its own beside the others'")
+            (
+                own.into_iter().map(|(neuron, _)| neuron).collect(),
+                "none of its own beside the others'",
+            )
         }
     };
     for (neuron, value) in direction.iter_mut().enumerate() {
@@ -107,18 +150,29 @@ pub fn part_direction(factors: &Factors, id: usize, part: &SteerPart) -> Result<
         }
     }
     if direction.iter().all(|&v| v == 0.0) {
-        return Err(Error::usage(format!("feature {id} has no such neurons: {why}")));
+        return Err(Error::usage(format!(
+            "feature {id} has no such neurons: {why}"
+        )));
     }
     Ok(direction)
 }
 
 /// z/‖z‖; an error for a direction that is zero or not finite.
 pub(super) fn unit(direction: &[f32]) -> Result<Vec<f32>> {
-    let norm = direction.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
+    let norm = direction
+        .iter()
+        .map(|&v| f64::from(v) * f64::from(v))
+        .sum::<f64>()
+        .sqrt();
     if !(norm.is_finite() && norm > 0.0) {
-        return Err(Error::usage("the direction is zero or not finite: there is nothing to steer with"));
+        return Err(Error::usage(
+            "the direction is zero or not finite: there is nothing to steer with",
+        ));
     }
-    Ok(direction.iter().map(|&v| (f64::from(v) / norm) as f32).collect())
+    Ok(direction
+        .iter()
+        .map(|&v| (f64::from(v) / norm) as f32)
+        .collect())
 }
 
 fn name_subject(error: Error, subject: &str) -> Error {
@@ -139,7 +193,11 @@ mod tests {
     use crate::analysis::tests::{columns, factors};
 
     fn cluster() -> Factors {
-        let dense = [vec![0.6, 0.8, 0.0, 0.0], vec![0.8, 0.0, 0.0, 0.6], vec![1.0, 0.0, 0.0, 0.0]];
+        let dense = [
+            vec![0.6, 0.8, 0.0, 0.0],
+            vec![0.8, 0.0, 0.0, 0.6],
+            vec![1.0, 0.0, 0.0, 0.0],
+        ];
         factors(columns(4, &dense), 1, vec![0.0; 3])
     }
 
@@ -148,9 +206,19 @@ mod tests {
         let fit = cluster();
         let part = |id, part| part_direction(&fit, id, &part).unwrap();
         assert_eq!(part(0, SteerPart::Whole), [0.6, 0.8, 0.0, 0.0]);
-        assert_eq!(part(0, SteerPart::CoreOf(vec![0, 1, 2])), [0.6, 0.0, 0.0, 0.0]);
-        assert_eq!(part(0, SteerPart::ExclusiveOf(vec![1, 2])), [0.0, 0.8, 0.0, 0.0]);
-        assert_eq!(part(1, SteerPart::ExclusiveOf(vec![0, 1])), [0.0, 0.0, 0.0, 0.6], "it is not among its others");
+        assert_eq!(
+            part(0, SteerPart::CoreOf(vec![0, 1, 2])),
+            [0.6, 0.0, 0.0, 0.0]
+        );
+        assert_eq!(
+            part(0, SteerPart::ExclusiveOf(vec![1, 2])),
+            [0.0, 0.8, 0.0, 0.0]
+        );
+        assert_eq!(
+            part(1, SteerPart::ExclusiveOf(vec![0, 1])),
+            [0.0, 0.0, 0.0, 0.6],
+            "it is not among its others"
+        );
     }
 
     #[test]
@@ -162,9 +230,18 @@ mod tests {
             "feature 2 has no such neurons: none of its own beside the others'"
         );
         let others = SteerPart::CoreOf(vec![]);
-        assert_eq!(error(2, others), "feature 2 has no such neurons: none that more than half of the cluster has");
-        assert_eq!(error(2, SteerPart::CoreOf(vec![7])), "feature 7 does not exist: this fit has features 0 to 2");
-        assert_eq!(error(9, SteerPart::Whole), "feature 9 does not exist: this fit has features 0 to 2");
+        assert_eq!(
+            error(2, others),
+            "feature 2 has no such neurons: none that more than half of the cluster has"
+        );
+        assert_eq!(
+            error(2, SteerPart::CoreOf(vec![7])),
+            "feature 7 does not exist: this fit has features 0 to 2"
+        );
+        assert_eq!(
+            error(9, SteerPart::Whole),
+            "feature 9 does not exist: this fit has features 0 to 2"
+        );
     }
 
     #[test]
@@ -176,7 +253,15 @@ mod tests {
 
     #[test]
     fn the_families_with_a_norm_after_the_mlp_are_known() {
-        assert!(["gemma2", "gemma3", "gemma3_text"].into_iter().all(post_norm));
-        assert!(!["gemma", "llama", "gpt2", "qwen2", "qwen3"].into_iter().any(post_norm));
+        assert!(
+            ["gemma2", "gemma3", "gemma3_text"]
+                .into_iter()
+                .all(post_norm)
+        );
+        assert!(
+            !["gemma", "llama", "gpt2", "qwen2", "qwen3"]
+                .into_iter()
+                .any(post_norm)
+        );
     }
 }

@@ -1,6 +1,8 @@
-//! Corpora that are added to a complete study, and taken out again while collecting them has not come to its end.
+//! Corpora that are added to a complete study, and taken out again while collecting them has not
+//! come to its end.
 //!
-//! Invariant: until the last sample of an added corpus is there, the study can go back to what it was before it.
+//! Invariant: until the last sample of an added corpus is there, the study can go back to what it
+//! was before it.
 
 use super::manifest::CorpusEntry;
 use super::rows::Appender;
@@ -17,21 +19,27 @@ impl Study {
     pub fn check_append(&self, corpus: &Corpus) -> Result<()> {
         let dir = self.dir.display();
         if self.manifest.model.is_none() {
-            return Err(Error::usage(format!("{dir} holds an imported matrix: no corpus can be added")));
+            return Err(Error::usage(format!(
+                "{dir} holds an imported matrix: no corpus can be added"
+            )));
         }
         if self.manifest.complete || self.manifest.first_sample(&corpus.sha256).is_some() {
             return Ok(());
         }
         let due = &self.manifest.corpora[self.corpus_due()?].name;
-        let or = if self.manifest.corpora.len() > 1 { ", or take it out again by --withdraw" } else { "" };
+        let or = if self.manifest.corpora.len() > 1 {
+            ", or take it out again by --withdraw"
+        } else {
+            ""
+        };
         Err(Error::refused(format!(
             "{dir} is not yet complete ({}): finish {due} first by mlpeek collect --out {dir}{or}",
             self.collected()?
         )))
     }
 
-    /// Adds a corpus to a complete study, for collecting to go on with; see [`Self::check_append`]. Adding one that it has
-    /// already changes nothing.
+    /// Adds a corpus to a complete study, for collecting to go on with; see [`Self::check_append`].
+    /// Adding one that it has already changes nothing.
     pub fn append(&mut self, corpus: &Corpus) -> Result<()> {
         self.check_writable()?;
         self.check_append(corpus)?;
@@ -48,15 +56,18 @@ impl Study {
         Ok(())
     }
 
-    /// Takes the corpus that was added last out again, with those of its rows that are there, where collecting it was cut short;
-    /// its name.
+    /// Takes the corpus that was added last out again, with those of its rows that are there, where
+    /// collecting it was cut short; its name.
     ///
     /// # Errors
     /// A study without such a corpus, and one with a fit to rows of it.
     pub fn withdraw(&mut self) -> Result<String> {
         self.check_writable()?;
         let (dir, manifest) = (self.dir.display().to_string(), &self.manifest);
-        let added = manifest.corpora.last().filter(|_| !manifest.complete && manifest.corpora.len() > 1);
+        let added = manifest
+            .corpora
+            .last()
+            .filter(|_| !manifest.complete && manifest.corpora.len() > 1);
         let Some(name) = added.map(|corpus| corpus.name.clone()) else {
             return Err(Error::usage(format!(
                 "{dir} has no added corpus that was cut short: there is nothing to withdraw"
@@ -86,13 +97,20 @@ impl Study {
     }
 
     fn samples_before_last(&self) -> usize {
-        self.manifest.corpora.iter().rev().skip(1).map(|c| c.samples).sum()
+        self.manifest
+            .corpora
+            .iter()
+            .rev()
+            .skip(1)
+            .map(|c| c.samples)
+            .sum()
     }
 
-    /// Takes the corpus that was added last back while none of its samples is there: one that could not be begun leaves the
-    /// study as it was.
+    /// Takes the corpus that was added last back while none of its samples is there: one that could
+    /// not be begun leaves the study as it was.
     pub(crate) fn withdraw_if_empty(&mut self) -> Result<()> {
-        let alone = self.manifest.corpora.len() < 2 || self.manifest.complete || !self.is_writable();
+        let alone =
+            self.manifest.corpora.len() < 2 || self.manifest.complete || !self.is_writable();
         // An earlier corpus that lost rows is another matter.
         if alone || self.collected()?.samples != self.samples_before_last() {
             return Ok(());

@@ -1,4 +1,5 @@
-//! `descriptions.json`: what judges said of features, beside the names that a person gave and never over them.
+//! `descriptions.json`: what judges said of features, beside the names that a person gave and never
+//! over them.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +20,8 @@ impl Study {
         Ok(self.all_descriptions()?.remove(fit).unwrap_or_default())
     }
 
-    /// Adds descriptions of features of a fit, over those that a judge gave to the same features earlier. Atomic.
+    /// Adds descriptions of features of a fit, over those that a judge gave to the same features
+    /// earlier. Atomic.
     pub fn add_descriptions(&self, fit: &str, new: Descriptions) -> Result<()> {
         self.check_writable()?;
         let mut all = self.all_descriptions()?;
@@ -34,7 +36,11 @@ impl Study {
         }
         let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
         // Never overwritten when it cannot be read: it was paid for.
-        serde_json::from_slice(&bytes)
-            .map_err(|e| Error::file(&path, format!("not mlpeek's descriptions: {e}; mend or move it")))
+        serde_json::from_slice(&bytes).map_err(|e| {
+            Error::file(
+                &path,
+                format!("not mlpeek's descriptions: {e}; mend or move it"),
+            )
+        })
     }
 }

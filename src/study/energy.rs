@@ -1,7 +1,9 @@
-//! `energy/<hook>.json`: how much of the sum of squares each neuron and the strongest rows of a cache hold.
+//! `energy/<hook>.json`: how much of the sum of squares each neuron and the strongest rows of a
+//! cache hold.
 //!
-//! Written while rows are collected, or after a pass over them; not in a cache's directory, where every file is a shard. Invariant: a file that does not count
-//! exactly the study's rows and neurons says nothing, and is made anew where it is needed.
+//! Written while rows are collected, or after a pass over them; not in a cache's directory, where
+//! every file is a shard. Invariant: a file that does not count exactly the study's rows and
+//! neurons says nothing, and is made anew where it is needed.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +28,10 @@ fn path_of(dir: &Path, hook: HookPoint) -> PathBuf {
 pub(super) fn read(dir: &Path, hook: HookPoint, rows: usize, width: usize) -> Option<Energy> {
     let bytes = std::fs::read(path_of(dir, hook)).ok()?;
     let energy: Energy = serde_json::from_slice(&bytes).ok()?;
-    let sound = energy.strongest.iter().all(|(row, square)| *row < rows && square.is_finite())
+    let sound = energy
+        .strongest
+        .iter()
+        .all(|(row, square)| *row < rows && square.is_finite())
         && energy.neurons.iter().all(|v| v.is_finite() && *v >= 0.0);
     (energy.rows == rows && energy.neurons.len() == width && sound).then_some(energy)
 }
@@ -56,7 +61,8 @@ impl Study {
     /// The same, in a pass over the rows where it was not counted yet.
     ///
     /// # Errors
-    /// A hook that the study does not have, rows that cannot be read, [`Error::Cancelled`](crate::Error::Cancelled).
+    /// A hook that the study does not have, rows that cannot be read,
+    /// [`Error::Cancelled`](crate::Error::Cancelled).
     pub fn energy(&self, hook: HookPoint, ctx: &TaskCtx) -> Result<Energy> {
         if let Some(known) = self.known_energy(hook)? {
             return Ok(known);
@@ -66,8 +72,8 @@ impl Study {
         Ok(energy)
     }
 
-    /// Keeps what was counted of all rows of a hook. A study that is open for reading, or a disk that is full, only means that
-    /// it is counted again.
+    /// Keeps what was counted of all rows of a hook. A study that is open for reading, or a disk
+    /// that is full, only means that it is counted again.
     pub fn keep_energy(&self, hook: HookPoint, energy: &Energy) {
         if self.is_writable()
             && self.known_energy(hook).is_ok_and(|known| known.is_none())

@@ -1,5 +1,6 @@
-//! The files of saved factors: Z as sparse columns in a safetensors file (`offsets`, `indices`, `values`; `rows` in the
-//! metadata; `centre` of a centred fit, `neuron_weights` of one that scales neurons), Y as raw f32 by feature. Each is known by name, length and checksum.
+//! The files of saved factors: Z as sparse columns in a safetensors file (`offsets`, `indices`,
+//! `values`; `rows` in the metadata; `centre` of a centred fit, `neuron_weights` of one that scales
+//! neurons), Y as raw f32 by feature. Each is known by name, length and checksum.
 
 use std::collections::HashMap;
 use std::fs;
@@ -28,7 +29,10 @@ impl Stored {
         // The name comes from a file: it must not lead out of the directory.
         // No file system has a longer one.
         let short = self.file.len() <= 255;
-        let plain = short && Path::new(&self.file).file_name().is_some_and(|n| n == self.file.as_str());
+        let plain = short
+            && Path::new(&self.file)
+                .file_name()
+                .is_some_and(|n| n == self.file.as_str());
         let path = dir.join(&self.file);
         if !plain {
             return Err(Error::file(path, "is no plain file name; fit again"));
@@ -37,7 +41,10 @@ impl Stored {
         if found != self.bytes {
             return Err(Error::file(
                 path,
-                format!("truncated or foreign: {found} bytes, not {}; fit again", self.bytes),
+                format!(
+                    "truncated or foreign: {found} bytes, not {}; fit again",
+                    self.bytes
+                ),
             ));
         }
         Ok(path)
@@ -45,7 +52,10 @@ impl Stored {
 
     pub fn check(&self, path: &Path, xxh3: u64) -> Result<()> {
         if format!("{xxh3:016x}") != self.xxh3 {
-            return Err(Error::file(path, "damaged (checksum); restore it from a copy or fit again"));
+            return Err(Error::file(
+                path,
+                "damaged (checksum); restore it from a copy or fit again",
+            ));
         }
         Ok(())
     }
@@ -61,9 +71,15 @@ impl Stored {
 pub(super) fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<Stored> {
     let mut file = NewFile::create(&dir.join(name))?;
     // In pieces, so that a full disk is met before everything is copied.
-    bytes.chunks(8 << 20).try_for_each(|chunk| file.write(chunk))?;
+    bytes
+        .chunks(8 << 20)
+        .try_for_each(|chunk| file.write(chunk))?;
     file.commit()?;
-    Ok(Stored { file: name.to_owned(), bytes: bytes.len() as u64, xxh3: format!("{:016x}", xxh3_64(bytes)) })
+    Ok(Stored {
+        file: name.to_owned(),
+        bytes: bytes.len() as u64,
+        xxh3: format!("{:016x}", xxh3_64(bytes)),
+    })
 }
 
 /// Removes saved factors that are not in `keep`, and what a killed save left.
@@ -85,15 +101,34 @@ pub(super) fn encode_features(z: &SparseColumns, coding: &Coding) -> Result<Vec<
     let offsets: Vec<u64> = z.offsets.iter().map(|&o| o as u64).collect();
     let view = |dtype, len, bytes| TensorView::new(dtype, vec![len], bytes).map_err(unwritable);
     let mut tensors = vec![
-        ("offsets", view(Dtype::U64, offsets.len(), bytemuck::cast_slice(&offsets))?),
-        ("indices", view(Dtype::U32, z.indices.len(), bytemuck::cast_slice(&z.indices))?),
-        ("values", view(Dtype::F32, z.values.len(), bytemuck::cast_slice(&z.values))?),
+        (
+            "offsets",
+            view(Dtype::U64, offsets.len(), bytemuck::cast_slice(&offsets))?,
+        ),
+        (
+            "indices",
+            view(
+                Dtype::U32,
+                z.indices.len(),
+                bytemuck::cast_slice(&z.indices),
+            )?,
+        ),
+        (
+            "values",
+            view(Dtype::F32, z.values.len(), bytemuck::cast_slice(&z.values))?,
+        ),
     ];
     for (name, values) in coding.by_neuron() {
-        tensors.push((name, view(Dtype::F32, values.len(), bytemuck::cast_slice(values))?));
+        tensors.push((
+            name,
+            view(Dtype::F32, values.len(), bytemuck::cast_slice(values))?,
+        ));
     }
     let metadata = HashMap::from([
-        ("format".to_owned(), "sparse columns of Z: column j holds offsets[j]..offsets[j+1]".to_owned()),
+        (
+            "format".to_owned(),
+            "sparse columns of Z: column j holds offsets[j]..offsets[j+1]".to_owned(),
+        ),
         ("rows".to_owned(), z.rows.to_string()),
     ]);
     safetensors::serialize(tensors, Some(metadata)).map_err(unwritable)
@@ -103,21 +138,34 @@ fn unwritable(e: safetensors::SafeTensorError) -> Error {
     Error::usage(format!("the features cannot be written: {e}"))
 }
 
-/// Sparse columns and how rows are written in them (but for a cap), from a file's bytes, or what is wrong with them.
+/// Sparse columns and how rows are written in them (but for a cap), from a file's bytes, or what is
+/// wrong with them.
 pub(super) fn decode_features(bytes: &[u8]) -> Result<(SparseColumns, Coding), String> {
     let foreign = |what: &str| format!("not the features of a fit ({what}); fit again");
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| foreign(&e.to_string()))?;
-    let rows = metadata.metadata().as_ref().and_then(|m| m.get("rows")).and_then(|r| r.parse::<usize>().ok());
+    let rows = metadata
+        .metadata()
+        .as_ref()
+        .and_then(|m| m.get("rows"))
+        .and_then(|r| r.parse::<usize>().ok());
     let rows = rows.ok_or_else(|| foreign("no rows"))?;
     let file = SafeTensors::deserialize(bytes).map_err(|e| foreign(&e.to_string()))?;
     let tensor = |name: &str, dtype: Dtype| {
-        let found = file.tensor(name).ok().filter(|t| t.dtype() == dtype && t.shape().len() == 1);
+        let found = file
+            .tensor(name)
+            .ok()
+            .filter(|t| t.dtype() == dtype && t.shape().len() == 1);
         found.map(|t| t.data()).ok_or_else(|| foreign(name))
     };
-    let offsets: Vec<usize> =
-        numbers::<8>(tensor("offsets", Dtype::U64)?).map(|b| u64::from_le_bytes(b) as usize).collect();
-    let indices: Vec<u32> = numbers::<4>(tensor("indices", Dtype::U32)?).map(u32::from_le_bytes).collect();
-    let values: Vec<f32> = numbers::<4>(tensor("values", Dtype::F32)?).map(f32::from_le_bytes).collect();
+    let offsets: Vec<usize> = numbers::<8>(tensor("offsets", Dtype::U64)?)
+        .map(|b| u64::from_le_bytes(b) as usize)
+        .collect();
+    let indices: Vec<u32> = numbers::<4>(tensor("indices", Dtype::U32)?)
+        .map(u32::from_le_bytes)
+        .collect();
+    let values: Vec<f32> = numbers::<4>(tensor("values", Dtype::F32)?)
+        .map(f32::from_le_bytes)
+        .collect();
     let spans = offsets.first() == Some(&0)
         && offsets.last() == Some(&indices.len())
         && indices.len() == values.len()
@@ -127,7 +175,8 @@ pub(super) fn decode_features(bytes: &[u8]) -> Result<(SparseColumns, Coding), S
     }
     let sound = |span: &[usize]| {
         let column = &indices[span[0]..span[1]];
-        column.is_sorted_by(|a, b| a < b) && column.last().is_none_or(|&last| (last as usize) < rows)
+        column.is_sorted_by(|a, b| a < b)
+            && column.last().is_none_or(|&last| (last as usize) < rows)
     };
     if !offsets.windows(2).all(sound) || values.iter().any(|v| !v.is_finite()) {
         return Err(foreign("indices or values"));
@@ -136,17 +185,41 @@ pub(super) fn decode_features(bytes: &[u8]) -> Result<(SparseColumns, Coding), S
         if file.tensor(name).is_err() {
             return Ok(None);
         }
-        let values: Vec<f32> = numbers::<4>(tensor(name, Dtype::F32)?).map(f32::from_le_bytes).collect();
+        let values: Vec<f32> = numbers::<4>(tensor(name, Dtype::F32)?)
+            .map(f32::from_le_bytes)
+            .collect();
         let sound = values.len() == rows && values.iter().all(|v| v.is_finite());
-        if sound { Ok(Some(Arc::new(values))) } else { Err(foreign(name)) }
+        if sound {
+            Ok(Some(Arc::new(values)))
+        } else {
+            Err(foreign(name))
+        }
     };
-    let coding = Coding { centre: by_neuron(CENTRE)?, neuron_weights: by_neuron(NEURON_WEIGHTS)?, row_cap: None };
-    if coding.neuron_weights.as_ref().is_some_and(|weights| weights.iter().any(|w| *w < 0.0)) {
+    let coding = Coding {
+        centre: by_neuron(CENTRE)?,
+        neuron_weights: by_neuron(NEURON_WEIGHTS)?,
+        row_cap: None,
+    };
+    if coding
+        .neuron_weights
+        .as_ref()
+        .is_some_and(|weights| weights.iter().any(|w| *w < 0.0))
+    {
         return Err(foreign(NEURON_WEIGHTS));
     }
-    Ok((SparseColumns { rows, offsets, indices, values }, coding))
+    Ok((
+        SparseColumns {
+            rows,
+            offsets,
+            indices,
+            values,
+        },
+        coding,
+    ))
 }
 
 fn numbers<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
-    bytes.chunks_exact(N).filter_map(|chunk| chunk.try_into().ok())
+    bytes
+        .chunks_exact(N)
+        .filter_map(|chunk| chunk.try_into().ok())
 }

@@ -1,4 +1,5 @@
-//! How a fit stands: ended by itself, stopped, or cut short before it saved anything. Which fit is the newest depends on it.
+//! How a fit stands: ended by itself, stopped, or cut short before it saved anything. Which fit is
+//! the newest depends on it.
 
 use std::fmt;
 use std::path::Path;
@@ -82,14 +83,24 @@ impl fmt::Display for Standing {
     }
 }
 
-/// The newest of `fits` (the newest last) that ended by itself; where none did, the newest that has factors.
+/// The newest of `fits` (the newest last) that ended by itself; where none did, the newest that has
+/// factors.
 pub fn newest(fits: &[FitEntry], at: impl Fn(HookPoint) -> bool) -> Option<&FitEntry> {
-    let there = || fits.iter().rev().filter(|fit| fit.has_factors() && at(fit.hook));
-    there().find(|fit| fit.is_finished()).or_else(|| there().next())
+    let there = || {
+        fits.iter()
+            .rev()
+            .filter(|fit| fit.has_factors() && at(fit.hook))
+    };
+    there()
+        .find(|fit| fit.is_finished())
+        .or_else(|| there().next())
 }
 
 /// The last sweep of the error curve at `path` that was written whole.
 pub(super) fn last_sweep(path: &Path) -> Option<Sweep> {
     let curve = std::fs::read_to_string(path).ok()?;
-    curve.lines().rev().find_map(|line| serde_json::from_str(line).ok())
+    curve
+        .lines()
+        .rev()
+        .find_map(|line| serde_json::from_str(line).ok())
 }

@@ -1,8 +1,8 @@
 //! `fits/<name>/`: what was asked for, the saved factors, the checkpoint.
 //!
-//! Factors are saved under new names and `config.json`, which names them with their lengths and checksums, is replaced
-//! last: at any instant it names one whole save. Invariant: a coefficient file is never changed in place, so that
-//! mappings of an older save stay valid.
+//! Factors are saved under new names and `config.json`, which names them with their lengths and
+//! checksums, is replaced last: at any instant it names one whole save. Invariant: a coefficient
+//! file is never changed in place, so that mappings of an older save stay valid.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,8 @@ use crate::model::HookPoint;
 const CONFIG: &str = "config.json";
 const CHECKPOINT: &str = "checkpoint";
 const LOSS: &str = "loss.jsonl";
-/// Coefficients up to this many bytes have their checksum tested when loaded; larger ones by [`Study::verify`].
+/// Coefficients up to this many bytes have their checksum tested when loaded; larger ones by
+/// [`Study::verify`].
 const CHECKED_ON_LOAD: u64 = 256 << 20;
 
 /// A finished or checkpointed fit, as listed.
@@ -90,7 +91,13 @@ struct Saved {
 impl Saved {
     /// The order that the save had, which is in the names of its files.
     fn order(&self) -> Option<u64> {
-        self.z.file.strip_prefix("Z-")?.split('.').next()?.parse().ok()
+        self.z
+            .file
+            .strip_prefix("Z-")?
+            .split('.')
+            .next()?
+            .parse()
+            .ok()
     }
 }
 
@@ -102,8 +109,9 @@ impl FitFile {
     }
 
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(bytes)
-            .map_err(|e| format!("not a fit's configuration: {e}; remove the fit's directory and fit again"))
+        serde_json::from_slice(bytes).map_err(|e| {
+            format!("not a fit's configuration: {e}; remove the fit's directory and fit again")
+        })
     }
 
     /// The fit as listed; `dir` is its own.
@@ -119,7 +127,9 @@ impl FitFile {
             Some((Some(ended), _)) if !begun_again => (ended.state, ended.sweep),
             ended => {
                 let last = last();
-                let reached = last.map_or(0, |sweep| sweep.sweep).max(ended.map_or(0, |(_, sweeps)| sweeps));
+                let reached = last
+                    .map_or(0, |sweep| sweep.sweep)
+                    .max(ended.map_or(0, |(_, sweeps)| sweeps));
                 let state = match (ended, last.and_then(|sweep| sweep.stop)) {
                     (None, _) => FitState::Cut,
                     (Some(_), stop @ Some(_)) => stop.into(),
@@ -187,21 +197,34 @@ impl Study {
         Ok(self.fits_root().join(name).join(LOSS))
     }
 
-    /// Notes what a run of the fit `name` is about to do, so that it is listed and can be resumed before its first save.
-    /// Factors that an earlier run saved under the name stay until this one saves; a checkpoint of another request goes.
+    /// Notes what a run of the fit `name` is about to do, so that it is listed and can be resumed
+    /// before its first save. Factors that an earlier run saved under the name stay until this one
+    /// saves; a checkpoint of another request goes.
     pub fn start_fit(&self, name: &str, hook: HookPoint, config: &FitConfig) -> Result<PathBuf> {
         self.check_writable()?;
         self.manifest.hook_index(hook)?;
         let dir = self.fit_dir(name)?;
         disk::sweep_tmp(&dir)?;
-        let old = if dir.join(CONFIG).exists() { Some(FitFile::read(&dir)?) } else { None };
-        if old.as_ref().is_none_or(|old| old.hook != hook || !old.config.same_fit(config)) {
+        let old = if dir.join(CONFIG).exists() {
+            Some(FitFile::read(&dir)?)
+        } else {
+            None
+        };
+        if old
+            .as_ref()
+            .is_none_or(|old| old.hook != hook || !old.config.same_fit(config))
+        {
             for file in [CHECKPOINT, LOSS] {
                 disk::remove_if_there(&dir.join(file))?;
             }
         }
         let saved = old.and_then(|old| old.saved);
-        let file = FitFile { order: self.next_order()?, hook, config: config.clone(), saved };
+        let file = FitFile {
+            order: self.next_order()?,
+            hook,
+            config: config.clone(),
+            saved,
+        };
         disk::write_atomic(&dir.join(CONFIG), &json_bytes(&file)?)?;
         Ok(dir)
     }
@@ -212,8 +235,8 @@ impl Study {
         Ok((file.hook, file.config))
     }
 
-    /// The fits, newest last. One whose configuration cannot be read is left out with a warning: it must not stand in the
-    /// way of the others. Where none can be read, [`Self::load_fit`] says so.
+    /// The fits, newest last. One whose configuration cannot be read is left out with a warning: it
+    /// must not stand in the way of the others. Where none can be read, [`Self::load_fit`] says so.
     pub fn fits(&self) -> Result<Vec<FitEntry>> {
         let (mut found, mut unread) = (Vec::new(), Vec::new());
         for name in self.fit_names()? {
@@ -232,7 +255,9 @@ impl Study {
             }
         }
         if !found.is_empty() {
-            unread.iter().for_each(|(name, problem)| tracing::warn!("fit '{name}' is passed over: {problem}"));
+            unread.iter().for_each(|(name, problem)| {
+                tracing::warn!("fit '{name}' is passed over: {problem}")
+            });
         }
         found.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.name.cmp(&b.1.name)));
         Ok(found.into_iter().map(|(_, entry)| entry).collect())
@@ -241,7 +266,12 @@ impl Study {
     /// What is wrong with the fits that cannot be listed, a line each.
     pub fn unreadable_fits(&self) -> Result<Vec<String>> {
         let read = |name: String| FitFile::read(&self.fits_root().join(name)).err();
-        Ok(self.fit_names()?.into_iter().filter_map(read).map(|e| e.to_string()).collect())
+        Ok(self
+            .fit_names()?
+            .into_iter()
+            .filter_map(read)
+            .map(|e| e.to_string())
+            .collect())
     }
 
     /// Directories under `fits/` that hold a configuration.
@@ -266,7 +296,11 @@ impl Study {
     fn next_order(&self) -> Result<u64> {
         let root = self.fits_root();
         // A configuration that cannot be read must not keep another fit from being saved.
-        let orders = self.fit_names()?.into_iter().filter_map(|n| FitFile::read(&root.join(n)).ok()).map(|f| f.order);
+        let orders = self
+            .fit_names()?
+            .into_iter()
+            .filter_map(|n| FitFile::read(&root.join(n)).ok())
+            .map(|f| f.order);
         Ok(orders.max().unwrap_or(0).saturating_add(1))
     }
 
@@ -275,15 +309,27 @@ impl Study {
         let dir = self.fits_root().join(name);
         if !dir.join(CONFIG).is_file() {
             let there = self.fit_names()?;
-            let there = if there.is_empty() { "no fit yet".to_owned() } else { there.join(", ") };
-            return Err(Error::usage(format!("the study has no fit '{name}': it has {there}")));
+            let there = if there.is_empty() {
+                "no fit yet".to_owned()
+            } else {
+                there.join(", ")
+            };
+            return Err(Error::usage(format!(
+                "the study has no fit '{name}': it has {there}"
+            )));
         }
         let file = FitFile::read(&dir)?;
         Ok((dir, file))
     }
 
     /// Saves factors as the fit `name`, atomically.
-    pub fn save_fit(&self, name: &str, hook: HookPoint, config: &FitConfig, factors: &Factors) -> Result<()> {
+    pub fn save_fit(
+        &self,
+        name: &str,
+        hook: HookPoint,
+        config: &FitConfig,
+        factors: &Factors,
+    ) -> Result<()> {
         self.save_run(name, hook, config, factors, None)
     }
 
@@ -332,26 +378,41 @@ impl Study {
             y,
         };
         let keep = [saved.z.file.clone(), saved.y.file.clone()];
-        let file = FitFile { order, hook, config: config.clone(), saved: Some(saved) };
+        let file = FitFile {
+            order,
+            hook,
+            config: config.clone(),
+            saved: Some(saved),
+        };
         let commit = || disk::write_atomic(&dir.join(CONFIG), &json_bytes(&file)?);
         self.carry_notes(name, hook, features, commit)?;
         factor_files::sweep(&dir, &keep)
     }
 
-    /// Loads a fit (`None`: the newest, see [`super::newest`]); coefficients are mapped. That it was stopped early is told.
+    /// Loads a fit (`None`: the newest, see [`super::newest`]); coefficients are mapped. That it
+    /// was stopped early is told.
     pub fn load_fit(&self, name: Option<&str>) -> Result<(FitEntry, Arc<Factors>)> {
         let newest = || -> Result<String> {
             let fits = self.fits()?;
-            fit_state::newest(&fits, |_| true).map(|f| f.name.clone()).ok_or_else(|| {
-                let dir = self.dir.display();
-                if let Some(problem) = self.unreadable_fits().unwrap_or_default().into_iter().next() {
-                    return Error::refused(problem);
-                }
-                if let Some(FitEntry { name, .. }) = fits.last() {
-                    return self.saved_nothing(name);
-                }
-                Error::usage(format!("{dir} has no finished fit: run mlpeek fit {dir} --features 100"))
-            })
+            fit_state::newest(&fits, |_| true)
+                .map(|f| f.name.clone())
+                .ok_or_else(|| {
+                    let dir = self.dir.display();
+                    if let Some(problem) = self
+                        .unreadable_fits()
+                        .unwrap_or_default()
+                        .into_iter()
+                        .next()
+                    {
+                        return Error::refused(problem);
+                    }
+                    if let Some(FitEntry { name, .. }) = fits.last() {
+                        return self.saved_nothing(name);
+                    }
+                    Error::usage(format!(
+                        "{dir} has no finished fit: run mlpeek fit {dir} --features 100"
+                    ))
+                })
         };
         let (entry, factors) = self.saved_fit(&name.map_or_else(newest, |n| Ok(n.to_owned()))?)?;
         if !entry.state.is_finished() {
@@ -378,23 +439,32 @@ impl Study {
     pub(super) fn fit_beyond(&self, rows: usize) -> Result<Option<String>> {
         let beyond = |name: &String| {
             let file = FitFile::read(&self.fits_root().join(name)).ok();
-            file.and_then(|file| file.saved).is_some_and(|saved| saved.rows > rows)
+            file.and_then(|file| file.saved)
+                .is_some_and(|saved| saved.rows > rows)
         };
         Ok(self.fit_names()?.into_iter().find(beyond))
     }
 
     /// What to say of a fit that has no factors: how far it came, and how it goes on.
     fn saved_nothing(&self, name: &str) -> Error {
-        let entry = self.fits().unwrap_or_default().into_iter().find(|fit| fit.name == name);
+        let entry = self
+            .fits()
+            .unwrap_or_default()
+            .into_iter()
+            .find(|fit| fit.name == name);
         let dir = self.dir.display();
-        let standing =
-            entry.as_ref().map_or_else(|| "stopped before its first sweep".to_owned(), |e| e.standing().to_string());
+        let standing = entry.as_ref().map_or_else(
+            || "stopped before its first sweep".to_owned(),
+            |e| e.standing().to_string(),
+        );
         let remedy = match entry.is_some_and(|e| e.resumable) {
             true => format!("mlpeek fit {dir} --name {name} --resume goes on"),
             // Without a checkpoint its options are known to nobody but who gave them.
             false => "run the same command again".to_owned(),
         };
-        Error::usage(format!("fit '{name}' was {standing} or still runs, and has saved no factors yet: {remedy}"))
+        Error::usage(format!(
+            "fit '{name}' was {standing} or still runs, and has saved no factors yet: {remedy}"
+        ))
     }
 
     /// Checks every checksum of every saved fit.
@@ -417,20 +487,29 @@ impl Saved {
             .map_err(|problem| Error::file(&z_path, problem))?;
         let y_path = self.y.check_length(dir)?;
         let values = self.rows.checked_mul(self.features);
-        if values.and_then(|v| v.checked_mul(4)).is_none_or(|bytes| bytes as u64 != self.y.bytes)
+        if values
+            .and_then(|v| v.checked_mul(4))
+            .is_none_or(|bytes| bytes as u64 != self.y.bytes)
             || features.columns() != self.features
             || features.rows != self.neurons
         {
-            return Err(Error::file(dir.join(CONFIG), "its sizes do not fit the saved factors; fit again"));
+            return Err(Error::file(
+                dir.join(CONFIG),
+                "its sizes do not fit the saved factors; fit again",
+            ));
         }
         let mapped = MappedF32::open(&y_path, 0, values.unwrap_or(0))?;
         if self.y.bytes <= CHECKED_ON_LOAD {
-            self.y.check(&y_path, xxh3_64(bytemuck::cast_slice(mapped.as_slice())))?;
+            self.y
+                .check(&y_path, xxh3_64(bytemuck::cast_slice(mapped.as_slice())))?;
         }
         Ok(Factors {
             features,
             coefficients: Coefficients::mapped(self.rows, mapped),
-            coding: Coding { row_cap: self.config.row_cap, ..coding },
+            coding: Coding {
+                row_cap: self.config.row_cap,
+                ..coding
+            },
             relative_error: self.relative_error.unwrap_or(f64::NAN),
             weighted_error: self.weighted_error,
             explained_variance: self.explained_variance.unwrap_or(f64::NAN),

@@ -1,9 +1,9 @@
-//! What makes a study the study that it is: the model's weights, configuration and tokenizer, the BOS rule, how values are
-//! stored, the hooks, the corpora.
+//! What makes a study the study that it is: the model's weights, configuration and tokenizer, the
+//! BOS rule, how values are stored, the hooks, the corpora.
 //!
-//! Every path that reads a study with a model or adds rows to it asks here, before anything is written. A model is compared
-//! by what it computes with, never by where it lies: a study whose model moved takes the new place. Invariant: what is
-//! refused leaves every file as it was.
+//! Every path that reads a study with a model or adds rows to it asks here, before anything is
+//! written. A model is compared by what it computes with, never by where it lies: a study whose
+//! model moved takes the new place. Invariant: what is refused leaves every file as it was.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -35,7 +35,8 @@ impl Study {
     /// Holds `model` against the one that the study was collected with.
     ///
     /// # Errors
-    /// [`Error::Refused`] names each part that differs; also for a study that was imported without a model.
+    /// [`Error::Refused`] names each part that differs; also for a study that was imported without
+    /// a model.
     pub fn check_model(&self, model: &ModelInfo) -> Result<()> {
         let own = self.own_model()?;
         let parts = differing_parts(own, model, self.manifest.bos);
@@ -70,15 +71,23 @@ impl Study {
     pub fn check_asked(&self, asked: &Asked) -> Result<()> {
         let refused = |difference: String, option: &str| {
             let dir = self.dir.display();
-            Err(Error::refused(format!("{dir}: {difference}; leave out {option}, or choose another directory")))
+            Err(Error::refused(format!(
+                "{dir}: {difference}; leave out {option}, or choose another directory"
+            )))
         };
         if let Some(difference) = hooks_differ(&self.manifest.hooks, asked) {
             return refused(difference, "--layer and --hook");
         }
-        if let Some(difference) = asked.dtype.and_then(|dtype| dtype_differs(self.manifest.dtype, dtype)) {
+        if let Some(difference) = asked
+            .dtype
+            .and_then(|dtype| dtype_differs(self.manifest.dtype, dtype))
+        {
             return refused(difference, "--dtype");
         }
-        match asked.bos.and_then(|bos| bos_differs(self.manifest.bos, bos)) {
+        match asked
+            .bos
+            .and_then(|bos| bos_differs(self.manifest.bos, bos))
+        {
             Some(difference) => refused(difference, "--bos"),
             None => Ok(()),
         }
@@ -93,7 +102,9 @@ impl Study {
             None => Ok(()),
             Some(parts) => {
                 let (dir, own) = (other.dir.display(), self.dir.display());
-                Err(Error::usage(format!("{dir} is a study of another model than {own} ({parts})")))
+                Err(Error::usage(format!(
+                    "{dir} is a study of another model than {own} ({parts})"
+                )))
             }
         }
     }
@@ -105,7 +116,10 @@ impl Study {
     pub fn check_corpus(&self, corpus: &Corpus) -> Result<()> {
         match corpus_differs(&self.manifest, &corpus.name, &corpus.sha256) {
             None => Ok(()),
-            Some(difference) => Err(Error::refused(format!("{}: {difference}", self.dir.display()))),
+            Some(difference) => Err(Error::refused(format!(
+                "{}: {difference}",
+                self.dir.display()
+            ))),
         }
     }
 
@@ -116,25 +130,33 @@ impl Study {
     pub fn own_model(&self) -> Result<&ModelInfo> {
         self.manifest.model.as_ref().ok_or_else(|| {
             let dir = self.dir.display();
-            Error::refused(format!("{dir} was imported without a model: there is nothing to run text through"))
+            Error::refused(format!(
+                "{dir} was imported without a model: there is nothing to run text through"
+            ))
         })
     }
 
     /// What went wrong when the study's own model was to be opened.
     pub fn model_not_found(&self, problem: &Error) -> Error {
-        let (dir, id) = (self.dir.display(), self.manifest.model.as_ref().map_or("", |m| m.id.as_str()));
-        // A name that is no path is looked for in more than one place: what became of that is worth telling.
+        let (dir, id) = (
+            self.dir.display(),
+            self.manifest.model.as_ref().map_or("", |m| m.id.as_str()),
+        );
+        // A name that is no path is looked for in more than one place: what became of that is worth
+        // telling.
         let why = if Path::new(id).is_absolute() && !Path::new(id).exists() {
             "and is not there".to_owned()
         } else {
             format!("and cannot be opened ({problem})")
         };
-        Error::refused(format!("the model of {dir} is {id} by its study.json, {why}"))
+        Error::refused(format!(
+            "the model of {dir} is {id} by its study.json, {why}"
+        ))
     }
 
-    /// Takes `model` for the study's own, wherever it lies now; where a person `named` its place, that is kept in
-    /// `study.json`. What is worth telling of it is returned, also that it could not be kept: the study can be read all the
-    /// same.
+    /// Takes `model` for the study's own, wherever it lies now; where a person `named` its place,
+    /// that is kept in `study.json`. What is worth telling of it is returned, also that it could
+    /// not be kept: the study can be read all the same.
     ///
     /// # Errors
     /// What [`Self::check_model`] returns.
@@ -146,14 +168,23 @@ impl Study {
         }
         let (dir, was) = (self.dir.display().to_string(), own.id.clone());
         Ok(Some(match self.keep_place(model) {
-            Ok(()) => format!("{dir} has its model at {} from now on (it was {was})", model.id),
-            Err(e) => format!("{dir} still names {was} as its model, so give --model again next time: {e}"),
+            Ok(()) => format!(
+                "{dir} has its model at {} from now on (it was {was})",
+                model.id
+            ),
+            Err(e) => format!(
+                "{dir} still names {was} as its model, so give --model again next time: {e}"
+            ),
         }))
     }
 
     /// Writes a model's new place under the lock, into the manifest as it is then.
     fn keep_place(&mut self, model: &ModelInfo) -> Result<()> {
-        let _lock = if self.is_writable() { None } else { Some(lock::demand(&self.dir)?) };
+        let _lock = if self.is_writable() {
+            None
+        } else {
+            Some(lock::demand(&self.dir)?)
+        };
         if !self.is_writable() {
             self.manifest = Manifest::read(&self.dir)?;
             self.check_model(model)?;
@@ -161,7 +192,8 @@ impl Study {
         self.write_model(model, false)
     }
 
-    /// Before rows of `model` are added: its place is kept, and what an earlier version did not record.
+    /// Before rows of `model` are added: its place is kept, and what an earlier version did not
+    /// record.
     pub(crate) fn record_model(&mut self, model: &ModelInfo) -> Result<()> {
         self.check_model(model)?;
         self.check_writable()?;
@@ -177,7 +209,10 @@ impl Study {
         if self.manifest.model.as_ref() == Some(&own) {
             return Ok(());
         }
-        let manifest = Manifest { model: Some(own), ..self.manifest.clone() };
+        let manifest = Manifest {
+            model: Some(own),
+            ..self.manifest.clone()
+        };
         manifest.write(&self.dir)?;
         self.manifest = manifest;
         Ok(())
@@ -186,7 +221,11 @@ impl Study {
 
 /// In which respect a study on disk is not the one asked for.
 pub(super) fn difference(there: &Manifest, asked: &Manifest) -> Option<String> {
-    let name = |m: &Manifest| m.model.as_ref().map_or("an imported matrix".to_owned(), |m| m.id.clone());
+    let name = |m: &Manifest| {
+        m.model
+            .as_ref()
+            .map_or("an imported matrix".to_owned(), |m| m.id.clone())
+    };
     let parts = match (&there.model, &asked.model) {
         (Some(a), Some(b)) => differing_parts(a, b, there.bos).join(", "),
         (a, b) if a.is_some() == b.is_some() => String::new(),
@@ -194,11 +233,19 @@ pub(super) fn difference(there: &Manifest, asked: &Manifest) -> Option<String> {
     };
     if !parts.is_empty() {
         let (a, b) = (name(there), name(asked));
-        let how = if a == b { ", which now has".to_owned() } else { format!(", not {b}, which has") };
+        let how = if a == b {
+            ", which now has".to_owned()
+        } else {
+            format!(", not {b}, which has")
+        };
         return Some(format!("it was made with {a}{how} {parts}"));
     }
     if (&there.hooks, &there.widths) != (&asked.hooks, &asked.widths) {
-        return Some(format!("it holds {}, not {}", list(&there.hooks), list(&asked.hooks)));
+        return Some(format!(
+            "it holds {}, not {}",
+            list(&there.hooks),
+            list(&asked.hooks)
+        ));
     }
     let wanted = &asked.corpora[0];
     dtype_differs(there.dtype, asked.dtype)
@@ -211,9 +258,17 @@ fn corpus_differs(there: &Manifest, name: &str, sha256: &str) -> Option<String> 
         if there.corpora.iter().any(|corpus| corpus.name == name) {
             return format!("{name} has changed since it was made");
         }
-        let own: Vec<&str> = there.corpora.iter().map(|corpus| corpus.name.as_str()).collect();
+        let own: Vec<&str> = there
+            .corpora
+            .iter()
+            .map(|corpus| corpus.name.as_str())
+            .collect();
         // A matrix cannot be added to.
-        let remedy = if there.model.is_some() { " (--append adds another corpus)" } else { "" };
+        let remedy = if there.model.is_some() {
+            " (--append adds another corpus)"
+        } else {
+            ""
+        };
         format!("it holds {}, not {name}{remedy}", own.join(" and "))
     })
 }
@@ -222,14 +277,20 @@ fn corpus_differs(there: &Manifest, name: &str, sha256: &str) -> Option<String> 
 pub(super) fn models_differ(a: Option<&ModelInfo>, b: Option<&ModelInfo>) -> Option<String> {
     match (a, b) {
         // Rows of one model are of the same neurons, however their texts begin.
-        (Some(a), Some(b)) => Some(differing_parts(a, b, BosRule::Never).join(", ")).filter(|parts| !parts.is_empty()),
+        (Some(a), Some(b)) => {
+            Some(differing_parts(a, b, BosRule::Never).join(", ")).filter(|parts| !parts.is_empty())
+        }
         (None, None) => None,
         _ => Some("one has none".to_owned()),
     }
 }
 
 fn list(hooks: &[HookPoint]) -> String {
-    hooks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    hooks
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn hooks_differ(there: &[HookPoint], asked: &Asked) -> Option<String> {
@@ -253,11 +314,15 @@ fn dtype_differs(there: CacheDtype, asked: CacheDtype) -> Option<String> {
 }
 
 fn bos_differs(there: BosRule, asked: BosRule) -> Option<String> {
-    (there != asked).then(|| format!("its BOS rule is {there:?}, not {asked:?}").to_lowercase().replace("bos", "BOS"))
+    (there != asked).then(|| {
+        format!("its BOS rule is {there:?}, not {asked:?}")
+            .to_lowercase()
+            .replace("bos", "BOS")
+    })
 }
 
-/// What of `asked` is not as it is in `there`, for a sentence: "other weights", "another tokenizer". What an earlier version
-/// did not record cannot differ.
+/// What of `asked` is not as it is in `there`, for a sentence: "other weights", "another
+/// tokenizer". What an earlier version did not record cannot differ.
 fn differing_parts(there: &ModelInfo, asked: &ModelInfo, bos: BosRule) -> Vec<String> {
     let mut parts = Vec::new();
     if there.weights_sha256 != asked.weights_sha256 {
@@ -265,20 +330,34 @@ fn differing_parts(there: &ModelInfo, asked: &ModelInfo, bos: BosRule) -> Vec<St
     }
     let (Some(own), Some(new)) = (&there.identity, &asked.identity) else {
         // Versions without an identity read `tokenizer.json` alone.
-        let file = asked.identity.as_ref().map(|identity| &identity.tokenizer_file);
-        if there.tokenizer_sha256 != asked.tokenizer_sha256 && file != Some(&there.tokenizer_sha256) {
+        let file = asked
+            .identity
+            .as_ref()
+            .map(|identity| &identity.tokenizer_file);
+        if there.tokenizer_sha256 != asked.tokenizer_sha256 && file != Some(&there.tokenizer_sha256)
+        {
             parts.push("another tokenizer".to_owned());
         }
         return parts;
     };
-    let names: BTreeSet<&String> = own.configuration.keys().chain(new.configuration.keys()).collect();
+    let names: BTreeSet<&String> = own
+        .configuration
+        .keys()
+        .chain(new.configuration.keys())
+        .collect();
     let value = |of: &std::collections::BTreeMap<String, String>, name: &String| {
         of.get(name).map_or_else(|| "off".to_owned(), Clone::clone)
     };
     let mut switches: Vec<String> = names
         .into_iter()
         .filter(|name| own.configuration.get(*name) != new.configuration.get(*name))
-        .map(|name| format!("{name} {}, not {}", value(&new.configuration, name), value(&own.configuration, name)))
+        .map(|name| {
+            format!(
+                "{name} {}, not {}",
+                value(&new.configuration, name),
+                value(&own.configuration, name)
+            )
+        })
         .collect();
     if !switches.is_empty() {
         let more = switches.len().saturating_sub(SPELT_OUT);
@@ -291,7 +370,11 @@ fn differing_parts(there: &ModelInfo, asked: &ModelInfo, bos: BosRule) -> Vec<St
     }
     if bos != BosRule::Never && own.bos != new.bos {
         let token = |bos: Option<u32>| bos.map_or_else(|| "none".to_owned(), |id| id.to_string());
-        parts.push(format!("another BOS token ({}, not {})", token(new.bos), token(own.bos)));
+        parts.push(format!(
+            "another BOS token ({}, not {})",
+            token(new.bos),
+            token(own.bos)
+        ));
     }
     parts
 }

@@ -15,7 +15,8 @@ use crate::model::{BosRule, HookPoint};
 pub type EachBlock<'a> = dyn FnMut(&mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> + 'a;
 
 impl Study {
-    /// Makes a study of a row-major `rows` × `cols` matrix in memory: [`Self::import_blocks`] of one block.
+    /// Makes a study of a row-major `rows` × `cols` matrix in memory: [`Self::import_blocks`] of
+    /// one block.
     pub fn import(
         dir: &Path,
         source_name: &str,
@@ -27,9 +28,10 @@ impl Study {
         Self::import_blocks(dir, source_name, hook, (rows, cols), &mut |take| take(data))
     }
 
-    /// Makes a study of a matrix that is given block by block, so that it need not fit into memory; `blocks` is called
-    /// twice, to look at the rows and to store them, so that nothing is written of a matrix that is refused.
-    /// `source_name` says for a person where it comes from. NaN or infinity is refused, naming the row.
+    /// Makes a study of a matrix that is given block by block, so that it need not fit into memory;
+    /// `blocks` is called twice, to look at the rows and to store them, so that nothing is written
+    /// of a matrix that is refused. `source_name` says for a person where it comes from. NaN or
+    /// infinity is refused, naming the row.
     pub fn import_blocks(
         dir: &Path,
         source_name: &str,
@@ -41,7 +43,10 @@ impl Study {
             let problem = format!("{source_name}: {values} values are no {rows} × {cols} matrix");
             Err(Error::usage(problem))
         };
-        let Some(count) = rows.checked_mul(cols).filter(|_| u32::try_from(rows).is_ok()) else {
+        let Some(count) = rows
+            .checked_mul(cols)
+            .filter(|_| u32::try_from(rows).is_ok())
+        else {
             return no_matrix(0);
         };
         let (mut seen, mut hash) = (0, Sha256::new());
@@ -55,8 +60,19 @@ impl Study {
             return no_matrix(seen);
         }
         let sha256: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-        let entry = CorpusEntry { name: source_name.to_owned(), sha256, samples: rows };
-        let asked = new_manifest(None, &[hook], &[cols], entry, CacheDtype::F32, BosRule::Never)?;
+        let entry = CorpusEntry {
+            name: source_name.to_owned(),
+            sha256,
+            samples: rows,
+        };
+        let asked = new_manifest(
+            None,
+            &[hook],
+            &[cols],
+            entry,
+            CacheDtype::F32,
+            BosRule::Never,
+        )?;
         let lock = Self::prepare(dir)?;
         same_study(dir, &asked)?;
         check_room(dir, (count as u64).saturating_mul(4), false)?;
@@ -84,7 +100,9 @@ impl Study {
 
 /// Refuses a block that begins at value `first` of the matrix and holds what is no number.
 fn check_finite(source_name: &str, block: &[f32], first: usize, cols: usize) -> Result<()> {
-    let Some(at) = block.iter().position(|v| !v.is_finite()) else { return Ok(()) };
+    let Some(at) = block.iter().position(|v| !v.is_finite()) else {
+        return Ok(());
+    };
     Err(Error::refused(format!(
         "{source_name}: row {}, column {} is {}: every value must be finite",
         (first + at) / cols.max(1),

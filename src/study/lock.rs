@@ -1,4 +1,5 @@
-//! Who may write in a study: one process at a time for as long as it is open; for notes, whoever changes one.
+//! Who may write in a study: one process at a time for as long as it is open; for notes, whoever
+//! changes one.
 
 use std::path::Path;
 
@@ -7,7 +8,8 @@ use crate::error::{Error, Result};
 
 /// Name of the lock file in a study.
 pub(super) const FILE: &str = "lock";
-/// The lock of the notes alone, so that a study that is being fitted or shown elsewhere can be noted on.
+/// The lock of the notes alone, so that a study that is being fitted or shown elsewhere can be
+/// noted on.
 const NOTES: &str = "notes.lock";
 
 /// Takes the lock of the study in `dir`, or says who has it.
@@ -40,7 +42,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let lock = demand(dir.path()).unwrap();
         let error = demand(dir.path()).unwrap_err().to_string();
-        assert!(error.contains(&format!("process {}", std::process::id())) && !error.contains('\n'), "{error}");
+        assert!(
+            error.contains(&format!("process {}", std::process::id())) && !error.contains('\n'),
+            "{error}"
+        );
         drop(notes(dir.path()).unwrap());
         drop(lock);
         demand(dir.path()).unwrap();

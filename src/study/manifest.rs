@@ -1,4 +1,5 @@
-//! `study.json`: what a study is made of. Written atomically; read with its inner consistency checked.
+//! `study.json`: what a study is made of. Written atomically; read with its inner consistency
+//! checked.
 
 use std::path::Path;
 
@@ -55,14 +56,21 @@ pub struct CorpusEntry {
 
 impl CorpusEntry {
     pub(super) fn of(corpus: &Corpus) -> Self {
-        Self { name: corpus.name.clone(), sha256: corpus.sha256.clone(), samples: corpus.samples.len() }
+        Self {
+            name: corpus.name.clone(),
+            sha256: corpus.sha256.clone(),
+            samples: corpus.samples.len(),
+        }
     }
 }
 
 impl Manifest {
     /// Samples of all corpora.
     pub fn samples(&self) -> usize {
-        self.corpora.iter().map(|c| c.samples).fold(0, usize::saturating_add)
+        self.corpora
+            .iter()
+            .map(|c| c.samples)
+            .fold(0, usize::saturating_add)
     }
 
     /// The number of the first sample of the corpus with this hash, when the study has it.
@@ -75,13 +83,20 @@ impl Manifest {
     pub fn hook_index(&self, hook: HookPoint) -> Result<usize> {
         self.hooks.iter().position(|&h| h == hook).ok_or_else(|| {
             let there: Vec<_> = self.hooks.iter().map(ToString::to_string).collect();
-            Error::usage(format!("the study has no {hook}: it holds {}", there.join(", ")))
+            Error::usage(format!(
+                "the study has no {hook}: it holds {}",
+                there.join(", ")
+            ))
         })
     }
 
     /// Neurons a row of `hook`.
     pub fn width(&self, hook: HookPoint) -> Result<usize> {
-        Ok(self.widths.get(self.hook_index(hook)?).copied().unwrap_or(0))
+        Ok(self
+            .widths
+            .get(self.hook_index(hook)?)
+            .copied()
+            .unwrap_or(0))
     }
 
     pub(super) fn read(dir: &Path) -> Result<Self> {
@@ -101,7 +116,8 @@ impl Manifest {
         struct Version {
             schema: u32,
         }
-        let damaged = |e: serde_json::Error| format!("not a study's manifest: {e}; restore it from a copy");
+        let damaged =
+            |e: serde_json::Error| format!("not a study's manifest: {e}; restore it from a copy");
         let version: Version = serde_json::from_slice(bytes).map_err(damaged)?;
         if version.schema != SCHEMA {
             return Err(format!(
@@ -116,7 +132,10 @@ impl Manifest {
             || manifest.widths.contains(&0)
             || manifest.corpora.is_empty()
         {
-            return Err("its hooks, widths and corpora do not fit each other; restore it from a copy".to_owned());
+            return Err(
+                "its hooks, widths and corpora do not fit each other; restore it from a copy"
+                    .to_owned(),
+            );
         }
         Ok(manifest)
     }
@@ -136,13 +155,18 @@ pub(super) fn new_manifest(
     bos: BosRule,
 ) -> Result<Manifest> {
     if hooks.is_empty() || hooks.len() != widths.len() || widths.contains(&0) {
-        return Err(Error::usage("a study needs at least one hook, and a width for each"));
+        return Err(Error::usage(
+            "a study needs at least one hook, and a width for each",
+        ));
     }
     if (1..hooks.len()).any(|i| hooks[..i].contains(&hooks[i])) {
         return Err(Error::usage("the same hook is asked for twice"));
     }
     if u32::try_from(corpus.samples).is_err() {
-        return Err(Error::usage(format!("{}: more samples than a study can number", corpus.name)));
+        return Err(Error::usage(format!(
+            "{}: more samples than a study can number",
+            corpus.name
+        )));
     }
     Ok(Manifest {
         schema: SCHEMA,
@@ -161,12 +185,14 @@ pub(super) fn new_manifest(
 
 /// Indented JSON with a final newline.
 pub(super) fn json_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    let mut bytes =
-        serde_json::to_vec_pretty(value).map_err(|e| Error::usage(format!("cannot be written as JSON: {e}")))?;
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .map_err(|e| Error::usage(format!("cannot be written as JSON: {e}")))?;
     bytes.push(b'\n');
     Ok(bytes)
 }
 
 fn now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
 }

@@ -1,8 +1,8 @@
-//! A study on disk: one model, one corpus, hooks and layers, and all that was learnt from them. Atomic saves, one
-//! writer at a time, readable again after a kill at any instant.
+//! A study on disk: one model, one corpus, hooks and layers, and all that was learnt from them.
+//! Atomic saves, one writer at a time, readable again after a kill at any instant.
 //!
-//! Knows nothing of how activations are computed or factorised. Invariant: what a reading function returns was sealed
-//! whole; damage is an error that names the file and the remedy.
+//! Knows nothing of how activations are computed or factorised. Invariant: what a reading function
+//! returns was sealed whole; damage is an error that names the file and the remedy.
 
 mod added;
 mod descriptions;
@@ -50,7 +50,8 @@ pub use rows::Appender;
 pub use saes::SaeEntry;
 use source::StudyRows;
 
-/// A study directory that is open. With [`Study::create`] or [`Study::open`] it is locked for writing until dropped.
+/// A study directory that is open. With [`Study::create`] or [`Study::open`] it is locked for
+/// writing until dropped.
 #[derive(Debug)]
 pub struct Study {
     dir: PathBuf,
@@ -62,8 +63,8 @@ pub struct Study {
 }
 
 impl Study {
-    /// Makes a new study (or reopens the same unfinished one: same model hashes, corpus, hooks and dtype; else an error
-    /// says which differs). `widths[i]` is the width of `hooks[i]`.
+    /// Makes a new study (or reopens the same unfinished one: same model hashes, corpus, hooks and
+    /// dtype; else an error says which differs). `widths[i]` is the width of `hooks[i]`.
     pub fn create(
         dir: &Path,
         model: Option<&ModelInfo>,
@@ -96,8 +97,8 @@ impl Study {
         Ok(Self::with(dir, Manifest::read(dir)?, Some(lock)))
     }
 
-    /// Opens a study for writing, or for reading alone where another process has it or it is not ours to write:
-    /// [`Study::read_only`] says why.
+    /// Opens a study for writing, or for reading alone where another process has it or it is not
+    /// ours to write: [`Study::read_only`] says why.
     ///
     /// # Errors
     /// No study in `dir`, or one that cannot be read.
@@ -108,7 +109,10 @@ impl Study {
             Ok(Taken::By(holder)) => format!("{holder} has it"),
             Err(e) => e.to_string(),
         };
-        Ok(Self { read_only: Some(why), ..Self::open_read_only(dir)? })
+        Ok(Self {
+            read_only: Some(why),
+            ..Self::open_read_only(dir)?
+        })
     }
 
     /// Opens a study for reading alone; any number of processes may.
@@ -117,22 +121,37 @@ impl Study {
     }
 
     fn with(dir: &Path, manifest: Manifest, lock: Option<FileLock>) -> Self {
-        Self { dir: dir.to_path_buf(), manifest, lock, read_only: None, tokens: Mutex::new(None) }
+        Self {
+            dir: dir.to_path_buf(),
+            manifest,
+            lock,
+            read_only: None,
+            tokens: Mutex::new(None),
+        }
     }
 
-    /// Refuses a place where no study can be made, before anything is done for one: a file, a directory that holds
-    /// something else.
+    /// Refuses a place where no study can be made, before anything is done for one: a file, a
+    /// directory that holds something else.
     ///
     /// # Errors
     /// What stands in the way.
     pub fn check_place(dir: &Path) -> Result<()> {
         if dir.exists() && !dir.is_dir() {
-            return Err(Error::usage(format!("{} is a file: choose an empty or new directory", dir.display())));
+            return Err(Error::usage(format!(
+                "{} is a file: choose an empty or new directory",
+                dir.display()
+            )));
         }
         if dir.is_dir() && !dir.join(manifest::FILE).exists() {
             for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
-                let name = entry.map_err(Error::io("read", dir))?.file_name().to_string_lossy().into_owned();
-                let ours = name == lock::FILE || name.starts_with("tokens.") || name.starts_with(disk::TMP_PREFIX);
+                let name = entry
+                    .map_err(Error::io("read", dir))?
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned();
+                let ours = name == lock::FILE
+                    || name.starts_with("tokens.")
+                    || name.starts_with(disk::TMP_PREFIX);
                 if !ours {
                     return Err(Error::usage(format!(
                         "{} is no study and holds other files ({name}): choose an empty or new directory",
@@ -199,7 +218,11 @@ impl Study {
     fn read_tokens(&self) -> Result<TokenTable> {
         let manifest = &self.manifest;
         if manifest.model.is_none() {
-            return Ok(TokenTable::of_matrix(if manifest.complete { manifest.rows } else { 0 }));
+            return Ok(TokenTable::of_matrix(if manifest.complete {
+                manifest.rows
+            } else {
+                0
+            }));
         }
         let mut table = TokenTable::default();
         for (i, corpus) in manifest.corpora.iter().enumerate() {
@@ -216,7 +239,10 @@ impl Study {
             return Err(Error::file(path, problem));
         }
         if log.samples() > table.texts.len() {
-            return Err(Error::file(path, "holds more samples than the study's corpora; restore it from a copy"));
+            return Err(Error::file(
+                path,
+                "holds more samples than the study's corpora; restore it from a copy",
+            ));
         }
         table.rows.reserve(log.rows());
         for segment in log.segments {
@@ -224,7 +250,11 @@ impl Study {
             for (i, &count) in segment.counts.iter().enumerate() {
                 let sample = (segment.first_sample + i) as u32;
                 let of_sample = rows.by_ref().take(count as usize);
-                table.rows.extend(of_sample.map(|&(id, position)| TokenRow { id, sample, position }));
+                table.rows.extend(of_sample.map(|&(id, position)| TokenRow {
+                    id,
+                    sample,
+                    position,
+                }));
             }
             table.pieces.extend(segment.pieces);
         }
@@ -253,7 +283,11 @@ impl Study {
             );
             return Err(Error::file(dir, problem));
         }
-        Ok(Box::new(StudyRows { reader, tokens, imported: self.manifest.model.is_none() }))
+        Ok(Box::new(StudyRows {
+            reader,
+            tokens,
+            imported: self.manifest.model.is_none(),
+        }))
     }
 
     /// Checks every checksum of the study; the error names the file that fails.
@@ -268,16 +302,23 @@ impl Study {
         self.verify_fits()
     }
 
-    /// Takes a study back that holds no rows yet: a collection that could not begin leaves nothing behind.
+    /// Takes a study back that holds no rows yet: a collection that could not begin leaves nothing
+    /// behind.
     pub(crate) fn discard_if_empty(&self) -> Result<()> {
         let complete = self.manifest.complete || self.manifest.rows > 0;
         if complete || !self.is_writable() || tokens::Log::read(&self.dir)?.rows() > 0 {
             return Ok(());
         }
         let remove = |path: &Path| {
-            let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+            let removed = if path.is_dir() {
+                std::fs::remove_dir_all(path)
+            } else {
+                std::fs::remove_file(path)
+            };
             match removed {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(e)),
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Error::io("remove", path)(e))
+                }
                 _ => Ok(()),
             }
         };
@@ -287,7 +328,11 @@ impl Study {
         remove(&energy::folder(&self.dir))?;
         for entry in std::fs::read_dir(&self.dir).map_err(Error::io("read", &self.dir))? {
             let path = entry.map_err(Error::io("read", &self.dir))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             if name == lock::FILE || name.starts_with("tokens.") {
                 remove(&path)?;
             }
@@ -302,21 +347,31 @@ impl Study {
         if self.is_writable() {
             return Ok(());
         }
-        Err(Error::refused(format!("{} was opened for reading: open it again to write in it", self.dir.display())))
+        Err(Error::refused(format!(
+            "{} was opened for reading: open it again to write in it",
+            self.dir.display()
+        )))
     }
 
     fn check_there(&self) -> Result<()> {
         if self.dir.join(manifest::FILE).exists() {
             return Ok(());
         }
-        Err(Error::refused(format!("the study {} is gone: put it back to save in it", self.dir.display())))
+        Err(Error::refused(format!(
+            "the study {} is gone: put it back to save in it",
+            self.dir.display()
+        )))
     }
 
-    /// The right to write where the explorer stood: this study's own, or for the moment where it was opened for reading and
-    /// nobody else has it.
+    /// The right to write where the explorer stood: this study's own, or for the moment where it
+    /// was opened for reading and nobody else has it.
     fn lock_for_now(&self) -> Result<Option<FileLock>> {
         self.check_there()?;
-        if self.is_writable() { Ok(None) } else { lock::demand(&self.dir).map(Some) }
+        if self.is_writable() {
+            Ok(None)
+        } else {
+            lock::demand(&self.dir).map(Some)
+        }
     }
 
     fn forget_tokens(&self) {
@@ -324,7 +379,11 @@ impl Study {
     }
 
     fn set_progress(&mut self, rows: usize, complete: bool) -> Result<()> {
-        let manifest = Manifest { rows, complete, ..self.manifest.clone() };
+        let manifest = Manifest {
+            rows,
+            complete,
+            ..self.manifest.clone()
+        };
         manifest.write(&self.dir)?;
         self.manifest = manifest;
         self.forget_tokens();
@@ -332,7 +391,8 @@ impl Study {
     }
 }
 
-/// What the manifest says of the study that is in `dir` already; one other than asked for is refused.
+/// What the manifest says of the study that is in `dir` already; one other than asked for is
+/// refused.
 fn same_study(dir: &Path, asked: &Manifest) -> Result<Option<Manifest>> {
     if !dir.join(manifest::FILE).exists() {
         return Ok(None);
@@ -340,13 +400,15 @@ fn same_study(dir: &Path, asked: &Manifest) -> Result<Option<Manifest>> {
     let there = Manifest::read(dir)?;
     match difference(&there, asked) {
         None => Ok(Some(there)),
-        Some(difference) => {
-            Err(Error::refused(format!("{} is another study: {difference}; choose another directory", dir.display())))
-        }
+        Some(difference) => Err(Error::refused(format!(
+            "{} is another study: {difference}; choose another directory",
+            dir.display()
+        ))),
     }
 }
 
-/// Refuses with the numbers when `bytes` more do not fit on the disk of `dir`; `halves`: the command has --dtype.
+/// Refuses with the numbers when `bytes` more do not fit on the disk of `dir`; `halves`: the
+/// command has --dtype.
 pub(crate) fn check_room(dir: &Path, bytes: u64, halves: bool) -> Result<()> {
     // What the file system keeps for itself and the manifest, log and samples beside the cache.
     let margin = 16 << 20;
@@ -357,7 +419,11 @@ pub(crate) fn check_room(dir: &Path, bytes: u64, halves: bool) -> Result<()> {
             dir.display(),
             disk::human_bytes(bytes.saturating_add(margin)),
             disk::human_bytes(free),
-            if halves { ", or store half with --dtype bf16" } else { "" }
+            if halves {
+                ", or store half with --dtype bf16"
+            } else {
+                ""
+            }
         )));
     }
     Ok(())

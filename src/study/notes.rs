@@ -1,7 +1,8 @@
-//! What a person adds: names of features and more (`notes.json`), and where the explorer stood (`session.json`).
+//! What a person adds: names of features and more (`notes.json`), and where the explorer stood
+//! (`session.json`).
 //!
-//! Invariant: notes are read and written under a lock of their own, held for that moment alone, so that whoever has the
-//! study open can note something, and nobody's note takes another's away.
+//! Invariant: notes are read and written under a lock of their own, held for that moment alone, so
+//! that whoever has the study open can note something, and nobody's note takes another's away.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,10 +21,19 @@ const SESSION: &str = "session.json";
 /// Reads a file of notes as [`write_notes`] leaves it.
 pub fn read_notes(path: &Path) -> Result<Notes> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let no_notes = |why: &str| Error::file(path, format!("not notes as `mlpeek notes --export` writes: {why}"));
-    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| no_notes(&e.to_string()))?;
+    let no_notes = |why: &str| {
+        Error::file(
+            path,
+            format!("not notes as `mlpeek notes --export` writes: {why}"),
+        )
+    };
+    let value: serde_json::Value =
+        serde_json::from_slice(&bytes).map_err(|e| no_notes(&e.to_string()))?;
     // Every key may be absent, but a file without any is something else.
-    if !["names", "details", "unplaced"].iter().any(|key| value.get(key).is_some()) {
+    if !["names", "details", "unplaced"]
+        .iter()
+        .any(|key| value.get(key).is_some())
+    {
         return Err(no_notes("it has neither \"names\" nor \"details\""));
     }
     serde_json::from_value(value).map_err(|e| no_notes(&e.to_string()))
@@ -40,12 +50,17 @@ impl Study {
         Ok(self.all_notes()?.remove(fit).unwrap_or_default())
     }
 
-    /// Changes what is noted of a fit as it stands on disk, where another process or a person may have changed it, and saves
-    /// it, atomically; also in a study that is open for reading. What it was before, and what it is now.
+    /// Changes what is noted of a fit as it stands on disk, where another process or a person may
+    /// have changed it, and saves it, atomically; also in a study that is open for reading. What it
+    /// was before, and what it is now.
     ///
     /// # Errors
     /// Notes that cannot be read or written; they stay as they are.
-    pub fn change_notes(&self, fit: &str, change: impl FnOnce(&mut Notes)) -> Result<(Notes, Notes)> {
+    pub fn change_notes(
+        &self,
+        fit: &str,
+        change: impl FnOnce(&mut Notes),
+    ) -> Result<(Notes, Notes)> {
         self.check_there()?;
         let _lock = lock::notes(&self.dir)?;
         let mut all = self.all_notes()?;
@@ -57,9 +72,9 @@ impl Study {
         Ok((before, now))
     }
 
-    /// Puts the notes on a new save of `fit` in place with it: `commit` makes the save the fit's own. Nobody notes anything
-    /// of the features before in between. The save counts for more: what keeps the notes from following is told, and the
-    /// save stands.
+    /// Puts the notes on a new save of `fit` in place with it: `commit` makes the save the fit's
+    /// own. Nobody notes anything of the features before in between. The save counts for more: what
+    /// keeps the notes from following is told, and the save stands.
     ///
     /// # Errors
     /// Those of `commit` alone.
@@ -71,22 +86,30 @@ impl Study {
         commit: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         let lock = lock::notes(&self.dir);
-        let carried = lock.as_ref().ok().and_then(|_| self.notes_to_carry(fit, hook, to));
+        let carried = lock
+            .as_ref()
+            .ok()
+            .and_then(|_| self.notes_to_carry(fit, hook, to));
         commit()?;
         let followed = lock.and_then(|_lock| {
-            let Some(carried) = carried else { return Ok(()) };
+            let Some(carried) = carried else {
+                return Ok(());
+            };
             let mut all = self.all_notes()?;
             all.insert(fit.to_owned(), carried);
             disk::write_atomic(&self.dir.join(NOTES), &json_bytes(&all)?)
         });
         if let Err(problem) = followed {
-            tracing::warn!("fit '{fit}' is saved, and its notes were not carried over to the new features: {problem}");
+            tracing::warn!(
+                "fit '{fit}' is saved, and its notes were not carried over to the new features: {problem}"
+            );
         }
         Ok(())
     }
 
-    /// Notes that the features of a new save of `fit` begin with: those of the factors that it replaces, else of the newest
-    /// other fit of its hook that has any. `None` when there are none, or they cannot be read: then they stay as they are.
+    /// Notes that the features of a new save of `fit` begin with: those of the factors that it
+    /// replaces, else of the newest other fit of its hook that has any. `None` when there are none,
+    /// or they cannot be read: then they stay as they are.
     fn notes_to_carry(&self, fit: &str, hook: HookPoint, to: &SparseColumns) -> Option<Notes> {
         let all = self.all_notes().ok()?;
         let noted = |name: &str| all.get(name).filter(|notes| !notes.is_empty());

@@ -49,41 +49,63 @@ pub fn home() -> Result<PathBuf> {
     crate::model::source::data_dir()
 }
 
-/// Where studies without a path live: the data directory (`MLPEEK_HOME`, else XDG), by model, layer, hook and corpus.
+/// Where studies without a path live: the data directory (`MLPEEK_HOME`, else XDG), by model,
+/// layer, hook and corpus.
 pub fn default_dir(model_id: &str, hook: HookPoint, corpus: &Corpus) -> Result<PathBuf> {
     Ok(place(&home()?, model_id, hook, corpus))
 }
 
 fn place(home: &Path, model_id: &str, hook: HookPoint, corpus: &Corpus) -> PathBuf {
-    let stem = Path::new(&corpus.name).file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    let stem = Path::new(&corpus.name)
+        .file_stem()
+        .map(|s| s.to_string_lossy().into_owned())
+        .unwrap_or_default();
     let sha: String = corpus.sha256.chars().take(8).collect();
-    home.join("studies").join(model_name(model_id)).join(hook.to_string()).join(format!(
-        "{}-{}",
-        plain(&stem),
-        plain(&sha)
-    ))
+    home.join("studies")
+        .join(model_name(model_id))
+        .join(hook.to_string())
+        .join(format!("{}-{}", plain(&stem), plain(&sha)))
 }
 
-/// `owner--name@revision` for a Hub id; the file's or directory's name and a hash of the path for a path, since two
-/// places may hold models of one name.
+/// `owner--name@revision` for a Hub id; the file's or directory's name and a hash of the path for a
+/// path, since two places may hold models of one name.
 fn model_name(id: &str) -> String {
-    let is_hub_id = id.matches('/').count() == 1 && !id.starts_with(['/', '.', '~']) && !id.ends_with(".gguf");
+    let is_hub_id =
+        id.matches('/').count() == 1 && !id.starts_with(['/', '.', '~']) && !id.ends_with(".gguf");
     if is_hub_id {
         return plain(&id.replacen('/', "--", 1));
     }
-    let name = Path::new(id).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let hash: String = Sha256::digest(id.as_bytes()).iter().take(4).map(|b| format!("{b:02x}")).collect();
+    let name = Path::new(id)
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let hash: String = Sha256::digest(id.as_bytes())
+        .iter()
+        .take(4)
+        .map(|b| format!("{b:02x}"))
+        .collect();
     format!("{}-{hash}", plain(&name))
 }
 
 /// A file name of letters, digits and `-_.@`.
 fn plain(text: &str) -> String {
-    let kept = |c: char| if c.is_alphanumeric() || "-_.@".contains(c) { c } else { '-' };
+    let kept = |c: char| {
+        if c.is_alphanumeric() || "-_.@".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
     let name: String = text.chars().map(kept).take(80).collect();
-    if name.is_empty() || name.starts_with('.') { format!("x{name}") } else { name }
+    if name.is_empty() || name.starts_with('.') {
+        format!("x{name}")
+    } else {
+        name
+    }
 }
 
-/// The studies in the data directory and those remembered from elsewhere, newest first. One that cannot be read is left out.
+/// The studies in the data directory and those remembered from elsewhere, newest first. One that
+/// cannot be read is left out.
 pub fn recent() -> Vec<StudyEntry> {
     home().map(|home| list(&home)).unwrap_or_default()
 }
@@ -95,7 +117,10 @@ pub fn remember(dir: &Path) -> Result<()> {
 
 fn remember_in(home: &Path, dir: &Path) -> Result<()> {
     let dir = dir.canonicalize().map_err(Error::io("open", dir))?;
-    let inside = home.join("studies").canonicalize().is_ok_and(|studies| dir.starts_with(studies));
+    let inside = home
+        .join("studies")
+        .canonicalize()
+        .is_ok_and(|studies| dir.starts_with(studies));
     if inside {
         return Ok(());
     }
@@ -108,19 +133,29 @@ fn remember_in(home: &Path, dir: &Path) -> Result<()> {
     dirs.retain(|d| *d != dir);
     dirs.insert(0, dir);
     dirs.truncate(ELSEWHERE);
-    write_atomic(&home.join(REMEMBERED), serde_json::to_string(&dirs).unwrap_or_default().as_bytes())
+    write_atomic(
+        &home.join(REMEMBERED),
+        serde_json::to_string(&dirs).unwrap_or_default().as_bytes(),
+    )
 }
 
 /// Paths of studies elsewhere, the last opened first; a file that cannot be read remembers nothing.
 fn remembered(home: &Path) -> Vec<PathBuf> {
     let read = fs::read(home.join(REMEMBERED)).ok();
-    read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    read.and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default()
 }
 
 fn list(home: &Path) -> Vec<StudyEntry> {
     let models = children(&home.join("studies"));
-    let dirs = models.iter().flat_map(|m| children(m)).flat_map(|hook| children(&hook));
-    let mut found: Vec<_> = dirs.chain(remembered(home)).filter_map(|dir| entry(&dir)).collect();
+    let dirs = models
+        .iter()
+        .flat_map(|m| children(m))
+        .flat_map(|hook| children(&hook));
+    let mut found: Vec<_> = dirs
+        .chain(remembered(home))
+        .filter_map(|dir| entry(&dir))
+        .collect();
     found.sort_by(|a, b| b.modified.cmp(&a.modified).then_with(|| a.dir.cmp(&b.dir)));
     found
 }
@@ -133,18 +168,37 @@ fn children(dir: &Path) -> Vec<PathBuf> {
 fn entry(dir: &Path) -> Option<StudyEntry> {
     let study = Study::open_read_only(dir).ok()?;
     let manifest = study.manifest();
-    let files = ["study.json", "tokens.bin", "fits", "notes.json", "session.json"].map(|f| dir.join(f));
+    let files = [
+        "study.json",
+        "tokens.bin",
+        "fits",
+        "notes.json",
+        "session.json",
+    ]
+    .map(|f| dir.join(f));
     let changed = children(&dir.join("fits"));
-    let modified = files.iter().chain(&changed).filter_map(|p| seconds(p)).max();
+    let modified = files
+        .iter()
+        .chain(&changed)
+        .filter_map(|p| seconds(p))
+        .max();
     // What cannot be read is told when the study is opened.
     let unfinished = study.collected().ok().filter(|state| !state.is_complete());
     let fits = study.fits().unwrap_or_default();
     let stopped = fits.last().filter(|fit| !fit.is_finished());
     Some(StudyEntry {
         dir: dir.to_path_buf(),
-        model: manifest.model.as_ref().map_or_else(|| "imported matrix".to_owned(), |m| m.id.clone()),
+        model: manifest
+            .model
+            .as_ref()
+            .map_or_else(|| "imported matrix".to_owned(), |m| m.id.clone()),
         hooks: manifest.hooks.clone(),
-        corpus: manifest.corpora.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" + "),
+        corpus: manifest
+            .corpora
+            .iter()
+            .map(|c| c.name.as_str())
+            .collect::<Vec<_>>()
+            .join(" + "),
         rows: unfinished.map_or(manifest.rows, |state| state.rows),
         fits: fits.len(),
         stopped: stopped.map(|fit| format!("{} {}", fit.name, fit.standing())),
@@ -155,7 +209,10 @@ fn entry(dir: &Path) -> Option<StudyEntry> {
 
 fn seconds(path: &Path) -> Option<u64> {
     let modified: SystemTime = fs::metadata(path).ok()?.modified().ok()?;
-    modified.duration_since(UNIX_EPOCH).ok().map(|d| d.as_secs())
+    modified
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .map(|d| d.as_secs())
 }
 
 #[cfg(test)]
@@ -164,17 +221,38 @@ mod tests {
 
     #[test]
     fn places_tell_models_layers_and_corpora_apart() {
-        let corpus = |name: &str, sha: &str| Corpus { name: name.into(), samples: vec![], sha256: sha.repeat(64) };
-        let hook = HookPoint { layer: 15, site: Default::default() };
+        let corpus = |name: &str, sha: &str| Corpus {
+            name: name.into(),
+            samples: vec![],
+            sha256: sha.repeat(64),
+        };
+        let hook = HookPoint {
+            layer: 15,
+            site: Default::default(),
+        };
         let at = |id: &str, name: &str, sha: &str| {
             let path = place(Path::new("/h"), id, hook, &corpus(name, sha));
-            path.strip_prefix("/h/studies").unwrap().to_string_lossy().into_owned()
+            path.strip_prefix("/h/studies")
+                .unwrap()
+                .to_string_lossy()
+                .into_owned()
         };
-        assert_eq!(at("o/m@v1", "bundled concepts", "a"), "o--m@v1/blocks.15.mlp.hook_post/bundled-concepts-aaaaaaaa");
-        assert_ne!(at("/a/m.gguf", "c.json", "a"), at("/b/m.gguf", "c.json", "a"));
+        assert_eq!(
+            at("o/m@v1", "bundled concepts", "a"),
+            "o--m@v1/blocks.15.mlp.hook_post/bundled-concepts-aaaaaaaa"
+        );
+        assert_ne!(
+            at("/a/m.gguf", "c.json", "a"),
+            at("/b/m.gguf", "c.json", "a")
+        );
         assert_ne!(at("o/m", "/x/c.json", "a"), at("o/m", "/x/c.json", "b"));
         let hostile = at("../..", "../../etc", "/");
-        assert!(Path::new(&hostile).components().all(|c| matches!(c, std::path::Component::Normal(_))), "{hostile}");
+        assert!(
+            Path::new(&hostile)
+                .components()
+                .all(|c| matches!(c, std::path::Component::Normal(_))),
+            "{hostile}"
+        );
         assert_eq!(Path::new(&hostile).components().count(), 3);
     }
 
@@ -186,7 +264,10 @@ mod tests {
             fs::create_dir_all(path).unwrap();
             path.canonicalize().unwrap()
         };
-        let (a, b) = (made(&elsewhere.path().join("a")), made(&elsewhere.path().join("b")));
+        let (a, b) = (
+            made(&elsewhere.path().join("a")),
+            made(&elsewhere.path().join("b")),
+        );
         let own = made(&home.path().join("studies/m/h/c"));
         for dir in [&a, &b, &own, &a, &b, &b] {
             remember_in(home.path(), dir).unwrap();

@@ -1,4 +1,5 @@
-//! How far a study has been collected: a collection may be cut short at any sample, and goes on from there.
+//! How far a study has been collected: a collection may be cut short at any sample, and goes on
+//! from there.
 
 use std::fmt;
 
@@ -39,7 +40,13 @@ impl CollectState {
 /// For a person: "collected 53 %: 1,234 of 2,300 samples".
 impl fmt::Display for CollectState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "collected {} %: {} of {} samples", self.percent(), count(self.samples), count(self.of))
+        write!(
+            f,
+            "collected {} %: {} of {} samples",
+            self.percent(),
+            count(self.samples),
+            count(self.of)
+        )
     }
 }
 
@@ -59,10 +66,18 @@ impl Study {
     pub fn collected(&self) -> Result<CollectState> {
         let (manifest, of) = (self.manifest(), self.manifest().samples());
         if manifest.complete {
-            return Ok(CollectState { samples: of, of, rows: manifest.rows });
+            return Ok(CollectState {
+                samples: of,
+                of,
+                rows: manifest.rows,
+            });
         }
         let log = tokens::Log::read(self.dir())?;
-        Ok(CollectState { samples: log.samples().min(of), of, rows: log.rows() })
+        Ok(CollectState {
+            samples: log.samples().min(of),
+            of,
+            rows: log.rows(),
+        })
     }
 
     /// A corpus of the study as it was when it was added.
@@ -72,7 +87,11 @@ impl Study {
     pub fn corpus(&self, number: usize) -> Result<Corpus> {
         let entry = &self.manifest().corpora[number];
         let samples = samples::read(self.dir(), number, entry.samples)?;
-        Ok(Corpus { name: entry.name.clone(), samples, sha256: entry.sha256.clone() })
+        Ok(Corpus {
+            name: entry.name.clone(),
+            samples,
+            sha256: entry.sha256.clone(),
+        })
     }
 
     /// The corpus that the next sample to collect is of; the last where none is due.

@@ -1,7 +1,9 @@
-//! Adding rows to a study: caches and token log grow together and agree again after a kill at any instant.
+//! Adding rows to a study: caches and token log grow together and agree again after a kill at any
+//! instant.
 //!
-//! Order of a seal: every hook's shard, then the log's segment, then (once all is collected) the manifest. What was cut
-//! off between is dropped at the next opening: the study goes back to the last end of a sample that every file holds.
+//! Order of a seal: every hook's shard, then the log's segment, then (once all is collected) the
+//! manifest. What was cut off between is dropped at the next opening: the study goes back to the
+//! last end of a sample that every file holds.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -28,14 +30,16 @@ pub(super) fn caches_dir(dir: &Path) -> PathBuf {
 pub struct Appender<'s> {
     study: &'s mut Study,
     caches: Vec<CacheWriter>,
-    /// Of each hook what its rows hold; `None` where that of the rows before is not known: then it is counted when it is needed.
+    /// Of each hook what its rows hold; `None` where that of the rows before is not known: then it
+    /// is counted when it is needed.
     energies: Vec<Option<Energy>>,
     log: LogWriter,
     pending: Segment,
     known: HashSet<u32>,
     /// Rows of the sample whose end is still to come.
     unfinished: Vec<(u32, u32)>,
-    /// A cache has lost rows that the others have (a full disk): what is sealed stays, nothing more is claimed.
+    /// A cache has lost rows that the others have (a full disk): what is sealed stays, nothing more
+    /// is claimed.
     broken: bool,
     /// Samples and rows that are safe on disk.
     samples: usize,
@@ -49,13 +53,16 @@ impl<'s> Appender<'s> {
         let manifest = &study.manifest;
         let hooks = manifest.hooks.iter().zip(&manifest.widths);
         let mut caches = hooks
-            .map(|(&hook, &width)| CacheWriter::open(&cache_dir(&study.dir, hook), width, manifest.dtype))
+            .map(|(&hook, &width)| {
+                CacheWriter::open(&cache_dir(&study.dir, hook), width, manifest.dtype)
+            })
             .collect::<Result<Vec<_>>>()?;
         let mut log = Log::read(&study.dir)?;
         let held = caches.iter().map(CacheWriter::rows).min().unwrap_or(0);
         let cut = log.cut_to_rows(held);
         let (samples, rows) = (log.samples(), log.rows());
-        // Before anything is cut: a complete study that has lost rows must not claim them, and one that an added corpus reopened neither.
+        // Before anything is cut: a complete study that has lost rows must not claim them, and one
+        // that an added corpus reopened neither.
         if rows < study.manifest.rows {
             tracing::warn!(
                 "{}: {rows} of {} rows are whole; the rest will be collected again",
@@ -65,7 +72,9 @@ impl<'s> Appender<'s> {
             study.set_progress(rows, false)?;
         }
         let writer = LogWriter::open(&study.dir, &log, cut)?;
-        caches.iter_mut().try_for_each(|cache| cache.truncate(rows))?;
+        caches
+            .iter_mut()
+            .try_for_each(|cache| cache.truncate(rows))?;
         let hooks = study.manifest.hooks.iter().zip(&study.manifest.widths);
         let energies = hooks
             .map(|(&hook, &width)| match rows {
@@ -73,10 +82,28 @@ impl<'s> Appender<'s> {
                 _ => energy::read(&study.dir, hook, rows, width),
             })
             .collect();
-        let known = log.segments.iter().flat_map(|s| s.pieces.iter().map(|(id, _)| *id)).collect();
-        let pending = Segment { first_sample: samples, ..Segment::default() };
+        let known = log
+            .segments
+            .iter()
+            .flat_map(|s| s.pieces.iter().map(|(id, _)| *id))
+            .collect();
+        let pending = Segment {
+            first_sample: samples,
+            ..Segment::default()
+        };
         let (unfinished, broken) = (Vec::new(), false);
-        Ok(Self { study, caches, energies, log: writer, pending, known, unfinished, broken, samples, rows })
+        Ok(Self {
+            study,
+            caches,
+            energies,
+            log: writer,
+            pending,
+            known,
+            unfinished,
+            broken,
+            samples,
+            rows,
+        })
     }
 
     /// The study.
@@ -96,12 +123,17 @@ impl<'s> Appender<'s> {
 
     /// Bytes that a kill would lose, in the largest cache.
     pub fn pending_bytes(&self) -> usize {
-        self.caches.iter().map(CacheWriter::pending_bytes).max().unwrap_or(0)
+        self.caches
+            .iter()
+            .map(CacheWriter::pending_bytes)
+            .max()
+            .unwrap_or(0)
     }
 
-    /// Adds the next rows of the sample that is due: id and position of each, and for each hook its rows in the order of
-    /// [`super::Manifest::hooks`]; `ends` says that they are its last. `piece` gives the display piece of an id that is
-    /// new to the study. A sample without its end is not yet in the study, however often it is sealed.
+    /// Adds the next rows of the sample that is due: id and position of each, and for each hook its
+    /// rows in the order of [`super::Manifest::hooks`]; `ends` says that they are its last. `piece`
+    /// gives the display piece of an id that is new to the study. A sample without its end is not
+    /// yet in the study, however often it is sealed.
     pub fn push(
         &mut self,
         tokens: &[(u32, u32)],
@@ -110,14 +142,23 @@ impl<'s> Appender<'s> {
         piece: impl Fn(u32) -> String,
     ) -> Result<()> {
         let widths = &self.study.manifest.widths;
-        if data.len() != widths.len() || data.iter().zip(widths).any(|(d, w)| d.len() != tokens.len() * w) {
+        if data.len() != widths.len()
+            || data
+                .iter()
+                .zip(widths)
+                .any(|(d, w)| d.len() != tokens.len() * w)
+        {
             return Err(Error::usage(format!(
                 "sample {}: the activations do not fit its {} tokens and the study's hooks",
                 self.next_sample(),
                 tokens.len()
             )));
         }
-        let pushed = self.caches.iter_mut().zip(data).try_for_each(|(cache, rows)| cache.push(rows));
+        let pushed = self
+            .caches
+            .iter_mut()
+            .zip(data)
+            .try_for_each(|(cache, rows)| cache.push(rows));
         self.broken |= pushed.is_err();
         pushed?;
         for (energy, rows) in self.energies.iter_mut().zip(data) {
@@ -161,7 +202,10 @@ impl<'s> Appender<'s> {
             self.log.append(&self.pending)?;
             self.samples = self.next_sample();
             self.rows = self.rows();
-            self.pending = Segment { first_sample: self.samples, ..Segment::default() };
+            self.pending = Segment {
+                first_sample: self.samples,
+                ..Segment::default()
+            };
             self.study.forget_tokens();
             self.keep_energies();
         }

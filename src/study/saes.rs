@@ -1,7 +1,8 @@
 //! `saes/<name>/`: sparse autoencoders of a study's hooks, loaded or trained.
 //!
-//! An autoencoder lies in a directory of its own (`v<order>/`, as SAELens reads it) and `about.json`, which names that
-//! directory with the checksum of its weights, is replaced last: at any instant it names one whole save.
+//! An autoencoder lies in a directory of its own (`v<order>/`, as SAELens reads it) and
+//! `about.json`, which names that directory with the checksum of its weights, is replaced last: at
+//! any instant it names one whole save.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -93,12 +94,20 @@ impl Study {
         };
         let mut found = Vec::new();
         for entry in entries {
-            let name = entry.map_err(Error::io("read", &root))?.file_name().to_string_lossy().into_owned();
+            let name = entry
+                .map_err(Error::io("read", &root))?
+                .file_name()
+                .to_string_lossy()
+                .into_owned();
             if check_name(&name).is_ok() && root.join(&name).join(ABOUT).is_file() {
                 found.push(self.about(&name)?);
             }
         }
-        found.sort_by(|a, b| a.order.cmp(&b.order).then_with(|| a.entry.name.cmp(&b.entry.name)));
+        found.sort_by(|a, b| {
+            a.order
+                .cmp(&b.order)
+                .then_with(|| a.entry.name.cmp(&b.entry.name))
+        });
         Ok(found)
     }
 
@@ -108,19 +117,29 @@ impl Study {
         let path = dir.join(ABOUT);
         if !path.is_file() {
             let there: Vec<_> = self.saes()?.into_iter().map(|e| e.name).collect();
-            let there = if there.is_empty() { "none yet".to_owned() } else { there.join(", ") };
-            return Err(Error::usage(format!("the study has no SAE '{name}': it has {there}")));
+            let there = if there.is_empty() {
+                "none yet".to_owned()
+            } else {
+                there.join(", ")
+            };
+            return Err(Error::usage(format!(
+                "the study has no SAE '{name}': it has {there}"
+            )));
         }
         let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-        let mut about: About = serde_json::from_slice(&bytes)
-            .map_err(|e| Error::file(&path, format!("not an SAE's description: {e}; remove its directory")))?;
+        let mut about: About = serde_json::from_slice(&bytes).map_err(|e| {
+            Error::file(
+                &path,
+                format!("not an SAE's description: {e}; remove its directory"),
+            )
+        })?;
         about.entry.name = name.to_owned();
         about.entry.resumable = dir.join(CHECKPOINT).is_file();
         Ok(about)
     }
 
-    /// Notes that a training begins, so that it is listed and can be resumed. Weights that an earlier one saved under the
-    /// name stay until this one saves.
+    /// Notes that a training begins, so that it is listed and can be resumed. Weights that an
+    /// earlier one saved under the name stay until this one saves.
     pub fn start_sae(&self, entry: &SaeEntry) -> Result<()> {
         let weights = self.about(&entry.name).ok().and_then(|a| a.weights);
         self.write_about(entry, weights)
@@ -152,22 +171,34 @@ impl Study {
     /// Loads an autoencoder (`None`: the newest).
     pub fn load_sae(&self, name: Option<&str>) -> Result<(SaeEntry, Sae)> {
         let newest = || {
-            let last = self.abouts()?.into_iter().rev().find(|a| a.weights.is_some()).map(|a| a.entry.name);
+            let last = self
+                .abouts()?
+                .into_iter()
+                .rev()
+                .find(|a| a.weights.is_some())
+                .map(|a| a.entry.name);
             last.ok_or_else(|| {
                 let dir = self.dir().display();
-                Error::usage(format!("{dir} has no SAE: mlpeek sae train {dir}, or mlpeek sae load {dir} PATH"))
+                Error::usage(format!(
+                    "{dir} has no SAE: mlpeek sae train {dir}, or mlpeek sae load {dir} PATH"
+                ))
             })
         };
         let name = name.map_or_else(newest, |n| Ok(n.to_owned()))?;
         let about = self.about(&name)?;
         let Some((version, digest)) = about.weights else {
-            return Err(Error::usage(format!("SAE '{name}' has no weights yet: go on with mlpeek sae train --resume")));
+            return Err(Error::usage(format!(
+                "SAE '{name}' has no weights yet: go on with mlpeek sae train --resume"
+            )));
         };
         check_name(&version)?;
         let dir = self.saes_root().join(&name).join(version);
         let weights = dir.join(interop::sae::saelens::WEIGHTS);
         if checksum(&weights)? != digest {
-            return Err(Error::file(weights, "damaged (checksum); restore it from a copy, or load or train it again"));
+            return Err(Error::file(
+                weights,
+                "damaged (checksum); restore it from a copy, or load or train it again",
+            ));
         }
         let sae = interop::sae::open(&dir, &name)?.sae;
         Ok((about.entry, sae))
@@ -182,14 +213,24 @@ impl Study {
     }
 
     fn next_sae(&self) -> Result<u64> {
-        Ok(self.abouts()?.iter().map(|a| a.order).max().unwrap_or(0).saturating_add(1))
+        Ok(self
+            .abouts()?
+            .iter()
+            .map(|a| a.order)
+            .max()
+            .unwrap_or(0)
+            .saturating_add(1))
     }
 
     fn write_about(&self, entry: &SaeEntry, weights: Option<(String, String)>) -> Result<()> {
         self.check_writable()?;
         self.manifest().hook_index(entry.hook)?;
         let dir = self.sae_dir(&entry.name)?;
-        let about = About { order: self.next_sae()?, entry: entry.clone(), weights };
+        let about = About {
+            order: self.next_sae()?,
+            entry: entry.clone(),
+            weights,
+        };
         disk::write_atomic(&dir.join(ABOUT), &json_bytes(&about)?)
     }
 }

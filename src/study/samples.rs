@@ -1,5 +1,5 @@
-//! `tokens.samples-<i>.jsonl`: the texts and labels of the study's corpora, one file a corpus, a sample a line; the last
-//! line holds the count and the checksum of the bytes before it.
+//! `tokens.samples-<i>.jsonl`: the texts and labels of the study's corpora, one file a corpus, a
+//! sample a line; the last line holds the count and the checksum of the bytes before it.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -31,17 +31,27 @@ fn path_of(dir: &Path, corpus: usize) -> PathBuf {
 
 pub(super) fn write(dir: &Path, corpus: usize, samples: &[Sample]) -> Result<()> {
     let path = path_of(dir, corpus);
-    let bytes = encode(samples).map_err(|e| Error::file(&path, format!("cannot be written: {e}")))?;
+    let bytes =
+        encode(samples).map_err(|e| Error::file(&path, format!("cannot be written: {e}")))?;
     disk::write_atomic(&path, &bytes)
 }
 
 fn encode(samples: &[Sample]) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = Vec::new();
     for sample in samples {
-        serde_json::to_writer(&mut bytes, &Line { text: sample.text.clone(), label: sample.label.clone() })?;
+        serde_json::to_writer(
+            &mut bytes,
+            &Line {
+                text: sample.text.clone(),
+                label: sample.label.clone(),
+            },
+        )?;
         bytes.push(b'\n');
     }
-    let footer = Footer { samples: samples.len(), xxh3: format!("{:016x}", xxh3_64(&bytes)) };
+    let footer = Footer {
+        samples: samples.len(),
+        xxh3: format!("{:016x}", xxh3_64(&bytes)),
+    };
     serde_json::to_writer(&mut bytes, &footer)?;
     bytes.push(b'\n');
     Ok(bytes)
@@ -57,9 +67,13 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Sample>, String> {
         return Err(damaged());
     }
     let lines = bytes[..split].split_inclusive(|&b| b == b'\n');
-    let samples: Result<Vec<Sample>, _> =
-        lines.map(|line| serde_json::from_slice(line).map(|Line { text, label }| Sample { text, label })).collect();
-    samples.ok().filter(|s| s.len() == footer.samples).ok_or_else(damaged)
+    let samples: Result<Vec<Sample>, _> = lines
+        .map(|line| serde_json::from_slice(line).map(|Line { text, label }| Sample { text, label }))
+        .collect();
+    samples
+        .ok()
+        .filter(|s| s.len() == footer.samples)
+        .ok_or_else(damaged)
 }
 
 /// The samples of corpus number `corpus`.
@@ -68,7 +82,13 @@ pub(super) fn read(dir: &Path, corpus: usize, expected: usize) -> Result<Vec<Sam
     let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
     let samples = decode(&bytes).map_err(|problem| Error::file(&path, problem))?;
     if samples.len() != expected {
-        return Err(Error::file(&path, format!("holds {} samples where study.json says {expected}", samples.len())));
+        return Err(Error::file(
+            &path,
+            format!(
+                "holds {} samples where study.json says {expected}",
+                samples.len()
+            ),
+        ));
     }
     Ok(samples)
 }
@@ -79,9 +99,19 @@ pub(super) fn remove(dir: &Path, corpus: usize) -> Result<()> {
 }
 
 /// Appends the samples of corpus number `corpus` to `table`.
-pub(super) fn load_into(dir: &Path, corpus: usize, expected: usize, table: &mut TokenTable) -> Result<()> {
+pub(super) fn load_into(
+    dir: &Path,
+    corpus: usize,
+    expected: usize,
+    table: &mut TokenTable,
+) -> Result<()> {
     let samples = read(dir, corpus, expected)?;
-    let mut known: HashMap<String, u32> = table.labels.iter().enumerate().map(|(i, l)| (l.clone(), i as u32)).collect();
+    let mut known: HashMap<String, u32> = table
+        .labels
+        .iter()
+        .enumerate()
+        .map(|(i, l)| (l.clone(), i as u32))
+        .collect();
     for sample in samples {
         let number = sample.label.map(|label| {
             *known.entry(label).or_insert_with_key(|label| {
@@ -101,7 +131,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn sample() -> impl Strategy<Value = Sample> {
-        (any::<String>(), proptest::option::of(any::<String>())).prop_map(|(text, label)| Sample { text, label })
+        (any::<String>(), proptest::option::of(any::<String>()))
+            .prop_map(|(text, label)| Sample { text, label })
     }
 
     proptest! {
@@ -114,8 +145,8 @@ mod tests {
             let at = at.index(bytes.len());
             prop_assert!(decode(&bytes[..at]).is_err(), "truncated at {}", at);
             bytes[at] ^= flip;
-            // A flip may leave the footer's meaning as it was (the case of a hex digit never does); it must never
-            // change the samples.
+            // A flip may leave the footer's meaning as it was (the case of a hex digit never does);
+            // it must never change the samples.
             prop_assert!(decode(&bytes).map_or(true, |s| s == samples));
         }
     }

@@ -61,8 +61,13 @@ pub fn compare(a: &Side, b: &Side) -> Result<FitComparison> {
         )));
     }
     if let Some(parts) = identity::models_differ(a.model.as_ref(), b.model.as_ref()) {
-        let said = format!("the two studies are of different models ({parts}): their neurons have nothing in common");
+        let said = format!(
+            "the two studies are of different models ({parts}): their neurons have nothing in common"
+        );
         return Err(Error::usage(said));
     }
-    Ok(matching::compare((&a.name, &a.factors.features), (&b.name, &b.factors.features)))
+    Ok(matching::compare(
+        (&a.name, &a.factors.features),
+        (&b.name, &b.factors.features),
+    ))
 }

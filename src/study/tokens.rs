@@ -1,10 +1,11 @@
 //! The token rows of a study on disk.
 //!
-//! `tokens.bin` is an append-only log of segments, one a seal: how many rows each sample has, the id and position of
-//! every row, and the display pieces of ids seen for the first time. A segment follows the cache shards that hold its
-//! rows, so that after a kill the caches hold at least the rows of the log's whole segments. Invariant: a segment counts
-//! only when its header and payload match their checksums; a torn last one counts as absent, damage before whole
-//! segments is an error that names the byte.
+//! `tokens.bin` is an append-only log of segments, one a seal: how many rows each sample has, the
+//! id and position of every row, and the display pieces of ids seen for the first time. A segment
+//! follows the cache shards that hold its rows, so that after a kill the caches hold at least the
+//! rows of the log's whole segments. Invariant: a segment counts only when its header and payload
+//! match their checksums; a torn last one counts as absent, damage before whole segments is an
+//! error that names the byte.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -50,7 +51,12 @@ impl Segment {
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&(self.pieces.len() as u32).to_le_bytes());
-        for number in [self.counts.len(), self.rows.len(), self.first_sample, payload.len()] {
+        for number in [
+            self.counts.len(),
+            self.rows.len(),
+            self.first_sample,
+            payload.len(),
+        ] {
             out.extend_from_slice(&(number as u64).to_le_bytes());
         }
         out.extend_from_slice(&xxh3_64(&payload).to_le_bytes());
@@ -59,7 +65,8 @@ impl Segment {
         out
     }
 
-    /// The segment at the start of `bytes` and its length; `None` when it is torn, damaged or foreign.
+    /// The segment at the start of `bytes` and its length; `None` when it is torn, damaged or
+    /// foreign.
     fn decode(bytes: &[u8]) -> Option<(Self, usize)> {
         let mut head = Cursor(header_at(bytes)?);
         head.take(12)?;
@@ -84,13 +91,22 @@ impl Segment {
             named.push((id, String::from_utf8(rest.take(len)?.to_vec()).ok()?));
         }
         let whole = rest.0.is_empty();
-        whole.then_some((Self { first_sample, counts, rows, pieces: named }, HEADER + len))
+        whole.then_some((
+            Self {
+                first_sample,
+                counts,
+                rows,
+                pieces: named,
+            },
+            HEADER + len,
+        ))
     }
 
     /// The first `samples` samples and their rows; pieces are kept (an unused one does no harm).
     fn cut(&mut self, samples: usize) {
         self.counts.truncate(samples);
-        self.rows.truncate(self.counts.iter().map(|&c| c as usize).sum());
+        self.rows
+            .truncate(self.counts.iter().map(|&c| c as usize).sum());
     }
 }
 
@@ -142,22 +158,32 @@ impl Log {
         let mut log = Self::default();
         while let Some((segment, len)) = Segment::decode(&bytes[log.bytes..]) {
             if segment.first_sample != log.samples() {
-                return Err(format!("damaged at byte {}: samples are missing before it; {REMEDY}", log.bytes));
+                return Err(format!(
+                    "damaged at byte {}: samples are missing before it; {REMEDY}",
+                    log.bytes
+                ));
             }
             log.bytes += len;
             log.segments.push(segment);
         }
         let rest = &bytes[log.bytes..];
-        // A kill can only tear the last segment: whole ones behind the break mean that bytes were changed.
-        let whole_later = (1..rest.len()).any(|at| rest[at..].starts_with(MAGIC) && header_at(&rest[at..]).is_some());
+        // A kill can only tear the last segment: whole ones behind the break mean that bytes were
+        // changed.
+        let whole_later = (1..rest.len())
+            .any(|at| rest[at..].starts_with(MAGIC) && header_at(&rest[at..]).is_some());
         if whole_later {
-            return Err(format!("damaged at byte {} (checksum); {REMEDY}", log.bytes));
+            return Err(format!(
+                "damaged at byte {} (checksum); {REMEDY}",
+                log.bytes
+            ));
         }
         Ok(log)
     }
 
     pub fn samples(&self) -> usize {
-        self.segments.last().map_or(0, |s| s.first_sample + s.counts.len())
+        self.segments
+            .last()
+            .map_or(0, |s| s.first_sample + s.counts.len())
     }
 
     pub fn rows(&self) -> usize {
@@ -189,7 +215,8 @@ impl Log {
     /// Cuts the log to its first `samples` samples; whether that changed it.
     pub fn cut_to_samples(&mut self, samples: usize) -> bool {
         let before = self.samples();
-        self.segments.retain(|segment| segment.first_sample < samples);
+        self.segments
+            .retain(|segment| segment.first_sample < samples);
         if let Some(last) = self.segments.last_mut() {
             last.cut(samples - last.first_sample);
         }
@@ -201,8 +228,7 @@ impl Log {
     }
 }
 
-const REMEDY: &str =
-    "restore it from a copy, or delete it and run the same collect again, which then starts from the first sample";
+const REMEDY: &str = "restore it from a copy, or delete it and run the same collect again, which then starts from the first sample";
 
 /// Appends segments.
 pub(super) struct LogWriter {
@@ -222,7 +248,11 @@ impl LogWriter {
             disk::write_atomic(&path, &content)?;
         }
         let created = !path.exists();
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path);
         let file = file.map_err(Error::io("open for writing", &path))?;
         if created {
             disk::sync_dir(dir)?;

@@ -1,10 +1,13 @@
-//! Everything that a key can do, in one table: default keys, footer hints, `?` help, the `:` palette, the names in the
-//! configuration and `mlpeek keys` all come from [`ACTIONS`].
+//! Everything that a key can do, in one table: default keys, footer hints, `?` help, the `:`
+//! palette, the names in the configuration and `mlpeek keys` all come from [`ACTIONS`].
 //!
-//! Invariant: every action has one row, every name is unique, and no two rows that can be live at once share a key.
+//! Invariant: every action has one row, every name is unique, and no two rows that can be live at
+//! once share a key.
 
 use super::panes::PaneId;
-use PaneId::{Compare, Contexts, Evaluate, Feature, Features, Fit, Labels, Live, Start, Steer, Tree};
+use PaneId::{
+    Compare, Contexts, Evaluate, Feature, Features, Fit, Labels, Live, Start, Steer, Tree,
+};
 
 /// Something that a key can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -121,7 +124,9 @@ const READING: &[PaneId] = &[Features, Contexts, Feature];
 const WITH_FEATURE: &[PaneId] = &[Features, Contexts, Feature, Compare, Tree, Steer, Live];
 const EVALUATING: &[PaneId] = &[Features, Contexts, Feature, Labels, Steer];
 /// Where another list may come under what is on the screen.
-const CHOOSING: &[PaneId] = &[Features, Contexts, Feature, Labels, Steer, Live, Fit, Evaluate];
+const CHOOSING: &[PaneId] = &[
+    Features, Contexts, Feature, Labels, Steer, Live, Fit, Evaluate,
+];
 const NAMING: &[PaneId] = &[Features, Contexts, Feature, Tree];
 
 const fn row(
@@ -133,7 +138,15 @@ const fn row(
     rank: u8,
     doc: &'static str,
 ) -> ActionInfo {
-    ActionInfo { action, name, hint, doc, keys, panes, rank }
+    ActionInfo {
+        action,
+        name,
+        hint,
+        doc,
+        keys,
+        panes,
+        rank,
+    }
 }
 
 /// The table.
@@ -229,12 +242,18 @@ impl Action {
     /// Its row of the table.
     pub fn info(self) -> &'static ActionInfo {
         // Every variant has a row (tested); the first stands in for none.
-        ACTIONS.iter().find(|info| info.action == self).unwrap_or(&ACTIONS[0])
+        ACTIONS
+            .iter()
+            .find(|info| info.action == self)
+            .unwrap_or(&ACTIONS[0])
     }
 
     /// By its name in the configuration.
     pub fn by_name(name: &str) -> Option<Self> {
-        ACTIONS.iter().find(|info| info.name == name).map(|info| info.action)
+        ACTIONS
+            .iter()
+            .find(|info| info.name == name)
+            .map(|info| info.action)
     }
 }
 
@@ -249,7 +268,11 @@ impl ActionInfo {
         if self.panes.is_empty() {
             return "everywhere".to_owned();
         }
-        self.panes.iter().map(|p| p.title()).collect::<Vec<_>>().join(", ")
+        self.panes
+            .iter()
+            .map(|p| p.title())
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 

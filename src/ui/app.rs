@@ -1,7 +1,9 @@
-//! The explorer without a terminal: its state and [`App::update`], from messages to effects. Owns where the user
-//! stands; leaves drawing to `view`, the world's data to the engine's events, and each pane's own state to the pane.
+//! The explorer without a terminal: its state and [`App::update`], from messages to effects. Owns
+//! where the user stands; leaves drawing to `view`, the world's data to the engine's events, and
+//! each pane's own state to the pane.
 //!
-//! Invariant: `update` does no I/O and reads no clock; the same messages give the same state and effects.
+//! Invariant: `update` does no I/O and reads no clock; the same messages give the same state and
+//! effects.
 
 mod cards;
 mod dispatch;
@@ -73,14 +75,23 @@ impl App {
             world.note(Level::Warn, note.clone());
         }
         let until = Duration::from_secs(15);
-        let toast = |text: String| Toast { level: Level::Warn, text, since: until, until };
+        let toast = |text: String| Toast {
+            level: Level::Warn,
+            text,
+            since: until,
+            until,
+        };
         let toasts = options.problems.into_iter().take(3).map(toast).collect();
         Self {
             world,
             theme: options.theme,
             keymap: options.keymap,
             panes: panes::all(),
-            place: if options.show_start { PaneId::Start } else { PaneId::Features },
+            place: if options.show_start {
+                PaneId::Start
+            } else {
+                PaneId::Features
+            },
             trail: Vec::new(),
             size,
             zoom: false,
@@ -103,16 +114,27 @@ impl App {
 
     /// What to do at the very start.
     pub fn begin(&mut self) -> Vec<Effect> {
-        let mut effects: Vec<Effect> = self.initial.take().map(|command| self.send(command)).into_iter().collect();
-        let steps = self.with(self.place, |pane, cx| pane.entered(cx)).unwrap_or_default();
+        let mut effects: Vec<Effect> = self
+            .initial
+            .take()
+            .map(|command| self.send(command))
+            .into_iter()
+            .collect();
+        let steps = self
+            .with(self.place, |pane, cx| pane.entered(cx))
+            .unwrap_or_default();
         effects.extend(self.carry_out(steps));
         effects
     }
 
     /// Takes a message.
     pub fn update(&mut self, msg: Msg) -> Vec<Effect> {
-        let moved =
-            |m: &MouseEvent| matches!(m.kind, MouseEventKind::Moved | MouseEventKind::Drag(_) | MouseEventKind::Up(_));
+        let moved = |m: &MouseEvent| {
+            matches!(
+                m.kind,
+                MouseEventKind::Moved | MouseEventKind::Drag(_) | MouseEventKind::Up(_)
+            )
+        };
         match &msg {
             Msg::Tick(_) => {}
             Msg::Mouse(mouse) if moved(mouse) => return Vec::new(),
@@ -134,7 +156,11 @@ impl App {
             Msg::Engine(event) => self.engine(&event),
             Msg::EngineGone => self.engine_gone(),
             Msg::Stderr(line) => {
-                let level = if line.starts_with("warning: ") { Level::Warn } else { Level::Info };
+                let level = if line.starts_with("warning: ") {
+                    Level::Warn
+                } else {
+                    Level::Info
+                };
                 self.world.note(level, line);
                 Vec::new()
             }
@@ -166,7 +192,11 @@ impl App {
     pub fn deadline(&self) -> Option<Duration> {
         let panes = self.panes.iter().filter_map(|p| p.deadline());
         let toasts = self.toasts.iter().map(|t| t.until);
-        panes.chain(toasts).chain(self.cards.deadline()).chain(self.unsaved.deadline()).min()
+        panes
+            .chain(toasts)
+            .chain(self.cards.deadline())
+            .chain(self.unsaved.deadline())
+            .min()
     }
 
     fn tick(&mut self, now: Duration) -> Vec<Effect> {
@@ -177,7 +207,10 @@ impl App {
         let mut effects = self.refresh_card();
         effects.extend(self.retry_notes());
         for id in PaneId::ALL {
-            let due = self.panes.iter().any(|p| p.id() == id && p.deadline().is_some_and(|at| at <= now));
+            let due = self
+                .panes
+                .iter()
+                .any(|p| p.id() == id && p.deadline().is_some_and(|at| at <= now));
             if due {
                 self.dirty = true;
                 let steps = self.with(id, |pane, cx| pane.tick(cx)).unwrap_or_default();
@@ -188,9 +221,11 @@ impl App {
     }
 
     fn engine(&mut self, event: &Event) -> Vec<Effect> {
-        let first_study = matches!(event, Event::Study(study) if self.restored.as_ref() != Some(&study.dir));
+        let first_study =
+            matches!(event, Event::Study(study) if self.restored.as_ref() != Some(&study.dir));
         let before = self.world.features.as_ref().map(|list| list.fit.clone());
-        if matches!(event, Event::Features(list) if before.is_none() && self.world.is_other_fit(&list.fit)) {
+        if matches!(event, Event::Features(list) if before.is_none() && self.world.is_other_fit(&list.fit))
+        {
             self.trail.clear();
         }
         self.world.apply(event);
@@ -213,13 +248,16 @@ impl App {
                 None => {}
             }
         }
-        let other = matches!((event, before), (Event::Features(list), Some(before)) if list.fit != before);
+        let other =
+            matches!((event, before), (Event::Features(list), Some(before)) if list.fit != before);
         if other {
             // The way here went over features of the list before.
             self.trail.clear();
         }
         for id in PaneId::ALL {
-            let steps = self.with(id, |pane, cx| pane.event(event, cx)).unwrap_or_default();
+            let steps = self
+                .with(id, |pane, cx| pane.event(event, cx))
+                .unwrap_or_default();
             effects.extend(self.carry_out(steps));
         }
         if other {
@@ -239,9 +277,13 @@ impl App {
                     self.toast(Level::Info, format!("{} cancelled", job.label()));
                 }
             }
-            Event::Failed(job, text) => self.toast(Level::Error, format!("{} failed: {text}", job.label())),
+            Event::Failed(job, text) => {
+                self.toast(Level::Error, format!("{} failed: {text}", job.label()))
+            }
             Event::Refused(text) => self.toast(Level::Warn, text.clone()),
-            Event::NoModel(_) if self.overlay.is_none() && self.closing.is_none() => self.ask_model_place(),
+            Event::NoModel(_) if self.overlay.is_none() && self.closing.is_none() => {
+                self.ask_model_place()
+            }
             Event::Exported(path) => self.toast(Level::Info, format!("wrote {}", path.display())),
             Event::Log(Level::Error, text) => self.toast(Level::Error, text.clone()),
             _ => {}
@@ -257,7 +299,8 @@ impl App {
         }
         self.say(
             Level::Error,
-            "the engine has ended unexpectedly; what was saved is safe: quit and start again".to_owned(),
+            "the engine has ended unexpectedly; what was saved is safe: quit and start again"
+                .to_owned(),
         );
         Vec::new()
     }
@@ -267,9 +310,25 @@ impl App {
         let area = self.pane_area(id);
         let focused = self.place == id;
         let contexts_seen = self.contexts_seen();
-        let Self { world, theme, keymap, panes, .. } = self;
+        let Self {
+            world,
+            theme,
+            keymap,
+            panes,
+            ..
+        } = self;
         let pane = panes.iter_mut().find(|p| p.id() == id)?;
-        Some(f(pane.as_mut(), &Cx { world, theme, keymap, area, focused, contexts_seen }))
+        Some(f(
+            pane.as_mut(),
+            &Cx {
+                world,
+                theme,
+                keymap,
+                area,
+                focused,
+                contexts_seen,
+            },
+        ))
     }
 
     /// What a pane may look at, for drawing and hints.
@@ -308,7 +367,14 @@ impl App {
         // A pane that is not on the screen scrolls as if it had the body to itself.
         layout.pane(id).map_or_else(
             || {
-                let alone = Layout::new(self.size.0, self.size.1, Want { pane: id, ..self.want() });
+                let alone = Layout::new(
+                    self.size.0,
+                    self.size.1,
+                    Want {
+                        pane: id,
+                        ..self.want()
+                    },
+                );
                 alone.pane(id).map_or(Rect::ZERO, |p| p.inner)
             },
             |p| p.inner,
@@ -327,7 +393,12 @@ impl App {
 
     /// The first note, in the lines that it takes.
     pub(crate) fn notice(&self) -> Vec<String> {
-        let Some(note) = self.unsaved_notice().or_else(|| self.notes.first().cloned()) else { return Vec::new() };
+        let Some(note) = self
+            .unsaved_notice()
+            .or_else(|| self.notes.first().cloned())
+        else {
+            return Vec::new();
+        };
         let width = usize::from(self.size.0).saturating_sub(4);
         let lines = text::wrap(&text::clean(&note), width);
         lines
@@ -358,7 +429,9 @@ impl App {
         for step in steps {
             match step {
                 Step::Send(command) => {
-                    if matches!(command, Command::Open(_) | Command::OpenStudy(_)) && self.world.study.is_some() {
+                    if matches!(command, Command::Open(_) | Command::OpenStudy(_))
+                        && self.world.study.is_some()
+                    {
                         effects.push(Effect::Send(Command::SaveSession(self.session())));
                     }
                     effects.push(self.send(command));

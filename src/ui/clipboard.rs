@@ -1,5 +1,5 @@
-//! Copying: into tmux's buffer inside tmux, else by OSC 52, which passes through SSH. Owns the limits and the words for
-//! what happened.
+//! Copying: into tmux's buffer inside tmux, else by OSC 52, which passes through SSH. Owns the
+//! limits and the words for what happened.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -14,9 +14,16 @@ const MAX_BYTES: usize = 64 * 1024;
 pub fn copy(out: &mut impl Write, text: &str, what: &str) -> Result<String, String> {
     let (text, cut) = match text.len() {
         n if n <= MAX_BYTES => (text, String::new()),
-        n => (&text[..floor_boundary(text, MAX_BYTES)], format!(", cut from {n} to {MAX_BYTES} bytes")),
+        n => (
+            &text[..floor_boundary(text, MAX_BYTES)],
+            format!(", cut from {n} to {MAX_BYTES} bytes"),
+        ),
     };
-    let way = if std::env::var_os("TMUX").is_some() && tmux(text) { "tmux" } else { osc52(out, text)? };
+    let way = if std::env::var_os("TMUX").is_some() && tmux(text) {
+        "tmux"
+    } else {
+        osc52(out, text)?
+    };
     Ok(format!("copied {what} ({way}{cut})"))
 }
 
@@ -36,12 +43,16 @@ fn tmux(text: &str) -> bool {
         .stderr(Stdio::null())
         .spawn();
     let Ok(mut child) = child else { return false };
-    let written = child.stdin.take().is_some_and(|mut pipe| pipe.write_all(text.as_bytes()).is_ok());
+    let written = child
+        .stdin
+        .take()
+        .is_some_and(|mut pipe| pipe.write_all(text.as_bytes()).is_ok());
     child.wait().is_ok_and(|status| status.success()) && written
 }
 
 fn osc52(out: &mut impl Write, text: &str) -> Result<&'static str, String> {
-    execute!(out, CopyToClipboard::to_clipboard_from(text)).map_err(|e| format!("could not copy: {e}"))?;
+    execute!(out, CopyToClipboard::to_clipboard_from(text))
+        .map_err(|e| format!("could not copy: {e}"))?;
     Ok("OSC 52")
 }
 

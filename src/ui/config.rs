@@ -1,5 +1,5 @@
-//! The configuration file: keys, colours, mouse. Owns its syntax and its complaints; a wrong line never stops the
-//! explorer, and is never passed over in silence.
+//! The configuration file: keys, colours, mouse. Owns its syntax and its complaints; a wrong line
+//! never stops the explorer, and is never passed over in silence.
 //!
 //! ```toml
 //! color = "256"          # auto, truecolor, 256, 16, none
@@ -40,16 +40,23 @@ pub struct Config {
 /// `$XDG_CONFIG_HOME/mlpeek/config.toml`.
 pub fn path() -> Option<PathBuf> {
     use etcetera::BaseStrategy;
-    etcetera::choose_base_strategy().ok().map(|s| s.config_dir().join("mlpeek").join("config.toml"))
+    etcetera::choose_base_strategy()
+        .ok()
+        .map(|s| s.config_dir().join("mlpeek").join("config.toml"))
 }
 
 /// Reads the user's file; without one, the defaults.
 pub fn load() -> Config {
-    let Some(path) = path() else { return Config::default() };
+    let Some(path) = path() else {
+        return Config::default();
+    };
     match std::fs::read_to_string(&path) {
         Ok(text) => parse(&text, &path),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Config::default(),
-        Err(e) => Config { problems: vec![format!("{}: {e}; the defaults hold", path.display())], ..Config::default() },
+        Err(e) => Config {
+            problems: vec![format!("{}: {e}; the defaults hold", path.display())],
+            ..Config::default()
+        },
     }
 }
 
@@ -61,7 +68,11 @@ struct Reader<'a> {
 
 /// Reads a configuration; `path` is for its complaints.
 pub fn parse(text: &str, path: &Path) -> Config {
-    let mut reader = Reader { text, path, config: Config::default() };
+    let mut reader = Reader {
+        text,
+        path,
+        config: Config::default(),
+    };
     match DeTable::parse(text) {
         Ok(table) => reader.table(table.get_ref()),
         Err(e) => {
@@ -74,8 +85,16 @@ pub fn parse(text: &str, path: &Path) -> Config {
 
 impl Reader<'_> {
     fn complain(&mut self, at: usize, what: &str) {
-        let line = self.text.get(..at).unwrap_or(self.text).matches('\n').count() + 1;
-        self.config.problems.push(format!("{}:{line}: {what}", self.path.display()));
+        let line = self
+            .text
+            .get(..at)
+            .unwrap_or(self.text)
+            .matches('\n')
+            .count()
+            + 1;
+        self.config
+            .problems
+            .push(format!("{}:{line}: {what}", self.path.display()));
     }
 
     fn table(&mut self, table: &DeTable) {
@@ -86,19 +105,27 @@ impl Reader<'_> {
                 ("keys", DeValue::Table(keys)) => self.keys(keys),
                 ("color" | "colour", DeValue::String(s)) => match Profile::by_name(s) {
                     Some(profile) => self.config.colour = Some(profile),
-                    None => self.complain(at, &format!("unknown color '{s}': auto, truecolor, 256, 16 or none")),
+                    None => self.complain(
+                        at,
+                        &format!("unknown color '{s}': auto, truecolor, 256, 16 or none"),
+                    ),
                 },
                 ("background", DeValue::String(s)) => match s.as_ref() {
                     "light" => self.config.light = Some(true),
                     "dark" => self.config.light = Some(false),
                     "auto" => {}
-                    _ => self.complain(at, &format!("unknown background '{s}': auto, dark or light")),
+                    _ => self.complain(
+                        at,
+                        &format!("unknown background '{s}': auto, dark or light"),
+                    ),
                 },
                 ("glyphs", DeValue::String(s)) => match s.as_ref() {
                     "ascii" => self.config.ascii = Some(true),
                     "unicode" => self.config.ascii = Some(false),
                     "auto" => {}
-                    _ => self.complain(at, &format!("unknown glyphs '{s}': auto, ascii or unicode")),
+                    _ => {
+                        self.complain(at, &format!("unknown glyphs '{s}': auto, ascii or unicode"))
+                    }
                 },
                 ("mouse", DeValue::Boolean(on)) => self.config.mouse = Some(*on),
                 ("keys", _) => self.complain(at, "keys is a table: [keys]"),
@@ -107,7 +134,10 @@ impl Reader<'_> {
                 }
                 ("mouse", _) => self.complain(at, "mouse is true or false"),
                 (other, _) => {
-                    let near = nearest(other, ["keys", "color", "background", "glyphs", "mouse"].into_iter());
+                    let near = nearest(
+                        other,
+                        ["keys", "color", "background", "glyphs", "mouse"].into_iter(),
+                    );
                     self.complain(at, &format!("unknown setting '{other}'{near}"));
                 }
             }
@@ -118,11 +148,20 @@ impl Reader<'_> {
         for (spelling, value) in keys {
             let at = spelling.span().start;
             let Some(key) = Key::parse(spelling.get_ref()) else {
-                let (spelling, bare) = (spelling.get_ref(), spelling.get_ref().to_ascii_lowercase());
-                let name = bare.rsplit_once('-').map_or(bare.as_str(), |(_, name)| name);
+                let (spelling, bare) =
+                    (spelling.get_ref(), spelling.get_ref().to_ascii_lowercase());
+                let name = bare
+                    .rsplit_once('-')
+                    .map_or(bare.as_str(), |(_, name)| name);
                 let near = nearest(name, Key::names());
-                let near = if near.contains("did you mean") { near } else { String::new() };
-                let what = format!("unknown key '{spelling}'{near}: write it as j, G, ctrl-o, pageup, f5 or space");
+                let near = if near.contains("did you mean") {
+                    near
+                } else {
+                    String::new()
+                };
+                let what = format!(
+                    "unknown key '{spelling}'{near}: write it as j, G, ctrl-o, pageup, f5 or space"
+                );
                 self.complain(at, &what);
                 continue;
             };
@@ -132,10 +171,12 @@ impl Reader<'_> {
             };
             match Action::by_name(name) {
                 Some(action) => {
-                    // A key that does the same in every pane takes it from those that had a use of their own for it.
+                    // A key that does the same in every pane takes it from those that had a use of
+                    // their own for it.
                     let lost = self.config.keymap.bind(key, action);
-                    let lost =
-                        lost.into_iter().filter(|a| !a.info().panes.is_empty() && action.info().panes.is_empty());
+                    let lost = lost
+                        .into_iter()
+                        .filter(|a| !a.info().panes.is_empty() && action.info().panes.is_empty());
                     for other in lost {
                         let (keymap, place) = (&self.config.keymap, other.info().place());
                         let left = match keymap.keys(other).as_slice() {
@@ -145,14 +186,20 @@ impl Reader<'_> {
                             ),
                             keys => format!("is at {}", keys.join(", ")),
                         };
-                        let what = format!("'{key}' is {name} everywhere now: {} in {place} {left}", other.info().name);
+                        let what = format!(
+                            "'{key}' is {name} everywhere now: {} in {place} {left}",
+                            other.info().name
+                        );
                         self.complain(at, &what);
                     }
                 }
                 None if name == "none" => self.config.keymap.release(key),
                 None => {
                     let near = nearest(name, ACTIONS.iter().map(|info| info.name));
-                    self.complain(value.span().start, &format!("unknown action '{name}'{near}"));
+                    self.complain(
+                        value.span().start,
+                        &format!("unknown action '{name}'{near}"),
+                    );
                 }
             }
         }
@@ -180,7 +227,9 @@ fn distance(a: &str, b: &str) -> usize {
         row[0] = i + 1;
         for (j, cb) in b.iter().enumerate() {
             let up = row[j + 1];
-            row[j + 1] = (corner + usize::from(ca != *cb)).min(up + 1).min(row[j] + 1);
+            row[j + 1] = (corner + usize::from(ca != *cb))
+                .min(up + 1)
+                .min(row[j] + 1);
             corner = up;
         }
     }
@@ -198,47 +247,92 @@ mod tests {
 
     #[test]
     fn keys_move_and_can_be_taken_away() {
-        let config = read("mouse = false\ncolor = \"16\"\n[keys]\n\"ctrl-o\" = \"sort\"\nm = \"none\"\n");
+        let config =
+            read("mouse = false\ncolor = \"16\"\n[keys]\n\"ctrl-o\" = \"sort\"\nm = \"none\"\n");
         assert!(config.problems.is_empty(), "{:?}", config.problems);
-        let action = |k: &str| config.keymap.action(Key::parse(k).unwrap(), PaneId::Features);
+        let action = |k: &str| {
+            config
+                .keymap
+                .action(Key::parse(k).unwrap(), PaneId::Features)
+        };
         assert_eq!(action("ctrl-o"), Some(Action::Sort));
         assert_eq!(action("s"), Some(Action::Sort), "the default stays");
         assert_eq!(action("m"), None);
-        assert_eq!((config.mouse, config.colour), (Some(false), Some(Profile::Ansi)));
+        assert_eq!(
+            (config.mouse, config.colour),
+            (Some(false), Some(Profile::Ansi))
+        );
     }
 
     #[test]
     fn every_mistake_is_named_with_its_line_and_the_rest_holds() {
-        let config =
-            read("colour = \"mauve\"\nmuose = true\n[keys]\nx = \"sorrt\"\n\"hyper-x\" = \"sort\"\ny = \"zoom\"\n");
+        let config = read(
+            "colour = \"mauve\"\nmuose = true\n[keys]\nx = \"sorrt\"\n\"hyper-x\" = \"sort\"\ny = \"zoom\"\n",
+        );
         let said = config.problems.join("\n");
-        assert!(said.contains("config.toml:1: unknown color 'mauve'"), "{said}");
-        assert!(said.contains("config.toml:2: unknown setting 'muose'; did you mean 'mouse'?"), "{said}");
-        assert!(said.contains("config.toml:4: unknown action 'sorrt'; did you mean 'sort'?"), "{said}");
-        assert!(said.contains("config.toml:5: unknown key 'hyper-x'"), "{said}");
-        let near = read("[keys]\npagedwn = \"sort\"\n\"ctrl-entre\" = \"sort\"\n").problems.join("\n");
-        assert!(near.contains("did you mean 'pagedown'?") && near.contains("did you mean 'enter'?"), "{near}");
+        assert!(
+            said.contains("config.toml:1: unknown color 'mauve'"),
+            "{said}"
+        );
+        assert!(
+            said.contains("config.toml:2: unknown setting 'muose'; did you mean 'mouse'?"),
+            "{said}"
+        );
+        assert!(
+            said.contains("config.toml:4: unknown action 'sorrt'; did you mean 'sort'?"),
+            "{said}"
+        );
+        assert!(
+            said.contains("config.toml:5: unknown key 'hyper-x'"),
+            "{said}"
+        );
+        let near = read("[keys]\npagedwn = \"sort\"\n\"ctrl-entre\" = \"sort\"\n")
+            .problems
+            .join("\n");
+        assert!(
+            near.contains("did you mean 'pagedown'?") && near.contains("did you mean 'enter'?"),
+            "{near}"
+        );
         assert_eq!(config.problems.len(), 4);
-        assert_eq!(config.keymap.action(Key::parse("y").unwrap(), PaneId::Features), Some(Action::Zoom));
+        assert_eq!(
+            config
+                .keymap
+                .action(Key::parse("y").unwrap(), PaneId::Features),
+            Some(Action::Zoom)
+        );
     }
 
     #[test]
     fn a_key_for_everywhere_takes_it_from_a_pane_and_says_so() {
         let config = read("[keys]\ns = \"help\"\n");
         let action = |pane| config.keymap.action(Key::parse("s").unwrap(), pane);
-        assert_eq!((action(PaneId::Features), action(PaneId::Fit)), (Some(Action::Help), Some(Action::Help)));
+        assert_eq!(
+            (action(PaneId::Features), action(PaneId::Fit)),
+            (Some(Action::Help), Some(Action::Help))
+        );
         let said = config.problems.join("\n");
-        assert!(said.contains("config.toml:2: 's' is help everywhere now: sort in Features"), "{said}");
+        assert!(
+            said.contains("config.toml:2: 's' is help everywhere now: sort in Features"),
+            "{said}"
+        );
         // What a person bound keeps its own key.
         let both = read("[keys]\ns = \"help\"\n\"ctrl-s\" = \"sort\"\n");
-        assert_eq!(both.keymap.action(Key::parse("ctrl-s").unwrap(), PaneId::Features), Some(Action::Sort));
+        assert_eq!(
+            both.keymap
+                .action(Key::parse("ctrl-s").unwrap(), PaneId::Features),
+            Some(Action::Sort)
+        );
     }
 
     #[test]
     fn a_file_that_is_no_toml_is_left_aside_with_its_line() {
         let config = read("mouse = true\n[keys\n");
         assert_eq!(config.problems.len(), 1);
-        assert!(config.problems[0].starts_with("config.toml:2:"), "{:?}", config.problems);
+        assert!(
+            config.problems[0].starts_with("config.toml:2:"),
+            "{:?}",
+            config.problems
+        );
         assert_eq!(config.mouse, None);
     }
 }

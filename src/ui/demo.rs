@@ -1,4 +1,5 @@
-//! A stand-in for the engine in tests: answers commands with made-up data of the right shapes. Deterministic.
+//! A stand-in for the engine in tests: answers commands with made-up data of the right shapes.
+//! Deterministic.
 
 mod answers;
 mod groups;
@@ -7,8 +8,8 @@ mod places;
 use std::sync::Arc;
 
 use crate::analysis::{
-    Context, FeatureCard, FeatureRow, LabelShare, NeuronCard, NeuronWeight, Purity, Related, ScoredToken, Trace,
-    TraceFeature,
+    Context, FeatureCard, FeatureRow, LabelShare, NeuronCard, NeuronWeight, Purity, Related,
+    ScoredToken, Trace, TraceFeature,
 };
 use crate::engine::{Event, FeatureList, Job, SweepPoint};
 use crate::eval::steering::report::{CellReport, Mean, MethodReport};
@@ -37,17 +38,50 @@ const CONCEPTS: &[(&str, &str, &str)] = &[
         "three seven 12 forty",
         "Of the *seven jars on the shelf, three had burst in the frost; 2048 labels were left.",
     ),
-    ("countries", "France Kenya Japan Peru", "The delegation from *Kenya arrived a day late and left a day early."),
-    ("animals", "dog horse cat otter", "An *otter slid down the bank while the old dog pretended not to see."),
-    ("food", "bread soup rice cheese", "We ate *bread with olives and a soup that had been on the stove since dawn."),
-    ("emotions", "angry glad afraid proud", "He was *afraid, and proud of not showing it, and tired of being proud."),
-    ("law", "court judge appeal ruling", "The *court dismissed the appeal without hearing the second witness."),
-    ("code", "fn return null import", "def area(r):\n    *return 3.14 * r ** 2  # naïve, but fine\n"),
-    ("questions", "? why what how", "Why did the tide turn so early, and *what did the pilot know of it?"),
-    ("weather", "rain storm snow wind", "The *storm passed north of us; all night the wind hummed in the rigging. 🌧️"),
+    (
+        "countries",
+        "France Kenya Japan Peru",
+        "The delegation from *Kenya arrived a day late and left a day early.",
+    ),
+    (
+        "animals",
+        "dog horse cat otter",
+        "An *otter slid down the bank while the old dog pretended not to see.",
+    ),
+    (
+        "food",
+        "bread soup rice cheese",
+        "We ate *bread with olives and a soup that had been on the stove since dawn.",
+    ),
+    (
+        "emotions",
+        "angry glad afraid proud",
+        "He was *afraid, and proud of not showing it, and tired of being proud.",
+    ),
+    (
+        "law",
+        "court judge appeal ruling",
+        "The *court dismissed the appeal without hearing the second witness.",
+    ),
+    (
+        "code",
+        "fn return null import",
+        "def area(r):\n    *return 3.14 * r ** 2  # naïve, but fine\n",
+    ),
+    (
+        "questions",
+        "? why what how",
+        "Why did the tide turn so early, and *what did the pilot know of it?",
+    ),
+    (
+        "weather",
+        "rain storm snow wind",
+        "The *storm passed north of us; all night the wind hummed in the rigging. 🌧️",
+    ),
 ];
 
-/// Text cut the way that a byte-level tokenizer would: words with their leading space, punctuation apart.
+/// Text cut the way that a byte-level tokenizer would: words with their leading space, punctuation
+/// apart.
 fn pieces(text: &str) -> (Vec<String>, usize) {
     let mut tokens: Vec<String> = Vec::new();
     let mut peak = 0;
@@ -57,9 +91,13 @@ fn pieces(text: &str) -> (Vec<String>, usize) {
             mark = true;
             continue;
         }
-        let joins = tokens.last().and_then(|t| t.chars().last()).is_some_and(|last| {
-            (c.is_alphanumeric() && last.is_alphanumeric()) || (c.is_alphanumeric() && last == ' ')
-        });
+        let joins = tokens
+            .last()
+            .and_then(|t| t.chars().last())
+            .is_some_and(|last| {
+                (c.is_alphanumeric() && last.is_alphanumeric())
+                    || (c.is_alphanumeric() && last == ' ')
+            });
         match tokens.last_mut() {
             Some(last) if joins => last.push(c),
             _ => tokens.push(c.to_string()),
@@ -74,7 +112,8 @@ fn pieces(text: &str) -> (Vec<String>, usize) {
 
 /// A repeatable number from 0 to 1.
 fn noise(a: usize, b: usize) -> f32 {
-    let mut x = (a as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (b as u64).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+    let mut x = (a as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ (b as u64).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
     x ^= x >> 29;
     x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x ^= x >> 32;
@@ -92,7 +131,10 @@ pub struct Demo {
 
 impl Default for Demo {
     fn default() -> Self {
-        Self { features: 40, names: vec![(3, "counting".to_owned())] }
+        Self {
+            features: 40,
+            names: vec![(3, "counting".to_owned())],
+        }
     }
 }
 
@@ -112,7 +154,10 @@ fn scored(words: &[&str], id: usize, from: f32, step: f32) -> Vec<ScoredToken> {
 impl Demo {
     /// The hook of the made-up study.
     pub fn hook() -> HookPoint {
-        HookPoint { layer: 15, site: HookSite::MlpPost }
+        HookPoint {
+            layer: 15,
+            site: HookSite::MlpPost,
+        }
     }
 
     /// A line of the list.
@@ -125,8 +170,16 @@ impl Demo {
             neurons: 16,
             top_tokens: tokens.split(' ').map(|t| format!(" {t}")).collect(),
             promoted: tokens.split(' ').rev().map(|t| format!(" {t}")).collect(),
-            purity: Some(Purity { label: label.to_owned(), share: 0.2 + 0.8 * noise(id, 4), base: 0.04 }),
-            name: self.names.iter().find(|(i, _)| *i == id).map(|(_, n)| n.clone()),
+            purity: Some(Purity {
+                label: label.to_owned(),
+                share: 0.2 + 0.8 * noise(id, 4),
+                base: 0.04,
+            }),
+            name: self
+                .names
+                .iter()
+                .find(|(i, _)| *i == id)
+                .map(|(_, n)| n.clone()),
             note: crate::analysis::Note::default(),
         }
     }
@@ -155,20 +208,40 @@ impl Demo {
                 _ => 0.0,
             })
             .collect();
-        Context { row: id * 100 + i, sample: i, tokens, values, peak, label: Some(label.to_owned()) }
+        Context {
+            row: id * 100 + i,
+            sample: i,
+            tokens,
+            values,
+            peak,
+            label: Some(label.to_owned()),
+        }
     }
 
     /// A feature whole.
     pub fn card(&self, id: usize) -> FeatureCard {
         let (_, tokens, _) = concept(id);
-        let words: Vec<&str> =
-            tokens.split(' ').chain(["week", "weekday", "morning", "Dienstag", "日曜日", "eve"]).collect();
-        let opposite =
-            ["metre", "litre", "although", "perhaps", "\u{202e}evil", "kg", "whereas", "unless", "…", "zinc"];
+        let words: Vec<&str> = tokens
+            .split(' ')
+            .chain(["week", "weekday", "morning", "Dienstag", "日曜日", "eve"])
+            .collect();
+        let opposite = [
+            "metre",
+            "litre",
+            "although",
+            "perhaps",
+            "\u{202e}evil",
+            "kg",
+            "whereas",
+            "unless",
+            "…",
+            "zinc",
+        ];
         let mut neurons: Vec<NeuronWeight> = (0..16)
             .map(|i| NeuronWeight {
                 index: (noise(id, i + 50) * 1536.0) as usize,
-                weight: (0.62 - 0.036 * i as f32) * if noise(id, i + 90) > 0.7 { -1.0 } else { 1.0 },
+                weight: (0.62 - 0.036 * i as f32)
+                    * if noise(id, i + 90) > 0.7 { -1.0 } else { 1.0 },
                 used_by: 1 + (noise(id, i + 70) * 6.0) as usize,
             })
             .collect();
@@ -177,19 +250,34 @@ impl Demo {
             row: self.row(id),
             contexts: (0..25).map(|i| Self::context(id, i, 8.31)).collect(),
             quantiles: (1..10)
-                .map(|q| (1.0 - q as f32 / 10.0, Self::context(id, q + 30, 8.31 - q as f32 * 0.75)))
+                .map(|q| {
+                    (
+                        1.0 - q as f32 / 10.0,
+                        Self::context(id, q + 30, 8.31 - q as f32 * 0.75),
+                    )
+                })
                 .collect(),
             neurons,
             promoted: scored(&words, id, 6.4, -0.37),
             suppressed: scored(&opposite, id, -5.1, 0.31),
             lens_note: None,
-            related: (1..6).map(|i| Related { id: (id + i * 7) % self.features, overlap: 0.42 / i as f32 }).collect(),
+            related: (1..6)
+                .map(|i| Related {
+                    id: (id + i * 7) % self.features,
+                    overlap: 0.42 / i as f32,
+                })
+                .collect(),
             labels: CONCEPTS
                 .iter()
                 .enumerate()
                 .map(|(i, (label, ..))| {
                     let near = if i == id % CONCEPTS.len() { 0.7 } else { 0.02 };
-                    LabelShare { label: (*label).to_owned(), mass: near, contexts: near, base: 0.04 }
+                    LabelShare {
+                        label: (*label).to_owned(),
+                        mass: near,
+                        contexts: near,
+                        base: 0.04,
+                    }
                 })
                 .collect(),
             histogram: (0..24)
@@ -212,7 +300,11 @@ impl Demo {
         let features = (0..4)
             .map(|i| {
                 let id = (index + i * 5) % self.features;
-                (id, 0.5 - 0.3 * i as f32, concept(id).1.split(' ').next().unwrap_or("").to_owned())
+                (
+                    id,
+                    0.5 - 0.3 * i as f32,
+                    concept(id).1.split(' ').next().unwrap_or("").to_owned(),
+                )
             })
             .collect();
         let words = ["week", "day", "night", "today"];
@@ -232,17 +324,30 @@ impl Demo {
             .map(|id| TraceFeature {
                 id,
                 values: (0..tokens.len())
-                    .map(|t| if noise(id, t + 11) > 0.6 { noise(t, id) * (8.0 - id as f32) } else { 0.0 })
+                    .map(|t| {
+                        if noise(id, t + 11) > 0.6 {
+                            noise(t, id) * (8.0 - id as f32)
+                        } else {
+                            0.0
+                        }
+                    })
                     .collect(),
             })
             .collect();
         let unexplained = (0..tokens.len()).map(|t| 0.2 + 0.5 * noise(t, 5)).collect();
-        Trace { tokens, features, unexplained }
+        Trace {
+            tokens,
+            features,
+            unexplained,
+        }
     }
 
     /// Everything that is there when a study with a finished fit is open.
     pub fn opened(&self) -> Vec<Event> {
-        let mut events = vec![Event::Model(Box::new(Self::model())), Event::Study(Box::new(self.study()))];
+        let mut events = vec![
+            Event::Model(Box::new(Self::model())),
+            Event::Study(Box::new(self.study())),
+        ];
         events.extend((1..=41).map(Self::sweep).map(Event::Sweep));
         events.push(Event::Features(Arc::new(self.list(41, true))));
         events
@@ -261,9 +366,20 @@ impl Demo {
 
     /// What has been judged of so many methods.
     pub fn reports(methods: usize) -> Vec<MethodReport> {
-        let names = ["k100", "diffmean", "kmeans", "random", "neuron", "k100, shuffled labels"];
+        let names = [
+            "k100",
+            "diffmean",
+            "kmeans",
+            "random",
+            "neuron",
+            "k100, shuffled labels",
+        ];
         let report = |(i, name): (usize, &&str)| {
-            let mean = |m: f64| Mean { mean: m, low: m - 0.21, high: m + 0.18 };
+            let mean = |m: f64| Mean {
+                mean: m,
+                low: m - 0.21,
+                high: m + 0.18,
+            };
             let cell = |(target, sign): (f64, i8)| CellReport {
                 target,
                 sign,
@@ -272,7 +388,11 @@ impl Demo {
                 fluency: 1.6,
                 labels: 8,
             };
-            let cells = [0.1, 0.25, 0.5, 1.0].into_iter().flat_map(|t| [(t, 1), (t, -1)]).map(cell).collect();
+            let cells = [0.1, 0.25, 0.5, 1.0]
+                .into_iter()
+                .flat_map(|t| [(t, 1), (t, -1)])
+                .map(cell)
+                .collect();
             MethodReport {
                 method: (*name).to_owned(),
                 cells,
@@ -288,6 +408,11 @@ impl Demo {
 
     /// A job's progress.
     pub fn progress(job: Job, stage: &str, done: u64, total: u64, unit: &str) -> Event {
-        Event::Progress { job, progress: Progress::new(stage, done, total, unit), rate: Some(1212.0), eta: Some(5.3) }
+        Event::Progress {
+            job,
+            progress: Progress::new(stage, done, total, unit),
+            rate: Some(1212.0),
+            eta: Some(5.3),
+        }
     }
 }

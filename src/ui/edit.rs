@@ -1,4 +1,5 @@
-//! Text with a cursor, and what editing keys do to it. Owns both; knows neither where lines wrap nor what may be typed.
+//! Text with a cursor, and what editing keys do to it. Owns both; knows neither where lines wrap
+//! nor what may be typed.
 //!
 //! Invariant: the cursor stands on a grapheme boundary.
 
@@ -24,18 +25,29 @@ impl Edit {
     fn settle(&mut self) {
         let at = self.cursor;
         if at < self.text.len() && !self.text.grapheme_indices(true).any(|(i, _)| i == at) {
-            self.cursor = self.text.grapheme_indices(true).map(|(i, _)| i).find(|&i| i > at).unwrap_or(self.text.len());
+            self.cursor = self
+                .text
+                .grapheme_indices(true)
+                .map(|(i, _)| i)
+                .find(|&i| i > at)
+                .unwrap_or(self.text.len());
         }
     }
 
     /// The boundary before the cursor.
     pub fn before(&self) -> usize {
-        self.text[..self.cursor].grapheme_indices(true).next_back().map_or(0, |(i, _)| i)
+        self.text[..self.cursor]
+            .grapheme_indices(true)
+            .next_back()
+            .map_or(0, |(i, _)| i)
     }
 
     /// The boundary behind the cursor.
     pub fn after(&self) -> usize {
-        self.text[self.cursor..].graphemes(true).next().map_or(self.cursor, |g| self.cursor + g.len())
+        self.text[self.cursor..]
+            .graphemes(true)
+            .next()
+            .map_or(self.cursor, |g| self.cursor + g.len())
     }
 
     fn cut(&mut self, from: usize, to: usize) {
@@ -49,7 +61,9 @@ impl Edit {
     }
 
     fn line_end(&self) -> usize {
-        self.text[self.cursor..].find('\n').map_or(self.text.len(), |i| self.cursor + i)
+        self.text[self.cursor..]
+            .find('\n')
+            .map_or(self.text.len(), |i| self.cursor + i)
     }
 
     /// Takes a key that moves the cursor or takes text away; false for any other.
@@ -58,7 +72,9 @@ impl Edit {
             return false;
         }
         match key.code {
-            KeyCode::Char(c) if key.modifiers.contains(KeyModifiers::CONTROL) => return self.control(c),
+            KeyCode::Char(c) if key.modifiers.contains(KeyModifiers::CONTROL) => {
+                return self.control(c);
+            }
             KeyCode::Backspace => self.cut(self.before(), self.cursor),
             KeyCode::Delete => {
                 let (from, to) = (self.cursor, self.after());

@@ -1,8 +1,9 @@
-//! Tokens as a heat map: wrapped at words, or on one line about the peak. Owns how tokens become cells; shared by every
-//! pane that shows tokens with values.
+//! Tokens as a heat map: wrapped at words, or on one line about the peak. Owns how tokens become
+//! cells; shared by every pane that shows tokens with values.
 //!
-//! A character that is split over tokens stands with the first of them and has the strongest of their values.
-//! Invariant: no line is wider than asked for, and the peak's token is always on one of them.
+//! A character that is split over tokens stands with the first of them and has the strongest of
+//! their values. Invariant: no line is wider than asked for, and the peak's token is always on one
+//! of them.
 
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
@@ -46,14 +47,18 @@ impl Heat<'_> {
     fn style(&self, seen: &Seen, value: f32) -> Style {
         let style = self.theme.heat(self.ramp, value, self.max);
         if self.cursor.is_some_and(|token| seen.shows(token)) {
-            style.add_modifier(ratatui::style::Modifier::UNDERLINED | ratatui::style::Modifier::BOLD)
+            style
+                .add_modifier(ratatui::style::Modifier::UNDERLINED | ratatui::style::Modifier::BOLD)
         } else {
             style
         }
     }
 
     fn cells(&self) -> Vec<Cell> {
-        seen(self.tokens).into_iter().map(|seen| self.cell(seen)).collect()
+        seen(self.tokens)
+            .into_iter()
+            .map(|seen| self.cell(seen))
+            .collect()
     }
 
     fn cell(&self, seen: Seen) -> Cell {
@@ -77,16 +82,34 @@ impl Heat<'_> {
             }
             text.extend(Theme::digit(value, self.max));
         }
-        let breaks = !space.is_empty() || piece.starts_with(char::is_whitespace) || is_ideographic(piece);
-        Cell { width: text::width(&text), text, style: self.style(&seen, value), breaks, seen }
+        let breaks =
+            !space.is_empty() || piece.starts_with(char::is_whitespace) || is_ideographic(piece);
+        Cell {
+            width: text::width(&text),
+            text,
+            style: self.style(&seen, value),
+            breaks,
+            seen,
+        }
     }
 
     fn ellipsis(&self, breaks: bool) -> Cell {
-        let seen = Seen { first: usize::MAX, last: usize::MAX, text: String::new() };
-        Cell { seen, text: "…".to_owned(), width: 1, style: self.theme.dim(), breaks }
+        let seen = Seen {
+            first: usize::MAX,
+            last: usize::MAX,
+            text: String::new(),
+        };
+        Cell {
+            seen,
+            text: "…".to_owned(),
+            width: 1,
+            style: self.theme.dim(),
+            breaks,
+        }
     }
 
-    /// Wrapped at words to lines of `width` cells; with `most` lines, as much about `peak` as fits them.
+    /// Wrapped at words to lines of `width` cells; with `most` lines, as much about `peak` as fits
+    /// them.
     pub fn wrapped(&self, width: usize, peak: usize, most: usize) -> Vec<Line<'static>> {
         let cells = self.cells();
         let n = cells.len();
@@ -105,7 +128,11 @@ impl Heat<'_> {
         loop {
             let mut grown = false;
             for left in [true, false] {
-                let (f, t) = if left { (from.saturating_sub(1), to) } else { (from, (to + 1).min(n)) };
+                let (f, t) = if left {
+                    (from.saturating_sub(1), to)
+                } else {
+                    (from, (to + 1).min(n))
+                };
                 if (f, t) == (from, to) {
                     continue;
                 }
@@ -186,13 +213,19 @@ impl Heat<'_> {
     pub fn line_of(&self, width: usize, token: usize) -> usize {
         let cells = self.cells();
         let refs: Vec<&Cell> = cells.iter().collect();
-        place(&refs, width).iter().position(|line| line.iter().any(|(c, _)| c.seen.shows(token))).unwrap_or(0)
+        place(&refs, width)
+            .iter()
+            .position(|line| line.iter().any(|(c, _)| c.seen.shows(token)))
+            .unwrap_or(0)
     }
 }
 
 /// Which of the cells shows a token; the last one that shows a part of it.
 fn place_of(cells: &[Cell], token: usize) -> usize {
-    cells.iter().rposition(|cell| cell.seen.first <= token).unwrap_or(0)
+    cells
+        .iter()
+        .rposition(|cell| cell.seen.first <= token)
+        .unwrap_or(0)
 }
 
 /// Scripts that break between any two characters.
@@ -224,7 +257,9 @@ fn place<'a>(cells: &[&'a Cell], width: usize) -> Vec<Vec<(&'a Cell, String)>> {
     let mut i = 0;
     while i < cells.len() {
         // A word: a cell and all that follow without a place to break.
-        let end = (i + 1..cells.len()).find(|&j| cells[j].breaks).unwrap_or(cells.len());
+        let end = (i + 1..cells.len())
+            .find(|&j| cells[j].breaks)
+            .unwrap_or(cells.len());
         let word: usize = cells[i..end].iter().map(|c| c.width).sum();
         if used > 0 && used + word > width {
             lines.push(Vec::new());
@@ -253,7 +288,8 @@ fn place<'a>(cells: &[&'a Cell], width: usize) -> Vec<Vec<(&'a Cell, String)>> {
     lines
 }
 
-/// A text in pieces, the first fitting behind `used` cells of a line and the others on lines of their own.
+/// A text in pieces, the first fitting behind `used` cells of a line and the others on lines of
+/// their own.
 fn split(s: &str, width: usize, used: usize) -> Vec<String> {
     if used + text::width(s) <= width {
         return vec![s.to_owned()];
@@ -280,22 +316,50 @@ fn split(s: &str, width: usize, used: usize) -> Vec<String> {
 fn layout(cells: &[&Cell], width: usize) -> Vec<Line<'static>> {
     place(cells, width)
         .into_iter()
-        .map(|line| Line::from(line.into_iter().map(|(cell, text)| Span::styled(text, cell.style)).collect::<Vec<_>>()))
+        .map(|line| {
+            Line::from(
+                line.into_iter()
+                    .map(|(cell, text)| Span::styled(text, cell.style))
+                    .collect::<Vec<_>>(),
+            )
+        })
         .collect()
 }
 
 /// The scale in words and colours: `0.42 ▇▇▇▇ 8.31`.
 pub fn legend(theme: &Theme, ramp: Ramp, max: f32, digits: bool) -> Line<'static> {
-    let low = if ramp == Ramp::Diverging { -max } else { max * FLOOR };
-    let mut spans = vec![Span::styled(format!("{} ", text::number(f64::from(low))), theme.dim())];
+    let low = if ramp == Ramp::Diverging {
+        -max
+    } else {
+        max * FLOOR
+    };
+    let mut spans = vec![Span::styled(
+        format!("{} ", text::number(f64::from(low))),
+        theme.dim(),
+    )];
     if digits {
         spans.push(Span::styled("⁰¹²³⁴⁵⁶⁷⁸⁹", theme.text()));
     } else if theme.marks() {
-        spans.push(Span::styled(if ramp == Ramp::Diverging { "-█▓▒░·░▒▓█" } else { "·░▒▓█" }, theme.text()));
+        spans.push(Span::styled(
+            if ramp == Ramp::Diverging {
+                "-█▓▒░·░▒▓█"
+            } else {
+                "·░▒▓█"
+            },
+            theme.text(),
+        ));
     } else {
-        spans.extend(theme.steps(ramp).iter().map(|style| Span::styled(" ", *style)));
+        spans.extend(
+            theme
+                .steps(ramp)
+                .iter()
+                .map(|style| Span::styled(" ", *style)),
+        );
     }
-    spans.push(Span::styled(format!(" {}", text::number(f64::from(max))), theme.dim()));
+    spans.push(Span::styled(
+        format!(" {}", text::number(f64::from(max))),
+        theme.dim(),
+    ));
     Line::from(spans)
 }
 
@@ -310,7 +374,15 @@ mod tests {
     }
 
     fn heat<'a>(tokens: &'a [String], values: &'a [f32], theme: &'a Theme) -> Heat<'a> {
-        Heat { tokens, values, max: 10.0, ramp: Ramp::Sequential, digits: false, cursor: None, theme }
+        Heat {
+            tokens,
+            values,
+            max: 10.0,
+            ramp: Ramp::Sequential,
+            digits: false,
+            cursor: None,
+            theme,
+        }
     }
 
     fn words(text: &[&str]) -> Vec<String> {
@@ -324,26 +396,38 @@ mod tests {
         let theme = Theme::new(Profile::TrueColour, false);
         let lines = heat(&tokens, &values, &theme).wrapped(12, 3, 9);
         assert_eq!(shown(&lines), ["The weekday", "Sunday, at", "noon"]);
-        assert_eq!(lines[1].spans[0].style, theme.heat(Ramp::Sequential, 9.0, 10.0));
+        assert_eq!(
+            lines[1].spans[0].style,
+            theme.heat(Ramp::Sequential, 9.0, 10.0)
+        );
     }
 
     #[test]
     fn a_window_keeps_the_peak_and_says_that_it_is_one() {
-        let tokens = words(&["one", " two", " three", " four", " five", " six", " seven", " eight"]);
+        let tokens = words(&[
+            "one", " two", " three", " four", " five", " six", " seven", " eight",
+        ]);
         let theme = Theme::new(Profile::TrueColour, false);
         let lines = heat(&tokens, &[0.0; 8], &theme).wrapped(12, 4, 1);
         assert_eq!(lines.len(), 1);
         let line = lines[0].to_string();
-        assert!(line.contains("five") && line.starts_with('…') && line.ends_with('…'), "{line}");
+        assert!(
+            line.contains("five") && line.starts_with('…') && line.ends_with('…'),
+            "{line}"
+        );
     }
 
     #[test]
     fn peaks_align() {
         let theme = Theme::new(Profile::Mono, false);
         let tokens = words(&["It", " was", " Sunday", " again"]);
-        let line = heat(&tokens, &[0.0, 0.0, 10.0, 3.0], &theme).aligned(24, 2, 8).to_string();
+        let line = heat(&tokens, &[0.0, 0.0, 10.0, 3.0], &theme)
+            .aligned(24, 2, 8)
+            .to_string();
         assert_eq!(line, "  It was █Sunday ░again");
-        let short = heat(&tokens[2..], &[10.0, 3.0], &theme).aligned(24, 0, 8).to_string();
+        let short = heat(&tokens[2..], &[10.0, 3.0], &theme)
+            .aligned(24, 0, 8)
+            .to_string();
         assert_eq!(short, "         █Sunday ░again");
     }
 
@@ -351,25 +435,41 @@ mod tests {
     fn without_colours_a_minus_tells_the_sign() {
         let theme = Theme::new(Profile::Mono, false);
         let tokens = words(&["up", " down", " little"]);
-        let signed = Heat { ramp: Ramp::Diverging, ..heat(&tokens, &[9.0, -9.0, -0.1], &theme) };
+        let signed = Heat {
+            ramp: Ramp::Diverging,
+            ..heat(&tokens, &[9.0, -9.0, -0.1], &theme)
+        };
         assert_eq!(shown(&signed.wrapped(40, 0, 3)), ["█up -█down little"]);
         let reversed = ratatui::style::Modifier::REVERSED;
-        assert!(signed.wrapped(40, 0, 3)[0].spans.iter().all(|s| !s.style.add_modifier.contains(reversed)));
+        assert!(
+            signed.wrapped(40, 0, 3)[0]
+                .spans
+                .iter()
+                .all(|s| !s.style.add_modifier.contains(reversed))
+        );
     }
 
     #[test]
     fn a_bar_in_a_reversed_row_is_no_hole() {
         let line = Line::from("#3 ██▌");
         let mono = Theme::new(Profile::Mono, false);
-        assert_eq!(crate::ui::panes::shaded(line.clone(), &mono).to_string(), "#3 ▒▒▌");
-        assert_eq!(crate::ui::panes::shaded(line.clone(), &Theme::new(Profile::TrueColour, false)), line);
+        assert_eq!(
+            crate::ui::panes::shaded(line.clone(), &mono).to_string(),
+            "#3 ▒▒▌"
+        );
+        assert_eq!(
+            crate::ui::panes::shaded(line.clone(), &Theme::new(Profile::TrueColour, false)),
+            line
+        );
     }
 
     #[test]
     fn a_line_that_begins_inside_a_text_says_so() {
         let theme = Theme::new(Profile::TrueColour, false);
         let tokens = words(&["Wednesday", " night", " peak", " after"]);
-        let line = heat(&tokens, &[0.0; 4], &theme).aligned(24, 2, 8).to_string();
+        let line = heat(&tokens, &[0.0; 4], &theme)
+            .aligned(24, 2, 8)
+            .to_string();
         assert_eq!(line, "…y night peak after");
     }
 
@@ -377,14 +477,34 @@ mod tests {
     fn a_character_that_is_split_over_tokens_has_the_strongest_of_their_values() {
         let theme = Theme::new(Profile::TrueColour, false);
         // Bytes of a character, and a letter with its vowel sign and its virama.
-        let tokens = words(&["今", "", "日", " \u{915}", "\u{94d}", "\u{937}\u{93e}\u{939}", "x"]);
+        let tokens = words(&[
+            "今",
+            "",
+            "日",
+            " \u{915}",
+            "\u{94d}",
+            "\u{937}\u{93e}\u{939}",
+            "x",
+        ]);
         let values = [1.0, -9.0, 0.0, 2.0, 5.0, 3.0, 0.0];
-        let heat = Heat { ramp: Ramp::Diverging, ..heat(&tokens, &values, &theme) };
+        let heat = Heat {
+            ramp: Ramp::Diverging,
+            ..heat(&tokens, &values, &theme)
+        };
         let lines = heat.wrapped(40, 1, 3);
         assert_eq!(shown(&lines), ["今日 \u{915}\u{94d}\u{937}\u{93e}\u{939}x"]);
-        assert_eq!(lines[0].spans[0].style, theme.heat(Ramp::Diverging, -9.0, 10.0));
-        assert_eq!(lines[0].spans[2].style, theme.heat(Ramp::Diverging, 5.0, 10.0));
-        assert_eq!([heat.line_of(40, 1), heat.line_of(2, 1), heat.line_of(2, 2)], [0, 0, 1]);
+        assert_eq!(
+            lines[0].spans[0].style,
+            theme.heat(Ramp::Diverging, -9.0, 10.0)
+        );
+        assert_eq!(
+            lines[0].spans[2].style,
+            theme.heat(Ramp::Diverging, 5.0, 10.0)
+        );
+        assert_eq!(
+            [heat.line_of(40, 1), heat.line_of(2, 1), heat.line_of(2, 2)],
+            [0, 0, 1]
+        );
         assert_eq!(heat.token_at(40, 1, 0), Some(0));
     }
 
@@ -392,7 +512,10 @@ mod tests {
     fn digits_stand_behind_what_fires() {
         let theme = Theme::new(Profile::TrueColour, false);
         let tokens = words(&["a", " b"]);
-        let heat = Heat { digits: true, ..heat(&tokens, &[0.1, 10.0], &theme) };
+        let heat = Heat {
+            digits: true,
+            ..heat(&tokens, &[0.1, 10.0], &theme)
+        };
         assert_eq!(shown(&heat.wrapped(20, 1, 3)), ["a b⁹"]);
     }
 

@@ -1,4 +1,5 @@
-//! A line of text being typed: filters, names, form fields. Owns the text and the cursor; knows no pane.
+//! A line of text being typed: filters, names, form fields. Owns the text and the cursor; knows no
+//! pane.
 //!
 //! Invariant: the cursor stands on a grapheme boundary and the text holds no line break.
 
@@ -39,7 +40,11 @@ impl LineInput {
             if kept.len() + c.len_utf8() > room {
                 break;
             }
-            kept.push(if matches!(c, '\n' | '\r' | '\t') { ' ' } else { c });
+            kept.push(if matches!(c, '\n' | '\r' | '\t') {
+                ' '
+            } else {
+                c
+            });
         }
         self.edit.insert(&kept);
     }
@@ -47,7 +52,11 @@ impl LineInput {
     /// Takes a key; false when it means nothing to a line of text.
     pub fn key(&mut self, key: KeyEvent) -> bool {
         match key.code {
-            KeyCode::Char(c) if !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {
+            KeyCode::Char(c)
+                if !key
+                    .modifiers
+                    .intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) =>
+            {
                 self.paste(c.encode_utf8(&mut [0; 4]));
                 true
             }
@@ -59,12 +68,22 @@ impl LineInput {
     pub fn line(&self, theme: &Theme, cells: usize) -> Line<'static> {
         let head = text::clean(&self.edit.text[..self.edit.cursor]);
         let under = text::clean(&self.edit.text[self.edit.cursor..self.edit.after()]);
-        let under = if under.is_empty() { " ".to_owned() } else { under };
+        let under = if under.is_empty() {
+            " ".to_owned()
+        } else {
+            under
+        };
         let room = cells.saturating_sub(text::width(&under));
         let head = text::fit_end(&head, room.max(1));
-        let tail =
-            text::fit(&text::clean(&self.edit.text[self.edit.after()..]), room.saturating_sub(text::width(&head)));
-        Line::from(vec![Span::raw(head), Span::styled(under, theme.cursor()), Span::raw(tail)])
+        let tail = text::fit(
+            &text::clean(&self.edit.text[self.edit.after()..]),
+            room.saturating_sub(text::width(&head)),
+        );
+        Line::from(vec![
+            Span::raw(head),
+            Span::styled(under, theme.cursor()),
+            Span::raw(tail),
+        ])
     }
 }
 

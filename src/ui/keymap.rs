@@ -1,6 +1,8 @@
-//! From keys to actions and back. Owns the spelling of keys and the binding table; refuses to know what an action does.
+//! From keys to actions and back. Owns the spelling of keys and the binding table; refuses to know
+//! what an action does.
 //!
-//! Invariant: a pane's own binding wins over a global one, and what help shows is what the keys do now.
+//! Invariant: a pane's own binding wins over a global one, and what help shows is what the keys do
+//! now.
 
 use std::fmt;
 
@@ -9,7 +11,8 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::action::{ACTIONS, Action, ActionInfo};
 use super::panes::PaneId;
 
-/// A key with its modifiers, normalised: shift is kept only where the character does not already say it.
+/// A key with its modifiers, normalised: shift is kept only where the character does not already
+/// say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key {
     code: KeyCode,
@@ -38,7 +41,8 @@ const NAMED: &[(&str, KeyCode)] = &[
 impl Key {
     /// From a terminal's event.
     pub fn of(event: KeyEvent) -> Self {
-        let mut modifiers = event.modifiers & (KeyModifiers::CONTROL | KeyModifiers::ALT | KeyModifiers::SHIFT);
+        let mut modifiers =
+            event.modifiers & (KeyModifiers::CONTROL | KeyModifiers::ALT | KeyModifiers::SHIFT);
         let mut code = event.code;
         if let KeyCode::Char(c) = code {
             // ctrl-shift-p and ctrl-p arrive as the same key on most terminals.
@@ -60,8 +64,12 @@ impl Key {
 
     /// Whether it cannot be text: a function key, or one with ctrl or alt.
     pub fn is_command(self) -> bool {
-        !matches!(self.code, KeyCode::Char(_) | KeyCode::Backspace | KeyCode::Delete)
-            || self.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT)
+        !matches!(
+            self.code,
+            KeyCode::Char(_) | KeyCode::Backspace | KeyCode::Delete
+        ) || self
+            .modifiers
+            .intersects(KeyModifiers::CONTROL | KeyModifiers::ALT)
     }
 
     /// The names of keys that have one.
@@ -90,7 +98,13 @@ impl Key {
             (Some(c), None) => KeyCode::Char(c),
             _ => match NAMED.iter().find(|(name, _)| *name == lower) {
                 Some((_, code)) => *code,
-                None => KeyCode::F(lower.strip_prefix('f')?.parse().ok().filter(|n| (1..=24).contains(n))?),
+                None => KeyCode::F(
+                    lower
+                        .strip_prefix('f')?
+                        .parse()
+                        .ok()
+                        .filter(|n| (1..=24).contains(n))?,
+                ),
             },
         };
         Some(Self::of(KeyEvent::new(code, modifiers)))
@@ -99,9 +113,11 @@ impl Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (flag, name) in
-            [(KeyModifiers::CONTROL, "ctrl-"), (KeyModifiers::ALT, "alt-"), (KeyModifiers::SHIFT, "shift-")]
-        {
+        for (flag, name) in [
+            (KeyModifiers::CONTROL, "ctrl-"),
+            (KeyModifiers::ALT, "alt-"),
+            (KeyModifiers::SHIFT, "shift-"),
+        ] {
             if self.modifiers.contains(flag) {
                 f.write_str(name)?;
             }
@@ -125,15 +141,19 @@ impl Default for Keymap {
     fn default() -> Self {
         let bindings = ACTIONS
             .iter()
-            .flat_map(|info| info.keys.iter().filter_map(|k| Some((Key::parse(k)?, info.action))))
+            .flat_map(|info| {
+                info.keys
+                    .iter()
+                    .filter_map(|k| Some((Key::parse(k)?, info.action)))
+            })
             .collect();
         Self { bindings }
     }
 }
 
 impl Keymap {
-    /// Gives `action` the key `key`, which loses what it did in the same panes: everywhere, for an action that lives
-    /// everywhere. What it did and does no more.
+    /// Gives `action` the key `key`, which loses what it did in the same panes: everywhere, for an
+    /// action that lives everywhere. What it did and does no more.
     pub fn bind(&mut self, key: Key, action: Action) -> Vec<Action> {
         let panes = action.info().panes;
         let mut lost = Vec::new();
@@ -158,23 +178,40 @@ impl Keymap {
 
     /// What `key` does in `pane`.
     pub fn action(&self, key: Key, pane: PaneId) -> Option<Action> {
-        let here = || self.bindings.iter().filter(|(k, a)| *k == key && a.info().lives_in(pane)).map(|(_, a)| *a);
-        here().find(|a| !a.info().panes.is_empty()).or_else(|| here().next())
+        let here = || {
+            self.bindings
+                .iter()
+                .filter(|(k, a)| *k == key && a.info().lives_in(pane))
+                .map(|(_, a)| *a)
+        };
+        here()
+            .find(|a| !a.info().panes.is_empty())
+            .or_else(|| here().next())
     }
 
     /// The keys of `action`, as spelt; empty when it has none.
     pub fn keys(&self, action: Action) -> Vec<String> {
-        self.bindings.iter().filter(|(_, a)| *a == action).map(|(k, _)| k.to_string()).collect()
+        self.bindings
+            .iter()
+            .filter(|(_, a)| *a == action)
+            .map(|(k, _)| k.to_string())
+            .collect()
     }
 
     /// The first key of `action` for a hint, short: `enter` as `⏎`.
     pub fn key(&self, action: Action) -> String {
-        self.bindings.iter().find(|(_, a)| *a == action).map_or_else(|| "–".to_owned(), |(k, _)| k.to_string())
+        self.bindings
+            .iter()
+            .find(|(_, a)| *a == action)
+            .map_or_else(|| "–".to_owned(), |(k, _)| k.to_string())
     }
 
     /// The rows of the action table with the keys that they have now.
     pub fn table(&self) -> Vec<KeyRow> {
-        ACTIONS.iter().map(|info| KeyRow::new(info, self.keys(info.action))).collect()
+        ACTIONS
+            .iter()
+            .map(|info| KeyRow::new(info, self.keys(info.action)))
+            .collect()
     }
 }
 
@@ -193,7 +230,12 @@ pub struct KeyRow {
 
 impl KeyRow {
     fn new(info: &'static ActionInfo, keys: Vec<String>) -> Self {
-        Self { action: info.name, keys, place: info.place(), doc: info.doc }
+        Self {
+            action: info.name,
+            keys,
+            place: info.place(),
+            doc: info.doc,
+        }
     }
 }
 
@@ -221,7 +263,11 @@ mod tests {
         assert_eq!(map.action(enter, PaneId::Start), Some(Action::Run));
         assert_eq!(map.action(enter, PaneId::Features), Some(Action::Open));
         let q = Key::parse("q").unwrap();
-        assert!(PaneId::ALL.into_iter().all(|p| map.action(q, p) == Some(Action::Quit)));
+        assert!(
+            PaneId::ALL
+                .into_iter()
+                .all(|p| map.action(q, p) == Some(Action::Quit))
+        );
     }
 
     #[test]
@@ -239,6 +285,9 @@ mod tests {
         map.bind(Key::parse("ctrl-o").unwrap(), Action::Sort);
         assert_eq!(map.keys(Action::Sort), vec!["ctrl-o"]);
         assert_eq!(map.action(Key::parse("s").unwrap(), PaneId::Features), None);
-        assert_eq!(map.action(Key::parse("ctrl-o").unwrap(), PaneId::Features), Some(Action::Sort));
+        assert_eq!(
+            map.action(Key::parse("ctrl-o").unwrap(), PaneId::Features),
+            Some(Action::Sort)
+        );
     }
 }

@@ -12,8 +12,9 @@ use crate::study::{self, Study};
 use super::theme::Profile;
 use super::{UiOptions, run};
 
-/// Opens the explorer. Whatever the user named is opened; with nothing named, the Start pane where there are studies,
-/// else the default model and the bundled concepts at once. Returns the exit code.
+/// Opens the explorer. Whatever the user named is opened; with nothing named, the Start pane where
+/// there are studies, else the default model and the bundled concepts at once. Returns the exit
+/// code.
 ///
 /// # Errors
 /// Where there is no terminal, or the system refuses a thread.
@@ -22,9 +23,14 @@ pub fn explore(args: &ExploreArgs) -> anyhow::Result<u8> {
     super::check_terminal()?;
     let (initial, show_start) = first(args);
     let mut notes: Vec<String> = model::unused_gpu().into_iter().collect();
-    if let Some(dir) = args.study.as_ref().filter(|dir| dir.join("study.json").exists()) {
+    if let Some(dir) = args
+        .study
+        .as_ref()
+        .filter(|dir| dir.join("study.json").exists())
+    {
         let problem = study::remember(dir).err();
-        notes.extend(problem.map(|e| format!("this study will not be listed as a recent one: {e}")));
+        notes
+            .extend(problem.map(|e| format!("this study will not be listed as a recent one: {e}")));
     }
     let (commands, events) = engine::start()?;
     let options = UiOptions {
@@ -40,7 +46,9 @@ pub fn explore(args: &ExploreArgs) -> anyhow::Result<u8> {
 
 /// Whether the study that is named is there.
 fn is_there(args: &ExploreArgs) -> bool {
-    args.study.as_ref().is_some_and(|dir| dir.join("study.json").exists())
+    args.study
+        .as_ref()
+        .is_some_and(|dir| dir.join("study.json").exists())
 }
 
 /// Whether what a study is collected of is named.
@@ -51,9 +59,14 @@ fn is_named(args: &ExploreArgs) -> bool {
 /// Refuses what would be ignored, and what could not be opened.
 fn check(args: &ExploreArgs) -> Result<()> {
     if let Some(data) = args.data.as_ref().filter(|data| !data.exists()) {
-        return Err(Error::usage(format!("there is no corpus {}", data.display())));
+        return Err(Error::usage(format!(
+            "there is no corpus {}",
+            data.display()
+        )));
     }
-    let Some(dir) = &args.study else { return Ok(()) };
+    let Some(dir) = &args.study else {
+        return Ok(());
+    };
     if !is_there(args) {
         return Study::check_place(dir);
     }
@@ -76,7 +89,8 @@ fn check(args: &ExploreArgs) -> Result<()> {
     }
 }
 
-/// Refuses a place in the layer without a layer, where a corpus is named: the study's first hook would be taken.
+/// Refuses a place in the layer without a layer, where a corpus is named: the study's first hook
+/// would be taken.
 fn check_hook(args: &ExploreArgs, dir: &Path) -> Result<()> {
     if args.hook.is_some() && args.layer.is_none() && args.data.is_some() {
         return Err(Error::usage(format!(
@@ -87,20 +101,38 @@ fn check_hook(args: &ExploreArgs, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a number of features for a layer of a study that shows what it has: other fits, or that it is not collected yet.
+/// Refuses a number of features for a layer of a study that shows what it has: other fits, or that
+/// it is not collected yet.
 fn check_features(args: &ExploreArgs, dir: &Path) -> Result<()> {
-    let (Some(features), Some(layer), None) = (args.features, args.layer, &args.data) else { return Ok(()) };
-    let hook = HookPoint { layer, site: args.hook.unwrap_or_default() };
+    let (Some(features), Some(layer), None) = (args.features, args.layer, &args.data) else {
+        return Ok(());
+    };
+    let hook = HookPoint {
+        layer,
+        site: args.hook.unwrap_or_default(),
+    };
     let study = Study::open_read_only(dir)?;
     let state = study.collected()?;
-    let fits: Vec<_> = study.fits()?.into_iter().filter(|fit| fit.hook == hook).collect();
+    let fits: Vec<_> = study
+        .fits()?
+        .into_iter()
+        .filter(|fit| fit.hook == hook)
+        .collect();
     let (what, remedy) = if fits.iter().any(|fit| fit.config.features != features) {
         let names: Vec<&str> = fits.iter().map(|fit| fit.name.as_str()).collect();
-        let remedy =
-            format!("fit anew in the Fit pane or by mlpeek fit {} --layer {layer} -k {features}", dir.display());
-        (format!("has {} of {hook} already", names.join(", ")), remedy)
+        let remedy = format!(
+            "fit anew in the Fit pane or by mlpeek fit {} --layer {layer} -k {features}",
+            dir.display()
+        );
+        (
+            format!("has {} of {hook} already", names.join(", ")),
+            remedy,
+        )
     } else if fits.is_empty() && !state.is_complete() {
-        (format!("is {state}"), "fit in the Fit pane once all is collected".to_owned())
+        (
+            format!("is {state}"),
+            "fit in the Fit pane once all is collected".to_owned(),
+        )
     } else {
         return Ok(());
     };
@@ -111,9 +143,12 @@ fn check_features(args: &ExploreArgs, dir: &Path) -> Result<()> {
 }
 
 fn first(args: &ExploreArgs) -> (Option<Command>, bool) {
-    let chosen = is_named(args) || args.features.is_some() || args.hook.is_some() || args.device.is_some();
+    let chosen =
+        is_named(args) || args.features.is_some() || args.hook.is_some() || args.device.is_some();
     match &args.study {
-        Some(dir) if is_there(args) && !is_named(args) => (Some(Command::OpenStudy(dir.clone())), false),
+        Some(dir) if is_there(args) && !is_named(args) => {
+            (Some(Command::OpenStudy(dir.clone())), false)
+        }
         None if !chosen && !study::recent().is_empty() => (None, true),
         _ => (Some(Command::Open(request(args))), false),
     }
@@ -126,7 +161,10 @@ fn request(args: &ExploreArgs) -> OpenRequest {
         hook: args.hook.unwrap_or_default(),
         corpus: args.data.clone(),
         study: args.study.clone(),
-        fit: FitConfig { features: args.features.unwrap_or(FitConfig::default().features), ..FitConfig::default() },
+        fit: FitConfig {
+            features: args.features.unwrap_or(FitConfig::default().features),
+            ..FitConfig::default()
+        },
         device: args.device.unwrap_or(Device::Auto).into(),
     }
 }
@@ -157,7 +195,10 @@ mod tests {
     #[test]
     fn an_option_without_effect_on_a_study_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let hook = HookPoint { layer: 2, site: HookSite::MlpPost };
+        let hook = HookPoint {
+            layer: 2,
+            site: HookSite::MlpPost,
+        };
         let data: Vec<f32> = (0..40 * 8).map(|i| (i * 37 % 23) as f32).collect();
         let study = Study::import(dir.path(), "x.npy", hook, 40, 8, &data).unwrap();
         let told = |words: &[&str]| {
@@ -165,16 +206,32 @@ mod tests {
             let line = Line::try_parse_from(named.iter().chain(words)).unwrap();
             check(&line.args).err().map(|e| e.to_string())
         };
-        assert_eq!(told(&["--layer", "2", "-k", "3"]), None, "it is made: there is no fit yet");
-        let config = FitConfig { features: 4, ..FitConfig::default() }.for_width(8);
+        assert_eq!(
+            told(&["--layer", "2", "-k", "3"]),
+            None,
+            "it is made: there is no fit yet"
+        );
+        let config = FitConfig {
+            features: 4,
+            ..FitConfig::default()
+        }
+        .for_width(8);
         study.start_fit("k4", hook, &config).unwrap();
         std::fs::write(study.checkpoint_path("k4").unwrap(), "begun").unwrap();
         assert_eq!(told(&["--layer", "2", "-k", "4"]), None);
         assert_eq!(told(&["--layer", "2"]), None);
         let refused = told(&["--layer", "2", "-k", "3"]).unwrap_or_default();
-        assert!(refused.contains("which has k4 of blocks.2.mlp.hook_post already"), "{refused}");
+        assert!(
+            refused.contains("which has k4 of blocks.2.mlp.hook_post already"),
+            "{refused}"
+        );
         let corpus = dir.path().join("study.json");
-        let with_data = ["--data", corpus.to_str().unwrap(), "--hook", "hook_resid_post"];
+        let with_data = [
+            "--data",
+            corpus.to_str().unwrap(),
+            "--hook",
+            "hook_resid_post",
+        ];
         let refused = told(&with_data).unwrap_or_default();
         assert!(refused.contains("without --layer"), "{refused}");
     }

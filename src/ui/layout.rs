@@ -1,4 +1,5 @@
-//! Where things are: a pure function of the size and of what is on show, used by drawing, scrolling and mouse alike.
+//! Where things are: a pure function of the size and of what is on show, used by drawing, scrolling
+//! and mouse alike.
 //!
 //! Invariant: every rectangle lies inside the terminal, whatever its size.
 
@@ -84,7 +85,10 @@ impl Layout {
         let class = Class::of(width, height);
         let mut rest = Rect::new(0, 0, width, height);
         let mut top = |lines: u16| {
-            let taken = Rect { height: lines.min(rest.height), ..rest };
+            let taken = Rect {
+                height: lines.min(rest.height),
+                ..rest
+            };
             rest.y += taken.height;
             rest.height -= taken.height;
             taken
@@ -96,12 +100,28 @@ impl Layout {
         let mut bottom = |lines: u16| {
             let taken = lines.min(rest.height);
             rest.height -= taken;
-            Rect { y: rest.y + rest.height, height: taken, ..rest }
+            Rect {
+                y: rest.y + rest.height,
+                height: taken,
+                ..rest
+            }
         };
         let footer = bottom(u16::from(class != Class::Tiny));
         let progress = bottom(u16::from(class != Class::Tiny && want.progress));
-        let panes = if class == Class::Tiny { Vec::new() } else { columns(class, rest, want) };
-        Self { class, header, tabs, notice, panes, progress, footer }
+        let panes = if class == Class::Tiny {
+            Vec::new()
+        } else {
+            columns(class, rest, want)
+        };
+        Self {
+            class,
+            header,
+            tabs,
+            notice,
+            panes,
+            progress,
+            footer,
+        }
     }
 
     /// Where a pane is, when it is on the screen.
@@ -113,7 +133,8 @@ impl Layout {
 /// The panes of the tab that `want.pane` belongs to.
 fn columns(class: Class, body: Rect, want: Want) -> Vec<Placed> {
     use PaneId::{Contexts, Feature, Features};
-    let reading = want.pane.tab() == Features && !matches!(want.pane, PaneId::Compare | PaneId::Labels);
+    let reading =
+        want.pane.tab() == Features && !matches!(want.pane, PaneId::Compare | PaneId::Labels);
     if class == Class::Single || want.zoom || want.waiting || !reading {
         return vec![place(want.pane, body, false)];
     }
@@ -121,10 +142,18 @@ fn columns(class: Class, body: Rect, want: Want) -> Vec<Placed> {
     let shares: Vec<(PaneId, u16)> = if class == Class::Wide {
         let list = (width * 7 / 20).clamp(38, 60);
         let detail = (width * 3 / 10).clamp(36, 60);
-        vec![(Features, list), (Contexts, width - list - detail), (Feature, detail)]
+        vec![
+            (Features, list),
+            (Contexts, width - list - detail),
+            (Feature, detail),
+        ]
     } else {
         let list = (width * 2 / 5).clamp(24, 50);
-        let main = if want.pane == Feature { Feature } else { Contexts };
+        let main = if want.pane == Feature {
+            Feature
+        } else {
+            Contexts
+        };
         vec![(Features, list), (main, width - list)]
     };
     let mut x = body.x;
@@ -140,14 +169,38 @@ fn columns(class: Class, body: Rect, want: Want) -> Vec<Placed> {
 }
 
 fn place(pane: PaneId, area: Rect, ruled: bool) -> Placed {
-    let title = Rect { height: area.height.min(1), ..area };
-    let below = Rect { y: area.y + title.height, height: area.height - title.height, ..area };
+    let title = Rect {
+        height: area.height.min(1),
+        ..area
+    };
+    let below = Rect {
+        y: area.y + title.height,
+        height: area.height - title.height,
+        ..area
+    };
     if !ruled {
-        return Placed { pane, title, rule: None, inner: below };
+        return Placed {
+            pane,
+            title,
+            rule: None,
+            inner: below,
+        };
     }
-    let rule = Rect { width: below.width.min(1), ..below };
-    let inner = Rect { x: below.x + rule.width, width: below.width - rule.width, ..below };
-    Placed { pane, title, rule: Some(rule), inner }
+    let rule = Rect {
+        width: below.width.min(1),
+        ..below
+    };
+    let inner = Rect {
+        x: below.x + rule.width,
+        width: below.width - rule.width,
+        ..below
+    };
+    Placed {
+        pane,
+        title,
+        rule: Some(rule),
+        inner,
+    }
 }
 
 #[cfg(test)]

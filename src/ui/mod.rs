@@ -1,5 +1,5 @@
-//! The explorer: an Elm-like shell on ratatui. Talks to the world only through [`crate::engine`]'s commands and events
-//! and plain data; never sees a tensor, a store or a model.
+//! The explorer: an Elm-like shell on ratatui. Talks to the world only through [`crate::engine`]'s
+//! commands and events and plain data; never sees a tensor, a store or a model.
 //!
 //! | room | owns |
 //! | --- | --- |
@@ -64,16 +64,26 @@ pub struct UiOptions {
     pub debug_panic: bool,
 }
 
-/// Runs the explorer until the user quits, and returns the exit code: 0, or that of a signal. The engine behind the
-/// channels is told to shut down, and waited for.
+/// Runs the explorer until the user quits, and returns the exit code: 0, or that of a signal. The
+/// engine behind the channels is told to shut down, and waited for.
 ///
 /// # Errors
 /// Where there is no terminal, or it cannot be taken over.
-pub fn run(options: UiOptions, commands: Sender<Command>, events: Receiver<Event>) -> anyhow::Result<u8> {
+pub fn run(
+    options: UiOptions,
+    commands: Sender<Command>,
+    events: Receiver<Event>,
+) -> anyhow::Result<u8> {
     check_terminal()?;
     let config = config::load();
-    let profile = options.colour.or(config.colour).unwrap_or_else(Profile::detect);
-    let light = options.light.or(config.light).unwrap_or_else(theme::light_background);
+    let profile = options
+        .colour
+        .or(config.colour)
+        .unwrap_or_else(Profile::detect);
+    let light = options
+        .light
+        .or(config.light)
+        .unwrap_or_else(theme::light_background);
     let mut theme = Theme::new(profile, light);
     theme.ascii = config.ascii.unwrap_or_else(theme::ascii_locale);
     let app = AppOptions {
@@ -88,18 +98,26 @@ pub fn run(options: UiOptions, commands: Sender<Command>, events: Receiver<Event
     };
     // Standard error is the log drawer's while the explorer is open.
     warnings::show_with(|line| _ = writeln!(std::io::stderr(), "warning: {line}"));
-    terminal::run(|size| App::new(app, size), &commands, &events, options.debug_panic)
+    terminal::run(
+        |size| App::new(app, size),
+        &commands,
+        &events,
+        options.debug_panic,
+    )
 }
 
 /// Fails where there is nothing to draw on.
 fn check_terminal() -> anyhow::Result<()> {
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-        anyhow::bail!("the explorer needs a terminal; `mlpeek --help` lists the commands that do not");
+        anyhow::bail!(
+            "the explorer needs a terminal; `mlpeek --help` lists the commands that do not"
+        );
     }
     Ok(())
 }
 
-/// The key reference with the user's keys, and what is wrong with the configuration file, a line each.
+/// The key reference with the user's keys, and what is wrong with the configuration file, a line
+/// each.
 pub fn configured_key_table() -> (Vec<KeyRow>, Vec<String>) {
     let config = config::load();
     (config.keymap.table(), config.problems)
@@ -107,10 +125,21 @@ pub fn configured_key_table() -> (Vec<KeyRow>, Vec<String>) {
 
 /// A key reference as a Markdown table.
 pub fn key_table_markdown(rows: &[KeyRow]) -> String {
-    let mut out = String::from("| key | action | where | what it does |\n| --- | --- | --- | --- |\n");
+    let mut out =
+        String::from("| key | action | where | what it does |\n| --- | --- | --- | --- |\n");
     for row in rows {
-        let keys: Vec<String> = row.keys.iter().map(|k| format!("`{}`", k.replace('|', "\\|"))).collect();
-        out.push_str(&format!("| {} | {} | {} | {} |\n", keys.join(" "), row.action, row.place, row.doc));
+        let keys: Vec<String> = row
+            .keys
+            .iter()
+            .map(|k| format!("`{}`", k.replace('|', "\\|")))
+            .collect();
+        out.push_str(&format!(
+            "| {} | {} | {} | {} |\n",
+            keys.join(" "),
+            row.action,
+            row.place,
+            row.doc
+        ));
     }
     out
 }

@@ -1,4 +1,5 @@
-//! For tests: an app over the stand-in engine, keys by their spelling, and the screen as text with its styles.
+//! For tests: an app over the stand-in engine, keys by their spelling, and the screen as text with
+//! its styles.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -81,7 +82,11 @@ impl Stage {
         while let Some(effect) = queue.pop_front() {
             match effect {
                 Effect::Send(command) => {
-                    let answer = if self.answers { self.demo.answer(&command) } else { Vec::new() };
+                    let answer = if self.answers {
+                        self.demo.answer(&command)
+                    } else {
+                        Vec::new()
+                    };
                     for event in answer {
                         queue.extend(self.app.update(Msg::Engine(Box::new(event))));
                     }
@@ -135,19 +140,32 @@ impl Stage {
     /// The line and the column where `word` begins on the screen.
     pub fn find(&self, word: &str) -> Option<(u16, u16)> {
         let screen = self.screen();
-        let column = |line: &str| line.find(word).map(|at| crate::ui::text::width(&line[..at]) as u16);
-        screen.lines().enumerate().find_map(|(y, line)| Some((y as u16, column(line)?)))
+        let column = |line: &str| {
+            line.find(word)
+                .map(|at| crate::ui::text::width(&line[..at]) as u16)
+        };
+        screen
+            .lines()
+            .enumerate()
+            .find_map(|(y, line)| Some((y as u16, column(line)?)))
     }
 
     /// The mouse.
     pub fn mouse(&mut self, kind: MouseEventKind, column: u16, row: u16) -> &mut Self {
-        self.msg(Msg::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }))
+        self.msg(Msg::Mouse(MouseEvent {
+            kind,
+            column,
+            row,
+            modifiers: KeyModifiers::NONE,
+        }))
     }
 
     fn buffer(&self) -> Terminal<TestBackend> {
         let (width, height) = self.app.size();
         let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a test backend");
-        terminal.draw(|frame| view(&self.app, frame.buffer_mut())).expect("drawing");
+        terminal
+            .draw(|frame| view(&self.app, frame.buffer_mut()))
+            .expect("drawing");
         terminal
     }
 
@@ -159,7 +177,10 @@ impl Stage {
             return String::new();
         }
         let text = terminal.backend().to_string();
-        text.lines().map(|l| l.trim_matches('"').trim_end()).collect::<Vec<_>>().join("\n")
+        text.lines()
+            .map(|l| l.trim_matches('"').trim_end())
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     /// The screen's styles: a line for every run of cells that is not plain.
@@ -195,9 +216,11 @@ fn name(style: Style) -> String {
     };
     let mut parts: Vec<String> = colour(style.fg).into_iter().collect();
     parts.extend(colour(style.bg).map(|c| format!("on {c}")));
-    for (flag, word) in
-        [(Modifier::BOLD, "bold"), (Modifier::UNDERLINED, "underlined"), (Modifier::REVERSED, "reversed")]
-    {
+    for (flag, word) in [
+        (Modifier::BOLD, "bold"),
+        (Modifier::UNDERLINED, "underlined"),
+        (Modifier::REVERSED, "reversed"),
+    ] {
         if style.add_modifier.contains(flag) {
             parts.push(word.to_owned());
         }

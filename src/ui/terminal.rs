@@ -1,4 +1,5 @@
-//! The explorer's loop between the terminal, the engine and the app. All I/O of the explorer is in this room.
+//! The explorer's loop between the terminal, the engine and the app. All I/O of the explorer is in
+//! this room.
 //!
 //! | file | owns |
 //! | --- | --- |
@@ -45,7 +46,10 @@ fn read_input(to: Sender<TermEvent>) -> io::Result<()> {
             }
         }
     };
-    thread::Builder::new().name("input".to_owned()).spawn(read).map(drop)
+    thread::Builder::new()
+        .name("input".to_owned())
+        .spawn(read)
+        .map(drop)
 }
 
 fn message(event: TermEvent) -> Option<Msg> {
@@ -85,7 +89,8 @@ struct Loop<'a> {
     floor: Duration,
     /// The same, stretched on a line that cannot keep up.
     frame: Duration,
-    /// The signal that ends the program: nothing is drawn any more, and only the engine is waited for.
+    /// The signal that ends the program: nothing is drawn any more, and only the engine is waited
+    /// for.
     ended: Option<i32>,
     done: bool,
 }
@@ -127,7 +132,8 @@ impl Loop<'_> {
     /// Saves and ends; asked for again, ends at once.
     fn end(&mut self, signal: i32) {
         self.outside.heard();
-        // The terminal's end comes twice or thrice: as a signal, as a refused write and as seen by the one that watches.
+        // The terminal's end comes twice or thrice: as a signal, as a refused write and as seen by
+        // the one that watches.
         self.done |= self.ended.is_some_and(|_| signal != SIGHUP);
         if self.ended.is_none() {
             self.ended = Some(signal);
@@ -173,7 +179,9 @@ impl Loop<'_> {
         let result = self.screen.draw(&self.app);
         self.or_end(result);
         // On a line that cannot keep up, frames give way to keys.
-        self.frame = self.floor.max((begun.elapsed() * 2).min(Duration::from_millis(250)));
+        self.frame = self
+            .floor
+            .max((begun.elapsed() * 2).min(Duration::from_millis(250)));
         self.drawn = Some(Instant::now());
     }
 
@@ -182,13 +190,21 @@ impl Loop<'_> {
             (true, Some(at)) if self.ended.is_none() => self.frame.saturating_sub(at.elapsed()),
             _ => Duration::from_secs(3600),
         };
-        let frame = if self.app.is_closing() { frame.min(Duration::from_millis(500)) } else { frame };
-        let wanted = self.app.deadline().map_or(frame, |at| at.saturating_sub(self.start.elapsed()));
+        let frame = if self.app.is_closing() {
+            frame.min(Duration::from_millis(500))
+        } else {
+            frame
+        };
+        let wanted = self
+            .app
+            .deadline()
+            .map_or(frame, |at| at.saturating_sub(self.start.elapsed()));
         frame.min(wanted)
     }
 }
 
-/// Runs `app` on the terminal until it ends. Returns the exit code: that of a signal, where one ended it.
+/// Runs `app` on the terminal until it ends. Returns the exit code: that of a signal, where one
+/// ended it.
 ///
 /// # Errors
 /// What the terminal or the system refuses at the start.
@@ -200,15 +216,25 @@ pub fn run(
 ) -> anyhow::Result<u8> {
     let start = Instant::now();
     let (to, from) = (commands.clone(), events.clone());
-    let outside =
-        Outside::listen(move |signal| end_unheard(&to, &from, signal)).context("cannot listen for signals")?;
+    let outside = Outside::listen(move |signal| end_unheard(&to, &from, signal))
+        .context("cannot listen for signals")?;
     let (stderr_tx, stderr) = unbounded();
     let screen = Screen::open(stderr_tx)?;
     let app = make(size().context("cannot ask the terminal's size")?);
     let ssh = std::env::var_os("SSH_CONNECTION").is_some();
     let floor = if ssh { FRAME_SSH } else { FRAME };
-    let mut ui =
-        Loop { app, screen, outside, commands, start, drawn: None, floor, frame: floor, ended: None, done: false };
+    let mut ui = Loop {
+        app,
+        screen,
+        outside,
+        commands,
+        start,
+        drawn: None,
+        floor,
+        frame: floor,
+        ended: None,
+        done: false,
+    };
     ui.draw();
     assert!(!debug_panic, "asked to panic after the first frame");
     let mut effects = vec![Effect::Mouse(ui.app.mouse())];
@@ -220,7 +246,12 @@ pub fn run(
     Ok(ui.ended.map_or(0, exit_code))
 }
 
-fn pump(ui: &mut Loop, input: &Receiver<TermEvent>, stderr: &Receiver<String>, events: &Receiver<Event>) {
+fn pump(
+    ui: &mut Loop,
+    input: &Receiver<TermEvent>,
+    stderr: &Receiver<String>,
+    events: &Receiver<Event>,
+) {
     let (never, deaf) = (crossbeam_channel::never(), crossbeam_channel::never());
     let (mut events, mut input) = (events, input);
     let notices = ui.outside.notices.clone();

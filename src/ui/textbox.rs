@@ -1,8 +1,8 @@
-//! Several lines of text being typed: a prompt, a text to trace. Owns the text, the cursor and where lines wrap; knows
-//! no pane.
+//! Several lines of text being typed: a prompt, a text to trace. Owns the text, the cursor and
+//! where lines wrap; knows no pane.
 //!
-//! Invariant: the text is never longer than its limit, the cursor stands on a grapheme boundary, and what is drawn is
-//! clean.
+//! Invariant: the text is never longer than its limit, the cursor stands on a grapheme boundary,
+//! and what is drawn is clean.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::text::{Line, Span};
@@ -31,13 +31,20 @@ fn floor(text: &str, mut at: usize) -> usize {
 }
 
 fn cells_of(grapheme: &str) -> usize {
-    if grapheme == "\n" { 0 } else { text::width(&text::clean(grapheme)) }
+    if grapheme == "\n" {
+        0
+    } else {
+        text::width(&text::clean(grapheme))
+    }
 }
 
 impl TextBox {
     /// Empty, taking at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { edit: Edit::default(), limit }
+        Self {
+            edit: Edit::default(),
+            limit,
+        }
     }
 
     /// What was typed.
@@ -62,8 +69,8 @@ impl TextBox {
         kept.len() < lines.len() || head.len() < pasted.len()
     }
 
-    /// Takes a key in a box `cells` wide; false when it means nothing to a text. Enter is the pane's; ctrl-j and
-    /// alt-enter break the line.
+    /// Takes a key in a box `cells` wide; false when it means nothing to a text. Enter is the
+    /// pane's; ctrl-j and alt-enter break the line.
     pub fn key(&mut self, key: KeyEvent, cells: usize) -> bool {
         let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
         let alt = key.modifiers.contains(KeyModifiers::ALT);
@@ -93,7 +100,10 @@ impl TextBox {
             self.edit.cursor = if down { self.edit.text.len() } else { 0 };
             return;
         };
-        let column: usize = self.edit.text[rows[at].0..self.edit.cursor].graphemes(true).map(cells_of).sum();
+        let column: usize = self.edit.text[rows[at].0..self.edit.cursor]
+            .graphemes(true)
+            .map(cells_of)
+            .sum();
         let mut used = 0;
         self.edit.cursor = end;
         for (i, grapheme) in self.edit.text[from..end].grapheme_indices(true) {
@@ -104,7 +114,10 @@ impl TextBox {
             used += cells_of(grapheme);
         }
         // The end of a wrapped row is the start of the next.
-        if rows.get(to + 1).is_some_and(|next| next.0 == self.edit.cursor) {
+        if rows
+            .get(to + 1)
+            .is_some_and(|next| next.0 == self.edit.cursor)
+        {
             self.edit.cursor = self.edit.before().max(from);
         }
     }
@@ -137,7 +150,9 @@ impl TextBox {
     }
 
     fn cursor_row(&self, rows: &[Row]) -> usize {
-        rows.iter().rposition(|(from, _)| *from <= self.edit.cursor).unwrap_or(0)
+        rows.iter()
+            .rposition(|(from, _)| *from <= self.edit.cursor)
+            .unwrap_or(0)
     }
 
     /// Rows that it takes in `cells`.
@@ -146,11 +161,21 @@ impl TextBox {
     }
 
     /// At most `height` rows of `cells`, near the cursor, which is shown while `typing`.
-    pub fn lines(&self, theme: &Theme, cells: usize, height: usize, typing: bool) -> Vec<Line<'static>> {
+    pub fn lines(
+        &self,
+        theme: &Theme,
+        cells: usize,
+        height: usize,
+        typing: bool,
+    ) -> Vec<Line<'static>> {
         // One cell stays for the cursor behind a full row.
         let rows = self.rows(cells.saturating_sub(1));
         let at = self.cursor_row(&rows);
-        let top = if typing { (at + 1).saturating_sub(height) } else { 0 };
+        let top = if typing {
+            (at + 1).saturating_sub(height)
+        } else {
+            0
+        };
         let shown = rows.iter().enumerate().skip(top).take(height);
         shown
             .map(|(i, &(from, to))| {
@@ -161,7 +186,14 @@ impl TextBox {
                 let under = text::clean(&self.edit.text[self.edit.cursor..after]);
                 Line::from(vec![
                     Span::raw(text::clean(&self.edit.text[from..self.edit.cursor])),
-                    Span::styled(if under.is_empty() { " ".to_owned() } else { under }, theme.cursor()),
+                    Span::styled(
+                        if under.is_empty() {
+                            " ".to_owned()
+                        } else {
+                            under
+                        },
+                        theme.cursor(),
+                    ),
                     Span::raw(text::clean(&self.edit.text[after..to])),
                 ])
             })
@@ -180,7 +212,10 @@ mod tests {
     }
 
     fn shown(text: &TextBox, cells: usize) -> Vec<String> {
-        text.lines(&Theme::new(Profile::Mono, false), cells, 99, false).iter().map(ToString::to_string).collect()
+        text.lines(&Theme::new(Profile::Mono, false), cells, 99, false)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
@@ -206,7 +241,11 @@ mod tests {
     fn nothing_that_a_terminal_obeys_is_drawn() {
         let mut text = TextBox::new(64);
         text.set("a\u{1b}[2Jb\u{202e}c\td");
-        assert!(shown(&text, 60).iter().all(|l| !l.chars().any(char::is_control)));
+        assert!(
+            shown(&text, 60)
+                .iter()
+                .all(|l| !l.chars().any(char::is_control))
+        );
     }
 
     proptest! {

@@ -1,8 +1,8 @@
-//! Colours and glyphs by meaning. Owns the profile of the terminal, the ramps and their legends; nothing else names a
-//! colour.
+//! Colours and glyphs by meaning. Owns the profile of the terminal, the ramps and their legends;
+//! nothing else names a colour.
 //!
-//! Invariant: in [`Profile::Mono`] no style carries a colour, and every text colour reads at a contrast of 4.5 or more
-//! on the background that it is meant for.
+//! Invariant: in [`Profile::Mono`] no style carries a colour, and every text colour reads at a
+//! contrast of 4.5 or more on the background that it is meant for.
 
 mod colour;
 #[cfg(test)]
@@ -27,7 +27,8 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// From the environment: `NO_COLOR`, `COLORTERM`, `TERM`, terminfo and tmux. An unknown terminal gets 256.
+    /// From the environment: `NO_COLOR`, `COLORTERM`, `TERM`, terminfo and tmux. An unknown
+    /// terminal gets 256.
     pub fn detect() -> Self {
         match TermProfile::detect(&std::io::stdout(), termprofile::DetectorSettings::default()) {
             TermProfile::TrueColor => Self::TrueColour,
@@ -37,7 +38,8 @@ impl Profile {
         }
     }
 
-    /// By the name that `--color` takes: `truecolor`, `256`, `16`, `none`; `auto` asks the environment.
+    /// By the name that `--color` takes: `truecolor`, `256`, `16`, `none`; `auto` asks the
+    /// environment.
     pub fn by_name(name: &str) -> Option<Self> {
         Some(match name {
             "auto" => Self::detect(),
@@ -52,14 +54,22 @@ impl Profile {
 
 /// Whether the terminal says, by `COLORFGBG`, that its background is light.
 pub fn light_background() -> bool {
-    let Ok(value) = std::env::var("COLORFGBG") else { return false };
+    let Ok(value) = std::env::var("COLORFGBG") else {
+        return false;
+    };
     matches!(value.rsplit(';').next(), Some("7" | "15"))
 }
 
-/// Whether the locale names an encoding other than UTF-8. An unset or `C` locale says nothing about the terminal.
+/// Whether the locale names an encoding other than UTF-8. An unset or `C` locale says nothing about
+/// the terminal.
 pub fn ascii_locale() -> bool {
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|v| std::env::var(v).ok().filter(|v| !v.is_empty()));
-    let encoding = locale.as_deref().and_then(|l| l.split_once('.')).map(|(_, e)| e.to_ascii_lowercase());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .find_map(|v| std::env::var(v).ok().filter(|v| !v.is_empty()));
+    let encoding = locale
+        .as_deref()
+        .and_then(|l| l.split_once('.'))
+        .map(|(_, e)| e.to_ascii_lowercase());
     encoding.is_some_and(|e| !e.starts_with("utf"))
 }
 
@@ -81,7 +91,11 @@ pub enum Ramp {
 impl Ramp {
     /// The share of the scale below which a value is shown as nothing.
     pub fn floor(self) -> f32 {
-        if self == Self::Diverging { SIGNED_FLOOR } else { FLOOR }
+        if self == Self::Diverging {
+            SIGNED_FLOOR
+        } else {
+            FLOOR
+        }
     }
 }
 
@@ -117,9 +131,14 @@ impl Theme {
         let diverging = match profile {
             Profile::TrueColour => {
                 let stops = if light { &RDBU[..] } else { &DARK_RDBU };
-                (0..DIVERGING_STEPS).map(|i| on(mix(stops, i as f64 / (DIVERGING_STEPS - 1) as f64))).collect()
+                (0..DIVERGING_STEPS)
+                    .map(|i| on(mix(stops, i as f64 / (DIVERGING_STEPS - 1) as f64)))
+                    .collect()
             }
-            Profile::Indexed => (if light { RDBU_256 } else { DARK_RDBU_256 }).iter().map(|&i| on_indexed(i)).collect(),
+            Profile::Indexed => (if light { RDBU_256 } else { DARK_RDBU_256 })
+                .iter()
+                .map(|&i| on_indexed(i))
+                .collect(),
             Profile::Ansi => [
                 (Color::Red, Color::White),
                 (Color::LightRed, Color::Black),
@@ -131,10 +150,21 @@ impl Theme {
             .to_vec(),
             Profile::Mono => {
                 let up = mono_steps();
-                up.iter().rev().chain([&Style::new()]).chain(&up).copied().collect()
+                up.iter()
+                    .rev()
+                    .chain([&Style::new()])
+                    .chain(&up)
+                    .copied()
+                    .collect()
             }
         };
-        Self { profile, ascii: false, light, heat, diverging }
+        Self {
+            profile,
+            ascii: false,
+            light,
+            heat,
+            diverging,
+        }
     }
 
     /// Whether values need a mark in the text because no colour shows them.
@@ -171,17 +201,29 @@ impl Theme {
 
     /// Lines between panes.
     pub fn rule(&self, focused: bool) -> Style {
-        if focused { self.accent() } else { self.fg((98, 98, 98), (160, 160, 160), Color::DarkGray) }
+        if focused {
+            self.accent()
+        } else {
+            self.fg((98, 98, 98), (160, 160, 160), Color::DarkGray)
+        }
     }
 
     /// Keys, the focused pane, whatever can be acted on.
     pub fn accent(&self) -> Style {
-        self.fg((108, 203, 222), (0, 95, 115), if self.light { Color::Blue } else { Color::Cyan })
+        self.fg(
+            (108, 203, 222),
+            (0, 95, 115),
+            if self.light { Color::Blue } else { Color::Cyan },
+        )
     }
 
     /// The name of a pane.
     pub fn title(&self, focused: bool) -> Style {
-        if focused { self.accent().add_modifier(Modifier::BOLD) } else { self.dim() }
+        if focused {
+            self.accent().add_modifier(Modifier::BOLD)
+        } else {
+            self.dim()
+        }
     }
 
     /// A heading inside a pane.
@@ -191,8 +233,16 @@ impl Theme {
 
     /// A name that a person gave.
     pub fn name(&self) -> Style {
-        self.fg((229, 192, 123), (120, 72, 0), if self.light { Color::Reset } else { Color::Yellow })
-            .add_modifier(Modifier::BOLD)
+        self.fg(
+            (229, 192, 123),
+            (120, 72, 0),
+            if self.light {
+                Color::Reset
+            } else {
+                Color::Yellow
+            },
+        )
+        .add_modifier(Modifier::BOLD)
     }
 
     /// Went well.
@@ -202,17 +252,34 @@ impl Theme {
 
     /// Needs a look.
     pub fn warning(&self) -> Style {
-        self.fg((232, 194, 100), (122, 74, 0), if self.light { Color::Reset } else { Color::Yellow })
+        self.fg(
+            (232, 194, 100),
+            (122, 74, 0),
+            if self.light {
+                Color::Reset
+            } else {
+                Color::Yellow
+            },
+        )
     }
 
     /// Went wrong.
     pub fn error(&self) -> Style {
-        self.fg((255, 138, 125), (170, 20, 20), Color::Red).add_modifier(Modifier::BOLD)
+        self.fg((255, 138, 125), (170, 20, 20), Color::Red)
+            .add_modifier(Modifier::BOLD)
     }
 
     /// A weight above zero.
     pub fn positive(&self) -> Style {
-        self.fg((125, 187, 222), (20, 85, 150), if self.light { Color::Blue } else { Color::LightBlue })
+        self.fg(
+            (125, 187, 222),
+            (20, 85, 150),
+            if self.light {
+                Color::Blue
+            } else {
+                Color::LightBlue
+            },
+        )
     }
 
     /// A weight below zero.
@@ -220,12 +287,13 @@ impl Theme {
         self.fg((243, 150, 112), (170, 25, 40), Color::Red)
     }
 
-    /// The row under the cursor. Not by hue: a shade where there are colours to spare, else reversed.
+    /// The row under the cursor. Not by hue: a shade where there are colours to spare, else
+    /// reversed.
     pub fn selected(&self, focused: bool) -> Style {
         match (self.profile, focused) {
-            (Profile::TrueColour | Profile::Indexed, true) => {
-                Style::new().bg(self.colour((48, 54, 66), (222, 226, 234), Color::Reset)).add_modifier(Modifier::BOLD)
-            }
+            (Profile::TrueColour | Profile::Indexed, true) => Style::new()
+                .bg(self.colour((48, 54, 66), (222, 226, 234), Color::Reset))
+                .add_modifier(Modifier::BOLD),
             (_, true) => Style::new().add_modifier(Modifier::REVERSED),
             (_, false) => Style::new().add_modifier(Modifier::BOLD),
         }
@@ -233,7 +301,11 @@ impl Theme {
 
     /// What a search found, or what the cursor is on among lines.
     pub fn found(&self) -> Style {
-        if self.marks() { Style::new().add_modifier(Modifier::BOLD.union(Modifier::UNDERLINED)) } else { self.accent() }
+        if self.marks() {
+            Style::new().add_modifier(Modifier::BOLD.union(Modifier::UNDERLINED))
+        } else {
+            self.accent()
+        }
     }
 
     /// A text cursor.
@@ -246,15 +318,17 @@ impl Theme {
         self.fg((53, 183, 121), (20, 110, 70), Color::Green)
     }
 
-    /// Style of a value on a scale of `max` (its absolute value, for [`Ramp::Diverging`]). Below [`FLOOR`] of it:
-    /// plain.
+    /// Style of a value on a scale of `max` (its absolute value, for [`Ramp::Diverging`]). Below
+    /// [`FLOOR`] of it: plain.
     pub fn heat(&self, ramp: Ramp, value: f32, max: f32) -> Style {
         let t = if max > 0.0 { value / max } else { 0.0 };
         if t.is_nan() || t.abs() < ramp.floor() || (ramp == Ramp::Sequential && t < 0.0) {
             return Style::new();
         }
         match ramp {
-            Ramp::Sequential => self.heat[((t * self.heat.len() as f32) as usize).min(self.heat.len() - 1)],
+            Ramp::Sequential => {
+                self.heat[((t * self.heat.len() as f32) as usize).min(self.heat.len() - 1)]
+            }
             Ramp::Diverging => {
                 let n = self.diverging.len();
                 let x = (t.clamp(-1.0, 1.0) + 1.0) / 2.0 * (n - 1) as f32;
@@ -271,7 +345,8 @@ impl Theme {
         }
     }
 
-    /// A mark for a value where there are no colours: `·░▒▓█`; a minus sign goes before negative ones.
+    /// A mark for a value where there are no colours: `·░▒▓█`; a minus sign goes before negative
+    /// ones.
     pub fn mark(value: f32, max: f32) -> Option<char> {
         let t = if max > 0.0 { (value / max).abs() } else { 0.0 };
         (t >= FLOOR).then(|| ['·', '░', '▒', '▓', '█'][((t * 5.0) as usize).min(4)])
@@ -280,7 +355,9 @@ impl Theme {
     /// A digit 0 to 9 (in superscript, so that it cannot be read as part of the token) for a value.
     pub fn digit(value: f32, max: f32) -> Option<char> {
         let t = if max > 0.0 { (value / max).abs() } else { 0.0 };
-        (t >= FLOOR).then(|| ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'][((t * 10.0) as usize).min(9)])
+        (t >= FLOOR).then(|| {
+            ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'][((t * 10.0) as usize).min(9)]
+        })
     }
 }
 

@@ -42,7 +42,12 @@ fn draw(app: &App, screen: Rect, buf: &mut Buffer) {
     header(app, layout.header, buf);
     tabs(app, layout.tabs, buf);
     for (i, line) in app.notice().iter().enumerate() {
-        put(buf, layout.notice, i, &Line::styled(line.clone(), app.theme.warning()));
+        put(
+            buf,
+            layout.notice,
+            i,
+            &Line::styled(line.clone(), app.theme.warning()),
+        );
     }
     for placed in &layout.panes {
         pane(app, placed, &layout, buf);
@@ -58,11 +63,19 @@ fn draw(app: &App, screen: Rect, buf: &mut Buffer) {
 
 fn too_small(app: &App, screen: Rect, buf: &mut Buffer) {
     let lines = match app.world.jobs.last() {
-        Some(job) => vec!["too small: 30×8".to_owned(), job.job.label().to_owned() + &done_share(job)],
+        Some(job) => vec![
+            "too small: 30×8".to_owned(),
+            job.job.label().to_owned() + &done_share(job),
+        ],
         None => vec!["too small: 30×8".to_owned()],
     };
     for (i, line) in lines.iter().enumerate() {
-        put(buf, screen, i, &Line::raw(text::fit(line, usize::from(screen.width))));
+        put(
+            buf,
+            screen,
+            i,
+            &Line::raw(text::fit(line, usize::from(screen.width))),
+        );
     }
 }
 
@@ -78,9 +91,17 @@ fn facts(app: &App) -> Vec<(String, Style)> {
     let (world, theme) = (&app.world, &app.theme);
     let mut facts = Vec::new();
     let short = |id: &str| text::clean(id.rsplit('/').next().unwrap_or(id));
-    match (&world.model, world.study.as_ref().and_then(|s| s.model.as_ref())) {
+    match (
+        &world.model,
+        world.study.as_ref().and_then(|s| s.model.as_ref()),
+    ) {
         (Some(model), _) => {
-            let how = format!("{} ({}, {})", short(&model.id), text::clean(&model.device), model.weights_dtype);
+            let how = format!(
+                "{} ({}, {})",
+                short(&model.id),
+                text::clean(&model.device),
+                model.weights_dtype
+            );
             facts.push((how, theme.text()));
         }
         (None, Some(id)) if world.no_model.is_some() => {
@@ -104,13 +125,19 @@ fn facts(app: &App) -> Vec<(String, Style)> {
     } else if let (Some(opening), false) = (world.opening_facts(), facts.is_empty()) {
         facts.extend(opening.map(|fact| (fact, theme.dim())));
     } else if facts.is_empty() {
-        facts.push(("what the MLP layers of a language model are made of".to_owned(), theme.dim()));
+        facts.push((
+            "what the MLP layers of a language model are made of".to_owned(),
+            theme.dim(),
+        ));
     }
     facts
 }
 
 fn header(app: &App, area: Rect, buf: &mut Buffer) {
-    let mut spans = vec![Span::styled(" mlpeek", app.theme.title(true)), Span::raw("  ")];
+    let mut spans = vec![
+        Span::styled(" mlpeek", app.theme.title(true)),
+        Span::raw("  "),
+    ];
     let mut room = usize::from(area.width).saturating_sub(9);
     for (i, (fact, style)) in facts(app).into_iter().enumerate() {
         if i > 0 && room < 8 {
@@ -129,9 +156,21 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
 fn fit_state(app: &App) -> (String, Style) {
     let (world, theme) = (&app.world, &app.theme);
     if let Some(set) = world.set() {
-        let back =
-            set.fit.as_ref().map(|fit| format!(" · {} back to {}", app.keymap.key(Action::Sets), text::clean(fit)));
-        return (format!("{}{} ", text::clean(&set.kind.to_string()), back.unwrap_or_default()), theme.accent());
+        let back = set.fit.as_ref().map(|fit| {
+            format!(
+                " · {} back to {}",
+                app.keymap.key(Action::Sets),
+                text::clean(fit)
+            )
+        });
+        return (
+            format!(
+                "{}{} ",
+                text::clean(&set.kind.to_string()),
+                back.unwrap_or_default()
+            ),
+            theme.accent(),
+        );
     }
     let idle = !world.fitting() && world.job(crate::engine::Job::Collect).is_none();
     if let (Some(cut), true) = (world.cut_short(), idle) {
@@ -141,14 +180,33 @@ fn fit_state(app: &App) -> (String, Style) {
             CutShort::Importing(_) => cut.to_string(),
             CutShort::Fit(fit) => fit.standing().to_string(),
         };
-        let error = world.features.as_ref().map(|f| format!(" · error {:.3}", f.relative_error));
-        return (format!("{what}{} · {} ", error.unwrap_or_default(), cut.remedy(&key)), theme.warning());
+        let error = world
+            .features
+            .as_ref()
+            .map(|f| format!(" · error {:.3}", f.relative_error));
+        return (
+            format!(
+                "{what}{} · {} ",
+                error.unwrap_or_default(),
+                cut.remedy(&key)
+            ),
+            theme.warning(),
+        );
     }
-    let error = world.features.as_ref().map(|f| (f.sweep, f.relative_error, "error"));
+    let error = world
+        .features
+        .as_ref()
+        .map(|f| (f.sweep, f.relative_error, "error"));
     let (sweep, error, name) = match (world.sweeps.last(), error) {
-        (Some(point), _) if world.fitting() => {
-            (point.sweep, point.relative_error, if point.weighted { "weighted error" } else { "error" })
-        }
+        (Some(point), _) if world.fitting() => (
+            point.sweep,
+            point.relative_error,
+            if point.weighted {
+                "weighted error"
+            } else {
+                "error"
+            },
+        ),
         (_, Some(snapshot)) => snapshot,
         _ => return (String::new(), theme.dim()),
     };
@@ -159,7 +217,10 @@ fn fit_state(app: &App) -> (String, Style) {
         (.., true) => ("fitted", theme.good()),
         _ => ("stopped", theme.warning()),
     };
-    (format!("{what} · sweep {sweep} · {name} {error:.3} "), style)
+    (
+        format!("{what} · sweep {sweep} · {name} {error:.3} "),
+        style,
+    )
 }
 
 fn tabs(app: &App, area: Rect, buf: &mut Buffer) {
@@ -168,7 +229,12 @@ fn tabs(app: &App, area: Rect, buf: &mut Buffer) {
     for (tab, ..) in app.tab_spans() {
         let label = app.tab_text(tab);
         if tab == here {
-            spans.push(Span::styled(label, app.theme.title(true).add_modifier(ratatui::style::Modifier::UNDERLINED)));
+            spans.push(Span::styled(
+                label,
+                app.theme
+                    .title(true)
+                    .add_modifier(ratatui::style::Modifier::UNDERLINED),
+            ));
         } else {
             spans.push(Span::styled(label, app.theme.dim()));
         }
@@ -191,7 +257,9 @@ fn tabs(app: &App, area: Rect, buf: &mut Buffer) {
 }
 
 fn pane(app: &App, placed: &Placed, layout: &Layout, buf: &mut Buffer) {
-    let Some(pane) = app.pane(placed.pane) else { return };
+    let Some(pane) = app.pane(placed.pane) else {
+        return;
+    };
     let cx = app.cx(placed.pane);
     let theme = &app.theme;
     let focused = app.place() == placed.pane;
@@ -199,17 +267,29 @@ fn pane(app: &App, placed: &Placed, layout: &Layout, buf: &mut Buffer) {
     let mut title = pane.title(&cx);
     title = title.patch_style(theme.title(focused));
     if placed.rule.is_some() || layout.class != Class::Single {
-        let corner = if placed.rule.is_some() { "┬─ " } else { "── " };
+        let corner = if placed.rule.is_some() {
+            "┬─ "
+        } else {
+            "── "
+        };
         let mut spans = vec![Span::styled(corner, theme.rule(false))];
         spans.extend(title.spans);
         let used: usize = spans.iter().map(|s| text::width(&s.content)).sum();
-        spans.push(Span::styled(format!(" {}", "─".repeat(width.saturating_sub(used + 1))), theme.rule(false)));
+        spans.push(Span::styled(
+            format!(" {}", "─".repeat(width.saturating_sub(used + 1))),
+            theme.rule(false),
+        ));
         for span in &mut spans {
             if span.style == Style::new() {
                 span.style = theme.title(focused);
             }
         }
-        put(buf, placed.title, 0, &Line::from(spans).patch_style(Style::new()));
+        put(
+            buf,
+            placed.title,
+            0,
+            &Line::from(spans).patch_style(Style::new()),
+        );
     } else {
         put(buf, placed.title, 0, &title);
     }
@@ -225,25 +305,44 @@ fn pane(app: &App, placed: &Placed, layout: &Layout, buf: &mut Buffer) {
 
 /// What is typed in a pane that shares the width with others, over all of them.
 fn typed_line(app: &App, layout: &Layout, buf: &mut Buffer) {
-    let (Some(placed), Some(pane)) = (layout.pane(app.place()), app.pane(app.place())) else { return };
-    let whole = layout.panes.iter().map(|p| p.inner).reduce(Rect::union).unwrap_or_default();
+    let (Some(placed), Some(pane)) = (layout.pane(app.place()), app.pane(app.place())) else {
+        return;
+    };
+    let whole = layout
+        .panes
+        .iter()
+        .map(|p| p.inner)
+        .reduce(Rect::union)
+        .unwrap_or_default();
     if whole.width == placed.inner.width || placed.inner.is_empty() {
         return;
     }
     if let Some(line) = pane.typed_line(&app.cx(app.place()), usize::from(whole.width)) {
-        let row = Rect { y: placed.inner.bottom() - 1, height: 1, ..whole };
+        let row = Rect {
+            y: placed.inner.bottom() - 1,
+            height: 1,
+            ..whole
+        };
         put(buf, row, 0, &Line::raw(" ".repeat(usize::from(row.width))));
         put(buf, row, 0, &line);
     }
 }
 
 fn progress(app: &App, area: Rect, buf: &mut Buffer) {
-    let Some(job) = app.world.jobs.last() else { return };
+    let Some(job) = app.world.jobs.last() else {
+        return;
+    };
     let theme = &app.theme;
     let p = &job.progress;
     let width = usize::from(area.width);
     let (is_bytes, is_share) = (p.unit == "bytes", p.unit == "%");
-    let amount = |n: u64| if is_bytes { text::bytes(n) } else { text::count(n as usize) };
+    let amount = |n: u64| {
+        if is_bytes {
+            text::bytes(n)
+        } else {
+            text::count(n as usize)
+        }
+    };
     let mut facts = Vec::new();
     match p.total {
         Some(total) if is_share => facts.push(format!("{}%", p.done.min(total))),
@@ -269,11 +368,20 @@ fn progress(app: &App, area: Rect, buf: &mut Buffer) {
     if app.world.jobs.len() > 1 {
         facts.push(format!("+{} more", app.world.jobs.len() - 1));
     }
-    let stage = if p.stage.is_empty() { job.job.label().to_owned() } else { text::clean(&p.stage) };
-    let end =
-        if job.cancelling { "stopping…".to_owned() } else { format!("{} cancels", app.keymap.key(Action::Cancel)) };
+    let stage = if p.stage.is_empty() {
+        job.job.label().to_owned()
+    } else {
+        text::clean(&p.stage)
+    };
+    let end = if job.cancelling {
+        "stopping…".to_owned()
+    } else {
+        format!("{} cancels", app.keymap.key(Action::Cancel))
+    };
     let stage = text::fit(&stage, (width / 3).max(12));
-    let fixed = |facts: &[String]| 7 + text::width(&stage) + text::width(&facts.join(" · ")) + text::width(&end);
+    let fixed = |facts: &[String]| {
+        7 + text::width(&stage) + text::width(&facts.join(" · ")) + text::width(&end)
+    };
     // Narrow terminals drop the rate first, then what is least.
     while facts.len() > 1 && fixed(&facts) > width {
         facts.remove(1);
@@ -281,7 +389,11 @@ fn progress(app: &App, area: Rect, buf: &mut Buffer) {
     let fixed = fixed(&facts);
     let facts = facts.join(" · ");
     let cells = width.saturating_sub(fixed).min(30);
-    let mut spans = vec![Span::raw(" "), Span::styled(stage, theme.heading()), Span::raw(" ")];
+    let mut spans = vec![
+        Span::raw(" "),
+        Span::styled(stage, theme.heading()),
+        Span::raw(" "),
+    ];
     if let Some(total) = p.total.filter(|t| *t > 0 && cells >= 4) {
         let share = (p.done.min(total) as f64 / total as f64) as f32;
         spans.push(Span::styled("▕", theme.dim()));
@@ -300,15 +412,22 @@ fn hints(app: &App) -> Vec<(String, String)> {
     }
     let place = app.place();
     if let Some(pane) = app.pane(place).filter(|p| p.typing()) {
-        return pane.typing_hints().iter().map(|(k, h)| ((*k).to_owned(), (*h).to_owned())).collect();
+        return pane
+            .typing_hints()
+            .iter()
+            .map(|(k, h)| ((*k).to_owned(), (*h).to_owned()))
+            .collect();
     }
     let mut live: Vec<_> = ACTIONS
         .iter()
         .filter(|info| info.rank > 0 && info.lives_in(place) && app.refusal(info.action).is_none())
         .collect();
     live.sort_by_key(|info| info.rank);
-    let mut hints: Vec<(String, String)> =
-        live.iter().take(HINTS).map(|info| (app.keymap.key(info.action), info.hint.to_owned())).collect();
+    let mut hints: Vec<(String, String)> = live
+        .iter()
+        .take(HINTS)
+        .map(|info| (app.keymap.key(info.action), info.hint.to_owned()))
+        .collect();
     hints.push((app.keymap.key(Action::Help), "more".to_owned()));
     hints
 }
@@ -343,14 +462,24 @@ fn toasts(app: &App, layout: &Layout, screen: Rect, buf: &mut Buffer) {
         };
         let lines = text::wrap(&text::clean(&toast.text), width.saturating_sub(4));
         let shown = lines.len().min(3);
-        let cells = lines.iter().take(shown).map(|l| text::width(l)).max().unwrap_or(0) + 3;
+        let cells = lines
+            .iter()
+            .take(shown)
+            .map(|l| text::width(l))
+            .max()
+            .unwrap_or(0)
+            + 3;
         if y < shown + 1 {
             return;
         }
         y -= shown;
         let x = usize::from(screen.width).saturating_sub(cells + 1);
         for (i, line) in lines.iter().take(shown).enumerate() {
-            let line = if i + 1 == shown && lines.len() > shown { format!("{line}…") } else { line.clone() };
+            let line = if i + 1 == shown && lines.len() > shown {
+                format!("{line}…")
+            } else {
+                line.clone()
+            };
             let whole = text::pad(&format!("▌ {line}"), cells);
             super::panes::put_at(buf, screen, x, y + i, &Line::styled(whole, style));
         }

@@ -1,7 +1,8 @@
-//! What the engine has told so far: plain data that every pane reads and only [`World::apply`] writes.
+//! What the engine has told so far: plain data that every pane reads and only [`World::apply`]
+//! writes.
 //!
-//! Invariant: nothing here depends on where the user stands, on the terminal, or on a clock other than the one handed
-//! in.
+//! Invariant: nothing here depends on where the user stands, on the terminal, or on a clock other
+//! than the one handed in.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use std::time::Duration;
 
 use crate::analysis::{FeatureCard, FeatureRow, NeuronCard};
 use crate::engine::{
-    Event, FeatureList, Job, Level, OpenRequest, SetInfo, StudyInfo, SweepBegun, SweepPoint, SweepRow, TrainPoint,
+    Event, FeatureList, Job, Level, OpenRequest, SetInfo, StudyInfo, SweepBegun, SweepPoint,
+    SweepRow, TrainPoint,
 };
 use crate::model::ModelInfo;
 use crate::model::source::ModelEntry;
@@ -139,7 +141,12 @@ impl World {
             Event::Models(models) => self.models = Some(models.clone()),
             Event::Studies(studies) => self.studies = Some(studies.clone()),
             Event::Started(job) => self.start(*job),
-            Event::Progress { job, progress, rate, eta } => {
+            Event::Progress {
+                job,
+                progress,
+                rate,
+                eta,
+            } => {
                 if self.job(*job).is_none() {
                     self.start(*job);
                 }
@@ -169,7 +176,11 @@ impl World {
                 self.features = Some(list.clone());
             }
             Event::Sweep(point) => {
-                if self.sweeps.last().is_some_and(|last| point.sweep <= last.sweep) {
+                if self
+                    .sweeps
+                    .last()
+                    .is_some_and(|last| point.sweep <= last.sweep)
+                {
                     self.sweeps.clear();
                 }
                 self.sweeps.push(*point);
@@ -191,7 +202,11 @@ impl World {
             Event::Neuron(card) => self.neuron = Some(card.clone()),
             Event::Done(job, text) => {
                 self.end(*job);
-                let told = if text.is_empty() { String::new() } else { format!(": {text}") };
+                let told = if text.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {text}")
+                };
                 self.note(Level::Info, format!("{} done{told}", job.label()));
             }
             Event::Cancelled(job) => {
@@ -199,7 +214,10 @@ impl World {
                 self.opening = None;
                 // A text that is typed on replaces its own trace at every key.
                 if *job != Job::Trace {
-                    self.note(Level::Info, format!("{} cancelled; what was saved stays", job.label()));
+                    self.note(
+                        Level::Info,
+                        format!("{} cancelled; what was saved stays", job.label()),
+                    );
                 }
             }
             Event::Failed(job, text) => {
@@ -227,12 +245,16 @@ impl World {
         }
     }
 
-    /// Another list is coming: its ids are other features, and what is known of those on show is not of them. What was
-    /// selected and marked in a fit waits while sets of directions are on show.
+    /// Another list is coming: its ids are other features, and what is known of those on show is
+    /// not of them. What was selected and marked in a fit waits while sets of directions are on
+    /// show.
     fn turn_to(&mut self, list: &FeatureList) {
         let before = self.features.clone();
         let was_set = before.as_ref().is_some_and(|before| before.set.is_some());
-        let (other_list, other_fit) = (before.is_some_and(|b| b.fit != list.fit), self.is_other_fit(&list.fit));
+        let (other_list, other_fit) = (
+            before.is_some_and(|b| b.fit != list.fit),
+            self.is_other_fit(&list.fit),
+        );
         match &list.set {
             Some(_) if other_list => {
                 let here = (self.selected, std::mem::take(&mut self.marked));
@@ -267,8 +289,8 @@ impl World {
         }
     }
 
-    /// What of the open study was cut short and waits to go on: collecting, else the fit on show, else the newest where
-    /// there is nothing to show.
+    /// What of the open study was cut short and waits to go on: collecting, else the fit on show,
+    /// else the newest where there is nothing to show.
     pub fn cut_short(&self) -> Option<CutShort<'_>> {
         let study = self.study.as_ref()?;
         if let Some(state) = &study.unfinished {
@@ -278,7 +300,10 @@ impl World {
             });
         }
         let fit = match &self.features {
-            Some(_) => study.fits.iter().find(|fit| Some(fit.name.as_str()) == self.fit_name()),
+            Some(_) => study
+                .fits
+                .iter()
+                .find(|fit| Some(fit.name.as_str()) == self.fit_name()),
             None => study.fits.last(),
         };
         fit.filter(|fit| !fit.is_finished()).map(CutShort::Fit)
@@ -308,9 +333,20 @@ impl World {
             self.sweeps.clear();
         }
         let progress = Progress::new(job.label(), 0, None, "");
-        let running = RunningJob { job, progress, rate: None, eta: None, since: self.now, cancelling: false };
+        let running = RunningJob {
+            job,
+            progress,
+            rate: None,
+            eta: None,
+            since: self.now,
+            cancelling: false,
+        };
         // Nobody started a trace: what runs besides is what is shown and cancelled first.
-        let at = if job == Job::Trace { 0 } else { self.jobs.len() };
+        let at = if job == Job::Trace {
+            0
+        } else {
+            self.jobs.len()
+        };
         self.jobs.insert(at, running);
     }
 
@@ -322,13 +358,21 @@ impl World {
     }
 
     fn open(&mut self, study: &StudyInfo) {
-        let other = self.study.as_ref().is_none_or(|s| s.dir != study.dir || s.hook != study.hook);
+        let other = self
+            .study
+            .as_ref()
+            .is_none_or(|s| s.dir != study.dir || s.hook != study.hook);
         if other {
             self.forget();
         }
         // That of the study before; the one of this study comes after it.
         let elsewhere = self.study.as_ref().is_none_or(|s| s.dir != study.dir);
-        if elsewhere && self.model.as_ref().is_some_and(|model| study.model.as_ref() != Some(&model.id)) {
+        if elsewhere
+            && self
+                .model
+                .as_ref()
+                .is_some_and(|model| study.model.as_ref() != Some(&model.id))
+        {
             self.model = None;
         }
         self.opening = None;
@@ -363,10 +407,20 @@ impl World {
     pub fn opening_facts(&self) -> Option<[String; 2]> {
         let request = self.opening.as_ref()?;
         let middle = self.model.as_ref().map(|m| m.layers / 2);
-        let layer = request.layer.or(middle).map_or_else(|| "the middle layer".to_owned(), |l| format!("layer {l}"));
+        let layer = request
+            .layer
+            .or(middle)
+            .map_or_else(|| "the middle layer".to_owned(), |l| format!("layer {l}"));
         let corpus = request.corpus.as_ref().map_or_else(
             || "bundled concepts".to_owned(),
-            |path| super::text::clean(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()),
+            |path| {
+                super::text::clean(
+                    &path
+                        .file_name()
+                        .unwrap_or(path.as_os_str())
+                        .to_string_lossy(),
+                )
+            },
         );
         Some([format!("{layer}, {}", request.hook), corpus])
     }
@@ -376,7 +430,11 @@ impl World {
         if self.log.len() == LOG_LINES {
             self.log.pop_front();
         }
-        self.log.push_back(LogLine { at: self.now, level, text });
+        self.log.push_back(LogLine {
+            at: self.now,
+            level,
+            text,
+        });
     }
 
     /// The running job of this kind.
@@ -391,7 +449,11 @@ impl World {
 
     /// The job that a cancel key means: the newest that is not being cancelled already.
     pub fn cancellable(&self) -> Option<Job> {
-        self.jobs.iter().rev().find(|r| !r.cancelling).map(|r| r.job)
+        self.jobs
+            .iter()
+            .rev()
+            .find(|r| !r.cancelling)
+            .map(|r| r.job)
     }
 
     /// The rows of the newest snapshot.
@@ -402,24 +464,34 @@ impl World {
     /// The row of feature `id`.
     pub fn row(&self, id: usize) -> Option<&FeatureRow> {
         let rows = self.rows();
-        rows.get(id).filter(|r| r.id == id).or_else(|| rows.iter().find(|r| r.id == id))
+        rows.get(id)
+            .filter(|r| r.id == id)
+            .or_else(|| rows.iter().find(|r| r.id == id))
     }
 
     /// The card of the selected feature, when it has arrived.
     pub fn selected_card(&self) -> Option<&FeatureCard> {
-        self.card.as_deref().filter(|card| Some(card.row.id) == self.selected)
+        self.card
+            .as_deref()
+            .filter(|card| Some(card.row.id) == self.selected)
     }
 
     /// The neuron that is open, when it has arrived.
     pub fn open_neuron_card(&self) -> Option<&NeuronCard> {
-        self.neuron.as_deref().filter(|card| Some(card.index) == self.open_neuron)
+        self.neuron
+            .as_deref()
+            .filter(|card| Some(card.index) == self.open_neuron)
     }
 
     /// A feature for a sentence: `#17 days`, by its name or its strongest token.
     pub fn feature_label(&self, id: usize) -> String {
         let what = self.row(id).map(|row| match &row.name {
             Some(name) => super::text::clean(name),
-            None => row.top_tokens.first().map(|t| super::text::clean(t.trim())).unwrap_or_default(),
+            None => row
+                .top_tokens
+                .first()
+                .map(|t| super::text::clean(t.trim()))
+                .unwrap_or_default(),
         });
         match what {
             Some(what) if !what.is_empty() => format!("#{id} {what}"),

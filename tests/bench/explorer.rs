@@ -1,8 +1,9 @@
-//! The explorer's latency in a pseudo-terminal: start to first frame, key to frame while a fit uses every core; and over a
-//! large study, keys in every pane, a filter being typed, questions to the engine, and the memory it takes.
+//! The explorer's latency in a pseudo-terminal: start to first frame, key to frame while a fit uses
+//! every core; and over a large study, keys in every pane, a filter being typed, questions to the
+//! engine, and the memory it takes.
 //!
-//! `MLPEEK_BENCH_MODEL=model.gguf cargo bench --bench explorer`
-//! `MLPEEK_BENCH_ROWS=1000000 cargo bench --bench explorer` (4 GB of disk in the temporary directory)
+//! `MLPEEK_BENCH_MODEL=model.gguf cargo bench --bench explorer` `MLPEEK_BENCH_ROWS=1000000 cargo
+//! bench --bench explorer` (4 GB of disk in the temporary directory)
 
 mod made_up;
 
@@ -24,7 +25,10 @@ const SIZE: (u16, u16) = (120, 36);
 const QUIET: Duration = Duration::from_millis(700);
 
 fn main() {
-    if let Some(rows) = std::env::var("MLPEEK_BENCH_ROWS").ok().and_then(|rows| rows.parse().ok()) {
+    if let Some(rows) = std::env::var("MLPEEK_BENCH_ROWS")
+        .ok()
+        .and_then(|rows| rows.parse().ok())
+    {
         large(rows);
     } else if let Ok(model) = std::env::var("MLPEEK_BENCH_MODEL") {
         fitting(&model);
@@ -48,7 +52,12 @@ struct Screen {
 
 impl Screen {
     fn open(args: &[&str], home: &Path) -> Self {
-        let size = PtySize { rows: SIZE.1, cols: SIZE.0, pixel_width: 0, pixel_height: 0 };
+        let size = PtySize {
+            rows: SIZE.1,
+            cols: SIZE.0,
+            pixel_width: 0,
+            pixel_height: 0,
+        };
         let pair = native_pty_system().openpty(size).unwrap();
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_mlpeek"));
         command.args(args);
@@ -68,7 +77,13 @@ impl Screen {
         let writer = pair.master.take_writer().unwrap();
         let cells = |n| NonZeroU16::new(n).expect("a size");
         let shown = vt100::Parser::new(cells(SIZE.1), cells(SIZE.0), 0);
-        Self { child, frames, shown, writer, _master: pair.master }
+        Self {
+            child,
+            frames,
+            shown,
+            writer,
+            _master: pair.master,
+        }
     }
 
     /// When `word` is on the screen.
@@ -123,8 +138,18 @@ impl Screen {
 }
 
 fn tell(what: &str, delays: &[f64]) {
-    let at = |q: f64| delays.get(((delays.len().max(1) - 1) as f64 * q) as usize).copied().unwrap_or(f64::NAN);
-    println!("{what}: p50 {:.1} ms, p99 {:.1} ms of {}", at(0.5), at(0.99), delays.len());
+    let at = |q: f64| {
+        delays
+            .get(((delays.len().max(1) - 1) as f64 * q) as usize)
+            .copied()
+            .unwrap_or(f64::NAN)
+    };
+    println!(
+        "{what}: p50 {:.1} ms, p99 {:.1} ms of {}",
+        at(0.5),
+        at(0.99),
+        delays.len()
+    );
 }
 
 /// Each key must change cells, so that a frame is due: the selection goes down and up.
@@ -135,8 +160,14 @@ fn up_and_down() -> impl Iterator<Item = u8> {
 fn fitting(model: &str) {
     let home = tempfile::tempdir().unwrap();
     let start = Instant::now();
-    let mut screen = Screen::open(&["--model", model, "--layer", "2", "--features", "400"], home.path());
-    println!("start to first frame: {:.0} ms", (screen.seen("Explore") - start).as_secs_f64() * 1e3);
+    let mut screen = Screen::open(
+        &["--model", model, "--layer", "2", "--features", "400"],
+        home.path(),
+    );
+    println!(
+        "start to first frame: {:.0} ms",
+        (screen.seen("Explore") - start).as_secs_f64() * 1e3
+    );
     screen.seen("fitting");
     tell("key to frame while fitting", &screen.delays(up_and_down()));
     screen.child.kill().unwrap();
@@ -152,14 +183,27 @@ fn large(rows: usize) {
     let start = Instant::now();
     let mut screen = Screen::open(&[&dir.display().to_string()], home.path());
     let list = screen.seen("fitted");
-    println!("opening a study of {rows} rows x {FEATURES} features: {:.2} s", (list - start).as_secs_f64());
+    println!(
+        "opening a study of {rows} rows x {FEATURES} features: {:.2} s",
+        (list - start).as_secs_f64()
+    );
     screen.rests();
     panes(&mut screen);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", screen.child.process_id().unwrap_or(0)));
-    let anonymous = status.ok().and_then(|s| s.lines().find(|l| l.starts_with("RssAnon")).map(str::to_owned));
+    let status = std::fs::read_to_string(format!(
+        "/proc/{}/status",
+        screen.child.process_id().unwrap_or(0)
+    ));
+    let anonymous = status.ok().and_then(|s| {
+        s.lines()
+            .find(|l| l.starts_with("RssAnon"))
+            .map(str::to_owned)
+    });
     println!(
         "anonymous memory: {}",
-        anonymous.map_or("not known here".to_owned(), |l| l.replace("RssAnon:", "").trim().to_owned())
+        anonymous.map_or("not known here".to_owned(), |l| l
+            .replace("RssAnon:", "")
+            .trim()
+            .to_owned())
     );
     screen.child.kill().unwrap();
 }
@@ -170,15 +214,26 @@ fn panes(screen: &mut Screen) {
     screen.delays(std::iter::once(b'/'));
     let typed = (0..KEYS / 2).map(|i| if i % 4 < 2 { b'1' } else { 0x7f });
     tell("filter keystroke to frame", &screen.delays(typed));
-    // Each letter asks for the contexts of every feature; in turns with their deletion, so that no list is empty for long.
+    // Each letter asks for the contexts of every feature; in turns with their deletion, so that no
+    // list is empty for long.
     screen.goes("context:", "context:");
     let asked = made_up::word(17);
-    let letters = asked.bytes().chain(std::iter::repeat_n(0x7f, asked.len())).cycle().take(KEYS / 4);
-    tell("filter over contexts, keystroke to frame", &screen.delays(letters));
+    let letters = asked
+        .bytes()
+        .chain(std::iter::repeat_n(0x7f, asked.len()))
+        .cycle()
+        .take(KEYS / 4);
+    tell(
+        "filter over contexts, keystroke to frame",
+        &screen.delays(letters),
+    );
     screen.rests();
     screen.goes("\u{1b}", "Contexts of #");
     screen.goes("1\t", "Contexts of #");
-    tell("key to frame, Contexts with heat maps", &screen.delays(up_and_down()));
+    tell(
+        "key to frame, Contexts with heat maps",
+        &screen.delays(up_and_down()),
+    );
     screen.goes("\t", "Feature #");
     tell("key to frame, Feature", &screen.delays(up_and_down()));
     screen.goes("1M", "Labels");
@@ -190,16 +245,24 @@ fn panes(screen: &mut Screen) {
     screen.goes("4", "Live");
     screen.goes("i", "Live");
     let typed = (0..KEYS).map(|i| if i % 8 < 4 { b'a' } else { 0x7f });
-    tell("key to frame, Live (no model: typing alone)", &screen.delays(typed));
+    tell(
+        "key to frame, Live (no model: typing alone)",
+        &screen.delays(typed),
+    );
     screen.goes("\u{1b}", "Live");
     screen.goes("5", "fewer or more");
-    tell("key to frame, Fit", &screen.delays((0..KEYS).map(|i| if i % 2 == 0 { b'+' } else { b'-' })));
+    tell(
+        "key to frame, Fit",
+        &screen.delays((0..KEYS).map(|i| if i % 2 == 0 { b'+' } else { b'-' })),
+    );
 }
 
 /// From a question to its answer, in this process.
 fn questions(dir: &Path) {
     let (commands, events) = engine::start().unwrap();
-    commands.send(Command::OpenStudy(dir.to_path_buf())).unwrap();
+    commands
+        .send(Command::OpenStudy(dir.to_path_buf()))
+        .unwrap();
     while !matches!(events.recv(), Ok(Event::Features(_))) {}
     let ask = |what: &str, all: Vec<Command>, answers: fn(&Event) -> bool| {
         let mut delays: Vec<f64> = all
@@ -220,16 +283,36 @@ fn questions(dir: &Path) {
         tell(what, &delays);
     };
     let ids = || (0..FEATURES).step_by(7);
-    ask("a feature's contexts", ids().map(Command::Inspect).collect(), |e| matches!(e, Event::Card(_)));
+    ask(
+        "a feature's contexts",
+        ids().map(Command::Inspect).collect(),
+        |e| matches!(e, Event::Card(_)),
+    );
     let neurons = (0..20).map(Command::Neuron).collect();
-    ask("a neuron's contexts", neurons, |e| matches!(e, Event::Neuron(_)));
-    let contexts = (0..20).map(|i| Command::Find(Probe::Context(made_up::word(3000 + 31 * i)))).collect();
-    ask("features by what their contexts say", contexts, |e| matches!(e, Event::Found(..)));
-    let labels = (0..10).map(|i| Command::Find(Probe::Label(format!("label {i}")))).collect();
-    ask("features by a label", labels, |e| matches!(e, Event::Found(..)));
-    ask("features against labels", vec![Command::Labels; 5], |e| matches!(e, Event::Labels(_)));
-    let three = (0..10).map(|i| Command::Compare(vec![i, i + 28, i + 56])).collect();
-    ask("three features compared", three, |e| matches!(e, Event::Comparison(_)));
+    ask("a neuron's contexts", neurons, |e| {
+        matches!(e, Event::Neuron(_))
+    });
+    let contexts = (0..20)
+        .map(|i| Command::Find(Probe::Context(made_up::word(3000 + 31 * i))))
+        .collect();
+    ask("features by what their contexts say", contexts, |e| {
+        matches!(e, Event::Found(..))
+    });
+    let labels = (0..10)
+        .map(|i| Command::Find(Probe::Label(format!("label {i}"))))
+        .collect();
+    ask("features by a label", labels, |e| {
+        matches!(e, Event::Found(..))
+    });
+    ask("features against labels", vec![Command::Labels; 5], |e| {
+        matches!(e, Event::Labels(_))
+    });
+    let three = (0..10)
+        .map(|i| Command::Compare(vec![i, i + 28, i + 56]))
+        .collect();
+    ask("three features compared", three, |e| {
+        matches!(e, Event::Comparison(_))
+    });
     commands.send(Command::Shutdown).unwrap();
     while events.recv().is_ok() {}
 }

@@ -1,4 +1,5 @@
-//! Labels, texts, names, paths and answers that hold what a terminal obeys, through every command in a pseudo-terminal.
+//! Labels, texts, names, paths and answers that hold what a terminal obeys, through every command
+//! in a pseudo-terminal.
 
 use std::io::Read;
 
@@ -7,22 +8,42 @@ use portable_pty::{CommandBuilder, PtySize, native_pty_system};
 use crate::Made;
 use crate::support::judge;
 
-/// Writes the clipboard, colours, a C1 sequence, turns text round, rings, and overwrites or forges a line.
+/// Writes the clipboard, colours, a C1 sequence, turns text round, rings, and overwrites or forges
+/// a line.
 const EVIL: &str = "e\u{1b}]52;c;QUFB\u{7}\u{1b}[41mv\u{9b}41mi\u{202e}l\u{85}\u{200b}OVER\rWRITTEN FORGED\nLINE\u{7f}";
 /// The same for a path, which may not be empty between its slashes.
 const PATH: &str = "p\u{1b}]52;c;QUFB\u{7}\u{1b}[41ma\u{9b}41mt\u{202e}hOVER\rWRITTEN FORGED\nLINE";
 /// What must not arrive: in no order of ours do these characters stand like this.
-const OBEYED: [&str; 10] =
-    ["\u{1b}]", "\u{1b}[41m", "\u{7}", "\u{9b}", "\u{202e}", "\u{85}", "\u{200b}", "OVER\r", "FORGED\n", "FORGED\r"];
+const OBEYED: [&str; 10] = [
+    "\u{1b}]",
+    "\u{1b}[41m",
+    "\u{7}",
+    "\u{9b}",
+    "\u{202e}",
+    "\u{85}",
+    "\u{200b}",
+    "OVER\r",
+    "FORGED\n",
+    "FORGED\r",
+];
 
 /// Runs a command in a terminal; what it wrote there.
 fn in_terminal(made: &Made, args: &[&str]) -> String {
-    let pair = native_pty_system().openpty(PtySize { rows: 60, cols: 400, pixel_width: 0, pixel_height: 0 }).unwrap();
+    let pair = native_pty_system()
+        .openpty(PtySize {
+            rows: 60,
+            cols: 400,
+            pixel_width: 0,
+            pixel_height: 0,
+        })
+        .unwrap();
     let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_mlpeek"));
     command.args(args);
     command.cwd(&made.home);
     command.env("TERM", "xterm-256color");
-    made.env().iter().for_each(|(name, value)| command.env(name, value));
+    made.env()
+        .iter()
+        .for_each(|(name, value)| command.env(name, value));
     command.env("JUDGE_KEY", "k-1");
     let mut child = pair.slave.spawn_command(command).unwrap();
     drop(pair.slave);
@@ -43,7 +64,10 @@ fn in_terminal(made: &Made, args: &[&str]) -> String {
 fn check(made: &Made, args: &[&str]) -> String {
     let written = in_terminal(made, args);
     for obeyed in OBEYED {
-        assert!(!written.contains(obeyed), "{args:?} writes {obeyed:?}:\n{written:?}");
+        assert!(
+            !written.contains(obeyed),
+            "{args:?} writes {obeyed:?}:\n{written:?}"
+        );
     }
     assert!(!written.contains("panicked"), "{args:?}: {written}");
     written
@@ -54,7 +78,16 @@ fn made() -> Made {
     let text = format!("{EVIL} text of some length");
     let texts: Vec<String> = (0..8).map(|i| format!("{text} {i}")).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    Made::new(PATH, &[(EVIL, &texts), (&other, &["a plain one", "and one more", "a third", "the fourth"])])
+    Made::new(
+        PATH,
+        &[
+            (EVIL, &texts),
+            (
+                &other,
+                &["a plain one", "and one more", "a third", "the fourth"],
+            ),
+        ],
+    )
 }
 
 #[test]
@@ -68,14 +101,61 @@ fn commands_that_read_and_judge_obey_nothing_of_a_corpus() {
             "{args:?} shows nothing of what is to be made safe:\n{written}"
         );
     };
-    sees(&["collect", "--model", &made.model, "--data", data, "--layer", "1,2", "--out", s], true);
-    sees(&["fit", s, "-k", "3", "--layer", "1", "--sparsity", "0.3", "--max-sweeps", "4"], false);
-    sees(&["fit", s, "-k", "2", "--layer", "1", "--sparsity", "0.3", "--max-sweeps", "4"], false);
-    sees(&["notes", s, "0", &format!("{EVIL} #{EVIL} -- {EVIL}")], true);
+    sees(
+        &[
+            "collect",
+            "--model",
+            &made.model,
+            "--data",
+            data,
+            "--layer",
+            "1,2",
+            "--out",
+            s,
+        ],
+        true,
+    );
+    sees(
+        &[
+            "fit",
+            s,
+            "-k",
+            "3",
+            "--layer",
+            "1",
+            "--sparsity",
+            "0.3",
+            "--max-sweeps",
+            "4",
+        ],
+        false,
+    );
+    sees(
+        &[
+            "fit",
+            s,
+            "-k",
+            "2",
+            "--layer",
+            "1",
+            "--sparsity",
+            "0.3",
+            "--max-sweeps",
+            "4",
+        ],
+        false,
+    );
+    sees(
+        &["notes", s, "0", &format!("{EVIL} #{EVIL} -- {EVIL}")],
+        true,
+    );
     sees(&["notes", s], true);
     sees(&["notes", s, "--export", &made.path("notes.json")], true);
     sees(&["features", s], true);
-    sees(&["features", s, "--directions", "fit,diffmean,kmeans"], true);
+    sees(
+        &["features", s, "--directions", "fit,diffmean,kmeans"],
+        true,
+    );
     sees(&["feature", s, "0"], true);
     sees(&["feature", s, &format!("diffmean:{EVIL}")], true);
     sees(&["trace", s, "--text", EVIL], true);
@@ -85,10 +165,37 @@ fn commands_that_read_and_judge_obey_nothing_of_a_corpus() {
     sees(&["tree", s, "--format", "svg"], false);
     sees(&["tree", s, "--recursive", "--levels", "1"], false);
     sees(&["compare", s, "l1-k3", "l1-k2"], true);
-    sees(&["quality", s, "--labels", "--seeds", "1", "--max-sweeps", "3"], true);
-    sees(&["sweep", s, "-k", "2", "--seeds", "1", "--max-sweeps", "3"], false);
-    sees(&["eval", "detection", s, "--labels", "--methods", "fit,diffmean"], true);
-    sees(&["features", s, "--json", "--directions", "diffmean"], false);
+    sees(
+        &[
+            "quality",
+            s,
+            "--labels",
+            "--seeds",
+            "1",
+            "--max-sweeps",
+            "3",
+        ],
+        true,
+    );
+    sees(
+        &["sweep", s, "-k", "2", "--seeds", "1", "--max-sweeps", "3"],
+        false,
+    );
+    sees(
+        &[
+            "eval",
+            "detection",
+            s,
+            "--labels",
+            "--methods",
+            "fit,diffmean",
+        ],
+        true,
+    );
+    sees(
+        &["features", s, "--json", "--directions", "diffmean"],
+        false,
+    );
     sees(&["notes", s, "--json"], false);
     sees(&["trace", s, "--text", EVIL, "--json"], false);
     sees(&["models"], false);
@@ -110,20 +217,105 @@ fn commands_that_generate_ask_and_write_obey_nothing_of_others() {
             "{args:?} shows nothing of what is to be made safe:\n{written}"
         );
     };
-    sees(&["steer", s, &format!("diffmean:{EVIL}"), "--prompt", EVIL, "--max-tokens", "3", "--alpha", "0.5"], true);
-    sees(&["eval", "steering", s, "--methods", "fit", "--kl", "0.02", "--samples", "0"], false);
-    sees(&["eval", "reuse", s, "--features", &format!("0={EVIL},1={EVIL} 2"), "--kl", "0.02"], true);
-    let asked = ["--endpoint", &url, "--judge-model", EVIL, "--key-env", "JUDGE_KEY", "--concurrency", "1"];
-    sees(&[&["describe", s, "0", "--no-score"], &asked[..]].concat(), true);
+    sees(
+        &[
+            "steer",
+            s,
+            &format!("diffmean:{EVIL}"),
+            "--prompt",
+            EVIL,
+            "--max-tokens",
+            "3",
+            "--alpha",
+            "0.5",
+        ],
+        true,
+    );
+    sees(
+        &[
+            "eval",
+            "steering",
+            s,
+            "--methods",
+            "fit",
+            "--kl",
+            "0.02",
+            "--samples",
+            "0",
+        ],
+        false,
+    );
+    sees(
+        &[
+            "eval",
+            "reuse",
+            s,
+            "--features",
+            &format!("0={EVIL},1={EVIL} 2"),
+            "--kl",
+            "0.02",
+        ],
+        true,
+    );
+    let asked = [
+        "--endpoint",
+        &url,
+        "--judge-model",
+        EVIL,
+        "--key-env",
+        "JUDGE_KEY",
+        "--concurrency",
+        "1",
+    ];
+    sees(
+        &[&["describe", s, "0", "--no-score"], &asked[..]].concat(),
+        true,
+    );
     sees(&["feature", s, "0"], true);
-    sees(&["sae", "train", s, "--latents", "4", "--top-k", "2", "--epochs", "1"], false);
+    sees(
+        &[
+            "sae",
+            "train",
+            s,
+            "--latents",
+            "4",
+            "--top-k",
+            "2",
+            "--epochs",
+            "1",
+        ],
+        false,
+    );
     sees(&["sae", "list", s], false);
     sees(&["sae", "compare", s, "--predict", "64"], true);
     sees(&["sae", "load", s, &made.path("absent sae")], true);
     let out = &made.path("out.safetensors");
-    sees(&["forward", "--model", &made.model, "--text", EVIL, "--layer", "1", "--out", out], true);
+    sees(
+        &[
+            "forward",
+            "--model",
+            &made.model,
+            "--text",
+            EVIL,
+            "--layer",
+            "1",
+            "--out",
+            out,
+        ],
+        true,
+    );
     sees(&["export", s, "--out", out], true);
-    sees(&["import", out, "--tensor", "Y", "--out", &made.path("imported")], true);
+    sees(
+        &[
+            "import",
+            out,
+            "--tensor",
+            "Y",
+            "--out",
+            &made.path("imported"),
+        ],
+        true,
+    );
 }
 
 #[test]
@@ -146,7 +338,15 @@ fn errors_that_quote_obey_nothing_of_what_they_quote() {
         &["steer", s, EVIL],
         &["steer", s, "0", "--positions", EVIL],
         &["collect", "--model", EVIL, "--out", "x"],
-        &["collect", "--model", &made.model, "--data", "shape.json", "--out", "x"],
+        &[
+            "collect",
+            "--model",
+            &made.model,
+            "--data",
+            "shape.json",
+            "--out",
+            "x",
+        ],
         &["import", EVIL, "--out", "x"],
         &["sae", "load", s, EVIL],
         &["compare", s, EVIL, "k3"],
@@ -154,12 +354,23 @@ fn errors_that_quote_obey_nothing_of_what_they_quote() {
     ];
     for args in cases {
         let written = check(&made, args);
-        assert!(written.contains('‹') || written.contains("\\u{1b}"), "{args:?} quotes nothing:\n{written}");
+        assert!(
+            written.contains('‹') || written.contains("\\u{1b}"),
+            "{args:?} quotes nothing:\n{written}"
+        );
     }
 }
 
 /// Files whose own words an error repeats.
 fn fs_evil(made: &Made) {
-    std::fs::write(made.home.join("shape.json"), serde_json::json!({ EVIL: [{ EVIL: 3 }] }).to_string()).unwrap();
-    std::fs::write(made.home.join("names.json"), serde_json::json!({ "names": EVIL }).to_string()).unwrap();
+    std::fs::write(
+        made.home.join("shape.json"),
+        serde_json::json!({ EVIL: [{ EVIL: 3 }] }).to_string(),
+    )
+    .unwrap();
+    std::fs::write(
+        made.home.join("names.json"),
+        serde_json::json!({ "names": EVIL }).to_string(),
+    )
+    .unwrap();
 }

@@ -1,5 +1,5 @@
-//! What holds for every command: text from elsewhere never commands a terminal, an option without effect is refused before
-//! any work, and processes that change one file at once lose nothing.
+//! What holds for every command: text from elsewhere never commands a terminal, an option without
+//! effect is refused before any work, and processes that change one file at once lose nothing.
 #![cfg(unix)]
 
 mod foreign;
@@ -29,9 +29,20 @@ impl Made {
         let home = dir.path().join(name);
         fs::create_dir(&home).unwrap();
         let model = support::tiny_model(&home).display().to_string();
-        let texts: serde_json::Map<_, _> = corpus.iter().map(|(l, t)| ((*l).to_owned(), json!(t))).collect();
-        fs::write(home.join("corpus.json"), serde_json::Value::Object(texts).to_string()).unwrap();
-        Self { _dir: dir, home, model }
+        let texts: serde_json::Map<_, _> = corpus
+            .iter()
+            .map(|(l, t)| ((*l).to_owned(), json!(t)))
+            .collect();
+        fs::write(
+            home.join("corpus.json"),
+            serde_json::Value::Object(texts).to_string(),
+        )
+        .unwrap();
+        Self {
+            _dir: dir,
+            home,
+            model,
+        }
     }
 
     fn path(&self, name: &str) -> String {
@@ -41,26 +52,59 @@ impl Made {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mlpeek"));
         command.args(args).current_dir(&self.home);
-        self.env().iter().for_each(|(name, value)| _ = command.env(name, value));
+        self.env()
+            .iter()
+            .for_each(|(name, value)| _ = command.env(name, value));
         command
     }
 
     fn env(&self) -> [(&'static str, PathBuf); 3] {
-        [("MLPEEK_HOME", self.home.join("home")), ("HF_HOME", self.home.join("hf")), ("HF_HUB_OFFLINE", "1".into())]
+        [
+            ("MLPEEK_HOME", self.home.join("home")),
+            ("HF_HOME", self.home.join("hf")),
+            ("HF_HUB_OFFLINE", "1".into()),
+        ]
     }
 
     /// Runs a command that must succeed.
     fn run(&self, args: &[&str]) -> String {
-        let Output { status, stdout, stderr } = self.command(args).output().unwrap();
-        assert!(status.success(), "{args:?}: {}", String::from_utf8_lossy(&stderr));
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = self.command(args).output().unwrap();
+        assert!(
+            status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&stderr)
+        );
         String::from_utf8(stdout).unwrap()
     }
 
     /// A study `s` with the fit k3 of layer 1.
     fn study(&self) -> String {
         let (study, data) = (self.path("s"), self.path("corpus.json"));
-        self.run(&["collect", "--model", &self.model, "--data", &data, "--layer", "1", "--out", &study]);
-        self.run(&["fit", &study, "-k", "3", "--sparsity", "0.3", "--max-sweeps", "5"]);
+        self.run(&[
+            "collect",
+            "--model",
+            &self.model,
+            "--data",
+            &data,
+            "--layer",
+            "1",
+            "--out",
+            &study,
+        ]);
+        self.run(&[
+            "fit",
+            &study,
+            "-k",
+            "3",
+            "--sparsity",
+            "0.3",
+            "--max-sweeps",
+            "5",
+        ]);
         study
     }
 }
@@ -70,7 +114,11 @@ fn everything(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut out = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() { out.extend(everything(&path)) } else { out.push((path.clone(), fs::read(&path).unwrap())) }
+        if path.is_dir() {
+            out.extend(everything(&path))
+        } else {
+            out.push((path.clone(), fs::read(&path).unwrap()))
+        }
     }
     out.sort();
     out

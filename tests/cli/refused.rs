@@ -1,10 +1,10 @@
-//! Options that would do nothing, values that cannot be, files that could not be written: refused with exit code 2, before
-//! anything is read, asked or written.
+//! Options that would do nothing, values that cannot be, files that could not be written: refused
+//! with exit code 2, before anything is read, asked or written.
 
 use crate::{Made, everything};
 
-/// Command lines, and what their refusal says. `S` is a study with the fit k3 of layer 1 and no other, `M` its model, `I` an
-/// imported matrix, `X.…` files that are there.
+/// Command lines, and what their refusal says. `S` is a study with the fit k3 of layer 1 and no
+/// other, `M` its model, `I` an imported matrix, `X.…` files that are there.
 const REFUSED: &[(&str, &str)] = &[
     // The explorer.
     ("S --features 5", "--features has no effect"),
@@ -18,17 +18,44 @@ const REFUSED: &[(&str, &str)] = &[
     ("--model=", "--model"),
     // Models.
     ("collect --model M --out corpus.json", "is a file"),
-    ("collect --model M --out M", "is no study and holds other files"),
+    (
+        "collect --model M --out M",
+        "is no study and holds other files",
+    ),
     ("collect --model M --layer 4 --out new", "0 to 3"),
-    ("collect --model M --batch-tokens 0 --out new", "--batch-tokens"),
+    (
+        "collect --model M --batch-tokens 0 --out new",
+        "--batch-tokens",
+    ),
     ("collect --model M --hook nowhere --out new", "--hook"),
-    ("forward --model M --text a --layer 4 --out new.safetensors", "0 to 3"),
-    ("forward --model M --text a --layer 1 --out new.npz", "named .npz, and what is written is .safetensors"),
-    ("forward --model M --text a --layer 1 --out absent/new.safetensors", "no directory absent"),
-    ("forward --model M --text a --layer 1 --out M", "is a directory"),
-    ("forward --model M --text a --ids 1 --layer 1 --out new.safetensors", "cannot be used with"),
-    ("forward --model M --layer 1 --out new.safetensors", "required"),
-    ("forward --model M --ids 1,999999 --layer 1 --out new.safetensors", "token id 999999"),
+    (
+        "forward --model M --text a --layer 4 --out new.safetensors",
+        "0 to 3",
+    ),
+    (
+        "forward --model M --text a --layer 1 --out new.npz",
+        "named .npz, and what is written is .safetensors",
+    ),
+    (
+        "forward --model M --text a --layer 1 --out absent/new.safetensors",
+        "no directory absent",
+    ),
+    (
+        "forward --model M --text a --layer 1 --out M",
+        "is a directory",
+    ),
+    (
+        "forward --model M --text a --ids 1 --layer 1 --out new.safetensors",
+        "cannot be used with",
+    ),
+    (
+        "forward --model M --layer 1 --out new.safetensors",
+        "required",
+    ),
+    (
+        "forward --model M --ids 1,999999 --layer 1 --out new.safetensors",
+        "token id 999999",
+    ),
     ("doctor --device cpu", "--model"),
     // Fits.
     ("fit S -k 0", "from 1 on"),
@@ -52,7 +79,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("fit S --from k3 --add 0", "from 1 on"),
     ("fit S --from k3 --merge 0", "from 1 on"),
     ("fit S --from k3 --merge 3", "cannot be merged away"),
-    ("fit S --from k3 --add 1 --lock 3", "feature 3 cannot be locked: fit 'k3' has 0 to 2"),
+    (
+        "fit S --from k3 --add 1 --lock 3",
+        "feature 3 cannot be locked: fit 'k3' has 0 to 2",
+    ),
     ("fit S --from k3 -k 5", "cannot be used with"),
     ("fit S --from k3 --init svd", "cannot be used with"),
     ("fit S --from k3 --layer 2", "leave out --layer and --hook"),
@@ -61,11 +91,17 @@ const REFUSED: &[(&str, &str)] = &[
     ("fit S --lock 1", "--from"),
     ("fit S --resume --fresh", "cannot be used with"),
     ("fit S --resume --batch-rows 9", "cannot be used with"),
-    ("fit S --resume --name k3 --layer 2", "leave out --layer and --hook"),
+    (
+        "fit S --resume --name k3 --layer 2",
+        "leave out --layer and --hook",
+    ),
     // Reading.
     ("features S --fit absent", "no fit 'absent'"),
     ("features S --layer 2", "no such hook"),
-    ("features S --fit k3 --layer 2", "leave out --layer and --hook"),
+    (
+        "features S --fit k3 --layer 2",
+        "leave out --layer and --hook",
+    ),
     ("features S --directions nothing", "nothing"),
     ("features I --directions diffmean", "no labels"),
     ("feature S 3", "0 to 2"),
@@ -76,30 +112,57 @@ const REFUSED: &[(&str, &str)] = &[
     ("compare S k3 absent", "no fit 'absent'"),
     ("keys --json --markdown", "cannot be used with"),
     // Trees.
-    ("tree S --cut 0.9 --format svg --out new.svg", "clusters are lists of features"),
-    ("tree S --cut 0.9 --format newick", "clusters are lists of features"),
+    (
+        "tree S --cut 0.9 --format svg --out new.svg",
+        "clusters are lists of features",
+    ),
+    (
+        "tree S --cut 0.9 --format newick",
+        "clusters are lists of features",
+    ),
     ("tree S --cut nan", "a height from 0 to 2"),
     ("tree S --cut=-1", "a height from 0 to 2"),
-    ("tree S --recursive --format svg", "levels are no dendrogram"),
+    (
+        "tree S --recursive --format svg",
+        "levels are no dendrogram",
+    ),
     ("tree S --recursive --cut 0.5", "cannot be used with"),
     ("tree S --recursive --linkage single", "cannot be used with"),
     ("tree S --recursive --overlap cosine", "cannot be used with"),
     ("tree S --recursive --levels 0", "from 1 on"),
-    ("tree S --recursive --levels 3", "each level must have fewer"),
+    (
+        "tree S --recursive --levels 3",
+        "each level must have fewer",
+    ),
     ("tree S --levels 2", "--recursive"),
     ("tree S --growth fixed", "--recursive"),
     ("tree S --joint", "--recursive"),
     ("tree S --json --format svg", "cannot be used with"),
-    ("tree S --out new.svg", "named .svg, and what is written is .txt"),
-    ("tree S --format svg --out new.json", "named .json, and what is written is .svg"),
-    ("tree S --format svg --out absent/new.svg", "no directory absent"),
+    (
+        "tree S --out new.svg",
+        "named .svg, and what is written is .txt",
+    ),
+    (
+        "tree S --format svg --out new.json",
+        "named .json, and what is written is .svg",
+    ),
+    (
+        "tree S --format svg --out absent/new.svg",
+        "no directory absent",
+    ),
     // Notes.
     ("notes S 3 name", "0 to 2"),
     ("notes S 3 ", "0 to 2"),
     ("notes S 1", "<TEXT>"),
     ("notes S --export absent/notes.json", "no directory absent"),
-    ("notes S --export notes.csv", "named .csv, and what is written is .json"),
-    ("notes S --export a.json --import b.json", "cannot be used with"),
+    (
+        "notes S --export notes.csv",
+        "named .csv, and what is written is .json",
+    ),
+    (
+        "notes S --export a.json --import b.json",
+        "cannot be used with",
+    ),
     ("notes S 1 name --export a.json", "cannot be used with"),
     ("notes S 1 name --import a.json", "cannot be used with"),
     // Steering.
@@ -108,21 +171,45 @@ const REFUSED: &[(&str, &str)] = &[
     ("steer S 0 --top-p nan", "at most 1"),
     ("steer S 0 --temperature=-1", "0 or more"),
     ("steer S 0 --temperature inf", "0 or more"),
-    ("steer S 0 --temperature 0 --top-p 0.5", "--top-p has no effect with --temperature 0"),
-    ("steer S 0 --temperature 0 --top-k 5", "--top-k has no effect with --temperature 0"),
-    ("steer S 0 --temperature 0 --seed 5", "--seed has no effect with --temperature 0"),
-    ("steer S 0 --temperature 0 --samples 2", "--samples has no effect with --temperature 0"),
+    (
+        "steer S 0 --temperature 0 --top-p 0.5",
+        "--top-p has no effect with --temperature 0",
+    ),
+    (
+        "steer S 0 --temperature 0 --top-k 5",
+        "--top-k has no effect with --temperature 0",
+    ),
+    (
+        "steer S 0 --temperature 0 --seed 5",
+        "--seed has no effect with --temperature 0",
+    ),
+    (
+        "steer S 0 --temperature 0 --samples 2",
+        "--samples has no effect with --temperature 0",
+    ),
     ("steer S 0 --samples 0", "from 1 on"),
     ("steer S 0 --max-tokens 0", "from 1 on"),
     ("steer S 0 --kl 0", "positive number"),
     ("steer S 0 --kl nan", "positive number"),
     ("steer S 0 --alpha inf", "finite"),
     ("steer S 0 --alpha 1 --kl 0.1", "cannot be used with"),
-    ("steer S 0 --positions 5..5", "the end must be after the start"),
-    ("steer S 0 --positions 500..600", "beyond the prompt, whose tokens are at 0 to"),
-    ("steer S 0 --positions 500..600 --alpha 1", "beyond the prompt and its new tokens"),
+    (
+        "steer S 0 --positions 5..5",
+        "the end must be after the start",
+    ),
+    (
+        "steer S 0 --positions 500..600",
+        "beyond the prompt, whose tokens are at 0 to",
+    ),
+    (
+        "steer S 0 --positions 500..600 --alpha 1",
+        "beyond the prompt and its new tokens",
+    ),
     ("steer S 0 --mode set --kl 0.1", "no KL to aim for"),
-    ("steer S 0 --core-of 1 --exclusive-of 2", "cannot be used with"),
+    (
+        "steer S 0 --core-of 1 --exclusive-of 2",
+        "cannot be used with",
+    ),
     ("steer S 0 --core-of 9", "9"),
     ("steer S diffmean:a --core-of 1", "take features of a fit"),
     ("steer S 0:nan", "is no direction"),
@@ -138,9 +225,15 @@ const REFUSED: &[(&str, &str)] = &[
     ("quality S --sparsity 2", "at most 1"),
     ("quality S --l1=-1", "0 or more"),
     ("quality S --solver mu --l1 0.5", "--l1 has no effect"),
-    ("quality S --solver mu --row-cap 3", "--row-cap has no effect"),
+    (
+        "quality S --solver mu --row-cap 3",
+        "--row-cap has no effect",
+    ),
     ("quality S --labels --json", "cannot be used with"),
-    ("quality S --fit k3 --layer 2", "leave out --layer and --hook"),
+    (
+        "quality S --fit k3 --layer 2",
+        "leave out --layer and --hook",
+    ),
     ("sweep S -k 0", "from 1 on"),
     ("sweep S -k 3 --cold", "--cold has no effect"),
     ("sweep S --solver mu --l1 0.5", "--l1 has no effect"),
@@ -150,16 +243,37 @@ const REFUSED: &[(&str, &str)] = &[
     ("eval steering S --labels absent", "no label 'absent'"),
     ("eval steering S --kl 0", "positive number"),
     ("eval steering S --top-p 0", "at most 1"),
-    ("eval steering S --temperature 0 --top-k 3", "--top-k has no effect"),
+    (
+        "eval steering S --temperature 0 --top-k 3",
+        "--top-k has no effect",
+    ),
     ("eval steering S --max-tokens 0", "from 1 on"),
     ("eval steering S --batch 0", "from 1 on"),
     ("eval steering S --prompt alone", "at least two"),
-    ("eval steering S --protocol paper --kl 0.1 --samples 1 --max-tokens 2", "--protocol has no effect"),
-    ("eval steering S --samples 0 --svg new.svg", "--svg has no effect with --samples 0"),
-    ("eval steering S --samples 0 --max-tokens 3", "--max-tokens has no effect with --samples 0"),
-    ("eval steering S --dry-run --svg new.svg", "cannot be used with"),
-    ("eval steering S --svg new.png", "named .png, and what is written is .svg"),
-    ("eval steering S --svg absent/new.svg", "no directory absent"),
+    (
+        "eval steering S --protocol paper --kl 0.1 --samples 1 --max-tokens 2",
+        "--protocol has no effect",
+    ),
+    (
+        "eval steering S --samples 0 --svg new.svg",
+        "--svg has no effect with --samples 0",
+    ),
+    (
+        "eval steering S --samples 0 --max-tokens 3",
+        "--max-tokens has no effect with --samples 0",
+    ),
+    (
+        "eval steering S --dry-run --svg new.svg",
+        "cannot be used with",
+    ),
+    (
+        "eval steering S --svg new.png",
+        "named .png, and what is written is .svg",
+    ),
+    (
+        "eval steering S --svg absent/new.svg",
+        "no directory absent",
+    ),
     ("eval steering S --concurrency 2", "--endpoint"),
     ("eval steering S --timeout 2", "--endpoint"),
     ("eval steering S --key-env KEY", "--endpoint"),
@@ -178,17 +292,35 @@ const REFUSED: &[(&str, &str)] = &[
     ("sae train S --latents 2 --top-k 3", "from 1 to the latents"),
     ("sae train S --layer 2", "no such hook"),
     ("sae train S --resume --fresh", "cannot be used with"),
-    ("sae compare S --fit k3 --layer 2", "leave out --layer and --hook"),
-    ("sae compare S --predict 0 --device cpu", "--device has no effect with --predict 0"),
+    (
+        "sae compare S --fit k3 --layer 2",
+        "leave out --layer and --hook",
+    ),
+    (
+        "sae compare S --predict 0 --device cpu",
+        "--device has no effect with --predict 0",
+    ),
     ("sae compare S --sae absent", "no SAE 'absent'"),
     // Matrices.
-    ("import X.npy --tensor a --out new", "--tensor a has no effect"),
+    (
+        "import X.npy --tensor a --out new",
+        "--tensor a has no effect",
+    ),
     ("import X.csv --out new", "only .npy and .safetensors"),
     ("import X.npy --out M", "is no study and holds other files"),
     ("import X.npy --out corpus.json", "is a file"),
-    ("export S --out new.npz", "named .npz, and what is written is .safetensors"),
-    ("export S --out absent/new.safetensors", "no directory absent"),
-    ("export S --out new.safetensors --fit absent", "no fit 'absent'"),
+    (
+        "export S --out new.npz",
+        "named .npz, and what is written is .safetensors",
+    ),
+    (
+        "export S --out absent/new.safetensors",
+        "no directory absent",
+    ),
+    (
+        "export S --out new.safetensors --fit absent",
+        "no fit 'absent'",
+    ),
     ("export S --out new.safetensors --format npz", "--format"),
 ];
 
@@ -197,7 +329,10 @@ fn what_would_be_ignored_or_cannot_be_is_refused_before_any_work() {
     let made = Made::new(
         "home",
         &[
-            ("a", &["one text here", "two of them", "three texts", "a fourth"]),
+            (
+                "a",
+                &["one text here", "two of them", "three texts", "a fourth"],
+            ),
             ("b", &["other", "words", "again", "so"]),
         ],
     );
@@ -212,30 +347,60 @@ fn what_would_be_ignored_or_cannot_be_is_refused_before_any_work() {
     let before = everything(&made.home);
     let mut wrong = Vec::new();
     for (line, says) in REFUSED {
-        let output = made.command(&line.split(' ').collect::<Vec<_>>()).output().unwrap();
+        let output = made
+            .command(&line.split(' ').collect::<Vec<_>>())
+            .output()
+            .unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         let said = stderr.split_whitespace().collect::<Vec<_>>().join(" ");
         if output.status.code() != Some(2) || !said.contains(says) || !output.stdout.is_empty() {
-            wrong
-                .push(format!("mlpeek {line}\n  exits with {:?}, not 2 with '{says}': {stderr}", output.status.code()));
+            wrong.push(format!(
+                "mlpeek {line}\n  exits with {:?}, not 2 with '{says}': {stderr}",
+                output.status.code()
+            ));
         }
     }
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), REFUSED.len(), wrong.join("\n"));
-    let names = |all: &[(std::path::PathBuf, Vec<u8>)]| all.iter().map(|f| f.0.clone()).collect::<Vec<_>>();
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        REFUSED.len(),
+        wrong.join("\n")
+    );
+    let names =
+        |all: &[(std::path::PathBuf, Vec<u8>)]| all.iter().map(|f| f.0.clone()).collect::<Vec<_>>();
     let after = everything(&made.home);
     assert_eq!(names(&after), names(&before), "nothing is made");
-    let changed = before.iter().zip(&after).filter(|(a, b)| a != b).map(|(a, _)| &a.0);
+    let changed = before
+        .iter()
+        .zip(&after)
+        .filter(|(a, b)| a != b)
+        .map(|(a, _)| &a.0);
     // The lock says who took it last.
-    assert_eq!(changed.filter(|p| !p.ends_with("lock")).collect::<Vec<_>>(), [] as [&std::path::PathBuf; 0]);
+    assert_eq!(
+        changed.filter(|p| !p.ends_with("lock")).collect::<Vec<_>>(),
+        [] as [&std::path::PathBuf; 0]
+    );
 }
 
 #[test]
 fn what_is_asked_for_with_a_cut_is_written() {
-    let made = Made::new("home", &[("a", &["one text here", "two of them", "three texts", "a fourth"])]);
+    let made = Made::new(
+        "home",
+        &[(
+            "a",
+            &["one text here", "two of them", "three texts", "a fourth"],
+        )],
+    );
     let study = made.study();
     for (format, ending) in [("text", "txt"), ("json", "json")] {
         let out = made.path(&format!("clusters.{ending}"));
-        assert_eq!(made.run(&["tree", &study, "--cut", "0.9", "--format", format, "--out", &out]), "");
+        assert_eq!(
+            made.run(&[
+                "tree", &study, "--cut", "0.9", "--format", format, "--out", &out
+            ]),
+            ""
+        );
         assert_eq!(
             std::fs::read_to_string(&out).unwrap(),
             made.run(&["tree", &study, "--cut", "0.9", "--format", format])

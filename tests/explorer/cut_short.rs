@@ -15,7 +15,10 @@ fn collecting_that_was_cut_short_is_shown_and_goes_on_by_a_key() {
     let data = support::corpus(home.dir.path(), 400);
     let study = home.dir.path().join("study");
     support::half_collected(&study, Path::new(&home.model), &data);
-    let state = mlpeek::study::Study::open_read_only(&study).unwrap().collected().unwrap();
+    let state = mlpeek::study::Study::open_read_only(&study)
+        .unwrap()
+        .collected()
+        .unwrap();
     let mut t = open(&home, &["study"], 120, 36);
     t.sees(&format!("collected {} %", state.percent()));
     t.sees(&format!("{} of 400 samples", state.samples));
@@ -26,13 +29,20 @@ fn collecting_that_was_cut_short_is_shown_and_goes_on_by_a_key() {
     t.sees(&format!("{} of 400 samples", state.samples));
     t.keys("6");
     t.until("the state in the list", |s| {
-        s.lines().any(|l| l.contains("tiny-llama") && l.contains(&format!("collected {} %", state.percent())))
+        s.lines().any(|l| {
+            l.contains("tiny-llama") && l.contains(&format!("collected {} %", state.percent()))
+        })
     });
     t.keys("1R");
     // The first fit follows, as in a study that was never stopped.
-    t.until("features", |s| s.contains("Features 100") && s.contains("sweep "));
+    t.until("features", |s| {
+        s.contains("Features 100") && s.contains("sweep ")
+    });
     assert!(!t.text().contains("collected "), "{}", t.text());
-    let whole = mlpeek::study::Study::open_read_only(&study).unwrap().collected().unwrap();
+    let whole = mlpeek::study::Study::open_read_only(&study)
+        .unwrap()
+        .collected()
+        .unwrap();
     assert!(whole.is_complete());
     // What the user stops is shown as that.
     t.keys("\u{3}");
@@ -51,9 +61,20 @@ fn another_layer_of_a_study_that_was_cut_short_goes_on_with_it_where_it_is_the_s
     t.keys("L");
     t.sees("Open a model");
     t.keys(ENTER);
-    t.until("features", |s| s.contains("Features 100") && s.contains("sweep "));
-    assert!(mlpeek::study::Study::open_read_only(&study).unwrap().collected().unwrap().is_complete());
-    assert!(!home.dir.path().join("home/studies").exists(), "no other study was begun");
+    t.until("features", |s| {
+        s.contains("Features 100") && s.contains("sweep ")
+    });
+    assert!(
+        mlpeek::study::Study::open_read_only(&study)
+            .unwrap()
+            .collected()
+            .unwrap()
+            .is_complete()
+    );
+    assert!(
+        !home.dir.path().join("home/studies").exists(),
+        "no other study was begun"
+    );
     t.keys("\u{3}");
     t.sees("stopped at sweep");
     t.quits();
@@ -63,22 +84,35 @@ fn another_layer_of_a_study_that_was_cut_short_goes_on_with_it_where_it_is_the_s
 fn a_fit_that_was_stopped_is_shown_as_that_and_goes_on_by_a_key() {
     let home = home();
     let study = home.study(&["12"]);
-    let config = mlpeek::factor::FitConfig { features: 8, max_sweeps: Some(30), ..Default::default() };
+    let config = mlpeek::factor::FitConfig {
+        features: 8,
+        max_sweeps: Some(30),
+        ..Default::default()
+    };
     {
         // As after a kill at its second sweep: begun, two sweeps told, nothing saved.
         let study = mlpeek::study::Study::open(&study).unwrap();
         let hook = study.manifest().hooks[0];
-        study.start_fit("cut", hook, &config.for_width(support::D_MLP)).unwrap();
-        let sweep = |n: usize| format!("{{\"sweep\":{n},\"relative_error\":0.9,\"seconds\":0.1,\"stop\":null}}\n");
+        study
+            .start_fit("cut", hook, &config.for_width(support::D_MLP))
+            .unwrap();
+        let sweep = |n: usize| {
+            format!("{{\"sweep\":{n},\"relative_error\":0.9,\"seconds\":0.1,\"stop\":null}}\n")
+        };
         std::fs::write(study.loss_path("cut").unwrap(), sweep(1) + &sweep(2)).unwrap();
     }
     let mut t = home.explore(120, 36, &[]);
     // The finished one is what is shown.
     t.sees("fitted");
     t.keys("5");
-    t.until("the fit in the list", |s| s.lines().any(|l| l.contains("cut ") && l.contains("stopped at sweep 2")));
+    t.until("the fit in the list", |s| {
+        s.lines()
+            .any(|l| l.contains("cut ") && l.contains("stopped at sweep 2"))
+    });
     t.keys("F");
-    t.until("its end", |s| s.contains("Fit cut") && s.contains("fitted") && !s.contains("stopped at sweep 2"));
+    t.until("its end", |s| {
+        s.contains("Fit cut") && s.contains("fitted") && !s.contains("stopped at sweep 2")
+    });
     t.quits();
 }
 
@@ -86,7 +120,16 @@ fn a_fit_that_was_stopped_is_shown_as_that_and_goes_on_by_a_key() {
 fn a_fit_that_the_closing_of_the_explorer_stopped_is_not_shown_as_fitted() {
     let home = home();
     home.study(&[]);
-    home.run(&["fit", "study", "-k", "8", "--max-sweeps", "2", "--name", "early"]);
+    home.run(&[
+        "fit",
+        "study",
+        "-k",
+        "8",
+        "--max-sweeps",
+        "2",
+        "--name",
+        "early",
+    ]);
     let config = home.dir.path().join("study/fits/early/config.json");
     let text = std::fs::read_to_string(&config).unwrap();
     assert!(text.contains("max_sweeps"), "{text}");
@@ -124,10 +167,14 @@ fn the_place_of_a_model_that_moved_is_asked_for_and_kept() {
     t.sees("Where is the study's model?");
     t.keys("\u{15}nowhere");
     t.keys(ENTER);
-    t.until("the question again", |s| s.contains("Where is the study's model?") && s.contains("nowhere"));
+    t.until("the question again", |s| {
+        s.contains("Where is the study's model?") && s.contains("nowhere")
+    });
     t.keys("\u{15}moved");
     t.keys(ENTER);
-    t.until("the model", |s| s.contains("f32)") && !s.contains("(not found)"));
+    t.until("the model", |s| {
+        s.contains("f32)") && !s.contains("(not found)")
+    });
     t.quits();
     let t = home.explore(120, 36, &[]);
     t.quits();
@@ -139,14 +186,21 @@ fn a_study_is_opened_with_its_model_at_another_place_from_the_command_line() {
     home.study(&["12"]);
     std::fs::rename(&home.model, home.dir.path().join("moved")).unwrap();
     let t = open(&home, &["study", "--model", "moved"], 120, 36);
-    t.until("the study and its model", |s| s.contains("Features ") && s.contains("moved (cpu, f32)"));
+    t.until("the study and its model", |s| {
+        s.contains("Features ") && s.contains("moved (cpu, f32)")
+    });
     t.quits();
     // Another model: the study is read without it.
     let other = support::tiny_model(&home.dir.path().join("other"));
     let config = other.join("config.json");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("silu", "relu")).unwrap();
-    let mut t = open(&home, &["study", "--model", other.to_str().unwrap()], 120, 36);
+    let mut t = open(
+        &home,
+        &["study", "--model", other.to_str().unwrap()],
+        120,
+        36,
+    );
     t.sees("Where is the study's model?");
     t.sees("another configuration");
     t.keys(ESC);

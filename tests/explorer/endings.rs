@@ -1,5 +1,6 @@
-//! How the explorer ends when it is not asked to: signals, a terminal that dies or hangs, a shell that stops it. The study is
-//! free afterwards, and the terminal is as it was where there still is one.
+//! How the explorer ends when it is not asked to: signals, a terminal that dies or hangs, a shell
+//! that stops it. The study is free afterwards, and the terminal is as it was where there still is
+//! one.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,11 @@ use crate::terminal::{ENTER, ESC, Home, Terminal, home, home_with};
 
 /// Nobody writes in the study, and it opens.
 fn is_free(home: &Home, study: &Path) {
-    let lock = fs::OpenOptions::new().read(true).write(true).open(study.join("lock")).unwrap();
+    let lock = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(study.join("lock"))
+        .unwrap();
     assert!(lock.try_lock().is_ok(), "the study is still locked");
     drop(lock);
     home.run(&["features", &study.display().to_string()]);
@@ -89,8 +94,18 @@ fn a_terminal_that_dies_at_the_start_or_while_collecting_ends_it() {
     t.gone();
     is_free(&home, &study);
 
-    let data = support::corpus(home.dir.path(), 20_000).display().to_string();
-    let args = ["--model", &home.model, "--data", &data, "--layer", "1", "new"];
+    let data = support::corpus(home.dir.path(), 20_000)
+        .display()
+        .to_string();
+    let args = [
+        "--model",
+        &home.model,
+        "--data",
+        &data,
+        "--layer",
+        "1",
+        "new",
+    ];
     let mut t = Terminal::open(home.dir.path(), &args, 80, 24, &[]);
     t.sees("cancels");
     t.die();
@@ -166,7 +181,12 @@ fn the_screen_is_drawn_afresh_without_asking_the_terminal() {
     t.screen.lock().unwrap().process(b"\x1b[5;5Hgarbage");
     t.signal("CONT");
     t.until("the same screen", |s| s == before);
-    let asked = t.written.lock().unwrap().windows(4).any(|w| w == b"\x1b[6n");
+    let asked = t
+        .written
+        .lock()
+        .unwrap()
+        .windows(4)
+        .any(|w| w == b"\x1b[6n");
     assert!(!asked, "the cursor's place is never asked for");
     t.quits();
 }
@@ -175,10 +195,22 @@ fn the_screen_is_drawn_afresh_without_asking_the_terminal() {
 fn a_script_around_it_stops_and_goes_on_with_it() {
     let home = home();
     home.study(&["12"]);
-    let mut t = Terminal::run("sh", home.dir.path(), &["-i"], 100, 30, &[("PS1", "$ "), ("ENV", "/dev/null")]);
+    let mut t = Terminal::run(
+        "sh",
+        home.dir.path(),
+        &["-i"],
+        100,
+        30,
+        &[("PS1", "$ "), ("ENV", "/dev/null")],
+    );
     t.sees("$");
-    t.keys(&format!("sh -c '{} study; echo after $?'{ENTER}", env!("CARGO_BIN_EXE_mlpeek")));
-    t.until("the study and its model", |s| s.contains("Features ") && s.contains("f32)"));
+    t.keys(&format!(
+        "sh -c '{} study; echo after $?'{ENTER}",
+        env!("CARGO_BIN_EXE_mlpeek")
+    ));
+    t.until("the study and its model", |s| {
+        s.contains("Features ") && s.contains("f32)")
+    });
     t.keys("\x1a");
     // The shell has the terminal again: nothing of the script went on.
     t.until("the shell", |s| !s.contains("Features "));

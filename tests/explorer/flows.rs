@@ -100,7 +100,9 @@ fn a_feature_its_core_and_its_own_neurons_steer_side_by_side_and_live_follows() 
     for way in ["whole feature", "core alone", "own neurons alone"] {
         t.sees(way);
     }
-    t.until("three α", |s| s.matches("α ").count() >= 3 || s.contains("out of reach"));
+    t.until("three α", |s| {
+        s.matches("α ").count() >= 3 || s.contains("out of reach")
+    });
     t.until("an end", |s| !s.contains("cancels"));
     t.keys("t");
     t.sees("steered text");
@@ -157,7 +159,11 @@ fn a_note_is_kept_through_a_refit_and_taken_back() {
     t.keys("rivers #water *4 -- seen by hand");
     t.keys(ENTER);
     t.sees("★★★★");
-    assert!(std::fs::read_to_string(&notes).unwrap().contains("seen by hand"));
+    assert!(
+        std::fs::read_to_string(&notes)
+            .unwrap()
+            .contains("seen by hand")
+    );
     t.keys("5f");
     t.sees("fitting: ");
     t.keys("1/rivers");
@@ -251,7 +257,9 @@ fn any_set_of_directions_is_read_and_steered_with_and_an_autoencoder_becomes_one
     t.sees("diffmean is on show");
     t.keys("a");
     t.keys(ENTER);
-    t.until("α of a direction", |s| s.contains("diffmean #") && (s.contains("α ") || s.contains("out of reach")));
+    t.until("α of a direction", |s| {
+        s.contains("diffmean #") && (s.contains("α ") || s.contains("out of reach"))
+    });
     t.until("an end", |s| !s.contains("cancels"));
     t.keys("1");
     t.keys(ESC);
@@ -325,7 +333,9 @@ fn features_that_fire_on_a_text_are_asked_for() {
     home.study(&["12"]);
     let mut t = home.explore(120, 36, &[]);
     t.keys("/fires:\"a river on Tuesday\"");
-    t.until("an answer", |s| s.contains("Tuesday\"") && !s.contains("asking…"));
+    t.until("an answer", |s| {
+        s.contains("Tuesday\"") && !s.contains("asking…")
+    });
     t.keys(ESC);
     t.sees("Features 12");
     // Features of so small a model fire on anything, so that the opposite keeps fewer.
@@ -344,7 +354,11 @@ fn what_is_on_show_is_written_to_files() {
     let feature = t.word_after("Contexts of #");
     t.keys("E");
     t.sees("wrote ");
-    assert!(std::fs::read_to_string(study.join(format!("feature-{feature}.md"))).unwrap().contains("## Neurons"));
+    assert!(
+        std::fs::read_to_string(study.join(format!("feature-{feature}.md")))
+            .unwrap()
+            .contains("## Neurons")
+    );
     t.keys("2");
     t.sees("average linkage");
     t.keys("H");
@@ -357,11 +371,18 @@ fn what_is_on_show_is_written_to_files() {
     t.sees("clusters-k12.json");
     let clusters: serde_json::Value =
         serde_json::from_slice(&std::fs::read(study.join("clusters-k12.json")).unwrap()).unwrap();
-    let features: usize =
-        clusters["clusters"].as_array().unwrap().iter().map(|c| c["features"].as_array().unwrap().len()).sum();
+    let features: usize = clusters["clusters"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["features"].as_array().unwrap().len())
+        .sum();
     assert_eq!(features, 12);
     for ending in ["svg", "nwk", "json"] {
-        assert!(study.join(format!("tree-k12.{ending}")).exists(), "{ending}");
+        assert!(
+            study.join(format!("tree-k12.{ending}")).exists(),
+            "{ending}"
+        );
     }
     t.keys("t");
     t.sees("Levels 12 →");
@@ -391,8 +412,15 @@ fn notes_go_out_and_come_in_and_an_edit_by_hand_is_kept() {
     let text = std::fs::read_to_string(&exported).unwrap();
     assert!(text.contains("rivers"));
     // Another feature is named by hand while the study is open.
-    let mut all: serde_json::Value = serde_json::from_slice(&std::fs::read(&notes).unwrap()).unwrap();
-    let taken = all["k12"]["names"].as_object().unwrap().keys().next().unwrap().clone();
+    let mut all: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&notes).unwrap()).unwrap();
+    let taken = all["k12"]["names"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .next()
+        .unwrap()
+        .clone();
     let by_hand = if taken == "3" { "4" } else { "3" };
     all["k12"]["names"][by_hand] = "by hand".into();
     std::fs::write(&notes, all.to_string()).unwrap();

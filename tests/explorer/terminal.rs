@@ -32,8 +32,20 @@ impl Terminal {
     }
 
     /// Any program.
-    pub fn run(program: &str, home: &Path, args: &[&str], cols: u16, rows: u16, env: &[(&str, &str)]) -> Self {
-        let size = PtySize { rows, cols, pixel_width: 0, pixel_height: 0 };
+    pub fn run(
+        program: &str,
+        home: &Path,
+        args: &[&str],
+        cols: u16,
+        rows: u16,
+        env: &[(&str, &str)],
+    ) -> Self {
+        let size = PtySize {
+            rows,
+            cols,
+            pixel_width: 0,
+            pixel_height: 0,
+        };
         let pair = native_pty_system().openpty(size).unwrap();
         let mut command = CommandBuilder::new(program);
         command.args(args);
@@ -49,7 +61,11 @@ impl Terminal {
         let screen = Arc::new(Mutex::new(vt100::Parser::new(cells(rows), cells(cols), 0)));
         let written = Arc::new(Mutex::new(Vec::new()));
         let closed = Arc::new(AtomicBool::new(false));
-        let (mut reader, shared, all) = (pair.master.try_clone_reader().unwrap(), screen.clone(), written.clone());
+        let (mut reader, shared, all) = (
+            pair.master.try_clone_reader().unwrap(),
+            screen.clone(),
+            written.clone(),
+        );
         let stop = closed.clone();
         let reader = std::thread::spawn(move || {
             let mut bytes = [0; 4096];
@@ -62,13 +78,24 @@ impl Terminal {
             }
         });
         let writer = Some(pair.master.take_writer().unwrap());
-        Self { screen, writer, child, master: Some(pair.master), written, reader: Some(reader), closed }
+        Self {
+            screen,
+            writer,
+            child,
+            master: Some(pair.master),
+            written,
+            reader: Some(reader),
+            closed,
+        }
     }
 
     /// The screen, without the blanks at the ends of lines.
     pub fn text(&self) -> String {
         let text = self.screen.lock().unwrap().screen().contents();
-        text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+        text.lines()
+            .map(str::trim_end)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     /// Waits until nothing is drawn any more; the screen.
@@ -81,7 +108,10 @@ impl Terminal {
             if now == before {
                 return now;
             }
-            assert!(start.elapsed() < Duration::from_secs(60), "never rests:\n{now}");
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "never rests:\n{now}"
+            );
             before = now;
         }
     }
@@ -90,7 +120,11 @@ impl Terminal {
     pub fn until(&self, what: &str, seen: impl Fn(&str) -> bool) {
         let start = Instant::now();
         while !seen(&self.text()) {
-            assert!(start.elapsed() < Duration::from_secs(60), "never saw {what}:\n{}", self.text());
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "never saw {what}:\n{}",
+                self.text()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -102,14 +136,22 @@ impl Terminal {
 
     /// Waits until the screen does not show `text`.
     pub fn loses(&self, text: &str) {
-        self.until(&format!("the end of {text}"), |screen| !screen.contains(text));
+        self.until(&format!("the end of {text}"), |screen| {
+            !screen.contains(text)
+        });
     }
 
-    /// What stands between `before` and the next space or line end, at its first place on the screen.
+    /// What stands between `before` and the next space or line end, at its first place on the
+    /// screen.
     pub fn word_after(&self, before: &str) -> String {
         let screen = self.text();
-        let (_, rest) = screen.split_once(before).unwrap_or_else(|| panic!("no {before} in\n{screen}"));
-        rest.split_whitespace().next().unwrap_or_default().to_owned()
+        let (_, rest) = screen
+            .split_once(before)
+            .unwrap_or_else(|| panic!("no {before} in\n{screen}"));
+        rest.split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// A bracketed paste.
@@ -119,12 +161,22 @@ impl Terminal {
 
     /// Changes the terminal's size; the emulator's screen stays at two cells at least.
     pub fn resize(&self, cols: u16, rows: u16) {
-        let size = PtySize { rows, cols, pixel_width: 0, pixel_height: 0 };
-        self.screen.lock().unwrap().screen_mut().set_size(cells(rows.max(2)), cells(cols.max(2)));
+        let size = PtySize {
+            rows,
+            cols,
+            pixel_width: 0,
+            pixel_height: 0,
+        };
+        self.screen
+            .lock()
+            .unwrap()
+            .screen_mut()
+            .set_size(cells(rows.max(2)), cells(cols.max(2)));
         self.master.as_ref().unwrap().resize(size).unwrap();
     }
 
-    /// Reads nothing any more, as a terminal that hangs: what is written piles up. The program writes at least once.
+    /// Reads nothing any more, as a terminal that hangs: what is written piles up. The program
+    /// writes at least once.
     pub fn hang(&mut self) {
         self.closed.store(true, Ordering::SeqCst);
         self.resize(77, 21);
@@ -140,16 +192,31 @@ impl Terminal {
     /// Sends a signal to the program.
     pub fn signal(&self, name: &str) {
         let pid = self.child.process_id().unwrap().to_string();
-        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args([&format!("-{name}"), &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     /// Waits until the program is stopped, as ctrl-z does.
     pub fn stopped(&self) {
         let pid = self.child.process_id().unwrap().to_string();
         let start = Instant::now();
-        let state = || Command::new("ps").args(["-o", "stat=", "-p", &pid]).output().unwrap().stdout;
+        let state = || {
+            Command::new("ps")
+                .args(["-o", "stat=", "-p", &pid])
+                .output()
+                .unwrap()
+                .stdout
+        };
         while !state().starts_with(b"T") {
-            assert!(start.elapsed() < Duration::from_secs(60), "is never stopped");
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "is never stopped"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -161,7 +228,11 @@ impl Terminal {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.exit_code();
             }
-            assert!(start.elapsed() < Duration::from_secs(30), "does not end:\n{}", self.text());
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "does not end:\n{}",
+                self.text()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -188,9 +259,15 @@ impl Terminal {
         // What was written last may still be on its way.
         std::thread::sleep(Duration::from_millis(200));
         let parser = self.screen.lock().unwrap();
-        assert!(!parser.screen().alternate_screen(), "the alternate screen was left");
+        assert!(
+            !parser.screen().alternate_screen(),
+            "the alternate screen was left"
+        );
         assert!(!parser.screen().hide_cursor(), "the cursor is back");
-        assert_eq!(parser.screen().mouse_protocol_mode(), vt100::MouseProtocolMode::None);
+        assert_eq!(
+            parser.screen().mouse_protocol_mode(),
+            vt100::MouseProtocolMode::None
+        );
         assert!(!parser.screen().bracketed_paste(), "bracketed paste is off");
         code
     }
@@ -227,16 +304,42 @@ impl Home {
     /// Runs a command that must succeed.
     pub fn run(&self, args: &[&str]) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mlpeek"));
-        let out = command.args(args).current_dir(self.dir.path()).env("MLPEEK_HOME", self.dir.path().join("home"));
+        let out = command
+            .args(args)
+            .current_dir(self.dir.path())
+            .env("MLPEEK_HOME", self.dir.path().join("home"));
         let out = out.output().unwrap();
-        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        assert!(
+            out.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
     }
 
     /// A study whose features share neurons, with a fit of each size.
     pub fn study(&self, sizes: &[&str]) -> PathBuf {
-        self.run(&["collect", "--model", &self.model, "--data", &self.data, "--layer", "1", "--out", "study"]);
+        self.run(&[
+            "collect",
+            "--model",
+            &self.model,
+            "--data",
+            &self.data,
+            "--layer",
+            "1",
+            "--out",
+            "study",
+        ]);
         for size in sizes {
-            self.run(&["fit", "study", "-k", size, "--sparsity", "0.25", "--max-sweeps", "20"]);
+            self.run(&[
+                "fit",
+                "study",
+                "-k",
+                size,
+                "--sparsity",
+                "0.25",
+                "--max-sweeps",
+                "20",
+            ]);
         }
         self.dir.path().join("study")
     }
@@ -247,10 +350,18 @@ impl Home {
     }
 
     /// The same with other arguments.
-    pub fn explore_with(&self, args: &[&str], cols: u16, rows: u16, env: &[(&str, &str)]) -> Terminal {
+    pub fn explore_with(
+        &self,
+        args: &[&str],
+        cols: u16,
+        rows: u16,
+        env: &[(&str, &str)],
+    ) -> Terminal {
         let terminal = Terminal::open(self.dir.path(), args, cols, rows, env);
         // The model comes last.
-        terminal.until("the study and its model", |s| s.contains("Features ") && s.contains("f32)"));
+        terminal.until("the study and its model", |s| {
+            s.contains("Features ") && s.contains("f32)")
+        });
         terminal
     }
 }

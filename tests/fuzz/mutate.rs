@@ -1,4 +1,5 @@
-//! Damage to a file: of its bytes, or of the JSON that it is or begins with. Knows nothing of what the file is for.
+//! Damage to a file: of its bytes, or of the JSON that it is or begins with. Knows nothing of what
+//! the file is for.
 
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -6,8 +7,20 @@ use rand_pcg::Pcg64Mcg;
 use serde_json::{Value, json};
 
 /// Sizes and counts that readers must not believe.
-const NUMBERS: [u64; 12] =
-    [0, 1, 2, 127, 255, 65_536, 1 << 31, u32::MAX as u64, 1 << 40, 1 << 53, i64::MAX as u64, u64::MAX];
+const NUMBERS: [u64; 12] = [
+    0,
+    1,
+    2,
+    127,
+    255,
+    65_536,
+    1 << 31,
+    u32::MAX as u64,
+    1 << 40,
+    1 << 53,
+    i64::MAX as u64,
+    u64::MAX,
+];
 /// The same where numbers are written out; some are no JSON.
 const WRITTEN: [&str; 14] = [
     "NaN",
@@ -53,7 +66,10 @@ pub fn mutate(whole: &[u8], is_json: bool, rng: &mut Pcg64Mcg) -> (Vec<u8>, Stri
 
 fn safetensors_header(bytes: &[u8]) -> Option<usize> {
     let len = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
-    let end = usize::try_from(len).ok()?.checked_add(8).filter(|end| *end <= bytes.len())?;
+    let end = usize::try_from(len)
+        .ok()?
+        .checked_add(8)
+        .filter(|end| *end <= bytes.len())?;
     (bytes.get(8) == Some(&b'{')).then_some(end)
 }
 
@@ -64,7 +80,11 @@ fn raw(bytes: &mut Vec<u8>, rng: &mut Pcg64Mcg) -> String {
     }
     // Headers are at the beginning: half of the damage is there.
     let len = bytes.len();
-    let at = if rng.random_bool(0.5) { rng.random_range(0..len.min(256)) } else { rng.random_range(0..len) };
+    let at = if rng.random_bool(0.5) {
+        rng.random_range(0..len.min(256))
+    } else {
+        rng.random_range(0..len)
+    };
     let some = rng.random_range(1..=64.min(len - at));
     match rng.random_range(0..10) {
         0 => {
@@ -90,7 +110,10 @@ fn raw(bytes: &mut Vec<u8>, rng: &mut Pcg64Mcg) -> String {
             format!("{some} of {at} again at {to}")
         }
         5 => {
-            let (value, width) = (NUMBERS[rng.random_range(0..NUMBERS.len())], [1, 2, 4, 8][rng.random_range(0..4)]);
+            let (value, width) = (
+                NUMBERS[rng.random_range(0..NUMBERS.len())],
+                [1, 2, 4, 8][rng.random_range(0..4)],
+            );
             let at = at / width * width;
             for (byte, new) in bytes[at..].iter_mut().zip(&value.to_le_bytes()[..width]) {
                 *byte = *new;
@@ -144,7 +167,11 @@ fn json_text(text: &[u8], rng: &mut Pcg64Mcg) -> (Vec<u8>, String) {
             match value.pointer_mut(parent) {
                 Some(Value::Object(map)) => _ = map.remove(&key),
                 Some(Value::Array(list)) => {
-                    _ = key.parse().ok().filter(|at| *at < list.len()).map(|at| list.remove(at))
+                    _ = key
+                        .parse()
+                        .ok()
+                        .filter(|at| *at < list.len())
+                        .map(|at| list.remove(at))
                 }
                 _ => {}
             }
@@ -166,8 +193,15 @@ fn json_text(text: &[u8], rng: &mut Pcg64Mcg) -> (Vec<u8>, String) {
             }
             let new = WRITTEN[rng.random_range(0..WRITTEN.len())];
             let twice = format!("{there},{}:{new}", json!(key));
-            let new = if key.is_empty() || rng.random_bool(0.7) { new } else { twice.as_str() };
-            return (value.to_string().replace(marker, new).into_bytes(), format!("{path} is {new}"));
+            let new = if key.is_empty() || rng.random_bool(0.7) {
+                new
+            } else {
+                twice.as_str()
+            };
+            return (
+                value.to_string().replace(marker, new).into_bytes(),
+                format!("{path} is {new}"),
+            );
         }
         4 => {
             let new = odd(rng);
@@ -179,7 +213,11 @@ fn json_text(text: &[u8], rng: &mut Pcg64Mcg) -> (Vec<u8>, String) {
         _ => {
             let number = NUMBERS[rng.random_range(0..NUMBERS.len())];
             if let Some(place) = value.pointer_mut(&path) {
-                *place = if place.is_string() { json!(number.to_string()) } else { json!(number) };
+                *place = if place.is_string() {
+                    json!(number.to_string())
+                } else {
+                    json!(number)
+                };
             }
             format!("{path} is {number}")
         }
@@ -212,8 +250,15 @@ fn walk(value: &Value, at: &mut String, out: &mut Vec<String>) {
         at.truncate(before);
     };
     match value {
-        Value::Object(map) => map.iter().take(80).for_each(|(key, inner)| enter(key, inner)),
-        Value::Array(list) => list.iter().take(12).enumerate().for_each(|(i, inner)| enter(&i.to_string(), inner)),
+        Value::Object(map) => map
+            .iter()
+            .take(80)
+            .for_each(|(key, inner)| enter(key, inner)),
+        Value::Array(list) => list
+            .iter()
+            .take(12)
+            .enumerate()
+            .for_each(|(i, inner)| enter(&i.to_string(), inner)),
         _ => {}
     }
 }

@@ -19,7 +19,8 @@ const HEADS: usize = 4;
 const KV_HEADS: usize = 2;
 const VOCAB: usize = 258;
 
-/// Writes a random Llama with a byte tokenizer into `dir/tiny-llama` (Hugging Face layout) and returns that path.
+/// Writes a random Llama with a byte tokenizer into `dir/tiny-llama` (Hugging Face layout) and
+/// returns that path.
 pub fn tiny_model(dir: &Path) -> PathBuf {
     let dir = dir.join("tiny-llama");
     fs::create_dir_all(&dir).unwrap();
@@ -65,19 +66,28 @@ fn write_weights(path: &Path) {
     for (name, shape) in shapes {
         let count: usize = shape.iter().product();
         let centre = if name.contains("norm") { 1.0 } else { 0.0 };
-        let bytes = (0..count).flat_map(|_| (centre + rng.random_range(-0.35f32..0.35)).to_le_bytes()).collect();
+        let bytes = (0..count)
+            .flat_map(|_| (centre + rng.random_range(-0.35f32..0.35)).to_le_bytes())
+            .collect();
         data.push((name, shape, bytes));
     }
     let views: HashMap<_, _> = data
         .iter()
-        .map(|(name, shape, bytes)| (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()))
+        .map(|(name, shape, bytes)| {
+            (
+                name.clone(),
+                TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap(),
+            )
+        })
         .collect();
     safetensors::serialize_to_file(views, None, path).unwrap();
 }
 
 /// Byte-level BPE without merges: a token a byte.
 fn tokenizer() -> Value {
-    let vocab: serde_json::Map<_, _> = (0..=255u8).map(|b| (byte_char(b).to_string(), json!(u32::from(b)))).collect();
+    let vocab: serde_json::Map<_, _> = (0..=255u8)
+        .map(|b| (byte_char(b).to_string(), json!(u32::from(b))))
+        .collect();
     let added = |id: u32, content: &str| {
         json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
             "normalized": false, "special": true})
@@ -105,12 +115,16 @@ fn byte_char(b: u8) -> char {
 
 /// A labelled corpus of `count` short texts.
 pub fn corpus(dir: &Path, count: usize) -> PathBuf {
-    let words = ["river", "Tuesday", "seven", "blue", "music", "winter", "doctor", "bread"];
+    let words = [
+        "river", "Tuesday", "seven", "blue", "music", "winter", "doctor", "bread",
+    ];
     let mut rng = Pcg64Mcg::seed_from_u64(11);
     let mut by_label: serde_json::Map<String, Value> = serde_json::Map::new();
     for i in 0..count {
         let label = ["water", "time", "count"][i % 3];
-        let text: Vec<_> = (0..rng.random_range(3..8)).map(|_| words[rng.random_range(0..words.len())]).collect();
+        let text: Vec<_> = (0..rng.random_range(3..8))
+            .map(|_| words[rng.random_range(0..words.len())])
+            .collect();
         let texts = by_label.entry(label).or_insert_with(|| json!([]));
         texts.as_array_mut().unwrap().push(json!(text.join(" ")));
     }
@@ -119,7 +133,8 @@ pub fn corpus(dir: &Path, count: usize) -> PathBuf {
     path
 }
 
-/// A study of layer 1 of the model at `model`, of which collecting was stopped after about half of the samples.
+/// A study of layer 1 of the model at `model`, of which collecting was stopped after about half of
+/// the samples.
 pub fn half_collected(dir: &Path, model: &Path, data: &Path) {
     use mlpeek::activations::store::CacheDtype;
     use mlpeek::corpus::Corpus;
@@ -132,9 +147,21 @@ pub fn half_collected(dir: &Path, model: &Path, data: &Path) {
     let files = source::resolve(model.to_str(), &silent).unwrap();
     let model = Model::open(&files, &LoadOptions::default(), &silent).unwrap();
     let corpus = Corpus::open(data).unwrap();
-    let hook = HookPoint { layer: 1, site: HookSite::MlpPost };
+    let hook = HookPoint {
+        layer: 1,
+        site: HookSite::MlpPost,
+    };
     let (info, bos) = (model.info(), BosRule::Auto);
-    let mut study = Study::create(dir, Some(info), &[hook], &[D_MLP], &corpus, CacheDtype::F32, bos).unwrap();
+    let mut study = Study::create(
+        dir,
+        Some(info),
+        &[hook],
+        &[D_MLP],
+        &corpus,
+        CacheDtype::F32,
+        bos,
+    )
+    .unwrap();
     let cancel = CancelToken::default();
     let stop = cancel.clone();
     let ctx = TaskCtx::new(cancel, move |p| {
@@ -142,7 +169,10 @@ pub fn half_collected(dir: &Path, model: &Path, data: &Path) {
             stop.cancel();
         }
     });
-    assert!(matches!(collect(&model, &corpus, &mut study, bos, &ctx), Err(mlpeek::Error::Cancelled)));
+    assert!(matches!(
+        collect(&model, &corpus, &mut study, bos, &ctx),
+        Err(mlpeek::Error::Cancelled)
+    ));
     let state = study.collected().unwrap();
     assert!(state.samples > 0 && !state.is_complete(), "{state}");
 }

@@ -1,14 +1,17 @@
 //! the guide's table of parity: what a test measures must be under the bound that the table states.
 //!
-//! `MLPEEK_UPDATE_PARITY=1 cargo test --release --test families` writes the table anew (with `-- --include-ignored` and the
-//! variables that name the real weights, `--test smollm2` and `--test gemma3` write their rows).
+//! `MLPEEK_UPDATE_PARITY=1 cargo test --release --test families` writes the table anew (with `--
+//! --include-ignored` and the variables that name the real weights, `--test smollm2` and `--test
+//! gemma3` write their rows).
 
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-const BEGIN: &str = "<!-- parity: written by MLPEEK_UPDATE_PARITY=1 cargo test --release --test families -->\n";
+const BEGIN: &str =
+    "<!-- parity: written by MLPEEK_UPDATE_PARITY=1 cargo test --release --test families -->\n";
 const END: &str = "<!-- end of parity -->\n";
-const HEAD: &str = "| model | weights | reference | hooks | logits |\n| --- | --- | --- | --- | --- |\n";
+const HEAD: &str =
+    "| model | weights | reference | hooks | logits |\n| --- | --- | --- | --- | --- |\n";
 
 /// Tests of one binary may write at once.
 static PAGE: Mutex<()> = Mutex::new(());
@@ -26,7 +29,13 @@ pub struct Row {
 impl Row {
     fn cells(&self) -> Vec<String> {
         let hooks = self.hooks.map_or("–".to_owned(), bound);
-        vec![self.model.clone(), self.weights.into(), self.reference.into(), hooks, bound(self.logits)]
+        vec![
+            self.model.clone(),
+            self.weights.into(),
+            self.reference.into(),
+            hooks,
+            bound(self.logits),
+        ]
     }
 }
 
@@ -48,15 +57,32 @@ fn path() -> PathBuf {
 /// The page before its table, the table's cells, and what follows.
 fn parts() -> (String, Vec<Vec<String>>, String) {
     let text = std::fs::read_to_string(path()).unwrap();
-    let (before, rest) = text.split_once(BEGIN).expect("src/guide/parity.md marks where its parity table begins");
-    let (table, after) = rest.split_once(END).expect("src/guide/parity.md marks where its parity table ends");
-    let cells = |line: &str| line.trim_matches('|').split('|').map(|c| c.trim().to_owned()).collect();
-    (before.to_owned(), table.lines().skip(2).map(cells).collect(), after.to_owned())
+    let (before, rest) = text
+        .split_once(BEGIN)
+        .expect("src/guide/parity.md marks where its parity table begins");
+    let (table, after) = rest
+        .split_once(END)
+        .expect("src/guide/parity.md marks where its parity table ends");
+    let cells = |line: &str| {
+        line.trim_matches('|')
+            .split('|')
+            .map(|c| c.trim().to_owned())
+            .collect()
+    };
+    (
+        before.to_owned(),
+        table.lines().skip(2).map(cells).collect(),
+        after.to_owned(),
+    )
 }
 
 /// The (model, weights) of every row.
 pub fn listed() -> Vec<(String, String)> {
-    parts().1.into_iter().map(|c| (c[0].clone(), c[1].clone())).collect()
+    parts()
+        .1
+        .into_iter()
+        .map(|c| (c[0].clone(), c[1].clone()))
+        .collect()
 }
 
 /// Checks that the table has these rows and that each bound in it holds, or writes them.
@@ -72,11 +98,17 @@ pub fn hold(rows: &[Row]) {
             Some(at) if update => table[at] = cells,
             None if update => table.push(cells),
             Some(at) => check(row, &table[at]),
-            None => panic!("the guide's parity table lacks {} ({}): MLPEEK_UPDATE_PARITY=1", row.model, row.weights),
+            None => panic!(
+                "the guide's parity table lacks {} ({}): MLPEEK_UPDATE_PARITY=1",
+                row.model, row.weights
+            ),
         }
     }
     if update {
-        let lines: String = table.iter().map(|c| format!("| {} |\n", c.join(" | "))).collect();
+        let lines: String = table
+            .iter()
+            .map(|c| format!("| {} |\n", c.join(" | ")))
+            .collect();
         std::fs::write(path(), format!("{before}{BEGIN}{HEAD}{lines}{END}{after}")).unwrap();
     }
 }
@@ -84,7 +116,10 @@ pub fn hold(rows: &[Row]) {
 fn check(row: &Row, cells: &[String]) {
     let what = format!("{} ({})", row.model, row.weights);
     assert_eq!(cells[2], row.reference, "{what}");
-    for (name, stated, measured) in [("hooks", &cells[3], row.hooks), ("logits", &cells[4], Some(row.logits))] {
+    for (name, stated, measured) in [
+        ("hooks", &cells[3], row.hooks),
+        ("logits", &cells[4], Some(row.logits)),
+    ] {
         match (stated.parse::<f32>().ok(), measured) {
             (Some(stated), Some(measured)) => {
                 assert!(stated < 1e-4, "{what}: the guide allows {name} {stated}");
@@ -94,7 +129,9 @@ fn check(row: &Row, cells: &[String]) {
                 );
             }
             (None, None) => {}
-            _ => panic!("{what}: the guide says '{stated}' of {name}, the test measured {measured:?}"),
+            _ => panic!(
+                "{what}: the guide says '{stated}' of {name}, the test measured {measured:?}"
+            ),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! What a pass over a cache needs next, read while it works; what lies behind it, let go where memory cannot hold it all.
-//! Both on a thread of its own: asking the kernel takes time that a pass has better use for.
+//! What a pass over a cache needs next, read while it works; what lies behind it, let go where
+//! memory cannot hold it all. Both on a thread of its own: asking the kernel takes time that a pass
+//! has better use for.
 //!
 //! Only hints: whatever is refused, a pass reads the same values.
 
@@ -30,9 +31,18 @@ impl Ahead {
         let (blocks, passed) = mpsc::channel::<Range<usize>>();
         let bytes: u64 = shards.iter().map(|s| s.map.len() as u64).sum();
         // A cache that does not stay would only push out what does: the coefficients of a fit.
-        let stays = memory::available().ok().flatten().is_none_or(|free| bytes <= free / SHARE);
-        let follow = move || passed.iter().for_each(|block| follow(&shards, &block, stays));
-        let _ = thread::Builder::new().name("read-ahead".into()).spawn(follow);
+        let stays = memory::available()
+            .ok()
+            .flatten()
+            .is_none_or(|free| bytes <= free / SHARE);
+        let follow = move || {
+            passed
+                .iter()
+                .for_each(|block| follow(&shards, &block, stays))
+        };
+        let _ = thread::Builder::new()
+            .name("read-ahead".into())
+            .spawn(follow);
         Self { blocks }
     }
 
@@ -45,18 +55,28 @@ fn follow(shards: &[Shard], block: &Range<usize>, stays: bool) {
     let rows = block.len();
     let until = block.end + AHEAD * rows;
     // Those before the last were asked for with the blocks before.
-    let from = if block.start == 0 { block.end } else { until - rows };
-    each(shards, from..until, |shard, bytes| mapped::read_ahead(&shard.map, bytes));
+    let from = if block.start == 0 {
+        block.end
+    } else {
+        until - rows
+    };
+    each(shards, from..until, |shard, bytes| {
+        mapped::read_ahead(&shard.map, bytes)
+    });
     let behind = BEHIND + thread::available_parallelism().map_or(1, usize::from);
     if let Some(begin) = block.start.checked_sub(behind * rows).filter(|_| !stays) {
-        each(shards, begin..begin + rows, |shard, bytes| mapped::let_go(&shard.map, &shard.path, bytes));
+        each(shards, begin..begin + rows, |shard, bytes| {
+            mapped::let_go(&shard.map, &shard.path, bytes)
+        });
     }
 }
 
 /// Calls `f` with each shard that holds some of these rows, and where in its file they lie.
 fn each(shards: &[Shard], rows: Range<usize>, f: impl Fn(&Shard, Range<usize>)) {
     let first = shards.partition_point(|s| s.range().end <= rows.start);
-    let overlapping = shards[first..].iter().take_while(|s| s.range().start < rows.end);
+    let overlapping = shards[first..]
+        .iter()
+        .take_while(|s| s.range().start < rows.end);
     overlapping.for_each(|shard| f(shard, shard.place(&rows)));
 }
 
@@ -73,7 +93,9 @@ mod tests {
         let values: Vec<f32> = (0..n * d).map(|i| (i % 2048) as f32).collect();
         for dtype in [CacheDtype::F32, CacheDtype::F16] {
             let dir = tempfile::tempdir().unwrap();
-            let mut writer = CacheWriter::open(dir.path(), d, dtype).unwrap().with_shard_rows(700);
+            let mut writer = CacheWriter::open(dir.path(), d, dtype)
+                .unwrap()
+                .with_shard_rows(700);
             writer.push(&values).unwrap();
             writer.seal().unwrap();
             let reader = CacheReader::open(dir.path()).unwrap();
@@ -81,7 +103,10 @@ mod tests {
                 for first in (0..n).step_by(256) {
                     let block = first..n.min(first + 256);
                     follow(reader.shards(), &block, false);
-                    assert_eq!(*reader.rows(block.clone()).unwrap().data, values[block.start * d..block.end * d]);
+                    assert_eq!(
+                        *reader.rows(block.clone()).unwrap().data,
+                        values[block.start * d..block.end * d]
+                    );
                 }
             }
             reader.verify().unwrap();

@@ -17,15 +17,16 @@ use crate::error::{Error, Result};
 /// Maps all of a file that is never changed in place.
 #[allow(unsafe_code)]
 pub(super) fn map_file(file: &File, path: &Path) -> Result<Mmap> {
-    // SAFETY: the bytes of a mapping must not change or vanish while borrowed. Shards are written under another name
-    // and only ever replaced by a rename or unlinked, which leaves the mapped inode as it is; the directory's lock
-    // keeps other mlpeek processes from writing. Someone who truncates the file by hand gets SIGBUS, as with any mmap.
+    // SAFETY: the bytes of a mapping must not change or vanish while borrowed. Shards are written
+    // under another name and only ever replaced by a rename or unlinked, which leaves the mapped
+    // inode as it is; the directory's lock keeps other mlpeek processes from writing. Someone who
+    // truncates the file by hand gets SIGBUS, as with any mmap.
     let map = unsafe { Mmap::map(file) }.map_err(Error::io("map", path))?;
     Ok(map)
 }
 
-/// Has the kernel begin to read a part of a mapping: its own read-ahead waits for the first touch, and goes as far as the
-/// disk's setting.
+/// Has the kernel begin to read a part of a mapping: its own read-ahead waits for the first touch,
+/// and goes as far as the disk's setting.
 #[cfg(unix)]
 pub(super) fn read_ahead(map: &Mmap, bytes: Range<usize>) {
     /// Kernels cut one request short at about this.
@@ -38,16 +39,23 @@ pub(super) fn read_ahead(map: &Mmap, bytes: Range<usize>) {
 #[cfg(not(unix))]
 pub(super) fn read_ahead(_: &Mmap, _: Range<usize>) {}
 
-/// Gives up the memory that holds a part of the mapping of the file at `path`; who asks for it again has it read again.
+/// Gives up the memory that holds a part of the mapping of the file at `path`; who asks for it
+/// again has it read again.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 pub(super) fn let_go(map: &Mmap, path: &Path, bytes: Range<usize>) {
     let Ok(file) = File::open(path) else { return };
-    // SAFETY: the mapping is shared and read-only, so its pages hold nothing that the file does not: a dropped page is read
-    // again. Nothing but pages that are no one's goes from the kernel's cache, and no memory is handed to either call.
+    // SAFETY: the mapping is shared and read-only, so its pages hold nothing that the file does
+    // not: a dropped page is read again. Nothing but pages that are no one's goes from the kernel's
+    // cache, and no memory is handed to either call.
     unsafe {
         let _ = map.unchecked_advise_range(UncheckedAdvice::DontNeed, bytes.start, bytes.len());
-        libc::posix_fadvise(file.as_raw_fd(), bytes.start as i64, bytes.len() as i64, libc::POSIX_FADV_DONTNEED);
+        libc::posix_fadvise(
+            file.as_raw_fd(),
+            bytes.start as i64,
+            bytes.len() as i64,
+            libc::POSIX_FADV_DONTNEED,
+        );
     }
 }
 
@@ -62,16 +70,21 @@ pub struct MappedF32 {
 }
 
 impl MappedF32 {
-    /// Maps `path` from byte `offset` (a multiple of 64) for `len` values. The file must not be changed in place while
-    /// mapped (replace it by a rename).
+    /// Maps `path` from byte `offset` (a multiple of 64) for `len` values. The file must not be
+    /// changed in place while mapped (replace it by a rename).
     #[allow(unsafe_code)]
     pub fn open(path: &Path, offset: u64, len: usize) -> Result<Self> {
         if !offset.is_multiple_of(64) {
-            return Err(Error::file(path, format!("values cannot start at byte {offset}, which is no multiple of 64")));
+            return Err(Error::file(
+                path,
+                format!("values cannot start at byte {offset}, which is no multiple of 64"),
+            ));
         }
         let file = File::open(path).map_err(Error::io("open", path))?;
         let found = file.metadata().map_err(Error::io("read", path))?.len();
-        let needed = (len as u64).checked_mul(4).and_then(|n| n.checked_add(offset));
+        let needed = (len as u64)
+            .checked_mul(4)
+            .and_then(|n| n.checked_add(offset));
         if needed.is_none_or(|needed| found < needed) {
             return Err(Error::file(
                 path,
@@ -81,9 +94,10 @@ impl MappedF32 {
         if len == 0 {
             return Ok(Self { map: None });
         }
-        // SAFETY: as in `map_file`; the caller keeps the rule, and mlpeek's own files are only replaced by renames.
-        let map =
-            unsafe { MmapOptions::new().offset(offset).len(len * 4).map(&file) }.map_err(Error::io("map", path))?;
+        // SAFETY: as in `map_file`; the caller keeps the rule, and mlpeek's own files are only
+        // replaced by renames.
+        let map = unsafe { MmapOptions::new().offset(offset).len(len * 4).map(&file) }
+            .map_err(Error::io("map", path))?;
         Ok(Self { map: Some(map) })
     }
 

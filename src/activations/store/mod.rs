@@ -1,7 +1,8 @@
 //! The memory-mapped cache: append-only shards of rows, each with a header and a checksum.
 //!
-//! Knows nothing of tokens, samples or models. Invariant: a shard file is complete, checksummed and never changed in
-//! place (it may be replaced by a rename or removed), so that a mapping of it stays what it was.
+//! Knows nothing of tokens, samples or models. Invariant: a shard file is complete, checksummed and
+//! never changed in place (it may be replaced by a rename or removed), so that a mapping of it
+//! stays what it was.
 
 mod ahead;
 mod mapped;
@@ -17,7 +18,9 @@ pub use writer::CacheWriter;
 
 // Values lie little-endian on disk and are borrowed from the mapping as they are.
 #[cfg(target_endian = "big")]
-compile_error!("mlpeek maps little-endian files as they are and does not support big-endian machines");
+compile_error!(
+    "mlpeek maps little-endian files as they are and does not support big-endian machines"
+);
 
 /// How values lie in a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]

@@ -16,8 +16,8 @@ use super::{CacheDtype, mapped};
 use crate::activations::{ActivationSource, Block};
 use crate::error::{Error, Result};
 
-/// A read-only view of a hook's complete shards, mapped, never read whole. A shard's checksum is tested when its rows
-/// are first asked for, so that no flipped bit reaches a result.
+/// A read-only view of a hook's complete shards, mapped, never read whole. A shard's checksum is
+/// tested when its rows are first asked for, so that no flipped bit reaches a result.
 #[derive(Debug)]
 pub struct CacheReader {
     shards: Arc<[Shard]>,
@@ -45,24 +45,42 @@ impl CacheReader {
             if let Some(first) = shards.first().map(|s| s.header)
                 && (first.cols, first.dtype) != (header.cols, header.dtype)
             {
-                return Err(Error::file(&path, format!("has other columns or dtype than the first shard; {REMEDY}")));
+                return Err(Error::file(
+                    &path,
+                    format!("has other columns or dtype than the first shard; {REMEDY}"),
+                ));
             }
             let map = mapped::map_file(&file, &path)?;
             #[cfg(unix)]
             // Only a hint to the kernel's read-ahead: refusing it changes nothing.
             let _ = map.advise(memmap2::Advice::Sequential);
             rows += header.rows;
-            shards.push(Shard { path, header, map, sound: OnceLock::new() });
+            shards.push(Shard {
+                path,
+                header,
+                map,
+                sound: OnceLock::new(),
+            });
         }
         let Some(cols) = shards.first().map(|s| s.header.cols) else {
-            return Err(Error::file(dir, "holds no complete shard yet; run collect first"));
+            return Err(Error::file(
+                dir,
+                "holds no complete shard yet; run collect first",
+            ));
         };
-        Ok(Self { shards: shards.into(), rows, cols, ahead: OnceLock::new() })
+        Ok(Self {
+            shards: shards.into(),
+            rows,
+            cols,
+            ahead: OnceLock::new(),
+        })
     }
 
     /// How values are stored.
     pub fn dtype(&self) -> CacheDtype {
-        self.shards.first().map_or(CacheDtype::F32, |s| s.header.dtype)
+        self.shards
+            .first()
+            .map_or(CacheDtype::F32, |s| s.header.dtype)
     }
 
     #[cfg(test)]
@@ -72,7 +90,13 @@ impl CacheReader {
 
     /// Checks every checksum; names the shard that fails.
     pub fn verify(&self) -> Result<()> {
-        self.shards.iter().try_for_each(|s| if s.is_sound() { Ok(()) } else { Err(s.damaged()) })
+        self.shards.iter().try_for_each(|s| {
+            if s.is_sound() {
+                Ok(())
+            } else {
+                Err(s.damaged())
+            }
+        })
     }
 }
 
@@ -82,7 +106,10 @@ impl Shard {
     }
 
     fn damaged(&self) -> Error {
-        Error::file(&self.path, format!("its data is damaged (checksum); {REMEDY}"))
+        Error::file(
+            &self.path,
+            format!("its data is damaged (checksum); {REMEDY}"),
+        )
     }
 
     pub(super) fn range(&self) -> Range<usize> {
@@ -92,7 +119,10 @@ impl Shard {
     /// Where in the file those of its rows lie that `range` holds.
     pub(super) fn place(&self, range: &Range<usize>) -> Range<usize> {
         let own = self.range();
-        let (start, end) = (range.start.max(own.start) - own.start, range.end.min(own.end) - own.start);
+        let (start, end) = (
+            range.start.max(own.start) - own.start,
+            range.end.min(own.end) - own.start,
+        );
         let width = self.header.row_bytes();
         HEADER + start * width..HEADER + end * width
     }
@@ -109,14 +139,18 @@ impl Shard {
 impl CacheReader {
     fn check(&self, range: &Range<usize>) -> Result<()> {
         if range.start > range.end || range.end > self.rows {
-            return Err(Error::usage(format!("rows {range:?} asked of a cache of {} rows", self.rows)));
+            return Err(Error::usage(format!(
+                "rows {range:?} asked of a cache of {} rows",
+                self.rows
+            )));
         }
         Ok(())
     }
 
     /// The first shard that holds rows of `range`.
     fn first_shard(&self, range: &Range<usize>) -> usize {
-        self.shards.partition_point(|s| s.range().end <= range.start)
+        self.shards
+            .partition_point(|s| s.range().end <= range.start)
     }
 }
 
@@ -129,21 +163,36 @@ impl ActivationSource for CacheReader {
         self.check(&range)?;
         let (rows, cols) = (range.len(), self.cols);
         if rows == 0 {
-            return Ok(Block { rows, cols, data: Cow::Borrowed(&[]) });
+            return Ok(Block {
+                rows,
+                cols,
+                data: Cow::Borrowed(&[]),
+            });
         }
         let shard = &self.shards[self.first_shard(&range)];
         if shard.header.dtype == CacheDtype::F32 && range.end <= shard.range().end {
-            return Ok(Block { rows, cols, data: Cow::Borrowed(bytemuck::cast_slice(shard.bytes(&range)?)) });
+            return Ok(Block {
+                rows,
+                cols,
+                data: Cow::Borrowed(bytemuck::cast_slice(shard.bytes(&range)?)),
+            });
         }
         let mut data = vec![0.0; rows * cols];
         self.read(range, &mut data)?;
-        Ok(Block { rows, cols, data: Cow::Owned(data) })
+        Ok(Block {
+            rows,
+            cols,
+            data: Cow::Owned(data),
+        })
     }
 
     fn read(&self, range: Range<usize>, out: &mut [f32]) -> Result<()> {
         self.check(&range)?;
         let mut rest = out;
-        for shard in self.shards[self.first_shard(&range)..].iter().take_while(|s| s.range().start < range.end) {
+        for shard in self.shards[self.first_shard(&range)..]
+            .iter()
+            .take_while(|s| s.range().start < range.end)
+        {
             let bytes = shard.bytes(&range)?;
             let (now, later) = rest.split_at_mut(bytes.len() / shard.header.dtype.size());
             widen(shard.header.dtype, bytes, now);
@@ -165,7 +214,9 @@ fn widen(dtype: CacheDtype, bytes: &[u8], out: &mut [f32]) {
         // The upper half of an f32: plain shifts, which the compiler vectorises.
         CacheDtype::Bf16 => {
             let bits = bytemuck::cast_slice::<u8, u16>(bytes);
-            out.iter_mut().zip(bits).for_each(|(wide, &b)| *wide = f32::from_bits(u32::from(b) << 16));
+            out.iter_mut()
+                .zip(bits)
+                .for_each(|(wide, &b)| *wide = f32::from_bits(u32::from(b) << 16));
         }
     }
 }

@@ -29,8 +29,7 @@ const MAGIC: &[u8; 8] = b"MLPKROWS";
 const VERSION: u32 = 1;
 
 /// What to do about a shard that cannot be used.
-pub(super) const REMEDY: &str =
-    "restore it, or delete it and every later shard beside it and run the same collect again, which goes on from there";
+pub(super) const REMEDY: &str = "restore it, or delete it and every later shard beside it and run the same collect again, which goes on from there";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
@@ -64,7 +63,10 @@ impl Header {
     /// Reads a header, or says in a few words what is wrong with it.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         let Some(bytes) = bytes.get(..HEADER) else {
-            return Err(format!("truncated: {} bytes, shorter than a header", bytes.len()));
+            return Err(format!(
+                "truncated: {} bytes, shorter than a header",
+                bytes.len()
+            ));
         };
         if &bytes[..8] != MAGIC {
             return Err("not a shard of mlpeek".to_owned());
@@ -74,7 +76,9 @@ impl Header {
         }
         let version = u32_at(bytes, 8);
         if version != VERSION {
-            return Err(format!("shard version {version}; this mlpeek reads version {VERSION}"));
+            return Err(format!(
+                "shard version {version}; this mlpeek reads version {VERSION}"
+            ));
         }
         let dtype = match u32_at(bytes, 12) {
             0 => CacheDtype::F32,
@@ -82,10 +86,20 @@ impl Header {
             2 => CacheDtype::Bf16,
             other => return Err(format!("unknown dtype number {other}")),
         };
-        let number = |at: usize| usize::try_from(u64_at(bytes, at)).map_err(|_| "its header is damaged".to_owned());
-        let header =
-            Self { dtype, cols: number(16)?, rows: number(24)?, first_row: number(32)?, checksum: u64_at(bytes, 40) };
-        if header.data_len().is_none() || header.cols == 0 || header.first_row.checked_add(header.rows).is_none() {
+        let number = |at: usize| {
+            usize::try_from(u64_at(bytes, at)).map_err(|_| "its header is damaged".to_owned())
+        };
+        let header = Self {
+            dtype,
+            cols: number(16)?,
+            rows: number(24)?,
+            first_row: number(32)?,
+            checksum: u64_at(bytes, 40),
+        };
+        if header.data_len().is_none()
+            || header.cols == 0
+            || header.first_row.checked_add(header.rows).is_none()
+        {
             return Err("its header is damaged (impossible size)".to_owned());
         }
         Ok(header)
@@ -93,7 +107,10 @@ impl Header {
 
     /// Bytes of data after the header; `None` when that is no number of bytes.
     pub fn data_len(&self) -> Option<usize> {
-        self.rows.checked_mul(self.cols)?.checked_mul(self.dtype.size()).filter(|n| n.checked_add(HEADER).is_some())
+        self.rows
+            .checked_mul(self.cols)?
+            .checked_mul(self.dtype.size())
+            .filter(|n| n.checked_add(HEADER).is_some())
     }
 
     pub fn row_bytes(&self) -> usize {
@@ -123,7 +140,9 @@ pub(super) fn indices(dir: &Path) -> Result<Vec<usize>> {
     for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
         let name = entry.map_err(Error::io("read", dir))?.file_name();
         let name = name.to_string_lossy();
-        let digits = name.strip_prefix("shard-").and_then(|n| n.strip_suffix(".rows"));
+        let digits = name
+            .strip_prefix("shard-")
+            .and_then(|n| n.strip_suffix(".rows"));
         if let Some(index) = digits.and_then(|d| d.parse::<u32>().ok()) {
             found.push(index as usize);
         }
@@ -142,15 +161,27 @@ pub(super) fn open(dir: &Path, index: usize, first_row: usize) -> Result<(PathBu
     let mut file = File::open(&path).map_err(Error::io("open", &path))?;
     let len = file.metadata().map_err(Error::io("read", &path))?.len();
     let mut head = Vec::with_capacity(HEADER);
-    file.by_ref().take(HEADER as u64).read_to_end(&mut head).map_err(Error::io("read", &path))?;
+    file.by_ref()
+        .take(HEADER as u64)
+        .read_to_end(&mut head)
+        .map_err(Error::io("read", &path))?;
     let header = Header::decode(&head).map_err(wrong)?;
     let expected = (HEADER + header.data_len().unwrap_or(0)) as u64;
     if len != expected {
-        let what = if len < expected { "truncated" } else { "too long" };
-        return Err(wrong(format!("{what}: {len} bytes where its header says {expected}")));
+        let what = if len < expected {
+            "truncated"
+        } else {
+            "too long"
+        };
+        return Err(wrong(format!(
+            "{what}: {len} bytes where its header says {expected}"
+        )));
     }
     if header.first_row != first_row {
-        return Err(wrong(format!("starts at row {} where row {first_row} is due", header.first_row)));
+        return Err(wrong(format!(
+            "starts at row {} where row {first_row} is due",
+            header.first_row
+        )));
     }
     Ok((path, file, header))
 }

@@ -13,7 +13,9 @@ fn value(row: usize, col: usize) -> f32 {
 }
 
 fn rows(range: std::ops::Range<usize>, cols: usize) -> Vec<f32> {
-    range.flat_map(|r| (0..cols).map(move |c| value(r, c))).collect()
+    range
+        .flat_map(|r| (0..cols).map(move |c| value(r, c)))
+        .collect()
 }
 
 /// A cache of 10 rows of 3 in shards of 4.
@@ -43,7 +45,11 @@ fn blocks_are_borrowed_inside_a_shard_and_copied_across() {
             let block = reader.rows(start..end).unwrap();
             assert_eq!(*block.data, rows(start..end, 3), "{start}..{end}");
             let one_shard = start == end || start / 4 == (end - 1) / 4;
-            assert_eq!(matches!(block.data, std::borrow::Cow::Borrowed(_)), one_shard, "{start}..{end}");
+            assert_eq!(
+                matches!(block.data, std::borrow::Cow::Borrowed(_)),
+                one_shard,
+                "{start}..{end}"
+            );
         }
     }
     assert!(reader.rows(9..11).is_err());
@@ -71,7 +77,10 @@ fn a_value_beyond_f16_is_refused_and_loses_nothing() {
     writer.push(&[1.0, 2.0]).unwrap();
     writer.seal().unwrap();
     let error = writer.push(&[1.0, 70_000.0]).unwrap_err().to_string();
-    assert!(error.contains("neuron 1") && error.contains("f32"), "{error}");
+    assert!(
+        error.contains("neuron 1") && error.contains("f32"),
+        "{error}"
+    );
     assert_eq!(CacheReader::open(dir.path()).unwrap().shape(), (1, 2));
 }
 
@@ -82,11 +91,22 @@ fn appending_goes_on_behind_what_is_there() {
     let mut writer = CacheWriter::open(dir.path(), 3, CacheDtype::F32).unwrap();
     writer.push(&rows(10..12, 3)).unwrap();
     drop(writer);
-    assert_eq!(CacheReader::open(dir.path()).unwrap().shape().0, 10, "an unsealed shard is absent");
+    assert_eq!(
+        CacheReader::open(dir.path()).unwrap().shape().0,
+        10,
+        "an unsealed shard is absent"
+    );
     let mut writer = CacheWriter::open(dir.path(), 3, CacheDtype::F32).unwrap();
     writer.push(&rows(10..12, 3)).unwrap();
     writer.seal().unwrap();
-    assert_eq!(*CacheReader::open(dir.path()).unwrap().rows(0..12).unwrap().data, rows(0..12, 3));
+    assert_eq!(
+        *CacheReader::open(dir.path())
+            .unwrap()
+            .rows(0..12)
+            .unwrap()
+            .data,
+        rows(0..12, 3)
+    );
 }
 
 #[test]
@@ -114,7 +134,10 @@ fn every_flipped_byte_is_found_and_the_shard_named() {
         flip(&path, at);
         let outcome = CacheReader::open(dir.path()).and_then(|r| r.rows(5..6).map(|_| ()));
         let error = outcome.expect_err("a flipped byte").to_string();
-        assert!(error.contains("shard-000001.rows") && !error.contains('\n'), "byte {at}: {error}");
+        assert!(
+            error.contains("shard-000001.rows") && !error.contains('\n'),
+            "byte {at}: {error}"
+        );
         if let Ok(reader) = CacheReader::open(dir.path()) {
             assert!(reader.verify().is_err());
             reader.rows(0..4).expect("the other shards stay readable");
@@ -134,18 +157,41 @@ fn truncated_missing_and_foreign_shards_are_named() {
     for len in [0, 10, 63, 64, whole.len() - 1] {
         fs::write(&path, &whole[..len]).unwrap();
         let error = CacheReader::open(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("shard-000001.rows") && error.contains("truncated"), "{len}: {error}");
+        assert!(
+            error.contains("shard-000001.rows") && error.contains("truncated"),
+            "{len}: {error}"
+        );
         // Damage before the last shard is not the writer's to drop.
         assert!(CacheWriter::open(dir.path(), 3, CacheDtype::F32).is_err());
     }
     fs::write(&path, [whole.as_slice(), b"x"].concat()).unwrap();
-    assert!(CacheReader::open(dir.path()).unwrap_err().to_string().contains("too long"));
+    assert!(
+        CacheReader::open(dir.path())
+            .unwrap_err()
+            .to_string()
+            .contains("too long")
+    );
     fs::write(&path, vec![b'x'; 200]).unwrap();
-    assert!(CacheReader::open(dir.path()).unwrap_err().to_string().contains("not a shard"));
+    assert!(
+        CacheReader::open(dir.path())
+            .unwrap_err()
+            .to_string()
+            .contains("not a shard")
+    );
     fs::copy(shard::path_of(dir.path(), 2), &path).unwrap();
-    assert!(CacheReader::open(dir.path()).unwrap_err().to_string().contains("row 8 where row 4"));
+    assert!(
+        CacheReader::open(dir.path())
+            .unwrap_err()
+            .to_string()
+            .contains("row 8 where row 4")
+    );
     fs::remove_file(&path).unwrap();
-    assert!(CacheReader::open(dir.path()).unwrap_err().to_string().contains("missing"));
+    assert!(
+        CacheReader::open(dir.path())
+            .unwrap_err()
+            .to_string()
+            .contains("missing")
+    );
 }
 
 #[test]
@@ -177,9 +223,16 @@ fn a_full_disk_gives_one_line_and_keeps_what_was_sealed() {
     for room in [0, 64, 70, 64 + 24, 64 + 24 + 63] {
         let mut writer = CacheWriter::open(dir.path(), 3, CacheDtype::F32).unwrap();
         fault::disk_of(Some(room));
-        let error = writer.push(&rows(10..12, 3)).and_then(|()| writer.seal()).unwrap_err().to_string();
+        let error = writer
+            .push(&rows(10..12, 3))
+            .and_then(|()| writer.seal())
+            .unwrap_err()
+            .to_string();
         fault::disk_of(None);
-        assert!(error.starts_with("cannot write ") && !error.contains('\n'), "{error}");
+        assert!(
+            error.starts_with("cannot write ") && !error.contains('\n'),
+            "{error}"
+        );
         writer.seal().unwrap();
         assert_eq!(writer.rows(), 10, "no part of a lost shard is sealed later");
         drop(writer);
@@ -195,8 +248,14 @@ fn mapped_values_are_what_the_file_holds() {
     let values: Vec<f32> = (0..100).map(|i| i as f32).collect();
     fs::write(&path, bytemuck::cast_slice(&values)).unwrap();
     assert_eq!(MappedF32::open(&path, 0, 100).unwrap().as_slice(), values);
-    assert_eq!(MappedF32::open(&path, 64, 84).unwrap().as_slice(), &values[16..]);
-    assert_eq!(MappedF32::open(&path, 0, 0).unwrap().as_slice(), &[] as &[f32]);
+    assert_eq!(
+        MappedF32::open(&path, 64, 84).unwrap().as_slice(),
+        &values[16..]
+    );
+    assert_eq!(
+        MappedF32::open(&path, 0, 0).unwrap().as_slice(),
+        &[] as &[f32]
+    );
     for (offset, len) in [(0, 101), (64, 85), (4, 1), (64, usize::MAX)] {
         let error = MappedF32::open(&path, offset, len).unwrap_err().to_string();
         assert!(error.contains("y.f32"), "{error}");

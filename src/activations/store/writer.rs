@@ -12,8 +12,8 @@ use super::{CacheDtype, mapped};
 use crate::disk::{self, NewFile};
 use crate::error::{Error, Result};
 
-/// Writes one hook's rows as shards; a shard is complete (checksummed, renamed, fsynced) or absent. The caller holds
-/// the only right to write in the directory.
+/// Writes one hook's rows as shards; a shard is complete (checksummed, renamed, fsynced) or absent.
+/// The caller holds the only right to write in the directory.
 pub struct CacheWriter {
     dir: PathBuf,
     cols: usize,
@@ -32,19 +32,30 @@ struct Growing {
 }
 
 impl CacheWriter {
-    /// Opens `dir` (made if absent) for appending rows of `cols` values after the complete shards that are there. A last
-    /// shard that is torn (a disk that lied about fsync) is dropped; damage before it is an error that names the file.
+    /// Opens `dir` (made if absent) for appending rows of `cols` values after the complete shards
+    /// that are there. A last shard that is torn (a disk that lied about fsync) is dropped; damage
+    /// before it is an error that names the file.
     pub fn open(dir: &Path, cols: usize, dtype: CacheDtype) -> Result<Self> {
         disk::create_dir(dir)?;
         disk::sweep_tmp(dir)?;
         let shard_rows = (SHARD_BYTES / (cols * dtype.size()).max(1)).max(1);
-        let mut writer = Self { dir: dir.to_path_buf(), cols, dtype, sealed: Vec::new(), growing: None, shard_rows };
+        let mut writer = Self {
+            dir: dir.to_path_buf(),
+            cols,
+            dtype,
+            sealed: Vec::new(),
+            growing: None,
+            shard_rows,
+        };
         let count = shard::indices(dir)?.last().map_or(0, |last| last + 1);
         for index in 0..count {
             match writer.check(index, index + 1 == count) {
                 Ok(rows) => writer.sealed.push(rows),
                 Err(Error::File { path, problem }) if index + 1 == count && path.exists() => {
-                    tracing::warn!("{}: {problem}; its rows will be collected again", path.display());
+                    tracing::warn!(
+                        "{}: {problem}; its rows will be collected again",
+                        path.display()
+                    );
                     fs::remove_file(&path).map_err(Error::io("remove", &path))?;
                     disk::sync_dir(dir)?;
                 }
@@ -81,14 +92,21 @@ impl CacheWriter {
 
     /// Bytes of the shard in progress.
     pub fn pending_bytes(&self) -> usize {
-        self.growing.as_ref().map_or(0, |g| g.rows * self.cols * self.dtype.size())
+        self.growing
+            .as_ref()
+            .map_or(0, |g| g.rows * self.cols * self.dtype.size())
     }
 
-    /// Adds rows (row-major, a multiple of `cols`) to the shard in progress; seals it by itself at about 64 MiB. A value
-    /// beyond the range of a 2-byte dtype is refused. After an error the shard in progress is lost, the sealed stay.
+    /// Adds rows (row-major, a multiple of `cols`) to the shard in progress; seals it by itself at
+    /// about 64 MiB. A value beyond the range of a 2-byte dtype is refused. After an error the
+    /// shard in progress is lost, the sealed stay.
     pub fn push(&mut self, rows: &[f32]) -> Result<()> {
         if self.cols == 0 || !rows.len().is_multiple_of(self.cols) {
-            return Err(Error::usage(format!("{} values are no whole rows of {}", rows.len(), self.cols)));
+            return Err(Error::usage(format!(
+                "{} values are no whole rows of {}",
+                rows.len(),
+                self.cols
+            )));
         }
         let mut rest = rows;
         while !rest.is_empty() {
@@ -98,7 +116,11 @@ impl CacheWriter {
                 self.growing = None;
                 return Err(e);
             }
-            if self.growing.as_ref().is_some_and(|g| g.rows >= self.shard_rows) {
+            if self
+                .growing
+                .as_ref()
+                .is_some_and(|g| g.rows >= self.shard_rows)
+            {
                 self.seal()?;
             }
             rest = later;
@@ -108,11 +130,17 @@ impl CacheWriter {
 
     fn grow(&mut self, rows: &[f32]) -> Result<()> {
         let narrowed = self.narrow(rows)?;
-        let bytes = narrowed.as_deref().map_or(bytemuck::cast_slice(rows), bytemuck::cast_slice);
+        let bytes = narrowed
+            .as_deref()
+            .map_or(bytemuck::cast_slice(rows), bytemuck::cast_slice);
         if self.growing.is_none() {
             let mut file = NewFile::create(&shard::path_of(&self.dir, self.sealed.len()))?;
             file.write(&[0; HEADER])?;
-            self.growing = Some(Growing { file, hash: Xxh3::new(), rows: 0 });
+            self.growing = Some(Growing {
+                file,
+                hash: Xxh3::new(),
+                rows: 0,
+            });
         }
         if let Some(growing) = &mut self.growing {
             growing.file.write(bytes)?;
@@ -124,15 +152,34 @@ impl CacheWriter {
 
     /// The bits of a 2-byte dtype; `None` for f32, which is written as it is.
     fn narrow(&self, rows: &[f32]) -> Result<Option<Vec<u16>>> {
-        let mut bits = vec![0u16; if self.dtype == CacheDtype::F32 { 0 } else { rows.len() }];
+        let mut bits = vec![
+            0u16;
+            if self.dtype == CacheDtype::F32 {
+                0
+            } else {
+                rows.len()
+            }
+        ];
         match self.dtype {
             CacheDtype::F32 => return Ok(None),
-            CacheDtype::F16 => bytemuck::cast_slice_mut::<u16, f16>(&mut bits).convert_from_f32_slice(rows),
-            CacheDtype::Bf16 => bytemuck::cast_slice_mut::<u16, bf16>(&mut bits).convert_from_f32_slice(rows),
+            CacheDtype::F16 => {
+                bytemuck::cast_slice_mut::<u16, f16>(&mut bits).convert_from_f32_slice(rows)
+            }
+            CacheDtype::Bf16 => {
+                bytemuck::cast_slice_mut::<u16, bf16>(&mut bits).convert_from_f32_slice(rows)
+            }
         }
         // Exponent all ones: infinity or NaN.
-        let exponent = if self.dtype == CacheDtype::F16 { 0x7c00 } else { 0x7f80 };
-        if let Some(at) = bits.iter().zip(rows).position(|(b, v)| b & exponent == exponent && v.is_finite()) {
+        let exponent = if self.dtype == CacheDtype::F16 {
+            0x7c00
+        } else {
+            0x7f80
+        };
+        if let Some(at) = bits
+            .iter()
+            .zip(rows)
+            .position(|(b, v)| b & exponent == exponent && v.is_finite())
+        {
             return Err(Error::refused(format!(
                 "the activation {} of neuron {} is beyond the range of {}: collect with --dtype f32",
                 rows[at],
@@ -146,7 +193,9 @@ impl CacheWriter {
     /// Seals the shard in progress; its rows are safe once this returns.
     pub fn seal(&mut self) -> Result<()> {
         let first_row = self.rows();
-        let Some(mut growing) = self.growing.take() else { return Ok(()) };
+        let Some(mut growing) = self.growing.take() else {
+            return Ok(());
+        };
         let header = Header {
             dtype: self.dtype,
             cols: self.cols,
@@ -183,10 +232,17 @@ impl CacheWriter {
         let (path, file, header) = shard::open(&self.dir, index, first_row)?;
         let map = mapped::map_file(&file, &path)?;
         if xxh3_64(&map[HEADER..]) != header.checksum {
-            return Err(Error::file(path, format!("its data is damaged (checksum); {REMEDY}")));
+            return Err(Error::file(
+                path,
+                format!("its data is damaged (checksum); {REMEDY}"),
+            ));
         }
         let data = &map[HEADER..HEADER + keep * header.row_bytes()];
-        let shorter = Header { rows: keep, checksum: xxh3_64(data), ..header };
+        let shorter = Header {
+            rows: keep,
+            checksum: xxh3_64(data),
+            ..header
+        };
         let mut new = NewFile::create(&path)?;
         new.write(&shorter.encode())?;
         new.write(data)?;

@@ -1,7 +1,8 @@
 //! Sparse autoencoders: x̂ = f(x) W_dec + b_dec with f(x) sparse and not negative.
 //!
-//! Owns the autoencoder and what its parts compute, by the formulas of SAELens (`sae_lens/saes/*.py`, version 6), whose
-//! conventions every published format is brought to when it is read. Knows no file and no study.
+//! Owns the autoencoder and what its parts compute, by the formulas of SAELens
+//! (`sae_lens/saes/*.py`, version 6), whose conventions every published format is brought to when
+//! it is read. Knows no file and no study.
 
 pub mod train;
 
@@ -35,7 +36,8 @@ pub enum Gate {
         /// Latents are taken (and chosen) as if decoder rows had unit norm.
         by_norm: bool,
     },
-    /// max(eʳ·(x − b_dec) W_enc + b_enc, 0) where (x − b_dec) W_enc + b_gate > 0 (arXiv 2404.16014).
+    /// max(eʳ·(x − b_dec) W_enc + b_enc, 0) where (x − b_dec) W_enc + b_gate > 0 (arXiv
+    /// 2404.16014).
     Gated {
         /// b_gate, one a latent.
         bias: Vec<f32>,
@@ -105,7 +107,10 @@ impl Sae {
 
     /// The rows of the decoder, as directions.
     pub fn directions(&self) -> Directions {
-        Directions::Dense { d: self.width, columns: self.decoder.clone() }
+        Directions::Dense {
+            d: self.width,
+            columns: self.decoder.clone(),
+        }
     }
 
     /// The latents of each row.
@@ -115,10 +120,17 @@ impl Sae {
     pub fn encode(&self, block: &Block<'_>) -> Result<Latents> {
         let (d, k) = (self.width, self.latents());
         if block.cols != d {
-            return Err(Error::usage(format!("rows of {} values cannot be read by an SAE of width {d}", block.cols)));
+            return Err(Error::usage(format!(
+                "rows of {} values cannot be read by an SAE of width {d}",
+                block.cols
+            )));
         }
         let norms = self.selection_norms();
-        let mut codes = SparseColumns { rows: k, offsets: vec![0], ..SparseColumns::default() };
+        let mut codes = SparseColumns {
+            rows: k,
+            offsets: vec![0],
+            ..SparseColumns::default()
+        };
         let mut undo = Vec::with_capacity(block.rows);
         let chunk = (CHUNK_VALUES / k.max(1)).max(1);
         for start in (0..block.rows).step_by(chunk) {
@@ -126,9 +138,19 @@ impl Sae {
             let mut input = block.data[start * d..(start + rows) * d].to_vec();
             undo.extend(input.chunks_exact_mut(d).map(|row| self.prepare(row)));
             let mut pre = vec![0.0; rows * k];
-            product((rows, d, k), View::rows(&input, d), View::transposed(&self.encoder, d), &mut pre, k, false, true);
-            let active: Vec<Vec<(u32, f32)>> =
-                pre.par_chunks_exact_mut(k).map(|row| self.active(row, norms.as_deref())).collect();
+            product(
+                (rows, d, k),
+                View::rows(&input, d),
+                View::transposed(&self.encoder, d),
+                &mut pre,
+                k,
+                false,
+                true,
+            );
+            let active: Vec<Vec<(u32, f32)>> = pre
+                .par_chunks_exact_mut(k)
+                .map(|row| self.active(row, norms.as_deref()))
+                .collect();
             for row in active {
                 codes.indices.extend(row.iter().map(|(j, _)| *j));
                 codes.values.extend(row.iter().map(|(_, v)| *v));
@@ -143,21 +165,23 @@ impl Sae {
         let d = self.width;
         let norms = self.selection_norms();
         let mut out = vec![0.0; latents.undo.len() * d];
-        out.par_chunks_exact_mut(d).enumerate().for_each(|(i, row)| {
-            row.copy_from_slice(&self.decoder_bias);
-            let (indices, values) = latents.codes.column(i);
-            for (&j, &value) in indices.iter().zip(values) {
-                let j = j as usize;
-                let value = norms.as_ref().map_or(value, |n| value / n[j]);
-                for (o, w) in row.iter_mut().zip(&self.decoder[j * d..(j + 1) * d]) {
-                    *o += value * w;
+        out.par_chunks_exact_mut(d)
+            .enumerate()
+            .for_each(|(i, row)| {
+                row.copy_from_slice(&self.decoder_bias);
+                let (indices, values) = latents.codes.column(i);
+                for (&j, &value) in indices.iter().zip(values) {
+                    let j = j as usize;
+                    let value = norms.as_ref().map_or(value, |n| value / n[j]);
+                    for (o, w) in row.iter_mut().zip(&self.decoder[j * d..(j + 1) * d]) {
+                        *o += value * w;
+                    }
                 }
-            }
-            let (scale, shift) = latents.undo[i];
-            if (scale, shift) != (1.0, 0.0) {
-                row.iter_mut().for_each(|v| *v = *v * scale + shift);
-            }
-        });
+                let (scale, shift) = latents.undo[i];
+                if (scale, shift) != (1.0, 0.0) {
+                    row.iter_mut().for_each(|v| *v = *v * scale + shift);
+                }
+            });
         out
     }
 
@@ -167,22 +191,36 @@ impl Sae {
         let undo = match self.normalise {
             Normalise::None => (1.0, 0.0),
             Normalise::ConstantNorm => {
-                let norm = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
+                let norm = row
+                    .iter()
+                    .map(|&v| f64::from(v) * f64::from(v))
+                    .sum::<f64>()
+                    .sqrt();
                 // A row of zeros has no direction to scale: it stays one.
-                let scale = if norm > 0.0 { (norm / d.sqrt()) as f32 } else { 1.0 };
+                let scale = if norm > 0.0 {
+                    (norm / d.sqrt()) as f32
+                } else {
+                    1.0
+                };
                 row.iter_mut().for_each(|v| *v /= scale);
                 (scale, 0.0)
             }
             Normalise::LayerNorm => {
                 let mean = row.iter().map(|&v| f64::from(v)).sum::<f64>() / d;
-                let square = row.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>();
+                let square = row
+                    .iter()
+                    .map(|&v| (f64::from(v) - mean).powi(2))
+                    .sum::<f64>();
                 let (mean, deviation) = (mean as f32, (square / (d - 1.0).max(1.0)).sqrt() as f32);
-                row.iter_mut().for_each(|v| *v = (*v - mean) / (deviation + NORM_EPS));
+                row.iter_mut()
+                    .for_each(|v| *v = (*v - mean) / (deviation + NORM_EPS));
                 (deviation, mean)
             }
         };
         if self.centred {
-            row.iter_mut().zip(&self.decoder_bias).for_each(|(v, b)| *v -= b);
+            row.iter_mut()
+                .zip(&self.decoder_bias)
+                .for_each(|(v, b)| *v -= b);
         }
         undo
     }
@@ -190,7 +228,12 @@ impl Sae {
     /// Norms of the decoder's rows, where latents are chosen by them.
     fn selection_norms(&self) -> Option<Vec<f32>> {
         matches!(self.gate, Gate::TopK { by_norm: true, .. }).then(|| {
-            let norm = |row: &[f32]| row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt() as f32;
+            let norm = |row: &[f32]| {
+                row.iter()
+                    .map(|&v| f64::from(v) * f64::from(v))
+                    .sum::<f64>()
+                    .sqrt() as f32
+            };
             self.decoder.chunks_exact(self.width).map(norm).collect()
         })
     }
@@ -204,9 +247,14 @@ impl Sae {
                 let values = pre.iter().zip(bias).map(|(p, b)| p + b).zip(threshold);
                 above(values.map(|(p, t)| if p > *t { p } else { 0.0 }))
             }
-            Gate::Gated { bias: gate, log_scale } => {
+            Gate::Gated {
+                bias: gate,
+                log_scale,
+            } => {
                 let values = pre.iter().zip(bias).zip(gate.iter().zip(log_scale));
-                above(values.map(|((p, b), (g, r))| if p + g > 0.0 { p * r.exp() + b } else { 0.0 }))
+                above(
+                    values.map(|((p, b), (g, r))| if p + g > 0.0 { p * r.exp() + b } else { 0.0 }),
+                )
             }
             Gate::TopK { k, .. } => {
                 for (j, (p, b)) in pre.iter_mut().zip(bias).enumerate() {
@@ -256,20 +304,47 @@ mod tests {
     }
 
     fn codes(sae: &Sae, row: &[f32]) -> (Vec<u32>, Vec<f32>, Vec<f32>) {
-        let block = Block { rows: 1, cols: 2, data: Cow::Borrowed(row) };
+        let block = Block {
+            rows: 1,
+            cols: 2,
+            data: Cow::Borrowed(row),
+        };
         let latents = sae.encode(&block).unwrap();
-        (latents.codes.indices.clone(), latents.codes.values.clone(), sae.decode(&latents))
+        (
+            latents.codes.indices.clone(),
+            latents.codes.values.clone(),
+            sae.decode(&latents),
+        )
     }
 
     #[test]
     fn each_gate_by_hand() {
         // Pre-activations of (2.5, 3.5): 2 and 2.
-        assert_eq!(codes(&identity(Gate::Relu), &[2.5, 3.5]), (vec![0, 1], vec![2.0, 2.0], vec![2.5, 2.5]));
-        let jump = Gate::JumpRelu { threshold: vec![2.0, 1.0] };
-        assert_eq!(codes(&identity(jump), &[2.5, 3.5]).0, [1], "above its threshold, not at it");
-        let topk = Gate::TopK { k: 1, by_norm: false };
-        assert_eq!(codes(&identity(topk), &[2.5, 3.5]).0, [0], "of equal ones the first");
-        let gated = Gate::Gated { bias: vec![-3.0, 0.0], log_scale: vec![0.0, 2f32.ln()] };
+        assert_eq!(
+            codes(&identity(Gate::Relu), &[2.5, 3.5]),
+            (vec![0, 1], vec![2.0, 2.0], vec![2.5, 2.5])
+        );
+        let jump = Gate::JumpRelu {
+            threshold: vec![2.0, 1.0],
+        };
+        assert_eq!(
+            codes(&identity(jump), &[2.5, 3.5]).0,
+            [1],
+            "above its threshold, not at it"
+        );
+        let topk = Gate::TopK {
+            k: 1,
+            by_norm: false,
+        };
+        assert_eq!(
+            codes(&identity(topk), &[2.5, 3.5]).0,
+            [0],
+            "of equal ones the first"
+        );
+        let gated = Gate::Gated {
+            bias: vec![-3.0, 0.0],
+            log_scale: vec![0.0, 2f32.ln()],
+        };
         let (indices, values, _) = codes(&identity(gated), &[2.5, 3.5]);
         assert_eq!(indices, [1]);
         assert!((values[0] - 5.0).abs() < 1e-5, "3·2 − 1");
@@ -279,19 +354,35 @@ mod tests {
     #[test]
     fn a_normalised_row_comes_back_in_its_own_scale() {
         for normalise in [Normalise::ConstantNorm, Normalise::LayerNorm] {
-            let mut sae = Sae { normalise, ..identity(Gate::Relu) };
+            let mut sae = Sae {
+                normalise,
+                ..identity(Gate::Relu)
+            };
             sae.encoder_bias = vec![10.0, 10.0];
             sae.decoder_bias = vec![-10.0, -10.0];
             sae.centred = false;
             let (_, _, back) = codes(&sae, &[30.0, -40.0]);
-            assert!((back[0] - 30.0).abs() < 1e-2 && (back[1] + 40.0).abs() < 1e-2, "{back:?}");
+            assert!(
+                (back[0] - 30.0).abs() < 1e-2 && (back[1] + 40.0).abs() < 1e-2,
+                "{back:?}"
+            );
             assert!(codes(&sae, &[0.0, 0.0]).2.iter().all(|v| v.is_finite()));
         }
     }
 
     #[test]
     fn rows_of_another_width_are_refused() {
-        let block = Block { rows: 1, cols: 3, data: Cow::Borrowed(&[0.0; 3]) };
-        assert!(identity(Gate::Relu).encode(&block).unwrap_err().to_string().contains("width 2"));
+        let block = Block {
+            rows: 1,
+            cols: 3,
+            data: Cow::Borrowed(&[0.0; 3]),
+        };
+        assert!(
+            identity(Gate::Relu)
+                .encode(&block)
+                .unwrap_err()
+                .to_string()
+                .contains("width 2")
+        );
     }
 }

@@ -1,12 +1,14 @@
-//! Training a TopK autoencoder on an activation source, in steps that can be stopped between any two.
+//! Training a TopK autoencoder on an activation source, in steps that can be stopped between any
+//! two.
 //!
-//! Loss of a batch: (Σ‖x − x̂‖² + α·s·Σ‖e − ê‖²) / Σ‖x − x̄‖², with e = x − x̂ held fixed and ê its reconstruction by the
-//! `aux_k` strongest of the latents that have been silent for `dead_after` rows, s = min(silent / aux_k, 1) (Gao et al.
-//! 2024, arXiv 2406.04093, in the form of EleutherAI's sparsify). Adam (Kingma, Ba 2015); decoder rows keep unit norm, and
-//! the part of their gradient along themselves is left out. Rows are scaled to the mean square d while training.
+//! Loss of a batch: (Σ‖x − x̂‖² + α·s·Σ‖e − ê‖²) / Σ‖x − x̄‖², with e = x − x̂ held fixed and ê its
+//! reconstruction by the `aux_k` strongest of the latents that have been silent for `dead_after`
+//! rows, s = min(silent / aux_k, 1) (Gao et al. 2024, arXiv 2406.04093, in the form of EleutherAI's
+//! sparsify). Adam (Kingma, Ba 2015); decoder rows keep unit norm, and the part of their gradient
+//! along themselves is left out. Rows are scaled to the mean square d while training.
 //!
-//! Invariant: the same source, configuration and seed give the same autoencoder, to the bit, on any number of threads and
-//! however often the training was interrupted.
+//! Invariant: the same source, configuration and seed give the same autoencoder, to the bit, on any
+//! number of threads and however often the training was interrupted.
 
 mod batches;
 mod checkpoint;
@@ -59,17 +61,25 @@ pub struct TrainConfig {
 
 impl Default for TrainConfig {
     fn default() -> Self {
-        Self { latents: 2048, top_k: 32, epochs: 60, batch: 512, learning_rate: None, seed: 42 }
+        Self {
+            latents: 2048,
+            top_k: 32,
+            epochs: 60,
+            batch: 512,
+            learning_rate: None,
+            seed: 42,
+        }
     }
 }
 
 impl TrainConfig {
     fn rate(&self) -> f64 {
-        self.learning_rate.unwrap_or_else(|| 2e-4 / (self.latents as f64 / f64::from(1 << 14)).sqrt())
+        self.learning_rate
+            .unwrap_or_else(|| 2e-4 / (self.latents as f64 / f64::from(1 << 14)).sqrt())
     }
 
-    /// Memory that training on n rows of d values takes: weights with a copy for saving, moments, a batch with its
-    /// gradient, and the rows that are shuffled together.
+    /// Memory that training on n rows of d values takes: weights with a copy for saving, moments, a
+    /// batch with its gradient, and the rows that are shuffled together.
     pub fn memory_bytes(&self, n: usize, d: usize) -> u64 {
         const F32: u64 = 4;
         let [k, n, d, batch] = [self.latents, n, d, self.batch].map(|v| v as u64);
@@ -91,9 +101,15 @@ impl TrainConfig {
             () if self.latents == 0 || self.latents.checked_mul(d).is_none_or(|n| n > 1 << 32) => {
                 refuse("--latents must be above 0 and fit into memory")
             }
-            () if self.top_k == 0 || self.top_k > self.latents => refuse("--top-k must be from 1 to the latents"),
-            () if self.epochs == 0 || self.batch == 0 => refuse("--epochs and --batch must be above 0"),
-            () if !(self.rate() > 0.0 && self.rate().is_finite()) => refuse("--learning-rate must be above 0"),
+            () if self.top_k == 0 || self.top_k > self.latents => {
+                refuse("--top-k must be from 1 to the latents")
+            }
+            () if self.epochs == 0 || self.batch == 0 => {
+                refuse("--epochs and --batch must be above 0")
+            }
+            () if !(self.rate() > 0.0 && self.rate().is_finite()) => {
+                refuse("--learning-rate must be above 0")
+            }
             () => Ok(()),
         }
     }
@@ -150,11 +166,16 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// Starts anew: decoder rows at random on the unit sphere, the encoder their transpose, b_dec the mean row.
+    /// Starts anew: decoder rows at random on the unit sphere, the encoder their transpose, b_dec
+    /// the mean row.
     ///
     /// # Errors
     /// [`Error::Usage`] for a configuration that cannot be; a row that is not finite is refused.
-    pub fn start(source: &'a dyn ActivationSource, config: TrainConfig, ctx: &TaskCtx) -> Result<Self> {
+    pub fn start(
+        source: &'a dyn ActivationSource,
+        config: TrainConfig,
+        ctx: &TaskCtx,
+    ) -> Result<Self> {
         let mut trainer = Self::new(source, config, ctx)?;
         let (d, k) = (source.shape().1, trainer.config.latents);
         let mut rng = Pcg64Mcg::seed_from_u64(trainer.config.seed);
@@ -164,7 +185,12 @@ impl<'a> Trainer<'a> {
         let sae = &mut trainer.state.sae;
         sae.encoder.clone_from(&decoder);
         sae.decoder = decoder;
-        sae.decoder_bias = trainer.survey.mean.iter().map(|&m| m as f32 * scale).collect();
+        sae.decoder_bias = trainer
+            .survey
+            .mean
+            .iter()
+            .map(|&m| m as f32 * scale)
+            .collect();
         Ok(trainer)
     }
 
@@ -172,9 +198,19 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// A checkpoint that is damaged, or of other rows or another configuration.
-    pub fn resume(source: &'a dyn ActivationSource, config: TrainConfig, path: &Path, ctx: &TaskCtx) -> Result<Self> {
+    pub fn resume(
+        source: &'a dyn ActivationSource,
+        config: TrainConfig,
+        path: &Path,
+        ctx: &TaskCtx,
+    ) -> Result<Self> {
         let mut trainer = Self::new(source, config, ctx)?;
-        trainer.state = checkpoint::read(path, &trainer.config, source.shape(), trainer.survey.fingerprint)?;
+        trainer.state = checkpoint::read(
+            path,
+            &trainer.config,
+            source.shape(),
+            trainer.survey.fingerprint,
+        )?;
         trainer.batches.seek(trainer.state.place)?;
         Ok(trainer)
     }
@@ -183,14 +219,21 @@ impl<'a> Trainer<'a> {
         let (n, d) = source.shape();
         config.check(d)?;
         if n < 2 {
-            return Err(Error::refused(format!("{n} rows are too few to train on: collect more")));
+            return Err(Error::refused(format!(
+                "{n} rows are too few to train on: collect more"
+            )));
         }
         let survey = look(source, ctx)?;
         if survey.square <= 0.0 {
-            return Err(Error::refused("every row is zero: there is nothing to train on"));
+            return Err(Error::refused(
+                "every row is zero: there is nothing to train on",
+            ));
         }
-        // Rows so small that this is no number of single precision stay a little below the mean square d.
-        let scale = (d as f64 / survey.square).sqrt().clamp(LEAST_SCALE, LEAST_SCALE.recip()) as f32;
+        // Rows so small that this is no number of single precision stay a little below the mean
+        // square d.
+        let scale = (d as f64 / survey.square)
+            .sqrt()
+            .clamp(LEAST_SCALE, LEAST_SCALE.recip()) as f32;
         let k = config.latents;
         let sae = Sae {
             width: d,
@@ -199,7 +242,10 @@ impl<'a> Trainer<'a> {
             decoder: vec![0.0; k * d],
             decoder_bias: vec![0.0; d],
             centred: true,
-            gate: Gate::TopK { k: config.top_k, by_norm: false },
+            gate: Gate::TopK {
+                k: config.top_k,
+                by_norm: false,
+            },
             normalise: Normalise::None,
         };
         let moments = [k * d, k * d, k, d].map(|n| [vec![0.0; n], vec![0.0; n]]);
@@ -216,7 +262,14 @@ impl<'a> Trainer<'a> {
         let mean_square: f64 = survey.mean.iter().map(|m| m * m).sum();
         let variance = (survey.square - mean_square).max(0.0) * f64::from(scale).powi(2);
         let gradient = Gradient::new(variance.max(ROUNDING * d as f64));
-        Ok(Self { config, batches, survey, state, gradient, recent: (0.0, 0.0) })
+        Ok(Self {
+            config,
+            batches,
+            survey,
+            state,
+            gradient,
+            recent: (0.0, 0.0),
+        })
     }
 
     /// Steps in all.
@@ -251,7 +304,9 @@ impl<'a> Trainer<'a> {
         let dead = self.dead();
         let d = self.state.sae.width;
         let rows = batch.len() / d;
-        let sums = self.gradient.take(&self.state.sae, &batch, self.config.top_k, &dead);
+        let sums = self
+            .gradient
+            .take(&self.state.sae, &batch, self.config.top_k, &dead);
         let silent = &mut self.state.silent;
         silent.iter_mut().for_each(|s| *s += rows as u64);
         self.gradient.active().for_each(|j| silent[j] = 0);
@@ -263,7 +318,8 @@ impl<'a> Trainer<'a> {
         self.recent = (self.recent.0 + sums.0, self.recent.1 + sums.1);
         let total = self.total_steps();
         // A stop is heeded at the start of the next step: this one has been taken.
-        ctx.checkpoint(Progress::new("training", self.state.step, total, "steps")).ok();
+        ctx.checkpoint(Progress::new("training", self.state.step, total, "steps"))
+            .ok();
         Ok(ended.then(|| {
             let (error, variance) = std::mem::take(&mut self.state.sums);
             let dead = self.dead().len();
@@ -276,7 +332,8 @@ impl<'a> Trainer<'a> {
         }))
     }
 
-    /// Σ‖x − x̂‖² / Σ‖x − x̄‖² over the steps since it was last asked for, each batch as it was before its step.
+    /// Σ‖x − x̂‖² / Σ‖x − x̄‖² over the steps since it was last asked for, each batch as it was
+    /// before its step.
     pub fn recent(&mut self) -> f64 {
         let (error, variance) = std::mem::take(&mut self.recent);
         error / variance.max(f64::MIN_POSITIVE)
@@ -285,7 +342,11 @@ impl<'a> Trainer<'a> {
     /// Latents that have been silent for too long.
     pub fn dead(&self) -> Vec<u32> {
         let after = (self.batches.rows() as u64).min(MOST_DEAD_AFTER);
-        (0u32..).zip(&self.state.silent).filter(|(_, s)| **s >= after).map(|(j, _)| j).collect()
+        (0u32..)
+            .zip(&self.state.silent)
+            .filter(|(_, s)| **s >= after)
+            .map(|(j, _)| j)
+            .collect()
     }
 
     /// Adam on every weight, and decoder rows back to unit norm.
@@ -298,10 +359,16 @@ impl<'a> Trainer<'a> {
         let d = state.sae.width;
         let [[em, ev], [dm, dv], [bm, bv], [cm, cv]] = &mut state.moments;
         let sae = &mut state.sae;
-        let encoder =
-            sae.encoder.par_chunks_exact_mut(d).zip(em.par_chunks_exact_mut(d)).zip(ev.par_chunks_exact_mut(d));
-        let decoder =
-            sae.decoder.par_chunks_exact_mut(d).zip(dm.par_chunks_exact_mut(d)).zip(dv.par_chunks_exact_mut(d));
+        let encoder = sae
+            .encoder
+            .par_chunks_exact_mut(d)
+            .zip(em.par_chunks_exact_mut(d))
+            .zip(ev.par_chunks_exact_mut(d));
+        let decoder = sae
+            .decoder
+            .par_chunks_exact_mut(d)
+            .zip(dm.par_chunks_exact_mut(d))
+            .zip(dv.par_chunks_exact_mut(d));
         encoder.zip(decoder).enumerate().for_each_init(
             || (vec![0.0; d], vec![0.0; d]),
             |(ge, gd), (j, (((w, m), v), ((wd, md), vd)))| {
@@ -319,7 +386,14 @@ impl<'a> Trainer<'a> {
     pub fn checkpoint(&self, path: &Path, seconds: f64) -> Result<()> {
         let mut header = self.state.clone_header();
         header.seconds += seconds;
-        checkpoint::write(path, &self.config, self.batches.shape(), self.survey.fingerprint, &header, &self.state)
+        checkpoint::write(
+            path,
+            &self.config,
+            self.batches.shape(),
+            self.survey.fingerprint,
+            &header,
+            &self.state,
+        )
     }
 
     /// The autoencoder as it is now, in the units of the rows.
@@ -327,13 +401,20 @@ impl<'a> Trainer<'a> {
         let back = 1.0 / self.batches.scale;
         let mut sae = self.state.sae.clone();
         // Every part is homogeneous: rows and latents grow together.
-        sae.encoder_bias.iter_mut().chain(&mut sae.decoder_bias).for_each(|b| *b *= back);
+        sae.encoder_bias
+            .iter_mut()
+            .chain(&mut sae.decoder_bias)
+            .for_each(|b| *b *= back);
         sae
     }
 }
 
 fn unit(row: &mut [f32]) {
-    let norm = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
+    let norm = row
+        .iter()
+        .map(|&v| f64::from(v) * f64::from(v))
+        .sum::<f64>()
+        .sqrt();
     if norm > 0.0 {
         let scale = (1.0 / norm) as f32;
         row.iter_mut().for_each(|v| *v *= scale);
@@ -347,7 +428,12 @@ fn look(source: &dyn ActivationSource, ctx: &TaskCtx) -> Result<Survey> {
     let (mut mean, mut square) = (vec![0.0f64; d], 0.0f64);
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
     for start in (0..n).step_by(BLOCK) {
-        ctx.checkpoint(Progress::new("checking the activations", start as u64, n as u64, "rows"))?;
+        ctx.checkpoint(Progress::new(
+            "checking the activations",
+            start as u64,
+            n as u64,
+            "rows",
+        ))?;
         let block = source.rows(start..n.min(start + BLOCK))?;
         hash.update(bytemuck::cast_slice(&block.data));
         for i in 0..block.rows {
@@ -365,7 +451,11 @@ fn look(source: &dyn ActivationSource, ctx: &TaskCtx) -> Result<Survey> {
         }
     }
     mean.iter_mut().for_each(|m| *m /= n as f64);
-    Ok(Survey { mean, square: square / n as f64, fingerprint: hash.digest() })
+    Ok(Survey {
+        mean,
+        square: square / n as f64,
+        fingerprint: hash.digest(),
+    })
 }
 
 #[cfg(test)]

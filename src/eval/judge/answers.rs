@@ -15,11 +15,15 @@ pub struct Answers {
 impl Answers {
     /// The answers in `dir`, which is made when there is the first.
     pub fn in_dir(dir: &Path) -> Self {
-        Self { dir: dir.to_path_buf() }
+        Self {
+            dir: dir.to_path_buf(),
+        }
     }
 
     fn path(&self, hash: &str) -> PathBuf {
-        self.dir.join(&hash[..2.min(hash.len())]).join(format!("{hash}.json"))
+        self.dir
+            .join(&hash[..2.min(hash.len())])
+            .join(format!("{hash}.json"))
     }
 
     /// An answer from earlier; one that cannot be read counts as none.

@@ -16,9 +16,11 @@ use crate::task::{Progress, TaskCtx};
 
 /// So many calls in a row that nobody answers mean that the endpoint is gone.
 const GONE_AFTER: usize = 3;
-/// So many calls in a row that failed in spite of every try, in whatever way, mean that waiting for more is of no use.
+/// So many calls in a row that failed in spite of every try, in whatever way, mean that waiting for
+/// more is of no use.
 const BROKEN_AFTER: usize = 4;
-/// So many questions that are rejected, or answered in part, before the first answer mean that it is not the questions.
+/// So many questions that are rejected, or answered in part, before the first answer mean that it
+/// is not the questions.
 const REJECTS_ALL_AFTER: usize = 3;
 
 /// What asking would cost.
@@ -79,17 +81,34 @@ struct Streak {
 
 impl Streak {
     fn answered(&mut self) {
-        *self = Self { heard: true, ..Self::default() };
+        *self = Self {
+            heard: true,
+            ..Self::default()
+        };
     }
 
-    /// Why there is no use in going on after this failure, with `total` calls asked for, if that is so.
+    /// Why there is no use in going on after this failure, with `total` calls asked for, if that is
+    /// so.
     fn over(&mut self, failure: &Failure, total: usize) -> Option<String> {
-        let (unreachable, failed, rejected) = (self.unreachable + 1, self.failed + 1, self.rejected + 1);
+        let (unreachable, failed, rejected) =
+            (self.unreachable + 1, self.failed + 1, self.rejected + 1);
         // Whoever rejects a question is there.
         *self = match failure {
-            Failure::Rejected(_) | Failure::Cut(..) => Self { rejected, heard: self.heard, ..Self::default() },
-            Failure::Unreachable(_) => Self { unreachable, failed, ..*self },
-            _ => Self { unreachable: 0, failed, ..*self },
+            Failure::Rejected(_) | Failure::Cut(..) => Self {
+                rejected,
+                heard: self.heard,
+                ..Self::default()
+            },
+            Failure::Unreachable(_) => Self {
+                unreachable,
+                failed,
+                ..*self
+            },
+            _ => Self {
+                unreachable: 0,
+                failed,
+                ..*self
+            },
         };
         match failure {
             Failure::Final(why) => Some(why.clone()),
@@ -102,9 +121,9 @@ impl Streak {
             Failure::Unreachable(why) if unreachable >= GONE_AFTER.min(total) => {
                 Some(format!("cannot be reached ({why})"))
             }
-            Failure::Passing(why, _) | Failure::Unreachable(why) if failed >= BROKEN_AFTER => {
-                Some(format!("{failed} calls in a row have failed in spite of all tries ({why})"))
-            }
+            Failure::Passing(why, _) | Failure::Unreachable(why) if failed >= BROKEN_AFTER => Some(
+                format!("{failed} calls in a row have failed in spite of all tries ({why})"),
+            ),
             _ => None,
         }
     }
@@ -114,7 +133,13 @@ impl Judge {
     /// A judge whose answers are kept in `answers`.
     pub fn new(endpoint: Endpoint, answers: Answers) -> Self {
         let client = Arc::new(Client::new(&endpoint));
-        Self { endpoint, client, answers, tally: Tally::default(), streak: Streak::default() }
+        Self {
+            endpoint,
+            client,
+            answers,
+            tally: Tally::default(),
+            streak: Streak::default(),
+        }
     }
 
     /// What was asked so far.
@@ -129,7 +154,9 @@ impl Judge {
 
     /// What was answered earlier, where it holds what is asked for.
     pub fn known(&self, question: &Question) -> Option<Answer> {
-        self.answers.get(&question.hash(&self.endpoint)).filter(|a| question.wants.met_by(&a.text))
+        self.answers
+            .get(&question.hash(&self.endpoint))
+            .filter(|a| question.wants.met_by(&a.text))
     }
 
     /// What [`Judge::ask`] would cost.
@@ -150,9 +177,13 @@ impl Judge {
     /// Asks all questions; each has an answer, or the reason why it has none, in a line.
     ///
     /// # Errors
-    /// [`Error::Cancelled`]; an endpoint that refuses (key, model, address), that is gone, or that fails call after call.
-    /// What was answered is kept, and asking again goes on from there.
-    pub fn ask(&mut self, questions: &[Question], ctx: &TaskCtx) -> Result<Vec<Result<Answer, String>>> {
+    /// [`Error::Cancelled`]; an endpoint that refuses (key, model, address), that is gone, or that
+    /// fails call after call. What was answered is kept, and asking again goes on from there.
+    pub fn ask(
+        &mut self,
+        questions: &[Question],
+        ctx: &TaskCtx,
+    ) -> Result<Vec<Result<Answer, String>>> {
         let mut out: Vec<Option<Result<Answer, String>>> = Vec::with_capacity(questions.len());
         let mut queue = VecDeque::new();
         for (i, question) in questions.iter().enumerate() {
@@ -168,11 +199,18 @@ impl Judge {
         let (mut done, mut answered) = (0, 0);
         let workers = Workers::start(&self.client, &self.endpoint, queue);
         while done < total {
-            ctx.checkpoint(Progress::new("asking the judge", done as u64, total as u64, "calls"))?;
+            ctx.checkpoint(Progress::new(
+                "asking the judge",
+                done as u64,
+                total as u64,
+                "calls",
+            ))?;
             let (i, result) = match workers.results.recv_timeout(Duration::from_millis(100)) {
                 Ok(result) => result,
                 Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return Err(self.gone("stopped working", answered, total)),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(self.gone("stopped working", answered, total));
+                }
             };
             done += 1;
             out[i] = Some(match result {
@@ -199,8 +237,16 @@ impl Judge {
                 }
             });
         }
-        ctx.checkpoint(Progress::new("asking the judge", total as u64, total as u64, "calls"))?;
-        Ok(out.into_iter().map(|o| o.unwrap_or_else(|| Err("not asked".to_owned()))).collect())
+        ctx.checkpoint(Progress::new(
+            "asking the judge",
+            total as u64,
+            total as u64,
+            "calls",
+        ))?;
+        Ok(out
+            .into_iter()
+            .map(|o| o.unwrap_or_else(|| Err("not asked".to_owned())))
+            .collect())
     }
 
     /// Counts an answer, and keeps it where it holds what was asked for.
@@ -224,14 +270,19 @@ impl Judge {
     }
 }
 
-/// Threads that ask. They are let go, not waited for: an endpoint that stalls must not hold up a user who leaves.
+/// Threads that ask. They are let go, not waited for: an endpoint that stalls must not hold up a
+/// user who leaves.
 struct Workers {
     results: crossbeam_channel::Receiver<(usize, Result<Answer, Failure>)>,
     stop: Arc<AtomicBool>,
 }
 
 impl Workers {
-    fn start(client: &Arc<Client>, endpoint: &Endpoint, queue: VecDeque<(usize, Question)>) -> Self {
+    fn start(
+        client: &Arc<Client>,
+        endpoint: &Endpoint,
+        queue: VecDeque<(usize, Question)>,
+    ) -> Self {
         let (sender, results) = crossbeam_channel::unbounded();
         let stop = Arc::new(AtomicBool::new(false));
         let count = endpoint.concurrency.clamp(1, 64).min(queue.len());
@@ -269,7 +320,11 @@ struct Worker {
 impl Worker {
     fn run(&self) {
         while !self.stop.load(Ordering::Relaxed) {
-            let next = self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let next = self
+                .queue
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop_front();
             let Some((i, question)) = next else { return };
             if self.sender.send((i, self.patiently(&question))).is_err() {
                 return;
@@ -287,7 +342,11 @@ impl Worker {
             if attempt >= self.tries || self.stop.load(Ordering::Relaxed) {
                 return Err(failure);
             }
-            let asked = if let Failure::Passing(_, wait) = &failure { *wait } else { None };
+            let asked = if let Failure::Passing(_, wait) = &failure {
+                *wait
+            } else {
+                None
+            };
             self.sleep(asked.unwrap_or(pause));
             pause *= 2.0;
         }

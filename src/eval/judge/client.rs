@@ -1,4 +1,5 @@
-//! One call: what is sent, by which way, and in the form that the endpoint takes, which is found out once.
+//! One call: what is sent, by which way, and in the form that the endpoint takes, which is found
+//! out once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -57,7 +58,10 @@ impl Client {
         Self::in_environment(endpoint, &|name| std::env::var(name).ok())
     }
 
-    pub(super) fn in_environment(endpoint: &Endpoint, var: &dyn Fn(&str) -> Option<String>) -> Self {
+    pub(super) fn in_environment(
+        endpoint: &Endpoint,
+        var: &dyn Fn(&str) -> Option<String>,
+    ) -> Self {
         let most = Duration::from_secs(3600);
         let timeout = Duration::try_from_secs_f64(endpoint.timeout).unwrap_or(most);
         let config = |proxy: Option<ureq::Proxy>| {
@@ -76,23 +80,41 @@ impl Client {
             Err(problem) => (ureq::Agent::new_with_config(config(None)), Err(problem)),
             Ok(None) => (ureq::Agent::new_with_config(config(None)), Ok(None)),
             Ok(Some(via)) => {
-                let forwarded =
-                    address.scheme_str() == Some("http") && via.proxy.protocol() == ureq::ProxyProtocol::Http;
+                let forwarded = address.scheme_str() == Some("http")
+                    && via.proxy.protocol() == ureq::ProxyProtocol::Http;
                 let authorization = forwarded.then(|| basic(&via.proxy)).flatten();
                 let agent = match forwarded {
                     true => forward::agent(config(None), via.proxy.uri(), origin(&address)),
                     false => ureq::Agent::new_with_config(config(Some(via.proxy))),
                 };
-                (agent, Ok(Some(Way { name: via.name, authorization })))
+                (
+                    agent,
+                    Ok(Some(Way {
+                        name: via.name,
+                        authorization,
+                    })),
+                )
             }
         };
         let url = format!("{}/chat/completions", endpoint.url);
-        let form = Mutex::new(Form { url, completion_limit: false, warmth: Warmth::AsAsked });
-        Self { agent, endpoint: endpoint.clone(), way, form, settled: AtomicBool::new(false), first: Mutex::new(()) }
+        let form = Mutex::new(Form {
+            url,
+            completion_limit: false,
+            warmth: Warmth::AsAsked,
+        });
+        Self {
+            agent,
+            endpoint: endpoint.clone(),
+            way,
+            form,
+            settled: AtomicBool::new(false),
+            first: Mutex::new(()),
+        }
     }
 
     pub(super) fn ask(&self, question: &Question) -> Result<Answer, Failure> {
-        // The others wait for the first call: a form that is refused is refused once, not to each of them.
+        // The others wait for the first call: a form that is refused is refused once, not to each
+        // of them.
         let turn = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         let answer = if self.settled.load(Ordering::Acquire) {
             drop(turn);
@@ -103,13 +125,22 @@ impl Client {
             drop(turn);
             answer
         };
-        let name = self.way.as_ref().ok().and_then(Option::as_ref).map(|way| way.name.as_str());
+        let name = self
+            .way
+            .as_ref()
+            .ok()
+            .and_then(Option::as_ref)
+            .map(|way| way.name.as_str());
         answer.map_err(|failure| {
             // What is wrong with a question or an answer has nothing to do with the way.
-            let proxy = name.filter(|_| !matches!(failure, Failure::Rejected(_) | Failure::Cut(..)));
+            let proxy =
+                name.filter(|_| !matches!(failure, Failure::Rejected(_) | Failure::Cut(..)));
             failure.map(|why| {
                 let why = reply::one_line(&self.without_key(&why));
-                proxy.map_or_else(|| why.clone(), |proxy| format!("{why}, through the proxy {proxy}"))
+                proxy.map_or_else(
+                    || why.clone(),
+                    |proxy| format!("{why}, through the proxy {proxy}"),
+                )
             })
         })
     }
@@ -117,7 +148,11 @@ impl Client {
     fn ask_in_some_form(&self, question: &Question) -> Result<Answer, Failure> {
         let mut last = Failure::Final("it refuses every form of a request".to_owned());
         for _ in 0..FORMS {
-            let form = self.form.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let form = self
+                .form
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
             let (status, body, headers) = self.send(&form, question)?;
             if let 301 | 302 | 303 | 307 | 308 = status {
                 self.redirect(&form, status, &headers)?;
@@ -126,7 +161,10 @@ impl Client {
             }
             if let 200..=299 = status {
                 let answer = reply::read(&body, question.longest_answer(&self.endpoint))?;
-                return Ok(Answer { text: self.without_key(&answer.text), ..answer });
+                return Ok(Answer {
+                    text: self.without_key(&answer.text),
+                    ..answer
+                });
             }
             if let 400 | 422 = status
                 && self.learn(&form, &body)?
@@ -140,8 +178,14 @@ impl Client {
 
     /// Sends a question; the key is out of what comes back before anything is done with it.
     fn send(&self, form: &Form, question: &Question) -> Result<(u16, String, HeaderMap), Failure> {
-        let way = self.way.as_ref().map_err(|problem| Failure::Final(problem.clone()))?;
-        let mut request = self.agent.post(&form.url).header("Content-Type", "application/json");
+        let way = self
+            .way
+            .as_ref()
+            .map_err(|problem| Failure::Final(problem.clone()))?;
+        let mut request = self
+            .agent
+            .post(&form.url)
+            .header("Content-Type", "application/json");
         if let Some(key) = &self.endpoint.key {
             request = request.header("Authorization", format!("Bearer {}", key.0));
         }
@@ -151,16 +195,27 @@ impl Client {
         let mut response = match request.send(form.body(question, &self.endpoint).to_string()) {
             Ok(response) => response,
             Err(e @ (ureq::Error::BadUri(_) | ureq::Error::Http(_))) => {
-                return Err(Failure::Final(format!("'{}' is no address ({e})", self.endpoint.url)));
+                return Err(Failure::Final(format!(
+                    "'{}' is no address ({e})",
+                    self.endpoint.url
+                )));
             }
             Err(ureq::Error::Timeout(_)) => {
-                return Err(Failure::Passing(format!("no answer within {} s", self.endpoint.timeout), None));
+                return Err(Failure::Passing(
+                    format!("no answer within {} s", self.endpoint.timeout),
+                    None,
+                ));
             }
             Err(e) => return Err(Failure::Unreachable(e.to_string())),
         };
         let status = response.status().as_u16();
         let headers = response.headers().clone();
-        let body = response.body_mut().with_config().limit(MOST_BYTES).lossy_utf8(true).read_to_string();
+        let body = response
+            .body_mut()
+            .with_config()
+            .limit(MOST_BYTES)
+            .lossy_utf8(true)
+            .read_to_string();
         let body = match (status, body) {
             (_, Ok(body)) => self.without_key(&body),
             (200..=299, Err(e)) => return Err(Failure::Passing(e.to_string(), None)),
@@ -169,9 +224,13 @@ impl Client {
         Ok((status, body, headers))
     }
 
-    /// Follows a redirect that keeps the request as it is, to the same server; to another the key is not carried.
+    /// Follows a redirect that keeps the request as it is, to the same server; to another the key
+    /// is not carried.
     fn redirect(&self, form: &Form, status: u16, headers: &HeaderMap) -> Result<(), Failure> {
-        let there = headers.get("location").and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let there = headers
+            .get("location")
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default();
         let from: Uri = form.url.parse().unwrap_or_default();
         let target = if there.starts_with("//") {
             format!("{}:{there}", from.scheme_str().unwrap_or("http"))
@@ -180,10 +239,17 @@ impl Client {
         } else {
             there.to_owned()
         };
-        let to = target.parse::<Uri>().ok().filter(|to| to.scheme().is_some() && to.host().is_some());
+        let to = target
+            .parse::<Uri>()
+            .ok()
+            .filter(|to| to.scheme().is_some() && to.host().is_some());
         // What follows ? or @ may be a secret.
         let plain = target.split(['?', '#']).next().unwrap_or_default();
-        let shown = if plain.contains('@') { "another address".to_owned() } else { reply::short(plain) };
+        let shown = if plain.contains('@') {
+            "another address".to_owned()
+        } else {
+            reply::short(plain)
+        };
         match to {
             Some(to) if matches!(status, 307 | 308) && origin(&to) == origin(&from) => {
                 self.change(form, |form| form.url = target.clone());
@@ -197,7 +263,8 @@ impl Client {
         }
     }
 
-    /// Learns from a refusal how this endpoint wants to be asked; false where it says nothing of that.
+    /// Learns from a refusal how this endpoint wants to be asked; false where it says nothing of
+    /// that.
     fn learn(&self, form: &Form, body: &str) -> Result<bool, Failure> {
         let lower = body.to_lowercase();
         let names = |parameter: &str| lower.contains(parameter);
@@ -229,7 +296,9 @@ impl Client {
                 reply::said(body)
             )));
         }
-        let named = lower.split_once("default (").and_then(|(_, rest)| rest.split(')').next()?.trim().parse().ok());
+        let named = lower
+            .split_once("default (")
+            .and_then(|(_, rest)| rest.split(')').next()?.trim().parse().ok());
         let warmth = match (form.warmth, named) {
             (Warmth::AsAsked, Some(named)) => Warmth::Fixed(named),
             _ => Warmth::Left,
@@ -255,7 +324,10 @@ impl Client {
 
     /// What a server says may repeat the key.
     fn without_key(&self, text: &str) -> String {
-        self.endpoint.key.as_ref().map_or_else(|| text.to_owned(), |key| key.taken_out(text))
+        self.endpoint
+            .key
+            .as_ref()
+            .map_or_else(|| text.to_owned(), |key| key.taken_out(text))
     }
 }
 
@@ -270,7 +342,9 @@ impl Form {
             }
             match self.warmth {
                 Warmth::AsAsked => {}
-                Warmth::Fixed(warmth) => drop(object.insert("temperature".to_owned(), json!(warmth))),
+                Warmth::Fixed(warmth) => {
+                    drop(object.insert("temperature".to_owned(), json!(warmth)))
+                }
                 Warmth::Left => drop(object.remove("temperature")),
             }
         }
@@ -281,24 +355,44 @@ impl Form {
 /// Scheme, host and port.
 fn origin(address: &Uri) -> String {
     let scheme = address.scheme_str().unwrap_or("http");
-    let port = address.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
-    format!("{scheme}://{}:{port}", address.host().unwrap_or_default().to_ascii_lowercase())
+    let port = address
+        .port_u16()
+        .unwrap_or(if scheme == "https" { 443 } else { 80 });
+    format!(
+        "{scheme}://{}:{port}",
+        address.host().unwrap_or_default().to_ascii_lowercase()
+    )
 }
 
 /// The header that tells a proxy who asks.
 fn basic(proxy: &ureq::Proxy) -> Option<String> {
     let (user, password) = (proxy.username()?, proxy.password().unwrap_or_default());
-    Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
+    Some(format!(
+        "Basic {}",
+        STANDARD.encode(format!("{user}:{password}"))
+    ))
 }
 
-/// How long an endpoint asks to wait: seconds, or a date, which is taken by the endpoint's own clock where it tells it.
+/// How long an endpoint asks to wait: seconds, or a date, which is taken by the endpoint's own
+/// clock where it tells it.
 fn wait(headers: &HeaderMap) -> Option<f64> {
-    let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim);
+    let header = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .map(str::trim)
+    };
     let asked = header("retry-after")?;
     let seconds = asked.parse::<f64>().ok().or_else(|| {
         let until = httpdate::parse_http_date(asked).ok()?;
-        let now = header("date").and_then(|d| httpdate::parse_http_date(d).ok()).unwrap_or_else(SystemTime::now);
-        Some(until.duration_since(now).map_or(0.0, |left| left.as_secs_f64()))
+        let now = header("date")
+            .and_then(|d| httpdate::parse_http_date(d).ok())
+            .unwrap_or_else(SystemTime::now);
+        Some(
+            until
+                .duration_since(now)
+                .map_or(0.0, |left| left.as_secs_f64()),
+        )
     })?;
     (seconds.is_finite() && seconds >= 0.0).then(|| seconds.min(LONGEST_WAIT))
 }
@@ -311,16 +405,28 @@ mod tests {
     fn a_wait_is_seconds_or_a_date_and_bounded() {
         let wait = |pairs: &[(&'static str, &'static str)]| {
             let mut headers = HeaderMap::new();
-            pairs.iter().for_each(|(name, value)| drop(headers.insert(*name, value.parse().unwrap())));
+            pairs
+                .iter()
+                .for_each(|(name, value)| drop(headers.insert(*name, value.parse().unwrap())));
             super::wait(&headers)
         };
         assert_eq!(wait(&[("retry-after", "7")]), Some(7.0));
         assert_eq!(wait(&[("retry-after", " 0.5 ")]), Some(0.5));
         assert_eq!(wait(&[("retry-after", "99999")]), Some(120.0));
         let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(wait(&[("retry-after", "Sun, 06 Nov 1994 08:49:43 GMT"), date]), Some(6.0));
-        assert_eq!(wait(&[("retry-after", "Sunday, 06-Nov-94 08:49:43 GMT"), date]), Some(6.0));
-        assert_eq!(wait(&[("retry-after", "Sun, 06 Nov 1994 08:49:43 GMT")]), Some(0.0), "it has passed");
+        assert_eq!(
+            wait(&[("retry-after", "Sun, 06 Nov 1994 08:49:43 GMT"), date]),
+            Some(6.0)
+        );
+        assert_eq!(
+            wait(&[("retry-after", "Sunday, 06-Nov-94 08:49:43 GMT"), date]),
+            Some(6.0)
+        );
+        assert_eq!(
+            wait(&[("retry-after", "Sun, 06 Nov 1994 08:49:43 GMT")]),
+            Some(0.0),
+            "it has passed"
+        );
         for odd in ["soon", "-1", "nan", "inf", ""] {
             assert_eq!(wait(&[("retry-after", odd)]), None, "{odd}");
         }

@@ -1,7 +1,9 @@
-//! Descriptions of features by a judge, from their contexts and from the words that they promote, and how well the first
-//! tell the features' texts from others, and the features sentences that were written for the descriptions.
+//! Descriptions of features by a judge, from their contexts and from the words that they promote,
+//! and how well the first tell the features' texts from others, and the features sentences that
+//! were written for the descriptions.
 //!
-//! A description is written from every other context and scored on the rest beside texts where the feature is silent.
+//! A description is written from every other context and scored on the rest beside texts where the
+//! feature is silent.
 
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -76,22 +78,37 @@ pub struct Description {
 }
 
 impl Material {
-    /// Takes a feature's material from its card (with its logit lens, where there is one) and the study's texts.
+    /// Takes a feature's material from its card (with its logit lens, where there is one) and the
+    /// study's texts.
     pub fn of(card: &FeatureCard, factors: &Factors, tokens: &TokenTable) -> Self {
         let id = card.row.id;
         let mut rng = Pcg64Mcg::seed_from_u64(id as u64);
-        let (shown, held): (Vec<_>, Vec<_>) = card.contexts.iter().enumerate().partition(|(i, _)| i % 2 == 0);
+        let (shown, held): (Vec<_>, Vec<_>) = card
+            .contexts
+            .iter()
+            .enumerate()
+            .partition(|(i, _)| i % 2 == 0);
         let mut trials: Vec<Trial> = held.into_iter().map(|(_, context)| own(context)).collect();
-        let marks = trials.iter().map(|t| t.marked.matches(MARKS.0).count()).sum::<usize>();
+        let marks = trials
+            .iter()
+            .map(|t| t.marked.matches(MARKS.0).count())
+            .sum::<usize>();
         let marks = marks.div_ceil(trials.len().max(1)).max(1);
         trials.extend(others(card, factors, tokens, trials.len(), marks, &mut rng));
         trials.shuffle(&mut rng);
         let words = |list: &[crate::analysis::ScoredToken]| -> Vec<String> {
-            list.iter().take(PROMOTED).map(|t| t.token.trim().to_owned()).filter(|t| !t.is_empty()).collect()
+            list.iter()
+                .take(PROMOTED)
+                .map(|t| t.token.trim().to_owned())
+                .filter(|t| !t.is_empty())
+                .collect()
         };
         Self {
             id,
-            shown: shown.into_iter().map(|(_, context)| own(context).marked).collect(),
+            shown: shown
+                .into_iter()
+                .map(|(_, context)| own(context).marked)
+                .collect(),
             trials: trials.chunks(BATCH).map(<[Trial]>::to_vec).collect(),
             promoted: words(&card.promoted),
             suppressed: words(&card.suppressed),
@@ -103,28 +120,47 @@ impl Material {
     }
 
     fn outputs(&self) -> Option<Question> {
-        (!self.promoted.is_empty()).then(|| prompts::describe_outputs(&self.promoted, &self.suppressed))
+        (!self.promoted.is_empty())
+            .then(|| prompts::describe_outputs(&self.promoted, &self.suppressed))
     }
 
     fn detection(&self, description: &str) -> Vec<Question> {
         let plain = |batch: &Vec<Trial>| batch.iter().map(|t| t.plain.clone()).collect::<Vec<_>>();
-        self.trials.iter().map(|batch| prompts::detect(description, &plain(batch))).collect()
+        self.trials
+            .iter()
+            .map(|batch| prompts::detect(description, &plain(batch)))
+            .collect()
     }
 
     fn fuzzing(&self, description: &str) -> Vec<Question> {
-        let marked = |batch: &Vec<Trial>| batch.iter().map(|t| t.marked.clone()).collect::<Vec<_>>();
-        self.trials.iter().map(|batch| prompts::fuzz(description, &marked(batch))).collect()
+        let marked =
+            |batch: &Vec<Trial>| batch.iter().map(|t| t.marked.clone()).collect::<Vec<_>>();
+        self.trials
+            .iter()
+            .map(|batch| prompts::fuzz(description, &marked(batch)))
+            .collect()
     }
 
     fn truth(&self) -> Vec<Vec<bool>> {
-        self.trials.iter().map(|batch| batch.iter().map(|t| t.own).collect()).collect()
+        self.trials
+            .iter()
+            .map(|batch| batch.iter().map(|t| t.own).collect())
+            .collect()
     }
 }
 
 fn own(context: &Context) -> Trial {
     let floor = ACTIVE * context.values.get(context.peak).copied().unwrap_or(0.0);
-    let active: Vec<bool> = context.values.iter().map(|&v| v > 0.0 && v >= floor).collect();
-    Trial { plain: context.tokens.concat(), marked: mark(&context.tokens, &active), own: true }
+    let active: Vec<bool> = context
+        .values
+        .iter()
+        .map(|&v| v > 0.0 && v >= floor)
+        .collect();
+    Trial {
+        plain: context.tokens.concat(),
+        marked: mark(&context.tokens, &active),
+        own: true,
+    }
 }
 
 /// Texts where the feature is silent, each with `marks` tokens marked at random.
@@ -140,7 +176,9 @@ fn others(
     let floor = SILENT * card.peak;
     let mut start = 0;
     let mut silent: Vec<std::ops::Range<usize>> = Vec::new();
-    for run in tokens.rows[..values.len().min(tokens.rows.len())].chunk_by(|a, b| a.sample == b.sample) {
+    for run in
+        tokens.rows[..values.len().min(tokens.rows.len())].chunk_by(|a, b| a.sample == b.sample)
+    {
         let rows = start..start + run.len();
         start = rows.end;
         if rows.len() > 2 && values[rows.clone()].iter().all(|&v| v <= floor) {
@@ -151,15 +189,25 @@ fn others(
     let trial = |rows: std::ops::Range<usize>, rng: &mut Pcg64Mcg| {
         let length = rows.len().min(WINDOW);
         let first = rng.random_range(rows.start..=rows.end - length);
-        let pieces: Vec<String> = (first..first + length).map(|row| tokens.piece(row).to_owned()).collect();
+        let pieces: Vec<String> = (first..first + length)
+            .map(|row| tokens.piece(row).to_owned())
+            .collect();
         let pieces = pieces::whole(&pieces);
         let mut places: Vec<usize> = (0..length).collect();
         places.shuffle(rng);
         let mut active = vec![false; length];
         places.iter().take(marks).for_each(|&i| active[i] = true);
-        Trial { plain: pieces.concat(), marked: mark(&pieces, &active), own: false }
+        Trial {
+            plain: pieces.concat(),
+            marked: mark(&pieces, &active),
+            own: false,
+        }
     };
-    silent.into_iter().take(count).map(|rows| trial(rows, rng)).collect()
+    silent
+        .into_iter()
+        .take(count)
+        .map(|rows| trial(rows, rng))
+        .collect()
 }
 
 /// A text with its active tokens marked, neighbours together, white space outside.
@@ -168,8 +216,16 @@ fn mark(pieces: &[String], active: &[bool]) -> String {
     let mut inside = false;
     // Of a character that is split over tokens the first one shows it.
     let mut shown = vec![false; pieces.len()];
-    active.iter().enumerate().filter(|(_, now)| **now).for_each(|(i, _)| shown[pieces::shown_by(pieces, i)] = true);
-    for (piece, now) in pieces.iter().zip(shown).filter(|(piece, _)| !piece.is_empty()) {
+    active
+        .iter()
+        .enumerate()
+        .filter(|(_, now)| **now)
+        .for_each(|(i, _)| shown[pieces::shown_by(pieces, i)] = true);
+    for (piece, now) in pieces
+        .iter()
+        .zip(shown)
+        .filter(|(piece, _)| !piece.is_empty())
+    {
         let word = piece.trim_start();
         if inside && !now {
             out.push_str(MARKS.1);
@@ -192,17 +248,29 @@ fn mark(pieces: &[String], active: &[bool]) -> String {
 /// Stands for a description that is not known yet.
 const USUAL: &str = "words of one kind in texts of another kind, as far as known";
 
-/// What describing would cost; `scored` with detection and fuzzing, `sentences` with sentences for each description. What
-/// is asked of descriptions is not known before them and is counted with one of the usual length.
+/// What describing would cost; `scored` with detection and fuzzing, `sentences` with sentences for
+/// each description. What is asked of descriptions is not known before them and is counted with one
+/// of the usual length.
 pub fn estimate(judge: &Judge, materials: &[Material], scored: bool, sentences: bool) -> Estimate {
     let mut sum = Estimate::default();
     for material in materials {
-        let first: Vec<Question> = std::iter::once(material.inputs()).chain(material.outputs()).collect();
+        let first: Vec<Question> = std::iter::once(material.inputs())
+            .chain(material.outputs())
+            .collect();
         sum += judge.estimate(&first);
-        let known = |q: &Question| judge.known(q).and_then(|a| readers::read_description(&a.text));
-        let descriptions: Vec<String> = first.iter().map(|q| known(q).unwrap_or_else(|| USUAL.to_owned())).collect();
+        let known = |q: &Question| {
+            judge
+                .known(q)
+                .and_then(|a| readers::read_description(&a.text))
+        };
+        let descriptions: Vec<String> = first
+            .iter()
+            .map(|q| known(q).unwrap_or_else(|| USUAL.to_owned()))
+            .collect();
         if sentences {
-            descriptions.iter().for_each(|d| sum += judge.estimate(&sentences::questions(d)));
+            descriptions
+                .iter()
+                .for_each(|d| sum += judge.estimate(&sentences::questions(d)));
         }
         if scored {
             let description = &descriptions[0];
@@ -213,7 +281,8 @@ pub fn estimate(judge: &Judge, materials: &[Material], scored: bool, sentences: 
     sum
 }
 
-/// Describes features, in the order of `materials`; with `score`, sentences are written for each description and scored by it.
+/// Describes features, in the order of `materials`; with `score`, sentences are written for each
+/// description and scored by it.
 ///
 /// # Errors
 /// As [`Judge::ask`]; what a single answer lacks is in [`Description::errors`].
@@ -225,29 +294,52 @@ pub fn describe(
     ctx: &TaskCtx,
 ) -> Result<Vec<Description>> {
     let who = judge.endpoint().name();
-    let mut out: Vec<Description> =
-        materials.iter().map(|_| Description { judge: who.clone(), ..Description::default() }).collect();
+    let mut out: Vec<Description> = materials
+        .iter()
+        .map(|_| Description {
+            judge: who.clone(),
+            ..Description::default()
+        })
+        .collect();
     let questions: Vec<Question> = materials.iter().map(Material::inputs).collect();
     for (description, answer) in out.iter_mut().zip(judge.ask(&questions, ctx)?) {
         description.input = take(answer, "description of its inputs", &mut description.errors);
     }
-    let with_lens: Vec<usize> = (0..materials.len()).filter(|&i| !materials[i].promoted.is_empty()).collect();
-    let questions: Vec<Question> = with_lens.iter().filter_map(|&i| materials[i].outputs()).collect();
+    let with_lens: Vec<usize> = (0..materials.len())
+        .filter(|&i| !materials[i].promoted.is_empty())
+        .collect();
+    let questions: Vec<Question> = with_lens
+        .iter()
+        .filter_map(|&i| materials[i].outputs())
+        .collect();
     for (&i, answer) in with_lens.iter().zip(judge.ask(&questions, ctx)?) {
         out[i].output = take(answer, "description of its outputs", &mut out[i].errors);
     }
     if scored {
-        let ask = |judge: &mut Judge, out: &[Description], kind: fn(&Material, &str) -> Vec<Question>| -> Result<_> {
+        let ask = |judge: &mut Judge,
+                   out: &[Description],
+                   kind: fn(&Material, &str) -> Vec<Question>|
+         -> Result<_> {
             let batches: Vec<Vec<Question>> = materials
                 .iter()
                 .zip(out)
-                .map(|(m, d)| d.input.as_deref().map_or_else(Vec::new, |text| kind(m, text)))
+                .map(|(m, d)| {
+                    d.input
+                        .as_deref()
+                        .map_or_else(Vec::new, |text| kind(m, text))
+                })
                 .collect();
             let mut answers = judge.ask(&batches.concat(), ctx)?.into_iter();
-            let of: Vec<Vec<_>> = batches.iter().map(|b| answers.by_ref().take(b.len()).collect()).collect();
+            let of: Vec<Vec<_>> = batches
+                .iter()
+                .map(|b| answers.by_ref().take(b.len()).collect())
+                .collect();
             Ok(of)
         };
-        for (i, answers) in ask(judge, &out, Material::detection)?.into_iter().enumerate() {
+        for (i, answers) in ask(judge, &out, Material::detection)?
+            .into_iter()
+            .enumerate()
+        {
             out[i].detection = judged(&materials[i], answers, "detection", &mut out[i].errors);
         }
         for (i, answers) in ask(judge, &out, Material::fuzzing)?.into_iter().enumerate() {
@@ -259,10 +351,16 @@ pub fn describe(
         let of_inputs = sentences::tell_apart(judge, &inputs, score, ctx)?;
         let outputs: Vec<Option<&str>> = out.iter().map(|d| d.output.as_deref()).collect();
         let of_outputs = sentences::tell_apart(judge, &outputs, score, ctx)?;
-        for (description, (input, output)) in out.iter_mut().zip(of_inputs.into_iter().zip(of_outputs)) {
+        for (description, (input, output)) in
+            out.iter_mut().zip(of_inputs.into_iter().zip(of_outputs))
+        {
             (description.input_sentences, description.output_sentences) = (input.0, output.0);
-            description.errors.extend(input.1.into_iter().map(|e| format!("of its inputs: {e}")));
-            description.errors.extend(output.1.into_iter().map(|e| format!("of its outputs: {e}")));
+            description
+                .errors
+                .extend(input.1.into_iter().map(|e| format!("of its inputs: {e}")));
+            description
+                .errors
+                .extend(output.1.into_iter().map(|e| format!("of its outputs: {e}")));
         }
     }
     Ok(out)
@@ -289,17 +387,22 @@ fn judged(
     let truth = material.truth();
     let mut verdicts = Vec::with_capacity(answers.len());
     for (answer, truth) in answers.into_iter().zip(&truth) {
-        verdicts.push(match answer.map(|a| readers::read_verdicts(&a.text, truth.len())) {
-            Ok(Some(verdicts)) => Some(verdicts),
-            Ok(None) => {
-                errors.push(format!("{what}: the answer holds no {} verdicts", truth.len()));
-                None
-            }
-            Err(why) => {
-                errors.push(format!("{what}: {why}"));
-                None
-            }
-        });
+        verdicts.push(
+            match answer.map(|a| readers::read_verdicts(&a.text, truth.len())) {
+                Ok(Some(verdicts)) => Some(verdicts),
+                Ok(None) => {
+                    errors.push(format!(
+                        "{what}: the answer holds no {} verdicts",
+                        truth.len()
+                    ));
+                    None
+                }
+                Err(why) => {
+                    errors.push(format!("{what}: {why}"));
+                    None
+                }
+            },
+        );
     }
     Some(scored_verdicts(&truth, &verdicts))
 }

@@ -1,5 +1,6 @@
-//! Plain http through an http proxy: the request goes to the proxy with the whole address in its first line, as curl sends it.
-//! (ureq would ask the proxy for a tunnel, which many grant for https alone.)
+//! Plain http through an http proxy: the request goes to the proxy with the whole address in its
+//! first line, as curl sends it. (ureq would ask the proxy for a tunnel, which many grant for https
+//! alone.)
 
 use std::fmt;
 
@@ -7,12 +8,22 @@ use ureq::Error;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport,
+};
 
-/// An agent whose requests all go to `proxy`, and say that they are for `origin` ("http://host:port").
+/// An agent whose requests all go to `proxy`, and say that they are for `origin`
+/// ("http://host:port").
 pub(super) fn agent(config: Config, proxy: &Uri, origin: String) -> ureq::Agent {
     let connector = ().chain(TcpConnector::default()).chain(Forward { origin });
-    ureq::Agent::with_parts(config, connector, ProxyAlone { proxy: proxy.clone(), usual: DefaultResolver::default() })
+    ureq::Agent::with_parts(
+        config,
+        connector,
+        ProxyAlone {
+            proxy: proxy.clone(),
+            usual: DefaultResolver::default(),
+        },
+    )
 }
 
 /// Finds the proxy, whatever is asked for.
@@ -29,7 +40,12 @@ impl fmt::Debug for ProxyAlone {
 }
 
 impl Resolver for ProxyAlone {
-    fn resolve(&self, _: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+    fn resolve(
+        &self,
+        _: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
         self.usual.resolve(&self.proxy, config, timeout)
     }
 }
@@ -42,8 +58,15 @@ struct Forward {
 impl<In: Transport> Connector<In> for Forward {
     type Out = Forwarding<In>;
 
-    fn connect(&self, _: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
-        Ok(chained.map(|inner| Forwarding { inner, origin: self.origin.clone().into_bytes() }))
+    fn connect(
+        &self,
+        _: &ConnectionDetails<'_>,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, Error> {
+        Ok(chained.map(|inner| Forwarding {
+            inner,
+            origin: self.origin.clone().into_bytes(),
+        }))
     }
 }
 
@@ -68,7 +91,9 @@ impl<T: Transport> Transport for Forwarding<T> {
             return self.inner.transmit_output(amount, timeout);
         }
         if amount + longer > output.len() {
-            return Err(Error::Io(std::io::Error::other("the head of a request is too long for a proxy")));
+            return Err(Error::Io(std::io::Error::other(
+                "the head of a request is too long for a proxy",
+            )));
         }
         output.copy_within(at..amount, at + longer);
         output[at..at + longer].copy_from_slice(&self.origin);

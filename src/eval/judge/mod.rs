@@ -1,9 +1,10 @@
 //! A language model as a judge, behind an OpenAI-compatible chat endpoint.
 //!
-//! Owns asking (several at once, with patience), what was answered before, our prompts, and how answers are read. Knows no
-//! study. Invariants: the key leaves this process in one header and nowhere else, and what comes back is kept and told without
-//! it; what was answered once is never asked again; an answer without what was asked for, one that was cut off and a thought
-//! are error records, never numbers, and are asked for again.
+//! Owns asking (several at once, with patience), what was answered before, our prompts, and how
+//! answers are read. Knows no study. Invariants: the key leaves this process in one header and
+//! nowhere else, and what comes back is kept and told without it; what was answered once is never
+//! asked again; an answer without what was asked for, one that was cut off and a thought are error
+//! records, never numbers, and are asked for again.
 
 mod answers;
 mod ask;
@@ -40,7 +41,8 @@ impl Key {
     }
 }
 
-/// A shorter key is a placeholder ("x", "EMPTY") and hides nothing; taking it out would only spoil what was said.
+/// A shorter key is a placeholder ("x", "EMPTY") and hides nothing; taking it out would only spoil
+/// what was said.
 const SECRET: usize = 6;
 
 impl Key {
@@ -51,8 +53,13 @@ impl Key {
         }
         let escaped = serde_json::Value::from(self.0.as_str()).to_string();
         // Some writers escape slashes as well.
-        let (json, slashes) = (escaped.trim_matches('"').to_owned(), self.0.replace('/', "\\/"));
-        [self.0.as_str(), &json, &slashes].iter().fold(text.to_owned(), |text, key| text.replace(key, "…"))
+        let (json, slashes) = (
+            escaped.trim_matches('"').to_owned(),
+            self.0.replace('/', "\\/"),
+        );
+        [self.0.as_str(), &json, &slashes]
+            .iter()
+            .fold(text.to_owned(), |text, key| text.replace(key, "…"))
     }
 }
 
@@ -89,10 +96,13 @@ impl Endpoint {
     /// An endpoint with the usual patience.
     ///
     /// # Errors
-    /// [`Error::Usage`] for what is no plain http address. A user, a password or a query is refused: the address is shown
-    /// and kept with every judgement, and such parts hold secrets.
+    /// [`Error::Usage`] for what is no plain http address. A user, a password or a query is
+    /// refused: the address is shown and kept with every judgement, and such parts hold secrets.
     pub fn new(url: &str, model: &str, key: Option<Key>) -> Result<Self> {
-        let base = url.trim_end_matches('/').trim_end_matches("/chat/completions").trim_end_matches('/');
+        let base = url
+            .trim_end_matches('/')
+            .trim_end_matches("/chat/completions")
+            .trim_end_matches('/');
         check_address(base)?;
         Ok(Self {
             url: base.to_owned(),
@@ -107,11 +117,16 @@ impl Endpoint {
         })
     }
 
-    /// What it is called in every table, log and message: "MODEL at HOST/PATH"; another temperature makes it another judge,
-    /// whose ratings stand in no table with the first one's.
+    /// What it is called in every table, log and message: "MODEL at HOST/PATH"; another temperature
+    /// makes it another judge, whose ratings stand in no table with the first one's.
     pub fn name(&self) -> String {
-        let address = self.url.split_once("://").map_or(&*self.url, |(_, rest)| rest);
-        let warm = self.temperature.map_or(String::new(), |t| format!(", temperature {t}"));
+        let address = self
+            .url
+            .split_once("://")
+            .map_or(&*self.url, |(_, rest)| rest);
+        let warm = self
+            .temperature
+            .map_or(String::new(), |t| format!(", temperature {t}"));
         format!("{} at {address}{warm}", reply::one_line(&self.model))
     }
 }
@@ -127,15 +142,25 @@ fn check_address(url: &str) -> Result<()> {
     if url.contains(['?', '#']) {
         return secret("a query or a fragment (? or #)");
     }
-    let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
+    let authority = url
+        .split_once("://")
+        .map_or(url, |(_, rest)| rest)
+        .split('/')
+        .next()
+        .unwrap_or_default();
     if authority.contains('@') {
         return secret("a user or a password before its host");
     }
     let parsed = url.parse::<ureq::http::Uri>().ok();
-    let is_http = |u: &ureq::http::Uri| matches!(u.scheme_str(), Some("http" | "https")) && u.host().is_some();
+    let is_http = |u: &ureq::http::Uri| {
+        matches!(u.scheme_str(), Some("http" | "https")) && u.host().is_some()
+    };
     match parsed.is_some_and(|u| is_http(&u)) {
         true => Ok(()),
-        false => Err(Error::usage(format!("--endpoint '{}' is no address: {PLAIN}", url.escape_debug()))),
+        false => Err(Error::usage(format!(
+            "--endpoint '{}' is no address: {PLAIN}",
+            url.escape_debug()
+        ))),
     }
 }
 
@@ -154,7 +179,8 @@ pub struct Question {
     pub wants: Wants,
 }
 
-/// What an answer must hold to be one. What holds it not is told, and never taken for the answer of a later run.
+/// What an answer must hold to be one. What holds it not is told, and never taken for the answer of
+/// a later run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wants {
     /// Any text.
@@ -182,7 +208,8 @@ impl Wants {
     }
 }
 
-/// How answers are taken. Those of an earlier way, which kept thoughts that were cut off, are not read any more.
+/// How answers are taken. Those of an earlier way, which kept thoughts that were cut off, are not
+/// read any more.
 const ANSWERS_OF: u32 = 2;
 
 impl Question {
@@ -201,7 +228,10 @@ impl Question {
     /// What tells this question to this model at this endpoint from all others.
     fn hash(&self, endpoint: &Endpoint) -> String {
         let whole = format!("{ANSWERS_OF}\n{}\n{}", endpoint.url, self.body(endpoint));
-        Sha256::digest(whole.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+        Sha256::digest(whole.as_bytes())
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect()
     }
 
     /// Tokens of the question, at about four bytes each.

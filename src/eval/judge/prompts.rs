@@ -2,8 +2,7 @@
 
 use super::{Question, Wants};
 
-const ANALYST: &str =
-    "You study what units of a language model respond to. You answer briefly and in the form asked for.";
+const ANALYST: &str = "You study what units of a language model respond to. You answer briefly and in the form asked for.";
 const GRADER: &str = "You grade short texts. You answer in the form asked for and add nothing.";
 /// Around the words that excite a unit.
 pub const MARKS: (&str, &str) = ("<<", ">>");
@@ -11,7 +10,13 @@ pub const MARKS: (&str, &str) = ("<<", ">>");
 fn question(system: &str, user: String, max_tokens: usize, wants: Wants) -> Question {
     // Sentences shall differ; everything else shall be the same each time.
     let temperature = if wants == Wants::Sentences { 0.7 } else { 0.0 };
-    Question { system: system.to_owned(), user, max_tokens, temperature, wants }
+    Question {
+        system: system.to_owned(),
+        user,
+        max_tokens,
+        temperature,
+        wants,
+    }
 }
 
 /// What the texts that excite a unit share; their strongest words are marked.
@@ -28,7 +33,13 @@ pub fn describe_inputs(texts: &[String]) -> Question {
 
 /// What the words that a unit makes likelier share.
 pub fn describe_outputs(promoted: &[String], suppressed: &[String]) -> Question {
-    let list = |words: &[String]| words.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(", ");
+    let list = |words: &[String]| {
+        words
+            .iter()
+            .map(|w| format!("{w:?}"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     let user = format!(
         "When a unit of a language model is turned up, these words become likelier as the next word:\n{}\n\nand these less \
          likely:\n{}\n\nSay in at most twelve words what the likelier words have in common. Begin your answer with \
@@ -41,7 +52,11 @@ pub fn describe_outputs(promoted: &[String], suppressed: &[String]) -> Question 
 
 /// Sentences that fit a description (or, with `neutral`, that have nothing to do with it).
 pub(super) fn sentences(description: &str, count: usize, neutral: bool) -> Question {
-    let relation = if neutral { "have nothing to do with" } else { "clearly fit" };
+    let relation = if neutral {
+        "have nothing to do with"
+    } else {
+        "clearly fit"
+    };
     let user = format!(
         "Write {count} plain, varied English sentences of 8 to 20 words that {relation} this description:\n{description}\n\n\
          One sentence a line, without numbers."
@@ -57,7 +72,12 @@ pub fn detect(description: &str, texts: &[String]) -> Question {
         numbered(texts),
         texts.len()
     );
-    question(GRADER, user, 4 * texts.len() + 8, Wants::Verdicts(texts.len()))
+    question(
+        GRADER,
+        user,
+        4 * texts.len() + 8,
+        Wants::Verdicts(texts.len()),
+    )
 }
 
 /// In which of the texts the marked words are those that a description means.
@@ -71,7 +91,12 @@ pub fn fuzz(description: &str, texts: &[String]) -> Question {
         MARKS.1,
         texts.len()
     );
-    question(GRADER, user, 4 * texts.len() + 8, Wants::Verdicts(texts.len()))
+    question(
+        GRADER,
+        user,
+        4 * texts.len() + 8,
+        Wants::Verdicts(texts.len()),
+    )
 }
 
 /// How strongly a text is about a concept: 0, 1 or 2.
@@ -93,7 +118,17 @@ pub fn rate_fluency(text: &str) -> Question {
 }
 
 fn numbered(texts: &[String]) -> String {
-    let one =
-        |(i, text): (usize, &String)| format!("{}. {}", i + 1, text.split_whitespace().collect::<Vec<_>>().join(" "));
-    texts.iter().enumerate().map(one).collect::<Vec<_>>().join("\n")
+    let one = |(i, text): (usize, &String)| {
+        format!(
+            "{}. {}",
+            i + 1,
+            text.split_whitespace().collect::<Vec<_>>().join(" ")
+        )
+    };
+    texts
+        .iter()
+        .enumerate()
+        .map(one)
+        .collect::<Vec<_>>()
+        .join("\n")
 }

@@ -1,5 +1,5 @@
-//! How answers are read: a description, sentences, verdicts, a rating, or nothing. An answer that could mean two things holds
-//! nothing.
+//! How answers are read: a description, sentences, verdicts, a rating, or nothing. An answer that
+//! could mean two things holds nothing.
 //!
 //! Knows no endpoint; thoughts have been taken out before.
 
@@ -8,13 +8,20 @@ const LONGEST: usize = 200;
 /// Longest sentence, in characters.
 const SENTENCE: usize = 500;
 
-/// A text as it is kept: one line, without control characters and what turns the direction of writing round, bounded.
+/// A text as it is kept: one line, without control characters and what turns the direction of
+/// writing round, bounded.
 fn tidy(text: &str, longest: usize) -> String {
-    let turns =
-        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    let plain: String = text.chars().filter(|&c| !(c.is_control() && !c.is_whitespace() || turns(c))).collect();
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let plain: String = text
+        .chars()
+        .filter(|&c| !(c.is_control() && !c.is_whitespace() || turns(c)))
+        .collect();
     let line = plain.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().take(longest).collect::<String>().trim_end().to_owned()
+    line.chars()
+        .take(longest)
+        .collect::<String>()
+        .trim_end()
+        .to_owned()
 }
 
 /// Digits and marks in full width (as Chinese and Japanese keyboards write them) as the usual ones.
@@ -29,7 +36,10 @@ fn usual_width(text: &str) -> String {
 
 /// The lines of an answer that say something, without the fences around code.
 fn lines(answer: &str) -> impl Iterator<Item = &str> {
-    answer.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("```") && !l.starts_with("~~~"))
+    answer
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !l.starts_with("```") && !l.starts_with("~~~"))
 }
 
 /// Whether a line announces an answer and is none: "Sure! Here is my answer:".
@@ -49,13 +59,17 @@ fn announces(line: &str) -> bool {
         "the answer is",
     ];
     let lower = line.to_lowercase();
-    line.ends_with([':', '：']) || BEGINNINGS.iter().any(|beginning| lower.starts_with(beginning))
+    line.ends_with([':', '：'])
+        || BEGINNINGS
+            .iter()
+            .any(|beginning| lower.starts_with(beginning))
 }
 
 /// What stands around a word as markup.
 const MARKUP: [char; 12] = ['"', '\'', '*', '_', '`', '#', '>', '{', '}', '“', '”', ' '];
 
-/// Where what follows "name:" begins: after the last that begins a line, else after the last at all.
+/// Where what follows "name:" begins: after the last that begins a line, else after the last at
+/// all.
 fn after_name(answer: &str, name: &str) -> Option<usize> {
     let lower = answer.to_ascii_lowercase();
     let mut found: Option<(bool, usize)> = None;
@@ -65,7 +79,9 @@ fn after_name(answer: &str, name: &str) -> Option<usize> {
             continue;
         }
         let rest = answer[at + name.len()..].trim_start_matches(MARKUP);
-        let Some(value) = rest.strip_prefix([':', '：']) else { continue };
+        let Some(value) = rest.strip_prefix([':', '：']) else {
+            continue;
+        };
         let begins = before.is_empty() || before.ends_with('\n');
         if begins || found.is_none_or(|(begun, _)| !begun) {
             found = Some((begins, answer.len() - value.len()));
@@ -74,18 +90,23 @@ fn after_name(answer: &str, name: &str) -> Option<usize> {
     found.map(|f| f.1)
 }
 
-/// The description in an answer: what follows the word, or the first line that says something and announces nothing.
+/// The description in an answer: what follows the word, or the first line that says something and
+/// announces nothing.
 pub fn read_description(answer: &str) -> Option<String> {
     let named = after_name(answer, "description");
     let mut candidates = lines(named.map_or(answer, |at| &answer[at..]));
     let line = match named {
         Some(_) => candidates.next(),
         None => {
-            let (first, rest): (Vec<&str>, Vec<&str>) = candidates.partition(|line| announces(line));
+            let (first, rest): (Vec<&str>, Vec<&str>) =
+                candidates.partition(|line| announces(line));
             // A lone line is the answer even if it begins so: "OK signs and approvals".
-            rest.first()
-                .copied()
-                .or_else(|| first.first().copied().filter(|l| first.len() == 1 && !l.ends_with([':', '：'])))
+            rest.first().copied().or_else(|| {
+                first
+                    .first()
+                    .copied()
+                    .filter(|l| first.len() == 1 && !l.ends_with([':', '：']))
+            })
         }
     }?;
     let line = line.trim_matches(|c: char| MARKUP.contains(&c) || c == ',');
@@ -97,14 +118,25 @@ pub fn read_description(answer: &str) -> Option<String> {
 pub fn read_sentences(answer: &str) -> Vec<String> {
     let plain = |line: &str| {
         let digits = line.trim_start_matches(|c: char| c.is_ascii_digit());
-        let numbered = digits.strip_prefix(['.', ')']).filter(|_| digits.len() < line.len());
-        let marked = line.strip_prefix(['-', '*', '•']).filter(|rest| rest.starts_with(' '));
-        tidy(numbered.or(marked).unwrap_or(line).trim_matches(MARKUP), SENTENCE)
+        let numbered = digits
+            .strip_prefix(['.', ')'])
+            .filter(|_| digits.len() < line.len());
+        let marked = line
+            .strip_prefix(['-', '*', '•'])
+            .filter(|rest| rest.starts_with(' '));
+        tidy(
+            numbered.or(marked).unwrap_or(line).trim_matches(MARKUP),
+            SENTENCE,
+        )
     };
     let announced = |i: usize, line: &str| {
-        line.ends_with([':', '：']) || i == 0 && announces(line) && line.to_lowercase().contains("sentence")
+        line.ends_with([':', '：'])
+            || i == 0 && announces(line) && line.to_lowercase().contains("sentence")
     };
-    let said = lines(answer).enumerate().filter(|(i, line)| !announced(*i, line)).map(|(_, line)| plain(line));
+    let said = lines(answer)
+        .enumerate()
+        .filter(|(i, line)| !announced(*i, line))
+        .map(|(_, line)| plain(line));
     said.filter(|l| l.split_whitespace().count() >= 3).collect()
 }
 
@@ -137,23 +169,32 @@ pub fn read_verdicts(answer: &str, count: usize) -> Option<Vec<bool>> {
     (verdicts.len() == count).then_some(verdicts)
 }
 
-/// A rating of 0 to 2 after the last "Rating:", or none. A rating on another scale, or a sentence about one, is none.
+/// A rating of 0 to 2 after the last "Rating:", or none. A rating on another scale, or a sentence
+/// about one, is none.
 pub fn read_rating(answer: &str) -> Option<u8> {
     let answer = usual_width(answer);
     let lower = answer.to_ascii_lowercase();
     let named = |(at, _): &(usize, &str)| {
-        let behind = lower[*at + "rating".len()..].trim_start_matches(|c: char| c == ' ' || "*\"'`_".contains(c));
+        let behind = lower[*at + "rating".len()..]
+            .trim_start_matches(|c: char| c == ' ' || "*\"'`_".contains(c));
         behind.starts_with([':', '[', '='])
     };
-    let words = || lower.match_indices("rating").filter(|(at, _)| !lower[..*at].ends_with(char::is_alphanumeric));
+    let words = || {
+        lower
+            .match_indices("rating")
+            .filter(|(at, _)| !lower[..*at].ends_with(char::is_alphanumeric))
+    };
     // The word may come again in an explanation that follows.
     let at = words().filter(named).last().or_else(|| words().last())?.0;
-    let line = lower[at + "rating".len()..].trim_start_matches(|c: char| c.is_whitespace() || ":[*(=\"'`_".contains(c));
+    let line = lower[at + "rating".len()..]
+        .trim_start_matches(|c: char| c.is_whitespace() || ":[*(=\"'`_".contains(c));
     let line = line.lines().next()?;
     let rating = line.bytes().next().filter(|b| (b'0'..=b'2').contains(b))? - b'0';
     let rest = line[1..].trim_start_matches(|c: char| "])*\"'`_}".contains(c));
     // An explanation may follow a mark. With a number of its own it may name another scale.
-    let explained = rest.trim_start().starts_with(['(', ',', ';', '-', '–', '—', ':', '.'])
+    let explained = rest
+        .trim_start()
+        .starts_with(['(', ',', ';', '-', '–', '—', ':', '.'])
         || rest.trim_start().starts_with("because ");
     let doubtful = rest.contains(|c: char| c.is_numeric() || "/%".contains(c))
         || rest.contains("out of")
@@ -170,20 +211,32 @@ mod tests {
     #[test]
     fn a_description_is_one_line_that_describes() {
         let cases = [
-            ("Sure!\nDescription: **months of the year**", Some("months of the year")),
+            (
+                "Sure!\nDescription: **months of the year**",
+                Some("months of the year"),
+            ),
             ("\n months\n", Some("months")),
             ("**Description:** months", Some("months")),
             ("**Description**: months", Some("months")),
             ("Description：months", Some("months")),
             ("```\nDescription: months\n```", Some("months")),
-            ("```json\n{\"description\": \"months\"}\n```", Some("months")),
+            (
+                "```json\n{\"description\": \"months\"}\n```",
+                Some("months"),
+            ),
             ("```\nmonths\n```", Some("months")),
             ("Sure! Here is my answer:\n\nmonths", Some("months")),
-            ("Sure! Here is my answer:\n\nDescription: months", Some("months")),
+            (
+                "Sure! Here is my answer:\n\nDescription: months",
+                Some("months"),
+            ),
             ("Certainly.\nmonths", Some("months")),
             ("OK signs and approvals", Some("OK signs and approvals")),
             ("Description:\n months", Some("months")),
-            ("Description: the word \"description\": and others", Some("the word \"description\": and others")),
+            (
+                "Description: the word \"description\": and others",
+                Some("the word \"description\": and others"),
+            ),
             ("Description: a\tb \u{1b}[31mc\u{202e}d", Some("a b [31mcd")),
             ("Description:\n ...", None),
             ("Here is my answer:", None),
@@ -214,7 +267,11 @@ mod tests {
             "1 0 1.",
         ];
         for answer in cases {
-            assert_eq!(read_verdicts(answer, 3), Some(vec![true, false, true]), "{answer}");
+            assert_eq!(
+                read_verdicts(answer, 3),
+                Some(vec![true, false, true]),
+                "{answer}"
+            );
         }
         for bad in [
             "1 0",

@@ -1,4 +1,5 @@
-//! What an endpoint said: an answer, or why there is none. Reads what is needed and no more, for servers differ in the rest.
+//! What an endpoint said: an answer, or why there is none. Reads what is needed and no more, for
+//! servers differ in the rest.
 //!
 //! Knows no connection. What is told of a server is in its own words, in a short line.
 
@@ -38,12 +39,34 @@ impl Failure {
 /// Characters of what a server said that a person is shown.
 const SHOWN: usize = 160;
 /// Why an answer ended that might have gone on, in the words of several servers.
-const CUT: [&str; 5] = ["length", "max_tokens", "model_length", "max_output_tokens", "incomplete"];
+const CUT: [&str; 5] = [
+    "length",
+    "max_tokens",
+    "model_length",
+    "max_output_tokens",
+    "incomplete",
+];
 /// Words of an error that stays until somebody pays.
-const PAY: [&str; 7] = ["quota", "credit", "billing", "payment", "balance", "spending limit", "budget"];
+const PAY: [&str; 7] = [
+    "quota",
+    "credit",
+    "billing",
+    "payment",
+    "balance",
+    "spending limit",
+    "budget",
+];
 /// Words of an error that passes.
-const PASSES: [&str; 8] =
-    ["rate limit", "rate_limit", "overload", "timeout", "timed out", "temporar", "unavailable", "try again"];
+const PASSES: [&str; 8] = [
+    "rate limit",
+    "rate_limit",
+    "overload",
+    "timeout",
+    "timed out",
+    "temporar",
+    "unavailable",
+    "try again",
+];
 
 /// The answer in the body of a reply with a good status; at most `limit` tokens were asked for.
 pub(super) fn read(body: &str, limit: usize) -> Result<Answer, Failure> {
@@ -55,38 +78,65 @@ pub(super) fn read(body: &str, limit: usize) -> Result<Answer, Failure> {
     };
     let usage = |key: &str| {
         let count = &value["usage"][key];
-        count.as_u64().or_else(|| count.as_f64().filter(|c| c.is_finite()).map(|c| c as u64)).unwrap_or(0)
+        count
+            .as_u64()
+            .or_else(|| count.as_f64().filter(|c| c.is_finite()).map(|c| c as u64))
+            .unwrap_or(0)
     };
     let (asked, answered) = (usage("prompt_tokens"), usage("completion_tokens"));
     let choice = &value["choices"][0];
-    let message = if choice["message"].is_object() { &choice["message"] } else { choice };
+    let message = if choice["message"].is_object() {
+        &choice["message"]
+    } else {
+        choice
+    };
     let text = text_of(&message["content"]).or_else(|| text_of(&choice["text"]));
     if text.is_none() {
         if let Some(failure) = [value, choice].into_iter().find_map(error_within) {
             return Err(failure);
         }
         if choice.is_null() {
-            return Err(Failure::Passing("an answer that is no chat completion (it has no choices)".to_owned(), None));
+            return Err(Failure::Passing(
+                "an answer that is no chat completion (it has no choices)".to_owned(),
+                None,
+            ));
         }
     }
-    let ended = choice["finish_reason"].as_str().unwrap_or_default().to_ascii_lowercase();
-    let cut = |how: &str| Failure::Cut(format!("{how}: give --judge-max-tokens more than {limit}"), asked, answered);
+    let ended = choice["finish_reason"]
+        .as_str()
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let cut = |how: &str| {
+        Failure::Cut(
+            format!("{how}: give --judge-max-tokens more than {limit}"),
+            asked,
+            answered,
+        )
+    };
     if CUT.contains(&ended.as_str()) {
         return Err(cut(&format!("the answer is cut off at {limit} tokens")));
     }
     if ended == "content_filter" {
-        return Err(Failure::Rejected("its content filter stopped the answer".to_owned()));
+        return Err(Failure::Rejected(
+            "its content filter stopped the answer".to_owned(),
+        ));
     }
     if let (None | Some(""), Some(why)) = (text.as_deref(), message["refusal"].as_str()) {
         return Err(Failure::Rejected(format!("it refuses: {}", short(why))));
     }
-    let thinks = ["reasoning_content", "reasoning", "thinking"].iter().any(|key| !is_nothing(&message[*key]));
+    let thinks = ["reasoning_content", "reasoning", "thinking"]
+        .iter()
+        .any(|key| !is_nothing(&message[*key]));
     let only_thoughts = || cut("the answer is a thought and nothing else");
     match text.map(|text| spoken(&text)) {
         Some(Spoken::Open) => Err(cut("the answer ends within a thought")),
         Some(Spoken::Nothing) => Err(only_thoughts()),
         Some(Spoken::Answer(text)) if text.is_empty() && thinks => Err(only_thoughts()),
-        Some(Spoken::Answer(text)) => Ok(Answer { text, prompt_tokens: asked, completion_tokens: answered }),
+        Some(Spoken::Answer(text)) => Ok(Answer {
+            text,
+            prompt_tokens: asked,
+            completion_tokens: answered,
+        }),
         None if thinks || message["content"].is_array() => Err(only_thoughts()),
         None => Err(Failure::Passing("an answer without text".to_owned(), None)),
     }
@@ -109,9 +159,13 @@ fn text_of(content: &Value) -> Option<String> {
             (!texts.is_empty()).then(|| texts.concat())
         }
         Value::Object(part) => {
-            let is_text = part.get("type").is_none_or(|kind| matches!(kind.as_str(), Some("text" | "output_text")));
+            let is_text = part
+                .get("type")
+                .is_none_or(|kind| matches!(kind.as_str(), Some("text" | "output_text")));
             let text = part.get("text").filter(|_| is_text)?;
-            text.as_str().or_else(|| text["value"].as_str()).map(str::to_owned)
+            text.as_str()
+                .or_else(|| text["value"].as_str())
+                .map(str::to_owned)
         }
         _ => None,
     }
@@ -121,11 +175,16 @@ fn text_of(content: &Value) -> Option<String> {
 fn error_within(value: &Value) -> Option<Failure> {
     let said = said_in(value)?;
     let error = &value["error"];
-    let code = [&error["code"], &error["status"], &value["code"], &value["status"]]
-        .into_iter()
-        .find_map(|c| c.as_u64().or_else(|| c.as_str()?.parse().ok()))
-        .and_then(|code| u16::try_from(code).ok())
-        .filter(|code| (400..600).contains(code));
+    let code = [
+        &error["code"],
+        &error["status"],
+        &value["code"],
+        &value["status"],
+    ]
+    .into_iter()
+    .find_map(|c| c.as_u64().or_else(|| c.as_str()?.parse().ok()))
+    .and_then(|code| u16::try_from(code).ok())
+    .filter(|code| (400..600).contains(code));
     let lower = said.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     Some(match code {
@@ -142,13 +201,19 @@ pub(super) fn of_status(status: u16, body: &str, wait: Option<f64>) -> Failure {
 }
 
 fn failure(status: u16, name: &str, said: &str, wait: Option<f64>) -> Failure {
-    let told = if said.is_empty() { name.to_owned() } else { format!("{name}: {said}") };
+    let told = if said.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{name}: {said}")
+    };
     let lower = said.to_lowercase();
     let unpaid = PAY.iter().any(|word| lower.contains(word)) && !lower.contains("per minute");
     match status {
         401 => Failure::Final(format!("it refuses the key ({told})")),
         402 => Failure::Final(format!("it wants to be paid ({told})")),
-        403 => Failure::Final(format!("it refuses the key, or what is asked with it ({told})")),
+        403 => Failure::Final(format!(
+            "it refuses the key, or what is asked with it ({told})"
+        )),
         429 if unpaid => Failure::Final(format!("the quota is used up ({told})")),
         407 => Failure::Final(format!("the proxy asks for a password ({told})")),
         408 | 409 | 425 | 429 | 500..=599 => Failure::Passing(told, wait),
@@ -160,8 +225,16 @@ fn failure(status: u16, name: &str, said: &str, wait: Option<f64>) -> Failure {
 /// What a body says in a short line, whatever it is.
 pub(super) fn said(body: &str) -> String {
     let body = body.trim_start_matches('\u{feff}').trim();
-    let of_json = serde_json::from_str::<Value>(body).ok().map(|v| v.get(0).cloned().unwrap_or(v));
-    of_json.as_ref().and_then(said_in).unwrap_or_else(|| if is_page(body) { page(body) } else { short(body) })
+    let of_json = serde_json::from_str::<Value>(body)
+        .ok()
+        .map(|v| v.get(0).cloned().unwrap_or(v));
+    of_json.as_ref().and_then(said_in).unwrap_or_else(|| {
+        if is_page(body) {
+            page(body)
+        } else {
+            short(body)
+        }
+    })
 }
 
 /// The message of an error object, as several servers write it.
@@ -171,22 +244,36 @@ fn said_in(value: &Value) -> Option<String> {
         match v {
             Value::String(text) => Some(text.clone()),
             Value::Array(list) => {
-                let each: Vec<String> =
-                    list.iter().filter_map(|e| e["msg"].as_str().or_else(|| e.as_str())).map(str::to_owned).collect();
+                let each: Vec<String> = list
+                    .iter()
+                    .filter_map(|e| e["msg"].as_str().or_else(|| e.as_str()))
+                    .map(str::to_owned)
+                    .collect();
                 (!each.is_empty()).then(|| each.join("; "))
             }
             _ => None,
         }
     };
-    let places = [&error["message"], error, &error["detail"], &value["message"], &value["detail"], &value["errors"]];
-    let found = places.into_iter().find_map(words).or_else(|| error.is_object().then(|| error.to_string()))?;
+    let places = [
+        &error["message"],
+        error,
+        &error["detail"],
+        &value["message"],
+        &value["detail"],
+        &value["errors"],
+    ];
+    let found = places
+        .into_iter()
+        .find_map(words)
+        .or_else(|| error.is_object().then(|| error.to_string()))?;
     Some(short(&found)).filter(|said| !said.is_empty())
 }
 
 /// A good status with something else than JSON.
 fn no_json(body: &str) -> Failure {
     if body.starts_with("data:") || body.starts_with("event:") || body.starts_with(": ") {
-        let why = "it streams its answer, which was not asked for: turn streaming off at the endpoint";
+        let why =
+            "it streams its answer, which was not asked for: turn streaming off at the endpoint";
         return Failure::Final(why.to_owned());
     }
     if is_page(body) {
@@ -195,12 +282,23 @@ fn no_json(body: &str) -> Failure {
             page(body)
         ));
     }
-    let said = if body.is_empty() { "nothing".to_owned() } else { format!("\"{}\"", short(body)) };
-    Failure::Passing(format!("an answer that is no chat completion ({said})"), None)
+    let said = if body.is_empty() {
+        "nothing".to_owned()
+    } else {
+        format!("\"{}\"", short(body))
+    };
+    Failure::Passing(
+        format!("an answer that is no chat completion ({said})"),
+        None,
+    )
 }
 
 fn is_page(body: &str) -> bool {
-    let start: String = body.chars().take(14).collect::<String>().to_ascii_lowercase();
+    let start: String = body
+        .chars()
+        .take(14)
+        .collect::<String>()
+        .to_ascii_lowercase();
     start.starts_with("<!doctype") || start.starts_with("<html") || start.starts_with("<?xml")
 }
 
@@ -234,6 +332,9 @@ pub(super) fn short(text: &str) -> String {
 
 /// A text without control characters and line ends.
 pub(super) fn one_line(text: &str) -> String {
-    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let plain: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     plain.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,7 +1,9 @@
-//! How well a description tells a feature's texts from others: detection and fuzzing, by balanced accuracy.
+//! How well a description tells a feature's texts from others: detection and fuzzing, by balanced
+//! accuracy.
 //!
-//! After EleutherAI's delphi: detection shows plain texts, fuzzing texts with marked words (in the negatives of fuzzing,
-//! words that the feature does not respond to); (TPR + TNR) / 2, so that saying no to everything scores ½.
+//! After EleutherAI's delphi: detection shows plain texts, fuzzing texts with marked words (in the
+//! negatives of fuzzing, words that the feature does not respond to); (TPR + TNR) / 2, so that
+//! saying no to everything scores ½.
 
 use serde::{Deserialize, Serialize};
 
@@ -55,8 +57,15 @@ mod tests {
         assert_eq!(score(&truth, &no).balanced_accuracy, Some(0.5));
         let right = [Some(truth[0].clone()), None];
         let found = score(&truth, &right);
-        assert_eq!((found.balanced_accuracy, found.judged, found.missing), (Some(1.0), 5, 2));
+        assert_eq!(
+            (found.balanced_accuracy, found.judged, found.missing),
+            (Some(1.0), 5, 2)
+        );
         let none = score(&truth, &[None, None]);
-        assert_eq!((none.balanced_accuracy, none.missing), (None, 7), "a missing verdict is no wrong one");
+        assert_eq!(
+            (none.balanced_accuracy, none.missing),
+            (None, 7),
+            "a missing verdict is no wrong one"
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! A description put to the test by the model itself: a judge writes sentences that fit it and sentences that do not, and
-//! the direction is to tell them apart (concept detection of arXiv 2506.10920, with sentences by a language model).
+//! A description put to the test by the model itself: a judge writes sentences that fit it and
+//! sentences that do not, and the direction is to tell them apart (concept detection of arXiv
+//! 2506.10920, with sentences by a language model).
 //!
-//! Owns the asking and the score. Knows no model: whoever asks says how strongly a sentence expresses a direction.
+//! Owns the asking and the score. Knows no model: whoever asks says how strongly a sentence
+//! expresses a direction.
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +33,8 @@ pub struct Sentences {
     pub activating: Vec<Sentence>,
     /// Those that have nothing to do with it.
     pub neutral: Vec<Sentence>,
-    /// ln(mean score of the activating / mean score of the neutral sentences); `None` where it is undefined.
+    /// ln(mean score of the activating / mean score of the neutral sentences); `None` where it is
+    /// undefined.
     pub s_cd: Option<f64>,
 }
 
@@ -41,7 +44,11 @@ pub type Scorer<'a> = dyn FnMut(usize, &[String]) -> Result<Vec<f64>> + 'a;
 impl Sentences {
     fn of(activating: Vec<Sentence>, neutral: Vec<Sentence>) -> Self {
         let s_cd = detection::s_cd(mean(&activating), mean(&neutral));
-        Self { activating, neutral, s_cd }
+        Self {
+            activating,
+            neutral,
+            s_cd,
+        }
     }
 
     /// Why there is no S_CD, where there is none.
@@ -69,7 +76,8 @@ pub(super) fn questions(description: &str) -> [Question; 2] {
     [false, true].map(|neutral| prompts::sentences(description, SENTENCES, neutral))
 }
 
-/// Has sentences written for each description that there is, and scores them; beside each result what is to be told.
+/// Has sentences written for each description that there is, and scores them; beside each result
+/// what is to be told.
 ///
 /// # Errors
 /// As [`Judge::ask`], and what `score` returns.
@@ -79,16 +87,32 @@ pub(super) fn tell_apart(
     score: &mut Scorer<'_>,
     ctx: &TaskCtx,
 ) -> Result<Vec<(Option<Sentences>, Vec<String>)>> {
-    let asked: Vec<Question> = descriptions.iter().flatten().flat_map(|d| questions(d)).collect();
+    let asked: Vec<Question> = descriptions
+        .iter()
+        .flatten()
+        .flat_map(|d| questions(d))
+        .collect();
     let mut answers = judge.ask(&asked, ctx)?.into_iter();
     let mut out = Vec::with_capacity(descriptions.len());
     for (i, description) in descriptions.iter().enumerate() {
         let mut errors = Vec::new();
         let mut kinds = Vec::new();
-        for kind in ["activating", "neutral"].into_iter().filter(|_| description.is_some()) {
-            let texts = answers.next().map_or_else(Vec::new, |answer| written(answer, kind, &mut errors));
-            let scores = if texts.is_empty() { Vec::new() } else { score(i, &texts)? };
-            let sentences = texts.into_iter().zip(scores).map(|(text, score)| Sentence { text, score });
+        for kind in ["activating", "neutral"]
+            .into_iter()
+            .filter(|_| description.is_some())
+        {
+            let texts = answers
+                .next()
+                .map_or_else(Vec::new, |answer| written(answer, kind, &mut errors));
+            let scores = if texts.is_empty() {
+                Vec::new()
+            } else {
+                score(i, &texts)?
+            };
+            let sentences = texts
+                .into_iter()
+                .zip(scores)
+                .map(|(text, score)| Sentence { text, score });
             kinds.push(sentences.collect::<Vec<_>>());
         }
         let found = match (kinds.pop(), kinds.pop()) {
@@ -113,7 +137,10 @@ fn written(answer: Result<Answer, String>, kind: &str, errors: &mut Vec<String>)
         }
     };
     if texts.len() < SENTENCES {
-        errors.push(format!("{kind} sentences: the answer holds {} of {SENTENCES}", texts.len()));
+        errors.push(format!(
+            "{kind} sentences: the answer holds {} of {SENTENCES}",
+            texts.len()
+        ));
     }
     texts.into_iter().take(SENTENCES).collect()
 }
@@ -123,7 +150,13 @@ mod tests {
     use super::*;
 
     fn scored(scores: &[f64]) -> Vec<Sentence> {
-        scores.iter().map(|&score| Sentence { text: "a".to_owned(), score }).collect()
+        scores
+            .iter()
+            .map(|&score| Sentence {
+                text: "a".to_owned(),
+                score,
+            })
+            .collect()
     }
 
     #[test]
@@ -131,18 +164,42 @@ mod tests {
         let found = Sentences::of(scored(&[0.2, 0.4]), scored(&[0.1, 0.05]));
         assert!((found.s_cd.unwrap() - 4f64.ln()).abs() < 1e-12 && found.undefined().is_none());
         let none = Sentences::of(scored(&[0.2]), scored(&[0.1, -0.3]));
-        assert!(none.s_cd.is_none() && none.undefined().unwrap().contains("0.200 and -0.100 (neutral)"));
+        assert!(
+            none.s_cd.is_none()
+                && none
+                    .undefined()
+                    .unwrap()
+                    .contains("0.200 and -0.100 (neutral)")
+        );
     }
 
     #[test]
     fn no_more_sentences_than_were_asked_for_and_fewer_are_told() {
         let mut errors = Vec::new();
-        let answer = |text: &str| Ok(Answer { text: text.to_owned(), prompt_tokens: 0, completion_tokens: 0 });
+        let answer = |text: &str| {
+            Ok(Answer {
+                text: text.to_owned(),
+                prompt_tokens: 0,
+                completion_tokens: 0,
+            })
+        };
         let many = "Here are some sentences:\n".to_owned() + &"The tide came in.\n".repeat(9);
-        assert_eq!(written(answer(&many), "neutral", &mut errors), vec!["The tide came in."; 5]);
+        assert_eq!(
+            written(answer(&many), "neutral", &mut errors),
+            vec!["The tide came in."; 5]
+        );
         assert!(errors.is_empty());
-        assert_eq!(written(answer("1. The tide came in."), "neutral", &mut errors).len(), 1);
+        assert_eq!(
+            written(answer("1. The tide came in."), "neutral", &mut errors).len(),
+            1
+        );
         written(Err("status 500".to_owned()), "neutral", &mut errors);
-        assert_eq!(errors, ["neutral sentences: the answer holds 1 of 5", "neutral sentences: status 500"]);
+        assert_eq!(
+            errors,
+            [
+                "neutral sentences: the answer holds 1 of 5",
+                "neutral sentences: status 500"
+            ]
+        );
     }
 }

@@ -1,6 +1,8 @@
-//! What a model says apart from what it thinks aloud before: markup of thoughts, taken out of an answer.
+//! What a model says apart from what it thinks aloud before: markup of thoughts, taken out of an
+//! answer.
 //!
-//! Knows no question. Invariant: nothing of a thought is left in an answer, and a thought that is not closed is no answer.
+//! Knows no question. Invariant: nothing of a thought is left in an answer, and a thought that is
+//! not closed is no answer.
 
 /// What is left of an answer without its thoughts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +39,8 @@ const THOUGHTS: [&str; 10] = [
 /// Elements around an answer.
 const ANSWERS: [&str; 4] = ["answer", "response", "final", "final_answer"];
 
-/// Marks that are written otherwise. The channels are those of gpt-oss: its final one follows its thoughts.
+/// Marks that are written otherwise. The channels are those of gpt-oss: its final one follows its
+/// thoughts.
 const MARKS: [(&str, Mark); 21] = [
     ("[think]", Mark::Open),
     ("[/think]", Mark::Close),
@@ -65,7 +68,8 @@ const MARKS: [(&str, Mark); 21] = [
 /// Longest tag with its attributes, in bytes.
 const LONGEST: usize = 80;
 
-/// An answer without its thoughts. A closing mark without an opening one ends a thought that the model's template began.
+/// An answer without its thoughts. A closing mark without an opening one ends a thought that the
+/// model's template began.
 pub(super) fn spoken(text: &str) -> Spoken {
     let mut kept = String::new();
     let (mut thinks, mut thought, mut from, mut at) = (false, false, 0, 0);
@@ -103,15 +107,27 @@ fn is_quoted(before: &str) -> bool {
 
 /// The mark that a text begins with, and its length.
 fn mark(text: &str) -> Option<(usize, Mark)> {
-    let begins = |mark: &str| text.get(..mark.len()).is_some_and(|start| start.eq_ignore_ascii_case(mark));
+    let begins = |mark: &str| {
+        text.get(..mark.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(mark))
+    };
     if let Some((mark, kind)) = MARKS.iter().find(|(mark, _)| begins(mark)) {
         return Some((mark.len(), *kind));
     }
     let end = text.bytes().take(LONGEST).position(|b| b == b'>')?;
     let inside = text.strip_prefix('<')?.get(..end - 1)?;
-    let (closes, inside) = inside.strip_prefix('/').map_or((false, inside), |rest| (true, rest));
-    let name = inside.split(|c: char| c.is_whitespace() || c == '/').next()?.to_ascii_lowercase();
-    let kind = match (THOUGHTS.contains(&name.as_str()), ANSWERS.contains(&name.as_str()), closes) {
+    let (closes, inside) = inside
+        .strip_prefix('/')
+        .map_or((false, inside), |rest| (true, rest));
+    let name = inside
+        .split(|c: char| c.is_whitespace() || c == '/')
+        .next()?
+        .to_ascii_lowercase();
+    let kind = match (
+        THOUGHTS.contains(&name.as_str()),
+        ANSWERS.contains(&name.as_str()),
+        closes,
+    ) {
         (true, _, _) if inside.ends_with('/') => Mark::Frame,
         (true, _, false) => Mark::Open,
         (true, _, true) => Mark::Close,
@@ -132,31 +148,49 @@ mod tests {
         let answer = |text: &str| Spoken::Answer(text.to_owned());
         let cases = [
             ("months", answer("months")),
-            ("<think>\nhm, Rating: 2 would be too much\n</think>\n\nRating: 1", answer("Rating: 1")),
+            (
+                "<think>\nhm, Rating: 2 would be too much\n</think>\n\nRating: 1",
+                answer("Rating: 1"),
+            ),
             ("  \n <THINK>a</Think>b", answer("b")),
-            ("<thinking>a</thinking><reasoning effort=\"low\">b</reasoning> c", answer("c")),
+            (
+                "<thinking>a</thinking><reasoning effort=\"low\">b</reasoning> c",
+                answer("c"),
+            ),
             ("<think></think>c", answer("c")),
             ("<think> a <think> b </think> c </think> d", answer("d")),
             ("the template opened it </think> d", answer("d")),
             ("<think>it says <think> somewhere</think>d", answer("d")),
             ("Description: a <think>b</think>", answer("Description: a")),
-            ("<think>a</think>Description: b<think>c</think>", answer("Description: b")),
+            (
+                "<think>a</think>Description: b<think>c</think>",
+                answer("Description: b"),
+            ),
             (
                 "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b<|return|>",
                 answer("b"),
             ),
             ("[THINK]a[/THINK]b", answer("b")),
             ("◁think▷a◁/think▷b", answer("b")),
-            ("<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>b<|END_RESPONSE|>", answer("b")),
+            (
+                "<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>b<|END_RESPONSE|>",
+                answer("b"),
+            ),
             ("<think>a</think><answer>b</answer>", answer("b")),
             (
                 "Description: the tags \"<think>\" and `</think>`",
                 answer("Description: the tags \"<think>\" and `</think>`"),
             ),
-            ("a < b and [thinking] <thinker> </", answer("a < b and [thinking] <thinker> </")),
+            (
+                "a < b and [thinking] <thinker> </",
+                answer("a < b and [thinking] <thinker> </"),
+            ),
             ("", answer("")),
             ("<think>a", Spoken::Open),
-            ("<think>\nThe answer begins with \"Description:\". I lean to Rating: 2 but", Spoken::Open),
+            (
+                "<think>\nThe answer begins with \"Description:\". I lean to Rating: 2 but",
+                Spoken::Open,
+            ),
             ("<think>a</think>Rating: 1<think>no,", Spoken::Open),
             ("<|channel|>analysis<|message|>a<|end|>", Spoken::Open),
             ("<reasoning>a", Spoken::Open),

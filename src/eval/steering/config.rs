@@ -15,8 +15,9 @@ pub enum Protocol {
     /// A look that takes minutes.
     #[default]
     Short,
-    /// The paper's: seven KL targets, eight texts of 50 tokens at each and sign. It has one prompt; here the eight texts are
-    /// dealt out to the prompts, since the best strength is scored on others than it is chosen on.
+    /// The paper's: seven KL targets, eight texts of 50 tokens at each and sign. It has one prompt;
+    /// here the eight texts are dealt out to the prompts, since the best strength is scored on
+    /// others than it is chosen on.
     Paper,
 }
 
@@ -28,7 +29,11 @@ impl Protocol {
     pub fn numbers(self, prompts: usize) -> (Vec<f64>, usize, usize) {
         match self {
             Self::Short => (vec![0.1, 0.25, 0.5, 1.0], 1, 30),
-            Self::Paper => (vec![0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5], PAPER_TEXTS.div_ceil(prompts.max(1)), 50),
+            Self::Paper => (
+                vec![0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5],
+                PAPER_TEXTS.div_ceil(prompts.max(1)),
+                50,
+            ),
         }
     }
 }
@@ -40,7 +45,8 @@ pub struct SteeringConfig {
     pub targets: Vec<f64>,
     /// Texts to continue; α is found on all of them.
     pub prompts: Vec<String>,
-    /// Texts of each prompt, target and sign; 0: none are written, α alone are found and what becomes of labels' words.
+    /// Texts of each prompt, target and sign; 0: none are written, α alone are found and what
+    /// becomes of labels' words.
     pub samples: usize,
     /// How tokens are drawn.
     pub sampling: Sampling,
@@ -53,13 +59,21 @@ pub struct SteeringConfig {
 
 impl Default for SteeringConfig {
     fn default() -> Self {
-        let prompts = ["I think that", "The other day", "It is well known that", "She told me about"];
+        let prompts = [
+            "I think that",
+            "The other day",
+            "It is well known that",
+            "She told me about",
+        ];
         let (targets, samples, max_tokens) = Protocol::default().numbers(prompts.len());
         Self {
             targets,
             prompts: prompts.map(str::to_owned).to_vec(),
             samples,
-            sampling: Sampling { max_tokens, ..Sampling::default() },
+            sampling: Sampling {
+                max_tokens,
+                ..Sampling::default()
+            },
             bos: BosRule::Auto,
             batch: 64,
         }
@@ -69,17 +83,24 @@ impl Default for SteeringConfig {
 impl SteeringConfig {
     /// The same prompts and draws with a protocol's numbers.
     pub fn by(&mut self, protocol: Protocol) {
-        (self.targets, self.samples, self.sampling.max_tokens) = protocol.numbers(self.prompts.len());
+        (self.targets, self.samples, self.sampling.max_tokens) =
+            protocol.numbers(self.prompts.len());
     }
 
     /// Refuses what asks for nothing, or for a KL that is no positive number.
     pub fn check(&self) -> Result<()> {
-        let none = |what: &str| Err(Error::usage(format!("nothing to evaluate: give at least one {what}")));
+        let none = |what: &str| {
+            Err(Error::usage(format!(
+                "nothing to evaluate: give at least one {what}"
+            )))
+        };
         if self.targets.is_empty() {
             return none("KL target");
         }
         if let Some(bad) = self.targets.iter().find(|t| !(t.is_finite() && **t > 0.0)) {
-            return Err(Error::usage(format!("a KL target must be a positive number, not {bad}: try 0.25")));
+            return Err(Error::usage(format!(
+                "a KL target must be a positive number, not {bad}: try 0.25"
+            )));
         }
         if self.prompts.len() < 2 {
             return Err(Error::usage(
@@ -113,11 +134,23 @@ mod tests {
         let mut config = SteeringConfig::default();
         config.by(Protocol::Paper);
         // 50 directions x 7 targets x 2 signs x 8 texts of 50 tokens.
-        assert_eq!((texts_of(50, &config), texts_of(50, &config) * config.sampling.max_tokens), (5_600, 280_000));
+        assert_eq!(
+            (
+                texts_of(50, &config),
+                texts_of(50, &config) * config.sampling.max_tokens
+            ),
+            (5_600, 280_000)
+        );
         config.prompts.truncate(3);
         config.by(Protocol::Paper);
         assert_eq!(config.samples, 3, "no fewer than eight");
         config.by(Protocol::Short);
-        assert_eq!(config, SteeringConfig { prompts: config.prompts.clone(), ..SteeringConfig::default() });
+        assert_eq!(
+            config,
+            SteeringConfig {
+                prompts: config.prompts.clone(),
+                ..SteeringConfig::default()
+            }
+        );
     }
 }

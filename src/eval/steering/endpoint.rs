@@ -1,4 +1,5 @@
-//! The judge that is a language model behind an endpoint: two questions a text, concept and fluency apart.
+//! The judge that is a language model behind an endpoint: two questions a text, concept and fluency
+//! apart.
 
 use std::collections::HashSet;
 
@@ -25,15 +26,27 @@ impl EndpointJudge {
         Self { asker, name }
     }
 
-    /// What rating `cases`, and so many texts more of `tokens` tokens, would cost at most; the unsteered ones are rated once
-    /// for each of `labels`. Of the cases it is known which questions were answered before.
-    pub fn estimate(&self, cases: &[Case], texts: usize, unsteered: usize, labels: usize, tokens: usize) -> Estimate {
+    /// What rating `cases`, and so many texts more of `tokens` tokens, would cost at most; the
+    /// unsteered ones are rated once for each of `labels`. Of the cases it is known which questions
+    /// were answered before.
+    pub fn estimate(
+        &self,
+        cases: &[Case],
+        texts: usize,
+        unsteered: usize,
+        labels: usize,
+        tokens: usize,
+    ) -> Estimate {
         // About four bytes a token, as the estimate of a question counts them.
         let text = "word".repeat(tokens);
         let of = |question: Question, times: usize| {
             let one = self.asker.estimate(&[question]);
             let tokens = |n: usize| n * times;
-            (times, tokens(one.prompt_tokens), tokens(one.completion_tokens))
+            (
+                times,
+                tokens(one.prompt_tokens),
+                tokens(one.completion_tokens),
+            )
         };
         let concept = of(rate_concept("a concept", &text), texts + unsteered * labels);
         let fluency = of(rate_fluency(&text), texts + unsteered);
@@ -73,11 +86,13 @@ impl Judge for EndpointJudge {
     fn rate(&mut self, cases: &[Case], ctx: &TaskCtx) -> Result<Vec<Judgement>> {
         let questions: Vec<Question> = cases.iter().flat_map(questions).collect();
         let answers = self.asker.ask(&questions, ctx)?;
-        let judgement =
-            |pair: &[Result<Answer, String>]| match (rating("concept", &pair[0]), rating("fluency", &pair[1])) {
-                (Ok(concept), Ok(fluency)) => Judgement::Rated { concept, fluency },
-                (Err(unrated), _) | (_, Err(unrated)) => Judgement::Unrated { unrated },
-            };
+        let judgement = |pair: &[Result<Answer, String>]| match (
+            rating("concept", &pair[0]),
+            rating("fluency", &pair[1]),
+        ) {
+            (Ok(concept), Ok(fluency)) => Judgement::Rated { concept, fluency },
+            (Err(unrated), _) | (_, Err(unrated)) => Judgement::Unrated { unrated },
+        };
         Ok(answers.chunks_exact(2).map(judgement).collect())
     }
 }

@@ -1,8 +1,8 @@
-//! What a run has done, as JSON lines in a directory: `strengths.jsonl`, `texts.jsonl`, `judged-<judge>.jsonl`
-//! (of an endpoint `judged-<judge>.2.jsonl`).
+//! What a run has done, as JSON lines in a directory: `strengths.jsonl`, `texts.jsonl`,
+//! `judged-<judge>.jsonl` (of an endpoint `judged-<judge>.2.jsonl`).
 //!
-//! Lines are only ever appended, whole batches at a time, so a run killed at any instant goes on from the last whole line: a
-//! torn last line is cut off. Knows no model.
+//! Lines are only ever appended, whole batches at a time, so a run killed at any instant goes on
+//! from the last whole line: a torn last line is cut off. Knows no model.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -31,15 +31,21 @@ impl Log {
     /// Opens or makes `dir` for `plan`; an existing one must have been made for the same plan.
     ///
     /// # Errors
-    /// [`Error::Refused`] where the directory holds another plan; [`Error::File`] for a line that is no record.
+    /// [`Error::Refused`] where the directory holds another plan; [`Error::File`] for a line that
+    /// is no record.
     pub fn open(dir: &Path, plan: &impl Serialize) -> Result<Self> {
-        let wanted = serde_json::to_value(plan).map_err(|e| Error::refused(format!("cannot write the plan: {e}")))?;
+        let wanted = serde_json::to_value(plan)
+            .map_err(|e| Error::refused(format!("cannot write the plan: {e}")))?;
         disk::create_dir(dir)?;
         let path = dir.join(PLAN);
         if path.exists() {
             let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
-            let there: serde_json::Value = serde_json::from_slice(&bytes)
-                .map_err(|e| Error::file(&path, format!("not a plan: {e}; remove the directory and start again")))?;
+            let there: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| {
+                Error::file(
+                    &path,
+                    format!("not a plan: {e}; remove the directory and start again"),
+                )
+            })?;
             if there != wanted {
                 return Err(Error::refused(format!(
                     "{} holds another evaluation: give another --name, or remove it",
@@ -51,7 +57,11 @@ impl Log {
         }
         let strengths = read(&dir.join(STRENGTHS))?;
         let texts = read(&dir.join(TEXTS))?;
-        Ok(Self { dir: dir.to_path_buf(), strengths, texts })
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            strengths,
+            texts,
+        })
     }
 
     /// The directory.
@@ -96,43 +106,81 @@ impl Log {
         append(&self.judged_path(judge), records)
     }
 
-    /// A file a judge: two judges' words are never read together. The second file of an endpoint holds no rating that was
-    /// read out of a thought, as the first may.
+    /// A file a judge: two judges' words are never read together. The second file of an endpoint
+    /// holds no rating that was read out of a thought, as the first may.
     fn judged_path(&self, judge: &str) -> PathBuf {
-        let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
-        let second = if judge == super::judge::OFFLINE { "" } else { ".2" };
-        self.dir.join(format!("judged-{}{second}.jsonl", judge.chars().map(plain).collect::<String>()))
+        let plain = |c: char| {
+            if c.is_ascii_alphanumeric() || "._-".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        };
+        let second = if judge == super::judge::OFFLINE {
+            ""
+        } else {
+            ".2"
+        };
+        self.dir.join(format!(
+            "judged-{}{second}.jsonl",
+            judge.chars().map(plain).collect::<String>()
+        ))
     }
 }
 
-/// The records of a file; none where there is no file. What follows the last line end is cut off: a run was killed there.
+/// The records of a file; none where there is no file. What follows the last line end is cut off: a
+/// run was killed there.
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(Error::io("read", path)(e)),
     };
-    let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+    let whole = bytes
+        .iter()
+        .rposition(|&b| b == b'\n')
+        .map_or(0, |at| at + 1);
     if whole < bytes.len() {
-        let file = OpenOptions::new().write(true).open(path).map_err(Error::io("open", path))?;
-        file.set_len(whole as u64).map_err(Error::io("cut the torn end of", path))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .open(path)
+            .map_err(Error::io("open", path))?;
+        file.set_len(whole as u64)
+            .map_err(Error::io("cut the torn end of", path))?;
     }
     let record = |(i, line): (usize, &[u8])| {
         serde_json::from_slice(line).map_err(|e| {
-            Error::file(path, format!("line {} is no record ({e}): remove that line, and it is made again", i + 1))
+            Error::file(
+                path,
+                format!(
+                    "line {} is no record ({e}): remove that line, and it is made again",
+                    i + 1
+                ),
+            )
         })
     };
-    bytes[..whole].split_inclusive(|&b| b == b'\n').enumerate().map(record).collect()
+    bytes[..whole]
+        .split_inclusive(|&b| b == b'\n')
+        .enumerate()
+        .map(record)
+        .collect()
 }
 
 fn append(path: &Path, records: &[impl Serialize]) -> Result<()> {
     let mut lines = Vec::new();
     for record in records {
-        serde_json::to_writer(&mut lines, record).map_err(|e| Error::file(path, format!("cannot be written: {e}")))?;
+        serde_json::to_writer(&mut lines, record)
+            .map_err(|e| Error::file(path, format!("cannot be written: {e}")))?;
         lines.push(b'\n');
     }
-    let mut file: File = OpenOptions::new().create(true).append(true).open(path).map_err(Error::io("open", path))?;
-    file.write_all(&lines).and_then(|()| file.sync_data()).map_err(Error::io("write", path))
+    let mut file: File = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map_err(Error::io("open", path))?;
+    file.write_all(&lines)
+        .and_then(|()| file.sync_data())
+        .map_err(Error::io("write", path))
 }
 
 #[cfg(test)]
@@ -142,7 +190,14 @@ mod tests {
     use super::*;
 
     fn key(sample: usize) -> Key {
-        Key { method: "k5".into(), label: "a".into(), target: 0.1, sign: -1, prompt: 1, sample }
+        Key {
+            method: "k5".into(),
+            label: "a".into(),
+            target: 0.1,
+            sign: -1,
+            prompt: 1,
+            sample,
+        }
     }
 
     fn text(sample: usize) -> TextRecord {
@@ -170,11 +225,23 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
         let mut again = Log::open(dir.path(), &plan).unwrap();
-        assert_eq!(again.texts(), [text(0)], "numbers and characters come back as they were");
+        assert_eq!(
+            again.texts(),
+            [text(0)],
+            "numbers and characters come back as they were"
+        );
         again.add_texts(&[text(1)]).unwrap();
-        assert_eq!(Log::open(dir.path(), &plan).unwrap().texts(), [text(0), text(1)]);
+        assert_eq!(
+            Log::open(dir.path(), &plan).unwrap().texts(),
+            [text(0), text(1)]
+        );
         std::fs::write(&path, b"{}\n").unwrap();
-        assert!(Log::open(dir.path(), &plan).unwrap_err().to_string().contains("line 1 is no record"));
+        assert!(
+            Log::open(dir.path(), &plan)
+                .unwrap_err()
+                .to_string()
+                .contains("line 1 is no record")
+        );
     }
 
     #[test]
@@ -182,13 +249,28 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         let plan = SteeringConfig::default();
         let mut log = Log::open(dir.path(), &plan).unwrap();
-        let said = |judgement| JudgedRecord { key: key(0), judgement };
-        let rated = said(Judgement::Rated { concept: 2.0, fluency: 1.0 });
-        log.add_judged("a", &[said(Judgement::Unrated { unrated: "no number".into() })]).unwrap();
+        let said = |judgement| JudgedRecord {
+            key: key(0),
+            judgement,
+        };
+        let rated = said(Judgement::Rated {
+            concept: 2.0,
+            fluency: 1.0,
+        });
+        log.add_judged(
+            "a",
+            &[said(Judgement::Unrated {
+                unrated: "no number".into(),
+            })],
+        )
+        .unwrap();
         log.add_judged("a", std::slice::from_ref(&rated)).unwrap();
         assert_eq!(log.judged("a").unwrap(), [rated], "the last word counts");
         assert!(log.judged("b").unwrap().is_empty());
         let other = SteeringConfig { samples: 9, ..plan };
-        assert!(matches!(Log::open(dir.path(), &other), Err(Error::Refused(_))));
+        assert!(matches!(
+            Log::open(dir.path(), &other),
+            Err(Error::Refused(_))
+        ));
     }
 }

@@ -1,8 +1,10 @@
-//! Causal evaluation: does steering with a direction make the model speak of a concept, and still speak well?
+//! Causal evaluation: does steering with a direction make the model speak of a concept, and still
+//! speak well?
 //!
-//! Directions × KL targets × signs × prompts × samples, each text judged. The one room of `eval` that runs a model. Owns the
-//! plan, the log of what was done ([`log`]) and the run, which goes on from any instant at which it was killed. Invariant:
-//! every method's texts have the same prompts, draws and KL targets, so that methods compare.
+//! Directions × KL targets × signs × prompts × samples, each text judged. The one room of `eval`
+//! that runs a model. Owns the plan, the log of what was done ([`log`]) and the run, which goes on
+//! from any instant at which it was killed. Invariant: every method's texts have the same prompts,
+//! draws and KL targets, so that methods compare.
 
 mod config;
 pub mod endpoint;
@@ -51,7 +53,10 @@ pub struct Subject {
 
 impl Subject {
     fn push(&self) -> Result<Arc<Push>> {
-        Ok(Arc::new(Push::new(std::slice::from_ref(&self.term), Mode::Add)?))
+        Ok(Arc::new(Push::new(
+            std::slice::from_ref(&self.term),
+            Mode::Add,
+        )?))
     }
 
     fn strength(&self, sign: i8, target: f64, found: Calibration) -> StrengthRecord {
@@ -99,15 +104,28 @@ struct Group {
 
 impl<'a> Run<'a> {
     /// # Errors
-    /// [`Error::Usage`] for a configuration that asks for nothing or for a KL that is no positive number.
+    /// [`Error::Usage`] for a configuration that asks for nothing or for a KL that is no positive
+    /// number.
     pub fn new(model: &'a Model, config: &'a SteeringConfig, log: &'a mut Log) -> Result<Self> {
         config.check()?;
         let encode = |text: &String| model.tokenizer().encode(text, config.bos);
-        let prompts = config.prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
+        let prompts = config
+            .prompts
+            .iter()
+            .map(encode)
+            .collect::<Result<Vec<_>>>()?;
         if let Some(at) = prompts.iter().position(Vec::is_empty) {
-            return Err(Error::usage(format!("prompt {} has no tokens: give a text such as 'I think that'", at + 1)));
+            return Err(Error::usage(format!(
+                "prompt {} has no tokens: give a text such as 'I think that'",
+                at + 1
+            )));
         }
-        Ok(Self { model, config, prompts, log })
+        Ok(Self {
+            model,
+            config,
+            prompts,
+            log,
+        })
     }
 
     /// Where everything is kept.
@@ -128,21 +146,40 @@ impl<'a> Run<'a> {
                 prompt,
                 sample,
             };
-            let samples = (0..unsteered_of(self.config) / self.prompts.len()).filter(|&s| !have.contains(&key(s).id()));
+            let samples = (0..unsteered_of(self.config) / self.prompts.len())
+                .filter(|&s| !have.contains(&key(s).id()));
             let samples: Vec<usize> = samples.collect();
-            groups.push(Group { push: None, key: key(0), direction: 0, alpha: 0.0, kl: 0.0, samples });
+            groups.push(Group {
+                push: None,
+                key: key(0),
+                direction: 0,
+                alpha: 0.0,
+                kl: 0.0,
+                samples,
+            });
         }
         groups.retain(|g| !g.samples.is_empty());
         let all = groups.iter().map(|g| g.samples.len()).sum::<usize>();
         let mut done = 0;
         while !groups.is_empty() {
-            ctx.checkpoint(Progress::new("unsteered texts", done as u64, all as u64, "texts"))?;
+            ctx.checkpoint(Progress::new(
+                "unsteered texts",
+                done as u64,
+                all as u64,
+                "texts",
+            ))?;
             let batch: Vec<Group> = groups.drain(..full(&groups, self.config.batch)).collect();
             let texts = self.generate(&batch, ctx)?;
             done += texts.len();
             self.log.add_texts(&texts)?;
         }
-        Ok(self.log.texts().iter().filter(|t| t.key.method == UNSTEERED).cloned().collect())
+        Ok(self
+            .log
+            .texts()
+            .iter()
+            .filter(|t| t.key.method == UNSTEERED)
+            .cloned()
+            .collect())
     }
 
     /// Generates and judges what the log lacks; hands on what was done, piece by piece.
@@ -157,14 +194,33 @@ impl<'a> Run<'a> {
         self.judge_missing(judge, seen, ctx)?;
         let of_cell = self.prompts.len() * self.config.samples;
         // Without texts only what rises is looked at.
-        let (signs, unit): (&[i8], _) = if of_cell == 0 { (&[1], "directions") } else { (&[1, -1], "texts") };
-        let aims: Vec<(&Subject, i8)> = subjects.iter().flat_map(|s| signs.iter().map(move |&g| (s, g))).collect();
-        let total = if of_cell == 0 { aims.len() } else { texts_of(subjects.len(), self.config) };
-        let mut standing = Standing { done: 0, total, unit, ctx };
+        let (signs, unit): (&[i8], _) = if of_cell == 0 {
+            (&[1], "directions")
+        } else {
+            (&[1, -1], "texts")
+        };
+        let aims: Vec<(&Subject, i8)> = subjects
+            .iter()
+            .flat_map(|s| signs.iter().map(move |&g| (s, g)))
+            .collect();
+        let total = if of_cell == 0 {
+            aims.len()
+        } else {
+            texts_of(subjects.len(), self.config)
+        };
+        let mut standing = Standing {
+            done: 0,
+            total,
+            unit,
+            ctx,
+        };
         let quiet = ctx.quiet();
         let mut pending: Vec<Group> = Vec::new();
         for aims in aims.chunks(AIMS) {
-            let pushes: Vec<Arc<Push>> = aims.iter().map(|(subject, _)| subject.push()).collect::<Result<_>>()?;
+            let pushes: Vec<Arc<Push>> = aims
+                .iter()
+                .map(|(subject, _)| subject.push())
+                .collect::<Result<_>>()?;
             let strengths = self.strengths(aims, &pushes, &quiet)?;
             for (((subject, _), push), strengths) in aims.iter().zip(&pushes).zip(&strengths) {
                 seen(Happened::Strengths(strengths))?;
@@ -205,44 +261,89 @@ impl<'a> Run<'a> {
         let targets = &self.config.targets;
         let known = |(subject, sign): &(&Subject, i8)| -> Option<Vec<StrengthRecord>> {
             let all = self.log.strengths().iter();
-            let of = all.filter(|s| s.method == subject.method && s.label == subject.label && s.sign == *sign);
+            let of = all.filter(|s| {
+                s.method == subject.method && s.label == subject.label && s.sign == *sign
+            });
             let of: Vec<StrengthRecord> = of.cloned().collect();
-            targets.iter().all(|t| of.iter().any(|k| k.target == *t)).then_some(of)
+            targets
+                .iter()
+                .all(|t| of.iter().any(|k| k.target == *t))
+                .then_some(of)
         };
         let mut out: Vec<Option<Vec<StrengthRecord>>> = aims.iter().map(known).collect();
         let missing: Vec<usize> = (0..aims.len()).filter(|&i| out[i].is_none()).collect();
-        let wanted: Vec<Aim> =
-            missing.iter().map(|&i| Aim { push: pushes[i].clone(), negative: aims[i].1 < 0 }).collect();
+        let wanted: Vec<Aim> = missing
+            .iter()
+            .map(|&i| Aim {
+                push: pushes[i].clone(),
+                negative: aims[i].1 < 0,
+            })
+            .collect();
         if !wanted.is_empty() {
-            let found = calibrate(self.model, &wanted, &self.prompts, targets, Positions::All, ctx)?;
+            let found = calibrate(
+                self.model,
+                &wanted,
+                &self.prompts,
+                targets,
+                Positions::All,
+                ctx,
+            )?;
             for (&i, found) in missing.iter().zip(found) {
                 let (subject, sign) = aims[i];
-                let records = found.into_iter().zip(targets).map(|(c, &target)| subject.strength(sign, target, c));
+                let records = found
+                    .into_iter()
+                    .zip(targets)
+                    .map(|(c, &target)| subject.strength(sign, target, c));
                 out[i] = Some(records.collect());
             }
-            let fresh = out.iter_mut().enumerate().filter(|(i, _)| missing.contains(i));
-            let records = fresh.flat_map(|(i, of)| of.iter_mut().flatten().map(move |r| (aims[i].0, &pushes[i], r)));
+            let fresh = out
+                .iter_mut()
+                .enumerate()
+                .filter(|(i, _)| missing.contains(i));
+            let records = fresh.flat_map(|(i, of)| {
+                of.iter_mut()
+                    .flatten()
+                    .map(move |r| (aims[i].0, &pushes[i], r))
+            });
             self.rises(records.collect(), ctx)?;
             for i in missing {
-                self.log.add_strengths(out[i].as_deref().unwrap_or_default())?;
+                self.log
+                    .add_strengths(out[i].as_deref().unwrap_or_default())?;
             }
         }
         Ok(out.into_iter().flatten().collect())
     }
 
     /// Adds where each label's own words stand at the α that were found.
-    fn rises(&self, found: Vec<(&Subject, &Arc<Push>, &mut StrengthRecord)>, ctx: &TaskCtx) -> Result<()> {
+    fn rises(
+        &self,
+        found: Vec<(&Subject, &Arc<Push>, &mut StrengthRecord)>,
+        ctx: &TaskCtx,
+    ) -> Result<()> {
         let mut found = found;
         found.retain(|(subject, _, record)| record.reached && !subject.words.is_empty());
         if found.is_empty() {
             return Ok(());
         }
-        let steering = |push: &Arc<Push>, alpha| Steering { push: push.clone(), alpha };
-        let steerings: Vec<Steering> = found.iter().map(|(_, push, record)| steering(push, record.alpha)).collect();
-        each_change(self.model, &steerings, &self.prompts, Positions::All, ctx, |i, changes| {
-            let (subject, _, record) = &mut found[i];
-            record.rise = rise::percentile(changes, &subject.words);
-        })
+        let steering = |push: &Arc<Push>, alpha| Steering {
+            push: push.clone(),
+            alpha,
+        };
+        let steerings: Vec<Steering> = found
+            .iter()
+            .map(|(_, push, record)| steering(push, record.alpha))
+            .collect();
+        each_change(
+            self.model,
+            &steerings,
+            &self.prompts,
+            Positions::All,
+            ctx,
+            |i, changes| {
+                let (subject, _, record) = &mut found[i];
+                record.rise = rise::percentile(changes, &subject.words);
+            },
+        )
     }
 
     /// A group a prompt, of the samples that the log lacks.
@@ -267,9 +368,14 @@ impl<'a> Run<'a> {
             direction: subject.direction,
             alpha: found.alpha,
             kl: found.kl,
-            samples: (0..self.config.samples).filter(|&s| !have.contains(&key(prompt, s).id())).collect(),
+            samples: (0..self.config.samples)
+                .filter(|&s| !have.contains(&key(prompt, s).id()))
+                .collect(),
         };
-        (0..self.prompts.len()).map(group).filter(|g| !g.samples.is_empty()).collect()
+        (0..self.prompts.len())
+            .map(group)
+            .filter(|g| !g.samples.is_empty())
+            .collect()
     }
 
     /// Generates, keeps and judges; gives the number of texts.
@@ -286,7 +392,8 @@ impl<'a> Run<'a> {
         Ok(texts.len())
     }
 
-    /// Judges texts of an earlier run that was stopped before their judgement, and those that a judge gave no rating.
+    /// Judges texts of an earlier run that was stopped before their judgement, and those that a
+    /// judge gave no rating.
     fn judge_missing(
         &mut self,
         judge: &mut dyn Judge,
@@ -294,10 +401,16 @@ impl<'a> Run<'a> {
         ctx: &TaskCtx,
     ) -> Result<()> {
         let judged = self.log.judged(judge.name())?;
-        let rated: HashSet<String> = judged.iter().filter(|j| j.judgement.is_rated()).map(|j| j.key.id()).collect();
+        let rated: HashSet<String> = judged
+            .iter()
+            .filter(|j| j.judgement.is_rated())
+            .map(|j| j.key.id())
+            .collect();
         let missing = |t: &&TextRecord| t.key.sign != 0 && !rated.contains(&t.key.id());
         let missing: Vec<TextRecord> = self.log.texts().iter().filter(missing).cloned().collect();
-        missing.chunks(self.config.batch).try_for_each(|texts| self.judge(texts, judge, seen, ctx))
+        missing
+            .chunks(self.config.batch)
+            .try_for_each(|texts| self.judge(texts, judge, seen, ctx))
     }
 
     fn judge(
@@ -316,7 +429,10 @@ impl<'a> Run<'a> {
         };
         let cases: Vec<Case> = texts.iter().map(case).collect();
         let said = judge.rate(&cases, ctx)?;
-        let record = |(t, judgement): (&TextRecord, Judgement)| JudgedRecord { key: t.key.clone(), judgement };
+        let record = |(t, judgement): (&TextRecord, Judgement)| JudgedRecord {
+            key: t.key.clone(),
+            judgement,
+        };
         let judged: Vec<JudgedRecord> = texts.iter().zip(said).map(record).collect();
         self.log.add_judged(judge.name(), &judged)?;
         seen(Happened::Texts(texts, &judged))
@@ -329,8 +445,16 @@ impl<'a> Run<'a> {
             streams: g.samples.iter().map(|&s| stream(g, s)).collect(),
         };
         let continuations: Vec<Continuation> = groups.iter().map(continuation).collect();
-        let steering = |g: &Group| g.push.clone().map(|push| Steering { push, alpha: g.alpha });
-        let rows = groups.iter().flat_map(|g| std::iter::repeat_n(steering(g), g.samples.len())).collect();
+        let steering = |g: &Group| {
+            g.push.clone().map(|push| Steering {
+                push,
+                alpha: g.alpha,
+            })
+        };
+        let rows = groups
+            .iter()
+            .flat_map(|g| std::iter::repeat_n(steering(g), g.samples.len()))
+            .collect();
         let mut tap = SteerTap::new(rows, Touch::All)?;
         let made = generate(
             self.model,
@@ -341,21 +465,32 @@ impl<'a> Run<'a> {
             &mut |_| {},
             ctx,
         )?;
-        let places: Vec<(&Group, usize)> = groups.iter().flat_map(|g| g.samples.iter().map(move |&s| (g, s))).collect();
-        let rows: Vec<(&[u32], &[u32])> =
-            places.iter().zip(&made).map(|((g, _), m)| (&self.prompts[g.key.prompt][..], &m.ids[..])).collect();
+        let places: Vec<(&Group, usize)> = groups
+            .iter()
+            .flat_map(|g| g.samples.iter().map(move |&s| (g, s)))
+            .collect();
+        let rows: Vec<(&[u32], &[u32])> = places
+            .iter()
+            .zip(&made)
+            .map(|((g, _), m)| (&self.prompts[g.key.prompt][..], &m.ids[..]))
+            .collect();
         let nll = perplexity::mean_nll(self.model, &rows, ctx)?;
-        let record =
-            |(((group, sample), made), nll): ((&(&Group, usize), crate::model::generate::Continued), f64)| TextRecord {
-                key: Key { sample: *sample, ..group.key.clone() },
-                direction: group.direction,
-                alpha: group.alpha,
-                kl: group.kl,
-                tokens: made.ids.len(),
-                distinct: perplexity::distinct_share(&made.ids),
-                text: made.text,
-                nll,
-            };
+        let record = |(((group, sample), made), nll): (
+            (&(&Group, usize), crate::model::generate::Continued),
+            f64,
+        )| TextRecord {
+            key: Key {
+                sample: *sample,
+                ..group.key.clone()
+            },
+            direction: group.direction,
+            alpha: group.alpha,
+            kl: group.kl,
+            tokens: made.ids.len(),
+            distinct: perplexity::distinct_share(&made.ids),
+            text: made.text,
+            nll,
+        };
         Ok(places.iter().zip(made).zip(nll).map(record).collect())
     }
 }
@@ -371,7 +506,12 @@ struct Standing<'a> {
 impl Standing<'_> {
     fn add(&mut self, count: usize) -> Result<()> {
         self.done += count;
-        self.ctx.checkpoint(Progress::new("steering", self.done as u64, self.total as u64, self.unit))
+        self.ctx.checkpoint(Progress::new(
+            "steering",
+            self.done as u64,
+            self.total as u64,
+            self.unit,
+        ))
     }
 }
 

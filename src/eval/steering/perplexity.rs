@@ -15,23 +15,35 @@ const LOGITS: usize = 64 << 20;
 /// Tokens of a run that counts as repeated.
 const RUN: usize = 3;
 
-/// Mean negative log-likelihood of the second ids of each pair after the first, nats a token, in f64; 0 where there are none.
-/// exp of it is the perplexity.
+/// Mean negative log-likelihood of the second ids of each pair after the first, nats a token, in
+/// f64; 0 where there are none. exp of it is the perplexity.
 pub fn mean_nll(model: &Model, rows: &[(&[u32], &[u32])], ctx: &TaskCtx) -> Result<Vec<f64>> {
-    let longest = rows.iter().map(|(a, b)| a.len() + b.len()).max().unwrap_or(0);
+    let longest = rows
+        .iter()
+        .map(|(a, b)| a.len() + b.len())
+        .max()
+        .unwrap_or(0);
     let at_once = (LOGITS / (longest * model.info().vocab).max(1)).max(1);
     let mut out = Vec::with_capacity(rows.len());
     for rows in rows.chunks(at_once) {
-        let batch = Batch { rows: rows.iter().map(|(a, b)| [*a, *b].concat()).collect(), samples: Vec::new() };
+        let batch = Batch {
+            rows: rows.iter().map(|(a, b)| [*a, *b].concat()).collect(),
+            samples: Vec::new(),
+        };
         let logits = model.forward(&batch, Phase::Prompt, None, &mut NoTap, Logits::All, ctx)?;
-        let logits = logits.ok_or_else(|| Error::refused("the model gave no logits for the text"))?;
+        let logits =
+            logits.ok_or_else(|| Error::refused("the model gave no logits for the text"))?;
         for (r, (prompt, new)) in rows.iter().enumerate() {
             let Some(first) = prompt.len().checked_sub(1).filter(|_| !new.is_empty()) else {
                 out.push(0.0);
                 continue;
             };
-            let of: Vec<Vec<f32>> = logits.i((r, first..first + new.len()))?.to_dtype(DType::F32)?.to_vec2()?;
-            let nll = |(line, &id): (&Vec<f32>, &u32)| log_sum_exp(line) - f64::from(line[id as usize]);
+            let of: Vec<Vec<f32>> = logits
+                .i((r, first..first + new.len()))?
+                .to_dtype(DType::F32)?
+                .to_vec2()?;
+            let nll =
+                |(line, &id): (&Vec<f32>, &u32)| log_sum_exp(line) - f64::from(line[id as usize]);
             // Summed in the order of the tokens, whatever the threads.
             let each: Vec<f64> = of.par_iter().zip(new.par_iter()).map(nll).collect();
             out.push(each.iter().sum::<f64>() / new.len() as f64);
@@ -44,7 +56,11 @@ pub fn mean_nll(model: &Model, rows: &[(&[u32], &[u32])], ctx: &TaskCtx) -> Resu
 pub fn distinct_share(ids: &[u32]) -> f64 {
     let all = ids.windows(RUN).count();
     let distinct: HashSet<&[u32]> = ids.windows(RUN).collect();
-    if all < 2 { 1.0 } else { distinct.len() as f64 / all as f64 }
+    if all < 2 {
+        1.0
+    } else {
+        distinct.len() as f64 / all as f64
+    }
 }
 
 #[cfg(test)]
@@ -55,6 +71,9 @@ mod tests {
     fn a_loop_has_few_distinct_runs() {
         assert_eq!(distinct_share(&[1, 2, 1, 2, 1, 2, 1, 2]), 2.0 / 6.0);
         assert_eq!(distinct_share(&[1, 2, 3, 4, 5]), 1.0);
-        assert_eq!((distinct_share(&[]), distinct_share(&[1, 1, 1])), (1.0, 1.0));
+        assert_eq!(
+            (distinct_share(&[]), distinct_share(&[1, 1, 1])),
+            (1.0, 1.0)
+        );
     }
 }

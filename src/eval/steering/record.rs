@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::judge::Judgement;
 
-/// What a text is known by: a method's direction for a label, a KL target and sign, a prompt and a sample.
+/// What a text is known by: a method's direction for a label, a KL target and sign, a prompt and a
+/// sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Key {
     /// The method.
@@ -26,7 +27,14 @@ pub struct Key {
 impl Key {
     /// For maps: equal for equal keys.
     pub fn id(&self) -> String {
-        let Self { method, label, target, sign, prompt, sample } = self;
+        let Self {
+            method,
+            label,
+            target,
+            sign,
+            prompt,
+            sample,
+        } = self;
         format!("{method}\u{1f}{label}\u{1f}{target}\u{1f}{sign}\u{1f}{prompt}\u{1f}{sample}")
     }
 }
@@ -90,7 +98,8 @@ pub struct JudgedRecord {
     pub judgement: Judgement,
 }
 
-/// Targets that could not be reached: by method, how many of how many, and the largest KL that one of them came to.
+/// Targets that could not be reached: by method, how many of how many, and the largest KL that one
+/// of them came to.
 pub fn unreached(strengths: &[StrengthRecord]) -> BTreeMap<String, (usize, usize, f64)> {
     let mut out: BTreeMap<String, (usize, usize, f64)> = BTreeMap::new();
     for s in strengths {

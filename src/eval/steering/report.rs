@@ -1,5 +1,5 @@
-//! From judged texts to what is said of a method: scores at each KL and sign, the best of them chosen and reported on
-//! different prompts, intervals over labels.
+//! From judged texts to what is said of a method: scores at each KL and sign, the best of them
+//! chosen and reported on different prompts, intervals over labels.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,8 @@ pub struct CellReport {
     pub labels: usize,
 }
 
-/// A line of a report: a method, or several as one (fits of several seeds), each label's value their mean.
+/// A line of a report: a method, or several as one (fits of several seeds), each label's value
+/// their mean.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reported {
     /// What it is called.
@@ -53,7 +54,10 @@ pub struct Reported {
 impl Reported {
     /// A method by itself.
     pub fn one(name: &str) -> Self {
-        Self { name: name.to_owned(), members: vec![name.to_owned()] }
+        Self {
+            name: name.to_owned(),
+            members: vec![name.to_owned()],
+        }
     }
 }
 
@@ -64,7 +68,8 @@ pub struct MethodReport {
     pub method: String,
     /// At every target and sign.
     pub cells: Vec<CellReport>,
-    /// The best target and sign of each label, chosen on one half of the prompts and scored on the other, both ways.
+    /// The best target and sign of each label, chosen on one half of the prompts and scored on the
+    /// other, both ways.
     pub best: Option<Mean>,
     /// The same chosen among promoting alone.
     pub best_promoting: Option<Mean>,
@@ -90,24 +95,41 @@ pub struct Compared {
 
 /// What one judge's words amount to, a report a line in the order of `lines`.
 pub fn report(judged: &[JudgedRecord], lines: &[Reported], seed: u64) -> Vec<MethodReport> {
-    lines.iter().map(|line| of_line(line, judged, seed)).collect()
+    lines
+        .iter()
+        .map(|line| of_line(line, judged, seed))
+        .collect()
 }
 
 /// The first method against each other one, where both have two labels or more.
 pub fn compare(reports: &[MethodReport], seed: u64) -> Vec<Compared> {
-    let Some((first, others)) = reports.split_first() else { return Vec::new() };
+    let Some((first, others)) = reports.split_first() else {
+        return Vec::new();
+    };
     let compared = |other: &MethodReport| {
-        let pairs: Vec<(f64, f64)> =
-            first.labels.iter().filter_map(|(label, &a)| other.labels.get(label).map(|&b| (a, b))).collect();
+        let pairs: Vec<(f64, f64)> = first
+            .labels
+            .iter()
+            .filter_map(|(label, &a)| other.labels.get(label).map(|&b| (a, b)))
+            .collect();
         let difference = paired(&pairs, RESAMPLES, seed)?;
-        Some(Compared { method: first.method.clone(), against: other.method.clone(), difference })
+        Some(Compared {
+            method: first.method.clone(),
+            against: other.method.clone(),
+            difference,
+        })
     };
     others.iter().filter_map(compared).collect()
 }
 
 /// Score against KL, promoting; with what unsteered texts get, where that is known.
 pub fn chart(reports: &[MethodReport], title: String, unsteered: Option<f64>) -> Chart {
-    let point = |c: &CellReport| Point { x: c.target, y: c.score.mean, low: c.score.low, high: c.score.high };
+    let point = |c: &CellReport| Point {
+        x: c.target,
+        y: c.score.mean,
+        low: c.score.low,
+        high: c.score.high,
+    };
     let series = |r: &MethodReport| Series {
         name: r.method.clone(),
         points: r.cells.iter().filter(|c| c.sign > 0).map(point).collect(),
@@ -125,18 +147,27 @@ pub fn chart(reports: &[MethodReport], title: String, unsteered: Option<f64>) ->
 type Table<'a> = BTreeMap<(u64, i8), Vec<(&'a Key, f64)>>;
 
 fn of_line(line: &Reported, all: &[JudgedRecord], seed: u64) -> MethodReport {
-    let of = |member: &String| all.iter().filter(|j| j.key.method == *member).collect::<Vec<_>>();
+    let of = |member: &String| {
+        all.iter()
+            .filter(|j| j.key.method == *member)
+            .collect::<Vec<_>>()
+    };
     let members: Vec<Vec<&JudgedRecord>> = line.members.iter().map(of).collect();
-    let tables: Vec<BTreeMap<&str, Table<'_>>> = members.iter().map(|judged| tables(judged)).collect();
+    let tables: Vec<BTreeMap<&str, Table<'_>>> =
+        members.iter().map(|judged| tables(judged)).collect();
     // Each seed's best is chosen on its own texts.
     let both = |signs: &[i8]| {
         let of = |labels: &BTreeMap<&str, Table<'_>>| -> BTreeMap<String, f64> {
-            labels.iter().filter_map(|(l, table)| Some(((*l).to_owned(), best(table, signs)?))).collect()
+            labels
+                .iter()
+                .filter_map(|(l, table)| Some(((*l).to_owned(), best(table, signs)?)))
+                .collect()
         };
         mean_by_label(tables.iter().map(of))
     };
     let all = both(&[1, -1]);
-    let mean = |of: &BTreeMap<String, f64>| interval(&of.values().copied().collect::<Vec<_>>(), seed);
+    let mean =
+        |of: &BTreeMap<String, f64>| interval(&of.values().copied().collect::<Vec<_>>(), seed);
     let judged = members.concat();
     MethodReport {
         method: line.name.clone(),
@@ -154,36 +185,58 @@ fn tables<'a>(judged: &[&'a JudgedRecord]) -> BTreeMap<&'a str, Table<'a>> {
     for record in judged {
         if let Some(score) = record.judgement.score() {
             let of = labels.entry(&record.key.label).or_default();
-            of.entry((record.key.target.to_bits(), record.key.sign)).or_default().push((&record.key, score));
+            of.entry((record.key.target.to_bits(), record.key.sign))
+                .or_default()
+                .push((&record.key, score));
         }
     }
     labels
 }
 
 /// Each label's mean over the members that have it.
-pub(super) fn mean_by_label<L: Ord>(members: impl Iterator<Item = BTreeMap<L, f64>>) -> BTreeMap<L, f64> {
+pub(super) fn mean_by_label<L: Ord>(
+    members: impl Iterator<Item = BTreeMap<L, f64>>,
+) -> BTreeMap<L, f64> {
     let mut values: BTreeMap<L, Vec<f64>> = BTreeMap::new();
-    members.flatten().for_each(|(label, v)| values.entry(label).or_default().push(v));
-    values.into_iter().map(|(label, of)| (label, of.iter().sum::<f64>() / of.len() as f64)).collect()
+    members
+        .flatten()
+        .for_each(|(label, v)| values.entry(label).or_default().push(v));
+    values
+        .into_iter()
+        .map(|(label, of)| (label, of.iter().sum::<f64>() / of.len() as f64))
+        .collect()
 }
 
-/// The score of the best cell of a label on the prompts that it was not chosen by, the mean of both ways; `None` where
-/// either half has no text. Prompts take turns. Of equal cells a promoting one is taken, and of these the lowest KL.
+/// The score of the best cell of a label on the prompts that it was not chosen by, the mean of both
+/// ways; `None` where either half has no text. Prompts take turns. Of equal cells a promoting one
+/// is taken, and of these the lowest KL.
 fn best(table: &Table<'_>, signs: &[i8]) -> Option<f64> {
-    let half =
-        |scores: &[(&Key, f64)], which: usize| mean(scores.iter().filter(|(k, _)| k.prompt % 2 == which).map(|s| s.1));
+    let half = |scores: &[(&Key, f64)], which: usize| {
+        mean(
+            scores
+                .iter()
+                .filter(|(k, _)| k.prompt % 2 == which)
+                .map(|s| s.1),
+        )
+    };
     let ways = [0, 1].map(|which| {
-        let mut candidates: Vec<_> = table.iter().filter(|((_, sign), _)| signs.contains(sign)).collect();
+        let mut candidates: Vec<_> = table
+            .iter()
+            .filter(|((_, sign), _)| signs.contains(sign))
+            .collect();
         // Stable: within a sign the lowest KL stays first, as the table has it.
         candidates.sort_by_key(|((_, sign), _)| -sign);
         let chosen = candidates
             .into_iter()
             .filter_map(|(_, scores)| Some((half(scores, which)?, half(scores, 1 - which)?)))
             // Of equal cells the first.
-            .fold(
-                None,
-                |best: Option<(f64, f64)>, cell| if best.is_none_or(|b| cell.0 > b.0) { Some(cell) } else { best },
-            );
+            .fold(None, |best: Option<(f64, f64)>, cell| {
+                if best.is_none_or(|b| cell.0 > b.0) {
+                    Some(cell)
+                } else {
+                    best
+                }
+            });
         chosen.map(|c| c.1)
     });
     Some((ways[0]? + ways[1]?) / 2.0)
@@ -192,12 +245,19 @@ fn best(table: &Table<'_>, signs: &[i8]) -> Option<f64> {
 fn cells(judged: &[&JudgedRecord], seed: u64) -> Vec<CellReport> {
     let mut by_cell: BTreeMap<(u64, i8), BTreeMap<&str, Vec<&Judgement>>> = BTreeMap::new();
     for record in judged {
-        let cell = by_cell.entry((record.key.target.to_bits(), -record.key.sign)).or_default();
-        cell.entry(&record.key.label).or_default().push(&record.judgement);
+        let cell = by_cell
+            .entry((record.key.target.to_bits(), -record.key.sign))
+            .or_default();
+        cell.entry(&record.key.label)
+            .or_default()
+            .push(&record.judgement);
     }
     let report = |((bits, negated), labels): ((u64, i8), BTreeMap<&str, Vec<&Judgement>>)| {
         let each = |value: &dyn Fn(&Judgement) -> Option<f64>| -> Vec<f64> {
-            labels.values().filter_map(|of| mean(of.iter().filter_map(|j| value(j)))).collect()
+            labels
+                .values()
+                .filter_map(|of| mean(of.iter().filter_map(|j| value(j))))
+                .collect()
         };
         let rating = |pick: fn(f64, f64) -> f64| {
             let values = each(&|j| match j {
@@ -236,19 +296,37 @@ pub fn interval(values: &[f64], seed: u64) -> Option<Mean> {
 mod tests {
     use super::*;
 
-    fn said(label: &str, target: f64, sign: i8, prompt: usize, concept: Option<f64>) -> JudgedRecord {
-        let key = Key { method: "m".into(), label: label.into(), target, sign, prompt, sample: 0 };
+    fn said(
+        label: &str,
+        target: f64,
+        sign: i8,
+        prompt: usize,
+        concept: Option<f64>,
+    ) -> JudgedRecord {
+        let key = Key {
+            method: "m".into(),
+            label: label.into(),
+            target,
+            sign,
+            prompt,
+            sample: 0,
+        };
         let judgement = match concept {
-            Some(concept) => Judgement::Rated { concept, fluency: 2.0 },
-            None => Judgement::Unrated { unrated: "no".into() },
+            Some(concept) => Judgement::Rated {
+                concept,
+                fluency: 2.0,
+            },
+            None => Judgement::Unrated {
+                unrated: "no".into(),
+            },
         };
         JudgedRecord { key, judgement }
     }
 
     #[test]
     fn the_best_strength_is_reported_where_it_was_not_chosen() {
-        // On prompt 0 the KL of 0.1 looks best, on prompt 1 the KL of 0.5: choosing on either and reporting on the other
-        // gives what the other says of it, not the largest.
+        // On prompt 0 the KL of 0.1 looks best, on prompt 1 the KL of 0.5: choosing on either and
+        // reporting on the other gives what the other says of it, not the largest.
         let judged = [
             said("a", 0.1, 1, 0, Some(2.0)),
             said("a", 0.1, 1, 1, Some(0.0)),
@@ -259,24 +337,40 @@ mod tests {
         let report = &report(&judged, &[Reported::one("m")], 1)[0];
         assert_eq!(report.best.unwrap().mean, 0.0);
         let cell = report.cells.iter().find(|c| c.target == 0.1).unwrap();
-        assert_eq!((cell.score.mean, cell.concept, cell.fluency, cell.labels), (1.0, 1.0, 2.0, 1));
         assert_eq!(
-            report.cells.iter().map(|c| (c.target, c.sign)).collect::<Vec<_>>(),
+            (cell.score.mean, cell.concept, cell.fluency, cell.labels),
+            (1.0, 1.0, 2.0, 1)
+        );
+        assert_eq!(
+            report
+                .cells
+                .iter()
+                .map(|c| (c.target, c.sign))
+                .collect::<Vec<_>>(),
             [(0.1, 1), (0.5, 1), (0.5, -1)]
         );
     }
 
     #[test]
     fn of_equal_cells_a_promoting_one_is_taken() {
-        // On both prompts suppressing at the lowest KL looks as good as promoting; what they get on the other differs.
+        // On both prompts suppressing at the lowest KL looks as good as promoting; what they get on
+        // the other differs.
         let mut judged = Vec::new();
-        for (target, sign, scores) in [(0.1, -1, [1.0, 1.0]), (0.1, 1, [1.0, 0.0]), (0.5, 1, [0.0, 0.0])] {
+        for (target, sign, scores) in [
+            (0.1, -1, [1.0, 1.0]),
+            (0.1, 1, [1.0, 0.0]),
+            (0.5, 1, [0.0, 0.0]),
+        ] {
             for (prompt, score) in scores.into_iter().enumerate() {
                 judged.push(said("a", target, sign, prompt, Some(score)));
             }
         }
-        // Chosen on prompt 0: promoting at 0.1 (0 on the other); chosen on prompt 1: suppressing (its score is 4/3).
-        let best = report(&judged, &[Reported::one("m")], 1)[0].best.unwrap().mean;
+        // Chosen on prompt 0: promoting at 0.1 (0 on the other); chosen on prompt 1: suppressing
+        // (its score is 4/3).
+        let best = report(&judged, &[Reported::one("m")], 1)[0]
+            .best
+            .unwrap()
+            .mean;
         assert!((best - 2.0 / 3.0).abs() < 1e-12, "{best}");
     }
 
@@ -290,8 +384,14 @@ mod tests {
         ];
         let report = &report(&judged, &["m", "n"].map(Reported::one), 1);
         assert_eq!((report[0].texts, report[0].unrated), (4, 3));
-        assert_eq!((report[0].cells[0].score.mean, report[0].cells[0].labels), (2.0, 1));
-        assert_eq!(report[0].best, None, "one half of the prompts has no rating");
+        assert_eq!(
+            (report[0].cells[0].score.mean, report[0].cells[0].labels),
+            (2.0, 1)
+        );
+        assert_eq!(
+            report[0].best, None,
+            "one half of the prompts has no rating"
+        );
         assert!(report[1].cells.is_empty() && report[1].best.is_none());
     }
 
@@ -308,14 +408,18 @@ mod tests {
         }
         let reports = report(&judged, &["m", "n"].map(Reported::one), 3);
         let difference = &compare(&reports, 3)[0];
-        assert_eq!((difference.method.as_str(), difference.against.as_str()), ("m", "n"));
+        assert_eq!(
+            (difference.method.as_str(), difference.against.as_str()),
+            ("m", "n")
+        );
         assert!(difference.difference.low > 0.2 && difference.difference.mean < 0.8);
         let best = reports[0].best.unwrap();
         assert!(best.low < best.mean && best.mean < best.high);
     }
     #[test]
     fn several_seeds_are_one_line() {
-        // Each seed's best is its own: at another KL, on labels of which one is judged under one seed alone.
+        // Each seed's best is its own: at another KL, on labels of which one is judged under one
+        // seed alone.
         let of = |method: &str, label, target, score| {
             [0, 1].map(|prompt| {
                 let mut record = said(label, target, 1, prompt, Some(score));
@@ -333,12 +437,21 @@ mod tests {
         .into_iter()
         .flatten()
         .collect();
-        let line = Reported { name: "s1+s2".into(), members: vec!["s1".into(), "s2".into()] };
+        let line = Reported {
+            name: "s1+s2".into(),
+            members: vec!["s1".into(), "s2".into()],
+        };
         let found = &report(&judged, &[line], 1)[0];
         let alone = report(&judged, &["s1", "s2"].map(Reported::one), 1);
         assert_eq!((found.method.as_str(), found.texts), ("s1+s2", 10));
-        assert!((found.labels["a"] - (alone[0].labels["a"] + alone[1].labels["a"]) / 2.0).abs() < 1e-12);
+        assert!(
+            (found.labels["a"] - (alone[0].labels["a"] + alone[1].labels["a"]) / 2.0).abs() < 1e-12
+        );
         assert_eq!(found.labels["b"], alone[1].labels["b"]);
-        assert!((found.labels["a"] - (2.0 + 4.0 / 3.0) / 2.0).abs() < 1e-12, "{:?}", found.labels);
+        assert!(
+            (found.labels["a"] - (2.0 + 4.0 / 3.0) / 2.0).abs() < 1e-12,
+            "{:?}",
+            found.labels
+        );
     }
 }

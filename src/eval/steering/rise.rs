@@ -1,5 +1,5 @@
-//! The rise of a label's own words: where they stand among all tokens' changes at the next token. It needs no text and no
-//! judge.
+//! The rise of a label's own words: where they stand among all tokens' changes at the next token.
+//! It needs no text and no judge.
 
 use std::collections::BTreeMap;
 
@@ -24,8 +24,9 @@ pub struct Rise {
     pub first_minus: Option<Difference>,
 }
 
-/// The mean over `words` (tokens) of the share of the other tokens whose change is smaller, equal ones counted half: 1 where
-/// the words rise most, ½ by chance, 0 where they fall most; `None` without words.
+/// The mean over `words` (tokens) of the share of the other tokens whose change is smaller, equal
+/// ones counted half: 1 where the words rise most, ½ by chance, 0 where they fall most; `None`
+/// without words.
 pub fn percentile(changes: &[f64], words: &[u32]) -> Option<f64> {
     let others = changes.len().checked_sub(1).filter(|&n| n > 0)? as f64;
     let place = |word: &u32| {
@@ -46,18 +47,35 @@ pub fn rises(strengths: &[StrengthRecord], lines: &[Reported], seed: u64) -> Vec
     let mut out = Vec::new();
     for target in targets {
         let of_one = |method: &String| -> BTreeMap<&str, f64> {
-            let mine = strengths.iter().filter(|s| s.method == *method && s.target == target && s.sign > 0);
-            mine.filter_map(|s| Some((s.label.as_str(), s.rise.filter(|_| s.reached)?))).collect()
+            let mine = strengths
+                .iter()
+                .filter(|s| s.method == *method && s.target == target && s.sign > 0);
+            mine.filter_map(|s| Some((s.label.as_str(), s.rise.filter(|_| s.reached)?)))
+                .collect()
         };
         let of = |line: &Reported| mean_by_label(line.members.iter().map(of_one));
         let first = lines.first().map(of).unwrap_or_default();
         for (i, line) in lines.iter().enumerate() {
             let own = of(line);
-            let pairs: Vec<(f64, f64)> =
-                first.iter().filter_map(|(label, &a)| own.get(label).map(|&b| (a, b))).collect();
-            let Some(rise) = interval(&own.values().copied().collect::<Vec<_>>(), seed) else { continue };
-            let first_minus = if i == 0 { None } else { paired(&pairs, RESAMPLES, seed) };
-            out.push(Rise { method: line.name.clone(), target, rise, labels: own.len(), first_minus });
+            let pairs: Vec<(f64, f64)> = first
+                .iter()
+                .filter_map(|(label, &a)| own.get(label).map(|&b| (a, b)))
+                .collect();
+            let Some(rise) = interval(&own.values().copied().collect::<Vec<_>>(), seed) else {
+                continue;
+            };
+            let first_minus = if i == 0 {
+                None
+            } else {
+                paired(&pairs, RESAMPLES, seed)
+            };
+            out.push(Rise {
+                method: line.name.clone(),
+                target,
+                rise,
+                labels: own.len(),
+                first_minus,
+            });
         }
     }
     out
@@ -70,15 +88,22 @@ mod tests {
     #[test]
     fn words_stand_where_their_changes_do() {
         let changes = [0.3, -1.0, 0.3, 2.0, 0.0];
-        let near =
-            |words: &[u32], at: f64| assert!((percentile(&changes, words).unwrap() - at).abs() < 1e-12, "{words:?}");
+        let near = |words: &[u32], at: f64| {
+            assert!(
+                (percentile(&changes, words).unwrap() - at).abs() < 1e-12,
+                "{words:?}"
+            )
+        };
         near(&[3], 1.0);
         near(&[1], 0.0);
         // Two are smaller, one is equal, of four others.
         near(&[0], 2.5 / 4.0);
         near(&[3, 1], 0.5);
         near(&[4, 99], 0.25);
-        assert_eq!((percentile(&changes, &[]), percentile(&[1.0], &[0])), (None, None));
+        assert_eq!(
+            (percentile(&changes, &[]), percentile(&[1.0], &[0])),
+            (None, None)
+        );
     }
 
     #[test]
@@ -105,10 +130,19 @@ mod tests {
             record("c", "x", 1, None, true),
         ];
         let found = rises(&all, &["a", "b", "c"].map(Reported::one), 1);
-        assert_eq!(found.iter().map(|r| (r.method.as_str(), r.labels)).collect::<Vec<_>>(), [("a", 2), ("b", 2)]);
+        assert_eq!(
+            found
+                .iter()
+                .map(|r| (r.method.as_str(), r.labels))
+                .collect::<Vec<_>>(),
+            [("a", 2), ("b", 2)]
+        );
         assert!((found[0].rise.mean - 0.8).abs() < 1e-12 && found[0].first_minus.is_none());
         assert!((found[1].first_minus.as_ref().unwrap().mean - 0.3).abs() < 1e-12);
-        let both = Reported { name: "a+b".into(), members: vec!["a".into(), "b".into()] };
+        let both = Reported {
+            name: "a+b".into(),
+            members: vec!["a".into(), "b".into()],
+        };
         let pooled = &rises(&all, &[both], 1)[0];
         assert!((pooled.rise.mean - 0.65).abs() < 1e-12 && pooled.labels == 2);
     }

@@ -1,4 +1,5 @@
-//! Going on from features that are there: those of an earlier fit, more of them, fewer of them, some of them locked.
+//! Going on from features that are there: those of an earlier fit, more of them, fewer of them,
+//! some of them locked.
 
 use std::sync::PoisonError;
 use std::time::Instant;
@@ -14,13 +15,15 @@ use crate::matrix::panel::{self, PANEL};
 use crate::task::TaskCtx;
 
 impl<'a> Factoriser<'a> {
-    /// Starts from given factors instead: those of an earlier fit to these activations or to their first rows. Rows beyond
-    /// them are folded in. Features beyond theirs begin at the worst explained rows at the next sweep; where fewer are
-    /// asked for, those that are most alike become one. `locked` names features of `factors` that stay as they are.
+    /// Starts from given factors instead: those of an earlier fit to these activations or to their
+    /// first rows. Rows beyond them are folded in. Features beyond theirs begin at the worst
+    /// explained rows at the next sweep; where fewer are asked for, those that are most alike
+    /// become one. `locked` names features of `factors` that stay as they are.
     ///
     /// # Errors
-    /// Factors of other neurons or of more rows; a locked feature that there is not, or too many of them to merge the
-    /// others; a solver other than `bcd`, whose rule alone can take a coefficient away from zero.
+    /// Factors of other neurons or of more rows; a locked feature that there is not, or too many of
+    /// them to merge the others; a solver other than `bcd`, whose rule alone can take a coefficient
+    /// away from zero.
     pub fn warm(
         source: &'a dyn ActivationSource,
         config: FitConfig,
@@ -33,15 +36,25 @@ impl<'a> Factoriser<'a> {
         incremental::check(factors, source.shape())?;
         let mut lock = vec![false; factors.features.columns()];
         for &j in locked {
-            *lock.get_mut(j).ok_or_else(|| no_such_feature(j, factors.features.columns()))? = true;
+            *lock
+                .get_mut(j)
+                .ok_or_else(|| no_such_feature(j, factors.features.columns()))? = true;
         }
         let mut fit = Self::prepare(source, config, ctx)?;
         let k = fit.config.features;
         let (seen, scales) = fit.stream.frame.features_in(&factors.features);
         let known = (&factors.coefficients, &scales[..]);
-        let fewer = fit.threads.run(|| merge::down_to(&seen, known, k, &lock, fit.stream.scratch.as_deref()))?;
-        let known = fewer.as_ref().map_or(factors.coefficients.as_slice(), |m| &m.coefficients);
-        let scales = if fewer.is_some() { vec![1.0; k] } else { scales };
+        let fewer = fit
+            .threads
+            .run(|| merge::down_to(&seen, known, k, &lock, fit.stream.scratch.as_deref()))?;
+        let known = fewer
+            .as_ref()
+            .map_or(factors.coefficients.as_slice(), |m| &m.coefficients);
+        let scales = if fewer.is_some() {
+            vec![1.0; k]
+        } else {
+            scales
+        };
         let features = fewer.as_ref().map_or(&seen, |m| &m.features);
         fit.progress.locked = fewer.as_ref().map_or(lock, |m| m.locked.clone());
         fit.progress.locked.resize(k, false);
@@ -58,7 +71,8 @@ impl<'a> Factoriser<'a> {
         Ok(fit)
     }
 
-    /// Starts from features of the neurons as they are, alone: the coefficients of every row are found in one pass.
+    /// Starts from features of the neurons as they are, alone: the coefficients of every row are
+    /// found in one pass.
     pub(crate) fn from_features(
         source: &'a dyn ActivationSource,
         config: FitConfig,
@@ -68,19 +82,24 @@ impl<'a> Factoriser<'a> {
         let mut fit = Self::prepare(source, config, ctx)?;
         let k = fit.config.features;
         let (features, _) = fit.stream.frame.features_in(features);
-        fit.state = fit.threads.run(|| incremental::settle(&fit.problem(), features, &fit.stream.panels(k)?, ctx))?;
+        fit.state = fit
+            .threads
+            .run(|| incremental::settle(&fit.problem(), features, &fit.stream.panels(k)?, ctx))?;
         fit.spare.y = fit.stream.panels(k)?;
         Ok(fit)
     }
 
-    /// Adds `count` features, which begin at the worst explained rows at the next sweep; the others stay as they are. The
-    /// fit is then one of [`Factoriser::config`]'s new number of features.
+    /// Adds `count` features, which begin at the worst explained rows at the next sweep; the others
+    /// stay as they are. The fit is then one of [`Factoriser::config`]'s new number of features.
     ///
     /// # Errors
     /// More features than rows; a solver other than `bcd`.
     pub fn add_features(&mut self, count: usize, ctx: &TaskCtx) -> Result<()> {
         only_bcd(&self.config)?;
-        let config = FitConfig { features: self.config.features + count, ..self.config.clone() };
+        let config = FitConfig {
+            features: self.config.features + count,
+            ..self.config.clone()
+        };
         config.check((self.stream.n, self.stream.d))?;
         let k = config.features;
         let state = self.threads.run(|| {
@@ -103,8 +122,8 @@ impl<'a> Factoriser<'a> {
         Ok(())
     }
 
-    /// Locks these features and frees all others: the sweeps leave a locked feature's neurons and weights untouched, and only
-    /// its coefficients move.
+    /// Locks these features and frees all others: the sweeps leave a locked feature's neurons and
+    /// weights untouched, and only its coefficients move.
     ///
     /// # Errors
     /// A feature that there is not; a fit without features yet; a solver other than `bcd`.
@@ -115,19 +134,28 @@ impl<'a> Factoriser<'a> {
             return Err(no_such_feature(j, k));
         }
         if self.state.features.columns() == 0 && !features.is_empty() {
-            return Err(Error::usage("there are no features to lock before the first sweep"));
+            return Err(Error::usage(
+                "there are no features to lock before the first sweep",
+            ));
         }
         self.progress.locked = (0..k).map(|j| features.contains(&j)).collect();
         Ok(())
     }
 
-    /// Coefficients of A as the fit sees them: feature j times `scales[j]`, each row times its weight.
+    /// Coefficients of A as the fit sees them: feature j times `scales[j]`, each row times its
+    /// weight.
     fn weigh(&self, y: &mut Panels, scales: &[f32]) {
         for panel in y.data.chunks_exact_mut((y.k * PANEL).max(1)) {
             panel::scale(panel, scales);
         }
-        let Some(weights) = &self.stream.frame.weights else { return };
-        for (panel, weights) in y.data.chunks_exact_mut((y.k * PANEL).max(1)).zip(weights.chunks(PANEL)) {
+        let Some(weights) = &self.stream.frame.weights else {
+            return;
+        };
+        for (panel, weights) in y
+            .data
+            .chunks_exact_mut((y.k * PANEL).max(1))
+            .zip(weights.chunks(PANEL))
+        {
             for line in panel.chunks_exact_mut(PANEL) {
                 line.iter_mut().zip(weights).for_each(|(v, w)| *v *= w);
             }
@@ -136,12 +164,17 @@ impl<'a> Factoriser<'a> {
 }
 
 fn no_such_feature(j: usize, k: usize) -> Error {
-    Error::usage(format!("feature {j} cannot be locked: there are 0 to {}", k.saturating_sub(1)))
+    Error::usage(format!(
+        "feature {j} cannot be locked: there are 0 to {}",
+        k.saturating_sub(1)
+    ))
 }
 
 fn only_bcd(config: &FitConfig) -> Result<()> {
     match config.solver {
         Solver::Bcd => Ok(()),
-        Solver::Mu => Err(Error::usage("a multiplicative fit cannot go on from other factors; use --solver bcd")),
+        Solver::Mu => Err(Error::usage(
+            "a multiplicative fit cannot go on from other factors; use --solver bcd",
+        )),
     }
 }

@@ -13,8 +13,8 @@ const BCD_PATIENCE: usize = 10;
 const MU_PATIENCE: usize = 1500;
 /// The least fall of the relative objective over the patience that `bcd` goes on for.
 const BCD_TOLERANCE: f64 = 1e-5;
-/// The least fall of the squared error that counts as an improvement for `mu`, as in the paper, of activations scaled to unit
-/// root mean square.
+/// The least fall of the squared error that counts as an improvement for `mu`, as in the paper, of
+/// activations scaled to unit root mean square.
 const MU_TOLERANCE: f64 = 1e-4;
 
 impl Factoriser<'_> {
@@ -25,7 +25,10 @@ impl Factoriser<'_> {
         let least = MU_TOLERANCE * self.survey.rms.powi(2);
         let better = match self.config.solver {
             Solver::Bcd => true,
-            Solver::Mu => self.best.as_ref().is_none_or(|b| self.state.objective < b.objective - least),
+            Solver::Mu => self
+                .best
+                .as_ref()
+                .is_none_or(|b| self.state.objective < b.objective - least),
         };
         if better {
             if self.config.solver == Solver::Mu {
@@ -54,7 +57,9 @@ impl Factoriser<'_> {
                     let i = progress.history.len().checked_sub(back + 1)?;
                     progress.history.get(i).map(|&b| f64::from_bits(b))
                 };
-                at(patience).zip(at(0)).is_some_and(|(old, new)| (old - new) / self.survey.square < BCD_TOLERANCE)
+                at(patience)
+                    .zip(at(0))
+                    .is_some_and(|(old, new)| (old - new) / self.survey.square < BCD_TOLERANCE)
             }
         };
         if converged {

@@ -1,9 +1,9 @@
-//! Levels tuned together (method, section 7): each was found from the features below it alone; here all of them are moved to
-//! leave less of the activations themselves, by Adam.
+//! Levels tuned together (method, section 7): each was found from the features below it alone; here
+//! all of them are moved to leave less of the activations themselves, by Adam.
 //!
-//! With W_l = Y₂ ⋯ Y_l, depth l leaves E_l = ‖A − Y₁ W_l Z_lᵀ‖² / ‖A‖², and ΣE_l is lowered over Y₂ … Y_L ≥ 0 and the Z_l on
-//! their supports. The fit, Y₁ and Z₁, stays: its features are those on show. All that is needed of A is Y₁ᵀA and ‖A‖², so
-//! A is read once.
+//! With W_l = Y₂ ⋯ Y_l, depth l leaves E_l = ‖A − Y₁ W_l Z_lᵀ‖² / ‖A‖², and ΣE_l is lowered over Y₂
+//! … Y_L ≥ 0 and the Z_l on their supports. The fit, Y₁ and Z₁, stays: its features are those on
+//! show. All that is needed of A is Y₁ᵀA and ‖A‖², so A is read once.
 
 use std::borrow::Cow;
 
@@ -69,11 +69,23 @@ pub fn tune(
     let mut best: Option<(f64, Vec<f64>, Vec<Depth>)> = None;
     let mut before = Vec::new();
     for step in 0..=STEPS {
-        ctx.checkpoint(Progress::new("tuning the levels together", step, STEPS, "steps"))?;
+        ctx.checkpoint(Progress::new(
+            "tuning the levels together",
+            step,
+            STEPS,
+            "steps",
+        ))?;
         let (slopes, errors) = slopes(&mut depths, &target);
         let sum: f64 = errors.iter().sum();
         if best.as_ref().is_none_or(|b| sum < b.0) {
-            let kept = depths.iter().map(|d| Depth { z: d.z.clone(), y: d.y.clone(), w: Vec::new() }).collect();
+            let kept = depths
+                .iter()
+                .map(|d| Depth {
+                    z: d.z.clone(),
+                    y: d.y.clone(),
+                    w: Vec::new(),
+                })
+                .collect();
             best = Some((sum, errors.clone(), kept));
         }
         if step == 0 {
@@ -91,7 +103,11 @@ pub fn tune(
 
 impl Fit {
     fn read(fit: &Factors, source: &dyn ActivationSource, ctx: &TaskCtx) -> Result<Self> {
-        let (k, n, d) = (fit.features.columns(), fit.coefficients.rows, fit.features.rows);
+        let (k, n, d) = (
+            fit.features.columns(),
+            fit.coefficients.rows,
+            fit.features.rows,
+        );
         if source.shape().0 < n || source.shape().1 != d {
             return Err(Error::refused(format!(
                 "the fit has {n} rows of {d} neurons, the activations {:?}: levels are tuned on the fit's own rows",
@@ -99,13 +115,17 @@ impl Fit {
             )));
         }
         let mut stream = Stream::new(source);
-        // Coefficients are as large as rows: both are brought to where single precision holds their products.
+        // Coefficients are as large as rows: both are brought to where single precision holds their
+        // products.
         let y = fit.coefficients.as_slice();
         let lines: Vec<f64> = y.par_chunks(n.max(1)).map(square).collect();
         let scale = safe_scale((lines.iter().sum::<f64>() / n.max(1) as f64).sqrt());
         stream.frame.units.scale = scale;
-        let y: Cow<'_, [f32]> =
-            if scale == 1.0 { Cow::Borrowed(y) } else { y.iter().map(|v| v * scale).collect::<Vec<_>>().into() };
+        let y: Cow<'_, [f32]> = if scale == 1.0 {
+            Cow::Borrowed(y)
+        } else {
+            y.iter().map(|v| v * scale).collect::<Vec<_>>().into()
+        };
         let (mut gram, mut scratch) = (vec![0f64; k * k], Vec::new());
         let (mut products, mut whole) = (vec![0f32; k * d], 0f64);
         stream.blocks(ctx, |range, block| {
@@ -114,26 +134,44 @@ impl Fit {
                 return Ok(());
             }
             let (a, y) = (&block.data[..rows * d], &y[range.start..]);
-            whole += a.par_chunks(d).map(square).collect::<Vec<f64>>().iter().sum::<f64>();
+            whole += a
+                .par_chunks(d)
+                .map(square)
+                .collect::<Vec<f64>>()
+                .iter()
+                .sum::<f64>();
             dense::accumulate_products(&mut products, a, d, y, n, k);
             dense::accumulate_gram(&mut gram, &mut scratch, y, n, rows, k);
             Ok(())
         })?;
         dense::mirror(&mut gram, k);
-        let mut products: Vec<f32> =
-            (0..d).flat_map(|i| (0..k).map(move |j| (i, j))).map(|(i, j)| products[j * d + i]).collect();
+        let mut products: Vec<f32> = (0..d)
+            .flat_map(|i| (0..k).map(move |j| (i, j)))
+            .map(|(i, j)| products[j * d + i])
+            .collect();
         let mut square_left = whole;
         if let Some(centre) = &fit.coding.centre {
             // The centre is the mean row.
             let centre: Vec<f32> = centre.iter().map(|c| c * scale).collect();
             square_left -= n as f64 * square(&centre);
-            let totals: Vec<f64> = y.chunks(n.max(1)).map(|line| line.iter().map(|&y| f64::from(y)).sum()).collect();
+            let totals: Vec<f64> = y
+                .chunks(n.max(1))
+                .map(|line| line.iter().map(|&y| f64::from(y)).sum())
+                .collect();
             for (line, &c) in products.chunks_exact_mut(k).zip(centre.iter()) {
-                line.iter_mut().zip(&totals).for_each(|(p, t)| *p -= (f64::from(c) * t) as f32);
+                line.iter_mut()
+                    .zip(&totals)
+                    .for_each(|(p, t)| *p -= (f64::from(c) * t) as f32);
             }
         }
         let gram = gram.into_iter().map(|v| v as f32).collect();
-        Ok(Self { k, gram, products, square: square_left, whole })
+        Ok(Self {
+            k,
+            gram,
+            products,
+            square: square_left,
+            whole,
+        })
     }
 }
 
@@ -142,7 +180,14 @@ fn square(row: &[f32]) -> f64 {
 }
 
 fn depths(levels: &[Level]) -> Vec<Depth> {
-    levels.iter().map(|l| Depth { z: l.features.clone(), y: l.coefficients.clone(), w: Vec::new() }).collect()
+    levels
+        .iter()
+        .map(|l| Depth {
+            z: l.features.clone(),
+            y: l.coefficients.clone(),
+            w: Vec::new(),
+        })
+        .collect()
 }
 
 /// W_l of every depth, over `first` features of the fit.
@@ -166,7 +211,8 @@ fn spread(depths: &mut [Depth], first: usize) {
 /// The gradient of ΣE_l and every E_l.
 fn slopes(depths: &mut [Depth], fit: &Fit) -> (Vec<Slope>, Vec<f64>) {
     spread(depths, fit.k);
-    let (mut slopes, errors): (Vec<Slope>, Vec<f64>) = depths.iter().map(|depth| depth.slope(fit)).unzip();
+    let (mut slopes, errors): (Vec<Slope>, Vec<f64>) =
+        depths.iter().map(|depth| depth.slope(fit)).unzip();
     // W_l = Y_l W_{l−1} (by feature): what is wanted of W_l is wanted of both.
     for l in (0..depths.len()).rev() {
         let k = depths[l].z.columns();
@@ -180,15 +226,32 @@ fn slopes(depths: &mut [Depth], fit: &Fit) -> (Vec<Slope>, Vec<f64>) {
         let columns = below.z.columns();
         slope.y = vec![0.0; k * columns];
         let by_w = View::rows(&slope.w, fit.k);
-        product((k, fit.k, columns), by_w, View::transposed(&below.w, fit.k), &mut slope.y, columns, false, true);
+        product(
+            (k, fit.k, columns),
+            by_w,
+            View::transposed(&below.w, fit.k),
+            &mut slope.y,
+            columns,
+            false,
+            true,
+        );
         let y = View::transposed(&depths[l].y, columns);
-        product((columns, k, fit.k), y, by_w, &mut finer.w, fit.k, true, true);
+        product(
+            (columns, k, fit.k),
+            y,
+            by_w,
+            &mut finer.w,
+            fit.k,
+            true,
+            true,
+        );
     }
     (slopes, errors)
 }
 
 impl Depth {
-    /// The gradient of E_l by W_l and by Z_l on its support, times k₁ so that Adam's floor stays far below it; and E_l.
+    /// The gradient of E_l by W_l and by Z_l on its support, times k₁ so that Adam's floor stays
+    /// far below it; and E_l.
     fn slope(&self, fit: &Fit) -> (Slope, f64) {
         let (k, first) = (self.z.columns(), fit.k);
         let scale = (2.0 * first as f64 / fit.whole) as f32;
@@ -213,18 +276,34 @@ impl Depth {
             true,
         );
         // ZᵀZ, and (AᵀY₁)ᵀ Z by feature.
-        let rows: Vec<(Vec<f32>, Vec<f32>, Vec<f32>)> =
-            (0..k).into_par_iter().map(|j| self.of_feature(j, fit, &square[j * k..(j + 1) * k])).collect();
-        let mut slope = Slope { w: vec![0.0; k * first], ..Slope::default() };
+        let rows: Vec<(Vec<f32>, Vec<f32>, Vec<f32>)> = (0..k)
+            .into_par_iter()
+            .map(|j| self.of_feature(j, fit, &square[j * k..(j + 1) * k]))
+            .collect();
+        let mut slope = Slope {
+            w: vec![0.0; k * first],
+            ..Slope::default()
+        };
         let (mut across, mut cosines) = (0f64, Vec::with_capacity(k * k));
         for (j, (cosine, wanted, z)) in rows.iter().enumerate() {
             across += dot(&self.w[j * first..(j + 1) * first], wanted);
             cosines.extend_from_slice(cosine);
-            slope.w[j * first..(j + 1) * first].iter_mut().zip(wanted).for_each(|(s, v)| *s = -v);
+            slope.w[j * first..(j + 1) * first]
+                .iter_mut()
+                .zip(wanted)
+                .for_each(|(s, v)| *s = -v);
             slope.z.extend(z.iter().map(|v| v * scale));
         }
         let (cosine, by_gram) = (View::rows(&cosines, k), View::rows(&by_gram, first));
-        product((k, k, first), cosine, by_gram, &mut slope.w, first, true, true);
+        product(
+            (k, k, first),
+            cosine,
+            by_gram,
+            &mut slope.w,
+            first,
+            true,
+            true,
+        );
         slope.w.iter_mut().for_each(|v| *v *= scale);
         let error = (fit.square - 2.0 * across + dot(&square, &cosines)) / fit.whole;
         (slope, error)
@@ -240,7 +319,9 @@ impl Depth {
         for (m, &s) in square.iter().enumerate() {
             let (at, v) = self.z.column(m);
             cosine.push(at.iter().zip(v).map(|(&i, v)| column[i as usize] * v).sum());
-            at.iter().zip(v).for_each(|(&i, v)| sum[i as usize] += s * v);
+            at.iter()
+                .zip(v)
+                .for_each(|(&i, v)| sum[i as usize] += s * v);
         }
         let mut wanted = vec![0.0f32; first];
         let w = &self.w[j * first..(j + 1) * first];
@@ -265,10 +346,14 @@ impl Depth {
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| f64::from(*a) * f64::from(*b))
+        .sum()
 }
 
-/// Unit features, their scale in Y_l and taken out of Y_{l+1}, and what each level now leaves of the features below it.
+/// Unit features, their scale in Y_l and taken out of Y_{l+1}, and what each level now leaves of
+/// the features below it.
 fn write_back(levels: &mut [Level], depths: Vec<Depth>, first: &SparseColumns) {
     let mut scales = vec![1.0f32; first.columns()];
     for (l, depth) in depths.into_iter().enumerate() {
@@ -281,13 +366,20 @@ fn write_back(levels: &mut [Level], depths: Vec<Depth>, first: &SparseColumns) {
             // A feature without neurons keeps its scale.
             let norm = if norm > 0.0 { norm } else { 1.0 };
             z.values[span].iter_mut().for_each(|v| *v /= norm);
-            y[j * below..(j + 1) * below].iter_mut().zip(&scales).for_each(|(y, s)| *y *= norm / s);
+            y[j * below..(j + 1) * below]
+                .iter_mut()
+                .zip(&scales)
+                .for_each(|(y, s)| *y *= norm / s);
             norms.push(norm);
         }
         scales = norms;
         levels[l].features = z;
         levels[l].coefficients = y;
-        let finer = if l == 0 { first } else { &levels[l - 1].features };
+        let finer = if l == 0 {
+            first
+        } else {
+            &levels[l - 1].features
+        };
         levels[l].relative_error = left(finer, &levels[l]);
     }
 }
@@ -299,7 +391,10 @@ fn left(finer: &SparseColumns, level: &Level) -> f64 {
         for j in 0..level.features.columns() {
             let y = f64::from(level.column(j)[i]);
             let (indices, values) = level.features.column(j);
-            indices.iter().zip(values).for_each(|(&at, &v)| residual[at as usize] -= y * f64::from(v));
+            indices
+                .iter()
+                .zip(values)
+                .for_each(|(&at, &v)| residual[at as usize] -= y * f64::from(v));
         }
         residual.iter().map(|v| v * v).sum::<f64>()
     };

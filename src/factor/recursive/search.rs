@@ -1,5 +1,5 @@
-//! The search for one level: several starts side by side, of which the best goes on. With a row a feature a poor start is
-//! common and another one cheap. Knows how far all levels together are.
+//! The search for one level: several starts side by side, of which the best goes on. With a row a
+//! feature a poor start is common and another one cheap. Knows how far all levels together are.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -27,12 +27,22 @@ pub(super) struct Search<'c> {
 
 impl<'c> Search<'c> {
     pub(super) fn new(first: usize, counts: &[usize], ctx: &'c TaskCtx) -> Self {
-        Self { ctx, counts: [&[first], counts].concat() }
+        Self {
+            ctx,
+            counts: [&[first], counts].concat(),
+        }
     }
 
     /// Level `l` (from 0) over the features `below`.
-    pub(super) fn level(&self, l: usize, below: &SparseColumns, config: &FitConfig) -> Result<Level> {
-        let rows: Vec<f32> = (0..below.columns()).flat_map(|j| below.dense_column(j)).collect();
+    pub(super) fn level(
+        &self,
+        l: usize,
+        below: &SparseColumns,
+        config: &FitConfig,
+    ) -> Result<Level> {
+        let rows: Vec<f32> = (0..below.columns())
+            .flat_map(|j| below.dense_column(j))
+            .collect();
         let source = InMemory::new(below.columns(), below.rows, rows);
         let silent = self.ctx.quiet();
         let swept = AtomicUsize::new(0);
@@ -45,7 +55,10 @@ impl<'c> Search<'c> {
         let trials: Result<Vec<(Factoriser<'_>, bool)>> = (0..STARTS as u64)
             .into_par_iter()
             .map(|start| {
-                let config = FitConfig { seed: config.seed.wrapping_add(start), ..config.clone() };
+                let config = FitConfig {
+                    seed: config.seed.wrapping_add(start),
+                    ..config.clone()
+                };
                 let mut fit = Factoriser::start(&source, config, &silent)?;
                 let mut ended = false;
                 for _ in 0..TRIAL_SWEEPS {
@@ -54,7 +67,9 @@ impl<'c> Search<'c> {
                 Ok((fit, ended))
             })
             .collect();
-        let best = trials?.into_iter().min_by(|a, b| a.0.objective().total_cmp(&b.0.objective()));
+        let best = trials?
+            .into_iter()
+            .min_by(|a, b| a.0.objective().total_cmp(&b.0.objective()));
         let (mut fit, mut ended) = best.ok_or_else(|| Error::refused("a level needs a start"))?;
         while !ended {
             ended = step(&mut fit)?;
@@ -75,7 +90,13 @@ impl<'c> Search<'c> {
         let all: f64 = (0..self.counts.len() - 1).map(cost).sum();
         let here = cost(l) * (swept as f64 / sweeps).min(1.0);
         let share = ((0..l).map(cost).sum::<f64>() + here) / all;
-        let stage = format!("level {} of {}: {} features", l + 1, self.counts.len() - 1, self.counts[l + 1]);
-        self.ctx.checkpoint(Progress::new(stage, (share * 100.0) as u64, 100, "%"))
+        let stage = format!(
+            "level {} of {}: {} features",
+            l + 1,
+            self.counts.len() - 1,
+            self.counts[l + 1]
+        );
+        self.ctx
+            .checkpoint(Progress::new(stage, (share * 100.0) as u64, 100, "%"))
     }
 }

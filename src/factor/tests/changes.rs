@@ -13,16 +13,25 @@ fn a_warm_start_keeps_what_was_reached_and_folds_new_rows_in() {
     assert!(same.snapshot().unwrap().relative_error <= factors.relative_error + 1e-6);
     assert!(same.step(&ctx).unwrap().relative_error <= factors.relative_error + 1e-6);
 
-    let mut longer = Factoriser::warm(&source, config(12, Solver::Bcd), &factors, &[], &ctx).unwrap();
+    let mut longer =
+        Factoriser::warm(&source, config(12, Solver::Bcd), &factors, &[], &ctx).unwrap();
     let begun = longer.snapshot().unwrap();
     assert_eq!(begun.features.indices, factors.features.indices);
     let last = begun.coefficients.feature(0).len();
     assert_eq!(last, 900);
-    let errors: Vec<f64> = (0..20).map(|_| longer.step(&ctx).unwrap().relative_error).collect();
-    assert!(errors[0] <= begun.relative_error + 1e-7 && errors.windows(2).all(|p| p[1] <= p[0] + 1e-7));
+    let errors: Vec<f64> = (0..20)
+        .map(|_| longer.step(&ctx).unwrap().relative_error)
+        .collect();
+    assert!(
+        errors[0] <= begun.relative_error + 1e-7 && errors.windows(2).all(|p| p[1] <= p[0] + 1e-7)
+    );
     // What a cold fit of the whole reaches, within a little.
     let cold = fit(&source, config(12, Solver::Bcd), 20).0[19];
-    assert!(errors[19] < cold * 1.05 && begun.relative_error < cold * 1.3, "{} {cold}", begun.relative_error);
+    assert!(
+        errors[19] < cold * 1.05 && begun.relative_error < cold * 1.3,
+        "{} {cold}",
+        begun.relative_error
+    );
 }
 
 #[test]
@@ -40,9 +49,16 @@ fn added_features_lower_the_error_and_leave_the_rest() {
     assert_eq!(grown.features.columns(), 14);
     assert!(grown.relative_error <= before.relative_error + 1e-6);
     assert_eq!(grown.features.indices[..8 * 8], before.features.indices[..]);
-    let errors: Vec<f64> = (0..12).map(|_| fit.step(&ctx).unwrap().relative_error).collect();
+    let errors: Vec<f64> = (0..12)
+        .map(|_| fit.step(&ctx).unwrap().relative_error)
+        .collect();
     assert!(errors.windows(2).all(|p| p[1] <= p[0] + 1e-7));
-    assert!(errors[11] < before.relative_error * 0.8, "{} after {}", errors[11], before.relative_error);
+    assert!(
+        errors[11] < before.relative_error * 0.8,
+        "{} after {}",
+        errors[11],
+        before.relative_error
+    );
     let after = fit.snapshot().unwrap();
     assert!((0..14).all(|j| after.coefficients.feature(j).iter().any(|v| *v > 0.0)));
     let dir = tempfile::tempdir().unwrap();
@@ -58,14 +74,20 @@ fn a_warm_start_refuses_what_does_not_fit() {
     let ctx = TaskCtx::silent();
     let (_, factors) = fit(&source, config(8, Solver::Bcd), 3);
     let refused = |source: &InMemory, config: FitConfig| {
-        matches!(Factoriser::warm(source, config, &factors, &[], &ctx), Err(Error::Usage(_)))
+        matches!(
+            Factoriser::warm(source, config, &factors, &[], &ctx),
+            Err(Error::Usage(_))
+        )
     };
     assert!(refused(&first_rows(&source, 299), config(8, Solver::Bcd)));
     assert!(refused(&noise(300, 41, 1), config(8, Solver::Bcd)));
     assert!(refused(&source, config(8, Solver::Mu)));
     // Another sparsity is legitimate: columns are cut or widened.
     for sparsity in [0.03, 0.5] {
-        let config = FitConfig { sparsity: Some(sparsity), ..config(10, Solver::Bcd) };
+        let config = FitConfig {
+            sparsity: Some(sparsity),
+            ..config(10, Solver::Bcd)
+        };
         let mut fit = Factoriser::warm(&source, config, &factors, &[], &ctx).unwrap();
         assert!(fit.step(&ctx).unwrap().relative_error < 1.0);
     }
@@ -76,7 +98,15 @@ fn a_locked_feature_stays() {
     let (source, _) = planted(900, 40, 20, 4, 0.4);
     let ctx = TaskCtx::silent();
     for l1 in [0.0, 0.1] {
-        let mut fit = Factoriser::start(&source, FitConfig { l1, ..config(10, Solver::Bcd) }, &ctx).unwrap();
+        let mut fit = Factoriser::start(
+            &source,
+            FitConfig {
+                l1,
+                ..config(10, Solver::Bcd)
+            },
+            &ctx,
+        )
+        .unwrap();
         assert!(fit.lock(&[1]).is_err());
         for _ in 0..3 {
             fit.step(&ctx).unwrap();
@@ -116,13 +146,20 @@ fn fewer_features_are_those_that_were_not_alike_and_locked_ones_stay_to_the_bit(
     assert_eq!(begun.features.columns(), 8);
     let stays = |f: &Factors| (0..8).any(|j| f.features.column(j) == many.features.column(3));
     assert!(stays(&begun));
-    let errors: Vec<f64> = (0..20).map(|_| fewer.step(&ctx).unwrap().relative_error).collect();
+    let errors: Vec<f64> = (0..20)
+        .map(|_| fewer.step(&ctx).unwrap().relative_error)
+        .collect();
     assert!(errors.windows(2).all(|p| p[1] <= p[0] + 1e-7), "{errors:?}");
     let after = fewer.snapshot().unwrap();
     assert!(stays(&after), "a locked feature is untouched");
     // What eight features reach from a start of their own, within a little.
     let cold = fit(&source, config(8, Solver::Bcd), 30).0[29];
-    assert!(errors[19] < cold + 0.1, "{} against {cold} of {} planted", errors[19], planted.len());
+    assert!(
+        errors[19] < cold + 0.1,
+        "{} against {cold} of {} planted",
+        errors[19],
+        planted.len()
+    );
     assert!(Factoriser::warm(&source, config(1, Solver::Bcd), &many, &[1, 2], &ctx).is_err());
     assert!(Factoriser::warm(&source, config(8, Solver::Bcd), &many, &[16], &ctx).is_err());
 }
@@ -131,7 +168,10 @@ fn fewer_features_are_those_that_were_not_alike_and_locked_ones_stay_to_the_bit(
 fn a_first_look_at_batches_comes_near_a_whole_fit_and_can_go_on() {
     let (source, _) = planted(4000, 40, 12, 4, 0.3);
     let ctx = TaskCtx::silent();
-    let config = FitConfig { max_sweeps: Some(25), ..config(12, Solver::Bcd) };
+    let config = FitConfig {
+        max_sweeps: Some(25),
+        ..config(12, Solver::Bcd)
+    };
     let mut look = FirstLook::start(&source, config.clone(), 400).unwrap();
     let batches: Vec<Sweep> = (0..25).map(|_| look.step(&ctx).unwrap()).collect();
     assert!(batches[24].stop.is_some() && batches[23].stop.is_none());
@@ -140,23 +180,54 @@ fn a_first_look_at_batches_comes_near_a_whole_fit_and_can_go_on() {
     let begun = whole.snapshot().unwrap();
     assert_eq!((begun.coefficients.rows, begun.sweep), (4000, 25));
     let (errors, _) = fit(&source, config.clone(), 25);
-    assert!(begun.relative_error < errors[24] + 0.08, "{} against {}", begun.relative_error, errors[24]);
-    assert!((begun.relative_error - batches[24].relative_error).abs() < 0.08, "a batch tells of the whole");
+    assert!(
+        begun.relative_error < errors[24] + 0.08,
+        "{} against {}",
+        begun.relative_error,
+        errors[24]
+    );
+    assert!(
+        (begun.relative_error - batches[24].relative_error).abs() < 0.08,
+        "a batch tells of the whole"
+    );
     assert!(whole.step(&ctx).unwrap().relative_error <= begun.relative_error + 1e-6);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint");
     whole.checkpoint(&path).unwrap();
     // Full sweeps from there end where a fit that saw every row from its start ends.
-    let on = FitConfig { max_sweeps: Some(100), ..config.clone() };
+    let on = FitConfig {
+        max_sweeps: Some(100),
+        ..config.clone()
+    };
     let mut resumed = Factoriser::resume(&source, on.clone(), &path, &ctx).unwrap();
-    let after = (0..60).map(|_| resumed.step(&ctx).unwrap().relative_error).last().unwrap();
+    let after = (0..60)
+        .map(|_| resumed.step(&ctx).unwrap().relative_error)
+        .last()
+        .unwrap();
     let (cold, _) = fit(&source, on, 60);
-    assert!((after - cold[59]).abs() < 0.02, "{after} against {}", cold[59]);
+    assert!(
+        (after - cold[59]).abs() < 0.02,
+        "{after} against {}",
+        cold[59]
+    );
 
     let mut again = FirstLook::start(&source, config.clone(), 400).unwrap();
-    assert!((0..25).all(|i| again.step(&ctx).unwrap().relative_error == batches[i].relative_error), "seeded");
+    assert!(
+        (0..25).all(|i| again.step(&ctx).unwrap().relative_error == batches[i].relative_error),
+        "seeded"
+    );
     assert!(FirstLook::start(&source, config.clone(), 11).is_err());
-    assert!(FirstLook::start(&source, FitConfig { solver: Solver::Mu, ..config }, 400).is_err());
+    assert!(
+        FirstLook::start(
+            &source,
+            FitConfig {
+                solver: Solver::Mu,
+                ..config
+            },
+            400
+        )
+        .is_err()
+    );
 }
 
 #[test]
@@ -166,5 +237,8 @@ fn a_batch_names_the_row_that_is_no_number() {
     let source = InMemory::new(500, 6, data);
     let mut look = FirstLook::start(&source, config(3, Solver::Bcd), 500).unwrap();
     let text = look.step(&TaskCtx::silent()).unwrap_err().to_string();
-    assert!(text.contains("row 321") && text.contains("neuron 2"), "{text}");
+    assert!(
+        text.contains("row 321") && text.contains("neuron 2"),
+        "{text}"
+    );
 }

@@ -13,7 +13,10 @@ fn a_resumed_fit_goes_on_bit_for_bit() {
     let ctx = TaskCtx::silent();
     for solver in [Solver::Bcd, Solver::Mu] {
         for at in [0, 1, 3, 4] {
-            let config = FitConfig { max_sweeps: Some(7), ..config(9, solver) };
+            let config = FitConfig {
+                max_sweeps: Some(7),
+                ..config(9, solver)
+            };
             let mut whole = Factoriser::start(&source, config.clone(), &ctx).unwrap();
             for _ in 0..at {
                 whole.step(&ctx).unwrap();
@@ -27,7 +30,10 @@ fn a_resumed_fit_goes_on_bit_for_bit() {
                     (b.sweep, b.relative_error.to_bits(), b.stop)
                 );
             }
-            assert_eq!(bits(&whole.snapshot().unwrap()), bits(&resumed.snapshot().unwrap()));
+            assert_eq!(
+                bits(&whole.snapshot().unwrap()),
+                bits(&resumed.snapshot().unwrap())
+            );
         }
     }
 }
@@ -42,22 +48,46 @@ fn a_foreign_checkpoint_is_refused_by_name() {
     let mut fit = Factoriser::start(&source, base.clone(), &ctx).unwrap();
     fit.step(&ctx).unwrap();
     fit.checkpoint(&path).unwrap();
-    let refusal = |source: &InMemory, config: FitConfig| match Factoriser::resume(source, config, &path, &ctx) {
+    let refusal = |source: &InMemory, config: FitConfig| match Factoriser::resume(
+        source, config, &path, &ctx,
+    ) {
         Err(e @ Error::File { .. }) => e.to_string(),
         Err(e) => panic!("{e:?}"),
         Ok(_) => panic!("accepted"),
     };
     assert!(refusal(&noise(300, 30, 1), base.clone()).contains("other activations"));
     assert!(refusal(&noise(301, 30, 1), base.clone()).contains("300 × 30"));
-    assert!(refusal(&source, FitConfig { seed: 1, ..base.clone() }).contains("other settings"));
-    assert!(refusal(&source, FitConfig { features: 8, ..base.clone() }).contains("other settings"));
+    assert!(
+        refusal(
+            &source,
+            FitConfig {
+                seed: 1,
+                ..base.clone()
+            }
+        )
+        .contains("other settings")
+    );
+    assert!(
+        refusal(
+            &source,
+            FitConfig {
+                features: 8,
+                ..base.clone()
+            }
+        )
+        .contains("other settings")
+    );
     let good = std::fs::read(&path).unwrap();
     let mut other = good.clone();
     other[8] = 7;
     std::fs::write(&path, &other).unwrap();
     assert!(refusal(&source, base.clone()).contains("format 7, and this version reads format 1"));
     std::fs::write(&path, &good).unwrap();
-    let longer = FitConfig { max_sweeps: Some(9), threads: Some(1), ..base };
+    let longer = FitConfig {
+        max_sweeps: Some(9),
+        threads: Some(1),
+        ..base
+    };
     assert!(Factoriser::resume(&source, longer, &path, &ctx).is_ok());
 }
 
@@ -67,10 +97,17 @@ fn a_resumed_first_look_goes_on_bit_for_bit() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint");
     let ctx = TaskCtx::silent();
-    let config = FitConfig { max_sweeps: Some(9), ..config(9, Solver::Bcd) };
-    let early = FirstLook::start(&source, config.clone(), 400).unwrap().checkpoint(&path).unwrap_err();
+    let config = FitConfig {
+        max_sweeps: Some(9),
+        ..config(9, Solver::Bcd)
+    };
+    let early = FirstLook::start(&source, config.clone(), 400)
+        .unwrap()
+        .checkpoint(&path)
+        .unwrap_err();
     assert!(early.to_string().contains("before the first batch") && !path.exists());
-    // Within the rows as they were dealt first, when some are left that no whole batch is, dealt again, and at the end.
+    // Within the rows as they were dealt first, when some are left that no whole batch is, dealt
+    // again, and at the end.
     for at in [1, 3, 5, 9] {
         let mut whole = FirstLook::start(&source, config.clone(), 400).unwrap();
         for _ in 0..at {
@@ -79,29 +116,53 @@ fn a_resumed_first_look_goes_on_bit_for_bit() {
         whole.checkpoint(&path).unwrap();
         assert!(FirstLook::is_at(&path));
         let mut resumed = FirstLook::resume(&source, config.clone(), &path).unwrap();
-        assert_eq!((resumed.batches(), resumed.batch_rows(), resumed.ended().is_some()), (at, 400, at == 9));
+        assert_eq!(
+            (
+                resumed.batches(),
+                resumed.batch_rows(),
+                resumed.ended().is_some()
+            ),
+            (at, 400, at == 9)
+        );
         for _ in at..9 {
             let (a, b) = (whole.step(&ctx).unwrap(), resumed.step(&ctx).unwrap());
-            assert_eq!((a.sweep, a.relative_error.to_bits(), a.stop), (b.sweep, b.relative_error.to_bits(), b.stop));
+            assert_eq!(
+                (a.sweep, a.relative_error.to_bits(), a.stop),
+                (b.sweep, b.relative_error.to_bits(), b.stop)
+            );
         }
-        let ends = [whole, resumed].map(|look| bits(&look.finish(&ctx).unwrap().snapshot().unwrap()));
+        let ends =
+            [whole, resumed].map(|look| bits(&look.finish(&ctx).unwrap().snapshot().unwrap()));
         assert_eq!(ends[0], ends[1]);
     }
-    let refusal = |source: &InMemory, config: FitConfig| match FirstLook::resume(source, config, &path) {
-        Err(e @ Error::File { .. }) => e.to_string(),
-        Err(e) => panic!("{e:?}"),
-        Ok(_) => panic!("accepted"),
-    };
+    let refusal =
+        |source: &InMemory, config: FitConfig| match FirstLook::resume(source, config, &path) {
+            Err(e @ Error::File { .. }) => e.to_string(),
+            Err(e) => panic!("{e:?}"),
+            Ok(_) => panic!("accepted"),
+        };
     assert!(refusal(&noise(1500, 30, 1), config.clone()).contains("other activations"));
     assert!(refusal(&noise(1501, 30, 1), config.clone()).contains("other activations"));
-    assert!(refusal(&source, FitConfig { seed: 1, ..config.clone() }).contains("other settings"));
+    assert!(
+        refusal(
+            &source,
+            FitConfig {
+                seed: 1,
+                ..config.clone()
+            }
+        )
+        .contains("other settings")
+    );
     assert!(
         matches!(Factoriser::resume(&source, config.clone(), &path, &ctx), Err(e) if e.to_string().contains("not a checkpoint of a fit"))
     );
     let mut fit = Factoriser::start(&source, config.clone(), &ctx).unwrap();
     fit.step(&ctx).unwrap();
     fit.checkpoint(&path).unwrap();
-    assert!(!FirstLook::is_at(&path) && refusal(&source, config).contains("not a checkpoint of a first look"));
+    assert!(
+        !FirstLook::is_at(&path)
+            && refusal(&source, config).contains("not a checkpoint of a first look")
+    );
 }
 
 proptest! {

@@ -1,5 +1,5 @@
-//! The engine against plain references: a float64 loop of the formulas, brute force, planted features, other thread
-//! counts, broken files.
+//! The engine against plain references: a float64 loop of the formulas, brute force, planted
+//! features, other thread counts, broken files.
 
 mod changes;
 mod checkpoint;
@@ -22,7 +22,13 @@ use crate::task::TaskCtx;
 
 fn noise(n: usize, d: usize, seed: u64) -> InMemory {
     let mut rng = Pcg64::seed_from_u64(seed);
-    InMemory::new(n, d, (0..n * d).map(|_| rng.sample::<f32, _>(StandardNormal)).collect())
+    InMemory::new(
+        n,
+        d,
+        (0..n * d)
+            .map(|_| rng.sample::<f32, _>(StandardNormal))
+            .collect(),
+    )
 }
 
 /// Rows made of sparse signed features with sparse coefficients; returns the features too.
@@ -38,28 +44,58 @@ fn planted(n: usize, d: usize, k: usize, keep: usize, level: f32) -> (InMemory, 
     for row in data.chunks_exact_mut(d) {
         for j in rand::seq::index::sample(&mut rng, k, 3) {
             let c: f32 = rng.random_range(1.0..4.0);
-            row.iter_mut().zip(&features[j]).for_each(|(v, f)| *v += c * f);
+            row.iter_mut()
+                .zip(&features[j])
+                .for_each(|(v, f)| *v += c * f);
         }
-        row.iter_mut().for_each(|v| *v += level * rng.sample::<f32, _>(StandardNormal));
+        row.iter_mut()
+            .for_each(|v| *v += level * rng.sample::<f32, _>(StandardNormal));
     }
     (InMemory::new(n, d, data), features)
 }
 
 fn config(features: usize, solver: Solver) -> FitConfig {
-    FitConfig { features, solver, sparsity: Some(0.2), threads: Some(2), ..FitConfig::plain() }
+    FitConfig {
+        features,
+        solver,
+        sparsity: Some(0.2),
+        threads: Some(2),
+        ..FitConfig::plain()
+    }
 }
 
-fn fit(source: &dyn ActivationSource, config: FitConfig, sweeps: usize) -> (Vec<f64>, std::sync::Arc<Factors>) {
+fn fit(
+    source: &dyn ActivationSource,
+    config: FitConfig,
+    sweeps: usize,
+) -> (Vec<f64>, std::sync::Arc<Factors>) {
     let ctx = TaskCtx::silent();
     let mut fit = Factoriser::start(source, config, &ctx).unwrap();
-    let errors = (0..sweeps).map(|_| fit.step(&ctx).unwrap().relative_error).collect();
+    let errors = (0..sweeps)
+        .map(|_| fit.step(&ctx).unwrap().relative_error)
+        .collect();
     (errors, fit.finish(&ctx).unwrap())
 }
 
 fn bits(factors: &Factors) -> (Vec<u32>, Vec<u32>, Vec<u32>, u64) {
-    let z = factors.features.values.iter().map(|v| v.to_bits()).collect();
-    let y = factors.coefficients.as_slice().iter().map(|v| v.to_bits()).collect();
-    (factors.features.indices.clone(), z, y, factors.relative_error.to_bits())
+    let z = factors
+        .features
+        .values
+        .iter()
+        .map(|v| v.to_bits())
+        .collect();
+    let y = factors
+        .coefficients
+        .as_slice()
+        .iter()
+        .map(|v| v.to_bits())
+        .collect();
+    (
+        factors.features.indices.clone(),
+        z,
+        y,
+        factors.relative_error.to_bits(),
+    )
 }
 
 /// The first `count` rows.
@@ -73,7 +109,9 @@ fn solve(matrix: &[Vec<f64>], mut b: Vec<f64>) -> Vec<f64> {
     let k = b.len();
     let mut m = matrix.to_vec();
     for c in 0..k {
-        let pivot = (c..k).max_by(|&p, &q| m[p][c].abs().total_cmp(&m[q][c].abs())).unwrap();
+        let pivot = (c..k)
+            .max_by(|&p, &q| m[p][c].abs().total_cmp(&m[q][c].abs()))
+            .unwrap();
         m.swap(c, pivot);
         b.swap(c, pivot);
         for r in c + 1..k {

@@ -1,11 +1,13 @@
-//! Coefficients in files: the same bits as in memory, whatever is done with the fit, and nothing left behind.
+//! Coefficients in files: the same bits as in memory, whatever is done with the fit, and nothing
+//! left behind.
 
 use std::path::Path;
 
 use super::*;
 use crate::error::Error;
 
-/// Runs `f` without and with a folder for coefficients, and holds what comes out against each other.
+/// Runs `f` without and with a folder for coefficients, and holds what comes out against each
+/// other.
 fn same_bits(f: impl Fn(&FitConfig, &Path) -> Vec<Arc<Factors>>) {
     let dir = tempfile::tempdir().unwrap();
     let (files, checkpoints) = (dir.path().join("files"), dir.path().join("checkpoints"));
@@ -14,13 +16,23 @@ fn same_bits(f: impl Fn(&FitConfig, &Path) -> Vec<Arc<Factors>>) {
     }
     let plain = config(12, Solver::Bcd);
     let in_memory = f(&plain, &checkpoints);
-    let in_files = f(&FitConfig { scratch: Some(files.clone()), ..plain }, &checkpoints);
+    let in_files = f(
+        &FitConfig {
+            scratch: Some(files.clone()),
+            ..plain
+        },
+        &checkpoints,
+    );
     assert!(!in_memory.is_empty() && in_memory.len() == in_files.len());
     for (i, (a, b)) in in_memory.iter().zip(&in_files).enumerate() {
         assert!(bits(a) == bits(b), "result {i}");
     }
     drop(in_files);
-    assert_eq!(std::fs::read_dir(&files).unwrap().count(), 0, "files are left behind");
+    assert_eq!(
+        std::fs::read_dir(&files).unwrap().count(),
+        0,
+        "files are left behind"
+    );
 }
 
 /// More rows than change layout together, and no whole number of panels.
@@ -41,7 +53,13 @@ fn every_solver_and_start_gives_the_same_bits_from_files() {
             (Solver::Mu, Init::Kmeans),
         ] {
             let framed = solver == Solver::Bcd;
-            let config = FitConfig { solver, init, centre: framed, scale_rows: framed, ..base.clone() };
+            let config = FitConfig {
+                solver,
+                init,
+                centre: framed,
+                scale_rows: framed,
+                ..base.clone()
+            };
             let mut fit = Factoriser::start(&source, config, &ctx).unwrap();
             for _ in 0..5 {
                 fit.step(&ctx).unwrap();
@@ -63,7 +81,10 @@ fn going_on_gives_the_same_bits_from_files() {
         fit.step(&ctx).unwrap();
         let early = fit.finish(&ctx).unwrap();
         // More rows, fewer features, then more; a cancelled sweep; a checkpoint.
-        let fewer = FitConfig { features: 9, ..base.clone() };
+        let fewer = FitConfig {
+            features: 9,
+            ..base.clone()
+        };
         let mut fit = Factoriser::warm(&source, fewer, &early, &[2], &ctx).unwrap();
         fit.step(&ctx).unwrap();
         fit.add_features(5, &ctx).unwrap();
@@ -75,36 +96,67 @@ fn going_on_gives_the_same_bits_from_files() {
         let mut resumed = Factoriser::resume(&source, fit.config().clone(), &path, &ctx).unwrap();
         drop(fit);
         resumed.step(&ctx).unwrap();
-        let mut look = FirstLook::start(&source, FitConfig { max_sweeps: Some(3), ..base.clone() }, 500).unwrap();
+        let mut look = FirstLook::start(
+            &source,
+            FitConfig {
+                max_sweeps: Some(3),
+                ..base.clone()
+            },
+            500,
+        )
+        .unwrap();
         while look.step(&ctx).unwrap().stop.is_none() {}
-        vec![early, resumed.finish(&ctx).unwrap(), look.finish(&ctx).unwrap().finish(&ctx).unwrap()]
+        vec![
+            early,
+            resumed.finish(&ctx).unwrap(),
+            look.finish(&ctx).unwrap().finish(&ctx).unwrap(),
+        ]
     });
 }
 
 #[test]
 fn a_full_disk_refuses_and_leaves_the_fit_and_its_checkpoint() {
     // The fault is one thread's, so all of the fit is to be on it.
-    rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(on_a_full_disk);
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build()
+        .unwrap()
+        .install(on_a_full_disk);
 }
 
 fn on_a_full_disk() {
     let (source, ctx) = (noise(700, 20, 3), TaskCtx::silent());
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint");
-    let config = FitConfig { scratch: Some(dir.path().to_path_buf()), threads: None, ..config(6, Solver::Bcd) };
+    let config = FitConfig {
+        scratch: Some(dir.path().to_path_buf()),
+        threads: None,
+        ..config(6, Solver::Bcd)
+    };
     let mut fit = Factoriser::start(&source, config.clone(), &ctx).unwrap();
     fit.step(&ctx).unwrap();
     fit.checkpoint(&path).unwrap();
     let saved = std::fs::read(&path).unwrap();
     fit.step(&ctx).unwrap();
-    let is_full = |error: Error| matches!(error, Error::Io { .. }) && !error.to_string().contains('\n');
+    let is_full =
+        |error: Error| matches!(error, Error::Io { .. }) && !error.to_string().contains('\n');
     for room in [0, 10, 5000] {
         crate::disk::fault::disk_of(Some(room));
         let (kept, shown) = (fit.checkpoint(&path), fit.snapshot());
         crate::disk::fault::disk_of(None);
-        assert!(is_full(kept.unwrap_err()) && is_full(shown.unwrap_err()), "room for {room}");
-        assert!(std::fs::read(&path).unwrap() == saved, "the old checkpoint stays");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no litter");
+        assert!(
+            is_full(kept.unwrap_err()) && is_full(shown.unwrap_err()),
+            "room for {room}"
+        );
+        assert!(
+            std::fs::read(&path).unwrap() == saved,
+            "the old checkpoint stays"
+        );
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "no litter"
+        );
     }
     let error = fit.snapshot().unwrap().relative_error;
     assert!(fit.step(&ctx).unwrap().relative_error <= error + 1e-6);

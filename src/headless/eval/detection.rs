@@ -20,8 +20,14 @@ use crate::model::HookPoint;
 
 const NAMES: usize = 24;
 const RESAMPLES: usize = 10_000;
-const HEADS: [&str; 6] =
-    ["AUROC [95 %]          ", "S_CD", "undef.", "above 0", "hard AUROC [95 %]     ", "hard accuracy"];
+const HEADS: [&str; 6] = [
+    "AUROC [95 %]          ",
+    "S_CD",
+    "undef.",
+    "above 0",
+    "hard AUROC [95 %]     ",
+    "hard accuracy",
+];
 const LEGEND: &str = "All on held-out sentences; the direction of a label is the best on the other ones (DiffMean: its own, made of \
     them). A sentence scores the largest cosine of its tokens. S_CD = ln(mean over the label's sentences / mean over the others), \
     undefined where a mean is not positive; above 0: share of labels whose sentences score higher on average, which is S_CD > 0 \
@@ -50,8 +56,11 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 
 impl LabelRow {
     fn new(label: &str, members: &[(&LabelDetection, Option<HardNegatives>)]) -> Option<Self> {
-        let over = |value: &dyn Fn(&LabelDetection) -> f64| mean(members.iter().map(|m| value(m.0)));
-        let hard = |value: fn(&HardNegatives) -> f64| mean(members.iter().filter_map(|m| m.1.as_ref().map(value)));
+        let over =
+            |value: &dyn Fn(&LabelDetection) -> f64| mean(members.iter().map(|m| value(m.0)));
+        let hard = |value: fn(&HardNegatives) -> f64| {
+            mean(members.iter().filter_map(|m| m.1.as_ref().map(value)))
+        };
         Some(Self {
             label: label.to_owned(),
             directions: members.iter().map(|m| m.0.feature).collect(),
@@ -87,33 +96,67 @@ pub(super) fn run(args: &DetectionArgs, out: &mut Output) -> Result<()> {
     let tokens = study.tokens()?;
     let split = split(&args.common, &tokens, out)?;
     let place = args.common.place.place();
-    let choices = choose_all(&study, &args.common.methods, &place, &split, args.common.seed, &ctx)?;
+    let choices = choose_all(
+        &study,
+        &args.common.methods,
+        &place,
+        &split,
+        args.common.seed,
+        &ctx,
+    )?;
     let hooks = choices.hooks();
     let note = spaces_note(&hooks);
     if let Some(note) = &note {
         out.note(note);
     }
     let name = |name: &str, hook: &str| shown(name, hook, note.is_some());
-    let widths = hooks.iter().map(|(line, hook)| name(line, &hook.to_string()).chars().count());
+    let widths = hooks
+        .iter()
+        .map(|(line, hook)| name(line, &hook.to_string()).chars().count());
     let names = widths.max().unwrap_or(0).max(NAMES);
     let means = differences_in_means(&study, &SetKind::DiffMean, &place, &split, &tokens, &ctx)?;
     let rivals = rivals(means.directions(), args.rivals);
     if !out.is_json() {
-        let at = if note.is_some() { String::new() } else { hooks[0].1.to_string() };
+        let at = if note.is_some() {
+            String::new()
+        } else {
+            hooks[0].1.to_string()
+        };
         out.line(&line(names, &HEADS, &at, &HEADS.map(str::to_owned)))?;
     }
     let mut rows = Vec::new();
     for (reported, (_, hook)) in choices.reported.iter().zip(&hooks) {
         let source = study.activations(*hook)?;
         let of = |member: &Offered| {
-            let hard = against_rivals(source.as_ref(), &split, member.set.directions(), &member.found, &rivals, &ctx)?;
+            let hard = against_rivals(
+                source.as_ref(),
+                &split,
+                member.set.directions(),
+                &member.found,
+                &rivals,
+                &ctx,
+            )?;
             Ok(member.found.clone().into_iter().zip(hard).collect())
         };
-        let members = choices.members(reported).map(of).collect::<Result<Vec<_>>>()?;
-        let row = row(&reported.name, *hook, &members, &tokens.labels, args.common.seed);
+        let members = choices
+            .members(reported)
+            .map(of)
+            .collect::<Result<Vec<_>>>()?;
+        let row = row(
+            &reported.name,
+            *hook,
+            &members,
+            &tokens.labels,
+            args.common.seed,
+        );
         match out.is_json() {
             true => out.object(&json!({"event": "method", "result": row}))?,
-            false => out.line(&line(names, &HEADS, &name(&row.method, &row.hook), &cells(&row)))?,
+            false => out.line(&line(
+                names,
+                &HEADS,
+                &name(&row.method, &row.hook),
+                &cells(&row),
+            ))?,
         }
         rows.push(row);
     }
@@ -132,9 +175,13 @@ fn row(
     for (of, hard) in members.iter().flatten() {
         found.entry(of.label).or_default().push((of, *hard));
     }
-    let labels: Vec<LabelRow> =
-        found.iter().filter_map(|(&label, members)| LabelRow::new(&names[label as usize], members)).collect();
-    let values = |value: &dyn Fn(&LabelRow) -> Option<f64>| labels.iter().filter_map(value).collect::<Vec<f64>>();
+    let labels: Vec<LabelRow> = found
+        .iter()
+        .filter_map(|(&label, members)| LabelRow::new(&names[label as usize], members))
+        .collect();
+    let values = |value: &dyn Fn(&LabelRow) -> Option<f64>| {
+        labels.iter().filter_map(value).collect::<Vec<f64>>()
+    };
     let over = |value: &dyn Fn(&LabelRow) -> Option<f64>| mean(labels.iter().filter_map(value));
     MethodRow {
         method: name.to_owned(),
@@ -163,22 +210,40 @@ fn cells(row: &MethodRow) -> Vec<String> {
 
 /// The first method's AUROC minus each other's.
 fn differences(rows: &[MethodRow], seed: u64) -> Vec<(String, Difference)> {
-    let Some((first, others)) = rows.split_first() else { return Vec::new() };
-    let auroc = |row: &MethodRow, label: &str| row.labels.iter().find(|l| l.label == label).map(|l| l.auroc);
+    let Some((first, others)) = rows.split_first() else {
+        return Vec::new();
+    };
+    let auroc = |row: &MethodRow, label: &str| {
+        row.labels
+            .iter()
+            .find(|l| l.label == label)
+            .map(|l| l.auroc)
+    };
     let compared = |other: &MethodRow| {
-        let pairs: Vec<(f64, f64)> =
-            first.labels.iter().filter_map(|l| Some((l.auroc, auroc(other, &l.label)?))).collect();
+        let pairs: Vec<(f64, f64)> = first
+            .labels
+            .iter()
+            .filter_map(|l| Some((l.auroc, auroc(other, &l.label)?)))
+            .collect();
         Some((other.method.clone(), paired(&pairs, RESAMPLES, seed)?))
     };
     others.iter().filter_map(compared).collect()
 }
 
-fn explain(rows: &[MethodRow], args: &DetectionArgs, labels: usize, names: usize, out: &mut Output) -> Result<()> {
+fn explain(
+    rows: &[MethodRow],
+    args: &DetectionArgs,
+    labels: usize,
+    names: usize,
+    out: &mut Output,
+) -> Result<()> {
     let found = differences(rows, args.common.seed);
     if out.is_json() {
         for (against, difference) in &found {
-            out.object(&json!({"event": "difference", "method": rows[0].method, "against": against,
-                "measure": "auroc", "difference": difference}))?;
+            out.object(
+                &json!({"event": "difference", "method": rows[0].method, "against": against,
+                "measure": "auroc", "difference": difference}),
+            )?;
         }
         return out
             .object(&json!({"event": "detection", "methods": rows.len(), "labels": labels, "rivals": args.rivals,
@@ -186,10 +251,16 @@ fn explain(rows: &[MethodRow], args: &DetectionArgs, labels: usize, names: usize
     }
     out.line("")?;
     if !found.is_empty() {
-        out.line(&format!("AUROC of {} minus that of (95 % interval, paired bootstrap over labels):", rows[0].method))?;
+        out.line(&format!(
+            "AUROC of {} minus that of (95 % interval, paired bootstrap over labels):",
+            rows[0].method
+        ))?;
     }
     for (against, d) in &found {
-        out.line(&format!("  {against:names$}  {:+.3}  [{:+.3}, {:+.3}]", d.mean, d.low, d.high))?;
+        out.line(&format!(
+            "  {against:names$}  {:+.3}  [{:+.3}, {:+.3}]",
+            d.mean, d.low, d.high
+        ))?;
     }
     if args.labels {
         for row in rows {
@@ -202,7 +273,11 @@ fn explain(rows: &[MethodRow], args: &DetectionArgs, labels: usize, names: usize
                     "  {:24}  {:.3}  hard {hard}  S_CD {s_cd:>6}  direction {}",
                     l.label,
                     l.auroc,
-                    l.directions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                    l.directions
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>()
+                        .join(", ")
                 ))?;
             }
         }

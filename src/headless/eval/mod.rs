@@ -22,7 +22,11 @@ pub(super) fn run(command: &EvalCommand, out: &mut Output) -> Result<()> {
 }
 
 fn holdout(args: &EvalArgs) -> Holdout {
-    Holdout { share: args.holdout, seed: Some(args.holdout_seed), ..Holdout::default() }
+    Holdout {
+        share: args.holdout,
+        seed: Some(args.holdout_seed),
+        ..Holdout::default()
+    }
 }
 
 /// Divides the sentences, and says which labels are too small.
@@ -36,5 +40,8 @@ fn split(args: &EvalArgs, tokens: &TokenTable, out: &Output) -> Result<Split> {
 
 /// "0.812 [0.790, 0.833]".
 fn with_interval(mean: Option<Mean>) -> String {
-    mean.map_or_else(|| "-".to_owned(), |m| format!("{:.3} [{:.3}, {:.3}]", m.mean, m.low, m.high))
+    mean.map_or_else(
+        || "-".to_owned(),
+        |m| format!("{:.3} [{:.3}, {:.3}]", m.mean, m.low, m.high),
+    )
 }

@@ -38,7 +38,14 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
         seed: args.common.seed,
     };
     ask.config.check()?;
-    let model = model_of(&mut study, args.model.model.as_deref(), args.device, None, out, &ctx)?;
+    let model = model_of(
+        &mut study,
+        args.model.model.as_deref(),
+        args.device,
+        None,
+        out,
+        &ctx,
+    )?;
     // Locked only now: what is refused writes nothing.
     let study = Study::open(&args.common.study)?;
     let prepared = prepare(&study, &ask, &model, &ctx)?;
@@ -53,17 +60,28 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     let json = out.is_json();
     let shared = RefCell::new(&mut *out);
     let mut seen = |happened: Happened<'_>| match happened {
-        Happened::Texts(texts, judged) if json => texts.iter().zip(judged).try_for_each(|(text, judged)| {
-            let line = json!({"event": "text", "text": text, "judgement": judged.judgement});
-            shared.borrow_mut().object(&line)
-        }),
+        Happened::Texts(texts, judged) if json => {
+            texts.iter().zip(judged).try_for_each(|(text, judged)| {
+                let line = json!({"event": "text", "text": text, "judgement": judged.judgement});
+                shared.borrow_mut().object(&line)
+            })
+        }
         _ => Ok(()),
     };
     let asked = judge.as_mut().map(|j| j as &mut dyn Judge);
-    let found = prepared.run(&model, asked, &mut |note| shared.borrow().note(note), &mut seen, &ctx)?;
+    let found = prepared.run(
+        &model,
+        asked,
+        &mut |note| shared.borrow().note(note),
+        &mut seen,
+        &ctx,
+    )?;
     let title = format!("Steering at {}, {} judge", found.place(), found.judge);
     let mut chart = chart(&found.methods, title, found.unsteered.map(|u| u.score));
-    chart.series.iter_mut().for_each(|s| s.name = found.shown(&s.name));
+    chart
+        .series
+        .iter_mut()
+        .for_each(|s| s.name = found.shown(&s.name));
     if let Some(path) = &args.svg {
         crate::disk::write_atomic(path, chart.svg().as_bytes())?;
     }
@@ -85,7 +103,10 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     }
     let texts: usize = found.methods.iter().map(|r| r.texts).sum();
     match found.methods.iter().all(|r| r.unrated == r.texts) && texts > 0 {
-        true => Err(Error::refused(format!("none of {texts} texts was rated{}", because(found.unrated.as_deref())))),
+        true => Err(Error::refused(format!(
+            "none of {texts} texts was rated{}",
+            because(found.unrated.as_deref())
+        ))),
         false => Ok(()),
     }
 }
@@ -95,14 +116,19 @@ fn because(why: Option<&str>) -> String {
 }
 
 fn endpoint_judge(endpoint: Endpoint) -> Result<EndpointJudge> {
-    Ok(EndpointJudge::new(Asker::new(endpoint, Answers::in_dir(&data_dir()?.join("answers")))))
+    Ok(EndpointJudge::new(Asker::new(
+        endpoint,
+        Answers::in_dir(&data_dir()?.join("answers")),
+    )))
 }
 
 /// What a judge will be asked at most, before it is asked anything.
 fn tell_cost(prepared: &Prepared, judge: &EndpointJudge, out: &mut Output) -> Result<()> {
     let (rated, cost) = prepared.estimate(judge)?;
     if out.is_json() {
-        return out.object(&json!({"event": "estimate", "judge": judge.name(), "rated": rated, "cost": cost}));
+        return out.object(
+            &json!({"event": "estimate", "judge": judge.name(), "rated": rated, "cost": cost}),
+        );
     }
     out.line(&format!(
         "{}: {} texts rated before, {} questions answered before; at most {} calls, about {} tokens of questions and at most {} of answers",
@@ -132,7 +158,13 @@ fn tell_plan(prepared: &Prepared, out: &mut Output) -> Result<()> {
 
 /// Refuses what would do nothing.
 fn check(args: &SteeringArgs) -> Result<()> {
-    let SteeringArgs { kl, samples, max_tokens, sampling, .. } = args;
+    let SteeringArgs {
+        kl,
+        samples,
+        max_tokens,
+        sampling,
+        ..
+    } = args;
     if args.protocol.is_some() && !kl.is_empty() && samples.is_some() && max_tokens.is_some() {
         let why = "--protocol has no effect beside --kl, --samples and --max-tokens, which are all that it stands for";
         return Err(Error::usage(format!("{why}: leave one of them out")));
@@ -144,22 +176,35 @@ fn check(args: &SteeringArgs) -> Result<()> {
         ("--top-k", sampling.top_k.is_some()),
         ("--top-p", sampling.top_p.is_some()),
     ];
-    if let Some((option, _)) = of_texts.iter().find(|(_, given)| *given && *samples == Some(0)) {
+    if let Some((option, _)) = of_texts
+        .iter()
+        .find(|(_, given)| *given && *samples == Some(0))
+    {
         return Err(Error::usage(format!(
             "{option} has no effect with --samples 0, which writes no texts: leave one out"
         )));
     }
-    args.svg.as_deref().map_or(Ok(()), |path| check_target(path, &["svg"]))
+    args.svg
+        .as_deref()
+        .map_or(Ok(()), |path| check_target(path, &["svg"]))
 }
 
 fn config(args: &SteeringArgs, study: &Study) -> Result<SteeringConfig> {
     let defaults = SteeringConfig::default();
-    let prompts = if args.prompt.is_empty() { defaults.prompts } else { args.prompt.clone() };
+    let prompts = if args.prompt.is_empty() {
+        defaults.prompts
+    } else {
+        args.prompt.clone()
+    };
     let (targets, samples, max_tokens) =
         Protocol::from(args.protocol.unwrap_or(ProtocolArg::Short)).numbers(prompts.len());
     let max_tokens = args.max_tokens.unwrap_or(max_tokens);
     Ok(SteeringConfig {
-        targets: if args.kl.is_empty() { targets } else { args.kl.clone() },
+        targets: if args.kl.is_empty() {
+            targets
+        } else {
+            args.kl.clone()
+        },
         prompts,
         samples: args.samples.unwrap_or(samples),
         sampling: args.sampling.sampling(args.common.seed, max_tokens)?,
@@ -170,8 +215,10 @@ fn config(args: &SteeringArgs, study: &Study) -> Result<SteeringConfig> {
 
 fn lines(found: &Causal, out: &mut Output) -> Result<()> {
     for report in &found.methods {
-        out.object(&json!({"event": "method", "judge": found.judge, "hook": found.hook_of(&report.method),
-            "result": report}))?;
+        out.object(
+            &json!({"event": "method", "judge": found.judge, "hook": found.hook_of(&report.method),
+            "result": report}),
+        )?;
     }
     for compared in &found.compared {
         out.object(&json!({"event": "difference", "measure": "best", "hook": found.hook_of(&compared.method),
@@ -189,7 +236,9 @@ fn remarks(found: &Causal, out: &Output) {
     if found.stopped {
         let texts: usize = found.methods.iter().map(|r| r.texts).sum();
         let texts = thousands(texts as u64);
-        out.note(&format!("stopped: this is what {texts} judged texts say; the same command goes on where it was"));
+        out.note(&format!(
+            "stopped: this is what {texts} judged texts say; the same command goes on where it was"
+        ));
     }
     for u in found.unreached.iter().filter(|u| u.unreached > 0) {
         out.note(&format!(
@@ -210,9 +259,16 @@ fn remarks(found: &Causal, out: &Output) {
 
 /// "22 labels, 6 not judged (animals, money, …)".
 fn labels(found: &Causal) -> String {
-    let names: Vec<&str> = found.not_judged.iter().map(|(label, _)| label.as_str()).collect();
-    let more =
-        if names.is_empty() { String::new() } else { format!(", {} not judged ({})", names.len(), names.join(", ")) };
+    let names: Vec<&str> = found
+        .not_judged
+        .iter()
+        .map(|(label, _)| label.as_str())
+        .collect();
+    let more = if names.is_empty() {
+        String::new()
+    } else {
+        format!(", {} not judged ({})", names.len(), names.join(", "))
+    };
     format!("{} labels{more}", found.labels.len())
 }
 
@@ -220,39 +276,82 @@ fn table(found: &Causal, out: &mut Output) -> Result<()> {
     if found.methods.iter().any(|r| r.texts > 0) {
         scores(found, out)?;
     }
-    let Some(first) = found.rises.first() else { return Ok(()) };
-    out.line(&format!("rise of the labels' own words, promoting, 0 to 1 [95 %]; {} minus each", first.method))?;
+    let Some(first) = found.rises.first() else {
+        return Ok(());
+    };
+    out.line(&format!(
+        "rise of the labels' own words, promoting, 0 to 1 [95 %]; {} minus each",
+        first.method
+    ))?;
     for r in &found.rises {
         let of = format!("{}, KL {}", found.shown(&r.method), r.target);
         let less = r.first_minus.as_ref();
-        let less = less.map_or_else(String::new, |d| format!("  {:+.3} [{:+.3}, {:+.3}]", d.mean, d.low, d.high));
-        out.line(&format!("{of:32}  {:>22}  {:>3} labels{less}", with_interval(Some(r.rise)), r.labels))?;
+        let less = less.map_or_else(String::new, |d| {
+            format!("  {:+.3} [{:+.3}, {:+.3}]", d.mean, d.low, d.high)
+        });
+        out.line(&format!(
+            "{of:32}  {:>22}  {:>3} labels{less}",
+            with_interval(Some(r.rise)),
+            r.labels
+        ))?;
     }
     out.line(RISE)?;
     out.line("")
 }
 
 fn scores(found: &Causal, out: &mut Output) -> Result<()> {
-    let mut targets: Vec<f64> = found.methods.iter().flat_map(|r| r.cells.iter().map(|c| c.target)).collect();
+    let mut targets: Vec<f64> = found
+        .methods
+        .iter()
+        .flat_map(|r| r.cells.iter().map(|c| c.target))
+        .collect();
     targets.sort_by(f64::total_cmp);
     targets.dedup();
-    let heads: String = targets.iter().map(|t| format!("{:>15}", format!("KL {t}"))).collect();
-    let (first, best, promoting) = ("score 0 to 2 [95 %]", "best KL and sign", "best KL, promoting");
-    let names = found.methods.iter().map(|r| found.shown(&r.method).chars().count()).max().unwrap_or(0).max(NAMES);
-    out.line(&format!("{first:names$}  {best:>22}  {promoting:>22}{heads}"))?;
+    let heads: String = targets
+        .iter()
+        .map(|t| format!("{:>15}", format!("KL {t}")))
+        .collect();
+    let (first, best, promoting) = (
+        "score 0 to 2 [95 %]",
+        "best KL and sign",
+        "best KL, promoting",
+    );
+    let names = found
+        .methods
+        .iter()
+        .map(|r| found.shown(&r.method).chars().count())
+        .max()
+        .unwrap_or(0)
+        .max(NAMES);
+    out.line(&format!(
+        "{first:names$}  {best:>22}  {promoting:>22}{heads}"
+    ))?;
     for r in &found.methods {
         let cell = |target: &f64| {
-            let of = |sign| r.cells.iter().find(|c| c.target == *target && c.sign == sign).map(|c| c.score.mean);
+            let of = |sign| {
+                r.cells
+                    .iter()
+                    .find(|c| c.target == *target && c.sign == sign)
+                    .map(|c| c.score.mean)
+            };
             let text = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), |v| format!("{v:.2}"));
             format!("{:>15}", format!("+{} −{}", text(of(1)), text(of(-1))))
         };
         let cells: String = targets.iter().map(cell).collect();
         let (best, promoting) = (with_interval(r.best), with_interval(r.best_promoting));
-        out.line(&format!("{:names$}  {best:>22}  {promoting:>22}{cells}", found.shown(&r.method)))?;
+        out.line(&format!(
+            "{:names$}  {best:>22}  {promoting:>22}{cells}",
+            found.shown(&r.method)
+        ))?;
     }
     let base = found.unsteered.map_or_else(
         || format!("{:>22}", "-"),
-        |u| format!("{:>22.3}  (concept {:.2}, fluency {:.2})", u.score, u.concept, u.fluency),
+        |u| {
+            format!(
+                "{:>22.3}  (concept {:.2}, fluency {:.2})",
+                u.score, u.concept, u.fluency
+            )
+        },
     );
     out.line(&format!("{:names$}  {base}", "unsteered"))?;
     out.line("")?;
@@ -264,11 +363,20 @@ fn scores(found: &Causal, out: &mut Output) -> Result<()> {
     out.line(&found.meaning)?;
     if let Some(first) = found.compared.first() {
         out.line("")?;
-        out.line(&format!("best of {} minus that of (paired bootstrap over labels):", first.method))?;
+        out.line(&format!(
+            "best of {} minus that of (paired bootstrap over labels):",
+            first.method
+        ))?;
     }
     for c in &found.compared {
         let d = &c.difference;
-        out.line(&format!("  {:names$}  {:+.3}  [{:+.3}, {:+.3}]", found.shown(&c.against), d.mean, d.low, d.high))?;
+        out.line(&format!(
+            "  {:names$}  {:+.3}  [{:+.3}, {:+.3}]",
+            found.shown(&c.against),
+            d.mean,
+            d.low,
+            d.high
+        ))?;
     }
     out.line("")
 }

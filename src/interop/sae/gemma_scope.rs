@@ -1,7 +1,8 @@
-//! Gemma Scope: `params.npz` with `W_enc` [d, latents], `b_enc`, `W_dec` [latents, d], `b_dec` and `threshold`, JumpReLU.
+//! Gemma Scope: `params.npz` with `W_enc` [d, latents], `b_enc`, `W_dec` [latents, d], `b_dec` and
+//! `threshold`, JumpReLU.
 //!
-//! Format: <https://huggingface.co/google/gemma-scope>; the site and the layer stand in the repository's name and the
-//! folder's (`gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82`).
+//! Format: <https://huggingface.co/google/gemma-scope>; the site and the layer stand in the
+//! repository's name and the folder's (`gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82`).
 
 use std::path::Path;
 
@@ -11,8 +12,13 @@ use crate::error::{Error, Result};
 pub(super) fn read(path: &Path, name: &str) -> Result<Published> {
     let mut file = Archive::open(path)?;
     // Early releases have small letters.
-    let spelt = |file: &Archive, small: &'static str, large: &'static str| if file.has(small) { small } else { large };
-    let (enc, dec) = (spelt(&file, "w_enc", "W_enc"), spelt(&file, "w_dec", "W_dec"));
+    let spelt = |file: &Archive, small: &'static str, large: &'static str| {
+        if file.has(small) { small } else { large }
+    };
+    let (enc, dec) = (
+        spelt(&file, "w_enc", "W_enc"),
+        spelt(&file, "w_dec", "W_dec"),
+    );
     let (d, k) = shape(&mut file, enc)?;
     super::check_scaling(&mut file, k)?;
     let sae = Sae {
@@ -22,19 +28,35 @@ pub(super) fn read(path: &Path, name: &str) -> Result<Published> {
         decoder: file.read(dec, &[k, d])?,
         decoder_bias: file.read("b_dec", &[d])?,
         centred: false,
-        gate: Gate::JumpRelu { threshold: file.read("threshold", &[k])? },
+        gate: Gate::JumpRelu {
+            threshold: file.read("threshold", &[k])?,
+        },
         normalise: Normalise::None,
     };
-    let model = name.split('/').find_map(|part| part.strip_prefix("gemma-scope-")).map(|rest| {
-        let (size, tuned) = (rest.split('-').next().unwrap_or_default(), rest.contains("-it-"));
-        format!("google/gemma-2-{size}{}", if tuned { "-it" } else { "" })
-    });
-    Ok(Published { sae, format: "Gemma Scope", model, hook: hook(name)?, notes: Vec::new() })
+    let model = name
+        .split('/')
+        .find_map(|part| part.strip_prefix("gemma-scope-"))
+        .map(|rest| {
+            let (size, tuned) = (
+                rest.split('-').next().unwrap_or_default(),
+                rest.contains("-it-"),
+            );
+            format!("google/gemma-2-{size}{}", if tuned { "-it" } else { "" })
+        });
+    Ok(Published {
+        sae,
+        format: "Gemma Scope",
+        model,
+        hook: hook(name)?,
+        notes: Vec::new(),
+    })
 }
 
 fn hook(name: &str) -> Result<Option<String>> {
     if name.contains("embedding") {
-        return Err(Error::refused(format!("{name} reads embeddings, which mlpeek has no hook for")));
+        return Err(Error::refused(format!(
+            "{name} reads embeddings, which mlpeek has no hook for"
+        )));
     }
     let site = name.split('/').find_map(|part| {
         let part = part.trim_end_matches("-canonical");
@@ -48,7 +70,9 @@ fn hook(name: &str) -> Result<Option<String>> {
         .find(|(end, _)| part.starts_with("gemma-scope") && part.ends_with(end))
     });
     match (site, layer_in(name, &["layer_"])) {
-        (Some((_, "a transcoder")), _) => Err(Error::refused(format!("{name} is a transcoder, not an autoencoder"))),
+        (Some((_, "a transcoder")), _) => Err(Error::refused(format!(
+            "{name} is a transcoder, not an autoencoder"
+        ))),
         (Some((_, site)), Some(layer)) => Ok(Some(format!("blocks.{layer}.{site}"))),
         _ => Ok(None),
     }

@@ -8,8 +8,8 @@
 //! | Llama Scope | `hyperparams.json` with `checkpoints/final.safetensors` |
 //! | OpenAI's GPT-2 | a `.safetensors` file with `pre_bias` and `latent_bias` |
 //!
-//! Invariant: an autoencoder that is returned has the shapes that it claims and finite values; what cannot be brought to
-//! the conventions is refused, never approximated.
+//! Invariant: an autoencoder that is returned has the shapes that it claims and finite values; what
+//! cannot be brought to the conventions is refused, never approximated.
 
 mod gemma_scope;
 mod llama_scope;
@@ -57,13 +57,24 @@ pub struct Published {
     pub notes: Vec<String>,
 }
 
-/// Reads the autoencoder in a directory, or in a file of one. `name` is where it came from, which may say what the files
-/// do not: Gemma Scope's repository and folder name the site and the layer.
+/// Reads the autoencoder in a directory, or in a file of one. `name` is where it came from, which
+/// may say what the files do not: Gemma Scope's repository and folder name the site and the layer.
 pub fn open(path: &Path, name: &str) -> Result<Published> {
-    let dir = if path.is_dir() { path } else { crate::disk::parent(path) };
+    let dir = if path.is_dir() {
+        path
+    } else {
+        crate::disk::parent(path)
+    };
     let has = |file: &str| dir.join(file).is_file();
-    let named = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    if path.is_file() && !FILES.iter().any(|f| f.rsplit('/').next() == Some(named.as_str())) {
+    let named = path
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    if path.is_file()
+        && !FILES
+            .iter()
+            .any(|f| f.rsplit('/').next() == Some(named.as_str()))
+    {
         return openai::read(path, name);
     }
     if has("params.npz") {
@@ -90,29 +101,57 @@ pub fn open(path: &Path, name: &str) -> Result<Published> {
 
 /// A configuration file.
 fn read_json(path: &Path) -> Result<Value> {
-    let length = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
+    let length = std::fs::metadata(path)
+        .map_err(Error::io("read", path))?
+        .len();
     if length > MOST_JSON {
         return Err(Error::file(path, "is too long for a configuration"));
     }
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let value: Value = serde_json::from_slice(&bytes).map_err(|e| Error::file(path, format!("is not JSON: {e}")))?;
-    if value.is_object() { Ok(value) } else { Err(Error::file(path, "is not a JSON object")) }
+    let value: Value = serde_json::from_slice(&bytes)
+        .map_err(|e| Error::file(path, format!("is not JSON: {e}")))?;
+    if value.is_object() {
+        Ok(value)
+    } else {
+        Err(Error::file(path, "is not a JSON object"))
+    }
 }
 
 /// A whole number of a configuration, at least 1.
 fn count(config: &Value, key: &str, path: &Path) -> Result<usize> {
     let value = &config[key];
-    let whole = value.as_u64().or_else(|| value.as_f64().filter(|v| v.fract() == 0.0 && *v > 0.0).map(|v| v as u64));
+    let whole = value.as_u64().or_else(|| {
+        value
+            .as_f64()
+            .filter(|v| v.fract() == 0.0 && *v > 0.0)
+            .map(|v| v as u64)
+    });
     whole
         .filter(|&v| v > 0)
         .and_then(|v| usize::try_from(v).ok())
-        .ok_or_else(|| Error::file(path, format!("has no whole number above 0 as '{key}' (it has {})", short(value))))
+        .ok_or_else(|| {
+            Error::file(
+                path,
+                format!(
+                    "has no whole number above 0 as '{key}' (it has {})",
+                    short(value)
+                ),
+            )
+        })
 }
 
 /// A finite number of a configuration.
 fn number(config: &Value, key: &str, path: &Path) -> Result<f32> {
-    let value = config[key].as_f64().map(|v| v as f32).filter(|v| v.is_finite());
-    value.ok_or_else(|| Error::file(path, format!("has no number as '{key}' (it has {})", short(&config[key]))))
+    let value = config[key]
+        .as_f64()
+        .map(|v| v as f32)
+        .filter(|v| v.is_finite());
+    value.ok_or_else(|| {
+        Error::file(
+            path,
+            format!("has no number as '{key}' (it has {})", short(&config[key])),
+        )
+    })
 }
 
 /// A value as it may stand in one line.
@@ -123,10 +162,18 @@ fn short(value: &Value) -> String {
 /// Latents and width of a matrix `[latents, width]`, once they are believable.
 fn shape(archive: &mut Archive, name: &str) -> Result<(usize, usize)> {
     let found = archive.shape(name)?;
-    let sizes: Option<Vec<usize>> = found.iter().map(|&s| usize::try_from(s).ok().filter(|&s| s > 0)).collect();
+    let sizes: Option<Vec<usize>> = found
+        .iter()
+        .map(|&s| usize::try_from(s).ok().filter(|&s| s > 0))
+        .collect();
     match sizes.as_deref() {
-        Some(&[rows, cols]) if rows.checked_mul(cols).is_some_and(|n| n <= MOST_WEIGHTS) => Ok((rows, cols)),
-        _ => Err(Error::file(archive.path(), format!("tensor '{name}' is {found:?} where a matrix is due"))),
+        Some(&[rows, cols]) if rows.checked_mul(cols).is_some_and(|n| n <= MOST_WEIGHTS) => {
+            Ok((rows, cols))
+        }
+        _ => Err(Error::file(
+            archive.path(),
+            format!("tensor '{name}' is {found:?} where a matrix is due"),
+        )),
     }
 }
 
@@ -141,9 +188,16 @@ fn check_scaling(archive: &mut Archive, latents: usize) -> Result<()> {
         [1] => &[1],
         _ => &[latents],
     };
-    match archive.read(NAME, shape)?.iter().all(|&s| (s - 1.0).abs() <= 1e-5) {
+    match archive
+        .read(NAME, shape)?
+        .iter()
+        .all(|&s| (s - 1.0).abs() <= 1e-5)
+    {
         true => Ok(()),
-        false => Err(Error::file(archive.path(), "has a scaling_factor that is not 1, which cannot be read")),
+        false => Err(Error::file(
+            archive.path(),
+            "has a scaling_factor that is not 1, which cannot be read",
+        )),
     }
 }
 
@@ -167,7 +221,10 @@ fn transpose(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
 fn layer_in(name: &str, before: &[&str]) -> Option<usize> {
     before.iter().find_map(|word| {
         name.match_indices(word).find_map(|(at, _)| {
-            let digits: String = name[at + word.len()..].chars().take_while(char::is_ascii_digit).collect();
+            let digits: String = name[at + word.len()..]
+                .chars()
+                .take_while(char::is_ascii_digit)
+                .collect();
             let starts = at == 0 || !name.as_bytes()[at - 1].is_ascii_alphanumeric();
             digits.parse().ok().filter(|_| starts)
         })

@@ -1,8 +1,9 @@
-//! OpenAI's GPT-2 autoencoders: `pre_bias`, `encoder.weight` [latents, d], `latent_bias`, `decoder.weight` [d, latents];
-//! latents = act((x − pre_bias) W_encᵀ + latent_bias), with rows layer-normalised where `act` is TopK.
+//! OpenAI's GPT-2 autoencoders: `pre_bias`, `encoder.weight` [latents, d], `latent_bias`,
+//! `decoder.weight` [d, latents]; latents = act((x − pre_bias) W_encᵀ + latent_bias), with rows
+//! layer-normalised where `act` is TopK.
 //!
-//! Format: <https://github.com/openai/sparse_autoencoder>, `model.py`. They are published as pickles of torch, which are
-//! programs and not read here; once, where torch is,
+//! Format: <https://github.com/openai/sparse_autoencoder>, `model.py`. They are published as
+//! pickles of torch, which are programs and not read here; once, where torch is,
 //!
 //! ```sh
 //! python -c "import sys,torch;from safetensors.torch import save_file as w;s=torch.load(sys.argv[1],map_location='cpu');\
@@ -16,7 +17,10 @@ use super::{Archive, Gate, Normalise, Published, Sae, shape, transpose};
 use crate::error::{Error, Result};
 
 pub(super) fn read(path: &Path, name: &str) -> Result<Published> {
-    if path.extension().is_some_and(|e| e == "pt" || e == "pth" || e == "bin") {
+    if path
+        .extension()
+        .is_some_and(|e| e == "pt" || e == "pth" || e == "bin")
+    {
         return Err(Error::file(
             path,
             "is a pickle, which is a program and not read: convert it to safetensors first (`mlpeek sae load --help` has \
@@ -31,10 +35,17 @@ pub(super) fn read(path: &Path, name: &str) -> Result<Published> {
         "ReLU" => (Gate::Relu, Normalise::None),
         "TopK" => {
             let k = active.parse().ok().filter(|&k: &usize| k > 0);
-            let k = k.ok_or_else(|| Error::file(path, "says activation TopK and no k in its metadata"))?;
+            let k = k.ok_or_else(|| {
+                Error::file(path, "says activation TopK and no k in its metadata")
+            })?;
             (Gate::TopK { k, by_norm: false }, Normalise::LayerNorm)
         }
-        other => return Err(Error::file(path, format!("has activation '{other}'; ReLU and TopK can be read"))),
+        other => {
+            return Err(Error::file(
+                path,
+                format!("has activation '{other}'; ReLU and TopK can be read"),
+            ));
+        }
     };
     let sae = Sae {
         width: d,
@@ -50,7 +61,13 @@ pub(super) fn read(path: &Path, name: &str) -> Result<Published> {
     if file.metadata("activation").is_none() {
         notes.push("the file does not say its activation: read as ReLU".to_owned());
     }
-    Ok(Published { sae, format: "OpenAI", model: Some("gpt2".to_owned()), hook: hook(name), notes })
+    Ok(Published {
+        sae,
+        format: "OpenAI",
+        model: Some("gpt2".to_owned()),
+        hook: hook(name),
+        notes,
+    })
 }
 
 /// From `…/gpt2-small/mlp_post_act/autoencoders/8.safetensors`.

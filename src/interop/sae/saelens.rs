@@ -1,6 +1,8 @@
-//! SAELens directories: `cfg.json` (version 6, and the flat one before it) with `sae_weights.safetensors`.
+//! SAELens directories: `cfg.json` (version 6, and the flat one before it) with
+//! `sae_weights.safetensors`.
 //!
-//! Format: <https://github.com/decoderesearch/SAELens>, `sae_lens/saes/*.py` and `loading/pretrained_sae_loaders.py`.
+//! Format: <https://github.com/decoderesearch/SAELens>, `sae_lens/saes/*.py` and
+//! `loading/pretrained_sae_loaders.py`.
 
 use std::path::Path;
 
@@ -19,14 +21,34 @@ pub const WEIGHTS: &str = "sae_weights.safetensors";
 pub(super) fn read(dir: &Path) -> Result<Published> {
     let path = dir.join(CONFIG);
     let config = read_json(&path)?;
-    let said = |key: &str| config["metadata"].get(key).filter(|v| !v.is_null()).unwrap_or(&config[key]);
-    let (d, k) = (count(&config, "d_in", &path)?, count(&config, "d_sae", &path)?);
-    let hook = said("hook_name").as_str().or(config["hook_point"].as_str()).map(str::to_owned);
-    if config["reshape_activations"].as_str().is_some_and(|r| r != "none") {
-        return Err(Error::file(path, "reads attention heads (hook_z), which mlpeek has no hook for"));
+    let said = |key: &str| {
+        config["metadata"]
+            .get(key)
+            .filter(|v| !v.is_null())
+            .unwrap_or(&config[key])
+    };
+    let (d, k) = (
+        count(&config, "d_in", &path)?,
+        count(&config, "d_sae", &path)?,
+    );
+    let hook = said("hook_name")
+        .as_str()
+        .or(config["hook_point"].as_str())
+        .map(str::to_owned);
+    if config["reshape_activations"]
+        .as_str()
+        .is_some_and(|r| r != "none")
+    {
+        return Err(Error::file(
+            path,
+            "reads attention heads (hook_z), which mlpeek has no hook for",
+        ));
     }
     if config["finetuning_scaling_factor"] == true {
-        return Err(Error::file(path, "has finetuning scaling factors, which cannot be read"));
+        return Err(Error::file(
+            path,
+            "has finetuning scaling factors, which cannot be read",
+        ));
     }
     let mut notes = Vec::new();
     let normalise = match &config["normalize_activations"] {
@@ -38,15 +60,27 @@ pub(super) fn read(dir: &Path) -> Result<Published> {
             "constant_norm_rescale" => Normalise::ConstantNorm,
             "layer_norm" => Normalise::LayerNorm,
             other => {
-                return Err(Error::file(path, format!("normalises activations by '{other}', which cannot be read")));
+                return Err(Error::file(
+                    path,
+                    format!("normalises activations by '{other}', which cannot be read"),
+                ));
             }
         },
-        other => return Err(Error::file(&path, format!("has normalize_activations {}", short(other)))),
+        other => {
+            return Err(Error::file(
+                &path,
+                format!("has normalize_activations {}", short(other)),
+            ));
+        }
     };
     let mut file = Archive::open(&dir.join(WEIGHTS))?;
     super::check_scaling(&mut file, k)?;
     let gate = gate(&config, &path, &mut file, k)?;
-    let bias = if matches!(gate, Gate::Gated { .. }) { "b_mag" } else { "b_enc" };
+    let bias = if matches!(gate, Gate::Gated { .. }) {
+        "b_mag"
+    } else {
+        "b_enc"
+    };
     let sae = Sae {
         width: d,
         encoder: transpose(&file.read("W_enc", &[d, k])?, d, k),
@@ -58,7 +92,13 @@ pub(super) fn read(dir: &Path) -> Result<Published> {
         normalise,
     };
     let model = said("model_name").as_str().map(str::to_owned);
-    Ok(Published { sae, format: "SAELens", model, hook, notes })
+    Ok(Published {
+        sae,
+        format: "SAELens",
+        model,
+        hook,
+        notes,
+    })
 }
 
 fn unfolded(notes: &mut Vec<String>) -> Normalise {
@@ -70,20 +110,36 @@ fn unfolded(notes: &mut Vec<String>) -> Normalise {
 
 fn gate(config: &Value, path: &Path, file: &mut Archive, latents: usize) -> Result<Gate> {
     // Before version 6 top-k was an activation function of the standard architecture.
-    let function = config["activation_fn_str"].as_str().or(config["activation_fn"].as_str()).unwrap_or("relu");
-    let topk = |k: usize| Gate::TopK { k, by_norm: config["rescale_acts_by_decoder_norm"] == true };
-    match (config["architecture"].as_str().unwrap_or("standard"), function) {
-        (_, "topk") if config.get("k").is_none() => Ok(topk(count(&config["activation_fn_kwargs"], "k", path)?)),
+    let function = config["activation_fn_str"]
+        .as_str()
+        .or(config["activation_fn"].as_str())
+        .unwrap_or("relu");
+    let topk = |k: usize| Gate::TopK {
+        k,
+        by_norm: config["rescale_acts_by_decoder_norm"] == true,
+    };
+    match (
+        config["architecture"].as_str().unwrap_or("standard"),
+        function,
+    ) {
+        (_, "topk") if config.get("k").is_none() => {
+            Ok(topk(count(&config["activation_fn_kwargs"], "k", path)?))
+        }
         ("topk", _) => Ok(topk(count(config, "k", path)?)),
-        (_, other) if other != "relu" => {
-            Err(Error::file(path, format!("has activation function '{other}'; relu and topk can be read")))
-        }
+        (_, other) if other != "relu" => Err(Error::file(
+            path,
+            format!("has activation function '{other}'; relu and topk can be read"),
+        )),
         ("standard", _) => Ok(Gate::Relu),
-        // Batch-top-k autoencoders are saved as JumpReLU ones with the threshold that they have learnt.
-        ("jumprelu" | "batchtopk", _) => Ok(Gate::JumpRelu { threshold: file.read("threshold", &[latents])? }),
-        ("gated", _) => {
-            Ok(Gate::Gated { bias: file.read("b_gate", &[latents])?, log_scale: file.read("r_mag", &[latents])? })
-        }
+        // Batch-top-k autoencoders are saved as JumpReLU ones with the threshold that they have
+        // learnt.
+        ("jumprelu" | "batchtopk", _) => Ok(Gate::JumpRelu {
+            threshold: file.read("threshold", &[latents])?,
+        }),
+        ("gated", _) => Ok(Gate::Gated {
+            bias: file.read("b_gate", &[latents])?,
+            log_scale: file.read("r_mag", &[latents])?,
+        }),
         (other, _) => Err(Error::file(
             path,
             format!(
@@ -94,17 +150,32 @@ fn gate(config: &Value, path: &Path, file: &mut Archive, latents: usize) -> Resu
     }
 }
 
-/// Writes an autoencoder as a SAELens 6 directory, weights first: a directory with a configuration is whole. `metadata`
-/// goes into the configuration beside the model's and the hook's names.
-pub fn write(dir: &Path, sae: &Sae, model: Option<&str>, hook: &str, metadata: Value) -> Result<()> {
+/// Writes an autoencoder as a SAELens 6 directory, weights first: a directory with a configuration
+/// is whole. `metadata` goes into the configuration beside the model's and the hook's names.
+pub fn write(
+    dir: &Path,
+    sae: &Sae,
+    model: Option<&str>,
+    hook: &str,
+    metadata: Value,
+) -> Result<()> {
     let (d, k) = (sae.width, sae.latents());
-    let named = |name: &str, shape: Vec<usize>, data: &[f32]| (name.to_owned(), shape, data.to_vec());
+    let named =
+        |name: &str, shape: Vec<usize>, data: &[f32]| (name.to_owned(), shape, data.to_vec());
     let mut arrays = vec![
-        ("W_enc".to_owned(), vec![d, k], transpose(&sae.encoder, k, d)),
+        (
+            "W_enc".to_owned(),
+            vec![d, k],
+            transpose(&sae.encoder, k, d),
+        ),
         named("W_dec", vec![k, d], &sae.decoder),
         named("b_dec", vec![d], &sae.decoder_bias),
     ];
-    let bias = if matches!(sae.gate, Gate::Gated { .. }) { "b_mag" } else { "b_enc" };
+    let bias = if matches!(sae.gate, Gate::Gated { .. }) {
+        "b_mag"
+    } else {
+        "b_enc"
+    };
     arrays.push(named(bias, vec![k], &sae.encoder_bias));
     let normalise = match sae.normalise {
         Normalise::None => "none",

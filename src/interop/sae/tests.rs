@@ -1,4 +1,5 @@
-//! Every format against what its own code computes (`tests/fixtures/make_saes.py`), and damaged files.
+//! Every format against what its own code computes (`tests/fixtures/make_saes.py`), and damaged
+//! files.
 
 use std::borrow::Cow;
 use std::fs;
@@ -31,14 +32,24 @@ const CASES: [(&str, &str, &str, Option<&str>); 14] = [
         Some("blocks.1.hook_resid_post"),
     ),
     ("llama_scope", "", "x", Some("blocks.1.hook_resid_post")),
-    ("sparsify", "layers.1.mlp", "some/layers.1.mlp", Some("blocks.1.hook_mlp_out")),
+    (
+        "sparsify",
+        "layers.1.mlp",
+        "some/layers.1.mlp",
+        Some("blocks.1.hook_mlp_out"),
+    ),
     (
         "openai_relu",
         "mlp_post_act/autoencoders/1.safetensors",
         "a/mlp_post_act/autoencoders/1.safetensors",
         Some("blocks.1.mlp.hook_post"),
     ),
-    ("openai_topk", "mlp_post_act/autoencoders/1.safetensors", "sae.safetensors", None),
+    (
+        "openai_topk",
+        "mlp_post_act/autoencoders/1.safetensors",
+        "sae.safetensors",
+        None,
+    ),
 ];
 
 struct Expected {
@@ -60,20 +71,34 @@ fn expected(folder: &Path, sae: &Sae) -> Expected {
 }
 
 fn assert_agrees(name: &str, sae: &Sae, wanted: &Expected) {
-    let block = Block { rows: wanted.rows, cols: sae.width, data: Cow::Borrowed(&wanted.x) };
+    let block = Block {
+        rows: wanted.rows,
+        cols: sae.width,
+        data: Cow::Borrowed(&wanted.x),
+    };
     let latents = sae.encode(&block).unwrap();
     let mut dense = vec![0.0; wanted.latents.len()];
     for i in 0..wanted.rows {
         let (indices, values) = latents.codes.column(i);
-        indices.iter().zip(values).for_each(|(&j, &v)| dense[i * sae.latents() + j as usize] = v);
+        indices
+            .iter()
+            .zip(values)
+            .for_each(|(&j, &v)| dense[i * sae.latents() + j as usize] = v);
     }
     let reconstruction = sae.decode(&latents);
-    for (what, got, want) in
-        [("latents", &dense, &wanted.latents), ("reconstruction", &reconstruction, &wanted.reconstruction)]
-    {
+    for (what, got, want) in [
+        ("latents", &dense, &wanted.latents),
+        ("reconstruction", &reconstruction, &wanted.reconstruction),
+    ] {
         let largest = want.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-        let apart = got.iter().zip(want).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
-        assert!(apart <= 1e-5 * largest, "{name}: {what} are {apart:e} apart of {largest}");
+        let apart = got
+            .iter()
+            .zip(want)
+            .fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(
+            apart <= 1e-5 * largest,
+            "{name}: {what} are {apart:e} apart of {largest}"
+        );
     }
 }
 
@@ -84,8 +109,16 @@ fn every_format_computes_what_its_own_code_does() {
         let found = open(&folder.join(file), name).unwrap();
         assert_eq!(found.hook.as_deref(), hook, "{name}");
         let at = folder.join(file);
-        let beside = if at.is_dir() { at.as_path() } else { at.parent().unwrap() };
-        assert_agrees(folder.to_str().unwrap(), &found.sae, &expected(beside, &found.sae));
+        let beside = if at.is_dir() {
+            at.as_path()
+        } else {
+            at.parent().unwrap()
+        };
+        assert_agrees(
+            folder.to_str().unwrap(),
+            &found.sae,
+            &expected(beside, &found.sae),
+        );
     }
 }
 
@@ -96,9 +129,20 @@ fn what_is_written_is_read_again() {
         let found = open(&fixtures().join(folder).join(file), name).unwrap();
         let to = dir.path().join(folder);
         fs::create_dir(&to).unwrap();
-        write(&to, &found.sae, Some("m"), "blocks.1.hook_mlp_out", serde_json::json!({})).unwrap();
+        write(
+            &to,
+            &found.sae,
+            Some("m"),
+            "blocks.1.hook_mlp_out",
+            serde_json::json!({}),
+        )
+        .unwrap();
         let again = open(&to, "y").unwrap();
-        assert_eq!((again.sae, again.model.as_deref()), (found.sae, Some("m")), "{folder}");
+        assert_eq!(
+            (again.sae, again.model.as_deref()),
+            (found.sae, Some("m")),
+            "{folder}"
+        );
         assert_eq!(again.hook.as_deref(), Some("blocks.1.hook_mlp_out"));
     }
 }
@@ -107,11 +151,33 @@ fn what_is_written_is_read_again() {
 fn names_say_where_gemma_scope_belongs() {
     let npz = fixtures().join("gemma_scope/params.npz");
     let found = |name: &str| open(&npz, name);
-    assert_eq!(found("google/gemma-scope-9b-it-res/layer_9/a").unwrap().model.unwrap(), "google/gemma-2-9b-it");
-    assert_eq!(found("gemma-scope-2b-pt-mlp/layer_12/a").unwrap().hook.unwrap(), "blocks.12.hook_mlp_out");
+    assert_eq!(
+        found("google/gemma-scope-9b-it-res/layer_9/a")
+            .unwrap()
+            .model
+            .unwrap(),
+        "google/gemma-2-9b-it"
+    );
+    assert_eq!(
+        found("gemma-scope-2b-pt-mlp/layer_12/a")
+            .unwrap()
+            .hook
+            .unwrap(),
+        "blocks.12.hook_mlp_out"
+    );
     assert_eq!(found("somewhere/params.npz").unwrap().hook, None);
-    assert!(found("google/gemma-scope-2b-pt-transcoders/layer_1").unwrap_err().to_string().contains("transcoder"));
-    assert!(found("google/gemma-scope-2b-pt-res/embedding/width_4k").unwrap_err().to_string().contains("embeddings"));
+    assert!(
+        found("google/gemma-scope-2b-pt-transcoders/layer_1")
+            .unwrap_err()
+            .to_string()
+            .contains("transcoder")
+    );
+    assert!(
+        found("google/gemma-scope-2b-pt-res/embedding/width_4k")
+            .unwrap_err()
+            .to_string()
+            .contains("embeddings")
+    );
 }
 
 #[test]
@@ -119,16 +185,26 @@ fn a_scaling_factor_of_one_may_be_one_number() {
     let dir = copy("gemma_scope");
     let path = dir.path().join("params.npz");
     let with = |header: &str, values: &[f32]| {
-        let mut old = zip::ZipArchive::new(fs::File::open(fixtures().join("gemma_scope/params.npz")).unwrap()).unwrap();
+        let mut old = zip::ZipArchive::new(
+            fs::File::open(fixtures().join("gemma_scope/params.npz")).unwrap(),
+        )
+        .unwrap();
         let mut new = zip::ZipWriter::new(fs::File::create(&path).unwrap());
         for i in 0..old.len() {
             new.raw_copy_file(old.by_index_raw(i).unwrap()).unwrap();
         }
-        new.start_file("scaling_factor.npy", zip::write::SimpleFileOptions::default()).unwrap();
+        new.start_file(
+            "scaling_factor.npy",
+            zip::write::SimpleFileOptions::default(),
+        )
+        .unwrap();
         let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {header}, }}\n");
         let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
         bytes.extend((text.len() as u16).to_le_bytes());
-        bytes.extend(text.bytes().chain(values.iter().flat_map(|v| v.to_le_bytes())));
+        bytes.extend(
+            text.bytes()
+                .chain(values.iter().flat_map(|v| v.to_le_bytes())),
+        );
         std::io::Write::write_all(&mut new, &bytes).unwrap();
         new.finish().unwrap();
         open(&path, "x")
@@ -136,8 +212,16 @@ fn a_scaling_factor_of_one_may_be_one_number() {
     for (header, values) in [("()", &[1.0][..]), ("(1,)", &[1.0])] {
         assert!(with(header, values).is_ok(), "{header}");
     }
-    assert!(with("()", &[2.0]).unwrap_err().to_string().contains("scaling_factor that is not 1"));
-    assert!(with("(3,)", &[1.0; 3]).is_err(), "neither one nor one a latent");
+    assert!(
+        with("()", &[2.0])
+            .unwrap_err()
+            .to_string()
+            .contains("scaling_factor that is not 1")
+    );
+    assert!(
+        with("(3,)", &[1.0; 3]).is_err(),
+        "neither one nor one a latent"
+    );
 }
 
 /// A copy of a fixture, to be spoilt.
@@ -156,7 +240,10 @@ fn copy(folder: &str) -> tempfile::TempDir {
 fn what_is_wrong_is_said_in_one_line() {
     let says = |dir: &Path, wanted: &str| {
         let message = open(dir, "x").unwrap_err().to_string();
-        assert!(message.contains(wanted) && !message.contains('\n'), "{message}");
+        assert!(
+            message.contains(wanted) && !message.contains('\n'),
+            "{message}"
+        );
     };
     let spoilt = |from: &str, to: &str, wanted: &str| {
         let dir = copy("jumprelu");
@@ -166,13 +253,37 @@ fn what_is_wrong_is_said_in_one_line() {
         fs::write(&path, text.replace(from, to)).unwrap();
         says(dir.path(), wanted);
     };
-    spoilt("\"d_in\": 12", "\"d_in\": 13", "tensor 'W_enc' is [12, 20] where [13, 20] is due");
-    spoilt("\"d_in\": 12", "\"d_in\": -1", "no whole number above 0 as 'd_in'");
-    spoilt("\"d_sae\": 20", "\"d_sae\": 18446744073709551615", "is [20] where [18446744073709551615] is due");
+    spoilt(
+        "\"d_in\": 12",
+        "\"d_in\": 13",
+        "tensor 'W_enc' is [12, 20] where [13, 20] is due",
+    );
+    spoilt(
+        "\"d_in\": 12",
+        "\"d_in\": -1",
+        "no whole number above 0 as 'd_in'",
+    );
+    spoilt(
+        "\"d_sae\": 20",
+        "\"d_sae\": 18446744073709551615",
+        "is [20] where [18446744073709551615] is due",
+    );
     spoilt("\"jumprelu\"", "\"temporal\"", "architecture 'temporal'");
-    spoilt("\"jumprelu\"", "\"gated\"", "has no tensor 'b_gate'; it has W_dec, W_enc, b_dec, b_enc, threshold");
-    spoilt("\"reshape_activations\": \"none\"", "\"reshape_activations\": \"hook_z\"", "attention heads");
-    spoilt("\"normalize_activations\": \"none\"", "\"normalize_activations\": \"whitening\"", "whitening");
+    spoilt(
+        "\"jumprelu\"",
+        "\"gated\"",
+        "has no tensor 'b_gate'; it has W_dec, W_enc, b_dec, b_enc, threshold",
+    );
+    spoilt(
+        "\"reshape_activations\": \"none\"",
+        "\"reshape_activations\": \"hook_z\"",
+        "attention heads",
+    );
+    spoilt(
+        "\"normalize_activations\": \"none\"",
+        "\"normalize_activations\": \"whitening\"",
+        "whitening",
+    );
     spoilt("{", "[", "not JSON");
     let dir = tempfile::tempdir().unwrap();
     says(dir.path(), "holds no sparse autoencoder");
@@ -193,8 +304,10 @@ fn an_unfolded_scale_is_told() {
     let dir = copy("standard");
     let path = dir.path().join("cfg.json");
     let text = fs::read_to_string(&path).unwrap();
-    let text =
-        text.replace("\"normalize_activations\": \"none\"", "\"normalize_activations\": \"expected_average_only_in\"");
+    let text = text.replace(
+        "\"normalize_activations\": \"none\"",
+        "\"normalize_activations\": \"expected_average_only_in\"",
+    );
     fs::write(&path, text).unwrap();
     assert_eq!(open(dir.path(), "x").unwrap().notes.len(), 1);
 }

@@ -1,7 +1,7 @@
 //! safetensors in and out.
 //!
-//! Format: <https://github.com/huggingface/safetensors#format>. Written a block of rows at a time, so that factors of
-//! any length need no second copy in memory.
+//! Format: <https://github.com/huggingface/safetensors#format>. Written a block of rows at a time,
+//! so that factors of any length need no second copy in memory.
 
 mod read;
 
@@ -24,14 +24,17 @@ use crate::factor::Factors;
 /// Rows of a factor that are laid out at a time.
 const BLOCK_ROWS: usize = 1024;
 
-/// Writes `Z` d × k, `Y` n × k and, of a centred fit, `centre` d (A ≈ centre + Y Zᵀ), of one that scales neurons
-/// `neuron_weights` d (what each neuron's remainder is multiplied by before its square), f32, atomically.
+/// Writes `Z` d × k, `Y` n × k and, of a centred fit, `centre` d (A ≈ centre + Y Zᵀ), of one that
+/// scales neurons `neuron_weights` d (what each neuron's remainder is multiplied by before its
+/// square), f32, atomically.
 pub fn write_factors(path: &Path, factors: &Factors) -> Result<()> {
     let (z, y) = (&factors.features, &factors.coefficients);
     let (d, k, n) = (z.rows, z.columns(), y.rows);
     if y.as_slice().len() != n * k {
         let values = y.as_slice().len();
-        return Err(Error::refused(format!("factors with {k} features have {values} coefficients for {n} rows")));
+        return Err(Error::refused(format!(
+            "factors with {k} features have {values} coefficients for {n} rows"
+        )));
     }
     let mut table = vec![("Z", vec![d, k]), ("Y", vec![n, k])];
     table.extend(factors.coding.by_neuron().map(|(name, _)| (name, vec![d])));
@@ -48,12 +51,19 @@ pub fn write_factors(path: &Path, factors: &Factors) -> Result<()> {
         })?;
         by_rows(out, n, k, |block, rows| {
             for j in 0..k {
-                for (place, &value) in block[j..].iter_mut().step_by(k).zip(&y.feature(j)[rows.clone()]) {
+                for (place, &value) in block[j..]
+                    .iter_mut()
+                    .step_by(k)
+                    .zip(&y.feature(j)[rows.clone()])
+                {
                     *place = value;
                 }
             }
         })?;
-        factors.coding.by_neuron().try_for_each(|(_, values)| write_floats(out, values))
+        factors
+            .coding
+            .by_neuron()
+            .try_for_each(|(_, values)| write_floats(out, values))
     })
 }
 
@@ -79,21 +89,48 @@ fn by_rows(
 pub fn write_named(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<()> {
     for (name, shape, data) in tensors {
         if shape.iter().product::<usize>() != data.len() {
-            return Err(Error::refused(format!("tensor '{name}' has {} values for the shape {shape:?}", data.len())));
+            return Err(Error::refused(format!(
+                "tensor '{name}' has {} values for the shape {shape:?}",
+                data.len()
+            )));
         }
     }
-    let table: Vec<(&str, Vec<usize>)> = tensors.iter().map(|(n, shape, _)| (n.as_str(), shape.clone())).collect();
-    write(path, &table, |out| tensors.iter().try_for_each(|(_, _, data)| write_floats(out, data)))
+    let table: Vec<(&str, Vec<usize>)> = tensors
+        .iter()
+        .map(|(n, shape, _)| (n.as_str(), shape.clone()))
+        .collect();
+    write(path, &table, |out| {
+        tensors
+            .iter()
+            .try_for_each(|(_, _, data)| write_floats(out, data))
+    })
 }
 
 /// Writes what `mlpeek forward` saw: `tokens` (i64) beside named f32 tensors, atomically.
-pub fn write_forward(path: &Path, ids: &[u32], tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<()> {
-    let bad = |e: SafeTensorError| Error::file(path, format!("cannot be written as safetensors: {e}"));
-    let ids: Vec<u8> = ids.iter().flat_map(|&id| i64::from(id).to_le_bytes()).collect();
-    let mut views = vec![("tokens", TensorView::new(Dtype::I64, vec![ids.len() / 8], &ids).map_err(bad)?)];
-    let data: Vec<Vec<u8>> = tensors.iter().map(|t| t.2.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+pub fn write_forward(
+    path: &Path,
+    ids: &[u32],
+    tensors: &[(String, Vec<usize>, Vec<f32>)],
+) -> Result<()> {
+    let bad =
+        |e: SafeTensorError| Error::file(path, format!("cannot be written as safetensors: {e}"));
+    let ids: Vec<u8> = ids
+        .iter()
+        .flat_map(|&id| i64::from(id).to_le_bytes())
+        .collect();
+    let mut views = vec![(
+        "tokens",
+        TensorView::new(Dtype::I64, vec![ids.len() / 8], &ids).map_err(bad)?,
+    )];
+    let data: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|t| t.2.iter().flat_map(|v| v.to_le_bytes()).collect())
+        .collect();
     for ((name, shape, _), data) in tensors.iter().zip(&data) {
-        views.push((name, TensorView::new(Dtype::F32, shape.clone(), data).map_err(bad)?));
+        views.push((
+            name,
+            TensorView::new(Dtype::F32, shape.clone(), data).map_err(bad)?,
+        ));
     }
     disk::write_atomic(path, &safetensors::serialize(views, None).map_err(bad)?)
 }
@@ -108,8 +145,8 @@ fn write_floats(out: &mut dyn Write, values: &[f32]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Writes a header for f32 tensors that lie one after the other, then their data, to a neighbour that takes the name
-/// once it is whole and on disk.
+/// Writes a header for f32 tensors that lie one after the other, then their data, to a neighbour
+/// that takes the name once it is whole and on disk.
 fn write(
     path: &Path,
     table: &[(&str, Vec<usize>)],
@@ -123,13 +160,18 @@ fn write(
     let mut start = 0;
     for (name, shape) in table {
         let end = start + 4 * shape.iter().product::<usize>();
-        header.insert((*name).to_owned(), json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, end] }));
+        header.insert(
+            (*name).to_owned(),
+            json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, end] }),
+        );
         start = end;
     }
     let mut header = serde_json::Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' '); // numbers start aligned, as other readers map them
 
-    let name = path.file_name().ok_or_else(|| Error::file(path, "is no name for a file"))?;
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::file(path, "is no name for a file"))?;
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
     hidden.push(format!(".{}.tmp", std::process::id()));
@@ -167,12 +209,23 @@ mod tests {
     use crate::factor::{Coefficients, SparseColumns};
 
     fn file(header: &str, data: &[u8]) -> Vec<u8> {
-        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
+        [
+            &(header.len() as u64).to_le_bytes()[..],
+            header.as_bytes(),
+            data,
+        ]
+        .concat()
     }
 
     fn parse_bytes(bytes: &[u8], name: Option<&str>) -> Result<(usize, usize, Vec<f32>)> {
         // A row or two a block.
-        matrix(Cursor::new(bytes), bytes.len() as u64, Path::new("x.safetensors"), name)?.whole(4)
+        matrix(
+            Cursor::new(bytes),
+            bytes.len() as u64,
+            Path::new("x.safetensors"),
+            name,
+        )?
+        .whole(4)
     }
 
     fn read_matrix(path: &Path, name: Option<&str>) -> Result<(usize, usize, Vec<f32>)> {
@@ -184,7 +237,10 @@ mod tests {
         let bytes = fs::read(path).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
         let tensor = tensors.tensor(name).unwrap();
-        let values = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+        let values = tensor
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()));
         (tensor.shape().to_vec(), values.collect())
     }
 
@@ -231,12 +287,26 @@ mod tests {
     fn named_tensors_of_any_rank_come_back() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.safetensors");
-        let m = ("blocks.0.hook_mlp_out".to_owned(), vec![2, 2], vec![1.0, -2.0, f32::NAN, 4.0]);
-        write_named(&path, &[("tokens".to_owned(), vec![2], vec![1.0, 2.0]), m, ("e".to_owned(), vec![0], vec![])])
-            .unwrap();
+        let m = (
+            "blocks.0.hook_mlp_out".to_owned(),
+            vec![2, 2],
+            vec![1.0, -2.0, f32::NAN, 4.0],
+        );
+        write_named(
+            &path,
+            &[
+                ("tokens".to_owned(), vec![2], vec![1.0, 2.0]),
+                m,
+                ("e".to_owned(), vec![0], vec![]),
+            ],
+        )
+        .unwrap();
         assert_eq!(other_reader(&path, "tokens"), (vec![2], vec![1.0, 2.0]));
         let (rows, cols, values) = read_matrix(&path, None).unwrap();
-        assert_eq!((rows, cols, values[1], values[2].is_nan()), (2, 2, -2.0, true));
+        assert_eq!(
+            (rows, cols, values[1], values[2].is_nan()),
+            (2, 2, -2.0, true)
+        );
     }
 
     #[test]
@@ -257,11 +327,23 @@ mod tests {
 
     #[test]
     fn every_float_type_is_read() {
-        let bf16: Vec<u8> = [1.5f32, -2.0].iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect();
-        let f64s: Vec<u8> = [1.5f64, -2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let bf16: Vec<u8> = [1.5f32, -2.0]
+            .iter()
+            .flat_map(|&v| half::bf16::from_f32(v).to_le_bytes())
+            .collect();
+        let f64s: Vec<u8> = [1.5f64, -2.0]
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect();
         for (dtype, data) in [("BF16", bf16), ("F64", f64s)] {
-            let header = format!(r#"{{"m":{{"dtype":"{dtype}","shape":[1,2],"data_offsets":[0,{}]}}}}"#, data.len());
-            assert_eq!(parse_bytes(&file(&header, &data), None).unwrap(), (1, 2, vec![1.5, -2.0]));
+            let header = format!(
+                r#"{{"m":{{"dtype":"{dtype}","shape":[1,2],"data_offsets":[0,{}]}}}}"#,
+                data.len()
+            );
+            assert_eq!(
+                parse_bytes(&file(&header, &data), None).unwrap(),
+                (1, 2, vec![1.5, -2.0])
+            );
         }
     }
 
@@ -269,10 +351,18 @@ mod tests {
     fn what_is_wrong_is_said() {
         let says = |bytes: &[u8], name, wanted: &str| {
             let message = parse_bytes(bytes, name).unwrap_err().to_string();
-            assert!(message.starts_with("x.safetensors: ") && message.contains(wanted), "{message}");
+            assert!(
+                message.starts_with("x.safetensors: ") && message.contains(wanted),
+                "{message}"
+            );
         };
         let one = |dtype: &str, shape: &str, end: u64| {
-            file(&format!(r#"{{"m":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{end}]}}}}"#), &[0; 16])
+            file(
+                &format!(
+                    r#"{{"m":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{end}]}}}}"#
+                ),
+                &[0; 16],
+            )
         };
         assert!(parse_bytes(&one("F32", "[2,2]", 16), None).is_ok());
         says(&one("F32", "[2,2]", 16)[..70], None, "truncated");

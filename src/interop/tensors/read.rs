@@ -14,7 +14,8 @@ use crate::interop::matrix::Matrix;
 /// Longest header that the format allows.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// The one two-dimensional tensor of a file (or the one named `name`), to be read by blocks of rows.
+/// The one two-dimensional tensor of a file (or the one named `name`), to be read by blocks of
+/// rows.
 pub fn open_matrix(path: &Path, name: Option<&str>) -> Result<Matrix<File>> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     let length = file.metadata().map_err(Error::io("read", path))?.len();
@@ -43,7 +44,11 @@ pub(in crate::interop) struct Header {
 
 impl Header {
     /// Reads the header of a file of `length` bytes.
-    pub(in crate::interop) fn read(input: &mut impl Read, length: u64, path: &Path) -> Result<Self> {
+    pub(in crate::interop) fn read(
+        input: &mut impl Read,
+        length: u64,
+        path: &Path,
+    ) -> Result<Self> {
         let bad = |problem: String| Error::file(path, problem);
         let mut prefix = [0; 8];
         if length < 8 || input.read_exact(&mut prefix).is_err() {
@@ -51,18 +56,31 @@ impl Header {
         }
         let size = u64::from_le_bytes(prefix);
         if size > MAX_HEADER || size > length - 8 {
-            return Err(bad(format!("is not a whole safetensors file (its header would take {size} bytes)")));
+            return Err(bad(format!(
+                "is not a whole safetensors file (its header would take {size} bytes)"
+            )));
         }
         let mut json = vec![0; size as usize];
-        input.read_exact(&mut json).map_err(Error::io("read", path))?;
-        let mut header: BTreeMap<String, serde_json::Value> =
-            serde_json::from_slice(&json).map_err(|e| bad(format!("is not a safetensors file (its header: {e})")))?;
-        let metadata = header.remove("__metadata__").and_then(|m| serde_json::from_value(m).ok()).unwrap_or_default();
+        input
+            .read_exact(&mut json)
+            .map_err(Error::io("read", path))?;
+        let mut header: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&json)
+            .map_err(|e| bad(format!("is not a safetensors file (its header: {e})")))?;
+        let metadata = header
+            .remove("__metadata__")
+            .and_then(|m| serde_json::from_value(m).ok())
+            .unwrap_or_default();
         let entries = header.into_iter().map(|(name, value)| {
-            let entry: Entry = serde_json::from_value(value).map_err(|e| bad(format!("tensor '{name}': {e}")))?;
+            let entry: Entry =
+                serde_json::from_value(value).map_err(|e| bad(format!("tensor '{name}': {e}")))?;
             Ok((name, entry))
         });
-        Ok(Self { entries: entries.collect::<Result<_>>()?, metadata, start: 8 + size, data: length - 8 - size })
+        Ok(Self {
+            entries: entries.collect::<Result<_>>()?,
+            metadata,
+            start: 8 + size,
+            data: length - 8 - size,
+        })
     }
 
     /// The tensors' names.
@@ -82,11 +100,22 @@ impl Header {
         path: &Path,
         name: &str,
     ) -> Result<Vec<f32>> {
-        let entry = self.entries.get(name).ok_or_else(|| Error::file(path, format!("has no tensor '{name}'")))?;
+        let entry = self
+            .entries
+            .get(name)
+            .ok_or_else(|| Error::file(path, format!("has no tensor '{name}'")))?;
         let cols = entry.shape.last().copied().unwrap_or(1);
-        let rows = entry.shape.iter().rev().skip(1).try_fold(1u64, |n, &s| n.checked_mul(s)).unwrap_or(u64::MAX);
+        let rows = entry
+            .shape
+            .iter()
+            .rev()
+            .skip(1)
+            .try_fold(1u64, |n, &s| n.checked_mul(s))
+            .unwrap_or(u64::MAX);
         let (stored, shape, start) = self.held(path, (name, entry), (rows, cols))?;
-        input.seek(SeekFrom::Start(start)).map_err(Error::io("read", path))?;
+        input
+            .seek(SeekFrom::Start(start))
+            .map_err(Error::io("read", path))?;
         read_floats(input, path, stored, shape, false)
     }
 
@@ -100,17 +129,24 @@ impl Header {
         let bad = |problem: String| Error::file(path, problem);
         let stored = entry.stored(name).map_err(bad)?;
         let (start, end) = entry.data_offsets;
-        if end.checked_sub(start).is_none() || stored.matrix_bytes(rows, cols) != end.checked_sub(start) {
+        if end.checked_sub(start).is_none()
+            || stored.matrix_bytes(rows, cols) != end.checked_sub(start)
+        {
             let dtype = &entry.dtype;
             return Err(bad(format!(
                 "tensor '{name}' has {rows} × {cols} values of {dtype} in bytes {start} to {end}"
             )));
         }
         if end > self.data {
-            return Err(bad(format!("is truncated: tensor '{name}' ends at byte {end} of {} of data", self.data)));
+            return Err(bad(format!(
+                "is truncated: tensor '{name}' ends at byte {end} of {} of data",
+                self.data
+            )));
         }
         let (Ok(row_count), Ok(col_count)) = (usize::try_from(rows), usize::try_from(cols)) else {
-            return Err(bad(format!("tensor '{name}' of {rows} × {cols} does not fit into memory")));
+            return Err(bad(format!(
+                "tensor '{name}' of {rows} × {cols} does not fit into memory"
+            )));
         };
         Ok((stored, (row_count, col_count), self.start + start))
     }
@@ -123,12 +159,19 @@ impl Entry {
             "BF16" => Ok(Stored::Bf16),
             "F32" => Ok(Stored::F32),
             "F64" => Ok(Stored::F64),
-            other => Err(format!("tensor '{name}' holds {other}; F16, BF16, F32 and F64 can be read")),
+            other => Err(format!(
+                "tensor '{name}' holds {other}; F16, BF16, F32 and F64 can be read"
+            )),
         }
     }
 }
 
-pub(super) fn matrix<R: Read + Seek>(mut input: R, length: u64, path: &Path, name: Option<&str>) -> Result<Matrix<R>> {
+pub(super) fn matrix<R: Read + Seek>(
+    mut input: R,
+    length: u64,
+    path: &Path,
+    name: Option<&str>,
+) -> Result<Matrix<R>> {
     let bad = |problem: String| Error::file(path, problem);
     // The header is read in small pieces, the numbers in large ones.
     let header = Header::read(&mut BufReader::new(&mut input), length, path)?;
@@ -141,27 +184,50 @@ pub(super) fn matrix<R: Read + Seek>(mut input: R, length: u64, path: &Path, nam
         )));
     };
     let (stored, shape, start) = header.held(path, (name, entry), (rows, cols))?;
-    Ok(Matrix { input, path: path.to_path_buf(), stored, shape, start, by_column: false })
+    Ok(Matrix {
+        input,
+        path: path.to_path_buf(),
+        stored,
+        shape,
+        start,
+        by_column: false,
+    })
 }
 
 /// The tensor that was asked for, or the only matrix.
-fn choose<'a>(entries: &'a BTreeMap<String, Entry>, name: Option<&str>) -> Result<(&'a str, &'a Entry), String> {
+fn choose<'a>(
+    entries: &'a BTreeMap<String, Entry>,
+    name: Option<&str>,
+) -> Result<(&'a str, &'a Entry), String> {
     let listed = |wanted: &dyn Fn(&Entry) -> bool| {
-        let all = entries.iter().filter(|(_, e)| wanted(e)).map(|(n, e)| format!("'{n}' {:?}", e.shape));
+        let all = entries
+            .iter()
+            .filter(|(_, e)| wanted(e))
+            .map(|(n, e)| format!("'{n}' {:?}", e.shape));
         let all: Vec<String> = all.collect();
         let more = all.len().saturating_sub(12);
         let shown = all[..all.len() - more].join(", ");
-        if more == 0 { shown } else { format!("{shown} and {more} more") }
+        if more == 0 {
+            shown
+        } else {
+            format!("{shown} and {more} more")
+        }
     };
     if let Some(name) = name {
-        let found = entries.get_key_value(name).map(|(name, entry)| (name.as_str(), entry));
-        return found.ok_or_else(|| format!("has no tensor '{name}'; it has {}", listed(&|_| true)));
+        let found = entries
+            .get_key_value(name)
+            .map(|(name, entry)| (name.as_str(), entry));
+        return found
+            .ok_or_else(|| format!("has no tensor '{name}'; it has {}", listed(&|_| true)));
     }
     let mut matrices = entries.iter().filter(|(_, e)| e.shape.len() == 2);
     match (matrices.next(), matrices.next()) {
         (Some((name, entry)), None) => Ok((name, entry)),
         (None, _) if entries.is_empty() => Err("holds no tensors".to_owned()),
         (None, _) => Err(format!("holds no matrix; it has {}", listed(&|_| true))),
-        _ => Err(format!("holds several matrices: say which one ({})", listed(&|e| e.shape.len() == 2))),
+        _ => Err(format!(
+            "holds several matrices: say which one ({})",
+            listed(&|e| e.shape.len() == 2)
+        )),
     }
 }

@@ -67,7 +67,11 @@ impl Causal {
 
     /// Where all of it is, for a title.
     pub fn place(&self) -> &str {
-        if self.spaces_differ() { "several hooks" } else { &self.hook }
+        if self.spaces_differ() {
+            "several hooks"
+        } else {
+            &self.hook
+        }
     }
 }
 

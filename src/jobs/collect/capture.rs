@@ -11,7 +11,8 @@ pub(super) struct Capture {
     pub widths: Vec<usize>,
     /// Of each hook: the group's rows.
     pub data: Vec<Vec<f32>>,
-    /// Of each row of the batch: its first row in the group, and how many tokens (BOS) to leave out.
+    /// Of each row of the batch: its first row in the group, and how many tokens (BOS) to leave
+    /// out.
     pub places: Vec<(usize, usize)>,
     /// Hooks that the present pass has called.
     pub seen: usize,
@@ -20,7 +21,13 @@ pub(super) struct Capture {
 impl Capture {
     pub fn new(hooks: &[HookPoint], widths: &[usize], rows: usize) -> Self {
         let data = widths.iter().map(|w| vec![0.0; w * rows]).collect();
-        Self { hooks: hooks.to_vec(), widths: widths.to_vec(), data, places: Vec::new(), seen: 0 }
+        Self {
+            hooks: hooks.to_vec(),
+            widths: widths.to_vec(),
+            data,
+            places: Vec::new(),
+            seen: 0,
+        }
     }
 }
 
@@ -30,7 +37,9 @@ impl Tap for Capture {
     }
 
     fn at(&mut self, pass: &Pass<'_>, hook: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
-        let Some(i) = self.hooks.iter().position(|&h| h == hook) else { return Ok(None) };
+        let Some(i) = self.hooks.iter().position(|&h| h == hook) else {
+            return Ok(None);
+        };
         let width = self.widths[i];
         let (rows, tokens, found) = x.dims3()?;
         if found != width || rows != self.places.len() || pass.lengths.len() != rows {
@@ -40,7 +49,11 @@ impl Tap for Capture {
             )));
         }
         // Over the bus in the compute dtype, widened here.
-        let values = x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let values = x
+            .to_device(&Device::Cpu)?
+            .to_dtype(DType::F32)?
+            .flatten_all()?
+            .to_vec1::<f32>()?;
         for (row, (&(first_row, skip), &len)) in self.places.iter().zip(pass.lengths).enumerate() {
             let from = &values[(row * tokens + skip) * width..(row * tokens + len) * width];
             self.data[i][first_row * width..first_row * width + from.len()].copy_from_slice(from);

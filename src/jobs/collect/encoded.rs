@@ -35,24 +35,46 @@ impl Encoded {
         let skip = usize::from(self.bos);
         // All windows but the last are of one length.
         let before = window * self.window_rows(0) + skip;
-        self.windows[window][skip..].iter().enumerate().map(|(i, &id)| (id, (before + i) as u32)).collect()
+        self.windows[window][skip..]
+            .iter()
+            .enumerate()
+            .map(|(i, &id)| (id, (before + i) as u32))
+            .collect()
     }
 }
 
 /// Tokenises texts, testing for cancelling between chunks.
-pub(super) fn encode(runner: &impl Runner, samples: &[Sample], rule: BosRule, ctx: &TaskCtx) -> Result<Vec<Encoded>> {
+pub(super) fn encode(
+    runner: &impl Runner,
+    samples: &[Sample],
+    rule: BosRule,
+    ctx: &TaskCtx,
+) -> Result<Vec<Encoded>> {
     let mut out = Vec::with_capacity(samples.len());
     for chunk in samples.chunks(ENCODE_CHUNK) {
         let first = out.len();
-        let encoded: Result<Vec<_>> =
-            chunk.par_iter().enumerate().map(|(i, s)| encode_one(runner, s, first + i, rule)).collect();
+        let encoded: Result<Vec<_>> = chunk
+            .par_iter()
+            .enumerate()
+            .map(|(i, s)| encode_one(runner, s, first + i, rule))
+            .collect();
         out.extend(encoded?);
-        ctx.checkpoint(Progress::new("tokenising", out.len() as u64, samples.len() as u64, "samples"))?;
+        ctx.checkpoint(Progress::new(
+            "tokenising",
+            out.len() as u64,
+            samples.len() as u64,
+            "samples",
+        ))?;
     }
     Ok(out)
 }
 
-fn encode_one(runner: &impl Runner, sample: &Sample, number: usize, rule: BosRule) -> Result<Encoded> {
+fn encode_one(
+    runner: &impl Runner,
+    sample: &Sample,
+    number: usize,
+    rule: BosRule,
+) -> Result<Encoded> {
     let mut ids = runner.encode(&sample.text, rule)?;
     let bos = runner.bos().filter(|b| ids.first() == Some(b));
     if bos.is_some() {
@@ -60,12 +82,20 @@ fn encode_one(runner: &impl Runner, sample: &Sample, number: usize, rule: BosRul
     }
     let room = runner.context().saturating_sub(usize::from(bos.is_some()));
     if room == 0 {
-        return Err(Error::refused(format!("sample {number}: the model's context has no room for a token")));
+        return Err(Error::refused(format!(
+            "sample {number}: the model's context has no room for a token"
+        )));
     }
-    let mut windows: Vec<Vec<u32>> = ids.chunks(room).map(|part| bos.iter().chain(part).copied().collect()).collect();
+    let mut windows: Vec<Vec<u32>> = ids
+        .chunks(room)
+        .map(|part| bos.iter().chain(part).copied().collect())
+        .collect();
     if windows.is_empty() {
         // A text without tokens is still a sample: one window without rows.
         windows.push(bos.into_iter().collect());
     }
-    Ok(Encoded { windows, bos: bos.is_some() })
+    Ok(Encoded {
+        windows,
+        bos: bos.is_some(),
+    })
 }

@@ -1,7 +1,8 @@
-//! Runs a model over a corpus into a study's caches: batches by length, several layers in one pass, resumable.
+//! Runs a model over a corpus into a study's caches: batches by length, several layers in one pass,
+//! resumable.
 //!
-//! Knows of the model only what `Runner` asks. Invariant: rows enter the study by whole samples, in the order of the
-//! corpus; a sample's rows are its tokens in order, without BOS and padding.
+//! Knows of the model only what `Runner` asks. Invariant: rows enter the study by whole samples, in
+//! the order of the corpus; a sample's rows are its tokens in order, without BOS and padding.
 
 mod capture;
 mod encoded;
@@ -26,8 +27,9 @@ const SEAL_EVERY: Duration = Duration::from_secs(10);
 const SEAL_BYTES: usize = 64 << 20;
 /// Activations of a batch, all hooks together, in f32.
 const BATCH_BYTES: usize = 512 << 20;
-/// Batches whose samples are sorted by length together. Groups follow each other from the last seal on whatever the
-/// clock says, so that a resumed run makes the same batches, to the bit, as one that was never stopped.
+/// Batches whose samples are sorted by length together. Groups follow each other from the last seal
+/// on whatever the clock says, so that a resumed run makes the same batches, to the bit, as one
+/// that was never stopped.
 const GROUP_BATCHES: usize = 4;
 
 /// What a collection did.
@@ -57,13 +59,29 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    fn new(samples: usize, tokens: usize, windowed: usize, widths: &[usize], dtype: CacheDtype) -> Self {
-        Self { samples, tokens, windowed, bytes: disk_bytes(tokens, widths, dtype) }
+    fn new(
+        samples: usize,
+        tokens: usize,
+        windowed: usize,
+        widths: &[usize],
+        dtype: CacheDtype,
+    ) -> Self {
+        Self {
+            samples,
+            tokens,
+            windowed,
+            bytes: disk_bytes(tokens, widths, dtype),
+        }
     }
 
-    /// Without a tokenizer: about one token every four bytes of text. For showing before a model is open.
+    /// Without a tokenizer: about one token every four bytes of text. For showing before a model is
+    /// open.
     pub fn rough(corpus: &Corpus, widths: &[usize], dtype: CacheDtype) -> Self {
-        let tokens = corpus.samples.iter().map(|s| s.text.len().div_ceil(4)).sum();
+        let tokens = corpus
+            .samples
+            .iter()
+            .map(|s| s.text.len().div_ceil(4))
+            .sum();
         Self::new(corpus.samples.len(), tokens, 0, widths, dtype)
     }
 }
@@ -71,11 +89,18 @@ impl Estimate {
 /// For a person: "1,236 texts, about 18,000 tokens, 110.0 MiB".
 impl std::fmt::Display for Estimate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} texts, {} tokens, {} on disk", self.samples, self.tokens, disk::human_bytes(self.bytes))
+        write!(
+            f,
+            "{} texts, {} tokens, {} on disk",
+            self.samples,
+            self.tokens,
+            disk::human_bytes(self.bytes)
+        )
     }
 }
 
-/// What collecting `corpus` with `model` at hooks of these widths would take, exactly: the texts are tokenised.
+/// What collecting `corpus` with `model` at hooks of these widths would take, exactly: the texts
+/// are tokenised.
 pub fn estimate(
     model: &Model,
     corpus: &Corpus,
@@ -98,7 +123,13 @@ fn estimate_with(
     let encoded = encode(runner, &corpus.samples, bos, ctx)?;
     let tokens = encoded.iter().map(Encoded::rows).sum();
     let windowed = encoded.iter().filter(|e| e.windows.len() > 1).count();
-    Ok(Estimate::new(corpus.samples.len(), tokens, windowed, widths, dtype))
+    Ok(Estimate::new(
+        corpus.samples.len(),
+        tokens,
+        windowed,
+        widths,
+        dtype,
+    ))
 }
 
 fn disk_bytes(rows: usize, widths: &[usize], dtype: CacheDtype) -> u64 {
@@ -106,24 +137,38 @@ fn disk_bytes(rows: usize, widths: &[usize], dtype: CacheDtype) -> u64 {
     (rows as u64).saturating_mul(row as u64)
 }
 
-/// Fills the caches of every hook of `study` from `corpus`; goes on from the last complete shards. BOS rows and padding
-/// are dropped; every other token is a row tied to its sample and position. A text longer than the context is cut into
-/// windows, each with its own BOS and its own context; positions count on through them.
+/// Fills the caches of every hook of `study` from `corpus`; goes on from the last complete shards.
+/// BOS rows and padding are dropped; every other token is a row tied to its sample and position. A
+/// text longer than the context is cut into windows, each with its own BOS and its own context;
+/// positions count on through them.
 ///
-/// Where it fails before a row is kept, the study is removed, or the corpus taken out again that was added last.
+/// Where it fails before a row is kept, the study is removed, or the corpus taken out again that
+/// was added last.
 ///
 /// # Errors
 /// A model that is not the study's own, before anything is written.
-pub fn collect(model: &Model, corpus: &Corpus, study: &mut Study, bos: BosRule, ctx: &TaskCtx) -> Result<Collected> {
+pub fn collect(
+    model: &Model,
+    corpus: &Corpus,
+    study: &mut Study,
+    bos: BosRule,
+    ctx: &TaskCtx,
+) -> Result<Collected> {
     run(model, corpus, study, Add::Never(bos), ctx)
 }
 
-/// Adds `corpus` to a complete study and fills its caches from it, as [`collect`] does. The corpus is a part of the study only
-/// once all has been checked: what is refused leaves the study as it was.
+/// Adds `corpus` to a complete study and fills its caches from it, as [`collect`] does. The corpus
+/// is a part of the study only once all has been checked: what is refused leaves the study as it
+/// was.
 ///
 /// # Errors
 /// As [`collect`]; a study that is not complete.
-pub fn append(model: &Model, corpus: &Corpus, study: &mut Study, ctx: &TaskCtx) -> Result<Collected> {
+pub fn append(
+    model: &Model,
+    corpus: &Corpus,
+    study: &mut Study,
+    ctx: &TaskCtx,
+) -> Result<Collected> {
     run(model, corpus, study, Add::Corpus, ctx)
 }
 
@@ -141,7 +186,12 @@ pub fn go_on(model: &Model, study: &mut Study, ctx: &TaskCtx) -> Result<Collecte
     }
     let done = study.collected()?;
     let seconds = started.elapsed().as_secs_f64();
-    Ok(Collected { tokens: done.rows, samples: done.samples, windowed, seconds })
+    Ok(Collected {
+        tokens: done.rows,
+        samples: done.samples,
+        windowed,
+        seconds,
+    })
 }
 
 /// Whether a corpus that the study lacks is added to it.
@@ -195,19 +245,34 @@ impl Runner for Model {
         Model::forward(self, batch, Phase::Prompt, None, tap, Logits::None, ctx).map(|_| ())
     }
     fn remedy(&self, layer: usize) -> String {
-        self.decoder().damage(0..layer + 1).unwrap_or_else(|| match self.decoder().dtype() {
-            DType::F32 => "take the sample out, or check the weights".to_owned(),
-            _ => "use --dtype f32, or take the sample out".to_owned(),
-        })
+        self.decoder()
+            .damage(0..layer + 1)
+            .unwrap_or_else(|| match self.decoder().dtype() {
+                DType::F32 => "take the sample out, or check the weights".to_owned(),
+                _ => "use --dtype f32, or take the sample out".to_owned(),
+            })
     }
 }
 
-fn run(runner: &impl Runner, corpus: &Corpus, study: &mut Study, add: Add, ctx: &TaskCtx) -> Result<Collected> {
+fn run(
+    runner: &impl Runner,
+    corpus: &Corpus,
+    study: &mut Study,
+    add: Add,
+    ctx: &TaskCtx,
+) -> Result<Collected> {
     admit(runner, study)?;
     let outcome = checked(runner, corpus, study, add, ctx);
-    if outcome.as_ref().is_err_and(|e| !matches!(e, Error::Cancelled)) {
-        // What it failed of is what the user must know; what this cannot put back stays to be seen in the study.
-        for problem in [study.withdraw_if_empty(), study.discard_if_empty()].into_iter().filter_map(Result::err) {
+    if outcome
+        .as_ref()
+        .is_err_and(|e| !matches!(e, Error::Cancelled))
+    {
+        // What it failed of is what the user must know; what this cannot put back stays to be seen
+        // in the study.
+        for problem in [study.withdraw_if_empty(), study.discard_if_empty()]
+            .into_iter()
+            .filter_map(Result::err)
+        {
             tracing::warn!("{problem}");
         }
     }
@@ -230,27 +295,47 @@ fn admit(runner: &impl Runner, study: &Study) -> Result<()> {
 }
 
 /// Holds the request against the study, then adds rows.
-fn checked(runner: &impl Runner, corpus: &Corpus, study: &mut Study, add: Add, ctx: &TaskCtx) -> Result<Collected> {
+fn checked(
+    runner: &impl Runner,
+    corpus: &Corpus,
+    study: &mut Study,
+    add: Add,
+    ctx: &TaskCtx,
+) -> Result<Collected> {
     let start = Instant::now();
     let (manifest, dir) = (study.manifest(), study.dir().display());
     let rule = manifest.bos;
     match add {
         Add::Never(asked) if asked != rule => {
-            return Err(Error::usage(format!("the study's BOS rule is {rule:?}, not {asked:?}").to_lowercase()));
+            return Err(Error::usage(
+                format!("the study's BOS rule is {rule:?}, not {asked:?}").to_lowercase(),
+            ));
         }
         Add::Never(_) if manifest.first_sample(&corpus.sha256).is_none() => {
-            return Err(Error::usage(format!("{} is not a corpus of {dir}", corpus.name)));
+            return Err(Error::usage(format!(
+                "{} is not a corpus of {dir}",
+                corpus.name
+            )));
         }
         Add::Never(_) => {}
         Add::Corpus => study.check_append(corpus)?,
     }
-    let first = manifest.first_sample(&corpus.sha256).unwrap_or_else(|| manifest.samples());
+    let first = manifest
+        .first_sample(&corpus.sha256)
+        .unwrap_or_else(|| manifest.samples());
     let encoded = encode(runner, &corpus.samples, rule, ctx)?;
     let total: usize = encoded.iter().map(Encoded::rows).sum();
     let windowed = encoded.iter().filter(|e| e.windows.len() > 1).count();
     let done = study.collected()?.samples;
-    let missing: usize = encoded[done.saturating_sub(first).min(encoded.len())..].iter().map(Encoded::rows).sum();
-    check_room(study.dir(), disk_bytes(missing, &study.manifest().widths, study.manifest().dtype), true)?;
+    let missing: usize = encoded[done.saturating_sub(first).min(encoded.len())..]
+        .iter()
+        .map(Encoded::rows)
+        .sum();
+    check_room(
+        study.dir(),
+        disk_bytes(missing, &study.manifest().widths, study.manifest().dtype),
+        true,
+    )?;
     study.record_model(runner.info())?;
     if let Add::Corpus = add {
         if study.manifest().first_sample(&corpus.sha256).is_none() {
@@ -269,12 +354,28 @@ fn checked(runner: &impl Runner, corpus: &Corpus, study: &mut Study, add: Add, c
     let mut appender = Appender::open(study)?;
     let done = appender.next_sample();
     if done < first {
-        let names: Vec<_> = appender.study().manifest().corpora.iter().map(|c| c.name.as_str()).collect();
-        return Err(Error::refused(format!("sample {done} is due first: collect {} in this order", names.join(", "))));
+        let names: Vec<_> = appender
+            .study()
+            .manifest()
+            .corpora
+            .iter()
+            .map(|c| c.name.as_str())
+            .collect();
+        return Err(Error::refused(format!(
+            "sample {done} is due first: collect {} in this order",
+            names.join(", ")
+        )));
     }
     // Beyond the end when another corpus has been added since.
     let from = (done - first).min(encoded.len());
-    let collector = Collector { runner, samples: &corpus.samples, encoded: &encoded, first, total, ctx };
+    let collector = Collector {
+        runner,
+        samples: &corpus.samples,
+        encoded: &encoded,
+        first,
+        total,
+        ctx,
+    };
     let outcome = collector.fill(&mut appender, from);
     // Whatever ended it, what is complete stays; the first error is the one to tell.
     let sealed = appender.seal();
@@ -316,9 +417,17 @@ struct Group {
 
 impl Group {
     fn push(&mut self, sample: usize, window: usize, encoded: &Encoded) {
-        self.pieces.push(Piece { sample, window, first_row: self.rows });
+        self.pieces.push(Piece {
+            sample,
+            window,
+            first_row: self.rows,
+        });
         self.rows += encoded.window_rows(window);
-        self.next = if window + 1 == encoded.windows.len() { (sample + 1, 0) } else { (sample, window + 1) };
+        self.next = if window + 1 == encoded.windows.len() {
+            (sample + 1, 0)
+        } else {
+            (sample, window + 1)
+        };
     }
 }
 
@@ -328,7 +437,11 @@ impl<R: Runner> Collector<'_, R> {
         let hooks = appender.study().manifest().hooks.clone();
         let widths = appender.study().manifest().widths.clone();
         let row_bytes = 4 * widths.iter().sum::<usize>();
-        let budget = self.runner.batch_tokens().min(BATCH_BYTES / row_bytes.max(1)).max(1);
+        let budget = self
+            .runner
+            .batch_tokens()
+            .min(BATCH_BYTES / row_bytes.max(1))
+            .max(1);
         let mut done: usize = self.encoded[..from].iter().map(Encoded::rows).sum();
         let mut next = (from, 0);
         let mut sealed = Instant::now();
@@ -346,10 +459,15 @@ impl<R: Runner> Collector<'_, R> {
         Ok(())
     }
 
-    /// Windows from `next` on that together give at most `most` rows, at least one. Whole samples, or windows of one
-    /// long sample alone: so the batches after a sample's end do not depend on what came before it.
+    /// Windows from `next` on that together give at most `most` rows, at least one. Whole samples,
+    /// or windows of one long sample alone: so the batches after a sample's end do not depend on
+    /// what came before it.
     fn group(&self, next: (usize, usize), most: usize) -> Group {
-        let mut group = Group { pieces: Vec::new(), rows: 0, next };
+        let mut group = Group {
+            pieces: Vec::new(),
+            rows: 0,
+            next,
+        };
         let (first, window) = next;
         let long = &self.encoded[first];
         if long.rows() > most {
@@ -380,13 +498,25 @@ impl<R: Runner> Collector<'_, R> {
     }
 
     /// Runs a group's windows through the model, batch by batch.
-    fn forward(&self, group: &Group, budget: usize, tap: &mut Capture, done: &mut usize) -> Result<()> {
-        let mut pieces: Vec<&Piece> = group.pieces.iter().filter(|p| self.ids(p).len() > self.skip(p)).collect();
-        // Like lengths together, the longest first: little padding, and memory is met at once. Stable, so repeatable.
+    fn forward(
+        &self,
+        group: &Group,
+        budget: usize,
+        tap: &mut Capture,
+        done: &mut usize,
+    ) -> Result<()> {
+        let mut pieces: Vec<&Piece> = group
+            .pieces
+            .iter()
+            .filter(|p| self.ids(p).len() > self.skip(p))
+            .collect();
+        // Like lengths together, the longest first: little padding, and memory is met at once.
+        // Stable, so repeatable.
         pieces.sort_by_key(|p| std::cmp::Reverse(self.ids(p).len()));
         let mut rest = pieces.as_slice();
         while let Some(longest) = rest.first() {
-            let (now, later) = rest.split_at((budget / self.ids(longest).len()).clamp(1, rest.len()));
+            let (now, later) =
+                rest.split_at((budget / self.ids(longest).len()).clamp(1, rest.len()));
             let batch = Batch {
                 rows: now.iter().map(|p| self.ids(p).to_vec()).collect(),
                 samples: now.iter().map(|p| self.first + p.sample).collect(),
@@ -395,10 +525,22 @@ impl<R: Runner> Collector<'_, R> {
             tap.seen = 0;
             self.runner.forward(&batch, tap, self.ctx)?;
             if tap.seen != tap.hooks.len() {
-                return Err(Error::refused(format!("the model called {} of {} hooks", tap.seen, tap.hooks.len())));
+                return Err(Error::refused(format!(
+                    "the model called {} of {} hooks",
+                    tap.seen,
+                    tap.hooks.len()
+                )));
             }
-            *done += now.iter().map(|p| self.ids(p).len() - self.skip(p)).sum::<usize>();
-            self.ctx.checkpoint(Progress::new("collecting", *done as u64, self.total as u64, "tokens"))?;
+            *done += now
+                .iter()
+                .map(|p| self.ids(p).len() - self.skip(p))
+                .sum::<usize>();
+            self.ctx.checkpoint(Progress::new(
+                "collecting",
+                *done as u64,
+                self.total as u64,
+                "tokens",
+            ))?;
             rest = later;
         }
         Ok(())
@@ -411,7 +553,9 @@ impl<R: Runner> Collector<'_, R> {
             let tokens = encoded.tokens(piece.window);
             let rows = piece.first_row..piece.first_row + tokens.len();
             let hooks = tap.data.iter().zip(&tap.widths);
-            let data: Vec<&[f32]> = hooks.map(|(d, w)| &d[rows.start * w..rows.end * w]).collect();
+            let data: Vec<&[f32]> = hooks
+                .map(|(d, w)| &d[rows.start * w..rows.end * w])
+                .collect();
             self.check_finite(piece.sample, &tokens, &data, tap)?;
             let ends = piece.window + 1 == encoded.windows.len();
             appender.push(&tokens, &data, ends, |id| self.runner.piece(id))?;
@@ -419,7 +563,13 @@ impl<R: Runner> Collector<'_, R> {
         Ok(())
     }
 
-    fn check_finite(&self, sample: usize, tokens: &[(u32, u32)], data: &[&[f32]], tap: &Capture) -> Result<()> {
+    fn check_finite(
+        &self,
+        sample: usize,
+        tokens: &[(u32, u32)],
+        data: &[&[f32]],
+        tap: &Capture,
+    ) -> Result<()> {
         for (i, values) in data.iter().enumerate() {
             if let Some(at) = values.iter().position(|v| !v.is_finite()) {
                 let (token, neuron) = (at / tap.widths[i], at % tap.widths[i]);

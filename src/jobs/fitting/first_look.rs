@@ -1,4 +1,5 @@
-//! A first look in batches, from its start or its checkpoint to the pass that gives every row its coefficients.
+//! A first look in batches, from its start or its checkpoint to the pass that gives every row its
+//! coefficients.
 
 use std::path::Path;
 
@@ -11,7 +12,8 @@ use crate::task::{Progress, TaskCtx};
 /// The first look at its checkpoint, where it was cut short and goes on from there.
 ///
 /// # Errors
-/// One of another request, which fitting anew would lose; where it must go on, one that cannot be used.
+/// One of another request, which fitting anew would lose; where it must go on, one that cannot be
+/// used.
 pub(super) fn cut<'a>(
     source: &'a dyn ActivationSource,
     config: &FitConfig,
@@ -23,7 +25,10 @@ pub(super) fn cut<'a>(
     }
     let look = match FirstLook::resume(source, config.clone(), &place.checkpoint) {
         Err(e) if place.resume == Resume::IfCut => {
-            observer.note(&format!("fitting anew, since the checkpoint of '{}' cannot be used: {e}", place.name));
+            observer.note(&format!(
+                "fitting anew, since the checkpoint of '{}' cannot be used: {e}",
+                place.name
+            ));
             crate::disk::remove_if_there(&place.checkpoint)?;
             return Ok(None);
         }
@@ -39,7 +44,8 @@ pub(super) fn cut<'a>(
     }
 }
 
-/// Batches until they end or the user has seen enough, then every row. With it why it ended; `None` where the user stopped it.
+/// Batches until they end or the user has seen enough, then every row. With it why it ended; `None`
+/// where the user stopped it.
 pub(super) fn run<'a>(
     mut look: FirstLook<'a>,
     resumed: bool,
@@ -60,8 +66,13 @@ pub(super) fn run<'a>(
         };
         losses.append(sweep, observer);
         observer.sweep(sweep)?;
-        ctx.checkpoint(Progress::new("batches", sweep.sweep as u64, config.max_sweeps.map(|m| m as u64), "batches"))
-            .ok();
+        ctx.checkpoint(Progress::new(
+            "batches",
+            sweep.sweep as u64,
+            config.max_sweeps.map(|m| m as u64),
+            "batches",
+        ))
+        .ok();
         stop = sweep.stop;
         let held = observer.wants_hold();
         if held || stop.is_some() || save_state.is_due() {

@@ -6,7 +6,10 @@ use super::{BLOCK, Bytes, Format};
 
 /// Runs the best kernel; `false` when there is none for this machine.
 pub(super) fn products(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) -> bool {
-    if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")) {
+    if !(is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c"))
+    {
         return false;
     }
     if is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl") {
@@ -71,7 +74,11 @@ unsafe fn scale(block: *const u8, zero: f32) -> __m128 {
     // SAFETY: every block begins with at least four bytes; the features are the caller's.
     unsafe {
         let both = _mm_cvtph_ps(_mm_cvtsi32_si128(block.cast::<i32>().read_unaligned()));
-        if zero == 0.0 { both } else { _mm_mul_ps(_mm_moveldup_ps(both), _mm_setr_ps(1.0, zero, 0.0, 0.0)) }
+        if zero == 0.0 {
+            both
+        } else {
+            _mm_mul_ps(_mm_moveldup_ps(both), _mm_setr_ps(1.0, zero, 0.0, 0.0))
+        }
     }
 }
 
@@ -97,12 +104,20 @@ unsafe fn unpack_5(block: *const u8, at: usize, zero: f32) -> (__m128, __m256i) 
     unsafe {
         let bits = _mm256_set1_epi32(block.add(at).cast::<i32>().read_unaligned());
         // Byte i of the result looks at byte i / 8 of the bits, and there at bit i % 8.
-        let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+        let spread = _mm256_setr_epi64x(
+            0,
+            0x0101_0101_0101_0101,
+            0x0202_0202_0202_0202,
+            0x0303_0303_0303_0303,
+        );
         let bytes = _mm256_shuffle_epi8(bits, spread);
         let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
         let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
         let high = _mm256_and_si256(set, _mm256_set1_epi8(16));
-        (scale(block, zero), _mm256_or_si256(nibbles(block.add(at + 4)), high))
+        (
+            scale(block, zero),
+            _mm256_or_si256(nibbles(block.add(at + 4)), high),
+        )
     }
 }
 
@@ -111,7 +126,10 @@ unsafe fn unpack_8(block: *const u8) -> (__m128, __m256i) {
     // SAFETY: 32 bytes follow the two of d.
     unsafe {
         let q = _mm256_loadu_si256(block.add(2).cast());
-        (scale(block, -128.0), _mm256_xor_si256(q, _mm256_set1_epi8(-128)))
+        (
+            scale(block, -128.0),
+            _mm256_xor_si256(q, _mm256_set1_epi8(-128)),
+        )
     }
 }
 
@@ -124,7 +142,10 @@ unsafe fn rows<const BYTES: usize>(
     unpack: impl Fn(*const u8) -> (__m128, __m256i) + Copy,
 ) {
     let m = x.rows();
-    for (row, out) in weights.chunks_exact(x.blocks * BYTES).zip(out.chunks_exact_mut(m)) {
+    for (row, out) in weights
+        .chunks_exact(x.blocks * BYTES)
+        .zip(out.chunks_exact_mut(m))
+    {
         let mut r = 0;
         // SAFETY: rows r.. of x exist in each call; a weight row has x.blocks blocks.
         unsafe {

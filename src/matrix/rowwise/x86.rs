@@ -4,15 +4,23 @@ use std::arch::x86_64::*;
 
 use super::{MR, NR};
 
-/// The first `rows` × `cols` (multiples of 8) of row-major `from` into lines of NR, 8 × 8 at a time.
+/// The first `rows` × `cols` (multiples of 8) of row-major `from` into lines of NR, 8 × 8 at a
+/// time.
 ///
 /// # Safety
 /// AVX2 must be there, `rows` ≤ NR, `cols` ≤ k, and both slices hold what that means.
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn transpose(from: &[f32], k: usize, panel: &mut [f32], rows: usize, cols: usize) {
+pub(super) unsafe fn transpose(
+    from: &[f32],
+    k: usize,
+    panel: &mut [f32],
+    rows: usize,
+    cols: usize,
+) {
     for p in (0..cols).step_by(8) {
         for j in (0..rows).step_by(8) {
-            // SAFETY: rows j..j + 8 have k ≥ p + 8 values; lines p..p + 8 of the panel have NR ≥ j + 8.
+            // SAFETY: rows j..j + 8 have k ≥ p + 8 values; lines p..p + 8 of the panel have NR ≥ j
+            // + 8.
             unsafe {
                 let line = |i: usize| _mm256_loadu_ps(from.as_ptr().add((j + i) * k + p));
                 let pair = |i: usize| {
@@ -79,7 +87,11 @@ pub(super) unsafe fn tile_512<const H: usize>(
             // SAFETY: the mask keeps to the columns that the caller vouches for.
             unsafe {
                 let to = out.add(i * stride + 16 * half);
-                let old = if add { _mm512_maskz_loadu_ps(mask, to) } else { _mm512_setzero_ps() };
+                let old = if add {
+                    _mm512_maskz_loadu_ps(mask, to)
+                } else {
+                    _mm512_setzero_ps()
+                };
                 _mm512_mask_storeu_ps(to, mask, _mm512_add_ps(old, sum));
             }
         }
@@ -91,7 +103,14 @@ pub(super) unsafe fn tile_512<const H: usize>(
 /// # Safety
 /// AVX2 and FMA must be there and `out` valid for the tile.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn tile_256(a: &[f32], b: &[f32], out: *mut f32, stride: usize, size: (usize, usize), add: bool) {
+pub(super) unsafe fn tile_256(
+    a: &[f32],
+    b: &[f32],
+    out: *mut f32,
+    stride: usize,
+    size: (usize, usize),
+    add: bool,
+) {
     // SAFETY: as the caller vouches.
     unsafe {
         match size.0 {
@@ -132,7 +151,8 @@ unsafe fn tiles_256<const ROWS: usize>(
             }
             for (i, sum) in sums.iter().enumerate().take(size.0 - top) {
                 let mut line = [0.0f32; 16];
-                // SAFETY: `line` has room for both halves; the loop keeps to the columns vouched for.
+                // SAFETY: `line` has room for both halves; the loop keeps to the columns vouched
+                // for.
                 unsafe {
                     _mm256_storeu_ps(line.as_mut_ptr(), sum[0]);
                     _mm256_storeu_ps(line.as_mut_ptr().add(8), sum[1]);

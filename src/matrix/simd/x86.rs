@@ -1,5 +1,5 @@
-//! The vectors of x86-64. SAFETY of every block here: the instructions were found on this processor (the module's
-//! invariant), and loads and stores go through slices of sixteen values.
+//! The vectors of x86-64. SAFETY of every block here: the instructions were found on this processor
+//! (the module's invariant), and loads and stores go through slices of sixteen values.
 use std::arch::x86_64::*;
 
 use super::{Vector, WIDTH};
@@ -58,8 +58,13 @@ impl Vector for Avx512 {
     #[inline(always)]
     fn sum(self) -> f32 {
         unsafe {
-            let high = _mm512_castpd_ps(_mm512_castpd256_pd512(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0))));
-            sum_256(_mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_castps512_ps256(high)))
+            let high = _mm512_castpd_ps(_mm512_castpd256_pd512(_mm512_extractf64x4_pd::<1>(
+                _mm512_castps_pd(self.0),
+            )));
+            sum_256(_mm256_add_ps(
+                _mm512_castps512_ps256(self.0),
+                _mm512_castps512_ps256(high),
+            ))
         }
     }
     #[inline(always)]
@@ -109,14 +114,20 @@ impl Vector for Avx512 {
             }
             let mut fours = [_mm512_setzero_ps(); 4];
             for (i, f) in fours.iter_mut().enumerate() {
-                let (a, b) = (_mm512_castps_pd(pairs[2 * i]), _mm512_castps_pd(pairs[2 * i + 1]));
+                let (a, b) = (
+                    _mm512_castps_pd(pairs[2 * i]),
+                    _mm512_castps_pd(pairs[2 * i + 1]),
+                );
                 let (low, high) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
                 *f = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
             }
             // Of two vectors the even quarters and the odd ones, then the same of what that gives.
             for (a, b, to) in [(0, 1, 0), (2, 3, 1), (0, 1, 0)] {
                 let (a, b) = (fours[a], fours[b]);
-                fours[to] = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+                fours[to] = _mm512_add_ps(
+                    _mm512_shuffle_f32x4::<0x88>(a, b),
+                    _mm512_shuffle_f32x4::<0xdd>(a, b),
+                );
             }
             Self(fours[0])
         }
@@ -165,11 +176,21 @@ impl Vector for Avx2 {
     }
     #[inline(always)]
     fn add_product(self, a: Self, b: Self) -> Self {
-        unsafe { Self(_mm256_fmadd_ps(a.0, b.0, self.0), _mm256_fmadd_ps(a.1, b.1, self.1)) }
+        unsafe {
+            Self(
+                _mm256_fmadd_ps(a.0, b.0, self.0),
+                _mm256_fmadd_ps(a.1, b.1, self.1),
+            )
+        }
     }
     #[inline(always)]
     fn sub_product(self, a: Self, b: Self) -> Self {
-        unsafe { Self(_mm256_fnmadd_ps(a.0, b.0, self.0), _mm256_fnmadd_ps(a.1, b.1, self.1)) }
+        unsafe {
+            Self(
+                _mm256_fnmadd_ps(a.0, b.0, self.0),
+                _mm256_fnmadd_ps(a.1, b.1, self.1),
+            )
+        }
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
@@ -215,7 +236,11 @@ impl Vector for Avx2 {
                     upper.1 = lower
                 }
                 let (upper, lower) = (&mut out[8 + i], high[i]);
-                if half == 0 { upper.0 = lower } else { upper.1 = lower }
+                if half == 0 {
+                    upper.0 = lower
+                } else {
+                    upper.1 = lower
+                }
             }
         }
         out

@@ -22,35 +22,56 @@ impl Reader<'_> {
     }
 
     fn need(&self, key: &str) -> Result<usize> {
-        self.count(key)?.ok_or_else(|| self.wrong(format!("metadata {}.{key} is missing", self.arch)))
+        self.count(key)?
+            .ok_or_else(|| self.wrong(format!("metadata {}.{key} is missing", self.arch)))
     }
 
     fn count(&self, key: &str) -> Result<Option<usize>> {
-        let Some(value) = self.one(key)? else { return Ok(None) };
+        let Some(value) = self.one(key)? else {
+            return Ok(None);
+        };
         let count = value.as_usize();
-        count.map(Some).ok_or_else(|| self.wrong(format!("metadata {}.{key} is {value:?}, not a count", self.arch)))
+        count.map(Some).ok_or_else(|| {
+            self.wrong(format!(
+                "metadata {}.{key} is {value:?}, not a count",
+                self.arch
+            ))
+        })
     }
 
     fn number(&self, key: &str) -> Result<Option<f64>> {
-        let Some(value) = self.one(key)? else { return Ok(None) };
+        let Some(value) = self.one(key)? else {
+            return Ok(None);
+        };
         let number = value.as_f64();
-        number.map(Some).ok_or_else(|| self.wrong(format!("metadata {}.{key} is {value:?}, not a number", self.arch)))
+        number.map(Some).ok_or_else(|| {
+            self.wrong(format!(
+                "metadata {}.{key} is {value:?}, not a number",
+                self.arch
+            ))
+        })
     }
 
     /// A value that is the same for all layers: one, or a list of equal ones.
     fn one(&self, key: &str) -> Result<Option<Value>> {
         let differs = |list: String| {
-            let problem =
-                format!("metadata {}.{key} differs between layers ({list}): mlpeek knows one for all", self.arch);
+            let problem = format!(
+                "metadata {}.{key} differs between layers ({list}): mlpeek knows one for all",
+                self.arch
+            );
             Err(self.wrong(problem))
         };
         match self.get(key) {
             Some(Value::Ints(list)) => match list.as_slice() {
-                [first, rest @ ..] if rest.iter().all(|v| v == first) => Ok(Some(Value::Int(*first))),
+                [first, rest @ ..] if rest.iter().all(|v| v == first) => {
+                    Ok(Some(Value::Int(*first)))
+                }
                 _ => differs(shown(list)),
             },
             Some(Value::Floats(list)) => match list.as_slice() {
-                [first, rest @ ..] if rest.iter().all(|v| v == first) => Ok(Some(Value::Float(f64::from(*first)))),
+                [first, rest @ ..] if rest.iter().all(|v| v == first) => {
+                    Ok(Some(Value::Float(f64::from(*first))))
+                }
                 _ => differs(shown(list)),
             },
             other => Ok(other.cloned()),
@@ -90,11 +111,18 @@ impl Reader<'_> {
             "tensor_data_layout",
         ];
         /// Factors: 1 changes nothing.
-        const FACTORS: &[&str] =
-            &["rope.scaling.attn_factor", "rope.scale_linear", "logit_scale", "residual_scale", "embedding_scale"];
+        const FACTORS: &[&str] = &[
+            "rope.scaling.attn_factor",
+            "rope.scale_linear",
+            "logit_scale",
+            "residual_scale",
+            "embedding_scale",
+        ];
         let prefix = format!("{}.", self.arch);
         for (key, value) in self.meta {
-            let Some(key) = key.strip_prefix(&prefix) else { continue };
+            let Some(key) = key.strip_prefix(&prefix) else {
+                continue;
+            };
             let neutral = if FACTORS.contains(&key) { 1.0 } else { 0.0 };
             if value.as_f64() != Some(neutral) && !KNOWN.contains(&key) {
                 let value = match value {
@@ -102,7 +130,9 @@ impl Reader<'_> {
                     Value::Float(v) => format!(" = {v}"),
                     _ => String::new(),
                 };
-                return Err(self.wrong(format!("metadata {prefix}{key}{value} is a switch that mlpeek does not know")));
+                return Err(self.wrong(format!(
+                    "metadata {prefix}{key}{value} is a switch that mlpeek does not know"
+                )));
             }
         }
         if self.count("attention.causal")? == Some(0) {
@@ -116,14 +146,19 @@ impl Reader<'_> {
         let factor = self.number("rope.scaling.factor")?.unwrap_or(1.0);
         let kind = self.get("rope.scaling.type");
         if kind.is_some_and(|kind| kind.as_str().is_none()) {
-            return Err(self.wrong(format!("metadata {}.rope.scaling.type is no text", self.arch)));
+            return Err(self.wrong(format!(
+                "metadata {}.rope.scaling.type is no text",
+                self.arch
+            )));
         }
         match kind.and_then(Value::as_str) {
             None | Some("none") => {}
             Some("linear") if factor > 0.0 => rope.scaling = RopeScaling::Linear(factor),
             Some("yarn") if factor > 0.0 && self.arch != "gemma3" => {
                 let context = self.number("context_length")?;
-                let original = self.number("rope.scaling.original_context_length")?.filter(|n| *n > 0.0);
+                let original = self
+                    .number("rope.scaling.original_context_length")?
+                    .filter(|n| *n > 0.0);
                 rope.scaling = RopeScaling::yarn(factor, original.or(context).unwrap_or(1.0));
             }
             Some(other) => {
@@ -137,7 +172,10 @@ impl Reader<'_> {
         if let Some(factors) = weights.get("rope_freqs.weight") {
             let factors = factors.to_f32();
             if factors.len() != dims / 2 || factors.iter().any(|f| !f.is_finite() || *f == 0.0) {
-                return Err(self.wrong(format!("rope_freqs.weight must hold {} finite divisors", dims / 2)));
+                return Err(self.wrong(format!(
+                    "rope_freqs.weight must hold {} finite divisors",
+                    dims / 2
+                )));
             }
             rope.scaling = RopeScaling::Factors(factors);
         }
@@ -155,31 +193,57 @@ impl Config {
     /// The switches of an open GGUF file.
     pub fn from_gguf(weights: &Weights) -> Result<Self> {
         let path = weights.path();
-        let Some(arch) = weights.meta().get("general.architecture").and_then(Value::as_str) else {
-            return Err(Error::file(path, "metadata general.architecture is missing: not a language model"));
+        let Some(arch) = weights
+            .meta()
+            .get("general.architecture")
+            .and_then(Value::as_str)
+        else {
+            return Err(Error::file(
+                path,
+                "metadata general.architecture is missing: not a language model",
+            ));
         };
         if !SUPPORTED.split(", ").any(|a| a == arch) {
-            return Err(Error::file(path, format!("architecture '{arch}' is not supported (supported: {SUPPORTED})")));
+            return Err(Error::file(
+                path,
+                format!("architecture '{arch}' is not supported (supported: {SUPPORTED})"),
+            ));
         }
-        let r = Reader { meta: weights.meta(), arch, path };
+        let r = Reader {
+            meta: weights.meta(),
+            arch,
+            path,
+        };
         r.refuse_unknown()?;
         let config = base(&r, weights)?;
-        family(config, &r)?.check().map_err(|e| Error::file(path, e))
+        family(config, &r)?
+            .check()
+            .map_err(|e| Error::file(path, e))
     }
 }
 
 /// What every architecture shares, with Llama's switches.
 fn base(r: &Reader<'_>, weights: &Weights) -> Result<Config> {
-    let (layers, d_model, heads) =
-        (r.need("block_count")?, r.need("embedding_length")?, r.need("attention.head_count")?);
+    let (layers, d_model, heads) = (
+        r.need("block_count")?,
+        r.need("embedding_length")?,
+        r.need("attention.head_count")?,
+    );
     if layers == 0 || layers > 4096 || heads == 0 {
         return Err(r.wrong(format!("{layers} layers of {heads} heads cannot be")));
     }
     let head_dim = r.count("attention.key_length")?.unwrap_or(d_model / heads);
-    if r.count("attention.value_length")?.is_some_and(|v| v != head_dim) {
-        return Err(r.wrong("attention.value_length differs from key_length, which mlpeek does not know"));
+    if r.count("attention.value_length")?
+        .is_some_and(|v| v != head_dim)
+    {
+        return Err(
+            r.wrong("attention.value_length differs from key_length, which mlpeek does not know")
+        );
     }
-    let vocab = weights.get("token_embd.weight").map(|t| t.shape().first().copied().unwrap_or(0)).unwrap_or(0);
+    let vocab = weights
+        .get("token_embd.weight")
+        .map(|t| t.shape().first().copied().unwrap_or(0))
+        .unwrap_or(0);
     let rotary_dims = r.count("rope.dimension_count")?.unwrap_or(head_dim);
     let rms = r.number("attention.layer_norm_rms_epsilon")?;
     // The file keeps no switch for biases: they are there or not.
@@ -193,7 +257,11 @@ fn base(r: &Reader<'_>, weights: &Weights) -> Result<Config> {
         head_dim,
         vocab,
         context: r.need("context_length")?,
-        norm: Norm { kind: NormKind::Rms, eps: rms.unwrap_or(1e-5), plus_one: false },
+        norm: Norm {
+            kind: NormKind::Rms,
+            eps: rms.unwrap_or(1e-5),
+            plus_one: false,
+        },
         activation: Activation::Silu,
         gated: true,
         parallel: false,
@@ -208,7 +276,13 @@ fn base(r: &Reader<'_>, weights: &Weights) -> Result<Config> {
         ropes: vec![r.rope(weights, rotary_dims)?],
         rotary_dims,
         rope_interleaved: false,
-        layers: vec![LayerKind { window: None, rope: Some(0) }; layers],
+        layers: vec![
+            LayerKind {
+                window: None,
+                rope: Some(0)
+            };
+            layers
+        ],
         attention_scale: 1.0 / (head_dim as f64).sqrt(),
         attention_softcap: r.number("attn_logit_softcapping")?.filter(|c| *c != 0.0),
         final_softcap: r.number("final_logit_softcapping")?.filter(|c| *c != 0.0),
@@ -229,13 +303,21 @@ fn family(mut c: Config, r: &Reader<'_>) -> Result<Config> {
         "smollm3" => {
             c.rope_interleaved = true;
             // llama.cpp's rule for this architecture: every fourth layer has no rotary embedding.
-            c.layers.iter_mut().skip(3).step_by(4).for_each(|l| l.rope = None);
+            c.layers
+                .iter_mut()
+                .skip(3)
+                .step_by(4)
+                .for_each(|l| l.rope = None);
         }
         "qwen2" => {}
         "qwen3" => c.qk_norm = true,
         "gpt2" => {
             let eps = r.number("attention.layer_norm_epsilon")?.unwrap_or(1e-5);
-            c.norm = Norm { kind: NormKind::Layer, eps, plus_one: false };
+            c.norm = Norm {
+                kind: NormKind::Layer,
+                eps,
+                plus_one: false,
+            };
             c.activation = Activation::GeluTanh;
             (c.gated, c.learned_positions) = (false, true);
             c.ropes.clear();
@@ -243,10 +325,17 @@ fn family(mut c: Config, r: &Reader<'_>) -> Result<Config> {
             c.layers.iter_mut().for_each(|l| l.rope = None);
         }
         "gemma2" | "gemma3" => gemma(&mut c, r, window)?,
-        other => return Err(r.wrong(format!("architecture '{other}' is not supported (supported: {SUPPORTED})"))),
+        other => {
+            return Err(r.wrong(format!(
+                "architecture '{other}' is not supported (supported: {SUPPORTED})"
+            )));
+        }
     }
     if window.is_some() && matches!(r.arch, "qwen2" | "qwen3" | "gpt2" | "smollm3") {
-        return Err(r.wrong(format!("{}.attention.sliding_window is a switch that mlpeek does not know", r.arch)));
+        return Err(r.wrong(format!(
+            "{}.attention.sliding_window is a switch that mlpeek does not know",
+            r.arch
+        )));
     }
     Ok(c)
 }
@@ -257,7 +346,8 @@ fn gemma(c: &mut Config, r: &Reader<'_>, window: Option<usize>) -> Result<()> {
     c.embed_scale = Some((c.d_model as f64).sqrt());
     let layers = c.layers.len();
     if r.arch == "gemma2" {
-        // llama.cpp's converter drops query_pre_attn_scalar: the 27B model alone differs from the head width.
+        // llama.cpp's converter drops query_pre_attn_scalar: the 27B model alone differs from the
+        // head width.
         if layers == 46 {
             c.attention_scale = 1.0 / ((c.d_model / c.heads) as f64).sqrt();
         }
@@ -269,20 +359,33 @@ fn gemma(c: &mut Config, r: &Reader<'_>, window: Option<usize>) -> Result<()> {
             c.attention_scale = 1.0 / ((c.d_model / c.heads) as f64).sqrt();
         }
         // The file omits the base of the sliding layers.
-        c.ropes.push(Rope::new(r.number("rope.freq_base_swa")?.unwrap_or(10_000.0)));
+        c.ropes.push(Rope::new(
+            r.number("rope.freq_base_swa")?.unwrap_or(10_000.0),
+        ));
     }
     let period = if r.arch == "gemma2" { 2 } else { 6 };
     let local_rope = c.ropes.len() - 1;
     let flags = match r.get("attention.sliding_window_pattern") {
-        Some(Value::Ints(flags)) if flags.len() == layers => Some(flags.iter().map(|f| *f != 0).collect::<Vec<_>>()),
-        Some(Value::Int(p)) if *p > 0 => Some((1..=layers).map(|i| !i.is_multiple_of(*p as usize)).collect()),
+        Some(Value::Ints(flags)) if flags.len() == layers => {
+            Some(flags.iter().map(|f| *f != 0).collect::<Vec<_>>())
+        }
+        Some(Value::Int(p)) if *p > 0 => Some(
+            (1..=layers)
+                .map(|i| !i.is_multiple_of(*p as usize))
+                .collect(),
+        ),
         Some(_) => return Err(r.wrong("attention.sliding_window_pattern does not fit the layers")),
         None => None,
     };
     for (i, layer) in c.layers.iter_mut().enumerate() {
-        let sliding = flags.as_ref().map_or(!(i + 1).is_multiple_of(period), |f| f[i]);
+        let sliding = flags
+            .as_ref()
+            .map_or(!(i + 1).is_multiple_of(period), |f| f[i]);
         if sliding {
-            *layer = LayerKind { window, rope: Some(local_rope) };
+            *layer = LayerKind {
+                window,
+                rope: Some(local_rope),
+            };
         }
     }
     Ok(())
@@ -316,30 +419,53 @@ mod tests {
     fn a_list_of_one_value_for_all_layers_is_that_value_and_others_are_named() {
         let c = read(llama().ints("llama.attention.head_count_kv", &[1, 1, 1])).unwrap();
         assert_eq!((c.kv_heads, c.ropes[0].base), (1, 500.0));
-        let says = read(llama().ints("llama.attention.head_count_kv", &[1, 2, 1])).unwrap_err().to_string();
-        assert!(says.contains("llama.attention.head_count_kv differs between layers (1, 2, 1)"), "{says}");
-        let says = read(llama().string("llama.block_count", "3")).unwrap_err().to_string();
-        assert!(says.contains("llama.block_count") && says.contains("not a count"), "{says}");
+        let says = read(llama().ints("llama.attention.head_count_kv", &[1, 2, 1]))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            says.contains("llama.attention.head_count_kv differs between layers (1, 2, 1)"),
+            "{says}"
+        );
+        let says = read(llama().string("llama.block_count", "3"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            says.contains("llama.block_count") && says.contains("not a count"),
+            "{says}"
+        );
     }
 
     #[test]
     fn factors_of_one_change_nothing_and_others_are_named() {
-        let factor = |key: &str, value: f32| llama().raw(key, [6u32.to_le_bytes(), value.to_le_bytes()].concat());
+        let factor = |key: &str, value: f32| {
+            llama().raw(key, [6u32.to_le_bytes(), value.to_le_bytes()].concat())
+        };
         let plain = read(llama()).unwrap();
-        for key in ["llama.rope.scaling.attn_factor", "llama.rope.scale_linear", "llama.logit_scale"] {
+        for key in [
+            "llama.rope.scaling.attn_factor",
+            "llama.rope.scale_linear",
+            "llama.logit_scale",
+        ] {
             assert_eq!(read(factor(key, 1.0)).unwrap(), plain);
             let says = read(factor(key, 1.5)).unwrap_err().to_string();
             assert!(says.contains(key) && says.contains("1.5"), "{says}");
         }
-        let longrope = factor("llama.rope.scaling.factor", 4.0).string("llama.rope.scaling.type", "longrope");
+        let longrope =
+            factor("llama.rope.scaling.factor", 4.0).string("llama.rope.scaling.type", "longrope");
         let says = read(longrope).unwrap_err().to_string();
-        assert!(says.contains("llama.rope.scaling.type = longrope (by 4)"), "{says}");
+        assert!(
+            says.contains("llama.rope.scaling.type = longrope (by 4)"),
+            "{says}"
+        );
     }
 
     #[test]
     fn yarn_is_that_of_a_config_json() {
         let yarn = llama()
-            .raw("llama.rope.scaling.factor", [6u32.to_le_bytes(), 4f32.to_le_bytes()].concat())
+            .raw(
+                "llama.rope.scaling.factor",
+                [6u32.to_le_bytes(), 4f32.to_le_bytes()].concat(),
+            )
             .string("llama.rope.scaling.type", "yarn")
             .uint("llama.rope.scaling.original_context_length", 32);
         let json = r#"{"model_type": "llama", "rope_theta": 500.0,

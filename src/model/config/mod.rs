@@ -1,7 +1,7 @@
 //! What a model is: the switches of one decoder, read from `config.json` or from GGUF metadata.
 //!
-//! Owns the mapping from a family's configuration to switches; knows nothing of tensors. Invariant: a switch in a
-//! configuration that this decoder does not know is refused by name, never ignored.
+//! Owns the mapping from a family's configuration to switches; knows nothing of tensors. Invariant:
+//! a switch in a configuration that this decoder does not know is refused by name, never ignored.
 
 mod gguf;
 mod hf;
@@ -23,7 +23,8 @@ pub struct Norm {
     pub kind: NormKind,
     /// Added to the variance.
     pub eps: f64,
-    /// The stored weight w stands for 1 + w (Gemma's safetensors; its GGUF files hold 1 + w already).
+    /// The stored weight w stands for 1 + w (Gemma's safetensors; its GGUF files hold 1 + w
+    /// already).
     pub plus_one: bool,
 }
 
@@ -71,8 +72,9 @@ pub struct LayerKind {
     pub rope: Option<usize>,
 }
 
-/// Every switch of the decoder. Serialised, it is what a study remembers of its model ([`Config::switches`]): a switch that is
-/// added later must be `None` or `false` wherever a version without it computed as if it were.
+/// Every switch of the decoder. Serialised, it is what a study remembers of its model
+/// ([`Config::switches`]): a switch that is added later must be `None` or `false` wherever a
+/// version without it computed as if it were.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Config {
     /// "llama", "gemma2", …
@@ -119,7 +121,8 @@ pub struct Config {
     pub ropes: Vec<Rope>,
     /// Leading values of a head that are rotated.
     pub rotary_dims: usize,
-    /// Pairs (2i, 2i + 1) are rotated instead of (i, i + half): the rows of GGUF `llama` q and k are permuted so.
+    /// Pairs (2i, 2i + 1) are rotated instead of (i, i + half): the rows of GGUF `llama` q and k
+    /// are permuted so.
     pub rope_interleaved: bool,
     /// A switch a layer.
     pub layers: Vec<LayerKind>,
@@ -154,12 +157,17 @@ impl Config {
         (2 * self.kv_width() * layers * width) as u64
     }
 
-    /// Each switch that is in force by its name with its value, as text: `norm.eps` 1e-5. Those that are off are left out, and
-    /// so is where tensors are found. Two configurations that compute alike give the same, however their files are written.
+    /// Each switch that is in force by its name with its value, as text: `norm.eps` 1e-5. Those
+    /// that are off are left out, and so is where tensors are found. Two configurations that
+    /// compute alike give the same, however their files are written.
     pub fn switches(&self) -> BTreeMap<String, String> {
         let mut switches = BTreeMap::new();
         // Plain numbers, words and lists: nothing in it can fail to be serialised.
-        flatten(String::new(), &serde_json::to_value(self).unwrap_or_default(), &mut switches);
+        flatten(
+            String::new(),
+            &serde_json::to_value(self).unwrap_or_default(),
+            &mut switches,
+        );
         switches
     }
 
@@ -181,10 +189,16 @@ impl Config {
             }
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
-            return Err(format!("{} heads do not divide among {} key/value heads", self.heads, self.kv_heads));
+            return Err(format!(
+                "{} heads do not divide among {} key/value heads",
+                self.heads, self.kv_heads
+            ));
         }
         if self.rotary_dims > self.head_dim || !self.rotary_dims.is_multiple_of(2) {
-            return Err(format!("{} rotary values do not fit heads of {}", self.rotary_dims, self.head_dim));
+            return Err(format!(
+                "{} rotary values do not fit heads of {}",
+                self.rotary_dims, self.head_dim
+            ));
         }
         if self.layers.iter().any(|l| l.window == Some(0)) {
             return Err("a sliding window of 0 tokens sees nothing".into());
@@ -197,12 +211,21 @@ impl Config {
 }
 
 fn flatten(name: String, value: &Value, out: &mut BTreeMap<String, String>) {
-    let inside = |part: &str| if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") };
-    match value {
-        Value::Object(map) => map.iter().for_each(|(key, value)| flatten(inside(key), value, out)),
-        Value::Array(list) => {
-            list.iter().enumerate().for_each(|(i, value)| flatten(inside(&i.to_string()), value, out))
+    let inside = |part: &str| {
+        if name.is_empty() {
+            part.to_owned()
+        } else {
+            format!("{name}.{part}")
         }
+    };
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .for_each(|(key, value)| flatten(inside(key), value, out)),
+        Value::Array(list) => list
+            .iter()
+            .enumerate()
+            .for_each(|(i, value)| flatten(inside(&i.to_string()), value, out)),
         Value::Null | Value::Bool(false) => {}
         Value::String(text) if text == "None" => {}
         Value::String(text) => _ = out.insert(name, text.clone()),
@@ -216,7 +239,8 @@ impl Activation {
         Ok(match name {
             "silu" | "swish" => Self::Silu,
             "gelu" | "gelu_python" => Self::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_fast" | "gelu_accurate" => Self::GeluTanh,
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_fast"
+            | "gelu_accurate" => Self::GeluTanh,
             "relu" => Self::Relu,
             "relu2" => Self::Relu2,
             "quick_gelu" => Self::QuickGelu,

@@ -65,7 +65,12 @@ impl Names {
     /// Prefixes under which checkpoints put their tensors, the most specific first.
     pub fn prefixes(self) -> &'static [&'static str] {
         match self {
-            Self::Llama | Self::Gemma => &["model.language_model.", "language_model.model.", "model.", ""],
+            Self::Llama | Self::Gemma => &[
+                "model.language_model.",
+                "language_model.model.",
+                "model.",
+                "",
+            ],
             Self::Gpt2 => &["transformer.", ""],
             Self::NeoX => &["gpt_neox.", ""],
             Self::Gguf => &[""],
@@ -127,7 +132,14 @@ impl Names {
                 P::MlpNorm => "ln_2",
                 P::Up => "mlp.c_fc",
                 P::Down => "mlp.c_proj",
-                P::Q | P::K | P::V | P::QNorm | P::KNorm | P::PostAttnNorm | P::PostMlpNorm | P::Gate => "-",
+                P::Q
+                | P::K
+                | P::V
+                | P::QNorm
+                | P::KNorm
+                | P::PostAttnNorm
+                | P::PostMlpNorm
+                | P::Gate => "-",
             },
             Self::NeoX => match part {
                 P::AttnNorm => "input_layernorm",
@@ -136,7 +148,14 @@ impl Names {
                 P::MlpNorm => "post_attention_layernorm",
                 P::Up => "mlp.dense_h_to_4h",
                 P::Down => "mlp.dense_4h_to_h",
-                P::Q | P::K | P::V | P::QNorm | P::KNorm | P::PostAttnNorm | P::PostMlpNorm | P::Gate => "-",
+                P::Q
+                | P::K
+                | P::V
+                | P::QNorm
+                | P::KNorm
+                | P::PostAttnNorm
+                | P::PostMlpNorm
+                | P::Gate => "-",
             },
             Self::Gguf => match part {
                 P::AttnNorm => "attn_norm",

@@ -44,8 +44,19 @@ pub enum RopeScaling {
 impl RopeScaling {
     /// YaRN by `factor` with what it does where nothing else is said.
     pub fn yarn(factor: f64, original: f64) -> Self {
-        let amplitude = if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 };
-        Self::Yarn { factor, fast: 32.0, slow: 1.0, original, truncate: true, amplitude }
+        let amplitude = if factor <= 1.0 {
+            1.0
+        } else {
+            0.1 * factor.ln() + 1.0
+        };
+        Self::Yarn {
+            factor,
+            fast: 32.0,
+            slow: 1.0,
+            original,
+            truncate: true,
+            amplitude,
+        }
     }
 }
 
@@ -61,7 +72,10 @@ pub struct Rope {
 impl Rope {
     /// An unscaled one.
     pub fn new(base: f64) -> Self {
-        Self { base, scaling: RopeScaling::None }
+        Self {
+            base,
+            scaling: RopeScaling::None,
+        }
     }
 
     /// What cosines and sines are multiplied by.
@@ -72,8 +86,8 @@ impl Rope {
         }
     }
 
-    /// Angle a position for each of the `dims / 2` rotated pairs: θ^(−2i/dims), scaled. The arithmetic is f32 where
-    /// Hugging Face's is, so that long positions agree.
+    /// Angle a position for each of the `dims / 2` rotated pairs: θ^(−2i/dims), scaled. The
+    /// arithmetic is f32 where Hugging Face's is, so that long positions agree.
     pub fn frequencies(&self, dims: usize) -> Vec<f32> {
         let half = dims / 2;
         let plain = (0..half).map(|i| 1.0 / (self.base as f32).powf((2 * i) as f32 / dims as f32));
@@ -81,9 +95,18 @@ impl Rope {
             RopeScaling::None => plain.collect(),
             RopeScaling::Linear(factor) => plain.map(|f| f / *factor as f32).collect(),
             RopeScaling::Factors(factors) => plain.zip(factors).map(|(f, d)| f / d).collect(),
-            RopeScaling::Yarn { factor, fast, slow, original, truncate, .. } => {
+            RopeScaling::Yarn {
+                factor,
+                fast,
+                slow,
+                original,
+                truncate,
+                ..
+            } => {
                 // The pair that turns so often within the original context.
-                let pair = |turns: f64| dims as f64 * (original / (turns * 2.0 * PI)).ln() / (2.0 * self.base.ln());
+                let pair = |turns: f64| {
+                    dims as f64 * (original / (turns * 2.0 * PI)).ln() / (2.0 * self.base.ln())
+                };
                 let (mut low, mut high) = (pair(*fast), pair(*slow));
                 if *truncate {
                     (low, high) = (low.floor(), high.ceil());
@@ -92,10 +115,19 @@ impl Rope {
                 if low == high {
                     high += 0.001;
                 }
-                let ramp = |i: usize| ((i as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
-                plain.enumerate().map(|(i, f)| f / *factor as f32 * ramp(i) + f * (1.0 - ramp(i))).collect()
+                let ramp =
+                    |i: usize| ((i as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
+                plain
+                    .enumerate()
+                    .map(|(i, f)| f / *factor as f32 * ramp(i) + f * (1.0 - ramp(i)))
+                    .collect()
             }
-            RopeScaling::Llama3 { factor, low, high, original } => plain
+            RopeScaling::Llama3 {
+                factor,
+                low,
+                high,
+                original,
+            } => plain
                 .map(|f| {
                     let wavelength = 2.0 * PI / f64::from(f);
                     if wavelength < original / high {

@@ -1,7 +1,8 @@
 //! Attention of one layer: rotary positions, the cache, causal and sliding windows, grouped heads.
 //!
-//! Owns everything between the fused q, k, v projection and the output projection. Invariant: a row's result depends on
-//! that row's real tokens alone; padding is on the right and no real token sees it.
+//! Owns everything between the fused q, k, v projection and the output projection. Invariant: a
+//! row's result depends on that row's real tokens alone; padding is on the right and no real token
+//! sees it.
 
 use candle_core::{DType, Device, Tensor};
 use pulp::Arch;
@@ -48,7 +49,12 @@ impl Places {
             }
             angles.push((cos, sin));
         }
-        Self { starts, lengths, tokens, angles }
+        Self {
+            starts,
+            lengths,
+            tokens,
+            angles,
+        }
     }
 }
 
@@ -66,18 +72,29 @@ impl Heads<'_> {
     fn column(&self, side: usize, head: usize) -> usize {
         let c = self.config;
         match c.qkv_order {
-            QkvOrder::Blocks => [0, c.q_width(), c.q_width() + c.kv_width()][side] + head * c.head_dim,
+            QkvOrder::Blocks => {
+                [0, c.q_width(), c.q_width() + c.kv_width()][side] + head * c.head_dim
+            }
             QkvOrder::PerHead => (3 * head + side) * c.head_dim,
         }
     }
 
     /// Attention on the CPU: `[rows * tokens, q_width]` of fused `[rows * tokens, q | k | v]`.
-    pub(super) fn on_cpu(&self, qkv: &Tensor, places: &Places, cache: Option<&mut LayerCache>) -> Result<Tensor> {
+    pub(super) fn on_cpu(
+        &self,
+        qkv: &Tensor,
+        places: &Places,
+        cache: Option<&mut LayerCache>,
+    ) -> Result<Tensor> {
         let count = places.starts.len() * places.tokens;
         let (q, k, v) = with_slice(qkv, |qkv| {
             let c = self.config;
             let q = self.gather(qkv, places, 0, c.heads, self.q_norm);
-            (q, self.gather(qkv, places, 1, c.kv_heads, self.k_norm), self.gather(qkv, places, 2, c.kv_heads, None))
+            (
+                q,
+                self.gather(qkv, places, 1, c.kv_heads, self.k_norm),
+                self.gather(qkv, places, 2, c.kv_heads, None),
+            )
         })?;
         let width = self.config.kv_width();
         let out = match cache {
@@ -94,22 +111,45 @@ impl Heads<'_> {
                     keys[r].extend_from_slice(&k[from..from + n * width]);
                     values[r].extend_from_slice(&v[from..from + n * width]);
                 }
-                self.attend(&q, places, |r| (keys[r].as_slice(), values[r].as_slice()), true)
+                self.attend(
+                    &q,
+                    places,
+                    |r| (keys[r].as_slice(), values[r].as_slice()),
+                    true,
+                )
             }
             Some(LayerCache::Device(_)) => {
-                return Err(candle_core::Error::Msg("a cache of another device was given to the CPU".into()).into());
+                return Err(candle_core::Error::Msg(
+                    "a cache of another device was given to the CPU".into(),
+                )
+                .into());
             }
         };
-        Ok(Tensor::from_vec(out, (count, self.config.q_width()), &Device::Cpu)?)
+        Ok(Tensor::from_vec(
+            out,
+            (count, self.config.q_width()),
+            &Device::Cpu,
+        )?)
     }
 
     /// The heads of one side, token after token, normed and rotated where they are to be.
-    fn gather(&self, qkv: &[f32], places: &Places, side: usize, heads: usize, norm: Option<&[f32]>) -> Vec<f32> {
+    fn gather(
+        &self,
+        qkv: &[f32],
+        places: &Places,
+        side: usize,
+        heads: usize,
+        norm: Option<&[f32]>,
+    ) -> Vec<f32> {
         let c = self.config;
         let (dim, half) = (c.head_dim, c.rotary_dims / 2);
         let stride = c.q_width() + 2 * c.kv_width();
         let mut out = vec![0.0; qkv.len() / stride * heads * dim];
-        let angles = self.kind.rope.filter(|_| side < 2).map(|i| &places.angles[i]);
+        let angles = self
+            .kind
+            .rope
+            .filter(|_| side < 2)
+            .map(|i| &places.angles[i]);
         let arch = Arch::new();
         vector::rows_mut(&mut out, heads * dim, |t, row| {
             arch.dispatch(|| {
@@ -132,7 +172,8 @@ impl Heads<'_> {
         out
     }
 
-    /// Attends with each row's keys and values (`held`: they begin at position 0, else at the row's start).
+    /// Attends with each row's keys and values (`held`: they begin at position 0, else at the row's
+    /// start).
     fn attend<'k>(
         &self,
         q: &[f32],
@@ -167,9 +208,17 @@ impl Heads<'_> {
         out
     }
 
-    /// The query heads that share one key head, for the `count` real tokens of a row: `[count][group heads * head_dim]`.
-    /// Query t stands at key `offset + t`.
-    fn one_group(&self, q: &[f32], k: &[f32], v: &[f32], kv_head: usize, count: usize, offset: usize) -> Vec<f32> {
+    /// The query heads that share one key head, for the `count` real tokens of a row:
+    /// `[count][group heads * head_dim]`. Query t stands at key `offset + t`.
+    fn one_group(
+        &self,
+        q: &[f32],
+        k: &[f32],
+        v: &[f32],
+        kv_head: usize,
+        count: usize,
+        offset: usize,
+    ) -> Vec<f32> {
         let c = self.config;
         let (dim, kv_width, width) = (c.head_dim, c.kv_width(), c.q_width());
         let heads = c.heads / c.kv_heads;
@@ -178,7 +227,10 @@ impl Heads<'_> {
         for first in (0..count).step_by(QUERIES) {
             let n = QUERIES.min(count - first);
             let end = offset + first + n;
-            let begin = self.kind.window.map_or(0, |w| (offset + first + 1).saturating_sub(w));
+            let begin = self
+                .kind
+                .window
+                .map_or(0, |w| (offset + first + 1).saturating_sub(w));
             let span = end - begin;
             scores.resize(n * span, 0.0);
             let keys = &k[begin * kv_width + kv_head * dim..];
@@ -188,7 +240,13 @@ impl Heads<'_> {
                 let q = &q[first * width + head * dim..];
                 if n == 1 {
                     Arch::new().dispatch(|| {
-                        self.one_query(&q[..dim], keys, values, &mut scores, &mut out[(first * heads + h) * dim..])
+                        self.one_query(
+                            &q[..dim],
+                            keys,
+                            values,
+                            &mut scores,
+                            &mut out[(first * heads + h) * dim..],
+                        )
                     });
                     continue;
                 }
@@ -197,7 +255,15 @@ impl Heads<'_> {
                 Arch::new().dispatch(|| self.normalise(&mut scores, span, begin, offset + first));
                 let (weights, values) = (View::rows(&scores, span), View::rows(values, kv_width));
                 let out = &mut out[(first * heads + h) * dim..];
-                product((n, span, dim), weights, values, out, heads * dim, false, false);
+                product(
+                    (n, span, dim),
+                    weights,
+                    values,
+                    out,
+                    heads * dim,
+                    false,
+                    false,
+                );
             }
         }
         out
@@ -209,7 +275,12 @@ impl Heads<'_> {
         let cap = self.config.attention_softcap.map(|c| c as f32);
         for (t, row) in scores.chunks_exact_mut(span).enumerate() {
             let here = position + t;
-            let low = self.kind.window.map_or(0, |w| (here + 1).saturating_sub(w)).max(begin) - begin;
+            let low = self
+                .kind
+                .window
+                .map_or(0, |w| (here + 1).saturating_sub(w))
+                .max(begin)
+                - begin;
             let high = here + 1 - begin;
             row[..low].fill(0.0);
             row[high..].fill(0.0);
@@ -219,12 +290,23 @@ impl Heads<'_> {
 
     /// One query against every key of `scores.len()` tokens.
     #[inline(always)]
-    fn one_query(&self, q: &[f32], keys: &[f32], values: &[f32], scores: &mut [f32], out: &mut [f32]) {
+    fn one_query(
+        &self,
+        q: &[f32],
+        keys: &[f32],
+        values: &[f32],
+        scores: &mut [f32],
+        out: &mut [f32],
+    ) {
         let (dim, stride) = (self.config.head_dim, self.config.kv_width());
         for (s, key) in scores.iter_mut().zip(keys.chunks(stride)) {
             *s = vector::dot(q, &key[..dim]);
         }
-        vector::softmax(scores, self.config.attention_scale as f32, self.config.attention_softcap.map(|c| c as f32));
+        vector::softmax(
+            scores,
+            self.config.attention_scale as f32,
+            self.config.attention_softcap.map(|c| c as f32),
+        );
         let out = &mut out[..dim];
         for (&s, value) in scores.iter().zip(values.chunks(stride)) {
             vector::axpy(out, s, &value[..dim]);
@@ -234,7 +316,12 @@ impl Heads<'_> {
 
 impl Heads<'_> {
     /// The same with candle's operations, for any device.
-    pub(super) fn on_device(&self, qkv: &Tensor, places: &Places, cache: Option<&mut LayerCache>) -> Result<Tensor> {
+    pub(super) fn on_device(
+        &self,
+        qkv: &Tensor,
+        places: &Places,
+        cache: Option<&mut LayerCache>,
+    ) -> Result<Tensor> {
         let c = self.config;
         let (rows, tokens) = (places.starts.len(), places.tokens);
         let q = self.side(qkv, places, 0, c.heads, self.q_norm)?;
@@ -251,7 +338,10 @@ impl Heads<'_> {
         let repeat = c.heads / c.kv_heads;
         let spread = |x: Tensor| -> Result<Tensor> {
             let shape = (rows, c.kv_heads, repeat, span, c.head_dim);
-            Ok(x.unsqueeze(2)?.broadcast_as(shape)?.reshape((rows, c.heads, span, c.head_dim))?.contiguous()?)
+            Ok(x.unsqueeze(2)?
+                .broadcast_as(shape)?
+                .reshape((rows, c.heads, span, c.head_dim))?
+                .contiguous()?)
         };
         let (k, v) = (spread(k)?, spread(v)?);
         let scores = (q.contiguous()?.matmul(&k.t()?)?.to_dtype(DType::F32)? * c.attention_scale)?;
@@ -265,44 +355,84 @@ impl Heads<'_> {
         Ok(out.reshape((rows * tokens, c.q_width()))?)
     }
 
-    /// 0 where query t of row r (at key `offsets[r] + t`) may look, −∞ elsewhere: `[rows, 1, tokens, span]`.
-    fn mask(&self, offsets: &[usize], tokens: usize, span: usize, device: &Device) -> Result<Tensor> {
+    /// 0 where query t of row r (at key `offsets[r] + t`) may look, −∞ elsewhere: `[rows, 1,
+    /// tokens, span]`.
+    fn mask(
+        &self,
+        offsets: &[usize],
+        tokens: usize,
+        span: usize,
+        device: &Device,
+    ) -> Result<Tensor> {
         let mut mask = Vec::with_capacity(offsets.len() * tokens * span);
         for offset in offsets {
             for t in 0..tokens {
                 let here = offset + t;
                 let low = self.kind.window.map_or(0, |w| (here + 1).saturating_sub(w));
-                mask.extend((0..span).map(|j| if (low..=here).contains(&j) { 0.0 } else { f32::NEG_INFINITY }));
+                mask.extend((0..span).map(|j| {
+                    if (low..=here).contains(&j) {
+                        0.0
+                    } else {
+                        f32::NEG_INFINITY
+                    }
+                }));
             }
         }
-        Ok(Tensor::from_vec(mask, (offsets.len(), 1, tokens, span), device)?)
+        Ok(Tensor::from_vec(
+            mask,
+            (offsets.len(), 1, tokens, span),
+            device,
+        )?)
     }
 
     /// One side as `[rows, heads, tokens, head_dim]`, normed and rotated.
-    fn side(&self, qkv: &Tensor, places: &Places, side: usize, heads: usize, norm: Option<&[f32]>) -> Result<Tensor> {
+    fn side(
+        &self,
+        qkv: &Tensor,
+        places: &Places,
+        side: usize,
+        heads: usize,
+        norm: Option<&[f32]>,
+    ) -> Result<Tensor> {
         let c = self.config;
         let (rows, tokens, dim) = (places.starts.len(), places.tokens, c.head_dim);
         let x = match c.qkv_order {
-            QkvOrder::Blocks => {
-                qkv.narrow(1, self.column(side, 0), heads * dim)?.reshape((rows, tokens, heads, dim))?
-            }
-            QkvOrder::PerHead => qkv.reshape((rows, tokens, heads, 3, dim))?.narrow(3, side, 1)?.squeeze(3)?,
+            QkvOrder::Blocks => qkv
+                .narrow(1, self.column(side, 0), heads * dim)?
+                .reshape((rows, tokens, heads, dim))?,
+            QkvOrder::PerHead => qkv
+                .reshape((rows, tokens, heads, 3, dim))?
+                .narrow(3, side, 1)?
+                .squeeze(3)?,
         };
         let mut x = x.transpose(1, 2)?.contiguous()?;
         if let Some(w) = norm {
             let w = Tensor::from_slice(w, w.len(), qkv.device())?.to_dtype(x.dtype())?;
             x = candle_nn::ops::rms_norm(&x, &w, c.norm.eps as f32)?;
         }
-        let Some(angles) = self.kind.rope.filter(|_| side < 2).map(|i| &places.angles[i]) else { return Ok(x) };
+        let Some(angles) = self
+            .kind
+            .rope
+            .filter(|_| side < 2)
+            .map(|i| &places.angles[i])
+        else {
+            return Ok(x);
+        };
         let half = c.rotary_dims / 2;
         let table = |values: &[f32]| -> Result<Tensor> {
-            Ok(Tensor::from_slice(values, (rows, 1, tokens, half), qkv.device())?.to_dtype(x.dtype())?)
+            Ok(
+                Tensor::from_slice(values, (rows, 1, tokens, half), qkv.device())?
+                    .to_dtype(x.dtype())?,
+            )
         };
         let (cos, sin) = (table(&angles.0)?, table(&angles.1)?);
         let head = x.narrow(3, 0, 2 * half)?;
         let (a, b) = if c.rope_interleaved {
             let pairs = head.reshape((rows, heads, tokens, half, 2))?;
-            (pairs.narrow(4, 0, 1)?.squeeze(4)?, pairs.narrow(4, 1, 1)?.squeeze(4)?)
+            (
+                pairs.narrow(4, 0, 1)?.squeeze(4)?,
+                pairs.narrow(4, 1, 1)?.squeeze(4)?,
+            )
         } else {
             (head.narrow(3, 0, half)?, head.narrow(3, half, half)?)
         };
@@ -316,6 +446,9 @@ impl Heads<'_> {
         if 2 * half == dim {
             return Ok(turned);
         }
-        Ok(Tensor::cat(&[turned, x.narrow(3, 2 * half, dim - 2 * half)?], 3)?)
+        Ok(Tensor::cat(
+            &[turned, x.narrow(3, 2 * half, dim - 2 * half)?],
+            3,
+        )?)
     }
 }

@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 use crate::model::config::{Config, Names};
 use crate::model::weights::Weights;
 
-/// Padded tokens of one pass of collecting: more would only make cancelling slower on the CPU; fewer would starve a GPU.
+/// Padded tokens of one pass of collecting: more would only make cancelling slower on the CPU;
+/// fewer would starve a GPU.
 const PASS_TOKENS: [usize; 2] = [512, 8192];
 /// The smallest batch that a refusal proposes, in padded tokens.
 const LEAST_TOKENS: usize = 64;
@@ -45,12 +46,22 @@ impl Plan {
             Placement::Mapped => None,
             Placement::Device(_, dtype) => Some(*dtype),
         };
-        let tokens = options.batch_tokens.unwrap_or(PASS_TOKENS[usize::from(device.is_some())]);
-        Self { layers: options.layers, device, tokens }
+        let tokens = options
+            .batch_tokens
+            .unwrap_or(PASS_TOKENS[usize::from(device.is_some())]);
+        Self {
+            layers: options.layers,
+            device,
+            tokens,
+        }
     }
 
     fn on_cpu(layers: Option<usize>) -> Self {
-        Self { layers, device: None, tokens: PASS_TOKENS[0] }
+        Self {
+            layers,
+            device: None,
+            tokens: PASS_TOKENS[0],
+        }
     }
 }
 
@@ -62,18 +73,29 @@ impl Need {
 
     fn of(config: &Config, weights: &Weights, plan: Plan) -> Self {
         let width = plan.device.map_or(4, |dtype| dtype.size_in_bytes());
-        let kept = weights.names().filter(|name| match (layer_of(config.names, name), plan.layers) {
-            (Some(layer), Some(count)) => layer < count,
-            _ => true,
-        });
-        let bytes = kept.filter_map(|name| weights.get(name)).map(|tensor| match plan.device {
-            Some(_) if !tensor.is_quantised() => (tensor.rows() * tensor.cols() * width) as u64,
-            _ => tensor.data().len() as u64,
-        });
+        let kept =
+            weights
+                .names()
+                .filter(|name| match (layer_of(config.names, name), plan.layers) {
+                    (Some(layer), Some(count)) => layer < count,
+                    _ => true,
+                });
+        let bytes = kept
+            .filter_map(|name| weights.get(name))
+            .map(|tensor| match plan.device {
+                Some(_) if !tensor.is_quantised() => (tensor.rows() * tensor.cols() * width) as u64,
+                _ => tensor.data().len() as u64,
+            });
         let c = config;
-        let cached = c.kv_bytes_per_token(c.layers.len(), width) * CACHED_ROWS * c.context.min(CACHED_TOKENS) as u64;
+        let cached = c.kv_bytes_per_token(c.layers.len(), width)
+            * CACHED_ROWS
+            * c.context.min(CACHED_TOKENS) as u64;
         let values = 2 * c.d_mlp + c.q_width() + 2 * c.kv_width() + 4 * c.d_model;
-        let widened = if plan.device.is_some() { c.d_model * c.d_mlp.max(c.vocab) * width } else { 16 << 20 };
+        let widened = if plan.device.is_some() {
+            c.d_model * c.d_mlp.max(c.vocab) * width
+        } else {
+            16 << 20
+        };
         Self {
             weights: bytes.sum(),
             cache: if plan.layers.is_none() { cached } else { 0 },
@@ -81,7 +103,8 @@ impl Need {
         }
     }
 
-    /// Why all of a model does not fit in `free` bytes on the CPU, and what would; `None` when it does.
+    /// Why all of a model does not fit in `free` bytes on the CPU, and what would; `None` when it
+    /// does.
     pub fn refusal_on_cpu(config: &Config, weights: &Weights, free: u64) -> Option<String> {
         refusal(config, weights, Plan::on_cpu(None), free)
     }
@@ -99,8 +122,14 @@ fn layer_of(names: Names, tensor: &str) -> Option<usize> {
     rest.split('.').next()?.parse().ok()
 }
 
-/// Refuses what cannot fit, before anything is read. `available`: bytes free where the model will compute.
-pub(super) fn check(config: &Config, weights: &Weights, plan: Plan, available: Option<u64>) -> Result<()> {
+/// Refuses what cannot fit, before anything is read. `available`: bytes free where the model will
+/// compute.
+pub(super) fn check(
+    config: &Config,
+    weights: &Weights,
+    plan: Plan,
+    available: Option<u64>,
+) -> Result<()> {
     match available.and_then(|free| refusal(config, weights, plan, free)) {
         Some(problem) => Err(Error::refused(problem)),
         None => Ok(()),
@@ -117,28 +146,53 @@ fn refusal(config: &Config, weights: &Weights, plan: Plan, free: u64) -> Option<
     }
     let depth = config.layers.len();
     let mut remedies = Vec::new();
-    let halved = std::iter::successors(Some(plan.tokens / 2), |n| Some(n / 2)).take_while(|&n| n >= LEAST_TOKENS);
+    let halved = std::iter::successors(Some(plan.tokens / 2), |n| Some(n / 2))
+        .take_while(|&n| n >= LEAST_TOKENS);
     if let Some(smaller) = halved.map(|tokens| Plan { tokens, ..plan }).find(fits) {
-        remedies.push(format!("a smaller batch would fit (collect --batch-tokens {})", smaller.tokens));
+        remedies.push(format!(
+            "a smaller batch would fit (collect --batch-tokens {})",
+            smaller.tokens
+        ));
     }
     let fewer = (1..=plan.layers.unwrap_or(depth)).rev();
-    if let Some(n) = fewer.into_iter().find(|&n| fits(&Plan { layers: Some(n), ..plan })) {
-        remedies.push(format!("the first {n} of {depth} layers would fit (collect --layer {} or below)", n - 1));
+    if let Some(n) = fewer.into_iter().find(|&n| {
+        fits(&Plan {
+            layers: Some(n),
+            ..plan
+        })
+    }) {
+        remedies.push(format!(
+            "the first {n} of {depth} layers would fit (collect --layer {} or below)",
+            n - 1
+        ));
     }
-    let half = Plan { device: plan.device.map(|_| DType::BF16), ..plan };
+    let half = Plan {
+        device: plan.device.map(|_| DType::BF16),
+        ..plan
+    };
     if plan.device == Some(DType::F32) && fits(&half) {
-        remedies.push(format!("--dtype bf16 would take {}", human_bytes(need(half).total())));
+        remedies.push(format!(
+            "--dtype bf16 would take {}",
+            human_bytes(need(half).total())
+        ));
     }
     remedies.push("open a smaller or a quantised model".into());
     Some(format!(
         "this model{} takes {} (weights {}, KV cache {}, working memory {}) and {} of {} is free: {}",
-        plan.layers.map_or(String::new(), |n| format!(" up to layer {}", n.saturating_sub(1))),
+        plan.layers.map_or(String::new(), |n| format!(
+            " up to layer {}",
+            n.saturating_sub(1)
+        )),
         human_bytes(whole.total()),
         human_bytes(whole.weights),
         human_bytes(whole.cache),
         human_bytes(whole.working),
         human_bytes(free),
-        if plan.device.is_some() { "the device's memory" } else { "memory" },
+        if plan.device.is_some() {
+            "the device's memory"
+        } else {
+            "memory"
+        },
         remedies.join(", or ")
     ))
 }
@@ -158,32 +212,52 @@ mod tests {
     }
 
     fn device(dtype: DType) -> Plan {
-        Plan::new(&LoadOptions::default(), &Placement::Device(Device::Cpu, dtype))
+        Plan::new(
+            &LoadOptions::default(),
+            &Placement::Device(Device::Cpu, dtype),
+        )
     }
 
     #[test]
     fn counts_the_layers_that_are_kept_and_the_width_of_the_device() {
         let (config, weights) = model();
         let all = Need::on_cpu(&config, &weights, None);
-        let stored: usize = weights.names().filter_map(|n| weights.get(n)).map(|t| t.data().len()).sum();
+        let stored: usize = weights
+            .names()
+            .filter_map(|n| weights.get(n))
+            .map(|t| t.data().len())
+            .sum();
         assert_eq!(all.weights, stored as u64);
         // A layer of d_model 24 and d_mlp 40: qkv, out, up, down with biases, two norms.
         let layer = 4 * (24 * 72 + 72 + 24 * 24 + 24 + 24 * 40 + 40 + 40 * 24 + 24 + 4 * 24);
         let one = Need::on_cpu(&config, &weights, Some(1));
         assert_eq!((all.weights - one.weights, one.cache), (2 * layer, 0));
         assert_eq!(all.cache, 2 * 64 * (2 * 24 * 3 * 4));
-        assert_eq!(Need::of(&config, &weights, device(DType::BF16)).weights, stored as u64 / 2);
+        assert_eq!(
+            Need::of(&config, &weights, device(DType::BF16)).weights,
+            stored as u64 / 2
+        );
     }
 
     #[test]
     fn a_refusal_names_the_numbers_and_what_would_fit() {
         let (config, weights) = model();
         let cpu = Plan::on_cpu(None);
-        let text = |plan, free| check(&config, &weights, plan, Some(free)).unwrap_err().to_string();
+        let text = |plan, free| {
+            check(&config, &weights, plan, Some(free))
+                .unwrap_err()
+                .to_string()
+        };
         let two = Need::on_cpu(&config, &weights, Some(2)).total();
         let error = text(cpu, two);
-        assert!(error.contains("first 2 of 3 layers") && error.contains("--layer 1"), "{error}");
-        assert!(error.contains("weights") && error.contains("MiB") && !error.contains("bf16"), "{error}");
+        assert!(
+            error.contains("first 2 of 3 layers") && error.contains("--layer 1"),
+            "{error}"
+        );
+        assert!(
+            error.contains("weights") && error.contains("MiB") && !error.contains("bf16"),
+            "{error}"
+        );
         let half = Need::of(&config, &weights, device(DType::BF16)).total();
         assert!(text(device(DType::F32), half).contains("--dtype bf16"));
         assert!(!text(cpu, 1).contains("would fit"));
@@ -195,11 +269,38 @@ mod tests {
     #[test]
     fn a_batch_that_fits_is_proposed_and_then_fits() {
         let (config, weights) = model();
-        let (placement, whole) = (Placement::Device(Device::Cpu, DType::F32), device(DType::F32));
-        let free = Need::of(&config, &weights, Plan { tokens: 2048, ..whole }).total();
-        let error = check(&config, &weights, whole, Some(free)).unwrap_err().to_string();
-        assert!(error.contains("smaller batch would fit (collect --batch-tokens 2048)"), "{error}");
-        let smaller = LoadOptions { batch_tokens: Some(2048), ..LoadOptions::default() };
-        assert!(check(&config, &weights, Plan::new(&smaller, &placement), Some(free)).is_ok());
+        let (placement, whole) = (
+            Placement::Device(Device::Cpu, DType::F32),
+            device(DType::F32),
+        );
+        let free = Need::of(
+            &config,
+            &weights,
+            Plan {
+                tokens: 2048,
+                ..whole
+            },
+        )
+        .total();
+        let error = check(&config, &weights, whole, Some(free))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("smaller batch would fit (collect --batch-tokens 2048)"),
+            "{error}"
+        );
+        let smaller = LoadOptions {
+            batch_tokens: Some(2048),
+            ..LoadOptions::default()
+        };
+        assert!(
+            check(
+                &config,
+                &weights,
+                Plan::new(&smaller, &placement),
+                Some(free)
+            )
+            .is_ok()
+        );
     }
 }

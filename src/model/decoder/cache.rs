@@ -1,7 +1,8 @@
 //! Keys and values of tokens already seen, each row at its own length.
 //!
-//! Owns where a row's keys and values lie; knows nothing of how they were made. Invariant: a row of `lengths[r]` tokens
-//! has exactly that many keys and values in every layer once a pass is complete.
+//! Owns where a row's keys and values lie; knows nothing of how they were made. Invariant: a row of
+//! `lengths[r]` tokens has exactly that many keys and values in every layer once a pass is
+//! complete.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -21,7 +22,10 @@ pub struct KvCache {
 #[derive(Clone)]
 pub(super) enum LayerCache {
     /// A row each, token after token, `[tokens][kv_heads * head_dim]`.
-    Rows { keys: Vec<Vec<f32>>, values: Vec<Vec<f32>> },
+    Rows {
+        keys: Vec<Vec<f32>>,
+        values: Vec<Vec<f32>>,
+    },
     /// `[rows, kv_heads, capacity, head_dim]` on a device; `None` before the first token.
     Device(Option<(Tensor, Tensor)>),
 }
@@ -31,15 +35,25 @@ impl KvCache {
         let empty = if on_device {
             LayerCache::Device(None)
         } else {
-            LayerCache::Rows { keys: vec![Vec::new(); rows], values: vec![Vec::new(); rows] }
+            LayerCache::Rows {
+                keys: vec![Vec::new(); rows],
+                values: vec![Vec::new(); rows],
+            }
         };
-        Self { lengths: vec![0; rows], layers: vec![empty; layers], widened: false }
+        Self {
+            lengths: vec![0; rows],
+            layers: vec![empty; layers],
+            widened: false,
+        }
     }
 
-    /// For passes that all widen quantised weights to f32, generated tokens of few rows too: what comes of a row then
-    /// depends on no other row of its batch.
+    /// For passes that all widen quantised weights to f32, generated tokens of few rows too: what
+    /// comes of a row then depends on no other row of its batch.
     pub fn widened(self) -> Self {
-        Self { widened: true, ..self }
+        Self {
+            widened: true,
+            ..self
+        }
     }
 
     /// Tokens that each row holds.
@@ -55,11 +69,22 @@ impl KvCache {
     /// A cache of these rows, in this order; a row may be there several times or not at all.
     pub fn select(&self, rows: &[usize]) -> Result<Self> {
         if let Some(&row) = rows.iter().find(|&&r| r >= self.lengths.len()) {
-            return Err(Error::usage(format!("row {row} is not in a cache of {} rows", self.lengths.len())));
+            return Err(Error::usage(format!(
+                "row {row} is not in a cache of {} rows",
+                self.lengths.len()
+            )));
         }
         let lengths = rows.iter().map(|&r| self.lengths[r]).collect();
-        let layers = self.layers.iter().map(|l| l.select(rows)).collect::<Result<_>>()?;
-        Ok(Self { lengths, layers, widened: self.widened })
+        let layers = self
+            .layers
+            .iter()
+            .map(|l| l.select(rows))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            lengths,
+            layers,
+            widened: self.widened,
+        })
     }
 
     /// Keeps these rows, in this order, without a copy where rows stand alone.
@@ -69,7 +94,10 @@ impl KvCache {
             match layer {
                 LayerCache::Rows { keys, values } => {
                     *keys = rows.iter().map(|&r| std::mem::take(&mut keys[r])).collect();
-                    *values = rows.iter().map(|&r| std::mem::take(&mut values[r])).collect();
+                    *values = rows
+                        .iter()
+                        .map(|&r| std::mem::take(&mut values[r]))
+                        .collect();
                 }
                 LayerCache::Device(_) => *layer = layer.select(rows)?,
             }
@@ -81,7 +109,10 @@ impl KvCache {
     pub(super) fn truncate(&mut self, width: usize) {
         for layer in &mut self.layers {
             if let LayerCache::Rows { keys, values } = layer {
-                for (rows, &n) in [keys, values].into_iter().flat_map(|side| side.iter_mut().zip(&self.lengths)) {
+                for (rows, &n) in [keys, values]
+                    .into_iter()
+                    .flat_map(|side| side.iter_mut().zip(&self.lengths))
+                {
                     rows.truncate(n * width);
                 }
             }
@@ -105,22 +136,38 @@ impl LayerCache {
         })
     }
 
-    /// Writes `[rows, kv_heads, tokens, head_dim]` keys and values at each row's start and returns all up to `end`.
-    pub(super) fn append(&mut self, keys: &Tensor, values: &Tensor, starts: &[usize]) -> Result<(Tensor, Tensor)> {
+    /// Writes `[rows, kv_heads, tokens, head_dim]` keys and values at each row's start and returns
+    /// all up to `end`.
+    pub(super) fn append(
+        &mut self,
+        keys: &Tensor,
+        values: &Tensor,
+        starts: &[usize],
+    ) -> Result<(Tensor, Tensor)> {
         let (rows, heads, tokens, dim) = keys.dims4()?;
         let end = starts.iter().max().copied().unwrap_or(0) + tokens;
         let Self::Device(held) = self else {
-            return Err(Error::usage("a cache of the CPU was given to another device"));
+            return Err(Error::usage(
+                "a cache of the CPU was given to another device",
+            ));
         };
         let (k, v) = match held.take() {
             Some((k, v)) if k.dim(2)? >= end => (k, v),
-            old => grown(old, (rows, heads, end.next_multiple_of(256), dim), keys.dtype(), keys.device())?,
+            old => grown(
+                old,
+                (rows, heads, end.next_multiple_of(256), dim),
+                keys.dtype(),
+                keys.device(),
+            )?,
         };
         if starts.iter().all(|&s| s == starts[0]) {
             k.slice_set(&keys.contiguous()?, 2, starts[0])?;
             v.slice_set(&values.contiguous()?, 2, starts[0])?;
         } else {
-            let at: Vec<u32> = starts.iter().flat_map(|&s| (0..tokens).map(move |t| (s + t) as u32)).collect();
+            let at: Vec<u32> = starts
+                .iter()
+                .flat_map(|&s| (0..tokens).map(move |t| (s + t) as u32))
+                .collect();
             let at = Tensor::from_vec(at, (rows, 1, tokens, 1), keys.device())?;
             let at = at.broadcast_as(keys.shape())?.contiguous()?;
             k.scatter_set(&at, &keys.contiguous()?, 2)?;
@@ -134,7 +181,12 @@ impl LayerCache {
 
 type Shape4 = (usize, usize, usize, usize);
 
-fn grown(old: Option<(Tensor, Tensor)>, shape: Shape4, dtype: DType, device: &Device) -> Result<(Tensor, Tensor)> {
+fn grown(
+    old: Option<(Tensor, Tensor)>,
+    shape: Shape4,
+    dtype: DType,
+    device: &Device,
+) -> Result<(Tensor, Tensor)> {
     let k = Tensor::zeros(shape, dtype, device)?;
     let v = Tensor::zeros(shape, dtype, device)?;
     if let Some((old_k, old_v)) = old {

@@ -25,12 +25,20 @@ pub(super) fn choose(options: &LoadOptions) -> Result<Chosen> {
         DeviceChoice::Metal => metal(options),
         DeviceChoice::Auto => {
             if candle_core::utils::cuda_is_available() {
-                return cuda(options)
-                    .or_else(|e| Ok(cpu(options, vec![format!("the GPU cannot be used ({e}): the CPU computes")])));
+                return cuda(options).or_else(|e| {
+                    Ok(cpu(
+                        options,
+                        vec![format!("the GPU cannot be used ({e}): the CPU computes")],
+                    ))
+                });
             }
             if candle_core::utils::metal_is_available() {
-                return metal(options)
-                    .or_else(|e| Ok(cpu(options, vec![format!("the GPU cannot be used ({e}): the CPU computes")])));
+                return metal(options).or_else(|e| {
+                    Ok(cpu(
+                        options,
+                        vec![format!("the GPU cannot be used ({e}): the CPU computes")],
+                    ))
+                });
             }
             let notes = unused_gpu().into_iter().collect();
             Ok(cpu(options, notes))
@@ -45,7 +53,9 @@ pub fn unused_gpu() -> Option<String> {
             "an NVIDIA GPU is here but this build computes on the CPU: cargo run --release --features cuda".into(),
         );
     }
-    if !candle_core::utils::metal_is_available() && cfg!(all(target_os = "macos", target_arch = "aarch64")) {
+    if !candle_core::utils::metal_is_available()
+        && cfg!(all(target_os = "macos", target_arch = "aarch64"))
+    {
         return Some(
             "an Apple GPU is here but this build computes on the CPU: cargo run --release --features metal".into(),
         );
@@ -54,7 +64,8 @@ pub fn unused_gpu() -> Option<String> {
 }
 
 fn has_nvidia() -> bool {
-    let in_proc = std::fs::read_dir("/proc/driver/nvidia/gpus").is_ok_and(|mut gpus| gpus.next().is_some());
+    let in_proc =
+        std::fs::read_dir("/proc/driver/nvidia/gpus").is_ok_and(|mut gpus| gpus.next().is_some());
     in_proc
         || Command::new("nvidia-smi")
             .arg("-L")
@@ -68,48 +79,85 @@ fn cpu(options: &LoadOptions, mut notes: Vec<String>) -> Chosen {
     if let Some(dtype) = options.dtype.filter(|d| *d != DType::F32) {
         notes.push(format!("{dtype:?} was asked for: the CPU computes in f32"));
     }
-    Chosen { placement: Placement::Mapped, name: "cpu".into(), notes }
+    Chosen {
+        placement: Placement::Mapped,
+        name: "cpu".into(),
+        notes,
+    }
 }
 
 fn dtype(options: &LoadOptions) -> Result<DType> {
     match options.dtype.unwrap_or(DType::BF16) {
         dtype @ (DType::F32 | DType::F16 | DType::BF16) => Ok(dtype),
-        other => Err(Error::usage(format!("a model cannot compute in {other:?}: use f32, f16 or bf16"))),
+        other => Err(Error::usage(format!(
+            "a model cannot compute in {other:?}: use f32, f16 or bf16"
+        ))),
     }
 }
 
 fn cuda(options: &LoadOptions) -> Result<Chosen> {
     if !cfg!(feature = "cuda") {
-        return Err(Error::refused("this build has no CUDA: cargo run --release --features cuda"));
+        return Err(Error::refused(
+            "this build has no CUDA: cargo run --release --features cuda",
+        ));
     }
     let device = Device::new_cuda(0).map_err(|e| {
-        Error::refused(format!("CUDA device 0 cannot be opened ({}): use --device cpu", first_line(&e)))
+        Error::refused(format!(
+            "CUDA device 0 cannot be opened ({}): use --device cpu",
+            first_line(&e)
+        ))
     })?;
     let placement = Placement::Device(device, dtype(options)?);
     let name = nvidia("name").map_or_else(|| "cuda:0".into(), |n| format!("cuda:0 ({n})"));
-    Ok(Chosen { placement, name, notes: Vec::new() })
+    Ok(Chosen {
+        placement,
+        name,
+        notes: Vec::new(),
+    })
 }
 
 fn metal(options: &LoadOptions) -> Result<Chosen> {
     if !cfg!(feature = "metal") {
-        return Err(Error::refused("this build has no Metal: cargo run --release --features metal"));
+        return Err(Error::refused(
+            "this build has no Metal: cargo run --release --features metal",
+        ));
     }
     let device = Device::new_metal(0).map_err(|e| {
-        Error::refused(format!("Metal device 0 cannot be opened ({}): use --device cpu", first_line(&e)))
+        Error::refused(format!(
+            "Metal device 0 cannot be opened ({}): use --device cpu",
+            first_line(&e)
+        ))
     })?;
-    Ok(Chosen { placement: Placement::Device(device, dtype(options)?), name: "metal:0".into(), notes: Vec::new() })
+    Ok(Chosen {
+        placement: Placement::Device(device, dtype(options)?),
+        name: "metal:0".into(),
+        notes: Vec::new(),
+    })
 }
 
 /// candle's errors may carry a backtrace.
 fn first_line(error: &candle_core::Error) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
+    error
+        .to_string()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// What nvidia-smi says of the first GPU.
 fn nvidia(query: &str) -> Option<String> {
     let query = format!("--query-gpu={query}");
-    let out = Command::new("nvidia-smi").args([&query, "--format=csv,noheader,nounits"]).output().ok()?;
-    String::from_utf8(out.stdout).ok()?.lines().next().map(|l| l.trim().to_owned()).filter(|l| !l.is_empty())
+    let out = Command::new("nvidia-smi")
+        .args([&query, "--format=csv,noheader,nounits"])
+        .output()
+        .ok()?;
+    String::from_utf8(out.stdout)
+        .ok()?
+        .lines()
+        .next()
+        .map(|l| l.trim().to_owned())
+        .filter(|l| !l.is_empty())
 }
 
 /// Bytes free where a model will compute, where that can be known.
@@ -122,7 +170,11 @@ pub(super) fn memory_available(placement: &Placement) -> Result<Option<u64>> {
 
 /// Bytes free on a GPU, where that can be known.
 fn free_on(gpu: &Device) -> Option<u64> {
-    let mib = if gpu.is_cuda() { nvidia("memory.free")?.parse::<u64>().ok()? } else { return None };
+    let mib = if gpu.is_cuda() {
+        nvidia("memory.free")?.parse::<u64>().ok()?
+    } else {
+        return None;
+    };
     Some(mib << 20)
 }
 
@@ -143,11 +195,15 @@ impl Gpu {
     /// # Errors
     /// A GPU that was named and cannot be used, or that this build knows nothing of.
     pub fn open(choice: DeviceChoice) -> Result<Option<Self>> {
-        let none = !candle_core::utils::cuda_is_available() && !candle_core::utils::metal_is_available();
+        let none =
+            !candle_core::utils::cuda_is_available() && !candle_core::utils::metal_is_available();
         if choice == DeviceChoice::Auto && none {
             return Ok(None);
         }
-        let chosen = choose(&LoadOptions { device: choice, ..LoadOptions::default() })?;
+        let chosen = choose(&LoadOptions {
+            device: choice,
+            ..LoadOptions::default()
+        })?;
         Ok(match chosen.placement {
             Placement::Device(device, _) => Self::of(&device, &chosen.name),
             Placement::Mapped => None,
@@ -157,6 +213,10 @@ impl Gpu {
     /// A device that is one.
     pub(super) fn of(device: &Device, name: &str) -> Option<Self> {
         let free = || free_on(device).unwrap_or(0);
-        (!device.is_cpu()).then(|| Self { device: device.clone(), name: name.to_owned(), free: free() })
+        (!device.is_cpu()).then(|| Self {
+            device: device.clone(),
+            name: name.to_owned(),
+            free: free(),
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! Reading directions: what they add to the residual stream, and the tokens that they promote.
 //!
-//! Knows nothing of where a direction comes from. Invariant: always the dequantised path, so that readings compare.
+//! Knows nothing of where a direction comes from. Invariant: always the dequantised path, so that
+//! readings compare.
 
 use candle_core::{DType, Tensor};
 
@@ -10,18 +11,24 @@ use crate::error::{Error, Result};
 use crate::model::{HookPoint, HookSite};
 
 impl Decoder {
-    /// What directions at a hook add to the residual stream; see [`super::Model::residual_direction`].
+    /// What directions at a hook add to the residual stream; see
+    /// [`super::Model::residual_direction`].
     pub fn residual_direction(&self, hook: HookPoint, directions: &Tensor) -> Result<Tensor> {
         let width = self.width(hook)?;
         let (_, got) = directions.dims2()?;
         if got != width {
-            return Err(Error::usage(format!("directions of width {got} at {hook}, which has width {width}")));
+            return Err(Error::usage(format!(
+                "directions of width {got} at {hook}, which has width {width}"
+            )));
         }
         if hook.site != HookSite::MlpPost {
             return Ok(directions.clone());
         }
         let layer = &self.blocks[hook.layer];
-        let z = directions.to_device(self.device())?.to_dtype(self.dtype())?.contiguous()?;
+        let z = directions
+            .to_device(self.device())?
+            .to_dtype(self.dtype())?
+            .contiguous()?;
         let mut f = layer.down.apply_without_bias(&z)?;
         if let Some(norm) = &layer.post_mlp {
             f = norm.apply(&f)?;
@@ -33,15 +40,24 @@ impl Decoder {
     pub fn logit_lens(&self, residual: &Tensor) -> Result<Tensor> {
         let (Some(norm), Some(head)) = (&self.final_norm, &self.head) else {
             let (have, all) = (self.blocks.len(), self.config.layers.len());
-            return Err(Error::usage(format!("the logit lens needs all {all} layers, only {have} were loaded")));
+            return Err(Error::usage(format!(
+                "the logit lens needs all {all} layers, only {have} were loaded"
+            )));
         };
-        let f = residual.to_device(self.device())?.to_dtype(self.dtype())?.contiguous()?;
-        let out = head.apply(&norm.apply(&f)?, Path::Dequantised)?.to_dtype(DType::F32)?;
+        let f = residual
+            .to_device(self.device())?
+            .to_dtype(self.dtype())?
+            .contiguous()?;
+        let out = head
+            .apply(&norm.apply(&f)?, Path::Dequantised)?
+            .to_dtype(DType::F32)?;
         if !norm.has_bias() {
             return Ok(out);
         }
         let zero = Tensor::zeros((1, self.config.d_model), self.dtype(), self.device())?;
-        let offset = head.apply(&norm.apply(&zero)?, Path::Dequantised)?.to_dtype(DType::F32)?;
+        let offset = head
+            .apply(&norm.apply(&zero)?, Path::Dequantised)?
+            .to_dtype(DType::F32)?;
         Ok(out.broadcast_sub(&offset)?)
     }
 }

@@ -1,7 +1,9 @@
-//! Products with weights: one interface over mapped bytes (CPU) and device tensors (GPU), dequantised or quantised.
+//! Products with weights: one interface over mapped bytes (CPU) and device tensors (GPU),
+//! dequantised or quantised.
 //!
-//! Owns the choice of kernel; knows nothing of layers. Invariant: the stored bytes are the one resident copy: a dequantised
-//! product widens one part of one matrix at a time into a scratch that is used again.
+//! Owns the choice of kernel; knows nothing of layers. Invariant: the stored bytes are the one
+//! resident copy: a dequantised product widens one part of one matrix at a time into a scratch that
+//! is used again.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -21,7 +23,8 @@ use crate::model::weights::{Activations, Stored};
 pub(crate) enum Path {
     /// Weights are widened to f32: activations, logits of prompts, KL, the logit lens.
     Dequantised,
-    /// Activations are quantised to eight bits and multiplied block by block: generated tokens of few rows.
+    /// Activations are quantised to eight bits and multiplied block by block: generated tokens of
+    /// few rows.
     Quantised,
 }
 
@@ -65,9 +68,18 @@ pub(crate) enum Placement {
 
 impl Matrix {
     /// Puts a checked tensor in its place.
-    pub(crate) fn new(tensor: &Stored, name: &str, transposed: bool, placement: &Placement) -> Result<Self> {
+    pub(crate) fn new(
+        tensor: &Stored,
+        name: &str,
+        transposed: bool,
+        placement: &Placement,
+    ) -> Result<Self> {
         let (rows, cols) = (tensor.rows(), tensor.cols());
-        let (out, cols) = if transposed { (cols, rows) } else { (rows, cols) };
+        let (out, cols) = if transposed {
+            (cols, rows)
+        } else {
+            (rows, cols)
+        };
         let home = match placement {
             Placement::Mapped => Home::Mapped(tensor.clone()),
             Placement::Device(device, _) if tensor.is_quantised() => {
@@ -75,17 +87,31 @@ impl Matrix {
                 Home::Quantised(Arc::new(QTensor::new(storage, tensor.shape().to_vec())?))
             }
             Placement::Device(device, dtype) => {
-                let dense = Tensor::from_vec(tensor.to_f32(), tensor.shape().to_vec(), &Device::Cpu)?;
-                let dense = if transposed { dense.t()?.contiguous()? } else { dense };
+                let dense =
+                    Tensor::from_vec(tensor.to_f32(), tensor.shape().to_vec(), &Device::Cpu)?;
+                let dense = if transposed {
+                    dense.t()?.contiguous()?
+                } else {
+                    dense
+                };
                 Home::Dense(dense.to_dtype(*dtype)?.to_device(device)?)
             }
         };
-        Ok(Self { home, name: name.to_owned(), out, cols, transposed })
+        Ok(Self {
+            home,
+            name: name.to_owned(),
+            out,
+            cols,
+            transposed,
+        })
     }
 
-    /// Whether a value is NaN or infinite; a scan of the whole matrix, for naming the cause of a failure.
+    /// Whether a value is NaN or infinite; a scan of the whole matrix, for naming the cause of a
+    /// failure.
     fn is_damaged(&self) -> bool {
-        let Home::Mapped(tensor) = &self.home else { return false };
+        let Home::Mapped(tensor) = &self.home else {
+            return false;
+        };
         let mut row = vec![0.0; tensor.cols()];
         (0..tensor.rows()).any(|r| {
             tensor.dequantise(r..r + 1, &mut row);
@@ -105,7 +131,9 @@ impl Matrix {
         let (m, k) = (x.len() / self.cols, self.cols);
         let out = &mut out[at..];
         if !self.transposed {
-            return rowwise::product(x, k, self.out, out, width, |rows, to| tensor.dequantise(rows, to));
+            return rowwise::product(x, k, self.out, out, width, |rows, to| {
+                tensor.dequantise(rows, to)
+            });
         }
         if let Some(values) = tensor.as_f32() {
             let (x, w) = (View::rows(x, k), View::rows(values, self.out));
@@ -135,7 +163,11 @@ pub(crate) struct Linear {
 
 impl Linear {
     /// Of parts with the same width of input; `bias` has the width of the whole output.
-    pub(crate) fn new(parts: Vec<Matrix>, bias: Option<Vec<f32>>, placement: &Placement) -> Result<Self> {
+    pub(crate) fn new(
+        parts: Vec<Matrix>,
+        bias: Option<Vec<f32>>,
+        placement: &Placement,
+    ) -> Result<Self> {
         let out = parts.iter().map(|p| p.out).sum();
         let device_bias = match (placement, &bias) {
             (Placement::Device(device, dtype), Some(bias)) => {
@@ -143,7 +175,12 @@ impl Linear {
             }
             _ => None,
         };
-        Ok(Self { parts, bias, device_bias, out })
+        Ok(Self {
+            parts,
+            bias,
+            device_bias,
+            out,
+        })
     }
 
     /// Width of the result.
@@ -153,7 +190,10 @@ impl Linear {
 
     /// The first tensor that holds NaN or infinity.
     pub(crate) fn damaged(&self) -> Option<&str> {
-        self.parts.iter().find(|p| p.is_damaged()).map(|p| p.name.as_str())
+        self.parts
+            .iter()
+            .find(|p| p.is_damaged())
+            .map(|p| p.name.as_str())
     }
 
     /// `x Wᵀ + b` for `x` `[m, in]`.
@@ -167,7 +207,13 @@ impl Linear {
     }
 
     fn product(&self, x: &Tensor, path: Path, with_bias: bool) -> Result<Tensor> {
-        if matches!(self.parts.first(), Some(Matrix { home: Home::Mapped(_), .. })) {
+        if matches!(
+            self.parts.first(),
+            Some(Matrix {
+                home: Home::Mapped(_),
+                ..
+            })
+        ) {
             let m = x.dim(0)?;
             let out = with_slice(x, |x| self.product_mapped(x, m, path, with_bias))?;
             return Ok(Tensor::from_vec(out, (m, self.out), &Device::Cpu)?);
@@ -180,7 +226,11 @@ impl Linear {
                 Home::Mapped(_) => continue,
             });
         }
-        let out = if parts.len() == 1 { parts.swap_remove(0) } else { Tensor::cat(&parts, 1)? };
+        let out = if parts.len() == 1 {
+            parts.swap_remove(0)
+        } else {
+            Tensor::cat(&parts, 1)?
+        };
         match &self.device_bias {
             Some(bias) if with_bias => Ok(out.broadcast_add(bias)?),
             _ => Ok(out),
@@ -206,7 +256,8 @@ impl Linear {
     }
 }
 
-/// `out = x [W₁ᵀ | W₂ᵀ | …]` for m rows of x, quantised to eight bits; all parts are one parallel step.
+/// `out = x [W₁ᵀ | W₂ᵀ | …]` for m rows of x, quantised to eight bits; all parts are one parallel
+/// step.
 fn quantised(parts: &[&Stored], x: &[f32], m: usize, out: &mut [f32]) {
     let mut activations: Vec<Activations> = Vec::new();
     for part in parts {
@@ -215,7 +266,11 @@ fn quantised(parts: &[&Stored], x: &[f32], m: usize, out: &mut [f32]) {
         }
     }
     // Column after column for several rows of x, so that a task's results lie together.
-    let mut columns = if m == 1 { Vec::new() } else { vec![0.0; out.len()] };
+    let mut columns = if m == 1 {
+        Vec::new()
+    } else {
+        vec![0.0; out.len()]
+    };
     let mut left: &mut [f32] = if m == 1 { out } else { &mut columns };
     let weights: usize = parts.iter().map(|p| p.rows() * p.cols()).sum();
     let tasks = (weights / TASK).clamp(1, 4 * rayon::current_num_threads());
@@ -223,9 +278,17 @@ fn quantised(parts: &[&Stored], x: &[f32], m: usize, out: &mut [f32]) {
     for part in parts {
         let (here, rest) = std::mem::take(&mut left).split_at_mut(part.rows() * m);
         left = rest;
-        let step = (weights / (tasks * part.cols()).max(1)).next_multiple_of(8).max(8);
-        let Some(x) = activations.iter().find(|a| a.suit(part.dtype())) else { continue };
-        work.extend(here.chunks_mut(step * m).enumerate().map(|(i, results)| (part, i * step, x, results)));
+        let step = (weights / (tasks * part.cols()).max(1))
+            .next_multiple_of(8)
+            .max(8);
+        let Some(x) = activations.iter().find(|a| a.suit(part.dtype())) else {
+            continue;
+        };
+        work.extend(
+            here.chunks_mut(step * m)
+                .enumerate()
+                .map(|(i, results)| (part, i * step, x, results)),
+        );
     }
     let run = |(part, first, x, results): (&&Stored, usize, &Activations, &mut [f32])| {
         part.quantised_products(first..first + results.len() / m, x, results);
@@ -252,7 +315,11 @@ fn on_device(w: &Arc<QTensor>, x: &Tensor, path: Path) -> Result<Tensor> {
             let w = w.dequantize(x.device())?.to_dtype(dtype)?;
             Ok(x.matmul(&w.t()?)?)
         }
-        Path::Quantised => Ok(x.to_dtype(DType::F32)?.contiguous()?.apply_op1_no_bwd(w.as_ref())?.to_dtype(dtype)?),
+        Path::Quantised => Ok(x
+            .to_dtype(DType::F32)?
+            .contiguous()?
+            .apply_op1_no_bwd(w.as_ref())?
+            .to_dtype(dtype)?),
     }
 }
 
@@ -261,7 +328,10 @@ pub(crate) fn with_slice<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R
     let x = x.contiguous()?;
     let (storage, layout) = x.storage_and_layout();
     let Storage::Cpu(cpu) = &*storage else {
-        return Err(candle_core::Error::Msg("a CPU kernel was given a tensor of another device".into()).into());
+        return Err(candle_core::Error::Msg(
+            "a CPU kernel was given a tensor of another device".into(),
+        )
+        .into());
     };
     let all = cpu.as_slice::<f32>()?;
     let start = layout.start_offset();

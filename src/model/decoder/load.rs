@@ -1,4 +1,5 @@
-//! From named tensors to a network: every shape is held against the configuration before anything is computed.
+//! From named tensors to a network: every shape is held against the configuration before anything
+//! is computed.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -33,9 +34,9 @@ impl Loader<'_> {
 
     fn need(&self, name: &str, shape: &[usize]) -> Result<&Stored> {
         let Some(found) = self.find(name) else {
-            return Err(
-                self.wrong(format!("tensor {name} is missing: the checkpoint is not whole or not of this family"))
-            );
+            return Err(self.wrong(format!(
+                "tensor {name} is missing: the checkpoint is not whole or not of this family"
+            )));
         };
         check_shape(found, name, shape)?;
         Ok(found)
@@ -46,7 +47,10 @@ impl Loader<'_> {
         let tensor = self.need(name, &[len])?;
         let values = tensor.to_f32();
         if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-            let problem = format!("tensor {name} holds {} at {i}: the weights are damaged", values[i]);
+            let problem = format!(
+                "tensor {name} holds {} at {i}: the weights are damaged",
+                values[i]
+            );
             return Err(Error::file(tensor.file(), problem));
         }
         Ok(values)
@@ -58,7 +62,12 @@ impl Loader<'_> {
 
     fn layer(&self, index: usize, part: LayerPart) -> String {
         let names = self.config.names;
-        format!("{}{}{}", self.prefix, names.layer(index), names.layer_part(part))
+        format!(
+            "{}{}{}",
+            self.prefix,
+            names.layer(index),
+            names.layer_part(part)
+        )
     }
 
     fn norm(&self, name: &str) -> Result<NormWeights> {
@@ -87,7 +96,12 @@ impl Loader<'_> {
         for (name, out) in parts {
             let shape = if conv1d { [cols, *out] } else { [*out, cols] };
             let full = format!("{name}.weight");
-            matrices.push(Matrix::new(self.need(&full, &shape)?, &full, conv1d, self.placement)?);
+            matrices.push(Matrix::new(
+                self.need(&full, &shape)?,
+                &full,
+                conv1d,
+                self.placement,
+            )?);
             if bias {
                 biases.extend(self.vector(&format!("{name}.bias"), *out)?);
             }
@@ -100,14 +114,29 @@ impl Loader<'_> {
         let c = self.config;
         let name = |part| self.layer(index, part);
         let fused = name(P::Qkv);
-        let qkv = if c.qkv_order == QkvOrder::PerHead || self.weights.get(&format!("{fused}.weight")).is_some() {
+        let qkv = if c.qkv_order == QkvOrder::PerHead
+            || self.weights.get(&format!("{fused}.weight")).is_some()
+        {
             vec![(fused, c.q_width() + 2 * c.kv_width())]
         } else {
-            vec![(name(P::Q), c.q_width()), (name(P::K), c.kv_width()), (name(P::V), c.kv_width())]
+            vec![
+                (name(P::Q), c.q_width()),
+                (name(P::K), c.kv_width()),
+                (name(P::V), c.kv_width()),
+            ]
         };
-        let up =
-            if c.gated { vec![(name(P::Gate), c.d_mlp), (name(P::Up), c.d_mlp)] } else { vec![(name(P::Up), c.d_mlp)] };
-        let post = |part| if c.post_norms { self.norm(&name(part)).map(Some) } else { Ok(None) };
+        let up = if c.gated {
+            vec![(name(P::Gate), c.d_mlp), (name(P::Up), c.d_mlp)]
+        } else {
+            vec![(name(P::Up), c.d_mlp)]
+        };
+        let post = |part| {
+            if c.post_norms {
+                self.norm(&name(part)).map(Some)
+            } else {
+                Ok(None)
+            }
+        };
         Ok(Layer {
             kind: c.layers[index],
             attn_norm: self.norm(&name(P::AttnNorm))?,
@@ -123,11 +152,13 @@ impl Loader<'_> {
         })
     }
 
-    /// The unembedding. A stored one counts even where the configuration ties it, unless it is the embedding again:
-    /// `transformers` 5 ties nothing that differs.
+    /// The unembedding. A stored one counts even where the configuration ties it, unless it is the
+    /// embedding again: `transformers` 5 ties nothing that differs.
     fn head(&self, embed: &Stored) -> Result<(String, Stored)> {
         let c = self.config;
-        let name = head_names(c.names).into_iter().find(|name| self.weights.get(name).is_some());
+        let name = head_names(c.names)
+            .into_iter()
+            .find(|name| self.weights.get(name).is_some());
         match name {
             Some(name) => {
                 let head = self.need(&name, &[c.vocab, c.d_model])?;
@@ -149,21 +180,32 @@ impl Loader<'_> {
     /// A tensor of a loaded layer that nothing asked for means a computation that is not built.
     fn refuse_unused(&self, loaded: usize) -> Result<()> {
         let used = self.used.borrow();
-        let blocks: Vec<String> =
-            (0..loaded).map(|i| format!("{}{}", self.prefix, self.config.names.layer(i))).collect();
+        let blocks: Vec<String> = (0..loaded)
+            .map(|i| format!("{}{}", self.prefix, self.config.names.layer(i)))
+            .collect();
         let mut odd: Vec<&str> = self
             .weights
             .names()
             .filter(|n| !used.contains(*n) && blocks.iter().any(|b| n.starts_with(b)))
             .filter(|n| {
-                !["rotary_emb.inv_freq", "attn.bias", "attention.bias", "masked_bias"].iter().any(|b| n.ends_with(b))
+                ![
+                    "rotary_emb.inv_freq",
+                    "attn.bias",
+                    "attention.bias",
+                    "masked_bias",
+                ]
+                .iter()
+                .any(|b| n.ends_with(b))
             })
             .collect();
         let head_bias = format!("{}.bias", self.config.names.part(Part::Head));
         odd.extend(self.weights.names().filter(|n| *n == head_bias));
         odd.sort_unstable();
         match odd.first() {
-            Some(name) => Err(self.wrong(format!("tensor {name} has no place in family {}", self.config.family))),
+            Some(name) => Err(self.wrong(format!(
+                "tensor {name} has no place in family {}",
+                self.config.family
+            ))),
             None => Ok(()),
         }
     }
@@ -176,33 +218,48 @@ fn check_shape(found: &Stored, name: &str, shape: &[usize]) -> Result<()> {
     if squeezed == wanted {
         return Ok(());
     }
-    let problem = format!("tensor {name} is {:?}, the configuration says {shape:?}", found.shape());
+    let problem = format!(
+        "tensor {name} is {:?}, the configuration says {shape:?}",
+        found.shape()
+    );
     Err(Error::file(found.file(), problem))
 }
 
 /// Where the unembedding may stand: at the top, or within the wrapper of a model with pictures.
 fn head_names(names: Names) -> [String; 2] {
     let name = names.part(Part::Head);
-    [format!("{name}.weight"), format!("language_model.{name}.weight")]
+    [
+        format!("{name}.weight"),
+        format!("language_model.{name}.weight"),
+    ]
 }
 
-/// The prefix of a checkpoint's tensors; and the unembedding's name where the embedding is stored as that alone, as a
-/// tied pair may be.
+/// The prefix of a checkpoint's tensors; and the unembedding's name where the embedding is stored
+/// as that alone, as a tied pair may be.
 fn prefix(config: &Config, weights: &Weights) -> Result<(&'static str, Option<String>)> {
     let names = config.names;
     let with = |part: Part| {
         let name = format!("{}.weight", names.part(part));
-        names.prefixes().iter().find(|p| weights.get(&format!("{p}{name}")).is_some()).copied()
+        names
+            .prefixes()
+            .iter()
+            .find(|p| weights.get(&format!("{p}{name}")).is_some())
+            .copied()
     };
     if let Some(prefix) = with(Part::Embed) {
         return Ok((prefix, None));
     }
-    let head = head_names(names).into_iter().find(|name| config.tied && weights.get(name).is_some());
+    let head = head_names(names)
+        .into_iter()
+        .find(|name| config.tied && weights.get(name).is_some());
     match (with(Part::FinalNorm), head) {
         (Some(prefix), Some(head)) => Ok((prefix, Some(head))),
         _ => {
-            let problem =
-                format!("tensor {}.weight is missing: not a {} checkpoint", names.part(Part::Embed), config.family);
+            let problem = format!(
+                "tensor {}.weight is missing: not a {} checkpoint",
+                names.part(Part::Embed),
+                config.family
+            );
             Err(Error::file(weights.path(), problem))
         }
     }
@@ -220,10 +277,19 @@ pub(super) fn load(
     let count = layers.unwrap_or(depth);
     if count > depth {
         let last = depth - 1;
-        return Err(Error::usage(format!("layer {} does not exist: this model has layers 0 to {last}", count - 1)));
+        return Err(Error::usage(format!(
+            "layer {} does not exist: this model has layers 0 to {last}",
+            count - 1
+        )));
     }
     let (prefix, tied_to_head) = prefix(&config, weights)?;
-    let loader = Loader { config: &config, weights, placement, prefix, used: RefCell::default() };
+    let loader = Loader {
+        config: &config,
+        weights,
+        placement,
+        prefix,
+        used: RefCell::default(),
+    };
     let shape = [config.vocab, config.d_model];
     let embed = match tied_to_head {
         Some(head) => loader.need(&head, &shape)?,
@@ -232,7 +298,11 @@ pub(super) fn load(
     let embed = embed.clone();
     let positions = if config.learned_positions {
         let name = format!("{}.weight", loader.part(Part::Positions));
-        Some(loader.need(&name, &[config.context, config.d_model])?.clone())
+        Some(
+            loader
+                .need(&name, &[config.context, config.d_model])?
+                .clone(),
+        )
     } else {
         None
     };
@@ -244,10 +314,25 @@ pub(super) fn load(
     loader.refuse_unused(count)?;
     let (final_norm, head) = if count == depth {
         let (head_name, head) = loader.head(&embed)?;
-        let head = Linear::new(vec![Matrix::new(&head, &head_name, false, placement)?], None, placement)?;
-        (Some(loader.norm(&loader.part(Part::FinalNorm))?), Some(head))
+        let head = Linear::new(
+            vec![Matrix::new(&head, &head_name, false, placement)?],
+            None,
+            placement,
+        )?;
+        (
+            Some(loader.norm(&loader.part(Part::FinalNorm))?),
+            Some(head),
+        )
     } else {
         (None, None)
     };
-    Ok(Decoder::assemble(config, embed, positions, blocks, final_norm, head, placement.clone()))
+    Ok(Decoder::assemble(
+        config,
+        embed,
+        positions,
+        blocks,
+        final_norm,
+        head,
+        placement.clone(),
+    ))
 }

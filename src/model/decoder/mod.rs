@@ -1,8 +1,9 @@
 //! One decoder with taps for every family: a family is a configuration and a weight-name map.
 //!
-//! Owns the forward pass, its cache and its devices; knows nothing of factors, corpora or terminals. Invariant: what a
-//! tap sees, logits and KL are computed with weights widened to f32 (or the device's dtype), whatever the batch; only
-//! generated tokens may go through quantised kernels.
+//! Owns the forward pass, its cache and its devices; knows nothing of factors, corpora or
+//! terminals. Invariant: what a tap sees, logits and KL are computed with weights widened to f32
+//! (or the device's dtype), whatever the batch; only generated tokens may go through quantised
+//! kernels.
 
 mod attention;
 mod budget;
@@ -63,13 +64,19 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens the files on a device; reports bytes read; refuses with numbers when memory does not suffice.
+    /// Opens the files on a device; reports bytes read; refuses with numbers when memory does not
+    /// suffice.
     pub fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> Result<Self> {
         // First what is quick to fail.
         let tokenizer = Tokenizer::open(files)?;
         let (decoder, mut info, plan) = open::open(files, options, ctx)?;
         open::check_tokenizer(&tokenizer, &mut info)?;
-        Ok(Self { info, tokenizer, decoder, batch_tokens: plan.tokens })
+        Ok(Self {
+            info,
+            tokenizer,
+            decoder,
+            batch_tokens: plan.tokens,
+        })
     }
 
     /// Opens the network alone, for token ids: the files need no tokenizer.
@@ -77,7 +84,11 @@ impl Model {
     /// # Errors
     ///
     /// As [`Model::open`], but for those of the tokenizer.
-    pub fn open_decoder(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> Result<(Decoder, ModelInfo)> {
+    pub fn open_decoder(
+        files: &ModelFiles,
+        options: &LoadOptions,
+        ctx: &TaskCtx,
+    ) -> Result<(Decoder, ModelInfo)> {
         open::open(files, options, ctx).map(|(decoder, info, _)| (decoder, info))
     }
 
@@ -111,7 +122,8 @@ impl Model {
         self.batch_tokens
     }
 
-    /// The width of a hook: d_mlp or d_model. [`crate::Error::Usage`] names the range when the layer does not exist.
+    /// The width of a hook: d_mlp or d_model. [`crate::Error::Usage`] names the range when the
+    /// layer does not exist.
     pub fn width(&self, hook: HookPoint) -> Result<usize> {
         self.decoder.width(hook)
     }
@@ -121,12 +133,15 @@ impl Model {
         self.decoder.new_cache(rows)
     }
 
-    /// Runs a batch through the layers that `tap` or `logits` need. With a cache the ids continue what it holds (and every
-    /// layer runs, to fill it); without one the pass is a prompt from position 0. Cancellation is tested between layers.
+    /// Runs a batch through the layers that `tap` or `logits` need. With a cache the ids continue
+    /// what it holds (and every layer runs, to fill it); without one the pass is a prompt from
+    /// position 0. Cancellation is tested between layers.
     ///
-    /// Quantised weights: a pass of [`Phase::Prompt`], and any pass of 32 token rows or more, widens them to f32, one
-    /// part of one matrix at a time; a pass of [`Phase::Generated`] with fewer rows multiplies the blocks themselves, with
-    /// activations quantised to eight bits, unless its cache is [`KvCache::widened`]. All rows of a batch take the same way, so baseline and steered text compare.
+    /// Quantised weights: a pass of [`Phase::Prompt`], and any pass of 32 token rows or more,
+    /// widens them to f32, one part of one matrix at a time; a pass of [`Phase::Generated`] with
+    /// fewer rows multiplies the blocks themselves, with activations quantised to eight bits,
+    /// unless its cache is [`KvCache::widened`]. All rows of a batch take the same way, so baseline
+    /// and steered text compare.
     pub fn forward(
         &self,
         batch: &Batch,
@@ -139,14 +154,15 @@ impl Model {
         self.decoder.forward(batch, phase, cache, tap, logits, ctx)
     }
 
-    /// What directions at `hook` (`[m, width]`, f32) add to the residual stream: `[m, d_model]`. At `mlp.hook_post` that
-    /// is W_outᵀ z (for post-norm families followed by the post-feed-forward norm); elsewhere the direction itself.
+    /// What directions at `hook` (`[m, width]`, f32) add to the residual stream: `[m, d_model]`. At
+    /// `mlp.hook_post` that is W_outᵀ z (for post-norm families followed by the post-feed-forward
+    /// norm); elsewhere the direction itself.
     pub fn residual_direction(&self, hook: HookPoint, directions: &Tensor) -> Result<Tensor> {
         self.decoder.residual_direction(hook, directions)
     }
 
-    /// Logit lens: unembed(final_norm(f)) of residual directions `[m, d_model]` as f32 `[m, vocab]`, no soft-cap, minus
-    /// unembed(final_norm(0)) where the norm has a bias.
+    /// Logit lens: unembed(final_norm(f)) of residual directions `[m, d_model]` as f32 `[m,
+    /// vocab]`, no soft-cap, minus unembed(final_norm(0)) where the norm has a bias.
     pub fn logit_lens(&self, residual: &Tensor) -> Result<Tensor> {
         self.decoder.logit_lens(residual)
     }

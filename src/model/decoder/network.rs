@@ -1,6 +1,7 @@
 //! The network: embeddings, layers with their hooks, unembedding.
 //!
-//! Owns the order of a forward pass and the one place of each hook; knows nothing of tokenizers or files.
+//! Owns the order of a forward pass and the one place of each hook; knows nothing of tokenizers or
+//! files.
 
 use std::ops::Range;
 
@@ -36,7 +37,8 @@ pub(super) struct Layer {
     pub(super) post_mlp: Option<NormWeights>,
 }
 
-/// A network without tokenizer: what [`super::Model`] wraps, and what tests and tools open when ids are all they have.
+/// A network without tokenizer: what [`super::Model`] wraps, and what tests and tools open when ids
+/// are all they have.
 pub struct Decoder {
     pub(super) config: Config,
     embed: Stored,
@@ -68,12 +70,21 @@ impl Run<'_> {
         let (count, width) = x.dims2()?;
         let shape = (self.places.starts.len(), self.places.tokens, width);
         let seen = x.reshape(shape)?;
-        let Some(new) = self.tap.at(&self.pass, hook, &seen)? else { return Ok(x) };
+        let Some(new) = self.tap.at(&self.pass, hook, &seen)? else {
+            return Ok(x);
+        };
         if new.dims() != seen.dims() {
-            let problem = format!("the tap replaced {hook} {:?} by {:?}", seen.dims(), new.dims());
+            let problem = format!(
+                "the tap replaced {hook} {:?} by {:?}",
+                seen.dims(),
+                new.dims()
+            );
             return Err(Error::usage(problem));
         }
-        Ok(new.to_dtype(x.dtype())?.reshape((count, width))?.contiguous()?)
+        Ok(new
+            .to_dtype(x.dtype())?
+            .reshape((count, width))?
+            .contiguous()?)
     }
 
     fn ends(&self, layer: usize, site: HookSite) -> bool {
@@ -91,16 +102,30 @@ impl Decoder {
         head: Option<Linear>,
         placement: Placement,
     ) -> Self {
-        Self { config, embed, positions, blocks, final_norm, head, placement }
+        Self {
+            config,
+            embed,
+            positions,
+            blocks,
+            final_norm,
+            head,
+            placement,
+        }
     }
 
-    /// Builds the network from weights that stay mapped and are computed on the CPU in f32; `layers`: only the first n.
-    pub fn on_cpu(config: Config, weights: &Weights, layers: Option<usize>, ctx: &TaskCtx) -> Result<Self> {
+    /// Builds the network from weights that stay mapped and are computed on the CPU in f32;
+    /// `layers`: only the first n.
+    pub fn on_cpu(
+        config: Config,
+        weights: &Weights,
+        layers: Option<usize>,
+        ctx: &TaskCtx,
+    ) -> Result<Self> {
         load::load(config, weights, layers, &Placement::Mapped, ctx)
     }
 
-    /// Builds the network on a device with candle's operations, in a dtype. On the CPU this is the second opinion that
-    /// tests the operations of a GPU where there is none.
+    /// Builds the network on a device with candle's operations, in a dtype. On the CPU this is the
+    /// second opinion that tests the operations of a GPU where there is none.
     pub fn on_device(
         config: Config,
         weights: &Weights,
@@ -109,7 +134,13 @@ impl Decoder {
         dtype: DType,
         ctx: &TaskCtx,
     ) -> Result<Self> {
-        load::load(config, weights, layers, &Placement::Device(device.clone(), dtype), ctx)
+        load::load(
+            config,
+            weights,
+            layers,
+            &Placement::Device(device.clone(), dtype),
+            ctx,
+        )
     }
 
     /// Its switches.
@@ -153,7 +184,11 @@ impl Decoder {
             )));
         }
         if hook.layer >= self.blocks.len() {
-            let problem = format!("layer {} was not loaded: only the first {} were", hook.layer, self.blocks.len());
+            let problem = format!(
+                "layer {} was not loaded: only the first {} were",
+                hook.layer,
+                self.blocks.len()
+            );
             return Err(Error::usage(problem));
         }
         Ok(match hook.site {
@@ -169,7 +204,11 @@ impl Decoder {
 
     /// Which arithmetic a pass uses: see [`super::Model::forward`].
     fn path(&self, phase: Phase, rows: usize) -> Path {
-        if phase == Phase::Generated && rows < DEQUANTISE_FROM { Path::Quantised } else { Path::Dequantised }
+        if phase == Phase::Generated && rows < DEQUANTISE_FROM {
+            Path::Quantised
+        } else {
+            Path::Dequantised
+        }
     }
 
     /// One forward pass; see [`super::Model::forward`].
@@ -207,20 +246,36 @@ impl Decoder {
     ) -> Result<Option<Tensor>> {
         if logits != Logits::None && self.head.is_none() {
             let (have, all) = (self.blocks.len(), self.config.layers.len());
-            return Err(Error::usage(format!("logits need all {all} layers, only {have} were loaded")));
+            return Err(Error::usage(format!(
+                "logits need all {all} layers, only {have} were loaded"
+            )));
         }
         let stops = logits == Logits::None && cache.is_none();
-        let last = if stops { tap.hooks().iter().max().copied() } else { None };
+        let last = if stops {
+            tap.hooks().iter().max().copied()
+        } else {
+            None
+        };
         let widened = cache.as_deref().is_some_and(|c| c.widened);
         let mut run = self.run(places, samples, phase, widened, tap, last)?;
         if stops && last.is_none() {
             return Ok(None);
         }
         let path = run.path;
-        let result = self.layers(x, from..self.blocks.len(), &mut run, cache.as_deref_mut(), ctx);
+        let result = self.layers(
+            x,
+            from..self.blocks.len(),
+            &mut run,
+            cache.as_deref_mut(),
+            ctx,
+        );
         match (&result, cache) {
             (Ok(_), Some(cache)) => {
-                cache.lengths.iter_mut().zip(&places.lengths).for_each(|(held, new)| *held += new);
+                cache
+                    .lengths
+                    .iter_mut()
+                    .zip(&places.lengths)
+                    .for_each(|(held, new)| *held += new);
             }
             (Err(_), Some(cache)) => cache.truncate(self.config.kv_width()),
             (_, None) => {}
@@ -240,11 +295,29 @@ impl Decoder {
         last: Option<HookPoint>,
     ) -> Result<Run<'a>> {
         let hooks = tap.hooks().to_vec();
-        hooks.iter().try_for_each(|&hook| self.width(hook).map(drop))?;
+        hooks
+            .iter()
+            .try_for_each(|&hook| self.width(hook).map(drop))?;
         let rows = places.starts.len() * places.tokens;
-        let path = if widened { Path::Dequantised } else { self.path(phase, rows) };
-        let pass = Pass { starts: &places.starts, lengths: &places.lengths, samples, phase };
-        Ok(Run { pass, places, path, tap, hooks, last })
+        let path = if widened {
+            Path::Dequantised
+        } else {
+            self.path(phase, rows)
+        };
+        let pass = Pass {
+            starts: &places.starts,
+            lengths: &places.lengths,
+            samples,
+            phase,
+        };
+        Ok(Run {
+            pass,
+            places,
+            path,
+            tap,
+            hooks,
+            last,
+        })
     }
 
     /// Starts and lengths of a batch's rows, checked.
@@ -254,11 +327,17 @@ impl Decoder {
             return Err(Error::usage("a batch of no rows"));
         }
         if !batch.samples.is_empty() && batch.samples.len() != rows {
-            return Err(Error::usage(format!("{} sample numbers for {rows} rows", batch.samples.len())));
+            return Err(Error::usage(format!(
+                "{} sample numbers for {rows} rows",
+                batch.samples.len()
+            )));
         }
         let starts = match cache {
             Some(cache) if cache.lengths.len() != rows => {
-                return Err(Error::usage(format!("a cache of {} rows for a batch of {rows}", cache.lengths.len())));
+                return Err(Error::usage(format!(
+                    "a cache of {} rows for a batch of {rows}",
+                    cache.lengths.len()
+                )));
             }
             Some(cache) => cache.lengths.clone(),
             None => vec![0; rows],
@@ -269,7 +348,10 @@ impl Decoder {
             }
             let end = start + row.len();
             if end > self.config.context {
-                let problem = format!("row {r} has {end} tokens, the model's context is {}", self.config.context);
+                let problem = format!(
+                    "row {r} has {end} tokens, the model's context is {}",
+                    self.config.context
+                );
                 return Err(Error::usage(problem));
             }
             if let Some(id) = row.iter().find(|&&id| id as usize >= self.config.vocab) {
@@ -306,7 +388,8 @@ impl Decoder {
         if let Some(positions) = &self.positions {
             let mut at = vec![0.0f32; width];
             for (i, out) in x.chunks_exact_mut(width).enumerate() {
-                let position = (places.starts[i / tokens] + i % tokens).min(self.config.context - 1);
+                let position =
+                    (places.starts[i / tokens] + i % tokens).min(self.config.context - 1);
                 positions.dequantise(position..position + 1, &mut at);
                 vector::axpy(out, 1.0, &at);
             }
@@ -329,7 +412,13 @@ impl Decoder {
         mut cache: Option<&mut KvCache>,
         ctx: &TaskCtx,
     ) -> Result<Option<Tensor>> {
-        for (i, layer) in self.blocks.iter().enumerate().take(layers.end).skip(layers.start) {
+        for (i, layer) in self
+            .blocks
+            .iter()
+            .enumerate()
+            .take(layers.end)
+            .skip(layers.start)
+        {
             ctx.check()?;
             let held = cache.as_deref_mut().map(|c| &mut c.layers[i]);
             let a = layer.qkv.apply(&layer.attn_norm.apply(&x)?, run.path)?;
@@ -350,7 +439,9 @@ impl Decoder {
             }
             let middle = ops::add(&x, &a, self.is_mapped())?;
             let read = if self.config.parallel { &x } else { &middle };
-            let Some(m) = self.mlp(i, layer, read, run)? else { return Ok(None) };
+            let Some(m) = self.mlp(i, layer, read, run)? else {
+                return Ok(None);
+            };
             x = ops::add(&middle, &m, self.is_mapped())?;
             self.check_finite(&x, i)?;
             x = run.at(i, HookSite::ResidPost, x)?;
@@ -363,7 +454,13 @@ impl Decoder {
     }
 
     /// What the MLP adds; `None` when the pass ends inside it.
-    fn mlp(&self, i: usize, layer: &Layer, x: &Tensor, run: &mut Run<'_>) -> Result<Option<Tensor>> {
+    fn mlp(
+        &self,
+        i: usize,
+        layer: &Layer,
+        x: &Tensor,
+        run: &mut Run<'_>,
+    ) -> Result<Option<Tensor>> {
         let c = &self.config;
         let h = layer.up.apply(&layer.mlp_norm.apply(x)?, run.path)?;
         let h = ops::activate(&h, c.activation, c.gated, c.d_mlp, self.is_mapped())?;
@@ -376,14 +473,21 @@ impl Decoder {
             m = norm.apply(&m)?;
         }
         let m = run.at(i, HookSite::MlpOut, m)?;
-        Ok(if run.ends(i, HookSite::MlpOut) { None } else { Some(m) })
+        Ok(if run.ends(i, HookSite::MlpOut) {
+            None
+        } else {
+            Some(m)
+        })
     }
 
     /// A device is asked once, at the end of a prompt's pass: each question makes it wait.
     fn check_device(&self, x: &Tensor, phase: Phase) -> Result<()> {
         if self.is_mapped()
             || phase != Phase::Prompt
-            || x.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?.is_finite()
+            || x.to_dtype(DType::F32)?
+                .sum_all()?
+                .to_scalar::<f32>()?
+                .is_finite()
         {
             return Ok(());
         }
@@ -403,23 +507,39 @@ impl Decoder {
         })))
     }
 
-    /// What is wrong with some loaded layers where one of their tensors, mapped, holds NaN or infinity. Reads all of them:
-    /// for naming the cause of a failure.
+    /// What is wrong with some loaded layers where one of their tensors, mapped, holds NaN or
+    /// infinity. Reads all of them: for naming the cause of a failure.
     pub(crate) fn damage(&self, layers: Range<usize>) -> Option<String> {
         let blocks = self.blocks.get(layers).unwrap_or_default();
-        blocks.iter().flat_map(|b| [&b.qkv, &b.out, &b.up, &b.down]).find_map(Linear::damaged).map(damaged)
+        blocks
+            .iter()
+            .flat_map(|b| [&b.qkv, &b.out, &b.up, &b.down])
+            .find_map(Linear::damaged)
+            .map(damaged)
     }
 
-    fn logits(&self, x: &Tensor, places: &Places, which: Logits, path: Path) -> Result<Option<Tensor>> {
-        let (Some(norm), Some(head)) = (&self.final_norm, &self.head) else { return Ok(None) };
+    fn logits(
+        &self,
+        x: &Tensor,
+        places: &Places,
+        which: Logits,
+        path: Path,
+    ) -> Result<Option<Tensor>> {
+        let (Some(norm), Some(head)) = (&self.final_norm, &self.head) else {
+            return Ok(None);
+        };
         let rows = places.starts.len();
         let x = match which {
             Logits::None => return Ok(None),
             Logits::All => x.clone(),
             Logits::Last if places.tokens == 1 => x.clone(),
             Logits::Last => {
-                let ids: Vec<u32> =
-                    places.lengths.iter().enumerate().map(|(r, n)| (r * places.tokens + n - 1) as u32).collect();
+                let ids: Vec<u32> = places
+                    .lengths
+                    .iter()
+                    .enumerate()
+                    .map(|(r, n)| (r * places.tokens + n - 1) as u32)
+                    .collect();
                 x.index_select(&Tensor::new(ids.as_slice(), x.device())?, 0)?
             }
         };
@@ -433,7 +553,11 @@ impl Decoder {
         if let Some(cap) = self.config.final_softcap {
             out = ops::softcap(&out, cap)?;
         }
-        Ok(Some(if which == Logits::All { out.reshape((rows, places.tokens, head.out()))? } else { out }))
+        Ok(Some(if which == Logits::All {
+            out.reshape((rows, places.tokens, head.out()))?
+        } else {
+            out
+        }))
     }
 }
 

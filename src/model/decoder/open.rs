@@ -14,9 +14,12 @@ use crate::task::TaskCtx;
 /// Configuration and weights as they lie on disk: headers are read, nothing is computed.
 pub fn describe(files: &ModelFiles) -> Result<(Config, Weights)> {
     match &files.layout {
-        ModelLayout::HuggingFace { config, weights, .. } => {
-            Ok((Config::from_hf(config)?, Weights::open_safetensors(weights)?))
-        }
+        ModelLayout::HuggingFace {
+            config, weights, ..
+        } => Ok((
+            Config::from_hf(config)?,
+            Weights::open_safetensors(weights)?,
+        )),
         ModelLayout::Gguf(path) => {
             let weights = Weights::open_gguf(path)?;
             Ok((Config::from_gguf(&weights)?, weights))
@@ -25,7 +28,11 @@ pub fn describe(files: &ModelFiles) -> Result<(Config, Weights)> {
 }
 
 /// Opens configuration and weights, as the plan that it returns.
-pub(super) fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> Result<(Decoder, ModelInfo, Plan)> {
+pub(super) fn open(
+    files: &ModelFiles,
+    options: &LoadOptions,
+    ctx: &TaskCtx,
+) -> Result<(Decoder, ModelInfo, Plan)> {
     let (config, weights) = describe(files)?;
     let chosen = device::choose(options)?;
     let free = device::memory_available(&chosen.placement)?;
@@ -59,7 +66,10 @@ pub(super) fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> 
         weight_bytes: weights.bytes(),
         weights_sha256: digest(weights.files(), ctx)?,
         tokenizer_sha256: String::new(),
-        identity: Some(ModelIdentity { configuration, ..ModelIdentity::default() }),
+        identity: Some(ModelIdentity {
+            configuration,
+            ..ModelIdentity::default()
+        }),
         notes,
     };
     Ok((decoder, info, plan))
@@ -69,14 +79,19 @@ pub(super) fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> 
 fn commonest(weights: &Weights) -> GgmlDType {
     let mut bytes: Vec<(GgmlDType, usize)> = Vec::new();
     // Embeddings are often kept finer than the layers: what the layers hold is the model's type.
-    let layers = weights.names().filter(|n| n.contains("blk.") || n.contains("layers.") || n.contains("h."));
+    let layers = weights
+        .names()
+        .filter(|n| n.contains("blk.") || n.contains("layers.") || n.contains("h."));
     for tensor in layers.filter_map(|n| weights.get(n)) {
         match bytes.iter_mut().find(|(d, _)| *d == tensor.dtype()) {
             Some((_, n)) => *n += tensor.data().len(),
             None => bytes.push((tensor.dtype(), tensor.data().len())),
         }
     }
-    bytes.into_iter().max_by_key(|(_, n)| *n).map_or(GgmlDType::F32, |(d, _)| d)
+    bytes
+        .into_iter()
+        .max_by_key(|(_, n)| *n)
+        .map_or(GgmlDType::F32, |(d, _)| d)
 }
 
 fn dtype_name(dtype: GgmlDType) -> &'static str {
@@ -107,18 +122,22 @@ fn compute_name(dtype: DType) -> &'static str {
     }
 }
 
-/// Holds the tokenizer against the embeddings. A few ids more are usual (Gemma's image token); many are another model's.
+/// Holds the tokenizer against the embeddings. A few ids more are usual (Gemma's image token); many
+/// are another model's.
 pub(super) fn check_tokenizer(tokenizer: &Tokenizer, info: &mut ModelInfo) -> Result<()> {
     let (pieces, rows) = (tokenizer.vocab_size(), info.vocab);
     if pieces > rows + 256 || pieces * 2 < rows {
-        let problem =
-            format!("the tokenizer has {pieces} pieces, the model {rows} embeddings: they do not belong together");
+        let problem = format!(
+            "the tokenizer has {pieces} pieces, the model {rows} embeddings: they do not belong together"
+        );
         return Err(Error::refused(problem));
     }
     info.tokenizer_sha256 = tokenizer.sha256().to_owned();
     if let Some(identity) = &mut info.identity {
         (identity.tokenizer, identity.bos) = (tokenizer.ids_sha256(), tokenizer.bos());
-        tokenizer.file_sha256().clone_into(&mut identity.tokenizer_file);
+        tokenizer
+            .file_sha256()
+            .clone_into(&mut identity.tokenizer_file);
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The small operations between the products: norms, activations, sums; this crate's loops on the CPU, candle's elsewhere.
+//! The small operations between the products: norms, activations, sums; this crate's loops on the
+//! CPU, candle's elsewhere.
 
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::ops::sigmoid;
@@ -17,7 +18,12 @@ pub(super) struct NormWeights {
 }
 
 impl NormWeights {
-    pub(super) fn new(norm: Norm, mut weight: Vec<f32>, bias: Option<Vec<f32>>, placement: &Placement) -> Result<Self> {
+    pub(super) fn new(
+        norm: Norm,
+        mut weight: Vec<f32>,
+        bias: Option<Vec<f32>>,
+        placement: &Placement,
+    ) -> Result<Self> {
         if norm.plus_one {
             weight.iter_mut().for_each(|w| *w += 1.0);
         }
@@ -28,7 +34,12 @@ impl NormWeights {
                 Some((put(&weight)?, bias.as_deref().map(put).transpose()?))
             }
         };
-        Ok(Self { norm, weight, bias, device })
+        Ok(Self {
+            norm,
+            weight,
+            bias,
+            device,
+        })
     }
 
     pub(super) fn weight(&self) -> &[f32] {
@@ -44,17 +55,23 @@ impl NormWeights {
         let eps = self.norm.eps;
         match &self.device {
             None => {
-                let out = with_slice(x, |x| vector::norm(self.norm.kind, eps, &self.weight, self.bias.as_deref(), x))?;
+                let out = with_slice(x, |x| {
+                    vector::norm(self.norm.kind, eps, &self.weight, self.bias.as_deref(), x)
+                })?;
                 Ok(Tensor::from_vec(out, x.shape(), &Device::Cpu)?)
             }
-            Some((weight, _)) if self.norm.kind == NormKind::Rms => {
-                Ok(candle_nn::ops::rms_norm(&x.contiguous()?, weight, eps as f32)?)
-            }
+            Some((weight, _)) if self.norm.kind == NormKind::Rms => Ok(candle_nn::ops::rms_norm(
+                &x.contiguous()?,
+                weight,
+                eps as f32,
+            )?),
             Some((weight, bias)) => {
                 let wide = x.to_dtype(DType::F32)?;
                 let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
                 let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-                let out = centred.broadcast_div(&(variance + eps)?.sqrt()?)?.to_dtype(x.dtype())?;
+                let out = centred
+                    .broadcast_div(&(variance + eps)?.sqrt()?)?
+                    .to_dtype(x.dtype())?;
                 let out = out.broadcast_mul(weight)?;
                 Ok(match bias {
                     Some(bias) => out.broadcast_add(bias)?,
@@ -66,13 +83,23 @@ impl NormWeights {
 }
 
 /// act(gate) ∘ up of `[rows, gate | up]`, or act(x) of `[rows, width]`.
-pub(super) fn activate(x: &Tensor, kind: Activation, gated: bool, width: usize, on_cpu: bool) -> Result<Tensor> {
+pub(super) fn activate(
+    x: &Tensor,
+    kind: Activation,
+    gated: bool,
+    width: usize,
+    on_cpu: bool,
+) -> Result<Tensor> {
     let rows = x.dim(0)?;
     if on_cpu {
         let out = with_slice(x, |x| vector::activate(kind, gated, x, width))?;
         return Ok(Tensor::from_vec(out, (rows, width), &Device::Cpu)?);
     }
-    let gate = if gated { x.narrow(1, 0, width)?.contiguous()? } else { x.clone() };
+    let gate = if gated {
+        x.narrow(1, 0, width)?.contiguous()?
+    } else {
+        x.clone()
+    };
     let out = match kind {
         Activation::Silu => gate.silu()?,
         Activation::Gelu => gate.gelu_erf()?,
@@ -81,7 +108,11 @@ pub(super) fn activate(x: &Tensor, kind: Activation, gated: bool, width: usize, 
         Activation::Relu2 => gate.relu()?.sqr()?,
         Activation::QuickGelu => (&gate * sigmoid(&(&gate * 1.702)?)?)?,
     };
-    if gated { Ok((out * x.narrow(1, width, width)?.contiguous()?)?) } else { Ok(out) }
+    if gated {
+        Ok((out * x.narrow(1, width, width)?.contiguous()?)?)
+    } else {
+        Ok(out)
+    }
 }
 
 /// `a + b`

@@ -37,25 +37,44 @@ impl Decoder {
     /// Reads rows of ids from position 0 up to what `layer` reads.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a layer that was not loaded, and for rows that [`Decoder::forward`] refuses.
+    /// [`Error::Usage`] for a layer that was not loaded, and for rows that [`Decoder::forward`]
+    /// refuses.
     pub fn stem(&self, rows: &[Vec<u32>], layer: usize, ctx: &TaskCtx) -> Result<Stem> {
         if layer >= self.loaded_layers() {
-            return Err(Error::usage(format!("layer {layer} was not loaded: there are {}", self.loaded_layers())));
+            return Err(Error::usage(format!(
+                "layer {layer} was not loaded: there are {}",
+                self.loaded_layers()
+            )));
         }
-        let batch = Batch { rows: rows.to_vec(), samples: (0..rows.len()).collect() };
+        let batch = Batch {
+            rows: rows.to_vec(),
+            samples: (0..rows.len()).collect(),
+        };
         let places = self.places(&batch, None)?;
         let x = self.embed(&batch, &places)?;
         let mut tap = NoTap;
-        let mut run = self.run(&places, &batch.samples, Phase::Prompt, false, &mut tap, None)?;
+        let mut run = self.run(
+            &places,
+            &batch.samples,
+            Phase::Prompt,
+            false,
+            &mut tap,
+            None,
+        )?;
         let x = self.layers(x, 0..layer, &mut run, None, ctx)?;
         let x = x.ok_or_else(|| Error::refused("the pass ended before the layer that goes on"))?;
         let (count, width) = x.dims2()?;
         let x = x.reshape((rows.len(), count / rows.len(), width))?;
-        Ok(Stem { layer, x, lengths: places.lengths })
+        Ok(Stem {
+            layer,
+            x,
+            lengths: places.lengths,
+        })
     }
 
-    /// Goes on from a stem: row i of the pass is row `rows[i]` of the stem, and is number `i` for the tap. The same as a
-    /// [`Decoder::forward`] over those rows without a cache, less the layers below.
+    /// Goes on from a stem: row i of the pass is row `rows[i]` of the stem, and is number `i` for
+    /// the tap. The same as a [`Decoder::forward`] over those rows without a cache, less the layers
+    /// below.
     ///
     /// # Errors
     /// [`Error::Usage`] for a tap that wants what lies below the stem, or a row that it has not.
@@ -68,17 +87,40 @@ impl Decoder {
         ctx: &TaskCtx,
     ) -> Result<Option<Tensor>> {
         if let Some(hook) = tap.hooks().iter().find(|h| h.layer < stem.layer) {
-            return Err(Error::usage(format!("{hook} lies below layer {}, where the pass begins", stem.layer)));
+            return Err(Error::usage(format!(
+                "{hook} lies below layer {}, where the pass begins",
+                stem.layer
+            )));
         }
-        let lengths = rows.iter().map(|&r| stem.lengths.get(r).copied()).collect::<Option<Vec<usize>>>();
-        let lengths = lengths.filter(|l| !l.is_empty()).ok_or_else(|| Error::usage("a row that the stem has not"))?;
+        let lengths = rows
+            .iter()
+            .map(|&r| stem.lengths.get(r).copied())
+            .collect::<Option<Vec<usize>>>();
+        let lengths = lengths
+            .filter(|l| !l.is_empty())
+            .ok_or_else(|| Error::usage("a row that the stem has not"))?;
         let tokens = lengths.iter().max().copied().unwrap_or(0);
-        let ids = Tensor::new(rows.iter().map(|&r| r as u32).collect::<Vec<_>>(), stem.x.device())?;
-        let x = stem.x.narrow(1, 0, tokens)?.contiguous()?.index_select(&ids, 0)?;
+        let ids = Tensor::new(
+            rows.iter().map(|&r| r as u32).collect::<Vec<_>>(),
+            stem.x.device(),
+        )?;
+        let x = stem
+            .x
+            .narrow(1, 0, tokens)?
+            .contiguous()?
+            .index_select(&ids, 0)?;
         let x = x.reshape((rows.len() * tokens, stem.x.dim(2)?))?;
         let places = self.places_of(vec![0; rows.len()], lengths);
         let samples: Vec<usize> = (0..rows.len()).collect();
-        self.pass((x, stem.layer), &places, (&samples, Phase::Prompt), None, tap, logits, ctx)
+        self.pass(
+            (x, stem.layer),
+            &places,
+            (&samples, Phase::Prompt),
+            None,
+            tap,
+            logits,
+            ctx,
+        )
     }
 }
 
@@ -119,14 +161,26 @@ mod tests {
         }
         fn at(&mut self, pass: &Pass<'_>, _: HookPoint, x: &Tensor) -> Result<Option<Tensor>> {
             let each: Vec<f32> = pass.samples.iter().map(|&s| 0.1 * s as f32).collect();
-            Ok(Some(x.broadcast_add(&Tensor::from_vec(each, (pass.samples.len(), 1, 1), x.device())?)?))
+            Ok(Some(x.broadcast_add(&Tensor::from_vec(
+                each,
+                (pass.samples.len(), 1, 1),
+                x.device(),
+            )?)?))
         }
     }
 
     fn decoder(family: &str) -> Decoder {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(family);
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures/families")
+            .join(family);
         let weights = Weights::open_safetensors(&[dir.join("model.safetensors")]).unwrap();
-        Decoder::on_cpu(Config::from_hf(&dir.join("config.json")).unwrap(), &weights, None, &TaskCtx::silent()).unwrap()
+        Decoder::on_cpu(
+            Config::from_hf(&dir.join("config.json")).unwrap(),
+            &weights,
+            None,
+            &TaskCtx::silent(),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -135,12 +189,25 @@ mod tests {
         let ctx = TaskCtx::silent();
         for family in ["llama", "gpt2", "gemma2", "gemma3"] {
             let decoder = decoder(family);
-            for (layer, site) in [(0, HookSite::MlpPost), (1, HookSite::MlpOut), (1, HookSite::ResidPost)] {
+            for (layer, site) in [
+                (0, HookSite::MlpPost),
+                (1, HookSite::MlpOut),
+                (1, HookSite::ResidPost),
+            ] {
                 let mut tap = Push(vec![HookPoint { layer, site }]);
-                let batch = Batch { rows: vec![b.clone(), a.clone(), b.clone()], samples: Vec::new() };
-                let whole = decoder.forward(&batch, Phase::Prompt, None, &mut tap, Logits::All, &ctx).unwrap().unwrap();
+                let batch = Batch {
+                    rows: vec![b.clone(), a.clone(), b.clone()],
+                    samples: Vec::new(),
+                };
+                let whole = decoder
+                    .forward(&batch, Phase::Prompt, None, &mut tap, Logits::All, &ctx)
+                    .unwrap()
+                    .unwrap();
                 let stem = decoder.stem(&[a.clone(), b.clone()], layer, &ctx).unwrap();
-                let part = decoder.forward_from(&stem, &[1, 0, 1], &mut tap, Logits::All, &ctx).unwrap().unwrap();
+                let part = decoder
+                    .forward_from(&stem, &[1, 0, 1], &mut tap, Logits::All, &ctx)
+                    .unwrap()
+                    .unwrap();
                 let bits = |x: Tensor| x.to_vec3::<f32>().unwrap();
                 let (whole, part) = (bits(whole), bits(part));
                 // What padding computes is nobody's.
@@ -156,10 +223,21 @@ mod tests {
     fn what_a_stem_has_not_is_refused() {
         let (decoder, ctx) = (decoder("llama"), TaskCtx::silent());
         let stem = decoder.stem(&[vec![5, 6]], 1, &ctx).unwrap();
-        let mut below = Push(vec![HookPoint { layer: 0, site: HookSite::MlpPost }]);
-        assert!(decoder.forward_from(&stem, &[0], &mut below, Logits::Last, &ctx).is_err());
+        let mut below = Push(vec![HookPoint {
+            layer: 0,
+            site: HookSite::MlpPost,
+        }]);
+        assert!(
+            decoder
+                .forward_from(&stem, &[0], &mut below, Logits::Last, &ctx)
+                .is_err()
+        );
         for rows in [&[][..], &[1]] {
-            assert!(decoder.forward_from(&stem, rows, &mut NoTap, Logits::Last, &ctx).is_err());
+            assert!(
+                decoder
+                    .forward_from(&stem, rows, &mut NoTap, Logits::Last, &ctx)
+                    .is_err()
+            );
         }
         assert!(decoder.stem(&[vec![5]], 99, &ctx).is_err());
     }

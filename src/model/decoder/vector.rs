@@ -1,7 +1,7 @@
 //! Elementwise loops of the CPU path, compiled for the best instruction set that the machine has.
 //!
-//! Owns plain arithmetic on slices; knows nothing of tensors. Invariant: a row's result depends on that row alone, so
-//! that batching never changes a number.
+//! Owns plain arithmetic on slices; knows nothing of tensors. Invariant: a row's result depends on
+//! that row alone, so that batching never changes a number.
 
 use pulp::Arch;
 use rayon::prelude::*;
@@ -14,16 +14,24 @@ const SERIAL: usize = 1 << 15;
 /// Runs `f` over rows of `width` values, on all threads when it is worth it.
 pub(super) fn rows_mut(data: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     if data.len() < SERIAL {
-        data.chunks_exact_mut(width).enumerate().for_each(|(i, row)| f(i, row));
+        data.chunks_exact_mut(width)
+            .enumerate()
+            .for_each(|(i, row)| f(i, row));
     } else {
         let rows = (SERIAL / 2 / width).max(1);
-        data.par_chunks_mut(width * rows).enumerate().for_each(|(c, chunk)| {
-            chunk.chunks_exact_mut(width).enumerate().for_each(|(i, row)| f(c * rows + i, row));
-        });
+        data.par_chunks_mut(width * rows)
+            .enumerate()
+            .for_each(|(c, chunk)| {
+                chunk
+                    .chunks_exact_mut(width)
+                    .enumerate()
+                    .for_each(|(i, row)| f(c * rows + i, row));
+            });
     }
 }
 
-/// e^x to within 2 ulp, without branches (Cephes' expf: range reduction by ln 2, a polynomial of degree 6).
+/// e^x to within 2 ulp, without branches (Cephes' expf: range reduction by ln 2, a polynomial of
+/// degree 6).
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.336_54, 88.722_83);
@@ -47,7 +55,8 @@ fn tanh(x: f32) -> f32 {
     1.0 - 2.0 / (exp(2.0 * x) + 1.0)
 }
 
-/// erf by Abramowitz and Stegun 7.1.26 would be good to 1.5e-7; this is the C library's to the last bit but one.
+/// erf by Abramowitz and Stegun 7.1.26 would be good to 1.5e-7; this is the C library's to the last
+/// bit but one.
 #[inline(always)]
 fn erf(x: f32) -> f32 {
     candle_core::cpu::erf::erf_f32(x)
@@ -79,7 +88,8 @@ fn map_rows(out: &mut [f32], input: &[f32], gated: bool, f: impl Fn(f32) -> f32)
     }
 }
 
-/// act(gate) ∘ up for rows `[gate | up]`, or act(x) when not gated; `width` is the width of the result.
+/// act(gate) ∘ up for rows `[gate | up]`, or act(x) when not gated; `width` is the width of the
+/// result.
 pub(super) fn activate(kind: Activation, gated: bool, input: &[f32], width: usize) -> Vec<f32> {
     let stride = if gated { 2 * width } else { width };
     let mut out = vec![0.0; input.len() / stride * width];
@@ -135,7 +145,14 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// Normalises one row: x / rms(x) ∘ w, or (x − mean) / std ∘ w + b.
 #[inline(always)]
-pub(super) fn norm_row(kind: NormKind, eps: f32, weight: &[f32], bias: Option<&[f32]>, x: &[f32], out: &mut [f32]) {
+pub(super) fn norm_row(
+    kind: NormKind,
+    eps: f32,
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    x: &[f32],
+    out: &mut [f32],
+) {
     let n = x.len() as f32;
     match kind {
         NormKind::Rms => {
@@ -160,7 +177,13 @@ pub(super) fn norm_row(kind: NormKind, eps: f32, weight: &[f32], bias: Option<&[
 }
 
 /// Normalises rows of `weight.len()` values.
-pub(super) fn norm(kind: NormKind, eps: f64, weight: &[f32], bias: Option<&[f32]>, x: &[f32]) -> Vec<f32> {
+pub(super) fn norm(
+    kind: NormKind,
+    eps: f64,
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    x: &[f32],
+) -> Vec<f32> {
     let width = weight.len();
     let mut out = vec![0.0; x.len()];
     let arch = Arch::new();
@@ -204,7 +227,10 @@ pub(super) fn softmax(scores: &mut [f32], scale: f32, cap: Option<f32>) {
     }
     let mut most = [f32::NEG_INFINITY; 16];
     let chunks = scores.chunks_exact(16);
-    let mut top = chunks.remainder().iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
+    let mut top = chunks
+        .remainder()
+        .iter()
+        .fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
     for chunk in chunks {
         for (m, &v) in most.iter_mut().zip(chunk) {
             *m = if v > *m { v } else { *m };
@@ -247,7 +273,8 @@ pub(super) fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
 
 /// Whether every value is finite.
 pub(super) fn all_finite(x: &[f32]) -> bool {
-    // A sum of x · 0 is NaN as soon as one value is NaN or infinite, and vectorises where a search would not.
+    // A sum of x · 0 is NaN as soon as one value is NaN or infinite, and vectorises where a search
+    // would not.
     Arch::new().dispatch(|| sum_by(x, |v| v * 0.0)) == 0.0
 }
 
@@ -255,7 +282,9 @@ fn rows_mut_flat(data: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
     if data.len() < SERIAL {
         f(0, data);
     } else {
-        data.par_chunks_mut(SERIAL).enumerate().for_each(|(i, part)| f(i * SERIAL, part));
+        data.par_chunks_mut(SERIAL)
+            .enumerate()
+            .for_each(|(i, part)| f(i * SERIAL, part));
     }
 }
 
@@ -268,7 +297,10 @@ mod tests {
         for i in -8700..8870 {
             let x = i as f32 / 100.0;
             let (ours, theirs) = (exp(x), x.exp());
-            assert!((ours - theirs).abs() <= 3e-7 * theirs, "e^{x}: {ours} against {theirs}");
+            assert!(
+                (ours - theirs).abs() <= 3e-7 * theirs,
+                "e^{x}: {ours} against {theirs}"
+            );
         }
         assert_eq!(exp(-1e4), exp(-88.0));
     }
@@ -283,7 +315,8 @@ mod tests {
     #[test]
     fn rotation_by_pairs_equals_rotation_by_halves_on_permuted_values() {
         let x: Vec<f32> = (0..8).map(|i| (i as f32).sin()).collect();
-        let (cos, sin): (Vec<f32>, Vec<f32>) = (0..4).map(|i| ((i as f32).cos(), (i as f32).sin())).unzip();
+        let (cos, sin): (Vec<f32>, Vec<f32>) =
+            (0..4).map(|i| ((i as f32).cos(), (i as f32).sin())).unzip();
         let mut halves = x.clone();
         rotate(&mut halves, &cos, &sin, false);
         let mut pairs: Vec<f32> = (0..4).flat_map(|i| [x[i], x[i + 4]]).collect();

@@ -1,9 +1,11 @@
-//! The header of a GGUF file: metadata and the table of tensors, read without trusting a single length in it.
+//! The header of a GGUF file: metadata and the table of tensors, read without trusting a single
+//! length in it.
 //!
-//! Knows nothing of what the keys mean. Invariant: memory taken is at most a small multiple of the bytes that the file
-//! really has, whatever its lengths claim; every error names the file.
+//! Knows nothing of what the keys mean. Invariant: memory taken is at most a small multiple of the
+//! bytes that the file really has, whatever its lengths claim; every error names the file.
 //!
-//! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 1 to 3, little-endian.
+//! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 1 to 3,
+//! little-endian.
 
 mod reader;
 #[cfg(test)]
@@ -101,12 +103,16 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads the header of `path`, and checks that the file is long enough for every tensor that it names.
+    /// Reads the header of `path`, and checks that the file is long enough for every tensor that it
+    /// names.
     pub fn read(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("open", path))?;
         let meta = file.metadata().map_err(Error::io("read", path))?;
         if !meta.is_file() {
-            return Err(Error::file(path, "is not a file; pass a .gguf file or a directory in Hugging Face layout"));
+            return Err(Error::file(
+                path,
+                "is not a file; pass a .gguf file or a directory in Hugging Face layout",
+            ));
         }
         lfs::refuse_pointer_at(path)?;
         Reader::new(BufReader::with_capacity(1 << 18, file), meta.len(), path).header(meta.len())
@@ -172,7 +178,8 @@ impl Header {
         }
     }
 
-    /// Fails when the file ends before the data of one of its tensors does: a download that stopped half-way.
+    /// Fails when the file ends before the data of one of its tensors does: a download that stopped
+    /// half-way.
     fn check_extents(&self) -> Result<()> {
         for tensor in &self.tensors {
             let Some((block, bytes)) = block_layout(tensor.dtype) else {
@@ -194,7 +201,12 @@ impl Header {
                     );
                     return Err(Error::file(&self.path, problem));
                 }
-                None => return Err(Error::file(&self.path, format!("tensor '{}' has no sane size", tensor.name))),
+                None => {
+                    return Err(Error::file(
+                        &self.path,
+                        format!("tensor '{}' has no sane size", tensor.name),
+                    ));
+                }
             }
         }
         Ok(())
@@ -204,7 +216,10 @@ impl Header {
 /// Whether a file starts as a GGUF does.
 pub fn has_magic(path: &Path) -> bool {
     let mut head = [0; 4];
-    File::open(path).and_then(|mut f| f.read_exact(&mut head)).is_ok() && head == MAGIC
+    File::open(path)
+        .and_then(|mut f| f.read_exact(&mut head))
+        .is_ok()
+        && head == MAGIC
 }
 
 /// Elements and bytes of a block of a ggml type (ggml's `type_traits` table).

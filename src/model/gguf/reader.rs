@@ -24,7 +24,12 @@ pub(super) struct Reader<'a, R> {
 impl<'a, R: Read> Reader<'a, R> {
     /// Over `length` bytes; `path` is for errors.
     pub(super) fn new(inner: R, length: u64, path: &'a Path) -> Self {
-        Self { inner, left: length, path, long: true }
+        Self {
+            inner,
+            left: length,
+            path,
+            long: true,
+        }
     }
 
     pub(super) fn header(mut self, file_bytes: u64) -> Result<Header> {
@@ -36,13 +41,15 @@ impl<'a, R: Read> Reader<'a, R> {
             return Err(self.bad("is a big-endian GGUF file; only little-endian ones can be read"));
         }
         if !(1..=3).contains(&version) {
-            return Err(self.bad(format!("has GGUF version {version}; versions 1 to 3 can be read")));
+            return Err(self.bad(format!(
+                "has GGUF version {version}; versions 1 to 3 can be read"
+            )));
         }
         self.long = version > 1;
         let tensor_count = self.length()?;
         let key_count = self.length()?;
-        // A tensor's entry takes at least a name's length, a dimension count, a type and an offset; a key a length,
-        // a type and a byte.
+        // A tensor's entry takes at least a name's length, a dimension count, a type and an offset;
+        // a key a length, a type and a byte.
         self.plausible(tensor_count, 20, "tensors")?;
         self.plausible(key_count, 9, "metadata keys")?;
         let mut metadata = HashMap::new();
@@ -57,7 +64,9 @@ impl<'a, R: Read> Reader<'a, R> {
             tensors.push(self.tensor()?);
         }
         let alignment = match metadata.get("general.alignment") {
-            Some(Value::Int(a)) => u64::try_from(*a).ok().filter(|a| a.is_power_of_two() && *a <= 1 << 20),
+            Some(Value::Int(a)) => u64::try_from(*a)
+                .ok()
+                .filter(|a| a.is_power_of_two() && *a <= 1 << 20),
             Some(_) => None,
             None => Some(DEFAULT_ALIGNMENT),
         };
@@ -65,7 +74,13 @@ impl<'a, R: Read> Reader<'a, R> {
             return Err(self.bad("general.alignment is not a power of two"));
         };
         let data_start = (file_bytes - self.left).next_multiple_of(alignment);
-        let header = Header { path: self.path.to_path_buf(), metadata, tensors, data_start, file_bytes };
+        let header = Header {
+            path: self.path.to_path_buf(),
+            metadata,
+            tensors,
+            data_start,
+            file_bytes,
+        };
         header.check_extents()?;
         Ok(header)
     }
@@ -74,10 +89,17 @@ impl<'a, R: Read> Reader<'a, R> {
         let name = self.string(MAX_NAME)?;
         let rank = self.u32()?;
         if rank > MAX_DIMS {
-            return Err(self.bad(format!("tensor '{name}' has {rank} dimensions; at most {MAX_DIMS} are allowed")));
+            return Err(self.bad(format!(
+                "tensor '{name}' has {rank} dimensions; at most {MAX_DIMS} are allowed"
+            )));
         }
         let dims = (0..rank).map(|_| self.length()).collect::<Result<_>>()?;
-        Ok(TensorEntry { name, dims, dtype: self.u32()?, offset: self.u64()? })
+        Ok(TensorEntry {
+            name,
+            dims,
+            dtype: self.u32()?,
+            offset: self.u64()?,
+        })
     }
 
     fn value(&mut self, kind: u32, key: &str) -> Result<Value> {
@@ -121,7 +143,11 @@ impl<'a, R: Read> Reader<'a, R> {
     }
 
     /// `count` items; the vector grows with what is really read.
-    fn collect<T>(&mut self, count: u64, mut item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
+    fn collect<T>(
+        &mut self,
+        count: u64,
+        mut item: impl FnMut(&mut Self) -> Result<T>,
+    ) -> Result<Vec<T>> {
         let mut out = Vec::new();
         for _ in 0..count {
             out.push(item(self)?);
@@ -146,7 +172,9 @@ impl<'a, R: Read> Reader<'a, R> {
     fn string(&mut self, most: u64) -> Result<String> {
         let length = self.length()?;
         if length > most {
-            return Err(self.bad(format!("a name of {length} bytes; at most {most} are allowed")));
+            return Err(self.bad(format!(
+                "a name of {length} bytes; at most {most} are allowed"
+            )));
         }
         self.plausible(length, 1, "bytes of a string")?;
         let mut bytes = vec![0; length as usize];
@@ -158,7 +186,9 @@ impl<'a, R: Read> Reader<'a, R> {
     fn plausible(&self, count: u64, least_bytes: u64, what: &str) -> Result<()> {
         if count.checked_mul(least_bytes).is_none_or(|n| n > self.left) {
             let left = self.left;
-            return Err(self.bad(format!("is damaged or truncated: it claims {count} {what}, with {left} bytes left")));
+            return Err(self.bad(format!(
+                "is damaged or truncated: it claims {count} {what}, with {left} bytes left"
+            )));
         }
         Ok(())
     }
@@ -168,7 +198,11 @@ impl<'a, R: Read> Reader<'a, R> {
     }
 
     fn length(&mut self) -> Result<u64> {
-        if self.long { self.u64() } else { self.u32().map(u64::from) }
+        if self.long {
+            self.u64()
+        } else {
+            self.u32().map(u64::from)
+        }
     }
 
     fn u32(&mut self) -> Result<u32> {
@@ -190,7 +224,9 @@ impl<'a, R: Read> Reader<'a, R> {
         if wanted > self.left {
             return Err(self.bad("is truncated: it ends within its header; fetch it again"));
         }
-        self.inner.read_exact(bytes).map_err(Error::io("read", self.path))?;
+        self.inner
+            .read_exact(bytes)
+            .map_err(Error::io("read", self.path))?;
         self.left -= wanted;
         Ok(())
     }

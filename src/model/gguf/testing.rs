@@ -39,7 +39,13 @@ impl GgufWriter {
         self.raw(key, [&7u32.to_le_bytes()[..], &[u8::from(value)]].concat())
     }
 
-    fn list<T>(self, key: &str, kind: u32, items: &[T], mut write: impl FnMut(&mut Vec<u8>, &T)) -> Self {
+    fn list<T>(
+        self,
+        key: &str,
+        kind: u32,
+        items: &[T],
+        mut write: impl FnMut(&mut Vec<u8>, &T),
+    ) -> Self {
         let mut out = [9u32.to_le_bytes(), kind.to_le_bytes()].concat();
         out.extend((items.len() as u64).to_le_bytes());
         items.iter().for_each(|item| write(&mut out, item));
@@ -60,7 +66,12 @@ impl GgufWriter {
 
     /// A tensor of ggml type `dtype` with these bytes.
     pub(crate) fn tensor(mut self, name: &str, dims: &[u64], dtype: u32, data: &[u8]) -> Self {
-        self.tensors.push((name.to_owned(), dims.to_vec(), dtype, self.data.len() as u64));
+        self.tensors.push((
+            name.to_owned(),
+            dims.to_vec(),
+            dtype,
+            self.data.len() as u64,
+        ));
         self.data.extend(data);
         self.data.resize(self.data.len().next_multiple_of(32), 0);
         self

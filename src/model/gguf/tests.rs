@@ -49,30 +49,71 @@ fn a_file_cut_anywhere_is_called_damaged() {
 #[test]
 fn claims_of_huge_lengths_allocate_nothing() {
     let huge = u64::MAX.to_le_bytes();
-    let nested = [&9u32.to_le_bytes()[..], &9u32.to_le_bytes(), &1u64.to_le_bytes()].concat().repeat(2);
+    let nested = [
+        &9u32.to_le_bytes()[..],
+        &9u32.to_le_bytes(),
+        &1u64.to_le_bytes(),
+    ]
+    .concat()
+    .repeat(2);
     for value in [
         [&8u32.to_le_bytes()[..], &huge].concat(),
         [&9u32.to_le_bytes()[..], &0u32.to_le_bytes(), &huge].concat(),
-        [&9u32.to_le_bytes()[..], &8u32.to_le_bytes(), &(1u64 << 40).to_le_bytes()].concat(),
-        [&9u32.to_le_bytes()[..], &77u32.to_le_bytes(), &1u64.to_le_bytes()].concat(),
+        [
+            &9u32.to_le_bytes()[..],
+            &8u32.to_le_bytes(),
+            &(1u64 << 40).to_le_bytes(),
+        ]
+        .concat(),
+        [
+            &9u32.to_le_bytes()[..],
+            &77u32.to_le_bytes(),
+            &1u64.to_le_bytes(),
+        ]
+        .concat(),
         77u32.to_le_bytes().to_vec(),
         nested,
     ] {
         assert!(parse(&GgufWriter::new().raw("k", value).bytes()).is_err());
     }
     let overflowing = GgufWriter::new().tensor("t", &[u64::MAX, u64::MAX], 0, &[]);
-    assert!(parse(&overflowing.bytes()).unwrap_err().to_string().contains("sane"));
+    assert!(
+        parse(&overflowing.bytes())
+            .unwrap_err()
+            .to_string()
+            .contains("sane")
+    );
 }
 
 #[test]
 fn foreign_files_are_named_as_such() {
-    assert!(parse(b"PK\x03\x04 zip").unwrap_err().to_string().contains("not a GGUF"));
+    assert!(
+        parse(b"PK\x03\x04 zip")
+            .unwrap_err()
+            .to_string()
+            .contains("not a GGUF")
+    );
     let mut swapped = small().bytes();
     swapped[4..8].copy_from_slice(&3u32.to_be_bytes());
-    assert!(parse(&swapped).unwrap_err().to_string().contains("big-endian"));
+    assert!(
+        parse(&swapped)
+            .unwrap_err()
+            .to_string()
+            .contains("big-endian")
+    );
     swapped[4..8].copy_from_slice(&9u32.to_le_bytes());
-    assert!(parse(&swapped).unwrap_err().to_string().contains("version 9"));
-    assert!(Header::read(Path::new("/")).unwrap_err().to_string().contains("not a file"));
+    assert!(
+        parse(&swapped)
+            .unwrap_err()
+            .to_string()
+            .contains("version 9")
+    );
+    assert!(
+        Header::read(Path::new("/"))
+            .unwrap_err()
+            .to_string()
+            .contains("not a file")
+    );
 }
 
 proptest! {

@@ -1,4 +1,5 @@
-//! Chosen files of one folder of a Hub repository, for what is no model: `owner/name[@revision]/folder`.
+//! Chosen files of one folder of a Hub repository, for what is no model:
+//! `owner/name[@revision]/folder`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,27 +10,46 @@ use super::{Places, local};
 use crate::error::{Error, Result};
 use crate::task::{Progress, TaskCtx};
 
-/// Finds (and downloads where needed) those of `files` that lie in a folder of the Hub: the folder on this machine. A
-/// specification that names one safetensors file gives that file.
-pub(super) fn resolve(places: &Places, spec: &str, files: &[&str], ctx: &TaskCtx) -> Result<PathBuf> {
+/// Finds (and downloads where needed) those of `files` that lie in a folder of the Hub: the folder
+/// on this machine. A specification that names one safetensors file gives that file.
+pub(super) fn resolve(
+    places: &Places,
+    spec: &str,
+    files: &[&str],
+    ctx: &TaskCtx,
+) -> Result<PathBuf> {
     let (id, folder) = parse(spec).ok_or_else(|| {
         Error::usage(format!(
             "'{spec}' is neither a file or directory that exists nor a folder of the Hub: pass owner/name[@revision]/folder"
         ))
     })?;
     if places.offline {
-        let there = hub::snapshot(places, &id).map(|(_, dir)| dir.join(&folder)).filter(|dir| dir.exists());
+        let there = hub::snapshot(places, &id)
+            .map(|(_, dir)| dir.join(&folder))
+            .filter(|dir| dir.exists());
         return there.ok_or_else(|| {
-            Error::refused(format!("'{spec}' is not in the Hub cache, and HF_HUB_OFFLINE forbids to fetch it"))
+            Error::refused(format!(
+                "'{spec}' is not in the Hub cache, and HF_HUB_OFFLINE forbids to fetch it"
+            ))
         });
     }
-    ctx.checkpoint(Progress::new(format!("connecting to {}", places.endpoint), 0, None, "bytes"))?;
-    let (transfer, files) = (Transfer::new(places, &id), files.iter().map(|f| (*f).to_owned()).collect());
-    run(ctx, &places.endpoint, PATIENCE, move |reporter| fetch(&transfer, &folder, files, reporter))
+    ctx.checkpoint(Progress::new(
+        format!("connecting to {}", places.endpoint),
+        0,
+        None,
+        "bytes",
+    ))?;
+    let (transfer, files) = (
+        Transfer::new(places, &id),
+        files.iter().map(|f| (*f).to_owned()).collect(),
+    );
+    run(ctx, &places.endpoint, PATIENCE, move |reporter| {
+        fetch(&transfer, &folder, files, reporter)
+    })
 }
 
-/// Owner and name, and the folder below them; an empty folder is the repository itself. A name alone is a repository
-/// without an owner, of which no folder can be told from a name.
+/// Owner and name, and the folder below them; an empty folder is the repository itself. A name
+/// alone is a repository without an owner, of which no folder can be told from a name.
 fn parse(spec: &str) -> Option<(Id, String)> {
     let parts: Vec<&str> = spec.trim_end_matches('/').split('/').collect();
     let (repository, folder) = parts.split_at(parts.len().min(2));
@@ -38,22 +58,43 @@ fn parse(spec: &str) -> Option<(Id, String)> {
     folder.iter().all(plain).then(|| (id, folder.join("/")))
 }
 
-fn fetch(transfer: &Transfer, folder: &str, files: Vec<String>, reporter: &mut Reporter) -> Result<PathBuf> {
+fn fetch(
+    transfer: &Transfer,
+    folder: &str,
+    files: Vec<String>,
+    reporter: &mut Reporter,
+) -> Result<PathBuf> {
     let (api, repo, there) = transfer.connect(reporter)?;
     if there.contains(folder) && local::is(Path::new(folder), "safetensors") {
         return transfer.fetch(&api, &repo, folder, reporter);
     }
-    let below = |file: &str| if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") };
+    let below = |file: &str| {
+        if folder.is_empty() {
+            file.to_owned()
+        } else {
+            format!("{folder}/{file}")
+        }
+    };
     let wanted: Vec<&String> = files.iter().filter(|f| there.contains(&below(f))).collect();
     let mut root = None;
     for file in &wanted {
         let path = transfer.fetch(&api, &repo, &below(file), reporter)?;
-        root = path.ancestors().nth(file.split('/').count()).map(Path::to_path_buf);
+        root = path
+            .ancestors()
+            .nth(file.split('/').count())
+            .map(Path::to_path_buf);
     }
     root.ok_or_else(|| {
         let near = near(&there, folder, &files);
-        let near = if near.is_empty() { "it has none".to_owned() } else { format!("it has {}", near.join(", ")) };
-        Error::usage(format!("'{}' has no such files in '{folder}': {near}", transfer.typed()))
+        let near = if near.is_empty() {
+            "it has none".to_owned()
+        } else {
+            format!("it has {}", near.join(", "))
+        };
+        Error::usage(format!(
+            "'{}' has no such files in '{folder}': {near}",
+            transfer.typed()
+        ))
     })
 }
 
@@ -61,10 +102,23 @@ fn fetch(transfer: &Transfer, folder: &str, files: Vec<String>, reporter: &mut R
 fn near(there: &BTreeSet<String>, folder: &str, files: &[String]) -> Vec<String> {
     let all: BTreeSet<&str> = there
         .iter()
-        .filter_map(|path| files.iter().find_map(|f| path.strip_suffix(f.as_str()).and_then(|p| p.strip_suffix('/'))))
+        .filter_map(|path| {
+            files.iter().find_map(|f| {
+                path.strip_suffix(f.as_str())
+                    .and_then(|p| p.strip_suffix('/'))
+            })
+        })
         .collect();
-    let below: Vec<&str> = all.iter().copied().filter(|f| f.starts_with(folder)).collect();
-    let shown = if below.is_empty() { all.into_iter().collect() } else { below };
+    let below: Vec<&str> = all
+        .iter()
+        .copied()
+        .filter(|f| f.starts_with(folder))
+        .collect();
+    let shown = if below.is_empty() {
+        all.into_iter().collect()
+    } else {
+        below
+    };
     shown.into_iter().take(8).map(str::to_owned).collect()
 }
 
@@ -77,7 +131,10 @@ mod tests {
         let parsed = |spec| parse(spec).map(|(id, folder)| (id.repo, id.revision, folder));
         let owned = |s: &str| s.to_owned();
         assert_eq!(parsed("o/n/a/b/"), Some((owned("o/n"), None, owned("a/b"))));
-        assert_eq!(parsed("o/n@v1"), Some((owned("o/n"), Some(owned("v1")), String::new())));
+        assert_eq!(
+            parsed("o/n@v1"),
+            Some((owned("o/n"), Some(owned("v1")), String::new()))
+        );
         assert_eq!(parsed("n"), Some((owned("n"), None, String::new())));
         for bad in ["o/n/../x", "o/n//x", "/o/n", "o/n/.git", ""] {
             assert!(parse(bad).is_none(), "{bad}");

@@ -1,7 +1,9 @@
-//! Models of the Hugging Face Hub: its cache on this machine first, then a download into that cache.
+//! Models of the Hugging Face Hub: its cache on this machine first, then a download into that
+//! cache.
 //!
-//! hf-hub does the transfers and owns the cache's layout. This file adds what it lacks: the environment's settings,
-//! cancelling, patience, and a check of every file's size and (where the Hub gives one) sha256 after the transfer.
+//! hf-hub does the transfers and owns the cache's layout. This file adds what it lacks: the
+//! environment's settings, cancelling, patience, and a check of every file's size and (where the
+//! Hub gives one) sha256 after the transfer.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -22,7 +24,10 @@ use crate::task::{Progress, TaskCtx};
 
 const CONNECT: Duration = Duration::from_secs(5);
 /// The first sign is a connection: a name and two addresses may take [`CONNECT`] each.
-pub(super) const PATIENCE: Patience = Patience { first: Duration::from_secs(12), between: Duration::from_secs(40) };
+pub(super) const PATIENCE: Patience = Patience {
+    first: Duration::from_secs(12),
+    between: Duration::from_secs(40),
+};
 /// What tells an index of shards from other JSON.
 const INDEX: &str = "model.safetensors.index.json";
 /// Taken along where a repository has them.
@@ -45,25 +50,41 @@ pub(super) struct Id {
 }
 
 impl Id {
-    /// `owner/name[@revision]` by the Hub's rules for names, or `name[@revision]` as its oldest models have it (`gpt2`);
-    /// `None` for anything else.
+    /// `owner/name[@revision]` by the Hub's rules for names, or `name[@revision]` as its oldest
+    /// models have it (`gpt2`); `None` for anything else.
     pub(super) fn parse(spec: &str) -> Option<Self> {
         let (repo, revision) = match spec.split_once('@') {
             Some((repo, revision)) => (repo, Some(revision)),
             None => (spec, None),
         };
-        let (owner, name) = repo.split_once('/').map_or((None, repo), |(owner, name)| (Some(owner), name));
-        let plain = |s: &str, more: &str| s.bytes().all(|b| b.is_ascii_alphanumeric() || more.as_bytes().contains(&b));
+        let (owner, name) = repo
+            .split_once('/')
+            .map_or((None, repo), |(owner, name)| (Some(owner), name));
+        let plain = |s: &str, more: &str| {
+            s.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || more.as_bytes().contains(&b))
+        };
         let named = |s: &str| {
             let edges_ok = !s.starts_with(['-', '.']) && !s.ends_with(['-', '.']);
-            !s.is_empty() && s.len() <= 96 && edges_ok && plain(s, "-_.") && !s.contains("--") && !s.contains("..")
+            !s.is_empty()
+                && s.len() <= 96
+                && edges_ok
+                && plain(s, "-_.")
+                && !s.contains("--")
+                && !s.contains("..")
         };
         let file = name.to_ascii_lowercase().ends_with(".gguf");
         let revision_ok = revision.is_none_or(|r| {
-            !r.is_empty() && plain(r, "-_./") && !r.contains("..") && !r.starts_with('/') && !r.ends_with('/')
+            !r.is_empty()
+                && plain(r, "-_./")
+                && !r.contains("..")
+                && !r.starts_with('/')
+                && !r.ends_with('/')
         });
-        (owner.is_none_or(named) && named(name) && !file && revision_ok)
-            .then(|| Self { repo: repo.to_owned(), revision: revision.map(str::to_owned) })
+        (owner.is_none_or(named) && named(name) && !file && revision_ok).then(|| Self {
+            repo: repo.to_owned(),
+            revision: revision.map(str::to_owned),
+        })
     }
 
     fn revision(&self) -> &str {
@@ -79,7 +100,11 @@ impl Id {
     }
 
     fn files(&self, origin: String, layout: ModelLayout) -> ModelFiles {
-        ModelFiles { id: self.typed(), origin, layout }
+        ModelFiles {
+            id: self.typed(),
+            origin,
+            layout,
+        }
     }
 }
 
@@ -87,11 +112,15 @@ impl Id {
 pub(super) fn resolve(places: &Places, id: &Id, ctx: &TaskCtx) -> Result<ModelFiles> {
     let cached = cached(places, id);
     let found = |(commit, layout): (String, ModelLayout)| {
-        id.files(format!("Hub cache ({}@{})", id.repo, short(&commit)), layout)
+        id.files(
+            format!("Hub cache ({}@{})", id.repo, short(&commit)),
+            layout,
+        )
     };
     match (cached, places.offline) {
         (Some(Ok(whole)), offline) if offline || local::has_tokenizer(&whole.1) => Ok(found(whole)),
-        // Another program may have fetched weights alone; a repository may also have no more than these.
+        // Another program may have fetched weights alone; a repository may also have no more than
+        // these.
         (Some(Ok(bare)), _) => match download(places, id, ctx) {
             Ok(layout) => Ok(id.files(format!("the Hub ({}@{})", id.repo, id.revision()), layout)),
             Err(Error::Cancelled) => Err(Error::Cancelled),
@@ -129,8 +158,8 @@ fn cached(places: &Places, id: &Id) -> Option<Result<(String, ModelLayout)>> {
     snapshot(places, id).map(|(commit, dir)| local::layout(&dir).map(|layout| (commit, layout)))
 }
 
-/// The commit and the directory of a repository in the cache, whole or not. A revision is a name, a commit, or the first
-/// digits of one commit.
+/// The commit and the directory of a repository in the cache, whole or not. A revision is a name, a
+/// commit, or the first digits of one commit.
 pub(super) fn snapshot(places: &Places, id: &Id) -> Option<(String, PathBuf)> {
     let repo = folder(places, id);
     let named = std::fs::read_to_string(repo.join("refs").join(id.revision())).ok();
@@ -140,7 +169,9 @@ pub(super) fn snapshot(places: &Places, id: &Id) -> Option<(String, PathBuf)> {
         return Some((commit, snapshot));
     }
     let digits = commit.len() >= SHORTEST && commit.bytes().all(|b| b.is_ascii_hexdigit());
-    let mut matching = commits(&repo).into_iter().filter(|c| digits && c.starts_with(&commit.to_ascii_lowercase()));
+    let mut matching = commits(&repo)
+        .into_iter()
+        .filter(|c| digits && c.starts_with(&commit.to_ascii_lowercase()));
     match (matching.next(), matching.next()) {
         (Some(commit), None) => Some((commit.clone(), repo.join("snapshots").join(commit))),
         _ => None,
@@ -148,31 +179,55 @@ pub(super) fn snapshot(places: &Places, id: &Id) -> Option<(String, PathBuf)> {
 }
 
 fn folder(places: &Places, id: &Id) -> PathBuf {
-    places.hub_cache.join(format!("models--{}", id.repo.replace('/', "--")))
+    places
+        .hub_cache
+        .join(format!("models--{}", id.repo.replace('/', "--")))
 }
 
 /// The commits of a repository in the cache.
 fn commits(repo: &Path) -> Vec<String> {
-    let snapshots = entries(&repo.join("snapshots")).into_iter().filter(|dir| dir.is_dir());
-    snapshots.filter_map(|dir| dir.file_name().and_then(|n| n.to_str()).map(str::to_owned)).collect()
+    let snapshots = entries(&repo.join("snapshots"))
+        .into_iter()
+        .filter(|dir| dir.is_dir());
+    snapshots
+        .filter_map(|dir| dir.file_name().and_then(|n| n.to_str()).map(str::to_owned))
+        .collect()
 }
 
 /// What the cache has of the repository under other revisions, as the end of a sentence.
 fn others(places: &Places, id: &Id) -> String {
-    let there: Vec<String> = commits(&folder(places, id)).iter().map(|c| format!("{}@{}", id.repo, short(c))).collect();
-    if there.is_empty() { String::new() } else { format!("; the cache has {}: pass that", there.join(", ")) }
+    let there: Vec<String> = commits(&folder(places, id))
+        .iter()
+        .map(|c| format!("{}@{}", id.repo, short(c)))
+        .collect();
+    if there.is_empty() {
+        String::new()
+    } else {
+        format!("; the cache has {}: pass that", there.join(", "))
+    }
 }
 
 /// A name that is safe as one component of a path.
 pub(super) fn is_plain(name: &str) -> bool {
-    !name.is_empty() && !name.starts_with('.') && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    !name.is_empty()
+        && !name.starts_with('.')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 /// Fetches what the model needs into the cache.
 fn download(places: &Places, id: &Id, ctx: &TaskCtx) -> Result<ModelLayout> {
-    ctx.checkpoint(Progress::new(format!("connecting to {}", places.endpoint), 0, None, "bytes"))?;
+    ctx.checkpoint(Progress::new(
+        format!("connecting to {}", places.endpoint),
+        0,
+        None,
+        "bytes",
+    ))?;
     let transfer = Transfer::new(places, id);
-    run(ctx, &places.endpoint, PATIENCE, move |reporter| transfer.run(reporter))
+    run(ctx, &places.endpoint, PATIENCE, move |reporter| {
+        transfer.run(reporter)
+    })
 }
 
 /// One download, as the worker thread owns it.
@@ -183,7 +238,10 @@ pub(super) struct Transfer {
 
 impl Transfer {
     pub(super) fn new(places: &Places, id: &Id) -> Self {
-        Self { places: places.clone(), id: id.clone() }
+        Self {
+            places: places.clone(),
+            id: id.clone(),
+        }
     }
 
     fn run(&self, reporter: &mut Reporter) -> Result<ModelLayout> {
@@ -199,11 +257,17 @@ impl Transfer {
             }
         }
         let dir = snapshot.as_deref().and_then(Path::parent);
-        dir.map_or_else(|| Err(self.nonsense("an empty list of files")), local::layout)
+        dir.map_or_else(
+            || Err(self.nonsense("an empty list of files")),
+            local::layout,
+        )
     }
 
     /// The repository and the names of its files.
-    pub(super) fn connect(&self, reporter: &mut Reporter) -> Result<(Api, ApiRepo, BTreeSet<String>)> {
+    pub(super) fn connect(
+        &self,
+        reporter: &mut Reporter,
+    ) -> Result<(Api, ApiRepo, BTreeSet<String>)> {
         self.probe()?;
         reporter.report(Progress::new(
             format!("asking {} for {}", self.places.endpoint, self.id.typed()),
@@ -219,20 +283,34 @@ impl Transfer {
             .build()
             .map_err(|e| self.failed("the model", &e))?;
         let revision = self.id.revision().to_owned();
-        let repo = api.repo(Repo::with_revision(self.id.repo.clone(), RepoType::Model, revision));
+        let repo = api.repo(Repo::with_revision(
+            self.id.repo.clone(),
+            RepoType::Model,
+            revision,
+        ));
         let info = repo.info().map_err(|e| self.failed("the model", &e))?;
-        reporter.report(Progress::new(format!("found {}", self.id.typed()), 0, None, "bytes"));
+        reporter.report(Progress::new(
+            format!("found {}", self.id.typed()),
+            0,
+            None,
+            "bytes",
+        ));
         if !is_plain(&info.sha) {
             return Err(self.nonsense("a revision that is no name"));
         }
-        Ok((api, repo, info.siblings.into_iter().map(|s| s.rfilename).collect()))
+        Ok((
+            api,
+            repo,
+            info.siblings.into_iter().map(|s| s.rfilename).collect(),
+        ))
     }
 
     pub(super) fn typed(&self) -> String {
         self.id.typed()
     }
 
-    /// A closed network swallows packets for minutes before the library gives up; this asks first, with a limit.
+    /// A closed network swallows packets for minutes before the library gives up; this asks first,
+    /// with a limit.
     fn probe(&self) -> Result<()> {
         if self.places.proxied {
             return Ok(());
@@ -242,12 +320,24 @@ impl Transfer {
         let (host, default_port) = match endpoint.split_once("://") {
             Some(("http", rest)) => (rest, 80),
             Some(("https", rest)) => (rest, 443),
-            _ => return Err(Error::usage(format!("HF_ENDPOINT is '{endpoint}', which is no http or https address"))),
+            _ => {
+                return Err(Error::usage(format!(
+                    "HF_ENDPOINT is '{endpoint}', which is no http or https address"
+                )));
+            }
         };
         let host = host.split('/').next().unwrap_or_default();
-        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let address = if has_port { host.to_owned() } else { format!("{host}:{default_port}") };
-        let addresses = address.to_socket_addrs().map_err(|e| unreachable(format!("no address for {host} ({e})")))?;
+        let has_port = host
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let address = if has_port {
+            host.to_owned()
+        } else {
+            format!("{host}:{default_port}")
+        };
+        let addresses = address
+            .to_socket_addrs()
+            .map_err(|e| unreachable(format!("no address for {host} ({e})")))?;
         let mut last = "no address".to_owned();
         // Two addresses are enough to try (usually IPv6 and IPv4).
         for address in addresses.take(2) {
@@ -265,7 +355,9 @@ impl Transfer {
         if has("config.json") && (has("model.safetensors") || has(INDEX)) {
             if !has("tokenizer.json") {
                 let typed = self.id.typed();
-                return Err(Error::refused(format!("'{typed}' has no tokenizer.json on the Hub; pass a GGUF of it")));
+                return Err(Error::refused(format!(
+                    "'{typed}' has no tokenizer.json on the Hub; pass a GGUF of it"
+                )));
             }
             let beside = BESIDE.iter().filter(|name| has(name));
             return Ok(beside
@@ -273,7 +365,10 @@ impl Transfer {
                 .map(ToString::to_string)
                 .collect());
         }
-        let ggufs: Vec<&String> = there.iter().filter(|f| local::is(Path::new(f), "gguf") && is_plain(f)).collect();
+        let ggufs: Vec<&String> = there
+            .iter()
+            .filter(|f| local::is(Path::new(f), "gguf") && is_plain(f))
+            .collect();
         let typed = self.id.typed();
         match ggufs.as_slice() {
             [one] => Ok(vec![(*one).clone()]),
@@ -284,20 +379,34 @@ impl Transfer {
             many => Err(Error::refused(format!(
                 "'{typed}' on the Hub holds {} GGUF files: fetch one of them and pass its path ({})",
                 many.len(),
-                many.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", ")
+                many.iter()
+                    .map(|s| s.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ")
             ))),
         }
     }
 
     /// One file, whole and checked, from the cache or the Hub: its path in the snapshot.
-    pub(super) fn fetch(&self, api: &Api, repo: &ApiRepo, file: &str, reporter: &mut Reporter) -> Result<PathBuf> {
-        let metadata = api.metadata(&repo.url(file)).map_err(|e| self.failed(file, &e))?;
+    pub(super) fn fetch(
+        &self,
+        api: &Api,
+        repo: &ApiRepo,
+        file: &str,
+        reporter: &mut Reporter,
+    ) -> Result<PathBuf> {
+        let metadata = api
+            .metadata(&repo.url(file))
+            .map_err(|e| self.failed(file, &e))?;
         let (commit, etag) = (metadata.commit_hash(), metadata.etag());
         if !is_plain(commit) || !is_plain(etag) {
             return Err(self.nonsense("names that are no names of files"));
         }
         let folder = Cache::new(self.places.hub_cache.clone()).model(self.id.repo.clone());
-        let (pointer, blob) = (folder.pointer_path(commit).join(file), folder.blob_path(etag));
+        let (pointer, blob) = (
+            folder.pointer_path(commit).join(file),
+            folder.blob_path(etag),
+        );
         let size = metadata.size() as u64;
         if pointer.exists() && std::fs::metadata(&blob).is_ok_and(|m| m.len() == size) {
             return Ok(pointer);
@@ -305,7 +414,12 @@ impl Transfer {
         let part = blob.with_extension("part");
         loop {
             let resumed = part.exists();
-            let watch = Watch { reporter: reporter.clone(), stage: String::new(), done: 0, total: size };
+            let watch = Watch {
+                reporter: reporter.clone(),
+                stage: String::new(),
+                done: 0,
+                total: size,
+            };
             let failure = match repo.download_with_progress(file, watch) {
                 Ok(path) => match check(&blob, file, size, etag, reporter) {
                     Ok(()) => return Ok(path),
@@ -318,7 +432,8 @@ impl Transfer {
             for wrong in [&pointer, &blob, &part] {
                 let _ = std::fs::remove_file(wrong);
             }
-            // A part from earlier may have belonged to other content; without one it is the transfer that is wrong.
+            // A part from earlier may have belonged to other content; without one it is the
+            // transfer that is wrong.
             if !resumed {
                 return Err(failure);
             }
@@ -329,12 +444,15 @@ impl Transfer {
     fn failed(&self, what: &str, error: &ApiError) -> Error {
         let text = error.to_string();
         let (typed, endpoint) = (self.id.typed(), &self.places.endpoint);
-        let status = text.rsplit_once("http status: ").and_then(|(_, code)| code.trim().parse::<u16>().ok());
+        let status = text
+            .rsplit_once("http status: ")
+            .and_then(|(_, code)| code.trim().parse::<u16>().ok());
         match status {
-            Some(404) if what == "the model" => {
-                Error::usage(format!("{endpoint} has no model '{typed}': check its name and revision"))
-            }
-            // The Hub answers so for what does not exist, too, as long as it does not know who asks.
+            Some(404) if what == "the model" => Error::usage(format!(
+                "{endpoint} has no model '{typed}': check its name and revision"
+            )),
+            // The Hub answers so for what does not exist, too, as long as it does not know who
+            // asks.
             Some(401) => Error::usage(format!(
                 "{endpoint} has no public model '{typed}': check its name, or set HF_TOKEN if it is private or gated"
             )),
@@ -342,7 +460,9 @@ impl Transfer {
                 "{endpoint} refuses '{typed}' to this token: accept the model's terms on its page, or set another HF_TOKEN"
             )),
             Some(404) => Error::refused(format!("{endpoint} has no {what} for '{typed}'")),
-            Some(code) => Error::refused(format!("{endpoint} answered {what} of '{typed}' with status {code}")),
+            Some(code) => Error::refused(format!(
+                "{endpoint} answered {what} of '{typed}' with status {code}"
+            )),
             None => match error {
                 ApiError::LockAcquisition(path) => Error::refused(format!(
                     "another download of {what} of '{typed}' is going on (lock {}): wait for it",
@@ -365,18 +485,31 @@ impl Transfer {
     }
 
     pub(super) fn nonsense(&self, what: &str) -> Error {
-        Error::refused(format!("{} does not answer as the Hub does ({what})", self.places.endpoint))
+        Error::refused(format!(
+            "{} does not answer as the Hub does ({what})",
+            self.places.endpoint
+        ))
     }
 }
 
 /// Kinds of error that a disk has and a network has not.
 fn is_of_the_disk(kind: ErrorKind) -> bool {
-    use ErrorKind::{NotADirectory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(kind, PermissionDenied | ReadOnlyFilesystem | StorageFull | QuotaExceeded | NotADirectory)
+    use ErrorKind::{
+        NotADirectory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+    };
+    matches!(
+        kind,
+        PermissionDenied | ReadOnlyFilesystem | StorageFull | QuotaExceeded | NotADirectory
+    )
 }
 
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect()
+    text.split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+        .take(200)
+        .collect()
 }
 
 /// hf-hub's view of a transfer, handed on to the reporter.
@@ -395,7 +528,12 @@ impl hf_hub::api::Progress for Watch {
 
     fn update(&mut self, bytes: usize) {
         self.done += bytes as u64;
-        self.reporter.report(Progress::new(self.stage.as_str(), self.done, self.total, "bytes"));
+        self.reporter.report(Progress::new(
+            self.stage.as_str(),
+            self.done,
+            self.total,
+            "bytes",
+        ));
     }
 
     fn finish(&mut self) {}
@@ -406,7 +544,9 @@ fn check(blob: &Path, file: &str, size: u64, etag: &str, reporter: &mut Reporter
     let mut input = File::open(blob).map_err(Error::io("open", blob))?;
     let got = input.metadata().map_err(Error::io("read", blob))?.len();
     if got != size {
-        return Err(Error::refused(format!("{file} came with {got} of {size} bytes: try again")));
+        return Err(Error::refused(format!(
+            "{file} came with {got} of {size} bytes: try again"
+        )));
     }
     if etag.len() != 64 || !etag.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(());
@@ -421,13 +561,20 @@ fn check(blob: &Path, file: &str, size: u64, etag: &str, reporter: &mut Reporter
         }
         hash.update(&block[..n]);
         done += n as u64;
-        reporter.report(Progress::new(format!("checking {file}"), done, size, "bytes"));
+        reporter.report(Progress::new(
+            format!("checking {file}"),
+            done,
+            size,
+            "bytes",
+        ));
     }
     let got: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
     if got.eq_ignore_ascii_case(etag) {
         return Ok(());
     }
-    Err(Error::refused(format!("{file} came damaged (its sha256 is {got}, not {etag}): try again")))
+    Err(Error::refused(format!(
+        "{file} came damaged (its sha256 is {got}, not {etag}): try again"
+    )))
 }
 
 #[cfg(test)]
@@ -437,14 +584,21 @@ mod tests {
     #[test]
     fn ids_follow_the_hubs_rules() {
         let id = |spec| Id::parse(spec).map(|id| id.typed());
-        for good in
-            ["a/b", "HuggingFaceTB/SmolLM2-135M", "a/b@main", "a/b@refs/pr/1", "a/b.c_d@v1.0", "gpt2", "gpt2@main"]
-        {
+        for good in [
+            "a/b",
+            "HuggingFaceTB/SmolLM2-135M",
+            "a/b@main",
+            "a/b@refs/pr/1",
+            "a/b.c_d@v1.0",
+            "gpt2",
+            "gpt2@main",
+        ] {
             assert_eq!(id(good).as_deref(), Some(good));
         }
         for bad in [
-            "", "/", "a/", "m.gguf", "gpt2@", ".", "..", "a b", "/b", "a/b/c", "a/b@", "a/../b", "../b", "a/..",
-            "a b/c", "a/b@../x", "a/m.gguf", "a/b@/x", "-a/b", "a/b--c", "a/b@x y", "é/b",
+            "", "/", "a/", "m.gguf", "gpt2@", ".", "..", "a b", "/b", "a/b/c", "a/b@", "a/../b",
+            "../b", "a/..", "a b/c", "a/b@../x", "a/m.gguf", "a/b@/x", "-a/b", "a/b--c", "a/b@x y",
+            "é/b",
         ] {
             assert_eq!(id(bad), None, "{bad}");
         }

@@ -18,7 +18,10 @@ pub(super) fn models(places: &Places) -> Vec<ModelEntry> {
 }
 
 fn ours(places: &Places) -> Vec<ModelEntry> {
-    let visible = |p: &PathBuf| !p.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
+    let visible = |p: &PathBuf| {
+        !p.file_name()
+            .is_some_and(|n| n.as_encoded_bytes().starts_with(b"."))
+    };
     let mut out = Vec::new();
     for path in entries(&places.models()).into_iter().filter(visible) {
         let layout = match path.is_dir() {
@@ -27,7 +30,11 @@ fn ours(places: &Places) -> Vec<ModelEntry> {
             false => continue,
         };
         let default = path.file_name().is_some_and(|n| n == package::FILE);
-        let id = if default { DEFAULT_MODEL.to_owned() } else { path.display().to_string() };
+        let id = if default {
+            DEFAULT_MODEL.to_owned()
+        } else {
+            path.display().to_string()
+        };
         out.push(entry(id, "mlpeek cache", &path, layout));
     }
     out
@@ -37,27 +44,50 @@ fn ours(places: &Places) -> Vec<ModelEntry> {
 fn hub(places: &Places) -> Vec<ModelEntry> {
     let mut out = Vec::new();
     for repo in entries(&places.hub_cache) {
-        let Some(name) = repo.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix("models--")) else {
+        let Some(name) = repo
+            .file_name()
+            .and_then(|n| n.to_str())
+            .and_then(|n| n.strip_prefix("models--"))
+        else {
             continue;
         };
         // An owner's name has no "--", so the first one stands for the slash.
         let id = name.replacen("--", "/", 1);
         let mut refs = Vec::new();
         collect_refs(&repo.join("refs"), "", &mut refs);
-        // What was fetched by its commit has no other name. An older commit of a branch is there too, as far as it was
-        // not fetched again; only a whole one is of use.
-        for snapshot in entries(&repo.join("snapshots")).into_iter().filter(|dir| local::layout(dir).is_ok()) {
-            let commit = snapshot.file_name().and_then(|n| n.to_str()).map(str::to_owned);
+        // What was fetched by its commit has no other name. An older commit of a branch is there
+        // too, as far as it was not fetched again; only a whole one is of use.
+        for snapshot in entries(&repo.join("snapshots"))
+            .into_iter()
+            .filter(|dir| local::layout(dir).is_ok())
+        {
+            let commit = snapshot
+                .file_name()
+                .and_then(|n| n.to_str())
+                .map(str::to_owned);
             let named = |commit: &String| refs.iter().any(|(_, own)| own == commit);
-            refs.extend(commit.filter(|c| !named(c)).map(|commit| (commit.clone(), commit)));
+            refs.extend(
+                commit
+                    .filter(|c| !named(c))
+                    .map(|commit| (commit.clone(), commit)),
+            );
         }
         for (revision, commit) in refs {
             let snapshot = repo.join("snapshots").join(&commit);
             if commit.contains(['/', '.']) || !may_be_model(&snapshot) {
                 continue;
             }
-            let typed = if revision == "main" { id.clone() } else { format!("{id}@{revision}") };
-            out.push(entry(typed, "Hub cache", &snapshot, local::layout(&snapshot)));
+            let typed = if revision == "main" {
+                id.clone()
+            } else {
+                format!("{id}@{revision}")
+            };
+            out.push(entry(
+                typed,
+                "Hub cache",
+                &snapshot,
+                local::layout(&snapshot),
+            ));
         }
     }
     out
@@ -66,7 +96,9 @@ fn hub(places: &Places) -> Vec<ModelEntry> {
 /// Names and commits below `refs`; a revision such as `refs/pr/1` has folders of its own.
 fn collect_refs(dir: &Path, prefix: &str, out: &mut Vec<(String, String)>) {
     for path in entries(dir) {
-        let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
+        let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
+            continue;
+        };
         let name = format!("{prefix}{name}");
         if path.is_dir() {
             collect_refs(&path, &format!("{name}/"), out);
@@ -76,11 +108,14 @@ fn collect_refs(dir: &Path, prefix: &str, out: &mut Vec<(String, String)>) {
     }
 }
 
-/// A cache also keeps lone tokenizers and configurations; only what has weights, or the start of them, is shown.
+/// A cache also keeps lone tokenizers and configurations; only what has weights, or the start of
+/// them, is shown.
 fn may_be_model(snapshot: &Path) -> bool {
-    entries(snapshot)
-        .iter()
-        .any(|p| local::is(p, "safetensors") || local::is(p, "gguf") || p.ends_with("model.safetensors.index.json"))
+    entries(snapshot).iter().any(|p| {
+        local::is(p, "safetensors")
+            || local::is(p, "gguf")
+            || p.ends_with("model.safetensors.index.json")
+    })
 }
 
 fn entry(id: String, place: &str, path: &Path, layout: Result<ModelLayout>) -> ModelEntry {
@@ -89,14 +124,30 @@ fn entry(id: String, place: &str, path: &Path, layout: Result<ModelLayout>) -> M
             ModelLayout::Gguf(file) => gguf_summary(file),
             ModelLayout::HuggingFace { config, .. } => Ok(config_summary(config)),
         };
-        summary.map(|summary| (local::weight_bytes(&layout), summary, local::has_tokenizer(&layout)))
+        summary.map(|summary| {
+            (
+                local::weight_bytes(&layout),
+                summary,
+                local::has_tokenizer(&layout),
+            )
+        })
     });
     let (bytes, summary, problem) = match described {
         Ok((bytes, summary, true)) => (bytes, summary, None),
-        Ok((bytes, summary, false)) => (bytes, summary, Some("has no tokenizer.json: forward --ids alone".to_owned())),
+        Ok((bytes, summary, false)) => (
+            bytes,
+            summary,
+            Some("has no tokenizer.json: forward --ids alone".to_owned()),
+        ),
         Err(e) => (weights_below(path), String::new(), Some(e.to_string())),
     };
-    ModelEntry { id, place: place.to_owned(), bytes, summary, problem }
+    ModelEntry {
+        id,
+        place: place.to_owned(),
+        bytes,
+        summary,
+        problem,
+    }
 }
 
 /// Bytes of whatever weights a broken entry has.
@@ -113,17 +164,34 @@ fn gguf_summary(path: &Path) -> Result<String> {
     let header = Header::read(path)?;
     let family = header.string("general.architecture").unwrap_or("unknown");
     let number = |key: &str| header.uint(&format!("{family}.{key}"));
-    Ok(summary(family, number("block_count"), number("feed_forward_length")))
+    Ok(summary(
+        family,
+        number("block_count"),
+        number("feed_forward_length"),
+    ))
 }
 
 fn config_summary(path: &Path) -> String {
-    let config: Value = fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let config: Value = fs::read(path)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default();
     // Gemma 3 and other multimodal models keep the language model's numbers a level deeper.
     let text = config.get("text_config").unwrap_or(&Value::Null);
-    let number = |keys: [&str; 2]| keys.iter().find_map(|k| config.get(k).or_else(|| text.get(k))?.as_u64());
-    let family = config.get("model_type").and_then(Value::as_str).unwrap_or("unknown");
+    let number = |keys: [&str; 2]| {
+        keys.iter()
+            .find_map(|k| config.get(k).or_else(|| text.get(k))?.as_u64())
+    };
+    let family = config
+        .get("model_type")
+        .and_then(Value::as_str)
+        .unwrap_or("unknown");
     // GPT-2 says nothing of its MLP when it has the usual four times d_model.
-    let gpt2 = || (family == "gpt2").then(|| number(["n_embd", "hidden_size"])?.checked_mul(4)).flatten();
+    let gpt2 = || {
+        (family == "gpt2")
+            .then(|| number(["n_embd", "hidden_size"])?.checked_mul(4))
+            .flatten()
+    };
     let d_mlp = number(["intermediate_size", "n_inner"]).or_else(gpt2);
     summary(family, number(["num_hidden_layers", "n_layer"]), d_mlp)
 }

@@ -21,19 +21,31 @@ const MAX_HEADER: u64 = 100_000_000;
 /// Opens what a person's path points at.
 pub(super) fn open(path: &Path) -> Result<ModelFiles> {
     let absolute = std::path::absolute(path).map_err(Error::io("read", path))?;
-    let id = absolute.to_str().ok_or_else(|| Error::file(path, "has a name that is not UTF-8; rename it"))?.to_owned();
+    let id = absolute
+        .to_str()
+        .ok_or_else(|| Error::file(path, "has a name that is not UTF-8; rename it"))?
+        .to_owned();
     if absolute.is_dir() {
-        return Ok(ModelFiles { id, origin: "directory".to_owned(), layout: layout(&absolute)? });
+        return Ok(ModelFiles {
+            id,
+            origin: "directory".to_owned(),
+            layout: layout(&absolute)?,
+        });
     }
     if is(&absolute, "safetensors") {
-        let problem = "holds weights alone: pass the directory with its config.json and tokenizer.json";
+        let problem =
+            "holds weights alone: pass the directory with its config.json and tokenizer.json";
         return Err(Error::file(path, problem));
     }
-    Ok(ModelFiles { id, origin: "file".to_owned(), layout: gguf_file(&absolute)? })
+    Ok(ModelFiles {
+        id,
+        origin: "file".to_owned(),
+        layout: gguf_file(&absolute)?,
+    })
 }
 
-/// The layout of a directory; every file that it names is there and whole, but for the tokenizer, which need not be
-/// there ([`has_tokenizer`]).
+/// The layout of a directory; every file that it names is there and whole, but for the tokenizer,
+/// which need not be there ([`has_tokenizer`]).
 pub(super) fn layout(dir: &Path) -> Result<ModelLayout> {
     refuse_dangling(dir)?;
     let config = dir.join("config.json");
@@ -49,10 +61,15 @@ pub(super) fn layout(dir: &Path) -> Result<ModelLayout> {
     for shard in &weights {
         safetensors_is_whole(shard)?;
     }
-    Ok(ModelLayout::HuggingFace { config, tokenizer, weights })
+    Ok(ModelLayout::HuggingFace {
+        config,
+        tokenizer,
+        weights,
+    })
 }
 
-/// Whether the files of a layout say how text becomes ids. Those of a model that is run on ids alone need not.
+/// Whether the files of a layout say how text becomes ids. Those of a model that is run on ids
+/// alone need not.
 pub(super) fn has_tokenizer(layout: &ModelLayout) -> bool {
     match layout {
         ModelLayout::HuggingFace { tokenizer, .. } => tokenizer.is_file(),
@@ -60,20 +77,36 @@ pub(super) fn has_tokenizer(layout: &ModelLayout) -> bool {
     }
 }
 
-/// A link to nothing, as a cache has it whose blobs were deleted or are on another disk, is no missing file.
+/// A link to nothing, as a cache has it whose blobs were deleted or are on another disk, is no
+/// missing file.
 fn refuse_dangling(dir: &Path) -> Result<()> {
     let there = entries(dir);
     let other_gguf = there.iter().any(|path| is(path, "gguf") && path.exists());
     // Of files that are not read it does not matter where they lead.
     let read = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let text = ["config.json", "tokenizer.json", "tokenizer_config.json", "added_tokens.json"].contains(&&*name)
-            || ["special_tokens_map.json", "generation_config.json", "model.safetensors.index.json"].contains(&&*name);
-        text || is(path, "safetensors") && name.starts_with("model") || is(path, "gguf") && !other_gguf
+        let text = [
+            "config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "added_tokens.json",
+        ]
+        .contains(&&*name)
+            || [
+                "special_tokens_map.json",
+                "generation_config.json",
+                "model.safetensors.index.json",
+            ]
+            .contains(&&*name);
+        text || is(path, "safetensors") && name.starts_with("model")
+            || is(path, "gguf") && !other_gguf
     };
     let dangling = |path: &PathBuf| read(path) && path.is_symlink() && !path.exists();
     match there.into_iter().find(dangling) {
-        Some(link) => Err(Error::file(link, "is a link to a file that is not there: fetch the model again")),
+        Some(link) => Err(Error::file(
+            link,
+            "is a link to a file that is not there: fetch the model again",
+        )),
         None => Ok(()),
     }
 }
@@ -90,7 +123,10 @@ fn weights(dir: &Path) -> Result<Vec<PathBuf>> {
     }
     let shards = shards(&index)?;
     if let Some(missing) = shards.iter().find(|name| !dir.join(name).is_file()) {
-        let problem = format!("{missing} is missing ({} shards in model.safetensors.index.json)", shards.len());
+        let problem = format!(
+            "{missing} is missing ({} shards in model.safetensors.index.json)",
+            shards.len()
+        );
         return Err(Error::file(dir, problem));
     }
     Ok(shards.into_iter().map(|name| dir.join(name)).collect())
@@ -104,17 +140,29 @@ pub(super) fn shards(index: &Path) -> Result<Vec<String>> {
     }
     let bytes = std::fs::read(index).map_err(Error::io("read", index))?;
     lfs::refuse_pointer(&bytes, index)?;
-    let parsed: Index =
-        serde_json::from_slice(&bytes).map_err(|e| Error::file(index, format!("is not an index of shards: {e}")))?;
+    let parsed: Index = serde_json::from_slice(&bytes)
+        .map_err(|e| Error::file(index, format!("is not an index of shards: {e}")))?;
     let Pairs(mut pairs) = parsed.weight_map;
     pairs.sort();
     if let Some([(tensor, a), (_, b)]) = pairs.windows(2).find(|w| w[0].0 == w[1].0) {
-        let problem = format!("names the tensor '{}' twice, in {a} and in {b}: fetch it again", tensor.escape_debug());
+        let problem = format!(
+            "names the tensor '{}' twice, in {a} and in {b}: fetch it again",
+            tensor.escape_debug()
+        );
         return Err(Error::file(index, problem));
     }
     let shards: BTreeSet<String> = pairs.into_iter().map(|(_, shard)| shard).collect();
-    if let Some(bad) = shards.iter().find(|name| name.contains(['/', '\\']) || name.starts_with('.')) {
-        return Err(Error::file(index, format!("names the shard '{}', which is no file name", bad.escape_debug())));
+    if let Some(bad) = shards
+        .iter()
+        .find(|name| name.contains(['/', '\\']) || name.starts_with('.'))
+    {
+        return Err(Error::file(
+            index,
+            format!(
+                "names the shard '{}', which is no file name",
+                bad.escape_debug()
+            ),
+        ));
     }
     if shards.is_empty() {
         return Err(Error::file(index, "names no shards"));
@@ -124,16 +172,25 @@ pub(super) fn shards(index: &Path) -> Result<Vec<String>> {
 
 /// A directory without a whole Hugging Face model may hold one GGUF file.
 fn single_gguf(dir: &Path, has_config: bool, has_weights: bool) -> Result<ModelLayout> {
-    let ggufs: Vec<PathBuf> = entries(dir).into_iter().filter(|p| is(p, "gguf") && p.is_file()).collect();
+    let ggufs: Vec<PathBuf> = entries(dir)
+        .into_iter()
+        .filter(|p| is(p, "gguf") && p.is_file())
+        .collect();
     match ggufs.as_slice() {
         [one] => gguf_file(one),
         [] => {
             let problem = match (has_config, has_weights) {
-                (true, _) if entries(dir).iter().any(|p| is(p, "bin") || is(p, "pt") || is(p, "pth")) => {
+                (true, _)
+                    if entries(dir)
+                        .iter()
+                        .any(|p| is(p, "bin") || is(p, "pt") || is(p, "pth")) =>
+                {
                     "has weights in PyTorch's format only: convert them to safetensors (save_pretrained(…, \
                      safe_serialization=True))"
                 }
-                (true, _) => "has a config.json but no model.safetensors, no model.safetensors.index.json and no .gguf",
+                (true, _) => {
+                    "has a config.json but no model.safetensors, no model.safetensors.index.json and no .gguf"
+                }
                 (false, true) => "has weights but no config.json",
                 (false, false) => {
                     "holds no model: no config.json with model.safetensors (or its index and shards), and no .gguf file"
@@ -142,8 +199,18 @@ fn single_gguf(dir: &Path, has_config: bool, has_weights: bool) -> Result<ModelL
             Err(Error::file(dir, problem))
         }
         many => {
-            let names: Vec<_> = many.iter().filter_map(|p| p.file_name()?.to_str()).collect();
-            Err(Error::file(dir, format!("holds {} GGUF files: pass one of them ({})", many.len(), names.join(", "))))
+            let names: Vec<_> = many
+                .iter()
+                .filter_map(|p| p.file_name()?.to_str())
+                .collect();
+            Err(Error::file(
+                dir,
+                format!(
+                    "holds {} GGUF files: pass one of them ({})",
+                    many.len(),
+                    names.join(", ")
+                ),
+            ))
         }
     }
 }
@@ -152,10 +219,16 @@ fn single_gguf(dir: &Path, has_config: bool, has_weights: bool) -> Result<ModelL
 pub(super) fn gguf_file(path: &Path) -> Result<ModelLayout> {
     let header = gguf::Header::read(path)?;
     if header.uint("split.count").is_some_and(|n| n > 1) {
-        return Err(Error::file(path, "is one part of a split GGUF: join the parts with llama-gguf-split --merge"));
+        return Err(Error::file(
+            path,
+            "is one part of a split GGUF: join the parts with llama-gguf-split --merge",
+        ));
     }
     if header.tensors.is_empty() {
-        return Err(Error::file(path, "holds no tensors (a vocabulary or a template alone is no model)"));
+        return Err(Error::file(
+            path,
+            "holds no tensors (a vocabulary or a template alone is no model)",
+        ));
     }
     Ok(ModelLayout::Gguf(path.to_path_buf()))
 }
@@ -175,7 +248,9 @@ fn json_is_whole(path: &Path) -> Result<()> {
     let mut file = File::open(path).map_err(Error::io("open", path))?;
     let length = file.metadata().map_err(Error::io("read", path))?.len();
     let mut tail = Vec::new();
-    let read = file.seek(SeekFrom::Start(length.saturating_sub(256))).and_then(|_| file.read_to_end(&mut tail));
+    let read = file
+        .seek(SeekFrom::Start(length.saturating_sub(256)))
+        .and_then(|_| file.read_to_end(&mut tail));
     read.map_err(Error::io("read", path))?;
     if tail.trim_ascii_end().last() == Some(&b'}') {
         return Ok(());
@@ -196,19 +271,36 @@ fn safetensors_is_whole(path: &Path) -> Result<()> {
     if length < 8 {
         return Err(Error::file(path, "is empty or truncated; fetch it again"));
     }
-    file.read_exact(&mut prefix).map_err(Error::io("read", path))?;
+    file.read_exact(&mut prefix)
+        .map_err(Error::io("read", path))?;
     let header = u64::from_le_bytes(prefix);
     if header > MAX_HEADER {
-        return Err(Error::file(path, "is not a safetensors file (its header would be too long)"));
+        return Err(Error::file(
+            path,
+            "is not a safetensors file (its header would be too long)",
+        ));
     }
     if header > length - 8 {
-        return Err(Error::file(path, "is truncated within its header; fetch it again"));
+        return Err(Error::file(
+            path,
+            "is truncated within its header; fetch it again",
+        ));
     }
     let mut json = vec![0; header as usize];
-    file.read_exact(&mut json).map_err(Error::io("read", path))?;
-    let entries: BTreeMap<String, Entry> = serde_json::from_slice(&json)
-        .map_err(|e| Error::file(path, format!("is not a safetensors file (its header is no JSON: {e})")))?;
-    let data = entries.values().filter_map(|e| e.data_offsets).map(|(_, end)| end).max().unwrap_or(0);
+    file.read_exact(&mut json)
+        .map_err(Error::io("read", path))?;
+    let entries: BTreeMap<String, Entry> = serde_json::from_slice(&json).map_err(|e| {
+        Error::file(
+            path,
+            format!("is not a safetensors file (its header is no JSON: {e})"),
+        )
+    })?;
+    let data = entries
+        .values()
+        .filter_map(|e| e.data_offsets)
+        .map(|(_, end)| end)
+        .max()
+        .unwrap_or(0);
     let whole = data.saturating_add(8 + header);
     if length < whole {
         let problem = format!("is truncated: {length} of {whole} bytes; fetch it again");
@@ -219,5 +311,6 @@ fn safetensors_is_whole(path: &Path) -> Result<()> {
 
 /// Whether a file name ends in `.extension`, whatever its case.
 pub(super) fn is(path: &Path, extension: &str) -> bool {
-    path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension))
+    path.extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case(extension))
 }

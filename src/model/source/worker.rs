@@ -1,7 +1,7 @@
 //! A download on a thread of its own, so that the caller can report, cancel and lose patience.
 //!
-//! The network library cannot be interrupted: a cancelled or silent worker is abandoned. It unwinds at its next byte,
-//! and leaves what it had for a later resumption.
+//! The network library cannot be interrupted: a cancelled or silent worker is abandoned. It unwinds
+//! at its next byte, and leaves what it had for a later resumption.
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,8 +48,8 @@ impl Reporter {
             _ => signs.push(progress),
         }
         drop(signs);
-        // Without the panic hook, so that nothing is printed: the library that calls this in the middle of a transfer
-        // has no other way out.
+        // Without the panic hook, so that nothing is printed: the library that calls this in the
+        // middle of a transfer has no other way out.
         if self.abandoned.load(Ordering::Relaxed) {
             resume_unwind(Box::new(Abandoned));
         }
@@ -76,18 +76,29 @@ pub(super) fn run<T: Send + 'static>(
     let (done, result) = bounded(1);
     let abandoned = Arc::new(AtomicBool::new(false));
     let _guard = AbandonOnDrop(Arc::clone(&abandoned));
-    let mut reporter = Reporter { signs: Arc::clone(&signs), abandoned };
+    let mut reporter = Reporter {
+        signs: Arc::clone(&signs),
+        abandoned,
+    };
     let body = move || {
         if let Ok(outcome) = caught(|| work(&mut reporter)) {
             let _ = done.send(outcome);
         }
     };
-    let thread = std::thread::Builder::new().name("download".to_owned()).spawn(body);
+    let thread = std::thread::Builder::new()
+        .name("download".to_owned())
+        .spawn(body);
     thread.map_err(|e| Error::refused(format!("no thread for a download: {e}")))?;
     wait(ctx, whom, patience, &signs, &result)
 }
 
-fn wait<T>(ctx: &TaskCtx, whom: &str, patience: Patience, signs: &Signs, result: &Receiver<Result<T>>) -> Result<T> {
+fn wait<T>(
+    ctx: &TaskCtx,
+    whom: &str,
+    patience: Patience,
+    signs: &Signs,
+    result: &Receiver<Result<T>>,
+) -> Result<T> {
     let mut allowed = patience.first;
     let mut heard = Instant::now();
     loop {
@@ -103,10 +114,15 @@ fn wait<T>(ctx: &TaskCtx, whom: &str, patience: Patience, signs: &Signs, result:
         match outcome {
             Ok(outcome) => return outcome,
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(Error::refused(format!("{whom} gave an answer that cannot be understood")));
+                return Err(Error::refused(format!(
+                    "{whom} gave an answer that cannot be understood"
+                )));
             }
             Err(RecvTimeoutError::Timeout) if heard.elapsed() > allowed => {
-                return Err(Error::refused(format!("{whom} was silent for {} s", allowed.as_secs().max(1))));
+                return Err(Error::refused(format!(
+                    "{whom} was silent for {} s",
+                    allowed.as_secs().max(1)
+                )));
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -118,13 +134,18 @@ mod tests {
     use super::*;
     use crate::task::CancelToken;
 
-    const PATIENT: Patience = Patience { first: Duration::from_secs(60), between: Duration::from_secs(60) };
+    const PATIENT: Patience = Patience {
+        first: Duration::from_secs(60),
+        between: Duration::from_secs(60),
+    };
 
     #[test]
     fn progress_reaches_the_caller_and_the_result_comes_back() {
         let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
         let sink = Arc::clone(&seen);
-        let ctx = TaskCtx::new(CancelToken::default(), move |p| sink.lock().unwrap().push(p.done));
+        let ctx = TaskCtx::new(CancelToken::default(), move |p| {
+            sink.lock().unwrap().push(p.done)
+        });
         let got = run(&ctx, "x", PATIENT, |reporter| {
             reporter.report(Progress::new("a", 1, 5, "bytes"));
             reporter.report(Progress::new("b", 3, 5, "bytes"));
@@ -151,19 +172,37 @@ mod tests {
             Ok(())
         });
         assert!(matches!(got, Err(Error::Cancelled)));
-        assert_eq!(unwound.recv_timeout(Duration::from_secs(60)), Err(RecvTimeoutError::Disconnected));
+        assert_eq!(
+            unwound.recv_timeout(Duration::from_secs(60)),
+            Err(RecvTimeoutError::Disconnected)
+        );
     }
 
     #[test]
     fn a_silent_or_panicking_worker_is_an_error() {
-        let hasty = Patience { first: Duration::ZERO, between: Duration::ZERO };
+        let hasty = Patience {
+            first: Duration::ZERO,
+            between: Duration::ZERO,
+        };
         let (_keep, never) = bounded::<()>(1);
         let silent = run(&TaskCtx::silent(), "the Hub", hasty, move |_| {
             let _ = never.recv();
             Ok(())
         });
-        assert!(silent.unwrap_err().to_string().contains("the Hub was silent"));
-        let broken = run::<()>(&TaskCtx::silent(), "the Hub", PATIENT, |_| resume_unwind(Box::new(1)));
-        assert!(broken.unwrap_err().to_string().contains("cannot be understood"));
+        assert!(
+            silent
+                .unwrap_err()
+                .to_string()
+                .contains("the Hub was silent")
+        );
+        let broken = run::<()>(&TaskCtx::silent(), "the Hub", PATIENT, |_| {
+            resume_unwind(Box::new(1))
+        });
+        assert!(
+            broken
+                .unwrap_err()
+                .to_string()
+                .contains("cannot be understood")
+        );
     }
 }

@@ -1,8 +1,9 @@
-//! Tokens that the files beside a `tokenizer.json` name: `tokenizer_config.json`, `special_tokens_map.json`,
-//! `added_tokens.json`.
+//! Tokens that the files beside a `tokenizer.json` name: `tokenizer_config.json`,
+//! `special_tokens_map.json`, `added_tokens.json`.
 //!
-//! `transformers` adds them to the tokenizer when it opens it, each matched whole in a text; this file does the same in the
-//! same order, for a new token takes the next free id, whatever id a file gives it. Knows nothing of BOS rules.
+//! `transformers` adds them to the tokenizer when it opens it, each matched whole in a text; this
+//! file does the same in the same order, for a new token takes the next free id, whatever id a file
+//! gives it. Knows nothing of BOS rules.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +17,15 @@ use crate::lfs;
 use crate::model::ordered::Pairs;
 
 /// The special tokens that every tokenizer class has, in its order.
-const ROLES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+const ROLES: [&str; 7] = [
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+];
 
 /// A list of tokens, or tokens by names.
 #[derive(Deserialize)]
@@ -40,14 +49,19 @@ struct File {
 
 impl File {
     fn read(path: &Path) -> Result<Self> {
-        Ok(Self { pairs: parsed(path)?.unwrap_or_default(), extras: parsed(path)?.unwrap_or_default() })
+        Ok(Self {
+            pairs: parsed(path)?.unwrap_or_default(),
+            extras: parsed(path)?.unwrap_or_default(),
+        })
     }
 
     /// The roles that the file makes up: keys that end as the usual ones do.
     fn made_up(&self) -> Vec<(String, Named)> {
         let own = |role: &str| role.ends_with("_token") && !ROLES.contains(&role);
         let pairs = self.pairs.0.iter().filter(|(role, _)| own(role));
-        pairs.filter_map(|(role, value)| Some((role.clone(), Named::of(value, true)?))).collect()
+        pairs
+            .filter_map(|(role, value)| Some((role.clone(), Named::of(value, true)?)))
+            .collect()
     }
 }
 
@@ -65,13 +79,18 @@ struct Lists {
 impl Lists {
     fn of_config(config: &File) -> Self {
         let mut out = Self::default();
-        let (extra, additional) = (&config.extras.extra_special_tokens, &config.extras.additional_special_tokens);
+        let (extra, additional) = (
+            &config.extras.extra_special_tokens,
+            &config.extras.additional_special_tokens,
+        );
         match extra {
             Some(Extra::Named(pairs)) if !pairs.0.is_empty() => {
                 out.name(pairs);
                 out.additional = additional.as_ref().map(|extra| extra.tokens(false));
             }
-            Some(Extra::List(list)) if !list.is_empty() => out.extra = extra.as_ref().map(|extra| extra.tokens(false)),
+            Some(Extra::List(list)) if !list.is_empty() => {
+                out.extra = extra.as_ref().map(|extra| extra.tokens(false))
+            }
             _ => match additional {
                 Some(Extra::Named(pairs)) => out.name(pairs),
                 Some(list) => out.extra = Some(list.tokens(false)),
@@ -98,7 +117,10 @@ impl Lists {
     }
 
     fn name(&mut self, pairs: &Pairs<Value>) {
-        let named = pairs.0.iter().filter_map(|(role, value)| Some((role.clone(), Named::of(value, true)?)));
+        let named = pairs
+            .0
+            .iter()
+            .filter_map(|(role, value)| Some((role.clone(), Named::of(value, true)?)));
         self.named.extend(named);
     }
 }
@@ -107,7 +129,10 @@ impl Extra {
     /// The tokens of a list; `special` is meant where an object does not say.
     fn tokens(&self, special: bool) -> Vec<Named> {
         match self {
-            Self::List(list) => list.iter().filter_map(|value| Named::of(value, special)).collect(),
+            Self::List(list) => list
+                .iter()
+                .filter_map(|value| Named::of(value, special))
+                .collect(),
             Self::Named(_) => Vec::new(),
         }
     }
@@ -123,13 +148,15 @@ struct Named {
 /// What the files say, merged.
 #[derive(Default)]
 pub(super) struct Beside {
-    /// Tokens of [`ROLES`] that a file speaks of; then of roles that a file makes up. `None`: it says that there is none.
+    /// Tokens of [`ROLES`] that a file speaks of; then of roles that a file makes up. `None`: it
+    /// says that there is none.
     roles: Vec<(String, Option<Named>)>,
     /// Special tokens without a role.
     extra: Vec<Named>,
     /// Tokens with the id that a file gives them.
     by_id: BTreeMap<u64, AddedToken>,
-    /// They come from `added_tokens.json`, beside which `tokenizer.json` has the last word on an id.
+    /// They come from `added_tokens.json`, beside which `tokenizer.json` has the last word on an
+    /// id.
     older: bool,
     /// Special tokens in a text are taken as text.
     split_special: bool,
@@ -148,9 +175,12 @@ impl Beside {
             }
         }
         let mut lists = Lists::of_config(&config);
-        // Of made-up roles those that are objects come first, and those that are text have the last word.
-        let (mut first, mut last): (Vec<_>, Vec<_>) =
-            config.made_up().into_iter().partition(|(_, token): &(String, Named)| !token.is_text);
+        // Of made-up roles those that are objects come first, and those that are text have the last
+        // word.
+        let (mut first, mut last): (Vec<_>, Vec<_>) = config
+            .made_up()
+            .into_iter()
+            .partition(|(_, token): &(String, Named)| !token.is_text);
         match config.pairs.get("added_tokens_decoder") {
             Some(listed) => out.read_decoder(listed, &path)?,
             None => {
@@ -158,13 +188,23 @@ impl Beside {
                 let map = File::read(&tokenizer.with_file_name("special_tokens_map.json"))?;
                 lists.add(&map);
                 first.extend(map.made_up());
-                let usual = |(role, value): &&(String, Value)| ROLES.contains(&role.as_str()) && !value.is_null();
-                map.pairs.0.iter().filter(usual).for_each(|(role, value)| out.set(role, Named::of(value, true)));
+                let usual = |(role, value): &&(String, Value)| {
+                    ROLES.contains(&role.as_str()) && !value.is_null()
+                };
+                map.pairs
+                    .0
+                    .iter()
+                    .filter(usual)
+                    .for_each(|(role, value)| out.set(role, Named::of(value, true)));
             }
         }
         last.extend(lists.named);
-        out.roles.sort_by_key(|(role, _)| ROLES.iter().position(|own| own == role));
-        first.into_iter().chain(last).for_each(|(role, token)| out.set(&role, Some(token)));
+        out.roles
+            .sort_by_key(|(role, _)| ROLES.iter().position(|own| own == role));
+        first
+            .into_iter()
+            .chain(last)
+            .for_each(|(role, token)| out.set(&role, Some(token)));
         out.extra = lists.extra.or(lists.additional).unwrap_or_default();
         if out.older {
             out.read_added_tokens(&tokenizer.with_file_name("added_tokens.json"))?;
@@ -175,8 +215,11 @@ impl Beside {
 
     fn read_decoder(&mut self, listed: &Value, path: &Path) -> Result<()> {
         for (id, token) in listed.as_object().into_iter().flatten() {
-            let id = id.parse().map_err(|_| Error::file(path, format!("added_tokens_decoder: '{id}' is no id")))?;
-            self.by_id.extend(Named::of(token, false).map(|named| (id, named.token)));
+            let id = id
+                .parse()
+                .map_err(|_| Error::file(path, format!("added_tokens_decoder: '{id}' is no id")))?;
+            self.by_id
+                .extend(Named::of(token, false).map(|named| (id, named.token)));
         }
         Ok(())
     }
@@ -184,9 +227,16 @@ impl Beside {
     /// The file of before `added_tokens_decoder`.
     fn read_added_tokens(&mut self, path: &Path) -> Result<()> {
         for (content, id) in parsed::<Pairs<u64>>(path)?.unwrap_or_default().0 {
-            let roles = self.roles.iter().filter(|(role, _)| ROLES.contains(&role.as_str()));
-            let special = roles.filter_map(|(_, named)| named.as_ref()).chain(&self.extra);
-            let special = special.map(|named| &named.token).any(|token| token.content == content);
+            let roles = self
+                .roles
+                .iter()
+                .filter(|(role, _)| ROLES.contains(&role.as_str()));
+            let special = roles
+                .filter_map(|(_, named)| named.as_ref())
+                .chain(&self.extra);
+            let special = special
+                .map(|named| &named.token)
+                .any(|token| token.content == content);
             self.by_id.insert(id, AddedToken::from(content, special));
         }
         Ok(())
@@ -194,10 +244,20 @@ impl Beside {
 
     /// Where a token has an id, the flags that stand with the id count for its role too.
     fn take_flags(&mut self) {
-        let roles = self.roles.iter_mut().filter(|(role, _)| ROLES.contains(&role.as_str()));
+        let roles = self
+            .roles
+            .iter_mut()
+            .filter(|(role, _)| ROLES.contains(&role.as_str()));
         for named in roles.filter_map(|(_, named)| named.as_mut()) {
-            if let Some(token) = self.by_id.values().find(|token| token.content == named.token.content) {
-                *named = Named { token: token.clone(), is_text: false };
+            if let Some(token) = self
+                .by_id
+                .values()
+                .find(|token| token.content == named.token.content)
+            {
+                *named = Named {
+                    token: token.clone(),
+                    is_text: false,
+                };
             }
         }
     }
@@ -209,15 +269,19 @@ impl Beside {
         }
     }
 
-    /// The text of a role's token: `None` where no file speaks of it, `Some(None)` where one says that there is none.
+    /// The text of a role's token: `None` where no file speaks of it, `Some(None)` where one says
+    /// that there is none.
     pub(super) fn role(&self, role: &str) -> Option<Option<&str>> {
         let found = self.roles.iter().find(|(own, _)| own == role);
         found.map(|(_, named)| named.as_ref().map(|named| named.token.content.as_str()))
     }
 
-    /// Adds the tokens. Returns those that are matched whole then, as text that tells one set from another; none where
-    /// the tokenizer had them all.
-    pub(super) fn add_to(&self, inner: &mut tokenizers::Tokenizer) -> tokenizers::Result<Option<String>> {
+    /// Adds the tokens. Returns those that are matched whole then, as text that tells one set from
+    /// another; none where the tokenizer had them all.
+    pub(super) fn add_to(
+        &self,
+        inner: &mut tokenizers::Tokenizer,
+    ) -> tokenizers::Result<Option<String>> {
         let before = sorted(inner);
         let known = |id: &u64| before.iter().any(|(own, _)| u64::from(*own) == *id);
         let roles = || self.roles.iter().filter_map(|(_, named)| named.as_ref());
@@ -230,29 +294,46 @@ impl Beside {
             .collect();
         let mut tokens: Vec<Named> = Vec::new();
         for named in roles().map(Named::made_special).chain(self.extra.clone()) {
-            let there = before.iter().map(|(_, own)| own).chain(&listed).any(|own| own.content == named.token.content);
+            let there = before
+                .iter()
+                .map(|(_, own)| own)
+                .chain(&listed)
+                .any(|own| own.content == named.token.content);
             // The same token with other flags is added once more, and these count.
             if !there && !tokens.contains(&named) {
                 tokens.push(named);
             }
         }
-        inner.add_tokens(listed.into_iter().chain(tokens.into_iter().map(|named| named.token)))?;
+        inner.add_tokens(
+            listed
+                .into_iter()
+                .chain(tokens.into_iter().map(|named| named.token)),
+        )?;
         if self.split_special {
             inner.set_encode_special_tokens(true);
         }
         let after = sorted(inner);
         let changed = after != before || self.split_special;
-        Ok(if changed { Some(serde_json::to_string(&(after, self.split_special))?) } else { None })
+        Ok(if changed {
+            Some(serde_json::to_string(&(after, self.split_special))?)
+        } else {
+            None
+        })
     }
 }
 
 impl Named {
-    /// A token as text, which is special, or as an object with its flags; `special` is meant where it does not say.
+    /// A token as text, which is special, or as an object with its flags; `special` is meant where
+    /// it does not say.
     fn of(value: &Value, special: bool) -> Option<Self> {
         if let Some(text) = value.as_str() {
-            return (!text.is_empty()).then(|| Self { token: AddedToken::from(text, true), is_text: true });
+            return (!text.is_empty()).then(|| Self {
+                token: AddedToken::from(text, true),
+                is_text: true,
+            });
         }
-        let flag = |key: &str, default: bool| value.get(key).and_then(Value::as_bool).unwrap_or(default);
+        let flag =
+            |key: &str, default: bool| value.get(key).and_then(Value::as_bool).unwrap_or(default);
         let special = flag("special", special);
         let token = AddedToken {
             content: value.get("content")?.as_str()?.to_owned(),
@@ -262,11 +343,20 @@ impl Named {
             normalized: flag("normalized", !special),
             special,
         };
-        Some(Self { token, is_text: false })
+        Some(Self {
+            token,
+            is_text: false,
+        })
     }
 
     fn made_special(&self) -> Self {
-        Self { token: AddedToken { special: true, ..self.token.clone() }, is_text: self.is_text }
+        Self {
+            token: AddedToken {
+                special: true,
+                ..self.token.clone()
+            },
+            is_text: self.is_text,
+        }
     }
 }
 
@@ -283,7 +373,9 @@ fn parsed<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
         Ok(bytes) => {
             lfs::refuse_pointer(&bytes, path)?;
             let parsed = serde_json::from_slice(&bytes);
-            parsed.map(Some).map_err(|e| Error::file(path, format!("is not what such a file holds: {e}")))
+            parsed
+                .map(Some)
+                .map_err(|e| Error::file(path, format!("is not what such a file holds: {e}")))
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io("read", path)(e)),

@@ -1,7 +1,7 @@
 //! The tokenizer that a GGUF carries in its metadata.
 //!
-//! `tokenizer.ggml.model` says which kind: `gpt2` is byte-level BPE, `llama` SentencePiece's BPE. Anything else is
-//! refused by name.
+//! `tokenizer.ggml.model` says which kind: `gpt2` is byte-level BPE, `llama` SentencePiece's BPE.
+//! Anything else is refused by name.
 
 use std::path::Path;
 
@@ -24,7 +24,8 @@ const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 const BYTE: i64 = 6;
 
-/// Control tokens that end an answer, whatever the metadata says of EOS: a chat model's turn ends with one of them.
+/// Control tokens that end an answer, whatever the metadata says of EOS: a chat model's turn ends
+/// with one of them.
 const TURN_ENDS: [&str; 4] = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>"];
 
 /// Builds the tokenizer of a GGUF file.
@@ -40,10 +41,17 @@ pub(super) fn build(header: &Header) -> Result<Tokenizer> {
             );
             return Err(Error::file(header.path(), problem));
         }
-        None => return Err(Error::file(header.path(), "holds no tokenizer (no tokenizer.ggml.model)")),
+        None => {
+            return Err(Error::file(
+                header.path(),
+                "holds no tokenizer (no tokenizer.ggml.model)",
+            ));
+        }
     };
     let mut inner = tokenizers::Tokenizer::new(bpe);
-    let failed = |e: tokenizers::Error| Error::file(header.path(), format!("its tokenizer cannot be built: {e}"));
+    let failed = |e: tokenizers::Error| {
+        Error::file(header.path(), format!("its tokenizer cannot be built: {e}"))
+    };
     let added = table.added(&rules);
     inner.with_normalizer(rules.normalizer).map_err(failed)?;
     inner.with_pre_tokenizer(rules.pre_tokenizer);
@@ -53,11 +61,21 @@ pub(super) fn build(header: &Header) -> Result<Tokenizer> {
     for (id, token) in table.tokens.iter().enumerate() {
         let literal = matches!(table.kind(id), CONTROL | UNKNOWN)
             || (table.kind(id) == USER_DEFINED && rules.spelling == Spelling::ByteLevel);
-        pieces.push(&spelled(token, if literal { Spelling::Literal } else { rules.spelling }));
+        pieces.push(&spelled(
+            token,
+            if literal {
+                Spelling::Literal
+            } else {
+                rules.spelling
+            },
+        ));
     }
     let ids = |wanted: &[i64]| {
         let of_kind = |id: &usize| wanted.contains(&table.kind(*id));
-        (0..table.tokens.len()).filter(of_kind).map(|id| id as u32).collect::<Vec<_>>()
+        (0..table.tokens.len())
+            .filter(of_kind)
+            .map(|id| id as u32)
+            .collect::<Vec<_>>()
     };
     Ok(Tokenizer {
         inner,
@@ -85,23 +103,30 @@ impl<'a> Table<'a> {
         let path = header.path();
         let tokens = header.strings("tokenizer.ggml.tokens").unwrap_or_default();
         if tokens.is_empty() {
-            return Err(Error::file(path, "holds no tokenizer (no tokenizer.ggml.tokens)"));
+            return Err(Error::file(
+                path,
+                "holds no tokenizer (no tokenizer.ggml.tokens)",
+            ));
         }
         let kinds = header.ints("tokenizer.ggml.token_type");
         if let Some(kinds) = kinds {
             same_length(path, "token_type", kinds.len(), tokens.len())?;
         }
-        Ok(Self { path, tokens, kinds })
+        Ok(Self {
+            path,
+            tokens,
+            kinds,
+        })
     }
 
     fn kind(&self, id: usize) -> i64 {
         self.kinds.map_or(NORMAL, |kinds| kinds[id])
     }
 
-    /// The text under which a token is found. SentencePiece writes the spaces of a user-defined token as `▁`; GGUFs by
-    /// newer converters have spaces there. It is matched after the normaliser has made `▁` of the text's spaces (so that
-    /// a text's own `▁` counts, as in SentencePiece), or, where the normaliser would put a prefix on the token too,
-    /// before.
+    /// The text under which a token is found. SentencePiece writes the spaces of a user-defined
+    /// token as `▁`; GGUFs by newer converters have spaces there. It is matched after the
+    /// normaliser has made `▁` of the text's spaces (so that a text's own `▁` counts, as in
+    /// SentencePiece), or, where the normaliser would put a prefix on the token too, before.
     fn text(&self, id: usize, rules: &Rules) -> String {
         let token = &self.tokens[id];
         match (rules.spelling, self.kind(id), rules.prefix_space) {
@@ -122,11 +147,13 @@ impl<'a> Table<'a> {
 
     /// The tokens that are matched whole in a text.
     fn added(&self, rules: &Rules) -> Vec<AddedToken> {
-        let matched = (0..self.tokens.len()).filter(|&id| matches!(self.kind(id), CONTROL | UNKNOWN | USER_DEFINED));
+        let matched = (0..self.tokens.len())
+            .filter(|&id| matches!(self.kind(id), CONTROL | UNKNOWN | USER_DEFINED));
         let token = |id| {
             let content = self.text(id, rules);
             let plain = self.kind(id) == USER_DEFINED;
-            let after_normalising = plain && rules.spelling == Spelling::SentencePiece && content.contains('▁');
+            let after_normalising =
+                plain && rules.spelling == Spelling::SentencePiece && content.contains('▁');
             AddedToken::from(content, !plain).normalized(after_normalising)
         };
         matched.map(token).collect()
@@ -139,9 +166,16 @@ impl<'a> Table<'a> {
             Some(value) => match header.uint(key).filter(|&id| id < self.tokens.len() as u64) {
                 Some(id) => Ok(Some(id as u32)),
                 // Converters write −1 (as u32 or i32) for "none".
-                None if header.uint(key) == Some(u64::from(u32::MAX)) || header.uint(key).is_none() => Ok(None),
+                None if header.uint(key) == Some(u64::from(u32::MAX))
+                    || header.uint(key).is_none() =>
+                {
+                    Ok(None)
+                }
                 None => {
-                    let problem = format!("{key} is {value:?}, outside its vocabulary of {} tokens", self.tokens.len());
+                    let problem = format!(
+                        "{key} is {value:?}, outside its vocabulary of {} tokens",
+                        self.tokens.len()
+                    );
                     Err(Error::file(self.path, problem))
                 }
             },
@@ -172,7 +206,8 @@ fn byte_level(header: &Header, table: &Table<'_>) -> Result<(BPE, Rules)> {
         );
         return Err(Error::file(path, problem));
     };
-    let failed = |e: tokenizers::Error| Error::file(path, format!("its tokenizer cannot be built: {e}"));
+    let failed =
+        |e: tokenizers::Error| Error::file(path, format!("its tokenizer cannot be built: {e}"));
     let rules = rules.map_err(failed)?;
     let ignore_merges = rules.ignore_merges;
     let rules = Rules {
@@ -182,12 +217,19 @@ fn byte_level(header: &Header, table: &Table<'_>) -> Result<(BPE, Rules)> {
         prefix_space: PrefixSpace::None,
     };
     let vocab = table.vocab(&rules);
-    let merges = merges(path, header.strings("tokenizer.ggml.merges").unwrap_or_default(), &vocab)?;
-    let bpe = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(ignore_merges);
+    let merges = merges(
+        path,
+        header.strings("tokenizer.ggml.merges").unwrap_or_default(),
+        &vocab,
+    )?;
+    let bpe = BPE::builder()
+        .vocab_and_merges(vocab, merges)
+        .ignore_merges(ignore_merges);
     Ok((bpe.build().map_err(failed)?, rules))
 }
 
-/// The merges of a file, each "left right", checked: the builder must not meet one whose result is no token.
+/// The merges of a file, each "left right", checked: the builder must not meet one whose result is
+/// no token.
 fn merges(path: &Path, lines: &[String], vocab: &Vocab) -> Result<Merges> {
     let mut joined = String::new();
     let mut merges = Merges::with_capacity(lines.len());
@@ -204,8 +246,11 @@ fn merges(path: &Path, lines: &[String], vocab: &Vocab) -> Result<Merges> {
         match known {
             Some((left, right)) => merges.push((left.to_owned(), right.to_owned())),
             None => {
-                let problem =
-                    format!("merge {} ('{}') is not one of its own tokens", merges.len(), line.escape_debug());
+                let problem = format!(
+                    "merge {} ('{}') is not one of its own tokens",
+                    merges.len(),
+                    line.escape_debug()
+                );
                 return Err(Error::file(path, problem));
             }
         }
@@ -215,12 +260,15 @@ fn merges(path: &Path, lines: &[String], vocab: &Vocab) -> Result<Merges> {
 
 fn sentence_piece(header: &Header, table: &Table<'_>) -> Result<(BPE, Rules)> {
     let path = header.path();
-    let failed = |e: tokenizers::Error| Error::file(path, format!("its tokenizer cannot be built: {e}"));
+    let failed =
+        |e: tokenizers::Error| Error::file(path, format!("its tokenizer cannot be built: {e}"));
     let scores = header.floats("tokenizer.ggml.scores").unwrap_or_default();
     same_length(path, "scores", scores.len(), table.tokens.len())?;
     let spaces = Replace::new(" ", "▁").map_err(failed)?;
     // Absent means yes (llama.cpp: `add_space_prefix = true` for SentencePiece).
-    let prefixed = header.flag("tokenizer.ggml.add_space_prefix").unwrap_or(true);
+    let prefixed = header
+        .flag("tokenizer.ggml.add_space_prefix")
+        .unwrap_or(true);
     let (normalizer, prefix_space): (NormalizerWrapper, _) = if prefixed {
         let steps = vec![Prepend::new("▁".to_owned()).into(), spaces.into()];
         (Sequence::new(steps).into(), PrefixSpace::EverySegment)
@@ -228,17 +276,35 @@ fn sentence_piece(header: &Header, table: &Table<'_>) -> Result<(BPE, Rules)> {
         (spaces.into(), PrefixSpace::None)
     };
     let normalizer = Some(normalizer);
-    let rules = Rules { normalizer, pre_tokenizer: None, spelling: Spelling::SentencePiece, prefix_space };
+    let rules = Rules {
+        normalizer,
+        pre_tokenizer: None,
+        spelling: Spelling::SentencePiece,
+        prefix_space,
+    };
 
     let vocab = table.vocab(&rules);
-    let mergeable = |id: u32| !matches!(table.kind(id as usize), UNKNOWN | CONTROL | USER_DEFINED | BYTE);
+    let mergeable = |id: u32| {
+        !matches!(
+            table.kind(id as usize),
+            UNKNOWN | CONTROL | USER_DEFINED | BYTE
+        )
+    };
     let merges = sentencepiece::merges(table.tokens, &vocab, scores, mergeable);
-    let has_bytes = table.tokens.iter().filter(|t| hex_byte(t).is_some()).count() >= 256;
+    let has_bytes = table
+        .tokens
+        .iter()
+        .filter(|t| hex_byte(t).is_some())
+        .count()
+        >= 256;
     let unknown = match table.named_id(header, "tokenizer.ggml.unknown_token_id")? {
         Some(id) => Some(id as usize),
         None => (0..table.tokens.len()).find(|&id| table.kind(id) == UNKNOWN),
     };
-    let mut bpe = BPE::builder().vocab_and_merges(vocab, merges).byte_fallback(has_bytes).fuse_unk(true);
+    let mut bpe = BPE::builder()
+        .vocab_and_merges(vocab, merges)
+        .byte_fallback(has_bytes)
+        .fuse_unk(true);
     if let Some(id) = unknown {
         bpe = bpe.unk_token(table.tokens[id].clone());
     }
@@ -249,7 +315,10 @@ fn same_length(path: &Path, key: &str, got: usize, tokens: usize) -> Result<()> 
     if got == tokens {
         return Ok(());
     }
-    Err(Error::file(path, format!("has {tokens} tokens but tokenizer.ggml.{key} has {got} entries")))
+    Err(Error::file(
+        path,
+        format!("has {tokens} tokens but tokenizer.ggml.{key} has {got} entries"),
+    ))
 }
 
 fn bos(header: &Header, table: &Table<'_>) -> Result<Option<u32>> {
@@ -258,7 +327,8 @@ fn bos(header: &Header, table: &Table<'_>) -> Result<Option<u32>> {
         return Ok(sentencepiece_default(header, table, 1));
     }
     let bos = table.named_id(header, KEY)?;
-    // Qwen's tokenizer has no BOS; its GGUFs name the one of config.json, which its training never prepended.
+    // Qwen's tokenizer has no BOS; its GGUFs name the one of config.json, which its training never
+    // prepended.
     let qwen = header.string("tokenizer.ggml.pre") == Some("qwen2");
     Ok(bos.filter(|&id| !(qwen && table.tokens[id as usize] == "<|endoftext|>")))
 }
@@ -271,7 +341,8 @@ fn eos(header: &Header, table: &Table<'_>) -> Result<Vec<u32>> {
     if ids.is_empty() {
         ids.extend(sentencepiece_default(header, table, 2));
     }
-    let turn_end = |&id: &usize| table.kind(id) == CONTROL && TURN_ENDS.contains(&table.tokens[id].as_str());
+    let turn_end =
+        |&id: &usize| table.kind(id) == CONTROL && TURN_ENDS.contains(&table.tokens[id].as_str());
     ids.extend((0..table.tokens.len()).filter(turn_end).map(|id| id as u32));
     Ok(unique(ids))
 }
@@ -290,14 +361,42 @@ fn fingerprint(header: &Header, table: &Table<'_>) -> String {
         hash.update(bytes);
     };
     for key in ["model", "pre"] {
-        part(header.string(&format!("tokenizer.ggml.{key}")).unwrap_or_default().as_bytes());
+        part(
+            header
+                .string(&format!("tokenizer.ggml.{key}"))
+                .unwrap_or_default()
+                .as_bytes(),
+        );
     }
-    for key in ["bos_token_id", "eos_token_id", "unknown_token_id", "add_space_prefix"] {
-        part(format!("{:?}", header.metadata.get(&format!("tokenizer.ggml.{key}"))).as_bytes());
+    for key in [
+        "bos_token_id",
+        "eos_token_id",
+        "unknown_token_id",
+        "add_space_prefix",
+    ] {
+        part(
+            format!(
+                "{:?}",
+                header.metadata.get(&format!("tokenizer.ggml.{key}"))
+            )
+            .as_bytes(),
+        );
     }
     table.tokens.iter().for_each(|token| part(token.as_bytes()));
-    table.kinds.unwrap_or_default().iter().for_each(|kind| part(&kind.to_le_bytes()));
-    header.floats("tokenizer.ggml.scores").unwrap_or_default().iter().for_each(|s| part(&s.to_le_bytes()));
-    header.strings("tokenizer.ggml.merges").unwrap_or_default().iter().for_each(|m| part(m.as_bytes()));
+    table
+        .kinds
+        .unwrap_or_default()
+        .iter()
+        .for_each(|kind| part(&kind.to_le_bytes()));
+    header
+        .floats("tokenizer.ggml.scores")
+        .unwrap_or_default()
+        .iter()
+        .for_each(|s| part(&s.to_le_bytes()));
+    header
+        .strings("tokenizer.ggml.merges")
+        .unwrap_or_default()
+        .iter()
+        .for_each(|m| part(m.as_bytes()));
     hex(hash)
 }

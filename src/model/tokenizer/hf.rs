@@ -1,7 +1,8 @@
-//! A `tokenizer.json` with what lies beside it: more tokens, and in `generation_config.json` and `config.json` the ids
-//! that begin and end a text.
+//! A `tokenizer.json` with what lies beside it: more tokens, and in `generation_config.json` and
+//! `config.json` the ids that begin and end a text.
 //!
-//! The ids are the library's; this file adds the exact bytes of each piece, and which ids begin and end a text.
+//! The ids are the library's; this file adds the exact bytes of each piece, and which ids begin and
+//! end a text.
 
 use std::path::Path;
 
@@ -23,27 +24,36 @@ pub(super) fn open(tokenizer: &Path, config: &Path) -> Result<Tokenizer> {
     if !tokenizer.exists() {
         let problem = "has no tokenizer.json: save one beside the weights (AutoTokenizer.from_pretrained(…, \
                        use_fast=True).save_pretrained(…)), or run token ids alone (mlpeek forward --ids)";
-        return Err(Error::file(tokenizer.parent().unwrap_or(tokenizer), problem));
+        return Err(Error::file(
+            tokenizer.parent().unwrap_or(tokenizer),
+            problem,
+        ));
     }
     let json = std::fs::read(tokenizer).map_err(Error::io("read", tokenizer))?;
     lfs::refuse_pointer(&json, tokenizer)?;
     let mut inner = library(&json, tokenizer)?;
     let beside = Beside::read(tokenizer)?;
-    let added =
-        beside.add_to(&mut inner).map_err(|e| Error::file(tokenizer, format!("cannot take more tokens: {e}")))?;
+    let added = beside
+        .add_to(&mut inner)
+        .map_err(|e| Error::file(tokenizer, format!("cannot take more tokens: {e}")))?;
     let file = Sha256::new_with_prefix(&json);
-    let whole = added.as_ref().map_or_else(|| file.clone(), |added| file.clone().chain_update(added));
+    let whole = added
+        .as_ref()
+        .map_or_else(|| file.clone(), |added| file.clone().chain_update(added));
     let mut out = with_pieces(inner, hex(whole), tokenizer)?;
     out.file_sha256 = added.is_some().then(|| hex(file));
     let generation = optional_json(&tokenizer.with_file_name("generation_config.json"))?;
     let config = optional_json(config)?;
 
     out.bos = match beside.role("bos_token") {
-        // The tokenizer's word goes first: Qwen's says that there is no BOS, while its config.json names one.
+        // The tokenizer's word goes first: Qwen's says that there is no BOS, while its config.json
+        // names one.
         Some(None) => None,
         Some(Some(token)) => named(&out, token, tokenizer, "bos_token")?,
         None => {
-            let ids = [&generation, &config].into_iter().flat_map(|c| ids_at(c, "bos_token_id"));
+            let ids = [&generation, &config]
+                .into_iter()
+                .flat_map(|c| ids_at(c, "bos_token_id"));
             ids.into_iter().find(|&id| !out.bytes(id).is_empty())
         }
     };
@@ -51,29 +61,49 @@ pub(super) fn open(tokenizer: &Path, config: &Path) -> Result<Tokenizer> {
     if let Some(Some(token)) = beside.role("eos_token") {
         eos.extend(named(&out, token, tokenizer, "eos_token")?);
     }
-    eos.extend([&generation, &config].into_iter().flat_map(|c| ids_at(c, "eos_token_id")));
+    eos.extend(
+        [&generation, &config]
+            .into_iter()
+            .flat_map(|c| ids_at(c, "eos_token_id")),
+    );
     out.eos = unique(eos);
     Ok(out)
 }
 
 /// Reads a `tokenizer.json` alone; no BOS and no EOS yet.
 pub(super) fn parse(json: &[u8], path: &Path) -> Result<Tokenizer> {
-    with_pieces(library(json, path)?, hex(Sha256::new_with_prefix(json)), path)
+    with_pieces(
+        library(json, path)?,
+        hex(Sha256::new_with_prefix(json)),
+        path,
+    )
 }
 
 /// A `tokenizer.json` as the library reads it.
 fn library(json: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
-    let bad = |problem: String| Error::file(path, format!("is not a tokenizer that can be read: {problem}"));
+    let bad = |problem: String| {
+        Error::file(
+            path,
+            format!("is not a tokenizer that can be read: {problem}"),
+        )
+    };
     // The library indexes past a buffer when a merge makes a longer token than the vocabulary has.
     let parsed = caught(|| tokenizers::Tokenizer::from_bytes(json));
     let mut inner = match parsed {
         Ok(Ok(inner)) => inner,
         Ok(Err(e)) => return Err(bad(e.to_string())),
-        Err(_) => return Err(bad("its vocabulary and merges do not fit together".to_owned())),
+        Err(_) => {
+            return Err(bad(
+                "its vocabulary and merges do not fit together".to_owned()
+            ));
+        }
     };
-    // Some files carry the padding and cutting of the training run; ids of a text must not depend on either.
+    // Some files carry the padding and cutting of the training run; ids of a text must not depend
+    // on either.
     inner.with_padding(None);
-    inner.with_truncation(None).map_err(|e| bad(e.to_string()))?;
+    inner
+        .with_truncation(None)
+        .map_err(|e| bad(e.to_string()))?;
     Ok(inner)
 }
 
@@ -81,14 +111,20 @@ fn library(json: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
 fn with_pieces(inner: tokenizers::Tokenizer, sha256: String, path: &Path) -> Result<Tokenizer> {
     let (spelling, prefix_space) = reading(&inner);
     let added_tokens = inner.get_added_tokens_decoder();
-    let mut vocabulary: Vec<(u32, String)> = inner.get_vocab(true).into_iter().map(|(t, id)| (id, t)).collect();
+    let mut vocabulary: Vec<(u32, String)> = inner
+        .get_vocab(true)
+        .into_iter()
+        .map(|(t, id)| (id, t))
+        .collect();
     vocabulary.sort_unstable();
     let mut pieces = Pieces::default();
     let mut next = 0;
     for (id, token) in &vocabulary {
         if *id > MAX_ID {
-            let problem =
-                format!("is not a tokenizer that can be read: token '{}' has the id {id}", token.escape_debug());
+            let problem = format!(
+                "is not a tokenizer that can be read: token '{}' has the id {id}",
+                token.escape_debug()
+            );
             return Err(Error::file(path, problem));
         }
         if *id < next {
@@ -96,11 +132,18 @@ fn with_pieces(inner: tokenizers::Tokenizer, sha256: String, path: &Path) -> Res
         }
         (next..*id).for_each(|_| pieces.skip());
         let literal = added_tokens.contains_key(id);
-        pieces.push(&spelled(token, if literal { Spelling::Literal } else { spelling }));
+        pieces.push(&spelled(
+            token,
+            if literal { Spelling::Literal } else { spelling },
+        ));
         next = *id + 1;
     }
     let mut added: Vec<u32> = added_tokens.keys().copied().collect();
-    let mut special: Vec<u32> = added_tokens.iter().filter(|(_, t)| t.special).map(|(id, _)| *id).collect();
+    let mut special: Vec<u32> = added_tokens
+        .iter()
+        .filter(|(_, t)| t.special)
+        .map(|(id, _)| *id)
+        .collect();
     added.sort_unstable();
     special.sort_unstable();
     let byte_exact = spelling != Spelling::Literal;
@@ -118,7 +161,8 @@ fn with_pieces(inner: tokenizers::Tokenizer, sha256: String, path: &Path) -> Res
     })
 }
 
-/// How pieces spell bytes, and where encoding adds a space: read off the decoder, which must undo both.
+/// How pieces spell bytes, and where encoding adds a space: read off the decoder, which must undo
+/// both.
 fn reading(inner: &tokenizers::Tokenizer) -> (Spelling, PrefixSpace) {
     let decoder = serde_json::to_value(inner.get_decoder()).unwrap_or_default();
     let mut steps = Vec::new();
@@ -129,12 +173,19 @@ fn reading(inner: &tokenizers::Tokenizer) -> (Spelling, PrefixSpace) {
     }
     let metaspace = steps.iter().find(|s| kind(s, "Metaspace"));
     let bytes = steps.iter().any(|s| kind(s, "ByteFallback"));
-    let replaces = steps.iter().any(|s| kind(s, "Replace") && s.to_string().contains('▁'));
+    let replaces = steps
+        .iter()
+        .any(|s| kind(s, "Replace") && s.to_string().contains('▁'));
     if metaspace.is_none() && !bytes && !replaces {
         return (Spelling::Literal, PrefixSpace::None);
     }
-    let strips = steps.iter().any(|s| kind(s, "Strip") && s.get("start") != Some(&Value::from(0)));
-    let scheme = metaspace.and_then(|s| s.get("prepend_scheme")).and_then(Value::as_str).unwrap_or("always");
+    let strips = steps
+        .iter()
+        .any(|s| kind(s, "Strip") && s.get("start") != Some(&Value::from(0)));
+    let scheme = metaspace
+        .and_then(|s| s.get("prepend_scheme"))
+        .and_then(Value::as_str)
+        .unwrap_or("always");
     let prefix_space = match metaspace {
         Some(_) if scheme == "never" => PrefixSpace::None,
         Some(_) if scheme == "first" => PrefixSpace::First,
@@ -146,17 +197,22 @@ fn reading(inner: &tokenizers::Tokenizer) -> (Spelling, PrefixSpace) {
     (Spelling::SentencePiece, prefix_space)
 }
 
-/// Newer Llama files decode by `Replace` but add their space in a `Metaspace` pre-tokenizer, before the text only.
+/// Newer Llama files decode by `Replace` but add their space in a `Metaspace` pre-tokenizer, before
+/// the text only.
 fn prepends_first_only(inner: &tokenizers::Tokenizer) -> bool {
     let pre_tokenizer = serde_json::to_value(inner.get_pre_tokenizer()).unwrap_or_default();
     let mut steps = Vec::new();
     flatten(&pre_tokenizer, &mut steps);
-    steps.iter().any(|s| s.get("prepend_scheme").and_then(Value::as_str) == Some("first"))
+    steps
+        .iter()
+        .any(|s| s.get("prepend_scheme").and_then(Value::as_str) == Some("first"))
 }
 
 /// The steps of a decoder or pre-tokenizer, sequences unrolled.
 fn flatten<'a>(step: &'a Value, out: &mut Vec<&'a Value>) {
-    let inner = ["decoders", "pretokenizers"].iter().find_map(|key| step.get(key)?.as_array());
+    let inner = ["decoders", "pretokenizers"]
+        .iter()
+        .find_map(|key| step.get(key)?.as_array());
     match inner {
         Some(steps) => steps.iter().for_each(|s| flatten(s, out)),
         None => out.push(step),
@@ -168,7 +224,8 @@ fn optional_json(path: &Path) -> Result<Value> {
     match std::fs::read(path) {
         Ok(bytes) => {
             lfs::refuse_pointer(&bytes, path)?;
-            serde_json::from_slice(&bytes).map_err(|e| Error::file(path, format!("is not JSON: {e}")))
+            serde_json::from_slice(&bytes)
+                .map_err(|e| Error::file(path, format!("is not JSON: {e}")))
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
         Err(e) => Err(Error::io("read", path)(e)),
@@ -180,7 +237,9 @@ fn named(tokenizer: &Tokenizer, token: &str, path: &Path, role: &str) -> Result<
     match tokenizer.inner.token_to_id(token) {
         Some(id) => Ok(Some(id)),
         None => {
-            let problem = format!("has no token '{token}', which a file beside it names as {role}: they do not match");
+            let problem = format!(
+                "has no token '{token}', which a file beside it names as {role}: they do not match"
+            );
             Err(Error::file(path, problem))
         }
     }

@@ -1,9 +1,9 @@
 //! Text to ids and back, byte-exact; a GGUF's own tokenizer or a `tokenizer.json`.
 //!
-//! Owns the rule that ids equal those of Hugging Face's tokenizer for the same model. Knows nothing of weights, and
-//! shows no text: pieces may hold any byte, control characters included. Invariant: the bytes of a text's ids, one
-//! after the other, are the text (for the vocabularies that can spell every byte; a normaliser's changes, such as
-//! Qwen's NFC, apart).
+//! Owns the rule that ids equal those of Hugging Face's tokenizer for the same model. Knows nothing
+//! of weights, and shows no text: pieces may hold any byte, control characters included. Invariant:
+//! the bytes of a text's ids, one after the other, are the text (for the vocabularies that can
+//! spell every byte; a normaliser's changes, such as Qwen's NFC, apart).
 
 mod beside;
 mod gguf;
@@ -39,7 +39,8 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     pieces: Pieces,
     prefix_space: PrefixSpace,
-    /// Whether the pieces' bytes in a row are the text; else the library's own decoder must be asked.
+    /// Whether the pieces' bytes in a row are the text; else the library's own decoder must be
+    /// asked.
     byte_exact: bool,
     /// Ids matched whole in a text, ascending.
     added: Vec<u32>,
@@ -56,7 +57,9 @@ impl Tokenizer {
     /// Reads the tokenizer of a model's files.
     pub fn open(files: &ModelFiles) -> Result<Self> {
         match &files.layout {
-            ModelLayout::HuggingFace { config, tokenizer, .. } => hf::open(tokenizer, config),
+            ModelLayout::HuggingFace {
+                config, tokenizer, ..
+            } => hf::open(tokenizer, config),
             ModelLayout::Gguf(path) => gguf::build(&Header::read(path)?),
         }
     }
@@ -66,15 +69,17 @@ impl Tokenizer {
         gguf::build(header)
     }
 
-    /// Reads a `tokenizer.json` in memory; `name` stands in for its path in errors. `bos` and `eos` are tokens by
-    /// name.
+    /// Reads a `tokenizer.json` in memory; `name` stands in for its path in errors. `bos` and `eos`
+    /// are tokens by name.
     pub fn from_json(json: &[u8], name: &Path, bos: Option<&str>, eos: &[&str]) -> Result<Self> {
         let mut tokenizer = hf::parse(json, name)?;
         let id = |token: &str| {
-            tokenizer
-                .inner
-                .token_to_id(token)
-                .ok_or_else(|| Error::file(name, format!("has no token '{token}', which is to be BOS or EOS")))
+            tokenizer.inner.token_to_id(token).ok_or_else(|| {
+                Error::file(
+                    name,
+                    format!("has no token '{token}', which is to be BOS or EOS"),
+                )
+            })
         };
         let bos = bos.map(id).transpose()?;
         let eos = eos.iter().map(|t| id(t)).collect::<Result<_>>()?;
@@ -82,8 +87,8 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Ids of `text`, with BOS by `rule` (a BOS that the text already starts with is not doubled). Special tokens
-    /// written in the text are recognised, as Hugging Face does.
+    /// Ids of `text`, with BOS by `rule` (a BOS that the text already starts with is not doubled).
+    /// Special tokens written in the text are recognised, as Hugging Face does.
     pub fn encode(&self, text: &str, rule: BosRule) -> Result<Vec<u32>> {
         let encoding = self
             .inner
@@ -93,7 +98,9 @@ impl Tokenizer {
         let bos = match (rule, self.bos) {
             (BosRule::Never, _) | (BosRule::Auto, None) => None,
             (BosRule::Always, None) => {
-                return Err(Error::usage("this model has no BOS token: use --bos auto or --bos never"));
+                return Err(Error::usage(
+                    "this model has no BOS token: use --bos auto or --bos never",
+                ));
             }
             (_, Some(bos)) if ids.first() == Some(&bos) => None,
             (_, bos) => bos,
@@ -121,7 +128,8 @@ impl Tokenizer {
             }
             bytes.extend_from_slice(piece);
         }
-        String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+        String::from_utf8(bytes)
+            .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
     }
 
     /// The exact bytes of one token; none for an id without a piece.
@@ -129,7 +137,8 @@ impl Tokenizer {
         self.pieces.bytes(id)
     }
 
-    /// One token for display on its own: its text where its bytes are UTF-8, else `<0xE2>`-like marks for each byte.
+    /// One token for display on its own: its text where its bytes are UTF-8, else `<0xE2>`-like
+    /// marks for each byte.
     pub fn piece(&self, id: u32) -> String {
         let bytes = self.bytes(id);
         match std::str::from_utf8(bytes) {
@@ -158,7 +167,8 @@ impl Tokenizer {
         self.pieces.count()
     }
 
-    /// sha256 of its file alone, which is all that versions without [`Tokenizer::ids_sha256`] recorded.
+    /// sha256 of its file alone, which is all that versions without [`Tokenizer::ids_sha256`]
+    /// recorded.
     pub fn file_sha256(&self) -> &str {
         self.file_sha256.as_deref().unwrap_or(&self.sha256)
     }

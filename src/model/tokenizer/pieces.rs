@@ -1,6 +1,7 @@
 //! The exact bytes of every token, in one block of memory.
 //!
-//! Knows the two spellings of bytes as text: GPT-2's byte-level alphabet, and SentencePiece's `▁` and `<0xNN>`.
+//! Knows the two spellings of bytes as text: GPT-2's byte-level alphabet, and SentencePiece's `▁`
+//! and `<0xNN>`.
 
 /// Bytes of each id; an id without a piece has none.
 #[derive(Debug, Clone, Default)]
@@ -55,8 +56,12 @@ pub(super) fn spelled(text: &str, spelling: Spelling) -> Vec<u8> {
     match spelling {
         Spelling::Literal => text.as_bytes().to_vec(),
         Spelling::ByteLevel => {
-            // A token with other characters was never made by the byte-level alphabet: it is literal.
-            text.chars().map(byte_of).collect::<Option<_>>().unwrap_or_else(|| text.as_bytes().to_vec())
+            // A token with other characters was never made by the byte-level alphabet: it is
+            // literal.
+            text.chars()
+                .map(byte_of)
+                .collect::<Option<_>>()
+                .unwrap_or_else(|| text.as_bytes().to_vec())
         }
         Spelling::SentencePiece => match hex_byte(text) {
             Some(byte) => vec![byte],
@@ -65,8 +70,8 @@ pub(super) fn spelled(text: &str, spelling: Spelling) -> Vec<u8> {
     }
 }
 
-/// The byte of a character of GPT-2's alphabet: printable Latin-1 stands for itself, the 68 other bytes, in order, for
-/// U+0100 and on (`bytes_to_unicode` in GPT-2's `encoder.py`).
+/// The byte of a character of GPT-2's alphabet: printable Latin-1 stands for itself, the 68 other
+/// bytes, in order, for U+0100 and on (`bytes_to_unicode` in GPT-2's `encoder.py`).
 fn byte_of(c: char) -> Option<u8> {
     match u32::from(c) {
         c @ (0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF) => Some(c as u8),
@@ -81,7 +86,9 @@ fn byte_of(c: char) -> Option<u8> {
 pub(super) fn hex_byte(text: &str) -> Option<u8> {
     let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
     let hexadecimal = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit());
-    hexadecimal.then(|| u8::from_str_radix(digits, 16).ok()).flatten()
+    hexadecimal
+        .then(|| u8::from_str_radix(digits, 16).ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -115,7 +122,15 @@ mod tests {
         pieces.push(b"ab");
         pieces.skip();
         pieces.push(b"c");
-        assert_eq!([pieces.bytes(0), pieces.bytes(1), pieces.bytes(2), pieces.bytes(3)], [&b"ab"[..], b"", b"c", b""]);
+        assert_eq!(
+            [
+                pieces.bytes(0),
+                pieces.bytes(1),
+                pieces.bytes(2),
+                pieces.bytes(3)
+            ],
+            [&b"ab"[..], b"", b"c", b""]
+        );
         assert_eq!(pieces.count(), 2);
     }
 }

@@ -1,8 +1,8 @@
 //! How each named byte-level vocabulary cuts a text before it merges.
 //!
-//! A GGUF says only a name (`tokenizer.ggml.pre`); the rules are those of the `tokenizer.json` of the models that the
-//! name stands for. A name that is not here is refused: with the wrong rule every id may be wrong, and nothing would
-//! say so.
+//! A GGUF says only a name (`tokenizer.ggml.pre`); the rules are those of the `tokenizer.json` of
+//! the models that the name stands for. A name that is not here is refused: with the wrong rule
+//! every id may be wrong, and nothing would say so.
 
 use tokenizers::normalizers::unicode::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -48,13 +48,23 @@ pub(super) struct Rules {
 /// The rules of a `tokenizer.ggml.pre`; `None` for a name that is not known.
 pub(super) fn named(pre: &str) -> Option<tokenizers::Result<Rules>> {
     let plain = |pre_tokenizer: tokenizers::Result<PreTokenizerWrapper>| {
-        Some(pre_tokenizer.map(|pre_tokenizer| Rules { normalizer: None, pre_tokenizer, ignore_merges: false }))
+        Some(pre_tokenizer.map(|pre_tokenizer| Rules {
+            normalizer: None,
+            pre_tokenizer,
+            ignore_merges: false,
+        }))
     };
     let whole = |pre_tokenizer: tokenizers::Result<PreTokenizerWrapper>| {
-        Some(pre_tokenizer.map(|pre_tokenizer| Rules { normalizer: None, pre_tokenizer, ignore_merges: true }))
+        Some(pre_tokenizer.map(|pre_tokenizer| Rules {
+            normalizer: None,
+            pre_tokenizer,
+            ignore_merges: true,
+        }))
     };
     match pre {
-        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" => plain(Ok(digits_then_gpt2())),
+        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" => {
+            plain(Ok(digits_then_gpt2()))
+        }
         "gpt-2" | "phi-2" | "mpt" | "jais" => plain(Ok(ByteLevel::new(false, true, true).into())),
         "llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "midm-2.0" => whole(split_by(&[LLAMA3])),
         "dbrx" | "smaug-bpe" => plain(split_by(&[LLAMA3])),
@@ -71,7 +81,11 @@ pub(super) fn named(pre: &str) -> Option<tokenizers::Result<Rules>> {
 }
 
 fn digits_then_gpt2() -> PreTokenizerWrapper {
-    Sequence::new(vec![Digits::new(true).into(), ByteLevel::new(false, true, true).into()]).into()
+    Sequence::new(vec![
+        Digits::new(true).into(),
+        ByteLevel::new(false, true, true).into(),
+    ])
+    .into()
 }
 
 fn split_by(patterns: &[&str]) -> tokenizers::Result<PreTokenizerWrapper> {
@@ -107,7 +121,10 @@ mod tests {
         assert_eq!(cuts("llama-bpe", text), ["in", "Ġ", "123", "45"]);
         assert_eq!(cuts("qwen2", text), ["in", "Ġ", "1", "2", "3", "4", "5"]);
         assert_eq!(cuts("falcon3", text), ["in", "Ġ", "123", "45"]);
-        assert_eq!(cuts("deepseek-r1-qwen", text), ["in", "Ġ", "1", "2", "3", "4", "5"]);
+        assert_eq!(
+            cuts("deepseek-r1-qwen", text),
+            ["in", "Ġ", "1", "2", "3", "4", "5"]
+        );
         assert_eq!(cuts("tekken", text), ["in", "Ġ", "1", "2", "3", "4", "5"]);
         assert_eq!(cuts("gpt-4o", text), ["in", "Ġ", "123", "45"]);
         assert_eq!(cuts("default", text), ["in", "Ġ", "123", "45"]);

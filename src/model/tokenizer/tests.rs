@@ -1,4 +1,5 @@
-//! Ids against the references' fixtures, on real vocabularies where a model is at hand and on small ones always.
+//! Ids against the references' fixtures, on real vocabularies where a model is at hand and on small
+//! ones always.
 
 use std::path::{Path, PathBuf};
 
@@ -18,12 +19,16 @@ struct Case {
 }
 
 fn cases(name: &str) -> Vec<Case> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizer").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/tokenizer")
+        .join(name);
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
 fn real(variable: &str) -> Tokenizer {
-    let path = PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| panic!("set {variable} to a GGUF file")));
+    let path = PathBuf::from(
+        std::env::var_os(variable).unwrap_or_else(|| panic!("set {variable} to a GGUF file")),
+    );
     Tokenizer::from_gguf(&Header::read(&path).unwrap()).unwrap()
 }
 
@@ -34,9 +39,18 @@ fn assert_matches(tokenizer: &Tokenizer, fixture: &str, spells: impl Fn(&str) ->
     for case in cases {
         let ids = tokenizer.encode(&case.text, BosRule::Never).unwrap();
         // sentencepiece trained the vocabulary, so its word is the last one.
-        assert_eq!(ids, case.sentencepiece.unwrap_or(case.ids), "{:?}", case.text);
+        assert_eq!(
+            ids,
+            case.sentencepiece.unwrap_or(case.ids),
+            "{:?}",
+            case.text
+        );
         if spells(&case.text) {
-            let bytes: Vec<u8> = ids.iter().flat_map(|&id| tokenizer.bytes(id)).copied().collect();
+            let bytes: Vec<u8> = ids
+                .iter()
+                .flat_map(|&id| tokenizer.bytes(id))
+                .copied()
+                .collect();
             assert_eq!(String::from_utf8_lossy(&bytes), case.text);
             assert_eq!(tokenizer.decode(&ids), case.text);
         }
@@ -47,16 +61,26 @@ fn assert_matches(tokenizer: &Tokenizer, fixture: &str, spells: impl Fn(&str) ->
 #[ignore = "needs SmolLM2-135M-Instruct as a GGUF file: set MLPEEK_TEST_MODEL to it"]
 fn smollm2_has_hugging_faces_ids() {
     let tokenizer = real("MLPEEK_TEST_MODEL");
-    // The vocabulary lacks the bytes that its training text never had; Hugging Face drops them without a word.
-    let missing: Vec<u8> = (0..=255).filter(|&b| (0..49_152).all(|id| tokenizer.bytes(id) != [b])).collect();
-    assert_matches(&tokenizer, "smollm2.json", |text| text.bytes().all(|b| !missing.contains(&b)));
+    // The vocabulary lacks the bytes that its training text never had; Hugging Face drops them
+    // without a word.
+    let missing: Vec<u8> = (0..=255)
+        .filter(|&b| (0..49_152).all(|id| tokenizer.bytes(id) != [b]))
+        .collect();
+    assert_matches(&tokenizer, "smollm2.json", |text| {
+        text.bytes().all(|b| !missing.contains(&b))
+    });
     assert_eq!(tokenizer.vocab_size(), 49_152);
     assert_eq!(tokenizer.bos(), Some(1));
     assert_eq!(tokenizer.eos(), [2]);
     assert_eq!(tokenizer.piece(2), "<|im_end|>");
     assert!(tokenizer.is_special(2) && !tokenizer.is_special(1000));
     let once = tokenizer.encode("<|im_start|>user", BosRule::Auto).unwrap();
-    assert_eq!(once, tokenizer.encode("<|im_start|>user", BosRule::Never).unwrap());
+    assert_eq!(
+        once,
+        tokenizer
+            .encode("<|im_start|>user", BosRule::Never)
+            .unwrap()
+    );
     assert_eq!(tokenizer.encode("user", BosRule::Always).unwrap()[0], 1);
 }
 
@@ -78,7 +102,9 @@ fn gemma_has_the_references_ids() {
 fn byte_level() -> GgufWriter {
     let mut tokens: Vec<String> = vec!["<|start|>".into(), "<|end|>".into()];
     let alphabet = (0u32..0x200).filter_map(char::from_u32).map(String::from);
-    tokens.extend(alphabet.filter(|c| pieces::spelled(c, Spelling::ByteLevel).len() == 1 && is_mapped(c)));
+    tokens.extend(
+        alphabet.filter(|c| pieces::spelled(c, Spelling::ByteLevel).len() == 1 && is_mapped(c)),
+    );
     assert_eq!(tokens.len(), 258);
     tokens.extend(["Ġt", "he", "Ġthe", "12"].map(String::from));
     let mut kinds = vec![1; tokens.len()];
@@ -88,16 +114,21 @@ fn byte_level() -> GgufWriter {
         .string("tokenizer.ggml.pre", "smollm")
         .strings("tokenizer.ggml.tokens", &tokens)
         .ints("tokenizer.ggml.token_type", &kinds)
-        .strings("tokenizer.ggml.merges", &["Ġ t", "h e", "Ġt he", "1 2"].map(String::from))
+        .strings(
+            "tokenizer.ggml.merges",
+            &["Ġ t", "h e", "Ġt he", "1 2"].map(String::from),
+        )
         .uint("tokenizer.ggml.bos_token_id", 0)
         .uint("tokenizer.ggml.eos_token_id", 1)
 }
 
 fn is_mapped(c: &str) -> bool {
-    c.chars().all(|c| matches!(u32::from(c), 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0x143))
+    c.chars()
+        .all(|c| matches!(u32::from(c), 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0x143))
 }
 
-/// A SentencePiece vocabulary: four control tokens, 256 bytes, a few pieces, runs of spaces as user-defined tokens.
+/// A SentencePiece vocabulary: four control tokens, 256 bytes, a few pieces, runs of spaces as
+/// user-defined tokens.
 fn sentence_piece(add_space_prefix: bool) -> GgufWriter {
     let mut tokens: Vec<String> = ["<pad>", "<s>", "</s>", "<unk>"].map(String::from).into();
     let mut kinds = vec![3, 3, 3, 2];
@@ -141,7 +172,10 @@ fn texts(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
 #[test]
 fn byte_level_merges_within_its_cuts() {
     let tokenizer = build(&byte_level()).unwrap();
-    assert_eq!(texts(&tokenizer, "the the 12"), ["t", "he", " the", " ", "1", "2"]);
+    assert_eq!(
+        texts(&tokenizer, "the the 12"),
+        ["t", "he", " the", " ", "1", "2"]
+    );
     assert_eq!(texts(&tokenizer, "a<|end|> b"), ["a", "<|end|>", " ", "b"]);
     assert_eq!(texts(&tokenizer, ""), [""; 0]);
     assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(0), &[1][..]));
@@ -174,27 +208,56 @@ fn bos_is_added_by_the_rule_and_never_twice() {
     let tokenizer = build(&byte_level()).unwrap();
     let ids = |text, rule| tokenizer.encode(text, rule).unwrap();
     assert_eq!(ids("a", BosRule::Auto), ids("<|start|>a", BosRule::Never));
-    assert_eq!(ids("<|start|>a", BosRule::Auto), ids("<|start|>a", BosRule::Never));
+    assert_eq!(
+        ids("<|start|>a", BosRule::Auto),
+        ids("<|start|>a", BosRule::Never)
+    );
     assert_eq!(ids("", BosRule::Auto), [0]);
     let mut none = build(&byte_level()).unwrap();
     none.bos = None;
     assert_eq!(none.encode("a", BosRule::Auto).unwrap().len(), 1);
-    assert!(none.encode("a", BosRule::Always).unwrap_err().to_string().contains("--bos"));
+    assert!(
+        none.encode("a", BosRule::Always)
+            .unwrap_err()
+            .to_string()
+            .contains("--bos")
+    );
 }
 
 #[test]
 fn what_cannot_be_read_right_is_refused_by_name() {
     let says = |gguf: GgufWriter, wanted: &str| {
         let message = build(&gguf).unwrap_err().to_string();
-        assert!(message.contains("test.gguf") && message.contains(wanted), "{message}");
+        assert!(
+            message.contains("test.gguf") && message.contains(wanted),
+            "{message}"
+        );
     };
-    says(byte_level().string("tokenizer.ggml.pre", "poro-chat"), "'poro-chat'");
+    says(
+        byte_level().string("tokenizer.ggml.pre", "poro-chat"),
+        "'poro-chat'",
+    );
     says(byte_level().string("tokenizer.ggml.model", "t5"), "'t5'");
-    says(byte_level().strings("tokenizer.ggml.merges", &["Ġ zzz".to_owned()]), "merge 0");
-    says(byte_level().strings("tokenizer.ggml.merges", &["a".to_owned()]), "merge 0");
-    says(byte_level().ints("tokenizer.ggml.token_type", &[1]), "token_type");
-    says(byte_level().uint("tokenizer.ggml.bos_token_id", 9999), "bos_token_id");
-    says(sentence_piece(true).floats("tokenizer.ggml.scores", &[1.0]), "scores");
+    says(
+        byte_level().strings("tokenizer.ggml.merges", &["Ġ zzz".to_owned()]),
+        "merge 0",
+    );
+    says(
+        byte_level().strings("tokenizer.ggml.merges", &["a".to_owned()]),
+        "merge 0",
+    );
+    says(
+        byte_level().ints("tokenizer.ggml.token_type", &[1]),
+        "token_type",
+    );
+    says(
+        byte_level().uint("tokenizer.ggml.bos_token_id", 9999),
+        "bos_token_id",
+    );
+    says(
+        sentence_piece(true).floats("tokenizer.ggml.scores", &[1.0]),
+        "scores",
+    );
     says(GgufWriter::new(), "no tokenizer");
 }
 
@@ -203,8 +266,14 @@ fn the_fingerprint_follows_the_vocabulary() {
     let sha = |gguf: GgufWriter| build(&gguf).unwrap().sha256().to_owned();
     assert_eq!(sha(byte_level()).len(), 64);
     assert_eq!(sha(byte_level()), sha(byte_level()));
-    assert_ne!(sha(byte_level()), sha(byte_level().string("tokenizer.ggml.pre", "gpt-2")));
-    assert_ne!(sha(byte_level()), sha(byte_level().strings("tokenizer.ggml.merges", &[])));
+    assert_ne!(
+        sha(byte_level()),
+        sha(byte_level().string("tokenizer.ggml.pre", "gpt-2"))
+    );
+    assert_ne!(
+        sha(byte_level()),
+        sha(byte_level().strings("tokenizer.ggml.merges", &[]))
+    );
 }
 
 fn tokenizer_json(decoder: &str) -> String {
@@ -219,7 +288,8 @@ fn tokenizer_json(decoder: &str) -> String {
     format!("{head}\"decoder\":{decoder},{model}")
 }
 
-const BYTE_LEVEL: &str = r#"{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}"#;
+const BYTE_LEVEL: &str =
+    r#"{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}"#;
 
 fn write_dir(files: &[(&str, &str)]) -> (tempfile::TempDir, ModelFiles) {
     let dir = tempfile::tempdir().unwrap();
@@ -231,7 +301,14 @@ fn write_dir(files: &[(&str, &str)]) -> (tempfile::TempDir, ModelFiles) {
         tokenizer: dir.path().join("tokenizer.json"),
         weights: vec![],
     };
-    (dir, ModelFiles { id: "test".into(), origin: "directory".into(), layout })
+    (
+        dir,
+        ModelFiles {
+            id: "test".into(),
+            origin: "directory".into(),
+            layout,
+        },
+    )
 }
 
 #[test]
@@ -239,17 +316,33 @@ fn tokenizer_json_with_its_neighbours() {
     let json = tokenizer_json(BYTE_LEVEL);
     let (_dir, files) = write_dir(&[
         ("tokenizer.json", json.as_str()),
-        ("tokenizer_config.json", r#"{"bos_token":{"content":"<|end|>"},"eos_token":"<|end|>"}"#),
-        ("generation_config.json", r#"{"eos_token_id":[0,2],"bos_token_id":1}"#),
+        (
+            "tokenizer_config.json",
+            r#"{"bos_token":{"content":"<|end|>"},"eos_token":"<|end|>"}"#,
+        ),
+        (
+            "generation_config.json",
+            r#"{"eos_token_id":[0,2],"bos_token_id":1}"#,
+        ),
         ("config.json", r#"{"eos_token_id":2}"#),
     ]);
     let tokenizer = Tokenizer::open(&files).unwrap();
     assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(0), &[0, 2][..]));
     // The file's own truncation to two ids is not ours.
-    assert_eq!(tokenizer.encode("a a a b", BosRule::Auto).unwrap(), [0, 1, 5, 5, 3, 2]);
+    assert_eq!(
+        tokenizer.encode("a a a b", BosRule::Auto).unwrap(),
+        [0, 1, 5, 5, 3, 2]
+    );
     assert_eq!(tokenizer.decode(&[0, 1, 5, 3, 2]), "<|end|>a a b");
     // Id 4 is a hole, and 99 beyond the end.
-    assert_eq!((tokenizer.vocab_size(), tokenizer.bytes(4), tokenizer.bytes(99)), (5, &b""[..], &b""[..]));
+    assert_eq!(
+        (
+            tokenizer.vocab_size(),
+            tokenizer.bytes(4),
+            tokenizer.bytes(99)
+        ),
+        (5, &b""[..], &b""[..])
+    );
 }
 
 #[test]
@@ -266,7 +359,12 @@ fn the_tokenizers_word_on_bos_goes_before_the_configs() {
     assert_eq!(open(r#"{"bos_token":null}"#).unwrap().bos(), None);
     assert_eq!(open("{}").unwrap().bos(), Some(0));
     // One that the vocabulary lacks is added, as transformers does.
-    assert!(open(r#"{"bos_token":"<s>"}"#).unwrap().bos().is_some_and(|id| id != 0));
+    assert!(
+        open(r#"{"bos_token":"<s>"}"#)
+            .unwrap()
+            .bos()
+            .is_some_and(|id| id != 0)
+    );
 }
 
 #[test]
@@ -274,11 +372,20 @@ fn a_broken_tokenizer_json_is_an_error_that_names_it() {
     // A merge longer than every token makes the library panic.
     let panics = tokenizer_json(BYTE_LEVEL).replace(r#"["Ġ a"]"#, r#"["<|end|> <|end|>"]"#);
     for json in ["", "{}", "[1", "null", panics.as_str()] {
-        let message = Tokenizer::from_json(json.as_bytes(), Path::new("tokenizer.json"), None, &[]).unwrap_err();
-        assert!(message.to_string().starts_with("tokenizer.json: "), "{message}");
+        let message = Tokenizer::from_json(json.as_bytes(), Path::new("tokenizer.json"), None, &[])
+            .unwrap_err();
+        assert!(
+            message.to_string().starts_with("tokenizer.json: "),
+            "{message}"
+        );
     }
     let (_dir, files) = write_dir(&[]);
-    assert!(Tokenizer::open(&files).unwrap_err().to_string().contains("has no tokenizer.json"));
+    assert!(
+        Tokenizer::open(&files)
+            .unwrap_err()
+            .to_string()
+            .contains("has no tokenizer.json")
+    );
 }
 
 #[test]
@@ -296,7 +403,8 @@ fn llama_style_json_takes_its_prefix_space_off_again() {
             r#""pre_tokenizer":null"#,
         )
         .replace('Ġ', "▁");
-    let tokenizer = Tokenizer::from_json(json.as_bytes(), Path::new("t.json"), Some("<|end|>"), &[]).unwrap();
+    let tokenizer =
+        Tokenizer::from_json(json.as_bytes(), Path::new("t.json"), Some("<|end|>"), &[]).unwrap();
     let ids = tokenizer.encode("a b<|end|>a", BosRule::Auto).unwrap();
     assert_eq!(ids, [0, 5, 3, 2, 0, 5]);
     assert_eq!(tokenizer.decode(&ids), "<|end|>a b<|end|>a");
@@ -360,11 +468,25 @@ fn tokens_that_only_the_files_beside_name_have_the_ids_of_auto_tokenizer() {
     for case in cases {
         let name = text(&case["name"]);
         let mut files = vec![("tokenizer.json".to_owned(), text(&fixture["tokenizer"]))];
-        files.extend(case["files"].as_object().unwrap().iter().map(|(name, content)| (name.clone(), text(content))));
-        let files: Vec<(&str, &str)> = files.iter().map(|(n, t)| (n.as_str(), t.as_str())).collect();
+        files.extend(
+            case["files"]
+                .as_object()
+                .unwrap()
+                .iter()
+                .map(|(name, content)| (name.clone(), text(content))),
+        );
+        let files: Vec<(&str, &str)> = files
+            .iter()
+            .map(|(n, t)| (n.as_str(), t.as_str()))
+            .collect();
         let (_dir, files) = write_dir(&files);
         let tokenizer = Tokenizer::open(&files).unwrap();
-        for (input, wanted) in fixture["texts"].as_array().unwrap().iter().zip(case["ids"].as_array().unwrap()) {
+        for (input, wanted) in fixture["texts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .zip(case["ids"].as_array().unwrap())
+        {
             let input = text(input);
             let ids = tokenizer.encode(&input, BosRule::Never).unwrap();
             assert_eq!(serde_json::json!(ids), *wanted, "{name}: {input}");
@@ -373,10 +495,15 @@ fn tokens_that_only_the_files_beside_name_have_the_ids_of_auto_tokenizer() {
             }
         }
         assert_eq!(serde_json::json!(tokenizer.bos()), case["bos"], "{name}");
-        assert_eq!(serde_json::json!(tokenizer.eos().first()), case["eos"], "{name}");
+        assert_eq!(
+            serde_json::json!(tokenizer.eos().first()),
+            case["eos"],
+            "{name}"
+        );
         fingerprints.insert((tokenizer.sha256().to_owned(), case["ids"].to_string()));
     }
     // What cuts texts in another way has another fingerprint.
-    let other: std::collections::HashSet<&String> = fingerprints.iter().map(|(sha, _)| sha).collect();
+    let other: std::collections::HashSet<&String> =
+        fingerprints.iter().map(|(sha, _)| sha).collect();
     assert_eq!(other.len(), fingerprints.len());
 }

@@ -1,9 +1,10 @@
-//! Blocks of quantised values to f32 and their dot products: this crate's kernels where there are some, else candle's.
+//! Blocks of quantised values to f32 and their dot products: this crate's kernels where there are
+//! some, else candle's.
 
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::k_quants::{
-    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, BlockQ8_1,
-    BlockQ8K, GgmlType,
+    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K,
+    BlockQ8_0, BlockQ8_1, BlockQ8K, GgmlType,
 };
 use half::{bf16, f16};
 
@@ -80,9 +81,12 @@ macro_rules! with_block {
 /// Bytes as blocks; they must be aligned and whole, as [`super::Stored::new`] saw to.
 fn cast<T: GgmlType>(data: &[u8]) -> &[T] {
     let size = std::mem::size_of::<T>();
-    assert!(data.len().is_multiple_of(size) && data.as_ptr().cast::<T>().is_aligned(), "blocks are whole and aligned");
-    // SAFETY: length and alignment were just checked; the block types are plain integers and floats without padding or
-    // invalid bit patterns; the borrow keeps the bytes alive.
+    assert!(
+        data.len().is_multiple_of(size) && data.as_ptr().cast::<T>().is_aligned(),
+        "blocks are whole and aligned"
+    );
+    // SAFETY: length and alignment were just checked; the block types are plain integers and floats
+    // without padding or invalid bit patterns; the borrow keeps the bytes alive.
     #[allow(unsafe_code)]
     unsafe {
         std::slice::from_raw_parts(data.as_ptr().cast::<T>(), data.len() / size)
@@ -161,10 +165,23 @@ pub(super) fn quantise(dtype: GgmlDType, x: &[f32], cols: usize) -> Activations 
 }
 
 /// `x` must be quantised for this type.
-pub(super) fn products(dtype: GgmlDType, data: &[u8], cols: usize, x: &Activations, out: &mut [f32]) {
+pub(super) fn products(
+    dtype: GgmlDType,
+    data: &[u8],
+    cols: usize,
+    x: &Activations,
+    out: &mut [f32],
+) {
     let (words, len) = match (x, format(dtype)) {
         (Activations::Bytes(x), Some(format)) => return quantised::products(format, data, x, out),
-        (Activations::Candle { words, len, dtype: own }, None) if *own == dtype => (words, *len),
+        (
+            Activations::Candle {
+                words,
+                len,
+                dtype: own,
+            },
+            None,
+        ) if *own == dtype => (words, *len),
         _ => unreachable!("activations are quantised for the type that they are multiplied with"),
     };
     with_block!(dtype, T => {

@@ -16,13 +16,17 @@ const BLOCK: usize = 1 << 16;
 /// Sampled blocks a file.
 const BLOCKS: u64 = 64;
 
-/// sha256 over the files one after another, as hex; above 1 GiB `fingerprint:` and a sha256 over each file's size, its
-/// first MiB (the header) and 64 evenly spaced blocks of 64 KiB: cheap, and different for any two real checkpoints,
-/// but no proof against a flipped byte elsewhere.
+/// sha256 over the files one after another, as hex; above 1 GiB `fingerprint:` and a sha256 over
+/// each file's size, its first MiB (the header) and 64 evenly spaced blocks of 64 KiB: cheap, and
+/// different for any two real checkpoints, but no proof against a flipped byte elsewhere.
 pub fn digest(files: &[PathBuf], ctx: &TaskCtx) -> Result<String> {
     let mut sizes = Vec::new();
     for file in files {
-        sizes.push(std::fs::metadata(file).map_err(Error::io("read", file))?.len());
+        sizes.push(
+            std::fs::metadata(file)
+                .map_err(Error::io("read", file))?
+                .len(),
+        );
     }
     let total: u64 = sizes.iter().sum();
     let mut hash = Sha256::new();
@@ -58,13 +62,16 @@ fn whole(path: &Path, hash: &mut Sha256, done: &mut u64, total: u64, ctx: &TaskC
 fn sampled(path: &Path, size: u64, hash: &mut Sha256) -> Result<()> {
     let mut file = File::open(path).map_err(Error::io("open", path))?;
     let mut head = vec![0; size.min(1 << 20) as usize];
-    file.read_exact(&mut head).map_err(Error::io("read", path))?;
+    file.read_exact(&mut head)
+        .map_err(Error::io("read", path))?;
     hash.update(&head);
     let last = size.saturating_sub(BLOCK as u64);
     let mut block = vec![0; BLOCK.min(size as usize)];
     for i in 0..BLOCKS {
-        file.seek(SeekFrom::Start(last / (BLOCKS - 1) * i)).map_err(Error::io("read", path))?;
-        file.read_exact(&mut block).map_err(Error::io("read", path))?;
+        file.seek(SeekFrom::Start(last / (BLOCKS - 1) * i))
+            .map_err(Error::io("read", path))?;
+        file.read_exact(&mut block)
+            .map_err(Error::io("read", path))?;
         hash.update(&block);
     }
     Ok(())

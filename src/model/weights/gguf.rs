@@ -1,4 +1,5 @@
-//! The tensors of a GGUF file, mapped; every length is checked against the file before anything is allocated.
+//! The tensors of a GGUF file, mapped; every length is checked against the file before anything is
+//! allocated.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -34,9 +35,12 @@ fn dtype(kind: u32) -> Option<GgmlDType> {
 
 /// The number of IQ4_NL, and what its four bits stand for (`kvalues_iq4nl`).
 const IQ4_NL: u32 = 20;
-const IQ4_NL_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+const IQ4_NL_VALUES: [i8; 16] = [
+    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
+];
 
-/// Blocks of IQ4_NL as blocks of Q8_0: both are 32 small integers times one f16, so nothing is rounded.
+/// Blocks of IQ4_NL as blocks of Q8_0: both are 32 small integers times one f16, so nothing is
+/// rounded.
 fn iq4_nl_as_q8_0(blocks: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(blocks.len() / 18 * 34);
     for block in blocks.chunks_exact(18) {
@@ -64,9 +68,15 @@ pub(super) fn open(path: &Path) -> Result<Opened> {
     let bytes = Arc::new(Mapped::open(path)?);
     let file: Arc<Path> = Arc::from(path);
     let mut header = Header::parse(bytes.as_slice(), path)?;
-    header.metadata.retain(|key, _| !key.starts_with("tokenizer."));
+    header
+        .metadata
+        .retain(|key, _| !key.starts_with("tokenizer."));
     let mut tensors = HashMap::new();
-    let converted = header.tensors.iter().filter(|entry| entry.dtype == IQ4_NL).count();
+    let converted = header
+        .tensors
+        .iter()
+        .filter(|entry| entry.dtype == IQ4_NL)
+        .count();
     for entry in header.tensors {
         let name = entry.name.clone();
         let tensor = stored(entry, &bytes, header.data_start, &file)
@@ -75,10 +85,20 @@ pub(super) fn open(path: &Path) -> Result<Opened> {
             return Err(Error::file(path, format!("tensor {name} is there twice")));
         }
     }
-    Ok(Opened { tensors, metadata: header.metadata, bytes: header.file_bytes, converted })
+    Ok(Opened {
+        tensors,
+        metadata: header.metadata,
+        bytes: header.file_bytes,
+        converted,
+    })
 }
 
-fn stored(entry: TensorEntry, bytes: &Arc<Mapped>, start: u64, file: &Arc<Path>) -> Result<Stored, String> {
+fn stored(
+    entry: TensorEntry,
+    bytes: &Arc<Mapped>,
+    start: u64,
+    file: &Arc<Path>,
+) -> Result<Stored, String> {
     let kind = entry.dtype;
     let (read_as, block_bytes) = match kind {
         IQ4_NL => (Some(GgmlDType::Q8_0), 18),
@@ -92,13 +112,22 @@ fn stored(entry: TensorEntry, bytes: &Arc<Mapped>, start: u64, file: &Arc<Path>)
     let shape: Vec<usize> = axes.collect::<Option<_>>().ok_or_else(overflows)?;
     let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
     let len = count.and_then(|n| (n / dtype.block_size()).checked_mul(block_bytes));
-    let first = start.checked_add(entry.offset).and_then(|s| usize::try_from(s).ok());
-    let range = first.zip(len).and_then(|(s, l)| Some(s..s.checked_add(l)?)).ok_or_else(overflows)?;
+    let first = start
+        .checked_add(entry.offset)
+        .and_then(|s| usize::try_from(s).ok());
+    let range = first
+        .zip(len)
+        .and_then(|(s, l)| Some(s..s.checked_add(l)?))
+        .ok_or_else(overflows)?;
     if kind == IQ4_NL {
-        let blocks = bytes.as_slice().get(range).ok_or("ends beyond the file: truncated?")?;
+        let blocks = bytes
+            .as_slice()
+            .get(range)
+            .ok_or("ends beyond the file: truncated?")?;
         let copy = Arc::new(Mapped::copied(&iq4_nl_as_q8_0(blocks)));
         let range = 0..copy.as_slice().len();
-        return Stored::new(&copy, range, dtype, shape, file).map_err(|e| format!("cannot be read: {e}"));
+        return Stored::new(&copy, range, dtype, shape, file)
+            .map_err(|e| format!("cannot be read: {e}"));
     }
     Stored::new(bytes, range, dtype, shape, file).map_err(|e| format!("cannot be read: {e}"))
 }
@@ -114,7 +143,11 @@ mod tests {
         block.extend((0..16u8).map(|i| i | (15 - i) << 4));
         let q8 = iq4_nl_as_q8_0(&block);
         let mut wide = [0.0; 32];
-        super::super::blocks::dequantise(GgmlDType::Q8_0, Mapped::copied(&q8).as_slice(), &mut wide);
+        super::super::blocks::dequantise(
+            GgmlDType::Q8_0,
+            Mapped::copied(&q8).as_slice(),
+            &mut wide,
+        );
         let low: Vec<f32> = IQ4_NL_VALUES.iter().map(|&v| 0.5 * f32::from(v)).collect();
         let high: Vec<f32> = low.iter().rev().copied().collect();
         assert_eq!(wide[..16], low);

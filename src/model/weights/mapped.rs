@@ -21,14 +21,17 @@ impl Mapped {
         let file = File::open(path).map_err(Error::io("open", path))?;
         let meta = file.metadata().map_err(Error::io("read", path))?;
         if !meta.is_file() {
-            return Err(Error::file(path, "is not a file: give a weight file or a model directory"));
+            return Err(Error::file(
+                path,
+                "is not a file: give a weight file or a model directory",
+            ));
         }
         if meta.len() == 0 {
             return Err(Error::file(path, "is empty: download it again"));
         }
-        // SAFETY: the mapping is read-only and private to this process. Another process that shortens the file while it
-        // is open can end us with a signal, never with wrong types: every bit pattern is a valid value of the plain
-        // numeric blocks that are read from it.
+        // SAFETY: the mapping is read-only and private to this process. Another process that
+        // shortens the file while it is open can end us with a signal, never with wrong types:
+        // every bit pattern is a valid value of the plain numeric blocks that are read from it.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
         Ok(Self::File(map))
@@ -38,7 +41,10 @@ impl Mapped {
     pub(crate) fn copied(data: &[u8]) -> Self {
         let mut words = vec![0u64; data.len().div_ceil(8)];
         bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..data.len()].copy_from_slice(data);
-        Self::Copy { words, len: data.len() }
+        Self::Copy {
+            words,
+            len: data.len(),
+        }
     }
 
     /// The bytes.

@@ -1,8 +1,8 @@
 //! Weights as stored: memory-mapped safetensors and GGUF, one resident copy.
 //!
-//! Owns the mapped bytes and how a row of them becomes f32; knows nothing of layers or of what a tensor is for. Invariant:
-//! a [`Stored`] tensor lies wholly inside its mapping and is aligned for its blocks, checked when the file is opened, so
-//! that reading it cannot fail.
+//! Owns the mapped bytes and how a row of them becomes f32; knows nothing of layers or of what a
+//! tensor is for. Invariant: a [`Stored`] tensor lies wholly inside its mapping and is aligned for
+//! its blocks, checked when the file is opened, so that reading it cannot fail.
 
 mod blocks;
 mod digest;
@@ -35,7 +35,8 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// Checks that `range` of `bytes` holds `shape` in `dtype`; copies it where the file does not align it.
+    /// Checks that `range` of `bytes` holds `shape` in `dtype`; copies it where the file does not
+    /// align it.
     pub(crate) fn new(
         bytes: &Arc<Mapped>,
         range: Range<usize>,
@@ -45,22 +46,48 @@ impl Stored {
     ) -> std::result::Result<Self, String> {
         let block = dtype.block_size();
         let cols = shape.last().copied().unwrap_or(1);
-        let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).ok_or("its shape overflows")?;
+        let count = shape
+            .iter()
+            .try_fold(1usize, |n, &d| n.checked_mul(d))
+            .ok_or("its shape overflows")?;
         if !cols.is_multiple_of(block) {
-            return Err(format!("its rows of {cols} values are no whole {dtype:?} blocks of {block}"));
+            return Err(format!(
+                "its rows of {cols} values are no whole {dtype:?} blocks of {block}"
+            ));
         }
-        let need = (count / block).checked_mul(dtype.type_size()).ok_or("its shape overflows")?;
+        let need = (count / block)
+            .checked_mul(dtype.type_size())
+            .ok_or("its shape overflows")?;
         if need != range.len() {
-            return Err(format!("{shape:?} in {dtype:?} needs {need} bytes, the file gives it {}", range.len()));
+            return Err(format!(
+                "{shape:?} in {dtype:?} needs {need} bytes, the file gives it {}",
+                range.len()
+            ));
         }
         let Some(data) = bytes.as_slice().get(range.clone()) else {
-            return Err(format!("it ends at byte {}, the file at {}: truncated?", range.end, bytes.as_slice().len()));
+            return Err(format!(
+                "it ends at byte {}, the file at {}: truncated?",
+                range.end,
+                bytes.as_slice().len()
+            ));
         };
         if blocks::is_aligned(dtype, data) {
-            return Ok(Self { bytes: Arc::clone(bytes), range, dtype, shape, file: Arc::clone(file) });
+            return Ok(Self {
+                bytes: Arc::clone(bytes),
+                range,
+                dtype,
+                shape,
+                file: Arc::clone(file),
+            });
         }
         let copy = Arc::new(Mapped::copied(data));
-        Ok(Self { range: 0..data.len(), bytes: copy, dtype, shape, file: Arc::clone(file) })
+        Ok(Self {
+            range: 0..data.len(),
+            bytes: copy,
+            dtype,
+            shape,
+            file: Arc::clone(file),
+        })
     }
 
     /// Its shape, rows first.
@@ -151,16 +178,26 @@ impl Weights {
     /// Maps the safetensors shards of one checkpoint.
     pub fn open_safetensors(shards: &[PathBuf]) -> Result<Self> {
         let Some(first) = shards.first() else {
-            return Err(Error::refused("the model has no weight files: expected model.safetensors or its shards"));
+            return Err(Error::refused(
+                "the model has no weight files: expected model.safetensors or its shards",
+            ));
         };
-        let mut out =
-            Self { tensors: HashMap::new(), meta: HashMap::new(), files: shards.to_vec(), bytes: 0, notes: vec![] };
+        let mut out = Self {
+            tensors: HashMap::new(),
+            meta: HashMap::new(),
+            files: shards.to_vec(),
+            bytes: 0,
+            notes: vec![],
+        };
         for shard in shards {
             let (tensors, bytes) = safetensors::open(shard)?;
             out.bytes += bytes;
             for (name, tensor) in tensors {
                 if out.tensors.insert(name.clone(), tensor).is_some() {
-                    return Err(Error::file(shard, format!("tensor {name} is already in another shard")));
+                    return Err(Error::file(
+                        shard,
+                        format!("tensor {name} is already in another shard"),
+                    ));
                 }
             }
         }
@@ -173,13 +210,20 @@ impl Weights {
     /// Maps a GGUF file.
     pub fn open_gguf(path: &Path) -> Result<Self> {
         let opened = gguf::open(path)?;
-        let note = format!("{} tensors are stored as IQ4_NL and held as Q8_0, the same values", opened.converted);
+        let note = format!(
+            "{} tensors are stored as IQ4_NL and held as Q8_0, the same values",
+            opened.converted
+        );
         Ok(Self {
             tensors: opened.tensors,
             meta: opened.metadata,
             files: vec![path.to_path_buf()],
             bytes: opened.bytes,
-            notes: if opened.converted > 0 { vec![note] } else { Vec::new() },
+            notes: if opened.converted > 0 {
+                vec![note]
+            } else {
+                Vec::new()
+            },
         })
     }
 
@@ -205,7 +249,9 @@ impl Weights {
 
     /// The file to name in an error about the whole checkpoint.
     pub fn path(&self) -> &Path {
-        self.files.first().map_or(Path::new("weights"), PathBuf::as_path)
+        self.files
+            .first()
+            .map_or(Path::new("weights"), PathBuf::as_path)
     }
 
     /// What a person should know of how they are held, a line each.

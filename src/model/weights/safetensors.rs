@@ -9,16 +9,24 @@ use safetensors::{Dtype, SafeTensors};
 use super::{Mapped, Stored};
 use crate::error::{Error, Result};
 
-/// The tensors of `path` by name, and its bytes. Integer tensors (masks, position ids) are left out.
+/// The tensors of `path` by name, and its bytes. Integer tensors (masks, position ids) are left
+/// out.
 pub(super) fn open(path: &Path) -> Result<(Vec<(String, Stored)>, u64)> {
     if !path.exists() {
-        return Err(Error::file(path, "this shard is missing: download the model again"));
+        return Err(Error::file(
+            path,
+            "this shard is missing: download the model again",
+        ));
     }
     let bytes = Arc::new(Mapped::open(path)?);
     let file: Arc<Path> = Arc::from(path);
     let total = bytes.as_slice().len() as u64;
-    let (header, metadata) = SafeTensors::read_metadata(bytes.as_slice())
-        .map_err(|e| Error::file(path, format!("not a whole safetensors file ({e}): download it again")))?;
+    let (header, metadata) = SafeTensors::read_metadata(bytes.as_slice()).map_err(|e| {
+        Error::file(
+            path,
+            format!("not a whole safetensors file ({e}): download it again"),
+        )
+    })?;
     let start = header + 8;
     let mut out = Vec::new();
     for (name, info) in metadata.tensors() {
@@ -26,13 +34,21 @@ pub(super) fn open(path: &Path) -> Result<(Vec<(String, Stored)>, u64)> {
             Dtype::F32 => GgmlDType::F32,
             Dtype::F16 => GgmlDType::F16,
             Dtype::BF16 => GgmlDType::BF16,
-            Dtype::BOOL | Dtype::U8 | Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 | Dtype::U32 | Dtype::U64
+            Dtype::BOOL
+            | Dtype::U8
+            | Dtype::I8
+            | Dtype::I16
+            | Dtype::I32
+            | Dtype::I64
+            | Dtype::U32
+            | Dtype::U64
                 if is_buffer(&name) =>
             {
                 continue;
             }
             other => {
-                let problem = format!("tensor {name} is stored as {other:?}; f32, f16 and bf16 can be read");
+                let problem =
+                    format!("tensor {name} is stored as {other:?}; f32, f16 and bf16 can be read");
                 return Err(Error::file(path, problem));
             }
         };

@@ -23,7 +23,10 @@ fn factors(k: usize, n: usize, scale: f32) -> Factors {
 }
 
 fn config(features: usize) -> FitConfig {
-    FitConfig { features, ..FitConfig::default() }
+    FitConfig {
+        features,
+        ..FitConfig::default()
+    }
 }
 
 #[test]
@@ -31,40 +34,85 @@ fn fits_are_saved_listed_and_mapped() {
     let dir = tempfile::tempdir().unwrap();
     let mut study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
     fill(&mut study, &[]).unwrap();
-    assert!(study.load_fit(None).unwrap_err().to_string().contains("no finished fit"));
+    assert!(
+        study
+            .load_fit(None)
+            .unwrap_err()
+            .to_string()
+            .contains("no finished fit")
+    );
     study.start_fit("b", HOOKS[0], &config(2)).unwrap();
-    assert!(study.fits().unwrap().is_empty(), "started, nothing to show or resume yet");
+    assert!(
+        study.fits().unwrap().is_empty(),
+        "started, nothing to show or resume yet"
+    );
     fs::write(study.checkpoint_path("b").unwrap(), "state").unwrap();
     let entry = &study.fits().unwrap()[0];
-    assert_eq!((entry.name.as_str(), entry.relative_error, entry.resumable), ("b", None, true));
-    assert!(study.load_fit(Some("b")).unwrap_err().to_string().contains("resume"));
+    assert_eq!(
+        (entry.name.as_str(), entry.relative_error, entry.resumable),
+        ("b", None, true)
+    );
+    assert!(
+        study
+            .load_fit(Some("b"))
+            .unwrap_err()
+            .to_string()
+            .contains("resume")
+    );
 
-    study.save_fit("b", HOOKS[0], &config(2), &factors(2, 7, 1.0)).unwrap();
-    study.save_fit("a", HOOKS[0], &config(4), &factors(4, 7, 1.0)).unwrap();
+    study
+        .save_fit("b", HOOKS[0], &config(2), &factors(2, 7, 1.0))
+        .unwrap();
+    study
+        .save_fit("a", HOOKS[0], &config(4), &factors(4, 7, 1.0))
+        .unwrap();
     let names: Vec<String> = study.fits().unwrap().into_iter().map(|f| f.name).collect();
     assert_eq!(names, ["b", "a"], "newest last");
     let (entry, newest) = study.load_fit(None).unwrap();
-    assert_eq!((entry.name.as_str(), entry.config.features, entry.sweeps), ("a", 4, 7));
+    assert_eq!(
+        (entry.name.as_str(), entry.config.features, entry.sweeps),
+        ("a", 4, 7)
+    );
     assert_eq!(newest.features, factors(4, 7, 1.0).features);
-    assert_eq!(newest.coefficients.as_slice(), factors(4, 7, 1.0).coefficients.as_slice());
+    assert_eq!(
+        newest.coefficients.as_slice(),
+        factors(4, 7, 1.0).coefficients.as_slice()
+    );
 
-    study.save_fit("a", HOOKS[0], &config(1), &factors(1, 7, 3.0)).unwrap();
-    assert_eq!(newest.coefficients.feature(3)[6], 27.0, "an old mapping stays valid");
+    study
+        .save_fit("a", HOOKS[0], &config(1), &factors(1, 7, 3.0))
+        .unwrap();
+    assert_eq!(
+        newest.coefficients.feature(3)[6],
+        27.0,
+        "an old mapping stays valid"
+    );
     let (_, replaced) = study.load_fit(Some("a")).unwrap();
     assert_eq!(replaced.coefficients.feature(0)[6], 18.0);
     let files = fs::read_dir(study.fit_dir("a").unwrap()).unwrap().count();
     assert_eq!(files, 3, "config, Z, Y; the replaced factors are gone");
-    assert!(study.load_fit(Some("zz")).unwrap_err().to_string().contains("it has"));
+    assert!(
+        study
+            .load_fit(Some("zz"))
+            .unwrap_err()
+            .to_string()
+            .contains("it has")
+    );
 }
 
 #[test]
 fn a_restarted_fit_keeps_what_was_saved_until_it_saves() {
     let dir = tempfile::tempdir().unwrap();
     let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
-    study.save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 1.0)).unwrap();
+    study
+        .save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 1.0))
+        .unwrap();
     fs::write(study.checkpoint_path("f").unwrap(), "of two").unwrap();
     study.start_fit("f", HOOKS[0], &config(2)).unwrap();
-    assert!(study.fits().unwrap()[0].resumable, "the same request can be resumed");
+    assert!(
+        study.fits().unwrap()[0].resumable,
+        "the same request can be resumed"
+    );
     study.start_fit("f", HOOKS[0], &config(9)).unwrap();
     let entry = &study.fits().unwrap()[0];
     assert_eq!((entry.config.features, entry.resumable), (2, false));
@@ -76,7 +124,9 @@ fn a_restarted_fit_keeps_what_was_saved_until_it_saves() {
 fn a_save_that_fails_leaves_the_last_one() {
     let dir = tempfile::tempdir().unwrap();
     let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
-    study.save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 1.0)).unwrap();
+    study
+        .save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 1.0))
+        .unwrap();
     for (failed, room) in (0..3000).step_by(50).enumerate() {
         fault::disk_of(Some(room));
         let outcome = study.save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 2.0));
@@ -96,7 +146,9 @@ fn a_save_that_fails_leaves_the_last_one() {
 fn damaged_factors_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
-    study.save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 1.0)).unwrap();
+    study
+        .save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 1.0))
+        .unwrap();
     for name in ["Z-1.safetensors", "Y-1.f32"] {
         let path = dir.path().join("fits/f").join(name);
         let whole = fs::read(&path).unwrap();
@@ -108,7 +160,13 @@ fn damaged_factors_are_named() {
             assert!(error.contains(name) && error.contains("damaged"), "{error}");
         }
         fs::write(&path, &whole[1..]).unwrap();
-        assert!(study.load_fit(None).unwrap_err().to_string().contains("truncated"));
+        assert!(
+            study
+                .load_fit(None)
+                .unwrap_err()
+                .to_string()
+                .contains("truncated")
+        );
         assert!(study.verify_fits().is_err());
         fs::write(&path, &whole).unwrap();
     }
@@ -119,10 +177,25 @@ fn damaged_factors_are_named() {
 fn names_of_fits_cannot_leave_the_study() {
     let dir = tempfile::tempdir().unwrap();
     let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
-    for name in ["", ".", "..", "a/b", "../x", "a\\b", ".tmp-1", "a\nb", &"x".repeat(101)] {
+    for name in [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "../x",
+        "a\\b",
+        ".tmp-1",
+        "a\nb",
+        &"x".repeat(101),
+    ] {
         assert!(study.fit_dir(name).is_err(), "{name:?}");
         assert!(study.load_fit(Some(name)).is_err(), "{name:?}");
-        assert!(study.save_fit(name, HOOKS[0], &config(1), &factors(1, 7, 1.0)).is_err(), "{name:?}");
+        assert!(
+            study
+                .save_fit(name, HOOKS[0], &config(1), &factors(1, 7, 1.0))
+                .is_err(),
+            "{name:?}"
+        );
     }
     study.fit_dir("k100-layer.15_bcd").unwrap();
 }
@@ -136,16 +209,29 @@ fn a_finished_fit_is_newer_than_a_stopped_one_and_earlier_versions_told_by_the_c
             format!("{{\"sweep\":{n},\"relative_error\":0.5,\"seconds\":1.0,\"stop\":{stop}}}\n")
         };
         // What a kill cut off is no sweep.
-        fs::write(study.loss_path(name).unwrap(), line(1, "null") + &line(2, stop) + "{\"sweep\":3,").unwrap();
+        fs::write(
+            study.loss_path(name).unwrap(),
+            line(1, "null") + &line(2, stop) + "{\"sweep\":3,",
+        )
+        .unwrap();
     };
-    let of = |name: &str| study.fits().unwrap().into_iter().find(|fit| fit.name == name).unwrap();
+    let of = |name: &str| {
+        study
+            .fits()
+            .unwrap()
+            .into_iter()
+            .find(|fit| fit.name == name)
+            .unwrap()
+    };
     for (name, stop, checkpoint, state) in [
         ("a", "\"converged\"", false, FitState::Converged),
         ("b", "\"max_sweeps\"", true, FitState::MaxSweeps),
         ("c", "null", true, FitState::Stopped),
         ("d", "null", false, FitState::Converged),
     ] {
-        study.save_fit(name, HOOKS[0], &config(2), &factors(2, 7, 1.0)).unwrap();
+        study
+            .save_fit(name, HOOKS[0], &config(2), &factors(2, 7, 1.0))
+            .unwrap();
         curve(name, stop);
         if checkpoint {
             fs::write(study.checkpoint_path(name).unwrap(), "state").unwrap();
@@ -154,14 +240,40 @@ fn a_finished_fit_is_newer_than_a_stopped_one_and_earlier_versions_told_by_the_c
     }
     study.start_fit("e", HOOKS[0], &config(3)).unwrap();
     curve("e", "null");
-    assert_eq!((of("e").state, of("e").reached, of("e").has_factors()), (FitState::Cut, 2, false));
+    assert_eq!(
+        (of("e").state, of("e").reached, of("e").has_factors()),
+        (FitState::Cut, 2, false)
+    );
     let ended = |state| Some(Ended { state, sweep: 9 });
-    study.save_run("f", HOOKS[0], &config(3), &factors(3, 7, 1.0), ended(FitState::Stopped)).unwrap();
+    study
+        .save_run(
+            "f",
+            HOOKS[0],
+            &config(3),
+            &factors(3, 7, 1.0),
+            ended(FitState::Stopped),
+        )
+        .unwrap();
     assert_eq!(of("f").standing().to_string(), "stopped at sweep 9");
     assert_eq!(study.fits().unwrap().last().unwrap().name, "f");
-    assert_eq!(study.load_fit(None).unwrap().0.name, "d", "the newest that ended by itself");
-    assert_eq!(study.load_fit(Some("f")).unwrap().0.state, FitState::Stopped);
+    assert_eq!(
+        study.load_fit(None).unwrap().0.name,
+        "d",
+        "the newest that ended by itself"
+    );
+    assert_eq!(
+        study.load_fit(Some("f")).unwrap().0.state,
+        FitState::Stopped
+    );
     // It goes on, and ends.
-    study.save_run("f", HOOKS[0], &config(3), &factors(3, 7, 1.0), ended(FitState::MaxSweeps)).unwrap();
+    study
+        .save_run(
+            "f",
+            HOOKS[0],
+            &config(3),
+            &factors(3, 7, 1.0),
+            ended(FitState::MaxSweeps),
+        )
+        .unwrap();
     assert_eq!(study.load_fit(None).unwrap().0.name, "f");
 }

@@ -8,12 +8,23 @@ use crate::study::tokens::{Log, Segment};
 
 fn segments() -> impl Strategy<Value = Vec<Segment>> {
     let counts = proptest::collection::vec(0u32..4, 1..5);
-    let segment = (counts, proptest::collection::vec((any::<u32>(), any::<String>()), 0..3), any::<u32>());
+    let segment = (
+        counts,
+        proptest::collection::vec((any::<u32>(), any::<String>()), 0..3),
+        any::<u32>(),
+    );
     proptest::collection::vec(segment, 0..4).prop_map(|parts| {
         let mut first_sample = 0;
         let segment = |(counts, pieces, seed): (Vec<u32>, Vec<(u32, String)>, u32)| {
-            let rows = (0..counts.iter().sum()).map(|i| (seed.wrapping_add(i), i)).collect();
-            let segment = Segment { first_sample, counts, rows, pieces };
+            let rows = (0..counts.iter().sum())
+                .map(|i| (seed.wrapping_add(i), i))
+                .collect();
+            let segment = Segment {
+                first_sample,
+                counts,
+                rows,
+                pieces,
+            };
             first_sample += segment.counts.len();
             segment
         };

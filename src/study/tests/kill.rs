@@ -9,8 +9,16 @@ use crate::study::*;
 
 const DIR: &str = "MLPEEK_TEST_KILL_DIR";
 const SAMPLES: usize = 600;
-const HOOKS: [HookPoint; 2] =
-    [HookPoint { layer: 0, site: HookSite::MlpPost }, HookPoint { layer: 1, site: HookSite::MlpPost }];
+const HOOKS: [HookPoint; 2] = [
+    HookPoint {
+        layer: 0,
+        site: HookSite::MlpPost,
+    },
+    HookPoint {
+        layer: 1,
+        site: HookSite::MlpPost,
+    },
+];
 const WIDTHS: [usize; 2] = [5, 9];
 
 fn count(sample: usize) -> usize {
@@ -21,21 +29,50 @@ fn row(hook: usize, row: usize) -> impl Iterator<Item = f32> {
     (0..WIDTHS[hook]).map(move |col| (hook * 1_000_000 + row * 10 + col) as f32)
 }
 
-/// Collects in the directory of the environment, a seal every few samples; does nothing when there is none.
+/// Collects in the directory of the environment, a seal every few samples; does nothing when there
+/// is none.
 #[test]
 #[ignore = "run by kill_minus_nine_loses_at_most_a_seal, in a process of its own"]
 fn child_collects() {
-    let Some(dir) = std::env::var_os(DIR) else { return };
-    let samples = vec![Sample { text: "x".into(), label: None }; SAMPLES];
-    let corpus = Corpus { name: "c".into(), samples, sha256: "s".into() };
-    let mut study =
-        Study::create(Path::new(&dir), None, &HOOKS, &WIDTHS, &corpus, CacheDtype::F32, BosRule::Auto).unwrap();
+    let Some(dir) = std::env::var_os(DIR) else {
+        return;
+    };
+    let samples = vec![
+        Sample {
+            text: "x".into(),
+            label: None
+        };
+        SAMPLES
+    ];
+    let corpus = Corpus {
+        name: "c".into(),
+        samples,
+        sha256: "s".into(),
+    };
+    let mut study = Study::create(
+        Path::new(&dir),
+        None,
+        &HOOKS,
+        &WIDTHS,
+        &corpus,
+        CacheDtype::F32,
+        BosRule::Auto,
+    )
+    .unwrap();
     let mut appender = Appender::open(&mut study).unwrap();
     for sample in appender.next_sample()..SAMPLES {
         let rows = appender.rows()..appender.rows() + count(sample);
-        let tokens: Vec<(u32, u32)> = rows.clone().enumerate().map(|(i, r)| (r as u32, i as u32)).collect();
-        let data: Vec<Vec<f32>> = (0..2).map(|h| rows.clone().flat_map(|r| row(h, r)).collect()).collect();
-        appender.push(&tokens, &[&data[0], &data[1]], true, |id| id.to_string()).unwrap();
+        let tokens: Vec<(u32, u32)> = rows
+            .clone()
+            .enumerate()
+            .map(|(i, r)| (r as u32, i as u32))
+            .collect();
+        let data: Vec<Vec<f32>> = (0..2)
+            .map(|h| rows.clone().flat_map(|r| row(h, r)).collect())
+            .collect();
+        appender
+            .push(&tokens, &[&data[0], &data[1]], true, |id| id.to_string())
+            .unwrap();
         if sample % 3 == 0 {
             appender.seal().unwrap();
         }
@@ -46,7 +83,13 @@ fn child_collects() {
 /// Rows and samples in the log, each proved in both caches.
 fn check(dir: &Path) -> usize {
     let log = tokens::Log::read(dir).unwrap();
-    assert!(log.segments.iter().flat_map(|s| &s.counts).enumerate().all(|(i, &c)| c as usize == count(i)));
+    assert!(
+        log.segments
+            .iter()
+            .flat_map(|s| &s.counts)
+            .enumerate()
+            .all(|(i, &c)| c as usize == count(i))
+    );
     for (h, &hook) in HOOKS.iter().enumerate().filter(|_| log.rows() > 0) {
         let cache = CacheReader::open(&rows::cache_dir(dir, hook)).unwrap();
         cache.verify().unwrap();
@@ -62,8 +105,14 @@ fn kill_minus_nine_loses_at_most_a_seal() {
     let at = dir.path().join("study");
     let spawn = || {
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "study::tests::kill::child_collects", "--ignored"]).env(DIR, &at);
-        child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        child
+            .args(["--exact", "study::tests::kill::child_collects", "--ignored"])
+            .env(DIR, &at);
+        child
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
     };
     let mut samples = 0;
     for round in 0..12 {
@@ -82,5 +131,8 @@ fn kill_minus_nine_loses_at_most_a_seal() {
     assert!(spawn().wait().unwrap().success());
     assert_eq!(check(&at), SAMPLES);
     let manifest = Manifest::read(&at).unwrap();
-    assert_eq!((manifest.complete, manifest.rows), (true, (0..SAMPLES).map(count).sum()));
+    assert_eq!(
+        (manifest.complete, manifest.rows),
+        (true, (0..SAMPLES).map(count).sum())
+    );
 }

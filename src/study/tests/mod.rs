@@ -13,8 +13,16 @@ use crate::disk::fault;
 use crate::factor::Factors;
 use crate::model::HookSite;
 
-const HOOKS: [HookPoint; 2] =
-    [HookPoint { layer: 1, site: HookSite::MlpPost }, HookPoint { layer: 2, site: HookSite::ResidPost }];
+const HOOKS: [HookPoint; 2] = [
+    HookPoint {
+        layer: 1,
+        site: HookSite::MlpPost,
+    },
+    HookPoint {
+        layer: 2,
+        site: HookSite::ResidPost,
+    },
+];
 const WIDTHS: [usize; 2] = [3, 2];
 
 fn model(id: &str, weights: &str) -> ModelInfo {
@@ -39,9 +47,15 @@ fn model(id: &str, weights: &str) -> ModelInfo {
 }
 
 fn corpus(name: &str, texts: &[&str]) -> Corpus {
-    let sample =
-        |(i, t): (usize, &&str)| Sample { text: (*t).to_owned(), label: (i % 2 == 0).then(|| "even".to_owned()) };
-    Corpus { name: name.into(), samples: texts.iter().enumerate().map(sample).collect(), sha256: format!("sha-{name}") }
+    let sample = |(i, t): (usize, &&str)| Sample {
+        text: (*t).to_owned(),
+        label: (i % 2 == 0).then(|| "even".to_owned()),
+    };
+    Corpus {
+        name: name.into(),
+        samples: texts.iter().enumerate().map(sample).collect(),
+        sha256: format!("sha-{name}"),
+    }
 }
 
 const TEXTS: [&str; 5] = ["one two", "", "three", "four five six", "seven"];
@@ -49,7 +63,15 @@ const TEXTS: [&str; 5] = ["one two", "", "three", "four five six", "seven"];
 const COUNTS: [usize; 5] = [2, 0, 1, 3, 1];
 
 fn create(dir: &Path, corpus: &Corpus) -> Result<Study> {
-    Study::create(dir, Some(&model("m", "w")), &HOOKS, &WIDTHS, corpus, CacheDtype::F32, BosRule::Auto)
+    Study::create(
+        dir,
+        Some(&model("m", "w")),
+        &HOOKS,
+        &WIDTHS,
+        corpus,
+        CacheDtype::F32,
+        BosRule::Auto,
+    )
 }
 
 fn value(hook: usize, row: usize, col: usize) -> f32 {
@@ -60,9 +82,17 @@ fn value(hook: usize, row: usize, col: usize) -> f32 {
 fn push(appender: &mut Appender<'_>, i: usize) -> Result<()> {
     let first: usize = COUNTS[..i].iter().sum();
     let rows = first..first + COUNTS[i];
-    let tokens: Vec<(u32, u32)> = rows.clone().map(|r| (10 + r as u32, (r - first) as u32 + 1)).collect();
-    let data: Vec<Vec<f32>> =
-        (0..2).map(|h| rows.clone().flat_map(|r| (0..WIDTHS[h]).map(move |c| value(h, r, c))).collect()).collect();
+    let tokens: Vec<(u32, u32)> = rows
+        .clone()
+        .map(|r| (10 + r as u32, (r - first) as u32 + 1))
+        .collect();
+    let data: Vec<Vec<f32>> = (0..2)
+        .map(|h| {
+            rows.clone()
+                .flat_map(|r| (0..WIDTHS[h]).map(move |c| value(h, r, c)))
+                .collect()
+        })
+        .collect();
     appender.push(&tokens, &[&data[0], &data[1]], true, |id| format!("<{id}>"))
 }
 
@@ -84,7 +114,13 @@ fn assert_whole(study: &Study) {
     let tokens = study.tokens().unwrap();
     let samples: Vec<u32> = tokens.rows.iter().map(|r| r.sample).collect();
     assert_eq!(samples, [0, 0, 2, 3, 3, 3, 4]);
-    assert!(tokens.rows.iter().enumerate().all(|(r, t)| t.id == 10 + r as u32));
+    assert!(
+        tokens
+            .rows
+            .iter()
+            .enumerate()
+            .all(|(r, t)| t.id == 10 + r as u32)
+    );
     assert_eq!(tokens.piece(3), "<13>");
     assert_eq!(tokens.texts, TEXTS);
     assert_eq!((tokens.label(0), tokens.label(3)), (Some("even"), None));
@@ -96,7 +132,10 @@ fn assert_whole(study: &Study) {
             let expected: Vec<f32> = (0..WIDTHS[h]).map(|c| value(h, row, c)).collect();
             assert_eq!(block.row(row), expected);
         }
-        assert_eq!(source.describe_row(3), "row 3, token \"<13>\" of sample 3 (\"four five six\")");
+        assert_eq!(
+            source.describe_row(3),
+            "row 3, token \"<13>\" of sample 3 (\"four five six\")"
+        );
     }
     study.verify().unwrap();
 }
@@ -106,13 +145,25 @@ fn a_study_comes_back_as_it_was_filled() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().join("a/b/study");
     let mut study = create(&at, &corpus("c", &TEXTS)).unwrap();
-    assert!(study.activations(HOOKS[0]).is_err_and(|e| e.to_string().contains("no rows yet")));
+    assert!(
+        study
+            .activations(HOOKS[0])
+            .is_err_and(|e| e.to_string().contains("no rows yet"))
+    );
     fill(&mut study, &[1, 3]).unwrap();
     assert_whole(&study);
     drop(study);
     assert_whole(&Study::open_read_only(&at).unwrap());
     assert_whole(&create(&at, &corpus("c", &TEXTS)).unwrap());
-    let error = Study::open(&at).unwrap().activations(HookPoint { layer: 9, ..HOOKS[0] }).err().unwrap().to_string();
+    let error = Study::open(&at)
+        .unwrap()
+        .activations(HookPoint {
+            layer: 9,
+            ..HOOKS[0]
+        })
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("blocks.1.mlp.hook_post"), "{error}");
 }
 
@@ -133,21 +184,44 @@ fn another_request_is_told_what_differs() {
     let m = model("m", "w");
     let refused = |m: &ModelInfo, hooks: &[HookPoint], c: &Corpus, dtype, bos| {
         let widths = &WIDTHS[..hooks.len()];
-        Study::create(dir, Some(m), hooks, widths, c, dtype, bos).unwrap_err().to_string()
+        Study::create(dir, Some(m), hooks, widths, c, dtype, bos)
+            .unwrap_err()
+            .to_string()
     };
     let (f32, auto) = (CacheDtype::F32, BosRule::Auto);
     let cases = [
-        (refused(&model("n", "v"), &HOOKS, &c, f32, auto), "made with m, not n"),
-        (refused(&model("m", "v"), &HOOKS, &c, f32, auto), "m, which now has other weights"),
-        (refused(&m, &HOOKS[..1], &c, f32, auto), "not blocks.1.mlp.hook_post"),
-        (refused(&m, &HOOKS, &c, CacheDtype::Bf16, auto), "f32, not bf16"),
-        (refused(&m, &HOOKS, &c, f32, BosRule::Never), "auto, not never"),
-        (refused(&m, &HOOKS, &corpus("d", &TEXTS), f32, auto), "holds c, not d"),
+        (
+            refused(&model("n", "v"), &HOOKS, &c, f32, auto),
+            "made with m, not n",
+        ),
+        (
+            refused(&model("m", "v"), &HOOKS, &c, f32, auto),
+            "m, which now has other weights",
+        ),
+        (
+            refused(&m, &HOOKS[..1], &c, f32, auto),
+            "not blocks.1.mlp.hook_post",
+        ),
+        (
+            refused(&m, &HOOKS, &c, CacheDtype::Bf16, auto),
+            "f32, not bf16",
+        ),
+        (
+            refused(&m, &HOOKS, &c, f32, BosRule::Never),
+            "auto, not never",
+        ),
+        (
+            refused(&m, &HOOKS, &corpus("d", &TEXTS), f32, auto),
+            "holds c, not d",
+        ),
     ];
     for (error, expected) in cases {
         assert!(error.contains(expected) && !error.contains('\n'), "{error}");
     }
-    let changed = Corpus { sha256: "other".into(), ..c.clone() };
+    let changed = Corpus {
+        sha256: "other".into(),
+        ..c.clone()
+    };
     assert!(refused(&m, &HOOKS, &changed, f32, auto).contains("c has changed"));
     drop(create(dir, &c).unwrap());
 }
@@ -156,10 +230,17 @@ fn another_request_is_told_what_differs() {
 fn a_directory_of_something_else_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("thesis.tex"), "x").unwrap();
-    let error = create(dir.path(), &corpus("c", &TEXTS)).unwrap_err().to_string();
+    let error = create(dir.path(), &corpus("c", &TEXTS))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("thesis.tex"), "{error}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    assert!(Study::open(dir.path()).unwrap_err().to_string().contains("is no study"));
+    assert!(
+        Study::open(dir.path())
+            .unwrap_err()
+            .to_string()
+            .contains("is no study")
+    );
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
@@ -167,8 +248,13 @@ fn a_directory_of_something_else_is_left_alone() {
 fn a_place_that_cannot_be_written_gives_one_line() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("file"), "x").unwrap();
-    let error = create(&dir.path().join("file/study"), &corpus("c", &TEXTS)).unwrap_err().to_string();
-    assert!(error.starts_with("cannot create ") && !error.contains('\n'), "{error}");
+    let error = create(&dir.path().join("file/study"), &corpus("c", &TEXTS))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("cannot create ") && !error.contains('\n'),
+        "{error}"
+    );
 
     let at = dir.path().join("study");
     drop(create(&at, &corpus("c", &TEXTS)).unwrap());
@@ -178,8 +264,13 @@ fn a_place_that_cannot_be_written_gives_one_line() {
     fs::set_permissions(&at, closed).unwrap();
     // Root writes everywhere: nothing to see then.
     if fs::write(at.join("probe"), "x").is_err() {
-        let error = fill(&mut Study::open(&at).unwrap(), &[]).unwrap_err().to_string();
-        assert!(error.contains("ermission denied") && !error.contains('\n'), "{error}");
+        let error = fill(&mut Study::open(&at).unwrap(), &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("ermission denied") && !error.contains('\n'),
+            "{error}"
+        );
         Study::open_read_only(&at).unwrap().tokens().unwrap();
     }
     fs::set_permissions(&at, open).unwrap();
@@ -189,9 +280,17 @@ fn a_place_that_cannot_be_written_gives_one_line() {
 fn one_writes_and_others_read() {
     let dir = tempfile::tempdir().unwrap();
     let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
-    assert!(Study::open(dir.path()).unwrap_err().to_string().contains("process "));
+    assert!(
+        Study::open(dir.path())
+            .unwrap_err()
+            .to_string()
+            .contains("process ")
+    );
     let reader = Study::open_read_only(dir.path()).unwrap();
-    let refused = reader.save_session(&serde_json::json!({})).unwrap_err().to_string();
+    let refused = reader
+        .save_session(&serde_json::json!({}))
+        .unwrap_err()
+        .to_string();
     assert!(refused.contains("is being written by"), "{refused}");
     drop(study);
     // A child that another test is starting holds a copy of the lock until it runs its program.
@@ -204,7 +303,8 @@ fn one_writes_and_others_read() {
     assert!(opened.into_iter().any(|study| study.is_ok()));
 }
 
-/// What a kill can leave: the tail of the log torn anywhere, one cache ahead of another, unfinished files.
+/// What a kill can leave: the tail of the log torn anywhere, one cache ahead of another, unfinished
+/// files.
 #[test]
 fn a_kill_at_any_instant_of_a_seal_loses_only_that_seal() {
     let dir = tempfile::tempdir().unwrap();
@@ -221,24 +321,41 @@ fn a_kill_at_any_instant_of_a_seal_loses_only_that_seal() {
     drop(study);
     let whole = fs::read(&log).unwrap();
     let manifest = fs::read(dir.path().join("study.json")).unwrap();
-    let unfinished = String::from_utf8(manifest.clone()).unwrap().replace("\"complete\": true", "\"complete\": false");
+    let unfinished = String::from_utf8(manifest.clone())
+        .unwrap()
+        .replace("\"complete\": true", "\"complete\": false");
     let unfinished = unfinished.replace("\"rows\": 7", "\"rows\": 0");
     let last_shard = |h: usize| rows::cache_dir(dir.path(), HOOKS[h]).join("shard-000001.rows");
-    let shards = [fs::read(last_shard(0)).unwrap(), fs::read(last_shard(1)).unwrap()];
+    let shards = [
+        fs::read(last_shard(0)).unwrap(),
+        fs::read(last_shard(1)).unwrap(),
+    ];
     for len in (before..whole.len()).step_by(11).chain([whole.len()]) {
         for missing in 0..3 {
             fs::write(&log, &whole[..len]).unwrap();
             fs::write(dir.path().join("study.json"), &unfinished).unwrap();
             fs::write(dir.path().join(".tmp-1-study.json"), "{").unwrap();
-            fs::write(last_shard(0).with_file_name(".tmp-1-shard-000002.rows"), "x").unwrap();
+            fs::write(
+                last_shard(0).with_file_name(".tmp-1-shard-000002.rows"),
+                "x",
+            )
+            .unwrap();
             (0..2).for_each(|h| fs::write(last_shard(h), &shards[h]).unwrap());
             // A seal writes the caches in order, then the log.
             (0..missing).for_each(|h| fs::remove_file(last_shard(1 - h)).unwrap());
             let reader = Study::open_read_only(dir.path()).unwrap();
             assert!(reader.tokens().unwrap().rows.len() >= 3);
             let mut study = create(dir.path(), &c).unwrap();
-            let expected = if len == whole.len() && missing == 0 { 5 } else { 3 };
-            assert_eq!(Appender::open(&mut study).unwrap().next_sample(), expected, "{len} {missing}");
+            let expected = if len == whole.len() && missing == 0 {
+                5
+            } else {
+                3
+            };
+            assert_eq!(
+                Appender::open(&mut study).unwrap().next_sample(),
+                expected,
+                "{len} {missing}"
+            );
             fill(&mut study, &[]).unwrap();
             assert_whole(&study);
         }
@@ -262,12 +379,19 @@ fn caches_that_disagree_inside_a_sample_go_back_to_its_start() {
         let dir = tempfile::tempdir().unwrap();
         let mut study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
         fill(&mut study, &[0, 3]).unwrap();
-        CacheWriter::open(&rows::cache_dir(dir.path(), HOOKS[1]), 2, CacheDtype::F32).unwrap().truncate(keep).unwrap();
+        CacheWriter::open(&rows::cache_dir(dir.path(), HOOKS[1]), 2, CacheDtype::F32)
+            .unwrap()
+            .truncate(keep)
+            .unwrap();
         let error = study.activations(HOOKS[1]).err().map(|e| e.to_string());
         assert!(error.is_some_and(|e| e.contains("collect")), "{keep}");
         let appender = Appender::open(&mut study).unwrap();
         // Of samples with 2, 0, 1, 3 and 1 rows.
-        assert_eq!(appender.next_sample(), [0, 0, 2, 3, 3, 3, 4][keep], "{keep}");
+        assert_eq!(
+            appender.next_sample(),
+            [0, 0, 2, 3, 3, 3, 4][keep],
+            "{keep}"
+        );
         drop(appender);
         assert!(!study.manifest().complete);
         fill(&mut study, &[]).unwrap();
@@ -282,14 +406,23 @@ fn damage_before_the_last_segment_is_named_and_nothing_is_dropped() {
     fill(&mut study, &[0, 3]).unwrap();
     let log = dir.path().join(tokens::FILE);
     let whole = fs::read(&log).unwrap();
-    let last = Log::parse(&whole).unwrap().segments.last().unwrap().encode().len();
+    let last = Log::parse(&whole)
+        .unwrap()
+        .segments
+        .last()
+        .unwrap()
+        .encode()
+        .len();
     for at in 0..whole.len() {
         let mut bytes = whole.clone();
         bytes[at] ^= 4;
         fs::write(&log, &bytes).unwrap();
         study.forget_tokens();
         let error = study.tokens().unwrap_err().to_string();
-        assert!(error.contains("tokens.bin") && error.contains("damaged"), "byte {at}: {error}");
+        assert!(
+            error.contains("tokens.bin") && error.contains("damaged"),
+            "byte {at}: {error}"
+        );
         if at < whole.len() - last {
             assert!(Appender::open(&mut study).is_err(), "byte {at}");
             assert_eq!(fs::read(&log).unwrap(), bytes);
@@ -311,7 +444,11 @@ fn a_full_disk_claims_no_row_that_a_cache_lacks() {
         fault::disk_of(Some(room));
         let pushed = (0..COUNTS.len()).try_for_each(|i| {
             push(&mut appender, i)?;
-            if [0, 2].contains(&i) { appender.seal() } else { Ok(()) }
+            if [0, 2].contains(&i) {
+                appender.seal()
+            } else {
+                Ok(())
+            }
         });
         // As a collection ends, whatever ended it; by now someone may have made room.
         fault::disk_of(if room % 2 == 0 { None } else { Some(0) });
@@ -319,12 +456,17 @@ fn a_full_disk_claims_no_row_that_a_cache_lacks() {
         fault::disk_of(None);
         if let Err(error) = &outcome {
             let error = error.to_string();
-            assert!(error.starts_with("cannot write ") && !error.contains('\n'), "{error}");
+            assert!(
+                error.starts_with("cannot write ") && !error.contains('\n'),
+                "{error}"
+            );
         }
         completed = outcome.is_ok();
         let safe = study.tokens().unwrap().rows.len();
         if safe > 0 {
-            HOOKS.iter().for_each(|&h| assert_eq!(study.activations(h).unwrap().shape().0, safe));
+            HOOKS
+                .iter()
+                .for_each(|&h| assert_eq!(study.activations(h).unwrap().shape().0, safe));
         }
         fill(&mut study, &[]).unwrap();
         assert_whole(&study);
@@ -339,7 +481,11 @@ fn a_full_disk_claims_no_row_that_a_cache_lacks() {
 fn push_added(study: &mut Study, samples: usize) {
     let mut appender = Appender::open(study).unwrap();
     for _ in 0..samples {
-        appender.push(&[(98, 1), (99, 2)], &[&[0.5; 6], &[0.5; 4]], true, |_| "x".into()).unwrap();
+        appender
+            .push(&[(98, 1), (99, 2)], &[&[0.5; 6], &[0.5; 4]], true, |_| {
+                "x".into()
+            })
+            .unwrap();
     }
     appender.seal().unwrap();
 }
@@ -349,27 +495,51 @@ fn another_corpus_goes_on_behind_the_first() {
     let dir = tempfile::tempdir().unwrap();
     let (c, d) = (corpus("c", &TEXTS), corpus("d", &["eight", "nine"]));
     let mut study = create(dir.path(), &c).unwrap();
-    assert!(study.append(&d).unwrap_err().to_string().contains("not yet complete"));
+    assert!(
+        study
+            .append(&d)
+            .unwrap_err()
+            .to_string()
+            .contains("not yet complete")
+    );
     fill(&mut study, &[]).unwrap();
     study.append(&c).unwrap();
-    assert!(study.manifest().complete, "one that it has already changes nothing");
+    assert!(
+        study.manifest().complete,
+        "one that it has already changes nothing"
+    );
     let before = std::fs::read(dir.path().join("study.json")).unwrap();
     study.append(&d).unwrap();
     push_added(&mut study, 1);
     assert_eq!(study.withdraw().unwrap(), "d");
-    assert_eq!(std::fs::read(dir.path().join("study.json")).unwrap(), before);
-    assert_eq!((study.tokens().unwrap().rows.len(), study.activations(HOOKS[0]).unwrap().shape().0), (7, 7));
+    assert_eq!(
+        std::fs::read(dir.path().join("study.json")).unwrap(),
+        before
+    );
+    assert_eq!(
+        (
+            study.tokens().unwrap().rows.len(),
+            study.activations(HOOKS[0]).unwrap().shape().0
+        ),
+        (7, 7)
+    );
     assert!(study.withdraw().is_err() && !dir.path().join("tokens.samples-1.jsonl").exists());
     study.append(&d).unwrap();
     assert!(!study.manifest().complete);
     assert_eq!(study.tokens().unwrap().texts.len(), 7);
-    assert_eq!(study.activations(HOOKS[0]).unwrap().shape().0, 7, "the first stays readable");
+    assert_eq!(
+        study.activations(HOOKS[0]).unwrap().shape().0,
+        7,
+        "the first stays readable"
+    );
     drop(study);
     let mut study = create(dir.path(), &d).unwrap();
     let mut appender = Appender::open(&mut study).unwrap();
     assert_eq!(appender.next_sample(), 5);
     for _ in 0..2 {
-        appender.push(&[(99, 1)], &[&[0.5; 3], &[0.5; 2]], true, |_| "x".into()).unwrap();
+        appender
+            .push(&[(99, 1)], &[&[0.5; 3], &[0.5; 2]], true, |_| "x".into())
+            .unwrap();
     }
     appender.seal().unwrap();
     let tokens = study.tokens().unwrap();
@@ -387,14 +557,19 @@ fn a_matrix_from_elsewhere_is_a_study_of_numbered_rows() {
     assert_eq!(*source.rows(0..4).unwrap().data, data);
     assert_eq!(source.describe_row(2), "row 2");
     let tokens = study.tokens().unwrap();
-    assert_eq!((tokens.piece(3), tokens.texts[3].as_str(), tokens.label(3)), ("row 3", "row 3", None));
+    assert_eq!(
+        (tokens.piece(3), tokens.texts[3].as_str(), tokens.label(3)),
+        ("row 3", "row 3", None)
+    );
     drop(study);
     drop(Study::import(dir.path(), "x.npy", HOOKS[0], 4, 3, &data).unwrap());
     assert!(Study::import(dir.path(), "y.npy", HOOKS[0], 4, 3, &[1.0; 12]).is_err());
     let mut bad = data.clone();
     bad[7] = f32::NAN;
     let other = tempfile::tempdir().unwrap();
-    let error = Study::import(other.path(), "x.npy", HOOKS[0], 4, 3, &bad).unwrap_err().to_string();
+    let error = Study::import(other.path(), "x.npy", HOOKS[0], 4, 3, &bad)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("row 2, column 1"), "{error}");
     assert!(Study::import(other.path(), "x.npy", HOOKS[0], 5, 3, &data).is_err());
 }
@@ -409,8 +584,20 @@ fn a_matrix_comes_in_block_by_block() {
         data.chunks(12).try_for_each(take)
     };
     let study = Study::import_blocks(dir.path(), "x.npy", HOOKS[0], (10, 3), &mut blocks).unwrap();
-    assert_eq!((calls, study.manifest().rows, study.manifest().complete), (2, 10, true));
-    assert_eq!(study.activations(HOOKS[0]).unwrap().rows(0..10).unwrap().data.as_ref(), &data[..]);
+    assert_eq!(
+        (calls, study.manifest().rows, study.manifest().complete),
+        (2, 10, true)
+    );
+    assert_eq!(
+        study
+            .activations(HOOKS[0])
+            .unwrap()
+            .rows(0..10)
+            .unwrap()
+            .data
+            .as_ref(),
+        &data[..]
+    );
     drop(study);
     // The same matrix in one piece is the same study.
     drop(Study::import(dir.path(), "x.npy", HOOKS[0], 10, 3, &data).unwrap());
@@ -419,9 +606,17 @@ fn a_matrix_comes_in_block_by_block() {
     bad[22] = f32::INFINITY;
     let fresh = tempfile::tempdir().unwrap();
     let mut blocks = |take: &mut dyn FnMut(&[f32]) -> Result<()>| bad.chunks(12).try_for_each(take);
-    let refused = Study::import_blocks(fresh.path(), "x.npy", HOOKS[0], (10, 3), &mut blocks).unwrap_err();
-    assert!(refused.to_string().contains("row 7, column 1 is inf"), "{refused}");
-    assert_eq!(std::fs::read_dir(fresh.path()).unwrap().count(), 0, "nothing is written of it");
+    let refused =
+        Study::import_blocks(fresh.path(), "x.npy", HOOKS[0], (10, 3), &mut blocks).unwrap_err();
+    assert!(
+        refused.to_string().contains("row 7, column 1 is inf"),
+        "{refused}"
+    );
+    assert_eq!(
+        std::fs::read_dir(fresh.path()).unwrap().count(),
+        0,
+        "nothing is written of it"
+    );
     let mut short = |take: &mut dyn FnMut(&[f32]) -> Result<()>| take(&data[..27]);
     assert!(Study::import_blocks(fresh.path(), "x.npy", HOOKS[0], (10, 3), &mut short).is_err());
 
@@ -431,32 +626,72 @@ fn a_matrix_comes_in_block_by_block() {
         pass += 1;
         take(if pass == 1 { &data } else { &bad })
     };
-    let refused = Study::import_blocks(fresh.path(), "x.npy", HOOKS[0], (10, 3), &mut changed).unwrap_err();
+    let refused =
+        Study::import_blocks(fresh.path(), "x.npy", HOOKS[0], (10, 3), &mut changed).unwrap_err();
     assert!(refused.to_string().contains("row 7, column 1"), "{refused}");
-    assert!(Study::open_read_only(fresh.path()).unwrap().activations(HOOKS[0]).is_err(), "no rows are claimed");
+    assert!(
+        Study::open_read_only(fresh.path())
+            .unwrap()
+            .activations(HOOKS[0])
+            .is_err(),
+        "no rows are claimed"
+    );
 }
 
 #[test]
 fn notes_and_session_come_back_and_unreadable_notes_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     let study = create(dir.path(), &corpus("c", &TEXTS)).unwrap();
-    assert_eq!((study.notes("f").unwrap(), study.session()), (Notes::default(), None));
-    let notes = Notes { names: [(3, "weekdays".to_owned())].into(), ..Notes::default() };
-    study.change_notes("f", |now| now.take(notes.clone())).unwrap();
+    assert_eq!(
+        (study.notes("f").unwrap(), study.session()),
+        (Notes::default(), None)
+    );
+    let notes = Notes {
+        names: [(3, "weekdays".to_owned())].into(),
+        ..Notes::default()
+    };
+    study
+        .change_notes("f", |now| now.take(notes.clone()))
+        .unwrap();
     study.change_notes("g", |_| ()).unwrap();
     assert_eq!(study.notes("f").unwrap(), notes);
     // What a person wrote into the file meanwhile is kept.
     let edited = "{\"f\": {\"names\": {\"3\": \"weekdays\", \"9\": \"by hand\"}}, \"h\": {\"names\": {\"0\": \"x\"}}}";
     fs::write(dir.path().join("notes.json"), edited).unwrap();
-    let (before, now) = study.change_notes("f", |notes| notes.set(3, "days of the week")).unwrap();
-    assert_eq!((before.names[&3].as_str(), now.names[&3].as_str()), ("weekdays", "days of the week"));
-    assert_eq!((study.notes("f").unwrap().names[&9].as_str(), study.notes("h").unwrap().names.len()), ("by hand", 1));
-    let undone = study.change_notes("f", |notes| notes.put(&[3], before.of(&[3]))).unwrap().1;
-    assert_eq!((undone.names[&3].as_str(), undone.names[&9].as_str()), ("weekdays", "by hand"));
-    study.save_session(&serde_json::json!({"pane": "tree"})).unwrap();
+    let (before, now) = study
+        .change_notes("f", |notes| notes.set(3, "days of the week"))
+        .unwrap();
+    assert_eq!(
+        (before.names[&3].as_str(), now.names[&3].as_str()),
+        ("weekdays", "days of the week")
+    );
+    assert_eq!(
+        (
+            study.notes("f").unwrap().names[&9].as_str(),
+            study.notes("h").unwrap().names.len()
+        ),
+        ("by hand", 1)
+    );
+    let undone = study
+        .change_notes("f", |notes| notes.put(&[3], before.of(&[3])))
+        .unwrap()
+        .1;
+    assert_eq!(
+        (undone.names[&3].as_str(), undone.names[&9].as_str()),
+        ("weekdays", "by hand")
+    );
+    study
+        .save_session(&serde_json::json!({"pane": "tree"}))
+        .unwrap();
     assert_eq!(study.session().unwrap()["pane"], "tree");
     fs::write(dir.path().join("notes.json"), "{\"f\":").unwrap();
-    assert!(study.change_notes("f", |_| ()).unwrap_err().to_string().contains("notes.json"));
+    assert!(
+        study
+            .change_notes("f", |_| ())
+            .unwrap_err()
+            .to_string()
+            .contains("notes.json")
+    );
     assert_eq!(fs::read(dir.path().join("notes.json")).unwrap(), b"{\"f\":");
     fs::write(dir.path().join("session.json"), "?").unwrap();
     assert_eq!(study.session(), None);
@@ -466,8 +701,13 @@ fn notes_and_session_come_back_and_unreadable_notes_are_kept() {
 fn what_does_not_fit_on_the_disk_is_refused_with_the_numbers() {
     let dir = tempfile::tempdir().unwrap();
     check_room(dir.path(), 0, true).unwrap();
-    let error = check_room(dir.path(), u64::MAX / 2, true).unwrap_err().to_string();
-    assert!(error.contains("TiB more") && error.contains("free"), "{error}");
+    let error = check_room(dir.path(), u64::MAX / 2, true)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("TiB more") && error.contains("free"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -485,27 +725,48 @@ fn what_neurons_and_rows_hold_is_counted_while_collecting_and_else_when_it_is_as
     fill(&mut study, &[3]).unwrap();
     let expected = |hook: usize| {
         let mut energy = Energy::new(WIDTHS[hook]);
-        (0..7).for_each(|row| energy.add(&(0..WIDTHS[hook]).map(|c| value(hook, row, c)).collect::<Vec<_>>()));
+        (0..7).for_each(|row| {
+            energy.add(
+                &(0..WIDTHS[hook])
+                    .map(|c| value(hook, row, c))
+                    .collect::<Vec<_>>(),
+            )
+        });
         energy
     };
     for (i, hook) in HOOKS.into_iter().enumerate() {
-        assert_eq!(study.known_energy(hook).unwrap(), Some(expected(i)), "{hook}");
+        assert_eq!(
+            study.known_energy(hook).unwrap(),
+            Some(expected(i)),
+            "{hook}"
+        );
     }
     // One of an earlier version has none, and one of other rows says nothing.
     let ctx = crate::task::TaskCtx::silent();
     let file = energy::folder(&path).join(format!("{}.json", HOOKS[1]));
-    for damage in [None, Some("{}"), Some("{\"rows\":6,\"neurons\":[1,1],\"strongest\":[]}")] {
+    for damage in [
+        None,
+        Some("{}"),
+        Some("{\"rows\":6,\"neurons\":[1,1],\"strongest\":[]}"),
+    ] {
         match damage {
             None => fs::remove_file(&file).unwrap(),
             Some(text) => fs::write(&file, text).unwrap(),
         }
         assert_eq!(study.known_energy(HOOKS[1]).unwrap(), None);
         assert_eq!(study.energy(HOOKS[1], &ctx).unwrap(), expected(1));
-        assert_eq!(study.known_energy(HOOKS[1]).unwrap(), Some(expected(1)), "kept from then on");
+        assert_eq!(
+            study.known_energy(HOOKS[1]).unwrap(),
+            Some(expected(1)),
+            "kept from then on"
+        );
     }
     fs::remove_file(&file).unwrap();
     drop(study);
     let read_only = Study::open_read_only(&path).unwrap();
     assert_eq!(read_only.energy(HOOKS[1], &ctx).unwrap(), expected(1));
-    assert!(!file.exists(), "a study that is open for reading is not written to");
+    assert!(
+        !file.exists(),
+        "a study that is open for reading is not written to"
+    );
 }

@@ -1,5 +1,5 @@
-//! Asking for feature cards: one question at a time, the newest wins, and again about once a second while a fit moves
-//! under the selection.
+//! Asking for feature cards: one question at a time, the newest wins, and again about once a second
+//! while a fit moves under the selection.
 
 use std::time::Duration;
 
@@ -27,7 +27,10 @@ pub(super) struct Cards {
 
 impl Cards {
     pub(super) fn deadline(&self) -> Option<Duration> {
-        let lost = self.asked.filter(|_| self.wanted.is_some()).map(|(_, at)| at + LOST);
+        let lost = self
+            .asked
+            .filter(|_| self.wanted.is_some())
+            .map(|(_, at)| at + LOST);
         self.refresh_at.into_iter().chain(lost).min()
     }
 }
@@ -57,20 +60,31 @@ impl App {
         match event {
             Event::Card(_) | Event::Refused(_) => {
                 self.cards.asked = None;
-                self.cards.wanted.take().map(|id| self.ask_card(id)).unwrap_or_default()
+                self.cards
+                    .wanted
+                    .take()
+                    .map(|id| self.ask_card(id))
+                    .unwrap_or_default()
             }
             Event::Features(list) => self.card_is_stale(list.finished),
             // The lens of a card that came before its model.
-            Event::Model(_) if self.world.features.is_some() => {
-                self.world.selected.map(|id| self.ask_card(id)).unwrap_or_default()
-            }
+            Event::Model(_) if self.world.features.is_some() => self
+                .world
+                .selected
+                .map(|id| self.ask_card(id))
+                .unwrap_or_default(),
             _ => Vec::new(),
         }
     }
 
     fn card_is_stale(&mut self, finished: bool) -> Vec<Effect> {
-        let Some(id) = self.world.selected else { return Vec::new() };
-        let due = self.cards.last.map_or(Duration::ZERO, |last| last + REFRESH);
+        let Some(id) = self.world.selected else {
+            return Vec::new();
+        };
+        let due = self
+            .cards
+            .last
+            .map_or(Duration::ZERO, |last| last + REFRESH);
         if finished || self.world.now >= due {
             return self.ask_card(id);
         }
@@ -82,7 +96,11 @@ impl App {
         let now = self.world.now;
         if self.cards.refresh_at.is_some_and(|at| at <= now) {
             self.cards.refresh_at = None;
-            return self.world.selected.map(|id| self.ask_card(id)).unwrap_or_default();
+            return self
+                .world
+                .selected
+                .map(|id| self.ask_card(id))
+                .unwrap_or_default();
         }
         match (self.cards.asked, self.cards.wanted) {
             (Some((_, at)), Some(id)) if now >= at + LOST => self.ask_card(id),

@@ -25,7 +25,11 @@ impl App {
             return self.cancel();
         }
         if self.closing.is_some() {
-            return if action == Some(Action::Quit) { vec![Effect::Quit] } else { Vec::new() };
+            return if action == Some(Action::Quit) {
+                vec![Effect::Quit]
+            } else {
+                Vec::new()
+            };
         }
         let alt = key.modifiers.contains(KeyModifiers::ALT) && action.is_none();
         if let Some(overlay) = &mut self.overlay {
@@ -48,7 +52,9 @@ impl App {
         if self.pane(place).is_some_and(super::Pane::typing) && !Key::of(key).is_command() {
             return Vec::new();
         }
-        action.map(|action| self.perform(action)).unwrap_or_default()
+        action
+            .map(|action| self.perform(action))
+            .unwrap_or_default()
     }
 
     /// Esc and a key in quick succession arrive as alt and the key.
@@ -92,38 +98,63 @@ impl App {
         let no_feature = || {
             world.selected.is_none().then(|| match world.jobs.last() {
                 Some(job) => format!("no features yet: {} goes on", job.job.label()),
-                None => format!("no features yet: {} opens a model or a study", key(Action::Start)),
+                None => format!(
+                    "no features yet: {} opens a model or a study",
+                    key(Action::Start)
+                ),
             })
         };
         let of_a_fit = || {
             let set = world.set()?;
-            let back = set.fit.as_ref().map(|_| format!(": {} goes back to the fit", key(Action::Sets)));
-            Some(format!("{} is on show, and this is of a fit's features{}", set.kind, back.unwrap_or_default()))
+            let back = set
+                .fit
+                .as_ref()
+                .map(|_| format!(": {} goes back to the fit", key(Action::Sets)));
+            Some(format!(
+                "{} is on show, and this is of a fit's features{}",
+                set.kind,
+                back.unwrap_or_default()
+            ))
         };
-        let no_pane = |p: PaneId| self.pane(p).is_none().then(|| format!("this build has no {} pane", p.title()));
+        let no_pane = |p: PaneId| {
+            self.pane(p)
+                .is_none()
+                .then(|| format!("this build has no {} pane", p.title()))
+        };
         let mine = match action {
             Action::Pause => (!world.fitting()).then(|| "no fit is running".to_owned()),
             Action::Continue => self.nothing_to_continue(),
             Action::ModelPlace => match (&world.study, &world.model) {
                 (None, _) => Some("no study is open".to_owned()),
-                (Some(study), _) if study.model.is_none() => Some("this study was imported without a model".to_owned()),
+                (Some(study), _) if study.model.is_none() => {
+                    Some("this study was imported without a model".to_owned())
+                }
                 (Some(_), Some(_)) => Some("the study's model is open".to_owned()),
-                (Some(_), None) => world.job(Job::Load).map(|_| "the model is on its way".to_owned()),
+                (Some(_), None) => world
+                    .job(Job::Load)
+                    .map(|_| "the model is on its way".to_owned()),
             },
             Action::OtherLayer => world.study.is_none().then(|| "no study is open".to_owned()),
             Action::Neurons => no_pane(PaneId::Feature).or_else(no_feature),
             Action::Export | Action::Mark | Action::Labels => no_feature(),
-            Action::Rename | Action::Undo | Action::ExportNotes | Action::ImportNotes | Action::CompareStudy => {
-                of_a_fit().or_else(no_feature)
-            }
+            Action::Rename
+            | Action::Undo
+            | Action::ExportNotes
+            | Action::ImportNotes
+            | Action::CompareStudy => of_a_fit().or_else(no_feature),
             Action::Sets if world.study.is_none() => Some("no study is open".to_owned()),
             Action::Sets if world.job(Job::Collect).is_some() => {
                 Some("collecting goes on: directions are read on all rows".to_owned())
             }
-            Action::Sets => world.fitting().then(|| "a fit is running: its features are what is shown".to_owned()),
+            Action::Sets => world
+                .fitting()
+                .then(|| "a fit is running: its features are what is shown".to_owned()),
             Action::Compare if self.place == PaneId::Compare => Some("they are on show".to_owned()),
             Action::Compare => match world.marked.len() {
-                0 | 1 => Some(format!("mark two features or more with {} first", key(Action::Mark))),
+                0 | 1 => Some(format!(
+                    "mark two features or more with {} first",
+                    key(Action::Mark)
+                )),
                 2..=8 => None,
                 n => Some(format!("{n} are marked; at most 8 fit side by side")),
             },
@@ -135,7 +166,10 @@ impl App {
             Action::Fit => no_pane(PaneId::Fit),
             _ => None,
         };
-        mine.or_else(|| self.pane(self.place).and_then(|pane| pane.refusal(action, &self.cx(self.place))))
+        mine.or_else(|| {
+            self.pane(self.place)
+                .and_then(|pane| pane.refusal(action, &self.cx(self.place)))
+        })
     }
 
     pub(super) fn perform(&mut self, action: Action) -> Vec<Effect> {
@@ -169,7 +203,11 @@ impl App {
                 Vec::new()
             }
             Action::Pause => {
-                vec![Effect::Send(if self.world.paused { Command::Resume } else { Command::Pause })]
+                vec![Effect::Send(if self.world.paused {
+                    Command::Resume
+                } else {
+                    Command::Pause
+                })]
             }
             Action::Continue => match self.world.cut_short() {
                 Some(CutShort::Collecting(_)) => vec![Effect::Send(Command::Collect)],
@@ -188,7 +226,11 @@ impl App {
             Action::SweepK => self.show(Overlay::sweep(&self.world)),
             Action::Mouse => {
                 self.mouse = !self.mouse;
-                let state = if self.mouse { "mouse on" } else { "mouse off: the terminal selects text" };
+                let state = if self.mouse {
+                    "mouse on"
+                } else {
+                    "mouse off: the terminal selects text"
+                };
                 self.toast(Level::Info, state.to_owned());
                 vec![Effect::Mouse(self.mouse)]
             }
@@ -208,7 +250,9 @@ impl App {
             }
             Action::Filter => {
                 let mut effects = self.go_to(PaneId::Features);
-                let steps = self.with(PaneId::Features, |pane, cx| pane.act(action, cx)).flatten();
+                let steps = self
+                    .with(PaneId::Features, |pane, cx| pane.act(action, cx))
+                    .flatten();
                 effects.extend(steps.map(|s| self.carry_out(s)).unwrap_or_default());
                 effects
             }
@@ -217,13 +261,21 @@ impl App {
     }
 
     fn nothing_to_continue(&self) -> Option<String> {
-        let running = [Job::Load, Job::Collect, Job::Fit].into_iter().find(|job| self.world.job(*job).is_some());
+        let running = [Job::Load, Job::Collect, Job::Fit]
+            .into_iter()
+            .find(|job| self.world.job(*job).is_some());
         match (running, self.world.cut_short()) {
             (Some(job), _) => Some(format!("{} goes on already", job.label())),
             (None, None) => Some("nothing here was cut short".to_owned()),
-            (None, Some(cut @ CutShort::Importing(_))) => Some(format!("this study is {cut}: {}", cut.remedy(""))),
+            (None, Some(cut @ CutShort::Importing(_))) => {
+                Some(format!("this study is {cut}: {}", cut.remedy("")))
+            }
             (None, Some(_)) => {
-                let why = self.world.study.as_ref().and_then(|study| study.read_only.as_ref())?;
+                let why = self
+                    .world
+                    .study
+                    .as_ref()
+                    .and_then(|study| study.read_only.as_ref())?;
                 Some(format!("this study is open for reading alone: {why}"))
             }
         }
@@ -231,7 +283,9 @@ impl App {
 
     /// A line for the place of the study's model.
     pub(super) fn ask_model_place(&mut self) {
-        let Some(study) = &self.world.study else { return };
+        let Some(study) = &self.world.study else {
+            return;
+        };
         let why = self.world.no_model.clone().unwrap_or_default();
         let now = study.model.clone().unwrap_or_default();
         self.overlay = Some(Overlay::ask(Question::Model(why), &now));
@@ -244,15 +298,22 @@ impl App {
 
     /// Actions on the selected feature, from any reading pane.
     fn on_feature(&mut self, action: Action) -> Vec<Effect> {
-        let Some(id) = self.world.selected else { return Vec::new() };
+        let Some(id) = self.world.selected else {
+            return Vec::new();
+        };
         match action {
             Action::NextFeature | Action::PreviousFeature => {
-                let steps = self.with(PaneId::Features, |pane, cx| pane.act(action, cx)).flatten();
+                let steps = self
+                    .with(PaneId::Features, |pane, cx| pane.act(action, cx))
+                    .flatten();
                 steps.map(|s| self.carry_out(s)).unwrap_or_default()
             }
             Action::Neurons => {
                 let mut effects = self.go_to(PaneId::Feature);
-                if let Some(steps) = self.with(PaneId::Feature, |pane, cx| pane.act(action, cx)).flatten() {
+                if let Some(steps) = self
+                    .with(PaneId::Feature, |pane, cx| pane.act(action, cx))
+                    .flatten()
+                {
                     effects.extend(self.carry_out(steps));
                 }
                 effects
@@ -273,9 +334,16 @@ impl App {
                     }
                     None => self.world.marked.push(id),
                 }
-                let steps = self.with(PaneId::Features, |pane, cx| pane.act(Action::NextFeature, cx)).flatten();
+                let steps = self
+                    .with(PaneId::Features, |pane, cx| {
+                        pane.act(Action::NextFeature, cx)
+                    })
+                    .flatten();
                 let here = self.place == PaneId::Features;
-                steps.filter(|_| here).map(|s| self.carry_out(s)).unwrap_or_default()
+                steps
+                    .filter(|_| here)
+                    .map(|s| self.carry_out(s))
+                    .unwrap_or_default()
             }
             Action::Compare => self.go_to(PaneId::Compare),
             Action::Labels => self.go_to(PaneId::Labels),
@@ -285,10 +353,20 @@ impl App {
                 Vec::new()
             }
             Action::Export => {
-                let Some(study) = &self.world.study else { return Vec::new() };
-                let what = self.world.set().map_or_else(|| "feature".to_owned(), |set| set.kind.to_string());
-                let path = study.dir.join(format!("{}-{id}.md", what.replace(':', "-")));
-                vec![Effect::Send(Command::Export { format: "markdown".to_owned(), path })]
+                let Some(study) = &self.world.study else {
+                    return Vec::new();
+                };
+                let what = self
+                    .world
+                    .set()
+                    .map_or_else(|| "feature".to_owned(), |set| set.kind.to_string());
+                let path = study
+                    .dir
+                    .join(format!("{}-{id}.md", what.replace(':', "-")));
+                vec![Effect::Send(Command::Export {
+                    format: "markdown".to_owned(),
+                    path,
+                })]
             }
             _ => Vec::new(),
         }
@@ -296,33 +374,55 @@ impl App {
 
     /// Where the notes of the fit on show are written: `STUDY/notes-k100.json`.
     fn notes_file(&self) -> PathBuf {
-        let fit = self.world.features.as_ref().map_or("fit", |list| list.fit.as_str());
-        let dir = self.world.study.as_ref().map(|study| study.dir.clone()).unwrap_or_default();
+        let fit = self
+            .world
+            .features
+            .as_ref()
+            .map_or("fit", |list| list.fit.as_str());
+        let dir = self
+            .world
+            .study
+            .as_ref()
+            .map(|study| study.dir.clone())
+            .unwrap_or_default();
         dir.join(format!("notes-{fit}.json"))
     }
 
     /// The most recent other study of the same hook.
     fn other_study(&self) -> Option<String> {
         let here = self.world.study.as_ref()?;
-        let others = self.world.studies.as_ref()?.iter().filter(|s| s.dir != here.dir && s.hooks.contains(&here.hook));
+        let others = self
+            .world
+            .studies
+            .as_ref()?
+            .iter()
+            .filter(|s| s.dir != here.dir && s.hooks.contains(&here.hook));
         others.map(|s| s.dir.display().to_string()).next()
     }
 
     /// The Start pane with what is open now, the cursor on the layer.
     fn other_layer(&mut self) -> Vec<Effect> {
-        let Some(study) = &self.world.study else { return Vec::new() };
+        let Some(study) = &self.world.study else {
+            return Vec::new();
+        };
         let fit = newest(&study.fits, |_| true).or(study.fits.last());
         let fit = fit.map(|f| f.config.clone()).unwrap_or_default();
         // What the width gave is not what a person chose: another model may have another.
-        let chosen = fit.sparsity.filter(|&p| p != FitConfig::default().share(study.width));
-        let fit = FitConfig { sparsity: chosen, ..fit };
+        let chosen = fit
+            .sparsity
+            .filter(|&p| p != FitConfig::default().share(study.width));
+        let fit = FitConfig {
+            sparsity: chosen,
+            ..fit
+        };
         let corpus = std::path::PathBuf::from(&study.corpus);
         let request = OpenRequest {
             model: study.model.clone(),
             layer: Some(study.hook.layer),
             hook: study.hook.site,
             // A bundled corpus has a name, not a path.
-            corpus: (corpus.components().count() > 1 || corpus.extension().is_some()).then_some(corpus),
+            corpus: (corpus.components().count() > 1 || corpus.extension().is_some())
+                .then_some(corpus),
             fit,
             ..OpenRequest::default()
         };
@@ -339,7 +439,10 @@ impl App {
                     running.cancelling = true;
                 }
                 let key = self.keymap.key(Action::Cancel);
-                self.toast(Level::Info, format!("cancelling {}; {key} again quits", job.label()));
+                self.toast(
+                    Level::Info,
+                    format!("cancelling {}; {key} again quits", job.label()),
+                );
                 vec![Effect::Send(Command::Cancel(job))]
             }
             _ if matches!(self.overlay, Some(Overlay::Quit(_))) => self.close(),
@@ -349,7 +452,13 @@ impl App {
     }
 
     fn quit(&mut self) -> Vec<Effect> {
-        let jobs: Vec<Job> = self.world.jobs.iter().map(|r| r.job).filter(|j| *j != Job::Trace).collect();
+        let jobs: Vec<Job> = self
+            .world
+            .jobs
+            .iter()
+            .map(|r| r.job)
+            .filter(|j| *j != Job::Trace)
+            .collect();
         if jobs.is_empty() && self.unsaved_notes() == 0 {
             return self.close();
         }

@@ -27,7 +27,9 @@ impl App {
             self.toast(Level::Info, "nothing here takes text".to_owned());
             return Vec::new();
         }
-        let steps = self.with(place, |pane, cx| pane.paste(text, cx)).unwrap_or_default();
+        let steps = self
+            .with(place, |pane, cx| pane.paste(text, cx))
+            .unwrap_or_default();
         self.carry_out(steps)
     }
 
@@ -47,14 +49,26 @@ impl App {
             return Vec::new();
         }
         let layout = self.layout();
-        let under = layout.panes.iter().find(|p| p.inner.contains(at) || p.title.contains(at)).copied();
+        let under = layout
+            .panes
+            .iter()
+            .find(|p| p.inner.contains(at) || p.title.contains(at))
+            .copied();
         match mouse.kind {
             MouseEventKind::ScrollUp | MouseEventKind::ScrollDown => {
-                let Some(placed) = under else { return Vec::new() };
-                let action = if mouse.kind == MouseEventKind::ScrollUp { Action::Up } else { Action::Down };
+                let Some(placed) = under else {
+                    return Vec::new();
+                };
+                let action = if mouse.kind == MouseEventKind::ScrollUp {
+                    Action::Up
+                } else {
+                    Action::Down
+                };
                 let mut effects = Vec::new();
                 for _ in 0..WHEEL {
-                    let steps = self.with(placed.pane, |pane, cx| pane.act(action, cx)).flatten();
+                    let steps = self
+                        .with(placed.pane, |pane, cx| pane.act(action, cx))
+                        .flatten();
                     effects.extend(steps.map(|s| self.carry_out(s)).unwrap_or_default());
                 }
                 effects
@@ -63,7 +77,9 @@ impl App {
                 if layout.tabs.contains(at) {
                     return self.click_tab(mouse.column);
                 }
-                let Some(placed) = under else { return Vec::new() };
+                let Some(placed) = under else {
+                    return Vec::new();
+                };
                 self.click_pane(placed.pane, at, placed.inner.contains(at))
             }
             _ => Vec::new(),
@@ -73,14 +89,19 @@ impl App {
     /// Where dialogs are drawn: over all but the footer.
     pub(crate) fn under_dialogs(&self) -> Rect {
         let (width, height) = self.size;
-        Rect::new(0, 0, width, height.saturating_sub(self.layout().footer.height))
+        Rect::new(
+            0,
+            0,
+            width,
+            height.saturating_sub(self.layout().footer.height),
+        )
     }
 
     fn click_pane(&mut self, pane: PaneId, at: Position, inside: bool) -> Vec<Effect> {
         let now = self.world.now;
-        let double = self
-            .last_click
-            .is_some_and(|(x, y, when)| (x, y) == (at.x, at.y) && now.saturating_sub(when) < DOUBLE_CLICK);
+        let double = self.last_click.is_some_and(|(x, y, when)| {
+            (x, y) == (at.x, at.y) && now.saturating_sub(when) < DOUBLE_CLICK
+        });
         self.last_click = (!double).then_some((at.x, at.y, now));
         if self.place != pane {
             self.place = pane;
@@ -88,14 +109,20 @@ impl App {
         if !inside {
             return Vec::new();
         }
-        let steps = self.with(pane, |p, cx| p.click(at.x, at.y, double, cx)).unwrap_or_default();
+        let steps = self
+            .with(pane, |p, cx| p.click(at.x, at.y, double, cx))
+            .unwrap_or_default();
         self.carry_out(steps)
     }
 
     fn click_tab(&mut self, column: u16) -> Vec<Effect> {
-        let hit = self.tab_spans().into_iter().find(|(_, from, to)| (*from..*to).contains(&column));
+        let hit = self
+            .tab_spans()
+            .into_iter()
+            .find(|(_, from, to)| (*from..*to).contains(&column));
         // As its key does, with the same refusals.
-        hit.map(|(tab, ..)| self.perform(Self::tab_action(tab))).unwrap_or_default()
+        hit.map(|(tab, ..)| self.perform(Self::tab_action(tab)))
+            .unwrap_or_default()
     }
 
     /// The tabs with the columns that they take.
@@ -125,7 +152,11 @@ impl App {
 
     /// `1 Explore`.
     pub(crate) fn tab_text(&self, tab: PaneId) -> String {
-        let name = if tab == PaneId::Features { "Explore" } else { tab.title() };
+        let name = if tab == PaneId::Features {
+            "Explore"
+        } else {
+            tab.title()
+        };
         format!("{} {name}", self.keymap.key(Self::tab_action(tab)))
     }
 }

@@ -9,7 +9,11 @@ const TRAIL: usize = 64;
 
 impl App {
     fn here(&self) -> Place {
-        Place { pane: self.place, feature: self.world.selected, neuron: self.world.open_neuron }
+        Place {
+            pane: self.place,
+            feature: self.world.selected,
+            neuron: self.world.open_neuron,
+        }
     }
 
     fn remember(&mut self) {
@@ -55,7 +59,9 @@ impl App {
     pub(super) fn after_select(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
         for id in PaneId::ALL {
-            let steps = self.with(id, |pane, cx| pane.selected(cx)).unwrap_or_default();
+            let steps = self
+                .with(id, |pane, cx| pane.selected(cx))
+                .unwrap_or_default();
             effects.extend(self.carry_out(steps));
         }
         effects
@@ -64,11 +70,17 @@ impl App {
     /// Goes to a feature by a link; `back` returns.
     pub(super) fn visit(&mut self, id: usize) -> Vec<Effect> {
         if self.world.features.is_some() && self.world.row(id).is_none() {
-            self.say(Level::Warn, format!("there is no feature #{id} in this fit"));
+            self.say(
+                Level::Warn,
+                format!("there is no feature #{id} in this fit"),
+            );
             return Vec::new();
         }
         self.remember();
-        if !matches!(self.place, PaneId::Features | PaneId::Contexts | PaneId::Feature) {
+        if !matches!(
+            self.place,
+            PaneId::Features | PaneId::Contexts | PaneId::Feature
+        ) {
             self.place = PaneId::Contexts;
         }
         self.select(id)
@@ -102,7 +114,11 @@ impl App {
     pub(super) fn open_tab(&mut self, tab: PaneId) -> Vec<Effect> {
         self.trail.clear();
         self.retrace();
-        if self.place == tab { Vec::new() } else { self.enter(tab) }
+        if self.place == tab {
+            Vec::new()
+        } else {
+            self.enter(tab)
+        }
     }
 
     /// One level back.
@@ -166,21 +182,37 @@ impl App {
                 (true, false) => (at + 1).min(n - 1),
                 (false, false) => at.saturating_sub(1),
             };
-            return if self.pane(columns[to]).is_some() { self.enter(columns[to]) } else { Vec::new() };
+            return if self.pane(columns[to]).is_some() {
+                self.enter(columns[to])
+            } else {
+                Vec::new()
+            };
         }
         if !wrap {
             return Vec::new();
         }
         let mut tabs = self.tabs();
-        tabs.retain(|tab| *tab == self.place.tab() || self.refusal(Self::tab_action(*tab)).is_none());
-        let at = tabs.iter().position(|t| *t == self.place.tab()).unwrap_or(0);
-        let to = if forward { (at + 1) % tabs.len() } else { (at + tabs.len() - 1) % tabs.len() };
+        tabs.retain(|tab| {
+            *tab == self.place.tab() || self.refusal(Self::tab_action(*tab)).is_none()
+        });
+        let at = tabs
+            .iter()
+            .position(|t| *t == self.place.tab())
+            .unwrap_or(0);
+        let to = if forward {
+            (at + 1) % tabs.len()
+        } else {
+            (at + tabs.len() - 1) % tabs.len()
+        };
         self.open_tab(tabs[to])
     }
 
     /// The tabs of this build, in order.
     pub(crate) fn tabs(&self) -> Vec<PaneId> {
-        PaneId::ALL.into_iter().filter(|p| p.tab() == *p && self.pane(*p).is_some()).collect()
+        PaneId::ALL
+            .into_iter()
+            .filter(|p| p.tab() == *p && self.pane(*p).is_some())
+            .collect()
     }
 
     /// Saves and ends; a second call ends at once.

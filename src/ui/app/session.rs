@@ -12,8 +12,8 @@ fn index(value: &Value) -> Option<usize> {
 }
 
 impl App {
-    /// Where the explorer stands: fit, pane, selected and marked features, the way here, and what each pane wants to
-    /// remember.
+    /// Where the explorer stands: fit, pane, selected and marked features, the way here, and what
+    /// each pane wants to remember.
     pub fn session(&self) -> Value {
         let panes: serde_json::Map<String, Value> = self
             .panes
@@ -23,7 +23,8 @@ impl App {
             .collect();
         // The way and the neuron of a set of directions are not the fit's.
         let of_fit = self.world.set().is_none();
-        let place = |p: &Place| json!({ "pane": p.pane.title(), "feature": p.feature, "neuron": p.neuron });
+        let place =
+            |p: &Place| json!({ "pane": p.pane.title(), "feature": p.feature, "neuron": p.neuron });
         json!({
             "schema": 1,
             "fit": self.world.ids_of,
@@ -38,8 +39,8 @@ impl App {
         })
     }
 
-    /// Goes back to where an earlier session stood; anything that cannot be read is left aside. Ids of features stay only
-    /// where the fit that they are of is the one that comes on show.
+    /// Goes back to where an earlier session stood; anything that cannot be read is left aside. Ids
+    /// of features stay only where the fit that they are of is the one that comes on show.
     pub(super) fn restore(&mut self, session: &Value) {
         self.zoom = session["zoom"].as_bool().unwrap_or(self.zoom);
         self.world.digits = session["digits"].as_bool().unwrap_or(self.world.digits);
@@ -49,28 +50,53 @@ impl App {
                 self.with(id, |pane, cx| pane.restore(saved, cx));
             }
         }
-        let known = |title: &Value| title.as_str().and_then(PaneId::by_title).filter(|p| *p != PaneId::Start);
+        let known = |title: &Value| {
+            title
+                .as_str()
+                .and_then(PaneId::by_title)
+                .filter(|p| *p != PaneId::Start)
+        };
         if let Some(pane) = known(&session["pane"]).filter(|p| self.pane(*p).is_some()) {
             self.place = pane;
         }
         self.world.ids_of = session["fit"].as_str().map(str::to_owned);
         self.world.selected = index(&session["feature"]);
         self.world.open_neuron = index(&session["neuron"]);
-        self.world.marked = session["marked"].as_array().into_iter().flatten().filter_map(index).collect();
+        self.world.marked = session["marked"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(index)
+            .collect();
         let place = |value: &Value| {
             let (feature, neuron) = (index(&value["feature"]), index(&value["neuron"]));
-            known(&value["pane"]).map(|pane| Place { pane, feature, neuron })
+            known(&value["pane"]).map(|pane| Place {
+                pane,
+                feature,
+                neuron,
+            })
         };
-        self.trail = session["trail"].as_array().into_iter().flatten().filter_map(place).collect();
+        self.trail = session["trail"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(place)
+            .collect();
         self.returning = true;
         self.retrace();
     }
 
     /// The first features after a restored session: what it looked at can be asked for now.
     pub(super) fn arrive(&mut self) -> Vec<Effect> {
-        let mut effects: Vec<Effect> =
-            self.world.open_neuron.map(|index| Effect::Send(Command::Neuron(index))).into_iter().collect();
-        let steps = self.with(self.place, |pane, cx| pane.entered(cx)).unwrap_or_default();
+        let mut effects: Vec<Effect> = self
+            .world
+            .open_neuron
+            .map(|index| Effect::Send(Command::Neuron(index)))
+            .into_iter()
+            .collect();
+        let steps = self
+            .with(self.place, |pane, cx| pane.entered(cx))
+            .unwrap_or_default();
         effects.extend(self.carry_out(steps));
         effects
     }
@@ -78,7 +104,9 @@ impl App {
     /// The newest fit instead of the one that a session was left with.
     pub(super) fn newest_fit(&self, study: &StudyInfo, session: &Value) -> Option<Effect> {
         let newest = newest(&study.fits, |_| true)?;
-        let other = session["fit"].as_str().is_some_and(|fit| fit != newest.name);
+        let other = session["fit"]
+            .as_str()
+            .is_some_and(|fit| fit != newest.name);
         other.then(|| Effect::Send(Command::ShowFit(newest.name.clone())))
     }
 }

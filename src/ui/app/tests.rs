@@ -10,7 +10,8 @@ use crate::ui::keymap::Key;
 use crate::ui::stage::Stage;
 use crate::ui::theme::Profile;
 
-/// Sorted by share, so that the made-up features stand in the order of their ids; the cursor on the first.
+/// Sorted by share, so that the made-up features stand in the order of their ids; the cursor on the
+/// first.
 fn opened() -> Stage {
     let mut stage = Stage::opened(120, 36, Profile::TrueColour);
     stage.keys("s g");
@@ -19,13 +20,30 @@ fn opened() -> Stage {
 }
 
 fn inspected(stage: &Stage) -> Vec<usize> {
-    stage.sent.iter().filter_map(|c| if let Command::Inspect(id) = c { Some(*id) } else { None }).collect()
+    stage
+        .sent
+        .iter()
+        .filter_map(|c| {
+            if let Command::Inspect(id) = c {
+                Some(*id)
+            } else {
+                None
+            }
+        })
+        .collect()
 }
 
 #[test]
 fn the_first_snapshot_selects_the_purest_feature_and_asks_for_its_card_once() {
     let stage = Stage::opened(120, 36, Profile::TrueColour);
-    let purity = |id: usize| stage.app.world.row(id).and_then(|r| r.purity.as_ref()).map_or(0.0, |p| p.share);
+    let purity = |id: usize| {
+        stage
+            .app
+            .world
+            .row(id)
+            .and_then(|r| r.purity.as_ref())
+            .map_or(0.0, |p| p.share)
+    };
     let selected = stage.app.world.selected.expect("one is selected");
     assert!((0..40).all(|id| purity(id) <= purity(selected)));
     assert_eq!(inspected(&stage), [selected]);
@@ -44,7 +62,11 @@ fn until_the_cursor_is_moved_it_stays_on_the_first_line() {
     assert_eq!(stage.app.world.selected, Some(7));
     stage.keys("tab");
     purest(&mut stage, 9);
-    assert_eq!(stage.app.world.selected, Some(7), "its contexts are being read");
+    assert_eq!(
+        stage.app.world.selected,
+        Some(7),
+        "its contexts are being read"
+    );
 }
 
 #[test]
@@ -67,10 +89,18 @@ fn scrolling_fast_asks_for_the_newest_card_alone() {
     for _ in 0..10 {
         sent.extend(app.update(Msg::Key(Key::parse("j").unwrap().event())));
     }
-    assert_eq!(sent, [Effect::Send(Command::Inspect(1))], "one question at a time");
+    assert_eq!(
+        sent,
+        [Effect::Send(Command::Inspect(1))],
+        "one question at a time"
+    );
     let card = crate::ui::demo::Demo::default().card(1);
     let next = app.update(Msg::Engine(Box::new(Event::Card(Box::new(card)))));
-    assert_eq!(next, [Effect::Send(Command::Inspect(10))], "then the newest");
+    assert_eq!(
+        next,
+        [Effect::Send(Command::Inspect(10))],
+        "then the newest"
+    );
 }
 
 #[test]
@@ -101,7 +131,10 @@ fn back_leads_along_the_way_that_was_come() {
     stage.keys("esc");
     assert_eq!(stage.app.world.open_neuron, Some(neuron));
     stage.keys("esc");
-    assert_eq!((stage.app.world.open_neuron, stage.app.world.selected), (None, Some(1)));
+    assert_eq!(
+        (stage.app.world.open_neuron, stage.app.world.selected),
+        (None, Some(1))
+    );
     stage.keys("esc");
     assert_eq!(stage.app.place(), PaneId::Contexts);
     stage.keys("esc");
@@ -113,13 +146,26 @@ fn ctrl_c_cancels_the_job_first_and_quits_second() {
     let mut app = opened().app;
     app.update(Msg::Engine(Box::new(Event::Started(Job::Fit))));
     let ctrl_c = || Msg::Key(Key::parse("ctrl-c").unwrap().event());
-    assert_eq!(app.update(ctrl_c()), [Effect::Send(Command::Cancel(Job::Fit))]);
+    assert_eq!(
+        app.update(ctrl_c()),
+        [Effect::Send(Command::Cancel(Job::Fit))]
+    );
     let second = app.update(ctrl_c());
     assert!(
-        matches!(second[..], [Effect::Send(Command::SaveSession(_)), Effect::Send(Command::Shutdown)]),
+        matches!(
+            second[..],
+            [
+                Effect::Send(Command::SaveSession(_)),
+                Effect::Send(Command::Shutdown)
+            ]
+        ),
         "{second:?}"
     );
-    assert_eq!(app.update(ctrl_c()), [Effect::Quit], "a third does not wait for the engine");
+    assert_eq!(
+        app.update(ctrl_c()),
+        [Effect::Quit],
+        "a third does not wait for the engine"
+    );
 }
 
 #[test]
@@ -141,8 +187,10 @@ fn quitting_asks_while_a_job_runs_and_waits_for_the_engine() {
 fn a_signal_saves_and_ends() {
     let mut app = opened().app;
     let effects = app.update(Msg::Terminate);
-    assert!(matches!(&effects[..], [Effect::Send(Command::SaveSession(s)), Effect::Send(Command::Shutdown)]
-        if s["feature"] == 0));
+    assert!(
+        matches!(&effects[..], [Effect::Send(Command::SaveSession(s)), Effect::Send(Command::Shutdown)]
+        if s["feature"] == 0)
+    );
 }
 
 #[test]
@@ -150,16 +198,27 @@ fn an_engine_that_dies_is_reported_and_quitting_still_works() {
     let mut app = opened().app;
     assert!(app.update(Msg::EngineGone).is_empty());
     assert!(app.toasts.iter().any(|t| t.level == Level::Error));
-    assert_eq!(app.update(Msg::Key(Key::parse("q").unwrap().event())), [Effect::Quit]);
+    assert_eq!(
+        app.update(Msg::Key(Key::parse("q").unwrap().event())),
+        [Effect::Quit]
+    );
 }
 
 #[test]
 fn a_disabled_action_says_why() {
     let mut stage = Stage::new(120, 36, Profile::TrueColour);
     stage.keys("p");
-    assert!(stage.screen().contains("no fit is running"), "{}", stage.screen());
+    assert!(
+        stage.screen().contains("no fit is running"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("r");
-    assert!(stage.screen().contains("no features yet"), "{}", stage.screen());
+    assert!(
+        stage.screen().contains("no features yet"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
@@ -172,14 +231,23 @@ fn the_filter_finds_tokens_names_and_labels_and_esc_clears_it() {
     assert_eq!(shown % 12, 11, "by label and token");
     stage.keys("enter esc");
     assert!(stage.screen().contains("Features 40"));
-    assert_eq!(stage.app.world.selected, Some(shown), "clearing keeps the selection");
+    assert_eq!(
+        stage.app.world.selected,
+        Some(shown),
+        "clearing keeps the selection"
+    );
 }
 
 #[test]
 fn a_name_is_sent_and_shown() {
     let mut stage = opened();
     stage.keys("r").type_text("weekdays").keys("enter");
-    assert!(stage.sent.iter().any(|c| matches!(c, Command::Note(n) if n.id == 0 && n.line == "weekdays")));
+    assert!(
+        stage
+            .sent
+            .iter()
+            .any(|c| matches!(c, Command::Note(n) if n.id == 0 && n.line == "weekdays"))
+    );
     assert!(stage.screen().contains("Feature #0 weekdays"));
 }
 
@@ -221,13 +289,30 @@ fn marks_the_way_and_the_open_neuron_come_back_with_their_fit_alone() {
     let session = stage.app.session();
     let mut same = returned(session.clone(), None);
     assert_eq!(same.app.session(), session);
-    assert!(same.sent.contains(&Command::Neuron(neuron)), "it is asked for again");
+    assert!(
+        same.sent.contains(&Command::Neuron(neuron)),
+        "it is asked for again"
+    );
     assert_eq!(same.app.world.marked, [1]);
     same.keys("esc");
-    assert_eq!((same.app.world.open_neuron, same.app.world.selected), (None, Some(4)));
+    assert_eq!(
+        (same.app.world.open_neuron, same.app.world.selected),
+        (None, Some(4))
+    );
     let other = returned(session, Some("k40-other"));
-    assert_eq!((other.app.world.open_neuron, other.app.world.marked.len(), other.app.trail.len()), (None, 0, 0));
-    assert_ne!(other.app.world.selected, Some(4), "#4 is another feature there");
+    assert_eq!(
+        (
+            other.app.world.open_neuron,
+            other.app.world.marked.len(),
+            other.app.trail.len()
+        ),
+        (None, 0, 0)
+    );
+    assert_ne!(
+        other.app.world.selected,
+        Some(4),
+        "#4 is another feature there"
+    );
 }
 
 #[test]
@@ -237,8 +322,14 @@ fn another_fit_on_show_is_read_from_its_own_first_line() {
     let mut list = stage.demo.list(41, true);
     list.fit = "k40-other".to_owned();
     stage.event(Event::Features(Arc::new(list)));
-    assert_eq!((stage.app.world.selected, stage.app.world.marked.len()), (Some(0), 0));
-    assert!(stage.app.trail.is_empty(), "the way led along features of the other fit");
+    assert_eq!(
+        (stage.app.world.selected, stage.app.world.marked.len()),
+        (Some(0), 0)
+    );
+    assert!(
+        stage.app.trail.is_empty(),
+        "the way led along features of the other fit"
+    );
 }
 
 #[test]
@@ -249,7 +340,11 @@ fn a_fresh_start_shows_the_newest_fit() {
     let newest = study.fits.last().expect("there are fits").name.clone();
     study.session = Some(serde_json::json!({ "fit": "an-older-one" }));
     stage.event(Event::Study(Box::new(study)));
-    assert!(stage.sent.contains(&Command::ShowFit(newest)), "{:?}", stage.sent);
+    assert!(
+        stage.sent.contains(&Command::ShowFit(newest)),
+        "{:?}",
+        stage.sent
+    );
 }
 
 #[test]
@@ -263,18 +358,33 @@ fn what_is_copied_can_be_text_json_or_markdown() {
             other => panic!("{keys}: {other:?}"),
         }
     };
-    for pane in ["1", "1 enter enter", "1 enter enter n enter", "1 M", "g space space C"] {
-        let [text, json, markdown] = ["t", "j", "m"].map(|form| copied(&format!("1 esc {pane} y {form}")));
-        assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{pane}: {json}");
-        assert!(serde_json::from_str::<serde_json::Value>(&text).is_err() && !text.is_empty(), "{pane}: {text}");
+    for pane in [
+        "1",
+        "1 enter enter",
+        "1 enter enter n enter",
+        "1 M",
+        "g space space C",
+    ] {
+        let [text, json, markdown] =
+            ["t", "j", "m"].map(|form| copied(&format!("1 esc {pane} y {form}")));
+        assert!(
+            serde_json::from_str::<serde_json::Value>(&json).is_ok(),
+            "{pane}: {json}"
+        );
+        assert!(
+            serde_json::from_str::<serde_json::Value>(&text).is_err() && !text.is_empty(),
+            "{pane}: {text}"
+        );
         assert!(markdown.contains("| ---"), "{pane}: {markdown}");
     }
 }
 
 #[test]
 fn a_session_of_nonsense_is_left_aside() {
-    for session in [serde_json::json!(17), serde_json::json!({"pane": "Moon", "feature": -3, "panes": {"Features": 4}})]
-    {
+    for session in [
+        serde_json::json!(17),
+        serde_json::json!({"pane": "Moon", "feature": -3, "panes": {"Features": 4}}),
+    ] {
         let mut stage = Stage::new(120, 36, Profile::TrueColour);
         let mut study = stage.demo.study();
         study.session = Some(session);
@@ -297,25 +407,45 @@ fn the_start_pane_runs_what_it_shows_and_asks_what_it_takes() {
     stage.wait(0.01);
     assert!(stage.sent.iter().any(|c| matches!(c, Command::Estimate(_))));
     // To the layer, 15 → 16; to the features, typed.
-    stage.keys("j right j j j e ctrl-u").type_text("64").keys("enter").wait(0.2);
+    stage
+        .keys("j right j j j e ctrl-u")
+        .type_text("64")
+        .keys("enter")
+        .wait(0.2);
     assert!(stage.screen().contains("16 of 0–29"), "{}", stage.screen());
     stage.keys("enter");
-    let Some(Command::Open(request)) = stage.sent.iter().find(|c| matches!(c, Command::Open(_))) else {
+    let Some(Command::Open(request)) = stage.sent.iter().find(|c| matches!(c, Command::Open(_)))
+    else {
         panic!("nothing was opened: {:?}", stage.sent)
     };
-    assert_eq!((request.layer, request.fit.features, &request.model), (Some(16), 64, &None));
+    assert_eq!(
+        (request.layer, request.fit.features, &request.model),
+        (Some(16), 64, &None)
+    );
     assert_eq!(stage.app.place(), PaneId::Features);
 }
 
 #[test]
 fn the_start_pane_refuses_with_the_engines_reason_and_names_bad_input() {
     let mut stage = Stage::with(100, 30, Profile::TrueColour, true);
-    stage.keys("j j j j e ctrl-u").type_text("400").keys("enter").wait(0.2);
+    stage
+        .keys("j j j j e ctrl-u")
+        .type_text("400")
+        .keys("enter")
+        .wait(0.2);
     stage.keys("enter");
     assert!(!stage.sent.iter().any(|c| matches!(c, Command::Open(_))));
-    assert!(stage.screen().contains("take 300 features or fewer"), "{}", stage.screen());
+    assert!(
+        stage.screen().contains("take 300 features or fewer"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("e ctrl-u").type_text("many").keys("enter");
-    assert!(stage.screen().contains("a whole number from 1, not 'many'"), "{}", stage.screen());
+    assert!(
+        stage.screen().contains("a whole number from 1, not 'many'"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
@@ -341,7 +471,10 @@ fn esc_pressed_quickly_before_a_key_is_not_alt() {
 fn every_action_can_be_pressed_in_every_pane_without_a_study_and_with_one() {
     for stage in [&mut Stage::new(90, 28, Profile::Indexed), &mut opened()] {
         for pane in PaneId::ALL {
-            for info in ACTIONS.iter().filter(|i| i.lives_in(pane) && i.action != crate::ui::action::Action::Cancel) {
+            for info in ACTIONS
+                .iter()
+                .filter(|i| i.lives_in(pane) && i.action != crate::ui::action::Action::Cancel)
+            {
                 stage.app.overlay = None;
                 stage.app.closing = None;
                 stage.app.place = pane;
@@ -428,8 +561,16 @@ fn looks_while_working() {
     let mut stage = Stage::new(80, 24, Profile::TrueColour);
     let mut study = stage.demo.study();
     study.fits.clear();
-    stage.event(Event::Model(Box::new(crate::ui::demo::Demo::model()))).event(Event::Study(Box::new(study)));
-    stage.event(crate::ui::demo::Demo::progress(Job::Collect, "collecting", 10_712, 17_204, "tokens"));
+    stage
+        .event(Event::Model(Box::new(crate::ui::demo::Demo::model())))
+        .event(Event::Study(Box::new(study)));
+    stage.event(crate::ui::demo::Demo::progress(
+        Job::Collect,
+        "collecting",
+        10_712,
+        17_204,
+        "tokens",
+    ));
     snapshot("collecting-80x24", &stage);
     stage.keys("ctrl-c");
     snapshot("cancelling-80x24", &stage);
@@ -480,10 +621,19 @@ proptest! {
 fn a_note_is_of_what_was_on_show_when_it_was_asked_for() {
     let mut stage = opened();
     let dir = stage.app.world.study.as_ref().unwrap().dir.clone();
-    let (fit, id) = (stage.app.world.fit_name().unwrap().to_owned(), stage.app.world.selected.unwrap());
+    let (fit, id) = (
+        stage.app.world.fit_name().unwrap().to_owned(),
+        stage.app.world.selected.unwrap(),
+    );
     stage.keys("r").event(Event::Closed);
     stage.type_text(" kept").keys("enter");
-    let noted = stage.sent.iter().find_map(|c| if let Command::Note(note) = c { Some(note.clone()) } else { None });
+    let noted = stage.sent.iter().find_map(|c| {
+        if let Command::Note(note) = c {
+            Some(note.clone())
+        } else {
+            None
+        }
+    });
     let noted = noted.expect("closing the study drops no line");
     assert_eq!((noted.study, noted.fit, noted.id), (dir, fit, id));
     assert!(noted.line.ends_with("kept"), "{}", noted.line);
@@ -493,7 +643,11 @@ fn a_note_is_of_what_was_on_show_when_it_was_asked_for() {
 fn an_import_that_was_cut_short_is_not_offered_to_go_on() {
     let mut stage = opened();
     let mut study = stage.demo.study();
-    study.unfinished = Some(crate::study::CollectState { samples: 3, of: 10, rows: 3 });
+    study.unfinished = Some(crate::study::CollectState {
+        samples: 3,
+        of: 10,
+        rows: 3,
+    });
     study.model = None;
     stage.event(Event::Study(Box::new(study.clone())));
     let sent = stage.sent.len();

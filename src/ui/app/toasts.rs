@@ -39,12 +39,18 @@ impl App {
             self.toasts.remove(0);
         }
         let since = self.world.now;
-        self.toasts.push(Toast { level, text, since, until: since + Duration::from_secs(life) });
+        self.toasts.push(Toast {
+            level,
+            text,
+            since,
+            until: since + Duration::from_secs(life),
+        });
     }
 
     /// A key was pressed: what was read no longer stands over the panes. Errors stay.
     pub(super) fn clear_toasts(&mut self) {
         let now = self.world.now;
-        self.toasts.retain(|t| t.level == Level::Error || now < t.since + READ);
+        self.toasts
+            .retain(|t| t.level == Level::Error || now < t.since + READ);
     }
 }

@@ -1,4 +1,5 @@
-//! Notes that were typed and are not yet on disk: they stay, are told of and tried again until they are kept.
+//! Notes that were typed and are not yet on disk: they stay, are told of and tried again until they
+//! are kept.
 
 use std::time::Duration;
 
@@ -33,7 +34,9 @@ impl Unsaved {
     }
 
     fn drop_like(&mut self, note: &TypedNote) {
-        self.notes.retain(|n| (&n.note.study, &n.note.fit, n.note.id) != (&note.study, &note.fit, note.id));
+        self.notes.retain(|n| {
+            (&n.note.study, &n.note.fit, n.note.id) != (&note.study, &note.fit, note.id)
+        });
     }
 
     /// When it is tried again.
@@ -58,11 +61,18 @@ impl App {
         match problem {
             None => self.unsaved.drop_like(note),
             Some(why) => {
-                let told = self.unsaved.notes.iter().any(|n| n.note == *note && n.problem.as_deref() == Some(why));
+                let told = self
+                    .unsaved
+                    .notes
+                    .iter()
+                    .any(|n| n.note == *note && n.problem.as_deref() == Some(why));
                 self.unsaved.put(note.clone(), Some(why.to_owned()));
                 self.unsaved.again = Some(self.world.now + AGAIN);
                 if !told {
-                    self.say(Level::Warn, format!("the note on #{} is not kept yet: {why}", note.id));
+                    self.say(
+                        Level::Warn,
+                        format!("the note on #{} is not kept yet: {why}", note.id),
+                    );
                 }
             }
         }
@@ -78,16 +88,33 @@ impl App {
     }
 
     pub(super) fn send_unsaved(&self) -> Vec<Effect> {
-        self.unsaved.notes.iter().map(|n| Effect::Send(Command::Note(n.note.clone()))).collect()
+        self.unsaved
+            .notes
+            .iter()
+            .map(|n| Effect::Send(Command::Note(n.note.clone())))
+            .collect()
     }
 
     /// What is told of notes that are not kept, where there are any that could not be.
     pub(crate) fn unsaved_notice(&self) -> Option<String> {
-        let (last, why) = self.unsaved.notes.iter().rev().find_map(|n| Some((&n.note, n.problem.as_deref()?)))?;
+        let (last, why) = self
+            .unsaved
+            .notes
+            .iter()
+            .rev()
+            .find_map(|n| Some((&n.note, n.problem.as_deref()?)))?;
         let count = self.unsaved.notes.len();
-        let what = if count == 1 { "a note is".to_owned() } else { format!("{count} notes are") };
+        let what = if count == 1 {
+            "a note is".to_owned()
+        } else {
+            format!("{count} notes are")
+        };
         let key = self.keymap.key(Action::Rename);
-        Some(format!("{what} not kept yet and tried again; {key} on #{} shows it: {}", last.id, text::clean(why)))
+        Some(format!(
+            "{what} not kept yet and tried again; {key} on #{} shows it: {}",
+            last.id,
+            text::clean(why)
+        ))
     }
 
     /// Whether any note would be lost by ending now.
@@ -95,12 +122,25 @@ impl App {
         self.unsaved.notes.len()
     }
 
-    /// Asks for name and notes, beginning with those that the feature has, or with a line that is not kept yet. Whose they
-    /// are is settled here: another study or fit may be on show when the line is typed.
+    /// Asks for name and notes, beginning with those that the feature has, or with a line that is
+    /// not kept yet. Whose they are is settled here: another study or fit may be on show when the
+    /// line is typed.
     pub(super) fn ask_name(&mut self, id: usize) {
-        let (Some(study), Some(fit)) = (self.world.study.as_ref(), self.world.fit_name()) else { return };
-        let mut note = TypedNote { study: study.dir.clone(), fit: fit.to_owned(), id, line: String::new() };
-        let saved = || self.world.row(id).map(|r| Notes::line(r.name.as_deref(), &r.note)).unwrap_or_default();
+        let (Some(study), Some(fit)) = (self.world.study.as_ref(), self.world.fit_name()) else {
+            return;
+        };
+        let mut note = TypedNote {
+            study: study.dir.clone(),
+            fit: fit.to_owned(),
+            id,
+            line: String::new(),
+        };
+        let saved = || {
+            self.world
+                .row(id)
+                .map(|r| Notes::line(r.name.as_deref(), &r.note))
+                .unwrap_or_default()
+        };
         let waits = self
             .unsaved
             .notes

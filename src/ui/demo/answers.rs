@@ -35,7 +35,10 @@ impl Demo {
                 if !note.line.is_empty() {
                     self.names.push((note.id, note.line.clone()));
                 }
-                vec![Event::Features(Arc::new(self.list(41, true))), Event::Noted(Box::new(note.clone()), None)]
+                vec![
+                    Event::Features(Arc::new(self.list(41, true))),
+                    Event::Noted(Box::new(note.clone()), None),
+                ]
             }
             Command::Steer(ask) => self.steer(ask.samples),
             Command::Cancel(job) => vec![Event::Cancelled(*job)],
@@ -50,16 +53,30 @@ impl Demo {
             }
             Command::Levels(_, together, _) => {
                 let mut levels = self.levels();
-                levels.levels.iter_mut().skip(1).for_each(|level| level.joint = together.then_some((0.7, 0.63)));
+                levels
+                    .levels
+                    .iter_mut()
+                    .skip(1)
+                    .for_each(|level| level.joint = together.then_some((0.7, 0.63)));
                 vec![Event::Levels(Arc::new(levels))]
             }
             Command::Compare(ids) => vec![Event::Comparison(Box::new(self.comparison(ids)))],
-            Command::CompareFits(a, b) => vec![Event::FitsCompared(Box::new(self.fits_compared(a, b)))],
+            Command::CompareFits(a, b) => {
+                vec![Event::FitsCompared(Box::new(self.fits_compared(a, b)))]
+            }
             Command::CompareStudy(a, dir) => {
-                vec![Event::FitsCompared(Box::new(self.fits_compared(a, &dir.display().to_string())))]
+                vec![Event::FitsCompared(Box::new(
+                    self.fits_compared(a, &dir.display().to_string()),
+                ))]
             }
             Command::Labels => {
-                let share = |id: usize, l: usize| if l == id % CONCEPTS.len() { 0.6 } else { 0.04 * noise(id, l) };
+                let share = |id: usize, l: usize| {
+                    if l == id % CONCEPTS.len() {
+                        0.6
+                    } else {
+                        0.04 * noise(id, l)
+                    }
+                };
                 let row = |id: usize| (0..CONCEPTS.len()).map(|l| share(id, l)).collect();
                 vec![Event::Labels(Arc::new(LabelMatrix {
                     labels: CONCEPTS.iter().map(|c| c.0.to_owned()).collect(),
@@ -68,12 +85,26 @@ impl Demo {
                 }))]
             }
             Command::Find(probe) => {
-                let score = |id: usize| if id % CONCEPTS.len() == 5 { 1.0 - id as f32 / 50.0 } else { 0.0 };
-                vec![Event::Found(probe.clone(), Arc::new((0..self.features).map(score).collect()))]
+                let score = |id: usize| {
+                    if id % CONCEPTS.len() == 5 {
+                        1.0 - id as f32 / 50.0
+                    } else {
+                        0.0
+                    }
+                };
+                vec![Event::Found(
+                    probe.clone(),
+                    Arc::new((0..self.features).map(score).collect()),
+                )]
             }
-            Command::ShowSet(SetKind::Fit(_)) => vec![Event::Features(Arc::new(self.list(41, true)))],
+            Command::ShowSet(SetKind::Fit(_)) => {
+                vec![Event::Features(Arc::new(self.list(41, true)))]
+            }
             Command::ShowSet(kind) => {
-                vec![Event::Features(Arc::new(self.set(kind))), Event::Done(Job::Set, format!("directions of {kind}"))]
+                vec![
+                    Event::Features(Arc::new(self.set(kind))),
+                    Event::Done(Job::Set, format!("directions of {kind}")),
+                ]
             }
             Command::ShowFit(_) => self.opened(),
             Command::Fit(_)
@@ -93,20 +124,29 @@ impl Demo {
             alpha: 18.4,
             kl: 0.251,
             note: None,
-            risen: scored(&["Sunday", "Monday", "Friday", "weekend", "day"], 0, 4.2, -0.5),
+            risen: scored(
+                &["Sunday", "Monday", "Friday", "weekend", "day"],
+                0,
+                4.2,
+                -0.5,
+            ),
             fallen: scored(&["that", "the", "it", "we", "I"], 0, -2.2, 0.3),
         };
         let mut events = vec![Event::Started(Job::Steer), Event::SteerInfo(Box::new(info))];
         let baseline = " the best way to learn is to ask questions and to listen to what comes back, every day.";
-        let steered =
-            " Sunday is the best day for it, and Monday the worst; by Friday we will know more.\nOn Sunday, then.";
-        let words = |text: &str| -> Vec<String> { text.split_inclusive(' ').map(str::to_owned).collect() };
+        let steered = " Sunday is the best day for it, and Monday the worst; by Friday we will know more.\nOn Sunday, then.";
+        let words =
+            |text: &str| -> Vec<String> { text.split_inclusive(' ').map(str::to_owned).collect() };
         let (a, b) = (words(baseline), words(steered));
         for i in 0..a.len().max(b.len()) {
             for sample in 0..samples {
                 for (steered, from) in [(false, &a), (true, &b)] {
                     if let Some(text) = from.get(i) {
-                        events.push(Event::SteerText { sample, steered, text: text.clone() });
+                        events.push(Event::SteerText {
+                            sample,
+                            steered,
+                            text: text.clone(),
+                        });
                     }
                 }
             }

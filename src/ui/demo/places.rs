@@ -28,7 +28,11 @@ impl Demo {
             fits: vec![FitEntry {
                 name: "bcd-k40".to_owned(),
                 hook: Self::hook(),
-                config: FitConfig { features: self.features, ..FitConfig::default() }.for_width(1536),
+                config: FitConfig {
+                    features: self.features,
+                    ..FitConfig::default()
+                }
+                .for_width(1536),
                 relative_error: Some(0.322),
                 weighted_error: None,
                 explained_variance: Some(0.651),
@@ -111,10 +115,30 @@ impl Demo {
             problem: problem.map(str::to_owned),
         };
         vec![
-            entry("HuggingFaceTB/SmolLM2-135M-Instruct", 98_900_000, "llama, 30 layers, d_mlp 1536", None),
-            entry("google/gemma-2-2b", 5_230_000_000, "gemma2, 26 layers, d_mlp 9216", None),
-            entry("openai-community/gpt2", 548_000_000, "gpt2, 12 layers, d_mlp 3072", None),
-            entry("state-spaces/mamba-130m", 517_000_000, "", Some("family 'mamba' has no MLP to look into")),
+            entry(
+                "HuggingFaceTB/SmolLM2-135M-Instruct",
+                98_900_000,
+                "llama, 30 layers, d_mlp 1536",
+                None,
+            ),
+            entry(
+                "google/gemma-2-2b",
+                5_230_000_000,
+                "gemma2, 26 layers, d_mlp 9216",
+                None,
+            ),
+            entry(
+                "openai-community/gpt2",
+                548_000_000,
+                "gpt2, 12 layers, d_mlp 3072",
+                None,
+            ),
+            entry(
+                "state-spaces/mamba-130m",
+                517_000_000,
+                "",
+                Some("family 'mamba' has no MLP to look into"),
+            ),
         ]
     }
 
@@ -123,7 +147,10 @@ impl Demo {
         let entry = |dir: &str, model: &str, layer, corpus: &str, rows, fits| StudyEntry {
             dir: PathBuf::from(dir),
             model: model.to_owned(),
-            hooks: vec![HookPoint { layer, site: HookSite::MlpPost }],
+            hooks: vec![HookPoint {
+                layer,
+                site: HookSite::MlpPost,
+            }],
             corpus: corpus.to_owned(),
             rows,
             fits,
@@ -132,8 +159,22 @@ impl Demo {
             modified: 1_790_000_000,
         };
         vec![
-            entry("/data/mlpeek/a", "HuggingFaceTB/SmolLM2-135M-Instruct", 15, "concepts", 17_204, 2),
-            entry("/data/mlpeek/b", "google/gemma-2-2b", 12, "hierarchy.json", 61_050, 1),
+            entry(
+                "/data/mlpeek/a",
+                "HuggingFaceTB/SmolLM2-135M-Instruct",
+                15,
+                "concepts",
+                17_204,
+                2,
+            ),
+            entry(
+                "/data/mlpeek/b",
+                "google/gemma-2-2b",
+                12,
+                "hierarchy.json",
+                61_050,
+                1,
+            ),
         ]
     }
 }

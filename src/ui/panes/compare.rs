@@ -1,5 +1,5 @@
-//! Marked features side by side: cosines, neurons that they share or have alone, coefficients over the same tokens.
-//! Owns what is on show and how far it is scrolled.
+//! Marked features side by side: cosines, neurons that they share or have alone, coefficients over
+//! the same tokens. Owns what is on show and how far it is scrolled.
 //!
 //! Invariant: what is on show belongs to the features that were marked when it was asked for.
 
@@ -54,20 +54,30 @@ impl ComparePane {
         if self.found.as_ref().is_some_and(|f| f.features == *marked) && self.problem.is_none() {
             return Vec::new();
         }
-        *self = Self { asked: true, ..Self::default() };
+        *self = Self {
+            asked: true,
+            ..Self::default()
+        };
         vec![Step::Send(Command::Compare(marked.clone()))]
     }
 
     /// The columns of lines at this width: one, or two side by side.
     fn columns(&self, cx: &Cx) -> Vec<(usize, Vec<Row>)> {
-        let Some(found) = &self.found else { return Vec::new() };
+        let Some(found) = &self.found else {
+            return Vec::new();
+        };
         let width = usize::from(cx.area.width).saturating_sub(2);
         if width < BESIDE {
             let mut lines = summary(found, width, cx);
             lines.push(plainly(Line::default()));
             let texts = texts(found, width, cx);
-            // On a small screen a text and the first neurons are both seen; the other texts are below.
-            let first = if cx.area.height < 30 { 2 + found.features.len() } else { texts.len() };
+            // On a small screen a text and the first neurons are both seen; the other texts are
+            // below.
+            let first = if cx.area.height < 30 {
+                2 + found.features.len()
+            } else {
+                texts.len()
+            };
             let (above, below) = texts.split_at(first.min(texts.len()));
             lines.extend(above.iter().cloned().map(plainly));
             lines.extend(neurons(found, width, cx));
@@ -77,7 +87,16 @@ impl ComparePane {
         let left = width / 2 - 2;
         let mut lines = summary(found, left, cx);
         lines.extend(neurons(found, left, cx));
-        vec![(left, lines), (width - left - 3, texts(found, width - left - 3, cx).into_iter().map(plainly).collect())]
+        vec![
+            (left, lines),
+            (
+                width - left - 3,
+                texts(found, width - left - 3, cx)
+                    .into_iter()
+                    .map(plainly)
+                    .collect(),
+            ),
+        ]
     }
 }
 
@@ -87,9 +106,16 @@ impl Pane for ComparePane {
     }
 
     fn title(&self, _: &Cx) -> Line<'static> {
-        let ids = self.found.iter().flat_map(|f| f.features.iter().map(|id| format!("#{id}")));
+        let ids = self
+            .found
+            .iter()
+            .flat_map(|f| f.features.iter().map(|id| format!("#{id}")));
         let ids: Vec<String> = ids.collect();
-        Line::raw(if ids.is_empty() { "Compare".to_owned() } else { format!("Compare {}", ids.join(" ")) })
+        Line::raw(if ids.is_empty() {
+            "Compare".to_owned()
+        } else {
+            format!("Compare {}", ids.join(" "))
+        })
     }
 
     fn view(&self, cx: &Cx, buf: &mut Buffer) {
@@ -113,22 +139,46 @@ impl Pane for ComparePane {
         for (i, (width, lines)) in columns.iter().enumerate() {
             let at = self.cursor[i].min(lines.len().saturating_sub(1));
             let from = scroll(self.offset[i], at, lines.len(), height);
-            let area = Rect { x: cx.area.x + x as u16, width: *width as u16, ..cx.area };
+            let area = Rect {
+                x: cx.area.x + x as u16,
+                width: *width as u16,
+                ..cx.area
+            };
             for (y, (line, link)) in lines.iter().skip(from).take(height).enumerate() {
                 let here = from + y == at && usize::from(beside && self.right) == i;
                 if here {
                     if link.is_some() {
-                        let line = Rect { y: area.y + y as u16, height: 1, ..area };
+                        let line = Rect {
+                            y: area.y + y as u16,
+                            height: 1,
+                            ..area
+                        };
                         buf.set_style(line.intersection(buf.area), cx.theme.selected(cx.focused));
                     }
-                    put_at(buf, cx.area, x - 1, y, &Line::styled("▌", cx.theme.accent()));
+                    put_at(
+                        buf,
+                        cx.area,
+                        x - 1,
+                        y,
+                        &Line::styled("▌", cx.theme.accent()),
+                    );
                 }
                 put(buf, area, y, line);
             }
             if lines.len() > from + height {
                 let more = format!(" {} more ", lines.len() - from - height);
-                let style = if beside && self.right == (i == 1) { cx.theme.accent() } else { cx.theme.dim() };
-                put_at(buf, area, width.saturating_sub(more.len()), height - 1, &Line::styled(more, style));
+                let style = if beside && self.right == (i == 1) {
+                    cx.theme.accent()
+                } else {
+                    cx.theme.dim()
+                };
+                put_at(
+                    buf,
+                    area,
+                    width.saturating_sub(more.len()),
+                    height - 1,
+                    &Line::styled(more, style),
+                );
             }
             x += width + 1;
             if beside && i == 0 {
@@ -163,12 +213,20 @@ impl Pane for ComparePane {
             Action::SteerWith | Action::SuppressWith => {
                 let features = cx.world.marked.iter().map(|&id| (id, 1.0)).collect();
                 let negative = action == Action::SuppressWith;
-                let note = Note::Steer { features, part: SteerPart::Whole, negative, replace: true };
+                let note = Note::Steer {
+                    features,
+                    part: SteerPart::Whole,
+                    negative,
+                    replace: true,
+                };
                 Some(vec![Step::Tell(PaneId::Steer, note)])
             }
             Action::Copy => {
-                let lines: Vec<String> =
-                    columns.into_iter().flat_map(|(_, lines)| lines).map(|(line, _)| plain(&line)).collect();
+                let lines: Vec<String> = columns
+                    .into_iter()
+                    .flat_map(|(_, lines)| lines)
+                    .map(|(line, _)| plain(&line))
+                    .collect();
                 let found = self.found.as_ref()?;
                 Some(vec![Step::Offer(Box::new(Copies {
                     what: "the comparison".to_owned(),
@@ -184,39 +242,57 @@ impl Pane for ComparePane {
     /// A click goes to a line of a column; a second one opens what it leads to.
     fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
         let columns = self.columns(cx);
-        let Some((first, _)) = columns.first() else { return Vec::new() };
+        let Some((first, _)) = columns.first() else {
+            return Vec::new();
+        };
         // As it is drawn: a margin, the left column, a rule between two blanks.
         let right = columns.len() > 1 && usize::from(column.saturating_sub(cx.area.x)) > first + 2;
         let at = usize::from(right);
         let lines = columns[at].1.len();
         let height = usize::from(cx.area.height);
         let cursor = self.cursor[at].min(lines.saturating_sub(1));
-        let hit = scroll(self.offset[at], cursor, lines, height) + usize::from(row.saturating_sub(cx.area.y));
+        let hit = scroll(self.offset[at], cursor, lines, height)
+            + usize::from(row.saturating_sub(cx.area.y));
         if hit >= lines {
             return Vec::new();
         }
         // The lines stay where they are under the pointer.
         self.offset[at] = scroll(self.offset[at], cursor, lines, height);
         (self.right, self.cursor[at]) = (right, hit);
-        if double { self.act(Action::Open, cx).unwrap_or_default() } else { Vec::new() }
+        if double {
+            self.act(Action::Open, cx).unwrap_or_default()
+        } else {
+            Vec::new()
+        }
     }
 
     fn entered(&mut self, cx: &Cx) -> Vec<Step> {
-        if cx.world.marked.len() < 2 { Vec::new() } else { self.ask(cx) }
+        if cx.world.marked.len() < 2 {
+            Vec::new()
+        } else {
+            self.ask(cx)
+        }
     }
 
     fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
         match event {
             Event::Comparison(found) => {
-                *self = Self { found: Some((**found).clone()), ..Self::default() };
+                *self = Self {
+                    found: Some((**found).clone()),
+                    ..Self::default()
+                };
             }
             Event::Refused(why) if self.asked => {
                 self.asked = false;
                 self.problem = Some(why.clone());
             }
             // Ids mean other features now.
-            Event::Features(list) if self.found.is_some() && !(list.finished && cx.focused) => *self = Self::default(),
-            Event::Study(_) | Event::Closed if cx.world.features.is_none() => *self = Self::default(),
+            Event::Features(list) if self.found.is_some() && !(list.finished && cx.focused) => {
+                *self = Self::default()
+            }
+            Event::Study(_) | Event::Closed if cx.world.features.is_none() => {
+                *self = Self::default()
+            }
             _ => {}
         }
         Vec::new()
@@ -224,7 +300,12 @@ impl Pane for ComparePane {
 }
 
 fn plain(line: &Line) -> String {
-    line.spans.iter().map(|s| s.content.as_ref()).collect::<String>().trim_end().to_owned()
+    line.spans
+        .iter()
+        .map(|s| s.content.as_ref())
+        .collect::<String>()
+        .trim_end()
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -257,18 +338,27 @@ mod tests {
         for (width, height) in [(120, 36), (80, 24)] {
             let mut stage = Stage::opened_with(width, height, Profile::TrueColour, 40);
             stage.keys("s g space space space C enter");
-            assert_eq!(stage.app.world.selected, Some(0), "the first line is a feature");
+            assert_eq!(
+                stage.app.world.selected,
+                Some(0),
+                "the first line is a feature"
+            );
             stage.keys("esc");
             assert_eq!(stage.app.place(), PaneId::Compare);
             for _ in 0..40 {
                 if stage.app.world.open_neuron.is_none() {
                     stage.keys("j enter");
-                    if stage.app.world.open_neuron.is_none() && stage.app.place() != PaneId::Compare {
+                    if stage.app.world.open_neuron.is_none() && stage.app.place() != PaneId::Compare
+                    {
                         stage.keys("esc");
                     }
                 }
             }
-            assert!(stage.app.world.open_neuron.is_some(), "neurons are among the lines: {}", stage.screen());
+            assert!(
+                stage.app.world.open_neuron.is_some(),
+                "neurons are among the lines: {}",
+                stage.screen()
+            );
             stage.keys("esc");
             assert_eq!(stage.app.place(), PaneId::Compare);
         }
@@ -281,10 +371,22 @@ mod tests {
             stage.keys("s g space space space C");
             let (y, x) = stage.find("#1 March").expect("the second feature");
             stage.click(x, y);
-            assert!(stage.screen().lines().nth(usize::from(y)).unwrap().contains('▌'), "{}", stage.screen());
+            assert!(
+                stage
+                    .screen()
+                    .lines()
+                    .nth(usize::from(y))
+                    .unwrap()
+                    .contains('▌'),
+                "{}",
+                stage.screen()
+            );
             assert_eq!(stage.app.place(), PaneId::Compare);
             stage.click(x, y);
-            assert_eq!((stage.app.world.selected, stage.app.place()), (Some(1), PaneId::Contexts));
+            assert_eq!(
+                (stage.app.world.selected, stage.app.place()),
+                (Some(1), PaneId::Contexts)
+            );
         }
     }
 
@@ -293,9 +395,18 @@ mod tests {
         let mut stage = Stage::opened_with(80, 24, Profile::TrueColour, 40);
         stage.keys("space space space C");
         let screen = stage.screen();
-        let titles = screen.lines().find(|l| l.contains("residual stream")).expect("a title");
-        assert!(titles.contains("neurons") && titles.contains("tokens"), "{screen}");
-        assert!(screen.contains("coefficients over the same tokens") && screen.contains("neurons: "), "{screen}");
+        let titles = screen
+            .lines()
+            .find(|l| l.contains("residual stream"))
+            .expect("a title");
+        assert!(
+            titles.contains("neurons") && titles.contains("tokens"),
+            "{screen}"
+        );
+        assert!(
+            screen.contains("coefficients over the same tokens") && screen.contains("neurons: "),
+            "{screen}"
+        );
         assert!(screen.contains(" n"), "{screen}");
     }
 

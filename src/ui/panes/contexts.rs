@@ -1,5 +1,5 @@
-//! Where a feature (or the open neuron) fires: its contexts as a heat map over tokens. Owns which contexts are shown
-//! and how; the card is the world's.
+//! Where a feature (or the open neuron) fires: its contexts as a heat map over tokens. Owns which
+//! contexts are shown and how; the card is the world's.
 //!
 //! Invariant: every context on show contains its peak.
 
@@ -42,26 +42,50 @@ impl ContextsPane {
     fn entries<'a>(&self, cx: &Cx<'a>) -> Vec<Entry<'a>> {
         let value = |c: &Context| c.values.get(c.peak).copied().unwrap_or(0.0);
         let strongest = |contexts: &'a [Context]| -> Vec<Entry<'a>> {
-            contexts.iter().map(|context| Entry { head: text::number(f64::from(value(context))), context }).collect()
+            contexts
+                .iter()
+                .map(|context| Entry {
+                    head: text::number(f64::from(value(context))),
+                    context,
+                })
+                .collect()
         };
         if cx.world.open_neuron.is_some() {
-            return cx.world.open_neuron_card().map(|card| strongest(&card.contexts)).unwrap_or_default();
+            return cx
+                .world
+                .open_neuron_card()
+                .map(|card| strongest(&card.contexts))
+                .unwrap_or_default();
         }
-        let Some(card) = cx.world.selected_card() else { return Vec::new() };
+        let Some(card) = cx.world.selected_card() else {
+            return Vec::new();
+        };
         if !self.quantiles {
             return strongest(&card.contexts);
         }
-        card.quantiles.iter().map(|(q, context)| Entry { head: format!("q{:.0}", q * 100.0), context }).collect()
+        card.quantiles
+            .iter()
+            .map(|(q, context)| Entry {
+                head: format!("q{:.0}", q * 100.0),
+                context,
+            })
+            .collect()
     }
 
     /// The top of the scale and its ramp.
     fn scale(cx: &Cx) -> (f32, Ramp) {
         if cx.world.open_neuron.is_some() {
-            let contexts = cx.world.open_neuron_card().map_or(&[][..], |card| &card.contexts);
+            let contexts = cx
+                .world
+                .open_neuron_card()
+                .map_or(&[][..], |card| &card.contexts);
             let values = contexts.iter().flat_map(|c| &c.values);
             return (values.fold(0.0, |max, v| max.max(v.abs())), Ramp::Diverging);
         }
-        (cx.world.selected_card().map_or(0.0, |card| card.peak), Ramp::Sequential)
+        (
+            cx.world.selected_card().map_or(0.0, |card| card.peak),
+            Ramp::Sequential,
+        )
     }
 
     fn heat<'a>(&self, context: &'a Context, cx: &Cx<'a>) -> Heat<'a> {
@@ -81,7 +105,11 @@ impl ContextsPane {
     fn body(cx: &Cx) -> Rect {
         let area = cx.area;
         let top = area.height.min(1);
-        Rect { y: area.y + top, height: area.height.saturating_sub(top + 1), ..area }
+        Rect {
+            y: area.y + top,
+            height: area.height.saturating_sub(top + 1),
+            ..area
+        }
     }
 
     /// The lines of a context.
@@ -132,18 +160,31 @@ impl ContextsPane {
         let entries = self.entries(cx);
         let line = |e: &Entry| {
             let label = e.context.label.as_deref().unwrap_or("");
-            format!("{}\t{}\t{}", e.head, text::clean(label), text::clean(&e.context.tokens.concat()))
+            format!(
+                "{}\t{}\t{}",
+                e.head,
+                text::clean(label),
+                text::clean(&e.context.tokens.concat())
+            )
         };
         let lines: Vec<String> = entries.iter().map(line).collect();
-        vec![Step::Copy(lines.join("\n"), format!("{} contexts", lines.len()))]
+        vec![Step::Copy(
+            lines.join("\n"),
+            format!("{} contexts", lines.len()),
+        )]
     }
 
     fn about(&self, entries: &[Entry], cx: &Cx) -> Line<'static> {
-        let Some(entry) = entries.get(self.cursor) else { return Line::default() };
+        let Some(entry) = entries.get(self.cursor) else {
+            return Line::default();
+        };
         let context = entry.context;
         let value = context.values.get(context.peak).copied().unwrap_or(0.0);
-        let mut facts =
-            vec![format!("{} {}", pieces::named(&context.tokens, context.peak), text::number(f64::from(value)))];
+        let mut facts = vec![format!(
+            "{} {}",
+            pieces::named(&context.tokens, context.peak),
+            text::number(f64::from(value))
+        )];
         facts.extend(context.label.as_deref().map(text::clean));
         facts.push(format!("sample {}", context.sample));
         let line = format!(" {}", facts.join(" · "));
@@ -158,8 +199,15 @@ impl ContextsPane {
         let (max, ramp) = Self::scale(cx);
         let scale = legend(cx.theme, ramp, max, cx.world.digits);
         let left = usize::from(cx.area.width).saturating_sub(line_cells(&scale) + 1);
-        let what = if text::width(&what) + 2 > left { "strongest".to_owned() } else { what };
-        let what = text::pad(&text::fit(&format!(" {what}"), left.saturating_sub(1)), left);
+        let what = if text::width(&what) + 2 > left {
+            "strongest".to_owned()
+        } else {
+            what
+        };
+        let what = text::pad(
+            &text::fit(&format!(" {what}"), left.saturating_sub(1)),
+            left,
+        );
         let mut spans = vec![Span::styled(what, cx.theme.dim())];
         spans.extend(scale.spans);
         Line::from(spans)
@@ -177,7 +225,10 @@ fn nothing(cx: &Cx) -> Vec<String> {
         None if cx.world.rows().is_empty() => {
             vec!["Contexts appear with the first features.".to_owned()]
         }
-        None => vec!["No feature is selected.".to_owned(), format!("{} goes to the list.", cx.key(Action::Explore))],
+        None => vec![
+            "No feature is selected.".to_owned(),
+            format!("{} goes to the list.", cx.key(Action::Explore)),
+        ],
     }
 }
 
@@ -225,7 +276,10 @@ impl Pane for ContextsPane {
                 Vec::new()
             }
             Action::Trace => {
-                let text = entries.get(self.cursor).map(|e| e.context.tokens.concat()).unwrap_or_default();
+                let text = entries
+                    .get(self.cursor)
+                    .map(|e| e.context.tokens.concat())
+                    .unwrap_or_default();
                 vec![Step::Tell(PaneId::Live, Note::Text(text))]
             }
             Action::Copy => self.copy(cx),
@@ -250,12 +304,18 @@ impl Pane for ContextsPane {
 
     fn click(&mut self, _: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
         let entries = self.entries(cx);
-        let Some(mut line) = usize::from(row).checked_sub(usize::from(Self::body(cx).y)) else { return Vec::new() };
+        let Some(mut line) = usize::from(row).checked_sub(usize::from(Self::body(cx).y)) else {
+            return Vec::new();
+        };
         for (i, entry) in entries.iter().enumerate().skip(self.first(&entries, cx)) {
             let height = self.block(entry, cx).len();
             if line < height {
                 self.cursor = i;
-                return if double { vec![Step::Focus(PaneId::Feature)] } else { Vec::new() };
+                return if double {
+                    vec![Step::Focus(PaneId::Feature)]
+                } else {
+                    Vec::new()
+                };
             }
             line -= height;
         }
@@ -278,14 +338,23 @@ impl Pane for ContextsPane {
                 }
                 let mark = Span::styled(if here { "▌" } else { " " }, cx.theme.accent());
                 let head = if j == 0 { entry.head.as_str() } else { "" };
-                let style = if here { cx.theme.heading() } else { cx.theme.dim() };
+                let style = if here {
+                    cx.theme.heading()
+                } else {
+                    cx.theme.dim()
+                };
                 let gutter = Span::styled(text::pad_left(head, GUTTER - 1), style);
                 put(buf, body, row, &Line::from(vec![mark, gutter]));
                 put_at(buf, body, GUTTER + 1, row, line);
                 row += 1;
             }
         }
-        put(buf, cx.area, usize::from(cx.area.height).saturating_sub(1), &self.about(&entries, cx));
+        put(
+            buf,
+            cx.area,
+            usize::from(cx.area.height).saturating_sub(1),
+            &self.about(&entries, cx),
+        );
     }
 
     fn session(&self) -> Value {

@@ -1,5 +1,5 @@
-//! An evaluation as it fills: what each kind of direction makes the model say at equal KL, as a judge rates it. Owns the
-//! newest reports.
+//! An evaluation as it fills: what each kind of direction makes the model say at equal KL, as a
+//! judge rates it. Owns the newest reports.
 //!
 //! Invariant: the table is that of `mlpeek eval steering` for the texts judged so far.
 
@@ -53,7 +53,10 @@ impl EvaluatePane {
 
     fn run(&self, cx: &Cx) -> Vec<Step> {
         if cx.world.job(Job::Evaluate).is_some() {
-            return vec![Step::Say(Level::Info, format!("it goes on; {} stops it", cx.key(Action::Cancel)))];
+            return vec![Step::Say(
+                Level::Info,
+                format!("it goes on; {} stops it", cx.key(Action::Cancel)),
+            )];
         }
         match self.asking.ask(cx) {
             Ok(ask) => vec![Step::Send(Command::Evaluate(Box::new(ask)))],
@@ -62,7 +65,11 @@ impl EvaluatePane {
     }
 
     fn targets(&self) -> Vec<f64> {
-        let mut all: Vec<f64> = self.reports.iter().flat_map(|r| r.cells.iter().map(|c| c.target)).collect();
+        let mut all: Vec<f64> = self
+            .reports
+            .iter()
+            .flat_map(|r| r.cells.iter().map(|c| c.target))
+            .collect();
         all.sort_by(f64::total_cmp);
         all.dedup();
         all
@@ -73,22 +80,39 @@ impl EvaluatePane {
         let texts: usize = self.reports.iter().map(|r| r.texts).sum();
         if cx.world.job(Job::Evaluate).is_some() {
             let stop = cx.key(Action::Cancel);
-            return vec![format!("{} texts judged so far; {stop} stops, what is judged stays", text::count(texts))];
+            return vec![format!(
+                "{} texts judged so far; {stop} stops, what is judged stays",
+                text::count(texts)
+            )];
         }
         let Some(whole) = &self.whole else {
             let (run, edit) = (cx.key(Action::Run), cx.key(Action::Edit));
-            return vec![format!("{} texts judged; {run} goes on, {edit} asks otherwise", text::count(texts))];
+            return vec![format!(
+                "{} texts judged; {run} goes on, {edit} asks otherwise",
+                text::count(texts)
+            )];
         };
         let left_out = match whole.not_judged.len() {
             0 => String::new(),
             n => format!(", {n} of no judgeable words"),
         };
-        let unsteered = whole.unsteered.map_or_else(String::new, |u| format!("; unsteered texts score {:.2}", u.score));
-        vec![format!("{} labels{left_out}; {} judge{unsteered}", whole.labels.len(), whole.judge)]
+        let unsteered = whole.unsteered.map_or_else(String::new, |u| {
+            format!("; unsteered texts score {:.2}", u.score)
+        });
+        vec![format!(
+            "{} labels{left_out}; {} judge{unsteered}",
+            whole.labels.len(),
+            whole.judge
+        )]
     }
 
     fn names(&self, cx: &Cx) -> usize {
-        let longest = self.reports.iter().map(|r| text::width(&r.method)).max().unwrap_or(0);
+        let longest = self
+            .reports
+            .iter()
+            .map(|r| text::width(&r.method))
+            .max()
+            .unwrap_or(0);
         longest.clamp(8, (usize::from(cx.area.width) / 3).max(8))
     }
 
@@ -101,8 +125,15 @@ impl EvaluatePane {
     fn row(&self, at: usize, report: &MethodReport, targets: &[f64], names: usize) -> [String; 2] {
         let letter = char::from(b'a' + (at % 26) as u8);
         let cell = |target: &f64| {
-            let of = |sign| report.cells.iter().find(|c| c.target == *target && c.sign == sign).map(|c| c.score.mean);
-            let number = |v: Option<f64>| v.map_or_else(|| "  - ".to_owned(), |v| format!("{v:.2}"));
+            let of = |sign| {
+                report
+                    .cells
+                    .iter()
+                    .find(|c| c.target == *target && c.sign == sign)
+                    .map(|c| c.score.mean)
+            };
+            let number =
+                |v: Option<f64>| v.map_or_else(|| "  - ".to_owned(), |v| format!("{v:.2}"));
             let both = match (of(1), of(-1)) {
                 (None, None) => "-".to_owned(),
                 (up, down) => format!("+{} −{}", number(up), number(down)),
@@ -110,23 +141,48 @@ impl EvaluatePane {
             text::pad_left(&both, CELL)
         };
         let cells: String = targets.iter().map(cell).collect();
-        let head = format!("{letter} {} ", text::pad(&text::clean(&report.method), names));
-        [head, format!("{}{cells}", text::pad_left(&interval(report.best), BEST))]
+        let head = format!(
+            "{letter} {} ",
+            text::pad(&text::clean(&report.method), names)
+        );
+        [
+            head,
+            format!("{}{cells}", text::pad_left(&interval(report.best), BEST)),
+        ]
     }
 
     /// The table as text, for a clipboard.
     fn table(&self) -> String {
         let targets = self.targets();
-        let heads: String = targets.iter().map(|t| format!("\tKL {t} +\tKL {t} −")).collect();
+        let heads: String = targets
+            .iter()
+            .map(|t| format!("\tKL {t} +\tKL {t} −"))
+            .collect();
         let mut lines = vec![format!("method\tbest\tlow\thigh{heads}")];
         for r in &self.reports {
             let number = |v: Option<f64>| v.map_or_else(String::new, |v| format!("{v:.4}"));
             let of = |target: f64, sign| {
-                number(r.cells.iter().find(|c| c.target == target && c.sign == sign).map(|c| c.score.mean))
+                number(
+                    r.cells
+                        .iter()
+                        .find(|c| c.target == target && c.sign == sign)
+                        .map(|c| c.score.mean),
+                )
             };
-            let cells: String = targets.iter().map(|&t| format!("\t{}\t{}", of(t, 1), of(t, -1))).collect();
-            let [best, low, high] = [r.best.map(|b| b.mean), r.best.map(|b| b.low), r.best.map(|b| b.high)].map(number);
-            lines.push(format!("{}\t{best}\t{low}\t{high}{cells}", text::clean(&r.method)));
+            let cells: String = targets
+                .iter()
+                .map(|&t| format!("\t{}\t{}", of(t, 1), of(t, -1)))
+                .collect();
+            let [best, low, high] = [
+                r.best.map(|b| b.mean),
+                r.best.map(|b| b.low),
+                r.best.map(|b| b.high),
+            ]
+            .map(number);
+            lines.push(format!(
+                "{}\t{best}\t{low}\t{high}{cells}",
+                text::clean(&r.method)
+            ));
         }
         lines.join("\n")
     }
@@ -139,7 +195,10 @@ impl EvaluatePane {
 
 /// "0.41 [0.30, 0.52]".
 fn interval(mean: Option<Mean>) -> String {
-    mean.map_or_else(|| "-".to_owned(), |m| format!("{:.2} [{:.2}, {:.2}]", m.mean, m.low, m.high))
+    mean.map_or_else(
+        || "-".to_owned(),
+        |m| format!("{:.2} [{:.2}, {:.2}]", m.mean, m.low, m.high),
+    )
 }
 
 impl Pane for EvaluatePane {
@@ -166,11 +225,13 @@ impl Pane for EvaluatePane {
                 self.again = true;
                 Some(Vec::new())
             }
-            Action::Copy if !self.reports.is_empty() => {
-                Some(vec![Step::Copy(self.table(), "the scores of all methods".to_owned())])
-            }
+            Action::Copy if !self.reports.is_empty() => Some(vec![Step::Copy(
+                self.table(),
+                "the scores of all methods".to_owned(),
+            )]),
             _ => {
-                self.offset = super::motion(action, self.offset, self.reports.len(), self.height(cx))?;
+                self.offset =
+                    super::motion(action, self.offset, self.reports.len(), self.height(cx))?;
                 Some(Vec::new())
             }
         }
@@ -179,12 +240,19 @@ impl Pane for EvaluatePane {
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         let (run, world) = (action == Action::Run, cx.world);
         match () {
-            () if run && world.features.is_none() => Some("there are no features yet to evaluate".to_owned()),
-            () if run && world.model.is_none() => Some("no model is open: steering needs one".to_owned()),
-            () if run && world.fitting() => Some("the fit goes on: wait until its features stay".to_owned()),
-            () if action == Action::Edit && world.job(Job::Evaluate).is_some() => {
-                Some(format!("it is under way: {} stops it, and nothing is lost", cx.key(Action::Cancel)))
+            () if run && world.features.is_none() => {
+                Some("there are no features yet to evaluate".to_owned())
             }
+            () if run && world.model.is_none() => {
+                Some("no model is open: steering needs one".to_owned())
+            }
+            () if run && world.fitting() => {
+                Some("the fit goes on: wait until its features stay".to_owned())
+            }
+            () if action == Action::Edit && world.job(Job::Evaluate).is_some() => Some(format!(
+                "it is under way: {} stops it, and nothing is lost",
+                cx.key(Action::Cancel)
+            )),
             () => None,
         }
     }
@@ -212,9 +280,17 @@ impl Pane for EvaluatePane {
     fn event(&mut self, event: &Event, _: &Cx) -> Vec<Step> {
         match event {
             Event::Started(Job::Evaluate) => {
-                *self = Self { asking: std::mem::take(&mut self.asking), ..Self::default() };
+                *self = Self {
+                    asking: std::mem::take(&mut self.asking),
+                    ..Self::default()
+                };
             }
-            Event::Closed => *self = Self { closed: true, ..Self::default() },
+            Event::Closed => {
+                *self = Self {
+                    closed: true,
+                    ..Self::default()
+                }
+            }
             Event::Judged(_) | Event::Evaluation(_) if self.closed => {}
             Event::Judged(reports) => self.reports.clone_from(reports),
             Event::Evaluation(whole) => {
@@ -229,40 +305,84 @@ impl Pane for EvaluatePane {
     fn view(&self, cx: &Cx, buf: &mut Buffer) {
         if self.asks(cx) && cx.world.features.is_none() {
             let what = "Do features make the model speak of what they stand for?";
-            return empty(buf, cx, &nothing_yet(cx, what, "It is asked of the features, once they stay."));
+            return empty(
+                buf,
+                cx,
+                &nothing_yet(cx, what, "It is asked of the features, once they stay."),
+            );
         }
         if self.asks(cx) {
             return self.asking.view(cx, buf);
         }
         if self.reports.is_empty() {
-            let stage = cx.world.job(Job::Evaluate).map(|job| text::clean(&job.progress.stage)).unwrap_or_default();
+            let stage = cx
+                .world
+                .job(Job::Evaluate)
+                .map(|job| text::clean(&job.progress.stage))
+                .unwrap_or_default();
             let stop = cx.key(Action::Cancel);
-            let then = format!("The table fills as texts are judged; {stop} stops, and nothing is lost.");
+            let then =
+                format!("The table fills as texts are judged; {stop} stops, and nothing is lost.");
             return empty(buf, cx, &[format!("{stage}…"), then]);
         }
         let (theme, names, targets) = (cx.theme, self.names(cx), self.shown(cx));
         let width = usize::from(cx.area.width);
         for (i, line) in self.state(cx).iter().enumerate() {
-            put_at(buf, cx.area, 1, i, &Line::styled(text::fit(line, width.saturating_sub(2)), theme.dim()));
+            put_at(
+                buf,
+                cx.area,
+                1,
+                i,
+                &Line::styled(text::fit(line, width.saturating_sub(2)), theme.dim()),
+            );
         }
-        let heads: String = targets.iter().map(|t| text::pad_left(&format!("KL {t}"), CELL)).collect();
-        let head = format!(" {}{}{heads}", " ".repeat(names + 3), text::pad_left("best KL and sign", BEST));
+        let heads: String = targets
+            .iter()
+            .map(|t| text::pad_left(&format!("KL {t}"), CELL))
+            .collect();
+        let head = format!(
+            " {}{}{heads}",
+            " ".repeat(names + 3),
+            text::pad_left("best KL and sign", BEST)
+        );
         put(buf, cx.area, 1, &Line::styled(head, theme.heading()));
         let (count, height) = (self.reports.len(), self.height(cx));
         let offset = scroll(self.offset, self.offset, count, height);
-        for (y, (at, report)) in self.reports.iter().enumerate().skip(offset).take(height).enumerate() {
+        for (y, (at, report)) in self
+            .reports
+            .iter()
+            .enumerate()
+            .skip(offset)
+            .take(height)
+            .enumerate()
+        {
             let [name, numbers] = self.row(at, report, &targets, names);
-            let line = vec![Span::raw(" "), Span::styled(name, theme.name()), Span::styled(numbers, theme.text())];
+            let line = vec![
+                Span::raw(" "),
+                Span::styled(name, theme.name()),
+                Span::styled(numbers, theme.text()),
+            ];
             put(buf, cx.area, 2 + y, &Line::from(line));
         }
         // A plot where there is room for one.
         let left = height.saturating_sub(count + 1);
         if left >= PLOT + AXES && !self.targets().is_empty() {
             let step = (width.saturating_sub(12) / self.targets().len()).min(STEP);
-            let unsteered = self.whole.as_ref().and_then(|whole| whole.unsteered).map(|u| u.score);
-            let lines = chart(&self.reports, String::new(), unsteered).grid((left - AXES).min(MOST), step);
+            let unsteered = self
+                .whole
+                .as_ref()
+                .and_then(|whole| whole.unsteered)
+                .map(|u| u.score);
+            let lines =
+                chart(&self.reports, String::new(), unsteered).grid((left - AXES).min(MOST), step);
             for (i, line) in lines.into_iter().enumerate() {
-                put_at(buf, cx.area, 1, 3 + count + i, &Line::styled(text::fit(&line, width - 1), theme.text()));
+                put_at(
+                    buf,
+                    cx.area,
+                    1,
+                    3 + count + i,
+                    &Line::styled(text::fit(&line, width - 1), theme.text()),
+                );
             }
         }
     }

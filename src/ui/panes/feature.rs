@@ -1,5 +1,6 @@
-//! What a feature is made of and what it does: logit lens, neurons, histogram, labels, related features. With a neuron
-//! open: what it does, and every feature that uses it. Owns the cursor over what can be followed.
+//! What a feature is made of and what it does: logit lens, neurons, histogram, labels, related
+//! features. With a neuron open: what it does, and every feature that uses it. Owns the cursor over
+//! what can be followed.
 //!
 //! Invariant: everything under the cursor leads somewhere.
 
@@ -45,7 +46,11 @@ impl FeaturePane {
     fn rows(&self, cx: &Cx) -> Vec<Row> {
         let width = usize::from(cx.area.width);
         match cx.world.open_neuron {
-            Some(_) => cx.world.open_neuron_card().map(|card| rows_of_neuron(card, cx, width)).unwrap_or_default(),
+            Some(_) => cx
+                .world
+                .open_neuron_card()
+                .map(|card| rows_of_neuron(card, cx, width))
+                .unwrap_or_default(),
             None => cx
                 .world
                 .selected_card()
@@ -55,13 +60,25 @@ impl FeaturePane {
     }
 
     fn links(&self, cx: &Cx) -> Vec<Link> {
-        self.rows(cx).into_iter().filter_map(|row| row.link).collect()
+        self.rows(cx)
+            .into_iter()
+            .filter_map(|row| row.link)
+            .collect()
     }
 
     /// The first row to show. The first link shows the top, where the lens is.
     fn offset(&self, rows: &[Row], height: usize) -> usize {
-        let at = rows.iter().enumerate().filter(|(_, r)| r.link.is_some()).nth(self.cursor).map_or(0, |(i, _)| i);
-        if self.cursor == 0 && at < height { 0 } else { scroll(at.saturating_sub(height / 2), at, rows.len(), height) }
+        let at = rows
+            .iter()
+            .enumerate()
+            .filter(|(_, r)| r.link.is_some())
+            .nth(self.cursor)
+            .map_or(0, |(i, _)| i);
+        if self.cursor == 0 && at < height {
+            0
+        } else {
+            scroll(at.saturating_sub(height / 2), at, rows.len(), height)
+        }
     }
 
     fn follow(&mut self, cx: &Cx) -> Vec<Step> {
@@ -100,12 +117,18 @@ impl Pane for FeaturePane {
     }
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
-        (action == Action::Open && self.links(cx).is_empty()).then(|| "there is nothing to follow yet".to_owned())
+        (action == Action::Open && self.links(cx).is_empty())
+            .then(|| "there is nothing to follow yet".to_owned())
     }
 
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
         let links = self.links(cx);
-        if let Some(to) = motion(action, self.cursor, links.len(), usize::from(cx.area.height)) {
+        if let Some(to) = motion(
+            action,
+            self.cursor,
+            links.len(),
+            usize::from(cx.area.height),
+        ) {
             self.cursor = to;
             return Some(Vec::new());
         }
@@ -114,7 +137,10 @@ impl Pane for FeaturePane {
             Action::Neurons => {
                 self.all = true;
                 let links = self.links(cx);
-                self.cursor = links.iter().position(|l| matches!(l, Link::Neuron(_))).unwrap_or(0);
+                self.cursor = links
+                    .iter()
+                    .position(|l| matches!(l, Link::Neuron(_)))
+                    .unwrap_or(0);
                 Vec::new()
             }
             Action::Copy => match (cx.world.open_neuron_card(), cx.world.selected_card()) {
@@ -143,7 +169,8 @@ impl Pane for FeaturePane {
 
     fn click(&mut self, _: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
         let rows = self.rows(cx);
-        let at = self.offset(&rows, usize::from(cx.area.height)) + usize::from(row.saturating_sub(cx.area.y));
+        let at = self.offset(&rows, usize::from(cx.area.height))
+            + usize::from(row.saturating_sub(cx.area.y));
         if rows.get(at).is_none_or(|r| r.link.is_none()) {
             return Vec::new();
         }
@@ -157,7 +184,10 @@ impl Pane for FeaturePane {
             let lines = match (cx.world.open_neuron, cx.world.selected) {
                 (Some(index), _) => vec![format!("reading neuron {index}…")],
                 (None, Some(id)) => vec![format!("reading #{id}…")],
-                (None, None) => vec![text::fit("No feature is selected.", usize::from(cx.area.width))],
+                (None, None) => vec![text::fit(
+                    "No feature is selected.",
+                    usize::from(cx.area.width),
+                )],
             };
             return empty(buf, cx, &lines);
         }
@@ -168,7 +198,12 @@ impl Pane for FeaturePane {
             let mut shown = row.line.clone();
             if row.link.is_some() {
                 if links == self.cursor && cx.focused {
-                    let line = Rect { y: cx.area.y + i as u16, height: 1, ..cx.area }.intersection(buf.area);
+                    let line = Rect {
+                        y: cx.area.y + i as u16,
+                        height: 1,
+                        ..cx.area
+                    }
+                    .intersection(buf.area);
                     buf.set_style(line, cx.theme.selected(true));
                     shown = shaded(shown, cx.theme);
                 }

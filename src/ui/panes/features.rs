@@ -1,7 +1,8 @@
-//! The feature list: one line a feature, sorted and filtered. Owns the sort, the filter and the order that they give.
+//! The feature list: one line a feature, sorted and filtered. Owns the sort, the filter and the
+//! order that they give.
 //!
-//! Invariant: the selection is a feature id, so that a new snapshot, a sort or a filter never moves it to another
-//! feature.
+//! Invariant: the selection is a feature id, so that a new snapshot, a sort or a filter never moves
+//! it to another feature.
 
 mod columns;
 mod copied;
@@ -44,7 +45,8 @@ pub struct FeaturesPane {
     reversed: bool,
     query: LineInput,
     typing: bool,
-    /// The cursor was moved or the feature under it looked into; until then it stays on the first line.
+    /// The cursor was moved or the feature under it looked into; until then it stays on the first
+    /// line.
     touched: bool,
     /// Feature ids in the order shown.
     order: Vec<usize>,
@@ -65,13 +67,20 @@ impl FeaturesPane {
         let filter = Filter::new(self.query.text());
         let mut matcher = Matcher::new(Config::DEFAULT);
         let answers = |probe: &Probe| self.answers.get(probe).map(|scores| &**scores);
-        let score = |row| filter.passes(row, &answers, &mut matcher).map(|score| (score, row));
+        let score = |row| {
+            filter
+                .passes(row, &answers, &mut matcher)
+                .map(|score| (score, row))
+        };
         let mut kept: Vec<(f32, &FeatureRow)> = match filter.is_empty() {
             true => rows.iter().map(|row| (0.0, row)).collect(),
             false => rows.iter().filter_map(score).collect(),
         };
         // What answers a question best comes first.
-        kept.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| self.sort.compare(a.1, b.1)));
+        kept.sort_by(|a, b| {
+            b.0.total_cmp(&a.0)
+                .then_with(|| self.sort.compare(a.1, b.1))
+        });
         if self.reversed {
             kept.reverse();
         }
@@ -94,26 +103,39 @@ impl FeaturesPane {
             }
             None => {
                 self.offset = 0;
-                self.order.first().map(|id| Step::Select(*id)).into_iter().collect()
+                self.order
+                    .first()
+                    .map(|id| Step::Select(*id))
+                    .into_iter()
+                    .collect()
             }
         }
     }
 
     fn go(&mut self, at: usize, cx: &Cx) -> Vec<Step> {
-        let Some(id) = self.order.get(at) else { return Vec::new() };
+        let Some(id) = self.order.get(at) else {
+            return Vec::new();
+        };
         self.offset = scroll(self.offset, at, self.order.len(), list_height(self, cx));
         vec![Step::Select(*id)]
     }
 
     fn refilter(&mut self, cx: &Cx) -> Vec<Step> {
-        let of = cx.world.features.as_ref().map(|list| (list.fit.clone(), list.sweep)).unwrap_or_default();
+        let of = cx
+            .world
+            .features
+            .as_ref()
+            .map(|list| (list.fit.clone(), list.sweep))
+            .unwrap_or_default();
         if self.answered_of != of {
             self.answered_of = of;
             self.answers.clear();
             self.asked.clear();
             self.waiting.clear();
         }
-        let open = Filter::new(self.query.text()).probes().any(|probe| !self.asked.contains(probe));
+        let open = Filter::new(self.query.text())
+            .probes()
+            .any(|probe| !self.asked.contains(probe));
         self.ask_at = open.then(|| cx.world.now + TYPED);
         self.reorder(cx);
         self.settle(cx)
@@ -123,15 +145,24 @@ impl FeaturesPane {
     fn ask(&mut self) -> Vec<Step> {
         self.ask_at = None;
         let filter = Filter::new(self.query.text());
-        let new: Vec<Probe> = filter.probes().filter(|probe| !self.asked.contains(*probe)).cloned().collect();
+        let new: Vec<Probe> = filter
+            .probes()
+            .filter(|probe| !self.asked.contains(*probe))
+            .cloned()
+            .collect();
         self.asked.extend(new.iter().cloned());
         self.waiting.extend(new.iter().cloned());
-        new.into_iter().map(|probe| Step::Send(Command::Find(probe))).collect()
+        new.into_iter()
+            .map(|probe| Step::Send(Command::Find(probe)))
+            .collect()
     }
 
     /// Whether the list waits for an answer to its filter.
     fn is_asking(&self) -> bool {
-        self.ask_at.is_some() || Filter::new(self.query.text()).probes().any(|probe| self.waiting.contains(probe))
+        self.ask_at.is_some()
+            || Filter::new(self.query.text())
+                .probes()
+                .any(|probe| self.waiting.contains(probe))
     }
 
     fn has_filter_line(&self) -> bool {
@@ -154,7 +185,9 @@ impl FeaturesPane {
 
 /// Rows left for the list between its column heads and the filter line.
 fn list_height(pane: &FeaturesPane, cx: &Cx) -> usize {
-    usize::from(cx.area.height).saturating_sub(1 + usize::from(pane.has_filter_line())).max(1)
+    usize::from(cx.area.height)
+        .saturating_sub(1 + usize::from(pane.has_filter_line()))
+        .max(1)
 }
 
 impl Pane for FeaturesPane {
@@ -167,7 +200,11 @@ impl Pane for FeaturesPane {
         let shown = self.order.len();
         if let Some(set) = cx.world.set() {
             let kind = text::clean(&set.kind.to_string());
-            let count = if shown == total { total.to_string() } else { format!("{shown} of {total}") };
+            let count = if shown == total {
+                total.to_string()
+            } else {
+                format!("{shown} of {total}")
+            };
             let (layer, site) = (set.hook.layer, set.hook.site);
             let [whole, short, least] = [
                 format!("{kind} {count} at {}", set.hook),
@@ -181,7 +218,9 @@ impl Pane for FeaturesPane {
         }
         // The head of a column tells the others.
         let by = match self.sort {
-            Sort::Name | Sort::Tokens | Sort::Rating | Sort::Label => format!(" by {}", self.sort.name()),
+            Sort::Name | Sort::Tokens | Sort::Rating | Sort::Label => {
+                format!(" by {}", self.sort.name())
+            }
             _ => String::new(),
         };
         Line::raw(match total {
@@ -192,9 +231,16 @@ impl Pane for FeaturesPane {
     }
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
-        let needs = matches!(action, Action::Filter | Action::Sort | Action::Reverse | Action::Open);
-        (needs && cx.world.rows().is_empty())
-            .then(|| format!("no features yet: {} opens a model or a study", cx.key(Action::Start)))
+        let needs = matches!(
+            action,
+            Action::Filter | Action::Sort | Action::Reverse | Action::Open
+        );
+        (needs && cx.world.rows().is_empty()).then(|| {
+            format!(
+                "no features yet: {} opens a model or a study",
+                cx.key(Action::Start)
+            )
+        })
     }
 
     fn typing(&self) -> bool {
@@ -216,7 +262,11 @@ impl Pane for FeaturesPane {
                 Some(Vec::new())
             }
             KeyCode::Up | KeyCode::Down => {
-                let action = if key.code == KeyCode::Up { Action::Up } else { Action::Down };
+                let action = if key.code == KeyCode::Up {
+                    Action::Up
+                } else {
+                    Action::Down
+                };
                 self.act(action, cx)
             }
             _ => self.query.key(key).then(|| self.typed(cx)),
@@ -279,7 +329,11 @@ impl Pane for FeaturesPane {
     }
 
     fn tick(&mut self, cx: &Cx) -> Vec<Step> {
-        if self.ask_at.is_some_and(|at| at <= cx.world.now) { self.ask() } else { Vec::new() }
+        if self.ask_at.is_some_and(|at| at <= cx.world.now) {
+            self.ask()
+        } else {
+            Vec::new()
+        }
     }
 
     fn selected(&mut self, cx: &Cx) -> Vec<Step> {
@@ -291,7 +345,9 @@ impl Pane for FeaturesPane {
 
     fn click(&mut self, _: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
         self.touched = true;
-        let Some(line) = usize::from(row.saturating_sub(cx.area.y)).checked_sub(1) else { return Vec::new() };
+        let Some(line) = usize::from(row.saturating_sub(cx.area.y)).checked_sub(1) else {
+            return Vec::new();
+        };
         if line >= list_height(self, cx) {
             return Vec::new();
         }
@@ -311,25 +367,49 @@ impl Pane for FeaturesPane {
         let height = list_height(self, cx);
         let at = self.position(cx);
         let offset = scroll(self.offset, at.unwrap_or(0), self.order.len(), height);
-        let max = cx.world.rows().iter().map(|r| r.density).fold(0.0, f32::max);
+        let max = cx
+            .world
+            .rows()
+            .iter()
+            .map(|r| r.density)
+            .fold(0.0, f32::max);
         for (line, id) in self.order.iter().skip(offset).take(height).enumerate() {
-            let Some(row) = cx.world.row(*id) else { continue };
+            let Some(row) = cx.world.row(*id) else {
+                continue;
+            };
             let selected = at == Some(offset + line);
             if selected {
                 let area = cx.area.intersection(buf.area);
                 let y = area.y + 1 + line as u16;
                 if y < area.bottom() {
-                    buf.set_style(Rect::new(area.x, y, area.width, 1), cx.theme.selected(cx.focused));
+                    buf.set_style(
+                        Rect::new(area.x, y, area.width, 1),
+                        cx.theme.selected(cx.focused),
+                    );
                 }
             }
-            put(buf, cx.area, line + 1, &columns.line(row, selected, max, cx));
+            put(
+                buf,
+                cx.area,
+                line + 1,
+                &columns.line(row, selected, max, cx),
+            );
         }
         if self.order.is_empty() {
-            let more = if self.is_asking() { ", contexts are being asked" } else { "" };
-            let said = format!("nothing matches '{}'{more}: esc clears", text::clean(self.query.text()));
+            let more = if self.is_asking() {
+                ", contexts are being asked"
+            } else {
+                ""
+            };
+            let said = format!(
+                "nothing matches '{}'{more}: esc clears",
+                text::clean(self.query.text())
+            );
             let cells = usize::from(cx.area.width).saturating_sub(4);
-            let lines =
-                text::wrap(&said, cells).into_iter().chain([String::new()]).chain(text::wrap(filter::GRAMMAR, cells));
+            let lines = text::wrap(&said, cells)
+                .into_iter()
+                .chain([String::new()])
+                .chain(text::wrap(filter::GRAMMAR, cells));
             for (i, line) in lines.enumerate() {
                 super::put_at(buf, cx.area, 2, 2 + i, &Line::styled(line, cx.theme.dim()));
             }
@@ -368,7 +448,10 @@ impl FeaturesPane {
             spans.extend(self.query.line(cx.theme, cells).spans);
             if self.query.text().is_empty() {
                 let room = cells.saturating_sub(2);
-                spans.push(Span::styled(format!(" {}", text::fit(filter::GRAMMAR, room)), cx.theme.dim()));
+                spans.push(Span::styled(
+                    format!(" {}", text::fit(filter::GRAMMAR, room)),
+                    cx.theme.dim(),
+                ));
             }
         } else {
             let shown = text::fit(&text::clean(self.query.text()), cells.saturating_sub(12));

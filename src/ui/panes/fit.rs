@@ -7,7 +7,11 @@ mod fits;
 mod points;
 mod sweep;
 /// Facts after one another, as many as fit: a name, and what it is.
-fn in_a_line(facts: Vec<(&'static str, String)>, width: usize, theme: &Theme) -> Vec<Span<'static>> {
+fn in_a_line(
+    facts: Vec<(&'static str, String)>,
+    width: usize,
+    theme: &Theme,
+) -> Vec<Span<'static>> {
     let mut first = vec![Span::raw(" ")];
     let mut room = width.saturating_sub(1);
     for (name, value) in facts {
@@ -83,13 +87,30 @@ fn prepared(config: &FitConfig) -> String {
         (config.scale_neurons, " · scaled neurons"),
         (config.scale_rows, " · scaled rows"),
     ];
-    options.iter().filter(|(on, _)| *on).map(|(_, words)| *words).collect()
+    options
+        .iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, words)| *words)
+        .collect()
 }
 
-/// What a fit of these settings should be read with: the first of few neurons or rows that hold much of all.
+/// What a fit of these settings should be read with: the first of few neurons or rows that hold
+/// much of all.
 fn outlier(config: &FitConfig, cx: &Cx) -> Option<String> {
-    let taken_out = |of| if of == Part::Neurons { config.scale_neurons } else { config.scale_rows };
-    let found = cx.world.study.as_ref()?.concentrated.iter().find(|found| !taken_out(found.of))?;
+    let taken_out = |of| {
+        if of == Part::Neurons {
+            config.scale_neurons
+        } else {
+            config.scale_rows
+        }
+    };
+    let found = cx
+        .world
+        .study
+        .as_ref()?
+        .concentrated
+        .iter()
+        .find(|found| !taken_out(found.of))?;
     Some(format!(" {}", text::clean(&found.short_advice())))
 }
 
@@ -102,18 +123,42 @@ struct Parts {
 fn parts(plot: Plot, count: usize, area: Rect) -> Parts {
     let top = 4.min(area.height);
     let below = area.height - top;
-    let most = if plot == Plot::Compared { below / 4 } else { below / 3 };
-    let list = (count as u16 + u16::from(count > 0)).min(most.max(u16::from(count > 0) * 2).min(below));
-    let middle = Rect { x: area.x + 1, y: area.y + top, width: area.width.saturating_sub(2), height: below - list };
-    Parts { middle, list: Rect { y: area.y + top + middle.height, height: list, ..area } }
+    let most = if plot == Plot::Compared {
+        below / 4
+    } else {
+        below / 3
+    };
+    let list =
+        (count as u16 + u16::from(count > 0)).min(most.max(u16::from(count > 0) * 2).min(below));
+    let middle = Rect {
+        x: area.x + 1,
+        y: area.y + top,
+        width: area.width.saturating_sub(2),
+        height: below - list,
+    };
+    Parts {
+        middle,
+        list: Rect {
+            y: area.y + top + middle.height,
+            height: list,
+            ..area
+        },
+    }
 }
 
 impl FitPane {
-    /// The configuration that the next fit starts from: that of the fit on show, else of the newest.
+    /// The configuration that the next fit starts from: that of the fit on show, else of the
+    /// newest.
     fn base(&self, cx: &Cx) -> FitConfig {
         let fits = cx.world.study.as_ref().map_or(&[][..], |s| &s.fits);
-        let shown = cx.world.fit_name().and_then(|name| fits.iter().find(|f| f.name == name));
-        let saved = shown.or(newest(fits, |_| true)).or(fits.last()).map(|f| f.config.clone());
+        let shown = cx
+            .world
+            .fit_name()
+            .and_then(|name| fits.iter().find(|f| f.name == name));
+        let saved = shown
+            .or(newest(fits, |_| true))
+            .or(fits.last())
+            .map(|f| f.config.clone());
         self.running.clone().or(saved).unwrap_or_default()
     }
 
@@ -123,18 +168,29 @@ impl FitPane {
 
     fn turn(&mut self, more: bool, cx: &Cx) {
         let now = self.wanted(cx);
-        let found = if more { CHOICES.iter().find(|c| **c > now) } else { CHOICES.iter().rev().find(|c| **c < now) };
+        let found = if more {
+            CHOICES.iter().find(|c| **c > now)
+        } else {
+            CHOICES.iter().rev().find(|c| **c < now)
+        };
         self.next = found.copied().or(Some(now));
     }
 
     fn refit(&mut self, cx: &Cx) -> Vec<Step> {
-        let config = FitConfig { features: self.wanted(cx), ..self.base(cx) };
+        let config = FitConfig {
+            features: self.wanted(cx),
+            ..self.base(cx)
+        };
         self.running = Some(config.clone());
         let text = format!("fitting {} features", config.features);
-        vec![Step::Send(Command::Fit(config)), Step::Say(Level::Info, text)]
+        vec![
+            Step::Send(Command::Fit(config)),
+            Step::Say(Level::Info, text),
+        ]
     }
 
-    /// The fit under the cursor where it was stopped, the number of features is not changed and none is to stay as it is.
+    /// The fit under the cursor where it was stopped, the number of features is not changed and
+    /// none is to stay as it is.
     fn to_continue<'a>(&self, cx: &Cx<'a>) -> Option<&'a FitEntry> {
         let fit = *fits::listed(cx).get(self.cursor)?;
         let same = self.next.is_none_or(|k| k == fit.config.features) && cx.world.marked.is_empty();
@@ -142,22 +198,43 @@ impl FitPane {
         Some(fit).filter(|fit| !fit.is_finished() && same && (meant || !fit.has_factors()))
     }
 
-    /// Features are added to those on show where rows are explained worst, or those most alike are merged.
+    /// Features are added to those on show where rows are explained worst, or those most alike are
+    /// merged.
     fn go_on(&mut self, cx: &Cx) -> Option<Vec<Step>> {
         if let Some(fit) = self.to_continue(cx) {
-            let text = format!("{} goes on from where it was stopped", text::clean(&fit.name));
-            return Some(vec![Step::Send(Command::GoOn(fit.name.clone())), Step::Say(Level::Info, text)]);
+            let text = format!(
+                "{} goes on from where it was stopped",
+                text::clean(&fit.name)
+            );
+            return Some(vec![
+                Step::Send(Command::GoOn(fit.name.clone())),
+                Step::Say(Level::Info, text),
+            ]);
         }
         let shown = cx.world.features.as_ref()?;
         let (now, wanted, lock) = (shown.rows.len(), self.wanted(cx), cx.world.marked.clone());
-        let mut text = format!("going on from {} with {wanted} features", text::clean(&shown.fit));
+        let mut text = format!(
+            "going on from {} with {wanted} features",
+            text::clean(&shown.fit)
+        );
         if !lock.is_empty() {
             text += &format!(", {} marked as they are", lock.len());
         }
-        self.running = Some(FitConfig { features: wanted, ..self.base(cx) });
+        self.running = Some(FitConfig {
+            features: wanted,
+            ..self.base(cx)
+        });
         let (add, merge) = (wanted.saturating_sub(now), now.saturating_sub(wanted));
-        let refinement = Refinement { fit: Some(shown.fit.clone()), add, merge, lock };
-        Some(vec![Step::Send(Command::Refine(refinement)), Step::Say(Level::Info, text)])
+        let refinement = Refinement {
+            fit: Some(shown.fit.clone()),
+            add,
+            merge,
+            lock,
+        };
+        Some(vec![
+            Step::Send(Command::Refine(refinement)),
+            Step::Say(Level::Info, text),
+        ])
     }
 
     fn facts(&self, cx: &Cx) -> Vec<(&'static str, String)> {
@@ -166,16 +243,25 @@ impl FitPane {
         let last = world.sweeps.last();
         if let Some(point) = last {
             facts.push(("sweep", point.sweep.to_string()));
-            let name = if point.weighted { "weighted error" } else { "error" };
+            let name = if point.weighted {
+                "weighted error"
+            } else {
+                "error"
+            };
             facts.push((name, format!("{:.4}", point.relative_error)));
-            let plain = world.features.as_ref().filter(|list| point.weighted && list.set.is_none() && list.sweep > 0);
+            let plain = world
+                .features
+                .as_ref()
+                .filter(|list| point.weighted && list.set.is_none() && list.sweep > 0);
             facts.extend(plain.map(|list| ("plain error", format!("{:.4}", list.relative_error))));
         }
         if let Some(list) = world.features.as_ref().filter(|list| list.set.is_none()) {
             facts.push(("explained", text::percent(list.explained_variance as f32)));
         }
         if let Some(job) = world.job(Job::Fit) {
-            let rate = last.filter(|p| p.seconds > 0.0).map(|p| p.sweep as f64 / p.seconds);
+            let rate = last
+                .filter(|p| p.seconds > 0.0)
+                .map(|p| p.sweep as f64 / p.seconds);
             facts.extend(rate.map(|r| ("rate", format!("{} sweeps/s", text::number(r)))));
             facts.extend(job.eta.map(|eta| ("left", text::duration(eta))));
         } else if let Some(point) = last {
@@ -199,10 +285,16 @@ impl FitPane {
                 // At which sweep stands before it.
                 CutShort::Fit(_) => "stopped".to_owned(),
             };
-            first.push(Span::styled(format!("{said}: {}", cut.remedy(&key)), theme.warning()));
+            first.push(Span::styled(
+                format!("{said}: {}", cut.remedy(&key)),
+                theme.warning(),
+            ));
         }
         if cx.world.paused {
-            first.push(Span::styled(format!("held: {} goes on", cx.key(Action::Pause)), theme.warning()));
+            first.push(Span::styled(
+                format!("held: {} goes on", cx.key(Action::Pause)),
+                theme.warning(),
+            ));
         }
         let roomy = width >= 100;
         let solver = match config.solver {
@@ -216,8 +308,18 @@ impl FitPane {
             Init::Kmeans => "k-means",
             Init::Svd => "SVD",
         };
-        let share = |d| format!("{} of {} neurons", text::chosen_percent(config.share(d)), text::count(d));
-        let share = cx.world.study.as_ref().map_or_else(|| "sparsity auto".to_owned(), |study| share(study.width));
+        let share = |d| {
+            format!(
+                "{} of {} neurons",
+                text::chosen_percent(config.share(d)),
+                text::count(d)
+            )
+        };
+        let share = cx
+            .world
+            .study
+            .as_ref()
+            .map_or_else(|| "sparsity auto".to_owned(), |study| share(study.width));
         let how = format!(
             " {} features · {solver} · {init} start · {share}{} · λ {} · seed {}",
             config.features,
@@ -234,14 +336,35 @@ impl FitPane {
             key(Action::Fewer),
             Span::raw("/"),
             key(Action::More),
-            Span::styled(if width < 70 { " number   " } else { " fewer or more   " }, theme.dim()),
+            Span::styled(
+                if width < 70 {
+                    " number   "
+                } else {
+                    " fewer or more   "
+                },
+                theme.dim(),
+            ),
             key(Action::Refit),
             Span::styled(" fits anew   ", theme.dim()),
             key(Action::GoOn),
-            Span::styled(if roomy { " goes on from the fit on show" } else { " goes on" }, theme.dim()),
+            Span::styled(
+                if roomy {
+                    " goes on from the fit on show"
+                } else {
+                    " goes on"
+                },
+                theme.dim(),
+            ),
         ]);
-        let mut lines = vec![Line::from(first), Line::styled(text::fit(&how, width), theme.dim()), again];
-        lines.extend(outlier(&config, cx).map(|words| Line::styled(text::fit(&words, width), theme.warning())));
+        let mut lines = vec![
+            Line::from(first),
+            Line::styled(text::fit(&how, width), theme.dim()),
+            again,
+        ];
+        lines.extend(
+            outlier(&config, cx)
+                .map(|words| Line::styled(text::fit(&words, width), theme.warning())),
+        );
         lines
     }
 
@@ -258,8 +381,17 @@ impl FitPane {
             ),
             _ => format!(" fits   {show} shows one   {compare} compares it   ←/→ other plots"),
         };
-        let title = if all.len() > 1 { title } else { " fits of this layer".to_owned() };
-        put(buf, area, 0, &Line::styled(text::fit(&title, width), cx.theme.dim()));
+        let title = if all.len() > 1 {
+            title
+        } else {
+            " fits of this layer".to_owned()
+        };
+        put(
+            buf,
+            area,
+            0,
+            &Line::styled(text::fit(&title, width), cx.theme.dim()),
+        );
         let cursor = self.cursor.min(all.len().saturating_sub(1));
         let from = scroll(0, cursor, all.len(), height);
         for (y, (i, fit)) in all.iter().enumerate().skip(from).take(height).enumerate() {
@@ -280,14 +412,26 @@ impl FitPane {
     /// Up and down in the list; a screen at a time in a comparison.
     fn move_by(&mut self, action: Action, cx: &Cx) -> Option<()> {
         let all = fits::listed(cx);
-        if let (Plot::Compared, Some(found), Action::PageUp | Action::PageDown) = (self.plot, &self.compared, action) {
+        if let (Plot::Compared, Some(found), Action::PageUp | Action::PageDown) =
+            (self.plot, &self.compared, action)
+        {
             let middle = parts(self.plot, all.len(), cx.area).middle;
             let lines = fits::compared_lines(found, usize::from(middle.width), cx).len();
             let last = (lines + 1).saturating_sub(usize::from(middle.height));
-            self.scrolled = motion(action, self.scrolled.min(last), last, usize::from(middle.height))?;
+            self.scrolled = motion(
+                action,
+                self.scrolled.min(last),
+                last,
+                usize::from(middle.height),
+            )?;
             return Some(());
         }
-        self.cursor = motion(action, self.cursor, all.len(), usize::from(cx.area.height) / 3)?;
+        self.cursor = motion(
+            action,
+            self.cursor,
+            all.len(),
+            usize::from(cx.area.height) / 3,
+        )?;
         Some(())
     }
 }
@@ -298,12 +442,23 @@ impl Pane for FitPane {
     }
 
     fn title(&self, cx: &Cx) -> Line<'static> {
-        let name = cx.world.fit_name().map(text::clean).filter(|n| !n.is_empty());
+        let name = cx
+            .world
+            .fit_name()
+            .map(text::clean)
+            .filter(|n| !n.is_empty());
         Line::raw(name.map_or_else(|| "Fit".to_owned(), |n| format!("Fit {n}")))
     }
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
-        let mine = [Action::Refit, Action::GoOn, Action::More, Action::Fewer, Action::ShowFit, Action::CompareFit];
+        let mine = [
+            Action::Refit,
+            Action::GoOn,
+            Action::More,
+            Action::Fewer,
+            Action::ShowFit,
+            Action::CompareFit,
+        ];
         match action {
             Action::Train => return training::refusal("a training", cx),
             Action::SweepK => return training::refusal("a sweep", cx),
@@ -313,16 +468,21 @@ impl Pane for FitPane {
             return None;
         }
         match (&cx.world.study, action) {
-            (None, _) => Some(format!("no study is open: {} opens one", cx.key(Action::Start))),
-            (Some(_), Action::Refit | Action::GoOn) if cx.world.fitting() => {
-                Some(format!("a fit is running: {} cancels it", cx.key(Action::Cancel)))
-            }
+            (None, _) => Some(format!(
+                "no study is open: {} opens one",
+                cx.key(Action::Start)
+            )),
+            (Some(_), Action::Refit | Action::GoOn) if cx.world.fitting() => Some(format!(
+                "a fit is running: {} cancels it",
+                cx.key(Action::Cancel)
+            )),
             (Some(_), Action::Refit | Action::GoOn) if cx.world.job(Job::Collect).is_some() => {
                 Some("collecting goes on: a fit needs all rows".to_owned())
             }
-            (Some(_), Action::GoOn | Action::CompareFit) if cx.world.set().is_some() => {
-                Some("a set of directions is on show, no fit: enter shows the fit under the cursor".to_owned())
-            }
+            (Some(_), Action::GoOn | Action::CompareFit) if cx.world.set().is_some() => Some(
+                "a set of directions is on show, no fit: enter shows the fit under the cursor"
+                    .to_owned(),
+            ),
             (Some(_), Action::GoOn) if self.to_continue(cx).is_some() => None,
             (Some(_), Action::GoOn) if cx.world.features.is_none() => {
                 Some("there is no fit on show to go on from".to_owned())
@@ -330,19 +490,23 @@ impl Pane for FitPane {
             (Some(_), Action::ShowFit | Action::CompareFit) if cx.world.fitting() => {
                 Some("a fit is running: it is what is shown".to_owned())
             }
-            (Some(_), Action::ShowFit | Action::CompareFit) => match fits::listed(cx).get(self.cursor) {
-                None => Some("this layer has no fit yet".to_owned()),
-                Some(fit) if fits::is_shown(fit, cx) && action == Action::ShowFit => {
-                    Some("it is on show; down goes to another".to_owned())
+            (Some(_), Action::ShowFit | Action::CompareFit) => {
+                match fits::listed(cx).get(self.cursor) {
+                    None => Some("this layer has no fit yet".to_owned()),
+                    Some(fit) if fits::is_shown(fit, cx) && action == Action::ShowFit => {
+                        Some("it is on show; down goes to another".to_owned())
+                    }
+                    Some(fit) if fits::is_shown(fit, cx) => Some(
+                        "it is the one on show: put the cursor on another to compare".to_owned(),
+                    ),
+                    Some(fit) if !fit.has_factors() => Some(format!(
+                        "it has no features yet, it was {}: {} goes on",
+                        fit.standing(),
+                        cx.key(Action::GoOn)
+                    )),
+                    Some(_) => None,
                 }
-                Some(fit) if fits::is_shown(fit, cx) => {
-                    Some("it is the one on show: put the cursor on another to compare".to_owned())
-                }
-                Some(fit) if !fit.has_factors() => {
-                    Some(format!("it has no features yet, it was {}: {} goes on", fit.standing(), cx.key(Action::GoOn)))
-                }
-                Some(_) => None,
-            },
+            }
             _ => None,
         }
     }
@@ -375,7 +539,10 @@ impl Pane for FitPane {
                     .iter()
                     .map(|p| format!("{}\t{}\t{:.3}", p.sweep, p.relative_error, p.seconds))
                     .collect();
-                return Some(vec![Step::Copy(lines.join("\n"), format!("{} sweeps", lines.len()))]);
+                return Some(vec![Step::Copy(
+                    lines.join("\n"),
+                    format!("{} sweeps", lines.len()),
+                )]);
             }
             _ => return self.move_by(action, cx).map(|()| Vec::new()),
         }
@@ -388,7 +555,10 @@ impl Pane for FitPane {
         let list = parts(self.plot, all.len(), cx.area).list;
         let height = usize::from(list.height).saturating_sub(1);
         let cursor = self.cursor.min(all.len().saturating_sub(1));
-        let Some(line) = usize::from(row).checked_sub(usize::from(list.y) + 1).filter(|l| *l < height) else {
+        let Some(line) = usize::from(row)
+            .checked_sub(usize::from(list.y) + 1)
+            .filter(|l| *l < height)
+        else {
             return Vec::new();
         };
         let hit = scroll(0, cursor, all.len(), height) + line;
@@ -409,11 +579,15 @@ impl Pane for FitPane {
                 self.compared = Some((**found).clone());
                 (self.plot, self.scrolled) = (Plot::Compared, 0);
             }
-            Event::Study(_) | Event::Closed if cx.world.features.is_none() => *self = Self::default(),
+            Event::Study(_) | Event::Closed if cx.world.features.is_none() => {
+                *self = Self::default()
+            }
             Event::Started(Job::Fit) => self.plot = Plot::Curve,
             Event::Training(_) => self.plot = Plot::Training,
             Event::SweepBegun(_) => self.plot = Plot::Sweep,
-            Event::Closed if matches!(self.plot, Plot::Training | Plot::Sweep) => self.plot = Plot::Curve,
+            Event::Closed if matches!(self.plot, Plot::Training | Plot::Sweep) => {
+                self.plot = Plot::Curve
+            }
             _ => {}
         }
         if matches!(event, Event::Study(_) | Event::Failed(Job::Fit, _)) {
@@ -430,11 +604,17 @@ impl Pane for FitPane {
             return empty(
                 buf,
                 cx,
-                &nothing_yet(cx, what, "The error curve appears here with the first sweep of the fit."),
+                &nothing_yet(
+                    cx,
+                    what,
+                    "The error curve appears here with the first sweep of the fit.",
+                ),
             );
         }
         let summary = match (self.plot, &cx.world.training, &cx.world.swept) {
-            (Plot::Training, Some((entry, points)), _) => training::summary(entry, points, width, cx),
+            (Plot::Training, Some((entry, points)), _) => {
+                training::summary(entry, points, width, cx)
+            }
             (Plot::Sweep, _, Some((begun, rows))) => sweep::summary(begun, rows, width, cx),
             _ => self.summary(cx, width),
         };
@@ -443,12 +623,19 @@ impl Pane for FitPane {
         }
         let parts = parts(self.plot, fits::listed(cx).len(), area);
         match (self.plot, &self.compared) {
-            (Plot::Compared, Some(found)) => fits::compared(found, self.scrolled, parts.middle, cx, buf),
+            (Plot::Compared, Some(found)) => {
+                fits::compared(found, self.scrolled, parts.middle, cx, buf)
+            }
             (Plot::AgainstK, _) => fits::against_k(cx, parts.middle, buf),
             (Plot::Training, _) => training::curve(parts.middle, cx, buf),
             (Plot::Sweep, _) => sweep::view(parts.middle, cx, buf),
             _ if cx.world.sweeps.is_empty() => {
-                put(buf, parts.middle, 1, &Line::styled(" the curve appears with the first sweep", cx.theme.dim()));
+                put(
+                    buf,
+                    parts.middle,
+                    1,
+                    &Line::styled(" the curve appears with the first sweep", cx.theme.dim()),
+                );
             }
             _ => curve::chart(cx, parts.middle, buf),
         }

@@ -1,4 +1,5 @@
-//! The `?` overlay: every action with the keys that it has now, those of the pane at hand first; typing filters.
+//! The `?` overlay: every action with the keys that it has now, those of the pane at hand first;
+//! typing filters.
 
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::buffer::Buffer;
@@ -27,7 +28,11 @@ pub struct HelpBox {
 impl HelpBox {
     /// For the pane at hand.
     pub fn new(pane: PaneId) -> Self {
-        Self { pane, query: LineInput::default(), offset: 0 }
+        Self {
+            pane,
+            query: LineInput::default(),
+            offset: 0,
+        }
     }
 
     pub(super) fn key(&mut self, key: KeyEvent, keymap: &Keymap) -> Answer {
@@ -38,7 +43,9 @@ impl HelpBox {
             KeyCode::PageUp => self.offset = self.offset.saturating_sub(page),
             KeyCode::PageDown => self.offset = (self.offset + page).min(MOST_ROWS),
             KeyCode::Enter => return Answer::Close,
-            _ if self.query.text().is_empty() && keymap.action(Key::of(key), self.pane) == Some(Action::Help) => {
+            _ if self.query.text().is_empty()
+                && keymap.action(Key::of(key), self.pane) == Some(Action::Help) =>
+            {
                 return Answer::Close;
             }
             _ => {
@@ -56,22 +63,43 @@ impl HelpBox {
     }
 
     pub(super) fn scroll(&mut self, down: bool) {
-        self.offset = if down { (self.offset + 3).min(MOST_ROWS) } else { self.offset.saturating_sub(3) };
+        self.offset = if down {
+            (self.offset + 3).min(MOST_ROWS)
+        } else {
+            self.offset.saturating_sub(3)
+        };
     }
 
     fn rows(&self, app: &App, width: usize) -> Vec<Line<'static>> {
         let query = self.query.text().to_lowercase();
         let shown = |info: &&ActionInfo| {
             let keys = app.keymap.keys(info.action).join(" ");
-            query.is_empty() || [info.name, info.doc, keys.as_str()].iter().any(|t| t.to_lowercase().contains(&query))
+            query.is_empty()
+                || [info.name, info.doc, keys.as_str()]
+                    .iter()
+                    .any(|t| t.to_lowercase().contains(&query))
         };
         let mut groups: Vec<(String, Vec<&ActionInfo>)> = Vec::new();
         let own = |info: &&ActionInfo| !info.panes.is_empty() && info.lives_in(self.pane);
-        groups.push((format!("{} (here)", self.pane.title()), ACTIONS.iter().filter(own).filter(shown).collect()));
-        groups.push(("Everywhere".to_owned(), ACTIONS.iter().filter(|i| i.panes.is_empty()).filter(shown).collect()));
+        groups.push((
+            format!("{} (here)", self.pane.title()),
+            ACTIONS.iter().filter(own).filter(shown).collect(),
+        ));
+        groups.push((
+            "Everywhere".to_owned(),
+            ACTIONS
+                .iter()
+                .filter(|i| i.panes.is_empty())
+                .filter(shown)
+                .collect(),
+        ));
         for pane in PaneId::ALL {
-            let first = |info: &&ActionInfo| info.panes.first() == Some(&pane) && !info.lives_in(self.pane);
-            groups.push((pane.title().to_owned(), ACTIONS.iter().filter(first).filter(shown).collect()));
+            let first =
+                |info: &&ActionInfo| info.panes.first() == Some(&pane) && !info.lives_in(self.pane);
+            groups.push((
+                pane.title().to_owned(),
+                ACTIONS.iter().filter(first).filter(shown).collect(),
+            ));
         }
         let mut rows = Vec::new();
         for (title, infos) in groups.into_iter().filter(|(_, infos)| !infos.is_empty()) {
@@ -79,7 +107,11 @@ impl HelpBox {
                 rows.push(Line::raw(""));
             }
             rows.push(Line::styled(title, app.theme.heading()));
-            rows.extend(infos.into_iter().flat_map(|info| lines(info, app, self.pane, width)));
+            rows.extend(
+                infos
+                    .into_iter()
+                    .flat_map(|info| lines(info, app, self.pane, width)),
+            );
         }
         rows
     }
@@ -97,15 +129,26 @@ impl HelpBox {
         let mut foot = vec![Span::styled("/ ", app.theme.accent())];
         foot.extend(self.query.line(&app.theme, width / 3).spans);
         let more = rows.len().saturating_sub(offset + height);
-        let hint = if more > 0 { format!("   ↓ {more} more") } else { String::new() };
-        foot.push(Span::styled(format!("   type to filter, esc closes{hint}"), app.theme.dim()));
+        let hint = if more > 0 {
+            format!("   ↓ {more} more")
+        } else {
+            String::new()
+        };
+        foot.push(Span::styled(
+            format!("   type to filter, esc closes{hint}"),
+            app.theme.dim(),
+        ));
         put(buf, inner, height, &Line::from(foot));
     }
 }
 
 fn lines(info: &ActionInfo, app: &App, pane: PaneId, width: usize) -> Vec<Line<'static>> {
     let keys = app.keymap.keys(info.action).join(" ");
-    let refusal = if info.lives_in(pane) { app.refusal(info.action) } else { None };
+    let refusal = if info.lives_in(pane) {
+        app.refusal(info.action)
+    } else {
+        None
+    };
     let (style, reason) = match refusal {
         Some(reason) => (app.theme.dim(), format!(" ({reason})")),
         None => (app.theme.text(), String::new()),
@@ -113,13 +156,24 @@ fn lines(info: &ActionInfo, app: &App, pane: PaneId, width: usize) -> Vec<Line<'
     let named = width >= 60;
     let keys_width = 18.min(width / 2);
     let room = width.saturating_sub(keys_width + if named { 17 } else { 0 });
-    let name = if named { text::pad(info.name, 17) } else { String::new() };
+    let name = if named {
+        text::pad(info.name, 17)
+    } else {
+        String::new()
+    };
     // The reason stands where there is room; pressing the key gives it anyway.
     let whole = format!("{}{reason}", info.doc);
-    let doc = if text::width(&whole) <= room { &whole } else { info.doc };
+    let doc = if text::width(&whole) <= room {
+        &whole
+    } else {
+        info.doc
+    };
     let indent = " ".repeat(width - room);
     let head = [
-        Span::styled(text::pad(&format!("  {keys}"), keys_width), app.theme.accent()),
+        Span::styled(
+            text::pad(&format!("  {keys}"), keys_width),
+            app.theme.accent(),
+        ),
         Span::styled(name, app.theme.dim()),
     ];
     let wrapped = text::wrap(doc, room).into_iter().enumerate();

@@ -1,6 +1,8 @@
-//! Features against the corpus's labels as a heat map: which labels each feature's mass falls on. Owns the cursor.
+//! Features against the corpus's labels as a heat map: which labels each feature's mass falls on.
+//! Owns the cursor.
 //!
-//! Invariant: rows and columns are ids of the fit and the corpus, so that a new snapshot does not move the cursor.
+//! Invariant: rows and columns are ids of the fit and the corpus, so that a new snapshot does not
+//! move the cursor.
 
 use std::sync::Arc;
 
@@ -62,13 +64,19 @@ impl Columns {
 
 /// What a row is about: its largest share, and of which label.
 fn best(shares: &[f32]) -> (usize, f32) {
-    let largest = shares.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
+    let largest = shares
+        .iter()
+        .copied()
+        .enumerate()
+        .max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
     largest.unwrap_or((0, 0.0))
 }
 
 impl LabelsPane {
     fn want(&mut self, cx: &Cx) -> Vec<Step> {
-        let Some(list) = &cx.world.features else { return Vec::new() };
+        let Some(list) = &cx.world.features else {
+            return Vec::new();
+        };
         let newest = (list.fit.clone(), list.sweep);
         if self.of.as_ref() == Some(&newest) {
             return Vec::new();
@@ -95,18 +103,26 @@ impl LabelsPane {
     }
 
     fn row(&self) -> usize {
-        self.order.iter().position(|id| *id == self.feature).unwrap_or(0)
+        self.order
+            .iter()
+            .position(|id| *id == self.feature)
+            .unwrap_or(0)
     }
 
     fn settle(&mut self, cx: &Cx) {
         self.offset = scroll(self.offset, self.row(), self.order.len(), self.map(cx).2);
     }
 
-    /// The columns in sight: where each begins, in a map of `room` cells. They share its width, so that none is wasted.
+    /// The columns in sight: where each begins, in a map of `room` cells. They share its width, so
+    /// that none is wasted.
     fn columns(&self, room: usize) -> Columns {
         let count = self.matrix.as_ref().map_or(0, |m| m.labels.len()).max(1);
         let shown = count.min(room.max(1));
-        Columns { first: scroll(0, self.label, count, shown), shown, wide: room.min(shown * MOST) }
+        Columns {
+            first: scroll(0, self.label, count, shown),
+            shown,
+            wide: room.min(shown * MOST),
+        }
     }
 
     fn map_row(&self, id: usize, matrix: &LabelMatrix, max: f32, cx: &Cx) -> Vec<Span<'static>> {
@@ -115,20 +131,31 @@ impl LabelsPane {
         let shares = &matrix.shares[id];
         (0..columns.shown)
             .map(|at| {
-                let (cell, value) = (columns.cells(at), shares.get(columns.first + at).copied().unwrap_or(0.0));
+                let (cell, value) = (
+                    columns.cells(at),
+                    shares.get(columns.first + at).copied().unwrap_or(0.0),
+                );
                 if cx.theme.marks() {
                     let mark = Theme::mark(value.min(max), max).unwrap_or(' ');
                     return Span::raw(mark.to_string().repeat(cell));
                 }
-                Span::styled(" ".repeat(cell), cx.theme.heat(Ramp::Sequential, value.min(max), max))
+                Span::styled(
+                    " ".repeat(cell),
+                    cx.theme.heat(Ramp::Sequential, value.min(max), max),
+                )
             })
             .collect()
     }
 
-    /// Lines above the map: the label under the cursor, and families of labels where there are some.
+    /// Lines above the map: the label under the cursor, and families of labels where there are
+    /// some.
     fn heads(&self) -> usize {
         let family = |l: &String| l.contains('/');
-        1 + usize::from(self.matrix.as_ref().is_some_and(|m| m.labels.iter().filter(|l| family(l)).count() > 1))
+        1 + usize::from(
+            self.matrix
+                .as_ref()
+                .is_some_and(|m| m.labels.iter().filter(|l| family(l)).count() > 1),
+        )
     }
 
     /// Cells of the names, cells of the map, its rows. What the map leaves is the names'.
@@ -138,7 +165,9 @@ impl LabelsPane {
         let least = (width / 4).clamp(12, 24);
         let used = width.saturating_sub(least + 1).min(count * MOST).max(1);
         let names = width.saturating_sub(used + 1).min(width / 2).max(least);
-        let height = usize::from(cx.area.height).saturating_sub(2 + self.heads()).max(1);
+        let height = usize::from(cx.area.height)
+            .saturating_sub(2 + self.heads())
+            .max(1);
         (names, width.saturating_sub(names + 1).max(1), height)
     }
 
@@ -147,27 +176,48 @@ impl LabelsPane {
         let columns = self.columns(room);
         let family = |l: &String| l.split_once('/').map(|(family, _)| text::clean(family));
         let mut out = String::new();
-        let shown: Vec<Option<String>> =
-            matrix.labels.iter().skip(columns.first).take(columns.shown).map(family).collect();
+        let shown: Vec<Option<String>> = matrix
+            .labels
+            .iter()
+            .skip(columns.first)
+            .take(columns.shown)
+            .map(family)
+            .collect();
         let mut at = 0;
         for run in shown.chunk_by(|a, b| a == b) {
             let cells: usize = (at..at + run.len()).map(|i| columns.cells(i)).sum();
             at += run.len();
             let name = run[0].as_deref().unwrap_or_default();
             let mark = if name.is_empty() { ' ' } else { '╷' };
-            let name = if cells >= 4 { text::pad(name, cells - 1) } else { " ".repeat(cells.saturating_sub(1)) };
+            let name = if cells >= 4 {
+                text::pad(name, cells - 1)
+            } else {
+                " ".repeat(cells.saturating_sub(1))
+            };
             out.extend([mark.to_string(), name]);
         }
         out
     }
 
     fn said(&self, matrix: &LabelMatrix, cx: &Cx) -> String {
-        let share = matrix.shares.get(self.feature).and_then(|s| s.get(self.label)).copied().unwrap_or(0.0);
+        let share = matrix
+            .shares
+            .get(self.feature)
+            .and_then(|s| s.get(self.label))
+            .copied()
+            .unwrap_or(0.0);
         let base = matrix.base.get(self.label).copied().unwrap_or(0.0);
-        let label = matrix.labels.get(self.label).map(|l| text::clean(l)).unwrap_or_default();
+        let label = matrix
+            .labels
+            .get(self.label)
+            .map(|l| text::clean(l))
+            .unwrap_or_default();
         let (share, base) = (text::percent(share), text::percent(base));
         // What is cut, where it is narrow, is what the row says already.
-        format!("{share} of ΣY on {label} (of all tokens {base}) · {}", cx.world.feature_label(self.feature))
+        format!(
+            "{share} of ΣY on {label} (of all tokens {base}) · {}",
+            cx.world.feature_label(self.feature)
+        )
     }
 }
 
@@ -178,7 +228,11 @@ impl Pane for LabelsPane {
 
     fn title(&self, _: &Cx) -> Line<'static> {
         let labels = self.matrix.as_ref().map_or(0, |m| m.labels.len());
-        Line::raw(if labels == 0 { "Labels".to_owned() } else { format!("Features by {labels} labels") })
+        Line::raw(if labels == 0 {
+            "Labels".to_owned()
+        } else {
+            format!("Features by {labels} labels")
+        })
     }
 
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
@@ -192,12 +246,20 @@ impl Pane for LabelsPane {
                 let heads: Vec<String> = matrix.labels.iter().map(|l| text::clean(l)).collect();
                 let mut lines = vec![format!("feature\t{}", heads.join("\t"))];
                 lines.extend(self.order.iter().map(|&id| {
-                    let shares: Vec<String> = matrix.shares[id].iter().map(|s| format!("{s:.4}")).collect();
+                    let shares: Vec<String> = matrix.shares[id]
+                        .iter()
+                        .map(|s| format!("{s:.4}"))
+                        .collect();
                     format!("{id}\t{}", shares.join("\t"))
                 }));
-                let cells: Vec<Vec<String>> =
-                    lines.iter().skip(1).map(|l| l.split('\t').map(str::to_owned).collect()).collect();
-                let heads: Vec<&str> = std::iter::once("feature").chain(heads.iter().map(String::as_str)).collect();
+                let cells: Vec<Vec<String>> = lines
+                    .iter()
+                    .skip(1)
+                    .map(|l| l.split('\t').map(str::to_owned).collect())
+                    .collect();
+                let heads: Vec<&str> = std::iter::once("feature")
+                    .chain(heads.iter().map(String::as_str))
+                    .collect();
                 return Some(vec![Step::Offer(Box::new(Copies {
                     what: "the shares of all labels".to_owned(),
                     text: lines.join("\n"),
@@ -226,9 +288,13 @@ impl Pane for LabelsPane {
     fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
         match event {
             Event::Labels(matrix) => self.take(matrix, cx),
-            Event::Refused(why) if cx.focused && self.matrix.is_none() => self.problem = Some(why.clone()),
+            Event::Refused(why) if cx.focused && self.matrix.is_none() => {
+                self.problem = Some(why.clone())
+            }
             Event::Features(list) if cx.focused && list.finished => return self.want(cx),
-            Event::Study(_) | Event::Closed if cx.world.features.is_none() => *self = Self::default(),
+            Event::Study(_) | Event::Closed if cx.world.features.is_none() => {
+                *self = Self::default()
+            }
             _ => {}
         }
         Vec::new()
@@ -236,18 +302,26 @@ impl Pane for LabelsPane {
 
     fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
         let (names, room, height) = self.map(cx);
-        let Some(line) = usize::from(row.saturating_sub(cx.area.y)).checked_sub(self.heads()).filter(|l| *l < height)
+        let Some(line) = usize::from(row.saturating_sub(cx.area.y))
+            .checked_sub(self.heads())
+            .filter(|l| *l < height)
         else {
             return Vec::new();
         };
-        let Some(&id) = self.order.get(self.offset + line) else { return Vec::new() };
+        let Some(&id) = self.order.get(self.offset + line) else {
+            return Vec::new();
+        };
         self.feature = id;
         let columns = self.columns(room);
         let cell = usize::from(column.saturating_sub(cx.area.x)).checked_sub(names + 1);
         if let Some(at) = cell.and_then(|cell| columns.at(cell)) {
             self.label = columns.first + at;
         }
-        if double { vec![Step::Visit(id)] } else { vec![Step::Select(id)] }
+        if double {
+            vec![Step::Visit(id)]
+        } else {
+            vec![Step::Select(id)]
+        }
     }
 
     fn view(&self, cx: &Cx, buf: &mut Buffer) {
@@ -260,24 +334,60 @@ impl Pane for LabelsPane {
             return empty(
                 buf,
                 cx,
-                &[first, "A corpus with labels shows here which features go with which.".to_owned()],
+                &[
+                    first,
+                    "A corpus with labels shows here which features go with which.".to_owned(),
+                ],
             );
         };
         let theme = cx.theme;
         let ((names, room, height), heads) = (self.map(cx), self.heads());
         let columns = self.columns(room);
-        let max = matrix.shares.iter().flatten().copied().fold(0.0, f32::max).min(TOP);
-        // The label under the cursor stands beside the mark over its column, at the side where there is more room.
-        let name = matrix.labels.get(self.label).map(|l| text::clean(l)).unwrap_or_default();
+        let max = matrix
+            .shares
+            .iter()
+            .flatten()
+            .copied()
+            .fold(0.0, f32::max)
+            .min(TOP);
+        // The label under the cursor stands beside the mark over its column, at the side where
+        // there is more room.
+        let name = matrix
+            .labels
+            .get(self.label)
+            .map(|l| text::clean(l))
+            .unwrap_or_default();
         let at = columns.edge(self.label.saturating_sub(columns.first));
         let (left, right) = (at.saturating_sub(1), room.saturating_sub(at + 2));
         let fits = text::width(&name) <= right || right >= left;
         let name = text::label(&name, if fits { right } else { left });
-        let from = if fits { at + 2 } else { left - text::width(&name).min(left) };
-        put_at(buf, cx.area, names + 1 + from, 0, &Line::styled(name, theme.heading()));
-        put_at(buf, cx.area, names + 1 + at, 0, &Line::styled("▾", theme.accent()));
+        let from = if fits {
+            at + 2
+        } else {
+            left - text::width(&name).min(left)
+        };
+        put_at(
+            buf,
+            cx.area,
+            names + 1 + from,
+            0,
+            &Line::styled(name, theme.heading()),
+        );
+        put_at(
+            buf,
+            cx.area,
+            names + 1 + at,
+            0,
+            &Line::styled("▾", theme.accent()),
+        );
         if heads > 1 {
-            put_at(buf, cx.area, names + 1, 1, &Line::styled(self.families(matrix, room), theme.dim()));
+            put_at(
+                buf,
+                cx.area,
+                names + 1,
+                1,
+                &Line::styled(self.families(matrix, room), theme.dim()),
+            );
         }
         for (y, &id) in self.order.iter().skip(self.offset).take(height).enumerate() {
             let y = y + heads;
@@ -288,13 +398,32 @@ impl Pane for LabelsPane {
             }
             let what = super::tree::listed(id, 4, cx);
             let head = Span::styled(text::pad(&what, names.saturating_sub(1)), theme.text());
-            let mut spans = vec![Span::styled(if selected { "▌" } else { " " }, theme.accent()), head, Span::raw(" ")];
+            let mut spans = vec![
+                Span::styled(if selected { "▌" } else { " " }, theme.accent()),
+                head,
+                Span::raw(" "),
+            ];
             spans.extend(self.map_row(id, matrix, max, cx));
             put(buf, cx.area, y, &Line::from(spans));
         }
-        let said = text::fit(&self.said(matrix, cx), usize::from(cx.area.width).saturating_sub(2));
-        put_at(buf, cx.area, 1, height + heads, &Line::styled(said, theme.heading()));
-        put_at(buf, cx.area, 1, height + heads + 1, &heat::legend(theme, Ramp::Sequential, max, false));
+        let said = text::fit(
+            &self.said(matrix, cx),
+            usize::from(cx.area.width).saturating_sub(2),
+        );
+        put_at(
+            buf,
+            cx.area,
+            1,
+            height + heads,
+            &Line::styled(said, theme.heading()),
+        );
+        put_at(
+            buf,
+            cx.area,
+            1,
+            height + heads + 1,
+            &heat::legend(theme, Ramp::Sequential, max, false),
+        );
     }
 }
 
@@ -325,26 +454,49 @@ mod tests {
 
     #[test]
     fn many_labels_take_the_whole_width_and_the_chosen_one_is_marked() {
-        let labels: Vec<String> = (0..60).map(|l| format!("family{}/label {l}", l / 12)).collect();
+        let labels: Vec<String> = (0..60)
+            .map(|l| format!("family{}/label {l}", l / 12))
+            .collect();
         let matrix = LabelMatrix {
             base: vec![0.1; labels.len()],
-            shares: (0..40).map(|id| (0..60).map(|l| if l % 40 == id { 0.5 } else { 0.0 }).collect()).collect(),
+            shares: (0..40)
+                .map(|id| {
+                    (0..60)
+                        .map(|l| if l % 40 == id { 0.5 } else { 0.0 })
+                        .collect()
+                })
+                .collect(),
             labels,
         };
         for (width, height) in [(120, 36), (80, 24), (60, 18), (30, 8)] {
             let mut stage = Stage::opened(width, height, Profile::TrueColour);
             stage.answers = false;
-            stage.keys("M").event(Event::Labels(Arc::new(matrix.clone())));
+            stage
+                .keys("M")
+                .event(Event::Labels(Arc::new(matrix.clone())));
             for keys in ["", "right right", "left left left left left left"] {
                 stage.keys(keys);
                 let screen = stage.screen();
-                let head = screen.lines().find(|l| l.contains('▾') && l.contains("label")).unwrap_or_default();
-                assert!(!head.is_empty(), "the column is marked beside its name: {screen}");
+                let head = screen
+                    .lines()
+                    .find(|l| l.contains('▾') && l.contains("label"))
+                    .unwrap_or_default();
+                assert!(
+                    !head.is_empty(),
+                    "the column is marked beside its name: {screen}"
+                );
             }
             if width == 120 {
                 let screen = stage.screen();
-                assert!(screen.contains("╷family0"), "families can be read: {screen}");
-                let map = stage.styles().lines().filter(|l| l.contains(":118-") || l.contains("-119 ")).count();
+                assert!(
+                    screen.contains("╷family0"),
+                    "families can be read: {screen}"
+                );
+                let map = stage
+                    .styles()
+                    .lines()
+                    .filter(|l| l.contains(":118-") || l.contains("-119 "))
+                    .count();
                 assert!(map > 0, "the map reaches the edge: {}", stage.styles());
             }
         }
@@ -352,8 +504,19 @@ mod tests {
 
     #[test]
     fn families_of_labels_stand_over_their_columns() {
-        let labels = ["month/June", "month/May", "weekday/Friday", "weekday/Monday", "weekday/Sunday", "other"];
-        let row = |id: usize| (0..labels.len()).map(|l| if l == id % labels.len() { 0.5 } else { 0.0 }).collect();
+        let labels = [
+            "month/June",
+            "month/May",
+            "weekday/Friday",
+            "weekday/Monday",
+            "weekday/Sunday",
+            "other",
+        ];
+        let row = |id: usize| {
+            (0..labels.len())
+                .map(|l| if l == id % labels.len() { 0.5 } else { 0.0 })
+                .collect()
+        };
         let matrix = LabelMatrix {
             labels: labels.iter().map(|l| (*l).to_owned()).collect(),
             base: vec![0.1; labels.len()],
@@ -362,11 +525,17 @@ mod tests {
         for (width, height) in [(120, 36), (80, 24), (60, 18), (30, 8)] {
             let mut stage = Stage::opened(width, height, Profile::TrueColour);
             stage.answers = false;
-            stage.keys("M").event(Event::Labels(Arc::new(matrix.clone())));
+            stage
+                .keys("M")
+                .event(Event::Labels(Arc::new(matrix.clone())));
             let screen = stage.screen();
             assert!(width < 60 || screen.contains("╷month╷weekday"), "{screen}");
             stage.keys("left G");
-            assert!(stage.screen().contains("of ΣY on weekday"), "{}", stage.screen());
+            assert!(
+                stage.screen().contains("of ΣY on weekday"),
+                "{}",
+                stage.screen()
+            );
         }
     }
 }

@@ -26,7 +26,8 @@ pub fn fit_line(line: Line<'static>, cells: usize) -> Line<'static> {
     Line::from(kept).style(style)
 }
 
-/// A line that is drawn reversed where there are no colours: its bars are shaded, for a full block would be a hole there.
+/// A line that is drawn reversed where there are no colours: its bars are shaded, for a full block
+/// would be a hole there.
 pub fn shaded(mut line: Line<'static>, theme: &Theme) -> Line<'static> {
     if theme.marks() {
         for span in &mut line.spans {

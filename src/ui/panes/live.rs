@@ -1,8 +1,8 @@
-//! Features on a text that is typed or pasted. Owns the text, the token under the cursor and the feature on show; the
-//! coefficients are the engine's.
+//! Features on a text that is typed or pasted. Owns the text, the token under the cursor and the
+//! feature on show; the coefficients are the engine's.
 //!
-//! Invariant: the engine is asked only when the text has stood still for a moment, and the trace on show is marked when
-//! it is not of the text on show.
+//! Invariant: the engine is asked only when the text has stood still for a moment, and the trace on
+//! show is marked when it is not of the text on show.
 
 mod follow;
 mod list;
@@ -148,7 +148,10 @@ impl LivePane {
                 None => format!("no model is open: {} opens one", cx.key(Action::Start)),
             });
         }
-        cx.world.rows().is_empty().then(|| "there are no features yet".to_owned())
+        cx.world
+            .rows()
+            .is_empty()
+            .then(|| "there are no features yet".to_owned())
     }
 
     fn insert(&mut self, pasted: &str, cx: &Cx) -> Vec<Step> {
@@ -157,8 +160,14 @@ impl LivePane {
         if !was_cut {
             return Vec::new();
         }
-        let (kept, whole) = (text::bytes(self.text.text().len() as u64), text::bytes(pasted.len() as u64));
-        vec![Step::Say(Level::Warn, format!("pasted {whole}, cut: the text holds {kept} at most"))]
+        let (kept, whole) = (
+            text::bytes(self.text.text().len() as u64),
+            text::bytes(pasted.len() as u64),
+        );
+        vec![Step::Say(
+            Level::Warn,
+            format!("pasted {whole}, cut: the text holds {kept} at most"),
+        )]
     }
 }
 
@@ -174,7 +183,11 @@ impl Pane for LivePane {
         }
         if self.tokens() > 0 {
             let n = text::count(self.tokens());
-            title.push_str(&if n == "1" { " · 1 token".to_owned() } else { format!(" · {n} tokens") });
+            title.push_str(&if n == "1" {
+                " · 1 token".to_owned()
+            } else {
+                format!(" · {n} tokens")
+            });
         }
         match self.shown {
             Some(Shown::Feature(id)) if cx.area.width >= 50 && self.trace.is_some() => {
@@ -188,13 +201,18 @@ impl Pane for LivePane {
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         match action {
-            Action::Open | Action::Sort if self.trace.is_none() => Some("no text is traced yet".to_owned()),
-            Action::Open if self.feature().is_none() => Some("the cursor is on no feature".to_owned()),
+            Action::Open | Action::Sort if self.trace.is_none() => {
+                Some("no text is traced yet".to_owned())
+            }
+            Action::Open if self.feature().is_none() => {
+                Some("the cursor is on no feature".to_owned())
+            }
             Action::Remove if self.text.text().is_empty() => Some("there is no text".to_owned()),
             Action::Copy if self.trace.is_none() => Some("no text is traced yet".to_owned()),
-            Action::Trace if self.follow.is_none() => {
-                Some(format!("no run is followed: {} in the Steer pane brings one here", cx.key(Action::Trace)))
-            }
+            Action::Trace if self.follow.is_none() => Some(format!(
+                "no run is followed: {} in the Steer pane brings one here",
+                cx.key(Action::Trace)
+            )),
             _ => None,
         }
     }
@@ -227,7 +245,12 @@ impl Pane for LivePane {
                 let before = self.text.text().len();
                 let edits = !matches!(
                     key.code,
-                    KeyCode::Left | KeyCode::Right | KeyCode::Up | KeyCode::Down | KeyCode::Home | KeyCode::End
+                    KeyCode::Left
+                        | KeyCode::Right
+                        | KeyCode::Up
+                        | KeyCode::Down
+                        | KeyCode::Home
+                        | KeyCode::End
                 );
                 self.text.key(key, view::box_cells(cx)).then(|| {
                     if edits || before != self.text.text().len() {
@@ -246,7 +269,11 @@ impl Pane for LivePane {
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
         match action {
             Action::Left | Action::Right => {
-                self.go_token(if action == Action::Right { self.token + 1 } else { self.token.saturating_sub(1) });
+                self.go_token(if action == Action::Right {
+                    self.token + 1
+                } else {
+                    self.token.saturating_sub(1)
+                });
                 self.keep_tail();
             }
             Action::Edit => {
@@ -254,7 +281,11 @@ impl Pane for LivePane {
                 self.settle(cx);
             }
             Action::Sort => {
-                self.sort = if self.sort == Sort::Here { Sort::Peak } else { Sort::Here };
+                self.sort = if self.sort == Sort::Here {
+                    Sort::Peak
+                } else {
+                    Sort::Here
+                };
                 self.reorder();
                 self.settle(cx);
             }
@@ -267,7 +298,12 @@ impl Pane for LivePane {
             Action::SteerWith | Action::SuppressWith => {
                 let id = self.feature()?.id;
                 let negative = action == Action::SuppressWith;
-                let note = Note::Steer { features: vec![(id, 1.0)], part: SteerPart::Whole, negative, replace: false };
+                let note = Note::Steer {
+                    features: vec![(id, 1.0)],
+                    part: SteerPart::Whole,
+                    negative,
+                    replace: false,
+                };
                 return Some(vec![Step::Tell(PaneId::Steer, note)]);
             }
             Action::Copy => return self.copy(),
@@ -330,7 +366,11 @@ impl Pane for LivePane {
                 self.token = 0;
                 self.insert(text, cx)
             }
-            Note::Follow { prompt, baseline, steered } => {
+            Note::Follow {
+                prompt,
+                baseline,
+                steered,
+            } => {
                 self.follow(Follow::new(prompt, baseline, steered), cx);
                 Vec::new()
             }
@@ -383,7 +423,11 @@ impl Pane for LivePane {
     }
 
     fn session(&self) -> Value {
-        let sort = if self.sort == Sort::Here { "here" } else { "peak" };
+        let sort = if self.sort == Sort::Here {
+            "here"
+        } else {
+            "peak"
+        };
         json!({ "text": self.text.text(), "token": self.token, "sort": sort })
     }
 

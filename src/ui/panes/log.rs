@@ -52,17 +52,31 @@ impl LogDrawer {
 
     pub(super) fn scroll(&mut self, down: bool) {
         // The view stops at the first line.
-        self.back = if down { self.back.saturating_sub(3) } else { self.back + 3 };
+        self.back = if down {
+            self.back.saturating_sub(3)
+        } else {
+            self.back + 3
+        };
     }
 
     pub(super) fn view(&self, app: &App, screen: Rect, buf: &mut Buffer) {
         let height = (screen.height / 2).max(8).min(screen.height);
-        let area = Rect { y: screen.bottom() - height, height, ..screen };
+        let area = Rect {
+            y: screen.bottom() - height,
+            height,
+            ..screen
+        };
         let what = ["all", "warnings and errors", "errors"][usize::from(self.least.min(2))];
         let title = format!("Log: {what}   / filters   esc closes");
         let inner = frame(&title, area, &app.theme, buf);
-        let shown = app.world.log.iter().filter(|l| grade(l.level) >= self.least);
-        let lines: Vec<Line> = shown.flat_map(|line| told(line, usize::from(inner.width), &app.theme)).collect();
+        let shown = app
+            .world
+            .log
+            .iter()
+            .filter(|l| grade(l.level) >= self.least);
+        let lines: Vec<Line> = shown
+            .flat_map(|line| told(line, usize::from(inner.width), &app.theme))
+            .collect();
         let rows = usize::from(inner.height);
         let end = lines.len() - self.back.min(lines.len().saturating_sub(rows));
         for (i, line) in lines[end.saturating_sub(rows)..end].iter().enumerate() {
@@ -83,11 +97,16 @@ fn told(line: &LogLine, width: usize, theme: &Theme) -> Vec<Line<'static>> {
     };
     let at = format!("{:>8.1}s {mark} ", line.at.as_secs_f64());
     let blank = " ".repeat(text::width(&at));
-    let wrapped = text::wrap(&text::clean(&line.text), width.saturating_sub(blank.len())).into_iter().enumerate();
+    let wrapped = text::wrap(&text::clean(&line.text), width.saturating_sub(blank.len()))
+        .into_iter()
+        .enumerate();
     wrapped
         .map(|(i, part)| {
             let at = if i == 0 { at.clone() } else { blank.clone() };
-            Line::from(vec![Span::styled(at, theme.dim()), Span::styled(part, style)])
+            Line::from(vec![
+                Span::styled(at, theme.dim()),
+                Span::styled(part, style),
+            ])
         })
         .collect()
 }

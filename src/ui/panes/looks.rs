@@ -16,7 +16,10 @@ fn looks(name: &str, keys: &str) {
     }
     let mut mono = Stage::opened(80, 24, Profile::Mono);
     mono.keys(keys).wait(0.2).wait(10.0);
-    insta::assert_snapshot!(format!("{name}_mono"), format!("{}\n{}", mono.screen(), mono.styles()));
+    insta::assert_snapshot!(
+        format!("{name}_mono"),
+        format!("{}\n{}", mono.screen(), mono.styles())
+    );
 }
 
 #[test]
@@ -77,8 +80,7 @@ fn another_study() {
     stage.keys("5 C").type_text("/data/other");
     insta::assert_snapshot!("another_study_asked", stage.screen());
     stage.keys("enter");
-    let asked =
-        |c: &Command| matches!(c, Command::CompareStudy(fit, dir) if fit == "bcd-k40" && dir.ends_with("other"));
+    let asked = |c: &Command| matches!(c, Command::CompareStudy(fit, dir) if fit == "bcd-k40" && dir.ends_with("other"));
     assert!(stage.sent.iter().any(asked), "{:?}", stage.sent.last());
     insta::assert_snapshot!("another_study", stage.screen());
     insta::assert_snapshot!("another_study_styles", stage.styles());
@@ -88,11 +90,19 @@ fn another_study() {
 fn notes_go_out_and_come_in() {
     let mut stage = Stage::opened(80, 24, Profile::TrueColour);
     stage.keys(":").type_text("export-notes").keys("enter");
-    assert!(matches!(stage.sent.last(), Some(Command::ExportNotes(path)) if path.ends_with("notes-bcd-k40.json")));
+    assert!(
+        matches!(stage.sent.last(), Some(Command::ExportNotes(path)) if path.ends_with("notes-bcd-k40.json"))
+    );
     stage.keys(":").type_text("import-notes").keys("enter");
-    assert!(stage.screen().contains("Names and notes from a file"), "{}", stage.screen());
+    assert!(
+        stage.screen().contains("Names and notes from a file"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("enter");
-    assert!(matches!(stage.sent.last(), Some(Command::ImportNotes(path)) if path.ends_with("notes-bcd-k40.json")));
+    assert!(
+        matches!(stage.sent.last(), Some(Command::ImportNotes(path)) if path.ends_with("notes-bcd-k40.json"))
+    );
 }
 
 #[test]
@@ -104,9 +114,21 @@ fn before_there_are_features_the_list_says_how_far_it_is() {
         stage.answers = false;
         stage.msg(crate::ui::app::Msg::Tick(std::time::Duration::ZERO));
         stage.keys("enter");
-        assert!(stage.sent.contains(&Command::Open(OpenRequest::default())), "{:?}", stage.sent);
+        assert!(
+            stage.sent.contains(&Command::Open(OpenRequest::default())),
+            "{:?}",
+            stage.sent
+        );
         stage.event(Event::Model(Box::new(Demo::model())));
-        stage.event(Demo::progress(Job::Collect, "collecting", 10_712, 17_204, "tokens")).keys("1");
+        stage
+            .event(Demo::progress(
+                Job::Collect,
+                "collecting",
+                10_712,
+                17_204,
+                "tokens",
+            ))
+            .keys("1");
         insta::assert_snapshot!(format!("waiting_{width}x{height}"), stage.screen());
         stage.keys("5");
         assert!(stage.screen().contains("collecting…"), "{}", stage.screen());
@@ -116,8 +138,20 @@ fn before_there_are_features_the_list_says_how_far_it_is() {
 #[test]
 fn a_closed_study_is_taken_off_the_screen() {
     let mut stage = Stage::opened(80, 24, Profile::TrueColour);
-    stage.keys("2").wait(0.2).keys("1").event(crate::engine::Event::Closed);
-    assert!(stage.screen().contains("Nothing is open"), "{}", stage.screen());
+    stage
+        .keys("2")
+        .wait(0.2)
+        .keys("1")
+        .event(crate::engine::Event::Closed);
+    assert!(
+        stage.screen().contains("Nothing is open"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("2");
-    assert!(stage.screen().contains("Nothing is open"), "{}", stage.screen());
+    assert!(
+        stage.screen().contains("Nothing is open"),
+        "{}",
+        stage.screen()
+    );
 }

@@ -1,6 +1,6 @@
-//! The panes, and what a pane is. One file a pane: its state, its `update` (as [`Pane::act`] and friends), its drawing
-//! and its tests. To add one: write the file, add it to [`all`], give it a [`PaneId`] and its keys rows in the action
-//! table.
+//! The panes, and what a pane is. One file a pane: its state, its `update` (as [`Pane::act`] and
+//! friends), its drawing and its tests. To add one: write the file, add it to [`all`], give it a
+//! [`PaneId`] and its keys rows in the action table.
 //!
 //! Invariant: a pane changes nothing but itself; what it wants done it returns as [`Step`]s.
 
@@ -309,7 +309,8 @@ pub trait Pane {
         Vec::new()
     }
 
-    /// A click at a cell of `cx.area` (absolute coordinates); `double` when it is the second in place.
+    /// A click at a cell of `cx.area` (absolute coordinates); `double` when it is the second in
+    /// place.
     fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
         let _ = (column, row, double, cx);
         Vec::new()
@@ -343,7 +344,8 @@ pub fn all() -> Vec<Box<dyn Pane>> {
     ]
 }
 
-/// The first row to show so that `selected` of `count` rows is seen in `height`, near where `offset` was.
+/// The first row to show so that `selected` of `count` rows is seen in `height`, near where
+/// `offset` was.
 pub fn scroll(offset: usize, selected: usize, count: usize, height: usize) -> usize {
     let height = height.max(1);
     let last = count.saturating_sub(height);

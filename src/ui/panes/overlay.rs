@@ -1,5 +1,5 @@
-//! What lies over the panes: help, palette, log, a name to type, a question before quitting. Owns which one is open;
-//! while one is, keys go to it alone.
+//! What lies over the panes: help, palette, log, a name to type, a question before quitting. Owns
+//! which one is open; while one is, keys go to it alone.
 //!
 //! Invariant: `esc` always closes it.
 
@@ -83,10 +83,14 @@ impl Question {
                 "months of the year #time *4 -- fires on years too",
                 "a name, #tags, *1 to *5, -- a note; enter keeps, esc leaves",
             ],
-            Self::Notes => ["a JSON file as export-notes writes it", "enter takes it, esc leaves"],
-            Self::Study(_) => {
-                ["STUDY takes its newest fit of this hook, STUDY/fits/NAME one", "enter compares, esc leaves"]
-            }
+            Self::Notes => [
+                "a JSON file as export-notes writes it",
+                "enter takes it, esc leaves",
+            ],
+            Self::Study(_) => [
+                "STUDY takes its newest fit of this hook, STUDY/fits/NAME one",
+                "enter compares, esc leaves",
+            ],
             Self::Model(why) => {
                 let mut lines = text::wrap(&text::clean(why), cells);
                 lines.truncate(WHY);
@@ -100,9 +104,15 @@ impl Question {
 
     fn answer(&self, line: &str) -> Answer {
         match self {
-            Self::Name(note) => Answer::Note(TypedNote { line: line.to_owned(), ..note.clone() }),
+            Self::Name(note) => Answer::Note(TypedNote {
+                line: line.to_owned(),
+                ..note.clone()
+            }),
             Self::Notes => Answer::Send(Box::new(Command::ImportNotes(disk::expand(line)))),
-            Self::Study(fit) => Answer::Send(Box::new(Command::CompareStudy(fit.clone(), disk::expand(line)))),
+            Self::Study(fit) => Answer::Send(Box::new(Command::CompareStudy(
+                fit.clone(),
+                disk::expand(line),
+            ))),
             Self::Model(_) => Answer::Send(Box::new(Command::ModelAt(line.to_owned()))),
         }
     }
@@ -189,14 +199,25 @@ impl Overlay {
             },
             Self::Copy(copies) => match form(key, keymap) {
                 Some(Form::Text) => Answer::Copy(copies.text.clone(), copies.what.clone()),
-                Some(Form::Json) => Answer::Copy(json(&copies.json), format!("{} as JSON", copies.what)),
-                Some(Form::Markdown) => Answer::Copy(copies.markdown.clone(), format!("{} as Markdown", copies.what)),
+                Some(Form::Json) => {
+                    Answer::Copy(json(&copies.json), format!("{} as JSON", copies.what))
+                }
+                Some(Form::Markdown) => Answer::Copy(
+                    copies.markdown.clone(),
+                    format!("{} as Markdown", copies.what),
+                ),
                 None => Answer::Stay,
             },
             Self::Quit(_) => match key.code {
-                KeyCode::Enter | KeyCode::Char('y' | 'q') if key.modifiers == KeyModifiers::NONE => Answer::Quit,
+                KeyCode::Enter | KeyCode::Char('y' | 'q')
+                    if key.modifiers == KeyModifiers::NONE =>
+                {
+                    Answer::Quit
+                }
                 KeyCode::Char('n') => Answer::Close,
-                _ if keymap.action(Key::of(key), PaneId::Features) == Some(Action::Quit) => Answer::Quit,
+                _ if keymap.action(Key::of(key), PaneId::Features) == Some(Action::Quit) => {
+                    Answer::Quit
+                }
                 _ => Answer::Stay,
             },
         }
@@ -227,7 +248,8 @@ impl Overlay {
         }
     }
 
-    /// A click: on a field or a line of a list it goes there, on the line that the cursor is on already it does what enter does.
+    /// A click: on a field or a line of a list it goes there, on the line that the cursor is on
+    /// already it does what enter does.
     pub fn click(&mut self, at: Position, screen: Rect, world: &World, keymap: &Keymap) -> Answer {
         let enter = KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE);
         let again = match self {
@@ -243,7 +265,11 @@ impl Overlay {
             }
             Self::Copy(_) | Self::Help(_) | Self::Log(_) | Self::Ask(..) | Self::Quit(_) => false,
         };
-        if again { self.key(enter, world, keymap) } else { Answer::Stay }
+        if again {
+            self.key(enter, world, keymap)
+        } else {
+            Answer::Stay
+        }
     }
 
     /// Draws over `screen`.
@@ -260,9 +286,19 @@ impl Overlay {
                 let hints = question.hints(cells);
                 let area = dialog(screen, 68, 3 + hints.len() as u16);
                 let inner = frame(&question.title(), area, &app.theme, buf);
-                put(buf, inner, 0, &input.line(&app.theme, usize::from(inner.width)));
+                put(
+                    buf,
+                    inner,
+                    0,
+                    &input.line(&app.theme, usize::from(inner.width)),
+                );
                 for (i, hint) in hints.iter().enumerate() {
-                    put(buf, inner, i + 1, &Line::styled(text::fit(hint, cells), app.theme.dim()));
+                    put(
+                        buf,
+                        inner,
+                        i + 1,
+                        &Line::styled(text::fit(hint, cells), app.theme.dim()),
+                    );
                 }
             }
             Self::Quit(jobs) => quit_view(jobs, app, screen, buf),
@@ -284,7 +320,8 @@ fn form(key: KeyEvent, keymap: &Keymap) -> Option<Form> {
         KeyCode::Enter | KeyCode::Char('t') => Some(Form::Text),
         KeyCode::Char('j') => Some(Form::Json),
         KeyCode::Char('m') => Some(Form::Markdown),
-        _ => (keymap.action(Key::of(key), PaneId::Features) == Some(Action::Copy)).then_some(Form::Text),
+        _ => (keymap.action(Key::of(key), PaneId::Features) == Some(Action::Copy))
+            .then_some(Form::Text),
     }
 }
 
@@ -299,8 +336,15 @@ fn copy_view(copies: &Copies, app: &App, screen: Rect, buf: &mut Buffer) {
     let what = text::fit(&text::clean(&copies.what), usize::from(inner.width));
     put(buf, inner, 0, &Line::raw(what));
     let accent = app.theme.accent();
-    let forms = [("t", " text   "), ("j", " JSON   "), ("m", " Markdown   "), ("esc", " leaves")];
-    let spans = forms.into_iter().flat_map(|(key, what)| [Span::styled(key, accent), Span::raw(what)]);
+    let forms = [
+        ("t", " text   "),
+        ("j", " JSON   "),
+        ("m", " Markdown   "),
+        ("esc", " leaves"),
+    ];
+    let spans = forms
+        .into_iter()
+        .flat_map(|(key, what)| [Span::styled(key, accent), Span::raw(what)]);
     put(buf, inner, 1, &Line::from(spans.collect::<Vec<_>>()));
 }
 
@@ -311,16 +355,28 @@ fn quit_view(jobs: &[Job], app: &App, screen: Rect, buf: &mut Buffer) {
     let accent = app.theme.accent();
     let lines = match (app.unsaved_notes(), running.is_empty()) {
         (0, _) => [
-            format!("Still {}. It stops at the next checkpoint;", running.join(" and ")),
+            format!(
+                "Still {}. It stops at the next checkpoint;",
+                running.join(" and ")
+            ),
             "what was saved stays, and the next run goes on.".to_owned(),
         ],
         (notes, is_idle) => [
             format!("Notes not kept yet: {notes}. Tried once more, then lost."),
-            if is_idle { String::new() } else { format!("Still {}; what was saved stays.", running.join(" and ")) },
+            if is_idle {
+                String::new()
+            } else {
+                format!("Still {}; what was saved stays.", running.join(" and "))
+            },
         ],
     };
     for (i, line) in lines.iter().enumerate() {
-        put(buf, inner, i, &Line::raw(text::fit(line, usize::from(inner.width))));
+        put(
+            buf,
+            inner,
+            i,
+            &Line::raw(text::fit(line, usize::from(inner.width))),
+        );
     }
     put(
         buf,
@@ -339,13 +395,22 @@ fn quit_view(jobs: &[Job], app: &App, screen: Rect, buf: &mut Buffer) {
 pub fn dialog(screen: Rect, width: u16, height: u16) -> Rect {
     let width = width.min(screen.width);
     let height = height.min(screen.height);
-    Rect::new(screen.x + (screen.width - width) / 2, screen.y + (screen.height - height) / 3, width, height)
+    Rect::new(
+        screen.x + (screen.width - width) / 2,
+        screen.y + (screen.height - height) / 3,
+        width,
+        height,
+    )
 }
 
 /// What [`frame`] returns for `area`: where its lines are.
 pub fn inside(area: Rect) -> Rect {
     let inner = Block::bordered().inner(area);
-    Rect { x: inner.x + u16::from(inner.width > 2), width: inner.width.saturating_sub(2), ..inner }
+    Rect {
+        x: inner.x + u16::from(inner.width > 2),
+        width: inner.width.saturating_sub(2),
+        ..inner
+    }
 }
 
 /// Clears `area`, draws a titled border and returns the inside.

@@ -25,27 +25,41 @@ pub struct PaletteBox {
 /// Motions are no commands that anyone looks up.
 fn is_command(action: Action) -> bool {
     use Action::{Down, First, Last, Left, Open, PageDown, PageUp, Palette, Right, Up};
-    !matches!(action, Up | Down | Left | Right | PageUp | PageDown | First | Last | Open | Palette)
+    !matches!(
+        action,
+        Up | Down | Left | Right | PageUp | PageDown | First | Last | Open | Palette
+    )
 }
 
 impl PaletteBox {
     /// For the pane at hand.
     pub fn new(pane: PaneId) -> Self {
-        Self { pane, query: LineInput::default(), selected: 0 }
+        Self {
+            pane,
+            query: LineInput::default(),
+            selected: 0,
+        }
     }
 
     /// What the query finds, best first.
     fn found(&self) -> Vec<&'static ActionInfo> {
-        let live = ACTIONS.iter().filter(|info| info.lives_in(self.pane) && is_command(info.action));
+        let live = ACTIONS
+            .iter()
+            .filter(|info| info.lives_in(self.pane) && is_command(info.action));
         if self.query.text().trim().is_empty() {
             return live.collect();
         }
-        let pattern = Pattern::parse(self.query.text(), CaseMatching::Ignore, Normalization::Smart);
+        let pattern = Pattern::parse(
+            self.query.text(),
+            CaseMatching::Ignore,
+            Normalization::Smart,
+        );
         let mut matcher = Matcher::new(Config::DEFAULT);
         let mut buffer = Vec::new();
         let mut scored: Vec<(u32, &ActionInfo)> = live
             .filter_map(|info| {
-                let mut score = |text: &str| pattern.score(Utf32Str::new(text, &mut buffer), &mut matcher);
+                let mut score =
+                    |text: &str| pattern.score(Utf32Str::new(text, &mut buffer), &mut matcher);
                 // A name counts for more than a word of the description.
                 let best = score(info.name).map(|s| s * 2).max(score(info.doc));
                 best.map(|s| (s, info))
@@ -64,7 +78,10 @@ impl PaletteBox {
             KeyCode::Char('p') if ctrl => self.selected = self.selected.saturating_sub(1),
             KeyCode::Char('n') if ctrl => self.selected = (self.selected + 1).min(last),
             KeyCode::Enter => {
-                return self.found().get(self.selected).map_or(Answer::Stay, |info| Answer::Do(info.action));
+                return self
+                    .found()
+                    .get(self.selected)
+                    .map_or(Answer::Stay, |info| Answer::Do(info.action));
             }
             _ => {
                 if self.query.key(key) {
@@ -82,7 +99,11 @@ impl PaletteBox {
 
     pub(super) fn scroll(&mut self, down: bool) {
         let last = self.found().len().saturating_sub(1);
-        self.selected = if down { (self.selected + 1).min(last) } else { self.selected.saturating_sub(1) };
+        self.selected = if down {
+            (self.selected + 1).min(last)
+        } else {
+            self.selected.saturating_sub(1)
+        };
     }
 
     fn area(screen: Rect) -> Rect {
@@ -123,18 +144,30 @@ impl PaletteBox {
             put(buf, inner, 1 + i, &row(info, app, width));
         }
         if found.is_empty() {
-            put(buf, inner, 1, &Line::styled("no command is called that", app.theme.dim()));
+            put(
+                buf,
+                inner,
+                1,
+                &Line::styled("no command is called that", app.theme.dim()),
+            );
         }
     }
 }
 
 fn row(info: &ActionInfo, app: &App, width: usize) -> Line<'static> {
     let refusal = app.refusal(info.action);
-    let style = if refusal.is_some() { app.theme.dim() } else { app.theme.text() };
+    let style = if refusal.is_some() {
+        app.theme.dim()
+    } else {
+        app.theme.text()
+    };
     let doc = refusal.unwrap_or_else(|| info.doc.to_owned());
     Line::from(vec![
         Span::styled(text::pad(info.name, 18), style),
-        Span::styled(text::pad(&app.keymap.key(info.action), 10), app.theme.accent()),
+        Span::styled(
+            text::pad(&app.keymap.key(info.action), 10),
+            app.theme.accent(),
+        ),
         Span::styled(text::fit(&doc, width.saturating_sub(28)), app.theme.dim()),
     ])
 }
@@ -144,7 +177,10 @@ mod tests {
     use super::*;
 
     fn typed(query: &str) -> PaletteBox {
-        PaletteBox { query: LineInput::new(query), ..PaletteBox::new(PaneId::Features) }
+        PaletteBox {
+            query: LineInput::new(query),
+            ..PaletteBox::new(PaneId::Features)
+        }
     }
 
     #[test]
@@ -158,7 +194,12 @@ mod tests {
 
     #[test]
     fn only_what_lives_here_is_offered() {
-        assert!(typed("").found().iter().all(|info| info.lives_in(PaneId::Features)));
+        assert!(
+            typed("")
+                .found()
+                .iter()
+                .all(|info| info.lives_in(PaneId::Features))
+        );
     }
 
     #[test]
@@ -173,6 +214,10 @@ mod tests {
         };
         assert_eq!(chosen, "neurons");
         stage.click(x, y);
-        assert!(stage.app.overlay.is_none() && stage.app.place() == PaneId::Feature, "{}", stage.screen());
+        assert!(
+            stage.app.overlay.is_none() && stage.app.place() == PaneId::Feature,
+            "{}",
+            stage.screen()
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The chooser of what the list shows: features of the fit, or another set of directions of the study.
+//! The chooser of what the list shows: features of the fit, or another set of directions of the
+//! study.
 
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::buffer::Buffer;
@@ -31,66 +32,138 @@ struct Entry {
     refused: Option<String>,
 }
 
-/// The sets of the open study: the fit first, then those made of labels, trained, and made as controls.
+/// The sets of the open study: the fit first, then those made of labels, trained, and made as
+/// controls.
 fn entries(world: &World) -> Vec<Entry> {
-    let Some(study) = &world.study else { return Vec::new() };
+    let Some(study) = &world.study else {
+        return Vec::new();
+    };
     let fit = world.fit_name();
     let of_fit = fit.and_then(|name| study.fits.iter().find(|f| f.name == name));
     let k = of_fit.map_or(0, |fit| fit.config.features);
-    let entry = |kind: SetKind, what: String| Entry { name: kind.to_string(), kind, what, refused: None };
-    let as_many = |what: &str| if k > 0 { format!("{} {what}", text::count(k)) } else { what.to_owned() };
+    let entry = |kind: SetKind, what: String| Entry {
+        name: kind.to_string(),
+        kind,
+        what,
+        refused: None,
+    };
+    let as_many = |what: &str| {
+        if k > 0 {
+            format!("{} {what}", text::count(k))
+        } else {
+            what.to_owned()
+        }
+    };
     let mut all = Vec::new();
     if let Some(name) = fit {
-        let count = if world.set().is_none() { world.rows().len() } else { k };
+        let count = if world.set().is_none() {
+            world.rows().len()
+        } else {
+            k
+        };
         let what = format!("{} features of the fit", text::count(count));
-        all.push(Entry { name: format!("fit:{name}"), ..entry(SetKind::FIT, what) });
+        all.push(Entry {
+            name: format!("fit:{name}"),
+            ..entry(SetKind::FIT, what)
+        });
     }
-    let labels = format!("difference in means of each of {} labels", text::count(study.labels));
+    let labels = format!(
+        "difference in means of each of {} labels",
+        text::count(study.labels)
+    );
     let none = (study.labels == 0).then(|| "the corpus has no labels".to_owned());
-    all.push(Entry { refused: none, ..entry(SetKind::DiffMean, labels) });
+    all.push(Entry {
+        refused: none,
+        ..entry(SetKind::DiffMean, labels)
+    });
     all.extend(saes(study));
-    all.push(entry(SetKind::KMeans, as_many("centroids of k-means, as many as features")));
-    all.push(entry(SetKind::KMeansCut, as_many("centroids with as few neurons as a feature")));
-    all.push(entry(SetKind::Random, as_many("random directions as sparse as the features")));
-    all.push(entry(SetKind::Neuron, format!("each of {} neurons by itself", text::count(study.width))));
+    all.push(entry(
+        SetKind::KMeans,
+        as_many("centroids of k-means, as many as features"),
+    ));
+    all.push(entry(
+        SetKind::KMeansCut,
+        as_many("centroids with as few neurons as a feature"),
+    ));
+    all.push(entry(
+        SetKind::Random,
+        as_many("random directions as sparse as the features"),
+    ));
+    all.push(entry(
+        SetKind::Neuron,
+        format!("each of {} neurons by itself", text::count(study.width)),
+    ));
     all
 }
 
 fn saes(study: &StudyInfo) -> impl Iterator<Item = Entry> + '_ {
     study.saes.iter().rev().map(|sae| {
         let kind = SetKind::Sae(Some(sae.name.clone()));
-        let elsewhere = if sae.hook == study.hook { String::new() } else { format!(" at {}", sae.hook) };
+        let elsewhere = if sae.hook == study.hook {
+            String::new()
+        } else {
+            format!(" at {}", sae.hook)
+        };
         let (what, refused) = match &sae.figures {
             Some(f) => {
-                let fvu = f.fvu.map_or_else(String::new, |fvu| format!(", FVU {fvu:.3}"));
+                let fvu = f
+                    .fvu
+                    .map_or_else(String::new, |fvu| format!(", FVU {fvu:.3}"));
                 let latents = text::count(sae.latents);
-                (format!("{latents} latents of an autoencoder{elsewhere}{fvu}, L0 {:.0}", f.l0), None)
+                (
+                    format!(
+                        "{latents} latents of an autoencoder{elsewhere}{fvu}, L0 {:.0}",
+                        f.l0
+                    ),
+                    None,
+                )
             }
             None => {
-                let what = format!("{} latents{elsewhere}, not trained to the end", text::count(sae.latents));
-                (what, Some("it has no weights yet: train it on first".to_owned()))
+                let what = format!(
+                    "{} latents{elsewhere}, not trained to the end",
+                    text::count(sae.latents)
+                );
+                (
+                    what,
+                    Some("it has no weights yet: train it on first".to_owned()),
+                )
             }
         };
-        Entry { name: kind.to_string(), kind, what, refused }
+        Entry {
+            name: kind.to_string(),
+            kind,
+            what,
+            refused,
+        }
     })
 }
 
 fn on_show(kind: &SetKind, world: &World) -> bool {
-    world.set().map_or(*kind == SetKind::FIT, |set| set.kind == *kind)
+    world
+        .set()
+        .map_or(*kind == SetKind::FIT, |set| set.kind == *kind)
 }
 
 impl SetsBox {
     /// The cursor is on what is shown.
     pub fn new(world: &World) -> Self {
-        let cursor = entries(world).iter().position(|e| on_show(&e.kind, world)).unwrap_or(0);
-        Self { cursor, problem: None }
+        let cursor = entries(world)
+            .iter()
+            .position(|e| on_show(&e.kind, world))
+            .unwrap_or(0);
+        Self {
+            cursor,
+            problem: None,
+        }
     }
 
     pub(super) fn key(&mut self, key: KeyEvent, world: &World, keymap: &Keymap) -> Answer {
         let all = entries(world);
         let action = keymap.action(Key::of(key), PaneId::Features);
         if key.code == KeyCode::Enter {
-            let Some(entry) = all.get(self.cursor) else { return Answer::Close };
+            let Some(entry) = all.get(self.cursor) else {
+                return Answer::Close;
+            };
             if let Some(reason) = &entry.refused {
                 self.problem = Some(reason.clone());
                 return Answer::Stay;
@@ -114,7 +187,11 @@ impl SetsBox {
 
     pub(super) fn scroll(&mut self, down: bool) {
         // The view stops at the last line.
-        self.cursor = if down { self.cursor + 1 } else { self.cursor.saturating_sub(1) };
+        self.cursor = if down {
+            self.cursor + 1
+        } else {
+            self.cursor.saturating_sub(1)
+        };
     }
 
     fn area(count: usize, screen: Rect) -> Rect {
@@ -141,36 +218,67 @@ impl SetsBox {
         let (world, theme) = (&app.world, &app.theme);
         let all = entries(world);
         let area = Self::area(all.len(), screen);
-        let hook = world.study.as_ref().map_or_else(String::new, |study| format!(" at {}", study.hook));
+        let hook = world
+            .study
+            .as_ref()
+            .map_or_else(String::new, |study| format!(" at {}", study.hook));
         let inner = frame(&format!("Directions{hook}"), area, theme, buf);
         let width = usize::from(inner.width);
         let height = usize::from(inner.height).saturating_sub(1).max(1);
         let cursor = self.cursor.min(all.len().saturating_sub(1));
-        let names = all.iter().map(|e| text::width(&e.name)).max().unwrap_or(0).clamp(8, (width / 3).max(8));
+        let names = all
+            .iter()
+            .map(|e| text::width(&e.name))
+            .max()
+            .unwrap_or(0)
+            .clamp(8, (width / 3).max(8));
         let offset = scroll(0, cursor, all.len(), height);
         for (y, (i, entry)) in all.iter().enumerate().skip(offset).take(height).enumerate() {
             if i == cursor {
-                let line = Rect { y: inner.y + y as u16, height: 1, ..inner };
+                let line = Rect {
+                    y: inner.y + y as u16,
+                    height: 1,
+                    ..inner
+                };
                 buf.set_style(line.intersection(buf.area), theme.selected(true));
             }
-            let style = if entry.refused.is_some() { theme.dim() } else { theme.name() };
+            let style = if entry.refused.is_some() {
+                theme.dim()
+            } else {
+                theme.name()
+            };
             let what = match &entry.refused {
                 Some(reason) => format!("{}: {reason}", entry.what),
                 None => entry.what.clone(),
             };
-            let marker = if on_show(&entry.kind, world) { "▸ " } else { "  " };
+            let marker = if on_show(&entry.kind, world) {
+                "▸ "
+            } else {
+                "  "
+            };
             let line = Line::from(vec![
                 Span::styled(marker, theme.good()),
                 Span::styled(text::pad(&text::clean(&entry.name), names), style),
-                Span::styled(format!("  {}", text::fit(&what, width.saturating_sub(names + 4))), theme.dim()),
+                Span::styled(
+                    format!("  {}", text::fit(&what, width.saturating_sub(names + 4))),
+                    theme.dim(),
+                ),
             ]);
             put(buf, inner, y, &line);
         }
         let foot = match &self.problem {
             Some(problem) => Line::styled(text::fit(problem, width), theme.warning()),
-            None => Line::styled(text::fit("enter lists it; esc leaves it as it is", width), theme.dim()),
+            None => Line::styled(
+                text::fit("enter lists it; esc leaves it as it is", width),
+                theme.dim(),
+            ),
         };
-        put(buf, inner, usize::from(inner.height).saturating_sub(1), &foot);
+        put(
+            buf,
+            inner,
+            usize::from(inner.height).saturating_sub(1),
+            &foot,
+        );
     }
 }
 

@@ -1,7 +1,8 @@
-//! What to open: a model, a layer, a corpus and a fit, or a recent study, with what it will take. Owns the request
-//! being put together; never looks at the disk itself.
+//! What to open: a model, a layer, a corpus and a fit, or a recent study, with what it will take.
+//! Owns the request being put together; never looks at the disk itself.
 //!
-//! Invariant: the estimate on show belongs to the request on show, or is marked as being worked out.
+//! Invariant: the estimate on show belongs to the request on show, or is marked as being worked
+//! out.
 
 mod field;
 mod view;
@@ -67,7 +68,10 @@ impl StartPane {
     }
 
     fn item(&self, cx: &Cx) -> Item {
-        self.items(cx).get(self.cursor).copied().unwrap_or(Item::Field(Field::Model))
+        self.items(cx)
+            .get(self.cursor)
+            .copied()
+            .unwrap_or(Item::Field(Field::Model))
     }
 
     fn field(&self, cx: &Cx) -> Option<Field> {
@@ -79,12 +83,18 @@ impl StartPane {
 
     /// The layers of the model, when the estimate told.
     fn layers(&self) -> Option<usize> {
-        self.estimate.as_ref().and_then(|e| e.as_ref().ok()).and_then(|e| e.layers)
+        self.estimate
+            .as_ref()
+            .and_then(|e| e.as_ref().ok())
+            .and_then(|e| e.layers)
     }
 
     /// Neurons a row, when the estimate told.
     fn width(&self) -> Option<usize> {
-        self.estimate.as_ref().and_then(|e| e.as_ref().ok()).and_then(|e| e.width)
+        self.estimate
+            .as_ref()
+            .and_then(|e| e.as_ref().ok())
+            .and_then(|e| e.width)
     }
 
     fn changed(&mut self, cx: &Cx) {
@@ -99,9 +109,16 @@ impl StartPane {
             Field::Model => request.model.clone().unwrap_or_default(),
             Field::Layer => request.layer.map(|l| l.to_string()).unwrap_or_default(),
             Field::Hook => request.hook.name().to_owned(),
-            Field::Corpus => request.corpus.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
+            Field::Corpus => request
+                .corpus
+                .as_ref()
+                .map(|p| p.display().to_string())
+                .unwrap_or_default(),
             Field::Features => request.fit.features.to_string(),
-            Field::Sparsity => request.fit.sparsity.map_or_else(|| "auto".to_owned(), |p| p.to_string()),
+            Field::Sparsity => request
+                .fit
+                .sparsity
+                .map_or_else(|| "auto".to_owned(), |p| p.to_string()),
             Field::Penalty => request.fit.l1.to_string(),
             Field::Device => device_name(request.device).to_owned(),
         }
@@ -113,14 +130,20 @@ impl StartPane {
         let request = &mut self.request;
         let number = |low: f64, high: f64| match typed.parse::<f64>() {
             Ok(v) if v.is_finite() && v >= low && v <= high => Ok(v),
-            _ => Err(format!("{} is a number from {low} to {high}, not '{typed}'", field.name())),
+            _ => Err(format!(
+                "{} is a number from {low} to {high}, not '{typed}'",
+                field.name()
+            )),
         };
         match field {
             Field::Model => request.model = (!typed.is_empty()).then(|| typed.to_owned()),
             Field::Layer if typed.is_empty() => request.layer = None,
             Field::Layer => {
-                request.layer =
-                    Some(typed.parse().map_err(|_| format!("a layer is a whole number from 0, not '{typed}'"))?);
+                request.layer = Some(
+                    typed
+                        .parse()
+                        .map_err(|_| format!("a layer is a whole number from 0, not '{typed}'"))?,
+                );
             }
             Field::Hook => request.hook = typed.parse().map_err(|e: crate::Error| e.to_string())?,
             Field::Corpus => request.corpus = (!typed.is_empty()).then(|| PathBuf::from(typed)),
@@ -131,7 +154,11 @@ impl StartPane {
             Field::Sparsity if matches!(typed, "" | "auto") => request.fit.sparsity = None,
             Field::Sparsity => match number(0.0, 1.0)? {
                 p if p > 0.0 => request.fit.sparsity = Some(p),
-                _ => return Err("sparsity is above 0: 0.01 keeps one neuron in a hundred".to_owned()),
+                _ => {
+                    return Err(
+                        "sparsity is above 0: 0.01 keeps one neuron in a hundred".to_owned()
+                    );
+                }
             },
             Field::Penalty => request.fit.l1 = number(0.0, 1e6)?,
             Field::Device => {
@@ -150,9 +177,15 @@ impl StartPane {
         let request = &mut self.request;
         match field {
             Field::Model => {
-                let known = cx.world.models.iter().flatten().filter(|m| m.problem.is_none());
-                let choices: Vec<Option<String>> =
-                    std::iter::once(None).chain(known.map(|m| Some(m.id.clone()))).collect();
+                let known = cx
+                    .world
+                    .models
+                    .iter()
+                    .flatten()
+                    .filter(|m| m.problem.is_none());
+                let choices: Vec<Option<String>> = std::iter::once(None)
+                    .chain(known.map(|m| Some(m.id.clone())))
+                    .collect();
                 request.model = cycle(&choices, &request.model, forward);
                 request.layer = None;
             }
@@ -160,12 +193,20 @@ impl StartPane {
                 let middle = layers.map_or(0, |l| l / 2);
                 let last = layers.map_or(usize::MAX, |l| l.saturating_sub(1));
                 let now = request.layer.unwrap_or(middle);
-                request.layer = Some(if forward { (now + 1).min(last) } else { now.saturating_sub(1) });
+                request.layer = Some(if forward {
+                    (now + 1).min(last)
+                } else {
+                    now.saturating_sub(1)
+                });
             }
             Field::Hook => request.hook = cycle(&HookSite::ALL, &request.hook, forward),
             Field::Corpus => {}
-            Field::Features => request.fit.features = step(&FEATURES, request.fit.features, forward),
-            Field::Sparsity => request.fit.sparsity = step(&SPARSITIES, request.fit.sparsity, forward),
+            Field::Features => {
+                request.fit.features = step(&FEATURES, request.fit.features, forward)
+            }
+            Field::Sparsity => {
+                request.fit.sparsity = step(&SPARSITIES, request.fit.sparsity, forward)
+            }
             Field::Penalty => request.fit.l1 = step(&PENALTIES, request.fit.l1, forward),
             Field::Device => request.device = cycle(&DEVICES, &request.device, forward),
         }
@@ -179,10 +220,17 @@ impl StartPane {
                 .studies
                 .as_ref()
                 .and_then(|s| s.get(i))
-                .map(|s| vec![Step::Send(Command::OpenStudy(s.dir.clone())), Step::Focus(PaneId::Features)])
+                .map(|s| {
+                    vec![
+                        Step::Send(Command::OpenStudy(s.dir.clone())),
+                        Step::Focus(PaneId::Features),
+                    ]
+                })
                 .unwrap_or_default(),
             Item::Model(i) => {
-                let Some(model) = cx.world.models.as_ref().and_then(|m| m.get(i)) else { return Vec::new() };
+                let Some(model) = cx.world.models.as_ref().and_then(|m| m.get(i)) else {
+                    return Vec::new();
+                };
                 if let Some(problem) = &model.problem {
                     return vec![Step::Say(Level::Warn, problem.clone())];
                 }
@@ -196,8 +244,14 @@ impl StartPane {
                 if let Some(reason) = self.refused() {
                     return vec![Step::Say(Level::Warn, reason)];
                 }
-                let request = OpenRequest { study: None, ..self.request.clone() };
-                vec![Step::Send(Command::Open(request)), Step::Focus(PaneId::Features)]
+                let request = OpenRequest {
+                    study: None,
+                    ..self.request.clone()
+                };
+                vec![
+                    Step::Send(Command::Open(request)),
+                    Step::Focus(PaneId::Features),
+                ]
             }
         }
     }
@@ -214,7 +268,9 @@ impl StartPane {
     }
 
     fn commit(&mut self, cx: &Cx) {
-        let (Some(input), Some(field)) = (self.editing.take(), self.field(cx)) else { return };
+        let (Some(input), Some(field)) = (self.editing.take(), self.field(cx)) else {
+            return;
+        };
         match self.set(field, input.text()) {
             Ok(()) => self.changed(cx),
             Err(problem) => {
@@ -226,14 +282,31 @@ impl StartPane {
 }
 
 const FEATURES: [usize; 8] = [10, 25, 50, 100, 200, 300, 400, 800];
-const SPARSITIES: [Option<f64>; 8] =
-    [None, Some(0.002), Some(0.005), Some(0.01), Some(0.02), Some(0.05), Some(0.1), Some(1.0)];
+const SPARSITIES: [Option<f64>; 8] = [
+    None,
+    Some(0.002),
+    Some(0.005),
+    Some(0.01),
+    Some(0.02),
+    Some(0.05),
+    Some(0.1),
+    Some(1.0),
+];
 const PENALTIES: [f64; 5] = [0.0, 0.05, 0.1, 0.2, 0.5];
-const DEVICES: [DeviceChoice; 4] = [DeviceChoice::Auto, DeviceChoice::Cpu, DeviceChoice::Cuda, DeviceChoice::Metal];
+const DEVICES: [DeviceChoice; 4] = [
+    DeviceChoice::Auto,
+    DeviceChoice::Cpu,
+    DeviceChoice::Cuda,
+    DeviceChoice::Metal,
+];
 
 /// The next larger or smaller of some ascending choices.
 fn step<T: PartialOrd + Copy>(choices: &[T], now: T, forward: bool) -> T {
-    let found = if forward { choices.iter().find(|c| **c > now) } else { choices.iter().rev().find(|c| **c < now) };
+    let found = if forward {
+        choices.iter().find(|c| **c > now)
+    } else {
+        choices.iter().rev().find(|c| **c < now)
+    };
     found.copied().unwrap_or(now)
 }
 
@@ -258,7 +331,9 @@ impl Pane for StartPane {
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         match action {
             Action::Run if matches!(self.item(cx), Item::Field(_)) => self.refused(),
-            Action::Edit if self.field(cx).is_none() => Some("only fields of the form can be typed".to_owned()),
+            Action::Edit if self.field(cx).is_none() => {
+                Some("only fields of the form can be typed".to_owned())
+            }
             _ => None,
         }
     }
@@ -288,7 +363,12 @@ impl Pane for StartPane {
     }
 
     fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
-        if let Some(to) = motion(action, self.cursor, self.items(cx).len(), usize::from(cx.area.height)) {
+        if let Some(to) = motion(
+            action,
+            self.cursor,
+            self.items(cx).len(),
+            usize::from(cx.area.height),
+        ) {
             self.cursor = to;
             return Some(Vec::new());
         }
@@ -304,7 +384,10 @@ impl Pane for StartPane {
 
     fn entered(&mut self, cx: &Cx) -> Vec<Step> {
         self.ask_at = Some(cx.world.now);
-        vec![Step::Send(Command::ListStudies), Step::Send(Command::ListModels)]
+        vec![
+            Step::Send(Command::ListStudies),
+            Step::Send(Command::ListModels),
+        ]
     }
 
     fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
@@ -326,7 +409,10 @@ impl Pane for StartPane {
     fn note(&mut self, note: &Note, cx: &Cx) -> Vec<Step> {
         if let Note::Open(request) = note {
             self.request = request.clone();
-            self.cursor = Field::ALL.iter().position(|f| *f == Field::Layer).unwrap_or(0);
+            self.cursor = Field::ALL
+                .iter()
+                .position(|f| *f == Field::Layer)
+                .unwrap_or(0);
             self.changed(cx);
         }
         Vec::new()
@@ -346,7 +432,9 @@ impl Pane for StartPane {
     }
 
     fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
-        let Some(at) = self.item_at(column, row, cx) else { return Vec::new() };
+        let Some(at) = self.item_at(column, row, cx) else {
+            return Vec::new();
+        };
         if self.editing.is_some() {
             self.commit(cx);
         }

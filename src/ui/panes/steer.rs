@@ -1,5 +1,5 @@
-//! Steered beside unsteered text. Owns the request being put together and the runs that were; generating is the
-//! engine's.
+//! Steered beside unsteered text. Owns the request being put together and the runs that were;
+//! generating is the engine's.
 //!
 //! Invariant: one run is active at a time, and every piece of text goes to it.
 
@@ -89,7 +89,11 @@ impl Default for SteerPane {
 
 impl SteerPane {
     fn field(&self) -> Field {
-        self.form.fields().get(self.cursor).copied().unwrap_or(Field::Prompt)
+        self.form
+            .fields()
+            .get(self.cursor)
+            .copied()
+            .unwrap_or(Field::Prompt)
     }
 
     fn active(&mut self) -> Option<&mut Run> {
@@ -99,7 +103,11 @@ impl SteerPane {
     fn browse(&mut self, forward: bool) {
         let last = self.runs.len().saturating_sub(1);
         self.three = None;
-        self.shown = if forward { (self.shown + 1).min(last) } else { self.shown.saturating_sub(1) };
+        self.shown = if forward {
+            (self.shown + 1).min(last)
+        } else {
+            self.shown.saturating_sub(1)
+        };
         self.scroll = 0;
     }
 
@@ -111,13 +119,17 @@ impl SteerPane {
     fn edit(&mut self) {
         match self.field() {
             Field::Prompt => self.typing = true,
-            field if Form::is_typed(field) => self.editing = Some(LineInput::new(&self.form.typed(field))),
+            field if Form::is_typed(field) => {
+                self.editing = Some(LineInput::new(&self.form.typed(field)))
+            }
             _ => {}
         }
     }
 
     fn commit(&mut self) {
-        let Some(input) = self.editing.take() else { return };
+        let Some(input) = self.editing.take() else {
+            return;
+        };
         match self.form.set(self.field(), input.text()) {
             Ok(()) => self.problem = None,
             Err(problem) => {
@@ -162,20 +174,32 @@ impl Pane for SteerPane {
     }
 
     fn title(&self, cx: &Cx) -> Line<'static> {
-        Line::raw(if cx.area.width < 50 { "Steer" } else { "Steer: the same prompt with and without" })
+        Line::raw(if cx.area.width < 50 {
+            "Steer"
+        } else {
+            "Steer: the same prompt with and without"
+        })
     }
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         match action {
             Action::Run => self.refused(cx),
-            Action::SteerThree | Action::AblateThree => self.refused(cx).or_else(|| self.form.refused_three()),
-            Action::Edit if !Form::is_typed(self.field()) => Some("left and right choose its value".to_owned()),
+            Action::SteerThree | Action::AblateThree => {
+                self.refused(cx).or_else(|| self.form.refused_three())
+            }
+            Action::Edit if !Form::is_typed(self.field()) => {
+                Some("left and right choose its value".to_owned())
+            }
             Action::Remove if !matches!(self.field(), Field::Term(i) if i < self.form.features.len()) => {
                 Some("the cursor is on no feature".to_owned())
             }
             Action::PreviousRun if self.shown == 0 => Some("there is no run before".to_owned()),
-            Action::NextRun if self.shown + 1 >= self.runs.len() => Some("this is the last run".to_owned()),
-            Action::Copy | Action::Trace if self.runs.is_empty() => Some("nothing was run yet".to_owned()),
+            Action::NextRun if self.shown + 1 >= self.runs.len() => {
+                Some("this is the last run".to_owned())
+            }
+            Action::Copy | Action::Trace if self.runs.is_empty() => {
+                Some("nothing was run yet".to_owned())
+            }
             _ => None,
         }
     }
@@ -186,7 +210,11 @@ impl Pane for SteerPane {
 
     fn typing_hints(&self) -> Vec<(&'static str, &'static str)> {
         if self.typing {
-            return vec![("enter", "runs"), ("ctrl-j", "new line"), ("esc", "leaves it")];
+            return vec![
+                ("enter", "runs"),
+                ("ctrl-j", "new line"),
+                ("esc", "leaves it"),
+            ];
         }
         vec![("enter", "keeps it"), ("esc", "leaves it")]
     }
@@ -212,7 +240,10 @@ impl Pane for SteerPane {
             input.paste(text);
         } else if self.prompt.paste(text) {
             let kept = self.prompt.text().len();
-            return vec![Step::Say(Level::Warn, format!("a prompt holds {MAX_PROMPT} bytes: cut at {kept}"))];
+            return vec![Step::Say(
+                Level::Warn,
+                format!("a prompt holds {MAX_PROMPT} bytes: cut at {kept}"),
+            )];
         }
         Vec::new()
     }
@@ -221,7 +252,9 @@ impl Pane for SteerPane {
         let last = self.form.fields().len() - 1;
         match action {
             // No field is seen: the keys scroll.
-            Action::Up if view::three_alone(self, cx) => self.scroll = self.scroll.saturating_sub(1),
+            Action::Up if view::three_alone(self, cx) => {
+                self.scroll = self.scroll.saturating_sub(1)
+            }
             Action::Down if view::three_alone(self, cx) => {
                 self.scroll = (self.scroll + 1).min(view::last_scroll(self, cx));
             }
@@ -230,14 +263,21 @@ impl Pane for SteerPane {
             Action::First => self.go(0),
             Action::Last => self.go(last),
             Action::PageUp => self.scroll = self.scroll.saturating_sub(view::page(self, cx)),
-            Action::PageDown => self.scroll = (self.scroll + view::page(self, cx)).min(view::last_scroll(self, cx)),
-            Action::Left | Action::Right => match self.form.turn(self.field(), action == Action::Right) {
-                Ok(()) => self.problem = None,
-                Err(problem) => self.problem = Some(problem),
-            },
+            Action::PageDown => {
+                self.scroll = (self.scroll + view::page(self, cx)).min(view::last_scroll(self, cx))
+            }
+            Action::Left | Action::Right => {
+                match self.form.turn(self.field(), action == Action::Right) {
+                    Ok(()) => self.problem = None,
+                    Err(problem) => self.problem = Some(problem),
+                }
+            }
             Action::Edit => self.edit(),
             Action::Run if self.three.is_some() && self.active().is_some() => {
-                let said = format!("three ways are being steered; {} goes back to the request", cx.key(Action::Back));
+                let said = format!(
+                    "three ways are being steered; {} goes back to the request",
+                    cx.key(Action::Back)
+                );
                 return Some(vec![Step::Say(Level::Info, said)]);
             }
             Action::Run => {
@@ -253,7 +293,11 @@ impl Pane for SteerPane {
                 let run = self.runs.get(self.shown)?;
                 let (baseline, steered) = run.texts(0);
                 let prompt = run.ask.prompt.clone();
-                let note = Note::Follow { prompt, baseline: baseline.to_owned(), steered: steered.to_owned() };
+                let note = Note::Follow {
+                    prompt,
+                    baseline: baseline.to_owned(),
+                    steered: steered.to_owned(),
+                };
                 return Some(vec![Step::Tell(PaneId::Live, note)]);
             }
             Action::Back if self.three.is_some() => self.three = None,
@@ -262,7 +306,10 @@ impl Pane for SteerPane {
             Action::NextRun => self.browse(true),
             Action::Copy => {
                 let run = self.runs.get(self.shown)?;
-                return Some(vec![Step::Copy(run.plain(), format!("run {} with its texts", self.shown + 1))]);
+                return Some(vec![Step::Copy(
+                    run.plain(),
+                    format!("run {} with its texts", self.shown + 1),
+                )]);
             }
             _ => return None,
         }
@@ -290,7 +337,11 @@ impl Pane for SteerPane {
                     run.info = Some((**info).clone());
                 }
             }
-            Event::SteerText { sample, steered, text } => {
+            Event::SteerText {
+                sample,
+                steered,
+                text,
+            } => {
                 if let Some(run) = self.active() {
                     run.push(*sample, *steered, text);
                 }
@@ -356,7 +407,9 @@ impl Pane for SteerPane {
         }
         if self.runs.is_empty() {
             let runs = session["runs"].as_array().into_iter().flatten();
-            self.runs = runs.filter_map(|run| serde_json::from_value(run.clone()).ok()).collect();
+            self.runs = runs
+                .filter_map(|run| serde_json::from_value(run.clone()).ok())
+                .collect();
             self.shown = self.runs.len().saturating_sub(1);
         }
         self.go(0);

@@ -1,4 +1,5 @@
-//! What a sweep over the number of features is asked for: a small form over the Fit pane. Owns what is typed in it.
+//! What a sweep over the number of features is asked for: a small form over the Fit pane. Owns what
+//! is typed in it.
 //!
 //! Invariant: it begins with what `mlpeek sweep` does when nothing is said.
 
@@ -43,23 +44,45 @@ pub struct SweepBox {
     problem: Option<String>,
 }
 
-/// The settings that a sweep takes: those of the fit on show, else of the newest here, else the defaults.
+/// The settings that a sweep takes: those of the fit on show, else of the newest here, else the
+/// defaults.
 fn base(world: &World) -> FitConfig {
-    let Some(study) = &world.study else { return FitConfig::default() };
-    let shown = world.fit_name().and_then(|name| study.fits.iter().find(|f| f.name == name));
-    shown.or_else(|| newest(&study.fits, |hook| hook == study.hook)).map(|f| f.config.clone()).unwrap_or_default()
+    let Some(study) = &world.study else {
+        return FitConfig::default();
+    };
+    let shown = world
+        .fit_name()
+        .and_then(|name| study.fits.iter().find(|f| f.name == name));
+    shown
+        .or_else(|| newest(&study.fits, |hook| hook == study.hook))
+        .map(|f| f.config.clone())
+        .unwrap_or_default()
 }
 
 /// "λ 0.1, 5% of 1,536 neurons": the settings, but for k and the seeds.
 pub(super) fn settings(config: &FitConfig, width: usize) -> String {
-    let share = format!("{} of {} neurons", text::chosen_percent(config.share(width)), text::count(width));
+    let share = format!(
+        "{} of {} neurons",
+        text::chosen_percent(config.share(width)),
+        text::count(width)
+    );
     let rule = match config.solver {
         Solver::Bcd => format!("λ {}", config.l1),
         Solver::Mu => "multiplicative".to_owned(),
     };
-    let cap = config.row_cap.map_or_else(String::new, |cap| format!(", at most {cap} a token"));
-    let scaled = if config.scale_rows { ", scaled rows" } else { "" };
-    let neurons = if config.scale_neurons { ", scaled neurons" } else { "" };
+    let cap = config
+        .row_cap
+        .map_or_else(String::new, |cap| format!(", at most {cap} a token"));
+    let scaled = if config.scale_rows {
+        ", scaled rows"
+    } else {
+        ""
+    };
+    let neurons = if config.scale_neurons {
+        ", scaled neurons"
+    } else {
+        ""
+    };
     let centred = if config.centre { ", centred" } else { "" };
     format!("{rule}, {share}{cap}{scaled}{neurons}{centred}")
 }
@@ -75,27 +98,58 @@ pub(super) fn seeds(first: u64, count: usize) -> String {
 impl SweepBox {
     /// Begins with what was asked for last, or the defaults.
     pub fn new(world: &World) -> Self {
-        let ask = world.swept.as_ref().map(|(begun, _)| begun.ask.clone()).unwrap_or_default();
+        let ask = world
+            .swept
+            .as_ref()
+            .map(|(begun, _)| begun.ask.clone())
+            .unwrap_or_default();
         let numbers: Vec<String> = ask.features.iter().map(usize::to_string).collect();
-        let typed = [LineInput::new(&numbers.join(" ")), LineInput::new(&ask.seeds.to_string())];
-        Self { typed, cold: ask.cold, at: 0, problem: None }
+        let typed = [
+            LineInput::new(&numbers.join(" ")),
+            LineInput::new(&ask.seeds.to_string()),
+        ];
+        Self {
+            typed,
+            cold: ask.cold,
+            at: 0,
+            problem: None,
+        }
     }
 
     /// The request as it is typed, or what is wrong with it.
     fn ask(&self, world: &World) -> Result<SweepAsk, String> {
         let mut features = Vec::new();
-        for part in self.typed[0].text().split([',', ' ', ';']).filter(|part| !part.is_empty()) {
+        for part in self.typed[0]
+            .text()
+            .split([',', ' ', ';'])
+            .filter(|part| !part.is_empty())
+        {
             let k = part.parse().ok().filter(|&k: &usize| k > 0);
-            features.push(k.ok_or_else(|| format!("features: '{}' is no whole number above 0", text::clean(part)))?);
+            features.push(k.ok_or_else(|| {
+                format!(
+                    "features: '{}' is no whole number above 0",
+                    text::clean(part)
+                )
+            })?);
         }
         features.sort_unstable();
         features.dedup();
         if features.is_empty() {
             return Err("features: at least one number, as 25 50 100".to_owned());
         }
-        let seeds = self.typed[1].text().trim().parse().ok().filter(|n| (1..=MOST_SEEDS).contains(n));
+        let seeds = self.typed[1]
+            .text()
+            .trim()
+            .parse()
+            .ok()
+            .filter(|n| (1..=MOST_SEEDS).contains(n));
         let seeds = seeds.ok_or_else(|| format!("seeds: a whole number from 1 to {MOST_SEEDS}"))?;
-        Ok(SweepAsk { fit: world.fit_name().map(str::to_owned), features, seeds, cold: self.cold })
+        Ok(SweepAsk {
+            fit: world.fit_name().map(str::to_owned),
+            features,
+            seeds,
+            cold: self.cold,
+        })
     }
 
     fn turn(&mut self) {
@@ -130,7 +184,11 @@ impl SweepBox {
 
     /// The wheel goes from field to field.
     pub(super) fn scroll(&mut self, down: bool) {
-        self.at = if down { (self.at + 1).min(FIELDS.len() - 1) } else { self.at.saturating_sub(1) };
+        self.at = if down {
+            (self.at + 1).min(FIELDS.len() - 1)
+        } else {
+            self.at.saturating_sub(1)
+        };
     }
 
     /// A click goes to a field; on the one that is turned, it turns it.
@@ -152,13 +210,24 @@ impl SweepBox {
         let fits = format!("{fits} {}", if fits == 1 { "fit" } else { "fits" });
         let rows = world.study.as_ref().map_or(0, |s| s.rows);
         let numbers = if count == 1 { "number" } else { "numbers" };
-        Ok(format!("{fits} of {count} {numbers} of features, on about four fifths of {} tokens", text::count(rows)))
+        Ok(format!(
+            "{fits} of {count} {numbers} of features, on about four fifths of {} tokens",
+            text::count(rows)
+        ))
     }
 
     pub(super) fn view(&self, app: &App, screen: Rect, buf: &mut Buffer) {
         let (theme, world) = (&app.theme, &app.world);
-        let hook = world.study.as_ref().map_or_else(String::new, |study| format!(" at {}", study.hook));
-        let inner = frame(&format!("Sweep over k{hook}"), dialog(screen, SIZE.0, SIZE.1), theme, buf);
+        let hook = world
+            .study
+            .as_ref()
+            .map_or_else(String::new, |study| format!(" at {}", study.hook));
+        let inner = frame(
+            &format!("Sweep over k{hook}"),
+            dialog(screen, SIZE.0, SIZE.1),
+            theme,
+            buf,
+        );
         let width = usize::from(inner.width);
         for (i, (name, what)) in FIELDS.into_iter().enumerate() {
             let here = i == self.at;
@@ -169,17 +238,36 @@ impl SweepBox {
             match self.typed.get(i) {
                 Some(typed) if here => spans.extend(typed.line(theme, VALUE).spans),
                 Some(typed) => {
-                    spans.push(Span::styled(text::fit(&text::clean(typed.text()), VALUE), theme.heading()));
+                    spans.push(Span::styled(
+                        text::fit(&text::clean(typed.text()), VALUE),
+                        theme.heading(),
+                    ));
                 }
                 None => {
                     let value = if self.cold { "cold" } else { "warm" };
-                    let style = if here { theme.selected(true) } else { theme.heading() };
-                    spans.push(Span::styled(if here { format!("◂ {value} ▸") } else { value.to_owned() }, style));
+                    let style = if here {
+                        theme.selected(true)
+                    } else {
+                        theme.heading()
+                    };
+                    spans.push(Span::styled(
+                        if here {
+                            format!("◂ {value} ▸")
+                        } else {
+                            value.to_owned()
+                        },
+                        style,
+                    ));
                 }
             }
             let used: usize = spans.iter().map(Span::width).sum();
-            spans.push(Span::raw(" ".repeat((NAME + VALUE + 2).saturating_sub(used))));
-            spans.push(Span::styled(text::fit(what, width.saturating_sub(NAME + VALUE + 2)), theme.dim()));
+            spans.push(Span::raw(
+                " ".repeat((NAME + VALUE + 2).saturating_sub(used)),
+            ));
+            spans.push(Span::styled(
+                text::fit(what, width.saturating_sub(NAME + VALUE + 2)),
+                theme.dim(),
+            ));
             put(buf, inner, i, &Line::from(spans));
         }
         let (said, style) = match (&self.problem, self.outlook(world)) {
@@ -193,9 +281,19 @@ impl SweepBox {
         let neurons = world.study.as_ref().map_or(0, |s| s.width);
         let how = format!("{}, {}", settings(&config, neurons), seeds(first, count));
         put(buf, inner, 4, &Line::styled(text::fit(&said, width), style));
-        put(buf, inner, 5, &Line::styled(text::fit(&how, width), theme.dim()));
+        put(
+            buf,
+            inner,
+            5,
+            &Line::styled(text::fit(&how, width), theme.dim()),
+        );
         let keys = "enter sweeps, up and down go, esc leaves";
-        put(buf, inner, 6, &Line::styled(text::fit(keys, width), theme.dim()));
+        put(
+            buf,
+            inner,
+            6,
+            &Line::styled(text::fit(keys, width), theme.dim()),
+        );
     }
 }
 

@@ -40,30 +40,54 @@ pub struct TrainBox {
 /// Trainings of the hook on show, newest first.
 fn here(world: &World) -> impl Iterator<Item = &SaeEntry> {
     let study = world.study.as_deref();
-    study.into_iter().flat_map(|s| s.saes.iter().rev().filter(|sae| sae.hook == s.hook && sae.trained.is_some()))
+    study.into_iter().flat_map(|s| {
+        s.saes
+            .iter()
+            .rev()
+            .filter(|sae| sae.hook == s.hook && sae.trained.is_some())
+    })
 }
 
 impl TrainBox {
     /// Begins with what was stopped, or the defaults.
     pub fn new(world: &World) -> Self {
-        let stopped = here(world).find(|sae| sae.resumable).and_then(|sae| sae.trained.clone());
+        let stopped = here(world)
+            .find(|sae| sae.resumable)
+            .and_then(|sae| sae.trained.clone());
         let base = stopped.unwrap_or_default();
         let typed = [base.latents, base.top_k, base.epochs].map(|n| LineInput::new(&n.to_string()));
-        Self { base, typed, at: 0, problem: None }
+        Self {
+            base,
+            typed,
+            at: 0,
+            problem: None,
+        }
     }
 
     /// The configuration as it is typed, or what is wrong with it.
     fn config(&self) -> Result<TrainConfig, String> {
         let number = |i: usize| {
-            let plain: String = self.typed[i].text().chars().filter(|c| !",_ ".contains(*c)).collect();
+            let plain: String = self.typed[i]
+                .text()
+                .chars()
+                .filter(|c| !",_ ".contains(*c))
+                .collect();
             let read = plain.parse::<usize>().ok().filter(|&n| n > 0);
             read.ok_or_else(|| format!("{}: a whole number above 0", FIELDS[i].0))
         };
         let (latents, top_k, epochs) = (number(0)?, number(1)?, number(2)?);
         if top_k > latents {
-            return Err(format!("of {} latents at most as many are active", text::count(latents)));
+            return Err(format!(
+                "of {} latents at most as many are active",
+                text::count(latents)
+            ));
         }
-        Ok(TrainConfig { latents, top_k, epochs, ..self.base.clone() })
+        Ok(TrainConfig {
+            latents,
+            top_k,
+            epochs,
+            ..self.base.clone()
+        })
     }
 
     pub(super) fn key(&mut self, key: KeyEvent) -> Answer {
@@ -89,7 +113,11 @@ impl TrainBox {
 
     /// The wheel goes from field to field.
     pub(super) fn scroll(&mut self, down: bool) {
-        self.at = if down { (self.at + 1).min(FIELDS.len() - 1) } else { self.at.saturating_sub(1) };
+        self.at = if down {
+            (self.at + 1).min(FIELDS.len() - 1)
+        } else {
+            self.at.saturating_sub(1)
+        };
     }
 
     /// A click goes to a field.
@@ -108,15 +136,28 @@ impl TrainBox {
         let rows = world.study.as_ref().map_or(0, |s| s.rows);
         let steps = rows.div_ceil(config.batch.max(1)) * config.epochs;
         Ok(match same {
-            Some(sae) if sae.resumable => format!("{} goes on where it was stopped", text::clean(&sae.name)),
-            Some(sae) if sae.figures.is_some() => format!("{} is this already", text::clean(&sae.name)),
-            _ => format!("{} steps of {} of {} tokens", text::count(steps), config.batch, text::count(rows)),
+            Some(sae) if sae.resumable => {
+                format!("{} goes on where it was stopped", text::clean(&sae.name))
+            }
+            Some(sae) if sae.figures.is_some() => {
+                format!("{} is this already", text::clean(&sae.name))
+            }
+            _ => format!(
+                "{} steps of {} of {} tokens",
+                text::count(steps),
+                config.batch,
+                text::count(rows)
+            ),
         })
     }
 
     pub(super) fn view(&self, app: &App, screen: Rect, buf: &mut Buffer) {
         let theme = &app.theme;
-        let hook = app.world.study.as_ref().map_or_else(String::new, |study| format!(" at {}", study.hook));
+        let hook = app
+            .world
+            .study
+            .as_ref()
+            .map_or_else(String::new, |study| format!(" at {}", study.hook));
         let area = dialog(screen, SIZE.0, SIZE.1);
         let inner = frame(&format!("Train an autoencoder{hook}"), area, theme, buf);
         let width = usize::from(inner.width);
@@ -129,11 +170,19 @@ impl TrainBox {
             if here {
                 spans.extend(self.typed[i].line(theme, VALUE).spans);
             } else {
-                spans.push(Span::styled(text::fit(&text::clean(self.typed[i].text()), VALUE), theme.heading()));
+                spans.push(Span::styled(
+                    text::fit(&text::clean(self.typed[i].text()), VALUE),
+                    theme.heading(),
+                ));
             }
             let used: usize = spans.iter().map(Span::width).sum();
-            spans.push(Span::raw(" ".repeat((NAME + VALUE + 2).saturating_sub(used))));
-            spans.push(Span::styled(text::fit(what, width.saturating_sub(NAME + VALUE + 2)), theme.dim()));
+            spans.push(Span::raw(
+                " ".repeat((NAME + VALUE + 2).saturating_sub(used)),
+            ));
+            spans.push(Span::styled(
+                text::fit(what, width.saturating_sub(NAME + VALUE + 2)),
+                theme.dim(),
+            ));
             put(buf, inner, i, &Line::from(spans));
         }
         let (said, style) = match (&self.problem, self.outlook(&app.world)) {
@@ -142,7 +191,15 @@ impl TrainBox {
             (None, Ok(outlook)) => (outlook, theme.text()),
         };
         put(buf, inner, 4, &Line::styled(text::fit(&said, width), style));
-        put(buf, inner, 5, &Line::styled(text::fit("enter trains, up and down go, esc leaves", width), theme.dim()));
+        put(
+            buf,
+            inner,
+            5,
+            &Line::styled(
+                text::fit("enter trains, up and down go, esc leaves", width),
+                theme.dim(),
+            ),
+        );
     }
 }
 
@@ -155,7 +212,17 @@ mod tests {
     use crate::ui::theme::Profile;
 
     fn asked(stage: &Stage) -> Vec<&TrainConfig> {
-        stage.sent.iter().filter_map(|c| if let Command::TrainSae(config) = c { Some(config) } else { None }).collect()
+        stage
+            .sent
+            .iter()
+            .filter_map(|c| {
+                if let Command::TrainSae(config) = c {
+                    Some(config)
+                } else {
+                    None
+                }
+            })
+            .collect()
     }
 
     fn point(epoch: usize) -> Event {
@@ -176,8 +243,11 @@ mod tests {
         stage.keys("5 T enter");
         let mut entry = stage.demo.study().saes[0].clone();
         let config = asked(&stage)[0].clone();
-        (entry.name, entry.latents, entry.figures, entry.trained) = ("topk2048".into(), 2048, None, Some(config));
-        stage.event(Event::Started(Job::Train)).event(Event::Training(Box::new(entry)));
+        (entry.name, entry.latents, entry.figures, entry.trained) =
+            ("topk2048".into(), 2048, None, Some(config));
+        stage
+            .event(Event::Started(Job::Train))
+            .event(Event::Training(Box::new(entry)));
         stage
     }
 
@@ -185,17 +255,33 @@ mod tests {
     fn the_defaults_are_there_to_be_edited() {
         let mut stage = Stage::opened(80, 24, Profile::Mono);
         stage.keys("5 T");
-        assert!(stage.screen().contains("2,040 steps of 512 of 17,204 tokens"), "{}", stage.screen());
+        assert!(
+            stage
+                .screen()
+                .contains("2,040 steps of 512 of 17,204 tokens"),
+            "{}",
+            stage.screen()
+        );
         stage
             .keys("backspace backspace backspace backspace")
             .type_text("512")
             .keys("down")
             .type_text("x")
             .keys("enter");
-        assert!(asked(&stage).is_empty() && stage.screen().contains("active: a whole number"), "{}", stage.screen());
+        assert!(
+            asked(&stage).is_empty() && stage.screen().contains("active: a whole number"),
+            "{}",
+            stage.screen()
+        );
         stage.keys("backspace enter");
         let defaults = TrainConfig::default();
-        assert_eq!(asked(&stage), [&TrainConfig { latents: 512, ..defaults }]);
+        assert_eq!(
+            asked(&stage),
+            [&TrainConfig {
+                latents: 512,
+                ..defaults
+            }]
+        );
         stage.keys("T esc");
         assert_eq!(asked(&stage).len(), 1);
     }
@@ -204,22 +290,39 @@ mod tests {
     fn a_training_is_watched_like_a_fit() {
         for (width, height) in [(120, 36), (80, 24), (60, 18)] {
             let mut stage = training(width, height, Profile::TrueColour);
-            assert!(stage.screen().contains("the curve appears with the first pass"), "{}", stage.screen());
+            assert!(
+                stage
+                    .screen()
+                    .contains("the curve appears with the first pass"),
+                "{}",
+                stage.screen()
+            );
             for epoch in 1..=12 {
                 stage.event(point(epoch));
             }
             stage.event(Demo::progress(Job::Train, "training", 408, 2040, "steps"));
             let screen = stage.screen();
-            assert!(screen.contains("pass 12 of 60") && screen.contains("dead 1.8%"), "{screen}");
+            assert!(
+                screen.contains("pass 12 of 60") && screen.contains("dead 1.8%"),
+                "{screen}"
+            );
             insta::assert_snapshot!(format!("training_{width}x{height}"), screen);
             if width == 80 {
                 insta::assert_snapshot!("training_styles", stage.styles());
             }
             stage.keys("T");
-            assert!(stage.screen().contains("one is being trained"), "{}", stage.screen());
+            assert!(
+                stage.screen().contains("one is being trained"),
+                "{}",
+                stage.screen()
+            );
             stage.keys("ctrl-c");
             assert!(stage.sent.contains(&Command::Cancel(Job::Train)));
-            assert!(stage.screen().contains("T goes on where it was stopped"), "{}", stage.screen());
+            assert!(
+                stage.screen().contains("T goes on where it was stopped"),
+                "{}",
+                stage.screen()
+            );
             stage.event(Event::Closed);
             assert!(!stage.screen().contains("topk2048"), "{}", stage.screen());
         }
@@ -229,12 +332,25 @@ mod tests {
     fn what_was_stopped_is_offered_again() {
         let mut stage = training(80, 24, Profile::Mono);
         let mut study = stage.demo.study();
-        let config = TrainConfig { latents: 777, ..TrainConfig::default() };
+        let config = TrainConfig {
+            latents: 777,
+            ..TrainConfig::default()
+        };
         let mut half = study.saes[0].clone();
-        (half.name, half.resumable, half.figures, half.trained) = ("topk777".into(), true, None, Some(config.clone()));
+        (half.name, half.resumable, half.figures, half.trained) =
+            ("topk777".into(), true, None, Some(config.clone()));
         study.saes.push(half);
-        stage.event(Event::Cancelled(Job::Train)).event(Event::Study(Box::new(study))).keys("T");
-        assert!(stage.screen().contains("topk777 goes on where it was stopped"), "{}", stage.screen());
+        stage
+            .event(Event::Cancelled(Job::Train))
+            .event(Event::Study(Box::new(study)))
+            .keys("T");
+        assert!(
+            stage
+                .screen()
+                .contains("topk777 goes on where it was stopped"),
+            "{}",
+            stage.screen()
+        );
         stage.keys("enter");
         assert_eq!(asked(&stage)[1], &config);
     }

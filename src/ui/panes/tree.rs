@@ -1,7 +1,9 @@
-//! The dendrogram of shared neurons, as a thing to work in: fold, unfold, search, and steer with what a cluster has in
-//! common or what one member has for itself. Owns the cursor and the folds; the geometry is in [`plot`].
+//! The dendrogram of shared neurons, as a thing to work in: fold, unfold, search, and steer with
+//! what a cluster has in common or what one member has for itself. Owns the cursor and the folds;
+//! the geometry is in [`plot`].
 //!
-//! Invariant: cursor and folds are kept by the members of a cluster, so that a new snapshot's tree does not move them.
+//! Invariant: cursor and folds are kept by the members of a cluster, so that a new snapshot's tree
+//! does not move them.
 
 mod cut;
 mod draw;
@@ -77,14 +79,16 @@ pub struct TreePane {
 }
 
 impl TreePane {
-    /// The cluster whose neurons are on show: the one under the cursor, or the one that the leaf is seen in.
+    /// The cluster whose neurons are on show: the one under the cursor, or the one that the leaf is
+    /// seen in.
     fn cluster(&self) -> Option<usize> {
         match self.cursor? {
             Item::Alone => None,
             Item::Node(node) if !self.plot.is_leaf(node) => Some(node),
-            Item::Node(leaf) => {
-                self.scope.filter(|&scope| self.plot.is_within(leaf, scope)).or_else(|| self.plot.parent(leaf))
-            }
+            Item::Node(leaf) => self
+                .scope
+                .filter(|&scope| self.plot.is_within(leaf, scope))
+                .or_else(|| self.plot.parent(leaf)),
         }
     }
 
@@ -108,7 +112,9 @@ impl TreePane {
                 self.scope = Some(node);
             }
         }
-        let known = self.cluster().is_none_or(|c| self.shared.contains_key(&self.plot.key(c)));
+        let known = self
+            .cluster()
+            .is_none_or(|c| self.shared.contains_key(&self.plot.key(c)));
         self.shared_at = (!known).then(|| cx.world.now + SETTLE);
         steps
     }
@@ -124,7 +130,9 @@ impl TreePane {
     /// After the folds changed: the cursor stays, or goes to what hides it.
     fn refold(&mut self, cx: &Cx) -> Vec<Step> {
         self.rows = self.plot.rows(&self.folds);
-        let Some(item) = self.cursor else { return Vec::new() };
+        let Some(item) = self.cursor else {
+            return Vec::new();
+        };
         self.go(self.seen(item), cx)
     }
 }
@@ -132,7 +140,14 @@ impl TreePane {
 /// Whether an action takes a part of a feature's neurons, told from a cluster.
 fn takes_part(action: Action) -> bool {
     use Action::{AblateCore, AblateExclusive, AblateThree, SteerCore, SteerExclusive, SteerThree};
-    let all = [SteerCore, SteerExclusive, SteerThree, AblateCore, AblateExclusive, AblateThree];
+    let all = [
+        SteerCore,
+        SteerExclusive,
+        SteerThree,
+        AblateCore,
+        AblateExclusive,
+        AblateThree,
+    ];
     all.contains(&action)
 }
 
@@ -162,7 +177,9 @@ impl Pane for TreePane {
 
     fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
         if self.levels.on {
-            return self.levels.refusal(action, !self.query.text().is_empty(), cx);
+            return self
+                .levels
+                .refusal(action, !self.query.text().is_empty(), cx);
         }
         let mine = matches!(
             action,
@@ -187,7 +204,10 @@ impl Pane for TreePane {
             _ if takes_part(action) && self.cluster().is_none() => {
                 Some("it shares no neurons with other features, so there is no core".to_owned())
             }
-            _ if takes_part(action) && !matches!(action, Action::SteerCore | Action::AblateCore) && !on_leaf => {
+            _ if takes_part(action)
+                && !matches!(action, Action::SteerCore | Action::AblateCore)
+                && !on_leaf =>
+            {
                 Some("own neurons are one feature's: put the cursor on a feature".to_owned())
             }
             Action::NextMatch | Action::PreviousMatch if self.query.text().is_empty() => {
@@ -206,14 +226,26 @@ impl Pane for TreePane {
 
     fn typing_hints(&self) -> Vec<(&'static str, &'static str)> {
         if self.cutting.is_some() {
-            let what = if self.levels.on { "finds the levels" } else { "cuts" };
+            let what = if self.levels.on {
+                "finds the levels"
+            } else {
+                "cuts"
+            };
             return vec![("enter", what), ("esc", "leaves it")];
         }
-        vec![("enter", "goes there"), ("down", "next"), ("esc", "leaves it")]
+        vec![
+            ("enter", "goes there"),
+            ("down", "next"),
+            ("esc", "leaves it"),
+        ]
     }
 
     fn key(&mut self, key: KeyEvent, cx: &Cx) -> Option<Vec<Step>> {
-        if self.cutting.is_some() { self.cut_key(key, cx) } else { self.search_key(key, cx) }
+        if self.cutting.is_some() {
+            self.cut_key(key, cx)
+        } else {
+            self.search_key(key, cx)
+        }
     }
 
     fn paste(&mut self, pasted: &str, cx: &Cx) -> Vec<Step> {
@@ -237,11 +269,24 @@ impl Pane for TreePane {
                 return Some(Vec::new());
             }
             Action::SteerWith | Action::SuppressWith | Action::Ablate if self.levels.on => {
-                let features: Vec<(usize, f32)> = self.levels.features().into_iter().map(|id| (id, 1.0)).collect();
+                let features: Vec<(usize, f32)> = self
+                    .levels
+                    .features()
+                    .into_iter()
+                    .map(|id| (id, 1.0))
+                    .collect();
                 let negative = action == Action::SuppressWith;
-                let note = Note::Steer { features, part: SteerPart::Whole, negative, replace: true };
+                let note = Note::Steer {
+                    features,
+                    part: SteerPart::Whole,
+                    negative,
+                    replace: true,
+                };
                 let mut steps = vec![Step::Tell(PaneId::Steer, note)];
-                steps.extend((action == Action::Ablate).then_some(Step::Tell(PaneId::Steer, Note::Mode(Mode::Ablate))));
+                steps.extend(
+                    (action == Action::Ablate)
+                        .then_some(Step::Tell(PaneId::Steer, Note::Mode(Mode::Ablate))),
+                );
                 return Some(steps);
             }
             _ => {}
@@ -276,7 +321,8 @@ impl Pane for TreePane {
         let selected = cx.world.selected.and_then(|id| self.plot.leaf_of(id));
         let mut steps = Vec::new();
         if let Some(leaf) = selected {
-            let holds = matches!(self.cursor, Some(Item::Node(node)) if self.plot.is_within(leaf, node));
+            let holds =
+                matches!(self.cursor, Some(Item::Node(node)) if self.plot.is_within(leaf, node));
             if !holds {
                 steps.extend(self.go(self.seen(Item::Node(leaf)), cx));
             }
@@ -295,9 +341,16 @@ impl Pane for TreePane {
     fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
         match event {
             Event::Study(_) | Event::Closed if cx.world.features.is_none() => {
-                let Self { overlap, linkage, .. } = *self;
+                let Self {
+                    overlap, linkage, ..
+                } = *self;
                 let levels = std::mem::take(&mut self.levels).anew();
-                let mut anew = Self { overlap, linkage, levels, ..Self::default() };
+                let mut anew = Self {
+                    overlap,
+                    linkage,
+                    levels,
+                    ..Self::default()
+                };
                 // A session was restored before its study was told of.
                 if matches!(event, Event::Study(_)) {
                     (anew.saved, anew.query) = (self.saved.take(), std::mem::take(&mut self.query));
@@ -328,7 +381,8 @@ impl Pane for TreePane {
                 steps
             }
             Event::Shared(shared) => {
-                self.shared.insert(plot::key(&shared.features), (**shared).clone());
+                self.shared
+                    .insert(plot::key(&shared.features), (**shared).clone());
                 Vec::new()
             }
             Event::Refused(why) if self.asked.is_some() => {
@@ -349,7 +403,9 @@ impl Pane for TreePane {
         if self.shared_at.is_some_and(|at| at <= cx.world.now) {
             self.shared_at = None;
             if let Some(cluster) = self.cluster() {
-                steps.push(Step::Send(Command::Shared(self.plot.features(Item::Node(cluster)))));
+                steps.push(Step::Send(Command::Shared(
+                    self.plot.features(Item::Node(cluster)),
+                )));
             }
         }
         if self.ask_at.is_some_and(|at| at <= cx.world.now) {
@@ -363,9 +419,13 @@ impl Pane for TreePane {
 
     fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
         if self.levels.on {
-            return self.levels.click(column, row, double, &self.above_search(cx));
+            return self
+                .levels
+                .click(column, row, double, &self.above_search(cx));
         }
-        let Some(item) = draw::item_at(self, column, row, cx) else { return Vec::new() };
+        let Some(item) = draw::item_at(self, column, row, cx) else {
+            return Vec::new();
+        };
         let mut steps = self.go(item, cx);
         if double {
             steps.extend(self.open(cx));

@@ -1,9 +1,10 @@
-//! From a buffer of cells to the bytes that bring it to the terminal. Owns what the terminal shows now; knows neither
-//! what the cells mean nor where the bytes go.
+//! From a buffer of cells to the bytes that bring it to the terminal. Owns what the terminal shows
+//! now; knows neither what the cells mean nor where the bytes go.
 //!
-//! Terminals disagree on how many cells some characters take. Invariant: a row that holds such a character, or held one, is
-//! erased and written whole when it changes, and the cursor is placed anew behind each of them. So a row looks the same
-//! however the screen came to be, in any terminal, and no terminal moves what follows. Nothing is asked of the terminal.
+//! Terminals disagree on how many cells some characters take. Invariant: a row that holds such a
+//! character, or held one, is erased and written whole when it changes, and the cursor is placed
+//! anew behind each of them. So a row looks the same however the screen came to be, in any
+//! terminal, and no terminal moves what follows. Nothing is asked of the terminal.
 
 use std::io;
 
@@ -71,7 +72,9 @@ fn row(buffer: &Buffer, y: u16) -> &[Cell] {
 
 /// Whether every terminal gives each of these cells one symbol of one cell.
 fn is_sure(cells: &[Cell]) -> bool {
-    cells.iter().all(|cell| text::sure_cells(cell.symbol()) == Some(1))
+    cells
+        .iter()
+        .all(|cell| text::sure_cells(cell.symbol()) == Some(1))
 }
 
 /// Colours and attributes of a cell.
@@ -111,7 +114,12 @@ impl Pen {
             // Attributes cannot be taken away one by one: bold and dim share their end.
             self.plain()?;
             let set = |colour: Color| Some(colour).filter(|c| *c != Color::Reset);
-            let style = Style { fg: set(cell.fg), bg: set(cell.bg), ..Style::new() }.add_modifier(cell.modifier);
+            let style = Style {
+                fg: set(cell.fg),
+                bg: set(cell.bg),
+                ..Style::new()
+            }
+            .add_modifier(cell.modifier);
             queue!(self.out, SetStyle(style.into_crossterm()))?;
             self.look = Some(look);
         }
@@ -135,7 +143,12 @@ impl Pen {
 
     /// The cells of a row that differ.
     fn changes(&mut self, y: u16, old: &[Cell], new: &[Cell]) -> io::Result<()> {
-        for (x, (_, cell)) in old.iter().zip(new).enumerate().filter(|(_, (old, new))| old != new) {
+        for (x, (_, cell)) in old
+            .iter()
+            .zip(new)
+            .enumerate()
+            .filter(|(_, (old, new))| old != new)
+        {
             self.put(x as u16, y, cell, 1)?;
         }
         Ok(())
@@ -146,12 +159,20 @@ impl Pen {
         self.to(0, y)?;
         self.plain()?;
         queue!(self.out, Clear(ClearType::CurrentLine))?;
-        let end = cells.iter().rposition(|cell| *cell != Cell::EMPTY).map_or(0, |last| last + 1);
+        let end = cells
+            .iter()
+            .rposition(|cell| *cell != Cell::EMPTY)
+            .map_or(0, |last| last + 1);
         let mut x = 0;
         while x < end {
             let wanted = usize::from(cells[x].cell_width().max(1));
             // Something else may have been drawn over its further cells.
-            let free = cells[x + 1..].iter().take(wanted - 1).take_while(|cell| cell.symbol() == " ").count() + 1;
+            let free = cells[x + 1..]
+                .iter()
+                .take(wanted - 1)
+                .take_while(|cell| cell.symbol() == " ")
+                .count()
+                + 1;
             if free < wanted {
                 let mut blank = cells[x].clone();
                 blank.set_symbol(" ");

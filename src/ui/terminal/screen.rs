@@ -1,8 +1,8 @@
-//! The terminal taken over and given back: raw mode, the alternate screen, the modes of mouse and paste, standard error, and
-//! the bytes of each frame.
+//! The terminal taken over and given back: raw mode, the alternate screen, the modes of mouse and
+//! paste, standard error, and the bytes of each frame.
 //!
-//! Invariant: however the UI thread ends, all of that is undone exactly once. Nothing is asked of the terminal: its answer
-//! would come through the input, which another thread reads.
+//! Invariant: however the UI thread ends, all of that is undone exactly once. Nothing is asked of
+//! the terminal: its answer would come through the input, which another thread reads.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
@@ -17,8 +17,8 @@ use crossterm::cursor::{Hide, SetCursorStyle, Show};
 use crossterm::event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste};
 use crossterm::style::Print;
 use crossterm::terminal::{
-    BeginSynchronizedUpdate, DisableLineWrap, EnableLineWrap, EndSynchronizedUpdate, EnterAlternateScreen,
-    LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    BeginSynchronizedUpdate, DisableLineWrap, EnableLineWrap, EndSynchronizedUpdate,
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use crossterm::{execute, queue};
 use ratatui::buffer::Buffer;
@@ -40,8 +40,8 @@ static ACTIVE: AtomicBool = AtomicBool::new(false);
 /// The real standard error, while ours leads into the log.
 static STDERR: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
-/// Standard output without a buffer. Another program may have made the terminal, which it shares, refuse to wait: then we
-/// wait ourselves.
+/// Standard output without a buffer. Another program may have made the terminal, which it shares,
+/// refuse to wait: then we wait ourselves.
 pub(super) struct Tty;
 
 impl Write for Tty {
@@ -64,7 +64,10 @@ impl Write for Tty {
 fn takes_output(time: Duration) -> bool {
     let output = stdout();
     let mut fds = [PollFd::new(&output, PollFlags::OUT)];
-    let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
+    let time = Timespec {
+        tv_sec: time.as_secs() as i64,
+        tv_nsec: i64::from(time.subsec_nanos()),
+    };
     poll(&mut fds, Some(&time)).is_ok_and(|ready| ready > 0)
 }
 
@@ -81,10 +84,15 @@ impl Screen {
     /// # Errors
     /// What the terminal or the system refuses.
     pub fn open(stderr: Sender<String>) -> anyhow::Result<Self> {
-        // crossterm 0.29 under NO_COLOR writes resets that wipe bold and reverse; the theme strips colours itself.
+        // crossterm 0.29 under NO_COLOR writes resets that wipe bold and reverse; the theme strips
+        // colours itself.
         crossterm::style::force_color_output(true);
         give_back_before_panics();
-        let screen = Self { painter: Painter::default(), mouse: false, stderr };
+        let screen = Self {
+            painter: Painter::default(),
+            mouse: false,
+            stderr,
+        };
         screen.enter().context("cannot take over the terminal")?;
         Ok(screen)
     }
@@ -93,12 +101,19 @@ impl Screen {
         ACTIVE.store(true, Ordering::SeqCst);
         enable_raw_mode()?;
         // Without wrapping, a character that is wider than we think cannot push the last line up.
-        execute!(Tty, EnterAlternateScreen, DisableLineWrap, Hide, EnableBracketedPaste)?;
+        execute!(
+            Tty,
+            EnterAlternateScreen,
+            DisableLineWrap,
+            Hide,
+            EnableBracketedPaste
+        )?;
         report_mouse(self.mouse)?;
         capture_stderr(self.stderr.clone())
     }
 
-    /// Takes it over again after [`give_back`], or where a shell may have changed its modes, and draws it afresh.
+    /// Takes it over again after [`give_back`], or where a shell may have changed its modes, and
+    /// draws it afresh.
     ///
     /// # Errors
     /// What the terminal or the system refuses.
@@ -152,22 +167,29 @@ impl Drop for Screen {
 
 /// Presses and the wheel alone: reports of every movement would fill an SSH line for nothing.
 fn report_mouse(on: bool) -> io::Result<()> {
-    if on { execute!(Tty, Print("\x1b[?1000h\x1b[?1006h")) } else { execute!(Tty, DisableMouseCapture) }
+    if on {
+        execute!(Tty, Print("\x1b[?1000h\x1b[?1006h"))
+    } else {
+        execute!(Tty, DisableMouseCapture)
+    }
 }
 
-/// Leads standard error into `lines`: C libraries (CUDA's above all) write to it, and would tear the screen.
+/// Leads standard error into `lines`: C libraries (CUDA's above all) write to it, and would tear
+/// the screen.
 fn capture_stderr(lines: Sender<String>) -> io::Result<()> {
     let (reader, writer) = io::pipe()?;
     let real = rustix::io::dup(io::stderr())?;
     rustix::stdio::dup2_stderr(&writer)?;
     *STDERR.lock().unwrap_or_else(PoisonError::into_inner) = Some(real);
-    thread::Builder::new().name("stderr".to_owned()).spawn(move || {
-        for line in BufReader::new(reader).lines().map_while(Result::ok) {
-            if lines.send(line).is_err() {
-                return;
+    thread::Builder::new()
+        .name("stderr".to_owned())
+        .spawn(move || {
+            for line in BufReader::new(reader).lines().map_while(Result::ok) {
+                if lines.send(line).is_err() {
+                    return;
+                }
             }
-        }
-    })?;
+        })?;
     Ok(())
 }
 
@@ -199,8 +221,8 @@ pub(super) fn give_back() {
     release_stderr();
 }
 
-/// Gives the terminal back before the UI thread's panic is told; other threads' panics are the engine's affair, and go to
-/// the log.
+/// Gives the terminal back before the UI thread's panic is told; other threads' panics are the
+/// engine's affair, and go to the log.
 fn give_back_before_panics() {
     let ui = thread::current().id();
     panics::tell(move |words| {

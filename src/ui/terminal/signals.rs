@@ -1,8 +1,9 @@
-//! What comes from outside: signals, and the end of the terminal itself. Owns the threads that listen, stopping for a shell
-//! and going on, and the last resort when the explorer cannot hear; knows no pane and no engine.
+//! What comes from outside: signals, and the end of the terminal itself. Owns the threads that
+//! listen, stopping for a shell and going on, and the last resort when the explorer cannot hear;
+//! knows no pane and no engine.
 //!
-//! Invariant: a signal that ends the program ends it, whatever its threads are doing, and no thread reads a terminal that
-//! is gone: crossterm would spin on it for ever.
+//! Invariant: a signal that ends the program ends it, whatever its threads are doing, and no thread
+//! reads a terminal that is gone: crossterm would spin on it for ever.
 
 use std::io;
 use std::sync::Arc;
@@ -43,8 +44,8 @@ pub(super) struct Outside {
 }
 
 impl Outside {
-    /// Begins to listen. `unheard` is called with a signal that nobody took in for a while, as the thread that should is held
-    /// by a terminal that takes nothing; it must end the process.
+    /// Begins to listen. `unheard` is called with a signal that nobody took in for a while, as the
+    /// thread that should is held by a terminal that takes nothing; it must end the process.
     ///
     /// # Errors
     /// What the system says where it allows no thread or no signal handler.
@@ -53,31 +54,40 @@ impl Outside {
         let heard = Arc::new(AtomicBool::new(false));
         let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGTSTP, SIGCONT])?;
         let gone = to.clone();
-        thread::Builder::new().name("terminal".to_owned()).spawn(move || watch_terminal(&gone))?;
+        thread::Builder::new()
+            .name("terminal".to_owned())
+            .spawn(move || watch_terminal(&gone))?;
         let (waits, mut unheard) = (heard.clone(), Some(unheard));
-        thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            for signal in signals.forever() {
-                let notice = match signal {
-                    SIGTSTP => Notice::Stop,
-                    SIGCONT => Notice::Continued,
-                    _ => Notice::End(signal),
-                };
-                // Nobody listens when the program ends anyway.
-                let _ = to.send(notice);
-                let Notice::End(signal) = notice else { continue };
-                if let Some(unheard) = unheard.take() {
-                    let heard = waits.clone();
-                    let resort = move || {
-                        thread::sleep(HEARING);
-                        if !heard.load(Ordering::SeqCst) {
-                            unheard(signal);
-                        }
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                for signal in signals.forever() {
+                    let notice = match signal {
+                        SIGTSTP => Notice::Stop,
+                        SIGCONT => Notice::Continued,
+                        _ => Notice::End(signal),
                     };
-                    // Without a thread for it, the next signal of the kind that cannot be caught is left.
-                    let _ = thread::Builder::new().name("last resort".to_owned()).spawn(resort);
+                    // Nobody listens when the program ends anyway.
+                    let _ = to.send(notice);
+                    let Notice::End(signal) = notice else {
+                        continue;
+                    };
+                    if let Some(unheard) = unheard.take() {
+                        let heard = waits.clone();
+                        let resort = move || {
+                            thread::sleep(HEARING);
+                            if !heard.load(Ordering::SeqCst) {
+                                unheard(signal);
+                            }
+                        };
+                        // Without a thread for it, the next signal of the kind that cannot be
+                        // caught is left.
+                        let _ = thread::Builder::new()
+                            .name("last resort".to_owned())
+                            .spawn(resort);
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(Self { notices, heard })
     }
 
@@ -86,8 +96,9 @@ impl Outside {
         self.heard.store(true, Ordering::SeqCst);
     }
 
-    /// Stops the process group, as the terminal's own ctrl-z would: a script that waits for this program stops with it, and
-    /// one `fg` continues both. Returns in the foreground, or with what ends the program.
+    /// Stops the process group, as the terminal's own ctrl-z would: a script that waits for this
+    /// program stops with it, and one `fg` continues both. Returns in the foreground, or with what
+    /// ends the program.
     pub fn stop(&self) -> Option<i32> {
         loop {
             // Ours arrives as a notice of its own, which must not be taken for another.
@@ -129,8 +140,9 @@ pub(super) fn in_foreground() -> bool {
     tcgetpgrp(stdin()).map_or(true, |group| group == getpgrp())
 }
 
-/// Waits until the terminal hangs up, then says so. crossterm takes the end of input for an empty read and reads again at
-/// once, for ever: from then on its file is a pipe on which nothing ever comes.
+/// Waits until the terminal hangs up, then says so. crossterm takes the end of input for an empty
+/// read and reads again at once, for ever: from then on its file is a pipe on which nothing ever
+/// comes.
 fn watch_terminal(to: &Sender<Notice>) {
     loop {
         let input = stdin();

@@ -25,7 +25,8 @@ pub(super) const VIRIDIS: [Rgb; 16] = [
     (253, 231, 37),
 ];
 
-/// Red to blue about a dark middle: what is strong is bright, what is near zero is close to a dark terminal's ground.
+/// Red to blue about a dark middle: what is strong is bright, what is near zero is close to a dark
+/// terminal's ground.
 pub(super) const DARK_RDBU: [Rgb; 9] = [
     (255, 190, 160),
     (247, 120, 92),
@@ -39,8 +40,9 @@ pub(super) const DARK_RDBU: [Rgb; 9] = [
 ];
 
 /// The same in xterm's colours.
-pub(super) const DARK_RDBU_256: [u8; DIVERGING_STEPS] =
-    [216, 209, 203, 196, 160, 124, 88, 52, 234, 18, 19, 24, 25, 31, 74, 117, 153];
+pub(super) const DARK_RDBU_256: [u8; DIVERGING_STEPS] = [
+    216, 209, 203, 196, 160, 124, 88, 52, 234, 18, 19, 24, 25, 31, 74, 117, 153,
+];
 
 /// ColorBrewer's RdBu, 11 classes, red to blue, for a light ground: what is strong is dark.
 pub(super) const RDBU: [Rgb; 11] = [
@@ -61,8 +63,9 @@ pub(super) const RDBU: [Rgb; 11] = [
 pub(super) const VIRIDIS_256: [u8; 11] = [53, 54, 24, 30, 36, 71, 77, 113, 148, 184, 220];
 
 /// RdBu in xterm's colours, for a light ground.
-pub(super) const RDBU_256: [u8; DIVERGING_STEPS] =
-    [52, 88, 124, 167, 173, 216, 223, 255, 231, 255, 153, 117, 110, 67, 25, 24, 17];
+pub(super) const RDBU_256: [u8; DIVERGING_STEPS] = [
+    52, 88, 124, 167, 173, 216, 223, 255, 231, 255, 153, 117, 110, 67, 25, 24, 17,
+];
 
 /// Steps of the diverging ramp, symmetric about the middle one.
 pub(super) const DIVERGING_STEPS: usize = 17;
@@ -70,7 +73,11 @@ pub(super) const DIVERGING_STEPS: usize = 17;
 pub(super) fn luminance((r, g, b): Rgb) -> f64 {
     let linear = |c: u8| {
         let c = f64::from(c) / 255.0;
-        if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
+        if c <= 0.04045 {
+            c / 12.92
+        } else {
+            ((c + 0.055) / 1.055).powf(2.4)
+        }
     };
     0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b)
 }
@@ -102,7 +109,9 @@ pub(super) fn indexed_rgb(index: u8) -> Rgb {
 }
 
 pub(super) fn indexed((r, g, b): Rgb) -> Color {
-    TermProfile::Ansi256.adapt_color(Color::Rgb(r, g, b)).unwrap_or(Color::Reset)
+    TermProfile::Ansi256
+        .adapt_color(Color::Rgb(r, g, b))
+        .unwrap_or(Color::Reset)
 }
 
 /// Black or white, whichever reads better on a background.
@@ -112,10 +121,18 @@ pub(super) fn black_on(background: Rgb) -> bool {
 
 pub(super) fn on(rgb: Rgb) -> Style {
     let v = if black_on(rgb) { 0 } else { 255 };
-    Style::new().bg(Color::Rgb(rgb.0, rgb.1, rgb.2)).fg(Color::Rgb(v, v, v))
+    Style::new()
+        .bg(Color::Rgb(rgb.0, rgb.1, rgb.2))
+        .fg(Color::Rgb(v, v, v))
 }
 
 pub(super) fn on_indexed(index: u8) -> Style {
-    let fg = if black_on(indexed_rgb(index)) { 16 } else { 231 };
-    Style::new().bg(Color::Indexed(index)).fg(Color::Indexed(fg))
+    let fg = if black_on(indexed_rgb(index)) {
+        16
+    } else {
+        231
+    };
+    Style::new()
+        .bg(Color::Indexed(index))
+        .fg(Color::Indexed(fg))
 }

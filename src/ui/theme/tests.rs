@@ -26,13 +26,25 @@ fn every_text_colour_reads_on_its_background() {
                 theme.negative(),
             ] {
                 let c = rgb(style.fg.unwrap());
-                assert!(contrast(c, ground) >= 4.5, "{profile:?} light={light} {c:?}: {}", contrast(c, ground));
-                assert!(contrast(c, row) >= 4.5, "selected {profile:?} light={light} {c:?}: {}", contrast(c, row));
+                assert!(
+                    contrast(c, ground) >= 4.5,
+                    "{profile:?} light={light} {c:?}: {}",
+                    contrast(c, ground)
+                );
+                assert!(
+                    contrast(c, row) >= 4.5,
+                    "selected {profile:?} light={light} {c:?}: {}",
+                    contrast(c, row)
+                );
             }
             for ramp in [Ramp::Sequential, Ramp::Diverging] {
                 for style in theme.steps(ramp) {
                     let (fg, bg) = (rgb(style.fg.unwrap()), rgb(style.bg.unwrap()));
-                    assert!(contrast(fg, bg) >= 4.5, "{profile:?} {ramp:?} {bg:?}: {}", contrast(fg, bg));
+                    assert!(
+                        contrast(fg, bg) >= 4.5,
+                        "{profile:?} {ramp:?} {bg:?}: {}",
+                        contrast(fg, bg)
+                    );
                 }
             }
         }
@@ -41,8 +53,16 @@ fn every_text_colour_reads_on_its_background() {
 
 #[test]
 fn viridis_grows_lighter_step_by_step() {
-    assert!(VIRIDIS.windows(2).all(|w| luminance(w[0]) < luminance(w[1])));
-    assert!(VIRIDIS_256.windows(2).all(|w| luminance(indexed_rgb(w[0])) < luminance(indexed_rgb(w[1]))));
+    assert!(
+        VIRIDIS
+            .windows(2)
+            .all(|w| luminance(w[0]) < luminance(w[1]))
+    );
+    assert!(
+        VIRIDIS_256
+            .windows(2)
+            .all(|w| luminance(indexed_rgb(w[0])) < luminance(indexed_rgb(w[1])))
+    );
 }
 
 #[test]
@@ -50,14 +70,26 @@ fn about_zero_signed_values_are_close_to_the_ground_and_strong_ones_stand_out() 
     for profile in [Profile::TrueColour, Profile::Indexed] {
         for (light, ground) in [(false, (20, 20, 20)), (true, (255, 255, 255))] {
             let theme = Theme::new(profile, light);
-            let far: Vec<f64> =
-                theme.steps(Ramp::Diverging).iter().map(|s| contrast(rgb(s.bg.unwrap()), ground)).collect();
+            let far: Vec<f64> = theme
+                .steps(Ramp::Diverging)
+                .iter()
+                .map(|s| contrast(rgb(s.bg.unwrap()), ground))
+                .collect();
             let half = DIVERGING_STEPS / 2;
             assert!(far[half] < 1.6, "{profile:?} light={light} {far:?}");
-            assert!(far[0] > 7.0 && far[DIVERGING_STEPS - 1] > 7.0, "{profile:?} light={light} {far:?}");
+            assert!(
+                far[0] > 7.0 && far[DIVERGING_STEPS - 1] > 7.0,
+                "{profile:?} light={light} {far:?}"
+            );
             if !light {
-                assert!(far[..=half].windows(2).all(|w| w[0] > w[1] * 0.999), "{profile:?} {far:?}");
-                assert!(far[half + 1..].windows(2).all(|w| w[0] < w[1]), "{profile:?} {far:?}");
+                assert!(
+                    far[..=half].windows(2).all(|w| w[0] > w[1] * 0.999),
+                    "{profile:?} {far:?}"
+                );
+                assert!(
+                    far[half + 1..].windows(2).all(|w| w[0] < w[1]),
+                    "{profile:?} {far:?}"
+                );
             }
         }
     }
@@ -66,7 +98,13 @@ fn about_zero_signed_values_are_close_to_the_ground_and_strong_ones_stand_out() 
 #[test]
 fn mono_has_no_colour_at_all() {
     let theme = Theme::new(Profile::Mono, false);
-    let mut styles = vec![theme.dim(), theme.accent(), theme.error(), theme.selected(true), theme.bar()];
+    let mut styles = vec![
+        theme.dim(),
+        theme.accent(),
+        theme.error(),
+        theme.selected(true),
+        theme.bar(),
+    ];
     styles.extend(theme.steps(Ramp::Sequential));
     styles.extend(theme.steps(Ramp::Diverging));
     assert!(styles.iter().all(|s| s.fg.is_none() && s.bg.is_none()));
@@ -80,7 +118,11 @@ fn small_values_are_plain_and_the_ends_are_the_ends() {
     assert_eq!(theme.heat(Ramp::Sequential, -3.0, 10.0), Style::new());
     assert_eq!(theme.heat(Ramp::Diverging, -10.0, 10.0), theme.diverging[0]);
     assert_eq!(theme.heat(Ramp::Diverging, 10.0, 10.0), theme.diverging[16]);
-    assert_eq!(theme.heat(Ramp::Diverging, -1.4, 10.0), Style::new(), "most signed values are small");
+    assert_eq!(
+        theme.heat(Ramp::Diverging, -1.4, 10.0),
+        Style::new(),
+        "most signed values are small"
+    );
     assert_eq!(theme.heat(Ramp::Sequential, f32::NAN, 10.0), Style::new());
     assert_eq!(Theme::mark(9.9, 10.0), Some('█'));
     assert_eq!(Theme::digit(5.5, 10.0), Some('⁵'));

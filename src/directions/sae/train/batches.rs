@@ -1,4 +1,5 @@
-//! The order in which rows are seen: stretches of rows at random, shuffled in pools that fit into memory.
+//! The order in which rows are seen: stretches of rows at random, shuffled in pools that fit into
+//! memory.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -39,13 +40,26 @@ pub(super) struct Batches<'a> {
 }
 
 impl<'a> Batches<'a> {
-    pub(super) fn new(source: &'a dyn ActivationSource, batch: usize, seed: u64, scale: f32) -> Self {
+    pub(super) fn new(
+        source: &'a dyn ActivationSource,
+        batch: usize,
+        seed: u64,
+        scale: f32,
+    ) -> Self {
         let row_bytes = 4 * source.shape().1.max(1);
         // Whole batches in all pools but the last, so that a pass has as many steps as it must.
         let rows = (POOL_BYTES / row_bytes).max(batch).max(STRETCH);
         let step = batch / gcd(batch, STRETCH) * STRETCH;
         let stretches = rows.div_ceil(step) * step / STRETCH;
-        Self { source, batch, seed, scale, stretches, at: Place::default(), pool: Vec::new() }
+        Self {
+            source,
+            batch,
+            seed,
+            scale,
+            stretches,
+            at: Place::default(),
+            pool: Vec::new(),
+        }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -79,9 +93,17 @@ impl<'a> Batches<'a> {
         self.at.row = end;
         if end == rows {
             self.pool.clear();
-            self.at = Place { epoch: self.at.epoch, pool: self.at.pool + 1, row: 0 };
+            self.at = Place {
+                epoch: self.at.epoch,
+                pool: self.at.pool + 1,
+                row: 0,
+            };
             if self.at.pool * self.stretches * STRETCH >= self.rows().next_multiple_of(STRETCH) {
-                self.at = Place { epoch: self.at.epoch + 1, pool: 0, row: 0 };
+                self.at = Place {
+                    epoch: self.at.epoch + 1,
+                    pool: 0,
+                    row: 0,
+                };
             }
         }
         Ok((batch, self.at))
@@ -97,19 +119,25 @@ impl<'a> Batches<'a> {
         let last = (first + self.stretches).min(order.len());
         let mut rows = Vec::with_capacity(self.stretches * STRETCH * d);
         for &stretch in &order[first..last] {
-            let block = self.source.rows(stretch * STRETCH..n.min((stretch + 1) * STRETCH))?;
+            let block = self
+                .source
+                .rows(stretch * STRETCH..n.min((stretch + 1) * STRETCH))?;
             rows.extend(block.data.iter().map(|v| v * self.scale));
         }
         let mut places: Vec<usize> = (0..rows.len() / d).collect();
         places.shuffle(&mut self.rng(self.at.pool as u64));
         let mut shuffled = Vec::with_capacity(rows.len());
-        places.iter().for_each(|&i| shuffled.extend_from_slice(&rows[i * d..(i + 1) * d]));
+        places
+            .iter()
+            .for_each(|&i| shuffled.extend_from_slice(&rows[i * d..(i + 1) * d]));
         Ok(shuffled)
     }
 
     /// Draws of this pass for one purpose.
     fn rng(&self, purpose: u64) -> Pcg64Mcg {
-        let words = [self.seed, self.at.epoch as u64, purpose].map(u64::to_le_bytes).concat();
+        let words = [self.seed, self.at.epoch as u64, purpose]
+            .map(u64::to_le_bytes)
+            .concat();
         Pcg64Mcg::seed_from_u64(xxhash_rust::xxh3::xxh3_64(&words))
     }
 }

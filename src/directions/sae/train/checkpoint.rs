@@ -1,6 +1,7 @@
 //! A training on disk, whole or not at all.
 //!
-//! Layout, little-endian: magic, length of a JSON header, the header, the arrays, xxh3 of all before it.
+//! Layout, little-endian: magic, length of a JSON header, the header, the arrays, xxh3 of all
+//! before it.
 
 use std::path::Path;
 
@@ -30,7 +31,12 @@ struct Header {
 impl State {
     /// The small part of a state: its arrays stay behind.
     pub(super) fn clone_header(&self) -> Small {
-        Small { step: self.step, place: self.place, sums: self.sums, seconds: self.seconds }
+        Small {
+            step: self.step,
+            place: self.place,
+            sums: self.sums,
+            seconds: self.seconds,
+        }
     }
 }
 
@@ -52,8 +58,18 @@ pub(super) fn write(
 ) -> Result<()> {
     let sums = (small.sums.0.to_bits(), small.sums.1.to_bits());
     let (step, place, seconds) = (small.step, small.place, small.seconds);
-    let header = Header { config: config.clone(), rows, width, fingerprint, step, place, sums, seconds };
-    let json = serde_json::to_vec(&header).map_err(|e| Error::file(path, format!("cannot be written: {e}")))?;
+    let header = Header {
+        config: config.clone(),
+        rows,
+        width,
+        fingerprint,
+        step,
+        place,
+        sums,
+        seconds,
+    };
+    let json = serde_json::to_vec(&header)
+        .map_err(|e| Error::file(path, format!("cannot be written: {e}")))?;
     let mut file = NewFile::create(path)?;
     let mut hash = Xxh3::new();
     let mut put = |bytes: &[u8]| {
@@ -64,7 +80,12 @@ pub(super) fn write(
     put(&(json.len() as u64).to_le_bytes())?;
     put(&json)?;
     let sae = &state.sae;
-    let weights = [&sae.encoder, &sae.decoder, &sae.encoder_bias, &sae.decoder_bias];
+    let weights = [
+        &sae.encoder,
+        &sae.decoder,
+        &sae.encoder_bias,
+        &sae.decoder_bias,
+    ];
     for array in weights.into_iter().chain(state.moments.iter().flatten()) {
         put(bytemuck::cast_slice(array))?;
     }
@@ -75,7 +96,12 @@ pub(super) fn write(
 }
 
 /// Reads a training of `config` on rows of this shape and fingerprint.
-pub(super) fn read(path: &Path, config: &TrainConfig, shape: (usize, usize), fingerprint: u64) -> Result<State> {
+pub(super) fn read(
+    path: &Path,
+    config: &TrainConfig,
+    shape: (usize, usize),
+    fingerprint: u64,
+) -> Result<State> {
     let bad = |problem: &str| Error::file(path, format!("{problem}; delete it to train anew"));
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     let damaged = || bad("the checkpoint is truncated or damaged");
@@ -83,7 +109,9 @@ pub(super) fn read(path: &Path, config: &TrainConfig, shape: (usize, usize), fin
     if xxh3_64(body) != u64::from_le_bytes(*sum) {
         return Err(damaged());
     }
-    let body = body.strip_prefix(&MAGIC).ok_or_else(|| bad("not a checkpoint of a training"))?;
+    let body = body
+        .strip_prefix(&MAGIC)
+        .ok_or_else(|| bad("not a checkpoint of a training"))?;
     let (length, body) = body.split_first_chunk::<8>().ok_or_else(damaged)?;
     let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| damaged())?;
     let (json, mut rest) = body.split_at_checked(length).ok_or_else(damaged)?;
@@ -93,13 +121,18 @@ pub(super) fn read(path: &Path, config: &TrainConfig, shape: (usize, usize), fin
     }
     if header.config != *config {
         let saved = serde_json::to_string(&header.config).unwrap_or_default();
-        return Err(bad(&format!("a checkpoint of a training with other settings ({saved})")));
+        return Err(bad(&format!(
+            "a checkpoint of a training with other settings ({saved})"
+        )));
     }
     let (d, k) = (header.width, config.latents);
     let mut floats = |count: usize| -> Result<Vec<f32>> {
         let (now, later) = rest.split_at_checked(4 * count).ok_or_else(damaged)?;
         rest = later;
-        Ok(now.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+        Ok(now
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect())
     };
     let sae = Sae {
         width: d,
@@ -108,15 +141,30 @@ pub(super) fn read(path: &Path, config: &TrainConfig, shape: (usize, usize), fin
         encoder_bias: floats(k)?,
         decoder_bias: floats(d)?,
         centred: true,
-        gate: Gate::TopK { k: config.top_k, by_norm: false },
+        gate: Gate::TopK {
+            k: config.top_k,
+            by_norm: false,
+        },
         normalise: Normalise::None,
     };
     let mut pair = |count: usize| -> Result<[Vec<f32>; 2]> { Ok([floats(count)?, floats(count)?]) };
     let moments = [pair(k * d)?, pair(k * d)?, pair(k)?, pair(d)?];
-    let silent: Vec<u64> = rest.chunks_exact(8).filter_map(|b| b.try_into().ok()).map(u64::from_le_bytes).collect();
+    let silent: Vec<u64> = rest
+        .chunks_exact(8)
+        .filter_map(|b| b.try_into().ok())
+        .map(u64::from_le_bytes)
+        .collect();
     if silent.len() != k || rest.len() != 8 * k {
         return Err(damaged());
     }
     let sums = (f64::from_bits(header.sums.0), f64::from_bits(header.sums.1));
-    Ok(State { sae, moments, silent, step: header.step, place: header.place, sums, seconds: header.seconds })
+    Ok(State {
+        sae,
+        moments,
+        silent,
+        step: header.step,
+        place: header.place,
+        sums,
+        seconds: header.seconds,
+    })
 }

@@ -1,4 +1,5 @@
-//! The gradient of a batch's loss: sparse, since a latent learns only from the rows where it is active.
+//! The gradient of a batch's loss: sparse, since a latent learns only from the rows where it is
+//! active.
 
 use rayon::prelude::*;
 
@@ -40,36 +41,70 @@ pub(super) struct Gradient {
 impl Gradient {
     /// For rows of this variance.
     pub(super) fn new(row_variance: f64) -> Self {
-        Self { row_variance, ..Self::default() }
+        Self {
+            row_variance,
+            ..Self::default()
+        }
     }
 
-    /// Takes the gradient of a batch; gives Σ‖x − x̂‖² and Σ‖x − x̄‖². `dead` are the silent latents, ascending.
-    pub(super) fn take(&mut self, sae: &Sae, batch: &[f32], top_k: usize, dead: &[u32]) -> (f64, f64) {
+    /// Takes the gradient of a batch; gives Σ‖x − x̂‖² and Σ‖x − x̄‖². `dead` are the silent
+    /// latents, ascending.
+    pub(super) fn take(
+        &mut self,
+        sae: &Sae,
+        batch: &[f32],
+        top_k: usize,
+        dead: &[u32],
+    ) -> (f64, f64) {
         let (d, k) = (sae.width, sae.latents());
         let rows = batch.len() / d;
         self.d = d;
         self.centred.clear();
-        self.centred
-            .extend(batch.chunks_exact(d).flat_map(|row| row.iter().zip(&sae.decoder_bias).map(|(x, b)| x - b)));
+        self.centred.extend(
+            batch
+                .chunks_exact(d)
+                .flat_map(|row| row.iter().zip(&sae.decoder_bias).map(|(x, b)| x - b)),
+        );
         self.pre.resize(rows * k, 0.0);
-        let (x, w) = (View::rows(&self.centred, d), View::transposed(&sae.encoder, d));
+        let (x, w) = (
+            View::rows(&self.centred, d),
+            View::transposed(&sae.encoder, d),
+        );
         product((rows, d, k), x, w, &mut self.pre, k, false, true);
 
-        // A last batch of one row has no variance of its own, nor have rows that chance to be alike.
+        // A last batch of one row has no variance of its own, nor have rows that chance to be
+        // alike.
         let variance = variance(batch, d).max(LEAST_VARIANCE * rows as f64 * self.row_variance);
         let aux_k = (d / 2).max(1);
         let share = (dead.len() as f32 / aux_k as f32).min(1.0);
-        let step =
-            Step { sae, top_k, dead, aux_k, main: (2.0 / variance) as f32, aux: (2.0 / variance) as f32 * AUX * share };
+        let step = Step {
+            sae,
+            top_k,
+            dead,
+            aux_k,
+            main: (2.0 / variance) as f32,
+            aux: (2.0 / variance) as f32 * AUX * share,
+        };
         self.by_output.resize(rows * d, 0.0);
-        self.by_aux.resize(if dead.is_empty() { 0 } else { rows * d }, 0.0);
-        let outputs = self.by_output.par_chunks_exact_mut(d).zip(self.pre.par_chunks_exact_mut(k));
+        self.by_aux
+            .resize(if dead.is_empty() { 0 } else { rows * d }, 0.0);
+        let outputs = self
+            .by_output
+            .par_chunks_exact_mut(d)
+            .zip(self.pre.par_chunks_exact_mut(k));
         let inputs = self.centred.par_chunks_exact(d);
         let of_rows: Vec<(Active, f64)> = if dead.is_empty() {
-            outputs.zip(inputs).map(|((out, pre), x)| step.row(x, pre, out, &mut [])).collect()
+            outputs
+                .zip(inputs)
+                .map(|((out, pre), x)| step.row(x, pre, out, &mut []))
+                .collect()
         } else {
             let aux = self.by_aux.par_chunks_exact_mut(d);
-            outputs.zip(inputs).zip(aux).map(|(((out, pre), x), aux)| step.row(x, pre, out, aux)).collect()
+            outputs
+                .zip(inputs)
+                .zip(aux)
+                .map(|(((out, pre), x), aux)| step.row(x, pre, out, aux))
+                .collect()
         };
         let error = of_rows.iter().map(|(_, e)| e).sum();
         self.gather(k, &of_rows);
@@ -81,8 +116,14 @@ impl Gradient {
     fn gather(&mut self, k: usize, of_rows: &[(Active, f64)]) {
         let all = || {
             (0u32..).zip(of_rows).flat_map(|(row, (active, _))| {
-                let of = move |aux| move |&(j, value): &(u32, f32)| (j as usize, Use { row, value, aux });
-                active.main.iter().map(of(false)).chain(active.aux.iter().map(of(true)))
+                let of = move |aux| {
+                    move |&(j, value): &(u32, f32)| (j as usize, Use { row, value, aux })
+                };
+                active
+                    .main
+                    .iter()
+                    .map(of(false))
+                    .chain(active.aux.iter().map(of(true)))
             })
         };
         self.offsets.clear();
@@ -93,7 +134,14 @@ impl Gradient {
         }
         let mut next = self.offsets.clone();
         self.uses.clear();
-        self.uses.resize(self.offsets[k], Use { row: 0, value: 0.0, aux: false });
+        self.uses.resize(
+            self.offsets[k],
+            Use {
+                row: 0,
+                value: 0.0,
+                aux: false,
+            },
+        );
         for (j, used) in all() {
             self.uses[next[j]] = used;
             next[j] += 1;
@@ -102,15 +150,28 @@ impl Gradient {
 
     fn uses(&self, j: usize) -> impl Iterator<Item = (&Use, &[f32])> {
         let d = self.d;
-        self.uses[self.offsets[j]..self.offsets[j + 1]].iter().map(move |used| {
-            let by = if used.aux { &self.by_aux } else { &self.by_output };
-            (used, &by[used.row as usize * d..(used.row as usize + 1) * d])
-        })
+        self.uses[self.offsets[j]..self.offsets[j + 1]]
+            .iter()
+            .map(move |used| {
+                let by = if used.aux {
+                    &self.by_aux
+                } else {
+                    &self.by_output
+                };
+                (
+                    used,
+                    &by[used.row as usize * d..(used.row as usize + 1) * d],
+                )
+            })
     }
 
     /// Latents that the batch's own loss used.
     pub(super) fn active(&self) -> impl Iterator<Item = usize> {
-        let used = |j: &usize| self.uses[self.offsets[*j]..self.offsets[j + 1]].iter().any(|u| !u.aux);
+        let used = |j: &usize| {
+            self.uses[self.offsets[*j]..self.offsets[j + 1]]
+                .iter()
+                .any(|u| !u.aux)
+        };
         (0..self.offsets.len().saturating_sub(1)).filter(used)
     }
 
@@ -134,19 +195,35 @@ impl Gradient {
         self.decoder_bias = sums;
     }
 
-    /// The gradients by the encoder's and the decoder's row of latent j, the part along the decoder's row left out.
-    pub(super) fn of_latent(&self, j: usize, decoder: &[f32], encoder_out: &mut [f32], decoder_out: &mut [f32]) {
+    /// The gradients by the encoder's and the decoder's row of latent j, the part along the
+    /// decoder's row left out.
+    pub(super) fn of_latent(
+        &self,
+        j: usize,
+        decoder: &[f32],
+        encoder_out: &mut [f32],
+        decoder_out: &mut [f32],
+    ) {
         let d = self.d;
         encoder_out.fill(0.0);
         decoder_out.fill(0.0);
         for (used, by) in self.uses(j) {
             let by_value = dot(decoder, by);
             let x = &self.centred[used.row as usize * d..(used.row as usize + 1) * d];
-            encoder_out.iter_mut().zip(x).for_each(|(o, x)| *o += by_value * x);
-            decoder_out.iter_mut().zip(by).for_each(|(o, g)| *o += used.value * g);
+            encoder_out
+                .iter_mut()
+                .zip(x)
+                .for_each(|(o, x)| *o += by_value * x);
+            decoder_out
+                .iter_mut()
+                .zip(by)
+                .for_each(|(o, g)| *o += used.value * g);
         }
         let along = dot(decoder_out, decoder);
-        decoder_out.iter_mut().zip(decoder).for_each(|(o, w)| *o -= along * w);
+        decoder_out
+            .iter_mut()
+            .zip(decoder)
+            .for_each(|(o, w)| *o -= along * w);
     }
 }
 
@@ -169,8 +246,16 @@ struct Step<'a> {
 
 impl Step<'_> {
     /// Encodes, decodes and differentiates one row; gives its active latents and ‖x − x̂‖².
-    fn row(&self, centred: &[f32], pre: &mut [f32], by_output: &mut [f32], by_aux: &mut [f32]) -> (Active, f64) {
-        pre.iter_mut().zip(&self.sae.encoder_bias).for_each(|(p, b)| *p += b);
+    fn row(
+        &self,
+        centred: &[f32],
+        pre: &mut [f32],
+        by_output: &mut [f32],
+        by_aux: &mut [f32],
+    ) -> (Active, f64) {
+        pre.iter_mut()
+            .zip(&self.sae.encoder_bias)
+            .for_each(|(p, b)| *p += b);
         let main = largest(pre, self.top_k);
         // x̂ − x = Σ z w − (x − b_dec).
         by_output.iter_mut().zip(centred).for_each(|(o, x)| *o = -x);
@@ -180,7 +265,8 @@ impl Step<'_> {
         if !by_aux.is_empty() {
             let silent: Vec<f32> = self.dead.iter().map(|&j| pre[j as usize]).collect();
             aux = largest(&silent, self.aux_k);
-            aux.iter_mut().for_each(|(j, _)| *j = self.dead[*j as usize]);
+            aux.iter_mut()
+                .for_each(|(j, _)| *j = self.dead[*j as usize]);
             // ê − e, where e = x − x̂.
             by_aux.copy_from_slice(by_output);
             self.add(&aux, by_aux);
@@ -203,9 +289,17 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     // Eight fixed partial sums: vectorised, and the same on every machine.
     let mut parts = [0.0f32; 8];
     let (left, right) = (a.chunks_exact(8), b.chunks_exact(8));
-    let tail: f32 = left.remainder().iter().zip(right.remainder()).map(|(x, y)| x * y).sum();
+    let tail: f32 = left
+        .remainder()
+        .iter()
+        .zip(right.remainder())
+        .map(|(x, y)| x * y)
+        .sum();
     for (x, y) in left.zip(right) {
-        parts.iter_mut().zip(x.iter().zip(y)).for_each(|(p, (x, y))| *p += x * y);
+        parts
+            .iter_mut()
+            .zip(x.iter().zip(y))
+            .for_each(|(p, (x, y))| *p += x * y);
     }
     parts.iter().sum::<f32>() + tail
 }

@@ -57,12 +57,21 @@ impl Fake {
 
     fn judge(&self, answers: &Path) -> Judge {
         let key = Some(Key("sk-secret".to_owned()));
-        let endpoint = Endpoint { timeout: 0.5, pause: 0.01, tries: 3, ..Endpoint::new(&self.url, "m", key).unwrap() };
+        let endpoint = Endpoint {
+            timeout: 0.5,
+            pause: 0.01,
+            tries: 3,
+            ..Endpoint::new(&self.url, "m", key).unwrap()
+        };
         Judge::new(endpoint, Answers::in_dir(answers))
     }
 }
 
-fn answer(mut stream: TcpStream, log: &Mutex<Vec<(String, String)>>, script: &[Reply]) -> Option<()> {
+fn answer(
+    mut stream: TcpStream,
+    log: &Mutex<Vec<(String, String)>>,
+    script: &[Reply],
+) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -71,7 +80,14 @@ fn answer(mut stream: TcpStream, log: &Mutex<Vec<(String, String)>>, script: &[R
         }
     }
     let lower = head.to_ascii_lowercase();
-    let length = lower.split_once("content-length:")?.1.lines().next()?.trim().parse().ok()?;
+    let length = lower
+        .split_once("content-length:")?
+        .1
+        .lines()
+        .next()?
+        .trim()
+        .parse()
+        .ok()?;
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     let body = String::from_utf8(body).ok()?;
@@ -84,13 +100,25 @@ fn answer(mut stream: TcpStream, log: &Mutex<Vec<(String, String)>>, script: &[R
         let length = body.len();
         format!("HTTP/1.1 {status} x\r\nContent-Length: {length}\r\nConnection: close\r\n{more}\r\n{body}").into_bytes()
     };
-    let filtered = |status| if body.contains("bad\"") { Reply::Status(status, "") } else { Reply::Echo };
+    let filtered = |status| {
+        if body.contains("bad\"") {
+            Reply::Status(status, "")
+        } else {
+            Reply::Echo
+        }
+    };
     let reply = match reply {
         Reply::Filter(status) => filtered(status),
         Reply::Moved(_) if head.starts_with("POST /other/") => Reply::Echo,
         Reply::Picky(takes) => match takes(&serde_json::from_str(&body).ok()?) {
             Ok(()) => Reply::Echo,
-            Err(why) => Reply::Told(400, "", serde_json::json!({"error": {"message": why}}).to_string().leak()),
+            Err(why) => Reply::Told(
+                400,
+                "",
+                serde_json::json!({"error": {"message": why}})
+                    .to_string()
+                    .leak(),
+            ),
         },
         reply => reply,
     };
@@ -99,14 +127,21 @@ fn answer(mut stream: TcpStream, log: &Mutex<Vec<(String, String)>>, script: &[R
         Reply::Told(status, more, body) => http(status, more, body),
         Reply::Moved(location) => {
             let here = format!("http://{}", stream.local_addr().ok()?);
-            http(308, &format!("Location: {}\r\n", location.replace("HERE", &here)), "")
+            http(
+                308,
+                &format!("Location: {}\r\n", location.replace("HERE", &here)),
+                "",
+            )
         }
         Reply::Echo => {
             let asked: serde_json::Value = serde_json::from_str(&body).ok()?;
-            let text = asked["messages"][1]["content"].as_str()?.split(' ').next_back()?.to_owned();
+            let text = asked["messages"][1]["content"]
+                .as_str()?
+                .split(' ')
+                .next_back()?
+                .to_owned();
             let usage = serde_json::json!({"prompt_tokens": 7, "completion_tokens": 2});
-            let reply =
-                serde_json::json!({"choices": [{"message": {"role": "assistant", "content": text}}], "usage": usage});
+            let reply = serde_json::json!({"choices": [{"message": {"role": "assistant", "content": text}}], "usage": usage});
             http(200, "", &reply.to_string())
         }
         Reply::Status(status, more) => http(status, more, "sk-secret is wrong\nreally"),
@@ -128,18 +163,30 @@ fn questions(words: &[&str]) -> Vec<Question> {
 fn wanting(wants: Wants, words: &[&str]) -> Vec<Question> {
     let one = |w: &&str| {
         let (system, user) = ("s".to_owned(), format!("say {w}"));
-        Question { system, user, max_tokens: 5, temperature: 0.0, wants }
+        Question {
+            system,
+            user,
+            max_tokens: 5,
+            temperature: 0.0,
+            wants,
+        }
     };
     words.iter().map(one).collect()
 }
 
 fn texts(answers: &[std::result::Result<Answer, String>]) -> Vec<&str> {
-    answers.iter().map(|a| a.as_ref().map_or("-", |a| a.text.as_str())).collect()
+    answers
+        .iter()
+        .map(|a| a.as_ref().map_or("-", |a| a.text.as_str()))
+        .collect()
 }
 
 fn refused(result: Result<Vec<std::result::Result<Answer, String>>>) -> String {
     let message = result.unwrap_err().to_string();
-    assert!(!message.contains('\n') && !message.contains("sk-secret"), "{message}");
+    assert!(
+        !message.contains('\n') && !message.contains("sk-secret"),
+        "{message}"
+    );
     message
 }
 
@@ -149,17 +196,39 @@ fn questions_are_answered_in_order_and_never_twice() {
     let mut judge = fake.judge(dir.path());
     let asked = questions(&["a", "b", "c", "d", "e", "f"]);
     let estimate = judge.estimate(&asked);
-    assert_eq!((estimate.calls, estimate.answered, estimate.completion_tokens), (6, 0, 30));
+    assert_eq!(
+        (
+            estimate.calls,
+            estimate.answered,
+            estimate.completion_tokens
+        ),
+        (6, 0, 30)
+    );
     let answers = judge.ask(&asked, &TaskCtx::silent()).unwrap();
     assert_eq!(texts(&answers), ["a", "b", "c", "d", "e", "f"]);
     let tally = judge.tally();
-    assert_eq!((tally.calls, tally.prompt_tokens, tally.completion_tokens), (6, 42, 12));
-    assert!(fake.seen.lock().unwrap().iter().all(|(head, _)| head.contains("Bearer sk-secret")));
+    assert_eq!(
+        (tally.calls, tally.prompt_tokens, tally.completion_tokens),
+        (6, 42, 12)
+    );
+    assert!(
+        fake.seen
+            .lock()
+            .unwrap()
+            .iter()
+            .all(|(head, _)| head.contains("Bearer sk-secret"))
+    );
 
     let mut again = fake.judge(dir.path());
     assert_eq!(again.estimate(&asked).calls, 0);
-    assert_eq!(texts(&again.ask(&asked, &TaskCtx::silent()).unwrap()).len(), 6);
-    assert_eq!((fake.asked(), again.tally().calls, again.tally().answered), (6, 0, 6));
+    assert_eq!(
+        texts(&again.ask(&asked, &TaskCtx::silent()).unwrap()).len(),
+        6
+    );
+    assert_eq!(
+        (fake.asked(), again.tally().calls, again.tally().answered),
+        (6, 0, 6)
+    );
     // Another model, or another question, is another call.
     let mut other = fake.judge(dir.path());
     other.endpoint.model = "n".to_owned();
@@ -168,7 +237,11 @@ fn questions_are_answered_in_order_and_never_twice() {
     let kept = |path: &Path| std::fs::read_to_string(path).unwrap();
     let mut files = vec![];
     for folder in std::fs::read_dir(dir.path()).unwrap() {
-        files.extend(std::fs::read_dir(folder.unwrap().path()).unwrap().map(|f| f.unwrap().path()));
+        files.extend(
+            std::fs::read_dir(folder.unwrap().path())
+                .unwrap()
+                .map(|f| f.unwrap().path()),
+        );
     }
     assert!(files.len() == 6 && files.iter().all(|f| !kept(f).contains("sk-secret")));
 }
@@ -192,7 +265,10 @@ fn what_passes_is_tried_again() {
     .enumerate()
     {
         let fake = Fake::serve(vec![first, Reply::Echo]);
-        let answers = fake.judge(&dir.path().join(i.to_string())).ask(&questions(&["a"]), &TaskCtx::silent()).unwrap();
+        let answers = fake
+            .judge(&dir.path().join(i.to_string()))
+            .ask(&questions(&["a"]), &TaskCtx::silent())
+            .unwrap();
         assert_eq!((texts(&answers), fake.asked()), (vec!["a"], 2), "case {i}");
     }
 }
@@ -202,13 +278,22 @@ fn what_stays_is_a_record_and_no_answer() {
     let dir = tempfile::tempdir().unwrap();
     let fake = Fake::serve(vec![Reply::Status(500, "")]);
     let mut judge = fake.judge(dir.path());
-    let answers = judge.ask(&questions(&["a", "b"]), &TaskCtx::silent()).unwrap();
+    let answers = judge
+        .ask(&questions(&["a", "b"]), &TaskCtx::silent())
+        .unwrap();
     assert!(
-        answers.iter().all(|a| a.as_ref().unwrap_err().contains("status 500: … is wrong really, 3 tries")),
+        answers.iter().all(|a| a
+            .as_ref()
+            .unwrap_err()
+            .contains("status 500: … is wrong really, 3 tries")),
         "{answers:?}"
     );
     assert_eq!((judge.tally().failed, fake.asked()), (2, 6));
-    assert_eq!(judge.estimate(&questions(&["a", "b"])).calls, 2, "a failure is not kept");
+    assert_eq!(
+        judge.estimate(&questions(&["a", "b"])).calls,
+        2,
+        "a failure is not kept"
+    );
 }
 
 #[test]
@@ -221,14 +306,29 @@ fn a_wrong_key_model_or_address_ends_it_at_once() {
         (404, "status 404"),
         (302, "status 302"),
     ] {
-        let fake = Fake::serve(vec![Reply::Status(status, "Location: http://127.0.0.1:1/\r\n")]);
-        let message = refused(fake.judge(dir.path()).ask(&questions(&["a"]), &TaskCtx::silent()));
+        let fake = Fake::serve(vec![Reply::Status(
+            status,
+            "Location: http://127.0.0.1:1/\r\n",
+        )]);
+        let message = refused(
+            fake.judge(dir.path())
+                .ask(&questions(&["a"]), &TaskCtx::silent()),
+        );
         assert!(message.contains(wanted) && fake.asked() == 1, "{message}");
     }
-    let endpoint = Endpoint { pause: 0.01, tries: 2, ..Endpoint::new("http://127.0.0.1:1/v1", "m", None).unwrap() };
-    let message =
-        refused(Judge::new(endpoint, Answers::in_dir(dir.path())).ask(&questions(&["a"]), &TaskCtx::silent()));
-    assert!(message.contains("m at 127.0.0.1:1/v1: cannot be reached"), "{message}");
+    let endpoint = Endpoint {
+        pause: 0.01,
+        tries: 2,
+        ..Endpoint::new("http://127.0.0.1:1/v1", "m", None).unwrap()
+    };
+    let message = refused(
+        Judge::new(endpoint, Answers::in_dir(dir.path()))
+            .ask(&questions(&["a"]), &TaskCtx::silent()),
+    );
+    assert!(
+        message.contains("m at 127.0.0.1:1/v1: cannot be reached"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -239,7 +339,10 @@ fn an_endpoint_that_goes_away_loses_nothing() {
     judge.endpoint.concurrency = 1;
     let asked = questions(&["a", "b", "c", "d", "e", "f"]);
     let message = refused(judge.ask(&asked, &TaskCtx::silent()));
-    assert!(message.contains("after 2 of 6 calls") && message.contains("run the same again"), "{message}");
+    assert!(
+        message.contains("after 2 of 6 calls") && message.contains("run the same again"),
+        "{message}"
+    );
     assert_eq!(judge.estimate(&asked).answered, 2);
 }
 
@@ -253,17 +356,35 @@ fn a_stalled_endpoint_does_not_hold_a_user_who_leaves() {
     let cancel = CancelToken::default();
     let own = cancel.clone();
     let ctx = TaskCtx::new(cancel, move |_| own.cancel());
-    assert!(matches!(judge.ask(&questions(&["a"]), &ctx), Err(Error::Cancelled)));
+    assert!(matches!(
+        judge.ask(&questions(&["a"]), &ctx),
+        Err(Error::Cancelled)
+    ));
 }
 
 #[test]
 fn a_key_does_not_show_itself() {
-    let endpoint = Endpoint::new("http://x/v1/chat/completions", "m", Some(Key("sk-secret".to_owned()))).unwrap();
+    let endpoint = Endpoint::new(
+        "http://x/v1/chat/completions",
+        "m",
+        Some(Key("sk-secret".to_owned())),
+    )
+    .unwrap();
     assert!(!format!("{endpoint:?}").contains("sk-secret"));
-    assert_eq!((endpoint.url.as_str(), endpoint.name().as_str()), ("http://x/v1", "m at x/v1"));
+    assert_eq!(
+        (endpoint.url.as_str(), endpoint.name().as_str()),
+        ("http://x/v1", "m at x/v1")
+    );
     let slashes = Key("sk/secret\"1".to_owned());
-    assert_eq!(slashes.taken_out(r#"a sk/secret"1 b sk/secret\"1 c"#), "a … b … c");
-    assert_eq!(Key("x".to_owned()).taken_out("next"), "next", "a placeholder hides nothing");
+    assert_eq!(
+        slashes.taken_out(r#"a sk/secret"1 b sk/secret\"1 c"#),
+        "a … b … c"
+    );
+    assert_eq!(
+        Key("x".to_owned()).taken_out("next"),
+        "next",
+        "a placeholder hides nothing"
+    );
 }
 
 #[test]
@@ -276,28 +397,53 @@ fn an_address_that_holds_a_secret_is_refused_without_repeating_it() {
         "me:sk-secret@host",
     ] {
         let error = Endpoint::new(url, "m", None).unwrap_err();
-        assert!(error.exit_code() == 2 && !error.to_string().contains("secret"), "{error}");
+        assert!(
+            error.exit_code() == 2 && !error.to_string().contains("secret"),
+            "{error}"
+        );
     }
-    for url in ["not an address", "", "http://", "ftp://x/v1", "127.0.0.1:1/v1", "http://a b/v1"] {
+    for url in [
+        "not an address",
+        "",
+        "http://",
+        "ftp://x/v1",
+        "127.0.0.1:1/v1",
+        "http://a b/v1",
+    ] {
         let error = Endpoint::new(url, "m", None).unwrap_err();
-        assert!(error.exit_code() == 2 && error.to_string().contains("is no address"), "{error}");
+        assert!(
+            error.exit_code() == 2 && error.to_string().contains("is no address"),
+            "{error}"
+        );
     }
 }
 
 #[test]
 fn answers_of_another_length_or_temperature_are_other_answers() {
     let usual = Endpoint::new("http://127.0.0.1:1/v1", "m", None).unwrap();
-    let chosen = Endpoint { max_tokens: Some(900), temperature: Some(0.5), ..usual.clone() };
+    let chosen = Endpoint {
+        max_tokens: Some(900),
+        temperature: Some(0.5),
+        ..usual.clone()
+    };
     let question = super::prompts::rate_fluency("a text");
     let (body, other) = (question.body(&usual), question.body(&chosen));
-    assert_eq!((&body["max_tokens"], &body["temperature"]), (&question.max_tokens.into(), &0.0.into()));
-    assert_eq!((&other["max_tokens"], &other["temperature"]), (&900.into(), &0.5.into()));
+    assert_eq!(
+        (&body["max_tokens"], &body["temperature"]),
+        (&question.max_tokens.into(), &0.0.into())
+    );
+    assert_eq!(
+        (&other["max_tokens"], &other["temperature"]),
+        (&900.into(), &0.5.into())
+    );
     assert_ne!(question.hash(&usual), question.hash(&chosen));
     assert_eq!(chosen.name(), "m at 127.0.0.1:1/v1, temperature 0.5");
     let nothing = tempfile::tempdir().unwrap();
     let asked = |endpoint| {
         let judge = super::Judge::new(endpoint, Answers::in_dir(nothing.path()));
-        judge.estimate(std::slice::from_ref(&question)).completion_tokens
+        judge
+            .estimate(std::slice::from_ref(&question))
+            .completion_tokens
     };
     assert_eq!((asked(usual), asked(chosen)), (question.max_tokens, 900));
 }
@@ -309,16 +455,27 @@ fn a_server_that_repeats_the_key_gives_it_to_nobody() {
     for before in 140..170 {
         let body = format!("{} sk-secret", "x".repeat(before)).leak();
         let fake = Fake::serve(vec![Reply::Raw(
-            format!("HTTP/1.1 404 x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
-                .leak()
-                .as_bytes(),
+            format!(
+                "HTTP/1.1 404 x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            )
+            .leak()
+            .as_bytes(),
         )]);
-        let message = refused(fake.judge(dir.path()).ask(&questions(&["a"]), &TaskCtx::silent()));
-        assert!(!message.contains("sk-s") && !message.contains(" sk"), "{message}");
+        let message = refused(
+            fake.judge(dir.path())
+                .ask(&questions(&["a"]), &TaskCtx::silent()),
+        );
+        assert!(
+            !message.contains("sk-s") && !message.contains(" sk"),
+            "{message}"
+        );
     }
     let fake = Fake::serve(vec![Reply::Echo]);
     let mut judge = fake.judge(dir.path());
-    let answers = judge.ask(&questions(&["sk-secret!"]), &TaskCtx::silent()).unwrap();
+    let answers = judge
+        .ask(&questions(&["sk-secret!"]), &TaskCtx::silent())
+        .unwrap();
     assert_eq!(texts(&answers), ["…!"]);
     let kept = judge.known(&questions(&["sk-secret!"])[0]).unwrap();
     assert_eq!(kept.text, "…!", "nor does the answer that is kept hold it");
@@ -330,12 +487,30 @@ fn what_was_not_answered_is_asked_again() {
     let asked = wanting(Wants::Rating, &["nothing", "Rating:2"]);
     let mut judge = fake.judge(dir.path());
     let answers = judge.ask(&asked, &TaskCtx::silent()).unwrap();
-    assert_eq!(texts(&answers), ["nothing", "Rating:2"], "it is told, though it is no rating");
-    assert_eq!((judge.estimate(&asked).calls, judge.estimate(&asked).answered), (1, 1));
-    fake.judge(dir.path()).ask(&asked, &TaskCtx::silent()).unwrap();
+    assert_eq!(
+        texts(&answers),
+        ["nothing", "Rating:2"],
+        "it is told, though it is no rating"
+    );
+    assert_eq!(
+        (
+            judge.estimate(&asked).calls,
+            judge.estimate(&asked).answered
+        ),
+        (1, 1)
+    );
+    fake.judge(dir.path())
+        .ask(&asked, &TaskCtx::silent())
+        .unwrap();
     assert_eq!(fake.asked(), 3, "the one without a rating, and it alone");
     // What an earlier version kept is no answer either.
-    judge.answers.keep(&asked[0].hash(&judge.endpoint), &answers[0].clone().unwrap()).unwrap();
+    judge
+        .answers
+        .keep(
+            &asked[0].hash(&judge.endpoint),
+            &answers[0].clone().unwrap(),
+        )
+        .unwrap();
     assert_eq!(judge.estimate(&asked).calls, 1);
 }
 
@@ -351,16 +526,30 @@ fn a_judge_that_only_fails_ends_the_run() {
     for (reply, says) in cases {
         let fake = Fake::serve(vec![Reply::Echo, reply]);
         let mut judge = fake.judge(&dir.path().join(says));
-        (judge.endpoint.timeout, judge.endpoint.tries, judge.endpoint.concurrency) = (0.1, 2, 1);
+        (
+            judge.endpoint.timeout,
+            judge.endpoint.tries,
+            judge.endpoint.concurrency,
+        ) = (0.1, 2, 1);
         let mut judge = Judge::new(judge.endpoint, judge.answers);
         // A run asks a few questions at a time.
-        assert_eq!(judge.ask(&questions(&["a", "b", "c"]), &TaskCtx::silent()).unwrap().len(), 3);
+        assert_eq!(
+            judge
+                .ask(&questions(&["a", "b", "c"]), &TaskCtx::silent())
+                .unwrap()
+                .len(),
+            3
+        );
         let many: Vec<String> = (0..200).map(|i| format!("d{i}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let message = refused(judge.ask(&questions(&many), &TaskCtx::silent()));
-        assert!(message.contains("4 calls in a row") && message.contains(says), "{message}");
+        assert!(
+            message.contains("4 calls in a row") && message.contains(says),
+            "{message}"
+        );
         assert_eq!(judge.estimate(&questions(&["a", "b"])).answered, 1);
-        // Some calls may have begun, on a busy machine, before the last failure is seen; most never do.
+        // Some calls may have begun, on a busy machine, before the last failure is seen; most never
+        // do.
         assert!((9..200).contains(&fake.asked()), "{} of 405", fake.asked());
     }
 }
@@ -378,11 +567,17 @@ fn a_question_that_is_rejected_costs_that_question_alone() {
         assert_eq!((judge.tally().failed, judge.tally().calls), (4, 2));
         // Run again, the rejected ones alone are asked, and all of them rejected.
         let mut again = fake.judge(&dir.path().join(status.to_string()));
-        assert_eq!(texts(&again.ask(&asked, &TaskCtx::silent()).unwrap()), ["a", "-", "-", "-", "-", "b"]);
+        assert_eq!(
+            texts(&again.ask(&asked, &TaskCtx::silent()).unwrap()),
+            ["a", "-", "-", "-", "-", "b"]
+        );
         // From the first on, it is not the questions.
         let mut new = fake.judge(&dir.path().join(format!("new{status}")));
         new.endpoint.concurrency = 1;
-        let message = refused(new.ask(&questions(&["1bad", "2bad", "3bad", "a"]), &TaskCtx::silent()));
+        let message = refused(new.ask(
+            &questions(&["1bad", "2bad", "3bad", "a"]),
+            &TaskCtx::silent(),
+        ));
         assert!(message.contains("rejects every question"), "{message}");
     }
 }

@@ -35,9 +35,23 @@ const LLAMA: Defaults = Defaults {
     rope_base: 10_000.0,
     tied: false,
 };
-const MISTRAL: Defaults = Defaults { d_mlp: 14_336, kv_heads: Some(8), context: 131_072, ..LLAMA };
-const QWEN2: Defaults = Defaults { d_mlp: 22_016, kv_heads: Some(32), vocab: 151_936, context: 32_768, ..LLAMA };
-const QWEN3: Defaults = Defaults { head_dim: Some(128), ..QWEN2 };
+const MISTRAL: Defaults = Defaults {
+    d_mlp: 14_336,
+    kv_heads: Some(8),
+    context: 131_072,
+    ..LLAMA
+};
+const QWEN2: Defaults = Defaults {
+    d_mlp: 22_016,
+    kv_heads: Some(32),
+    vocab: 151_936,
+    context: 32_768,
+    ..LLAMA
+};
+const QWEN3: Defaults = Defaults {
+    head_dim: Some(128),
+    ..QWEN2
+};
 const SMOLLM3: Defaults = Defaults {
     layers: 36,
     d_model: 2048,
@@ -72,7 +86,11 @@ const GEMMA2: Defaults = Defaults {
     ..GEMMA
 };
 /// Gemma 3's published configs leave out what equals these.
-const GEMMA3: Defaults = Defaults { vocab: 262_208, context: 131_072, ..GEMMA2 };
+const GEMMA3: Defaults = Defaults {
+    vocab: 262_208,
+    context: 131_072,
+    ..GEMMA2
+};
 const NEOX: Defaults = Defaults {
     layers: 44,
     d_model: 6144,
@@ -87,9 +105,15 @@ const NEOX: Defaults = Defaults {
 fn base(r: &Reader<'_>, family: &str, names: Names, defaults: &Defaults) -> Result<Config> {
     let count = |key: &str, default: usize| r.count(key).map(|found| found.unwrap_or(default));
     let layers = count("num_hidden_layers", defaults.layers)?;
-    let (d_model, heads) = (count("hidden_size", defaults.d_model)?, count("num_attention_heads", defaults.heads)?);
+    let (d_model, heads) = (
+        count("hidden_size", defaults.d_model)?,
+        count("num_attention_heads", defaults.heads)?,
+    );
     sane(r, layers, heads)?;
-    let head_dim = r.count("head_dim")?.or(defaults.head_dim).unwrap_or(d_model / heads);
+    let head_dim = r
+        .count("head_dim")?
+        .or(defaults.head_dim)
+        .unwrap_or(d_model / heads);
     // Absent and null are not the same here: null always means one for each head.
     let kv_heads = match defaults.kv_heads {
         Some(default) => r.count_or_none("num_key_value_heads", default)?,
@@ -106,7 +130,11 @@ fn base(r: &Reader<'_>, family: &str, names: Names, defaults: &Defaults) -> Resu
         head_dim,
         vocab: count("vocab_size", defaults.vocab)?,
         context: count("max_position_embeddings", defaults.context)?,
-        norm: Norm { kind: NormKind::Rms, eps, plus_one: false },
+        norm: Norm {
+            kind: NormKind::Rms,
+            eps,
+            plus_one: false,
+        },
         activation: r.activation(act_key, act)?,
         gated: true,
         parallel: false,
@@ -121,7 +149,13 @@ fn base(r: &Reader<'_>, family: &str, names: Names, defaults: &Defaults) -> Resu
         ropes: Vec::new(),
         rotary_dims: head_dim,
         rope_interleaved: false,
-        layers: vec![LayerKind { window: None, rope: Some(0) }; layers],
+        layers: vec![
+            LayerKind {
+                window: None,
+                rope: Some(0)
+            };
+            layers
+        ],
         attention_scale: 1.0 / (head_dim as f64).sqrt(),
         attention_softcap: None,
         final_softcap: None,
@@ -154,9 +188,10 @@ fn slide(r: &Reader<'_>, c: &mut Config, window: Option<usize>, sliding: &[bool]
 /// A family whose code has one kind of attention.
 fn refuse_sliding(r: &Reader<'_>, c: &Config) -> Result<()> {
     match r.layer_types(c.layers.len())? {
-        Some(types) if types.contains(&true) => {
-            Err(r.wrong(format!("layer_types names sliding_attention, which the family {} does not have", c.family)))
-        }
+        Some(types) if types.contains(&true) => Err(r.wrong(format!(
+            "layer_types names sliding_attention, which the family {} does not have",
+            c.family
+        ))),
         _ => Ok(()),
     }
 }
@@ -192,7 +227,8 @@ pub(super) fn llama(r: &Reader<'_>, kind: &str) -> Result<Config> {
     Ok(c)
 }
 
-/// The window of Mistral, Qwen and SmolLM3, and which layers have it where `layer_types` does not say.
+/// The window of Mistral, Qwen and SmolLM3, and which layers have it where `layer_types` does not
+/// say.
 fn window(r: &Reader<'_>, kind: &str, c: &Config) -> Result<(Option<usize>, Vec<bool>)> {
     let layers = c.layers.len();
     if kind == "mistral" {
@@ -201,14 +237,26 @@ fn window(r: &Reader<'_>, kind: &str, c: &Config) -> Result<(Option<usize>, Vec<
     }
     let used = r.flag("use_sliding_window", false)?;
     if kind == "smollm3" {
-        // Layers that layer_types lists slide whether use_sliding_window is set or not: their mask does not ask.
+        // Layers that layer_types lists slide whether use_sliding_window is set or not: their mask
+        // does not ask.
         let window = r.count("sliding_window")?;
-        let usual = c.layers.iter().map(|l| used && window.is_some() && l.rope.is_none()).collect();
+        let usual = c
+            .layers
+            .iter()
+            .map(|l| used && window.is_some() && l.rope.is_none())
+            .collect();
         return Ok((window, usual));
     }
-    let window = if used { r.count_or_none("sliding_window", 4096)? } else { None };
+    let window = if used {
+        r.count_or_none("sliding_window", 4096)?
+    } else {
+        None
+    };
     let from = r.count("max_window_layers")?.unwrap_or(28);
-    Ok((window, (0..layers).map(|i| window.is_some() && i >= from).collect()))
+    Ok((
+        window,
+        (0..layers).map(|i| window.is_some() && i >= from).collect(),
+    ))
 }
 
 /// SmolLM3: layers whose flag is 0 have no rotary embedding.
@@ -220,9 +268,16 @@ fn no_rope(r: &Reader<'_>, c: &mut Config) -> Result<()> {
         None => (1..=layers).map(|i| i.is_multiple_of(interval)).collect(),
         Some(value) => match value.as_array() {
             Some(list) if list.len() >= layers && list.iter().all(serde_json::Value::is_u64) => {
-                list.iter().take(layers).map(|v| v.as_u64() == Some(0)).collect()
+                list.iter()
+                    .take(layers)
+                    .map(|v| v.as_u64() == Some(0))
+                    .collect()
             }
-            _ => return Err(r.wrong(format!("no_rope_layers must list 0 or 1 for each of {layers} layers"))),
+            _ => {
+                return Err(r.wrong(format!(
+                    "no_rope_layers must list 0 or 1 for each of {layers} layers"
+                )));
+            }
         },
     };
     for (layer, none) in c.layers.iter_mut().zip(flags) {
@@ -304,10 +359,15 @@ pub(super) fn gpt2(r: &Reader<'_>) -> Result<Config> {
         Ok(usual.or(r.count(own)?).unwrap_or(default))
     };
     let layers = count("n_layer", "num_hidden_layers", 12)?;
-    let (d_model, heads) = (count("n_embd", "hidden_size", 768)?, count("n_head", "num_attention_heads", 12)?);
+    let (d_model, heads) = (
+        count("n_embd", "hidden_size", 768)?,
+        count("n_head", "num_attention_heads", 12)?,
+    );
     sane(r, layers, heads)?;
     if !d_model.is_multiple_of(heads) {
-        return Err(r.wrong(format!("a width of {d_model} does not divide among {heads} heads")));
+        return Err(r.wrong(format!(
+            "a width of {d_model} does not divide among {heads} heads"
+        )));
     }
     let eps = r.number("layer_norm_epsilon")?.unwrap_or(1e-5);
     let head_dim = d_model / heads;
@@ -320,7 +380,11 @@ pub(super) fn gpt2(r: &Reader<'_>) -> Result<Config> {
         head_dim,
         vocab: r.count("vocab_size")?.unwrap_or(50_257),
         context: count("n_positions", "max_position_embeddings", 1024)?,
-        norm: Norm { kind: NormKind::Layer, eps, plus_one: false },
+        norm: Norm {
+            kind: NormKind::Layer,
+            eps,
+            plus_one: false,
+        },
         activation: r.activation("activation_function", "gelu_new")?,
         gated: false,
         parallel: false,
@@ -335,7 +399,13 @@ pub(super) fn gpt2(r: &Reader<'_>) -> Result<Config> {
         ropes: Vec::new(),
         rotary_dims: 0,
         rope_interleaved: false,
-        layers: vec![LayerKind { window: None, rope: None }; layers],
+        layers: vec![
+            LayerKind {
+                window: None,
+                rope: None
+            };
+            layers
+        ],
         attention_scale: 1.0 / (head_dim as f64).sqrt(),
         attention_softcap: None,
         final_softcap: None,
@@ -350,11 +420,18 @@ pub(super) fn gpt2(r: &Reader<'_>) -> Result<Config> {
 pub(super) fn neox(r: &Reader<'_>) -> Result<Config> {
     let mut c = base(r, "gpt_neox", Names::NeoX, &NEOX)?;
     let eps = r.number("layer_norm_eps")?.unwrap_or(1e-5);
-    c.norm = Norm { kind: NormKind::Layer, eps, plus_one: false };
+    c.norm = Norm {
+        kind: NormKind::Layer,
+        eps,
+        plus_one: false,
+    };
     c.gated = false;
     c.kv_heads = c.heads;
     if c.head_dim != c.d_model / c.heads {
-        return Err(r.wrong(format!("head_dim = {} is a switch that mlpeek does not know for gpt_neox", c.head_dim)));
+        return Err(r.wrong(format!(
+            "head_dim = {} is a switch that mlpeek does not know for gpt_neox",
+            c.head_dim
+        )));
     }
     c.parallel = r.flag("use_parallel_residual", true)?;
     let bias = r.flag("attention_bias", true)?;

@@ -6,8 +6,9 @@ use super::Reader;
 use crate::error::Result;
 use crate::model::config::{Rope, RopeScaling};
 
-/// The rotary embedding of a family with one for all layers. A `rope_scaling` that says anything takes the place of
-/// `rope_parameters` as a whole; what neither says comes from the keys beside them.
+/// The rotary embedding of a family with one for all layers. A `rope_scaling` that says anything
+/// takes the place of `rope_parameters` as a whole; what neither says comes from the keys beside
+/// them.
 pub(super) fn one_for_all(r: &Reader<'_>, default_base: f64, context: usize) -> Result<Rope> {
     let params = &chosen(r)?;
     let base = r.number("rope_theta")?.unwrap_or(default_base);
@@ -24,7 +25,9 @@ pub(super) fn neox(r: &Reader<'_>, context: usize) -> Result<(Rope, f64)> {
     let params = &chosen(r)?;
     let base = r.number("rotary_emb_base")?.unwrap_or(10_000.0);
     let rope = rope(r, params, base, &original(r, context)?)?;
-    let share = number(r, params, "partial_rotary_factor")?.or(r.number("rotary_pct")?).unwrap_or(0.25);
+    let share = number(r, params, "partial_rotary_factor")?
+        .or(r.number("rotary_pct")?)
+        .unwrap_or(0.25);
     if !(0.0..=1.0).contains(&share) {
         return Err(r.wrong(format!("rotary_pct is {share}, not between 0 and 1")));
     }
@@ -35,30 +38,48 @@ pub(super) fn neox(r: &Reader<'_>, context: usize) -> Result<(Rope, f64)> {
 pub(super) fn gemma3(r: &Reader<'_>, context: usize) -> Result<[Rope; 2]> {
     let params = object(r, r.map, "rope_parameters")?;
     let mut parts = [Map::new(), Map::new()];
-    for (part, kind) in parts.iter_mut().zip(["full_attention", "sliding_attention"]) {
+    for (part, kind) in parts
+        .iter_mut()
+        .zip(["full_attention", "sliding_attention"])
+    {
         part.insert("rope_type".into(), "default".into());
         if let Some(own) = params.map(|p| object(r, p, kind)).transpose()?.flatten() {
             part.clone_from(own);
         }
     }
-    if let Some((key, value)) = params.and_then(|p| p.iter().find(|(_, v)| !v.is_null() && !v.is_object())) {
-        let problem = format!("rope_parameters: {key} = {value} belongs below full_attention or sliding_attention");
+    if let Some((key, value)) =
+        params.and_then(|p| p.iter().find(|(_, v)| !v.is_null() && !v.is_object()))
+    {
+        let problem = format!(
+            "rope_parameters: {key} = {value} belongs below full_attention or sliding_attention"
+        );
         return Err(r.wrong(problem));
     }
     if let Some(scaling) = object(r, r.map, "rope_scaling")? {
         parts[0].extend(scaling.clone());
     }
     // YaRN looks for this one beside the two.
-    parts.iter_mut().for_each(|part| drop(part.remove("truncate")));
-    let bases = [r.number("rope_theta")?.unwrap_or(1_000_000.0), r.number("rope_local_base_freq")?.unwrap_or(10_000.0)];
+    parts
+        .iter_mut()
+        .for_each(|part| drop(part.remove("truncate")));
+    let bases = [
+        r.number("rope_theta")?.unwrap_or(1_000_000.0),
+        r.number("rope_local_base_freq")?.unwrap_or(10_000.0),
+    ];
     let [full, sliding] = &parts;
     for part in &parts {
         if let Some(share) = number(r, part, "partial_rotary_factor")?.filter(|s| *s != 1.0) {
             return Err(r.unknown("partial_rotary_factor", &Value::from(share)));
         }
     }
-    let original = Original { beside: None, context };
-    Ok([rope(r, full, bases[0], &original)?, rope(r, sliding, bases[1], &original)?])
+    let original = Original {
+        beside: None,
+        context,
+    };
+    Ok([
+        rope(r, full, bases[0], &original)?,
+        rope(r, sliding, bases[1], &original)?,
+    ])
 }
 
 /// Where the context of the original training is said, apart from the parameters themselves.
@@ -72,13 +93,23 @@ struct Original {
 impl Original {
     fn of(&self, r: &Reader<'_>, params: &Map<String, Value>) -> Result<f64> {
         const KEY: &str = "original_max_position_embeddings";
-        let found = self.beside.or(number(r, params, KEY)?).unwrap_or(self.context as f64);
-        if found > 0.0 { Ok(found) } else { Err(r.wrong(format!("rope scaling: {KEY} is not positive"))) }
+        let found = self
+            .beside
+            .or(number(r, params, KEY)?)
+            .unwrap_or(self.context as f64);
+        if found > 0.0 {
+            Ok(found)
+        } else {
+            Err(r.wrong(format!("rope scaling: {KEY} is not positive")))
+        }
     }
 }
 
 fn original(r: &Reader<'_>, context: usize) -> Result<Original> {
-    Ok(Original { beside: r.number("original_max_position_embeddings")?, context })
+    Ok(Original {
+        beside: r.number("original_max_position_embeddings")?,
+        context,
+    })
 }
 
 /// `rope_scaling` where it says anything, else `rope_parameters`, else nothing.
@@ -92,7 +123,11 @@ fn chosen(r: &Reader<'_>) -> Result<Map<String, Value>> {
     }
 }
 
-fn object<'a>(r: &Reader<'_>, map: &'a Map<String, Value>, key: &str) -> Result<Option<&'a Map<String, Value>>> {
+fn object<'a>(
+    r: &Reader<'_>,
+    map: &'a Map<String, Value>,
+    key: &str,
+) -> Result<Option<&'a Map<String, Value>>> {
     match map.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Object(found)) => Ok(Some(found)),
@@ -101,12 +136,22 @@ fn object<'a>(r: &Reader<'_>, map: &'a Map<String, Value>, key: &str) -> Result<
 }
 
 fn number(r: &Reader<'_>, params: &Map<String, Value>, key: &str) -> Result<Option<f64>> {
-    let Some(value) = params.get(key).filter(|v| !v.is_null()) else { return Ok(None) };
-    value.as_f64().map(Some).ok_or_else(|| r.wrong(format!("rope parameter {key} is {value}, not a number")))
+    let Some(value) = params.get(key).filter(|v| !v.is_null()) else {
+        return Ok(None);
+    };
+    value
+        .as_f64()
+        .map(Some)
+        .ok_or_else(|| r.wrong(format!("rope parameter {key} is {value}, not a number")))
 }
 
 /// One rotary embedding. Of the keys those count that its type reads.
-fn rope(r: &Reader<'_>, params: &Map<String, Value>, base: f64, original: &Original) -> Result<Rope> {
+fn rope(
+    r: &Reader<'_>,
+    params: &Map<String, Value>,
+    base: f64,
+    original: &Original,
+) -> Result<Rope> {
     let need = |key: &str| {
         number(r, params, key)?
             .filter(|v| *v > 0.0)
@@ -116,7 +161,9 @@ fn rope(r: &Reader<'_>, params: &Map<String, Value>, base: f64, original: &Origi
     if !(base > 0.0 && base.is_finite()) {
         return Err(r.wrong(format!("rope_theta is {base}: it must be positive")));
     }
-    let kind = ["rope_type", "type"].iter().find_map(|key| params.get(*key).filter(|v| !v.is_null()));
+    let kind = ["rope_type", "type"]
+        .iter()
+        .find_map(|key| params.get(*key).filter(|v| !v.is_null()));
     let kind = kind.unwrap_or(&Value::Null);
     let scaling = match kind.as_str() {
         None if kind.is_null() => RopeScaling::None,
@@ -125,7 +172,12 @@ fn rope(r: &Reader<'_>, params: &Map<String, Value>, base: f64, original: &Origi
         Some("linear") => RopeScaling::Linear(need("factor")?),
         Some("llama3") => {
             let (low, high) = (need("low_freq_factor")?, need("high_freq_factor")?);
-            RopeScaling::Llama3 { factor: need("factor")?, low, high, original: original.of(r, params)? }
+            RopeScaling::Llama3 {
+                factor: need("factor")?,
+                low,
+                high,
+                original: original.of(r, params)?,
+            }
         }
         Some("yarn") => yarn(r, params, original)?,
         _ => return Err(r.unknown("rope scaling", kind)),
@@ -143,16 +195,26 @@ fn yarn(r: &Reader<'_>, params: &Map<String, Value>, original: &Original) -> Res
         Some(_) => read("factor")?.unwrap_or(context / original),
     };
     if factor <= 0.0 {
-        return Err(r.wrong(format!("rope scaling: factor is {factor}: it must be positive")));
+        return Err(r.wrong(format!(
+            "rope scaling: factor is {factor}: it must be positive"
+        )));
     }
-    let scale = |m: f64| if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 };
+    let scale = |m: f64| {
+        if factor <= 1.0 {
+            1.0
+        } else {
+            0.1 * m * factor.ln() + 1.0
+        }
+    };
     let usual = match (positive("mscale")?, positive("mscale_all_dim")?) {
         (Some(one), Some(all)) => scale(one) / scale(all),
         _ => scale(1.0),
     };
     let truncate = match params.get("truncate") {
         None => true,
-        Some(value) => value.as_bool().ok_or_else(|| r.unknown("rope parameter truncate", value))?,
+        Some(value) => value
+            .as_bool()
+            .ok_or_else(|| r.unknown("rope parameter truncate", value))?,
     };
     Ok(RopeScaling::Yarn {
         factor,

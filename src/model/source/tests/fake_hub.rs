@@ -65,7 +65,11 @@ impl FakeHub {
                 std::thread::spawn(move || answer(stream, &log, &shared));
             }
         });
-        Self { endpoint, requests, repo }
+        Self {
+            endpoint,
+            requests,
+            repo,
+        }
     }
 
     /// Serves something else from now on.
@@ -80,36 +84,61 @@ impl FakeHub {
 
 /// The name of a file's content in the cache.
 pub(super) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 fn answer(mut stream: TcpStream, log: &Mutex<Vec<String>>, repo: &Mutex<Repo>) -> Option<()> {
     let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
     let request = lines.next()?.ok()?;
-    let headers: Vec<String> = lines.map_while(Result::ok).take_while(|l| !l.is_empty()).collect();
+    let headers: Vec<String> = lines
+        .map_while(Result::ok)
+        .take_while(|l| !l.is_empty())
+        .collect();
     let header = |name: &str| {
-        headers.iter().find_map(|h| h.split_once(": ").filter(|(k, _)| k.eq_ignore_ascii_case(name)).map(|(_, v)| v))
+        headers.iter().find_map(|h| {
+            h.split_once(": ")
+                .filter(|(k, _)| k.eq_ignore_ascii_case(name))
+                .map(|(_, v)| v)
+        })
     };
-    let (range, auth) = (header("range").unwrap_or("-"), header("authorization").unwrap_or("-"));
-    log.lock().unwrap().push(format!("{request} {range} {auth}"));
+    let (range, auth) = (
+        header("range").unwrap_or("-"),
+        header("authorization").unwrap_or("-"),
+    );
+    log.lock()
+        .unwrap()
+        .push(format!("{request} {range} {auth}"));
     let repo = repo.lock().unwrap().clone();
     if let Some(garbage) = repo.garbage {
         return stream.write_all(garbage).ok();
     }
     if let Some(status) = repo.status {
-        let head = format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let head =
+            format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         return stream.write_all(head.as_bytes()).ok();
     }
     let path = request.split(' ').nth(1)?;
     if path.starts_with("/api/") {
-        let files: Vec<_> = repo.files.keys().map(|f| serde_json::json!({ "rfilename": f })).collect();
+        let files: Vec<_> = repo
+            .files
+            .keys()
+            .map(|f| serde_json::json!({ "rfilename": f }))
+            .collect();
         let body = serde_json::json!({ "sha": COMMIT, "siblings": files }).to_string();
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
         return stream.write_all(head.as_bytes()).ok();
     }
     let name = path.split_once("/resolve/")?.1.split_once('/')?.1;
     let Some((bytes, body)) = repo.files.get(name) else {
-        return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").ok();
+        return stream
+            .write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            .ok();
     };
     send(stream, bytes, body.unwrap_or(Body::Whole), range)
 }
@@ -118,7 +147,11 @@ fn send(mut stream: TcpStream, bytes: &[u8], body: Body, range: &str) -> Option<
     let (from, to) = range.strip_prefix("bytes=")?.split_once('-')?;
     let from: usize = from.parse().ok()?;
     let head_only = !to.is_empty();
-    let part = if head_only { &bytes[from..from + 1] } else { &bytes[from..] };
+    let part = if head_only {
+        &bytes[from..from + 1]
+    } else {
+        &bytes[from..]
+    };
     let length = match body {
         Body::CutUnannounced(_) if !head_only => String::new(),
         _ => format!("Content-Length: {}\r\n", part.len()),
@@ -134,7 +167,9 @@ fn send(mut stream: TcpStream, bytes: &[u8], body: Body, range: &str) -> Option<
     match body {
         _ if head_only => stream.write_all(part).ok(),
         Body::Whole => stream.write_all(part).ok(),
-        Body::CutAfter(n) | Body::CutUnannounced(n) => stream.write_all(&part[..n.min(part.len())]).ok(),
+        Body::CutAfter(n) | Body::CutUnannounced(n) => {
+            stream.write_all(&part[..n.min(part.len())]).ok()
+        }
         Body::Damaged => stream.write_all(&vec![b'?'; part.len()]).ok(),
         Body::Stalled(n) => {
             stream.write_all(&part[..n.min(part.len())]).ok()?;

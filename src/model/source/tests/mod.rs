@@ -1,4 +1,5 @@
-//! Models from everywhere, without a network: a Hub on a loopback socket, and a Python that is a shell script.
+//! Models from everywhere, without a network: a Hub on a loopback socket, and a Python that is a
+//! shell script.
 
 mod fake_hub;
 mod from_disk;
@@ -31,7 +32,12 @@ fn places(dir: &Path) -> Places {
 fn watched() -> (TaskCtx, Arc<Mutex<Vec<Progress>>>) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&seen);
-    (TaskCtx::new(CancelToken::default(), move |p| sink.lock().unwrap().push(p)), seen)
+    (
+        TaskCtx::new(CancelToken::default(), move |p| {
+            sink.lock().unwrap().push(p)
+        }),
+        seen,
+    )
 }
 
 /// A context that is cancelled once `wanted` says so of a report.
@@ -47,7 +53,8 @@ fn cancelled_when(wanted: impl Fn(&Progress) -> bool + Send + Sync + 'static) ->
 
 /// A safetensors file with one tensor of `bytes` zeros.
 fn safetensors(bytes: usize) -> Vec<u8> {
-    let header = format!(r#"{{"w":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[0,{bytes}]}}}}"#);
+    let header =
+        format!(r#"{{"w":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[0,{bytes}]}}}}"#);
     let mut out = (header.len() as u64).to_le_bytes().to_vec();
     out.extend(header.as_bytes());
     out.resize(out.len() + bytes, 0);
@@ -59,7 +66,9 @@ fn gguf_bytes() -> Vec<u8> {
         .string("general.architecture", "llama")
         .uint("llama.block_count", 3)
         .uint("llama.feed_forward_length", 48);
-    writer.tensor("token_embd.weight", &[8, 4], 0, &[0; 128]).bytes()
+    writer
+        .tensor("token_embd.weight", &[8, 4], 0, &[0; 128])
+        .bytes()
 }
 
 fn write(dir: &Path, name: &str, bytes: impl AsRef<[u8]>) {

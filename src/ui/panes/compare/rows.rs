@@ -1,4 +1,5 @@
-//! The lines of a comparison: who is compared, cosines, neurons, the same tokens; and the whole of it as Markdown.
+//! The lines of a comparison: who is compared, cosines, neurons, the same tokens; and the whole of
+//! it as Markdown.
 
 use ratatui::text::{Line, Span};
 
@@ -13,7 +14,10 @@ use crate::ui::theme::Ramp;
 /// The style of a feature's number, so that it is found again in every part.
 fn head(found: &Comparison, i: usize, cx: &Cx) -> Span<'static> {
     let id = found.features.get(i).copied().unwrap_or(0);
-    Span::styled(text::pad_left(&format!("#{id}"), CELL - 1) + " ", cx.theme.accent())
+    Span::styled(
+        text::pad_left(&format!("#{id}"), CELL - 1) + " ",
+        cx.theme.accent(),
+    )
 }
 
 fn signed(value: f32, cx: &Cx) -> Span<'static> {
@@ -22,7 +26,11 @@ fn signed(value: f32, cx: &Cx) -> Span<'static> {
         v if v > 0.0 => cx.theme.positive(),
         _ => cx.theme.negative(),
     };
-    let shown = if value == 0.0 { "·".to_owned() } else { format!("{value:+.2}") };
+    let shown = if value == 0.0 {
+        "·".to_owned()
+    } else {
+        format!("{value:+.2}")
+    };
     Span::styled(text::pad_left(&shown, CELL), style)
 }
 
@@ -34,8 +42,9 @@ pub(super) fn summary(found: &Comparison, width: usize, cx: &Cx) -> Vec<Row> {
         let row = cx.world.row(id);
         let what = tree::listed(id, 6, cx);
         let what = what.split_once(' ').map_or("", |(_, rest)| rest).to_owned();
-        let label =
-            row.and_then(|r| r.purity.as_ref()).map(|p| format!("{} {:.0}%", text::clean(&p.label), p.share * 100.0));
+        let label = row
+            .and_then(|r| r.purity.as_ref())
+            .map(|p| format!("{} {:.0}%", text::clean(&p.label), p.share * 100.0));
         let label = label.unwrap_or_default();
         let room = width.saturating_sub(CELL + text::width(&label) + 2);
         let line = Line::from(vec![
@@ -46,11 +55,24 @@ pub(super) fn summary(found: &Comparison, width: usize, cx: &Cx) -> Vec<Row> {
         lines.push((line, Some(Link::Feature(id))));
     }
     let matrices = [
-        ("cosine of neurons", "cosine of neurons", Some(&found.cosines)),
-        ("cosine in the residual stream", "residual stream", found.residual.as_ref()),
-        ("fire on the same tokens (cosine)", "same tokens", Some(&found.together)),
+        (
+            "cosine of neurons",
+            "cosine of neurons",
+            Some(&found.cosines),
+        ),
+        (
+            "cosine in the residual stream",
+            "residual stream",
+            found.residual.as_ref(),
+        ),
+        (
+            "fire on the same tokens (cosine)",
+            "same tokens",
+            Some(&found.together),
+        ),
     ];
-    let blocks: Vec<Vec<Line<'static>>> = matrices.into_iter().map(|m| matrix(found, m, cx)).collect();
+    let blocks: Vec<Vec<Line<'static>>> =
+        matrices.into_iter().map(|m| matrix(found, m, cx)).collect();
     // Side by side, as many as there is room for.
     let cells = blocks.iter().flatten().map(line_cells).max().unwrap_or(0) + 2;
     for some in blocks.chunks(((width + 2) / cells.max(1)).max(1)) {
@@ -60,7 +82,11 @@ pub(super) fn summary(found: &Comparison, width: usize, cx: &Cx) -> Vec<Row> {
             for block in some {
                 let own = block.get(y).cloned().unwrap_or_default();
                 let rest = cells.saturating_sub(line_cells(&own));
-                spans.extend(own.spans.into_iter().map(|span| span.patch_style(own.style)));
+                spans.extend(
+                    own.spans
+                        .into_iter()
+                        .map(|span| span.patch_style(own.style)),
+                );
                 spans.push(Span::raw(" ".repeat(rest)));
             }
             lines.push(plainly(Line::from(spans)));
@@ -69,16 +95,28 @@ pub(super) fn summary(found: &Comparison, width: usize, cx: &Cx) -> Vec<Row> {
     lines
 }
 
-/// The values of every two, under a title of which the short one is taken where the long one would widen it.
-fn matrix(found: &Comparison, (long, short, values): (&str, &str, Option<&Vec<f32>>), cx: &Cx) -> Vec<Line<'static>> {
+/// The values of every two, under a title of which the short one is taken where the long one would
+/// widen it.
+fn matrix(
+    found: &Comparison,
+    (long, short, values): (&str, &str, Option<&Vec<f32>>),
+    cx: &Cx,
+) -> Vec<Line<'static>> {
     let (theme, m) = (cx.theme, found.features.len());
     let wide = (m + 1) * CELL;
     if m == 2 {
         let value = values.map(|v| signed(v.get(1).copied().unwrap_or(0.0), cx));
         let value = value.unwrap_or_else(|| Span::styled("  needs the model", theme.dim()));
-        return vec![Line::from(vec![Span::styled(short.to_owned(), theme.heading()), value])];
+        return vec![Line::from(vec![
+            Span::styled(short.to_owned(), theme.heading()),
+            value,
+        ])];
     }
-    let title = if text::width(long) <= wide { long } else { short };
+    let title = if text::width(long) <= wide {
+        long
+    } else {
+        short
+    };
     let mut lines = vec![Line::styled(title.to_owned(), theme.heading())];
     let Some(values) = values else {
         lines.push(Line::styled("needs the study's model", theme.dim()));
@@ -109,7 +147,10 @@ pub(super) fn neurons(found: &Comparison, width: usize, cx: &Cx) -> Vec<Row> {
     let mut heads = vec![Span::raw(" ".repeat(CELL + 1))];
     heads.extend((0..m).map(|j| head(found, j, cx)));
     let title = Line::styled(text::fit(&title, width), theme.heading());
-    let mut lines: Vec<Row> = [Line::default(), title, Line::from(heads)].into_iter().map(plainly).collect();
+    let mut lines: Vec<Row> = [Line::default(), title, Line::from(heads)]
+        .into_iter()
+        .map(plainly)
+        .collect();
     let mut before = m + 1;
     for neuron in &found.neurons {
         let members = of(neuron);
@@ -121,7 +162,10 @@ pub(super) fn neurons(found: &Comparison, width: usize, cx: &Cx) -> Vec<Row> {
             _ => "  shared",
         };
         before = members;
-        let mut spans = vec![Span::styled(text::pad(&format!(" n{}", neuron.0), CELL + 1), theme.text())];
+        let mut spans = vec![Span::styled(
+            text::pad(&format!(" n{}", neuron.0), CELL + 1),
+            theme.text(),
+        )];
         spans.extend(neuron.1.iter().map(|&w| signed(w, cx)));
         spans.push(Span::styled(word, theme.dim()));
         lines.push((Line::from(spans), Some(Link::Neuron(neuron.0))));
@@ -132,7 +176,10 @@ pub(super) fn neurons(found: &Comparison, width: usize, cx: &Cx) -> Vec<Row> {
 /// The same tokens, once a feature.
 pub(super) fn texts(found: &Comparison, width: usize, cx: &Cx) -> Vec<Line<'static>> {
     let theme = cx.theme;
-    let mut lines = vec![Line::styled("coefficients over the same tokens", theme.heading())];
+    let mut lines = vec![Line::styled(
+        "coefficients over the same tokens",
+        theme.heading(),
+    )];
     for shown in &found.texts {
         let label = shown.label.as_deref().map(text::clean).unwrap_or_default();
         lines.push(Line::styled(text::pad_left(&label, width), theme.dim()));
@@ -143,7 +190,13 @@ pub(super) fn texts(found: &Comparison, width: usize, cx: &Cx) -> Vec<Line<'stat
     lines
 }
 
-fn text_line(found: &Comparison, shown: &ComparedText, i: usize, width: usize, cx: &Cx) -> Line<'static> {
+fn text_line(
+    found: &Comparison,
+    shown: &ComparedText,
+    i: usize,
+    width: usize,
+    cx: &Cx,
+) -> Line<'static> {
     let values = shown.values.get(i).map_or(&[][..], Vec::as_slice);
     let max = found.peaks.get(i).copied().unwrap_or(0.0);
     let heat = Heat {
@@ -158,15 +211,26 @@ fn text_line(found: &Comparison, shown: &ComparedText, i: usize, width: usize, c
     let peak = values.get(shown.peak).copied().unwrap_or(0.0);
     let room = width.saturating_sub(2 * CELL + 1);
     let mut spans = vec![head(found, i, cx)];
-    let number = if peak > 0.0 { text::number(f64::from(peak)) } else { "·".to_owned() };
-    spans.push(Span::styled(text::pad_left(&number, CELL - 1) + " ", cx.theme.dim()));
+    let number = if peak > 0.0 {
+        text::number(f64::from(peak))
+    } else {
+        "·".to_owned()
+    };
+    spans.push(Span::styled(
+        text::pad_left(&number, CELL - 1) + " ",
+        cx.theme.dim(),
+    ));
     spans.extend(heat.aligned(room, shown.peak, room * 2 / 5).spans);
     Line::from(spans)
 }
 
 /// The cosines of every two, then the neurons with their weights.
 pub(super) fn markdown(found: &Comparison, cx: &Cx) -> String {
-    let names: Vec<String> = found.features.iter().map(|&id| cx.world.feature_label(id)).collect();
+    let names: Vec<String> = found
+        .features
+        .iter()
+        .map(|&id| cx.world.feature_label(id))
+        .collect();
     let m = names.len();
     let residual = |at: usize| found.residual.as_ref().and_then(|r| r.get(at));
     let number = |value: Option<&f32>| value.map_or("–".to_owned(), |v| format!("{v:+.3}"));
@@ -178,13 +242,31 @@ pub(super) fn markdown(found: &Comparison, cx: &Cx) -> String {
             pairs.push([a.clone(), b.clone()].into_iter().chain(values).collect());
         }
     }
-    let mut out = table(&["a", "b", "cosine of neurons", "in the residual stream", "fire together"], &pairs);
-    let heads: Vec<&str> = std::iter::once("neuron").chain(names.iter().map(String::as_str)).collect();
-    let weights = |w: &f32| if *w == 0.0 { String::new() } else { format!("{w:+.3}") };
-    let rows = found
-        .neurons
-        .iter()
-        .map(|(index, ws)| std::iter::once(index.to_string()).chain(ws.iter().map(weights)).collect::<Vec<String>>());
+    let mut out = table(
+        &[
+            "a",
+            "b",
+            "cosine of neurons",
+            "in the residual stream",
+            "fire together",
+        ],
+        &pairs,
+    );
+    let heads: Vec<&str> = std::iter::once("neuron")
+        .chain(names.iter().map(String::as_str))
+        .collect();
+    let weights = |w: &f32| {
+        if *w == 0.0 {
+            String::new()
+        } else {
+            format!("{w:+.3}")
+        }
+    };
+    let rows = found.neurons.iter().map(|(index, ws)| {
+        std::iter::once(index.to_string())
+            .chain(ws.iter().map(weights))
+            .collect::<Vec<String>>()
+    });
     out += "\n";
     out + &table(&heads, &rows.collect::<Vec<_>>())
 }

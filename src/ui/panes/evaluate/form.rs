@@ -1,6 +1,8 @@
-//! What an evaluation is asked for: methods, KL targets, labels. Owns the values and their limits; knows no key.
+//! What an evaluation is asked for: methods, KL targets, labels. Owns the values and their limits;
+//! knows no key.
 //!
-//! Invariant: [`Form::ask`] asks for what `mlpeek eval steering` asks by default until something is changed.
+//! Invariant: [`Form::ask`] asks for what `mlpeek eval steering` asks by default until something is
+//! changed.
 
 use std::collections::BTreeSet;
 
@@ -36,14 +38,26 @@ pub(super) struct Form {
     turned: Vec<Method>,
 }
 
-/// Every method that the study offers: the usual ones, then its autoencoders and the other fits of the hook on show.
+/// Every method that the study offers: the usual ones, then its autoencoders and the other fits of
+/// the hook on show.
 fn offered(cx: &Cx) -> Vec<Method> {
     let mut all = Method::usual();
     if let Some(study) = &cx.world.study {
         let sae = |name: &str| Method::Set(SetKind::Sae(Some(name.to_owned())));
-        all.extend(study.saes.iter().rev().filter(|s| s.figures.is_some()).map(|s| sae(&s.name)));
+        all.extend(
+            study
+                .saes
+                .iter()
+                .rev()
+                .filter(|s| s.figures.is_some())
+                .map(|s| sae(&s.name)),
+        );
         let other = |name: &str| cx.world.fit_name() != Some(name);
-        let fits = study.fits.iter().rev().filter(|f| f.hook == study.hook && f.relative_error.is_some());
+        let fits = study
+            .fits
+            .iter()
+            .rev()
+            .filter(|f| f.hook == study.hook && f.relative_error.is_some());
         let fits = fits.filter(|f| other(&f.name));
         all.extend(fits.map(|f| Method::Set(SetKind::Fit(Some(f.name.clone())))));
     }
@@ -52,18 +66,25 @@ fn offered(cx: &Cx) -> Vec<Method> {
 
 /// Labels that are met in the list, for a hint.
 pub(super) fn labels(cx: &Cx) -> BTreeSet<String> {
-    cx.world.rows().iter().filter_map(|row| Some(text::clean(&row.purity.as_ref()?.label))).collect()
+    cx.world
+        .rows()
+        .iter()
+        .filter_map(|row| Some(text::clean(&row.purity.as_ref()?.label)))
+        .collect()
 }
 
 impl Form {
     pub fn fields(&self, cx: &Cx) -> Vec<Field> {
         let methods = offered(cx).into_iter().map(Field::Method);
-        methods.chain([Field::Targets, Field::Labels, Field::Samples, Field::Choose]).collect()
+        methods
+            .chain([Field::Targets, Field::Labels, Field::Samples, Field::Choose])
+            .collect()
     }
 
     /// As the command has it: the usual methods and the study's autoencoders, unless it was turned.
     fn has(&self, method: &Method) -> bool {
-        let usual = Method::usual().contains(method) || matches!(method, Method::Set(SetKind::Sae(_)));
+        let usual =
+            Method::usual().contains(method) || matches!(method, Method::Set(SetKind::Sae(_)));
         usual != self.turned.contains(method)
     }
 
@@ -77,14 +98,25 @@ impl Form {
         if methods.is_empty() {
             return Err("choose at least one method".to_owned());
         }
-        let place = Place { fit: cx.world.fit_name().map(str::to_owned), ..Place::default() };
-        Ok(CausalAsk { methods, place, ..self.ask.clone() })
+        let place = Place {
+            fit: cx.world.fit_name().map(str::to_owned),
+            ..Place::default()
+        };
+        Ok(CausalAsk {
+            methods,
+            place,
+            ..self.ask.clone()
+        })
     }
 
     /// The most texts that the request comes to.
     pub fn texts(&self, cx: &Cx) -> usize {
         let all = cx.world.study.as_ref().map_or(0, |study| study.labels);
-        let labels = if self.ask.labels.is_empty() { all } else { self.ask.labels.len() };
+        let labels = if self.ask.labels.is_empty() {
+            all
+        } else {
+            self.ask.labels.len()
+        };
         texts_of(labels * self.methods(cx).len(), &self.ask.config)
     }
 
@@ -97,7 +129,11 @@ impl Form {
             },
             Field::Samples => {
                 let samples = &mut self.ask.config.samples;
-                *samples = if forward { (*samples + 1).min(MAX_SAMPLES) } else { samples.saturating_sub(1) };
+                *samples = if forward {
+                    (*samples + 1).min(MAX_SAMPLES)
+                } else {
+                    samples.saturating_sub(1)
+                };
             }
             Field::Choose => {
                 self.ask.choose = match self.ask.choose {
@@ -116,7 +152,14 @@ impl Form {
     /// A value as it is typed.
     pub fn typed(&self, field: &Field) -> String {
         match field {
-            Field::Targets => self.ask.config.targets.iter().map(f64::to_string).collect::<Vec<_>>().join(", "),
+            Field::Targets => self
+                .ask
+                .config
+                .targets
+                .iter()
+                .map(f64::to_string)
+                .collect::<Vec<_>>()
+                .join(", "),
             Field::Labels => self.ask.labels.join(", "),
             Field::Samples => self.ask.config.samples.to_string(),
             Field::Method(_) | Field::Choose => String::new(),
@@ -125,14 +168,27 @@ impl Form {
 
     /// Takes what was typed, or says what is wrong with it.
     pub fn set(&mut self, field: &Field, typed: &str) -> Result<(), String> {
-        let parts = || typed.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let parts = || {
+            typed
+                .split(',')
+                .map(str::trim)
+                .filter(|part| !part.is_empty())
+        };
         match field {
             Field::Targets if typed.trim() == "paper" => self.ask.config.by(Protocol::Paper),
             Field::Targets => {
-                let read = |part: &str| part.parse::<f64>().ok().filter(|t| t.is_finite() && *t > 0.0);
+                let read = |part: &str| {
+                    part.parse::<f64>()
+                        .ok()
+                        .filter(|t| t.is_finite() && *t > 0.0)
+                };
                 let mut targets = Vec::new();
                 for part in parts() {
-                    targets.push(read(part).ok_or_else(|| format!("'{part}' is no KL above 0: try 0.25, or paper"))?);
+                    targets.push(
+                        read(part).ok_or_else(|| {
+                            format!("'{part}' is no KL above 0: try 0.25, or paper")
+                        })?,
+                    );
                 }
                 targets.sort_by(f64::total_cmp);
                 targets.dedup();
@@ -159,7 +215,10 @@ impl Form {
     pub fn name(field: &Field, cx: &Cx) -> String {
         match field {
             Field::Method(Method::Set(SetKind::Fit(None))) => {
-                format!("fit:{}", cx.world.fit_name().map(text::clean).unwrap_or_default())
+                format!(
+                    "fit:{}",
+                    cx.world.fit_name().map(text::clean).unwrap_or_default()
+                )
             }
             Field::Method(method) => text::clean(&method.to_string()),
             Field::Targets => "KL".to_owned(),

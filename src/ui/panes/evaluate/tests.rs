@@ -10,8 +10,18 @@ fn scores_fill_in_at_every_size() {
             let mut stage = Stage::opened(width, height, profile);
             stage.answers = false;
             stage.keys("V");
-            let asks = |stage: &Stage| stage.sent.iter().filter(|c| matches!(c, Command::Evaluate(_))).count();
-            assert!(stage.screen().contains("Do features make") && asks(&stage) == 0, "{}", stage.screen());
+            let asks = |stage: &Stage| {
+                stage
+                    .sent
+                    .iter()
+                    .filter(|c| matches!(c, Command::Evaluate(_)))
+                    .count()
+            };
+            assert!(
+                stage.screen().contains("Do features make") && asks(&stage) == 0,
+                "{}",
+                stage.screen()
+            );
             stage.keys("enter");
             assert_eq!(asks(&stage), 1);
             stage.event(Event::Started(Job::Evaluate));
@@ -22,7 +32,10 @@ fn scores_fill_in_at_every_size() {
             stage.event(Event::Judged(Demo::reports(6)));
             stage.keys("j j pagedown g G k");
             let screen = stage.screen();
-            assert!(screen.contains("0.62 [0.41, 0.80]") || width < 60, "{screen}");
+            assert!(
+                screen.contains("0.62 [0.41, 0.80]") || width < 60,
+                "{screen}"
+            );
             assert_eq!(screen.contains('└'), height >= 24, "{screen}");
             stage.keys("y esc");
             assert!(!stage.screen().contains("so far"));
@@ -33,18 +46,26 @@ fn scores_fill_in_at_every_size() {
 #[test]
 fn a_study_that_is_closed_takes_its_evaluation_with_it() {
     let mut stage = Stage::opened(80, 24, Profile::Mono);
-    stage.keys("V").event(Event::Started(Job::Evaluate)).event(Event::Judged(Demo::reports(3)));
+    stage
+        .keys("V")
+        .event(Event::Started(Job::Evaluate))
+        .event(Event::Judged(Demo::reports(3)));
     assert!(stage.screen().contains("diffmean"), "{}", stage.screen());
     stage.event(Event::Closed);
     assert!(!stage.screen().contains("diffmean"), "{}", stage.screen());
     // Its last texts are judged before it stops.
-    stage.event(Event::Judged(Demo::reports(3))).event(Event::Cancelled(Job::Evaluate));
+    stage
+        .event(Event::Judged(Demo::reports(3)))
+        .event(Event::Cancelled(Job::Evaluate));
     assert!(!stage.screen().contains("diffmean"), "{}", stage.screen());
     let opened = stage.demo.opened();
     opened.into_iter().for_each(|event| {
         stage.event(event);
     });
-    stage.keys("V").event(Event::Started(Job::Evaluate)).event(Event::Judged(Demo::reports(2)));
+    stage
+        .keys("V")
+        .event(Event::Started(Job::Evaluate))
+        .event(Event::Judged(Demo::reports(2)));
     assert!(stage.screen().contains("diffmean"), "{}", stage.screen());
 }
 
@@ -56,7 +77,17 @@ fn what_cannot_be_run_says_why() {
 }
 
 fn asked(stage: &Stage) -> Vec<&crate::jobs::causal::CausalAsk> {
-    stage.sent.iter().filter_map(|c| if let Command::Evaluate(ask) = c { Some(&**ask) } else { None }).collect()
+    stage
+        .sent
+        .iter()
+        .filter_map(|c| {
+            if let Command::Evaluate(ask) = c {
+                Some(&**ask)
+            } else {
+                None
+            }
+        })
+        .collect()
 }
 
 #[test]
@@ -77,17 +108,40 @@ fn methods_targets_and_labels_are_chosen_before_it_starts() {
         // k-means and the autoencoder are left out.
         stage.keys("V j j right G g j j j j j j j right");
         // KL, labels, samples.
-        stage.keys("j e ctrl-u").type_text("0.5, 0.1 0.5").keys("enter");
-        assert!(stage.screen().contains("is no KL above 0"), "{}", stage.screen());
-        stage.keys("ctrl-u").type_text("0.5, 0.1, 0.5").keys("enter");
-        stage.keys("j e").type_text("days, months").keys("enter j right j right");
-        assert!(stage.screen().contains("days, months"), "{}", stage.screen());
+        stage
+            .keys("j e ctrl-u")
+            .type_text("0.5, 0.1 0.5")
+            .keys("enter");
+        assert!(
+            stage.screen().contains("is no KL above 0"),
+            "{}",
+            stage.screen()
+        );
+        stage
+            .keys("ctrl-u")
+            .type_text("0.5, 0.1, 0.5")
+            .keys("enter");
+        stage
+            .keys("j e")
+            .type_text("days, months")
+            .keys("enter j right j right");
+        assert!(
+            stage.screen().contains("days, months"),
+            "{}",
+            stage.screen()
+        );
         stage.keys("enter");
         let ask = asked(&stage)[0];
         let methods: Vec<String> = ask.methods.iter().map(ToString::to_string).collect();
-        assert_eq!(methods.join(" "), "fit diffmean kmeans-cut random neuron shuffled");
+        assert_eq!(
+            methods.join(" "),
+            "fit diffmean kmeans-cut random neuron shuffled"
+        );
         assert_eq!(ask.config.targets, [0.1, 0.5]);
-        assert_eq!((ask.labels.join(" ").as_str(), ask.config.samples), ("days months", 2));
+        assert_eq!(
+            (ask.labels.join(" ").as_str(), ask.config.samples),
+            ("days months", 2)
+        );
         assert_eq!(ask.choose.to_string(), "output");
     }
 }
@@ -95,32 +149,63 @@ fn methods_targets_and_labels_are_chosen_before_it_starts() {
 #[test]
 fn the_papers_numbers_are_one_word() {
     let mut stage = Stage::opened(120, 36, Profile::Mono);
-    stage.keys("V G k k k e ctrl-u").type_text("paper").keys("enter");
-    assert!(stage.screen().contains("0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5"), "{}", stage.screen());
+    stage
+        .keys("V G k k k e ctrl-u")
+        .type_text("paper")
+        .keys("enter");
+    assert!(
+        stage
+            .screen()
+            .contains("0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("enter");
     let ask = asked(&stage)[0];
-    assert_eq!((ask.config.targets.len(), ask.config.sampling.max_tokens), (7, 50));
+    assert_eq!(
+        (ask.config.targets.len(), ask.config.sampling.max_tokens),
+        (7, 50)
+    );
     assert_eq!(ask.config.samples * ask.config.prompts.len(), 8);
 }
 
 #[test]
 fn another_request_can_be_made_of_what_was_asked() {
     let mut stage = Stage::opened(80, 24, Profile::Mono);
-    stage.keys("V j right enter").event(Event::Started(Job::Evaluate)).event(Event::Judged(Demo::reports(3)));
+    stage
+        .keys("V j right enter")
+        .event(Event::Started(Job::Evaluate))
+        .event(Event::Judged(Demo::reports(3)));
     stage.keys("e");
-    assert!(stage.screen().contains("so far"), "not while it goes on: {}", stage.screen());
+    assert!(
+        stage.screen().contains("so far"),
+        "not while it goes on: {}",
+        stage.screen()
+    );
     stage.event(Event::Cancelled(Job::Evaluate)).keys("e");
     assert!(stage.screen().contains("at most"), "{}", stage.screen());
     stage.keys("esc");
-    assert!(stage.screen().contains("e asks otherwise"), "{}", stage.screen());
+    assert!(
+        stage.screen().contains("e asks otherwise"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("e right enter");
     let all = asked(&stage);
-    assert_eq!((all.len(), all[1].methods.len()), (2, 8), "diffmean is chosen again: {all:?}");
+    assert_eq!(
+        (all.len(), all[1].methods.len()),
+        (2, 8),
+        "diffmean is chosen again: {all:?}"
+    );
 }
 
 #[test]
 fn nothing_chosen_is_no_request() {
     let mut stage = Stage::opened(80, 24, Profile::Mono);
     stage.keys("V right j right j right j right j right j right j right j right enter");
-    assert!(asked(&stage).is_empty() && stage.screen().contains("at least one method"), "{}", stage.screen());
+    assert!(
+        asked(&stage).is_empty() && stage.screen().contains("at least one method"),
+        "{}",
+        stage.screen()
+    );
 }

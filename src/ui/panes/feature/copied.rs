@@ -30,7 +30,10 @@ pub(super) fn offer_neuron(shown: &NeuronCard, cx: &Cx) -> Step {
 }
 
 fn tokens(list: &[ScoredToken]) -> String {
-    list.iter().map(|t| format!("{} {:+.2}", text::token(&t.token), t.value)).collect::<Vec<_>>().join(", ")
+    list.iter()
+        .map(|t| format!("{} {:+.2}", text::token(&t.token), t.value))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn text_of_card(card: &FeatureCard) -> String {
@@ -41,20 +44,43 @@ fn text_of_card(card: &FeatureCard) -> String {
     }
     let _ = write!(out, "\nshare {:.4}, density {:.4}", row.share, row.density);
     if let Some(p) = &row.purity {
-        let _ = write!(out, ", {} {:.2} (base {:.2})", text::clean(&p.label), p.share, p.base);
+        let _ = write!(
+            out,
+            ", {} {:.2} (base {:.2})",
+            text::clean(&p.label),
+            p.share,
+            p.base
+        );
     }
-    let _ = write!(out, "\npromotes: {}\nsuppresses: {}\nneurons: ", tokens(&card.promoted), tokens(&card.suppressed));
-    let neurons: Vec<String> = card.neurons.iter().map(|n| format!("{} {:+.3}", n.index, n.weight)).collect();
+    let _ = write!(
+        out,
+        "\npromotes: {}\nsuppresses: {}\nneurons: ",
+        tokens(&card.promoted),
+        tokens(&card.suppressed)
+    );
+    let neurons: Vec<String> = card
+        .neurons
+        .iter()
+        .map(|n| format!("{} {:+.3}", n.index, n.weight))
+        .collect();
     out.push_str(&neurons.join(", "));
     for context in &card.contexts {
         let value = context.values.get(context.peak).copied().unwrap_or(0.0);
-        let _ = write!(out, "\n{value:.3}\t{}", text::clean(&context.tokens.concat()));
+        let _ = write!(
+            out,
+            "\n{value:.3}\t{}",
+            text::clean(&context.tokens.concat())
+        );
     }
     out
 }
 
 fn neuron_text(card: &NeuronCard) -> String {
-    let features: Vec<String> = card.features.iter().map(|(id, w, _)| format!("#{id} {w:+.3}")).collect();
+    let features: Vec<String> = card
+        .features
+        .iter()
+        .map(|(id, w, _)| format!("#{id} {w:+.3}"))
+        .collect();
     format!(
         "neuron {}\nfeatures: {}\npromotes: {}\nsuppresses: {}",
         card.index,

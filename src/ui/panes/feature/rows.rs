@@ -26,7 +26,10 @@ pub(super) struct Row {
 }
 
 fn plain(line: impl Into<Line<'static>>) -> Row {
-    Row { link: None, line: line.into() }
+    Row {
+        link: None,
+        line: line.into(),
+    }
 }
 
 fn heading(theme: &Theme, width: usize, title: &str, facts: &str) -> Row {
@@ -37,27 +40,52 @@ fn heading(theme: &Theme, width: usize, title: &str, facts: &str) -> Row {
     ]))
 }
 
-/// A signed bar of `2 * cells` cells about a middle, blue to the right for plus, red to the left for minus.
+/// A signed bar of `2 * cells` cells about a middle, blue to the right for plus, red to the left
+/// for minus.
 fn signed_bar(theme: &Theme, value: f32, max: f32, cells: usize) -> [Span<'static>; 3] {
     let blank = " ".repeat(cells);
     let middle = Span::styled("│", theme.rule(false));
     if value >= 0.0 {
-        return [Span::raw(blank), middle, Span::styled(bar(value, max, cells), theme.positive())];
+        return [
+            Span::raw(blank),
+            middle,
+            Span::styled(bar(value, max, cells), theme.positive()),
+        ];
     }
-    let halves = ((-value / max.max(f32::MIN_POSITIVE)).min(1.0) * cells as f32 * 2.0).round().max(1.0) as usize;
+    let halves = ((-value / max.max(f32::MIN_POSITIVE)).min(1.0) * cells as f32 * 2.0)
+        .round()
+        .max(1.0) as usize;
     let body = "▐".repeat(halves % 2) + &"█".repeat(halves / 2);
-    [Span::styled(text::pad_left(&body, cells), theme.negative()), middle, Span::raw(blank)]
+    [
+        Span::styled(text::pad_left(&body, cells), theme.negative()),
+        middle,
+        Span::raw(blank),
+    ]
 }
 
 /// Promoted and suppressed tokens side by side.
-fn lens(promoted: &[ScoredToken], suppressed: &[ScoredToken], most: usize, cx: &Cx, width: usize) -> Vec<Row> {
+fn lens(
+    promoted: &[ScoredToken],
+    suppressed: &[ScoredToken],
+    most: usize,
+    cx: &Cx,
+    width: usize,
+) -> Vec<Row> {
     let theme = cx.theme;
     let half = width.saturating_sub(2) / 2;
     let side = |list: &[ScoredToken], i: usize, style| -> Vec<Span<'static>> {
-        let Some(scored) = list.get(i) else { return vec![Span::raw(" ".repeat(half))] };
+        let Some(scored) = list.get(i) else {
+            return vec![Span::raw(" ".repeat(half))];
+        };
         let value = format!("{:+.1}", scored.value);
         let room = half.saturating_sub(text::width(&value) + 2);
-        vec![Span::raw(format!(" {} ", text::pad(&text::token(&scored.token), room))), Span::styled(value, style)]
+        vec![
+            Span::raw(format!(
+                " {} ",
+                text::pad(&text::token(&scored.token), room)
+            )),
+            Span::styled(value, style),
+        ]
     };
     let mut rows = vec![plain(Line::from(vec![
         Span::styled(text::pad(" promotes", half + 1), theme.heading()),
@@ -83,15 +111,30 @@ fn histogram(counts: &[u32], peak: f32, cx: &Cx, width: usize) -> Vec<Row> {
         return Vec::new();
     }
     let share = |i: usize| {
-        let (from, to) = (i * counts.len() / cells, ((i + 1) * counts.len() / cells).max(i * counts.len() / cells + 1));
-        let count = counts[from..to.min(counts.len())].iter().copied().max().unwrap_or(0);
+        let (from, to) = (
+            i * counts.len() / cells,
+            ((i + 1) * counts.len() / cells).max(i * counts.len() / cells + 1),
+        );
+        let count = counts[from..to.min(counts.len())]
+            .iter()
+            .copied()
+            .max()
+            .unwrap_or(0);
         f64::from(count + 1).ln() / f64::from(most + 1).ln()
     };
-    let mut rows = vec![heading(theme, width, "activations", &format!("{} above 0", text::count(total as usize)))];
+    let mut rows = vec![heading(
+        theme,
+        width,
+        "activations",
+        &format!("{} above 0", text::count(total as usize)),
+    )];
     for line in 0..HISTOGRAM {
         let low = (HISTOGRAM - 1 - line) as f64 / HISTOGRAM as f64;
         let columns: String = (0..cells)
-            .map(|i| EIGHTHS[(((share(i) - low) * HISTOGRAM as f64).clamp(0.0, 1.0) * 8.0).round() as usize])
+            .map(|i| {
+                EIGHTHS
+                    [(((share(i) - low) * HISTOGRAM as f64).clamp(0.0, 1.0) * 8.0).round() as usize]
+            })
             .collect();
         let label = match line {
             0 => text::pad_left(&compact(most), 6),
@@ -105,8 +148,15 @@ fn histogram(counts: &[u32], peak: f32, cx: &Cx, width: usize) -> Vec<Row> {
     }
     let end = text::number(f64::from(peak));
     let gap = cells.saturating_sub(1 + text::width(&end));
-    let scale = if cells + 19 <= width { "  log counts" } else { "" };
-    rows.push(plain(Line::styled(format!("       0{}{end}{scale}", " ".repeat(gap)), theme.dim())));
+    let scale = if cells + 19 <= width {
+        "  log counts"
+    } else {
+        ""
+    };
+    rows.push(plain(Line::styled(
+        format!("       0{}{end}{scale}", " ".repeat(gap)),
+        theme.dim(),
+    )));
     rows
 }
 
@@ -120,26 +170,51 @@ fn compact(n: u32) -> String {
 
 fn neurons(card: &FeatureCard, all: bool, cx: &Cx, width: usize) -> Vec<Row> {
     let theme = cx.theme;
-    let max = card.neurons.iter().map(|n| n.weight.abs()).fold(0.0, f32::max);
+    let max = card
+        .neurons
+        .iter()
+        .map(|n| n.weight.abs())
+        .fold(0.0, f32::max);
     let cells = (width.saturating_sub(26) / 2).clamp(2, 12);
     // Over the columns of the rows below.
     let count = card.neurons.len().to_string();
-    let columns = text::pad_left("weight  others", (13 + 2 * cells).saturating_sub(count.len()));
+    let columns = text::pad_left(
+        "weight  others",
+        (13 + 2 * cells).saturating_sub(count.len()),
+    );
     let facts = format!("{count}{columns}");
     let mut rows = vec![heading(theme, width, "neurons", &facts)];
     let shown = if all { card.neurons.len() } else { NEURONS };
     for neuron in card.neurons.iter().take(shown) {
-        let style = if neuron.weight >= 0.0 { theme.positive() } else { theme.negative() };
-        let mut spans = vec![Span::raw(text::pad_left(&neuron.index.to_string(), 7)), Span::raw(" ")];
+        let style = if neuron.weight >= 0.0 {
+            theme.positive()
+        } else {
+            theme.negative()
+        };
+        let mut spans = vec![
+            Span::raw(text::pad_left(&neuron.index.to_string(), 7)),
+            Span::raw(" "),
+        ];
         spans.extend(signed_bar(theme, neuron.weight, max, cells));
         spans.push(Span::styled(format!(" {:+.2}", neuron.weight), style));
         let others = neuron.used_by.saturating_sub(1);
-        let used = if others == 0 { "  own".to_owned() } else { format!("  +{others}") };
+        let used = if others == 0 {
+            "  own".to_owned()
+        } else {
+            format!("  +{others}")
+        };
         spans.push(Span::styled(used, theme.dim()));
-        rows.push(Row { link: Some(Link::Neuron(neuron.index)), line: Line::from(spans) });
+        rows.push(Row {
+            link: Some(Link::Neuron(neuron.index)),
+            line: Line::from(spans),
+        });
     }
     if card.neurons.len() > shown {
-        let more = format!("        {} more: {}", card.neurons.len() - shown, cx.key(Action::Neurons));
+        let more = format!(
+            "        {} more: {}",
+            card.neurons.len() - shown,
+            cx.key(Action::Neurons)
+        );
         rows.push(plain(Line::styled(more, theme.dim())));
     }
     rows
@@ -154,19 +229,36 @@ fn labels(card: &FeatureCard, all: bool, cx: &Cx, width: usize) -> Vec<Row> {
     let cells = width.saturating_sub(31).clamp(2, 16);
     // To the largest: a feature of many labels has small shares of each.
     let most = card.labels.iter().map(|l| l.mass).fold(0.0, f32::max);
-    let shown = if all { card.labels.len() } else { LABELS.min(card.labels.len()) };
+    let shown = if all {
+        card.labels.len()
+    } else {
+        LABELS.min(card.labels.len())
+    };
     for label in &card.labels[..shown] {
         let line = Line::from(vec![
-            Span::raw(format!("  {} ", text::pad(&text::label(&text::clean(&label.label), 12), 12))),
+            Span::raw(format!(
+                "  {} ",
+                text::pad(&text::label(&text::clean(&label.label), 12), 12)
+            )),
             Span::styled(bar(label.mass, most, cells), theme.bar()),
             Span::raw(text::pad_left(&text::percent(label.mass), 6)),
             Span::styled(format!(" ({})", text::percent(label.base)), theme.dim()),
         ]);
-        rows.push(Row { link: Some(Link::Labels), line });
+        rows.push(Row {
+            link: Some(Link::Labels),
+            line,
+        });
     }
     if card.labels.len() > shown {
-        let more = format!("  {} more: {}", card.labels.len() - shown, cx.key(Action::Open));
-        rows.push(Row { link: Some(Link::MoreLabels), line: Line::styled(more, theme.dim()) });
+        let more = format!(
+            "  {} more: {}",
+            card.labels.len() - shown,
+            cx.key(Action::Open)
+        );
+        rows.push(Row {
+            link: Some(Link::MoreLabels),
+            line: Line::styled(more, theme.dim()),
+        });
     }
     rows
 }
@@ -184,36 +276,67 @@ fn related(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
             Span::raw("  "),
             Span::raw(text::fit(&cx.world.feature_label(other.id), room)),
         ]);
-        rows.push(Row { link: Some(Link::Feature(other.id)), line });
+        rows.push(Row {
+            link: Some(Link::Feature(other.id)),
+            line,
+        });
     }
     rows
 }
 
 fn facts(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
     let row = &card.row;
-    let mut facts = vec![format!("{} ΣY", text::percent(row.share)), format!("fires {}", text::percent(row.density))];
+    let mut facts = vec![
+        format!("{} ΣY", text::percent(row.share)),
+        format!("fires {}", text::percent(row.density)),
+    ];
     if let Some(p) = &row.purity {
         facts.push(format!("{:.0}% {}", p.share * 100.0, text::clean(&p.label)));
     }
     // The label goes to a line of its own where it would be cut.
     let whole = facts.join(" · ");
-    let split = if text::width(&whole) + 2 > width { facts.len().min(2) } else { facts.len() };
+    let split = if text::width(&whole) + 2 > width {
+        facts.len().min(2)
+    } else {
+        facts.len()
+    };
     let (first, rest) = facts.split_at(split);
-    let lines = [first, rest].into_iter().filter(|part| !part.is_empty()).map(|part| part.join(" · "));
-    lines.map(|l| plain(Line::styled(text::fit(&format!(" {l}"), width), cx.theme.dim()))).collect()
+    let lines = [first, rest]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .map(|part| part.join(" · "));
+    lines
+        .map(|l| {
+            plain(Line::styled(
+                text::fit(&format!(" {l}"), width),
+                cx.theme.dim(),
+            ))
+        })
+        .collect()
 }
 
 /// What a person noted besides the name.
 fn noted(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
-    let note = cx.world.row(card.row.id).map_or(&card.row.note, |row| &row.note);
+    let note = cx
+        .world
+        .row(card.row.id)
+        .map_or(&card.row.note, |row| &row.note);
     let mut spans = vec![Span::raw(" ")];
-    let tags: Vec<String> = note.tags.iter().map(|tag| format!("#{}", text::clean(tag))).collect();
+    let tags: Vec<String> = note
+        .tags
+        .iter()
+        .map(|tag| format!("#{}", text::clean(tag)))
+        .collect();
     spans.push(Span::styled(tags.join(" "), cx.theme.accent()));
     if let Some(rating) = note.rating {
-        spans.push(Span::styled(format!("  {}", "★".repeat(usize::from(rating.min(5)))), cx.theme.name()));
+        spans.push(Span::styled(
+            format!("  {}", "★".repeat(usize::from(rating.min(5)))),
+            cx.theme.name(),
+        ));
     }
     if let Some(cosine) = note.doubtful {
-        let doubt = format!("  ? carried over a refit, cosine {cosine:.2}: note it anew to keep it");
+        let doubt =
+            format!("  ? carried over a refit, cosine {cosine:.2}: note it anew to keep it");
         spans.push(Span::styled(doubt, cx.theme.warning()));
     }
     let mut rows = Vec::new();
@@ -221,23 +344,43 @@ fn noted(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
         rows.push(plain(Line::from(spans)));
     }
     let lines = text::wrap(&text::clean(&note.text), width.saturating_sub(2));
-    rows.extend(lines.into_iter().filter(|l| !l.is_empty()).map(|l| plain(format!(" {l}"))));
+    rows.extend(
+        lines
+            .into_iter()
+            .filter(|l| !l.is_empty())
+            .map(|l| plain(format!(" {l}"))),
+    );
     rows
 }
 
 /// `all` neurons and `all_labels`, rather than the first few of each.
-pub(super) fn rows_of_card(card: &FeatureCard, all: bool, all_labels: bool, cx: &Cx, width: usize) -> Vec<Row> {
+pub(super) fn rows_of_card(
+    card: &FeatureCard,
+    all: bool,
+    all_labels: bool,
+    cx: &Cx,
+    width: usize,
+) -> Vec<Row> {
     let tall = usize::from(cx.area.height) >= 26;
     let mut rows = facts(card, cx, width);
     rows.extend(noted(card, cx, width));
     match &card.lens_note {
         Some(note) if card.promoted.is_empty() => {
-            rows.push(plain(Line::styled(" promotes and suppresses", cx.theme.heading())));
+            rows.push(plain(Line::styled(
+                " promotes and suppresses",
+                cx.theme.heading(),
+            )));
             for line in text::wrap(&text::clean(note), width.saturating_sub(3)) {
                 rows.push(plain(Line::styled(format!("  {line}"), cx.theme.dim())));
             }
         }
-        _ => rows.extend(lens(&card.promoted, &card.suppressed, if tall { 8 } else { 6 }, cx, width)),
+        _ => rows.extend(lens(
+            &card.promoted,
+            &card.suppressed,
+            if tall { 8 } else { 6 },
+            cx,
+            width,
+        )),
     }
     let sections = [
         neurons(card, all, cx, width),
@@ -259,11 +402,26 @@ pub(super) fn rows_of_neuron(card: &NeuronCard, cx: &Cx, width: usize) -> Vec<Ro
     let mut rows = Vec::new();
     // What it does comes before the hundreds of features that may use it.
     if !card.promoted.is_empty() || !card.suppressed.is_empty() {
-        rows.extend(lens(&card.promoted, &card.suppressed, if cx.area.height >= 26 { 10 } else { 5 }, cx, width));
+        rows.extend(lens(
+            &card.promoted,
+            &card.suppressed,
+            if cx.area.height >= 26 { 10 } else { 5 },
+            cx,
+            width,
+        ));
     }
     if !cx.contexts_seen && !card.contexts.is_empty() {
-        let keys = format!("{} or {}", cx.key(Action::PreviousPane), cx.key(Action::Left));
-        rows.push(heading(theme, width, &format!("{} contexts", card.contexts.len()), &format!("{keys} shows them")));
+        let keys = format!(
+            "{} or {}",
+            cx.key(Action::PreviousPane),
+            cx.key(Action::Left)
+        );
+        rows.push(heading(
+            theme,
+            width,
+            &format!("{} contexts", card.contexts.len()),
+            &format!("{keys} shows them"),
+        ));
     }
     let facts = format!("{} opens one", cx.key(Action::Open));
     let title = format!("used by {} features", card.features.len());
@@ -271,13 +429,30 @@ pub(super) fn rows_of_neuron(card: &NeuronCard, cx: &Cx, width: usize) -> Vec<Ro
     let max = card.features.iter().map(|f| f.1.abs()).fold(0.0, f32::max);
     let cells = (width.saturating_sub(30) / 2).clamp(2, 8);
     for (id, weight, token) in &card.features {
-        let style = if *weight >= 0.0 { theme.positive() } else { theme.negative() };
-        let label = cx.world.row(*id).and_then(|r| r.name.as_deref()).map_or_else(|| text::token(token), text::clean);
-        let mut spans = vec![Span::raw(text::pad_left(&format!("#{id}"), 6)), Span::raw(" ")];
+        let style = if *weight >= 0.0 {
+            theme.positive()
+        } else {
+            theme.negative()
+        };
+        let label = cx
+            .world
+            .row(*id)
+            .and_then(|r| r.name.as_deref())
+            .map_or_else(|| text::token(token), text::clean);
+        let mut spans = vec![
+            Span::raw(text::pad_left(&format!("#{id}"), 6)),
+            Span::raw(" "),
+        ];
         spans.extend(signed_bar(theme, *weight, max, cells));
         spans.push(Span::styled(format!(" {weight:+.2}"), style));
-        spans.push(Span::raw(format!("  {}", text::fit(&label, width.saturating_sub(17 + 2 * cells)))));
-        rows.push(Row { link: Some(Link::Feature(*id)), line: Line::from(spans) });
+        spans.push(Span::raw(format!(
+            "  {}",
+            text::fit(&label, width.saturating_sub(17 + 2 * cells))
+        )));
+        rows.push(Row {
+            link: Some(Link::Feature(*id)),
+            line: Line::from(spans),
+        });
     }
     rows
 }

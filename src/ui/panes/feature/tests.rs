@@ -9,10 +9,22 @@ fn every_label_is_reached_by_the_cursor() {
         stage.keys("s g enter enter");
         assert_eq!(stage.app.place(), PaneId::Feature);
         stage.keys("G");
-        assert!(stage.screen().contains("6 more: enter"), "{}", stage.screen());
-        assert!(stage.find("questions").is_none(), "the eleventh of twelve: {}", stage.screen());
+        assert!(
+            stage.screen().contains("6 more: enter"),
+            "{}",
+            stage.screen()
+        );
+        assert!(
+            stage.find("questions").is_none(),
+            "the eleventh of twelve: {}",
+            stage.screen()
+        );
         stage.keys("enter G");
-        assert!(stage.find("questions").is_some() && stage.find("weather").is_some(), "{}", stage.screen());
+        assert!(
+            stage.find("questions").is_some() && stage.find("weather").is_some(),
+            "{}",
+            stage.screen()
+        );
         assert!(stage.find("more: enter").is_none(), "{}", stage.screen());
         // The cursor is on a label, which leads to all features against labels.
         stage.keys("enter");
@@ -21,6 +33,10 @@ fn every_label_is_reached_by_the_cursor() {
         assert_eq!(stage.app.place(), PaneId::Feature);
         // Another feature begins with the strongest few again.
         stage.keys("] G");
-        assert!(stage.screen().contains("6 more: enter"), "{}", stage.screen());
+        assert!(
+            stage.screen().contains("6 more: enter"),
+            "{}",
+            stage.screen()
+        );
     }
 }

@@ -19,7 +19,8 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// The narrowest leave out a number for the words: the share, or the purity where the list is sorted by share.
+    /// The narrowest leave out a number for the words: the share, or the purity where the list is
+    /// sorted by share.
     pub(super) fn for_width(width: usize, sort: Sort) -> Self {
         let purity = width >= 30 || (width >= 20 && sort != Sort::Share);
         Self {
@@ -38,12 +39,25 @@ impl Columns {
             (true, false) => "▾",
             (true, true) => "▴",
         };
-        let style = |s: Sort| if s == sort { cx.theme.accent() } else { cx.theme.dim() };
+        let style = |s: Sort| {
+            if s == sort {
+                cx.theme.accent()
+            } else {
+                cx.theme.dim()
+            }
+        };
         let cell = |s: Sort, name: &str, cells: usize| {
-            Span::styled(text::pad_left(&format!("{name}{}", arrow(s)), cells), style(s))
+            Span::styled(
+                text::pad_left(&format!("{name}{}", arrow(s)), cells),
+                style(s),
+            )
         };
         // A sorted column takes all of its cells: its neighbour makes room.
-        let crowded = if self.share { sort == Sort::Share } else { sort == Sort::Purity };
+        let crowded = if self.share {
+            sort == Sort::Share
+        } else {
+            sort == Sort::Purity
+        };
         let mut spans = vec![match crowded {
             true => Span::styled(text::pad("  id", 5), style(Sort::Id)),
             false => cell(Sort::Id, "id", 5),
@@ -53,25 +67,43 @@ impl Columns {
         }
         if self.bar {
             spans.push(Span::raw(" "));
-            spans.push(Span::styled(text::pad(&format!("dens{}", arrow(Sort::Density)), 5), style(Sort::Density)));
+            spans.push(Span::styled(
+                text::pad(&format!("dens{}", arrow(Sort::Density)), 5),
+                style(Sort::Density),
+            ));
         }
         if self.purity {
             spans.push(cell(Sort::Purity, "pure", 5));
         }
         if self.label > 0 {
             let head = format!(" label{}", arrow(Sort::Label));
-            spans.push(Span::styled(text::pad(&head, self.label + 1), style(Sort::Label)));
+            spans.push(Span::styled(
+                text::pad(&head, self.label + 1),
+                style(Sort::Label),
+            ));
         }
         if self.neurons {
             spans.push(cell(Sort::Neurons, "neur", 6));
         }
-        let room = self.width.saturating_sub(spans.iter().map(Span::width).sum::<usize>() + 2);
-        let name = if room >= 16 { "strongest tokens" } else { "tokens" };
+        let room = self
+            .width
+            .saturating_sub(spans.iter().map(Span::width).sum::<usize>() + 2);
+        let name = if room >= 16 {
+            "strongest tokens"
+        } else {
+            "tokens"
+        };
         spans.push(Span::styled(format!("  {name}"), cx.theme.dim()));
         Line::from(spans)
     }
 
-    pub(super) fn line(self, row: &FeatureRow, selected: bool, densest: f32, cx: &Cx) -> Line<'static> {
+    pub(super) fn line(
+        self,
+        row: &FeatureRow,
+        selected: bool,
+        densest: f32,
+        cx: &Cx,
+    ) -> Line<'static> {
         let theme = cx.theme;
         let marked = cx.world.marked.contains(&row.id);
         let marker = match (selected, marked) {
@@ -84,7 +116,10 @@ impl Columns {
             Span::styled(text::pad_left(&row.id.to_string(), 4), theme.dim()),
         ];
         if self.share {
-            spans.extend([Span::raw(text::pad_left(&text::percent(row.share), 6)), Span::raw(" ")]);
+            spans.extend([
+                Span::raw(text::pad_left(&text::percent(row.share), 6)),
+                Span::raw(" "),
+            ]);
         }
         if self.bar {
             spans.push(Span::raw(" "));
@@ -95,9 +130,16 @@ impl Columns {
             spans.push(purity(row, theme.good(), theme.dim()));
         }
         if self.label > 0 {
-            let label = row.purity.as_ref().map(|p| text::clean(&p.label)).unwrap_or_default();
+            let label = row
+                .purity
+                .as_ref()
+                .map(|p| text::clean(&p.label))
+                .unwrap_or_default();
             spans.push(Span::styled(
-                format!(" {}", text::pad(&text::label(&label, self.label), self.label)),
+                format!(
+                    " {}",
+                    text::pad(&text::label(&label, self.label), self.label)
+                ),
                 theme.dim(),
             ));
         }
@@ -112,7 +154,10 @@ impl Columns {
             room = room.saturating_sub(text::width(&name) + 2);
             spans.push(Span::styled(name, theme.name()));
             let doubtful = row.note.doubtful.is_some();
-            spans.push(Span::styled(if doubtful { "? " } else { "  " }, theme.warning()));
+            spans.push(Span::styled(
+                if doubtful { "? " } else { "  " },
+                theme.warning(),
+            ));
         }
         spans.push(Span::raw(text::fit(&tokens(&row.top_tokens), room)));
         Line::from(spans)
@@ -123,8 +168,15 @@ fn purity(row: &FeatureRow, high: Style, low: Style) -> Span<'static> {
     match &row.purity {
         // Telling only when it is both high and far above chance.
         Some(p) => {
-            let style = if p.share >= 0.6 && p.share >= 2.0 * p.base { high } else { low };
-            Span::styled(text::pad_left(&format!("{:.0}%", p.share * 100.0), 5), style)
+            let style = if p.share >= 0.6 && p.share >= 2.0 * p.base {
+                high
+            } else {
+                low
+            };
+            Span::styled(
+                text::pad_left(&format!("{:.0}%", p.share * 100.0), 5),
+                style,
+            )
         }
         None => Span::styled(text::pad_left("–", 5), low),
     }
@@ -139,15 +191,24 @@ fn tokens(tokens: &[String]) -> String {
         if !seen.contains(&folded) {
             seen.push(folded);
             let trimmed = token.trim_matches(' ');
-            shown.push(if trimmed.is_empty() { "·".to_owned() } else { text::clean(trimmed) });
+            shown.push(if trimmed.is_empty() {
+                "·".to_owned()
+            } else {
+                text::clean(trimmed)
+            });
         }
     }
     shown.join(" ")
 }
 
-/// A thin bar of `cells` cells in halves, for a column of many; something is always seen of a value above zero.
+/// A thin bar of `cells` cells in halves, for a column of many; something is always seen of a value
+/// above zero.
 pub fn thin_bar(value: f32, max: f32, cells: usize) -> String {
-    let share = if max > 0.0 && value > 0.0 { (value / max).min(1.0) } else { 0.0 };
+    let share = if max > 0.0 && value > 0.0 {
+        (value / max).min(1.0)
+    } else {
+        0.0
+    };
     let mut halves = (share * cells as f32 * 2.0).round() as usize;
     if share > 0.0 {
         halves = halves.max(1);
@@ -159,7 +220,11 @@ pub fn thin_bar(value: f32, max: f32, cells: usize) -> String {
 /// A bar of `cells` cells in eighths; something is always seen of a value above zero.
 pub fn bar(value: f32, max: f32, cells: usize) -> String {
     const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
-    let share = if max > 0.0 && value > 0.0 { (value / max).min(1.0) } else { 0.0 };
+    let share = if max > 0.0 && value > 0.0 {
+        (value / max).min(1.0)
+    } else {
+        0.0
+    };
     let mut eighths = (share * cells as f32 * 8.0).round() as usize;
     if share > 0.0 {
         eighths = eighths.max(1);

@@ -9,12 +9,23 @@ use crate::ui::text;
 
 impl FeaturesPane {
     pub(super) fn copy(&self, cx: &Cx) -> Vec<Step> {
-        let rows: Vec<&FeatureRow> = self.order.iter().filter_map(|id| cx.world.row(*id)).collect();
+        let rows: Vec<&FeatureRow> = self
+            .order
+            .iter()
+            .filter_map(|id| cx.world.row(*id))
+            .collect();
         if rows.is_empty() {
-            return vec![Step::Say(Level::Info, "no feature is listed: there is nothing to copy".to_owned())];
+            return vec![Step::Say(
+                Level::Info,
+                "no feature is listed: there is nothing to copy".to_owned(),
+            )];
         }
         let cells: Vec<Vec<String>> = rows.iter().map(|row| cells(row)).collect();
-        let text = cells.iter().map(|cells| cells.join("\t")).collect::<Vec<_>>().join("\n");
+        let text = cells
+            .iter()
+            .map(|cells| cells.join("\t"))
+            .collect::<Vec<_>>()
+            .join("\n");
         let heads = ["id", "share", "neurons", "name", "tokens"];
         vec![Step::Offer(Box::new(Copies {
             what: format!("{} features", rows.len()),
@@ -26,7 +37,17 @@ impl FeaturesPane {
 }
 
 fn cells(row: &FeatureRow) -> Vec<String> {
-    let tokens: Vec<String> = row.top_tokens.iter().map(|t| text::clean(t.trim())).collect();
+    let tokens: Vec<String> = row
+        .top_tokens
+        .iter()
+        .map(|t| text::clean(t.trim()))
+        .collect();
     let name = row.name.as_deref().map(text::clean).unwrap_or_default();
-    vec![row.id.to_string(), format!("{:.4}", row.share), row.neurons.to_string(), name, tokens.join(" ")]
+    vec![
+        row.id.to_string(),
+        format!("{:.4}", row.share),
+        row.neurons.to_string(),
+        name,
+        tokens.join(" "),
+    ]
 }

@@ -1,8 +1,11 @@
-//! The filter of the list: words that are all to be found, comparisons of columns, and questions for the engine.
+//! The filter of the list: words that are all to be found, comparisons of columns, and questions
+//! for the engine.
 //!
-//! Grammar: words apart by blanks, `"…"` for one with blanks, `-` before one for its opposite. `word` is looked for (fuzzy)
-//! in everything, contexts too, which are the engine's; `label:` `tag:` `name:` `note:` `token:` `promotes:` in one place; `share>1` `purity>=60` `density<5`
-//! `neurons<20` `rating>3` compare (shares in per cent); `like:14` `fires:"a text"` `context:word` are the engine's.
+//! Grammar: words apart by blanks, `"…"` for one with blanks, `-` before one for its opposite.
+//! `word` is looked for (fuzzy) in everything, contexts too, which are the engine's; `label:`
+//! `tag:` `name:` `note:` `token:` `promotes:` in one place; `share>1` `purity>=60` `density<5`
+//! `neurons<20` `rating>3` compare (shares in per cent); `like:14` `fires:"a text"` `context:word`
+//! are the engine's.
 
 use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
 use nucleo_matcher::{Matcher, Utf32Str};
@@ -11,8 +14,7 @@ use crate::analysis::FeatureRow;
 use crate::engine::Probe;
 
 /// What a filter says in one line, for help.
-pub(super) const GRAMMAR: &str =
-    "label: tag: token: promotes: note:  share>1 purity>60 rating>3  like:14 fires:\"text\" context:word  -not";
+pub(super) const GRAMMAR: &str = "label: tag: token: promotes: note:  share>1 purity>60 rating>3  like:14 fires:\"text\" context:word  -not";
 
 /// From this score on a feature answers a question.
 const ANSWERS: f32 = 0.05;
@@ -73,7 +75,9 @@ enum Sign {
 
 impl Filter {
     pub fn new(text: &str) -> Self {
-        Self { words: words(text).iter().filter_map(|w| word(w)).collect() }
+        Self {
+            words: words(text).iter().filter_map(|w| word(w)).collect(),
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -94,8 +98,9 @@ impl Filter {
         self.words.iter().any(|w| matches!(w.what, What::Asked(_)))
     }
 
-    /// Whether a feature passes: `None`, or how well it answers the questions (0 where there are none). `answers` gives the
-    /// scores by feature, or nothing while they are not there: then the question passes everything.
+    /// Whether a feature passes: `None`, or how well it answers the questions (0 where there are
+    /// none). `answers` gives the scores by feature, or nothing while they are not there: then the
+    /// question passes everything.
     pub fn passes<'a>(
         &self,
         row: &FeatureRow,
@@ -108,10 +113,14 @@ impl Filter {
                 What::Found(place, pattern, elsewhere) => {
                     let here = found(row, *place, pattern, matcher);
                     // What a column says comes before what is only in contexts or lesser labels.
-                    let far = elsewhere
-                        .as_ref()
-                        .filter(|_| !here && !word.not)
-                        .and_then(|(probe, least)| answers(probe)?.get(row.id).copied().filter(|score| score >= least));
+                    let far = elsewhere.as_ref().filter(|_| !here && !word.not).and_then(
+                        |(probe, least)| {
+                            answers(probe)?
+                                .get(row.id)
+                                .copied()
+                                .filter(|score| score >= least)
+                        },
+                    );
                     total += far.map_or(0.0, |score| score - 1.0);
                     here || far.is_some()
                 }
@@ -160,12 +169,16 @@ fn word(text: &str) -> Option<Word> {
     let pattern = |text: &str| Pattern::parse(text, CaseMatching::Smart, Normalization::Smart);
     let what = if let Some(compared) = comparison(text) {
         compared
-    } else if let Some((place, rest)) = text.split_once(':').and_then(|(p, rest)| Some((place(p)?, rest))) {
+    } else if let Some((place, rest)) = text
+        .split_once(':')
+        .and_then(|(p, rest)| Some((place(p)?, rest)))
+    {
         // Nothing to look for yet: it is being typed.
         if rest.is_empty() {
             return None;
         }
-        let labels = (place == Place::Label && rest.len() > 1).then(|| (Probe::Label(rest.to_owned()), LABELLED));
+        let labels = (place == Place::Label && rest.len() > 1)
+            .then(|| (Probe::Label(rest.to_owned()), LABELLED));
         What::Found(place, pattern(rest), labels)
     } else {
         match question(text) {
@@ -215,13 +228,20 @@ fn comparison(text: &str) -> Option<What> {
         "rating" => Column::Rating,
         _ => return None,
     };
-    let (sign, rest) = match (text[at..].starts_with('<'), text[at + 1..].strip_prefix('=')) {
+    let (sign, rest) = match (
+        text[at..].starts_with('<'),
+        text[at + 1..].strip_prefix('='),
+    ) {
         (true, None) => (Sign::Less, &text[at + 1..]),
         (true, Some(rest)) => (Sign::AtMost, rest),
         (false, None) => (Sign::More, &text[at + 1..]),
         (false, Some(rest)) => (Sign::AtLeast, rest),
     };
-    Some(What::Compared(column, sign, rest.trim_end_matches('%').parse().ok()?))
+    Some(What::Compared(
+        column,
+        sign,
+        rest.trim_end_matches('%').parse().ok()?,
+    ))
 }
 
 fn compared(row: &FeatureRow, column: Column, sign: Sign, limit: f32) -> bool {
@@ -242,7 +262,11 @@ fn compared(row: &FeatureRow, column: Column, sign: Sign, limit: f32) -> bool {
 
 fn found(row: &FeatureRow, place: Place, pattern: &Pattern, matcher: &mut Matcher) -> bool {
     let mut buffer = Vec::new();
-    let mut hit = |text: &str| pattern.score(Utf32Str::new(text, &mut buffer), matcher).is_some();
+    let mut hit = |text: &str| {
+        pattern
+            .score(Utf32Str::new(text, &mut buffer), matcher)
+            .is_some()
+    };
     let at = |p: Place| place == Place::Anywhere || place == p;
     (place == Place::Anywhere && hit(&format!("#{}", row.id)))
         || (at(Place::Name) && row.name.as_deref().is_some_and(&mut hit))
@@ -269,7 +293,11 @@ mod tests {
             .map(|id| {
                 let mut row = demo.row(id);
                 row.note.rating = Some((id % 5) as u8);
-                row.note.tags = if id == 7 { vec!["time".to_owned()] } else { Vec::new() };
+                row.note.tags = if id == 7 {
+                    vec!["time".to_owned()]
+                } else {
+                    Vec::new()
+                };
                 row
             })
             .filter(|row| filter.passes(row, answers, &mut matcher).is_some())
@@ -296,8 +324,16 @@ mod tests {
             std::sync::LazyLock::new(|| (0..40).map(|i| if i == 5 { 0.9 } else { 0.0 }).collect());
         assert_eq!(kept("like:5", &|_| None).len(), 40);
         assert_eq!(kept("like:5", &|_| Some(&SCORES)), [5]);
-        assert_eq!(kept("-fires:\"on Sunday morning\" label:animals", &|_| Some(&SCORES)), [17, 29]);
-        let asked: Vec<Probe> = Filter::new("fires:\"on Sunday morning\" x").probes().cloned().collect();
+        assert_eq!(
+            kept("-fires:\"on Sunday morning\" label:animals", &|_| Some(
+                &SCORES
+            )),
+            [17, 29]
+        );
+        let asked: Vec<Probe> = Filter::new("fires:\"on Sunday morning\" x")
+            .probes()
+            .cloned()
+            .collect();
         assert_eq!(asked, [Probe::Fires("on Sunday morning".to_owned())]);
     }
 
@@ -308,15 +344,31 @@ mod tests {
         let kept_in = |text: &str| kept(text, &|_| Some(&SCORES));
         assert_eq!(kept_in("wheelbarrow"), [7], "written in its contexts alone");
         assert_eq!(kept_in("label:days"), [0, 7, 12, 24, 36], "a lesser label");
-        assert!(kept("wheelbarrow", &|_| None).is_empty(), "nothing is kept for an answer that may not come");
+        assert!(
+            kept("wheelbarrow", &|_| None).is_empty(),
+            "nothing is kept for an answer that may not come"
+        );
         let filter = Filter::new("wheelbarrow -x \"a b\"");
-        assert!(!filter.asks() && filter.probes().count() == 2, "{:?}", filter.probes().collect::<Vec<_>>());
+        assert!(
+            !filter.asks() && filter.probes().count() == 2,
+            "{:?}",
+            filter.probes().collect::<Vec<_>>()
+        );
         let (demo, mut matcher) = (Demo::default(), Matcher::new(Config::DEFAULT));
         let here = filter.passes(&demo.row(0), &|_| None, &mut matcher);
         assert_eq!(here, None);
         let days = Filter::new("days");
-        let score = |id| days.passes(&demo.row(id), &|_| Some(&*SCORES), &mut Matcher::new(Config::DEFAULT));
-        assert!(score(0) > score(7) && score(7).is_some(), "those in a column come first");
+        let score = |id| {
+            days.passes(
+                &demo.row(id),
+                &|_| Some(&*SCORES),
+                &mut Matcher::new(Config::DEFAULT),
+            )
+        };
+        assert!(
+            score(0) > score(7) && score(7).is_some(),
+            "those in a column come first"
+        );
     }
 
     proptest! {

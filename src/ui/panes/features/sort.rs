@@ -57,7 +57,9 @@ impl Sort {
         let purity = |r: &FeatureRow| r.purity.as_ref().map_or(-1.0, |p| p.share);
         match self {
             Self::Share => b.share.total_cmp(&a.share),
-            Self::Purity => purity(b).total_cmp(&purity(a)).then(b.share.total_cmp(&a.share)),
+            Self::Purity => purity(b)
+                .total_cmp(&purity(a))
+                .then(b.share.total_cmp(&a.share)),
             Self::Density => b.density.total_cmp(&a.density),
             Self::Id => Ordering::Equal,
             Self::Neurons => b.neurons.cmp(&a.neurons),

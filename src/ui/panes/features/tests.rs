@@ -11,11 +11,22 @@ fn ids(pane: &mut FeaturesPane, stage: &Stage) -> Vec<usize> {
 fn each_sort_puts_the_most_telling_first() {
     let stage = Stage::opened(80, 24, Profile::Mono);
     let rows = stage.app.world.rows();
-    let mut pane = FeaturesPane { sort: Sort::Share, ..FeaturesPane::default() };
-    assert!(ids(&mut pane, &stage).windows(2).all(|w| rows[w[0]].share >= rows[w[1]].share));
+    let mut pane = FeaturesPane {
+        sort: Sort::Share,
+        ..FeaturesPane::default()
+    };
+    assert!(
+        ids(&mut pane, &stage)
+            .windows(2)
+            .all(|w| rows[w[0]].share >= rows[w[1]].share)
+    );
     pane.sort = Sort::Purity;
     let purity = |id: usize| rows[id].purity.as_ref().map_or(0.0, |p| p.share);
-    assert!(ids(&mut pane, &stage).windows(2).all(|w| purity(w[0]) >= purity(w[1])));
+    assert!(
+        ids(&mut pane, &stage)
+            .windows(2)
+            .all(|w| purity(w[0]) >= purity(w[1]))
+    );
     pane.sort = Sort::Id;
     let mut turned = ids(&mut pane, &stage);
     assert!(turned.is_sorted());
@@ -38,7 +49,11 @@ fn a_share_that_is_no_number_does_not_upset_the_order() {
 fn every_word_of_the_filter_must_be_found() {
     let stage = Stage::opened(80, 24, Profile::Mono);
     let query = LineInput::new("days frid");
-    let mut pane = FeaturesPane { query, sort: Sort::Share, ..FeaturesPane::default() };
+    let mut pane = FeaturesPane {
+        query,
+        sort: Sort::Share,
+        ..FeaturesPane::default()
+    };
     assert_eq!(ids(&mut pane, &stage), [0, 12, 24, 36]);
     pane.query = LineInput::new("days kenya");
     assert!(ids(&mut pane, &stage).is_empty());
@@ -50,7 +65,11 @@ fn every_word_of_the_filter_must_be_found() {
 fn a_filter_that_finds_nothing_says_so() {
     let mut stage = Stage::opened(80, 24, Profile::Mono);
     stage.keys("/").type_text("zzzz");
-    assert!(stage.screen().contains("nothing matches 'zzzz'"), "{}", stage.screen());
+    assert!(
+        stage.screen().contains("nothing matches 'zzzz'"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
@@ -58,12 +77,28 @@ fn what_is_copied_holds_no_control_character() {
     let mut stage = Stage::opened(80, 24, Profile::Mono);
     let mut list = stage.demo.list(1, false);
     list.rows[0].top_tokens = vec!["\u{1b}]0;title\u{7}".to_owned()];
-    stage.event(Event::Features(std::sync::Arc::new(list))).keys("y t enter y enter y y");
+    stage
+        .event(Event::Features(std::sync::Arc::new(list)))
+        .keys("y t enter y enter y y");
     for effect in &stage.effects {
-        let crate::ui::app::Effect::Copy(text, _) = effect else { continue };
-        assert!(!text.chars().any(|c| c.is_control() && c != '\n' && c != '\t'), "{text:?}");
+        let crate::ui::app::Effect::Copy(text, _) = effect else {
+            continue;
+        };
+        assert!(
+            !text
+                .chars()
+                .any(|c| c.is_control() && c != '\n' && c != '\t'),
+            "{text:?}"
+        );
     }
-    assert_eq!(stage.effects.iter().filter(|e| matches!(e, crate::ui::app::Effect::Copy(..))).count(), 3);
+    assert_eq!(
+        stage
+            .effects
+            .iter()
+            .filter(|e| matches!(e, crate::ui::app::Effect::Copy(..)))
+            .count(),
+        3
+    );
 }
 
 #[test]
@@ -80,10 +115,12 @@ fn label_name_tokens_and_rating_sort() {
         stage.keys("g");
         stage.app.world.selected
     };
-    let by_label = first(&mut stage, "label").and_then(|id| stage.app.world.row(id)?.purity.clone());
+    let by_label =
+        first(&mut stage, "label").and_then(|id| stage.app.world.row(id)?.purity.clone());
     assert_eq!(by_label.map(|p| p.label), Some("animals".to_owned()));
     assert_eq!(first(&mut stage, "name"), Some(17));
-    let by_token = first(&mut stage, "tokens").and_then(|id| stage.app.world.row(id)?.top_tokens.first().cloned());
+    let by_token = first(&mut stage, "tokens")
+        .and_then(|id| stage.app.world.row(id)?.top_tokens.first().cloned());
     assert!(by_token.is_some_and(|token| !token.trim().starts_with(|c: char| c > 'a')));
     assert_eq!(first(&mut stage, "rating"), Some(9));
 }
@@ -96,7 +133,10 @@ fn a_question_under_way_is_told_until_it_is_answered_or_refused() {
     assert!(stage.screen().contains("asking…"), "{}", stage.screen());
     stage.wait(1.0);
     assert!(stage.screen().contains("asking…"), "{}", stage.screen());
-    stage.event(Event::Found(Probe::Like(5), std::sync::Arc::new(vec![1.0; 40])));
+    stage.event(Event::Found(
+        Probe::Like(5),
+        std::sync::Arc::new(vec![1.0; 40]),
+    ));
     assert!(!stage.screen().contains("asking…"), "{}", stage.screen());
     stage.keys("ctrl-u").type_text("fires:me").wait(1.0);
     assert!(stage.screen().contains("asking…"), "{}", stage.screen());
@@ -109,11 +149,22 @@ fn what_answers_a_question_best_is_looked_at_and_stays() {
     let mut stage = Stage::opened(80, 24, Profile::Mono);
     stage.answers = false;
     stage.keys("j j j /").type_text("like:5").wait(1.0);
-    let scores = (0..40).map(|id| 1.0 - 0.01 * (id as f32 - 5.0).abs()).collect();
+    let scores = (0..40)
+        .map(|id| 1.0 - 0.01 * (id as f32 - 5.0).abs())
+        .collect();
     stage.event(Event::Found(Probe::Like(5), std::sync::Arc::new(scores)));
     assert_eq!(stage.app.world.selected, Some(5));
     stage.keys("esc");
-    assert_eq!(stage.app.world.selected, Some(5), "the whole list again, the cursor where it was");
+    assert_eq!(
+        stage.app.world.selected,
+        Some(5),
+        "the whole list again, the cursor where it was"
+    );
     stage.keys("/").type_text("zzzz").keys("enter y");
-    assert!(!stage.effects.iter().any(|e| matches!(e, crate::ui::app::Effect::Copy(..))));
+    assert!(
+        !stage
+            .effects
+            .iter()
+            .any(|e| matches!(e, crate::ui::app::Effect::Copy(..)))
+    );
 }

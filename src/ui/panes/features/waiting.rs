@@ -1,4 +1,5 @@
-//! What the list shows before there are features: how far the way to them is, and what can be done with them then.
+//! What the list shows before there are features: how far the way to them is, and what can be done
+//! with them then.
 
 use ratatui::buffer::Buffer;
 use ratatui::text::{Line, Span};
@@ -30,7 +31,11 @@ enum Stage {
 
 pub(super) fn draw(cx: &Cx, buf: &mut Buffer) {
     if cx.world.jobs.is_empty() {
-        return empty(buf, cx, &nothing_yet(cx, "Here features are listed, the most telling first.", ""));
+        return empty(
+            buf,
+            cx,
+            &nothing_yet(cx, "Here features are listed, the most telling first.", ""),
+        );
     }
     let cells = usize::from(cx.area.width).saturating_sub(3);
     let lines = lines(cx, cells);
@@ -52,10 +57,21 @@ fn lines(cx: &Cx, cells: usize) -> Vec<Line<'static>> {
         };
         lines.push(Line::from(vec![
             Span::styled(format!("{mark} "), style),
-            Span::styled(text::pad(name, NAME), if mark == " " { theme.dim() } else { theme.heading() }),
+            Span::styled(
+                text::pad(name, NAME),
+                if mark == " " {
+                    theme.dim()
+                } else {
+                    theme.heading()
+                },
+            ),
             Span::styled(
                 text::fit(&said, cells.saturating_sub(NAME + 2)),
-                if mark == "▸" { theme.text() } else { theme.dim() },
+                if mark == "▸" {
+                    theme.text()
+                } else {
+                    theme.dim()
+                },
             ),
         ]));
     }
@@ -63,7 +79,10 @@ fn lines(cx: &Cx, cells: usize) -> Vec<Line<'static>> {
     lines.push(Line::styled("Then:", theme.dim()));
     lines.extend(THEN.iter().map(|(action, what)| {
         let key = text::pad_left(&cx.key(*action), 7);
-        Line::from(vec![Span::styled(key, theme.accent()), Span::styled(format!("  {what}"), theme.dim())])
+        Line::from(vec![
+            Span::styled(key, theme.accent()),
+            Span::styled(format!("  {what}"), theme.dim()),
+        ])
     }));
     lines
 }
@@ -73,18 +92,35 @@ fn stages(cx: &Cx) -> [(&'static str, Stage); 3] {
     let running = |job: Job| world.job(job).map(|running| &running.progress);
     let going = |job: Job| running(job).map(|p| Stage::Now(format!("{}…", text::clean(&p.stage))));
     let model = match &world.model {
-        Some(m) => Stage::Done(format!("{}, {} layers of {} neurons", m.family, m.layers, text::count(m.d_mlp))),
-        None => going(Job::Load).unwrap_or_else(|| Stage::Ahead("is opened when it is needed".to_owned())),
+        Some(m) => Stage::Done(format!(
+            "{}, {} layers of {} neurons",
+            m.family,
+            m.layers,
+            text::count(m.d_mlp)
+        )),
+        None => going(Job::Load)
+            .unwrap_or_else(|| Stage::Ahead("is opened when it is needed".to_owned())),
     };
-    let opened = world.study.as_ref().map(|s| [s.hook.to_string(), text::clean(&s.corpus)]);
-    let of = world.opening_facts().or(opened).map(|[at, corpus]| format!("{corpus} at {at}")).unwrap_or_default();
+    let opened = world
+        .study
+        .as_ref()
+        .map(|s| [s.hook.to_string(), text::clean(&s.corpus)]);
+    let of = world
+        .opening_facts()
+        .or(opened)
+        .map(|[at, corpus]| format!("{corpus} at {at}"))
+        .unwrap_or_default();
     let rows = world.study.as_ref().map_or(0, |s| s.rows);
     let activations = match running(Job::Collect) {
         Some(p) => Stage::Now(format!("{} {of}", text::clean(&p.stage))),
         None if rows > 0 => Stage::Done(format!("{} tokens", text::count(rows))),
         None => Stage::Ahead(of),
     };
-    let features =
-        going(Job::Fit).unwrap_or_else(|| Stage::Ahead("are listed here from the first sweep on".to_owned()));
-    [("model", model), ("activations", activations), ("features", features)]
+    let features = going(Job::Fit)
+        .unwrap_or_else(|| Stage::Ahead("are listed here from the first sweep on".to_owned()));
+    [
+        ("model", model),
+        ("activations", activations),
+        ("features", features),
+    ]
 }

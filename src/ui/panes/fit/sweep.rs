@@ -1,4 +1,5 @@
-//! A sweep over the number of features in the Fit pane: how it stands in words, its curves, its numbers.
+//! A sweep over the number of features in the Fit pane: how it stands in words, its curves, its
+//! numbers.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -38,15 +39,31 @@ fn number(value: Option<f64>, digits: usize) -> String {
 /// "λ 0.1, 5% of 1,536 neurons, seeds 42 to 44, warm".
 fn label(begun: &SweepBegun, cx: &Cx) -> String {
     let width = cx.world.study.as_ref().map_or(0, |study| study.width);
-    let start = if begun.ask.cold { "each its own start" } else { "warm" };
-    format!("{}, {}, {start}", settings(&begun.config, width), seeds(begun.config.seed, begun.ask.seeds))
+    let start = if begun.ask.cold {
+        "each its own start"
+    } else {
+        "warm"
+    };
+    format!(
+        "{}, {}, {start}",
+        settings(&begun.config, width),
+        seeds(begun.config.seed, begun.ask.seeds)
+    )
 }
 
 /// Where the sweep stands, what it is of, what can be done.
-pub(super) fn summary(begun: &SweepBegun, rows: &[SweepRow], width: usize, cx: &Cx) -> Vec<Line<'static>> {
+pub(super) fn summary(
+    begun: &SweepBegun,
+    rows: &[SweepRow],
+    width: usize,
+    cx: &Cx,
+) -> Vec<Line<'static>> {
     let theme = cx.theme;
     let job = cx.world.job(Job::Sweep);
-    let mut facts = vec![("sweep over k", format!("{} of {}", rows.len(), begun.ask.features.len()))];
+    let mut facts = vec![(
+        "sweep over k",
+        format!("{} of {}", rows.len(), begun.ask.features.len()),
+    )];
     if let Some(job) = job {
         let next = begun.ask.features.get(rows.len());
         facts.extend(next.map(|k| ("fitting", format!("{} features", text::count(*k)))));
@@ -56,7 +73,11 @@ pub(super) fn summary(begun: &SweepBegun, rows: &[SweepRow], width: usize, cx: &
     let key = |a| Span::styled(cx.key(a), theme.accent());
     let said = |t: &'static str| Span::styled(t, theme.dim());
     let next = match job {
-        Some(_) => vec![Span::raw(" "), key(Action::Cancel), said(" stops, the rows that are there stay")],
+        Some(_) => vec![
+            Span::raw(" "),
+            key(Action::Cancel),
+            said(" stops, the rows that are there stay"),
+        ],
         None => vec![
             Span::raw(" "),
             key(Action::SweepK),
@@ -67,43 +88,77 @@ pub(super) fn summary(begun: &SweepBegun, rows: &[SweepRow], width: usize, cx: &
     };
     vec![
         Line::from(first),
-        Line::styled(text::fit(&format!(" {}", label(begun, cx)), width), theme.dim()),
+        Line::styled(
+            text::fit(&format!(" {}", label(begun, cx)), width),
+            theme.dim(),
+        ),
         Line::from(next),
     ]
 }
 
 /// The curves beside the table, or the table alone where there is room for one.
 pub(super) fn view(area: Rect, cx: &Cx, buf: &mut Buffer) {
-    let Some((_, rows)) = &cx.world.swept else { return };
+    let Some((_, rows)) = &cx.world.swept else {
+        return;
+    };
     if rows.is_empty() {
         return put(
             buf,
             area,
             1,
-            &Line::styled(" the curves appear with the first number of features", cx.theme.dim()),
+            &Line::styled(
+                " the curves appear with the first number of features",
+                cx.theme.dim(),
+            ),
         );
     }
     let width = usize::from(area.width);
     let columns = (width.saturating_sub(PLOT) / CELL).clamp(FEWEST, COLUMNS.len());
     let beside = width >= columns * CELL + PLOT && rows.len() > 1 && area.height >= 6;
-    let columns = if beside { columns } else { (width / CELL).clamp(1, COLUMNS.len()) };
+    let columns = if beside {
+        columns
+    } else {
+        (width / CELL).clamp(1, COLUMNS.len())
+    };
     let table = (columns * CELL) as u16;
     if beside {
-        let plot = Rect { width: area.width - table - 1, ..area };
+        let plot = Rect {
+            width: area.width - table - 1,
+            ..area
+        };
         let of = |name: &str, value: fn(&SweepRow) -> Option<f64>| Series {
             name: name.to_owned(),
-            points: rows.iter().filter_map(|r| Some((r.features as f64, value(r)?))).collect(),
+            points: rows
+                .iter()
+                .filter_map(|r| Some((r.features as f64, value(r)?)))
+                .collect(),
         };
-        let mut series =
-            [of("error", |r| r.relative_error), of("held-out", |r| r.held_out_error), of("stability", |r| r.stability)];
+        let mut series = [
+            of("error", |r| r.relative_error),
+            of("held-out", |r| r.held_out_error),
+            of("stability", |r| r.stability),
+        ];
         points::draw("against k", &mut series, cx, plot, buf);
     }
     let at = if beside { area.width - table } else { 0 };
-    let place = Rect { x: area.x + at, width: table.min(area.width), ..area };
-    let line = |cell: &dyn Fn(&Column) -> String| {
-        COLUMNS.iter().take(columns).map(|c| text::pad_left(&cell(c), CELL)).collect::<String>()
+    let place = Rect {
+        x: area.x + at,
+        width: table.min(area.width),
+        ..area
     };
-    put(buf, place, 0, &Line::styled(line(&|c| c.0.to_owned()), cx.theme.heading()));
+    let line = |cell: &dyn Fn(&Column) -> String| {
+        COLUMNS
+            .iter()
+            .take(columns)
+            .map(|c| text::pad_left(&cell(c), CELL))
+            .collect::<String>()
+    };
+    put(
+        buf,
+        place,
+        0,
+        &Line::styled(line(&|c| c.0.to_owned()), cx.theme.heading()),
+    );
     // The newest stay in sight.
     let height = usize::from(area.height).saturating_sub(1);
     let from = rows.len().saturating_sub(height);
@@ -115,14 +170,21 @@ pub(super) fn view(area: Rect, cx: &Cx, buf: &mut Buffer) {
 /// The table to take along.
 pub(super) fn copies(begun: &SweepBegun, rows: &[SweepRow], cx: &Cx) -> Copies {
     let label = label(begun, cx);
-    let joined =
-        |between: &str, cell: &dyn Fn(&Column) -> String| COLUMNS.iter().map(cell).collect::<Vec<_>>().join(between);
+    let joined = |between: &str, cell: &dyn Fn(&Column) -> String| {
+        COLUMNS.iter().map(cell).collect::<Vec<_>>().join(between)
+    };
     let mut plain = vec![joined("\t", &|c| c.0.to_owned())];
     plain.extend(rows.iter().map(|row| joined("\t", &|c| c.1(row))));
-    let mut markdown = vec![format!("Sweep over k at {}: {label}", begun.hook), String::new()];
+    let mut markdown = vec![
+        format!("Sweep over k at {}: {label}", begun.hook),
+        String::new(),
+    ];
     markdown.push(format!("| {} |", joined(" | ", &|c| c.0.to_owned())));
     markdown.push(format!("| {} |", joined(" | ", &|_| "---:".to_owned())));
-    markdown.extend(rows.iter().map(|row| format!("| {} |", joined(" | ", &|c| c.1(row)))));
+    markdown.extend(
+        rows.iter()
+            .map(|row| format!("| {} |", joined(" | ", &|c| c.1(row)))),
+    );
     Copies {
         what: format!("the sweep over {} numbers of features", rows.len()),
         text: plain.join("\n"),

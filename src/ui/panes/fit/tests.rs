@@ -4,14 +4,23 @@ use crate::ui::stage::Stage;
 use crate::ui::theme::Profile;
 
 fn point(sweep: usize, relative_error: f64) -> SweepPoint {
-    SweepPoint { sweep, relative_error, weighted: false, seconds: sweep as f64, stop: None }
+    SweepPoint {
+        sweep,
+        relative_error,
+        weighted: false,
+        seconds: sweep as f64,
+        stop: None,
+    }
 }
 
 #[test]
 fn a_curve_of_one_point_or_of_no_number_is_drawn_without_harm() {
     for error in [0.5, 0.0, f64::NAN, f64::INFINITY] {
         let mut stage = Stage::opened(80, 24, Profile::Mono);
-        stage.event(Event::Started(Job::Fit)).event(Event::Sweep(point(1, error))).keys("5");
+        stage
+            .event(Event::Started(Job::Fit))
+            .event(Event::Sweep(point(1, error)))
+            .keys("5");
         assert!(stage.screen().contains("sweep 1"));
     }
 }
@@ -20,7 +29,13 @@ fn a_curve_of_one_point_or_of_no_number_is_drawn_without_harm() {
 fn more_features_are_asked_for_on_top_of_the_last_fits_choices() {
     let mut stage = Stage::opened(80, 24, Profile::Mono);
     stage.keys("5 + + f");
-    let asked = stage.sent.iter().find_map(|c| if let Command::Fit(config) = c { Some(config) } else { None });
+    let asked = stage.sent.iter().find_map(|c| {
+        if let Command::Fit(config) = c {
+            Some(config)
+        } else {
+            None
+        }
+    });
     let config = asked.expect("a fit was asked for");
     assert_eq!((config.features, config.seed), (75, 42));
 }
@@ -31,11 +46,33 @@ fn the_fit_on_show_goes_on_with_more_features_and_marked_ones_stay() {
     stage.keys("space 5 +");
     assert!(stage.screen().contains("F goes on"), "{}", stage.screen());
     stage.keys("F");
-    let asked = stage.sent.iter().find_map(|c| if let Command::Refine(wanted) = c { Some(wanted) } else { None });
+    let asked = stage.sent.iter().find_map(|c| {
+        if let Command::Refine(wanted) = c {
+            Some(wanted)
+        } else {
+            None
+        }
+    });
     let asked = asked.expect("a fit that goes on");
-    assert_eq!((asked.fit.as_deref(), asked.add, asked.merge, asked.lock.len()), (Some("bcd-k40"), 10, 0, 1));
+    assert_eq!(
+        (
+            asked.fit.as_deref(),
+            asked.add,
+            asked.merge,
+            asked.lock.len()
+        ),
+        (Some("bcd-k40"), 10, 0, 1)
+    );
     stage.event(Event::Started(Job::Fit)).keys("F");
-    assert_eq!(stage.sent.iter().filter(|c| matches!(c, Command::Refine(_))).count(), 1, "one at a time");
+    assert_eq!(
+        stage
+            .sent
+            .iter()
+            .filter(|c| matches!(c, Command::Refine(_)))
+            .count(),
+        1,
+        "one at a time"
+    );
 }
 
 #[test]
@@ -52,7 +89,8 @@ fn three_fits(width: u16, height: u16) -> Stage {
     let mut study = stage.demo.study();
     for (name, features, error) in [("k20", 20, 0.41), ("k80", 80, 0.25)] {
         let mut fit = study.fits[0].clone();
-        (fit.name, fit.config.features, fit.relative_error) = (name.to_owned(), features, Some(error));
+        (fit.name, fit.config.features, fit.relative_error) =
+            (name.to_owned(), features, Some(error));
         study.fits.push(fit);
     }
     stage.event(Event::Study(Box::new(study))).keys("5");
@@ -67,13 +105,27 @@ fn fits_are_listed_plotted_compared_and_switched() {
         stage.keys("right");
         assert!(stage.screen().contains("features"), "{}", stage.screen());
         stage.keys("c");
-        let asked = |c: &Command| matches!(c, Command::CompareFits(a, b) if a == "bcd-k40" && b == "k80");
+        let asked =
+            |c: &Command| matches!(c, Command::CompareFits(a, b) if a == "bcd-k40" && b == "k80");
         assert!(stage.sent.iter().any(asked), "{:?}", stage.sent.last());
-        assert!(stage.screen().contains("5 only in bcd-k40"), "{}", stage.screen());
+        assert!(
+            stage.screen().contains("5 only in bcd-k40"),
+            "{}",
+            stage.screen()
+        );
         stage.keys("pagedown esc enter");
-        assert!(stage.sent.iter().any(|c| matches!(c, Command::ShowFit(name) if name == "k80")));
+        assert!(
+            stage
+                .sent
+                .iter()
+                .any(|c| matches!(c, Command::ShowFit(name) if name == "k80"))
+        );
         stage.keys("j j c");
-        assert!(stage.screen().contains("it is the one on show"), "{}", stage.screen());
+        assert!(
+            stage.screen().contains("it is the one on show"),
+            "{}",
+            stage.screen()
+        );
     }
 }
 
@@ -81,14 +133,25 @@ fn fits_are_listed_plotted_compared_and_switched() {
 fn fits_of_other_settings_are_another_line_with_its_name() {
     let mut stage = three_fits(120, 36);
     stage.keys("right");
-    assert!(stage.screen().contains("● λ 0.1, 5 % of 1,536 neurons") && !stage.screen().contains('○'), "one line");
+    assert!(
+        stage.screen().contains("● λ 0.1, 5 % of 1,536 neurons") && !stage.screen().contains('○'),
+        "one line"
+    );
     let mut study = stage.demo.study();
     let mut fit = study.fits[0].clone();
-    (fit.name, fit.config.features, fit.config.l1, fit.relative_error) = ("sparse".to_owned(), 80, 0.3, Some(0.5));
+    (
+        fit.name,
+        fit.config.features,
+        fit.config.l1,
+        fit.relative_error,
+    ) = ("sparse".to_owned(), 80, 0.3, Some(0.5));
     study.fits.push(fit);
     stage.event(Event::Study(Box::new(study)));
     let screen = stage.screen();
-    assert!(screen.contains("λ 0.1, 5 % of 1,536") && screen.contains("λ 0.3, 5 % of 1,536"), "{screen}");
+    assert!(
+        screen.contains("λ 0.1, 5 % of 1,536") && screen.contains("λ 0.3, 5 % of 1,536"),
+        "{screen}"
+    );
     assert!(screen.contains('○'), "a mark of its own: {screen}");
 }
 
@@ -96,14 +159,29 @@ fn fits_of_other_settings_are_another_line_with_its_name() {
 fn a_fit_is_clicked_and_shown() {
     for (width, height) in [(120, 36), (60, 18)] {
         let mut stage = three_fits(width, height);
-        let (y, x) = stage.find("bcd-k40   ").or_else(|| stage.find("k20")).expect("a fit of the list");
+        let (y, x) = stage
+            .find("bcd-k40   ")
+            .or_else(|| stage.find("k20"))
+            .expect("a fit of the list");
         stage.click(x, y);
-        let line = stage.screen().lines().nth(usize::from(y)).unwrap_or_default().to_owned();
+        let line = stage
+            .screen()
+            .lines()
+            .nth(usize::from(y))
+            .unwrap_or_default()
+            .to_owned();
         assert!(line.starts_with('▌'), "{}", stage.screen());
         assert!(!stage.sent.iter().any(|c| matches!(c, Command::ShowFit(_))));
         let (y, x) = stage.find("k20").expect("another fit");
         stage.click(x, y).click(x, y);
-        assert!(stage.sent.iter().any(|c| matches!(c, Command::ShowFit(name) if name == "k20")), "{:?}", stage.sent);
+        assert!(
+            stage
+                .sent
+                .iter()
+                .any(|c| matches!(c, Command::ShowFit(name) if name == "k20")),
+            "{:?}",
+            stage.sent
+        );
     }
 }
 
@@ -122,13 +200,27 @@ fn an_outlier_is_named_until_the_fit_takes_it_out() {
             first: "neuron 1234".to_owned(),
         }];
         stage.event(Event::Study(Box::new(study.clone()))).keys("5");
-        assert!(stage.screen().contains("1 neuron holds 72 % of ‖A‖²: fit --scale-neurons"), "{}", stage.screen());
+        assert!(
+            stage
+                .screen()
+                .contains("1 neuron holds 72 % of ‖A‖²: fit --scale-neurons"),
+            "{}",
+            stage.screen()
+        );
         assert!(!stage.screen().contains("scaled neurons"));
         study.fits[0].config.scale_neurons = true;
-        let last = SweepPoint { weighted: true, ..point(3, 0.4) };
-        stage.event(Event::Study(Box::new(study))).event(Event::Sweep(last));
+        let last = SweepPoint {
+            weighted: true,
+            ..point(3, 0.4)
+        };
+        stage
+            .event(Event::Study(Box::new(study)))
+            .event(Event::Sweep(last));
         let screen = stage.screen();
-        assert!(!screen.contains("holds 72 %") && screen.contains("weighted error 0.4000"), "{screen}");
+        assert!(
+            !screen.contains("holds 72 %") && screen.contains("weighted error 0.4000"),
+            "{screen}"
+        );
         assert!(width < 100 || screen.contains("scaled neurons"), "{screen}");
     }
 }

@@ -15,21 +15,31 @@ use crate::ui::text;
 pub(super) fn refusal(what: &str, cx: &Cx) -> Option<String> {
     let (world, cancel) = (cx.world, cx.key(Action::Cancel));
     match () {
-        () if world.study.is_none() => Some(format!("no study is open: {} opens one", cx.key(Action::Start))),
-        () if world.job(Job::Collect).is_some() => Some(format!("collecting goes on: {what} needs all rows")),
+        () if world.study.is_none() => Some(format!(
+            "no study is open: {} opens one",
+            cx.key(Action::Start)
+        )),
+        () if world.job(Job::Collect).is_some() => {
+            Some(format!("collecting goes on: {what} needs all rows"))
+        }
         () if world.fitting() => Some(format!("a fit is running: {cancel} cancels it")),
-        () if world.job(Job::Train).is_some() => {
-            Some(format!("one is being trained: {cancel} stops it, and what it learnt is kept"))
-        }
-        () if world.job(Job::Sweep).is_some() => {
-            Some(format!("a sweep over k is under way: {cancel} stops it, and its rows stay on show"))
-        }
+        () if world.job(Job::Train).is_some() => Some(format!(
+            "one is being trained: {cancel} stops it, and what it learnt is kept"
+        )),
+        () if world.job(Job::Sweep).is_some() => Some(format!(
+            "a sweep over k is under way: {cancel} stops it, and its rows stay on show"
+        )),
         () => None,
     }
 }
 
 /// Where the training stands, what it was asked for, what can be done.
-pub(super) fn summary(entry: &SaeEntry, points: &[TrainPoint], width: usize, cx: &Cx) -> Vec<Line<'static>> {
+pub(super) fn summary(
+    entry: &SaeEntry,
+    points: &[TrainPoint],
+    width: usize,
+    cx: &Cx,
+) -> Vec<Line<'static>> {
     let theme = cx.theme;
     let job = cx.world.job(Job::Train);
     let epochs = entry.trained.as_ref().map_or(0, |config| config.epochs);
@@ -42,9 +52,12 @@ pub(super) fn summary(entry: &SaeEntry, points: &[TrainPoint], width: usize, cx:
     }
     match (job, points.last()) {
         (Some(job), _) => {
-            facts.extend(
-                job.rate.map(|r| ("rate", format!("{} {}/s", text::number(r), text::clean(&job.progress.unit)))),
-            );
+            facts.extend(job.rate.map(|r| {
+                (
+                    "rate",
+                    format!("{} {}/s", text::number(r), text::clean(&job.progress.unit)),
+                )
+            }));
             facts.extend(job.eta.map(|eta| ("left", text::duration(eta))));
         }
         (None, Some(last)) => facts.push(("took", text::duration(last.seconds))),
@@ -53,13 +66,20 @@ pub(super) fn summary(entry: &SaeEntry, points: &[TrainPoint], width: usize, cx:
     let first = super::in_a_line(facts, width, theme);
     let active = entry.trained.as_ref().map_or(0, |config| config.top_k);
     let latents = text::count(entry.latents);
-    let how =
-        format!(" autoencoder {} · {latents} latents, {active} active · {}", text::clean(&entry.name), entry.hook);
+    let how = format!(
+        " autoencoder {} · {latents} latents, {active} active · {}",
+        text::clean(&entry.name),
+        entry.hook
+    );
     let key = |a| Span::styled(cx.key(a), theme.accent());
     let said = |t: &'static str| Span::styled(t, theme.dim());
     let done = points.last().is_some_and(|p| p.step >= p.total);
     let next = match (job.is_some(), done) {
-        (true, _) => vec![Span::raw(" "), key(Action::Cancel), said(" stops, what is learnt is kept")],
+        (true, _) => vec![
+            Span::raw(" "),
+            key(Action::Cancel),
+            said(" stops, what is learnt is kept"),
+        ],
         (false, true) => {
             vec![
                 Span::raw(" "),
@@ -69,16 +89,31 @@ pub(super) fn summary(entry: &SaeEntry, points: &[TrainPoint], width: usize, cx:
                 said(" trains another"),
             ]
         }
-        (false, false) => vec![Span::raw(" "), key(Action::Train), said(" goes on where it was stopped")],
+        (false, false) => vec![
+            Span::raw(" "),
+            key(Action::Train),
+            said(" goes on where it was stopped"),
+        ],
     };
-    vec![Line::from(first), Line::styled(text::fit(&how, width), theme.dim()), Line::from(next)]
+    vec![
+        Line::from(first),
+        Line::styled(text::fit(&how, width), theme.dim()),
+        Line::from(next),
+    ]
 }
 
 /// FVU by passes.
 pub(super) fn curve(area: Rect, cx: &Cx, buf: &mut Buffer) {
-    let Some((entry, points)) = &cx.world.training else { return };
+    let Some((entry, points)) = &cx.world.training else {
+        return;
+    };
     if points.is_empty() {
-        return put(buf, area, 1, &Line::styled(" the curve appears with the first pass", cx.theme.dim()));
+        return put(
+            buf,
+            area,
+            1,
+            &Line::styled(" the curve appears with the first pass", cx.theme.dim()),
+        );
     }
     let epochs = entry.trained.as_ref().map_or(1, |config| config.epochs);
     curve::training(points, epochs, cx, area, buf);

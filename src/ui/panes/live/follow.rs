@@ -1,7 +1,8 @@
-//! Generated text as it comes: which features fire on the steered, or on the unsteered, continuation of a prompt, and on the
-//! other one beside it.
+//! Generated text as it comes: which features fire on the steered, or on the unsteered,
+//! continuation of a prompt, and on the other one beside it.
 //!
-//! Invariant: one text is traced at a time, and its trace is kept with the side that was asked about.
+//! Invariant: one text is traced at a time, and its trace is kept with the side that was asked
+//! about.
 
 use super::LivePane;
 use crate::analysis::Trace;
@@ -31,9 +32,18 @@ struct Side {
 
 impl Follow {
     pub fn new(prompt: &str, baseline: &str, steered: &str) -> Self {
-        let side = |text: &str| Side { text: text.to_owned(), ..Side::default() };
+        let side = |text: &str| Side {
+            text: text.to_owned(),
+            ..Side::default()
+        };
         let sides = [side(baseline), side(steered)];
-        Self { prompt: prompt.to_owned(), sides, steered: true, asked: 1, tail: true }
+        Self {
+            prompt: prompt.to_owned(),
+            sides,
+            steered: true,
+            asked: 1,
+            tail: true,
+        }
     }
 
     fn name(steered: bool) -> &'static str {
@@ -47,7 +57,10 @@ impl Follow {
 
     /// The other of the two: its name, and its trace where it is there.
     pub fn other(&self) -> (&'static str, Option<&Trace>) {
-        (Self::name(!self.steered), self.sides[usize::from(!self.steered)].trace.as_deref())
+        (
+            Self::name(!self.steered),
+            self.sides[usize::from(!self.steered)].trace.as_deref(),
+        )
     }
 
     fn text(&self, side: usize) -> String {
@@ -57,7 +70,9 @@ impl Follow {
     /// The side whose newest text was not asked about yet; the one on show first.
     fn behind(&self) -> Option<usize> {
         let on_show = usize::from(self.steered);
-        [on_show, 1 - on_show].into_iter().find(|&side| self.sides[side].traced.as_ref() != Some(&self.text(side)))
+        [on_show, 1 - on_show]
+            .into_iter()
+            .find(|&side| self.sides[side].traced.as_ref() != Some(&self.text(side)))
     }
 
     /// The text to ask about now: of the side that is behind, else of the one on show again.
@@ -91,13 +106,19 @@ impl LivePane {
 
     /// Takes what a run tells.
     pub(super) fn follow_event(&mut self, event: &Event, cx: &Cx) {
-        let Some(follow) = &mut self.follow else { return };
+        let Some(follow) = &mut self.follow else {
+            return;
+        };
         match event {
             Event::Started(Job::Steer) => {
                 follow.sides = Default::default();
                 follow.tail = true;
             }
-            Event::SteerText { sample: 0, steered, text } => follow.sides[usize::from(*steered)].text.push_str(text),
+            Event::SteerText {
+                sample: 0,
+                steered,
+                text,
+            } => follow.sides[usize::from(*steered)].text.push_str(text),
             // Other features fire now.
             Event::Features(_) => {
                 for side in &mut follow.sides {
@@ -112,7 +133,9 @@ impl LivePane {
 
     /// Takes the trace of a followed text; whether it is the one on show.
     pub(super) fn take_followed(&mut self, trace: &Trace, cx: &Cx) -> bool {
-        let Some(follow) = &mut self.follow else { return true };
+        let Some(follow) = &mut self.follow else {
+            return true;
+        };
         follow.sides[follow.asked].trace = Some(Box::new(trace.clone()));
         let on_show = follow.asked == usize::from(follow.steered);
         if follow.behind().is_some() && self.ask_at.is_none() {
@@ -121,7 +144,8 @@ impl LivePane {
         on_show
     }
 
-    /// The cursor goes with the newest token until it is moved away, and again when it is moved there.
+    /// The cursor goes with the newest token until it is moved away, and again when it is moved
+    /// there.
     pub(super) fn keep_tail(&mut self) {
         let last = self.token + 1 >= self.tokens();
         if let Some(follow) = &mut self.follow {
@@ -130,9 +154,16 @@ impl LivePane {
     }
 
     fn show_followed(&mut self, cx: &Cx) {
-        let Some(text) = self.follow.as_ref().map(|follow| follow.text(usize::from(follow.steered))) else { return };
+        let Some(text) = self
+            .follow
+            .as_ref()
+            .map(|follow| follow.text(usize::from(follow.steered)))
+        else {
+            return;
+        };
         self.text.set(&text);
-        // Pieces come faster than they can be traced: a question that waits already will see the newest text.
+        // Pieces come faster than they can be traced: a question that waits already will see the
+        // newest text.
         if self.ask_at.is_none() && !self.waiting {
             self.changed(cx);
         }

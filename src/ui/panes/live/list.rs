@@ -10,12 +10,22 @@ use crate::ui::panes::{Copies, Cx, Step, motion, scroll};
 impl LivePane {
     pub(super) fn reorder(&mut self) {
         let Some(trace) = &self.trace else { return };
-        let here = |i: &usize| trace.features[*i].values.get(self.token).copied().unwrap_or(0.0);
+        let here = |i: &usize| {
+            trace.features[*i]
+                .values
+                .get(self.token)
+                .copied()
+                .unwrap_or(0.0)
+        };
         let peaks: Vec<f32> = trace.features.iter().map(peak).collect();
         self.order = (0..trace.features.len()).collect();
         let by_here = self.sort == Sort::Here;
         self.order.sort_by(|a, b| {
-            let first = if by_here { here(b).total_cmp(&here(a)) } else { std::cmp::Ordering::Equal };
+            let first = if by_here {
+                here(b).total_cmp(&here(a))
+            } else {
+                std::cmp::Ordering::Equal
+            };
             first.then(peaks[*b].total_cmp(&peaks[*a])).then(a.cmp(b))
         });
     }
@@ -24,14 +34,22 @@ impl LivePane {
         self.trace = Some(Box::new(trace.clone()));
         let last = trace.tokens.len().saturating_sub(1);
         let follows = self.follow.as_ref().is_some_and(|follow| follow.tail);
-        self.token = if self.typing || follows { last } else { self.token.min(last) };
+        self.token = if self.typing || follows {
+            last
+        } else {
+            self.token.min(last)
+        };
         let is_there = |id: usize| trace.features.iter().any(|f| f.id == id);
         let kept = self.shown.filter(|shown| match shown {
             Shown::Feature(id) => is_there(*id),
             Shown::Unexplained => trace.unexplained.len() == trace.tokens.len(),
         });
         let selected = cx.world.selected.filter(|id| is_there(*id));
-        let strongest = trace.features.iter().max_by(|a, b| peak(a).total_cmp(&peak(b))).map(|f| f.id);
+        let strongest = trace
+            .features
+            .iter()
+            .max_by(|a, b| peak(a).total_cmp(&peak(b)))
+            .map(|f| f.id);
         self.shown = kept.or(selected.or(strongest).map(Shown::Feature));
         self.reorder();
         match self.sort {
@@ -47,34 +65,54 @@ impl LivePane {
 
     /// The feature on the heat map.
     pub(super) fn feature(&self) -> Option<&TraceFeature> {
-        let Some(Shown::Feature(id)) = self.shown else { return None };
+        let Some(Shown::Feature(id)) = self.shown else {
+            return None;
+        };
         self.trace.as_ref()?.features.iter().find(|f| f.id == id)
     }
 
     /// Lines before the features: what is left unexplained, where that means something.
     fn lead(&self) -> usize {
-        usize::from(self.trace.as_ref().is_some_and(|trace| trace.unexplained.len() == trace.tokens.len()))
+        usize::from(
+            self.trace
+                .as_ref()
+                .is_some_and(|trace| trace.unexplained.len() == trace.tokens.len()),
+        )
     }
 
     /// Lines of the list: what is left unexplained, then the features.
     pub(super) fn count(&self) -> usize {
-        if self.trace.is_some() { self.order.len() + self.lead() } else { 0 }
+        if self.trace.is_some() {
+            self.order.len() + self.lead()
+        } else {
+            0
+        }
     }
 
     pub(super) fn line(&self, at: usize) -> Option<Shown> {
         let trace = self.trace.as_ref()?;
         match at.checked_sub(self.lead()) {
             None => Some(Shown::Unexplained),
-            Some(i) => self.order.get(i).map(|&f| Shown::Feature(trace.features[f].id)),
+            Some(i) => self
+                .order
+                .get(i)
+                .map(|&f| Shown::Feature(trace.features[f].id)),
         }
     }
 
     pub(super) fn position(&self) -> usize {
-        (0..self.count()).find(|&at| self.line(at) == self.shown).unwrap_or(0)
+        (0..self.count())
+            .find(|&at| self.line(at) == self.shown)
+            .unwrap_or(0)
     }
 
     pub(super) fn settle(&mut self, cx: &Cx) {
-        self.offset = scroll(self.offset, self.position(), self.count(), view::list_height(self, cx));
+        self.offset = scroll(
+            self.offset,
+            self.position(),
+            self.count(),
+            view::list_height(self, cx),
+        );
     }
 
     pub(super) fn go_token(&mut self, to: usize) {
@@ -86,11 +124,16 @@ impl LivePane {
         }
     }
 
-    /// Where a step in the list begins: its cursor, or the first line in sight when that is out of it.
+    /// Where a step in the list begins: its cursor, or the first line in sight when that is out of
+    /// it.
     pub(super) fn step(&self, action: Action, cx: &Cx) -> Option<usize> {
         let height = view::list_height(self, cx);
         let (at, top) = (self.position(), self.top(height));
-        let from = if (top..top + height).contains(&at) { at } else { top };
+        let from = if (top..top + height).contains(&at) {
+            at
+        } else {
+            top
+        };
         motion(action, from, self.count(), height)
     }
 
@@ -112,12 +155,26 @@ impl LivePane {
                     .filter_map(|f| f.values.get(t).filter(|v| **v > 0.0).map(|v| (f.id, *v)))
                     .collect();
                 firing.sort_by(|a, b| b.1.total_cmp(&a.1));
-                let listed: Vec<String> = firing.iter().take(8).map(|(id, v)| format!("#{id} {v:.3}")).collect();
-                let left = trace.unexplained.get(t).map_or_else(|| "-".to_owned(), |left| format!("{left:.3}"));
-                format!("{}\t{left}\t{}", pieces::named(&trace.tokens, t), listed.join(", "))
+                let listed: Vec<String> = firing
+                    .iter()
+                    .take(8)
+                    .map(|(id, v)| format!("#{id} {v:.3}"))
+                    .collect();
+                let left = trace
+                    .unexplained
+                    .get(t)
+                    .map_or_else(|| "-".to_owned(), |left| format!("{left:.3}"));
+                format!(
+                    "{}\t{left}\t{}",
+                    pieces::named(&trace.tokens, t),
+                    listed.join(", ")
+                )
             })
             .collect();
-        let cells: Vec<Vec<String>> = lines.iter().map(|l| l.split('\t').map(str::to_owned).collect()).collect();
+        let cells: Vec<Vec<String>> = lines
+            .iter()
+            .map(|l| l.split('\t').map(str::to_owned).collect())
+            .collect();
         Some(vec![Step::Offer(Box::new(Copies {
             what: format!("{} tokens with their features", lines.len()),
             text: lines.join("\n"),

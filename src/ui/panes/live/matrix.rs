@@ -29,8 +29,17 @@ fn columns(pane: &LivePane, area: Rect) -> Columns {
     let tokens = pane.tokens();
     let cells = (room / tokens.max(1)).clamp(1, WIDEST);
     let count = (room / cells).min(tokens);
-    let first = scroll(pane.token.saturating_sub(count / 2), pane.token, tokens, count);
-    Columns { cells, first, count }
+    let first = scroll(
+        pane.token.saturating_sub(count / 2),
+        pane.token,
+        tokens,
+        count,
+    );
+    Columns {
+        cells,
+        first,
+        count,
+    }
 }
 
 /// The token at a column of `area`.
@@ -47,7 +56,11 @@ pub(super) fn draw(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
     let here = NAME + (pane.token - columns.first.min(pane.token)) * columns.cells;
     let more = columns.count < pane.tokens();
     let title = if more {
-        format!("tokens {}–{}", columns.first + 1, columns.first + columns.count)
+        format!(
+            "tokens {}–{}",
+            columns.first + 1,
+            columns.first + columns.count
+        )
     } else {
         "where they fire".to_owned()
     };
@@ -65,11 +78,22 @@ pub(super) fn draw(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
             Shown::Unexplained => ("unexplained".to_owned(), trace.unexplained.as_slice(), 1.0),
             Shown::Feature(id) => {
                 let feature = trace.features.iter().find(|f| f.id == id);
-                (listed(id, 3, cx), feature.map_or(&[][..], |f| &f.values), largest)
+                (
+                    listed(id, 3, cx),
+                    feature.map_or(&[][..], |f| &f.values),
+                    largest,
+                )
             }
         };
-        let style = if i == at { theme.heading() } else { theme.dim() };
-        let mut spans = vec![Span::styled(text::pad(&name, NAME - 1), style), Span::raw(" ")];
+        let style = if i == at {
+            theme.heading()
+        } else {
+            theme.dim()
+        };
+        let mut spans = vec![
+            Span::styled(text::pad(&name, NAME - 1), style),
+            Span::raw(" "),
+        ];
         for token in columns.first..columns.first + columns.count {
             let value = values.get(token).copied().unwrap_or(0.0);
             spans.push(cell(value, max, columns.cells, token == pane.token, theme));
@@ -83,10 +107,16 @@ fn cell(value: f32, max: f32, cells: usize, here: bool, theme: &Theme) -> Span<'
     let style = theme.heat(Ramp::Sequential, value, max);
     if theme.marks() {
         let mark = Theme::mark(value, max).unwrap_or(if here { '╎' } else { ' ' });
-        return Span::raw(text::pad(&mark.to_string().repeat(cells.saturating_sub(1).max(1)), cells));
+        return Span::raw(text::pad(
+            &mark.to_string().repeat(cells.saturating_sub(1).max(1)),
+            cells,
+        ));
     }
     if style == Style::new() {
-        return Span::styled(text::pad(if here { "╎" } else { "·" }, cells), theme.rule(here));
+        return Span::styled(
+            text::pad(if here { "╎" } else { "·" }, cells),
+            theme.rule(here),
+        );
     }
     Span::styled(" ".repeat(cells), style)
 }

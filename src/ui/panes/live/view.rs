@@ -1,4 +1,5 @@
-//! How the Live pane looks: the text as a heat map of one feature, a list of the features that fire.
+//! How the Live pane looks: the text as a heat map of one feature, a list of the features that
+//! fire.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -32,7 +33,11 @@ pub(super) struct Parts {
 }
 
 fn left_width(area: Rect) -> u16 {
-    if area.width < BESIDE { area.width } else { area.width - (area.width * 9 / 20).clamp(32, 54) }
+    if area.width < BESIDE {
+        area.width
+    } else {
+        area.width - (area.width * 9 / 20).clamp(32, 54)
+    }
 }
 
 /// Cells that the text is typed in.
@@ -46,11 +51,19 @@ fn parts(pane: &LivePane, cx: &Cx) -> Parts {
     let beside = width < area.width;
     let mut left = Rect { width, ..area };
     let right = if beside {
-        Rect { x: area.x + width, width: area.width - width, ..area }
+        Rect {
+            x: area.x + width,
+            width: area.width - width,
+            ..area
+        }
     } else {
         let height = (area.height / 2).max(area.height.min(2));
         left.height = area.height - height;
-        Rect { y: area.y + left.height, height, ..area }
+        Rect {
+            y: area.y + left.height,
+            height,
+            ..area
+        }
     };
     let typed = if pane.typing {
         let most = (usize::from(left.height) / 3).clamp(1, 6);
@@ -58,10 +71,16 @@ fn parts(pane: &LivePane, cx: &Cx) -> Parts {
     } else {
         0
     };
-    let text = Rect { height: typed.min(left.height), ..left };
+    let text = Rect {
+        height: typed.min(left.height),
+        ..left
+    };
     left.y += text.height;
     left.height -= text.height;
-    let legend = Rect { height: left.height.min(1), ..left };
+    let legend = Rect {
+        height: left.height.min(1),
+        ..left
+    };
     let mut heat = Rect {
         x: left.x + 1,
         y: left.y + legend.height,
@@ -71,19 +90,29 @@ fn parts(pane: &LivePane, cx: &Cx) -> Parts {
     let mut other = Rect { height: 0, ..heat };
     if beside && heat.height >= 6 && other_trace(pane).is_some() {
         // Both are as long as each other, as a rule.
-        let wanted =
-            rows(pane, usize::from(heat.width), cx).len().max(other_rows(pane, usize::from(heat.width), cx).len());
+        let wanted = rows(pane, usize::from(heat.width), cx)
+            .len()
+            .max(other_rows(pane, usize::from(heat.width), cx).len());
         let height = (wanted as u16 + 1).min(heat.height / 2);
-        other = Rect { y: heat.bottom() - height, height, ..heat };
+        other = Rect {
+            y: heat.bottom() - height,
+            height,
+            ..heat
+        };
         heat.height -= height;
     }
     let mut matrix = Rect { height: 0, ..heat };
     if beside && pane.trace.is_some() {
         // What the text leaves, and half of the room at most for a long one.
         let wanted = rows(pane, usize::from(heat.width), cx).len() as u16 + 1;
-        let kept = wanted.min((heat.height / 2).max(heat.height.saturating_sub(pane.count() as u16 + 1)));
+        let kept =
+            wanted.min((heat.height / 2).max(heat.height.saturating_sub(pane.count() as u16 + 1)));
         if heat.height - kept >= 4 {
-            matrix = Rect { y: heat.y + kept, height: heat.height - kept, ..heat };
+            matrix = Rect {
+                y: heat.y + kept,
+                height: heat.height - kept,
+                ..heat
+            };
             heat.height = kept;
             // The texts stand together, the map below both.
             let below = other.height;
@@ -91,9 +120,25 @@ fn parts(pane: &LivePane, cx: &Cx) -> Parts {
             matrix.y += below;
         }
     }
-    let head = Rect { height: right.height.min(1), ..right };
-    let list = Rect { y: right.y + head.height, height: right.height - head.height, ..right };
-    Parts { text, legend, heat, other, matrix, head, list, beside }
+    let head = Rect {
+        height: right.height.min(1),
+        ..right
+    };
+    let list = Rect {
+        y: right.y + head.height,
+        height: right.height - head.height,
+        ..right
+    };
+    Parts {
+        text,
+        legend,
+        heat,
+        other,
+        matrix,
+        head,
+        list,
+        beside,
+    }
 }
 
 pub(super) fn list_height(pane: &LivePane, cx: &Cx) -> usize {
@@ -158,30 +203,43 @@ pub(super) fn other_trace(pane: &LivePane) -> Option<(&'static str, &Trace)> {
 fn values_in<'a>(pane: &LivePane, trace: &'a Trace) -> &'a [f32] {
     match pane.shown {
         Some(Shown::Unexplained) => &trace.unexplained,
-        Some(Shown::Feature(id)) => trace.features.iter().find(|f| f.id == id).map_or(&[], |f| &f.values),
+        Some(Shown::Feature(id)) => trace
+            .features
+            .iter()
+            .find(|f| f.id == id)
+            .map_or(&[], |f| &f.values),
         None => &[],
     }
 }
 
 /// The values on show, and the top of their scale: that of both texts where a run is followed.
 fn values(pane: &LivePane) -> (&[f32], f32) {
-    let Some(trace) = &pane.trace else { return (&[], 0.0) };
+    let Some(trace) = &pane.trace else {
+        return (&[], 0.0);
+    };
     if pane.shown == Some(Shown::Unexplained) {
         return (&trace.unexplained, 1.0);
     }
     let there = other_trace(pane).map_or(&[][..], |(_, trace)| values_in(pane, trace));
     let values = values_in(pane, trace);
-    (values, values.iter().chain(there).copied().fold(0.0, f32::max))
+    (
+        values,
+        values.iter().chain(there).copied().fold(0.0, f32::max),
+    )
 }
 
 fn rows(pane: &LivePane, cells: usize, cx: &Cx) -> Vec<Vec<Cell>> {
-    let Some(trace) = &pane.trace else { return Vec::new() };
+    let Some(trace) = &pane.trace else {
+        return Vec::new();
+    };
     let (values, max) = values(pane);
     wrapped(trace, values, max, cells, cx)
 }
 
 fn other_rows(pane: &LivePane, cells: usize, cx: &Cx) -> Vec<Vec<Cell>> {
-    let Some((_, trace)) = other_trace(pane) else { return Vec::new() };
+    let Some((_, trace)) = other_trace(pane) else {
+        return Vec::new();
+    };
     wrapped(trace, values_in(pane, trace), values(pane).1, cells, cx)
 }
 
@@ -192,7 +250,10 @@ fn wrapped(trace: &Trace, values: &[f32], max: f32, cells: usize, cx: &Cx) -> Ve
     let mut used = 0;
     let mut word: Vec<Cell> = Vec::new();
     let mut word_cells = 0;
-    let flush = |word: &mut Vec<Cell>, word_cells: &mut usize, rows: &mut Vec<Vec<Cell>>, used: &mut usize| {
+    let flush = |word: &mut Vec<Cell>,
+                 word_cells: &mut usize,
+                 rows: &mut Vec<Vec<Cell>>,
+                 used: &mut usize| {
         if *used + *word_cells > cells && *used > 0 {
             rows.push(Vec::new());
             *used = 0;
@@ -232,7 +293,12 @@ fn wrapped(trace: &Trace, values: &[f32], max: f32, cells: usize, cx: &Cx) -> Ve
         shown.extend(mark);
         for part in split(&shown, cells) {
             word_cells += text::width(&part);
-            word.push(Cell { first: seen.first, last: seen.last, value, text: part });
+            word.push(Cell {
+                first: seen.first,
+                last: seen.last,
+                value,
+                text: part,
+            });
         }
         if piece.ends_with('\n') {
             flush(&mut word, &mut word_cells, &mut rows, &mut used);
@@ -271,7 +337,10 @@ fn split(shown: &str, cells: usize) -> Vec<String> {
 
 /// The first row to show, so that the token under the cursor is seen.
 fn top(pane: &LivePane, rows: &[Vec<Cell>], height: usize) -> usize {
-    let at = rows.iter().position(|row| row.iter().any(|c| c.shows(pane.token))).unwrap_or(0);
+    let at = rows
+        .iter()
+        .position(|row| row.iter().any(|c| c.shows(pane.token)))
+        .unwrap_or(0);
     scroll(at.saturating_sub(height / 2), at, rows.len(), height)
 }
 
@@ -281,7 +350,11 @@ pub(super) fn draw(pane: &LivePane, cx: &Cx, buf: &mut Buffer) {
         typed(pane, &parts, cx, buf);
     }
     if pane.trace.is_none() {
-        let below = Rect { y: parts.legend.y, height: cx.area.bottom() - parts.legend.y, ..cx.area };
+        let below = Rect {
+            y: parts.legend.y,
+            height: cx.area.bottom() - parts.legend.y,
+            ..cx.area
+        };
         return empty(buf, &Cx { area: below, ..*cx }, &nothing(pane, cx));
     }
     legend(pane, &parts, cx, buf);
@@ -307,7 +380,10 @@ fn nothing(pane: &LivePane, cx: &Cx) -> Vec<String> {
     match (pane.typing, pane.text.text().trim().is_empty()) {
         (_, false) => vec!["Reading the text…".to_owned()],
         (true, true) => vec![what, "Type, or paste.".to_owned()],
-        (false, true) => vec![what, format!("{} types or takes a paste.", cx.key(Action::Edit))],
+        (false, true) => vec![
+            what,
+            format!("{} types or takes a paste.", cx.key(Action::Edit)),
+        ],
     }
 }
 
@@ -315,12 +391,22 @@ fn typed(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
     let area = parts.text;
     let ruled = area.height > 1;
     let height = usize::from(area.height) - usize::from(ruled);
-    for (y, line) in pane.text.lines(cx.theme, box_cells(cx), height, true).iter().enumerate() {
+    for (y, line) in pane
+        .text
+        .lines(cx.theme, box_cells(cx), height, true)
+        .iter()
+        .enumerate()
+    {
         put(buf, area, y, &Line::styled("▌", cx.theme.accent()));
         put_at(buf, area, 2, y, line);
     }
     if ruled {
-        put(buf, area, height, &Line::styled("─".repeat(usize::from(area.width)), cx.theme.rule(false)));
+        put(
+            buf,
+            area,
+            height,
+            &Line::styled("─".repeat(usize::from(area.width)), cx.theme.rule(false)),
+        );
     }
 }
 
@@ -332,7 +418,12 @@ fn legend(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
     if theme.marks() {
         spans.push(Span::raw("·░▒▓█"));
     } else {
-        spans.extend(theme.steps(Ramp::Sequential).iter().map(|style| Span::styled(" ", *style)));
+        spans.extend(
+            theme
+                .steps(Ramp::Sequential)
+                .iter()
+                .map(|style| Span::styled(" ", *style)),
+        );
     }
     let top = match pane.shown {
         Some(Shown::Unexplained) => "100%".to_owned(),
@@ -344,7 +435,9 @@ fn legend(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
         _ => "unexplained".to_owned(),
     };
     let note = match () {
-        () if pane.problem.is_some() => pane.problem.as_deref().map(text::clean).unwrap_or_default(),
+        () if pane.problem.is_some() => {
+            pane.problem.as_deref().map(text::clean).unwrap_or_default()
+        }
         () if pane.is_stale() => "reading…".to_owned(),
         () => String::new(),
     };
@@ -352,24 +445,43 @@ fn legend(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
     let room = usize::from(parts.legend.width).saturating_sub(used + 3);
     let note = text::fit(&note, room);
     spans.push(Span::raw("  "));
-    spans.push(Span::raw(text::fit(&what, room.saturating_sub(text::width(&note) + 2))));
+    spans.push(Span::raw(text::fit(
+        &what,
+        room.saturating_sub(text::width(&note) + 2),
+    )));
     spans.push(Span::styled(format!("  {note}"), theme.warning()));
     put(buf, parts.legend, 0, &Line::from(spans));
 }
 
 /// The other text of the run, on the same scale, about the same place.
 fn other(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
-    let Some((name, _)) = other_trace(pane) else { return };
+    let Some((name, _)) = other_trace(pane) else {
+        return;
+    };
     let width = usize::from(area.width);
     let key = format!("{name}: {} shows it above ", cx.key(Action::Trace));
-    let rule = format!("{}{}", text::fit(&key, width), "─".repeat(width.saturating_sub(text::width(&key))));
+    let rule = format!(
+        "{}{}",
+        text::fit(&key, width),
+        "─".repeat(width.saturating_sub(text::width(&key)))
+    );
     put(buf, area, 0, &Line::styled(rule, cx.theme.dim()));
-    let area = Rect { y: area.y + 1, height: area.height - 1, ..area };
+    let area = Rect {
+        y: area.y + 1,
+        height: area.height - 1,
+        ..area
+    };
     texts(pane, &other_rows(pane, width, cx), area, cx, buf);
 }
 
 fn heat(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
-    texts(pane, &rows(pane, usize::from(area.width), cx), area, cx, buf);
+    texts(
+        pane,
+        &rows(pane, usize::from(area.width), cx),
+        area,
+        cx,
+        buf,
+    );
 }
 
 fn texts(pane: &LivePane, rows: &[Vec<Cell>], area: Rect, cx: &Cx, buf: &mut Buffer) {

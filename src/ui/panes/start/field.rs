@@ -45,7 +45,9 @@ impl Field {
             Self::Hook => "what is read: MLP neurons, MLP output or the residual stream",
             Self::Corpus => "JSON, JSONL, CSV or text; with labels if it has them",
             Self::Features => "k, how many to look for",
-            Self::Sparsity => "p, the share of neurons that a feature may use; auto: by their number",
+            Self::Sparsity => {
+                "p, the share of neurons that a feature may use; auto: by their number"
+            }
             Self::Penalty => "λ; 0 minimises the error alone",
             Self::Device => "where the model runs",
         }

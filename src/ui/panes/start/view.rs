@@ -23,7 +23,10 @@ struct Row {
 }
 
 fn plain(line: impl Into<Line<'static>>) -> Row {
-    Row { item: None, line: line.into() }
+    Row {
+        item: None,
+        line: line.into(),
+    }
 }
 
 impl StartPane {
@@ -33,7 +36,17 @@ impl StartPane {
             return vec![area];
         }
         let left = area.width * 11 / 20;
-        vec![Rect { width: left - 2, ..area }, Rect { x: area.x + left, width: area.width - left, ..area }]
+        vec![
+            Rect {
+                width: left - 2,
+                ..area
+            },
+            Rect {
+                x: area.x + left,
+                width: area.width - left,
+                ..area
+            },
+        ]
     }
 
     fn rows(&self, cx: &Cx) -> Vec<Vec<Row>> {
@@ -56,7 +69,9 @@ impl StartPane {
 
     /// The first row of a column to show, so that the cursor is seen.
     fn offset(&self, rows: &[Row], height: usize) -> usize {
-        rows.iter().position(|r| r.item == Some(self.cursor)).map_or(0, |at| scroll(0, at, rows.len(), height))
+        rows.iter()
+            .position(|r| r.item == Some(self.cursor))
+            .map_or(0, |at| scroll(0, at, rows.len(), height))
     }
 
     pub(super) fn item_at(&self, column: u16, row: u16, cx: &Cx) -> Option<usize> {
@@ -75,7 +90,8 @@ impl StartPane {
             let offset = self.offset(&rows, height);
             for (i, row) in rows.iter().skip(offset).take(height).enumerate() {
                 if row.item == Some(self.cursor) {
-                    let line = Rect::new(area.x, area.y + i as u16, area.width, 1).intersection(buf.area);
+                    let line =
+                        Rect::new(area.x, area.y + i as u16, area.width, 1).intersection(buf.area);
                     buf.set_style(line, cx.theme.selected(cx.focused));
                 }
                 put(buf, area, i, &row.line);
@@ -84,37 +100,61 @@ impl StartPane {
     }
 
     fn marker(&self, item: usize, cx: &Cx) -> Span<'static> {
-        Span::styled(if item == self.cursor { "▌" } else { " " }, cx.theme.accent())
+        Span::styled(
+            if item == self.cursor { "▌" } else { " " },
+            cx.theme.accent(),
+        )
     }
 
     fn form(&self, cx: &Cx, width: usize) -> Vec<Row> {
         let theme = cx.theme;
-        // What the field under the cursor is stands beside the heading, so that it never moves a line.
+        // What the field under the cursor is stands beside the heading, so that it never moves a
+        // line.
         let help = Field::ALL.get(self.cursor).map_or("", |field| field.help());
         let help = format!("   {}", text::fit(help, width.saturating_sub(18)));
-        let head = vec![Span::styled(" Open a model", theme.heading()), Span::styled(help, theme.dim())];
+        let head = vec![
+            Span::styled(" Open a model", theme.heading()),
+            Span::styled(help, theme.dim()),
+        ];
         let mut rows = vec![plain(Line::from(head))];
         for (i, field) in Field::ALL.into_iter().enumerate() {
             let here = i == self.cursor;
-            let mut spans =
-                vec![self.marker(i, cx), Span::styled(text::pad(&format!(" {}", field.name()), 12), theme.dim())];
+            let mut spans = vec![
+                self.marker(i, cx),
+                Span::styled(text::pad(&format!(" {}", field.name()), 12), theme.dim()),
+            ];
             let room = width.saturating_sub(14);
             match &self.editing {
                 Some(input) if here => spans.extend(input.line(theme, room).spans),
                 _ => {
                     let turns = here && cx.focused && field != Field::Corpus;
                     let value = text::fit(&self.shown(field), room.saturating_sub(4));
-                    spans.push(Span::styled(if turns { "‹ " } else { "  " }, theme.accent()));
+                    spans.push(Span::styled(
+                        if turns { "‹ " } else { "  " },
+                        theme.accent(),
+                    ));
                     spans.push(Span::raw(value));
-                    spans.push(Span::styled(if turns { " ›" } else { "  " }, theme.accent()));
+                    spans.push(Span::styled(
+                        if turns { " ›" } else { "  " },
+                        theme.accent(),
+                    ));
                 }
             }
-            rows.push(Row { item: Some(i), line: Line::from(spans) });
+            rows.push(Row {
+                item: Some(i),
+                line: Line::from(spans),
+            });
         }
         if let Some(problem) = &self.problem {
-            rows.push(plain(Line::styled(format!("  {}", text::fit(problem, width.saturating_sub(2))), theme.error())));
+            rows.push(plain(Line::styled(
+                format!("  {}", text::fit(problem, width.saturating_sub(2))),
+                theme.error(),
+            )));
         } else if self.editing.is_some() {
-            rows.push(plain(Line::styled("  enter takes it, esc leaves it", theme.dim())));
+            rows.push(plain(Line::styled(
+                "  enter takes it, esc leaves it",
+                theme.dim(),
+            )));
         }
         rows
     }
@@ -138,7 +178,11 @@ impl StartPane {
             },
             Field::Sparsity => match (self.request.fit.sparsity, self.width()) {
                 (None, Some(d)) => {
-                    format!("auto ({} of {} neurons)", text::chosen_percent(self.request.fit.share(d)), text::count(d))
+                    format!(
+                        "auto ({} of {} neurons)",
+                        text::chosen_percent(self.request.fit.share(d)),
+                        text::count(d)
+                    )
                 }
                 _ => self.typed(field),
             },
@@ -155,7 +199,10 @@ impl StartPane {
         let waiting = self.asked > 0 || self.ask_at.is_some();
         let mut head = vec![Span::styled(" What it takes", theme.heading())];
         if matches!(&self.estimate, Some(Ok(e)) if e.refusal.is_none() || waiting) {
-            head.push(Span::styled(format!("   {}", cx.key(Action::Run)), theme.accent()));
+            head.push(Span::styled(
+                format!("   {}", cx.key(Action::Run)),
+                theme.accent(),
+            ));
             head.push(Span::styled(" starts", theme.dim()));
         }
         let mut rows = vec![plain(Line::from(head))];
@@ -187,17 +234,24 @@ impl StartPane {
         let first = Field::ALL.len();
         match cx.world.studies.as_deref() {
             None => rows.push(plain(Line::styled("  looking…", theme.dim()))),
-            Some([]) => rows.push(plain(Line::styled("  none yet: the first run makes one", theme.dim()))),
+            Some([]) => rows.push(plain(Line::styled(
+                "  none yet: the first run makes one",
+                theme.dim(),
+            ))),
             Some(studies) => {
                 for (i, study) in studies.iter().enumerate() {
                     let item = first + i;
                     let mut spans = vec![self.marker(item, cx), Span::raw(" ")];
                     let like = |s: &&StudyEntry| {
-                        (&s.model, &s.hooks, &s.corpus) == (&study.model, &study.hooks, &study.corpus)
+                        (&s.model, &s.hooks, &s.corpus)
+                            == (&study.model, &study.hooks, &study.corpus)
                     };
                     let alone = studies.iter().filter(like).count() == 1;
                     spans.extend(study_spans(study, alone, width.saturating_sub(2), cx));
-                    rows.push(Row { item: Some(item), line: Line::from(spans) });
+                    rows.push(Row {
+                        item: Some(item),
+                        line: Line::from(spans),
+                    });
                 }
             }
         }
@@ -206,22 +260,37 @@ impl StartPane {
 
     fn models(&self, cx: &Cx, width: usize) -> Vec<Row> {
         let theme = cx.theme;
-        let mut rows = vec![plain(Line::styled(" Models on this machine", theme.heading()))];
+        let mut rows = vec![plain(Line::styled(
+            " Models on this machine",
+            theme.heading(),
+        ))];
         let first = Field::ALL.len() + cx.world.studies.as_ref().map_or(0, Vec::len);
         match cx.world.models.as_deref() {
             None => rows.push(plain(Line::styled("  looking…", theme.dim()))),
-            Some([]) => {
-                rows.push(plain(Line::styled("  none yet: the default model is fetched when needed", theme.dim())))
-            }
+            Some([]) => rows.push(plain(Line::styled(
+                "  none yet: the default model is fetched when needed",
+                theme.dim(),
+            ))),
             Some(models) => {
                 for (i, model) in models.iter().enumerate() {
                     let item = first + i;
                     let detail = match &model.problem {
                         Some(problem) => text::clean(problem),
-                        None => format!("{}  {}", text::clean(&model.summary), text::bytes(model.bytes)),
+                        None => format!(
+                            "{}  {}",
+                            text::clean(&model.summary),
+                            text::bytes(model.bytes)
+                        ),
                     };
-                    let style = if model.problem.is_some() { theme.warning() } else { theme.dim() };
-                    let id = text::fit_end(&text::clean(&model.id), (width / 2).max(24).min(width.saturating_sub(3)));
+                    let style = if model.problem.is_some() {
+                        theme.warning()
+                    } else {
+                        theme.dim()
+                    };
+                    let id = text::fit_end(
+                        &text::clean(&model.id),
+                        (width / 2).max(24).min(width.saturating_sub(3)),
+                    );
                     let room = width.saturating_sub(4 + text::width(&id));
                     rows.push(Row {
                         item: Some(item),
@@ -241,23 +310,43 @@ impl StartPane {
 /// Why it cannot be, in as many lines as that takes.
 fn refused(reason: &str, width: usize, cx: &Cx) -> Vec<Row> {
     let lines = text::wrap(&text::clean(reason), width.saturating_sub(3)).into_iter();
-    lines.map(|line| plain(Line::styled(format!("  {line}"), cx.theme.error()))).collect()
+    lines
+        .map(|line| plain(Line::styled(format!("  {line}"), cx.theme.error())))
+        .collect()
 }
 
 fn facts(e: &Estimate) -> Vec<(&'static str, String)> {
-    let mut facts =
-        vec![("corpus", format!("{} samples, about {} tokens", text::count(e.samples), text::count(e.tokens)))];
+    let mut facts = vec![(
+        "corpus",
+        format!(
+            "{} samples, about {} tokens",
+            text::count(e.samples),
+            text::count(e.tokens)
+        ),
+    )];
     // Until the model is here, its widths are not known.
     let (disk, memory) = (text::bytes(e.disk_free), text::bytes(e.memory_free));
     let factors = text::bytes(e.factor_bytes);
     facts.extend(match e.weight_bytes {
         0 => [
             ("disk", format!("known once the model is here; {disk} free")),
-            ("memory", format!("{factors} factors and the model, of {memory} free")),
+            (
+                "memory",
+                format!("{factors} factors and the model, of {memory} free"),
+            ),
         ],
         weights => [
-            ("disk", format!("{} of {disk} free", text::bytes(e.cache_bytes))),
-            ("memory", format!("{} weights + {factors} factors of {memory} free", text::bytes(weights))),
+            (
+                "disk",
+                format!("{} of {disk} free", text::bytes(e.cache_bytes)),
+            ),
+            (
+                "memory",
+                format!(
+                    "{} weights + {factors} factors of {memory} free",
+                    text::bytes(weights)
+                ),
+            ),
         ],
     });
     if e.download_bytes > 0 {
@@ -282,11 +371,27 @@ fn study_spans(study: &StudyEntry, alone: bool, width: usize, cx: &Cx) -> Vec<Sp
     };
     let hooks: Vec<String> = study.hooks.iter().map(hook).collect();
     let model = study.model.rsplit('/').next().unwrap_or(&study.model);
-    let place = study.dir.file_name().unwrap_or(study.dir.as_os_str()).to_string_lossy();
-    let head = text::fit(&text::clean(if alone { model } else { &place }), width.min(28));
-    let fits = if study.fits == 1 { "1 fit".to_owned() } else { format!("{} fits", study.fits) };
+    let place = study
+        .dir
+        .file_name()
+        .unwrap_or(study.dir.as_os_str())
+        .to_string_lossy();
+    let head = text::fit(
+        &text::clean(if alone { model } else { &place }),
+        width.min(28),
+    );
+    let fits = if study.fits == 1 {
+        "1 fit".to_owned()
+    } else {
+        format!("{} fits", study.fits)
+    };
     let corpus = study.corpus.rsplit('/').next().unwrap_or(&study.corpus);
-    let tail = format!("  {} · {} · {} rows · {fits}", hooks.join(", "), text::clean(corpus), text::count(study.rows));
+    let tail = format!(
+        "  {} · {} · {} rows · {fits}",
+        hooks.join(", "),
+        text::clean(corpus),
+        text::count(study.rows)
+    );
     // What was cut short comes first: it is what the study waits for.
     let cut = match (&study.unfinished, &study.stopped) {
         (Some(state), _) => format!("  collected {} %", state.percent()),
@@ -296,7 +401,11 @@ fn study_spans(study: &StudyEntry, alone: bool, width: usize, cx: &Cx) -> Vec<Sp
     let cut = text::fit(&cut, width.saturating_sub(text::width(&head)));
     let room = width.saturating_sub(text::width(&head) + text::width(&cut));
     let tail = text::fit(&tail, room);
-    vec![Span::raw(head), Span::styled(cut, cx.theme.warning()), Span::styled(tail, cx.theme.dim())]
+    vec![
+        Span::raw(head),
+        Span::styled(cut, cx.theme.warning()),
+        Span::styled(tail, cx.theme.dim()),
+    ]
 }
 
 #[cfg(test)]
@@ -310,10 +419,16 @@ mod tests {
     fn studies_of_one_model_and_corpus_are_told_apart_by_their_directories() {
         let mut stage = Stage::opened(120, 36, Profile::Mono);
         let mut studies = Demo::studies();
-        let twin = crate::study::StudyEntry { dir: "/elsewhere/twin".into(), ..studies[0].clone() };
+        let twin = crate::study::StudyEntry {
+            dir: "/elsewhere/twin".into(),
+            ..studies[0].clone()
+        };
         studies.push(twin);
         stage.keys("6").event(Event::Studies(studies));
         let screen = stage.screen();
-        assert!(screen.contains("twin  L15") && screen.contains("gemma-2-2b  L12"), "{screen}");
+        assert!(
+            screen.contains("twin  L15") && screen.contains("gemma-2-2b  L12"),
+            "{screen}"
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! What the Steer pane asks for: features, strength, sampling. Owns the values and their limits; knows no key and no
-//! drawing.
+//! What the Steer pane asks for: features, strength, sampling. Owns the values and their limits;
+//! knows no key and no drawing.
 //!
-//! Invariant: [`Form::ask`] gives a request that the engine's limits allow, or the reason why there is none.
+//! Invariant: [`Form::ask`] gives a request that the engine's limits allow, or the reason why there
+//! is none.
 
 mod field;
 
@@ -14,7 +15,9 @@ pub(super) use field::{Field, Part};
 
 /// The paper's targets.
 const TARGETS: [f64; 7] = [0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5];
-const ALPHAS: [f64; 12] = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0];
+const ALPHAS: [f64; 12] = [
+    0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0,
+];
 /// Shares of what is ablated.
 const SHARES: [f64; 6] = [0.25, 0.5, 0.75, 1.0, 1.5, 2.0];
 const TEMPERATURES: [f64; 8] = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5];
@@ -24,7 +27,8 @@ const TOKENS: [usize; 8] = [10, 20, 30, 50, 80, 120, 200, 400];
 const MAX_SAMPLES: usize = 8;
 
 /// Why an ablation has no sign and no KL to reach.
-const ABLATION: &str = "an ablation takes a share out of what is along the features: 1 is all of it";
+const ABLATION: &str =
+    "an ablation takes a share out of what is along the features: 1 is all of it";
 
 /// The step of a weight.
 const WEIGHT_STEP: f32 = 0.25;
@@ -73,21 +77,31 @@ impl Default for Form {
 
 /// The next larger or smaller of some ascending choices.
 fn step<T: PartialOrd + Copy>(choices: &[T], now: T, forward: bool) -> T {
-    let found = if forward { choices.iter().find(|c| **c > now) } else { choices.iter().rev().find(|c| **c < now) };
+    let found = if forward {
+        choices.iter().find(|c| **c > now)
+    } else {
+        choices.iter().rev().find(|c| **c < now)
+    };
     found.copied().unwrap_or(now)
 }
 
 fn number(typed: &str, name: &str, low: f64, high: f64) -> Result<f64, String> {
     match typed.trim().parse::<f64>() {
         Ok(v) if v.is_finite() && v >= low && v <= high => Ok(v),
-        _ => Err(format!("{name} is a number from {low} to {high}, not '{}'", typed.trim())),
+        _ => Err(format!(
+            "{name} is a number from {low} to {high}, not '{}'",
+            typed.trim()
+        )),
     }
 }
 
 fn whole(typed: &str, name: &str, low: u64, high: u64) -> Result<u64, String> {
     match typed.trim().parse::<u64>() {
         Ok(v) if (low..=high).contains(&v) => Ok(v),
-        _ => Err(format!("{name} is a whole number from {low} to {high}, not '{}'", typed.trim())),
+        _ => Err(format!(
+            "{name} is a whole number from {low} to {high}, not '{}'",
+            typed.trim()
+        )),
     }
 }
 
@@ -163,7 +177,9 @@ impl Form {
             }
             Field::By | Field::Sign if self.mode == Mode::Ablate => return Err(ABLATION.to_owned()),
             Field::By => self.by_alpha = !self.by_alpha,
-            Field::Amount if self.mode == Mode::Ablate => self.taken = step(&SHARES, self.taken, forward),
+            Field::Amount if self.mode == Mode::Ablate => {
+                self.taken = step(&SHARES, self.taken, forward)
+            }
             Field::Amount if self.by_alpha => self.alpha = step(&ALPHAS, self.alpha, forward),
             Field::Amount => self.kl = step(&TARGETS, self.kl, forward),
             Field::Sign => self.negative = !self.negative,
@@ -171,10 +187,16 @@ impl Form {
                 let all = [Part::Whole, Part::Core, Part::Own];
                 let at = all.iter().position(|p| *p == self.part).unwrap_or(0);
                 let turned = |by: usize| all[(at + by) % all.len()];
-                let order = if forward { [turned(1), turned(2)] } else { [turned(2), turned(1)] };
+                let order = if forward {
+                    [turned(1), turned(2)]
+                } else {
+                    [turned(2), turned(1)]
+                };
                 match order.into_iter().find(|p| self.refused_part(*p).is_none()) {
                     Some(part) => self.part = part,
-                    None => return Err(self.refused_part(Part::Core).unwrap_or_default().to_owned()),
+                    None => {
+                        return Err(self.refused_part(Part::Core).unwrap_or_default().to_owned());
+                    }
                 }
             }
             Field::Mode => {
@@ -183,17 +205,33 @@ impl Form {
                 self.mode = all[(at + if forward { 1 } else { 2 }) % all.len()];
             }
             Field::Positions => {
-                self.positions = if self.positions == Positions::All { Positions::Generated } else { Positions::All };
+                self.positions = if self.positions == Positions::All {
+                    Positions::Generated
+                } else {
+                    Positions::All
+                };
             }
             Field::Samples => {
-                let n = if forward { self.samples + 1 } else { self.samples.saturating_sub(1) };
+                let n = if forward {
+                    self.samples + 1
+                } else {
+                    self.samples.saturating_sub(1)
+                };
                 self.samples = n.clamp(1, MAX_SAMPLES);
             }
-            Field::Tokens => self.sampling.max_tokens = step(&TOKENS, self.sampling.max_tokens, forward),
-            Field::Temperature => self.sampling.temperature = step(&TEMPERATURES, self.sampling.temperature, forward),
+            Field::Tokens => {
+                self.sampling.max_tokens = step(&TOKENS, self.sampling.max_tokens, forward)
+            }
+            Field::Temperature => {
+                self.sampling.temperature = step(&TEMPERATURES, self.sampling.temperature, forward)
+            }
             Field::Seed => {
                 let seed = self.sampling.seed;
-                self.sampling.seed = if forward { seed.wrapping_add(1) } else { seed.saturating_sub(1) };
+                self.sampling.seed = if forward {
+                    seed.wrapping_add(1)
+                } else {
+                    seed.saturating_sub(1)
+                };
             }
         }
         Ok(())
@@ -201,13 +239,20 @@ impl Form {
 
     /// Whether a value is typed rather than chosen.
     pub fn is_typed(field: Field) -> bool {
-        !matches!(field, Field::By | Field::Sign | Field::Part | Field::Mode | Field::Positions)
+        !matches!(
+            field,
+            Field::By | Field::Sign | Field::Part | Field::Mode | Field::Positions
+        )
     }
 
     /// A value as one would type it.
     pub fn typed(&self, field: Field) -> String {
         match field {
-            Field::Term(i) => self.features.get(i).map(|(_, w)| w.to_string()).unwrap_or_default(),
+            Field::Term(i) => self
+                .features
+                .get(i)
+                .map(|(_, w)| w.to_string())
+                .unwrap_or_default(),
             Field::Amount if self.mode == Mode::Ablate => self.taken.to_string(),
             Field::Amount if self.by_alpha => self.alpha.to_string(),
             Field::Amount => self.kl.to_string(),
@@ -224,24 +269,37 @@ impl Form {
         match field {
             Field::Term(i) => match self.features.get_mut(i) {
                 Some(term) => match number(typed, "a weight", -100.0, 100.0)? {
-                    0.0 => return Err("a weight of 0 steers with nothing: remove the feature instead".to_owned()),
+                    0.0 => {
+                        return Err(
+                            "a weight of 0 steers with nothing: remove the feature instead"
+                                .to_owned(),
+                        );
+                    }
                     weight => term.1 = weight as f32,
                 },
                 None => {
                     let id = typed.trim().trim_start_matches('#');
-                    let id = id.parse().map_err(|_| format!("a feature is a number such as 17, not '{id}'"))?;
+                    let id = id
+                        .parse()
+                        .map_err(|_| format!("a feature is a number such as 17, not '{id}'"))?;
                     self.add(id, 1.0);
                 }
             },
-            Field::Amount if self.mode == Mode::Ablate => self.taken = number(typed, "a share", 0.0, 10.0)?,
+            Field::Amount if self.mode == Mode::Ablate => {
+                self.taken = number(typed, "a share", 0.0, 10.0)?
+            }
             Field::Amount if self.by_alpha => self.alpha = number(typed, "α", 0.0, 1e6)?,
             Field::Amount => match number(typed, "a KL", 0.0, 20.0)? {
                 0.0 => return Err("a KL of 0 is the baseline".to_owned()),
                 kl => self.kl = kl,
             },
-            Field::Samples => self.samples = whole(typed, "samples", 1, MAX_SAMPLES as u64)? as usize,
+            Field::Samples => {
+                self.samples = whole(typed, "samples", 1, MAX_SAMPLES as u64)? as usize
+            }
             Field::Tokens => self.sampling.max_tokens = whole(typed, "tokens", 1, 4096)? as usize,
-            Field::Temperature => self.sampling.temperature = number(typed, "temperature", 0.0, 10.0)?,
+            Field::Temperature => {
+                self.sampling.temperature = number(typed, "temperature", 0.0, 10.0)?
+            }
             Field::Seed => self.sampling.seed = whole(typed, "seed", 0, u64::MAX)?,
             _ => {}
         }
@@ -251,8 +309,12 @@ impl Form {
     /// The request, with the text to continue.
     pub fn ask(&self, prompt: &str) -> SteerAsk {
         let part = match self.part {
-            Part::Core if self.refused_part(Part::Core).is_none() => SteerPart::CoreOf(self.whole_cluster()),
-            Part::Own if self.refused_part(Part::Own).is_none() => SteerPart::ExclusiveOf(self.others()),
+            Part::Core if self.refused_part(Part::Core).is_none() => {
+                SteerPart::CoreOf(self.whole_cluster())
+            }
+            Part::Own if self.refused_part(Part::Own).is_none() => {
+                SteerPart::ExclusiveOf(self.others())
+            }
             _ => SteerPart::Whole,
         };
         SteerAsk {
@@ -277,15 +339,32 @@ impl Form {
         match self.features.as_slice() {
             [_] => {}
             [] => return Some("no feature to steer with".to_owned()),
-            _ => return Some("three ways are one feature's: take the others out of the list".to_owned()),
+            _ => {
+                return Some(
+                    "three ways are one feature's: take the others out of the list".to_owned(),
+                );
+            }
         }
-        self.refused_part(Part::Core).or_else(|| self.refused_part(Part::Own)).map(str::to_owned)
+        self.refused_part(Part::Core)
+            .or_else(|| self.refused_part(Part::Own))
+            .map(str::to_owned)
     }
 
-    /// The same request with the whole feature, with the core of its cluster, with its own neurons; one sample each.
+    /// The same request with the whole feature, with the core of its cluster, with its own neurons;
+    /// one sample each.
     pub fn three(&self, prompt: &str) -> Vec<SteerAsk> {
-        let ways = [SteerPart::Whole, SteerPart::CoreOf(self.whole_cluster()), SteerPart::ExclusiveOf(self.others())];
-        ways.into_iter().map(|part| SteerAsk { part, samples: 1, ..self.ask(prompt) }).collect()
+        let ways = [
+            SteerPart::Whole,
+            SteerPart::CoreOf(self.whole_cluster()),
+            SteerPart::ExclusiveOf(self.others()),
+        ];
+        ways.into_iter()
+            .map(|part| SteerAsk {
+                part,
+                samples: 1,
+                ..self.ask(prompt)
+            })
+            .collect()
     }
 
     /// Takes a part with the cluster that it tells of.
@@ -297,7 +376,12 @@ impl Form {
                 Part::Core
             }
             SteerPart::ExclusiveOf(others) => {
-                self.cluster = self.features.iter().map(|(id, _)| *id).chain(others.iter().copied()).collect();
+                self.cluster = self
+                    .features
+                    .iter()
+                    .map(|(id, _)| *id)
+                    .chain(others.iter().copied())
+                    .collect();
                 Part::Own
             }
         };
@@ -329,7 +413,11 @@ impl Form {
                 Positions::Generated => "generated".to_owned(),
                 Positions::Span { from, to } => format!("{from}..{to}"),
             },
-            Field::Term(i) => self.features.get(i).map(|(_, w)| format!("{w:+}")).unwrap_or_default(),
+            Field::Term(i) => self
+                .features
+                .get(i)
+                .map(|(_, w)| format!("{w:+}"))
+                .unwrap_or_default(),
             _ => self.typed(field),
         }
     }
@@ -341,7 +429,10 @@ mod tests {
 
     #[test]
     fn a_part_needs_a_cluster() {
-        let mut form = Form { features: vec![(3, 1.0)], ..Form::default() };
+        let mut form = Form {
+            features: vec![(3, 1.0)],
+            ..Form::default()
+        };
         assert!(form.turn(Field::Part, true).is_err());
         form.cluster = vec![3, 5, 9];
         form.turn(Field::Part, true).unwrap();
@@ -355,20 +446,33 @@ mod tests {
 
     #[test]
     fn an_ablation_takes_a_share_out_and_has_no_sign() {
-        let mut form = Form { features: vec![(3, 1.0)], negative: true, ..Form::default() };
+        let mut form = Form {
+            features: vec![(3, 1.0)],
+            negative: true,
+            ..Form::default()
+        };
         form.turn(Field::Mode, false).unwrap();
         assert!(form.turn(Field::Sign, true).is_err() && form.turn(Field::By, true).is_err());
         let ask = form.ask("x");
-        assert_eq!((ask.mode, ask.strength, ask.negative), (Mode::Ablate, Strength::Alpha(1.0), false));
+        assert_eq!(
+            (ask.mode, ask.strength, ask.negative),
+            (Mode::Ablate, Strength::Alpha(1.0), false)
+        );
         form.set(Field::Amount, "0.4").unwrap();
         assert_eq!(form.ask("x").strength, Strength::Alpha(0.4));
         form.turn(Field::Mode, true).unwrap();
-        assert_eq!((form.ask("x").mode, form.ask("x").strength), (Mode::Add, Strength::Kl(0.25)));
+        assert_eq!(
+            (form.ask("x").mode, form.ask("x").strength),
+            (Mode::Add, Strength::Kl(0.25))
+        );
     }
 
     #[test]
     fn weights_skip_nothing_at_all_and_typed_values_have_limits() {
-        let mut form = Form { features: vec![(3, 0.25)], ..Form::default() };
+        let mut form = Form {
+            features: vec![(3, 0.25)],
+            ..Form::default()
+        };
         form.turn(Field::Term(0), false).unwrap();
         assert_eq!(form.features, [(3, -0.25)]);
         assert!(form.set(Field::Term(0), "0").is_err());

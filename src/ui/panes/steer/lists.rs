@@ -1,5 +1,5 @@
-//! What is steered with belongs to the list that it was taken from: a fit's features, or a set of directions. Owns what was
-//! chosen of the lists that are not on show.
+//! What is steered with belongs to the list that it was taken from: a fit's features, or a set of
+//! directions. Owns what was chosen of the lists that are not on show.
 
 use std::collections::HashMap;
 
@@ -25,7 +25,11 @@ impl Lists {
     /// A session goes on whose form is of this fit.
     pub fn begin(&mut self, fit: Option<&str>) {
         let fit = fit.map(str::to_owned);
-        *self = Self { of: fit.clone(), fit, ..Self::default() };
+        *self = Self {
+            of: fit.clone(),
+            fit,
+            ..Self::default()
+        };
     }
 
     /// The fit on show, or that was last.
@@ -33,25 +37,36 @@ impl Lists {
         self.fit.as_deref()
     }
 
-    /// Another list may be on show: its own choice takes the place of the one before. Whether it is another.
+    /// Another list may be on show: its own choice takes the place of the one before. Whether it is
+    /// another.
     pub fn turn_to(&mut self, list: &FeatureList, form: &mut Form) -> bool {
         self.set = list.set.as_ref().map(|set| set.kind.to_string());
         if self.set.is_none() {
             self.fit = Some(list.fit.clone());
         }
         let before = self.of.replace(list.fit.clone());
-        let Some(before) = before.filter(|before| *before != list.fit) else { return false };
+        let Some(before) = before.filter(|before| *before != list.fit) else {
+            return false;
+        };
         let (features, cluster) = self.kept.remove(&list.fit).unwrap_or_default();
-        let chosen = (std::mem::replace(&mut form.features, features), std::mem::replace(&mut form.cluster, cluster));
+        let chosen = (
+            std::mem::replace(&mut form.features, features),
+            std::mem::replace(&mut form.cluster, cluster),
+        );
         self.kept.insert(before, chosen);
         true
     }
 
-    /// The form with what was chosen of the fit: what a session remembers begins with a fit on show.
+    /// The form with what was chosen of the fit: what a session remembers begins with a fit on
+    /// show.
     pub fn of_fit(&self, form: &Form) -> Form {
         let mut form = form.clone();
         if self.set.is_some() {
-            let kept = self.fit.as_ref().and_then(|fit| self.kept.get(fit)).cloned();
+            let kept = self
+                .fit
+                .as_ref()
+                .and_then(|fit| self.kept.get(fit))
+                .cloned();
             (form.features, form.cluster) = kept.unwrap_or_default();
         }
         form

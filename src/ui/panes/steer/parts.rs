@@ -1,5 +1,6 @@
-//! One feature steered with in three ways, side by side: with all of its neurons, with the core of its cluster alone, with
-//! its own neurons alone. What the three promote tells what the neurons are for.
+//! One feature steered with in three ways, side by side: with all of its neurons, with the core of
+//! its cluster alone, with its own neurons alone. What the three promote tells what the neurons are
+//! for.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -33,21 +34,28 @@ fn top(first: &Run, width: usize, height: usize, cx: &Cx) -> Vec<Line<'static>> 
     };
     let mut top = vec![Line::from(vec![
         Span::styled(text::fit(&first.features(), width / 2), theme.title(true)),
-        Span::styled(text::fit(how, width.saturating_sub(text::width(&first.features()))), theme.dim()),
+        Span::styled(
+            text::fit(how, width.saturating_sub(text::width(&first.features()))),
+            theme.dim(),
+        ),
     ])];
     let (baseline, _) = first.texts(0);
     if height >= ROOMY {
         top.push(Line::styled("baseline", theme.heading()));
     }
     let name = if height < ROOMY { 10 } else { 0 };
-    for pieces in
-        flow(baseline, baseline.len(), width.saturating_sub(name).max(1)).into_iter().take((height / 5).clamp(1, 6))
+    for pieces in flow(baseline, baseline.len(), width.saturating_sub(name).max(1))
+        .into_iter()
+        .take((height / 5).clamp(1, 6))
     {
         let line: String = pieces.into_iter().map(|(piece, _)| piece).collect();
         top.push(Line::styled(line, theme.dim()));
     }
     if height < ROOMY {
-        top[1..].iter_mut().take(1).for_each(|line| line.spans.insert(0, Span::styled("baseline: ", theme.heading())));
+        top[1..].iter_mut().take(1).for_each(|line| {
+            line.spans
+                .insert(0, Span::styled("baseline: ", theme.heading()))
+        });
     }
     if height >= ROOMY {
         top.push(Line::default());
@@ -68,7 +76,11 @@ pub(super) fn draw(pane: &SteerPane, area: Rect, cx: &Cx, buf: &mut Buffer) {
         let (baseline, _) = first.texts(0);
         let from = top.len().min(height);
         let cells = (width - 4) / 3;
-        let ways: Vec<_> = runs.iter().enumerate().map(|(i, run)| way(*run, i, cells, baseline, cx)).collect();
+        let ways: Vec<_> = runs
+            .iter()
+            .enumerate()
+            .map(|(i, run)| way(*run, i, cells, baseline, cx))
+            .collect();
         let rows = ways.iter().map(Vec::len).max().unwrap_or(0);
         let scroll = pane.scroll.min(rows.saturating_sub(height - from));
         for (i, lines) in ways.iter().enumerate() {
@@ -98,14 +110,22 @@ fn more(hidden: usize, area: Rect, cx: &Cx, buf: &mut Buffer) {
     if hidden > 0 && area.height > 0 {
         let said = format!(" {hidden} rows below: {} ", cx.key(Action::PageDown));
         let x = usize::from(area.width).saturating_sub(text::width(&said));
-        put_at(buf, area, x, usize::from(area.height) - 1, &Line::styled(said, cx.theme.accent()));
+        put_at(
+            buf,
+            area,
+            x,
+            usize::from(area.height) - 1,
+            &Line::styled(said, cx.theme.accent()),
+        );
     }
 }
 
 /// The lines of the three ways below each other.
 fn stacked(pane: &SteerPane, width: usize, height: usize, cx: &Cx) -> Vec<Line<'static>> {
     let runs = runs(pane);
-    let Some(first) = runs[0] else { return Vec::new() };
+    let Some(first) = runs[0] else {
+        return Vec::new();
+    };
     let mut lines = top(first, width, height, cx);
     let (baseline, _) = first.texts(0);
     for (i, run) in runs.iter().enumerate() {
@@ -121,13 +141,23 @@ fn stacked(pane: &SteerPane, width: usize, height: usize, cx: &Cx) -> Vec<Line<'
 pub(super) fn last_scroll(pane: &SteerPane, area: Rect, cx: &Cx) -> usize {
     let (width, height) = (usize::from(area.width), usize::from(area.height));
     if width < COLUMNS {
-        return stacked(pane, width, height, cx).len().saturating_sub(height);
+        return stacked(pane, width, height, cx)
+            .len()
+            .saturating_sub(height);
     }
     let runs = runs(pane);
     let Some(first) = runs[0] else { return 0 };
-    let (cells, from) = ((width - 4) / 3, top(first, width, height, cx).len().min(height));
+    let (cells, from) = (
+        (width - 4) / 3,
+        top(first, width, height, cx).len().min(height),
+    );
     let (baseline, _) = first.texts(0);
-    let rows = runs.iter().enumerate().map(|(i, run)| way(*run, i, cells, baseline, cx).len()).max().unwrap_or(0);
+    let rows = runs
+        .iter()
+        .enumerate()
+        .map(|(i, run)| way(*run, i, cells, baseline, cx).len())
+        .max()
+        .unwrap_or(0);
     rows.saturating_sub(height - from)
 }
 
@@ -148,31 +178,64 @@ fn way(run: Option<&Run>, i: usize, width: usize, baseline: &str, cx: &Cx) -> Ve
         return lines;
     };
     if let State::Failed(why) = &run.state {
-        lines.extend(text::wrap(&text::clean(why), width).into_iter().map(|l| Line::styled(l, theme.warning())));
+        lines.extend(
+            text::wrap(&text::clean(why), width)
+                .into_iter()
+                .map(|l| Line::styled(l, theme.warning())),
+        );
         return lines;
     }
     let Some(info) = &run.info else {
-        let state = if run.is_active() { "searching α…" } else { "stopped" };
+        let state = if run.is_active() {
+            "searching α…"
+        } else {
+            "stopped"
+        };
         lines.push(Line::styled(state, theme.dim()));
         return lines;
     };
     let strength = format!("α {}  KL {:.3}", text::number(info.alpha), info.kl);
     if stacked {
-        lines[0].spans = vec![Span::raw(name), Span::styled(format!("  {strength}"), theme.dim())];
+        lines[0].spans = vec![
+            Span::raw(name),
+            Span::styled(format!("  {strength}"), theme.dim()),
+        ];
     } else {
         lines.push(Line::styled(text::fit(&strength, width), theme.dim()));
     }
-    let risen: Vec<String> = info.risen.iter().take(8).map(|t| text::token(&t.token)).collect();
-    for (n, line) in text::wrap(&risen.join(" "), width.saturating_sub(2)).into_iter().take(2).enumerate() {
+    let risen: Vec<String> = info
+        .risen
+        .iter()
+        .take(8)
+        .map(|t| text::token(&t.token))
+        .collect();
+    for (n, line) in text::wrap(&risen.join(" "), width.saturating_sub(2))
+        .into_iter()
+        .take(2)
+        .enumerate()
+    {
         let mark = if n == 0 { "↑ " } else { "  " };
-        lines.push(Line::from(vec![Span::styled(mark, theme.dim()), Span::styled(line, theme.positive())]));
+        lines.push(Line::from(vec![
+            Span::styled(mark, theme.dim()),
+            Span::styled(line, theme.positive()),
+        ]));
     }
     let (_, steered) = run.texts(0);
     let (_, at) = departure(baseline, steered);
     for pieces in flow(steered, at, width) {
         let span = |(piece, beyond): (String, bool)| {
-            let rose = run.risen_words().iter().any(|w| piece.to_lowercase().contains(w.as_str()));
-            Span::styled(piece, if beyond && rose { theme.positive() } else { theme.text() })
+            let rose = run
+                .risen_words()
+                .iter()
+                .any(|w| piece.to_lowercase().contains(w.as_str()));
+            Span::styled(
+                piece,
+                if beyond && rose {
+                    theme.positive()
+                } else {
+                    theme.text()
+                },
+            )
         };
         lines.push(Line::from(pieces.into_iter().map(span).collect::<Vec<_>>()));
     }

@@ -16,12 +16,21 @@ impl SteerPane {
             });
         }
         if self.form.features.is_empty() {
-            return Some(format!("no feature to steer with: {} adds the selected one", cx.key(Action::SteerWith)));
+            return Some(format!(
+                "no feature to steer with: {} adds the selected one",
+                cx.key(Action::SteerWith)
+            ));
         }
         if let Some((id, _)) = self.form.features.iter().find(|(id, _)| unknown(*id, cx)) {
-            return Some(format!("there is no feature #{id} in this fit: {} removes it", cx.key(Action::Remove)));
+            return Some(format!(
+                "there is no feature #{id} in this fit: {} removes it",
+                cx.key(Action::Remove)
+            ));
         }
-        self.prompt.text().is_empty().then(|| format!("the prompt is empty: {} types one", cx.key(Action::Edit)))
+        self.prompt
+            .text()
+            .is_empty()
+            .then(|| format!("the prompt is empty: {} types one", cx.key(Action::Edit)))
     }
 
     pub(super) fn run(&mut self, cx: &Cx) -> Vec<Step> {
@@ -34,7 +43,8 @@ impl SteerPane {
         self.go_on()
     }
 
-    /// The feature in three ways, one after the other: whole, the core of its cluster, its own neurons.
+    /// The feature in three ways, one after the other: whole, the core of its cluster, its own
+    /// neurons.
     pub(super) fn run_three(&mut self, cx: &Cx) -> Vec<Step> {
         self.typing = false;
         if let Some(reason) = self.refused(cx).or_else(|| self.form.refused_three()) {
@@ -56,14 +66,20 @@ impl SteerPane {
             self.replacing = true;
             return vec![Step::Send(Command::Cancel(Job::Steer))];
         }
-        self.queue.pop_front().map(|ask| self.start(ask)).unwrap_or_default()
+        self.queue
+            .pop_front()
+            .map(|ask| self.start(ask))
+            .unwrap_or_default()
     }
 
     pub(super) fn start(&mut self, ask: SteerAsk) -> Vec<Step> {
         if self.runs.len() == MAX_RUNS {
             self.runs.remove(0);
         }
-        self.runs.push(Run { of: self.lists.set.clone(), ..Run::new(ask.clone()) });
+        self.runs.push(Run {
+            of: self.lists.set.clone(),
+            ..Run::new(ask.clone())
+        });
         self.shown = self.runs.len() - 1;
         self.scroll = 0;
         vec![Step::Send(Command::Steer(ask))]
@@ -74,6 +90,9 @@ impl SteerPane {
             run.state = state;
         }
         self.replacing = false;
-        self.queue.pop_front().map(|ask| self.start(ask)).unwrap_or_default()
+        self.queue
+            .pop_front()
+            .map(|ask| self.start(ask))
+            .unwrap_or_default()
     }
 }

@@ -1,4 +1,5 @@
-//! What came of a run: the strength that was found, the tokens that rose and fell, the texts side by side.
+//! What came of a run: the strength that was found, the tokens that rose and fell, the texts side
+//! by side.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -21,9 +22,15 @@ const STACKED: usize = 56;
 /// The part of the result that scrolls, and the rows that it takes.
 pub(super) fn texts_area(pane: &SteerPane, area: Rect, beside: bool, cx: &Cx) -> (Rect, usize) {
     let area = inner(area, beside);
-    let Some(run) = pane.runs.get(pane.shown) else { return (area, 0) };
+    let Some(run) = pane.runs.get(pane.shown) else {
+        return (area, 0);
+    };
     let above = head(run, usize::from(area.width), usize::from(area.height), cx).len() as u16;
-    let below = Rect { y: area.y + above, height: area.height.saturating_sub(above), ..area };
+    let below = Rect {
+        y: area.y + above,
+        height: area.height.saturating_sub(above),
+        ..area
+    };
     (below, texts(run, usize::from(area.width), cx).len())
 }
 
@@ -54,23 +61,41 @@ pub(super) fn draw(pane: &SteerPane, area: Rect, beside: bool, cx: &Cx, buf: &mu
     let Some(run) = pane.runs.get(pane.shown) else {
         let inner = inner(area, beside);
         if !beside {
-            put(buf, area, 0, &Line::styled("─".repeat(usize::from(area.width)), theme.rule(false)));
+            put(
+                buf,
+                area,
+                0,
+                &Line::styled("─".repeat(usize::from(area.width)), theme.rule(false)),
+            );
         }
         for (i, (line, style)) in nothing(pane, cx).into_iter().enumerate() {
             let y = i + usize::from(inner.height / 6);
-            put(buf, inner, y, &Line::styled(text::fit(&line, usize::from(inner.width)), style));
+            put(
+                buf,
+                inner,
+                y,
+                &Line::styled(text::fit(&line, usize::from(inner.width)), style),
+            );
         }
         return;
     };
     let (texts_at, rows) = texts_area(pane, area, beside, cx);
     let inner = inner(area, beside);
     let width = usize::from(inner.width);
-    for (y, line) in head(run, width, usize::from(inner.height), cx).iter().enumerate() {
+    for (y, line) in head(run, width, usize::from(inner.height), cx)
+        .iter()
+        .enumerate()
+    {
         put(buf, inner, y, line);
     }
     let height = usize::from(texts_at.height);
     let scroll = pane.scroll.min(rows.saturating_sub(height));
-    for (y, line) in texts(run, width, cx).iter().skip(scroll).take(height).enumerate() {
+    for (y, line) in texts(run, width, cx)
+        .iter()
+        .skip(scroll)
+        .take(height)
+        .enumerate()
+    {
         put(buf, texts_at, y, line);
     }
     let more = match rows.saturating_sub(scroll + height) {
@@ -78,17 +103,38 @@ pub(super) fn draw(pane: &SteerPane, area: Rect, beside: bool, cx: &Cx, buf: &mu
         hidden => format!(" {hidden} rows below: {} ", cx.key(Action::PageDown)),
     };
     let room = usize::from(area.width).saturating_sub(usize::from(beside) + text::width(&more));
-    put_at(buf, area, usize::from(beside), 0, &title(pane, run, room, cx));
-    put_at(buf, area, usize::from(beside) + room, 0, &Line::styled(more, theme.accent()));
+    put_at(
+        buf,
+        area,
+        usize::from(beside),
+        0,
+        &title(pane, run, room, cx),
+    );
+    put_at(
+        buf,
+        area,
+        usize::from(beside) + room,
+        0,
+        &Line::styled(more, theme.accent()),
+    );
 }
 
 /// What an empty pane says.
 fn nothing(pane: &SteerPane, cx: &Cx) -> Vec<(String, Style)> {
     let theme = cx.theme;
-    let mut lines = vec![("Turn a feature up and see what the model says.".to_owned(), theme.text())];
+    let mut lines = vec![(
+        "Turn a feature up and see what the model says.".to_owned(),
+        theme.text(),
+    )];
     match pane.refused(cx) {
         Some(reason) => lines.push((reason, theme.warning())),
-        None => lines.push((format!("{} continues the prompt with and without it.", cx.key(Action::Run)), theme.dim())),
+        None => lines.push((
+            format!(
+                "{} continues the prompt with and without it.",
+                cx.key(Action::Run)
+            ),
+            theme.dim(),
+        )),
     }
     if pane.form.features.is_empty() {
         let line = format!(
@@ -120,7 +166,11 @@ fn title(pane: &SteerPane, run: &Run, width: usize, cx: &Cx) -> Line<'static> {
         State::Failed(_) => ("failed".to_owned(), theme.error()),
     };
     let n = pane.runs.len();
-    let which = if n > 1 { format!("run {} of {n}", pane.shown + 1) } else { "run".to_owned() };
+    let which = if n > 1 {
+        format!("run {} of {n}", pane.shown + 1)
+    } else {
+        "run".to_owned()
+    };
     let room = width.saturating_sub(which.len() + 9 + text::width(&state));
     let asked = text::fit(&run.asked(), room);
     let used = 3 + which.len() + 2 + text::width(&asked) + 2 + text::width(&state) + 1;
@@ -131,7 +181,10 @@ fn title(pane: &SteerPane, run: &Run, width: usize, cx: &Cx) -> Line<'static> {
         Span::raw(asked),
         Span::raw("  "),
         Span::styled(state, style),
-        Span::styled(format!(" {}", "─".repeat(width.saturating_sub(used + 1))), theme.rule(false)),
+        Span::styled(
+            format!(" {}", "─".repeat(width.saturating_sub(used + 1))),
+            theme.rule(false),
+        ),
     ])
 }
 
@@ -140,7 +193,11 @@ pub(super) fn head(run: &Run, width: usize, height: usize, cx: &Cx) -> Vec<Line<
     let theme = cx.theme;
     let mut lines = Vec::new();
     if let State::Failed(why) = &run.state {
-        lines.extend(text::wrap(&text::clean(why), width).into_iter().map(|l| Line::styled(l, theme.error())));
+        lines.extend(
+            text::wrap(&text::clean(why), width)
+                .into_iter()
+                .map(|l| Line::styled(l, theme.error())),
+        );
     }
     let Some(info) = &run.info else {
         if run.is_active() {
@@ -155,9 +212,16 @@ pub(super) fn head(run: &Run, width: usize, height: usize, cx: &Cx) -> Vec<Line<
     lines.push(strength(run, info, cx));
     if let Some(note) = &info.note {
         let wrapped = text::wrap(&text::clean(note), width);
-        lines.extend(wrapped.into_iter().take(2).map(|l| Line::styled(l, theme.warning())));
+        lines.extend(
+            wrapped
+                .into_iter()
+                .take(2)
+                .map(|l| Line::styled(l, theme.warning())),
+        );
     }
-    let rows = (height / 4).clamp(1, 8).min(info.risen.len().max(info.fallen.len()));
+    let rows = (height / 4)
+        .clamp(1, 8)
+        .min(info.risen.len().max(info.fallen.len()));
     lines.extend(shifted(info, rows, width, cx));
     if height >= 12 {
         lines.push(Line::default());
@@ -191,8 +255,16 @@ fn shown_token(piece: &str) -> String {
         while chars.next_if_eq(&c).is_some() {
             n += 1;
         }
-        let mark = if c == ' ' { "·".to_owned() } else { text::clean(&c.to_string()) };
-        shown.push_str(&if n > 2 { format!("{mark}×{n}") } else { mark.repeat(n) });
+        let mark = if c == ' ' {
+            "·".to_owned()
+        } else {
+            text::clean(&c.to_string())
+        };
+        shown.push_str(&if n > 2 {
+            format!("{mark}×{n}")
+        } else {
+            mark.repeat(n)
+        });
     }
     shown
 }
@@ -200,10 +272,17 @@ fn shown_token(piece: &str) -> String {
 /// Risen and fallen tokens beside each other, with bars on one scale.
 fn shifted(info: &SteerInfo, rows: usize, width: usize, cx: &Cx) -> Vec<Line<'static>> {
     let theme = cx.theme;
-    let largest = info.risen.iter().chain(&info.fallen).map(|t| t.value.abs()).fold(0.0, f32::max);
+    let largest = info
+        .risen
+        .iter()
+        .chain(&info.fallen)
+        .map(|t| t.value.abs())
+        .fold(0.0, f32::max);
     let half = (width / 2).min(44);
     let one = |token: Option<&ScoredToken>, style: Style, first: &str| -> Vec<Span<'static>> {
-        let Some(token) = token else { return vec![Span::raw(" ".repeat(half))] };
+        let Some(token) = token else {
+            return vec![Span::raw(" ".repeat(half))];
+        };
         let cells = half.saturating_sub(7 + 7 + 2);
         let (name, length) = (cells.min(14), cells.saturating_sub(14).min(14));
         let rest = half.saturating_sub(7 + name + 7 + 1 + length);
@@ -211,13 +290,20 @@ fn shifted(info: &SteerInfo, rows: usize, width: usize, cx: &Cx) -> Vec<Line<'st
             Span::styled(text::pad(first, 7), theme.dim()),
             Span::raw(text::pad(&shown_token(&token.token), name)),
             Span::styled(text::pad_left(&format!("{:+.2}", token.value), 7), style),
-            Span::styled(format!(" {}", bar(token.value.abs(), largest, length)), style),
+            Span::styled(
+                format!(" {}", bar(token.value.abs(), largest, length)),
+                style,
+            ),
             Span::raw(" ".repeat(rest)),
         ]
     };
     (0..rows)
         .map(|i| {
-            let (risen, fallen) = if i == 0 { ("risen", "fallen") } else { ("", "") };
+            let (risen, fallen) = if i == 0 {
+                ("risen", "fallen")
+            } else {
+                ("", "")
+            };
             let mut spans = one(info.risen.get(i), theme.positive(), risen);
             spans.extend(one(info.fallen.get(i), theme.negative(), fallen));
             Line::from(spans)
@@ -228,7 +314,13 @@ fn shifted(info: &SteerInfo, rows: usize, width: usize, cx: &Cx) -> Vec<Line<'st
 /// Baseline and steered, side by side where there is room.
 pub(super) fn texts(run: &Run, width: usize, cx: &Cx) -> Vec<Line<'static>> {
     let theme = cx.theme;
-    if run.info.is_none() && run.baseline.iter().chain(&run.steered).all(String::is_empty) {
+    if run.info.is_none()
+        && run
+            .baseline
+            .iter()
+            .chain(&run.steered)
+            .all(String::is_empty)
+    {
         return Vec::new();
     }
     let many = run.samples() > 1;
@@ -238,7 +330,11 @@ pub(super) fn texts(run: &Run, width: usize, cx: &Cx) -> Vec<Line<'static>> {
         for sample in 0..run.samples() {
             let sides = sides(run, sample, width, width, cx);
             for (what, side) in ["baseline", "steered"].into_iter().zip(sides) {
-                let label = if many { format!("{what} {}", sample + 1) } else { what.to_owned() };
+                let label = if many {
+                    format!("{what} {}", sample + 1)
+                } else {
+                    what.to_owned()
+                };
                 lines.push(Line::styled(label, theme.heading()));
                 lines.extend(side.into_iter().map(Line::from));
             }
@@ -259,7 +355,11 @@ pub(super) fn texts(run: &Run, width: usize, cx: &Cx) -> Vec<Line<'static>> {
         let [baseline, steered] = sides(run, sample, left, right, cx);
         let rows = baseline.len().max(steered.len());
         for y in 0..rows {
-            let number = if many && y == 0 { format!("{:<gutter$}", sample + 1) } else { " ".repeat(gutter) };
+            let number = if many && y == 0 {
+                format!("{:<gutter$}", sample + 1)
+            } else {
+                " ".repeat(gutter)
+            };
             let mut spans = vec![Span::styled(number, theme.dim())];
             let own = baseline.get(y).cloned().unwrap_or_default();
             let used: usize = own.iter().map(|s| text::width(&s.content)).sum();
@@ -270,35 +370,67 @@ pub(super) fn texts(run: &Run, width: usize, cx: &Cx) -> Vec<Line<'static>> {
             lines.push(Line::from(spans));
         }
         if sample + 1 < run.samples() {
-            lines.push(Line::from(vec![Span::raw(" ".repeat(gutter + left)), Span::styled(" │", theme.rule(false))]));
+            lines.push(Line::from(vec![
+                Span::raw(" ".repeat(gutter + left)),
+                Span::styled(" │", theme.rule(false)),
+            ]));
         }
     }
     lines
 }
 
-/// The two texts of a sample in lines; what both have is dim, what the steered one has for itself stands out, and in it
-/// the tokens that rose.
-fn sides(run: &Run, sample: usize, left: usize, right: usize, cx: &Cx) -> [Vec<Vec<Span<'static>>>; 2] {
+/// The two texts of a sample in lines; what both have is dim, what the steered one has for itself
+/// stands out, and in it the tokens that rose.
+fn sides(
+    run: &Run,
+    sample: usize,
+    left: usize,
+    right: usize,
+    cx: &Cx,
+) -> [Vec<Vec<Span<'static>>>; 2] {
     let theme = cx.theme;
     let (departed, told) = if theme.marks() {
-        (Style::new().add_modifier(Modifier::BOLD), Modifier::UNDERLINED)
+        (
+            Style::new().add_modifier(Modifier::BOLD),
+            Modifier::UNDERLINED,
+        )
     } else {
         (theme.positive(), Modifier::BOLD | Modifier::UNDERLINED)
     };
     let (baseline, steered) = run.texts(sample);
     let (from, to) = departure(baseline, steered);
     let risen = run.risen_words();
-    let paint = |text: &str, from: usize, cells: usize, beyond: Style, words: &[String]| -> Vec<Vec<Span<'static>>> {
+    let paint = |text: &str,
+                 from: usize,
+                 cells: usize,
+                 beyond: Style,
+                 words: &[String]|
+     -> Vec<Vec<Span<'static>>> {
         let styled = |(piece, is_beyond): (String, bool)| {
             if !is_beyond {
                 return Span::styled(piece, theme.dim());
             }
-            let bare = piece.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase();
-            Span::styled(piece, if words.contains(&bare) { beyond.add_modifier(told) } else { beyond })
+            let bare = piece
+                .trim_matches(|c: char| !c.is_alphanumeric())
+                .to_lowercase();
+            Span::styled(
+                piece,
+                if words.contains(&bare) {
+                    beyond.add_modifier(told)
+                } else {
+                    beyond
+                },
+            )
         };
-        flow(text, from, cells).into_iter().map(|line| line.into_iter().map(styled).collect()).collect()
+        flow(text, from, cells)
+            .into_iter()
+            .map(|line| line.into_iter().map(styled).collect())
+            .collect()
     };
-    let mut out = [paint(baseline, from, left, theme.text(), &[]), paint(steered, to, right, departed, &risen)];
+    let mut out = [
+        paint(baseline, from, left, theme.text(), &[]),
+        paint(steered, to, right, departed, &risen),
+    ];
     if run.is_active() {
         for side in &mut out {
             if let Some(last) = side.last_mut() {

@@ -1,5 +1,5 @@
-//! One steering run: what was asked, what came of it. Owns where the steered text departs from the baseline and how
-//! texts are laid out; knows no key.
+//! One steering run: what was asked, what came of it. Owns where the steered text departs from the
+//! baseline and how texts are laid out; knows no key.
 
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,14 @@ impl Run {
     pub fn new(ask: SteerAsk) -> Self {
         let samples = ask.samples.min(MAX_SAMPLES);
         let empty = vec![String::new(); samples];
-        Self { ask, of: None, info: None, baseline: empty.clone(), steered: empty, state: State::Asked }
+        Self {
+            ask,
+            of: None,
+            info: None,
+            baseline: empty.clone(),
+            steered: empty,
+            state: State::Asked,
+        }
     }
 
     pub fn is_active(&self) -> bool {
@@ -53,7 +60,11 @@ impl Run {
 
     /// Takes a piece of text.
     pub fn push(&mut self, sample: usize, steered: bool, piece: &str) {
-        let texts = if steered { &mut self.steered } else { &mut self.baseline };
+        let texts = if steered {
+            &mut self.steered
+        } else {
+            &mut self.baseline
+        };
         if sample < MAX_SAMPLES {
             if texts.len() <= sample {
                 texts.resize(sample + 1, String::new());
@@ -68,18 +79,32 @@ impl Run {
 
     /// The texts of a sample: baseline, steered.
     pub fn texts(&self, sample: usize) -> (&str, &str) {
-        (self.baseline.get(sample).map_or("", String::as_str), self.steered.get(sample).map_or("", String::as_str))
+        (
+            self.baseline.get(sample).map_or("", String::as_str),
+            self.steered.get(sample).map_or("", String::as_str),
+        )
     }
 
     /// The features, short: `#17 +1, #3 −0.5`.
     pub fn features(&self) -> String {
         let one = |(id, weight): &(usize, f32)| {
-            if *weight == 1.0 { format!("#{id}") } else { format!("#{id} {weight:+}") }
+            if *weight == 1.0 {
+                format!("#{id}")
+            } else {
+                format!("#{id} {weight:+}")
+            }
         };
         let shown: Vec<String> = self.ask.features.iter().take(4).map(one).collect();
         let more = self.ask.features.len().saturating_sub(4);
-        let tail = if more > 0 { format!(" +{more}") } else { String::new() };
-        let of = self.of.as_ref().map_or_else(String::new, |of| format!("{} ", text::clean(of)));
+        let tail = if more > 0 {
+            format!(" +{more}")
+        } else {
+            String::new()
+        };
+        let of = self
+            .of
+            .as_ref()
+            .map_or_else(String::new, |of| format!("{} ", text::clean(of)));
         format!("{of}{}{tail}", shown.join(" "))
     }
 
@@ -105,7 +130,14 @@ impl Run {
             Strength::Alpha(alpha) => format!("α {alpha}"),
         };
         let what = match self.ask.mode {
-            Mode::Ablate => return format!("ablate {}{}, share {}", self.features(), self.part(), self.share()),
+            Mode::Ablate => {
+                return format!(
+                    "ablate {}{}, share {}",
+                    self.features(),
+                    self.part(),
+                    self.share()
+                );
+            }
             Mode::Set => "set",
             Mode::Add if self.ask.negative => "suppress",
             Mode::Add => "promote",
@@ -128,7 +160,9 @@ impl Run {
     pub fn risen_words(&self) -> Vec<String> {
         let risen = self.info.iter().flat_map(|info| &info.risen);
         let words = risen.map(|t| t.token.trim().to_lowercase());
-        words.filter(|w| w.chars().count() > 1 && w.chars().all(char::is_alphanumeric)).collect()
+        words
+            .filter(|w| w.chars().count() > 1 && w.chars().all(char::is_alphanumeric))
+            .collect()
     }
 
     /// The whole run as text.
@@ -138,23 +172,39 @@ impl Run {
             out.push(format!("α {:.4}, KL {:.4}", info.alpha, info.kl));
             out.extend(info.note.clone());
             for (what, tokens) in [("risen", &info.risen), ("fallen", &info.fallen)] {
-                let listed: Vec<String> = tokens.iter().map(|t| format!("{:?} {:+.3}", t.token, t.value)).collect();
+                let listed: Vec<String> = tokens
+                    .iter()
+                    .map(|t| format!("{:?} {:+.3}", t.token, t.value))
+                    .collect();
                 out.push(format!("{what}: {}", listed.join(", ")));
             }
         }
         for sample in 0..self.samples() {
             let (baseline, steered) = self.texts(sample);
-            out.push(format!("\nbaseline {}:\n{baseline}\n\nsteered {}:\n{steered}", sample + 1, sample + 1));
+            out.push(format!(
+                "\nbaseline {}:\n{baseline}\n\nsteered {}:\n{steered}",
+                sample + 1,
+                sample + 1
+            ));
         }
         out.join("\n")
     }
 }
 
-/// From which byte on each of two texts differs from the other, at the start of a word; the length where it does not.
+/// From which byte on each of two texts differs from the other, at the start of a word; the length
+/// where it does not.
 pub(super) fn departure(baseline: &str, steered: &str) -> (usize, usize) {
-    let same = baseline.bytes().zip(steered.bytes()).take_while(|(a, b)| a == b).count();
+    let same = baseline
+        .bytes()
+        .zip(steered.bytes())
+        .take_while(|(a, b)| a == b)
+        .count();
     let snap = |text: &str| {
-        if text.as_bytes().get(same).is_none_or(u8::is_ascii_whitespace) {
+        if text
+            .as_bytes()
+            .get(same)
+            .is_none_or(u8::is_ascii_whitespace)
+        {
             return same;
         }
         let mut at = same;
@@ -172,8 +222,8 @@ pub(super) type Piece = (String, bool);
 /// Line feeds shown at the end of a line at most.
 const MOST_FEEDS: usize = 6;
 
-/// `text` made clean and broken at spaces and line feeds into lines of at most `cells`; what comes from byte `from` on
-/// is told apart. Empty lines take no row of their own: a mark stands for each.
+/// `text` made clean and broken at spaces and line feeds into lines of at most `cells`; what comes
+/// from byte `from` on is told apart. Empty lines take no row of their own: a mark stands for each.
 pub(super) fn flow(text: &str, from: usize, cells: usize) -> Vec<Vec<Piece>> {
     let cells = cells.max(1);
     let mut lines: Vec<Vec<Piece>> = Vec::new();
@@ -211,7 +261,13 @@ fn mark_feeds(lines: &mut Vec<Vec<Piece>>, feeds: usize, beyond: bool, cells: us
     }
 }
 
-fn wrap_paragraph(paragraph: &str, start: usize, from: usize, cells: usize, lines: &mut Vec<Vec<Piece>>) {
+fn wrap_paragraph(
+    paragraph: &str,
+    start: usize,
+    from: usize,
+    cells: usize,
+    lines: &mut Vec<Vec<Piece>>,
+) {
     let mut line: Vec<Piece> = Vec::new();
     let mut used = 0;
     let mut at = start;
@@ -221,7 +277,11 @@ fn wrap_paragraph(paragraph: &str, start: usize, from: usize, cells: usize, line
         let bare = text::clean(word.trim_end_matches(['\r', ' ']));
         // The space before the first word is how tokens are, not how one reads.
         let leads = at == word.len() && bare.is_empty();
-        let gap = if leads { 0 } else { word.len() - word.trim_end_matches(' ').len() };
+        let gap = if leads {
+            0
+        } else {
+            word.len() - word.trim_end_matches(' ').len()
+        };
         let w = text::width(&bare);
         if used > 0 && used + w > cells {
             lines.push(std::mem::take(&mut line));
@@ -276,11 +336,17 @@ mod tests {
     #[test]
     fn text_flows_at_spaces_and_keeps_paragraphs() {
         let lines = flow("one two three\nfour", 4, 8);
-        let shown: Vec<String> = lines.iter().map(|l| l.iter().map(|(t, _)| t.as_str()).collect::<String>()).collect();
+        let shown: Vec<String> = lines
+            .iter()
+            .map(|l| l.iter().map(|(t, _)| t.as_str()).collect::<String>())
+            .collect();
         assert_eq!(shown, ["one two ", "three", "four"]);
         assert!(!lines[0][0].1 && lines[1][0].1);
         let lines = flow("\n\nWhen\n\nI\n", 0, 8);
-        let shown: Vec<String> = lines.iter().map(|l| l.iter().map(|(t, _)| t.as_str()).collect::<String>()).collect();
+        let shown: Vec<String> = lines
+            .iter()
+            .map(|l| l.iter().map(|(t, _)| t.as_str()).collect::<String>())
+            .collect();
         assert_eq!(shown, ["⏎⏎", "When⏎", "I"]);
     }
 

@@ -1,4 +1,5 @@
-//! What comes to the Steer pane from elsewhere: another list, another study, what other panes ask to steer with.
+//! What comes to the Steer pane from elsewhere: another list, another study, what other panes ask
+//! to steer with.
 
 use super::SteerPane;
 use crate::engine::{FeatureList, Level, Mode, SteerPart};
@@ -36,7 +37,15 @@ impl SteerPane {
     }
 
     pub(super) fn take_note(&mut self, note: &Note) {
-        let Note::Steer { features, part, negative, replace } = note else { return };
+        let Note::Steer {
+            features,
+            part,
+            negative,
+            replace,
+        } = note
+        else {
+            return;
+        };
         if *replace {
             self.form.features.clear();
         }
@@ -44,14 +53,20 @@ impl SteerPane {
             self.form.negative = *negative;
             self.form.mode = Mode::Add;
         }
-        let sign = if self.form.negative == *negative { 1.0 } else { -1.0 };
+        let sign = if self.form.negative == *negative {
+            1.0
+        } else {
+            -1.0
+        };
         for (id, weight) in features {
             self.form.add(*id, weight * sign);
         }
         if *replace || *part != SteerPart::Whole {
             self.form.set_part(part);
         }
-        let last = features.last().and_then(|(id, _)| self.form.features.iter().position(|(f, _)| f == id));
+        let last = features
+            .last()
+            .and_then(|(id, _)| self.form.features.iter().position(|(f, _)| f == id));
         self.cursor = 1 + last.unwrap_or(0);
         self.editing = None;
         self.typing = false;

@@ -20,11 +20,21 @@ fn asks(stage: &Stage) -> Vec<SteerAsk> {
 
 fn info() -> Event {
     let note = Some("KL 0.25 cannot be reached: 0.19 at most".to_owned());
-    Event::SteerInfo(Box::new(SteerInfo { alpha: -3.5, kl: 0.19, note, risen: Vec::new(), fallen: Vec::new() }))
+    Event::SteerInfo(Box::new(SteerInfo {
+        alpha: -3.5,
+        kl: 0.19,
+        note,
+        risen: Vec::new(),
+        fallen: Vec::new(),
+    }))
 }
 
 fn text(sample: usize, steered: bool, text: &str) -> Event {
-    Event::SteerText { sample, steered, text: text.to_owned() }
+    Event::SteerText {
+        sample,
+        steered,
+        text: text.to_owned(),
+    }
 }
 
 #[test]
@@ -43,7 +53,11 @@ fn what_departs_and_what_rose_stand_out() {
     insta::assert_snapshot!("steer_styles", stage.styles());
     let mut mono = Stage::opened_with(120, 36, Profile::Mono, 40);
     mono.keys("a enter").wait(20.0);
-    assert!(mono.styles().contains("bold underlined |Sunday|"), "{}", mono.styles());
+    assert!(
+        mono.styles().contains("bold underlined |Sunday|"),
+        "{}",
+        mono.styles()
+    );
 }
 
 #[test]
@@ -59,10 +73,18 @@ fn an_empty_pane_says_what_to_press_at_three_sizes() {
 fn nothing_runs_without_a_model_or_a_feature_and_the_reason_is_said() {
     let mut none = Stage::new(80, 24, Profile::TrueColour);
     none.keys("3 enter");
-    assert!(none.screen().contains("no model is open"), "{}", none.screen());
+    assert!(
+        none.screen().contains("no model is open"),
+        "{}",
+        none.screen()
+    );
     let mut stage = stage(80, 24);
     stage.keys("3 enter");
-    assert!(stage.screen().contains("no feature to steer with"), "{}", stage.screen());
+    assert!(
+        stage.screen().contains("no feature to steer with"),
+        "{}",
+        stage.screen()
+    );
     assert!(asks(&stage).is_empty());
     stage.keys("a enter");
     assert_eq!(asks(&stage).len(), 1);
@@ -76,7 +98,10 @@ fn features_are_added_weighed_and_removed() {
     stage.keys("right enter");
     let ask = asks(&stage).pop().unwrap();
     // The second was to be suppressed while the first is promoted; one step up from −1.
-    assert_eq!(ask.features.iter().map(|f| f.1).collect::<Vec<_>>(), [1.0, -0.75]);
+    assert_eq!(
+        ask.features.iter().map(|f| f.1).collect::<Vec<_>>(),
+        [1.0, -0.75]
+    );
     assert!(!ask.negative);
     stage.keys("d enter");
     assert_eq!(asks(&stage).pop().unwrap().features.len(), 1);
@@ -87,8 +112,12 @@ fn features_are_added_weighed_and_removed() {
 #[test]
 fn every_value_can_be_chosen_or_typed() {
     let mut stage = stage(120, 36);
-    // Down from the feature: strength, amount, sign, neurons, mode, positions, samples, tokens, temperature, seed.
-    stage.keys("a j right j e ctrl-u").type_text("12.5").keys("enter");
+    // Down from the feature: strength, amount, sign, neurons, mode, positions, samples, tokens,
+    // temperature, seed.
+    stage
+        .keys("a j right j e ctrl-u")
+        .type_text("12.5")
+        .keys("enter");
     stage.keys("j right j right j j right j right j right j left j right enter");
     let ask = asks(&stage).pop().unwrap();
     assert_eq!(ask.strength, Strength::Alpha(12.5));
@@ -98,23 +127,49 @@ fn every_value_can_be_chosen_or_typed() {
     assert_eq!((ask.sampling.temperature, ask.sampling.seed), (0.8, 43));
     // No cluster: no part of it.
     assert_eq!(ask.part, SteerPart::Whole);
-    stage.keys("g j j j e ctrl-u").type_text("much").keys("enter");
-    assert!(stage.screen().contains("α is a number"), "{}", stage.screen());
+    stage
+        .keys("g j j j e ctrl-u")
+        .type_text("much")
+        .keys("enter");
+    assert!(
+        stage.screen().contains("α is a number"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
 fn another_fit_takes_its_features_out_of_the_form_and_the_same_fit_leaves_them() {
     let mut stage = stage(120, 36);
-    stage.keys("2").wait(0.2).keys("/").type_text("scarlet").keys("enter").wait(0.2).keys("b").wait(30.0);
+    stage
+        .keys("2")
+        .wait(0.2)
+        .keys("/")
+        .type_text("scarlet")
+        .keys("enter")
+        .wait(0.2)
+        .keys("b")
+        .wait(30.0);
     assert!(stage.screen().contains("three ways"), "{}", stage.screen());
     let list = stage.demo.list(43, true);
     stage.event(Event::Features(std::sync::Arc::new(list.clone())));
-    assert!(stage.screen().contains("three ways"), "a new look at the same fit: {}", stage.screen());
-    let other = crate::engine::FeatureList { fit: "k40-other".to_owned(), ..list };
+    assert!(
+        stage.screen().contains("three ways"),
+        "a new look at the same fit: {}",
+        stage.screen()
+    );
+    let other = crate::engine::FeatureList {
+        fit: "k40-other".to_owned(),
+        ..list
+    };
     stage.event(Event::Features(std::sync::Arc::new(other)));
     let before = asks(&stage).len();
     stage.keys("esc esc 3 enter");
-    assert!(stage.screen().contains("no feature to steer with"), "{}", stage.screen());
+    assert!(
+        stage.screen().contains("no feature to steer with"),
+        "{}",
+        stage.screen()
+    );
     assert_eq!(asks(&stage).len(), before);
 }
 
@@ -122,19 +177,35 @@ fn another_fit_takes_its_features_out_of_the_form_and_the_same_fit_leaves_them()
 fn the_tree_ablates_with_the_whole_the_core_and_the_own_neurons() {
     use crate::engine::Mode;
     let mut stage = stage(120, 36);
-    stage.keys("2").wait(0.2).keys("/").type_text("scarlet").keys("enter").wait(0.2);
+    stage
+        .keys("2")
+        .wait(0.2)
+        .keys("/")
+        .type_text("scarlet")
+        .keys("enter")
+        .wait(0.2);
     assert!(stage.screen().contains("ablate"), "{}", stage.screen());
     for (key, part) in [("d", "Whole"), ("D", "CoreOf"), ("X", "ExclusiveOf")] {
         stage.keys(&format!("2 {key} enter")).wait(30.0);
         let ask = asks(&stage).pop().unwrap();
-        assert!(ask.mode == Mode::Ablate && format!("{:?}", ask.part).starts_with(part), "{key}: {ask:?}");
+        assert!(
+            ask.mode == Mode::Ablate && format!("{:?}", ask.part).starts_with(part),
+            "{key}: {ask:?}"
+        );
         assert_eq!(ask.strength, Strength::Alpha(1.0));
     }
     let before = asks(&stage).len();
     stage.keys("2 B").wait(90.0);
     let three = asks(&stage).split_off(before);
-    assert!(three.len() == 3 && three.iter().all(|ask| ask.mode == Mode::Ablate), "{three:?}");
-    assert!(stage.screen().contains("ablated in three ways"), "{}", stage.screen());
+    assert!(
+        three.len() == 3 && three.iter().all(|ask| ask.mode == Mode::Ablate),
+        "{three:?}"
+    );
+    assert!(
+        stage.screen().contains("ablated in three ways"),
+        "{}",
+        stage.screen()
+    );
     // What is steered with next is added again.
     stage.keys("2 c enter").wait(30.0);
     assert_eq!(asks(&stage).pop().unwrap().mode, Mode::Add);
@@ -143,7 +214,12 @@ fn the_tree_ablates_with_the_whole_the_core_and_the_own_neurons() {
 #[test]
 fn the_prompt_takes_lines_and_enter_runs() {
     let mut stage = stage(80, 24);
-    stage.keys("a k e").type_text(" today").keys("ctrl-j").type_text("is").keys("enter");
+    stage
+        .keys("a k e")
+        .type_text(" today")
+        .keys("ctrl-j")
+        .type_text("is")
+        .keys("enter");
     assert_eq!(asks(&stage).pop().unwrap().prompt, "I think that today\nis");
     stage.keys("e ctrl-r");
     assert_eq!(asks(&stage).len(), 2);
@@ -152,7 +228,9 @@ fn the_prompt_takes_lines_and_enter_runs() {
 #[test]
 fn a_paste_of_megabytes_is_cut_with_a_word() {
     let mut stage = stage(80, 24);
-    stage.keys("3 e").msg(Msg::Paste("x\u{1b}[2J ".repeat(400_000)));
+    stage
+        .keys("3 e")
+        .msg(Msg::Paste("x\u{1b}[2J ".repeat(400_000)));
     assert!(stage.screen().contains("cut at"), "{}", stage.screen());
     stage.keys("enter");
     assert!(stage.screen().chars().all(|c| c == '\n' || !c.is_control()));
@@ -166,10 +244,18 @@ fn text_streams_into_the_active_run_and_is_made_safe() {
     assert!(stage.screen().contains("waiting"), "{}", stage.screen());
     stage.event(Event::Started(Job::Steer));
     assert!(stage.screen().contains("searching α"), "{}", stage.screen());
-    stage.event(info()).event(text(0, false, " the day")).event(text(0, true, " the \u{1b}[31mSun"));
-    stage.event(text(1, true, "\u{202e}evil")).event(text(0, true, "day"));
+    stage
+        .event(info())
+        .event(text(0, false, " the day"))
+        .event(text(0, true, " the \u{1b}[31mSun"));
+    stage
+        .event(text(1, true, "\u{202e}evil"))
+        .event(text(0, true, "day"));
     let screen = stage.screen();
-    assert!(screen.contains("‹U+001B›[31mSunday") && screen.contains("‹U+202E›evil"), "{screen}");
+    assert!(
+        screen.contains("‹U+001B›[31mSunday") && screen.contains("‹U+202E›evil"),
+        "{screen}"
+    );
     assert!(screen.contains("cannot be reached"), "{screen}");
     stage.event(Event::Cancelled(Job::Steer));
     assert!(stage.screen().contains("cancelled"));
@@ -183,16 +269,25 @@ fn a_second_run_waits_for_the_first_to_stop() {
     let mut stage = stage(120, 36);
     stage.answers = false;
     stage.keys("a enter");
-    stage.event(Event::Started(Job::Steer)).event(info()).event(text(0, true, " first"));
+    stage
+        .event(Event::Started(Job::Steer))
+        .event(info())
+        .event(text(0, true, " first"));
     stage.keys("j j right enter");
     assert_eq!(asks(&stage).len(), 1);
     assert_eq!(stage.sent.last(), Some(&Command::Cancel(Job::Steer)));
     stage.event(text(0, true, " more"));
     stage.event(Event::Cancelled(Job::Steer));
     assert_eq!(asks(&stage).len(), 2);
-    stage.event(Event::Started(Job::Steer)).event(info()).event(text(0, true, " second"));
+    stage
+        .event(Event::Started(Job::Steer))
+        .event(info())
+        .event(text(0, true, " second"));
     let screen = stage.screen();
-    assert!(screen.contains("second") && !screen.contains("first"), "{screen}");
+    assert!(
+        screen.contains("second") && !screen.contains("first"),
+        "{screen}"
+    );
     stage.keys("[");
     assert!(stage.screen().contains("first more"), "{}", stage.screen());
 }
@@ -204,9 +299,21 @@ fn cancel_goes_to_the_engine_and_failure_is_told() {
     stage.keys("a enter");
     stage.event(Event::Started(Job::Steer)).keys("ctrl-c");
     assert_eq!(stage.sent.last(), Some(&Command::Cancel(Job::Steer)));
-    stage.event(Event::Failed(Job::Steer, "no memory: take fewer samples".to_owned())).wait(30.0);
-    assert!(stage.screen().contains("no memory: take fewer samples"), "{}", stage.screen());
-    stage.keys("enter").event(Event::Refused("no model is open".to_owned())).wait(30.0);
+    stage
+        .event(Event::Failed(
+            Job::Steer,
+            "no memory: take fewer samples".to_owned(),
+        ))
+        .wait(30.0);
+    assert!(
+        stage.screen().contains("no memory: take fewer samples"),
+        "{}",
+        stage.screen()
+    );
+    stage
+        .keys("enter")
+        .event(Event::Refused("no model is open".to_owned()))
+        .wait(30.0);
     assert!(stage.screen().contains("failed"), "{}", stage.screen());
 }
 
@@ -218,16 +325,29 @@ fn runs_are_kept_browsed_and_copied() {
     stage.keys("[ [");
     assert!(stage.screen().contains("run 1 of 3"), "{}", stage.screen());
     stage.keys("[");
-    assert!(stage.screen().contains("no run before"), "{}", stage.screen());
+    assert!(
+        stage.screen().contains("no run before"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("y");
-    let Some(Effect::Copy(text, _)) = stage.effects.last() else { panic!("nothing copied") };
-    assert!(text.contains("steered 1:\n Sunday is the best day") && text.contains("KL 0.2510"), "{text}");
+    let Some(Effect::Copy(text, _)) = stage.effects.last() else {
+        panic!("nothing copied")
+    };
+    assert!(
+        text.contains("steered 1:\n Sunday is the best day") && text.contains("KL 0.2510"),
+        "{text}"
+    );
 }
 
 #[test]
 fn long_texts_scroll() {
     let mut stage = stage(80, 24);
-    stage.keys("a G k k k e ctrl-u").type_text("8").keys("enter enter").wait(30.0);
+    stage
+        .keys("a G k k k e ctrl-u")
+        .type_text("8")
+        .keys("enter enter")
+        .wait(30.0);
     let top = stage.screen();
     assert!(top.contains("rows below: pagedown"), "{top}");
     stage.keys("pagedown pagedown pagedown pagedown pagedown pagedown pagedown pagedown pagedown");
@@ -237,7 +357,11 @@ fn long_texts_scroll() {
 #[test]
 fn form_and_runs_are_remembered() {
     let mut stage = stage(120, 36);
-    stage.keys("a k e").type_text(" it").keys("enter").wait(30.0);
+    stage
+        .keys("a k e")
+        .type_text(" it")
+        .keys("enter")
+        .wait(30.0);
     let session = stage.app.session();
     let mut other = Stage::new(120, 36, Profile::TrueColour);
     let mut study = other.demo.study();
@@ -277,12 +401,26 @@ proptest! {
 fn three_ways_show_tokens_and_text_and_scroll_at_every_size() {
     for (width, height) in [(120, 24), (80, 24), (60, 18)] {
         let mut stage = stage(width, height);
-        stage.keys("2").wait(0.2).keys("/").type_text("scarlet").keys("enter").wait(0.2).keys("b").wait(90.0);
+        stage
+            .keys("2")
+            .wait(0.2)
+            .keys("/")
+            .type_text("scarlet")
+            .keys("enter")
+            .wait(0.2)
+            .keys("b")
+            .wait(90.0);
         let screen = stage.screen();
-        assert!(screen.contains('↑') && screen.contains("Sunday"), "{screen}");
+        assert!(
+            screen.contains('↑') && screen.contains("Sunday"),
+            "{screen}"
+        );
         stage.keys("pagedown pagedown pagedown");
         let below = stage.screen();
-        assert!(below.contains("own neurons alone") && !below.contains("rows below"), "{below}");
+        assert!(
+            below.contains("own neurons alone") && !below.contains("rows below"),
+            "{below}"
+        );
         stage.keys("pageup pageup pageup");
         assert_eq!(stage.screen(), screen);
     }
@@ -291,11 +429,21 @@ fn three_ways_show_tokens_and_text_and_scroll_at_every_size() {
 #[test]
 fn enter_does_not_give_up_three_ways_under_way() {
     let mut stage = stage(80, 24);
-    stage.keys("2").wait(0.2).keys("/").type_text("scarlet").keys("enter").wait(0.2);
+    stage
+        .keys("2")
+        .wait(0.2)
+        .keys("/")
+        .type_text("scarlet")
+        .keys("enter")
+        .wait(0.2);
     stage.answers = false;
     stage.keys("b");
     let asked = asks(&stage).len();
-    assert!(asked > 0 && stage.screen().contains("core alone"), "{}", stage.screen());
+    assert!(
+        asked > 0 && stage.screen().contains("core alone"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("enter");
     assert_eq!(asks(&stage).len(), asked);
     assert!(stage.screen().contains("core alone"), "{}", stage.screen());

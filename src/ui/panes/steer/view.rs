@@ -1,4 +1,5 @@
-//! How the Steer pane looks: the request, and the runs that were; what came of a run is [`result`]'s.
+//! How the Steer pane looks: the request, and the runs that were; what came of a run is
+//! [`result`]'s.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -52,7 +53,11 @@ fn beside(area: Rect) -> bool {
 /// Cells that the prompt is typed in.
 pub(super) fn prompt_cells(cx: &Cx) -> usize {
     let area = cx.area;
-    let width = if beside(area) { form_width(area) } else { area.width };
+    let width = if beside(area) {
+        form_width(area)
+    } else {
+        area.width
+    };
     usize::from(width).saturating_sub(NAME + 2).max(4)
 }
 
@@ -64,24 +69,46 @@ fn parts(pane: &SteerPane, cx: &Cx) -> Parts {
     let area = cx.area;
     if beside(area) {
         let width = form_width(area);
-        let result = Rect { x: area.x + width, width: area.width - width, ..area };
-        return Parts { form: Rect { width, ..area }, result, look: Look::Beside };
+        let result = Rect {
+            x: area.x + width,
+            width: area.width - width,
+            ..area
+        };
+        return Parts {
+            form: Rect { width, ..area },
+            result,
+            look: Look::Beside,
+        };
     }
     let (look, height) = if area.width >= NARROWEST_GRID && area.height >= 10 {
-        let rows = grid(pane, area, cx).iter().map(|p| p.area.bottom()).max().unwrap_or(area.y) - area.y;
+        let rows = grid(pane, area, cx)
+            .iter()
+            .map(|p| p.area.bottom())
+            .max()
+            .unwrap_or(area.y)
+            - area.y;
         // A line for what is wrong; the request never pushes the texts off the screen.
         (Look::Grid, (rows + 1).min(area.height - area.height / 3))
     } else {
         (Look::List, (area.height / 2).max(1).min(area.height))
     };
     let height = height.min(area.height);
-    let result = Rect { y: area.y + height, height: area.height - height, ..area };
-    Parts { form: Rect { height, ..area }, result, look }
+    let result = Rect {
+        y: area.y + height,
+        height: area.height - height,
+        ..area
+    };
+    Parts {
+        form: Rect { height, ..area },
+        result,
+        look,
+    }
 }
 
 fn prompt_rows(pane: &SteerPane, cx: &Cx, most: usize) -> Vec<Line<'static>> {
     let rows = pane.prompt.height(prompt_cells(cx)).clamp(1, most);
-    pane.prompt.lines(cx.theme, prompt_cells(cx), rows, pane.typing)
+    pane.prompt
+        .lines(cx.theme, prompt_cells(cx), rows, pane.typing)
 }
 
 fn marker(here: bool, cx: &Cx) -> Span<'static> {
@@ -89,11 +116,18 @@ fn marker(here: bool, cx: &Cx) -> Span<'static> {
 }
 
 fn name(field: Field, here: bool, cx: &Cx) -> Vec<Span<'static>> {
-    vec![marker(here, cx), Span::styled(text::pad(field.name(), NAME - 1), cx.theme.dim())]
+    vec![
+        marker(here, cx),
+        Span::styled(text::pad(field.name(), NAME - 1), cx.theme.dim()),
+    ]
 }
 
 fn prompt_line(row: usize, here: bool, line: Line<'static>, cx: &Cx) -> Line<'static> {
-    let mut spans = if row == 0 { name(Field::Prompt, here, cx) } else { vec![Span::raw(" ".repeat(NAME))] };
+    let mut spans = if row == 0 {
+        name(Field::Prompt, here, cx)
+    } else {
+        vec![Span::raw(" ".repeat(NAME))]
+    };
     spans.push(Span::raw(" "));
     spans.extend(line.spans);
     Line::from(spans)
@@ -105,21 +139,34 @@ fn value(pane: &SteerPane, field: Field, here: bool, short: bool, cx: &Cx) -> Ve
     if let (Some(input), true) = (&pane.editing, here) {
         return input.line(theme, 12).spans;
     }
-    let (left, right) = if here && cx.focused { ("‹", "›") } else { (" ", " ") };
+    let (left, right) = if here && cx.focused {
+        ("‹", "›")
+    } else {
+        (" ", " ")
+    };
     let style = if here { theme.heading() } else { theme.text() };
     let shown = pane.form.shown(field, short);
-    vec![Span::styled(left, theme.accent()), Span::styled(shown, style), Span::styled(right, theme.accent())]
+    vec![
+        Span::styled(left, theme.accent()),
+        Span::styled(shown, style),
+        Span::styled(right, theme.accent()),
+    ]
 }
 
 fn term_label(pane: &SteerPane, i: usize, cells: usize, cx: &Cx) -> Span<'static> {
     match pane.form.features.get(i) {
-        Some((id, _)) if unknown(*id, cx) => {
-            Span::styled(text::fit(&format!("#{id} (not in this fit)"), cells), cx.theme.warning())
-        }
+        Some((id, _)) if unknown(*id, cx) => Span::styled(
+            text::fit(&format!("#{id} (not in this fit)"), cells),
+            cx.theme.warning(),
+        ),
         Some((id, _)) => Span::raw(text::fit(&listed(*id, 4, cx), cells)),
         None => {
             let hint = match cx.world.selected {
-                Some(id) => format!("none: {} adds {}", cx.key(Action::SteerWith), cx.world.feature_label(id)),
+                Some(id) => format!(
+                    "none: {} adds {}",
+                    cx.key(Action::SteerWith),
+                    cx.world.feature_label(id)
+                ),
                 None => "none yet".to_owned(),
             };
             Span::styled(text::fit(&hint, cells), cx.theme.dim())
@@ -136,7 +183,15 @@ fn column(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<Placed> {
         let here = at == pane.cursor;
         if field == Field::Prompt {
             for (i, line) in prompt_rows(pane, cx, 6).into_iter().enumerate() {
-                placed.push(Placed { at, area: Rect { y, height: 1, ..area }, line: prompt_line(i, here, line, cx) });
+                placed.push(Placed {
+                    at,
+                    area: Rect {
+                        y,
+                        height: 1,
+                        ..area
+                    },
+                    line: prompt_line(i, here, line, cx),
+                });
                 y += 1;
             }
             continue;
@@ -158,14 +213,22 @@ fn column(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<Placed> {
         } else {
             spans.extend(value(pane, field, here, false, cx));
         }
-        placed.push(Placed { at, area: Rect { y, height: 1, ..area }, line: Line::from(spans) });
+        placed.push(Placed {
+            at,
+            area: Rect {
+                y,
+                height: 1,
+                ..area
+            },
+            line: Line::from(spans),
+        });
         y += 1;
     }
     placed
 }
 
-/// The prompt, the features one behind the other, the other values in three columns: for a pane without room for a
-/// value a row.
+/// The prompt, the features one behind the other, the other values in three columns: for a pane
+/// without room for a value a row.
 fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<Placed> {
     let mut placed = Vec::new();
     let (mut x, mut y) = (0, area.y);
@@ -176,12 +239,24 @@ fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<Placed> {
         let Field::Term(i) = field else {
             let most = if area.height >= 18 { 3 } else { 1 };
             for (i, line) in prompt_rows(pane, cx, most).into_iter().enumerate() {
-                placed.push(Placed { at, area: Rect { y, height: 1, ..area }, line: prompt_line(i, here, line, cx) });
+                placed.push(Placed {
+                    at,
+                    area: Rect {
+                        y,
+                        height: 1,
+                        ..area
+                    },
+                    line: prompt_line(i, here, line, cx),
+                });
                 y += 1;
             }
             continue;
         };
-        let mut spans = if i == 0 { name(field, here, cx) } else { vec![marker(here, cx)] };
+        let mut spans = if i == 0 {
+            name(field, here, cx)
+        } else {
+            vec![marker(here, cx)]
+        };
         spans.push(Span::raw(" "));
         let is_new = pane.form.features.is_empty();
         spans.push(term_label(pane, i, if is_new { 44 } else { 24 }, cx));
@@ -194,7 +269,16 @@ fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<Placed> {
             (x, y) = (NAME as u16 - 1, y + 1);
         }
         let width = width.min(area.width.saturating_sub(x));
-        placed.push(Placed { at, area: Rect { x: area.x + x, y, width, height: 1 }, line: Line::from(spans) });
+        placed.push(Placed {
+            at,
+            area: Rect {
+                x: area.x + x,
+                y,
+                width,
+                height: 1,
+            },
+            line: Line::from(spans),
+        });
         x += width + 1;
     }
     y += 1;
@@ -205,12 +289,27 @@ fn grid(pane: &SteerPane, area: Rect, cx: &Cx) -> Vec<Placed> {
     for (i, field) in values.into_iter().enumerate() {
         let at = 1 + terms + i;
         let here = at == pane.cursor;
-        let name = if short && field == Field::Temperature { "temp" } else { field.name() };
-        let mut spans =
-            vec![marker(here, cx), Span::styled(text::pad(name, if short { 9 } else { 12 }), cx.theme.dim())];
+        let name = if short && field == Field::Temperature {
+            "temp"
+        } else {
+            field.name()
+        };
+        let mut spans = vec![
+            marker(here, cx),
+            Span::styled(text::pad(name, if short { 9 } else { 12 }), cx.theme.dim()),
+        ];
         spans.extend(value(pane, field, here, short, cx));
-        let cell = Rect { x: area.x + column * (i / rows) as u16, y: y + (i % rows) as u16, width: column, height: 1 };
-        placed.push(Placed { at, area: cell, line: Line::from(spans) });
+        let cell = Rect {
+            x: area.x + column * (i / rows) as u16,
+            y: y + (i % rows) as u16,
+            width: column,
+            height: 1,
+        };
+        placed.push(Placed {
+            at,
+            area: cell,
+            line: Line::from(spans),
+        });
     }
     placed
 }
@@ -225,13 +324,18 @@ fn placed(pane: &SteerPane, parts: &Parts, cx: &Cx) -> Vec<Placed> {
 pub(super) fn field_at(pane: &SteerPane, column: u16, row: u16, cx: &Cx) -> Option<usize> {
     let parts = parts(pane, cx);
     let all = on_screen(pane, &parts, cx);
-    all.into_iter().find(|p| p.area.contains(Position::new(column, row))).map(|p| p.at)
+    all.into_iter()
+        .find(|p| p.area.contains(Position::new(column, row)))
+        .map(|p| p.at)
 }
 
 /// The fields that are on the screen, the one under the cursor among them.
 fn on_screen(pane: &SteerPane, parts: &Parts, cx: &Cx) -> Vec<Placed> {
     let mut all = placed(pane, parts, cx);
-    let here = all.iter().find(|p| p.at == pane.cursor).map_or(parts.form.y, |p| p.area.y);
+    let here = all
+        .iter()
+        .find(|p| p.at == pane.cursor)
+        .map_or(parts.form.y, |p| p.area.y);
     let over = (here + 1).saturating_sub(parts.form.bottom());
     all.retain_mut(|p| {
         let seen = p.area.y >= parts.form.y + over && p.area.y < parts.form.bottom() + over;
@@ -252,14 +356,21 @@ pub(super) fn draw(pane: &SteerPane, cx: &Cx, buf: &mut Buffer) {
     for field in on_screen(pane, &parts, cx) {
         bottom = bottom.max(field.area.bottom());
         if field.at == pane.cursor && !pane.typing {
-            buf.set_style(field.area.intersection(buf.area), theme.selected(cx.focused));
+            buf.set_style(
+                field.area.intersection(buf.area),
+                theme.selected(cx.focused),
+            );
         }
         put(buf, field.area, 0, &field.line);
     }
     let width = usize::from(parts.form.width);
     let beside = parts.look == Look::Beside;
     let space = u16::from(beside);
-    let below = Rect { y: bottom + space, height: parts.form.bottom().saturating_sub(bottom + space), ..parts.form };
+    let below = Rect {
+        y: bottom + space,
+        height: parts.form.bottom().saturating_sub(bottom + space),
+        ..parts.form
+    };
     let (message, style) = match &pane.problem {
         Some(problem) => (problem.as_str(), theme.error()),
         None => (pane.field().help(), theme.dim()),
@@ -270,7 +381,16 @@ pub(super) fn draw(pane: &SteerPane, cx: &Cx, buf: &mut Buffer) {
     }
     if beside {
         let used = rows.len() as u16 + 1;
-        history(pane, Rect { y: below.y + used, height: below.height.saturating_sub(used), ..below }, cx, buf);
+        history(
+            pane,
+            Rect {
+                y: below.y + used,
+                height: below.height.saturating_sub(used),
+                ..below
+            },
+            cx,
+            buf,
+        );
     }
     result::draw(pane, parts.result, beside, cx, buf);
 }
@@ -278,10 +398,18 @@ pub(super) fn draw(pane: &SteerPane, cx: &Cx, buf: &mut Buffer) {
 /// The three ways in the whole pane, and the key that leaves them.
 fn three(pane: &SteerPane, cx: &Cx, buf: &mut Buffer) {
     let body = three_area(pane, cx);
-    let area = Rect { height: cx.area.height, ..body };
+    let area = Rect {
+        height: cx.area.height,
+        ..body
+    };
     super::parts::draw(pane, body, cx, buf);
     let hint = format!("{} goes back to the request", cx.key(Action::Back));
-    put(buf, area, usize::from(body.height), &Line::styled(hint, cx.theme.dim()));
+    put(
+        buf,
+        area,
+        usize::from(body.height),
+        &Line::styled(hint, cx.theme.dim()),
+    );
 }
 
 /// The runs that were, the newest first.
@@ -290,17 +418,41 @@ fn history(pane: &SteerPane, area: Rect, cx: &Cx, buf: &mut Buffer) {
     if pane.runs.len() < 2 || area.height < 3 {
         return;
     }
-    let keys = format!("{} {}", cx.key(Action::PreviousRun), cx.key(Action::NextRun));
-    let head = Line::from(vec![Span::styled(" Runs  ", theme.heading()), Span::styled(keys, theme.dim())]);
+    let keys = format!(
+        "{} {}",
+        cx.key(Action::PreviousRun),
+        cx.key(Action::NextRun)
+    );
+    let head = Line::from(vec![
+        Span::styled(" Runs  ", theme.heading()),
+        Span::styled(keys, theme.dim()),
+    ]);
     put(buf, area, 0, &head);
     let width = usize::from(area.width).saturating_sub(2);
     let rows = usize::from(area.height) - 1;
     let back = pane.runs.len() - 1 - pane.shown;
     let offset = scroll(0, back, pane.runs.len(), rows);
-    for (y, (i, run)) in pane.runs.iter().enumerate().rev().skip(offset).take(rows).enumerate() {
+    for (y, (i, run)) in pane
+        .runs
+        .iter()
+        .enumerate()
+        .rev()
+        .skip(offset)
+        .take(rows)
+        .enumerate()
+    {
         let here = i == pane.shown;
-        let found = run.info.as_ref().map(|info| format!("α {:+.1} KL {:.3}", info.alpha, info.kl));
-        let found = found.unwrap_or_else(|| if run.is_active() { "…".to_owned() } else { "–".to_owned() });
+        let found = run
+            .info
+            .as_ref()
+            .map(|info| format!("α {:+.1} KL {:.3}", info.alpha, info.kl));
+        let found = found.unwrap_or_else(|| {
+            if run.is_active() {
+                "…".to_owned()
+            } else {
+                "–".to_owned()
+            }
+        });
         let room = width.saturating_sub(text::width(&found) + 5);
         let line = Line::from(vec![
             marker(here, cx),
@@ -317,7 +469,11 @@ fn history(pane: &SteerPane, area: Rect, cx: &Cx, buf: &mut Buffer) {
 
 /// Rows that a page of the texts scrolls by.
 pub(super) fn page(pane: &SteerPane, cx: &Cx) -> usize {
-    let area = if pane.three.is_some() { three_area(pane, cx) } else { texts(pane, cx).0 };
+    let area = if pane.three.is_some() {
+        three_area(pane, cx)
+    } else {
+        texts(pane, cx).0
+    };
     usize::from(area.height).saturating_sub(2).max(1)
 }
 
@@ -340,8 +496,15 @@ fn three_area(pane: &SteerPane, cx: &Cx) -> Rect {
     if parts.look == Look::Beside {
         return result::inner(parts.result, true);
     }
-    let area = Rect { x: cx.area.x + 1, width: cx.area.width.saturating_sub(2), ..cx.area };
-    Rect { height: area.height.saturating_sub(1), ..area }
+    let area = Rect {
+        x: cx.area.x + 1,
+        width: cx.area.width.saturating_sub(2),
+        ..cx.area
+    };
+    Rect {
+        height: area.height.saturating_sub(1),
+        ..area
+    }
 }
 
 /// Where the texts are, and how many rows they take.

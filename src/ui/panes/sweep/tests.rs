@@ -7,7 +7,17 @@ use crate::ui::stage::Stage;
 use crate::ui::theme::Profile;
 
 fn asked(stage: &Stage) -> Vec<&SweepAsk> {
-    stage.sent.iter().filter_map(|c| if let Command::SweepK(ask) = c { Some(ask) } else { None }).collect()
+    stage
+        .sent
+        .iter()
+        .filter_map(|c| {
+            if let Command::SweepK(ask) = c {
+                Some(ask)
+            } else {
+                None
+            }
+        })
+        .collect()
 }
 
 fn row(features: usize, at: usize) -> Event {
@@ -39,11 +49,21 @@ fn sweeping(width: u16, height: u16, profile: Profile, rows: usize) -> Stage {
     let ask = asked(&stage)[0].clone();
     let config = stage.demo.study().fits[0].config.clone();
     stage.event(Event::Started(Job::Sweep));
-    stage.event(Event::SweepBegun(Box::new(SweepBegun { hook: Demo::hook(), config, ask: ask.clone() })));
+    stage.event(Event::SweepBegun(Box::new(SweepBegun {
+        hook: Demo::hook(),
+        config,
+        ask: ask.clone(),
+    })));
     for (at, k) in ask.features.into_iter().enumerate().take(rows) {
         stage.event(row(k, at));
     }
-    stage.event(Demo::progress(Job::Sweep, "sweeping over k", 525, 2325, "features"));
+    stage.event(Demo::progress(
+        Job::Sweep,
+        "sweeping over k",
+        525,
+        2325,
+        "features",
+    ));
     stage
 }
 
@@ -51,17 +71,50 @@ fn sweeping(width: u16, height: u16, profile: Profile, rows: usize) -> Stage {
 fn it_begins_with_what_the_command_does_and_is_edited() {
     let mut stage = Stage::opened(80, 24, Profile::Mono);
     stage.keys("5 S");
-    assert!(stage.screen().contains("15 fits of 5 numbers of features"), "{}", stage.screen());
-    assert!(stage.screen().contains("λ 0.1, 5 % of 1,536 neurons, seeds 42 to 44"), "{}", stage.screen());
+    assert!(
+        stage.screen().contains("15 fits of 5 numbers of features"),
+        "{}",
+        stage.screen()
+    );
+    assert!(
+        stage
+            .screen()
+            .contains("λ 0.1, 5 % of 1,536 neurons, seeds 42 to 44"),
+        "{}",
+        stage.screen()
+    );
     stage.type_text(" x").keys("enter");
-    assert!(asked(&stage).is_empty() && stage.screen().contains("'x' is no whole number"), "{}", stage.screen());
-    stage.keys("backspace").type_text("50,800").keys("down backspace").type_text("0").keys("enter");
-    assert!(asked(&stage).is_empty() && stage.screen().contains("seeds: a whole number from 1"), "{}", stage.screen());
-    stage.keys("backspace").type_text("2").keys("down space enter");
-    let wanted =
-        SweepAsk { fit: Some("bcd-k40".to_owned()), features: vec![25, 50, 100, 200, 400, 800], seeds: 2, cold: true };
+    assert!(
+        asked(&stage).is_empty() && stage.screen().contains("'x' is no whole number"),
+        "{}",
+        stage.screen()
+    );
+    stage
+        .keys("backspace")
+        .type_text("50,800")
+        .keys("down backspace")
+        .type_text("0")
+        .keys("enter");
+    assert!(
+        asked(&stage).is_empty() && stage.screen().contains("seeds: a whole number from 1"),
+        "{}",
+        stage.screen()
+    );
+    stage
+        .keys("backspace")
+        .type_text("2")
+        .keys("down space enter");
+    let wanted = SweepAsk {
+        fit: Some("bcd-k40".to_owned()),
+        features: vec![25, 50, 100, 200, 400, 800],
+        seeds: 2,
+        cold: true,
+    };
     assert_eq!(asked(&stage), [&wanted]);
-    let usual = SweepAsk { fit: wanted.fit.clone(), ..SweepAsk::default() };
+    let usual = SweepAsk {
+        fit: wanted.fit.clone(),
+        ..SweepAsk::default()
+    };
     let mut plain = Stage::opened(80, 24, Profile::Mono);
     plain.keys("5 S enter");
     assert_eq!(asked(&plain), [&usual]);
@@ -71,34 +124,69 @@ fn it_begins_with_what_the_command_does_and_is_edited() {
 fn a_sweep_is_watched_row_by_row() {
     for (width, height) in [(120, 36), (80, 24), (60, 18)] {
         let mut stage = sweeping(width, height, Profile::TrueColour, 0);
-        assert!(stage.screen().contains("the curves appear with the first number"), "{}", stage.screen());
+        assert!(
+            stage
+                .screen()
+                .contains("the curves appear with the first number"),
+            "{}",
+            stage.screen()
+        );
         stage = sweeping(width, height, Profile::TrueColour, 4);
         let screen = stage.screen();
-        assert!(screen.contains("4 of 5") && screen.contains("seeds 42 to 44, warm"), "{screen}");
-        assert!(screen.contains("0.4900"), "the held-out error at 200: {screen}");
+        assert!(
+            screen.contains("4 of 5") && screen.contains("seeds 42 to 44, warm"),
+            "{screen}"
+        );
+        assert!(
+            screen.contains("0.4900"),
+            "the held-out error at 200: {screen}"
+        );
         insta::assert_snapshot!(format!("sweep_{width}x{height}"), screen);
         if width == 80 {
             insta::assert_snapshot!("sweep_styles", stage.styles());
         }
         stage.keys("S");
-        assert!(stage.screen().contains("a sweep over k is under way"), "{}", stage.screen());
+        assert!(
+            stage.screen().contains("a sweep over k is under way"),
+            "{}",
+            stage.screen()
+        );
         stage.keys("T");
         assert!(!stage.sent.iter().any(|c| matches!(c, Command::TrainSae(_))));
         stage.keys("ctrl-c");
         assert!(stage.sent.contains(&Command::Cancel(Job::Sweep)));
         stage.event(Event::Cancelled(Job::Sweep));
-        assert!(stage.screen().contains("S sweeps again"), "{}", stage.screen());
+        assert!(
+            stage.screen().contains("S sweeps again"),
+            "{}",
+            stage.screen()
+        );
         stage.keys("y");
         assert!(stage.screen().contains("Markdown"), "{}", stage.screen());
         stage.keys("esc esc right left");
-        assert!(!stage.screen().contains("seeds 42 to 44"), "esc leads back to the curve: {}", stage.screen());
+        assert!(
+            !stage.screen().contains("seeds 42 to 44"),
+            "esc leads back to the curve: {}",
+            stage.screen()
+        );
         stage.keys("left");
-        assert!(stage.screen().contains("seeds 42 to 44"), "{}", stage.screen());
+        assert!(
+            stage.screen().contains("seeds 42 to 44"),
+            "{}",
+            stage.screen()
+        );
         stage.event(Event::Closed);
-        assert!(!stage.screen().contains("seeds 42 to 44"), "{}", stage.screen());
+        assert!(
+            !stage.screen().contains("seeds 42 to 44"),
+            "{}",
+            stage.screen()
+        );
     }
     let mono = sweeping(80, 24, Profile::Mono, 4);
-    insta::assert_snapshot!("sweep_mono", format!("{}\n{}", mono.screen(), mono.styles()));
+    insta::assert_snapshot!(
+        "sweep_mono",
+        format!("{}\n{}", mono.screen(), mono.styles())
+    );
 }
 
 #[test]
@@ -107,11 +195,18 @@ fn the_form_takes_clicks_and_the_wheel() {
     stage.keys("5 S");
     let screen = stage.screen();
     let line = |word: &str| screen.lines().position(|l| l.contains(word)).unwrap() as u16;
-    stage.click(20, line("fits of each")).keys("backspace").type_text("1");
+    stage
+        .click(20, line("fits of each"))
+        .keys("backspace")
+        .type_text("1");
     stage.click(20, line("warm goes on")).keys("enter");
     let ask = asked(&stage)[0];
     assert_eq!((ask.seeds, ask.cold), (1, true));
-    stage.keys("S").mouse(MouseEventKind::ScrollDown, 20, line("fits of each")).keys("backspace").type_text("2");
+    stage
+        .keys("S")
+        .mouse(MouseEventKind::ScrollDown, 20, line("fits of each"))
+        .keys("backspace")
+        .type_text("2");
     stage.keys("enter");
     assert_eq!(asked(&stage)[1].seeds, 2);
 }
@@ -124,7 +219,11 @@ fn a_sweep_and_its_form_are_drawn_at_any_size() {
             stage.screen();
             stage.event(Event::Cancelled(Job::Sweep)).keys("S");
             stage.screen();
-            stage.click(1, 1).click(width / 2, height / 2).mouse(MouseEventKind::ScrollUp, 0, 0).keys("esc");
+            stage
+                .click(1, 1)
+                .click(width / 2, height / 2)
+                .mouse(MouseEventKind::ScrollUp, 0, 0)
+                .keys("esc");
         }
     }
 }

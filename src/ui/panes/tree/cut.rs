@@ -10,7 +10,8 @@ use crate::ui::input::LineInput;
 use crate::ui::panes::{Cx, Step};
 use crate::ui::text;
 
-/// How many clusters of two or more there are below a height, and how many features are by themselves.
+/// How many clusters of two or more there are below a height, and how many features are by
+/// themselves.
 struct Cut {
     clusters: usize,
     single: usize,
@@ -66,30 +67,50 @@ impl TreePane {
     }
 
     fn cut_at(&self, height: f32) -> Cut {
-        let rows = self.plot.rows(&Folds { height, ..Folds::default() });
-        let clusters = rows.iter().filter(|row| row.folded && row.item != Item::Alone).count();
-        let leaves = rows.iter().filter(|row| matches!(row.item, Item::Node(node) if self.plot.is_leaf(node))).count();
-        Cut { clusters, single: leaves + self.plot.alone.len() }
+        let rows = self.plot.rows(&Folds {
+            height,
+            ..Folds::default()
+        });
+        let clusters = rows
+            .iter()
+            .filter(|row| row.folded && row.item != Item::Alone)
+            .count();
+        let leaves = rows
+            .iter()
+            .filter(|row| matches!(row.item, Item::Node(node) if self.plot.is_leaf(node)))
+            .count();
+        Cut {
+            clusters,
+            single: leaves + self.plot.alone.len(),
+        }
     }
 
     /// What the tree is cut at, in words for a title; nothing where it is whole or folded by hand.
     pub(super) fn cut_said(&self) -> Option<String> {
-        let height = Some(self.folds.height).filter(|h| h.is_finite() && self.folds.by_hand.is_empty())?;
+        let height =
+            Some(self.folds.height).filter(|h| h.is_finite() && self.folds.by_hand.is_empty())?;
         let Cut { clusters, single } = self.cut_at(height);
-        Some(format!("cut at {height:.2}: {clusters} clusters, {single} single"))
+        Some(format!(
+            "cut at {height:.2}: {clusters} clusters, {single} single"
+        ))
     }
 
     /// The line in which the height is typed.
     pub(super) fn cut_line(&self, input: &LineInput, width: usize, cx: &Cx) -> Line<'static> {
         let theme = cx.theme;
         let said = match self.typed_height().map(|height| self.cut_at(height)) {
-            Some(Cut { clusters, single }) => format!("  {clusters} clusters, {single} features by themselves"),
+            Some(Cut { clusters, single }) => {
+                format!("  {clusters} clusters, {single} features by themselves")
+            }
             None => "  a number from 0 to 1".to_owned(),
         };
         let mut spans = vec![Span::styled("cut at height ", theme.accent())];
         spans.extend(input.line(theme, 8).spans);
         let used: usize = spans.iter().map(|s| text::width(&s.content)).sum();
-        spans.push(Span::styled(text::fit(&said, width.saturating_sub(used)), theme.dim()));
+        spans.push(Span::styled(
+            text::fit(&said, width.saturating_sub(used)),
+            theme.dim(),
+        ));
         Line::from(spans)
     }
 }

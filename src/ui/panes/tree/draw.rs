@@ -30,22 +30,49 @@ fn parts(pane: &TreePane, area: Rect) -> Parts {
     if area.width >= BESIDE && area.height >= 8 {
         let width = (area.width * 2 / 5).clamp(36, 52);
         tree.width = area.width - width;
-        panel = Some((Rect { x: area.x + tree.width, width, ..area }, true));
+        panel = Some((
+            Rect {
+                x: area.x + tree.width,
+                width,
+                ..area
+            },
+            true,
+        ));
     } else if area.height >= 11 {
         let height = if area.height >= 18 { 7 } else { 4 };
         tree.height = area.height - height;
-        panel = Some((Rect { y: area.y + tree.height, height, ..area }, false));
+        panel = Some((
+            Rect {
+                y: area.y + tree.height,
+                height,
+                ..area
+            },
+            false,
+        ));
     }
-    let axis = Rect { height: tree.height.min(1), ..tree };
+    let axis = Rect {
+        height: tree.height.min(1),
+        ..tree
+    };
     tree.y += axis.height;
     tree.height -= axis.height;
     let searching = (pane.is_searching() || pane.cutting.is_some()) && tree.height > 1;
     let search = searching.then(|| {
         tree.height -= 1;
-        Rect { y: tree.y + tree.height, height: 1, ..tree }
+        Rect {
+            y: tree.y + tree.height,
+            height: 1,
+            ..tree
+        }
     });
     let cells = (usize::from(tree.width) * 9 / 20).clamp(8, 48);
-    Parts { axis, tree, search, panel, cells }
+    Parts {
+        axis,
+        tree,
+        search,
+        panel,
+        cells,
+    }
 }
 
 /// Rows for branches.
@@ -65,11 +92,15 @@ pub(super) fn item_at(pane: &TreePane, column: u16, row: u16, cx: &Cx) -> Option
         return None;
     }
     let offset = offset(pane, usize::from(tree.height));
-    pane.rows.get(offset + usize::from(row - tree.y)).map(|r| r.item)
+    pane.rows
+        .get(offset + usize::from(row - tree.y))
+        .map(|r| r.item)
 }
 
 fn offset(pane: &TreePane, height: usize) -> usize {
-    let at = pane.cursor.map_or(0, |item| pane.plot.row_of(item, &pane.rows));
+    let at = pane
+        .cursor
+        .map_or(0, |item| pane.plot.row_of(item, &pane.rows));
     scroll(pane.offset, at, pane.rows.len(), height)
 }
 
@@ -111,9 +142,15 @@ fn nothing(pane: &TreePane, cx: &Cx) -> Vec<String> {
 /// Ticks at even heights, as many as fit.
 fn ticks(low: f32, high: f32, cells: usize) -> Vec<f32> {
     let most = (cells / 7).max(2) as f32;
-    let step = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5].into_iter().find(|s| (high - low) / s <= most).unwrap_or(1.0);
+    let step = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
+        .into_iter()
+        .find(|s| (high - low) / s <= most)
+        .unwrap_or(1.0);
     let first = (low / step).ceil() as i32;
-    let ticks: Vec<f32> = (first..).map(|i| i as f32 * step).take_while(|t| *t <= high + step * 1e-3).collect();
+    let ticks: Vec<f32> = (first..)
+        .map(|i| i as f32 * step)
+        .take_while(|t| *t <= high + step * 1e-3)
+        .collect();
     if ticks.is_empty() { vec![high] } else { ticks }
 }
 
@@ -123,23 +160,50 @@ fn axis(pane: &TreePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
         let line = Line::styled(" no two features share a neuron", theme.dim());
         return put(buf, parts.axis, 0, &line);
     }
-    let folded_at = (pane.folds.height >= plot.low).then(|| plot.column(pane.folds.height, parts.cells));
+    let folded_at =
+        (pane.folds.height >= plot.low).then(|| plot.column(pane.folds.height, parts.cells));
     for tick in ticks(plot.low, plot.high, parts.cells).into_iter().rev() {
         let column = plot.column(tick, parts.cells);
         // The fold's mark and a tick do not stand in each other's number.
         if folded_at.is_some_and(|at| column.abs_diff(at) < 6) {
             continue;
         }
-        let digits = if (tick * 100.0).fract().abs() > 0.01 && (tick * 100.0).fract().abs() < 0.99 { 3 } else { 2 };
-        put_at(buf, parts.axis, column, 0, &Line::styled(format!("╷{tick:.digits$}"), theme.dim()));
+        let digits = if (tick * 100.0).fract().abs() > 0.01 && (tick * 100.0).fract().abs() < 0.99 {
+            3
+        } else {
+            2
+        };
+        put_at(
+            buf,
+            parts.axis,
+            column,
+            0,
+            &Line::styled(format!("╷{tick:.digits$}"), theme.dim()),
+        );
     }
     if let Some(column) = folded_at {
         let mark = format!("▼{:.2}", pane.folds.height);
-        put_at(buf, parts.axis, column, 0, &Line::styled(mark, theme.accent()));
+        put_at(
+            buf,
+            parts.axis,
+            column,
+            0,
+            &Line::styled(mark, theme.accent()),
+        );
     }
     let room = usize::from(parts.axis.width).saturating_sub(parts.cells + 2);
-    let what = if room >= 34 { "height = 1 − overlap of neurons" } else { "1 − overlap" };
-    put_at(buf, parts.axis, parts.cells + 2, 0, &Line::styled(text::fit(what, room), theme.dim()));
+    let what = if room >= 34 {
+        "height = 1 − overlap of neurons"
+    } else {
+        "1 − overlap"
+    };
+    put_at(
+        buf,
+        parts.axis,
+        parts.cells + 2,
+        0,
+        &Line::styled(text::fit(what, room), theme.dim()),
+    );
 }
 
 fn branches(pane: &TreePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
@@ -152,10 +216,16 @@ fn branches(pane: &TreePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
         let selected = pane.cursor == Some(row.item);
         if selected {
             let x = parts.tree.x + cells as u16;
-            let line = Rect::new(x, parts.tree.y + y as u16, parts.tree.width.saturating_sub(cells as u16), 1);
+            let line = Rect::new(
+                x,
+                parts.tree.y + y as u16,
+                parts.tree.width.saturating_sub(cells as u16),
+                1,
+            );
             buf.set_style(line.intersection(buf.area), theme.selected(cx.focused));
         }
-        let lit = matches!((row.item, chosen), (Item::Node(n), Item::Node(c)) if plot.is_within(n, c));
+        let lit =
+            matches!((row.item, chosen), (Item::Node(n), Item::Node(c)) if plot.is_within(n, c));
         let mut spans: Vec<Span> = Vec::with_capacity(8);
         let bar = match row.item {
             Item::Node(node) if row.folded => plot.column(plot.height(node), cells)..cells,
@@ -166,10 +236,16 @@ fn branches(pane: &TreePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
             let (glyph, style) = match row.item {
                 // Without colours, lines that are not chosen are thin.
                 _ if bar.contains(&x) && theme.marks() && !lit => ('─', theme.bar()),
-                _ if bar.contains(&x) && x == bar.start => ('╼', if lit { theme.accent() } else { theme.bar() }),
+                _ if bar.contains(&x) && x == bar.start => {
+                    ('╼', if lit { theme.accent() } else { theme.bar() })
+                }
                 _ if bar.contains(&x) => ('━', if lit { theme.accent() } else { theme.bar() }),
-                Item::Node(node) if x + 2 >= cells && plot.alone.contains(&node) => ('╶', theme.dim()),
-                _ if grid.chosen[at] && theme.marks() => (plot::heavy(grid.lines[at]), theme.accent()),
+                Item::Node(node) if x + 2 >= cells && plot.alone.contains(&node) => {
+                    ('╶', theme.dim())
+                }
+                _ if grid.chosen[at] && theme.marks() => {
+                    (plot::heavy(grid.lines[at]), theme.accent())
+                }
                 _ if grid.chosen[at] => (plot::glyph(grid.lines[at]), theme.accent()),
                 _ => (plot::glyph(grid.lines[at]), theme.dim()),
             };
@@ -179,7 +255,10 @@ fn branches(pane: &TreePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
             }
         }
         let room = usize::from(parts.tree.width).saturating_sub(cells + 1);
-        spans.push(Span::styled(if selected { "▌" } else { " " }, theme.accent()));
+        spans.push(Span::styled(
+            if selected { "▌" } else { " " },
+            theme.accent(),
+        ));
         spans.extend(label(pane, *row, room.saturating_sub(1), cx));
         put(buf, parts.tree, y, &Line::from(spans));
     }
@@ -188,12 +267,23 @@ fn branches(pane: &TreePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
 
 /// A mark where the branches under the cursor join.
 fn junction(pane: &TreePane, parts: &Parts, offset: usize, cx: &Cx, buf: &mut Buffer) {
-    let Some(Item::Node(node)) = pane.cursor else { return };
+    let Some(Item::Node(node)) = pane.cursor else {
+        return;
+    };
     let at = pane.plot.row_of(Item::Node(node), &pane.rows);
-    let own_row = pane.rows.get(at).is_some_and(|row| row.item == Item::Node(node));
+    let own_row = pane
+        .rows
+        .get(at)
+        .is_some_and(|row| row.item == Item::Node(node));
     if !own_row && at >= offset && at < offset + usize::from(parts.tree.height) {
         let column = pane.plot.column(pane.plot.height(node), parts.cells);
-        put_at(buf, parts.tree, column, at - offset, &Line::styled("◆", cx.theme.title(true)));
+        put_at(
+            buf,
+            parts.tree,
+            column,
+            at - offset,
+            &Line::styled("◆", cx.theme.title(true)),
+        );
     }
 }
 
@@ -211,7 +301,11 @@ pub(super) fn distinct(tokens: &[String], most: usize) -> String {
         if shown.len() < most && !seen.contains(&folded) {
             seen.push(folded);
             let trimmed = token.trim_matches(' ');
-            shown.push(if trimmed.is_empty() { "·".to_owned() } else { text::clean(trimmed) });
+            shown.push(if trimmed.is_empty() {
+                "·".to_owned()
+            } else {
+                text::clean(trimmed)
+            });
         }
     }
     shown.join(" ")
@@ -228,7 +322,10 @@ pub(in crate::ui) fn listed(id: usize, most: usize, cx: &Cx) -> String {
 /// The label that most of some features are about, and how many.
 pub(super) fn common_label(features: &[usize], cx: &Cx) -> Option<(String, usize)> {
     let mut counts: Vec<(&str, usize)> = Vec::new();
-    for purity in features.iter().filter_map(|id| cx.world.row(*id)?.purity.as_ref()) {
+    for purity in features
+        .iter()
+        .filter_map(|id| cx.world.row(*id)?.purity.as_ref())
+    {
         match counts.iter_mut().find(|(label, _)| *label == purity.label) {
             Some((_, n)) => *n += 1,
             None => counts.push((&purity.label, 1)),
@@ -245,8 +342,16 @@ fn label(pane: &TreePane, row: Row, room: usize, cx: &Cx) -> Vec<Span<'static>> 
         Item::Alone => {
             let mark = if row.folded { "▸" } else { "▾" };
             let n = features.len();
-            let what = if n == 1 { "feature shares" } else { "features share" };
-            (vec![Span::styled(format!("{mark} {n} "), theme.accent())], format!("{what} no neurons"), String::new())
+            let what = if n == 1 {
+                "feature shares"
+            } else {
+                "features share"
+            };
+            (
+                vec![Span::styled(format!("{mark} {n} "), theme.accent())],
+                format!("{what} no neurons"),
+                String::new(),
+            )
         }
         Item::Node(_) if row.folded => {
             let mut names: Vec<String> = Vec::new();
@@ -255,32 +360,62 @@ fn label(pane: &TreePane, row: Row, room: usize, cx: &Cx) -> Vec<Span<'static>> 
                     names.push(name);
                 }
             }
-            let found = features.iter().filter(|id| is_found(pane, **id, cx)).count();
+            let found = features
+                .iter()
+                .filter(|id| is_found(pane, **id, cx))
+                .count();
             let tail = match common_label(&features, cx) {
                 _ if found > 0 => format!("{found} found"),
                 Some((label, n)) => format!("{label} {n}/{}", features.len()),
                 None => String::new(),
             };
-            (vec![Span::styled(format!("▸ {} ", features.len()), theme.accent())], names.join(" · "), tail)
+            (
+                vec![Span::styled(
+                    format!("▸ {} ", features.len()),
+                    theme.accent(),
+                )],
+                names.join(" · "),
+                tail,
+            )
         }
         Item::Node(leaf) => {
             let id = pane.plot.feature(leaf);
             let mut head = vec![Span::styled(format!("#{id} "), theme.dim())];
             let row = cx.world.row(id);
             if let Some(name) = row.and_then(|r| r.name.as_ref()) {
-                head.push(Span::styled(format!("{} ", text::fit(&text::clean(name), room / 2)), theme.name()));
+                head.push(Span::styled(
+                    format!("{} ", text::fit(&text::clean(name), room / 2)),
+                    theme.name(),
+                ));
             }
             let purity = row.and_then(|r| r.purity.as_ref());
-            let tail = purity.map(|p| format!("{} {:.0}%", text::label(&text::clean(&p.label), 12), p.share * 100.0));
-            (head, row.map(|r| words(r, 8)).unwrap_or_default(), tail.unwrap_or_default())
+            let tail = purity.map(|p| {
+                format!(
+                    "{} {:.0}%",
+                    text::label(&text::clean(&p.label), 12),
+                    p.share * 100.0
+                )
+            });
+            (
+                head,
+                row.map(|r| words(r, 8)).unwrap_or_default(),
+                tail.unwrap_or_default(),
+            )
         }
     };
     let used: usize = head.iter().map(|s| text::width(&s.content)).sum();
-    let tail_room = if room >= 30 { text::width(&tail) + usize::from(!tail.is_empty()) * 2 } else { 0 };
+    let tail_room = if room >= 30 {
+        text::width(&tail) + usize::from(!tail.is_empty()) * 2
+    } else {
+        0
+    };
     middle = text::pad(&middle, room.saturating_sub(used + tail_room));
     let found = matches!(row.item, Item::Node(leaf) if !row.folded && is_found(pane, pane.plot.feature(leaf), cx));
     let mut spans = head;
-    spans.push(Span::styled(middle, if found { theme.found() } else { theme.text() }));
+    spans.push(Span::styled(
+        middle,
+        if found { theme.found() } else { theme.text() },
+    ));
     if tail_room > 0 {
         spans.push(Span::styled(format!("  {tail}"), theme.dim()));
     }
@@ -289,13 +424,18 @@ fn label(pane: &TreePane, row: Row, room: usize, cx: &Cx) -> Vec<Span<'static>> 
 
 fn is_found(pane: &TreePane, id: usize, cx: &Cx) -> bool {
     !pane.query.text().trim().is_empty()
-        && cx.world.row(id).is_some_and(|row| super::search::finds(row, pane.query.text()))
+        && cx
+            .world
+            .row(id)
+            .is_some_and(|row| super::search::finds(row, pane.query.text()))
 }
 
 /// A feature in a word: its name, or its strongest token.
 fn name(id: usize, cx: &Cx) -> String {
     match cx.world.row(id) {
-        Some(FeatureRow { name: Some(name), .. }) => text::clean(name),
+        Some(FeatureRow {
+            name: Some(name), ..
+        }) => text::clean(name),
         Some(row) if !row.top_tokens.is_empty() => words(row, 1),
         _ => format!("#{id}"),
     }
@@ -303,7 +443,9 @@ fn name(id: usize, cx: &Cx) -> String {
 
 /// A row as text: its height, indented label.
 pub(super) fn plain(pane: &TreePane, row: usize, cx: &Cx) -> String {
-    let Some(row) = pane.rows.get(row).copied() else { return String::new() };
+    let Some(row) = pane.rows.get(row).copied() else {
+        return String::new();
+    };
     let mut depth = 0;
     let mut joins = None;
     if let Item::Node(node) = row.item {
@@ -317,5 +459,9 @@ pub(super) fn plain(pane: &TreePane, row: usize, cx: &Cx) -> String {
     let spans = label(pane, row, 72, cx);
     let text: String = spans.iter().map(|s| s.content.as_ref()).collect();
     let height = joins.map_or_else(|| "     ".to_owned(), |h| format!("{h:.3}"));
-    format!("{height} {}{}", "  ".repeat(depth), text.split_whitespace().collect::<Vec<_>>().join(" "))
+    format!(
+        "{height} {}{}",
+        "  ".repeat(depth),
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    )
 }

@@ -1,5 +1,5 @@
-//! Levels of features of features as a tree to walk: what a coarse feature is made of, down to the features of the fit.
-//! Owns the folds and the cursor; the numbers come from the engine.
+//! Levels of features of features as a tree to walk: what a coarse feature is made of, down to the
+//! features of the fit. Owns the folds and the cursor; the numbers come from the engine.
 //!
 //! Invariant: a row is named by its path, because a feature can be a child of several.
 
@@ -84,8 +84,22 @@ fn paths(levels: &Levels, is_open: impl Fn(&[usize]) -> bool) -> Vec<Vec<usize>>
 impl LevelsView {
     /// As it was chosen to be, with nothing on show: for another study.
     pub fn anew(self) -> Self {
-        let Self { on, growth, together, sizes, left, .. } = self;
-        Self { on, growth, together, sizes, left, ..Self::default() }
+        let Self {
+            on,
+            growth,
+            together,
+            sizes,
+            left,
+            ..
+        } = self;
+        Self {
+            on,
+            growth,
+            together,
+            sizes,
+            left,
+            ..Self::default()
+        }
     }
 
     /// What is remembered from one run to the next.
@@ -110,19 +124,34 @@ impl LevelsView {
 
     /// Asks for the levels of the fit on show unless they are there or asked for.
     pub fn want(&mut self, cx: &Cx) -> Vec<Step> {
-        let Some(list) = cx.world.features.as_ref().filter(|list| list.finished) else { return Vec::new() };
+        let Some(list) = cx.world.features.as_ref().filter(|list| list.finished) else {
+            return Vec::new();
+        };
         let newest = (list.fit.clone(), list.sweep);
         if !self.on || self.of.as_ref() == Some(&newest) {
             return Vec::new();
         }
         let of = Some(newest);
-        *self = Self { on: true, of, asked: true, ..std::mem::take(self).anew() };
-        vec![Step::Send(Command::Levels(self.growth, self.together, self.fitting_sizes(cx)))]
+        *self = Self {
+            on: true,
+            of,
+            asked: true,
+            ..std::mem::take(self).anew()
+        };
+        vec![Step::Send(Command::Levels(
+            self.growth,
+            self.together,
+            self.fitting_sizes(cx),
+        ))]
     }
 
     /// The other rule for p.
     pub fn turn(&mut self, cx: &Cx) -> Vec<Step> {
-        self.growth = if self.growth == Growth::Growing { Growth::Fixed } else { Growth::Growing };
+        self.growth = if self.growth == Growth::Growing {
+            Growth::Fixed
+        } else {
+            Growth::Growing
+        };
         self.of = None;
         self.want(cx)
     }
@@ -142,13 +171,20 @@ impl LevelsView {
             self.open.insert(vec![first]);
         }
         (self.cursor, self.offset) = (0, 0);
-        let left = self.left.take().filter(|left| self.of.as_ref().is_some_and(|(fit, _)| *fit == left.fit));
+        let left = self
+            .left
+            .take()
+            .filter(|left| self.of.as_ref().is_some_and(|(fit, _)| *fit == left.fit));
         if let Some(left) = &left {
             self.open = left.open.iter().cloned().collect();
         }
         self.lay_out();
         if let Some(left) = left {
-            self.cursor = self.rows.iter().position(|path| *path == left.cursor).unwrap_or(0);
+            self.cursor = self
+                .rows
+                .iter()
+                .position(|path| *path == left.cursor)
+                .unwrap_or(0);
         }
     }
 
@@ -169,21 +205,30 @@ impl LevelsView {
     }
 
     fn node(&self, row: usize) -> Option<&LevelNode> {
-        self.levels.as_ref()?.nodes.get(*self.rows.get(row)?.last()?)
+        self.levels
+            .as_ref()?
+            .nodes
+            .get(*self.rows.get(row)?.last()?)
     }
 
     /// The feature of the fit under the cursor.
     pub fn feature(&self) -> Option<usize> {
-        self.node(self.cursor).filter(|n| n.level == 0).map(|n| n.feature)
+        self.node(self.cursor)
+            .filter(|n| n.level == 0)
+            .map(|n| n.feature)
     }
 
     /// The features of the fit below the cursor.
     pub fn features(&self) -> Vec<usize> {
-        self.node(self.cursor).map(|n| n.features.clone()).unwrap_or_default()
+        self.node(self.cursor)
+            .map(|n| n.features.clone())
+            .unwrap_or_default()
     }
 
     fn fold(&mut self, open: Option<bool>) {
-        let Some(path) = self.rows.get(self.cursor).cloned() else { return };
+        let Some(path) = self.rows.get(self.cursor).cloned() else {
+            return;
+        };
         let now = self.open.contains(&path);
         if open.unwrap_or(!now) {
             self.open.insert(path);
@@ -198,16 +243,23 @@ impl LevelsView {
         usize::from(parts(cx.area).0.height).max(1)
     }
 
-    /// Why an action cannot be done while levels are on show; `searching`: something is searched for.
+    /// Why an action cannot be done while levels are on show; `searching`: something is searched
+    /// for.
     pub fn refusal(&self, action: Action, searching: bool, cx: &Cx) -> Option<String> {
-        let walk = matches!(action, Action::Fold | Action::FoldMore | Action::FoldLess | Action::Open | Action::Filter);
+        let walk = matches!(
+            action,
+            Action::Fold | Action::FoldMore | Action::FoldLess | Action::Open | Action::Filter
+        );
         let search = matches!(action, Action::NextMatch | Action::PreviousMatch);
         let ended = || cx.world.features.as_ref().is_some_and(|list| list.finished);
         match () {
-            () if takes_part(action) => {
-                Some(format!("that is for the dendrogram: {} shows it", cx.key(Action::TreeKind)))
+            () if takes_part(action) => Some(format!(
+                "that is for the dendrogram: {} shows it",
+                cx.key(Action::TreeKind)
+            )),
+            () if action == Action::CutAt && !ended() => {
+                Some("levels are found once the fit has ended".to_owned())
             }
-            () if action == Action::CutAt && !ended() => Some("levels are found once the fit has ended".to_owned()),
             () if walk && self.is_empty() => Some("no levels yet".to_owned()),
             () if search && !searching => Some("nothing is searched for".to_owned()),
             () => None,
@@ -220,19 +272,29 @@ impl LevelsView {
             self.cursor = to;
             self.offset = scroll(self.offset, to, self.rows.len(), height);
             return Some(
-                self.feature().filter(|id| cx.world.selected != Some(*id)).map(Step::Select).into_iter().collect(),
+                self.feature()
+                    .filter(|id| cx.world.selected != Some(*id))
+                    .map(Step::Select)
+                    .into_iter()
+                    .collect(),
             );
         }
         let leaf = self.feature();
         let path = self.rows.get(self.cursor).cloned().unwrap_or_default();
         match action {
-            Action::Open | Action::Right if leaf.is_some() => return Some(leaf.map(Step::Visit).into_iter().collect()),
+            Action::Open | Action::Right if leaf.is_some() => {
+                return Some(leaf.map(Step::Visit).into_iter().collect());
+            }
             Action::Open | Action::Fold => self.fold(None),
             Action::Right => self.fold(Some(true)),
             Action::Left if self.open.contains(&path) => self.fold(Some(false)),
             Action::Left => {
                 let parent = &path[..path.len().saturating_sub(1)];
-                self.cursor = self.rows.iter().position(|p| p == parent).unwrap_or(self.cursor);
+                self.cursor = self
+                    .rows
+                    .iter()
+                    .position(|p| p == parent)
+                    .unwrap_or(self.cursor);
             }
             Action::FoldMore => {
                 self.open.clear();
@@ -244,7 +306,10 @@ impl LevelsView {
             }
             Action::Copy => {
                 let lines: Vec<String> = (0..self.rows.len()).map(|row| self.plain(row)).collect();
-                return Some(vec![Step::Copy(lines.join("\n"), format!("{} rows of the levels", lines.len()))]);
+                return Some(vec![Step::Copy(
+                    lines.join("\n"),
+                    format!("{} rows of the levels", lines.len()),
+                )]);
             }
             _ => return None,
         }
@@ -262,24 +327,54 @@ impl LevelsView {
             return Vec::new();
         }
         self.cursor = at;
-        if double { self.act(Action::Open, cx).unwrap_or_default() } else { Vec::new() }
+        if double {
+            self.act(Action::Open, cx).unwrap_or_default()
+        } else {
+            Vec::new()
+        }
     }
 
     pub fn title(&self, width: u16) -> String {
-        let Some(levels) = &self.levels else { return "Levels of features".to_owned() };
-        let counts: Vec<String> = levels.levels.iter().map(|l| l.features.to_string()).collect();
-        let shares: Vec<String> = levels.levels.iter().map(|l| text::percent(l.sparsity as f32)).collect();
+        let Some(levels) = &self.levels else {
+            return "Levels of features".to_owned();
+        };
+        let counts: Vec<String> = levels
+            .levels
+            .iter()
+            .map(|l| l.features.to_string())
+            .collect();
+        let shares: Vec<String> = levels
+            .levels
+            .iter()
+            .map(|l| text::percent(l.sparsity as f32))
+            .collect();
         let short = format!("Levels {}", counts.join(" → "));
-        let tuned = if levels.levels.iter().any(|l| l.joint.is_some()) { " · tuned" } else { "" };
+        let tuned = if levels.levels.iter().any(|l| l.joint.is_some()) {
+            " · tuned"
+        } else {
+            ""
+        };
         if width < 72 {
             return format!("{short}{tuned}");
         }
-        format!("{short} · p {} ({}){tuned}", shares.join(" → "), levels.growth)
+        format!(
+            "{short} · p {} ({}){tuned}",
+            shares.join(" → "),
+            levels.growth
+        )
     }
 
     fn plain(&self, row: usize) -> String {
-        let Some(node) = self.node(row) else { return String::new() };
+        let Some(node) = self.node(row) else {
+            return String::new();
+        };
         let depth = self.rows[row].len() - 1;
-        format!("{}{}.{} {}", "  ".repeat(depth), node.level, node.feature, tokens(node, 8))
+        format!(
+            "{}{}.{} {}",
+            "  ".repeat(depth),
+            node.level,
+            node.feature,
+            tokens(node, 8)
+        )
     }
 }

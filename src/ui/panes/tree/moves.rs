@@ -9,7 +9,11 @@ use crate::ui::panes::{Cx, Step, motion};
 impl TreePane {
     /// Into the panel and about in it; `None` for what is the tree's.
     pub(super) fn walk_panel(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>> {
-        let links = if draw::has_panel(self, cx) { panel::links(self, cx) } else { Vec::new() };
+        let links = if draw::has_panel(self, cx) {
+            panel::links(self, cx)
+        } else {
+            Vec::new()
+        };
         let Some(at) = self.inside.map(|at| at.min(links.len().saturating_sub(1))) else {
             let goes = action == Action::NextPane && !links.is_empty();
             self.inside = goes.then_some(0);
@@ -80,8 +84,8 @@ impl TreePane {
         } else {
             heights.into_iter().rev().filter(|h| *h < now).collect()
         };
-        // A step of the picture, not of the data: hundreds of merges lie close together. A step is seen when the axis moves
-        // or about a fifth of the rows come or go.
+        // A step of the picture, not of the data: hundreds of merges lie close together. A step is
+        // seen when the axis moves or about a fifth of the rows come or go.
         let least = (self.plot.high - self.plot.low) / 24.0;
         for height in candidates {
             self.folds.height = height;
@@ -117,7 +121,11 @@ impl TreePane {
         let item = self.cursor?;
         let Item::Node(node) = item else {
             if self.folds.alone_open == forward {
-                return if forward { self.vertical(Action::Down, cx) } else { Some(Vec::new()) };
+                return if forward {
+                    self.vertical(Action::Down, cx)
+                } else {
+                    Some(Vec::new())
+                };
             }
             return Some(self.toggle(cx));
         };
@@ -125,7 +133,12 @@ impl TreePane {
             if self.plot.alone.contains(&node) {
                 return Some(self.go(Item::Alone, cx));
             }
-            return Some(self.plot.parent(node).map(|p| self.go(Item::Node(p), cx)).unwrap_or_default());
+            return Some(
+                self.plot
+                    .parent(node)
+                    .map(|p| self.go(Item::Node(p), cx))
+                    .unwrap_or_default(),
+            );
         }
         if self.plot.is_leaf(node) {
             return Some(vec![Step::Visit(self.plot.feature(node))]);
@@ -133,7 +146,8 @@ impl TreePane {
         if self.plot.is_folded(node, &self.folds) {
             return Some(self.fold(node, false, cx));
         }
-        // Going in keeps the cluster that one looks into: its members' own neurons are told from the whole of it.
+        // Going in keeps the cluster that one looks into: its members' own neurons are told from
+        // the whole of it.
         let scope = self.scope.filter(|&scope| self.plot.is_within(node, scope));
         let kid = self.plot.kids(node).first().copied()?;
         let steps = self.go(Item::Node(kid), cx);
@@ -143,7 +157,9 @@ impl TreePane {
 
     pub(super) fn open(&mut self, cx: &Cx) -> Vec<Step> {
         match self.cursor {
-            Some(Item::Node(node)) if self.plot.is_leaf(node) => vec![Step::Visit(self.plot.feature(node))],
+            Some(Item::Node(node)) if self.plot.is_leaf(node) => {
+                vec![Step::Visit(self.plot.feature(node))]
+            }
             _ => self.toggle(cx),
         }
     }

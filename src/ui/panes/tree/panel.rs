@@ -1,5 +1,5 @@
-//! What the cluster or the feature under the cursor is made of: members, core neurons, each member's own. Its lines can be
-//! walked and followed.
+//! What the cluster or the feature under the cursor is made of: members, core neurons, each
+//! member's own. Its lines can be walked and followed.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -41,7 +41,11 @@ pub(super) fn draw(pane: &TreePane, area: Rect, beside: bool, cx: &Cx, buf: &mut
         let inner = super::levels::frame(area, true, cx, buf);
         let width = usize::from(inner.width);
         let mut lines = vec![Line::styled(text::fit(&who, width), theme.heading())];
-        lines.extend(text::wrap(&facts, width).into_iter().map(|l| Line::styled(l, theme.dim())));
+        lines.extend(
+            text::wrap(&facts, width)
+                .into_iter()
+                .map(|l| Line::styled(l, theme.dim())),
+        );
         lines.extend(lens(pane, width, cx));
         lines.push(Line::default());
         let height = usize::from(inner.height);
@@ -50,7 +54,9 @@ pub(super) fn draw(pane: &TreePane, area: Rect, beside: bool, cx: &Cx, buf: &mut
         let (members, core) = (members(pane, width, cx), core(pane, width, cx));
         let at = places(pane, &members);
         // Each has what the other leaves, and half at least.
-        let below = core.len().min((left / 2).max(left.saturating_sub(members.len() + 1)));
+        let below = core
+            .len()
+            .min((left / 2).max(left.saturating_sub(members.len() + 1)));
         lines.extend(cut(members, left.saturating_sub(below + 1), at[0], cx));
         lines.push(Line::default());
         lines.extend(cut(core, below, at[1], cx));
@@ -81,7 +87,10 @@ pub(super) fn draw(pane: &TreePane, area: Rect, beside: bool, cx: &Cx, buf: &mut
     let members = members(pane, half.saturating_sub(3), cx);
     let at = places(pane, &members);
     let core = core(pane, (width - half).saturating_sub(1), cx);
-    let columns = [(0, cut(members, height, at[0], cx)), (half, cut(core, height, at[1], cx))];
+    let columns = [
+        (0, cut(members, height, at[0], cx)),
+        (half, cut(core, height, at[1], cx)),
+    ];
     for (x, lines) in columns {
         for (y, line) in lines.iter().take(height).enumerate() {
             crate::ui::panes::put_at(buf, area, x + 1, y + 1, line);
@@ -95,7 +104,10 @@ fn heading(pane: &TreePane, cx: &Cx) -> (String, String) {
         None => (String::new(), String::new()),
         Some(Item::Alone) => {
             let n = pane.plot.alone.len();
-            (format!("{n} on their own"), "no neuron of theirs is in another feature".to_owned())
+            (
+                format!("{n} on their own"),
+                "no neuron of theirs is in another feature".to_owned(),
+            )
         }
         Some(Item::Node(node)) if pane.plot.is_leaf(node) => {
             let id = pane.plot.feature(node);
@@ -116,8 +128,13 @@ fn heading(pane: &TreePane, cx: &Cx) -> (String, String) {
         Some(Item::Node(node)) => {
             let features = pane.plot.features(Item::Node(node));
             let height = pane.plot.height(node);
-            let label = common_label(&features, cx).map(|(label, n)| format!(" · {label} {n}/{}", features.len()));
-            let facts = format!("join at {height:.2}: overlap {:.2}{}", 1.0 - height, label.unwrap_or_default());
+            let label = common_label(&features, cx)
+                .map(|(label, n)| format!(" · {label} {n}/{}", features.len()));
+            let facts = format!(
+                "join at {height:.2}: overlap {:.2}{}",
+                1.0 - height,
+                label.unwrap_or_default()
+            );
             (format!("{} features", features.len()), facts)
         }
     }
@@ -125,17 +142,28 @@ fn heading(pane: &TreePane, cx: &Cx) -> (String, String) {
 
 /// Of a feature what it promotes and suppresses, when its card is there.
 fn lens(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Line<'static>> {
-    let Some(Item::Node(node)) = pane.cursor.filter(|item| matches!(item, Item::Node(n) if pane.plot.is_leaf(*n)))
+    let Some(Item::Node(node)) = pane
+        .cursor
+        .filter(|item| matches!(item, Item::Node(n) if pane.plot.is_leaf(*n)))
     else {
         return Vec::new();
     };
     let id = pane.plot.feature(node);
-    let Some(card) = cx.world.selected_card().filter(|card| card.row.id == id) else { return Vec::new() };
+    let Some(card) = cx.world.selected_card().filter(|card| card.row.id == id) else {
+        return Vec::new();
+    };
     let line = |what: &str, tokens: &[ScoredToken], style: Style| {
-        let listed: Vec<String> = tokens.iter().take(12).map(|t| text::token(&t.token)).collect();
+        let listed: Vec<String> = tokens
+            .iter()
+            .take(12)
+            .map(|t| text::token(&t.token))
+            .collect();
         Line::from(vec![
             Span::styled(text::pad(what, 11), cx.theme.dim()),
-            Span::styled(text::fit(&listed.join(" "), width.saturating_sub(11)), style),
+            Span::styled(
+                text::fit(&listed.join(" "), width.saturating_sub(11)),
+                style,
+            ),
         ])
     };
     if card.promoted.is_empty() {
@@ -148,7 +176,11 @@ fn lens(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Line<'static>> {
 }
 
 fn own(shared: Option<&SharedNeurons>, id: usize) -> Option<&Vec<(usize, f32)>> {
-    shared?.exclusive.iter().find(|(feature, _)| *feature == id).map(|(_, neurons)| neurons)
+    shared?
+        .exclusive
+        .iter()
+        .find(|(feature, _)| *feature == id)
+        .map(|(_, neurons)| neurons)
 }
 
 /// Where the panel's cursor is: in the first list or in the second.
@@ -170,45 +202,75 @@ pub(super) fn links(pane: &TreePane, cx: &Cx) -> Vec<Link> {
 /// Of a cluster its members; of a leaf the neurons that it alone has.
 fn members(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Row> {
     let theme = cx.theme;
-    let Some(cursor) = pane.cursor else { return Vec::new() };
+    let Some(cursor) = pane.cursor else {
+        return Vec::new();
+    };
     let shared = pane.shared();
     if let Item::Node(leaf) = cursor
         && pane.plot.is_leaf(leaf)
     {
         let id = pane.plot.feature(leaf);
         if pane.cluster().is_none() {
-            let tokens = cx.world.row(id).map(|row| words(row, 8)).unwrap_or_default();
+            let tokens = cx
+                .world
+                .row(id)
+                .map(|row| words(row, 8))
+                .unwrap_or_default();
             return vec![Row::plain(Line::raw(text::fit(&tokens, width)))];
         }
-        let Some(neurons) = own(shared, id) else { return waiting(cx) };
+        let Some(neurons) = own(shared, id) else {
+            return waiting(cx);
+        };
         let title = format!("Its own: {}", count(neurons.len(), "neuron"));
-        let rest = text::fit(" that no other has", width.saturating_sub(text::width(&title)));
-        let head = Line::from(vec![Span::styled(title, theme.heading()), Span::styled(rest, theme.dim())]);
+        let rest = text::fit(
+            " that no other has",
+            width.saturating_sub(text::width(&title)),
+        );
+        let head = Line::from(vec![
+            Span::styled(title, theme.heading()),
+            Span::styled(rest, theme.dim()),
+        ]);
         let largest = neurons.iter().map(|n| n.1.abs()).fold(0.0, f32::max);
-        let rows = neurons.iter().map(|(index, weight)| neuron(*index, *weight, largest, String::new(), width, cx));
+        let rows = neurons
+            .iter()
+            .map(|(index, weight)| neuron(*index, *weight, largest, String::new(), width, cx));
         return std::iter::once(Row::plain(head)).chain(rows).collect();
     }
     let ids = pane.plot.features(cursor);
     let n = ids.len();
     let own_column = if shared.is_some() { "own" } else { "" };
     let mut rows = vec![Row::plain(Line::from(vec![
-        Span::styled(text::pad(&count(n, "member"), width.saturating_sub(4)), theme.heading()),
+        Span::styled(
+            text::pad(&count(n, "member"), width.saturating_sub(4)),
+            theme.heading(),
+        ),
         Span::styled(text::pad_left(own_column, 4), theme.dim()),
     ]))];
     for id in ids {
-        let own = own(shared, id).map(|n| n.len().to_string()).unwrap_or_default();
+        let own = own(shared, id)
+            .map(|n| n.len().to_string())
+            .unwrap_or_default();
         let head = format!("#{id} ");
         let row = cx.world.row(id);
         let name = row.and_then(|r| r.name.as_deref()).map(text::clean);
-        let style = if name.is_some() { theme.name() } else { theme.text() };
-        let what = name.or_else(|| row.map(|r| words(r, 6))).unwrap_or_default();
+        let style = if name.is_some() {
+            theme.name()
+        } else {
+            theme.text()
+        };
+        let what = name
+            .or_else(|| row.map(|r| words(r, 6)))
+            .unwrap_or_default();
         let room = width.saturating_sub(text::width(&head) + 4);
         let line = Line::from(vec![
             Span::styled(head, theme.dim()),
             Span::styled(text::pad(&what, room), style),
             Span::raw(text::pad_left(&own, 4)),
         ]);
-        rows.push(Row { line, link: Some(Link::Feature(id)) });
+        rows.push(Row {
+            line,
+            link: Some(Link::Feature(id)),
+        });
     }
     rows
 }
@@ -224,31 +286,61 @@ fn core(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Row> {
     };
     let n = shared.features.len();
     let (title, rest) = match (shared.core.len(), n) {
-        (0, _) => ("No core".to_owned(), ": no neuron is in more than half".to_string()),
-        (c, 2) => (format!("Core: {}", count(c, "neuron")), " that both have".to_owned()),
-        (c, _) => (format!("Core: {}", count(c, "neuron")), format!(" in most of the {n}")),
+        (0, _) => (
+            "No core".to_owned(),
+            ": no neuron is in more than half".to_string(),
+        ),
+        (c, 2) => (
+            format!("Core: {}", count(c, "neuron")),
+            " that both have".to_owned(),
+        ),
+        (c, _) => (
+            format!("Core: {}", count(c, "neuron")),
+            format!(" in most of the {n}"),
+        ),
     };
     let rest = text::fit(&rest, width.saturating_sub(text::width(&title)));
-    let head = Line::from(vec![Span::styled(title, theme.heading()), Span::styled(rest, theme.dim())]);
+    let head = Line::from(vec![
+        Span::styled(title, theme.heading()),
+        Span::styled(rest, theme.dim()),
+    ]);
     let mut rows = vec![Row::plain(head)];
     let largest = shared.core.iter().map(|n| n.1.abs()).fold(0.0, f32::max);
     for (index, weight, members) in &shared.core {
-        rows.push(neuron(*index, *weight, largest, format!("{members}/{n}"), width, cx));
+        rows.push(neuron(
+            *index,
+            *weight,
+            largest,
+            format!("{members}/{n}"),
+            width,
+            cx,
+        ));
     }
     rows
 }
 
 fn waiting(cx: &Cx) -> Vec<Row> {
-    vec![Row::plain(Line::styled("comparing neurons…", cx.theme.dim()))]
+    vec![Row::plain(Line::styled(
+        "comparing neurons…",
+        cx.theme.dim(),
+    ))]
 }
 
 fn count(n: usize, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{} {what}s", text::count(n)) }
+    if n == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{} {what}s", text::count(n))
+    }
 }
 
 /// `n843  +0.41 ▇▇▇▇   5/5`.
 fn neuron(index: usize, weight: f32, largest: f32, tail: String, width: usize, cx: &Cx) -> Row {
-    let style: Style = if weight < 0.0 { cx.theme.negative() } else { cx.theme.positive() };
+    let style: Style = if weight < 0.0 {
+        cx.theme.negative()
+    } else {
+        cx.theme.positive()
+    };
     let cells = width.saturating_sub(15 + tail.len() + 1).min(16);
     let line = Line::from(vec![
         Span::styled(text::pad(&format!("n{index}"), 7), cx.theme.text()),
@@ -257,20 +349,32 @@ fn neuron(index: usize, weight: f32, largest: f32, tail: String, width: usize, c
         Span::styled(bar(weight.abs(), largest, cells), style),
         Span::styled(format!(" {tail}"), cx.theme.dim()),
     ]);
-    Row { line, link: Some(Link::Neuron(index)) }
+    Row {
+        line,
+        link: Some(Link::Neuron(index)),
+    }
 }
 
-/// At most `most` lines, the last telling how many more; with a cursor `at` one of those that lead somewhere, the window
-/// about it.
+/// At most `most` lines, the last telling how many more; with a cursor `at` one of those that lead
+/// somewhere, the window about it.
 fn cut(rows: Vec<Row>, most: usize, at: Option<usize>, cx: &Cx) -> Vec<Line<'static>> {
-    let cursor = at.and_then(|at| rows.iter().enumerate().filter(|(_, r)| r.link.is_some()).nth(at)).map(|(i, _)| i);
+    let cursor = at
+        .and_then(|at| {
+            rows.iter()
+                .enumerate()
+                .filter(|(_, r)| r.link.is_some())
+                .nth(at)
+        })
+        .map(|(i, _)| i);
     let n = rows.len();
     let mut lines: Vec<Line<'static>> = rows.into_iter().map(|row| row.line).collect();
     if let Some(cursor) = cursor {
         let line = shaded(std::mem::take(&mut lines[cursor]), cx.theme);
         lines[cursor] = line.patch_style(cx.theme.selected(true));
         // The head stays, and a line tells what is below.
-        let room = most.saturating_sub(1 + usize::from(n > most && most >= 5)).max(1);
+        let room = most
+            .saturating_sub(1 + usize::from(n > most && most >= 5))
+            .max(1);
         let from = cursor.saturating_sub(room).min(n - 1);
         lines.drain(1..=from);
     }
@@ -279,8 +383,15 @@ fn cut(rows: Vec<Row>, most: usize, at: Option<usize>, cx: &Cx) -> Vec<Line<'sta
     } else if lines.len() > most {
         let more = lines.len() - most + 1;
         lines.truncate(most - 1);
-        let how = if at.is_none() { format!(": {}", cx.key(Action::NextPane)) } else { String::new() };
-        lines.push(Line::styled(format!("and {more} more{how}"), cx.theme.dim()));
+        let how = if at.is_none() {
+            format!(": {}", cx.key(Action::NextPane))
+        } else {
+            String::new()
+        };
+        lines.push(Line::styled(
+            format!("and {more} more{how}"),
+            cx.theme.dim(),
+        ));
     }
     lines
 }
@@ -291,14 +402,26 @@ fn hints(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Line<'static>> {
         return Vec::new();
     }
     let on_leaf = matches!(pane.cursor, Some(Item::Node(node)) if pane.plot.is_leaf(node));
-    let whole = if on_leaf { "the whole feature" } else { "all of them" };
+    let whole = if on_leaf {
+        "the whole feature"
+    } else {
+        "all of them"
+    };
     let mut rows = vec![(Action::SteerWith, Action::Ablate, whole)];
     if pane.cluster().is_some() {
         rows.push((Action::SteerCore, Action::AblateCore, "the core alone"));
     }
     if on_leaf && pane.cluster().is_some() {
-        rows.push((Action::SteerExclusive, Action::AblateExclusive, "its own neurons alone"));
-        rows.push((Action::SteerThree, Action::AblateThree, "all three side by side"));
+        rows.push((
+            Action::SteerExclusive,
+            Action::AblateExclusive,
+            "its own neurons alone",
+        ));
+        rows.push((
+            Action::SteerThree,
+            Action::AblateThree,
+            "all three side by side",
+        ));
     }
     let line = |keys: [&str; 2], what: &str, style: Style| {
         Line::from(vec![
@@ -308,7 +431,8 @@ fn hints(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Line<'static>> {
         ])
     };
     let mut lines = vec![line(["steer", "ablate"], "with", cx.theme.dim())];
-    let keys = |(steer, ablate, what)| line([&cx.key(steer), &cx.key(ablate)], what, cx.theme.accent());
+    let keys =
+        |(steer, ablate, what)| line([&cx.key(steer), &cx.key(ablate)], what, cx.theme.accent());
     lines.extend(rows.into_iter().map(keys));
     lines
 }

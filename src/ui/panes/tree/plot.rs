@@ -1,7 +1,8 @@
-//! A dendrogram made ready to be drawn: parents, the order of children, what shares nothing, the span of the heights.
-//! Owns the geometry; knows no key and no colour.
+//! A dendrogram made ready to be drawn: parents, the order of children, what shares nothing, the
+//! span of the heights. Owns the geometry; knows no key and no colour.
 //!
-//! Invariant: whatever the engine sends, every child has a smaller index than its parent, so that every walk ends.
+//! Invariant: whatever the engine sends, every child has a smaller index than its parent, so that
+//! every walk ends.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -77,7 +78,13 @@ impl Plot {
             own.sort_by(|&a, &b| tight[a].total_cmp(&tight[b]).then(a.cmp(&b)));
             kids.push(own);
         }
-        let mut plot = Self { parent, kids, low: f32::INFINITY, high: 0.0, ..Self::default() };
+        let mut plot = Self {
+            parent,
+            kids,
+            low: f32::INFINITY,
+            high: 0.0,
+            ..Self::default()
+        };
         plot.key = tree.nodes.iter().map(|node| key(&node.features)).collect();
         plot.tree = tree;
         for id in 0..n {
@@ -90,13 +97,18 @@ impl Plot {
                 (plot.low, plot.high) = (plot.low.min(height), plot.high.max(height));
             }
             if plot.parent(id).is_none() {
-                if leaf { plot.alone.push(id) } else { plot.tops.push(id) }
+                if leaf {
+                    plot.alone.push(id)
+                } else {
+                    plot.tops.push(id)
+                }
             }
         }
         if plot.high < plot.low {
             (plot.low, plot.high) = (0.0, 1.0);
         }
-        plot.tops.sort_by(|&a, &b| tight[a].total_cmp(&tight[b]).then(a.cmp(&b)));
+        plot.tops
+            .sort_by(|&a, &b| tight[a].total_cmp(&tight[b]).then(a.cmp(&b)));
         plot
     }
 
@@ -114,14 +126,23 @@ impl Plot {
 
     pub fn features(&self, item: Item) -> Vec<usize> {
         match item {
-            Item::Node(node) => self.tree.nodes.get(node).map(|n| n.features.clone()).unwrap_or_default(),
+            Item::Node(node) => self
+                .tree
+                .nodes
+                .get(node)
+                .map(|n| n.features.clone())
+                .unwrap_or_default(),
             Item::Alone => self.alone.iter().map(|&leaf| self.feature(leaf)).collect(),
         }
     }
 
     /// The feature of a leaf.
     pub fn feature(&self, leaf: usize) -> usize {
-        self.tree.nodes.get(leaf).and_then(|n| n.features.first().copied()).unwrap_or(leaf)
+        self.tree
+            .nodes
+            .get(leaf)
+            .and_then(|n| n.features.first().copied())
+            .unwrap_or(leaf)
     }
 
     /// Names a cluster by its members, so that it is found again in another tree.
@@ -140,7 +161,11 @@ impl Plot {
 
     /// The cluster that a node is part of, unless the two sides share nothing.
     pub fn parent(&self, node: usize) -> Option<usize> {
-        self.parent.get(node).copied().flatten().filter(|&p| self.height(p) < UNSHARED)
+        self.parent
+            .get(node)
+            .copied()
+            .flatten()
+            .filter(|&p| self.height(p) < UNSHARED)
     }
 
     pub fn kids(&self, node: usize) -> &[usize] {
@@ -170,13 +195,20 @@ impl Plot {
         all
     }
 
-    /// The folds that a tree begins with: none when it is small, else up to the least height at which it is.
+    /// The folds that a tree begins with: none when it is small, else up to the least height at
+    /// which it is.
     pub fn first_folds(&self) -> Folds {
-        let mut folds = Folds { height: f32::NEG_INFINITY, ..Folds::default() };
+        let mut folds = Folds {
+            height: f32::NEG_INFINITY,
+            ..Folds::default()
+        };
         if self.rows(&folds).len() > FIRST_ROWS {
             folds.height = self.high;
             for height in self.heights() {
-                let tried = Folds { height, ..Folds::default() };
+                let tried = Folds {
+                    height,
+                    ..Folds::default()
+                };
                 if self.rows(&tried).len() <= FIRST_ROWS {
                     folds.height = height;
                     break;
@@ -190,7 +222,9 @@ impl Plot {
 
     /// The distinct heights of the merges, ascending.
     pub fn heights(&self) -> Vec<f32> {
-        let merges = (0..self.tree.nodes.len()).filter(|&id| !self.is_leaf(id)).map(|id| self.height(id));
+        let merges = (0..self.tree.nodes.len())
+            .filter(|&id| !self.is_leaf(id))
+            .map(|id| self.height(id));
         let mut heights: Vec<f32> = merges.filter(|h| *h < UNSHARED).collect();
         heights.sort_by(f32::total_cmp);
         heights.dedup();
@@ -199,7 +233,12 @@ impl Plot {
 
     pub fn is_folded(&self, node: usize, folds: &Folds) -> bool {
         let by_height = self.height(node) <= folds.height;
-        !self.is_leaf(node) && folds.by_hand.get(&self.key(node)).copied().unwrap_or(by_height)
+        !self.is_leaf(node)
+            && folds
+                .by_hand
+                .get(&self.key(node))
+                .copied()
+                .unwrap_or(by_height)
     }
 
     /// The rows from top to bottom.
@@ -209,21 +248,31 @@ impl Plot {
         while let Some(node) = open.pop() {
             let folded = self.is_folded(node, folds);
             if folded || self.is_leaf(node) {
-                rows.push(Row { item: Item::Node(node), folded });
+                rows.push(Row {
+                    item: Item::Node(node),
+                    folded,
+                });
             } else {
                 open.extend(self.kids(node).iter().rev());
             }
         }
         if !self.alone.is_empty() {
-            rows.push(Row { item: Item::Alone, folded: !folds.alone_open });
+            rows.push(Row {
+                item: Item::Alone,
+                folded: !folds.alone_open,
+            });
             if folds.alone_open {
-                rows.extend(self.alone.iter().map(|&leaf| Row { item: Item::Node(leaf), folded: false }));
+                rows.extend(self.alone.iter().map(|&leaf| Row {
+                    item: Item::Node(leaf),
+                    folded: false,
+                }));
             }
         }
         rows
     }
 
-    /// The row on which an item is seen: its own, that of the fold that hides it, or the middle of its branches.
+    /// The row on which an item is seen: its own, that of the fold that hides it, or the middle of
+    /// its branches.
     pub fn row_of(&self, item: Item, rows: &[Row]) -> usize {
         if let Some(at) = rows.iter().position(|r| r.item == item) {
             return at;
@@ -232,7 +281,8 @@ impl Plot {
         if self.alone.contains(&node) {
             return self.row_of(Item::Alone, rows);
         }
-        let hidden = |r: &Row| matches!(r.item, Item::Node(n) if r.folded && self.is_within(node, n));
+        let hidden =
+            |r: &Row| matches!(r.item, Item::Node(n) if r.folded && self.is_within(node, n));
         if let Some(at) = rows.iter().position(hidden) {
             return at;
         }
@@ -248,12 +298,17 @@ impl Plot {
         (first, last)
     }
 
-    /// The column of a height in a picture `cells` wide: the last merge left, the first right, leaves at the edge.
+    /// The column of a height in a picture `cells` wide: the last merge left, the first right,
+    /// leaves at the edge.
     pub fn column(&self, height: f32, cells: usize) -> usize {
         // A stem before the first and a branch behind the last.
         let room = cells.saturating_sub(5);
         let span = self.high - self.low;
-        let share = if span > 0.0 { ((self.high - height) / span).clamp(0.0, 1.0) } else { 0.5 };
+        let share = if span > 0.0 {
+            ((self.high - height) / span).clamp(0.0, 1.0)
+        } else {
+            0.5
+        };
         1 + (share * room as f32).round() as usize
     }
 }
@@ -262,7 +317,9 @@ impl Plot {
 pub(super) fn key(features: &[usize]) -> u64 {
     let mut sorted = features.to_vec();
     sorted.sort_unstable();
-    sorted.iter().fold(0xcbf2_9ce4_8422_2325, |hash, f| (hash ^ *f as u64).wrapping_mul(0x0100_0000_01b3))
+    sorted.iter().fold(0xcbf2_9ce4_8422_2325, |hash, f| {
+        (hash ^ *f as u64).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 pub(super) const LEFT: u8 = 1;
@@ -292,7 +349,8 @@ impl Grid {
 
     fn horizontal(&mut self, row: usize, from: usize, to: usize, chosen: bool) {
         for column in from..=to {
-            let ends = (if column > from { LEFT } else { 0 }) | (if column < to { RIGHT } else { 0 });
+            let ends =
+                (if column > from { LEFT } else { 0 }) | (if column < to { RIGHT } else { 0 });
             self.add(row, column, ends, chosen);
         }
     }
@@ -306,10 +364,23 @@ impl Grid {
 }
 
 impl Plot {
-    /// The branches of rows `top..top + height` in a picture `cells` wide; what lies under `chosen` is marked.
-    pub fn grid(&self, rows: &[Row], top: usize, height: usize, cells: usize, chosen: Item) -> Grid {
+    /// The branches of rows `top..top + height` in a picture `cells` wide; what lies under `chosen`
+    /// is marked.
+    pub fn grid(
+        &self,
+        rows: &[Row],
+        top: usize,
+        height: usize,
+        cells: usize,
+        chosen: Item,
+    ) -> Grid {
         let size = height * cells;
-        let mut grid = Grid { cells, top, lines: vec![0; size], chosen: vec![false; size] };
+        let mut grid = Grid {
+            cells,
+            top,
+            lines: vec![0; size],
+            chosen: vec![false; size],
+        };
         let edge = cells.saturating_sub(1);
         let mut at: HashMap<usize, usize> = HashMap::new();
         for (y, row) in rows.iter().enumerate() {
@@ -323,9 +394,15 @@ impl Plot {
             if self.is_leaf(node) || at.contains_key(&node) || self.height(node) >= UNSHARED {
                 continue;
             }
-            let places: Vec<(usize, usize)> =
-                self.kids(node).iter().filter_map(|&kid| at.get(&kid).map(|&y| (kid, y))).collect();
-            let (Some(first), Some(last)) = (places.iter().map(|p| p.1).min(), places.iter().map(|p| p.1).max()) else {
+            let places: Vec<(usize, usize)> = self
+                .kids(node)
+                .iter()
+                .filter_map(|&kid| at.get(&kid).map(|&y| (kid, y)))
+                .collect();
+            let (Some(first), Some(last)) = (
+                places.iter().map(|p| p.1).min(),
+                places.iter().map(|p| p.1).max(),
+            ) else {
                 continue;
             };
             let x = self.column(self.height(node), cells);
@@ -333,7 +410,11 @@ impl Plot {
             grid.vertical(x, first, last, within);
             for &(kid, y) in &places {
                 let open = !rows.get(y).is_some_and(|r| r.item == Item::Node(kid));
-                let to = if open { self.column(self.height(kid), cells) } else { edge };
+                let to = if open {
+                    self.column(self.height(kid), cells)
+                } else {
+                    edge
+                };
                 let lit = within || chosen == Item::Node(kid);
                 grid.horizontal(y, x, to, lit);
                 if !open {
@@ -351,7 +432,12 @@ impl Plot {
         for &top in &self.tops {
             if rows.iter().any(|r| r.item == Item::Node(top)) {
                 let x = self.column(self.height(top), cells);
-                grid.horizontal(at[&top], x.saturating_sub(1), edge, chosen == Item::Node(top));
+                grid.horizontal(
+                    at[&top],
+                    x.saturating_sub(1),
+                    edge,
+                    chosen == Item::Node(top),
+                );
             }
         }
         grid
@@ -360,12 +446,16 @@ impl Plot {
 
 /// The box-drawing character whose lines leave the cell on these sides.
 pub(super) fn glyph(lines: u8) -> char {
-    const GLYPHS: [char; 16] = [' ', '╴', '╶', '─', '╵', '┘', '└', '┴', '╷', '┐', '┌', '┬', '│', '┤', '├', '┼'];
+    const GLYPHS: [char; 16] = [
+        ' ', '╴', '╶', '─', '╵', '┘', '└', '┴', '╷', '┐', '┌', '┬', '│', '┤', '├', '┼',
+    ];
     GLYPHS[usize::from(lines & 15)]
 }
 
 /// The same in heavy lines.
 pub(super) fn heavy(lines: u8) -> char {
-    const GLYPHS: [char; 16] = [' ', '╸', '╺', '━', '╹', '┛', '┗', '┻', '╻', '┓', '┏', '┳', '┃', '┫', '┣', '╋'];
+    const GLYPHS: [char; 16] = [
+        ' ', '╸', '╺', '━', '╹', '┛', '┗', '┻', '╻', '┓', '┏', '┳', '┃', '┫', '┣', '╋',
+    ];
     GLYPHS[usize::from(lines & 15)]
 }

@@ -15,9 +15,20 @@ impl TreePane {
             "levels": self.levels.session(),
         });
         // What was saved and not taken up yet is still to come.
-        let tree = if self.plot.is_empty() { self.saved.clone().unwrap_or_default() } else { self.saved_tree() };
+        let tree = if self.plot.is_empty() {
+            self.saved.clone().unwrap_or_default()
+        } else {
+            self.saved_tree()
+        };
         if let (Some(all), Value::Object(tree)) = (session.as_object_mut(), tree) {
-            for name in ["fit", "fold_height", "alone_open", "folded", "unfolded", "cursor"] {
+            for name in [
+                "fit",
+                "fold_height",
+                "alone_open",
+                "folded",
+                "unfolded",
+                "cursor",
+            ] {
                 all.extend(tree.get(name).map(|value| (name.to_owned(), value.clone())));
             }
         }
@@ -27,8 +38,13 @@ impl TreePane {
     /// Folds and cursor. Clusters are named by their features, so that they are of one fit.
     fn saved_tree(&self) -> Value {
         let by_hand = |folded: bool| -> Vec<u64> {
-            let mut keys: Vec<u64> =
-                self.folds.by_hand.iter().filter(|(_, f)| **f == folded).map(|(key, _)| *key).collect();
+            let mut keys: Vec<u64> = self
+                .folds
+                .by_hand
+                .iter()
+                .filter(|(_, f)| **f == folded)
+                .map(|(key, _)| *key)
+                .collect();
             keys.sort_unstable();
             keys
         };
@@ -54,25 +70,40 @@ impl TreePane {
         self.saved = Some(session.clone());
     }
 
-    /// Takes up the folds that a session saved, and tells where its cursor was; nothing where they are of another fit.
+    /// Takes up the folds that a session saved, and tells where its cursor was; nothing where they
+    /// are of another fit.
     pub(super) fn recall(&mut self) -> Option<Item> {
         let saved = self.saved.take()?;
-        if saved["fit"].as_str().is_some_and(|fit| self.folds_of.as_deref() != Some(fit)) {
+        if saved["fit"]
+            .as_str()
+            .is_some_and(|fit| self.folds_of.as_deref() != Some(fit))
+        {
             return None;
         }
         if saved["fold_height"].is_null() && saved["folded"].is_null() {
             // It was left before its tree was seen.
             return None;
         }
-        self.folds.height = saved["fold_height"].as_f64().map_or(f32::NEG_INFINITY, |height| height as f32);
-        self.folds.alone_open = saved["alone_open"].as_bool().unwrap_or(self.folds.alone_open);
+        self.folds.height = saved["fold_height"]
+            .as_f64()
+            .map_or(f32::NEG_INFINITY, |height| height as f32);
+        self.folds.alone_open = saved["alone_open"]
+            .as_bool()
+            .unwrap_or(self.folds.alone_open);
         for (name, folded) in [("folded", true), ("unfolded", false)] {
-            let keys = saved[name].as_array().into_iter().flatten().filter_map(Value::as_u64);
+            let keys = saved[name]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_u64);
             self.folds.by_hand.extend(keys.map(|key| (key, folded)));
         }
         match &saved["cursor"] {
             Value::String(alone) if alone == "alone" => Some(Item::Alone),
-            key => key.as_u64().and_then(|key| self.plot.by_key(key)).map(Item::Node),
+            key => key
+                .as_u64()
+                .and_then(|key| self.plot.by_key(key))
+                .map(Item::Node),
         }
     }
 }

@@ -21,15 +21,23 @@ pub(super) fn finds(row: &FeatureRow, query: &str) -> bool {
     distance(row, query).is_some()
 }
 
-/// How far from the front the words of `query` are found: in the id or the name, then the tokens from the strongest on, then
-/// the label; `None` where one is not.
+/// How far from the front the words of `query` are found: in the id or the name, then the tokens
+/// from the strongest on, then the label; `None` where one is not.
 fn distance(row: &FeatureRow, query: &str) -> Option<usize> {
     let mut fields = vec![format!("#{}", row.id)];
     fields.extend(row.name.iter().map(|n| n.to_lowercase()));
-    fields.extend(row.top_tokens.iter().chain(&row.promoted).map(|t| t.to_lowercase()));
+    fields.extend(
+        row.top_tokens
+            .iter()
+            .chain(&row.promoted)
+            .map(|t| t.to_lowercase()),
+    );
     fields.extend(row.purity.iter().map(|p| p.label.to_lowercase()));
     let lowercase = query.to_lowercase();
-    lowercase.split_whitespace().map(|word| fields.iter().position(|field| field.contains(word))).sum()
+    lowercase
+        .split_whitespace()
+        .map(|word| fields.iter().position(|field| field.contains(word)))
+        .sum()
 }
 
 impl TreePane {
@@ -53,8 +61,15 @@ impl TreePane {
 
     /// What the search line leaves to the levels.
     pub(super) fn above_search<'a>(&self, cx: &Cx<'a>) -> Cx<'a> {
-        let taken = u16::from((self.is_searching() || self.cutting.is_some()) && cx.area.height > 1);
-        Cx { area: Rect { height: cx.area.height - taken, ..cx.area }, ..*cx }
+        let taken =
+            u16::from((self.is_searching() || self.cutting.is_some()) && cx.area.height > 1);
+        Cx {
+            area: Rect {
+                height: cx.area.height - taken,
+                ..cx.area
+            },
+            ..*cx
+        }
     }
 
     /// The search line, or that of their sizes, under the levels.
@@ -64,7 +79,12 @@ impl TreePane {
         }
         let (width, last) = (usize::from(cx.area.width), usize::from(cx.area.height) - 1);
         match &self.cutting {
-            Some(input) => put(buf, cx.area, last, &self.levels.sizes_line(input, width, cx)),
+            Some(input) => put(
+                buf,
+                cx.area,
+                last,
+                &self.levels.sizes_line(input, width, cx),
+            ),
             None if self.is_searching() => put(buf, cx.area, last, &search_line(self, width, cx)),
             None => {}
         }
@@ -72,7 +92,11 @@ impl TreePane {
 
     /// How many the search finds.
     fn count(&self, cx: &Cx) -> usize {
-        if self.levels.on { self.levels.count(self.query.text(), cx) } else { self.found(cx).len() }
+        if self.levels.on {
+            self.levels.count(self.query.text(), cx)
+        } else {
+            self.found(cx).len()
+        }
     }
 
     /// The features that the search finds, in leaf order.
@@ -81,21 +105,45 @@ impl TreePane {
         if query.trim().is_empty() {
             return Vec::new();
         }
-        let unfolded = Folds { height: f32::NEG_INFINITY, by_hand: HashMap::new(), alone_open: true };
-        let leaves = self.plot.rows(&unfolded).into_iter().filter_map(|row| match row.item {
-            Item::Node(node) => Some(node),
-            Item::Alone => None,
-        });
-        leaves.filter(|&leaf| cx.world.row(self.plot.feature(leaf)).is_some_and(|row| finds(row, query))).collect()
+        let unfolded = Folds {
+            height: f32::NEG_INFINITY,
+            by_hand: HashMap::new(),
+            alone_open: true,
+        };
+        let leaves = self
+            .plot
+            .rows(&unfolded)
+            .into_iter()
+            .filter_map(|row| match row.item {
+                Item::Node(node) => Some(node),
+                Item::Alone => None,
+            });
+        leaves
+            .filter(|&leaf| {
+                cx.world
+                    .row(self.plot.feature(leaf))
+                    .is_some_and(|row| finds(row, query))
+            })
+            .collect()
     }
 
     /// To the nearest find from the cursor on, unfolding what hides it when `reveal`.
     pub(super) fn jump(&mut self, forward: bool, stay: bool, reveal: bool, cx: &Cx) -> Vec<Step> {
         if self.levels.on {
-            return self.levels.jump(self.query.text(), Jump { forward, stay, reveal }, &self.above_search(cx));
+            return self.levels.jump(
+                self.query.text(),
+                Jump {
+                    forward,
+                    stay,
+                    reveal,
+                },
+                &self.above_search(cx),
+            );
         }
         let found = self.found(cx);
-        let here = self.cursor.map_or(0, |item| self.plot.row_of(item, &self.rows));
+        let here = self
+            .cursor
+            .map_or(0, |item| self.plot.row_of(item, &self.rows));
         let rank = |leaf: usize| self.plot.row_of(Item::Node(leaf), &self.rows);
         let on = |leaf: usize| self.cursor == Some(Item::Node(leaf));
         let hit = if forward {
@@ -103,12 +151,20 @@ impl TreePane {
             let start = match after {
                 Some(at) if stay => at,
                 Some(at) => at + 1,
-                None => found.iter().position(|&leaf| rank(leaf) >= here).unwrap_or(0),
+                None => found
+                    .iter()
+                    .position(|&leaf| rank(leaf) >= here)
+                    .unwrap_or(0),
             };
             found.get(start).or(found.first())
         } else {
             let before = found.iter().position(|&leaf| on(leaf));
-            let end = before.unwrap_or_else(|| found.iter().position(|&l| rank(l) >= here).unwrap_or(found.len()));
+            let end = before.unwrap_or_else(|| {
+                found
+                    .iter()
+                    .position(|&l| rank(l) >= here)
+                    .unwrap_or(found.len())
+            });
             found[..end].last().or(found.last())
         };
         let Some(&leaf) = hit else { return Vec::new() };
@@ -121,7 +177,11 @@ impl TreePane {
             return self.jump(true, true, false, cx);
         }
         let query = self.query.text();
-        let far = |&leaf: &usize| cx.world.row(self.plot.feature(leaf)).and_then(|row| distance(row, query));
+        let far = |&leaf: &usize| {
+            cx.world
+                .row(self.plot.feature(leaf))
+                .and_then(|row| distance(row, query))
+        };
         match self.found(cx).into_iter().min_by_key(far) {
             Some(leaf) => self.arrive(leaf, false, cx),
             None => Vec::new(),
@@ -160,12 +220,17 @@ impl TreePane {
             }
             KeyCode::Enter => {
                 self.typing = false;
-                match self.sought.filter(|leaf| !self.levels.on && self.found(cx).contains(leaf)) {
+                match self
+                    .sought
+                    .filter(|leaf| !self.levels.on && self.found(cx).contains(leaf))
+                {
                     Some(leaf) => Some(self.arrive(leaf, true, cx)),
                     None => Some(self.jump(true, true, true, cx)),
                 }
             }
-            KeyCode::Down | KeyCode::Up => Some(self.jump(key.code == KeyCode::Down, false, false, cx)),
+            KeyCode::Down | KeyCode::Up => {
+                Some(self.jump(key.code == KeyCode::Down, false, false, cx))
+            }
             _ => self.query.key(key).then(|| self.typed(cx)),
         }
     }
@@ -175,15 +240,25 @@ impl TreePane {
 pub(super) fn search_line(pane: &TreePane, width: usize, cx: &Cx) -> Line<'static> {
     let theme = cx.theme;
     let n = pane.count(cx);
-    let count = if n == 1 { "1 feature".to_owned() } else { format!("{n} features") };
+    let count = if n == 1 {
+        "1 feature".to_owned()
+    } else {
+        format!("{n} features")
+    };
     let room = width.saturating_sub(3 + count.len());
     let mut spans = vec![Span::styled("/ ", theme.accent())];
     if pane.typing {
         spans.extend(pane.query.line(theme, room.saturating_sub(2)).spans);
     } else {
-        spans.push(Span::raw(text::fit(&text::clean(pane.query.text()), room.saturating_sub(2))));
+        spans.push(Span::raw(text::fit(
+            &text::clean(pane.query.text()),
+            room.saturating_sub(2),
+        )));
     }
-    spans.push(Span::styled(format!("  {count}"), if n == 0 { theme.warning() } else { theme.dim() }));
+    spans.push(Span::styled(
+        format!("  {count}"),
+        if n == 0 { theme.warning() } else { theme.dim() },
+    ));
     if !pane.typing {
         let keys = format!("  {} next, esc clears", cx.key(Action::NextMatch));
         spans.push(Span::styled(keys, theme.dim()));

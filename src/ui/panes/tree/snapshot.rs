@@ -1,4 +1,5 @@
-//! From a snapshot of the fit to its tree on show: asked for when it is needed, taken without moving the cursor.
+//! From a snapshot of the fit to its tree on show: asked for when it is needed, taken without
+//! moving the cursor.
 
 use std::time::Duration;
 
@@ -16,14 +17,17 @@ const LOST: Duration = Duration::from_secs(30);
 impl TreePane {
     /// Asks for the tree of the newest snapshot, unless it is there, asked for, or too soon.
     pub(super) fn want_tree(&mut self, cx: &Cx) -> Vec<Step> {
-        let Some(list) = &cx.world.features else { return Vec::new() };
+        let Some(list) = &cx.world.features else {
+            return Vec::new();
+        };
         let now = cx.world.now;
         let newest = (list.fit.clone(), list.sweep);
         if self.of.as_ref() == Some(&newest) || list.rows.is_empty() {
             return Vec::new();
         }
         let waiting = self.asked.is_some_and(|at| now < at + LOST);
-        let soon = self.ask_at.is_some_and(|due| now < due) && !list.finished && !self.plot.is_empty();
+        let soon =
+            self.ask_at.is_some_and(|due| now < due) && !list.finished && !self.plot.is_empty();
         if waiting || soon {
             return Vec::new();
         }
@@ -35,7 +39,10 @@ impl TreePane {
 
     pub(super) fn take(&mut self, plot: Plot, cx: &Cx) -> Vec<Step> {
         let was = self.cursor.map(|item| match item {
-            Item::Node(node) => (plot::key(&self.plot.features(item)), self.plot.is_leaf(node)),
+            Item::Node(node) => (
+                plot::key(&self.plot.features(item)),
+                self.plot.is_leaf(node),
+            ),
             Item::Alone => (0, false),
         });
         let scope = self.scope.map(|node| self.plot.key(node));
@@ -46,24 +53,37 @@ impl TreePane {
         self.folds_of = fit;
         self.plot = plot;
         self.shared.clear();
-        self.scope = scope.filter(|_| !other).and_then(|key| self.plot.by_key(key));
+        self.scope = scope
+            .filter(|_| !other)
+            .and_then(|key| self.plot.by_key(key));
         let mut left = None;
         if first {
             self.folds = self.plot.first_folds();
             left = self.recall();
         }
         self.rows = self.plot.rows(&self.folds);
-        let again = was.filter(|_| !other).and_then(|(key, _)| self.plot.by_key(key)).map(Item::Node);
-        let selected = cx.world.selected.and_then(|id| self.plot.leaf_of(id)).map(Item::Node);
+        let again = was
+            .filter(|_| !other)
+            .and_then(|(key, _)| self.plot.by_key(key))
+            .map(Item::Node);
+        let selected = cx
+            .world
+            .selected
+            .and_then(|id| self.plot.leaf_of(id))
+            .map(Item::Node);
         let first_row = self.rows.first().map(|r| r.item);
         self.cursor = None;
         let item = left.or(again).or(selected).or(first_row);
-        item.map(|item| self.go(self.seen(item), cx)).unwrap_or_default()
+        item.map(|item| self.go(self.seen(item), cx))
+            .unwrap_or_default()
     }
 
     /// The item, or the fold that hides it.
     pub(super) fn seen(&self, item: Item) -> Item {
         let at = self.plot.row_of(item, &self.rows);
-        self.rows.get(at).filter(|row| row.folded).map_or(item, |row| row.item)
+        self.rows
+            .get(at)
+            .filter(|row| row.folded)
+            .map_or(item, |row| row.item)
     }
 }

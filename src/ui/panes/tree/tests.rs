@@ -38,11 +38,23 @@ fn levels_are_walked_at_three_sizes() {
         let screen = stage.screen();
         assert!(screen.contains("Levels 40 → 12 → 6"), "{screen}");
         stage.keys("g <");
-        assert!(!stage.screen().contains("└ ▸"), "all are folded: {}", stage.screen());
+        assert!(
+            !stage.screen().contains("└ ▸"),
+            "all are folded: {}",
+            stage.screen()
+        );
         stage.keys("j enter");
-        assert!(stage.screen().contains("└ ▸"), "a node opens: {}", stage.screen());
+        assert!(
+            stage.screen().contains("└ ▸"),
+            "a node opens: {}",
+            stage.screen()
+        );
         stage.keys("j enter j enter");
-        assert!(stage.screen().contains("Contexts") || stage.screen().contains("of the fit"), "{}", stage.screen());
+        assert!(
+            stage.screen().contains("Contexts") || stage.screen().contains("of the fit"),
+            "{}",
+            stage.screen()
+        );
     }
 }
 
@@ -50,16 +62,35 @@ fn levels_are_walked_at_three_sizes() {
 fn the_rule_for_p_and_the_linkage_have_a_key() {
     let mut stage = stage(120, 36, 40);
     stage.keys("K");
-    assert!(matches!(stage.sent.last(), Some(Command::Tree(_, Linkage::Complete))), "{:?}", stage.sent.last());
+    assert!(
+        matches!(stage.sent.last(), Some(Command::Tree(_, Linkage::Complete))),
+        "{:?}",
+        stage.sent.last()
+    );
     stage.keys("t K");
     let fixed = |c: &Command| matches!(c, Command::Levels(Growth::Fixed, false, _));
     assert!(stage.sent.iter().any(fixed));
     stage.keys("O");
-    assert!(matches!(stage.sent.last(), Some(Command::Levels(Growth::Fixed, true, _))), "{:?}", stage.sent.last());
-    assert!(stage.screen().contains("· tuned") && stage.screen().contains("63% (70% untuned)"), "{}", stage.screen());
+    assert!(
+        matches!(
+            stage.sent.last(),
+            Some(Command::Levels(Growth::Fixed, true, _))
+        ),
+        "{:?}",
+        stage.sent.last()
+    );
+    assert!(
+        stage.screen().contains("· tuned") && stage.screen().contains("63% (70% untuned)"),
+        "{}",
+        stage.screen()
+    );
     // Back in the dendrogram, the features can be steered with in three ways.
     stage.keys("t g l l l c").keys("2 E");
-    let exported = stage.sent.iter().filter(|c| matches!(c, Command::ExportTree(_, Linkage::Complete, _))).count();
+    let exported = stage
+        .sent
+        .iter()
+        .filter(|c| matches!(c, Command::ExportTree(_, Linkage::Complete, _)))
+        .count();
     assert_eq!(exported, 3);
 }
 
@@ -75,10 +106,23 @@ fn a_feature_is_steered_with_in_three_ways_side_by_side() {
         let parts: Vec<SteerPart> = stage
             .sent
             .iter()
-            .filter_map(|c| if let Command::Steer(ask) = c { Some(ask.part.clone()) } else { None })
+            .filter_map(|c| {
+                if let Command::Steer(ask) = c {
+                    Some(ask.part.clone())
+                } else {
+                    None
+                }
+            })
             .collect();
         assert!(
-            matches!(&parts[..], [SteerPart::Whole, SteerPart::CoreOf(_), SteerPart::ExclusiveOf(_)]),
+            matches!(
+                &parts[..],
+                [
+                    SteerPart::Whole,
+                    SteerPart::CoreOf(_),
+                    SteerPart::ExclusiveOf(_)
+                ]
+            ),
             "{parts:?} {}",
             stage.screen()
         );
@@ -126,7 +170,13 @@ fn neurons_are_asked_for_once_the_cursor_rests() {
     stage.wait(0.2);
     assert_eq!(sent_shared(&stage).len(), before + 1);
     // What is known is not asked for again.
-    stage.keys("k").wait(0.2).keys("j").wait(0.2).keys("k").wait(0.2);
+    stage
+        .keys("k")
+        .wait(0.2)
+        .keys("j")
+        .wait(0.2)
+        .keys("k")
+        .wait(0.2);
     assert!(sent_shared(&stage).len() <= before + 2);
 }
 
@@ -141,7 +191,12 @@ fn folding_up_to_a_height_and_back() {
         stage.keys("<");
     }
     let least = stage.screen();
-    assert!(!least.lines().any(|l| l.split('│').next().unwrap().contains('#')), "{least}");
+    assert!(
+        !least
+            .lines()
+            .any(|l| l.split('│').next().unwrap().contains('#')),
+        "{least}"
+    );
     for _ in 0..60 {
         stage.keys(">");
     }
@@ -158,18 +213,27 @@ fn the_weekday_experiment_is_a_key() {
     let day = stage.app.world.selected.unwrap();
     stage.keys("x").wait(0.1);
     stage.keys("enter");
-    let ask = |stage: &Stage| match stage.sent.iter().rev().find(|c| matches!(c, Command::Steer(_))) {
+    let ask = |stage: &Stage| match stage
+        .sent
+        .iter()
+        .rev()
+        .find(|c| matches!(c, Command::Steer(_)))
+    {
         Some(Command::Steer(ask)) => ask.clone(),
         other => panic!("{other:?}"),
     };
     let own = ask(&stage);
     assert_eq!(own.features, [(day, 1.0)]);
-    let SteerPart::ExclusiveOf(others) = own.part else { panic!("{:?}", own.part) };
+    let SteerPart::ExclusiveOf(others) = own.part else {
+        panic!("{:?}", own.part)
+    };
     assert_eq!(others.len(), 3);
     assert!(!others.contains(&day));
     stage.keys("2 c enter");
     let core = ask(&stage);
-    let SteerPart::CoreOf(cluster) = core.part else { panic!("{:?}", core.part) };
+    let SteerPart::CoreOf(cluster) = core.part else {
+        panic!("{:?}", core.part)
+    };
     assert_eq!(cluster.len(), 4);
     stage.keys("2 a enter");
     assert_eq!(ask(&stage).part, SteerPart::Whole);
@@ -179,12 +243,24 @@ fn the_weekday_experiment_is_a_key() {
 fn what_shares_nothing_has_no_core_and_says_so() {
     let mut stage = stage(80, 24, 40);
     stage.keys("G");
-    assert!(stage.screen().contains("share no neurons"), "{}", stage.screen());
+    assert!(
+        stage.screen().contains("share no neurons"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("space G");
     stage.keys("c");
-    assert!(stage.screen().contains("there is no core"), "{}", stage.screen());
+    assert!(
+        stage.screen().contains("there is no core"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("h");
-    assert!(stage.screen().contains("on their own"), "{}", stage.screen());
+    assert!(
+        stage.screen().contains("on their own"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
@@ -208,7 +284,10 @@ fn search_jumps_reveals_and_goes_round() {
 fn search_goes_to_a_name_or_a_token_before_a_label() {
     let mut stage = stage(80, 24, 400);
     // Every twelfth feature has the label; one of another label is called so.
-    stage.demo.names.push((187, "months of the year".to_owned()));
+    stage
+        .demo
+        .names
+        .push((187, "months of the year".to_owned()));
     let list = stage.demo.list(42, true);
     stage.event(Event::Features(Arc::new(list))).wait(0.2);
     stage.keys("/").type_text("months").keys("enter");
@@ -263,13 +342,25 @@ fn the_panel_is_walked_and_its_neurons_opened() {
         let mut stage = stage(width, height, 40);
         stage.keys("/").type_text("scarlet").keys("enter").wait(0.2);
         stage.keys("tab");
-        assert_eq!(stage.app.place(), PaneId::Tree, "into the panel: {}", stage.screen());
+        assert_eq!(
+            stage.app.place(),
+            PaneId::Tree,
+            "into the panel: {}",
+            stage.screen()
+        );
         stage.keys("end enter");
         assert!(stage.app.world.open_neuron.is_some(), "{}", stage.screen());
         stage.keys("esc");
-        assert_eq!((stage.app.place(), stage.app.world.open_neuron), (PaneId::Tree, None));
+        assert_eq!(
+            (stage.app.place(), stage.app.world.open_neuron),
+            (PaneId::Tree, None)
+        );
         stage.keys("esc tab tab");
-        assert_ne!(stage.app.place(), PaneId::Tree, "out of the panel, to the next tab");
+        assert_ne!(
+            stage.app.place(),
+            PaneId::Tree,
+            "out of the panel, to the next tab"
+        );
     }
 }
 
@@ -277,25 +368,62 @@ fn the_panel_is_walked_and_its_neurons_opened() {
 fn the_tree_is_cut_at_a_height_that_is_typed() {
     let mut stage = stage(120, 36, 40);
     stage.keys("H").type_text("x").keys("enter");
-    assert!(stage.screen().contains("a height is a number from 0 to 1"), "{}", stage.screen());
+    assert!(
+        stage.screen().contains("a height is a number from 0 to 1"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("ctrl-u").type_text("0.9");
     let screen = stage.screen();
-    let said = screen.lines().find(|l| l.contains("cut at height")).expect("the line").to_owned();
+    let said = screen
+        .lines()
+        .find(|l| l.contains("cut at height"))
+        .expect("the line")
+        .to_owned();
     stage.keys("enter");
-    let number =
-        |text: &str| -> usize { text.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number") };
-    let clusters = number(said.split("0.9").nth(1).and_then(|t| t.split_once("  ")).expect("a count").1);
-    assert!(stage.screen().contains(&format!("cut at 0.90: {clusters} clusters")), "{said}\n{}", stage.screen());
+    let number = |text: &str| -> usize {
+        text.split_whitespace()
+            .next()
+            .and_then(|n| n.parse().ok())
+            .expect("a number")
+    };
+    let clusters = number(
+        said.split("0.9")
+            .nth(1)
+            .and_then(|t| t.split_once("  "))
+            .expect("a count")
+            .1,
+    );
+    assert!(
+        stage
+            .screen()
+            .contains(&format!("cut at 0.90: {clusters} clusters")),
+        "{said}\n{}",
+        stage.screen()
+    );
     stage.keys("y j");
-    let Some(Effect::Copy(text, _)) = stage.effects.last() else { panic!("nothing copied") };
+    let Some(Effect::Copy(text, _)) = stage.effects.last() else {
+        panic!("nothing copied")
+    };
     let rows: Vec<serde_json::Value> = serde_json::from_str(text).expect("JSON");
-    assert_eq!(rows.iter().filter(|row| row["height"].is_number()).count(), clusters);
+    assert_eq!(
+        rows.iter().filter(|row| row["height"].is_number()).count(),
+        clusters
+    );
     stage.keys("E");
-    assert!(stage.sent.iter().any(|c| matches!(c, Command::ExportClusters(_, _, h, _) if *h == 0.9)));
+    assert!(
+        stage
+            .sent
+            .iter()
+            .any(|c| matches!(c, Command::ExportClusters(_, _, h, _) if *h == 0.9))
+    );
     let before = stage.sent.len();
     stage.keys("t E");
     let after = &stage.sent[before..];
-    assert!(after.iter().any(|c| matches!(c, Command::ExportLevels(_))), "{after:?}");
+    assert!(
+        after.iter().any(|c| matches!(c, Command::ExportLevels(_))),
+        "{after:?}"
+    );
     assert!(!after.iter().any(|c| matches!(c, Command::ExportTree(..))));
 }
 
@@ -305,7 +433,10 @@ fn measure_search_and_levels_are_remembered_and_folds_only_for_their_fit() {
     stage.keys("K O < j j /").type_text("a").keys("enter");
     let cursor = |stage: &Stage| stage.app.session()["panes"]["Tree"].clone();
     let left = cursor(&stage);
-    assert!(left["cursor"].is_u64() && left["linkage"] == "complete" && left["search"] == "a", "{left}");
+    assert!(
+        left["cursor"].is_u64() && left["linkage"] == "complete" && left["search"] == "a",
+        "{left}"
+    );
     stage.keys("t K O j enter j");
     let session = stage.app.session();
     let opened = |fit: Option<&str>| {
@@ -319,12 +450,29 @@ fn measure_search_and_levels_are_remembered_and_folds_only_for_their_fit() {
         other
     };
     let again = opened(None);
-    assert!(again.sent.contains(&Command::Levels(Growth::Fixed, true, Vec::new())), "{:?}", again.sent);
-    assert!(again.sent.iter().any(|c| matches!(c, Command::Tree(Overlap::Jaccard, Linkage::Complete))));
-    assert_eq!(again.app.session()["panes"]["Tree"], session["panes"]["Tree"]);
+    assert!(
+        again
+            .sent
+            .contains(&Command::Levels(Growth::Fixed, true, Vec::new())),
+        "{:?}",
+        again.sent
+    );
+    assert!(
+        again
+            .sent
+            .iter()
+            .any(|c| matches!(c, Command::Tree(Overlap::Jaccard, Linkage::Complete)))
+    );
+    assert_eq!(
+        again.app.session()["panes"]["Tree"],
+        session["panes"]["Tree"]
+    );
     let elsewhere = opened(Some("k40-other"));
     assert_ne!(cursor(&elsewhere)["fit"], session["panes"]["Tree"]["fit"]);
-    assert_ne!(cursor(&elsewhere)["fold_height"], session["panes"]["Tree"]["fold_height"]);
+    assert_ne!(
+        cursor(&elsewhere)["fold_height"],
+        session["panes"]["Tree"]["fold_height"]
+    );
 }
 
 #[test]
@@ -333,13 +481,23 @@ fn an_empty_pane_says_what_to_press() {
     stage.keys("2");
     insta::assert_snapshot!("tree_empty", stage.screen());
     stage.keys("space");
-    assert!(stage.screen().contains("it needs a fit"), "{}", stage.screen());
+    assert!(
+        stage.screen().contains("it needs a fit"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
 fn the_tree_is_asked_for_again_when_the_fit_moves_but_not_for_a_name() {
     let mut stage = stage(80, 24, 40);
-    let trees = |stage: &Stage| stage.sent.iter().filter(|c| matches!(c, Command::Tree(..))).count();
+    let trees = |stage: &Stage| {
+        stage
+            .sent
+            .iter()
+            .filter(|c| matches!(c, Command::Tree(..)))
+            .count()
+    };
     assert_eq!(trees(&stage), 1);
     let list = stage.demo.list(41, true);
     stage.event(Event::Features(Arc::new(list)));
@@ -355,8 +513,13 @@ fn the_tree_is_asked_for_again_when_the_fit_moves_but_not_for_a_name() {
 fn copying_gives_the_rows_with_their_heights() {
     let mut stage = stage(80, 24, 40);
     stage.keys("y t");
-    let Some(Effect::Copy(text, _)) = stage.effects.last() else { panic!("nothing copied") };
-    assert!(text.lines().count() > 30 && text.contains("#12 Sunday"), "{text}");
+    let Some(Effect::Copy(text, _)) = stage.effects.last() else {
+        panic!("nothing copied")
+    };
+    assert!(
+        text.lines().count() > 30 && text.contains("#12 Sunday"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -378,12 +541,21 @@ fn clicks_choose_and_open() {
 
 fn any_tree() -> impl Strategy<Value = Tree> {
     // Anything that a file could hold: children out of range, twice, none.
-    let node = (proptest::collection::vec(0usize..40, 0..3), 0f32..1.2, proptest::collection::vec(0usize..50, 0..4));
+    let node = (
+        proptest::collection::vec(0usize..40, 0..3),
+        0f32..1.2,
+        proptest::collection::vec(0usize..50, 0..4),
+    );
     proptest::collection::vec(node, 0..40).prop_map(|nodes| Tree {
         nodes: nodes
             .into_iter()
             .enumerate()
-            .map(|(id, (children, height, features))| TreeNode { id, children, height, features })
+            .map(|(id, (children, height, features))| TreeNode {
+                id,
+                children,
+                height,
+                features,
+            })
             .collect(),
         measure: "any".to_owned(),
     })
@@ -412,48 +584,99 @@ fn picture(tree: Tree, chosen: usize) -> Vec<String> {
     let folds = plot.first_folds();
     let rows = plot.rows(&folds);
     let grid = plot.grid(&rows, 0, rows.len(), 15, Item::Node(chosen));
-    grid.lines.chunks(15).map(|row| row.iter().map(|&lines| plot::glyph(lines)).collect()).collect()
+    grid.lines
+        .chunks(15)
+        .map(|row| row.iter().map(|&lines| plot::glyph(lines)).collect())
+        .collect()
 }
 
 fn node(id: usize, children: &[usize], height: f32, features: &[usize]) -> TreeNode {
-    TreeNode { id, children: children.to_vec(), height, features: features.to_vec() }
+    TreeNode {
+        id,
+        children: children.to_vec(),
+        height,
+        features: features.to_vec(),
+    }
 }
 
 #[test]
 fn heights_are_drawn_to_scale_and_the_tightest_comes_first() {
     let leaves = (0..4).map(|id| node(id, &[], 0.0, &[id]));
-    let merges =
-        [node(4, &[2, 3], 0.4, &[2, 3]), node(5, &[0, 4], 0.6, &[0, 2, 3]), node(6, &[1, 5], 0.8, &[0, 1, 2, 3])];
-    let tree = Tree { nodes: leaves.chain(merges).collect(), measure: String::new() };
-    // 0.4 at the right end, 0.8 at the left, 0.6 in the middle between them; leaves in the order 2 3 0 1.
-    assert_eq!(picture(tree, 6), ["      ┌────┬───", " ┌────┤    └───", "─┤    └────────", " └─────────────"]);
+    let merges = [
+        node(4, &[2, 3], 0.4, &[2, 3]),
+        node(5, &[0, 4], 0.6, &[0, 2, 3]),
+        node(6, &[1, 5], 0.8, &[0, 1, 2, 3]),
+    ];
+    let tree = Tree {
+        nodes: leaves.chain(merges).collect(),
+        measure: String::new(),
+    };
+    // 0.4 at the right end, 0.8 at the left, 0.6 in the middle between them; leaves in the order 2
+    // 3 0 1.
+    assert_eq!(
+        picture(tree, 6),
+        [
+            "      ┌────┬───",
+            " ┌────┤    └───",
+            "─┤    └────────",
+            " └─────────────"
+        ]
+    );
 }
 
 #[test]
 fn what_joins_at_one_height_is_a_comb_and_what_shares_nothing_stands_alone() {
     let leaves = (0..4).map(|id| node(id, &[], 0.0, &[id]));
-    let merges =
-        [node(4, &[0, 1], 0.5, &[0, 1]), node(5, &[4, 2], 0.5, &[0, 1, 2]), node(6, &[3, 5], 1.0, &[0, 1, 2, 3])];
-    let tree = Tree { nodes: leaves.chain(merges).collect(), measure: String::new() };
+    let merges = [
+        node(4, &[0, 1], 0.5, &[0, 1]),
+        node(5, &[4, 2], 0.5, &[0, 1, 2]),
+        node(6, &[3, 5], 1.0, &[0, 1, 2, 3]),
+    ];
+    let tree = Tree {
+        nodes: leaves.chain(merges).collect(),
+        measure: String::new(),
+    };
     let plot = Plot::new(Arc::new(tree.clone()));
-    assert_eq!((plot.tops.as_slice(), plot.alone.as_slice()), (&[5][..], &[3][..]));
+    assert_eq!(
+        (plot.tops.as_slice(), plot.alone.as_slice()),
+        (&[5][..], &[3][..])
+    );
     let drawn = picture(tree, 5);
     assert_eq!(drawn[0].find('┌'), drawn[2].find('└'));
-    assert_eq!(drawn[3].trim(), "", "the line for those that share nothing has no branches");
+    assert_eq!(
+        drawn[3].trim(),
+        "",
+        "the line for those that share nothing has no branches"
+    );
 }
 
 #[test]
 fn another_overlap_is_another_tree() {
     let mut stage = stage(120, 36, 40);
     stage.keys("O");
-    assert!(matches!(stage.sent.last(), Some(Command::Tree(Overlap::Jaccard, Linkage::Average))));
+    assert!(matches!(
+        stage.sent.last(),
+        Some(Command::Tree(Overlap::Jaccard, Linkage::Average))
+    ));
     stage.keys("O K");
-    assert!(matches!(stage.sent.last(), Some(Command::Tree(Overlap::Cosine, Linkage::Complete))));
+    assert!(matches!(
+        stage.sent.last(),
+        Some(Command::Tree(Overlap::Cosine, Linkage::Complete))
+    ));
     stage.keys("E");
-    let asked = |c: &Command| matches!(c, Command::ExportTree(Overlap::Cosine, Linkage::Complete, _));
+    let asked = |c: &Command| {
+        matches!(
+            c,
+            Command::ExportTree(Overlap::Cosine, Linkage::Complete, _)
+        )
+    };
     assert_eq!(stage.sent.iter().filter(|c| asked(c)).count(), 3);
     stage.keys("t c");
-    assert!(stage.screen().contains("that is for the dendrogram"), "{}", stage.screen());
+    assert!(
+        stage.screen().contains("that is for the dendrogram"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
@@ -464,15 +687,26 @@ fn the_levels_are_searched_at_every_depth() {
         assert!(stage.screen().contains("/ kenya"), "{}", stage.screen());
         stage.keys("enter");
         let first = stage.screen();
-        assert!(first.contains("Kenya") && first.contains("n next"), "{first}");
+        assert!(
+            first.contains("Kenya") && first.contains("n next"),
+            "{first}"
+        );
         let cursor = |stage: &Stage| {
-            stage.screen().lines().find(|l| l.starts_with('▌')).map(|l| l.chars().take(12).collect::<String>())
+            stage
+                .screen()
+                .lines()
+                .find(|l| l.starts_with('▌'))
+                .map(|l| l.chars().take(12).collect::<String>())
         };
         let there = cursor(&stage);
         stage.keys("n");
         assert_ne!(cursor(&stage), there, "the next one");
         stage.keys("N");
-        assert_eq!(cursor(&stage).map(|l| l.replace('▾', "▸")), there.map(|l| l.replace('▾', "▸")), "and back");
+        assert_eq!(
+            cursor(&stage).map(|l| l.replace('▾', "▸")),
+            there.map(|l| l.replace('▾', "▸")),
+            "and back"
+        );
         stage.keys("esc");
         assert!(!stage.screen().contains("n next"), "{}", stage.screen());
         stage.keys("/").type_text("xyzzy").keys("enter");
@@ -482,7 +716,12 @@ fn the_levels_are_searched_at_every_depth() {
 
 #[test]
 fn sizes_of_levels_are_typed_and_kept() {
-    let asked = |stage: &Stage| match stage.sent.iter().rev().find(|c| matches!(c, Command::Levels(..))) {
+    let asked = |stage: &Stage| match stage
+        .sent
+        .iter()
+        .rev()
+        .find(|c| matches!(c, Command::Levels(..)))
+    {
         Some(Command::Levels(_, _, sizes)) => sizes.clone(),
         _ => panic!("no levels were asked for"),
     };
@@ -491,18 +730,37 @@ fn sizes_of_levels_are_typed_and_kept() {
         stage.keys("t");
         assert_eq!(asked(&stage), Vec::<usize>::new(), "by halves");
         stage.keys("H");
-        assert!(stage.screen().contains("features of each level 20 10 5"), "{}", stage.screen());
+        assert!(
+            stage.screen().contains("features of each level 20 10 5"),
+            "{}",
+            stage.screen()
+        );
         stage.keys("ctrl-u").type_text("40 5").keys("enter");
-        assert!(stage.screen().contains("40 over 40: each level has fewer"), "{}", stage.screen());
+        assert!(
+            stage.screen().contains("40 over 40: each level has fewer"),
+            "{}",
+            stage.screen()
+        );
         stage.keys("ctrl-u").type_text("12, 6").keys("enter");
         assert_eq!(asked(&stage), [12, 6]);
-        assert!(stage.screen().contains("Levels 40 → 12 → 6"), "{}", stage.screen());
+        assert!(
+            stage.screen().contains("Levels 40 → 12 → 6"),
+            "{}",
+            stage.screen()
+        );
         stage.keys("O");
         assert_eq!(asked(&stage), [12, 6], "the sizes stay with another rule");
-        assert_eq!(stage.app.session()["panes"]["Tree"]["levels"]["sizes"], serde_json::json!([12, 6]));
+        assert_eq!(
+            stage.app.session()["panes"]["Tree"]["levels"]["sizes"],
+            serde_json::json!([12, 6])
+        );
         stage.keys("H ctrl-u enter");
         assert_eq!(asked(&stage), Vec::<usize>::new());
         stage.keys("H esc").keys("t H");
-        assert!(stage.screen().contains("cut at height"), "{}", stage.screen());
+        assert!(
+            stage.screen().contains("cut at height"),
+            "{}",
+            stage.screen()
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What the tree is used for: steering with a cluster or a part of a feature, other measures, files, the clipboard.
+//! What the tree is used for: steering with a cluster or a part of a feature, other measures,
+//! files, the clipboard.
 
 use serde_json::json;
 
@@ -13,23 +14,45 @@ use crate::ui::panes::{Copies, Cx, Note, Pane, PaneId, Step};
 
 /// Whether an action takes out what is along the features.
 fn ablates(action: Action) -> bool {
-    matches!(action, Action::Ablate | Action::AblateCore | Action::AblateExclusive | Action::AblateThree)
+    matches!(
+        action,
+        Action::Ablate | Action::AblateCore | Action::AblateExclusive | Action::AblateThree
+    )
 }
 
 impl TreePane {
     /// To the Steer pane, with what is under the cursor.
     pub(super) fn steer(&self, action: Action) -> Option<Vec<Step>> {
         let item = self.cursor?;
-        let features: Vec<(usize, f32)> = self.plot.features(item).into_iter().map(|id| (id, 1.0)).collect();
-        let cluster = self.cluster().map(|c| self.plot.features(Item::Node(c))).unwrap_or_default();
-        let others = || cluster.iter().copied().filter(|id| !features.iter().any(|(f, _)| f == id)).collect();
+        let features: Vec<(usize, f32)> = self
+            .plot
+            .features(item)
+            .into_iter()
+            .map(|id| (id, 1.0))
+            .collect();
+        let cluster = self
+            .cluster()
+            .map(|c| self.plot.features(Item::Node(c)))
+            .unwrap_or_default();
+        let others = || {
+            cluster
+                .iter()
+                .copied()
+                .filter(|id| !features.iter().any(|(f, _)| f == id))
+                .collect()
+        };
         let part = match action {
             Action::SteerCore | Action::AblateCore => SteerPart::CoreOf(cluster.clone()),
             Action::SteerExclusive | Action::AblateExclusive => SteerPart::ExclusiveOf(others()),
             _ => SteerPart::Whole,
         };
         let negative = action == Action::SuppressWith;
-        let note = Note::Steer { features, part, negative, replace: true };
+        let note = Note::Steer {
+            features,
+            part,
+            negative,
+            replace: true,
+        };
         let mut told = vec![Note::Cluster(cluster), note];
         if ablates(action) {
             told.push(Note::Mode(Mode::Ablate));
@@ -37,7 +60,11 @@ impl TreePane {
         if matches!(action, Action::SteerThree | Action::AblateThree) {
             told.push(Note::ThreeWays);
         }
-        Some(told.into_iter().map(|note| Step::Tell(PaneId::Steer, note)).collect())
+        Some(
+            told.into_iter()
+                .map(|note| Step::Tell(PaneId::Steer, note))
+                .collect(),
+        )
     }
 
     /// Dendrogram or levels.
@@ -80,25 +107,50 @@ impl TreePane {
     }
 
     pub(super) fn export(&self, cx: &Cx) -> Vec<Step> {
-        let Some(study) = &cx.world.study else { return Vec::new() };
-        let fit = cx.world.features.as_ref().map_or("fit", |list| list.fit.as_str());
+        let Some(study) = &cx.world.study else {
+            return Vec::new();
+        };
+        let fit = cx
+            .world
+            .features
+            .as_ref()
+            .map_or("fit", |list| list.fit.as_str());
         if self.levels.on {
-            return vec![Step::Send(Command::ExportLevels(study.dir.join(format!("levels-{fit}.json"))))];
+            return vec![Step::Send(Command::ExportLevels(
+                study.dir.join(format!("levels-{fit}.json")),
+            ))];
         }
         let file = |ending: &str| study.dir.join(format!("tree-{fit}.{ending}"));
         let tree = |e: &&str| Step::Send(Command::ExportTree(self.overlap, self.linkage, file(e)));
         let mut steps: Vec<Step> = ["svg", "nwk", "json"].iter().map(tree).collect();
         if self.folds.height.is_finite() {
-            let (height, path) = (self.folds.height, study.dir.join(format!("clusters-{fit}.json")));
-            steps.push(Step::Send(Command::ExportClusters(self.overlap, self.linkage, height, path)));
+            let (height, path) = (
+                self.folds.height,
+                study.dir.join(format!("clusters-{fit}.json")),
+            );
+            steps.push(Step::Send(Command::ExportClusters(
+                self.overlap,
+                self.linkage,
+                height,
+                path,
+            )));
         }
         steps
     }
 
     pub(super) fn copy(&self, cx: &Cx) -> Vec<Step> {
-        let lines: Vec<String> = (0..self.rows.len()).map(|row| draw::plain(self, row, cx)).collect();
-        let rows = self.rows.iter().map(|row| (row, self.plot.features(row.item)));
-        let names = |ids: &[usize]| ids.iter().map(|id| cx.world.feature_label(*id)).collect::<Vec<_>>();
+        let lines: Vec<String> = (0..self.rows.len())
+            .map(|row| draw::plain(self, row, cx))
+            .collect();
+        let rows = self
+            .rows
+            .iter()
+            .map(|row| (row, self.plot.features(row.item)));
+        let names = |ids: &[usize]| {
+            ids.iter()
+                .map(|id| cx.world.feature_label(*id))
+                .collect::<Vec<_>>()
+        };
         let json = rows.clone().map(|(row, ids)| {
             let height = match row.item {
                 Item::Node(node) if row.folded => Some(self.plot.height(node)),
@@ -106,7 +158,9 @@ impl TreePane {
             };
             json!({"height": height, "labels": names(&ids), "features": ids})
         });
-        let cells = rows.map(|(_, ids)| vec![ids.len().to_string(), names(&ids).join(", ")]).collect::<Vec<_>>();
+        let cells = rows
+            .map(|(_, ids)| vec![ids.len().to_string(), names(&ids).join(", ")])
+            .collect::<Vec<_>>();
         vec![Step::Offer(Box::new(Copies {
             what: format!("{} rows of the tree", lines.len()),
             text: lines.join("\n"),

@@ -1,5 +1,5 @@
-//! Frames on small models of terminals that disagree on the cells of characters: after any frames the screen is that of the
-//! last frame alone, and nothing stands beside its place.
+//! Frames on small models of terminals that disagree on the cells of characters: after any frames
+//! the screen is that of the last frame alone, and nothing stands beside its place.
 
 use proptest::prelude::*;
 use ratatui::buffer::Buffer;
@@ -21,7 +21,8 @@ const END: u16 = 20;
 /// How a terminal counts.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    /// Each character by itself, vowel signs beside a letter in a cell of their own, flags' letters in two (xterm, screen).
+    /// Each character by itself, vowel signs beside a letter in a cell of their own, flags' letters
+    /// in two (xterm, screen).
     Characters,
     /// The same, all marks without a cell, emoji and flags' letters in one.
     Narrow,
@@ -31,7 +32,12 @@ enum Kind {
     TwoForGraphemes,
 }
 
-const KINDS: [Kind; 4] = [Kind::Characters, Kind::Narrow, Kind::FirstOfGrapheme, Kind::TwoForGraphemes];
+const KINDS: [Kind; 4] = [
+    Kind::Characters,
+    Kind::Narrow,
+    Kind::FirstOfGrapheme,
+    Kind::TwoForGraphemes,
+];
 
 /// A screen: of each cell what was written into it, and its background.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,8 +58,17 @@ impl Emulator {
     fn new(kind: Kind) -> Self {
         let row = vec![(" ".to_owned(), false); usize::from(WIDTH)];
         let kind_graphemes = matches!(kind, Kind::FirstOfGrapheme | Kind::TwoForGraphemes);
-        let model = Model { kind_graphemes, cells: vec![row; usize::from(HEIGHT)] };
-        Self { kind, model, x: 0, y: 0, coloured: false }
+        let model = Model {
+            kind_graphemes,
+            cells: vec![row; usize::from(HEIGHT)],
+        };
+        Self {
+            kind,
+            model,
+            x: 0,
+            y: 0,
+            coloured: false,
+        }
     }
 
     fn takes(mut self, bytes: &[u8]) -> Self {
@@ -96,9 +111,13 @@ impl Emulator {
     fn free(&mut self, x: usize) {
         let row = &mut self.model.cells[self.y];
         let first = (0..=x).rev().find(|&x| !row[x].0.is_empty()).unwrap();
-        let end = (first + 1..row.len()).find(|&x| !row[x].0.is_empty()).unwrap_or(row.len());
+        let end = (first + 1..row.len())
+            .find(|&x| !row[x].0.is_empty())
+            .unwrap_or(row.len());
         if end - first > 1 {
-            row[first..end].iter_mut().for_each(|cell| cell.0 = " ".to_owned());
+            row[first..end]
+                .iter_mut()
+                .for_each(|cell| cell.0 = " ".to_owned());
         }
     }
 
@@ -110,14 +129,26 @@ impl Emulator {
             Kind::Characters if sign => 1,
             Kind::Characters if flag => 2,
             Kind::Narrow if c > '\u{1f000}' => 1,
-            Kind::Narrow if text::sure_cells(c.encode_utf8(&mut [0; 4])).is_none() && wide == 1 && sign_like(c) => 0,
+            Kind::Narrow
+                if text::sure_cells(c.encode_utf8(&mut [0; 4])).is_none()
+                    && wide == 1
+                    && sign_like(c) =>
+            {
+                0
+            }
             _ => wide,
         };
-        let lead = (0..self.x).rev().find(|&x| !self.model.cells[self.y][x].0.is_empty());
+        let lead = (0..self.x)
+            .rev()
+            .find(|&x| !self.model.cells[self.y][x].0.is_empty());
         if let Some(lead) = lead {
             let before = self.model.cells[self.y][lead].0.clone();
             let joined = format!("{before}{c}");
-            if cells == 0 || (self.model.kind_graphemes && before != " " && joined.graphemes(true).count() == 1) {
+            if cells == 0
+                || (self.model.kind_graphemes
+                    && before != " "
+                    && joined.graphemes(true).count() == 1)
+            {
                 self.model.cells[self.y][lead].0 = joined;
                 if matches!(self.kind, Kind::TwoForGraphemes) && cells > 0 && self.x == lead + 1 {
                     let x = self.x.min(usize::from(WIDTH) - 1);
@@ -136,7 +167,11 @@ impl Emulator {
         self.x = self.x.min(usize::from(WIDTH) - cells);
         for x in self.x..self.x + cells {
             self.free(x);
-            let shown = if x == self.x { c.to_string() } else { String::new() };
+            let shown = if x == self.x {
+                c.to_string()
+            } else {
+                String::new()
+            };
             self.model.cells[self.y][x] = (shown, self.coloured);
         }
         self.x += cells;
@@ -153,13 +188,23 @@ fn frame(rows: &[(Vec<&str>, bool)]) -> Buffer {
     let mut buffer = Buffer::empty(Rect::new(0, 0, WIDTH, HEIGHT));
     let area = buffer.area;
     for (y, (words, coloured)) in rows.iter().enumerate() {
-        let style = if *coloured { Style::new().bg(Color::Rgb(9, 9, 9)) } else { Style::new() };
+        let style = if *coloured {
+            Style::new().bg(Color::Rgb(9, 9, 9))
+        } else {
+            Style::new()
+        };
         let mut left = usize::from(END);
         for word in words {
             let shown = text::fit(&text::clean(word), left);
             let at = usize::from(END) - left;
             left -= text::width(&shown);
-            put_at(&mut buffer, area, at, y, &Line::from(Span::styled(shown, style)));
+            put_at(
+                &mut buffer,
+                area,
+                at,
+                y,
+                &Line::from(Span::styled(shown, style)),
+            );
         }
         put_at(&mut buffer, area, usize::from(END), y, &Line::raw("|end"));
     }
@@ -223,7 +268,13 @@ proptest! {
 #[test]
 fn a_frame_that_changes_little_is_short() {
     let mut painter = Painter::default();
-    let rows = |last: &'static str| vec![(vec!["plain"], false), (vec!["हिन्दी"], true), (vec![last], false)];
+    let rows = |last: &'static str| {
+        vec![
+            (vec!["plain"], false),
+            (vec!["हिन्दी"], true),
+            (vec![last], false),
+        ]
+    };
     painter.paint(frame(&rows("one"))).unwrap();
     assert!(painter.paint(frame(&rows("one"))).unwrap().is_empty());
     let bytes = painter.paint(frame(&rows("ore"))).unwrap();
@@ -236,15 +287,24 @@ fn what_is_drawn_over_half_of_a_wide_character_takes_its_place() {
     let area = buffer.area;
     put_at(&mut buffer, area, 1, 0, &Line::raw("│x"));
     let shown = Emulator::new(Kind::Characters).takes(&Painter::default().paint(buffer).unwrap());
-    let row: String = shown.model.cells[0][..6].iter().map(|(symbol, _)| symbol.as_str()).collect();
+    let row: String = shown.model.cells[0][..6]
+        .iter()
+        .map(|(symbol, _)| symbol.as_str())
+        .collect();
     assert_eq!(row, " │x 日");
 }
 
 #[test]
 fn nothing_is_asked_of_the_terminal() {
     let mut painter = Painter::default();
-    let mut bytes = painter.paint(frame(&[(vec!["हिन्दी", "plain"], true)])).unwrap();
+    let mut bytes = painter
+        .paint(frame(&[(vec!["हिन्दी", "plain"], true)]))
+        .unwrap();
     painter.forget();
     bytes.extend(painter.paint(frame(&[(vec!["plain"], true)])).unwrap());
-    assert!(!bytes.windows(3).any(|w| w == b"\x1b[6" || w == b"\x1b[c" || w == b"\x1b[?"));
+    assert!(
+        !bytes
+            .windows(3)
+            .any(|w| w == b"\x1b[6" || w == b"\x1b[c" || w == b"\x1b[?")
+    );
 }

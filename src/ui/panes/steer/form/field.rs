@@ -1,4 +1,5 @@
-//! The values of the Steer form that the cursor can stand on: their names, and what they do in a line.
+//! The values of the Steer form that the cursor can stand on: their names, and what they do in a
+//! line.
 
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +58,9 @@ impl Field {
             Self::Amount => "KL(base ‖ steered) of the next token, or α",
             Self::Sign => "add the direction, or take it away",
             Self::Part => "whole features, the cluster's core, or what one has for itself",
-            Self::Mode => "add α of the direction, set what is along it to α, or ablate: take it out",
+            Self::Mode => {
+                "add α of the direction, set what is along it to α, or ablate: take it out"
+            }
             Self::Positions => "touch the prompt too, or generated tokens alone",
             Self::Samples => "texts of each kind, 1 to 8",
             Self::Tokens => "new tokens a text at most",

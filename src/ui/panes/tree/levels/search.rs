@@ -18,21 +18,33 @@ pub(in crate::ui::panes::tree) struct Jump {
     pub reveal: bool,
 }
 
-/// Whether every word of `query` is found in the node's tokens or label, or in all that is known of a feature of the fit.
+/// Whether every word of `query` is found in the node's tokens or label, or in all that is known of
+/// a feature of the fit.
 fn hits(node: &LevelNode, query: &str, cx: &Cx) -> bool {
     if let (0, Some(row)) = (node.level, cx.world.row(node.feature)) {
         return finds(row, query);
     }
-    let mut fields: Vec<String> = node.top_tokens.iter().chain(&node.promoted).map(|t| t.to_lowercase()).collect();
+    let mut fields: Vec<String> = node
+        .top_tokens
+        .iter()
+        .chain(&node.promoted)
+        .map(|t| t.to_lowercase())
+        .collect();
     fields.extend(node.purity.iter().map(|p| p.label.to_lowercase()));
-    query.to_lowercase().split_whitespace().all(|word| fields.iter().any(|field| field.contains(word)))
+    query
+        .to_lowercase()
+        .split_whitespace()
+        .all(|word| fields.iter().any(|field| field.contains(word)))
 }
 
 impl LevelsView {
     fn found(&self, query: &str, cx: &Cx) -> HashSet<usize> {
         let nodes = self.levels.iter().flat_map(|levels| &levels.nodes);
         let asked = !query.trim().is_empty();
-        nodes.filter(|node| asked && hits(node, query, cx)).map(|node| node.id).collect()
+        nodes
+            .filter(|node| asked && hits(node, query, cx))
+            .map(|node| node.id)
+            .collect()
     }
 
     /// How many nodes the search finds.
@@ -42,21 +54,42 @@ impl LevelsView {
 
     /// To the next find, round the end.
     pub fn jump(&mut self, query: &str, jump: Jump, cx: &Cx) -> Vec<Step> {
-        let Some(levels) = &self.levels else { return Vec::new() };
+        let Some(levels) = &self.levels else {
+            return Vec::new();
+        };
         let (found, all) = (self.found(query, cx), paths(levels, |_| true));
-        let here = self.rows.get(self.cursor).and_then(|path| all.iter().position(|p| p == path)).unwrap_or(0);
+        let here = self
+            .rows
+            .get(self.cursor)
+            .and_then(|path| all.iter().position(|p| p == path))
+            .unwrap_or(0);
         let n = all.len();
         let hit = (usize::from(!jump.stay)..=n)
-            .map(|step| if jump.forward { (here + step) % n } else { (here + n - step % n) % n })
+            .map(|step| {
+                if jump.forward {
+                    (here + step) % n
+                } else {
+                    (here + n - step % n) % n
+                }
+            })
             .find(|&at| all[at].last().is_some_and(|id| found.contains(id)));
-        let Some(path) = hit.map(|at| all[at].clone()) else { return Vec::new() };
+        let Some(path) = hit.map(|at| all[at].clone()) else {
+            return Vec::new();
+        };
         if jump.reveal {
-            self.open.extend((1..path.len()).map(|depth| path[..depth].to_vec()));
+            self.open
+                .extend((1..path.len()).map(|depth| path[..depth].to_vec()));
             self.lay_out();
         }
-        let seen = (1..=path.len()).rev().find_map(|depth| self.rows.iter().position(|p| *p == path[..depth]));
+        let seen = (1..=path.len())
+            .rev()
+            .find_map(|depth| self.rows.iter().position(|p| *p == path[..depth]));
         self.cursor = seen.unwrap_or(self.cursor);
         self.offset = scroll(self.offset, self.cursor, self.rows.len(), self.height(cx));
-        self.feature().filter(|id| cx.world.selected != Some(*id)).map(Step::Select).into_iter().collect()
+        self.feature()
+            .filter(|id| cx.world.selected != Some(*id))
+            .map(Step::Select)
+            .into_iter()
+            .collect()
     }
 }

@@ -32,7 +32,12 @@ impl LevelsView {
                 let line = Rect::new(tree.x, tree.y + y as u16, tree.width, 1);
                 buf.set_style(line.intersection(buf.area), cx.theme.selected(cx.focused));
             }
-            put(buf, tree, y, &self.line(row, usize::from(tree.width), selected, cx));
+            put(
+                buf,
+                tree,
+                y,
+                &self.line(row, usize::from(tree.width), selected, cx),
+            );
         }
         if let Some((area, beside)) = panel {
             self.panel(area, beside, cx, buf);
@@ -51,7 +56,9 @@ impl LevelsView {
             ];
         }
         match &cx.world.features {
-            Some(list) if !list.finished => vec!["Levels are found once the fit has ended.".to_owned()],
+            Some(list) if !list.finished => {
+                vec!["Levels are found once the fit has ended.".to_owned()]
+            }
             Some(_) => vec!["This fit has too few features for levels.".to_owned()],
             None => vec!["Levels show what features are made of; they need a fit.".to_owned()],
         }
@@ -59,7 +66,9 @@ impl LevelsView {
 
     fn line(&self, row: usize, width: usize, selected: bool, cx: &Cx) -> Line<'static> {
         let theme = cx.theme;
-        let (Some(node), Some(path)) = (self.node(row), self.rows.get(row)) else { return Line::default() };
+        let (Some(node), Some(path)) = (self.node(row), self.rows.get(row)) else {
+            return Line::default();
+        };
         let mark = match node.level {
             0 => " ",
             _ if self.open.contains(path) => "▾",
@@ -75,25 +84,48 @@ impl LevelsView {
             spans.push(Span::styled(thin_bar(share, 1.0, BAR), theme.bar()));
             spans.push(Span::styled(format!(" {share:.2} "), theme.dim()));
         }
-        let name = cx.world.row(node.feature).and_then(|r| r.name.clone()).filter(|_| node.level == 0);
-        let number =
-            if node.level == 0 { format!("#{} ", node.feature) } else { format!("{}.{} ", node.level, node.feature) };
+        let name = cx
+            .world
+            .row(node.feature)
+            .and_then(|r| r.name.clone())
+            .filter(|_| node.level == 0);
+        let number = if node.level == 0 {
+            format!("#{} ", node.feature)
+        } else {
+            format!("{}.{} ", node.level, node.feature)
+        };
         spans.push(Span::styled(number, theme.dim()));
         if let Some(name) = name {
-            spans.push(Span::styled(format!("{} ", text::fit(&text::clean(&name), 24)), theme.name()));
+            spans.push(Span::styled(
+                format!("{} ", text::fit(&text::clean(&name), 24)),
+                theme.name(),
+            ));
         }
-        let tail = node
-            .purity
-            .as_ref()
-            .map(|p| format!("{} {:.0}%", text::label(&text::clean(&p.label), 14), p.share * 100.0));
+        let tail = node.purity.as_ref().map(|p| {
+            format!(
+                "{} {:.0}%",
+                text::label(&text::clean(&p.label), 14),
+                p.share * 100.0
+            )
+        });
         let tail = tail.unwrap_or_default();
         let used: usize = spans.iter().map(|s| text::width(&s.content)).sum();
         let rest = width.saturating_sub(used);
-        let tail_room = if rest >= 30 { text::width(&tail) + 3 } else { 0 };
-        spans.push(Span::styled(text::pad(&tokens(node, 8), rest.saturating_sub(tail_room)), theme.text()));
+        let tail_room = if rest >= 30 {
+            text::width(&tail) + 3
+        } else {
+            0
+        };
+        spans.push(Span::styled(
+            text::pad(&tokens(node, 8), rest.saturating_sub(tail_room)),
+            theme.text(),
+        ));
         if tail_room > 0 {
             let pure = node.purity.as_ref().is_some_and(|p| p.share >= 0.6);
-            spans.push(Span::styled(format!("  {tail} "), if pure { theme.good() } else { theme.dim() }));
+            spans.push(Span::styled(
+                format!("  {tail} "),
+                if pure { theme.good() } else { theme.dim() },
+            ));
         }
         Line::from(spans)
     }
@@ -104,7 +136,10 @@ impl LevelsView {
         let follows = |depth: usize| {
             let siblings = |p: &&Vec<usize>| p.len() == depth + 1 && p[..depth] == path[..depth];
             let ends = |p: &&Vec<usize>| p.len() <= depth;
-            self.rows[row + 1..].iter().take_while(|p| !ends(p)).any(|p| siblings(&p))
+            self.rows[row + 1..]
+                .iter()
+                .take_while(|p| !ends(p))
+                .any(|p| siblings(&p))
         };
         (1..path.len())
             .map(|depth| match (follows(depth), depth + 1 == path.len()) {
@@ -118,16 +153,24 @@ impl LevelsView {
 
     /// The coefficient of the last node of a path in its parent.
     fn share(&self, path: &[usize]) -> f32 {
-        let &[.., parent, child] = path else { return 1.0 };
-        let Some(node) = self.levels.as_ref().and_then(|l| l.nodes.get(parent)) else { return 0.0 };
+        let &[.., parent, child] = path else {
+            return 1.0;
+        };
+        let Some(node) = self.levels.as_ref().and_then(|l| l.nodes.get(parent)) else {
+            return 0.0;
+        };
         let at = node.children.iter().position(|c| *c == child);
-        at.and_then(|at| node.shares.get(at)).copied().unwrap_or(0.0)
+        at.and_then(|at| node.shares.get(at))
+            .copied()
+            .unwrap_or(0.0)
     }
 
     fn panel(&self, area: Rect, beside: bool, cx: &Cx, buf: &mut Buffer) {
         let theme = cx.theme;
         let inner = frame(area, beside, cx, buf);
-        let Some(node) = self.node(self.cursor) else { return };
+        let Some(node) = self.node(self.cursor) else {
+            return;
+        };
         let width = usize::from(inner.width);
         let mut lines = self.facts(node, width, cx);
         let (head, most) = (lines.len(), usize::from(inner.height));
@@ -135,7 +178,12 @@ impl LevelsView {
             lines.push(Line::default());
             lines.push(Line::styled("where it fires", theme.heading()));
         }
-        let peak = node.contexts.iter().filter_map(|c| c.values.get(c.peak)).copied().fold(0.0, f32::max);
+        let peak = node
+            .contexts
+            .iter()
+            .filter_map(|c| c.values.get(c.peak))
+            .copied()
+            .fold(0.0, f32::max);
         for context in &node.contexts {
             let heat = Heat {
                 tokens: &context.tokens,
@@ -160,11 +208,19 @@ impl LevelsView {
             0 => format!("feature #{} of the fit", node.feature),
             level => format!("feature {} of level {level}", node.feature),
         };
-        let error =
-            info.map(|i| format!("{} neurons · level error {:.3}", text::count(node.neurons), i.relative_error));
+        let error = info.map(|i| {
+            format!(
+                "{} neurons · level error {:.3}",
+                text::count(node.neurons),
+                i.relative_error
+            )
+        });
         let made = match node.children.len() {
             0 => String::new(),
-            n => format!("made of {n} · {} of the fit's features", node.features.len()),
+            n => format!(
+                "made of {n} · {} of the fit's features",
+                node.features.len()
+            ),
         };
         let mut lines = vec![
             Line::styled(text::fit(&title, width), theme.heading()),
@@ -175,7 +231,11 @@ impl LevelsView {
         }
         if let Some((before, after)) = info.and_then(|i| i.joint) {
             let left = |v: f64| text::percent(v as f32);
-            let tuned = format!("activations left: {} ({} untuned)", left(after), left(before));
+            let tuned = format!(
+                "activations left: {} ({} untuned)",
+                left(after),
+                left(before)
+            );
             lines.push(Line::styled(text::fit(&tuned, width), theme.dim()));
         }
         let promoted = match (node.level, cx.world.row(node.feature)) {
@@ -186,7 +246,10 @@ impl LevelsView {
             let listed: Vec<String> = promoted.iter().map(|t| text::token(t)).collect();
             lines.push(Line::from(vec![
                 Span::styled("promotes ", theme.dim()),
-                Span::styled(text::fit(&listed.join(" "), width.saturating_sub(9)), theme.positive()),
+                Span::styled(
+                    text::fit(&listed.join(" "), width.saturating_sub(9)),
+                    theme.positive(),
+                ),
             ]));
         }
         lines
@@ -203,12 +266,32 @@ pub(super) fn parts(area: Rect) -> (Rect, Option<(Rect, bool)>) {
     if area.width >= BESIDE && area.height >= 8 {
         let width = (area.width * 2 / 5).clamp(36, 56);
         tree.width = area.width - width;
-        return (tree, Some((Rect { x: area.x + tree.width, width, ..area }, true)));
+        return (
+            tree,
+            Some((
+                Rect {
+                    x: area.x + tree.width,
+                    width,
+                    ..area
+                },
+                true,
+            )),
+        );
     }
     if area.height >= 12 {
         let height = if area.height >= 18 { 8 } else { 4 };
         tree.height = area.height - height;
-        return (tree, Some((Rect { y: area.y + tree.height, height, ..area }, false)));
+        return (
+            tree,
+            Some((
+                Rect {
+                    y: area.y + tree.height,
+                    height,
+                    ..area
+                },
+                false,
+            )),
+        );
     }
     (tree, None)
 }
@@ -220,9 +303,18 @@ pub(in super::super) fn frame(area: Rect, beside: bool, cx: &Cx, buf: &mut Buffe
         for y in 0..usize::from(area.height) {
             put_at(buf, area, 0, y, &Line::styled("│", rule));
         }
-        return Rect { x: area.x + 2.min(area.width), width: area.width.saturating_sub(3), ..area };
+        return Rect {
+            x: area.x + 2.min(area.width),
+            width: area.width.saturating_sub(3),
+            ..area
+        };
     }
-    put(buf, area, 0, &Line::styled("─".repeat(usize::from(area.width)), rule));
+    put(
+        buf,
+        area,
+        0,
+        &Line::styled("─".repeat(usize::from(area.width)), rule),
+    );
     Rect {
         x: area.x + 1,
         y: area.y + 1.min(area.height),
