@@ -92,7 +92,7 @@ impl Drop for NewFile {
 }
 
 /// A path as a person types it: `~` at its beginning is the home directory.
-pub fn expand(typed: &str) -> PathBuf {
+pub fn expand_home(typed: &str) -> PathBuf {
     let home = || std::env::var_os("HOME").map(PathBuf::from);
     match typed
         .strip_prefix('~')
@@ -132,7 +132,7 @@ pub fn create_dir(dir: &Path) -> Result<()> {
 
 /// Removes what unfinished writers of an earlier process left in `dir`. The caller holds the only
 /// right to write there.
-pub fn sweep_tmp(dir: &Path) -> Result<()> {
+pub fn remove_unfinished(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
         let path = entry.map_err(Error::io("read", dir))?.path();
         if path
@@ -193,7 +193,7 @@ pub fn human_bytes(bytes: u64) -> String {
 
 /// Asked before bytes are written other than through [`NewFile`], so that tests can fill the disk
 /// there too.
-pub(crate) fn check_room(bytes: usize) -> std::io::Result<()> {
+pub(crate) fn check_space(bytes: usize) -> std::io::Result<()> {
     fault::check(bytes)
 }
 
@@ -206,7 +206,7 @@ pub(crate) mod fault {
     thread_local!(static LEFT: Cell<Option<usize>> = const { Cell::new(None) });
 
     /// From now on this thread can write `bytes` more (`None`: any number).
-    pub(crate) fn disk_of(bytes: Option<usize>) {
+    pub(crate) fn limit_space(bytes: Option<usize>) {
         LEFT.set(bytes);
     }
 
@@ -239,9 +239,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.json");
         write_atomic(&path, b"old").unwrap();
-        fault::disk_of(Some(2));
+        fault::limit_space(Some(2));
         let error = write_atomic(&path, b"new content").unwrap_err().to_string();
-        fault::disk_of(None);
+        fault::limit_space(None);
         assert!(
             error.starts_with("cannot write ") && !error.contains('\n'),
             "{error}"

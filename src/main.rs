@@ -11,9 +11,9 @@ use mlpeek::headless::{self, Output};
 use mlpeek::{panics, text};
 
 fn main() -> ExitCode {
-    panics::quiet();
+    panics::silence();
     let cli = arguments();
-    let result = panics::caught(|| match &cli.command {
+    let result = panics::catch_panic(|| match &cli.command {
         Some(command) => run(command).map(|()| 0).map_err(anyhow::Error::from),
         None => explore(&cli.explore),
     });

@@ -1,8 +1,9 @@
-//! Panics, of ours and of the libraries below: caught where a caller can go on, and told in one
-//! line.
+//! Panics of this crate and of the libraries that it calls: caught where a caller can go on, and
+//! reported in one line.
 //!
-//! Knows no terminal. Invariant: once [`quiet`] was called, a panic writes nothing by itself.
-//! Whoever catches it says what failed, and the last one's words and place are kept for that.
+//! Knows no terminal. Invariant: after [`silence`] was called, a panic writes nothing by itself. The
+//! code that catches a panic reports what failed; the message and the source location of the last
+//! panic are kept for that report.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,11 +13,12 @@ type Listener = Box<dyn Fn(&str) + Send + Sync>;
 
 static LISTENER: Mutex<Option<Listener>> = Mutex::new(None);
 
-/// What the last panic said, and where.
+/// The message of the last panic and its source location, as one line.
 static LAST: Mutex<Option<String>> = Mutex::new(None);
 
-/// Keeps panics from writing to standard error; each is a line of the `debug` log.
-pub fn quiet() {
+/// Installs a panic hook that writes each panic to the `debug` log and nothing to standard error.
+/// Only the first call in a process has an effect.
+pub fn silence() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         std::panic::set_hook(Box::new(|info| {
@@ -24,47 +26,49 @@ pub fn quiet() {
                 .location()
                 .map(|at| format!(" ({}:{})", at.file(), at.line()))
                 .unwrap_or_default();
-            let words = one_line(&format!("{}{place}", words(info.payload())));
-            tracing::debug!("panic: {words}");
+            let message = one_line(&format!("{}{place}", message_of(info.payload())));
+            tracing::debug!("panic: {message}");
             if let Some(listener) = LISTENER
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .as_ref()
             {
-                listener(&words);
+                listener(&message);
             }
-            *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
+            *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
         }));
     });
 }
 
-/// [`quiet`], and `listener` hears each panic on its own thread before that unwinds.
-pub fn tell(listener: impl Fn(&str) + Send + Sync + 'static) {
-    quiet();
+/// Calls [`silence`] and from then on calls `listener` with the message of each panic, on the thread
+/// that panics and before it unwinds. A later listener replaces an earlier one.
+pub fn set_listener(listener: impl Fn(&str) + Send + Sync + 'static) {
+    silence();
     *LISTENER.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(listener));
 }
 
-/// Runs `work`; a panic in it comes back as its words.
+/// Runs `work` and returns its result, or the message of the panic that ended it.
 ///
 /// # Errors
-/// The panic's words, on one line, with its place where [`quiet`] was called.
-pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+/// The panic's message on one line, with its source location if [`silence`] was called before.
+pub fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let last = LAST.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let words = one_line(&words(panic.as_ref()));
-        last.filter(|last| last.starts_with(&words))
-            .unwrap_or(words)
+        let message = one_line(&message_of(panic.as_ref()));
+        last.filter(|last| last.starts_with(&message))
+            .unwrap_or(message)
     })
 }
 
-fn words(panic: &(dyn Any + Send)) -> String {
+/// The payload of a panic as text; `panic!` and `assert!` leave a `&str` or a `String`.
+fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without words".to_owned())
 }
 
-fn one_line(words: &str) -> String {
-    words.split_whitespace().collect::<Vec<_>>().join(" ")
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -73,17 +77,17 @@ mod tests {
 
     #[test]
     fn a_panic_comes_back_as_one_line() {
-        assert_eq!(caught(|| 7), Ok(7));
-        let words = caught(|| panic!("left: 1\nright: {}", 2)).unwrap_err();
+        assert_eq!(catch_panic(|| 7), Ok(7));
+        let message = catch_panic(|| panic!("left: 1\nright: {}", 2)).unwrap_err();
         assert!(
-            words.starts_with("left: 1 right: 2") && !words.contains('\n'),
-            "{words}"
+            message.starts_with("left: 1 right: 2") && !message.contains('\n'),
+            "{message}"
         );
     }
 
     #[test]
     fn a_panic_without_words_is_told_too() {
-        let words = caught(|| std::panic::resume_unwind(Box::new(1))).unwrap_err();
-        assert_eq!(words, "a panic without words");
+        let message = catch_panic(|| std::panic::resume_unwind(Box::new(1))).unwrap_err();
+        assert_eq!(message, "a panic without words");
     }
 }

@@ -1,24 +1,25 @@
-//! The pieces of a text's tokens in a row, as a person reads them: a character that the tokenizer
-//! split over several tokens is whole again. Owns which token shows it.
+//! The pieces of consecutive tokens as a person reads them: a character that the tokenizer split
+//! over several tokens is joined again. Owns the choice of the token that shows such a character.
 //!
-//! A piece whose bytes are no text of their own is written byte by byte (`<0xE4>`, see
-//! [`crate::model::Tokenizer::piece`]). Knows no vocabulary. Invariant: a character stands with the
-//! token that begins it, tokens that only go on with it are empty, and so the pieces, one after the
-//! other, are the text. Bytes that make no character stay as they are written.
+//! A piece whose bytes are not valid UTF-8 by themselves is spelled byte by byte (`<0xE4>`, see
+//! [`crate::model::Tokenizer::piece`]). Knows no vocabulary. Invariant: a character is shown by the
+//! token that holds its first byte, the tokens that hold only later bytes are empty, and so the
+//! pieces in order are the text. Bytes that form no character keep their spelling.
 
 use unicode_segmentation::UnicodeSegmentation;
 
 use crate::text;
 
-/// The pieces of tokens that follow each other, characters whole.
-pub fn whole<S: AsRef<str>>(pieces: &[S]) -> Vec<String> {
+/// The pieces of consecutive tokens, one for each, with every split character joined and moved to the
+/// token that holds its first byte; the tokens that only continue it become empty.
+pub fn join_characters<S: AsRef<str>>(pieces: &[S]) -> Vec<String> {
     let mut out: Vec<String> = pieces.iter().map(|p| p.as_ref().to_owned()).collect();
-    let written: Vec<Option<Vec<u8>>> = pieces.iter().map(|p| written(p.as_ref())).collect();
+    let spelled: Vec<Option<Vec<u8>>> = pieces.iter().map(|p| spelled_bytes(p.as_ref())).collect();
     let mut from = 0;
-    for run in written.chunk_by(|a, b| a.is_some() == b.is_some()) {
+    for run in spelled.chunk_by(|a, b| a.is_some() == b.is_some()) {
         let (first, bytes) = (from, run.iter().flatten());
         from += run.len();
-        // Each byte with the token that it is of.
+        // Each byte is paired with the index of its token.
         let bytes: Vec<(u8, usize)> = bytes
             .enumerate()
             .flat_map(|(i, bytes)| bytes.iter().map(move |&b| (b, first + i)))
@@ -41,15 +42,15 @@ pub fn whole<S: AsRef<str>>(pieces: &[S]) -> Vec<String> {
     out
 }
 
-/// The bytes of a piece that is written byte by byte.
-fn written(piece: &str) -> Option<Vec<u8>> {
+/// The bytes of a piece that is spelled byte by byte; `None` for a piece of text.
+fn spelled_bytes(piece: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut rest = piece;
     while !rest.is_empty() {
         let (digits, after) = rest.strip_prefix("<0x")?.split_once('>')?;
-        let whole = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_byte = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit());
         bytes.push(
-            whole
+            is_byte
                 .then(|| u8::from_str_radix(digits, 16).ok())
                 .flatten()?,
         );
@@ -58,13 +59,15 @@ fn written(piece: &str) -> Option<Vec<u8>> {
     (!bytes.is_empty()).then_some(bytes)
 }
 
-/// Whether a piece begins in the middle of a character, as far as its own bytes tell.
-pub fn goes_on(piece: &str) -> bool {
-    written(piece).is_some_and(|bytes| matches!(bytes[0], 0x80..=0xbf))
+/// Whether a piece begins with a UTF-8 continuation byte, so that its character began in an earlier
+/// token.
+pub fn is_continuation(piece: &str) -> bool {
+    spelled_bytes(piece).is_some_and(|bytes| matches!(bytes[0], 0x80..=0xbf))
 }
 
-/// The token that shows what token `at` is of: itself, or the one that begins its character.
-pub fn shown_by(tokens: &[String], at: usize) -> usize {
+/// The index of the token that shows the text of token `at` after [`join_characters`]: `at` itself, or
+/// the earlier token that holds the first byte of its character.
+pub fn shown_at(tokens: &[String], at: usize) -> usize {
     let at = at.min(tokens.len().saturating_sub(1));
     (0..=at)
         .rev()
@@ -72,34 +75,34 @@ pub fn shown_by(tokens: &[String], at: usize) -> usize {
         .unwrap_or(at)
 }
 
-/// Token `at` for a line of its own: as [`text::token`], and a further token of a character as `…`
-/// and the character.
-pub fn named(tokens: &[String], at: usize) -> String {
-    let shown = shown_by(tokens, at);
+/// Token `at` as a name for a list: [`text::token`] of its piece, or `…` and the character for a token
+/// that only continues one.
+pub fn token_name(tokens: &[String], at: usize) -> String {
+    let shown = shown_at(tokens, at);
     match tokens.get(shown).and_then(|token| token.chars().last()) {
         Some(character) if shown < at => format!("…{}", text::clean(&character.to_string())),
         _ => text::token(tokens.get(at).map_or("", String::as_str)),
     }
 }
 
-/// What is seen of one or more tokens: their text, which no other token has a character in.
+/// A run of tokens that are drawn together, because a grapheme spans them, and the text they show.
 #[derive(Debug, PartialEq)]
-pub struct Seen {
-    /// The first of the tokens.
+pub struct VisibleSpan {
+    /// Index of the first token.
     pub first: usize,
-    /// The last of them.
+    /// Index of the last token, inclusive.
     pub last: usize,
-    /// Their text, not cleaned.
+    /// The text as the model produced it: it may hold control characters ([`text::clean`]).
     pub text: String,
 }
 
-impl Seen {
-    /// Whether it shows `token`, or a part of it.
+impl VisibleSpan {
+    /// Whether the token of index `token` lies in the span.
     pub fn shows(&self, token: usize) -> bool {
         (self.first..=self.last).contains(&token)
     }
 
-    /// The strongest of its tokens' values.
+    /// The value of largest magnitude among the span's tokens; a token beyond `values` counts as 0.
     pub fn value(&self, values: &[f32]) -> f32 {
         let values = (self.first..=self.last).filter_map(|token| values.get(token).copied());
         values.fold(0.0, |most, value| {
@@ -112,13 +115,14 @@ impl Seen {
     }
 }
 
-/// Tokens as they are seen: what a reader takes for one character is with the token that begins it.
-pub fn seen(tokens: &[String]) -> Vec<Seen> {
-    let mut out: Vec<Seen> = Vec::with_capacity(tokens.len());
+/// Groups tokens into spans such that no grapheme is split between two spans: a grapheme belongs to
+/// the token that begins it. `tokens` are pieces from [`join_characters`].
+pub fn visible_spans(tokens: &[String]) -> Vec<VisibleSpan> {
+    let mut out: Vec<VisibleSpan> = Vec::with_capacity(tokens.len());
     for (token, piece) in tokens.iter().enumerate() {
         let mut own = piece.as_str();
         if let Some(before) = out.last_mut() {
-            let (joined, rest) = piece.split_at(joining(&before.text, piece));
+            let (joined, rest) = piece.split_at(joined_len(&before.text, piece));
             if !joined.is_empty() || piece.is_empty() {
                 before.text.push_str(joined);
                 before.last = token;
@@ -126,7 +130,7 @@ pub fn seen(tokens: &[String]) -> Vec<Seen> {
             own = rest;
         }
         if !own.is_empty() || out.is_empty() {
-            out.push(Seen {
+            out.push(VisibleSpan {
                 first: token,
                 last: token,
                 text: own.to_owned(),
@@ -136,8 +140,8 @@ pub fn seen(tokens: &[String]) -> Vec<Seen> {
     out
 }
 
-/// Bytes at the start of `piece` that belong to the last character of `before`.
-fn joining(before: &str, piece: &str) -> usize {
+/// The number of bytes at the start of `piece` that belong to the last grapheme of `before`.
+fn joined_len(before: &str, piece: &str) -> usize {
     let Some(last) = before.graphemes(true).next_back() else {
         return 0;
     };
@@ -168,16 +172,16 @@ mod tests {
             "<0x8E>",
             "<0x89><0x21>",
         ];
-        let whole = whole(&pieces);
+        let whole = join_characters(&pieces);
         assert_eq!(whole, [" ", "今", "", "日", " 🎉", "", "!"]);
-        assert_eq!(named(&whole, 1), "今");
-        assert_eq!(named(&whole, 2), "…今");
-        assert_eq!(named(&whole, 5), "…🎉");
+        assert_eq!(token_name(&whole, 1), "今");
+        assert_eq!(token_name(&whole, 2), "…今");
+        assert_eq!(token_name(&whole, 5), "…🎉");
         assert_eq!(
             (
-                shown_by(&whole, 2),
-                shown_by(&whole, 3),
-                shown_by(&whole, 9)
+                shown_at(&whole, 2),
+                shown_at(&whole, 3),
+                shown_at(&whole, 9)
             ),
             (1, 3, 6)
         );
@@ -186,23 +190,31 @@ mod tests {
     #[test]
     fn bytes_that_make_no_character_stay() {
         assert_eq!(
-            whole(&["<0xE4>", "<0xBB>", " a"]),
+            join_characters(&["<0xE4>", "<0xBB>", " a"]),
             ["<0xE4>", "<0xBB>", " a"]
         );
-        assert_eq!(whole(&["<0xBB>", "<0xC3>", "<0xA9>"]), ["<0xBB>", "é", ""]);
+        assert_eq!(
+            join_characters(&["<0xBB>", "<0xC3>", "<0xA9>"]),
+            ["<0xBB>", "é", ""]
+        );
         // Text that only looks like a byte.
         assert_eq!(
-            whole(&["<0xE4", ">", "<0xZZ>", "x<0xE4>"]),
+            join_characters(&["<0xE4", ">", "<0xZZ>", "x<0xE4>"]),
             ["<0xE4", ">", "<0xZZ>", "x<0xE4>"]
         );
-        assert_eq!(named(&[], 0), text::token(""));
-        assert!(goes_on("<0xBB><0x8A>") && !goes_on("<0xE4>") && !goes_on("a") && !goes_on(""));
+        assert_eq!(token_name(&[], 0), text::token(""));
+        assert!(
+            is_continuation("<0xBB><0x8A>")
+                && !is_continuation("<0xE4>")
+                && !is_continuation("a")
+                && !is_continuation("")
+        );
     }
 
     #[test]
     fn what_a_reader_takes_for_one_character_is_seen_as_one() {
         let tokens = ["", "a", "\r", "\n\n", "🇫", "🇷🇩", "\u{301}", "", "b"].map(str::to_owned);
-        let seen = seen(&tokens);
+        let seen = visible_spans(&tokens);
         let texts: Vec<_> = seen
             .iter()
             .map(|s| (s.first, s.last, s.text.as_str()))
@@ -236,7 +248,7 @@ mod tests {
                 Err(_) => bytes.iter().map(|b| format!("<0x{b:02X}>")).collect(),
             };
             let pieces: Vec<String> = ends.windows(2).map(|w| spell(&bytes[w[0]..w[1]])).collect();
-            let whole = whole(&pieces);
+            let whole = join_characters(&pieces);
             prop_assert_eq!(whole.len(), pieces.len());
             prop_assert_eq!(whole.concat(), text);
         }

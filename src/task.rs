@@ -77,7 +77,7 @@ impl TaskCtx {
     }
 
     /// The same work's parts, which report to nobody: the whole tells where it stands.
-    pub fn quiet(&self) -> Self {
+    pub fn without_progress(&self) -> Self {
         Self::new(self.cancel.clone(), |_| {})
     }
 

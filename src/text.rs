@@ -190,7 +190,7 @@ fn char_cells(c: char) -> usize {
 }
 
 /// The cells of a symbol on which all terminals agree; `None` where some do otherwise.
-pub fn sure_cells(symbol: &str) -> Option<usize> {
+pub fn agreed_width(symbol: &str) -> Option<usize> {
     let mut chars = symbol.chars();
     let (c, None) = (chars.next()?, chars.next()) else {
         return None;
@@ -230,7 +230,7 @@ pub fn sure_cells(symbol: &str) -> Option<usize> {
 }
 
 /// `text` cut to at most `cells`, ending in `…` when it was longer. Expects clean text.
-pub fn fit(text: &str, cells: usize) -> String {
+pub fn truncate(text: &str, cells: usize) -> String {
     if width(text) <= cells {
         return text.to_owned();
     }
@@ -254,26 +254,26 @@ pub fn fit(text: &str, cells: usize) -> String {
 /// which tells more.
 pub fn label(text: &str, cells: usize) -> String {
     match text.rsplit_once('/') {
-        Some((_, tail)) if width(text) > cells && !tail.is_empty() => fit(tail, cells),
-        _ => fit(text, cells),
+        Some((_, tail)) if width(text) > cells && !tail.is_empty() => truncate(tail, cells),
+        _ => truncate(text, cells),
     }
 }
 
-/// [`fit`], then filled with spaces on the right to exactly `cells`.
+/// [`truncate`], then filled with spaces on the right to exactly `cells`.
 pub fn pad(text: &str, cells: usize) -> String {
-    let mut out = fit(text, cells);
+    let mut out = truncate(text, cells);
     out.extend(std::iter::repeat_n(' ', cells.saturating_sub(width(&out))));
     out
 }
 
-/// [`fit`], then filled with spaces on the left to exactly `cells`.
+/// [`truncate`], then filled with spaces on the left to exactly `cells`.
 pub fn pad_left(text: &str, cells: usize) -> String {
-    let out = fit(text, cells);
+    let out = truncate(text, cells);
     format!("{}{out}", " ".repeat(cells.saturating_sub(width(&out))))
 }
 
 /// The end of `text` in at most `cells`, beginning with `…` when it was longer: for paths.
-pub fn fit_end(text: &str, cells: usize) -> String {
+pub fn truncate_start(text: &str, cells: usize) -> String {
     if width(text) <= cells {
         return text.to_owned();
     }
@@ -445,23 +445,23 @@ mod tests {
             .filter(|s| !s.is_empty())
         {
             assert_eq!(
-                (sure_cells(symbol), width(symbol)),
+                (agreed_width(symbol), width(symbol)),
                 (Some(1), 1),
                 "{symbol}"
             );
         }
         for symbol in ["की", "🎉", "❤", "م", "e\u{301}", "\u{301}"] {
-            assert_eq!(sure_cells(symbol), None, "{symbol}");
+            assert_eq!(agreed_width(symbol), None, "{symbol}");
         }
     }
 
     #[test]
     fn cutting_respects_wide_characters() {
-        assert_eq!(fit("日曜日", 5), "日曜…");
-        assert_eq!(fit("日曜日", 4), "日…");
+        assert_eq!(truncate("日曜日", 5), "日曜…");
+        assert_eq!(truncate("日曜日", 4), "日…");
         assert_eq!(pad("日曜日", 4), "日… ");
-        assert_eq!(fit_end("/data/corpus.json", 8), "…us.json");
-        assert_eq!(fit("abc", 0), "");
+        assert_eq!(truncate_start("/data/corpus.json", 8), "…us.json");
+        assert_eq!(truncate("abc", 0), "");
     }
 
     #[test]
@@ -474,9 +474,9 @@ mod tests {
         fn clean_text_is_safe_and_fits(s in "\\PC*|.*", cells in 0usize..40) {
             let shown = clean(&s);
             prop_assert!(!shown.chars().any(char::is_control));
-            prop_assert!(width(&fit(&shown, cells)) <= cells);
+            prop_assert!(width(&truncate(&shown, cells)) <= cells);
             prop_assert_eq!(width(&pad(&shown, cells)), cells);
-            prop_assert!(width(&fit_end(&shown, cells)) <= cells);
+            prop_assert!(width(&truncate_start(&shown, cells)) <= cells);
             for line in wrap(&shown, cells.max(2)) {
                 prop_assert!(width(&line) <= cells.max(2).max(4));
             }

@@ -16,7 +16,7 @@ use crate::text;
 
 /// Gives every warning and error of this crate to `show` from now on. The first caller in a process
 /// has them: another's `show` would be told nothing new.
-pub fn show_with(show: impl Fn(&str) + Send + Sync + 'static) {
+pub fn install(show: impl Fn(&str) + Send + Sync + 'static) {
     let warnings = Warnings {
         show,
         told: Mutex::default(),

@@ -37,7 +37,7 @@ pub struct Energy {
 /// What is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Part {
+pub enum Axis {
     /// Columns of A.
     Neurons,
     /// Rows of A.
@@ -48,7 +48,7 @@ pub enum Part {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Concentration {
     /// Neurons or rows.
-    pub of: Part,
+    pub of: Axis,
     /// How many there are in all.
     pub count: usize,
     /// What they hold together.
@@ -135,7 +135,7 @@ impl Energy {
                 n as u64,
                 "rows",
             ))?;
-            source.pass_at(range.clone());
+            source.advise_pass(range.clone());
             let block = source.rows(range)?;
             let pieces: Vec<Self> = block
                 .data
@@ -160,8 +160,8 @@ impl Energy {
         let mut neurons: Vec<(usize, f64)> = self.neurons.iter().copied().enumerate().collect();
         neurons.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         let parts = [
-            (Part::Neurons, &neurons, self.neurons.len()),
-            (Part::Rows, &self.strongest, self.rows),
+            (Axis::Neurons, &neurons, self.neurons.len()),
+            (Axis::Rows, &self.strongest, self.rows),
         ];
         let found = parts.into_iter().filter_map(|(of, strongest, count)| {
             let shares: Vec<(usize, f64)> = strongest
@@ -172,8 +172,8 @@ impl Energy {
             let members = few(&shares, count)?;
             let share = members.iter().map(|m| m.1).sum();
             let first = match of {
-                Part::Neurons => format!("neuron {}", members[0].0),
-                Part::Rows => name(members[0].0),
+                Axis::Neurons => format!("neuron {}", members[0].0),
+                Axis::Rows => name(members[0].0),
             };
             Some(Concentration {
                 of,
@@ -203,10 +203,10 @@ fn few(shares: &[(usize, f64)], count: usize) -> Option<&[(usize, f64)]> {
 
 impl Concentration {
     /// "1 neuron of 4,864 holds 72 % of the sum of squares (neuron 1234)".
-    pub fn fact(&self) -> String {
+    pub fn description(&self) -> String {
         let (what, one) = match self.of {
-            Part::Neurons => ("neurons", "neuron"),
-            Part::Rows => ("rows", "row"),
+            Axis::Neurons => ("neurons", "neuron"),
+            Axis::Rows => ("rows", "row"),
         };
         let percent = |share: f64| format!("{:.0} %", 100.0 * share);
         let (members, all) = (self.members.len(), crate::amounts::count(self.count));
@@ -234,14 +234,14 @@ impl Concentration {
 
     /// The fact, what it does to a fit, and the option that takes it out.
     pub fn advice(&self) -> String {
-        let each = if self.of == Part::Neurons {
+        let each = if self.of == Axis::Neurons {
             "neuron"
         } else {
             "token"
         };
         format!(
             "{}: features go there, and a small error says little of the rest; {} lets every {each} count the same",
-            self.fact(),
+            self.description(),
             self.remedy()
         )
     }
@@ -251,10 +251,10 @@ impl Concentration {
     pub fn short_advice(&self) -> String {
         let (count, share) = (self.members.len(), 100.0 * self.share);
         let what = match (self.of, count) {
-            (Part::Neurons, 1) => "neuron holds",
-            (Part::Neurons, _) => "neurons hold",
-            (Part::Rows, 1) => "row holds",
-            (Part::Rows, _) => "rows hold",
+            (Axis::Neurons, 1) => "neuron holds",
+            (Axis::Neurons, _) => "neurons hold",
+            (Axis::Rows, 1) => "row holds",
+            (Axis::Rows, _) => "rows hold",
         };
         format!(
             "{count} {what} {share:.0} % of ‖A‖²: fit {} ({})",
@@ -265,8 +265,8 @@ impl Concentration {
 
     fn remedy(&self) -> &'static str {
         match self.of {
-            Part::Neurons => "--scale-neurons",
-            Part::Rows => "--scale-rows",
+            Axis::Neurons => "--scale-neurons",
+            Axis::Rows => "--scale-rows",
         }
     }
 }
@@ -300,11 +300,11 @@ mod tests {
         let neuron = found(&source(23.0, 1.0));
         assert_eq!(
             (neuron.len(), neuron[0].of, neuron[0].members.len()),
-            (1, Part::Neurons, 1)
+            (1, Axis::Neurons, 1)
         );
         assert!((neuron[0].share - 529.0 / 728.0).abs() < 1e-9 && neuron[0].members[0].0 == 3);
         assert_eq!(
-            neuron[0].fact(),
+            neuron[0].description(),
             "1 neuron of 200 holds 73 % of the sum of squares (neuron 3)"
         );
         assert!(
@@ -315,7 +315,7 @@ mod tests {
         let row = found(&source(1.0, 20.0));
         assert_eq!(
             (row.len(), row[0].of, row[0].members[0].0),
-            (1, Part::Rows, 700)
+            (1, Axis::Rows, 700)
         );
         assert!((row[0].share - 400.0 / 1399.0).abs() < 1e-9 && row[0].first == "row 700");
     }

@@ -49,7 +49,7 @@ pub trait ActivationSource: Sync {
 
     /// A hint that a pass over all rows, in order, now asks for these: a source on disk may begin
     /// to read those that follow.
-    fn pass_at(&self, _: Range<usize>) {}
+    fn advise_pass(&self, _: Range<usize>) {}
 
     /// How a person would name a row in an error ("row 17, token ' Monday' of sample 3").
     fn describe_row(&self, row: usize) -> String {

@@ -300,7 +300,7 @@ pub(super) fn context(tokens: &TokenTable, values: &[f32], row: usize) -> Contex
         .count();
     let (first, end) = (row - before, row + after + 1);
     // A window begins and ends with whole characters.
-    let goes_on = |r: usize| same(&r) && pieces::goes_on(tokens.piece(r));
+    let goes_on = |r: usize| same(&r) && pieces::is_continuation(tokens.piece(r));
     let earlier = (1..CHARACTER)
         .take_while(|&n| n <= first && same(&(first - n)) && goes_on(first + 1 - n))
         .count();
@@ -313,7 +313,7 @@ pub(super) fn context(tokens: &TokenTable, values: &[f32], row: usize) -> Contex
     Context {
         row,
         sample: sample.map_or(row, |s| s as usize),
-        tokens: pieces::whole(&shown),
+        tokens: pieces::join_characters(&shown),
         peak: row - span.start,
         values: values[span].to_vec(),
         label: sample.and_then(|s| label(tokens, s)),
@@ -331,7 +331,7 @@ fn character(tokens: &TokenTable, row: usize) -> String {
     let sample = tokens.rows.get(row).map(|r| r.sample);
     let goes_on = |r: usize| {
         tokens.rows.get(r).is_some_and(|t| Some(t.sample) == sample)
-            && pieces::goes_on(tokens.piece(r))
+            && pieces::is_continuation(tokens.piece(r))
     };
     let first = (0..=row)
         .rev()
@@ -342,8 +342,9 @@ fn character(tokens: &TokenTable, row: usize) -> String {
         .take(CHARACTER)
         .find(|&r| !goes_on(r))
         .unwrap_or(row + 1);
-    let whole = pieces::whole(&(first..end).map(|r| piece(tokens, r)).collect::<Vec<_>>());
-    let at = pieces::shown_by(&whole, row - first);
+    let whole =
+        pieces::join_characters(&(first..end).map(|r| piece(tokens, r)).collect::<Vec<_>>());
+    let at = pieces::shown_at(&whole, row - first);
     match whole[at].chars().last() {
         Some(character) if at < row - first => character.to_string(),
         _ => whole[at].clone(),

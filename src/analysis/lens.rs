@@ -132,7 +132,7 @@ pub fn trace(
     };
     let tokens: Vec<String> = ids.iter().map(|&id| model.tokenizer().piece(id)).collect();
     Ok(assemble(
-        pieces::whole(&tokens),
+        pieces::join_characters(&tokens),
         &factors.features,
         &factors.coding,
         &block,

@@ -128,7 +128,7 @@ const KINDS: &[(usize, &[u8], &str)] = &[
     (0, b"\x7fELF", "is a program, no text"),
     (0, b"\xff\xfe\0\0", "is UTF-32: save it as UTF-8"),
     (0, b"\0\0\xfe\xff", "is UTF-32: save it as UTF-8"),
-    (0, lfs::START, lfs::IS_POINTER),
+    (0, lfs::POINTER_START, lfs::POINTER_PROBLEM),
 ];
 
 const PICKLE: &str =

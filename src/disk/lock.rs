@@ -1,10 +1,10 @@
-//! Locks between processes on files: for as long as something is open, or for the moment of one
-//! change.
+//! Advisory file locks between processes: held for as long as something is open, or for the time of
+//! one change.
 //!
 //! Knows nothing of what is locked. Invariant: the operating system drops a lock with the process
-//! that holds it, however that ends, and a lock file is never removed, since another process may be
-//! about to lock it. What is read to be written again is read under the lock: else of two processes
-//! that change a file the slower one undoes the other's change.
+//! that holds it, however that process ends, and a lock file is never removed, since another process
+//! may be about to lock it. A caller that reads a file in order to write it again must read it under
+//! the lock: otherwise the slower of two processes undoes the change of the other.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -14,31 +14,33 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
-/// How long another's change of a small file may take before it counts as stuck.
+/// How long [`FileLock::acquire`] waits for another process: a change of a small file takes
+/// milliseconds, so that a longer wait means a process that is stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(5);
 
-/// The only right to change something, until dropped.
+/// An exclusive lock on a file, released when it is dropped.
 #[derive(Debug)]
 pub struct FileLock {
     _file: File,
 }
 
-/// What came of asking for a lock.
+/// The result of [`FileLock::try_acquire`].
 #[derive(Debug)]
-pub enum Taken {
-    /// It is ours.
-    Ours(FileLock),
-    /// Somebody has it, in words such as "process 12 on host".
-    By(String),
+pub enum LockAttempt {
+    /// This process holds the lock now.
+    Acquired(FileLock),
+    /// Another process holds it; the text names that process, such as "process 12 on host".
+    HeldBy(String),
 }
 
 impl FileLock {
-    /// Takes the lock on the file at `path`, which is made where it is absent, or says who has it.
+    /// Tries to lock the file at `path`, which is created if absent, without waiting. A holder is
+    /// named by the text that it wrote into the file.
     ///
     /// # Errors
-    /// A file that cannot be made or written, a file system that knows no locks.
-    pub fn take(path: &Path) -> Result<Taken> {
+    /// [`Error::Io`] if the file cannot be created or written, or if the file system has no locks.
+    pub fn try_acquire(path: &Path) -> Result<LockAttempt> {
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -60,7 +62,7 @@ impl FileLock {
                     .next()
                     .filter(|l| !l.is_empty())
                     .unwrap_or("another process");
-                return Ok(Taken::By(holder.to_owned()));
+                return Ok(LockAttempt::HeldBy(holder.to_owned()));
             }
             Err(TryLockError::Error(e)) => return Err(Error::io("lock", path)(e)),
         }
@@ -68,20 +70,21 @@ impl FileLock {
         file.set_len(0)
             .and_then(|()| file.write_all(text.as_bytes()))
             .map_err(Error::io("write", path))?;
-        Ok(Taken::Ours(Self { _file: file }))
+        Ok(LockAttempt::Acquired(Self { _file: file }))
     }
 
-    /// The lock for one change that takes a moment; another's is waited for.
+    /// Locks the file at `path` for one short change; waits while another process holds it.
     ///
     /// # Errors
-    /// As [`FileLock::take`], and where another process does not end its change within seconds.
-    pub fn wait(path: &Path) -> Result<Self> {
+    /// As [`FileLock::try_acquire`]; [`Error::Refused`] if another process still holds the lock after
+    /// five seconds.
+    pub fn acquire(path: &Path) -> Result<Self> {
         let begun = Instant::now();
         loop {
-            match Self::take(path)? {
-                Taken::Ours(lock) => return Ok(lock),
-                Taken::By(_) if begun.elapsed() < PATIENCE => sleep(POLL),
-                Taken::By(holder) => {
+            match Self::try_acquire(path)? {
+                LockAttempt::Acquired(lock) => return Ok(lock),
+                LockAttempt::HeldBy(_) if begun.elapsed() < PATIENCE => sleep(POLL),
+                LockAttempt::HeldBy(holder) => {
                     return Err(Error::refused(format!(
                         "{} is held by {holder} for more than {} s: wait until it has finished, or stop it",
                         path.display(),
@@ -111,10 +114,10 @@ mod tests {
     fn one_has_it_and_the_next_waits() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        let Taken::Ours(lock) = FileLock::take(&path).unwrap() else {
+        let LockAttempt::Acquired(lock) = FileLock::try_acquire(&path).unwrap() else {
             panic!("it is free")
         };
-        let Taken::By(holder) = FileLock::take(&path).unwrap() else {
+        let LockAttempt::HeldBy(holder) = FileLock::try_acquire(&path).unwrap() else {
             panic!("it is taken")
         };
         assert!(
@@ -122,11 +125,11 @@ mod tests {
             "{holder}"
         );
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| FileLock::wait(&path).unwrap());
+            let waiting = scope.spawn(|| FileLock::acquire(&path).unwrap());
             drop(lock);
             waiting.join().unwrap();
         });
-        assert!(FileLock::take(&dir.path().join("absent/lock")).is_err());
+        assert!(FileLock::try_acquire(&dir.path().join("absent/lock")).is_err());
     }
 
     #[test]
@@ -138,7 +141,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..25 {
-                        let _lock = FileLock::wait(&lock).unwrap();
+                        let _lock = FileLock::acquire(&lock).unwrap();
                         let now: u32 = std::fs::read_to_string(&count).unwrap().parse().unwrap();
                         super::super::write_atomic(&count, (now + 1).to_string().as_bytes())
                             .unwrap();

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// f32 values in a file of their own. Where the system lets an open file be without a name it has
-/// none from the start, so that nothing stays after a kill; elsewhere [`super::sweep_tmp`] finds
+/// none from the start, so that nothing stays after a kill; elsewhere [`super::remove_unfinished`] finds
 /// what a kill left.
 #[derive(Debug)]
 pub struct Scratch {
@@ -93,7 +93,7 @@ impl Drop for Name {
 
 /// Takes a file's blocks; where the file system knows no such request, by writing them.
 fn take_room(mut file: &File, bytes: u64) -> io::Result<()> {
-    super::check_room(usize::try_from(bytes).unwrap_or(usize::MAX))?;
+    super::check_space(usize::try_from(bytes).unwrap_or(usize::MAX))?;
     match fallocate(file, FallocateFlags::empty(), 0, bytes).map_err(io::Error::from) {
         Ok(()) => file.set_len(bytes),
         Err(e) if e.kind() == io::ErrorKind::Unsupported => {
@@ -135,9 +135,9 @@ mod tests {
     #[test]
     fn a_full_disk_refuses_at_once() {
         let dir = tempfile::tempdir().unwrap();
-        super::super::fault::disk_of(Some(3999));
+        super::super::fault::limit_space(Some(3999));
         let error = Scratch::zeros(dir.path(), 1000).unwrap_err().to_string();
-        super::super::fault::disk_of(None);
+        super::super::fault::limit_space(None);
         assert!(
             error.starts_with("cannot make room in ") && !error.contains('\n'),
             "{error}"

@@ -4,7 +4,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, unbounded};
 
-use crate::panics::caught;
+use crate::panics::catch_panic;
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -22,7 +22,7 @@ impl Lane {
             .name(name.to_owned())
             .spawn(move || {
                 for piece in work {
-                    if let Err(words) = caught(piece) {
+                    if let Err(words) = catch_panic(piece) {
                         on_panic(words);
                     }
                 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::Level;
 use super::session::{Session, lock};
 use crate::error::{Error, Result};
-use crate::panics::caught;
+use crate::panics::catch_panic;
 use crate::study::Study;
 
 /// A study that is lent.
@@ -33,7 +33,7 @@ impl Session {
             });
             study
         };
-        let outcome = caught(|| work(&mut study));
+        let outcome = catch_panic(|| work(&mut study));
         let mut slot = lock(&self.study);
         let stands = lock(&self.lent).take().and_then(|lent| lent.stands);
         let saved = stands.map_or(Ok(()), |stands| keep_standing(&study, &stands));

@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::factor::recursive::Growth;
 use crate::jobs::causal::CausalAsk;
 use crate::model::source;
-use crate::panics::caught;
+use crate::panics::catch_panic;
 use crate::steering::SteerEvent;
 use crate::task::{CancelToken, TaskCtx};
 
@@ -475,7 +475,7 @@ fn run_job<T>(
 ) -> Result<T> {
     session.emit(Event::Started(job));
     let ctx = session.task(job, token.clone());
-    let result = caught(|| work(&ctx))
+    let result = catch_panic(|| work(&ctx))
         .unwrap_or_else(|words| Err(Error::refused(format!("internal error: {words}"))));
     match result {
         Ok((value, words)) => {

@@ -182,7 +182,7 @@ pub fn sweep(
             None,
             Some(fit),
             &candidates,
-            &ctx.quiet(),
+            &ctx.without_progress(),
         )?;
         let row = SweepRow::new(fit, width, earlier.is_some(), &report);
         seen(&row)?;

@@ -280,7 +280,7 @@ impl Stream<'_> {
         part: &mut Part,
         update: &(impl Fn(&mut [f32], &[f32]) + Sync),
     ) -> Result<()> {
-        self.source.pass_at(rows.clone());
+        self.source.advise_pass(rows.clone());
         let k = part.totals.len();
         let borrows = self.frame.is_plain() && self.borrows(rows.start)?;
         let mut read = std::mem::take(&mut scratch.rows);

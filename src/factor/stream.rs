@@ -79,7 +79,7 @@ impl<'a> Stream<'a> {
     /// A block of A. A source that converts its values does so on all threads, into memory that is
     /// used again.
     pub(crate) fn fetch(&self, range: Range<usize>) -> Result<Block<'_>> {
-        self.source.pass_at(range.clone());
+        self.source.advise_pass(range.clone());
         if self.frame.is_plain() && self.borrows(range.start)? {
             return self.source.rows(range);
         }

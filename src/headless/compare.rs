@@ -88,7 +88,7 @@ fn more(count: usize, out: &mut Output) -> Result<()> {
 }
 
 fn what(row: &FeatureRow) -> String {
-    text::fit(
+    text::truncate(
         &row.name
             .as_deref()
             .map_or_else(|| words(&row.top_tokens), text::clean),

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::interop::card;
 use crate::jobs::directions::{self, Reference};
 use crate::model::Model;
-use crate::pieces::{Seen, seen};
+use crate::pieces::{VisibleSpan, visible_spans};
 use crate::study::Study;
 use crate::text;
 
@@ -136,8 +136,8 @@ fn list_line(row: &FeatureRow) -> String {
         row.share * 100.0,
         row.density * 100.0,
         row.neurons,
-        text::fit(&words(&row.top_tokens), 34),
-        text::fit(&words(&row.promoted), 34),
+        text::truncate(&words(&row.top_tokens), 34),
+        text::truncate(&words(&row.promoted), 34),
     )
 }
 
@@ -203,7 +203,7 @@ fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {
     out.line("")?;
     out.line("contexts (the token in brackets is the peak)")?;
     for c in &card.contexts {
-        let shown = |seen: Seen| {
+        let shown = |seen: VisibleSpan| {
             let text = text::clean(&seen.text);
             if seen.shows(c.peak) {
                 format!("[{text}]")
@@ -211,11 +211,11 @@ fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {
                 text
             }
         };
-        let text: String = seen(&c.tokens).into_iter().map(shown).collect();
+        let text: String = visible_spans(&c.tokens).into_iter().map(shown).collect();
         out.line(&format!(
             "  {:>8.2}  {:<14} {text}",
             c.values[c.peak],
-            text::fit(&text::clean(c.label.as_deref().unwrap_or("")), 14)
+            text::truncate(&text::clean(c.label.as_deref().unwrap_or("")), 14)
         ))?;
     }
     let column = |tokens: &[ScoredToken]| {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::activations::ActivationSource;
-use crate::activations::energy::{Concentration, Part};
+use crate::activations::energy::{Axis, Concentration};
 use crate::cli::JudgeArgs;
 use crate::corpus::TokenTable;
 use crate::error::{Error, Result};
@@ -59,9 +59,9 @@ impl Subject {
             ..Holdout::default()
         };
         let concentrated = study.concentrations(&study.energy(hook, ctx)?)?;
-        let seen = |of: Part| {
+        let seen = |of: Axis| {
             fits.iter().any(|f| {
-                if of == Part::Neurons {
+                if of == Axis::Neurons {
                     !f.scale_neurons
                 } else {
                     !f.scale_rows

@@ -40,7 +40,7 @@ impl Output {
         listen(&cancel).map_err(Error::io("listen to signals of", "this process"))?;
         let screen = Arc::<Newest>::default();
         let over = screen.clone();
-        warnings::show_with(move |line| remark(&over, &format!("warning: {line}")));
+        warnings::install(move |line| remark(&over, &format!("warning: {line}")));
         Ok(Self {
             json,
             out: Box::new(io::stdout()),

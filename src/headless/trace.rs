@@ -43,7 +43,7 @@ pub(super) fn run(args: &TraceArgs, out: &mut Output) -> Result<()> {
     }
     let rows = contexts::feature_rows(&factors, &*study.tokens()?, &study.notes(&entry.name)?);
     for i in 0..trace.tokens.len() {
-        let token = pieces::named(&trace.tokens, i);
+        let token = pieces::token_name(&trace.tokens, i);
         let mut strongest: Vec<_> = trace
             .features
             .iter()

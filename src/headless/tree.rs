@@ -121,7 +121,7 @@ fn write_clusters(
             ),
         };
     }
-    let label = |&id: &usize| text::fit(&text::clean(&dendrogram::leaf_label(&rows[id])), 32);
+    let label = |&id: &usize| text::truncate(&text::clean(&dendrogram::leaf_label(&rows[id])), 32);
     let line = |ids: &Vec<usize>| {
         format!(
             "{:>4}  {}",
@@ -150,7 +150,7 @@ fn indented(tree: &Tree, rows: &[FeatureRow]) -> Vec<String> {
         if node.children.is_empty() {
             lines.push(format!(
                 "{indent}{id} {}",
-                text::fit(&words(&rows[id].top_tokens), 60)
+                text::truncate(&words(&rows[id].top_tokens), 60)
             ));
         } else {
             lines.push(format!(
@@ -247,7 +247,7 @@ fn level_lines(levels: &Levels) -> Vec<String> {
             "  ".repeat(depth),
             node.level,
             node.feature,
-            text::fit(&words(&node.top_tokens), 60)
+            text::truncate(&words(&node.top_tokens), 60)
         ));
         stack.extend(
             node.children

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::markdown::{cell, emphasised, table};
 use crate::analysis::{Context, FeatureCard, NeuronCard, ScoredToken};
-use crate::pieces::{Seen, seen};
+use crate::pieces::{VisibleSpan, visible_spans};
 
 /// Contexts that a Markdown page shows.
 const MARKDOWN_CONTEXTS: usize = 15;
@@ -57,14 +57,14 @@ pub fn to_markdown(card: &FeatureCard, fit: &str) -> String {
     }
     page += ".\n\n## Contexts\n\n| coefficient | label | text |\n| ---: | --- | --- |\n";
     for c in card.contexts.iter().take(MARKDOWN_CONTEXTS) {
-        let shown = |s: Seen| {
+        let shown = |s: VisibleSpan| {
             if s.shows(c.peak) {
                 emphasised(&s.text)
             } else {
                 cell(&s.text)
             }
         };
-        let text: String = seen(&c.tokens).into_iter().map(shown).collect();
+        let text: String = visible_spans(&c.tokens).into_iter().map(shown).collect();
         page += &format!(
             "| {:.2} | {} | {text} |\n",
             c.values[c.peak],

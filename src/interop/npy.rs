@@ -83,7 +83,7 @@ impl Header {
             // What cannot be read says nothing of what the file is.
             let _ = input.take(64).read_to_end(&mut head);
             if lfs::is_pointer(&head) {
-                return Err(bad(lfs::IS_POINTER));
+                return Err(bad(lfs::POINTER_PROBLEM));
             }
             return Err(bad(match &prefix {
                 [b'P', b'K', 3, 4, ..] => {

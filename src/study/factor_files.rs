@@ -84,7 +84,7 @@ pub(super) fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<Stored> {
 
 /// Removes saved factors that are not in `keep`, and what a killed save left.
 pub(super) fn sweep(dir: &Path, keep: &[String]) -> Result<()> {
-    disk::sweep_tmp(dir)?;
+    disk::remove_unfinished(dir)?;
     for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
         let entry = entry.map_err(Error::io("read", dir))?;
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -204,7 +204,7 @@ impl Study {
         self.check_writable()?;
         self.manifest.hook_index(hook)?;
         let dir = self.fit_dir(name)?;
-        disk::sweep_tmp(&dir)?;
+        disk::remove_unfinished(&dir)?;
         let old = if dir.join(CONFIG).exists() {
             Some(FitFile::read(&dir)?)
         } else {

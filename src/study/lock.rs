@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::disk::lock::{FileLock, Taken};
+use crate::disk::lock::{FileLock, LockAttempt};
 use crate::error::{Error, Result};
 
 /// Name of the lock file in a study.
@@ -13,15 +13,15 @@ pub(super) const FILE: &str = "lock";
 const NOTES: &str = "notes.lock";
 
 /// Takes the lock of the study in `dir`, or says who has it.
-pub(super) fn take(dir: &Path) -> Result<Taken> {
-    FileLock::take(&dir.join(FILE))
+pub(super) fn take(dir: &Path) -> Result<LockAttempt> {
+    FileLock::try_acquire(&dir.join(FILE))
 }
 
 /// [`take`], where being second is an error.
 pub(super) fn demand(dir: &Path) -> Result<FileLock> {
     match take(dir)? {
-        Taken::Ours(lock) => Ok(lock),
-        Taken::By(holder) => Err(Error::refused(format!(
+        LockAttempt::Acquired(lock) => Ok(lock),
+        LockAttempt::HeldBy(holder) => Err(Error::refused(format!(
             "{} is being written by {holder}: wait until it has finished, or stop it",
             dir.display()
         ))),
@@ -30,7 +30,7 @@ pub(super) fn demand(dir: &Path) -> Result<FileLock> {
 
 /// The right to change the notes, for the moment that it takes to read and to write them.
 pub(super) fn notes(dir: &Path) -> Result<FileLock> {
-    FileLock::wait(&dir.join(NOTES))
+    FileLock::acquire(&dir.join(NOTES))
 }
 
 #[cfg(test)]

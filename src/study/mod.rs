@@ -31,7 +31,7 @@ use crate::activations::ActivationSource;
 use crate::activations::store::{CacheDtype, CacheReader};
 use crate::corpus::{Corpus, TokenRow, TokenTable};
 use crate::disk;
-use crate::disk::lock::{FileLock, Taken};
+use crate::disk::lock::{FileLock, LockAttempt};
 use crate::error::{Error, Result};
 use crate::model::{BosRule, HookPoint, ModelInfo};
 
@@ -105,8 +105,10 @@ impl Study {
     pub fn open_or_read(dir: &Path) -> Result<Self> {
         Manifest::read(dir)?;
         let why = match lock::take(dir) {
-            Ok(Taken::Ours(lock)) => return Ok(Self::with(dir, Manifest::read(dir)?, Some(lock))),
-            Ok(Taken::By(holder)) => format!("{holder} has it"),
+            Ok(LockAttempt::Acquired(lock)) => {
+                return Ok(Self::with(dir, Manifest::read(dir)?, Some(lock)));
+            }
+            Ok(LockAttempt::HeldBy(holder)) => format!("{holder} has it"),
             Err(e) => e.to_string(),
         };
         Ok(Self {
@@ -168,7 +170,7 @@ impl Study {
         Self::check_place(dir)?;
         disk::create_dir(dir)?;
         let lock = lock::demand(dir)?;
-        disk::sweep_tmp(dir)?;
+        disk::remove_unfinished(dir)?;
         Ok(lock)
     }
 

@@ -125,7 +125,7 @@ fn remember_in(home: &Path, dir: &Path) -> Result<()> {
         return Ok(());
     }
     fs::create_dir_all(home).map_err(Error::io("make", home))?;
-    let _lock = FileLock::wait(&home.join(REMEMBERED_LOCK))?;
+    let _lock = FileLock::acquire(&home.join(REMEMBERED_LOCK))?;
     let mut dirs = remembered(home);
     if dirs.first() == Some(&dir) {
         return Ok(());

@@ -29,8 +29,8 @@ impl ActivationSource for StudyRows {
         self.reader.read(range, out)
     }
 
-    fn pass_at(&self, rows: Range<usize>) {
-        self.reader.pass_at(rows);
+    fn advise_pass(&self, rows: Range<usize>) {
+        self.reader.advise_pass(rows);
     }
 
     fn describe_row(&self, row: usize) -> String {

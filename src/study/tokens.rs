@@ -264,7 +264,7 @@ impl LogWriter {
     pub fn append(&mut self, segment: &Segment) -> Result<()> {
         let bytes = segment.encode();
         let at = self.bytes;
-        let written = disk::check_room(bytes.len())
+        let written = disk::check_space(bytes.len())
             // What a failed append or a kill left behind the whole segments goes first.
             .and_then(|()| self.file.set_len(at))
             .and_then(|()| self.file.seek(SeekFrom::Start(at)))

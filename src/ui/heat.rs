@@ -11,7 +11,7 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use super::text;
 use super::theme::{FLOOR, Ramp, Theme};
-use crate::pieces::{Seen, seen};
+use crate::pieces::{VisibleSpan, visible_spans};
 
 /// Tokens with a value each, and how to show them.
 #[derive(Clone, Copy)]
@@ -34,7 +34,7 @@ pub struct Heat<'a> {
 
 /// A token made ready.
 struct Cell {
-    seen: Seen,
+    seen: VisibleSpan,
     text: String,
     width: usize,
     style: Style,
@@ -44,7 +44,7 @@ struct Cell {
 
 impl Heat<'_> {
     /// Style of what is seen of a token.
-    fn style(&self, seen: &Seen, value: f32) -> Style {
+    fn style(&self, seen: &VisibleSpan, value: f32) -> Style {
         let style = self.theme.heat(self.ramp, value, self.max);
         if self.cursor.is_some_and(|token| seen.shows(token)) {
             style
@@ -55,13 +55,13 @@ impl Heat<'_> {
     }
 
     fn cells(&self) -> Vec<Cell> {
-        seen(self.tokens)
+        visible_spans(self.tokens)
             .into_iter()
             .map(|seen| self.cell(seen))
             .collect()
     }
 
-    fn cell(&self, seen: Seen) -> Cell {
+    fn cell(&self, seen: VisibleSpan) -> Cell {
         let piece = seen.text.as_str();
         let (space, body) = match piece.strip_prefix(' ') {
             Some(rest) => (" ", rest),
@@ -94,7 +94,7 @@ impl Heat<'_> {
     }
 
     fn ellipsis(&self, breaks: bool) -> Cell {
-        let seen = Seen {
+        let seen = VisibleSpan {
             first: usize::MAX,
             last: usize::MAX,
             text: String::new(),
@@ -188,7 +188,7 @@ impl Heat<'_> {
         let mut room = width - column;
         for cell in after {
             if cell.width >= room {
-                head.push(Span::styled(text::fit(&cell.text, room), cell.style));
+                head.push(Span::styled(text::truncate(&cell.text, room), cell.style));
                 break;
             }
             room -= cell.width;

@@ -74,8 +74,8 @@ impl LineInput {
             under
         };
         let room = cells.saturating_sub(text::width(&under));
-        let head = text::fit_end(&head, room.max(1));
-        let tail = text::fit(
+        let head = text::truncate_start(&head, room.max(1));
+        let tail = text::truncate(
             &text::clean(&self.edit.text[self.edit.after()..]),
             room.saturating_sub(text::width(&head)),
         );

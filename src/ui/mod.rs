@@ -97,7 +97,7 @@ pub fn run(
         fresh: options.fresh,
     };
     // Standard error is the log drawer's while the explorer is open.
-    warnings::show_with(|line| _ = writeln!(std::io::stderr(), "warning: {line}"));
+    warnings::install(|line| _ = writeln!(std::io::stderr(), "warning: {line}"));
     terminal::run(
         |size| App::new(app, size),
         &commands,

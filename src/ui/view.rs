@@ -74,7 +74,7 @@ fn too_small(app: &App, screen: Rect, buf: &mut Buffer) {
             buf,
             screen,
             i,
-            &Line::raw(text::fit(line, usize::from(screen.width))),
+            &Line::raw(text::truncate(line, usize::from(screen.width))),
         );
     }
 }
@@ -144,7 +144,7 @@ fn header(app: &App, area: Rect, buf: &mut Buffer) {
             break;
         }
         let separator = if i > 0 { " · " } else { "" };
-        let fact = text::fit(&fact, room.saturating_sub(separator.len()));
+        let fact = text::truncate(&fact, room.saturating_sub(separator.len()));
         room = room.saturating_sub(text::width(&fact) + text::width(separator));
         spans.push(Span::styled(separator, app.theme.dim()));
         spans.push(Span::styled(fact, style));
@@ -378,7 +378,7 @@ fn progress(app: &App, area: Rect, buf: &mut Buffer) {
     } else {
         format!("{} cancels", app.keymap.key(Action::Cancel))
     };
-    let stage = text::fit(&stage, (width / 3).max(12));
+    let stage = text::truncate(&stage, (width / 3).max(12));
     let fixed = |facts: &[String]| {
         7 + text::width(&stage) + text::width(&facts.join(" · ")) + text::width(&end)
     };

@@ -46,7 +46,7 @@ impl Ahead {
         Self { blocks }
     }
 
-    pub(super) fn pass_at(&self, block: Range<usize>) {
+    pub(super) fn advise_pass(&self, block: Range<usize>) {
         let _ = self.blocks.send(block);
     }
 }

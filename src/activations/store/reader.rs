@@ -201,9 +201,9 @@ impl ActivationSource for CacheReader {
         Ok(())
     }
 
-    fn pass_at(&self, rows: Range<usize>) {
+    fn advise_pass(&self, rows: Range<usize>) {
         let ahead = self.ahead.get_or_init(|| Ahead::start(self.shards.clone()));
-        ahead.pass_at(rows);
+        ahead.advise_pass(rows);
     }
 }
 

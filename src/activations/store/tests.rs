@@ -222,13 +222,13 @@ fn a_full_disk_gives_one_line_and_keeps_what_was_sealed() {
     ten_rows(dir.path(), CacheDtype::F32);
     for room in [0, 64, 70, 64 + 24, 64 + 24 + 63] {
         let mut writer = CacheWriter::open(dir.path(), 3, CacheDtype::F32).unwrap();
-        fault::disk_of(Some(room));
+        fault::limit_space(Some(room));
         let error = writer
             .push(&rows(10..12, 3))
             .and_then(|()| writer.seal())
             .unwrap_err()
             .to_string();
-        fault::disk_of(None);
+        fault::limit_space(None);
         assert!(
             error.starts_with("cannot write ") && !error.contains('\n'),
             "{error}"

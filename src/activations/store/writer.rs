@@ -37,7 +37,7 @@ impl CacheWriter {
     /// before it is an error that names the file.
     pub fn open(dir: &Path, cols: usize, dtype: CacheDtype) -> Result<Self> {
         disk::create_dir(dir)?;
-        disk::sweep_tmp(dir)?;
+        disk::remove_unfinished(dir)?;
         let shard_rows = (SHARD_BYTES / (cols * dtype.size()).max(1)).max(1);
         let mut writer = Self {
             dir: dir.to_path_buf(),

@@ -192,7 +192,7 @@ fn others(
         let pieces: Vec<String> = (first..first + length)
             .map(|row| tokens.piece(row).to_owned())
             .collect();
-        let pieces = pieces::whole(&pieces);
+        let pieces = pieces::join_characters(&pieces);
         let mut places: Vec<usize> = (0..length).collect();
         places.shuffle(rng);
         let mut active = vec![false; length];
@@ -220,7 +220,7 @@ fn mark(pieces: &[String], active: &[bool]) -> String {
         .iter()
         .enumerate()
         .filter(|(_, now)| **now)
-        .for_each(|(i, _)| shown[pieces::shown_by(pieces, i)] = true);
+        .for_each(|(i, _)| shown[pieces::shown_at(pieces, i)] = true);
     for (piece, now) in pieces
         .iter()
         .zip(shown)

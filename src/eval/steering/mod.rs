@@ -214,7 +214,7 @@ impl<'a> Run<'a> {
             unit,
             ctx,
         };
-        let quiet = ctx.quiet();
+        let quiet = ctx.without_progress();
         let mut pending: Vec<Group> = Vec::new();
         for aims in aims.chunks(AIMS) {
             let pushes: Vec<Arc<Push>> = aims

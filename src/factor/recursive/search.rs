@@ -44,7 +44,7 @@ impl<'c> Search<'c> {
             .flat_map(|j| below.dense_column(j))
             .collect();
         let source = InMemory::new(below.columns(), below.rows, rows);
-        let silent = self.ctx.quiet();
+        let silent = self.ctx.without_progress();
         let swept = AtomicUsize::new(0);
         let step = |fit: &mut Factoriser<'_>| {
             let sweep = fit.step(&silent)?;

@@ -141,9 +141,9 @@ fn on_a_full_disk() {
     let is_full =
         |error: Error| matches!(error, Error::Io { .. }) && !error.to_string().contains('\n');
     for room in [0, 10, 5000] {
-        crate::disk::fault::disk_of(Some(room));
+        crate::disk::fault::limit_space(Some(room));
         let (kept, shown) = (fit.checkpoint(&path), fit.snapshot());
-        crate::disk::fault::disk_of(None);
+        crate::disk::fault::limit_space(None);
         assert!(
             is_full(kept.unwrap_err()) && is_full(shown.unwrap_err()),
             "room for {room}"

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use crate::error::{Error, Result};
-use crate::panics::caught;
+use crate::panics::catch_panic;
 use crate::task::{Progress, TaskCtx};
 
 /// How often the caller looks whether it was cancelled.
@@ -81,7 +81,7 @@ pub(super) fn run<T: Send + 'static>(
         abandoned,
     };
     let body = move || {
-        if let Ok(outcome) = caught(|| work(&mut reporter)) {
+        if let Ok(outcome) = catch_panic(|| work(&mut reporter)) {
             let _ = done.send(outcome);
         }
     };

@@ -14,7 +14,7 @@ use super::pieces::{Pieces, Spelling, spelled};
 use super::{PrefixSpace, Tokenizer, hex, unique};
 use crate::error::{Error, Result};
 use crate::lfs;
-use crate::panics::caught;
+use crate::panics::catch_panic;
 
 /// Ids past this leave gaps that no vocabulary has; the table of pieces must not grow to them.
 const MAX_ID: u32 = 1 << 24;
@@ -88,7 +88,7 @@ fn library(json: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
         )
     };
     // The library indexes past a buffer when a merge makes a longer token than the vocabulary has.
-    let parsed = caught(|| tokenizers::Tokenizer::from_bytes(json));
+    let parsed = catch_panic(|| tokenizers::Tokenizer::from_bytes(json));
     let mut inner = match parsed {
         Ok(Ok(inner)) => inner,
         Ok(Err(e)) => return Err(bad(e.to_string())),

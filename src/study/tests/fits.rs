@@ -128,9 +128,9 @@ fn a_save_that_fails_leaves_the_last_one() {
         .save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 1.0))
         .unwrap();
     for (failed, room) in (0..3000).step_by(50).enumerate() {
-        fault::disk_of(Some(room));
+        fault::limit_space(Some(room));
         let outcome = study.save_fit("f", HOOKS[0], &config(2), &factors(2, 7, 2.0));
-        fault::disk_of(None);
+        fault::limit_space(None);
         let (_, loaded) = study.load_fit(None).unwrap();
         if outcome.is_ok() {
             assert_eq!(loaded.coefficients.feature(1)[0], 14.0);

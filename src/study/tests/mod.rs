@@ -441,7 +441,7 @@ fn a_full_disk_claims_no_row_that_a_cache_lacks() {
         let dir = tempfile::tempdir().unwrap();
         let mut study = create(dir.path(), &c).unwrap();
         let mut appender = Appender::open(&mut study).unwrap();
-        fault::disk_of(Some(room));
+        fault::limit_space(Some(room));
         let pushed = (0..COUNTS.len()).try_for_each(|i| {
             push(&mut appender, i)?;
             if [0, 2].contains(&i) {
@@ -451,9 +451,9 @@ fn a_full_disk_claims_no_row_that_a_cache_lacks() {
             }
         });
         // As a collection ends, whatever ended it; by now someone may have made room.
-        fault::disk_of(if room % 2 == 0 { None } else { Some(0) });
+        fault::limit_space(if room % 2 == 0 { None } else { Some(0) });
         let outcome = pushed.and(appender.seal());
-        fault::disk_of(None);
+        fault::limit_space(None);
         if let Err(error) = &outcome {
             let error = error.to_string();
             assert!(

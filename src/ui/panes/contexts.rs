@@ -182,13 +182,16 @@ impl ContextsPane {
         let value = context.values.get(context.peak).copied().unwrap_or(0.0);
         let mut facts = vec![format!(
             "{} {}",
-            pieces::named(&context.tokens, context.peak),
+            pieces::token_name(&context.tokens, context.peak),
             text::number(f64::from(value))
         )];
         facts.extend(context.label.as_deref().map(text::clean));
         facts.push(format!("sample {}", context.sample));
         let line = format!(" {}", facts.join(" · "));
-        Line::styled(text::fit(&line, usize::from(cx.area.width)), cx.theme.dim())
+        Line::styled(
+            text::truncate(&line, usize::from(cx.area.width)),
+            cx.theme.dim(),
+        )
     }
 
     fn head(&self, count: usize, cx: &Cx) -> Line<'static> {
@@ -205,7 +208,7 @@ impl ContextsPane {
             what
         };
         let what = text::pad(
-            &text::fit(&format!(" {what}"), left.saturating_sub(1)),
+            &text::truncate(&format!(" {what}"), left.saturating_sub(1)),
             left,
         );
         let mut spans = vec![Span::styled(what, cx.theme.dim())];

@@ -333,7 +333,7 @@ impl Pane for EvaluatePane {
                 cx.area,
                 1,
                 i,
-                &Line::styled(text::fit(line, width.saturating_sub(2)), theme.dim()),
+                &Line::styled(text::truncate(line, width.saturating_sub(2)), theme.dim()),
             );
         }
         let heads: String = targets
@@ -381,7 +381,7 @@ impl Pane for EvaluatePane {
                     cx.area,
                     1,
                     3 + count + i,
-                    &Line::styled(text::fit(&line, width - 1), theme.text()),
+                    &Line::styled(text::truncate(&line, width - 1), theme.text()),
                 );
             }
         }

@@ -184,7 +184,7 @@ impl Pane for FeaturePane {
             let lines = match (cx.world.open_neuron, cx.world.selected) {
                 (Some(index), _) => vec![format!("reading neuron {index}…")],
                 (None, Some(id)) => vec![format!("reading #{id}…")],
-                (None, None) => vec![text::fit(
+                (None, None) => vec![text::truncate(
                     "No feature is selected.",
                     usize::from(cx.area.width),
                 )],

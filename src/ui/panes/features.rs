@@ -449,12 +449,12 @@ impl FeaturesPane {
             if self.query.text().is_empty() {
                 let room = cells.saturating_sub(2);
                 spans.push(Span::styled(
-                    format!(" {}", text::fit(filter::GRAMMAR, room)),
+                    format!(" {}", text::truncate(filter::GRAMMAR, room)),
                     cx.theme.dim(),
                 ));
             }
         } else {
-            let shown = text::fit(&text::clean(self.query.text()), cells.saturating_sub(12));
+            let shown = text::truncate(&text::clean(self.query.text()), cells.saturating_sub(12));
             spans.push(Span::raw(shown));
             spans.push(Span::styled("  esc clears", cx.theme.dim()));
         }

@@ -35,7 +35,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use super::{Cx, Pane, PaneId, Step, empty, fit_line, motion, nothing_yet, put, scroll};
-use crate::activations::energy::Part;
+use crate::activations::energy::Axis;
 use crate::analysis::matching::FitComparison;
 use crate::engine::{Command, Event, Job, Level};
 use crate::factor::{FitConfig, Init, Solver, Stop};
@@ -98,7 +98,7 @@ fn prepared(config: &FitConfig) -> String {
 /// much of all.
 fn outlier(config: &FitConfig, cx: &Cx) -> Option<String> {
     let taken_out = |of| {
-        if of == Part::Neurons {
+        if of == Axis::Neurons {
             config.scale_neurons
         } else {
             config.scale_rows
@@ -358,12 +358,12 @@ impl FitPane {
         ]);
         let mut lines = vec![
             Line::from(first),
-            Line::styled(text::fit(&how, width), theme.dim()),
+            Line::styled(text::truncate(&how, width), theme.dim()),
             again,
         ];
         lines.extend(
             outlier(&config, cx)
-                .map(|words| Line::styled(text::fit(&words, width), theme.warning())),
+                .map(|words| Line::styled(text::truncate(&words, width), theme.warning())),
         );
         lines
     }
@@ -390,7 +390,7 @@ impl FitPane {
             buf,
             area,
             0,
-            &Line::styled(text::fit(&title, width), cx.theme.dim()),
+            &Line::styled(text::truncate(&title, width), cx.theme.dim()),
         );
         let cursor = self.cursor.min(all.len().saturating_sub(1));
         let from = scroll(0, cursor, all.len(), height);

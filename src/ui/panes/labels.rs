@@ -406,7 +406,7 @@ impl Pane for LabelsPane {
             spans.extend(self.map_row(id, matrix, max, cx));
             put(buf, cx.area, y, &Line::from(spans));
         }
-        let said = text::fit(
+        let said = text::truncate(
             &self.said(matrix, cx),
             usize::from(cx.area.width).saturating_sub(2),
         );

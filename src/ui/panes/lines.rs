@@ -15,7 +15,7 @@ pub fn fit_line(line: Line<'static>, cells: usize) -> Line<'static> {
     for mut span in line.spans {
         let wide = text::width(&span.content);
         if wide > room {
-            let cut = text::fit(&span.content, room);
+            let cut = text::truncate(&span.content, room);
             span.content = format!("{}…", cut.trim_end_matches('…').trim_end()).into();
             kept.push(span);
             break;

@@ -108,10 +108,10 @@ impl Question {
                 line: line.to_owned(),
                 ..note.clone()
             }),
-            Self::Notes => Answer::Send(Box::new(Command::ImportNotes(disk::expand(line)))),
+            Self::Notes => Answer::Send(Box::new(Command::ImportNotes(disk::expand_home(line)))),
             Self::Study(fit) => Answer::Send(Box::new(Command::CompareStudy(
                 fit.clone(),
-                disk::expand(line),
+                disk::expand_home(line),
             ))),
             Self::Model(_) => Answer::Send(Box::new(Command::ModelAt(line.to_owned()))),
         }
@@ -297,7 +297,7 @@ impl Overlay {
                         buf,
                         inner,
                         i + 1,
-                        &Line::styled(text::fit(hint, cells), app.theme.dim()),
+                        &Line::styled(text::truncate(hint, cells), app.theme.dim()),
                     );
                 }
             }
@@ -333,7 +333,7 @@ fn json(value: &serde_json::Value) -> String {
 fn copy_view(copies: &Copies, app: &App, screen: Rect, buf: &mut Buffer) {
     let area = dialog(screen, 52, 4);
     let inner = frame("Copy", area, &app.theme, buf);
-    let what = text::fit(&text::clean(&copies.what), usize::from(inner.width));
+    let what = text::truncate(&text::clean(&copies.what), usize::from(inner.width));
     put(buf, inner, 0, &Line::raw(what));
     let accent = app.theme.accent();
     let forms = [
@@ -375,7 +375,7 @@ fn quit_view(jobs: &[Job], app: &App, screen: Rect, buf: &mut Buffer) {
             buf,
             inner,
             i,
-            &Line::raw(text::fit(line, usize::from(inner.width))),
+            &Line::raw(text::truncate(line, usize::from(inner.width))),
         );
     }
     put(

@@ -168,7 +168,10 @@ fn row(info: &ActionInfo, app: &App, width: usize) -> Line<'static> {
             text::pad(&app.keymap.key(info.action), 10),
             app.theme.accent(),
         ),
-        Span::styled(text::fit(&doc, width.saturating_sub(28)), app.theme.dim()),
+        Span::styled(
+            text::truncate(&doc, width.saturating_sub(28)),
+            app.theme.dim(),
+        ),
     ])
 }
 

@@ -260,16 +260,19 @@ impl SetsBox {
                 Span::styled(marker, theme.good()),
                 Span::styled(text::pad(&text::clean(&entry.name), names), style),
                 Span::styled(
-                    format!("  {}", text::fit(&what, width.saturating_sub(names + 4))),
+                    format!(
+                        "  {}",
+                        text::truncate(&what, width.saturating_sub(names + 4))
+                    ),
                     theme.dim(),
                 ),
             ]);
             put(buf, inner, y, &line);
         }
         let foot = match &self.problem {
-            Some(problem) => Line::styled(text::fit(problem, width), theme.warning()),
+            Some(problem) => Line::styled(text::truncate(problem, width), theme.warning()),
             None => Line::styled(
-                text::fit("enter lists it; esc leaves it as it is", width),
+                text::truncate("enter lists it; esc leaves it as it is", width),
                 theme.dim(),
             ),
         };

@@ -239,7 +239,7 @@ impl SweepBox {
                 Some(typed) if here => spans.extend(typed.line(theme, VALUE).spans),
                 Some(typed) => {
                     spans.push(Span::styled(
-                        text::fit(&text::clean(typed.text()), VALUE),
+                        text::truncate(&text::clean(typed.text()), VALUE),
                         theme.heading(),
                     ));
                 }
@@ -265,7 +265,7 @@ impl SweepBox {
                 " ".repeat((NAME + VALUE + 2).saturating_sub(used)),
             ));
             spans.push(Span::styled(
-                text::fit(what, width.saturating_sub(NAME + VALUE + 2)),
+                text::truncate(what, width.saturating_sub(NAME + VALUE + 2)),
                 theme.dim(),
             ));
             put(buf, inner, i, &Line::from(spans));
@@ -280,19 +280,24 @@ impl SweepBox {
         let count = self.ask(world).map_or(1, |ask| ask.seeds);
         let neurons = world.study.as_ref().map_or(0, |s| s.width);
         let how = format!("{}, {}", settings(&config, neurons), seeds(first, count));
-        put(buf, inner, 4, &Line::styled(text::fit(&said, width), style));
+        put(
+            buf,
+            inner,
+            4,
+            &Line::styled(text::truncate(&said, width), style),
+        );
         put(
             buf,
             inner,
             5,
-            &Line::styled(text::fit(&how, width), theme.dim()),
+            &Line::styled(text::truncate(&how, width), theme.dim()),
         );
         let keys = "enter sweeps, up and down go, esc leaves";
         put(
             buf,
             inner,
             6,
-            &Line::styled(text::fit(keys, width), theme.dim()),
+            &Line::styled(text::truncate(keys, width), theme.dim()),
         );
     }
 }

@@ -171,7 +171,7 @@ impl TrainBox {
                 spans.extend(self.typed[i].line(theme, VALUE).spans);
             } else {
                 spans.push(Span::styled(
-                    text::fit(&text::clean(self.typed[i].text()), VALUE),
+                    text::truncate(&text::clean(self.typed[i].text()), VALUE),
                     theme.heading(),
                 ));
             }
@@ -180,7 +180,7 @@ impl TrainBox {
                 " ".repeat((NAME + VALUE + 2).saturating_sub(used)),
             ));
             spans.push(Span::styled(
-                text::fit(what, width.saturating_sub(NAME + VALUE + 2)),
+                text::truncate(what, width.saturating_sub(NAME + VALUE + 2)),
                 theme.dim(),
             ));
             put(buf, inner, i, &Line::from(spans));
@@ -190,13 +190,18 @@ impl TrainBox {
             (None, Err(problem)) => (problem, theme.warning()),
             (None, Ok(outlook)) => (outlook, theme.text()),
         };
-        put(buf, inner, 4, &Line::styled(text::fit(&said, width), style));
+        put(
+            buf,
+            inner,
+            4,
+            &Line::styled(text::truncate(&said, width), style),
+        );
         put(
             buf,
             inner,
             5,
             &Line::styled(
-                text::fit("enter trains, up and down go, esc leaves", width),
+                text::truncate("enter trains, up and down go, esc leaves", width),
                 theme.dim(),
             ),
         );

@@ -74,7 +74,7 @@ fn row(buffer: &Buffer, y: u16) -> &[Cell] {
 fn is_sure(cells: &[Cell]) -> bool {
     cells
         .iter()
-        .all(|cell| text::sure_cells(cell.symbol()) == Some(1))
+        .all(|cell| text::agreed_width(cell.symbol()) == Some(1))
 }
 
 /// Colours and attributes of a cell.
@@ -127,7 +127,7 @@ impl Pen {
     }
 
     fn put(&mut self, x: u16, y: u16, cell: &Cell, cells: u16) -> io::Result<()> {
-        let sure = text::sure_cells(cell.symbol()) == Some(usize::from(cells));
+        let sure = text::agreed_width(cell.symbol()) == Some(usize::from(cells));
         self.like(cell)?;
         if !sure {
             // Whatever the terminal makes of the symbol, its cells have its colour.

@@ -225,7 +225,7 @@ pub(super) fn give_back() {
 /// engine's affair, and go to the log.
 fn give_back_before_panics() {
     let ui = thread::current().id();
-    panics::tell(move |words| {
+    panics::set_listener(move |words| {
         if thread::current().id() == ui {
             give_back();
         } else if ACTIVE.load(Ordering::SeqCst) {

@@ -146,7 +146,7 @@ pub(super) fn neurons(found: &Comparison, width: usize, cx: &Cx) -> Vec<Row> {
     let title = format!("neurons: {all} in all, {core} core (in most), {alone} of one alone");
     let mut heads = vec![Span::raw(" ".repeat(CELL + 1))];
     heads.extend((0..m).map(|j| head(found, j, cx)));
-    let title = Line::styled(text::fit(&title, width), theme.heading());
+    let title = Line::styled(text::truncate(&title, width), theme.heading());
     let mut lines: Vec<Row> = [Line::default(), title, Line::from(heads)]
         .into_iter()
         .map(plainly)

@@ -95,7 +95,7 @@ impl Asking {
 
     pub fn view(&self, cx: &Cx, buf: &mut Buffer) {
         let (theme, area, width) = (cx.theme, cx.area, usize::from(cx.area.width));
-        let line = |t: &str, style| Line::styled(text::fit(t, width.saturating_sub(2)), style);
+        let line = |t: &str, style| Line::styled(text::truncate(t, width.saturating_sub(2)), style);
         put_at(
             buf,
             area,
@@ -151,7 +151,7 @@ impl Asking {
                     let style = if dim { theme.dim() } else { theme.text() };
                     spans.push(Span::styled(left, theme.accent()));
                     spans.push(Span::styled(
-                        text::fit(&self.form.shown(field, cx), room),
+                        text::truncate(&self.form.shown(field, cx), room),
                         style,
                     ));
                     spans.push(Span::styled(right, theme.accent()));

@@ -33,7 +33,7 @@ fn plain(line: impl Into<Line<'static>>) -> Row {
 }
 
 fn heading(theme: &Theme, width: usize, title: &str, facts: &str) -> Row {
-    let facts = text::fit(facts, width.saturating_sub(4 + text::width(title)));
+    let facts = text::truncate(facts, width.saturating_sub(4 + text::width(title)));
     plain(Line::from(vec![
         Span::styled(format!(" {title}"), theme.heading()),
         Span::styled(format!("  {facts}"), theme.dim()),
@@ -274,7 +274,7 @@ fn related(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
         let line = Line::from(vec![
             Span::raw(text::pad_left(&format!("{:.2}", other.overlap), 7)),
             Span::raw("  "),
-            Span::raw(text::fit(&cx.world.feature_label(other.id), room)),
+            Span::raw(text::truncate(&cx.world.feature_label(other.id), room)),
         ]);
         rows.push(Row {
             link: Some(Link::Feature(other.id)),
@@ -308,7 +308,7 @@ fn facts(card: &FeatureCard, cx: &Cx, width: usize) -> Vec<Row> {
     lines
         .map(|l| {
             plain(Line::styled(
-                text::fit(&format!(" {l}"), width),
+                text::truncate(&format!(" {l}"), width),
                 cx.theme.dim(),
             ))
         })
@@ -447,7 +447,7 @@ pub(super) fn rows_of_neuron(card: &NeuronCard, cx: &Cx, width: usize) -> Vec<Ro
         spans.push(Span::styled(format!(" {weight:+.2}"), style));
         spans.push(Span::raw(format!(
             "  {}",
-            text::fit(&label, width.saturating_sub(17 + 2 * cells))
+            text::truncate(&label, width.saturating_sub(17 + 2 * cells))
         )));
         rows.push(Row {
             link: Some(Link::Feature(*id)),

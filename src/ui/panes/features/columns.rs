@@ -150,7 +150,7 @@ impl Columns {
         let used: usize = spans.iter().map(|s| text::width(&s.content)).sum();
         let mut room = self.width.saturating_sub(used);
         if let Some(name) = &row.name {
-            let name = text::fit(&text::clean(name), room);
+            let name = text::truncate(&text::clean(name), room);
             room = room.saturating_sub(text::width(&name) + 2);
             spans.push(Span::styled(name, theme.name()));
             let doubtful = row.note.doubtful.is_some();
@@ -159,7 +159,7 @@ impl Columns {
                 theme.warning(),
             ));
         }
-        spans.push(Span::raw(text::fit(&tokens(&row.top_tokens), room)));
+        spans.push(Span::raw(text::truncate(&tokens(&row.top_tokens), room)));
         Line::from(spans)
     }
 }

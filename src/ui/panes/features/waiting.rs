@@ -66,7 +66,7 @@ fn lines(cx: &Cx, cells: usize) -> Vec<Line<'static>> {
                 },
             ),
             Span::styled(
-                text::fit(&said, cells.saturating_sub(NAME + 2)),
+                text::truncate(&said, cells.saturating_sub(NAME + 2)),
                 if mark == "▸" {
                     theme.text()
                 } else {

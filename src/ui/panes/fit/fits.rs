@@ -50,8 +50,8 @@ pub(super) fn line(fit: &FitEntry, selected: bool, width: usize, cx: &Cx) -> Lin
     };
     let room = width.saturating_sub(19);
     let (facts, took) = (
-        text::fit(&facts, room),
-        text::fit(&took, room.saturating_sub(text::width(&facts))),
+        text::truncate(&facts, room),
+        text::truncate(&took, room.saturating_sub(text::width(&facts))),
     );
     Line::from(vec![
         Span::styled(if selected { "▌" } else { " " }, theme.accent()),
@@ -134,11 +134,14 @@ pub(super) fn compared_lines(found: &FitComparison, width: usize, cx: &Cx) -> Ve
         found.stability
     );
     let mut lines = vec![
-        Line::styled(text::fit(&format!("{a} and {b}"), width), theme.heading()),
-        Line::raw(text::fit(&said, width)),
+        Line::styled(
+            text::truncate(&format!("{a} and {b}"), width),
+            theme.heading(),
+        ),
+        Line::raw(text::truncate(&said, width)),
     ];
     let shown = |id: usize| {
-        text::fit(
+        text::truncate(
             &super::super::tree::listed(id, 5, cx),
             width.saturating_sub(22),
         )
@@ -149,7 +152,7 @@ pub(super) fn compared_lines(found: &FitComparison, width: usize, cx: &Cx) -> Ve
             .get(id)
             .map(|words| text::clean(words.trim()))
             .unwrap_or_default();
-        text::fit(&format!("#{id} {words}"), width.saturating_sub(22))
+        text::truncate(&format!("#{id} {words}"), width.saturating_sub(22))
     };
     // Names and tokens are those of the fit on show.
     let on_show = cx

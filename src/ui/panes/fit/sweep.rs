@@ -89,7 +89,7 @@ pub(super) fn summary(
     vec![
         Line::from(first),
         Line::styled(
-            text::fit(&format!(" {}", label(begun, cx)), width),
+            text::truncate(&format!(" {}", label(begun, cx)), width),
             theme.dim(),
         ),
         Line::from(next),

@@ -187,13 +187,13 @@ fn a_fit_is_clicked_and_shown() {
 
 #[test]
 fn an_outlier_is_named_until_the_fit_takes_it_out() {
-    use crate::activations::energy::{Concentration, Part};
+    use crate::activations::energy::{Axis, Concentration};
     for (width, height) in [(120, 36), (80, 24), (60, 18)] {
         let mut stage = Stage::opened(width, height, Profile::TrueColour);
         let mut study = stage.demo.study();
         let members = vec![(1234, 0.72)];
         study.concentrated = vec![Concentration {
-            of: Part::Neurons,
+            of: Axis::Neurons,
             count: 1536,
             share: 0.72,
             members,

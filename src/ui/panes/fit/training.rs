@@ -97,7 +97,7 @@ pub(super) fn summary(
     };
     vec![
         Line::from(first),
-        Line::styled(text::fit(&how, width), theme.dim()),
+        Line::styled(text::truncate(&how, width), theme.dim()),
         Line::from(next),
     ]
 }

@@ -166,7 +166,7 @@ impl LivePane {
                     .map_or_else(|| "-".to_owned(), |left| format!("{left:.3}"));
                 format!(
                     "{}\t{left}\t{}",
-                    pieces::named(&trace.tokens, t),
+                    pieces::token_name(&trace.tokens, t),
                     listed.join(", ")
                 )
             })

@@ -59,7 +59,7 @@ pub(super) fn draw(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
     };
     let (head, area) = (inner(parts.head), inner(parts.list));
     let columns = Columns::new(usize::from(area.width), other_trace(pane).is_some());
-    let token = pieces::named(&trace.tokens, pane.token);
+    let token = pieces::token_name(&trace.tokens, pane.token);
     let column = |name: &str, sort: Sort, cells: usize| {
         let style = if pane.sort == sort {
             theme.accent()

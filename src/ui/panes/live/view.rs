@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 
 use super::{LivePane, Shown, matrix, table};
 use crate::analysis::Trace;
-use crate::pieces::seen;
+use crate::pieces::visible_spans;
 use crate::ui::action::Action;
 use crate::ui::panes::{Cx, empty, put, put_at, scroll};
 use crate::ui::text;
@@ -275,7 +275,7 @@ fn wrapped(trace: &Trace, values: &[f32], max: f32, cells: usize, cx: &Cx) -> Ve
         }
         *word_cells = 0;
     };
-    for seen in seen(&trace.tokens) {
+    for seen in visible_spans(&trace.tokens) {
         let piece = &seen.text;
         if piece.starts_with(' ') {
             flush(&mut word, &mut word_cells, &mut rows, &mut used);
@@ -443,9 +443,9 @@ fn legend(pane: &LivePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
     };
     let used: usize = spans.iter().map(|s| text::width(&s.content)).sum();
     let room = usize::from(parts.legend.width).saturating_sub(used + 3);
-    let note = text::fit(&note, room);
+    let note = text::truncate(&note, room);
     spans.push(Span::raw("  "));
-    spans.push(Span::raw(text::fit(
+    spans.push(Span::raw(text::truncate(
         &what,
         room.saturating_sub(text::width(&note) + 2),
     )));
@@ -462,7 +462,7 @@ fn other(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
     let key = format!("{name}: {} shows it above ", cx.key(Action::Trace));
     let rule = format!(
         "{}{}",
-        text::fit(&key, width),
+        text::truncate(&key, width),
         "─".repeat(width.saturating_sub(text::width(&key)))
     );
     put(buf, area, 0, &Line::styled(rule, cx.theme.dim()));

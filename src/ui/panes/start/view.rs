@@ -111,7 +111,7 @@ impl StartPane {
         // What the field under the cursor is stands beside the heading, so that it never moves a
         // line.
         let help = Field::ALL.get(self.cursor).map_or("", |field| field.help());
-        let help = format!("   {}", text::fit(help, width.saturating_sub(18)));
+        let help = format!("   {}", text::truncate(help, width.saturating_sub(18)));
         let head = vec![
             Span::styled(" Open a model", theme.heading()),
             Span::styled(help, theme.dim()),
@@ -128,7 +128,7 @@ impl StartPane {
                 Some(input) if here => spans.extend(input.line(theme, room).spans),
                 _ => {
                     let turns = here && cx.focused && field != Field::Corpus;
-                    let value = text::fit(&self.shown(field), room.saturating_sub(4));
+                    let value = text::truncate(&self.shown(field), room.saturating_sub(4));
                     spans.push(Span::styled(
                         if turns { "‹ " } else { "  " },
                         theme.accent(),
@@ -147,7 +147,7 @@ impl StartPane {
         }
         if let Some(problem) = &self.problem {
             rows.push(plain(Line::styled(
-                format!("  {}", text::fit(problem, width.saturating_sub(2))),
+                format!("  {}", text::truncate(problem, width.saturating_sub(2))),
                 theme.error(),
             )));
         } else if self.editing.is_some() {
@@ -217,7 +217,7 @@ impl StartPane {
                 for (name, text) in facts(estimate) {
                     rows.push(plain(Line::from(vec![
                         Span::styled(text::pad(&format!("  {name}"), 14), theme.dim()),
-                        Span::styled(text::fit(&text, width.saturating_sub(15)), value),
+                        Span::styled(text::truncate(&text, width.saturating_sub(15)), value),
                     ])));
                 }
                 if let Some(reason) = estimate.refusal.as_ref().filter(|_| !waiting) {
@@ -287,7 +287,7 @@ impl StartPane {
                     } else {
                         theme.dim()
                     };
-                    let id = text::fit_end(
+                    let id = text::truncate_start(
                         &text::clean(&model.id),
                         (width / 2).max(24).min(width.saturating_sub(3)),
                     );
@@ -297,7 +297,7 @@ impl StartPane {
                         line: Line::from(vec![
                             self.marker(item, cx),
                             Span::raw(format!(" {id}  ")),
-                            Span::styled(text::fit(&detail, room), style),
+                            Span::styled(text::truncate(&detail, room), style),
                         ]),
                     });
                 }
@@ -376,7 +376,7 @@ fn study_spans(study: &StudyEntry, alone: bool, width: usize, cx: &Cx) -> Vec<Sp
         .file_name()
         .unwrap_or(study.dir.as_os_str())
         .to_string_lossy();
-    let head = text::fit(
+    let head = text::truncate(
         &text::clean(if alone { model } else { &place }),
         width.min(28),
     );
@@ -398,9 +398,9 @@ fn study_spans(study: &StudyEntry, alone: bool, width: usize, cx: &Cx) -> Vec<Sp
         (None, Some(stopped)) => format!("  {}", text::clean(stopped)),
         (None, None) => String::new(),
     };
-    let cut = text::fit(&cut, width.saturating_sub(text::width(&head)));
+    let cut = text::truncate(&cut, width.saturating_sub(text::width(&head)));
     let room = width.saturating_sub(text::width(&head) + text::width(&cut));
-    let tail = text::fit(&tail, room);
+    let tail = text::truncate(&tail, room);
     vec![
         Span::raw(head),
         Span::styled(cut, cx.theme.warning()),

@@ -33,9 +33,12 @@ fn top(first: &Run, width: usize, height: usize, cx: &Cx) -> Vec<Line<'static>> 
         _ => "  three ways, the same prompt and KL",
     };
     let mut top = vec![Line::from(vec![
-        Span::styled(text::fit(&first.features(), width / 2), theme.title(true)),
         Span::styled(
-            text::fit(how, width.saturating_sub(text::width(&first.features()))),
+            text::truncate(&first.features(), width / 2),
+            theme.title(true),
+        ),
+        Span::styled(
+            text::truncate(how, width.saturating_sub(text::width(&first.features()))),
             theme.dim(),
         ),
     ])];
@@ -170,7 +173,7 @@ fn way(run: Option<&Run>, i: usize, width: usize, baseline: &str, cx: &Cx) -> Ve
         Some(SteerPart::ExclusiveOf(_)) => "own neurons alone",
         None => ["whole feature", "core alone", "own neurons alone"][i.min(2)],
     };
-    let mut lines = vec![Line::styled(text::fit(name, width), theme.heading())];
+    let mut lines = vec![Line::styled(text::truncate(name, width), theme.heading())];
     // In a line of its own only where ways stand beside each other.
     let stacked = width >= 40;
     let Some(run) = run else {
@@ -201,7 +204,7 @@ fn way(run: Option<&Run>, i: usize, width: usize, baseline: &str, cx: &Cx) -> Ve
             Span::styled(format!("  {strength}"), theme.dim()),
         ];
     } else {
-        lines.push(Line::styled(text::fit(&strength, width), theme.dim()));
+        lines.push(Line::styled(text::truncate(&strength, width), theme.dim()));
     }
     let risen: Vec<String> = info
         .risen

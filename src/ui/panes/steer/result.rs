@@ -74,7 +74,7 @@ pub(super) fn draw(pane: &SteerPane, area: Rect, beside: bool, cx: &Cx, buf: &mu
                 buf,
                 inner,
                 y,
-                &Line::styled(text::fit(&line, usize::from(inner.width)), style),
+                &Line::styled(text::truncate(&line, usize::from(inner.width)), style),
             );
         }
         return;
@@ -172,7 +172,7 @@ fn title(pane: &SteerPane, run: &Run, width: usize, cx: &Cx) -> Line<'static> {
         "run".to_owned()
     };
     let room = width.saturating_sub(which.len() + 9 + text::width(&state));
-    let asked = text::fit(&run.asked(), room);
+    let asked = text::truncate(&run.asked(), room);
     let used = 3 + which.len() + 2 + text::width(&asked) + 2 + text::width(&state) + 1;
     Line::from(vec![
         Span::styled("── ", theme.rule(false)),

@@ -156,10 +156,10 @@ fn value(pane: &SteerPane, field: Field, here: bool, short: bool, cx: &Cx) -> Ve
 fn term_label(pane: &SteerPane, i: usize, cells: usize, cx: &Cx) -> Span<'static> {
     match pane.form.features.get(i) {
         Some((id, _)) if unknown(*id, cx) => Span::styled(
-            text::fit(&format!("#{id} (not in this fit)"), cells),
+            text::truncate(&format!("#{id} (not in this fit)"), cells),
             cx.theme.warning(),
         ),
-        Some((id, _)) => Span::raw(text::fit(&listed(*id, 4, cx), cells)),
+        Some((id, _)) => Span::raw(text::truncate(&listed(*id, 4, cx), cells)),
         None => {
             let hint = match cx.world.selected {
                 Some(id) => format!(
@@ -169,7 +169,7 @@ fn term_label(pane: &SteerPane, i: usize, cells: usize, cx: &Cx) -> Span<'static
                 ),
                 None => "none yet".to_owned(),
             };
-            Span::styled(text::fit(&hint, cells), cx.theme.dim())
+            Span::styled(text::truncate(&hint, cells), cx.theme.dim())
         }
     }
 }

@@ -108,7 +108,7 @@ impl TreePane {
         spans.extend(input.line(theme, 8).spans);
         let used: usize = spans.iter().map(|s| text::width(&s.content)).sum();
         spans.push(Span::styled(
-            text::fit(&said, width.saturating_sub(used)),
+            text::truncate(&said, width.saturating_sub(used)),
             theme.dim(),
         ));
         Line::from(spans)

@@ -202,7 +202,7 @@ fn axis(pane: &TreePane, parts: &Parts, cx: &Cx, buf: &mut Buffer) {
         parts.axis,
         parts.cells + 2,
         0,
-        &Line::styled(text::fit(what, room), theme.dim()),
+        &Line::styled(text::truncate(what, room), theme.dim()),
     );
 }
 
@@ -384,7 +384,7 @@ fn label(pane: &TreePane, row: Row, room: usize, cx: &Cx) -> Vec<Span<'static>> 
             let row = cx.world.row(id);
             if let Some(name) = row.and_then(|r| r.name.as_ref()) {
                 head.push(Span::styled(
-                    format!("{} ", text::fit(&text::clean(name), room / 2)),
+                    format!("{} ", text::truncate(&text::clean(name), room / 2)),
                     theme.name(),
                 ));
             }

@@ -40,7 +40,7 @@ pub(super) fn draw(pane: &TreePane, area: Rect, beside: bool, cx: &Cx, buf: &mut
     if beside {
         let inner = super::levels::frame(area, true, cx, buf);
         let width = usize::from(inner.width);
-        let mut lines = vec![Line::styled(text::fit(&who, width), theme.heading())];
+        let mut lines = vec![Line::styled(text::truncate(&who, width), theme.heading())];
         lines.extend(
             text::wrap(&facts, width)
                 .into_iter()
@@ -70,9 +70,9 @@ pub(super) fn draw(pane: &TreePane, area: Rect, beside: bool, cx: &Cx, buf: &mut
         return;
     }
     let width = usize::from(area.width);
-    let who = text::fit(&who, width.saturating_sub(8));
+    let who = text::truncate(&who, width.saturating_sub(8));
     let room = width.saturating_sub(text::width(&who) + 8);
-    let facts = text::fit(&facts, room);
+    let facts = text::truncate(&facts, room);
     let rest = room.saturating_sub(text::width(&facts));
     let rule = Line::from(vec![
         Span::styled("── ", theme.rule(false)),
@@ -161,7 +161,7 @@ fn lens(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Line<'static>> {
         Line::from(vec![
             Span::styled(text::pad(what, 11), cx.theme.dim()),
             Span::styled(
-                text::fit(&listed.join(" "), width.saturating_sub(11)),
+                text::truncate(&listed.join(" "), width.saturating_sub(11)),
                 style,
             ),
         ])
@@ -216,13 +216,13 @@ fn members(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Row> {
                 .row(id)
                 .map(|row| words(row, 8))
                 .unwrap_or_default();
-            return vec![Row::plain(Line::raw(text::fit(&tokens, width)))];
+            return vec![Row::plain(Line::raw(text::truncate(&tokens, width)))];
         }
         let Some(neurons) = own(shared, id) else {
             return waiting(cx);
         };
         let title = format!("Its own: {}", count(neurons.len(), "neuron"));
-        let rest = text::fit(
+        let rest = text::truncate(
             " that no other has",
             width.saturating_sub(text::width(&title)),
         );
@@ -299,7 +299,7 @@ fn core(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Row> {
             format!(" in most of the {n}"),
         ),
     };
-    let rest = text::fit(&rest, width.saturating_sub(text::width(&title)));
+    let rest = text::truncate(&rest, width.saturating_sub(text::width(&title)));
     let head = Line::from(vec![
         Span::styled(title, theme.heading()),
         Span::styled(rest, theme.dim()),
@@ -427,7 +427,10 @@ fn hints(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Line<'static>> {
         Line::from(vec![
             Span::styled(text::pad(keys[0], 6), style),
             Span::styled(text::pad(keys[1], 7), style),
-            Span::styled(text::fit(what, width.saturating_sub(13)), cx.theme.dim()),
+            Span::styled(
+                text::truncate(what, width.saturating_sub(13)),
+                cx.theme.dim(),
+            ),
         ])
     };
     let mut lines = vec![line(["steer", "ablate"], "with", cx.theme.dim())];

@@ -250,7 +250,7 @@ pub(super) fn search_line(pane: &TreePane, width: usize, cx: &Cx) -> Line<'stati
     if pane.typing {
         spans.extend(pane.query.line(theme, room.saturating_sub(2)).spans);
     } else {
-        spans.push(Span::raw(text::fit(
+        spans.push(Span::raw(text::truncate(
             &text::clean(pane.query.text()),
             room.saturating_sub(2),
         )));

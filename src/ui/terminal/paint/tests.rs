@@ -130,7 +130,7 @@ impl Emulator {
             Kind::Characters if flag => 2,
             Kind::Narrow if c > '\u{1f000}' => 1,
             Kind::Narrow
-                if text::sure_cells(c.encode_utf8(&mut [0; 4])).is_none()
+                if text::agreed_width(c.encode_utf8(&mut [0; 4])).is_none()
                     && wide == 1
                     && sign_like(c) =>
             {
@@ -195,7 +195,7 @@ fn frame(rows: &[(Vec<&str>, bool)]) -> Buffer {
         };
         let mut left = usize::from(END);
         for word in words {
-            let shown = text::fit(&text::clean(word), left);
+            let shown = text::truncate(&text::clean(word), left);
             let at = usize::from(END) - left;
             left -= text::width(&shown);
             put_at(

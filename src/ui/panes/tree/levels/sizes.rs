@@ -86,7 +86,7 @@ impl LevelsView {
         spans.extend(input.line(theme, (width / 3).max(8)).spans);
         let used: usize = spans.iter().map(|s| text::width(&s.content)).sum();
         spans.push(Span::styled(
-            text::fit(&said, width.saturating_sub(used)),
+            text::truncate(&said, width.saturating_sub(used)),
             style,
         ));
         Line::from(spans)

@@ -97,7 +97,7 @@ impl LevelsView {
         spans.push(Span::styled(number, theme.dim()));
         if let Some(name) = name {
             spans.push(Span::styled(
-                format!("{} ", text::fit(&text::clean(&name), 24)),
+                format!("{} ", text::truncate(&text::clean(&name), 24)),
                 theme.name(),
             ));
         }
@@ -223,11 +223,14 @@ impl LevelsView {
             ),
         };
         let mut lines = vec![
-            Line::styled(text::fit(&title, width), theme.heading()),
-            Line::styled(text::fit(&error.unwrap_or_default(), width), theme.dim()),
+            Line::styled(text::truncate(&title, width), theme.heading()),
+            Line::styled(
+                text::truncate(&error.unwrap_or_default(), width),
+                theme.dim(),
+            ),
         ];
         if !made.is_empty() {
-            lines.push(Line::styled(text::fit(&made, width), theme.dim()));
+            lines.push(Line::styled(text::truncate(&made, width), theme.dim()));
         }
         if let Some((before, after)) = info.and_then(|i| i.joint) {
             let left = |v: f64| text::percent(v as f32);
@@ -236,7 +239,7 @@ impl LevelsView {
                 left(after),
                 left(before)
             );
-            lines.push(Line::styled(text::fit(&tuned, width), theme.dim()));
+            lines.push(Line::styled(text::truncate(&tuned, width), theme.dim()));
         }
         let promoted = match (node.level, cx.world.row(node.feature)) {
             (0, Some(row)) => &row.promoted,
@@ -247,7 +250,7 @@ impl LevelsView {
             lines.push(Line::from(vec![
                 Span::styled("promotes ", theme.dim()),
                 Span::styled(
-                    text::fit(&listed.join(" "), width.saturating_sub(9)),
+                    text::truncate(&listed.join(" "), width.saturating_sub(9)),
                     theme.positive(),
                 ),
             ]));
