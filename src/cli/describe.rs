@@ -6,6 +6,7 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
 use super::{Device, JsonArgs, PlaceArgs, StudyModelArgs};
+use crate::directions::SetKind;
 use crate::error::{Error, Result};
 use crate::eval::judge::{Endpoint, Key};
 
@@ -97,14 +98,20 @@ fn no_key(variable: &str) -> Error {
     })
 }
 
+fn features_help() -> String {
+    format!(
+        "Features, separated by commas, or other directions by their set: {} [default: all features of the fit]",
+        SetKind::examples()
+    )
+}
+
 /// `mlpeek describe`.
 #[derive(Debug, Args)]
 pub struct DescribeArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// Features, separated by commas, or other directions by their set: diffmean:months,
-    /// neuron:123, sae:NAME/17 [default: all features of the fit]
-    #[arg(value_delimiter = ',')]
+    /// Features, or other directions as `SET:ID`.
+    #[arg(value_delimiter = ',', help = features_help())]
     pub features: Vec<String>,
     /// The judge
     #[command(flatten)]

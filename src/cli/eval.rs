@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Device, EndpointArgs, JsonArgs, PlaceArgs, SamplingArgs, StudyModelArgs, values};
+use crate::directions::SetKind;
 use crate::eval::steering::Protocol;
 use crate::jobs::choice::Choose;
 use crate::jobs::evaluation::Method;
@@ -33,18 +34,24 @@ impl EvalCommand {
     }
 }
 
+fn methods_help() -> String {
+    let usual: Vec<String> = Method::usual().iter().map(ToString::to_string).collect();
+    format!(
+        "Methods, separated by commas: {}, and shuffled (features of the first fit named, chosen for labels dealt out \
+         anew); fit:A+fit:B: several as one, each label's value their mean (fits that differ in their seed); the first \
+         is compared with the others [default: {}, and the SAEs at the fit's hook]",
+        SetKind::described(),
+        usual.join(", ")
+    )
+}
+
 /// Which methods are evaluated, and which sentences choose.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// Methods, separated by commas: fit, fit:NAME, sae:NAME (decoder rows), diffmean, kmeans,
-    /// kmeans-cut (with as many neurons as a feature), random, neuron (the last five also at
-    /// another hook of the study: diffmean@15.hook_resid_post), and shuffled (features of the first
-    /// fit named, chosen for labels dealt out anew); fit:A+fit:B: several as one, each label's
-    /// value their mean (fits that differ in their seed); the first is compared with the others
-    /// [default: fit, diffmean, the SAEs at its hook, kmeans, kmeans-cut, random, neuron, shuffled]
-    #[arg(long, value_delimiter = ',')]
+    /// The methods; the first is compared with the others.
+    #[arg(long, value_delimiter = ',', help = methods_help())]
     pub methods: Vec<Method>,
     /// Where
     #[command(flatten)]

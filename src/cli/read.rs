@@ -45,16 +45,27 @@ pub struct StudyModelArgs {
     pub model: Option<String>,
 }
 
+fn sets_help() -> String {
+    format!(
+        "What to list: {}; several, separated by commas, make one list: fit:A,diffmean,neuron",
+        SetKind::described()
+    )
+}
+
+fn direction_help() -> String {
+    format!(
+        "The feature's number, or another direction: {}",
+        SetKind::examples()
+    )
+}
+
 /// `mlpeek features`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// What to list: fit (SNMF features), sae or sae:NAME (decoder rows), diffmean (one direction a
-    /// label), kmeans (centroids), kmeans-cut (as sparse as features), random (sparse directions)
-    /// or neuron; several, separated by commas, make one list:
-    /// fit:A,diffmean,diffmean@15.hook_resid_post
-    #[arg(long, value_delimiter = ',', default_values_t = [SetKind::FIT])]
+    /// The sets to list; several make one list.
+    #[arg(long, value_delimiter = ',', default_values_t = [SetKind::FIT], help = sets_help())]
     pub directions: Vec<SetKind>,
     /// Where
     #[command(flatten)]
@@ -85,8 +96,8 @@ pub struct ReadArgs {
 pub struct FeatureArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// The feature's number, or another direction: diffmean:months, kmeans:7, random:3, neuron:123,
-    /// sae:NAME/17, fit:NAME/3
+    /// The feature's number, or another direction as `SET:ID`.
+    #[arg(help = direction_help())]
     pub id: String,
     /// Where
     #[command(flatten)]

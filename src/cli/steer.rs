@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::{Device, JsonArgs, PlaceArgs, StudyModelArgs, values};
+use crate::directions::SetKind;
 use crate::error::{Error, Result};
 use crate::model::generate::Sampling;
 use crate::steering::{Mode, Positions};
@@ -73,14 +74,21 @@ impl SamplingArgs {
     }
 }
 
+fn directions_help() -> String {
+    format!(
+        "Features, each with an optional weight: 3 or 3:1,17:-0.5. Other directions by their set: {}, each with an optional :WEIGHT",
+        SetKind::examples()
+    )
+}
+
 /// `mlpeek steer`.
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("strength").args(["kl", "alpha"])), allow_negative_numbers = true)]
 pub struct SteerArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// Features, each with an optional weight: 3 or 3:1,17:-0.5. Other directions by their set:
-    /// diffmean:months, kmeans:7, random:3, neuron:123:-1, sae:NAME/17, fit:NAME/3
+    /// Features or other directions, each with an optional weight.
+    #[arg(help = directions_help())]
     pub features: String,
     /// The text to continue; repeated, α is found for the mean KL of all and each is continued
     #[arg(

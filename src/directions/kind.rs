@@ -5,12 +5,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Baseline;
 use crate::error::{Error, Result};
 use crate::model::HookPoint;
 
-/// Which set of directions, as it is typed: `fit`, `fit:NAME`, `sae:NAME`, `diffmean`, `kmeans`,
-/// `kmeans-cut`, `random`, `neuron`; the last five also at a hook of their own:
-/// `diffmean@15.hook_resid_post`.
+/// Which set of directions, as it is typed: `fit`, `fit:NAME`, `sae`, `sae:NAME`, or the name of a
+/// [`Baseline`], also at a hook of its own: `diffmean@15.hook_resid_post`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum SetKind {
@@ -18,18 +18,13 @@ pub enum SetKind {
     Fit(Option<String>),
     /// Decoder rows of a sparse autoencoder; without a name the newest.
     Sae(Option<String>),
-    /// One difference in means a label: supervised.
-    DiffMean,
-    /// Centroids of k-means, as many as the fit has features.
-    KMeans,
-    /// The same with only so many neurons, the largest, as a feature of the fit may use.
-    KMeansCut,
-    /// Random directions as sparse and as many as the fit's features.
-    Random,
-    /// Each neuron by itself.
-    Neuron,
-    /// One of the kinds that are made of a study's rows, at this hook whatever the place.
-    At(Box<SetKind>, HookPoint),
+    /// Directions made from the study's rows.
+    Baseline {
+        /// How they are made.
+        kind: Baseline,
+        /// The hook whose rows they are made from; `None`: the hook of the place.
+        hook: Option<HookPoint>,
+    },
 }
 
 impl Default for SetKind {
@@ -42,37 +37,58 @@ impl SetKind {
     /// Features of the fit that is meant where none is named.
     pub const FIT: Self = Self::Fit(None);
 
-    /// Those that every study with a fit has.
-    pub const USUAL: [Self; 6] = [
-        Self::FIT,
-        Self::DiffMean,
-        Self::KMeans,
-        Self::KMeansCut,
-        Self::Random,
-        Self::Neuron,
-    ];
+    /// The sets that every study with a fit has: its features, then the supervised baselines, then
+    /// the others.
+    pub fn usual() -> impl Iterator<Item = Self> {
+        std::iter::once(Self::FIT).chain(Baseline::ALL.into_iter().map(Self::from))
+    }
 
     /// Whether its directions were made from labels, one a label.
     pub fn supervised(&self) -> bool {
-        *self.base() == Self::DiffMean
+        matches!(self, Self::Baseline { kind, .. } if kind.supervised())
     }
 
-    /// The kind, wherever it is.
-    pub fn base(&self) -> &Self {
-        match self {
-            Self::At(kind, _) => kind,
-            kind => kind,
-        }
+    /// Whether an evaluation chooses the best of its directions for a label; otherwise label i has
+    /// direction i.
+    pub fn ranked(&self) -> bool {
+        !matches!(self, Self::Baseline { kind, .. } if !kind.ranked())
     }
 
     /// The hook that it names itself.
     pub fn hook(&self) -> Option<HookPoint> {
         match self {
-            Self::At(_, hook) => Some(*hook),
-            _ => None,
+            Self::Baseline { hook, .. } => *hook,
+            Self::Fit(_) | Self::Sae(_) => None,
         }
     }
+
+    /// What can be typed, for a refusal.
+    pub fn names() -> String {
+        let baselines = Baseline::ALL.map(Baseline::name).join(", ");
+        format!("fit, fit:NAME, sae:NAME, {baselines} ({AT_A_HOOK})")
+    }
+
+    /// What can be typed and what each is, for help.
+    pub fn described() -> String {
+        let baselines = Baseline::ALL.map(|b| format!("{} ({})", b.name(), b.what()));
+        format!(
+            "fit or fit:NAME (features of an SNMF fit), sae or sae:NAME (decoder rows of an autoencoder), {} ({AT_A_HOOK})",
+            baselines.join(", ")
+        )
+    }
+
+    /// How one direction of each set is typed, for help.
+    pub fn examples() -> String {
+        let baselines = Baseline::ALL.map(|b| match b.supervised() {
+            true => format!("{}:months", b.name()),
+            false => format!("{}:7", b.name()),
+        });
+        format!("{}, sae:NAME/17, fit:NAME/3", baselines.join(", "))
+    }
 }
+
+/// Which sets may name a hook, and how.
+const AT_A_HOOK: &str = "all but fits and autoencoders also at a hook: diffmean@15.hook_resid_post";
 
 impl fmt::Display for SetKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,18 +97,17 @@ impl fmt::Display for SetKind {
             Self::Fit(Some(name)) => write!(f, "fit:{name}"),
             Self::Sae(None) => f.write_str("sae"),
             Self::Sae(Some(name)) => write!(f, "sae:{name}"),
-            Self::DiffMean => f.write_str("diffmean"),
-            Self::KMeans => f.write_str("kmeans"),
-            Self::KMeansCut => f.write_str("kmeans-cut"),
-            Self::Random => f.write_str("random"),
-            Self::Neuron => f.write_str("neuron"),
-            Self::At(kind, hook) => write!(f, "{kind}@{}.{}", hook.layer, hook.site),
+            Self::Baseline { kind, hook: None } => f.write_str(kind.name()),
+            Self::Baseline {
+                kind,
+                hook: Some(hook),
+            } => write!(f, "{}@{}.{}", kind.name(), hook.layer, hook.site),
         }
     }
 }
 
 /// "15.hook_resid_post", with or without "blocks." before it.
-fn read_hook(text: &str) -> Option<HookPoint> {
+fn parse_hook(text: &str) -> Option<HookPoint> {
     let (layer, site) = text
         .strip_prefix("blocks.")
         .unwrap_or(text)
@@ -107,20 +122,24 @@ impl FromStr for SetKind {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
         if let Some((kind, hook)) = s.split_once('@').filter(|(kind, _)| !kind.contains(':')) {
-            let kind: Self = kind.parse()?;
-            if matches!(kind, Self::Fit(_) | Self::Sae(_)) {
-                return Err(Error::usage(format!(
-                    "a {kind} lies at the hook that it was made at: leave out what follows @"
-                )));
-            }
-            let wrong = || {
-                let (what, kind) = (hook.escape_debug(), &kind);
+            let kind = match kind.parse()? {
+                Self::Baseline { kind, .. } => kind,
+                kind @ (Self::Fit(_) | Self::Sae(_)) => {
+                    return Err(Error::usage(format!(
+                        "a {kind} lies at the hook that it was made at: leave out what follows @"
+                    )));
+                }
+            };
+            let hook = parse_hook(hook).ok_or_else(|| {
+                let (what, kind) = (hook.escape_debug(), kind.name());
                 Error::usage(format!(
                     "'{what}' is no hook: write {kind}@15.mlp.hook_post, hook_mlp_out or hook_resid_post"
                 ))
-            };
-            let hook = read_hook(hook).ok_or_else(wrong)?;
-            return Ok(Self::At(Box::new(kind), hook));
+            })?;
+            return Ok(Self::Baseline {
+                kind,
+                hook: Some(hook),
+            });
         }
         let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
         let kind = match s.split_once(':') {
@@ -128,13 +147,13 @@ impl FromStr for SetKind {
             Some(("sae", name)) => named(name).map(|n| Self::Sae(Some(n))),
             Some(_) => None,
             None if s == "sae" => Some(Self::Sae(None)),
-            None => Self::USUAL.into_iter().find(|k| k.to_string() == s),
+            None => Self::usual().find(|k| k.to_string() == s),
         };
         kind.ok_or_else(|| {
             Error::usage(format!(
-                "'{}' is no set of directions: use fit, fit:NAME, sae:NAME, diffmean, kmeans, kmeans-cut, random, neuron (the last five also at a \
-                 hook: diffmean@15.hook_resid_post)",
-                s.escape_debug()
+                "'{}' is no set of directions: use {}",
+                s.escape_debug(),
+                Self::names()
             ))
         })
     }
@@ -161,7 +180,7 @@ mod tests {
     #[test]
     fn kinds_are_typed_as_they_are_shown() {
         let named = ["fit:k100", "sae", "sae:layer_12-width_16k"].map(|text| text.parse().unwrap());
-        for kind in SetKind::USUAL.into_iter().chain(named) {
+        for kind in SetKind::usual().chain(named) {
             assert_eq!(kind.to_string().parse::<SetKind>().unwrap(), kind);
             let json = serde_json::to_string(&kind).unwrap();
             assert_eq!(serde_json::from_str::<SetKind>(&json).unwrap(), kind);
@@ -174,7 +193,15 @@ mod tests {
                 site: HookSite::ResidPost
             })
         );
-        assert!(at.supervised() && *at.base() == SetKind::DiffMean);
+        let kind = Baseline::DiffMean;
+        assert_eq!(
+            at,
+            SetKind::Baseline {
+                kind,
+                hook: at.hook()
+            }
+        );
+        assert!(at.supervised() && at.ranked());
         assert_eq!(at.to_string().parse::<SetKind>().unwrap(), at);
         assert_eq!(
             "neuron@blocks.2.mlp.hook_post"

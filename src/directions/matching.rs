@@ -149,7 +149,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::directions::random;
+    use crate::directions::baselines::random;
 
     fn cheapest(costs: &[f64], rows: usize, cols: usize, row: usize, used: &mut Vec<bool>) -> f64 {
         if row == rows {

@@ -1,15 +1,13 @@
 //! Other ways to a direction in the space of neurons, and one type for all of them.
 //!
 //! Owns [`Directions`] (what features, centroids, concept vectors and single neurons have in
-//! common), the makers of the controls, and [`DirectionSet`], by which any of them is read, steered
+//! common), the makers of the baselines, and [`DirectionSet`], by which any of them is read, steered
 //! with and judged. Knows nothing of how directions are judged. Invariant: the same seed gives the
 //! same directions, whatever the number of threads.
 
-pub mod diffmean;
+pub mod baselines;
 mod kind;
-pub mod kmeans;
 pub mod matching;
-pub mod random;
 pub mod reconstruction;
 pub mod sae;
 pub mod set;
@@ -18,6 +16,7 @@ use std::ops::Range;
 
 use crate::factor::SparseColumns;
 
+pub use baselines::{Baseline, BaselineData};
 pub use kind::SetKind;
 pub use set::{DirectionSet, FitSet, PlainSet, SaeSet};
 

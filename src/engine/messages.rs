@@ -15,6 +15,7 @@ use crate::analysis::{
     Tree,
 };
 pub use crate::directions::SetKind;
+pub use crate::directions::baselines::{Baseline, Count};
 pub use crate::directions::sae::train::TrainConfig;
 use crate::eval::steering::report::MethodReport;
 pub use crate::eval::sweep::SweepRow;

@@ -192,7 +192,7 @@ mod tests {
 
     use super::*;
     use crate::activations::InMemory;
-    use crate::directions::random;
+    use crate::directions::baselines::random;
 
     fn sentence(rows: Range<usize>) -> Sentence {
         Sentence {

@@ -14,7 +14,6 @@ use super::choice::{Choose, by_output, first_tokens, with_capitals};
 use super::directions::Place;
 use super::evaluation::{self, Method, Offered};
 use crate::amounts::duration;
-use crate::directions::SetKind;
 use crate::error::{Error, Result};
 use crate::eval::judge::Estimate;
 use crate::eval::split::{Holdout, Split};
@@ -186,7 +185,7 @@ pub fn prepare(study: &Study, ask: &CausalAsk, model: &Model, ctx: &TaskCtx) -> 
 fn lifted(offered: &Offered, tokens: &[Vec<u32>], model: &Model, ctx: &TaskCtx) -> Result<Chosen> {
     let mut tokens = tokens.to_vec();
     match &offered.method {
-        Method::Set(kind) if kind.supervised() || *kind.base() == SetKind::Random => {
+        Method::Set(kind) if kind.supervised() || !kind.ranked() => {
             return Ok(None);
         }
         Method::Shuffled => tokens.rotate_left(1),
@@ -213,9 +212,7 @@ fn offers(all: &[Offered], chosen: &[Chosen], labels: &[String], names: &[String
             };
             let directions = method.set.directions();
             let direction = match method.method {
-                Method::Set(ref kind) if *kind.base() == SetKind::Random => {
-                    i % directions.count().max(1)
-                }
+                Method::Set(ref kind) if !kind.ranked() => i % directions.count().max(1),
                 _ => match chosen {
                     None => found.feature,
                     Some(of) => match of[i] {

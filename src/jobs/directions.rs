@@ -1,18 +1,12 @@
 //! From a study to its sets of directions: saved fits, and what is made of its rows and labels on
 //! the spot.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
-use crate::activations::ActivationSource;
 use crate::analysis::Notes;
 use crate::corpus::TokenTable;
-use crate::directions::{
-    DirectionSet, Directions, FitSet, PlainSet, SaeSet, SetKind, diffmean, kept, kmeans, random,
-};
+use crate::directions::{BaselineData, DirectionSet, FitSet, SaeSet, SetKind};
 use crate::error::{Error, Result};
-use crate::factor::FitConfig;
 use crate::model::{HookPoint, HookSite};
 use crate::study::{self, FitEntry, Study};
 use crate::task::TaskCtx;
@@ -40,21 +34,6 @@ impl Place {
             },
         )
     }
-}
-
-/// The rows and labels that directions are made of, and the fit whose number, sparsity and seed
-/// they take.
-pub struct Ground<'a> {
-    /// The space.
-    pub hook: HookPoint,
-    /// The rows.
-    pub source: &'a dyn ActivationSource,
-    /// The label of each row of `source`, as an index of `labels`.
-    pub row_labels: Cow<'a, [Option<u32>]>,
-    /// The labels' names.
-    pub labels: Vec<String>,
-    /// k, the share of neurons and the seed.
-    pub config: FitConfig,
 }
 
 impl Place {
@@ -103,7 +82,7 @@ impl Place {
 /// seconds, the others less).
 ///
 /// # Errors
-/// What [`Place::resolve`] and [`made`] return; [`Error::Usage`] where there is no such fit or
+/// What [`Place::resolve`] and [`Baseline::make`](crate::directions::Baseline::make) return; [`Error::Usage`] where there is no such fit or
 /// autoencoder.
 pub fn open(
     study: &Study,
@@ -111,34 +90,39 @@ pub fn open(
     place: &Place,
     ctx: &TaskCtx,
 ) -> Result<Box<dyn DirectionSet>> {
-    match kind {
+    let baseline = match kind {
         SetKind::Fit(Some(name)) => return fit_set(study, Some(name)),
-        SetKind::Fit(None) if place.layer.is_none() && place.site.is_none() => {
-            return fit_set(study, place.fit.as_deref());
-        }
+        SetKind::Fit(None) => return fit_at(study, place),
         SetKind::Sae(name) => return sae_set(study, name.as_deref(), place),
-        _ => {}
-    }
+        SetKind::Baseline { kind, .. } => *kind,
+    };
     let (hook, fit) = place.of(kind).resolve(study)?;
-    if *kind == SetKind::FIT {
-        let name = fit.map(|f| f.name).ok_or_else(|| {
-            let (dir, layer) = (study.dir().display(), hook.layer);
-            Error::usage(format!(
-                "{dir} has no finished fit at {hook}: run mlpeek fit {dir} --layer {layer}"
-            ))
-        })?;
-        return fit_set(study, Some(&name));
-    }
     let source = study.activations(hook)?;
     let tokens = study.tokens()?;
-    let ground = Ground {
+    let data = BaselineData {
         hook,
         source: source.as_ref(),
         row_labels: row_labels(&tokens).into(),
         labels: tokens.labels.clone(),
         config: fit.map(|f| f.config).unwrap_or_default(),
     };
-    Ok(Box::new(made(kind, &ground, ctx)?))
+    Ok(Box::new(baseline.make(kind.to_string(), &data, ctx)?))
+}
+
+/// The fit at the place; where the place says neither layer nor hook, the fit that it names, or the
+/// newest of the study.
+fn fit_at(study: &Study, place: &Place) -> Result<Box<dyn DirectionSet>> {
+    if place.layer.is_none() && place.site.is_none() {
+        return fit_set(study, place.fit.as_deref());
+    }
+    let (hook, fit) = place.resolve(study)?;
+    let name = fit.map(|f| f.name).ok_or_else(|| {
+        let (dir, layer) = (study.dir().display(), hook.layer);
+        Error::usage(format!(
+            "{dir} has no finished fit at {hook}: run mlpeek fit {dir} --layer {layer}"
+        ))
+    })?;
+    fit_set(study, Some(&name))
 }
 
 /// The autoencoder of that name, or the newest at the place.
@@ -159,50 +143,6 @@ fn sae_set(study: &Study, name: Option<&str>, place: &Place) -> Result<Box<dyn D
 fn fit_set(study: &Study, name: Option<&str>) -> Result<Box<dyn DirectionSet>> {
     let (entry, factors) = study.load_fit(name)?;
     Ok(Box::new(FitSet::new(entry.name, entry.hook, factors)))
-}
-
-/// Makes a set of the rows it is given, and of no others.
-///
-/// # Errors
-/// [`Error::Usage`] for DiffMean without labels, and for fits and autoencoders, which are not made
-/// here.
-pub fn made(kind: &SetKind, ground: &Ground<'_>, ctx: &TaskCtx) -> Result<PlainSet> {
-    let Ground {
-        hook,
-        source,
-        row_labels,
-        labels,
-        config,
-    } = ground;
-    let d = source.shape().1;
-    let directions = match kind.base() {
-        SetKind::At(..) => return Err(Error::usage("a set of directions is at one hook")),
-        SetKind::Fit(_) => return Err(Error::usage("a fit is made by mlpeek fit")),
-        SetKind::Sae(_) => {
-            return Err(Error::usage(
-                "an SAE is made by mlpeek sae train, or found by mlpeek sae load",
-            ));
-        }
-        SetKind::DiffMean if labels.is_empty() => {
-            return Err(Error::usage(
-                "the corpus has no labels, which DiffMean needs: collect one that has (JSON: label → list of texts)",
-            ));
-        }
-        SetKind::DiffMean => diffmean::directions(*source, row_labels, labels.len(), ctx)?,
-        SetKind::KMeans => kmeans::directions(*source, config.features, config.seed, ctx)?,
-        SetKind::KMeansCut => kmeans::directions(*source, config.features, config.seed, ctx)?
-            .cut(kept(config.share(d), d)),
-        SetKind::Random => {
-            random::directions(d, config.features, kept(config.share(d), d), config.seed)
-        }
-        SetKind::Neuron => Directions::Neurons(d),
-    };
-    let titles = if kind.supervised() {
-        labels.clone()
-    } else {
-        Vec::new()
-    };
-    Ok(PlainSet::new(kind.to_string(), *hook, directions, titles))
 }
 
 /// The label of each row.
@@ -248,9 +188,9 @@ impl Reference {
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = || {
             Error::usage(format!(
-                "'{}' is no direction: write a feature's number, or SET:ID (diffmean:months, neuron:123, fit:NAME/3, \
-                 sae:NAME/17), each with an optional :WEIGHT",
-                text.escape_debug()
+                "'{}' is no direction: write a feature's number, or SET:ID ({}), each with an optional :WEIGHT",
+                text.escape_debug(),
+                SetKind::examples()
             ))
         };
         let text = text.trim();
@@ -289,7 +229,7 @@ impl Reference {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::activations::InMemory;
+    use crate::directions::Baseline;
 
     #[test]
     fn a_direction_is_written_with_its_set_and_weight() {
@@ -313,20 +253,20 @@ mod tests {
         );
         assert_eq!(
             read("diffmean:body parts"),
-            of(SetKind::DiffMean, "body parts", 1.0)
+            of(Baseline::DiffMean.into(), "body parts", 1.0)
         );
         assert_eq!(
             read("diffmean:weekday/Monday:0.5"),
-            of(SetKind::DiffMean, "weekday/Monday", 0.5)
+            of(Baseline::DiffMean.into(), "weekday/Monday", 0.5)
         );
-        assert_eq!(read("neuron:7:-1"), of(SetKind::Neuron, "7", -1.0));
-        let at = SetKind::At(
-            Box::new(SetKind::DiffMean),
-            HookPoint {
+        assert_eq!(read("neuron:7:-1"), of(Baseline::Neuron.into(), "7", -1.0));
+        let at = SetKind::Baseline {
+            kind: Baseline::DiffMean,
+            hook: Some(HookPoint {
                 layer: 1,
                 site: HookSite::ResidPost,
-            },
-        );
+            }),
+        };
         assert_eq!(
             read("diffmean@1.hook_resid_post:months:0.5"),
             of(at, "months", 0.5)
@@ -351,67 +291,5 @@ mod tests {
                 "{bad}"
             );
         }
-    }
-
-    #[test]
-    fn each_kind_is_made_of_the_rows_it_is_given() {
-        let source = InMemory::new(
-            4,
-            3,
-            vec![1.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 4.0],
-        );
-        let mut ground = Ground {
-            hook: HookPoint {
-                layer: 1,
-                site: HookSite::MlpPost,
-            },
-            source: &source,
-            row_labels: vec![Some(0), Some(0), Some(1), None].into(),
-            labels: vec!["a".into(), "b".into()],
-            config: FitConfig {
-                features: 2,
-                sparsity: Some(0.3),
-                ..FitConfig::default()
-            },
-        };
-        let ctx = TaskCtx::silent();
-        for (kind, k) in [
-            (SetKind::DiffMean, 2),
-            (SetKind::KMeans, 2),
-            (SetKind::Random, 2),
-            (SetKind::Neuron, 3),
-        ] {
-            let set = made(&kind, &ground, &ctx).unwrap();
-            assert_eq!(
-                (
-                    set.directions().count(),
-                    set.directions().height(),
-                    set.name()
-                ),
-                (k, 3, &*kind.to_string())
-            );
-        }
-        // ⌈0.3 · 3⌉ neurons of each centroid.
-        let cut = made(&SetKind::KMeansCut, &ground, &ctx).unwrap();
-        assert_eq!(
-            cut.directions(),
-            &made(&SetKind::KMeans, &ground, &ctx)
-                .unwrap()
-                .directions()
-                .cut(1)
-        );
-        let means = made(&SetKind::DiffMean, &ground, &ctx).unwrap();
-        assert_eq!(
-            (means.title(1), means.directions().column(0)),
-            (Some("b"), vec![1.5, 0.0, -4.5])
-        );
-        assert!(made(&SetKind::FIT, &ground, &ctx).is_err());
-        ground.labels.clear();
-        assert!(
-            made(&SetKind::DiffMean, &ground, &ctx)
-                .unwrap_err()
-                .to_string()
-                .contains("no labels")
-        );
     }
 }

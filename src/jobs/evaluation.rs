@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::directions::{self, Ground, Place};
+use super::directions::{self, Place};
 use crate::corpus::TokenTable;
-use crate::directions::{DirectionSet, SetKind};
+use crate::directions::{Baseline, BaselineData, DirectionSet, PlainSet, SetKind};
 use crate::error::{Error, Result};
 use crate::eval::detection::{Choice, Detector, LabelDetection};
 use crate::eval::score::each_strip;
@@ -35,8 +35,7 @@ impl Method {
     /// The methods that every study with a fit and labels has, the fit first: what all else is
     /// compared with.
     pub fn usual() -> Vec<Self> {
-        SetKind::USUAL
-            .into_iter()
+        SetKind::usual()
             .map(Self::Set)
             .chain([Self::Shuffled])
             .collect()
@@ -73,9 +72,11 @@ impl FromStr for Method {
             if s.contains('@') {
                 return e;
             }
-            let names = "fit, fit:NAME, sae:NAME, diffmean, kmeans, kmeans-cut, random, neuron (the last five also at a hook: \
-                         diffmean@15.hook_resid_post), shuffled, or several as one: fit:A+fit:B";
-            Error::usage(format!("'{}' is no method: use {names}", s.escape_debug()))
+            Error::usage(format!(
+                "'{}' is no method: use {}, shuffled, or several as one: fit:A+fit:B",
+                s.escape_debug(),
+                SetKind::names()
+            ))
         })
     }
 }
@@ -92,8 +93,16 @@ pub fn usual_of(study: &Study, place: &Place) -> Result<Vec<Method>> {
         .saes()?
         .into_iter()
         .filter(|s| s.hook == hook && s.figures.is_some());
-    // Beside what is made of data, before the controls.
-    methods.splice(2..2, saes.map(|s| Method::Set(SetKind::Sae(Some(s.name)))));
+    // An autoencoder follows the fit and the supervised baselines, before the other baselines.
+    let first_unsupervised = methods
+        .iter()
+        .skip(1)
+        .position(|m| !matches!(m, Method::Set(kind) if kind.supervised()))
+        .map_or(methods.len(), |at| at + 1);
+    methods.splice(
+        first_unsupervised..first_unsupervised,
+        saes.map(|s| Method::Set(SetKind::Sae(Some(s.name)))),
+    );
     Ok(methods)
 }
 
@@ -138,11 +147,11 @@ impl Offered {
                 )));
             }
         };
-        let set: Box<dyn DirectionSet> = match kind.supervised() {
-            true => Box::new(differences_in_means(
-                study, kind, place, split, &tokens, ctx,
-            )?),
-            false => directions::open(study, kind, place, ctx)?,
+        let set: Box<dyn DirectionSet> = match kind {
+            SetKind::Baseline { kind, hook } if kind.supervised() => {
+                Box::new(supervised(study, *kind, *hook, place, split, &tokens, ctx)?)
+            }
+            kind => directions::open(study, kind, place, ctx)?,
         };
         let shuffled = (*method == Method::Shuffled).then(|| split.shuffled(seed));
         let split = shuffled.as_ref().unwrap_or(split);
@@ -275,17 +284,22 @@ fn single(method: &Method) -> &[Method] {
     }
 }
 
-/// Differences in means of the training sentences, one a scored label, at the hook that `kind`
-/// names or else at `place`.
-pub fn differences_in_means(
+/// A supervised baseline of the training sentences, one direction a scored label, at `hook` or else
+/// at `place`.
+///
+/// # Errors
+/// What [`Place::resolve`], opening the rows, and [`Baseline::make`] return.
+pub fn supervised(
     study: &Study,
-    kind: &SetKind,
+    kind: Baseline,
+    hook: Option<HookPoint>,
     place: &Place,
     split: &Split,
     tokens: &TokenTable,
     ctx: &TaskCtx,
-) -> Result<crate::directions::PlainSet> {
-    let (hook, fit) = place.of(kind).resolve(study)?;
+) -> Result<PlainSet> {
+    let set = SetKind::Baseline { kind, hook };
+    let (hook, fit) = place.of(&set).resolve(study)?;
     let source = study.activations(hook)?;
     let train = RowView::new(source.as_ref(), split.rows(false));
     let of_sentence = |label: Option<u32>| {
@@ -299,7 +313,7 @@ pub fn differences_in_means(
     let row_labels: Vec<Option<u32>> = sentences
         .flat_map(|s| std::iter::repeat_n(of_sentence(s.label), s.rows.len()))
         .collect();
-    let ground = Ground {
+    let data = BaselineData {
         hook,
         source: &train,
         row_labels: row_labels.into(),
@@ -310,7 +324,7 @@ pub fn differences_in_means(
             .collect(),
         config: fit.map(|f| f.config).unwrap_or_default(),
     };
-    directions::made(kind, &ground, ctx)
+    kind.make(set.to_string(), &data, ctx)
 }
 
 /// Refuses a corpus of which no label can be told from another.

@@ -9,13 +9,13 @@ use super::super::judge::{cell, line};
 use super::super::open_study;
 use super::{Output, split, with_interval};
 use crate::cli::DetectionArgs;
-use crate::directions::{DirectionSet, SetKind};
+use crate::directions::{Baseline, DirectionSet};
 use crate::error::Result;
 use crate::eval::bootstrap::{Difference, paired};
 use crate::eval::detection::LabelDetection;
 use crate::eval::hard::{HardNegatives, against_rivals, rivals};
 use crate::eval::steering::report::{Mean, interval};
-use crate::jobs::evaluation::{Offered, choose_all, differences_in_means, shown, spaces_note};
+use crate::jobs::evaluation::{Offered, choose_all, shown, spaces_note, supervised};
 use crate::model::HookPoint;
 
 const NAMES: usize = 24;
@@ -114,7 +114,15 @@ pub(super) fn run(args: &DetectionArgs, out: &mut Output) -> Result<()> {
         .iter()
         .map(|(line, hook)| name(line, &hook.to_string()).chars().count());
     let names = widths.max().unwrap_or(0).max(NAMES);
-    let means = differences_in_means(&study, &SetKind::DiffMean, &place, &split, &tokens, &ctx)?;
+    let means = supervised(
+        &study,
+        Baseline::DiffMean,
+        None,
+        &place,
+        &split,
+        &tokens,
+        &ctx,
+    )?;
     let rivals = rivals(means.directions(), args.rivals);
     if !out.is_json() {
         let at = if note.is_some() {

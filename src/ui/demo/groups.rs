@@ -14,7 +14,7 @@ impl Demo {
         list.rows.truncate(CONCEPTS.len());
         for row in &mut list.rows {
             row.neurons = 1536;
-            row.name = (*kind == SetKind::DiffMean).then(|| CONCEPTS[row.id].0.to_owned());
+            row.name = kind.supervised().then(|| CONCEPTS[row.id].0.to_owned());
         }
         (list.fit, list.relative_error, list.explained_variance) =
             (kind.to_string(), f64::NAN, f64::NAN);

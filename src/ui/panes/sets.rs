@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 
 use super::overlay::{Answer, dialog, frame, inside};
 use super::{PaneId, motion, put, scroll};
-use crate::engine::{Command, SetKind, StudyInfo};
+use crate::engine::{Baseline, Command, Count, SetKind, StudyInfo};
 use crate::ui::action::Action;
 use crate::ui::app::App;
 use crate::ui::keymap::{Key, Keymap};
@@ -47,13 +47,24 @@ fn entries(world: &World) -> Vec<Entry> {
         what,
         refused: None,
     };
-    let as_many = |what: &str| {
-        if k > 0 {
-            format!("{} {what}", text::count(k))
-        } else {
-            what.to_owned()
+    let baseline = |kind: Baseline| {
+        let count = match kind.count() {
+            Count::Labels => study.labels,
+            Count::Features => k,
+            Count::Neurons => study.width,
+        };
+        let what = match count {
+            0 => kind.what().to_owned(),
+            count => format!("{} {}", text::count(count), kind.what()),
+        };
+        let unlabelled = kind.supervised() && study.labels == 0;
+        Entry {
+            refused: unlabelled.then(|| "the corpus has no labels".to_owned()),
+            ..entry(kind.into(), what)
         }
     };
+    let (supervised, unsupervised): (Vec<_>, Vec<_>) =
+        Baseline::ALL.into_iter().partition(|b| b.supervised());
     let mut all = Vec::new();
     if let Some(name) = fit {
         let count = if world.set().is_none() {
@@ -67,32 +78,9 @@ fn entries(world: &World) -> Vec<Entry> {
             ..entry(SetKind::FIT, what)
         });
     }
-    let labels = format!(
-        "difference in means of each of {} labels",
-        text::count(study.labels)
-    );
-    let none = (study.labels == 0).then(|| "the corpus has no labels".to_owned());
-    all.push(Entry {
-        refused: none,
-        ..entry(SetKind::DiffMean, labels)
-    });
+    all.extend(supervised.into_iter().map(baseline));
     all.extend(saes(study));
-    all.push(entry(
-        SetKind::KMeans,
-        as_many("centroids of k-means, as many as features"),
-    ));
-    all.push(entry(
-        SetKind::KMeansCut,
-        as_many("centroids with as few neurons as a feature"),
-    ));
-    all.push(entry(
-        SetKind::Random,
-        as_many("random directions as sparse as the features"),
-    ));
-    all.push(entry(
-        SetKind::Neuron,
-        format!("each of {} neurons by itself", text::count(study.width)),
-    ));
+    all.extend(unsupervised.into_iter().map(baseline));
     all
 }
 

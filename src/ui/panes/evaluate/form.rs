@@ -255,12 +255,10 @@ impl Form {
                 }
                 Method::Set(SetKind::Fit(_)) => "features of another fit of this hook",
                 Method::Set(SetKind::Sae(_)) => "latents of an autoencoder of this study",
-                Method::Set(SetKind::DiffMean) => "each label's difference in means, of the training half",
-                Method::Set(SetKind::KMeans) => "centroids of k-means, as many as the fit has features",
-                Method::Set(SetKind::KMeansCut) => "centroids with as few neurons as a feature",
-                Method::Set(SetKind::Random) => "random directions as sparse as the features",
-                Method::Set(SetKind::Neuron) => "single neurons",
-                Method::Set(SetKind::At(..)) => "the same at a hook of its own",
+                Method::Set(SetKind::Baseline { kind, .. }) if kind.supervised() => {
+                    return format!("{}, of the training half", kind.what());
+                }
+                Method::Set(SetKind::Baseline { kind, .. }) => kind.what(),
                 Method::Mean(_) => "the mean of several",
             }
             .to_owned(),

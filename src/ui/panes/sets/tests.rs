@@ -22,7 +22,7 @@ fn a_set_is_chosen_listed_and_left_by_esc() {
         stage.keys("j j space D");
         assert!(stage.screen().contains("fit:bcd-k40"), "{}", stage.screen());
         stage.keys("j enter");
-        assert_eq!(shown(&stage), Some(&SetKind::DiffMean));
+        assert_eq!(shown(&stage), Some(&Baseline::DiffMean.into()));
         let selected = stage.app.world.selected;
         assert!(
             stage.screen().contains("diffmean 12 at"),
@@ -197,7 +197,7 @@ fn a_set_is_clicked_and_a_second_click_lists_it() {
         stage
             .sent
             .iter()
-            .any(|c| matches!(c, Command::ShowSet(SetKind::KMeans))),
+            .any(|c| *c == Command::ShowSet(Baseline::KMeans.into())),
         "{:?}",
         stage.sent
     );

@@ -6,8 +6,8 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 use rayon::prelude::*;
 
-use super::Directions;
 use crate::activations::ActivationSource;
+use crate::directions::Directions;
 use crate::error::{Error, Result};
 use crate::factor::safe_scale;
 use crate::matrix::gemm::row_major_product;

@@ -4,7 +4,7 @@ use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
 use rand_pcg::Pcg64;
 
-use super::Directions;
+use crate::directions::Directions;
 
 /// k directions of `keep` non-zeros each: normal vectors of d values cut to their largest.
 pub fn directions(d: usize, k: usize, keep: usize, seed: u64) -> Directions {

@@ -1,8 +1,8 @@
 //! Difference in means, the supervised control: mean over a concept's tokens minus the mean over
 //! all others.
 
-use super::Directions;
 use crate::activations::ActivationSource;
+use crate::directions::Directions;
 use crate::error::Result;
 use crate::task::TaskCtx;
 

@@ -1,0 +1,280 @@
+//! Baselines: directions that are made on the spot from the rows of a study, to compare features
+//! with.
+//!
+//! Owns the table of them, from which help, refusals and the explorer read what a baseline is
+//! called, what it is and what it needs. Knows no study: rows and labels are handed in. Invariant:
+//! nothing outside this file has to change for another baseline but the file that makes it.
+
+pub mod diffmean;
+pub mod kmeans;
+pub mod random;
+
+use std::borrow::Cow;
+
+use super::{Directions, PlainSet, SetKind, kept};
+use crate::activations::ActivationSource;
+use crate::error::{Error, Result};
+use crate::factor::FitConfig;
+use crate::model::HookPoint;
+use crate::task::TaskCtx;
+
+/// A kind of direction that is made of activations, and of labels where it is supervised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Baseline {
+    /// The difference in means of each label.
+    DiffMean,
+    /// Centroids of k-means.
+    KMeans,
+    /// Centroids of k-means, of which only the largest entries are kept.
+    KMeansCut,
+    /// Random sparse directions.
+    Random,
+    /// The standard basis.
+    Neuron,
+}
+
+/// What the number of a baseline's directions is taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// One direction a label, which is made from that label: a supervised baseline.
+    Labels,
+    /// As many as the fit has features.
+    Features,
+    /// As many as the hook has neurons.
+    Neurons,
+}
+
+/// A row of the table of baselines.
+struct Row {
+    /// As it is typed and shown.
+    name: &'static str,
+    /// What its directions are, as a plural that a count can precede.
+    what: &'static str,
+    /// What their number is taken from.
+    count: Count,
+    /// Whether an evaluation chooses the best of them for a label; otherwise label i has direction i.
+    ranked: bool,
+    /// Makes them: d values a column, of any length.
+    make: fn(&BaselineData<'_>, &TaskCtx) -> Result<Directions>,
+}
+
+impl Baseline {
+    /// Every baseline, the supervised ones first, in the order in which they are listed.
+    pub const ALL: [Self; 5] = [
+        Self::DiffMean,
+        Self::KMeans,
+        Self::KMeansCut,
+        Self::Random,
+        Self::Neuron,
+    ];
+
+    /// The table.
+    fn row(self) -> Row {
+        match self {
+            Self::DiffMean => Row {
+                name: "diffmean",
+                what: "differences in means, one a label",
+                count: Count::Labels,
+                ranked: true,
+                make: |data, ctx| {
+                    diffmean::directions(data.source, &data.row_labels, data.labels.len(), ctx)
+                },
+            },
+            Self::KMeans => Row {
+                name: "kmeans",
+                what: "centroids of k-means, as many as features",
+                count: Count::Features,
+                ranked: true,
+                make: centroids,
+            },
+            Self::KMeansCut => Row {
+                name: "kmeans-cut",
+                what: "centroids with as few neurons as a feature",
+                count: Count::Features,
+                ranked: true,
+                make: |data, ctx| Ok(centroids(data, ctx)?.cut(data.entries())),
+            },
+            Self::Random => Row {
+                name: "random",
+                what: "random directions as sparse as the features",
+                count: Count::Features,
+                ranked: false,
+                make: |data, _| {
+                    let (config, d) = (&data.config, data.source.shape().1);
+                    Ok(random::directions(
+                        d,
+                        config.features,
+                        data.entries(),
+                        config.seed,
+                    ))
+                },
+            },
+            Self::Neuron => Row {
+                name: "neuron",
+                what: "neurons, each by itself",
+                count: Count::Neurons,
+                ranked: true,
+                make: |data, _| Ok(Directions::Neurons(data.source.shape().1)),
+            },
+        }
+    }
+
+    /// As it is typed and shown.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// What its directions are, as a plural that a count can precede.
+    pub fn what(self) -> &'static str {
+        self.row().what
+    }
+
+    /// What the number of its directions is taken from.
+    pub fn count(self) -> Count {
+        self.row().count
+    }
+
+    /// Whether its directions are made from labels, one a label.
+    pub fn supervised(self) -> bool {
+        self.row().count == Count::Labels
+    }
+
+    /// Whether an evaluation chooses the best of its directions for a label; otherwise label i has
+    /// direction i.
+    pub fn ranked(self) -> bool {
+        self.row().ranked
+    }
+
+    /// Makes the set of the rows it is given, and of no others, under the name by which the set is
+    /// then known. A supervised set has the labels as its directions' titles.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a supervised baseline without labels; [`Error::Refused`] for more
+    /// centroids than rows; what reading the rows returns; [`Error::Cancelled`].
+    pub fn make(self, name: String, data: &BaselineData<'_>, ctx: &TaskCtx) -> Result<PlainSet> {
+        let row = self.row();
+        if self.supervised() && data.labels.is_empty() {
+            return Err(Error::usage(format!(
+                "the corpus has no labels, which {} needs: collect one that has (JSON: label → list of texts)",
+                row.name
+            )));
+        }
+        let titles = if self.supervised() {
+            data.labels.clone()
+        } else {
+            Vec::new()
+        };
+        Ok(PlainSet::new(
+            name,
+            data.hook,
+            (row.make)(data, ctx)?,
+            titles,
+        ))
+    }
+}
+
+/// The rows and labels that a baseline is made of, and the fit whose number of features, sparsity
+/// and seed it takes.
+pub struct BaselineData<'a> {
+    /// The hook that the rows are activations of.
+    pub hook: HookPoint,
+    /// The rows, n × d.
+    pub source: &'a dyn ActivationSource,
+    /// The label of each of the n rows, as an index of `labels`.
+    pub row_labels: Cow<'a, [Option<u32>]>,
+    /// The labels' names.
+    pub labels: Vec<String>,
+    /// k, the share of neurons of a feature and the seed.
+    pub config: FitConfig,
+}
+
+impl BaselineData<'_> {
+    /// How many neurons a feature of the fit may use.
+    fn entries(&self) -> usize {
+        let d = self.source.shape().1;
+        kept(self.config.share(d), d)
+    }
+}
+
+/// k centroids of all rows.
+fn centroids(data: &BaselineData<'_>, ctx: &TaskCtx) -> Result<Directions> {
+    kmeans::directions(data.source, data.config.features, data.config.seed, ctx)
+}
+
+impl From<Baseline> for SetKind {
+    fn from(kind: Baseline) -> Self {
+        Self::Baseline { kind, hook: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::activations::InMemory;
+    use crate::directions::DirectionSet;
+    use crate::model::HookSite;
+
+    #[test]
+    fn every_baseline_is_in_the_table_once_and_the_supervised_ones_lead() {
+        let mut names = Baseline::ALL.map(Baseline::name);
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+        assert!(Baseline::ALL.is_sorted_by_key(|b| !b.supervised()));
+        for reserved in ["fit", "sae", "shuffled"] {
+            assert!(
+                !names.contains(&reserved),
+                "{reserved} means something else"
+            );
+        }
+    }
+
+    #[test]
+    fn each_kind_is_made_of_the_rows_it_is_given() {
+        let source = InMemory::new(
+            4,
+            3,
+            vec![1.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 4.0],
+        );
+        let mut data = BaselineData {
+            hook: HookPoint {
+                layer: 1,
+                site: HookSite::MlpPost,
+            },
+            source: &source,
+            row_labels: vec![Some(0), Some(0), Some(1), None].into(),
+            labels: vec!["a".into(), "b".into()],
+            config: FitConfig {
+                features: 2,
+                sparsity: Some(0.3),
+                ..FitConfig::default()
+            },
+        };
+        let make = |kind: Baseline, data: &BaselineData<'_>| {
+            kind.make(kind.name().to_owned(), data, &TaskCtx::silent())
+        };
+        for kind in Baseline::ALL {
+            let set = make(kind, &data).unwrap();
+            let count = match kind.count() {
+                Count::Labels | Count::Features => 2,
+                Count::Neurons => 3,
+            };
+            let directions = set.directions();
+            assert_eq!(
+                (directions.count(), directions.height(), set.name()),
+                (count, 3, kind.name())
+            );
+        }
+        // ⌈0.3 · 3⌉ neurons of each centroid.
+        let whole = make(Baseline::KMeans, &data).unwrap();
+        let cut = make(Baseline::KMeansCut, &data).unwrap();
+        assert_eq!(cut.directions(), &whole.directions().cut(1));
+        let means = make(Baseline::DiffMean, &data).unwrap();
+        assert_eq!(
+            (means.title(1), means.directions().column(0)),
+            (Some("b"), vec![1.5, 0.0, -4.5])
+        );
+        data.labels.clear();
+        let error = make(Baseline::DiffMean, &data).unwrap_err();
+        assert!(error.to_string().contains("no labels"), "{error}");
+    }
+}
