@@ -1,12 +1,15 @@
 //! The command line as clap types, nothing else.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::model::HookSite;
 
+mod about;
 mod describe;
 mod eval;
 mod fit;
@@ -19,16 +22,17 @@ mod steer;
 mod tree;
 mod values;
 
-pub use describe::{DescribeArgs, EndpointArgs};
-pub use eval::{DetectionArgs, EvalArgs, EvalCommand, ProtocolArg, ReuseArgs, SteeringArgs};
-pub use fit::{FitArgs, InitArg, ObjectiveArgs, SolverArg, SparsityArg};
-pub use judge::{JudgeArgs, QualityArgs, SweepArgs};
-pub use matrices::{ExportArgs, ImportArgs};
-pub use model::{Bos, CollectArgs, Device, DoctorArgs, Dtype, ForwardArgs, ModelArgs};
-pub use read::{FeatureArgs, InfoArgs, ListArgs, PlaceArgs, ReadArgs, StudyModelArgs, TraceArgs};
-pub use sae::{SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
-pub use steer::{ModeArg, SamplingArgs, SteerArgs};
-pub use tree::{CompareArgs, NotesArgs, TreeArgs, TreeFormat};
+pub use about::*;
+pub use describe::*;
+pub use eval::*;
+pub use fit::*;
+pub use judge::*;
+pub use matrices::*;
+pub use model::*;
+pub use read::*;
+pub use sae::*;
+pub use steer::*;
+pub use tree::*;
 
 /// See what the MLP layers of a language model are made of.
 #[derive(Debug, Parser)]
@@ -46,6 +50,52 @@ pub struct Cli {
     /// What the explorer opens.
     #[command(flatten)]
     pub explore: ExploreArgs,
+    /// One JSON object a line on standard output; the fields are in `mlpeek guide json`
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+impl Cli {
+    /// Reads a command line, the program's name first.
+    ///
+    /// # Errors
+    /// clap's, also for its help and version, which it counts as errors; and one of the same kind
+    /// for `--json` where nothing would come of it.
+    pub fn from_args(mut args: Vec<OsString>) -> Result<Self, clap::Error> {
+        behind_the_command(&mut args);
+        let cli = Self::try_parse_from(&args)?;
+        let refused = match &cli.command {
+            Some(command) if cli.json && !command.has_json() => {
+                "this command prints no JSON: leave --json out"
+            }
+            None if cli.json => {
+                "--json belongs to a command, and this line has none: mlpeek --help lists them"
+            }
+            _ => return Ok(cli),
+        };
+        Err(Self::command().error(ErrorKind::ArgumentConflict, refused))
+    }
+}
+
+/// Moves `--json` from before or among the words of a command to behind them, where clap holds it
+/// against the command's own options; what else stands before a command is the explorer's.
+fn behind_the_command(args: &mut [OsString]) {
+    let root = Cli::command();
+    let (mut command, mut at, mut given) = (&root, 1, 0);
+    while let Some(word) = args.get(at) {
+        if word == "--json" {
+            given += 1;
+        } else if let Some(next) = command.find_subcommand(word) {
+            command = next;
+        } else {
+            break;
+        }
+        at += 1;
+    }
+    if given > 0 {
+        // The sort is stable: the words of the command keep their order.
+        args[1..at].sort_by_key(|word| word == "--json");
+    }
 }
 
 /// Arguments of the explorer.
@@ -98,82 +148,148 @@ pub enum Colour {
     Never,
 }
 
-/// A command: a pane's twin.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Fill a study's activation cache; run again to resume
-    Collect(CollectArgs),
-    /// Decompose a study's activations into features
-    Fit(FitArgs),
-    /// List a fit's features, or other directions
-    Features(ListArgs),
-    /// Show one feature or another direction whole
-    Feature(FeatureArgs),
-    /// Show which features fire on new text
-    Trace(TraceArgs),
-    /// Show the dendrogram of shared neurons, or levels of features of features
-    Tree(TreeArgs),
-    /// Match the features of two fits: what is the same, what was lost, what appeared
-    Compare(CompareArgs),
-    /// List, write or take names, tags and notes of features
-    Notes(NotesArgs),
-    /// Continue a prompt with and without a feature turned up or down
-    Steer(SteerArgs),
-    /// Write raw activations and logits of a text as safetensors
-    Forward(ForwardArgs),
-    /// Judge fits beside controls on held-out sentences
-    Quality(QualityArgs),
-    /// Try numbers of features, sparsities and penalties
-    Sweep(SweepArgs),
-    /// Let a language model behind an endpoint describe features, and score what it says
-    Describe(DescribeArgs),
-    /// Sparse autoencoders: load published ones, train one, compare them with fits
-    #[command(subcommand)]
-    Sae(SaeCommand),
-    /// Evaluate directions: what they detect, what they cause, what they share
-    #[command(subcommand)]
-    Eval(EvalCommand),
-    /// Make a study of a matrix from elsewhere (.npy, .safetensors)
-    Import(ImportArgs),
-    /// Write a fit's factors for use elsewhere
-    Export(ExportArgs),
-    /// Say what a study is made of, how far it is collected, and how its fits stand
-    Info(InfoArgs),
-    /// List the models on this machine
-    Models(JsonArgs),
-    /// Say what this machine, this terminal and a model can do
-    Doctor(DoctorArgs),
-    /// Print the explorer's keys
-    Keys(KeysArgs),
-    /// Show a page of the guide, or list the pages
-    Guide {
-        /// The page [default: the list]
-        topic: Option<String>,
-    },
-    /// Print completions for a shell
-    Completions {
-        /// The shell
-        shell: clap_complete::Shell,
-    },
-    /// Print the manual page
-    Man,
+/// The table of commands, a row each: what it does, `Name(Arguments) => module::function, json;`.
+///
+/// The name in kebab case is what is typed, the function in [`crate::headless`] runs it, and the
+/// last word says whether it has JSON lines (`json`) or refuses `--json` (`text`). The macro hands
+/// the rows to another one, which makes of them what it needs: here the enum that clap reads, in
+/// `headless` the call. How a command is added: `src/guide/contributing.md`.
+macro_rules! commands {
+    ($then:ident) => {
+        $then! {
+            /// Fill a study's activation cache; run again to resume
+            Collect(CollectArgs) => collect::run, json;
+            /// Decompose a study's activations into features
+            Fit(FitArgs) => fit::run, json;
+            /// List a fit's features, or other directions
+            Features(ListArgs) => features::list, json;
+            /// Show one feature or another direction whole
+            Feature(FeatureArgs) => features::one, json;
+            /// Show which features fire on new text
+            Trace(TraceArgs) => trace::run, json;
+            /// Show the dendrogram of shared neurons, or levels of features of features
+            Tree(TreeArgs) => tree::run, json;
+            /// Match the features of two fits: what is the same, what was lost, what appeared
+            Compare(CompareArgs) => compare::run, json;
+            /// List, write or take names, tags and notes of features
+            Notes(NotesArgs) => notes::run, json;
+            /// Continue a prompt with and without a feature turned up or down
+            Steer(SteerArgs) => steer::run, json;
+            /// Write raw activations and logits of a text as safetensors
+            Forward(ForwardArgs) => forward::run, json;
+            /// Judge fits beside controls on held-out sentences
+            Quality(QualityArgs) => quality::run, json;
+            /// Try numbers of features, sparsities and penalties
+            Sweep(SweepArgs) => sweep::run, json;
+            /// Let a language model behind an endpoint describe features, and score what it says
+            Describe(DescribeArgs) => describe::run, json;
+            /// Sparse autoencoders: load published ones, train one, compare them with fits
+            #[command(subcommand)]
+            Sae(SaeCommand) => sae::run, json;
+            /// Evaluate directions: what they detect, what they cause, what they share
+            #[command(subcommand)]
+            Eval(EvalCommand) => eval::run, json;
+            /// Make a study of a matrix from elsewhere (.npy, .safetensors)
+            Import(ImportArgs) => matrices::import, json;
+            /// Write a fit's factors for use elsewhere
+            Export(ExportArgs) => matrices::export, json;
+            /// Say what a study is made of, how far it is collected, and how its fits stand
+            Info(InfoArgs) => info::study, json;
+            /// List the models on this machine
+            Models(ModelsArgs) => info::models, json;
+            /// Say what this machine, this terminal and a model can do
+            Doctor(DoctorArgs) => doctor::run, json;
+            /// Print the explorer's keys
+            Keys(KeysArgs) => info::keys, json;
+            /// Show a page of the guide, or list the pages
+            Guide(GuideArgs) => guide::run, text;
+            /// Print completions for a shell
+            Completions(CompletionsArgs) => info::completions, text;
+            /// Print the manual page
+            Man(ManArgs) => info::man, text;
+        }
+    };
 }
+pub(crate) use commands;
 
-/// `--json`.
-#[derive(Debug, Clone, Copy, Args)]
-pub struct JsonArgs {
-    /// One JSON object a line on standard output
-    #[arg(long)]
-    pub json: bool,
+/// Makes the enum that clap reads.
+macro_rules! command_enum {
+    ($($(#[$about:meta])* $name:ident($args:ty) => $module:ident::$function:ident, $json:ident;)*) => {
+        /// A command: a pane's twin.
+        #[derive(Debug, Subcommand)]
+        pub enum Command {
+            $($(#[$about])* $name($args),)*
+        }
+
+        impl Command {
+            /// Whether it writes JSON lines where `--json` asks for them.
+            pub fn has_json(&self) -> bool {
+                match self {
+                    $(Self::$name(_) => command_enum!(@ $json),)*
+                }
+            }
+        }
+    };
+    (@ json) => { true };
+    (@ text) => { false };
 }
+commands!(command_enum);
 
-/// `mlpeek keys`.
-#[derive(Debug, Clone, Copy, Args)]
-pub struct KeysArgs {
-    /// One JSON object a line
-    #[arg(long, conflicts_with = "markdown")]
-    pub json: bool,
-    /// A Markdown table
-    #[arg(long)]
-    pub markdown: bool,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Cli, String> {
+        Cli::from_args(line.split(' ').map(Into::into).collect()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn clap_finds_nothing_wrong() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn json_stands_anywhere_in_a_command() {
+        for line in [
+            "mlpeek info s --json",
+            "mlpeek info --json s",
+            "mlpeek --json info s",
+            "mlpeek sae list s --json",
+            "mlpeek sae --json list s",
+            "mlpeek --json sae list s",
+            "mlpeek --json models",
+        ] {
+            assert!(read(line).unwrap().json, "{line}");
+        }
+        assert!(!read("mlpeek info s").unwrap().json);
+        // It is a text where a text is asked for.
+        let cli = read("mlpeek trace s --text --json").unwrap();
+        assert!(!cli.json);
+    }
+
+    #[test]
+    fn json_without_effect_is_refused() {
+        for (line, words) in [
+            ("mlpeek guide --json", "prints no JSON"),
+            ("mlpeek --json man", "prints no JSON"),
+            ("mlpeek completions bash --json", "prints no JSON"),
+            ("mlpeek --json", "belongs to a command"),
+            ("mlpeek study --json", "belongs to a command"),
+            ("mlpeek --json study", "belongs to a command"),
+            ("mlpeek keys --json --markdown", "cannot be used with"),
+            ("mlpeek --json keys --markdown", "cannot be used with"),
+            (
+                "mlpeek eval --json detection s --labels",
+                "cannot be used with",
+            ),
+            ("mlpeek tree s --json --format svg", "cannot be used with"),
+            (
+                "mlpeek info s --json --json",
+                "cannot be used multiple times",
+            ),
+        ] {
+            let refused = read(line).unwrap_err();
+            assert!(refused.contains(words), "{line}: {refused}");
+        }
+    }
 }

@@ -4,8 +4,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-use mlpeek::cli::{Cli, Command};
+use mlpeek::cli::Cli;
 use mlpeek::error::Error;
 use mlpeek::headless::{self, Output};
 use mlpeek::{panics, text};
@@ -14,7 +13,10 @@ fn main() -> ExitCode {
     panics::silence();
     let cli = arguments();
     let result = panics::catch_panic(|| match &cli.command {
-        Some(command) => run(command).map(|()| 0).map_err(anyhow::Error::from),
+        Some(command) => Output::stdout(cli.json)
+            .and_then(|mut out| headless::run(command, &mut out))
+            .map(|()| 0)
+            .map_err(anyhow::Error::from),
         None => explore(&cli.explore),
     });
     let error = match result {
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
 /// arguments made safe, which are wrong in the same way.
 fn arguments() -> Cli {
     let given: Vec<OsString> = std::env::args_os().collect();
-    let error = match Cli::try_parse_from(&given) {
+    let error = match Cli::from_args(given.clone()) {
         Ok(cli) => return cli,
         Err(error) => error,
     };
@@ -51,45 +53,13 @@ fn arguments() -> Cli {
     if safe == given {
         error.exit();
     }
-    if let Err(error) = Cli::try_parse_from(&safe) {
+    if let Err(error) = Cli::from_args(safe) {
         error.exit();
     }
     for line in text::clean_lines(&error.render().to_string()) {
         let _ = writeln!(std::io::stderr(), "{line}");
     }
     std::process::exit(error.exit_code())
-}
-
-fn run(command: &Command) -> mlpeek::Result<()> {
-    let mut out = Output::stdout(wants_json(command))?;
-    headless::run(command, &mut out)
-}
-
-fn wants_json(command: &Command) -> bool {
-    match command {
-        Command::Collect(a) => a.output.json,
-        Command::Fit(a) => a.output.json,
-        Command::Features(a) => a.output.json,
-        Command::Tree(a) => a.output.json || a.format == mlpeek::cli::TreeFormat::Json,
-        Command::Compare(a) => a.output.json,
-        Command::Notes(a) => a.output.json,
-        Command::Feature(a) => a.output.json,
-        Command::Trace(a) => a.output.json,
-        Command::Steer(a) => a.output.json,
-        Command::Forward(a) => a.output.json,
-        Command::Quality(a) => a.judge.output.json,
-        Command::Sweep(a) => a.judge.output.json,
-        Command::Describe(a) => a.output.json,
-        Command::Sae(command) => command.wants_json(),
-        Command::Eval(a) => a.json(),
-        Command::Import(a) => a.output.json,
-        Command::Export(a) => a.output.json,
-        Command::Info(a) => a.output.json,
-        Command::Models(a) => a.json,
-        Command::Doctor(a) => a.output.json,
-        Command::Keys(a) => a.json,
-        Command::Guide { .. } | Command::Completions { .. } | Command::Man => false,
-    }
 }
 
 #[cfg(feature = "tui")]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use super::{Device, JsonArgs, PlaceArgs, StudyModelArgs};
+use super::{Device, PlaceArgs, StudyModelArgs};
 use crate::directions::SetKind;
 use crate::error::{Error, Result};
 use crate::eval::judge::{Endpoint, Key};
@@ -135,9 +135,6 @@ pub struct DescribeArgs {
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub device: Device,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }
 
 #[cfg(test)]

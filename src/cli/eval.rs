@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Device, EndpointArgs, JsonArgs, PlaceArgs, SamplingArgs, StudyModelArgs, values};
+use super::{Device, EndpointArgs, PlaceArgs, SamplingArgs, StudyModelArgs, values};
 use crate::directions::SetKind;
 use crate::eval::steering::Protocol;
 use crate::jobs::choice::Choose;
@@ -21,17 +21,6 @@ pub enum EvalCommand {
     /// What a family of features promotes with its shared neurons, and with those of one member
     /// alone
     Reuse(ReuseArgs),
-}
-
-impl EvalCommand {
-    /// Whether JSON lines were asked for.
-    pub fn json(&self) -> bool {
-        match self {
-            Self::Detection(a) => a.common.output.json,
-            Self::Steering(a) => a.common.output.json,
-            Self::Reuse(a) => a.output.json,
-        }
-    }
 }
 
 fn methods_help() -> String {
@@ -65,9 +54,6 @@ pub struct EvalArgs {
     /// Seed of shuffling, of the draws and of the bootstrap
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }
 
 /// `mlpeek eval detection`.
@@ -193,7 +179,4 @@ pub struct ReuseArgs {
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub device: Device,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }

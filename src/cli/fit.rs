@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
+use super::Device;
 use super::values::{at_least_one, not_negative, share, threads};
-use super::{Device, JsonArgs};
 use crate::factor::{FitConfig, Init, Prepared, Solver};
 use crate::jobs::fitting::Refinement;
 use crate::model::HookSite;
@@ -71,9 +71,6 @@ pub struct FitArgs {
     /// A first look at a large cache: sweeps over batches of so many rows, then one pass over all
     #[arg(long, value_name = "N", conflicts_with_all = ["from", "resume"], value_parser = at_least_one)]
     pub batch_rows: Option<usize>,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }
 
 /// What is minimised, and how; what is not given is as the defaults, or as the fit that it goes on

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::values::{at_least_one, held_out, not_negative, threads};
-use super::{InitArg, JsonArgs, SolverArg, SparsityArg};
+use super::{InitArg, SolverArg, SparsityArg};
 use crate::eval::sweep::{FEATURES, SEEDS};
 use crate::factor::{FitConfig, Prepared, Solver};
 use crate::model::HookSite;
@@ -67,9 +67,6 @@ pub struct JudgeArgs {
     /// Threads [default: all]
     #[arg(long, value_parser = threads)]
     pub threads: Option<usize>,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }
 
 impl JudgeArgs {

@@ -4,8 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::JsonArgs;
-
 /// `mlpeek import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
@@ -17,9 +15,6 @@ pub struct ImportArgs {
     /// The tensor, when a safetensors file has several
     #[arg(long)]
     pub tensor: Option<String>,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }
 
 /// `mlpeek export`.
@@ -36,7 +31,4 @@ pub struct ExportArgs {
     /// The fit [default: the newest]
     #[arg(long)]
     pub fit: Option<String>,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }

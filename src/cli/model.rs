@@ -7,7 +7,6 @@ use candle_core::DType;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
-use super::JsonArgs;
 use crate::activations::store::CacheDtype;
 use crate::model::{BosRule, DeviceChoice, HookSite};
 
@@ -139,9 +138,6 @@ pub struct CollectArgs {
     /// short
     #[arg(long, conflicts_with_all = ["append", "data", "layer", "hook", "dtype", "bos", "batch_tokens", "model", "device"])]
     pub withdraw: bool,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }
 
 /// `mlpeek forward`.
@@ -169,22 +165,4 @@ pub struct ForwardArgs {
     /// The file to write
     #[arg(long, short)]
     pub out: PathBuf,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
-}
-
-/// `mlpeek doctor`.
-#[derive(Debug, Args)]
-pub struct DoctorArgs {
-    /// A model to test (alone: the default one): the same prompt with and without cache, batched
-    /// and single
-    #[arg(long, short, num_args = 0..=1, default_missing_value = crate::model::source::DEFAULT_MODEL)]
-    pub model: Option<String>,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto, requires = "model")]
-    pub device: Device,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
-use super::JsonArgs;
 use crate::directions::SetKind;
 use crate::jobs::directions::Place;
 use crate::model::HookSite;
@@ -73,22 +72,6 @@ pub struct ListArgs {
     /// The model
     #[command(flatten)]
     pub model: StudyModelArgs,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
-}
-
-/// A command that reads a fit.
-#[derive(Debug, Args)]
-pub struct ReadArgs {
-    /// The study's directory
-    pub study: PathBuf,
-    /// The fit [default: the newest]
-    #[arg(long)]
-    pub fit: Option<String>,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }
 
 /// `mlpeek feature`.
@@ -105,9 +88,6 @@ pub struct FeatureArgs {
     /// The model
     #[command(flatten)]
     pub model: StudyModelArgs,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }
 
 /// `mlpeek info`.
@@ -115,9 +95,6 @@ pub struct FeatureArgs {
 pub struct InfoArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }
 
 /// `mlpeek trace`.
@@ -134,9 +111,6 @@ pub struct TraceArgs {
     /// The model
     #[command(flatten)]
     pub model: StudyModelArgs,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }
 
 #[cfg(test)]

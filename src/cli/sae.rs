@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::values::{at_least_one, positive};
-use super::{Device, JsonArgs, StudyModelArgs};
+use super::{Device, StudyModelArgs};
 use crate::directions::sae::train::TrainConfig;
 use crate::model::HookSite;
 
@@ -21,18 +21,6 @@ pub enum SaeCommand {
     /// Compare autoencoders with fits: error, sparsity, and what the model loses when they take the
     /// activation's place
     Compare(SaeCompareArgs),
-}
-
-impl SaeCommand {
-    /// Whether JSON lines were asked for.
-    pub fn wants_json(&self) -> bool {
-        match self {
-            Self::Load(a) => a.output.json,
-            Self::Train(a) => a.output.json,
-            Self::List(a) => a.output.json,
-            Self::Compare(a) => a.output.json,
-        }
-    }
 }
 
 /// `mlpeek sae load`.
@@ -64,9 +52,6 @@ pub struct SaeLoadArgs {
     /// Let it take the place of an SAE that has its name
     #[arg(long)]
     pub fresh: bool,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }
 
 /// `mlpeek sae train`.
@@ -108,9 +93,6 @@ pub struct SaeTrainArgs {
     /// stopped
     #[arg(long, conflicts_with = "resume")]
     pub fresh: bool,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }
 
 impl SaeTrainArgs {
@@ -132,9 +114,6 @@ impl SaeTrainArgs {
 pub struct SaeListArgs {
     /// The study's directory
     pub study: PathBuf,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }
 
 /// `mlpeek sae compare`.
@@ -167,7 +146,4 @@ pub struct SaeCompareArgs {
     /// Where to compute [default: auto]
     #[arg(long, value_enum)]
     pub device: Option<Device>,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }

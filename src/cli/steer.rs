@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Device, JsonArgs, PlaceArgs, StudyModelArgs, values};
+use super::{Device, PlaceArgs, StudyModelArgs, values};
 use crate::directions::SetKind;
 use crate::error::{Error, Result};
 use crate::model::generate::Sampling;
@@ -148,7 +148,4 @@ pub struct SteerArgs {
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub device: Device,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{JsonArgs, values};
+use super::values;
 use crate::analysis::hierarchy::Linkage;
 use crate::analysis::neurons::Overlap;
 use crate::factor::recursive::Growth;
@@ -49,9 +49,6 @@ pub struct TreeArgs {
     /// The file to write [default: standard output]
     #[arg(long, short)]
     pub out: Option<PathBuf>,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }
 
 /// How a tree is written.
@@ -139,9 +136,6 @@ pub struct CompareArgs {
     /// The study of the second fit, when it is another one
     #[arg(long)]
     pub other: Option<PathBuf>,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }
 
 /// `mlpeek notes`.
@@ -164,7 +158,4 @@ pub struct NotesArgs {
     /// Take notes from such a file; features that it names are noted anew, others stay
     #[arg(long, conflicts_with = "id")]
     pub import: Option<PathBuf>,
-    /// Output
-    #[command(flatten)]
-    pub output: JsonArgs,
 }

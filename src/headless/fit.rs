@@ -63,7 +63,6 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     let mut observer = Lines {
         out,
         init_seconds: 0.0,
-        json: args.output.json,
         last: None,
     };
     let save =
@@ -218,7 +217,6 @@ pub(super) fn choose_hook(
 struct Lines<'a> {
     out: &'a mut Output,
     init_seconds: f64,
-    json: bool,
     last: Option<Sweep>,
 }
 
@@ -236,7 +234,7 @@ impl FitObserver for Lines<'_> {
 
     fn sweep(&mut self, sweep: Sweep) -> Result<()> {
         self.last = Some(sweep);
-        if !self.json {
+        if !self.out.is_json() {
             return Ok(());
         }
         let error = if sweep.weighted {

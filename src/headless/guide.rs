@@ -4,11 +4,12 @@ use std::io::{IsTerminal, Write};
 use std::process::{Command, Stdio};
 
 use super::Output;
+use crate::cli::GuideArgs;
 use crate::error::{Error, Result};
 use crate::guide::{PAGES, page};
 
-pub(super) fn run(topic: Option<&str>, out: &mut Output) -> Result<()> {
-    let Some(topic) = topic else {
+pub(super) fn run(args: &GuideArgs, out: &mut Output) -> Result<()> {
+    let Some(topic) = args.topic.as_deref() else {
         PAGES
             .iter()
             .try_for_each(|page| out.line(&format!("{:<14}{}", page.topic, page.about)))?;

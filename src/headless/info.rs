@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::Output;
 use crate::amounts::{bytes, count};
-use crate::cli::{Cli, InfoArgs, JsonArgs, KeysArgs};
+use crate::cli::{Cli, CompletionsArgs, InfoArgs, KeysArgs, ManArgs, ModelsArgs};
 use crate::error::{Error, Result};
 use crate::model::source;
 use crate::study::{FitEntry, Study, newest};
@@ -72,7 +72,7 @@ pub(super) fn study(args: &InfoArgs, out: &mut Output) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn models(_: JsonArgs, out: &mut Output) -> Result<()> {
+pub(super) fn models(_: &ModelsArgs, out: &mut Output) -> Result<()> {
     let models = source::list_local();
     if out.is_json() {
         return models.iter().try_for_each(|m| out.object(m));
@@ -96,10 +96,10 @@ pub(super) fn models(_: JsonArgs, out: &mut Output) -> Result<()> {
 }
 
 #[cfg(feature = "tui")]
-pub(super) fn keys(args: KeysArgs, out: &mut Output) -> Result<()> {
+pub(super) fn keys(args: &KeysArgs, out: &mut Output) -> Result<()> {
     let (table, problems) = crate::ui::configured_key_table();
     problems.iter().for_each(|problem| out.note(problem));
-    if args.json {
+    if out.is_json() {
         return table.iter().try_for_each(|row| out.object(row));
     }
     if args.markdown {
@@ -117,19 +117,19 @@ pub(super) fn keys(args: KeysArgs, out: &mut Output) -> Result<()> {
 }
 
 #[cfg(not(feature = "tui"))]
-pub(super) fn keys(_: KeysArgs, _: &mut Output) -> Result<()> {
+pub(super) fn keys(_: &KeysArgs, _: &mut Output) -> Result<()> {
     Err(Error::refused(
         "this mlpeek was built without the explorer (feature `tui`), so it has no keys",
     ))
 }
 
-pub(super) fn completions(shell: clap_complete::Shell, out: &mut Output) -> Result<()> {
+pub(super) fn completions(args: &CompletionsArgs, out: &mut Output) -> Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "mlpeek", &mut script);
+    clap_complete::generate(args.shell, &mut Cli::command(), "mlpeek", &mut script);
     out.document(&String::from_utf8_lossy(&script))
 }
 
-pub(super) fn man(out: &mut Output) -> Result<()> {
+pub(super) fn man(_: &ManArgs, out: &mut Output) -> Result<()> {
     let mut page = Vec::new();
     clap_mangen::Man::new(Cli::command())
         .render(&mut page)

@@ -35,35 +35,18 @@ use crate::task::TaskCtx;
 
 pub use output::Output;
 
-/// Runs one command. Ctrl-C and SIGTERM cancel it: what was saved stays.
-pub fn run(command: &Command, out: &mut Output) -> Result<()> {
-    match command {
-        Command::Collect(args) => collect::run(args, out),
-        Command::Fit(args) => fit::run(args, out),
-        Command::Features(args) => features::list(args, out),
-        Command::Feature(args) => features::one(args, out),
-        Command::Tree(args) => tree::run(args, out),
-        Command::Compare(args) => compare::run(args, out),
-        Command::Notes(args) => notes::run(args, out),
-        Command::Trace(args) => trace::run(args, out),
-        Command::Steer(args) => steer::run(args, out),
-        Command::Forward(args) => forward::run(args, out),
-        Command::Quality(args) => quality::run(args, out),
-        Command::Sweep(args) => sweep::run(args, out),
-        Command::Describe(args) => describe::run(args, out),
-        Command::Sae(command) => sae::run(command, out),
-        Command::Eval(command) => eval::run(command, out),
-        Command::Import(args) => matrices::import(args, out),
-        Command::Export(args) => matrices::export(args, out),
-        Command::Info(args) => info::study(args, out),
-        Command::Models(args) => info::models(*args, out),
-        Command::Doctor(args) => doctor::run(args, out),
-        Command::Keys(args) => info::keys(*args, out),
-        Command::Guide { topic } => guide::run(topic.as_deref(), out),
-        Command::Completions { shell } => info::completions(*shell, out),
-        Command::Man => info::man(out),
-    }
+/// Makes the call of each row of the table of commands.
+macro_rules! command_calls {
+    ($($(#[$about:meta])* $name:ident($args:ty) => $module:ident::$function:ident, $json:ident;)*) => {
+        /// Runs one command. Ctrl-C and SIGTERM cancel it: what was saved stays.
+        pub fn run(command: &Command, out: &mut Output) -> Result<()> {
+            match command {
+                $(Command::$name(args) => $module::$function(args, out),)*
+            }
+        }
+    };
 }
+crate::cli::commands!(command_calls);
 
 /// A study for reading; that it was cut short is told.
 fn open_study(dir: &Path, out: &Output) -> Result<Study> {

@@ -54,6 +54,11 @@ impl Output {
         self.json
     }
 
+    /// JSON lines from here on, for a command that has another option than `--json` to ask for them.
+    pub fn ask_json(&mut self) {
+        self.json = true;
+    }
+
     /// One JSON object on a line of its own, at once.
     pub fn object(&mut self, value: &impl Serialize) -> Result<()> {
         let line = serde_json::to_string(value)

@@ -14,7 +14,10 @@ use crate::interop::{dendrogram, levels as levels_json};
 use crate::text;
 
 pub(super) fn run(args: &TreeArgs, out: &mut Output) -> Result<()> {
-    check(args)?;
+    check(args, out.is_json())?;
+    if args.format == TreeFormat::Json {
+        out.ask_json();
+    }
     if args.recursive {
         recursive_levels(args, out)
     } else {
@@ -23,9 +26,9 @@ pub(super) fn run(args: &TreeArgs, out: &mut Output) -> Result<()> {
 }
 
 /// Refuses what would be ignored, and a file that could not be written.
-fn check(args: &TreeArgs) -> Result<()> {
+fn check(args: &TreeArgs, json: bool) -> Result<()> {
     let (format, of) = match args.format {
-        _ if args.output.json => ("json", &["json", "jsonl"][..]),
+        _ if json => ("json", &["json", "jsonl"][..]),
         TreeFormat::Text => ("text", &["txt", "text"][..]),
         TreeFormat::Json => ("json", &["json", "jsonl"][..]),
         TreeFormat::Newick => ("newick", &["nwk", "newick", "nw", "tree", "tre"][..]),
