@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::model::HookSite;
 
 mod about;
+mod complete;
 mod describe;
 mod eval;
 mod fit;
@@ -23,6 +24,7 @@ mod tree;
 mod values;
 
 pub use about::*;
+pub use complete::{answer_shell, script};
 pub use describe::*;
 pub use eval::*;
 pub use fit::*;
@@ -41,7 +43,13 @@ pub use tree::*;
     version,
     about,
     args_conflicts_with_subcommands = true,
-    max_term_width = 100
+    max_term_width = 100,
+    after_help = "\
+    Examples:\n\
+    \x20 mlpeek\n\
+    \x20 mlpeek --model Qwen/Qwen2.5-0.5B --layer 12 --data my.jsonl --features 200\n\
+    \x20 mlpeek path/to/study\n\
+    \x20 mlpeek info path/to/study --json"
 )]
 pub struct Cli {
     /// The command; none opens the explorer.
@@ -50,7 +58,7 @@ pub struct Cli {
     /// What the explorer opens.
     #[command(flatten)]
     pub explore: ExploreArgs,
-    /// One JSON object a line on standard output; the fields are in `mlpeek guide json`
+    /// One JSON object a line on standard output: `mlpeek guide json` lists the fields
     #[arg(long, global = true)]
     pub json: bool,
 }
@@ -63,7 +71,9 @@ impl Cli {
     /// for `--json` where nothing would come of it.
     pub fn from_args(mut args: Vec<OsString>) -> Result<Self, clap::Error> {
         behind_the_command(&mut args);
-        let cli = Self::try_parse_from(&args)?;
+        let mut matches = command().try_get_matches_from(args)?;
+        let cli = Self::from_arg_matches_mut(&mut matches)
+            .map_err(|error| error.format(&mut command()))?;
         let refused = match &cli.command {
             Some(command) if cli.json && !command.has_json() => {
                 "this command prints no JSON: leave --json out"
@@ -73,14 +83,31 @@ impl Cli {
             }
             _ => return Ok(cli),
         };
-        Err(Self::command().error(ErrorKind::ArgumentConflict, refused))
+        Err(command().error(ErrorKind::ArgumentConflict, refused))
     }
+}
+
+/// The command line as clap sees it. A command without JSON has a `--json` of its own, which its
+/// help does not list: it takes the place of the global one and is refused with words.
+pub fn command() -> clap::Command {
+    let root = Cli::command();
+    let names: Vec<String> = root
+        .get_subcommands()
+        .map(|command| command.get_name().to_owned())
+        .collect();
+    let without_json = names.iter().zip(Command::HAS_JSON).filter(|(_, has)| !*has);
+    without_json.fold(root, |root, (name, _)| {
+        root.mut_subcommand(name, |command| {
+            let json = Arg::new("json").long("json");
+            command.arg(json.action(ArgAction::SetTrue).hide(true))
+        })
+    })
 }
 
 /// Moves `--json` from before or among the words of a command to behind them, where clap holds it
 /// against the command's own options; what else stands before a command is the explorer's.
 fn behind_the_command(args: &mut [OsString]) {
-    let root = Cli::command();
+    let root = command();
     let (mut command, mut at, mut given) = (&root, 1, 0);
     while let Some(word) = args.get(at) {
         if word == "--json" {
@@ -205,8 +232,8 @@ macro_rules! commands {
             Guide(GuideArgs) => guide::run, text;
             /// Print completions for a shell
             Completions(CompletionsArgs) => info::completions, text;
-            /// Print the manual page
-            Man(ManArgs) => info::man, text;
+            /// Print the manual page of a command
+            Man(ManArgs) => man::run, text;
         }
     };
 }
@@ -222,6 +249,9 @@ macro_rules! command_enum {
         }
 
         impl Command {
+            /// Which rows have JSON, in their order.
+            const HAS_JSON: &[bool] = &[$(command_enum!(@ $json)),*];
+
             /// Whether it writes JSON lines where `--json` asks for them.
             pub fn has_json(&self) -> bool {
                 match self {
@@ -236,60 +266,4 @@ macro_rules! command_enum {
 commands!(command_enum);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(line: &str) -> Result<Cli, String> {
-        Cli::from_args(line.split(' ').map(Into::into).collect()).map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn clap_finds_nothing_wrong() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn json_stands_anywhere_in_a_command() {
-        for line in [
-            "mlpeek info s --json",
-            "mlpeek info --json s",
-            "mlpeek --json info s",
-            "mlpeek sae list s --json",
-            "mlpeek sae --json list s",
-            "mlpeek --json sae list s",
-            "mlpeek --json models",
-        ] {
-            assert!(read(line).unwrap().json, "{line}");
-        }
-        assert!(!read("mlpeek info s").unwrap().json);
-        // It is a text where a text is asked for.
-        let cli = read("mlpeek trace s --text --json").unwrap();
-        assert!(!cli.json);
-    }
-
-    #[test]
-    fn json_without_effect_is_refused() {
-        for (line, words) in [
-            ("mlpeek guide --json", "prints no JSON"),
-            ("mlpeek --json man", "prints no JSON"),
-            ("mlpeek completions bash --json", "prints no JSON"),
-            ("mlpeek --json", "belongs to a command"),
-            ("mlpeek study --json", "belongs to a command"),
-            ("mlpeek --json study", "belongs to a command"),
-            ("mlpeek keys --json --markdown", "cannot be used with"),
-            ("mlpeek --json keys --markdown", "cannot be used with"),
-            (
-                "mlpeek eval --json detection s --labels",
-                "cannot be used with",
-            ),
-            ("mlpeek tree s --json --format svg", "cannot be used with"),
-            (
-                "mlpeek info s --json --json",
-                "cannot be used multiple times",
-            ),
-        ] {
-            let refused = read(line).unwrap_err();
-            assert!(refused.contains(words), "{line}: {refused}");
-        }
-    }
-}
+mod tests;

@@ -4,13 +4,14 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use mlpeek::cli::Cli;
+use mlpeek::cli::{self, Cli};
 use mlpeek::error::Error;
 use mlpeek::headless::{self, Output};
 use mlpeek::{panics, text};
 
 fn main() -> ExitCode {
     panics::silence();
+    cli::answer_shell();
     let cli = arguments();
     let result = panics::catch_panic(|| match &cli.command {
         Some(command) => Output::stdout(cli.json)

@@ -10,8 +10,8 @@ use crate::directions::SetKind;
 use crate::error::{Error, Result};
 use crate::eval::judge::{Endpoint, Key};
 
-/// Where a key is looked for when no variable is named.
-const USUAL_KEY: &str = "OPENAI_API_KEY";
+/// The environment variable that is read for a key where `--key-env` names none.
+const DEFAULT_KEY_VARIABLE: &str = "OPENAI_API_KEY";
 
 /// A judge behind an OpenAI-compatible endpoint.
 #[derive(Debug, Args)]
@@ -69,7 +69,7 @@ impl EndpointArgs {
             return Ok(None);
         };
         let key = match &self.key_env {
-            None => Key::from_env(USUAL_KEY),
+            None => Key::from_env(DEFAULT_KEY_VARIABLE),
             Some(variable) => Some(Key::from_env(variable).ok_or_else(|| no_key(variable))?),
         };
         let asked = Endpoint::new(url, model, key)?;
@@ -105,15 +105,22 @@ fn features_help() -> String {
     )
 }
 
-/// `mlpeek describe`.
+/// Arguments of `mlpeek describe`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+    Files:\n\
+    \x20 writes  descriptions and every answer into the study: STUDY/descriptions.json\n\
+    \n\
+    Examples:\n\
+    \x20 mlpeek describe study 3,17 --endpoint http://127.0.0.1:8080/v1 --judge-model M\n\
+    \x20 mlpeek describe study --dry-run")]
 pub struct DescribeArgs {
     /// The study's directory
     pub study: PathBuf,
     /// Features, or other directions as `SET:ID`.
     #[arg(value_delimiter = ',', help = features_help())]
     pub features: Vec<String>,
-    /// The judge
+    /// The language model that describes and rates, by its endpoint
     #[command(flatten)]
     pub judge: EndpointArgs,
     /// Leave out scoring the descriptions by detection and fuzzing
@@ -126,10 +133,10 @@ pub struct DescribeArgs {
     /// Only say how many calls and tokens it would take
     #[arg(long)]
     pub dry_run: bool,
-    /// Where
+    /// Which fit, layer and hook are read
     #[command(flatten)]
     pub place: PlaceArgs,
-    /// The model
+    /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,
     /// Where to compute

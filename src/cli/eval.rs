@@ -10,8 +10,12 @@ use crate::eval::steering::Protocol;
 use crate::jobs::choice::Choose;
 use crate::jobs::evaluation::Method;
 
-/// `mlpeek eval`.
+/// The commands of `mlpeek eval`.
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+    Examples:\n\
+    \x20 mlpeek eval detection study\n\
+    \x20 mlpeek eval steering study --samples 0")]
 pub enum EvalCommand {
     /// Which directions tell a label's sentences from the others, on sentences that did not choose
     /// them
@@ -42,7 +46,7 @@ pub struct EvalArgs {
     /// The methods; the first is compared with the others.
     #[arg(long, value_delimiter = ',', help = methods_help())]
     pub methods: Vec<Method>,
-    /// Where
+    /// Which fit, layer and hook are read
     #[command(flatten)]
     pub place: PlaceArgs,
     /// Share of every label's sentences that is held out, at least 2 of a label
@@ -56,10 +60,14 @@ pub struct EvalArgs {
     pub seed: u64,
 }
 
-/// `mlpeek eval detection`.
+/// Arguments of `mlpeek eval detection`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+    Examples:\n\
+    \x20 mlpeek eval detection study\n\
+    \x20 mlpeek eval detection study --methods fit:k100,sae:topk400,diffmean --labels")]
 pub struct DetectionArgs {
-    /// What is evaluated
+    /// Methods, held-out sentences and seeds
     #[command(flatten)]
     pub common: EvalArgs,
     /// Labels most like a label whose sentences are its hard negatives
@@ -70,7 +78,7 @@ pub struct DetectionArgs {
     pub labels: bool,
 }
 
-/// Numbers of an evaluation that go by one word.
+/// What `--protocol` takes: KL targets, samples and tokens of an evaluation in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ProtocolArg {
     /// KL 0.1, 0.25, 0.5 and 1; one text of 30 tokens for each prompt, KL and sign
@@ -89,10 +97,19 @@ impl From<ProtocolArg> for Protocol {
     }
 }
 
-/// `mlpeek eval steering`.
+/// Arguments of `mlpeek eval steering`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+    Files:\n\
+    \x20 writes  texts and ratings as they come into the study: STUDY/evaluations/NAME\n\
+    \x20         --svg: the plot of score against KL\n\
+    \n\
+    Examples:\n\
+    \x20 mlpeek eval steering study --dry-run\n\
+    \x20 mlpeek eval steering study --labels months,colours --protocol paper\n\
+    \x20 mlpeek eval steering study --endpoint http://127.0.0.1:8080/v1 --judge-model M")]
 pub struct SteeringArgs {
-    /// What is evaluated
+    /// Methods, held-out sentences and seeds
     #[command(flatten)]
     pub common: EvalArgs,
     /// Labels, separated by commas [default: all with enough sentences]
@@ -120,7 +137,7 @@ pub struct SteeringArgs {
     /// New tokens a text [default: the protocol's]
     #[arg(long, value_parser = values::at_least_one)]
     pub max_tokens: Option<usize>,
-    /// How tokens are drawn
+    /// How the next token is drawn
     #[command(flatten)]
     pub sampling: SamplingArgs,
     /// Texts generated at a time; has no part in what they say
@@ -139,7 +156,7 @@ pub struct SteeringArgs {
     /// Write the plot of score against KL here, as SVG
     #[arg(long, conflicts_with = "dry_run")]
     pub svg: Option<PathBuf>,
-    /// The model
+    /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,
     /// Where to compute
@@ -147,9 +164,13 @@ pub struct SteeringArgs {
     pub device: Device,
 }
 
-/// `mlpeek eval reuse`.
+/// Arguments of `mlpeek eval reuse`.
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("family").required(true).args(["labels", "features", "node"])))]
+#[command(after_help = "\
+    Examples:\n\
+    \x20 mlpeek eval reuse study --labels weekday/\n\
+    \x20 mlpeek eval reuse study --features 3=Monday,17=Tuesday --kl 0.5")]
 pub struct ReuseArgs {
     /// The study's directory
     pub study: PathBuf,
@@ -170,10 +191,10 @@ pub struct ReuseArgs {
     /// A text whose next token is looked at; may be repeated [default: I think that]
     #[arg(long, short, allow_hyphen_values = true)]
     pub prompt: Vec<String>,
-    /// Where
+    /// Which fit, layer and hook are read
     #[command(flatten)]
     pub place: PlaceArgs,
-    /// The model
+    /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,
     /// Where to compute

@@ -11,8 +11,16 @@ use crate::factor::{FitConfig, Init, Prepared, Solver};
 use crate::jobs::fitting::Refinement;
 use crate::model::HookSite;
 
-/// `mlpeek fit`.
+/// Arguments of `mlpeek fit`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+    Files:\n\
+    \x20 writes  the fit into the study: STUDY/fits/NAME (mlpeek guide files)\n\
+    \n\
+    Examples:\n\
+    \x20 mlpeek fit study --features 100\n\
+    \x20 mlpeek fit study --from k100 --add 20 --lock 3,14\n\
+    \x20 mlpeek fit study --features 400 --l1 0 --centre --name plain")]
 pub struct FitArgs {
     /// The study's directory
     pub study: PathBuf,
@@ -25,7 +33,7 @@ pub struct FitArgs {
     /// The hook, when the study has several
     #[arg(long)]
     pub hook: Option<HookSite>,
-    /// What is minimised, and how
+    /// What is minimised, and by which updates
     #[command(flatten)]
     pub objective: ObjectiveArgs,
     /// The start [default: kmeans]
@@ -160,6 +168,63 @@ impl FitArgs {
     }
 }
 
+/// What `--sparsity` takes: a share of the neurons, or `auto`, which is `None` and leaves the share
+/// to the number of neurons.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SparsityArg(pub Option<f64>);
+
+impl FromStr for SparsityArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = || share(text).map_err(|problem| problem + ", or auto");
+        Ok(Self(if text == "auto" {
+            None
+        } else {
+            Some(number()?)
+        }))
+    }
+}
+
+/// What `--solver` takes: how the factors are updated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SolverArg {
+    /// ℓ0-constrained block coordinate descent
+    Bcd,
+    /// The paper's multiplicative updates
+    Mu,
+}
+
+/// What `--init` takes: where a fit begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InitArg {
+    /// Random factors
+    Random,
+    /// Centroids
+    Kmeans,
+    /// Truncated SVD
+    Svd,
+}
+
+impl From<SolverArg> for Solver {
+    fn from(solver: SolverArg) -> Self {
+        match solver {
+            SolverArg::Bcd => Self::Bcd,
+            SolverArg::Mu => Self::Mu,
+        }
+    }
+}
+
+impl From<InitArg> for Init {
+    fn from(init: InitArg) -> Self {
+        match init {
+            InitArg::Random => Self::Random,
+            InitArg::Kmeans => Self::Kmeans,
+            InitArg::Svd => Self::Svd,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -242,62 +307,6 @@ mod tests {
             "--from a --resume",
         ] {
             assert!(parse(&format!("mlpeek fit s {line}")).is_err(), "{line}");
-        }
-    }
-}
-
-/// A share of the neurons; `None`: as their number has it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SparsityArg(pub Option<f64>);
-
-impl FromStr for SparsityArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = || share(text).map_err(|problem| problem + ", or auto");
-        Ok(Self(if text == "auto" {
-            None
-        } else {
-            Some(number()?)
-        }))
-    }
-}
-
-/// The update rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SolverArg {
-    /// ℓ0-constrained block coordinate descent
-    Bcd,
-    /// The paper's multiplicative updates
-    Mu,
-}
-
-/// The start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum InitArg {
-    /// Random factors
-    Random,
-    /// Centroids
-    Kmeans,
-    /// Truncated SVD
-    Svd,
-}
-
-impl From<SolverArg> for Solver {
-    fn from(solver: SolverArg) -> Self {
-        match solver {
-            SolverArg::Bcd => Self::Bcd,
-            SolverArg::Mu => Self::Mu,
-        }
-    }
-}
-
-impl From<InitArg> for Init {
-    fn from(init: InitArg) -> Self {
-        match init {
-            InitArg::Random => Self::Random,
-            InitArg::Kmeans => Self::Kmeans,
-            InitArg::Svd => Self::Svd,
         }
     }
 }

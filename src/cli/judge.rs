@@ -94,7 +94,7 @@ impl JudgeArgs {
                 true => vec![base.sparsity],
                 false => self.sparsity.iter().map(|s| s.0).collect(),
             };
-            let l1s = or(&self.l1, base.l1);
+            let l1s = given_or(&self.l1, base.l1);
             let caps: Vec<_> = match self.row_cap.is_empty() {
                 true => vec![base.row_cap],
                 false => self
@@ -103,7 +103,7 @@ impl JudgeArgs {
                     .map(|&cap| Some(cap).filter(|&c| c > 0))
                     .collect(),
             };
-            let features = or(features, base.features);
+            let features = given_or(features, base.features);
             for solver in solvers {
                 let base = FitConfig {
                     solver,
@@ -124,7 +124,7 @@ impl JudgeArgs {
     }
 }
 
-fn or<T: Copy>(given: &[T], fallback: T) -> Vec<T> {
+fn given_or<T: Copy>(given: &[T], fallback: T) -> Vec<T> {
     if given.is_empty() {
         vec![fallback]
     } else {
@@ -132,10 +132,14 @@ fn or<T: Copy>(given: &[T], fallback: T) -> Vec<T> {
     }
 }
 
-/// `mlpeek quality`.
+/// Arguments of `mlpeek quality`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+    Examples:\n\
+    \x20 mlpeek quality study\n\
+    \x20 mlpeek quality study --layer 26 -k 100,400 --solver bcd,mu --max-sweeps 300")]
 pub struct QualityArgs {
-    /// What is judged
+    /// Settings of the fits, rows held out
     #[command(flatten)]
     pub judge: JudgeArgs,
     /// Numbers of features, separated by commas [default: the fit's]
@@ -153,10 +157,14 @@ pub struct QualityArgs {
     pub labels: bool,
 }
 
-/// `mlpeek sweep`.
+/// Arguments of `mlpeek sweep`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+    Examples:\n\
+    \x20 mlpeek sweep study\n\
+    \x20 mlpeek sweep study -k 50,100,200 --l1 0,0.1 --seeds 5")]
 pub struct SweepArgs {
-    /// What is swept
+    /// Settings of the fits, rows held out
     #[command(flatten)]
     pub judge: JudgeArgs,
     /// Numbers of features, separated by commas

@@ -4,8 +4,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// `mlpeek import`.
+/// Arguments of `mlpeek import`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+    Files:\n\
+    \x20 reads   FILE: .npy or .safetensors, a matrix in f32, f64, f16 or bf16\n\
+    \x20 writes  --out: a study, without a model\n\
+    \n\
+    Examples:\n\
+    \x20 mlpeek import activations.npy --out study\n\
+    \x20 mlpeek import tensors.safetensors --tensor mlp --out study")]
 pub struct ImportArgs {
     /// A matrix, a row a token: .npy or .safetensors
     pub file: PathBuf,
@@ -17,8 +25,16 @@ pub struct ImportArgs {
     pub tensor: Option<String>,
 }
 
-/// `mlpeek export`.
+/// Arguments of `mlpeek export`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+    Files:\n\
+    \x20 writes  --out: safetensors; Z, Y, and centre and neuron_weights where the fit has\n\
+    \x20         them, f32\n\
+    \n\
+    Examples:\n\
+    \x20 mlpeek export study --out factors.safetensors\n\
+    \x20 mlpeek export study --fit k100 --out k100.safetensors")]
 pub struct ExportArgs {
     /// The study's directory
     pub study: PathBuf,

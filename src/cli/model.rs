@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use crate::activations::store::CacheDtype;
 use crate::model::{BosRule, DeviceChoice, HookSite};
 
-/// Where to compute.
+/// What `--device` takes: where a model or a fit is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Device {
     /// The best that is there
@@ -34,7 +34,7 @@ impl From<Device> for DeviceChoice {
     }
 }
 
-/// How activations are computed on a GPU and stored.
+/// What `--dtype` takes: what a GPU computes in and the cache stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
     /// 4 bytes
@@ -65,7 +65,7 @@ impl From<Dtype> for DType {
     }
 }
 
-/// How BOS is treated.
+/// What `--bos` takes: whether the token for the beginning of a text is prepended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Bos {
     /// Prepended whenever the model has one
@@ -98,14 +98,23 @@ pub struct ModelArgs {
     pub device: Device,
 }
 
-/// `mlpeek collect`.
+/// Arguments of `mlpeek collect`.
 #[derive(Debug, Args)]
-#[command(
-    after_long_help = "Where --out is a study, what is not given is taken from the study, its texts too: collect --out STUDY goes \
-    on where a collection was cut short. What is given must be what the study has; with --append the corpus is added to it."
-)]
+#[command(after_help = "\
+    Where --out is a study, what is not given is taken from the study, its texts\n\
+    too: collect --out STUDY goes on where a collection was cut short. What is given\n\
+    must be what the study has; with --append the corpus is added to it.\n\
+    \n\
+    Files:\n\
+    \x20 reads   --data: JSON, JSON Lines, CSV, TSV or plain text\n\
+    \x20 writes  --out: a study, a directory (mlpeek guide files)\n\
+    \n\
+    Examples:\n\
+    \x20 mlpeek collect --layer 15 --data corpus.jsonl --out study\n\
+    \x20 mlpeek collect --model Qwen/Qwen2.5-0.5B --layer 6,12 --out study\n\
+    \x20 mlpeek collect --out study   # go on with one that was cut short")]
 pub struct CollectArgs {
-    /// The model
+    /// The model and the device
     #[command(flatten)]
     pub model: ModelArgs,
     /// Layers, from 0, separated by commas [default: the middle one]
@@ -140,11 +149,18 @@ pub struct CollectArgs {
     pub withdraw: bool,
 }
 
-/// `mlpeek forward`.
+/// Arguments of `mlpeek forward`.
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("input").required(true).args(["text", "ids"])))]
+#[command(after_help = "\
+    Files:\n\
+    \x20 writes  --out: safetensors; logits, ids and one tensor a hook, f32\n\
+    \n\
+    Examples:\n\
+    \x20 mlpeek forward --text \"We met in October.\" --layer 15 --out tensors.safetensors\n\
+    \x20 mlpeek forward --ids 1,5,9 --layer 3,4 --hook hook_resid_post --out ids.safetensors")]
 pub struct ForwardArgs {
-    /// The model
+    /// The model and the device
     #[command(flatten)]
     pub model: ModelArgs,
     /// The text; BOS is prepended where the model has one

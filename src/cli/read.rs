@@ -24,7 +24,7 @@ pub struct PlaceArgs {
 }
 
 impl PlaceArgs {
-    /// The same for the application.
+    /// The same as [`crate::jobs`] takes it.
     pub fn place(&self) -> Place {
         Place {
             fit: self.fit.clone(),
@@ -58,47 +58,65 @@ fn direction_help() -> String {
     )
 }
 
-/// `mlpeek features`.
+/// Arguments of `mlpeek features`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+    Examples:\n\
+    \x20 mlpeek features study\n\
+    \x20 mlpeek features study --directions diffmean,kmeans\n\
+    \x20 mlpeek features study --directions fit:k100,sae:topk400 --json")]
 pub struct ListArgs {
     /// The study's directory
     pub study: PathBuf,
     /// The sets to list; several make one list.
     #[arg(long, value_delimiter = ',', default_values_t = [SetKind::FIT], help = sets_help())]
     pub directions: Vec<SetKind>,
-    /// Where
+    /// Which fit, layer and hook are read
     #[command(flatten)]
     pub place: PlaceArgs,
-    /// The model
+    /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,
 }
 
-/// `mlpeek feature`.
+/// Arguments of `mlpeek feature`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+    Examples:\n\
+    \x20 mlpeek feature study 29\n\
+    \x20 mlpeek feature study diffmean:months --layer 15\n\
+    \x20 mlpeek feature study sae:topk400/17 --json")]
 pub struct FeatureArgs {
     /// The study's directory
     pub study: PathBuf,
     /// The feature's number, or another direction as `SET:ID`.
     #[arg(help = direction_help())]
     pub id: String,
-    /// Where
+    /// Which fit, layer and hook are read
     #[command(flatten)]
     pub place: PlaceArgs,
-    /// The model
+    /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,
 }
 
-/// `mlpeek info`.
+/// Arguments of `mlpeek info`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+    Examples:\n\
+    \x20 mlpeek info study\n\
+    \x20 mlpeek info study --json")]
 pub struct InfoArgs {
     /// The study's directory
     pub study: PathBuf,
 }
 
-/// `mlpeek trace`.
+/// Arguments of `mlpeek trace`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+    Examples:\n\
+    \x20 mlpeek trace study --text \"We met in October.\"\n\
+    \x20 mlpeek trace study --fit k100 --text \"We met in October.\" --json")]
 pub struct TraceArgs {
     /// The study's directory
     pub study: PathBuf,
@@ -108,7 +126,7 @@ pub struct TraceArgs {
     /// The fit [default: the newest]
     #[arg(long)]
     pub fit: Option<String>,
-    /// The model
+    /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,
 }

@@ -9,8 +9,12 @@ use super::{Device, StudyModelArgs};
 use crate::directions::sae::train::TrainConfig;
 use crate::model::HookSite;
 
-/// `mlpeek sae`.
+/// The commands of `mlpeek sae`.
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+    Examples:\n\
+    \x20 mlpeek sae train study --latents 2048 --top-k 32\n\
+    \x20 mlpeek sae compare study")]
 pub enum SaeCommand {
     /// Bring a published sparse autoencoder into a study
     Load(SaeLoadArgs),
@@ -23,15 +27,25 @@ pub enum SaeCommand {
     Compare(SaeCompareArgs),
 }
 
-/// `mlpeek sae load`.
+/// Arguments of `mlpeek sae load`.
 #[derive(Debug, Args)]
-#[command(
-    after_long_help = "Read are SAELens directories, sparsify, Gemma Scope (params.npz), Llama Scope, and OpenAI's GPT-2 \
-    autoencoders, which are published as pickles; convert one where torch is:\n\n  python -c \"import sys,torch;from \
-    safetensors.torch import save_file as w;s=torch.load(sys.argv[1],map_location='cpu');m={'activation':str(s.pop('activation',\
-    'ReLU')),'k':str((s.pop('activation_state_dict',None) or {}).get('k',''))};w({k:v.contiguous().float() for k,v in s.items() \
-    if k!='stats_last_nonzero'},sys.argv[2],m)\" 8.pt 8.safetensors"
-)]
+#[command(after_long_help = "\
+    Read are SAELens directories, sparsify, Gemma Scope (params.npz), Llama Scope, and OpenAI's\n\
+    GPT-2 autoencoders, which are published as pickles; convert one where torch is:\n\
+    \n\
+    \x20 python -c \"import sys,torch;from safetensors.torch import save_file as w;\
+    s=torch.load(sys.argv[1],map_location='cpu');m={'activation':str(s.pop('activation',\
+    'ReLU')),'k':str((s.pop('activation_state_dict',None) or {}).get('k',''))};w(\
+    {k:v.contiguous().float() for k,v in s.items() if k!='stats_last_nonzero'},\
+    sys.argv[2],m)\" 8.pt 8.safetensors\n\
+    \n\
+    Files:\n\
+    \x20 reads   SAE: a directory, a file, or a folder of the Hub\n\
+    \x20 writes  the autoencoder into the study: STUDY/saes/NAME, as SAELens reads it\n\
+    \n\
+    Examples:\n\
+    \x20 mlpeek sae load study google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82\n\
+    \x20 mlpeek sae load study saes/topk --name mine --layer 15 --hook mlp.hook_post")]
 pub struct SaeLoadArgs {
     /// The study's directory
     pub study: PathBuf,
@@ -54,8 +68,15 @@ pub struct SaeLoadArgs {
     pub fresh: bool,
 }
 
-/// `mlpeek sae train`.
+/// Arguments of `mlpeek sae train`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+    Files:\n\
+    \x20 writes  the autoencoder into the study: STUDY/saes/NAME, as SAELens reads it\n\
+    \n\
+    Examples:\n\
+    \x20 mlpeek sae train study --latents 2048 --top-k 32\n\
+    \x20 mlpeek sae train study --latents 400 --top-k 70 --epochs 20 --resume")]
 pub struct SaeTrainArgs {
     /// The study's directory
     pub study: PathBuf,
@@ -109,15 +130,23 @@ impl SaeTrainArgs {
     }
 }
 
-/// `mlpeek sae list`.
+/// Arguments of `mlpeek sae list`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+    Examples:\n\
+    \x20 mlpeek sae list study\n\
+    \x20 mlpeek sae list study --json")]
 pub struct SaeListArgs {
     /// The study's directory
     pub study: PathBuf,
 }
 
-/// `mlpeek sae compare`.
+/// Arguments of `mlpeek sae compare`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+    Examples:\n\
+    \x20 mlpeek sae compare study\n\
+    \x20 mlpeek sae compare study --fit k400 --sae topk400 --on held-out --predict 1500")]
 pub struct SaeCompareArgs {
     /// The study's directory
     pub study: PathBuf,
@@ -140,7 +169,7 @@ pub struct SaeCompareArgs {
     /// Predict about this many tokens with the activation replaced; 0 leaves the model out
     #[arg(long, default_value_t = 8192)]
     pub predict: usize,
-    /// The model
+    /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,
     /// Where to compute [default: auto]

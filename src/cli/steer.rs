@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::generate::Sampling;
 use crate::steering::{Mode, Positions};
 
-/// What is done along a direction.
+/// What `--mode` takes: what is done along a direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ModeArg {
     /// Add α times it
@@ -31,7 +31,7 @@ impl From<ModeArg> for Mode {
     }
 }
 
-/// How tokens are drawn.
+/// How the next token is drawn from what the model predicts.
 #[derive(Debug, Clone, Args)]
 pub struct SamplingArgs {
     /// 0 is greedy
@@ -81,9 +81,14 @@ fn directions_help() -> String {
     )
 }
 
-/// `mlpeek steer`.
+/// Arguments of `mlpeek steer`.
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("strength").args(["kl", "alpha"])), allow_negative_numbers = true)]
+#[command(after_help = "\
+    Examples:\n\
+    \x20 mlpeek steer study 29 --prompt \"I think that\" --kl 0.25\n\
+    \x20 mlpeek steer study 3:1,17:-0.5 --alpha 8 --samples 3 --positions generated\n\
+    \x20 mlpeek steer study 13 --mode ablate --exclusive-of 289,349")]
 pub struct SteerArgs {
     /// The study's directory
     pub study: PathBuf,
@@ -133,16 +138,16 @@ pub struct SteerArgs {
     /// Baseline and steered texts each
     #[arg(long, default_value_t = 1, value_parser = values::at_least_one)]
     pub samples: usize,
-    /// How tokens are drawn
+    /// How the next token is drawn
     #[command(flatten)]
     pub sampling: SamplingArgs,
     /// Seed of the draws [default: 42]
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Where
+    /// Which fit, layer and hook are read
     #[command(flatten)]
     pub place: PlaceArgs,
-    /// The model
+    /// Where the study's model lies
     #[command(flatten)]
     pub model: StudyModelArgs,
     /// Where to compute

@@ -9,8 +9,16 @@ use crate::analysis::hierarchy::Linkage;
 use crate::analysis::neurons::Overlap;
 use crate::factor::recursive::Growth;
 
-/// `mlpeek tree`.
+/// Arguments of `mlpeek tree`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+    Files:\n\
+    \x20 writes  --out: text, JSON, Newick (.nwk) or SVG, as --format says\n\
+    \n\
+    Examples:\n\
+    \x20 mlpeek tree study --cut 0.9\n\
+    \x20 mlpeek tree study --format svg --out tree.svg\n\
+    \x20 mlpeek tree study --recursive --levels 50,25 --joint")]
 pub struct TreeArgs {
     /// The study's directory
     pub study: PathBuf,
@@ -51,7 +59,7 @@ pub struct TreeArgs {
     pub out: Option<PathBuf>,
 }
 
-/// How a tree is written.
+/// What `--format` takes: how a tree is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum TreeFormat {
     /// Indented lines
@@ -64,7 +72,7 @@ pub enum TreeFormat {
     Svg,
 }
 
-/// How two features are compared.
+/// What `--overlap` takes: how two features are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OverlapArg {
     /// Σ min |z| / Σ max |z| over neurons of the same sign
@@ -85,7 +93,7 @@ impl From<OverlapArg> for Overlap {
     }
 }
 
-/// How clusters are compared.
+/// What `--linkage` takes: how two clusters are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LinkageArg {
     /// The mean over all pairs
@@ -106,7 +114,7 @@ impl From<LinkageArg> for Linkage {
     }
 }
 
-/// The share of neurons from level to level.
+/// What `--growth` takes: how the share of neurons of a feature changes from level to level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum GrowthArg {
     /// min(1, p·k₁/k)
@@ -124,8 +132,12 @@ impl From<GrowthArg> for Growth {
     }
 }
 
-/// `mlpeek compare`.
+/// Arguments of `mlpeek compare`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+    Examples:\n\
+    \x20 mlpeek compare study k100 k200\n\
+    \x20 mlpeek compare study k100 k100 --other another-study")]
 pub struct CompareArgs {
     /// The study's directory
     pub study: PathBuf,
@@ -138,8 +150,17 @@ pub struct CompareArgs {
     pub other: Option<PathBuf>,
 }
 
-/// `mlpeek notes`.
+/// Arguments of `mlpeek notes`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+    Files:\n\
+    \x20 reads   --import: a file that --export wrote\n\
+    \x20 writes  --export: JSON; notes of the study: STUDY/notes.json\n\
+    \n\
+    Examples:\n\
+    \x20 mlpeek notes study\n\
+    \x20 mlpeek notes study 29 \"months #time *4 -- years too\"\n\
+    \x20 mlpeek notes study --fit k100 --export notes.json")]
 pub struct NotesArgs {
     /// The study's directory
     pub study: PathBuf,

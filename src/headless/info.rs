@@ -1,12 +1,11 @@
-//! `mlpeek info`, `models`, `keys`, `completions`, `man`.
+//! `mlpeek info`, `models`, `keys`, `completions`.
 
-use clap::CommandFactory;
 use serde_json::json;
 
 use super::Output;
 use crate::amounts::{bytes, count};
-use crate::cli::{Cli, CompletionsArgs, InfoArgs, KeysArgs, ManArgs, ModelsArgs};
-use crate::error::{Error, Result};
+use crate::cli::{self, CompletionsArgs, InfoArgs, KeysArgs, ModelsArgs};
+use crate::error::Result;
 use crate::model::source;
 use crate::study::{FitEntry, Study, newest};
 use crate::text;
@@ -118,21 +117,40 @@ pub(super) fn keys(args: &KeysArgs, out: &mut Output) -> Result<()> {
 
 #[cfg(not(feature = "tui"))]
 pub(super) fn keys(_: &KeysArgs, _: &mut Output) -> Result<()> {
-    Err(Error::refused(
+    Err(crate::error::Error::refused(
         "this mlpeek was built without the explorer (feature `tui`), so it has no keys",
     ))
 }
 
 pub(super) fn completions(args: &CompletionsArgs, out: &mut Output) -> Result<()> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "mlpeek", &mut script);
-    out.document(&String::from_utf8_lossy(&script))
+    out.document(&cli::script(args.shell)?)
 }
 
-pub(super) fn man(_: &ManArgs, out: &mut Output) -> Result<()> {
-    let mut page = Vec::new();
-    clap_mangen::Man::new(Cli::command())
-        .render(&mut page)
-        .map_err(Error::io("render", "the manual page"))?;
-    out.document(&String::from_utf8_lossy(&page))
+#[cfg(all(test, feature = "tui"))]
+mod tests {
+    use std::path::Path;
+
+    use crate::ui::key_table_markdown;
+    use crate::ui::keymap::Keymap;
+
+    const BEGIN: &str = "<!-- keys: written by MLPEEK_UPDATE_KEYS=1 cargo test --release --lib the_guide_lists_the_keys -->\n";
+    const END: &str = "<!-- end of keys -->\n";
+
+    #[test]
+    fn the_guide_lists_the_keys() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide/using.md");
+        let page = std::fs::read_to_string(&path).unwrap();
+        let (before, rest) = page.split_once(BEGIN).unwrap();
+        let (_, after) = rest.split_once(END).unwrap();
+        let table = key_table_markdown(&Keymap::default().table());
+        let wanted = format!("{before}{BEGIN}{table}{END}{after}");
+        if std::env::var_os("MLPEEK_UPDATE_KEYS").is_some() {
+            std::fs::write(&path, &wanted).unwrap();
+        } else {
+            assert!(
+                page == wanted,
+                "src/guide/using.md lists other keys: its comment says what writes it"
+            );
+        }
+    }
 }

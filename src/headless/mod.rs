@@ -12,6 +12,7 @@ mod forward;
 mod guide;
 mod info;
 mod judge;
+mod man;
 mod matrices;
 mod notes;
 mod output;

@@ -2,6 +2,7 @@
 //! effect is refused before any work, and processes that change one file at once lose nothing.
 #![cfg(unix)]
 
+mod complete;
 mod foreign;
 mod refused;
 #[path = "../support/mod.rs"]
