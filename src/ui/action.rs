@@ -4,7 +4,7 @@
 //! Invariant: every action has one row, every name is unique, and no two rows that can be live at
 //! once share a key.
 
-use super::panes::PaneId;
+use crate::ui::pane_id::PaneId;
 use PaneId::{
     Compare, Contexts, Evaluate, Feature, Features, Fit, Labels, Live, Start, Steer, Tree,
 };

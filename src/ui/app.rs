@@ -20,14 +20,16 @@ use std::time::Duration;
 use crossterm::event::{KeyEventKind, MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
+use super::dialogs::Overlay;
 use super::keymap::Keymap;
 use super::layout::{Layout, Want};
-use super::panes::overlay::Overlay;
-use super::panes::{self, Cx, Note, Pane, PaneId, Step};
-use super::text;
+use super::panes::{self};
 use super::theme::Theme;
 use super::world::World;
 use crate::engine::{Command, Event, Job, Level};
+use crate::text;
+use crate::ui::pane::{Cx, Note, Pane, Step};
+use crate::ui::pane_id::PaneId;
 pub use messages::{AppOptions, Effect, Msg};
 pub use toasts::Toast;
 

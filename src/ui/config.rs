@@ -239,7 +239,7 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ui::panes::PaneId;
+    use crate::ui::pane_id::PaneId;
 
     fn read(text: &str) -> Config {
         parse(text, Path::new("config.toml"))

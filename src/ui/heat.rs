@@ -9,9 +9,9 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::text;
 use super::theme::{FLOOR, Ramp, Theme};
 use crate::pieces::{VisibleSpan, visible_spans};
+use crate::text;
 
 /// Tokens with a value each, and how to show them.
 #[derive(Clone, Copy)]
@@ -454,11 +454,11 @@ mod tests {
         let line = Line::from("#3 ██▌");
         let mono = Theme::new(Profile::Mono, false);
         assert_eq!(
-            crate::ui::panes::shaded(line.clone(), &mono).to_string(),
+            crate::ui::draw::shaded(line.clone(), &mono).to_string(),
             "#3 ▒▒▌"
         );
         assert_eq!(
-            crate::ui::panes::shaded(line.clone(), &Theme::new(Profile::TrueColour, false)),
+            crate::ui::draw::shaded(line.clone(), &Theme::new(Profile::TrueColour, false)),
             line
         );
     }

@@ -7,8 +7,8 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::text::{Line, Span};
 
 use super::edit::Edit;
-use super::text;
 use super::theme::Theme;
+use crate::text;
 
 /// Most bytes that a line takes, so that a paste of megabytes costs nothing.
 const MAX_BYTES: usize = 4096;

@@ -9,7 +9,7 @@ use std::fmt;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::action::{ACTIONS, Action, ActionInfo};
-use super::panes::PaneId;
+use crate::ui::pane_id::PaneId;
 
 /// A key with its modifiers, normalised: shift is kept only where the character does not already
 /// say it.

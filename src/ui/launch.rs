@@ -1,6 +1,9 @@
 //! From the command line to a running explorer: what it opens first, and the engine behind it.
 
+use std::io::{IsTerminal, Write};
 use std::path::Path;
+
+use crossbeam_channel::{Receiver, Sender};
 
 use crate::cli::{Colour, Device, ExploreArgs};
 use crate::engine::{self, Command, OpenRequest};
@@ -9,8 +12,11 @@ use crate::factor::FitConfig;
 use crate::model::{self, HookPoint};
 use crate::study::{self, Study};
 
-use super::theme::Profile;
-use super::{UiOptions, run};
+use super::app::{App, AppOptions};
+use super::theme::{Profile, Theme};
+use super::{config, terminal, theme};
+use crate::engine::Event;
+use crate::warnings;
 
 /// Opens the explorer. Whatever the user named is opened; with nothing named, the Start pane where
 /// there are studies, else the default model and the bundled concepts at once. Returns the exit
@@ -20,7 +26,7 @@ use super::{UiOptions, run};
 /// Where there is no terminal, or the system refuses a thread.
 pub fn explore(args: &ExploreArgs) -> anyhow::Result<u8> {
     check(args)?;
-    super::check_terminal()?;
+    check_terminal()?;
     let (initial, show_start) = first(args);
     let mut notes: Vec<String> = model::unused_gpu().into_iter().collect();
     if let Some(dir) = args
@@ -177,6 +183,78 @@ fn profile(colour: Colour) -> Option<Profile> {
         Colour::Ansi16 => Some(Profile::Ansi),
         Colour::Never => Some(Profile::Mono),
     }
+}
+
+/// How the explorer starts.
+#[derive(Debug, Clone, Default)]
+pub struct UiOptions {
+    /// Sent to the engine right after the first frame.
+    pub initial: Option<Command>,
+    /// Begin in the Start pane rather than with the features.
+    pub show_start: bool,
+    /// Lines that stay in the header: a GPU that this build does not use.
+    pub notes: Vec<String>,
+    /// Colours; `None` asks the environment.
+    pub colour: Option<Profile>,
+    /// For a light background; `None` asks `COLORFGBG`, else dark.
+    pub light: Option<bool>,
+    /// Do not go back to where the last session stood.
+    pub fresh: bool,
+    /// Panics on the UI thread after the first frame: for the test that the terminal is given back.
+    #[doc(hidden)]
+    pub debug_panic: bool,
+}
+
+/// Runs the explorer until the user quits, and returns the exit code: 0, or that of a signal. The
+/// engine behind the channels is told to shut down, and waited for.
+///
+/// # Errors
+/// Where there is no terminal, or it cannot be taken over.
+pub fn run(
+    options: UiOptions,
+    commands: Sender<Command>,
+    events: Receiver<Event>,
+) -> anyhow::Result<u8> {
+    check_terminal()?;
+    let config = config::load();
+    let profile = options
+        .colour
+        .or(config.colour)
+        .unwrap_or_else(Profile::detect);
+    let light = options
+        .light
+        .or(config.light)
+        .unwrap_or_else(theme::light_background);
+    let mut theme = Theme::new(profile, light);
+    theme.ascii = config.ascii.unwrap_or_else(theme::ascii_locale);
+    let app = AppOptions {
+        theme,
+        keymap: config.keymap,
+        mouse: config.mouse.unwrap_or(true),
+        problems: config.problems,
+        initial: options.initial,
+        show_start: options.show_start,
+        notes: options.notes,
+        fresh: options.fresh,
+    };
+    // Standard error is the log drawer's while the explorer is open.
+    warnings::install(|line| _ = writeln!(std::io::stderr(), "warning: {line}"));
+    terminal::run(
+        |size| App::new(app, size),
+        &commands,
+        &events,
+        options.debug_panic,
+    )
+}
+
+/// Fails where there is nothing to draw on.
+fn check_terminal() -> anyhow::Result<()> {
+    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+        anyhow::bail!(
+            "the explorer needs a terminal; `mlpeek --help` lists the commands that do not"
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]

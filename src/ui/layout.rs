@@ -5,7 +5,7 @@
 
 use ratatui::layout::Rect;
 
-use super::panes::PaneId;
+use crate::ui::pane_id::PaneId;
 
 /// How much room there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

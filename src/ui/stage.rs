@@ -142,7 +142,7 @@ impl Stage {
         let screen = self.screen();
         let column = |line: &str| {
             line.find(word)
-                .map(|at| crate::ui::text::width(&line[..at]) as u16)
+                .map(|at| crate::text::width(&line[..at]) as u16)
         };
         screen
             .lines()

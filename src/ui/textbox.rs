@@ -9,8 +9,8 @@ use ratatui::text::{Line, Span};
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::edit::Edit;
-use super::text;
 use super::theme::Theme;
+use crate::text;
 
 /// A box of text with a cursor.
 #[derive(Debug, Clone, PartialEq, Eq)]

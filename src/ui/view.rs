@@ -9,12 +9,12 @@ use ratatui::text::{Line, Span};
 
 use super::action::{ACTIONS, Action};
 use super::app::App;
+use super::draw::bar;
 use super::layout::{Class, Layout, Placed};
-use super::panes::features::bar;
-use super::panes::put;
-use super::text;
 use super::world::{CutShort, RunningJob};
 use crate::engine::Level;
+use crate::text;
+use crate::ui::draw::put;
 
 /// Hints in the footer at most.
 const HINTS: usize = 6;
@@ -250,7 +250,7 @@ fn tabs(app: &App, area: Rect, buf: &mut Buffer) {
         let width = text::width(&shown);
         if used + width <= usize::from(area.width) {
             let x = usize::from(area.width) - width;
-            return super::panes::put_at(buf, area, x, 0, &Line::styled(shown, style));
+            return super::draw::put_at(buf, area, x, 0, &Line::styled(shown, style));
         }
         words.remove(words.len().min(2) - 1);
     }
@@ -481,7 +481,7 @@ fn toasts(app: &App, layout: &Layout, screen: Rect, buf: &mut Buffer) {
                 line.clone()
             };
             let whole = text::pad(&format!("▌ {line}"), cells);
-            super::panes::put_at(buf, screen, x, y + i, &Line::styled(whole, style));
+            super::draw::put_at(buf, screen, x, y + i, &Line::styled(whole, style));
         }
     }
 }

@@ -65,7 +65,7 @@ impl std::fmt::Display for CutShort<'_> {
         match self {
             Self::Collecting(state) => state.fmt(f),
             Self::Importing(_) => f.write_str("imported in part"),
-            Self::Fit(fit) => write!(f, "{} {}", super::text::clean(&fit.name), fit.standing()),
+            Self::Fit(fit) => write!(f, "{} {}", crate::text::clean(&fit.name), fit.standing()),
         }
     }
 }
@@ -414,7 +414,7 @@ impl World {
         let corpus = request.corpus.as_ref().map_or_else(
             || "bundled concepts".to_owned(),
             |path| {
-                super::text::clean(
+                crate::text::clean(
                     &path
                         .file_name()
                         .unwrap_or(path.as_os_str())
@@ -486,11 +486,11 @@ impl World {
     /// A feature for a sentence: `#17 days`, by its name or its strongest token.
     pub fn feature_label(&self, id: usize) -> String {
         let what = self.row(id).map(|row| match &row.name {
-            Some(name) => super::text::clean(name),
+            Some(name) => crate::text::clean(name),
             None => row
                 .top_tokens
                 .first()
-                .map(|t| super::text::clean(t.trim()))
+                .map(|t| crate::text::clean(t.trim()))
                 .unwrap_or_default(),
         });
         match what {

@@ -10,9 +10,10 @@ use crate::engine::{Command, Job, Level, OpenRequest, SteerPart};
 use crate::factor::FitConfig;
 use crate::study::newest;
 use crate::ui::action::Action;
+use crate::ui::dialogs::{Answer, Overlay, Question};
 use crate::ui::keymap::Key;
-use crate::ui::panes::overlay::{Answer, Overlay, Question};
-use crate::ui::panes::{Note, PaneId};
+use crate::ui::pane::Note;
+use crate::ui::pane_id::PaneId;
 use crate::ui::world::CutShort;
 
 /// A second cancel key within this quits.

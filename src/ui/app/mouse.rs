@@ -8,7 +8,7 @@ use ratatui::layout::{Position, Rect};
 use super::{App, Effect};
 use crate::engine::Level;
 use crate::ui::action::Action;
-use crate::ui::panes::PaneId;
+use crate::ui::pane_id::PaneId;
 
 /// Two clicks in place within this are a double click.
 const DOUBLE_CLICK: Duration = Duration::from_millis(400);
@@ -23,7 +23,7 @@ impl App {
             return Vec::new();
         }
         let place = self.place;
-        if !self.pane(place).is_some_and(crate::ui::panes::Pane::typing) {
+        if !self.pane(place).is_some_and(crate::ui::pane::Pane::typing) {
             self.toast(Level::Info, "nothing here takes text".to_owned());
             return Vec::new();
         }

@@ -2,7 +2,7 @@
 
 use super::{App, Effect, Place};
 use crate::engine::{Command, Level, SetKind};
-use crate::ui::panes::PaneId;
+use crate::ui::pane_id::PaneId;
 
 /// Steps kept of the way back.
 const TRAIL: usize = 64;

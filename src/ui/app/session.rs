@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{App, Effect, Place};
 use crate::engine::{Command, StudyInfo};
 use crate::study::newest;
-use crate::ui::panes::PaneId;
+use crate::ui::pane_id::PaneId;
 
 fn index(value: &Value) -> Option<usize> {
     value.as_u64().and_then(|id| usize::try_from(id).ok())

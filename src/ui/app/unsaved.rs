@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::{App, Effect};
 use crate::analysis::Notes;
 use crate::engine::{Command, Level, TypedNote};
+use crate::text;
 use crate::ui::action::Action;
-use crate::ui::panes::overlay::{Overlay, Question};
-use crate::ui::text;
+use crate::ui::dialogs::{Overlay, Question};
 
 /// How often keeping is tried again.
 const AGAIN: Duration = Duration::from_secs(3);

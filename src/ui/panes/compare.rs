@@ -9,11 +9,15 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
-use super::{Copies, Cx, Note, Pane, PaneId, Step, empty, motion, put, put_at, scroll};
 use crate::analysis::Comparison;
 use crate::engine::{Command, Event, SteerPart};
+use crate::text;
 use crate::ui::action::Action;
-use crate::ui::text;
+use crate::ui::draw::{put, put_at};
+use crate::ui::list::{motion, scroll};
+use crate::ui::pane::{Copies, Cx, Note, Pane, Step};
+use crate::ui::pane_id::PaneId;
+use crate::ui::panes::empty;
 use rows::{markdown, neurons, summary, texts};
 
 /// From this width on the texts stand beside the neurons.
@@ -312,7 +316,7 @@ fn plain(line: &Line) -> String {
 mod tests {
     use crate::engine::Command;
     use crate::ui::app::Effect;
-    use crate::ui::panes::PaneId;
+    use crate::ui::pane_id::PaneId;
     use crate::ui::stage::Stage;
     use crate::ui::theme::Profile;
 

@@ -8,13 +8,17 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use serde_json::{Value, json};
 
-use super::{Cx, Note, Pane, PaneId, Step, empty, line_cells, motion, put, put_at};
 use crate::analysis::Context;
 use crate::engine::Event;
 use crate::pieces;
+use crate::text;
 use crate::ui::action::Action;
+use crate::ui::draw::{line_cells, put, put_at};
 use crate::ui::heat::{Heat, legend};
-use crate::ui::text;
+use crate::ui::list::motion;
+use crate::ui::pane::{Cx, Note, Pane, Step};
+use crate::ui::pane_id::PaneId;
+use crate::ui::panes::empty;
 use crate::ui::theme::Ramp;
 
 /// Lines that one context takes at most when wrapped.

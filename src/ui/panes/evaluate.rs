@@ -12,12 +12,16 @@ use crossterm::event::KeyEvent;
 use ratatui::buffer::Buffer;
 use ratatui::text::{Line, Span};
 
-use super::{Cx, Pane, PaneId, Step, empty, nothing_yet, put, put_at, scroll};
 use crate::engine::{Command, Event, Job, Level};
 use crate::eval::steering::report::{Mean, MethodReport, chart};
 use crate::jobs::causal::Causal;
+use crate::text;
 use crate::ui::action::Action;
-use crate::ui::text;
+use crate::ui::draw::{put, put_at};
+use crate::ui::list::scroll;
+use crate::ui::pane::{Cx, Pane, Step};
+use crate::ui::pane_id::PaneId;
+use crate::ui::panes::{empty, nothing_yet};
 use asking::Asking;
 
 /// Cells of the best score with its interval, and of the scores at one KL.
@@ -230,8 +234,12 @@ impl Pane for EvaluatePane {
                 "the scores of all methods".to_owned(),
             )]),
             _ => {
-                self.offset =
-                    super::motion(action, self.offset, self.reports.len(), self.height(cx))?;
+                self.offset = crate::ui::list::motion(
+                    action,
+                    self.offset,
+                    self.reports.len(),
+                    self.height(cx),
+                )?;
                 Some(Vec::new())
             }
         }

@@ -13,10 +13,14 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
-use super::{Cx, Pane, PaneId, Step, empty, motion, put, scroll, shaded};
 use crate::engine::Event;
+use crate::text;
 use crate::ui::action::Action;
-use crate::ui::text;
+use crate::ui::draw::{put, shaded};
+use crate::ui::list::{motion, scroll};
+use crate::ui::pane::{Cx, Pane, Step};
+use crate::ui::pane_id::PaneId;
+use crate::ui::panes::empty;
 use copied::{offer_card, offer_neuron};
 use rows::{Row, rows_of_card, rows_of_neuron};
 

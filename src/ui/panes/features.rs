@@ -23,17 +23,18 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use serde_json::{Value, json};
 
-use super::{Cx, Pane, PaneId, Step, motion, put, scroll};
 use crate::analysis::FeatureRow;
 use crate::engine::{Command, Event, Probe};
+use crate::text;
 use crate::ui::action::Action;
+use crate::ui::draw::{put, put_at};
 use crate::ui::input::LineInput;
-use crate::ui::text;
+use crate::ui::list::{motion, scroll};
+use crate::ui::pane::{Cx, Pane, Step};
+use crate::ui::pane_id::PaneId;
 use columns::Columns;
 use filter::Filter;
 use sort::Sort;
-
-pub use columns::{bar, thin_bar};
 
 /// The questions of a filter are put when it was not typed on for this long.
 const TYPED: Duration = Duration::from_millis(300);
@@ -411,7 +412,7 @@ impl Pane for FeaturesPane {
                 .chain([String::new()])
                 .chain(text::wrap(filter::GRAMMAR, cells));
             for (i, line) in lines.enumerate() {
-                super::put_at(buf, cx.area, 2, 2 + i, &Line::styled(line, cx.theme.dim()));
+                put_at(buf, cx.area, 2, 2 + i, &Line::styled(line, cx.theme.dim()));
             }
         }
         if self.has_filter_line() {

@@ -34,15 +34,19 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::{Cx, Pane, PaneId, Step, empty, fit_line, motion, nothing_yet, put, scroll};
 use crate::activations::energy::Axis;
 use crate::analysis::matching::FitComparison;
 use crate::engine::{Command, Event, Job, Level};
 use crate::factor::{FitConfig, Init, Solver, Stop};
 use crate::jobs::fitting::Refinement;
 use crate::study::{FitEntry, newest};
+use crate::text;
 use crate::ui::action::Action;
-use crate::ui::text;
+use crate::ui::draw::{fit_line, put};
+use crate::ui::list::{motion, scroll};
+use crate::ui::pane::{Cx, Pane, Step};
+use crate::ui::pane_id::PaneId;
+use crate::ui::panes::{empty, nothing_yet};
 use crate::ui::theme::Theme;
 use crate::ui::world::CutShort;
 

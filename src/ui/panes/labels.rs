@@ -10,13 +10,17 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::{Copies, Cx, Pane, PaneId, Step, empty, motion, put, put_at, scroll};
 use crate::analysis::LabelMatrix;
 use crate::engine::{Command, Event};
 use crate::interop::markdown::table;
+use crate::text;
 use crate::ui::action::Action;
+use crate::ui::draw::{put, put_at};
 use crate::ui::heat;
-use crate::ui::text;
+use crate::ui::list::{motion, scroll};
+use crate::ui::pane::{Copies, Cx, Pane, Step};
+use crate::ui::pane_id::PaneId;
+use crate::ui::panes::empty;
 use crate::ui::theme::{Ramp, Theme};
 
 /// Widest cell of the map.
@@ -396,7 +400,7 @@ impl Pane for LabelsPane {
                 let line = Rect::new(cx.area.x, cx.area.y + y as u16, names as u16, 1);
                 buf.set_style(line.intersection(buf.area), theme.selected(cx.focused));
             }
-            let what = super::tree::listed(id, 4, cx);
+            let what = crate::ui::describe::feature_in_list(id, 4, cx.world);
             let head = Span::styled(text::pad(&what, names.saturating_sub(1)), theme.text());
             let mut spans = vec![
                 Span::styled(if selected { "▌" } else { " " }, theme.accent()),

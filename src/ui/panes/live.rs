@@ -19,11 +19,12 @@ use ratatui::buffer::Buffer;
 use ratatui::text::Line;
 use serde_json::{Value, json};
 
-use super::{Cx, Note, Pane, PaneId, Step};
 use crate::analysis::{Trace, TraceFeature};
 use crate::engine::{Command, Event, Job, Level, SteerPart};
+use crate::text;
 use crate::ui::action::Action;
-use crate::ui::text;
+use crate::ui::pane::{Cx, Note, Pane, Step};
+use crate::ui::pane_id::PaneId;
 use crate::ui::textbox::TextBox;
 use follow::Follow;
 

@@ -14,11 +14,13 @@ use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::buffer::Buffer;
 use ratatui::text::Line;
 
-use super::{Cx, Note, Pane, PaneId, Step, motion};
 use crate::engine::{Command, Estimate, Event, Level, OpenRequest};
 use crate::model::{DeviceChoice, HookSite};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
+use crate::ui::list::motion;
+use crate::ui::pane::{Cx, Note, Pane, Step};
+use crate::ui::pane_id::PaneId;
 use field::Field;
 
 /// How long the request must stand before an estimate is asked for.

@@ -21,10 +21,11 @@ use ratatui::buffer::Buffer;
 use ratatui::text::Line;
 use serde_json::{Value, json};
 
-use super::{Cx, Note, Pane, PaneId, Step};
 use crate::engine::{Event, Job, Level, Mode, SteerAsk};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
+use crate::ui::pane::{Cx, Note, Pane, Step};
+use crate::ui::pane_id::PaneId;
 use crate::ui::textbox::TextBox;
 use form::{FIRST_PROMPT, Field, Form};
 use lists::Lists;

@@ -26,15 +26,16 @@ use ratatui::buffer::Buffer;
 use ratatui::text::Line;
 use serde_json::Value;
 
-use super::{Cx, Note, Pane, PaneId, Step, scroll};
 use crate::analysis::SharedNeurons;
 use crate::analysis::hierarchy::Linkage;
 use crate::analysis::neurons::Overlap;
 use crate::engine::{Command, Event, Job, Mode, SteerPart};
+use crate::text;
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
-use crate::ui::text;
-pub(in crate::ui) use draw::listed;
+use crate::ui::list::scroll;
+use crate::ui::pane::{Cx, Note, Pane, Step};
+use crate::ui::pane_id::PaneId;
 use plot::{Folds, Item, Plot, Row};
 
 /// The cursor must stand this long before its cluster's neurons are asked for.

@@ -6,9 +6,11 @@ use ratatui::text::{Line, Span};
 use super::{CELL, Link, Row, plainly};
 use crate::analysis::{ComparedText, Comparison};
 use crate::interop::markdown::table;
+use crate::text;
+use crate::ui::describe::feature_in_list;
+use crate::ui::draw::line_cells;
 use crate::ui::heat::Heat;
-use crate::ui::panes::{Cx, line_cells, tree};
-use crate::ui::text;
+use crate::ui::pane::Cx;
 use crate::ui::theme::Ramp;
 
 /// The style of a feature's number, so that it is found again in every part.
@@ -40,7 +42,7 @@ pub(super) fn summary(found: &Comparison, width: usize, cx: &Cx) -> Vec<Row> {
     let mut lines = Vec::new();
     for (i, &id) in found.features.iter().enumerate() {
         let row = cx.world.row(id);
-        let what = tree::listed(id, 6, cx);
+        let what = feature_in_list(id, 6, cx.world);
         let what = what.split_once(' ').map_or("", |(_, rest)| rest).to_owned();
         let label = row
             .and_then(|r| r.purity.as_ref())

@@ -7,10 +7,12 @@ use ratatui::text::{Line, Span};
 
 use super::form::{Field, Form};
 use crate::jobs::causal::CausalAsk;
+use crate::text;
 use crate::ui::action::Action;
+use crate::ui::draw::{put, put_at};
 use crate::ui::input::LineInput;
-use crate::ui::panes::{Cx, motion, put, put_at, scroll};
-use crate::ui::text;
+use crate::ui::list::{motion, scroll};
+use crate::ui::pane::Cx;
 
 /// Lines over the fields, and under them.
 const ABOVE: usize = 2;

@@ -12,8 +12,8 @@ use crate::jobs::causal::CausalAsk;
 use crate::jobs::choice::Choose;
 use crate::jobs::directions::Place;
 use crate::jobs::evaluation::Method;
-use crate::ui::panes::Cx;
-use crate::ui::text;
+use crate::text;
+use crate::ui::pane::Cx;
 
 /// Texts of each prompt, at most.
 const MAX_SAMPLES: usize = 16;

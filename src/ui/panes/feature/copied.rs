@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::analysis::{FeatureCard, NeuronCard, ScoredToken};
 use crate::interop::card;
-use crate::ui::panes::{Copies, Cx, Step};
-use crate::ui::text;
+use crate::text;
+use crate::ui::pane::{Copies, Cx, Step};
 
 fn fit<'a>(cx: &Cx<'a>) -> &'a str {
     cx.world.features.as_ref().map_or("", |list| &list.fit)

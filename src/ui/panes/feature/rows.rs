@@ -4,10 +4,10 @@ use ratatui::text::{Line, Span};
 
 use super::Link;
 use crate::analysis::{FeatureCard, NeuronCard, ScoredToken};
+use crate::text;
 use crate::ui::action::Action;
-use crate::ui::panes::Cx;
-use crate::ui::panes::features::bar;
-use crate::ui::text;
+use crate::ui::draw::bar;
+use crate::ui::pane::Cx;
 use crate::ui::theme::Theme;
 
 /// Lines of the histogram.

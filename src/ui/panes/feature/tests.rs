@@ -1,4 +1,4 @@
-use crate::ui::panes::PaneId;
+use crate::ui::pane_id::PaneId;
 use crate::ui::stage::Stage;
 use crate::ui::theme::Profile;
 

@@ -5,7 +5,8 @@ use ratatui::text::{Line, Span};
 
 use super::{Cx, Sort};
 use crate::analysis::FeatureRow;
-use crate::ui::text;
+use crate::text;
+use crate::ui::draw::thin_bar;
 
 /// Which columns fit.
 #[derive(Debug, Clone, Copy)]
@@ -199,41 +200,4 @@ fn tokens(tokens: &[String]) -> String {
         }
     }
     shown.join(" ")
-}
-
-/// A thin bar of `cells` cells in halves, for a column of many; something is always seen of a value
-/// above zero.
-pub fn thin_bar(value: f32, max: f32, cells: usize) -> String {
-    let share = if max > 0.0 && value > 0.0 {
-        (value / max).min(1.0)
-    } else {
-        0.0
-    };
-    let mut halves = (share * cells as f32 * 2.0).round() as usize;
-    if share > 0.0 {
-        halves = halves.max(1);
-    }
-    let bar = "━".repeat(halves / 2) + &"╸".repeat(halves % 2);
-    text::pad(&bar, cells)
-}
-
-/// A bar of `cells` cells in eighths; something is always seen of a value above zero.
-pub fn bar(value: f32, max: f32, cells: usize) -> String {
-    const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
-    let share = if max > 0.0 && value > 0.0 {
-        (value / max).min(1.0)
-    } else {
-        0.0
-    };
-    let mut eighths = (share * cells as f32 * 8.0).round() as usize;
-    if share > 0.0 {
-        eighths = eighths.max(1);
-    }
-    (0..cells)
-        .map(|i| match eighths.saturating_sub(i * 8) {
-            0 => ' ',
-            n if n >= 8 => '█',
-            n => EIGHTHS[n],
-        })
-        .collect()
 }

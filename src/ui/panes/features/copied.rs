@@ -4,8 +4,8 @@ use super::FeaturesPane;
 use crate::analysis::FeatureRow;
 use crate::engine::Level;
 use crate::interop::markdown::table;
-use crate::ui::panes::{Copies, Cx, Step};
-use crate::ui::text;
+use crate::text;
+use crate::ui::pane::{Copies, Cx, Step};
 
 impl FeaturesPane {
     pub(super) fn copy(&self, cx: &Cx) -> Vec<Step> {

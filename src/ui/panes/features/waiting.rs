@@ -5,9 +5,11 @@ use ratatui::buffer::Buffer;
 use ratatui::text::{Line, Span};
 
 use crate::engine::Job;
+use crate::text;
 use crate::ui::action::Action;
-use crate::ui::panes::{Cx, empty, nothing_yet, put_at};
-use crate::ui::text;
+use crate::ui::draw::put_at;
+use crate::ui::pane::Cx;
+use crate::ui::panes::{empty, nothing_yet};
 
 /// What to do with a feature, for the time until there is one.
 const THEN: [(Action, &str); 6] = [

@@ -7,8 +7,8 @@ use ratatui::text::Span;
 use ratatui::widgets::{Axis, Chart, Dataset, GraphType, Widget};
 
 use crate::engine::{SweepPoint, TrainPoint};
-use crate::ui::panes::Cx;
-use crate::ui::text;
+use crate::text;
+use crate::ui::pane::Cx;
 
 /// Curve points drawn at most: what a wide terminal can show.
 const POINTS: usize = 400;

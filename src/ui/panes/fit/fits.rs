@@ -8,9 +8,10 @@ use ratatui::text::{Line, Span};
 use super::points::{self, Series};
 use crate::analysis::matching::{Alone, FitComparison};
 use crate::study::FitEntry;
-use crate::ui::panes::sweep::settings;
-use crate::ui::panes::{Cx, put};
-use crate::ui::text;
+use crate::text;
+use crate::ui::describe::settings;
+use crate::ui::draw::put;
+use crate::ui::pane::Cx;
 
 /// The fits of the hook on show, newest first.
 pub(super) fn listed<'a>(cx: &Cx<'a>) -> Vec<&'a FitEntry> {
@@ -142,7 +143,7 @@ pub(super) fn compared_lines(found: &FitComparison, width: usize, cx: &Cx) -> Ve
     ];
     let shown = |id: usize| {
         text::truncate(
-            &super::super::tree::listed(id, 5, cx),
+            &crate::ui::describe::feature_in_list(id, 5, cx.world),
             width.saturating_sub(22),
         )
     };

@@ -8,8 +8,9 @@ use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Axis, Chart, Dataset, GraphType, Widget};
 
-use crate::ui::panes::{Cx, fit_line, put};
-use crate::ui::text;
+use crate::text;
+use crate::ui::draw::{fit_line, put};
+use crate::ui::pane::Cx;
 use crate::ui::theme::Theme;
 
 /// Marks that are told apart without colour; what comes after them shares the last.

@@ -8,10 +8,11 @@ use serde_json::json;
 
 use super::points::{self, Series};
 use crate::engine::{Job, SweepBegun, SweepRow};
+use crate::text;
 use crate::ui::action::Action;
-use crate::ui::panes::sweep::{seeds, settings};
-use crate::ui::panes::{Copies, Cx, put};
-use crate::ui::text;
+use crate::ui::describe::{seeds, settings};
+use crate::ui::draw::put;
+use crate::ui::pane::{Copies, Cx};
 
 /// Columns of the table: a head and what stands below it.
 type Column = (&'static str, fn(&SweepRow) -> String);

@@ -7,9 +7,10 @@ use ratatui::text::{Line, Span};
 use super::curve;
 use crate::engine::{Job, TrainPoint};
 use crate::study::SaeEntry;
+use crate::text;
 use crate::ui::action::Action;
-use crate::ui::panes::{Cx, put};
-use crate::ui::text;
+use crate::ui::draw::put;
+use crate::ui::pane::Cx;
 
 /// Why `what`, a training or a sweep over k, cannot begin now: either takes all rows and all cores.
 pub(super) fn refusal(what: &str, cx: &Cx) -> Option<String> {

@@ -7,7 +7,7 @@
 use super::LivePane;
 use crate::analysis::Trace;
 use crate::engine::{Event, Job};
-use crate::ui::panes::Cx;
+use crate::ui::pane::Cx;
 
 /// A run that the pane follows.
 #[derive(Debug, Default)]

@@ -5,7 +5,8 @@ use crate::analysis::{Trace, TraceFeature};
 use crate::interop::markdown::table;
 use crate::pieces;
 use crate::ui::action::Action;
-use crate::ui::panes::{Copies, Cx, Step, motion, scroll};
+use crate::ui::list::{motion, scroll};
+use crate::ui::pane::{Copies, Cx, Step};
 
 impl LivePane {
     pub(super) fn reorder(&mut self) {

@@ -6,9 +6,11 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::{LivePane, Shown, peak};
-use crate::ui::panes::tree::listed;
-use crate::ui::panes::{Cx, put, scroll};
-use crate::ui::text;
+use crate::text;
+use crate::ui::describe::feature_in_list;
+use crate::ui::draw::put;
+use crate::ui::list::scroll;
+use crate::ui::pane::Cx;
 use crate::ui::theme::{Ramp, Theme};
 
 /// Cells of a feature's name.
@@ -79,7 +81,7 @@ pub(super) fn draw(pane: &LivePane, area: Rect, cx: &Cx, buf: &mut Buffer) {
             Shown::Feature(id) => {
                 let feature = trace.features.iter().find(|f| f.id == id);
                 (
-                    listed(id, 3, cx),
+                    feature_in_list(id, 3, cx.world),
                     feature.map_or(&[][..], |f| &f.values),
                     largest,
                 )

@@ -8,10 +8,11 @@ use ratatui::text::{Line, Span};
 use super::view::{Parts, other_trace};
 use super::{LivePane, Shown, Sort, peak};
 use crate::pieces;
-use crate::ui::panes::features::bar;
-use crate::ui::panes::tree::listed;
-use crate::ui::panes::{Cx, put, shaded};
-use crate::ui::text;
+use crate::text;
+use crate::ui::describe::feature_in_list;
+use crate::ui::draw::bar;
+use crate::ui::draw::{put, shaded};
+use crate::ui::pane::Cx;
 
 /// Cells of a number in the list.
 const NUMBER: usize = 6;
@@ -161,7 +162,10 @@ fn entry(pane: &LivePane, at: usize, selected: bool, columns: &Columns, cx: &Cx)
     };
     let mut spans = vec![
         marker,
-        Span::styled(text::pad(&listed(id, 4, cx), columns.name), style),
+        Span::styled(
+            text::pad(&feature_in_list(id, 4, cx.world), columns.name),
+            style,
+        ),
         Span::styled(text::pad_left(&shown, NUMBER), style),
     ];
     if columns.other {

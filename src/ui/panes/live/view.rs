@@ -9,9 +9,12 @@ use ratatui::text::{Line, Span};
 use super::{LivePane, Shown, matrix, table};
 use crate::analysis::Trace;
 use crate::pieces::visible_spans;
+use crate::text;
 use crate::ui::action::Action;
-use crate::ui::panes::{Cx, empty, put, put_at, scroll};
-use crate::ui::text;
+use crate::ui::draw::{put, put_at};
+use crate::ui::list::scroll;
+use crate::ui::pane::Cx;
+use crate::ui::panes::empty;
 use crate::ui::theme::{Ramp, Theme};
 
 /// From this width on the list stands beside the text.

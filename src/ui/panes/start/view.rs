@@ -9,9 +9,11 @@ use crate::engine::Estimate;
 use crate::model::source::DEFAULT_MODEL;
 use crate::model::{HookPoint, HookSite};
 use crate::study::StudyEntry;
+use crate::text;
 use crate::ui::action::Action;
-use crate::ui::panes::{Cx, put, scroll};
-use crate::ui::text;
+use crate::ui::draw::put;
+use crate::ui::list::scroll;
+use crate::ui::pane::Cx;
 
 /// From this width on the lists stand beside the form.
 const TWO_COLUMNS: u16 = 100;

@@ -9,9 +9,10 @@ use ratatui::text::{Line, Span};
 use super::SteerPane;
 use super::run::{Run, State, departure, flow};
 use crate::engine::{Mode, SteerPart};
+use crate::text;
 use crate::ui::action::Action;
-use crate::ui::panes::{Cx, put, put_at};
-use crate::ui::text;
+use crate::ui::draw::{put, put_at};
+use crate::ui::pane::Cx;
 
 /// From this height on parts have headings and blank lines of their own.
 const ROOMY: usize = 16;

@@ -4,7 +4,7 @@ use super::run::{Run, State};
 use super::{MAX_RUNS, SteerPane, unknown};
 use crate::engine::{Command, Job, Level, SteerAsk};
 use crate::ui::action::Action;
-use crate::ui::panes::{Cx, Step};
+use crate::ui::pane::{Cx, Step};
 
 impl SteerPane {
     /// Why nothing can be run now.

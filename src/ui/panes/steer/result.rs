@@ -11,10 +11,11 @@ use super::parts;
 use super::run::{Run, State, departure, flow};
 use crate::analysis::ScoredToken;
 use crate::steering::{SteerInfo, Strength};
+use crate::text;
 use crate::ui::action::Action;
-use crate::ui::panes::features::bar;
-use crate::ui::panes::{Cx, put, put_at};
-use crate::ui::text;
+use crate::ui::draw::bar;
+use crate::ui::draw::{put, put_at};
+use crate::ui::pane::Cx;
 
 /// Below this width baseline and steered stand one below the other.
 const STACKED: usize = 56;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{Mode, SteerAsk, SteerPart};
 use crate::steering::{SteerInfo, Strength};
-use crate::ui::text;
+use crate::text;
 
 /// More samples than can be asked for.
 const MAX_SAMPLES: usize = 64;

@@ -3,7 +3,7 @@
 
 use super::SteerPane;
 use crate::engine::{FeatureList, Level, Mode, SteerPart};
-use crate::ui::panes::{Note, Step};
+use crate::ui::pane::{Note, Step};
 
 impl SteerPane {
     /// What another list calls by the same ids are other directions.

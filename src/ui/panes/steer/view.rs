@@ -7,10 +7,12 @@ use ratatui::text::{Line, Span};
 
 use super::form::Field;
 use super::{SteerPane, result, unknown};
+use crate::text;
 use crate::ui::action::Action;
-use crate::ui::panes::tree::listed;
-use crate::ui::panes::{Cx, put, scroll};
-use crate::ui::text;
+use crate::ui::describe::feature_in_list;
+use crate::ui::draw::put;
+use crate::ui::list::scroll;
+use crate::ui::pane::Cx;
 
 /// From this size on the request stands beside the texts, a value a row.
 const BESIDE: (u16, u16) = (104, 20);
@@ -159,7 +161,7 @@ fn term_label(pane: &SteerPane, i: usize, cells: usize, cx: &Cx) -> Span<'static
             text::truncate(&format!("#{id} (not in this fit)"), cells),
             cx.theme.warning(),
         ),
-        Some((id, _)) => Span::raw(text::truncate(&listed(*id, 4, cx), cells)),
+        Some((id, _)) => Span::raw(text::truncate(&feature_in_list(*id, 4, cx.world), cells)),
         None => {
             let hint = match cx.world.selected {
                 Some(id) => format!(

@@ -6,9 +6,9 @@ use ratatui::text::{Line, Span};
 use super::TreePane;
 use super::plot::{Folds, Item};
 use crate::engine::Level;
+use crate::text;
 use crate::ui::input::LineInput;
-use crate::ui::panes::{Cx, Step};
-use crate::ui::text;
+use crate::ui::pane::{Cx, Step};
 
 /// How many clusters of two or more there are below a height, and how many features are by
 /// themselves.

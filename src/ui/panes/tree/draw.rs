@@ -8,8 +8,12 @@ use super::plot::{self, Item, Row};
 use super::search::search_line;
 use super::{TreePane, panel};
 use crate::analysis::FeatureRow;
-use crate::ui::panes::{Cx, empty, nothing_yet, put, put_at, scroll};
-use crate::ui::text;
+use crate::text;
+use crate::ui::describe::strongest_words;
+use crate::ui::draw::{put, put_at};
+use crate::ui::list::scroll;
+use crate::ui::pane::Cx;
+use crate::ui::panes::{empty, nothing_yet};
 
 /// From this width on the cluster under the cursor stands beside the tree.
 const BESIDE: u16 = 100;
@@ -287,38 +291,6 @@ fn junction(pane: &TreePane, parts: &Parts, offset: usize, cx: &Cx, buf: &mut Bu
     }
 }
 
-/// Distinct strongest tokens, at most `most`.
-pub(in crate::ui) fn words(row: &FeatureRow, most: usize) -> String {
-    distinct(&row.top_tokens, most)
-}
-
-/// At most `most` tokens that differ by more than case and blanks.
-pub(super) fn distinct(tokens: &[String], most: usize) -> String {
-    let mut seen: Vec<String> = Vec::new();
-    let mut shown: Vec<String> = Vec::new();
-    for token in tokens {
-        let folded = token.trim().to_lowercase();
-        if shown.len() < most && !seen.contains(&folded) {
-            seen.push(folded);
-            let trimmed = token.trim_matches(' ');
-            shown.push(if trimmed.is_empty() {
-                "·".to_owned()
-            } else {
-                text::clean(trimmed)
-            });
-        }
-    }
-    shown.join(" ")
-}
-
-/// A feature for a list: `#17 counting`, or `#17 Sunday Monday`.
-pub(in crate::ui) fn listed(id: usize, most: usize, cx: &Cx) -> String {
-    match cx.world.row(id) {
-        Some(row) if row.name.is_none() => format!("#{id} {}", words(row, most)),
-        _ => cx.world.feature_label(id),
-    }
-}
-
 /// The label that most of some features are about, and how many.
 pub(super) fn common_label(features: &[usize], cx: &Cx) -> Option<(String, usize)> {
     let mut counts: Vec<(&str, usize)> = Vec::new();
@@ -398,7 +370,7 @@ fn label(pane: &TreePane, row: Row, room: usize, cx: &Cx) -> Vec<Span<'static>> 
             });
             (
                 head,
-                row.map(|r| words(r, 8)).unwrap_or_default(),
+                row.map(|r| strongest_words(r, 8)).unwrap_or_default(),
                 tail.unwrap_or_default(),
             )
         }
@@ -436,7 +408,7 @@ fn name(id: usize, cx: &Cx) -> String {
         Some(FeatureRow {
             name: Some(name), ..
         }) => text::clean(name),
-        Some(row) if !row.top_tokens.is_empty() => words(row, 1),
+        Some(row) if !row.top_tokens.is_empty() => strongest_words(row, 1),
         _ => format!("#{id}"),
     }
 }

@@ -4,7 +4,8 @@ use super::panel::{self, Link};
 use super::plot::Item;
 use super::{TreePane, draw};
 use crate::ui::action::Action;
-use crate::ui::panes::{Cx, Step, motion};
+use crate::ui::list::motion;
+use crate::ui::pane::{Cx, Step};
 
 impl TreePane {
     /// Into the panel and about in it; `None` for what is the tree's.

@@ -7,13 +7,15 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::TreePane;
-use super::draw::{common_label, words};
+use super::draw::common_label;
 use super::plot::Item;
 use crate::analysis::{ScoredToken, SharedNeurons};
+use crate::text;
 use crate::ui::action::Action;
-use crate::ui::panes::features::bar;
-use crate::ui::panes::{Cx, put, shaded};
-use crate::ui::text;
+use crate::ui::describe::strongest_words;
+use crate::ui::draw::bar;
+use crate::ui::draw::{put, shaded};
+use crate::ui::pane::Cx;
 
 /// Where a line leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +95,7 @@ pub(super) fn draw(pane: &TreePane, area: Rect, beside: bool, cx: &Cx, buf: &mut
     ];
     for (x, lines) in columns {
         for (y, line) in lines.iter().take(height).enumerate() {
-            crate::ui::panes::put_at(buf, area, x + 1, y + 1, line);
+            crate::ui::draw::put_at(buf, area, x + 1, y + 1, line);
         }
     }
 }
@@ -214,7 +216,7 @@ fn members(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Row> {
             let tokens = cx
                 .world
                 .row(id)
-                .map(|row| words(row, 8))
+                .map(|row| strongest_words(row, 8))
                 .unwrap_or_default();
             return vec![Row::plain(Line::raw(text::truncate(&tokens, width)))];
         }
@@ -259,7 +261,7 @@ fn members(pane: &TreePane, width: usize, cx: &Cx) -> Vec<Row> {
             theme.text()
         };
         let what = name
-            .or_else(|| row.map(|r| words(r, 6)))
+            .or_else(|| row.map(|r| strongest_words(r, 6)))
             .unwrap_or_default();
         let room = width.saturating_sub(text::width(&head) + 4);
         let line = Line::from(vec![

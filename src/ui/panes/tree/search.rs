@@ -11,10 +11,11 @@ use super::TreePane;
 use super::levels::Jump;
 use super::plot::{Folds, Item};
 use crate::analysis::FeatureRow;
+use crate::text;
 use crate::ui::action::Action;
+use crate::ui::draw::put;
 use crate::ui::input::LineInput;
-use crate::ui::panes::{Cx, Step, put};
-use crate::ui::text;
+use crate::ui::pane::{Cx, Step};
 
 /// Whether every word of `query` is found in the row's id, name, tokens or label.
 pub(super) fn finds(row: &FeatureRow, query: &str) -> bool {

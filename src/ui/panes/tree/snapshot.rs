@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::TreePane;
 use super::plot::{self, Item, Plot};
 use crate::engine::Command;
-use crate::ui::panes::{Cx, Step};
+use crate::ui::pane::{Cx, Step};
 
 /// How often the tree is asked for again while the fit runs.
 const REFRESH: Duration = Duration::from_secs(3);

@@ -10,7 +10,8 @@ use crate::analysis::neurons::Overlap;
 use crate::engine::{Command, Mode, SteerPart};
 use crate::interop::markdown::table;
 use crate::ui::action::Action;
-use crate::ui::panes::{Copies, Cx, Note, Pane, PaneId, Step};
+use crate::ui::pane::{Copies, Cx, Note, Pane, Step};
+use crate::ui::pane_id::PaneId;
 
 /// Whether an action takes out what is along the features.
 fn ablates(action: Action) -> bool {

@@ -11,7 +11,7 @@ use unicode_width::UnicodeWidthChar;
 
 use super::Painter;
 use crate::text;
-use crate::ui::panes::put_at;
+use crate::ui::draw::put_at;
 
 const WIDTH: u16 = 24;
 const HEIGHT: u16 = 4;

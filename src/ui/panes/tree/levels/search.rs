@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use super::{LevelsView, paths};
 use crate::analysis::LevelNode;
+use crate::ui::list::scroll;
+use crate::ui::pane::{Cx, Step};
 use crate::ui::panes::tree::search::finds;
-use crate::ui::panes::{Cx, Step, scroll};
 
 /// Where a search goes.
 #[derive(Debug, Clone, Copy)]

@@ -5,9 +5,9 @@ use ratatui::text::{Line, Span};
 
 use super::LevelsView;
 use crate::factor::recursive::default_levels;
+use crate::text;
 use crate::ui::input::LineInput;
-use crate::ui::panes::{Cx, Step};
-use crate::ui::text;
+use crate::ui::pane::{Cx, Step};
 
 /// The numbers that were typed, or what is wrong with them, over a fit of `k` features.
 fn read(typed: &str, k: usize) -> Result<Vec<usize>, String> {

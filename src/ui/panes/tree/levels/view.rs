@@ -7,10 +7,14 @@ use ratatui::text::{Line, Span};
 use super::LevelsView;
 use crate::analysis::LevelNode;
 use crate::engine::Job;
+use crate::text;
+use crate::ui::describe::distinct;
+use crate::ui::draw::thin_bar;
+use crate::ui::draw::{put, put_at};
 use crate::ui::heat::Heat;
-use crate::ui::panes::features::thin_bar;
-use crate::ui::panes::{Cx, empty, put, put_at, scroll};
-use crate::ui::text;
+use crate::ui::list::scroll;
+use crate::ui::pane::Cx;
+use crate::ui::panes::empty;
 use crate::ui::theme::Ramp;
 
 /// From this width on the node under the cursor stands beside the tree.
@@ -260,7 +264,7 @@ impl LevelsView {
 }
 
 pub(super) fn tokens(node: &LevelNode, most: usize) -> String {
-    super::super::draw::distinct(&node.top_tokens, most)
+    distinct(&node.top_tokens, most)
 }
 
 /// The tree, and where the node under the cursor is told of: beside it or below.

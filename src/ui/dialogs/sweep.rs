@@ -8,14 +8,15 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::overlay::{Answer, dialog, frame, inside};
-use super::put;
+use super::{Answer, dialog, frame, inside};
 use crate::engine::{Command, SweepAsk};
-use crate::factor::{FitConfig, Solver};
+use crate::factor::FitConfig;
 use crate::study::newest;
+use crate::text;
 use crate::ui::app::App;
+use crate::ui::describe::{seeds, settings};
+use crate::ui::draw::put;
 use crate::ui::input::LineInput;
-use crate::ui::text;
 use crate::ui::world::World;
 
 /// The fields: a name, and what it means.
@@ -57,42 +58,6 @@ fn base(world: &World) -> FitConfig {
         .or_else(|| newest(&study.fits, |hook| hook == study.hook))
         .map(|f| f.config.clone())
         .unwrap_or_default()
-}
-
-/// "λ 0.1, 5% of 1,536 neurons": the settings, but for k and the seeds.
-pub(super) fn settings(config: &FitConfig, width: usize) -> String {
-    let share = format!(
-        "{} of {} neurons",
-        text::chosen_percent(config.share(width)),
-        text::count(width)
-    );
-    let rule = match config.solver {
-        Solver::Bcd => format!("λ {}", config.l1),
-        Solver::Mu => "multiplicative".to_owned(),
-    };
-    let cap = config
-        .row_cap
-        .map_or_else(String::new, |cap| format!(", at most {cap} a token"));
-    let scaled = if config.scale_rows {
-        ", scaled rows"
-    } else {
-        ""
-    };
-    let neurons = if config.scale_neurons {
-        ", scaled neurons"
-    } else {
-        ""
-    };
-    let centred = if config.centre { ", centred" } else { "" };
-    format!("{rule}, {share}{cap}{scaled}{neurons}{centred}")
-}
-
-/// "seeds 42 to 44".
-pub(super) fn seeds(first: u64, count: usize) -> String {
-    match count {
-        0 | 1 => format!("seed {first}"),
-        _ => format!("seeds {first} to {}", first.wrapping_add(count as u64 - 1)),
-    }
 }
 
 impl SweepBox {

@@ -5,13 +5,13 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::overlay::{Answer, dialog, frame, inside};
-use super::put;
+use super::{Answer, dialog, frame, inside};
 use crate::engine::{Command, TrainConfig};
 use crate::study::SaeEntry;
+use crate::text;
 use crate::ui::app::App;
+use crate::ui::draw::put;
 use crate::ui::input::LineInput;
-use crate::ui::text;
 use crate::ui::world::World;
 
 /// The fields: a name, and what it means.

@@ -6,13 +6,15 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 
-use super::overlay::{Answer, dialog, frame, inside};
-use super::{PaneId, motion, put, scroll};
+use super::{Answer, dialog, frame, inside};
 use crate::engine::{Baseline, Command, Count, SetKind, StudyInfo};
+use crate::text;
 use crate::ui::action::Action;
 use crate::ui::app::App;
+use crate::ui::draw::put;
 use crate::ui::keymap::{Key, Keymap};
-use crate::ui::text;
+use crate::ui::list::{motion, scroll};
+use crate::ui::pane_id::PaneId;
 use crate::ui::world::World;
 
 /// Its state.

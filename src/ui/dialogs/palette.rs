@@ -7,12 +7,14 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 
-use super::overlay::{Answer, dialog, frame, inside};
-use super::{PaneId, put, scroll};
+use super::{Answer, dialog, frame, inside};
+use crate::text;
 use crate::ui::action::{ACTIONS, Action, ActionInfo};
 use crate::ui::app::App;
+use crate::ui::draw::put;
 use crate::ui::input::LineInput;
-use crate::ui::text;
+use crate::ui::list::scroll;
+use crate::ui::pane_id::PaneId;
 
 /// Its state.
 #[derive(Debug)]
@@ -212,7 +214,7 @@ mod tests {
         let (y, x) = stage.find("neurons ").expect("a command in sight");
         stage.click(x, y);
         let chosen = match &stage.app.overlay {
-            Some(crate::ui::panes::overlay::Overlay::Palette(p)) => p.found()[p.selected].name,
+            Some(crate::ui::dialogs::Overlay::Palette(p)) => p.found()[p.selected].name,
             other => panic!("the palette stays: {other:?}"),
         };
         assert_eq!(chosen, "neurons");

@@ -3,6 +3,13 @@
 //!
 //! Invariant: `esc` always closes it.
 
+pub mod help;
+pub mod log;
+pub mod palette;
+pub mod sets;
+pub mod sweep;
+pub mod train;
+
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -10,22 +17,25 @@ use ratatui::symbols::border;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Widget};
 
-use super::help::HelpBox;
-use super::log::LogDrawer;
-use super::palette::PaletteBox;
-use super::sets::SetsBox;
-use super::sweep::SweepBox;
-use super::train::TrainBox;
-use super::{Copies, PaneId, put};
 use crate::disk;
 use crate::engine::{Command, Job, TypedNote};
+use crate::text;
 use crate::ui::action::Action;
 use crate::ui::app::App;
+use crate::ui::draw::put;
 use crate::ui::input::LineInput;
 use crate::ui::keymap::{Key, Keymap};
-use crate::ui::text;
+use crate::ui::pane::Copies;
+use crate::ui::pane_id::PaneId;
 use crate::ui::theme::Theme;
 use crate::ui::world::World;
+
+use help::HelpBox;
+use log::LogDrawer;
+use palette::PaletteBox;
+use sets::SetsBox;
+use sweep::SweepBox;
+use train::TrainBox;
 
 /// Lines of a reason for a question at most.
 const WHY: usize = 6;

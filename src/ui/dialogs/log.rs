@@ -5,13 +5,14 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::overlay::{Answer, frame};
-use super::{PaneId, put};
+use super::{Answer, frame};
 use crate::engine::Level;
+use crate::text;
 use crate::ui::action::Action;
 use crate::ui::app::App;
+use crate::ui::draw::put;
 use crate::ui::keymap::{Key, Keymap};
-use crate::ui::text;
+use crate::ui::pane_id::PaneId;
 use crate::ui::theme::Theme;
 use crate::ui::world::{LogLine, World};
 

@@ -6,13 +6,14 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::overlay::{Answer, dialog, frame};
-use super::{PaneId, put};
+use super::{Answer, dialog, frame};
+use crate::text;
 use crate::ui::action::{ACTIONS, Action, ActionInfo};
 use crate::ui::app::App;
+use crate::ui::draw::put;
 use crate::ui::input::LineInput;
 use crate::ui::keymap::{Key, Keymap};
-use crate::ui::text;
+use crate::ui::pane_id::PaneId;
 
 /// More than the rows can be: the view stops at the last.
 const MOST_ROWS: usize = 4 * ACTIONS.len();

@@ -1,0 +1,216 @@
+//! What a pane is: the trait that every pane implements, what it may look at ([`Cx`]) and what it may
+//! ask for ([`Step`]). Knows no pane and not the app.
+//!
+//! Invariant: a pane changes nothing but itself; what it wants done it returns as [`Step`]s.
+
+use std::time::Duration;
+
+use crossterm::event::KeyEvent;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::Line;
+
+use super::action::Action;
+use super::keymap::Keymap;
+use super::pane_id::PaneId;
+use super::theme::Theme;
+use super::world::World;
+use crate::engine::{Command, Event, Level, Mode, OpenRequest, SteerPart};
+
+/// What a pane may look at.
+#[derive(Clone, Copy)]
+pub struct Cx<'a> {
+    /// What the engine told.
+    pub world: &'a World,
+    /// Styles.
+    pub theme: &'a Theme,
+    /// Keys, for hints in empty panes.
+    pub keymap: &'a Keymap,
+    /// Where the pane is drawn, without its title line.
+    pub area: Rect,
+    /// Whether keys go to it.
+    pub focused: bool,
+    /// Whether contexts are on the screen, beside it or as itself.
+    pub contexts_seen: bool,
+}
+
+impl Cx<'_> {
+    /// The key of an action, for a hint.
+    pub fn key(&self, action: Action) -> String {
+        self.keymap.key(action)
+    }
+}
+
+/// What a pane asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// To the engine.
+    Send(Command),
+    /// To the clipboard: the text, and what it is for the toast ("feature #17").
+    Copy(String, String),
+    /// To the clipboard, in the form that is chosen.
+    Offer(Box<Copies>),
+    /// The cursor of the feature list is on this feature.
+    Select(usize),
+    /// Go to a feature; `Back` returns.
+    Visit(usize),
+    /// Go to a neuron; `Back` returns.
+    VisitNeuron(usize),
+    /// Go to a pane; `Back` returns.
+    Focus(PaneId),
+    /// Ask for the name of a feature.
+    Rename(usize),
+    /// Tell another pane something, and go there.
+    Tell(PaneId, Note),
+    /// A toast and a log line.
+    Say(Level, String),
+}
+
+/// What can be copied in one of three forms.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Copies {
+    /// What it is, for the toast.
+    pub what: String,
+    /// As lines for a person.
+    pub text: String,
+    /// As data.
+    pub json: serde_json::Value,
+    /// For notes and papers.
+    pub markdown: String,
+}
+
+/// What panes tell each other.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Note {
+    /// To Steer: add these features with their weights, or replace the list when `replace`.
+    Steer {
+        /// Features with their weights.
+        features: Vec<(usize, f32)>,
+        /// Which of their neurons.
+        part: SteerPart,
+        /// Suppress.
+        negative: bool,
+        /// Forget what was there.
+        replace: bool,
+    },
+    /// To Steer: the features that come next are of this cluster.
+    Cluster(Vec<usize>),
+    /// To Steer: what is done along the features that are there.
+    Mode(Mode),
+    /// To Steer: run the feature in three ways, whole, core and own neurons.
+    ThreeWays,
+    /// To Live: look at this text.
+    Text(String),
+    /// To Live: look at what is generated, as it comes.
+    Follow {
+        /// What is continued.
+        prompt: String,
+        /// The continuation without steering, so far.
+        baseline: String,
+        /// The continuation with it.
+        steered: String,
+    },
+    /// To Start: begin from this request.
+    Open(OpenRequest),
+}
+
+/// A pane.
+pub trait Pane {
+    /// Which it is.
+    fn id(&self) -> PaneId;
+
+    /// The title line's text: its name and a few facts.
+    fn title(&self, cx: &Cx) -> Line<'static>;
+
+    /// Draws into `cx.area` of `buf` (never empty, always inside the buffer).
+    fn view(&self, cx: &Cx, buf: &mut Buffer);
+
+    /// Does what an action says; `None` when it means nothing here.
+    fn act(&mut self, action: Action, cx: &Cx) -> Option<Vec<Step>>;
+
+    /// Why `action` cannot be done now, for hints and help; `None` when it can.
+    fn refusal(&self, action: Action, cx: &Cx) -> Option<String> {
+        let _ = (action, cx);
+        None
+    }
+
+    /// Whether keys are text now.
+    fn typing(&self) -> bool {
+        false
+    }
+
+    /// The line that is typed at the pane's bottom, for `cells` rather than the pane's own width.
+    fn typed_line(&self, cx: &Cx, cells: usize) -> Option<Line<'static>> {
+        let _ = (cx, cells);
+        None
+    }
+
+    /// The footer while [`Pane::typing`].
+    fn typing_hints(&self) -> Vec<(&'static str, &'static str)> {
+        vec![("enter", "keeps it"), ("esc", "leaves it")]
+    }
+
+    /// A key while [`Pane::typing`]; `None` hands it on to the key map (function keys, ctrl-…).
+    fn key(&mut self, key: KeyEvent, cx: &Cx) -> Option<Vec<Step>> {
+        let _ = (key, cx);
+        None
+    }
+
+    /// Pasted text while [`Pane::typing`].
+    fn paste(&mut self, text: &str, cx: &Cx) -> Vec<Step> {
+        let _ = (text, cx);
+        Vec::new()
+    }
+
+    /// The engine told something (the world knows it already).
+    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
+        let _ = (event, cx);
+        Vec::new()
+    }
+
+    /// Another pane told something.
+    fn note(&mut self, note: &Note, cx: &Cx) -> Vec<Step> {
+        let _ = (note, cx);
+        Vec::new()
+    }
+
+    /// The selected feature changed.
+    fn selected(&mut self, cx: &Cx) -> Vec<Step> {
+        let _ = cx;
+        Vec::new()
+    }
+
+    /// The pane was entered.
+    fn entered(&mut self, cx: &Cx) -> Vec<Step> {
+        let _ = cx;
+        Vec::new()
+    }
+
+    /// When [`Pane::tick`] is wanted.
+    fn deadline(&self) -> Option<Duration> {
+        None
+    }
+
+    /// The deadline has come.
+    fn tick(&mut self, cx: &Cx) -> Vec<Step> {
+        let _ = cx;
+        Vec::new()
+    }
+
+    /// A click at a cell of `cx.area` (absolute coordinates); `double` when it is the second in
+    /// place.
+    fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {
+        let _ = (column, row, double, cx);
+        Vec::new()
+    }
+
+    /// What to remember.
+    fn session(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    /// What was remembered; anything unreadable is left aside.
+    fn restore(&mut self, session: &serde_json::Value, cx: &Cx) {
+        let _ = (session, cx);
+    }
+}
