@@ -171,20 +171,17 @@ fn caveats(
     model: Option<&ModelInfo>,
     notes: &mut Vec<String>,
 ) -> Result<()> {
-    let family = model.map_or("", |m| m.family.as_str());
-    if found.format == "sparsify"
-        && hook.site == HookSite::MlpOut
-        && ["gemma2", "gemma3"].contains(&family)
-    {
+    let Some(model) = model else { return Ok(()) };
+    if found.format == "sparsify" && hook.site == HookSite::MlpOut && model.norms_mlp_output() {
         return Err(Error::refused(
-            "sparsify reads a Gemma MLP before its post-feed-forward norm, and hook_mlp_out is after it: such an SAE \
-             cannot be read here",
+            "sparsify reads the MLP's output before the norm that follows it in this model, and hook_mlp_out is after \
+             it: such an SAE cannot be read here",
         ));
     }
-    if family == "gpt2" && hook.site != HookSite::MlpPost && found.format == "SAELens" {
+    if found.format == "SAELens" && hook.site != HookSite::MlpPost && model.has_layer_norm() {
         notes.push(
-            "SAEs of GPT-2 are mostly trained on TransformerLens's centred weights, whose residual stream has mean 0: on \
-             the model's own their figures are poor"
+            "the weights of a model with LayerNorm are centred by TransformerLens, so that its residual stream has mean \
+             0: an SAE that was trained so gives poor figures on the model's own weights"
                 .to_owned(),
         );
     }

@@ -206,7 +206,7 @@ fn baseline_and_steered_rows_have_the_same_draws() {
 
 #[test]
 #[ignore = "needs real weights: MLPEEK_TEST_MODEL names a GGUF file"]
-fn the_steered_hook_follows_the_family() {
+fn the_steered_hook_follows_the_configuration() {
     let model = open();
     let hook = hook(&model);
     let width = model.width(hook).unwrap();
@@ -214,7 +214,7 @@ fn the_steered_hook_follows_the_family() {
     one[7] = 2.0;
     let fit = factors(columns(width, &[one]), 1, vec![0.0]);
     let term = feature_term(&model, hook, &fit, 0, 1.0).unwrap();
-    if model.info().family.starts_with("gemma") {
+    if model.decoder().config().norms_mlp_output() {
         assert_eq!(term.hook.site, HookSite::MlpOut);
         assert_eq!(term.direction.len(), model.info().d_model);
     } else {

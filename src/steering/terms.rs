@@ -1,6 +1,7 @@
 //! From features and clusters to directions that steer.
 //!
-//! The one room that knows at which hook a family is steered (method, section 4).
+//! This module alone knows at which hook a model is steered (method, section 4): its configuration
+//! says what lies between the MLP and the residual stream.
 
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use crate::analysis::contexts::check_id;
 use crate::analysis::{SharedNeurons, hierarchy};
 use crate::error::{Error, Result};
 use crate::factor::Factors;
-use crate::model::{HookPoint, HookSite, Model};
+use crate::model::{Decoder, HookPoint, HookSite, Model};
 
 /// Which of its neurons a feature steers with: the causal check of shared neurons (method, section
 /// 7).
@@ -25,8 +26,8 @@ pub enum SteerPart {
     ExclusiveOf(Vec<usize>),
 }
 
-/// The term that steers with feature `id`: z_j at `mlp.hook_post`; for Gemma 2/3,
-/// post_ffw_norm(W_outᵀ z) at `hook_mlp_out` (method, section 4).
+/// The term that steers with feature `id`: z_j at `mlp.hook_post`; in a model that norms the MLP's
+/// output (Gemma 2 and 3), norm(W_outᵀ z) at `hook_mlp_out` (method, section 4).
 pub fn feature_term(
     model: &Model,
     hook: HookPoint,
@@ -75,15 +76,24 @@ pub fn core_term(
 }
 
 /// The term that steers with any direction of the hook's width: DiffMean vectors, decoder rows, one
-/// neuron. Scaled to unit norm; for Gemma 2/3 a direction at `mlp.hook_post` moves to
-/// `hook_mlp_out`.
+/// neuron. Scaled to unit norm; in a model that norms the MLP's output a direction at
+/// `mlp.hook_post` moves to `hook_mlp_out`.
 pub fn direction_term(
     model: &Model,
     hook: HookPoint,
     direction: &[f32],
     weight: f32,
 ) -> Result<SteerTerm> {
-    let width = model.width(hook)?;
+    decoder_term(model.decoder(), hook, direction, weight)
+}
+
+fn decoder_term(
+    decoder: &Decoder,
+    hook: HookPoint,
+    direction: &[f32],
+    weight: f32,
+) -> Result<SteerTerm> {
+    let width = decoder.width(hook)?;
     if direction.len() != width {
         let given = direction.len();
         return Err(Error::usage(format!(
@@ -91,15 +101,15 @@ pub fn direction_term(
         )));
     }
     let unit = unit(direction)?;
-    if hook.site != HookSite::MlpPost || !post_norm(&model.info().family) {
+    if hook.site != HookSite::MlpPost || !decoder.config().norms_mlp_output() {
         return Ok(SteerTerm {
             hook,
             direction: unit,
             weight,
         });
     }
-    let z = Tensor::from_vec(unit, (1, width), model.device())?;
-    let added = model
+    let z = Tensor::from_vec(unit, (1, width), decoder.device())?;
+    let added = decoder
         .residual_direction(hook, &z)?
         .to_dtype(DType::F32)?
         .flatten_all()?
@@ -182,15 +192,17 @@ fn name_subject(error: Error, subject: &str) -> Error {
     }
 }
 
-/// Whether the family norms the MLP's output before adding it to the residual stream.
-fn post_norm(family: &str) -> bool {
-    family.starts_with("gemma2") || family.starts_with("gemma3")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use candle_core::Device;
+
     use super::*;
     use crate::analysis::tests::{columns, factors};
+    use crate::model::config::Config;
+    use crate::model::weights::Weights;
+    use crate::task::TaskCtx;
 
     fn cluster() -> Factors {
         let dense = [
@@ -252,16 +264,36 @@ mod tests {
     }
 
     #[test]
-    fn the_families_with_a_norm_after_the_mlp_are_known() {
-        assert!(
-            ["gemma2", "gemma3", "gemma3_text"]
-                .into_iter()
-                .all(post_norm)
-        );
-        assert!(
-            !["gemma", "llama", "gpt2", "qwen2", "qwen3"]
-                .into_iter()
-                .any(post_norm)
-        );
+    fn the_steered_hook_follows_the_configuration_and_not_the_name_of_the_family() {
+        let ctx = TaskCtx::silent();
+        for (fixture, moved) in [("gemma2", true), ("gemma", false), ("gpt2", false)] {
+            let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/fixtures/families")
+                .join(fixture);
+            let weights =
+                Weights::open_safetensors(&[directory.join("model.safetensors")]).unwrap();
+            let mut config = Config::from_hf(&directory.join("config.json")).unwrap();
+            config.family = "a family of tomorrow".into();
+            let decoder = Decoder::on_cpu(config, &weights, None, &ctx).unwrap();
+            let hook = HookPoint {
+                layer: 1,
+                site: HookSite::MlpPost,
+            };
+            let mut z = vec![0.0; decoder.width(hook).unwrap()];
+            z[3] = 2.0;
+            let term = decoder_term(&decoder, hook, &z, 1.5).unwrap();
+            if !moved {
+                assert_eq!((term.hook, term.direction[3]), (hook, 1.0), "{fixture}");
+                continue;
+            }
+            assert_eq!(term.hook.site, HookSite::MlpOut);
+            z[3] = 1.0;
+            let z = Tensor::from_vec(z.clone(), (1, z.len()), &Device::Cpu).unwrap();
+            let added = decoder.residual_direction(hook, &z).unwrap();
+            assert_eq!(
+                term.direction,
+                added.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            );
+        }
     }
 }

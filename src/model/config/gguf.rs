@@ -3,30 +3,31 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::{Activation, Config, LayerKind, Names, Norm, NormKind, QkvOrder, Rope, RopeScaling};
+use super::names::GGUF;
+use super::{Config, Rope, RopeScaling, Sizes, families};
 use crate::error::{Error, Result};
 use crate::model::gguf::Value;
 use crate::model::weights::Weights;
 
-const SUPPORTED: &str = "llama, gemma2, gemma3, qwen2, qwen3, gpt2, smollm3";
-
-struct Reader<'a> {
+/// The metadata of one file; keys are given without the architecture that they begin with.
+pub(super) struct Reader<'a> {
     meta: &'a HashMap<String, Value>,
-    arch: &'a str,
+    /// The value of `general.architecture`.
+    pub(super) architecture: &'a str,
     path: &'a Path,
 }
 
 impl Reader<'_> {
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.meta.get(&format!("{}.{key}", self.arch))
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        self.meta.get(&format!("{}.{key}", self.architecture))
     }
 
     fn need(&self, key: &str) -> Result<usize> {
         self.count(key)?
-            .ok_or_else(|| self.wrong(format!("metadata {}.{key} is missing", self.arch)))
+            .ok_or_else(|| self.wrong(format!("metadata {}.{key} is missing", self.architecture)))
     }
 
-    fn count(&self, key: &str) -> Result<Option<usize>> {
+    pub(super) fn count(&self, key: &str) -> Result<Option<usize>> {
         let Some(value) = self.one(key)? else {
             return Ok(None);
         };
@@ -34,12 +35,12 @@ impl Reader<'_> {
         count.map(Some).ok_or_else(|| {
             self.wrong(format!(
                 "metadata {}.{key} is {value:?}, not a count",
-                self.arch
+                self.architecture
             ))
         })
     }
 
-    fn number(&self, key: &str) -> Result<Option<f64>> {
+    pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {
         let Some(value) = self.one(key)? else {
             return Ok(None);
         };
@@ -47,7 +48,7 @@ impl Reader<'_> {
         number.map(Some).ok_or_else(|| {
             self.wrong(format!(
                 "metadata {}.{key} is {value:?}, not a number",
-                self.arch
+                self.architecture
             ))
         })
     }
@@ -57,7 +58,7 @@ impl Reader<'_> {
         let differs = |list: String| {
             let problem = format!(
                 "metadata {}.{key} differs between layers ({list}): mlpeek knows one for all",
-                self.arch
+                self.architecture
             );
             Err(self.wrong(problem))
         };
@@ -78,11 +79,27 @@ impl Reader<'_> {
         }
     }
 
-    fn wrong(&self, problem: impl Into<String>) -> Error {
+    pub(super) fn wrong(&self, problem: impl Into<String>) -> Error {
         Error::file(self.path, problem)
     }
 
-    /// Keys that change the computation in ways that are not built.
+    /// The sliding window in tokens; `None` where the file names none, or 0.
+    pub(super) fn window(&self) -> Result<Option<usize>> {
+        Ok(self.count("attention.sliding_window")?.filter(|w| *w != 0))
+    }
+
+    /// Refuses a sliding window, for an architecture whose code in llama.cpp has none.
+    pub(super) fn refuse_window(&self) -> Result<()> {
+        match self.window()? {
+            Some(_) => Err(self.wrong(format!(
+                "{}.attention.sliding_window is a switch that mlpeek does not know",
+                self.architecture
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses keys that change the computation in ways that this decoder does not have.
     fn refuse_unknown(&self) -> Result<()> {
         const KNOWN: &[&str] = &[
             "block_count",
@@ -118,7 +135,7 @@ impl Reader<'_> {
             "residual_scale",
             "embedding_scale",
         ];
-        let prefix = format!("{}.", self.arch);
+        let prefix = format!("{}.", self.architecture);
         for (key, value) in self.meta {
             let Some(key) = key.strip_prefix(&prefix) else {
                 continue;
@@ -148,13 +165,13 @@ impl Reader<'_> {
         if kind.is_some_and(|kind| kind.as_str().is_none()) {
             return Err(self.wrong(format!(
                 "metadata {}.rope.scaling.type is no text",
-                self.arch
+                self.architecture
             )));
         }
         match kind.and_then(Value::as_str) {
             None | Some("none") => {}
             Some("linear") if factor > 0.0 => rope.scaling = RopeScaling::Linear(factor),
-            Some("yarn") if factor > 0.0 && self.arch != "gemma3" => {
+            Some("yarn") if factor > 0.0 && self.architecture != "gemma3" => {
                 let context = self.number("context_length")?;
                 let original = self
                     .number("rope.scaling.original_context_length")?
@@ -164,7 +181,7 @@ impl Reader<'_> {
             Some(other) => {
                 let problem = format!(
                     "metadata {}.rope.scaling.type = {other} (by {factor}) is a switch that mlpeek does not know",
-                    self.arch
+                    self.architecture
                 );
                 return Err(self.wrong(problem));
             }
@@ -193,7 +210,7 @@ impl Config {
     /// The switches of an open GGUF file.
     pub fn from_gguf(weights: &Weights) -> Result<Self> {
         let path = weights.path();
-        let Some(arch) = weights
+        let Some(architecture) = weights
             .meta()
             .get("general.architecture")
             .and_then(Value::as_str)
@@ -203,22 +220,20 @@ impl Config {
                 "metadata general.architecture is missing: not a language model",
             ));
         };
-        if !SUPPORTED.split(", ").any(|a| a == arch) {
-            return Err(Error::file(
-                path,
-                format!("architecture '{arch}' is not supported (supported: {SUPPORTED})"),
-            ));
-        }
+        let family = families::from_gguf(architecture).map_err(|supported| {
+            let problem =
+                format!("architecture '{architecture}' is not supported (supported: {supported})");
+            Error::file(path, problem)
+        })?;
         let r = Reader {
             meta: weights.meta(),
-            arch,
+            architecture,
             path,
         };
         r.refuse_unknown()?;
-        let config = base(&r, weights)?;
-        family(config, &r)?
-            .check()
-            .map_err(|e| Error::file(path, e))
+        let mut config = base(&r, weights)?;
+        family(&r, &mut config)?;
+        config.check().map_err(|e| Error::file(path, e))
     }
 }
 
@@ -245,11 +260,8 @@ fn base(r: &Reader<'_>, weights: &Weights) -> Result<Config> {
         .map(|t| t.shape().first().copied().unwrap_or(0))
         .unwrap_or(0);
     let rotary_dims = r.count("rope.dimension_count")?.unwrap_or(head_dim);
-    let rms = r.number("attention.layer_norm_rms_epsilon")?;
-    // The file keeps no switch for biases: they are there or not.
-    let has = |name: &str| weights.get(&format!("blk.0.{name}.bias")).is_some();
-    Ok(Config {
-        family: r.arch.to_owned(),
+    let sizes = Sizes {
+        layers,
         d_model,
         d_mlp: r.need("feed_forward_length")?,
         heads,
@@ -257,138 +269,22 @@ fn base(r: &Reader<'_>, weights: &Weights) -> Result<Config> {
         head_dim,
         vocab,
         context: r.need("context_length")?,
-        norm: Norm {
-            kind: NormKind::Rms,
-            eps: rms.unwrap_or(1e-5),
-            plus_one: false,
-        },
-        activation: Activation::Silu,
-        gated: true,
-        parallel: false,
-        post_norms: false,
-        qk_norm: false,
-        learned_positions: false,
-        qkv_bias: has("attn_q") || has("attn_qkv"),
-        out_bias: has("attn_output"),
-        mlp_bias: has("ffn_up"),
-        conv1d: false,
-        qkv_order: QkvOrder::Blocks,
-        ropes: vec![r.rope(weights, rotary_dims)?],
-        rotary_dims,
-        rope_interleaved: false,
-        layers: vec![
-            LayerKind {
-                window: None,
-                rope: Some(0)
-            };
-            layers
-        ],
-        attention_scale: 1.0 / (head_dim as f64).sqrt(),
-        attention_softcap: r.number("attn_logit_softcapping")?.filter(|c| *c != 0.0),
-        final_softcap: r.number("final_logit_softcapping")?.filter(|c| *c != 0.0),
-        embed_scale: None,
-        tied: weights.get("output.weight").is_none(),
-        names: Names::Gguf,
-    })
-}
-
-fn family(mut c: Config, r: &Reader<'_>) -> Result<Config> {
-    let window = r.count("attention.sliding_window")?.filter(|w| *w != 0);
-    match r.arch {
-        "llama" => {
-            c.rope_interleaved = true;
-            // Mistral's GGUF files are `llama` too: their window holds in every layer.
-            c.layers.iter_mut().for_each(|l| l.window = window);
-        }
-        "smollm3" => {
-            c.rope_interleaved = true;
-            // llama.cpp's rule for this architecture: every fourth layer has no rotary embedding.
-            c.layers
-                .iter_mut()
-                .skip(3)
-                .step_by(4)
-                .for_each(|l| l.rope = None);
-        }
-        "qwen2" => {}
-        "qwen3" => c.qk_norm = true,
-        "gpt2" => {
-            let eps = r.number("attention.layer_norm_epsilon")?.unwrap_or(1e-5);
-            c.norm = Norm {
-                kind: NormKind::Layer,
-                eps,
-                plus_one: false,
-            };
-            c.activation = Activation::GeluTanh;
-            (c.gated, c.learned_positions) = (false, true);
-            c.ropes.clear();
-            c.rotary_dims = 0;
-            c.layers.iter_mut().for_each(|l| l.rope = None);
-        }
-        "gemma2" | "gemma3" => gemma(&mut c, r, window)?,
-        other => {
-            return Err(r.wrong(format!(
-                "architecture '{other}' is not supported (supported: {SUPPORTED})"
-            )));
-        }
-    }
-    if window.is_some() && matches!(r.arch, "qwen2" | "qwen3" | "gpt2" | "smollm3") {
-        return Err(r.wrong(format!(
-            "{}.attention.sliding_window is a switch that mlpeek does not know",
-            r.arch
-        )));
-    }
-    Ok(c)
-}
-
-fn gemma(c: &mut Config, r: &Reader<'_>, window: Option<usize>) -> Result<()> {
-    c.activation = Activation::GeluTanh;
-    c.post_norms = true;
-    c.embed_scale = Some((c.d_model as f64).sqrt());
-    let layers = c.layers.len();
-    if r.arch == "gemma2" {
-        // llama.cpp's converter drops query_pre_attn_scalar: the 27B model alone differs from the
-        // head width.
-        if layers == 46 {
-            c.attention_scale = 1.0 / ((c.d_model / c.heads) as f64).sqrt();
-        }
-        c.attention_softcap = c.attention_softcap.or(Some(50.0));
-        c.final_softcap = c.final_softcap.or(Some(30.0));
-    } else {
-        c.qk_norm = true;
-        if layers == 62 {
-            c.attention_scale = 1.0 / ((c.d_model / c.heads) as f64).sqrt();
-        }
-        // The file omits the base of the sliding layers.
-        c.ropes.push(Rope::new(
-            r.number("rope.freq_base_swa")?.unwrap_or(10_000.0),
-        ));
-    }
-    let period = if r.arch == "gemma2" { 2 } else { 6 };
-    let local_rope = c.ropes.len() - 1;
-    let flags = match r.get("attention.sliding_window_pattern") {
-        Some(Value::Ints(flags)) if flags.len() == layers => {
-            Some(flags.iter().map(|f| *f != 0).collect::<Vec<_>>())
-        }
-        Some(Value::Int(p)) if *p > 0 => Some(
-            (1..=layers)
-                .map(|i| !i.is_multiple_of(*p as usize))
-                .collect(),
-        ),
-        Some(_) => return Err(r.wrong("attention.sliding_window_pattern does not fit the layers")),
-        None => None,
     };
-    for (i, layer) in c.layers.iter_mut().enumerate() {
-        let sliding = flags
-            .as_ref()
-            .map_or(!(i + 1).is_multiple_of(period), |f| f[i]);
-        if sliding {
-            *layer = LayerKind {
-                window,
-                rope: Some(local_rope),
-            };
-        }
-    }
-    Ok(())
+    let mut c = Config::llama(r.architecture, sizes, &GGUF);
+    c.norm.eps = r
+        .number("attention.layer_norm_rms_epsilon")?
+        .unwrap_or(1e-5);
+    // The file keeps no switch for biases: they are there or not.
+    let has = |name: &str| weights.get(&format!("blk.0.{name}.bias")).is_some();
+    c.qkv_bias = has("attn_q") || has("attn_qkv");
+    c.out_bias = has("attn_output");
+    c.mlp_bias = has("ffn_up");
+    c.ropes = vec![r.rope(weights, rotary_dims)?];
+    c.rotary_dims = rotary_dims;
+    c.attention_softcap = r.number("attn_logit_softcapping")?.filter(|c| *c != 0.0);
+    c.final_softcap = r.number("final_logit_softcapping")?.filter(|c| *c != 0.0);
+    c.tied = weights.get("output.weight").is_none();
+    Ok(c)
 }
 
 #[cfg(test)]

@@ -3,12 +3,14 @@
 //! Owns the mapping from a family's configuration to switches; knows nothing of tensors. Invariant:
 //! a switch in a configuration that this decoder does not know is refused by name, never ignored.
 
+mod families;
 mod gguf;
 mod hf;
 mod names;
+mod recorded;
 mod rope;
 
-pub use names::{LayerPart, Names, Part};
+pub use names::TensorNames;
 pub use rope::{Rope, RopeScaling};
 
 use std::collections::BTreeMap;
@@ -101,7 +103,8 @@ pub struct Config {
     pub gated: bool,
     /// Attention and MLP both read the layer's input (GPT-NeoX).
     pub parallel: bool,
-    /// Norms after attention and after the MLP as well (Gemma 2 and 3).
+    /// The outputs of attention and of the MLP are normed before they are added to the residual
+    /// stream (Gemma 2 and 3).
     pub post_norms: bool,
     /// RMS norms of each head's q and k.
     pub qk_norm: bool,
@@ -138,10 +141,75 @@ pub struct Config {
     pub tied: bool,
     /// Where each tensor is found.
     #[serde(skip)]
-    pub names: Names,
+    pub names: &'static TensorNames,
+}
+
+/// The sizes that the files of every family state.
+struct Sizes {
+    layers: usize,
+    d_model: usize,
+    d_mlp: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    vocab: usize,
+    context: usize,
 }
 
 impl Config {
+    /// A Llama of these sizes, for a family to change: RMS norms before attention and MLP, a gated
+    /// SiLU MLP, full attention in every layer, no biases. `ropes` is empty, and every layer asks
+    /// for the first.
+    fn llama(family: &str, sizes: Sizes, names: &'static TensorNames) -> Self {
+        let layer = LayerKind {
+            window: None,
+            rope: Some(0),
+        };
+        Self {
+            family: family.to_owned(),
+            d_model: sizes.d_model,
+            d_mlp: sizes.d_mlp,
+            heads: sizes.heads,
+            kv_heads: sizes.kv_heads,
+            head_dim: sizes.head_dim,
+            vocab: sizes.vocab,
+            context: sizes.context,
+            norm: Norm {
+                kind: NormKind::Rms,
+                eps: 1e-5,
+                plus_one: false,
+            },
+            activation: Activation::Silu,
+            gated: true,
+            parallel: false,
+            post_norms: false,
+            qk_norm: false,
+            learned_positions: false,
+            qkv_bias: false,
+            out_bias: false,
+            mlp_bias: false,
+            conv1d: false,
+            qkv_order: QkvOrder::Blocks,
+            ropes: Vec::new(),
+            rotary_dims: sizes.head_dim,
+            rope_interleaved: false,
+            layers: vec![layer; sizes.layers],
+            attention_scale: 1.0 / (sizes.head_dim as f64).sqrt(),
+            attention_softcap: None,
+            final_softcap: None,
+            embed_scale: None,
+            tied: false,
+            names,
+        }
+    }
+
+    /// Whether a norm lies between the MLP's down projection and the residual stream. Where none
+    /// does, adding a vector z at `mlp.hook_post` adds W_outᵀ z to the stream; where one does, what
+    /// is added also depends on the rest of the MLP's output.
+    pub fn norms_mlp_output(&self) -> bool {
+        self.post_norms
+    }
+
     /// Columns of q.
     pub fn q_width(&self) -> usize {
         self.heads * self.head_dim

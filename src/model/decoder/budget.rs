@@ -6,7 +6,7 @@ use super::LoadOptions;
 use super::linear::Placement;
 use crate::disk::human_bytes;
 use crate::error::{Error, Result};
-use crate::model::config::{Config, Names};
+use crate::model::config::{Config, TensorNames};
 use crate::model::weights::Weights;
 
 /// Padded tokens of one pass of collecting: more would only make cancelling slower on the CPU;
@@ -116,9 +116,8 @@ impl Need {
 }
 
 /// The layer that a tensor belongs to.
-fn layer_of(names: Names, tensor: &str) -> Option<usize> {
-    let first = names.layer(0);
-    let (_, rest) = tensor.split_once(first.strip_suffix("0.")?)?;
+fn layer_of(names: &TensorNames, tensor: &str) -> Option<usize> {
+    let (_, rest) = tensor.split_once(names.layers)?;
     rest.split('.').next()?.parse().ok()
 }
 

@@ -8,7 +8,7 @@ use super::linear::{Linear, Matrix, Placement};
 use super::network::{Decoder, Layer};
 use super::ops::NormWeights;
 use crate::error::{Error, Result};
-use crate::model::config::{Config, LayerPart, Names, NormKind, Part, QkvOrder};
+use crate::model::config::{Config, NormKind, QkvOrder, TensorNames};
 use crate::model::weights::{Stored, Weights};
 use crate::task::TaskCtx;
 
@@ -56,18 +56,14 @@ impl Loader<'_> {
         Ok(values)
     }
 
-    fn part(&self, part: Part) -> String {
-        format!("{}{}", self.prefix, self.config.names.part(part))
+    /// The full name of a tensor outside the layers, without `.weight`.
+    fn outside(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 
-    fn layer(&self, index: usize, part: LayerPart) -> String {
-        let names = self.config.names;
-        format!(
-            "{}{}{}",
-            self.prefix,
-            names.layer(index),
-            names.layer_part(part)
-        )
+    /// The full name of a tensor of layer `index`, without `.weight`.
+    fn in_layer(&self, index: usize, name: &str) -> String {
+        format!("{}{}{index}.{name}", self.prefix, self.config.names.layers)
     }
 
     fn norm(&self, name: &str) -> Result<NormWeights> {
@@ -110,45 +106,45 @@ impl Loader<'_> {
     }
 
     fn block(&self, index: usize) -> Result<Layer> {
-        use LayerPart as P;
         let c = self.config;
-        let name = |part| self.layer(index, part);
-        let fused = name(P::Qkv);
+        let names = c.names;
+        let name = |own| self.in_layer(index, own);
+        let fused = name(names.qkv);
         let qkv = if c.qkv_order == QkvOrder::PerHead
             || self.weights.get(&format!("{fused}.weight")).is_some()
         {
             vec![(fused, c.q_width() + 2 * c.kv_width())]
         } else {
             vec![
-                (name(P::Q), c.q_width()),
-                (name(P::K), c.kv_width()),
-                (name(P::V), c.kv_width()),
+                (name(names.q), c.q_width()),
+                (name(names.k), c.kv_width()),
+                (name(names.v), c.kv_width()),
             ]
         };
         let up = if c.gated {
-            vec![(name(P::Gate), c.d_mlp), (name(P::Up), c.d_mlp)]
+            vec![(name(names.gate), c.d_mlp), (name(names.up), c.d_mlp)]
         } else {
-            vec![(name(P::Up), c.d_mlp)]
+            vec![(name(names.up), c.d_mlp)]
         };
-        let post = |part| {
+        let post_norm = |own| {
             if c.post_norms {
-                self.norm(&name(part)).map(Some)
+                self.norm(&name(own)).map(Some)
             } else {
                 Ok(None)
             }
         };
         Ok(Layer {
             kind: c.layers[index],
-            attn_norm: self.norm(&name(P::AttnNorm))?,
+            attn_norm: self.norm(&name(names.attn_norm))?,
             qkv: self.linear(&qkv, c.d_model, c.qkv_bias)?,
-            q_norm: self.head_norm(&name(P::QNorm))?,
-            k_norm: self.head_norm(&name(P::KNorm))?,
-            out: self.linear(&[(name(P::Out), c.d_model)], c.q_width(), c.out_bias)?,
-            post_attn: post(P::PostAttnNorm)?,
-            mlp_norm: self.norm(&name(P::MlpNorm))?,
+            q_norm: self.head_norm(&name(names.q_norm))?,
+            k_norm: self.head_norm(&name(names.k_norm))?,
+            out: self.linear(&[(name(names.out), c.d_model)], c.q_width(), c.out_bias)?,
+            post_attn: post_norm(names.post_attn_norm)?,
+            mlp_norm: self.norm(&name(names.mlp_norm))?,
             up: self.linear(&up, c.d_model, c.mlp_bias)?,
-            down: self.linear(&[(name(P::Down), c.d_model)], c.d_mlp, c.mlp_bias)?,
-            post_mlp: post(P::PostMlpNorm)?,
+            down: self.linear(&[(name(names.down), c.d_model)], c.d_mlp, c.mlp_bias)?,
+            post_mlp: post_norm(names.post_mlp_norm)?,
         })
     }
 
@@ -165,7 +161,10 @@ impl Loader<'_> {
                 let same = head.dtype() == embed.dtype() && head.data() == embed.data();
                 Ok((name, if same { embed } else { head }.clone()))
             }
-            None if c.tied => Ok((format!("{}.weight", self.part(Part::Embed)), embed.clone())),
+            None if c.tied => Ok((
+                format!("{}.weight", self.outside(c.names.embedding)),
+                embed.clone(),
+            )),
             None => {
                 let [name, ..] = head_names(c.names);
                 let problem = format!(
@@ -180,9 +179,7 @@ impl Loader<'_> {
     /// A tensor of a loaded layer that nothing asked for means a computation that is not built.
     fn refuse_unused(&self, loaded: usize) -> Result<()> {
         let used = self.used.borrow();
-        let blocks: Vec<String> = (0..loaded)
-            .map(|i| format!("{}{}", self.prefix, self.config.names.layer(i)))
-            .collect();
+        let blocks: Vec<String> = (0..loaded).map(|i| self.in_layer(i, "")).collect();
         let mut odd: Vec<&str> = self
             .weights
             .names()
@@ -198,7 +195,7 @@ impl Loader<'_> {
                 .any(|b| n.ends_with(b))
             })
             .collect();
-        let head_bias = format!("{}.bias", self.config.names.part(Part::Head));
+        let head_bias = format!("{}.bias", self.config.names.unembedding);
         odd.extend(self.weights.names().filter(|n| *n == head_bias));
         odd.sort_unstable();
         match odd.first() {
@@ -226,8 +223,8 @@ fn check_shape(found: &Stored, name: &str, shape: &[usize]) -> Result<()> {
 }
 
 /// Where the unembedding may stand: at the top, or within the wrapper of a model with pictures.
-fn head_names(names: Names) -> [String; 2] {
-    let name = names.part(Part::Head);
+fn head_names(names: &TensorNames) -> [String; 2] {
+    let name = names.unembedding;
     [
         format!("{name}.weight"),
         format!("language_model.{name}.weight"),
@@ -238,27 +235,26 @@ fn head_names(names: Names) -> [String; 2] {
 /// as that alone, as a tied pair may be.
 fn prefix(config: &Config, weights: &Weights) -> Result<(&'static str, Option<String>)> {
     let names = config.names;
-    let with = |part: Part| {
-        let name = format!("{}.weight", names.part(part));
+    let with = |name: &str| {
+        let name = format!("{name}.weight");
         names
-            .prefixes()
+            .prefixes
             .iter()
             .find(|p| weights.get(&format!("{p}{name}")).is_some())
             .copied()
     };
-    if let Some(prefix) = with(Part::Embed) {
+    if let Some(prefix) = with(names.embedding) {
         return Ok((prefix, None));
     }
     let head = head_names(names)
         .into_iter()
         .find(|name| config.tied && weights.get(name).is_some());
-    match (with(Part::FinalNorm), head) {
+    match (with(names.final_norm), head) {
         (Some(prefix), Some(head)) => Ok((prefix, Some(head))),
         _ => {
             let problem = format!(
                 "tensor {}.weight is missing: not a {} checkpoint",
-                names.part(Part::Embed),
-                config.family
+                names.embedding, config.family
             );
             Err(Error::file(weights.path(), problem))
         }
@@ -282,6 +278,7 @@ pub(super) fn load(
             count - 1
         )));
     }
+    let names = config.names;
     let (prefix, tied_to_head) = prefix(&config, weights)?;
     let loader = Loader {
         config: &config,
@@ -293,11 +290,14 @@ pub(super) fn load(
     let shape = [config.vocab, config.d_model];
     let embed = match tied_to_head {
         Some(head) => loader.need(&head, &shape)?,
-        None => loader.need(&format!("{}.weight", loader.part(Part::Embed)), &shape)?,
+        None => loader.need(
+            &format!("{}.weight", loader.outside(names.embedding)),
+            &shape,
+        )?,
     };
     let embed = embed.clone();
     let positions = if config.learned_positions {
-        let name = format!("{}.weight", loader.part(Part::Positions));
+        let name = format!("{}.weight", loader.outside(names.positions));
         Some(
             loader
                 .need(&name, &[config.context, config.d_model])?
@@ -320,7 +320,7 @@ pub(super) fn load(
             placement,
         )?;
         (
-            Some(loader.norm(&loader.part(Part::FinalNorm))?),
+            Some(loader.norm(&loader.outside(names.final_norm))?),
             Some(head),
         )
     } else {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{DEFAULT_MODEL, ModelEntry, Places, entries, local, package};
 use crate::error::Result;
 use crate::model::ModelLayout;
+use crate::model::config::Config;
 use crate::model::gguf::Header;
 
 /// Ours first, then the Hub cache's.
@@ -186,14 +187,13 @@ fn config_summary(path: &Path) -> String {
         .get("model_type")
         .and_then(Value::as_str)
         .unwrap_or("unknown");
-    // GPT-2 says nothing of its MLP when it has the usual four times d_model.
-    let gpt2 = || {
-        (family == "gpt2")
-            .then(|| number(["n_embd", "hidden_size"])?.checked_mul(4))
-            .flatten()
-    };
-    let d_mlp = number(["intermediate_size", "n_inner"]).or_else(gpt2);
-    summary(family, number(["num_hidden_layers", "n_layer"]), d_mlp)
+    // What a file leaves out is what its family takes it to be, where the family is known.
+    let read = Config::from_hf(path).ok();
+    let layers = number(["num_hidden_layers", "n_layer"])
+        .or_else(|| read.as_ref().map(|c| c.layers.len() as u64));
+    let d_mlp =
+        number(["intermediate_size", "n_inner"]).or_else(|| read.as_ref().map(|c| c.d_mlp as u64));
+    summary(family, layers, d_mlp)
 }
 
 fn summary(family: &str, layers: Option<u64>, d_mlp: Option<u64>) -> String {

@@ -6,42 +6,34 @@
 //! its class ignores is ignored. `tests/fixtures/make_config_defaults.py` asks `transformers` for
 //! all of these values.
 
-mod families;
-mod rope;
+pub(super) mod base;
+pub(super) mod rope;
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{Activation, Config};
+use super::{Activation, Config, families};
 use crate::error::{Error, Result};
 use crate::lfs;
 
-const SUPPORTED: &str =
-    "llama, mistral, qwen2, qwen3, smollm3, gemma, gemma2, gemma3, gemma3_text, gpt2, gpt_neox";
+/// A key with the value of it that this decoder computes.
+type FixedSwitch = (&'static str, Neutral);
 
-/// Keys that the modelling code of `transformers` reads and this decoder computes in one way only:
-/// the value that means this way, and the families whose code reads them (none: all). Every other
-/// key that no family's reader asks for is one that the class of that `model_type` does not read
-/// either: it changes no number and is let through.
-const ONE_WAY: &[(&str, Neutral, &[&str])] = &[
-    ("add_cross_attention", Neutral::False, &["gpt2"]),
-    ("is_causal", Neutral::True, &[]),
-    ("is_encoder_decoder", Neutral::False, &[]),
-    ("per_layer_config", Neutral::Empty, &[]),
-    ("pruned_heads", Neutral::Empty, &[]),
-    ("scale_attn_by_inverse_layer_idx", Neutral::False, &["gpt2"]),
-    ("scale_attn_weights", Neutral::True, &["gpt2"]),
-    (
-        "use_bidirectional_attention",
-        Neutral::False,
-        &["gemma", "gemma2", "gemma3_text"],
-    ),
+/// Keys that the code of every family in `transformers` reads and that this decoder computes in
+/// one way only. A family's file adds those that its own code reads. Every other key that no
+/// reader asks for is one that the class of that `model_type` does not read either: it changes no
+/// number and is let through.
+pub(super) const FIXED: &[FixedSwitch] = &[
+    ("is_causal", Neutral::True),
+    ("is_encoder_decoder", Neutral::False),
+    ("per_layer_config", Neutral::Empty),
+    ("pruned_heads", Neutral::Empty),
 ];
 
 /// The value of a key that changes nothing; `null` always does so.
 #[derive(Clone, Copy)]
-enum Neutral {
+pub(super) enum Neutral {
     False,
     True,
     Empty,
@@ -61,14 +53,14 @@ impl Neutral {
 }
 
 /// One `config.json` (or its `text_config`).
-struct Reader<'a> {
-    map: &'a Map<String, Value>,
-    path: &'a Path,
+pub(super) struct Reader<'a> {
+    pub(super) map: &'a Map<String, Value>,
+    pub(super) path: &'a Path,
 }
 
 impl<'a> Reader<'a> {
     /// A value; `null` is none.
-    fn get(&self, key: &str) -> Option<&'a Value> {
+    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|v| !v.is_null())
     }
 
@@ -77,19 +69,19 @@ impl<'a> Reader<'a> {
         self.map.get(key).is_some_and(Value::is_null)
     }
 
-    fn wrong(&self, problem: impl Into<String>) -> Error {
+    pub(super) fn wrong(&self, problem: impl Into<String>) -> Error {
         Error::file(self.path, problem)
     }
 
     /// Refuses a switch by name.
-    fn unknown(&self, key: &str, value: &Value) -> Error {
+    pub(super) fn unknown(&self, key: &str, value: &Value) -> Error {
         let shown: String = value.to_string().chars().take(60).collect();
         self.wrong(format!(
             "{key} = {shown} is a switch that mlpeek does not know"
         ))
     }
 
-    fn count(&self, key: &str) -> Result<Option<usize>> {
+    pub(super) fn count(&self, key: &str) -> Result<Option<usize>> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
@@ -99,7 +91,7 @@ impl<'a> Reader<'a> {
             .ok_or_else(|| self.wrong(format!("{key} is {value}, not a count")))
     }
 
-    fn number(&self, key: &str) -> Result<Option<f64>> {
+    pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
@@ -110,7 +102,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A count of which `null` means that there is none, and absence the family's default.
-    fn count_or_none(&self, key: &str, default: usize) -> Result<Option<usize>> {
+    pub(super) fn count_or_none(&self, key: &str, default: usize) -> Result<Option<usize>> {
         if self.is_null(key) {
             Ok(None)
         } else {
@@ -119,7 +111,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A number of which `null` means that there is none, and absence the family's default.
-    fn number_or_none(&self, key: &str, default: Option<f64>) -> Result<Option<f64>> {
+    pub(super) fn number_or_none(&self, key: &str, default: Option<f64>) -> Result<Option<f64>> {
         if self.is_null(key) {
             Ok(None)
         } else {
@@ -127,7 +119,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn flag(&self, key: &str, default: bool) -> Result<bool> {
+    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool> {
         let Some(value) = self.get(key) else {
             return Ok(default);
         };
@@ -136,7 +128,7 @@ impl<'a> Reader<'a> {
             .ok_or_else(|| self.wrong(format!("{key} is {value}, not true or false")))
     }
 
-    fn text(&self, key: &str) -> Result<Option<&'a str>> {
+    pub(super) fn text(&self, key: &str) -> Result<Option<&'a str>> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
@@ -146,20 +138,15 @@ impl<'a> Reader<'a> {
             .ok_or_else(|| self.wrong(format!("{key} is {value}, not a text")))
     }
 
-    fn activation(&self, key: &str, default: &str) -> Result<Activation> {
+    pub(super) fn activation(&self, key: &str, default: &str) -> Result<Activation> {
         let name = self.text(key)?.unwrap_or(default);
         Activation::by_name(name).map_err(|e| self.wrong(format!("{key}: {e}")))
     }
 
-    fn refuse_other_ways(&self, kind: &str) -> Result<()> {
-        if self.get("quantization_config").is_some() {
-            return Err(
-                self.wrong("quantization_config: use an unquantised checkpoint or a GGUF file")
-            );
-        }
-        for (key, neutral, families) in ONE_WAY {
-            let read = families.is_empty() || families.contains(&kind);
-            if let Some(value) = self.get(key).filter(|value| read && !neutral.is(value)) {
+    /// Refuses a key of `switches` with a value that this decoder does not compute.
+    pub(super) fn refuse_switches(&self, switches: &[FixedSwitch]) -> Result<()> {
+        for (key, neutral) in switches {
+            if let Some(value) = self.get(key).filter(|value| !neutral.is(value)) {
                 return Err(self.unknown(key, value));
             }
         }
@@ -167,7 +154,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Which layers slide, where `layer_types` says so.
-    fn layer_types(&self, layers: usize) -> Result<Option<Vec<bool>>> {
+    pub(super) fn layer_types(&self, layers: usize) -> Result<Option<Vec<bool>>> {
         let Some(value) = self.get("layer_types") else {
             return Ok(None);
         };
@@ -206,21 +193,21 @@ impl Config {
             .get("model_type")
             .and_then(Value::as_str)
             .unwrap_or_default();
-        let whole = Reader { map, path };
-        whole.refuse_other_ways(kind)?;
-        let config = match kind {
-            "gpt2" => families::gpt2(&whole)?,
-            "gpt_neox" => families::neox(&whole)?,
-            "llama" | "mistral" | "qwen2" | "qwen3" | "smollm3" => families::llama(&whole, kind)?,
-            "gemma" | "gemma2" | "gemma3_text" => families::gemma(&whole, kind)?,
-            "gemma3" => families::multimodal(&whole)?,
-            "" => return Err(whole.wrong("model_type is missing: not a model's config.json")),
-            other => {
-                return Err(whole.wrong(format!(
-                    "model_type '{other}' is not supported (supported: {SUPPORTED})"
-                )));
-            }
-        };
+        let reader = Reader { map, path };
+        if reader.get("quantization_config").is_some() {
+            let problem = "quantization_config: use an unquantised checkpoint or a GGUF file";
+            return Err(reader.wrong(problem));
+        }
+        reader.refuse_switches(FIXED)?;
+        if kind.is_empty() {
+            return Err(reader.wrong("model_type is missing: not a model's config.json"));
+        }
+        let family = families::from_hf(kind).map_err(|supported| {
+            reader.wrong(format!(
+                "model_type '{kind}' is not supported (supported: {supported})"
+            ))
+        })?;
+        let config = family(&reader, kind)?;
         config.check().map_err(|e| Error::file(path, e))
     }
 }

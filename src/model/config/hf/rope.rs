@@ -9,7 +9,11 @@ use crate::model::config::{Rope, RopeScaling};
 /// The rotary embedding of a family with one for all layers. A `rope_scaling` that says anything
 /// takes the place of `rope_parameters` as a whole; what neither says comes from the keys beside
 /// them.
-pub(super) fn one_for_all(r: &Reader<'_>, default_base: f64, context: usize) -> Result<Rope> {
+pub(in crate::model::config) fn single(
+    r: &Reader<'_>,
+    default_base: f64,
+    context: usize,
+) -> Result<Rope> {
     let params = &chosen(r)?;
     let base = r.number("rope_theta")?.unwrap_or(default_base);
     let rope = rope(r, params, base, &original(r, context)?)?;
@@ -21,7 +25,7 @@ pub(super) fn one_for_all(r: &Reader<'_>, default_base: f64, context: usize) -> 
 }
 
 /// GPT-NeoX's, with the share of a head that is rotated: its own names stand for the keys beside.
-pub(super) fn neox(r: &Reader<'_>, context: usize) -> Result<(Rope, f64)> {
+pub(in crate::model::config) fn neox(r: &Reader<'_>, context: usize) -> Result<(Rope, f64)> {
     let params = &chosen(r)?;
     let base = r.number("rotary_emb_base")?.unwrap_or(10_000.0);
     let rope = rope(r, params, base, &original(r, context)?)?;
@@ -35,7 +39,7 @@ pub(super) fn neox(r: &Reader<'_>, context: usize) -> Result<(Rope, f64)> {
 }
 
 /// Gemma 3's, of full and of sliding layers: `rope_scaling` is written over the full layers' own.
-pub(super) fn gemma3(r: &Reader<'_>, context: usize) -> Result<[Rope; 2]> {
+pub(in crate::model::config) fn gemma3(r: &Reader<'_>, context: usize) -> Result<[Rope; 2]> {
     let params = object(r, r.map, "rope_parameters")?;
     let mut parts = [Map::new(), Map::new()];
     for (part, kind) in parts
