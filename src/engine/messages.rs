@@ -1,5 +1,10 @@
 //! What goes in and out of the engine: plain data, so that a session can be logged and replayed.
+//!
+//! A [`Command`] travels as a [`Request`] with a number, and whatever comes of it names that number
+//! ([`Reply`]): with several questions open at once each asker knows its own answer, its own refusal
+//! and its own end.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -103,6 +108,60 @@ pub struct TypedNote {
     pub line: String,
 }
 
+/// The number of a request, unique within one run of the explorer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RequestId(pub u64);
+
+/// A command on its way to the engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// The number that its replies name.
+    pub id: RequestId,
+    /// What is to be done.
+    pub command: Command,
+}
+
+/// An event on its way from the engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The request that it came of; `None` for what no request caused.
+    pub to: Option<RequestId>,
+    /// What happened.
+    pub event: Event,
+}
+
+impl Request {
+    /// The last one. Nothing names it: the event channel closes when it is done.
+    pub fn shutdown() -> Self {
+        Self {
+            id: RequestId(0),
+            command: Command::Shutdown,
+        }
+    }
+}
+
+impl Reply {
+    /// Whether it came of the request that `open` names.
+    pub fn is_to(&self, open: Option<RequestId>) -> bool {
+        open.is_some() && self.to == open
+    }
+}
+
+/// Numbers requests in the order in which they are made.
+#[derive(Debug, Default)]
+pub struct RequestCounter(Cell<u64>);
+
+impl RequestCounter {
+    /// A request with a number that none before it had, from 1.
+    pub fn request(&self, command: Command) -> Request {
+        self.0.set(self.0.get() + 1);
+        Request {
+            id: RequestId(self.0.get()),
+            command,
+        }
+    }
+}
+
 /// What the shells may ask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Command {
@@ -198,6 +257,51 @@ pub enum Command {
     SaveSession(serde_json::Value),
     /// Checkpoints and ends; the event channel closes when it is done.
     Shutdown,
+}
+
+impl Command {
+    /// The long work that it begins with, where it is any.
+    pub fn job(&self) -> Option<Job> {
+        Some(match self {
+            Self::Open(_) | Self::OpenStudy(_) | Self::ModelAt(_) => Job::Load,
+            Self::Collect => Job::Collect,
+            Self::Fit(_) | Self::GoOn(_) | Self::Refine(_) => Job::Fit,
+            Self::TrainSae(_) => Job::Train,
+            Self::SweepK(_) => Job::Sweep,
+            Self::Levels(..) => Job::Levels,
+            Self::ShowSet(SetKind::Fit(None)) => return None,
+            Self::ShowSet(_) => Job::Set,
+            Self::Trace(_) => Job::Trace,
+            Self::Steer(_) => Job::Steer,
+            Self::Evaluate(_) => Job::Evaluate,
+            Self::ListModels
+            | Self::ListStudies
+            | Self::Estimate(_)
+            | Self::Pause
+            | Self::Resume
+            | Self::Cancel(_)
+            | Self::Inspect(_)
+            | Self::Neuron(_)
+            | Self::Tree(..)
+            | Self::Compare(_)
+            | Self::ShowFit(_)
+            | Self::CompareFits(..)
+            | Self::Labels
+            | Self::Find(_)
+            | Self::UndoNote
+            | Self::Shared(_)
+            | Self::Note(_)
+            | Self::Export { .. }
+            | Self::ExportTree(..)
+            | Self::ExportClusters(..)
+            | Self::ExportLevels(_)
+            | Self::ExportNotes(_)
+            | Self::ImportNotes(_)
+            | Self::CompareStudy(..)
+            | Self::SaveSession(_)
+            | Self::Shutdown => return None,
+        })
+    }
 }
 
 /// The open study, for headers.

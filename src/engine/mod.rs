@@ -1,4 +1,4 @@
-//! The only thing that the shells talk to: [`Command`] in, [`Event`] out, both plain data.
+//! What the explorer talks to: [`Request`]s in, [`Reply`]s out, both plain data.
 //!
 //! Worker threads behind it hold the model, the study and the factors; no long job ever blocks a
 //! reading command. Long work (load, collect, fit) runs on one lane, reading, tracing and steering
@@ -17,6 +17,7 @@ mod tests;
 mod work;
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -40,7 +41,10 @@ use session::{Session, lock};
 
 /// Starts the engine's threads. The event channel closes after [`Command::Shutdown`] (or when the
 /// command channel closes) once everything is saved.
-pub fn start() -> std::io::Result<(Sender<Command>, Receiver<Event>)> {
+///
+/// # Errors
+/// Where the system gives no threads.
+pub fn start() -> std::io::Result<(Sender<Request>, Receiver<Reply>)> {
     let (commands, inbox) = unbounded();
     let (outbox, events) = unbounded();
     let engine = engine(outbox)?;
@@ -50,8 +54,8 @@ pub fn start() -> std::io::Result<(Sender<Command>, Receiver<Event>)> {
     Ok((commands, events))
 }
 
-fn engine(outbox: Sender<Event>) -> std::io::Result<Engine> {
-    let session = Arc::new(Session::new(outbox));
+fn engine(outbox: Sender<Reply>) -> std::io::Result<Engine> {
+    let session = Session::new(outbox);
     Ok(Engine {
         work: engine_lane(&session, "work")?,
         read: Arc::new(engine_lane(&session, "read")?),
@@ -67,7 +71,7 @@ fn engine(outbox: Sender<Event>) -> std::io::Result<Engine> {
     })
 }
 
-fn engine_lane(session: &Arc<Session>, name: &str) -> std::io::Result<Lane> {
+fn engine_lane(session: &Session, name: &str) -> std::io::Result<Lane> {
     let session = session.clone();
     Lane::new(name, move |text| {
         session.log(Level::Error, format!("internal error: {text}"))
@@ -106,7 +110,7 @@ impl Hold {
 }
 
 struct Engine {
-    session: Arc<Session>,
+    session: Session,
     work: Lane,
     read: Arc<Lane>,
     trace: Lane,
@@ -122,14 +126,22 @@ struct Engine {
 }
 
 impl Engine {
-    fn run(self, inbox: &Receiver<Command>) {
-        for command in inbox {
-            if command == Command::Shutdown {
+    fn run(self, inbox: &Receiver<Request>) {
+        for request in inbox {
+            if request.command == Command::Shutdown {
                 break;
             }
-            self.handle(command);
+            self.handle(request);
         }
         self.shutdown();
+    }
+
+    fn handle(&self, request: Request) {
+        let handling = Handling {
+            engine: self,
+            session: self.session.answering(request.id),
+        };
+        handling.handle(request.command);
     }
 
     fn shutdown(self) {
@@ -149,6 +161,34 @@ impl Engine {
         }
     }
 
+    fn cancel(&self, job: Job) {
+        if let Some(token) = lock(&self.cancels).get(&job) {
+            token.cancel();
+        }
+    }
+
+    fn replace_token(&self, job: Job, token: &CancelToken) {
+        if let Some(old) = lock(&self.cancels).insert(job, token.clone()) {
+            old.cancel();
+        }
+    }
+}
+
+/// One request on its way to a lane; everything told in its course names it.
+struct Handling<'a> {
+    engine: &'a Engine,
+    session: Session,
+}
+
+impl Deref for Handling<'_> {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        self.engine
+    }
+}
+
+impl Handling<'_> {
     fn handle(&self, command: Command) {
         match command {
             Command::ListModels => self.errand(|s| {
@@ -249,12 +289,6 @@ impl Engine {
         }
     }
 
-    fn cancel(&self, job: Job) {
-        if let Some(token) = lock(&self.cancels).get(&job) {
-            token.cancel();
-        }
-    }
-
     /// Another study comes: what is asked of the one on show would be told of the other.
     fn leave(&self) {
         [
@@ -275,19 +309,21 @@ impl Engine {
         self.session.emit(Event::Paused(held));
     }
 
-    fn refuse_with(session: &Arc<Session>, work: impl FnOnce(&Arc<Session>) -> Result<()>) {
-        if let Err(e) = work(session) {
+    /// A question is answered also where the work panics: whoever asked waits for it.
+    fn refuse_with(session: &Session, work: impl FnOnce(&Session) -> Result<()>) {
+        let outcome = catch_panic(|| work(session)).unwrap_or_else(|words| Err(internal(&words)));
+        if let Err(e) = outcome {
             session.emit(Event::Refused(e.to_string()));
         }
     }
 
-    fn errand(&self, work: impl FnOnce(&Arc<Session>) -> Result<()> + Send + 'static) {
+    fn errand(&self, work: impl FnOnce(&Session) -> Result<()> + Send + 'static) {
         let session = self.session.clone();
         self.errands
             .submit(move || Self::refuse_with(&session, work));
     }
 
-    fn read(&self, work: impl FnOnce(&Arc<Session>) -> Result<()> + Send + 'static) {
+    fn read(&self, work: impl FnOnce(&Session) -> Result<()> + Send + 'static) {
         let session = self.session.clone();
         self.read.submit(move || Self::refuse_with(&session, work));
     }
@@ -325,12 +361,6 @@ impl Engine {
             // It has told the shell of its failure.
             let _ = opener.model_at(&place, &token);
         });
-    }
-
-    fn replace_token(&self, job: Job, token: &CancelToken) {
-        if let Some(old) = lock(&self.cancels).insert(job, token.clone()) {
-            old.cancel();
-        }
     }
 
     fn trace(&self, text: String) {
@@ -468,15 +498,14 @@ impl Engine {
 /// Runs one job: tells the shell that it began and how it ended; a panic is a failure, not the end
 /// of the program.
 fn run_job<T>(
-    session: &Arc<Session>,
+    session: &Session,
     job: Job,
     token: &CancelToken,
     work: impl FnOnce(&TaskCtx) -> Result<(T, String)>,
 ) -> Result<T> {
     session.emit(Event::Started(job));
     let ctx = session.task(job, token.clone());
-    let result = catch_panic(|| work(&ctx))
-        .unwrap_or_else(|words| Err(Error::refused(format!("internal error: {words}"))));
+    let result = catch_panic(|| work(&ctx)).unwrap_or_else(|words| Err(internal(&words)));
     match result {
         Ok((value, words)) => {
             session.emit(Event::Done(job, words));
@@ -491,4 +520,9 @@ fn run_job<T>(
             Err(e)
         }
     }
+}
+
+/// What a caught panic is told as.
+fn internal(words: &str) -> Error {
+    Error::refused(format!("internal error: {words}"))
 }

@@ -36,7 +36,7 @@ pub(super) struct Wanted<'a> {
 }
 
 pub(super) struct Opener {
-    pub session: Arc<Session>,
+    pub session: Session,
     pub read: Arc<Lane>,
     pub hold: Arc<Hold>,
 }

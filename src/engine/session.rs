@@ -1,6 +1,7 @@
 //! What is open: the model, the study, the newest factors. Shared by the engine's threads; every
 //! value is an immutable `Arc` that a job replaces, so that reading never waits for a job.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
@@ -9,7 +10,7 @@ use crossbeam_channel::Sender;
 
 use super::lending::Lent;
 use super::sets::{self, OpenSet};
-use super::{Event, FeatureList, Job, Level, StudyInfo};
+use super::{Event, FeatureList, Job, Level, Reply, RequestId, StudyInfo};
 use crate::activations::Block;
 use crate::analysis::Notes;
 use crate::analysis::lens;
@@ -65,8 +66,26 @@ impl Reader {
     }
 }
 
+/// What is open, with the request that is worked on: what is told through this handle names it.
+/// Cloning it shares what is open.
+#[derive(Clone)]
 pub(super) struct Session {
-    events: Sender<Event>,
+    open: Arc<Open>,
+    events: Sender<Reply>,
+    request: Option<RequestId>,
+}
+
+impl Deref for Session {
+    type Target = Open;
+
+    fn deref(&self) -> &Open {
+        &self.open
+    }
+}
+
+/// What is open.
+#[derive(Default)]
+pub(super) struct Open {
     pub model: RwLock<Option<Arc<Model>>>,
     pub study: Mutex<Option<Study>>,
     /// The open study while it is not in `study`.
@@ -101,27 +120,26 @@ fn set<T>(cell: &RwLock<T>, value: T) {
 }
 
 impl Session {
-    pub fn new(events: Sender<Event>) -> Self {
+    pub fn new(events: Sender<Reply>) -> Self {
         Self {
+            open: Arc::default(),
             events,
-            model: RwLock::default(),
-            study: Mutex::default(),
-            lent: Mutex::default(),
-            trains: Mutex::default(),
-            tokens: RwLock::default(),
-            notes: RwLock::default(),
-            shown: RwLock::default(),
-            last_card: Mutex::default(),
-            last_levels: Mutex::default(),
-            undo: Mutex::default(),
-            encoder: Mutex::default(),
-            generation: AtomicU64::new(0),
+            request: None,
+        }
+    }
+
+    /// The same session, whose events name this request from now on.
+    pub fn answering(&self, request: RequestId) -> Self {
+        Self {
+            request: Some(request),
+            ..self.clone()
         }
     }
 
     pub fn emit(&self, event: Event) {
+        let to = self.request;
         // The shell may be gone already; the work is still worth finishing.
-        let _ = self.events.send(event);
+        let _ = self.events.send(Reply { to, event });
     }
 
     pub fn log(&self, level: Level, line: impl Into<String>) {
@@ -337,7 +355,7 @@ impl Session {
     }
 
     /// A context that reports `job` to the shell with rate and ETA, at most every 100 ms.
-    pub fn task(self: &Arc<Self>, job: Job, cancel: CancelToken) -> TaskCtx {
+    pub fn task(&self, job: Job, cancel: CancelToken) -> TaskCtx {
         let session = self.clone();
         let meter = Mutex::new(Meter::default());
         TaskCtx::new(cancel, move |progress| {

@@ -12,35 +12,37 @@ use crate::study::Study;
 fn questions_do_not_wait_for_levels() {
     let (outbox, events) = unbounded();
     let engine = engine(outbox).unwrap();
+    let ids = RequestCounter::default();
     let (go_on, held) = unbounded::<()>();
     engine.levels.submit(move || {
         let _ = held.recv();
     });
     let soon = Duration::from_secs(20);
-    engine.handle(Command::Levels(Growth::Growing, false, Vec::new()));
+    let levels = ids.request(Command::Levels(Growth::Growing, false, Vec::new()));
+    let of_levels = Some(levels.id);
+    engine.handle(levels);
     for question in [
         Command::Find(Probe::Like(0)),
         Command::Labels,
         Command::ShowFit("k8".to_owned()),
         Command::ListStudies,
     ] {
+        let question = ids.request(question);
+        let asked = Some(question.id);
         engine.handle(question);
         // Nothing is open, which is an answer.
         let answer = events.recv_timeout(soon).unwrap();
         assert!(
-            matches!(answer, Event::Refused(_) | Event::Studies(_)),
+            matches!(answer.event, Event::Refused(_) | Event::Studies(_)),
             "{answer:?}"
         );
+        assert_eq!(answer.to, asked);
     }
     go_on.send(()).unwrap();
-    assert!(matches!(
-        events.recv_timeout(soon).unwrap(),
-        Event::Started(Job::Levels)
-    ));
-    assert!(matches!(
-        events.recv_timeout(soon).unwrap(),
-        Event::Failed(Job::Levels, _)
-    ));
+    let (started, failed) = (events.recv().unwrap(), events.recv().unwrap());
+    assert_eq!((started.to, failed.to), (of_levels, of_levels));
+    assert_eq!(started.event, Event::Started(Job::Levels));
+    assert!(matches!(failed.event, Event::Failed(Job::Levels, _)));
     engine.shutdown();
 }
 
@@ -56,21 +58,22 @@ fn a_layer_of_a_study_is_opened_and_one_that_it_lacks_is_refused_with_those_it_h
     drop(Study::import(dir.path(), "x.npy", hook, 40, 8, &data).unwrap());
     let (outbox, events) = unbounded();
     let engine = engine(outbox).unwrap();
+    let ids = RequestCounter::default();
     let open = |layer| {
         let fit = FitConfig {
             features: 3,
             ..FitConfig::default()
         };
-        engine.handle(Command::Open(OpenRequest {
+        engine.handle(ids.request(Command::Open(OpenRequest {
             study: Some(dir.path().to_owned()),
             layer: Some(layer),
             fit,
             ..OpenRequest::default()
-        }));
+        })));
     };
     open(4);
     let refused = loop {
-        if let Event::Failed(Job::Load, why) = events.recv_timeout(soon).unwrap() {
+        if let Event::Failed(Job::Load, why) = events.recv_timeout(soon).unwrap().event {
             break why;
         }
     };
@@ -81,7 +84,7 @@ fn a_layer_of_a_study_is_opened_and_one_that_it_lacks_is_refused_with_those_it_h
     open(3);
     let mut shown = None;
     loop {
-        match events.recv_timeout(soon).unwrap() {
+        match events.recv_timeout(soon).unwrap().event {
             Event::Study(study) => shown = Some((study.hook, study.fits.len())),
             Event::Done(Job::Fit, _) => {}
             Event::Failed(job, why) => panic!("{job:?}: {why}"),

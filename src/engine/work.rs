@@ -1,7 +1,7 @@
 //! Jobs run for the explorer: each takes what it needs of the session, calls the job, and tells its
 //! events.
 //!
-//! Knows no thread: [`super::Engine`] says where these run. Invariant: the study is locked only
+//! Knows no thread: [`super::Handling`] says where these run. Invariant: the study is locked only
 //! while it is read or written, never while a job computes.
 
 use super::session::{Session, lock};
@@ -176,7 +176,7 @@ pub(super) fn sweep(session: &Session, ask: &SweepAsk, ctx: &TaskCtx) -> Result<
     Ok(format!("{} numbers of features, {fits} fits", rows.len()))
 }
 
-impl super::Engine {
+impl super::Handling<'_> {
     /// One at a time with trainings: either takes all cores.
     pub(super) fn sweep(&self, ask: SweepAsk) {
         let token = crate::task::CancelToken::default();
@@ -197,7 +197,7 @@ impl super::Engine {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Command, Engine};
+    use super::super::{Command, Engine, Reply, RequestCounter};
     use super::*;
     use crate::factor::FitConfig;
     use crate::model::{HookPoint, HookSite};
@@ -206,7 +206,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(60);
 
     /// An engine with a study of 60 rows open, and what it tells.
-    fn engine(dir: &std::path::Path) -> (Engine, crossbeam_channel::Receiver<Event>) {
+    fn engine(dir: &std::path::Path) -> (Engine, crossbeam_channel::Receiver<Reply>) {
         let hook = HookPoint {
             layer: 0,
             site: HookSite::MlpPost,
@@ -226,15 +226,16 @@ mod tests {
     fn a_sweep_tells_its_rows_as_the_command_measures_them() {
         let dir = tempfile::tempdir().unwrap();
         let (engine, events) = engine(dir.path());
+        let ids = RequestCounter::default();
         let ask = SweepAsk {
             features: vec![2, 4],
             seeds: 2,
             ..SweepAsk::default()
         };
-        engine.handle(Command::SweepK(ask.clone()));
+        engine.handle(ids.request(Command::SweepK(ask.clone())));
         let (mut rows, mut at, mut begun) = (Vec::new(), Vec::new(), None);
         loop {
-            match events.recv_timeout(SOON).unwrap() {
+            match events.recv_timeout(SOON).unwrap().event {
                 Event::SweepRow(row) => rows.push(*row),
                 Event::SweepBegun(what) => begun = Some(what),
                 Event::Progress {
@@ -302,17 +303,18 @@ mod tests {
     fn a_sweep_is_stopped_with_the_rows_that_are_there() {
         let dir = tempfile::tempdir().unwrap();
         let (engine, events) = engine(dir.path());
-        engine.handle(Command::SweepK(SweepAsk {
+        let ids = RequestCounter::default();
+        engine.handle(ids.request(Command::SweepK(SweepAsk {
             features: (1..=7).collect(),
             seeds: 20,
             ..SweepAsk::default()
-        }));
+        })));
         let mut rows = 0;
         loop {
-            match events.recv_timeout(SOON).unwrap() {
+            match events.recv_timeout(SOON).unwrap().event {
                 Event::SweepRow(_) => {
                     rows += 1;
-                    engine.handle(Command::Cancel(Job::Sweep));
+                    engine.handle(ids.request(Command::Cancel(Job::Sweep)));
                 }
                 Event::Cancelled(Job::Sweep) => break,
                 Event::Done(..) | Event::Failed(..) => panic!("it was to be stopped"),
@@ -320,11 +322,14 @@ mod tests {
             }
         }
         assert!((1..7).contains(&rows), "{rows}");
-        engine.handle(Command::SweepK(SweepAsk {
+        engine.handle(ids.request(Command::SweepK(SweepAsk {
             fit: Some("none".to_owned()),
             ..SweepAsk::default()
-        }));
-        let failed = events.iter().find(|e| matches!(e, Event::Failed(..)));
+        })));
+        let failed = events
+            .iter()
+            .map(|r| r.event)
+            .find(|e| matches!(e, Event::Failed(..)));
         assert!(matches!(failed, Some(Event::Failed(Job::Sweep, why)) if why.contains("none")));
         engine.shutdown();
     }

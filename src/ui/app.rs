@@ -26,7 +26,7 @@ use super::layout::{Layout, Want};
 use super::panes::{self};
 use super::theme::Theme;
 use super::world::World;
-use crate::engine::{Command, Event, Job, Level};
+use crate::engine::{Command, Event, Job, Level, Reply, RequestCounter};
 use crate::text;
 use crate::ui::pane::{Cx, Note, Pane, Step};
 use crate::ui::pane_id::PaneId;
@@ -56,6 +56,7 @@ pub struct App {
     pub(crate) notes: Vec<String>,
     cards: cards::Cards,
     unsaved: unsaved::Unsaved,
+    requests: RequestCounter,
     initial: Option<Command>,
     fresh: bool,
     /// The study whose session was restored.
@@ -102,6 +103,7 @@ impl App {
             notes: options.notes,
             cards: cards::Cards::default(),
             unsaved: unsaved::Unsaved::default(),
+            requests: RequestCounter::default(),
             initial: options.initial,
             fresh: options.fresh,
             restored: None,
@@ -155,7 +157,7 @@ impl App {
                 self.size = (width, height);
                 self.after_select()
             }
-            Msg::Engine(event) => self.engine(&event),
+            Msg::Engine(reply) => self.engine(&reply),
             Msg::EngineGone => self.engine_gone(),
             Msg::Stderr(line) => {
                 let level = if line.starts_with("warning: ") {
@@ -222,7 +224,12 @@ impl App {
         effects
     }
 
-    fn engine(&mut self, event: &Event) -> Vec<Effect> {
+    fn engine(&mut self, reply: &Reply) -> Vec<Effect> {
+        let event = &reply.event;
+        if matches!(event, Event::Card(_)) && !self.cards.is_open(reply) {
+            // Of a question that another has taken the place of: its ids may be of another fit.
+            return Vec::new();
+        }
         let first_study =
             matches!(event, Event::Study(study) if self.restored.as_ref() != Some(&study.dir));
         let before = self.world.features.as_ref().map(|list| list.fit.clone());
@@ -258,14 +265,14 @@ impl App {
         }
         for id in PaneId::ALL {
             let steps = self
-                .with(id, |pane, cx| pane.event(event, cx))
+                .with(id, |pane, cx| pane.event(reply, cx))
                 .unwrap_or_default();
             effects.extend(self.carry_out(steps));
         }
         if other {
             effects.extend(self.after_select());
         }
-        effects.extend(self.card_event(event));
+        effects.extend(self.card_event(reply));
         if matches!(event, Event::Features(_)) && std::mem::take(&mut self.returning) {
             effects.extend(self.arrive());
         }
@@ -317,6 +324,7 @@ impl App {
             theme,
             keymap,
             panes,
+            requests,
             ..
         } = self;
         let pane = panes.iter_mut().find(|p| p.id() == id)?;
@@ -329,6 +337,7 @@ impl App {
                 area,
                 focused,
                 contexts_seen,
+                requests,
             },
         ))
     }
@@ -342,6 +351,7 @@ impl App {
             area: self.pane_area(id),
             focused: self.place == id && self.overlay.is_none(),
             contexts_seen: self.contexts_seen(),
+            requests: &self.requests,
         }
     }
 
@@ -434,10 +444,12 @@ impl App {
                     if matches!(command, Command::Open(_) | Command::OpenStudy(_))
                         && self.world.study.is_some()
                     {
-                        effects.push(Effect::Send(Command::SaveSession(self.session())));
+                        let session = self.session();
+                        effects.push(self.send(Command::SaveSession(session)));
                     }
                     effects.push(self.send(command));
                 }
+                Step::Ask(request) => effects.push(Effect::Send(request)),
                 Step::Offer(copies) => self.overlay = Some(Overlay::Copy(copies)),
                 Step::Copy(text, what) => effects.push(Effect::Copy(text, what)),
                 Step::Select(id) => effects.extend(self.select(id)),
@@ -456,7 +468,7 @@ impl App {
         if let Command::Open(request) = &command {
             self.world.opening = Some(request.clone());
         }
-        Effect::Send(command)
+        Effect::Send(self.requests.request(command))
     }
 
     fn tell(&mut self, pane: PaneId, note: &Note) -> Vec<Effect> {

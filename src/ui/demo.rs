@@ -11,7 +11,7 @@ use crate::analysis::{
     Context, FeatureCard, FeatureRow, LabelShare, NeuronCard, NeuronWeight, Purity, Related,
     ScoredToken, Trace, TraceFeature,
 };
-use crate::engine::{Event, FeatureList, Job, SweepPoint};
+use crate::engine::{Event, FeatureList, Job, Request, SweepPoint};
 use crate::eval::steering::report::{CellReport, Mean, MethodReport};
 use crate::model::{HookPoint, HookSite};
 use crate::task::Progress;
@@ -127,6 +127,8 @@ pub struct Demo {
     pub features: usize,
     /// Names given.
     pub names: Vec<(usize, String)>,
+    /// Requests for jobs that go on until they are cancelled.
+    running: Vec<Request>,
 }
 
 impl Default for Demo {
@@ -134,6 +136,7 @@ impl Default for Demo {
         Self {
             features: 40,
             names: vec![(3, "counting".to_owned())],
+            running: Vec::new(),
         }
     }
 }

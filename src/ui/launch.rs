@@ -6,7 +6,7 @@ use std::path::Path;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::cli::{Colour, Device, ExploreArgs};
-use crate::engine::{self, Command, OpenRequest};
+use crate::engine::{self, Command, OpenRequest, Reply, Request};
 use crate::error::{Error, Result};
 use crate::factor::FitConfig;
 use crate::model::{self, HookPoint};
@@ -15,7 +15,6 @@ use crate::study::{self, Study};
 use super::app::{App, AppOptions};
 use super::theme::{Profile, Theme};
 use super::{config, terminal, theme};
-use crate::engine::Event;
 use crate::warnings;
 
 /// Opens the explorer. Whatever the user named is opened; with nothing named, the Start pane where
@@ -38,7 +37,7 @@ pub fn explore(args: &ExploreArgs) -> anyhow::Result<u8> {
         notes
             .extend(problem.map(|e| format!("this study will not be listed as a recent one: {e}")));
     }
-    let (commands, events) = engine::start()?;
+    let (requests, replies) = engine::start()?;
     let options = UiOptions {
         initial,
         show_start,
@@ -47,7 +46,7 @@ pub fn explore(args: &ExploreArgs) -> anyhow::Result<u8> {
         fresh: args.fresh,
         ..UiOptions::default()
     };
-    run(options, commands, events)
+    run(options, requests, replies)
 }
 
 /// Whether the study that is named is there.
@@ -212,8 +211,8 @@ pub struct UiOptions {
 /// Where there is no terminal, or it cannot be taken over.
 pub fn run(
     options: UiOptions,
-    commands: Sender<Command>,
-    events: Receiver<Event>,
+    requests: Sender<Request>,
+    replies: Receiver<Reply>,
 ) -> anyhow::Result<u8> {
     check_terminal()?;
     let config = config::load();
@@ -241,8 +240,8 @@ pub fn run(
     warnings::install(|line| _ = writeln!(std::io::stderr(), "warning: {line}"));
     terminal::run(
         |size| App::new(app, size),
-        &commands,
-        &events,
+        &requests,
+        &replies,
         options.debug_panic,
     )
 }

@@ -15,7 +15,7 @@ use super::keymap::Keymap;
 use super::pane_id::PaneId;
 use super::theme::Theme;
 use super::world::World;
-use crate::engine::{Command, Event, Level, Mode, OpenRequest, SteerPart};
+use crate::engine::{Command, Level, Mode, OpenRequest, Reply, Request, RequestCounter, SteerPart};
 
 /// What a pane may look at.
 #[derive(Clone, Copy)]
@@ -32,6 +32,8 @@ pub struct Cx<'a> {
     pub focused: bool,
     /// Whether contexts are on the screen, beside it or as itself.
     pub contexts_seen: bool,
+    /// Numbers what the pane asks.
+    pub requests: &'a RequestCounter,
 }
 
 impl Cx<'_> {
@@ -39,13 +41,21 @@ impl Cx<'_> {
     pub fn key(&self, action: Action) -> String {
         self.keymap.key(action)
     }
+
+    /// A question to the engine, for [`Step::Ask`]: its number tells its replies from those to
+    /// others.
+    pub fn request(&self, command: Command) -> Request {
+        self.requests.request(command)
+    }
 }
 
 /// What a pane asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// To the engine.
+    /// To the engine; the pane waits for nothing.
     Send(Command),
+    /// To the engine; the pane knows the answer by the request's number.
+    Ask(Request),
     /// To the clipboard: the text, and what it is for the toast ("feature #17").
     Copy(String, String),
     /// To the clipboard, in the form that is chosen.
@@ -163,9 +173,14 @@ pub trait Pane {
     }
 
     /// The engine told something (the world knows it already).
-    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
-        let _ = (event, cx);
+    fn event(&mut self, reply: &Reply, cx: &Cx) -> Vec<Step> {
+        let _ = (reply, cx);
         Vec::new()
+    }
+
+    /// A dialog over this pane has asked the engine something.
+    fn asked(&mut self, request: &Request) {
+        let _ = request;
     }
 
     /// Another pane told something.

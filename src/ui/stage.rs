@@ -14,7 +14,7 @@ use super::demo::Demo;
 use super::keymap::{Key, Keymap};
 use super::theme::{Profile, Theme};
 use super::view::view;
-use crate::engine::{Command, Event};
+use crate::engine::{Command, Event, Reply, Request};
 
 /// An app with its stand-in engine and what it asked for.
 pub struct Stage {
@@ -22,6 +22,8 @@ pub struct Stage {
     pub demo: Demo,
     /// Everything sent to the engine so far.
     pub sent: Vec<Command>,
+    /// The same with their numbers.
+    requests: Vec<Request>,
     /// Every other effect so far.
     pub effects: Vec<Effect>,
     /// Questions are answered; else they wait for [`Stage::event`].
@@ -52,6 +54,7 @@ impl Stage {
             app,
             demo: Demo::default(),
             sent: Vec::new(),
+            requests: Vec::new(),
             effects: Vec::new(),
             answers: true,
             now: Duration::ZERO,
@@ -81,16 +84,17 @@ impl Stage {
         let mut queue: VecDeque<Effect> = effects.into();
         while let Some(effect) = queue.pop_front() {
             match effect {
-                Effect::Send(command) => {
+                Effect::Send(request) => {
                     let answer = if self.answers {
-                        self.demo.answer(&command)
+                        self.demo.answer(&request)
                     } else {
                         Vec::new()
                     };
-                    for event in answer {
-                        queue.extend(self.app.update(Msg::Engine(Box::new(event))));
+                    for reply in answer {
+                        queue.extend(self.app.update(Msg::Engine(Box::new(reply))));
                     }
-                    self.sent.push(command);
+                    self.sent.push(request.command.clone());
+                    self.requests.push(request);
                 }
                 other => self.effects.push(other),
             }
@@ -104,9 +108,28 @@ impl Stage {
         self
     }
 
-    /// The engine tells something.
+    /// The engine tells something that nothing here asked for.
     pub fn event(&mut self, event: Event) -> &mut Self {
-        self.msg(Msg::Engine(Box::new(event)))
+        self.msg(Msg::Engine(Box::new(Reply { to: None, event })))
+    }
+
+    /// The engine answers the newest request that this can come of.
+    pub fn reply(&mut self, event: Event) -> &mut Self {
+        let newest = self
+            .requests
+            .iter()
+            .rfind(|r| comes_of(&event, &r.command))
+            .unwrap_or_else(|| panic!("nothing asked for {event:?}"));
+        let to = Some(newest.id);
+        self.msg(Msg::Engine(Box::new(Reply { to, event })))
+    }
+
+    /// The engine refuses the newest of these requests.
+    pub fn refuse(&mut self, which: fn(&Command) -> bool, why: &str) -> &mut Self {
+        let newest = self.requests.iter().rfind(|r| which(&r.command));
+        let to = Some(newest.expect("such a request was sent").id);
+        let event = Event::Refused(why.to_owned());
+        self.msg(Msg::Engine(Box::new(Reply { to, event })))
     }
 
     /// Time passes.
@@ -205,6 +228,28 @@ impl Stage {
             }
         }
         out
+    }
+}
+
+/// Whether an event of this kind is an answer to this command.
+fn comes_of(event: &Event, command: &Command) -> bool {
+    match (event, command) {
+        (
+            Event::Started(job)
+            | Event::Done(job, _)
+            | Event::Cancelled(job)
+            | Event::Failed(job, _)
+            | Event::Progress { job, .. },
+            command,
+        ) => command.job() == Some(*job),
+        (Event::Found(found, _), Command::Find(probe)) => found == probe,
+        (Event::Tree(_), Command::Tree(..))
+        | (Event::Labels(_), Command::Labels)
+        | (Event::Trace(_), Command::Trace(_))
+        | (Event::SteerInfo(_) | Event::SteerText { .. }, Command::Steer(_))
+        | (Event::Judged(_) | Event::Evaluation(_), Command::Evaluate(_))
+        | (Event::Card(_), Command::Inspect(_)) => true,
+        _ => false,
     }
 }
 

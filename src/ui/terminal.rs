@@ -27,7 +27,7 @@ use self::screen::{Screen, Tty, give_back};
 use self::signals::{Notice, Outside, in_foreground};
 use super::app::{App, Effect, Msg};
 use super::clipboard;
-use crate::engine::{Command, Event};
+use crate::engine::{Reply, Request};
 
 /// Least time between frames on a local terminal, and over SSH.
 const FRAME: Duration = Duration::from_millis(16);
@@ -63,11 +63,11 @@ fn message(event: TermEvent) -> Option<Msg> {
 }
 
 /// Saves and ends the process while the UI thread is held by a terminal that takes nothing.
-fn end_unheard(commands: &Sender<Command>, events: &Receiver<Event>, signal: i32) {
+fn end_unheard(requests: &Sender<Request>, replies: &Receiver<Reply>, signal: i32) {
     // A closed channel is an engine that has ended.
-    let _ = commands.send(Command::Shutdown);
+    let _ = requests.send(Request::shutdown());
     let until = Instant::now() + LAST_WORDS;
-    while events.recv_deadline(until).is_ok() {}
+    while replies.recv_deadline(until).is_ok() {}
     let _ = disable_raw_mode();
     signal_hook::low_level::exit(i32::from(exit_code(signal)));
 }
@@ -82,7 +82,7 @@ struct Loop<'a> {
     app: App,
     screen: Screen,
     outside: Outside,
-    commands: &'a Sender<Command>,
+    requests: &'a Sender<Request>,
     start: Instant,
     drawn: Option<Instant>,
     /// Least time between frames here.
@@ -106,7 +106,7 @@ impl Loop<'_> {
         for effect in effects {
             match effect {
                 // A closed channel shows as the engine's end.
-                Effect::Send(command) => drop(self.commands.send(command)),
+                Effect::Send(request) => drop(self.requests.send(request)),
                 Effect::Copy(text, what) => {
                     let how = clipboard::copy(&mut Tty, &text, &what);
                     self.app.update(Msg::Copied(how));
@@ -210,12 +210,12 @@ impl Loop<'_> {
 /// What the terminal or the system refuses at the start.
 pub fn run(
     make: impl FnOnce((u16, u16)) -> App,
-    commands: &Sender<Command>,
-    events: &Receiver<Event>,
+    requests: &Sender<Request>,
+    replies: &Receiver<Reply>,
     debug_panic: bool,
 ) -> anyhow::Result<u8> {
     let start = Instant::now();
-    let (to, from) = (commands.clone(), events.clone());
+    let (to, from) = (requests.clone(), replies.clone());
     let outside = Outside::listen(move |signal| end_unheard(&to, &from, signal))
         .context("cannot listen for signals")?;
     let (stderr_tx, stderr) = unbounded();
@@ -227,7 +227,7 @@ pub fn run(
         app,
         screen,
         outside,
-        commands,
+        requests,
         start,
         drawn: None,
         floor,
@@ -242,7 +242,7 @@ pub fn run(
     ui.carry_out(effects);
     let (input_tx, input) = unbounded();
     read_input(input_tx).context("cannot read the terminal")?;
-    pump(&mut ui, &input, &stderr, events);
+    pump(&mut ui, &input, &stderr, replies);
     Ok(ui.ended.map_or(0, exit_code))
 }
 
@@ -250,10 +250,10 @@ fn pump(
     ui: &mut Loop,
     input: &Receiver<TermEvent>,
     stderr: &Receiver<String>,
-    events: &Receiver<Event>,
+    replies: &Receiver<Reply>,
 ) {
     let (never, deaf) = (crossbeam_channel::never(), crossbeam_channel::never());
-    let (mut events, mut input) = (events, input);
+    let (mut replies, mut input) = (replies, input);
     let notices = ui.outside.notices.clone();
     let mut closing_since = None;
     while !ui.done {
@@ -277,10 +277,10 @@ fn pump(
             recv(stderr) -> line => if let Ok(line) = line {
                 ui.take(Msg::Stderr(line));
             },
-            recv(events) -> event => match event {
-                Ok(event) => ui.take(Msg::Engine(Box::new(event))),
+            recv(replies) -> reply => match reply {
+                Ok(reply) => ui.take(Msg::Engine(Box::new(reply))),
                 Err(_) => {
-                    events = &never;
+                    replies = &never;
                     ui.take(Msg::EngineGone);
                 }
             },
@@ -294,8 +294,8 @@ fn pump(
         while Instant::now() < until && !ui.done {
             if let Some(msg) = input.try_recv().ok().and_then(message) {
                 ui.take(msg);
-            } else if let Ok(event) = events.try_recv() {
-                ui.take(Msg::Engine(Box::new(event)));
+            } else if let Ok(reply) = replies.try_recv() {
+                ui.take(Msg::Engine(Box::new(reply)));
             } else {
                 break;
             }

@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use made_up::FEATURES;
-use mlpeek::engine::{self, Command, Event, Probe};
+use mlpeek::engine::{self, Command, Event, Probe, Request, RequestCounter};
 use portable_pty::{Child, CommandBuilder, PtySize, native_pty_system};
 
 /// Keys measured.
@@ -259,21 +259,27 @@ fn panes(screen: &mut Screen) {
 
 /// From a question to its answer, in this process.
 fn questions(dir: &Path) {
-    let (commands, events) = engine::start().unwrap();
-    commands
-        .send(Command::OpenStudy(dir.to_path_buf()))
+    let (requests, replies) = engine::start().unwrap();
+    let counter = RequestCounter::default();
+    requests
+        .send(counter.request(Command::OpenStudy(dir.to_path_buf())))
         .unwrap();
-    while !matches!(events.recv(), Ok(Event::Features(_))) {}
+    while !matches!(replies.recv().unwrap().event, Event::Features(_)) {}
     let ask = |what: &str, all: Vec<Command>, answers: fn(&Event) -> bool| {
         let mut delays: Vec<f64> = all
             .into_iter()
             .map(|command| {
                 let asked = Instant::now();
-                commands.send(command).unwrap();
+                let request = counter.request(command);
+                let open = Some(request.id);
+                requests.send(request).unwrap();
                 loop {
-                    match events.recv().unwrap() {
+                    let reply = replies.recv().unwrap();
+                    match reply.event {
                         Event::Refused(why) => panic!("{what}: {why}"),
-                        event if answers(&event) => break asked.elapsed().as_secs_f64() * 1e3,
+                        ref event if reply.is_to(open) && answers(event) => {
+                            break asked.elapsed().as_secs_f64() * 1e3;
+                        }
                         _ => {}
                     }
                 }
@@ -313,6 +319,6 @@ fn questions(dir: &Path) {
     ask("three features compared", three, |e| {
         matches!(e, Event::Comparison(_))
     });
-    commands.send(Command::Shutdown).unwrap();
-    while events.recv().is_ok() {}
+    requests.send(Request::shutdown()).unwrap();
+    while replies.recv().is_ok() {}
 }

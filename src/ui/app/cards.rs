@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{App, Effect};
-use crate::engine::{Command, Event};
+use crate::engine::{Command, Event, Reply, RequestId};
 
 /// How often the card of the selection is asked for again while the fit runs.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -12,11 +12,20 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// After this a question counts as lost.
 const LOST: Duration = Duration::from_secs(5);
 
+/// A question that is open.
+#[derive(Debug)]
+struct Asked {
+    request: RequestId,
+    /// The feature.
+    id: usize,
+    at: Duration,
+}
+
 /// The questions about features.
 #[derive(Debug, Default)]
 pub(super) struct Cards {
-    /// Asked and not answered, with the time.
-    asked: Option<(usize, Duration)>,
+    /// Asked and not answered.
+    asked: Option<Asked>,
     /// To ask when the answer is there.
     wanted: Option<usize>,
     /// When the last one was asked.
@@ -29,9 +38,15 @@ impl Cards {
     pub(super) fn deadline(&self) -> Option<Duration> {
         let lost = self
             .asked
+            .as_ref()
             .filter(|_| self.wanted.is_some())
-            .map(|(_, at)| at + LOST);
+            .map(|asked| asked.at + LOST);
         self.refresh_at.into_iter().chain(lost).min()
+    }
+
+    /// Whether this came of the open question.
+    pub(super) fn is_open(&self, reply: &Reply) -> bool {
+        reply.is_to(self.asked.as_ref().map(|asked| asked.request))
     }
 }
 
@@ -39,26 +54,31 @@ impl App {
     /// Asks for the card of feature `id`, now or when the question before it is answered.
     pub(super) fn ask_card(&mut self, id: usize) -> Vec<Effect> {
         let now = self.world.now;
-        match self.cards.asked {
+        match &self.cards.asked {
             // The same snapshot gave two reasons to ask.
-            Some((asked, at)) if asked == id && at == now => Vec::new(),
-            Some((_, at)) if now < at + LOST => {
+            Some(asked) if asked.id == id && asked.at == now => Vec::new(),
+            Some(asked) if now < asked.at + LOST => {
                 self.cards.wanted = Some(id);
                 Vec::new()
             }
             _ => {
-                self.cards.asked = Some((id, now));
+                let request = self.requests.request(Command::Inspect(id));
+                self.cards.asked = Some(Asked {
+                    request: request.id,
+                    id,
+                    at: now,
+                });
                 self.cards.wanted = None;
                 self.cards.last = Some(now);
                 self.cards.refresh_at = None;
-                vec![Effect::Send(Command::Inspect(id))]
+                vec![Effect::Send(request)]
             }
         }
     }
 
-    pub(super) fn card_event(&mut self, event: &Event) -> Vec<Effect> {
-        match event {
-            Event::Card(_) | Event::Refused(_) => {
+    pub(super) fn card_event(&mut self, reply: &Reply) -> Vec<Effect> {
+        match &reply.event {
+            Event::Card(_) | Event::Refused(_) if self.cards.is_open(reply) => {
                 self.cards.asked = None;
                 self.cards
                     .wanted
@@ -102,8 +122,8 @@ impl App {
                 .map(|id| self.ask_card(id))
                 .unwrap_or_default();
         }
-        match (self.cards.asked, self.cards.wanted) {
-            (Some((_, at)), Some(id)) if now >= at + LOST => self.ask_card(id),
+        match (&self.cards.asked, self.cards.wanted) {
+            (Some(asked), Some(id)) if now >= asked.at + LOST => self.ask_card(id),
             _ => Vec::new(),
         }
     }

@@ -78,7 +78,9 @@ impl App {
             }
             Answer::Send(command) => {
                 self.overlay = None;
-                vec![Effect::Send(*command)]
+                let request = self.requests.request(*command);
+                self.with(self.place, |pane, _| pane.asked(&request));
+                vec![Effect::Send(request)]
             }
             Answer::Note(note) => {
                 self.overlay = None;
@@ -204,15 +206,19 @@ impl App {
                 Vec::new()
             }
             Action::Pause => {
-                vec![Effect::Send(if self.world.paused {
+                let command = if self.world.paused {
                     Command::Resume
                 } else {
                     Command::Pause
-                })]
+                };
+                vec![self.send(command)]
             }
             Action::Continue => match self.world.cut_short() {
-                Some(CutShort::Collecting(_)) => vec![Effect::Send(Command::Collect)],
-                Some(CutShort::Fit(fit)) => vec![Effect::Send(Command::GoOn(fit.name.clone()))],
+                Some(CutShort::Collecting(_)) => vec![self.send(Command::Collect)],
+                Some(CutShort::Fit(fit)) => {
+                    let command = Command::GoOn(fit.name.clone());
+                    vec![self.send(command)]
+                }
                 Some(CutShort::Importing(_)) | None => Vec::new(),
             },
             Action::ModelPlace => {
@@ -239,7 +245,10 @@ impl App {
             Action::Suspend => vec![Effect::Suspend],
             Action::Quit => self.quit(),
             Action::OtherLayer => self.other_layer(),
-            Action::ExportNotes => vec![Effect::Send(Command::ExportNotes(self.notes_file()))],
+            Action::ExportNotes => {
+                let path = self.notes_file();
+                vec![self.send(Command::ExportNotes(path))]
+            }
             Action::ImportNotes => {
                 let file = self.notes_file().display().to_string();
                 self.show(Overlay::ask(Question::Notes, &file))
@@ -348,7 +357,7 @@ impl App {
             }
             Action::Compare => self.go_to(PaneId::Compare),
             Action::Labels => self.go_to(PaneId::Labels),
-            Action::Undo => vec![Effect::Send(Command::UndoNote)],
+            Action::Undo => vec![self.send(Command::UndoNote)],
             Action::Rename => {
                 self.ask_name(id);
                 Vec::new()
@@ -364,7 +373,7 @@ impl App {
                 let path = study
                     .dir
                     .join(format!("{}-{id}.md", what.replace(':', "-")));
-                vec![Effect::Send(Command::Export {
+                vec![self.send(Command::Export {
                     format: "markdown".to_owned(),
                     path,
                 })]
@@ -444,7 +453,7 @@ impl App {
                     Level::Info,
                     format!("cancelling {}; {key} again quits", job.label()),
                 );
-                vec![Effect::Send(Command::Cancel(job))]
+                vec![self.send(Command::Cancel(job))]
             }
             _ if matches!(self.overlay, Some(Overlay::Quit(_))) => self.close(),
             _ if self.unsaved_notes() > 0 && self.closing.is_none() => self.quit(),

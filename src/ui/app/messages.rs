@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crossterm::event::{KeyEvent, MouseEvent};
 
-use crate::engine::{Command, Event};
+use crate::engine::{Command, Reply, Request};
 use crate::ui::keymap::Keymap;
 use crate::ui::theme::Theme;
 
@@ -22,7 +22,7 @@ pub enum Msg {
     /// The terminal's size.
     Resize(u16, u16),
     /// From the engine.
-    Engine(Box<Event>),
+    Engine(Box<Reply>),
     /// The engine has ended.
     EngineGone,
     /// A line that something in this process wrote to standard error.
@@ -37,7 +37,7 @@ pub enum Msg {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// To the engine.
-    Send(Command),
+    Send(Request),
     /// To the clipboard: the text and what it is.
     Copy(String, String),
     /// Mouse capture on or off.

@@ -1,7 +1,7 @@
 //! Moving about: panes, features, neurons, and the way back.
 
 use super::{App, Effect, Place};
-use crate::engine::{Command, Level, SetKind};
+use crate::engine::{Command, Level, Request, SetKind};
 use crate::ui::pane_id::PaneId;
 
 /// Steps kept of the way back.
@@ -92,7 +92,7 @@ impl App {
         self.place = PaneId::Feature;
         self.world.open_neuron = Some(index);
         self.retrace();
-        vec![Effect::Send(Command::Neuron(index))]
+        vec![self.send(Command::Neuron(index))]
     }
 
     /// Goes to a pane; `back` returns.
@@ -144,7 +144,7 @@ impl App {
                     return Vec::new();
                 }
                 if self.world.set().is_some_and(|set| set.fit.is_some()) {
-                    return vec![Effect::Send(Command::ShowSet(SetKind::FIT))];
+                    return vec![self.send(Command::ShowSet(SetKind::FIT))];
                 }
                 let key = self.keymap.key(crate::ui::action::Action::Quit);
                 self.toast(Level::Info, format!("{key} quits"));
@@ -164,7 +164,7 @@ impl App {
         if let Some(index) = place.neuron
             && self.world.open_neuron_card().is_none()
         {
-            effects.push(Effect::Send(Command::Neuron(index)));
+            effects.push(self.send(Command::Neuron(index)));
         }
         self.retrace();
         effects
@@ -224,9 +224,10 @@ impl App {
         self.overlay = None;
         let mut effects = self.send_unsaved();
         if self.world.study.is_some() {
-            effects.push(Effect::Send(Command::SaveSession(self.session())));
+            let session = self.session();
+            effects.push(self.send(Command::SaveSession(session)));
         }
-        effects.push(Effect::Send(Command::Shutdown));
+        effects.push(Effect::Send(Request::shutdown()));
         effects
     }
 }

@@ -88,10 +88,9 @@ impl App {
 
     /// The first features after a restored session: what it looked at can be asked for now.
     pub(super) fn arrive(&mut self) -> Vec<Effect> {
-        let mut effects: Vec<Effect> = self
-            .world
-            .open_neuron
-            .map(|index| Effect::Send(Command::Neuron(index)))
+        let neuron = self.world.open_neuron;
+        let mut effects: Vec<Effect> = neuron
+            .map(|index| self.send(Command::Neuron(index)))
             .into_iter()
             .collect();
         let steps = self
@@ -102,11 +101,11 @@ impl App {
     }
 
     /// The newest fit instead of the one that a session was left with.
-    pub(super) fn newest_fit(&self, study: &StudyInfo, session: &Value) -> Option<Effect> {
+    pub(super) fn newest_fit(&mut self, study: &StudyInfo, session: &Value) -> Option<Effect> {
         let newest = newest(&study.fits, |_| true)?;
         let other = session["fit"]
             .as_str()
             .is_some_and(|fit| fit != newest.name);
-        other.then(|| Effect::Send(Command::ShowFit(newest.name.clone())))
+        other.then(|| self.send(Command::ShowFit(newest.name.clone())))
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::{Job, Level};
+use crate::engine::{Job, Level, Reply};
 use crate::ui::action::{ACTIONS, Action};
 use crate::ui::keymap::Key;
 use crate::ui::stage::Stage;
@@ -17,6 +17,20 @@ fn opened() -> Stage {
     stage.keys("s g");
     stage.sent.clear();
     stage
+}
+
+/// What goes to the engine.
+fn commands(effects: &[Effect]) -> Vec<&Command> {
+    let command = |effect| match effect {
+        &Effect::Send(ref request) => &request.command,
+        other => panic!("not for the engine: {other:?}"),
+    };
+    effects.iter().map(command).collect()
+}
+
+/// The engine tells something that nothing here asked for.
+fn told(event: Event) -> Msg {
+    Msg::Engine(Box::new(Reply { to: None, event }))
 }
 
 fn inspected(stage: &Stage) -> Vec<usize> {
@@ -89,18 +103,17 @@ fn scrolling_fast_asks_for_the_newest_card_alone() {
     for _ in 0..10 {
         sent.extend(app.update(Msg::Key(Key::parse("j").unwrap().event())));
     }
-    assert_eq!(
-        sent,
-        [Effect::Send(Command::Inspect(1))],
-        "one question at a time"
-    );
+    let [Effect::Send(request)] = &sent[..] else {
+        panic!("one question at a time: {sent:?}")
+    };
+    assert_eq!(request.command, Command::Inspect(1));
     let card = crate::ui::demo::Demo::default().card(1);
-    let next = app.update(Msg::Engine(Box::new(Event::Card(Box::new(card)))));
-    assert_eq!(
-        next,
-        [Effect::Send(Command::Inspect(10))],
-        "then the newest"
-    );
+    let event = Event::Card(Box::new(card));
+    let stale = app.update(told(event.clone()));
+    assert!(stale.is_empty(), "that of no open question answers none");
+    let to = Some(request.id);
+    let next = app.update(Msg::Engine(Box::new(Reply { to, event })));
+    assert_eq!(commands(&next), [&Command::Inspect(10)], "then the newest");
 }
 
 #[test]
@@ -144,20 +157,15 @@ fn back_leads_along_the_way_that_was_come() {
 #[test]
 fn ctrl_c_cancels_the_job_first_and_quits_second() {
     let mut app = opened().app;
-    app.update(Msg::Engine(Box::new(Event::Started(Job::Fit))));
+    app.update(told(Event::Started(Job::Fit)));
     let ctrl_c = || Msg::Key(Key::parse("ctrl-c").unwrap().event());
-    assert_eq!(
-        app.update(ctrl_c()),
-        [Effect::Send(Command::Cancel(Job::Fit))]
-    );
+    let first = app.update(ctrl_c());
+    assert_eq!(commands(&first), [&Command::Cancel(Job::Fit)]);
     let second = app.update(ctrl_c());
     assert!(
         matches!(
-            second[..],
-            [
-                Effect::Send(Command::SaveSession(_)),
-                Effect::Send(Command::Shutdown)
-            ]
+            commands(&second)[..],
+            [Command::SaveSession(_), Command::Shutdown]
         ),
         "{second:?}"
     );
@@ -171,7 +179,7 @@ fn ctrl_c_cancels_the_job_first_and_quits_second() {
 #[test]
 fn quitting_asks_while_a_job_runs_and_waits_for_the_engine() {
     let mut app = opened().app;
-    app.update(Msg::Engine(Box::new(Event::Started(Job::Collect))));
+    app.update(told(Event::Started(Job::Collect)));
     let key = |k: &str| Msg::Key(Key::parse(k).unwrap().event());
     assert!(app.update(key("q")).is_empty());
     assert!(app.overlay.is_some());
@@ -179,7 +187,7 @@ fn quitting_asks_while_a_job_runs_and_waits_for_the_engine() {
     assert!(app.overlay.is_none());
     app.update(key("q"));
     let effects = app.update(key("enter"));
-    assert!(effects.contains(&Effect::Send(Command::Shutdown)));
+    assert!(commands(&effects).contains(&&Command::Shutdown));
     assert_eq!(app.update(Msg::EngineGone), [Effect::Quit]);
 }
 
@@ -188,7 +196,7 @@ fn a_signal_saves_and_ends() {
     let mut app = opened().app;
     let effects = app.update(Msg::Terminate);
     assert!(
-        matches!(&effects[..], [Effect::Send(Command::SaveSession(s)), Effect::Send(Command::Shutdown)]
+        matches!(commands(&effects)[..], [Command::SaveSession(s), Command::Shutdown]
         if s["feature"] == 0)
     );
 }
@@ -202,6 +210,51 @@ fn an_engine_that_dies_is_reported_and_quitting_still_works() {
         app.update(Msg::Key(Key::parse("q").unwrap().event())),
         [Effect::Quit]
     );
+}
+
+#[test]
+fn with_two_questions_open_a_refusal_reaches_the_pane_that_asked_and_the_other_waits_on() {
+    let labels = |c: &Command| matches!(c, Command::Labels);
+    let tree = |c: &Command| matches!(c, Command::Tree(..));
+    for second_is_refused in [true, false] {
+        let mut stage = opened();
+        stage.answers = false;
+        stage.keys("M 2").wait(0.5);
+        assert_eq!(
+            stage.sent.iter().filter(|c| labels(c) || tree(c)).count(),
+            2
+        );
+        let (refused, why) = match second_is_refused {
+            true => (tree as fn(&Command) -> bool, "no tree of these"),
+            false => (labels as fn(&Command) -> bool, "no labels of these"),
+        };
+        // The toast says it too, for a while.
+        stage.refuse(refused, why).wait(30.0);
+        let on_tree = stage.screen();
+        stage.keys("1 M");
+        let on_labels = stage.screen();
+        assert_eq!(
+            (on_tree.contains(why), on_labels.contains(why)),
+            (second_is_refused, !second_is_refused),
+            "{on_tree}\n{on_labels}"
+        );
+        // The answer of the other is still taken.
+        let request = stage.sent.iter().find(|c| **c == Command::Labels);
+        assert!(request.is_some());
+        if second_is_refused {
+            let matrix = crate::analysis::LabelMatrix {
+                labels: vec!["weekday".to_owned()],
+                base: vec![0.1],
+                shares: vec![vec![0.5]; 40],
+            };
+            stage.reply(Event::Labels(Arc::new(matrix)));
+            assert!(stage.screen().contains("weekday"), "{}", stage.screen());
+        } else {
+            let answer = Event::Tree(Arc::new(stage.demo.tree()));
+            stage.reply(answer).keys("2").wait(0.5);
+            assert!(!stage.screen().contains("Comparing the neurons"));
+        }
+    }
 }
 
 #[test]

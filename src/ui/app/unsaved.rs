@@ -49,7 +49,7 @@ impl App {
     /// Sends a note to be kept.
     pub(super) fn note(&mut self, note: TypedNote) -> Vec<Effect> {
         self.unsaved.put(note.clone(), None);
-        vec![Effect::Send(Command::Note(note))]
+        vec![self.send(Command::Note(note))]
     }
 
     /// How keeping a note went.
@@ -87,11 +87,11 @@ impl App {
         self.send_unsaved()
     }
 
-    pub(super) fn send_unsaved(&self) -> Vec<Effect> {
-        self.unsaved
-            .notes
-            .iter()
-            .map(|n| Effect::Send(Command::Note(n.note.clone())))
+    pub(super) fn send_unsaved(&mut self) -> Vec<Effect> {
+        let waiting: Vec<TypedNote> = self.unsaved.notes.iter().map(|n| n.note.clone()).collect();
+        waiting
+            .into_iter()
+            .map(|note| self.send(Command::Note(note)))
             .collect()
     }
 

@@ -4,12 +4,34 @@ use std::sync::Arc;
 
 use super::{CONCEPTS, Demo, noise, scored};
 use crate::analysis::LabelMatrix;
-use crate::engine::{Command, Event, Job, SetKind};
+use crate::engine::{Command, Event, Job, Reply, Request, SetKind};
 use crate::steering::SteerInfo;
 
 impl Demo {
     /// What the engine would answer at once.
-    pub fn answer(&mut self, command: &Command) -> Vec<Event> {
+    pub fn answer(&mut self, request: &Request) -> Vec<Reply> {
+        if let Command::Cancel(job) = request.command {
+            let running = self
+                .running
+                .iter()
+                .position(|r| r.command.job() == Some(job));
+            return vec![Reply {
+                to: running.map(|at| self.running.remove(at).id),
+                event: Event::Cancelled(job),
+            }];
+        }
+        let events = self.events(&request.command);
+        if events.is_empty() && request.command.job().is_some() {
+            self.running.push(request.clone());
+        }
+        let to = Some(request.id);
+        events
+            .into_iter()
+            .map(|event| Reply { to, event })
+            .collect()
+    }
+
+    fn events(&mut self, command: &Command) -> Vec<Event> {
         match command {
             Command::ListModels => vec![Event::Models(Self::models())],
             Command::ListStudies => vec![Event::Studies(Self::studies())],
@@ -41,7 +63,6 @@ impl Demo {
                 ]
             }
             Command::Steer(ask) => self.steer(ask.samples),
-            Command::Cancel(job) => vec![Event::Cancelled(*job)],
             Command::Pause => vec![Event::Paused(true)],
             Command::Resume => vec![Event::Paused(false)],
             Command::Export { path, .. }
@@ -113,6 +134,7 @@ impl Demo {
             | Command::SweepK(_)
             | Command::Evaluate(_)
             | Command::SaveSession(_)
+            | Command::Cancel(_)
             | Command::UndoNote
             | Command::ImportNotes(_)
             | Command::Shutdown => Vec::new(),

@@ -10,7 +10,7 @@ use ratatui::layout::Rect;
 use ratatui::text::Line;
 
 use crate::analysis::Comparison;
-use crate::engine::{Command, Event, SteerPart};
+use crate::engine::{Command, Event, Reply, RequestId, SteerPart};
 use crate::text;
 use crate::ui::action::Action;
 use crate::ui::draw::{put, put_at};
@@ -29,7 +29,7 @@ const CELL: usize = 6;
 #[derive(Debug, Default)]
 pub struct ComparePane {
     found: Option<Comparison>,
-    asked: bool,
+    open_request: Option<RequestId>,
     problem: Option<String>,
     /// The line under the cursor, of the left and of the right column.
     cursor: [usize; 2],
@@ -58,11 +58,12 @@ impl ComparePane {
         if self.found.as_ref().is_some_and(|f| f.features == *marked) && self.problem.is_none() {
             return Vec::new();
         }
+        let request = cx.request(Command::Compare(marked.clone()));
         *self = Self {
-            asked: true,
+            open_request: Some(request.id),
             ..Self::default()
         };
-        vec![Step::Send(Command::Compare(marked.clone()))]
+        vec![Step::Ask(request)]
     }
 
     /// The columns of lines at this width: one, or two side by side.
@@ -126,7 +127,7 @@ impl Pane for ComparePane {
         if self.found.is_none() {
             let first = match &self.problem {
                 Some(problem) => text::clean(problem),
-                None if self.asked => "Comparing…".to_owned(),
+                None if self.open_request.is_some() => "Comparing…".to_owned(),
                 None => "Nothing is compared yet.".to_owned(),
             };
             let how = format!(
@@ -278,16 +279,16 @@ impl Pane for ComparePane {
         }
     }
 
-    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
-        match event {
-            Event::Comparison(found) => {
+    fn event(&mut self, reply: &Reply, cx: &Cx) -> Vec<Step> {
+        match &reply.event {
+            Event::Comparison(found) if reply.is_to(self.open_request) => {
                 *self = Self {
                     found: Some((**found).clone()),
                     ..Self::default()
                 };
             }
-            Event::Refused(why) if self.asked => {
-                self.asked = false;
+            Event::Refused(why) if reply.is_to(self.open_request) => {
+                self.open_request = None;
                 self.problem = Some(why.clone());
             }
             // Ids mean other features now.

@@ -9,7 +9,7 @@ use ratatui::text::{Line, Span};
 use serde_json::{Value, json};
 
 use crate::analysis::Context;
-use crate::engine::Event;
+use crate::engine::{Event, Reply};
 use crate::pieces;
 use crate::text;
 use crate::ui::action::Action;
@@ -294,8 +294,8 @@ impl Pane for ContextsPane {
         })
     }
 
-    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
-        if matches!(event, Event::Card(_) | Event::Neuron(_)) {
+    fn event(&mut self, reply: &Reply, cx: &Cx) -> Vec<Step> {
+        if matches!(reply.event, Event::Card(_) | Event::Neuron(_)) {
             self.settle(cx);
         }
         Vec::new()

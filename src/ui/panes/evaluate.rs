@@ -12,7 +12,7 @@ use crossterm::event::KeyEvent;
 use ratatui::buffer::Buffer;
 use ratatui::text::{Line, Span};
 
-use crate::engine::{Command, Event, Job, Level};
+use crate::engine::{Command, Event, Job, Level, Reply, RequestId};
 use crate::eval::steering::report::{Mean, MethodReport, chart};
 use crate::jobs::causal::Causal;
 use crate::text;
@@ -45,8 +45,9 @@ pub struct EvaluatePane {
     /// What it came to, once it has ended.
     whole: Option<Box<Causal>>,
     offset: usize,
-    /// The study was closed: what is still judged is not of the one on show.
-    closed: bool,
+    /// The question whose reports are taken; `None` once the study was closed: what is still judged
+    /// is not of the one on show.
+    open_request: Option<RequestId>,
 }
 
 impl EvaluatePane {
@@ -55,7 +56,7 @@ impl EvaluatePane {
         cx.world.job(Job::Evaluate).is_none() && (self.again || self.reports.is_empty())
     }
 
-    fn run(&self, cx: &Cx) -> Vec<Step> {
+    fn run(&mut self, cx: &Cx) -> Vec<Step> {
         if cx.world.job(Job::Evaluate).is_some() {
             return vec![Step::Say(
                 Level::Info,
@@ -63,7 +64,11 @@ impl EvaluatePane {
             )];
         }
         match self.asking.ask(cx) {
-            Ok(ask) => vec![Step::Send(Command::Evaluate(Box::new(ask)))],
+            Ok(ask) => {
+                let request = cx.request(Command::Evaluate(Box::new(ask)));
+                self.open_request = Some(request.id);
+                vec![Step::Ask(request)]
+            }
             Err(problem) => vec![Step::Say(Level::Warn, problem)],
         }
     }
@@ -285,21 +290,17 @@ impl Pane for EvaluatePane {
         Vec::new()
     }
 
-    fn event(&mut self, event: &Event, _: &Cx) -> Vec<Step> {
-        match event {
+    fn event(&mut self, reply: &Reply, _: &Cx) -> Vec<Step> {
+        match &reply.event {
+            Event::Closed => *self = Self::default(),
+            _ if !reply.is_to(self.open_request) => {}
             Event::Started(Job::Evaluate) => {
                 *self = Self {
                     asking: std::mem::take(&mut self.asking),
+                    open_request: self.open_request,
                     ..Self::default()
                 };
             }
-            Event::Closed => {
-                *self = Self {
-                    closed: true,
-                    ..Self::default()
-                }
-            }
-            Event::Judged(_) | Event::Evaluation(_) if self.closed => {}
             Event::Judged(reports) => self.reports.clone_from(reports),
             Event::Evaluation(whole) => {
                 self.reports.clone_from(&whole.methods);

@@ -13,7 +13,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 
-use crate::engine::Event;
+use crate::engine::{Event, Reply};
 use crate::text;
 use crate::ui::action::Action;
 use crate::ui::draw::{put, shaded};
@@ -156,8 +156,8 @@ impl Pane for FeaturePane {
         })
     }
 
-    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
-        if matches!(event, Event::Card(_) | Event::Neuron(_)) {
+    fn event(&mut self, reply: &Reply, cx: &Cx) -> Vec<Step> {
+        if matches!(reply.event, Event::Card(_) | Event::Neuron(_)) {
             self.cursor = self.cursor.min(self.links(cx).len().saturating_sub(1));
         }
         Vec::new()

@@ -24,7 +24,7 @@ use ratatui::text::{Line, Span};
 use serde_json::{Value, json};
 
 use crate::analysis::FeatureRow;
-use crate::engine::{Command, Event, Probe};
+use crate::engine::{Command, Event, Probe, Reply, RequestId};
 use crate::text;
 use crate::ui::action::Action;
 use crate::ui::draw::{put, put_at};
@@ -56,7 +56,7 @@ pub struct FeaturesPane {
     answers: HashMap<Probe, Arc<Vec<f32>>>,
     asked: HashSet<Probe>,
     /// Put and not answered yet.
-    waiting: HashSet<Probe>,
+    waiting: HashMap<RequestId, Probe>,
     answered_of: (String, usize),
     /// When the questions of the filter are put.
     ask_at: Option<Duration>,
@@ -143,7 +143,7 @@ impl FeaturesPane {
     }
 
     /// Puts the questions of the filter that were not put yet.
-    fn ask(&mut self) -> Vec<Step> {
+    fn ask(&mut self, cx: &Cx) -> Vec<Step> {
         self.ask_at = None;
         let filter = Filter::new(self.query.text());
         let new: Vec<Probe> = filter
@@ -152,10 +152,20 @@ impl FeaturesPane {
             .cloned()
             .collect();
         self.asked.extend(new.iter().cloned());
-        self.waiting.extend(new.iter().cloned());
         new.into_iter()
-            .map(|probe| Step::Send(Command::Find(probe)))
+            .map(|probe| {
+                let request = cx.request(Command::Find(probe.clone()));
+                self.waiting.insert(request.id, probe);
+                Step::Ask(request)
+            })
             .collect()
+    }
+
+    /// Whether this answers a question that is open, which is not open any more then.
+    fn settles(&mut self, reply: &Reply) -> bool {
+        reply
+            .to
+            .is_some_and(|id| self.waiting.remove(&id).is_some())
     }
 
     /// Whether the list waits for an answer to its filter.
@@ -163,7 +173,7 @@ impl FeaturesPane {
         self.ask_at.is_some()
             || Filter::new(self.query.text())
                 .probes()
-                .any(|probe| self.waiting.contains(probe))
+                .any(|probe| self.waiting.values().any(|open| open == probe))
     }
 
     fn has_filter_line(&self) -> bool {
@@ -308,17 +318,16 @@ impl Pane for FeaturesPane {
         })
     }
 
-    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
-        match event {
+    fn event(&mut self, reply: &Reply, cx: &Cx) -> Vec<Step> {
+        match &reply.event {
             Event::Features(_) | Event::Study(_) | Event::Closed => self.refilter(cx),
-            Event::Found(probe, scores) => {
-                self.waiting.remove(probe);
+            Event::Found(probe, scores) if self.settles(reply) => {
                 self.answers.insert(probe.clone(), scores.clone());
                 self.refilter(cx)
             }
             // It was said why; nothing is to be waited for.
             Event::Refused(_) => {
-                self.waiting.clear();
+                self.settles(reply);
                 Vec::new()
             }
             _ => Vec::new(),
@@ -331,7 +340,7 @@ impl Pane for FeaturesPane {
 
     fn tick(&mut self, cx: &Cx) -> Vec<Step> {
         if self.ask_at.is_some_and(|at| at <= cx.world.now) {
-            self.ask()
+            self.ask(cx)
         } else {
             Vec::new()
         }

@@ -36,7 +36,7 @@ use ratatui::text::{Line, Span};
 
 use crate::activations::energy::Axis;
 use crate::analysis::matching::FitComparison;
-use crate::engine::{Command, Event, Job, Level};
+use crate::engine::{Command, Event, Job, Level, Reply, Request, RequestId};
 use crate::factor::{FitConfig, Init, Solver, Stop};
 use crate::jobs::fitting::Refinement;
 use crate::study::{FitEntry, newest};
@@ -64,6 +64,8 @@ pub struct FitPane {
     cursor: usize,
     plot: Plot,
     compared: Option<FitComparison>,
+    /// The question for a comparison that is not answered yet.
+    comparing: Option<RequestId>,
     /// Lines of the comparison scrolled off.
     scrolled: usize,
 }
@@ -530,7 +532,9 @@ impl Pane for FitPane {
             Action::CompareFit => {
                 let fit = fits::listed(cx).get(self.cursor).map(|f| f.name.clone())?;
                 let shown = cx.world.features.as_ref().map(|list| list.fit.clone())?;
-                return Some(vec![Step::Send(Command::CompareFits(shown, fit))]);
+                let request = cx.request(Command::CompareFits(shown, fit));
+                self.comparing = Some(request.id);
+                return Some(vec![Step::Ask(request)]);
             }
             Action::Copy if self.plot == Plot::Sweep => {
                 let (begun, rows) = cx.world.swept.as_ref()?;
@@ -577,9 +581,9 @@ impl Pane for FitPane {
         }
     }
 
-    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
-        match event {
-            Event::FitsCompared(found) => {
+    fn event(&mut self, reply: &Reply, cx: &Cx) -> Vec<Step> {
+        match &reply.event {
+            Event::FitsCompared(found) if reply.is_to(self.comparing) => {
                 self.compared = Some((**found).clone());
                 (self.plot, self.scrolled) = (Plot::Compared, 0);
             }
@@ -594,10 +598,16 @@ impl Pane for FitPane {
             }
             _ => {}
         }
-        if matches!(event, Event::Study(_) | Event::Failed(Job::Fit, _)) {
+        if matches!(reply.event, Event::Study(_) | Event::Failed(Job::Fit, _)) {
             self.running = None;
         }
         Vec::new()
+    }
+
+    fn asked(&mut self, request: &Request) {
+        if matches!(request.command, Command::CompareStudy(..)) {
+            self.comparing = Some(request.id);
+        }
     }
 
     fn view(&self, cx: &Cx, buf: &mut Buffer) {

@@ -11,7 +11,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use crate::analysis::LabelMatrix;
-use crate::engine::{Command, Event};
+use crate::engine::{Command, Event, Reply, RequestId};
 use crate::interop::markdown::table;
 use crate::text;
 use crate::ui::action::Action;
@@ -36,6 +36,8 @@ pub struct LabelsPane {
     /// Features in the order shown: those of one label together, the purest first.
     order: Vec<usize>,
     of: Option<(String, usize)>,
+    /// The question that is not answered yet.
+    open_request: Option<RequestId>,
     feature: usize,
     label: usize,
     offset: usize,
@@ -86,7 +88,9 @@ impl LabelsPane {
             return Vec::new();
         }
         self.of = Some(newest);
-        vec![Step::Send(Command::Labels)]
+        let request = cx.request(Command::Labels);
+        self.open_request = Some(request.id);
+        vec![Step::Ask(request)]
     }
 
     fn take(&mut self, matrix: &Arc<LabelMatrix>, cx: &Cx) {
@@ -289,10 +293,10 @@ impl Pane for LabelsPane {
         self.want(cx)
     }
 
-    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
-        match event {
-            Event::Labels(matrix) => self.take(matrix, cx),
-            Event::Refused(why) if cx.focused && self.matrix.is_none() => {
+    fn event(&mut self, reply: &Reply, cx: &Cx) -> Vec<Step> {
+        match &reply.event {
+            Event::Labels(matrix) if reply.is_to(self.open_request) => self.take(matrix, cx),
+            Event::Refused(why) if reply.is_to(self.open_request) => {
                 self.problem = Some(why.clone())
             }
             Event::Features(list) if cx.focused && list.finished => return self.want(cx),
@@ -477,7 +481,7 @@ mod tests {
             stage.answers = false;
             stage
                 .keys("M")
-                .event(Event::Labels(Arc::new(matrix.clone())));
+                .reply(Event::Labels(Arc::new(matrix.clone())));
             for keys in ["", "right right", "left left left left left left"] {
                 stage.keys(keys);
                 let screen = stage.screen();
@@ -531,7 +535,7 @@ mod tests {
             stage.answers = false;
             stage
                 .keys("M")
-                .event(Event::Labels(Arc::new(matrix.clone())));
+                .reply(Event::Labels(Arc::new(matrix.clone())));
             let screen = stage.screen();
             assert!(width < 60 || screen.contains("╷month╷weekday"), "{screen}");
             stage.keys("left G");

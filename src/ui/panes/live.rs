@@ -20,7 +20,7 @@ use ratatui::text::Line;
 use serde_json::{Value, json};
 
 use crate::analysis::{Trace, TraceFeature};
-use crate::engine::{Command, Event, Job, Level, SteerPart};
+use crate::engine::{Command, Event, Job, Level, Reply, RequestId, SteerPart};
 use crate::text;
 use crate::ui::action::Action;
 use crate::ui::pane::{Cx, Note, Pane, Step};
@@ -64,8 +64,8 @@ pub struct LivePane {
     ask_at: Option<Duration>,
     /// When the last question was sent.
     asked: Option<Duration>,
-    /// A question is not answered yet.
-    waiting: bool,
+    /// The question that is not answered yet.
+    open_request: Option<RequestId>,
     /// Why there is no trace.
     problem: Option<String>,
     trace: Option<Box<Trace>>,
@@ -88,7 +88,7 @@ impl Default for LivePane {
             typing: false,
             ask_at: None,
             asked: None,
-            waiting: false,
+            open_request: None,
             problem: None,
             trace: None,
             order: Vec::new(),
@@ -123,7 +123,7 @@ impl LivePane {
             self.trace = None;
             self.order.clear();
             self.ask_at = None;
-            self.waiting = false;
+            self.open_request = None;
         } else {
             self.ask_at = Some(cx.world.now + DEBOUNCE);
         }
@@ -131,7 +131,7 @@ impl LivePane {
 
     /// Whether the trace on show may not be of the text on show.
     fn is_stale(&self) -> bool {
-        self.waiting || self.ask_at.is_some()
+        self.open_request.is_some() || self.ask_at.is_some()
     }
 
     fn ask_again(&mut self, cx: &Cx) {
@@ -325,11 +325,11 @@ impl Pane for LivePane {
         Vec::new()
     }
 
-    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
-        self.follow_event(event, cx);
-        match event {
-            Event::Trace(trace) => {
-                self.waiting = false;
+    fn event(&mut self, reply: &Reply, cx: &Cx) -> Vec<Step> {
+        self.follow_event(&reply.event, cx);
+        match &reply.event {
+            Event::Trace(trace) if reply.is_to(self.open_request) => {
+                self.open_request = None;
                 if std::mem::take(&mut self.behind) {
                     self.changed(cx);
                 }
@@ -337,18 +337,18 @@ impl Pane for LivePane {
                     self.take(trace, cx);
                 }
             }
-            Event::Failed(Job::Trace, why) => {
-                self.waiting = false;
+            Event::Failed(Job::Trace, why) | Event::Refused(why)
+                if reply.is_to(self.open_request) =>
+            {
+                self.open_request = None;
                 self.problem = Some(why.clone());
             }
-            Event::Refused(why) if self.waiting => {
-                self.waiting = false;
-                self.problem = Some(why.clone());
+            Event::Cancelled(Job::Trace) if reply.is_to(self.open_request) => {
+                self.open_request = None
             }
-            Event::Cancelled(Job::Trace) => self.waiting = false,
             Event::Model(_) => self.ask_again(cx),
             // A question that every sweep asks anew is never answered.
-            Event::Features(_) if self.waiting => self.behind = true,
+            Event::Features(_) if self.open_request.is_some() => self.behind = true,
             Event::Features(_) if cx.focused || self.trace.is_none() => self.ask_again(cx),
             Event::Study(_) | Event::Closed if cx.world.features.is_none() => {
                 self.trace = None;
@@ -398,10 +398,11 @@ impl Pane for LivePane {
         }
         self.asked = Some(cx.world.now);
         self.behind = false;
-        self.waiting = true;
         let own = || self.text.text().to_owned();
         let text = self.follow.as_mut().map_or_else(own, Follow::ask);
-        vec![Step::Send(Command::Trace(text))]
+        let request = cx.request(Command::Trace(text));
+        self.open_request = Some(request.id);
+        vec![Step::Ask(request)]
     }
 
     fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {

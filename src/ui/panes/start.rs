@@ -14,7 +14,7 @@ use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::buffer::Buffer;
 use ratatui::text::Line;
 
-use crate::engine::{Command, Estimate, Event, Level, OpenRequest};
+use crate::engine::{Command, Estimate, Event, Level, OpenRequest, Reply, RequestId};
 use crate::model::{DeviceChoice, HookSite};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
@@ -44,8 +44,8 @@ pub struct StartPane {
     estimate: Option<Result<Estimate, String>>,
     /// The request changed; ask for an estimate then.
     ask_at: Option<Duration>,
-    /// Estimates asked for and not answered.
-    asked: usize,
+    /// The question for an estimate that is not answered yet.
+    open_request: Option<RequestId>,
 }
 
 fn cycle<T: PartialEq + Clone>(choices: &[T], now: &T, forward: bool) -> T {
@@ -260,7 +260,7 @@ impl StartPane {
 
     /// Why the request on show cannot run, as far as is known.
     fn refused(&self) -> Option<String> {
-        if self.asked > 0 || self.ask_at.is_some() {
+        if self.open_request.is_some() || self.ask_at.is_some() {
             return None;
         }
         match self.estimate.as_ref()? {
@@ -392,13 +392,11 @@ impl Pane for StartPane {
         ]
     }
 
-    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
-        match event {
-            Event::Estimate(estimate) => {
-                self.asked = self.asked.saturating_sub(1);
-                if self.asked == 0 {
-                    self.estimate = Some(estimate.clone());
-                }
+    fn event(&mut self, reply: &Reply, cx: &Cx) -> Vec<Step> {
+        match &reply.event {
+            Event::Estimate(estimate) if reply.is_to(self.open_request) => {
+                self.open_request = None;
+                self.estimate = Some(estimate.clone());
             }
             Event::Studies(_) | Event::Models(_) => {
                 self.cursor = self.cursor.min(self.items(cx).len().saturating_sub(1));
@@ -429,8 +427,9 @@ impl Pane for StartPane {
             return Vec::new();
         }
         self.ask_at = None;
-        self.asked += 1;
-        vec![Step::Send(Command::Estimate(self.request.clone()))]
+        let request = cx.request(Command::Estimate(self.request.clone()));
+        self.open_request = Some(request.id);
+        vec![Step::Ask(request)]
     }
 
     fn click(&mut self, column: u16, row: u16, double: bool, cx: &Cx) -> Vec<Step> {

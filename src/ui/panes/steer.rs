@@ -21,7 +21,7 @@ use ratatui::buffer::Buffer;
 use ratatui::text::Line;
 use serde_json::{Value, json};
 
-use crate::engine::{Event, Job, Level, Mode, SteerAsk};
+use crate::engine::{Event, Job, Level, Mode, Reply, SteerAsk};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
 use crate::ui::pane::{Cx, Note, Pane, Step};
@@ -317,8 +317,8 @@ impl Pane for SteerPane {
         Some(Vec::new())
     }
 
-    fn event(&mut self, event: &Event, _: &Cx) -> Vec<Step> {
-        match event {
+    fn event(&mut self, reply: &Reply, cx: &Cx) -> Vec<Step> {
+        match &reply.event {
             Event::Features(list) => return self.take_list(list),
             Event::Closed => {
                 // Runs are kept with the study that they were made in.
@@ -327,6 +327,8 @@ impl Pane for SteerPane {
                 self.runs.clear();
                 (self.shown, self.scroll) = (0, 0);
             }
+            // What comes of a run that another has taken the place of, or of another's question.
+            _ if !self.active().is_some_and(|run| reply.is_to(run.request)) => {}
             Event::Started(Job::Steer) => {
                 if let Some(run) = self.active() {
                     run.state = State::Running;
@@ -347,16 +349,15 @@ impl Pane for SteerPane {
                     run.push(*sample, *steered, text);
                 }
             }
-            Event::Done(Job::Steer, _) => return self.end(State::Done),
+            Event::Done(Job::Steer, _) => return self.end(State::Done, cx),
             Event::Cancelled(Job::Steer) => {
                 if !self.replacing {
                     self.queue.clear();
                 }
-                return self.end(State::Cancelled);
+                return self.end(State::Cancelled, cx);
             }
-            Event::Failed(Job::Steer, why) => return self.end(State::Failed(why.clone())),
-            Event::Refused(why) if self.active().is_some_and(|run| run.state == State::Asked) => {
-                return self.end(State::Failed(why.clone()));
+            Event::Failed(Job::Steer, why) | Event::Refused(why) => {
+                return self.end(State::Failed(why.clone()), cx);
             }
             _ => {}
         }

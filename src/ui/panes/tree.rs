@@ -29,7 +29,7 @@ use serde_json::Value;
 use crate::analysis::SharedNeurons;
 use crate::analysis::hierarchy::Linkage;
 use crate::analysis::neurons::Overlap;
-use crate::engine::{Command, Event, Job, Mode, SteerPart};
+use crate::engine::{Command, Event, Job, Mode, Reply, RequestId, SteerPart};
 use crate::text;
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
@@ -59,14 +59,16 @@ pub struct TreePane {
     of: Option<(String, usize)>,
     /// The fit that folds and cursor are of.
     folds_of: Option<String>,
-    /// Asked for a tree, and when.
-    asked: Option<Duration>,
+    /// The question for a tree that is open, and when it was put.
+    tree_request: Option<(RequestId, Duration)>,
     ask_at: Option<Duration>,
     /// Why there is none.
     problem: Option<String>,
     /// What clusters share, by [`plot::key`].
     shared: HashMap<u64, SharedNeurons>,
     shared_at: Option<Duration>,
+    /// The question for such neurons that is open.
+    shared_request: Option<RequestId>,
     /// The cursor of the panel, when it is in there.
     inside: Option<usize>,
     /// The height to cut at, or the levels' sizes, being typed.
@@ -339,8 +341,8 @@ impl Pane for TreePane {
         Vec::new()
     }
 
-    fn event(&mut self, event: &Event, cx: &Cx) -> Vec<Step> {
-        match event {
+    fn event(&mut self, reply: &Reply, cx: &Cx) -> Vec<Step> {
+        match &reply.event {
             Event::Study(_) | Event::Closed if cx.world.features.is_none() => {
                 let Self {
                     overlap, linkage, ..
@@ -353,7 +355,7 @@ impl Pane for TreePane {
                     ..Self::default()
                 };
                 // A session was restored before its study was told of.
-                if matches!(event, Event::Study(_)) {
+                if matches!(reply.event, Event::Study(_)) {
                     (anew.saved, anew.query) = (self.saved.take(), std::mem::take(&mut self.query));
                 }
                 *self = anew;
@@ -364,16 +366,20 @@ impl Pane for TreePane {
                 steps.extend(self.levels.want(cx));
                 steps
             }
-            Event::Levels(levels) => {
+            Event::Levels(levels) if self.levels.is_open(reply) => {
                 self.levels.take(levels);
                 Vec::new()
             }
-            Event::Failed(Job::Levels, why) => {
+            Event::Failed(Job::Levels, why) if self.levels.is_open(reply) => {
                 self.levels.fail(why);
                 Vec::new()
             }
-            Event::Tree(tree) => {
-                self.asked = None;
+            Event::Cancelled(Job::Levels) if self.levels.is_open(reply) => {
+                self.levels.fail("Finding levels was cancelled.");
+                Vec::new()
+            }
+            Event::Tree(tree) if self.is_open(reply) => {
+                self.tree_request = None;
                 self.problem = None;
                 let mut steps = self.take(Plot::new(tree.clone()), cx);
                 if cx.focused {
@@ -381,13 +387,14 @@ impl Pane for TreePane {
                 }
                 steps
             }
-            Event::Shared(shared) => {
+            Event::Shared(shared) if reply.is_to(self.shared_request) => {
+                self.shared_request = None;
                 self.shared
                     .insert(plot::key(&shared.features), (**shared).clone());
                 Vec::new()
             }
-            Event::Refused(why) if self.asked.is_some() => {
-                self.asked = None;
+            Event::Refused(why) if self.is_open(reply) => {
+                self.tree_request = None;
                 self.problem = Some(why.clone());
                 Vec::new()
             }
@@ -404,9 +411,10 @@ impl Pane for TreePane {
         if self.shared_at.is_some_and(|at| at <= cx.world.now) {
             self.shared_at = None;
             if let Some(cluster) = self.cluster() {
-                steps.push(Step::Send(Command::Shared(
-                    self.plot.features(Item::Node(cluster)),
-                )));
+                let features = self.plot.features(Item::Node(cluster));
+                let request = cx.request(Command::Shared(features));
+                self.shared_request = Some(request.id);
+                steps.push(Step::Ask(request));
             }
         }
         if self.ask_at.is_some_and(|at| at <= cx.world.now) {

@@ -24,12 +24,12 @@ fn scores_fill_in_at_every_size() {
             );
             stage.keys("enter");
             assert_eq!(asks(&stage), 1);
-            stage.event(Event::Started(Job::Evaluate));
-            stage.event(Event::Judged(Demo::reports(2)));
+            stage.reply(Event::Started(Job::Evaluate));
+            stage.reply(Event::Judged(Demo::reports(2)));
             assert!(stage.screen().contains("so far"), "{}", stage.screen());
             stage.keys("enter");
             assert_eq!(asks(&stage), 1, "it runs already");
-            stage.event(Event::Judged(Demo::reports(6)));
+            stage.reply(Event::Judged(Demo::reports(6)));
             stage.keys("j j pagedown g G k");
             let screen = stage.screen();
             assert!(
@@ -47,25 +47,25 @@ fn scores_fill_in_at_every_size() {
 fn a_study_that_is_closed_takes_its_evaluation_with_it() {
     let mut stage = Stage::opened(80, 24, Profile::Mono);
     stage
-        .keys("V")
-        .event(Event::Started(Job::Evaluate))
-        .event(Event::Judged(Demo::reports(3)));
+        .keys("V enter")
+        .reply(Event::Started(Job::Evaluate))
+        .reply(Event::Judged(Demo::reports(3)));
     assert!(stage.screen().contains("diffmean"), "{}", stage.screen());
     stage.event(Event::Closed);
     assert!(!stage.screen().contains("diffmean"), "{}", stage.screen());
     // Its last texts are judged before it stops.
     stage
-        .event(Event::Judged(Demo::reports(3)))
-        .event(Event::Cancelled(Job::Evaluate));
+        .reply(Event::Judged(Demo::reports(3)))
+        .reply(Event::Cancelled(Job::Evaluate));
     assert!(!stage.screen().contains("diffmean"), "{}", stage.screen());
     let opened = stage.demo.opened();
     opened.into_iter().for_each(|event| {
         stage.event(event);
     });
     stage
-        .keys("V")
-        .event(Event::Started(Job::Evaluate))
-        .event(Event::Judged(Demo::reports(2)));
+        .keys("V enter")
+        .reply(Event::Started(Job::Evaluate))
+        .reply(Event::Judged(Demo::reports(2)));
     assert!(stage.screen().contains("diffmean"), "{}", stage.screen());
 }
 
@@ -174,15 +174,15 @@ fn another_request_can_be_made_of_what_was_asked() {
     let mut stage = Stage::opened(80, 24, Profile::Mono);
     stage
         .keys("V j right enter")
-        .event(Event::Started(Job::Evaluate))
-        .event(Event::Judged(Demo::reports(3)));
+        .reply(Event::Started(Job::Evaluate))
+        .reply(Event::Judged(Demo::reports(3)));
     stage.keys("e");
     assert!(
         stage.screen().contains("so far"),
         "not while it goes on: {}",
         stage.screen()
     );
-    stage.event(Event::Cancelled(Job::Evaluate)).keys("e");
+    stage.reply(Event::Cancelled(Job::Evaluate)).keys("e");
     assert!(stage.screen().contains("at most"), "{}", stage.screen());
     stage.keys("esc");
     assert!(

@@ -133,14 +133,14 @@ fn a_question_under_way_is_told_until_it_is_answered_or_refused() {
     assert!(stage.screen().contains("asking…"), "{}", stage.screen());
     stage.wait(1.0);
     assert!(stage.screen().contains("asking…"), "{}", stage.screen());
-    stage.event(Event::Found(
+    stage.reply(Event::Found(
         Probe::Like(5),
         std::sync::Arc::new(vec![1.0; 40]),
     ));
     assert!(!stage.screen().contains("asking…"), "{}", stage.screen());
     stage.keys("ctrl-u").type_text("fires:me").wait(1.0);
     assert!(stage.screen().contains("asking…"), "{}", stage.screen());
-    stage.event(Event::Refused("no model is open".to_owned()));
+    stage.refuse(|c| matches!(c, Command::Find(_)), "no model is open");
     assert!(!stage.screen().contains("asking…"), "{}", stage.screen());
 }
 
@@ -152,7 +152,7 @@ fn what_answers_a_question_best_is_looked_at_and_stays() {
     let scores = (0..40)
         .map(|id| 1.0 - 0.01 * (id as f32 - 5.0).abs())
         .collect();
-    stage.event(Event::Found(Probe::Like(5), std::sync::Arc::new(scores)));
+    stage.reply(Event::Found(Probe::Like(5), std::sync::Arc::new(scores)));
     assert_eq!(stage.app.world.selected, Some(5));
     stage.keys("esc");
     assert_eq!(

@@ -164,7 +164,7 @@ impl LivePane {
         self.text.set(&text);
         // Pieces come faster than they can be traced: a question that waits already will see the
         // newest text.
-        if self.ask_at.is_none() && !self.waiting {
+        if self.ask_at.is_none() && self.open_request.is_none() {
             self.changed(cx);
         }
     }

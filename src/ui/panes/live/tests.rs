@@ -82,7 +82,7 @@ fn the_engine_is_asked_when_typing_rests() {
         .keys("ctrl-k ctrl-u")
         .wait(0.2);
     let late = stage.demo.trace("late");
-    stage.event(Event::Trace(Box::new(late)));
+    stage.reply(Event::Trace(Box::new(late)));
     assert!(
         stage.screen().contains("Type, or paste."),
         "{}",
@@ -180,7 +180,7 @@ fn a_refusal_is_shown_and_the_next_text_is_tried() {
     stage.answers = false;
     stage.keys("4 e").type_text("day").wait(0.2);
     stage
-        .event(Event::Failed(
+        .reply(Event::Failed(
             Job::Trace,
             "the text is longer than the context".to_owned(),
         ))
@@ -362,7 +362,7 @@ fn a_trace_is_awaited_while_a_fit_goes_on() {
         "each sweep would give up the trace of the one before"
     );
     let trace = stage.demo.trace("x");
-    stage.event(Event::Trace(Box::new(trace))).wait(1.0);
+    stage.reply(Event::Trace(Box::new(trace))).wait(1.0);
     assert_eq!(traces(&stage).len(), before + 1, "the newest features once");
     stage.keys("esc ctrl-c");
     assert!(

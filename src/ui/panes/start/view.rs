@@ -198,7 +198,7 @@ impl StartPane {
 
     fn takes(&self, cx: &Cx, width: usize) -> Vec<Row> {
         let theme = cx.theme;
-        let waiting = self.asked > 0 || self.ask_at.is_some();
+        let waiting = self.open_request.is_some() || self.ask_at.is_some();
         let mut head = vec![Span::styled(" What it takes", theme.heading())];
         if matches!(&self.estimate, Some(Ok(e)) if e.refusal.is_none() || waiting) {
             head.push(Span::styled(

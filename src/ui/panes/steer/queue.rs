@@ -40,7 +40,7 @@ impl SteerPane {
         }
         self.three = None;
         self.queue = [self.form.ask(self.prompt.text())].into();
-        self.go_on()
+        self.go_on(cx)
     }
 
     /// The feature in three ways, one after the other: whole, the core of its cluster, its own
@@ -57,42 +57,44 @@ impl SteerPane {
             self.runs.remove(0);
         }
         self.three = Some(self.runs.len());
-        self.go_on()
+        self.go_on(cx)
     }
 
     /// Begins with the queue, stopping what runs.
-    pub(super) fn go_on(&mut self) -> Vec<Step> {
+    pub(super) fn go_on(&mut self, cx: &Cx) -> Vec<Step> {
         if self.active().is_some() {
             self.replacing = true;
             return vec![Step::Send(Command::Cancel(Job::Steer))];
         }
         self.queue
             .pop_front()
-            .map(|ask| self.start(ask))
+            .map(|ask| self.start(ask, cx))
             .unwrap_or_default()
     }
 
-    pub(super) fn start(&mut self, ask: SteerAsk) -> Vec<Step> {
+    pub(super) fn start(&mut self, ask: SteerAsk, cx: &Cx) -> Vec<Step> {
         if self.runs.len() == MAX_RUNS {
             self.runs.remove(0);
         }
+        let request = cx.request(Command::Steer(ask.clone()));
         self.runs.push(Run {
+            request: Some(request.id),
             of: self.lists.set.clone(),
-            ..Run::new(ask.clone())
+            ..Run::new(ask)
         });
         self.shown = self.runs.len() - 1;
         self.scroll = 0;
-        vec![Step::Send(Command::Steer(ask))]
+        vec![Step::Ask(request)]
     }
 
-    pub(super) fn end(&mut self, state: State) -> Vec<Step> {
+    pub(super) fn end(&mut self, state: State, cx: &Cx) -> Vec<Step> {
         if let Some(run) = self.active() {
             run.state = state;
         }
         self.replacing = false;
         self.queue
             .pop_front()
-            .map(|ask| self.start(ask))
+            .map(|ask| self.start(ask, cx))
             .unwrap_or_default()
     }
 }

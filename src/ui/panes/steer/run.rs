@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Mode, SteerAsk, SteerPart};
+use crate::engine::{Mode, RequestId, SteerAsk, SteerPart};
 use crate::steering::{SteerInfo, Strength};
 use crate::text;
 
@@ -38,6 +38,9 @@ pub(super) struct Run {
     /// Steered texts, one a sample.
     pub steered: Vec<String>,
     pub state: State,
+    /// The request that it was asked with, in this run of the explorer.
+    #[serde(skip)]
+    pub request: Option<RequestId>,
 }
 
 impl Run {
@@ -51,6 +54,7 @@ impl Run {
             baseline: empty.clone(),
             steered: empty,
             state: State::Asked,
+            request: None,
         }
     }
 

@@ -242,25 +242,25 @@ fn text_streams_into_the_active_run_and_is_made_safe() {
     stage.answers = false;
     stage.keys("a enter");
     assert!(stage.screen().contains("waiting"), "{}", stage.screen());
-    stage.event(Event::Started(Job::Steer));
+    stage.reply(Event::Started(Job::Steer));
     assert!(stage.screen().contains("searching α"), "{}", stage.screen());
     stage
-        .event(info())
-        .event(text(0, false, " the day"))
-        .event(text(0, true, " the \u{1b}[31mSun"));
+        .reply(info())
+        .reply(text(0, false, " the day"))
+        .reply(text(0, true, " the \u{1b}[31mSun"));
     stage
-        .event(text(1, true, "\u{202e}evil"))
-        .event(text(0, true, "day"));
+        .reply(text(1, true, "\u{202e}evil"))
+        .reply(text(0, true, "day"));
     let screen = stage.screen();
     assert!(
         screen.contains("‹U+001B›[31mSunday") && screen.contains("‹U+202E›evil"),
         "{screen}"
     );
     assert!(screen.contains("cannot be reached"), "{screen}");
-    stage.event(Event::Cancelled(Job::Steer));
+    stage.reply(Event::Cancelled(Job::Steer));
     assert!(stage.screen().contains("cancelled"));
     // What comes late belongs to no run.
-    stage.event(text(0, true, "LATE"));
+    stage.reply(text(0, true, "LATE"));
     assert!(!stage.screen().contains("LATE"));
 }
 
@@ -270,19 +270,19 @@ fn a_second_run_waits_for_the_first_to_stop() {
     stage.answers = false;
     stage.keys("a enter");
     stage
-        .event(Event::Started(Job::Steer))
-        .event(info())
-        .event(text(0, true, " first"));
+        .reply(Event::Started(Job::Steer))
+        .reply(info())
+        .reply(text(0, true, " first"));
     stage.keys("j j right enter");
     assert_eq!(asks(&stage).len(), 1);
     assert_eq!(stage.sent.last(), Some(&Command::Cancel(Job::Steer)));
-    stage.event(text(0, true, " more"));
-    stage.event(Event::Cancelled(Job::Steer));
+    stage.reply(text(0, true, " more"));
+    stage.reply(Event::Cancelled(Job::Steer));
     assert_eq!(asks(&stage).len(), 2);
     stage
-        .event(Event::Started(Job::Steer))
-        .event(info())
-        .event(text(0, true, " second"));
+        .reply(Event::Started(Job::Steer))
+        .reply(info())
+        .reply(text(0, true, " second"));
     let screen = stage.screen();
     assert!(
         screen.contains("second") && !screen.contains("first"),
@@ -297,10 +297,10 @@ fn cancel_goes_to_the_engine_and_failure_is_told() {
     let mut stage = stage(80, 24);
     stage.answers = false;
     stage.keys("a enter");
-    stage.event(Event::Started(Job::Steer)).keys("ctrl-c");
+    stage.reply(Event::Started(Job::Steer)).keys("ctrl-c");
     assert_eq!(stage.sent.last(), Some(&Command::Cancel(Job::Steer)));
     stage
-        .event(Event::Failed(
+        .reply(Event::Failed(
             Job::Steer,
             "no memory: take fewer samples".to_owned(),
         ))
@@ -312,7 +312,7 @@ fn cancel_goes_to_the_engine_and_failure_is_told() {
     );
     stage
         .keys("enter")
-        .event(Event::Refused("no model is open".to_owned()))
+        .refuse(|c| matches!(c, Command::Steer(_)), "no model is open")
         .wait(30.0);
     assert!(stage.screen().contains("failed"), "{}", stage.screen());
 }
@@ -392,7 +392,7 @@ proptest! {
             let _ = stage.screen();
         }
         stage.answers = false;
-        stage.keys("3 esc ctrl-r").event(info()).event(text(3, true, &noise)).event(text(70, false, &noise));
+        stage.keys("3 esc ctrl-r").reply(info()).reply(text(3, true, &noise)).reply(text(70, false, &noise));
         let _ = stage.screen();
     }
 }

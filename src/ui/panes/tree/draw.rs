@@ -133,7 +133,7 @@ fn nothing(pane: &TreePane, cx: &Cx) -> Vec<String> {
     if let Some(problem) = &pane.problem {
         return vec![text::clean(problem)];
     }
-    if pane.asked.is_some() {
+    if pane.tree_request.is_some() {
         return vec!["Comparing the neurons of every two features…".to_owned()];
     }
     nothing_yet(

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::takes_part;
 use crate::analysis::{LevelNode, Levels};
-use crate::engine::Command;
+use crate::engine::{Command, Reply, RequestId};
 use crate::factor::recursive::Growth;
 use crate::text;
 use crate::ui::action::Action;
@@ -38,7 +38,8 @@ pub(super) struct LevelsView {
     levels: Option<Arc<Levels>>,
     /// The snapshot they are of: fit and sweep.
     of: Option<(String, usize)>,
-    asked: bool,
+    /// The question that is not answered yet.
+    open_request: Option<RequestId>,
     problem: Option<String>,
     rows: Vec<Vec<usize>>,
     open: HashSet<Vec<usize>>,
@@ -133,17 +134,20 @@ impl LevelsView {
             return Vec::new();
         }
         let of = Some(newest);
+        let sizes = self.fitting_sizes(cx);
+        let request = cx.request(Command::Levels(self.growth, self.together, sizes));
         *self = Self {
             on: true,
             of,
-            asked: true,
+            open_request: Some(request.id),
             ..std::mem::take(self).anew()
         };
-        vec![Step::Send(Command::Levels(
-            self.growth,
-            self.together,
-            self.fitting_sizes(cx),
-        ))]
+        vec![Step::Ask(request)]
+    }
+
+    /// Whether this came of the open question.
+    pub fn is_open(&self, reply: &Reply) -> bool {
+        reply.is_to(self.open_request)
     }
 
     /// The other rule for p.
@@ -164,7 +168,7 @@ impl LevelsView {
     }
 
     pub fn take(&mut self, levels: &Arc<Levels>) {
-        self.asked = false;
+        self.open_request = None;
         self.problem = None;
         self.levels = Some(levels.clone());
         self.open.clear();
@@ -190,7 +194,7 @@ impl LevelsView {
     }
 
     pub fn fail(&mut self, problem: &str) {
-        self.asked = false;
+        self.open_request = None;
         self.problem = Some(problem.to_owned());
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::TreePane;
 use super::plot::{self, Item, Plot};
-use crate::engine::Command;
+use crate::engine::{Command, Reply};
 use crate::ui::pane::{Cx, Step};
 
 /// How often the tree is asked for again while the fit runs.
@@ -25,16 +25,22 @@ impl TreePane {
         if self.of.as_ref() == Some(&newest) || list.rows.is_empty() {
             return Vec::new();
         }
-        let waiting = self.asked.is_some_and(|at| now < at + LOST);
+        let waiting = self.tree_request.is_some_and(|(_, at)| now < at + LOST);
         let soon =
             self.ask_at.is_some_and(|due| now < due) && !list.finished && !self.plot.is_empty();
         if waiting || soon {
             return Vec::new();
         }
         self.of = Some(newest);
-        self.asked = Some(now);
+        let request = cx.request(Command::Tree(self.overlap, self.linkage));
+        self.tree_request = Some((request.id, now));
         self.ask_at = Some(now + REFRESH);
-        vec![Step::Send(Command::Tree(self.overlap, self.linkage))]
+        vec![Step::Ask(request)]
+    }
+
+    /// Whether this came of the open question for a tree.
+    pub(super) fn is_open(&self, reply: &Reply) -> bool {
+        reply.is_to(self.tree_request.map(|(request, _)| request))
     }
 
     pub(super) fn take(&mut self, plot: Plot, cx: &Cx) -> Vec<Step> {
@@ -53,6 +59,7 @@ impl TreePane {
         self.folds_of = fit;
         self.plot = plot;
         self.shared.clear();
+        self.shared_request = None;
         self.scope = scope
             .filter(|_| !other)
             .and_then(|key| self.plot.by_key(key));

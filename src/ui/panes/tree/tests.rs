@@ -312,9 +312,12 @@ fn enter_on_a_feature_opens_it_and_back_returns() {
 fn a_new_tree_keeps_cursor_and_folds() {
     let mut stage = stage(120, 36, 40);
     stage.keys("h h space");
+    stage.answers = false;
+    let list = stage.demo.list(42, true);
+    stage.event(Event::Features(Arc::new(list)));
     let folded = stage.screen();
     let tree = stage.demo.tree();
-    stage.event(Event::Tree(Arc::new(tree)));
+    stage.reply(Event::Tree(Arc::new(tree)));
     assert_eq!(stage.screen(), folded);
 }
 
@@ -569,8 +572,9 @@ proptest! {
         keys in proptest::collection::vec(0usize..14, 0..24)
     ) {
         let mut stage = Stage::opened_with(width, height, Profile::TrueColour, 40);
-        stage.keys("2");
-        stage.event(Event::Tree(Arc::new(tree)));
+        stage.answers = false;
+        stage.keys("2").reply(Event::Tree(Arc::new(tree)));
+        stage.answers = true;
         for key in keys {
             let spelt = ["up", "down", "left", "right", "space", "<", ">", "g", "G", "n", "c", "2", "pagedown", "z"];
             stage.keys(spelt[key]).wait(0.1);

@@ -103,7 +103,7 @@ impl TreePane {
     }
 
     fn measure_anew(&mut self, cx: &Cx) -> Vec<Step> {
-        (self.of, self.asked, self.ask_at) = (None, None, None);
+        (self.of, self.tree_request, self.ask_at) = (None, None, None);
         self.want_tree(cx)
     }
 

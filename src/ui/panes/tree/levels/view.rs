@@ -52,7 +52,7 @@ impl LevelsView {
         if let Some(problem) = &self.problem {
             return vec![text::clean(problem)];
         }
-        if self.asked || cx.world.job(Job::Levels).is_some() {
+        if self.open_request.is_some() || cx.world.job(Job::Levels).is_some() {
             return vec![
                 "Factorising the features themselves, level by level…".to_owned(),
                 "Each level has half as many features as the one below; a feature is made of those that it sums."
