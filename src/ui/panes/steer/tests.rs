@@ -392,7 +392,11 @@ proptest! {
             let _ = stage.screen();
         }
         stage.answers = false;
-        stage.keys("3 esc ctrl-r").reply(info()).reply(text(3, true, &noise)).reply(text(70, false, &noise));
+        stage.keys("3 esc ctrl-r");
+        // The keys may have left nothing to steer with.
+        if !asks(&stage).is_empty() {
+            stage.reply(info()).reply(text(3, true, &noise)).reply(text(70, false, &noise));
+        }
         let _ = stage.screen();
     }
 }
