@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 use serde_json::json;
 
-use super::{Output, open_model, usual};
+use super::{Output, default_options, open_model};
 use crate::amounts::bytes;
 use crate::cli::DoctorArgs;
 use crate::error::{Error, Result};
@@ -32,7 +32,12 @@ pub(super) fn run(args: &DoctorArgs, out: &mut Output) -> Result<()> {
     let mut checks = machine();
     if args.model.is_some() {
         let ctx = out.task();
-        let model = open_model(args.model.as_deref(), &usual(args.device, None), out, &ctx)?;
+        let model = open_model(
+            args.model.as_deref(),
+            &default_options(args.device, None),
+            out,
+            &ctx,
+        )?;
         checks.extend(about(&model)?);
         checks.extend(parity(&model, &ctx)?);
     }

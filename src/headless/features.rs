@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Output, open_study, unchecked_model_of, usual};
+use super::{Output, default_options, open_study, unchecked_model_of};
 use crate::analysis::{FeatureCard, FeatureRow, ScoredToken, contexts, lens};
 use crate::cli::{Device, FeatureArgs, ListArgs};
 use crate::directions::DirectionSet;
@@ -28,7 +28,13 @@ pub(super) fn lens_model(
     device: Device,
     out: &Output,
 ) -> Result<Option<Model>> {
-    match unchecked_model_of(study, place, &usual(device, None), out, &out.task()) {
+    match unchecked_model_of(
+        study,
+        place,
+        &default_options(device, None),
+        out,
+        &out.task(),
+    ) {
         Ok(model) => {
             study
                 .take_model(model.info(), place.is_some())?

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Output, told_unfinished};
+use super::{Output, note_unfinished};
 use crate::amounts::{chosen_percent, count};
 use crate::cli::FitArgs;
 use crate::directions::Directions;
@@ -20,7 +20,7 @@ use crate::study::{FitEntry, FitState, Study};
 pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let study = Study::open(&args.study)?;
-    told_unfinished(&study, out)?;
+    note_unfinished(&study, out)?;
     let plan = Plan::of(&study, args)?;
     let hook = plan.hook;
     let width = study.manifest().width(hook)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::activations::ActivationSource;
 use crate::activations::energy::{Axis, Concentration};
-use crate::cli::JudgeArgs;
+use crate::cli::GridArgs;
 use crate::corpus::TokenTable;
 use crate::error::{Error, Result};
 use crate::eval::quality::Division;
@@ -31,7 +31,7 @@ pub(super) struct Subject {
 
 impl Subject {
     pub(super) fn open(
-        args: &JudgeArgs,
+        args: &GridArgs,
         features: &[usize],
         out: &Output,
         ctx: &TaskCtx,
@@ -43,7 +43,7 @@ impl Subject {
             site: args.hook,
         };
         let (hook, bases) = bases(&study, &args.fit, &place)?;
-        let fits = args.grid(&bases, features);
+        let fits = args.configs(&bases, features);
         let penalised = args.l1.iter().any(|l1| *l1 != 0.0);
         if fits.iter().all(|fit| fit.solver == Solver::Mu)
             && (penalised || args.row_cap.iter().any(|cap| *cap > 0))

@@ -1,5 +1,8 @@
 //! Every pane's twin as a command: JSON lines or text on standard output, progress on standard
 //! error.
+//!
+//! Owns what a command says; what it computes is a function of [`crate::jobs`]. Knows no terminal:
+//! text leaves by [`Output`] alone. The table in [`crate::cli`] says which function runs a command.
 
 mod collect;
 mod compare;
@@ -49,15 +52,15 @@ macro_rules! command_calls {
 }
 crate::cli::commands!(command_calls);
 
-/// A study for reading; that it was cut short is told.
+/// Opens a study for reading, and says where collecting it was cut short.
 fn open_study(dir: &Path, out: &Output) -> Result<Study> {
     let study = Study::open_read_only(dir)?;
-    told_unfinished(&study, out)?;
+    note_unfinished(&study, out)?;
     Ok(study)
 }
 
-/// Tells where the rows are not all there, and how to go on.
-fn told_unfinished(study: &Study, out: &Output) -> Result<()> {
+/// Says on standard error that the study does not have all of its rows, and how to go on.
+fn note_unfinished(study: &Study, out: &Output) -> Result<()> {
     let state = study.collected()?;
     if !state.is_complete() {
         let dir = study.dir().display();
@@ -108,7 +111,7 @@ fn check_layers(asked: &[usize], there: usize) -> Result<()> {
     })
 }
 
-/// A study and one of its fits, for reading.
+/// Opens a study for reading and loads one of its fits, the newest where `fit` names none.
 fn open_fit(
     study: &Path,
     fit: Option<&str>,
@@ -128,8 +131,9 @@ fn open_model(
     open_files(&source::resolve(spec, ctx)?, options, out, ctx)
 }
 
-/// As a device computes by itself, with the first `layers` layers, or all.
-fn usual(device: Device, layers: Option<usize>) -> LoadOptions {
+/// What a model is loaded with where nothing else is asked for: the number type that the device
+/// computes in, and the first `layers` layers, or all.
+fn default_options(device: Device, layers: Option<usize>) -> LoadOptions {
     LoadOptions {
         device: device.into(),
         layers,
@@ -166,7 +170,7 @@ fn model_of(
     out: &Output,
     ctx: &TaskCtx,
 ) -> Result<Model> {
-    let model = unchecked_model_of(study, place, &usual(device, layers), out, ctx)?;
+    let model = unchecked_model_of(study, place, &default_options(device, layers), out, ctx)?;
     study
         .take_model(model.info(), place.is_some())?
         .iter()

@@ -25,13 +25,13 @@ const LEGEND: &str = "AUROC, S_CD: held-out sentences, by the direction that is 
 
 pub(super) fn run(args: &QualityArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
-    let subject = Subject::open(&args.judge, &args.features, out, &ctx)?;
+    let subject = Subject::open(&args.grid, &args.features, out, &ctx)?;
     let config = QualityConfig {
         fits: match args.every_objective {
             true => subject.fits.iter().flat_map(objectives).collect(),
             false => subject.fits,
         },
-        seeds: args.judge.seeds,
+        seeds: args.grid.seeds,
         holdout: subject.holdout,
         controls: !args.no_controls,
         ..QualityConfig::default()

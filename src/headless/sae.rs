@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::fit::choose_hook;
 use super::judge::{cell, line};
-use super::{Output, model_of, open_study, told_unfinished};
+use super::{Output, model_of, note_unfinished, open_study};
 use crate::cli::{Device, SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
 use crate::directions::reconstruction::{Figures, Reconstruct, figures};
 use crate::directions::sae::Sae;
@@ -72,7 +72,7 @@ fn train(args: &SaeTrainArgs, out: &mut Output) -> Result<()> {
     let ctx = out.task();
     let study = Study::open(&args.study)?;
     let hook = choose_hook(&study, args.layer, args.hook)?;
-    told_unfinished(&study, out)?;
+    note_unfinished(&study, out)?;
     let config = args.config();
     let layer = if study.manifest().hooks.len() > 1 {
         format!("l{}-", hook.layer)

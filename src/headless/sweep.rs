@@ -24,8 +24,8 @@ pub(super) fn run(args: &SweepArgs, out: &mut Output) -> Result<()> {
             "--cold has no effect on one number of features, which always has a start of its own",
         ));
     }
-    let subject = Subject::open(&args.judge, &args.features, out, &ctx)?;
-    let (fits, seeds) = (subject.fits, args.judge.seeds);
+    let subject = Subject::open(&args.grid, &args.features, out, &ctx)?;
+    let (fits, seeds) = (subject.fits, args.grid.seeds);
     let config = SweepConfig {
         fits,
         seeds,

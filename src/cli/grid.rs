@@ -1,4 +1,5 @@
-//! Arguments of the commands that judge fits.
+//! Arguments of `mlpeek quality` and `mlpeek sweep`: the settings whose combinations are fitted, and
+//! the rows that are held out.
 
 use std::path::PathBuf;
 
@@ -10,9 +11,9 @@ use crate::eval::sweep::{FEATURES, SEEDS};
 use crate::factor::{FitConfig, Prepared, Solver};
 use crate::model::HookSite;
 
-/// Which fits, on which rows, and what is held out.
+/// Which settings are tried, on which rows, and what is held out.
 #[derive(Debug, Args)]
-pub struct JudgeArgs {
+pub struct GridArgs {
     /// The study's directory
     pub study: PathBuf,
     /// Fits whose settings are judged, separated by commas [default: the newest, else the defaults
@@ -69,10 +70,10 @@ pub struct JudgeArgs {
     pub threads: Option<usize>,
 }
 
-impl JudgeArgs {
+impl GridArgs {
     /// Every combination of what was given with the rest taken from each of `bases`; k varies
     /// fastest.
-    pub fn grid(&self, bases: &[FitConfig], features: &[usize]) -> Vec<FitConfig> {
+    pub fn configs(&self, bases: &[FitConfig], features: &[usize]) -> Vec<FitConfig> {
         let mut out: Vec<FitConfig> = Vec::new();
         let Self {
             scale_rows,
@@ -141,7 +142,7 @@ fn given_or<T: Copy>(given: &[T], fallback: T) -> Vec<T> {
 pub struct QualityArgs {
     /// Settings of the fits, rows held out
     #[command(flatten)]
-    pub judge: JudgeArgs,
+    pub grid: GridArgs,
     /// Numbers of features, separated by commas [default: the fit's]
     #[arg(long, short = 'k', value_delimiter = ',', value_parser = at_least_one)]
     pub features: Vec<usize>,
@@ -166,7 +167,7 @@ pub struct QualityArgs {
 pub struct SweepArgs {
     /// Settings of the fits, rows held out
     #[command(flatten)]
-    pub judge: JudgeArgs,
+    pub grid: GridArgs,
     /// Numbers of features, separated by commas
     #[arg(long, short = 'k', value_delimiter = ',', default_values_t = FEATURES, value_parser = at_least_one)]
     pub features: Vec<usize>,
@@ -188,13 +189,13 @@ mod tests {
         let Some(Command::Quality(args)) = Cli::parse_from(line.split(' ')).command else {
             panic!("quality")
         };
-        let fits = args.judge.grid(&[FitConfig::default()], &args.features);
+        let fits = args.grid.configs(&[FitConfig::default()], &args.features);
         // Two k of mu, which has no penalty; four of bcd.
         assert_eq!(fits.len(), 6);
         assert!(
             fits.iter()
                 .all(|f| f.max_sweeps == Some(300) && f.sparsity == FitConfig::default().sparsity)
         );
-        assert_eq!(args.judge.grid(&[FitConfig::default()], &[]).len(), 3);
+        assert_eq!(args.grid.configs(&[FitConfig::default()], &[]).len(), 3);
     }
 }
