@@ -113,23 +113,20 @@ fn json_without_effect_is_refused() {
     }
 }
 
-/// Command lines in the shell blocks of a page.
-fn command_lines(page: &str) -> Vec<String> {
+/// The commands in the shell blocks of a page, each as its words.
+fn shell_commands(page: &str) -> Vec<Vec<OsString>> {
     let blocks = page.split("```sh\n").skip(1);
     let blocks = blocks.filter_map(|rest| rest.split("```").next());
-    blocks
-        .flat_map(|block| {
-            let joined = block.replace("\\\n", " ");
-            let lines: Vec<String> = joined.lines().map(str::to_owned).collect();
-            lines
-        })
-        .flat_map(|line| {
-            // A comment may speak of another command.
-            let code = line.split(" #").next().unwrap_or_default().to_owned();
-            let parts = code.split([';', '|']);
-            parts.map(|part| part.trim().to_owned()).collect::<Vec<_>>()
-        })
-        .filter(|line| line == "mlpeek" || line.starts_with("mlpeek "))
+    let lines = blocks.flat_map(|block| {
+        let joined = block.replace("\\\n", " ");
+        joined.lines().map(words).collect::<Vec<_>>()
+    });
+    let commands = lines.flat_map(|line| {
+        let parts = line.split(|word| word == ";" || word == "|");
+        parts.map(<[_]>::to_vec).collect::<Vec<_>>()
+    });
+    commands
+        .filter(|command| command.first().is_some_and(|word| word == "mlpeek"))
         .collect()
 }
 
@@ -142,10 +139,13 @@ fn every_command_of_the_guide_is_read() {
     let mut read = 0;
     for (topic, text) in pages.chain([("README", readme.as_str())]) {
         // A list that is cut short stands for more of its kind.
-        let whole = |line: &String| !line.contains(",…") && !line.contains(" …");
-        for line in command_lines(text).into_iter().filter(whole) {
-            if let Err(refused) = Cli::from_args(words(&line)) {
-                panic!("{topic}: {line}: {refused}");
+        let is_whole = |command: &Vec<OsString>| {
+            let cut = |word: &OsString| word == "…" || word.to_string_lossy().ends_with(",…");
+            !command[1..].iter().any(cut) || command.contains(&"--text".into())
+        };
+        for command in shell_commands(text).into_iter().filter(is_whole) {
+            if let Err(refused) = Cli::from_args(command.clone()) {
+                panic!("{topic}: {command:?}: {refused}");
             }
             read += 1;
         }
