@@ -17,7 +17,7 @@ use crate::jobs::collect;
 use crate::model::config::Config;
 use crate::model::source::{self, Places};
 use crate::model::weights::Weights;
-use crate::model::{DeviceChoice, HookSite, ModelFiles, Need, describe};
+use crate::model::{DeviceChoice, HookSite, MemoryNeed, ModelFiles, describe};
 use crate::{memory, study};
 
 /// The default model's file, when it is not here yet.
@@ -141,7 +141,7 @@ fn refusal(
         ));
     }
     let (config, weights) = on_cpu.filter(|_| e.memory_free > 0)?;
-    Need::refusal_on_cpu(config, weights, e.memory_free)
+    MemoryNeed::refusal_on_cpu(config, weights, e.memory_free)
 }
 
 /// Why a fit cannot be carried out beside the cache and, on the CPU, the model.
@@ -152,7 +152,7 @@ fn fit_refusal(
     on_cpu: Option<(&Config, &Weights)>,
 ) -> Option<String> {
     let model = on_cpu.map_or(0, |(config, weights)| {
-        Need::on_cpu(config, weights, None).total()
+        MemoryNeed::on_cpu(config, weights, None).total()
     });
     let memory = (e.memory_free > 0).then(|| e.memory_free.saturating_sub(model));
     let room = FitBudget::of(

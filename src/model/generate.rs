@@ -216,7 +216,7 @@ fn run(
         if phase == Phase::Prompt {
             cache = cache.select(&kept.iter().map(|&slot| places[slot]).collect::<Vec<_>>())?;
         } else if kept.len() < active.len() {
-            cache.keep(&kept)?;
+            cache.retain_rows(&kept)?;
         }
         active = kept.iter().map(|&slot| active[slot]).collect();
         places = (0..active.len()).collect();

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 pub use decoder::{
-    Decoder, Gpu, KvCache, LoadOptions, Logits, Model, Need, Stem, describe, unused_gpu,
+    Decoder, Gpu, KvCache, LayerInput, LoadOptions, Logits, MemoryNeed, Model, describe, unused_gpu,
 };
 pub use tokenizer::Tokenizer;
 

@@ -14,7 +14,7 @@ use super::push::{Mode, Push};
 use super::search::{Calibration, Search};
 use super::tap::{SteerTap, Steering, Touch};
 use crate::error::{Error, Result};
-use crate::model::{Logits, Model, Stem};
+use crate::model::{LayerInput, Logits, Model};
 use crate::task::{Progress, TaskCtx};
 
 /// Rows and tokens of one forward pass at most.
@@ -73,7 +73,7 @@ pub(crate) fn log_sum_exp(logits: &[f32]) -> f64 {
 struct Prompts<'a> {
     model: &'a Model,
     /// What lies below the first steered layer.
-    stem: Stem,
+    input: LayerInput,
     touch: Touch,
 }
 
@@ -103,7 +103,7 @@ impl<'a> Prompts<'a> {
         };
         Ok(Self {
             model,
-            stem: model.stem(prompts, layer, ctx)?,
+            input: model.layer_input(prompts, layer, ctx)?,
             touch,
         })
     }
@@ -116,8 +116,8 @@ impl<'a> Prompts<'a> {
         ctx: &TaskCtx,
         mut seen: impl FnMut(&[Vec<f32>], Vec<Vec<f32>>),
     ) -> Result<()> {
-        let prompts = self.stem.rows();
-        let rows = (PASS_TOKENS / self.stem.tokens().max(1)).min(PASS_ROWS);
+        let prompts = self.input.rows();
+        let rows = (PASS_TOKENS / self.input.tokens().max(1)).min(PASS_ROWS);
         for steerings in steerings.chunks((rows / prompts).saturating_sub(1).max(1)) {
             let all = std::iter::once(None).chain(steerings.iter().cloned().map(Some));
             let each = all
@@ -127,7 +127,7 @@ impl<'a> Prompts<'a> {
             let mut tap = SteerTap::new(each, self.touch)?;
             let logits =
                 self.model
-                    .forward_from(&self.stem, &places, &mut tap, Logits::Last, ctx)?;
+                    .forward_from(&self.input, &places, &mut tap, Logits::Last, ctx)?;
             let logits =
                 logits.ok_or_else(|| Error::refused("the model gave no logits for the prompt"))?;
             let mut base: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;

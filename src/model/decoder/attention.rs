@@ -19,7 +19,7 @@ use crate::model::config::{Config, LayerKind, NormKind, QkvOrder};
 const QUERIES: usize = 64;
 
 /// Where each row of a pass stands.
-pub(super) struct Places {
+pub(super) struct RowPositions {
     /// Position of each row's first token.
     pub(super) starts: Vec<usize>,
     /// Real tokens of each row.
@@ -30,7 +30,7 @@ pub(super) struct Places {
     pub(super) angles: Vec<(Vec<f32>, Vec<f32>)>,
 }
 
-impl Places {
+impl RowPositions {
     pub(super) fn new(config: &Config, starts: Vec<usize>, lengths: Vec<usize>) -> Self {
         let tokens = lengths.iter().copied().max().unwrap_or(0);
         let mut angles = Vec::with_capacity(config.ropes.len());
@@ -59,7 +59,7 @@ impl Places {
 }
 
 /// What attention needs beside the switches.
-pub(super) struct Heads<'a> {
+pub(super) struct Attention<'a> {
     pub(super) config: &'a Config,
     pub(super) kind: LayerKind,
     /// RMS norms of each head of q and of k.
@@ -67,7 +67,7 @@ pub(super) struct Heads<'a> {
     pub(super) k_norm: Option<&'a [f32]>,
 }
 
-impl Heads<'_> {
+impl Attention<'_> {
     /// First column of head `head` of q (0), k (1) or v (2) in a fused row.
     fn column(&self, side: usize, head: usize) -> usize {
         let c = self.config;
@@ -83,37 +83,38 @@ impl Heads<'_> {
     pub(super) fn on_cpu(
         &self,
         qkv: &Tensor,
-        places: &Places,
+        row_positions: &RowPositions,
         cache: Option<&mut LayerCache>,
     ) -> Result<Tensor> {
-        let count = places.starts.len() * places.tokens;
+        let count = row_positions.starts.len() * row_positions.tokens;
         let (q, k, v) = with_slice(qkv, |qkv| {
             let c = self.config;
-            let q = self.gather(qkv, places, 0, c.heads, self.q_norm);
+            let q = self.gather(qkv, row_positions, 0, c.heads, self.q_norm);
             (
                 q,
-                self.gather(qkv, places, 1, c.kv_heads, self.k_norm),
-                self.gather(qkv, places, 2, c.kv_heads, None),
+                self.gather(qkv, row_positions, 1, c.kv_heads, self.k_norm),
+                self.gather(qkv, row_positions, 2, c.kv_heads, None),
             )
         })?;
         let width = self.config.kv_width();
         let out = match cache {
             None => {
                 let row = |r: usize| {
-                    let span = r * places.tokens * width..(r + 1) * places.tokens * width;
+                    let span =
+                        r * row_positions.tokens * width..(r + 1) * row_positions.tokens * width;
                     (&k[span.clone()], &v[span])
                 };
-                self.attend(&q, places, row, false)
+                self.attend(&q, row_positions, row, false)
             }
             Some(LayerCache::Rows { keys, values }) => {
-                for (r, &n) in places.lengths.iter().enumerate() {
-                    let from = r * places.tokens * width;
+                for (r, &n) in row_positions.lengths.iter().enumerate() {
+                    let from = r * row_positions.tokens * width;
                     keys[r].extend_from_slice(&k[from..from + n * width]);
                     values[r].extend_from_slice(&v[from..from + n * width]);
                 }
                 self.attend(
                     &q,
-                    places,
+                    row_positions,
                     |r| (keys[r].as_slice(), values[r].as_slice()),
                     true,
                 )
@@ -136,7 +137,7 @@ impl Heads<'_> {
     fn gather(
         &self,
         qkv: &[f32],
-        places: &Places,
+        row_positions: &RowPositions,
         side: usize,
         heads: usize,
         norm: Option<&[f32]>,
@@ -149,9 +150,9 @@ impl Heads<'_> {
             .kind
             .rope
             .filter(|_| side < 2)
-            .map(|i| &places.angles[i]);
+            .map(|i| &row_positions.angles[i]);
         let arch = Arch::new();
-        vector::rows_mut(&mut out, heads * dim, |t, row| {
+        vector::for_each_row(&mut out, heads * dim, |t, row| {
             arch.dispatch(|| {
                 for (h, head) in row.chunks_exact_mut(dim).enumerate() {
                     let from = t * stride + self.column(side, h);
@@ -172,24 +173,32 @@ impl Heads<'_> {
         out
     }
 
-    /// Attends with each row's keys and values (`held`: they begin at position 0, else at the row's
+    /// Attends with each row's keys and values (`from_cache`: they begin at position 0, else at the row's
     /// start).
     fn attend<'k>(
         &self,
         q: &[f32],
-        places: &Places,
+        row_positions: &RowPositions,
         row: impl Fn(usize) -> (&'k [f32], &'k [f32]) + Sync,
-        held: bool,
+        from_cache: bool,
     ) -> Vec<f32> {
         let c = self.config;
-        let (rows, tokens, width) = (places.starts.len(), places.tokens, c.q_width());
+        let (rows, tokens, width) = (
+            row_positions.starts.len(),
+            row_positions.tokens,
+            c.q_width(),
+        );
         let group = c.heads / c.kv_heads * c.head_dim;
         let part = |i: usize| {
             let (r, kv_head) = (i / c.kv_heads, i % c.kv_heads);
             let (keys, values) = row(r);
-            let offset = if held { places.starts[r] } else { 0 };
+            let offset = if from_cache {
+                row_positions.starts[r]
+            } else {
+                0
+            };
             let q = &q[r * tokens * width..(r + 1) * tokens * width];
-            self.one_group(q, keys, values, kv_head, places.lengths[r], offset)
+            self.attend_group(q, keys, values, kv_head, row_positions.lengths[r], offset)
         };
         let work = rows * tokens * tokens.max(16) * width;
         let parts: Vec<Vec<f32>> = if work < 1 << 16 {
@@ -210,7 +219,7 @@ impl Heads<'_> {
 
     /// The query heads that share one key head, for the `count` real tokens of a row:
     /// `[count][group heads * head_dim]`. Query t stands at key `offset + t`.
-    fn one_group(
+    fn attend_group(
         &self,
         q: &[f32],
         k: &[f32],
@@ -240,7 +249,7 @@ impl Heads<'_> {
                 let q = &q[first * width + head * dim..];
                 if n == 1 {
                     Arch::new().dispatch(|| {
-                        self.one_query(
+                        self.attend_query(
                             &q[..dim],
                             keys,
                             values,
@@ -252,7 +261,8 @@ impl Heads<'_> {
                 }
                 let (q, keys) = (View::rows(q, width), View::transposed(keys, kv_width));
                 product((n, dim, span), q, keys, &mut scores, span, false, false);
-                Arch::new().dispatch(|| self.normalise(&mut scores, span, begin, offset + first));
+                Arch::new()
+                    .dispatch(|| self.masked_softmax(&mut scores, span, begin, offset + first));
                 let (weights, values) = (View::rows(&scores, span), View::rows(values, kv_width));
                 let out = &mut out[(first * heads + h) * dim..];
                 product(
@@ -271,7 +281,7 @@ impl Heads<'_> {
 
     /// Softmax of each query's scores over the keys that it may see; the rest become 0.
     #[inline(always)]
-    fn normalise(&self, scores: &mut [f32], span: usize, begin: usize, position: usize) {
+    fn masked_softmax(&self, scores: &mut [f32], span: usize, begin: usize, position: usize) {
         let cap = self.config.attention_softcap.map(|c| c as f32);
         for (t, row) in scores.chunks_exact_mut(span).enumerate() {
             let here = position + t;
@@ -290,7 +300,7 @@ impl Heads<'_> {
 
     /// One query against every key of `scores.len()` tokens.
     #[inline(always)]
-    fn one_query(
+    fn attend_query(
         &self,
         q: &[f32],
         keys: &[f32],
@@ -314,23 +324,23 @@ impl Heads<'_> {
     }
 }
 
-impl Heads<'_> {
+impl Attention<'_> {
     /// The same with candle's operations, for any device.
     pub(super) fn on_device(
         &self,
         qkv: &Tensor,
-        places: &Places,
+        row_positions: &RowPositions,
         cache: Option<&mut LayerCache>,
     ) -> Result<Tensor> {
         let c = self.config;
-        let (rows, tokens) = (places.starts.len(), places.tokens);
-        let q = self.side(qkv, places, 0, c.heads, self.q_norm)?;
-        let k = self.side(qkv, places, 1, c.kv_heads, self.k_norm)?;
-        let v = self.side(qkv, places, 2, c.kv_heads, None)?;
+        let (rows, tokens) = (row_positions.starts.len(), row_positions.tokens);
+        let q = self.heads_of(qkv, row_positions, 0, c.heads, self.q_norm)?;
+        let k = self.heads_of(qkv, row_positions, 1, c.kv_heads, self.k_norm)?;
+        let v = self.heads_of(qkv, row_positions, 2, c.kv_heads, None)?;
         let (k, v, offsets) = match cache {
             Some(cache) => {
-                let (k, v) = cache.append(&k, &v, &places.starts)?;
-                (k, v, places.starts.clone())
+                let (k, v) = cache.append(&k, &v, &row_positions.starts)?;
+                (k, v, row_positions.starts.clone())
             }
             None => (k, v, vec![0; rows]),
         };
@@ -386,16 +396,16 @@ impl Heads<'_> {
     }
 
     /// One side as `[rows, heads, tokens, head_dim]`, normed and rotated.
-    fn side(
+    fn heads_of(
         &self,
         qkv: &Tensor,
-        places: &Places,
+        row_positions: &RowPositions,
         side: usize,
         heads: usize,
         norm: Option<&[f32]>,
     ) -> Result<Tensor> {
         let c = self.config;
-        let (rows, tokens, dim) = (places.starts.len(), places.tokens, c.head_dim);
+        let (rows, tokens, dim) = (row_positions.starts.len(), row_positions.tokens, c.head_dim);
         let x = match c.qkv_order {
             QkvOrder::Blocks => qkv
                 .narrow(1, self.column(side, 0), heads * dim)?
@@ -414,7 +424,7 @@ impl Heads<'_> {
             .kind
             .rope
             .filter(|_| side < 2)
-            .map(|i| &places.angles[i])
+            .map(|i| &row_positions.angles[i])
         else {
             return Ok(x);
         };
@@ -438,16 +448,16 @@ impl Heads<'_> {
         };
         let low = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
         let high = (a.broadcast_mul(&sin)? + b.broadcast_mul(&cos)?)?;
-        let turned = if c.rope_interleaved {
+        let rotated = if c.rope_interleaved {
             Tensor::stack(&[low, high], 4)?.reshape((rows, heads, tokens, 2 * half))?
         } else {
             Tensor::cat(&[low, high], 3)?
         };
         if 2 * half == dim {
-            return Ok(turned);
+            return Ok(rotated);
         }
         Ok(Tensor::cat(
-            &[turned, x.narrow(3, 2 * half, dim - 2 * half)?],
+            &[rotated, x.narrow(3, 2 * half, dim - 2 * half)?],
             3,
         )?)
     }

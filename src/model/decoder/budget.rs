@@ -20,7 +20,7 @@ const CACHED_TOKENS: usize = 2048;
 
 /// Bytes that a model takes where it computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Need {
+pub struct MemoryNeed {
     /// The weights, as they are kept.
     pub weights: u64,
     /// Keys and values of two rows; 0 for a model that is only read up to a layer.
@@ -65,7 +65,7 @@ impl Plan {
     }
 }
 
-impl Need {
+impl MemoryNeed {
     /// On the CPU, of the first `layers` layers (`None`: all, for generating too).
     pub fn on_cpu(config: &Config, weights: &Weights, layers: Option<usize>) -> Self {
         Self::of(config, weights, Plan::on_cpu(layers))
@@ -137,7 +137,7 @@ pub(super) fn check(
 
 /// Why a model does not fit in `free` bytes, and what would.
 fn refusal(config: &Config, weights: &Weights, plan: Plan, free: u64) -> Option<String> {
-    let need = |plan| Need::of(config, weights, plan);
+    let need = |plan| MemoryNeed::of(config, weights, plan);
     let fits = |plan: &Plan| need(*plan).total() <= free;
     let whole = need(plan);
     if fits(&plan) {
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn counts_the_layers_that_are_kept_and_the_width_of_the_device() {
         let (config, weights) = model();
-        let all = Need::on_cpu(&config, &weights, None);
+        let all = MemoryNeed::on_cpu(&config, &weights, None);
         let stored: usize = weights
             .names()
             .filter_map(|n| weights.get(n))
@@ -229,11 +229,11 @@ mod tests {
         assert_eq!(all.weights, stored as u64);
         // A layer of d_model 24 and d_mlp 40: qkv, out, up, down with biases, two norms.
         let layer = 4 * (24 * 72 + 72 + 24 * 24 + 24 + 24 * 40 + 40 + 40 * 24 + 24 + 4 * 24);
-        let one = Need::on_cpu(&config, &weights, Some(1));
+        let one = MemoryNeed::on_cpu(&config, &weights, Some(1));
         assert_eq!((all.weights - one.weights, one.cache), (2 * layer, 0));
         assert_eq!(all.cache, 2 * 64 * (2 * 24 * 3 * 4));
         assert_eq!(
-            Need::of(&config, &weights, device(DType::BF16)).weights,
+            MemoryNeed::of(&config, &weights, device(DType::BF16)).weights,
             stored as u64 / 2
         );
     }
@@ -247,7 +247,7 @@ mod tests {
                 .unwrap_err()
                 .to_string()
         };
-        let two = Need::on_cpu(&config, &weights, Some(2)).total();
+        let two = MemoryNeed::on_cpu(&config, &weights, Some(2)).total();
         let error = text(cpu, two);
         assert!(
             error.contains("first 2 of 3 layers") && error.contains("--layer 1"),
@@ -257,11 +257,11 @@ mod tests {
             error.contains("weights") && error.contains("MiB") && !error.contains("bf16"),
             "{error}"
         );
-        let half = Need::of(&config, &weights, device(DType::BF16)).total();
+        let half = MemoryNeed::of(&config, &weights, device(DType::BF16)).total();
         assert!(text(device(DType::F32), half).contains("--dtype bf16"));
         assert!(!text(cpu, 1).contains("would fit"));
         assert!(check(&config, &weights, cpu, None).is_ok());
-        let enough = Need::on_cpu(&config, &weights, None).total();
+        let enough = MemoryNeed::on_cpu(&config, &weights, None).total();
         assert!(check(&config, &weights, cpu, Some(enough)).is_ok());
     }
 
@@ -272,7 +272,7 @@ mod tests {
             Placement::Device(Device::Cpu, DType::F32),
             device(DType::F32),
         );
-        let free = Need::of(
+        let free = MemoryNeed::of(
             &config,
             &weights,
             Plan {

@@ -88,7 +88,7 @@ impl KvCache {
     }
 
     /// Keeps these rows, in this order, without a copy where rows stand alone.
-    pub(crate) fn keep(&mut self, rows: &[usize]) -> Result<()> {
+    pub(crate) fn retain_rows(&mut self, rows: &[usize]) -> Result<()> {
         self.lengths = rows.iter().map(|&r| self.lengths[r]).collect();
         for layer in &mut self.layers {
             match layer {
@@ -153,7 +153,7 @@ impl LayerCache {
         };
         let (k, v) = match held.take() {
             Some((k, v)) if k.dim(2)? >= end => (k, v),
-            old => grown(
+            old => grow(
                 old,
                 (rows, heads, end.next_multiple_of(256), dim),
                 keys.dtype(),
@@ -181,7 +181,7 @@ impl LayerCache {
 
 type Shape4 = (usize, usize, usize, usize);
 
-fn grown(
+fn grow(
     old: Option<(Tensor, Tensor)>,
     shape: Shape4,
     dtype: DType,

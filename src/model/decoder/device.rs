@@ -11,14 +11,14 @@ use crate::memory;
 use crate::model::DeviceChoice;
 
 /// A device that was chosen, with what the user should know of the choice.
-pub(super) struct Chosen {
+pub(super) struct ChosenDevice {
     pub(super) placement: Placement,
     pub(super) name: String,
     pub(super) notes: Vec<String>,
 }
 
 /// The device of `options`, or an error with the command that builds for it.
-pub(super) fn choose(options: &LoadOptions) -> Result<Chosen> {
+pub(super) fn choose(options: &LoadOptions) -> Result<ChosenDevice> {
     match options.device {
         DeviceChoice::Cpu => Ok(cpu(options, Vec::new())),
         DeviceChoice::Cuda => cuda(options),
@@ -48,7 +48,7 @@ pub(super) fn choose(options: &LoadOptions) -> Result<Chosen> {
 
 /// Says so when this build leaves a GPU idle.
 pub fn unused_gpu() -> Option<String> {
-    if !candle_core::utils::cuda_is_available() && has_nvidia() {
+    if !candle_core::utils::cuda_is_available() && has_nvidia_gpu() {
         return Some(
             "an NVIDIA GPU is here but this build computes on the CPU: cargo run --release --features cuda".into(),
         );
@@ -63,7 +63,7 @@ pub fn unused_gpu() -> Option<String> {
     None
 }
 
-fn has_nvidia() -> bool {
+fn has_nvidia_gpu() -> bool {
     let in_proc =
         std::fs::read_dir("/proc/driver/nvidia/gpus").is_ok_and(|mut gpus| gpus.next().is_some());
     in_proc
@@ -75,11 +75,11 @@ fn has_nvidia() -> bool {
             .is_ok_and(|out| out.status.success() && !out.stdout.is_empty())
 }
 
-fn cpu(options: &LoadOptions, mut notes: Vec<String>) -> Chosen {
+fn cpu(options: &LoadOptions, mut notes: Vec<String>) -> ChosenDevice {
     if let Some(dtype) = options.dtype.filter(|d| *d != DType::F32) {
         notes.push(format!("{dtype:?} was asked for: the CPU computes in f32"));
     }
-    Chosen {
+    ChosenDevice {
         placement: Placement::Mapped,
         name: "cpu".into(),
         notes,
@@ -95,7 +95,7 @@ fn dtype(options: &LoadOptions) -> Result<DType> {
     }
 }
 
-fn cuda(options: &LoadOptions) -> Result<Chosen> {
+fn cuda(options: &LoadOptions) -> Result<ChosenDevice> {
     if !cfg!(feature = "cuda") {
         return Err(Error::refused(
             "this build has no CUDA: cargo run --release --features cuda",
@@ -108,15 +108,15 @@ fn cuda(options: &LoadOptions) -> Result<Chosen> {
         ))
     })?;
     let placement = Placement::Device(device, dtype(options)?);
-    let name = nvidia("name").map_or_else(|| "cuda:0".into(), |n| format!("cuda:0 ({n})"));
-    Ok(Chosen {
+    let name = query_nvidia("name").map_or_else(|| "cuda:0".into(), |n| format!("cuda:0 ({n})"));
+    Ok(ChosenDevice {
         placement,
         name,
         notes: Vec::new(),
     })
 }
 
-fn metal(options: &LoadOptions) -> Result<Chosen> {
+fn metal(options: &LoadOptions) -> Result<ChosenDevice> {
     if !cfg!(feature = "metal") {
         return Err(Error::refused(
             "this build has no Metal: cargo run --release --features metal",
@@ -128,7 +128,7 @@ fn metal(options: &LoadOptions) -> Result<Chosen> {
             first_line(&e)
         ))
     })?;
-    Ok(Chosen {
+    Ok(ChosenDevice {
         placement: Placement::Device(device, dtype(options)?),
         name: "metal:0".into(),
         notes: Vec::new(),
@@ -146,7 +146,7 @@ fn first_line(error: &candle_core::Error) -> String {
 }
 
 /// What nvidia-smi says of the first GPU.
-fn nvidia(query: &str) -> Option<String> {
+fn query_nvidia(query: &str) -> Option<String> {
     let query = format!("--query-gpu={query}");
     let out = Command::new("nvidia-smi")
         .args([&query, "--format=csv,noheader,nounits"])
@@ -171,7 +171,7 @@ pub(super) fn memory_available(placement: &Placement) -> Result<Option<u64>> {
 /// Bytes free on a GPU, where that can be known.
 fn free_on(gpu: &Device) -> Option<u64> {
     let mib = if gpu.is_cuda() {
-        nvidia("memory.free")?.parse::<u64>().ok()?
+        query_nvidia("memory.free")?.parse::<u64>().ok()?
     } else {
         return None;
     };

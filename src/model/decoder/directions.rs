@@ -6,7 +6,7 @@
 use candle_core::{DType, Tensor};
 
 use super::Decoder;
-use super::linear::Path;
+use super::linear::Kernel;
 use crate::error::{Error, Result};
 use crate::model::{HookPoint, HookSite};
 
@@ -49,14 +49,14 @@ impl Decoder {
             .to_dtype(self.dtype())?
             .contiguous()?;
         let out = head
-            .apply(&norm.apply(&f)?, Path::Dequantised)?
+            .apply(&norm.apply(&f)?, Kernel::Dequantised)?
             .to_dtype(DType::F32)?;
         if !norm.has_bias() {
             return Ok(out);
         }
         let zero = Tensor::zeros((1, self.config.d_model), self.dtype(), self.device())?;
         let offset = head
-            .apply(&norm.apply(&zero)?, Path::Dequantised)?
+            .apply(&norm.apply(&zero)?, Kernel::Dequantised)?
             .to_dtype(DType::F32)?;
         Ok(out.broadcast_sub(&offset)?)
     }

@@ -16,11 +16,11 @@ use super::vector;
 use crate::error::Result;
 use crate::matrix::gemm::{View, product};
 use crate::matrix::rowwise;
-use crate::model::weights::{Activations, Stored};
+use crate::model::weights::{Activations, StoredTensor};
 
-/// Which arithmetic multiplies quantised weights.
+/// Which kernel multiplies quantised weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Path {
+pub(crate) enum Kernel {
     /// Weights are widened to f32: activations, logits of prompts, KL, the logit lens.
     Dequantised,
     /// Activations are quantised to eight bits and multiplied block by block: generated tokens of
@@ -38,9 +38,9 @@ thread_local! {
 }
 
 /// Where a matrix lives.
-enum Home {
+enum WeightStorage {
     /// In the mapped file.
-    Mapped(Stored),
+    Mapped(StoredTensor),
     /// On the device, in the compute dtype, `[out, in]`.
     Dense(Tensor),
     /// On the device, in its blocks.
@@ -49,11 +49,11 @@ enum Home {
 
 /// One weight matrix `[out, in]`.
 pub(crate) struct Matrix {
-    home: Home,
+    storage: WeightStorage,
     name: String,
     out: usize,
     cols: usize,
-    /// Stored `[in, out]` (Conv1D).
+    /// StoredTensor `[in, out]` (Conv1D).
     transposed: bool,
 }
 
@@ -69,7 +69,7 @@ pub(crate) enum Placement {
 impl Matrix {
     /// Puts a checked tensor in its place.
     pub(crate) fn new(
-        tensor: &Stored,
+        tensor: &StoredTensor,
         name: &str,
         transposed: bool,
         placement: &Placement,
@@ -80,11 +80,11 @@ impl Matrix {
         } else {
             (rows, cols)
         };
-        let home = match placement {
-            Placement::Mapped => Home::Mapped(tensor.clone()),
+        let storage = match placement {
+            Placement::Mapped => WeightStorage::Mapped(tensor.clone()),
             Placement::Device(device, _) if tensor.is_quantised() => {
                 let storage = QStorage::from_data(tensor.data().into(), device, tensor.dtype())?;
-                Home::Quantised(Arc::new(QTensor::new(storage, tensor.shape().to_vec())?))
+                WeightStorage::Quantised(Arc::new(QTensor::new(storage, tensor.shape().to_vec())?))
             }
             Placement::Device(device, dtype) => {
                 let dense =
@@ -94,11 +94,11 @@ impl Matrix {
                 } else {
                     dense
                 };
-                Home::Dense(dense.to_dtype(*dtype)?.to_device(device)?)
+                WeightStorage::Dense(dense.to_dtype(*dtype)?.to_device(device)?)
             }
         };
         Ok(Self {
-            home,
+            storage,
             name: name.to_owned(),
             out,
             cols,
@@ -109,7 +109,7 @@ impl Matrix {
     /// Whether a value is NaN or infinite; a scan of the whole matrix, for naming the cause of a
     /// failure.
     fn is_damaged(&self) -> bool {
-        let Home::Mapped(tensor) = &self.home else {
+        let WeightStorage::Mapped(tensor) = &self.storage else {
             return false;
         };
         let mut row = vec![0.0; tensor.cols()];
@@ -119,15 +119,22 @@ impl Matrix {
         })
     }
 
-    fn mapped(&self) -> Option<&Stored> {
-        match &self.home {
-            Home::Mapped(tensor) => Some(tensor),
-            Home::Dense(_) | Home::Quantised(_) => None,
+    fn mapped(&self) -> Option<&StoredTensor> {
+        match &self.storage {
+            WeightStorage::Mapped(tensor) => Some(tensor),
+            WeightStorage::Dense(_) | WeightStorage::Quantised(_) => None,
         }
     }
 
     /// `out[:, at..at + self.out] = x Wᵀ` for the m rows of `x`; `out` is `[m, width]`.
-    fn dequantised(&self, tensor: &Stored, x: &[f32], out: &mut [f32], at: usize, width: usize) {
+    fn dequantised(
+        &self,
+        tensor: &StoredTensor,
+        x: &[f32],
+        out: &mut [f32],
+        at: usize,
+        width: usize,
+    ) {
         let (m, k) = (x.len() / self.cols, self.cols);
         let out = &mut out[at..];
         if !self.transposed {
@@ -197,33 +204,33 @@ impl Linear {
     }
 
     /// `x Wᵀ + b` for `x` `[m, in]`.
-    pub(crate) fn apply(&self, x: &Tensor, path: Path) -> Result<Tensor> {
-        self.product(x, path, true)
+    pub(crate) fn apply(&self, x: &Tensor, kernel: Kernel) -> Result<Tensor> {
+        self.product(x, kernel, true)
     }
 
     /// `x Wᵀ` without the bias.
     pub(crate) fn apply_without_bias(&self, x: &Tensor) -> Result<Tensor> {
-        self.product(x, Path::Dequantised, false)
+        self.product(x, Kernel::Dequantised, false)
     }
 
-    fn product(&self, x: &Tensor, path: Path, with_bias: bool) -> Result<Tensor> {
+    fn product(&self, x: &Tensor, kernel: Kernel, with_bias: bool) -> Result<Tensor> {
         if matches!(
             self.parts.first(),
             Some(Matrix {
-                home: Home::Mapped(_),
+                storage: WeightStorage::Mapped(_),
                 ..
             })
         ) {
             let m = x.dim(0)?;
-            let out = with_slice(x, |x| self.product_mapped(x, m, path, with_bias))?;
+            let out = with_slice(x, |x| self.product_mapped(x, m, kernel, with_bias))?;
             return Ok(Tensor::from_vec(out, (m, self.out), &Device::Cpu)?);
         }
         let mut parts = Vec::with_capacity(self.parts.len());
         for part in &self.parts {
-            parts.push(match &part.home {
-                Home::Dense(w) => x.matmul(&w.t()?)?,
-                Home::Quantised(w) => on_device(w, x, path)?,
-                Home::Mapped(_) => continue,
+            parts.push(match &part.storage {
+                WeightStorage::Dense(w) => x.matmul(&w.t()?)?,
+                WeightStorage::Quantised(w) => on_device(w, x, kernel)?,
+                WeightStorage::Mapped(_) => continue,
             });
         }
         let out = if parts.len() == 1 {
@@ -237,10 +244,10 @@ impl Linear {
         }
     }
 
-    fn product_mapped(&self, x: &[f32], m: usize, path: Path, with_bias: bool) -> Vec<f32> {
+    fn product_mapped(&self, x: &[f32], m: usize, kernel: Kernel, with_bias: bool) -> Vec<f32> {
         let mut out = vec![0.0; m * self.out];
-        let stored: Vec<&Stored> = self.parts.iter().filter_map(Matrix::mapped).collect();
-        if path == Path::Quantised && stored.iter().all(|t| t.is_quantised()) {
+        let stored: Vec<&StoredTensor> = self.parts.iter().filter_map(Matrix::mapped).collect();
+        if kernel == Kernel::Quantised && stored.iter().all(|t| t.is_quantised()) {
             quantised(&stored, x, m, &mut out);
         } else {
             let mut at = 0;
@@ -250,7 +257,7 @@ impl Linear {
             }
         }
         if let (Some(bias), true) = (&self.bias, with_bias) {
-            vector::rows_mut(&mut out, self.out, |_, row| vector::axpy(row, 1.0, bias));
+            vector::for_each_row(&mut out, self.out, |_, row| vector::axpy(row, 1.0, bias));
         }
         out
     }
@@ -258,7 +265,7 @@ impl Linear {
 
 /// `out = x [W₁ᵀ | W₂ᵀ | …]` for m rows of x, quantised to eight bits; all parts are one parallel
 /// step.
-fn quantised(parts: &[&Stored], x: &[f32], m: usize, out: &mut [f32]) {
+fn quantised(parts: &[&StoredTensor], x: &[f32], m: usize, out: &mut [f32]) {
     let mut activations: Vec<Activations> = Vec::new();
     for part in parts {
         if !activations.iter().any(|a| a.suit(part.dtype())) {
@@ -290,7 +297,7 @@ fn quantised(parts: &[&Stored], x: &[f32], m: usize, out: &mut [f32]) {
                 .map(|(i, results)| (part, i * step, x, results)),
         );
     }
-    let run = |(part, first, x, results): (&&Stored, usize, &Activations, &mut [f32])| {
+    let run = |(part, first, x, results): (&&StoredTensor, usize, &Activations, &mut [f32])| {
         part.quantised_products(first..first + results.len() / m, x, results);
     };
     if tasks == 1 {
@@ -308,14 +315,14 @@ fn quantised(parts: &[&Stored], x: &[f32], m: usize, out: &mut [f32]) {
     }
 }
 
-fn on_device(w: &Arc<QTensor>, x: &Tensor, path: Path) -> Result<Tensor> {
+fn on_device(w: &Arc<QTensor>, x: &Tensor, kernel: Kernel) -> Result<Tensor> {
     let dtype = x.dtype();
-    match path {
-        Path::Dequantised => {
+    match kernel {
+        Kernel::Dequantised => {
             let w = w.dequantize(x.device())?.to_dtype(dtype)?;
             Ok(x.matmul(&w.t()?)?)
         }
-        Path::Quantised => Ok(x
+        Kernel::Quantised => Ok(x
             .to_dtype(DType::F32)?
             .contiguous()?
             .apply_op1_no_bwd(w.as_ref())?

@@ -9,7 +9,7 @@ use super::network::{Decoder, Layer};
 use super::ops::NormWeights;
 use crate::error::{Error, Result};
 use crate::model::config::{Config, NormKind, QkvOrder, TensorNames};
-use crate::model::weights::{Stored, Weights};
+use crate::model::weights::{StoredTensor, Weights};
 use crate::task::TaskCtx;
 
 /// Finds tensors by role, checks them, and remembers which were used.
@@ -26,13 +26,13 @@ impl Loader<'_> {
         Error::file(self.weights.path(), problem)
     }
 
-    fn find(&self, name: &str) -> Option<&Stored> {
+    fn find(&self, name: &str) -> Option<&StoredTensor> {
         let found = self.weights.get(name)?;
         self.used.borrow_mut().insert(name.to_owned());
         Some(found)
     }
 
-    fn need(&self, name: &str, shape: &[usize]) -> Result<&Stored> {
+    fn need(&self, name: &str, shape: &[usize]) -> Result<&StoredTensor> {
         let Some(found) = self.find(name) else {
             return Err(self.wrong(format!(
                 "tensor {name} is missing: the checkpoint is not whole or not of this family"
@@ -150,7 +150,7 @@ impl Loader<'_> {
 
     /// The unembedding. A stored one counts even where the configuration ties it, unless it is the
     /// embedding again: `transformers` 5 ties nothing that differs.
-    fn head(&self, embed: &Stored) -> Result<(String, Stored)> {
+    fn head(&self, embed: &StoredTensor) -> Result<(String, StoredTensor)> {
         let c = self.config;
         let name = head_names(c.names)
             .into_iter()
@@ -208,7 +208,7 @@ impl Loader<'_> {
     }
 }
 
-fn check_shape(found: &Stored, name: &str, shape: &[usize]) -> Result<()> {
+fn check_shape(found: &StoredTensor, name: &str, shape: &[usize]) -> Result<()> {
     // A vector may be stored as one row.
     let squeezed: Vec<usize> = found.shape().iter().copied().filter(|&d| d != 1).collect();
     let wanted: Vec<usize> = shape.iter().copied().filter(|&d| d != 1).collect();

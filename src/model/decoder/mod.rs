@@ -10,12 +10,13 @@ mod budget;
 mod cache;
 mod device;
 mod directions;
+mod embed;
+mod layer_input;
 mod linear;
 mod load;
 mod network;
 mod open;
 mod ops;
-mod stem;
 mod vector;
 
 use candle_core::{DType, Device, Tensor};
@@ -24,12 +25,12 @@ use super::{Batch, DeviceChoice, HookPoint, ModelFiles, ModelInfo, Phase, Tap, T
 use crate::error::Result;
 use crate::task::TaskCtx;
 
-pub use budget::Need;
+pub use budget::MemoryNeed;
 pub use cache::KvCache;
 pub use device::{Gpu, unused_gpu};
+pub use layer_input::LayerInput;
 pub use network::Decoder;
 pub use open::describe;
-pub use stem::Stem;
 
 /// How to open a model.
 #[derive(Debug, Clone, Default)]

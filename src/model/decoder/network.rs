@@ -8,15 +8,15 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 
 use super::Logits;
-use super::attention::{Heads, Places};
+use super::attention::{Attention, RowPositions};
 use super::cache::KvCache;
-use super::linear::{Linear, Path, Placement, with_slice};
+use super::linear::{Kernel, Linear, Placement, with_slice};
 use super::load;
 use super::ops::{self, NormWeights};
 use super::vector;
 use crate::error::{Error, Result};
 use crate::model::config::{Config, LayerKind};
-use crate::model::weights::{Stored, Weights};
+use crate::model::weights::{StoredTensor, Weights};
 use crate::model::{Batch, HookPoint, HookSite, Pass, Phase, Tap};
 use crate::task::TaskCtx;
 
@@ -41,8 +41,8 @@ pub(super) struct Layer {
 /// are all they have.
 pub struct Decoder {
     pub(super) config: Config,
-    embed: Stored,
-    positions: Option<Stored>,
+    pub(super) embed: StoredTensor,
+    pub(super) positions: Option<StoredTensor>,
     pub(super) blocks: Vec<Layer>,
     pub(super) final_norm: Option<NormWeights>,
     pub(super) head: Option<Linear>,
@@ -50,17 +50,17 @@ pub struct Decoder {
 }
 
 /// A pass under way.
-pub(super) struct Run<'a> {
+pub(super) struct PassState<'a> {
     pass: Pass<'a>,
-    places: &'a Places,
-    path: Path,
+    row_positions: &'a RowPositions,
+    kernel: Kernel,
     tap: &'a mut dyn Tap,
     hooks: Vec<HookPoint>,
     /// Nothing after this point is needed.
     last: Option<HookPoint>,
 }
 
-impl Run<'_> {
+impl PassState<'_> {
     /// Calls the tap where it wants to be called.
     fn at(&mut self, layer: usize, site: HookSite, x: Tensor) -> Result<Tensor> {
         let hook = HookPoint { layer, site };
@@ -68,7 +68,11 @@ impl Run<'_> {
             return Ok(x);
         }
         let (count, width) = x.dims2()?;
-        let shape = (self.places.starts.len(), self.places.tokens, width);
+        let shape = (
+            self.row_positions.starts.len(),
+            self.row_positions.tokens,
+            width,
+        );
         let seen = x.reshape(shape)?;
         let Some(new) = self.tap.at(&self.pass, hook, &seen)? else {
             return Ok(x);
@@ -95,8 +99,8 @@ impl Run<'_> {
 impl Decoder {
     pub(super) fn assemble(
         config: Config,
-        embed: Stored,
-        positions: Option<Stored>,
+        embed: StoredTensor,
+        positions: Option<StoredTensor>,
         blocks: Vec<Layer>,
         final_norm: Option<NormWeights>,
         head: Option<Linear>,
@@ -202,12 +206,12 @@ impl Decoder {
         KvCache::new(rows, self.blocks.len(), !self.is_mapped())
     }
 
-    /// Which arithmetic a pass uses: see [`super::Model::forward`].
-    fn path(&self, phase: Phase, rows: usize) -> Path {
+    /// Which kernel a pass uses: see [`super::Model::forward`].
+    fn kernel(&self, phase: Phase, rows: usize) -> Kernel {
         if phase == Phase::Generated && rows < DEQUANTISE_FROM {
-            Path::Quantised
+            Kernel::Quantised
         } else {
-            Path::Dequantised
+            Kernel::Dequantised
         }
     }
 
@@ -221,7 +225,7 @@ impl Decoder {
         logits: Logits,
         ctx: &TaskCtx,
     ) -> Result<Option<Tensor>> {
-        let places = self.places(batch, cache.as_deref())?;
+        let row_positions = self.positions_of(batch, cache.as_deref())?;
         let numbered: Vec<usize>;
         let samples = if batch.samples.is_empty() {
             numbered = (0..batch.rows.len()).collect();
@@ -229,15 +233,23 @@ impl Decoder {
         } else {
             &batch.samples
         };
-        let x = self.embed(batch, &places)?;
-        self.pass((x, 0), &places, (samples, phase), cache, tap, logits, ctx)
+        let x = self.embed(batch, &row_positions)?;
+        self.pass(
+            (x, 0),
+            &row_positions,
+            (samples, phase),
+            cache,
+            tap,
+            logits,
+            ctx,
+        )
     }
 
     /// From the residual stream that a layer reads to what was asked for.
     pub(super) fn pass(
         &self,
         (x, from): (Tensor, usize),
-        places: &Places,
+        row_positions: &RowPositions,
         (samples, phase): (&[usize], Phase),
         mut cache: Option<&mut KvCache>,
         tap: &mut dyn Tap,
@@ -257,15 +269,15 @@ impl Decoder {
             None
         };
         let widened = cache.as_deref().is_some_and(|c| c.widened);
-        let mut run = self.run(places, samples, phase, widened, tap, last)?;
+        let mut state = self.begin(row_positions, samples, phase, widened, tap, last)?;
         if stops && last.is_none() {
             return Ok(None);
         }
-        let path = run.path;
+        let kernel = state.kernel;
         let result = self.layers(
             x,
             from..self.blocks.len(),
-            &mut run,
+            &mut state,
             cache.as_deref_mut(),
             ctx,
         );
@@ -274,133 +286,50 @@ impl Decoder {
                 cache
                     .lengths
                     .iter_mut()
-                    .zip(&places.lengths)
+                    .zip(&row_positions.lengths)
                     .for_each(|(held, new)| *held += new);
             }
             (Err(_), Some(cache)) => cache.truncate(self.config.kv_width()),
             (_, None) => {}
         }
         let Some(x) = result? else { return Ok(None) };
-        self.logits(&x, places, logits, path)
+        self.logits(&x, row_positions, logits, kernel)
     }
 
     /// A pass to be; an error for a hook that does not exist.
-    pub(super) fn run<'a>(
+    pub(super) fn begin<'a>(
         &self,
-        places: &'a Places,
+        row_positions: &'a RowPositions,
         samples: &'a [usize],
         phase: Phase,
         widened: bool,
         tap: &'a mut dyn Tap,
         last: Option<HookPoint>,
-    ) -> Result<Run<'a>> {
+    ) -> Result<PassState<'a>> {
         let hooks = tap.hooks().to_vec();
         hooks
             .iter()
             .try_for_each(|&hook| self.width(hook).map(drop))?;
-        let rows = places.starts.len() * places.tokens;
-        let path = if widened {
-            Path::Dequantised
+        let rows = row_positions.starts.len() * row_positions.tokens;
+        let kernel = if widened {
+            Kernel::Dequantised
         } else {
-            self.path(phase, rows)
+            self.kernel(phase, rows)
         };
         let pass = Pass {
-            starts: &places.starts,
-            lengths: &places.lengths,
+            starts: &row_positions.starts,
+            lengths: &row_positions.lengths,
             samples,
             phase,
         };
-        Ok(Run {
+        Ok(PassState {
             pass,
-            places,
-            path,
+            row_positions,
+            kernel,
             tap,
             hooks,
             last,
         })
-    }
-
-    /// Starts and lengths of a batch's rows, checked.
-    pub(super) fn places(&self, batch: &Batch, cache: Option<&KvCache>) -> Result<Places> {
-        let rows = batch.rows.len();
-        if rows == 0 {
-            return Err(Error::usage("a batch of no rows"));
-        }
-        if !batch.samples.is_empty() && batch.samples.len() != rows {
-            return Err(Error::usage(format!(
-                "{} sample numbers for {rows} rows",
-                batch.samples.len()
-            )));
-        }
-        let starts = match cache {
-            Some(cache) if cache.lengths.len() != rows => {
-                return Err(Error::usage(format!(
-                    "a cache of {} rows for a batch of {rows}",
-                    cache.lengths.len()
-                )));
-            }
-            Some(cache) => cache.lengths.clone(),
-            None => vec![0; rows],
-        };
-        for (r, (row, start)) in batch.rows.iter().zip(&starts).enumerate() {
-            if row.is_empty() {
-                return Err(Error::usage(format!("row {r} of the batch has no tokens")));
-            }
-            let end = start + row.len();
-            if end > self.config.context {
-                let problem = format!(
-                    "row {r} has {end} tokens, the model's context is {}",
-                    self.config.context
-                );
-                return Err(Error::usage(problem));
-            }
-            if let Some(id) = row.iter().find(|&&id| id as usize >= self.config.vocab) {
-                let last = self.config.vocab - 1;
-                let problem = format!(
-                    "token id {id} does not exist: this model has embeddings for ids 0 to {last} (a token that was \
-                     added to its tokenizer alone has none)"
-                );
-                return Err(Error::usage(problem));
-            }
-        }
-        let lengths = batch.rows.iter().map(Vec::len).collect();
-        Ok(self.places_of(starts, lengths))
-    }
-
-    pub(super) fn places_of(&self, starts: Vec<usize>, lengths: Vec<usize>) -> Places {
-        Places::new(&self.config, starts, lengths)
-    }
-
-    pub(super) fn embed(&self, batch: &Batch, places: &Places) -> Result<Tensor> {
-        let (width, tokens) = (self.config.d_model, places.tokens);
-        let mut x = vec![0.0f32; batch.rows.len() * tokens * width];
-        for (r, row) in batch.rows.iter().enumerate() {
-            for t in 0..tokens {
-                // Padding repeats id 0: no real token sees it, and it computes like any other.
-                let id = row.get(t).copied().unwrap_or(0) as usize;
-                let out = &mut x[(r * tokens + t) * width..][..width];
-                self.embed.dequantise(id..id + 1, out);
-                if let Some(scale) = self.config.embed_scale {
-                    out.iter_mut().for_each(|v| *v *= scale as f32);
-                }
-            }
-        }
-        if let Some(positions) = &self.positions {
-            let mut at = vec![0.0f32; width];
-            for (i, out) in x.chunks_exact_mut(width).enumerate() {
-                let position =
-                    (places.starts[i / tokens] + i % tokens).min(self.config.context - 1);
-                positions.dequantise(position..position + 1, &mut at);
-                vector::axpy(out, 1.0, &at);
-            }
-        }
-        if !vector::all_finite(&x) {
-            return Err(Error::refused(
-                "the embeddings hold NaN or infinity: the weights are damaged, download them again",
-            ));
-        }
-        let x = Tensor::from_vec(x, (batch.rows.len() * tokens, width), &Device::Cpu)?;
-        Ok(x.to_device(self.device())?.to_dtype(self.dtype())?)
     }
 
     /// The residual stream x after `layers`, or `None` when the pass stopped at the last hook.
@@ -408,7 +337,7 @@ impl Decoder {
         &self,
         mut x: Tensor,
         layers: Range<usize>,
-        run: &mut Run<'_>,
+        state: &mut PassState<'_>,
         mut cache: Option<&mut KvCache>,
         ctx: &TaskCtx,
     ) -> Result<Option<Tensor>> {
@@ -421,35 +350,35 @@ impl Decoder {
         {
             ctx.check()?;
             let held = cache.as_deref_mut().map(|c| &mut c.layers[i]);
-            let a = layer.qkv.apply(&layer.attn_norm.apply(&x)?, run.path)?;
-            let heads = Heads {
+            let a = layer.qkv.apply(&layer.attn_norm.apply(&x)?, state.kernel)?;
+            let attention = Attention {
                 config: &self.config,
                 kind: layer.kind,
                 q_norm: layer.q_norm.as_ref().map(NormWeights::weight),
                 k_norm: layer.k_norm.as_ref().map(NormWeights::weight),
             };
             let a = if self.is_mapped() {
-                heads.on_cpu(&a, run.places, held)?
+                attention.on_cpu(&a, state.row_positions, held)?
             } else {
-                heads.on_device(&a, run.places, held)?
+                attention.on_device(&a, state.row_positions, held)?
             };
-            let mut a = layer.out.apply(&a, run.path)?;
+            let mut a = layer.out.apply(&a, state.kernel)?;
             if let Some(norm) = &layer.post_attn {
                 a = norm.apply(&a)?;
             }
             let middle = ops::add(&x, &a, self.is_mapped())?;
             let read = if self.config.parallel { &x } else { &middle };
-            let Some(m) = self.mlp(i, layer, read, run)? else {
+            let Some(m) = self.mlp(i, layer, read, state)? else {
                 return Ok(None);
             };
             x = ops::add(&middle, &m, self.is_mapped())?;
             self.check_finite(&x, i)?;
-            x = run.at(i, HookSite::ResidPost, x)?;
-            if run.ends(i, HookSite::ResidPost) {
+            x = state.at(i, HookSite::ResidPost, x)?;
+            if state.ends(i, HookSite::ResidPost) {
                 return Ok(None);
             }
         }
-        self.check_device(&x, run.pass.phase)?;
+        self.check_device(&x, state.pass.phase)?;
         Ok(Some(x))
     }
 
@@ -459,21 +388,21 @@ impl Decoder {
         i: usize,
         layer: &Layer,
         x: &Tensor,
-        run: &mut Run<'_>,
+        state: &mut PassState<'_>,
     ) -> Result<Option<Tensor>> {
         let c = &self.config;
-        let h = layer.up.apply(&layer.mlp_norm.apply(x)?, run.path)?;
+        let h = layer.up.apply(&layer.mlp_norm.apply(x)?, state.kernel)?;
         let h = ops::activate(&h, c.activation, c.gated, c.d_mlp, self.is_mapped())?;
-        let h = run.at(i, HookSite::MlpPost, h)?;
-        if run.ends(i, HookSite::MlpPost) {
+        let h = state.at(i, HookSite::MlpPost, h)?;
+        if state.ends(i, HookSite::MlpPost) {
             return Ok(None);
         }
-        let mut m = layer.down.apply(&h, run.path)?;
+        let mut m = layer.down.apply(&h, state.kernel)?;
         if let Some(norm) = &layer.post_mlp {
             m = norm.apply(&m)?;
         }
-        let m = run.at(i, HookSite::MlpOut, m)?;
-        Ok(if run.ends(i, HookSite::MlpOut) {
+        let m = state.at(i, HookSite::MlpOut, m)?;
+        Ok(if state.ends(i, HookSite::MlpOut) {
             None
         } else {
             Some(m)
@@ -521,29 +450,29 @@ impl Decoder {
     fn logits(
         &self,
         x: &Tensor,
-        places: &Places,
+        row_positions: &RowPositions,
         which: Logits,
-        path: Path,
+        kernel: Kernel,
     ) -> Result<Option<Tensor>> {
         let (Some(norm), Some(head)) = (&self.final_norm, &self.head) else {
             return Ok(None);
         };
-        let rows = places.starts.len();
+        let rows = row_positions.starts.len();
         let x = match which {
             Logits::None => return Ok(None),
             Logits::All => x.clone(),
-            Logits::Last if places.tokens == 1 => x.clone(),
+            Logits::Last if row_positions.tokens == 1 => x.clone(),
             Logits::Last => {
-                let ids: Vec<u32> = places
+                let ids: Vec<u32> = row_positions
                     .lengths
                     .iter()
                     .enumerate()
-                    .map(|(r, n)| (r * places.tokens + n - 1) as u32)
+                    .map(|(r, n)| (r * row_positions.tokens + n - 1) as u32)
                     .collect();
                 x.index_select(&Tensor::new(ids.as_slice(), x.device())?, 0)?
             }
         };
-        let mut out = head.apply(&norm.apply(&x)?, path)?.to_dtype(DType::F32)?;
+        let mut out = head.apply(&norm.apply(&x)?, kernel)?.to_dtype(DType::F32)?;
         if self.is_mapped() && !with_slice(&out, vector::all_finite)? {
             return Err(Error::refused(match head.damaged() {
                 Some(name) => damaged(name),
@@ -554,7 +483,7 @@ impl Decoder {
             out = ops::softcap(&out, cap)?;
         }
         Ok(Some(if which == Logits::All {
-            out.reshape((rows, places.tokens, head.out()))?
+            out.reshape((rows, row_positions.tokens, head.out()))?
         } else {
             out
         }))

@@ -30,8 +30,12 @@ impl NormWeights {
         let device = match placement {
             Placement::Mapped => None,
             Placement::Device(device, dtype) => {
-                let put = |v: &[f32]| Tensor::from_slice(v, v.len(), device)?.to_dtype(*dtype);
-                Some((put(&weight)?, bias.as_deref().map(put).transpose()?))
+                let on_device =
+                    |v: &[f32]| Tensor::from_slice(v, v.len(), device)?.to_dtype(*dtype);
+                Some((
+                    on_device(&weight)?,
+                    bias.as_deref().map(on_device).transpose()?,
+                ))
             }
         };
         Ok(Self {

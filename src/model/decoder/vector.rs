@@ -12,7 +12,7 @@ use crate::model::config::{Activation, NormKind};
 const SERIAL: usize = 1 << 15;
 
 /// Runs `f` over rows of `width` values, on all threads when it is worth it.
-pub(super) fn rows_mut(data: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+pub(super) fn for_each_row(data: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     if data.len() < SERIAL {
         data.chunks_exact_mut(width)
             .enumerate()
@@ -94,7 +94,7 @@ pub(super) fn activate(kind: Activation, gated: bool, input: &[f32], width: usiz
     let stride = if gated { 2 * width } else { width };
     let mut out = vec![0.0; input.len() / stride * width];
     let arch = Arch::new();
-    rows_mut(&mut out, width, |i, row| {
+    for_each_row(&mut out, width, |i, row| {
         let input = &input[i * stride..(i + 1) * stride];
         // One loop for each function, so that each is compiled to vectors.
         arch.dispatch(|| match kind {
@@ -187,7 +187,7 @@ pub(super) fn norm(
     let width = weight.len();
     let mut out = vec![0.0; x.len()];
     let arch = Arch::new();
-    rows_mut(&mut out, width, |i, row| {
+    for_each_row(&mut out, width, |i, row| {
         let x = &x[i * width..(i + 1) * width];
         arch.dispatch(|| norm_row(kind, eps as f32, weight, bias, x, row));
     });

@@ -78,7 +78,7 @@ macro_rules! with_block {
     };
 }
 
-/// Bytes as blocks; they must be aligned and whole, as [`super::Stored::new`] saw to.
+/// Bytes as blocks; they must be aligned and whole, as [`super::StoredTensor::new`] saw to.
 fn cast<T: GgmlType>(data: &[u8]) -> &[T] {
     let size = std::mem::size_of::<T>();
     assert!(

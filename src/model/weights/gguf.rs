@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use candle_core::quantized::GgmlDType;
 
-use super::{Mapped, Stored};
+use super::{Mapped, StoredTensor};
 use crate::error::{Error, Result};
 use crate::model::gguf::{Header, TensorEntry, Value};
 
@@ -55,7 +55,7 @@ fn iq4_nl_as_q8_0(blocks: &[u8]) -> Vec<u8> {
 
 /// What a file holds.
 pub(super) struct Opened {
-    pub(super) tensors: HashMap<String, Stored>,
+    pub(super) tensors: HashMap<String, StoredTensor>,
     /// Without the tokenizer's.
     pub(super) metadata: HashMap<String, Value>,
     pub(super) bytes: u64,
@@ -98,7 +98,7 @@ fn stored(
     bytes: &Arc<Mapped>,
     start: u64,
     file: &Arc<Path>,
-) -> Result<Stored, String> {
+) -> Result<StoredTensor, String> {
     let kind = entry.dtype;
     let (read_as, block_bytes) = match kind {
         IQ4_NL => (Some(GgmlDType::Q8_0), 18),
@@ -126,10 +126,10 @@ fn stored(
             .ok_or("ends beyond the file: truncated?")?;
         let copy = Arc::new(Mapped::copied(&iq4_nl_as_q8_0(blocks)));
         let range = 0..copy.as_slice().len();
-        return Stored::new(&copy, range, dtype, shape, file)
+        return StoredTensor::new(&copy, range, dtype, shape, file)
             .map_err(|e| format!("cannot be read: {e}"));
     }
-    Stored::new(bytes, range, dtype, shape, file).map_err(|e| format!("cannot be read: {e}"))
+    StoredTensor::new(bytes, range, dtype, shape, file).map_err(|e| format!("cannot be read: {e}"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Weights as stored: memory-mapped safetensors and GGUF, one resident copy.
 //!
 //! Owns the mapped bytes and how a row of them becomes f32; knows nothing of layers or of what a
-//! tensor is for. Invariant: a [`Stored`] tensor lies wholly inside its mapping and is aligned for
+//! tensor is for. Invariant: a [`StoredTensor`] tensor lies wholly inside its mapping and is aligned for
 //! its blocks, checked when the file is opened, so that reading it cannot fail.
 
 mod blocks;
@@ -26,7 +26,7 @@ pub(crate) use mapped::Mapped;
 
 /// A tensor of a weight file, in the bytes that the file holds.
 #[derive(Clone)]
-pub struct Stored {
+pub struct StoredTensor {
     bytes: Arc<Mapped>,
     range: Range<usize>,
     dtype: GgmlDType,
@@ -34,7 +34,7 @@ pub struct Stored {
     file: Arc<Path>,
 }
 
-impl Stored {
+impl StoredTensor {
     /// Checks that `range` of `bytes` holds `shape` in `dtype`; copies it where the file does not
     /// align it.
     pub(crate) fn new(
@@ -167,7 +167,7 @@ impl Stored {
 
 /// The tensors of a model's files by name, and a GGUF's metadata.
 pub struct Weights {
-    tensors: HashMap<String, Stored>,
+    tensors: HashMap<String, StoredTensor>,
     meta: HashMap<String, Value>,
     files: Vec<PathBuf>,
     bytes: u64,
@@ -228,7 +228,7 @@ impl Weights {
     }
 
     /// A tensor by name.
-    pub fn get(&self, name: &str) -> Option<&Stored> {
+    pub fn get(&self, name: &str) -> Option<&StoredTensor> {
         self.tensors.get(name)
     }
 

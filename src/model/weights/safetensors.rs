@@ -6,12 +6,12 @@ use std::sync::Arc;
 use candle_core::quantized::GgmlDType;
 use safetensors::{Dtype, SafeTensors};
 
-use super::{Mapped, Stored};
+use super::{Mapped, StoredTensor};
 use crate::error::{Error, Result};
 
 /// The tensors of `path` by name, and its bytes. Integer tensors (masks, position ids) are left
 /// out.
-pub(super) fn open(path: &Path) -> Result<(Vec<(String, Stored)>, u64)> {
+pub(super) fn open(path: &Path) -> Result<(Vec<(String, StoredTensor)>, u64)> {
     if !path.exists() {
         return Err(Error::file(
             path,
@@ -53,7 +53,7 @@ pub(super) fn open(path: &Path) -> Result<(Vec<(String, Stored)>, u64)> {
             }
         };
         let range = start + info.data_offsets.0..start + info.data_offsets.1;
-        let tensor = Stored::new(&bytes, range, dtype, info.shape.clone(), &file)
+        let tensor = StoredTensor::new(&bytes, range, dtype, info.shape.clone(), &file)
             .map_err(|e| Error::file(path, format!("tensor {name}: {e}")))?;
         out.push((name, tensor));
     }

@@ -12,7 +12,7 @@ use crate::task::TaskCtx;
 
 /// The residual stream of rows from position 0 on, as a layer reads it.
 #[derive(Debug, Clone)]
-pub struct Stem {
+pub struct LayerInput {
     /// The layer that reads it.
     pub(super) layer: usize,
     /// `[rows, tokens, d_model]`, padded on the right.
@@ -21,7 +21,7 @@ pub struct Stem {
     pub(super) lengths: Vec<usize>,
 }
 
-impl Stem {
+impl LayerInput {
     /// Rows.
     pub fn rows(&self) -> usize {
         self.lengths.len()
@@ -39,7 +39,12 @@ impl Decoder {
     /// # Errors
     /// [`Error::Usage`] for a layer that was not loaded, and for rows that [`Decoder::forward`]
     /// refuses.
-    pub fn stem(&self, rows: &[Vec<u32>], layer: usize, ctx: &TaskCtx) -> Result<Stem> {
+    pub fn layer_input(
+        &self,
+        rows: &[Vec<u32>],
+        layer: usize,
+        ctx: &TaskCtx,
+    ) -> Result<LayerInput> {
         if layer >= self.loaded_layers() {
             return Err(Error::usage(format!(
                 "layer {layer} was not loaded: there are {}",
@@ -50,71 +55,71 @@ impl Decoder {
             rows: rows.to_vec(),
             samples: (0..rows.len()).collect(),
         };
-        let places = self.places(&batch, None)?;
-        let x = self.embed(&batch, &places)?;
+        let row_positions = self.positions_of(&batch, None)?;
+        let x = self.embed(&batch, &row_positions)?;
         let mut tap = NoTap;
-        let mut run = self.run(
-            &places,
+        let mut state = self.begin(
+            &row_positions,
             &batch.samples,
             Phase::Prompt,
             false,
             &mut tap,
             None,
         )?;
-        let x = self.layers(x, 0..layer, &mut run, None, ctx)?;
+        let x = self.layers(x, 0..layer, &mut state, None, ctx)?;
         let x = x.ok_or_else(|| Error::refused("the pass ended before the layer that goes on"))?;
         let (count, width) = x.dims2()?;
         let x = x.reshape((rows.len(), count / rows.len(), width))?;
-        Ok(Stem {
+        Ok(LayerInput {
             layer,
             x,
-            lengths: places.lengths,
+            lengths: row_positions.lengths,
         })
     }
 
-    /// Goes on from a stem: row i of the pass is row `rows[i]` of the stem, and is number `i` for
+    /// Goes on from a input: row i of the pass is row `rows[i]` of the input, and is number `i` for
     /// the tap. The same as a [`Decoder::forward`] over those rows without a cache, less the layers
     /// below.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a tap that wants what lies below the stem, or a row that it has not.
+    /// [`Error::Usage`] for a tap that wants what lies below the input, or a row that it has not.
     pub fn forward_from(
         &self,
-        stem: &Stem,
+        input: &LayerInput,
         rows: &[usize],
         tap: &mut dyn Tap,
         logits: Logits,
         ctx: &TaskCtx,
     ) -> Result<Option<Tensor>> {
-        if let Some(hook) = tap.hooks().iter().find(|h| h.layer < stem.layer) {
+        if let Some(hook) = tap.hooks().iter().find(|h| h.layer < input.layer) {
             return Err(Error::usage(format!(
                 "{hook} lies below layer {}, where the pass begins",
-                stem.layer
+                input.layer
             )));
         }
         let lengths = rows
             .iter()
-            .map(|&r| stem.lengths.get(r).copied())
+            .map(|&r| input.lengths.get(r).copied())
             .collect::<Option<Vec<usize>>>();
         let lengths = lengths
             .filter(|l| !l.is_empty())
-            .ok_or_else(|| Error::usage("a row that the stem has not"))?;
+            .ok_or_else(|| Error::usage("a row that the input has not"))?;
         let tokens = lengths.iter().max().copied().unwrap_or(0);
         let ids = Tensor::new(
             rows.iter().map(|&r| r as u32).collect::<Vec<_>>(),
-            stem.x.device(),
+            input.x.device(),
         )?;
-        let x = stem
+        let x = input
             .x
             .narrow(1, 0, tokens)?
             .contiguous()?
             .index_select(&ids, 0)?;
-        let x = x.reshape((rows.len() * tokens, stem.x.dim(2)?))?;
-        let places = self.places_of(vec![0; rows.len()], lengths);
+        let x = x.reshape((rows.len() * tokens, input.x.dim(2)?))?;
+        let row_positions = self.positions_of_rows(vec![0; rows.len()], lengths);
         let samples: Vec<usize> = (0..rows.len()).collect();
         self.pass(
-            (x, stem.layer),
-            &places,
+            (x, input.layer),
+            &row_positions,
             (&samples, Phase::Prompt),
             None,
             tap,
@@ -125,21 +130,26 @@ impl Decoder {
 }
 
 impl Model {
-    /// See [`Decoder::stem`].
-    pub fn stem(&self, rows: &[Vec<u32>], layer: usize, ctx: &TaskCtx) -> Result<Stem> {
-        self.decoder().stem(rows, layer, ctx)
+    /// See [`Decoder::layer_input`].
+    pub fn layer_input(
+        &self,
+        rows: &[Vec<u32>],
+        layer: usize,
+        ctx: &TaskCtx,
+    ) -> Result<LayerInput> {
+        self.decoder().layer_input(rows, layer, ctx)
     }
 
     /// See [`Decoder::forward_from`].
     pub fn forward_from(
         &self,
-        stem: &Stem,
+        input: &LayerInput,
         rows: &[usize],
         tap: &mut dyn Tap,
         logits: Logits,
         ctx: &TaskCtx,
     ) -> Result<Option<Tensor>> {
-        self.decoder().forward_from(stem, rows, tap, logits, ctx)
+        self.decoder().forward_from(input, rows, tap, logits, ctx)
     }
 }
 
@@ -203,9 +213,11 @@ mod tests {
                     .forward(&batch, Phase::Prompt, None, &mut tap, Logits::All, &ctx)
                     .unwrap()
                     .unwrap();
-                let stem = decoder.stem(&[a.clone(), b.clone()], layer, &ctx).unwrap();
+                let input = decoder
+                    .layer_input(&[a.clone(), b.clone()], layer, &ctx)
+                    .unwrap();
                 let part = decoder
-                    .forward_from(&stem, &[1, 0, 1], &mut tap, Logits::All, &ctx)
+                    .forward_from(&input, &[1, 0, 1], &mut tap, Logits::All, &ctx)
                     .unwrap()
                     .unwrap();
                 let bits = |x: Tensor| x.to_vec3::<f32>().unwrap();
@@ -222,23 +234,23 @@ mod tests {
     #[test]
     fn what_a_stem_has_not_is_refused() {
         let (decoder, ctx) = (decoder("llama"), TaskCtx::silent());
-        let stem = decoder.stem(&[vec![5, 6]], 1, &ctx).unwrap();
+        let input = decoder.layer_input(&[vec![5, 6]], 1, &ctx).unwrap();
         let mut below = Push(vec![HookPoint {
             layer: 0,
             site: HookSite::MlpPost,
         }]);
         assert!(
             decoder
-                .forward_from(&stem, &[0], &mut below, Logits::Last, &ctx)
+                .forward_from(&input, &[0], &mut below, Logits::Last, &ctx)
                 .is_err()
         );
         for rows in [&[][..], &[1]] {
             assert!(
                 decoder
-                    .forward_from(&stem, rows, &mut NoTap, Logits::Last, &ctx)
+                    .forward_from(&input, rows, &mut NoTap, Logits::Last, &ctx)
                     .is_err()
             );
         }
-        assert!(decoder.stem(&[vec![5]], 99, &ctx).is_err());
+        assert!(decoder.layer_input(&[vec![5]], 99, &ctx).is_err());
     }
 }
