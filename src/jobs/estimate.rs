@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::factor::FitConfig;
 use crate::jobs::collect;
 use crate::model::config::Config;
-use crate::model::source::{self, Places};
+use crate::model::source::{self, SourceSettings};
 use crate::model::weights::Weights;
 use crate::model::{DeviceChoice, HookSite, MemoryNeed, ModelFiles, describe};
 use crate::{memory, study};
@@ -92,19 +92,19 @@ fn is_default(spec: Option<&str>) -> bool {
 
 /// The model's files when they are on this machine; nothing is downloaded.
 fn local_files(spec: Option<&str>) -> Result<Option<ModelFiles>> {
-    let places = Places {
+    let settings = SourceSettings {
         offline: true,
-        ..Places::from_env()?
+        ..SourceSettings::from_env()?
     };
     let name = spec.unwrap_or(source::DEFAULT_MODEL);
     let here = Path::new(name).exists()
-        || source::list_in(&places)
+        || source::list_in(&settings)
             .iter()
             .any(|m| m.id == name && m.problem.is_none());
     if !here {
         return Ok(None);
     }
-    source::resolve_in(&places, spec, &crate::TaskCtx::silent()).map(Some)
+    source::resolve_in(&settings, spec, &crate::TaskCtx::silent()).map(Some)
 }
 
 fn computes_on_cpu(device: DeviceChoice) -> bool {

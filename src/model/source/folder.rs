@@ -1,19 +1,19 @@
-//! Chosen files of one folder of a Hub repository, for what is no model:
+//! Chosen files of one folder of a Hub repository that is not a model:
 //! `owner/name[@revision]/folder`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::hub::{self, Id, PATIENCE, Transfer};
+use super::hub::{self, HubId, TIMEOUTS, Transfer};
 use super::worker::{Reporter, run};
-use super::{Places, local};
+use super::{SourceSettings, local};
 use crate::error::{Error, Result};
 use crate::task::{Progress, TaskCtx};
 
 /// Finds (and downloads where needed) those of `files` that lie in a folder of the Hub: the folder
 /// on this machine. A specification that names one safetensors file gives that file.
 pub(super) fn resolve(
-    places: &Places,
+    settings: &SourceSettings,
     spec: &str,
     files: &[&str],
     ctx: &TaskCtx,
@@ -23,8 +23,8 @@ pub(super) fn resolve(
             "'{spec}' is neither a file or directory that exists nor a folder of the Hub: pass owner/name[@revision]/folder"
         ))
     })?;
-    if places.offline {
-        let there = hub::snapshot(places, &id)
+    if settings.offline {
+        let there = hub::snapshot(settings, &id)
             .map(|(_, dir)| dir.join(&folder))
             .filter(|dir| dir.exists());
         return there.ok_or_else(|| {
@@ -34,27 +34,27 @@ pub(super) fn resolve(
         });
     }
     ctx.checkpoint(Progress::new(
-        format!("connecting to {}", places.endpoint),
+        format!("connecting to {}", settings.endpoint),
         0,
         None,
         "bytes",
     ))?;
     let (transfer, files) = (
-        Transfer::new(places, &id),
+        Transfer::new(settings, &id),
         files.iter().map(|f| (*f).to_owned()).collect(),
     );
-    run(ctx, &places.endpoint, PATIENCE, move |reporter| {
+    run(ctx, &settings.endpoint, TIMEOUTS, move |reporter| {
         fetch(&transfer, &folder, files, reporter)
     })
 }
 
 /// Owner and name, and the folder below them; an empty folder is the repository itself. A name
 /// alone is a repository without an owner, of which no folder can be told from a name.
-fn parse(spec: &str) -> Option<(Id, String)> {
+fn parse(spec: &str) -> Option<(HubId, String)> {
     let parts: Vec<&str> = spec.trim_end_matches('/').split('/').collect();
     let (repository, folder) = parts.split_at(parts.len().min(2));
     let plain = |part: &&str| !part.is_empty() && !part.starts_with('.') && !part.contains('\\');
-    let id = Id::parse(&repository.join("/"))?;
+    let id = HubId::parse(&repository.join("/"))?;
     folder.iter().all(plain).then(|| (id, folder.join("/")))
 }
 
@@ -64,8 +64,8 @@ fn fetch(
     files: Vec<String>,
     reporter: &mut Reporter,
 ) -> Result<PathBuf> {
-    let (api, repo, there) = transfer.connect(reporter)?;
-    if there.contains(folder) && local::is(Path::new(folder), "safetensors") {
+    let (api, repo, remote_files) = transfer.connect(reporter)?;
+    if remote_files.contains(folder) && local::has_extension(Path::new(folder), "safetensors") {
         return transfer.fetch(&api, &repo, folder, reporter);
     }
     let below = |file: &str| {
@@ -75,7 +75,10 @@ fn fetch(
             format!("{folder}/{file}")
         }
     };
-    let wanted: Vec<&String> = files.iter().filter(|f| there.contains(&below(f))).collect();
+    let wanted: Vec<&String> = files
+        .iter()
+        .filter(|f| remote_files.contains(&below(f)))
+        .collect();
     let mut root = None;
     for file in &wanted {
         let path = transfer.fetch(&api, &repo, &below(file), reporter)?;
@@ -85,7 +88,7 @@ fn fetch(
             .map(Path::to_path_buf);
     }
     root.ok_or_else(|| {
-        let near = near(&there, folder, &files);
+        let near = folders_with(&remote_files, folder, &files);
         let near = if near.is_empty() {
             "it has none".to_owned()
         } else {
@@ -93,14 +96,14 @@ fn fetch(
         };
         Error::usage(format!(
             "'{}' has no such files in '{folder}': {near}",
-            transfer.typed()
+            transfer.spec()
         ))
     })
 }
 
 /// Folders at or below `folder` (or anywhere, when there is none) with a wanted file.
-fn near(there: &BTreeSet<String>, folder: &str, files: &[String]) -> Vec<String> {
-    let all: BTreeSet<&str> = there
+fn folders_with(remote_files: &BTreeSet<String>, folder: &str, files: &[String]) -> Vec<String> {
+    let all: BTreeSet<&str> = remote_files
         .iter()
         .filter_map(|path| {
             files.iter().find_map(|f| {

@@ -5,29 +5,30 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{DEFAULT_MODEL, ModelEntry, Places, entries, local, package};
+use super::{DEFAULT_MODEL, ModelEntry, SourceSettings, entries, local, package};
 use crate::error::Result;
 use crate::model::ModelLayout;
 use crate::model::config::Config;
 use crate::model::gguf::Header;
 
-/// Ours first, then the Hub cache's.
-pub(super) fn models(places: &Places) -> Vec<ModelEntry> {
-    let mut out = ours(places);
-    out.extend(hub(places));
+/// Every model that could be opened now: first those in mlpeek's data directory, then the Hub
+/// cache's.
+pub(super) fn models(settings: &SourceSettings) -> Vec<ModelEntry> {
+    let mut out = own_models(settings);
+    out.extend(hub_models(settings));
     out
 }
 
-fn ours(places: &Places) -> Vec<ModelEntry> {
+fn own_models(settings: &SourceSettings) -> Vec<ModelEntry> {
     let visible = |p: &PathBuf| {
         !p.file_name()
             .is_some_and(|n| n.as_encoded_bytes().starts_with(b"."))
     };
     let mut out = Vec::new();
-    for path in entries(&places.models()).into_iter().filter(visible) {
+    for path in entries(&settings.models()).into_iter().filter(visible) {
         let layout = match path.is_dir() {
             true => local::layout(&path),
-            false if local::is(&path, "gguf") => local::gguf_file(&path),
+            false if local::has_extension(&path, "gguf") => local::gguf_file(&path),
             false => continue,
         };
         let default = path.file_name().is_some_and(|n| n == package::FILE);
@@ -42,9 +43,9 @@ fn ours(places: &Places) -> Vec<ModelEntry> {
 }
 
 /// The repositories of the Hub cache: each revision that has a name, and each commit that has none.
-fn hub(places: &Places) -> Vec<ModelEntry> {
+fn hub_models(settings: &SourceSettings) -> Vec<ModelEntry> {
     let mut out = Vec::new();
-    for repo in entries(&places.hub_cache) {
+    for repo in entries(&settings.hub_cache) {
         let Some(name) = repo
             .file_name()
             .and_then(|n| n.to_str())
@@ -56,8 +57,8 @@ fn hub(places: &Places) -> Vec<ModelEntry> {
         let id = name.replacen("--", "/", 1);
         let mut refs = Vec::new();
         collect_refs(&repo.join("refs"), "", &mut refs);
-        // What was fetched by its commit has no other name. An older commit of a branch is there
-        // too, as far as it was not fetched again; only a whole one is of use.
+        // A model that was fetched by its commit has no other name. Older commits of a branch stay
+        // in the cache as well; only a complete one is of use.
         for snapshot in entries(&repo.join("snapshots"))
             .into_iter()
             .filter(|dir| local::layout(dir).is_ok())
@@ -113,8 +114,8 @@ fn collect_refs(dir: &Path, prefix: &str, out: &mut Vec<(String, String)>) {
 /// them, is shown.
 fn may_be_model(snapshot: &Path) -> bool {
     entries(snapshot).iter().any(|p| {
-        local::is(p, "safetensors")
-            || local::is(p, "gguf")
+        local::has_extension(p, "safetensors")
+            || local::has_extension(p, "gguf")
             || p.ends_with("model.safetensors.index.json")
     })
 }
@@ -151,13 +152,14 @@ fn entry(id: String, place: &str, path: &Path, layout: Result<ModelLayout>) -> M
     }
 }
 
-/// Bytes of whatever weights a broken entry has.
+/// Bytes of the weights that a broken entry has.
 fn weights_below(path: &Path) -> u64 {
     let size = |p: &Path| fs::metadata(p).map_or(0, |m| m.len());
     if path.is_file() {
         return size(path);
     }
-    let weights = |p: &&PathBuf| local::is(p, "safetensors") || local::is(p, "gguf");
+    let weights =
+        |p: &&PathBuf| local::has_extension(p, "safetensors") || local::has_extension(p, "gguf");
     entries(path).iter().filter(weights).map(|p| size(p)).sum()
 }
 

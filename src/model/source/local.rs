@@ -1,6 +1,6 @@
 //! Models that lie on this machine: a directory in Hugging Face layout, or one GGUF file.
 //!
-//! Tells a whole model from a broken one without reading its weights.
+//! Tells a complete model from a broken one without reading its weights.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -18,7 +18,7 @@ use crate::model::{ModelFiles, ModelLayout, gguf};
 /// Longest safetensors header that the format allows.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// Opens what a person's path points at.
+/// The files of the model at a path that a user typed.
 pub(super) fn open(path: &Path) -> Result<ModelFiles> {
     let absolute = std::path::absolute(path).map_err(Error::io("read", path))?;
     let id = absolute
@@ -32,7 +32,7 @@ pub(super) fn open(path: &Path) -> Result<ModelFiles> {
             layout: layout(&absolute)?,
         });
     }
-    if is(&absolute, "safetensors") {
+    if has_extension(&absolute, "safetensors") {
         let problem =
             "holds weights alone: pass the directory with its config.json and tokenizer.json";
         return Err(Error::file(path, problem));
@@ -44,8 +44,8 @@ pub(super) fn open(path: &Path) -> Result<ModelFiles> {
     })
 }
 
-/// The layout of a directory; every file that it names is there and whole, but for the tokenizer,
-/// which need not be there ([`has_tokenizer`]).
+/// The layout of a directory, in which every file exists and is complete; the tokenizer alone may
+/// be missing ([`has_tokenizer`]).
 pub(super) fn layout(dir: &Path) -> Result<ModelLayout> {
     refuse_dangling(dir)?;
     let config = dir.join("config.json");
@@ -54,12 +54,12 @@ pub(super) fn layout(dir: &Path) -> Result<ModelLayout> {
         return single_gguf(dir, config.is_file(), !weights.is_empty());
     }
     let tokenizer = dir.join("tokenizer.json");
-    json_is_whole(&config)?;
+    check_json(&config)?;
     if tokenizer.is_file() {
-        json_is_whole(&tokenizer)?;
+        check_json(&tokenizer)?;
     }
     for shard in &weights {
-        safetensors_is_whole(shard)?;
+        check_safetensors(shard)?;
     }
     Ok(ModelLayout::HuggingFace {
         config,
@@ -77,12 +77,14 @@ pub(super) fn has_tokenizer(layout: &ModelLayout) -> bool {
     }
 }
 
-/// A link to nothing, as a cache has it whose blobs were deleted or are on another disk, is no
-/// missing file.
+/// Refuses a link whose target does not exist, as in a cache whose blobs were deleted or are on
+/// another disk: it would be taken for a missing file.
 fn refuse_dangling(dir: &Path) -> Result<()> {
-    let there = entries(dir);
-    let other_gguf = there.iter().any(|path| is(path, "gguf") && path.exists());
-    // Of files that are not read it does not matter where they lead.
+    let paths = entries(dir);
+    let other_gguf = paths
+        .iter()
+        .any(|path| has_extension(path, "gguf") && path.exists());
+    // The targets of files that are not read do not matter.
     let read = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let text = [
@@ -98,11 +100,11 @@ fn refuse_dangling(dir: &Path) -> Result<()> {
                 "model.safetensors.index.json",
             ]
             .contains(&&*name);
-        text || is(path, "safetensors") && name.starts_with("model")
-            || is(path, "gguf") && !other_gguf
+        text || has_extension(path, "safetensors") && name.starts_with("model")
+            || has_extension(path, "gguf") && !other_gguf
     };
     let dangling = |path: &PathBuf| read(path) && path.is_symlink() && !path.exists();
-    match there.into_iter().find(dangling) {
+    match paths.into_iter().find(dangling) {
         Some(link) => Err(Error::file(
             link,
             "is a link to a file that is not there: fetch the model again",
@@ -111,7 +113,7 @@ fn refuse_dangling(dir: &Path) -> Result<()> {
     }
 }
 
-/// The weight files of a directory, none when it has none.
+/// The safetensors files of a directory; none where it has none.
 fn weights(dir: &Path) -> Result<Vec<PathBuf>> {
     let single = dir.join("model.safetensors");
     if single.is_file() {
@@ -170,20 +172,20 @@ pub(super) fn shards(index: &Path) -> Result<Vec<String>> {
     Ok(shards.into_iter().collect())
 }
 
-/// A directory without a whole Hugging Face model may hold one GGUF file.
+/// The one GGUF file of a directory that holds no complete Hugging Face model.
 fn single_gguf(dir: &Path, has_config: bool, has_weights: bool) -> Result<ModelLayout> {
     let ggufs: Vec<PathBuf> = entries(dir)
         .into_iter()
-        .filter(|p| is(p, "gguf") && p.is_file())
+        .filter(|p| has_extension(p, "gguf") && p.is_file())
         .collect();
     match ggufs.as_slice() {
         [one] => gguf_file(one),
         [] => {
             let problem = match (has_config, has_weights) {
                 (true, _)
-                    if entries(dir)
-                        .iter()
-                        .any(|p| is(p, "bin") || is(p, "pt") || is(p, "pth")) =>
+                    if entries(dir).iter().any(|p| {
+                        has_extension(p, "bin") || has_extension(p, "pt") || has_extension(p, "pth")
+                    }) =>
                 {
                     "has weights in PyTorch's format only: convert them to safetensors (save_pretrained(…, \
                      safe_serialization=True))"
@@ -215,7 +217,7 @@ fn single_gguf(dir: &Path, has_config: bool, has_weights: bool) -> Result<ModelL
     }
 }
 
-/// A GGUF file, whole as far as its header says.
+/// The layout of a GGUF file that is as long as its header says.
 pub(super) fn gguf_file(path: &Path) -> Result<ModelLayout> {
     let header = gguf::Header::read(path)?;
     if header.uint("split.count").is_some_and(|n| n > 1) {
@@ -242,8 +244,8 @@ pub(super) fn weight_bytes(layout: &ModelLayout) -> u64 {
     }
 }
 
-/// A JSON object that ends as one does: a download that stopped half-way does not.
-fn json_is_whole(path: &Path) -> Result<()> {
+/// Checks that a JSON file ends with `}`: one whose download stopped half-way does not.
+fn check_json(path: &Path) -> Result<()> {
     lfs::refuse_pointer_at(path)?;
     let mut file = File::open(path).map_err(Error::io("open", path))?;
     let length = file.metadata().map_err(Error::io("read", path))?.len();
@@ -258,8 +260,8 @@ fn json_is_whole(path: &Path) -> Result<()> {
     Err(Error::file(path, "is empty or truncated; fetch it again"))
 }
 
-/// A safetensors file that is as long as its header says.
-fn safetensors_is_whole(path: &Path) -> Result<()> {
+/// Checks that a safetensors file is as long as its header says.
+fn check_safetensors(path: &Path) -> Result<()> {
     #[derive(Deserialize)]
     struct Entry {
         data_offsets: Option<(u64, u64)>,
@@ -301,16 +303,16 @@ fn safetensors_is_whole(path: &Path) -> Result<()> {
         .map(|(_, end)| end)
         .max()
         .unwrap_or(0);
-    let whole = data.saturating_add(8 + header);
-    if length < whole {
-        let problem = format!("is truncated: {length} of {whole} bytes; fetch it again");
+    let needed = data.saturating_add(8 + header);
+    if length < needed {
+        let problem = format!("is truncated: {length} of {needed} bytes; fetch it again");
         return Err(Error::file(path, problem));
     }
     Ok(())
 }
 
 /// Whether a file name ends in `.extension`, whatever its case.
-pub(super) fn is(path: &Path, extension: &str) -> bool {
+pub(super) fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension()
         .is_some_and(|e| e.eq_ignore_ascii_case(extension))
 }

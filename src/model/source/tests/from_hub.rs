@@ -15,31 +15,31 @@ fn llama() -> Repo {
         .file("model.safetensors", safetensors(BIG))
 }
 
-fn at(hub: &FakeHub, dir: &Path) -> Places {
-    Places {
+fn at(hub: &FakeHub, dir: &Path) -> SourceSettings {
+    SourceSettings {
         endpoint: hub.endpoint.clone(),
-        ..places(dir)
+        ..settings(dir)
     }
 }
 
-fn get(places: &Places) -> Result<ModelFiles> {
-    resolve_in(places, Some("owner/name"), &TaskCtx::silent())
+fn get(settings: &SourceSettings) -> Result<ModelFiles> {
+    resolve_in(settings, Some("owner/name"), &TaskCtx::silent())
 }
 
 #[test]
 fn a_repository_is_fetched_once_and_then_used_without_network() {
     let (hub, dir) = (FakeHub::serve(llama()), tempfile::tempdir().unwrap());
-    let places = Places {
+    let settings = SourceSettings {
         token: Some("secret".into()),
         ..at(&hub, dir.path())
     };
     let (ctx, seen) = watched();
-    let files = resolve_in(&places, Some("owner/name"), &ctx).unwrap();
+    let files = resolve_in(&settings, Some("owner/name"), &ctx).unwrap();
     assert_eq!(
         (files.id.as_str(), files.origin.as_str()),
         ("owner/name", "the Hub (owner/name@main)")
     );
-    let snapshot = places
+    let snapshot = settings
         .hub_cache
         .join("models--owner--name/snapshots")
         .join(COMMIT);
@@ -81,9 +81,9 @@ fn a_repository_is_fetched_once_and_then_used_without_network() {
     let before = hub.asked();
     for offline in [false, true] {
         let again = resolve_in(
-            &Places {
+            &SourceSettings {
                 offline,
-                ..places.clone()
+                ..settings.clone()
             },
             Some("owner/name"),
             &ctx,
@@ -94,16 +94,16 @@ fn a_repository_is_fetched_once_and_then_used_without_network() {
             (&files.layout, "Hub cache (owner/name@0123456789ab)")
         );
     }
-    let by_commit = resolve_in(&places, Some(&format!("owner/name@{COMMIT}")), &ctx).unwrap();
+    let by_commit = resolve_in(&settings, Some(&format!("owner/name@{COMMIT}")), &ctx).unwrap();
     assert_eq!((by_commit.layout, hub.asked()), (files.layout, before));
-    assert_eq!(list_in(&places)[0].id, "owner/name");
+    assert_eq!(list_in(&settings)[0].id, "owner/name");
 }
 
 #[test]
 fn the_revision_is_asked_for_and_kept() {
     let (hub, dir) = (FakeHub::serve(llama()), tempfile::tempdir().unwrap());
-    let places = at(&hub, dir.path());
-    let files = resolve_in(&places, Some("owner/name@v2"), &TaskCtx::silent()).unwrap();
+    let settings = at(&hub, dir.path());
+    let files = resolve_in(&settings, Some("owner/name@v2"), &TaskCtx::silent()).unwrap();
     assert_eq!(files.id, "owner/name@v2");
     assert!(
         hub.requests
@@ -113,9 +113,9 @@ fn the_revision_is_asked_for_and_kept() {
             .all(|r| r.contains("/revision/v2") || r.contains("/resolve/v2/"))
     );
     let main = resolve_in(
-        &Places {
+        &SourceSettings {
             offline: true,
-            ..places
+            ..settings
         },
         Some("owner/name"),
         &TaskCtx::silent(),
@@ -187,15 +187,15 @@ fn a_cut_transfer_is_never_taken_for_a_whole_one_and_resumes() {
         FakeHub::serve(llama().served("model.safetensors", Body::CutAfter(100_000))),
         tempfile::tempdir().unwrap(),
     );
-    let places = at(&hub, dir.path());
-    let cut = message(get(&places));
+    let settings = at(&hub, dir.path());
+    let cut = message(get(&settings));
     assert!(
         cut.contains("model.safetensors") && cut.contains("try again"),
         "{cut}"
     );
-    let offline = message(get(&Places {
+    let offline = message(get(&SourceSettings {
         offline: true,
-        ..places.clone()
+        ..settings.clone()
     }));
     assert!(
         offline.contains("HF_HUB_OFFLINE") && offline.contains("not whole"),
@@ -204,7 +204,7 @@ fn a_cut_transfer_is_never_taken_for_a_whole_one_and_resumes() {
 
     hub.change(llama());
     let before = hub.asked();
-    get(&places).unwrap();
+    get(&settings).unwrap();
     let ranges: Vec<String> = hub.requests.lock().unwrap()[before..].to_vec();
     assert!(
         ranges
@@ -228,10 +228,10 @@ fn a_short_or_damaged_file_is_thrown_away() {
             FakeHub::serve(llama().served("model.safetensors", body)),
             tempfile::tempdir().unwrap(),
         );
-        let places = at(&hub, dir.path());
-        let message = message(get(&places));
+        let settings = at(&hub, dir.path());
+        let message = message(get(&settings));
         assert!(message.contains("model.safetensors came"), "{message}");
-        let repo = places.hub_cache.join("models--owner--name");
+        let repo = settings.hub_cache.join("models--owner--name");
         assert!(!repo.join("blobs").join(sha256(&safetensors(BIG))).exists());
         assert!(
             fs::symlink_metadata(
@@ -242,20 +242,20 @@ fn a_short_or_damaged_file_is_thrown_away() {
             .is_err()
         );
         hub.change(llama());
-        get(&places).unwrap();
+        get(&settings).unwrap();
     }
 }
 
 #[test]
 fn a_resumed_part_of_other_content_is_started_anew() {
     let (hub, dir) = (FakeHub::serve(llama()), tempfile::tempdir().unwrap());
-    let places = at(&hub, dir.path());
+    let settings = at(&hub, dir.path());
     let name = sha256(&safetensors(BIG));
     for part in [vec![b'?'; 1000], vec![b'?'; BIG * 2]] {
-        let blobs = places.hub_cache.join("models--owner--name/blobs");
-        let _ = fs::remove_dir_all(&places.hub_cache);
+        let blobs = settings.hub_cache.join("models--owner--name/blobs");
+        let _ = fs::remove_dir_all(&settings.hub_cache);
         write(&blobs, &format!("{name}.part"), part);
-        get(&places).unwrap();
+        get(&settings).unwrap();
     }
 }
 
@@ -265,16 +265,16 @@ fn cancelling_leaves_at_once_and_a_restart_finishes() {
         FakeHub::serve(llama().served("model.safetensors", Body::Stalled(1000))),
         tempfile::tempdir().unwrap(),
     );
-    let places = at(&hub, dir.path());
+    let settings = at(&hub, dir.path());
     let ctx = cancelled_when(|p| p.stage.contains("model.safetensors"));
-    let got = resolve_in(&places, Some("owner/name"), &ctx);
+    let got = resolve_in(&settings, Some("owner/name"), &ctx);
     assert!(matches!(got, Err(Error::Cancelled)), "{got:?}");
     // The abandoned worker still waits for bytes and holds its lock; another process would start
     // without it.
     hub.change(llama());
-    let blobs = places.hub_cache.join("models--owner--name/blobs");
+    let blobs = settings.hub_cache.join("models--owner--name/blobs");
     fs::remove_file(blobs.join(format!("{}.lock", sha256(&safetensors(BIG))))).unwrap();
-    get(&places).unwrap();
+    get(&settings).unwrap();
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn refusals_say_what_to_do() {
         FakeHub::serve(Repo::default()),
         tempfile::tempdir().unwrap(),
     );
-    let places = at(&hub, dir.path());
+    let settings = at(&hub, dir.path());
     for (status, says, code) in [
         (404, "check its name", 2),
         (401, "HF_TOKEN", 2),
@@ -294,7 +294,7 @@ fn refusals_say_what_to_do() {
             status: Some(status),
             ..Repo::default()
         });
-        let error = get(&places).unwrap_err();
+        let error = get(&settings).unwrap_err();
         assert_eq!(error.exit_code(), code);
         assert!(
             error.to_string().contains("'owner/name'") && error.to_string().contains(says),
@@ -313,26 +313,26 @@ fn refusals_say_what_to_do() {
             garbage: Some(garbage),
             ..Repo::default()
         });
-        assert!(message(get(&places)).contains(&hub.endpoint));
+        assert!(message(get(&settings)).contains(&hub.endpoint));
     }
-    let closed = message(get(&Places {
+    let closed = message(get(&SourceSettings {
         endpoint: "http://127.0.0.1:1".into(),
-        ..places.clone()
+        ..settings.clone()
     }));
     assert!(
         closed.starts_with("cannot reach http://127.0.0.1:1: "),
         "{closed}"
     );
     assert!(
-        message(get(&Places {
+        message(get(&SourceSettings {
             endpoint: "ftp://x".into(),
-            ..places.clone()
+            ..settings.clone()
         }))
         .contains("HF_ENDPOINT")
     );
-    let offline = message(get(&Places {
+    let offline = message(get(&SourceSettings {
         offline: true,
-        ..places
+        ..settings
     }));
     assert!(
         offline.contains("HF_HUB_OFFLINE") && offline.contains("not in the Hub cache"),
@@ -360,24 +360,24 @@ fn a_folder_that_is_no_model_is_fetched_alone() {
         .file("layer_1/other.bin", *b"not wanted")
         .file("layer_2/checkpoints/final.safetensors", *b"second");
     let hub = FakeHub::serve(repo);
-    let places = Places {
+    let settings = SourceSettings {
         endpoint: hub.endpoint.clone(),
-        ..places(dir.path())
+        ..settings(dir.path())
     };
     let ctx = TaskCtx::silent();
-    let found = resolve_folder_in(&places, "o/n/layer_1", &files, &ctx).unwrap();
+    let found = resolve_folder_in(&settings, "o/n/layer_1", &files, &ctx).unwrap();
     assert_eq!(fs::read(found.join("params.npz")).unwrap(), b"first");
     assert!(!found.join("other.bin").exists());
-    let found = resolve_folder_in(&places, "o/n/layer_2", &files, &ctx).unwrap();
+    let found = resolve_folder_in(&settings, "o/n/layer_2", &files, &ctx).unwrap();
     assert_eq!(
         fs::read(found.join("checkpoints/final.safetensors")).unwrap(),
         b"second"
     );
-    let wrong = message(resolve_folder_in(&places, "o/n/layer_3", &files, &ctx));
+    let wrong = message(resolve_folder_in(&settings, "o/n/layer_3", &files, &ctx));
     assert!(wrong.contains("it has layer_1, layer_2"), "{wrong}");
-    let offline = Places {
+    let offline = SourceSettings {
         offline: true,
-        ..places
+        ..settings
     };
     assert!(
         resolve_folder_in(&offline, "o/n/layer_1", &files, &ctx)

