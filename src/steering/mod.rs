@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 use crate::analysis::ScoredToken;
 use crate::analysis::lens::extremes;
 use crate::error::{Error, Result};
-use crate::model::generate::{Arithmetic, Continuation, Continued, NewToken, Sampling, generate};
+use crate::model::generate::{
+    Arithmetic, Continuation, GeneratedRow, NewToken, Sampling, generate,
+};
 use crate::model::{BosRule, HookPoint, Model};
 use crate::task::TaskCtx;
 use calibrate::{Aim, kl, last_logits, mean_shifts};
@@ -249,7 +251,7 @@ pub fn steer(
         .partition(|(row, _)| place(*row).1);
     let text = |rows: Vec<(usize, _)>| {
         rows.into_iter()
-            .map(|(_, new): (_, Continued)| new.text)
+            .map(|(_, new): (_, GeneratedRow)| new.text)
             .collect()
     };
     Ok(Steered {

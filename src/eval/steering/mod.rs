@@ -476,7 +476,7 @@ impl<'a> Run<'a> {
             .collect();
         let nll = perplexity::mean_nll(self.model, &rows, ctx)?;
         let record = |(((group, sample), made), nll): (
-            (&(&Group, usize), crate::model::generate::Continued),
+            (&(&Group, usize), crate::model::generate::GeneratedRow),
             f64,
         )| TextRecord {
             key: Key {
