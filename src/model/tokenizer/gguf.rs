@@ -1,7 +1,7 @@
 //! The tokenizer that a GGUF carries in its metadata.
 //!
-//! `tokenizer.ggml.model` says which kind: `gpt2` is byte-level BPE, `llama` SentencePiece's BPE.
-//! Anything else is refused by name.
+//! `tokenizer.ggml.model` names the kind: `gpt2` is byte-level BPE, `llama` SentencePiece's BPE. Any
+//! other is refused by name.
 
 use std::path::Path;
 
@@ -12,8 +12,8 @@ use tokenizers::normalizers::replace::Replace;
 use tokenizers::normalizers::utils::Sequence;
 use tokenizers::{AddedToken, NormalizerWrapper};
 
-use super::pieces::{Pieces, Spelling, hex_byte, spelled};
-use super::{PrefixSpace, Tokenizer, hex, pretokenizer, sentencepiece, unique};
+use super::pieces::{ByteEncoding, Pieces, hex_byte, piece_bytes};
+use super::{PrefixSpace, Tokenizer, deduplicated, hex, pretokenizer, sentencepiece};
 use crate::error::{Error, Result};
 use crate::model::gguf::Header;
 
@@ -24,13 +24,12 @@ const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 const BYTE: i64 = 6;
 
-/// Control tokens that end an answer, whatever the metadata says of EOS: a chat model's turn ends
-/// with one of them.
+/// Control tokens that end an answer of a chat model, whatever the metadata names as EOS.
 const TURN_ENDS: [&str; 4] = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>"];
 
 /// Builds the tokenizer of a GGUF file.
 pub(super) fn build(header: &Header) -> Result<Tokenizer> {
-    let table = Table::read(header)?;
+    let table = VocabTable::read(header)?;
     let (bpe, rules) = match header.string("tokenizer.ggml.model") {
         Some("gpt2") => byte_level(header, &table)?,
         Some("llama") => sentence_piece(header, &table)?,
@@ -60,13 +59,13 @@ pub(super) fn build(header: &Header) -> Result<Tokenizer> {
     let mut pieces = Pieces::default();
     for (id, token) in table.tokens.iter().enumerate() {
         let literal = matches!(table.kind(id), CONTROL | UNKNOWN)
-            || (table.kind(id) == USER_DEFINED && rules.spelling == Spelling::ByteLevel);
-        pieces.push(&spelled(
+            || (table.kind(id) == USER_DEFINED && rules.encoding == ByteEncoding::ByteLevel);
+        pieces.push(&piece_bytes(
             token,
             if literal {
-                Spelling::Literal
+                ByteEncoding::Literal
             } else {
-                rules.spelling
+                rules.encoding
             },
         ));
     }
@@ -91,14 +90,14 @@ pub(super) fn build(header: &Header) -> Result<Tokenizer> {
     })
 }
 
-/// The vocabulary as the file has it, lengths checked.
-struct Table<'a> {
+/// The vocabulary as the file has it: `tokens` by id, and their types, of which there are as many.
+struct VocabTable<'a> {
     path: &'a Path,
     tokens: &'a [String],
     kinds: Option<&'a [i64]>,
 }
 
-impl<'a> Table<'a> {
+impl<'a> VocabTable<'a> {
     fn read(header: &'a Header) -> Result<Self> {
         let path = header.path();
         let tokens = header.strings("tokenizer.ggml.tokens").unwrap_or_default();
@@ -110,7 +109,7 @@ impl<'a> Table<'a> {
         }
         let kinds = header.ints("tokenizer.ggml.token_type");
         if let Some(kinds) = kinds {
-            same_length(path, "token_type", kinds.len(), tokens.len())?;
+            check_length(path, "token_type", kinds.len(), tokens.len())?;
         }
         Ok(Self {
             path,
@@ -129,9 +128,11 @@ impl<'a> Table<'a> {
     /// SentencePiece), or, where the normaliser would put a prefix on the token too, before.
     fn text(&self, id: usize, rules: &Rules) -> String {
         let token = &self.tokens[id];
-        match (rules.spelling, self.kind(id), rules.prefix_space) {
-            (Spelling::SentencePiece, USER_DEFINED, PrefixSpace::None) => token.replace(' ', "▁"),
-            (Spelling::SentencePiece, USER_DEFINED, _) => token.replace('▁', " "),
+        match (rules.encoding, self.kind(id), rules.prefix_space) {
+            (ByteEncoding::SentencePiece, USER_DEFINED, PrefixSpace::None) => {
+                token.replace(' ', "▁")
+            }
+            (ByteEncoding::SentencePiece, USER_DEFINED, _) => token.replace('▁', " "),
             _ => token.clone(),
         }
     }
@@ -153,7 +154,7 @@ impl<'a> Table<'a> {
             let content = self.text(id, rules);
             let plain = self.kind(id) == USER_DEFINED;
             let after_normalising =
-                plain && rules.spelling == Spelling::SentencePiece && content.contains('▁');
+                plain && rules.encoding == ByteEncoding::SentencePiece && content.contains('▁');
             AddedToken::from(content, !plain).normalized(after_normalising)
         };
         matched.map(token).collect()
@@ -183,22 +184,23 @@ impl<'a> Table<'a> {
     }
 }
 
-/// What stands around the merges.
+/// What a tokenizer does to a text besides merging: how it is normalised and split, how pieces
+/// encode bytes, and where a space is added.
 struct Rules {
     normalizer: Option<NormalizerWrapper>,
     pre_tokenizer: Option<tokenizers::PreTokenizerWrapper>,
-    spelling: Spelling,
+    encoding: ByteEncoding,
     prefix_space: PrefixSpace,
 }
 
-fn byte_level(header: &Header, table: &Table<'_>) -> Result<(BPE, Rules)> {
+fn byte_level(header: &Header, table: &VocabTable<'_>) -> Result<(BPE, Rules)> {
     let path = header.path();
     let Some(pre) = header.string("tokenizer.ggml.pre") else {
         let problem = "does not say how its tokenizer cuts a text (no tokenizer.ggml.pre, as in files from before \
                        May 2024): convert the model anew, or use its Hugging Face directory";
         return Err(Error::file(path, problem));
     };
-    let Some(rules) = pretokenizer::named(pre) else {
+    let Some(rules) = pretokenizer::by_name(pre) else {
         let problem = format!(
             "cuts text by the rule '{pre}', which is not known here (known: {}): use the model's Hugging Face \
              directory, which has a tokenizer.json",
@@ -213,7 +215,7 @@ fn byte_level(header: &Header, table: &Table<'_>) -> Result<(BPE, Rules)> {
     let rules = Rules {
         normalizer: rules.normalizer,
         pre_tokenizer: Some(rules.pre_tokenizer),
-        spelling: Spelling::ByteLevel,
+        encoding: ByteEncoding::ByteLevel,
         prefix_space: PrefixSpace::None,
     };
     let vocab = table.vocab(&rules);
@@ -228,8 +230,8 @@ fn byte_level(header: &Header, table: &Table<'_>) -> Result<(BPE, Rules)> {
     Ok((bpe.build().map_err(failed)?, rules))
 }
 
-/// The merges of a file, each "left right", checked: the builder must not meet one whose result is
-/// no token.
+/// The merges of a file, each "left right". One whose parts or result are not tokens is refused here,
+/// because the builder of the library would panic on it.
 fn merges(path: &Path, lines: &[String], vocab: &Vocab) -> Result<Merges> {
     let mut joined = String::new();
     let mut merges = Merges::with_capacity(lines.len());
@@ -258,14 +260,14 @@ fn merges(path: &Path, lines: &[String], vocab: &Vocab) -> Result<Merges> {
     Ok(merges)
 }
 
-fn sentence_piece(header: &Header, table: &Table<'_>) -> Result<(BPE, Rules)> {
+fn sentence_piece(header: &Header, table: &VocabTable<'_>) -> Result<(BPE, Rules)> {
     let path = header.path();
     let failed =
         |e: tokenizers::Error| Error::file(path, format!("its tokenizer cannot be built: {e}"));
     let scores = header.floats("tokenizer.ggml.scores").unwrap_or_default();
-    same_length(path, "scores", scores.len(), table.tokens.len())?;
+    check_length(path, "scores", scores.len(), table.tokens.len())?;
     let spaces = Replace::new(" ", "▁").map_err(failed)?;
-    // Absent means yes (llama.cpp: `add_space_prefix = true` for SentencePiece).
+    // llama.cpp takes an absent key as true for SentencePiece (`add_space_prefix`).
     let prefixed = header
         .flag("tokenizer.ggml.add_space_prefix")
         .unwrap_or(true);
@@ -279,7 +281,7 @@ fn sentence_piece(header: &Header, table: &Table<'_>) -> Result<(BPE, Rules)> {
     let rules = Rules {
         normalizer,
         pre_tokenizer: None,
-        spelling: Spelling::SentencePiece,
+        encoding: ByteEncoding::SentencePiece,
         prefix_space,
     };
 
@@ -311,7 +313,7 @@ fn sentence_piece(header: &Header, table: &Table<'_>) -> Result<(BPE, Rules)> {
     Ok((bpe.build().map_err(failed)?, rules))
 }
 
-fn same_length(path: &Path, key: &str, got: usize, tokens: usize) -> Result<()> {
+fn check_length(path: &Path, key: &str, got: usize, tokens: usize) -> Result<()> {
     if got == tokens {
         return Ok(());
     }
@@ -321,7 +323,7 @@ fn same_length(path: &Path, key: &str, got: usize, tokens: usize) -> Result<()> 
     ))
 }
 
-fn bos(header: &Header, table: &Table<'_>) -> Result<Option<u32>> {
+fn bos(header: &Header, table: &VocabTable<'_>) -> Result<Option<u32>> {
     const KEY: &str = "tokenizer.ggml.bos_token_id";
     if !header.metadata.contains_key(KEY) {
         return Ok(sentencepiece_default(header, table, 1));
@@ -333,7 +335,7 @@ fn bos(header: &Header, table: &Table<'_>) -> Result<Option<u32>> {
     Ok(bos.filter(|&id| !(qwen && table.tokens[id as usize] == "<|endoftext|>")))
 }
 
-fn eos(header: &Header, table: &Table<'_>) -> Result<Vec<u32>> {
+fn eos(header: &Header, table: &VocabTable<'_>) -> Result<Vec<u32>> {
     let mut ids = Vec::new();
     for key in ["eos", "eot", "eom"] {
         ids.extend(table.named_id(header, &format!("tokenizer.ggml.{key}_token_id"))?);
@@ -344,17 +346,18 @@ fn eos(header: &Header, table: &Table<'_>) -> Result<Vec<u32>> {
     let turn_end =
         |&id: &usize| table.kind(id) == CONTROL && TURN_ENDS.contains(&table.tokens[id].as_str());
     ids.extend((0..table.tokens.len()).filter(turn_end).map(|id| id as u32));
-    Ok(unique(ids))
+    Ok(deduplicated(ids))
 }
 
-/// SentencePiece's usual ids of BOS (1) and EOS (2), for a file that does not say.
-fn sentencepiece_default(header: &Header, table: &Table<'_>, id: usize) -> Option<u32> {
-    let usual = header.string("tokenizer.ggml.model") == Some("llama") && id < table.tokens.len();
-    (usual && table.kind(id) == CONTROL).then_some(id as u32)
+/// SentencePiece's default ids of BOS (1) and EOS (2), for a file that names none.
+fn sentencepiece_default(header: &Header, table: &VocabTable<'_>, id: usize) -> Option<u32> {
+    let sentencepiece =
+        header.string("tokenizer.ggml.model") == Some("llama") && id < table.tokens.len();
+    (sentencepiece && table.kind(id) == CONTROL).then_some(id as u32)
 }
 
-/// sha256 over everything here that ids depend on, each part with its length before it.
-fn fingerprint(header: &Header, table: &Table<'_>) -> String {
+/// sha256 over everything in the metadata that ids depend on, each part preceded by its length.
+fn fingerprint(header: &Header, table: &VocabTable<'_>) -> String {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());

@@ -1,5 +1,5 @@
-//! A `tokenizer.json` with what lies beside it: more tokens, and in `generation_config.json` and
-//! `config.json` the ids that begin and end a text.
+//! A `tokenizer.json` with the files beside it: those that add tokens, and `generation_config.json`
+//! and `config.json` with the ids that begin and end a text.
 //!
 //! The ids are the library's; this file adds the exact bytes of each piece, and which ids begin and
 //! end a text.
@@ -9,14 +9,15 @@ use std::path::Path;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::beside::Beside;
-use super::pieces::{Pieces, Spelling, spelled};
-use super::{PrefixSpace, Tokenizer, hex, unique};
+use super::extra_tokens::ExtraTokens;
+use super::pieces::{ByteEncoding, Pieces, piece_bytes};
+use super::{PrefixSpace, Tokenizer, deduplicated, hex};
 use crate::error::{Error, Result};
 use crate::lfs;
 use crate::panics::catch_panic;
 
-/// Ids past this leave gaps that no vocabulary has; the table of pieces must not grow to them.
+/// The largest id that is accepted: the table of pieces grows to the largest id, and no vocabulary
+/// is larger.
 const MAX_ID: u32 = 1 << 24;
 
 /// Reads `tokenizer.json` and its neighbours.
@@ -31,23 +32,23 @@ pub(super) fn open(tokenizer: &Path, config: &Path) -> Result<Tokenizer> {
     }
     let json = std::fs::read(tokenizer).map_err(Error::io("read", tokenizer))?;
     lfs::refuse_pointer(&json, tokenizer)?;
-    let mut inner = library(&json, tokenizer)?;
-    let beside = Beside::read(tokenizer)?;
-    let added = beside
+    let mut inner = parse_library(&json, tokenizer)?;
+    let extra = ExtraTokens::read(tokenizer)?;
+    let added = extra
         .add_to(&mut inner)
         .map_err(|e| Error::file(tokenizer, format!("cannot take more tokens: {e}")))?;
     let file = Sha256::new_with_prefix(&json);
-    let whole = added
+    let all = added
         .as_ref()
         .map_or_else(|| file.clone(), |added| file.clone().chain_update(added));
-    let mut out = with_pieces(inner, hex(whole), tokenizer)?;
+    let mut out = with_pieces(inner, hex(all), tokenizer)?;
     out.file_sha256 = added.is_some().then(|| hex(file));
     let generation = optional_json(&tokenizer.with_file_name("generation_config.json"))?;
     let config = optional_json(config)?;
 
-    out.bos = match beside.role("bos_token") {
-        // The tokenizer's word goes first: Qwen's says that there is no BOS, while its config.json
-        // names one.
+    out.bos = match extra.role("bos_token") {
+        // The tokenizer's own files take precedence: Qwen's say that there is no BOS, while its
+        // config.json names one.
         Some(None) => None,
         Some(Some(token)) => named(&out, token, tokenizer, "bos_token")?,
         None => {
@@ -58,7 +59,7 @@ pub(super) fn open(tokenizer: &Path, config: &Path) -> Result<Tokenizer> {
         }
     };
     let mut eos = Vec::new();
-    if let Some(Some(token)) = beside.role("eos_token") {
+    if let Some(Some(token)) = extra.role("eos_token") {
         eos.extend(named(&out, token, tokenizer, "eos_token")?);
     }
     eos.extend(
@@ -66,21 +67,21 @@ pub(super) fn open(tokenizer: &Path, config: &Path) -> Result<Tokenizer> {
             .into_iter()
             .flat_map(|c| ids_at(c, "eos_token_id")),
     );
-    out.eos = unique(eos);
+    out.eos = deduplicated(eos);
     Ok(out)
 }
 
-/// Reads a `tokenizer.json` alone; no BOS and no EOS yet.
+/// Reads a `tokenizer.json` alone, without BOS and EOS.
 pub(super) fn parse(json: &[u8], path: &Path) -> Result<Tokenizer> {
     with_pieces(
-        library(json, path)?,
+        parse_library(json, path)?,
         hex(Sha256::new_with_prefix(json)),
         path,
     )
 }
 
-/// A `tokenizer.json` as the library reads it.
-fn library(json: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
+/// A `tokenizer.json` as the `tokenizers` library reads it, without truncation and padding.
+fn parse_library(json: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
     let bad = |problem: String| {
         Error::file(
             path,
@@ -98,8 +99,8 @@ fn library(json: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
             ));
         }
     };
-    // Some files carry the padding and cutting of the training run; ids of a text must not depend
-    // on either.
+    // Some files carry the padding and truncation of the training run, on which the ids of a text
+    // must not depend.
     inner.with_padding(None);
     inner
         .with_truncation(None)
@@ -109,7 +110,7 @@ fn library(json: &[u8], path: &Path) -> Result<tokenizers::Tokenizer> {
 
 /// Adds the exact bytes of each piece.
 fn with_pieces(inner: tokenizers::Tokenizer, sha256: String, path: &Path) -> Result<Tokenizer> {
-    let (spelling, prefix_space) = reading(&inner);
+    let (encoding, prefix_space) = decoding_of(&inner);
     let added_tokens = inner.get_added_tokens_decoder();
     let mut vocabulary: Vec<(u32, String)> = inner
         .get_vocab(true)
@@ -128,13 +129,17 @@ fn with_pieces(inner: tokenizers::Tokenizer, sha256: String, path: &Path) -> Res
             return Err(Error::file(path, problem));
         }
         if *id < next {
-            continue; // two tokens with one id: the first stands for it
+            continue; // Of two tokens with one id the first counts.
         }
         (next..*id).for_each(|_| pieces.skip());
         let literal = added_tokens.contains_key(id);
-        pieces.push(&spelled(
+        pieces.push(&piece_bytes(
             token,
-            if literal { Spelling::Literal } else { spelling },
+            if literal {
+                ByteEncoding::Literal
+            } else {
+                encoding
+            },
         ));
         next = *id + 1;
     }
@@ -146,7 +151,7 @@ fn with_pieces(inner: tokenizers::Tokenizer, sha256: String, path: &Path) -> Res
         .collect();
     added.sort_unstable();
     special.sort_unstable();
-    let byte_exact = spelling != Spelling::Literal;
+    let byte_exact = encoding != ByteEncoding::Literal;
     Ok(Tokenizer {
         inner,
         pieces,
@@ -161,15 +166,15 @@ fn with_pieces(inner: tokenizers::Tokenizer, sha256: String, path: &Path) -> Res
     })
 }
 
-/// How pieces spell bytes, and where encoding adds a space: read off the decoder, which must undo
-/// both.
-fn reading(inner: &tokenizers::Tokenizer) -> (Spelling, PrefixSpace) {
+/// How pieces encode bytes, and where the tokenizer adds a space. Both are read off the decoder,
+/// which must undo them.
+fn decoding_of(inner: &tokenizers::Tokenizer) -> (ByteEncoding, PrefixSpace) {
     let decoder = serde_json::to_value(inner.get_decoder()).unwrap_or_default();
     let mut steps = Vec::new();
     flatten(&decoder, &mut steps);
     let kind = |step: &&Value, name: &str| step.get("type").and_then(Value::as_str) == Some(name);
     if steps.iter().any(|s| kind(s, "ByteLevel")) {
-        return (Spelling::ByteLevel, PrefixSpace::None);
+        return (ByteEncoding::ByteLevel, PrefixSpace::None);
     }
     let metaspace = steps.iter().find(|s| kind(s, "Metaspace"));
     let bytes = steps.iter().any(|s| kind(s, "ByteFallback"));
@@ -177,7 +182,7 @@ fn reading(inner: &tokenizers::Tokenizer) -> (Spelling, PrefixSpace) {
         .iter()
         .any(|s| kind(s, "Replace") && s.to_string().contains('▁'));
     if metaspace.is_none() && !bytes && !replaces {
-        return (Spelling::Literal, PrefixSpace::None);
+        return (ByteEncoding::Literal, PrefixSpace::None);
     }
     let strips = steps
         .iter()
@@ -194,7 +199,7 @@ fn reading(inner: &tokenizers::Tokenizer) -> (Spelling, PrefixSpace) {
         None if prepends_first_only(inner) => PrefixSpace::First,
         None => PrefixSpace::EverySegment,
     };
-    (Spelling::SentencePiece, prefix_space)
+    (ByteEncoding::SentencePiece, prefix_space)
 }
 
 /// Newer Llama files decode by `Replace` but add their space in a `Metaspace` pre-tokenizer, before
@@ -219,7 +224,7 @@ fn flatten<'a>(step: &'a Value, out: &mut Vec<&'a Value>) {
     }
 }
 
-/// A JSON file that need not be there: absent is `null`.
+/// The value of a JSON file; `null` where the file does not exist.
 fn optional_json(path: &Path) -> Result<Value> {
     match std::fs::read(path) {
         Ok(bytes) => {
@@ -232,7 +237,7 @@ fn optional_json(path: &Path) -> Result<Value> {
     }
 }
 
-/// The id of a token that a file beside names.
+/// The id of the token that a file names as `role`.
 fn named(tokenizer: &Tokenizer, token: &str, path: &Path, role: &str) -> Result<Option<u32>> {
     match tokenizer.inner.token_to_id(token) {
         Some(id) => Ok(Some(id)),
@@ -245,7 +250,7 @@ fn named(tokenizer: &Tokenizer, token: &str, path: &Path, role: &str) -> Result<
     }
 }
 
-/// One id or a list of them.
+/// The ids that a key of a configuration holds: one, or a list of them.
 fn ids_at(config: &Value, key: &str) -> Vec<u32> {
     let id = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
     match config.get(key) {

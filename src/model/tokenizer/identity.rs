@@ -1,8 +1,7 @@
 //! What decides the ids of a text, as one sha256.
 //!
-//! It is taken of the tokenizer as it was put together, whatever files that came from: a file that
-//! is written anew with the same rules gives the same, and a token that is added in any of the
-//! files another.
+//! The hash covers the tokenizer as it was built, whatever files it came from: rewriting a file with
+//! the same rules does not change it, and adding a token in any of the files does.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -21,7 +20,7 @@ impl Tokenizer {
             serde_json::to_value(inner.get_pre_tokenizer()),
             serde_json::to_value(inner.get_model()),
         ] {
-            feed(&mut hash, &part.unwrap_or_default());
+            hash_value(&mut hash, &part.unwrap_or_default());
         }
         let mut added: Vec<_> = inner
             .get_added_tokens_decoder()
@@ -40,8 +39,8 @@ impl Tokenizer {
                 ]
                 .map(u8::from),
             );
-            text(&mut hash, &token.content);
-            // With this switch special tokens are split as any text is.
+            hash_text(&mut hash, &token.content);
+            // With this switch special tokens in a text are split like other text.
             if inner.get_encode_special_tokens() {
                 hash.update([u8::from(token.special)]);
             }
@@ -50,13 +49,14 @@ impl Tokenizer {
     }
 }
 
-fn text(hash: &mut Sha256, text: &str) {
+/// Hashes a text preceded by its length.
+fn hash_text(hash: &mut Sha256, text: &str) {
     hash.update((text.len() as u64).to_le_bytes());
     hash.update(text.as_bytes());
 }
 
-/// Settings that are off count as absent: a later version of the library that writes another of
-/// them changes nothing.
+/// Whether a setting is off. Such settings are left out of the hash, so that one that a later
+/// version of the library adds does not change it.
 fn is_off(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
@@ -65,27 +65,28 @@ fn is_off(value: &Value) -> bool {
     }
 }
 
-fn feed(hash: &mut Sha256, value: &Value) {
+/// Hashes a JSON value, with the keys of objects sorted.
+fn hash_value(hash: &mut Sha256, value: &Value) {
     match value {
         Value::Object(map) => {
             let mut entries: Vec<_> = map.iter().filter(|(_, value)| !is_off(value)).collect();
             entries.sort_unstable_by_key(|(key, _)| *key);
             hash.update(b"{");
             for (key, value) in entries {
-                text(hash, key);
-                feed(hash, value);
+                hash_text(hash, key);
+                hash_value(hash, value);
             }
             hash.update(b"}");
         }
         Value::Array(list) => {
             hash.update(b"[");
-            list.iter().for_each(|value| feed(hash, value));
+            list.iter().for_each(|value| hash_value(hash, value));
             hash.update(b"]");
         }
         Value::String(words) => {
             hash.update(b"\"");
-            text(hash, words);
+            hash_text(hash, words);
         }
-        other => text(hash, &other.to_string()),
+        other => hash_text(hash, &other.to_string()),
     }
 }

@@ -5,7 +5,7 @@
 //! the bytes of a text's ids, one after the other, are the text (for the vocabularies that can
 //! spell every byte; a normaliser's changes, such as Qwen's NFC, apart).
 
-mod beside;
+mod extra_tokens;
 mod gguf;
 mod hf;
 mod identity;
@@ -24,37 +24,39 @@ use super::gguf::Header;
 use super::{BosRule, ModelFiles, ModelLayout};
 use crate::error::{Error, Result};
 
-/// Where encoding puts a space that the text does not have, so that decoding takes it away again.
+/// Where encoding adds a space that the text does not have, which decoding removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PrefixSpace {
     None,
-    /// Before the text.
+    /// Before the text alone.
     First,
     /// Before the text and after each added token in it.
     EverySegment,
 }
 
-/// A model's tokenizer.
+/// A model's tokenizer: text to ids as Hugging Face's gives them, and the exact bytes of each id.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     pieces: Pieces,
     prefix_space: PrefixSpace,
-    /// Whether the pieces' bytes in a row are the text; else the library's own decoder must be
-    /// asked.
+    /// Whether the pieces' bytes, joined, are the text; where not, the library's decoder is used.
     byte_exact: bool,
-    /// Ids matched whole in a text, ascending.
+    /// Ids of tokens that are matched as a whole in a text, ascending.
     added: Vec<u32>,
-    /// Those of `added` that are no text: BOS, EOS, turn marks.
+    /// Those of `added` that are control tokens: BOS, EOS, the ends of turns.
     special: Vec<u32>,
     bos: Option<u32>,
     eos: Vec<u32>,
     sha256: String,
-    /// Of `tokenizer.json` alone, where files beside it add to it.
+    /// sha256 of `tokenizer.json` alone, where other files add tokens.
     file_sha256: Option<String>,
 }
 
 impl Tokenizer {
     /// Reads the tokenizer of a model's files.
+    ///
+    /// # Errors
+    /// A file that is missing or broken, or a kind of tokenizer that is not supported.
     pub fn open(files: &ModelFiles) -> Result<Self> {
         match &files.layout {
             ModelLayout::HuggingFace {
@@ -64,13 +66,19 @@ impl Tokenizer {
         }
     }
 
-    /// Reads the tokenizer out of a GGUF header that was read already.
+    /// Builds the tokenizer that a GGUF header holds.
+    ///
+    /// # Errors
+    /// A header without a tokenizer, or with one whose kind or splitting rule is not supported.
     pub fn from_gguf(header: &Header) -> Result<Self> {
         gguf::build(header)
     }
 
     /// Reads a `tokenizer.json` in memory; `name` stands in for its path in errors. `bos` and `eos`
     /// are tokens by name.
+    ///
+    /// # Errors
+    /// Not a `tokenizer.json`, or one without these tokens.
     pub fn from_json(json: &[u8], name: &Path, bos: Option<&str>, eos: &[&str]) -> Result<Self> {
         let mut tokenizer = hf::parse(json, name)?;
         let id = |token: &str| {
@@ -89,6 +97,9 @@ impl Tokenizer {
 
     /// Ids of `text`, with BOS by `rule` (a BOS that the text already starts with is not doubled).
     /// Special tokens written in the text are recognised, as Hugging Face does.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for [`BosRule::Always`] where the model has no BOS.
     pub fn encode(&self, text: &str, rule: BosRule) -> Result<Vec<u32>> {
         let encoding = self
             .inner
@@ -108,7 +119,7 @@ impl Tokenizer {
         Ok(bos.into_iter().chain(ids.iter().copied()).collect())
     }
 
-    /// The text of ids, special tokens as they are written; bytes that are no UTF-8 become U+FFFD.
+    /// The text of ids, special tokens by their names; bytes that are not UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
         if !self.byte_exact {
             return self.inner.decode(ids, false).unwrap_or_default();
@@ -137,8 +148,8 @@ impl Tokenizer {
         self.pieces.bytes(id)
     }
 
-    /// One token for display on its own: its text where its bytes are UTF-8, else `<0xE2>`-like
-    /// marks for each byte.
+    /// One token for display on its own: its text where its bytes are UTF-8, else `<0xE2>` for each
+    /// byte.
     pub fn piece(&self, id: u32) -> String {
         let bytes = self.bytes(id);
         match std::str::from_utf8(bytes) {
@@ -147,7 +158,7 @@ impl Tokenizer {
         }
     }
 
-    /// Whether an id is a control token (BOS, EOS, a turn mark) and not text.
+    /// Whether an id is a control token (BOS, EOS, the end of a turn) and not text.
     pub fn is_special(&self, id: u32) -> bool {
         self.special.binary_search(&id).is_ok()
     }
@@ -167,13 +178,13 @@ impl Tokenizer {
         self.pieces.count()
     }
 
-    /// sha256 of its file alone, which is all that versions without [`Tokenizer::ids_sha256`]
-    /// recorded.
+    /// sha256 of the tokenizer's file alone: versions before [`Tokenizer::ids_sha256`] recorded no
+    /// more.
     pub fn file_sha256(&self) -> &str {
         self.file_sha256.as_deref().unwrap_or(&self.sha256)
     }
 
-    /// sha256 of what defines it.
+    /// sha256 of the files that define the tokenizer, or of its metadata in a GGUF.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
@@ -196,7 +207,7 @@ fn hex(hash: Sha256) -> String {
 }
 
 /// Each id once, in the order of its first appearance.
-fn unique(ids: Vec<u32>) -> Vec<u32> {
+fn deduplicated(ids: Vec<u32>) -> Vec<u32> {
     let mut out = Vec::new();
     for id in ids {
         if !out.contains(&id) {

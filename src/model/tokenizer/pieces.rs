@@ -1,13 +1,13 @@
 //! The exact bytes of every token, in one block of memory.
 //!
-//! Knows the two spellings of bytes as text: GPT-2's byte-level alphabet, and SentencePiece's `▁`
+//! Knows the two encodings of bytes as text: GPT-2's byte-level alphabet, and SentencePiece's `▁`
 //! and `<0xNN>`.
 
 /// Bytes of each id; an id without a piece has none.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pieces {
     bytes: Vec<u8>,
-    /// Piece i ends here and starts where piece i − 1 ends.
+    /// Where piece i ends in `bytes`; it starts where piece i − 1 ends.
     ends: Vec<usize>,
     count: usize,
 }
@@ -20,12 +20,12 @@ impl Pieces {
         self.count += 1;
     }
 
-    /// Says that the next id has no piece.
+    /// Leaves the next id without a piece.
     pub(super) fn skip(&mut self) {
         self.ends.push(self.bytes.len());
     }
 
-    /// The bytes of `id`.
+    /// The bytes of `id`; none where it has no piece.
     pub(super) fn bytes(&self, id: u32) -> &[u8] {
         let id = id as usize;
         match self.ends.get(id) {
@@ -34,36 +34,35 @@ impl Pieces {
         }
     }
 
-    /// Ids with a piece.
+    /// The number of ids that have a piece.
     pub(super) fn count(&self) -> usize {
         self.count
     }
 }
 
-/// How a vocabulary writes bytes.
+/// How the text of a vocabulary's tokens encodes bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spelling {
+pub(super) enum ByteEncoding {
     /// One character of GPT-2's alphabet a byte.
     ByteLevel,
     /// `▁` for a space, `<0xNN>` for a byte without a piece.
     SentencePiece,
-    /// As it is.
+    /// A token's text is its bytes in UTF-8.
     Literal,
 }
 
 /// The bytes that a token's text stands for.
-pub(super) fn spelled(text: &str, spelling: Spelling) -> Vec<u8> {
-    match spelling {
-        Spelling::Literal => text.as_bytes().to_vec(),
-        Spelling::ByteLevel => {
-            // A token with other characters was never made by the byte-level alphabet: it is
-            // literal.
+pub(super) fn piece_bytes(text: &str, encoding: ByteEncoding) -> Vec<u8> {
+    match encoding {
+        ByteEncoding::Literal => text.as_bytes().to_vec(),
+        ByteEncoding::ByteLevel => {
+            // A token with a character outside the byte-level alphabet was not encoded by it.
             text.chars()
                 .map(byte_of)
                 .collect::<Option<_>>()
                 .unwrap_or_else(|| text.as_bytes().to_vec())
         }
-        Spelling::SentencePiece => match hex_byte(text) {
+        ByteEncoding::SentencePiece => match hex_byte(text) {
             Some(byte) => vec![byte],
             None => text.replace('▁', " ").into_bytes(),
         },
@@ -104,16 +103,19 @@ mod tests {
             }
         }
         assert!(seen.iter().all(|&n| n == 1));
-        assert_eq!(spelled("ĠHeĊ", Spelling::ByteLevel), b" He\n");
-        assert_eq!(spelled("âĢ", Spelling::ByteLevel), [0xE2, 0x80]);
+        assert_eq!(piece_bytes("ĠHeĊ", ByteEncoding::ByteLevel), b" He\n");
+        assert_eq!(piece_bytes("âĢ", ByteEncoding::ByteLevel), [0xE2, 0x80]);
     }
 
     #[test]
     fn sentencepiece_spells_spaces_and_bytes() {
-        assert_eq!(spelled("▁a▁", Spelling::SentencePiece), b" a ");
-        assert_eq!(spelled("<0xE2>", Spelling::SentencePiece), [0xE2]);
-        assert_eq!(spelled("<0x+1>", Spelling::SentencePiece), b"<0x+1>");
-        assert_eq!(spelled("<0xE2", Spelling::SentencePiece), b"<0xE2");
+        assert_eq!(piece_bytes("▁a▁", ByteEncoding::SentencePiece), b" a ");
+        assert_eq!(piece_bytes("<0xE2>", ByteEncoding::SentencePiece), [0xE2]);
+        assert_eq!(
+            piece_bytes("<0x+1>", ByteEncoding::SentencePiece),
+            b"<0x+1>"
+        );
+        assert_eq!(piece_bytes("<0xE2", ByteEncoding::SentencePiece), b"<0xE2");
     }
 
     #[test]

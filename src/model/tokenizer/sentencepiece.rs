@@ -1,49 +1,52 @@
 //! SentencePiece's BPE as merges: what a GGUF of the `llama` kind holds as pieces with scores.
 //!
-//! SentencePiece merges, of all neighbours whose join is a piece, the one with the best score. The
-//! same as an ordered list: every way to cut a piece into two pieces, best score first; this is how
-//! Hugging Face converts such models (`generate_merges`).
+//! Of all neighbouring pieces whose join is a piece, SentencePiece merges the pair with the best
+//! score. The same is an ordered list of merges: every split of a piece into two pieces, best score
+//! first, as `generate_merges` of `transformers` makes it.
 
 use tokenizers::models::bpe::{Merges, Vocab};
 
-/// Ordered merges of a vocabulary. `mergeable(id)` says whether a piece takes part; score by id.
+/// The ordered merges of a vocabulary. `scores` is indexed by id; pieces for which `mergeable(id)`
+/// is false take no part.
 pub(super) fn merges(
     tokens: &[String],
     vocab: &Vocab,
     scores: &[f32],
     mergeable: impl Fn(u32) -> bool,
 ) -> Merges {
-    /// A piece and the two that it is cut into, with the parts' lengths in characters.
-    struct Cut {
+    /// A split of a piece in two: the piece's score, and the lengths in characters and ids of the
+    /// parts.
+    struct Split {
         score: f32,
         chars: (usize, usize),
         ids: (u32, u32),
     }
     let part = |text: &str| vocab.get(text).copied().filter(|&id| mergeable(id));
-    let mut cuts = Vec::new();
+    let mut splits = Vec::new();
     for (id, token) in tokens.iter().enumerate() {
         if part(token) != Some(id as u32) {
-            continue; // not text, or a second token with the same text
+            continue; // The token is not text, or the second one with its text.
         }
         let length = token.chars().count();
-        let first = cuts.len();
+        let first = splits.len();
         for (chars, (at, _)) in token.char_indices().enumerate().skip(1) {
             let (left, right) = token.split_at(at);
             if let Some(ids) = part(left).zip(part(right)) {
-                cuts.push(Cut {
+                splits.push(Split {
                     score: scores[id],
                     chars: (chars, length - chars),
                     ids,
                 });
             }
         }
-        cuts[first..].sort_by_key(|cut| cut.ids);
+        splits[first..].sort_by_key(|split| split.ids);
     }
-    // Stable, as Python's sort is. Longer left parts first among equals.
-    cuts.sort_by(|a, b| b.score.total_cmp(&a.score).then(b.chars.cmp(&a.chars)));
+    // The sort is stable, as Python's is; among equal scores longer left parts come first.
+    splits.sort_by(|a, b| b.score.total_cmp(&a.score).then(b.chars.cmp(&a.chars)));
     let text = |id: u32| tokens[id as usize].clone();
-    cuts.into_iter()
-        .map(|cut| (text(cut.ids.0), text(cut.ids.1)))
+    splits
+        .into_iter()
+        .map(|split| (text(split.ids.0), text(split.ids.1)))
         .collect()
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde::Deserialize;
 
 use super::super::gguf::{Header, testing::GgufWriter};
-use super::pieces::Spelling;
+use super::pieces::ByteEncoding;
 use super::*;
 
 #[derive(Deserialize)]
@@ -102,9 +102,10 @@ fn gemma_has_the_references_ids() {
 fn byte_level() -> GgufWriter {
     let mut tokens: Vec<String> = vec!["<|start|>".into(), "<|end|>".into()];
     let alphabet = (0u32..0x200).filter_map(char::from_u32).map(String::from);
-    tokens.extend(
-        alphabet.filter(|c| pieces::spelled(c, Spelling::ByteLevel).len() == 1 && is_mapped(c)),
-    );
+    tokens
+        .extend(alphabet.filter(|c| {
+            pieces::piece_bytes(c, ByteEncoding::ByteLevel).len() == 1 && is_mapped(c)
+        }));
     assert_eq!(tokens.len(), 258);
     tokens.extend(["Ġt", "he", "Ġthe", "12"].map(String::from));
     let mut kinds = vec![1; tokens.len()];

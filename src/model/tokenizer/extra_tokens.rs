@@ -1,9 +1,9 @@
 //! Tokens that the files beside a `tokenizer.json` name: `tokenizer_config.json`,
 //! `special_tokens_map.json`, `added_tokens.json`.
 //!
-//! `transformers` adds them to the tokenizer when it opens it, each matched whole in a text; this
-//! file does the same in the same order, for a new token takes the next free id, whatever id a file
-//! gives it. Knows nothing of BOS rules.
+//! `transformers` adds them to the tokenizer when it opens it, each matched as a whole in a text.
+//! This file does the same in the same order, because a new token takes the next free id, whatever
+//! id a file gives it. Knows nothing of BOS rules.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -50,33 +50,34 @@ struct File {
 impl File {
     fn read(path: &Path) -> Result<Self> {
         Ok(Self {
-            pairs: parsed(path)?.unwrap_or_default(),
-            extras: parsed(path)?.unwrap_or_default(),
+            pairs: read_optional(path)?.unwrap_or_default(),
+            extras: read_optional(path)?.unwrap_or_default(),
         })
     }
 
-    /// The roles that the file makes up: keys that end as the usual ones do.
-    fn made_up(&self) -> Vec<(String, Named)> {
+    /// Tokens of roles that the file defines itself: keys outside [`ROLES`] that end in `_token`.
+    fn custom_roles(&self) -> Vec<(String, NamedToken)> {
         let own = |role: &str| role.ends_with("_token") && !ROLES.contains(&role);
         let pairs = self.pairs.0.iter().filter(|(role, _)| own(role));
         pairs
-            .filter_map(|(role, value)| Some((role.clone(), Named::of(value, true)?)))
+            .filter_map(|(role, value)| Some((role.clone(), NamedToken::of(value, true)?)))
             .collect()
     }
 }
 
-/// Special tokens that are listed, as the older key and the newer one take each other's place.
+/// The lists of special tokens. The key `extra_special_tokens` replaces the older
+/// `additional_special_tokens`, and files may have either.
 #[derive(Default)]
-struct Lists {
-    /// Under the newer key, once it is there.
-    extra: Option<Vec<Named>>,
-    /// Under the older key, which counts where the newer is not there.
-    additional: Option<Vec<Named>>,
-    /// Tokens with names, which are roles.
-    named: Vec<(String, Named)>,
+struct SpecialTokenLists {
+    /// Tokens of `extra_special_tokens`, where that key exists.
+    extra: Option<Vec<NamedToken>>,
+    /// Tokens of `additional_special_tokens`, used where `extra` is `None`.
+    additional: Option<Vec<NamedToken>>,
+    /// Tokens that stand under a name, which is their role.
+    named: Vec<(String, NamedToken)>,
 }
 
-impl Lists {
+impl SpecialTokenLists {
     fn of_config(config: &File) -> Self {
         let mut out = Self::default();
         let (extra, additional) = (
@@ -85,14 +86,14 @@ impl Lists {
         );
         match extra {
             Some(Extra::Named(pairs)) if !pairs.0.is_empty() => {
-                out.name(pairs);
+                out.add_named(pairs);
                 out.additional = additional.as_ref().map(|extra| extra.tokens(false));
             }
             Some(Extra::List(list)) if !list.is_empty() => {
                 out.extra = extra.as_ref().map(|extra| extra.tokens(false))
             }
             _ => match additional {
-                Some(Extra::Named(pairs)) => out.name(pairs),
+                Some(Extra::Named(pairs)) => out.add_named(pairs),
                 Some(list) => out.extra = Some(list.tokens(false)),
                 None if matches!(extra, Some(Extra::List(_))) => out.extra = Some(Vec::new()),
                 None => {}
@@ -101,11 +102,11 @@ impl Lists {
         out
     }
 
-    /// What a `special_tokens_map.json` says beside.
+    /// Adds what `special_tokens_map.json` lists.
     fn add(&mut self, map: &File) {
         match &map.extras.extra_special_tokens {
             Some(Extra::Named(pairs)) => {
-                self.name(pairs);
+                self.add_named(pairs);
                 self.extra = None;
             }
             Some(list) => self.extra.get_or_insert_default().extend(list.tokens(true)),
@@ -116,53 +117,54 @@ impl Lists {
         }
     }
 
-    fn name(&mut self, pairs: &Pairs<Value>) {
+    fn add_named(&mut self, pairs: &Pairs<Value>) {
         let named = pairs
             .0
             .iter()
-            .filter_map(|(role, value)| Some((role.clone(), Named::of(value, true)?)));
+            .filter_map(|(role, value)| Some((role.clone(), NamedToken::of(value, true)?)));
         self.named.extend(named);
     }
 }
 
 impl Extra {
-    /// The tokens of a list; `special` is meant where an object does not say.
-    fn tokens(&self, special: bool) -> Vec<Named> {
+    /// The tokens of a list; `special` is the flag of an object that does not have one.
+    fn tokens(&self, special: bool) -> Vec<NamedToken> {
         match self {
             Self::List(list) => list
                 .iter()
-                .filter_map(|value| Named::of(value, special))
+                .filter_map(|value| NamedToken::of(value, special))
                 .collect(),
             Self::Named(_) => Vec::new(),
         }
     }
 }
 
-/// A token as a file has it: as text, or with its flags.
+/// A token as a file has it: a text, or an object with flags.
 #[derive(Clone, PartialEq)]
-struct Named {
+struct NamedToken {
     token: AddedToken,
+    /// Whether the file has a text, without flags.
     is_text: bool,
 }
 
-/// What the files say, merged.
+/// The tokens of all files, merged as `transformers` merges them.
 #[derive(Default)]
-pub(super) struct Beside {
-    /// Tokens of [`ROLES`] that a file speaks of; then of roles that a file makes up. `None`: it
-    /// says that there is none.
-    roles: Vec<(String, Option<Named>)>,
+pub(super) struct ExtraTokens {
+    /// Roles that a file names, those of [`ROLES`] first; `None` where it says that there is no such
+    /// token.
+    roles: Vec<(String, Option<NamedToken>)>,
     /// Special tokens without a role.
-    extra: Vec<Named>,
-    /// Tokens with the id that a file gives them.
+    extra: Vec<NamedToken>,
+    /// Tokens by the id that a file gives them.
     by_id: BTreeMap<u64, AddedToken>,
-    /// They come from `added_tokens.json`, beside which `tokenizer.json` has the last word on an
-    /// id.
-    older: bool,
+    /// `by_id` comes from `added_tokens.json`: where `tokenizer.json` has a token of the same id, that
+    /// one counts.
+    legacy: bool,
     /// Special tokens in a text are taken as text.
     split_special: bool,
 }
 
-impl Beside {
+impl ExtraTokens {
     /// Reads the files in the directory of `tokenizer`.
     pub(super) fn read(tokenizer: &Path) -> Result<Self> {
         let mut out = Self::default();
@@ -171,31 +173,31 @@ impl Beside {
         out.split_special = config.pairs.get("split_special_tokens") == Some(&Value::Bool(true));
         for role in ROLES {
             if let Some(value) = config.pairs.get(role) {
-                out.set(role, Named::of(value, true));
+                out.set(role, NamedToken::of(value, true));
             }
         }
-        let mut lists = Lists::of_config(&config);
-        // Of made-up roles those that are objects come first, and those that are text have the last
-        // word.
+        let mut lists = SpecialTokenLists::of_config(&config);
+        // Of custom roles those that are objects come first, so that those that are text override
+        // them.
         let (mut first, mut last): (Vec<_>, Vec<_>) = config
-            .made_up()
+            .custom_roles()
             .into_iter()
-            .partition(|(_, token): &(String, Named)| !token.is_text);
+            .partition(|(_, token): &(String, NamedToken)| !token.is_text);
         match config.pairs.get("added_tokens_decoder") {
             Some(listed) => out.read_decoder(listed, &path)?,
             None => {
-                out.older = true;
+                out.legacy = true;
                 let map = File::read(&tokenizer.with_file_name("special_tokens_map.json"))?;
                 lists.add(&map);
-                first.extend(map.made_up());
-                let usual = |(role, value): &&(String, Value)| {
+                first.extend(map.custom_roles());
+                let known_role = |(role, value): &&(String, Value)| {
                     ROLES.contains(&role.as_str()) && !value.is_null()
                 };
                 map.pairs
                     .0
                     .iter()
-                    .filter(usual)
-                    .for_each(|(role, value)| out.set(role, Named::of(value, true)));
+                    .filter(known_role)
+                    .for_each(|(role, value)| out.set(role, NamedToken::of(value, true)));
             }
         }
         last.extend(lists.named);
@@ -206,10 +208,10 @@ impl Beside {
             .chain(last)
             .for_each(|(role, token)| out.set(&role, Some(token)));
         out.extra = lists.extra.or(lists.additional).unwrap_or_default();
-        if out.older {
+        if out.legacy {
             out.read_added_tokens(&tokenizer.with_file_name("added_tokens.json"))?;
         }
-        out.take_flags();
+        out.apply_flags();
         Ok(out)
     }
 
@@ -219,14 +221,14 @@ impl Beside {
                 .parse()
                 .map_err(|_| Error::file(path, format!("added_tokens_decoder: '{id}' is no id")))?;
             self.by_id
-                .extend(Named::of(token, false).map(|named| (id, named.token)));
+                .extend(NamedToken::of(token, false).map(|named| (id, named.token)));
         }
         Ok(())
     }
 
-    /// The file of before `added_tokens_decoder`.
+    /// Reads `added_tokens.json`, which files from before `added_tokens_decoder` have.
     fn read_added_tokens(&mut self, path: &Path) -> Result<()> {
-        for (content, id) in parsed::<Pairs<u64>>(path)?.unwrap_or_default().0 {
+        for (content, id) in read_optional::<Pairs<u64>>(path)?.unwrap_or_default().0 {
             let roles = self
                 .roles
                 .iter()
@@ -242,8 +244,8 @@ impl Beside {
         Ok(())
     }
 
-    /// Where a token has an id, the flags that stand with the id count for its role too.
-    fn take_flags(&mut self) {
+    /// Gives a role's token the flags of the token with the same text in `by_id`.
+    fn apply_flags(&mut self) {
         let roles = self
             .roles
             .iter_mut()
@@ -254,7 +256,7 @@ impl Beside {
                 .values()
                 .find(|token| token.content == named.token.content)
             {
-                *named = Named {
+                *named = NamedToken {
                     token: token.clone(),
                     is_text: false,
                 };
@@ -262,45 +264,51 @@ impl Beside {
         }
     }
 
-    fn set(&mut self, role: &str, token: Option<Named>) {
+    fn set(&mut self, role: &str, token: Option<NamedToken>) {
         match self.roles.iter_mut().find(|(own, _)| own == role) {
             Some((_, own)) => *own = token,
             None => self.roles.push((role.to_owned(), token)),
         }
     }
 
-    /// The text of a role's token: `None` where no file speaks of it, `Some(None)` where one says
-    /// that there is none.
+    /// The text of a role's token: `None` where no file names the role, `Some(None)` where one says
+    /// that there is no such token.
     pub(super) fn role(&self, role: &str) -> Option<Option<&str>> {
         let found = self.roles.iter().find(|(own, _)| own == role);
         found.map(|(_, named)| named.as_ref().map(|named| named.token.content.as_str()))
     }
 
-    /// Adds the tokens. Returns those that are matched whole then, as text that tells one set from
-    /// another; none where the tokenizer had them all.
+    /// Adds the tokens to `inner`. Returns all of its added tokens as JSON, for a hash; `None` where
+    /// it had them all before.
+    ///
+    /// # Errors
+    /// What the library refuses.
     pub(super) fn add_to(
         &self,
         inner: &mut tokenizers::Tokenizer,
     ) -> tokenizers::Result<Option<String>> {
-        let before = sorted(inner);
+        let before = added_tokens(inner);
         let known = |id: &u64| before.iter().any(|(own, _)| u64::from(*own) == *id);
         let roles = || self.roles.iter().filter_map(|(_, named)| named.as_ref());
         let listed: Vec<AddedToken> = (self.by_id.iter())
-            .filter(|(id, _)| !(self.older && known(id)))
+            .filter(|(id, _)| !(self.legacy && known(id)))
             .map(|(_, token)| AddedToken {
                 special: token.special || roles().any(|own| own.token.content == token.content),
                 ..token.clone()
             })
             .collect();
-        let mut tokens: Vec<Named> = Vec::new();
-        for named in roles().map(Named::made_special).chain(self.extra.clone()) {
-            let there = before
+        let mut tokens: Vec<NamedToken> = Vec::new();
+        for named in roles()
+            .map(NamedToken::as_special)
+            .chain(self.extra.clone())
+        {
+            let exists = before
                 .iter()
                 .map(|(_, own)| own)
                 .chain(&listed)
                 .any(|own| own.content == named.token.content);
-            // The same token with other flags is added once more, and these count.
-            if !there && !tokens.contains(&named) {
+            // A token with other flags is added again, and its new flags count.
+            if !exists && !tokens.contains(&named) {
                 tokens.push(named);
             }
         }
@@ -312,7 +320,7 @@ impl Beside {
         if self.split_special {
             inner.set_encode_special_tokens(true);
         }
-        let after = sorted(inner);
+        let after = added_tokens(inner);
         let changed = after != before || self.split_special;
         Ok(if changed {
             Some(serde_json::to_string(&(after, self.split_special))?)
@@ -322,9 +330,9 @@ impl Beside {
     }
 }
 
-impl Named {
-    /// A token as text, which is special, or as an object with its flags; `special` is meant where
-    /// it does not say.
+impl NamedToken {
+    /// A token from a text, which is special, or from an object with its flags; `special` is the flag
+    /// of an object that does not have one.
     fn of(value: &Value, special: bool) -> Option<Self> {
         if let Some(text) = value.as_str() {
             return (!text.is_empty()).then(|| Self {
@@ -349,7 +357,7 @@ impl Named {
         })
     }
 
-    fn made_special(&self) -> Self {
+    fn as_special(&self) -> Self {
         Self {
             token: AddedToken {
                 special: true,
@@ -361,14 +369,14 @@ impl Named {
 }
 
 /// The tokens that are matched whole, by id.
-fn sorted(inner: &tokenizers::Tokenizer) -> Vec<(u32, AddedToken)> {
+fn added_tokens(inner: &tokenizers::Tokenizer) -> Vec<(u32, AddedToken)> {
     let mut out: Vec<(u32, AddedToken)> = inner.get_added_tokens_decoder().into_iter().collect();
     out.sort_unstable_by_key(|(id, _)| *id);
     out
 }
 
-/// A JSON file that need not be there.
-fn parsed<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
+/// The content of a JSON file; `None` where the file does not exist.
+fn read_optional<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
     match std::fs::read(path) {
         Ok(bytes) => {
             lfs::refuse_pointer(&bytes, path)?;
