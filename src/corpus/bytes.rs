@@ -1,13 +1,13 @@
-//! From a file's bytes to its text: UTF-8, or UTF-16 with its byte-order mark. What is no text is
-//! named, with what to do.
+//! From a file's bytes to its text: UTF-8, or UTF-16 with its byte-order mark. A file of another
+//! kind is named in the error, with what to do.
 
 use std::borrow::Cow;
 
-use super::reading::plural;
+use super::sample_list::plural;
 use crate::lfs;
 
-/// Where a file's kind is told by its bytes: offset, bytes, and what it is with the remedy.
-const KINDS: &[(usize, &[u8], &str)] = &[
+/// Formats that are known by their first bytes: offset, bytes, and what the file is with the remedy.
+const FORMATS: &[(usize, &[u8], &str)] = &[
     (
         0,
         b"\x1f\x8b",
@@ -134,7 +134,7 @@ const KINDS: &[(usize, &[u8], &str)] = &[
 const PICKLE: &str =
     "is a Python pickle: write its texts as JSON Lines first (json.dumps, a line each)";
 
-/// What a zip archive is by a name within it.
+/// What a zip archive is, told by a name within it.
 const ZIPPED: &[(&[u8], &str)] = &[
     (
         b"xl/",
@@ -152,12 +152,12 @@ const ZIPPED: &[(&[u8], &str)] = &[
     (b".npy", "is a NumPy archive (.npz), no texts"),
 ];
 
-/// How much of an archive's end is searched for names.
+/// Bytes at the end of an archive that are searched for names.
 const DIRECTORY: usize = 1 << 16;
 
-/// The text of a file; in `notes` what is to be said of it.
-pub(super) fn text<'a>(bytes: &'a [u8], notes: &mut Vec<String>) -> Result<Cow<'a, str>, String> {
-    if let Some(problem) = known(bytes) {
+/// The text of a file; `notes` gets remarks for the user.
+pub(super) fn decode<'a>(bytes: &'a [u8], notes: &mut Vec<String>) -> Result<Cow<'a, str>, String> {
+    if let Some(problem) = recognise(bytes) {
         return Err(problem.to_owned());
     }
     let text = match bytes {
@@ -179,7 +179,7 @@ pub(super) fn text<'a>(bytes: &'a [u8], notes: &mut Vec<String>) -> Result<Cow<'
     Ok(text)
 }
 
-fn known(bytes: &[u8]) -> Option<&'static str> {
+fn recognise(bytes: &[u8]) -> Option<&'static str> {
     let at =
         |offset: usize, magic: &[u8]| bytes.get(offset..).is_some_and(|b| b.starts_with(magic));
     if at(0, b"PK\x03\x04") || at(0, b"PK\x05\x06") {
@@ -206,7 +206,7 @@ fn known(bytes: &[u8]) -> Option<&'static str> {
     let binary =
         start.contains(&0) || std::str::from_utf8(start).is_err_and(|e| e.error_len().is_some());
     let word = |magic: &[u8]| magic.iter().all(u8::is_ascii_alphanumeric);
-    KINDS
+    FORMATS
         .iter()
         .find(|(offset, magic, _)| at(*offset, magic) && (binary || !word(magic)))
         .map(|k| k.2)

@@ -4,10 +4,10 @@
 //! Invariant: an object that can be taken for labels as well is refused with both readings.
 
 use super::json::{Json, line_of};
-use super::reading::{Reading, is_among, names};
-use super::shapes::{LABEL, Object, REMEDY, TEXT, push, take};
+use super::sample_list::{SampleList, is_among, names};
+use super::shapes::{LABEL, Object, REMEDY, TEXT, push, remove_once};
 
-/// Usual names of columns that are not read: an object of only such ones is hardly one of labels.
+/// Common names of columns: an object with no other keys is unlikely to be one of labels.
 const COLUMNS: &str = "answer article body category class content context date document id idx index input instruction \
     label labels lang language message name output passage question response review sentence source \
     split target texts title topic url";
@@ -22,7 +22,7 @@ fn cells(value: &Json) -> Option<Vec<&Json>> {
 }
 
 /// Whether the object is columns, not labels.
-pub(super) fn is_meant(object: &[(String, Json)]) -> Result<bool, String> {
+pub(super) fn is_columnar(object: &[(String, Json)]) -> Result<bool, String> {
     let has = |name: &str| object.iter().any(|(key, _)| key == name);
     let lists: Option<Vec<Vec<&Json>>> = object.iter().map(|(_, value)| cells(value)).collect();
     let equal = lists
@@ -84,8 +84,8 @@ pub(super) fn is_meant(object: &[(String, Json)]) -> Result<bool, String> {
     }
 }
 
-/// Takes the samples of columns.
-pub(super) fn read(text: &str, mut object: Object, reading: &mut Reading) -> Result<(), String> {
+/// Reads the samples of parallel columns.
+pub(super) fn read(text: &str, mut object: Object, out: &mut SampleList) -> Result<(), String> {
     let keys: Vec<String> = object.iter().map(|(key, _)| key.clone()).collect();
     let indices: Vec<Option<Vec<&str>>> = object.iter().map(|(_, value)| index(value)).collect();
     if indices.windows(2).any(|pair| pair[0] != pair[1]) {
@@ -98,17 +98,17 @@ pub(super) fn read(text: &str, mut object: Object, reading: &mut Reading) -> Res
         .first()
         .and_then(|(_, value)| cells(value))
         .map_or(0, |c| c.len());
-    let mut column = |name: &str| take(&mut object, name).map(|value| value.map(into_cells));
+    let mut column = |name: &str| remove_once(&mut object, name).map(|value| value.map(into_cells));
     let (prompts, texts, labels) = (column(TEXT[0])?, column(TEXT[1])?, column(LABEL)?);
-    reading.both += if prompts.is_some() && texts.is_some() {
+    out.both += if prompts.is_some() && texts.is_some() {
         rows
     } else {
         0
     };
-    reading.leave(object.iter().map(|(key, _)| key.as_str()));
+    out.ignore(object.iter().map(|(key, _)| key.as_str()));
     let place = |name: &str, row: usize| {
         let before = rows * keys.iter().position(|key| key == name).unwrap_or(0);
-        // Rows by index stand in objects, whose lines are not looked for.
+        // The lines of rows that are named, as entries of an object, are not searched for.
         let line = if by_index {
             String::new()
         } else {
@@ -132,13 +132,13 @@ pub(super) fn read(text: &str, mut object: Object, reading: &mut Reading) -> Res
             ));
         };
         let label = labels.as_mut().and_then(Iterator::next);
-        push(text, label, None, reading)
+        push(text, label, None, out)
             .map_err(|kind| format!("{}: expected a label, found {kind}", place(LABEL, row)))?;
     }
     Ok(())
 }
 
-/// The names of a column's rows, where it has such.
+/// The names of a column's rows; `None` for a list, which has none.
 fn index(column: &Json) -> Option<Vec<&str>> {
     match column {
         Json::Object(by_index) => Some(by_index.iter().map(|(key, _)| key.as_str()).collect()),

@@ -1,4 +1,4 @@
-//! Which format a corpus is in, told by its content; its name decides only between readings that
+//! The format of a corpus, told by its content; the file's name decides only between formats that
 //! the content allows.
 
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::json::{self, Json};
-use super::reading::Reading;
+use super::sample_list::SampleList;
 use super::{Corpus, Sample, bytes, shapes, table};
 use crate::error::{Error, Result};
 
@@ -26,7 +26,7 @@ pub(super) fn open(path: &Path) -> Result<Corpus> {
         _ => Error::io("read", path)(e),
     })?;
     let (samples, notes) =
-        parse(Claim::of(path), &bytes).map_err(|problem| Error::file(path, problem))?;
+        parse(NamedFormat::of(path), &bytes).map_err(|problem| Error::file(path, problem))?;
     for note in notes {
         tracing::warn!("{}: {note}", path.display());
     }
@@ -39,7 +39,7 @@ pub(super) fn open(path: &Path) -> Result<Corpus> {
 
 pub(super) fn bundled() -> Corpus {
     // A test parses the bundled file, so that it cannot fail here.
-    let samples = parse(Claim::Json, BUNDLED.as_bytes())
+    let samples = parse(NamedFormat::Json, BUNDLED.as_bytes())
         .map(|read| read.0)
         .unwrap_or_default();
     Corpus {
@@ -56,16 +56,16 @@ fn sha256(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// What a file's name says that it is.
+/// The format that a file's name claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Claim {
+pub(super) enum NamedFormat {
     Json,
     Table,
-    /// Plain text, or nothing that says more.
+    /// Plain text, or a name that claims nothing.
     Text,
 }
 
-impl Claim {
+impl NamedFormat {
     pub(super) fn of(path: &Path) -> Self {
         let extension = path
             .extension()
@@ -79,12 +79,15 @@ impl Claim {
     }
 }
 
-/// The samples of a file and what is to be told of them, or its problem in one line.
-pub(super) fn parse(claim: Claim, bytes: &[u8]) -> Result<(Vec<Sample>, Vec<String>), String> {
+/// The samples of a file, and remarks on them for the user; or its problem in one line.
+pub(super) fn parse(
+    named: NamedFormat,
+    bytes: &[u8],
+) -> Result<(Vec<Sample>, Vec<String>), String> {
     let mut notes = Vec::new();
-    let text = bytes::text(bytes, &mut notes)?;
+    let text = bytes::decode(bytes, &mut notes)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let (samples, more) = read(claim, text, &mut notes)?.finish();
+    let (samples, more) = read(named, text, &mut notes)?.finish();
     notes.extend(more);
     if samples.iter().all(|s| s.text.trim().is_empty()) {
         return Err("the corpus is empty: it must hold at least one text".to_owned());
@@ -92,41 +95,45 @@ pub(super) fn parse(claim: Claim, bytes: &[u8]) -> Result<(Vec<Sample>, Vec<Stri
     Ok((samples, notes))
 }
 
-fn read(claim: Claim, text: &str, notes: &mut Vec<String>) -> Result<Reading, String> {
-    if let Some(reading) = read_json(claim, text, notes)? {
-        return Ok(reading);
+fn read(named: NamedFormat, text: &str, notes: &mut Vec<String>) -> Result<SampleList, String> {
+    if let Some(out) = read_json(named, text, notes)? {
+        return Ok(out);
     }
     if text.trim().is_empty() {
-        return Ok(Reading::default());
+        return Ok(SampleList::default());
     }
-    if let Some(header) = table::find(text, claim == Claim::Table)? {
+    if let Some(header) = table::find(text, named == NamedFormat::Table)? {
         return table::read(text, &header);
     }
-    match claim {
-        Claim::Json => {
+    match named {
+        NamedFormat::Json => {
             Err("does not begin as JSON ({, [ or \"), nor with the header of a table: name it .txt if it is plain \
              text, a sample a line"
                 .to_owned())
         }
-        _ => Ok(plain(text)),
+        _ => Ok(read_lines(text)),
     }
 }
 
 /// The samples of a text that is JSON, one value or several.
-fn read_json(claim: Claim, text: &str, notes: &mut Vec<String>) -> Result<Option<Reading>, String> {
+fn read_json(
+    named: NamedFormat,
+    text: &str,
+    notes: &mut Vec<String>,
+) -> Result<Option<SampleList>, String> {
     if !text.trim_start().starts_with(['{', '[', '"']) {
         return Ok(None);
     }
     let mut odd = Vec::new();
-    let strict = json::strict(text, &mut odd);
+    let strict = json::to_strict(text, &mut odd);
     let values = match json::values(&strict) {
         Ok(values) => values,
         // The header of a table may be quoted.
-        Err(_) if matches!(table::find(text, claim == Claim::Table), Ok(Some(_))) => {
+        Err(_) if matches!(table::find(text, named == NamedFormat::Table), Ok(Some(_))) => {
             return Ok(None);
         }
-        Err(problem) if claim == Claim::Json => return Err(problem),
-        Err(problem) if json::is_meant(text) => {
+        Err(problem) if named == NamedFormat::Json => return Err(problem),
+        Err(problem) if json::looks_like_json(text) => {
             return Err(format!(
                 "begins as JSON, but {problem}; mend it, or, if it is plain text, write it as a JSON list of strings"
             ));
@@ -138,10 +145,10 @@ fn read_json(claim: Claim, text: &str, notes: &mut Vec<String>) -> Result<Option
         .iter()
         .all(|(_, value)| matches!(value, Json::String(_)))
     {
-        match claim {
-            Claim::Json => {}
-            Claim::Table => return Ok(None),
-            Claim::Text => {
+        match named {
+            NamedFormat::Json => {}
+            NamedFormat::Table => return Ok(None),
+            NamedFormat::Text => {
                 return Err("can be read in two ways, because every line is a quoted string: as JSON Lines, without the quotes, \
                      or as plain text, with them; name it .jsonl for the first, and for the second write it as a JSON list \
                      of strings"
@@ -149,15 +156,15 @@ fn read_json(claim: Claim, text: &str, notes: &mut Vec<String>) -> Result<Option
             }
         }
     }
-    let reading = shapes::samples(&strict, values)?;
+    let out = shapes::samples(&strict, values)?;
     notes.extend(odd);
-    Ok(Some(reading))
+    Ok(Some(out))
 }
 
-/// A sample a line, without blank ones.
-fn plain(text: &str) -> Reading {
-    let mut reading = Reading::default();
-    // Lines of an old Mac end in CR alone.
+/// A sample a line, blank lines left out.
+fn read_lines(text: &str) -> SampleList {
+    let mut out = SampleList::default();
+    // Files of the old Mac OS end their lines in CR alone.
     let lines: Box<dyn Iterator<Item = &str>> = if text.contains('\n') {
         Box::new(text.lines())
     } else {
@@ -165,6 +172,6 @@ fn plain(text: &str) -> Reading {
     };
     lines
         .filter(|l| !l.trim().is_empty())
-        .for_each(|l| reading.push(l.to_owned(), None));
-    reading
+        .for_each(|l| out.push(l.to_owned(), None));
+    out
 }

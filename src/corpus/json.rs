@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::reading::plural;
+use super::sample_list::plural;
 
 /// A value; numbers as they are written.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,7 +22,7 @@ pub(super) enum Json {
 }
 
 impl Json {
-    /// What it is, for a message.
+    /// The type with its article, for a message.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -36,9 +36,9 @@ impl Json {
 }
 
 /// The text as strict JSON: half a surrogate pair, which Python writes and reads and which no UTF-8
-/// text can hold, becomes U+FFFD; `NaN` and `Infinity` become null. What was changed is told in
-/// `notes`. A text that is no JSON comes back as it is, or changed; it is only ever read as JSON.
-pub(super) fn strict<'a>(text: &'a str, notes: &mut Vec<String>) -> Cow<'a, str> {
+/// text can hold, becomes U+FFFD; `NaN` and `Infinity` become null. `notes` gets a line for each
+/// kind of change. A text that is not JSON may be changed too: the result is only read as JSON.
+pub(super) fn to_strict<'a>(text: &'a str, notes: &mut Vec<String>) -> Cow<'a, str> {
     if !["\\ud", "\\uD", "NaN", "Infinity"]
         .iter()
         .any(|odd| text.contains(odd))
@@ -51,8 +51,10 @@ pub(super) fn strict<'a>(text: &'a str, notes: &mut Vec<String>) -> Cow<'a, str>
     let (mut halves, mut first, mut numbers) = (0, 0, 0);
     while at < bytes.len() {
         let (width, instead) = match (inside, bytes[at]) {
-            (true, b'\\') => match unit(bytes, at) {
-                Some(0xd800..=0xdbff) if matches!(unit(bytes, at + 6), Some(0xdc00..=0xdfff)) => {
+            (true, b'\\') => match code_unit(bytes, at) {
+                Some(0xd800..=0xdbff)
+                    if matches!(code_unit(bytes, at + 6), Some(0xdc00..=0xdfff)) =>
+                {
                     (12, None)
                 }
                 Some(0xd800..=0xdfff) => (6, Some("\\ufffd")),
@@ -102,7 +104,7 @@ pub(super) fn strict<'a>(text: &'a str, notes: &mut Vec<String>) -> Cow<'a, str>
 }
 
 /// The code unit of an escape `\uXXXX` at a place.
-fn unit(bytes: &[u8], at: usize) -> Option<u16> {
+fn code_unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
     let digits = std::str::from_utf8(digits)
         .ok()
@@ -110,8 +112,10 @@ fn unit(bytes: &[u8], at: usize) -> Option<u16> {
     u16::from_str_radix(digits, 16).ok()
 }
 
-/// All values of a text, one after the other, each with the line where it begins; or the line that
-/// is no JSON.
+/// All JSON values of a text, one after the other, each with the line where it begins.
+///
+/// # Errors
+/// The line that is not JSON, and what is wrong with it.
 pub(super) fn values(text: &str) -> Result<Vec<(usize, Json)>, String> {
     let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Json>();
     let mut out = Vec::new();
@@ -119,19 +123,19 @@ pub(super) fn values(text: &str) -> Result<Vec<(usize, Json)>, String> {
     loop {
         let rest = &text[stream.byte_offset()..];
         let start = text.len() - rest.trim_start().len();
-        line += newlines(&text[counted..start]);
+        line += count_newlines(&text[counted..start]);
         counted = start;
         match stream.next() {
             None => return Ok(out),
             Some(Ok(value)) => out.push((line, value)),
-            Some(Err(e)) => return Err(problem(text, &e)),
+            Some(Err(e)) => return Err(describe_error(text, &e)),
         }
     }
 }
 
-/// Where a text stops being JSON. A line that is not closed breaks the reading of the next: where
-/// the file is a value a line, the line that is to blame is looked for.
-fn problem(text: &str, e: &serde_json::Error) -> String {
+/// The line where a text stops being JSON. The parser may fail only after a line that is not closed:
+/// where the file has a value on each line, this looks for the first line that is not a value.
+fn describe_error(text: &str, e: &serde_json::Error) -> String {
     let mut lines = text
         .lines()
         .enumerate()
@@ -143,20 +147,20 @@ fn problem(text: &str, e: &serde_json::Error) -> String {
     let bad = lines
         .filter(|_| a_line_each)
         .find_map(|(i, line)| Some((i + 1, whole(line)?)));
-    let said = |e: &serde_json::Error| {
+    let describe = |e: &serde_json::Error| {
         let text = e.to_string();
         let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
         format!("{message} at column {}", e.column())
     };
     match bad {
-        Some((line, e)) => format!("line {line}: not JSON: {}", said(&e)),
-        None => format!("line {}: not JSON: {}", e.line().max(1), said(e)),
+        Some((line, e)) => format!("line {line}: not JSON: {}", describe(&e)),
+        None => format!("line {}: not JSON: {}", e.line().max(1), describe(e)),
     }
 }
 
 /// Whether a text that is not JSON was meant to be: it begins as an object with a key, or as a list
 /// of objects or strings.
-pub(super) fn is_meant(text: &str) -> bool {
+pub(super) fn looks_like_json(text: &str) -> bool {
     let text = text.trim_start();
     let inner = text.strip_prefix('[').map(str::trim_start);
     let object = inner.unwrap_or(text).strip_prefix('{').map(str::trim_start);
@@ -173,12 +177,12 @@ pub(super) fn is_meant(text: &str) -> bool {
 
 /// The line of the n-th value, from 0, of those that stand in lists at `depth` brackets.
 pub(super) fn line_of(text: &str, depth: usize, n: usize) -> usize {
-    let (mut open, mut inside, mut escaped, mut seen, mut awaits) =
+    let (mut open, mut inside, mut escaped, mut seen, mut expects_value) =
         (Vec::new(), false, false, 0, false);
     for (at, byte) in text.bytes().enumerate() {
-        let here = open.len() == depth && open.last() == Some(&b'[');
-        if awaits && here && !inside && !byte.is_ascii_whitespace() && byte != b']' {
-            awaits = false;
+        let in_list = open.len() == depth && open.last() == Some(&b'[');
+        if expects_value && in_list && !inside && !byte.is_ascii_whitespace() && byte != b']' {
+            expects_value = false;
             if seen == n {
                 return line_at(text, at);
             }
@@ -191,12 +195,12 @@ pub(super) fn line_of(text: &str, depth: usize, n: usize) -> usize {
             _ if inside => {}
             b'[' | b'{' => {
                 open.push(byte);
-                awaits = byte == b'[' && open.len() == depth;
+                expects_value = byte == b'[' && open.len() == depth;
             }
             b']' | b'}' => {
                 open.pop();
             }
-            b',' => awaits = here,
+            b',' => expects_value = in_list,
             _ => {}
         }
     }
@@ -204,10 +208,10 @@ pub(super) fn line_of(text: &str, depth: usize, n: usize) -> usize {
 }
 
 fn line_at(text: &str, at: usize) -> usize {
-    1 + newlines(&text[..at])
+    1 + count_newlines(&text[..at])
 }
 
-fn newlines(text: &str) -> usize {
+fn count_newlines(text: &str) -> usize {
     text.bytes().filter(|&b| b == b'\n').count()
 }
 

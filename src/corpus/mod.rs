@@ -8,7 +8,7 @@ mod bytes;
 mod columns;
 mod formats;
 mod json;
-mod reading;
+mod sample_list;
 mod shapes;
 mod table;
 #[cfg(test)]
@@ -24,7 +24,7 @@ pub use tokens::{TokenRow, TokenTable};
 /// One text of a corpus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// The text.
+    /// The text, as it stands in the file.
     pub text: String,
     /// Its label, where the corpus has one.
     pub label: Option<String>,
@@ -33,7 +33,7 @@ pub struct Sample {
 /// A corpus in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Corpus {
-    /// For a person: a path or "bundled concepts".
+    /// A name to show: the file's path, or "bundled concepts".
     pub name: String,
     /// The samples, in file order.
     pub samples: Vec<Sample>,
@@ -42,12 +42,12 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Reads a file by its content, whatever its name. What was odd and could be read all the same
-    /// (an empty text, a label that is null) is counted in a warning.
+    /// Reads a file by its content, whatever its name. Unusual entries that could be read (an empty
+    /// text, a label that is null) are counted in a warning.
     ///
     /// # Errors
-    /// A file that cannot be read, is no text, or is no corpus; the line and the remedy are named.
-    /// Content that can be taken in two ways is refused with both.
+    /// A file that cannot be read or is not a corpus; the line and the remedy are named. Content that
+    /// can be read in two ways is refused with both.
     pub fn open(path: &Path) -> Result<Self> {
         formats::open(path)
     }

@@ -1,39 +1,39 @@
-//! From JSON values to samples: a sample a value, a list of samples, or label → list of texts.
-//! Columns are next door.
+//! From JSON values to samples: a sample a value, a list of samples, or label → list of texts; the
+//! module `columns` reads columns.
 //!
 //! Knows no file. Invariant: what can be taken for labels and for something else is refused with
 //! both readings.
 
 use super::columns;
 use super::json::{Json, line_of};
-use super::reading::{Reading, is_among, names};
+use super::sample_list::{SampleList, is_among, names};
 
-/// Keys and columns that hold the text, the first that is there before the others.
+/// Keys and columns that hold the text, the first that exists before the others.
 pub(super) const TEXT: [&str; 2] = ["prompt", "text"];
 /// The key or column that holds the label.
 pub(super) const LABEL: &str = "label";
 /// What a sample may be, for error messages.
 const SHAPE: &str = "a string or an object with \"prompt\" or \"text\" (and perhaps \"label\")";
-/// What is neither columns nor labels for sure is asked for in this form.
+/// The form that is asked for where columns and labels cannot be told apart.
 pub(super) const REMEDY: &str = "write it as JSON Lines, {\"text\": …, \"label\": …} a line";
-/// Usual names around the samples of a file, which are hardly labels.
+/// Common names for the list of samples in a file, which are unlikely to be labels.
 const WRAPPERS: &str = "corpus data dataset dev documents entries examples instances items prompts records rows samples \
     sentences test texts train val validation";
-/// An object's entries.
+/// The entries of a JSON object in the order of the file, repeated keys included.
 pub(super) type Object = Vec<(String, Json)>;
 
 /// The samples of a file's JSON values, each with its line.
-pub(super) fn samples(text: &str, mut values: Vec<(usize, Json)>) -> Result<Reading, String> {
-    let mut reading = Reading::default();
+pub(super) fn samples(text: &str, mut values: Vec<(usize, Json)>) -> Result<SampleList, String> {
+    let mut out = SampleList::default();
     if values.len() == 1 && matches!(values[0].1, Json::List(_) | Json::Object(_)) {
         let (line, value) = values.remove(0);
         match value {
             Json::List(list) => {
                 let place = |i: usize| format!("line {}: entry {}", line_of(text, 1, i), i + 1);
-                in_list(list, None, &place, &mut reading)?;
+                read_list(list, None, &place, &mut out)?;
             }
             Json::Object(object) if !is_sample(&object) => {
-                from_object(text, object, &mut reading).map_err(|e| {
+                read_object(text, object, &mut out).map_err(|e| {
                     if e.starts_with("line ") {
                         e
                     } else {
@@ -45,26 +45,27 @@ pub(super) fn samples(text: &str, mut values: Vec<(usize, Json)>) -> Result<Read
         }
     }
     for (line, value) in values {
-        sample(value, None, &mut reading)
+        read_sample(value, None, &mut out)
             .map_err(|found| format!("line {line}: expected {SHAPE}, found {found}"))?;
     }
-    Ok(reading)
+    Ok(out)
 }
 
-fn in_list(
+fn read_list(
     list: Vec<Json>,
     label: Option<&str>,
     place: &dyn Fn(usize) -> String,
-    reading: &mut Reading,
+    out: &mut SampleList,
 ) -> Result<(), String> {
     for (i, value) in list.into_iter().enumerate() {
-        sample(value, label, reading)
+        read_sample(value, label, out)
             .map_err(|found| format!("{}: expected {SHAPE}, found {found}", place(i)))?;
     }
     Ok(())
 }
 
-/// Whether an object alone in its file is a sample: its text is no list, or nothing in it is.
+/// Whether an object that is alone in its file is a sample: its text is neither a list nor an object
+/// or, where it has no text, none of its values is.
 fn is_sample(object: &[(String, Json)]) -> bool {
     let nests = |value: &Json| matches!(value, Json::List(_) | Json::Object(_));
     let texts: Vec<&Json> = object
@@ -78,23 +79,23 @@ fn is_sample(object: &[(String, Json)]) -> bool {
     }
 }
 
-/// Takes one entry as a sample, or says what it is instead.
-fn sample(value: Json, outer: Option<&str>, reading: &mut Reading) -> Result<(), String> {
+/// Reads one entry as a sample; the error is what it is instead.
+fn read_sample(value: Json, outer: Option<&str>, out: &mut SampleList) -> Result<(), String> {
     let mut object = match value {
         Json::String(text) => {
-            reading.push(text, outer.map(str::to_owned));
+            out.push(text, outer.map(str::to_owned));
             return Ok(());
         }
         Json::Object(object) => object,
         other => return Err(other.kind().to_owned()),
     };
     let keys = names(object.iter().map(|(key, _)| key.as_str()));
-    let [prompt, text] = TEXT.map(|key| take(&mut object, key));
-    let (prompt, text, label) = (prompt?, text?, take(&mut object, LABEL)?);
-    let said = |value: &Option<Json>| value.as_ref().is_some_and(|v| *v != Json::Null);
-    reading.both += usize::from(said(&prompt) && said(&text));
-    reading.leave(object.iter().map(|(key, _)| key.as_str()));
-    let text = match if said(&prompt) {
+    let [prompt, text] = TEXT.map(|key| remove_once(&mut object, key));
+    let (prompt, text, label) = (prompt?, text?, remove_once(&mut object, LABEL)?);
+    let is_given = |value: &Option<Json>| value.as_ref().is_some_and(|v| *v != Json::Null);
+    out.both += usize::from(is_given(&prompt) && is_given(&text));
+    out.ignore(object.iter().map(|(key, _)| key.as_str()));
+    let text = match if is_given(&prompt) {
         prompt
     } else {
         text.or(prompt)
@@ -103,20 +104,20 @@ fn sample(value: Json, outer: Option<&str>, reading: &mut Reading) -> Result<(),
         Some(other) => return Err(format!("an object whose text is {}", other.kind())),
         None => return Err(format!("an object with neither (its keys: {keys})")),
     };
-    push(text, label, outer, reading).map_err(|kind| format!("an object whose label is {kind}"))
+    push(text, label, outer, out).map_err(|kind| format!("an object whose label is {kind}"))
 }
 
-/// Takes a text with the value of its label, or says what that is instead.
+/// Adds a text with the value of its label; the error is what that is instead.
 pub(super) fn push(
     text: String,
     label: Option<Json>,
     outer: Option<&str>,
-    reading: &mut Reading,
+    out: &mut SampleList,
 ) -> Result<(), String> {
     let label = match label {
         None => None,
         Some(Json::Null) if outer.is_none() => {
-            reading.push_unlabelled(text);
+            out.push_unlabelled(text);
             return Ok(());
         }
         Some(Json::Null) => None,
@@ -124,12 +125,12 @@ pub(super) fn push(
         Some(Json::Bool(label)) => Some(label.to_string()),
         Some(other) => return Err(other.kind().to_owned()),
     };
-    reading.push(text, label.or_else(|| outer.map(str::to_owned)));
+    out.push(text, label.or_else(|| outer.map(str::to_owned)));
     Ok(())
 }
 
-/// The value of a key that is there once.
-pub(super) fn take(object: &mut Object, key: &str) -> Result<Option<Json>, String> {
+/// Removes a key and returns its value; an error where the object has the key twice.
+pub(super) fn remove_once(object: &mut Object, key: &str) -> Result<Option<Json>, String> {
     let Some(at) = object.iter().position(|(k, _)| k == key) else {
         return Ok(None);
     };
@@ -140,16 +141,16 @@ pub(super) fn take(object: &mut Object, key: &str) -> Result<Option<Json>, Strin
     }
 }
 
-/// An object that is a whole file: label → list of texts, or parallel columns.
-fn from_object(text: &str, object: Object, reading: &mut Reading) -> Result<(), String> {
-    if columns::is_meant(&object)? {
-        columns::read(text, object, reading)
+/// Reads an object that is the whole file: label → list of texts, or parallel columns.
+fn read_object(text: &str, object: Object, out: &mut SampleList) -> Result<(), String> {
+    if columns::is_columnar(&object)? {
+        columns::read(text, object, out)
     } else {
-        labels(text, object, reading)
+        read_labels(text, object, out)
     }
 }
 
-fn labels(text: &str, entries: Object, reading: &mut Reading) -> Result<(), String> {
+fn read_labels(text: &str, entries: Object, out: &mut SampleList) -> Result<(), String> {
     let keys = names(entries.iter().map(|(key, _)| key.as_str()));
     let own = |value: &Json| matches!(value, Json::Object(object) if object.iter().any(|(key, _)| key == LABEL));
     let labelled = |value: &Json| matches!(value, Json::List(list) if list.iter().all(own));
@@ -181,7 +182,7 @@ fn labels(text: &str, entries: Object, reading: &mut Reading) -> Result<(), Stri
                 label.escape_debug()
             )
         };
-        in_list(list, Some(&label), &place, reading)?;
+        read_list(list, Some(&label), &place, out)?;
         before += count;
         if !seen.insert(label.clone()) {
             twice.push(label);
@@ -189,7 +190,7 @@ fn labels(text: &str, entries: Object, reading: &mut Reading) -> Result<(), Stri
     }
     if !twice.is_empty() {
         let which = names(twice.iter().map(String::as_str));
-        reading.notes.push(format!(
+        out.notes.push(format!(
             "labels that are there more than once, their texts taken together: {which}"
         ));
     }

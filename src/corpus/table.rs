@@ -5,20 +5,21 @@
 
 use std::io::Read;
 
-use super::reading::{Reading, names};
+use super::sample_list::{SampleList, names};
 use super::shapes::{LABEL, TEXT};
 
-/// What may stand between cells, and what it is called.
+/// The characters that may separate cells, and their names.
 const DELIMITERS: [(u8, &str); 4] = [
     (b',', "commas"),
     (b'\t', "tabs"),
     (b';', "semicolons"),
     (b'|', "bars"),
 ];
-/// A row after the last one. Where it is not read as one, a quote before it was never closed.
+/// A row that is appended to the table. If it is not read as a row of its own, a quote before it is
+/// never closed.
 const SENTINEL: &str = "\u{1}the end of the table\u{1}";
 
-/// How a table is read.
+/// The first line of a table: what separates its cells, and the names of its columns.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Header {
     delimiter: (u8, &'static str),
@@ -42,7 +43,10 @@ impl Header {
         })
     }
 
-    /// Where a column is; a name that is there twice is refused.
+    /// The index of a column; `None` where there is none.
+    ///
+    /// # Errors
+    /// Two columns of the name.
     fn column(&self, name: &str) -> Result<Option<usize>, String> {
         let mut found = self
             .columns
@@ -66,19 +70,20 @@ impl Header {
         TEXT.iter().any(|name| self.has(name))
     }
 
-    /// Names of columns look so; a sentence hardly does.
+    /// Whether every name is made of letters, digits and a few signs, as a sentence is not.
     fn is_plain(&self) -> bool {
         let plain = |c: char| c.is_alphanumeric() || "_-.:#".contains(c);
         self.columns.iter().all(|name| name.chars().all(plain))
     }
 }
 
-/// The table that a text is, if it is one. `claimed`: its name says so.
+/// The header of a text that is a table; `None` for one that is not. `named`: the file's name says
+/// that it is one.
 ///
 /// # Errors
-/// A table without a column of texts where one is claimed; a text that can be a table and something
-/// else.
-pub(super) fn find(text: &str, claimed: bool) -> Result<Option<Header>, String> {
+/// A file whose name says that it is a table and which has no column of texts; a text that can be
+/// read both as a table and as something else.
+pub(super) fn find(text: &str, named: bool) -> Result<Option<Header>, String> {
     let headers: Vec<Header> = DELIMITERS
         .iter()
         .filter_map(|&d| Header::new(text, d))
@@ -99,7 +104,7 @@ pub(super) fn find(text: &str, claimed: bool) -> Result<Option<Header>, String> 
     let single = headers
         .first()
         .filter(|h| h.columns.len() == 1 && h.has_text());
-    if claimed {
+    if named {
         if let Some(header) = wide.first().copied().or(single) {
             return Ok(Some(header.clone()));
         }
@@ -139,8 +144,11 @@ pub(super) fn find(text: &str, claimed: bool) -> Result<Option<Header>, String> 
     }
 }
 
-/// The rows of a table.
-pub(super) fn read(text: &str, header: &Header) -> Result<Reading, String> {
+/// The samples of a table, a row each.
+///
+/// # Errors
+/// A row with another number of cells than the header, and a quote that is never closed.
+pub(super) fn read(text: &str, header: &Header) -> Result<SampleList, String> {
     let [prompt, texts] = TEXT.map(|name| header.column(name));
     let (prompt, texts, label) = (prompt?, texts?, header.column(LABEL)?);
     let Some(text_column) = prompt.or(texts) else {
@@ -152,7 +160,7 @@ pub(super) fn read(text: &str, header: &Header) -> Result<Reading, String> {
         .delimiter(header.delimiter.0)
         .flexible(true)
         .from_reader(text.as_bytes().chain(end.as_bytes()));
-    let mut reading = Reading::default();
+    let mut out = SampleList::default();
     let (mut closed, mut last) = (false, 1);
     for record in reader.records() {
         let record = record.map_err(|e| format!("not a table: {e}"))?;
@@ -165,7 +173,7 @@ pub(super) fn read(text: &str, header: &Header) -> Result<Reading, String> {
             break;
         }
         if record.len() != width {
-            let cells = super::reading::plural(record.len(), "cell", "cells");
+            let cells = super::sample_list::plural(record.len(), "cell", "cells");
             return Err(format!(
                 "line {last} has {cells} where the header has {width} ({}): put texts that hold {} or a line break in quotes",
                 names(header.columns.iter().map(String::as_str)),
@@ -173,7 +181,7 @@ pub(super) fn read(text: &str, header: &Header) -> Result<Reading, String> {
             ));
         }
         let cell = |at: usize| record.get(at).unwrap_or_default().to_owned();
-        reading.push(cell(text_column), label.map(cell));
+        out.push(cell(text_column), label.map(cell));
     }
     if !closed {
         return Err(format!(
@@ -181,7 +189,7 @@ pub(super) fn read(text: &str, header: &Header) -> Result<Reading, String> {
         ));
     }
     if prompt.is_some() && texts.is_some() {
-        reading.both = reading.samples.len();
+        out.both = out.samples.len();
     }
     let read = [prompt, texts, label];
     let unread = header
@@ -189,6 +197,6 @@ pub(super) fn read(text: &str, header: &Header) -> Result<Reading, String> {
         .iter()
         .enumerate()
         .filter(|(at, _)| !read.contains(&Some(*at)));
-    reading.leave(unread.map(|(_, name)| name.as_str()));
-    Ok(reading)
+    out.ignore(unread.map(|(_, name)| name.as_str()));
+    Ok(out)
 }

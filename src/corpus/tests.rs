@@ -4,7 +4,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::formats::{Claim, bundled, parse};
+use super::formats::{NamedFormat, bundled, parse};
 use super::*;
 
 type Pair = (String, Option<String>);
@@ -16,7 +16,7 @@ fn pairs(name: &str, bytes: impl AsRef<[u8]>) -> Vec<Pair> {
 }
 
 fn read(name: &str, bytes: impl AsRef<[u8]>) -> Result<(Vec<Pair>, Vec<String>), String> {
-    let (samples, notes) = parse(Claim::of(Path::new(name)), bytes.as_ref())?;
+    let (samples, notes) = parse(NamedFormat::of(Path::new(name)), bytes.as_ref())?;
     Ok((
         samples.into_iter().map(|s| (s.text, s.label)).collect(),
         notes,

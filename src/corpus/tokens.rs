@@ -5,12 +5,12 @@
 
 use std::collections::HashMap;
 
-/// Where a token row comes from.
+/// The token of one row of activations, and where in the corpus it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenRow {
-    /// Token id.
+    /// The token's id in the model's vocabulary.
     pub id: u32,
-    /// Sample number.
+    /// Index into [`TokenTable::texts`].
     pub sample: u32,
     /// Position in the sample (BOS counted).
     pub position: u32,
@@ -27,7 +27,7 @@ pub struct TokenTable {
     pub texts: Vec<String>,
     /// Index into `labels` of each sample.
     pub sample_labels: Vec<Option<u32>>,
-    /// Distinct labels.
+    /// The distinct labels, in the order of their first appearance.
     pub labels: Vec<String>,
 }
 

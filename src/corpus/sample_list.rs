@@ -1,28 +1,29 @@
-//! Samples as they are read, with a count of everything that was odd: nothing is dropped or changed
-//! without a word.
+//! Samples as they are read, with a count of everything unusual, so that nothing is dropped or
+//! changed without a note.
 
 use super::Sample;
 
-/// Names that a message has room for.
+/// At most so many names are listed in a message.
 const NAMES: usize = 12;
 
-/// What was read so far.
+/// The samples that were read so far.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
+pub(super) struct SampleList {
     pub(super) samples: Vec<Sample>,
-    /// Lines to be told, each with a count.
+    /// Remarks for the user, a line each.
     pub(super) notes: Vec<String>,
     empty_texts: usize,
     empty_labels: usize,
     /// Entries with both a prompt and a text.
     pub(super) both: usize,
-    /// An entry has a label, though it may be null.
+    /// Whether any entry has a label, be it null.
     labelled: bool,
-    /// Keys or columns that are not read, as they came.
-    unread: Vec<String>,
+    /// Keys or columns that are not read, in the order of their first appearance.
+    ignored: Vec<String>,
 }
 
-impl Reading {
+impl SampleList {
+    /// Adds a text; an empty label counts as none.
     pub(super) fn push(&mut self, text: String, label: Option<String>) {
         let empty = label.as_deref() == Some("");
         self.labelled |= label.is_some();
@@ -34,50 +35,50 @@ impl Reading {
         });
     }
 
-    /// A label that is there and null.
+    /// Adds a text whose label is null.
     pub(super) fn push_unlabelled(&mut self, text: String) {
         self.push(text, Some(String::new()));
     }
 
-    /// Keys or columns that are there beside those that are read.
-    pub(super) fn leave<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+    /// Records keys or columns that are not read.
+    pub(super) fn ignore<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
         for name in names {
-            if self.unread.len() <= NAMES && !self.unread.iter().any(|n| n == name) {
-                self.unread.push(name.to_owned());
+            if self.ignored.len() <= NAMES && !self.ignored.iter().any(|n| n == name) {
+                self.ignored.push(name.to_owned());
             }
         }
     }
 
-    /// The samples and everything that is to be told of them.
+    /// The samples, and remarks on them for the user.
     pub(super) fn finish(mut self) -> (Vec<Sample>, Vec<String>) {
-        let mut tell = |count: usize, one: &str, many: &str, what: &str| {
+        let mut note = |count: usize, one: &str, many: &str, what: &str| {
             if count > 0 {
                 self.notes
                     .push(format!("{}{what}", plural(count, one, many)));
             }
         };
-        tell(
+        note(
             self.empty_texts,
             "text is",
             "texts are",
             " empty, kept as samples without words",
         );
-        tell(
+        note(
             self.empty_labels,
             "label is",
             "labels are",
             " null or empty: read as texts without a label",
         );
-        tell(
+        note(
             self.both,
             "entry has",
             "entries have",
             " both a prompt and a text: the prompt is read",
         );
-        if !self.labelled && !self.unread.is_empty() {
-            let unread = names(self.unread.iter().map(String::as_str));
+        if !self.labelled && !self.ignored.is_empty() {
+            let ignored = names(self.ignored.iter().map(String::as_str));
             self.notes.push(format!(
-                "no entry has a \"label\", so texts have none (there is {unread} besides the text)"
+                "no entry has a \"label\", so texts have none (there is {ignored} besides the text)"
             ));
         }
         (self.samples, self.notes)
@@ -89,7 +90,7 @@ pub(super) fn plural(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-/// Names of keys or columns in a list for a message, no longer than a line has room for.
+/// Names of keys or columns as a list for a message, shortened to fit a line.
 pub(super) fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     const LONGEST: usize = 40;
     let mut shown = Vec::new();
@@ -110,7 +111,7 @@ pub(super) fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     }
 }
 
-/// Whether a name is among those of a list, separated by spaces.
+/// Whether `name` is one of the names in `list`, which are separated by spaces.
 pub(super) fn is_among(list: &str, name: &str) -> bool {
     list.split(' ').any(|one| one == name)
 }
