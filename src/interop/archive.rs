@@ -13,9 +13,9 @@ use zip::read::ZipFile;
 use super::{npy, tensors};
 use crate::error::{Error, Result};
 
-/// DEFLATE cannot make one byte stand for more (<https://zlib.net/zlib_tech.html>): a larger claim
-/// is no array.
-const MOST_INFLATION: u64 = 1032;
+/// The greatest compression ratio of DEFLATE (<https://zlib.net/zlib_tech.html>): an entry that
+/// claims more is damaged.
+const MAX_INFLATION: u64 = 1032;
 
 /// A file of named arrays.
 pub struct Archive {
@@ -29,7 +29,10 @@ enum Kind {
 }
 
 impl Archive {
-    /// Opens a `.npz`, or anything else as safetensors.
+    /// Opens a `.npz`, or any other file as safetensors.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that is not complete.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("open", path))?;
         let length = file.metadata().map_err(Error::io("read", path))?.len();
@@ -51,12 +54,12 @@ impl Archive {
         })
     }
 
-    /// The file.
+    /// The path that the archive was opened with.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The arrays' names.
+    /// The names of all arrays, in no particular order.
     pub fn names(&self) -> Vec<String> {
         match &self.kind {
             Kind::Safetensors(_, header) => header.names().map(str::to_owned).collect(),
@@ -83,7 +86,10 @@ impl Archive {
         }
     }
 
-    /// The shape of an array.
+    /// The extents of an array, outermost first.
+    ///
+    /// # Errors
+    /// No array of this name (those that exist are listed), or one whose header is broken.
     pub fn shape(&mut self, name: &str) -> Result<Vec<u64>> {
         if !self.has(name) {
             return Err(self.missing(name));
@@ -98,7 +104,10 @@ impl Archive {
         }
     }
 
-    /// An array of just this shape as row-major f32, every value finite.
+    /// An array of exactly this shape as row-major f32, every value finite.
+    ///
+    /// # Errors
+    /// No such array, another shape, a type that cannot be read, or a value that is not finite.
     pub fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let found = self.shape(name)?;
         if !found
@@ -142,7 +151,8 @@ impl Archive {
     }
 }
 
-/// An array's file in the zip, and how long it can truly be.
+/// An array's file in the zip, and the greatest length that it can have: the one that it claims, or
+/// what its compressed bytes can inflate to.
 fn entry<'z>(
     zip: &'z mut ZipArchive<BufReader<File>>,
     path: &Path,
@@ -158,7 +168,7 @@ fn entry<'z>(
     let most = entry
         .compressed_size()
         .min(whole)
-        .saturating_mul(MOST_INFLATION);
+        .saturating_mul(MAX_INFLATION);
     let length = entry.size().min(most);
     Ok((entry, length))
 }

@@ -13,16 +13,16 @@ use crate::memory;
 /// Values converted at a time.
 const BLOCK: usize = 1 << 16;
 
-/// How a number is stored.
+/// The type in which a file stores its numbers, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stored {
+pub(super) enum FloatType {
     F16,
     Bf16,
     F32,
     F64,
 }
 
-impl Stored {
+impl FloatType {
     /// Bytes of one number.
     pub(super) fn bytes(self) -> usize {
         match self {
@@ -32,11 +32,12 @@ impl Stored {
         }
     }
 
-    /// Bytes of `rows` × `cols` numbers, when that is a number at all.
+    /// Bytes of `rows` × `cols` numbers; `None` where the product overflows.
     pub(super) fn matrix_bytes(self, rows: u64, cols: u64) -> Option<u64> {
         rows.checked_mul(cols)?.checked_mul(self.bytes() as u64)
     }
 
+    /// The number in `bytes`, of which there are [`FloatType::bytes`]; f64 is rounded to f32.
     pub(super) fn decode(self, bytes: &[u8]) -> f32 {
         match (self, bytes) {
             (Self::F16, &[a, b]) => f16::from_le_bytes([a, b]).to_f32(),
@@ -49,18 +50,22 @@ impl Stored {
         }
     }
 
-    /// Whether `value` came of a finite number in `raw` that f32 has not: only f64 has such.
+    /// Whether `value` is infinite though the number in `raw` is finite: f64 holds numbers that f32
+    /// cannot.
     pub(super) fn overflows(self, value: f32, raw: &[u8]) -> bool {
         self == Self::F64 && value.is_infinite() && !is_infinite_f64(raw)
     }
 }
 
-/// Reads `rows` × `cols` numbers as row-major f32; in the file they lie by column when `by_column`.
-/// The caller has checked that the file holds them.
+/// Reads `rows` × `cols` numbers as row-major f32; the file holds them column by column where
+/// `by_column`. The caller has checked that the file is long enough.
+///
+/// # Errors
+/// Too little memory, a file that cannot be read, a finite number that f32 cannot hold.
 pub(super) fn read_matrix(
     input: &mut impl Read,
     path: &Path,
-    stored: Stored,
+    float_type: FloatType,
     (rows, cols): (usize, usize),
     by_column: bool,
 ) -> Result<Vec<f32>> {
@@ -77,20 +82,20 @@ pub(super) fn read_matrix(
         ));
     }
     out.resize(count, 0.0);
-    let mut bytes = vec![0; BLOCK.min(count) * stored.bytes()];
+    let mut bytes = vec![0; BLOCK.min(count) * float_type.bytes()];
     let mut at = 0;
     while at < count {
         let n = BLOCK.min(count - at);
-        let bytes = &mut bytes[..n * stored.bytes()];
+        let bytes = &mut bytes[..n * float_type.bytes()];
         input.read_exact(bytes).map_err(Error::io("read", path))?;
-        for (i, raw) in (at..at + n).zip(bytes.chunks_exact(stored.bytes())) {
+        for (i, raw) in (at..at + n).zip(bytes.chunks_exact(float_type.bytes())) {
             let place = if by_column {
                 (i % rows) * cols + i / rows
             } else {
                 i
             };
-            out[place] = stored.decode(raw);
-            if stored.overflows(out[place], raw) {
+            out[place] = float_type.decode(raw);
+            if float_type.overflows(out[place], raw) {
                 return Err(too_large(path, place / cols, place % cols));
             }
         }

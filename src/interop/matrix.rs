@@ -6,43 +6,43 @@
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::floats::Stored;
+use super::floats::FloatType;
 use crate::error::{Error, Result};
 
-/// Numbers of a block: 16 MiB as f32.
+/// Numbers in a block: 16 MiB as f32.
 const BLOCK: usize = 1 << 22;
 
-/// A matrix whose header has been read and whose numbers are all there.
+/// A matrix whose header has been read, in a file that is long enough for all its numbers.
 pub struct Matrix<R> {
     pub(super) input: R,
     pub(super) path: PathBuf,
-    pub(super) stored: Stored,
-    /// Rows and columns.
+    pub(super) float_type: FloatType,
+    /// (rows, columns), of which `input` holds the product.
     pub(super) shape: (usize, usize),
     /// Where in `input` the numbers begin.
     pub(super) start: u64,
-    /// They lie by column (Fortran order).
+    /// The numbers lie column by column (Fortran order).
     pub(super) by_column: bool,
 }
 
 impl<R: Read + Seek> Matrix<R> {
-    /// (rows, columns).
+    /// The numbers of rows and of columns.
     pub fn shape(&self) -> (usize, usize) {
         self.shape
     }
 
-    /// Gives every row to `take`, row-major, a block of whole rows at a time. May be called again.
+    /// Calls `f` with every row, row-major, a block of complete rows at a time. May be called again.
     ///
     /// # Errors
-    /// What cannot be read, a finite number that f32 has not, and what `take` returns.
-    pub fn each_block(&mut self, take: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
-        self.each_block_of(BLOCK, take)
+    /// A file that cannot be read, a finite number that f32 cannot hold, and what `f` returns.
+    pub fn each_block(&mut self, f: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        self.each_block_of(BLOCK, f)
     }
 
     pub(super) fn each_block_of(
         &mut self,
         values: usize,
-        take: &mut dyn FnMut(&[f32]) -> Result<()>,
+        f: &mut dyn FnMut(&[f32]) -> Result<()>,
     ) -> Result<()> {
         let (rows, cols) = self.shape;
         if cols == 0 {
@@ -56,13 +56,13 @@ impl<R: Read + Seek> Matrix<R> {
                 height
             } else {
                 height * cols
-            } * self.stored.bytes()
+            } * self.float_type.bytes()
         ];
         for first in (0..rows).step_by(height.max(1)) {
             let height = height.min(rows - first);
             let block = &mut block[..height * cols];
             if self.by_column {
-                let bytes = &mut bytes[..height * self.stored.bytes()];
+                let bytes = &mut bytes[..height * self.float_type.bytes()];
                 for col in 0..cols {
                     self.read_at(col * rows + first, bytes)?;
                     self.decode(bytes, (first, col), &mut |i, value| {
@@ -70,17 +70,17 @@ impl<R: Read + Seek> Matrix<R> {
                     })?;
                 }
             } else {
-                let bytes = &mut bytes[..height * cols * self.stored.bytes()];
+                let bytes = &mut bytes[..height * cols * self.float_type.bytes()];
                 self.read_at(first * cols, bytes)?;
                 self.decode(bytes, (first, 0), &mut |i, value| block[i] = value)?;
             }
-            take(block)?;
+            f(block)?;
         }
         Ok(())
     }
 
     fn read_at(&mut self, number: usize, bytes: &mut [u8]) -> Result<()> {
-        let at = self.start + number as u64 * self.stored.bytes() as u64;
+        let at = self.start + number as u64 * self.float_type.bytes() as u64;
         let read = self
             .input
             .seek(SeekFrom::Start(at))
@@ -93,11 +93,11 @@ impl<R: Read + Seek> Matrix<R> {
         &self,
         bytes: &[u8],
         (row, col): (usize, usize),
-        put: &mut dyn FnMut(usize, f32),
+        store: &mut dyn FnMut(usize, f32),
     ) -> Result<()> {
-        for (i, raw) in bytes.chunks_exact(self.stored.bytes()).enumerate() {
-            let value = self.stored.decode(raw);
-            if self.stored.overflows(value, raw) {
+        for (i, raw) in bytes.chunks_exact(self.float_type.bytes()).enumerate() {
+            let value = self.float_type.decode(raw);
+            if self.float_type.overflows(value, raw) {
                 let cols = self.shape.1;
                 let (row, col) = if self.by_column {
                     (row + i, col)
@@ -106,7 +106,7 @@ impl<R: Read + Seek> Matrix<R> {
                 };
                 return Err(too_large(&self.path, row, col));
             }
-            put(i, value);
+            store(i, value);
         }
         Ok(())
     }
@@ -122,7 +122,7 @@ impl<R: Read + Seek> Matrix<R> {
     }
 }
 
-/// A number that f32 cannot hold.
+/// The error for a finite number that f32 cannot hold.
 pub(super) fn too_large(path: &Path, row: usize, col: usize) -> Error {
     Error::file(
         path,

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::floats::{Stored, read_matrix};
+use super::floats::{FloatType, read_matrix};
 use super::matrix::Matrix;
 use crate::error::{Error, Result};
 use crate::lfs;
@@ -15,8 +15,12 @@ use crate::lfs;
 /// A header longer than this describes no matrix.
 const MAX_HEADER: u32 = 1 << 16;
 
-/// A two-dimensional little-endian f32, f64 or f16 matrix (C or Fortran order), to be read by
+/// Opens a two-dimensional little-endian f32, f64 or f16 matrix (C or Fortran order), to be read by
 /// blocks of rows.
+///
+/// # Errors
+/// A file that is not `.npy` or is truncated, another type of numbers, and an array that is not
+/// two-dimensional.
 pub fn open(path: &Path) -> Result<Matrix<File>> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     let length = file.metadata().map_err(Error::io("read", path))?.len();
@@ -33,11 +37,15 @@ fn matrix<R: Read>(mut input: R, length: u64, path: &Path) -> Result<Matrix<R>> 
         );
         return Err(Error::file(path, problem));
     }
-    let (shape, stored, by_column) = (header.held(data, path)?, header.stored, header.fortran);
+    let (shape, float_type, by_column) = (
+        header.locate(data, path)?,
+        header.float_type,
+        header.fortran,
+    );
     Ok(Matrix {
         input,
         path: path.to_path_buf(),
-        stored,
+        float_type,
         shape,
         start: length - data,
         by_column,
@@ -68,7 +76,7 @@ pub(super) fn read_shape(mut input: impl Read, length: u64, path: &Path) -> Resu
 
 #[derive(Debug, PartialEq)]
 struct Header {
-    stored: Stored,
+    float_type: FloatType,
     fortran: bool,
     shape: Vec<u64>,
 }
@@ -80,7 +88,7 @@ impl Header {
         let mut prefix = [0; 8];
         if length < 8 || input.read_exact(&mut prefix).is_err() || prefix[..6] != *b"\x93NUMPY" {
             let mut head = prefix.to_vec();
-            // What cannot be read says nothing of what the file is.
+            // A file that cannot be read further is reported by what was read of it.
             let _ = input.take(64).read_to_end(&mut head);
             if lfs::is_pointer(&head) {
                 return Err(bad(lfs::POINTER_PROBLEM));
@@ -121,20 +129,20 @@ impl Header {
         ))
     }
 
-    /// The values, row-major, once it is sure that `data` bytes hold them.
+    /// The values, row-major, after a check that `data` bytes hold them.
     fn values(&self, input: &mut impl Read, data: u64, path: &Path) -> Result<Vec<f32>> {
         read_matrix(
             input,
             path,
-            self.stored,
-            self.held(data, path)?,
+            self.float_type,
+            self.locate(data, path)?,
             self.fortran,
         )
     }
 
-    /// Rows and columns (all but the last dimension as one), once it is sure that `data` bytes hold
-    /// them.
-    fn held(&self, data: u64, path: &Path) -> Result<(usize, usize)> {
+    /// The numbers of rows and columns (all dimensions but the last taken as one), after a check that
+    /// `data` bytes hold them.
+    fn locate(&self, data: u64, path: &Path) -> Result<(usize, usize)> {
         let cols = self.shape.last().copied().unwrap_or(1);
         let rows = self
             .shape
@@ -144,13 +152,13 @@ impl Header {
             .try_fold(1u64, |n, &s| n.checked_mul(s))
             .unwrap_or(u64::MAX);
         match (
-            self.stored.matrix_bytes(rows, cols),
+            self.float_type.matrix_bytes(rows, cols),
             usize::try_from(rows),
             usize::try_from(cols),
         ) {
             (Some(needed), Ok(rows), Ok(cols)) if needed <= data => Ok((rows, cols)),
             _ => {
-                let each = self.stored.bytes();
+                let each = self.float_type.bytes();
                 let problem = format!(
                     "is truncated: {rows} × {cols} numbers of {each} bytes, and {data} bytes of data"
                 );
@@ -177,10 +185,10 @@ impl Header {
         let name = quoted
             .and_then(|quote| descr[1..].split(quote).next())
             .unwrap_or("a structure");
-        let stored = match name {
-            "<f2" => Stored::F16,
-            "<f4" => Stored::F32,
-            "<f8" => Stored::F64,
+        let float_type = match name {
+            "<f2" => FloatType::F16,
+            "<f4" => FloatType::F32,
+            "<f8" => FloatType::F64,
             // NumPy has no bfloat16 and saves it as two bytes of no type.
             "|V2" => {
                 return Err("holds '|V2', which is how NumPy saves bfloat16: convert it before saving, with .float() in torch or \
@@ -226,7 +234,7 @@ impl Header {
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            stored,
+            float_type,
             fortran,
             shape,
         })
@@ -303,7 +311,7 @@ mod tests {
             .map(|i| by_row[(i % rows) * cols + i / rows])
             .collect();
         for (order, values) in [("False", &by_row), ("True", &by_column)] {
-            let stored: [(&str, Vec<u8>); 3] = [
+            let float_type: [(&str, Vec<u8>); 3] = [
                 (
                     "<f2",
                     values
@@ -323,7 +331,7 @@ mod tests {
                     values.iter().flat_map(|&v| v.to_le_bytes()).collect(),
                 ),
             ];
-            for (descr, data) in stored {
+            for (descr, data) in float_type {
                 let bytes = file(1, &header(descr, order, "(701, 211)"), &data);
                 let mut read =
                     matrix(Cursor::new(&bytes), bytes.len() as u64, Path::new("x.npy")).unwrap();

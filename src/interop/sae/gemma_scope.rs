@@ -12,12 +12,12 @@ use crate::error::{Error, Result};
 pub(super) fn read(path: &Path, name: &str) -> Result<Published> {
     let mut file = Archive::open(path)?;
     // Early releases have small letters.
-    let spelt = |file: &Archive, small: &'static str, large: &'static str| {
+    let spelling = |file: &Archive, small: &'static str, large: &'static str| {
         if file.has(small) { small } else { large }
     };
     let (enc, dec) = (
-        spelt(&file, "w_enc", "W_enc"),
-        spelt(&file, "w_dec", "W_dec"),
+        spelling(&file, "w_enc", "W_enc"),
+        spelling(&file, "w_dec", "W_dec"),
     );
     let (d, k) = shape(&mut file, enc)?;
     super::check_scaling(&mut file, k)?;

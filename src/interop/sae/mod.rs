@@ -27,10 +27,10 @@ use crate::error::{Error, Result};
 
 pub use saelens::write;
 
-/// Latents times width may not exceed this: a foreign header's numbers are not believed.
-const MOST_WEIGHTS: usize = 1 << 34;
-/// A configuration longer than this is none.
-const MOST_JSON: u64 = 16 << 20;
+/// The greatest product of latents and width that is accepted from a file's header.
+const MAX_WEIGHTS: usize = 1 << 34;
+/// The longest configuration that is read, in bytes.
+const MAX_JSON: u64 = 16 << 20;
 /// Every file that one of the formats reads, relative to its directory.
 pub const FILES: [&str; 7] = [
     "cfg.json",
@@ -45,20 +45,24 @@ pub const FILES: [&str; 7] = [
 /// An autoencoder as it was found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Published {
-    /// The autoencoder.
+    /// The autoencoder in SAELens's conventions.
     pub sae: Sae,
-    /// The format, for a person.
+    /// The format's name, to show.
     pub format: &'static str,
     /// The model that the files name.
     pub model: Option<String>,
     /// The hook that the files (or, failing that, their path) name, in TransformerLens's words.
     pub hook: Option<String>,
-    /// What a user should know, a line each.
+    /// Remarks for the user, a line each.
     pub notes: Vec<String>,
 }
 
 /// Reads the autoencoder in a directory, or in a file of one. `name` is where it came from, which
 /// may say what the files do not: Gemma Scope's repository and folder name the site and the layer.
+///
+/// # Errors
+/// No autoencoder at `path`, or one whose format, shapes or values cannot be brought to the
+/// conventions.
 pub fn open(path: &Path, name: &str) -> Result<Published> {
     let dir = if path.is_dir() {
         path
@@ -99,12 +103,12 @@ pub fn open(path: &Path, name: &str) -> Result<Published> {
     }
 }
 
-/// A configuration file.
+/// The JSON object in a configuration file.
 fn read_json(path: &Path) -> Result<Value> {
     let length = std::fs::metadata(path)
         .map_err(Error::io("read", path))?
         .len();
-    if length > MOST_JSON {
+    if length > MAX_JSON {
         return Err(Error::file(path, "is too long for a configuration"));
     }
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
@@ -154,12 +158,12 @@ fn number(config: &Value, key: &str, path: &Path) -> Result<f32> {
     })
 }
 
-/// A value as it may stand in one line.
+/// A value shortened for one line of a message.
 fn short(value: &Value) -> String {
     value.to_string().chars().take(60).collect()
 }
 
-/// Latents and width of a matrix `[latents, width]`, once they are believable.
+/// The extents of a matrix, after a check that they are not zero and not too large.
 fn shape(archive: &mut Archive, name: &str) -> Result<(usize, usize)> {
     let found = archive.shape(name)?;
     let sizes: Option<Vec<usize>> = found
@@ -167,7 +171,7 @@ fn shape(archive: &mut Archive, name: &str) -> Result<(usize, usize)> {
         .map(|&s| usize::try_from(s).ok().filter(|&s| s > 0))
         .collect();
     match sizes.as_deref() {
-        Some(&[rows, cols]) if rows.checked_mul(cols).is_some_and(|n| n <= MOST_WEIGHTS) => {
+        Some(&[rows, cols]) if rows.checked_mul(cols).is_some_and(|n| n <= MAX_WEIGHTS) => {
             Ok((rows, cols))
         }
         _ => Err(Error::file(

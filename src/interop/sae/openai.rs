@@ -70,7 +70,7 @@ pub(super) fn read(path: &Path, name: &str) -> Result<Published> {
     })
 }
 
-/// From `…/gpt2-small/mlp_post_act/autoencoders/8.safetensors`.
+/// The hook that a path such as `…/gpt2-small/mlp_post_act/autoencoders/8.safetensors` names.
 fn hook(name: &str) -> Option<String> {
     let layer: usize = name.rsplit('/').next()?.split('.').next()?.parse().ok()?;
     let part = |wanted: &str| name.split('/').any(|p| p.starts_with(wanted));

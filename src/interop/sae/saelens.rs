@@ -13,15 +13,15 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::interop::tensors;
 
-/// Name of the configuration in a directory.
+/// The file of the configuration in a SAELens directory.
 pub const CONFIG: &str = "cfg.json";
-/// Name of the weights.
+/// The file of the weights in a SAELens directory.
 pub const WEIGHTS: &str = "sae_weights.safetensors";
 
 pub(super) fn read(dir: &Path) -> Result<Published> {
     let path = dir.join(CONFIG);
     let config = read_json(&path)?;
-    let said = |key: &str| {
+    let config_value = |key: &str| {
         config["metadata"]
             .get(key)
             .filter(|v| !v.is_null())
@@ -31,7 +31,7 @@ pub(super) fn read(dir: &Path) -> Result<Published> {
         count(&config, "d_in", &path)?,
         count(&config, "d_sae", &path)?,
     );
-    let hook = said("hook_name")
+    let hook = config_value("hook_name")
         .as_str()
         .or(config["hook_point"].as_str())
         .map(str::to_owned);
@@ -53,10 +53,10 @@ pub(super) fn read(dir: &Path) -> Result<Published> {
     let mut notes = Vec::new();
     let normalise = match &config["normalize_activations"] {
         Value::Null | Value::Bool(false) => Normalise::None,
-        Value::Bool(true) => unfolded(&mut notes),
+        Value::Bool(true) => unscaled(&mut notes),
         Value::String(name) => match name.as_str() {
             "none" => Normalise::None,
-            "expected_average_only_in" => unfolded(&mut notes),
+            "expected_average_only_in" => unscaled(&mut notes),
             "constant_norm_rescale" => Normalise::ConstantNorm,
             "layer_norm" => Normalise::LayerNorm,
             other => {
@@ -91,7 +91,7 @@ pub(super) fn read(dir: &Path) -> Result<Published> {
         gate,
         normalise,
     };
-    let model = said("model_name").as_str().map(str::to_owned);
+    let model = config_value("model_name").as_str().map(str::to_owned);
     Ok(Published {
         sae,
         format: "SAELens",
@@ -101,7 +101,7 @@ pub(super) fn read(dir: &Path) -> Result<Published> {
     })
 }
 
-fn unfolded(notes: &mut Vec<String>) -> Normalise {
+fn unscaled(notes: &mut Vec<String>) -> Normalise {
     let note = "the SAE was trained on rows of average norm √d and its scale is not in the files: rows are read as they are, \
                 as SAELens does, and its figures will be poor unless the scale was folded into its weights";
     notes.push(note.to_owned());
@@ -151,7 +151,10 @@ fn gate(config: &Value, path: &Path, file: &mut Archive, latents: usize) -> Resu
 }
 
 /// Writes an autoencoder as a SAELens 6 directory, weights first: a directory with a configuration
-/// is whole. `metadata` goes into the configuration beside the model's and the hook's names.
+/// is complete. `metadata` goes into the configuration beside the model's and the hook's names.
+///
+/// # Errors
+/// A file that cannot be written.
 pub fn write(
     dir: &Path,
     sae: &Sae,

@@ -1,4 +1,4 @@
-//! safetensors in and out.
+//! Reading and writing safetensors.
 //!
 //! Format: <https://github.com/huggingface/safetensors#format>. Written a block of rows at a time,
 //! so that factors of any length need no second copy in memory.
@@ -21,12 +21,15 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 
-/// Rows of a factor that are laid out at a time.
+/// Rows of a factor that are written at a time.
 const BLOCK_ROWS: usize = 1024;
 
 /// Writes `Z` d × k, `Y` n × k and, of a centred fit, `centre` d (A ≈ centre + Y Zᵀ), of one that
-/// scales neurons `neuron_weights` d (what each neuron's remainder is multiplied by before its
-/// square), f32, atomically.
+/// scales neurons `neuron_weights` d (the factor of each neuron's residual before it is squared),
+/// f32, atomically.
+///
+/// # Errors
+/// Coefficients of another shape than the features, and a file that cannot be written.
 pub fn write_factors(path: &Path, factors: &Factors) -> Result<()> {
     let (z, y) = (&factors.features, &factors.coefficients);
     let (d, k, n) = (z.rows, z.columns(), y.rows);
@@ -86,6 +89,9 @@ fn by_rows(
 }
 
 /// Writes named f32 tensors (name, shape, row-major data), atomically.
+///
+/// # Errors
+/// Data of another length than the shape's product, and a file that cannot be written.
 pub fn write_named(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<()> {
     for (name, shape, data) in tensors {
         if shape.iter().product::<usize>() != data.len() {
@@ -106,7 +112,10 @@ pub fn write_named(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> R
     })
 }
 
-/// Writes what `mlpeek forward` saw: `tokens` (i64) beside named f32 tensors, atomically.
+/// Writes the result of `mlpeek forward`: `tokens` (i64) and named f32 tensors, atomically.
+///
+/// # Errors
+/// Data of another length than the shape's product, and a file that cannot be written.
 pub fn write_forward(
     path: &Path,
     ids: &[u32],

@@ -8,14 +8,18 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::interop::floats::{Stored, read_matrix as read_floats};
+use crate::interop::floats::{FloatType, read_matrix as read_floats};
 use crate::interop::matrix::Matrix;
 
 /// Longest header that the format allows.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// The one two-dimensional tensor of a file (or the one named `name`), to be read by blocks of
+/// Opens the one two-dimensional tensor of a file (or the one named `name`), to be read by blocks of
 /// rows.
+///
+/// # Errors
+/// A file that is not safetensors or is truncated; no such tensor, or several; a type that cannot be
+/// read.
 pub fn open_matrix(path: &Path, name: Option<&str>) -> Result<Matrix<File>> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     let length = file.metadata().map_err(Error::io("read", path))?.len();
@@ -36,9 +40,9 @@ pub(in crate::interop) struct Header {
     entries: BTreeMap<String, Entry>,
     /// `__metadata__`: strings by name.
     pub(in crate::interop) metadata: BTreeMap<String, String>,
-    /// Where the data start.
+    /// The offset of the data in the file.
     start: u64,
-    /// Bytes of data.
+    /// How many bytes of data follow the header.
     data: u64,
 }
 
@@ -83,7 +87,7 @@ impl Header {
         })
     }
 
-    /// The tensors' names.
+    /// The names of all tensors, sorted.
     pub(in crate::interop) fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
@@ -112,25 +116,26 @@ impl Header {
             .skip(1)
             .try_fold(1u64, |n, &s| n.checked_mul(s))
             .unwrap_or(u64::MAX);
-        let (stored, shape, start) = self.held(path, (name, entry), (rows, cols))?;
+        let (float_type, shape, start) = self.locate(path, (name, entry), (rows, cols))?;
         input
             .seek(SeekFrom::Start(start))
             .map_err(Error::io("read", path))?;
-        read_floats(input, path, stored, shape, false)
+        read_floats(input, path, float_type, shape, false)
     }
 
-    /// How and where a tensor's numbers lie, once it is sure that they are there.
-    fn held(
+    /// The type, the (rows, columns) and the offset of a tensor's numbers, after a check that the file
+    /// holds them.
+    fn locate(
         &self,
         path: &Path,
         (name, entry): (&str, &Entry),
         (rows, cols): (u64, u64),
-    ) -> Result<(Stored, (usize, usize), u64)> {
+    ) -> Result<(FloatType, (usize, usize), u64)> {
         let bad = |problem: String| Error::file(path, problem);
-        let stored = entry.stored(name).map_err(bad)?;
+        let float_type = entry.float_type(name).map_err(bad)?;
         let (start, end) = entry.data_offsets;
         if end.checked_sub(start).is_none()
-            || stored.matrix_bytes(rows, cols) != end.checked_sub(start)
+            || float_type.matrix_bytes(rows, cols) != end.checked_sub(start)
         {
             let dtype = &entry.dtype;
             return Err(bad(format!(
@@ -148,17 +153,17 @@ impl Header {
                 "tensor '{name}' of {rows} × {cols} does not fit into memory"
             )));
         };
-        Ok((stored, (row_count, col_count), self.start + start))
+        Ok((float_type, (row_count, col_count), self.start + start))
     }
 }
 
 impl Entry {
-    fn stored(&self, name: &str) -> Result<Stored, String> {
+    fn float_type(&self, name: &str) -> Result<FloatType, String> {
         match self.dtype.as_str() {
-            "F16" => Ok(Stored::F16),
-            "BF16" => Ok(Stored::Bf16),
-            "F32" => Ok(Stored::F32),
-            "F64" => Ok(Stored::F64),
+            "F16" => Ok(FloatType::F16),
+            "BF16" => Ok(FloatType::Bf16),
+            "F32" => Ok(FloatType::F32),
+            "F64" => Ok(FloatType::F64),
             other => Err(format!(
                 "tensor '{name}' holds {other}; F16, BF16, F32 and F64 can be read"
             )),
@@ -176,18 +181,18 @@ pub(super) fn matrix<R: Read + Seek>(
     // The header is read in small pieces, the numbers in large ones.
     let header = Header::read(&mut BufReader::new(&mut input), length, path)?;
     let (name, entry) = choose(&header.entries, name).map_err(bad)?;
-    entry.stored(name).map_err(bad)?;
+    entry.float_type(name).map_err(bad)?;
     let &[rows, cols] = entry.shape.as_slice() else {
         return Err(bad(format!(
             "tensor '{name}' has the shape {:?}; a matrix (rows × columns) is needed",
             entry.shape
         )));
     };
-    let (stored, shape, start) = header.held(path, (name, entry), (rows, cols))?;
+    let (float_type, shape, start) = header.locate(path, (name, entry), (rows, cols))?;
     Ok(Matrix {
         input,
         path: path.to_path_buf(),
-        stored,
+        float_type,
         shape,
         start,
         by_column: false,
