@@ -268,7 +268,7 @@ impl Linear {
 fn quantised(parts: &[&StoredTensor], x: &[f32], m: usize, out: &mut [f32]) {
     let mut activations: Vec<Activations> = Vec::new();
     for part in parts {
-        if !activations.iter().any(|a| a.suit(part.dtype())) {
+        if !activations.iter().any(|a| a.fits(part.dtype())) {
             activations.push(part.quantise_activations(x));
         }
     }
@@ -288,7 +288,7 @@ fn quantised(parts: &[&StoredTensor], x: &[f32], m: usize, out: &mut [f32]) {
         let step = (weights / (tasks * part.cols()).max(1))
             .next_multiple_of(8)
             .max(8);
-        let Some(x) = activations.iter().find(|a| a.suit(part.dtype())) else {
+        let Some(x) = activations.iter().find(|a| a.fits(part.dtype())) else {
             continue;
         };
         work.extend(

@@ -30,9 +30,9 @@ const MAGIC: [u8; 4] = *b"GGUF";
 pub enum Value {
     /// Any integer type (a u64 above `i64::MAX` wraps; no key of ours comes near).
     Int(i64),
-    /// f32 or f64.
+    /// An f32 or an f64.
     Float(f64),
-    /// A flag.
+    /// A boolean.
     Bool(bool),
     /// Bytes that ought to be UTF-8.
     String(String),
@@ -42,12 +42,12 @@ pub enum Value {
     Ints(Vec<i64>),
     /// An array of floats.
     Floats(Vec<f32>),
-    /// An array of arrays: read over, not kept.
+    /// An array of arrays, whose content is skipped.
     Nested,
 }
 
 impl Value {
-    /// As a count or a flag.
+    /// A count, or a boolean as 0 or 1; `None` for any other value.
     pub fn as_usize(&self) -> Option<usize> {
         match self {
             Self::Int(v) => usize::try_from(*v).ok(),
@@ -56,7 +56,7 @@ impl Value {
         }
     }
 
-    /// As a number.
+    /// A number as f64, or a boolean as 0 or 1; `None` for any other value.
     pub fn as_f64(&self) -> Option<f64> {
         match self {
             Self::Int(v) => Some(*v as f64),
@@ -66,7 +66,7 @@ impl Value {
         }
     }
 
-    /// As text.
+    /// The text of a string; `None` for any other value.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Self::String(v) => Some(v),
@@ -78,7 +78,7 @@ impl Value {
 /// A tensor as the file's table describes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorEntry {
-    /// Its name: "blk.0.ffn_up.weight".
+    /// The tensor's name, such as "blk.0.ffn_up.weight".
     pub name: String,
     /// Extents, innermost first, as GGUF stores them.
     pub dims: Vec<u64>,
@@ -92,7 +92,7 @@ pub struct TensorEntry {
 #[derive(Debug, Clone)]
 pub struct Header {
     path: PathBuf,
-    /// Values by key.
+    /// The metadata by key, such as "general.architecture".
     pub metadata: HashMap<String, Value>,
     /// The tensors, in the file's order.
     pub tensors: Vec<TensorEntry>,
@@ -105,6 +105,9 @@ pub struct Header {
 impl Header {
     /// Reads the header of `path`, and checks that the file is long enough for every tensor that it
     /// names.
+    ///
+    /// # Errors
+    /// A file that is missing, truncated or not GGUF, and values that the format does not allow.
     pub fn read(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("open", path))?;
         let meta = file.metadata().map_err(Error::io("read", path))?;
@@ -118,7 +121,10 @@ impl Header {
         Reader::new(BufReader::with_capacity(1 << 18, file), meta.len(), path).header(meta.len())
     }
 
-    /// The same from bytes in memory; `name` stands in for the path in errors.
+    /// Parses a header in memory; `name` stands in for the path in errors.
+    ///
+    /// # Errors
+    /// As [`Header::read`].
     pub fn parse(bytes: &[u8], name: &Path) -> Result<Self> {
         let length = bytes.len() as u64;
         lfs::refuse_pointer(bytes, name)?;
@@ -130,7 +136,7 @@ impl Header {
         &self.path
     }
 
-    /// A string value.
+    /// The string under a key; `None` where there is none.
     pub fn string(&self, key: &str) -> Option<&str> {
         match self.metadata.get(key) {
             Some(Value::String(s)) => Some(s),
@@ -146,7 +152,7 @@ impl Header {
         }
     }
 
-    /// A flag.
+    /// The boolean under a key; `None` where there is none.
     pub fn flag(&self, key: &str) -> Option<bool> {
         match self.metadata.get(key) {
             Some(Value::Bool(b)) => Some(*b),

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{Header, MAGIC, TensorEntry, Value};
 use crate::error::{Error, Result};
 
-/// Longest key or tensor name that we believe (the format allows 65,535 and 64 bytes).
+/// The longest key or tensor name that is accepted (the format allows 65,535 and 64 bytes).
 const MAX_NAME: u64 = 65_535;
 const MAX_DIMS: u32 = 4;
 const DEFAULT_ALIGNMENT: u64 = 32;
@@ -18,40 +18,42 @@ pub(super) struct Reader<'a, R> {
     left: u64,
     path: &'a Path,
     /// Lengths are 64 bits wide (version 2 and later).
-    long: bool,
+    wide_lengths: bool,
 }
 
 impl<'a, R: Read> Reader<'a, R> {
-    /// Over `length` bytes; `path` is for errors.
+    /// A reader of the `length` bytes of `inner`; `path` is named in errors.
     pub(super) fn new(inner: R, length: u64, path: &'a Path) -> Self {
         Self {
             inner,
             left: length,
             path,
-            long: true,
+            wide_lengths: true,
         }
     }
 
     pub(super) fn header(mut self, file_bytes: u64) -> Result<Header> {
         if file_bytes < 4 || self.array::<4>()? != MAGIC {
-            return Err(self.bad("is not a GGUF file (it does not start with 'GGUF')"));
+            return Err(self.error("is not a GGUF file (it does not start with 'GGUF')"));
         }
         let version = self.u32()?;
         if version.swap_bytes() <= 3 && version > 3 {
-            return Err(self.bad("is a big-endian GGUF file; only little-endian ones can be read"));
+            return Err(
+                self.error("is a big-endian GGUF file; only little-endian ones can be read")
+            );
         }
         if !(1..=3).contains(&version) {
-            return Err(self.bad(format!(
+            return Err(self.error(format!(
                 "has GGUF version {version}; versions 1 to 3 can be read"
             )));
         }
-        self.long = version > 1;
+        self.wide_lengths = version > 1;
         let tensor_count = self.length()?;
         let key_count = self.length()?;
         // A tensor's entry takes at least a name's length, a dimension count, a type and an offset;
         // a key a length, a type and a byte.
-        self.plausible(tensor_count, 20, "tensors")?;
-        self.plausible(key_count, 9, "metadata keys")?;
+        self.check_count(tensor_count, 20, "tensors")?;
+        self.check_count(key_count, 9, "metadata keys")?;
         let mut metadata = HashMap::new();
         for _ in 0..key_count {
             let key = self.string(MAX_NAME)?;
@@ -71,7 +73,7 @@ impl<'a, R: Read> Reader<'a, R> {
             None => Some(DEFAULT_ALIGNMENT),
         };
         let Some(alignment) = alignment else {
-            return Err(self.bad("general.alignment is not a power of two"));
+            return Err(self.error("general.alignment is not a power of two"));
         };
         let data_start = (file_bytes - self.left).next_multiple_of(alignment);
         let header = Header {
@@ -89,7 +91,7 @@ impl<'a, R: Read> Reader<'a, R> {
         let name = self.string(MAX_NAME)?;
         let rank = self.u32()?;
         if rank > MAX_DIMS {
-            return Err(self.bad(format!(
+            return Err(self.error(format!(
                 "tensor '{name}' has {rank} dimensions; at most {MAX_DIMS} are allowed"
             )));
         }
@@ -123,15 +125,17 @@ impl<'a, R: Read> Reader<'a, R> {
             10..=12 => 8,
             8 => self.length_bytes(),
             9 => 4 + self.length_bytes(),
-            _ => return Err(self.bad(format!("key '{key}' has the unknown type {kind}"))),
+            _ => return Err(self.error(format!("key '{key}' has the unknown type {kind}"))),
         };
-        self.plausible(count, least, key)?;
+        self.check_count(count, least, key)?;
         Ok(match kind {
             6 => Value::Floats(self.collect(count, |r| Ok(f32::from_bits(r.u32()?)))?),
             12 => Value::Floats(self.collect(count, |r| Ok(f64::from_bits(r.u64()?) as f32))?),
             7 => Value::Ints(self.collect(count, |r| Ok(i64::from(r.array::<1>()?[0] != 0)))?),
             8 => Value::Strings(self.collect(count, |r| r.string(u64::MAX))?),
-            9 if depth > 4 => return Err(self.bad(format!("key '{key}' nests arrays too deeply"))),
+            9 if depth > 4 => {
+                return Err(self.error(format!("key '{key}' nests arrays too deeply")));
+            }
             9 => {
                 for _ in 0..count {
                     self.list(key, depth + 1)?;
@@ -142,7 +146,7 @@ impl<'a, R: Read> Reader<'a, R> {
         })
     }
 
-    /// `count` items; the vector grows with what is really read.
+    /// `count` items. The vector grows with what is read, so that a wrong count allocates nothing.
     fn collect<T>(
         &mut self,
         count: u64,
@@ -165,28 +169,28 @@ impl<'a, R: Read> Reader<'a, R> {
             5 => i64::from(i32::from_le_bytes(self.array()?)),
             10 => self.u64()? as i64,
             11 => i64::from_le_bytes(self.array()?),
-            _ => return Err(self.bad(format!("key '{key}' has the unknown type {kind}"))),
+            _ => return Err(self.error(format!("key '{key}' has the unknown type {kind}"))),
         })
     }
 
     fn string(&mut self, most: u64) -> Result<String> {
         let length = self.length()?;
         if length > most {
-            return Err(self.bad(format!(
+            return Err(self.error(format!(
                 "a name of {length} bytes; at most {most} are allowed"
             )));
         }
-        self.plausible(length, 1, "bytes of a string")?;
+        self.check_count(length, 1, "bytes of a string")?;
         let mut bytes = vec![0; length as usize];
         self.fill(&mut bytes)?;
-        String::from_utf8(bytes).map_err(|_| self.bad("holds a string that is not UTF-8"))
+        String::from_utf8(bytes).map_err(|_| self.error("holds a string that is not UTF-8"))
     }
 
-    /// Refuses a count whose items cannot fit in what is left of the file.
-    fn plausible(&self, count: u64, least_bytes: u64, what: &str) -> Result<()> {
+    /// Refuses a count whose items, of `least_bytes` or more each, exceed what is left of the file.
+    fn check_count(&self, count: u64, least_bytes: u64, what: &str) -> Result<()> {
         if count.checked_mul(least_bytes).is_none_or(|n| n > self.left) {
             let left = self.left;
-            return Err(self.bad(format!(
+            return Err(self.error(format!(
                 "is damaged or truncated: it claims {count} {what}, with {left} bytes left"
             )));
         }
@@ -194,11 +198,11 @@ impl<'a, R: Read> Reader<'a, R> {
     }
 
     fn length_bytes(&self) -> u64 {
-        if self.long { 8 } else { 4 }
+        if self.wide_lengths { 8 } else { 4 }
     }
 
     fn length(&mut self) -> Result<u64> {
-        if self.long {
+        if self.wide_lengths {
             self.u64()
         } else {
             self.u32().map(u64::from)
@@ -222,7 +226,7 @@ impl<'a, R: Read> Reader<'a, R> {
     fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
         let wanted = bytes.len() as u64;
         if wanted > self.left {
-            return Err(self.bad("is truncated: it ends within its header; fetch it again"));
+            return Err(self.error("is truncated: it ends within its header; fetch it again"));
         }
         self.inner
             .read_exact(bytes)
@@ -231,7 +235,7 @@ impl<'a, R: Read> Reader<'a, R> {
         Ok(())
     }
 
-    fn bad(&self, problem: impl Into<String>) -> Error {
+    fn error(&self, problem: impl Into<String>) -> Error {
         Error::file(self.path, problem)
     }
 }

@@ -78,7 +78,7 @@ macro_rules! with_block {
     };
 }
 
-/// Bytes as blocks; they must be aligned and whole, as [`super::StoredTensor::new`] saw to.
+/// Bytes as blocks of `T`, which must be aligned and complete, as [`super::StoredTensor::new`] saw to.
 fn cast<T: GgmlType>(data: &[u8]) -> &[T] {
     let size = std::mem::size_of::<T>();
     assert!(
@@ -101,7 +101,7 @@ pub(super) fn as_f32(data: &[u8]) -> &[f32] {
     cast(data)
 }
 
-/// The types that this crate's kernels read.
+/// The format of this crate's kernels for a type; `None` where candle's kernels are used.
 fn format(dtype: GgmlDType) -> Option<Format> {
     Some(match dtype {
         GgmlDType::Q4_0 => Format::Q4_0,
@@ -120,24 +120,25 @@ pub(super) fn dequantise(dtype: GgmlDType, data: &[u8], out: &mut [f32]) {
     with_block!(dtype, T => T::to_float(cast::<T>(data), out));
 }
 
-/// Rows of activations, quantised as a weight type wants them.
+/// Rows of activations, quantised for products with weights of one type. The blocks are those of
+/// ggml (`ggml-quants.c` of llama.cpp).
 pub enum Activations {
-    /// For this crate's kernels.
+    /// Rows quantised to eight bits for this crate's kernels.
     Bytes(Bytes),
     /// In the blocks that candle multiplies a type with, as bytes of an aligned buffer.
     Candle {
-        /// The buffer.
+        /// The buffer, aligned to 8 bytes.
         words: Vec<u64>,
-        /// Bytes in use.
+        /// How many bytes of the buffer are used.
         len: usize,
-        /// The weight type.
+        /// The type of weights that the blocks are multiplied with.
         dtype: GgmlDType,
     },
 }
 
 impl Activations {
     /// Whether weights of `dtype` can be multiplied with these.
-    pub fn suit(&self, dtype: GgmlDType) -> bool {
+    pub fn fits(&self, dtype: GgmlDType) -> bool {
         match self {
             Self::Bytes(_) => format(dtype).is_some(),
             Self::Candle { dtype: own, .. } => *own == dtype,
@@ -164,7 +165,8 @@ pub(super) fn quantise(dtype: GgmlDType, x: &[f32], cols: usize) -> Activations 
     })
 }
 
-/// `x` must be quantised for this type.
+/// `out[c * m + r]` = ⟨row c of `data`, row r of `x`⟩ for rows of `cols` values; `x` must be
+/// quantised for `dtype`.
 pub(super) fn products(
     dtype: GgmlDType,
     data: &[u8],

@@ -11,7 +11,7 @@ use super::{Mapped, StoredTensor};
 use crate::error::{Error, Result};
 use crate::model::gguf::{Header, TensorEntry, Value};
 
-/// Numbers of the GGML types that can be read.
+/// The GGML type of a number in the file (`enum ggml_type`); `None` where it cannot be read.
 fn dtype(kind: u32) -> Option<GgmlDType> {
     Some(match kind {
         0 => GgmlDType::F32,
@@ -41,7 +41,7 @@ const IQ4_NL_VALUES: [i8; 16] = [
 
 /// Blocks of IQ4_NL as blocks of Q8_0: both are 32 small integers times one f16, so nothing is
 /// rounded.
-fn iq4_nl_as_q8_0(blocks: &[u8]) -> Vec<u8> {
+fn iq4_nl_to_q8_0(blocks: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(blocks.len() / 18 * 34);
     for block in blocks.chunks_exact(18) {
         let (scale, nibbles) = block.split_at(2);
@@ -53,18 +53,18 @@ fn iq4_nl_as_q8_0(blocks: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What a file holds.
-pub(super) struct Opened {
+/// The content of a GGUF file.
+pub(super) struct Content {
     pub(super) tensors: HashMap<String, StoredTensor>,
-    /// Without the tokenizer's.
+    /// The metadata without the keys of the tokenizer.
     pub(super) metadata: HashMap<String, Value>,
     pub(super) bytes: u64,
-    /// Tensors that are held in other blocks than the file's.
+    /// How many tensors are held in another type than the file's.
     pub(super) converted: usize,
 }
 
 /// The tensors and metadata of `path`.
-pub(super) fn open(path: &Path) -> Result<Opened> {
+pub(super) fn open(path: &Path) -> Result<Content> {
     let bytes = Arc::new(Mapped::open(path)?);
     let file: Arc<Path> = Arc::from(path);
     let mut header = Header::parse(bytes.as_slice(), path)?;
@@ -85,7 +85,7 @@ pub(super) fn open(path: &Path) -> Result<Opened> {
             return Err(Error::file(path, format!("tensor {name} is there twice")));
         }
     }
-    Ok(Opened {
+    Ok(Content {
         tensors,
         metadata: header.metadata,
         bytes: header.file_bytes,
@@ -124,7 +124,7 @@ fn stored(
             .as_slice()
             .get(range)
             .ok_or("ends beyond the file: truncated?")?;
-        let copy = Arc::new(Mapped::copied(&iq4_nl_as_q8_0(blocks)));
+        let copy = Arc::new(Mapped::copied(&iq4_nl_to_q8_0(blocks)));
         let range = 0..copy.as_slice().len();
         return StoredTensor::new(&copy, range, dtype, shape, file)
             .map_err(|e| format!("cannot be read: {e}"));
@@ -141,7 +141,7 @@ mod tests {
         // d = 0.5 (f16 0x3800), low nibbles first: gguf.quants.dequantize gives these.
         let mut block = vec![0x00, 0x38];
         block.extend((0..16u8).map(|i| i | (15 - i) << 4));
-        let q8 = iq4_nl_as_q8_0(&block);
+        let q8 = iq4_nl_to_q8_0(&block);
         let mut wide = [0.0; 32];
         super::super::blocks::dequantise(
             GgmlDType::Q8_0,

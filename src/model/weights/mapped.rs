@@ -1,4 +1,5 @@
-//! Bytes that stay put: a mapped file, or an aligned copy of a tensor that its file did not align.
+//! Bytes at a fixed address: a mapped file, or an aligned copy of a tensor that its file did not
+//! align.
 
 use std::fs::File;
 use std::path::Path;
@@ -9,14 +10,17 @@ use crate::error::{Error, Result};
 
 /// A mapped file or an aligned copy of part of one.
 pub(crate) enum Mapped {
-    /// The file.
+    /// A whole file, mapped read-only.
     File(Mmap),
-    /// `len` bytes at the start of words.
+    /// A copy: the first `len` bytes of `words`.
     Copy { words: Vec<u64>, len: usize },
 }
 
 impl Mapped {
-    /// Maps `path` read-only.
+    /// Maps a file read-only.
+    ///
+    /// # Errors
+    /// A path that is not a file, an empty file, and one that cannot be mapped.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("open", path))?;
         let meta = file.metadata().map_err(Error::io("read", path))?;
@@ -47,7 +51,7 @@ impl Mapped {
         }
     }
 
-    /// The bytes.
+    /// All bytes of the file or of the copy.
     pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
             Self::File(map) => map,

@@ -90,17 +90,17 @@ impl StoredTensor {
         })
     }
 
-    /// Its shape, rows first.
+    /// The extents of its axes, outermost first: `[rows, cols]` of a matrix.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// How its values are stored.
+    /// The type in which its values are stored.
     pub fn dtype(&self) -> GgmlDType {
         self.dtype
     }
 
-    /// Its bytes.
+    /// The bytes of all its values, row after row.
     pub fn data(&self) -> &[u8] {
         &self.bytes.as_slice()[self.range.clone()]
     }
@@ -110,12 +110,12 @@ impl StoredTensor {
         &self.file
     }
 
-    /// Values of its last axis.
+    /// The extent of its last axis.
     pub fn cols(&self) -> usize {
         self.shape.last().copied().unwrap_or(1)
     }
 
-    /// Values before the last axis, multiplied.
+    /// The product of all extents but the last.
     pub fn rows(&self) -> usize {
         self.shape.iter().rev().skip(1).product()
     }
@@ -130,18 +130,18 @@ impl StoredTensor {
         self.cols() / self.dtype.block_size() * self.dtype.type_size()
     }
 
-    /// The bytes of some rows.
+    /// The bytes of the rows in `rows`.
     pub fn rows_data(&self, rows: Range<usize>) -> &[u8] {
         let row = self.row_bytes();
         &self.data()[rows.start * row..rows.end * row]
     }
 
-    /// Rows `rows` as f32, into `out` (`rows.len() * cols` values).
+    /// Writes the rows in `rows` as f32 into `out` (`rows.len() * cols` values).
     pub fn dequantise(&self, rows: Range<usize>, out: &mut [f32]) {
         blocks::dequantise(self.dtype, self.rows_data(rows), out);
     }
 
-    /// The values in place, when they are f32.
+    /// The stored values themselves; `None` unless they are f32.
     pub fn as_f32(&self) -> Option<&[f32]> {
         (self.dtype == GgmlDType::F32).then(|| blocks::as_f32(self.data()))
     }
@@ -157,7 +157,7 @@ impl StoredTensor {
         blocks::quantise(self.dtype, x, self.cols())
     }
 
-    /// All of it as f32.
+    /// All values as f32, row after row.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.rows() * self.cols()];
         self.dequantise(0..self.rows(), &mut out);
@@ -176,6 +176,10 @@ pub struct Weights {
 
 impl Weights {
     /// Maps the safetensors shards of one checkpoint.
+    ///
+    /// # Errors
+    /// A shard that is missing or broken, a tensor that two shards hold or whose type cannot be
+    /// read, and a checkpoint without tensors.
     pub fn open_safetensors(shards: &[PathBuf]) -> Result<Self> {
         let Some(first) = shards.first() else {
             return Err(Error::refused(
@@ -208,6 +212,9 @@ impl Weights {
     }
 
     /// Maps a GGUF file.
+    ///
+    /// # Errors
+    /// A file that is missing, truncated or not GGUF, and a tensor whose type cannot be read.
     pub fn open_gguf(path: &Path) -> Result<Self> {
         let opened = gguf::open(path)?;
         let note = format!(
@@ -232,7 +239,7 @@ impl Weights {
         self.tensors.get(name)
     }
 
-    /// Every name.
+    /// The names of all tensors, in no order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
@@ -242,7 +249,7 @@ impl Weights {
         &self.meta
     }
 
-    /// The files.
+    /// The files that hold the tensors.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }
@@ -254,12 +261,12 @@ impl Weights {
             .map_or(Path::new("weights"), PathBuf::as_path)
     }
 
-    /// What a person should know of how they are held, a line each.
+    /// Remarks on how the tensors are held, a line each.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Bytes of all files.
+    /// The sizes of all files together, in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
