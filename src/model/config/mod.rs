@@ -18,41 +18,41 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-/// A normalisation.
+/// The normalisation of the residual stream before a block, and its constants.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Norm {
     /// Root mean square (no centring) or LayerNorm.
     pub kind: NormKind,
-    /// Added to the variance.
+    /// Added to the mean square or the variance.
     pub eps: f64,
     /// The stored weight w stands for 1 + w (Gemma's safetensors; its GGUF files hold 1 + w
     /// already).
     pub plus_one: bool,
 }
 
-/// Which normalisation.
+/// RMSNorm (Zhang and Sennrich 2019) or LayerNorm (Ba et al. 2016).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum NormKind {
-    /// x / rms(x) ∘ w
+    /// x / sqrt(mean(x²) + eps) ∘ w
     Rms,
-    /// (x − mean) / std ∘ w + b
+    /// (x − mean(x)) / sqrt(var(x) + eps) ∘ w + b
     Layer,
 }
 
-/// The MLP's non-linearity.
+/// The MLP's activation function; σ is the logistic function and Φ the normal distribution's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Activation {
-    /// x · σ(x)
+    /// SiLU: x · σ(x).
     Silu,
-    /// x · Φ(x), exact
+    /// GELU: x · Φ(x), by the error function.
     Gelu,
-    /// The tanh approximation of GELU ("gelu_new", "gelu_pytorch_tanh")
+    /// GELU's approximation by tanh ("gelu_new", "gelu_pytorch_tanh").
     GeluTanh,
-    /// max(0, x)
+    /// ReLU: max(0, x).
     Relu,
-    /// max(0, x)²
+    /// Squared ReLU: max(0, x)².
     Relu2,
-    /// x · σ(1.702 x)
+    /// The approximation of GELU by x · σ(1.702 x).
     QuickGelu,
 }
 
@@ -79,27 +79,27 @@ pub struct LayerKind {
 /// version without it computed as if it were.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Config {
-    /// "llama", "gemma2", …
+    /// The family by its name in the files ("llama", "gemma2", …), to show: nothing is decided by it.
     pub family: String,
     /// Width of the residual stream.
     pub d_model: usize,
     /// Neurons of an MLP.
     pub d_mlp: usize,
-    /// Query heads.
+    /// The number of query heads, a multiple of `kv_heads`.
     pub heads: usize,
-    /// Key and value heads.
+    /// The number of key heads, and of value heads.
     pub kv_heads: usize,
-    /// Width of a head.
+    /// The width of one head's q, k and v.
     pub head_dim: usize,
-    /// Ids.
+    /// The number of embeddings: token ids are below it.
     pub vocab: usize,
-    /// Longest context.
+    /// The longest text in tokens.
     pub context: usize,
     /// The normalisation of the residual stream.
     pub norm: Norm,
-    /// The MLP's non-linearity.
+    /// The activation function of the MLP's hidden layer.
     pub activation: Activation,
-    /// act(gate) ∘ up, or act(up).
+    /// The MLP's hidden layer is act(gate) ∘ up, not act(up).
     pub gated: bool,
     /// Attention and MLP both read the layer's input (GPT-NeoX).
     pub parallel: bool,
@@ -127,19 +127,19 @@ pub struct Config {
     /// Pairs (2i, 2i + 1) are rotated instead of (i, i + half): the rows of GGUF `llama` q and k
     /// are permuted so.
     pub rope_interleaved: bool,
-    /// A switch a layer.
+    /// What differs between layers, a value for each.
     pub layers: Vec<LayerKind>,
-    /// Multiplies q·k.
+    /// The factor of q·k before the softmax.
     pub attention_scale: f64,
-    /// cap · tanh(s / cap) on attention scores.
+    /// Attention scores s become cap · tanh(s / cap) (Gemma 2).
     pub attention_softcap: Option<f64>,
-    /// cap · tanh(l / cap) on logits.
+    /// Logits l become cap · tanh(l / cap) (Gemma 2).
     pub final_softcap: Option<f64>,
-    /// Multiplies the embeddings.
+    /// The factor of the embeddings; `None`: 1.
     pub embed_scale: Option<f64>,
-    /// The unembedding is the embedding.
+    /// The unembedding and the embedding are one matrix.
     pub tied: bool,
-    /// Where each tensor is found.
+    /// The names of the tensors in the checkpoint.
     #[serde(skip)]
     pub names: &'static TensorNames,
 }
@@ -210,12 +210,12 @@ impl Config {
         self.post_norms
     }
 
-    /// Columns of q.
+    /// The width of q: all query heads side by side.
     pub fn q_width(&self) -> usize {
         self.heads * self.head_dim
     }
 
-    /// Columns of k, and of v.
+    /// The width of k, and of v: all key heads side by side.
     pub fn kv_width(&self) -> usize {
         self.kv_heads * self.head_dim
     }
@@ -227,7 +227,7 @@ impl Config {
 
     /// Each switch that is in force by its name with its value, as text: `norm.eps` 1e-5. Those
     /// that are off are left out, and so is where tensors are found. Two configurations that
-    /// compute alike give the same, however their files are written.
+    /// compute the same have the same switches, however their files are written.
     pub fn switches(&self) -> BTreeMap<String, String> {
         let mut switches = BTreeMap::new();
         // Plain numbers, words and lists: nothing in it can fail to be serialised.
@@ -239,7 +239,7 @@ impl Config {
         switches
     }
 
-    /// Contradictions that would make the decoder read out of place.
+    /// Refuses sizes that contradict each other, with which the decoder would read beyond its data.
     fn check(self) -> Result<Self, String> {
         let sizes = [
             ("layers", self.layers.len(), 4096),
@@ -302,7 +302,10 @@ fn flatten(name: String, value: &Value, out: &mut BTreeMap<String, String>) {
 }
 
 impl Activation {
-    /// By Hugging Face's name.
+    /// The function that `transformers` has under a name (`ACT2FN`).
+    ///
+    /// # Errors
+    /// A message that names an unknown function.
     pub fn by_name(name: &str) -> Result<Self, String> {
         Ok(match name {
             "silu" | "swish" => Self::Silu,

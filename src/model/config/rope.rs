@@ -1,48 +1,52 @@
-//! Rotary embeddings: the frequencies of one base with its scaling.
+//! Rotary embeddings (Su et al. 2021, arXiv:2104.09864): the frequencies of one base with its scaling,
+//! as `transformers` computes them (`modeling_rope_utils.py`).
 
 use std::f64::consts::PI;
 
 use serde::Serialize;
 
-/// How long-context training stretched the frequencies.
+/// How the frequencies were changed for a longer context than that of the original training.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum RopeScaling {
-    /// Not at all.
+    /// The frequencies are unchanged.
     None,
-    /// All frequencies divided by a factor.
+    /// All frequencies are divided by a factor (Chen et al. 2023, arXiv:2306.15595).
     Linear(f64),
-    /// Llama 3.1: low frequencies divided by `factor`, high ones kept, a ramp between.
+    /// Llama 3.1 (`_compute_llama3_parameters`): low frequencies are divided by `factor`, high ones kept,
+    /// those between interpolated.
     Llama3 {
-        /// The divisor.
+        /// What low frequencies are divided by.
         factor: f64,
-        /// Below `original / low` the wavelength is long: divided.
+        /// Frequencies whose wavelength exceeds `original / low` tokens are divided.
         low: f64,
-        /// Above `original / high`: kept.
+        /// Frequencies whose wavelength is below `original / high` tokens are kept.
         high: f64,
-        /// The context of the original training.
+        /// The context of the original training, in tokens.
         original: f64,
     },
-    /// YaRN: fast pairs kept, slow ones divided, a ramp between; cosines and sines grow.
+    /// YaRN (Peng et al. 2023, arXiv:2309.00071; `_compute_yarn_parameters`): high frequencies are kept,
+    /// low ones divided, those between interpolated, and cosines and sines are scaled.
     Yarn {
-        /// The divisor.
+        /// What low frequencies are divided by.
         factor: f64,
-        /// Pairs that turn more often than this in the original context are kept.
+        /// β_fast: pairs with more rotations than this in the original context are kept.
         fast: f64,
-        /// Pairs that turn less often are divided.
+        /// β_slow: pairs with fewer rotations than this are divided.
         slow: f64,
-        /// The context of the original training.
+        /// The context of the original training, in tokens.
         original: f64,
-        /// The ramp begins and ends at whole pairs.
+        /// The bounds of the interpolation are rounded to whole pairs.
         truncate: bool,
-        /// What cosines and sines are multiplied by.
+        /// The factor of cosines and sines.
         amplitude: f64,
     },
-    /// A divisor a pair, as GGUF's `rope_freqs.weight` holds them.
+    /// A divisor for each pair, as GGUF's `rope_freqs.weight` holds them.
     Factors(Vec<f32>),
 }
 
 impl RopeScaling {
-    /// YaRN by `factor` with what it does where nothing else is said.
+    /// YaRN by `factor` with the defaults of the paper: β_fast 32, β_slow 1, and 0.1 ln(factor) + 1 as
+    /// the factor of cosines and sines.
     pub fn yarn(factor: f64, original: f64) -> Self {
         let amplitude = if factor <= 1.0 {
             1.0
@@ -60,17 +64,17 @@ impl RopeScaling {
     }
 }
 
-/// One rotary embedding.
+/// A rotary embedding, which some or all layers of a model use.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Rope {
-    /// θ.
+    /// The base θ of the frequencies.
     pub base: f64,
-    /// Scaling of its frequencies.
+    /// The change of the frequencies for long contexts.
     pub scaling: RopeScaling,
 }
 
 impl Rope {
-    /// An unscaled one.
+    /// The embedding of a base, with unchanged frequencies.
     pub fn new(base: f64) -> Self {
         Self {
             base,
@@ -78,7 +82,7 @@ impl Rope {
         }
     }
 
-    /// What cosines and sines are multiplied by.
+    /// The factor of cosines and sines: 1 but for YaRN.
     pub fn amplitude(&self) -> f32 {
         match self.scaling {
             RopeScaling::Yarn { amplitude, .. } => amplitude as f32,
@@ -86,8 +90,8 @@ impl Rope {
         }
     }
 
-    /// Angle a position for each of the `dims / 2` rotated pairs: θ^(−2i/dims), scaled. The
-    /// arithmetic is f32 where Hugging Face's is, so that long positions agree.
+    /// The angle per position of each of the `dims / 2` rotated pairs: θ^(−2i/dims), changed by the
+    /// scaling. The arithmetic is f32 where that of `transformers` is, so that long positions agree.
     pub fn frequencies(&self, dims: usize) -> Vec<f32> {
         let half = dims / 2;
         let plain = (0..half).map(|i| 1.0 / (self.base as f32).powf((2 * i) as f32 / dims as f32));
@@ -103,9 +107,10 @@ impl Rope {
                 truncate,
                 ..
             } => {
-                // The pair that turns so often within the original context.
-                let pair = |turns: f64| {
-                    dims as f64 * (original / (turns * 2.0 * PI)).ln() / (2.0 * self.base.ln())
+                // The pair that makes so many rotations within the original context
+                // (`find_correction_dim`).
+                let pair = |rotations: f64| {
+                    dims as f64 * (original / (rotations * 2.0 * PI)).ln() / (2.0 * self.base.ln())
                 };
                 let (mut low, mut high) = (pair(*fast), pair(*slow));
                 if *truncate {

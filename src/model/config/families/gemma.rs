@@ -90,7 +90,7 @@ fn from_hf(r: &hf::Reader<'_>, kind: &str) -> Result<Config> {
         r.count("sliding_window_pattern")?.unwrap_or(6)
     };
     if period == 0 {
-        return Err(r.wrong("sliding_window_pattern is 0"));
+        return Err(r.error("sliding_window_pattern is 0"));
     }
     let layers = c.layers.len();
     let default = || (1..=layers).map(|i| !i.is_multiple_of(period)).collect();
@@ -110,7 +110,7 @@ fn from_hf(r: &hf::Reader<'_>, kind: &str) -> Result<Config> {
 /// Reads the text model inside the `config.json` of a Gemma 3 that also takes images.
 fn multimodal(r: &hf::Reader<'_>, _: &str) -> Result<Config> {
     let Some(map) = r.get("text_config").and_then(serde_json::Value::as_object) else {
-        return Err(r.wrong("model_type is gemma3 and text_config is missing"));
+        return Err(r.error("model_type is gemma3 and text_config is missing"));
     };
     let text = hf::Reader { map, path: r.path };
     text.refuse_switches(hf::FIXED)?;
@@ -157,7 +157,7 @@ fn from_gguf(r: &gguf::Reader<'_>, c: &mut Config) -> Result<()> {
                 .map(|i| !i.is_multiple_of(*p as usize))
                 .collect(),
         ),
-        Some(_) => return Err(r.wrong("attention.sliding_window_pattern does not fit the layers")),
+        Some(_) => return Err(r.error("attention.sliding_window_pattern does not fit the layers")),
         None => None,
     };
     for (i, layer) in c.layers.iter_mut().enumerate() {

@@ -60,7 +60,7 @@ fn from_hf(r: &hf::Reader<'_>, _: &str) -> Result<Config> {
     );
     check_counts(r, layers, heads)?;
     if !d_model.is_multiple_of(heads) {
-        return Err(r.wrong(format!(
+        return Err(r.error(format!(
             "a width of {d_model} does not divide among {heads} heads"
         )));
     }

@@ -148,7 +148,7 @@ fn remove_ropes(r: &hf::Reader<'_>, c: &mut Config) -> Result<()> {
     let layers = c.layers.len();
     let interval = r.count("no_rope_layer_interval")?.unwrap_or(4);
     let flags: Vec<bool> = match r.get("no_rope_layers") {
-        None if interval == 0 => return Err(r.wrong("no_rope_layer_interval is 0")),
+        None if interval == 0 => return Err(r.error("no_rope_layer_interval is 0")),
         None => (1..=layers).map(|i| i.is_multiple_of(interval)).collect(),
         Some(value) => match value.as_array() {
             Some(list) if list.len() >= layers && list.iter().all(serde_json::Value::is_u64) => {
@@ -158,7 +158,7 @@ fn remove_ropes(r: &hf::Reader<'_>, c: &mut Config) -> Result<()> {
                     .collect()
             }
             _ => {
-                return Err(r.wrong(format!(
+                return Err(r.error(format!(
                     "no_rope_layers must list 0 or 1 for each of {layers} layers"
                 )));
             }

@@ -50,7 +50,7 @@ fn from_hf(r: &hf::Reader<'_>, _: &str) -> Result<Config> {
     c.gated = false;
     c.kv_heads = c.heads;
     if c.head_dim != c.d_model / c.heads {
-        return Err(r.wrong(format!(
+        return Err(r.error(format!(
             "head_dim = {} is a switch that mlpeek does not know for gpt_neox",
             c.head_dim
         )));
@@ -67,7 +67,7 @@ fn from_hf(r: &hf::Reader<'_>, _: &str) -> Result<Config> {
             "rotary_pct = {share} rotates {} of the {} values of a head: mlpeek knows even numbers only",
             c.rotary_dims, c.head_dim
         );
-        return Err(r.wrong(problem));
+        return Err(r.error(problem));
     }
     refuse_sliding(r, &c)?;
     Ok(c)

@@ -93,7 +93,7 @@ pub(in crate::model::config) fn check_counts(
     heads: usize,
 ) -> Result<()> {
     if layers == 0 || layers > 4096 || heads == 0 {
-        return Err(r.wrong(format!("{layers} layers of {heads} heads cannot be")));
+        return Err(r.error(format!("{layers} layers of {heads} heads cannot be")));
     }
     Ok(())
 }
@@ -111,7 +111,7 @@ pub(in crate::model::config) fn set_windows(
     if window.is_none() && sliding.contains(&true) {
         let problem = "layer_types names sliding_attention, and no sliding window is in force (sliding_window, \
                        use_sliding_window)";
-        return Err(r.wrong(problem));
+        return Err(r.error(problem));
     }
     for (layer, &sliding) in c.layers.iter_mut().zip(sliding) {
         layer.window = window.filter(|_| sliding);
@@ -125,7 +125,7 @@ pub(in crate::model::config) fn set_windows(
 /// `layer_types` names `sliding_attention`.
 pub(in crate::model::config) fn refuse_sliding(r: &Reader<'_>, c: &Config) -> Result<()> {
     match r.layer_types(c.layers.len())? {
-        Some(types) if types.contains(&true) => Err(r.wrong(format!(
+        Some(types) if types.contains(&true) => Err(r.error(format!(
             "layer_types names sliding_attention, which the family {} does not have",
             c.family
         ))),

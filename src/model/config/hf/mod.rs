@@ -69,14 +69,14 @@ impl<'a> Reader<'a> {
         self.map.get(key).is_some_and(Value::is_null)
     }
 
-    pub(super) fn wrong(&self, problem: impl Into<String>) -> Error {
+    pub(super) fn error(&self, problem: impl Into<String>) -> Error {
         Error::file(self.path, problem)
     }
 
     /// Refuses a switch by name.
     pub(super) fn unknown(&self, key: &str, value: &Value) -> Error {
         let shown: String = value.to_string().chars().take(60).collect();
-        self.wrong(format!(
+        self.error(format!(
             "{key} = {shown} is a switch that mlpeek does not know"
         ))
     }
@@ -88,7 +88,7 @@ impl<'a> Reader<'a> {
         let count = value.as_u64().and_then(|v| usize::try_from(v).ok());
         count
             .map(Some)
-            .ok_or_else(|| self.wrong(format!("{key} is {value}, not a count")))
+            .ok_or_else(|| self.error(format!("{key} is {value}, not a count")))
     }
 
     pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
         value
             .as_f64()
             .map(Some)
-            .ok_or_else(|| self.wrong(format!("{key} is {value}, not a number")))
+            .ok_or_else(|| self.error(format!("{key} is {value}, not a number")))
     }
 
     /// A count of which `null` means that there is none, and absence the family's default.
@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
         };
         value
             .as_bool()
-            .ok_or_else(|| self.wrong(format!("{key} is {value}, not true or false")))
+            .ok_or_else(|| self.error(format!("{key} is {value}, not true or false")))
     }
 
     pub(super) fn text(&self, key: &str) -> Result<Option<&'a str>> {
@@ -135,12 +135,12 @@ impl<'a> Reader<'a> {
         value
             .as_str()
             .map(Some)
-            .ok_or_else(|| self.wrong(format!("{key} is {value}, not a text")))
+            .ok_or_else(|| self.error(format!("{key} is {value}, not a text")))
     }
 
     pub(super) fn activation(&self, key: &str, default: &str) -> Result<Activation> {
         let name = self.text(key)?.unwrap_or(default);
-        Activation::by_name(name).map_err(|e| self.wrong(format!("{key}: {e}")))
+        Activation::by_name(name).map_err(|e| self.error(format!("{key}: {e}")))
     }
 
     /// Refuses a key of `switches` with a value that this decoder does not compute.
@@ -159,13 +159,13 @@ impl<'a> Reader<'a> {
             return Ok(None);
         };
         let Some(list) = value.as_array().filter(|l| l.len() == layers) else {
-            return Err(self.wrong(format!("layer_types must list {layers} layers")));
+            return Err(self.error(format!("layer_types must list {layers} layers")));
         };
         list.iter()
             .map(|v| match v.as_str() {
                 Some("full_attention" | "attention") => Ok(false),
                 Some("sliding_attention") => Ok(true),
-                _ => Err(self.wrong(format!(
+                _ => Err(self.error(format!(
                     "layer_types: {v} is a kind of layer that mlpeek does not know"
                 ))),
             })
@@ -176,13 +176,20 @@ impl<'a> Reader<'a> {
 
 impl Config {
     /// The switches of a `config.json`.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is not JSON, a `model_type` that is not supported, a value of the
+    /// wrong kind, and a switch that this decoder does not know, each by its key.
     pub fn from_hf(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         lfs::refuse_pointer(text.as_bytes(), path)?;
         Self::from_hf_text(&text, path)
     }
 
-    /// The switches of the text of a `config.json`; `path` is for errors.
+    /// The switches of the text of a `config.json`; `path` is named in errors.
+    ///
+    /// # Errors
+    /// As [`Config::from_hf`].
     pub fn from_hf_text(text: &str, path: &Path) -> Result<Self> {
         let value: Value =
             serde_json::from_str(text).map_err(|e| Error::file(path, format!("not JSON: {e}")))?;
@@ -196,14 +203,14 @@ impl Config {
         let reader = Reader { map, path };
         if reader.get("quantization_config").is_some() {
             let problem = "quantization_config: use an unquantised checkpoint or a GGUF file";
-            return Err(reader.wrong(problem));
+            return Err(reader.error(problem));
         }
         reader.refuse_switches(FIXED)?;
         if kind.is_empty() {
-            return Err(reader.wrong("model_type is missing: not a model's config.json"));
+            return Err(reader.error("model_type is missing: not a model's config.json"));
         }
         let family = families::from_hf(kind).map_err(|supported| {
-            reader.wrong(format!(
+            reader.error(format!(
                 "model_type '{kind}' is not supported (supported: {supported})"
             ))
         })?;

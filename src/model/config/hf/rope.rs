@@ -33,7 +33,7 @@ pub(in crate::model::config) fn neox(r: &Reader<'_>, context: usize) -> Result<(
         .or(r.number("rotary_pct")?)
         .unwrap_or(0.25);
     if !(0.0..=1.0).contains(&share) {
-        return Err(r.wrong(format!("rotary_pct is {share}, not between 0 and 1")));
+        return Err(r.error(format!("rotary_pct is {share}, not between 0 and 1")));
     }
     Ok((rope, share))
 }
@@ -57,7 +57,7 @@ pub(in crate::model::config) fn gemma3(r: &Reader<'_>, context: usize) -> Result
         let problem = format!(
             "rope_parameters: {key} = {value} belongs below full_attention or sliding_attention"
         );
-        return Err(r.wrong(problem));
+        return Err(r.error(problem));
     }
     if let Some(scaling) = object(r, r.map, "rope_scaling")? {
         parts[0].extend(scaling.clone());
@@ -104,7 +104,7 @@ impl Original {
         if found > 0.0 {
             Ok(found)
         } else {
-            Err(r.wrong(format!("rope scaling: {KEY} is not positive")))
+            Err(r.error(format!("rope scaling: {KEY} is not positive")))
         }
     }
 }
@@ -146,7 +146,7 @@ fn number(r: &Reader<'_>, params: &Map<String, Value>, key: &str) -> Result<Opti
     value
         .as_f64()
         .map(Some)
-        .ok_or_else(|| r.wrong(format!("rope parameter {key} is {value}, not a number")))
+        .ok_or_else(|| r.error(format!("rope parameter {key} is {value}, not a number")))
 }
 
 /// One rotary embedding. Of the keys those count that its type reads.
@@ -159,11 +159,11 @@ fn rope(
     let need = |key: &str| {
         number(r, params, key)?
             .filter(|v| *v > 0.0)
-            .ok_or_else(|| r.wrong(format!("rope scaling: {key} is missing or not positive")))
+            .ok_or_else(|| r.error(format!("rope scaling: {key} is missing or not positive")))
     };
     let base = number(r, params, "rope_theta")?.unwrap_or(base);
     if !(base > 0.0 && base.is_finite()) {
-        return Err(r.wrong(format!("rope_theta is {base}: it must be positive")));
+        return Err(r.error(format!("rope_theta is {base}: it must be positive")));
     }
     let kind = ["rope_type", "type"]
         .iter()
@@ -195,11 +195,11 @@ fn yarn(r: &Reader<'_>, params: &Map<String, Value>, original: &Original) -> Res
     let context = original.context as f64;
     let original = original.of(r, params)?;
     let factor = match params.get("factor") {
-        None => return Err(r.wrong("rope scaling: factor is missing")),
+        None => return Err(r.error("rope scaling: factor is missing")),
         Some(_) => read("factor")?.unwrap_or(context / original),
     };
     if factor <= 0.0 {
-        return Err(r.wrong(format!(
+        return Err(r.error(format!(
             "rope scaling: factor is {factor}: it must be positive"
         )));
     }
