@@ -15,16 +15,16 @@ use crate::error::Result;
 use crate::matrix::gemm::{View, product};
 use crate::model::config::{Config, LayerKind, NormKind, QkvOrder};
 
-/// Queries of one head that are scored at a time.
+/// The number of queries of one head that are scored at a time.
 const QUERIES: usize = 64;
 
-/// Where each row of a pass stands.
+/// The positions of the rows of a pass, with their rotary angles.
 pub(super) struct RowPositions {
-    /// Position of each row's first token.
+    /// The position of each row's first token.
     pub(super) starts: Vec<usize>,
-    /// Real tokens of each row.
+    /// The number of real tokens of each row.
     pub(super) lengths: Vec<usize>,
-    /// Tokens of each row with padding.
+    /// The number of tokens of each row with padding.
     pub(super) tokens: usize,
     /// cos and sin `[rows * tokens][rotary_dims / 2]` of each rotary embedding.
     pub(super) angles: Vec<(Vec<f32>, Vec<f32>)>,
@@ -58,7 +58,10 @@ impl RowPositions {
     }
 }
 
-/// What attention needs beside the switches.
+/// The attention of one layer: the configuration, what is the layer's own, and its head norms.
+///
+/// softmax(scale · q kᵀ) v over the keys that a query may attend to (Vaswani et al. 2017), with grouped
+/// heads (Ainslie et al. 2023) and, where the family has one, a soft-cap on the scores.
 pub(super) struct Attention<'a> {
     pub(super) config: &'a Config,
     pub(super) kind: LayerKind,
@@ -133,7 +136,8 @@ impl Attention<'_> {
         )?)
     }
 
-    /// The heads of one side, token after token, normed and rotated where they are to be.
+    /// The heads of q (side 0), k (1) or v (2), token after token, normed and rotated where the family
+    /// does so: `[rows * tokens][heads * head_dim]`.
     fn gather(
         &self,
         qkv: &[f32],
@@ -173,8 +177,8 @@ impl Attention<'_> {
         out
     }
 
-    /// Attends with each row's keys and values (`from_cache`: they begin at position 0, else at the row's
-    /// start).
+    /// Attends with each row's keys and values. Those from a cache begin at position 0, others at the
+    /// row's start.
     fn attend<'k>(
         &self,
         q: &[f32],
@@ -279,7 +283,7 @@ impl Attention<'_> {
         out
     }
 
-    /// Softmax of each query's scores over the keys that it may see; the rest become 0.
+    /// Softmax of each query's scores over the keys that it may attend to; the others become 0.
     #[inline(always)]
     fn masked_softmax(&self, scores: &mut [f32], span: usize, begin: usize, position: usize) {
         let cap = self.config.attention_softcap.map(|c| c as f32);
@@ -325,7 +329,7 @@ impl Attention<'_> {
 }
 
 impl Attention<'_> {
-    /// The same with candle's operations, for any device.
+    /// [`Attention::on_cpu`] with candle's operations, for any device.
     pub(super) fn on_device(
         &self,
         qkv: &Tensor,
@@ -365,7 +369,7 @@ impl Attention<'_> {
         Ok(out.reshape((rows * tokens, c.q_width()))?)
     }
 
-    /// 0 where query t of row r (at key `offsets[r] + t`) may look, −∞ elsewhere: `[rows, 1,
+    /// 0 where query t of row r (at key `offsets[r] + t`) may attend, −∞ elsewhere: `[rows, 1,
     /// tokens, span]`.
     fn mask(
         &self,

@@ -1,4 +1,4 @@
-//! What opening a model takes, held against what is there before anything is read.
+//! The memory that opening a model takes, compared with what is free before anything is read.
 
 use candle_core::DType;
 
@@ -25,14 +25,14 @@ pub struct MemoryNeed {
     pub weights: u64,
     /// Keys and values of two rows; 0 for a model that is only read up to a layer.
     pub cache: u64,
-    /// Activations of one pass and what is widened meanwhile.
+    /// Activations of one pass and the weights that are dequantised at a time.
     pub working: u64,
 }
 
 /// How a model is to be opened.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
-    /// Only the first so many; `None`: all, for generating too.
+    /// How many layers, from the first; `None`: all, for generating too.
     layers: Option<usize>,
     /// The compute dtype of a device; `None`: the CPU.
     device: Option<DType>,
@@ -66,7 +66,7 @@ impl Plan {
 }
 
 impl MemoryNeed {
-    /// On the CPU, of the first `layers` layers (`None`: all, for generating too).
+    /// The need of the first `layers` layers on the CPU (`None`: all, for generating too).
     pub fn on_cpu(config: &Config, weights: &Weights, layers: Option<usize>) -> Self {
         Self::of(config, weights, Plan::on_cpu(layers))
     }
@@ -109,7 +109,7 @@ impl MemoryNeed {
         refusal(config, weights, Plan::on_cpu(None), free)
     }
 
-    /// All of it.
+    /// The sum of weights, cache and working memory, in bytes.
     pub fn total(&self) -> u64 {
         self.weights + self.cache + self.working
     }
@@ -139,7 +139,7 @@ pub(super) fn check(
 fn refusal(config: &Config, weights: &Weights, plan: Plan, free: u64) -> Option<String> {
     let need = |plan| MemoryNeed::of(config, weights, plan);
     let fits = |plan: &Plan| need(*plan).total() <= free;
-    let whole = need(plan);
+    let needed = need(plan);
     if fits(&plan) {
         return None;
     }
@@ -182,10 +182,10 @@ fn refusal(config: &Config, weights: &Weights, plan: Plan, free: u64) -> Option<
             " up to layer {}",
             n.saturating_sub(1)
         )),
-        human_bytes(whole.total()),
-        human_bytes(whole.weights),
-        human_bytes(whole.cache),
-        human_bytes(whole.working),
+        human_bytes(needed.total()),
+        human_bytes(needed.weights),
+        human_bytes(needed.cache),
+        human_bytes(needed.working),
         human_bytes(free),
         if plan.device.is_some() {
             "the device's memory"

@@ -14,14 +14,14 @@ pub struct KvCache {
     /// Tokens that each row holds.
     pub(super) lengths: Vec<usize>,
     pub(super) layers: Vec<LayerCache>,
-    /// Whether every pass over it widens quantised weights, however few its rows.
+    /// Whether every pass with this cache dequantises the weights, however few its rows.
     pub(super) widened: bool,
 }
 
-/// One layer's part.
+/// The keys and values of one layer.
 #[derive(Clone)]
 pub(super) enum LayerCache {
-    /// A row each, token after token, `[tokens][kv_heads * head_dim]`.
+    /// On the CPU, `[tokens][kv_heads * head_dim]` for each row.
     Rows {
         keys: Vec<Vec<f32>>,
         values: Vec<Vec<f32>>,
@@ -47,8 +47,8 @@ impl KvCache {
         }
     }
 
-    /// For passes that all widen quantised weights to f32, generated tokens of few rows too: what
-    /// comes of a row then depends on no other row of its batch.
+    /// Makes every pass with this cache dequantise the weights to f32, also for generated tokens of
+    /// few rows: the result of a row then depends on no other row of its batch.
     pub fn widened(self) -> Self {
         Self {
             widened: true,
@@ -61,12 +61,18 @@ impl KvCache {
         &self.lengths
     }
 
-    /// Repeats row `row` `times` times: samples share a prompt's cache.
+    /// A cache of `times` copies of row `row`, for samples that continue one prompt.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a row that the cache does not have.
     pub fn fan_out(&self, row: usize, times: usize) -> Result<Self> {
         self.select(&vec![row; times])
     }
 
-    /// A cache of these rows, in this order; a row may be there several times or not at all.
+    /// A cache of these rows, in this order; a row may be repeated or left out.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a row that the cache does not have.
     pub fn select(&self, rows: &[usize]) -> Result<Self> {
         if let Some(&row) = rows.iter().find(|&&r| r >= self.lengths.len()) {
             return Err(Error::usage(format!(
@@ -87,7 +93,10 @@ impl KvCache {
         })
     }
 
-    /// Keeps these rows, in this order, without a copy where rows stand alone.
+    /// Keeps these rows, each at most once, in this order; on the CPU nothing is copied.
+    ///
+    /// # Errors
+    /// A failure of the device.
     pub(crate) fn retain_rows(&mut self, rows: &[usize]) -> Result<()> {
         self.lengths = rows.iter().map(|&r| self.lengths[r]).collect();
         for layer in &mut self.layers {
@@ -105,7 +114,7 @@ impl KvCache {
         Ok(())
     }
 
-    /// Forgets what a pass that failed half-way has written.
+    /// Removes the keys and values, each `width` wide, that a failed pass has written.
     pub(super) fn truncate(&mut self, width: usize) {
         for layer in &mut self.layers {
             if let LayerCache::Rows { keys, values } = layer {
@@ -136,8 +145,8 @@ impl LayerCache {
         })
     }
 
-    /// Writes `[rows, kv_heads, tokens, head_dim]` keys and values at each row's start and returns
-    /// all up to `end`.
+    /// Writes keys and values `[rows, kv_heads, tokens, head_dim]` at each row's start. Returns those
+    /// of all positions, up to the largest start plus `tokens`.
     pub(super) fn append(
         &mut self,
         keys: &Tensor,
@@ -181,6 +190,7 @@ impl LayerCache {
 
 type Shape4 = (usize, usize, usize, usize);
 
+/// Empty keys and values of a larger `shape`, with `old` copied to their start.
 fn grow(
     old: Option<(Tensor, Tensor)>,
     shape: Shape4,

@@ -1,4 +1,4 @@
-//! Which device computes, in what, and whether there is memory for it.
+//! The choice of the device that computes, of its dtype, and the memory that is free on it.
 
 use std::process::{Command, Stdio};
 
@@ -46,7 +46,7 @@ pub(super) fn choose(options: &LoadOptions) -> Result<ChosenDevice> {
     }
 }
 
-/// Says so when this build leaves a GPU idle.
+/// A sentence for the user where the machine has a GPU that this build cannot use.
 pub fn unused_gpu() -> Option<String> {
     if !candle_core::utils::cuda_is_available() && has_nvidia_gpu() {
         return Some(
@@ -135,7 +135,7 @@ fn metal(options: &LoadOptions) -> Result<ChosenDevice> {
     })
 }
 
-/// candle's errors may carry a backtrace.
+/// The first line of an error of candle, which may carry a backtrace.
 fn first_line(error: &candle_core::Error) -> String {
     error
         .to_string()
@@ -145,7 +145,7 @@ fn first_line(error: &candle_core::Error) -> String {
         .to_owned()
 }
 
-/// What nvidia-smi says of the first GPU.
+/// The answer of `nvidia-smi` to a query about the first GPU.
 fn query_nvidia(query: &str) -> Option<String> {
     let query = format!("--query-gpu={query}");
     let out = Command::new("nvidia-smi")
@@ -178,12 +178,12 @@ fn free_on(gpu: &Device) -> Option<u64> {
     Some(mib << 20)
 }
 
-/// A GPU for other work than a model's passes.
+/// A GPU that computes something else than a model's passes, such as a fit.
 #[derive(Debug, Clone)]
 pub struct Gpu {
-    /// The device.
+    /// The device, for candle's operations.
     pub device: Device,
-    /// "cuda:0 (NVIDIA H200)".
+    /// Its name to show, such as "cuda:0 (NVIDIA H200)".
     pub name: String,
     /// Bytes free on it; 0 where that is not known.
     pub free: u64,
@@ -210,7 +210,7 @@ impl Gpu {
         })
     }
 
-    /// A device that is one.
+    /// The GPU that `device` is; `None` for the CPU.
     pub(super) fn of(device: &Device, name: &str) -> Option<Self> {
         let free = || free_on(device).unwrap_or(0);
         (!device.is_cpu()).then(|| Self {

@@ -1,7 +1,8 @@
-//! Reading directions: what they add to the residual stream, and the tokens that they promote.
+//! Directions in activation space: what they add to the residual stream, and the tokens that they
+//! promote.
 //!
-//! Knows nothing of where a direction comes from. Invariant: always the dequantised path, so that
-//! readings compare.
+//! Knows nothing of where a direction comes from. Invariant: weights are always dequantised, so that
+//! results compare.
 
 use candle_core::{DType, Tensor};
 
@@ -13,6 +14,10 @@ use crate::model::{HookPoint, HookSite};
 impl Decoder {
     /// What directions at a hook add to the residual stream; see
     /// [`super::Model::residual_direction`].
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a hook that does not exist, and for directions of another width than its
+    /// own.
     pub fn residual_direction(&self, hook: HookPoint, directions: &Tensor) -> Result<Tensor> {
         let width = self.width(hook)?;
         let (_, got) = directions.dims2()?;
@@ -37,6 +42,9 @@ impl Decoder {
     }
 
     /// Logit lens of residual directions; see [`super::Model::logit_lens`].
+    ///
+    /// # Errors
+    /// [`Error::Usage`] unless all layers were loaded.
     pub fn logit_lens(&self, residual: &Tensor) -> Result<Tensor> {
         let (Some(norm), Some(head)) = (&self.final_norm, &self.head) else {
             let (have, all) = (self.blocks.len(), self.config.layers.len());

@@ -80,7 +80,7 @@ impl Decoder {
         let mut x = vec![0.0f32; batch.rows.len() * tokens * width];
         for (r, row) in batch.rows.iter().enumerate() {
             for t in 0..tokens {
-                // Padding repeats id 0: no real token sees it, and it computes like any other.
+                // Padding is id 0: no real token attends to it, so its value does not matter.
                 let id = row.get(t).copied().unwrap_or(0) as usize;
                 let out = &mut x[(r * tokens + t) * width..][..width];
                 self.embed.dequantise(id..id + 1, out);

@@ -1,6 +1,6 @@
-//! Starting in the middle: rows that differ only above a layer share what lies below it.
+//! Passes that begin at a layer: rows that differ only from there on share the layers below.
 //!
-//! Owns the residual stream that a pass goes on from; knows nothing of why the rows differ.
+//! Owns the residual stream that such a pass begins with; knows nothing of why the rows differ.
 
 use candle_core::Tensor;
 
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::{Batch, NoTap, Phase, Tap};
 use crate::task::TaskCtx;
 
-/// The residual stream of rows from position 0 on, as a layer reads it.
+/// The residual stream that a layer reads, for rows from position 0 on.
 #[derive(Debug, Clone)]
 pub struct LayerInput {
     /// The layer that reads it.
@@ -22,19 +22,19 @@ pub struct LayerInput {
 }
 
 impl LayerInput {
-    /// Rows.
+    /// The number of rows.
     pub fn rows(&self) -> usize {
         self.lengths.len()
     }
 
-    /// Tokens of the longest row.
+    /// The number of tokens of the longest row.
     pub fn tokens(&self) -> usize {
         self.lengths.iter().max().copied().unwrap_or(0)
     }
 }
 
 impl Decoder {
-    /// Reads rows of ids from position 0 up to what `layer` reads.
+    /// Computes rows of ids from position 0 up to the input of `layer`.
     ///
     /// # Errors
     /// [`Error::Usage`] for a layer that was not loaded, and for rows that [`Decoder::forward`]
@@ -77,12 +77,13 @@ impl Decoder {
         })
     }
 
-    /// Goes on from a input: row i of the pass is row `rows[i]` of the input, and is number `i` for
-    /// the tap. The same as a [`Decoder::forward`] over those rows without a cache, less the layers
-    /// below.
+    /// Continues from a layer's input: row i of the pass is row `rows[i]` of the input, and is number
+    /// `i` for the tap. The result is that of [`Decoder::forward`] over those rows without a cache, and
+    /// the layers below are not computed again.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a tap that wants what lies below the input, or a row that it has not.
+    /// [`Error::Usage`] for a tap with a hook below the layer, and for a row that the input does not
+    /// have; what [`Decoder::forward`] refuses.
     pub fn forward_from(
         &self,
         input: &LayerInput,
@@ -103,7 +104,7 @@ impl Decoder {
             .collect::<Option<Vec<usize>>>();
         let lengths = lengths
             .filter(|l| !l.is_empty())
-            .ok_or_else(|| Error::usage("a row that the input has not"))?;
+            .ok_or_else(|| Error::usage("a row that the layer's input does not have"))?;
         let tokens = lengths.iter().max().copied().unwrap_or(0);
         let ids = Tensor::new(
             rows.iter().map(|&r| r as u32).collect::<Vec<_>>(),
@@ -130,7 +131,10 @@ impl Decoder {
 }
 
 impl Model {
-    /// See [`Decoder::layer_input`].
+    /// [`Decoder::layer_input`] of the model's decoder.
+    ///
+    /// # Errors
+    /// As [`Decoder::layer_input`].
     pub fn layer_input(
         &self,
         rows: &[Vec<u32>],
@@ -140,7 +144,10 @@ impl Model {
         self.decoder().layer_input(rows, layer, ctx)
     }
 
-    /// See [`Decoder::forward_from`].
+    /// [`Decoder::forward_from`] of the model's decoder.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward_from`].
     pub fn forward_from(
         &self,
         input: &LayerInput,
@@ -194,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_from_the_middle_is_the_whole_pass() {
+    fn a_pass_from_a_layer_equals_the_full_pass() {
         let (a, b) = (vec![5, 6, 7], vec![9, 10]);
         let ctx = TaskCtx::silent();
         for family in ["llama", "gpt2", "gemma2", "gemma3"] {
@@ -209,7 +216,7 @@ mod tests {
                     rows: vec![b.clone(), a.clone(), b.clone()],
                     samples: Vec::new(),
                 };
-                let whole = decoder
+                let full = decoder
                     .forward(&batch, Phase::Prompt, None, &mut tap, Logits::All, &ctx)
                     .unwrap()
                     .unwrap();
@@ -221,18 +228,18 @@ mod tests {
                     .unwrap()
                     .unwrap();
                 let bits = |x: Tensor| x.to_vec3::<f32>().unwrap();
-                let (whole, part) = (bits(whole), bits(part));
-                // What padding computes is nobody's.
+                let (full, part) = (bits(full), bits(part));
+                // The values of padding have no meaning.
                 for (row, real) in [(0, 2), (1, 3), (2, 2)] {
-                    assert_eq!(whole[row][..real], part[row][..real], "{family}, row {row}");
+                    assert_eq!(full[row][..real], part[row][..real], "{family}, row {row}");
                 }
-                assert_ne!(whole[0][..2], whole[2][..2], "the tap was called");
+                assert_ne!(full[0][..2], full[2][..2], "the tap was called");
             }
         }
     }
 
     #[test]
-    fn what_a_stem_has_not_is_refused() {
+    fn hooks_and_rows_that_the_input_does_not_have_are_refused() {
         let (decoder, ctx) = (decoder("llama"), TaskCtx::silent());
         let input = decoder.layer_input(&[vec![5, 6]], 1, &ctx).unwrap();
         let mut below = Push(vec![HookPoint {

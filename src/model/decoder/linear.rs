@@ -28,16 +28,16 @@ pub(crate) enum Kernel {
     Quantised,
 }
 
-/// Values of weights that are widened at a time.
+/// Values of weights that are dequantised at a time.
 const SCRATCH: usize = 1 << 21;
-/// Weights that are worth a task of their own.
+/// The number of weights from which a parallel task is worth its cost.
 const TASK: usize = 1 << 17;
 
 thread_local! {
     static WIDENED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// Where a matrix lives.
+/// Where and how the values of a matrix are stored.
 enum WeightStorage {
     /// In the mapped file.
     Mapped(StoredTensor),
@@ -67,7 +67,7 @@ pub(crate) enum Placement {
 }
 
 impl Matrix {
-    /// Puts a checked tensor in its place.
+    /// The matrix of a tensor whose shape was checked, copied to the device where there is one.
     pub(crate) fn new(
         tensor: &StoredTensor,
         name: &str,
@@ -169,7 +169,7 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// Of parts with the same width of input; `bias` has the width of the whole output.
+    /// Matrices with inputs of one width, and a bias as wide as all outputs together.
     pub(crate) fn new(
         parts: Vec<Matrix>,
         bias: Option<Vec<f32>>,
@@ -190,12 +190,12 @@ impl Linear {
         })
     }
 
-    /// Width of the result.
+    /// The width of the result.
     pub(crate) fn out(&self) -> usize {
         self.out
     }
 
-    /// The first tensor that holds NaN or infinity.
+    /// The name of the first tensor that holds NaN or infinity.
     pub(crate) fn damaged(&self) -> Option<&str> {
         self.parts
             .iter()
@@ -272,7 +272,8 @@ fn quantised(parts: &[&StoredTensor], x: &[f32], m: usize, out: &mut [f32]) {
             activations.push(part.quantise_activations(x));
         }
     }
-    // Column after column for several rows of x, so that a task's results lie together.
+    // For several rows of x the results are written column after column, so that those of a task lie
+    // together.
     let mut columns = if m == 1 {
         Vec::new()
     } else {

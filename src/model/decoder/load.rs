@@ -1,4 +1,4 @@
-//! From named tensors to a network: every shape is held against the configuration before anything
+//! From named tensors to a network: every shape is checked against the configuration before anything
 //! is computed.
 
 use std::cell::RefCell;
@@ -22,7 +22,7 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn wrong(&self, problem: impl Into<String>) -> Error {
+    fn error(&self, problem: impl Into<String>) -> Error {
         Error::file(self.weights.path(), problem)
     }
 
@@ -32,9 +32,9 @@ impl Loader<'_> {
         Some(found)
     }
 
-    fn need(&self, name: &str, shape: &[usize]) -> Result<&StoredTensor> {
+    fn required(&self, name: &str, shape: &[usize]) -> Result<&StoredTensor> {
         let Some(found) = self.find(name) else {
-            return Err(self.wrong(format!(
+            return Err(self.error(format!(
                 "tensor {name} is missing: the checkpoint is not whole or not of this family"
             )));
         };
@@ -42,9 +42,9 @@ impl Loader<'_> {
         Ok(found)
     }
 
-    /// A vector as f32, finite.
+    /// A tensor of `len` values as f32, all finite.
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let tensor = self.need(name, &[len])?;
+        let tensor = self.required(name, &[len])?;
         let values = tensor.to_f32();
         if let Some(i) = values.iter().position(|v| !v.is_finite()) {
             let problem = format!(
@@ -76,7 +76,7 @@ impl Loader<'_> {
         NormWeights::new(norm, weight, bias, self.placement)
     }
 
-    /// A head's RMS norm.
+    /// The RMS norm of each head's q or k; `None` in a family without it.
     fn head_norm(&self, name: &str) -> Result<Option<NormWeights>> {
         if !self.config.qk_norm {
             return Ok(None);
@@ -85,7 +85,7 @@ impl Loader<'_> {
         NormWeights::new(self.config.norm, weight, None, &Placement::Mapped).map(Some)
     }
 
-    /// Projections of one input, side by side: (name, width of its result).
+    /// Projections of one input of width `cols`, side by side; `parts` are their names and widths.
     fn linear(&self, parts: &[(String, usize)], cols: usize, bias: bool) -> Result<Linear> {
         let conv1d = self.config.conv1d;
         let (mut matrices, mut biases) = (Vec::new(), Vec::new());
@@ -93,7 +93,7 @@ impl Loader<'_> {
             let shape = if conv1d { [cols, *out] } else { [*out, cols] };
             let full = format!("{name}.weight");
             matrices.push(Matrix::new(
-                self.need(&full, &shape)?,
+                self.required(&full, &shape)?,
                 &full,
                 conv1d,
                 self.placement,
@@ -148,8 +148,8 @@ impl Loader<'_> {
         })
     }
 
-    /// The unembedding. A stored one counts even where the configuration ties it, unless it is the
-    /// embedding again: `transformers` 5 ties nothing that differs.
+    /// The unembedding and its name. A stored one is used even where the configuration ties it, unless
+    /// it equals the embedding: `transformers` 5 does not tie matrices that differ.
     fn head(&self, embed: &StoredTensor) -> Result<(String, StoredTensor)> {
         let c = self.config;
         let name = head_names(c.names)
@@ -157,7 +157,7 @@ impl Loader<'_> {
             .find(|name| self.weights.get(name).is_some());
         match name {
             Some(name) => {
-                let head = self.need(&name, &[c.vocab, c.d_model])?;
+                let head = self.required(&name, &[c.vocab, c.d_model])?;
                 let same = head.dtype() == embed.dtype() && head.data() == embed.data();
                 Ok((name, if same { embed } else { head }.clone()))
             }
@@ -171,12 +171,13 @@ impl Loader<'_> {
                     "tensor {name} is missing and tie_word_embeddings is false: the checkpoint is not whole, or its \
                      config.json should say true"
                 );
-                Err(self.wrong(problem))
+                Err(self.error(problem))
             }
         }
     }
 
-    /// A tensor of a loaded layer that nothing asked for means a computation that is not built.
+    /// Refuses a tensor of a loaded layer that was not used: it belongs to a computation that this
+    /// decoder does not have.
     fn refuse_unused(&self, loaded: usize) -> Result<()> {
         let used = self.used.borrow();
         let blocks: Vec<String> = (0..loaded).map(|i| self.in_layer(i, "")).collect();
@@ -199,7 +200,7 @@ impl Loader<'_> {
         odd.extend(self.weights.names().filter(|n| *n == head_bias));
         odd.sort_unstable();
         match odd.first() {
-            Some(name) => Err(self.wrong(format!(
+            Some(name) => Err(self.error(format!(
                 "tensor {name} has no place in family {}",
                 self.config.family
             ))),
@@ -222,7 +223,8 @@ fn check_shape(found: &StoredTensor, name: &str, shape: &[usize]) -> Result<()> 
     Err(Error::file(found.file(), problem))
 }
 
-/// Where the unembedding may stand: at the top, or within the wrapper of a model with pictures.
+/// The names that the unembedding may have: at the top, or within the wrapper of a model that also
+/// takes images.
 fn head_names(names: &TensorNames) -> [String; 2] {
     let name = names.unembedding;
     [
@@ -231,8 +233,8 @@ fn head_names(names: &TensorNames) -> [String; 2] {
     ]
 }
 
-/// The prefix of a checkpoint's tensors; and the unembedding's name where the embedding is stored
-/// as that alone, as a tied pair may be.
+/// The prefix of a checkpoint's tensors; and the unembedding's name where a tied pair is stored as
+/// the unembedding alone.
 fn prefix(config: &Config, weights: &Weights) -> Result<(&'static str, Option<String>)> {
     let names = config.names;
     let with = |name: &str| {
@@ -289,8 +291,8 @@ pub(super) fn load(
     };
     let shape = [config.vocab, config.d_model];
     let embed = match tied_to_head {
-        Some(head) => loader.need(&head, &shape)?,
-        None => loader.need(
+        Some(head) => loader.required(&head, &shape)?,
+        None => loader.required(
             &format!("{}.weight", loader.outside(names.embedding)),
             &shape,
         )?,
@@ -300,7 +302,7 @@ pub(super) fn load(
         let name = format!("{}.weight", loader.outside(names.positions));
         Some(
             loader
-                .need(&name, &[config.context, config.d_model])?
+                .required(&name, &[config.context, config.d_model])?
                 .clone(),
         )
     } else {

@@ -65,10 +65,13 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens the files on a device; reports bytes read; refuses with numbers when memory does not
-    /// suffice.
+    /// Opens the files on a device, reporting the bytes that are read.
+    ///
+    /// # Errors
+    /// Files that are broken or not supported, a device that cannot be used, too little memory (with
+    /// the numbers), and a tokenizer that does not belong to the model.
     pub fn open(files: &ModelFiles, options: &LoadOptions, ctx: &TaskCtx) -> Result<Self> {
-        // First what is quick to fail.
+        // The tokenizer is opened first because it fails soonest.
         let tokenizer = Tokenizer::open(files)?;
         let (decoder, mut info, plan) = open::open(files, options, ctx)?;
         open::check_tokenizer(&tokenizer, &mut info)?;
@@ -93,22 +96,22 @@ impl Model {
         open::open(files, options, ctx).map(|(decoder, info, _)| (decoder, info))
     }
 
-    /// What it is.
+    /// Its sizes, its device and where it comes from, to show and to record.
     pub fn info(&self) -> &ModelInfo {
         &self.info
     }
 
-    /// Its tokenizer.
+    /// The tokenizer that its files hold.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
-    /// The network itself.
+    /// The network without its tokenizer, for token ids.
     pub fn decoder(&self) -> &Decoder {
         &self.decoder
     }
 
-    /// Where it computes.
+    /// The device that its passes run on.
     pub fn device(&self) -> &Device {
         self.decoder.device()
     }
@@ -123,8 +126,11 @@ impl Model {
         self.batch_tokens
     }
 
-    /// The width of a hook: d_mlp or d_model. [`crate::Error::Usage`] names the range when the
-    /// layer does not exist.
+    /// The width of a hook: d_mlp or d_model.
+    ///
+    /// # Errors
+    /// [`crate::Error::Usage`] for a layer that does not exist, with those that do, or that was not
+    /// loaded.
     pub fn width(&self, hook: HookPoint) -> Result<usize> {
         self.decoder.width(hook)
     }
@@ -143,6 +149,10 @@ impl Model {
     /// fewer rows multiplies the blocks themselves, with activations quantised to eight bits,
     /// unless its cache is [`KvCache::widened`]. All rows of a batch take the same way, so baseline
     /// and steered text compare.
+    ///
+    /// # Errors
+    /// [`crate::Error::Usage`] for a batch, a cache or a hook that does not fit the model, what the tap
+    /// returns, activations that are not finite, and [`crate::Error::Cancelled`].
     pub fn forward(
         &self,
         batch: &Batch,
@@ -158,12 +168,19 @@ impl Model {
     /// What directions at `hook` (`[m, width]`, f32) add to the residual stream: `[m, d_model]`. At
     /// `mlp.hook_post` that is W_outᵀ z (for post-norm families followed by the post-feed-forward
     /// norm); elsewhere the direction itself.
+    ///
+    /// # Errors
+    /// [`crate::Error::Usage`] for a hook that does not exist, and for directions of another width than
+    /// its own.
     pub fn residual_direction(&self, hook: HookPoint, directions: &Tensor) -> Result<Tensor> {
         self.decoder.residual_direction(hook, directions)
     }
 
-    /// Logit lens: unembed(final_norm(f)) of residual directions `[m, d_model]` as f32 `[m,
-    /// vocab]`, no soft-cap, minus unembed(final_norm(0)) where the norm has a bias.
+    /// Logit lens (nostalgebraist 2020): unembed(final_norm(f)) of residual directions `[m, d_model]` as
+    /// f32 `[m, vocab]`, without soft-cap, minus unembed(final_norm(0)) where the norm has a bias.
+    ///
+    /// # Errors
+    /// [`crate::Error::Usage`] unless all layers were loaded.
     pub fn logit_lens(&self, residual: &Tensor) -> Result<Tensor> {
         self.decoder.logit_lens(residual)
     }

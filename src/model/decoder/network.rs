@@ -20,7 +20,7 @@ use crate::model::weights::{StoredTensor, Weights};
 use crate::model::{Batch, HookPoint, HookSite, Pass, Phase, Tap};
 use crate::task::TaskCtx;
 
-/// Token rows from which a pass always dequantises.
+/// A pass of at least so many token rows always dequantises the weights.
 const DEQUANTISE_FROM: usize = 32;
 
 pub(super) struct Layer {
@@ -37,8 +37,8 @@ pub(super) struct Layer {
     pub(super) post_mlp: Option<NormWeights>,
 }
 
-/// A network without tokenizer: what [`super::Model`] wraps, and what tests and tools open when ids
-/// are all they have.
+/// A network without a tokenizer: [`super::Model`] wraps it, and tests and tools open it alone where
+/// they have token ids.
 pub struct Decoder {
     pub(super) config: Config,
     pub(super) embed: StoredTensor,
@@ -49,19 +49,20 @@ pub struct Decoder {
     placement: Placement,
 }
 
-/// A pass under way.
+/// The state of a forward pass.
 pub(super) struct PassState<'a> {
     pass: Pass<'a>,
     row_positions: &'a RowPositions,
     kernel: Kernel,
     tap: &'a mut dyn Tap,
     hooks: Vec<HookPoint>,
-    /// Nothing after this point is needed.
+    /// The last hook that is needed, after which the pass ends; `None`: it runs to the end.
     last: Option<HookPoint>,
 }
 
 impl PassState<'_> {
-    /// Calls the tap where it wants to be called.
+    /// Calls the tap if it has this hook. Returns its replacement for `x` `[rows * tokens, width]`, or
+    /// `x` itself.
     fn at(&mut self, layer: usize, site: HookSite, x: Tensor) -> Result<Tensor> {
         let hook = HookPoint { layer, site };
         if !self.hooks.contains(&hook) {
@@ -91,6 +92,7 @@ impl PassState<'_> {
             .contiguous()?)
     }
 
+    /// Whether the pass ends at this hook.
     fn ends(&self, layer: usize, site: HookSite) -> bool {
         self.last == Some(HookPoint { layer, site })
     }
@@ -119,6 +121,9 @@ impl Decoder {
 
     /// Builds the network from weights that stay mapped and are computed on the CPU in f32;
     /// `layers`: only the first n.
+    ///
+    /// # Errors
+    /// Weights that do not fit the configuration, and [`Error::Cancelled`].
     pub fn on_cpu(
         config: Config,
         weights: &Weights,
@@ -128,8 +133,11 @@ impl Decoder {
         load::load(config, weights, layers, &Placement::Mapped, ctx)
     }
 
-    /// Builds the network on a device with candle's operations, in a dtype. On the CPU this is the
-    /// second opinion that tests the operations of a GPU where there is none.
+    /// Builds the network on a device with candle's operations, in a dtype. On the CPU this
+    /// tests the operations of a GPU where there is none.
+    ///
+    /// # Errors
+    /// As [`Decoder::on_cpu`], and a failure of the device.
     pub fn on_device(
         config: Config,
         weights: &Weights,
@@ -147,17 +155,17 @@ impl Decoder {
         )
     }
 
-    /// Its switches.
+    /// The configuration that it was built from.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Layers that were loaded.
+    /// How many layers were loaded, from the first.
     pub fn loaded_layers(&self) -> usize {
         self.blocks.len()
     }
 
-    /// Where it computes.
+    /// The device that its passes run on.
     pub fn device(&self) -> &Device {
         match &self.placement {
             Placement::Mapped => &Device::Cpu,
@@ -165,7 +173,7 @@ impl Decoder {
         }
     }
 
-    /// What it computes in.
+    /// The dtype of its activations.
     pub fn dtype(&self) -> DType {
         match &self.placement {
             Placement::Mapped => DType::F32,
@@ -177,7 +185,10 @@ impl Decoder {
         matches!(self.placement, Placement::Mapped)
     }
 
-    /// The width of a hook; an error names the range when its layer does not exist.
+    /// The width of a hook: d_mlp or d_model.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a layer that does not exist, with those that do, or that was not loaded.
     pub fn width(&self, hook: HookPoint) -> Result<usize> {
         let depth = self.config.layers.len();
         if hook.layer >= depth {
@@ -216,6 +227,9 @@ impl Decoder {
     }
 
     /// One forward pass; see [`super::Model::forward`].
+    ///
+    /// # Errors
+    /// As [`super::Model::forward`].
     pub fn forward(
         &self,
         batch: &Batch,
@@ -245,7 +259,8 @@ impl Decoder {
         )
     }
 
-    /// From the residual stream that a layer reads to what was asked for.
+    /// Runs the layers from `from` on, which reads the residual stream `x` `[rows * tokens, d_model]`, and
+    /// returns the logits that were asked for.
     pub(super) fn pass(
         &self,
         (x, from): (Tensor, usize),
@@ -296,7 +311,7 @@ impl Decoder {
         self.logits(&x, row_positions, logits, kernel)
     }
 
-    /// A pass to be; an error for a hook that does not exist.
+    /// The state at the start of a pass; an error for a hook that does not exist.
     pub(super) fn begin<'a>(
         &self,
         row_positions: &'a RowPositions,
@@ -382,7 +397,8 @@ impl Decoder {
         Ok(Some(x))
     }
 
-    /// What the MLP adds; `None` when the pass ends inside it.
+    /// What the MLP adds to the residual stream, `[rows * tokens, d_model]`; `None` when the pass ends
+    /// inside it.
     fn mlp(
         &self,
         i: usize,
@@ -409,7 +425,8 @@ impl Decoder {
         })
     }
 
-    /// A device is asked once, at the end of a prompt's pass: each question makes it wait.
+    /// Refuses a residual stream on a device that is not finite. It is checked once, at the end of a
+    /// prompt's pass, because the check waits for the device.
     fn check_device(&self, x: &Tensor, phase: Phase) -> Result<()> {
         if self.is_mapped()
             || phase != Phase::Prompt
@@ -425,7 +442,8 @@ impl Decoder {
         ))
     }
 
-    /// When a layer's output is not finite, says whether its weights are to blame.
+    /// Refuses the output of a layer on the CPU that is not finite, and names the weights if they are the
+    /// cause.
     fn check_finite(&self, x: &Tensor, layer: usize) -> Result<()> {
         if !self.is_mapped() || with_slice(x, vector::all_finite)? {
             return Ok(());
@@ -436,8 +454,8 @@ impl Decoder {
         })))
     }
 
-    /// What is wrong with some loaded layers where one of their tensors, mapped, holds NaN or
-    /// infinity. Reads all of them: for naming the cause of a failure.
+    /// An error message if a mapped tensor of these layers holds NaN or infinity. It reads all of them,
+    /// so it is only called to name the cause of a failure.
     pub(crate) fn damage(&self, layers: Range<usize>) -> Option<String> {
         let blocks = self.blocks.get(layers).unwrap_or_default();
         blocks
@@ -447,6 +465,7 @@ impl Decoder {
             .map(damaged)
     }
 
+    /// The logits of the residual stream after the last layer; `None` where none are asked for.
     fn logits(
         &self,
         x: &Tensor,

@@ -1,4 +1,4 @@
-//! From files to an open model: configuration, budget, weights, and what to tell of it.
+//! From files to an open model: configuration, memory, weights, and its description.
 
 use candle_core::DType;
 use candle_core::quantized::GgmlDType;
@@ -12,6 +12,9 @@ use crate::model::{ModelFiles, ModelIdentity, ModelInfo, ModelLayout, Tokenizer}
 use crate::task::TaskCtx;
 
 /// Configuration and weights as they lie on disk: headers are read, nothing is computed.
+///
+/// # Errors
+/// Files that are missing, broken or of a family that is not supported.
 pub fn describe(files: &ModelFiles) -> Result<(Config, Weights)> {
     match &files.layout {
         ModelLayout::HuggingFace {
@@ -27,7 +30,7 @@ pub fn describe(files: &ModelFiles) -> Result<(Config, Weights)> {
     }
 }
 
-/// Opens configuration and weights, as the plan that it returns.
+/// Opens configuration and weights; the plan that is returned says how.
 pub(super) fn open(
     files: &ModelFiles,
     options: &LoadOptions,
@@ -42,7 +45,7 @@ pub(super) fn open(
     let decoder = load::load(config, &weights, options.layers, &chosen.placement, ctx)?;
     let mut notes = chosen.notes;
     notes.extend_from_slice(weights.notes());
-    let stored = commonest(&weights);
+    let stored = most_common_dtype(&weights);
     if stored.block_size() > 1 {
         notes.push(format!(
             "weights are {}: activations, traces and KL use them widened to {}; generated text uses the quantised kernels",
@@ -76,9 +79,9 @@ pub(super) fn open(
 }
 
 /// The storage type that most bytes of the weights have.
-fn commonest(weights: &Weights) -> GgmlDType {
+fn most_common_dtype(weights: &Weights) -> GgmlDType {
     let mut bytes: Vec<(GgmlDType, usize)> = Vec::new();
-    // Embeddings are often kept finer than the layers: what the layers hold is the model's type.
+    // Embeddings are often stored more precisely than the layers, whose type is the model's.
     let layers = weights
         .names()
         .filter(|n| n.contains("blk.") || n.contains("layers.") || n.contains("h."));
@@ -122,8 +125,8 @@ fn compute_name(dtype: DType) -> &'static str {
     }
 }
 
-/// Holds the tokenizer against the embeddings. A few ids more are usual (Gemma's image token); many
-/// are another model's.
+/// Compares the tokenizer with the embeddings and records it. A few more ids than embeddings are
+/// common (Gemma's image token); many more belong to another model.
 pub(super) fn check_tokenizer(tokenizer: &Tokenizer, info: &mut ModelInfo) -> Result<()> {
     let (pieces, rows) = (tokenizer.vocab_size(), info.vocab);
     if pieces > rows + 256 || pieces * 2 < rows {

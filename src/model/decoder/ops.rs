@@ -54,7 +54,7 @@ impl NormWeights {
         self.bias.is_some()
     }
 
-    /// Norms each row of `[rows, width]`.
+    /// Normalises each row of `[rows, width]`.
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let eps = self.norm.eps;
         match &self.device {
@@ -119,7 +119,7 @@ pub(super) fn activate(
     }
 }
 
-/// `a + b`
+/// The sum of two tensors of one shape.
 pub(super) fn add(a: &Tensor, b: &Tensor, on_cpu: bool) -> Result<Tensor> {
     if !on_cpu {
         return Ok((a + b)?);

@@ -126,7 +126,7 @@ fn sum_by(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     tail + sums.iter().sum::<f32>()
 }
 
-/// ⟨a, b⟩.
+/// The inner product ⟨a, b⟩, in sixteen running sums so that it vectorises.
 #[inline(always)]
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0f32; 16];
@@ -256,7 +256,7 @@ pub(super) fn axpy(out: &mut [f32], w: f32, x: &[f32]) {
     }
 }
 
-/// `a + b`
+/// The elementwise sum of two slices of one length.
 pub(super) fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
     let mut out = a.to_vec();
     let arch = Arch::new();
