@@ -118,7 +118,7 @@ impl Row {
     }
 }
 
-/// [`generate`] on a decoder, for tests without a tokenizer.
+/// [`generate`] with a decoder and the rules of its tokenizer.
 fn run(
     decoder: &Decoder,
     rules: &TextRules<'_>,

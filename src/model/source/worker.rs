@@ -48,8 +48,8 @@ impl Reporter {
             _ => messages.push(progress),
         }
         drop(messages);
-        // Without the panic hook, so that nothing is printed: the library that calls this in the
-        // middle of a transfer has no other way out.
+        // `resume_unwind` does not call the panic hook, so nothing is printed. The library calls this
+        // in the middle of a transfer, which can only be left by unwinding.
         if self.abandoned.load(Ordering::Relaxed) {
             resume_unwind(Box::new(Abandoned));
         }
