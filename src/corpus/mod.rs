@@ -24,7 +24,7 @@ pub use tokens::{TokenRow, TokenTable};
 /// One text of a corpus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// The text, as it stands in the file.
+    /// The text, as it is in the file.
     pub text: String,
     /// Its label, where the corpus has one.
     pub label: Option<String>,

@@ -1,4 +1,4 @@
-//! CSV and its kin: a header that names the columns, the delimiter told by the header.
+//! CSV, TSV and similar tables: a header names the columns, and the delimiter is found from it.
 //!
 //! Knows of a file's name only whether it claims to be a table. Quotes are read as Python's csv and
 //! pandas read them.

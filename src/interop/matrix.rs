@@ -1,4 +1,4 @@
-//! A matrix of a file as blocks of whole rows, so that one larger than memory can be read.
+//! A matrix of a file as blocks of complete rows, so that one larger than memory can be read.
 //!
 //! Knows no format: `npy` and `tensors` read the header and say where the numbers lie. Invariant:
 //! blocks come in the order of rows, and memory is one block whatever the file's size.
@@ -112,7 +112,7 @@ impl<R: Read + Seek> Matrix<R> {
     }
 
     #[cfg(test)]
-    pub(super) fn whole(&mut self, block: usize) -> Result<(usize, usize, Vec<f32>)> {
+    pub(super) fn read_all(&mut self, block: usize) -> Result<(usize, usize, Vec<f32>)> {
         let mut all = Vec::new();
         self.each_block_of(block, &mut |rows| {
             all.extend_from_slice(rows);

@@ -264,7 +264,7 @@ mod tests {
 
     fn parse_bytes(bytes: &[u8]) -> Result<(usize, usize, Vec<f32>)> {
         // Two numbers a block: a row at a time, or two.
-        matrix(Cursor::new(bytes), bytes.len() as u64, Path::new("x.npy"))?.whole(2)
+        matrix(Cursor::new(bytes), bytes.len() as u64, Path::new("x.npy"))?.read_all(2)
     }
 
     fn f32s(values: &[f32]) -> Vec<u8> {
@@ -339,7 +339,7 @@ mod tests {
                 // all.
                 for block in [100 * cols + 5, cols - 1, rows * cols] {
                     let mut heights = Vec::new();
-                    let (_, _, got) = read.whole(block).unwrap();
+                    let (_, _, got) = read.read_all(block).unwrap();
                     read.each_block_of(block, &mut |b| {
                         heights.push(b.len() / cols);
                         Ok(())

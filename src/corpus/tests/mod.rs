@@ -173,7 +173,7 @@ fn plain_text_that_looks_a_little_like_something_else_stays_plain() {
 }
 
 #[test]
-fn what_python_reads_is_read_and_told() {
+fn what_python_reads_is_read_with_a_note() {
     let file = "{\"text\":\"half \\ud83d emoji\"}\n{\"text\":\"\\ude00\\ud83d\\ude00\\ud83d\\ud83d\\ude00\"}\n{\"text\":\"\\\\ud83d\", \"x\":NaN}\n";
     let (samples, notes) = read("x.jsonl", file).unwrap();
     let texts: Vec<&str> = samples.iter().map(|s| s.0.as_str()).collect();
@@ -190,7 +190,7 @@ fn what_python_reads_is_read_and_told() {
         "{notes:?}"
     );
     assert!(notes[1].starts_with("1 NaN or Infinity"), "{notes:?}");
-    // A file whose column nothing is told of.
+    // A file about whose column there is no note.
     assert!(
         read("x.jsonl", "{\"text\":\"\\ud83d\\ude00 NaN -Infinity\"}")
             .unwrap()

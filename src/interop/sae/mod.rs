@@ -1,6 +1,6 @@
 //! Published sparse autoencoders, one file a format, all brought to SAELens's conventions.
 //!
-//! | format | told by |
+//! | format | recognised by |
 //! | --- | --- |
 //! | SAELens, both generations of its configuration | `cfg.json` with `sae_weights.safetensors` |
 //! | sparsify | `cfg.json` with `sae.safetensors` |

@@ -300,7 +300,7 @@ fn tensors_with(dir: &Path, arrays: &[(String, Vec<usize>, Vec<f32>)]) {
 }
 
 #[test]
-fn an_unfolded_scale_is_told() {
+fn a_scale_outside_the_weights_is_noted() {
     let dir = copy("standard");
     let path = dir.path().join("cfg.json");
     let text = fs::read_to_string(&path).unwrap();

@@ -234,11 +234,11 @@ mod tests {
             Path::new("x.safetensors"),
             name,
         )?
-        .whole(4)
+        .read_all(4)
     }
 
     fn read_matrix(path: &Path, name: Option<&str>) -> Result<(usize, usize, Vec<f32>)> {
-        open_matrix(path, name)?.whole(4)
+        open_matrix(path, name)?.read_all(4)
     }
 
     /// What another reader makes of a tensor that was written here.

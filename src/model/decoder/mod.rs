@@ -11,6 +11,7 @@ mod cache;
 mod device;
 mod directions;
 mod embed;
+mod finite;
 mod layer_input;
 mod linear;
 mod load;

@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use super::Logits;
 use super::attention::{Attention, RowPositions};
 use super::cache::KvCache;
+use super::finite;
 use super::linear::{Kernel, Linear, Placement, with_slice};
 use super::load;
 use super::ops::{self, NormWeights};
@@ -181,7 +182,7 @@ impl Decoder {
         }
     }
 
-    fn is_mapped(&self) -> bool {
+    pub(super) fn is_mapped(&self) -> bool {
         matches!(self.placement, Placement::Mapped)
     }
 
@@ -425,46 +426,6 @@ impl Decoder {
         })
     }
 
-    /// Refuses a residual stream on a device that is not finite. It is checked once, at the end of a
-    /// prompt's pass, because the check waits for the device.
-    fn check_device(&self, x: &Tensor, phase: Phase) -> Result<()> {
-        if self.is_mapped()
-            || phase != Phase::Prompt
-            || x.to_dtype(DType::F32)?
-                .sum_all()?
-                .to_scalar::<f32>()?
-                .is_finite()
-        {
-            return Ok(());
-        }
-        Err(Error::refused(
-            "a layer gave NaN or infinity: lower the steering strength, try --dtype f32, or check the weights",
-        ))
-    }
-
-    /// Refuses the output of a layer on the CPU that is not finite, and names the weights if they are the
-    /// cause.
-    fn check_finite(&self, x: &Tensor, layer: usize) -> Result<()> {
-        if !self.is_mapped() || with_slice(x, vector::all_finite)? {
-            return Ok(());
-        }
-        let damage = self.damage(layer..layer + 1);
-        Err(Error::refused(damage.unwrap_or_else(|| {
-            format!("layer {layer} gave NaN or infinity: lower the steering strength, or check the weights")
-        })))
-    }
-
-    /// An error message if a mapped tensor of these layers holds NaN or infinity. It reads all of them,
-    /// so it is only called to name the cause of a failure.
-    pub(crate) fn damage(&self, layers: Range<usize>) -> Option<String> {
-        let blocks = self.blocks.get(layers).unwrap_or_default();
-        blocks
-            .iter()
-            .flat_map(|b| [&b.qkv, &b.out, &b.up, &b.down])
-            .find_map(Linear::damaged)
-            .map(damaged)
-    }
-
     /// The logits of the residual stream after the last layer; `None` where none are asked for.
     fn logits(
         &self,
@@ -494,7 +455,7 @@ impl Decoder {
         let mut out = head.apply(&norm.apply(&x)?, kernel)?.to_dtype(DType::F32)?;
         if self.is_mapped() && !with_slice(&out, vector::all_finite)? {
             return Err(Error::refused(match head.damaged() {
-                Some(name) => damaged(name),
+                Some(name) => finite::damaged(name),
                 None => "the logits are NaN or infinite: lower the steering strength, or check the weights".to_owned(),
             }));
         }
@@ -507,8 +468,4 @@ impl Decoder {
             out
         }))
     }
-}
-
-fn damaged(tensor: &str) -> String {
-    format!("tensor {tensor} holds NaN or infinity: the weights are damaged, download them again")
 }

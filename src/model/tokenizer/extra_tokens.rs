@@ -368,7 +368,7 @@ impl NamedToken {
     }
 }
 
-/// The tokens that are matched whole, by id.
+/// The tokens that are matched as a whole in a text, by id.
 fn added_tokens(inner: &tokenizers::Tokenizer) -> Vec<(u32, AddedToken)> {
     let mut out: Vec<(u32, AddedToken)> = inner.get_added_tokens_decoder().into_iter().collect();
     out.sort_unstable_by_key(|(id, _)| *id);

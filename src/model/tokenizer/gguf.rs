@@ -146,7 +146,7 @@ impl<'a> VocabTable<'a> {
         vocab
     }
 
-    /// The tokens that are matched whole in a text.
+    /// The tokens that are matched as a whole in a text, before it is split.
     fn added(&self, rules: &Rules) -> Vec<AddedToken> {
         let matched = (0..self.tokens.len())
             .filter(|&id| matches!(self.kind(id), CONTROL | UNKNOWN | USER_DEFINED));

@@ -1,7 +1,7 @@
 //! Switches from Hugging Face's `config.json`, of both generations (`rope_theta` and
 //! `rope_scaling`; `rope_parameters` and `layer_types`).
 //!
-//! The rule: a file means what `transformers` 5 makes of it. A key that its class reads is read
+//! A file means what `transformers` 5 makes of it. A key that its class reads is read
 //! here with the same default, or refused by name where this decoder has but one way; a key that
 //! its class ignores is ignored. `tests/fixtures/make_config_defaults.py` asks `transformers` for
 //! all of these values.
@@ -31,7 +31,7 @@ pub(super) const FIXED: &[FixedSwitch] = &[
     ("pruned_heads", Neutral::Empty),
 ];
 
-/// The value of a key that changes nothing; `null` always does so.
+/// The value of a key that this decoder computes; `null` always counts as it.
 #[derive(Clone, Copy)]
 pub(super) enum Neutral {
     False,
@@ -40,6 +40,7 @@ pub(super) enum Neutral {
 }
 
 impl Neutral {
+    /// Whether `value` is this one.
     fn is(self, value: &Value) -> bool {
         match (self, value) {
             (_, Value::Null)
@@ -59,12 +60,12 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A value; `null` is none.
+    /// The value of a key; `None` where it is absent or `null`.
     pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|v| !v.is_null())
     }
 
-    /// Whether a key stands there with the value `null`, which a few keys tell from being absent.
+    /// Whether a key has the value `null`, which for a few keys means something else than absence.
     fn is_null(&self, key: &str) -> bool {
         self.map.get(key).is_some_and(Value::is_null)
     }
@@ -73,7 +74,7 @@ impl<'a> Reader<'a> {
         Error::file(self.path, problem)
     }
 
-    /// Refuses a switch by name.
+    /// The error for a key whose value this decoder does not know.
     pub(super) fn unknown(&self, key: &str, value: &Value) -> Error {
         let shown: String = value.to_string().chars().take(60).collect();
         self.error(format!(
@@ -101,7 +102,7 @@ impl<'a> Reader<'a> {
             .ok_or_else(|| self.error(format!("{key} is {value}, not a number")))
     }
 
-    /// A count of which `null` means that there is none, and absence the family's default.
+    /// A count that `null` turns off; `default` applies where the key is absent.
     pub(super) fn count_or_none(&self, key: &str, default: usize) -> Result<Option<usize>> {
         if self.is_null(key) {
             Ok(None)
@@ -110,7 +111,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A number of which `null` means that there is none, and absence the family's default.
+    /// A number that `null` turns off; `default` applies where the key is absent.
     pub(super) fn number_or_none(&self, key: &str, default: Option<f64>) -> Result<Option<f64>> {
         if self.is_null(key) {
             Ok(None)
@@ -153,7 +154,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Which layers slide, where `layer_types` says so.
+    /// Which layers have sliding attention, from `layer_types`; `None` where that is absent.
     pub(super) fn layer_types(&self, layers: usize) -> Result<Option<Vec<bool>>> {
         let Some(value) = self.get("layer_types") else {
             return Ok(None);

@@ -6,9 +6,9 @@ use super::Reader;
 use crate::error::Result;
 use crate::model::config::{Rope, RopeScaling};
 
-/// The rotary embedding of a family with one for all layers. A `rope_scaling` that says anything
-/// takes the place of `rope_parameters` as a whole; what neither says comes from the keys beside
-/// them.
+/// The rotary embedding of a family with one for all layers. A `rope_scaling` that is not
+/// empty replaces `rope_parameters` entirely; what neither holds comes from the keys of the config
+/// itself.
 pub(in crate::model::config) fn single(
     r: &Reader<'_>,
     default_base: f64,
@@ -24,7 +24,8 @@ pub(in crate::model::config) fn single(
     Ok(rope)
 }
 
-/// GPT-NeoX's, with the share of a head that is rotated: its own names stand for the keys beside.
+/// GPT-NeoX's rotary embedding, and the share of a head that is rotated. The family has its own
+/// names for these keys of the config.
 pub(in crate::model::config) fn neox(r: &Reader<'_>, context: usize) -> Result<(Rope, f64)> {
     let params = &chosen(r)?;
     let base = r.number("rotary_emb_base")?.unwrap_or(10_000.0);
@@ -38,7 +39,8 @@ pub(in crate::model::config) fn neox(r: &Reader<'_>, context: usize) -> Result<(
     Ok((rope, share))
 }
 
-/// Gemma 3's, of full and of sliding layers: `rope_scaling` is written over the full layers' own.
+/// Gemma 3's rotary embeddings: that of full attention, which `rope_scaling` changes, and that of
+/// sliding attention.
 pub(in crate::model::config) fn gemma3(r: &Reader<'_>, context: usize) -> Result<[Rope; 2]> {
     let params = object(r, r.map, "rope_parameters")?;
     let mut parts = [Map::new(), Map::new()];
@@ -62,7 +64,7 @@ pub(in crate::model::config) fn gemma3(r: &Reader<'_>, context: usize) -> Result
     if let Some(scaling) = object(r, r.map, "rope_scaling")? {
         parts[0].extend(scaling.clone());
     }
-    // YaRN looks for this one beside the two.
+    // `transformers` reads YaRN's `truncate` from the outer object, where Gemma 3 has none.
     parts
         .iter_mut()
         .for_each(|part| drop(part.remove("truncate")));
@@ -77,7 +79,7 @@ pub(in crate::model::config) fn gemma3(r: &Reader<'_>, context: usize) -> Result
         }
     }
     let original = Original {
-        beside: None,
+        in_config: None,
         context,
     };
     Ok([
@@ -86,11 +88,11 @@ pub(in crate::model::config) fn gemma3(r: &Reader<'_>, context: usize) -> Result
     ])
 }
 
-/// Where the context of the original training is said, apart from the parameters themselves.
+/// Where a config holds the context of the original training, besides the rope parameters.
 struct Original {
-    /// The key beside them, which stands above them.
-    beside: Option<f64>,
-    /// The model's context, which is meant where nothing is said.
+    /// `original_max_position_embeddings` of the config itself, which overrides that of the parameters.
+    in_config: Option<f64>,
+    /// The model's context, which is the default.
     context: usize,
 }
 
@@ -98,7 +100,7 @@ impl Original {
     fn of(&self, r: &Reader<'_>, params: &Map<String, Value>) -> Result<f64> {
         const KEY: &str = "original_max_position_embeddings";
         let found = self
-            .beside
+            .in_config
             .or(number(r, params, KEY)?)
             .unwrap_or(self.context as f64);
         if found > 0.0 {
@@ -111,12 +113,12 @@ impl Original {
 
 fn original(r: &Reader<'_>, context: usize) -> Result<Original> {
     Ok(Original {
-        beside: r.number("original_max_position_embeddings")?,
+        in_config: r.number("original_max_position_embeddings")?,
         context,
     })
 }
 
-/// `rope_scaling` where it says anything, else `rope_parameters`, else nothing.
+/// `rope_scaling` where it is not empty, else `rope_parameters`; empty where there is neither.
 fn chosen(r: &Reader<'_>) -> Result<Map<String, Value>> {
     let scaling = object(r, r.map, "rope_scaling")?.filter(|s| !s.is_empty());
     let params = object(r, r.map, "rope_parameters")?;
@@ -149,14 +151,14 @@ fn number(r: &Reader<'_>, params: &Map<String, Value>, key: &str) -> Result<Opti
         .ok_or_else(|| r.error(format!("rope parameter {key} is {value}, not a number")))
 }
 
-/// One rotary embedding. Of the keys those count that its type reads.
+/// The rotary embedding that `params` describe, of which only the keys of its type are read.
 fn rope(
     r: &Reader<'_>,
     params: &Map<String, Value>,
     base: f64,
     original: &Original,
 ) -> Result<Rope> {
-    let need = |key: &str| {
+    let positive_number = |key: &str| {
         number(r, params, key)?
             .filter(|v| *v > 0.0)
             .ok_or_else(|| r.error(format!("rope scaling: {key} is missing or not positive")))
@@ -173,11 +175,14 @@ fn rope(
         None if kind.is_null() => RopeScaling::None,
         // NTK scaling begins beyond the context, which no text here exceeds.
         Some("default" | "dynamic") => RopeScaling::None,
-        Some("linear") => RopeScaling::Linear(need("factor")?),
+        Some("linear") => RopeScaling::Linear(positive_number("factor")?),
         Some("llama3") => {
-            let (low, high) = (need("low_freq_factor")?, need("high_freq_factor")?);
+            let (low, high) = (
+                positive_number("low_freq_factor")?,
+                positive_number("high_freq_factor")?,
+            );
             RopeScaling::Llama3 {
-                factor: need("factor")?,
+                factor: positive_number("factor")?,
                 low,
                 high,
                 original: original.of(r, params)?,

@@ -101,10 +101,12 @@ pub(super) fn resolve(settings: &SourceSettings, id: &HubId, ctx: &TaskCtx) -> R
         )
     };
     match (cached, settings.offline) {
-        (Some(Ok(whole)), offline) if offline || local::has_tokenizer(&whole.1) => Ok(found(whole)),
+        (Some(Ok(complete)), offline) if offline || local::has_tokenizer(&complete.1) => {
+            Ok(found(complete))
+        }
         // The cache has no tokenizer: another program may have fetched the weights alone, or the
         // repository has none.
-        (Some(Ok(bare)), _) => match download(settings, id, ctx) {
+        (Some(Ok(weights_only)), _) => match download(settings, id, ctx) {
             Ok(layout) => Ok(id.files(format!("the Hub ({}@{})", id.repo, id.revision()), layout)),
             Err(Error::Cancelled) => Err(Error::Cancelled),
             Err(problem) => {
@@ -112,7 +114,7 @@ pub(super) fn resolve(settings: &SourceSettings, id: &HubId, ctx: &TaskCtx) -> R
                     "{}: only the weights are in the Hub cache, and its tokenizer could not be fetched: {problem}",
                     id.spec()
                 );
-                Ok(found(bare))
+                Ok(found(weights_only))
             }
         },
         (Some(Err(e)), true) => Err(Error::refused(format!(

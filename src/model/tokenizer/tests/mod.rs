@@ -64,7 +64,7 @@ fn assert_matches(tokenizer: &Tokenizer, fixture: &str, spells: impl Fn(&str) ->
 fn smollm2_has_hugging_faces_ids() {
     let tokenizer = real("MLPEEK_TEST_MODEL");
     // The vocabulary lacks the bytes that its training text never had; Hugging Face drops them
-    // without a word.
+    // silently.
     let missing: Vec<u8> = (0..=255)
         .filter(|&b| (0..49_152).all(|id| tokenizer.bytes(id) != [b]))
         .collect();
