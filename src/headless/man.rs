@@ -143,12 +143,15 @@ fn formats(command: &Command) -> &'static [&'static str] {
     }
 }
 
-/// The parts of the text after a help: a heading is a line that ends in a colon and does not begin
-/// with a space. What stands before the first heading are notes.
+/// The parts of the text after a help: a heading is a line of one word and a colon. What stands
+/// before the first heading are notes.
 fn sections(text: &str) -> Vec<(String, Vec<&str>)> {
     let mut parts = vec![("Notes".to_owned(), Vec::new())];
     for line in text.lines() {
-        match line.strip_suffix(':').filter(|h| !h.starts_with(' ')) {
+        match line
+            .strip_suffix(':')
+            .filter(|heading| !heading.contains(' '))
+        {
             Some(heading) => parts.push((heading.to_owned(), Vec::new())),
             None => {
                 if let Some((_, lines)) = parts.last_mut() {
@@ -256,12 +259,12 @@ mod tests {
     fn what_roff_would_obey_is_shown() {
         assert_eq!(escaped(".TH a\\b -c"), "\\&.TH a\\eb \\-c");
         let mut page = String::new();
-        for part in sections("Words.\n\nExamples:\n  mlpeek fit s\n") {
+        for part in sections("Words of it:\n\nExamples:\n  mlpeek fit s\n") {
             write_section(&mut page, &part);
         }
         assert_eq!(
             page,
-            ".SH NOTES\nWords.\n.PP\n.SH EXAMPLES\n.nf\nmlpeek fit s\n.fi\n"
+            ".SH NOTES\nWords of it:\n.PP\n.SH EXAMPLES\n.nf\nmlpeek fit s\n.fi\n"
         );
     }
 }
