@@ -38,6 +38,7 @@ pages! {
     benchmarks: "speed and memory beside others",
     parity: "every family of models beside Hugging Face transformers",
     files: "the files of a study, to the byte",
+    json: "the fields that every command prints",
     architecture: "the rooms of the code, and what a key and a fit do",
     contributing: "where a change goes, and how to test it",
 }

@@ -70,12 +70,12 @@ fn collected(texts: usize) -> Made {
     for (line, layer) in lines.iter().zip([1, 2]) {
         assert_eq!(line["event"], "collected");
         assert_eq!(line["layer"], layer);
-        assert_eq!(line["d"], support::D_MLP);
+        assert_eq!(line["width"], support::D_MLP);
         assert_eq!(line["hook"], format!("blocks.{layer}.mlp.hook_post"));
-        assert_eq!(line["samples"], texts);
+        assert_eq!(line["sample_count"], texts);
         assert!(
-            line["tokens"].as_u64().unwrap() > texts as u64
-                && line["seconds"].as_f64().unwrap() >= 0.0
+            line["token_count"].as_u64().unwrap() > texts as u64
+                && line["elapsed_s"].as_f64().unwrap() >= 0.0
         );
     }
     Made { dir, model, study }
@@ -101,15 +101,15 @@ fn collect_fit_read_trace_and_steer() {
     ]);
     let (last, sweeps) = fitted.split_last().unwrap();
     assert_eq!(last["event"], "fitted");
-    assert_eq!(last["features"], 6);
+    assert_eq!(last["feature_count"], 6);
     assert_eq!(
-        last["sweeps"].as_u64().unwrap(),
+        last["sweep_count"].as_u64().unwrap(),
         sweeps.last().unwrap()["sweep"].as_u64().unwrap()
     );
     for (i, line) in sweeps.iter().enumerate() {
         assert_eq!(line["event"], "progress");
         assert_eq!(line["sweep"], i + 1, "every sweep has a line");
-        assert!(line["seconds"].is_number() && line["init_seconds"].is_number());
+        assert!(line["elapsed_s"].is_number() && line["init_s"].is_number());
     }
     let errors: Vec<_> = sweeps
         .iter()
@@ -127,7 +127,7 @@ fn collect_fit_read_trace_and_steer() {
     assert!((shares - 1.0).abs() < 1e-3, "shares add up to 1: {shares}");
     for f in &features {
         assert!(
-            f["neurons"].as_u64().unwrap() <= 7
+            f["neuron_count"].as_u64().unwrap() <= 7
                 && f["top_tokens"].is_array()
                 && f["promoted"].is_array()
         );
@@ -153,8 +153,8 @@ fn collect_fit_read_trace_and_steer() {
         values.iter().all(|v| *v <= values[peak]),
         "the peak is the largest"
     );
-    assert!(card["neurons"][0]["index"].is_number() && card["neurons"][0]["weight"].is_number());
-    assert!(card["promoted"][0]["token"].is_string() && card["suppressed"][0]["logit"].is_number());
+    assert!(card["neurons"][0]["neuron"].is_number() && card["neurons"][0]["weight"].is_number());
+    assert!(card["promoted"][0]["token"].is_string() && card["suppressed"][0]["value"].is_number());
     assert!(card["related"].is_array());
 
     let trace = &run(&[
@@ -171,7 +171,7 @@ fn collect_fit_read_trace_and_steer() {
         "a token a byte, BOS left out"
     );
     assert!(
-        trace["features"]
+        trace["coefficients"]
             .as_array()
             .unwrap()
             .iter()
@@ -195,14 +195,14 @@ fn collect_fit_read_trace_and_steer() {
         "--joint",
         "--json",
     ])[0];
-    let left = |at: usize| {
+    let left = |at: &str| {
         let levels = &tuned["levels"].as_array().unwrap()[1..];
         levels
             .iter()
             .map(|level| level["joint"][at].as_f64().unwrap())
             .sum::<f64>()
     };
-    assert!(left(1) <= left(0), "{}", tuned["levels"]);
+    assert!(left("after") <= left("before"), "{}", tuned["levels"]);
     let levels = &run(&[
         "tree",
         &made.study,
@@ -211,13 +211,13 @@ fn collect_fit_read_trace_and_steer() {
         "3,2",
         "--json",
     ])[0];
-    let nodes = levels["nodes"].as_array().unwrap();
+    let nodes = levels["level_nodes"].as_array().unwrap();
     assert_eq!(nodes.len(), 6 + 3 + 2);
     assert!(
         nodes
             .iter()
             .enumerate()
-            .all(|(i, n)| n["id"] == i && n["height"].is_number() && n["features"].is_array())
+            .all(|(i, n)| n["node"] == i && n["height"].is_number() && n["features"].is_array())
     );
     for node in &nodes[6..] {
         assert!(
@@ -252,11 +252,11 @@ fn collect_fit_read_trace_and_steer() {
     let at_kl = &run(&[&steer[..], &["--kl", "0.05"]].concat())[0];
     assert!(at_kl["alpha"].as_f64().unwrap() > 0.0);
     assert!(
-        (at_kl["kl"].as_f64().unwrap() - 0.05).abs() < 0.01 || at_kl["note"].is_string(),
+        (at_kl["kl"].as_f64().unwrap() - 0.05).abs() < 0.01 || at_kl["remark"].is_string(),
         "{at_kl}"
     );
-    assert!(at_kl["baseline"].is_string() && at_kl["steered"].is_string());
-    assert!(at_kl["risen"][0]["token"].is_string() && at_kl["fallen"][0]["delta"].is_number());
+    assert!(at_kl["baseline"][0].is_string() && at_kl["steered"][0].is_string());
+    assert!(at_kl["risen"][0]["token"].is_string() && at_kl["fallen"][0]["value"].is_number());
     let at_zero = &run(&[&steer[..], &["--alpha", "0"]].concat())[0];
     assert_eq!(
         at_zero["baseline"], at_zero["steered"],
@@ -299,16 +299,13 @@ fn every_kind_of_direction_is_listed_shown_and_steered_with() {
         let rows = list(kind);
         assert_eq!(rows.len(), count, "{kind}");
         assert_eq!(rows[0]["hook"], "blocks.1.mlp.hook_post");
-        assert_eq!(
-            rows[0]["directions"],
-            if kind == "fit" { "k5" } else { kind }
-        );
+        assert_eq!(rows[0]["set"], if kind == "fit" { "k5" } else { kind });
     }
     let several = list("neuron,fit:k5,diffmean@2.mlp.hook_post");
     let of = |set: &str, hook: &str| {
         several
             .iter()
-            .filter(|r| r["directions"] == set && r["hook"] == hook)
+            .filter(|r| r["set"] == set && r["hook"] == hook)
             .count()
     };
     let (here, there) = ("blocks.1.mlp.hook_post", "blocks.2.mlp.hook_post");
@@ -357,7 +354,7 @@ fn every_kind_of_direction_is_listed_shown_and_steered_with() {
         "--json",
     ])[0];
     assert_eq!(
-        (&card["id"], &card["fit"]),
+        (&card["feature"], &card["set"]),
         (&Value::from(0), &Value::from("diffmean"))
     );
     assert!(card["promoted"][0]["token"].is_string() && card["contexts"][0]["tokens"].is_array());
@@ -428,7 +425,7 @@ fn a_feature_steers_with_its_core_or_with_its_own_neurons() {
     let neurons = |id: &str| -> Vec<(u64, f64)> {
         let card = &run(&["feature", &made.study, id, "--json"])[0];
         let of = card["neurons"].as_array().unwrap().iter();
-        of.map(|n| (n["index"].as_u64().unwrap(), n["weight"].as_f64().unwrap()))
+        of.map(|n| (n["neuron"].as_u64().unwrap(), n["weight"].as_f64().unwrap()))
             .collect()
     };
     let whole = neurons("0");
@@ -536,12 +533,12 @@ fn notes_follow_their_features_through_a_refit_and_broken_ones_are_left_alone() 
         .as_array()
         .unwrap()
         .iter()
-        .find(|m| m["a"] == 3)
-        .map(|m| m["b"].clone());
+        .find(|m| m["feature_a"] == 3)
+        .map(|m| m["feature_b"].clone());
     let carried = run(&["notes", &made.study, "--fit", "second", "--json"]);
     if let Some(id) = same {
         assert_eq!(
-            (&carried[0]["id"], &carried[0]["text"]),
+            (&carried[0]["feature"], &carried[0]["note"]),
             (&id, &json!("not rivers"))
         );
         assert!(carried[0]["doubtful"].is_null());
@@ -602,7 +599,7 @@ fn a_second_collect_and_a_resumed_fit_go_on() {
         &made.study,
         "--json",
     ]));
-    assert_eq!(again[0]["samples"], 12);
+    assert_eq!(again[0]["sample_count"], 12);
     let fit = [
         "fit",
         &made.study,
@@ -862,7 +859,7 @@ fn an_outlier_is_named_and_taken_out() {
         &plain.last().unwrap()["concentrated"],
     );
     assert_eq!(
-        (&told[0]["of"], &told[0]["members"][0][0]),
+        (&told[0]["axis"], &told[0]["strongest"][0]["index"]),
         (&"neurons".into(), &7.into())
     );
     assert!(last["weighted_error"].is_null() && plain[0]["relative_error"].is_number());
@@ -873,7 +870,7 @@ fn an_outlier_is_named_and_taken_out() {
         (&last["scale_neurons"], &last["concentrated"]),
         (&true.into(), &json!([]))
     );
-    assert!(scaled[0]["weighted_error"].is_number() && scaled[0].get("relative_error").is_none());
+    assert!(scaled[0]["weighted_error"].is_number() && scaled[0]["relative_error"].is_null());
     let sweeps = &scaled[..scaled.len() - 1];
     let end = sweeps.last().unwrap()["weighted_error"].as_f64().unwrap();
     assert!(
@@ -1087,16 +1084,16 @@ fn a_fit_goes_on_with_more_features_fewer_and_new_rows() {
     let more = from(&["--add", "4", "--name", "more"]);
     let last = more.last().unwrap();
     assert_eq!(
-        (&last["features"], &last["from"], &last["sparsity"]),
+        (&last["feature_count"], &last["from"], &last["sparsity"]),
         (&12.into(), &"base".into(), &0.1.into())
     );
     assert!(error(&more) < error(&begun));
 
     let fewer = from(&["--merge", "3", "--lock", "2", "--name", "fewer"]);
-    assert_eq!(fewer.last().unwrap()["features"], 5);
+    assert_eq!(fewer.last().unwrap()["feature_count"], 5);
     let neurons = |fit: &str, id: &str| -> Vec<(u64, f64)> {
         let card = &run(&["feature", study, id, "--fit", fit, "--json"])[0];
-        let pair = |n: &Value| (n["index"].as_u64().unwrap(), n["weight"].as_f64().unwrap());
+        let pair = |n: &Value| (n["neuron"].as_u64().unwrap(), n["weight"].as_f64().unwrap());
         card["neurons"]
             .as_array()
             .unwrap()
@@ -1198,7 +1195,7 @@ fn options_of_the_objective_and_a_first_look() {
     for token in 0..trace["tokens"].as_array().unwrap().len() {
         let on = |f: &&Value| f["values"][token].as_f64().unwrap() > 0.0;
         assert!(
-            trace["features"]
+            trace["coefficients"]
                 .as_array()
                 .unwrap()
                 .iter()
@@ -1225,7 +1222,7 @@ fn options_of_the_objective_and_a_first_look() {
         &["--batch-rows", "128", "--max-sweeps", "6", "--name", "look"],
     ]
     .concat());
-    assert_eq!((look.len(), &look[6]["sweeps"]), (7, &6.into()));
+    assert_eq!((look.len(), &look[6]["sweep_count"]), (7, &6.into()));
     let on = run(&[&fit[..], &["--name", "look", "--resume"]].concat());
     assert_eq!(on[0]["sweep"], 7, "full sweeps go on from the batches");
     assert!(on.last().unwrap()["relative_error"].as_f64() < look[6]["relative_error"].as_f64());
@@ -1331,7 +1328,10 @@ fn a_refused_fit_leaves_what_was_there() {
     let end = run(&["-k", "5", "--max-sweeps", "2", "--name", "two", "--fresh"])
         .pop()
         .unwrap();
-    assert!(end["dead"].is_u64() && end["duplicates"].is_u64(), "{end}");
+    assert!(
+        end["dead_count"].is_u64() && end["duplicate_count"].is_u64(),
+        "{end}"
+    );
 }
 
 #[test]

@@ -144,10 +144,10 @@ fn features_are_described_scored_and_paid_for_once() {
         (1, 0),
         "an estimate asks nobody"
     );
-    let cost = &dry[0]["cost"];
-    let calls = cost["calls"].as_u64().unwrap();
+    let cost = &dry[0];
+    let calls = cost["call_count"].as_u64().unwrap();
     assert!(
-        calls >= 8 && cost["prompt_tokens"].as_u64().unwrap() > 100 * calls / 2,
+        calls >= 8 && cost["prompt_token_count"].as_u64().unwrap() > 100 * calls / 2,
         "{cost}"
     );
 
@@ -158,7 +158,11 @@ fn features_are_described_scored_and_paid_for_once() {
         "as many calls as were said"
     );
     assert_eq!(
-        (described.len(), &described[1]["id"], &described[2]["id"]),
+        (
+            described.len(),
+            &described[1]["feature"],
+            &described[2]["feature"]
+        ),
         (4, &json!(0), &json!(3))
     );
     let found = &described[1]["description"];
@@ -166,21 +170,21 @@ fn features_are_described_scored_and_paid_for_once() {
         found["input"], "words of [2Jone kind",
         "no control character gets through"
     );
-    assert_eq!(found["detection"]["true_positive_rate"], 1.0);
+    assert_eq!(found["detection_score"]["true_positive_rate"], 1.0);
     assert_eq!(
-        found["fuzzing"]["balanced_accuracy"],
+        found["fuzzing_score"]["balanced_accuracy"],
         Value::Null,
         "a missing verdict is no number"
     );
     assert!(
-        found["fuzzing"]["missing"].as_u64().unwrap() > 0
+        found["fuzzing_score"]["missing_count"].as_u64().unwrap() > 0
             && !found["errors"].as_array().unwrap().is_empty()
     );
-    assert_eq!(described[3]["usage"]["prompt_tokens"], 10 * calls);
+    assert_eq!(described[3]["prompt_token_count"], 10 * calls);
 
     let again = describe(&[]);
     // What held no verdicts is asked again, and nothing else.
-    let unanswered = again[0]["cost"]["calls"].as_u64().unwrap();
+    let unanswered = again[0]["call_count"].as_u64().unwrap();
     assert!(
         unanswered > 0 && unanswered < calls / 2,
         "{unanswered} of {calls}"
@@ -196,7 +200,7 @@ fn features_are_described_scored_and_paid_for_once() {
     let with = describe(&["--sentences", "--no-score"]);
     let more = asked.load(Ordering::SeqCst) - before;
     assert!(
-        more > 0 && more <= with[0]["cost"]["calls"].as_u64().unwrap() as usize,
+        more > 0 && more <= with[0]["call_count"].as_u64().unwrap() as usize,
         "no more calls than were said"
     );
     for of in ["input_sentences", "output_sentences"] {
@@ -238,7 +242,7 @@ fn features_are_described_scored_and_paid_for_once() {
         &[&other[..], &["--endpoint", &url, "--judge-model", "m"]].concat(),
     );
     assert_eq!(
-        (&other[1]["fit"], &other[1]["title"], &other[2]["id"]),
+        (&other[1]["set"], &other[1]["title"], &other[2]["feature"]),
         (&json!("diffmean"), &json!("water"), &json!(5))
     );
     let card = lines(home, &["feature", &study, "neuron:5", "--json"]);
@@ -457,18 +461,13 @@ fn a_judge_that_misbehaves_is_read_or_told() {
             "a",
         ];
         let (found, stderr, code) = run(&[&["eval", "steering", &study][..], &steering].concat());
-        let judgements = || {
-            found
-                .iter()
-                .filter(|l| l["event"] == "text")
-                .map(|l| &l["judgement"])
-        };
+        let judgements = || found.iter().filter(|l| l["event"] == "text");
         match rated {
             Ok(()) => {
                 assert_eq!(code, Some(0), "{mode}: {stderr}");
-                let one = json!({"concept": 1.0, "fluency": 1.0});
+                let one = |j: &Value| j["concept"] == 1.0 && j["fluency"] == 1.0;
                 assert!(
-                    judgements().count() > 0 && judgements().all(|j| *j == one),
+                    judgements().count() > 0 && judgements().all(one),
                     "{mode}: {found:?}"
                 );
             }

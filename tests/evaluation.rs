@@ -118,7 +118,7 @@ fn detection_scores_every_kind_of_direction() {
     let methods = events(&lines, "method");
     let names: Vec<_> = methods
         .iter()
-        .map(|m| m["result"]["method"].as_str().unwrap())
+        .map(|m| m["method"].as_str().unwrap())
         .collect();
     assert_eq!(
         names,
@@ -133,7 +133,7 @@ fn detection_scores_every_kind_of_direction() {
         ]
     );
     for method in &methods {
-        let result = &method["result"];
+        let result = method;
         assert_eq!(result["hook"], "blocks.1.mlp.hook_post");
         let labels = result["labels"].as_array().unwrap();
         assert_eq!(labels.len(), 3, "the label of one sentence is left out");
@@ -145,15 +145,15 @@ fn detection_scores_every_kind_of_direction() {
             .map(|l| l["auroc"].as_f64().unwrap())
             .sum::<f64>()
             / 3.0;
-        assert!((result["auroc"]["mean"].as_f64().unwrap() - mean).abs() < 1e-9);
-        assert!(labels[0]["hard"]["accuracy"].is_number());
+        assert!((result["auroc_interval"]["mean"].as_f64().unwrap() - mean).abs() < 1e-9);
+        assert!(labels[0]["hard_accuracy"].is_number());
     }
     assert!(
         notes.contains("fewer than 4 sentences each: lonely"),
         "{notes}"
     );
     // Words that no other label has are told apart by a direction made for it.
-    let supervised = methods[1]["result"]["auroc"]["mean"].as_f64().unwrap();
+    let supervised = methods[1]["auroc_interval"]["mean"].as_f64().unwrap();
     assert!(supervised > 0.7, "{supervised}");
     assert_eq!(events(&lines, "difference").len(), 6);
 }
@@ -181,17 +181,14 @@ fn fits_of_several_seeds_are_one_line() {
     };
     let detection = ["eval", "detection", &made.study];
     let found = lines("fit:k5+fit:other,fit:k5,fit:other,random", &detection);
-    let rows: Vec<&Value> = events(&found, "method")
-        .into_iter()
-        .map(|m| &m["result"])
-        .collect();
+    let rows: Vec<&Value> = events(&found, "method").into_iter().collect();
     let names: Vec<_> = rows.iter().map(|r| r["method"].as_str().unwrap()).collect();
     assert_eq!(names, ["k5+other", "k5", "other", "random"]);
     for l in 0..3 {
         let of = |row: usize| rows[row]["labels"][l]["auroc"].as_f64().unwrap();
         assert!((of(0) - (of(1) + of(2)) / 2.0).abs() < 1e-12);
         assert_eq!(
-            rows[0]["labels"][l]["directions"].as_array().unwrap().len(),
+            rows[0]["labels"][l]["features"].as_array().unwrap().len(),
             2
         );
     }
@@ -206,10 +203,10 @@ fn fits_of_several_seeds_are_one_line() {
     ];
     let rise = |methods: &str| {
         let found = lines(methods, &steering);
-        let rise = &events(&found, "rise")[0]["rise"];
+        let rise = events(&found, "rise")[0];
         (
             rise["method"].as_str().unwrap().to_owned(),
-            rise["rise"]["mean"].as_f64().unwrap(),
+            rise["rise_interval"]["mean"].as_f64().unwrap(),
         )
     };
     let (name, both) = rise("fit:k5+fit:other,random");
@@ -240,23 +237,23 @@ fn the_papers_protocol_is_one_word_and_its_size_is_said_first() {
             "--dry-run",
             "--json",
         ];
-        made.lines(&[&asked[..], more].concat())[0]["plan"].clone()
+        made.lines(&[&asked[..], more].concat())[0].clone()
     };
     let short = plan(&[]);
-    let directions = short["directions"].as_u64().unwrap();
+    let directions = short["direction_count"].as_u64().unwrap();
     // Four prompts: one text each, or two of the paper's eight.
     assert_eq!(
-        (&short["texts"], &short["tokens"]),
+        (&short["text_count"], &short["max_token_count"]),
         (&json!(directions * 2 * 4 * 4), &json!(30))
     );
     let paper = plan(&["--protocol", "paper"]);
     assert_eq!(
-        (&paper["texts"], &paper["tokens"]),
+        (&paper["text_count"], &paper["max_token_count"]),
         (&json!(directions * 2 * 7 * 8), &json!(50))
     );
     let mine = plan(&["--protocol", "paper", "--kl", "0.1", "--max-tokens", "9"]);
     assert_eq!(
-        (&mine["texts"], &mine["tokens"]),
+        (&mine["text_count"], &mine["max_token_count"]),
         (&json!(directions * 2 * 8), &json!(9))
     );
     made.fails(
@@ -298,22 +295,21 @@ fn steering_goes_on_to_the_sample_where_it_stopped() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|u| u["unreached"].as_u64().unwrap())
+        .map(|u| u["unreached_count"].as_u64().unwrap())
         .sum();
     // 3 labels × 3 methods × 2 signs × 2 targets, each of 2 prompts × 2 samples where it was
     // reached.
     assert_eq!(texts.len() as u64, (36 - unreached) * 4);
     for text in &texts {
-        let (text, said) = (&text["text"], &text["judgement"]);
         let (kl, target) = (
             text["kl"].as_f64().unwrap(),
-            text["target"].as_f64().unwrap(),
+            text["kl_target"].as_f64().unwrap(),
         );
         assert!((kl - target).abs() < 0.02 * target, "{text}");
         assert_eq!(text["alpha"].as_f64().unwrap() > 0.0, text["sign"] == 1);
         assert!(
-            (0.0..=2.0).contains(&said["concept"].as_f64().unwrap()) && said["fluency"].is_number(),
-            "{said}"
+            (0.0..=2.0).contains(&text["concept"].as_f64().unwrap()) && text["fluency"].is_number(),
+            "{text}"
         );
     }
     let again = made.lines(&args);
@@ -396,18 +392,17 @@ fn an_endpoint_judges_beside_the_offline_judge_and_what_it_does_not_rate_is_no_n
         (0, 0, 1),
         "an estimate asks nobody"
     );
-    let most = dry[0]["cost"]["calls"].as_u64().unwrap();
+    let most = dry[0]["call_count"].as_u64().unwrap();
     let (lines, notes, code) = run(&endpoint);
     assert_eq!(code, 0, "{notes}");
     let (rest, _, _) = run(&[&endpoint[..], &["--dry-run"]].concat());
-    let cost = &rest[0]["cost"];
+    let cost = &rest[0];
     assert!(
-        cost["calls"].as_u64().unwrap() < most / 2 && cost["answered"].as_u64().unwrap() > 0,
+        cost["call_count"].as_u64().unwrap() < most / 2
+            && cost["answered_count"].as_u64().unwrap() > 0,
         "{cost}"
     );
-    let calls = events(&lines, "usage")[0]["usage"]["calls"]
-        .as_u64()
-        .unwrap();
+    let calls = events(&lines, "usage")[0]["call_count"].as_u64().unwrap();
     assert!(calls > 0 && calls <= most, "{calls} of {most}");
     for report in events(&lines, "method") {
         assert!(
@@ -417,11 +412,11 @@ fn an_endpoint_judges_beside_the_offline_judge_and_what_it_does_not_rate_is_no_n
                 .starts_with("m at 127.0.0.1"),
             "{report}"
         );
-        let (unrated, texts) = (&report["result"]["unrated"], &report["result"]["texts"]);
+        let (unrated, texts) = (&report["unrated_count"], &report["text_count"]);
         assert!(unrated.as_u64() < texts.as_u64());
-        for cell in report["result"]["cells"].as_array().unwrap() {
+        for cell in report["cells"].as_array().unwrap() {
             assert_eq!(
-                cell["score"]["mean"], 2.0,
+                cell["score_interval"]["mean"], 2.0,
                 "what has no rating is in no mean"
             );
         }
@@ -429,7 +424,7 @@ fn an_endpoint_judges_beside_the_offline_judge_and_what_it_does_not_rate_is_no_n
     let unrated = |lines: &[Value]| -> u64 {
         events(lines, "method")
             .iter()
-            .map(|m| m["result"]["unrated"].as_u64().unwrap())
+            .map(|m| m["unrated_count"].as_u64().unwrap())
             .sum()
     };
     assert!(
@@ -447,7 +442,7 @@ fn an_endpoint_judges_beside_the_offline_judge_and_what_it_does_not_rate_is_no_n
     assert!(
         events(&offline, "method")
             .iter()
-            .all(|m| m["judge"] == "offline" && m["result"]["unrated"] == 0)
+            .all(|m| m["judge"] == "offline" && m["unrated_count"] == 0)
     );
     let all =
         fs::read_to_string(Path::new(&made.study).join("evaluations/judged/texts.jsonl")).unwrap();
@@ -534,7 +529,7 @@ fn methods_at_two_hooks_are_compared_and_their_spaces_told() {
     assert!(notes.contains("different spaces"), "{notes}");
     let named: Vec<_> = events(&lines, "method")
         .iter()
-        .map(|m| (m["result"]["method"].clone(), m["result"]["hook"].clone()))
+        .map(|m| (m["method"].clone(), m["hook"].clone()))
         .collect();
     let hook = |layer: usize| json!(format!("blocks.{layer}.mlp.hook_post"));
     assert_eq!(named[1], (json!("diffmean@1.mlp.hook_post"), hook(1)));
@@ -564,7 +559,7 @@ fn methods_at_two_hooks_are_compared_and_their_spaces_told() {
         .collect();
     assert_eq!(hooks, [hook(1), hook(1), hook(2), hook(1), hook(1)]);
     for rise in events(&lines, "rise") {
-        let layer = if rise["rise"]["method"] == "diffmean@2.mlp.hook_post" {
+        let layer = if rise["method"] == "diffmean@2.mlp.hook_post" {
             2
         } else {
             1
@@ -622,10 +617,13 @@ fn decoder_rows_and_named_fits_are_directions_like_others() {
         "--json",
     ]);
     let listed = made.lines(&["features", study, "--directions", "sae:t", "--json"]);
-    assert_eq!(listed.iter().filter(|l| l["id"].is_number()).count(), 12);
+    assert_eq!(
+        listed.iter().filter(|l| l["feature"].is_number()).count(),
+        12
+    );
     let card = &made.lines(&["feature", study, "sae:t/3", "--json"])[0];
     assert_eq!(
-        (&card["id"], &card["hook"]),
+        (&card["feature"], &card["hook"]),
         (&json!(3), &json!("blocks.1.mlp.hook_post"))
     );
     let steered = made.lines(&[
@@ -649,7 +647,7 @@ fn decoder_rows_and_named_fits_are_directions_like_others() {
     assert!(
         events(&usual, "method")
             .iter()
-            .any(|m| m["result"]["method"] == "sae:t"),
+            .any(|m| m["method"] == "sae:t"),
         "an SAE is among the usual ones"
     );
     let found = made.lines(&[
@@ -662,7 +660,7 @@ fn decoder_rows_and_named_fits_are_directions_like_others() {
     ]);
     let names: Vec<_> = events(&found, "method")
         .iter()
-        .map(|m| m["result"]["method"].as_str().unwrap())
+        .map(|m| m["method"].as_str().unwrap())
         .collect();
     assert_eq!(names, ["k5", "sae:t", "sae:t"]);
     made.fails(&["feature", study, "sae:none/3"], 2, "no SAE 'none'");
@@ -689,10 +687,10 @@ fn a_direction_may_be_chosen_by_the_words_that_it_promotes() {
             "--json",
         ];
         let lines = made.lines(&[&plain[..], &["--max-tokens", "2"], choose].concat());
-        let texts = events(&lines, "text").into_iter().map(|t| &t["text"]);
+        let texts = events(&lines, "text").into_iter();
         let of = |method: &str| -> Vec<u64> {
             let mine = texts.clone().filter(|t| t["method"] == method);
-            mine.map(|t| t["direction"].as_u64().unwrap()).collect()
+            mine.map(|t| t["feature"].as_u64().unwrap()).collect()
         };
         assert!(
             !of("k5").is_empty() && of("diffmean").iter().all(|d| *d < 3),
@@ -761,12 +759,12 @@ fn what_cannot_be_evaluated_is_said_in_a_line() {
     );
     let unreached = &events(&lines, "steering")[0]["unreached"][0];
     assert_eq!(
-        (&unreached["unreached"], &unreached["of"]),
+        (&unreached["unreached_count"], &unreached["target_count"]),
         (&json!(2), &json!(2))
     );
     assert!(
         unreached["largest_kl"].as_f64().unwrap() > 0.0
-            && events(&lines, "method")[0]["result"]["best"].is_null()
+            && events(&lines, "method")[0]["best_interval"].is_null()
     );
 
     let dir = TempDir::new().unwrap();
@@ -797,10 +795,7 @@ fn reuse_steers_with_the_parts_of_a_family() {
     let (lines, notes, code) = run(&["--features", "0=a,1=b,2=c"]);
     assert_eq!(code, 0, "{notes}");
     let rows = events(&lines, "row");
-    let parts: Vec<_> = rows
-        .iter()
-        .map(|r| r["row"]["part"].as_str().unwrap())
-        .collect();
+    let parts: Vec<_> = rows.iter().map(|r| r["part"].as_str().unwrap()).collect();
     assert_eq!(
         parts,
         [
@@ -815,17 +810,16 @@ fn reuse_steers_with_the_parts_of_a_family() {
     );
     for row in rows
         .iter()
-        .map(|r| &r["row"])
         .filter(|r| r["words"].as_array().is_some_and(|w| !w.is_empty()))
     {
         assert!(
-            (row["kl"].as_f64().unwrap() - 0.02).abs() < 0.001 || row["note"].is_string(),
+            (row["kl"].as_f64().unwrap() - 0.02).abs() < 0.001 || row["remark"].is_string(),
             "{row}"
         );
         assert_eq!(row["words"].as_array().unwrap().len(), 3);
         assert!(row["words"][0]["rank"].as_u64().unwrap() >= 1);
     }
-    assert!(rows.iter().all(|r| r["row"]["reached"].is_boolean()));
+    assert!(rows.iter().all(|r| r["kl_reached"].is_boolean()));
     let far = [
         "eval",
         "reuse",
@@ -839,7 +833,7 @@ fn reuse_steers_with_the_parts_of_a_family() {
     let far = made.lines(&far);
     let missed = events(&far, "reuse")[0];
     assert!(
-        missed["whole"]["own"].is_null() && missed["whole"]["out_of_reach"] == 2,
+        missed["whole"]["own"].is_null() && missed["whole"]["out_of_reach_count"] == 2,
         "{missed}"
     );
     let (_, notes, _) = run(&["--labels", "lonely,sea"]);
@@ -884,15 +878,12 @@ fn without_texts_it_tells_what_becomes_of_labels_own_words() {
     let run = |more: &[&str]| made.lines(&[&steering[..], more].concat());
     let found = run(&["--kl", "0.02,0.05", "--samples", "0"]);
     assert!(events(&found, "text").is_empty());
-    let rises: Vec<&Value> = events(&found, "rise")
-        .into_iter()
-        .map(|l| &l["rise"])
-        .collect();
+    let rises: Vec<&Value> = events(&found, "rise").into_iter().collect();
     assert_eq!(rises.len(), 6, "three methods at two targets: {found:?}");
     for rise in &rises {
-        let mean = rise["rise"]["mean"].as_f64().unwrap();
+        let mean = rise["rise_interval"]["mean"].as_f64().unwrap();
         assert!(
-            (0.0..=1.0).contains(&mean) && rise["labels"].as_u64().unwrap() >= 2,
+            (0.0..=1.0).contains(&mean) && rise["label_count"].as_u64().unwrap() >= 2,
             "{rise}"
         );
         assert_eq!(rise["first_minus"].is_null(), rise["method"] == "k5");
@@ -948,7 +939,7 @@ fn a_stopped_evaluation_tells_what_it_has_come_to() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let texts: u64 = events(&rest, "method")
         .iter()
-        .map(|m| m["result"]["texts"].as_u64().unwrap())
+        .map(|m| m["text_count"].as_u64().unwrap())
         .sum();
     assert!(texts > 0 && texts < 3 * 2 * 2 * 4 * 200, "{texts}");
     assert_eq!(events(&rest, "steering")[0]["stopped"], true);

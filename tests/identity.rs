@@ -370,7 +370,7 @@ fn what_is_asked_of_a_study_must_be_what_it_is_and_is_taken_from_it_where_it_is_
     ]);
     let line: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(
-        (&line["hook"], &line["samples"]),
+        (&line["hook"], &line["sample_count"]),
         (&json!("blocks.1.mlp.hook_post"), &json!(41))
     );
 }

@@ -96,8 +96,8 @@ fn collecting_survives_kills() {
         );
     }
     let resumed = finish(home, &again);
-    assert_eq!(resumed["tokens"], whole["tokens"]);
-    assert_eq!(resumed["samples"], whole["samples"]);
+    assert_eq!(resumed["token_count"], whole["token_count"]);
+    assert_eq!(resumed["sample_count"], whole["sample_count"]);
     assert!(
         activations(&straight) == activations(&killed),
         "the caches hold the same values"
@@ -367,7 +367,7 @@ fn a_collection_that_was_cut_short_is_told_by_every_command_and_goes_on_by_the_s
     // Neither the corpus nor a layer need be named again, nor be there.
     std::fs::remove_file(&data).unwrap();
     let whole = finish(home, &["collect", "--out", &study, "--json"]);
-    assert_eq!(whole["samples"], 400);
+    assert_eq!(whole["sample_count"], 400);
     let said = command(home, &["features", &study])
         .output()
         .unwrap()
@@ -463,11 +463,11 @@ fn an_added_corpus_that_was_cut_short_goes_on_and_another_waits_for_it() {
     .unwrap();
     assert_eq!(again.status.code(), Some(2));
     assert_eq!(
-        finish(home, &["collect", "--out", &study, "--json"])["samples"],
+        finish(home, &["collect", "--out", &study, "--json"])["sample_count"],
         3030
     );
     let added = add(&other).output().unwrap();
-    assert_eq!(last_line(&added.stdout)["samples"], 3031);
+    assert_eq!(last_line(&added.stdout)["sample_count"], 3031);
 }
 
 /// A run of `fit` that has told at least `sweeps` sweeps, ended by `signal`; with it the last sweep

@@ -42,7 +42,10 @@ fn features_of_a_late_layer_have_meanings_and_steer() {
         ],
     )[0];
     assert_eq!(
-        (collected["samples"].as_u64(), collected["d"].as_u64()),
+        (
+            collected["sample_count"].as_u64(),
+            collected["width"].as_u64()
+        ),
         (Some(561), Some(1536))
     );
     let fitted = json_lines(&home, &["fit", &study, "--features", "60"]);
@@ -60,18 +63,18 @@ fn features_of_a_late_layer_have_meanings_and_steer() {
         lift(best) > 10.0,
         "a feature gathers one of 51 nested concepts: {best}"
     );
-    let id = best["id"].to_string();
+    let id = best["feature"].to_string();
     let card = &json_lines(&home, &["feature", &study, &id])[0];
     assert_eq!(card["contexts"].as_array().unwrap().len(), 25);
 
     let text = card["contexts"][0]["tokens"].as_array().unwrap();
     let text: String = text.iter().map(|t| t.as_str().unwrap()).collect();
     let trace = &json_lines(&home, &["trace", &study, "--text", &text])[0];
-    let fires = trace["features"]
+    let fires = trace["coefficients"]
         .as_array()
         .unwrap()
         .iter()
-        .any(|f| f["id"] == best["id"]);
+        .any(|f| f["feature"] == best["feature"]);
     assert!(
         fires,
         "the feature fires again on its own strongest context: {text}"
@@ -92,7 +95,7 @@ fn features_of_a_late_layer_have_meanings_and_steer() {
         ],
     )[0];
     assert!(
-        (steered["kl"].as_f64().unwrap() - 0.25).abs() < 0.01 || steered["note"].is_string(),
+        (steered["kl"].as_f64().unwrap() - 0.25).abs() < 0.01 || steered["remark"].is_string(),
         "{steered}"
     );
     assert_ne!(steered["baseline"], steered["steered"]);

@@ -110,15 +110,15 @@ fn a_published_autoencoder_is_loaded_and_listed() {
     let loaded = made.lines(&["sae", "load", &made.study, &sae, "--name", "mine", "--json"]);
     let line = &loaded[0];
     assert_eq!(
-        (&line["event"], &line["name"], &line["format"]),
+        (&line["event"], &line["sae"], &line["format"]),
         (&json!("loaded"), &json!("mine"), &json!("SAELens"))
     );
     assert_eq!(
-        (&line["architecture"], &line["latents"]),
+        (&line["architecture"], &line["latent_count"]),
         (&json!("standard"), &json!(20))
     );
     assert!(line["fvu"].as_f64().unwrap() > 0.0 && line["l0"].as_f64().unwrap() > 0.0);
-    assert!((0.0..=1.0).contains(&line["dead"].as_f64().unwrap()));
+    assert!((0.0..=1.0).contains(&line["dead_share"].as_f64().unwrap()));
     let listed = made.lines(&["sae", "list", &made.study, "--json"]);
     assert_eq!((listed.len(), &listed[0]["fvu"]), (1, &line["fvu"]));
     // A flipped byte is found by its checksum.
@@ -241,7 +241,7 @@ fn training_tells_of_every_pass_and_compares() {
     let lines = run(&[]);
     let (last, passes) = lines.split_last().unwrap();
     assert_eq!(
-        (passes.len(), &last["event"], &last["name"]),
+        (passes.len(), &last["event"], &last["sae"]),
         (30, &json!("trained"), &json!("topk24"))
     );
     assert!(
@@ -317,21 +317,21 @@ fn training_tells_of_every_pass_and_compares() {
         .collect();
     assert_eq!(kinds, ["snmf", "sae", "sae"]);
     for line in &compared {
-        let (figures, kept) = (&line["figures"], &line["predictions"]);
+        let (figures, kept) = (line, &line["predictions"]);
         assert!(
             figures["fvu"].as_f64().unwrap() > 0.0
-                && figures["rows"] == compared[0]["figures"]["rows"]
+                && figures["row_count"] == compared[0]["row_count"]
         );
         assert!(
             kept["ce_original"].as_f64().unwrap() > 0.0
-                && kept["predictions"].as_u64().unwrap() > 50
+                && kept["prediction_count"].as_u64().unwrap() > 50
         );
         assert!(
             kept["kl_reconstructed"].as_f64().unwrap() < kept["kl_zero"].as_f64().unwrap(),
             "{line}"
         );
     }
-    assert_eq!(compared[1]["figures"]["fvu"], last["fvu"]);
+    assert_eq!(compared[1]["fvu"], last["fvu"]);
     // On other texts of the same model.
     let data = made.dir.path().join("other.json");
     fs::write(
@@ -358,10 +358,9 @@ fn training_tells_of_every_pass_and_compares() {
         "--json",
     ]);
     assert!(
-        held_out[1]["figures"]["rows"].as_u64().unwrap() < 100
-            && held_out[1]["predictions"].is_null()
+        held_out[1]["row_count"].as_u64().unwrap() < 100 && held_out[1]["predictions"].is_null()
     );
-    assert!(held_out[1]["figures"]["fvu"].as_f64().unwrap() > last["fvu"].as_f64().unwrap());
+    assert!(held_out[1]["fvu"].as_f64().unwrap() > last["fvu"].as_f64().unwrap());
 }
 
 #[test]

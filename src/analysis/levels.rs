@@ -111,7 +111,7 @@ pub fn promote(levels: &mut Levels, found: &[Level], model: &Model, hook: HookPo
             .map(|j| level.features.dense_column(j))
             .collect();
         for (top, _) in lens::promoted(model, hook, &directions, PROMOTED)? {
-            levels.nodes[at].promoted = top.into_iter().map(|t| t.token).collect();
+            levels.nodes[at].promoted = top;
             at += 1;
         }
     }

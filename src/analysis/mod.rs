@@ -21,11 +21,12 @@ pub use notes::{Note, Notes};
 /// A token with a number: a logit, a delta.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScoredToken {
-    /// Token id.
+    /// Its number in the vocabulary.
+    #[serde(rename = "token_id")]
     pub id: u32,
-    /// Display piece.
+    /// Its display piece.
     pub token: String,
-    /// Its number.
+    /// The logit that a direction gives it, or the change of its log-probability.
     pub value: f32,
 }
 
@@ -54,7 +55,7 @@ pub struct FeatureRow {
     /// Distinct tokens of its top contexts' peaks, strongest first, at most 8.
     pub top_tokens: Vec<String>,
     /// Tokens it promotes most (empty until the lens has run).
-    pub promoted: Vec<String>,
+    pub promoted: Vec<ScoredToken>,
     /// Label purity, where the corpus has labels.
     pub purity: Option<Purity>,
     /// A person's name for it.
@@ -263,7 +264,7 @@ pub struct LevelNode {
     /// maximum.
     pub top_tokens: Vec<String>,
     /// Tokens it promotes most (empty where no model was at hand).
-    pub promoted: Vec<String>,
+    pub promoted: Vec<ScoredToken>,
     /// Label purity of its strongest contexts.
     pub purity: Option<Purity>,
     /// Its strongest contexts, a few.

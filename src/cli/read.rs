@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
 use crate::directions::SetKind;
-use crate::jobs::directions::Place;
+use crate::jobs::directions::HookSelection;
 use crate::model::HookSite;
 
 /// Which fit of a study, or which space other directions are made in.
@@ -25,8 +25,8 @@ pub struct PlaceArgs {
 
 impl PlaceArgs {
     /// The same as [`crate::jobs`] takes it.
-    pub fn place(&self) -> Place {
-        Place {
+    pub fn place(&self) -> HookSelection {
+        HookSelection {
             fit: self.fit.clone(),
             layer: self.layer,
             site: self.hook,

@@ -26,10 +26,10 @@ use crate::eval::steering::report::MethodReport;
 pub use crate::eval::sweep::SweepRow;
 use crate::factor::recursive::Growth;
 use crate::factor::{FitConfig, Stop, Sweep};
-use crate::jobs::causal::{Causal, CausalAsk};
+use crate::jobs::causal::{Causal, CausalRequest};
 pub use crate::jobs::fitting::Refinement;
-pub use crate::jobs::request::{Estimate, OpenRequest, SteerAsk};
-pub use crate::jobs::sweeping::{SweepAsk, SweepBegun};
+pub use crate::jobs::request::{Estimate, OpenRequest, SteerSettings};
+pub use crate::jobs::sweeping::{SweepBegun, SweepRequest};
 pub use crate::jobs::training::TrainPoint;
 use crate::model::source::ModelEntry;
 use crate::model::{HookPoint, ModelInfo};
@@ -192,7 +192,7 @@ pub enum Command {
     /// Trains an autoencoder on the hook on show, or goes on where one with these settings stopped.
     TrainSae(TrainConfig),
     /// → [`Event::SweepBegun`], [`Event::SweepRow`]s.
-    SweepK(SweepAsk),
+    SweepK(SweepRequest),
     /// Holds the fit after its sweep; everything else goes on.
     Pause,
     /// Goes on with a held fit.
@@ -227,10 +227,10 @@ pub enum Command {
     /// → [`Event::Trace`]; a newer one replaces one that has not begun.
     Trace(String),
     /// → [`Event::SteerInfo`], [`Event::SteerText`]s, [`Event::Done`].
-    Steer(SteerAsk),
+    Steer(SteerSettings),
     /// → [`Event::Judged`]s, [`Event::Evaluation`]; goes on where an earlier one with the same
     /// questions stopped.
-    Evaluate(Box<CausalAsk>),
+    Evaluate(Box<CausalRequest>),
     /// → [`Event::Noted`].
     Note(TypedNote),
     /// Writes the factors: "safetensors"; or the open card as "json" or "markdown".

@@ -4,6 +4,7 @@
 //! reading command. Long work (load, collect, fit) runs on one lane, reading, tracing and steering
 //! on lanes of their own.
 
+mod fits;
 mod lane;
 mod lending;
 mod messages;
@@ -23,11 +24,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::activations::Block;
-use crate::analysis::lens;
 use crate::error::{Error, Result};
-use crate::factor::recursive::Growth;
-use crate::jobs::causal::CausalAsk;
+use crate::jobs;
+use crate::jobs::causal::CausalRequest;
+use crate::jobs::levels::LevelsRequest;
 use crate::model::source;
 use crate::panics::catch_panic;
 use crate::steering::SteerEvent;
@@ -35,8 +35,8 @@ use crate::task::{CancelToken, TaskCtx};
 
 use lane::Lane;
 pub use messages::*;
-use open::Wanted;
-pub(crate) use session::{Meter, list_promoted};
+use open::StudyView;
+pub(crate) use session::Meter;
 use session::{Session, lock};
 
 /// Starts the engine's threads. The event channel closes after [`Command::Shutdown`] (or when the
@@ -211,7 +211,7 @@ impl Handling<'_> {
             }
             Command::OpenStudy(dir) => {
                 self.leave();
-                self.long(move |open, token| open.study(&dir, &Wanted::default(), token));
+                self.long(move |open, token| open.study(&dir, &StudyView::default(), token));
             }
             Command::ModelAt(place) => self.model_at(place),
             Command::Collect => {
@@ -243,7 +243,9 @@ impl Handling<'_> {
             }
             Command::Shared(ids) => self.read(move |s| reading::shared(s, &ids)),
             Command::Compare(ids) => self.read(move |s| reading::compare(s, &ids)),
-            Command::Levels(growth, together, counts) => self.levels(growth, together, counts),
+            Command::Levels(growth, joint, counts) => {
+                self.levels(LevelsRequest { counts, growth }, joint)
+            }
             Command::ShowSet(SetKind::Fit(None)) => self.turn(|open| sets::back(&open.session)),
             Command::ShowSet(kind) => self.show_set(kind),
             Command::ShowFit(name) => self.turn(move |open| open.show_fit(&name)),
@@ -376,21 +378,22 @@ impl Handling<'_> {
                 let (shown, reader) = session.reader()?;
                 let model = session.model()?;
                 let bos = open::bos_rule(&session);
-                let encode = |rows: &Block<'_>, ctx: &TaskCtx| reader.encode(rows, ctx);
-                let mut trace =
-                    lens::trace(&model, shown.hook, &encode, &shown.factors, &text, bos, ctx)?;
-                if shown.set.is_some() {
-                    // Directions that were not made to explain rows together leave nothing that
-                    // could be told.
-                    trace.unexplained.clear();
-                }
+                let trace = jobs::reading::trace(
+                    &model,
+                    shown.hook,
+                    &reader,
+                    &shown.factors,
+                    &text,
+                    bos,
+                    ctx,
+                )?;
                 session.emit(Event::Trace(Box::new(trace)));
                 Ok(((), String::new()))
             });
         });
     }
 
-    fn levels(&self, growth: Growth, together: bool, counts: Vec<usize>) {
+    fn levels(&self, request: LevelsRequest, joint: bool) {
         let token = CancelToken::default();
         self.replace_token(Job::Levels, &token);
         let session = self.session.clone();
@@ -399,12 +402,7 @@ impl Handling<'_> {
             if token.is_cancelled() {
                 return;
             }
-            let work = |ctx: &TaskCtx| {
-                Ok((
-                    (),
-                    reading::levels(&session, growth, together, &counts, ctx)?,
-                ))
-            };
+            let work = |ctx: &TaskCtx| Ok(((), reading::levels(&session, &request, joint, ctx)?));
             let _ = run_job(&session, Job::Levels, &token, work);
         });
     }
@@ -445,7 +443,7 @@ impl Handling<'_> {
         });
     }
 
-    fn evaluate(&self, ask: CausalAsk) {
+    fn evaluate(&self, ask: CausalRequest) {
         let token = CancelToken::default();
         self.replace_token(Job::Evaluate, &token);
         let session = self.session.clone();
@@ -456,7 +454,7 @@ impl Handling<'_> {
         });
     }
 
-    fn steer(&self, ask: SteerAsk) {
+    fn steer(&self, ask: SteerSettings) {
         let token = CancelToken::default();
         self.replace_token(Job::Steer, &token);
         let session = self.session.clone();

@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use super::fits::ExistingFit;
 use super::lane::Lane;
 use super::session::{Session, lock};
 use super::{Event, Hold, Job, Level, OpenRequest, run_job};
@@ -13,25 +13,21 @@ use crate::amounts::{count, duration};
 use crate::analysis::Notes;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
-use crate::factor::{Factors, FitConfig, Sweep};
+use crate::factor::FitConfig;
 use crate::jobs::collect::collect;
-use crate::jobs::fitting::{self, Begin, FitObserver, FitPlace, Refinement, Resume};
-use crate::jobs::gpu::FitGpu;
+use crate::jobs::fitting;
 use crate::model::{BosRule, DeviceChoice, HookPoint, LoadOptions, Model, source};
 use crate::study::{self, FitEntry, Study};
 use crate::task::{CancelToken, TaskCtx};
 
-/// The logit lens of a moving fit runs at most this often.
-const LENS_EVERY: Duration = Duration::from_secs(2);
-
 /// What of a study shall be on show, and where its model lies.
 #[derive(Default)]
-pub(super) struct Wanted<'a> {
+pub(super) struct StudyView<'a> {
     /// The hook, and the fit to make where it has none; `None`: the newest fit's.
     pub hook: Option<(HookPoint, &'a FitConfig)>,
     /// Where its model lies; `None`: where the study says.
     pub model: Option<&'a str>,
-    /// Where it computes.
+    /// The device that its model computes on.
     pub device: DeviceChoice,
 }
 
@@ -62,7 +58,7 @@ impl Opener {
             });
             return self.study(
                 dir,
-                &Wanted {
+                &StudyView {
                     hook,
                     model: request.model.as_deref(),
                     device: request.device,
@@ -95,7 +91,7 @@ impl Opener {
             );
             self.put_model(&model);
             self.session.emit_study(hook)?;
-            return self.fit(hook, &request.fit, Again::Show, token);
+            return self.fit(hook, &request.fit, ExistingFit::Show, token);
         }
         // One that was cut short goes on where it lies, not from its beginning somewhere else.
         let dir = open.map(|(dir, _)| dir).or_else(|| request.study.clone());
@@ -106,7 +102,7 @@ impl Opener {
             };
             self.fill(&dir, request, &corpus, &model, hook, ctx)
         })?;
-        self.fit(hook, &request.fit, Again::Show, token)
+        self.fit(hook, &request.fit, ExistingFit::Show, token)
     }
 
     /// The directory of the open study where it is of this hook, model and corpus, and whether all
@@ -126,7 +122,7 @@ impl Opener {
     /// An existing study: what is there first, then its model. Where a hook is asked for, the
     /// newest fit there, or one made as it says; else the newest of all. What was cut short is
     /// shown as that, and goes on when the user says so.
-    pub fn study(&self, dir: &Path, wanted: &Wanted<'_>, token: &CancelToken) -> Result<()> {
+    pub fn study(&self, dir: &Path, wanted: &StudyView<'_>, token: &CancelToken) -> Result<()> {
         let (hook, begun) = run_job(&self.session, Job::Load, token, |ctx| {
             let study = self.open_or_read(dir)?;
             let manifest = study.manifest();
@@ -196,7 +192,7 @@ impl Opener {
                 .hook
                 .map(|(_, config)| config.clone())
                 .unwrap_or_default();
-            return self.fit(hook, &config, Again::Show, token);
+            return self.fit(hook, &config, ExistingFit::Show, token);
         }
         Ok(())
     }
@@ -206,7 +202,7 @@ impl Opener {
         let fits = self.with_study(Study::fits)?;
         match study::newest(&fits, |at| at == hook) {
             Some(fit) => self.show_saved(Some(&fit.name)),
-            None => self.fit(hook, &FitConfig::default(), Again::Show, token),
+            None => self.fit(hook, &FitConfig::default(), ExistingFit::Show, token),
         }
     }
 
@@ -222,44 +218,6 @@ impl Opener {
             )));
         }
         Ok(study)
-    }
-
-    /// The open study's fit, with more features or fewer, or with rows that came since.
-    pub fn refine(&self, refinement: &Refinement, token: &CancelToken) -> Result<()> {
-        let hook = self
-            .with_study(|study| Ok(refinement.plan(study)?.0.hook))
-            .inspect_err(|e| {
-                self.session.emit(Event::Refused(e.to_string()));
-            })?;
-        let result = run_job(&self.session, Job::Fit, token, |ctx| {
-            let (name, config, place) = self.with_study(|study| {
-                let (entry, config, begin) = refinement.plan(study)?;
-                let name = fitting::refined_name(study, &entry, &config)?;
-                let place = FitPlace::new(study, &name, hook, &config, Resume::Never, begin)?;
-                Ok((name, config, place))
-            })?;
-            self.run(&name, &config, place, ctx)
-                .map(|words| ((), words))
-        });
-        self.session.emit_study(hook)?;
-        result
-    }
-
-    /// Another fit of the open study.
-    pub fn refit(&self, config: &FitConfig, token: &CancelToken) -> Result<()> {
-        let hook = match self.session.shown() {
-            Ok(shown) => shown.hook,
-            Err(_) => lock(&self.session.study)
-                .as_ref()
-                .and_then(|s| s.manifest().hooks.first().copied())
-                .ok_or_else(|| {
-                    self.session.emit(Event::Refused(
-                        "no study is open: open one first".to_owned(),
-                    ));
-                    Error::refused("no study is open")
-                })?,
-        };
-        self.fit(hook, config, Again::GoOn, token)
     }
 
     /// A model that was found and opened; it is not the session's before [`Self::put_model`]: what
@@ -411,7 +369,7 @@ impl Opener {
         self.session.emit_study(hook)
     }
 
-    fn show_saved(&self, name: Option<&str>) -> Result<()> {
+    pub(super) fn show_saved(&self, name: Option<&str>) -> Result<()> {
         let (entry, factors, curve) = self.with_study(|study| {
             let (entry, factors) = study.load_fit(name)?;
             let curve = fitting::saved_curve(study, &entry.name)?;
@@ -457,98 +415,6 @@ impl Opener {
             }
         });
     }
-
-    fn fit(
-        &self,
-        hook: HookPoint,
-        config: &FitConfig,
-        again: Again,
-        token: &CancelToken,
-    ) -> Result<()> {
-        let result = run_job(&self.session, Job::Fit, token, |ctx| {
-            self.fit_words(hook, config, again, ctx).map(|w| ((), w))
-        });
-        self.session.emit_study(hook)?;
-        result
-    }
-
-    fn fit_words(
-        &self,
-        hook: HookPoint,
-        config: &FitConfig,
-        again: Again,
-        ctx: &TaskCtx,
-    ) -> Result<String> {
-        let (config, name, saved) = self.with_study(|study| {
-            let config = config.clone().for_width(study.manifest().width(hook)?);
-            let name = fitting::default_name(study, hook, &config)?;
-            let saved = study
-                .fits()?
-                .into_iter()
-                .find(|f| f.name == name && f.relative_error.is_some());
-            Ok((config, name, saved))
-        })?;
-        if let Some(saved) = saved.filter(|s| again == Again::Show || !s.resumable) {
-            self.show_saved(Some(&name))?;
-            return Ok(match saved.state.is_finished() {
-                true => format!("'{name}' was fitted before"),
-                false => format!(
-                    "'{name}' was {}: it goes on when you say so",
-                    saved.standing()
-                ),
-            });
-        }
-        let place = self.with_study(|study| {
-            FitPlace::new(study, &name, hook, &config, Resume::IfThere, Begin::Anew)
-        })?;
-        self.run(&name, &config, place, ctx)
-    }
-
-    /// Runs a fit on show and says how it ended.
-    pub(super) fn run(
-        &self,
-        name: &str,
-        config: &FitConfig,
-        place: FitPlace,
-        ctx: &TaskCtx,
-    ) -> Result<String> {
-        let hook = place.hook;
-        let place = &FitPlace {
-            gpu: self
-                .session
-                .model()
-                .ok()
-                .and_then(|model| FitGpu::of(&model)),
-            ..place
-        };
-        let source = self.with_study(|study| study.activations(hook))?;
-        self.take_notes(name);
-        let mut observer = Watcher {
-            opener: self,
-            place,
-            last_lens: None,
-        };
-        let save = |factors: &Factors, ended| {
-            self.with_study(|study| study.save_run(name, hook, config, factors, Some(ended)))
-        };
-        let end = fitting::run_fit(source.as_ref(), config, place, &mut observer, &save, ctx)?;
-        self.with_study(|study| {
-            study.keep_energy(hook, &end.energy);
-            Ok(())
-        })?;
-        let f = &end.factors;
-        let words = format!(
-            "{} after {} sweeps, {:.1} s",
-            fitting::error_words(f),
-            f.sweep,
-            f.seconds
-        );
-        if end.stop.is_none() {
-            Err(Error::Cancelled)
-        } else {
-            Ok(words)
-        }
-    }
 }
 
 /// The fit that was on show when the explorer was left.
@@ -556,89 +422,6 @@ fn left_with<'a>(study: &Study, fits: &'a [FitEntry]) -> Option<&'a FitEntry> {
     let session = study.session()?;
     fits.iter()
         .find(|fit| fit.has_factors() && session["fit"] == fit.name.as_str())
-}
-
-/// What to do with a fit that was stopped early.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Again {
-    /// Show what was saved.
-    Show,
-    /// Go on from its checkpoint.
-    GoOn,
-}
-
-/// Shows a running fit in the explorer.
-struct Watcher<'a> {
-    opener: &'a Opener,
-    place: &'a FitPlace,
-    last_lens: Option<Instant>,
-}
-
-impl FitObserver for Watcher<'_> {
-    fn note(&mut self, note: &str) {
-        self.opener
-            .session
-            .log(Level::Info, format!("fit '{}': {note}", self.place.name));
-    }
-
-    fn warn(&mut self, words: &str) {
-        self.opener
-            .session
-            .log(Level::Warn, format!("fit '{}': {words}", self.place.name));
-    }
-
-    fn started(&mut self, init_seconds: f64, resumed: bool) {
-        if resumed {
-            // The curve goes on from where it was; that it cannot be read is no reason not to fit.
-            let curve = self
-                .opener
-                .with_study(|study| fitting::saved_curve(study, &self.place.name))
-                .unwrap_or_default();
-            curve
-                .into_iter()
-                .for_each(|sweep| self.opener.session.emit(Event::Sweep(sweep.into())));
-        }
-        let how = if resumed {
-            "goes on from its checkpoint"
-        } else {
-            "starts"
-        };
-        self.opener.session.log(
-            Level::Info,
-            format!(
-                "fit '{}' {how} (start made in {init_seconds:.1} s)",
-                self.place.name
-            ),
-        );
-    }
-
-    fn sweep(&mut self, sweep: Sweep) -> Result<()> {
-        self.opener.session.emit(Event::Sweep(sweep.into()));
-        Ok(())
-    }
-
-    fn snapshot(&mut self, factors: &Arc<Factors>, finished: bool) {
-        let session = &self.opener.session;
-        if finished {
-            // Saving carried them over to the features as they are now.
-            self.opener.take_notes(&self.place.name);
-        }
-        if let Err(e) = session.show(self.place.hook, &self.place.name, factors.clone(), finished) {
-            session.log(Level::Error, e.to_string());
-        }
-        if finished || self.last_lens.is_none_or(|t| t.elapsed() >= LENS_EVERY) {
-            self.last_lens = Some(Instant::now());
-            self.opener.refresh_lens();
-        }
-    }
-
-    fn hold(&mut self, ctx: &TaskCtx) -> Result<()> {
-        self.opener.hold.wait(ctx)
-    }
-
-    fn wants_hold(&self) -> bool {
-        self.opener.hold.is_held()
-    }
 }
 
 fn loaded_words(model: &Model) -> String {

@@ -10,7 +10,7 @@ use super::{Event, Job, Level, run_job};
 use crate::amounts::{count, duration};
 use crate::error::{Error, Result};
 use crate::jobs::collect;
-use crate::jobs::fitting::{Begin, FitPlace, Resume};
+use crate::jobs::fitting::{Begin, FitRun, Resume};
 use crate::model::{DeviceChoice, Model};
 use crate::study::Study;
 use crate::task::{CancelToken, TaskCtx};
@@ -103,7 +103,7 @@ impl Opener {
             let _alone = self.await_training(ctx)?;
             let outcome = self
                 .session
-                .lend_study(|study| collect::go_on(&model, study, ctx));
+                .lend_study(|study| collect::resume(&model, study, ctx));
             // Rows came also where it was cut short again.
             let tokens = self
                 .with_study(Study::tokens)
@@ -159,8 +159,7 @@ impl Opener {
         let result = run_job(&self.session, Job::Fit, token, |ctx| {
             let (config, place) = self.with_study(|study| {
                 let (hook, config) = study.fit_request(name)?;
-                let place =
-                    FitPlace::new(study, name, hook, &config, Resume::IfThere, Begin::Anew)?;
+                let place = FitRun::new(study, name, hook, &config, Resume::IfThere, Begin::Anew)?;
                 Ok((config, place))
             })?;
             self.run(name, &config, place, ctx).map(|words| ((), words))

@@ -3,21 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::json;
-
 use super::open::bos_rule;
-use super::session::{Renoted, Session, Shown, lock};
+use super::session::{NoteChange, Session, Shown, lock};
 use super::{Event, Level, Probe, TypedNote};
-use crate::analysis::Notes;
 use crate::analysis::hierarchy::{self, Linkage};
 use crate::analysis::neurons::{self, Overlap};
-use crate::analysis::{
-    FeatureRow, compare as features, contexts, labels, lens, levels as described,
-};
+use crate::analysis::{FeatureRow, Notes, compare as features, contexts, labels, lens};
 use crate::error::{Error, Result};
-use crate::factor::recursive::{self, Growth, joint};
-use crate::interop::{self, dendrogram};
-use crate::study::sides::{self, Side};
+use crate::interop::json;
+use crate::jobs::export;
+use crate::jobs::levels::{LevelsFit, LevelsRequest};
+use crate::jobs::{self, comparing, reading};
 use crate::study::{self, FitEntry, Study};
 use crate::task::TaskCtx;
 
@@ -27,21 +23,12 @@ const UNDO: usize = 100;
 /// Writes the factors, or the card on show.
 pub(super) fn export(session: &Session, format: &str, path: &Path) -> Result<()> {
     let shown = session.shown()?;
-    let card = || {
-        lock(&session.last_card)
-            .clone()
-            .ok_or_else(|| Error::refused("no feature is on show: open one first"))
-    };
-    let write = |text: String| crate::disk::write_atomic(path, text.as_bytes());
-    match format {
-        "safetensors" => interop::tensors::write_factors(path, &shown.factors)?,
-        "json" => write(interop::card::to_json(&card()?, &shown.fit).to_string())?,
-        "markdown" => write(interop::card::to_markdown(&card()?, &shown.fit))?,
-        other => {
-            return Err(Error::usage(format!(
-                "unknown export format '{other}': use safetensors, json or markdown"
-            )));
-        }
+    if format == "safetensors" {
+        export::factors(path, &shown.factors)?;
+    } else {
+        let card = lock(&session.last_card).clone();
+        let card = card.ok_or_else(|| Error::refused("no feature is on show: open one first"))?;
+        export::feature_card(path, &card, &shown.fit, shown.hook, format)?;
     }
     session.emit(Event::Exported(path.to_path_buf()));
     Ok(())
@@ -77,29 +64,9 @@ pub(super) fn export_tree(
     linkage: Linkage,
     path: &Path,
 ) -> Result<()> {
-    let shown = session.shown()?;
+    let (shown, rows) = noted_rows(session)?;
     let tree = hierarchy::tree_by(&shown.factors.features, overlap, linkage);
-    let notes = session.notes();
-    let label = |id: usize| {
-        let mut row = shown.rows[id].clone();
-        contexts::take_notes(&mut row, &notes);
-        dendrogram::leaf_label(&row)
-    };
-    let text = match path.extension().and_then(|e| e.to_str()) {
-        Some("svg") => dendrogram::to_svg(&tree, &label),
-        Some("nwk") => dendrogram::to_newick(&tree, &label),
-        Some("json") => {
-            json!({"fit": shown.fit, "measure": tree.measure, "nodes": tree.nodes}).to_string()
-                + "\n"
-        }
-        _ => {
-            return Err(Error::usage(format!(
-                "{} is no .svg, .nwk or .json",
-                path.display()
-            )));
-        }
-    };
-    crate::disk::write_atomic(path, text.as_bytes())?;
+    export::write(path, &export::tree(path, &tree, &rows, &shown.fit)?)?;
     session.emit(Event::Exported(path.to_path_buf()));
     Ok(())
 }
@@ -112,23 +79,22 @@ pub(super) fn export_clusters(
     height: f32,
     path: &Path,
 ) -> Result<()> {
-    let shown = session.shown()?;
+    let (shown, rows) = noted_rows(session)?;
     let tree = hierarchy::tree_by(&shown.factors.features, overlap, linkage);
-    let notes = session.notes();
-    let label = |&id: &usize| {
-        let mut row = shown.rows[id].clone();
-        contexts::take_notes(&mut row, &notes);
-        dendrogram::leaf_label(&row)
-    };
-    let clusters: Vec<_> = hierarchy::cut(&tree, height)
-        .into_iter()
-        .map(|ids| json!({"labels": ids.iter().map(label).collect::<Vec<_>>(), "features": ids}))
-        .collect();
-    let object =
-        json!({"fit": shown.fit, "measure": tree.measure, "height": height, "clusters": clusters});
-    crate::disk::write_atomic(path, (object.to_string() + "\n").as_bytes())?;
+    let clusters = json::clusters(&tree, height, &rows, &shown.fit);
+    export::write(path, &export::line(&clusters))?;
     session.emit(Event::Exported(path.to_path_buf()));
     Ok(())
+}
+
+/// What is on show, and its list with the notes of now.
+fn noted_rows(session: &Session) -> Result<(Shown, Vec<FeatureRow>)> {
+    let shown = session.shown()?;
+    let notes = session.notes();
+    let mut rows = (*shown.rows).clone();
+    rows.iter_mut()
+        .for_each(|row| contexts::take_notes(row, &notes));
+    Ok((shown, rows))
 }
 
 /// Writes the levels that were found last.
@@ -139,8 +105,7 @@ pub(super) fn export_levels(session: &Session, path: &Path) -> Result<()> {
         .filter(|(of, _)| *of == fit);
     let (_, levels) =
         levels.ok_or_else(|| Error::refused("the levels of this fit were not found yet"))?;
-    let object = interop::levels::to_json(&levels, &fit);
-    crate::disk::write_atomic(path, (object.to_string() + "\n").as_bytes())?;
+    export::write(path, &export::line(&json::levels(&levels, &fit)))?;
     session.emit(Event::Exported(path.to_path_buf()));
     Ok(())
 }
@@ -162,56 +127,43 @@ pub(super) fn compare(session: &Session, ids: &[usize]) -> Result<()> {
     Ok(())
 }
 
-/// Features of features of the fit on show, in the numbers asked for or down to what fits its
-/// number, tuned together where that is asked for; tells what was found.
+/// Finds the features of features of the fit on show; says which numbers of them were found.
 pub(super) fn levels(
     session: &Session,
-    growth: Growth,
-    together: bool,
-    counts: &[usize],
+    request: &LevelsRequest,
+    joint: bool,
     ctx: &TaskCtx,
 ) -> Result<String> {
     let shown = session.shown()?;
-    let config = lock(&session.study)
-        .as_ref()
-        .and_then(|study| study.fit_request(&shown.fit).ok())
-        .map(|(_, config)| config)
-        .unwrap_or_default();
-    let counts = match counts {
-        [] => recursive::default_levels(shown.factors.features.columns()),
-        some => some.to_vec(),
+    let (config, source) = {
+        let guard = lock(&session.study);
+        let study = guard.as_ref();
+        let asked = study.and_then(|study| study.fit_request(&shown.fit).ok());
+        let source = match (joint, study) {
+            (false, _) => None,
+            (true, Some(study)) => Some(study.activations(shown.hook)?),
+            (true, None) => return Err(session.no_study()),
+        };
+        (asked.map(|(_, config)| config).unwrap_or_default(), source)
     };
-    let mut found = recursive::levels(&shown.factors.features, &counts, growth, &config, ctx)?;
-    let mut tuned = Vec::new();
-    if together && !found.is_empty() {
-        let activations = lock(&session.study)
-            .as_ref()
-            .map(|study| study.activations(shown.hook))
-            .transpose()?;
-        let activations = activations.ok_or_else(|| session.no_study())?;
-        tuned = joint::tune(&shown.factors, &*activations, &mut found, ctx)?;
-    }
-    let p = config.share(shown.factors.features.rows);
-    let mut levels = described::describe(
-        &shown.factors,
-        &found,
-        growth,
-        p,
-        &tuned,
-        &*session.tokens()?,
-    );
-    if let Ok(model) = session.model() {
-        described::promote(&mut levels, &found, &model, shown.hook)?;
-    }
-    let words = counts
+    let fit = LevelsFit {
+        factors: &shown.factors,
+        config: &config,
+        hook: shown.hook,
+        tokens: &*session.tokens()?,
+        tune_on: source.as_deref().map(|source| source as _),
+    };
+    let model = session.model().ok();
+    let levels = Arc::new(jobs::levels::levels(&fit, request, model.as_deref(), ctx)?);
+    let counts: Vec<String> = levels
+        .levels
         .iter()
-        .map(usize::to_string)
-        .collect::<Vec<_>>()
-        .join(", ");
-    let levels = Arc::new(levels);
+        .skip(1)
+        .map(|level| level.features.to_string())
+        .collect();
     *lock(&session.last_levels) = Some((shown.fit, levels.clone()));
     session.emit(Event::Levels(levels));
-    Ok(format!("levels of {words} features"))
+    Ok(format!("levels of {} features", counts.join(", ")))
 }
 
 /// Matches the features of two fits of the open study.
@@ -220,25 +172,19 @@ pub(super) fn compare_fits(session: &Session, a: &str, b: &str) -> Result<()> {
     let study = guard.as_ref().ok_or_else(|| session.no_study())?;
     let (first, second) = (study.side(Some(a))?, study.side(Some(b))?);
     drop(guard);
-    tell_compared(session, &first, &second)
+    let found = comparing::compare(&first, &second)?;
+    session.emit(Event::FitsCompared(Box::new(found)));
+    Ok(())
 }
 
 /// Matches the features of a fit of the open study with those of another study's fit of the same
 /// hook: the newest, or the one whose own directory (`STUDY/fits/NAME`) is given.
 pub(super) fn compare_study(session: &Session, fit: &str, dir: &Path) -> Result<()> {
-    let named = dir
-        .parent()
-        .filter(|fits| fits.file_name().is_some_and(|name| name == "fits"));
-    let (dir, name) = match (named.and_then(Path::parent), dir.file_name()) {
-        (Some(study), Some(name)) if study.join("study.json").exists() => (study, name.to_str()),
-        _ => (dir, None),
-    };
     let guard = lock(&session.study);
     let study = guard.as_ref().ok_or_else(|| session.no_study())?;
     let first = study.side(Some(fit))?;
     drop(guard);
-    let other = Study::open_read_only(dir)?;
-    let state = other.collected()?;
+    let (second, state) = comparing::side_elsewhere(dir, first.hook)?;
     if !state.is_complete() {
         session.log(
             Level::Warn,
@@ -248,27 +194,7 @@ pub(super) fn compare_study(session: &Session, fit: &str, dir: &Path) -> Result<
             ),
         );
     }
-    let newest = || {
-        other
-            .fits()
-            .map(|fits| study::newest(&fits, |hook| hook == first.hook).cloned())
-    };
-    let name = match name {
-        Some(name) => name.to_owned(),
-        None => newest()?.map(|f| f.name).ok_or_else(|| {
-            Error::usage(format!("{} has no fit of {}", dir.display(), first.hook))
-        })?,
-    };
-    let mut second = other.side(Some(&name))?;
-    let dir = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy();
-    second.name = format!("{dir}/{}", second.name);
-    tell_compared(session, &first, &second)
-}
-
-fn tell_compared(session: &Session, first: &Side, second: &Side) -> Result<()> {
-    let mut found = sides::compare(first, second)?;
-    let words = |row: FeatureRow| row.name.unwrap_or_else(|| row.top_tokens.concat());
-    found.b_words = second.rows().into_iter().map(words).collect();
+    let found = comparing::compare(&first, &second)?;
     session.emit(Event::FitsCompared(Box::new(found)));
     Ok(())
 }
@@ -287,15 +213,8 @@ pub(super) fn find(session: &Session, probe: Probe) -> Result<()> {
         Probe::Fires(text) => {
             let model = session.model()?;
             let bos = bos_rule(session);
-            let trace = lens::trace(
-                &model,
-                shown.hook,
-                &|rows, ctx| reader.encode(rows, ctx),
-                factors,
-                text,
-                bos,
-                &TaskCtx::silent(),
-            )?;
+            let silent = TaskCtx::silent();
+            let trace = reading::trace(&model, shown.hook, &reader, factors, text, bos, &silent)?;
             let mut scores = vec![0.0; factors.features.columns()];
             for feature in &trace.features {
                 let peak = contexts::peak(factors, feature.id);
@@ -363,7 +282,7 @@ fn renote(session: &Session, ids: &[usize], change: impl FnOnce(&mut Notes)) -> 
     if undo.len() == UNDO {
         undo.remove(0);
     }
-    undo.push(Renoted {
+    undo.push(NoteChange {
         fit,
         ids: ids.to_vec(),
         before,
@@ -380,7 +299,7 @@ pub(super) fn undo_note(session: &Session) -> Result<()> {
         let at = undo.iter().rposition(|change| change.fit == shown.fit);
         at.map(|at| undo.remove(at))
     };
-    let Some(Renoted { fit, ids, before }) = last else {
+    let Some(NoteChange { fit, ids, before }) = last else {
         return Err(Error::refused(
             "nothing was noted on this fit since it was opened",
         ));

@@ -9,16 +9,15 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use super::lending::Lent;
-use super::sets::{self, OpenSet};
+use super::sets::OpenSet;
 use super::{Event, FeatureList, Job, Level, Reply, RequestId, StudyInfo};
-use crate::activations::Block;
 use crate::analysis::Notes;
-use crate::analysis::lens;
 use crate::analysis::{FeatureCard, FeatureRow, Levels, NeuronCard, ScoredToken, contexts};
 use crate::corpus::TokenTable;
 use crate::error::{Error, Result};
 use crate::factor::Factors;
 use crate::factor::encode::Encoder;
+use crate::jobs::reading::{self, Reader};
 use crate::model::{HookPoint, Model};
 use crate::study::Study;
 use crate::task::{CancelToken, TaskCtx};
@@ -33,37 +32,17 @@ pub(super) struct Shown {
     /// Its list without names and promoted tokens: made once, for it reads every coefficient.
     pub rows: Arc<Vec<FeatureRow>>,
     /// Promoted tokens of each feature, by id; from an older snapshot while a fit runs.
-    pub promoted: Arc<Vec<Vec<String>>>,
+    pub promoted: Arc<Vec<Vec<ScoredToken>>>,
     /// The set that it is, where it is no fit.
     pub set: Option<OpenSet>,
 }
 
 /// A change of notes.
-pub(super) struct Renoted {
+pub(super) struct NoteChange {
     pub fit: String,
     pub ids: Vec<usize>,
     /// What was noted of these features.
     pub before: Notes,
-}
-
-/// How many promoted tokens a line of the list shows.
-pub(super) const LIST_PROMOTED: usize = 6;
-/// How many a card shows, each way.
-const CARD_PROMOTED: usize = 25;
-
-/// How new rows are read.
-pub(super) enum Reader {
-    Fit(Arc<Encoder>),
-    Set(OpenSet),
-}
-
-impl Reader {
-    pub fn encode(&self, rows: &Block<'_>, ctx: &TaskCtx) -> Result<Vec<f32>> {
-        match self {
-            Self::Fit(encoder) => encoder.encode(rows, ctx),
-            Self::Set(open) => open.set.scores(rows, ctx),
-        }
-    }
 }
 
 /// What is open, with the request that is worked on: what is told through this handle names it.
@@ -100,7 +79,7 @@ pub(super) struct Open {
     /// The levels found last, and the fit that they are of.
     pub last_levels: Mutex<Option<(String, Arc<Levels>)>>,
     /// Changes of notes that can be taken back, the last at the end.
-    pub undo: Mutex<Vec<Renoted>>,
+    pub undo: Mutex<Vec<NoteChange>>,
     encoder: Mutex<Option<(u64, Arc<Encoder>)>>,
     /// Counts replacements of `shown`: what was derived from an older one is stale.
     generation: AtomicU64,
@@ -248,13 +227,18 @@ impl Session {
         let (Ok(model), Ok(shown)) = (self.model(), self.shown()) else {
             return Ok(());
         };
-        let all = sets::promoted(&model, &shown, 0..shown.factors.features.columns())?;
+        let all = reading::promoted(
+            &model,
+            shown.hook,
+            &shown.factors,
+            0..shown.factors.features.columns(),
+        )?;
         self.set_promoted(&shown, all)
     }
 
     /// Takes what the logit lens said of `shown`, and sends the list again where it still is on
     /// show.
-    pub fn set_promoted(&self, shown: &Shown, all: Vec<Vec<String>>) -> Result<()> {
+    pub fn set_promoted(&self, shown: &Shown, all: Vec<Vec<ScoredToken>>) -> Result<()> {
         {
             let mut cell = self.shown.write().unwrap_or_else(PoisonError::into_inner);
             let Some(now) = cell
@@ -273,7 +257,7 @@ impl Session {
     pub fn reader(&self) -> Result<(Shown, Reader)> {
         let shown = self.shown()?;
         if let Some(open) = &shown.set {
-            let reader = Reader::Set(open.clone());
+            let reader = Reader::Set(open.set.clone());
             return Ok((shown, reader));
         }
         let generation = self.generation();
@@ -299,18 +283,9 @@ impl Session {
             .ok_or_else(|| Error::refused("the list is not there yet"))?;
         contexts::take_notes(&mut row, &self.notes());
         let mut card = contexts::card_of_row(row, &shown.factors, &tokens)?;
-        let direction = shown.factors.features.dense_column(id);
-        match self.lens(shown.hook, direction) {
-            Ok((promoted, suppressed)) => {
-                card.row.promoted = promoted
-                    .iter()
-                    .take(LIST_PROMOTED)
-                    .map(|t| t.token.clone())
-                    .collect();
-                (card.promoted, card.suppressed) = (promoted, suppressed);
-            }
-            Err(e) => card.lens_note = Some(e.to_string()),
-        }
+        let model = self.model();
+        let model = model.as_deref().map_err(ToString::to_string);
+        reading::add_lens(&mut card, shown.hook, &shown.factors, model);
         *lock(&self.last_card) = Some(card.clone());
         Ok(card)
     }
@@ -325,21 +300,13 @@ impl Session {
         let mut card = contexts::neuron_card(&shown.factors, &tokens, activations.as_ref(), index)?;
         let mut direction = vec![0.0; shown.factors.features.rows];
         direction[index] = 1.0;
-        if let Ok(lens) = self.lens(shown.hook, direction) {
+        // A neuron is shown without the lens where no model is open.
+        if let Ok(model) = self.model()
+            && let Ok(lens) = reading::card_lens(&model, shown.hook, direction)
+        {
             (card.promoted, card.suppressed) = lens;
         }
         Ok(card)
-    }
-
-    fn lens(
-        &self,
-        hook: HookPoint,
-        direction: Vec<f32>,
-    ) -> Result<(Vec<ScoredToken>, Vec<ScoredToken>)> {
-        let model = self.model()?;
-        let mut both = lens::promoted(&model, hook, &[direction], CARD_PROMOTED)?;
-        both.pop()
-            .ok_or_else(|| Error::refused("the logit lens gave nothing"))
     }
 
     /// Tells the shell what study is open.
@@ -370,21 +337,6 @@ impl Session {
             }
         })
     }
-}
-
-pub(crate) fn list_promoted(
-    model: &Model,
-    hook: HookPoint,
-    factors: &Factors,
-) -> Result<Vec<Vec<String>>> {
-    let directions: Vec<_> = (0..factors.features.columns())
-        .map(|j| factors.features.dense_column(j))
-        .collect();
-    let lens = lens::promoted(model, hook, &directions, LIST_PROMOTED)?;
-    Ok(lens
-        .into_iter()
-        .map(|(top, _)| top.into_iter().map(|t| t.token).collect())
-        .collect())
 }
 
 fn study_info(study: &Study, hook: HookPoint, tokens: Option<&TokenTable>) -> Result<StudyInfo> {
@@ -427,7 +379,7 @@ fn study_info(study: &Study, hook: HookPoint, tokens: Option<&TokenTable>) -> Re
 pub(crate) struct Meter {
     stage: String,
     began: Option<(Instant, u64)>,
-    told: Option<Instant>,
+    last_report: Option<Instant>,
 }
 
 impl Meter {
@@ -441,17 +393,17 @@ impl Meter {
         {
             self.stage.clone_from(&progress.stage);
             self.began = Some((now, progress.done));
-            self.told = None;
+            self.last_report = None;
         }
         let finished = progress.total.is_some_and(|t| progress.done >= t);
         if !finished
             && self
-                .told
+                .last_report
                 .is_some_and(|t| now.duration_since(t).as_millis() < 100)
         {
             return None;
         }
-        self.told = Some(now);
+        self.last_report = Some(now);
         let (start, first) = self.began?;
         let seconds = now.duration_since(start).as_secs_f64();
         let rate = (seconds > 0.2)

@@ -4,20 +4,18 @@
 //! Invariant: while a set is on show the fit that was there waits as it was, with its notes;
 //! nothing is ever noted on a set.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::session::{LIST_PROMOTED, Session, Shown, lock};
+use super::session::{Session, Shown, lock};
 use crate::analysis::Notes;
-use crate::analysis::{contexts, lens};
+use crate::analysis::contexts;
 use crate::directions::{DirectionSet, SetKind};
-use crate::disk::human_bytes;
 use crate::error::{Error, Result};
-use crate::jobs::directions::{self, Place};
-use crate::memory;
-use crate::model::{HookPoint, Model};
+use crate::jobs::directions::{self, HookSelection};
+use crate::jobs::reading;
+use crate::model::HookPoint;
 use crate::study::Study;
 use crate::task::{Progress, TaskCtx};
 
@@ -27,7 +25,7 @@ const AT_ONCE: usize = 128;
 /// The set on show, where it is not a fit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetInfo {
-    /// Which.
+    /// Which set it is.
     pub kind: SetKind,
     /// The space that it lives in.
     pub hook: HookPoint,
@@ -66,14 +64,13 @@ pub(super) fn show(session: &Session, kind: &SetKind, ctx: &TaskCtx) -> Result<S
     };
     let dir = open_dir(session).ok_or_else(|| session.no_study())?;
     let study = Study::open_read_only(&dir)?;
-    let place = Place {
+    let place = HookSelection {
         fit: behind.as_ref().map(|b| b.0.fit.clone()),
-        ..Place::default()
+        ..HookSelection::default()
     };
     ctx.checkpoint(Progress::new(format!("making {kind}"), 0, None, ""))?;
     let set: Arc<dyn DirectionSet> = directions::open(&study, kind, &place, ctx)?.into();
     let source = study.activations(set.hook())?;
-    room(set.as_ref(), source.shape().0, memory::available()?)?;
     let factors = set.read(source.as_ref(), ctx)?;
     let notes = directions::names(&study, set.as_ref())?;
     let rows = Arc::new(contexts::feature_rows(
@@ -133,30 +130,6 @@ pub(super) fn back(session: &Session) -> Result<()> {
     session.put(shown)
 }
 
-/// Refuses a set that memory does not hold: its values on every row, and its columns three times
-/// over while they are read.
-fn room(set: &dyn DirectionSet, rows: usize, free: Option<u64>) -> Result<()> {
-    let (k, d) = (
-        set.directions().count() as u64,
-        set.directions().height() as u64,
-    );
-    let columns = if *set.directions() == crate::directions::Directions::Neurons(d as usize) {
-        k
-    } else {
-        k * d
-    };
-    let bytes = 4 * rows as u64 * k + 24 * columns;
-    match free {
-        Some(free) if bytes > free => Err(Error::refused(format!(
-            "{k} directions of {} on {rows} token rows take {} of memory, and {} is free: choose a smaller set or corpus",
-            set.name(),
-            human_bytes(bytes),
-            human_bytes(free)
-        ))),
-        _ => Ok(()),
-    }
-}
-
 /// The logit lens of every direction on show, a part at a time; nothing without a model.
 fn promote(session: &Session, ctx: &TaskCtx) -> Result<()> {
     let (Ok(model), Ok(shown)) = (session.model(), session.shown()) else {
@@ -171,46 +144,12 @@ fn promote(session: &Session, ctx: &TaskCtx) -> Result<()> {
             count as u64,
             "directions",
         ))?;
-        all.extend(promoted(&model, &shown, start..count.min(start + AT_ONCE))?);
+        all.extend(reading::promoted(
+            &model,
+            shown.hook,
+            &shown.factors,
+            start..count.min(start + AT_ONCE),
+        )?);
     }
     session.set_promoted(&shown, all)
-}
-
-pub(super) fn promoted(
-    model: &Model,
-    shown: &Shown,
-    ids: Range<usize>,
-) -> Result<Vec<Vec<String>>> {
-    let directions: Vec<_> = ids
-        .map(|j| shown.factors.features.dense_column(j))
-        .collect();
-    let lens = lens::promoted(model, shown.hook, &directions, LIST_PROMOTED)?;
-    Ok(lens
-        .into_iter()
-        .map(|(top, _)| top.into_iter().map(|t| t.token).collect())
-        .collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::directions::{Directions, PlainSet};
-    use crate::model::HookSite;
-
-    #[test]
-    fn a_set_that_memory_does_not_hold_is_refused_with_the_numbers() {
-        let hook = HookPoint {
-            layer: 1,
-            site: HookSite::MlpPost,
-        };
-        let set = PlainSet::new("neuron", hook, Directions::Neurons(1000), Vec::new());
-        assert!(room(&set, 1_000, Some(5 << 20)).is_ok() && room(&set, 1_000_000, None).is_ok());
-        let refused = room(&set, 1_000_000, Some(1 << 30))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            refused.contains("1000 directions of neuron on 1000000 token rows"),
-            "{refused}"
-        );
-    }
 }

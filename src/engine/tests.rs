@@ -3,8 +3,9 @@ use std::sync::Arc;
 use super::*;
 use crate::activations::InMemory;
 use crate::error::Error;
+use crate::factor::recursive::Growth;
 use crate::factor::{Factors, FirstLook, FitConfig, Stop, Sweep};
-use crate::jobs::fitting::{Begin, FitObserver, FitPlace, Resume, run_fit};
+use crate::jobs::fitting::{Begin, FitObserver, FitRun, Resume, run_fit};
 use crate::model::{HookPoint, HookSite};
 use crate::study::Study;
 
@@ -134,7 +135,7 @@ fn a_first_look_that_is_stopped_gives_every_row_its_coefficients() {
         layer: 3,
         site: HookSite::MlpPost,
     };
-    let place = |begin| FitPlace {
+    let place = |begin| FitRun {
         hook,
         name: "look".to_owned(),
         checkpoint: dir.path().join("checkpoint"),
@@ -206,7 +207,7 @@ fn a_first_look_that_was_cut_goes_on_and_is_not_lost_to_another_request() {
     cut.step(&TaskCtx::silent()).unwrap();
     cut.checkpoint(&checkpoint).unwrap();
     let run = |resume, begin| {
-        let place = FitPlace {
+        let place = FitRun {
             hook: HookPoint {
                 layer: 3,
                 site: HookSite::MlpPost,

@@ -5,7 +5,7 @@
 //! while it is read or written, never while a job computes.
 
 use super::session::{Session, lock};
-use super::{Event, Job, Level, SweepAsk, SweepBegun};
+use super::{Event, Job, Level, SweepBegun, SweepRequest};
 use crate::directions::sae::Sae;
 use crate::directions::sae::train::TrainConfig;
 use crate::error::{Error, Result};
@@ -15,17 +15,17 @@ use crate::eval::steering::judge::OFFLINE;
 use crate::eval::steering::report::report;
 use crate::eval::steering::{Happened, JudgedRecord};
 use crate::eval::sweep::{SweepConfig, SweepRow, grid};
-use crate::jobs::causal::{self, CausalAsk};
-use crate::jobs::directions::Place;
+use crate::jobs::causal::{self, CausalRequest};
+use crate::jobs::directions::HookSelection;
 use crate::jobs::fitting::Resume;
 use crate::jobs::saes;
 use crate::jobs::sweeping::bases;
-use crate::jobs::training::{self, TrainObserver, TrainPlace, TrainPoint};
+use crate::jobs::training::{self, TrainObserver, TrainPoint, TrainRun};
 use crate::study::SaeEntry;
 use crate::task::TaskCtx;
 
 /// Judges what directions cause; the study is held only while directions are chosen.
-pub(super) fn evaluate(session: &Session, ask: &CausalAsk, ctx: &TaskCtx) -> Result<String> {
+pub(super) fn evaluate(session: &Session, ask: &CausalRequest, ctx: &TaskCtx) -> Result<String> {
     let model = session.model()?;
     let prepared = match lock(&session.study).as_ref() {
         Some(study) => causal::prepare(study, ask, &model, ctx)?,
@@ -83,7 +83,7 @@ pub(super) fn train(session: &Session, config: &TrainConfig, ctx: &TaskCtx) -> R
                 "'{name}' was trained before: it is among the sets of directions"
             ));
         }
-        let place = TrainPlace::new(study, &name, hook, config, Resume::IfThere)?;
+        let place = TrainRun::new(study, &name, hook, config, Resume::IfThere)?;
         (place, study.dir().to_path_buf(), study.activations(hook)?)
     };
     let keep = |entry: &SaeEntry, sae: Option<&Sae>| match lock(&session.study)
@@ -126,13 +126,13 @@ impl TrainObserver for Watcher<'_> {
 
 /// Sweeps over the numbers of features with the settings of a fit; tells each row as it is there,
 /// and at the end how many.
-pub(super) fn sweep(session: &Session, ask: &SweepAsk, ctx: &TaskCtx) -> Result<String> {
+pub(super) fn sweep(session: &Session, ask: &SweepRequest, ctx: &TaskCtx) -> Result<String> {
     let shown = session.shown().ok().map(|shown| shown.hook);
     let tokens = session.tokens()?;
     let (hook, base, source) = {
         let guard = lock(&session.study);
         let study = guard.as_ref().ok_or_else(|| session.no_study())?;
-        let place = Place {
+        let place = HookSelection {
             fit: None,
             layer: shown.map(|h| h.layer),
             site: shown.map(|h| h.site),
@@ -178,7 +178,7 @@ pub(super) fn sweep(session: &Session, ask: &SweepAsk, ctx: &TaskCtx) -> Result<
 
 impl super::Handling<'_> {
     /// One at a time with trainings: either takes all cores.
-    pub(super) fn sweep(&self, ask: SweepAsk) {
+    pub(super) fn sweep(&self, ask: SweepRequest) {
         let token = crate::task::CancelToken::default();
         self.replace_token(Job::Sweep, &token);
         let session = self.session.clone();
@@ -227,10 +227,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (engine, events) = engine(dir.path());
         let ids = RequestCounter::default();
-        let ask = SweepAsk {
+        let ask = SweepRequest {
             features: vec![2, 4],
             seeds: 2,
-            ..SweepAsk::default()
+            ..SweepRequest::default()
         };
         engine.handle(ids.request(Command::SweepK(ask.clone())));
         let (mut rows, mut at, mut begun) = (Vec::new(), Vec::new(), None);
@@ -304,10 +304,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (engine, events) = engine(dir.path());
         let ids = RequestCounter::default();
-        engine.handle(ids.request(Command::SweepK(SweepAsk {
+        engine.handle(ids.request(Command::SweepK(SweepRequest {
             features: (1..=7).collect(),
             seeds: 20,
-            ..SweepAsk::default()
+            ..SweepRequest::default()
         })));
         let mut rows = 0;
         loop {
@@ -322,9 +322,9 @@ mod tests {
             }
         }
         assert!((1..7).contains(&rows), "{rows}");
-        engine.handle(ids.request(Command::SweepK(SweepAsk {
+        engine.handle(ids.request(Command::SweepK(SweepRequest {
             fit: Some("none".to_owned()),
-            ..SweepAsk::default()
+            ..SweepRequest::default()
         })));
         let failed = events
             .iter()

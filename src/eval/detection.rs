@@ -37,7 +37,7 @@ impl LabelDetection {
 
     /// Whether the label's sentences score higher on average: S_CD > 0 where it is defined, and as
     /// meaningful where it is not.
-    pub fn tells_apart(&self) -> bool {
+    pub fn scores_higher(&self) -> bool {
         self.activating > self.neutral
     }
 }
@@ -224,7 +224,7 @@ mod tests {
         );
         for f in &found {
             assert_eq!((f.train_auroc, f.auroc), (1.0, 1.0));
-            assert!(f.s_cd().unwrap() > 0.5 && f.tells_apart());
+            assert!(f.s_cd().unwrap() > 0.5 && f.scores_higher());
         }
     }
 
@@ -266,6 +266,6 @@ mod tests {
             ),
             (None, None, None)
         );
-        assert!(with(-0.1, -0.2).tells_apart() && !with(-0.1, 0.2).tells_apart());
+        assert!(with(-0.1, -0.2).scores_higher() && !with(-0.1, 0.2).scores_higher());
     }
 }

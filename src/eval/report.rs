@@ -53,7 +53,7 @@ pub struct DetectionReport {
     pub s_cd_undefined: f64,
     /// Share of labels (and seeds) whose held-out sentences score higher on average than the
     /// others.
-    pub told_apart: f64,
+    pub above_0: f64,
     /// Each label.
     pub labels: Vec<LabelScore>,
 }
@@ -169,7 +169,7 @@ impl DetectionReport {
             train_auroc: mean(labels.iter().map(|l| l.train_auroc)).unwrap_or(0.0),
             s_cd: mean(all.iter().filter_map(|l| l.s_cd())),
             s_cd_undefined: share(all.iter().filter(|l| l.s_cd().is_none()).count()),
-            told_apart: share(all.iter().filter(|l| l.tells_apart()).count()),
+            above_0: share(all.iter().filter(|l| l.scores_higher()).count()),
             labels,
         })
     }

@@ -99,7 +99,7 @@ fn planted_concepts_are_found_on_sentences_that_the_fit_never_saw() {
     assert!(detection.auroc > 0.97, "{detection:?}");
     // One seed of three may end with two concepts in one feature.
     assert!(
-        detection.labels.len() == 6 && detection.told_apart > 0.9,
+        detection.labels.len() == 6 && detection.above_0 > 0.9,
         "{detection:?}"
     );
     assert!(

@@ -5,6 +5,7 @@ use std::num::NonZero;
 use candle_core::DType;
 use serde_json::json;
 
+use super::json::concentrations;
 use super::output::thousands;
 use super::{Output, check_layers, open_files, unchecked_model_of};
 use crate::cli::{CollectArgs, Dtype};
@@ -23,7 +24,7 @@ pub(super) fn run(args: &CollectArgs, out: &mut Output) -> Result<()> {
         let name = study.withdraw()?;
         let (dir, rows) = (args.out.display(), study.manifest().rows);
         return match out.is_json() {
-            true => out.object(&json!({"event": "withdrawn", "corpus": name, "tokens": rows})),
+            true => out.object(&json!({"event": "withdrawn", "corpus": name, "token_count": rows})),
             false => out.line(&format!(
                 "{name} is out of {dir} again, which has {} tokens",
                 thousands(rows as u64)
@@ -48,8 +49,11 @@ pub(super) fn run(args: &CollectArgs, out: &mut Output) -> Result<()> {
             .iter()
             .for_each(|found| out.note(&format!("{hook}: {}", found.advice())));
         if out.is_json() {
-            out.object(&json!({"event": "collected", "tokens": done.tokens, "samples": done.samples, "d": width,
-                "layer": hook.layer, "hook": hook.to_string(), "seconds": done.seconds, "concentrated": concentrated}))?;
+            out.object(&json!({
+                "event": "collected", "token_count": done.tokens, "sample_count": done.samples, "width": width,
+                "layer": hook.layer, "hook": hook.to_string(), "elapsed_s": done.seconds,
+                "concentrated": concentrations(&concentrated),
+            }))?;
         } else {
             out.line(&format!(
                 "{hook}: {} tokens of {} samples, {width} wide, in {:.1} s",
@@ -123,7 +127,7 @@ fn into_study(args: &CollectArgs, out: &Output, ctx: &TaskCtx) -> Result<(Study,
     let done = match &corpus {
         Some(corpus) if args.append => collect::append(&model, corpus, &mut study, ctx),
         Some(corpus) => collect::collect(&model, corpus, &mut study, bos, ctx),
-        None => collect::go_on(&model, &mut study, ctx),
+        None => collect::resume(&model, &mut study, ctx),
     }?;
     if args.model.model.is_some() && place != model.info().id {
         out.note(&format!(

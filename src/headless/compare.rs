@@ -7,9 +7,10 @@ use serde_json::json;
 use super::features::words;
 use super::{Output, open_study};
 use crate::analysis::FeatureRow;
+use crate::analysis::matching::{Alone, Match};
 use crate::cli::CompareArgs;
 use crate::error::Result;
-use crate::study::sides;
+use crate::jobs::comparing;
 use crate::text;
 
 /// Lines of each list for a person; `--json` gives all.
@@ -19,12 +20,18 @@ pub(super) fn run(args: &CompareArgs, out: &mut Output) -> Result<()> {
     let side = |dir: &Path, fit: &str| open_study(dir, out)?.side(Some(fit));
     let a = side(&args.study, &args.a)?;
     let b = side(args.other.as_ref().unwrap_or(&args.study), &args.b)?;
-    let found = sides::compare(&a, &b)?;
+    let found = comparing::compare(&a, &b)?;
     if out.is_json() {
+        let matched = |m: &Match| json!({"feature_a": m.a, "feature_b": m.b, "cosine": m.cosine});
+        let alone = |a: &Alone| json!({"feature": a.id, "nearest_cosine": a.nearest});
         return out.object(&json!({
-            "event": "compared", "a": found.a, "b": found.b, "features": [a.factors.features.columns(), b.factors.features.columns()],
-            "errors": [a.relative_error, b.relative_error], "stability": found.stability, "found_again": found.found_again,
-            "matched": found.matched, "lost": found.lost, "appeared": found.appeared,
+            "event": "compared", "fit_a": found.a, "fit_b": found.b,
+            "feature_count_a": a.factors.features.columns(), "feature_count_b": b.factors.features.columns(),
+            "relative_error_a": a.relative_error, "relative_error_b": b.relative_error,
+            "stability": found.stability, "found_again": found.found_again,
+            "matched": found.matched.iter().map(matched).collect::<Vec<_>>(),
+            "lost": found.lost.iter().map(alone).collect::<Vec<_>>(),
+            "appeared": found.appeared.iter().map(alone).collect::<Vec<_>>(),
         }));
     }
     let (rows_a, rows_b) = (a.rows(), b.rows());

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::features::{PROMOTED, lens_model};
+use super::features::{LensModel, lens_model};
+use super::json::merged;
 use super::judge::cell;
 use super::output::thousands;
 use super::{Output, open_study};
-use crate::analysis::Notes;
-use crate::analysis::{contexts, lens};
+use crate::analysis::{Notes, contexts, lens};
 use crate::cli::DescribeArgs;
 use crate::directions::{DirectionSet, SetKind};
 use crate::error::{Error, Result};
@@ -18,9 +18,11 @@ use crate::eval::judge::score::Score;
 use crate::eval::judge::sentences::Sentences;
 use crate::eval::judge::{Answers, Judge, Tally};
 use crate::factor::Factors;
+use crate::interop::json;
 use crate::jobs::directions::{self, Reference};
+use crate::jobs::reading;
+use crate::model::HookPoint;
 use crate::model::source::data_dir;
-use crate::model::{HookPoint, Model};
 use crate::study::Study;
 use crate::task::TaskCtx;
 use crate::text;
@@ -51,7 +53,8 @@ pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
     let mut judge = Judge::new(endpoint, Answers::in_dir(&data_dir()?.join("answers")));
     let cost = estimate(&judge, &materials, scored, args.sentences);
     if out.is_json() {
-        out.object(&json!({"event": "estimate", "features": materials.len(), "cost": cost}))?;
+        let about = json!({"event": "estimate", "feature_count": materials.len()});
+        out.object(&merged([about, super::json::cost(&cost)]))?;
     } else {
         out.line(&format!(
             "{} features: {} calls of {} ({} answered before), about {} tokens of questions and at most {} of answers",
@@ -67,12 +70,12 @@ pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
         return Ok(());
     }
     let model = match (args.sentences, model) {
-        (true, None) => {
-            return Err(Error::refused(
-                "--sentences needs the study's model, which cannot be opened",
-            ));
+        (true, Err(why)) => {
+            return Err(Error::refused(format!(
+                "--sentences needs the study's model, which cannot be opened: {why}"
+            )));
         }
-        (_, model) => model.filter(|_| args.sentences),
+        (wanted, model) => model.ok().filter(|_| wanted),
     };
     // Locked before anything is paid for, and only now: reading needs no lock.
     let study = Study::open(&args.study)?;
@@ -98,7 +101,7 @@ pub(super) fn run(args: &DescribeArgs, out: &mut Output) -> Result<()> {
     for ((subject, material), description) in all() {
         show(subject, material.id, description, out)?;
     }
-    tell_usage(judge.tally(), out)?;
+    print_usage(judge.tally(), out)?;
     if described.iter().all(nothing) {
         let why = described.iter().flat_map(|d| &d.errors).next();
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
@@ -134,7 +137,7 @@ fn materials(
     args: &DescribeArgs,
     out: &Output,
     ctx: &TaskCtx,
-) -> Result<(Vec<Subject>, Vec<Material>, Option<Model>)> {
+) -> Result<(Vec<Subject>, Vec<Material>, LensModel)> {
     let wanted = args
         .features
         .iter()
@@ -174,10 +177,12 @@ fn materials(
         } = &sets[at];
         let (hook, column) = (set.hook(), factors.features.dense_column(id));
         let mut card = contexts::feature_card(factors, &tokens, notes, id)?;
-        if let Some(model) = &model {
-            let lens = lens::promoted(model, hook, std::slice::from_ref(&column), PROMOTED)?.pop();
-            (card.promoted, card.suppressed) = lens.unwrap_or_default();
-        }
+        reading::add_lens(
+            &mut card,
+            hook,
+            factors,
+            model.as_ref().map_err(Clone::clone),
+        );
         if card.contexts.is_empty() {
             out.note(&format!(
                 "{} {id} fires nowhere: there is nothing to describe",
@@ -199,8 +204,8 @@ fn materials(
 fn show(subject: &Subject, id: usize, description: &Description, out: &mut Output) -> Result<()> {
     if out.is_json() {
         return out.object(
-            &json!({"event": "described", "id": id, "fit": subject.set, "title": subject.title,
-            "hook": subject.hook.to_string(), "description": description}),
+            &json!({"event": "described", "feature": id, "set": subject.set, "title": subject.title,
+            "hook": subject.hook.to_string(), "description": json::description(description)}),
         );
     }
     let accuracy = |score: &Option<Score>| cell(score.and_then(|s| s.balanced_accuracy), 2);
@@ -244,9 +249,9 @@ fn sentences_line(of: &str, found: &Sentences) -> String {
 }
 
 /// What asking did cost.
-pub(super) fn tell_usage(tally: Tally, out: &mut Output) -> Result<()> {
+pub(super) fn print_usage(tally: Tally, out: &mut Output) -> Result<()> {
     if out.is_json() {
-        return out.object(&json!({"event": "usage", "usage": tally}));
+        return super::json::usage(tally, out);
     }
     out.line(&format!(
         "{} calls ({} answered before, {} without an answer), {} tokens of questions, {} of answers",

@@ -1,33 +1,30 @@
 //! `mlpeek features`, `feature`: reading directions.
 
-use serde::Serialize;
-use serde_json::json;
-
 use super::{Output, default_options, open_study, unchecked_model_of};
-use crate::analysis::{FeatureCard, FeatureRow, ScoredToken, contexts, lens};
+use crate::analysis::{FeatureCard, FeatureRow, ScoredToken, contexts};
 use crate::cli::{Device, FeatureArgs, ListArgs};
 use crate::directions::DirectionSet;
-use crate::engine::list_promoted;
 use crate::error::{Error, Result};
-use crate::interop::card;
+use crate::interop::json;
 use crate::jobs::directions::{self, Reference};
+use crate::jobs::reading;
 use crate::model::Model;
 use crate::pieces::{VisibleSpan, visible_spans};
 use crate::study::Study;
 use crate::text;
 
-/// Tokens of a lens column.
-pub(super) const PROMOTED: usize = 25;
+/// A model for the logit lens, or why there is none.
+pub(super) type LensModel = std::result::Result<Model, String>;
 
-/// The study's model for the logit lens, or `None` and a word to the user why there is no lens:
-/// what was saved can be read without a model. One that is named must be the study's own, and so
-/// must one that is found.
+/// The study's model for the logit lens, or the reason why there is no lens, which the user is told
+/// too: what was saved can be read without a model. One that is named must be the study's own, and
+/// so must one that is found.
 pub(super) fn lens_model(
     study: &mut Study,
     place: Option<&str>,
     device: Device,
     out: &Output,
-) -> Result<Option<Model>> {
+) -> Result<LensModel> {
     match unchecked_model_of(
         study,
         place,
@@ -40,23 +37,14 @@ pub(super) fn lens_model(
                 .take_model(model.info(), place.is_some())?
                 .iter()
                 .for_each(|words| out.note(words));
-            Ok(Some(model))
+            Ok(Ok(model))
         }
         Err(e) if place.is_some() || matches!(e, Error::Cancelled) => Err(e),
         Err(e) => {
             out.note(&format!("no logit lens: {e}"));
-            Ok(None)
+            Ok(Err(e.to_string()))
         }
     }
-}
-
-/// A line of the list with the set and the space that it belongs to.
-#[derive(Serialize)]
-struct Listed<'a> {
-    #[serde(flatten)]
-    row: &'a FeatureRow,
-    directions: &'a str,
-    hook: String,
 }
 
 pub(super) fn list(args: &ListArgs, out: &mut Output) -> Result<()> {
@@ -85,18 +73,16 @@ pub(super) fn list(args: &ListArgs, out: &mut Output) -> Result<()> {
         let (set, hook) = (set.as_ref(), set.hook());
         let factors = set.read(study.activations(hook)?.as_ref(), &ctx)?;
         let mut rows = contexts::feature_rows(&factors, &tokens, &directions::names(&study, set)?);
-        if let Some(model) = &model {
-            for (row, promoted) in rows.iter_mut().zip(list_promoted(model, hook, &factors)?) {
+        if let Ok(model) = &model {
+            let all = 0..factors.features.columns();
+            let promoted = reading::promoted(model, hook, &factors, all)?;
+            for (row, promoted) in rows.iter_mut().zip(promoted) {
                 row.promoted = promoted;
             }
         }
         if out.is_json() {
-            let listed = |row| Listed {
-                row,
-                directions: set.name(),
-                hook: hook.to_string(),
-            };
-            rows.iter().try_for_each(|row| out.object(&listed(row)))?;
+            rows.iter()
+                .try_for_each(|row| out.object(&json::feature_row(row, set.name(), Some(hook))))?;
             continue;
         }
         rows.sort_by(|a, b| b.share.total_cmp(&a.share));
@@ -136,6 +122,7 @@ fn list_line(row: &FeatureRow) -> String {
         .name
         .as_ref()
         .map_or(String::new(), |n| format!("  “{n}”"));
+    let promoted: Vec<&str> = row.promoted.iter().map(|t| t.token.as_str()).collect();
     format!(
         "{:>5} {:>6.2}% {:>6.1}% {:>7}  {:<34} {:<34} {purity}{name}",
         row.id,
@@ -143,14 +130,14 @@ fn list_line(row: &FeatureRow) -> String {
         row.density * 100.0,
         row.neurons,
         text::truncate(&words(&row.top_tokens), 34),
-        text::truncate(&words(&row.promoted), 34),
+        text::truncate(&words(&promoted), 34),
     )
 }
 
-pub(super) fn words(tokens: &[String]) -> String {
+pub(super) fn words<T: AsRef<str>>(tokens: &[T]) -> String {
     tokens
         .iter()
-        .map(|t| text::clean(t.trim()))
+        .map(|t| text::clean(t.as_ref().trim()))
         .collect::<Vec<_>>()
         .join(" ")
 }
@@ -174,15 +161,13 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
         &directions::names(&study, set.as_ref())?,
         id,
     )?;
-    if let Some(model) = lens_model(&mut study, args.model.model.as_deref(), Device::Auto, out)? {
-        let direction = factors.features.dense_column(id);
-        if let Some((promoted, suppressed)) =
-            lens::promoted(&model, hook, &[direction], PROMOTED)?.pop()
-        {
-            card.row.promoted = promoted.iter().map(|t| t.token.clone()).collect();
-            (card.promoted, card.suppressed) = (promoted, suppressed);
-        }
-    }
+    let model = lens_model(&mut study, args.model.model.as_deref(), Device::Auto, out)?;
+    reading::add_lens(
+        &mut card,
+        hook,
+        &factors,
+        model.as_ref().map_err(Clone::clone),
+    );
     let described = study.descriptions(set.name())?.remove(&id);
     if !out.is_json() {
         out.line(&format!("{} at {hook}", set.name()))?;
@@ -198,10 +183,12 @@ pub(super) fn one(args: &FeatureArgs, out: &mut Output) -> Result<()> {
             None => Ok(()),
         });
     }
-    let mut line = card::to_json(&card, set.name());
-    line["hook"] = json!(hook.to_string());
-    line["description"] = json!(described);
-    out.object(&line)
+    out.object(&json::feature_card(
+        &card,
+        set.name(),
+        Some(hook),
+        described.as_ref(),
+    ))
 }
 
 fn show_card(card: &FeatureCard, out: &mut Output) -> Result<()> {

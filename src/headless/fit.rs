@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::json::concentrations;
 use super::{Output, note_unfinished};
 use crate::amounts::{chosen_percent, count};
 use crate::cli::FitArgs;
@@ -12,7 +13,7 @@ use crate::directions::matching::{DUPLICATE, duplicates};
 use crate::error::{Error, Result};
 use crate::eval::contexts::activity;
 use crate::factor::{Factors, FitConfig, Solver, Sweep};
-use crate::jobs::fitting::{self, Begin, FitObserver, FitPlace, Resume};
+use crate::jobs::fitting::{self, Begin, FitObserver, FitRun, Resume};
 use crate::jobs::gpu::FitGpu;
 use crate::model::{HookPoint, HookSite};
 use crate::study::{FitEntry, FitState, Study};
@@ -55,9 +56,9 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
         Begin::Anew | Begin::Batches(_) => Resume::IfCut,
     };
     let gpu = FitGpu::open(args.device.into())?;
-    let place = FitPlace {
+    let place = FitRun {
         gpu,
-        ..FitPlace::new(&study, &name, hook, &config, resume, plan.begin)?
+        ..FitRun::new(&study, &name, hook, &config, resume, plan.begin)?
     };
     let source = study.activations(hook)?;
     let mut observer = Lines {
@@ -74,14 +75,16 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
     let dead = activity(factors).1;
     let duplicates = duplicates(&Directions::Sparse(factors.features.clone()));
     if out.is_json() {
-        out.object(&json!({"event": "fitted", "fit": name, "features": factors.features.columns(),
+        out.object(&json!({
+            "event": "fitted", "fit": name, "feature_count": factors.features.columns(),
             "relative_error": factors.relative_error, "weighted_error": factors.weighted_error,
-            "explained_variance": factors.explained_variance,
-            "sweeps": factors.sweep, "seconds": seconds, "init_seconds": init_seconds, "sparsity": config.sparsity,
-            "l1": config.l1, "row_cap": config.row_cap, "scale_rows": config.scale_rows,
-            "scale_neurons": config.scale_neurons, "centre": config.centre, "concentrated": end.concentrated,
-            "from": plan.from.map(|entry| entry.name), "stop": end.stop,
-            "state": FitState::from(end.stop), "dead": dead, "duplicates": duplicates}))?;
+            "explained_variance": factors.explained_variance, "sweep_count": factors.sweep,
+            "elapsed_s": seconds, "init_s": init_seconds, "sparsity": config.sparsity, "l1": config.l1,
+            "row_cap": config.row_cap, "scale_rows": config.scale_rows, "scale_neurons": config.scale_neurons,
+            "centre": config.centre, "concentrated": concentrations(&end.concentrated),
+            "from": plan.from.map(|entry| entry.name), "stop": end.stop, "state": FitState::from(end.stop),
+            "dead_count": dead, "duplicate_count": duplicates,
+        }))?;
     } else {
         out.line(&format!(
             "fit '{name}': {} features of {} of {} neurons, {}, explained variance {:.4}, {} sweeps in {seconds:.1} s (start {init_seconds:.1} s){}",
@@ -237,18 +240,18 @@ impl FitObserver for Lines<'_> {
         if !self.out.is_json() {
             return Ok(());
         }
-        let error = if sweep.weighted {
-            "weighted_error"
-        } else {
-            "relative_error"
+        let error = Some(sweep.relative_error);
+        let (relative, weighted) = match sweep.weighted {
+            true => (None, error),
+            false => (error, None),
         };
-        self.out.object(
-            &json!({"event": "progress", "sweep": sweep.sweep, error: sweep.relative_error,
-            "seconds": sweep.seconds, "init_seconds": self.init_seconds}),
-        )
+        self.out.object(&json!({
+            "event": "progress", "sweep": sweep.sweep, "relative_error": relative, "weighted_error": weighted,
+            "elapsed_s": sweep.seconds, "init_s": self.init_seconds,
+        }))
     }
 
-    fn looks(&self) -> bool {
+    fn wants_snapshots(&self) -> bool {
         false
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Tensor};
 use serde_json::json;
 
-use super::{Output, check_layers, check_target, open_files, tell_opened};
+use super::{Output, check_layers, check_target, note_model, open_files};
 use crate::cli::ForwardArgs;
 use crate::error::{Error, Result};
 use crate::interop::tensors;
@@ -14,12 +14,12 @@ use crate::model::{
 };
 
 /// Keeps what it sees of a batch of one.
-struct Keep {
+struct Recorder {
     hooks: Vec<HookPoint>,
     seen: BTreeMap<HookPoint, Tensor>,
 }
 
-impl Tap for Keep {
+impl Tap for Recorder {
     fn hooks(&self) -> &[HookPoint] {
         &self.hooks
     }
@@ -47,7 +47,7 @@ pub(super) fn run(args: &ForwardArgs, out: &mut Output) -> Result<()> {
         // Ids alone need no tokenizer.
         Some(ids) => {
             bare = Model::open_decoder(&files, &options, &ctx)?;
-            tell_opened(&bare.1, out);
+            note_model(&bare.1, out);
             (&bare.0, ids.clone())
         }
         None => {
@@ -72,7 +72,7 @@ pub(super) fn run(args: &ForwardArgs, out: &mut Output) -> Result<()> {
     hooks.sort_unstable();
     hooks.dedup();
     hooks.iter().try_for_each(|h| decoder.width(*h).map(drop))?;
-    let mut tap = Keep {
+    let mut tap = Recorder {
         hooks,
         seen: BTreeMap::new(),
     };
@@ -90,13 +90,20 @@ pub(super) fn run(args: &ForwardArgs, out: &mut Output) -> Result<()> {
         named.push(plain(hook.to_string(), x)?);
     }
     named.push(plain("logits".to_owned(), &logits)?);
-    let shapes: BTreeMap<_, _> = named
+    let mut shapes: Vec<_> = named
         .iter()
         .map(|(name, shape, _)| (name.clone(), shape.clone()))
         .collect();
+    shapes.sort();
     tensors::write_forward(&args.out, &ids, &named)?;
     if out.is_json() {
-        out.object(&json!({"event": "forward", "out": args.out, "tokens": ids, "tensors": shapes}))
+        let tensors: Vec<_> = shapes
+            .iter()
+            .map(|(name, shape)| json!({"tensor": name, "shape": shape}))
+            .collect();
+        out.object(
+            &json!({"event": "forward", "out": args.out, "token_ids": ids, "tensors": tensors}),
+        )
     } else {
         out.line(&format!("{}: {} tokens", args.out.display(), ids.len()))?;
         shapes

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::Output;
+use super::{Output, json};
 use crate::amounts::{bytes, count};
 use crate::cli::{self, CompletionsArgs, InfoArgs, KeysArgs, ModelsArgs};
 use crate::error::Result;
@@ -16,15 +16,17 @@ pub(super) fn study(args: &InfoArgs, out: &mut Output) -> Result<()> {
     let (manifest, state, fits) = (study.manifest(), study.collected()?, study.fits()?);
     let newest = newest(&fits, |_| true).map(|fit| fit.name.as_str());
     if out.is_json() {
-        let fit = |fit: &FitEntry| {
-            json!({"name": fit.name, "hook": fit.hook.to_string(), "features": fit.config.features,
-                "relative_error": fit.relative_error, "sweeps": fit.sweeps, "state": fit.state, "reached": fit.reached,
-                "resumable": fit.resumable, "newest": Some(fit.name.as_str()) == newest})
-        };
+        let fit = |fit: &FitEntry| json::fit(fit, Some(fit.name.as_str()) == newest);
         let hooks: Vec<String> = manifest.hooks.iter().map(ToString::to_string).collect();
-        return out.object(&json!({"study": args.study, "model": manifest.model, "hooks": hooks,
-            "widths": manifest.widths, "dtype": manifest.dtype.name(), "bos": manifest.bos, "corpora": manifest.corpora,
-            "collected": state, "complete": state.is_complete(), "fits": fits.iter().map(fit).collect::<Vec<_>>()}));
+        return out.object(&json!({
+            "study": args.study, "model": manifest.model.as_ref().map(json::model), "hooks": hooks,
+            "widths": manifest.widths, "dtype": manifest.dtype.name(), "bos": manifest.bos,
+            "corpora": json::corpora(manifest), "complete": state.is_complete(),
+            "collected": {
+                "sample_count": state.samples, "total_sample_count": state.of, "row_count": state.rows,
+            },
+            "fits": fits.iter().map(fit).collect::<Vec<_>>(),
+        }));
     }
     let model = manifest
         .model
@@ -74,7 +76,11 @@ pub(super) fn study(args: &InfoArgs, out: &mut Output) -> Result<()> {
 pub(super) fn models(_: &ModelsArgs, out: &mut Output) -> Result<()> {
     let models = source::list_local();
     if out.is_json() {
-        return models.iter().try_for_each(|m| out.object(m));
+        return models.iter().try_for_each(|m| {
+            out.object(&json!({
+                "id": m.id, "origin": m.place, "file_bytes": m.bytes, "summary": m.summary, "problem": m.problem,
+            }))
+        });
     }
     if models.is_empty() {
         out.note("no model is on this machine yet: `mlpeek` opens (and fetches) the default one, `--model owner/name` one of the Hub");

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::eval::quality::Division;
 use crate::eval::split::Holdout;
 use crate::factor::{FitConfig, Solver};
-use crate::jobs::directions::Place;
+use crate::jobs::directions::HookSelection;
 use crate::jobs::sweeping::bases;
 use crate::model::HookPoint;
 use crate::task::TaskCtx;
@@ -37,7 +37,7 @@ impl Subject {
         ctx: &TaskCtx,
     ) -> Result<Self> {
         let study = open_study(&args.study, out)?;
-        let place = Place {
+        let place = HookSelection {
             fit: None,
             layer: args.layer,
             site: args.hook,

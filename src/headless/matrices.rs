@@ -50,7 +50,9 @@ pub(super) fn import(args: &ImportArgs, out: &mut Output) -> Result<()> {
     };
     let study = Study::import_blocks(&args.out, &name, hook, (rows, cols), &mut blocks)?;
     if out.is_json() {
-        out.object(&json!({"event": "imported", "tokens": rows, "d": cols, "study": study.dir()}))
+        out.object(
+            &json!({"event": "imported", "row_count": rows, "width": cols, "study": study.dir()}),
+        )
     } else {
         out.line(&format!("{}: {rows} rows of {cols}", study.dir().display()))
     }
@@ -68,7 +70,7 @@ pub(super) fn export(args: &ExportArgs, out: &mut Output) -> Result<()> {
     if out.is_json() {
         out.object(
             &json!({"event": "exported", "fit": entry.name, "out": args.out, "format": args.format,
-            "Z": [d, k], "Y": [n, k]}),
+            "z_shape": [d, k], "y_shape": [n, k]}),
         )
     } else {
         out.line(&format!(

@@ -14,6 +14,7 @@ mod fit;
 mod forward;
 mod guide;
 mod info;
+mod json;
 mod judge;
 mod man;
 mod matrices;
@@ -148,11 +149,11 @@ fn open_files(
     ctx: &TaskCtx,
 ) -> Result<Model> {
     let model = Model::open(files, options, ctx)?;
-    tell_opened(model.info(), out);
+    note_model(model.info(), out);
     Ok(model)
 }
 
-fn tell_opened(info: &ModelInfo, out: &Output) {
+fn note_model(info: &ModelInfo, out: &Output) {
     out.note(&format!(
         "{} from {}, on {} ({})",
         info.id, info.origin, info.device, info.weights_dtype

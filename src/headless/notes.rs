@@ -7,6 +7,7 @@ use crate::analysis::contexts;
 use crate::analysis::{Note, Notes};
 use crate::cli::NotesArgs;
 use crate::error::Result;
+use crate::interop::json;
 use crate::study;
 use crate::text;
 
@@ -20,7 +21,7 @@ pub(super) fn run(args: &NotesArgs, out: &mut Output) -> Result<()> {
         study::write_notes(&notes, path)?;
         if out.is_json() {
             return out.object(
-                &json!({"event": "exported", "fit": entry.name, "out": path, "features": notes.ids().count()}),
+                &json!({"event": "exported", "fit": entry.name, "out": path, "noted_count": notes.ids().count()}),
             );
         }
         out.note(&format!("wrote {}", path.display()));
@@ -51,8 +52,7 @@ fn list(fit: &str, notes: &Notes, out: &mut Output) -> Result<()> {
             notes.details.get(&id).unwrap_or(&nothing),
         );
         if out.is_json() {
-            out.object(&json!({"fit": fit, "id": id, "name": name, "tags": note.tags, "rating": note.rating,
-                "text": note.text, "doubtful": note.doubtful}))?;
+            out.object(&json::note(fit, id, name.map(String::as_str), note))?;
         } else {
             let doubt = note.doubtful.map_or(String::new(), |c| {
                 format!("  (doubtful since a refit: cosine {c:.2})")
@@ -65,7 +65,7 @@ fn list(fit: &str, notes: &Notes, out: &mut Output) -> Result<()> {
     }
     for line in &notes.unplaced {
         if out.is_json() {
-            out.object(&json!({"fit": fit, "id": null, "unplaced": line}))?;
+            out.object(&json::unplaced_note(fit, line))?;
         } else {
             out.line(&format!(
                 "    –  {}  (its feature is gone since a refit)",

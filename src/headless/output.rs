@@ -1,6 +1,6 @@
 //! Standard output as JSON lines or text, standard error for progress; signals to cancellation.
 //!
-//! Knows nothing of what is told. Invariant: whatever a command hands over, no control character,
+//! Knows nothing of what is said. Invariant: whatever a command hands over, no control character,
 //! escape sequence or character that reorders a line reaches a terminal, and nothing but
 //! [`Output::line`] ends a line: labels, names, prompts and generated texts are other people's. It
 //! holds here, at the one way out, so that no command can forget it.
@@ -35,6 +35,9 @@ pub struct Output {
 impl Output {
     /// JSON lines or text on standard output. SIGINT and SIGTERM set the returned output's cancel
     /// flag; a second one ends the process at once. The library's warnings become remarks.
+    ///
+    /// # Errors
+    /// Signals that cannot be listened to.
     pub fn stdout(json: bool) -> Result<Self> {
         let cancel = CancelToken::default();
         listen(&cancel).map_err(Error::io("listen to signals of", "this process"))?;
@@ -60,6 +63,9 @@ impl Output {
     }
 
     /// One JSON object on a line of its own, at once.
+    ///
+    /// # Errors
+    /// Standard output that cannot be written to.
     pub fn object(&mut self, value: &impl Serialize) -> Result<()> {
         let line = serde_json::to_string(value)
             .map_err(|e| Error::refused(format!("cannot write JSON: {e}")))?;
@@ -69,12 +75,18 @@ impl Output {
     /// A line for a person. What a terminal would obey, and a line end inside it, is shown as a
     /// mark, also in a pipe: what comes out of `head` or `tee` is on a terminal too. `--json` gives
     /// the exact texts.
+    ///
+    /// # Errors
+    /// Standard output that cannot be written to.
     pub fn line(&mut self, line: &str) -> Result<()> {
         self.write(&(text::clean(line) + "\n"))
     }
 
     /// Lines in a format of their own, such as SVG or a shell's completions: exact in a file or a
     /// pipe, made safe on a terminal.
+    ///
+    /// # Errors
+    /// Standard output that cannot be written to.
     pub fn document(&mut self, document: &str) -> Result<()> {
         if !io::stdout().is_terminal() {
             return self.write(document);
@@ -156,7 +168,7 @@ struct Screen {
     bar: Option<ProgressBar>,
     stage: String,
     meter: Meter,
-    told: Option<Instant>,
+    last_line: Option<Instant>,
 }
 
 impl Screen {
@@ -165,7 +177,7 @@ impl Screen {
             bar: None,
             stage: String::new(),
             meter: Meter::default(),
-            told: None,
+            last_line: None,
         }
     }
 
@@ -188,8 +200,8 @@ impl Screen {
                 bar.finish_and_clear();
                 self.bar = None;
             }
-        } else if self.told.is_none_or(|t| t.elapsed() >= PLAIN_EVERY) {
-            self.told = Some(Instant::now());
+        } else if self.last_line.is_none_or(|t| t.elapsed() >= PLAIN_EVERY) {
+            self.last_line = Some(Instant::now());
             let total = progress
                 .total
                 .filter(|_| !is_share)
@@ -241,7 +253,7 @@ pub fn amount(value: f64, unit: &str) -> String {
     }
 }
 
-/// "12,345".
+/// A whole number with thousands set apart, as in "12,345".
 pub fn thousands(value: u64) -> String {
     count(value as usize)
 }

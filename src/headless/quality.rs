@@ -1,16 +1,19 @@
 //! `mlpeek quality`.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::Output;
+use super::json::merged;
 use super::judge::{Subject, cell, division, line};
+use super::{Output, json};
 use crate::cli::QualityArgs;
 use crate::error::Result;
 use crate::eval::bootstrap::Verdict;
 use crate::eval::compared::{Compared, MEASURES, Measure};
+use crate::eval::contexts::ContextPurity;
 use crate::eval::quality::{Quality, QualityConfig, objectives, quality};
 use crate::eval::report::MethodReport;
 use crate::eval::steering::report::Mean;
+use crate::model::HookPoint;
 
 const NAMES: usize = 34;
 const HEADS: [&str; 13] = [
@@ -45,7 +48,7 @@ pub(super) fn run(args: &QualityArgs, out: &mut Output) -> Result<()> {
         ))?;
     }
     let mut seen = |method: &MethodReport| match out.is_json() {
-        true => out.object(&json!({"event": "method", "hook": subject.hook, "method": method})),
+        true => out.object(&event(method, subject.hook)),
         false => out.line(&line(NAMES, &HEADS, &method.name, &cells(method))),
     };
     let found = quality(
@@ -57,16 +60,43 @@ pub(super) fn run(args: &QualityArgs, out: &mut Output) -> Result<()> {
     )?;
     found.notes.iter().for_each(|note| out.note(note));
     if out.is_json() {
-        for interval in &found.intervals {
-            out.object(&json!({"event": "interval", "interval": interval}))?;
+        for i in &found.intervals {
+            let about =
+                json!({"event": "interval", "method": i.method, "measure": i.measure, "by": i.by});
+            out.object(&merged([about, json::interval(i.mean)]))?;
         }
-        for difference in &found.differences {
-            out.object(&json!({"event": "difference", "difference": difference}))?;
+        for d in &found.differences {
+            let about = json!({
+                "event": "difference", "method": d.method, "against": d.against, "measure": d.measure, "by": d.by,
+            });
+            out.object(&merged([about, json::difference(&d.difference)]))?;
         }
-        return out.object(&json!({"event": "quality", "hook": subject.hook, "methods": found.methods.len(),
-            "division": found.division, "shuffled": found.shuffled, "concentrated": subject.concentrated}));
+        return out.object(&json!({
+            "event": "quality", "hook": subject.hook.to_string(), "method_count": found.methods.len(),
+            "division": json::division(&found.division),
+            "shuffled": found.shuffled.as_ref().map(json::detection),
+            "concentrated": json::concentrations(&subject.concentrated),
+        }));
     }
     explain(&found, args, out)
+}
+
+/// A method with all that was measured of it.
+fn event(method: &MethodReport, hook: HookPoint) -> Value {
+    let purity = |purity: ContextPurity| json!({"label_share": purity.label, "token_share": purity.token, "feature_count": purity.features});
+    json!({
+        "event": "method", "method": method.name, "hook": hook.to_string(), "kind": method.kind,
+        "feature_count": method.features, "sparsity": method.sparsity,
+        "settings": method.config.as_ref().map(json::settings), "seed_count": method.seeds,
+        "relative_error": method.relative_error, "held_out_error": method.held_out_error,
+        "active_count": method.active, "dead_count": method.dead, "duplicate_count": method.duplicates,
+        "detection": method.detection.as_ref().map(json::detection),
+        "context_purity": method.contexts.map(purity),
+        "coefficient_context_purity": method.coefficient_contexts.map(purity),
+        "stability": method.stability.map(|s| s.mean), "found_again": method.stability.map(|s| s.found_again),
+        "pair_count": method.stability.map(|s| s.pairs), "sweep_count": method.sweeps,
+        "elapsed_s": method.seconds,
+    })
 }
 
 fn cells(method: &MethodReport) -> Vec<String> {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::fit::choose_hook;
+use super::json::{self, merged};
 use super::judge::{cell, line};
 use super::{Output, model_of, note_unfinished, open_study};
 use crate::cli::{Device, SaeCommand, SaeCompareArgs, SaeListArgs, SaeLoadArgs, SaeTrainArgs};
@@ -16,14 +17,14 @@ use crate::eval::recovered::{Recovered, Windows, recovered};
 use crate::factor::encode::Encoder;
 use crate::interop;
 use crate::jobs::fitting::Resume;
-use crate::jobs::saes::{self, Said};
-use crate::jobs::training::{self, TrainObserver, TrainPlace, TrainPoint};
+use crate::jobs::saes::{self, SaeOverrides};
+use crate::jobs::training::{self, TrainObserver, TrainPoint, TrainRun};
 use crate::model::{HookPoint, source};
 use crate::study::{SaeEntry, Study};
 use crate::task::TaskCtx;
 
 /// How often a training says how it stands.
-const TELL_EVERY: Duration = Duration::from_secs(5);
+const NOTE_EVERY: Duration = Duration::from_secs(5);
 const NAMES: usize = 28;
 const HEADS: [&str; 8] = [
     "units", "L0", "dead", "FVU", "error", "CE", "CE kept", "KL kept",
@@ -51,7 +52,7 @@ fn load(args: &SaeLoadArgs, out: &mut Output) -> Result<()> {
     }
     let path = source::resolve_folder(&args.sae, &interop::sae::FILES, &ctx)?;
     let found = interop::sae::open(&path, &args.sae)?;
-    let said = Said {
+    let said = SaeOverrides {
         layer: args.layer,
         site: args.hook,
         force: args.force,
@@ -65,7 +66,7 @@ fn load(args: &SaeLoadArgs, out: &mut Output) -> Result<()> {
             out.note("its files name no model, so that nothing else could tell");
         }
     }
-    tell("loaded", &entry, None, out)
+    print_entry("loaded", &entry, None, out)
 }
 
 fn train(args: &SaeTrainArgs, out: &mut Output) -> Result<()> {
@@ -86,7 +87,7 @@ fn train(args: &SaeTrainArgs, out: &mut Output) -> Result<()> {
     if !(args.resume || args.fresh) {
         saes::check_free(&study, &name)?;
     }
-    let place = TrainPlace::new(
+    let place = TrainRun::new(
         &study,
         &name,
         hook,
@@ -104,17 +105,17 @@ fn train(args: &SaeTrainArgs, out: &mut Output) -> Result<()> {
     let mut lines = Lines {
         out,
         config: &config,
-        told: None,
+        last_note: None,
     };
     let (entry, seconds) = training::run(source.as_ref(), &place, &keep, &mut lines, &ctx)?;
-    tell("trained", &entry, Some(seconds), out)
+    print_entry("trained", &entry, Some(seconds), out)
 }
 
 /// A JSON object a pass, or a remark now and then.
 struct Lines<'a> {
     out: &'a mut Output,
     config: &'a TrainConfig,
-    told: Option<Instant>,
+    last_note: Option<Instant>,
 }
 
 impl TrainObserver for Lines<'_> {
@@ -139,14 +140,17 @@ impl TrainObserver for Lines<'_> {
         if self.out.is_json() {
             return match point.pass {
                 Some(fvu) => self.out.object(
-                    &json!({"event": "progress", "epoch": epoch, "epochs": self.config.epochs,
-                    "step": step, "fvu": fvu, "dead": dead, "seconds": seconds}),
+                    &json!({"event": "progress", "epoch": epoch, "epoch_count": self.config.epochs,
+                    "step": step, "fvu": fvu, "dead_count": dead, "elapsed_s": seconds}),
                 ),
                 None => Ok(()),
             };
         }
-        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-            self.told = Some(Instant::now());
+        if self
+            .last_note
+            .is_none_or(|last_note| last_note.elapsed() >= NOTE_EVERY)
+        {
+            self.last_note = Some(Instant::now());
             let dead = 100.0 * dead as f64 / self.config.latents.max(1) as f64;
             self.out.note(&format!(
                 "pass {epoch} of {}: FVU {fvu:.4}, dead {dead:.1} %",
@@ -166,17 +170,24 @@ fn list(args: &SaeListArgs, out: &mut Output) -> Result<()> {
         ));
     }
     all.iter()
-        .try_for_each(|entry| tell("sae", entry, None, out))
+        .try_for_each(|entry| print_entry("sae", entry, None, out))
 }
 
-fn tell(event: &str, entry: &SaeEntry, seconds: Option<f64>, out: &mut Output) -> Result<()> {
+fn print_entry(
+    event: &str,
+    entry: &SaeEntry,
+    seconds: Option<f64>,
+    out: &mut Output,
+) -> Result<()> {
     let figures = entry.figures;
     if out.is_json() {
-        return out.object(&json!({"event": event, "name": entry.name, "hook": entry.hook, "source": entry.source,
-            "format": entry.format, "architecture": entry.architecture, "latents": entry.latents,
-            "rows": figures.map(|f| f.rows), "fvu": figures.and_then(|f| f.fvu),
-            "relative_error": figures.and_then(|f| f.relative_error), "l0": figures.map(|f| f.l0),
-            "dead": figures.map(|f| f.dead), "trained": entry.trained, "resumable": entry.resumable, "seconds": seconds}));
+        let about = json!({
+            "event": event, "sae": entry.name, "hook": entry.hook.to_string(), "source": entry.source,
+            "format": entry.format, "architecture": entry.architecture, "latent_count": entry.latents,
+            "training": entry.trained.as_ref().map(json::training), "resumable": entry.resumable,
+            "elapsed_s": seconds,
+        });
+        return out.object(&merged([about, json::figures(figures.as_ref())]));
     }
     let numbers = figures.map_or_else(
         || "not yet trained (--resume goes on)".to_owned(),
@@ -196,7 +207,7 @@ fn tell(event: &str, entry: &SaeEntry, seconds: Option<f64>, out: &mut Output) -
     ))
 }
 
-/// What is compared.
+/// A fit or an autoencoder beside others.
 struct Subject {
     kind: &'static str,
     name: String,
@@ -325,6 +336,16 @@ fn subjects(study: &Study, args: &SaeCompareArgs) -> Result<(HookPoint, Vec<Subj
     Ok((hook, subjects))
 }
 
+impl Subject {
+    /// Its name among all sets of directions.
+    fn set(&self) -> String {
+        match self.kind {
+            "sae" => format!("sae:{}", self.name),
+            _ => self.name.clone(),
+        }
+    }
+}
+
 /// A study of the same model, for its rows.
 fn other_rows(study: &Study, dir: &std::path::Path, out: &Output) -> Result<Study> {
     let other = open_study(dir, out)?;
@@ -364,10 +385,15 @@ fn show(
     out: &mut Output,
 ) -> Result<()> {
     if out.is_json() {
-        return out.object(
-            &json!({"event": "compared", "kind": subject.kind, "name": subject.name, "hook": hook,
-            "figures": figures, "predictions": kept}),
-        );
+        let about = json!({
+            "event": "compared", "kind": subject.kind, "set": subject.set(), "hook": hook.to_string(),
+            "predictions": kept.map(|k| json!({
+                "prediction_count": k.predictions, "ce_original": k.ce_original,
+                "ce_reconstructed": k.ce_reconstructed, "ce_zero": k.ce_zero, "ce_recovered": k.ce_recovered,
+                "kl_reconstructed": k.kl_reconstructed, "kl_zero": k.kl_zero, "kl_recovered": k.kl_recovered,
+            })),
+        });
+        return out.object(&merged([about, json::figures(Some(figures))]));
     }
     let cells = [
         figures.units.to_string(),

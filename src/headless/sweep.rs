@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::Output;
 use super::judge::{Subject, cell, division, line};
+use super::{Output, json};
 use crate::amounts::chosen_percent;
 use crate::cli::SweepArgs;
 use crate::error::{Error, Result};
@@ -41,7 +41,7 @@ pub(super) fn run(args: &SweepArgs, out: &mut Output) -> Result<()> {
         ))?;
     }
     let mut seen = |row: &SweepRow| match out.is_json() {
-        true => out.object(&event(row)?),
+        true => out.object(&event(row)),
         false => out.line(&line(FIRST, &HEADS, &name(row), &cells(row))),
     };
     let (parts, rows) = sweep(
@@ -53,7 +53,8 @@ pub(super) fn run(args: &SweepArgs, out: &mut Output) -> Result<()> {
     )?;
     if out.is_json() {
         return out.object(
-            &json!({"event": "swept", "hook": subject.hook, "rows": rows.len(), "division": parts}),
+            &json!({"event": "swept", "hook": subject.hook.to_string(), "setting_count": rows.len(),
+            "division": json::division(&parts)}),
         );
     }
     out.line("")?;
@@ -64,11 +65,15 @@ pub(super) fn run(args: &SweepArgs, out: &mut Output) -> Result<()> {
     curve(&rows, out)
 }
 
-fn event(row: &SweepRow) -> Result<Value> {
-    let mut value =
-        serde_json::to_value(row).map_err(|e| Error::refused(format!("cannot write JSON: {e}")))?;
-    value["event"] = json!("row");
-    Ok(value)
+fn event(row: &SweepRow) -> Value {
+    json!({
+        "event": "row", "feature_count": row.features, "sparsity": row.sparsity, "l1": row.l1,
+        "row_cap": row.row_cap, "warm": row.warm, "relative_error": row.relative_error,
+        "held_out_error": row.held_out_error, "active_count": row.active, "dead_count": row.dead,
+        "duplicate_count": row.duplicates, "stability": row.stability, "found_again": row.found_again,
+        "auroc": row.auroc, "auroc_standard_error": row.auroc_error, "sweep_count": row.sweeps,
+        "elapsed_s": row.seconds,
+    })
 }
 
 fn name(row: &SweepRow) -> String {

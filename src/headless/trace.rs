@@ -1,15 +1,15 @@
 //! `mlpeek trace`.
 
-use serde_json::json;
+use std::sync::Arc;
 
 use super::{Output, model_of, open_fit};
-use crate::activations::Block;
-use crate::analysis::{contexts, lens};
+use crate::analysis::contexts;
 use crate::cli::{Device, TraceArgs};
 use crate::error::Result;
 use crate::factor::encode::Encoder;
+use crate::interop::json;
+use crate::jobs::reading::{self, Reader};
 use crate::pieces;
-use crate::task::TaskCtx;
 use crate::text;
 
 /// Cells of the column of tokens.
@@ -27,19 +27,17 @@ pub(super) fn run(args: &TraceArgs, out: &mut Output) -> Result<()> {
         out,
         &ctx,
     )?;
-    let encoder = Encoder::of(&factors);
-    let encode = |rows: &Block<'_>, ctx: &TaskCtx| encoder.encode(rows, ctx);
-    let trace = lens::trace(
+    let trace = reading::trace(
         &model,
         entry.hook,
-        &encode,
+        &Reader::Fit(Arc::new(Encoder::of(&factors))),
         &factors,
         &args.text,
         study.manifest().bos,
         &ctx,
     )?;
     if out.is_json() {
-        return out.object(&json!({"fit": entry.name, "state": entry.state, "tokens": trace.tokens, "features": trace.features, "unexplained": trace.unexplained}));
+        return out.object(&json::trace(&trace, &entry.name, entry.state));
     }
     let rows = contexts::feature_rows(&factors, &*study.tokens()?, &study.notes(&entry.name)?);
     for i in 0..trace.tokens.len() {

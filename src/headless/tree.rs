@@ -1,16 +1,17 @@
 //! `mlpeek tree`: the dendrogram of shared neurons, or levels of recursive semi-NMF, as text or for
 //! elsewhere.
 
-use serde_json::json;
+use serde_json::Value;
 
 use super::features::{lens_model, words};
 use super::{Output, check_target, open_fit};
-use crate::analysis::{FeatureRow, Levels, Tree, contexts, hierarchy, levels};
+use crate::analysis::{FeatureRow, Levels, Tree, contexts, hierarchy};
 use crate::cli::{TreeArgs, TreeFormat};
-use crate::disk;
 use crate::error::{Error, Result};
-use crate::factor::recursive::{self, joint};
-use crate::interop::{dendrogram, levels as levels_json};
+use crate::interop::{dendrogram, json};
+use crate::jobs;
+use crate::jobs::export;
+use crate::jobs::levels::{LevelsFit, LevelsRequest};
 use crate::text;
 
 pub(super) fn run(args: &TreeArgs, out: &mut Output) -> Result<()> {
@@ -58,25 +59,27 @@ fn check(args: &TreeArgs, json: bool) -> Result<()> {
 fn dendrogram(args: &TreeArgs, out: &mut Output) -> Result<()> {
     let (study, entry, factors) = open_fit(&args.study, args.fit.as_deref(), out)?;
     let tree = hierarchy::tree_by(&factors.features, args.overlap.into(), args.linkage.into());
-    let object = json!({"fit": entry.name, "measure": tree.measure, "nodes": tree.nodes});
-    if out.is_json() && args.cut.is_none() {
-        return match &args.out {
-            None => out.object(&object),
-            Some(_) => write(args, &format!("{object}\n"), out),
+    let rows = contexts::feature_rows(&factors, &*study.tokens()?, &study.notes(&entry.name)?);
+    let is_json = out.is_json() || args.format == TreeFormat::Json;
+    if let Some(height) = args.cut {
+        return match is_json {
+            true => write_json(
+                args,
+                &json::clusters(&tree, height, &rows, &entry.name),
+                out,
+            ),
+            false => write_lines(args, &cluster_lines(&tree, height, &rows), out),
         };
     }
-    let rows = contexts::feature_rows(&factors, &*study.tokens()?, &study.notes(&entry.name)?);
-    if let Some(height) = args.cut {
-        return write_clusters(args, &hierarchy::cut(&tree, height), &rows, out);
+    if is_json {
+        return write_json(args, &json::tree(&tree, &entry.name), out);
     }
     let label = |id: usize| dendrogram::leaf_label(&rows[id]);
-    let text = match args.format {
-        TreeFormat::Text => return write_lines(args, &indented(&tree, &rows), out),
-        TreeFormat::Json => format!("{object}\n"),
-        TreeFormat::Newick => dendrogram::to_newick(&tree, &label),
-        TreeFormat::Svg => dendrogram::to_svg(&tree, &label),
-    };
-    write(args, &text, out)
+    match args.format {
+        TreeFormat::Newick => write(args, &dendrogram::to_newick(&tree, &label), out),
+        TreeFormat::Svg => write(args, &dendrogram::to_svg(&tree, &label), out),
+        TreeFormat::Text | TreeFormat::Json => write_lines(args, &indented(&tree, &rows), out),
+    }
 }
 
 /// Lines for a person, to a file as on a terminal: a label cannot end one.
@@ -84,55 +87,35 @@ fn write_lines(args: &TreeArgs, lines: &[String], out: &mut Output) -> Result<()
     if args.out.is_none() {
         return lines.iter().try_for_each(|line| out.line(line));
     }
-    write(
-        args,
-        &lines
-            .iter()
-            .map(|line| text::clean(line) + "\n")
-            .collect::<String>(),
-        out,
-    )
+    let lines: String = lines.iter().map(|line| text::clean(line) + "\n").collect();
+    write(args, &lines, out)
+}
+
+/// An object on a line of its own.
+fn write_json(args: &TreeArgs, object: &Value, out: &mut Output) -> Result<()> {
+    match &args.out {
+        None => out.object(object),
+        Some(_) => write(args, &export::line(object), out),
+    }
 }
 
 fn write(args: &TreeArgs, text: &str, out: &mut Output) -> Result<()> {
     let Some(path) = &args.out else {
         return out.document(text);
     };
-    disk::write_atomic(path, text.as_bytes())?;
+    export::write(path, text)?;
     out.note(&format!("wrote {}", path.display()));
     Ok(())
 }
 
-fn write_clusters(
-    args: &TreeArgs,
-    clusters: &[Vec<usize>],
-    rows: &[FeatureRow],
-    out: &mut Output,
-) -> Result<()> {
-    if out.is_json() || args.format == TreeFormat::Json {
-        return match &args.out {
-            None => clusters
-                .iter()
-                .try_for_each(|ids| out.object(&json!({"features": ids}))),
-            Some(_) => write(
-                args,
-                &clusters
-                    .iter()
-                    .map(|ids| format!("{}\n", json!({"features": ids})))
-                    .collect::<String>(),
-                out,
-            ),
-        };
-    }
+/// A line a cluster: how many features it has, and what they are called.
+fn cluster_lines(tree: &Tree, height: f32, rows: &[FeatureRow]) -> Vec<String> {
     let label = |&id: &usize| text::truncate(&text::clean(&dendrogram::leaf_label(&rows[id])), 32);
-    let line = |ids: &Vec<usize>| {
-        format!(
-            "{:>4}  {}",
-            ids.len(),
-            ids.iter().map(label).collect::<Vec<_>>().join(" | ")
-        )
+    let line = |ids: Vec<usize>| {
+        let labels: Vec<String> = ids.iter().map(label).collect();
+        format!("{:>4}  {}", ids.len(), labels.join(" | "))
     };
-    write_lines(args, &clusters.iter().map(line).collect::<Vec<_>>(), out)
+    hierarchy::cut(tree, height).into_iter().map(line).collect()
 }
 
 fn indented(tree: &Tree, rows: &[FeatureRow]) -> Vec<String> {
@@ -175,38 +158,26 @@ fn recursive_levels(args: &TreeArgs, out: &mut Output) -> Result<()> {
         crate::cli::Device::Auto,
         out,
     )?;
-    let counts = if args.levels.is_empty() {
-        recursive::default_levels(entry.config.features)
-    } else {
-        args.levels.clone()
+    let source = match args.joint {
+        true => Some(study.activations(entry.hook)?),
+        false => None,
     };
-    let growth = args.growth.into();
-    let mut found = recursive::levels(
-        &factors.features,
-        &counts,
-        growth,
-        &entry.config,
-        &out.task(),
-    )?;
-    let tuned = match args.joint {
-        true => joint::tune(
-            &factors,
-            &*study.activations(entry.hook)?,
-            &mut found,
-            &out.task(),
-        )?,
-        false => Vec::new(),
+    let fit = LevelsFit {
+        factors: &factors,
+        config: &entry.config,
+        hook: entry.hook,
+        tokens: &*study.tokens()?,
+        tune_on: source.as_deref().map(|source| source as _),
     };
-    let p = entry.config.share(factors.features.rows);
-    let mut described = levels::describe(&factors, &found, growth, p, &tuned, &*study.tokens()?);
-    if let Some(model) = &model {
-        levels::promote(&mut described, &found, model, entry.hook)?;
-    }
+    let request = LevelsRequest {
+        counts: args.levels.clone(),
+        growth: args.growth.into(),
+    };
+    let levels = jobs::levels::levels(&fit, &request, model.as_ref().ok(), &out.task())?;
     if out.is_json() || args.format == TreeFormat::Json {
-        let object = levels_json::to_json(&described, &entry.name);
-        return write(args, &format!("{object}\n"), out);
+        return write_json(args, &json::levels(&levels, &entry.name), out);
     }
-    write_lines(args, &level_lines(&described), out)
+    write_lines(args, &level_lines(&levels), out)
 }
 
 fn level_lines(levels: &Levels) -> Vec<String> {

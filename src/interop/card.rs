@@ -1,38 +1,13 @@
-//! A feature's card for elsewhere: the JSON of `mlpeek feature --json`, and Markdown for notes and
-//! papers.
-
-use serde_json::{Value, json};
+//! A feature's and a neuron's card as Markdown, for notes and papers.
+//!
+//! Knows no file. Invariant: what a token or a label holds cannot end a cell or begin a heading.
 
 use super::markdown::{cell, emphasised, table};
-use crate::analysis::{Context, FeatureCard, NeuronCard, ScoredToken};
+use crate::analysis::{FeatureCard, NeuronCard, ScoredToken};
 use crate::pieces::{VisibleSpan, visible_spans};
 
 /// Contexts that a Markdown page shows.
 const MARKDOWN_CONTEXTS: usize = 15;
-
-/// One feature as a JSON object.
-pub fn to_json(card: &FeatureCard, fit: &str) -> Value {
-    json!({
-        "id": card.row.id, "fit": fit, "name": card.row.name, "share": card.row.share, "density": card.row.density,
-        "purity": card.row.purity, "top_tokens": card.row.top_tokens,
-        "contexts": card.contexts.iter().map(context).collect::<Vec<_>>(),
-        "quantiles": card.quantiles.iter().map(|(q, c)| json!({"quantile": q, "context": context(c)})).collect::<Vec<_>>(),
-        "neurons": card.neurons, "promoted": logits(&card.promoted), "suppressed": logits(&card.suppressed),
-        "lens_note": card.lens_note, "related": card.related, "labels": card.labels, "histogram": card.histogram,
-        "peak": card.peak,
-    })
-}
-
-fn context(c: &Context) -> Value {
-    json!({"tokens": c.tokens, "values": c.values, "peak": c.peak, "label": c.label, "row": c.row, "sample": c.sample})
-}
-
-fn logits(tokens: &[ScoredToken]) -> Value {
-    tokens
-        .iter()
-        .map(|t| json!({"token": t.token, "id": t.id, "logit": t.value}))
-        .collect()
-}
 
 /// One feature as a Markdown page.
 pub fn to_markdown(card: &FeatureCard, fit: &str) -> String {
@@ -93,19 +68,6 @@ pub fn to_markdown(card: &FeatureCard, fit: &str) -> String {
         page += &format!("| {} | {:+.3} | {} |\n", n.index, n.weight, n.used_by);
     }
     page
-}
-
-/// One neuron as a JSON object.
-pub fn neuron_to_json(card: &NeuronCard, fit: &str) -> Value {
-    let features: Vec<Value> = card
-        .features
-        .iter()
-        .map(|(id, weight, token)| json!({"id": id, "weight": weight, "top_token": token}))
-        .collect();
-    json!({
-        "neuron": card.index, "fit": fit, "features": features, "promoted": logits(&card.promoted),
-        "suppressed": logits(&card.suppressed), "contexts": card.contexts.iter().map(context).collect::<Vec<_>>(),
-    })
 }
 
 /// One neuron as a Markdown page.

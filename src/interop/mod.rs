@@ -7,7 +7,7 @@ pub mod archive;
 pub mod card;
 pub mod dendrogram;
 mod floats;
-pub mod levels;
+pub mod json;
 pub mod markdown;
 pub mod matrix;
 pub mod npy;

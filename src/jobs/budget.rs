@@ -21,6 +21,9 @@ pub(crate) struct FitBudget {
 impl FitBudget {
     /// What a fit to n × d activations takes of so much free memory and disk, or why neither holds
     /// it.
+    ///
+    /// # Errors
+    /// The reason, with what would fit.
     pub fn of(
         config: &FitConfig,
         (n, d): (usize, usize),

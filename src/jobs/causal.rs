@@ -1,6 +1,7 @@
 //! The causal evaluation from a study to its table: prepared with the study at hand, run with the
 //! model alone, so that nobody waits for the study while texts are generated.
 
+mod chosen;
 mod outcome;
 
 use std::collections::{HashMap, HashSet};
@@ -10,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::choice::{Choose, by_output, first_tokens, with_capitals};
-use super::directions::Place;
-use super::evaluation::{self, Method, Offered};
+use super::choice::{Choose, first_tokens, with_capitals};
+use super::directions::HookSelection;
+use super::evaluation::{self, Method};
 use crate::amounts::duration;
 use crate::error::{Error, Result};
 use crate::eval::judge::Estimate;
@@ -23,23 +24,23 @@ use crate::eval::steering::log::Log;
 use crate::eval::steering::report::{Reported, compare, report};
 use crate::eval::steering::rise::rises;
 use crate::eval::steering::{
-    Happened, JudgedRecord, Run, SteeringConfig, Subject, TextRecord, UNSTEERED, texts_of,
-    unreached, unsteered_of,
+    Happened, JudgedRecord, Run, SteeringConfig, TextRecord, UNSTEERED, texts_of, unreached,
+    unsteered_of,
 };
 use crate::model::{HookPoint, Model};
-use crate::steering::direction_term;
 use crate::study::Study;
 use crate::task::TaskCtx;
+use chosen::{ChosenDirection, chosen_directions, lifted, subjects};
 pub use outcome::{Causal, Scores, Unreached};
 
 /// What is asked of a causal evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CausalAsk {
+pub struct CausalRequest {
     /// The methods; the first is compared with the others. None means [`evaluation::usual_of`] the
     /// study.
     pub methods: Vec<Method>,
-    /// Where.
-    pub place: Place,
+    /// Where in the study directions are taken from that name no hook.
+    pub place: HookSelection,
     /// Which sentences choose nothing.
     pub holdout: Holdout,
     /// Labels; none means all that can be scored.
@@ -47,7 +48,7 @@ pub struct CausalAsk {
     /// By which side of a direction it is chosen for a label.
     #[serde(default)]
     pub choose: Choose,
-    /// The texts.
+    /// How texts are steered and sampled.
     pub config: SteeringConfig,
     /// Its name in the study; `None`: made of all this.
     pub name: Option<String>,
@@ -55,12 +56,12 @@ pub struct CausalAsk {
     pub seed: u64,
 }
 
-impl Default for CausalAsk {
+impl Default for CausalRequest {
     /// What `mlpeek eval steering` asks where nothing is said.
     fn default() -> Self {
         Self {
             methods: Vec::new(),
-            place: Place::default(),
+            place: HookSelection::default(),
             holdout: Holdout {
                 share: 0.5,
                 ..Holdout::default()
@@ -84,7 +85,7 @@ pub struct Prepared {
     /// Where each of them lives.
     hooks: Vec<HookPoint>,
     /// A direction a method and label, as it is in its set.
-    offers: Vec<Offer>,
+    directions: Vec<ChosenDirection>,
     labels: Vec<String>,
     /// (label, text) that chose nothing, and those that chose.
     learn: Vec<(String, String)>,
@@ -92,20 +93,17 @@ pub struct Prepared {
     notes: Vec<String>,
 }
 
-struct Offer {
-    method: String,
-    label: String,
-    direction: usize,
-    hook: HookPoint,
-    column: Vec<f32>,
-}
-
 /// Chooses directions and opens the log.
 ///
 /// # Errors
-/// What [`Offered::choose`] and [`Log::open`] return; [`Error::Usage`] for a label that is not
+/// What [`evaluation::MethodDirections::choose`] and [`Log::open`] return; [`Error::Usage`] for a label that is not
 /// there and without a method.
-pub fn prepare(study: &Study, ask: &CausalAsk, model: &Model, ctx: &TaskCtx) -> Result<Prepared> {
+pub fn prepare(
+    study: &Study,
+    ask: &CausalRequest,
+    model: &Model,
+    ctx: &TaskCtx,
+) -> Result<Prepared> {
     let tokens = study.tokens()?;
     let split = &Split::new(&tokens, &ask.holdout)?;
     ask.config.check()?;
@@ -140,12 +138,12 @@ pub fn prepare(study: &Study, ask: &CausalAsk, model: &Model, ctx: &TaskCtx) -> 
                 .collect::<Result<_>>()?
         }
     };
-    let offers = offers(all, &chosen, &labels, &tokens.labels);
+    let directions = chosen_directions(all, &chosen, &labels, &tokens.labels);
     let model = study.manifest().model.as_ref().map(|m| &m.weights_sha256);
     // Everything that decides a text: another plan is another evaluation.
     let plan = json!({"config": ask.config, "model": model, "split": split.labels.len(), "seed": ask.seed,
         "held_out": split.sentences.iter().filter(|s| s.held_out).map(|s| s.rows.start).collect::<Vec<_>>(),
-        "directions": offers.iter().map(|o| json!([o.method, o.label, o.direction, o.hook.to_string(),
+        "directions": directions.iter().map(|o| json!([o.method, o.label, o.direction, o.hook.to_string(),
             format!("{:016x}", xxh3_64(bytemuck::cast_slice::<f32, u8>(&o.column)))])).collect::<Vec<_>>()});
     let name = ask
         .name
@@ -165,7 +163,7 @@ pub fn prepare(study: &Study, ask: &CausalAsk, model: &Model, ctx: &TaskCtx) -> 
         seed: ask.seed,
         hooks: hooks.iter().map(|(_, hook)| *hook).collect(),
         reported: choices.reported,
-        offers,
+        directions,
         labels,
         learn: owned(true),
         scale: owned(false),
@@ -177,66 +175,6 @@ pub fn prepare(study: &Study, ask: &CausalAsk, model: &Model, ctx: &TaskCtx) -> 
         .flatten()
         .collect(),
     })
-}
-
-/// The directions of a method that lift each label's words most; `None` for one that chooses by no
-/// side: differences in means are their labels' own, and random directions are not chosen.
-/// Shuffled: another label's words.
-fn lifted(offered: &Offered, tokens: &[Vec<u32>], model: &Model, ctx: &TaskCtx) -> Result<Chosen> {
-    let mut tokens = tokens.to_vec();
-    match &offered.method {
-        Method::Set(kind) if kind.supervised() || !kind.ranked() => {
-            return Ok(None);
-        }
-        Method::Shuffled => tokens.rotate_left(1),
-        Method::Set(_) | Method::Mean(_) => {}
-    }
-    by_output(model, offered.set.as_ref(), &tokens, ctx).map(Some)
-}
-
-/// For each label a direction where it has words; `None` where the choice by input stands.
-type Chosen = Option<Vec<Option<usize>>>;
-
-/// The direction of each method for each label. Random directions are not chosen: one a label, as
-/// they come.
-fn offers(all: &[Offered], chosen: &[Chosen], labels: &[String], names: &[String]) -> Vec<Offer> {
-    let mut out = Vec::new();
-    for (i, label) in labels.iter().enumerate() {
-        for (method, chosen) in all.iter().zip(chosen) {
-            let Some(found) = method
-                .found
-                .iter()
-                .find(|f| names[f.label as usize] == *label)
-            else {
-                continue;
-            };
-            let directions = method.set.directions();
-            let direction = match method.method {
-                Method::Set(ref kind) if !kind.ranked() => i % directions.count().max(1),
-                _ => match chosen {
-                    None => found.feature,
-                    Some(of) => match of[i] {
-                        Some(direction) => direction,
-                        // Without words of its own there is nothing to choose by.
-                        None => continue,
-                    },
-                },
-            };
-            let (method, hook, column) = (
-                method.name.clone(),
-                method.set.hook(),
-                directions.column(direction),
-            );
-            out.push(Offer {
-                method,
-                label: label.clone(),
-                direction,
-                hook,
-                column,
-            });
-        }
-    }
-    out
 }
 
 /// How much an evaluation generates at most.
@@ -261,7 +199,7 @@ impl Prepared {
             .iter()
             .filter(|t| t.key.method != UNSTEERED)
             .count();
-        let directions = self.offers.len();
+        let directions = self.directions.len();
         Plan {
             directions,
             texts: texts_of(directions, &self.config),
@@ -315,7 +253,8 @@ impl Prepared {
         // A target that is known to be out of reach will have no texts.
         let unreached = self.log.strengths().iter().filter(|s| !s.reached).count();
         let none = unreached * self.config.prompts.len() * self.config.samples;
-        let texts = texts_of(self.offers.len(), &self.config).saturating_sub(steered.len() + none);
+        let texts =
+            texts_of(self.directions.len(), &self.config).saturating_sub(steered.len() + none);
         let bare = unsteered_of(&self.config).saturating_sub(unsteered.len());
         let longest = self
             .config
@@ -388,7 +327,7 @@ impl Prepared {
             ));
         }
         let words = own_tokens(&self.learn, &self.labels, model)?;
-        let subjects = subjects(&self.offers, &words, model)?;
+        let subjects = subjects(&self.directions, &words, model)?;
         note(&judge.describe());
         let texts = texts_of(subjects.len(), &self.config);
         let takes = seconds_a_text
@@ -468,30 +407,6 @@ fn own_tokens<'a>(
         .iter()
         .zip(words)
         .map(|(label, words)| Ok((label.as_str(), first_tokens(model, &words)?)))
-        .collect()
-}
-
-/// What is steered with for the labels that have an entry in `words`.
-fn subjects(
-    offers: &[Offer],
-    words: &HashMap<&str, Vec<u32>>,
-    model: &Model,
-) -> Result<Vec<Subject>> {
-    let subject = |o: &Offer| {
-        let term = direction_term(model, o.hook, &o.column, 1.0)?;
-        let words = words.get(o.label.as_str()).cloned().unwrap_or_default();
-        Ok(Subject {
-            method: o.method.clone(),
-            label: o.label.clone(),
-            direction: o.direction,
-            term,
-            words,
-        })
-    };
-    offers
-        .iter()
-        .filter(|o| words.contains_key(o.label.as_str()))
-        .map(subject)
         .collect()
 }
 

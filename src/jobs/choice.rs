@@ -49,6 +49,9 @@ impl FromStr for Choose {
 }
 
 /// The first tokens of words inside a sentence, each once.
+///
+/// # Errors
+/// A word that the tokenizer cannot encode.
 pub fn first_tokens(model: &Model, words: &[String]) -> Result<Vec<u32>> {
     let mut out = Vec::new();
     for word in words {
@@ -86,6 +89,9 @@ pub fn with_capitals(words: &[String]) -> Vec<String> {
 /// For each list of tokens the direction whose logit lens lifts them most: by the mean of their
 /// logits, in standard deviations of all logits of that direction; the first of equals, `None` for
 /// an empty list.
+///
+/// # Errors
+/// Directions of another width than the model, [`crate::Error::Cancelled`].
 pub fn by_output(
     model: &Model,
     set: &dyn DirectionSet,

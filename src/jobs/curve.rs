@@ -21,6 +21,9 @@ pub(crate) struct Curve<'p> {
 impl<'p> Curve<'p> {
     /// A curve that begins with these points: none, or those up to the checkpoint that is gone on
     /// from.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
     pub fn begin<T: Serialize>(path: &'p Path, before: &[T]) -> Result<Self> {
         disk::write_atomic(path, before.iter().map(line).collect::<String>().as_bytes())?;
         let file = OpenOptions::new()
@@ -30,7 +33,10 @@ impl<'p> Curve<'p> {
         Ok(Self { path, file })
     }
 
-    /// Adds a point.
+    /// Adds a point at the end, as a line that is on disk before this returns.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
     pub fn append<T: Serialize>(&mut self, point: &T) -> Result<()> {
         self.file
             .write_all(line(point).as_bytes())

@@ -13,16 +13,16 @@ use crate::task::TaskCtx;
 
 /// Where in a study directions are wanted; what is left open is the newest fit's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    /// The fit.
+pub struct HookSelection {
+    /// A fit by name: its hook is meant.
     pub fit: Option<String>,
-    /// The layer.
+    /// The layer, where the study has several hooks.
     pub layer: Option<usize>,
     /// Where in the layer.
     pub site: Option<HookSite>,
 }
 
-impl Place {
+impl HookSelection {
     /// Where directions of a kind are: at the hook that it names itself, or here.
     pub fn of(&self, kind: &SetKind) -> Self {
         kind.hook().map_or_else(
@@ -36,9 +36,13 @@ impl Place {
     }
 }
 
-impl Place {
+impl HookSelection {
     /// The hook that is meant with the saved fit there is on it; an error lists the hooks when
     /// several could be meant.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where there is no such fit or hook, or where several hooks could be meant;
+    /// fits that cannot be read.
     pub fn resolve(&self, study: &Study) -> Result<(HookPoint, Option<FitEntry>)> {
         let wanted = |h: &HookPoint| {
             self.layer.is_none_or(|l| h.layer == l) && self.site.is_none_or(|s| h.site == s)
@@ -82,12 +86,12 @@ impl Place {
 /// seconds, the others less).
 ///
 /// # Errors
-/// What [`Place::resolve`] and [`Baseline::make`](crate::directions::Baseline::make) return; [`Error::Usage`] where there is no such fit or
+/// What [`HookSelection::resolve`] and [`Baseline::make`](crate::directions::Baseline::make) return; [`Error::Usage`] where there is no such fit or
 /// autoencoder.
 pub fn open(
     study: &Study,
     kind: &SetKind,
-    place: &Place,
+    place: &HookSelection,
     ctx: &TaskCtx,
 ) -> Result<Box<dyn DirectionSet>> {
     let baseline = match kind {
@@ -111,7 +115,7 @@ pub fn open(
 
 /// The fit at the place; where the place says neither layer nor hook, the fit that it names, or the
 /// newest of the study.
-fn fit_at(study: &Study, place: &Place) -> Result<Box<dyn DirectionSet>> {
+fn fit_at(study: &Study, place: &HookSelection) -> Result<Box<dyn DirectionSet>> {
     if place.layer.is_none() && place.site.is_none() {
         return fit_set(study, place.fit.as_deref());
     }
@@ -126,7 +130,11 @@ fn fit_at(study: &Study, place: &Place) -> Result<Box<dyn DirectionSet>> {
 }
 
 /// The autoencoder of that name, or the newest at the place.
-fn sae_set(study: &Study, name: Option<&str>, place: &Place) -> Result<Box<dyn DirectionSet>> {
+fn sae_set(
+    study: &Study,
+    name: Option<&str>,
+    place: &HookSelection,
+) -> Result<Box<dyn DirectionSet>> {
     let there = |h: HookPoint| {
         place.layer.is_none_or(|l| h.layer == l) && place.site.is_none_or(|s| h.site == s)
     };
@@ -161,6 +169,9 @@ pub fn row_labels(tokens: &TokenTable) -> Vec<Option<u32>> {
 }
 
 /// Names for the list: what a person gave, else what the set calls its directions.
+///
+/// # Errors
+/// Notes that cannot be read.
 pub fn names(study: &Study, set: &dyn DirectionSet) -> Result<Notes> {
     let mut notes = study.notes(set.name())?;
     for id in 0..set.directions().count() {
@@ -185,6 +196,9 @@ pub struct Reference {
 impl Reference {
     /// Reads `3`, `3:-0.5`, `diffmean:months`, `kmeans:7:2`, `fit:NAME/3`, `sae:NAME/17:-1`,
     /// `sae:17` (the newest).
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for what names no direction.
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = || {
             Error::usage(format!(
@@ -221,6 +235,9 @@ impl Reference {
     }
 
     /// Several, separated by commas.
+    ///
+    /// # Errors
+    /// What [`Self::parse`] returns for one of them.
     pub fn parse_list(text: &str) -> Result<Vec<Self>> {
         text.split(',').map(Self::parse).collect()
     }

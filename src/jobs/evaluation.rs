@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::directions::{self, Place};
+use super::directions::{self, HookSelection};
 use crate::corpus::TokenTable;
 use crate::directions::{Baseline, BaselineData, DirectionSet, PlainSet, SetKind};
 use crate::error::{Error, Result};
@@ -85,8 +85,8 @@ impl FromStr for Method {
 /// autoencoders of the same hook.
 ///
 /// # Errors
-/// What [`Place::resolve`] returns.
-pub fn usual_of(study: &Study, place: &Place) -> Result<Vec<Method>> {
+/// What [`HookSelection::resolve`] returns.
+pub fn usual_of(study: &Study, place: &HookSelection) -> Result<Vec<Method>> {
     let (hook, _) = place.resolve(study)?;
     let mut methods = Method::usual();
     let saes = study
@@ -107,18 +107,18 @@ pub fn usual_of(study: &Study, place: &Place) -> Result<Vec<Method>> {
 }
 
 /// A method with its directions and the one chosen for each scored label.
-pub struct Offered {
+pub struct MethodDirections {
     /// For tables: "k100", "diffmean", "k100, shuffled labels".
     pub name: String,
-    /// Which.
+    /// The method whose directions these are.
     pub method: Method,
-    /// The directions.
+    /// Its set of directions.
     pub set: Box<dyn DirectionSet>,
     /// For each scored label the direction chosen on the training sentences.
     pub found: Vec<LabelDetection>,
 }
 
-impl Offered {
+impl MethodDirections {
     /// Opens a method's directions, the supervised ones made of the training sentences alone, and
     /// chooses one for each label that `split` scores. The other sets see all sentences, but no
     /// label. `shuffled` is the fit whose features [`Method::Shuffled`] takes.
@@ -130,7 +130,7 @@ impl Offered {
         study: &Study,
         method: &Method,
         shuffled: &SetKind,
-        place: &Place,
+        place: &HookSelection,
         split: &Split,
         seed: u64,
         ctx: &TaskCtx,
@@ -182,8 +182,8 @@ impl Offered {
 
 /// What every method offers, and how it is reported on.
 pub struct Choices {
-    /// Each method once.
-    pub offered: Vec<Offered>,
+    /// Every method that a line has, each once.
+    pub offered: Vec<MethodDirections>,
     /// What tables have a line for: a method, or several as one. Their members by name.
     pub reported: Vec<Reported>,
 }
@@ -200,22 +200,22 @@ impl Choices {
     }
 
     /// The methods of a line.
-    pub fn members<'a>(&'a self, line: &'a Reported) -> impl Iterator<Item = &'a Offered> {
+    pub fn members<'a>(&'a self, line: &'a Reported) -> impl Iterator<Item = &'a MethodDirections> {
         self.offered
             .iter()
             .filter(|o| line.members.contains(&o.name))
     }
 }
 
-/// [`Offered::choose`] for each of `methods`; none means [`usual_of`] the study. What is shuffled
+/// [`MethodDirections::choose`] for each of `methods`; none means [`usual_of`] the study. What is shuffled
 /// is the first fit among them.
 ///
 /// # Errors
-/// What [`Offered::choose`] returns; [`Error::Usage`] for a mean over methods of different hooks.
+/// What [`MethodDirections::choose`] returns; [`Error::Usage`] for a mean over methods of different hooks.
 pub fn choose_all(
     study: &Study,
     methods: &[Method],
-    place: &Place,
+    place: &HookSelection,
     split: &Split,
     seed: u64,
     ctx: &TaskCtx,
@@ -247,7 +247,7 @@ pub fn choose_all(
                 Some(name) => name,
                 None => {
                     let offered =
-                        Offered::choose(study, method, shuffled, place, split, seed, ctx)?;
+                        MethodDirections::choose(study, method, shuffled, place, split, seed, ctx)?;
                     let name = offered.name.clone();
                     // One fit by two names: fit, and the name of the newest.
                     if choices.offered.iter().all(|o| o.name != name) {
@@ -288,12 +288,12 @@ fn single(method: &Method) -> &[Method] {
 /// at `place`.
 ///
 /// # Errors
-/// What [`Place::resolve`], opening the rows, and [`Baseline::make`] return.
+/// What [`HookSelection::resolve`], opening the rows, and [`Baseline::make`] return.
 pub fn supervised(
     study: &Study,
     kind: Baseline,
     hook: Option<HookPoint>,
-    place: &Place,
+    place: &HookSelection,
     split: &Split,
     tokens: &TokenTable,
     ctx: &TaskCtx,

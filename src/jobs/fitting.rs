@@ -1,13 +1,10 @@
 //! The one loop that runs a fit, for the explorer and for the command: sweeps, snapshots,
 //! checkpoints, holding, stopping early with the best kept.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::curve::{self, Curve};
 use super::gpu::FitGpu;
 use crate::activations::ActivationSource;
 use crate::activations::energy::{Concentration, Energy};
@@ -15,19 +12,21 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::factor::{Factoriser, Factors, FirstLook, FitConfig, Stop, Sweep};
 use crate::model::HookPoint;
-use crate::study::{Ended, FitEntry, Study};
+use crate::study::{Ended, Study};
 use crate::task::{Progress, TaskCtx};
 
+mod error_curve;
 mod first_look;
+mod refinement;
+mod timer;
+
+use error_curve::ErrorCurve;
+pub use error_curve::saved_curve;
+pub use refinement::{Refinement, default_name, refined_name};
+use timer::{Timer, checkpoint_every};
 
 /// A snapshot for the screen at most this often, and less often where it takes long.
 const SNAPSHOT_EVERY: Duration = Duration::from_millis(250);
-/// At most this much work is lost to a kill, or five times what a checkpoint takes.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
-/// The same in seconds, where the user says otherwise.
-const CHECKPOINT: &str = "MLPEEK_CHECKPOINT";
-/// What is done beside the sweeps waits this many times as long as it took.
-const COST: u32 = 5;
 
 /// What a shell sees of a running fit.
 pub trait FitObserver {
@@ -42,7 +41,7 @@ pub trait FitObserver {
     /// After every sweep, never thinned.
     fn sweep(&mut self, sweep: Sweep) -> Result<()>;
     /// Whether it wants snapshots before the end: they take time.
-    fn looks(&self) -> bool {
+    fn wants_snapshots(&self) -> bool {
         true
     }
     /// At most every 250 ms, and once more at the end.
@@ -61,7 +60,7 @@ pub trait FitObserver {
 /// Whether to go on from a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resume {
-    /// Start anew.
+    /// Start anew, whatever is there.
     Never,
     /// Go on where a checkpoint is, start anew where there is none.
     IfThere,
@@ -80,84 +79,34 @@ pub enum Begin {
     Anew,
     /// An earlier fit's factors; the features `locked` of them stay as they are.
     Factors {
-        /// The earlier fit's.
+        /// The factors of the earlier fit.
         factors: Arc<Factors>,
-        /// Ids in it.
+        /// Features of it, by number.
         locked: Vec<usize>,
     },
     /// A first look: batches of so many rows, then one pass over all; no full sweep.
     Batches(usize),
 }
 
-/// How a fit goes on from an earlier one.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Refinement {
-    /// The earlier fit; `None`: the newest.
-    pub fit: Option<String>,
-    /// Features to add, where rows are explained worst.
-    pub add: usize,
-    /// Features to take away, by merging those most alike.
-    pub merge: usize,
-    /// Features of the earlier fit that stay as they are.
-    pub lock: Vec<usize>,
-}
-
-impl Refinement {
-    /// The earlier fit with its settings for the new number of features, and what to begin with.
-    pub fn plan(&self, study: &Study) -> Result<(FitEntry, FitConfig, Begin)> {
-        let (entry, factors) = study.load_fit(self.fit.as_deref())?;
-        let k = factors.features.columns() + self.add;
-        let features = k
-            .checked_sub(self.merge)
-            .filter(|&k| k > 0)
-            .ok_or_else(|| {
-                Error::usage(format!(
-                    "fit '{}' has {k} features: {} of them cannot be merged away",
-                    entry.name, self.merge
-                ))
-            })?;
-        let there = factors.features.columns();
-        if let Some(id) = self.lock.iter().find(|id| **id >= there) {
-            return Err(Error::usage(format!(
-                "feature {id} cannot be locked: fit '{}' has 0 to {}",
-                entry.name,
-                there - 1
-            )));
-        }
-        let config = FitConfig {
-            features,
-            ..entry.config.clone()
-        };
-        Ok((
-            entry,
-            config,
-            Begin::Factors {
-                factors,
-                locked: self.lock.clone(),
-            },
-        ))
-    }
-}
-
 /// Where a fit of a study is kept and how it begins.
-pub struct FitPlace {
+pub struct FitRun {
     /// The hook it factorises.
     pub hook: HookPoint,
-    /// Its name.
+    /// Its name in the study.
     pub name: String,
     /// Where its checkpoint lies.
     pub checkpoint: PathBuf,
     /// Where its error curve lies.
     pub losses: PathBuf,
-    /// From a checkpoint?
+    /// Whether it goes on from a checkpoint.
     pub resume: Resume,
-    /// Where not.
+    /// What it begins with where it does not.
     pub begin: Begin,
     /// A GPU that may take the sweeps.
     pub gpu: Option<FitGpu>,
 }
 
-impl FitPlace {
+impl FitRun {
     /// The place of the fit `name` in `study`. Nothing there changes before the request is known to
     /// be one that can be fitted.
     ///
@@ -212,10 +161,14 @@ pub struct FitEnd {
 /// Runs a fit to its end. `save` is called with the finished factors, how the fit ended, also when
 /// the user stops it after a first sweep: then the best so far is saved, and [`FitEnd::stop`] is
 /// `None`; before it, [`Error::Cancelled`] is returned.
+///
+/// # Errors
+/// [`Error::Usage`] for what cannot be fitted or gone on with, [`Error::Refused`] where neither
+/// memory nor disk holds it, [`Error::Cancelled`]; what `save` returns.
 pub fn run_fit(
     source: &dyn ActivationSource,
     config: &FitConfig,
-    place: &FitPlace,
+    place: &FitRun,
     observer: &mut dyn FitObserver,
     save: &dyn Fn(&Factors, Ended) -> Result<()>,
     ctx: &TaskCtx,
@@ -249,7 +202,7 @@ pub fn run_fit(
         .as_ref()
         .map(FirstLook::batches)
         .or(earlier.as_ref().map(Factoriser::sweeps));
-    let mut losses = Losses::open(&place.losses, sweeps_before)?;
+    let mut losses = ErrorCurve::open(&place.losses, sweeps_before)?;
     // Batches come to an end of their own.
     let mut looked = None;
     let mut whole = |look| {
@@ -288,8 +241,8 @@ pub fn run_fit(
         observer.started(factoriser.init_seconds(), resumed);
     }
     let (mut show, mut save_state) = (
-        Rhythm::at_once(SNAPSHOT_EVERY),
-        Rhythm::after(checkpoint_every()?),
+        Timer::at_once(SNAPSHOT_EVERY),
+        Timer::after(checkpoint_every()?),
     );
     let mut sweeps = 0;
     let stop = loop {
@@ -313,7 +266,7 @@ pub fn run_fit(
             "sweeps",
         ))
         .ok();
-        if observer.looks() && show.is_due() {
+        if observer.wants_snapshots() && show.is_due() {
             show.during(|| {
                 factoriser
                     .snapshot()
@@ -325,7 +278,7 @@ pub fn run_fit(
         }
         let held = observer.wants_hold();
         if held || save_state.is_due() {
-            save_state.during(|| keep_going(factoriser.checkpoint(checkpoint), observer));
+            save_state.during(|| checkpoint_or_note(factoriser.checkpoint(checkpoint), observer));
         }
         if held && observer.hold(ctx).is_err() {
             break None;
@@ -335,7 +288,7 @@ pub fn run_fit(
         return Err(Error::Cancelled);
     }
     if stop != Some(Stop::Converged) {
-        keep_going(factoriser.checkpoint(checkpoint), observer);
+        checkpoint_or_note(factoriser.checkpoint(checkpoint), observer);
     }
     // A user who stops a fit still wants its factors: finishing must not see the same request to
     // stop.
@@ -365,7 +318,7 @@ pub fn run_fit(
 fn earlier<'a>(
     source: &'a dyn ActivationSource,
     config: &FitConfig,
-    place: &FitPlace,
+    place: &FitRun,
     observer: &mut dyn FitObserver,
     ctx: &TaskCtx,
 ) -> Result<Option<Factoriser<'a>>> {
@@ -402,96 +355,10 @@ fn earlier<'a>(
 }
 
 /// Saves where a fit stands. That it could not is told, and no reason to give the fit up.
-fn keep_going(saved: Result<()>, observer: &mut dyn FitObserver) {
+fn checkpoint_or_note(saved: Result<()>, observer: &mut dyn FitObserver) {
     if let Err(e) = saved {
         observer.note(&format!("the fit goes on, but a crash would lose it: {e}"));
     }
-}
-
-fn checkpoint_every() -> Result<Duration> {
-    let Ok(text) = std::env::var(CHECKPOINT) else {
-        return Ok(CHECKPOINT_EVERY);
-    };
-    let seconds = text
-        .parse()
-        .ok()
-        .and_then(|s| Duration::try_from_secs_f64(s).ok());
-    seconds.ok_or_else(|| {
-        Error::usage(format!(
-            "{CHECKPOINT} is '{text}': give seconds between checkpoints, as 10 or 0.5"
-        ))
-    })
-}
-
-/// When something is done again: not before `every`, nor before five times what it took.
-struct Rhythm {
-    every: Duration,
-    next: Instant,
-}
-
-impl Rhythm {
-    fn at_once(every: Duration) -> Self {
-        Self {
-            every,
-            next: Instant::now(),
-        }
-    }
-
-    fn after(every: Duration) -> Self {
-        Self {
-            every,
-            next: Instant::now() + every,
-        }
-    }
-
-    fn is_due(&self) -> bool {
-        Instant::now() >= self.next
-    }
-
-    fn during<R>(&mut self, f: impl FnOnce() -> R) -> R {
-        let started = Instant::now();
-        let result = f();
-        self.next = Instant::now() + self.every.max(COST * started.elapsed());
-        result
-    }
-}
-
-/// The error curve on disk, a sweep a line.
-struct Losses<'p> {
-    /// `None` once it could not be written.
-    curve: Option<Curve<'p>>,
-}
-
-impl<'p> Losses<'p> {
-    /// A new curve, or that of a fit which goes on after `sweeps`: what a run did beyond its
-    /// checkpoint comes again.
-    fn open(path: &'p Path, sweeps: Option<usize>) -> Result<Self> {
-        let kept = sweeps.map_or(Ok(Vec::new()), |last| read_curve(path, last))?;
-        Ok(Self {
-            curve: Some(Curve::begin(path, &kept)?),
-        })
-    }
-
-    /// Adds a sweep. That it cannot be written is told once, and no reason to give the fit up.
-    fn append(&mut self, sweep: Sweep, observer: &mut dyn FitObserver) {
-        let Some(curve) = &mut self.curve else { return };
-        if let Err(problem) = curve.append(&sweep) {
-            observer.note(&format!(
-                "the fit goes on, but its error curve is not kept: {problem}"
-            ));
-            self.curve = None;
-        }
-    }
-}
-
-/// The sweeps of a curve up to the one numbered `last`.
-fn read_curve(path: &Path, last: usize) -> Result<Vec<Sweep>> {
-    curve::read(path, |sweep: &Sweep| sweep.sweep <= last)
-}
-
-/// The error curve of a saved fit, as far as it was written whole.
-pub fn saved_curve(study: &Study, name: &str) -> Result<Vec<Sweep>> {
-    read_curve(&study.loss_path(name)?, usize::MAX)
 }
 
 /// "relative error 0.2130", and where the fit weighs neurons or rows, which is which.
@@ -503,42 +370,4 @@ pub fn error_words(factors: &Factors) -> String {
             "relative error {weighted:.4} as weighed, {error:.4} of the activations as they are"
         ),
     }
-}
-
-/// The name of a fit that goes on from `entry`: the same while its settings are, as with new rows.
-pub fn refined_name(study: &Study, entry: &FitEntry, config: &FitConfig) -> Result<String> {
-    if config.same_fit(&entry.config) {
-        Ok(entry.name.clone())
-    } else {
-        default_name(study, entry.hook, config)
-    }
-}
-
-/// The name that a fit gets when the user gives none: `k100`, or `k100-2` … when that name holds
-/// another configuration.
-pub fn default_name(study: &Study, hook: HookPoint, config: &FitConfig) -> Result<String> {
-    let fits = study.fits()?;
-    let base = format!(
-        "{}k{}",
-        if study.manifest().hooks.len() > 1 {
-            format!("l{}-", hook.layer)
-        } else {
-            String::new()
-        },
-        config.features
-    );
-    let taken = |name: &str| fits.iter().find(|f| f.name == name);
-    for attempt in 1.. {
-        let name = if attempt == 1 {
-            base.clone()
-        } else {
-            format!("{base}-{attempt}")
-        };
-        match taken(&name) {
-            Some(fit) if fit.hook == hook && fit.config.same_fit(config) => return Ok(name),
-            Some(_) => {}
-            None => return Ok(name),
-        }
-    }
-    Ok(base)
 }

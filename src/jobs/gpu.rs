@@ -17,6 +17,9 @@ pub struct FitGpu {
 
 impl FitGpu {
     /// The GPU of a choice; `None` where the CPU fits.
+    ///
+    /// # Errors
+    /// A GPU that is named and cannot be opened.
     pub fn open(choice: DeviceChoice) -> Result<Option<Self>> {
         let asked = choice != DeviceChoice::Auto;
         Ok(Gpu::open(choice)?.map(|gpu| Self { gpu, asked }))

@@ -22,9 +22,9 @@ pub struct OpenRequest {
     pub corpus: Option<PathBuf>,
     /// The study's directory; `None` is the data directory, under model, layer and corpus.
     pub study: Option<PathBuf>,
-    /// The fit.
+    /// The settings of the fit.
     pub fit: FitConfig,
-    /// The device.
+    /// The device that the model computes on.
     pub device: DeviceChoice,
 }
 
@@ -73,7 +73,7 @@ pub struct Estimate {
 
 /// A steering run as the Steer pane asks for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SteerAsk {
+pub struct SteerSettings {
     /// Features with their weights (1 promotes; each multiplies α).
     pub features: Vec<(usize, f32)>,
     /// Which of their neurons.
@@ -83,7 +83,7 @@ pub struct SteerAsk {
     pub mode: Mode,
     /// The text to continue.
     pub prompt: String,
-    /// α or KL.
+    /// How far to steer: α, or the KL to reach.
     pub strength: Strength,
     /// Suppress instead of promote.
     pub negative: bool,

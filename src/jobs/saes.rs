@@ -11,10 +11,10 @@ use crate::task::TaskCtx;
 
 /// What a user says of an autoencoder, beside what its files say.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Said {
-    /// The layer.
+pub struct SaeOverrides {
+    /// The layer that it reads.
     pub layer: Option<usize>,
-    /// The site.
+    /// The site of the layer that it reads.
     pub site: Option<HookSite>,
     /// Whatever model and hook the files name.
     pub force: bool,
@@ -24,7 +24,11 @@ pub struct Said {
 ///
 /// # Errors
 /// Another model, hook or width than the study's: each says what to do.
-pub fn place(study: &Study, found: &Published, said: Said) -> Result<(HookPoint, Vec<String>)> {
+pub fn place(
+    study: &Study,
+    found: &Published,
+    said: SaeOverrides,
+) -> Result<(HookPoint, Vec<String>)> {
     let manifest = study.manifest();
     let mut notes = found.notes.clone();
     if let (Some(theirs), Some(ours), false) = (&found.model, &manifest.model, said.force) {
@@ -66,7 +70,7 @@ fn chosen(
     study: &Study,
     theirs: Option<HookPoint>,
     name: Option<&str>,
-    said: Said,
+    said: SaeOverrides,
     notes: &mut Vec<String>,
 ) -> Result<HookPoint> {
     let fits = |h: &HookPoint| {
@@ -313,6 +317,9 @@ pub(crate) fn check_memory(
 }
 
 /// Registers a published autoencoder in a study, with its figures on the study's rows.
+///
+/// # Errors
+/// Activations that cannot be read, a study that cannot be written, [`Error::Cancelled`].
 pub fn register(
     study: &Study,
     name: &str,
@@ -339,6 +346,9 @@ pub fn register(
 
 /// The name that an autoencoder trained here gets when the user gives none: `topk2048`, or
 /// `topk2048-2` … when that name holds another.
+///
+/// # Errors
+/// Autoencoders of the study that cannot be read.
 pub fn default_name(study: &Study, hook: HookPoint, config: &TrainConfig) -> Result<String> {
     let there = study.saes()?;
     let layer = if study.manifest().hooks.len() > 1 {

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::directions::Place;
+use super::directions::HookSelection;
 use crate::error::{Error, Result};
 use crate::eval::sweep::{FEATURES, SEEDS};
 use crate::factor::FitConfig;
@@ -12,18 +12,18 @@ use crate::study::Study;
 
 /// A sweep as the Fit pane asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SweepAsk {
+pub struct SweepRequest {
     /// The fit whose settings it takes; `None`: the newest.
     pub fit: Option<String>,
     /// Numbers of features, in the order of fitting.
     pub features: Vec<usize>,
-    /// Fits of each.
+    /// Fits of each number, with different seeds.
     pub seeds: usize,
     /// Whether each makes its own start.
     pub cold: bool,
 }
 
-impl Default for SweepAsk {
+impl Default for SweepRequest {
     fn default() -> Self {
         Self {
             fit: None,
@@ -37,12 +37,12 @@ impl Default for SweepAsk {
 /// A sweep that has begun: what its rows have in common.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SweepBegun {
-    /// The hook.
+    /// The hook whose activations are fitted.
     pub hook: HookPoint,
     /// Its settings, with the first number of features and the first seed.
     pub config: FitConfig,
     /// What was asked for.
-    pub ask: SweepAsk,
+    pub ask: SweepRequest,
 }
 
 /// The hook and the settings to start from: those of the named fits, else of the newest at the
@@ -53,7 +53,7 @@ pub struct SweepBegun {
 pub fn bases(
     study: &Study,
     names: &[String],
-    place: &Place,
+    place: &HookSelection,
 ) -> Result<(HookPoint, Vec<FitConfig>)> {
     let wanted = |h: &HookPoint| {
         place.layer.is_none_or(|l| h.layer == l) && place.site.is_none_or(|s| h.site == s)

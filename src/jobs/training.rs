@@ -29,11 +29,11 @@ const POINT_EVERY: Duration = Duration::from_secs(2);
 /// A point of a training's curve.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TrainPoint {
-    /// Steps done.
+    /// Training steps so far.
     pub step: u64,
-    /// Steps in all.
+    /// Training steps of the whole training.
     pub total: u64,
-    /// Passes done.
+    /// Passes over the rows so far.
     pub epoch: usize,
     /// Σ‖x − x̂‖² / Σ‖x − x̄‖² of the steps since the point before.
     pub fvu: f64,
@@ -54,7 +54,7 @@ pub trait TrainObserver {
 }
 
 /// Where a training of a study is kept and how it begins.
-pub struct TrainPlace {
+pub struct TrainRun {
     /// What is trained, before it has figures.
     pub entry: SaeEntry,
     config: TrainConfig,
@@ -63,8 +63,11 @@ pub struct TrainPlace {
     resume: Resume,
 }
 
-impl TrainPlace {
-    /// The place of the autoencoder `name` in `study`; nothing is written yet.
+impl TrainRun {
+    /// A training of the autoencoder `name` of `study`; nothing is written yet.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a name that no autoencoder can have.
     pub fn new(
         study: &Study,
         name: &str,
@@ -117,9 +120,13 @@ impl TrainPlace {
 /// Trains to the end. `keep` notes in the study that it begins, and at the end saves what was
 /// learnt; a stop before leaves a checkpoint to go on from. Gives the entry with its figures, and
 /// the seconds of all runs.
+///
+/// # Errors
+/// [`Error::Refused`] where memory does not hold it, [`Error::Cancelled`], a checkpoint that cannot
+/// be written; what `keep` returns.
 pub fn run(
     source: &dyn ActivationSource,
-    place: &TrainPlace,
+    place: &TrainRun,
     keep: &dyn Fn(&SaeEntry, Option<&Sae>) -> Result<()>,
     observer: &mut dyn TrainObserver,
     ctx: &TaskCtx,
@@ -210,7 +217,7 @@ mod tests {
     use crate::model::HookSite;
     use crate::task::CancelToken;
 
-    fn place(dir: &Path, resume: Resume) -> TrainPlace {
+    fn place(dir: &Path, resume: Resume) -> TrainRun {
         let config = TrainConfig {
             latents: 6,
             top_k: 2,
@@ -218,7 +225,7 @@ mod tests {
             batch: 8,
             ..TrainConfig::default()
         };
-        TrainPlace {
+        TrainRun {
             entry: SaeEntry {
                 name: "t".to_owned(),
                 hook: HookPoint {

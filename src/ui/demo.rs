@@ -166,13 +166,14 @@ impl Demo {
     /// A line of the list.
     pub fn row(&self, id: usize) -> FeatureRow {
         let (label, tokens, _) = concept(id);
+        let promoted: Vec<&str> = tokens.split(' ').rev().collect();
         FeatureRow {
             id,
             share: 0.08 / (1.0 + id as f32 * 0.35) + noise(id, 1) * 0.002,
             density: 0.002 + noise(id, 2) * noise(id, 3) * 0.3,
             neurons: 16,
             top_tokens: tokens.split(' ').map(|t| format!(" {t}")).collect(),
-            promoted: tokens.split(' ').rev().map(|t| format!(" {t}")).collect(),
+            promoted: scored(&promoted, id, 4.0, -0.3),
             purity: Some(Purity {
                 label: label.to_owned(),
                 share: 0.2 + 0.8 * noise(id, 4),

@@ -38,7 +38,7 @@ fn split(args: &EvalArgs, tokens: &TokenTable, out: &Output) -> Result<Split> {
     Ok(split)
 }
 
-/// "0.812 [0.790, 0.833]".
+/// A mean with its interval, as in "0.812 [0.790, 0.833]".
 fn with_interval(mean: Option<Mean>) -> String {
     mean.map_or_else(
         || "-".to_owned(),

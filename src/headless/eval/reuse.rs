@@ -1,18 +1,14 @@
 //! `mlpeek eval reuse`.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::{model_of, open_fit};
 use super::Output;
-use crate::analysis::{contexts, hierarchy};
 use crate::cli::ReuseArgs;
-use crate::corpus::TokenTable;
 use crate::error::{Error, Result};
-use crate::eval::rank::auroc_by_group;
 use crate::eval::reuse::{Member, Reuse, ReuseConfig, ReuseRow, Summary, WordShift, reuse};
-use crate::eval::score::each_strip;
-use crate::eval::split::{Holdout, Split};
 use crate::factor::Factors;
+use crate::jobs::family;
 use crate::model::HookPoint;
 use crate::study::Study;
 use crate::task::TaskCtx;
@@ -22,8 +18,6 @@ const LEGEND: &str = "Each row steers with the neurons named, all at the same KL
     another KL than was asked for, which is in no mean. Core: the neurons in more than half of the members, with their mean \
     weights; exclusive: those that no other member has; whole: the feature.";
 
-/// A label with fewer sentences is named.
-const ENOUGH: usize = 4;
 /// Cells of a word's change and rank.
 const WORD: usize = 15;
 
@@ -65,16 +59,46 @@ pub(super) fn run(args: &ReuseArgs, out: &mut Output) -> Result<()> {
         ));
     }
     if out.is_json() {
-        for row in &found.rows {
-            out.object(&json!({"event": "row", "row": row}))?;
-        }
-        let summary = |part| found.summary(part);
-        return out.object(&json!({"event": "reuse", "fit": entry.name, "hook": entry.hook.to_string(), "kl": args.kl,
-            "members": found.members, "core": summary("core"), "exclusive": summary("exclusive"), "whole": summary("whole")}));
+        found
+            .rows
+            .iter()
+            .try_for_each(|row| out.object(&event(row)))?;
+        let summary = |part| {
+            found.summary(part).map(|s| {
+                json!({
+                    "own": s.own, "others": s.others, "rank": s.rank, "steered_count": s.rows,
+                    "out_of_reach_count": s.out_of_reach,
+                })
+            })
+        };
+        let members: Vec<Value> = found
+            .members
+            .iter()
+            .map(|m| json!({"word": m.word, "feature": m.feature}))
+            .collect();
+        return out.object(&json!({
+            "event": "reuse", "fit": entry.name, "hook": entry.hook.to_string(), "kl_target": args.kl,
+            "members": members, "core": summary("core"), "exclusive": summary("exclusive"),
+            "whole": summary("whole"),
+        }));
     }
     show(&found, &entry.name, entry.hook, out)
 }
 
+/// What steering with a member's neurons did to every member's word.
+fn event(row: &ReuseRow) -> Value {
+    let words: Vec<Value> = row
+        .words
+        .iter()
+        .map(|w| json!({"word": w.word, "delta": w.delta, "rank": w.rank}))
+        .collect();
+    json!({
+        "event": "row", "member": row.member, "part": row.part, "neuron_count": row.neurons, "alpha": row.alpha,
+        "kl": row.kl, "kl_reached": row.reached, "remark": row.note, "words": words,
+    })
+}
+
+/// The family that is named in one of three ways.
 fn members(
     args: &ReuseArgs,
     study: &Study,
@@ -83,38 +107,18 @@ fn members(
     out: &Output,
     ctx: &TaskCtx,
 ) -> Result<Vec<Member>> {
-    let tokens = study.tokens()?;
     if !args.features.is_empty() {
         return args.features.iter().map(|text| typed(text)).collect();
     }
     if let Some(node) = args.node {
-        let tree = hierarchy::tree(&factors.features);
-        let node = tree.nodes.get(node).ok_or_else(|| {
-            Error::usage(format!(
-                "there is no node {node}: the tree has 0 to {}",
-                tree.nodes.len().max(1) - 1
-            ))
-        })?;
-        let rows = contexts::feature_rows(factors, &tokens, &study.notes("")?);
-        let word = |id: usize| {
-            rows[id]
-                .top_tokens
-                .first()
-                .map_or_else(String::new, |t| t.trim().to_owned())
-        };
-        return Ok(node
-            .features
-            .iter()
-            .map(|&id| Member {
-                word: word(id),
-                feature: id,
-            })
-            .collect());
+        return family::members_of_node(factors, &*study.tokens()?, node);
     }
-    by_labels(&args.labels, study, hook, factors, &tokens, out, ctx)
+    let (members, note) = family::members_of_labels(study, hook, factors, &args.labels, ctx)?;
+    note.iter().for_each(|note| out.note(note));
+    Ok(members)
 }
 
-/// "3=Monday".
+/// A feature and its word, as a person types them: "3=Monday".
 fn typed(text: &str) -> Result<Member> {
     text.split_once('=')
         .and_then(|(id, word)| {
@@ -130,128 +134,6 @@ fn typed(text: &str) -> Result<Member> {
                 text.escape_debug()
             ))
         })
-}
-
-/// For each label the feature that tells its sentences best from all others, each feature taken
-/// once, the surest label first.
-fn by_labels(
-    wanted: &[String],
-    study: &Study,
-    hook: HookPoint,
-    factors: &Factors,
-    tokens: &TokenTable,
-    out: &Output,
-    ctx: &TaskCtx,
-) -> Result<Vec<Member>> {
-    let mut labels: Vec<usize> = Vec::new();
-    for text in wanted {
-        let is = |label: &String| {
-            label == text || (text.ends_with('/') && label.starts_with(text.as_str()))
-        };
-        let before = labels.len();
-        labels.extend((0..tokens.labels.len()).filter(|&l| is(&tokens.labels[l])));
-        if labels.len() == before {
-            if tokens.labels.is_empty() {
-                return Err(Error::usage(
-                    "the corpus has no labels: name the family with --features 3=Monday,17=Tuesday",
-                ));
-            }
-            let some: Vec<&str> = tokens.labels.iter().take(8).map(String::as_str).collect();
-            return Err(Error::usage(format!(
-                "the corpus has no label '{}': it has {}, …",
-                text.escape_debug(),
-                some.join(", ")
-            )));
-        }
-    }
-    // Nothing is held out from choosing: what is looked at afterwards is the model's next token,
-    // not these sentences.
-    let split = Split::new(
-        tokens,
-        &Holdout {
-            share: 0.0,
-            seed: None,
-            ..Holdout::default()
-        },
-    )?;
-    let groups: Vec<Option<u32>> = split
-        .sentences
-        .iter()
-        .map(|s| {
-            labels
-                .iter()
-                .position(|&l| s.label == Some(l as u32))
-                .map(|g| g as u32)
-        })
-        .collect();
-    let sentences = |l: usize| {
-        split
-            .sentences
-            .iter()
-            .filter(|s| s.label == Some(l as u32))
-            .count()
-    };
-    let few = labels
-        .iter()
-        .map(|&l| (l, sentences(l)))
-        .filter(|(_, count)| *count < ENOUGH);
-    let few: Vec<String> = few
-        .map(|(l, count)| format!("{} ({count})", tokens.labels[l]))
-        .collect();
-    if !few.is_empty() {
-        out.note(&format!(
-            "so few sentences choose a feature as well as chance may: {}",
-            few.join(", ")
-        ));
-    }
-    let mut pairs: Vec<(f64, usize, usize)> = Vec::new();
-    let directions = crate::directions::Directions::Sparse(factors.features.clone());
-    each_strip(
-        study.activations(hook)?.as_ref(),
-        &split.sentences,
-        &directions,
-        ctx,
-        |scores| {
-            for (c, feature) in scores.columns.clone().enumerate() {
-                let values: Vec<f32> = (0..groups.len()).map(|i| scores.at(i, c).0).collect();
-                let aurocs = auroc_by_group(&values, &groups, labels.len());
-                pairs.extend(
-                    aurocs
-                        .into_iter()
-                        .enumerate()
-                        .filter_map(|(l, a)| Some((a?, l, feature))),
-                );
-            }
-            Ok(())
-        },
-    )?;
-    pairs.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-    let mut chosen: Vec<Option<usize>> = vec![None; labels.len()];
-    for (_, label, feature) in pairs {
-        if chosen[label].is_none() && !chosen.contains(&Some(feature)) {
-            chosen[label] = Some(feature);
-        }
-    }
-    let word = |l: usize| {
-        tokens.labels[l]
-            .rsplit('/')
-            .next()
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let member = |(&l, feature): (&usize, Option<usize>)| {
-        let feature = feature.ok_or_else(|| {
-            Error::usage(format!(
-                "the fit has fewer features than '{}' and the others need: fit more",
-                tokens.labels[l]
-            ))
-        })?;
-        Ok(Member {
-            word: word(l),
-            feature,
-        })
-    };
-    labels.iter().zip(chosen).map(member).collect()
 }
 
 fn show(found: &Reuse, fit: &str, hook: HookPoint, out: &mut Output) -> Result<()> {
@@ -297,13 +179,13 @@ fn summary_line(part: &str, summary: Option<Summary>) -> String {
     let (Some(own), Some(rank)) = (s.own, s.rank) else {
         return format!("nothing at this KL{left_out}");
     };
-    let told = match (part, s.others) {
+    let effect = match (part, s.others) {
         ("core", _) | (_, None) => format!("every member's word {own:+.3}, its median rank {rank}"),
         (_, Some(others)) => {
             format!("its own word {own:+.3} (median rank {rank}), the others' {others:+.3}")
         }
     };
-    told + &left_out
+    effect + &left_out
 }
 
 fn row_line(row: &ReuseRow) -> String {

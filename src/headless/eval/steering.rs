@@ -2,18 +2,19 @@
 
 use std::cell::RefCell;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::super::{check_target, describe::tell_usage, model_of, open_study, output::thousands};
+use super::super::json::{self, merged};
+use super::super::{check_target, describe::print_usage, model_of, open_study, output::thousands};
 use super::{Output, holdout, with_interval};
 use crate::cli::{ProtocolArg, SteeringArgs};
 use crate::error::{Error, Result};
-use crate::eval::judge::{Answers, Endpoint, Judge as Asker};
+use crate::eval::judge::{Answers, Endpoint, Judge as ChatJudge};
 use crate::eval::steering::endpoint::EndpointJudge;
-use crate::eval::steering::judge::Judge;
-use crate::eval::steering::report::chart;
-use crate::eval::steering::{Happened, Protocol, SteeringConfig};
-use crate::jobs::causal::{Causal, CausalAsk, Prepared, prepare};
+use crate::eval::steering::judge::{Judge, Judgement};
+use crate::eval::steering::report::{CellReport, MethodReport, chart};
+use crate::eval::steering::{Happened, Protocol, SteeringConfig, TextRecord};
+use crate::jobs::causal::{Causal, CausalRequest, Prepared, prepare};
 use crate::model::source::data_dir;
 use crate::study::Study;
 
@@ -27,7 +28,7 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     let mut judge = args.judge.endpoint()?.map(endpoint_judge).transpose()?;
     check(args)?;
     let mut study = open_study(&args.common.study, out)?;
-    let ask = CausalAsk {
+    let ask = CausalRequest {
         methods: args.common.methods.clone(),
         place: args.common.place.place(),
         holdout: holdout(&args.common),
@@ -50,9 +51,9 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     let study = Study::open(&args.common.study)?;
     let prepared = prepare(&study, &ask, &model, &ctx)?;
     if let Some(judge) = &judge {
-        tell_cost(&prepared, judge, out)?;
+        print_cost(&prepared, judge, out)?;
     } else if args.dry_run {
-        tell_plan(&prepared, out)?;
+        print_plan(&prepared, out)?;
     }
     if args.dry_run {
         return Ok(());
@@ -62,8 +63,9 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     let mut seen = |happened: Happened<'_>| match happened {
         Happened::Texts(texts, judged) if json => {
             texts.iter().zip(judged).try_for_each(|(text, judged)| {
-                let line = json!({"event": "text", "text": text, "judgement": judged.judgement});
-                shared.borrow_mut().object(&line)
+                shared
+                    .borrow_mut()
+                    .object(&text_event(text, &judged.judgement))
             })
         }
         _ => Ok(()),
@@ -92,7 +94,7 @@ pub(super) fn run(args: &SteeringArgs, out: &mut Output) -> Result<()> {
     }
     remarks(&found, out);
     if let Some(judge) = &judge {
-        tell_usage(judge.tally(), out)?;
+        print_usage(judge.tally(), out)?;
     }
     // Without a rating there is nothing to plot.
     if !out.is_json() && !chart.is_empty() {
@@ -116,19 +118,18 @@ fn because(why: Option<&str>) -> String {
 }
 
 fn endpoint_judge(endpoint: Endpoint) -> Result<EndpointJudge> {
-    Ok(EndpointJudge::new(Asker::new(
+    Ok(EndpointJudge::new(ChatJudge::new(
         endpoint,
         Answers::in_dir(&data_dir()?.join("answers")),
     )))
 }
 
 /// What a judge will be asked at most, before it is asked anything.
-fn tell_cost(prepared: &Prepared, judge: &EndpointJudge, out: &mut Output) -> Result<()> {
+fn print_cost(prepared: &Prepared, judge: &EndpointJudge, out: &mut Output) -> Result<()> {
     let (rated, cost) = prepared.estimate(judge)?;
     if out.is_json() {
-        return out.object(
-            &json!({"event": "estimate", "judge": judge.name(), "rated": rated, "cost": cost}),
-        );
+        let about = json!({"event": "estimate", "judge": judge.name(), "rated_count": rated});
+        return out.object(&merged([about, json::cost(&cost)]));
     }
     out.line(&format!(
         "{}: {} texts rated before, {} questions answered before; at most {} calls, about {} tokens of questions and at most {} of answers",
@@ -142,10 +143,13 @@ fn tell_cost(prepared: &Prepared, judge: &EndpointJudge, out: &mut Output) -> Re
 }
 
 /// How much there is to generate, of labels that no judge has left out yet.
-fn tell_plan(prepared: &Prepared, out: &mut Output) -> Result<()> {
+fn print_plan(prepared: &Prepared, out: &mut Output) -> Result<()> {
     let plan = prepared.plan();
     if out.is_json() {
-        return out.object(&json!({"event": "plan", "plan": plan}));
+        return out.object(&json!({
+            "event": "plan", "direction_count": plan.directions, "text_count": plan.texts,
+            "written_count": plan.there, "max_token_count": plan.tokens,
+        }));
     }
     out.line(&format!(
         "{} directions, up to {} texts of {} tokens, {} of them there; the offline judge leaves out labels that it cannot judge",
@@ -213,23 +217,80 @@ fn config(args: &SteeringArgs, study: &Study) -> Result<SteeringConfig> {
     })
 }
 
+/// A text with what the judge said of it.
+fn text_event(text: &TextRecord, judgement: &Judgement) -> Value {
+    let (rating, unrated) = match judgement {
+        Judgement::Rated { concept, fluency } => (Some((concept, fluency)), None),
+        Judgement::Unrated { unrated } => (None, Some(unrated)),
+    };
+    json!({
+        "event": "text", "method": text.key.method, "label": text.key.label, "kl_target": text.key.target,
+        "sign": text.key.sign, "prompt_index": text.key.prompt, "text_index": text.key.sample, "feature": text.direction,
+        "alpha": text.alpha, "kl": text.kl, "text": text.text, "token_count": text.tokens, "nll": text.nll,
+        "distinct": text.distinct, "concept": rating.map(|r| r.0), "fluency": rating.map(|r| r.1),
+        "unrated": unrated,
+    })
+}
+
+/// A method's scores, over all cells and in each.
+fn method_event(report: &MethodReport, found: &Causal) -> Value {
+    let cell = |c: &CellReport| {
+        json!({
+            "kl_target": c.target, "sign": c.sign, "score_interval": json::interval(c.score),
+            "concept": c.concept, "fluency": c.fluency, "label_count": c.labels,
+        })
+    };
+    let label = |(label, score): (&String, &f64)| json!({"label": label, "score": score});
+    json!({
+        "event": "method", "method": report.method, "judge": found.judge, "hook": found.hook_of(&report.method),
+        "cells": report.cells.iter().map(cell).collect::<Vec<_>>(),
+        "best_interval": report.best.map(json::interval),
+        "best_promoting_interval": report.best_promoting.map(json::interval),
+        "label_scores": report.labels.iter().map(label).collect::<Vec<_>>(),
+        "text_count": report.texts, "unrated_count": report.unrated,
+    })
+}
+
 fn lines(found: &Causal, out: &mut Output) -> Result<()> {
     for report in &found.methods {
-        out.object(
-            &json!({"event": "method", "judge": found.judge, "hook": found.hook_of(&report.method),
-            "result": report}),
-        )?;
+        out.object(&method_event(report, found))?;
     }
-    for compared in &found.compared {
-        out.object(&json!({"event": "difference", "measure": "best", "hook": found.hook_of(&compared.method),
-            "against_hook": found.hook_of(&compared.against), "difference": compared}))?;
+    for c in &found.compared {
+        let about = json!({
+            "event": "difference", "method": c.method, "hook": found.hook_of(&c.method), "against": c.against,
+            "against_hook": found.hook_of(&c.against), "measure": "best", "by": null,
+        });
+        out.object(&merged([about, json::difference(&c.difference)]))?;
     }
-    for rise in &found.rises {
-        out.object(&json!({"event": "rise", "hook": found.hook_of(&rise.method), "rise": rise}))?;
+    for r in &found.rises {
+        out.object(&json!({
+            "event": "rise", "method": r.method, "hook": found.hook_of(&r.method), "kl_target": r.target,
+            "rise_interval": json::interval(r.rise), "label_count": r.labels,
+            "first_minus": r.first_minus.as_ref().map(json::difference),
+        }))?;
     }
-    out.object(&json!({"event": "steering", "stopped": found.stopped, "name": found.name, "judge": found.judge, "hook": found.hook,
-        "hooks": found.hooks,
-        "labels": found.labels, "not_judged": found.not_judged, "unsteered": found.unsteered, "unreached": found.unreached}))
+    let not_judged: Vec<Value> = found
+        .not_judged
+        .iter()
+        .map(|(label, why)| json!({"label": label, "reason": why}))
+        .collect();
+    let unreached: Vec<Value> = found
+        .unreached
+        .iter()
+        .map(|u| {
+            json!({
+                "method": u.method, "unreached_count": u.unreached, "target_count": u.of, "largest_kl": u.largest_kl,
+            })
+        })
+        .collect();
+    let unsteered = found
+        .unsteered
+        .map(|u| json!({"score": u.score, "concept": u.concept, "fluency": u.fluency}));
+    out.object(&json!({
+        "event": "steering", "stopped": found.stopped, "evaluation": found.name, "judge": found.judge,
+        "hook": found.hook, "hooks": found.hooks, "label_names": found.labels, "not_judged": not_judged,
+        "unsteered": unsteered, "unreached": unreached,
+    }))
 }
 
 fn remarks(found: &Causal, out: &Output) {

@@ -17,11 +17,11 @@ pub struct Causal {
     pub dir: PathBuf,
     /// The space of the first method.
     pub hook: String,
-    /// The judge's name.
+    /// Who rated: `offline`, or the model behind an endpoint.
     pub judge: String,
     /// What its ratings mean.
     pub meaning: String,
-    /// Labels judged.
+    /// The labels that the judge can judge.
     pub labels: Vec<String>,
     /// Labels that the judge cannot judge, with reasons.
     #[serde(default)]
@@ -78,22 +78,22 @@ impl Causal {
 /// Means over labels and texts.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Scores {
-    /// Harmonic means.
+    /// Mean of the harmonic means of concept and fluency, 0 to 2.
     pub score: f64,
-    /// Concept.
+    /// Mean rating of the concept, 0 to 2.
     pub concept: f64,
-    /// Fluency.
+    /// Mean rating of fluency, 0 to 2.
     pub fluency: f64,
 }
 
 /// How many of a method's KL targets were out of reach.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Unreached {
-    /// The method.
+    /// The method whose directions these are.
     pub method: String,
-    /// So many.
+    /// How many targets were out of reach.
     pub unreached: usize,
-    /// Of so many.
+    /// How many targets there were.
     pub of: usize,
     /// The largest KL that one of these came to.
     pub largest_kl: f64,

@@ -4,33 +4,24 @@
 //! Knows of the model only what `Runner` asks. Invariant: rows enter the study by whole samples, in
 //! the order of the corpus; a sample's rows are its tokens in order, without BOS and padding.
 
+mod batches;
 mod capture;
 mod encoded;
+mod estimate;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use batches::Collector;
 use candle_core::DType;
-use capture::Capture;
 use encoded::{Encoded, encode};
+use estimate::disk_bytes;
+pub use estimate::{Estimate, estimate};
 
-use crate::activations::store::CacheDtype;
-use crate::corpus::{Corpus, Sample};
-use crate::disk;
+use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::model::{Batch, BosRule, HookPoint, Logits, Model, ModelInfo, Phase, Tap};
 use crate::study::{Appender, Study, check_room};
-use crate::task::{Progress, TaskCtx};
-
-/// A kill loses at most about this much collecting.
-const SEAL_EVERY: Duration = Duration::from_secs(10);
-/// Sealed earlier once a cache has this much that is not safe yet.
-const SEAL_BYTES: usize = 64 << 20;
-/// Activations of a batch, all hooks together, in f32.
-const BATCH_BYTES: usize = 512 << 20;
-/// Batches whose samples are sorted by length together. Groups follow each other from the last seal
-/// on whatever the clock says, so that a resumed run makes the same batches, to the bit, as one
-/// that was never stopped.
-const GROUP_BATCHES: usize = 4;
+use crate::task::TaskCtx;
 
 /// What a collection did.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,98 +34,6 @@ pub struct Collected {
     pub windowed: usize,
     /// Seconds this run took.
     pub seconds: f64,
-}
-
-/// What collecting a corpus would take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Estimate {
-    /// Samples of the corpus.
-    pub samples: usize,
-    /// Token rows.
-    pub tokens: usize,
-    /// Texts that exceed the context and would be cut into windows.
-    pub windowed: usize,
-    /// Bytes of all caches and the token log.
-    pub bytes: u64,
-}
-
-impl Estimate {
-    fn new(
-        samples: usize,
-        tokens: usize,
-        windowed: usize,
-        widths: &[usize],
-        dtype: CacheDtype,
-    ) -> Self {
-        Self {
-            samples,
-            tokens,
-            windowed,
-            bytes: disk_bytes(tokens, widths, dtype),
-        }
-    }
-
-    /// Without a tokenizer: about one token every four bytes of text. For showing before a model is
-    /// open.
-    pub fn rough(corpus: &Corpus, widths: &[usize], dtype: CacheDtype) -> Self {
-        let tokens = corpus
-            .samples
-            .iter()
-            .map(|s| s.text.len().div_ceil(4))
-            .sum();
-        Self::new(corpus.samples.len(), tokens, 0, widths, dtype)
-    }
-}
-
-/// For a person: "1,236 texts, about 18,000 tokens, 110.0 MiB".
-impl std::fmt::Display for Estimate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{} texts, {} tokens, {} on disk",
-            self.samples,
-            self.tokens,
-            disk::human_bytes(self.bytes)
-        )
-    }
-}
-
-/// What collecting `corpus` with `model` at hooks of these widths would take, exactly: the texts
-/// are tokenised.
-pub fn estimate(
-    model: &Model,
-    corpus: &Corpus,
-    widths: &[usize],
-    dtype: CacheDtype,
-    bos: BosRule,
-    ctx: &TaskCtx,
-) -> Result<Estimate> {
-    estimate_with(model, corpus, widths, dtype, bos, ctx)
-}
-
-fn estimate_with(
-    runner: &impl Runner,
-    corpus: &Corpus,
-    widths: &[usize],
-    dtype: CacheDtype,
-    bos: BosRule,
-    ctx: &TaskCtx,
-) -> Result<Estimate> {
-    let encoded = encode(runner, &corpus.samples, bos, ctx)?;
-    let tokens = encoded.iter().map(Encoded::rows).sum();
-    let windowed = encoded.iter().filter(|e| e.windows.len() > 1).count();
-    Ok(Estimate::new(
-        corpus.samples.len(),
-        tokens,
-        windowed,
-        widths,
-        dtype,
-    ))
-}
-
-fn disk_bytes(rows: usize, widths: &[usize], dtype: CacheDtype) -> u64 {
-    let row = widths.iter().map(|w| w * dtype.size()).sum::<usize>() + 8;
-    (rows as u64).saturating_mul(row as u64)
 }
 
 /// Fills the caches of every hook of `study` from `corpus`; goes on from the last complete shards.
@@ -176,7 +75,7 @@ pub fn append(
 ///
 /// # Errors
 /// As [`collect`].
-pub fn go_on(model: &Model, study: &mut Study, ctx: &TaskCtx) -> Result<Collected> {
+pub fn resume(model: &Model, study: &mut Study, ctx: &TaskCtx) -> Result<Collected> {
     let mut windowed = 0;
     let started = Instant::now();
     for number in study.corpus_due()?..study.manifest().corpora.len() {
@@ -261,8 +160,8 @@ fn run(
     add: Add,
     ctx: &TaskCtx,
 ) -> Result<Collected> {
-    admit(runner, study)?;
-    let outcome = checked(runner, corpus, study, add, ctx);
+    check_model(runner, study)?;
+    let outcome = collect_checked(runner, corpus, study, add, ctx);
     if outcome
         .as_ref()
         .is_err_and(|e| !matches!(e, Error::Cancelled))
@@ -280,7 +179,7 @@ fn run(
 }
 
 /// Whether rows of this model are rows of the study.
-fn admit(runner: &impl Runner, study: &Study) -> Result<()> {
+fn check_model(runner: &impl Runner, study: &Study) -> Result<()> {
     study.check_model(runner.info())?;
     for (&hook, &width) in study.manifest().hooks.iter().zip(&study.manifest().widths) {
         let its = runner.width(hook)?;
@@ -295,7 +194,7 @@ fn admit(runner: &impl Runner, study: &Study) -> Result<()> {
 }
 
 /// Holds the request against the study, then adds rows.
-fn checked(
+fn collect_checked(
     runner: &impl Runner,
     corpus: &Corpus,
     study: &mut Study,
@@ -387,206 +286,6 @@ fn checked(
         windowed,
         seconds: start.elapsed().as_secs_f64(),
     })
-}
-
-struct Collector<'a, R> {
-    runner: &'a R,
-    samples: &'a [Sample],
-    encoded: &'a [Encoded],
-    /// The number of the corpus's first sample in the study.
-    first: usize,
-    /// Rows of the whole corpus.
-    total: usize,
-    ctx: &'a TaskCtx,
-}
-
-/// One window of a sample, and where its rows go among those of its group.
-struct Piece {
-    sample: usize,
-    window: usize,
-    first_row: usize,
-}
-
-/// Consecutive windows whose rows are in flight together.
-struct Group {
-    pieces: Vec<Piece>,
-    rows: usize,
-    /// The sample and window after them.
-    next: (usize, usize),
-}
-
-impl Group {
-    fn push(&mut self, sample: usize, window: usize, encoded: &Encoded) {
-        self.pieces.push(Piece {
-            sample,
-            window,
-            first_row: self.rows,
-        });
-        self.rows += encoded.window_rows(window);
-        self.next = if window + 1 == encoded.windows.len() {
-            (sample + 1, 0)
-        } else {
-            (sample, window + 1)
-        };
-    }
-}
-
-impl<R: Runner> Collector<'_, R> {
-    /// Collects the samples from number `from` of the corpus on.
-    fn fill(&self, appender: &mut Appender<'_>, from: usize) -> Result<()> {
-        let hooks = appender.study().manifest().hooks.clone();
-        let widths = appender.study().manifest().widths.clone();
-        let row_bytes = 4 * widths.iter().sum::<usize>();
-        let budget = self
-            .runner
-            .batch_tokens()
-            .min(BATCH_BYTES / row_bytes.max(1))
-            .max(1);
-        let mut done: usize = self.encoded[..from].iter().map(Encoded::rows).sum();
-        let mut next = (from, 0);
-        let mut sealed = Instant::now();
-        while next.0 < self.encoded.len() {
-            let group = self.group(next, GROUP_BATCHES * budget);
-            let mut tap = Capture::new(&hooks, &widths, group.rows);
-            self.forward(&group, budget, &mut tap, &mut done)?;
-            self.keep(appender, &group, &tap)?;
-            if sealed.elapsed() >= SEAL_EVERY || appender.pending_bytes() >= SEAL_BYTES {
-                appender.seal()?;
-                sealed = Instant::now();
-            }
-            next = group.next;
-        }
-        Ok(())
-    }
-
-    /// Windows from `next` on that together give at most `most` rows, at least one. Whole samples,
-    /// or windows of one long sample alone: so the batches after a sample's end do not depend on
-    /// what came before it.
-    fn group(&self, next: (usize, usize), most: usize) -> Group {
-        let mut group = Group {
-            pieces: Vec::new(),
-            rows: 0,
-            next,
-        };
-        let (first, window) = next;
-        let long = &self.encoded[first];
-        if long.rows() > most {
-            for window in window..long.windows.len() {
-                if group.rows > 0 && group.rows + long.window_rows(window) > most {
-                    break;
-                }
-                group.push(first, window, long);
-            }
-            return group;
-        }
-        for (sample, encoded) in self.encoded.iter().enumerate().skip(first) {
-            if group.rows + encoded.rows() > most {
-                break;
-            }
-            (0..encoded.windows.len()).for_each(|window| group.push(sample, window, encoded));
-        }
-        group
-    }
-
-    fn ids(&self, piece: &Piece) -> &[u32] {
-        &self.encoded[piece.sample].windows[piece.window]
-    }
-
-    /// Tokens at the start of a piece that are no rows.
-    fn skip(&self, piece: &Piece) -> usize {
-        usize::from(self.encoded[piece.sample].bos)
-    }
-
-    /// Runs a group's windows through the model, batch by batch.
-    fn forward(
-        &self,
-        group: &Group,
-        budget: usize,
-        tap: &mut Capture,
-        done: &mut usize,
-    ) -> Result<()> {
-        let mut pieces: Vec<&Piece> = group
-            .pieces
-            .iter()
-            .filter(|p| self.ids(p).len() > self.skip(p))
-            .collect();
-        // Like lengths together, the longest first: little padding, and memory is met at once.
-        // Stable, so repeatable.
-        pieces.sort_by_key(|p| std::cmp::Reverse(self.ids(p).len()));
-        let mut rest = pieces.as_slice();
-        while let Some(longest) = rest.first() {
-            let (now, later) =
-                rest.split_at((budget / self.ids(longest).len()).clamp(1, rest.len()));
-            let batch = Batch {
-                rows: now.iter().map(|p| self.ids(p).to_vec()).collect(),
-                samples: now.iter().map(|p| self.first + p.sample).collect(),
-            };
-            tap.places = now.iter().map(|p| (p.first_row, self.skip(p))).collect();
-            tap.seen = 0;
-            self.runner.forward(&batch, tap, self.ctx)?;
-            if tap.seen != tap.hooks.len() {
-                return Err(Error::refused(format!(
-                    "the model called {} of {} hooks",
-                    tap.seen,
-                    tap.hooks.len()
-                )));
-            }
-            *done += now
-                .iter()
-                .map(|p| self.ids(p).len() - self.skip(p))
-                .sum::<usize>();
-            self.ctx.checkpoint(Progress::new(
-                "collecting",
-                *done as u64,
-                self.total as u64,
-                "tokens",
-            ))?;
-            rest = later;
-        }
-        Ok(())
-    }
-
-    /// Hands a group's rows to the study, in order.
-    fn keep(&self, appender: &mut Appender<'_>, group: &Group, tap: &Capture) -> Result<()> {
-        for piece in &group.pieces {
-            let encoded = &self.encoded[piece.sample];
-            let tokens = encoded.tokens(piece.window);
-            let rows = piece.first_row..piece.first_row + tokens.len();
-            let hooks = tap.data.iter().zip(&tap.widths);
-            let data: Vec<&[f32]> = hooks
-                .map(|(d, w)| &d[rows.start * w..rows.end * w])
-                .collect();
-            self.check_finite(piece.sample, &tokens, &data, tap)?;
-            let ends = piece.window + 1 == encoded.windows.len();
-            appender.push(&tokens, &data, ends, |id| self.runner.piece(id))?;
-        }
-        Ok(())
-    }
-
-    fn check_finite(
-        &self,
-        sample: usize,
-        tokens: &[(u32, u32)],
-        data: &[&[f32]],
-        tap: &Capture,
-    ) -> Result<()> {
-        for (i, values) in data.iter().enumerate() {
-            if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-                let (token, neuron) = (at / tap.widths[i], at % tap.widths[i]);
-                let text: String = self.samples[sample].text.chars().take(40).collect();
-                return Err(Error::refused(format!(
-                    "sample {} ({text:?}): neuron {neuron} of {} is {} at token {:?} (position {}): {}",
-                    self.first + sample,
-                    tap.hooks[i],
-                    values[at],
-                    self.runner.piece(tokens[token].0),
-                    tokens[token].1,
-                    self.runner.remedy(tap.hooks[i].layer)
-                )));
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::estimate::estimate_with;
 use super::*;
+use crate::activations::store::CacheDtype;
+use crate::corpus::Sample;
 use crate::model::{HookPoint, HookSite, ModelInfo, Pass};
-use crate::task::CancelToken;
+use crate::task::{CancelToken, Progress};
 use candle_core::{Device, Tensor};
 
 const HOOKS: [HookPoint; 2] = [

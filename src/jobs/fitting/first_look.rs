@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use super::{Begin, FitObserver, FitPlace, Losses, Resume, Rhythm, checkpoint_every, keep_going};
+use super::{
+    Begin, ErrorCurve, FitObserver, FitRun, Resume, Timer, checkpoint_every, checkpoint_or_note,
+};
 use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
 use crate::factor::{Factoriser, FirstLook, FitConfig, Stop};
@@ -17,7 +19,7 @@ use crate::task::{Progress, TaskCtx};
 pub(super) fn cut<'a>(
     source: &'a dyn ActivationSource,
     config: &FitConfig,
-    place: &FitPlace,
+    place: &FitRun,
     observer: &mut dyn FitObserver,
 ) -> Result<Option<FirstLook<'a>>> {
     if place.resume == Resume::Never || !FirstLook::is_at(&place.checkpoint) {
@@ -51,12 +53,12 @@ pub(super) fn run<'a>(
     resumed: bool,
     config: &FitConfig,
     checkpoint: &Path,
-    losses: &mut Losses<'_>,
+    losses: &mut ErrorCurve<'_>,
     observer: &mut dyn FitObserver,
     ctx: &TaskCtx,
 ) -> Result<(Factoriser<'a>, Option<Stop>)> {
     observer.started(0.0, resumed);
-    let mut save_state = Rhythm::after(checkpoint_every()?);
+    let mut save_state = Timer::after(checkpoint_every()?);
     // One that was cut short in its last pass has all its batches.
     let mut stop = look.ended();
     while stop.is_none() {
@@ -76,7 +78,7 @@ pub(super) fn run<'a>(
         stop = sweep.stop;
         let held = observer.wants_hold();
         if held || stop.is_some() || save_state.is_due() {
-            save_state.during(|| keep_going(look.checkpoint(checkpoint), observer));
+            save_state.during(|| checkpoint_or_note(look.checkpoint(checkpoint), observer));
         }
         if held && observer.hold(ctx).is_err() {
             break;

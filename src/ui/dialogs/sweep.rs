@@ -9,7 +9,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use super::{Answer, dialog, frame, inside};
-use crate::engine::{Command, SweepAsk};
+use crate::engine::{Command, SweepRequest};
 use crate::factor::FitConfig;
 use crate::study::newest;
 use crate::text;
@@ -82,7 +82,7 @@ impl SweepBox {
     }
 
     /// The request as it is typed, or what is wrong with it.
-    fn ask(&self, world: &World) -> Result<SweepAsk, String> {
+    fn ask(&self, world: &World) -> Result<SweepRequest, String> {
         let mut features = Vec::new();
         for part in self.typed[0]
             .text()
@@ -109,7 +109,7 @@ impl SweepBox {
             .ok()
             .filter(|n| (1..=MOST_SEEDS).contains(n));
         let seeds = seeds.ok_or_else(|| format!("seeds: a whole number from 1 to {MOST_SEEDS}"))?;
-        Ok(SweepAsk {
+        Ok(SweepRequest {
             fit: world.fit_name().map(str::to_owned),
             features,
             seeds,

@@ -21,7 +21,7 @@ use ratatui::buffer::Buffer;
 use ratatui::text::Line;
 use serde_json::{Value, json};
 
-use crate::engine::{Event, Job, Level, Mode, Reply, SteerAsk};
+use crate::engine::{Event, Job, Level, Mode, Reply, SteerSettings};
 use crate::ui::action::Action;
 use crate::ui::input::LineInput;
 use crate::ui::pane::{Cx, Note, Pane, Step};
@@ -59,7 +59,7 @@ pub struct SteerPane {
     /// Rows of its texts that are above the screen.
     scroll: usize,
     /// To run when the active run has ended.
-    queue: VecDeque<SteerAsk>,
+    queue: VecDeque<SteerSettings>,
     /// The active run was stopped to make room for the queue.
     replacing: bool,
     /// The first of three runs that are on show side by side.

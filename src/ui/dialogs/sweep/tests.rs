@@ -6,7 +6,7 @@ use crate::ui::demo::Demo;
 use crate::ui::stage::Stage;
 use crate::ui::theme::Profile;
 
-fn asked(stage: &Stage) -> Vec<&SweepAsk> {
+fn asked(stage: &Stage) -> Vec<&SweepRequest> {
     stage
         .sent
         .iter()
@@ -104,16 +104,16 @@ fn it_begins_with_what_the_command_does_and_is_edited() {
         .keys("backspace")
         .type_text("2")
         .keys("down space enter");
-    let wanted = SweepAsk {
+    let wanted = SweepRequest {
         fit: Some("bcd-k40".to_owned()),
         features: vec![25, 50, 100, 200, 400, 800],
         seeds: 2,
         cold: true,
     };
     assert_eq!(asked(&stage), [&wanted]);
-    let usual = SweepAsk {
+    let usual = SweepRequest {
         fit: wanted.fit.clone(),
-        ..SweepAsk::default()
+        ..SweepRequest::default()
     };
     let mut plain = Stage::opened(80, 24, Profile::Mono);
     plain.keys("5 S enter");

@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use super::form::{Field, Form};
-use crate::jobs::causal::CausalAsk;
+use crate::jobs::causal::CausalRequest;
 use crate::text;
 use crate::ui::action::Action;
 use crate::ui::draw::{put, put_at};
@@ -28,7 +28,7 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    pub fn ask(&self, cx: &Cx) -> Result<CausalAsk, String> {
+    pub fn ask(&self, cx: &Cx) -> Result<CausalRequest, String> {
         self.form.ask(cx)
     }
 

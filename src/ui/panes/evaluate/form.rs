@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 
 use crate::engine::SetKind;
 use crate::eval::steering::{Protocol, texts_of};
-use crate::jobs::causal::CausalAsk;
+use crate::jobs::causal::CausalRequest;
 use crate::jobs::choice::Choose;
-use crate::jobs::directions::Place;
+use crate::jobs::directions::HookSelection;
 use crate::jobs::evaluation::Method;
 use crate::text;
 use crate::ui::pane::Cx;
@@ -33,7 +33,7 @@ pub(super) enum Field {
 #[derive(Debug, Default)]
 pub(super) struct Form {
     /// What is asked, but for its methods and place.
-    ask: CausalAsk,
+    ask: CausalRequest,
     /// Methods that are not as they are by default.
     turned: Vec<Method>,
 }
@@ -93,16 +93,16 @@ impl Form {
     }
 
     /// The request, or why there is none.
-    pub fn ask(&self, cx: &Cx) -> Result<CausalAsk, String> {
+    pub fn ask(&self, cx: &Cx) -> Result<CausalRequest, String> {
         let methods = self.methods(cx);
         if methods.is_empty() {
             return Err("choose at least one method".to_owned());
         }
-        let place = Place {
+        let place = HookSelection {
             fit: cx.world.fit_name().map(str::to_owned),
-            ..Place::default()
+            ..HookSelection::default()
         };
-        Ok(CausalAsk {
+        Ok(CausalRequest {
             methods,
             place,
             ..self.ask.clone()

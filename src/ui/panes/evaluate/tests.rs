@@ -76,7 +76,7 @@ fn what_cannot_be_run_says_why() {
     assert!(!stage.sent.iter().any(|c| matches!(c, Command::Evaluate(_))));
 }
 
-fn asked(stage: &Stage) -> Vec<&crate::jobs::causal::CausalAsk> {
+fn asked(stage: &Stage) -> Vec<&crate::jobs::causal::CausalRequest> {
     stage
         .sent
         .iter()
@@ -94,7 +94,7 @@ fn asked(stage: &Stage) -> Vec<&crate::jobs::causal::CausalAsk> {
 fn what_is_not_changed_is_asked_as_the_command_asks_it() {
     let mut stage = Stage::opened(80, 24, Profile::Mono);
     stage.keys("V enter");
-    let mut default = crate::jobs::causal::CausalAsk::default();
+    let mut default = crate::jobs::causal::CausalRequest::default();
     default.place.fit = Some("bcd-k40".to_owned());
     default.methods = crate::jobs::evaluation::Method::usual();
     default.methods.push("sae:topk64".parse().unwrap());

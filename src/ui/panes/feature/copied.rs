@@ -3,20 +3,30 @@
 use std::fmt::Write as _;
 
 use crate::analysis::{FeatureCard, NeuronCard, ScoredToken};
-use crate::interop::card;
+use crate::interop::{card, json};
+use crate::model::HookPoint;
 use crate::text;
 use crate::ui::pane::{Copies, Cx, Step};
 
-fn fit<'a>(cx: &Cx<'a>) -> &'a str {
+/// The fit on show, or the other set of directions.
+fn set<'a>(cx: &Cx<'a>) -> &'a str {
     cx.world.features.as_ref().map_or("", |list| &list.fit)
+}
+
+/// The space of the directions on show.
+fn hook(cx: &Cx) -> Option<HookPoint> {
+    let features = cx.world.features.as_ref();
+    let set = features.and_then(|list| list.set.as_ref());
+    set.map(|set| set.hook)
+        .or(cx.world.study.as_ref().map(|study| study.hook))
 }
 
 pub(super) fn offer_card(shown: &FeatureCard, cx: &Cx) -> Step {
     Step::Offer(Box::new(Copies {
         what: format!("feature #{}", shown.row.id),
         text: text_of_card(shown),
-        json: card::to_json(shown, fit(cx)),
-        markdown: card::to_markdown(shown, fit(cx)),
+        json: json::feature_card(shown, set(cx), hook(cx), None),
+        markdown: card::to_markdown(shown, set(cx)),
     }))
 }
 
@@ -24,8 +34,8 @@ pub(super) fn offer_neuron(shown: &NeuronCard, cx: &Cx) -> Step {
     Step::Offer(Box::new(Copies {
         what: format!("neuron {}", shown.index),
         text: neuron_text(shown),
-        json: card::neuron_to_json(shown, fit(cx)),
-        markdown: card::neuron_to_markdown(shown, fit(cx)),
+        json: json::neuron_card(shown, set(cx)),
+        markdown: card::neuron_to_markdown(shown, set(cx)),
     }))
 }
 

@@ -274,7 +274,7 @@ fn found(row: &FeatureRow, place: Place, pattern: &Pattern, matcher: &mut Matche
         || (at(Place::Tag) && row.note.tags.iter().any(|tag| hit(tag)))
         || (at(Place::Note) && !row.note.text.is_empty() && hit(&row.note.text))
         || (at(Place::Token) && row.top_tokens.iter().any(|t| hit(t)))
-        || (at(Place::Promoted) && row.promoted.iter().any(|t| hit(t)))
+        || (at(Place::Promoted) && row.promoted.iter().any(|t| hit(&t.token)))
 }
 
 #[cfg(test)]

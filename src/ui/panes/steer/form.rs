@@ -8,7 +8,7 @@ mod field;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Mode, SteerAsk, SteerPart};
+use crate::engine::{Mode, SteerPart, SteerSettings};
 use crate::model::generate::Sampling;
 use crate::steering::{Positions, Strength};
 pub(super) use field::{Field, Part};
@@ -307,7 +307,7 @@ impl Form {
     }
 
     /// The request, with the text to continue.
-    pub fn ask(&self, prompt: &str) -> SteerAsk {
+    pub fn ask(&self, prompt: &str) -> SteerSettings {
         let part = match self.part {
             Part::Core if self.refused_part(Part::Core).is_none() => {
                 SteerPart::CoreOf(self.whole_cluster())
@@ -317,7 +317,7 @@ impl Form {
             }
             _ => SteerPart::Whole,
         };
-        SteerAsk {
+        SteerSettings {
             features: self.features.clone(),
             part,
             mode: self.mode,
@@ -352,14 +352,14 @@ impl Form {
 
     /// The same request with the whole feature, with the core of its cluster, with its own neurons;
     /// one sample each.
-    pub fn three(&self, prompt: &str) -> Vec<SteerAsk> {
+    pub fn three(&self, prompt: &str) -> Vec<SteerSettings> {
         let ways = [
             SteerPart::Whole,
             SteerPart::CoreOf(self.whole_cluster()),
             SteerPart::ExclusiveOf(self.others()),
         ];
         ways.into_iter()
-            .map(|part| SteerAsk {
+            .map(|part| SteerSettings {
                 part,
                 samples: 1,
                 ..self.ask(prompt)

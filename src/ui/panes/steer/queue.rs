@@ -2,7 +2,7 @@
 
 use super::run::{Run, State};
 use super::{MAX_RUNS, SteerPane, unknown};
-use crate::engine::{Command, Job, Level, SteerAsk};
+use crate::engine::{Command, Job, Level, SteerSettings};
 use crate::ui::action::Action;
 use crate::ui::pane::{Cx, Step};
 
@@ -72,7 +72,7 @@ impl SteerPane {
             .unwrap_or_default()
     }
 
-    pub(super) fn start(&mut self, ask: SteerAsk, cx: &Cx) -> Vec<Step> {
+    pub(super) fn start(&mut self, ask: SteerSettings, cx: &Cx) -> Vec<Step> {
         if self.runs.len() == MAX_RUNS {
             self.runs.remove(0);
         }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Mode, RequestId, SteerAsk, SteerPart};
+use crate::engine::{Mode, RequestId, SteerPart, SteerSettings};
 use crate::steering::{SteerInfo, Strength};
 use crate::text;
 
@@ -28,7 +28,7 @@ pub(super) enum State {
 /// A run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Run {
-    pub ask: SteerAsk,
+    pub ask: SteerSettings,
     /// The set that the directions are of, where they are no features of a fit.
     #[serde(default)]
     pub of: Option<String>,
@@ -44,7 +44,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub fn new(ask: SteerAsk) -> Self {
+    pub fn new(ask: SteerSettings) -> Self {
         let samples = ask.samples.min(MAX_SAMPLES);
         let empty = vec![String::new(); samples];
         Self {

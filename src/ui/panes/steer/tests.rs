@@ -10,7 +10,7 @@ fn stage(width: u16, height: u16) -> Stage {
     Stage::opened_with(width, height, Profile::TrueColour, 40)
 }
 
-fn asks(stage: &Stage) -> Vec<SteerAsk> {
+fn asks(stage: &Stage) -> Vec<SteerSettings> {
     let ask = |c: &Command| match c {
         Command::Steer(ask) => Some(ask.clone()),
         _ => None,

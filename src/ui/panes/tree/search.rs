@@ -30,7 +30,7 @@ fn distance(row: &FeatureRow, query: &str) -> Option<usize> {
     fields.extend(
         row.top_tokens
             .iter()
-            .chain(&row.promoted)
+            .chain(row.promoted.iter().map(|t| &t.token))
             .map(|t| t.to_lowercase()),
     );
     fields.extend(row.purity.iter().map(|p| p.label.to_lowercase()));

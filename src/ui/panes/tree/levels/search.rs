@@ -28,7 +28,7 @@ fn hits(node: &LevelNode, query: &str, cx: &Cx) -> bool {
     let mut fields: Vec<String> = node
         .top_tokens
         .iter()
-        .chain(&node.promoted)
+        .chain(node.promoted.iter().map(|t| &t.token))
         .map(|t| t.to_lowercase())
         .collect();
     fields.extend(node.purity.iter().map(|p| p.label.to_lowercase()));

@@ -250,7 +250,7 @@ impl LevelsView {
             _ => &node.promoted,
         };
         if !promoted.is_empty() {
-            let listed: Vec<String> = promoted.iter().map(|t| text::token(t)).collect();
+            let listed: Vec<String> = promoted.iter().map(|t| text::token(&t.token)).collect();
             lines.push(Line::from(vec![
                 Span::styled("promotes ", theme.dim()),
                 Span::styled(
