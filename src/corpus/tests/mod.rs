@@ -282,7 +282,6 @@ fn the_bundled_hierarchy_is_nested() {
 }
 
 /// Samples as a file of each format.
-
 fn written(samples: &[(String, String)]) -> Vec<String> {
     let object = |(text, label): &(String, String)| {
         serde_json::json!({"text": text, "label": label}).to_string()
