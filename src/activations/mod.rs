@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::matrix::aligned::Aligned;
+use crate::matrix::aligned::AlignedVec;
 
 /// Some whole rows of an activation matrix, row-major `[rows, cols]`, as f32.
 #[derive(Debug, Clone)]
@@ -62,17 +62,17 @@ pub trait ActivationSource: Sync {
 pub struct InMemory {
     rows: usize,
     cols: usize,
-    data: Aligned,
+    data: AlignedVec,
 }
 
 impl InMemory {
     /// A copy of row-major `data`; its length must be `rows * cols`.
     pub fn new(rows: usize, cols: usize, data: Vec<f32>) -> Self {
-        Self::aligned(rows, cols, data.into())
+        Self::from_aligned(rows, cols, data.into())
     }
 
     /// Wraps row-major `data`; its length must be `rows * cols`.
-    pub fn aligned(rows: usize, cols: usize, data: Aligned) -> Self {
+    pub fn from_aligned(rows: usize, cols: usize, data: AlignedVec) -> Self {
         assert_eq!(
             data.len(),
             rows * cols,

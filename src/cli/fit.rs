@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::Device;
 use super::values::{at_least_one, not_negative, share, threads};
-use crate::factor::{FitConfig, Init, Prepared, Solver};
+use crate::factor::{FitConfig, Init, PreprocessingChoice, Solver};
 use crate::jobs::fitting::Refinement;
 use crate::model::HookSite;
 
@@ -113,14 +113,14 @@ pub struct ObjectiveArgs {
 }
 
 impl ObjectiveArgs {
-    fn prepared(&self) -> Prepared {
+    fn prepared(&self) -> PreprocessingChoice {
         let Self {
             scale_rows,
             scale_neurons,
             centre,
             ..
         } = *self;
-        Prepared {
+        PreprocessingChoice {
             scale_rows,
             scale_neurons,
             centre,
@@ -153,7 +153,7 @@ impl FitArgs {
             threads: self.threads,
             ..base.clone()
         }
-        .prepared(&base, objective.prepared())
+        .with_preprocessing(&base, objective.prepared())
     }
 
     /// How it goes on from an earlier fit, where it does.

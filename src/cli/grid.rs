@@ -8,7 +8,7 @@ use clap::Args;
 use super::values::{at_least_one, held_out, not_negative, threads};
 use super::{InitArg, SolverArg, SparsityArg};
 use crate::eval::sweep::{FEATURES, SEEDS};
-use crate::factor::{FitConfig, Prepared, Solver};
+use crate::factor::{FitConfig, PreprocessingChoice, Solver};
 use crate::model::HookSite;
 
 /// Which settings are tried, on which rows, and what is held out.
@@ -81,7 +81,7 @@ impl GridArgs {
             centre,
             ..
         } = *self;
-        let asked = Prepared {
+        let asked = PreprocessingChoice {
             scale_rows,
             scale_neurons,
             centre,
@@ -114,7 +114,7 @@ impl GridArgs {
                     ..base.clone()
                 };
                 for config in crate::eval::sweep::grid(&base, &features, &sparsities, &l1s, &caps) {
-                    let config = config.prepared(&base, asked);
+                    let config = config.with_preprocessing(&base, asked);
                     if !out.contains(&config) {
                         out.push(config);
                     }

@@ -178,7 +178,7 @@ pub fn relative_error(
     coding: &Coding,
     ctx: &TaskCtx,
 ) -> Result<Option<f64>> {
-    figures(source, &Encoder::with(features.clone(), coding), ctx).map(|f| f.relative_error)
+    figures(source, &Encoder::with_coding(features.clone(), coding), ctx).map(|f| f.relative_error)
 }
 
 #[cfg(test)]

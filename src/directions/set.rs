@@ -216,7 +216,7 @@ impl FitSet {
     pub fn new(name: impl Into<String>, hook: HookPoint, factors: Arc<Factors>) -> Self {
         let (directions, encoder) = (
             Directions::Sparse(factors.features.clone()),
-            Encoder::of(&factors),
+            Encoder::from_factors(&factors),
         );
         Self {
             name: name.into(),

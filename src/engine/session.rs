@@ -267,7 +267,7 @@ impl Session {
         {
             return Ok((shown, Reader::Fit(encoder.clone())));
         }
-        let encoder = Arc::new(Encoder::of(&shown.factors));
+        let encoder = Arc::new(Encoder::from_factors(&shown.factors));
         *cell = Some((generation, encoder.clone()));
         Ok((shown, Reader::Fit(encoder)))
     }

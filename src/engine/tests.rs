@@ -203,7 +203,7 @@ fn a_first_look_that_was_cut_goes_on_and_is_not_lost_to_another_request() {
         ..FitConfig::default()
     };
     let checkpoint = dir.path().join("checkpoint");
-    let mut cut = FirstLook::start(&source, config.clone(), 128).unwrap();
+    let mut cut = MiniBatchFit::start(&source, config.clone(), 128).unwrap();
     cut.step(&TaskCtx::silent()).unwrap();
     cut.checkpoint(&checkpoint).unwrap();
     let run = |resume, begin| {
@@ -243,7 +243,10 @@ fn a_first_look_that_was_cut_goes_on_and_is_not_lost_to_another_request() {
             refused.contains("128 rows") && refused.contains("--fresh"),
             "{refused}"
         );
-        assert!(FirstLook::is_at(&checkpoint), "it is still there");
+        assert!(
+            MiniBatchFit::has_checkpoint(&checkpoint),
+            "it is still there"
+        );
     }
     let (ended, observer) = run(Resume::IfCut, Begin::Batches(128));
     assert!(matches!(ended, Ok(Some(Stop::MaxSweeps))), "{ended:?}");
@@ -251,7 +254,10 @@ fn a_first_look_that_was_cut_goes_on_and_is_not_lost_to_another_request() {
         observer.seen.iter().map(|s| s.sweep).collect::<Vec<_>>(),
         [2, 3, 4]
     );
-    assert!(!FirstLook::is_at(&checkpoint), "what follows is a fit");
+    assert!(
+        !MiniBatchFit::has_checkpoint(&checkpoint),
+        "what follows is a fit"
+    );
     std::fs::write(&checkpoint, b"mlpeekfl").unwrap();
     assert!(
         run(Resume::Must, Begin::Anew)

@@ -144,7 +144,7 @@ pub(super) fn sweep(session: &Session, ask: &SweepRequest, ctx: &TaskCtx) -> Res
             bases
                 .pop()
                 .unwrap_or_default()
-                .for_width(study.manifest().width(hook)?),
+                .with_sparsity_at(study.manifest().width(hook)?),
             study.activations(hook)?,
         )
     };
@@ -257,7 +257,11 @@ mod tests {
         );
         let begun = begun.expect("what the rows are of");
         assert_eq!(
-            (begun.config.features, begun.config.share(8), &begun.ask),
+            (
+                begun.config.features,
+                begun.config.sparsity_at(8),
+                &begun.ask
+            ),
             (2, 0.05, &ask)
         );
         let (source, tokens) = {

@@ -130,7 +130,9 @@ impl<'a> Bench<'a> {
             config.seed
         );
         let mut fit = match earlier {
-            Some(earlier) => Factoriser::warm(&self.train, config.clone(), earlier, &[], ctx)?,
+            Some(earlier) => {
+                Factoriser::warm_start(&self.train, config.clone(), earlier, &[], ctx)?
+            }
             None => Factoriser::start(&self.train, config.clone(), ctx)?,
         };
         loop {

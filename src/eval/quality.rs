@@ -244,7 +244,9 @@ fn candidate(directions: Directions, choice: Choice, seconds: f64) -> Candidate 
 
 /// The fits as they are for rows of d neurons.
 pub(super) fn for_width(fits: &[FitConfig], d: usize) -> Vec<FitConfig> {
-    fits.iter().map(|fit| fit.clone().for_width(d)).collect()
+    fits.iter()
+        .map(|fit| fit.clone().with_sparsity_at(d))
+        .collect()
 }
 
 pub(super) fn seeds(first: u64, count: usize) -> impl Iterator<Item = u64> {
@@ -269,7 +271,7 @@ fn controls(judge: &mut Judge<'_>, config: &QualityConfig) -> Result<()> {
         config
             .fits
             .iter()
-            .map(|f| (f.features, f.share(d)))
+            .map(|f| (f.features, f.sparsity_at(d)))
             .collect(),
     );
     for (k, _) in distinct(shapes.iter().map(|s| (s.0, 0.0)).collect()) {
@@ -347,7 +349,7 @@ pub fn objectives(base: &FitConfig) -> Vec<FitConfig> {
         row_cap: None,
         ..base.clone()
     }
-    .as_they_are();
+    .without_preprocessing();
     let l1 = FitConfig::default().l1;
     let others = [
         FitConfig {
@@ -470,7 +472,7 @@ mod tests {
             l1: 0.1,
             ..FitConfig::plain()
         }
-        .for_width(8192);
+        .with_sparsity_at(8192);
         assert_eq!(fit_name(&base), "bcd k 100, 1 %, λ 0.1");
         let mu = FitConfig {
             solver: Solver::Mu,

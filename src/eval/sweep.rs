@@ -74,7 +74,7 @@ impl SweepRow {
     fn new(config: &FitConfig, width: usize, warm: bool, report: &MethodReport) -> Self {
         Self {
             features: config.features,
-            sparsity: config.share(width),
+            sparsity: config.sparsity_at(width),
             l1: config.l1,
             row_cap: config.row_cap,
             warm,

@@ -3,16 +3,16 @@
 //! one, none raises ½‖A − YZᵀ‖² + λΣY over unit columns.
 
 use super::SparseColumns;
-use super::capped;
-use super::columns::{self, Rows};
-use super::device::Descent;
-use super::pass::{Columns, Gather, Sums};
-use super::state::{Held, Problem, State};
+use super::coefficient_step;
+use super::columns::{self, EntriesByNeuron};
+use super::device::CoefficientSweeps;
+use super::pass::{Columns, Gather, PassSums};
+use super::state::{HeldProducts, Problem, State};
 use super::supports;
 use super::swaps;
 use crate::error::Result;
 use crate::matrix::panel::{self, Gram};
-use crate::matrix::residual::Weights;
+use crate::matrix::residual::GramRows;
 use crate::matrix::select;
 use crate::task::TaskCtx;
 
@@ -20,12 +20,12 @@ use crate::task::TaskCtx;
 /// entries of AᵀY, at about half the time, and supports settle early.
 pub(crate) const SUPPORT_SWEEPS: usize = 3;
 /// How far the joint refit goes towards its optimum, as a multiple: it may go beyond, as
-/// [`capped::RELAXATION`] says of Y.
+/// [`coefficient_step::RELAXATION`] says of Y.
 const REFIT_RELAXATION: f32 = 1.5;
 /// Badly explained rows looked at for each feature that is revived.
-const ROWS_A_REVIVAL: usize = 20;
+const CANDIDATES_PER_REVIVAL: usize = 20;
 /// Revived features whose directions are nearer than this cosine count as one.
-const ALIKE: f32 = 0.5;
+const MAX_COSINE: f32 = 0.5;
 /// Sweeps over the columns of Z for each time that all of AᵀY is known.
 const COLUMN_SWEEPS: usize = 2;
 /// Sweeps of Y in a pass that gathers all of AᵀY, which dominates it, and in one on fixed supports.
@@ -36,25 +36,25 @@ pub(crate) fn sweep(
     problem: &Problem<'_, '_>,
     state: &State,
     next: &mut State,
-    next_held: Held,
+    next_held: HeldProducts,
     ctx: &TaskCtx,
 ) -> Result<()> {
     let (features, scales) = step_features(problem, state, ctx)?;
     let q = columns::gram(&features);
     let gram = Gram::from_dense(&q, state.y.k);
     let penalty = problem.penalty as f32;
-    let hals_sweeps = HALS_SWEEPS[usize::from(next_held == Held::Entries)];
+    let hals_sweeps = HALS_SWEEPS[usize::from(next_held == HeldProducts::Entries)];
     let update = |y: &mut [f32], p: &[f32]| {
-        panel::scale(y, &scales);
-        capped::step(y, p, &gram, penalty, hals_sweeps, problem.row_cap);
+        panel::scale_lines(y, &scales);
+        coefficient_step::step(y, p, &gram, penalty, hals_sweeps, problem.row_cap);
     };
     let gather = match next_held {
-        Held::All => Gather::Dense,
-        Held::Entries => Gather::Support(&features),
+        HeldProducts::All => Gather::Dense,
+        HeldProducts::Entries => Gather::Support(&features),
     };
     let (y, to, sums) = (&state.y, &mut next.y, &mut next.sums);
     if let Some(device) = problem.device {
-        let step = Descent {
+        let step = CoefficientSweeps {
             features: &features,
             scales: &scales,
             q: &q,
@@ -75,7 +75,7 @@ pub(crate) fn sweep(
     }
     next.held = next_held;
     next.features = features;
-    next.measure(problem, &q, &gram);
+    next.update_errors(problem, &q, &gram);
     Ok(())
 }
 
@@ -91,22 +91,22 @@ pub(crate) fn step_features(
     let first = state.features.columns() == 0;
     let mut features = if first {
         let trace: f64 = (0..k).map(|j| sums.gram[j * k + j]).sum();
-        columns::first_support(sums, k, d, problem.keep, 1e-6 * trace / k as f64)
+        columns::first_support(sums, k, d, problem.support_size, 1e-6 * trace / k as f64)
     } else {
         let mut features = state.features.clone();
-        if state.held == Held::All {
-            revive(problem, state, &mut features, ctx)?;
+        if state.held == HeldProducts::All {
+            revive_unused(problem, state, &mut features, ctx)?;
         }
         features
     };
-    let weights = if state.held == Held::All {
-        Weights::of(&sums.gram, k)
+    let weights = if state.held == HeldProducts::All {
+        GramRows::new(&sums.gram, k)
     } else {
-        Weights::default()
+        GramRows::default()
     };
     let mut rows = None;
     let products = match state.held {
-        Held::All => {
+        HeldProducts::All => {
             if !(first && penalised) {
                 for _ in 0..COLUMN_SWEEPS {
                     supports::sweep(
@@ -121,9 +121,9 @@ pub(crate) fn step_features(
             }
             columns::at_entries(&features, &sums.products)
         }
-        Held::Entries => {
+        HeldProducts::Entries => {
             if penalised {
-                let rows = rows.insert(Rows::of(&features));
+                let rows = rows.insert(EntriesByNeuron::new(&features));
                 columns::support_sweep(
                     &mut features,
                     &sums.gram,
@@ -135,7 +135,7 @@ pub(crate) fn step_features(
             sums.products.clone()
         }
     };
-    let rows = rows.unwrap_or_else(|| Rows::of(&features));
+    let rows = rows.unwrap_or_else(|| EntriesByNeuron::new(&features));
     let (values, gain) = columns::refit(
         &features,
         &sums.gram,
@@ -146,8 +146,8 @@ pub(crate) fn step_features(
     );
     if !penalised || first {
         let before = std::mem::replace(&mut features.values, values);
-        let swapped = if state.held == Held::All && !first {
-            swaps::swap(&mut features, sums, &weights, &rows, problem.locked)
+        let swapped = if state.held == HeldProducts::All && !first {
+            swaps::swap_entries(&mut features, sums, &weights, &rows, problem.locked)
         } else {
             None
         };
@@ -155,7 +155,7 @@ pub(crate) fn step_features(
             // What a swap gains is what an exact refit makes of it.
             let (products, rows) = (
                 columns::at_entries(&features, &sums.products),
-                Rows::of(&features),
+                EntriesByNeuron::new(&features),
             );
             let (values, _) = columns::refit(
                 &features,
@@ -196,38 +196,38 @@ pub(crate) fn step_features(
 
 /// Gives every feature that no row uses the direction of a worst explained row's residual. Its
 /// coefficients stay zero until the HALS sweep finds a use for it, so nothing rises.
-fn revive(
+fn revive_unused(
     problem: &Problem<'_, '_>,
     state: &State,
     features: &mut SparseColumns,
     ctx: &TaskCtx,
 ) -> Result<()> {
-    let dead: Vec<usize> = state
-        .dead()
+    let unused: Vec<usize> = state
+        .unused_features()
         .into_iter()
         .filter(|&j| !problem.locked[j])
         .collect();
-    if dead.is_empty() {
+    if unused.is_empty() {
         return Ok(());
     }
     let errors = state.row_errors(
-        problem.survey,
+        problem.stats,
         &Gram::from_dense(&columns::gram(&state.features), state.y.k),
     );
     let mut order: Vec<usize> = (0..problem.stream.n).collect();
     order.sort_by(|&a, &b| errors[b].total_cmp(&errors[a]));
-    // Rows much alike (one token many times over) would give one feature many times over.
+    // EntriesByNeuron much alike (one token many times over) would give one feature many times over.
     let mut taken: Vec<Vec<f32>> = Vec::new();
     let mut scratch = Vec::new();
-    let mut rows = order.iter().take(ROWS_A_REVIVAL * dead.len());
-    for &j in &dead {
+    let mut rows = order.iter().take(CANDIDATES_PER_REVIVAL * unused.len());
+    for &j in &unused {
         let span = features.offsets[j]..features.offsets[j + 1];
         let direction = loop {
             ctx.check()?;
             let Some(&row) = rows.next() else {
                 return Ok(());
             };
-            let Some(direction) = direction(problem, state, row, &mut scratch)? else {
+            let Some(direction) = residual_direction(problem, state, row, &mut scratch)? else {
                 continue;
             };
             let cosine = |other: &Vec<f32>| {
@@ -237,7 +237,7 @@ fn revive(
                     .map(|(a, b)| a * b)
                     .sum::<f32>()
             };
-            if taken.iter().all(|other| cosine(other) < ALIKE) {
+            if taken.iter().all(|other| cosine(other) < MAX_COSINE) {
                 break direction;
             }
         };
@@ -246,7 +246,7 @@ fn revive(
             (features.indices[at], features.values[at]) = (i as u32, v);
             at += 1;
         }
-        fill(
+        pad_support(
             &mut features.indices[span.clone()],
             &mut features.values[span.clone()],
             at - span.start,
@@ -258,17 +258,17 @@ fn revive(
 
 /// The largest entries of a row's residual as a dense unit vector; `None` where there is next to no
 /// residual.
-fn direction(
+fn residual_direction(
     problem: &Problem<'_, '_>,
     state: &State,
     row: usize,
     scratch: &mut Vec<(u32, u32)>,
 ) -> Result<Option<Vec<f32>>> {
-    let residual = residual(problem, state, row)?;
-    let mut chosen = vec![0; problem.keep];
-    select::largest(&residual, problem.keep, &[], scratch, &mut chosen);
+    let residual = row_residual(problem, state, row)?;
+    let mut chosen = vec![0; problem.support_size];
+    select::largest(&residual, problem.support_size, &[], scratch, &mut chosen);
     let size = columns::norm(chosen.iter().map(|&i| residual[i as usize]));
-    if size * size <= 1e-12 * problem.survey.square / problem.stream.n as f64 {
+    if size * size <= 1e-12 * problem.stats.prepared_square / problem.stream.n as f64 {
         return Ok(None);
     }
     let mut out = vec![0.0; residual.len()];
@@ -280,7 +280,7 @@ fn direction(
 
 /// Completes a column of which `count` entries are set: the rest are other neurons with no weight,
 /// all in order.
-fn fill(indices: &mut [u32], values: &mut [f32], count: usize) {
+fn pad_support(indices: &mut [u32], values: &mut [f32], count: usize) {
     let mut entries: Vec<(u32, f32)> = indices[..count]
         .iter()
         .copied()
@@ -299,7 +299,7 @@ fn fill(indices: &mut [u32], values: &mut [f32], count: usize) {
     }
 }
 
-fn residual(problem: &Problem<'_, '_>, state: &State, row: usize) -> Result<Vec<f32>> {
+fn row_residual(problem: &Problem<'_, '_>, state: &State, row: usize) -> Result<Vec<f32>> {
     let mut a = problem.stream.row(row)?;
     for j in 0..state.y.k {
         let y = state.y.get(row, j);
@@ -314,13 +314,13 @@ fn residual(problem: &Problem<'_, '_>, state: &State, row: usize) -> Result<Vec<
 }
 
 /// The sums of one-hot coefficients, from the counts and sums of clusters.
-pub(crate) fn one_hot_sums(products: Vec<f32>, counts: &[f64], padded_rows: usize) -> Sums {
+pub(crate) fn one_hot_sums(products: Vec<f32>, counts: &[f64], padded_rows: usize) -> PassSums {
     let k = counts.len();
     let mut gram = vec![0.0; k * k];
     for (j, &c) in counts.iter().enumerate() {
         gram[j * k + j] = c;
     }
-    Sums {
+    PassSums {
         products,
         gram,
         fit: 0.0,

@@ -1,21 +1,21 @@
 //! A fit on disk, bound to its source and its configuration: a header, and the arrays in the order
-//! of the lengths in it, in the frame of [`super::framed`]. Knows nothing of how a fit goes on.
+//! of the lengths in it, in the frame of [`super::checksummed`]. Knows nothing of how a fit goes on.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::SparseColumns;
-use super::framed::{Kind, Reader, Writer};
+use super::checksummed::{FileKind, Reader, Writer};
 use super::panels::Panels;
-use super::pass::Sums;
-use super::state::{Held, State};
-use super::values::Values;
+use super::pass::PassSums;
+use super::state::{HeldProducts, State};
+use super::value_buffer::ValueBuffer;
 use super::{FitConfig, Stop};
 use crate::error::Result;
 use crate::matrix::panel::PANEL;
 
-const KIND: Kind = Kind {
+const KIND: FileKind = FileKind {
     magic: *b"mlpeekft",
     version: 1,
     name: "checkpoint of a fit",
@@ -26,7 +26,7 @@ const KIND: Kind = Kind {
 pub(crate) struct Header {
     pub(crate) config: FitConfig,
     #[serde(flatten)]
-    binding: Binding,
+    source_identity: SourceIdentity,
     pub(crate) progress: FitProgress,
     state: StateHeader,
     best: Option<StateHeader>,
@@ -34,17 +34,17 @@ pub(crate) struct Header {
 
 /// The activations that a checkpoint is of.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Binding {
+pub(crate) struct SourceIdentity {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     /// The hash of every activation.
     pub(crate) fingerprint: u64,
     /// The power of two that they were multiplied by; earlier versions took them as they are.
-    #[serde(default = "as_they_are")]
+    #[serde(default = "unit_scale")]
     pub(crate) scale: f32,
 }
 
-fn as_they_are() -> f32 {
+fn unit_scale() -> f32 {
     1.0
 }
 
@@ -80,7 +80,7 @@ impl StateHeader {
     fn of(state: &State) -> Self {
         let columns = state.features.columns();
         Self {
-            all: state.held == Held::All,
+            all: state.held == HeldProducts::All,
             error: state.error.to_bits(),
             objective: state.objective.to_bits(),
             fit: state.sums.fit.to_bits(),
@@ -114,7 +114,7 @@ impl StateHeader {
     }
 
     /// Whether the lengths are those of k features on n × d.
-    fn fits(&self, k: usize, n: usize, d: usize) -> bool {
+    fn has_shape(&self, k: usize, n: usize, d: usize) -> bool {
         let padded = n.div_ceil(PANEL).checked_mul(PANEL);
         let entries = k.checked_mul(self.keep);
         let products = if self.all { k.checked_mul(d) } else { entries };
@@ -136,7 +136,7 @@ impl StateHeader {
 }
 
 /// What a checkpoint holds.
-pub(crate) struct Saved {
+pub(crate) struct Checkpoint {
     pub(crate) header: Header,
     pub(crate) state: State,
     pub(crate) best: Option<State>,
@@ -146,38 +146,42 @@ pub(crate) struct Saved {
 pub(crate) fn write(
     path: &Path,
     config: &FitConfig,
-    binding: Binding,
+    source_identity: SourceIdentity,
     progress: FitProgress,
     state: &State,
     best: Option<&State>,
 ) -> Result<()> {
     let header = Header {
         config: config.clone(),
-        binding,
+        source_identity,
         progress,
         state: StateHeader::of(state),
         best: best.map(StateHeader::of),
     };
     let mut out = Writer::create(path, &KIND, &header)?;
     for s in std::iter::once(state).chain(best) {
-        out.put(&s.features.indices)?;
-        out.put(&s.features.values)?;
-        out.put(&s.y.data)?;
-        out.put(&s.sums.products)?;
-        out.put(&s.sums.gram)?;
-        out.put(&s.sums.totals)?;
-        out.put(&s.sums.row_fit)?;
+        out.write_array(&s.features.indices)?;
+        out.write_array(&s.features.values)?;
+        out.write_array(&s.y.data)?;
+        out.write_array(&s.sums.products)?;
+        out.write_array(&s.sums.gram)?;
+        out.write_array(&s.sums.totals)?;
+        out.write_array(&s.sums.row_fit)?;
     }
     out.commit()
 }
 
-/// Reads a checkpoint of a fit of `config` to the activations of `binding`.
-pub(crate) fn read(path: &Path, config: &FitConfig, binding: Binding) -> Result<Saved> {
+/// Reads a checkpoint of a fit of `config` to the activations of `source_identity`.
+pub(crate) fn read(
+    path: &Path,
+    config: &FitConfig,
+    source_identity: SourceIdentity,
+) -> Result<Checkpoint> {
     let (mut input, header): (_, Header) = Reader::open(path, &KIND)?;
     check(&header, &input)?;
-    check_binding(&header, config, binding, &input)?;
+    check_source(&header, config, source_identity, &input)?;
     let mut state = |saved: &StateHeader| {
-        let y = Values::zeros(saved.lengths[2], config.scratch.as_deref())?;
+        let y = ValueBuffer::zeros(saved.lengths[2], config.scratch.as_deref())?;
         read_state(&mut input, saved, &header, y)
     };
     let (state, best) = (
@@ -188,10 +192,10 @@ pub(crate) fn read(path: &Path, config: &FitConfig, binding: Binding) -> Result<
         s.features
             .indices
             .iter()
-            .all(|&i| (i as usize) < header.binding.cols)
+            .all(|&i| (i as usize) < header.source_identity.cols)
     };
-    input.close(sound(&state) && best.as_ref().is_none_or(sound))?;
-    Ok(Saved {
+    input.finish(sound(&state) && best.as_ref().is_none_or(sound))?;
+    Ok(Checkpoint {
         header,
         state,
         best,
@@ -201,34 +205,34 @@ pub(crate) fn read(path: &Path, config: &FitConfig, binding: Binding) -> Result<
 fn check(header: &Header, input: &Reader) -> Result<()> {
     let (k, n, d) = (
         header.config.features,
-        header.binding.rows,
-        header.binding.cols,
+        header.source_identity.rows,
+        header.source_identity.cols,
     );
     let mut body = Some(0);
     for s in std::iter::once(&header.state).chain(&header.best) {
-        if !s.fits(k, n, d) {
-            return Err(input.bad("the checkpoint's header is damaged"));
+        if !s.has_shape(k, n, d) {
+            return Err(input.error("the checkpoint's header is damaged"));
         }
         body = body
             .zip(s.bytes())
             .and_then(|(a, b): (u64, u64)| a.checked_add(b));
     }
-    input.expect(body)
+    input.expect_bytes(body)
 }
 
-fn check_binding(
+fn check_source(
     header: &Header,
     config: &FitConfig,
-    asked: Binding,
+    asked: SourceIdentity,
     input: &Reader,
 ) -> Result<()> {
-    let bad = |problem: &str| input.bad(problem);
-    let Binding {
+    let bad = |problem: &str| input.error(problem);
+    let SourceIdentity {
         rows,
         cols,
         fingerprint,
         scale,
-    } = header.binding;
+    } = header.source_identity;
     if (rows, cols) != (asked.rows, asked.cols) {
         let (n, d) = (asked.rows, asked.cols);
         return Err(bad(&format!(
@@ -258,7 +262,7 @@ fn read_state(
     input: &mut Reader,
     saved: &StateHeader,
     header: &Header,
-    mut y: Values,
+    mut y: ValueBuffer,
 ) -> Result<State> {
     let k = header.config.features;
     let [indices, values, _, products, gram, totals, row_fit] = saved.lengths;
@@ -268,25 +272,33 @@ fn read_state(
         (0..=k).map(|j| j * saved.keep).collect()
     };
     let features = SparseColumns {
-        rows: if indices == 0 { 0 } else { header.binding.cols },
+        rows: if indices == 0 {
+            0
+        } else {
+            header.source_identity.cols
+        },
         offsets,
-        indices: input.array(indices)?,
-        values: input.array(values)?,
+        indices: input.read_array(indices)?,
+        values: input.read_array(values)?,
     };
-    input.fill(bytemuck::cast_slice_mut(&mut y))?;
+    input.read_into(bytemuck::cast_slice_mut(&mut y))?;
     let y = Panels {
         k,
-        rows: header.binding.rows,
+        rows: header.source_identity.rows,
         data: y,
     };
-    let sums = Sums {
-        products: input.array(products)?,
-        gram: input.array(gram)?,
+    let sums = PassSums {
+        products: input.read_array(products)?,
+        gram: input.read_array(gram)?,
         fit: f64::from_bits(saved.fit),
-        totals: input.array(totals)?,
-        row_fit: input.array(row_fit)?,
+        totals: input.read_array(totals)?,
+        row_fit: input.read_array(row_fit)?,
     };
-    let held = if saved.all { Held::All } else { Held::Entries };
+    let held = if saved.all {
+        HeldProducts::All
+    } else {
+        HeldProducts::Entries
+    };
     let (error, objective) = (f64::from_bits(saved.error), f64::from_bits(saved.objective));
     Ok(State {
         features,

@@ -8,30 +8,30 @@
 use rayon::prelude::*;
 
 use super::SparseColumns;
-use super::pass::Sums;
+use super::pass::PassSums;
 use super::stream::densify;
 use crate::matrix::{cholesky, dense, select};
 
 /// A neuron used by more features than this keeps what the column steps gave it: the small systems
 /// grow with the cube.
-const LARGEST_SYSTEM: usize = 160;
+const MAX_SYSTEM: usize = 160;
 /// Weight of staying near the present values in the joint refit, relative to the diagonal: makes
 /// near-singular systems harmless and never raises the error.
 const PROXIMAL: f64 = 1e-5;
 /// A norm this near to 1 is 1.
-const UNIT: f64 = 1e-6;
+const UNIT_TOLERANCE: f64 = 1e-6;
 /// Columns denser than this have their Gram matrix taken by a dense product.
-const DENSE: f64 = 0.2;
+const DENSE_SHARE: f64 = 0.2;
 
 /// The same entries by neuron.
-pub(crate) struct Rows {
+pub(crate) struct EntriesByNeuron {
     offsets: Vec<usize>,
     /// Feature and position among the columns' entries.
     entries: Vec<(u32, u32)>,
 }
 
-impl Rows {
-    pub(crate) fn of(columns: &SparseColumns) -> Self {
+impl EntriesByNeuron {
+    pub(crate) fn new(columns: &SparseColumns) -> Self {
         let mut offsets = vec![0usize; columns.rows + 1];
         for &i in &columns.indices {
             offsets[i as usize + 1] += 1;
@@ -52,7 +52,7 @@ impl Rows {
     }
 
     /// A neuron's entries: feature, and position among the columns' entries.
-    pub(crate) fn row(&self, i: usize) -> &[(u32, u32)] {
+    pub(crate) fn neuron(&self, i: usize) -> &[(u32, u32)] {
         &self.entries[self.offsets[i]..self.offsets[i + 1]]
     }
 }
@@ -61,7 +61,7 @@ impl Rows {
 pub(crate) fn gram(columns: &SparseColumns) -> Vec<f64> {
     let k = columns.columns();
     let mut q = vec![0.0; k * k];
-    if columns.indices.len() as f64 > DENSE * (k * columns.rows) as f64 {
+    if columns.indices.len() as f64 > DENSE_SHARE * (k * columns.rows) as f64 {
         let lines = densify(columns);
         dense::accumulate_gram(
             &mut q,
@@ -71,16 +71,16 @@ pub(crate) fn gram(columns: &SparseColumns) -> Vec<f64> {
             columns.rows,
             k,
         );
-        dense::mirror(&mut q, k);
+        dense::copy_upper_to_lower(&mut q, k);
         return q;
     }
-    let rows = Rows::of(columns);
+    let rows = EntriesByNeuron::new(columns);
     q.par_chunks_mut(k.max(1))
         .enumerate()
         .for_each(|(j, line)| {
             let (indices, values) = columns.column(j);
             for (&i, &v) in indices.iter().zip(values) {
-                for &(l, position) in rows.row(i as usize) {
+                for &(l, position) in rows.neuron(i as usize) {
                     line[l as usize] += f64::from(v) * f64::from(columns.values[position as usize]);
                 }
             }
@@ -91,7 +91,7 @@ pub(crate) fn gram(columns: &SparseColumns) -> Vec<f64> {
 /// The first features for given coefficients: the s largest entries of each column of the least
 /// squares solution.
 pub(crate) fn first_support(
-    sums: &Sums,
+    sums: &PassSums,
     k: usize,
     d: usize,
     keep: usize,
@@ -129,7 +129,7 @@ pub(crate) fn support_sweep(
     columns: &mut SparseColumns,
     gram: &[f64],
     products: &[f32],
-    rows: &Rows,
+    rows: &EntriesByNeuron,
     locked: &[bool],
 ) {
     let k = columns.columns();
@@ -142,7 +142,7 @@ pub(crate) fn support_sweep(
             .clone()
             .map(|position| {
                 let others: f64 = rows
-                    .row(columns.indices[position] as usize)
+                    .neuron(columns.indices[position] as usize)
                     .iter()
                     .filter(|(l, _)| *l as usize != j)
                     .map(|&(l, p)| gram[j * k + l as usize] * f64::from(columns.values[p as usize]))
@@ -180,7 +180,7 @@ pub(crate) fn refit(
     columns: &SparseColumns,
     gram: &[f64],
     products: &[f32],
-    rows: &Rows,
+    rows: &EntriesByNeuron,
     locked: &[bool],
     only: Option<&[bool]>,
 ) -> (Vec<f32>, f64) {
@@ -189,11 +189,11 @@ pub(crate) fn refit(
     let solved: Vec<(Vec<(u32, f32)>, f64)> = (0..d.div_ceil(NEURONS))
         .into_par_iter()
         .map(|chunk| {
-            let mut work = System::default();
+            let mut work = NeuronSystem::default();
             let (mut out, mut gain) = (Vec::new(), 0.0);
             let neurons = chunk * NEURONS..d.min((chunk + 1) * NEURONS);
             for i in neurons.filter(|&i| only.is_none_or(|only| only[i])) {
-                gain += work.solve(rows.row(i), columns, gram, products, locked, &mut out);
+                gain += work.solve(rows.neuron(i), columns, gram, products, locked, &mut out);
             }
             (out, gain)
         })
@@ -210,7 +210,7 @@ pub(crate) fn refit(
 }
 
 #[derive(Default)]
-struct System {
+struct NeuronSystem {
     free: Vec<(u32, u32)>,
     matrix: Vec<f64>,
     factor: Vec<f64>,
@@ -219,7 +219,7 @@ struct System {
     new: Vec<f64>,
 }
 
-impl System {
+impl NeuronSystem {
     /// Refits one neuron; pushes its new values and returns the fall of the squared error.
     fn solve(
         &mut self,
@@ -235,7 +235,7 @@ impl System {
         self.free
             .extend(row.iter().filter(|(j, _)| !locked[*j as usize]));
         let m = self.free.len();
-        if m == 0 || m > LARGEST_SYSTEM {
+        if m == 0 || m > MAX_SYSTEM {
             return 0.0;
         }
         let weight = |p: u32| f64::from(columns.values[p as usize]);
@@ -263,7 +263,7 @@ impl System {
         for v in &mut self.new {
             *v = f64::from(*v as f32);
         }
-        let fall = self.value(&self.old) - self.value(&self.new);
+        let fall = self.error(&self.old) - self.error(&self.new);
         if fall > 0.0 {
             out.extend(
                 self.free
@@ -278,7 +278,7 @@ impl System {
     }
 
     /// The neuron's share of the squared error, up to a constant: zᵀGz − 2 bᵀz.
-    fn value(&self, z: &[f64]) -> f64 {
+    fn error(&self, z: &[f64]) -> f64 {
         let m = z.len();
         z.iter()
             .enumerate()
@@ -301,7 +301,7 @@ pub(crate) fn normalise(columns: &mut SparseColumns) -> Vec<f32> {
         .map(|j| {
             let values = &mut columns.values[columns.offsets[j]..columns.offsets[j + 1]];
             let size = norm(values.iter().copied());
-            if size > 0.0 && (size - 1.0).abs() > UNIT {
+            if size > 0.0 && (size - 1.0).abs() > UNIT_TOLERANCE {
                 for v in values {
                     *v = (f64::from(*v) / size) as f32;
                 }

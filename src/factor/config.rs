@@ -8,7 +8,7 @@ use super::{device, init, stream};
 use crate::error::{Error, Result};
 
 /// From so many neurons on, 1 % of them are enough for a feature.
-const WIDE: usize = 4096;
+const WIDE_LAYER: usize = 4096;
 
 /// The update rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -88,7 +88,7 @@ pub struct FitConfig {
 
 /// How rows are asked to be prepared; what is `None` nobody named.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Prepared {
+pub struct PreprocessingChoice {
     /// [`FitConfig::scale_rows`].
     pub scale_rows: Option<bool>,
     /// [`FitConfig::scale_neurons`].
@@ -119,11 +119,11 @@ impl FitConfig {
             l1: 0.0,
             ..Self::default()
         }
-        .as_they_are()
+        .without_preprocessing()
     }
 
     /// The same of rows that are not prepared.
-    pub fn as_they_are(self) -> Self {
+    pub fn without_preprocessing(self) -> Self {
         Self {
             scale_rows: false,
             scale_neurons: false,
@@ -134,7 +134,7 @@ impl FitConfig {
 
     /// Rows are prepared as said, else as `base` has them; but where the error alone is minimised,
     /// and `base` minimised more, as they are: it is an error of the rows as they are.
-    pub fn prepared(self, base: &Self, asked: Prepared) -> Self {
+    pub fn with_preprocessing(self, base: &Self, asked: PreprocessingChoice) -> Self {
         let alone = |config: &Self| config.solver == Solver::Mu || config.l1 == 0.0;
         let keeps = !alone(&self) || alone(base);
         Self {
@@ -174,25 +174,26 @@ impl FitConfig {
     /// p for rows of d neurons. Where none is named: 5 % of fewer than 4,096 neurons, from there on
     /// 1 %, as the paper has them for GPT-2 (3,072) and for models of eight billion parameters
     /// (14,336). Of so few neurons 1 % tells concepts apart less well (the guide's results).
-    pub fn share(&self, d: usize) -> f64 {
-        self.sparsity.unwrap_or(if d < WIDE { 0.05 } else { 0.01 })
+    pub fn sparsity_at(&self, d: usize) -> f64 {
+        self.sparsity
+            .unwrap_or(if d < WIDE_LAYER { 0.05 } else { 0.01 })
     }
 
     /// The same with the p that rows of d neurons give it.
-    pub fn for_width(self, d: usize) -> Self {
+    pub fn with_sparsity_at(self, d: usize) -> Self {
         Self {
-            sparsity: Some(self.share(d)),
+            sparsity: Some(self.sparsity_at(d)),
             ..self
         }
     }
 
     /// The non-zeros of a column of height d: ⌈p·d⌉, at least 1.
-    fn kept(&self, d: usize) -> usize {
-        ((self.share(d) * d as f64).ceil() as usize).clamp(1, d.max(1))
+    fn support_size(&self, d: usize) -> usize {
+        ((self.sparsity_at(d) * d as f64).ceil() as usize).clamp(1, d.max(1))
     }
 
     /// Why only this machine's processors can take this fit's steps; `None` where a GPU can too.
-    pub fn needs_cpu(&self) -> Option<&'static str> {
+    pub fn cpu_only_reason(&self) -> Option<&'static str> {
         match (self.solver, self.row_cap) {
             (Solver::Mu, _) => Some("the multiplicative updates run on the CPU"),
             (Solver::Bcd, Some(_)) => Some("a fit with a row cap runs on the CPU"),
@@ -203,8 +204,8 @@ impl FitConfig {
     /// Whether a GPU with `free` bytes of memory keeps n × d activations from one sweep to the
     /// next: where they have to be sent anew each time, sending takes as long as a sweep of the
     /// CPU.
-    pub fn gpu_keeps(&self, shape: (usize, usize), free: u64) -> bool {
-        device::keeps(shape, free)
+    pub fn stays_on_gpu(&self, shape: (usize, usize), free: u64) -> bool {
+        device::fits_in_memory(shape, free)
     }
 
     /// Refuses what cannot be fitted to n × d activations; returns the entries a column keeps.
@@ -223,7 +224,7 @@ impl FitConfig {
                 "{k} features for {n} token rows; ask for at most {n} or collect more text"
             )));
         }
-        let p = self.share(d);
+        let p = self.sparsity_at(d);
         if !(p > 0.0 && p <= 1.0) {
             return Err(Error::usage(format!(
                 "a sparsity of {p} keeps no neuron or more than all; give a share above 0 and at most 1, as 0.01"
@@ -245,7 +246,7 @@ impl FitConfig {
                 self.l1
             )));
         }
-        Ok(self.kept(d))
+        Ok(self.support_size(d))
     }
 
     /// Bytes that the coefficients of n rows take while they are fitted: those of the last sweep
@@ -266,7 +267,7 @@ impl FitConfig {
         } else {
             None
         };
-        let (keep, share) = (self.kept(d) as u64, self.share(d));
+        let (keep, share) = (self.support_size(d) as u64, self.sparsity_at(d));
         let (k, n, d) = (self.features as u64, n as u64, d as u64);
         let copies = if self.solver == Solver::Mu { 3 } else { 2 };
         let features = copies * (4 * k * d + 8 * k * keep + 8 * k * k);
@@ -305,18 +306,21 @@ mod tests {
             (14336, 0.01, 144),
         ] {
             assert_eq!(
-                (default.share(d), default.check((200, d)).unwrap()),
+                (default.sparsity_at(d), default.check((200, d)).unwrap()),
                 (share, kept),
                 "{d}"
             );
-            assert_eq!(default.clone().for_width(d).sparsity, Some(share));
+            assert_eq!(default.clone().with_sparsity_at(d).sparsity, Some(share));
         }
         let named = FitConfig {
             sparsity: Some(0.01),
             ..default
         };
         assert_eq!(
-            (named.share(1536), named.clone().for_width(1536)),
+            (
+                named.sparsity_at(1536),
+                named.clone().with_sparsity_at(1536)
+            ),
             (0.01, named.clone())
         );
         // What was saved before it could be left open is a number.

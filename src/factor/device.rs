@@ -11,10 +11,10 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{Device, Tensor};
 
 use super::SparseColumns;
-use super::capped::RELAXATION;
+use super::coefficient_step::RELAXATION;
 use super::columns;
 use super::panels::Panels;
-use super::pass::{Gather, Sums};
+use super::pass::{Gather, PassSums};
 use super::stream::{Stream, densify};
 use crate::error::Result;
 use crate::matrix::panel::PANEL;
@@ -23,11 +23,11 @@ use crate::task::TaskCtx;
 /// Bytes of A in a block.
 const BLOCK_BYTES: usize = 256 << 20;
 /// Share of a device's free memory that A may keep.
-const SHARE: u64 = 2;
+const FREE_SHARE: u64 = 2;
 
 /// A step on the coefficients of every row: Y times `scales`, then sweeps of relaxed HALS, as
-/// [`crate::matrix::panel::hals`] takes them.
-pub(crate) struct Descent<'s> {
+/// [`crate::matrix::panel::hals_sweep`] takes them.
+pub(crate) struct CoefficientSweeps<'s> {
     pub(crate) features: &'s SparseColumns,
     pub(crate) scales: &'s [f32],
     /// ZᵀZ, k × k.
@@ -41,13 +41,13 @@ pub(crate) struct Accelerator {
     device: Device,
     block_rows: usize,
     /// Blocks of A that may stay.
-    most: usize,
+    max_blocks: usize,
     kept: Mutex<Vec<Tensor>>,
 }
 
 /// Whether a device with `free` bytes keeps all of n × d activations from one pass to the next.
-pub(crate) fn keeps((n, d): (usize, usize), free: u64) -> bool {
-    4 * n as u64 * d as u64 <= free / SHARE
+pub(crate) fn fits_in_memory((n, d): (usize, usize), free: u64) -> bool {
+    4 * n as u64 * d as u64 <= free / FREE_SHARE
 }
 
 impl Accelerator {
@@ -63,48 +63,47 @@ impl Accelerator {
 
     /// With blocks of so many rows, a multiple of [`PANEL`].
     pub(crate) fn with_block(device: Device, d: usize, free: u64, block_rows: usize) -> Self {
-        let most = free / SHARE / (4 * d * block_rows).max(1) as u64;
+        let max_blocks = free / FREE_SHARE / (4 * d * block_rows).max(1) as u64;
         Self {
             device,
             block_rows,
-            most: usize::try_from(most).unwrap_or(usize::MAX),
+            max_blocks: usize::try_from(max_blocks).unwrap_or(usize::MAX),
             kept: Mutex::default(),
         }
     }
 
-    /// One pass as [`Stream::pass`] with a [`Descent`] takes it.
+    /// One pass as [`Stream::pass`] with a [`CoefficientSweeps`] takes it.
     pub(crate) fn pass(
         &self,
         stream: &Stream<'_>,
         ctx: &TaskCtx,
         y: &Panels,
         next: &mut Panels,
-        step: &Descent<'_>,
+        step: &CoefficientSweeps<'_>,
         gather: Gather<'_>,
-        sums: &mut Sums,
+        sums: &mut PassSums,
     ) -> Result<()> {
         let (k, d) = (y.k, stream.d);
-        let basis = Basis::new(step, k, d, &self.device)?;
-        let mut products = Tensor::zeros((k, d), basis.z.dtype(), &self.device)?;
+        let z = DeviceFeatures::new(step, k, d, &self.device)?;
+        let mut products = Tensor::zeros((k, d), z.z.dtype(), &self.device)?;
         sums.reset(stream, k, gather);
         for (i, first) in (0..stream.n).step_by(self.block_rows).enumerate() {
             ctx.check()?;
             let rows = first..stream.n.min(first + self.block_rows);
-            let a = self.rows(stream, i, rows.clone())?;
+            let a = self.block(stream, i, rows.clone())?;
             let span = first * k..rows.end.div_ceil(PANEL) * PANEL * k;
             let panels = (span.len() / (k * PANEL), k, PANEL);
             let before = Tensor::from_slice(&y.data[span.clone()], panels, &self.device)?;
             let lines = before
                 .transpose(0, 1)?
                 .reshape((k, panels.0 * PANEL))?
-                .broadcast_mul(&basis.scales)?;
-            let p = basis
-                .z
-                .matmul(&a.t()?)?
-                .pad_with_zeros(1, 0, lines.dim(1)? - rows.len())?;
-            basis.descend(&lines, &p, step)?;
+                .broadcast_mul(&z.scales)?;
+            let p =
+                z.z.matmul(&a.t()?)?
+                    .pad_with_zeros(1, 0, lines.dim(1)? - rows.len())?;
+            z.descend(&lines, &p, step)?;
             products = (products + lines.narrow(1, 0, rows.len())?.contiguous()?.matmul(&a)?)?;
-            add(sums, first, &lines, &p)?;
+            add_sums(sums, first, &lines, &p)?;
             let after = lines
                 .reshape((k, panels.0, PANEL))?
                 .transpose(0, 1)?
@@ -120,7 +119,7 @@ impl Accelerator {
     }
 
     /// Block `i` of A, on the device.
-    fn rows(&self, stream: &Stream<'_>, i: usize, rows: Range<usize>) -> Result<Tensor> {
+    fn block(&self, stream: &Stream<'_>, i: usize, rows: Range<usize>) -> Result<Tensor> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(block) = kept.get(i) {
             return Ok(block.clone());
@@ -128,7 +127,7 @@ impl Accelerator {
         let block = stream.fetch(rows)?;
         let tensor = Tensor::from_slice(&block.data, (block.rows, block.cols), &self.device)?;
         stream.release(block);
-        if i == kept.len() && i < self.most {
+        if i == kept.len() && i < self.max_blocks {
             kept.push(tensor.clone());
         }
         Ok(tensor)
@@ -136,7 +135,7 @@ impl Accelerator {
 }
 
 /// What a pass needs of Z.
-struct Basis {
+struct DeviceFeatures {
     /// k × d.
     z: Tensor,
     /// k × 1.
@@ -147,8 +146,8 @@ struct Basis {
     inverse: Vec<f64>,
 }
 
-impl Basis {
-    fn new(step: &Descent<'_>, k: usize, d: usize, device: &Device) -> Result<Self> {
+impl DeviceFeatures {
+    fn new(step: &CoefficientSweeps<'_>, k: usize, d: usize, device: &Device) -> Result<Self> {
         let off_diagonal = |(at, &v): (usize, &f64)| if at / k == at % k { 0.0 } else { v as f32 };
         let others: Vec<f32> = step.q.iter().enumerate().map(off_diagonal).collect();
         let inverse =
@@ -162,7 +161,7 @@ impl Basis {
     }
 
     /// Changes `lines` (k × rows) in place, feature by feature.
-    fn descend(&self, lines: &Tensor, p: &Tensor, step: &Descent<'_>) -> Result<()> {
+    fn descend(&self, lines: &Tensor, p: &Tensor, step: &CoefficientSweeps<'_>) -> Result<()> {
         let (target, relaxation) = ((p - f64::from(step.penalty))?, f64::from(RELAXATION));
         for j in (0..step.sweeps).flat_map(|_| 0..self.inverse.len()) {
             let others = self.others.narrow(0, j, 1)?.matmul(lines)?;
@@ -175,7 +174,7 @@ impl Basis {
 }
 
 /// Adds a block's share of the sums but AᵀY; `first` is its first row.
-fn add(sums: &mut Sums, first: usize, lines: &Tensor, p: &Tensor) -> Result<()> {
+fn add_sums(sums: &mut PassSums, first: usize, lines: &Tensor, p: &Tensor) -> Result<()> {
     let gram = lines.matmul(&lines.t()?)?.flatten_all()?.to_vec1::<f32>()?;
     sums.gram
         .iter_mut()

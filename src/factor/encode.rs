@@ -14,13 +14,13 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::capped;
+use super::coefficient_step;
 use super::columns;
-use super::frame;
+use super::preprocessing;
 use super::{Coding, Factors, SparseColumns};
 use crate::activations::Block;
 use crate::error::{Error, Result};
-use crate::matrix::cholesky::Updated;
+use crate::matrix::cholesky::UpdatableCholesky;
 use crate::matrix::panel::{self, Gram, PANEL};
 use crate::task::TaskCtx;
 
@@ -54,20 +54,20 @@ pub struct Encoder {
 impl Encoder {
     /// Prepares ZᵀZ of unit columns.
     pub fn new(features: SparseColumns) -> Self {
-        Self::with(features, &Coding::default())
+        Self::with_coding(features, &Coding::default())
     }
 
     /// On the features of a fit, as it writes rows in them.
-    pub fn of(factors: &Factors) -> Self {
-        Self::with(factors.features.clone(), &factors.coding)
+    pub fn from_factors(factors: &Factors) -> Self {
+        Self::with_coding(factors.features.clone(), &factors.coding)
     }
 
     /// On unit columns, with a centre, weights of neurons and a cap.
-    pub fn with(features: SparseColumns, coding: &Coding) -> Self {
+    pub fn with_coding(features: SparseColumns, coding: &Coding) -> Self {
         let (projection, norms, q) = match &coding.neuron_weights {
             None => (features.clone(), None, columns::gram(&features)),
             Some(weights) => {
-                let (seen, norms) = frame::weighted(&features, weights);
+                let (seen, norms) = preprocessing::weigh_columns(&features, weights);
                 let q = columns::gram(&seen);
                 let mut projection = seen;
                 let entries = projection.values.iter_mut().zip(&projection.indices);
@@ -137,7 +137,7 @@ impl Encoder {
         let mut panel = vec![0.0; d * PANEL];
         let mut p = vec![0.0; k * PANEL];
         let mut y = vec![0.0; k * PANEL];
-        let (rows, scales) = safe(rows, d);
+        let (rows, scales) = rescale_rows(rows, d);
         panel::transpose(&mut panel, &rows, d);
         let Self {
             projection,
@@ -157,7 +157,7 @@ impl Encoder {
                 .for_each(|(v, scale)| *v -= (offset * scale) as f32);
         }
         for _ in 0..WARM_SWEEPS {
-            panel::hals(&mut y, &p, &self.gram, 0.0, capped::RELAXATION);
+            panel::hals_sweep(&mut y, &p, &self.gram, 0.0, coefficient_step::RELAXATION);
         }
         let mut solver = ActiveSet::new(&self.q, k);
         for (r, (line, row)) in out
@@ -205,7 +205,7 @@ impl Encoder {
 
 /// Rows of which each is in no danger in single precision, and the powers of two that they were
 /// multiplied by.
-fn safe(rows: &[f32], d: usize) -> (Cow<'_, [f32]>, Vec<f64>) {
+fn rescale_rows(rows: &[f32], d: usize) -> (Cow<'_, [f32]>, Vec<f64>) {
     let scale = |row: &[f32]| {
         let size = row.iter().fold(0.0f32, |m, v| m.max(v.abs()));
         if size == 0.0 || SAFE.contains(&size) || !size.is_finite() {
@@ -234,7 +234,7 @@ struct ActiveSet<'q> {
     x: Vec<f64>,
     passive: Vec<usize>,
     /// Of Q on the passive set.
-    factor: Updated,
+    factor: UpdatableCholesky,
     solution: Vec<f64>,
 }
 
@@ -247,7 +247,7 @@ impl<'q> ActiveSet<'q> {
             target,
             x,
             passive: Vec::new(),
-            factor: Updated::new(k),
+            factor: UpdatableCholesky::new(k),
             solution: Vec::new(),
         }
     }
@@ -255,19 +255,19 @@ impl<'q> ActiveSet<'q> {
     fn solve(&mut self) {
         let k = self.k;
         let size = self.target.iter().fold(0.0f64, |m, p| m.max(p.abs()));
-        self.forget();
+        self.clear();
         for j in 0..k {
             if self.q[j * k + j] <= 0.0 {
                 self.x[j] = 0.0;
             } else if self.x[j] > 0.0 {
-                self.join(j);
+                self.add(j);
             }
         }
         // Each round lowers the objective, so none repeats; the bound only guards against rounding.
         for _ in 0..10 * k + 10 {
             self.descend();
             match self.steepest(TOLERANCE * size) {
-                Some(j) => self.join(j),
+                Some(j) => self.add(j),
                 None => return,
             }
         }
@@ -277,10 +277,10 @@ impl<'q> ActiveSet<'q> {
     fn solve_capped(&mut self, gram: &Gram, cap: usize) {
         let mut left: Vec<f32> = self.target.iter().map(|&v| v as f32).collect();
         let mut chosen = vec![0.0; self.k];
-        self.forget();
-        capped::pursue(&mut left, &mut chosen, gram, cap)
+        self.clear();
+        coefficient_step::matching_pursuit(&mut left, &mut chosen, gram, cap)
             .into_iter()
-            .for_each(|j| self.join(j));
+            .for_each(|j| self.add(j));
         self.x
             .iter_mut()
             .zip(&chosen)
@@ -309,7 +309,7 @@ impl<'q> ActiveSet<'q> {
             for i in (0..before).rev() {
                 let (x, solution) = (self.x[self.passive[i]], self.solution[i]);
                 if solution <= 0.0 && x <= 1e-14 * solution.abs() {
-                    self.leave(i);
+                    self.remove(i);
                 }
             }
             if before == self.passive.len() {
@@ -318,7 +318,7 @@ impl<'q> ActiveSet<'q> {
                     .filter(|&i| self.solution[i] <= 0.0)
                     .min_by(|&a, &b| self.x[self.passive[a]].total_cmp(&self.x[self.passive[b]]))
                 {
-                    self.leave(i);
+                    self.remove(i);
                 }
             }
         }
@@ -331,12 +331,12 @@ impl<'q> ActiveSet<'q> {
         self.factor.solve(&mut self.solution);
     }
 
-    fn forget(&mut self) {
+    fn clear(&mut self) {
         self.passive.clear();
         self.factor.clear();
     }
 
-    fn join(&mut self, j: usize) {
+    fn add(&mut self, j: usize) {
         let line = &self.q[j * self.k..(j + 1) * self.k];
         self.factor.push(
             self.passive.iter().map(|&l| line[l]),
@@ -346,7 +346,7 @@ impl<'q> ActiveSet<'q> {
         self.passive.push(j);
     }
 
-    fn leave(&mut self, at: usize) {
+    fn remove(&mut self, at: usize) {
         self.x[self.passive.remove(at)] = 0.0;
         self.factor.remove(at);
     }

@@ -6,28 +6,28 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::checkpoint::{self, Binding, FitProgress};
+use super::checkpoint::{self, FitProgress, SourceIdentity};
+use super::data_stats::{DataStats, too_large};
 use super::device::Accelerator;
-use super::state::{Held, Problem, State};
+use super::state::{HeldProducts, Problem, State};
 use super::stream::Stream;
-use super::survey::{Survey, too_large};
 use super::{Factors, FitConfig, Solver, Sweep, bcd, init, mu};
 use crate::activations::ActivationSource;
 use crate::activations::energy::{Concentration, Energy};
 use crate::error::{Error, Result};
 use crate::task::TaskCtx;
 
-mod changes;
 mod result;
-mod rules;
+mod stopping;
+mod warm_start;
 
 /// A fit in progress. Deterministic for a seed, whatever the number of threads.
 pub struct Factoriser<'a> {
     stream: Stream<'a>,
     config: FitConfig,
-    survey: Survey,
-    threads: Threads,
-    keep: usize,
+    stats: DataStats,
+    threads: FitThreads,
+    support_size: usize,
     penalty: f64,
     state: State,
     /// Where the next sweep is written; afterwards the two change places.
@@ -38,7 +38,7 @@ pub struct Factoriser<'a> {
     /// Where passes run; `None`: on this machine's processors.
     pub(super) device: Option<Accelerator>,
     /// The last snapshot taken, by its sweep.
-    shown: Mutex<Option<(usize, Arc<Factors>)>>,
+    snapshot_cache: Mutex<Option<(usize, Arc<Factors>)>>,
 }
 
 impl<'a> Factoriser<'a> {
@@ -59,17 +59,17 @@ impl<'a> Factoriser<'a> {
             ..
         } = fit.config;
         fit.state = fit.threads.run(|| {
-            init::start(
+            init::initial_state(
                 &fit.stream,
                 features,
                 init,
                 solver,
                 seed,
-                fit.survey.rms,
+                fit.stats.rms,
                 ctx,
             )
         })?;
-        fit.spare.y = fit.stream.panels(features)?;
+        fit.spare.y = fit.stream.zero_coefficients(features)?;
         fit.progress.seconds[1] = started.elapsed().as_secs_f64().to_bits();
         Ok(fit)
     }
@@ -87,12 +87,12 @@ impl<'a> Factoriser<'a> {
         ctx: &TaskCtx,
     ) -> Result<Self> {
         let mut fit = Self::prepare(source, config, ctx)?;
-        let saved = checkpoint::read(checkpoint, &fit.config, fit.binding())?;
+        let saved = checkpoint::read(checkpoint, &fit.config, fit.source_identity())?;
         fit.state = saved.state;
         fit.best = saved.best;
         fit.progress = saved.header.progress;
         fit.progress.locked.resize(fit.config.features, false);
-        fit.spare.y = fit.stream.panels(fit.config.features)?;
+        fit.spare.y = fit.stream.zero_coefficients(fit.config.features)?;
         Ok(fit)
     }
 
@@ -100,9 +100,9 @@ impl<'a> Factoriser<'a> {
     /// The results agree with those of this machine's processors within rounding.
     ///
     /// # Errors
-    /// A fit whose steps are not made for it ([`FitConfig::needs_cpu`]).
+    /// A fit whose steps are not made for it ([`FitConfig::cpu_only_reason`]).
     pub fn compute_on(&mut self, device: candle_core::Device, free: u64) -> Result<()> {
-        if let Some(why) = self.config.needs_cpu() {
+        if let Some(why) = self.config.cpu_only_reason() {
             return Err(Error::usage(format!("{why}: use --device cpu")));
         }
         self.device = Some(Accelerator::new(device, self.stream.d, free));
@@ -117,8 +117,8 @@ impl<'a> Factoriser<'a> {
     fn problem(&self) -> Problem<'_, 'a> {
         Problem {
             stream: &self.stream,
-            survey: &self.survey,
-            keep: self.keep,
+            stats: &self.stats,
+            support_size: self.support_size,
             penalty: self.penalty,
             row_cap: self.config.row_cap,
             locked: &self.progress.locked,
@@ -127,18 +127,18 @@ impl<'a> Factoriser<'a> {
     }
 
     fn prepare(source: &'a dyn ActivationSource, config: FitConfig, ctx: &TaskCtx) -> Result<Self> {
-        let keep = config.check(source.shape())?;
-        let threads = Threads::new(config.threads)?;
+        let support_size = config.check(source.shape())?;
+        let threads = FitThreads::new(config.threads)?;
         let mut stream = Stream::new(source);
         stream.scratch.clone_from(&config.scratch);
-        let survey = threads.run(|| Survey::frame(&mut stream, &config, None, ctx))?;
-        if survey.square == 0.0 {
+        let stats = threads.run(|| DataStats::prepare(&mut stream, &config, None, ctx))?;
+        if stats.prepared_square == 0.0 {
             let what = if config.centre { "the mean" } else { "zero" };
             return Err(Error::refused(format!(
                 "every activation is {what}: there is nothing to decompose"
             )));
         }
-        let penalty = config.l1 * survey.median_norm();
+        let penalty = config.l1 * stats.median_norm();
         let progress = FitProgress {
             locked: vec![false; config.features],
             ..FitProgress::default()
@@ -146,21 +146,21 @@ impl<'a> Factoriser<'a> {
         Ok(Self {
             stream,
             config,
-            survey,
+            stats,
             threads,
-            keep,
+            support_size,
             penalty,
             state: State::default(),
             spare: State::default(),
             best: None,
             progress,
             device: None,
-            shown: Mutex::new(None),
+            snapshot_cache: Mutex::new(None),
         })
     }
 
     /// What went before this fit: batches and their seconds.
-    pub(super) fn went_before(&mut self, sweeps: usize, seconds: f64) {
+    pub(super) fn record_earlier_sweeps(&mut self, sweeps: usize, seconds: f64) {
         (self.progress.sweep, self.progress.best_sweep) = (sweeps, sweeps);
         (self.progress.seconds[0], self.progress.seconds[2]) =
             (seconds.to_bits(), seconds.to_bits());
@@ -168,12 +168,12 @@ impl<'a> Factoriser<'a> {
 
     /// What neurons and rows hold of the activations as they are.
     pub fn energy(&self) -> &Energy {
-        &self.survey.energy
+        &self.stats.energy
     }
 
     /// Where few neurons or rows hold much of what the fit sees: it spends its features on those.
     pub fn concentrations(&self) -> Vec<Concentration> {
-        self.survey.concentrations(&self.stream)
+        self.stats.concentrations(&self.stream)
     }
 
     /// Sweeps done.
@@ -183,7 +183,7 @@ impl<'a> Factoriser<'a> {
 
     /// Whether the last sweep was one to end with, by the settings as they are now.
     pub fn has_ended(&self) -> bool {
-        self.progress.sweep > 0 && self.stop().is_some()
+        self.progress.sweep > 0 && self.stop_reason().is_some()
     }
 
     /// Seconds that the start took.
@@ -199,15 +199,15 @@ impl<'a> Factoriser<'a> {
         let sweep = self.progress.sweep + 1;
         let problem = Problem {
             stream: &self.stream,
-            survey: &self.survey,
-            keep: self.keep,
+            stats: &self.stats,
+            support_size: self.support_size,
             penalty: self.penalty,
             row_cap: self.config.row_cap,
             locked: &self.progress.locked,
             device: self.device.as_ref(),
         };
         let room = match (self.config.solver, &self.best) {
-            (Solver::Mu, None) => Some(self.stream.panels(self.config.features)?),
+            (Solver::Mu, None) => Some(self.stream.zero_coefficients(self.config.features)?),
             _ => None,
         };
         let (state, spare) = (&self.state, &mut self.spare);
@@ -215,23 +215,23 @@ impl<'a> Factoriser<'a> {
             Solver::Mu => mu::sweep(&problem, state, spare, ctx),
             Solver::Bcd => {
                 let next = if sweep.is_multiple_of(bcd::SUPPORT_SWEEPS + 1) {
-                    Held::All
+                    HeldProducts::All
                 } else {
-                    Held::Entries
+                    HeldProducts::Entries
                 };
                 bcd::sweep(&problem, state, spare, next, ctx)
             }
         })?;
         if !self.spare.objective.is_finite() {
-            return Err(self.overflow());
+            return Err(self.overflow_error());
         }
         std::mem::swap(&mut self.state, &mut self.spare);
         self.progress.sweep = sweep;
         let seconds = f64::from_bits(self.progress.seconds[0]) + started.elapsed().as_secs_f64();
         self.progress.seconds[0] = seconds.to_bits();
         self.progress.history.push(self.state.objective.to_bits());
-        self.keep_best(room);
-        self.progress.stopped = self.stop();
+        self.update_best(room);
+        self.progress.stopped = self.stop_reason();
         Ok(Sweep {
             sweep,
             relative_error: self.relative(self.state.error),
@@ -242,8 +242,8 @@ impl<'a> Factoriser<'a> {
     }
 
     /// What to say of activations whose products are beyond f32.
-    fn overflow(&self) -> Error {
-        let squares = self.survey.row_squares.iter().enumerate();
+    fn overflow_error(&self) -> Error {
+        let squares = self.stats.row_squares.iter().enumerate();
         let row = squares
             .max_by(|a, b| a.1.total_cmp(b.1))
             .map_or(0, |(row, _)| row);
@@ -253,11 +253,11 @@ impl<'a> Factoriser<'a> {
     /// What the sweeps lower, relative to the square of the rows as the fit sees them: their
     /// squared error, plus 2λΣY where there is a penalty.
     pub fn objective(&self) -> f64 {
-        self.state.objective / self.survey.square
+        self.state.objective / self.stats.prepared_square
     }
 
     fn relative(&self, error: f64) -> f64 {
-        error / self.survey.base
+        error / self.stats.error_base
     }
 
     /// Writes everything needed to go on (atomic rename, fsync).
@@ -266,7 +266,7 @@ impl<'a> Factoriser<'a> {
         checkpoint::write(
             path,
             &self.config,
-            self.binding(),
+            self.source_identity(),
             progress,
             &self.state,
             self.best.as_ref(),
@@ -274,26 +274,29 @@ impl<'a> Factoriser<'a> {
     }
 
     /// What a checkpoint is bound to beside its configuration.
-    fn binding(&self) -> Binding {
+    fn source_identity(&self) -> SourceIdentity {
         let Stream {
-            n, d, ref frame, ..
+            n,
+            d,
+            ref preprocessing,
+            ..
         } = self.stream;
-        Binding {
+        SourceIdentity {
             rows: n,
             cols: d,
-            fingerprint: self.survey.fingerprint,
-            scale: frame.units.scale,
+            fingerprint: self.stats.fingerprint,
+            scale: preprocessing.scaling.scale,
         }
     }
 }
 
-/// Threads that a fit may have: a number that was damaged or mistyped would bring the machine down.
+/// FitThreads that a fit may have: a number that was damaged or mistyped would bring the machine down.
 pub(crate) const MOST_THREADS: usize = 1024;
 
 /// The threads of a fit: its own, or all that rayon has.
-pub(super) struct Threads(Option<rayon::ThreadPool>);
+pub(super) struct FitThreads(Option<rayon::ThreadPool>);
 
-impl Threads {
+impl FitThreads {
     pub(super) fn new(count: Option<usize>) -> Result<Self> {
         let Some(count) = count else {
             return Ok(Self(None));

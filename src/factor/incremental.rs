@@ -1,10 +1,10 @@
 //! Going on from factors that are already there: appended rows are folded in, features are added
 //! for the worst explained rows, and nothing starts over.
 
-use super::capped;
+use super::coefficient_step;
 use super::columns;
 use super::panels::Panels;
-use super::pass::{Columns, Gather, Sums};
+use super::pass::{Columns, Gather, PassSums};
 use super::state::{Problem, State};
 use super::{Factors, SparseColumns};
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ const FOLD_IN_SWEEPS: usize = 20;
 
 /// Columns of `keep` entries each: longer ones lose their smallest, shorter ones gain neurons of
 /// weight zero, and new columns have no weight at all until the next sweep revives them.
-pub(super) fn reshape(columns: &SparseColumns, k: usize, keep: usize) -> SparseColumns {
+pub(super) fn resize_columns(columns: &SparseColumns, k: usize, keep: usize) -> SparseColumns {
     let d = columns.rows;
     let mut out = SparseColumns {
         rows: d,
@@ -58,7 +58,7 @@ pub(super) fn reshape(columns: &SparseColumns, k: usize, keep: usize) -> SparseC
 
 /// The state of these features (unit columns of `keep` entries) and coefficients after the rows
 /// were folded in.
-pub(super) fn settle(
+pub(super) fn fold_in(
     problem: &Problem<'_, '_>,
     mut features: SparseColumns,
     y: &Panels,
@@ -68,10 +68,10 @@ pub(super) fn settle(
     let q = columns::gram(&features);
     let gram = Gram::from_dense(&q, y.k);
     let penalty = problem.penalty as f32;
-    let mut state = State::new(problem.stream.panels(y.k)?, Sums::default());
+    let mut state = State::new(problem.stream.zero_coefficients(y.k)?, PassSums::default());
     let update = |y: &mut [f32], p: &[f32]| {
-        panel::scale(y, &scales);
-        capped::step(y, p, &gram, penalty, FOLD_IN_SWEEPS, problem.row_cap);
+        panel::scale_lines(y, &scales);
+        coefficient_step::step(y, p, &gram, penalty, FOLD_IN_SWEEPS, problem.row_cap);
     };
     let columns = Columns::Sparse(&features);
     problem.stream.pass(
@@ -84,12 +84,12 @@ pub(super) fn settle(
         &update,
     )?;
     state.features = features;
-    state.measure(problem, &q, &gram);
+    state.update_errors(problem, &q, &gram);
     Ok(state)
 }
 
 /// Refuses factors that cannot begin a fit to n × d activations.
-pub(super) fn check(factors: &Factors, (n, d): (usize, usize)) -> Result<()> {
+pub(super) fn check_factors(factors: &Factors, (n, d): (usize, usize)) -> Result<()> {
     let (features, coefficients) = (&factors.features, &factors.coefficients);
     let old = features.columns();
     if features.rows != d {

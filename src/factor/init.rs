@@ -8,13 +8,13 @@ use rayon::prelude::*;
 
 use super::bcd::one_hot_sums;
 use super::panels::Panels;
-use super::pass::{Columns, Gather, Sums};
+use super::pass::{Columns, Gather, PassSums};
 use super::state::State;
 use super::stream::Stream;
 use super::{Init, Solver};
 use crate::activations::InMemory;
 use crate::error::{Error, Result};
-use crate::matrix::aligned::Aligned;
+use crate::matrix::aligned::AlignedVec;
 use crate::matrix::dense;
 use crate::matrix::panel::PANEL;
 use crate::task::{Progress, TaskCtx};
@@ -31,7 +31,7 @@ const OVERSAMPLING: usize = 10;
 
 /// Coefficients and their sums for a solver to start from; `rms` is the root mean square of the
 /// activations, as it sees them.
-pub(crate) fn start(
+pub(crate) fn initial_state(
     stream: &Stream<'_>,
     k: usize,
     init: Init,
@@ -43,7 +43,7 @@ pub(crate) fn start(
     let mut rng = Pcg64::seed_from_u64(seed);
     let floor = if solver == Solver::Mu { FLOOR } else { 0.0 };
     let y = match init {
-        Init::Random => uniform(stream, k, &mut rng)?,
+        Init::Random => random_coefficients(stream, k, &mut rng)?,
         Init::Kmeans => {
             let clusters = kmeans(
                 stream,
@@ -63,15 +63,15 @@ pub(crate) fn start(
             }
             y
         }
-        Init::Svd => singular(stream, k, floor, rms, &mut rng, ctx)?,
+        Init::Svd => svd_coefficients(stream, k, floor, rms, &mut rng, ctx)?,
     };
     from_coefficients(stream, y, ctx)
 }
 
 /// Coefficients with their sums and no features yet.
 pub(crate) fn from_coefficients(stream: &Stream<'_>, y: Panels, ctx: &TaskCtx) -> Result<State> {
-    let mut copy = stream.panels(y.k)?;
-    let mut sums = Sums::default();
+    let mut copy = stream.zero_coefficients(y.k)?;
+    let mut sums = PassSums::default();
     stream.pass(
         ctx,
         &y,
@@ -84,8 +84,8 @@ pub(crate) fn from_coefficients(stream: &Stream<'_>, y: Panels, ctx: &TaskCtx) -
     Ok(State::new(y, sums))
 }
 
-fn uniform(stream: &Stream<'_>, k: usize, rng: &mut Pcg64) -> Result<Panels> {
-    let mut y = stream.panels(k)?;
+fn random_coefficients(stream: &Stream<'_>, k: usize, rng: &mut Pcg64) -> Result<Panels> {
+    let mut y = stream.zero_coefficients(k)?;
     for row in 0..stream.n {
         for j in 0..k {
             y.set(row, j, rng.random::<f32>().max(FLOOR));
@@ -96,7 +96,7 @@ fn uniform(stream: &Stream<'_>, k: usize, rng: &mut Pcg64) -> Result<Panels> {
 
 struct Clusters {
     labels: Vec<u32>,
-    /// Sums of the rows of each cluster, `[k][d]`.
+    /// PassSums of the rows of each cluster, `[k][d]`.
     sums: Vec<f32>,
     counts: Vec<f64>,
 }
@@ -104,7 +104,7 @@ struct Clusters {
 impl Clusters {
     fn one_hot(&self, stream: &Stream<'_>, floor: f32) -> Result<Panels> {
         let k = self.counts.len();
-        let mut y = stream.panels(k)?;
+        let mut y = stream.zero_coefficients(k)?;
         for (row, &label) in self.labels.iter().enumerate() {
             for j in 0..if floor > 0.0 { k } else { 0 } {
                 y.set(row, j, floor);
@@ -181,12 +181,12 @@ fn gather_rows(
 ) -> Result<InMemory> {
     let mut rows = index::sample(rng, stream.n, count).into_vec();
     rows.sort_unstable();
-    let mut data = Aligned::with_capacity(count * stream.d);
+    let mut data = AlignedVec::with_capacity(count * stream.d);
     for row in rows {
         ctx.check()?;
         data.extend_from_slice(&stream.row(row)?);
     }
-    Ok(InMemory::aligned(count, stream.d, data))
+    Ok(InMemory::from_aligned(count, stream.d, data))
 }
 
 /// The nearest centroid of each row, the clusters' sums, and Σ‖c‖² − 2 a·c over rows (the scatter
@@ -227,7 +227,7 @@ fn assign(
         }
         let labels = &out.labels[first..];
         // Strips of neurons in parallel, rows in order: the sums do not depend on the threads.
-        dense::for_strips(&mut out.sums, d, STRIP, |start, mut strip| {
+        dense::for_each_strip(&mut out.sums, d, STRIP, |start, mut strip| {
             for (row, &label) in block.data.chunks_exact(d).zip(labels) {
                 strip.add(label as usize, &row[start..]);
             }
@@ -254,7 +254,7 @@ fn nearest(scores: &[f32], squares: &[f32], rows: usize) -> Vec<(u32, f32)> {
 /// Y = max(U√Σ, floor) of the truncated SVD of A, scaled to unit root mean square, by randomised
 /// subspace iteration (Halko, Martinsson, Tropp 2011), each pair's sign such that the heavier half
 /// of U's column is positive.
-fn singular(
+fn svd_coefficients(
     stream: &Stream<'_>,
     k: usize,
     floor: f32,
@@ -270,9 +270,9 @@ fn singular(
         .collect();
     let diverged = || Error::refused("the SVD start did not converge; start with --init kmeans");
     dense::orthonormalise(&mut basis, wide, d).ok_or_else(diverged)?;
-    let zeros = stream.panels(wide)?;
-    let mut projected = stream.panels(wide)?;
-    let mut sums = Sums::default();
+    let zeros = stream.zero_coefficients(wide)?;
+    let mut projected = stream.zero_coefficients(wide)?;
+    let mut sums = PassSums::default();
     let copy = |y: &mut [f32], p: &[f32]| y.copy_from_slice(p);
     for round in 0..=SUBSPACE_ROUNDS {
         ctx.checkpoint(Progress::new(
@@ -296,14 +296,14 @@ fn singular(
         }
     }
     let (values, vectors) = dense::eigen_symmetric(&sums.gram, wide).ok_or_else(diverged)?;
-    let mut y = stream.panels(k)?;
-    singular_coefficients(&mut y, &projected, &values[..rank], &vectors, (floor, rms));
+    let mut y = stream.zero_coefficients(k)?;
+    left_singular_coefficients(&mut y, &projected, &values[..rank], &vectors, (floor, rms));
     Ok(y)
 }
 
 /// From A·basis (by panel) and the eigenpairs of its Gram matrix, in units of `rms`: U√Σ =
 /// (A·basis) v / √σ, clamped from below.
-fn singular_coefficients(
+fn left_singular_coefficients(
     y: &mut Panels,
     projected: &Panels,
     squares: &[f64],

@@ -9,38 +9,38 @@
 use std::path::Path;
 
 use super::columns;
-use super::values::Values;
+use super::value_buffer::ValueBuffer;
 use super::{Coefficients, SparseColumns};
 use crate::error::{Error, Result};
 use crate::matrix::dense;
 
 /// The features that are left, in their old order.
-pub(super) struct Merged {
+pub(super) struct MergedFeatures {
     /// As many entries a column as the longest of the given ones.
     pub(super) features: SparseColumns,
     /// By feature; after the last of them, what is left of the others.
-    pub(super) coefficients: Values,
+    pub(super) coefficients: ValueBuffer,
     pub(super) locked: Vec<bool>,
 }
 
 /// What becomes of a pair.
 #[derive(Clone, Copy)]
-struct Union {
+struct PairMerge {
     loss: f64,
-    /// Weights of the two columns in the new one, before it is scaled to unit norm; one of them is
+    /// GramRows of the two columns in the new one, before it is scaled to unit norm; one of them is
     /// 0 where one goes.
     mix: [f64; 2],
 }
 
 /// Features `z` with coefficients `y`, those of feature j times `scales[j]`, made `k` features;
 /// `None` where they are no more than that. Locked features stay as they are.
-pub(super) fn down_to(
+pub(super) fn merge_down_to(
     z: &SparseColumns,
     (y, scales): (&Coefficients, &[f32]),
     k: usize,
     locked: &[bool],
     scratch: Option<&Path>,
-) -> Result<Option<Merged>> {
+) -> Result<Option<MergedFeatures>> {
     let old = z.columns();
     if old <= k {
         return Ok(None);
@@ -53,7 +53,7 @@ pub(super) fn down_to(
     }
     let (n, d) = (y.rows, z.rows);
     let mut columns: Vec<f32> = (0..old).flat_map(|j| z.dense_column(j)).collect();
-    let mut coefficients = Values::zeros(old * n, scratch)?;
+    let mut coefficients = ValueBuffer::zeros(old * n, scratch)?;
     coefficients.copy_from_slice(y.as_slice());
     for (line, &scale) in coefficients
         .chunks_exact_mut(n.max(1))
@@ -65,20 +65,20 @@ pub(super) fn down_to(
     let q = columns::gram(z);
     let mut g = vec![0.0; old * old];
     dense::accumulate_gram(&mut g, &mut Vec::new(), &coefficients, n, n, old);
-    dense::mirror(&mut g, old);
-    let mut pairs = Pairs {
+    dense::copy_upper_to_lower(&mut g, old);
+    let mut pairs = PairGrams {
         k: old,
         q,
         g,
         alive: vec![true; old],
     };
     for _ in k..old {
-        let Some((a, b, union)) = pairs.cheapest(locked) else {
+        let Some((a, b, best)) = pairs.cheapest_pair(locked) else {
             break;
         };
-        let [za, zb] = pairs.apply(a, b, union.mix);
-        blend(&mut columns, d, a, b, za);
-        blend(&mut coefficients, n, a, b, zb);
+        let [za, zb] = pairs.merge(a, b, best.mix);
+        mix_lines(&mut columns, d, a, b, za);
+        mix_lines(&mut coefficients, n, a, b, zb);
     }
     let alive: Vec<usize> = (0..old).filter(|&j| pairs.alive[j]).collect();
     for (to, &from) in alive.iter().enumerate() {
@@ -91,7 +91,7 @@ pub(super) fn down_to(
         .max()
         .unwrap_or(1)
         .max(1);
-    Ok(Some(Merged {
+    Ok(Some(MergedFeatures {
         features: columns::truncate(&columns, d, keep),
         coefficients,
         locked: alive.iter().map(|&j| locked[j]).collect(),
@@ -99,7 +99,7 @@ pub(super) fn down_to(
 }
 
 /// Line a becomes w₀ · line a + w₁ · line b.
-fn blend(lines: &mut [f32], width: usize, a: usize, b: usize, weights: [f64; 2]) {
+fn mix_lines(lines: &mut [f32], width: usize, a: usize, b: usize, weights: [f64; 2]) {
     let (head, tail) = lines.split_at_mut(b * width);
     for (x, y) in head[a * width..(a + 1) * width]
         .iter_mut()
@@ -110,42 +110,42 @@ fn blend(lines: &mut [f32], width: usize, a: usize, b: usize, weights: [f64; 2])
 }
 
 /// ZᵀZ and YᵀY of the features that are left.
-struct Pairs {
+struct PairGrams {
     k: usize,
     q: Vec<f64>,
     g: Vec<f64>,
     alive: Vec<bool>,
 }
 
-impl Pairs {
-    fn cheapest(&self, locked: &[bool]) -> Option<(usize, usize, Union)> {
+impl PairGrams {
+    fn cheapest_pair(&self, locked: &[bool]) -> Option<(usize, usize, PairMerge)> {
         let free: Vec<usize> = (0..self.k)
             .filter(|&j| self.alive[j] && !locked[j])
             .collect();
-        let mut best: Option<(usize, usize, Union)> = None;
+        let mut best: Option<(usize, usize, PairMerge)> = None;
         for (i, &a) in free.iter().enumerate() {
             for &b in &free[i + 1..] {
-                let union = self.union(a, b);
-                if best.is_none_or(|(_, _, found)| union.loss < found.loss) {
-                    best = Some((a, b, union));
+                let merge = self.evaluate(a, b);
+                if best.is_none_or(|(_, _, found)| merge.loss < found.loss) {
+                    best = Some((a, b, merge));
                 }
             }
         }
         best
     }
 
-    fn union(&self, a: usize, b: usize) -> Union {
+    fn evaluate(&self, a: usize, b: usize) -> PairMerge {
         let at = |m: &[f64]| [m[a * self.k + a], m[a * self.k + b], m[b * self.k + b]];
         let ([qa, qab, qb], [ga, gab, gb]) = (at(&self.q), at(&self.g));
-        let (own_a, own_b) = (qa * ga, qb * gb);
-        let alone = if own_a < own_b {
-            Union {
-                loss: own_a,
+        let (square_a, square_b) = (qa * ga, qb * gb);
+        let alone = if square_a < square_b {
+            PairMerge {
+                loss: square_a,
                 mix: [0.0, 1.0],
             }
         } else {
-            Union {
-                loss: own_b,
+            PairMerge {
+                loss: square_b,
                 mix: [1.0, 0.0],
             }
         };
@@ -153,7 +153,7 @@ impl Pairs {
             return alone;
         }
         // MᵀM = Z G Zᵀ has the eigenvalues of GQ and the eigenvectors Z e for those e of GQ.
-        let trace = own_a + 2.0 * qab * gab + own_b;
+        let trace = square_a + 2.0 * qab * gab + square_b;
         let determinant = ((qa * qb - qab * qab) * (ga * gb - gab * gab)).max(0.0);
         let large = (trace + (trace * trace - 4.0 * determinant).max(0.0).sqrt()) / 2.0;
         if large <= 0.0 {
@@ -172,7 +172,7 @@ impl Pairs {
             [large - m11, m10]
         };
         if mix.iter().sum::<f64>() > 0.0 {
-            Union {
+            PairMerge {
                 loss: determinant / large,
                 mix: mix.map(|m| m.max(0.0)),
             }
@@ -183,7 +183,7 @@ impl Pairs {
 
     /// Takes b into a; returns the weights of the two columns and of the two lines of coefficients
     /// in the new ones.
-    fn apply(&mut self, a: usize, b: usize, mix: [f64; 2]) -> [[f64; 2]; 2] {
+    fn merge(&mut self, a: usize, b: usize, mix: [f64; 2]) -> [[f64; 2]; 2] {
         let k = self.k;
         let (qa, qab, qb) = (self.q[a * k + a], self.q[a * k + b], self.q[b * k + b]);
         let size =
@@ -255,7 +255,7 @@ mod tests {
             ],
         );
         let before = product(&z, y.as_slice());
-        let merged = down_to(&z, (&y, &[1.0; 4]), 3, &[false, true, false, false], None)
+        let merged = merge_down_to(&z, (&y, &[1.0; 4]), 3, &[false, true, false, false], None)
             .unwrap()
             .unwrap();
         assert_eq!(merged.locked, [false, true, false]);
@@ -266,15 +266,15 @@ mod tests {
             "{before:?} {after:?}"
         );
         assert!(
-            down_to(&z, (&y, &[1.0; 4]), 4, &[false; 4], None)
+            merge_down_to(&z, (&y, &[1.0; 4]), 4, &[false; 4], None)
                 .unwrap()
                 .is_none()
         );
-        assert!(down_to(&z, (&y, &[1.0; 4]), 1, &[true, true, false, false], None).is_err());
+        assert!(merge_down_to(&z, (&y, &[1.0; 4]), 1, &[true, true, false, false], None).is_err());
     }
 
     #[test]
-    fn what_a_union_loses_is_what_was_foretold() {
+    fn the_predicted_loss_of_a_merge_is_its_loss() {
         let (z, y) = factors(
             &[
                 [0.6, 0.8, 0.0, 0.0],
@@ -290,18 +290,18 @@ mod tests {
         let g = {
             let mut g = vec![0.0; 9];
             dense::accumulate_gram(&mut g, &mut Vec::new(), y.as_slice(), 5, 5, 3);
-            dense::mirror(&mut g, 3);
+            dense::copy_upper_to_lower(&mut g, 3);
             g
         };
-        let pairs = Pairs {
+        let pairs = PairGrams {
             k: 3,
             q: columns::gram(&z),
             g,
             alive: vec![true; 3],
         };
-        let (a, b, union) = pairs.cheapest(&[false; 3]).unwrap();
+        let (a, b, best) = pairs.cheapest_pair(&[false; 3]).unwrap();
         assert_eq!((a, b), (0, 1));
-        let merged = down_to(&z, (&y, &[1.0; 3]), 2, &[false; 3], None)
+        let merged = merge_down_to(&z, (&y, &[1.0; 3]), 2, &[false; 3], None)
             .unwrap()
             .unwrap();
         assert!(merged.coefficients.iter().all(|v| *v >= 0.0));
@@ -314,10 +314,6 @@ mod tests {
             .zip(&after)
             .map(|(a, b)| (a - b).powi(2))
             .sum();
-        assert!(
-            (lost - union.loss).abs() < 1e-5,
-            "{lost} and {}",
-            union.loss
-        );
+        assert!((lost - best.loss).abs() < 1e-5, "{lost} and {}", best.loss);
     }
 }

@@ -9,42 +9,42 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use self::values::Values;
+use self::value_buffer::ValueBuffer;
 use crate::activations::store::MappedF32;
 
 mod bcd;
-mod capped;
 mod checkpoint;
+mod checksummed;
+mod coefficient_step;
 mod columns;
 mod config;
+mod data_stats;
 mod device;
 pub mod encode;
-mod first_look;
 mod fit;
-mod frame;
-mod framed;
 mod incremental;
 mod init;
 mod merge;
+mod mini_batch;
 mod mu;
 mod panels;
 mod pass;
+mod preprocessing;
 pub mod recursive;
 mod state;
 mod stream;
 mod supports;
-mod survey;
 mod swaps;
 #[cfg(test)]
 mod tests;
-mod values;
+mod value_buffer;
 
-pub(crate) use frame::safe_scale;
+pub(crate) use preprocessing::safe_scale;
 
-pub use config::{FitConfig, Init, Prepared, Solver};
-pub use first_look::FirstLook;
+pub use config::{FitConfig, Init, PreprocessingChoice, Solver};
 pub use fit::Factoriser;
 pub(crate) use fit::MOST_THREADS;
+pub use mini_batch::MiniBatchFit;
 
 /// Features Z\[d × k\] as sparse columns of unit norm.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -92,7 +92,7 @@ pub struct Coefficients {
 
 #[derive(Debug, Clone)]
 enum CoefficientData {
-    Owned(Arc<Values>),
+    Owned(Arc<ValueBuffer>),
     Mapped(Arc<MappedF32>),
 }
 
@@ -103,7 +103,7 @@ impl Coefficients {
     }
 
     /// From k × n values by feature, wherever they lie.
-    pub(crate) fn of(rows: usize, by_feature: Values) -> Self {
+    pub(crate) fn of(rows: usize, by_feature: ValueBuffer) -> Self {
         Self {
             rows,
             data: CoefficientData::Owned(Arc::new(by_feature)),

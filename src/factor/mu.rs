@@ -8,7 +8,7 @@
 
 use super::columns;
 use super::pass::{Columns, Gather};
-use super::state::{Held, Problem, State};
+use super::state::{HeldProducts, Problem, State};
 use crate::error::Result;
 use crate::matrix::panel::{self, Gram};
 use crate::task::TaskCtx;
@@ -29,11 +29,15 @@ pub(crate) fn sweep(
     let (k, d) = (state.y.k, problem.stream.d);
     let sums = &state.sums;
     let z = crate::matrix::dense::solve_symmetric(&sums.gram, k, EPSILON, &sums.products, d);
-    let mut features = columns::truncate(&z, d, problem.keep);
+    let mut features = columns::truncate(&z, d, problem.support_size);
     let norms: Vec<f64> = (0..k)
         .map(|j| sums.gram[j * k + j].max(0.0).sqrt().max(LEAST_NORM))
         .collect();
-    for (values, norm) in features.values.chunks_exact_mut(problem.keep).zip(&norms) {
+    for (values, norm) in features
+        .values
+        .chunks_exact_mut(problem.support_size)
+        .zip(&norms)
+    {
         values
             .iter_mut()
             .for_each(|v| *v = (f64::from(*v) * norm) as f32);
@@ -41,11 +45,11 @@ pub(crate) fn sweep(
     let scales: Vec<f32> = norms.iter().map(|n| (1.0 / n) as f32).collect();
     let q = columns::gram(&features);
     let gram = Gram::from_dense(&q, k);
-    let epsilon = (EPSILON * problem.survey.rms.powi(2)) as f32;
+    let epsilon = (EPSILON * problem.stats.rms.powi(2)) as f32;
     let update = |y: &mut [f32], p: &[f32]| {
-        panel::scale(y, &scales);
+        panel::scale_lines(y, &scales);
         let before = y.to_vec();
-        panel::multiply(y, &before, p, &gram, epsilon);
+        panel::multiplicative_step(y, &before, p, &gram, epsilon);
     };
     let columns = Columns::Sparse(&features);
     problem.stream.pass(
@@ -57,8 +61,8 @@ pub(crate) fn sweep(
         &mut next.sums,
         &update,
     )?;
-    next.held = Held::All;
+    next.held = HeldProducts::All;
     next.features = features;
-    next.measure(problem, &q, &gram);
+    next.update_errors(problem, &q, &gram);
     Ok(())
 }

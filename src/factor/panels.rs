@@ -5,13 +5,13 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::values::Values;
+use super::value_buffer::ValueBuffer;
 use crate::error::Result;
 use crate::matrix::panel::PANEL;
 
 /// Panels that change layout together: runs of a feature long enough for a disk, few enough to stay
 /// in memory.
-const RUN: usize = 256;
+const RUN_PANELS: usize = 256;
 
 /// Coefficients by panel, `[panel][feature][row in panel]`: what a pass reads and writes without a
 /// stride.
@@ -19,7 +19,7 @@ const RUN: usize = 256;
 pub(crate) struct Panels {
     pub(crate) k: usize,
     pub(crate) rows: usize,
-    pub(crate) data: Values,
+    pub(crate) data: ValueBuffer,
 }
 
 impl Panels {
@@ -28,7 +28,7 @@ impl Panels {
         Ok(Self {
             k,
             rows,
-            data: Values::zeros(rows.div_ceil(PANEL) * PANEL * k, scratch)?,
+            data: ValueBuffer::zeros(rows.div_ceil(PANEL) * PANEL * k, scratch)?,
         })
     }
 
@@ -56,12 +56,19 @@ impl Panels {
         if self.rows == 0 {
             return;
         }
-        for (run, panels) in self.data.chunks((RUN * PANEL * self.k).max(1)).enumerate() {
+        for (run, panels) in self
+            .data
+            .chunks((RUN_PANELS * PANEL * self.k).max(1))
+            .enumerate()
+        {
             by_feature
                 .par_chunks_mut(self.rows)
                 .enumerate()
                 .for_each(|(j, line)| {
-                    let rows = line.chunks_mut(RUN * PANEL).nth(run).unwrap_or_default();
+                    let rows = line
+                        .chunks_mut(RUN_PANELS * PANEL)
+                        .nth(run)
+                        .unwrap_or_default();
                     for (i, piece) in rows.chunks_mut(PANEL).enumerate() {
                         let at = (i * self.k + j) * PANEL;
                         for (o, v) in piece.iter_mut().zip(&panels[at..at + PANEL]) {
@@ -82,18 +89,18 @@ impl Panels {
         panels.for_each(|(to, from)| to[..from.len()].copy_from_slice(from));
     }
 
-    fn place(&self, row: usize, j: usize) -> usize {
+    fn index(&self, row: usize, j: usize) -> usize {
         (row / PANEL * self.k + j) * PANEL + row % PANEL
     }
 
     /// The coefficient of feature `j` at `row`.
     pub(crate) fn get(&self, row: usize, j: usize) -> f32 {
-        self.data[self.place(row, j)]
+        self.data[self.index(row, j)]
     }
 
     /// Sets the coefficient of feature `j` at `row`.
     pub(crate) fn set(&mut self, row: usize, j: usize, value: f32) {
-        let place = self.place(row, j);
-        self.data[place] = value;
+        let index = self.index(row, j);
+        self.data[index] = value;
     }
 }

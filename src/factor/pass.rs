@@ -16,18 +16,18 @@ use rayon::prelude::*;
 
 use super::SparseColumns;
 use super::panels::Panels;
-use super::stream::{Scratch, Stream, densify, lock};
+use super::stream::{PanelScratch, Stream, densify, lock_pool};
 use crate::error::Result;
-use crate::matrix::aligned::Aligned;
-use crate::matrix::cross;
+use crate::matrix::aligned::AlignedVec;
+use crate::matrix::cross_products;
 use crate::matrix::dense;
 use crate::matrix::panel::{self, PANEL};
 use crate::task::TaskCtx;
 
 /// Panels of a group at most: the sums within it are in f32, and disks are read ahead by it.
-const MOST_PANELS: usize = 32;
+const MAX_GROUP_PANELS: usize = 32;
 /// Columns denser than this are projected on by a dense product.
-const DENSE: f64 = 0.25;
+const DENSE_SHARE: f64 = 0.25;
 
 /// What a pass projects on.
 pub(crate) enum Columns<'c> {
@@ -50,7 +50,7 @@ pub(crate) enum Gather<'c> {
 
 /// The sums of a pass.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Sums {
+pub(crate) struct PassSums {
     /// (AᵀY)ᵀ `[k][d]`; of [`Gather::Support`] one value an entry instead.
     pub(crate) products: Vec<f32>,
     /// YᵀY, k × k.
@@ -64,41 +64,41 @@ pub(crate) struct Sums {
 }
 
 /// [`Columns`] as the kernels take them.
-enum Projected<'c> {
+enum Projection<'c> {
     None,
     Sparse(&'c SparseColumns),
     Dense(&'c [f32]),
 }
 
 /// What a visit to a panel projects on and sums.
-struct Visited<'c> {
-    columns: Projected<'c>,
+struct PanelWork<'c> {
+    columns: Projection<'c>,
     gather: Gather<'c>,
 }
 
 /// The sums of a group of rows.
 #[derive(Default)]
-pub(super) struct Part {
-    /// AᵀY as [`cross::add`] sums it, or its entries on the supports.
-    products: Aligned,
+pub(super) struct GroupSums {
+    /// AᵀY as [`cross_products::accumulate`] sums it, or its entries on the supports.
+    products: AlignedVec,
     /// YᵀY, the same, on and above the diagonal.
-    gram: Aligned,
+    gram: AlignedVec,
     totals: Vec<f64>,
     /// Whether there is nothing in the sums yet, and what they hold does not count.
-    fresh: bool,
+    overwrite: bool,
 }
 
-/// Sums of groups, added in the order of the groups whichever is ready first.
+/// PassSums of groups, added in the order of the groups whichever is ready first.
 #[derive(Default)]
-struct Merged {
+struct OrderedTotals {
     /// Its products are those of the groups so far.
-    whole: Part,
+    whole: GroupSums,
     /// YᵀY, on and below the diagonal.
     gram: Vec<f64>,
     totals: Vec<f64>,
     /// Of some features, on the way to YᵀY.
-    lines: Aligned,
-    ready: BTreeMap<usize, Part>,
+    lines: AlignedVec,
+    ready: BTreeMap<usize, GroupSums>,
     next: usize,
 }
 
@@ -109,7 +109,7 @@ fn group_panels(n: usize) -> usize {
     let groups = (panels as f64).sqrt().ceil() as usize;
     panels
         .div_ceil(groups.next_multiple_of(4).max(1))
-        .clamp(1, MOST_PANELS)
+        .clamp(1, MAX_GROUP_PANELS)
 }
 
 impl Stream<'_> {
@@ -122,7 +122,7 @@ impl Stream<'_> {
         next: &mut Panels,
         columns: &Columns<'_>,
         gather: Gather<'_>,
-        sums: &mut Sums,
+        sums: &mut PassSums,
         update: &(impl Fn(&mut [f32], &[f32]) + Sync),
     ) -> Result<()> {
         let k = y.k;
@@ -131,34 +131,34 @@ impl Stream<'_> {
             return Ok(());
         }
         let dense = match columns {
-            Columns::Sparse(c) if c.indices.len() as f64 > DENSE * (self.d * k) as f64 => {
+            Columns::Sparse(c) if c.indices.len() as f64 > DENSE_SHARE * (self.d * k) as f64 => {
                 Some(densify(c))
             }
             _ => None,
         };
         let projected = match (columns, &dense) {
-            (_, Some(dense)) => Projected::Dense(dense),
-            (Columns::None, _) => Projected::None,
-            (Columns::Sparse(c), _) => Projected::Sparse(c),
-            (Columns::Dense(c), _) => Projected::Dense(c),
+            (_, Some(dense)) => Projection::Dense(dense),
+            (Columns::None, _) => Projection::None,
+            (Columns::Sparse(c), _) => Projection::Sparse(c),
+            (Columns::Dense(c), _) => Projection::Dense(c),
         };
-        let visited = Visited {
+        let work = PanelWork {
             columns: projected,
             gather,
         };
         let group = group_panels(self.n) * PANEL;
-        let Sums {
+        let PassSums {
             products,
             gram,
             fit,
             totals,
             row_fit,
         } = sums;
-        let merged = Mutex::new(Merged {
-            whole: self.fresh_part(k, gather),
+        let totals_so_far = Mutex::new(OrderedTotals {
+            whole: self.empty_group_sums(k, gather),
             gram: std::mem::take(gram),
             totals: std::mem::take(totals),
-            ..Merged::default()
+            ..OrderedTotals::default()
         });
         // Groups are begun in order, so that what is read of a file lies close together and few
         // sums wait for others.
@@ -172,117 +172,137 @@ impl Stream<'_> {
             .par_bridge()
             .try_for_each(|(i, ((after, before), row_fit))| {
                 let rows = i * group..self.n.min((i + 1) * group);
-                let mut part = self.fresh_part(k, gather);
+                let mut group_sums = self.empty_group_sums(k, gather);
                 self.with_scratch(k, |s| {
-                    self.group(
+                    self.process_group(
                         ctx,
                         rows,
                         (before, after),
                         row_fit,
-                        &visited,
+                        &work,
                         s,
-                        &mut part,
+                        &mut group_sums,
                         update,
                     )
                 })?;
-                self.merge(i, part, &mut lock(&merged));
+                self.add_group(i, group_sums, &mut lock_pool(&totals_so_far));
                 Ok::<_, crate::Error>(())
             })?;
         *fit = row_fit.iter().map(|&v| f64::from(v)).sum();
-        let merged = merged
+        let totals_so_far = totals_so_far
             .into_inner()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         match gather {
-            Gather::Support(_) => products.copy_from_slice(&merged.whole.products),
+            Gather::Support(_) => products.copy_from_slice(&totals_so_far.whole.products),
             Gather::Dense => {
                 let lines = products
-                    .par_chunks_mut((cross::FEATURES * self.d).max(1))
+                    .par_chunks_mut((cross_products::UNPACKED_FEATURES * self.d).max(1))
                     .enumerate();
                 lines.for_each(|(i, lines)| {
-                    cross::by_feature(lines, &merged.whole.products, self.d, i * cross::FEATURES);
+                    cross_products::unpack_by_feature(
+                        lines,
+                        &totals_so_far.whole.products,
+                        self.d,
+                        i * cross_products::UNPACKED_FEATURES,
+                    );
                 });
             }
         }
-        lock(&self.parts).push(merged.whole);
-        (*gram, *totals) = (merged.gram, merged.totals);
-        dense::mirror_up(gram, k);
+        lock_pool(&self.group_pool).push(totals_so_far.whole);
+        (*gram, *totals) = (totals_so_far.gram, totals_so_far.totals);
+        dense::copy_lower_to_upper(gram, k);
         Ok(())
     }
 
-    /// Sums with nothing in them, in memory that was used before where there is some.
-    fn fresh_part(&self, k: usize, gather: Gather<'_>) -> Part {
-        let mut part = lock(&self.parts).pop().unwrap_or_default();
+    /// PassSums with nothing in them, in memory that was used before where there is some.
+    fn empty_group_sums(&self, k: usize, gather: Gather<'_>) -> GroupSums {
+        let mut group_sums = lock_pool(&self.group_pool).pop().unwrap_or_default();
         match gather {
-            Gather::Dense => part.products.reuse(self.d * cross::width(k)),
+            Gather::Dense => group_sums
+                .products
+                .resize_for_overwrite(self.d * cross_products::padded_width(k)),
             Gather::Support(c) => {
-                part.products.reuse(c.indices.len());
-                part.products.fill(0.0);
+                group_sums.products.resize_for_overwrite(c.indices.len());
+                group_sums.products.fill(0.0);
             }
         }
-        part.gram.reuse(k * cross::width(k));
-        part.totals.clear();
-        part.totals.resize(k, 0.0);
-        part.fresh = true;
-        part
+        group_sums
+            .gram
+            .resize_for_overwrite(k * cross_products::padded_width(k));
+        group_sums.totals.clear();
+        group_sums.totals.resize(k, 0.0);
+        group_sums.overwrite = true;
+        group_sums
     }
 
     /// Adds the sums of group `i`, and of those after it that waited for it.
-    fn merge(&self, i: usize, part: Part, merged: &mut Merged) {
-        merged.ready.insert(i, part);
-        while let Some(mut part) = merged.ready.remove(&merged.next) {
-            if merged.next == 0 {
-                std::mem::swap(&mut merged.whole.products, &mut part.products);
+    fn add_group(&self, i: usize, group_sums: GroupSums, totals_so_far: &mut OrderedTotals) {
+        totals_so_far.ready.insert(i, group_sums);
+        while let Some(mut group_sums) = totals_so_far.ready.remove(&totals_so_far.next) {
+            if totals_so_far.next == 0 {
+                std::mem::swap(&mut totals_so_far.whole.products, &mut group_sums.products);
             } else {
-                merged
+                totals_so_far
                     .whole
                     .products
                     .iter_mut()
-                    .zip(part.products.iter())
+                    .zip(group_sums.products.iter())
                     .for_each(|(total, v)| *total += v);
             }
-            let k = merged.totals.len();
-            merged.lines.resize(cross::FEATURES * k);
-            for (i, to) in merged.gram.chunks_mut(cross::FEATURES * k).enumerate() {
-                let lines = &mut merged.lines[..to.len()];
-                cross::by_feature(lines, &part.gram, k, i * cross::FEATURES);
-                // Of line j the values up to j: those on and above the diagonal, turned.
+            let k = totals_so_far.totals.len();
+            totals_so_far
+                .lines
+                .resize(cross_products::UNPACKED_FEATURES * k);
+            for (i, to) in totals_so_far
+                .gram
+                .chunks_mut(cross_products::UNPACKED_FEATURES * k)
+                .enumerate()
+            {
+                let lines = &mut totals_so_far.lines[..to.len()];
+                cross_products::unpack_by_feature(
+                    lines,
+                    &group_sums.gram,
+                    k,
+                    i * cross_products::UNPACKED_FEATURES,
+                );
+                // Of line j the values up to j: those on and above the diagonal, packed.
                 for (j, (to, from)) in to
                     .chunks_exact_mut(k)
                     .zip(lines.chunks_exact(k))
                     .enumerate()
                 {
-                    let known = i * cross::FEATURES + j + 1;
+                    let known = i * cross_products::UNPACKED_FEATURES + j + 1;
                     to[..known]
                         .iter_mut()
                         .zip(&from[..known])
                         .for_each(|(total, v)| *total += f64::from(*v));
                 }
             }
-            merged
+            totals_so_far
                 .totals
                 .iter_mut()
-                .zip(&part.totals)
+                .zip(&group_sums.totals)
                 .for_each(|(total, v)| *total += v);
-            lock(&self.parts).push(part);
-            merged.next += 1;
+            lock_pool(&self.group_pool).push(group_sums);
+            totals_so_far.next += 1;
         }
     }
 
     /// The rows of a group, panel by panel.
-    fn group(
+    fn process_group(
         &self,
         ctx: &TaskCtx,
         rows: Range<usize>,
         (before, after): (&[f32], &mut [f32]),
         row_fit: &mut [f32],
-        visited: &Visited<'_>,
-        scratch: &mut Scratch,
-        part: &mut Part,
+        work: &PanelWork<'_>,
+        scratch: &mut PanelScratch,
+        group_sums: &mut GroupSums,
         update: &(impl Fn(&mut [f32], &[f32]) + Sync),
     ) -> Result<()> {
         self.source.advise_pass(rows.clone());
-        let k = part.totals.len();
-        let borrows = self.frame.is_plain() && self.borrows(rows.start)?;
+        let k = group_sums.totals.len();
+        let is_borrowed = self.preprocessing.is_plain() && self.is_borrowed(rows.start)?;
         let mut read = std::mem::take(&mut scratch.rows);
         let coefficients = before
             .chunks_exact(PANEL * k)
@@ -295,7 +315,7 @@ impl Stream<'_> {
         for ((begin, coefficients), row_fit) in panels {
             ctx.check()?;
             let range = begin..rows.end.min(begin + PANEL);
-            if borrows {
+            if is_borrowed {
                 let following = self
                     .source
                     .rows(range.end..rows.end.min(range.end + PANEL))?;
@@ -306,28 +326,28 @@ impl Stream<'_> {
                 } else {
                     &[]
                 };
-                self.visit(
+                self.process_panel(
                     &block.data,
                     ahead,
                     coefficients,
-                    visited,
+                    work,
                     scratch,
                     row_fit,
-                    part,
+                    group_sums,
                     update,
                 );
             } else {
                 read.resize(range.len() * self.d);
                 self.source.read(range, &mut read)?;
-                self.frame.apply(&mut read, begin, self.d);
-                self.visit(
+                self.preprocessing.apply(&mut read, begin, self.d);
+                self.process_panel(
                     &read,
                     &[],
                     coefficients,
-                    visited,
+                    work,
                     scratch,
                     row_fit,
-                    part,
+                    group_sums,
                     update,
                 );
             }
@@ -337,64 +357,81 @@ impl Stream<'_> {
     }
 
     /// The rows `a` of one panel and its coefficients; the rows `ahead` are wanted next.
-    fn visit(
+    fn process_panel(
         &self,
         a: &[f32],
         ahead: &[f32],
         (before, after): (&[f32], &mut [f32]),
-        visited: &Visited<'_>,
-        scratch: &mut Scratch,
+        work: &PanelWork<'_>,
+        scratch: &mut PanelScratch,
         row_fit: &mut [f32],
-        part: &mut Part,
+        group_sums: &mut GroupSums,
         update: &(impl Fn(&mut [f32], &[f32]) + Sync),
     ) {
-        let Scratch {
+        let PanelScratch {
             panel,
             projected,
             y: next,
-            turned,
+            packed,
             totals,
             ..
         } = scratch;
-        let (d, k) = (self.d, part.totals.len());
+        let (d, k) = (self.d, group_sums.totals.len());
         panel.resize(d * PANEL);
         panel::transpose(panel, a, d);
-        panel::ask(before);
-        panel::ask(after);
-        match &visited.columns {
-            Projected::None => projected.fill(0.0),
-            Projected::Sparse(c) => {
+        panel::prefetch(before);
+        panel::prefetch(after);
+        match &work.columns {
+            Projection::None => projected.fill(0.0),
+            Projection::Sparse(c) => {
                 panel::project(projected, panel, &c.offsets, &c.indices, &c.values)
             }
-            Projected::Dense(c) => dense::project(projected, panel, c, d),
+            Projection::Dense(c) => dense::project(projected, panel, c, d),
         }
         next.resize(PANEL * k);
         next.copy_from_slice(before);
         update(next, projected);
         after.copy_from_slice(next);
-        panel::products(row_fit, next, projected);
-        turned.resize(cross::width(k) * PANEL);
-        cross::turn(turned, next);
-        match visited.gather {
-            Gather::Support(c) => {
-                panel::gather_products(&mut part.products, panel, next, &c.offsets, &c.indices)
-            }
-            Gather::Dense => {
-                cross::add(&mut part.products, panel, turned, part.fresh, false, ahead)
-            }
+        panel::row_dots(row_fit, next, projected);
+        packed.resize(cross_products::padded_width(k) * PANEL);
+        cross_products::pack_coefficients(packed, next);
+        match work.gather {
+            Gather::Support(c) => panel::gather_products(
+                &mut group_sums.products,
+                panel,
+                next,
+                &c.offsets,
+                &c.indices,
+            ),
+            Gather::Dense => cross_products::accumulate(
+                &mut group_sums.products,
+                panel,
+                packed,
+                group_sums.overwrite,
+                false,
+                ahead,
+            ),
         }
-        cross::add(&mut part.gram, next, turned, part.fresh, true, &[]);
+        cross_products::accumulate(
+            &mut group_sums.gram,
+            next,
+            packed,
+            group_sums.overwrite,
+            true,
+            &[],
+        );
         totals.resize(k);
-        panel::totals(totals, next);
-        part.totals
+        panel::line_sums(totals, next);
+        group_sums
+            .totals
             .iter_mut()
             .zip(totals.iter())
             .for_each(|(total, v)| *total += f64::from(*v));
-        part.fresh = false;
+        group_sums.overwrite = false;
     }
 }
 
-impl Sums {
+impl PassSums {
     /// Room for the sums of a pass, which are zero but for the products: those are written whole at
     /// its end.
     pub(crate) fn reset(&mut self, stream: &Stream<'_>, k: usize, gather: Gather<'_>) {
@@ -405,7 +442,7 @@ impl Sums {
         if self.products.len() != products {
             // All of AᵀY and its entries alone take turns: each in room of its own, or a pass would
             // begin with zeroing it.
-            std::mem::swap(&mut self.products, &mut lock(&stream.products));
+            std::mem::swap(&mut self.products, &mut lock_pool(&stream.product_pool));
             self.products.resize(products, 0.0);
         }
         self.gram.clear();

@@ -7,8 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use self::search::Search;
-use super::fit::Threads;
+use self::search::LevelSearch;
+use super::fit::FitThreads;
 use super::{FitConfig, SparseColumns};
 use crate::error::{Error, Result};
 use crate::task::TaskCtx;
@@ -98,9 +98,9 @@ pub fn levels(
         }
         above = count;
     }
-    let search = Search::new(k, counts, ctx);
+    let search = LevelSearch::new(k, counts, ctx);
     let mut out: Vec<Level> = Vec::with_capacity(counts.len());
-    Threads::new(config.threads)?.run(|| {
+    FitThreads::new(config.threads)?.run(|| {
         for (l, &features) in counts.iter().enumerate() {
             let below = out.last().map_or(first, |level| &level.features);
             // The stop rules are those of the solver: what the fit itself was bounded to says
@@ -116,9 +116,9 @@ pub fn levels(
             // ones.
             let config = FitConfig {
                 row_cap: None,
-                ..config.as_they_are()
+                ..config.without_preprocessing()
             };
-            let sparsity = growth.sparsity(config.share(first.rows), k, features);
+            let sparsity = growth.sparsity(config.sparsity_at(first.rows), k, features);
             out.push(search.level(
                 l,
                 below,

@@ -5,19 +5,19 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::SparseColumns;
+use super::data_stats::DataStats;
 use super::device::Accelerator;
-use super::frame::Frame;
 use super::panels::Panels;
-use super::pass::Sums;
+use super::pass::PassSums;
+use super::preprocessing::Preprocessing;
 use super::stream::Stream;
-use super::survey::Survey;
-use super::values::Values;
+use super::value_buffer::ValueBuffer;
 use crate::error::Result;
 use crate::matrix::panel::{self, Gram, PANEL};
 
 /// Which part of AᵀY the sums hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Held {
+pub(crate) enum HeldProducts {
     /// All of it.
     #[default]
     All,
@@ -34,9 +34,9 @@ pub(crate) struct State {
     /// Y.
     pub(crate) y: Panels,
     /// AᵀY, YᵀY and the like, of this Y.
-    pub(crate) sums: Sums,
+    pub(crate) sums: PassSums,
     /// What `sums.products` holds.
-    pub(crate) held: Held,
+    pub(crate) held: HeldProducts,
     /// ‖A − YZᵀ‖² of the rows as they are; where neurons are scaled, of the rows as the fit sees
     /// them.
     pub(crate) error: f64,
@@ -47,13 +47,13 @@ pub(crate) struct State {
 
 impl State {
     /// Coefficients without features yet.
-    pub(crate) fn new(y: Panels, sums: Sums) -> Self {
+    pub(crate) fn new(y: Panels, sums: PassSums) -> Self {
         let features = SparseColumns::default();
         Self {
             features,
             y,
             sums,
-            held: Held::All,
+            held: HeldProducts::All,
             error: f64::INFINITY,
             objective: f64::INFINITY,
         }
@@ -70,14 +70,14 @@ impl State {
     /// Takes the error by the identity ‖A − YZᵀ‖² = ‖A‖² − 2 Σ P∘Y + tr(ZᵀZ · YᵀY); `q` is ZᵀZ.
     /// Where rows have weights and neurons have none, by the same identity of each row, which is
     /// then divided by its squared weight.
-    pub(crate) fn measure(&mut self, problem: &Problem<'_, '_>, q: &[f64], gram: &Gram) {
+    pub(crate) fn update_errors(&mut self, problem: &Problem<'_, '_>, q: &[f64], gram: &Gram) {
         let quadratic: f64 = q.iter().zip(&self.sums.gram).map(|(a, b)| a * b).sum();
-        let seen = (problem.survey.square - 2.0 * self.sums.fit + quadratic).max(0.0);
-        self.objective = seen + 2.0 * problem.penalty * self.sums.totals.iter().sum::<f64>();
-        let frame = &problem.stream.frame;
-        self.error = match &frame.weights {
-            Some(weights) if frame.units.neurons.is_none() => {
-                let errors = self.row_errors(problem.survey, gram);
+        let prepared = (problem.stats.prepared_square - 2.0 * self.sums.fit + quadratic).max(0.0);
+        self.objective = prepared + 2.0 * problem.penalty * self.sums.totals.iter().sum::<f64>();
+        let preprocessing = &problem.stream.preprocessing;
+        self.error = match &preprocessing.weights {
+            Some(weights) if preprocessing.scaling.neurons.is_none() => {
+                let errors = self.row_errors(problem.stats, gram);
                 let whole = |(&w, e): (&f32, &f64)| {
                     if w > 0.0 {
                         e.max(0.0) / f64::from(w).powi(2)
@@ -87,28 +87,28 @@ impl State {
                 };
                 weights.iter().zip(&errors).map(whole).sum()
             }
-            _ => seen,
+            _ => prepared,
         };
     }
 
     /// The squared error of the rows as the fit sees them, under a penalty λ.
-    pub(crate) fn seen(&self, penalty: f64) -> f64 {
+    pub(crate) fn prepared_error(&self, penalty: f64) -> f64 {
         self.objective - 2.0 * penalty * self.sums.totals.iter().sum::<f64>()
     }
 
     /// ‖a − Zy‖² of each row as the fit sees it, from what the last pass kept: ‖a‖² − 2 yᵀp + yᵀQy.
-    pub(crate) fn row_errors(&self, survey: &Survey, gram: &Gram) -> Vec<f64> {
+    pub(crate) fn row_errors(&self, stats: &DataStats, gram: &Gram) -> Vec<f64> {
         let quadratic: Vec<f32> = self
             .y
             .data
             .par_chunks(self.y.k * PANEL)
             .flat_map_iter(|y| {
                 let mut rows = vec![0.0; PANEL];
-                panel::quadratic(&mut rows, y, gram);
+                panel::quadratic_forms(&mut rows, y, gram);
                 rows
             })
             .collect();
-        let (squares, fit) = (&survey.row_squares, &self.sums.row_fit);
+        let (squares, fit) = (&stats.row_squares, &self.sums.row_fit);
         (0..squares.len())
             .map(|i| squares[i] - 2.0 * f64::from(fit[i]) + f64::from(quadratic[i]))
             .collect()
@@ -119,11 +119,11 @@ impl State {
     /// becomes its first neuron alone.
     pub(crate) fn factors(
         &self,
-        frame: &Frame,
+        preprocessing: &Preprocessing,
         scratch: Option<&Path>,
-    ) -> Result<(SparseColumns, Values)> {
+    ) -> Result<(SparseColumns, ValueBuffer)> {
         let mut features = self.features.clone();
-        let mut scales = frame.features_out(&mut features);
+        let mut scales = preprocessing.restore_features(&mut features);
         // Before the first sweep there are coefficients and no columns.
         scales.resize(self.y.k, 1.0);
         for j in 0..features.columns() {
@@ -132,13 +132,13 @@ impl State {
                 values[0] = 1.0;
             }
         }
-        let mut coefficients = Values::zeros(self.y.k * self.y.rows, scratch)?;
+        let mut coefficients = ValueBuffer::zeros(self.y.k * self.y.rows, scratch)?;
         self.y.to_features(&scales, &mut coefficients);
         Ok((features, coefficients))
     }
 
     /// Features that no row uses.
-    pub(crate) fn dead(&self) -> Vec<usize> {
+    pub(crate) fn unused_features(&self) -> Vec<usize> {
         (0..self.sums.totals.len())
             .filter(|&j| self.sums.totals[j] <= 0.0)
             .collect()
@@ -148,9 +148,9 @@ impl State {
 /// What every solver works with.
 pub(crate) struct Problem<'p, 'a> {
     pub(crate) stream: &'p Stream<'a>,
-    pub(crate) survey: &'p Survey,
+    pub(crate) stats: &'p DataStats,
     /// s, the entries a column keeps.
-    pub(crate) keep: usize,
+    pub(crate) support_size: usize,
     /// λ in the units of the rows.
     pub(crate) penalty: f64,
     /// The most features of a row.

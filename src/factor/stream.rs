@@ -11,12 +11,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rayon::prelude::*;
 
 use super::SparseColumns;
-use super::frame::Frame;
 use super::panels::Panels;
-use super::pass::Part;
+use super::pass::GroupSums;
+use super::preprocessing::Preprocessing;
 use crate::activations::{ActivationSource, Block};
 use crate::error::Result;
-use crate::matrix::aligned::Aligned;
+use crate::matrix::aligned::AlignedVec;
 use crate::matrix::dense;
 use crate::matrix::panel::{self, PANEL};
 use crate::task::TaskCtx;
@@ -27,31 +27,31 @@ const BLOCK_ROWS: Range<usize> = 512..4096;
 
 /// A thread's memory for one panel.
 #[derive(Default)]
-pub(super) struct Scratch {
-    pub(super) rows: Aligned,
-    pub(super) panel: Aligned,
-    pub(super) projected: Aligned,
-    pub(super) y: Aligned,
-    pub(super) turned: Aligned,
-    pub(super) totals: Aligned,
+pub(super) struct PanelScratch {
+    pub(super) rows: AlignedVec,
+    pub(super) panel: AlignedVec,
+    pub(super) projected: AlignedVec,
+    pub(super) y: AlignedVec,
+    pub(super) packed: AlignedVec,
+    pub(super) totals: AlignedVec,
 }
 
 /// A source and how it is cut into blocks.
 pub(crate) struct Stream<'a> {
     pub(crate) source: &'a dyn ActivationSource,
-    pub(crate) frame: Frame,
+    pub(crate) preprocessing: Preprocessing,
     /// The folder for coefficients that memory shall not hold.
     pub(crate) scratch: Option<PathBuf>,
     pub(crate) n: usize,
     pub(crate) d: usize,
     block_rows: usize,
-    pool: Mutex<Vec<Scratch>>,
-    /// Sums of groups of rows that are added up already.
-    pub(super) parts: Mutex<Vec<Part>>,
+    scratch_pool: Mutex<Vec<PanelScratch>>,
+    /// PassSums of groups of rows that are added up already.
+    pub(super) group_pool: Mutex<Vec<GroupSums>>,
     /// Room for products of another size than the last pass's.
-    pub(super) products: Mutex<Vec<f32>>,
+    pub(super) product_pool: Mutex<Vec<f32>>,
     /// Memory of a block that the source had to convert.
-    spare: Mutex<Vec<f32>>,
+    block_pool: Mutex<Vec<f32>>,
 }
 
 impl<'a> Stream<'a> {
@@ -59,20 +59,20 @@ impl<'a> Stream<'a> {
         let (n, d) = source.shape();
         Self {
             source,
-            frame: Frame::default(),
+            preprocessing: Preprocessing::default(),
             scratch: None,
             n,
             d,
             block_rows: block_rows(d),
-            pool: Mutex::default(),
-            parts: Mutex::default(),
-            products: Mutex::default(),
-            spare: Mutex::default(),
+            scratch_pool: Mutex::default(),
+            group_pool: Mutex::default(),
+            product_pool: Mutex::default(),
+            block_pool: Mutex::default(),
         }
     }
 
     /// Zeros for the coefficients of `k` features at every row.
-    pub(crate) fn panels(&self, k: usize) -> Result<Panels> {
+    pub(crate) fn zero_coefficients(&self, k: usize) -> Result<Panels> {
         Panels::zeros(k, self.n, self.scratch.as_deref())
     }
 
@@ -80,18 +80,18 @@ impl<'a> Stream<'a> {
     /// used again.
     pub(crate) fn fetch(&self, range: Range<usize>) -> Result<Block<'_>> {
         self.source.advise_pass(range.clone());
-        if self.frame.is_plain() && self.borrows(range.start)? {
+        if self.preprocessing.is_plain() && self.is_borrowed(range.start)? {
             return self.source.rows(range);
         }
         let (rows, d) = (range.len(), self.d);
-        let mut data = std::mem::take(&mut *lock(&self.spare));
+        let mut data = std::mem::take(&mut *lock_pool(&self.block_pool));
         data.resize(rows * d, 0.0);
         data.par_chunks_mut(PANEL * d)
             .enumerate()
             .try_for_each(|(i, to)| {
                 let first = range.start + i * PANEL;
                 self.source.read(first..first + to.len() / d, to)?;
-                self.frame.apply(to, first, d);
+                self.preprocessing.apply(to, first, d);
                 Ok::<_, crate::Error>(())
             })?;
         Ok(Block {
@@ -102,7 +102,7 @@ impl<'a> Stream<'a> {
     }
 
     /// Whether the source holds a row as it is asked for.
-    pub(super) fn borrows(&self, row: usize) -> Result<bool> {
+    pub(super) fn is_borrowed(&self, row: usize) -> Result<bool> {
         Ok(matches!(
             self.source.rows(row..row + 1)?.data,
             Cow::Borrowed(_)
@@ -112,7 +112,7 @@ impl<'a> Stream<'a> {
     /// Takes a block's memory back for the next.
     pub(crate) fn release(&self, block: Block<'_>) {
         if let Cow::Owned(data) = block.data {
-            *lock(&self.spare) = data;
+            *lock_pool(&self.block_pool) = data;
         }
     }
 
@@ -135,17 +135,17 @@ impl<'a> Stream<'a> {
     /// One row of A.
     pub(crate) fn row(&self, row: usize) -> Result<Vec<f32>> {
         let mut values = self.source.rows(row..row + 1)?.data.into_owned();
-        self.frame.apply(&mut values, row, self.d);
+        self.preprocessing.apply(&mut values, row, self.d);
         Ok(values)
     }
 
     /// Runs `f` with scratch memory that outlives it, so that a pass does not fault in fresh pages
     /// for each panel.
-    pub(super) fn with_scratch<R>(&self, k: usize, f: impl FnOnce(&mut Scratch) -> R) -> R {
-        let mut scratch = lock(&self.pool).pop().unwrap_or_default();
+    pub(super) fn with_scratch<R>(&self, k: usize, f: impl FnOnce(&mut PanelScratch) -> R) -> R {
+        let mut scratch = lock_pool(&self.scratch_pool).pop().unwrap_or_default();
         scratch.projected.resize(k * PANEL);
         let result = f(&mut scratch);
-        lock(&self.pool).push(scratch);
+        lock_pool(&self.scratch_pool).push(scratch);
         result
     }
 
@@ -171,7 +171,7 @@ pub(crate) fn block_rows(d: usize) -> usize {
 }
 
 /// What a panic left behind is only scratch.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock_pool<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

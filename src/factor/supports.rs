@@ -6,9 +6,9 @@
 
 use super::SparseColumns;
 use super::columns::norm;
-use super::pass::Sums;
+use super::pass::PassSums;
 use crate::error::Result;
-use crate::matrix::residual::{self, Weights};
+use crate::matrix::residual::{self, GramRows};
 use crate::matrix::select;
 use crate::task::TaskCtx;
 
@@ -17,18 +17,18 @@ use crate::task::TaskCtx;
 /// stay.
 pub(crate) fn sweep(
     columns: &mut SparseColumns,
-    sums: &Sums,
-    weights: &Weights,
+    sums: &PassSums,
+    weights: &GramRows,
     unit: bool,
     locked: &[bool],
     ctx: &TaskCtx,
 ) -> Result<()> {
     let (k, d) = (columns.columns(), columns.rows);
     let (mut left, mut scratch) = (Vec::new(), Vec::new());
-    let mut choice = Choice::default();
-    for first in (0..k).step_by(residual::LINES) {
+    let mut selector = SupportSelector::default();
+    for first in (0..k).step_by(residual::BLOCK_LINES) {
         ctx.check()?;
-        let block = first..k.min(first + residual::LINES);
+        let block = first..k.min(first + residual::BLOCK_LINES);
         let lines = &sums.products[block.start * d..block.end * d];
         let entries = (
             &columns.offsets[..],
@@ -36,7 +36,7 @@ pub(crate) fn sweep(
             &columns.values[..],
         );
         let outside = [0..block.start, block.end..k];
-        residual::subtract(
+        residual::subtract_columns(
             &mut left,
             lines,
             d,
@@ -51,7 +51,7 @@ pub(crate) fn sweep(
                 for l in block.clone().filter(|&l| l != j) {
                     subtract(r, weights.row(j)[l], columns.column(l));
                 }
-                choice.take(columns, j, r, (!unit).then_some(own));
+                selector.select(columns, j, r, (!unit).then_some(own));
             }
         }
     }
@@ -67,15 +67,15 @@ fn subtract(r: &mut [f32], weight: f32, (indices, values): (&[u32], &[f32])) {
 
 /// Memory for choosing a support.
 #[derive(Default)]
-struct Choice {
+struct SupportSelector {
     scratch: Vec<(u32, u32)>,
     chosen: Vec<u32>,
 }
 
-impl Choice {
+impl SupportSelector {
     /// Column j becomes the largest entries of `r`, divided by `size`, or where there is none by
     /// their norm.
-    fn take(&mut self, columns: &mut SparseColumns, j: usize, r: &[f32], size: Option<f64>) {
+    fn select(&mut self, columns: &mut SparseColumns, j: usize, r: &[f32], size: Option<f64>) {
         let span = columns.offsets[j]..columns.offsets[j + 1];
         self.chosen.resize(span.len(), 0);
         select::largest(

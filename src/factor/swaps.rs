@@ -14,10 +14,12 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::SparseColumns;
-use super::columns::Rows;
-use super::pass::Sums;
-use crate::matrix::beside::{self, Field, Found, LINES, MOST, Neuron, OWN};
-use crate::matrix::residual::Weights;
+use super::columns::EntriesByNeuron;
+use super::pass::PassSums;
+use crate::matrix::residual::GramRows;
+use crate::matrix::swap_gain::{
+    self, Candidate, MAX_SUPPORT, MIN_SCHUR_SHARE, NEURONS_PER_BLOCK, NeuronSupport, SwapCriterion,
+};
 
 /// By this much more than it costs a swap must gain: less is rounding.
 const MARGIN: f64 = 1e-3;
@@ -27,15 +29,15 @@ const RIDGE: f64 = 1e-9;
 /// Swaps entries of the free columns, whose values are an exact refit's; `sums` hold all of AᵀY,
 /// `weights` are their YᵀY. Returns the neurons that were swapped, of `d` in all, if there are any:
 /// their values want a refit then.
-pub(crate) fn swap(
+pub(crate) fn swap_entries(
     features: &mut SparseColumns,
-    sums: &Sums,
-    weights: &Weights,
-    rows: &Rows,
+    sums: &PassSums,
+    weights: &GramRows,
+    rows: &EntriesByNeuron,
     locked: &[bool],
 ) -> Option<Vec<bool>> {
     let d = features.rows;
-    let (worth, costs) = Worth::of(features, sums, rows, locked);
+    let (evaluator, costs) = SwapEvaluator::new(features, sums, rows, locked);
     // Most of the entries that there could be are worth less than every entry that there is.
     let columns: Vec<_> = features.offsets.windows(2).map(|w| w[0]..w[1]).collect();
     let least: Vec<f64> = columns
@@ -47,7 +49,7 @@ pub(crate) fn swap(
                 .fold(f64::INFINITY, f64::min)
         })
         .collect();
-    let mut gains = worth.gains(features, weights, &least);
+    let mut gains = evaluator.gains(features, weights, &least);
     let mut touched = vec![false; d];
     let mut swaps = 0;
     for (j, (span, gains)) in columns.into_iter().zip(&mut gains).enumerate() {
@@ -62,16 +64,16 @@ pub(crate) fn swap(
             if touched[old] {
                 continue;
             }
-            let Some(Gain {
+            let Some(SwapGain {
                 gain,
                 neuron: new,
                 own,
-            }) = next_free(gains, &touched)
+            }) = pop_untouched(gains, &touched)
             else {
                 break;
             };
             // What was found in f32 is weighed exactly.
-            let gain = gain * f64::from(own) / worth.own(j, new as usize);
+            let gain = gain * f64::from(own) / evaluator.schur_complement(j, new as usize);
             if gain <= costs[position] * (1.0 + MARGIN) {
                 break;
             }
@@ -80,7 +82,7 @@ pub(crate) fn swap(
             swaps += 1;
         }
         if swaps > before {
-            sort(features, span);
+            sort_column(features, span);
         }
     }
     (swaps > 0).then_some(touched)
@@ -88,22 +90,22 @@ pub(crate) fn swap(
 
 /// What a neuron would lower the error by; the largest first, of equal ones the first neuron.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Gain {
+struct SwapGain {
     gain: f64,
     neuron: u32,
     /// What `gain` was divided by.
     own: f32,
 }
 
-impl Eq for Gain {}
+impl Eq for SwapGain {}
 
-impl PartialOrd for Gain {
+impl PartialOrd for SwapGain {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Gain {
+impl Ord for SwapGain {
     fn cmp(&self, other: &Self) -> Ordering {
         self.gain
             .total_cmp(&other.gain)
@@ -113,26 +115,26 @@ impl Ord for Gain {
 
 /// The largest gain at a neuron that is not touched yet. Few of many are ever asked for, so none
 /// are sorted.
-fn next_free(gains: &mut BinaryHeap<Gain>, touched: &[bool]) -> Option<Gain> {
+fn pop_untouched(gains: &mut BinaryHeap<SwapGain>, touched: &[bool]) -> Option<SwapGain> {
     std::iter::from_fn(|| gains.pop()).find(|g| !touched[g.neuron as usize])
 }
 
 /// What entries are worth, and what others would be.
-struct Worth<'s> {
-    sums: &'s Sums,
-    rows: &'s Rows,
+struct SwapEvaluator<'s> {
+    sums: &'s PassSums,
+    rows: &'s EntriesByNeuron,
     usable: Vec<bool>,
-    /// By [`NEURONS`].
-    systems: Vec<Systems>,
+    /// By [`SYSTEMS_PER_CHUNK`].
+    systems: Vec<NeuronSystems>,
 }
 
 /// Neurons whose systems are kept together.
-const NEURONS: usize = 64;
+const SYSTEMS_PER_CHUNK: usize = 64;
 
 /// The systems of some neurons: the features that may move, their entries' positions, and the
 /// factor of G on them.
 #[derive(Default)]
-struct Systems {
+struct NeuronSystems {
     /// Where each neuron's features end, and its factor.
     ends: Vec<(usize, usize)>,
     free: Vec<(u32, u32)>,
@@ -140,8 +142,8 @@ struct Systems {
     factors: Vec<f64>,
 }
 
-/// One neuron of [`Systems`].
-struct System<'s> {
+/// One neuron of [`NeuronSystems`].
+struct NeuronSystem<'s> {
     free: &'s [(u32, u32)],
     factor: &'s [f64],
 }
@@ -151,12 +153,12 @@ fn dot(l: &[f64], x: &[f64]) -> f64 {
     l.iter().zip(x).map(|(l, x)| l * x).sum()
 }
 
-impl Systems {
+impl NeuronSystems {
     /// Of the neurons `first..last`; one whose system is too large has no features here and is not
     /// looked at.
-    fn of(
+    fn new(
         neurons: Range<usize>,
-        rows: &Rows,
+        rows: &EntriesByNeuron,
         usable: &[bool],
         gram: impl Fn(u32, u32) -> f64,
     ) -> Self {
@@ -164,9 +166,9 @@ impl Systems {
         for i in neurons {
             let start = out.free.len();
             out.free
-                .extend(rows.row(i).iter().filter(|(j, _)| usable[*j as usize]));
+                .extend(rows.neuron(i).iter().filter(|(j, _)| usable[*j as usize]));
             let factor = out.factors.len();
-            for at in start..out.free.len().min(start + MOST) {
+            for at in start..out.free.len().min(start + MAX_SUPPORT) {
                 let (j, line) = (out.free[at].0, out.factors.len());
                 let mut row = factor;
                 for before in start..at {
@@ -206,20 +208,20 @@ impl Systems {
     }
 
     /// The `at`-th neuron; `None` where its system is too large.
-    fn get(&self, at: usize) -> Option<System<'_>> {
+    fn get(&self, at: usize) -> Option<NeuronSystem<'_>> {
         let (start, factor) = at.checked_sub(1).map_or((0, 0), |before| self.ends[before]);
         let (end, factor_end) = self.ends[at];
-        (end - start <= MOST).then(|| System {
+        (end - start <= MAX_SUPPORT).then(|| NeuronSystem {
             free: &self.free[start..end],
             factor: &self.factors[factor..factor_end],
         })
     }
 }
 
-impl System<'_> {
+impl NeuronSystem<'_> {
     /// Solves L x = b row by row, b being zero before `from`.
     fn forward(&self, from: usize, b: impl Fn(usize) -> f64, mut each: impl FnMut(f64)) {
-        let mut x = [0.0; MOST];
+        let mut x = [0.0; MAX_SUPPORT];
         let mut row = from * (from + 1) / 2;
         for at in from..self.free.len() {
             x[at] = (b(at) - dot(&self.factor[row + from..row + at], &x[from..at]))
@@ -230,13 +232,13 @@ impl System<'_> {
     }
 }
 
-impl<'s> Worth<'s> {
+impl<'s> SwapEvaluator<'s> {
     /// Beside it by how much the error rises without each entry, in the order of the columns'
     /// entries; infinite where an entry stays.
-    fn of(
+    fn new(
         features: &SparseColumns,
-        sums: &'s Sums,
-        rows: &'s Rows,
+        sums: &'s PassSums,
+        rows: &'s EntriesByNeuron,
         locked: &[bool],
     ) -> (Self, Vec<f64>) {
         let (k, d) = (features.columns(), features.rows);
@@ -245,12 +247,19 @@ impl<'s> Worth<'s> {
             .collect();
         let gram = |a: u32, b: u32| sums.gram[a as usize * k + b as usize];
         let of = |i: usize| {
-            let systems = Systems::of(i * NEURONS..d.min((i + 1) * NEURONS), rows, &usable, gram);
+            let systems = NeuronSystems::new(
+                i * SYSTEMS_PER_CHUNK..d.min((i + 1) * SYSTEMS_PER_CHUNK),
+                rows,
+                &usable,
+                gram,
+            );
             let costs = systems.costs(&features.values);
             (systems, costs)
         };
-        let (systems, found): (Vec<_>, Vec<_>) =
-            (0..d.div_ceil(NEURONS)).into_par_iter().map(of).unzip();
+        let (systems, found): (Vec<_>, Vec<_>) = (0..d.div_ceil(SYSTEMS_PER_CHUNK))
+            .into_par_iter()
+            .map(of)
+            .unzip();
         let mut costs = vec![f64::INFINITY; features.indices.len()];
         found
             .into_iter()
@@ -267,14 +276,16 @@ impl<'s> Worth<'s> {
         )
     }
 
-    /// What of G_jj is feature j's own beside the features of a neuron, [`OWN`] of it at least.
-    fn own(&self, j: usize, neuron: usize) -> f64 {
+    /// What of G_jj is feature j's own beside the features of a neuron, [`MIN_SCHUR_SHARE`] of it at least.
+    fn schur_complement(&self, j: usize, neuron: usize) -> f64 {
         let line = &self.sums.gram[j * self.usable.len()..];
         let mut own = line[j];
-        if let Some(system) = self.systems[neuron / NEURONS].get(neuron % NEURONS) {
+        if let Some(system) =
+            self.systems[neuron / SYSTEMS_PER_CHUNK].get(neuron % SYSTEMS_PER_CHUNK)
+        {
             system.forward(0, |at| line[system.free[at].0 as usize], |x| own -= x * x);
         }
-        own.max(OWN * line[j])
+        own.max(MIN_SCHUR_SHARE * line[j])
     }
 
     /// Of each feature the neurons that would lower the error by more than `least` says, and by how
@@ -282,54 +293,57 @@ impl<'s> Worth<'s> {
     fn gains(
         &self,
         features: &SparseColumns,
-        weights: &Weights,
+        weights: &GramRows,
         least: &[f64],
-    ) -> Vec<BinaryHeap<Gain>> {
+    ) -> Vec<BinaryHeap<SwapGain>> {
         let d = features.rows;
         let least: Vec<f64> = least
             .iter()
             .zip(&self.usable)
             .map(|(l, u)| if *u { *l } else { f64::INFINITY })
             .collect();
-        let field = Field::new(weights, &least);
-        let of = |(chunk, systems): (usize, &Systems)| {
-            let mut lines = vec![0.0; LINES * field.width()];
+        let field = SwapCriterion::new(weights, &least);
+        let of = |(chunk, systems): (usize, &NeuronSystems)| {
+            let mut lines = vec![0.0; NEURONS_PER_BLOCK * field.width()];
             let (mut at_one, mut found) = (Vec::new(), Vec::new());
-            for first in (chunk * NEURONS..d.min((chunk + 1) * NEURONS)).step_by(LINES) {
-                beside::by_neuron(&mut lines, &self.sums.products, d, first);
+            for first in (chunk * SYSTEMS_PER_CHUNK..d.min((chunk + 1) * SYSTEMS_PER_CHUNK))
+                .step_by(NEURONS_PER_BLOCK)
+            {
+                swap_gain::transpose_neurons(&mut lines, &self.sums.products, d, first);
                 for (i, r) in (first..d).zip(lines.chunks_exact(field.width())) {
-                    let Some(system) = systems.get(i - chunk * NEURONS) else {
+                    let Some(system) = systems.get(i - chunk * SYSTEMS_PER_CHUNK) else {
                         continue;
                     };
-                    let (entries, values) = (self.rows.row(i), &features.values[..]);
-                    let neuron = Neuron {
+                    let (entries, values) = (self.rows.neuron(i), &features.values[..]);
+                    let neuron = NeuronSupport {
                         entries,
                         values,
                         beside: system.free,
                         factor: system.factor,
                     };
-                    beside::find(&mut at_one, r, neuron, &field);
+                    swap_gain::find_candidates(&mut at_one, r, neuron, &field);
                     found.extend(at_one.drain(..).map(|found| (i as u32, found)));
                 }
             }
             found
         };
-        let found: Vec<Vec<(u32, Found)>> = self.systems.par_iter().enumerate().map(of).collect();
+        let found: Vec<Vec<(u32, Candidate)>> =
+            self.systems.par_iter().enumerate().map(of).collect();
         let count = found.iter().map(Vec::len).sum::<usize>();
-        let mut gains: Vec<Vec<Gain>> = least
+        let mut gains: Vec<Vec<SwapGain>> = least
             .iter()
             .map(|_| Vec::with_capacity(2 * count / least.len()))
             .collect();
-        for (neuron, Found { feature, left, own }) in found.into_iter().flatten() {
+        for (neuron, Candidate { feature, left, own }) in found.into_iter().flatten() {
             let gain = f64::from(left) * f64::from(left) / f64::from(own);
-            gains[feature as usize].push(Gain { gain, neuron, own });
+            gains[feature as usize].push(SwapGain { gain, neuron, own });
         }
         gains.into_iter().map(BinaryHeap::from).collect()
     }
 }
 
 /// Puts a column's entries in the order of their neurons.
-fn sort(features: &mut SparseColumns, span: Range<usize>) {
+fn sort_column(features: &mut SparseColumns, span: Range<usize>) {
     let mut entries: Vec<(u32, f32)> = span
         .clone()
         .map(|p| (features.indices[p], features.values[p]))
@@ -378,22 +392,24 @@ mod tests {
             let gram: Vec<f64> = (0..k * k)
                 .map(|e| sum(&|r| y[r * k + e / k] * y[r * k + e % k]))
                 .collect();
-            let sums = Sums {
+            let sums = PassSums {
                 products,
                 gram,
-                ..Sums::default()
+                ..PassSums::default()
             };
             let mut locked = vec![false; k];
             locked[2] = true;
             let refit = |z: &mut SparseColumns, only: Option<&[bool]>| {
                 let at = columns::at_entries(z, &sums.products);
-                z.values = columns::refit(z, &sums.gram, &at, &Rows::of(z), &locked, only).0;
+                z.values =
+                    columns::refit(z, &sums.gram, &at, &EntriesByNeuron::new(z), &locked, only).0;
             };
             let mut z = columns::first_support(&sums, k, d, keep, 1e-6);
             refit(&mut z, None);
             let (before, was) = (error(&a, &y, &z, n), z.clone());
-            let rows = Rows::of(&z);
-            let swapped = swap(&mut z, &sums, &Weights::of(&sums.gram, k), &rows, &locked);
+            let rows = EntriesByNeuron::new(&z);
+            let swapped =
+                swap_entries(&mut z, &sums, &GramRows::new(&sums.gram, k), &rows, &locked);
             let swaps = swapped.iter().flatten().filter(|v| **v).count();
             refit(&mut z, swapped.as_deref());
             let after = error(&a, &y, &z, n);

@@ -40,7 +40,7 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
             "the multiplicative updates know no {option}: use --solver bcd"
         )));
     }
-    let config = plan.config.for_width(width);
+    let config = plan.config.with_sparsity_at(width);
     if config.features > width {
         out.note("more features than neurons: that is an overcomplete basis");
     }
@@ -89,7 +89,7 @@ pub(super) fn run(args: &FitArgs, out: &mut Output) -> Result<()> {
         out.line(&format!(
             "fit '{name}': {} features of {} of {} neurons, {}, explained variance {:.4}, {} sweeps in {seconds:.1} s (start {init_seconds:.1} s){}",
             factors.features.columns(),
-            chosen_percent(config.share(width)),
+            chosen_percent(config.sparsity_at(width)),
             count(width),
             fitting::error_words(factors),
             factors.explained_variance,

@@ -315,7 +315,7 @@ fn subjects(study: &Study, args: &SaeCompareArgs) -> Result<(HookPoint, Vec<Subj
         subjects.push(Subject {
             kind: "snmf",
             name,
-            model: Box::new(Encoder::of(&factors)),
+            model: Box::new(Encoder::from_factors(&factors)),
         });
     }
     for name in sae_names {

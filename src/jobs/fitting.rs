@@ -10,7 +10,7 @@ use crate::activations::ActivationSource;
 use crate::activations::energy::{Concentration, Energy};
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::factor::{Factoriser, Factors, FirstLook, FitConfig, Stop, Sweep};
+use crate::factor::{Factoriser, Factors, FitConfig, MiniBatchFit, Stop, Sweep};
 use crate::model::HookPoint;
 use crate::study::{Ended, Study};
 use crate::task::{Progress, TaskCtx};
@@ -200,7 +200,7 @@ pub fn run_fit(
     let resumed = earlier.is_some() || look.is_some();
     let sweeps_before = look
         .as_ref()
-        .map(FirstLook::batches)
+        .map(MiniBatchFit::batches)
         .or(earlier.as_ref().map(Factoriser::sweeps));
     let mut losses = ErrorCurve::open(&place.losses, sweeps_before)?;
     // Batches come to an end of their own.
@@ -222,11 +222,11 @@ pub fn run_fit(
         (Some(earlier), ..) => earlier,
         (None, Some(look), _) => whole(look)?,
         (None, None, Begin::Batches(rows)) => {
-            whole(FirstLook::start(source, config.clone(), *rows)?)?
+            whole(MiniBatchFit::start(source, config.clone(), *rows)?)?
         }
         (None, None, Begin::Anew) => Factoriser::start(source, config.clone(), ctx)?,
         (None, None, Begin::Factors { factors, locked }) => {
-            Factoriser::warm(source, config.clone(), factors, locked, ctx)?
+            Factoriser::warm_start(source, config.clone(), factors, locked, ctx)?
         }
     };
     let (energy, concentrated) = (factoriser.energy().clone(), factoriser.concentrations());

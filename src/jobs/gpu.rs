@@ -38,14 +38,14 @@ impl FitGpu {
         shape: (usize, usize),
     ) -> Result<(Option<(Device, u64)>, String)> {
         let Gpu { device, name, free } = &self.gpu;
-        match config.needs_cpu() {
+        match config.cpu_only_reason() {
             Some(why) if self.asked => {
                 return Err(Error::usage(format!("{why}: use --device cpu")));
             }
             Some(why) => return Ok((None, why.to_owned())),
             None => {}
         }
-        if !self.asked && !config.gpu_keeps(shape, *free) {
+        if !self.asked && !config.stays_on_gpu(shape, *free) {
             let bytes = disk::human_bytes(4 * shape.0 as u64 * shape.1 as u64);
             return Ok((
                 None,

@@ -12,7 +12,7 @@ pub struct Adam {
 
 impl Adam {
     /// Step `step` (from 1) at a rate of learning.
-    pub fn at(step: u64, rate: f32) -> Self {
+    pub fn for_step(step: u64, rate: f32) -> Self {
         let power = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
         let (first, second) = (power(BETA.0), power(BETA.1));
         Self {
@@ -22,7 +22,7 @@ impl Adam {
     }
 
     /// Moves `weights` down their gradient and renews the two moments, all of one length.
-    pub fn move_along(
+    pub fn update(
         &self,
         weights: &mut [f32],
         first: &mut [f32],

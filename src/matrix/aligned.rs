@@ -14,12 +14,12 @@ struct Line([f32; LINE]);
 
 /// A slice of f32 that begins on a cache line.
 #[derive(Debug, Clone, Default)]
-pub struct Aligned {
+pub struct AlignedVec {
     lines: Vec<Line>,
     len: usize,
 }
 
-impl Aligned {
+impl AlignedVec {
     /// Of no values, with room for so many.
     pub fn with_capacity(len: usize) -> Self {
         Self {
@@ -35,7 +35,7 @@ impl Aligned {
     }
 
     /// Of `len` values, whatever they are: what was there before, or zero.
-    pub fn reuse(&mut self, len: usize) {
+    pub fn resize_for_overwrite(&mut self, len: usize) {
         let lines = len.div_ceil(LINE);
         if lines > self.lines.len() {
             self.lines.resize(lines, Line::zeroed());
@@ -51,7 +51,7 @@ impl Aligned {
     }
 }
 
-impl From<Vec<f32>> for Aligned {
+impl From<Vec<f32>> for AlignedVec {
     fn from(values: Vec<f32>) -> Self {
         let mut out = Self::default();
         out.extend_from_slice(&values);
@@ -59,7 +59,7 @@ impl From<Vec<f32>> for Aligned {
     }
 }
 
-impl Deref for Aligned {
+impl Deref for AlignedVec {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
@@ -67,7 +67,7 @@ impl Deref for Aligned {
     }
 }
 
-impl DerefMut for Aligned {
+impl DerefMut for AlignedVec {
     fn deref_mut(&mut self) -> &mut [f32] {
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
     }
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn values_begin_on_a_cache_line_and_stay() {
-        let mut values = Aligned::default();
+        let mut values = AlignedVec::default();
         assert!(values.is_empty());
         for len in [3, 64, 1000] {
             values.resize(len);
@@ -90,6 +90,6 @@ mod tests {
         assert_eq!((values.len(), values[2], values[39]), (40, 5.0, 0.0));
         values.extend_from_slice(&[7.0, 8.0]);
         assert_eq!((values.len(), values[41]), (42, 8.0));
-        assert_eq!(Aligned::from(vec![1.0, 2.0, 3.0])[..], [1.0, 2.0, 3.0]);
+        assert_eq!(AlignedVec::from(vec![1.0, 2.0, 3.0])[..], [1.0, 2.0, 3.0]);
     }
 }

@@ -32,7 +32,7 @@ kernel! {
 
 #[inline(always)]
 fn solve_body<V: Vector>(l: &[f64], stride: usize, b: &mut [f64]) {
-    forward_body::<V>(l, stride, b);
+    solve_lower_rows_body::<V>(l, stride, b);
     for i in (0..b.len()).rev() {
         let row = &l[i * stride..=i * stride + i];
         let x = b[i] / row[i];
@@ -45,11 +45,11 @@ fn solve_body<V: Vector>(l: &[f64], stride: usize, b: &mut [f64]) {
 
 kernel! {
     /// Solves `L x = b` in place.
-    fn forward(l: &[f64], stride: usize, b: &mut [f64]) = forward_body;
+    fn solve_lower_rows(l: &[f64], stride: usize, b: &mut [f64]) = solve_lower_rows_body;
 }
 
 #[inline(always)]
-fn forward_body<V: Vector>(l: &[f64], stride: usize, b: &mut [f64]) {
+fn solve_lower_rows_body<V: Vector>(l: &[f64], stride: usize, b: &mut [f64]) {
     for i in 0..b.len() {
         let row = &l[i * stride..=i * stride + i];
         b[i] = (b[i] - dot(&row[..i], &b[..i])) / row[i];
@@ -59,14 +59,14 @@ fn forward_body<V: Vector>(l: &[f64], stride: usize, b: &mut [f64]) {
 /// The factor of a matrix that gains and loses rows (with their columns), each in the square of its
 /// size.
 #[derive(Debug, Clone)]
-pub struct Updated {
+pub struct UpdatableCholesky {
     l: Vec<f64>,
     stride: usize,
     size: usize,
     rotations: Vec<(f64, f64)>,
 }
 
-impl Updated {
+impl UpdatableCholesky {
     /// Of no rows yet, with room for `most`.
     pub fn new(most: usize) -> Self {
         // A row that was just lost leaves one value more than the diagonal behind.
@@ -95,7 +95,7 @@ impl Updated {
             count += 1;
         }
         assert_eq!(count, m, "an entry with each row before it");
-        forward(before, self.stride, &mut row[..m]);
+        solve_lower_rows(before, self.stride, &mut row[..m]);
         row[m] = (diagonal - dot(&row[..m], &row[..m])).max(floor).sqrt();
         self.size += 1;
     }
@@ -123,9 +123,9 @@ impl Updated {
     }
 
     /// Solves `L x = b` in place: the square of the result is bᵀA⁻¹b.
-    pub fn reduce(&self, b: &mut [f64]) {
+    pub fn solve_lower(&self, b: &mut [f64]) {
         assert_eq!(b.len(), self.size, "a value for each row");
-        forward(&self.l, self.stride, b);
+        solve_lower_rows(&self.l, self.stride, b);
     }
 
     /// Solves the system in place.
@@ -185,8 +185,9 @@ mod tests {
                 .sum::<f64>()
                 + f64::from(u8::from(a == b))
         };
-        let (mut factor, mut rows): (Updated, Vec<usize>) = (Updated::new(N), Vec::new());
-        let check = |factor: &Updated, rows: &[usize]| {
+        let (mut factor, mut rows): (UpdatableCholesky, Vec<usize>) =
+            (UpdatableCholesky::new(N), Vec::new());
+        let check = |factor: &UpdatableCholesky, rows: &[usize]| {
             let x: Vec<f64> = (0..rows.len()).map(|i| 1.0 - i as f64 * 0.3).collect();
             let mut b: Vec<f64> = rows
                 .iter()

@@ -1,16 +1,16 @@
 //! Steps on the coefficients of one panel for a fixed Q = ZᵀZ: coordinate descent and the
 //! multiplicative rule.
 
-use super::panel::{PANEL, VECTORS, line, put};
+use super::panel::{PANEL, VECTORS, load_line, store_line};
 use super::simd::{Vector, WIDTH, kernel};
 
 /// Features in a tile of the dense coordinate descent.
 const TILE: usize = 6;
 /// A Q denser than this is taken by tiles: while a panel's coefficients stay in the first cache,
 /// and beyond.
-const DENSE: [f64; 2] = [0.6, 0.3];
+const DENSE_SHARE: [f64; 2] = [0.6, 0.3];
 /// Coefficients of a panel that stay in the first cache.
-const NEAR: usize = 8192;
+const L1_COEFFICIENTS: usize = 8192;
 
 /// Q = ZᵀZ, laid out for the kernels.
 #[derive(Debug, Clone, Default)]
@@ -49,7 +49,9 @@ impl Gram {
             out.diagonal.push(row[j] as f32);
             out.offsets.push(out.columns.len());
         }
-        if out.values.len() as f64 > DENSE[usize::from(k * PANEL > NEAR)] * (k * k) as f64 {
+        if out.values.len() as f64
+            > DENSE_SHARE[usize::from(k * PANEL > L1_COEFFICIENTS)] * (k * k) as f64
+        {
             for first in (0..k - k % TILE).step_by(TILE) {
                 let value = |j: usize, l: usize| if j == l { 0.0 } else { q[j * k + l] as f32 };
                 out.tiles
@@ -87,11 +89,17 @@ kernel! {
     /// and in order: `x_j = (p_j − λ − Σ_{l≠j} Q_jl y_l) / Q_jj`, `y_j ← max(0, y_j + ω (x_j −
     /// y_j))` with the relaxation ω (1: Cichocki et al. 2007; from 0 to 2 no step raises the
     /// objective); with ω ≥ 1 a column of no norm gives zero.
-    pub fn hals(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32, relaxation: f32) = hals_body;
+    pub fn hals_sweep(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32, relaxation: f32) = hals_sweep_body;
 }
 
 #[inline(always)]
-fn hals_body<V: Vector>(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32, relaxation: f32) {
+fn hals_sweep_body<V: Vector>(
+    y: &mut [f32],
+    p: &[f32],
+    gram: &Gram,
+    penalty: f32,
+    relaxation: f32,
+) {
     let k = gram.diagonal.len();
     for (i, tile) in gram.tiles.chunks_exact(k.max(1)).enumerate() {
         // Rows do not meet: as many of them together as the registers hold sums for.
@@ -104,30 +112,37 @@ fn hals_body<V: Vector>(y: &mut [f32], p: &[f32], gram: &Gram, penalty: f32, rel
         }
     }
     for j in gram.tiles.len() / k.max(1) * TILE..k {
-        let mut r = line::<V>(p, j);
+        let mut r = load_line::<V>(p, j);
         for v in &mut r {
             *v = v.sub(V::splat(penalty));
         }
         let (columns, values) = gram.row(j);
-        subtract(&mut r, y, columns, values);
-        let old = line::<V>(y, j);
-        put(y, j, clip(r, old, gram.inverse_diagonal(j), relaxation));
+        subtract_products(&mut r, y, columns, values);
+        let old = load_line::<V>(y, j);
+        store_line(
+            y,
+            j,
+            relax_and_clip(r, old, gram.inverse_diagonal(j), relaxation),
+        );
     }
 }
 
 /// `r -= Σ values · y[columns]`, in two sums a vector, which hide the latency of the products.
 #[inline(always)]
-fn subtract<V: Vector>(r: &mut [V; VECTORS], y: &[f32], columns: &[u32], values: &[f32]) {
+fn subtract_products<V: Vector>(r: &mut [V; VECTORS], y: &[f32], columns: &[u32], values: &[f32]) {
     let mut second = [V::splat(0.0); VECTORS];
     let (pairs, pair_values) = (columns.chunks_exact(2), values.chunks_exact(2));
     if let ([l], [q]) = (pairs.remainder(), pair_values.remainder()) {
-        let row = line::<V>(y, *l as usize);
+        let row = load_line::<V>(y, *l as usize);
         for c in 0..VECTORS {
             second[c] = second[c].add_product(row[c], V::splat(*q));
         }
     }
     for (l, q) in pairs.zip(pair_values) {
-        let (a, b) = (line::<V>(y, l[0] as usize), line::<V>(y, l[1] as usize));
+        let (a, b) = (
+            load_line::<V>(y, l[0] as usize),
+            load_line::<V>(y, l[1] as usize),
+        );
         let (qa, qb) = (V::splat(q[0]), V::splat(q[1]));
         for c in 0..VECTORS {
             r[c] = r[c].sub_product(a[c], qa);
@@ -140,7 +155,7 @@ fn subtract<V: Vector>(r: &mut [V; VECTORS], y: &[f32], columns: &[u32], values:
 }
 
 #[inline(always)]
-fn clip<V: Vector, const C: usize>(
+fn relax_and_clip<V: Vector, const C: usize>(
     mut r: [V; C],
     old: [V; C],
     scale: f32,
@@ -192,7 +207,7 @@ fn hals_tile<V: Vector, const C: usize>(
                 .sub(others[t][c]);
             old[c] = V::load(&own[at(c)..]);
         }
-        let mut change = clip(left, old, gram.inverse_diagonal(first + t), relaxation);
+        let mut change = relax_and_clip(left, old, gram.inverse_diagonal(first + t), relaxation);
         for c in 0..C {
             change[c].store(&mut own[at(c)..]);
             change[c] = change[c].sub(old[c]);
@@ -209,20 +224,26 @@ fn hals_tile<V: Vector, const C: usize>(
 /// Adding and taking away this rounds to multiples of the least normal number. Coefficients that
 /// decay would else become denormal, with which a product takes many times as long; it moves
 /// nothing by more than 2⁻¹²⁷.
-const NORMAL: f32 = f32::MIN_POSITIVE * 8_388_608.0;
+const FLUSH: f32 = f32::MIN_POSITIVE * 8_388_608.0;
 
 kernel! {
     /// The paper's multiplicative step on a panel: `next ← y ∘ sqrt((p⁺ + y Q⁻) / (p⁻ + y Q⁺ +
     /// ε))`.
-    pub fn multiply(next: &mut [f32], y: &[f32], p: &[f32], gram: &Gram, epsilon: f32) = multiply_body;
+    pub fn multiplicative_step(next: &mut [f32], y: &[f32], p: &[f32], gram: &Gram, epsilon: f32) = multiplicative_step_body;
 }
 
 #[inline(always)]
-fn multiply_body<V: Vector>(next: &mut [f32], y: &[f32], p: &[f32], gram: &Gram, epsilon: f32) {
+fn multiplicative_step_body<V: Vector>(
+    next: &mut [f32],
+    y: &[f32],
+    p: &[f32],
+    gram: &Gram,
+    epsilon: f32,
+) {
     let zero = V::splat(0.0);
     for j in 0..gram.diagonal.len() {
-        let own = line::<V>(y, j);
-        let p = line::<V>(p, j);
+        let own = load_line::<V>(y, j);
+        let p = load_line::<V>(p, j);
         let (mut above, mut below) = (p, p);
         let (columns, values) = gram.row(j);
         for c in 0..VECTORS {
@@ -233,7 +254,7 @@ fn multiply_body<V: Vector>(next: &mut [f32], y: &[f32], p: &[f32], gram: &Gram,
                 .add_product(own[c], V::splat(gram.diagonal[j]));
         }
         for (&l, &q) in columns.iter().zip(values) {
-            let row = line::<V>(y, l as usize);
+            let row = load_line::<V>(y, l as usize);
             let (side, q) = if q < 0.0 {
                 (&mut above, V::splat(-q))
             } else {
@@ -246,29 +267,29 @@ fn multiply_body<V: Vector>(next: &mut [f32], y: &[f32], p: &[f32], gram: &Gram,
         let mut out = own;
         for c in 0..VECTORS {
             out[c] = own[c].mul(above[c].div(below[c].add(V::splat(epsilon))).sqrt());
-            out[c] = out[c].add(V::splat(NORMAL)).sub(V::splat(NORMAL));
+            out[c] = out[c].add(V::splat(FLUSH)).sub(V::splat(FLUSH));
         }
-        put(next, j, out);
+        store_line(next, j, out);
     }
 }
 
 kernel! {
     /// For each row of a panel yᵀQy.
-    pub fn quadratic(rows: &mut [f32], y: &[f32], gram: &Gram) = quadratic_body;
+    pub fn quadratic_forms(rows: &mut [f32], y: &[f32], gram: &Gram) = quadratic_forms_body;
 }
 
 #[inline(always)]
-fn quadratic_body<V: Vector>(rows: &mut [f32], y: &[f32], gram: &Gram) {
+fn quadratic_forms_body<V: Vector>(rows: &mut [f32], y: &[f32], gram: &Gram) {
     let mut total = [V::splat(0.0); VECTORS];
     for j in 0..gram.diagonal.len() {
-        let own = line::<V>(y, j);
+        let own = load_line::<V>(y, j);
         let mut against = own;
         for v in &mut against {
             *v = v.mul(V::splat(gram.diagonal[j]));
         }
         let (columns, values) = gram.row(j);
         for (&l, &q) in columns.iter().zip(values) {
-            let row = line::<V>(y, l as usize);
+            let row = load_line::<V>(y, l as usize);
             for c in 0..VECTORS {
                 against[c] = against[c].add_product(row[c], V::splat(q));
             }
@@ -277,7 +298,7 @@ fn quadratic_body<V: Vector>(rows: &mut [f32], y: &[f32], gram: &Gram) {
             total[c] = total[c].add_product(own[c], against[c]);
         }
     }
-    put(rows, 0, total);
+    store_line(rows, 0, total);
 }
 
 #[cfg(test)]
@@ -332,7 +353,7 @@ mod tests {
                     want[j * PANEL + r] = (own + relaxation * (target - own)).max(0.0);
                 }
             }
-            hals(&mut y, &p, &gram, 0.05, relaxation as f32);
+            hals_sweep(&mut y, &p, &gram, 0.05, relaxation as f32);
             for (got, want) in y.iter().zip(&want) {
                 assert!(
                     (f64::from(*got) - want).abs() < 1e-5,
@@ -354,14 +375,14 @@ mod tests {
                     .all(|(a, b)| (a - b).abs() <= 1e-4 * (1.0 + a.abs()))
             };
             let (mut a, mut b) = (y.clone(), y.clone());
-            hals(&mut a, &p, &gram, 0.02, 1.4);
-            hals_body::<Portable>(&mut b, &p, &gram, 0.02, 1.4);
+            hals_sweep(&mut a, &p, &gram, 0.02, 1.4);
+            hals_sweep_body::<Portable>(&mut b, &p, &gram, 0.02, 1.4);
             assert!(close(&a, &b));
-            multiply(&mut a, &y, &p, &gram, 1e-6);
-            multiply_body::<Portable>(&mut b, &y, &p, &gram, 1e-6);
+            multiplicative_step(&mut a, &y, &p, &gram, 1e-6);
+            multiplicative_step_body::<Portable>(&mut b, &y, &p, &gram, 1e-6);
             assert!(close(&a, &b));
-            quadratic(&mut a[..PANEL], &y, &gram);
-            quadratic_body::<Portable>(&mut b[..PANEL], &y, &gram);
+            quadratic_forms(&mut a[..PANEL], &y, &gram);
+            quadratic_forms_body::<Portable>(&mut b[..PANEL], &y, &gram);
             assert!(close(&a[..PANEL], &b[..PANEL]));
         }
     }
@@ -374,14 +395,14 @@ mod tests {
             .map(|i| f32::MIN_POSITIVE / (1 + i % 7) as f32)
             .collect();
         let mut next = small.clone();
-        multiply(&mut next, &small, &p, &gram, 1e-6);
+        multiplicative_step(&mut next, &small, &p, &gram, 1e-6);
         assert!(
             next.iter().all(|v| *v == 0.0 || v.is_normal()) && next.contains(&0.0),
             "{next:?}"
         );
         // What is not tiny stays as it is, to the bit.
         for v in [1.0f32, 3e-7, 1.5e-20, f32::MIN_POSITIVE * 3.0] {
-            assert_eq!((v + NORMAL) - NORMAL, v);
+            assert_eq!((v + FLUSH) - FLUSH, v);
         }
     }
 }

@@ -49,7 +49,7 @@ pub fn accumulate_products(
 }
 
 /// Adds Y Yᵀ over the first `b` rows of `y` `[k][stride]`, summed in f32 within the block, to the
-/// entries of `out` (k × k) on and above the diagonal; [`mirror`] completes it.
+/// entries of `out` (k × k) on and above the diagonal; [`copy_upper_to_lower`] completes it.
 pub fn accumulate_gram(
     out: &mut [f64],
     scratch: &mut Vec<f32>,
@@ -93,7 +93,7 @@ pub fn accumulate_gram(
 }
 
 /// Copies the entries above the diagonal of a k × k matrix below it.
-pub fn mirror(matrix: &mut [f64], k: usize) {
+pub fn copy_upper_to_lower(matrix: &mut [f64], k: usize) {
     for i in 0..k {
         for j in 0..i {
             matrix[i * k + j] = matrix[j * k + i];
@@ -102,7 +102,7 @@ pub fn mirror(matrix: &mut [f64], k: usize) {
 }
 
 /// Copies the entries below the diagonal of a k × k matrix above it.
-pub fn mirror_up(matrix: &mut [f64], k: usize) {
+pub fn copy_lower_to_upper(matrix: &mut [f64], k: usize) {
     for j in 0..k {
         for i in 0..j {
             matrix[i * k + j] = matrix[j * k + i];
@@ -223,9 +223,9 @@ pub fn eigen_symmetric(g: &[f64], k: usize) -> Option<(Vec<f64>, Vec<f64>)> {
 }
 
 /// A strip of neurons of every line of a `[k][d]` matrix.
-pub struct Strip<'m>(MatMut<'m, f32>);
+pub struct NeuronStrip<'m>(MatMut<'m, f32>);
 
-impl Strip<'_> {
+impl NeuronStrip<'_> {
     /// Adds the first values of `row` to line `j`.
     pub fn add(&mut self, j: usize, row: &[f32]) {
         let rows = self.0.nrows();
@@ -238,18 +238,18 @@ impl Strip<'_> {
 }
 
 /// Calls `f(first neuron, strip)` for strips of `width` neurons of `out` `[k][d]`, in parallel.
-pub fn for_strips(
+pub fn for_each_strip(
     out: &mut [f32],
     d: usize,
     width: usize,
-    f: impl Fn(usize, Strip<'_>) + Sync + Send,
+    f: impl Fn(usize, NeuronStrip<'_>) + Sync + Send,
 ) {
     let k = out.len() / d;
     let result = MatMut::from_column_major_slice_mut(out, d, k);
     result
         .par_row_chunks_mut(width)
         .enumerate()
-        .for_each(|(i, tile)| f(i * width, Strip(tile)));
+        .for_each(|(i, tile)| f(i * width, NeuronStrip(tile)));
 }
 
 /// Makes the `count` lines of `lines` `[count][d]` an orthonormal basis of what they span, by the
@@ -280,13 +280,13 @@ pub fn orthonormalise(lines: &mut [f32], count: usize, d: usize) -> Option<()> {
                 0.0
             }
         };
-        let turn = Mat::<f64>::from_fn(count, count, |l, i| vectors[i * count + l] * scale(i));
+        let rotation = Mat::<f64>::from_fn(count, count, |l, i| vectors[i * count + l] * scale(i));
         let mut result = Mat::<f64>::zeros(d, count);
         matmul(
             result.as_mut(),
             Accum::Replace,
             wide.as_ref(),
-            turn.as_ref(),
+            rotation.as_ref(),
             1.0,
             Par::Seq,
         );

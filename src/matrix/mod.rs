@@ -6,10 +6,9 @@
 
 pub mod adam;
 pub mod aligned;
-pub mod beside;
 pub mod cholesky;
 mod coordinate;
-pub mod cross;
+pub mod cross_products;
 pub mod dense;
 pub mod gemm;
 pub mod panel;
@@ -18,4 +17,5 @@ pub mod residual;
 pub mod rowwise;
 pub mod select;
 pub(crate) mod simd;
+pub mod swap_gain;
 mod transpose;

@@ -4,7 +4,7 @@
 //! A panel of activations is `[d][PANEL]`, of coefficients or projections `[k][PANEL]`; rows that
 //! do not exist are zero.
 
-pub use super::coordinate::{Gram, hals, multiply, quadratic};
+pub use super::coordinate::{Gram, hals_sweep, multiplicative_step, quadratic_forms};
 pub use super::transpose::transpose;
 
 use super::simd::{Vector, WIDTH, kernel};
@@ -17,7 +17,7 @@ pub(super) const VECTORS: usize = PANEL / WIDTH;
 
 /// Line `j` of a panel in registers.
 #[inline(always)]
-pub(super) fn line<V: Vector>(panel: &[f32], j: usize) -> [V; VECTORS] {
+pub(super) fn load_line<V: Vector>(panel: &[f32], j: usize) -> [V; VECTORS] {
     let line = &panel[j * PANEL..j * PANEL + PANEL];
     let mut out = [V::splat(0.0); VECTORS];
     for (c, v) in out.iter_mut().enumerate() {
@@ -28,7 +28,7 @@ pub(super) fn line<V: Vector>(panel: &[f32], j: usize) -> [V; VECTORS] {
 
 /// Writes line `j` of a panel.
 #[inline(always)]
-pub(super) fn put<V: Vector>(panel: &mut [f32], j: usize, values: [V; VECTORS]) {
+pub(super) fn store_line<V: Vector>(panel: &mut [f32], j: usize, values: [V; VECTORS]) {
     let line = &mut panel[j * PANEL..j * PANEL + PANEL];
     for (c, v) in values.iter().enumerate() {
         v.store(&mut line[c * WIDTH..]);
@@ -56,7 +56,7 @@ fn project_body<V: Vector>(
         let pairs = indices.chunks_exact(2).zip(values.chunks_exact(2));
         for (i, v) in pairs {
             for t in 0..2 {
-                let (row, v) = (line::<V>(panel, i[t] as usize), V::splat(v[t]));
+                let (row, v) = (load_line::<V>(panel, i[t] as usize), V::splat(v[t]));
                 for c in 0..VECTORS {
                     sums[t][c] = sums[t][c].add_product(row[c], v);
                 }
@@ -65,7 +65,7 @@ fn project_body<V: Vector>(
         if indices.len() % 2 == 1 {
             let last = indices.len() - 1;
             let (row, v) = (
-                line::<V>(panel, indices[last] as usize),
+                load_line::<V>(panel, indices[last] as usize),
                 V::splat(values[last]),
             );
             for c in 0..VECTORS {
@@ -76,7 +76,7 @@ fn project_body<V: Vector>(
         for c in 0..VECTORS {
             total[c] = total[c].add(sums[1][c]);
         }
-        put(out, j, total);
+        store_line(out, j, total);
     }
 }
 
@@ -96,12 +96,12 @@ fn gather_products_body<V: Vector>(
     indices: &[u32],
 ) {
     for (j, span) in offsets.windows(2).enumerate() {
-        let coefficients = line::<V>(y, j);
+        let coefficients = load_line::<V>(y, j);
         let entries = indices[span[0]..span[1]].chunks(WIDTH);
         for (indices, out) in entries.zip(out[span[0]..span[1]].chunks_mut(WIDTH)) {
             let mut square = [V::splat(0.0); WIDTH];
             for (t, &i) in indices.iter().enumerate() {
-                let row = line::<V>(panel, i as usize);
+                let row = load_line::<V>(panel, i as usize);
                 let mut sums = [row[0].mul(coefficients[0]), row[1].mul(coefficients[1])];
                 for c in 2..VECTORS {
                     sums[c % 2] = sums[c % 2].add_product(row[c], coefficients[c]);
@@ -109,7 +109,7 @@ fn gather_products_body<V: Vector>(
                 square[t] = sums[0].add(sums[1]);
             }
             let mut sums = [0.0; WIDTH];
-            V::sums(square).store(&mut sums);
+            V::sum_each(square).store(&mut sums);
             out.iter_mut().zip(sums).for_each(|(o, v)| *o += v);
         }
     }
@@ -117,52 +117,52 @@ fn gather_products_body<V: Vector>(
 
 kernel! {
     /// For each row of a panel Σ_j y_j p_j.
-    pub fn products(rows: &mut [f32], y: &[f32], p: &[f32]) = products_body;
+    pub fn row_dots(rows: &mut [f32], y: &[f32], p: &[f32]) = row_dots_body;
 }
 
 #[inline(always)]
-fn products_body<V: Vector>(rows: &mut [f32], y: &[f32], p: &[f32]) {
+fn row_dots_body<V: Vector>(rows: &mut [f32], y: &[f32], p: &[f32]) {
     let mut sums = [V::splat(0.0); VECTORS];
     for j in 0..y.len() / PANEL {
-        let (y, p) = (line::<V>(y, j), line::<V>(p, j));
+        let (y, p) = (load_line::<V>(y, j), load_line::<V>(p, j));
         for c in 0..VECTORS {
             sums[c] = sums[c].add_product(y[c], p[c]);
         }
     }
-    put(rows, 0, sums);
+    store_line(rows, 0, sums);
 }
 
 kernel! {
     /// The sum of each line.
-    pub fn totals(out: &mut [f32], y: &[f32]) = totals_body;
+    pub fn line_sums(out: &mut [f32], y: &[f32]) = line_sums_body;
 }
 
 #[inline(always)]
-fn totals_body<V: Vector>(out: &mut [f32], y: &[f32]) {
+fn line_sums_body<V: Vector>(out: &mut [f32], y: &[f32]) {
     for (out, lines) in out.chunks_mut(WIDTH).zip(y.chunks(WIDTH * PANEL)) {
         let mut square = [V::splat(0.0); WIDTH];
         for i in 0..out.len() {
-            let line = line::<V>(lines, i);
+            let line = load_line::<V>(lines, i);
             square[i] = line[0].add(line[1]).add(line[2].add(line[3]));
         }
         let mut sums = [0.0; WIDTH];
-        V::sums(square).store(&mut sums);
+        V::sum_each(square).store(&mut sums);
         out.copy_from_slice(&sums[..out.len()]);
     }
 }
 
 kernel! {
     /// Asks for `values`, which are wanted soon.
-    pub fn ask(values: &[f32]) = ask_body;
+    pub fn prefetch(values: &[f32]) = prefetch_body;
 }
 
 #[inline(always)]
-fn ask_body<V: Vector>(values: &[f32]) {
+fn prefetch_body<V: Vector>(values: &[f32]) {
     values.chunks(WIDTH).for_each(|v| V::prefetch(v.as_ptr()));
 }
 
 /// Multiplies line j of a panel by `factors[j]`.
-pub fn scale(lines: &mut [f32], factors: &[f32]) {
+pub fn scale_lines(lines: &mut [f32], factors: &[f32]) {
     for (line, &f) in lines.chunks_exact_mut(PANEL).zip(factors) {
         if f != 1.0 {
             for v in line {
@@ -193,7 +193,7 @@ mod tests {
         let mut sums = vec![1.0f32; 9];
         gather_products(&mut sums, &panel, &y, &offsets, &indices);
         let mut rows = vec![0.0f32; PANEL];
-        products(&mut rows, &y, &p);
+        row_dots(&mut rows, &y, &p);
         for j in 0..k {
             for r in 0..PANEL {
                 let want: f32 = (offsets[j]..offsets[j + 1])
@@ -213,7 +213,7 @@ mod tests {
             assert!((rows[r] - want).abs() < 1e-5);
         }
         let mut lines = vec![f32::NAN; k];
-        totals(&mut lines, &y);
+        line_sums(&mut lines, &y);
         for (got, line) in lines.iter().zip(y.chunks(PANEL)) {
             assert!((got - line.iter().sum::<f32>()).abs() < 1e-4);
         }
@@ -221,7 +221,7 @@ mod tests {
             (vec![0.0; k * PANEL], vec![1.0; 9], vec![0.0; PANEL]);
         project_body::<Portable>(&mut base_p, &panel, &offsets, &indices, &values);
         gather_products_body::<Portable>(&mut base_sums, &panel, &y, &offsets, &indices);
-        products_body::<Portable>(&mut base_rows, &y, &p);
+        row_dots_body::<Portable>(&mut base_rows, &y, &p);
         for (a, b) in p
             .iter()
             .chain(&sums)

@@ -15,7 +15,7 @@ pub const BLOCK: usize = 32;
 
 /// A GGML type that these kernels read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum BlockFormat {
     /// d, 32 × 4 bits
     Q4_0,
     /// d, m, 32 × 4 bits
@@ -28,8 +28,8 @@ pub enum Format {
     Q8_0,
 }
 
-impl Format {
-    /// Bytes of a block.
+impl BlockFormat {
+    /// QuantisedRows of a block.
     pub const fn bytes(self) -> usize {
         match self {
             Self::Q4_0 => 18,
@@ -41,7 +41,7 @@ impl Format {
     }
 
     /// What one block holds: d, m and the 32 unsigned values.
-    fn read(self, block: &[u8]) -> (f32, f32, [u8; BLOCK]) {
+    fn decode(self, block: &[u8]) -> (f32, f32, [u8; BLOCK]) {
         let half = |at: usize| f16::from_le_bytes([block[at], block[at + 1]]).to_f32();
         let d = half(0);
         let mut q = [0u8; BLOCK];
@@ -86,14 +86,14 @@ impl Format {
 }
 
 /// Rows of activations in blocks of eight bits.
-pub struct Bytes {
+pub struct QuantisedRows {
     values: Vec<i8>,
     /// Of each block its scale d and d · Σ values.
     scales: Vec<[f32; 2]>,
     blocks: usize,
 }
 
-impl Bytes {
+impl QuantisedRows {
     /// Quantises rows of `k` values, each block of 32 by its largest: d = max|x| / 127.
     ///
     /// # Panics
@@ -151,7 +151,7 @@ fn quantise_block(x: &[f32], q: &mut [i8], scale: &mut [f32; 2]) {
 ///
 /// # Panics
 /// When `weights` is not whole rows or `out` does not fit.
-pub fn products(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) {
+pub fn products(format: BlockFormat, weights: &[u8], x: &QuantisedRows, out: &mut [f32]) {
     let (row, m) = (x.blocks * format.bytes(), x.rows());
     assert!(
         weights.len().is_multiple_of(row) && out.len() == weights.len() / row * m,
@@ -164,7 +164,7 @@ pub fn products(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) {
     portable(format, weights, x, out);
 }
 
-fn portable(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) {
+fn portable(format: BlockFormat, weights: &[u8], x: &QuantisedRows, out: &mut [f32]) {
     let m = x.rows();
     for (row, out) in weights
         .chunks_exact(x.blocks * format.bytes())
@@ -173,7 +173,7 @@ fn portable(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) {
         for (r, out) in out.iter_mut().enumerate() {
             *out = 0.0;
             for (b, block) in row.chunks_exact(format.bytes()).enumerate() {
-                let (d, min, q) = format.read(block);
+                let (d, min, q) = format.decode(block);
                 let at = r * x.blocks + b;
                 let [dx, sum] = x.scales[at];
                 let values = &x.values[at * BLOCK..(at + 1) * BLOCK];
@@ -192,7 +192,7 @@ fn portable(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) {
 ///
 /// # Panics
 /// When `blocks` and `out` do not fit each other.
-pub fn widen(format: Format, blocks: &[u8], out: &mut [f32]) {
+pub fn dequantise(format: BlockFormat, blocks: &[u8], out: &mut [f32]) {
     assert!(
         blocks.len() / format.bytes() * BLOCK == out.len(),
         "32 values a block"
@@ -202,8 +202,11 @@ pub fn widen(format: Format, blocks: &[u8], out: &mut [f32]) {
             .chunks_exact(format.bytes())
             .zip(out.chunks_exact_mut(BLOCK))
         {
-            let (d, m, q) = format.read(block);
-            if format == Format::Q8_0 || format == Format::Q4_0 || format == Format::Q5_0 {
+            let (d, m, q) = format.decode(block);
+            if format == BlockFormat::Q8_0
+                || format == BlockFormat::Q4_0
+                || format == BlockFormat::Q5_0
+            {
                 // As the format defines it, without the detour over m.
                 let zero = (-m / if d == 0.0 { 1.0 } else { d }) as i32;
                 for (o, &q) in out.iter_mut().zip(&q) {
@@ -259,13 +262,13 @@ mod tests {
         (bytes.to_vec(), wide, out)
     }
 
-    fn check(format: Format, make: impl Fn(&[f32], &[f32]) -> (Vec<u8>, Vec<f32>, Vec<f32>)) {
+    fn check(format: BlockFormat, make: impl Fn(&[f32], &[f32]) -> (Vec<u8>, Vec<f32>, Vec<f32>)) {
         for m in [1, 2, 3, 4, 7] {
             let (w, x) = (values(5 * K, 7), values(m * K, 8));
             let (bytes, wide, theirs) = make(&w, &x);
             assert_eq!(bytes.len(), 5 * K / BLOCK * format.bytes());
             let mut ours_wide = vec![0.0; w.len()];
-            widen(format, &bytes, &mut ours_wide);
+            dequantise(format, &bytes, &mut ours_wide);
             assert!(
                 ours_wide
                     .iter()
@@ -273,7 +276,7 @@ mod tests {
                     .all(|(a, b)| (a - b).abs() <= 1e-6),
                 "{format:?} widens as candle"
             );
-            let x = Bytes::new(&x, K);
+            let x = QuantisedRows::new(&x, K);
             let mut ours = vec![0.0; 5 * m];
             products(format, &bytes, &x, &mut ours);
             for c in 0..5 {
@@ -308,26 +311,26 @@ mod tests {
 
     #[test]
     fn every_format_equals_candle() {
-        check(Format::Q4_0, candle::<BlockQ4_0>);
-        check(Format::Q4_1, candle::<BlockQ4_1>);
-        check(Format::Q5_0, candle::<BlockQ5_0>);
-        check(Format::Q5_1, candle::<BlockQ5_1>);
-        check(Format::Q8_0, candle::<BlockQ8_0>);
+        check(BlockFormat::Q4_0, candle::<BlockQ4_0>);
+        check(BlockFormat::Q4_1, candle::<BlockQ4_1>);
+        check(BlockFormat::Q5_0, candle::<BlockQ5_0>);
+        check(BlockFormat::Q5_1, candle::<BlockQ5_1>);
+        check(BlockFormat::Q8_0, candle::<BlockQ8_0>);
     }
 
     #[test]
     fn zeros_and_extremes_survive() {
-        let x = Bytes::new(&[0.0; 64], 64);
+        let x = QuantisedRows::new(&[0.0; 64], 64);
         assert!(x.scales.iter().all(|s| *s == [0.0, 0.0]));
-        let x = Bytes::new(&[-3e38; 32], 32);
+        let x = QuantisedRows::new(&[-3e38; 32], 32);
         assert!(x.values.iter().all(|&v| v == -127));
         let mut weights = vec![0xffu8; 34];
         weights[..2].copy_from_slice(&f16::from_f32(1.0).to_le_bytes());
         let mut out = [0.0];
         products(
-            Format::Q8_0,
+            BlockFormat::Q8_0,
             &weights,
-            &Bytes::new(&[1.0; 32], 32),
+            &QuantisedRows::new(&[1.0; 32], 32),
             &mut out,
         );
         assert!((out[0] + 32.0).abs() < 1e-3);

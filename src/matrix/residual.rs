@@ -6,18 +6,18 @@ use std::ops::Range;
 use super::simd::{Vector, WIDTH, kernel};
 
 /// Lines of a block.
-pub const LINES: usize = WIDTH;
+pub const BLOCK_LINES: usize = WIDTH;
 
 /// A symmetric matrix in f32, its rows padded to whole vectors: what a line has of each column.
 #[derive(Debug, Default)]
-pub struct Weights {
+pub struct GramRows {
     values: Vec<f32>,
     width: usize,
 }
 
-impl Weights {
+impl GramRows {
     /// Of the k × k matrix `gram`.
-    pub fn of(gram: &[f64], k: usize) -> Self {
+    pub fn new(gram: &[f64], k: usize) -> Self {
         let width = k.next_multiple_of(WIDTH);
         let mut values = vec![0.0; k * width];
         for (to, from) in values
@@ -41,53 +41,53 @@ impl Weights {
     }
 }
 
-/// Entries of sparse columns: where each column's begin and end, their lines' places, their values.
-pub type Entries<'e> = (&'e [usize], &'e [u32], &'e [f32]);
+/// SparseEntries of sparse columns: where each column's begin and end, their lines' places, their values.
+pub type SparseEntries<'e> = (&'e [usize], &'e [u32], &'e [f32]);
 
 /// `out[t] = lines[t] − Σ_j weights[j][first + t] · z_j` over the columns j in `columns`, for at
-/// most [`LINES`] lines of d values each; `scratch` keeps its memory between calls.
-pub fn subtract(
+/// most [`BLOCK_LINES`] lines of d values each; `scratch` keeps its memory between calls.
+pub fn subtract_columns(
     out: &mut Vec<f32>,
     lines: &[f32],
     d: usize,
-    (weights, first): (&Weights, usize),
+    (weights, first): (&GramRows, usize),
     columns: [Range<usize>; 2],
-    entries: Entries<'_>,
+    entries: SparseEntries<'_>,
     scratch: &mut Vec<f32>,
 ) {
     assert!(
-        lines.len() <= d * LINES && lines.len().is_multiple_of(d.max(1)),
-        "whole lines, {LINES} at most"
+        lines.len() <= d * BLOCK_LINES && lines.len().is_multiple_of(d.max(1)),
+        "whole lines, {BLOCK_LINES} at most"
     );
     scratch.clear();
-    scratch.resize(d * LINES, 0.0);
+    scratch.resize(d * BLOCK_LINES, 0.0);
     for columns in columns {
-        collect(scratch, weights, first, columns, entries);
+        accumulate_columns(scratch, weights, first, columns, entries);
     }
     out.resize(lines.len(), 0.0);
-    leave(out, lines, d, scratch);
+    subtract_transposed(out, lines, d, scratch);
 }
 
 kernel! {
     /// `out[t][i] = lines[t][i] − taken[i][t]`.
-    fn leave(out: &mut [f32], lines: &[f32], d: usize, taken: &[f32]) = leave_body;
+    fn subtract_transposed(out: &mut [f32], lines: &[f32], d: usize, taken: &[f32]) = subtract_transposed_body;
 }
 
 #[inline(always)]
-fn leave_body<V: Vector>(out: &mut [f32], lines: &[f32], d: usize, taken: &[f32]) {
+fn subtract_transposed_body<V: Vector>(out: &mut [f32], lines: &[f32], d: usize, taken: &[f32]) {
     let whole = d - d % WIDTH;
     for first in (0..whole).step_by(WIDTH) {
         let mut square = [V::splat(0.0); WIDTH];
         for (i, v) in square.iter_mut().enumerate() {
-            *v = V::load(&taken[(first + i) * LINES..]);
+            *v = V::load(&taken[(first + i) * BLOCK_LINES..]);
         }
         for ((to, line), v) in out
             .chunks_exact_mut(d)
             .zip(lines.chunks_exact(d))
-            .zip(V::turn(square))
+            .zip(V::transpose(square))
         {
             // The block's that comes next, as a rule.
-            V::prefetch_far(line[first..].as_ptr().wrapping_add(d * LINES));
+            V::prefetch_l2(line[first..].as_ptr().wrapping_add(d * BLOCK_LINES));
             V::load(&line[first..]).sub(v).store(&mut to[first..]);
         }
     }
@@ -97,7 +97,7 @@ fn leave_body<V: Vector>(out: &mut [f32], lines: &[f32], d: usize, taken: &[f32]
         .enumerate()
     {
         for i in whole..d {
-            to[i] = line[i] - taken[i * LINES + t];
+            to[i] = line[i] - taken[i * BLOCK_LINES + t];
         }
     }
 }
@@ -105,24 +105,24 @@ fn leave_body<V: Vector>(out: &mut [f32], lines: &[f32], d: usize, taken: &[f32]
 kernel! {
     /// `out[i] += z_j[i] · weights[j]`: an entry is one product of vectors, whatever the number of
     /// lines.
-    fn collect(
-        out: &mut [f32], weights: &Weights, first: usize, columns: Range<usize>, entries: Entries<'_>,
-    ) = collect_body;
+    fn accumulate_columns(
+        out: &mut [f32], weights: &GramRows, first: usize, columns: Range<usize>, entries: SparseEntries<'_>,
+    ) = accumulate_columns_body;
 }
 
 #[inline(always)]
-fn collect_body<V: Vector>(
+fn accumulate_columns_body<V: Vector>(
     out: &mut [f32],
-    weights: &Weights,
+    weights: &GramRows,
     first: usize,
     columns: Range<usize>,
-    (offsets, indices, values): Entries<'_>,
+    (offsets, indices, values): SparseEntries<'_>,
 ) {
     for j in columns {
         let weights = V::load(&weights.row(j)[first..]);
         let span = offsets[j]..offsets[j + 1];
         for (&i, &v) in indices[span.clone()].iter().zip(&values[span]) {
-            let line = &mut out[i as usize * LINES..(i as usize + 1) * LINES];
+            let line = &mut out[i as usize * BLOCK_LINES..(i as usize + 1) * BLOCK_LINES];
             V::load(line).add_product(weights, V::splat(v)).store(line);
         }
     }
@@ -148,12 +148,12 @@ mod tests {
                     .map(|i| value(i / 20 + i % 20 + 5) as f64)
                     .collect::<Vec<_>>(),
             );
-            let weights = Weights::of(&gram, k);
-            let count = LINES.min(k - first);
+            let weights = GramRows::new(&gram, k);
+            let count = BLOCK_LINES.min(k - first);
             let before: Vec<f32> = (0..count * d).map(|i| value(i + 11)).collect();
             let (mut out, entries) = (vec![f32::NAN; 3], (&z.0[..], &z.1[..], &z.2[..]));
             for columns in [[0..3, 3..3], [0..1, 2..3]] {
-                subtract(
+                subtract_columns(
                     &mut out,
                     &before,
                     d,

@@ -20,7 +20,7 @@ const NR: usize = 32;
 /// Longest run of k between two visits of the result.
 const KC: usize = 768;
 /// Values of a task's panels that should stay in the second-level cache.
-const CACHED: usize = 96 << 10;
+const L2_VALUES: usize = 96 << 10;
 
 thread_local! {
     static PANELS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
@@ -30,7 +30,7 @@ thread_local! {
 
 /// Where the tasks write: disjoint columns of one result.
 #[derive(Clone, Copy)]
-struct Target {
+struct OutputColumns {
     out: *mut f32,
     stride: usize,
 }
@@ -38,10 +38,10 @@ struct Target {
 // SAFETY: every task writes columns that are its own, and the borrow of the result outlives the
 // tasks.
 #[allow(unsafe_code)]
-unsafe impl Send for Target {}
+unsafe impl Send for OutputColumns {}
 // SAFETY: as above.
 #[allow(unsafe_code)]
-unsafe impl Sync for Target {}
+unsafe impl Sync for OutputColumns {}
 
 /// `out[i * stride + j] = ⟨x row i, weight row j⟩` for the rows of `x` (`k` values each) and `n`
 /// weight rows, which `weights(rows, buffer)` writes as f32, row after row.
@@ -67,20 +67,20 @@ pub fn product(
     );
     let mut tiles = TILES.take();
     pack_tiles(x, k, &mut tiles);
-    let target = Target {
+    let target = OutputColumns {
         out: out.as_mut_ptr(),
         stride,
     };
     let panels = n.div_ceil(NR);
-    let (threads, step) = (rayon::current_num_threads(), blocks(k).1);
+    let (threads, step) = (rayon::current_num_threads(), split_depth(k).1);
     let tasks = panels
-        .div_ceil((CACHED / (step * NR)).max(1))
+        .div_ceil((L2_VALUES / (step * NR)).max(1))
         .next_multiple_of(threads)
         .min(panels);
     let run = |task: usize| {
         let (first, last) = (panels * task / tasks, panels * (task + 1) / tasks);
         let columns = first * NR..(last * NR).min(n);
-        columns_of(&tiles, m, k, columns, target, &weights);
+        multiply_columns(&tiles, m, k, columns, target, &weights);
     };
     if m * n * k < 1 << 16 {
         (0..tasks).for_each(run);
@@ -91,7 +91,7 @@ pub fn product(
 }
 
 /// Number and length of the runs that k is cut into.
-fn blocks(k: usize) -> (usize, usize) {
+fn split_depth(k: usize) -> (usize, usize) {
     let count = k.div_ceil(KC);
     (count, k.div_ceil(count))
 }
@@ -125,12 +125,12 @@ fn pack_tiles(x: &[f32], k: usize, tiles: &mut Vec<f32>) {
 }
 
 /// One task: makes the panels of `columns` and multiplies every tile with them.
-fn columns_of(
+fn multiply_columns(
     tiles: &[f32],
     m: usize,
     k: usize,
     columns: Range<usize>,
-    target: Target,
+    target: OutputColumns,
     weights: &impl Fn(Range<usize>, &mut [f32]),
 ) {
     let (mut panels, mut rows) = (PANELS.take(), ROWS.take());
@@ -139,12 +139,12 @@ fn columns_of(
     rows.resize(rows.len().max(NR * k), 0.0);
     for (i, panel) in panels.chunks_exact_mut(k * NR).take(count).enumerate() {
         let first = columns.start + i * NR;
-        let here = first..(first + NR).min(columns.end);
-        let rows = &mut rows[..here.len() * k];
-        weights(here, rows);
+        let panel_rows = first..(first + NR).min(columns.end);
+        let rows = &mut rows[..panel_rows.len() * k];
+        weights(panel_rows, rows);
         pack_panel(rows, k, panel);
     }
-    let (runs, step) = blocks(k);
+    let (runs, step) = split_depth(k);
     for run in 0..runs {
         let span = run * step..((run + 1) * step).min(k);
         for (t, tile) in tiles.chunks_exact(MR * k).take(m.div_ceil(MR)).enumerate() {

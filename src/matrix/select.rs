@@ -21,18 +21,18 @@ pub fn largest(
     let floor = if guess.len() == count {
         guess
             .iter()
-            .map(|&i| key(values[i as usize]))
+            .map(|&i| magnitude_bits(values[i as usize]))
             .min()
             .unwrap_or(0)
     } else {
         0
     };
     scratch.clear();
-    above(values, floor, count, scratch);
+    push_above(values, floor, count, scratch);
     if scratch.len() < count {
         // The guess named an entry twice.
         scratch.clear();
-        above(values, 0, count, scratch);
+        push_above(values, 0, count, scratch);
     }
     // They are in order; what is beyond the last of the largest falls out.
     let last = if scratch.len() > count {
@@ -52,29 +52,34 @@ pub fn largest(
 kernel! {
     /// Pushes (inverted magnitude, index) of entries whose magnitude's bits reach `floor`, the
     /// `count` largest of them at least.
-    fn above(values: &[f32], floor: u32, count: usize, out: &mut Vec<(u32, u32)>) = above_body;
+    fn push_above(values: &[f32], floor: u32, count: usize, out: &mut Vec<(u32, u32)>) = push_above_body;
 }
 
 #[inline(always)]
-fn above_body<V: Vector>(values: &[f32], floor: u32, count: usize, out: &mut Vec<(u32, u32)>) {
+fn push_above_body<V: Vector>(values: &[f32], floor: u32, count: usize, out: &mut Vec<(u32, u32)>) {
     let room = 2 * count + CHUNK;
-    reaching(values, floor, room, out);
+    push_reaching(values, floor, room, out);
     if out.len() > room {
         out.clear();
-        reaching(values, raise(values, floor, count, room), usize::MAX, out);
+        push_reaching(
+            values,
+            raise_floor(values, floor, count, room),
+            usize::MAX,
+            out,
+        );
     }
 }
 
 /// Pushes what reaches `floor`, until that is more than `room`.
 #[inline(always)]
-fn reaching(values: &[f32], floor: u32, room: usize, out: &mut Vec<(u32, u32)>) {
+fn push_reaching(values: &[f32], floor: u32, room: usize, out: &mut Vec<(u32, u32)>) {
     for (c, chunk) in values.chunks(CHUNK).enumerate() {
         // Most chunks hold nothing: one vectorised maximum passes over them.
-        let most = chunk.iter().fold(0, |m, v| key(*v).max(m));
+        let most = chunk.iter().fold(0, |m, v| magnitude_bits(*v).max(m));
         if most >= floor {
             for (i, v) in chunk.iter().enumerate() {
-                if key(*v) >= floor {
-                    out.push((u32::MAX - key(*v), (c * CHUNK + i) as u32));
+                if magnitude_bits(*v) >= floor {
+                    out.push((u32::MAX - magnitude_bits(*v), (c * CHUNK + i) as u32));
                 }
             }
             if out.len() > room {
@@ -87,16 +92,16 @@ fn reaching(values: &[f32], floor: u32, room: usize, out: &mut Vec<(u32, u32)>) 
 /// A floor that `count` values still reach and about `room` at most: counting is cheap beside
 /// sorting out what a low one lets through.
 #[inline(always)]
-fn raise(values: &[f32], mut floor: u32, count: usize, room: usize) -> u32 {
+fn raise_floor(values: &[f32], mut floor: u32, count: usize, room: usize) -> u32 {
     let reach = |floor: u32| {
         values
             .iter()
-            .map(|v| u32::from(key(*v) >= floor))
+            .map(|v| u32::from(magnitude_bits(*v) >= floor))
             .sum::<u32>() as usize
     };
     let mut above = values
         .iter()
-        .fold(0, |m, v| key(*v).max(m))
+        .fold(0, |m, v| magnitude_bits(*v).max(m))
         .saturating_add(1);
     let mut passed = usize::MAX;
     while passed > room && above - floor > 1 {
@@ -111,7 +116,7 @@ fn raise(values: &[f32], mut floor: u32, count: usize, room: usize) -> u32 {
 
 /// Magnitudes of finite floats compare as these bits do.
 #[inline(always)]
-fn key(v: f32) -> u32 {
+fn magnitude_bits(v: f32) -> u32 {
     v.to_bits() & 0x7fff_ffff
 }
 

@@ -37,21 +37,21 @@ pub(crate) trait Vector: Copy {
     /// The sum of the lanes.
     fn sum(self) -> f32;
     /// Turns a square of sixteen vectors: lane i of vector j becomes lane j of vector i.
-    fn turn(square: [Self; WIDTH]) -> [Self; WIDTH];
+    fn transpose(square: [Self; WIDTH]) -> [Self; WIDTH];
     /// The sum of each vector, in lanes.
     #[inline(always)]
-    fn sums(square: [Self; WIDTH]) -> Self {
-        let turned = Self::turn(square);
-        let mut parts = [turned[0], turned[1], turned[2], turned[3]];
+    fn sum_each(square: [Self; WIDTH]) -> Self {
+        let transposed = Self::transpose(square);
+        let mut parts = [transposed[0], transposed[1], transposed[2], transposed[3]];
         for i in 4..WIDTH {
-            parts[i % 4] = parts[i % 4].add(turned[i]);
+            parts[i % 4] = parts[i % 4].add(transposed[i]);
         }
         parts[0].add(parts[1]).add(parts[2].add(parts[3]))
     }
     /// Asks for the cache line of `from`, which may lie anywhere, ahead of its use.
     fn prefetch(from: *const f32);
     /// The same, of what is wanted much later: into a cache that holds more.
-    fn prefetch_far(from: *const f32);
+    fn prefetch_l2(from: *const f32);
 }
 
 /// The baseline: an array that the compiler vectorises as far as the target goes.
@@ -138,7 +138,7 @@ impl Vector for Portable {
         v[0]
     }
     #[inline(always)]
-    fn turn(square: [Self; WIDTH]) -> [Self; WIDTH] {
+    fn transpose(square: [Self; WIDTH]) -> [Self; WIDTH] {
         let mut out = [Self([0.0; WIDTH]); WIDTH];
         for (j, v) in square.iter().enumerate() {
             for (to, v) in out.iter_mut().zip(v.0) {
@@ -150,7 +150,7 @@ impl Vector for Portable {
     #[inline(always)]
     fn prefetch(_: *const f32) {}
     #[inline(always)]
-    fn prefetch_far(_: *const f32) {}
+    fn prefetch_l2(_: *const f32) {}
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -236,13 +236,13 @@ mod tests {
                     .collect::<Vec<_>>(),
             )
         });
-        for (i, v) in V::turn(square).into_iter().enumerate() {
+        for (i, v) in V::transpose(square).into_iter().enumerate() {
             for j in 0..WIDTH {
                 assert_eq!(lane(v, j), (j * WIDTH + i) as f32);
             }
         }
         for (j, v) in square.into_iter().enumerate() {
-            assert_eq!(lane(V::sums(square), j), v.sum());
+            assert_eq!(lane(V::sum_each(square), j), v.sum());
         }
     }
 

@@ -11,15 +11,15 @@ pub fn transpose(panel: &mut [f32], rows: &[f32], d: usize) {
         count <= PANEL && panel.len() == d * PANEL && rows.len() == count * d,
         "rows and panel must agree"
     );
-    all(panel, rows, d);
+    transpose_rows(panel, rows, d);
 }
 
 kernel! {
-    fn all(panel: &mut [f32], rows: &[f32], d: usize) = all_body;
+    fn transpose_rows(panel: &mut [f32], rows: &[f32], d: usize) = transpose_rows_body;
 }
 
 #[inline(always)]
-fn all_body<V: Vector>(panel: &mut [f32], rows: &[f32], d: usize) {
+fn transpose_rows_body<V: Vector>(panel: &mut [f32], rows: &[f32], d: usize) {
     let (count, whole) = (rows.len() / d.max(1), d - d % WIDTH);
     // Sixteen rows at a time: as many streams as a processor follows by itself.
     for r in (0..PANEL).step_by(WIDTH) {
@@ -30,7 +30,7 @@ fn all_body<V: Vector>(panel: &mut [f32], rows: &[f32], d: usize) {
                     *v = V::load(&rows[(r + i) * d + first..]);
                 }
             }
-            for (i, v) in V::turn(square).iter().enumerate() {
+            for (i, v) in V::transpose(square).iter().enumerate() {
                 v.store(&mut panel[(first + i) * PANEL + r..]);
             }
         }

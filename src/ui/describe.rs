@@ -42,7 +42,7 @@ pub fn feature_in_list(id: usize, most: usize, world: &World) -> String {
 pub fn settings(config: &FitConfig, width: usize) -> String {
     let share = format!(
         "{} of {} neurons",
-        text::chosen_percent(config.share(width)),
+        text::chosen_percent(config.sparsity_at(width)),
         text::count(width)
     );
     let rule = match config.solver {

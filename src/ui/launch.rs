@@ -292,7 +292,7 @@ mod tests {
             features: 4,
             ..FitConfig::default()
         }
-        .for_width(8);
+        .with_sparsity_at(8);
         study.start_fit("k4", hook, &config).unwrap();
         std::fs::write(study.checkpoint_path("k4").unwrap(), "begun").unwrap();
         assert_eq!(told(&["--layer", "2", "-k", "4"]), None);

@@ -56,7 +56,7 @@ fn main() {
         ..FitConfig::plain()
     };
     let curve = run(&source, config.clone(), product);
-    if let Some((seconds, error)) = peer(&source, k, config.share(source.shape().1)) {
+    if let Some((seconds, error)) = peer(&source, k, config.sparsity_at(source.shape().1)) {
         println!("the paper's loop in numpy: {seconds:.2} s to {error:.4}");
         match curve.iter().find(|(_, e)| *e <= error) {
             Some((t, e)) => println!("ours: {t:.3} s to {e:.4}, {:.0} times sooner", seconds / t),

@@ -94,7 +94,7 @@ fn a_fit_that_was_stopped_is_shown_as_that_and_goes_on_by_a_key() {
         let study = mlpeek::study::Study::open(&study).unwrap();
         let hook = study.manifest().hooks[0];
         study
-            .start_fit("cut", hook, &config.for_width(support::D_MLP))
+            .start_fit("cut", hook, &config.with_sparsity_at(support::D_MLP))
             .unwrap();
         let sweep = |n: usize| {
             format!("{{\"sweep\":{n},\"relative_error\":0.9,\"seconds\":0.1,\"stop\":null}}\n")

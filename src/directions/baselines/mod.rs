@@ -192,7 +192,7 @@ impl BaselineData<'_> {
     /// How many neurons a feature of the fit may use.
     fn entries(&self) -> usize {
         let d = self.source.shape().1;
-        kept(self.config.share(d), d)
+        kept(self.config.sparsity_at(d), d)
     }
 }
 

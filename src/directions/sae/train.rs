@@ -355,7 +355,7 @@ impl<'a> Trainer<'a> {
         let left = self.batches.steps_an_epoch() * self.config.epochs as u64;
         let left = left.saturating_sub(state.step - 1) as f64 / left.max(1) as f64;
         let rate = self.config.rate() * (left / DECAY).min(1.0);
-        let adam = Adam::at(state.step, rate as f32);
+        let adam = Adam::for_step(state.step, rate as f32);
         let d = state.sae.width;
         let [[em, ev], [dm, dv], [bm, bv], [cm, cv]] = &mut state.moments;
         let sae = &mut state.sae;
@@ -373,13 +373,13 @@ impl<'a> Trainer<'a> {
             || (vec![0.0; d], vec![0.0; d]),
             |(ge, gd), (j, (((w, m), v), ((wd, md), vd)))| {
                 gradient.of_latent(j, wd, ge, gd);
-                adam.move_along(w, m, v, ge);
-                adam.move_along(wd, md, vd, gd);
+                adam.update(w, m, v, ge);
+                adam.update(wd, md, vd, gd);
                 unit(wd);
             },
         );
-        adam.move_along(&mut sae.encoder_bias, bm, bv, &gradient.encoder_bias);
-        adam.move_along(&mut sae.decoder_bias, cm, cv, &gradient.decoder_bias);
+        adam.update(&mut sae.encoder_bias, bm, bv, &gradient.encoder_bias);
+        adam.update(&mut sae.decoder_bias, cm, cv, &gradient.decoder_bias);
     }
 
     /// Saves everything, to go on from. `seconds` is what this run has spent.

@@ -6,9 +6,9 @@ use rayon::prelude::*;
 
 use super::Factoriser;
 use crate::error::{Error, Result};
+use crate::factor::data_stats::DataStats;
 use crate::factor::state::State;
 use crate::factor::stream::Stream;
-use crate::factor::survey::Survey;
 use crate::factor::{Coding, Coefficients, Factors, SparseColumns};
 use crate::task::TaskCtx;
 
@@ -19,7 +19,10 @@ impl Factoriser<'_> {
     /// # Errors
     /// Coefficients that have to lie in a file, and no room for them.
     pub fn snapshot(&self) -> Result<Arc<Factors>> {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self
+            .snapshot_cache
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let sweep = self.progress.best_sweep;
         if let Some((at, factors)) = &*shown
             && *at == sweep
@@ -29,11 +32,11 @@ impl Factoriser<'_> {
         // What was shown before makes room, where no one looks at it any more.
         *shown = None;
         let factors = self.threads.run(|| {
-            let mut factors = self.factors()?;
+            let mut factors = self.best_factors()?;
             if self.config.scale_neurons {
                 // The sweeps know how far the neurons are explained as they weigh them.
-                let left = self.errors(&factors, &TaskCtx::silent())?;
-                self.tell(&mut factors, left);
+                let left = self.residual_errors(&factors, &TaskCtx::silent())?;
+                self.set_errors(&mut factors, left);
             }
             Ok::<_, Error>(Arc::new(factors))
         })?;
@@ -46,24 +49,25 @@ impl Factoriser<'_> {
     }
 
     /// The squared error of the best state by the identity, relative to
-    /// [`Survey::base`](crate::factor::survey::Survey); before the first sweep nothing is
+    /// [`DataStats::base`](crate::factor::data_stats::DataStats); before the first sweep nothing is
     /// explained.
     fn best_error(&self) -> f64 {
         let error = self.best_state().error;
         if error.is_finite() {
             error
         } else {
-            self.survey.base
+            self.stats.error_base
         }
     }
 
     /// The best factors, with their errors by the identity: of the rows as they are, where it knows
     /// it.
-    fn factors(&self) -> Result<Factors> {
+    fn best_factors(&self) -> Result<Factors> {
         let best = self.best_state();
-        let frame = &self.stream.frame;
-        let (features, mut coefficients) = best.factors(frame, self.stream.scratch.as_deref())?;
-        if let Some(weights) = &frame.weights {
+        let preprocessing = &self.stream.preprocessing;
+        let (features, mut coefficients) =
+            best.factors(preprocessing, self.stream.scratch.as_deref())?;
+        if let Some(weights) = &preprocessing.weights {
             for line in coefficients.chunks_exact_mut(self.stream.n) {
                 // A row of zeros has the weight 0 and no coefficient.
                 line.iter_mut()
@@ -73,10 +77,10 @@ impl Factoriser<'_> {
             }
         }
         if coefficients.par_iter().any(|v| !v.is_finite()) {
-            return Err(self.overflow());
+            return Err(self.overflow_error());
         }
         let features = if features.columns() == 0 {
-            unset(self.config.features, self.stream.d)
+            empty_columns(self.config.features, self.stream.d)
         } else {
             features
         };
@@ -84,8 +88,8 @@ impl Factoriser<'_> {
             features,
             coefficients: Coefficients::of(self.stream.n, coefficients),
             coding: Coding {
-                centre: frame.centre.clone(),
-                neuron_weights: frame.units.neurons.clone(),
+                centre: preprocessing.centre.clone(),
+                neuron_weights: preprocessing.scaling.neurons.clone(),
                 row_cap: self.config.row_cap,
             },
             relative_error: f64::NAN,
@@ -94,37 +98,37 @@ impl Factoriser<'_> {
             sweep: self.progress.best_sweep,
             seconds: self.init_seconds() + f64::from_bits(self.progress.seconds[2]),
         };
-        let seen = best.seen(self.penalty);
-        let seen = if seen.is_finite() {
-            seen
+        let prepared = best.prepared_error(self.penalty);
+        let prepared = if prepared.is_finite() {
+            prepared
         } else {
-            self.survey.square
+            self.stats.prepared_square
         };
-        let as_they_are = if self.config.scale_neurons {
+        let original = if self.config.scale_neurons {
             f64::NAN
         } else {
             self.best_error()
         };
-        self.tell(&mut factors, Squares { as_they_are, seen });
+        self.set_errors(&mut factors, SquaredErrors { original, prepared });
         Ok(factors)
     }
 
     /// Writes squared errors into factors, relative to what there was.
-    fn tell(&self, factors: &mut Factors, left: Squares) {
-        let Survey {
-            whole,
-            square,
+    fn set_errors(&self, factors: &mut Factors, left: SquaredErrors) {
+        let DataStats {
+            original_square,
+            prepared_square,
             variance,
             ..
-        } = self.survey;
-        factors.relative_error = left.as_they_are / whole;
+        } = self.stats;
+        factors.relative_error = left.original / original_square;
         factors.explained_variance = if variance > 0.0 {
-            1.0 - left.as_they_are / variance
+            1.0 - left.original / variance
         } else {
             0.0
         };
         let weighs = self.config.scale_neurons || self.config.scale_rows;
-        factors.weighted_error = weighs.then(|| left.seen / square);
+        factors.weighted_error = weighs.then(|| left.prepared / prepared_square);
     }
 
     /// The best factors, their error recomputed directly from A − YZᵀ in f64 over row blocks.
@@ -132,89 +136,89 @@ impl Factoriser<'_> {
         // Its room is for the factors.
         self.spare = State::default();
         self.threads.run(|| {
-            let mut factors = self.factors()?;
-            let left = self.errors(&factors, ctx)?;
+            let mut factors = self.best_factors()?;
+            let left = self.residual_errors(&factors, ctx)?;
             let (error, by_identity) = (
                 if self.config.scale_neurons {
-                    left.seen
+                    left.prepared
                 } else {
-                    left.as_they_are
+                    left.original
                 },
                 self.best_error(),
             );
-            if (error - by_identity).abs() > 1e-4 * self.survey.base {
+            if (error - by_identity).abs() > 1e-4 * self.stats.error_base {
                 tracing::warn!(
                     error,
                     by_identity,
                     "the error by the identity differs from the direct residual"
                 );
             }
-            self.tell(&mut factors, left);
+            self.set_errors(&mut factors, left);
             Ok(Arc::new(factors))
         })
     }
 
     /// The squared errors of factors from the residual itself, in f64.
-    fn errors(&self, factors: &Factors, ctx: &TaskCtx) -> Result<Squares> {
+    fn residual_errors(&self, factors: &Factors, ctx: &TaskCtx) -> Result<SquaredErrors> {
         const ROWS: usize = 16;
         let stream = Stream::new(self.stream.source);
         let d = stream.d;
         let wide =
             |values: &Arc<Vec<f32>>| -> Vec<f64> { values.iter().map(|&v| f64::from(v)).collect() };
         let centre = factors.coding.centre.as_ref().map(wide);
-        let frame = &self.stream.frame;
+        let preprocessing = &self.stream.preprocessing;
         let (neurons, weights) = (
-            frame.units.neurons.as_ref().map(wide),
-            frame.weights.as_deref(),
+            preprocessing.scaling.neurons.as_ref().map(wide),
+            preprocessing.weights.as_deref(),
         );
         let (z, y) = (&factors.features, &factors.coefficients);
-        let mut total = Squares::default();
+        let mut total = SquaredErrors::default();
         stream.blocks(ctx, |range, block| {
-            let parts: Vec<Squares> = block
+            let parts: Vec<SquaredErrors> = block
                 .data
                 .par_chunks(ROWS * d)
                 .enumerate()
                 .map(|(i, rows)| {
                     let first = range.start + i * ROWS;
                     let residual = residual(rows, first, centre.as_deref(), z, y);
-                    let mut sum = Squares::default();
+                    let mut sum = SquaredErrors::default();
                     for (row, residual) in residual.chunks_exact(d).enumerate() {
                         let plain = residual.iter().map(|v| v * v).sum::<f64>();
-                        sum.as_they_are += plain;
-                        let seen = neurons.as_ref().map_or(plain, |neurons| {
+                        sum.original += plain;
+                        let prepared = neurons.as_ref().map_or(plain, |neurons| {
                             residual
                                 .iter()
                                 .zip(neurons)
                                 .map(|(v, w)| (v * w).powi(2))
                                 .sum()
                         });
-                        sum.seen +=
-                            seen * weights.map_or(1.0, |w| f64::from(w[first + row]).powi(2));
+                        sum.prepared +=
+                            prepared * weights.map_or(1.0, |w| f64::from(w[first + row]).powi(2));
                     }
                     sum
                 })
                 .collect();
             for part in parts {
-                total.as_they_are += part.as_they_are;
-                total.seen += part.seen;
+                total.original += part.original;
+                total.prepared += part.prepared;
             }
             Ok(())
         })?;
-        let scale = f64::from(frame.units.scale).powi(2);
-        Ok(Squares {
-            as_they_are: total.as_they_are * scale,
-            seen: total.seen * scale,
+        let scale = f64::from(preprocessing.scaling.scale).powi(2);
+        Ok(SquaredErrors {
+            original: total.original * scale,
+            prepared: total.prepared * scale,
         })
     }
 }
 
-/// Squared errors in the units of a survey.
+/// Squared errors in the units of a stats.
 #[derive(Debug, Clone, Copy, Default)]
-struct Squares {
+struct SquaredErrors {
     /// ‖A − YZᵀ‖², less the centre.
-    as_they_are: f64,
+    original: f64,
     /// With neurons and rows times their weights.
-    seen: f64,
+    prepared: f64,
 }
 
 /// Some rows, the first of number `first`, − centre − YZᵀ.
@@ -249,7 +253,7 @@ fn residual(
 }
 
 /// Features before any sweep: none has a neuron yet.
-fn unset(k: usize, d: usize) -> SparseColumns {
+fn empty_columns(k: usize, d: usize) -> SparseColumns {
     SparseColumns {
         rows: d,
         offsets: vec![0; k + 1],

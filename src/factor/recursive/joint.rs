@@ -24,7 +24,7 @@ const STEPS: u64 = 200;
 const RATE: f64 = 1e-3;
 
 /// What the fit and its activations say of every level above.
-struct Fit {
+struct FitProducts {
     /// k₁.
     k: usize,
     /// Y₁ᵀY₁, k₁ × k₁, in units of a power of two squared, as what follows.
@@ -37,7 +37,7 @@ struct Fit {
 }
 
 /// A level while it is moved, and W of its depth.
-struct Depth {
+struct LevelState {
     z: SparseColumns,
     /// Y_l by feature: k_l × k_{l−1}.
     y: Vec<f32>,
@@ -47,7 +47,7 @@ struct Depth {
 
 /// The gradient of a depth's error, or a moment of it.
 #[derive(Clone, Default)]
-struct Slope {
+struct Gradient {
     w: Vec<f32>,
     y: Vec<f32>,
     z: Vec<f32>,
@@ -63,10 +63,10 @@ pub fn tune(
     levels: &mut [Level],
     ctx: &TaskCtx,
 ) -> Result<Vec<(f64, f64)>> {
-    let target = Fit::read(fit, source, ctx)?;
+    let target = FitProducts::read(fit, source, ctx)?;
     let mut depths = depths(levels);
-    let mut moments = vec![(Slope::default(), Slope::default()); levels.len()];
-    let mut best: Option<(f64, Vec<f64>, Vec<Depth>)> = None;
+    let mut moments = vec![(Gradient::default(), Gradient::default()); levels.len()];
+    let mut best: Option<(f64, Vec<f64>, Vec<LevelState>)> = None;
     let mut before = Vec::new();
     for step in 0..=STEPS {
         ctx.checkpoint(Progress::new(
@@ -75,12 +75,12 @@ pub fn tune(
             STEPS,
             "steps",
         ))?;
-        let (slopes, errors) = slopes(&mut depths, &target);
+        let (gradients, errors) = gradients(&mut depths, &target);
         let sum: f64 = errors.iter().sum();
         if best.as_ref().is_none_or(|b| sum < b.0) {
             let kept = depths
                 .iter()
-                .map(|d| Depth {
+                .map(|d| LevelState {
                     z: d.z.clone(),
                     y: d.y.clone(),
                     w: Vec::new(),
@@ -91,9 +91,11 @@ pub fn tune(
         if step == 0 {
             before = errors;
         }
-        let adam = Adam::at(step + 1, (RATE * (1.0 - step as f64 / STEPS as f64)) as f32);
-        for ((depth, slope), (first, second)) in depths.iter_mut().zip(&slopes).zip(&mut moments) {
-            depth.descend(slope, first, second, &adam);
+        let adam = Adam::for_step(step + 1, (RATE * (1.0 - step as f64 / STEPS as f64)) as f32);
+        for ((depth, gradient), (first, second)) in
+            depths.iter_mut().zip(&gradients).zip(&mut moments)
+        {
+            depth.adam_step(gradient, first, second, &adam);
         }
     }
     let (_, after, depths) = best.ok_or_else(|| Error::refused("there are no levels to tune"))?;
@@ -101,7 +103,7 @@ pub fn tune(
     Ok(before.into_iter().zip(after).collect())
 }
 
-impl Fit {
+impl FitProducts {
     fn read(fit: &Factors, source: &dyn ActivationSource, ctx: &TaskCtx) -> Result<Self> {
         let (k, n, d) = (
             fit.features.columns(),
@@ -118,9 +120,9 @@ impl Fit {
         // Coefficients are as large as rows: both are brought to where single precision holds their
         // products.
         let y = fit.coefficients.as_slice();
-        let lines: Vec<f64> = y.par_chunks(n.max(1)).map(square).collect();
+        let lines: Vec<f64> = y.par_chunks(n.max(1)).map(sum_of_squares).collect();
         let scale = safe_scale((lines.iter().sum::<f64>() / n.max(1) as f64).sqrt());
-        stream.frame.units.scale = scale;
+        stream.preprocessing.scaling.scale = scale;
         let y: Cow<'_, [f32]> = if scale == 1.0 {
             Cow::Borrowed(y)
         } else {
@@ -136,7 +138,7 @@ impl Fit {
             let (a, y) = (&block.data[..rows * d], &y[range.start..]);
             whole += a
                 .par_chunks(d)
-                .map(square)
+                .map(sum_of_squares)
                 .collect::<Vec<f64>>()
                 .iter()
                 .sum::<f64>();
@@ -144,7 +146,7 @@ impl Fit {
             dense::accumulate_gram(&mut gram, &mut scratch, y, n, rows, k);
             Ok(())
         })?;
-        dense::mirror(&mut gram, k);
+        dense::copy_upper_to_lower(&mut gram, k);
         let mut products: Vec<f32> = (0..d)
             .flat_map(|i| (0..k).map(move |j| (i, j)))
             .map(|(i, j)| products[j * d + i])
@@ -153,7 +155,7 @@ impl Fit {
         if let Some(centre) = &fit.coding.centre {
             // The centre is the mean row.
             let centre: Vec<f32> = centre.iter().map(|c| c * scale).collect();
-            square_left -= n as f64 * square(&centre);
+            square_left -= n as f64 * sum_of_squares(&centre);
             let totals: Vec<f64> = y
                 .chunks(n.max(1))
                 .map(|line| line.iter().map(|&y| f64::from(y)).sum())
@@ -175,14 +177,14 @@ impl Fit {
     }
 }
 
-fn square(row: &[f32]) -> f64 {
+fn sum_of_squares(row: &[f32]) -> f64 {
     row.iter().map(|&v| f64::from(v) * f64::from(v)).sum()
 }
 
-fn depths(levels: &[Level]) -> Vec<Depth> {
+fn depths(levels: &[Level]) -> Vec<LevelState> {
     levels
         .iter()
-        .map(|l| Depth {
+        .map(|l| LevelState {
             z: l.features.clone(),
             y: l.coefficients.clone(),
             w: Vec::new(),
@@ -191,7 +193,7 @@ fn depths(levels: &[Level]) -> Vec<Depth> {
 }
 
 /// W_l of every depth, over `first` features of the fit.
-fn spread(depths: &mut [Depth], first: usize) {
+fn update_products(depths: &mut [LevelState], first: usize) {
     for l in 0..depths.len() {
         let (below, here) = depths.split_at_mut(l);
         let depth = &mut here[0];
@@ -209,28 +211,28 @@ fn spread(depths: &mut [Depth], first: usize) {
 }
 
 /// The gradient of ΣE_l and every E_l.
-fn slopes(depths: &mut [Depth], fit: &Fit) -> (Vec<Slope>, Vec<f64>) {
-    spread(depths, fit.k);
-    let (mut slopes, errors): (Vec<Slope>, Vec<f64>) =
-        depths.iter().map(|depth| depth.slope(fit)).unzip();
+fn gradients(depths: &mut [LevelState], fit: &FitProducts) -> (Vec<Gradient>, Vec<f64>) {
+    update_products(depths, fit.k);
+    let (mut gradients, errors): (Vec<Gradient>, Vec<f64>) =
+        depths.iter().map(|depth| depth.gradient(fit)).unzip();
     // W_l = Y_l W_{l−1} (by feature): what is wanted of W_l is wanted of both.
     for l in (0..depths.len()).rev() {
         let k = depths[l].z.columns();
-        let (finer, here) = slopes.split_at_mut(l);
-        let slope = &mut here[0];
+        let (finer, here) = gradients.split_at_mut(l);
+        let gradient = &mut here[0];
         let Some(finer) = finer.last_mut() else {
-            slope.y.clone_from(&slope.w);
+            gradient.y.clone_from(&gradient.w);
             continue;
         };
         let below = &depths[l - 1];
         let columns = below.z.columns();
-        slope.y = vec![0.0; k * columns];
-        let by_w = View::rows(&slope.w, fit.k);
+        gradient.y = vec![0.0; k * columns];
+        let by_w = View::rows(&gradient.w, fit.k);
         product(
             (k, fit.k, columns),
             by_w,
             View::transposed(&below.w, fit.k),
-            &mut slope.y,
+            &mut gradient.y,
             columns,
             false,
             true,
@@ -246,13 +248,13 @@ fn slopes(depths: &mut [Depth], fit: &Fit) -> (Vec<Slope>, Vec<f64>) {
             true,
         );
     }
-    (slopes, errors)
+    (gradients, errors)
 }
 
-impl Depth {
+impl LevelState {
     /// The gradient of E_l by W_l and by Z_l on its support, times k₁ so that Adam's floor stays
     /// far below it; and E_l.
-    fn slope(&self, fit: &Fit) -> (Slope, f64) {
+    fn gradient(&self, fit: &FitProducts) -> (Gradient, f64) {
         let (k, first) = (self.z.columns(), fit.k);
         let scale = (2.0 * first as f64 / fit.whole) as f32;
         let mut by_gram = vec![0.0; k * first];
@@ -278,39 +280,44 @@ impl Depth {
         // ZᵀZ, and (AᵀY₁)ᵀ Z by feature.
         let rows: Vec<(Vec<f32>, Vec<f32>, Vec<f32>)> = (0..k)
             .into_par_iter()
-            .map(|j| self.of_feature(j, fit, &square[j * k..(j + 1) * k]))
+            .map(|j| self.feature_gradient(j, fit, &square[j * k..(j + 1) * k]))
             .collect();
-        let mut slope = Slope {
+        let mut gradient = Gradient {
             w: vec![0.0; k * first],
-            ..Slope::default()
+            ..Gradient::default()
         };
         let (mut across, mut cosines) = (0f64, Vec::with_capacity(k * k));
         for (j, (cosine, wanted, z)) in rows.iter().enumerate() {
             across += dot(&self.w[j * first..(j + 1) * first], wanted);
             cosines.extend_from_slice(cosine);
-            slope.w[j * first..(j + 1) * first]
+            gradient.w[j * first..(j + 1) * first]
                 .iter_mut()
                 .zip(wanted)
                 .for_each(|(s, v)| *s = -v);
-            slope.z.extend(z.iter().map(|v| v * scale));
+            gradient.z.extend(z.iter().map(|v| v * scale));
         }
         let (cosine, by_gram) = (View::rows(&cosines, k), View::rows(&by_gram, first));
         product(
             (k, k, first),
             cosine,
             by_gram,
-            &mut slope.w,
+            &mut gradient.w,
             first,
             true,
             true,
         );
-        slope.w.iter_mut().for_each(|v| *v *= scale);
+        gradient.w.iter_mut().for_each(|v| *v *= scale);
         let error = (fit.square - 2.0 * across + dot(&square, &cosines)) / fit.whole;
-        (slope, error)
+        (gradient, error)
     }
 
     /// z_jᵀZ, z_jᵀ AᵀY₁, and the gradient by z_j on its support; `square` is row j of WᵀY₁ᵀY₁W.
-    fn of_feature(&self, j: usize, fit: &Fit, square: &[f32]) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    fn feature_gradient(
+        &self,
+        j: usize,
+        fit: &FitProducts,
+        square: &[f32],
+    ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
         let first = fit.k;
         let (indices, values) = self.z.column(j);
         let column = self.z.dense_column(j);
@@ -330,18 +337,24 @@ impl Depth {
             wanted.iter_mut().zip(line).for_each(|(t, p)| *t += v * p);
             sum[i as usize] - dot(w, line) as f32
         };
-        let slope = indices.iter().zip(values).map(of_entry).collect();
-        (cosine, wanted, slope)
+        let gradient = indices.iter().zip(values).map(of_entry).collect();
+        (cosine, wanted, gradient)
     }
 
-    fn descend(&mut self, slope: &Slope, first: &mut Slope, second: &mut Slope, adam: &Adam) {
+    fn adam_step(
+        &mut self,
+        gradient: &Gradient,
+        first: &mut Gradient,
+        second: &mut Gradient,
+        adam: &Adam,
+    ) {
         for moment in [&mut *first, &mut *second] {
             moment.y.resize(self.y.len(), 0.0);
             moment.z.resize(self.z.values.len(), 0.0);
         }
-        adam.move_along(&mut self.y, &mut first.y, &mut second.y, &slope.y);
+        adam.update(&mut self.y, &mut first.y, &mut second.y, &gradient.y);
         self.y.iter_mut().for_each(|y| *y = y.max(0.0));
-        adam.move_along(&mut self.z.values, &mut first.z, &mut second.z, &slope.z);
+        adam.update(&mut self.z.values, &mut first.z, &mut second.z, &gradient.z);
     }
 }
 
@@ -354,15 +367,15 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
 
 /// Unit features, their scale in Y_l and taken out of Y_{l+1}, and what each level now leaves of
 /// the features below it.
-fn write_back(levels: &mut [Level], depths: Vec<Depth>, first: &SparseColumns) {
+fn write_back(levels: &mut [Level], depths: Vec<LevelState>, first: &SparseColumns) {
     let mut scales = vec![1.0f32; first.columns()];
     for (l, depth) in depths.into_iter().enumerate() {
-        let Depth { mut z, mut y, .. } = depth;
+        let LevelState { mut z, mut y, .. } = depth;
         let below = scales.len();
         let mut norms = Vec::with_capacity(z.columns());
         for j in 0..z.columns() {
             let span = z.offsets[j]..z.offsets[j + 1];
-            let norm = square(&z.values[span.clone()]).sqrt() as f32;
+            let norm = sum_of_squares(&z.values[span.clone()]).sqrt() as f32;
             // A feature without neurons keeps its scale.
             let norm = if norm > 0.0 { norm } else { 1.0 };
             z.values[span].iter_mut().for_each(|v| *v /= norm);
@@ -380,12 +393,12 @@ fn write_back(levels: &mut [Level], depths: Vec<Depth>, first: &SparseColumns) {
         } else {
             &levels[l - 1].features
         };
-        levels[l].relative_error = left(finer, &levels[l]);
+        levels[l].relative_error = relative_error(finer, &levels[l]);
     }
 }
 
 /// ‖Z_{l−1}ᵀ − Y_l Z_lᵀ‖² / ‖Z_{l−1}‖², in f64.
-fn left(finer: &SparseColumns, level: &Level) -> f64 {
+fn relative_error(finer: &SparseColumns, level: &Level) -> f64 {
     let of = |i: usize| {
         let mut residual: Vec<f64> = finer.dense_column(i).into_iter().map(f64::from).collect();
         for j in 0..level.features.columns() {
@@ -399,7 +412,7 @@ fn left(finer: &SparseColumns, level: &Level) -> f64 {
         residual.iter().map(|v| v * v).sum::<f64>()
     };
     let parts: Vec<f64> = (0..finer.columns()).into_par_iter().map(of).collect();
-    parts.iter().sum::<f64>() / square(&finer.values).max(f64::MIN_POSITIVE)
+    parts.iter().sum::<f64>() / sum_of_squares(&finer.values).max(f64::MIN_POSITIVE)
 }
 
 #[cfg(test)]

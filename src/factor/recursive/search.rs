@@ -19,13 +19,13 @@ const TRIAL_SWEEPS: usize = 8;
 const SETTLED: usize = 100;
 
 /// The search for all levels over one fit.
-pub(super) struct Search<'c> {
+pub(super) struct LevelSearch<'c> {
     ctx: &'c TaskCtx,
     /// k of the fit and of each level.
     counts: Vec<usize>,
 }
 
-impl<'c> Search<'c> {
+impl<'c> LevelSearch<'c> {
     pub(super) fn new(first: usize, counts: &[usize], ctx: &'c TaskCtx) -> Self {
         Self {
             ctx,
@@ -48,10 +48,10 @@ impl<'c> Search<'c> {
         let swept = AtomicUsize::new(0);
         let step = |fit: &mut Factoriser<'_>| {
             let sweep = fit.step(&silent)?;
-            self.tell(l, swept.fetch_add(1, Ordering::Relaxed) + 1)?;
+            self.report_progress(l, swept.fetch_add(1, Ordering::Relaxed) + 1)?;
             Ok::<_, Error>(sweep.stop.is_some())
         };
-        self.tell(l, 0)?;
+        self.report_progress(l, 0)?;
         let trials: Result<Vec<(Factoriser<'_>, bool)>> = (0..STARTS as u64)
             .into_par_iter()
             .map(|start| {
@@ -78,13 +78,13 @@ impl<'c> Search<'c> {
         Ok(Level {
             features: factors.features.clone(),
             coefficients: factors.coefficients.as_slice().to_vec(),
-            sparsity: config.share(below.rows),
+            sparsity: config.sparsity_at(below.rows),
             relative_error: factors.relative_error,
         })
     }
 
     /// Tells how far all levels are after so many sweeps of level `l`. A sweep costs k_{l−1}·k_l.
-    fn tell(&self, l: usize, swept: usize) -> Result<()> {
+    fn report_progress(&self, l: usize, swept: usize) -> Result<()> {
         let sweeps = (STARTS * TRIAL_SWEEPS + SETTLED) as f64;
         let cost = |l: usize| (self.counts[l] * self.counts[l + 1]) as f64;
         let all: f64 = (0..self.counts.len() - 1).map(cost).sum();

@@ -9,12 +9,13 @@ fn a_warm_start_keeps_what_was_reached_and_folds_new_rows_in() {
     let part = first_rows(&source, 600);
     let ctx = TaskCtx::silent();
     let (_, factors) = fit(&part, config(12, Solver::Bcd), 30);
-    let mut same = Factoriser::warm(&part, config(12, Solver::Bcd), &factors, &[], &ctx).unwrap();
+    let mut same =
+        Factoriser::warm_start(&part, config(12, Solver::Bcd), &factors, &[], &ctx).unwrap();
     assert!(same.snapshot().unwrap().relative_error <= factors.relative_error + 1e-6);
     assert!(same.step(&ctx).unwrap().relative_error <= factors.relative_error + 1e-6);
 
     let mut longer =
-        Factoriser::warm(&source, config(12, Solver::Bcd), &factors, &[], &ctx).unwrap();
+        Factoriser::warm_start(&source, config(12, Solver::Bcd), &factors, &[], &ctx).unwrap();
     let begun = longer.snapshot().unwrap();
     assert_eq!(begun.features.indices, factors.features.indices);
     let last = begun.coefficients.feature(0).len();
@@ -75,7 +76,7 @@ fn a_warm_start_refuses_what_does_not_fit() {
     let (_, factors) = fit(&source, config(8, Solver::Bcd), 3);
     let refused = |source: &InMemory, config: FitConfig| {
         matches!(
-            Factoriser::warm(source, config, &factors, &[], &ctx),
+            Factoriser::warm_start(source, config, &factors, &[], &ctx),
             Err(Error::Usage(_))
         )
     };
@@ -88,7 +89,7 @@ fn a_warm_start_refuses_what_does_not_fit() {
             sparsity: Some(sparsity),
             ..config(10, Solver::Bcd)
         };
-        let mut fit = Factoriser::warm(&source, config, &factors, &[], &ctx).unwrap();
+        let mut fit = Factoriser::warm_start(&source, config, &factors, &[], &ctx).unwrap();
         assert!(fit.step(&ctx).unwrap().relative_error < 1.0);
     }
 }
@@ -141,7 +142,8 @@ fn fewer_features_are_those_that_were_not_alike_and_locked_ones_stay_to_the_bit(
     let (source, planted) = planted(900, 40, 8, 4, 0.1);
     let ctx = TaskCtx::silent();
     let (_, many) = fit(&source, config(16, Solver::Bcd), 30);
-    let mut fewer = Factoriser::warm(&source, config(8, Solver::Bcd), &many, &[3], &ctx).unwrap();
+    let mut fewer =
+        Factoriser::warm_start(&source, config(8, Solver::Bcd), &many, &[3], &ctx).unwrap();
     let begun = fewer.snapshot().unwrap();
     assert_eq!(begun.features.columns(), 8);
     let stays = |f: &Factors| (0..8).any(|j| f.features.column(j) == many.features.column(3));
@@ -160,8 +162,8 @@ fn fewer_features_are_those_that_were_not_alike_and_locked_ones_stay_to_the_bit(
         errors[19],
         planted.len()
     );
-    assert!(Factoriser::warm(&source, config(1, Solver::Bcd), &many, &[1, 2], &ctx).is_err());
-    assert!(Factoriser::warm(&source, config(8, Solver::Bcd), &many, &[16], &ctx).is_err());
+    assert!(Factoriser::warm_start(&source, config(1, Solver::Bcd), &many, &[1, 2], &ctx).is_err());
+    assert!(Factoriser::warm_start(&source, config(8, Solver::Bcd), &many, &[16], &ctx).is_err());
 }
 
 #[test]
@@ -172,7 +174,7 @@ fn a_first_look_at_batches_comes_near_a_whole_fit_and_can_go_on() {
         max_sweeps: Some(25),
         ..config(12, Solver::Bcd)
     };
-    let mut look = FirstLook::start(&source, config.clone(), 400).unwrap();
+    let mut look = MiniBatchFit::start(&source, config.clone(), 400).unwrap();
     let batches: Vec<Sweep> = (0..25).map(|_| look.step(&ctx).unwrap()).collect();
     assert!(batches[24].stop.is_some() && batches[23].stop.is_none());
     assert!(batches[24].relative_error < batches[1].relative_error);
@@ -211,14 +213,14 @@ fn a_first_look_at_batches_comes_near_a_whole_fit_and_can_go_on() {
         cold[59]
     );
 
-    let mut again = FirstLook::start(&source, config.clone(), 400).unwrap();
+    let mut again = MiniBatchFit::start(&source, config.clone(), 400).unwrap();
     assert!(
         (0..25).all(|i| again.step(&ctx).unwrap().relative_error == batches[i].relative_error),
         "seeded"
     );
-    assert!(FirstLook::start(&source, config.clone(), 11).is_err());
+    assert!(MiniBatchFit::start(&source, config.clone(), 11).is_err());
     assert!(
-        FirstLook::start(
+        MiniBatchFit::start(
             &source,
             FitConfig {
                 solver: Solver::Mu,
@@ -235,7 +237,7 @@ fn a_batch_names_the_row_that_is_no_number() {
     let mut data = vec![1.0f32; 500 * 6];
     data[321 * 6 + 2] = f32::NAN;
     let source = InMemory::new(500, 6, data);
-    let mut look = FirstLook::start(&source, config(3, Solver::Bcd), 500).unwrap();
+    let mut look = MiniBatchFit::start(&source, config(3, Solver::Bcd), 500).unwrap();
     let text = look.step(&TaskCtx::silent()).unwrap_err().to_string();
     assert!(
         text.contains("row 321") && text.contains("neuron 2"),

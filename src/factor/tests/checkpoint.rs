@@ -101,7 +101,7 @@ fn a_resumed_first_look_goes_on_bit_for_bit() {
         max_sweeps: Some(9),
         ..config(9, Solver::Bcd)
     };
-    let early = FirstLook::start(&source, config.clone(), 400)
+    let early = MiniBatchFit::start(&source, config.clone(), 400)
         .unwrap()
         .checkpoint(&path)
         .unwrap_err();
@@ -109,18 +109,18 @@ fn a_resumed_first_look_goes_on_bit_for_bit() {
     // Within the rows as they were dealt first, when some are left that no whole batch is, dealt
     // again, and at the end.
     for at in [1, 3, 5, 9] {
-        let mut whole = FirstLook::start(&source, config.clone(), 400).unwrap();
+        let mut whole = MiniBatchFit::start(&source, config.clone(), 400).unwrap();
         for _ in 0..at {
             whole.step(&ctx).unwrap();
         }
         whole.checkpoint(&path).unwrap();
-        assert!(FirstLook::is_at(&path));
-        let mut resumed = FirstLook::resume(&source, config.clone(), &path).unwrap();
+        assert!(MiniBatchFit::has_checkpoint(&path));
+        let mut resumed = MiniBatchFit::resume(&source, config.clone(), &path).unwrap();
         assert_eq!(
             (
                 resumed.batches(),
                 resumed.batch_rows(),
-                resumed.ended().is_some()
+                resumed.stop_reason().is_some()
             ),
             (at, 400, at == 9)
         );
@@ -136,7 +136,7 @@ fn a_resumed_first_look_goes_on_bit_for_bit() {
         assert_eq!(ends[0], ends[1]);
     }
     let refusal =
-        |source: &InMemory, config: FitConfig| match FirstLook::resume(source, config, &path) {
+        |source: &InMemory, config: FitConfig| match MiniBatchFit::resume(source, config, &path) {
             Err(e @ Error::File { .. }) => e.to_string(),
             Err(e) => panic!("{e:?}"),
             Ok(_) => panic!("accepted"),
@@ -160,7 +160,7 @@ fn a_resumed_first_look_goes_on_bit_for_bit() {
     fit.step(&ctx).unwrap();
     fit.checkpoint(&path).unwrap();
     assert!(
-        !FirstLook::is_at(&path)
+        !MiniBatchFit::has_checkpoint(&path)
             && refusal(&source, config).contains("not a checkpoint of a first look")
     );
 }
@@ -176,7 +176,7 @@ proptest! {
         let base = FitConfig { threads: Some(1), ..config(4, Solver::Bcd) };
         for first_look in [false, true] {
             if first_look {
-                let mut look = FirstLook::start(&source, base.clone(), 70).unwrap();
+                let mut look = MiniBatchFit::start(&source, base.clone(), 70).unwrap();
                 look.step(&ctx).unwrap();
                 look.checkpoint(&path).unwrap();
             } else {
@@ -188,7 +188,7 @@ proptest! {
             let refused = |bytes: &[u8]| {
                 std::fs::write(&path, bytes).unwrap();
                 if first_look {
-                    FirstLook::resume(&source, base.clone(), &path).is_err()
+                    MiniBatchFit::resume(&source, base.clone(), &path).is_err()
                 } else {
                     Factoriser::resume(&source, base.clone(), &path, &ctx).is_err()
                 }

@@ -124,10 +124,10 @@ fn a_cap_keeps_the_features_that_matter_and_a_centre_is_taken_away() {
         row_cap,
         ..Default::default()
     };
-    let three = Encoder::with(columns.clone(), &coding(Some(3)))
+    let three = Encoder::with_coding(columns.clone(), &coding(Some(3)))
         .encode(&block, &TaskCtx::silent())
         .unwrap();
-    let two = Encoder::with(columns.clone(), &coding(Some(2)))
+    let two = Encoder::with_coding(columns.clone(), &coding(Some(2)))
         .encode(&block, &TaskCtx::silent())
         .unwrap();
     let mut same = 0;
@@ -162,7 +162,7 @@ fn a_cap_keeps_the_features_that_matter_and_a_centre_is_taken_away() {
         row_cap: None,
         ..Default::default()
     };
-    let encoder = Encoder::with(columns, &coding);
+    let encoder = Encoder::with_coding(columns, &coding);
     let y = encoder
         .encode(&shifted.rows(0..200).unwrap(), &TaskCtx::silent())
         .unwrap();

@@ -275,7 +275,7 @@ fn new_rows_are_read_by_the_weights_of_the_fit() {
             ..config(6, Solver::Bcd)
         };
         let (_, factors) = fit(&source, config, 30);
-        let y = Encoder::of(&factors)
+        let y = Encoder::from_factors(&factors)
             .encode(&block, &TaskCtx::silent())
             .unwrap();
         let weights = factors.coding.neuron_weights.as_ref().unwrap();
@@ -345,7 +345,7 @@ fn it_is_saved_resumed_and_gone_on_from() {
     };
     assert!(problem.contains("other settings"), "{problem}");
     let done = straight.finish(&ctx).unwrap();
-    let mut on = Factoriser::warm(&source, asked.clone(), &done, &[1], &ctx).unwrap();
+    let mut on = Factoriser::warm_start(&source, asked.clone(), &done, &[1], &ctx).unwrap();
     let begun = on.snapshot().unwrap();
     assert!(begun.weighted_error.unwrap() <= done.weighted_error.unwrap() + 1e-5);
     let sweeps: Vec<f64> = (0..8)
@@ -365,12 +365,12 @@ fn it_is_saved_resumed_and_gone_on_from() {
         max_sweeps: Some(6),
         ..asked
     };
-    let mut whole = FirstLook::start(&source, config.clone(), 128).unwrap();
+    let mut whole = MiniBatchFit::start(&source, config.clone(), 128).unwrap();
     for _ in 0..2 {
         whole.step(&ctx).unwrap();
     }
     whole.checkpoint(&path).unwrap();
-    let mut again = FirstLook::resume(&source, config, &path).unwrap();
+    let mut again = MiniBatchFit::resume(&source, config, &path).unwrap();
     for _ in 0..3 {
         let (a, b) = (whole.step(&ctx).unwrap(), again.step(&ctx).unwrap());
         assert_eq!(a.relative_error.to_bits(), b.relative_error.to_bits());

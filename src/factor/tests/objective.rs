@@ -165,7 +165,7 @@ fn a_row_of_a_fit_is_encoded_as_the_fit_has_it() {
             ..config(10, Solver::Bcd)
         };
         let (_, factors) = fit(&source, config, 60);
-        let y = Encoder::of(&factors)
+        let y = Encoder::from_factors(&factors)
             .encode(&source.rows(0..700).unwrap(), &TaskCtx::silent())
             .unwrap();
         let by_feature = (0..10)

@@ -218,7 +218,7 @@ fn what_goes_on_from_a_fit_goes_on_at_its_scale() {
                 features: 7,
                 ..config.clone()
             };
-            let mut merged = Factoriser::warm(&source, fewer, &many, &[2], &ctx).unwrap();
+            let mut merged = Factoriser::warm_start(&source, fewer, &many, &[2], &ctx).unwrap();
             let start = merged.snapshot().unwrap().relative_error;
             for _ in 0..6 {
                 merged.step(&ctx).unwrap();
@@ -227,7 +227,7 @@ fn what_goes_on_from_a_fit_goes_on_at_its_scale() {
             for _ in 0..6 {
                 merged.step(&ctx).unwrap();
             }
-            let mut look = FirstLook::start(
+            let mut look = MiniBatchFit::start(
                 &source,
                 FitConfig {
                     max_sweeps: Some(8),
@@ -252,7 +252,7 @@ fn what_goes_on_from_a_fit_goes_on_at_its_scale() {
             )
             .unwrap();
             let tuned = recursive::joint::tune(&many, &source, &mut levels, &ctx).unwrap();
-            let y = Encoder::of(&many)
+            let y = Encoder::from_factors(&many)
                 .encode(&source.rows(0..600).unwrap(), &ctx)
                 .unwrap();
             let encoded: Vec<f32> = y.iter().map(|v| v / by).collect();
@@ -325,7 +325,7 @@ fn the_tiny_the_huge_and_rows_of_both_stay_numbers() {
                         .all(|v| v.is_finite() && *v >= 0.0),
                     "{what}"
                 );
-                let y = Encoder::of(&factors)
+                let y = Encoder::from_factors(&factors)
                     .encode(&source.rows(0..200).unwrap(), &ctx)
                     .unwrap();
                 let bad = y.iter().position(|v| !(v.is_finite() && *v >= 0.0));

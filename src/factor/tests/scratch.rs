@@ -85,7 +85,7 @@ fn going_on_gives_the_same_bits_from_files() {
             features: 9,
             ..base.clone()
         };
-        let mut fit = Factoriser::warm(&source, fewer, &early, &[2], &ctx).unwrap();
+        let mut fit = Factoriser::warm_start(&source, fewer, &early, &[2], &ctx).unwrap();
         fit.step(&ctx).unwrap();
         fit.add_features(5, &ctx).unwrap();
         fit.step(&ctx).unwrap();
@@ -96,7 +96,7 @@ fn going_on_gives_the_same_bits_from_files() {
         let mut resumed = Factoriser::resume(&source, fit.config().clone(), &path, &ctx).unwrap();
         drop(fit);
         resumed.step(&ctx).unwrap();
-        let mut look = FirstLook::start(
+        let mut look = MiniBatchFit::start(
             &source,
             FitConfig {
                 max_sweeps: Some(3),

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
-use crate::factor::{Factoriser, FirstLook, FitConfig, Stop};
+use crate::factor::{Factoriser, FitConfig, MiniBatchFit, Stop};
 use crate::task::{Progress, TaskCtx};
 
 /// The first look at its checkpoint, where it was cut short and goes on from there.
@@ -21,11 +21,11 @@ pub(super) fn cut<'a>(
     config: &FitConfig,
     place: &FitRun,
     observer: &mut dyn FitObserver,
-) -> Result<Option<FirstLook<'a>>> {
-    if place.resume == Resume::Never || !FirstLook::is_at(&place.checkpoint) {
+) -> Result<Option<MiniBatchFit<'a>>> {
+    if place.resume == Resume::Never || !MiniBatchFit::has_checkpoint(&place.checkpoint) {
         return Ok(None);
     }
-    let look = match FirstLook::resume(source, config.clone(), &place.checkpoint) {
+    let look = match MiniBatchFit::resume(source, config.clone(), &place.checkpoint) {
         Err(e) if place.resume == Resume::IfCut => {
             observer.note(&format!(
                 "fitting anew, since the checkpoint of '{}' cannot be used: {e}",
@@ -49,7 +49,7 @@ pub(super) fn cut<'a>(
 /// Batches until they end or the user has seen enough, then every row. With it why it ended; `None`
 /// where the user stopped it.
 pub(super) fn run<'a>(
-    mut look: FirstLook<'a>,
+    mut look: MiniBatchFit<'a>,
     resumed: bool,
     config: &FitConfig,
     checkpoint: &Path,
@@ -60,7 +60,7 @@ pub(super) fn run<'a>(
     observer.started(0.0, resumed);
     let mut save_state = Timer::after(checkpoint_every()?);
     // One that was cut short in its last pass has all its batches.
-    let mut stop = look.ended();
+    let mut stop = look.stop_reason();
     while stop.is_none() {
         let sweep = match look.step(ctx) {
             Err(Error::Cancelled) if look.batches() > 0 => break,

@@ -2,10 +2,15 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK, Bytes, Format};
+use super::{BLOCK, BlockFormat, QuantisedRows};
 
 /// Runs the best kernel; `false` when there is none for this machine.
-pub(super) fn products(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) -> bool {
+pub(super) fn products(
+    format: BlockFormat,
+    weights: &[u8],
+    x: &QuantisedRows,
+    out: &mut [f32],
+) -> bool {
     if !(is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("fma")
         && is_x86_feature_detected!("f16c"))
@@ -25,7 +30,7 @@ pub(super) fn products(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32
 /// # Safety
 /// The features must be there; `weights`, `x` and `out` must fit each other.
 #[target_feature(enable = "avx512vnni,avx512vl,avx2,fma,f16c")]
-unsafe fn with_vnni(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) {
+unsafe fn with_vnni(format: BlockFormat, weights: &[u8], x: &QuantisedRows, out: &mut [f32]) {
     let dot = |q, v| _mm256_dpbusd_epi32(_mm256_setzero_si256(), q, v);
     // SAFETY: as the caller vouches.
     unsafe { by_format(format, weights, x, out, dot) };
@@ -34,7 +39,7 @@ unsafe fn with_vnni(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) 
 /// # Safety
 /// As [`with_vnni`].
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn with_avx2(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) {
+unsafe fn with_avx2(format: BlockFormat, weights: &[u8], x: &QuantisedRows, out: &mut [f32]) {
     let dot = |q, v| {
         // Pairs of products reach 2 · 255 · 127, beyond 16 bits: halves of at most 7 bits do not.
         let low = _mm256_and_si256(q, _mm256_set1_epi8(0x7f));
@@ -50,20 +55,20 @@ unsafe fn with_avx2(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) 
 
 #[inline(always)]
 unsafe fn by_format(
-    format: Format,
+    format: BlockFormat,
     weights: &[u8],
-    x: &Bytes,
+    x: &QuantisedRows,
     out: &mut [f32],
     dot: impl Fn(__m256i, __m256i) -> __m256i + Copy,
 ) {
     // SAFETY: as the caller vouches.
     unsafe {
         match format {
-            Format::Q4_0 => rows::<18>(weights, x, out, dot, |b| unpack_4(b, 2, -8.0)),
-            Format::Q4_1 => rows::<20>(weights, x, out, dot, |b| unpack_4(b, 4, 0.0)),
-            Format::Q5_0 => rows::<22>(weights, x, out, dot, |b| unpack_5(b, 2, -16.0)),
-            Format::Q5_1 => rows::<24>(weights, x, out, dot, |b| unpack_5(b, 4, 0.0)),
-            Format::Q8_0 => rows::<34>(weights, x, out, dot, |b| unpack_8(b)),
+            BlockFormat::Q4_0 => rows::<18>(weights, x, out, dot, |b| unpack_4(b, 2, -8.0)),
+            BlockFormat::Q4_1 => rows::<20>(weights, x, out, dot, |b| unpack_4(b, 4, 0.0)),
+            BlockFormat::Q5_0 => rows::<22>(weights, x, out, dot, |b| unpack_5(b, 2, -16.0)),
+            BlockFormat::Q5_1 => rows::<24>(weights, x, out, dot, |b| unpack_5(b, 4, 0.0)),
+            BlockFormat::Q8_0 => rows::<34>(weights, x, out, dot, |b| unpack_8(b)),
         }
     }
 }
@@ -136,7 +141,7 @@ unsafe fn unpack_8(block: *const u8) -> (__m128, __m256i) {
 #[inline(always)]
 unsafe fn rows<const BYTES: usize>(
     weights: &[u8],
-    x: &Bytes,
+    x: &QuantisedRows,
     out: &mut [f32],
     dot: impl Fn(__m256i, __m256i) -> __m256i + Copy,
     unpack: impl Fn(*const u8) -> (__m128, __m256i) + Copy,
@@ -168,7 +173,7 @@ unsafe fn rows<const BYTES: usize>(
 #[inline(always)]
 unsafe fn row_by<const M: usize, const BYTES: usize>(
     row: &[u8],
-    x: &Bytes,
+    x: &QuantisedRows,
     first: usize,
     dot: impl Fn(__m256i, __m256i) -> __m256i,
     unpack: impl Fn(*const u8) -> (__m128, __m256i),
@@ -203,7 +208,7 @@ unsafe fn row_by<const M: usize, const BYTES: usize>(
 }
 
 #[cfg(test)]
-pub(super) fn narrow(format: Format, weights: &[u8], x: &Bytes, out: &mut [f32]) {
+pub(super) fn narrow(format: BlockFormat, weights: &[u8], x: &QuantisedRows, out: &mut [f32]) {
     // SAFETY: tests run it where AVX2, FMA and F16C are, with fitting slices.
     unsafe { with_avx2(format, weights, x, out) }
 }

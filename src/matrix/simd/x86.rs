@@ -68,7 +68,7 @@ impl Vector for Avx512 {
         }
     }
     #[inline(always)]
-    fn turn(x: [Self; WIDTH]) -> [Self; WIDTH] {
+    fn transpose(x: [Self; WIDTH]) -> [Self; WIDTH] {
         unsafe {
             let zero = _mm512_setzero_ps();
             let mut pairs = [zero; 16];
@@ -104,7 +104,7 @@ impl Vector for Avx512 {
         }
     }
     #[inline(always)]
-    fn sums(x: [Self; WIDTH]) -> Self {
+    fn sum_each(x: [Self; WIDTH]) -> Self {
         // Half the shuffles of a turn: pairs are added as soon as they stand beside each other.
         unsafe {
             let mut pairs = [_mm512_setzero_ps(); 8];
@@ -137,7 +137,7 @@ impl Vector for Avx512 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }
     #[inline(always)]
-    fn prefetch_far(from: *const f32) {
+    fn prefetch_l2(from: *const f32) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
     }
 }
@@ -221,13 +221,13 @@ impl Vector for Avx2 {
         unsafe { sum_256(_mm256_add_ps(self.0, self.1)) }
     }
     #[inline(always)]
-    fn turn(x: [Self; WIDTH]) -> [Self; WIDTH] {
+    fn transpose(x: [Self; WIDTH]) -> [Self; WIDTH] {
         let mut out = x;
         // Quarters of 8 × 8; those off the diagonal change places.
         for half in 0..2 {
             let low: [__m256; 8] = std::array::from_fn(|i| x[8 * half + i].0);
             let high: [__m256; 8] = std::array::from_fn(|i| x[8 * half + i].1);
-            let (low, high) = unsafe { (turn_8(low), turn_8(high)) };
+            let (low, high) = unsafe { (transpose_8(low), transpose_8(high)) };
             for i in 0..8 {
                 let (upper, lower) = (&mut out[i], low[i]);
                 if half == 0 {
@@ -250,14 +250,14 @@ impl Vector for Avx2 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }
     #[inline(always)]
-    fn prefetch_far(from: *const f32) {
+    fn prefetch_l2(from: *const f32) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
     }
 }
 
 /// SAFETY: needs AVX.
 #[inline(always)]
-unsafe fn turn_8(x: [__m256; 8]) -> [__m256; 8] {
+unsafe fn transpose_8(x: [__m256; 8]) -> [__m256; 8] {
     unsafe {
         let zero = _mm256_setzero_ps();
         let mut quads = [zero; 8];

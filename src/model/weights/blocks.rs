@@ -8,7 +8,7 @@ use candle_core::quantized::k_quants::{
 };
 use half::{bf16, f16};
 
-use crate::matrix::quantised::{self, Bytes, Format};
+use crate::matrix::quantised::{self, BlockFormat, QuantisedRows};
 
 /// Runs `$body` with `$T` the block type of `$dtype`.
 macro_rules! with_block {
@@ -102,20 +102,20 @@ pub(super) fn as_f32(data: &[u8]) -> &[f32] {
 }
 
 /// The format of this crate's kernels for a type; `None` where candle's kernels are used.
-fn format(dtype: GgmlDType) -> Option<Format> {
+fn format(dtype: GgmlDType) -> Option<BlockFormat> {
     Some(match dtype {
-        GgmlDType::Q4_0 => Format::Q4_0,
-        GgmlDType::Q4_1 => Format::Q4_1,
-        GgmlDType::Q5_0 => Format::Q5_0,
-        GgmlDType::Q5_1 => Format::Q5_1,
-        GgmlDType::Q8_0 => Format::Q8_0,
+        GgmlDType::Q4_0 => BlockFormat::Q4_0,
+        GgmlDType::Q4_1 => BlockFormat::Q4_1,
+        GgmlDType::Q5_0 => BlockFormat::Q5_0,
+        GgmlDType::Q5_1 => BlockFormat::Q5_1,
+        GgmlDType::Q8_0 => BlockFormat::Q8_0,
         _ => return None,
     })
 }
 
 pub(super) fn dequantise(dtype: GgmlDType, data: &[u8], out: &mut [f32]) {
     if let Some(format) = format(dtype) {
-        return quantised::widen(format, data, out);
+        return quantised::dequantise(format, data, out);
     }
     with_block!(dtype, T => T::to_float(cast::<T>(data), out));
 }
@@ -124,7 +124,7 @@ pub(super) fn dequantise(dtype: GgmlDType, data: &[u8], out: &mut [f32]) {
 /// ggml (`ggml-quants.c` of llama.cpp).
 pub enum Activations {
     /// Rows quantised to eight bits for this crate's kernels.
-    Bytes(Bytes),
+    Bytes(QuantisedRows),
     /// In the blocks that candle multiplies a type with, as bytes of an aligned buffer.
     Candle {
         /// The buffer, aligned to 8 bytes.
@@ -148,7 +148,7 @@ impl Activations {
 
 pub(super) fn quantise(dtype: GgmlDType, x: &[f32], cols: usize) -> Activations {
     if format(dtype).is_some() {
-        return Activations::Bytes(Bytes::new(x, cols));
+        return Activations::Bytes(QuantisedRows::new(x, cols));
     }
     with_block!(dtype, T => {
         type V = <T as GgmlType>::VecDotType;

@@ -420,7 +420,7 @@ impl App {
         // What the width gave is not what a person chose: another model may have another.
         let chosen = fit
             .sparsity
-            .filter(|&p| p != FitConfig::default().share(study.width));
+            .filter(|&p| p != FitConfig::default().sparsity_at(study.width));
         let fit = FitConfig {
             sparsity: chosen,
             ..fit

@@ -32,7 +32,7 @@ impl Demo {
                     features: self.features,
                     ..FitConfig::default()
                 }
-                .for_width(1536),
+                .with_sparsity_at(1536),
                 relative_error: Some(0.322),
                 weighted_error: None,
                 explained_variance: Some(0.651),

@@ -317,7 +317,7 @@ impl FitPane {
         let share = |d| {
             format!(
                 "{} of {} neurons",
-                text::chosen_percent(config.share(d)),
+                text::chosen_percent(config.sparsity_at(d)),
                 text::count(d)
             )
         };

@@ -10,7 +10,7 @@ use crate::factor::{Factoriser, FitConfig};
 const ROWS: usize = 60;
 const WIDTH: usize = 24;
 
-/// Sums of few sparse directions and noise, a fit of them, and two levels over it.
+/// PassSums of few sparse directions and noise, a fit of them, and two levels over it.
 fn made(centre: bool) -> (InMemory, Arc<Factors>, Vec<Level>) {
     let mut rng = rand_pcg::Pcg64::seed_from_u64(3);
     let mut data = vec![0f32; ROWS * WIDTH];
@@ -45,7 +45,7 @@ fn made(centre: bool) -> (InMemory, Arc<Factors>, Vec<Level>) {
 }
 
 /// E_l by the formula, in f64: every product and the residual written out.
-fn plain(source: &InMemory, fit: &Factors, depths: &[Depth]) -> Vec<f64> {
+fn plain(source: &InMemory, fit: &Factors, depths: &[LevelState]) -> Vec<f64> {
     let k = fit.features.columns();
     let mut w: Vec<Vec<f64>> = (0..k)
         .map(|i| (0..k).map(|j| f64::from(i == j)).collect())
@@ -110,7 +110,7 @@ fn tuning_together_leaves_less_of_the_activations_by_the_plain_formula() {
         for level in &found {
             assert!(level.coefficients.iter().all(|&y| y >= 0.0));
             for j in 0..level.features.columns() {
-                assert!((square(level.features.column(j).1) - 1.0).abs() < 1e-5);
+                assert!((sum_of_squares(level.features.column(j).1) - 1.0).abs() < 1e-5);
             }
         }
     }
@@ -120,9 +120,9 @@ fn tuning_together_leaves_less_of_the_activations_by_the_plain_formula() {
 fn the_gradient_is_that_of_the_plain_formula() {
     const STEP: f32 = 1e-2;
     let (source, fit, found) = made(true);
-    let target = Fit::read(&fit, &source, &TaskCtx::silent()).unwrap();
+    let target = FitProducts::read(&fit, &source, &TaskCtx::silent()).unwrap();
     let mut depths = depths(&found);
-    let (slopes, _) = slopes(&mut depths, &target);
+    let (gradients, _) = gradients(&mut depths, &target);
     // The error is a polynomial of degree four in any one number at most: the central difference is
     // nearly exact.
     let mut check = |l: usize, i: usize, of_y: bool| {
@@ -137,11 +137,15 @@ fn the_gradient_is_that_of_the_plain_formula() {
         };
         let difference = (at(STEP) - at(-2.0 * STEP)) / f64::from(2.0 * STEP);
         at(STEP);
-        let slope = if of_y { slopes[l].y[i] } else { slopes[l].z[i] };
-        let slope = f64::from(slope) / target.k as f64;
+        let gradient = if of_y {
+            gradients[l].y[i]
+        } else {
+            gradients[l].z[i]
+        };
+        let gradient = f64::from(gradient) / target.k as f64;
         assert!(
-            (slope - difference).abs() < 1e-4 + 1e-2 * difference.abs(),
-            "{l} {i} {of_y}: {slope} {difference}"
+            (gradient - difference).abs() < 1e-4 + 1e-2 * difference.abs(),
+            "{l} {i} {of_y}: {gradient} {difference}"
         );
     };
     for l in 0..2 {

@@ -182,7 +182,7 @@ impl StartPane {
                 (None, Some(d)) => {
                     format!(
                         "auto ({} of {} neurons)",
-                        text::chosen_percent(self.request.fit.share(d)),
+                        text::chosen_percent(self.request.fit.sparsity_at(d)),
                         text::count(d)
                     )
                 }

@@ -15,7 +15,7 @@ const STRIP: usize = 1024;
 const TAIL: usize = 5;
 
 /// Values of sums a line, of k features: whole vectors, and where few features are left, these.
-pub fn width(k: usize) -> usize {
+pub fn padded_width(k: usize) -> usize {
     if k % WIDTH <= TAIL {
         k
     } else {
@@ -33,14 +33,14 @@ fn tile_width(vectors: usize, at: usize, widest: usize) -> usize {
 }
 
 kernel! {
-    /// Lays the coefficients `y` `[k][PANEL]` out for [`add`], [`width`]`(k) · PANEL` values: by
+    /// Lays the coefficients `y` `[k][PANEL]` out for [`accumulate`], [`padded_width`]`(k) · PANEL` values: by
     /// tiles of features, in each the rows slowest; features that are not there are zero; the last
     /// few as they are.
-    pub fn turn(out: &mut [f32], y: &[f32]) = turn_body;
+    pub fn pack_coefficients(out: &mut [f32], y: &[f32]) = pack_coefficients_body;
 }
 
 #[inline(always)]
-fn turn_body<V: Vector>(out: &mut [f32], y: &[f32]) {
+fn pack_coefficients_body<V: Vector>(out: &mut [f32], y: &[f32]) {
     let (k, vectors) = (y.len() / PANEL, out.len() / (PANEL * WIDTH));
     let mut at = 0;
     while at < vectors {
@@ -54,7 +54,7 @@ fn turn_body<V: Vector>(out: &mut [f32], y: &[f32]) {
                         *line = V::load(&y[(first + i) * PANEL + r..]);
                     }
                 }
-                for (i, row) in V::turn(square).iter().enumerate() {
+                for (i, row) in V::transpose(square).iter().enumerate() {
                     row.store(&mut out[at * WIDTH * PANEL + ((r + i) * width + v) * WIDTH..]);
                 }
             }
@@ -68,15 +68,15 @@ fn turn_body<V: Vector>(out: &mut [f32], y: &[f32]) {
 }
 
 kernel! {
-    /// `out[i][j] += Σ_rows lines[i] · y[j]`, of lines `[m][PANEL]` and coefficients as [`turn`]
-    /// lays them; `out` has m · [`width`]`(k)` values, laid out as [`by_feature`] reads them. Where
+    /// `out[i][j] += Σ_rows lines[i] · y[j]`, of lines `[m][PANEL]` and coefficients as [`pack_coefficients`]
+    /// lays them; `out` has m · [`padded_width`]`(k)` values, laid out as [`unpack_by_feature`] reads them. Where
     /// `fresh`, what `out` held does not count. With `upper`, tiles that hold no j ≥ i are left as
     /// they are. Meanwhile the values `ahead` are asked for.
-    pub fn add(out: &mut [f32], lines: &[f32], y: &[f32], fresh: bool, upper: bool, ahead: &[f32]) = add_body;
+    pub fn accumulate(out: &mut [f32], lines: &[f32], y: &[f32], fresh: bool, upper: bool, ahead: &[f32]) = accumulate_body;
 }
 
 #[inline(always)]
-fn add_body<V: Vector>(
+fn accumulate_body<V: Vector>(
     out: &mut [f32],
     lines: &[f32],
     y: &[f32],
@@ -85,9 +85,9 @@ fn add_body<V: Vector>(
     ahead: &[f32],
 ) {
     let (m, vectors) = (lines.len() / PANEL, y.len() / (PANEL * WIDTH));
-    let mut ahead = Ahead::over(ahead, m * vectors);
+    let mut prefetcher = Prefetcher::new(ahead, m * vectors);
     let (out, last) = out.split_at_mut(m * vectors * WIDTH);
-    singles::<V>(last, lines, &y[vectors * WIDTH * PANEL..], fresh);
+    accumulate_tail::<V>(last, lines, &y[vectors * WIDTH * PANEL..], fresh);
     let strips = out
         .chunks_mut((STRIP * vectors * WIDTH).max(1))
         .zip(lines.chunks(STRIP * PANEL));
@@ -102,18 +102,18 @@ fn add_body<V: Vector>(
             } else {
                 count
             };
-            let place = Place {
+            let position = TilePosition {
                 at,
                 vectors,
                 lines: wanted,
                 fresh,
             };
             match (V::TILE, width) {
-                (1, _) => column::<V, 6, 1>(out, lines, y, place, &mut ahead),
-                (_, 1) => column::<V, 12, 1>(out, lines, y, place, &mut ahead),
-                (_, 2) => column::<V, 12, 2>(out, lines, y, place, &mut ahead),
-                (_, 3) => column::<V, 8, 3>(out, lines, y, place, &mut ahead),
-                _ => column::<V, 6, 4>(out, lines, y, place, &mut ahead),
+                (1, _) => accumulate_column::<V, 6, 1>(out, lines, y, position, &mut prefetcher),
+                (_, 1) => accumulate_column::<V, 12, 1>(out, lines, y, position, &mut prefetcher),
+                (_, 2) => accumulate_column::<V, 12, 2>(out, lines, y, position, &mut prefetcher),
+                (_, 3) => accumulate_column::<V, 8, 3>(out, lines, y, position, &mut prefetcher),
+                _ => accumulate_column::<V, 6, 4>(out, lines, y, position, &mut prefetcher),
             }
             at += width;
         }
@@ -123,7 +123,7 @@ fn add_body<V: Vector>(
 /// Where a tile's features are among all, the lines that are wanted, and what becomes of the sums
 /// that are there.
 #[derive(Clone, Copy)]
-struct Place {
+struct TilePosition {
     at: usize,
     vectors: usize,
     lines: usize,
@@ -132,42 +132,42 @@ struct Place {
 
 /// All lines against J vectors of features, I lines at a time.
 #[inline(always)]
-fn column<V: Vector, const I: usize, const J: usize>(
+fn accumulate_column<V: Vector, const I: usize, const J: usize>(
     out: &mut [f32],
     lines: &[f32],
     y: &[f32],
-    place: Place,
-    ahead: &mut Ahead<'_>,
+    position: TilePosition,
+    prefetcher: &mut Prefetcher<'_>,
 ) {
-    let stride = place.vectors * WIDTH;
-    let whole = place.lines / I * I;
+    let stride = position.vectors * WIDTH;
+    let whole = position.lines / I * I;
     for first in (0..whole).step_by(I) {
-        ahead.ask::<V>();
-        tile::<V, I, J>(
+        prefetcher.advance::<V>();
+        accumulate_tile::<V, I, J>(
             &mut out[first * stride..],
             &lines[first * PANEL..],
             y,
-            place,
+            position,
         );
     }
-    for first in whole..place.lines {
-        tile::<V, 1, J>(
+    for first in whole..position.lines {
+        accumulate_tile::<V, 1, J>(
             &mut out[first * stride..],
             &lines[first * PANEL..],
             y,
-            place,
+            position,
         );
     }
 }
 
 #[inline(always)]
-fn tile<V: Vector, const I: usize, const J: usize>(
+fn accumulate_tile<V: Vector, const I: usize, const J: usize>(
     out: &mut [f32],
     lines: &[f32],
     y: &[f32],
-    place: Place,
+    position: TilePosition,
 ) {
-    let (stride, start) = (place.vectors * WIDTH, place.at * WIDTH);
+    let (stride, start) = (position.vectors * WIDTH, position.at * WIDTH);
     let out = &mut out[..(I - 1) * stride + start + J * WIDTH];
     for i in 0..I {
         for j in 0..J {
@@ -191,7 +191,7 @@ fn tile<V: Vector, const I: usize, const J: usize>(
     for i in 0..I {
         for j in 0..J {
             let to = &mut out[i * stride + start + j * WIDTH..];
-            let sum = if place.fresh {
+            let sum = if position.fresh {
                 sums[i][j]
             } else {
                 V::load(to).add(sums[i][j])
@@ -204,20 +204,20 @@ fn tile<V: Vector, const I: usize, const J: usize>(
 /// All lines against few features: the products of as many pairs as a vector has lanes, then all
 /// their sums at once.
 #[inline(always)]
-fn singles<V: Vector>(out: &mut [f32], lines: &[f32], y: &[f32], fresh: bool) {
+fn accumulate_tail<V: Vector>(out: &mut [f32], lines: &[f32], y: &[f32], fresh: bool) {
     match y.len() / PANEL {
         0 => {}
-        1 => pairs::<V, 16, 1>(out, lines, y, fresh),
-        2 => pairs::<V, 8, 2>(out, lines, y, fresh),
-        3 => pairs::<V, 5, 3>(out, lines, y, fresh),
-        4 => pairs::<V, 4, 4>(out, lines, y, fresh),
-        _ => pairs::<V, 3, TAIL>(out, lines, y, fresh),
+        1 => accumulate_few::<V, 16, 1>(out, lines, y, fresh),
+        2 => accumulate_few::<V, 8, 2>(out, lines, y, fresh),
+        3 => accumulate_few::<V, 5, 3>(out, lines, y, fresh),
+        4 => accumulate_few::<V, 4, 4>(out, lines, y, fresh),
+        _ => accumulate_few::<V, 3, TAIL>(out, lines, y, fresh),
     }
 }
 
 /// I lines at a time against J features.
 #[inline(always)]
-fn pairs<V: Vector, const I: usize, const J: usize>(
+fn accumulate_few<V: Vector, const I: usize, const J: usize>(
     out: &mut [f32],
     lines: &[f32],
     y: &[f32],
@@ -241,7 +241,7 @@ fn pairs<V: Vector, const I: usize, const J: usize>(
             }
         }
         let mut sums = [0.0; WIDTH];
-        V::sums(products).store(&mut sums);
+        V::sum_each(products).store(&mut sums);
         for j in 0..J {
             for (to, sum) in out[j * m + first..j * m + first + I]
                 .iter_mut()
@@ -264,16 +264,16 @@ fn pairs<V: Vector, const I: usize, const J: usize>(
 }
 
 /// Values that are wanted later, asked for little by little.
-struct Ahead<'a> {
+struct Prefetcher<'a> {
     values: &'a [f32],
     at: usize,
     /// Values a tile.
     step: usize,
 }
 
-impl<'a> Ahead<'a> {
+impl<'a> Prefetcher<'a> {
     /// Spread over the tiles of so many vectors of sums.
-    fn over(values: &'a [f32], vectors: usize) -> Self {
+    fn new(values: &'a [f32], vectors: usize) -> Self {
         /// Vectors of sums of a tile, about.
         const TILE: usize = 24;
         Self {
@@ -287,26 +287,26 @@ impl<'a> Ahead<'a> {
     }
 
     #[inline(always)]
-    fn ask<V: Vector>(&mut self) {
+    fn advance<V: Vector>(&mut self) {
         let until = self.values.len().min(self.at + self.step);
         while self.at < until {
-            V::prefetch_far(self.values[self.at..].as_ptr());
+            V::prefetch_l2(self.values[self.at..].as_ptr());
             self.at += WIDTH;
         }
     }
 }
 
-/// Features that [`by_feature`] takes at once.
-pub const FEATURES: usize = WIDTH;
+/// Features that [`unpack_by_feature`] takes at once.
+pub const UNPACKED_FEATURES: usize = WIDTH;
 
 kernel! {
-    /// The sums of m lines and k features that [`add`] left, `[k][m]`: of the features from `first`
-    /// on, a multiple of [`FEATURES`], as many as `out` has lines and no more than that.
-    pub fn by_feature(out: &mut [f32], sums: &[f32], m: usize, first: usize) = by_feature_body;
+    /// The sums of m lines and k features that [`accumulate`] left, `[k][m]`: of the features from `first`
+    /// on, a multiple of [`UNPACKED_FEATURES`], as many as `out` has lines and no more than that.
+    pub fn unpack_by_feature(out: &mut [f32], sums: &[f32], m: usize, first: usize) = unpack_by_feature_body;
 }
 
 #[inline(always)]
-fn by_feature_body<V: Vector>(out: &mut [f32], sums: &[f32], m: usize, first: usize) {
+fn unpack_by_feature_body<V: Vector>(out: &mut [f32], sums: &[f32], m: usize, first: usize) {
     let stride = sums.len() / m / WIDTH * WIDTH;
     if first == stride {
         let start = m * stride;
@@ -318,7 +318,7 @@ fn by_feature_body<V: Vector>(out: &mut [f32], sums: &[f32], m: usize, first: us
         for (i, line) in square.iter_mut().enumerate() {
             *line = V::load(&sums[(begin + i) * stride + first..]);
         }
-        for (line, values) in out.chunks_exact_mut(m).zip(V::turn(square)) {
+        for (line, values) in out.chunks_exact_mut(m).zip(V::transpose(square)) {
             values.store(&mut line[begin..]);
         }
     }
@@ -358,20 +358,25 @@ mod tests {
                     .map(|r| a[i * PANEL + r] * y[j * PANEL + r])
                     .sum()
             };
-            let mut forms: Vec<(Turn, Add)> =
-                vec![(turn, add), (turn_body::<Portable>, add_body::<Portable>)];
+            let mut forms: Vec<(Pack, Accumulate)> = vec![
+                (pack_coefficients, accumulate),
+                (
+                    pack_coefficients_body::<Portable>,
+                    accumulate_body::<Portable>,
+                ),
+            ];
             #[cfg(target_arch = "x86_64")]
             if crate::matrix::simd::has_avx2() {
-                forms.push((turn_body::<Avx2>, add_body::<Avx2>));
+                forms.push((pack_coefficients_body::<Avx2>, accumulate_body::<Avx2>));
             }
-            for (turn, add) in forms {
-                let (mut turned, mut sums) = (
-                    vec![f32::NAN; width(k) * PANEL],
-                    vec![f32::NAN; m * width(k)],
+            for (pack, accumulate) in forms {
+                let (mut packed, mut sums) = (
+                    vec![f32::NAN; padded_width(k) * PANEL],
+                    vec![f32::NAN; m * padded_width(k)],
                 );
-                turn(&mut turned, &y);
-                add(&mut sums, &lines, &turned, true, false, &lines);
-                add(&mut sums, &lines, &turned, false, false, &[]);
+                pack(&mut packed, &y);
+                accumulate(&mut sums, &lines, &packed, true, false, &lines);
+                accumulate(&mut sums, &lines, &packed, false, false, &[]);
                 let got = lines_of(&sums, m, k);
                 for (at, got) in got.iter().enumerate() {
                     let (i, j) = (at % m, at / m);
@@ -381,8 +386,8 @@ mod tests {
                     );
                 }
                 // The upper half is whole, whatever the tiles.
-                let mut gram = vec![0.0; k * width(k)];
-                add(&mut gram, &y, &turned, true, true, &[]);
+                let mut gram = vec![0.0; k * padded_width(k)];
+                accumulate(&mut gram, &y, &packed, true, true, &[]);
                 let got = lines_of(&gram, k, k);
                 for (i, j) in (0..k).flat_map(|j| (0..=j).map(move |i| (i, j))) {
                     assert!(
@@ -394,13 +399,13 @@ mod tests {
         }
     }
 
-    type Turn = fn(&mut [f32], &[f32]);
-    type Add = fn(&mut [f32], &[f32], &[f32], bool, bool, &[f32]);
+    type Pack = fn(&mut [f32], &[f32]);
+    type Accumulate = fn(&mut [f32], &[f32], &[f32], bool, bool, &[f32]);
 
     fn lines_of(sums: &[f32], m: usize, k: usize) -> Vec<f32> {
         let mut out = vec![f32::NAN; k * m];
-        for (i, lines) in out.chunks_mut(FEATURES * m).enumerate() {
-            by_feature(lines, sums, m, i * FEATURES);
+        for (i, lines) in out.chunks_mut(UNPACKED_FEATURES * m).enumerate() {
+            unpack_by_feature(lines, sums, m, i * UNPACKED_FEATURES);
         }
         out
     }

@@ -2,7 +2,7 @@
 
 use super::Factoriser;
 use crate::factor::panels::Panels;
-use crate::factor::pass::Sums;
+use crate::factor::pass::PassSums;
 use crate::factor::state::State;
 use crate::factor::{Solver, Stop};
 
@@ -20,9 +20,9 @@ const MU_TOLERANCE: f64 = 1e-4;
 impl Factoriser<'_> {
     /// `bcd` never rises, so its last state is its best; `mu` may, and keeps a copy.
     /// `room` is for the first copy.
-    pub(super) fn keep_best(&mut self, room: Option<Panels>) {
+    pub(super) fn update_best(&mut self, room: Option<Panels>) {
         let progress = &mut self.progress;
-        let least = MU_TOLERANCE * self.survey.rms.powi(2);
+        let least = MU_TOLERANCE * self.stats.rms.powi(2);
         let better = match self.config.solver {
             Solver::Bcd => true,
             Solver::Mu => self
@@ -32,7 +32,7 @@ impl Factoriser<'_> {
         };
         if better {
             if self.config.solver == Solver::Mu {
-                let room = || State::new(room.unwrap_or_default(), Sums::default());
+                let room = || State::new(room.unwrap_or_default(), PassSums::default());
                 self.best.get_or_insert_with(room).copy_from(&self.state);
             }
             progress.best_sweep = progress.sweep;
@@ -43,7 +43,7 @@ impl Factoriser<'_> {
         }
     }
 
-    pub(super) fn stop(&self) -> Option<Stop> {
+    pub(super) fn stop_reason(&self) -> Option<Stop> {
         let progress = &self.progress;
         let (most, patience) = match self.config.solver {
             Solver::Bcd => (BCD_SWEEPS, BCD_PATIENCE),
@@ -57,9 +57,9 @@ impl Factoriser<'_> {
                     let i = progress.history.len().checked_sub(back + 1)?;
                     progress.history.get(i).map(|&b| f64::from_bits(b))
                 };
-                at(patience)
-                    .zip(at(0))
-                    .is_some_and(|(old, new)| (old - new) / self.survey.square < BCD_TOLERANCE)
+                at(patience).zip(at(0)).is_some_and(|(old, new)| {
+                    (old - new) / self.stats.prepared_square < BCD_TOLERANCE
+                })
             }
         };
         if converged {

@@ -13,7 +13,7 @@ pub(crate) const RELAXATION: f32 = 1.4;
 /// Rounds over the chosen features after each choice, and at the end.
 const ROUNDS: [usize; 2] = [1, 4];
 /// A projection that no coefficient can follow: HALS leaves that coefficient at zero.
-const BARRED: f32 = -1e30;
+const EXCLUDED: f32 = -1e30;
 
 /// `sweeps` HALS sweeps of min ½‖a − Zy‖² + λΣy, y ≥ 0, for each row of a panel; with a cap over
 /// rows of at most that many features. `y` and `p` = Zᵀa are `[k][PANEL]`.
@@ -27,10 +27,10 @@ pub(crate) fn step(
 ) {
     let k = gram.diagonal.len();
     let Some(cap) = row_cap.filter(|&cap| cap < k) else {
-        (0..sweeps).for_each(|_| panel::hals(y, p, gram, penalty, RELAXATION));
+        (0..sweeps).for_each(|_| panel::hals_sweep(y, p, gram, penalty, RELAXATION));
         return;
     };
-    let mut anew = choose(p, gram, penalty, cap);
+    let mut pursued = pursue_panel(p, gram, penalty, cap);
     // A start may have more features at a row than the cap allows: such a row has to choose.
     let mut counts = [0usize; PANEL];
     for line in y.chunks_exact(PANEL) {
@@ -39,21 +39,21 @@ pub(crate) fn step(
             .zip(line)
             .for_each(|(c, v)| *c += usize::from(*v != 0.0));
     }
-    for (candidate, sweeps) in [(&mut *y, sweeps), (&mut anew[..], 1)] {
+    for (candidate, sweeps) in [(&mut *y, sweeps), (&mut pursued[..], 1)] {
         let held: Vec<f32> = candidate
             .iter()
             .zip(p)
-            .map(|(&v, &p)| if v == 0.0 { BARRED } else { p })
+            .map(|(&v, &p)| if v == 0.0 { EXCLUDED } else { p })
             .collect();
-        (0..sweeps).for_each(|_| panel::hals(candidate, &held, gram, penalty, RELAXATION));
+        (0..sweeps).for_each(|_| panel::hals_sweep(candidate, &held, gram, penalty, RELAXATION));
     }
     let (old, new) = (
         objective(y, p, gram, penalty),
-        objective(&anew, p, gram, penalty),
+        objective(&pursued, p, gram, penalty),
     );
     let better: [bool; PANEL] = std::array::from_fn(|r| counts[r] > cap || new[r] < old[r]);
-    for (line, anew) in y.chunks_exact_mut(PANEL).zip(anew.chunks_exact(PANEL)) {
-        for (r, (v, &a)) in line.iter_mut().zip(anew).enumerate() {
+    for (line, pursued) in y.chunks_exact_mut(PANEL).zip(pursued.chunks_exact(PANEL)) {
+        for (r, (v, &a)) in line.iter_mut().zip(pursued).enumerate() {
             *v = if better[r] { a } else { *v };
         }
     }
@@ -62,8 +62,8 @@ pub(crate) fn step(
 /// ½ yᵀQy − pᵀy + λΣy of each row.
 fn objective(y: &[f32], p: &[f32], gram: &Gram, penalty: f32) -> [f32; PANEL] {
     let (mut quadratic, mut linear) = ([0.0; PANEL], [0.0; PANEL]);
-    panel::quadratic(&mut quadratic, y, gram);
-    panel::products(&mut linear, y, p);
+    panel::quadratic_forms(&mut quadratic, y, gram);
+    panel::row_dots(&mut linear, y, p);
     let mut out: [f32; PANEL] = std::array::from_fn(|r| 0.5 * quadratic[r] - linear[r]);
     for line in y.chunks_exact(PANEL) {
         out.iter_mut()
@@ -74,7 +74,7 @@ fn objective(y: &[f32], p: &[f32], gram: &Gram, penalty: f32) -> [f32; PANEL] {
 }
 
 /// Coefficients of each row of a panel by greedy pursuit.
-fn choose(p: &[f32], gram: &Gram, penalty: f32, cap: usize) -> Vec<f32> {
+fn pursue_panel(p: &[f32], gram: &Gram, penalty: f32, cap: usize) -> Vec<f32> {
     let k = gram.diagonal.len();
     let mut out = vec![0.0; p.len()];
     let (mut left, mut row) = (vec![0.0; k], vec![0.0; k]);
@@ -82,7 +82,7 @@ fn choose(p: &[f32], gram: &Gram, penalty: f32, cap: usize) -> Vec<f32> {
         for (l, p) in left.iter_mut().zip(p.chunks_exact(PANEL)) {
             *l = p[r] - penalty;
         }
-        for j in pursue(&mut left, &mut row, gram, cap) {
+        for j in matching_pursuit(&mut left, &mut row, gram, cap) {
             out[j * PANEL + r] = row[j];
         }
     }
@@ -92,7 +92,12 @@ fn choose(p: &[f32], gram: &Gram, penalty: f32, cap: usize) -> Vec<f32> {
 /// Non-negative orthogonal matching pursuit (after Pati et al. 1993), the values of the chosen
 /// features refined by coordinate descent: `left` begins as Zᵀa − λ and ends as what is left of it,
 /// `y` is overwritten. Returns the features that are not zero.
-pub(crate) fn pursue(left: &mut [f32], y: &mut [f32], gram: &Gram, cap: usize) -> Vec<usize> {
+pub(crate) fn matching_pursuit(
+    left: &mut [f32],
+    y: &mut [f32],
+    gram: &Gram,
+    cap: usize,
+) -> Vec<usize> {
     y.fill(0.0);
     let mut chosen: Vec<usize> = Vec::with_capacity(cap);
     while chosen.len() < cap {
@@ -211,7 +216,7 @@ mod tests {
             .map(|z| z.iter().zip(&row).map(|(a, b)| a * b).sum::<f64>() as f32)
             .collect();
         let mut y = vec![0.0; 12];
-        let mut found = pursue(&mut left, &mut y, &gram, 2);
+        let mut found = matching_pursuit(&mut left, &mut y, &gram, 2);
         found.sort_unstable();
         assert_eq!(found, [3, 7]);
         assert!(

@@ -16,23 +16,23 @@ use crate::error::{Error, Result};
 /// No header is longer: a foreign file's number is not believed.
 const HEADER_BYTES: u64 = 64 << 20;
 /// Bytes that pass through the hash at once: what is larger than memory goes through it once.
-const PIECE: usize = 1 << 20;
+const CHUNK_BYTES: usize = 1 << 20;
 /// Bytes of magic, version and the header's length.
-const START: usize = 20;
+const PREAMBLE_BYTES: usize = 20;
 /// Bytes of the hash.
-const DIGEST: u64 = 8;
+const DIGEST_BYTES: u64 = 8;
 
 /// A kind of file.
-pub(super) struct Kind {
+pub(super) struct FileKind {
     pub(super) magic: [u8; 8],
     pub(super) version: u32,
     /// As errors call it.
     pub(super) name: &'static str,
 }
 
-impl Kind {
+impl FileKind {
     /// Whether the file at `path` begins as one of this kind.
-    pub(super) fn is_at(&self, path: &Path) -> bool {
+    pub(super) fn matches(&self, path: &Path) -> bool {
         let mut start = [0; 8];
         File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok())
             && start == self.magic
@@ -46,23 +46,23 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn create(path: &Path, kind: &Kind, header: &impl Serialize) -> Result<Self> {
+    pub(super) fn create(path: &Path, kind: &FileKind, header: &impl Serialize) -> Result<Self> {
         let json = serde_json::to_vec(header)
             .map_err(|e| Error::file(path, format!("cannot be written: {e}")))?;
         let mut writer = Self {
             out: NewFile::create(path)?,
             hash: Xxh3::new(),
         };
-        writer.put(&kind.magic)?;
-        writer.put(&kind.version.to_le_bytes())?;
-        writer.put(&(json.len() as u64).to_le_bytes())?;
-        writer.put(&json)?;
+        writer.write_array(&kind.magic)?;
+        writer.write_array(&kind.version.to_le_bytes())?;
+        writer.write_array(&(json.len() as u64).to_le_bytes())?;
+        writer.write_array(&json)?;
         Ok(writer)
     }
 
-    pub(super) fn put<V: bytemuck::NoUninit>(&mut self, values: &[V]) -> Result<()> {
+    pub(super) fn write_array<V: bytemuck::NoUninit>(&mut self, values: &[V]) -> Result<()> {
         bytemuck::cast_slice(values)
-            .chunks(PIECE)
+            .chunks(CHUNK_BYTES)
             .try_for_each(|bytes| {
                 self.hash.update(bytes);
                 self.out.write(bytes)
@@ -71,7 +71,7 @@ impl Writer {
 
     pub(super) fn commit(mut self) -> Result<()> {
         let digest = self.hash.digest();
-        self.put(&digest.to_le_bytes())?;
+        self.write_array(&digest.to_le_bytes())?;
         self.out.commit()
     }
 }
@@ -88,25 +88,25 @@ pub(super) struct Reader {
 impl Reader {
     /// # Errors
     /// A file of another kind or version, one that is cut short, a header that is not `H`.
-    pub(super) fn open<H: DeserializeOwned>(path: &Path, kind: &Kind) -> Result<(Self, H)> {
+    pub(super) fn open<H: DeserializeOwned>(path: &Path, kind: &FileKind) -> Result<(Self, H)> {
         let file = File::open(path).map_err(Error::io("read", path))?;
         let size = file.metadata().map_err(Error::io("read", path))?.len();
-        let input = BufReader::with_capacity(PIECE, file);
+        let input = BufReader::with_capacity(CHUNK_BYTES, file);
         let mut reader = Self {
             path: path.to_path_buf(),
             input,
             hash: Xxh3::new(),
             body: size,
         };
-        let mut start = [0u8; START];
-        reader.fill(&mut start)?;
+        let mut start = [0u8; PREAMBLE_BYTES];
+        reader.read_into(&mut start)?;
         if start[..8] != kind.magic {
-            return Err(reader.bad(&format!("not a {}", kind.name)));
+            return Err(reader.error(&format!("not a {}", kind.name)));
         }
         let version = u32::from_le_bytes([start[8], start[9], start[10], start[11]]);
         if version != kind.version {
             let (name, own) = (kind.name, kind.version);
-            return Err(reader.bad(&format!(
+            return Err(reader.error(&format!(
                 "a {name} of format {version}, and this version reads format {own}"
             )));
         }
@@ -114,21 +114,21 @@ impl Reader {
         length.copy_from_slice(&start[12..]);
         let length = u64::from_le_bytes(length);
         let body = size
-            .checked_sub(START as u64 + DIGEST)
+            .checked_sub(PREAMBLE_BYTES as u64 + DIGEST_BYTES)
             .and_then(|rest| rest.checked_sub(length));
         let Some(body) = body.filter(|_| length <= HEADER_BYTES) else {
-            return Err(reader.bad("the checkpoint is truncated or damaged"));
+            return Err(reader.error("the checkpoint is truncated or damaged"));
         };
         let mut json = vec![0; length as usize];
-        reader.fill(&mut json)?;
+        reader.read_into(&mut json)?;
         reader.body = body;
         let header = serde_json::from_slice(&json)
-            .map_err(|_| reader.bad("the checkpoint's header is damaged"))?;
+            .map_err(|_| reader.error("the checkpoint's header is damaged"))?;
         Ok((reader, header))
     }
 
     /// An error of this file, with its remedy.
-    pub(super) fn bad(&self, problem: &str) -> Error {
+    pub(super) fn error(&self, problem: &str) -> Error {
         Error::file(
             &self.path,
             format!("{problem}; delete it to start the fit anew"),
@@ -137,39 +137,39 @@ impl Reader {
 
     /// The arrays that a header announces must be exactly what the file holds, before memory is
     /// taken for them.
-    pub(super) fn expect(&self, bytes: Option<u64>) -> Result<()> {
+    pub(super) fn expect_bytes(&self, bytes: Option<u64>) -> Result<()> {
         if bytes == Some(self.body) {
             Ok(())
         } else {
-            Err(self.bad("the checkpoint is truncated or damaged"))
+            Err(self.error("the checkpoint is truncated or damaged"))
         }
     }
 
-    pub(super) fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
-        for bytes in bytes.chunks_mut(PIECE) {
+    pub(super) fn read_into(&mut self, bytes: &mut [u8]) -> Result<()> {
+        for bytes in bytes.chunks_mut(CHUNK_BYTES) {
             self.input
                 .read_exact(bytes)
-                .map_err(|_| self.bad("the checkpoint is truncated"))?;
+                .map_err(|_| self.error("the checkpoint is truncated"))?;
             self.hash.update(bytes);
         }
         Ok(())
     }
 
-    pub(super) fn array<V: bytemuck::Pod>(&mut self, length: usize) -> Result<Vec<V>> {
+    pub(super) fn read_array<V: bytemuck::Pod>(&mut self, length: usize) -> Result<Vec<V>> {
         let mut out = vec![V::zeroed(); length];
-        self.fill(bytemuck::cast_slice_mut(&mut out))?;
+        self.read_into(bytemuck::cast_slice_mut(&mut out))?;
         Ok(out)
     }
 
     /// After the last array: whether what was read is `sound` and was all that was written.
-    pub(super) fn close(mut self, sound: bool) -> Result<()> {
+    pub(super) fn finish(mut self, sound: bool) -> Result<()> {
         let digest = self.hash.digest();
-        let mut sum = [0u8; DIGEST as usize];
+        let mut sum = [0u8; DIGEST_BYTES as usize];
         self.input
             .read_exact(&mut sum)
-            .map_err(|_| self.bad("the checkpoint is truncated"))?;
+            .map_err(|_| self.error("the checkpoint is truncated"))?;
         if u64::from_le_bytes(sum) != digest || !sound {
-            return Err(self.bad("the checkpoint is damaged: its checksum does not match"));
+            return Err(self.error("the checkpoint is damaged: its checksum does not match"));
         }
         Ok(())
     }

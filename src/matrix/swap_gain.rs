@@ -5,20 +5,20 @@
 //! lowers the squared error by r_j² / (G_jj − G_jS G_SS⁻¹ G_Sj): the divisor is what of j is its
 //! own. In f32, to find the few that are worth an exact look.
 
-use super::residual::Weights;
+use super::residual::GramRows;
 use super::simd::{Vector, WIDTH, kernel};
 
-/// Neurons that [`by_neuron`] turns at once.
-pub const LINES: usize = WIDTH;
+/// Neurons that [`transpose_neurons`] turns at once.
+pub const NEURONS_PER_BLOCK: usize = WIDTH;
 /// Features in S at most.
-pub const MOST: usize = 24;
+pub const MAX_SUPPORT: usize = 24;
 /// An entry of which no more than this share of G_jj is its own is not looked at.
-pub const OWN: f64 = 0.1;
+pub const MIN_SCHUR_SHARE: f64 = 0.1;
 
 /// G, and what a feature must gain at least.
 #[derive(Debug)]
-pub struct Field<'g> {
-    gram: &'g Weights,
+pub struct SwapCriterion<'g> {
+    gram: &'g GramRows,
     /// The diagonal of G.
     own: Vec<f32>,
     /// What entries must gain more than; the largest number for features that take none.
@@ -27,7 +27,7 @@ pub struct Field<'g> {
 
 /// A feature that a neuron would gain from.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Found {
+pub struct Candidate {
     /// The feature.
     pub feature: u32,
     /// What is left of its AᵀY at the neuron.
@@ -38,7 +38,7 @@ pub struct Found {
 
 /// One neuron: what it has. Entries are features and the positions of their values.
 #[derive(Debug, Clone, Copy)]
-pub struct Neuron<'n> {
+pub struct NeuronSupport<'n> {
     /// All its entries.
     pub entries: &'n [(u32, u32)],
     /// The values of all neurons.
@@ -49,9 +49,9 @@ pub struct Neuron<'n> {
     pub factor: &'n [f64],
 }
 
-impl<'g> Field<'g> {
+impl<'g> SwapCriterion<'g> {
     /// Of a gain for each feature.
-    pub fn new(gram: &'g Weights, least: &[f64]) -> Self {
+    pub fn new(gram: &'g GramRows, least: &[f64]) -> Self {
         let mut own: Vec<f32> = (0..least.len()).map(|j| gram.row(j)[j]).collect();
         // Finite, so that nothing of nothing stays nothing.
         let mut least: Vec<f32> = least
@@ -72,11 +72,11 @@ impl<'g> Field<'g> {
 kernel! {
     /// Turns [`WIDTH`] neurons from `first` on of `products` `[k][d]` to lines of features,
     /// `[WIDTH][width]`; what is beyond the neurons or the features is zero.
-    pub fn by_neuron(out: &mut [f32], products: &[f32], d: usize, first: usize) = by_neuron_body;
+    pub fn transpose_neurons(out: &mut [f32], products: &[f32], d: usize, first: usize) = transpose_neurons_body;
 }
 
 #[inline(always)]
-fn by_neuron_body<V: Vector>(out: &mut [f32], products: &[f32], d: usize, first: usize) {
+fn transpose_neurons_body<V: Vector>(out: &mut [f32], products: &[f32], d: usize, first: usize) {
     let (k, width, count) = (products.len() / d, out.len() / WIDTH, WIDTH.min(d - first));
     for j in (0..k).step_by(WIDTH) {
         let mut square = [V::splat(0.0); WIDTH];
@@ -92,7 +92,7 @@ fn by_neuron_body<V: Vector>(out: &mut [f32], products: &[f32], d: usize, first:
                 *line = V::load(&padded);
             }
         }
-        for (i, line) in V::turn(square).iter().enumerate() {
+        for (i, line) in V::transpose(square).iter().enumerate() {
             line.store(&mut out[i * width + j..]);
         }
     }
@@ -101,13 +101,18 @@ fn by_neuron_body<V: Vector>(out: &mut [f32], products: &[f32], d: usize, first:
 kernel! {
     /// Pushes the features outside S that would gain more than is asked, in order; `r` is the
     /// neuron's AᵀY.
-    pub fn find(found: &mut Vec<Found>, r: &[f32], neuron: Neuron<'_>, field: &Field<'_>) = find_body;
+    pub fn find_candidates(found: &mut Vec<Candidate>, r: &[f32], neuron: NeuronSupport<'_>, field: &SwapCriterion<'_>) = find_candidates_body;
 }
 
 #[inline(always)]
-fn find_body<V: Vector>(found: &mut Vec<Found>, r: &[f32], neuron: Neuron<'_>, field: &Field<'_>) {
+fn find_candidates_body<V: Vector>(
+    found: &mut Vec<Candidate>,
+    r: &[f32],
+    neuron: NeuronSupport<'_>,
+    field: &SwapCriterion<'_>,
+) {
     let (width, zero) = (field.own.len(), V::splat(0.0));
-    let mut x = [zero; MOST];
+    let mut x = [zero; MAX_SUPPORT];
     for at in (0..width).step_by(WIDTH) {
         let mut left = V::load(&r[at..]);
         for &(j, position) in neuron.entries {
@@ -127,7 +132,7 @@ fn find_body<V: Vector>(found: &mut Vec<Found>, r: &[f32], neuron: Neuron<'_>, f
         }
         // Both must be above zero: what is its own beyond a share, and what it gains beyond what is
         // asked, times its own.
-        let enough = own.sub_product(whole, V::splat(OWN as f32));
+        let enough = own.sub_product(whole, V::splat(MIN_SCHUR_SHARE as f32));
         let beyond = left.mul(left).sub_product(V::load(&field.least[at..]), own);
         let short = zero.sub(enough).max(zero.sub(beyond));
         let mut values = [0.0; WIDTH];
@@ -137,7 +142,7 @@ fn find_body<V: Vector>(found: &mut Vec<Found>, r: &[f32], neuron: Neuron<'_>, f
             left.store(&mut left_values);
             own.store(&mut own_values);
             for t in (0..WIDTH).filter(|&t| values[t] < 0.0) {
-                found.push(Found {
+                found.push(Candidate {
                     feature: (at + t) as u32,
                     left: left_values[t],
                     own: own_values[t],
@@ -154,8 +159,8 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     use crate::matrix::simd::x86::Avx2;
 
-    type Turn = fn(&mut [f32], &[f32], usize, usize);
-    type Find = fn(&mut Vec<Found>, &[f32], Neuron<'_>, &Field<'_>);
+    type Transpose = fn(&mut [f32], &[f32], usize, usize);
+    type Find = fn(&mut Vec<Candidate>, &[f32], NeuronSupport<'_>, &SwapCriterion<'_>);
 
     #[test]
     fn features_are_found_by_the_formula() {
@@ -174,8 +179,8 @@ mod tests {
             .collect();
         let mut least = vec![0.0; k];
         (least[2], least[5]) = (f64::INFINITY, 0.7);
-        let weights = Weights::of(&gram, k);
-        let field = Field::new(&weights, &least);
+        let weights = GramRows::new(&gram, k);
+        let field = SwapCriterion::new(&weights, &least);
         let (entries, values) = ([(3, 2), (7, 0), (11, 1)], [-0.25f32, 0.125, 0.5]);
         // The factor of two features, and what they leave of a third.
         let g = |a: usize, b: usize| gram[a * k + b];
@@ -183,23 +188,26 @@ mod tests {
         let below = g(11, 3) / first;
         let second = (g(11, 11) - below * below).sqrt();
         let (beside, factor) = ([(3, 2), (11, 1)], [1.0 / first, below, 1.0 / second]);
-        let mut forms: Vec<(Turn, Find)> = vec![
-            (by_neuron, find),
-            (by_neuron_body::<Portable>, find_body::<Portable>),
+        let mut forms: Vec<(Transpose, Find)> = vec![
+            (transpose_neurons, find_candidates),
+            (
+                transpose_neurons_body::<Portable>,
+                find_candidates_body::<Portable>,
+            ),
         ];
         #[cfg(target_arch = "x86_64")]
         if crate::matrix::simd::has_avx2() {
-            forms.push((by_neuron_body::<Avx2>, find_body::<Avx2>));
+            forms.push((transpose_neurons_body::<Avx2>, find_candidates_body::<Avx2>));
         }
-        for (neuron, (turn, find)) in [0, 13, 17, 20]
+        for (neuron, (transpose, find)) in [0, 13, 17, 20]
             .into_iter()
             .flat_map(|i| forms.iter().map(move |f| (i, *f)))
         {
             let begin = neuron / WIDTH * WIDTH;
             let mut r = vec![f32::NAN; WIDTH * field.width()];
-            turn(&mut r, &products, d, begin);
+            transpose(&mut r, &products, d, begin);
             let r = &r[(neuron - begin) * field.width()..][..field.width()];
-            let neuron_of = Neuron {
+            let neuron_of = NeuronSupport {
                 entries: &entries,
                 values: &values,
                 beside: &beside,
@@ -216,7 +224,7 @@ mod tests {
                 let left = f64::from(products[j * d + neuron]) - taken;
                 let x = g(3, j) / first;
                 let own = g(j, j) - x * x - ((g(11, j) - below * x) / second).powi(2);
-                if own > OWN * g(j, j) && left * left / own > least[j] {
+                if own > MIN_SCHUR_SHARE * g(j, j) && left * left / own > least[j] {
                     want.push((j as u32, left, own));
                 }
             }

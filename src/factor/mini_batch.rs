@@ -1,4 +1,4 @@
-//! A first look at a corpus too large to pass over many times: sweeps over batches of rows, as
+//! A first fit at a corpus too large to pass over many times: sweeps over batches of rows, as
 //! online matrix factorisation does (Mairal, Bach, Ponce, Sapiro 2010), and one pass at the end
 //! that gives every row its coefficients.
 //!
@@ -17,31 +17,31 @@ use rand_pcg::Pcg64;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::frame::{Frame, Units};
-use super::framed::{Kind, Reader, Writer};
-use super::pass::Sums;
+use super::checksummed::{FileKind, Reader, Writer};
+use super::data_stats::{DataStats, not_finite};
+use super::pass::PassSums;
+use super::preprocessing::{Preprocessing, SharedScaling};
 use super::state::{Problem, State};
 use super::stream::Stream;
-use super::survey::{Survey, not_finite};
 use super::{
     Factoriser, FitConfig, Solver, SparseColumns, Stop, Sweep, bcd, fit, incremental, init,
 };
 use crate::activations::{ActivationSource, Block, InMemory};
 use crate::error::{Error, Result};
-use crate::matrix::aligned::Aligned;
+use crate::matrix::aligned::AlignedVec;
 use crate::task::TaskCtx;
 
 /// Neighbouring rows that are read together.
-const RUN: usize = 64;
+const RUN_ROWS: usize = 64;
 /// Share of the sums that the next batch leaves of those before it.
-const MEMORY: f64 = 0.8;
+const DECAY: f64 = 0.8;
 /// Batches when the configuration names no number of sweeps.
 const BATCHES: usize = 30;
-/// Rows that a checkpoint knows its source by: reading all of them is what a first look is to
+/// Rows that a checkpoint knows its source by: reading all of them is what a first fit is to
 /// spare.
-const KNOWN_ROWS: usize = 64;
+const FINGERPRINT_ROWS: usize = 64;
 
-const KIND: Kind = Kind {
+const KIND: FileKind = FileKind {
     magic: *b"mlpeekfl",
     version: 1,
     name: "checkpoint of a first look",
@@ -65,19 +65,19 @@ struct Header {
     /// Entries a feature.
     keep: usize,
     /// The power of two that rows are multiplied by; earlier versions took them as they are.
-    #[serde(default = "as_they_are")]
+    #[serde(default = "unit_scale")]
     scale: f32,
 }
 
-fn as_they_are() -> f32 {
+fn unit_scale() -> f32 {
     1.0
 }
 
 /// Features that come from batches of rows.
-pub struct FirstLook<'a> {
+pub struct MiniBatchFit<'a> {
     source: &'a dyn ActivationSource,
     config: FitConfig,
-    threads: fit::Threads,
+    threads: fit::FitThreads,
     batch_rows: usize,
     /// Times that all rows were dealt.
     rounds: u64,
@@ -85,14 +85,14 @@ pub struct FirstLook<'a> {
     runs: Vec<usize>,
     /// As the batches are seen.
     features: SparseColumns,
-    sums: Option<Sums>,
+    sums: Option<PassSums>,
     /// Those of the first batch, which all others take over: sums of several are added.
-    units: Option<Units>,
+    scaling: Option<SharedScaling>,
     sweep: usize,
     seconds: f64,
 }
 
-impl<'a> FirstLook<'a> {
+impl<'a> MiniBatchFit<'a> {
     /// Batches of `batch_rows` rows, in runs of 64 chosen at random.
     ///
     /// # Errors
@@ -115,14 +115,14 @@ impl<'a> FirstLook<'a> {
             )));
         }
         Ok(Self {
-            threads: fit::Threads::new(config.threads)?,
+            threads: fit::FitThreads::new(config.threads)?,
             source,
             batch_rows,
             rounds: 0,
             runs: Vec::new(),
             features: SparseColumns::default(),
             sums: None,
-            units: None,
+            scaling: None,
             sweep: 0,
             seconds: 0.0,
             config,
@@ -132,17 +132,17 @@ impl<'a> FirstLook<'a> {
     /// One batch. Its error is told before the features have seen it.
     pub fn step(&mut self, ctx: &TaskCtx) -> Result<Sweep> {
         let started = Instant::now();
-        let batch = self.batch(ctx)?;
+        let batch = self.read_batch(ctx)?;
         let mut stream = Stream::new(&batch);
         let k = self.config.features;
-        let keep = self.config.check(batch.shape())?;
+        let support_size = self.config.check(batch.shape())?;
         let (features, sums, error) = self.threads.run(|| {
-            let survey = Survey::frame(&mut stream, &self.config, self.units.as_ref(), ctx)?;
+            let stats = DataStats::prepare(&mut stream, &self.config, self.scaling.as_ref(), ctx)?;
             let problem = Problem {
                 stream: &stream,
-                survey: &survey,
-                keep,
-                penalty: self.config.l1 * survey.median_norm(),
+                stats: &stats,
+                support_size,
+                penalty: self.config.l1 * stats.median_norm(),
                 row_cap: self.config.row_cap,
                 locked: &vec![false; k],
                 device: None,
@@ -152,25 +152,29 @@ impl<'a> FirstLook<'a> {
                     let FitConfig {
                         init, solver, seed, ..
                     } = self.config;
-                    init::start(&stream, k, init, solver, seed, survey.rms, ctx)?
+                    init::initial_state(&stream, k, init, solver, seed, stats.rms, ctx)?
                 }
-                Some(_) => {
-                    incremental::settle(&problem, self.features.clone(), &stream.panels(k)?, ctx)?
-                }
+                Some(_) => incremental::fold_in(
+                    &problem,
+                    self.features.clone(),
+                    &stream.zero_coefficients(k)?,
+                    ctx,
+                )?,
             };
             let error = if state.error.is_finite() {
-                state.error / survey.base.max(f64::MIN_POSITIVE)
+                state.error / stats.error_base.max(f64::MIN_POSITIVE)
             } else {
                 1.0
             };
             if let Some(before) = &self.sums {
-                blend(&mut state.sums, before);
+                add_decayed(&mut state.sums, before);
             }
             let (features, scales) = bcd::step_features(&problem, &state, ctx)?;
-            rescale(&mut state, &scales);
+            rescale_sums(&mut state, &scales);
             Ok::<_, Error>((features, state.sums, error))
         })?;
-        (self.features, self.sums, self.units) = (features, Some(sums), Some(stream.frame.units));
+        (self.features, self.sums, self.scaling) =
+            (features, Some(sums), Some(stream.preprocessing.scaling));
         self.sweep += 1;
         self.seconds += started.elapsed().as_secs_f64();
         Ok(Sweep {
@@ -178,18 +182,18 @@ impl<'a> FirstLook<'a> {
             relative_error: error,
             weighted: self.config.scale_neurons,
             seconds: self.seconds,
-            stop: self.ended(),
+            stop: self.stop_reason(),
         })
     }
 
     /// Why there are no more batches, once there are none.
-    pub fn ended(&self) -> Option<Stop> {
+    pub fn stop_reason(&self) -> Option<Stop> {
         (self.sweep >= self.config.max_sweeps.unwrap_or(BATCHES)).then_some(Stop::MaxSweeps)
     }
 
-    /// Whether a checkpoint of a first look lies at `path`.
-    pub fn is_at(path: &Path) -> bool {
-        KIND.is_at(path)
+    /// Whether a checkpoint of a first fit lies at `path`.
+    pub fn has_checkpoint(path: &Path) -> bool {
+        KIND.matches(path)
     }
 
     /// Writes all that [`Self::resume`] needs in place of `path`; after a first batch.
@@ -213,22 +217,22 @@ impl<'a> FirstLook<'a> {
             left: self.runs.len(),
             keep: self.features.indices.len() / self.config.features,
             scale: self
-                .units
+                .scaling
                 .as_ref()
-                .map_or_else(as_they_are, |units| units.scale),
+                .map_or_else(unit_scale, |scaling| scaling.scale),
         };
         let mut out = Writer::create(path, &KIND, &header)?;
-        out.put(&self.features.indices)?;
-        out.put(&self.features.values)?;
-        out.put(&sums.products)?;
-        out.put(&sums.gram)?;
-        out.put(&sums.totals)?;
+        out.write_array(&self.features.indices)?;
+        out.write_array(&self.features.values)?;
+        out.write_array(&sums.products)?;
+        out.write_array(&sums.gram)?;
+        out.write_array(&sums.totals)?;
         if let Some(neurons) = self
-            .units
+            .scaling
             .as_ref()
-            .and_then(|units| units.neurons.as_deref())
+            .and_then(|scaling| scaling.neurons.as_deref())
         {
-            out.put(neurons)?;
+            out.write_array(neurons)?;
         }
         out.commit()
     }
@@ -246,12 +250,12 @@ impl<'a> FirstLook<'a> {
         let (mut input, header): (_, Header) = Reader::open(path, &KIND)?;
         let (n, d) = source.shape();
         if (header.rows, header.cols) != (n, d) || header.fingerprint != fingerprint(source)? {
-            return Err(input.bad("a checkpoint of a first look at other activations"));
+            return Err(input.error("a checkpoint of a first fit at other activations"));
         }
         if !header.config.same_fit(&config) {
             let saved = serde_json::to_string(&header.config).unwrap_or_default();
-            return Err(input.bad(&format!(
-                "a checkpoint of a first look with other settings ({saved})"
+            return Err(input.error(&format!(
+                "a checkpoint of a first fit with other settings ({saved})"
             )));
         }
         let (k, keep) = (config.features, header.keep);
@@ -262,47 +266,51 @@ impl<'a> FirstLook<'a> {
                 .checked_add(2 * k.checked_mul(k)?)
         });
         let neurons = if config.scale_neurons { d } else { 0 };
-        input.expect(
+        input.expect_bytes(
             numbers
                 .and_then(|v| v.checked_add(2 * k + neurons))
                 .and_then(|v| (v as u64).checked_mul(4)),
         )?;
-        let mut look = Self::start(source, config, header.batch_rows)?;
-        look.features = SparseColumns {
+        let mut fit = Self::start(source, config, header.batch_rows)?;
+        fit.features = SparseColumns {
             rows: d,
             offsets: (0..=k).map(|j| j * keep).collect(),
-            indices: input.array(k * keep)?,
-            values: input.array(k * keep)?,
+            indices: input.read_array(k * keep)?,
+            values: input.read_array(k * keep)?,
         };
-        let (products, gram, totals) = (input.array(k * d)?, input.array(k * k)?, input.array(k)?);
-        look.sums = Some(Sums {
+        let (products, gram, totals) = (
+            input.read_array(k * d)?,
+            input.read_array(k * k)?,
+            input.read_array(k)?,
+        );
+        fit.sums = Some(PassSums {
             products,
             gram,
             totals,
-            ..Sums::default()
+            ..PassSums::default()
         });
         let neurons = if neurons > 0 {
-            Some(Arc::new(input.array(neurons)?))
+            Some(Arc::new(input.read_array(neurons)?))
         } else {
             None
         };
-        look.units = Some(Units {
+        fit.scaling = Some(SharedScaling {
             scale: header.scale,
             neurons,
         });
         let runs = if header.rounds > 0 {
-            dealt(n, look.config.seed, header.rounds)
+            shuffled_runs(n, fit.config.seed, header.rounds)
         } else {
             Vec::new()
         };
-        let in_order = |j: usize| look.features.column(j).0.is_sorted_by(|a, b| a < b);
-        let sound = look.features.indices.iter().all(|&i| (i as usize) < d) && (0..k).all(in_order);
-        input.close(sound && header.left <= runs.len() && header.sweep > 0)?;
-        look.runs = runs;
-        look.runs.truncate(header.left);
-        (look.rounds, look.sweep, look.seconds) =
+        let in_order = |j: usize| fit.features.column(j).0.is_sorted_by(|a, b| a < b);
+        let sound = fit.features.indices.iter().all(|&i| (i as usize) < d) && (0..k).all(in_order);
+        input.finish(sound && header.left <= runs.len() && header.sweep > 0)?;
+        fit.runs = runs;
+        fit.runs.truncate(header.left);
+        (fit.rounds, fit.sweep, fit.seconds) =
             (header.rounds, header.sweep, f64::from_bits(header.seconds));
-        Ok(look)
+        Ok(fit)
     }
 
     /// Rows of a batch.
@@ -320,36 +328,36 @@ impl<'a> FirstLook<'a> {
         if self.sweep == 0 {
             return Err(Error::usage("there are no features before the first batch"));
         }
-        let frame = Frame {
-            units: self.units.unwrap_or_default(),
-            ..Frame::default()
+        let preprocessing = Preprocessing {
+            scaling: self.scaling.unwrap_or_default(),
+            ..Preprocessing::default()
         };
         let mut features = self.features;
-        frame.features_out(&mut features);
+        preprocessing.restore_features(&mut features);
         let mut fit = Factoriser::from_features(self.source, self.config, &features, ctx)?;
-        fit.went_before(self.sweep, self.seconds);
+        fit.record_earlier_sweeps(self.sweep, self.seconds);
         Ok(fit)
     }
 
     /// The next rows; when all have been seen, all are dealt anew.
-    fn batch(&mut self, ctx: &TaskCtx) -> Result<InMemory> {
+    fn read_batch(&mut self, ctx: &TaskCtx) -> Result<InMemory> {
         let (n, d) = self.source.shape();
-        let wanted = self.batch_rows.div_ceil(RUN).min(n.div_ceil(RUN));
+        let wanted = self.batch_rows.div_ceil(RUN_ROWS).min(n.div_ceil(RUN_ROWS));
         if self.runs.len() < wanted {
             self.rounds += 1;
-            self.runs = dealt(n, self.config.seed, self.rounds);
+            self.runs = shuffled_runs(n, self.config.seed, self.rounds);
         }
         let mut taken = self.runs.split_off(self.runs.len() - wanted);
         taken.sort_unstable();
-        let mut data = Aligned::with_capacity(wanted * RUN * d);
+        let mut data = AlignedVec::with_capacity(wanted * RUN_ROWS * d);
         for run in taken {
             ctx.check()?;
-            let first = run * RUN;
-            let block = self.source.rows(first..n.min(first + RUN))?;
+            let first = run * RUN_ROWS;
+            let block = self.source.rows(first..n.min(first + RUN_ROWS))?;
             self.check_finite(first, &block)?;
             data.extend_from_slice(&block.data);
         }
-        Ok(InMemory::aligned(data.len() / d, d, data))
+        Ok(InMemory::from_aligned(data.len() / d, d, data))
     }
 
     fn check_finite(&self, first: usize, block: &Block<'_>) -> Result<()> {
@@ -366,8 +374,8 @@ impl<'a> FirstLook<'a> {
 
 /// The runs of n rows in the order in which they are taken from the end, the `round`-th time from
 /// 1.
-fn dealt(n: usize, seed: u64, round: u64) -> Vec<usize> {
-    let mut runs: Vec<usize> = (0..n.div_ceil(RUN)).collect();
+fn shuffled_runs(n: usize, seed: u64, round: u64) -> Vec<usize> {
+    let mut runs: Vec<usize> = (0..n.div_ceil(RUN_ROWS)).collect();
     runs.shuffle(&mut Pcg64::seed_from_u64(seed.wrapping_add(round - 1)));
     runs
 }
@@ -376,28 +384,28 @@ fn dealt(n: usize, seed: u64, round: u64) -> Vec<usize> {
 fn fingerprint(source: &dyn ActivationSource) -> Result<u64> {
     let n = source.shape().0;
     let mut hash = Xxh3::new();
-    for i in 0..KNOWN_ROWS.min(n) {
-        let row = i * n / KNOWN_ROWS.min(n);
+    for i in 0..FINGERPRINT_ROWS.min(n) {
+        let row = i * n / FINGERPRINT_ROWS.min(n);
         hash.update(bytemuck::cast_slice(&source.rows(row..row + 1)?.data));
     }
     Ok(hash.digest())
 }
 
 /// Adds the sums of the batches before, which count for less.
-fn blend(sums: &mut Sums, before: &Sums) {
+fn add_decayed(sums: &mut PassSums, before: &PassSums) {
     for (v, b) in sums.products.iter_mut().zip(&before.products) {
-        *v += MEMORY as f32 * b;
+        *v += DECAY as f32 * b;
     }
     let wide = sums
         .gram
         .iter_mut()
         .chain(&mut sums.totals)
         .zip(before.gram.iter().chain(&before.totals));
-    wide.for_each(|(v, b)| *v += MEMORY * b);
+    wide.for_each(|(v, b)| *v += DECAY * b);
 }
 
 /// The sums in the units of coefficients that were multiplied by `scales`.
-fn rescale(state: &mut State, scales: &[f32]) {
+fn rescale_sums(state: &mut State, scales: &[f32]) {
     let (k, sums) = (scales.len(), &mut state.sums);
     let d = sums.products.len() / k;
     for (j, &s) in scales.iter().enumerate() {

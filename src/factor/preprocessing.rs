@@ -20,14 +20,14 @@ const LEAST: f64 = 1e-30;
 
 /// What has to be the same for all rows that are fitted together.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Units {
+pub(crate) struct SharedScaling {
     /// A power of two.
     pub(crate) scale: f32,
     /// What each neuron is multiplied by.
     pub(crate) neurons: Option<Arc<Vec<f32>>>,
 }
 
-impl Default for Units {
+impl Default for SharedScaling {
     fn default() -> Self {
         Self {
             scale: 1.0,
@@ -38,22 +38,22 @@ impl Default for Units {
 
 /// How a fit sees the rows.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Frame {
-    pub(crate) units: Units,
+pub(crate) struct Preprocessing {
+    pub(crate) scaling: SharedScaling,
     /// The mean row, in the units of A.
     pub(crate) centre: Option<Arc<Vec<f32>>>,
     /// 1/‖row‖, and 0 for a row of zeros.
     pub(crate) weights: Option<Vec<f32>>,
 }
 
-impl Frame {
+impl Preprocessing {
     pub(super) fn is_plain(&self) -> bool {
-        self.units == Units::default() && self.centre.is_none() && self.weights.is_none()
+        self.scaling == SharedScaling::default() && self.centre.is_none() && self.weights.is_none()
     }
 
     /// Puts whole rows, the first of number `first`, into the frame.
     pub(super) fn apply(&self, rows: &mut [f32], first: usize, d: usize) {
-        let scale = self.units.scale;
+        let scale = self.scaling.scale;
         for (i, row) in rows.chunks_exact_mut(d).enumerate() {
             if scale != 1.0 {
                 row.iter_mut().for_each(|v| *v *= scale);
@@ -63,7 +63,7 @@ impl Frame {
                     .zip(centre.iter())
                     .for_each(|(v, c)| *v -= c * scale);
             }
-            if let Some(neurons) = &self.units.neurons {
+            if let Some(neurons) = &self.scaling.neurons {
                 row.iter_mut()
                     .zip(neurons.iter())
                     .for_each(|(v, w)| *v *= w);
@@ -77,12 +77,12 @@ impl Frame {
 
     /// Features of A as the fit sees them, columns of unit norm, and the factors that their
     /// coefficients take (those of the rows apart).
-    pub(super) fn features_in(&self, features: &SparseColumns) -> (SparseColumns, Vec<f32>) {
-        let scale = self.units.scale;
-        match &self.units.neurons {
+    pub(super) fn prepare_features(&self, features: &SparseColumns) -> (SparseColumns, Vec<f32>) {
+        let scale = self.scaling.scale;
+        match &self.scaling.neurons {
             None => (features.clone(), vec![scale; features.columns()]),
             Some(neurons) => {
-                let (seen, norms) = weighted(features, neurons);
+                let (seen, norms) = weigh_columns(features, neurons);
                 (
                     seen,
                     norms
@@ -96,14 +96,14 @@ impl Frame {
 
     /// The way back: the fit's features in the neurons as they are, columns of unit norm, and the
     /// factors of their coefficients. A column of zeros stays, with the factor of the scale alone.
-    pub(super) fn features_out(&self, features: &mut SparseColumns) -> Vec<f32> {
-        if let Some(neurons) = &self.units.neurons {
+    pub(super) fn restore_features(&self, features: &mut SparseColumns) -> Vec<f32> {
+        if let Some(neurons) = &self.scaling.neurons {
             for (v, &i) in features.values.iter_mut().zip(&features.indices) {
                 let weight = neurons[i as usize];
                 *v = if weight > 0.0 { *v / weight } else { 0.0 };
             }
         }
-        let back = 1.0 / self.units.scale;
+        let back = 1.0 / self.scaling.scale;
         let mut scales = columns::normalise(features);
         scales.iter_mut().for_each(|s| *s *= back);
         scales
@@ -112,7 +112,7 @@ impl Frame {
 
 /// Columns with their entries times the weights of their neurons, at unit norm, and the norms that
 /// they had. A column that is nothing then stays, with 0.
-pub(super) fn weighted(columns: &SparseColumns, weights: &[f32]) -> (SparseColumns, Vec<f64>) {
+pub(super) fn weigh_columns(columns: &SparseColumns, weights: &[f32]) -> (SparseColumns, Vec<f64>) {
     let mut out = columns.clone();
     let mut norms = Vec::with_capacity(columns.columns());
     for j in 0..columns.columns() {
@@ -147,7 +147,7 @@ pub(crate) fn safe_scale(rms: f64) -> f32 {
 }
 
 /// 1 / √square, and 0 for what is next to nothing.
-pub(super) fn weight(square: f64) -> f32 {
+pub(super) fn inverse_root(square: f64) -> f32 {
     let size = square.sqrt();
     if size > LEAST {
         size.recip() as f32

@@ -9,55 +9,55 @@ use crate::error::Result;
 
 /// A slice of f32 that its owner may change, wherever it lies.
 #[derive(Debug)]
-pub(crate) struct Values(Home);
+pub(crate) struct ValueBuffer(Storage);
 
 #[derive(Debug)]
-enum Home {
+enum Storage {
     Memory(Vec<f32>),
     File(Scratch),
 }
 
-impl Values {
+impl ValueBuffer {
     /// `len` zeros, in a file of the folder `scratch` where one is given.
     ///
     /// # Errors
     /// A folder that cannot be written in, a disk without room.
     pub(crate) fn zeros(len: usize, scratch: Option<&Path>) -> Result<Self> {
         Ok(Self(match scratch {
-            Some(dir) => Home::File(Scratch::zeros(dir, len)?),
-            None => Home::Memory(vec![0.0; len]),
+            Some(dir) => Storage::File(Scratch::zeros(dir, len)?),
+            None => Storage::Memory(vec![0.0; len]),
         }))
     }
 }
 
-impl Default for Values {
+impl Default for ValueBuffer {
     fn default() -> Self {
         Vec::new().into()
     }
 }
 
-impl From<Vec<f32>> for Values {
+impl From<Vec<f32>> for ValueBuffer {
     fn from(values: Vec<f32>) -> Self {
-        Self(Home::Memory(values))
+        Self(Storage::Memory(values))
     }
 }
 
-impl Deref for Values {
+impl Deref for ValueBuffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
         match &self.0 {
-            Home::Memory(values) => values,
-            Home::File(values) => values.as_slice(),
+            Storage::Memory(values) => values,
+            Storage::File(values) => values.as_slice(),
         }
     }
 }
 
-impl DerefMut for Values {
+impl DerefMut for ValueBuffer {
     fn deref_mut(&mut self) -> &mut [f32] {
         match &mut self.0 {
-            Home::Memory(values) => values,
-            Home::File(values) => values.as_mut_slice(),
+            Storage::Memory(values) => values,
+            Storage::File(values) => values.as_mut_slice(),
         }
     }
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::FitConfig;
-use super::frame::{self, Units};
+use super::preprocessing::{self, SharedScaling};
 use super::stream::Stream;
 use crate::activations::ActivationSource;
 use crate::activations::energy::{Concentration, Energy};
@@ -17,15 +17,15 @@ use crate::task::{Progress, TaskCtx};
 /// What a fit must know of A before it starts. Squares are in the units of the frame: those of A
 /// times the square of its power of two.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Survey {
+pub(crate) struct DataStats {
     /// The square of the rows as the fit sees them: ‖A‖², but for its frame.
-    pub(crate) square: f64,
+    pub(crate) prepared_square: f64,
     /// The root mean square of their values: what absolute constants of a solver are relative to.
     pub(crate) rms: f64,
     /// ‖A‖² of the rows as they are.
-    pub(crate) whole: f64,
+    pub(crate) original_square: f64,
     /// What the error of a sweep is relative to: `whole`, but where neurons are scaled, `square`.
-    pub(crate) base: f64,
+    pub(crate) error_base: f64,
     /// ‖A − mean‖² of the rows as they are, the mean taken over rows.
     pub(crate) variance: f64,
     /// Each row's squared norm as the fit sees it.
@@ -39,59 +39,60 @@ pub(crate) struct Survey {
     pub(crate) energy: Energy,
 }
 
-impl Survey {
+impl DataStats {
     /// Surveys a source and puts the stream into the frame that `config` asks for, in `units` where
     /// they are given.
-    pub(crate) fn frame(
+    pub(crate) fn prepare(
         stream: &mut Stream<'_>,
         config: &FitConfig,
-        units: Option<&Units>,
+        shared: Option<&SharedScaling>,
         ctx: &TaskCtx,
     ) -> Result<Self> {
         let values = (stream.n * stream.d) as f64;
-        let mut survey = Self::take(stream, ctx)?;
-        survey.check_size(stream)?;
-        survey.energy = Energy::of_sums(survey.column_squares.clone(), &survey.row_squares);
-        let rms = (survey.square / values).sqrt();
-        let scale = units.map_or_else(|| frame::safe_scale(rms), |units| units.scale);
-        stream.frame.units.scale = scale;
-        survey.scale_by(f64::from(scale).powi(2));
+        let mut stats = Self::read(stream, ctx)?;
+        stats.check_range(stream)?;
+        stats.energy = Energy::of_sums(stats.column_squares.clone(), &stats.row_squares);
+        let rms = (stats.prepared_square / values).sqrt();
+        let scale = shared.map_or_else(|| preprocessing::safe_scale(rms), |shared| shared.scale);
+        stream.preprocessing.scaling.scale = scale;
+        stats.rescale(f64::from(scale).powi(2));
         if config.centre {
-            stream.frame.centre = Some(Arc::new(std::mem::take(&mut survey.mean)));
-            survey.look_again(stream, ctx)?;
+            stream.preprocessing.centre = Some(Arc::new(std::mem::take(&mut stats.mean)));
+            stats.refresh_squares(stream, ctx)?;
         }
         if config.scale_neurons {
-            let mean_square = |&square: &f64| frame::weight(square / stream.n as f64);
+            let mean_square = |&square: &f64| preprocessing::inverse_root(square / stream.n as f64);
             let made = || {
                 Some(Arc::new(
-                    survey.column_squares.iter().map(mean_square).collect(),
+                    stats.column_squares.iter().map(mean_square).collect(),
                 ))
             };
-            stream.frame.units.neurons = units.map_or_else(made, |units| units.neurons.clone());
-            survey.look_again(stream, ctx)?;
+            stream.preprocessing.scaling.neurons =
+                shared.map_or_else(made, |shared| shared.neurons.clone());
+            stats.refresh_squares(stream, ctx)?;
         }
         if config.scale_rows {
-            let weights: Vec<f32> = survey
+            let weights: Vec<f32> = stats
                 .row_squares
                 .iter()
-                .map(|&square| frame::weight(square))
+                .map(|&square| preprocessing::inverse_root(square))
                 .collect();
-            let squares = survey.row_squares.iter_mut().zip(&weights);
+            let squares = stats.row_squares.iter_mut().zip(&weights);
             squares.for_each(|(square, &weight)| *square = if weight > 0.0 { 1.0 } else { 0.0 });
-            survey.square = survey.row_squares.iter().sum();
-            stream.frame.weights = Some(weights);
+            stats.prepared_square = stats.row_squares.iter().sum();
+            stream.preprocessing.weights = Some(weights);
         }
-        survey.rms = (survey.square / values).sqrt();
-        survey.base = if config.scale_neurons {
-            survey.square
+        stats.rms = (stats.prepared_square / values).sqrt();
+        stats.error_base = if config.scale_neurons {
+            stats.prepared_square
         } else {
-            survey.whole
+            stats.original_square
         };
-        Ok(survey)
+        Ok(stats)
     }
 
     /// Refuses a row whose norm, which its coefficients have to reach, is beyond single precision.
-    fn check_size(&self, stream: &Stream<'_>) -> Result<()> {
+    fn check_range(&self, stream: &Stream<'_>) -> Result<()> {
         let largest = f64::from(f32::MAX / 4.0).powi(2);
         match self.row_squares.iter().position(|&square| square > largest) {
             Some(row) => Err(too_large(stream.source, row)),
@@ -99,8 +100,12 @@ impl Survey {
         }
     }
 
-    fn scale_by(&mut self, square: f64) {
-        let squares = [&mut self.square, &mut self.whole, &mut self.variance];
+    fn rescale(&mut self, square: f64) {
+        let squares = [
+            &mut self.prepared_square,
+            &mut self.original_square,
+            &mut self.variance,
+        ];
         let all = squares
             .into_iter()
             .chain(&mut self.row_squares)
@@ -109,15 +114,15 @@ impl Survey {
     }
 
     /// Takes the squares of the rows anew, as the stream's frame has them now.
-    fn look_again(&mut self, stream: &Stream<'_>, ctx: &TaskCtx) -> Result<()> {
-        let seen = Self::take(stream, ctx)?;
-        (self.square, self.row_squares, self.column_squares) =
-            (seen.square, seen.row_squares, seen.column_squares);
+    fn refresh_squares(&mut self, stream: &Stream<'_>, ctx: &TaskCtx) -> Result<()> {
+        let seen = Self::read(stream, ctx)?;
+        (self.prepared_square, self.row_squares, self.column_squares) =
+            (seen.prepared_square, seen.row_squares, seen.column_squares);
         Ok(())
     }
 
     /// Reads A once; a row that holds NaN or infinity is named.
-    pub(crate) fn take(stream: &Stream<'_>, ctx: &TaskCtx) -> Result<Self> {
+    pub(crate) fn read(stream: &Stream<'_>, ctx: &TaskCtx) -> Result<Self> {
         const PIECE: usize = 64;
         let d = stream.d;
         let mut hash = Xxh3::new();
@@ -174,13 +179,13 @@ impl Survey {
         } else {
             0.0
         };
-        let (whole, base, fingerprint) = (square, square, hash.digest());
+        let fingerprint = hash.digest();
         let (rms, energy) = (0.0, Energy::default());
         Ok(Self {
-            square,
+            prepared_square: square,
             rms,
-            whole,
-            base,
+            original_square: square,
+            error_base: square,
             variance,
             row_squares,
             fingerprint,
@@ -193,7 +198,7 @@ impl Survey {
     /// Where few neurons or rows hold much of what the fit sees; of neurons, before rows had
     /// weights.
     pub(crate) fn concentrations(&self, stream: &Stream<'_>) -> Vec<Concentration> {
-        let row_squares = if stream.frame.weights.is_some() {
+        let row_squares = if stream.preprocessing.weights.is_some() {
             &[]
         } else {
             &self.row_squares[..]

@@ -8,7 +8,7 @@ use super::Factoriser;
 use crate::activations::ActivationSource;
 use crate::error::{Error, Result};
 use crate::factor::panels::Panels;
-use crate::factor::pass::Sums;
+use crate::factor::pass::PassSums;
 use crate::factor::state::State;
 use crate::factor::{Factors, FitConfig, Solver, SparseColumns, incremental, init, merge};
 use crate::matrix::panel::{self, PANEL};
@@ -24,7 +24,7 @@ impl<'a> Factoriser<'a> {
     /// Factors of other neurons or of more rows; a locked feature that there is not, or too many of
     /// them to merge the others; a solver other than `bcd`, whose rule alone can take a coefficient
     /// away from zero.
-    pub fn warm(
+    pub fn warm_start(
         source: &'a dyn ActivationSource,
         config: FitConfig,
         factors: &Factors,
@@ -33,7 +33,7 @@ impl<'a> Factoriser<'a> {
     ) -> Result<Self> {
         let started = Instant::now();
         only_bcd(&config)?;
-        incremental::check(factors, source.shape())?;
+        incremental::check_factors(factors, source.shape())?;
         let mut lock = vec![false; factors.features.columns()];
         for &j in locked {
             *lock
@@ -42,11 +42,11 @@ impl<'a> Factoriser<'a> {
         }
         let mut fit = Self::prepare(source, config, ctx)?;
         let k = fit.config.features;
-        let (seen, scales) = fit.stream.frame.features_in(&factors.features);
+        let (prepared, scales) = fit.stream.preprocessing.prepare_features(&factors.features);
         let known = (&factors.coefficients, &scales[..]);
-        let fewer = fit
-            .threads
-            .run(|| merge::down_to(&seen, known, k, &lock, fit.stream.scratch.as_deref()))?;
+        let fewer = fit.threads.run(|| {
+            merge::merge_down_to(&prepared, known, k, &lock, fit.stream.scratch.as_deref())
+        })?;
         let known = fewer
             .as_ref()
             .map_or(factors.coefficients.as_slice(), |m| &m.coefficients);
@@ -55,18 +55,18 @@ impl<'a> Factoriser<'a> {
         } else {
             scales
         };
-        let features = fewer.as_ref().map_or(&seen, |m| &m.features);
+        let features = fewer.as_ref().map_or(&prepared, |m| &m.features);
         fit.progress.locked = fewer.as_ref().map_or(lock, |m| m.locked.clone());
         fit.progress.locked.resize(k, false);
-        incremental::check_locked(features, &fit.progress.locked, fit.keep)?;
-        let features = incremental::reshape(features, k, fit.keep);
+        incremental::check_locked(features, &fit.progress.locked, fit.support_size)?;
+        let features = incremental::resize_columns(features, k, fit.support_size);
         fit.state = fit.threads.run(|| {
-            let mut y = fit.stream.panels(k)?;
+            let mut y = fit.stream.zero_coefficients(k)?;
             y.fill_features(known, factors.coefficients.rows);
-            fit.weigh(&mut y, &scales);
-            incremental::settle(&fit.problem(), features, &y, ctx)
+            fit.scale_coefficients(&mut y, &scales);
+            incremental::fold_in(&fit.problem(), features, &y, ctx)
         })?;
-        fit.spare.y = fit.stream.panels(k)?;
+        fit.spare.y = fit.stream.zero_coefficients(k)?;
         fit.progress.seconds[1] = started.elapsed().as_secs_f64().to_bits();
         Ok(fit)
     }
@@ -81,11 +81,16 @@ impl<'a> Factoriser<'a> {
     ) -> Result<Self> {
         let mut fit = Self::prepare(source, config, ctx)?;
         let k = fit.config.features;
-        let (features, _) = fit.stream.frame.features_in(features);
-        fit.state = fit
-            .threads
-            .run(|| incremental::settle(&fit.problem(), features, &fit.stream.panels(k)?, ctx))?;
-        fit.spare.y = fit.stream.panels(k)?;
+        let (features, _) = fit.stream.preprocessing.prepare_features(features);
+        fit.state = fit.threads.run(|| {
+            incremental::fold_in(
+                &fit.problem(),
+                features,
+                &fit.stream.zero_coefficients(k)?,
+                ctx,
+            )
+        })?;
+        fit.spare.y = fit.stream.zero_coefficients(k)?;
         Ok(fit)
     }
 
@@ -103,22 +108,25 @@ impl<'a> Factoriser<'a> {
         config.check((self.stream.n, self.stream.d))?;
         let k = config.features;
         let state = self.threads.run(|| {
-            let mut y = self.stream.panels(k)?;
+            let mut y = self.stream.zero_coefficients(k)?;
             y.copy_from(&self.state.y);
             if self.state.features.columns() == 0 {
                 return init::from_coefficients(&self.stream, y, ctx);
             }
-            let features = incremental::reshape(&self.state.features, k, self.keep);
-            incremental::settle(&self.problem(), features, &y, ctx)
+            let features = incremental::resize_columns(&self.state.features, k, self.support_size);
+            incremental::fold_in(&self.problem(), features, &y, ctx)
         })?;
         self.state = state;
         self.config = config;
-        self.spare = State::new(self.stream.panels(k)?, Sums::default());
+        self.spare = State::new(self.stream.zero_coefficients(k)?, PassSums::default());
         // The curve so far is that of another model: the stop rule looks at what comes now.
         self.progress.history.clear();
         self.progress.locked.resize(k, false);
         self.progress.stopped = None;
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self
+            .snapshot_cache
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
     }
 
@@ -144,11 +152,11 @@ impl<'a> Factoriser<'a> {
 
     /// Coefficients of A as the fit sees them: feature j times `scales[j]`, each row times its
     /// weight.
-    fn weigh(&self, y: &mut Panels, scales: &[f32]) {
+    fn scale_coefficients(&self, y: &mut Panels, scales: &[f32]) {
         for panel in y.data.chunks_exact_mut((y.k * PANEL).max(1)) {
-            panel::scale(panel, scales);
+            panel::scale_lines(panel, scales);
         }
-        let Some(weights) = &self.stream.frame.weights else {
+        let Some(weights) = &self.stream.preprocessing.weights else {
             return;
         };
         for (panel, weights) in y
